@@ -1,0 +1,109 @@
+/* AdaScale's two ops.  hi and lo are the caller's: qmax * delta and qmin * delta with delta from range, both
+ * in f32. Then the step at zero parameters is (hi - lo) / (qmax - qmin), and the forward equals quantize and
+ * dequantize with that scale bit for bit.  It can differ from delta itself by one unit in the last place, as
+ * AIMET's does. */
+#include "kernels/cpu/cpu.h"
+
+#include "base/die.h"
+#include "base/num.h"
+#include "kernels/cpu/vec.h"
+
+#include <math.h>
+
+enum { PARALLEL = 1 << 15 };
+
+static void check(bq_mat m, int64_t rows, int64_t cols, const char *name) {
+    BQ_CHECK(m.type == BQ_F32 && m.rows == rows && m.cols == cols,
+             "adascale: %s is %ld x %ld %s, not %ld x %ld F32", name, (long)m.rows, (long)m.cols,
+             bq_type_name(m.type), (long)rows, (long)cols);
+}
+
+static void check_all(const bq_adascale *p, bq_scheme s) {
+    int64_t rows = p->w.rows, cols = p->w.cols;
+    BQ_CHECK(s.symmetric && s.bits >= 2 && s.bits <= 8,
+             "adascale: only symmetric grids of 2 to 8 bits, not %d", s.bits);
+    check(p->w, rows, cols, "w"), check(p->s2, rows, cols, "s2");
+    check(p->hi, rows, 1, "hi"), check(p->lo, rows, 1, "lo");
+    check(p->beta, rows, 1, "beta"), check(p->gamma, rows, 1, "gamma"), check(p->s3, rows, 1, "s3");
+}
+
+static float *at(bq_mat m, int64_t r) { return bq_mat_at(m, r, 0); }
+
+static bq_grid row_grid(const bq_adascale *p, bq_scheme s, int64_t r) {
+    float qmin = bq_qmin(s), qmax = bq_qmax(s);
+    float high = bq_exp(*at(p->gamma, r)) * *at(p->hi, r), low = bq_exp(*at(p->beta, r)) * *at(p->lo, r);
+    return (bq_grid){bq_scale_round((high - low) / (qmax - qmin), s.scale), qmin, qmax};
+}
+
+void bq_cpu_adascale_weights(bq_dev *dev, const bq_adascale *p, bq_scheme s, bq_mat what, bq_mat scale,
+                             bq_mat fold) {
+    (void)dev;
+    int64_t rows = p->w.rows, cols = p->w.cols;
+    check_all(p, s);
+    check(what, rows, cols, "what"), check(scale, rows, 1, "scale");
+    if (fold.data) check(fold, rows, cols, "fold");
+    const bq_vec_table *vec = bq_vec();
+#pragma omp parallel for schedule(static) if (rows * cols > PARALLEL)
+    for (int64_t r = 0; r < rows; r++) {
+        bq_grid grid = row_grid(p, s, r);
+        *at(scale, r) = grid.scale;
+        vec->adascale_row(at(p->w, r), at(p->s2, r), cols, bq_exp(*at(p->s3, r)), grid, at(what, r),
+                          fold.data ? at(fold, r) : NULL);
+    }
+}
+
+/* Bias corrections in double, once a step; the elements then see six floats. */
+static bq_adam_step adam_step(bq_adam a, float lr) {
+    double beta1 = (double)a.beta1, beta2 = (double)a.beta2, t = (double)a.step;
+    return (bq_adam_step){.keep1 = (float)(1 - beta1),
+                          .keep2 = (float)(1 - beta2),
+                          .beta2 = (float)beta2,
+                          .root = (float)sqrt(1 - pow(beta2, t)),
+                          .eps = a.eps,
+                          .step = (float)((double)lr / (1 - pow(beta1, t)))};
+}
+
+typedef struct {
+    bq_adam_step clip, weight;
+} adam_steps;
+
+/* One row.  Its scale and s3 are the old ones for every element, so the three row parameters move last. */
+static void step_row(const bq_adascale *p, bq_scheme s, bq_mat g, adam_steps adam, bq_mat grad, int64_t r) {
+    const bq_vec_table *vec = bq_vec();
+    int64_t cols = p->w.cols;
+    bq_grid grid = row_grid(p, s, r);
+    bool look = grad.data != NULL;
+    double sum[2], steps = (double)(grid.qmax - grid.qmin);
+    vec->adascale_step(at(p->w, r), at(g, r), cols, bq_exp(*at(p->s3, r)), grid, adam.weight, at(p->s2, r),
+                       look ? NULL : at(p->m_s2, r), look ? NULL : at(p->v_s2, r), look ? at(grad, r) : NULL,
+                       sum);
+    double low = (double)(bq_exp(*at(p->beta, r)) * *at(p->lo, r));
+    double high = (double)(bq_exp(*at(p->gamma, r)) * *at(p->hi, r));
+    float d[3] = {(float)(-sum[0] * low / steps), (float)(sum[0] * high / steps), (float)sum[1]};
+    if (look) {
+        for (int i = 0; i < 3; i++) at(grad, r)[cols + i] = d[i];
+        return;
+    }
+    float *m = at(p->m_row, r), *v = at(p->v_row, r);
+    vec->adam(d, 1, adam.clip, at(p->beta, r), m, v);
+    vec->adam(d + 1, 1, adam.clip, at(p->gamma, r), m + 1, v + 1);
+    vec->adam(d + 2, 1, adam.weight, at(p->s3, r), m + 2, v + 2);
+}
+
+void bq_cpu_adascale_step(bq_dev *dev, const bq_adascale *p, bq_scheme s, bq_mat g, bq_adam adam,
+                          bq_mat grad) {
+    (void)dev;
+    int64_t rows = p->w.rows, cols = p->w.cols;
+    check_all(p, s);
+    check(g, rows, cols, "g");
+    if (grad.data) {
+        check(grad, rows, cols + 3, "grad");
+    } else {
+        BQ_CHECK(adam.step >= 1, "adascale: step %ld", (long)adam.step);
+        check(p->m_row, rows, 3, "m_row"), check(p->v_row, rows, 3, "v_row");
+        check(p->m_s2, rows, cols, "m_s2"), check(p->v_s2, rows, cols, "v_s2");
+    }
+    adam_steps now = {adam_step(adam, adam.lr_clip), adam_step(adam, adam.lr_weight)};
+#pragma omp parallel for schedule(static) if (rows * cols > PARALLEL)
+    for (int64_t r = 0; r < rows; r++) step_row(p, s, g, now, grad, r);
+}

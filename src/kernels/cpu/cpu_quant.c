@@ -1,0 +1,106 @@
+#include "kernels/cpu/cpu.h"
+
+#include "base/die.h"
+#include "base/num.h"
+#include "kernels/cpu/vec.h"
+
+#include <float.h>
+#include <math.h>
+#include <string.h>
+
+/* Below this many elements a row loop is not worth waking threads. */
+enum { PARALLEL = 1 << 15 };
+
+static void check_grid(bq_scheme s, bq_mat w, bq_mat scale, const char *op) {
+    BQ_CHECK(s.symmetric && s.bits >= 2 && s.bits <= 8, "%s: only symmetric grids of 2 to 8 bits, not %d", op,
+             s.bits);
+    BQ_CHECK(w.type == BQ_F32 && scale.type == BQ_F32 && scale.rows == w.rows && scale.cols == 1,
+             "%s: %ld x %ld %s with %ld x %ld scales", op, (long)w.rows, (long)w.cols, bq_type_name(w.type),
+             (long)scale.rows, (long)scale.cols);
+}
+
+static void check_codes(bq_mat code, bq_mat w, const char *op) {
+    BQ_CHECK(code.type == BQ_I8 && code.rows == w.rows && code.cols == w.cols,
+             "%s: %ld x %ld %s codes of %ld x %ld", op, (long)code.rows, (long)code.cols,
+             bq_type_name(code.type), (long)w.rows, (long)w.cols);
+}
+
+float bq_scale_round(float scale, bq_type type) {
+    float tiny = FLT_TRUE_MIN, huge = FLT_MAX;
+    if (type == BQ_BF16) {
+        scale = bq_from_bf16(bq_to_bf16(scale)), tiny = bq_from_bf16(1), huge = bq_from_bf16(0x7f7f);
+    } else if (type == BQ_F16) {
+        scale = bq_from_f16(bq_to_f16(scale)), tiny = bq_from_f16(1), huge = bq_from_f16(0x7bff);
+    } else {
+        BQ_CHECK(type == BQ_F32, "scales are not stored as %s", bq_type_name(type));
+    }
+    if (scale <= 0) return tiny;
+    return scale > huge ? huge : scale;
+}
+
+void bq_cpu_mix(bq_dev *dev, bq_mat fp, bq_mat qt, double p, bq_rng_key at, bq_mat out) {
+    (void)dev;
+    int64_t rows = out.rows, cols = out.cols;
+    BQ_CHECK(p >= 0 && p <= 1, "mix: probability %g", p);
+    BQ_CHECK(fp.type == BQ_F32 && qt.type == BQ_F32 && out.type == BQ_F32 && fp.rows == rows &&
+                 qt.rows == rows && fp.cols == cols && qt.cols == cols && rows * cols <= INT64_C(4) << 32,
+             "mix: %ld x %ld and %ld x %ld to %ld x %ld", (long)fp.rows, (long)fp.cols, (long)qt.rows,
+             (long)qt.cols, (long)rows, (long)cols);
+    double words = ceil(p * 0x1p32); /* so many of the 2^32 values of a word take qt: word < p 2^32 */
+    uint32_t last = words > 0 ? (uint32_t)(words - 1) : 0;
+    const bq_vec_table *vec = bq_vec();
+#pragma omp parallel for schedule(static) if (rows * cols > PARALLEL)
+    for (int64_t r = 0; r < rows; r++) {
+        const float *a = bq_mat_at(fp, r, 0), *b = bq_mat_at(qt, r, 0);
+        float *to = bq_mat_at(out, r, 0);
+        if (words <= 0 || words >= 0x1p32)
+            memcpy(to, words <= 0 ? a : b, (size_t)cols * sizeof *to);
+        else
+            vec->mix(a, b, cols, r * cols, last, at, to);
+    }
+}
+
+/* The step that covers [lo, hi] with codes qmin .. qmax.  A range too small for any grid is widened first, so
+ * that a row of zeros has a step too. */
+static float step_of(float lo, float hi, float qmin, float qmax) {
+    float steps = qmax - qmin, least = fminf(FLT_EPSILON, 0.01f / steps);
+    if ((hi - lo) / steps < least) hi += floorf(steps / 2) * least, lo -= ceilf(steps / 2) * least;
+    return fmaxf(hi / qmax, lo / qmin);
+}
+
+void bq_cpu_range(bq_dev *dev, bq_mat w, bq_scheme s, bq_mat scale) {
+    (void)dev;
+    check_grid(s, w, scale, "range");
+    const bq_vec_table *vec = bq_vec();
+#pragma omp parallel for schedule(static) if (w.rows * w.cols > PARALLEL)
+    for (int64_t r = 0; r < w.rows; r++) {
+        float lo, hi;
+        vec->minmax(bq_mat_at(w, r, 0), w.cols, &lo, &hi);
+        *(float *)bq_mat_at(scale, r, 0) = bq_scale_round(step_of(lo, hi, bq_qmin(s), bq_qmax(s)), s.scale);
+    }
+}
+
+void bq_cpu_quantize(bq_dev *dev, bq_mat w, bq_mat scale, bq_scheme s, bq_mat code) {
+    (void)dev;
+    check_grid(s, w, scale, "quantize");
+    check_codes(code, w, "quantize");
+    const bq_vec_table *vec = bq_vec();
+#pragma omp parallel for schedule(static) if (w.rows * w.cols > PARALLEL)
+    for (int64_t r = 0; r < w.rows; r++) {
+        bq_grid grid = {*(float *)bq_mat_at(scale, r, 0), bq_qmin(s), bq_qmax(s)};
+        vec->quantize(bq_mat_at(w, r, 0), w.cols, grid, bq_mat_at(code, r, 0));
+    }
+}
+
+void bq_cpu_dequantize(bq_dev *dev, bq_mat code, bq_mat scale, bq_mat w) {
+    (void)dev;
+    BQ_CHECK(w.type == BQ_F32 && scale.type == BQ_F32 && scale.rows == w.rows && scale.cols == 1,
+             "dequantize: %ld x %ld %s with %ld x %ld scales", (long)w.rows, (long)w.cols,
+             bq_type_name(w.type), (long)scale.rows, (long)scale.cols);
+    check_codes(code, w, "dequantize");
+    const bq_vec_table *vec = bq_vec();
+#pragma omp parallel for schedule(static) if (w.rows * w.cols > PARALLEL)
+    for (int64_t r = 0; r < w.rows; r++) {
+        vec->dequantize(bq_mat_at(code, r, 0), w.cols, *(float *)bq_mat_at(scale, r, 0), bq_mat_at(w, r, 0));
+    }
+}

@@ -1,0 +1,166 @@
+/* Loops of independent elements are left to the compiler (omp simd): every lane does the same IEEE operations
+ * as the scalar tail, so neither the width nor the length of a row shows in the bits.  Sums are the one place
+ * where order matters; they go through a block of terms on the stack into 16 double lanes: element j always
+ * meets lane j % 16. */
+#include "kernels/cpu/vec.h"
+
+#include "base/num.h"
+
+#include <math.h>
+
+#define BQ_X(ret, name, args) ret BQ_V(name) args;
+BQ_VEC_QUANT(BQ_X)
+#undef BQ_X
+
+enum { LANES = 16, BLOCK = 256 }; /* a block's terms stay in the first-level cache */
+
+static inline float clamp(float x, float lo, float hi) {
+    x = x < lo ? lo : x;
+    return x > hi ? hi : x;
+}
+
+/* Round half to even: adding 1.5 * 2^23 leaves no place for a fraction.  Exact because x was clamped before.
+ */
+static inline float nearest(float x) { return (x + 12582912.0f) - 12582912.0f; }
+
+/* Numbers are made a block of quads at a time; a row that starts inside a quad skips that quad's first words.
+ */
+void BQ_V(mix)(const float *fp, const float *qt, int64_t n, int64_t first, uint32_t last, bq_rng_key at,
+               float *out) {
+    uint32_t word[BLOCK * 4];
+    int64_t skip = first % 4;
+    for (int64_t j = 0; j < n;) {
+        uint32_t quad = (uint32_t)((first + j) / 4);
+        int64_t count = BLOCK * 4 - skip < n - j ? BLOCK * 4 - skip : n - j, quads = (skip + count + 3) / 4;
+#pragma omp simd
+        for (int64_t i = 0; i < quads; i++) {
+            uint32_t x[4];
+            bq_philox(at, quad + (uint32_t)i, x);
+            word[4 * i] = x[0], word[4 * i + 1] = x[1], word[4 * i + 2] = x[2], word[4 * i + 3] = x[3];
+        }
+#pragma omp simd
+        for (int64_t i = 0; i < count; i++) {
+            float a = fp[j + i], b = qt[j + i];
+            out[j + i] = word[skip + i] <= last ? b : a;
+        }
+        j += count, skip = 0;
+    }
+}
+
+/* Smallest and largest are the same in any order, so the lanes here are only for speed. */
+void BQ_V(minmax)(const float *w, int64_t n, float *lo, float *hi) {
+    float low[4 * LANES] = {0}, high[4 * LANES] = {0};
+    int64_t j = 0;
+    for (; j + 4 * LANES <= n; j += 4 * LANES) {
+#pragma omp simd
+        for (int i = 0; i < 4 * LANES; i++) {
+            low[i] = w[j + i] < low[i] ? w[j + i] : low[i];
+            high[i] = w[j + i] > high[i] ? w[j + i] : high[i];
+        }
+    }
+    *lo = *hi = 0;
+    for (; j < n; j++) {
+        *lo = w[j] < *lo ? w[j] : *lo;
+        *hi = w[j] > *hi ? w[j] : *hi;
+    }
+    for (int i = 0; i < 4 * LANES; i++) {
+        *lo = low[i] < *lo ? low[i] : *lo;
+        *hi = high[i] > *hi ? high[i] : *hi;
+    }
+}
+
+void BQ_V(quantize)(const float *w, int64_t n, bq_grid grid, int8_t *code) {
+#pragma omp simd
+    for (int64_t j = 0; j < n; j++) {
+        float r = w[j] / grid.scale;
+        r = r > grid.qmin ? r
+                          : grid.qmin; /* this way round a NaN becomes qmin, and the conversion is defined */
+        r = r < grid.qmax ? r : grid.qmax;
+        code[j] = (int8_t)(int32_t)nearest(r);
+    }
+}
+
+void BQ_V(dequantize)(const int8_t *code, int64_t n, float scale, float *w) {
+#pragma omp simd
+    for (int64_t j = 0; j < n; j++) w[j] = (float)code[j] * scale;
+}
+
+/* The folded weight, with the divisions of the spec in their order: they decide ties. */
+static inline float folded(float w, float s2, float e3) { return w / bq_exp(s2) / e3; }
+
+static inline float on_grid(float x, bq_grid grid) {
+    return nearest(clamp(x / grid.scale, grid.qmin, grid.qmax)) * grid.scale;
+}
+
+void BQ_V(adascale_row)(const float *w, const float *s2, int64_t n, float e3, bq_grid grid, float *what,
+                        float *fold) {
+    if (!fold) {
+#pragma omp simd
+        for (int64_t j = 0; j < n; j++) what[j] = on_grid(folded(w[j], s2[j], e3), grid);
+        return;
+    }
+#pragma omp simd
+    for (int64_t j = 0; j < n; j++) {
+        float x = folded(w[j], s2[j], e3);
+        fold[j] = x;
+        what[j] = on_grid(x, grid);
+    }
+}
+
+void BQ_V(adam)(const float *g, int64_t n, bq_adam_step a, float *p, float *m, float *v) {
+#pragma omp simd
+    for (int64_t j = 0; j < n; j++) {
+        float mj = m[j] + a.keep1 * (g[j] - m[j]);
+        float vj = v[j] * a.beta2 + a.keep2 * g[j] * g[j];
+        m[j] = mj, v[j] = vj;
+        p[j] -= a.step * mj / (sqrtf(vj) / a.root + a.eps);
+    }
+}
+
+/* Gradients of one block: ds2 and the terms of dL/dscale.  The mask looks at the rounded value, so r is
+ * clamped to one step outside the grid, not to the grid. */
+static inline void gradients(const float *w, const float *s2, const float *g, int64_t n, float e3,
+                             bq_grid grid, float *ds2, float *term) {
+    float below = grid.qmin - 1, above = grid.qmax + 1;
+#pragma omp simd
+    for (int64_t j = 0; j < n; j++) {
+        float x = folded(w[j], s2[j], e3), r = x / grid.scale;
+        float k = nearest(clamp(r, below, above)), q = clamp(k, grid.qmin, grid.qmax);
+        float slope = k == q ? k - r : q, pass = k == q ? g[j] : 0.0f;
+        ds2[j] = -(pass * x);
+        term[j] = g[j] * slope;
+    }
+}
+
+static inline void add_lanes(const float *x, int64_t n, double *lane) {
+    for (int64_t j = 0; j < n; j += LANES) {
+#pragma omp simd
+        for (int i = 0; i < LANES; i++) lane[i] += (double)x[j + i];
+    }
+}
+
+static inline double sum_lanes(double *lane) {
+    for (int half = LANES / 2; half > 0; half /= 2) {
+        for (int i = 0; i < half; i++) lane[i] += lane[i + half];
+    }
+    return lane[0];
+}
+
+void BQ_V(adascale_step)(const float *w, const float *g, int64_t n, float e3, bq_grid grid, bq_adam_step adam,
+                         float *s2, float *m, float *v, float *grad, double sum[2]) {
+    double scale[LANES] = {0}, row[LANES] = {0};
+    float ds2[BLOCK], term[BLOCK];
+    for (int64_t j = 0; j < n; j += BLOCK) {
+        int64_t count = n - j < BLOCK ? n - j : BLOCK, padded = (count + LANES - 1) / LANES * LANES;
+        gradients(w + j, s2 + j, g + j, count, e3, grid, ds2, term);
+        for (int64_t i = count; i < padded; i++) ds2[i] = term[i] = 0;
+        add_lanes(term, padded, scale);
+        add_lanes(ds2, padded, row);
+        if (!grad) {
+            BQ_V(adam)(ds2, count, adam, s2 + j, m + j, v + j);
+        } else {
+            for (int64_t i = 0; i < count; i++) grad[j + i] = ds2[i];
+        }
+    }
+    sum[0] = sum_lanes(scale), sum[1] = sum_lanes(row);
+}

@@ -1,0 +1,45 @@
+/* vec_quant.h - rows of the vector table for quantizer ops (vec_quant.c), and what they share with the ops
+ * around.
+ *
+ * X(return type, name, (arguments)).  n counts elements of one row; rows lie contiguous. */
+#ifndef BQ_VEC_QUANT_H
+#define BQ_VEC_QUANT_H
+
+/* One row's grid: codes qmin .. qmax, whole numbers of at most 8 bits, times scale > 0. */
+typedef struct {
+    float scale, qmin, qmax;
+} bq_grid;
+
+/* Adam's numbers of one step, the bias corrections worked in.  p -= step * m / (sqrt(v) / root + eps). */
+typedef struct {
+    float keep1, keep2; /* 1 - beta1 and 1 - beta2 */
+    float beta2;
+    float root, eps; /* sqrt(1 - beta2^t) */
+    float step;      /* lr / (1 - beta1^t) */
+} bq_adam_step;
+
+/* A computed scale as the type that will store it holds it.  What would become 0 (or less) is the smallest
+ * positive number of that type and what would become infinite is its largest: codes stay defined and the file
+ * finite.  NaN stays: a run that diverged has to show. */
+float bq_scale_round(float scale, bq_type type);
+
+/* mix: words first .. first + n - 1 of the place; a word <= last takes qt.
+ * minmax: smallest and largest of the row and 0; NaN is passed over.
+ * quantize: NaN becomes qmin.
+ * adascale_row: e3 = exp(s3); fold may be NULL.
+ * adascale_step: sum[0] = dL/dscale, sum[1] = ds3 = sum of ds2.  grad NULL: s2, m and v move; else grad gets
+ * ds2 and nothing moves. */
+#define BQ_VEC_QUANT(X)                                                                                      \
+    X(void, mix,                                                                                             \
+      (const float *fp, const float *qt, int64_t n, int64_t first, uint32_t last, bq_rng_key at,             \
+       float *out))                                                                                          \
+    X(void, minmax, (const float *w, int64_t n, float *lo, float *hi))                                       \
+    X(void, quantize, (const float *w, int64_t n, bq_grid grid, int8_t *code))                               \
+    X(void, dequantize, (const int8_t *code, int64_t n, float scale, float *w))                              \
+    X(void, adascale_row,                                                                                    \
+      (const float *w, const float *s2, int64_t n, float e3, bq_grid grid, float *what, float *fold))        \
+    X(void, adascale_step,                                                                                   \
+      (const float *w, const float *g, int64_t n, float e3, bq_grid grid, bq_adam_step adam, float *s2,      \
+       float *m, float *v, float *grad, double sum[2]))                                                      \
+    X(void, adam, (const float *g, int64_t n, bq_adam_step adam, float *p, float *m, float *v))
+#endif

@@ -1,0 +1,61 @@
+/* options.h - the command line: `blockq COMMAND [OPTIONS]`.
+ *
+ * One table of options, one of commands; argp's parsers and all help texts come from them.  An option never
+ * changes the result's bytes: what does is in the recipe (and `--set` changes the recipe). */
+#ifndef BQ_OPTIONS_H
+#define BQ_OPTIONS_H
+
+#include "driver/recipe.h"
+
+#define BQ_SETS 64
+
+typedef enum {
+    BQ_COMMAND_NONE, /* help or version was printed: nothing to do */
+    BQ_COMMAND_RUN,
+    BQ_COMMAND_PLAN,
+    BQ_COMMAND_EVAL,
+    BQ_COMMAND_EXPORT,
+    BQ_COMMAND_INSPECT,
+    BQ_COMMAND_TOKENS,
+    BQ_COMMANDS
+} bq_command;
+
+/* Pointers are into argv or NULL where the option was not given. */
+typedef struct {
+    bq_command command;
+    int nfile;
+    char **file; /* arguments: run, plan, inspect: one path; tokens: texts; eval, export: none */
+    /* run, plan */
+    int nset;
+    char *set[BQ_SETS]; /* "key=value", for bq_recipe_read */
+    const char *scratch;
+    bool no_eval;
+    int stop_after; /* --stop-after-blocks: end with BQ_STOPPED after so many blocks; 0: never */
+    /* run (the run directory, "<recipe name>.run" if not given), export, tokens */
+    char out[BQ_PATH_MAX];
+    /* run, plan, eval, export */
+    int threads;        /* 0: the environment's */
+    const char *device; /* "cpu" or "auto" */
+    size_t memory;      /* bytes this process may use; 0: what the system gives */
+    /* eval, export */
+    const char *model, *run, *tokens; /* eval: exactly one of model and run */
+    int64_t ctx, windows, offset;     /* windows 0: all */
+    int rtn;                          /* 0, or also evaluate round to nearest with this many bits */
+    bq_format format;
+    /* all */
+    bool verbose;
+    /* tokens */
+    bool bytes;
+} bq_args;
+
+/* Fill args, complete and checked.  BQ_OK, or BQ_USAGE after one message and a hint (rank 0 prints).  Help
+ * and version go to standard output, and then args->command is BQ_COMMAND_NONE.  Needs no MPI. */
+int bq_options_parse(int argc, char **argv, bq_args *args);
+
+/* `blockq COMMAND --help`; BQ_COMMAND_NONE: `blockq --help`. */
+void bq_options_help(bq_command command, FILE *out);
+
+/* "run", ...; NULL for a number that is no command. */
+const char *bq_options_name(bq_command command);
+
+#endif

@@ -1,0 +1,109 @@
+/* recipe.h - the recipe: everything that changes the result's bytes, and the names of files.
+ *
+ * A recipe is a JSON file; its keys, defaults and ranges are rows of the tables in keys.c, from which the
+ * reader, the resolved recipe and docs/recipes.md all come.  The struct is plain: it may be copied and
+ * broadcast as bytes. */
+#ifndef BQ_RECIPE_H
+#define BQ_RECIPE_H
+
+#include "kernels/ops.h"
+
+#include <stdio.h>
+
+#define BQ_PATH_MAX 1024
+#define BQ_PHASES   8
+#define BQ_PASSES   8
+#define BQ_OUTPUTS  4
+#define BQ_LINEARS  9  /* names a recipe may give bits to: q_proj ... gate_up_proj */
+#define BQ_PARTS    16 /* capacity for bq_recipe_parts */
+
+typedef enum { BQ_INPUTS_FP, BQ_INPUTS_QT, BQ_INPUTS_MIX } bq_inputs;
+typedef enum { BQ_PASS_RTN, BQ_PASS_ADASCALE } bq_pass_kind;
+typedef enum { BQ_LOSS_SUM_SEQ, BQ_LOSS_MEAN } bq_loss;
+typedef enum { BQ_ANGLES_HF, BQ_ANGLES_EXACT } bq_angles;
+typedef enum { BQ_OUT_SAFETENSORS, BQ_OUT_COMPRESSED } bq_format;
+
+typedef struct {
+    bq_pass_kind kind;
+    /* adascale only */
+    int64_t iterations, batch; /* batch divides calibration.samples */
+    double lr_clip, lr_weight; /* of beta and gamma; of s2 and s3 */
+    bq_loss loss;
+    bool early_stop;
+    int64_t check_interval, window; /* of early_stop, in iterations */
+    double threshold;
+} bq_pass;
+
+typedef struct {
+    char name[32]; /* for people: log, run.csv */
+    bq_inputs inputs;
+    double mix; /* share of elements from the QT stream, with BQ_INPUTS_MIX */
+    int npass;
+    bq_pass pass[BQ_PASSES];
+} bq_phase;
+
+typedef struct {
+    bq_format format;
+    char dir[64]; /* a plain name, made below the run directory */
+} bq_output;
+
+typedef struct {
+    char model[BQ_PATH_MAX]; /* directory; all paths are absolute */
+    struct {
+        char tokens[BQ_PATH_MAX]; /* "": none, only where every pass is rtn */
+        int64_t samples, length,
+            offset; /* sample k: tokens [offset + k * length, offset + (k + 1) * length) */
+    } calibration;
+    uint64_t seed;
+    int groups; /* sums over samples run in this many groups; may exceed the samples */
+    struct {
+        bq_scheme decoder,
+            linear[BQ_LINEARS]; /* linear: resolved, equal to decoder unless the recipe differs */
+    } bits;
+    bq_angles rope;       /* rotary angles in float32 as transformers has them, or in double */
+    int segments, sweeps; /* 1 and 1 in this version */
+    int nphase;
+    bq_phase phase[BQ_PHASES]; /* at least one */
+    int noutput;
+    bq_output output[BQ_OUTPUTS];
+    struct {
+        char tokens[BQ_PATH_MAX];     /* "": nothing is evaluated */
+        int64_t ctx, windows, offset; /* windows 0: all */
+    } eval;
+} bq_recipe;
+
+/* Read a recipe file and lay "key=value" overrides over it (keys as dotted paths,
+ * phases.0.passes.0.iterations). BQ_OK, or BQ_USAGE after one message that names file, key, value and what is
+ * allowed.  Relative paths in the file start at its folder, those in overrides at the current directory.
+ * local: read on one rank, broadcast the struct. */
+int bq_recipe_read(const char *path, int nset, char *const *set, bq_recipe *recipe);
+
+/* The same for a text in memory; name is for messages, folder (absolute) is where relative paths start. */
+int bq_recipe_parse(const char *text, size_t bytes, const char *name, const char *folder, int nset,
+                    char *const *set, bq_recipe *recipe);
+
+/* The scheme of a linear by name; the part before the last dot does not count ("self_attn.q_proj").  Dies
+ * when no recipe could name it. */
+bq_scheme bq_recipe_scheme(const bq_recipe *recipe, const char *linear);
+
+/* Refuse (BQ_USAGE) bits for a linear that the model does not have; names: the model's, as for
+ * bq_recipe_scheme. */
+int bq_recipe_fits(const bq_recipe *recipe, int count, const char *const *names);
+
+/* The resolved recipe: canonical JSON, every default filled in, keys in table order.  Reading it gives the
+ * same struct.  The caller looks at ferror. */
+void bq_recipe_write(const bq_recipe *recipe, FILE *out);
+
+/* One fingerprint (XXH3) for each top-level key that changes the result's bytes: "calibration", "bits",
+ * "phases", ... Paths, names for people, outputs and evaluation do not count: hash the files' content
+ * instead. Returns how many; the same number in the same order for every recipe. */
+typedef struct {
+    char name[24];
+    uint64_t hash;
+} bq_part;
+int bq_recipe_parts(const bq_recipe *recipe, bq_part part[BQ_PARTS]);
+
+/* docs/recipes.md. */
+void bq_recipe_doc(FILE *out);
+
+#endif

@@ -1,0 +1,85 @@
+/* h5.h - HDF5 files, checked: HDF5 describes a file, plain reads and writes move its data.
+ *
+ * A file is made beside its place as "<path>.tmp": create, put attributes and datasets, fix (HDF5 is done),
+ * write raw data at the offsets that put_data gave, commit (sync, rename, sync the directory).  So a file is
+ * whole or absent, and data may be written later, from any thread, in any order, without the HDF5 library.
+ * Equal content gives equal bytes: no times, early allocation, no fill, contiguous, default library bounds.
+ *
+ * Trouble: making a file never fails by value; a broken disk ends the job with path and reason, the temporary
+ * file removed.  Reading never ends the job nor prints: a call returns false and h->why holds the first
+ * reason; later calls then return false at once, so they chain with && or need no check until the last. The
+ * HDF5 library is used by one thread at a time; read, write and the hashes of a seal do not use it. All calls
+ * are local.  Numbers in files are little-endian. */
+#ifndef BQ_H5_H
+#define BQ_H5_H
+
+#include "base/mat.h"
+
+#define BQ_WHY 200 /* room for a reason, the closing 0 included */
+
+/* One open file, zero-initialised by the caller; not to be copied.  Only why and absent are for callers. */
+typedef struct {
+    int64_t file, at; /* HDF5 handles, 0 = none: the file, and the group that names are looked up in */
+    int fd;           /* for raw data, -1 = none; valid while path is set */
+    int64_t size;     /* of the file, its seal not counted */
+    char *path;       /* of the finished file, owned */
+    char *temp;       /* making: where it is until commit, owned; reading: NULL */
+    bool absent;      /* reading: open failed because there is no such file */
+    char why[BQ_WHY]; /* reading: "" or the first reason, without the path */
+} bq_h5;
+
+/* Silence HDF5's own error printing, and default HDF5_USE_FILE_LOCKING to FALSE unless the user set it: our
+ * files never need HDF5's locks, and network file systems refuse them.  Every call here does it by itself. */
+void bq_h5_init(void);
+
+/* Making a file. */
+
+/* Open "<path>.tmp" for a new file; a stale one is replaced. */
+void bq_h5_create(bq_h5 *h, const char *path);
+/* Make a group below the root and put into it from now on; NULL goes back to the root. */
+void bq_h5_put_group(bq_h5 *h, const char *name);
+/* Scalar attribute; type BQ_I32 or BQ_I64. */
+void bq_h5_put_int(bq_h5 *h, const char *name, bq_type type, int64_t value);
+/* Fixed-length null-terminated string attribute of strlen + 1 bytes. */
+void bq_h5_put_text(bq_h5 *h, const char *name, const char *text);
+/* 16 hexadecimal digits, as a text attribute. */
+void bq_h5_put_hex(bq_h5 *h, const char *name, uint64_t value);
+/* A dataset with its space reserved; rank 1 to 3, all sizes > 0.  Returns the data's offset in the file. */
+int64_t bq_h5_put_data(bq_h5 *h, const char *name, bq_type type, int rank, const int64_t *shape);
+/* The structure is complete: HDF5 closes the file, raw writes may begin. */
+void bq_h5_fix(bq_h5 *h);
+/* Rows of host data, packed, at an offset. */
+void bq_h5_write(bq_h5 *h, int64_t offset, bq_mat data);
+/* Append a seal (io/raw.h) with this tag; nothing may be written after it. */
+void bq_h5_seal(bq_h5 *h, uint64_t tag);
+/* Sync, rename to path, sync the directory, close. */
+void bq_h5_commit(bq_h5 *h);
+/* What all of these do when a call failed: remove the temporary file and end the job with "<what> of '<path>'
+ * failed: <errno's text>".  Public for fault injection. */
+_Noreturn void bq_h5_fail(bq_h5 *h, const char *what);
+
+/* Reading a file. */
+
+/* Open for reading.  tag NULL: a file without a seal.  Else the seal must be there and agree with all bytes
+ * before HDF5 looks at any, and tag gets its tag.  On false nothing stays open but why and absent are set. */
+bool bq_h5_open(bq_h5 *h, const char *path, uint64_t *tag);
+/* Look names up in this group of the root; NULL: in the root.  Links that leave the file are refused. */
+bool bq_h5_get_group(bq_h5 *h, const char *name);
+/* Scalar integer attribute of any width, min <= value <= max. */
+bool bq_h5_get_int(bq_h5 *h, const char *name, int64_t min, int64_t max, int64_t *value);
+/* Fixed-length string attribute, printable, shorter than size; out is terminated. */
+bool bq_h5_get_text(bq_h5 *h, const char *name, char *out, size_t size);
+bool bq_h5_get_hex(bq_h5 *h, const char *name, uint64_t *value);
+/* A contiguous dataset of exactly that type and rank, all sizes > 0, wholly inside the file. */
+bool bq_h5_get_data(bq_h5 *h, const char *name, bq_type type, int rank, int64_t *shape, int64_t *offset);
+/* HDF5 is no longer needed: give its memory and handles back, keep the file open for reads. */
+void bq_h5_detach(bq_h5 *h);
+/* Packed rows at an offset into a host view. */
+bool bq_h5_read(bq_h5 *h, int64_t offset, bq_mat to);
+/* Keep the first reason; returns false.  For callers' own checks. */
+bool bq_h5_refuse(bq_h5 *h, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+/* Close whatever is open; a file that was not committed is removed. */
+void bq_h5_close(bq_h5 *h);
+
+#endif

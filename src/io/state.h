@@ -1,0 +1,46 @@
+/* state.h - which (sweep, phase, block) triples of a run are done, and what the run was made from.
+ *
+ * The checkpoint files are the truth.  ckpt/state.json repeats what they say, for people and `blockq status`,
+ * and holds the parts of the fingerprint, so that a refused resume can name what changed; absent or torn, it
+ * is made again.  One process of a run saves it; any may load it.  All calls are local. */
+#ifndef BQ_STATE_H
+#define BQ_STATE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+typedef struct bq_state bq_state;
+
+/* Look at the checkpoints of <run_dir>/ckpt for sweeps x phases x blocks and at the time used so far.  Never
+ * fails: a missing folder is an empty state.  The caller closes. */
+bq_state *bq_state_load(const char *run_dir, uint64_t fingerprint, int sweeps, int phases, int blocks);
+
+/* Whether the triple's checkpoint is there and whole.  The first question about a triple verifies its file's
+ * bytes (a damaged or foreign one is logged once: it will be redone), later ones are answered from memory. */
+bool bq_state_done(bq_state *state, int sweep, int phase, int block);
+
+/* The caller has just written the triple's checkpoint. */
+void bq_state_mark(bq_state *state, int sweep, int phase, int block);
+
+/* How many triples have a checkpoint of the right fingerprint now, by a quick look at the files. */
+int64_t bq_state_count(bq_state *state);
+
+/* Seconds of all runs before this one, as the last save said; 0 if unknown. */
+double bq_state_seconds(const bq_state *state);
+
+/* Write state.json: n named parts of the fingerprint, the triples done (also those that other ranks wrote),
+ * the seconds of all runs, the grid ("2x4") for information.  Whole or not at all; ends the job when the disk
+ * fails. */
+void bq_state_save(bq_state *state, const char *const *names, const uint64_t *hashes, int n, double seconds,
+                   const char *grid);
+
+void bq_state_close(bq_state *state); /* NULL is fine */
+
+/* What changed between the run that wrote <run_dir>/ckpt/state.json and these parts: the names that are new,
+ * gone or of another hash go into changed, "model, recipe.phases".  Returns their number, or -1 when there is
+ * no readable state.json (a fresh run folder). */
+int bq_state_compare(const char *run_dir, const char *const *names, const uint64_t *hashes, int n,
+                     char *changed, size_t size);
+
+#endif

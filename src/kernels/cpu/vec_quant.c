@@ -23,21 +23,38 @@ static inline float clamp(float x, float lo, float hi) {
  */
 static inline float nearest(float x) { return (x + 12582912.0f) - 12582912.0f; }
 
-/* Numbers are made a block of quads at a time; a row that starts inside a quad skips that quad's first words.
- */
+/* bq_philox (base/rng.h) for 64 quads at once, round by round: the compiler does not vectorize over calls of
+ * it. */
+enum { QUADS = 64 };
+
+static void philox(bq_rng_key at, uint32_t quad, uint32_t *word) {
+    uint32_t a[QUADS], b[QUADS], c[QUADS], d[QUADS], k0 = (uint32_t)at.seed, k1 = (uint32_t)(at.seed >> 32);
+    uint32_t place = at.block << 16 | (at.phase & 255u) << 8 | (at.sweep & 255u);
+    for (int i = 0; i < QUADS; i++)
+        a[i] = quad + (uint32_t)i, b[i] = at.sample, c[i] = at.iteration, d[i] = place;
+    for (int round = 0; round < 10; round++) {
+#pragma omp simd
+        for (int i = 0; i < QUADS; i++) {
+            uint64_t p0 = (uint64_t)0xD2511F53u * a[i], p1 = (uint64_t)0xCD9E8D57u * c[i];
+            a[i] = (uint32_t)(p1 >> 32) ^ b[i] ^ k0, c[i] = (uint32_t)(p0 >> 32) ^ d[i] ^ k1;
+            b[i] = (uint32_t)p1, d[i] = (uint32_t)p0;
+        }
+        k0 += 0x9E3779B9u, k1 += 0xBB67AE85u;
+    }
+#pragma omp simd
+    for (int i = 0; i < QUADS; i++) {
+        word[4 * i] = a[i], word[4 * i + 1] = b[i], word[4 * i + 2] = c[i], word[4 * i + 3] = d[i];
+    }
+}
+
+/* A row that starts inside a quad skips that quad's first words. */
 void BQ_V(mix)(const float *fp, const float *qt, int64_t n, int64_t first, uint32_t last, bq_rng_key at,
                float *out) {
-    uint32_t word[BLOCK * 4];
+    uint32_t word[4 * QUADS];
     int64_t skip = first % 4;
     for (int64_t j = 0; j < n;) {
-        uint32_t quad = (uint32_t)((first + j) / 4);
-        int64_t count = BLOCK * 4 - skip < n - j ? BLOCK * 4 - skip : n - j, quads = (skip + count + 3) / 4;
-#pragma omp simd
-        for (int64_t i = 0; i < quads; i++) {
-            uint32_t x[4];
-            bq_philox(at, quad + (uint32_t)i, x);
-            word[4 * i] = x[0], word[4 * i + 1] = x[1], word[4 * i + 2] = x[2], word[4 * i + 3] = x[3];
-        }
+        int64_t count = 4 * QUADS - skip < n - j ? 4 * QUADS - skip : n - j;
+        philox(at, (uint32_t)((first + j) / 4), word);
 #pragma omp simd
         for (int64_t i = 0; i < count; i++) {
             float a = fp[j + i], b = qt[j + i];

@@ -70,6 +70,8 @@ bool bq_h5_get_int(bq_h5 *h, const char *name, int64_t min, int64_t max, int64_t
 /* Fixed-length string attribute, printable, shorter than size; out is terminated. */
 bool bq_h5_get_text(bq_h5 *h, const char *name, char *out, size_t size);
 bool bq_h5_get_hex(bq_h5 *h, const char *name, uint64_t *value);
+/* Is there anything of that name where names are looked up? */
+bool bq_h5_has_data(bq_h5 *h, const char *name);
 /* A contiguous dataset of exactly that type and rank, all sizes > 0, wholly inside the file. */
 bool bq_h5_get_data(bq_h5 *h, const char *name, bq_type type, int rank, int64_t *shape, int64_t *offset);
 /* HDF5 is no longer needed: give its memory and handles back, keep the file open for reads. */

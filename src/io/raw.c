@@ -1,0 +1,98 @@
+#include "io/raw.h"
+
+#include "base/die.h"
+#include "base/hash.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "files are little-endian, and so are we");
+
+enum { CHUNK = 1 << 22 };
+
+bool bq_raw_read(int fd, void *data, size_t bytes, int64_t offset) {
+    for (size_t done = 0; done < bytes;) {
+        size_t want = bytes - done < 1 << 30 ? bytes - done : 1 << 30;
+        ssize_t n = pread(fd, (char *)data + done, want, offset + (int64_t)done);
+        if (n < 0 && errno == EINTR) continue;
+        if (n == 0) errno = EIO;
+        if (n <= 0) return false;
+        done += (size_t)n;
+    }
+    return true;
+}
+
+bool bq_raw_write(int fd, const void *data, size_t bytes, int64_t offset) {
+    for (size_t done = 0; done < bytes;) {
+        size_t want = bytes - done < 1 << 30 ? bytes - done : 1 << 30;
+        ssize_t n = pwrite(fd, (const char *)data + done, want, offset + (int64_t)done);
+        if (n < 0 && errno == EINTR) continue;
+        if (n == 0) errno = ENOSPC;
+        if (n <= 0) return false;
+        done += (size_t)n;
+    }
+    return true;
+}
+
+bool bq_raw_reserve(int fd, int64_t size) {
+    int rc;
+    if (size <= 0) return true;
+    do rc = fallocate(fd, 0, 0, size);
+    while (rc && errno == EINTR);
+    /* Not every file system can; then the disk fills up, or not, while writing. */
+    return rc == 0 || (errno != ENOSPC && errno != EDQUOT && errno != EFBIG);
+}
+
+typedef struct {
+    char magic[8];
+    uint64_t size, tag, hash; /* of the bytes before the seal, and their XXH3 */
+    uint64_t check;           /* XXH3 of the 32 bytes above */
+} seal;
+
+_Static_assert(sizeof(seal) == BQ_SEAL, "the seal has no holes");
+static const char magic[8] = "bqseal1\n";
+
+/* XXH3 of the first size bytes of a file. */
+static bool digest(int fd, int64_t size, uint64_t *value) {
+    char *chunk = malloc(CHUNK);
+    BQ_CHECK(chunk, "no memory for %d bytes to read a file", CHUNK);
+    bq_hash *hash = bq_hash_open();
+    bool good = true;
+    for (int64_t at = 0; good && at < size;) {
+        size_t n = size - at < CHUNK ? (size_t)(size - at) : CHUNK;
+        good = bq_raw_read(fd, chunk, n, at);
+        if (good) bq_hash_add(hash, chunk, n);
+        at += (int64_t)n;
+    }
+    int saved = errno;
+    *value = bq_hash_close(hash);
+    free(chunk);
+    errno = saved;
+    return good;
+}
+
+bool bq_seal_append(int fd, int64_t size, uint64_t tag) {
+    seal s = {.size = (uint64_t)size, .tag = tag};
+    memcpy(s.magic, magic, sizeof magic);
+    if (!digest(fd, size, &s.hash)) return false;
+    s.check = bq_hash_bytes(&s, sizeof s - sizeof s.check);
+    return bq_raw_write(fd, &s, sizeof s, size);
+}
+
+bool bq_seal_check(int fd, bool every, int64_t *size, uint64_t *tag) {
+    struct stat st;
+    seal s;
+    uint64_t hash;
+    if (fstat(fd, &st) || st.st_size < BQ_SEAL) return false;
+    if (!bq_raw_read(fd, &s, sizeof s, st.st_size - BQ_SEAL)) return false;
+    if (memcmp(s.magic, magic, sizeof magic) || s.size != (uint64_t)st.st_size - BQ_SEAL) return false;
+    if (s.check != bq_hash_bytes(&s, sizeof s - sizeof s.check)) return false;
+    if (every && (!digest(fd, st.st_size - BQ_SEAL, &hash) || hash != s.hash)) return false;
+    *size = st.st_size - BQ_SEAL;
+    *tag = s.tag;
+    return true;
+}

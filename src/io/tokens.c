@@ -1,0 +1,133 @@
+#include "io/tokens.h"
+
+#include "base/die.h"
+#include "base/hash.h"
+#include "io/files.h"
+#include "io/h5.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const char format[] = "blockq tokens";
+
+enum { VERSION = 1 };
+#define MAX_COUNT ((int64_t)INT32_MAX)
+
+uint64_t bq_tokens_hash(const bq_tokens *t) {
+    bq_hash *hash = bq_hash_open();
+    int64_t numbers[3] = {t->count, t->vocab, t->bos};
+    bq_hash_add(hash, numbers, sizeof numbers);
+    bq_hash_add(hash, t->tokenizer, strlen(t->tokenizer) + 1);
+    bq_hash_add(hash, t->text, strlen(t->text) + 1);
+    bq_hash_add(hash, t->joiner, strlen(t->joiner) + 1);
+    bq_hash_add(hash, t->ids, (size_t)t->count * sizeof *t->ids);
+    return bq_hash_close(hash);
+}
+
+static int32_t *make_ids(int64_t count) {
+    int32_t *ids = malloc((size_t)count * sizeof *ids);
+    BQ_CHECK(ids, "no memory for %" PRId64 " tokens", count);
+    return ids;
+}
+
+/* The first id outside the vocabulary, or count. */
+static int64_t first_bad(const bq_tokens *t) {
+    int64_t i = 0;
+    while (i < t->count && t->ids[i] >= 0 && t->ids[i] < t->vocab) i++;
+    return i;
+}
+
+static bool read_file(bq_h5 *h, bq_tokens *t) {
+    char kind[64];
+    int64_t version, bos, offset;
+    if (!bq_h5_get_text(h, "format", kind, sizeof kind)) return false;
+    if (strcmp(kind, format)) return bq_h5_refuse(h, "its format is '%s', not '%s'", kind, format);
+    if (!bq_h5_get_int(h, "version", VERSION, VERSION, &version) ||
+        !bq_h5_get_int(h, "vocab", 1, INT32_MAX, &t->vocab) ||
+        !bq_h5_get_int(h, "bos", -1, t->vocab - 1, &bos) ||
+        !bq_h5_get_text(h, "tokenizer", t->tokenizer, sizeof t->tokenizer) ||
+        !bq_h5_get_text(h, "text", t->text, sizeof t->text) ||
+        !bq_h5_get_text(h, "joiner", t->joiner, sizeof t->joiner) ||
+        !bq_h5_get_data(h, "tokens", BQ_I32, 1, &t->count, &offset))
+        return false;
+    if (t->count > MAX_COUNT) return bq_h5_refuse(h, "%" PRId64 " tokens are too many", t->count);
+    t->bos = (int32_t)bos;
+    bq_h5_detach(h);
+    t->ids = make_ids(t->count);
+    if (!bq_h5_read(h, offset, bq_mat_host(t->ids, 1, t->count, BQ_I32))) return false;
+    int64_t bad = first_bad(t);
+    if (bad < t->count)
+        return bq_h5_refuse(h, "token %" PRId64 " is %" PRId32 ", outside the vocabulary of %" PRId64, bad,
+                            t->ids[bad], t->vocab);
+    return true;
+}
+
+int bq_tokens_read(const char *path, bq_tokens *t) {
+    bq_h5 h = {0};
+    *t = (bq_tokens){0};
+    bool good = bq_h5_open(&h, path, NULL) && read_file(&h, t);
+    bq_h5_close(&h);
+    if (good) {
+        t->hash = bq_tokens_hash(t);
+        return BQ_OK;
+    }
+    bq_tokens_close(t);
+    if (h.absent)
+        return bq_refuse(BQ_DATA, "tokens '%s': no such file; make it by `blockq tokens` or tools/prepare.py",
+                         path);
+    return bq_refuse(BQ_DATA, "tokens '%s': %s", path, h.why);
+}
+
+int bq_tokens_from_text(const char *text_path, bq_tokens *t) {
+    char *data;
+    size_t bytes;
+    *t = (bq_tokens){0};
+    int rc = bq_file_read(text_path, (size_t)MAX_COUNT, &data, &bytes);
+    if (rc) return bq_refuse(BQ_DATA, "text '%s': %s", text_path, strerror(rc));
+    if (bytes == 0) {
+        free(data);
+        return bq_refuse(BQ_DATA, "text '%s' is empty", text_path);
+    }
+    *t = (bq_tokens){.count = (int64_t)bytes, .vocab = 256, .bos = -1, .tokenizer = "bytes", .joiner = "raw"};
+    snprintf(t->text, sizeof t->text, "xxh3:%016" PRIx64, bq_hash_bytes(data, bytes));
+    t->ids = make_ids(t->count);
+    for (size_t i = 0; i < bytes; i++) t->ids[i] = (unsigned char)data[i];
+    free(data);
+    t->hash = bq_tokens_hash(t);
+    return BQ_OK;
+}
+
+int bq_tokens_write(const char *path, const bq_tokens *t) {
+    if (t->count < 1 || t->count > MAX_COUNT)
+        return bq_refuse(BQ_DATA, "tokens '%s': %" PRId64 " of them cannot be written", path, t->count);
+    if (t->vocab < 1 || t->vocab > INT32_MAX || t->bos < -1 || t->bos >= t->vocab)
+        return bq_refuse(BQ_DATA, "tokens '%s': vocabulary of %" PRId64 " with bos %" PRId32, path, t->vocab,
+                         t->bos);
+    int64_t bad = first_bad(t);
+    if (bad < t->count)
+        return bq_refuse(BQ_DATA,
+                         "tokens '%s': token %" PRId64 " is %" PRId32 ", outside the vocabulary of %" PRId64,
+                         path, bad, t->ids[bad], t->vocab);
+    bq_h5 h;
+    bq_h5_create(&h, path);
+    bq_h5_put_text(&h, "format", format);
+    bq_h5_put_int(&h, "version", BQ_I32, VERSION);
+    bq_h5_put_int(&h, "vocab", BQ_I64, t->vocab);
+    bq_h5_put_int(&h, "bos", BQ_I32, t->bos);
+    bq_h5_put_text(&h, "tokenizer", t->tokenizer);
+    bq_h5_put_text(&h, "text", t->text);
+    bq_h5_put_text(&h, "joiner", t->joiner);
+    int64_t offset = bq_h5_put_data(&h, "tokens", BQ_I32, 1, &t->count);
+    bq_h5_fix(&h);
+    bq_h5_write(&h, offset, bq_mat_host(t->ids, 1, t->count, BQ_I32));
+    bq_h5_commit(&h);
+    return BQ_OK;
+}
+
+void bq_tokens_close(bq_tokens *t) {
+    free(t->ids);
+    *t = (bq_tokens){0};
+}

@@ -1,0 +1,133 @@
+/* GEMM on a serial BLAS: tiles cut by the shape of c, each one call, spread over threads. */
+#include "kernels/cpu/cpu.h"
+
+#include "base/die.h"
+
+#include <cblas.h>
+#include <limits.h>
+#include <omp.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+
+/* ---- OpenBLAS, if that is the BLAS: these are absent from others ---- */
+
+char *openblas_get_config(void) __attribute__((weak));
+char *openblas_get_corename(void) __attribute__((weak));
+void openblas_set_num_threads(int) __attribute__((weak));
+
+/* OpenBLAS packs operands into buffers from these two functions.  Its serial build, which distributions ship
+ * without USE_LOCKING, hands the same buffer to two threads now and then, and its pooled builds run out
+ * beyond a number of threads fixed when they were compiled.  Defined here they come before the library's own
+ * (ELF symbol lookup), and every thread has its buffers to itself, without a lock. */
+void *blas_memory_alloc(int place);
+void blas_memory_free(void *buffer);
+
+#define BUFFER_BYTES (((size_t)128 << 20) + 4096) /* address space; what x86 and ARM builds assume */
+#define BUFFERS      4                   /* a BLAS call takes one; LAPACK nests two */
+
+static _Thread_local struct {
+    void *at;
+    bool used;
+} buffers[BUFFERS];
+
+void *blas_memory_alloc(int place) {
+    (void)place;
+    for (int i = 0; i < BUFFERS; i++) {
+        if (buffers[i].used) continue;
+        if (!buffers[i].at) {
+            void *p = mmap(NULL, BUFFER_BYTES, PROT_READ | PROT_WRITE,
+                           MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+            BQ_CHECK(p != MAP_FAILED, "no address space for a buffer of BLAS");
+            buffers[i].at = p;
+        }
+        buffers[i].used = true;
+        return buffers[i].at;
+    }
+    BQ_DIE("BLAS wants more than %d buffers in one thread", BUFFERS);
+}
+
+void blas_memory_free(void *buffer) {
+    for (int i = 0; i < BUFFERS; i++)
+        if (buffers[i].at == buffer) buffers[i].used = false;
+}
+
+/* ---- which BLAS, and does it work from threads ---- */
+
+enum { PROBE = 96, PROBE_CALLS = 64 };
+
+/* Many small calls at once, so that two threads enter the library together. */
+static bool threads_agree(void) {
+    static float a[PROBE * PROBE], b[PROBE * PROBE], once[PROBE * PROBE];
+    for (int i = 0; i < PROBE * PROBE; i++)
+        a[i] = (float)(i % 17) * 0.37f - 3, b[i] = (float)(i % 13) * 0.11f;
+    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, PROBE, PROBE, PROBE, 1, a, PROBE, b, PROBE, 0, once,
+                PROBE);
+    int wrong = 0;
+#pragma omp parallel reduction(+ : wrong)
+    {
+        float again[PROBE * PROBE];
+        for (int n = 0; n < PROBE_CALLS; n++) {
+            cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, PROBE, PROBE, PROBE, 1, a, PROBE, b, PROBE,
+                        0, again, PROBE);
+            wrong += memcmp(again, once, sizeof once) != 0;
+        }
+    }
+    return wrong == 0;
+}
+
+const char *bq_blas_name(void) {
+    static char name[64];
+    if (name[0]) return name;
+    if (openblas_set_num_threads) openblas_set_num_threads(1); /* the threads are ours */
+    BQ_CHECK(threads_agree(),
+             "the BLAS gives wrong results when threads call it at the same time: link a serial "
+             "or thread-safe build");
+    char config[128] = "cblas";
+    if (openblas_get_config) snprintf(config, sizeof config, "%s", openblas_get_config());
+    char *end = strchr(config, ' '); /* "OpenBLAS 0.3.21 NO_LAPACKE ...": two words are the name */
+    if (end) end = strchr(end + 1, ' ');
+    if (end) *end = 0;
+    snprintf(name, sizeof name, "%.32s%s%.24s", config, openblas_get_corename ? " " : "",
+             openblas_get_corename ? openblas_get_corename() : "");
+    return name;
+}
+
+/* ---- gemm ---- */
+
+#define TILE_ROWS 512
+#define TILE_COLS 512
+
+/* Length of the pieces n is cut into: equal but for the last, whole vectors, near `goal`. */
+static int64_t piece(int64_t n, int64_t goal) {
+    int64_t count = (n + goal / 2) / goal;
+    if (count < 1) count = 1;
+    return ((n + count - 1) / count + 15) / 16 * 16;
+}
+
+static int fit(int64_t n) {
+    BQ_CHECK(n <= INT_MAX, "gemm: a dimension of %ld is beyond this BLAS", (long)n);
+    return (int)(n > 0 ? n : 1);
+}
+
+void bq_cpu_gemm(bq_dev *dev, bool ta, bool tb, float alpha, bq_mat a, bq_mat b, float beta, bq_mat c) {
+    (void)dev;
+    int64_t m = ta ? a.cols : a.rows, k = ta ? a.rows : a.cols, kb = tb ? b.cols : b.rows,
+            n = tb ? b.rows : b.cols;
+    BQ_CHECK(m == c.rows && n == c.cols && k == kb && a.type == BQ_F32 && b.type == BQ_F32 &&
+                 c.type == BQ_F32,
+             "gemm: (%ld x %ld) (%ld x %ld) to %ld x %ld", (long)m, (long)k, (long)kb, (long)n, (long)c.rows,
+             (long)c.cols);
+    if (m == 0 || n == 0) return;
+    int lda = fit(a.ld), ldb = fit(b.ld), ldc = fit(c.ld), depth = k ? fit(k) : 0;
+    int64_t mt = piece(m, TILE_ROWS), nt = piece(n, TILE_COLS);
+    int64_t down = (m + mt - 1) / mt, across = (n + nt - 1) / nt;
+#pragma omp parallel for schedule(dynamic) if (down * across > 1)
+    for (int64_t t = 0; t < down * across; t++) {
+        int64_t i = t / across * mt, j = t % across * nt;
+        int rows = (int)(m - i < mt ? m - i : mt), cols = (int)(n - j < nt ? n - j : nt);
+        cblas_sgemm(CblasRowMajor, ta ? CblasTrans : CblasNoTrans, tb ? CblasTrans : CblasNoTrans, rows, cols,
+                    depth, alpha, bq_mat_at(a, ta ? 0 : i, ta ? i : 0), lda,
+                    bq_mat_at(b, tb ? j : 0, tb ? 0 : j), ldb, beta, bq_mat_at(c, i, j), ldc);
+    }
+}

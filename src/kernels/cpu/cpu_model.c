@@ -1,0 +1,140 @@
+/* Ops on rows: threads share the rows, vectors do a row, so results cannot depend on the number of threads.
+ */
+#include "kernels/cpu/cpu.h"
+
+#include "base/die.h"
+#include "kernels/cpu/cpu_scratch.h"
+#include "kernels/cpu/vec.h"
+
+#include <math.h>
+#include <string.h>
+
+#define XENT_ROWS 128 /* logits rows at a time: enough for the GEMM to reuse the head it packs */
+
+/* Waking threads costs more than a few ten thousand numbers of work. */
+static bool worth_threads(bq_mat m) { return m.rows * m.cols > 1 << 14; }
+
+static float *row(bq_mat m, int64_t r) { return (float *)m.data + r * m.ld; }
+
+static void want(bq_mat m, int64_t rows, int64_t cols, const char *op, const char *what) {
+    BQ_CHECK(m.rows == rows && m.cols == cols && m.type == BQ_F32 && m.ld >= cols,
+             "%s: %s is %ld x %ld %s, not %ld x %ld F32", op, what, (long)m.rows, (long)m.cols,
+             bq_type_name(m.type), (long)rows, (long)cols);
+}
+
+void bq_cpu_add(bq_dev *dev, bq_mat x, bq_mat y) {
+    (void)dev;
+    want(x, y.rows, y.cols, "add", "x"), want(y, x.rows, x.cols, "add", "y");
+#pragma omp parallel for schedule(static) if (worth_threads(y))
+    for (int64_t r = 0; r < y.rows; r++) bq_vec()->add(y.cols, row(x, r), row(y, r));
+}
+
+void bq_cpu_bias(bq_dev *dev, bq_mat bias, bq_mat y) {
+    (void)dev;
+    want(bias, 1, y.cols, "bias", "bias"), want(y, y.rows, bias.cols, "bias", "y");
+#pragma omp parallel for schedule(static) if (worth_threads(y))
+    for (int64_t r = 0; r < y.rows; r++) bq_vec()->add(y.cols, row(bias, 0), row(y, r));
+}
+
+void bq_cpu_embed(bq_dev *dev, bq_mat table, bq_mat ids, float factor, bq_mat y) {
+    (void)dev;
+    want(table, table.rows, y.cols, "embed", "table"), want(y, ids.rows, table.cols, "embed", "y");
+    BQ_CHECK(ids.cols == 1 && ids.type == BQ_I32, "embed: ids are %ld x %ld %s", (long)ids.rows,
+             (long)ids.cols, bq_type_name(ids.type));
+#pragma omp parallel for schedule(static) if (worth_threads(y))
+    for (int64_t r = 0; r < y.rows; r++) {
+        int32_t id = ((const int32_t *)ids.data)[r * ids.ld];
+        BQ_CHECK(id >= 0 && id < table.rows, "embed: token %d of %ld", (int)id, (long)table.rows);
+        bq_vec()->times(y.cols, factor, row(table, id), row(y, r));
+    }
+}
+
+void bq_cpu_rmsnorm(bq_dev *dev, bq_mat x, bq_mat weight, float eps, bq_mat y) {
+    (void)dev;
+    want(x, y.rows, y.cols, "rmsnorm", "x"), want(y, x.rows, x.cols, "rmsnorm", "y");
+    want(weight, 1, x.cols, "rmsnorm", "weight");
+#pragma omp parallel for schedule(static) if (worth_threads(y))
+    for (int64_t r = 0; r < y.rows; r++) bq_vec()->rmsnorm(y.cols, row(x, r), row(weight, 0), eps, row(y, r));
+}
+
+void bq_cpu_rmsnorm_bwd(bq_dev *dev, bq_mat x, bq_mat weight, float eps, bq_mat dy, bq_mat dx) {
+    (void)dev;
+    want(x, dx.rows, dx.cols, "rmsnorm_bwd", "x"), want(dx, x.rows, x.cols, "rmsnorm_bwd", "dx");
+    want(dy, x.rows, x.cols, "rmsnorm_bwd", "dy"), want(weight, 1, x.cols, "rmsnorm_bwd", "weight");
+#pragma omp parallel for schedule(static) if (worth_threads(dx))
+    for (int64_t r = 0; r < dx.rows; r++)
+        bq_vec()->rmsnorm_bwd(dx.cols, row(x, r), row(weight, 0), eps, row(dy, r), row(dx, r));
+}
+
+void bq_cpu_rope(bq_dev *dev, bq_mat x, int64_t heads, int64_t head_dim, bq_mat cos, bq_mat sin,
+                 bool inverse) {
+    (void)dev;
+    want(x, x.rows, heads * head_dim, "rope", "x");
+    want(cos, x.rows, cos.cols, "rope", "cos"), want(sin, x.rows, cos.cols, "rope", "sin");
+    BQ_CHECK(2 * cos.cols <= head_dim, "rope: %ld angles, heads of %ld", (long)cos.cols, (long)head_dim);
+#pragma omp parallel for schedule(static) if (worth_threads(x))
+    for (int64_t r = 0; r < x.rows; r++)
+        bq_vec()->rope(heads, head_dim, cos.cols, row(cos, r), row(sin, r), inverse, row(x, r));
+}
+
+void bq_cpu_glu(bq_dev *dev, bq_act act, bq_mat g, bq_mat u, bq_mat z) {
+    (void)dev;
+    want(g, z.rows, z.cols, "glu", "g"), want(u, z.rows, z.cols, "glu", "u"),
+        want(z, g.rows, g.cols, "glu", "z");
+#pragma omp parallel for schedule(static) if (worth_threads(z))
+    for (int64_t r = 0; r < z.rows; r++) bq_vec()->glu(z.cols, act, row(g, r), row(u, r), row(z, r));
+}
+
+void bq_cpu_glu_bwd(bq_dev *dev, bq_act act, bq_mat g, bq_mat u, bq_mat dz, bq_mat dg, bq_mat du) {
+    (void)dev;
+    want(g, dz.rows, dz.cols, "glu_bwd", "g"), want(u, dz.rows, dz.cols, "glu_bwd", "u");
+    want(dz, g.rows, g.cols, "glu_bwd", "dz");
+    want(dg, dz.rows, dz.cols, "glu_bwd", "dg"), want(du, dz.rows, dz.cols, "glu_bwd", "du");
+#pragma omp parallel for schedule(static) if (worth_threads(dz))
+    for (int64_t r = 0; r < dz.rows; r++)
+        bq_vec()->glu_bwd(dz.cols, act, row(g, r), row(u, r), row(dz, r), row(dg, r), row(du, r));
+}
+
+size_t bq_cpu_mse_scratch(int64_t tokens) { return bq_arena_need(tokens, 1, BQ_F64); }
+
+void bq_cpu_mse(bq_dev *dev, bq_mat y, bq_mat target, double factor, bq_mat dy, double *loss) {
+    want(y, target.rows, target.cols, "mse", "y"), want(target, y.rows, y.cols, "mse", "target");
+    if (dy.data) want(dy, y.rows, y.cols, "mse", "dy");
+    size_t mark = bq_arena_mark(&dev->mem);
+    double *sums = bq_arena_push(&dev->mem, y.rows, 1, BQ_F64).data, sum = 0;
+    float slope = (float)(2 * factor);
+#pragma omp parallel for schedule(static) if (worth_threads(y))
+    for (int64_t r = 0; r < y.rows; r++)
+        sums[r] = bq_vec()->mse(y.cols, row(y, r), row(target, r), slope, dy.data ? row(dy, r) : NULL);
+    for (int64_t r = 0; r < y.rows; r++) sum += sums[r];
+    bq_arena_reset(&dev->mem, mark);
+    loss[0] = factor * sum;
+}
+
+static int64_t xent_rows(int64_t tokens) { return tokens < XENT_ROWS ? tokens : XENT_ROWS; }
+
+size_t bq_cpu_xent_scratch(int64_t tokens, int64_t vocab) {
+    return bq_arena_need(xent_rows(tokens), vocab, BQ_F32);
+}
+
+void bq_cpu_xent(bq_dev *dev, bq_mat x, bq_mat head, bq_mat next, double *nll) {
+    want(x, next.rows, head.cols, "xent", "x"), want(head, head.rows, x.cols, "xent", "head");
+    BQ_CHECK(next.cols == 1 && next.type == BQ_I32, "xent: next is %ld x %ld %s", (long)next.rows,
+             (long)next.cols, bq_type_name(next.type));
+    size_t mark = bq_arena_mark(&dev->mem);
+    bq_mat logits = bq_arena_push(&dev->mem, xent_rows(x.rows), head.rows, BQ_F32);
+    for (int64_t first = 0; first < x.rows; first += XENT_ROWS) {
+        int64_t rows = x.rows - first < XENT_ROWS ? x.rows - first : XENT_ROWS;
+        bq_mat part = bq_mat_rows(logits, 0, rows);
+        bq_cpu_gemm(dev, false, true, 1, bq_mat_rows(x, first, rows), head, 0, part);
+#pragma omp parallel for schedule(static) if (worth_threads(part))
+        for (int64_t r = 0; r < rows; r++) {
+            int32_t id = ((const int32_t *)next.data)[(first + r) * next.ld];
+            BQ_CHECK(id >= 0 && id < head.rows, "xent: token %d of %ld", (int)id, (long)head.rows);
+            float max;
+            double sum = bq_vec()->sum_exp(head.rows, row(part, r), &max);
+            nll[first + r] = log(sum) + ((double)max - (double)row(part, r)[id]);
+        }
+    }
+    bq_arena_reset(&dev->mem, mark);
+}

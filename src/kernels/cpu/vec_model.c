@@ -1,0 +1,244 @@
+/* Vector bodies of the model ops; what each does stands in vec_model.h, compiled per instruction set (vec.h).
+ */
+#include "kernels/cpu/vec.h"
+
+#include "base/num.h"
+
+#include <math.h>
+#include <string.h>
+
+#pragma GCC diagnostic ignored "-Wpsabi" /* vectors are passed between inlined functions only */
+
+#define LANES 16
+typedef float v16 __attribute__((vector_size(64)));
+typedef int32_t i16 __attribute__((vector_size(64)));
+typedef double d16 __attribute__((vector_size(128)));
+#define INLINE static inline __attribute__((always_inline))
+
+INLINE v16 all(float x) { return (v16){} + x; }
+INLINE v16 pick(i16 mask, v16 yes, v16 no) { return (v16)((mask & (i16)yes) | (~mask & (i16)no)); }
+INLINE v16 larger(v16 a, v16 b) { return pick(a > b, a, b); }
+
+/* Lanes from n on read `rest` and are not written. */
+INLINE v16 load_or(const float *p, int64_t n, float rest) {
+    v16 v = all(rest);
+    if (n >= LANES)
+        memcpy(&v, p, sizeof v);
+    else
+        for (int64_t l = 0; l < n; l++) v[l] = p[l];
+    return v;
+}
+INLINE v16 load(const float *p, int64_t n) { return load_or(p, n, 0); }
+INLINE void store(float *p, int64_t n, v16 v) {
+    if (n >= LANES)
+        memcpy(p, &v, sizeof v);
+    else
+        for (int64_t l = 0; l < n; l++) p[l] = v[l];
+}
+
+/* Run the statements for i = first, first + 16, ... below end, with m numbers to do at i.  They stand twice
+ * in the code: with m = 16, where the tests in load and store fold away, and for the row's end. */
+#define EACH(i, m, first, end, ...)                                                                          \
+    do {                                                                                                     \
+        int64_t i = first;                                                                                   \
+        for (; i + LANES <= (end); i += LANES) {                                                             \
+            const int64_t m = LANES;                                                                         \
+            __VA_ARGS__                                                                                      \
+        }                                                                                                    \
+        if (i < (end)) {                                                                                     \
+            const int64_t m = (end)-i;                                                                       \
+            __VA_ARGS__                                                                                      \
+        }                                                                                                    \
+    } while (0)
+
+INLINE float total(v16 v) {
+    for (int w = LANES / 2; w; w /= 2)
+        for (int l = 0; l < w; l++) v[l] += v[l + w];
+    return v[0];
+}
+
+INLINE double total_double(d16 v) {
+    for (int w = LANES / 2; w; w /= 2)
+        for (int l = 0; l < w; l++) v[l] += v[l + w];
+    return v[0];
+}
+
+INLINE float largest(v16 v) {
+    for (int w = LANES / 2; w; w /= 2)
+        for (int l = 0; l < w; l++) v[l] = v[l] > v[l + w] ? v[l] : v[l + w];
+    return v[0];
+}
+
+/* bq_exp in every lane, the same operations in the same order. */
+INLINE v16 vexp(v16 x) {
+    i16 low = x < -87.33f;
+    x = pick(low, all(-87.33f), x);
+    x = pick(x > 88.0f, all(88.0f), x);
+    v16 k = x * 1.44269504f + 12582912.0f;
+    i16 n = (i16)k - 0x4b400000;
+    k -= 12582912.0f;
+    v16 r = (x - k * 0.693359375f) + k * 2.12194440e-4f;
+    v16 p = all(1.9875691500e-4f);
+    p = p * r + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    p = p * (r * r) + r + 1.0f;
+    v16 y = p * (v16)((n + 127) << 23);
+    return (v16)(~low & (i16)y);
+}
+
+void BQ_V(add)(int64_t n, const float *x, float *y) {
+    EACH(i, m, 0, n, store(y + i, m, load(y + i, m) + load(x + i, m)););
+}
+
+void BQ_V(times)(int64_t n, float factor, const float *x, float *y) {
+    EACH(i, m, 0, n, store(y + i, m, load(x + i, m) * factor););
+}
+
+float BQ_V(dot)(int64_t n, const float *a, const float *b) {
+    v16 sum = {};
+    EACH(i, m, 0, n, sum += load(a + i, m) * load(b + i, m););
+    return total(sum);
+}
+
+static float inverse_rms(int64_t n, const float *x, float eps) {
+    return 1.0f / sqrtf(BQ_V(dot)(n, x, x) / (float)n + eps);
+}
+
+void BQ_V(rmsnorm)(int64_t n, const float *x, const float *weight, float eps, float *y) {
+    float r = inverse_rms(n, x, eps);
+    EACH(i, m, 0, n, { store(y + i, m, load(x + i, m) * r * load(weight + i, m)); });
+}
+
+void BQ_V(rmsnorm_bwd)(int64_t n, const float *x, const float *weight, float eps, const float *dy,
+                       float *dx) {
+    float r = inverse_rms(n, x, eps);
+    v16 sum = {};
+    EACH(i, m, 0, n, { sum += load(weight + i, m) * load(dy + i, m) * load(x + i, m); });
+    float back = r * r * r / (float)n * total(sum);
+    EACH(i, m, 0, n, {
+        v16 grad = load(weight + i, m) * load(dy + i, m) * r - load(x + i, m) * back;
+        store(dx + i, m, load(dx + i, m) + grad);
+    });
+}
+
+void BQ_V(rope)(int64_t heads, int64_t hd, int64_t half, const float *cos, const float *sin, bool inverse,
+                float *x) {
+    float sign = inverse ? -1.0f : 1.0f; /* exact: the transpose turns back */
+    for (int64_t h = 0; h < heads; h++, x += hd)
+        EACH(i, m, 0, half, {
+            v16 c = load(cos + i, m), s = load(sin + i, m) * sign;
+            v16 a = load(x + i, m), b = load(x + half + i, m);
+            store(x + i, m, a * c - b * s);
+            store(x + half + i, m, b * c + a * s);
+        });
+}
+
+INLINE v16 sigmoid(v16 x) { return 1.0f / (1.0f + vexp(-x)); }
+
+/* Both activations are g * sigmoid(t(g)): silu with t = g, gelu's tanh form with t = 2 sqrt(2/pi) (g +
+ * 0.044715 g^3). */
+#define GELU_1 1.5957691216f
+#define GELU_3 0.0713548163f
+
+INLINE v16 gate(bq_act act, v16 g) { return act == BQ_SILU ? g : g * (GELU_1 + GELU_3 * (g * g)); }
+INLINE v16 gate_slope(bq_act act, v16 g) { return act == BQ_SILU ? all(1) : GELU_1 + 3 * GELU_3 * (g * g); }
+
+INLINE void glu_row(bq_act act, int64_t n, const float *g, const float *u, float *z) {
+    EACH(i, m, 0, n, {
+        v16 x = load(g + i, m);
+        store(z + i, m, x * sigmoid(gate(act, x)) * load(u + i, m));
+    });
+}
+
+void BQ_V(glu)(int64_t n, bq_act act, const float *g, const float *u, float *z) {
+    if (act == BQ_SILU)
+        glu_row(BQ_SILU, n, g, u, z);
+    else
+        glu_row(BQ_GELU_TANH, n, g, u, z);
+}
+
+INLINE void glu_bwd_row(bq_act act, int64_t n, const float *g, const float *u, const float *dz, float *dg,
+                        float *du) {
+    EACH(i, m, 0, n, {
+        v16 x = load(g + i, m), up = load(u + i, m), d = load(dz + i, m), s = sigmoid(gate(act, x));
+        store(du + i, m, d * (x * s));
+        store(dg + i, m, d * up * (s * (1.0f + x * (1.0f - s) * gate_slope(act, x))));
+    });
+}
+
+void BQ_V(glu_bwd)(int64_t n, bq_act act, const float *g, const float *u, const float *dz, float *dg,
+                   float *du) {
+    if (act == BQ_SILU)
+        glu_bwd_row(BQ_SILU, n, g, u, dz, dg, du);
+    else
+        glu_bwd_row(BQ_GELU_TANH, n, g, u, dz, dg, du);
+}
+
+double BQ_V(mse)(int64_t n, const float *y, const float *target, float slope, float *dy) {
+    d16 sum = {};
+    EACH(i, m, 0, n, {
+        v16 e = load(y + i, m) - load(target + i, m);
+        d16 wide = __builtin_convertvector(e, d16);
+        sum += wide * wide;
+        if (dy) store(dy + i, m, e * slope);
+    });
+    return total_double(sum);
+}
+
+double BQ_V(sum_exp)(int64_t n, const float *x, float *max) {
+    v16 tops = all(-INFINITY);
+    EACH(i, m, 0, n, tops = larger(load_or(x + i, m, -INFINITY), tops););
+    float top = *max = largest(tops);
+    d16 sum = {};
+    EACH(i, m, 0, n, sum += __builtin_convertvector(vexp(load_or(x + i, m, -INFINITY) - top), d16););
+    return total_double(sum);
+}
+
+/* The visible columns of row r of a tile: [from, end), empty when from >= end. */
+INLINE void see(bq_tile t, int64_t r, int64_t *from, int64_t *end) {
+    int64_t last = t.shift + r;
+    *from = t.window > 0 && last - t.window + 1 > 0 ? last - t.window + 1 : 0;
+    *end = last + 1 < t.cols ? last + 1 : t.cols;
+}
+
+INLINE void hide(float *row, int64_t from, int64_t end, int64_t cols) {
+    if (from >= end) from = end = cols;
+    memset(row, 0, (size_t)from * sizeof *row);
+    memset(row + end, 0, (size_t)(cols - end) * sizeof *row);
+}
+
+void BQ_V(softmax_tile)(bq_tile t, float *s, float *max, float *sum, int64_t hd, int64_t ldo, float *out) {
+    for (int64_t r = 0; r < t.rows; r++, s += t.ld, out += ldo) {
+        int64_t from, end;
+        see(t, r, &from, &end);
+        hide(s, from, end, t.cols);
+        if (from >= end) continue;
+        v16 tops = all(max[r]), add = {};
+        EACH(i, m, from, end, tops = larger(load_or(s + i, m, -INFINITY), tops););
+        float top = largest(tops), shrink = bq_exp(max[r] - top);
+        EACH(i, m, from, end, {
+            v16 p = vexp(load_or(s + i, m, -INFINITY) - top);
+            store(s + i, m, p);
+            add += p;
+        });
+        max[r] = top, sum[r] = sum[r] * shrink + total(add);
+        if (shrink != 1) BQ_V(times)(hd, shrink, out, out);
+    }
+}
+
+void BQ_V(softmax_bwd)(bq_tile t, const float *lse, const float *d, float *s, float *dp) {
+    for (int64_t r = 0; r < t.rows; r++, s += t.ld, dp += t.ld) {
+        int64_t from, end;
+        see(t, r, &from, &end);
+        hide(s, from, end, t.cols);
+        hide(dp, from, end, t.cols);
+        EACH(i, m, from, end, {
+            v16 p = vexp(load(s + i, m) - lse[r]);
+            store(s + i, m, p);
+            store(dp + i, m, p * (load(dp + i, m) - d[r]));
+        });
+    }
+}

@@ -1,0 +1,44 @@
+/* vec_model.h - rows of the vector table for model ops (vec_model.c).  X(return type, name, (arguments)).
+ *
+ * Arrays are rows of n numbers; an output may be an input (each element is read before it is written), but no
+ * other overlap.  Sums: lane l adds the elements l, l + 16, ... in order, then lanes meet as (l, l + 8), (l,
+ * l + 4), ... */
+#ifndef BQ_VEC_MODEL_H
+#define BQ_VEC_MODEL_H
+
+/* A tile of attention scores: rows are queries, columns keys, ld numbers apart.  Row r sees the columns c
+ * with shift + r - window < c <= shift + r; window 0: no lower end. */
+typedef struct {
+    int64_t rows, cols, ld, shift, window;
+} bq_tile;
+
+/* add            y += x
+ * times          y = x * factor
+ * rmsnorm        y = x * r * weight, r = 1 / sqrt(mean(x^2) + eps)
+ * rmsnorm_bwd    dx += r weight dy - x (r^3 / n) sum(weight dy x)
+ * rope           one token: heads of size hd, the first 2 * half channels of each turn
+ * mse            returns sum (y - target)^2 in double; dy = slope (y - target) unless NULL
+ * dot            returns sum a b
+ * sum_exp        returns max(x) in *max and sum exp(x - max), in double
+ * softmax_tile   scores s become exp(s - max), invisible ones 0; max and sum (one a row) move on from their
+ * values so far, and out (rows x hd), the result so far, is scaled to the new maximum softmax_bwd    scores s
+ * become p = exp(s - lse), invisible ones 0; dp becomes p (dp - d) */
+#define BQ_VEC_MODEL(X)                                                                                      \
+    X(void, add, (int64_t n, const float *x, float *y))                                                      \
+    X(void, times, (int64_t n, float factor, const float *x, float *y))                                      \
+    X(void, rmsnorm, (int64_t n, const float *x, const float *weight, float eps, float *y))                  \
+    X(void, rmsnorm_bwd,                                                                                     \
+      (int64_t n, const float *x, const float *weight, float eps, const float *dy, float *dx))               \
+    X(void, rope,                                                                                            \
+      (int64_t heads, int64_t hd, int64_t half, const float *cos, const float *sin, bool inverse, float *x)) \
+    X(void, glu, (int64_t n, bq_act act, const float *g, const float *u, float *z))                          \
+    X(void, glu_bwd,                                                                                         \
+      (int64_t n, bq_act act, const float *g, const float *u, const float *dz, float *dg, float *du))        \
+    X(double, mse, (int64_t n, const float *y, const float *target, float slope, float *dy))                 \
+    X(float, dot, (int64_t n, const float *a, const float *b))                                               \
+    X(double, sum_exp, (int64_t n, const float *x, float *max))                                              \
+    X(void, softmax_tile,                                                                                    \
+      (bq_tile t, float *s, float *max, float *sum, int64_t hd, int64_t ldo, float *out))                    \
+    X(void, softmax_bwd, (bq_tile t, const float *lse, const float *d, float *s, float *dp))
+
+#endif

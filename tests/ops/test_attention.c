@@ -1,0 +1,251 @@
+/* Attention, both directions, against naive loops in double; the naive backward against differences of the
+ * naive forward.  Shapes: lengths around tiles, groups, windows, odd head sizes, columns inside wider
+ * matrices. */
+#include "ops_common.h"
+
+#include <math.h>
+
+#define LIMIT      1e-11 /* NMSE of out and lse: float32 leaves about 1e-13 */
+#define LIMIT_BWD  1e-10
+#define SLOPE_STEP 1e-5
+#define SLOPE_NMSE 1e-12
+
+typedef struct {
+    int64_t t;
+    bq_attention a;
+    float deviation; /* of q and k: how peaked the softmax is */
+} shape;
+
+static const shape shapes[] = {
+    {1, {1, 1, 6, 0.4f, 0}, 1},      {2, {2, 1, 10, 0.3f, 0}, 1},     {31, {4, 2, 14, 0.27f, 0}, 1},
+    {33, {9, 3, 64, 0.125f, 0}, 1},  {127, {2, 2, 96, 0.1f, 0}, 1},   {128, {1, 1, 128, 0.09f, 0}, 1},
+    {129, {6, 2, 10, 0.31f, 0}, 1},  {257, {3, 1, 6, 0.4f, 0}, 1},    {257, {2, 1, 64, 0.125f, 0}, 6},
+    {521, {3, 1, 14, 0.27f, 0}, 1},  {1031, {1, 1, 6, 0.4f, 0}, 1},   {31, {2, 2, 6, 0.4f, 1}, 1},
+    {129, {4, 2, 10, 0.3f, 3}, 1},   {257, {2, 1, 14, 0.3f, 128}, 1}, {257, {2, 1, 14, 0.3f, 129}, 1},
+    {521, {2, 1, 10, 0.3f, 130}, 1}, {389, {2, 2, 6, 0.4f, 31}, 1},   {127, {2, 1, 6, 0.4f, 500}, 1},
+    {260, {34, 34, 6, 0.4f, 0}, 1}, /* as many kv heads as backward tasks: the path without buffers */
+};
+#define SHAPES ((int)(sizeof shapes / sizeof *shapes))
+
+/* ---- the naive forms; everything contiguous ---- */
+
+typedef struct {
+    double *q, *k, *v, *out, *lse, *dout, *dq, *dk, *dv;
+} naive;
+
+static bool sees(bq_attention a, int64_t i, int64_t j) {
+    return j <= i && (a.window == 0 || i - a.window < j);
+}
+
+static double *cell(double *m, int64_t heads, int64_t hd, int64_t t, int64_t h) {
+    return m + (t * heads + h) * hd;
+}
+
+/* p: scores' probabilities of query i of head h, T of them */
+static void weigh(const naive *n, shape s, int64_t h, int64_t i, double *p) {
+    bq_attention a = s.a;
+    int64_t kv = h / (a.heads / a.kv_heads);
+    double max = -INFINITY, sum = 0;
+    for (int64_t j = 0; j < s.t; j++) {
+        p[j] = -INFINITY;
+        if (!sees(a, i, j)) continue;
+        const double *q = cell(n->q, a.heads, a.head_dim, i, h),
+                     *k = cell(n->k, a.kv_heads, a.head_dim, j, kv);
+        p[j] = 0;
+        for (int64_t c = 0; c < a.head_dim; c++) p[j] += (double)a.scale * q[c] * k[c];
+        max = fmax(max, p[j]);
+    }
+    for (int64_t j = 0; j < s.t; j++) sum += exp(p[j] - max);
+    n->lse[h * s.t + i] = max + log(sum);
+    for (int64_t j = 0; j < s.t; j++) p[j] = exp(p[j] - n->lse[h * s.t + i]);
+}
+
+static void naive_forward(const naive *n, shape s) {
+    bq_attention a = s.a;
+    double *p = zeros(s.t);
+    for (int64_t h = 0; h < a.heads; h++)
+        for (int64_t i = 0; i < s.t; i++) {
+            weigh(n, s, h, i, p);
+            double *out = cell(n->out, a.heads, a.head_dim, i, h);
+            for (int64_t c = 0; c < a.head_dim; c++) out[c] = 0;
+            for (int64_t j = 0; j < s.t; j++) {
+                const double *v = cell(n->v, a.kv_heads, a.head_dim, j, h / (a.heads / a.kv_heads));
+                for (int64_t c = 0; p[j] != 0 && c < a.head_dim; c++) out[c] += p[j] * v[c];
+            }
+        }
+    free(p);
+}
+
+/* dq, dk, dv start as zeros. */
+static void naive_backward(const naive *n, shape s) {
+    bq_attention a = s.a;
+    int64_t hd = a.head_dim;
+    double *p = zeros(s.t);
+    for (int64_t h = 0; h < a.heads; h++)
+        for (int64_t i = 0; i < s.t; i++) {
+            int64_t kv = h / (a.heads / a.kv_heads);
+            weigh(n, s, h, i, p);
+            const double *dout = cell(n->dout, a.heads, hd, i, h), *out = cell(n->out, a.heads, hd, i, h);
+            const double *q = cell(n->q, a.heads, hd, i, h);
+            double *dq = cell(n->dq, a.heads, hd, i, h), d = 0;
+            for (int64_t c = 0; c < hd; c++) d += dout[c] * out[c];
+            for (int64_t j = 0; j < s.t; j++) {
+                if (p[j] == 0) continue;
+                const double *k = cell(n->k, a.kv_heads, hd, j, kv), *v = cell(n->v, a.kv_heads, hd, j, kv);
+                double *dk = cell(n->dk, a.kv_heads, hd, j, kv), *dv = cell(n->dv, a.kv_heads, hd, j, kv),
+                       dp = 0;
+                for (int64_t c = 0; c < hd; c++) dp += dout[c] * v[c];
+                double ds = p[j] * (dp - d) * (double)a.scale;
+                for (int64_t c = 0; c < hd; c++) {
+                    dv[c] += p[j] * dout[c];
+                    dk[c] += ds * q[c], dq[c] += ds * k[c];
+                }
+            }
+        }
+    free(p);
+}
+
+/* ---- one case: matrices as columns of wider ones, as the blocks hold them ---- */
+
+typedef struct {
+    bq_mat qkv, dqkv, q, k, v, out, lse, dout, dq, dk, dv;
+} fixture;
+
+static fixture build(shape s) {
+    int64_t nq = s.a.heads * s.a.head_dim, nk = s.a.kv_heads * s.a.head_dim;
+    fixture f = {.qkv = make_filled(s.t, nq + 2 * nk, 3, 1, s.deviation),
+                 .dqkv = make(s.t, nq + 2 * nk, 1, BQ_F32)};
+    f.q = bq_mat_cols(f.qkv, 0, nq), f.k = bq_mat_cols(f.qkv, nq, nk), f.v = bq_mat_cols(f.qkv, nq + nk, nk);
+    f.dq = bq_mat_cols(f.dqkv, 0, nq), f.dk = bq_mat_cols(f.dqkv, nq, nk),
+    f.dv = bq_mat_cols(f.dqkv, nq + nk, nk);
+    f.out = make(s.t, nq, 5, BQ_F32), f.lse = make(s.a.heads, s.t, 2, BQ_F32),
+    f.dout = make_filled(s.t, nq, 1, 2, 1);
+    for (int64_t r = 0; r < s.t; r++) { /* what is overwritten must not matter */
+        for (int64_t c = 0; c < nq; c++) *(float *)bq_mat_at(f.out, r, c) = NAN;
+        for (int64_t c = 0; c < nq + 2 * nk; c++) *(float *)bq_mat_at(f.dqkv, r, c) = NAN;
+    }
+    return f;
+}
+
+static void run(bq_dev *dev, shape s, fixture f) {
+    dev->op->attention(dev, s.a, f.q, f.k, f.v, f.out, f.lse);
+    dev->op->attention_bwd(dev, s.a, f.q, f.k, f.v, f.out, f.lse, f.dout, f.dq, f.dk, f.dv);
+    dev->op->wait(dev);
+}
+
+static void tear(fixture f) { drop(f.qkv), drop(f.dqkv), drop(f.out), drop(f.lse), drop(f.dout); }
+
+static naive naive_of(fixture f, shape s) {
+    int64_t nq = s.t * f.q.cols, nk = s.t * f.k.cols;
+    return (naive){doubles(f.q),    doubles(f.k), doubles(f.v), zeros(nq), zeros(s.t * s.a.heads),
+                   doubles(f.dout), zeros(nq),    zeros(nk),    zeros(nk)};
+}
+
+static void free_naive(naive n) {
+    free(n.q), free(n.k), free(n.v), free(n.out), free(n.lse), free(n.dout), free(n.dq), free(n.dk),
+        free(n.dv);
+}
+
+/* Where a query sees one key, its probability is 1 and nothing moves it: dq and dk are 0 but for rounding. */
+static bool agree(bq_mat got, const double *want, shape s) {
+    if (s.t > 1 && s.a.window != 1) return nmse(got, want) < LIMIT_BWD;
+    for (int64_t r = 0; r < got.rows; r++)
+        for (int64_t c = 0; c < got.cols; c++)
+            if (!(fabs(at(got, r, c)) < 1e-5)) return false;
+    return true;
+}
+
+static void equals_naive(void **state) {
+    (void)state;
+    for (int i = 0; i < SHAPES; i++) {
+        shape s = shapes[i];
+        fixture f = build(s);
+        naive n = naive_of(f, s);
+        bq_dev dev = cpu_with(2, 0);
+        bq_arena_open(&dev.mem,
+                      bq_op_scratch(s.t, s.a, 1)); /* the plan is enough: a push too many ends the test */
+        run(&dev, s, f);
+        naive_forward(&n, s), naive_backward(&n, s);
+        assert_true(nmse(f.out, n.out) < LIMIT && nmse(f.lse, n.lse) < LIMIT);
+        assert_true(agree(f.dq, n.dq, s) && agree(f.dk, n.dk, s));
+        assert_true(nmse(f.dv, n.dv) < LIMIT_BWD);
+        assert_true(intact(f.qkv) && intact(f.dqkv) && intact(f.out) && intact(f.lse) && intact(f.dout));
+        assert_true(dev.mem.used == 0);
+        bq_dev_close(&dev), free_naive(n), tear(f);
+    }
+}
+
+/* A loss sum(out * dout), moved by each input in turn. */
+static double slope_error(naive *n, shape s, double *input, const double *gradient, int64_t count) {
+    double error = 0, power = 0;
+    int64_t outs = s.t * s.a.heads * s.a.head_dim;
+    for (int64_t i = 0; i < count; i++) {
+        double old = input[i], loss[2] = {0, 0};
+        for (int side = 0; side < 2; side++) {
+            input[i] = old + (side ? -SLOPE_STEP : SLOPE_STEP);
+            naive_forward(n, s);
+            for (int64_t c = 0; c < outs; c++) loss[side] += n->out[c] * n->dout[c];
+        }
+        input[i] = old;
+        double slope = (loss[0] - loss[1]) / (2 * SLOPE_STEP);
+        error += (slope - gradient[i]) * (slope - gradient[i]), power += slope * slope;
+    }
+    return error / power;
+}
+
+static void naive_backward_is_a_slope(void **state) {
+    (void)state;
+    static const shape some[] = {{9, {4, 2, 6, 0.4f, 0}, 1}, {11, {2, 1, 6, 0.4f, 4}, 1}};
+    for (int i = 0; i < 2; i++) {
+        shape s = some[i];
+        fixture f = build(s);
+        naive n = naive_of(f, s);
+        naive_forward(&n, s), naive_backward(&n, s);
+        int64_t nq = s.t * f.q.cols, nk = s.t * f.k.cols;
+        assert_true(slope_error(&n, s, n.q, n.dq, nq) < SLOPE_NMSE);
+        assert_true(slope_error(&n, s, n.k, n.dk, nk) < SLOPE_NMSE);
+        assert_true(slope_error(&n, s, n.v, n.dv, nk) < SLOPE_NMSE);
+        free_naive(n), tear(f);
+    }
+}
+
+/* ---- bits ---- */
+
+static uint64_t all_bits(int threads) {
+    static const shape some[] = {
+        {521, {3, 1, 14, 0.27f, 0}, 1}, {389, {4, 2, 10, 0.3f, 100}, 1}, {260, {34, 34, 6, 0.4f, 0}, 1}};
+    uint64_t bits = 0;
+    for (int i = 0; i < 3; i++) {
+        bq_dev dev = cpu_with(threads, 0);
+        bq_arena_open(&dev.mem, bq_op_scratch(some[i].t, some[i].a, 1));
+        fixture f = build(some[i]);
+        run(&dev, some[i], f);
+        bits = bits_of(bits_of(bits_of(bits, f.out), f.lse), f.dqkv);
+        tear(f), bq_dev_close(&dev);
+    }
+    return bits;
+}
+
+static uint64_t bits_of_two_threads(void) { return all_bits(2); }
+
+static void same_for_any_threads(void **state) {
+    (void)state;
+    uint64_t one = all_bits(1);
+    assert_true(one == all_bits(2) && one == all_bits(3));
+}
+
+static void same_for_any_isa(void **state) {
+    (void)state;
+    assert_true(same_on_every_isa());
+}
+
+int main(void) {
+    if (isa_child(bits_of_two_threads)) return 0;
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(naive_backward_is_a_slope),
+        cmocka_unit_test(equals_naive),
+        cmocka_unit_test(same_for_any_threads),
+        cmocka_unit_test(same_for_any_isa),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

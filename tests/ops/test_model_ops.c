@@ -1,0 +1,326 @@
+/* Ops on rows against naive loops in double; backwards also against differences of the naive forward. */
+#include "ops_common.h"
+
+#include "base/num.h"
+
+#include <math.h>
+
+#define LIMIT      1e-12 /* of values: float32 rounding leaves about 1e-14 */
+#define SLOPE_STEP 1e-5  /* central differences in double */
+#define SLOPE_NMSE 1e-14 /* of the naive backward against them */
+
+/* ---- the naive forms ---- */
+
+static double sigmoid(double x) { return 1 / (1 + exp(-x)); }
+static double act_of(bq_act act, double g) {
+    if (act == BQ_SILU) return g * sigmoid(g);
+    return 0.5 * g * (1 + tanh(sqrt(2 / M_PI) * (g + 0.044715 * g * g * g)));
+}
+static double act_slope(bq_act act, double g) {
+    return (act_of(act, g + SLOPE_STEP) - act_of(act, g - SLOPE_STEP)) / (2 * SLOPE_STEP);
+}
+
+static void norm_of(int64_t n, const double *x, const double *w, double eps, double *y) {
+    double sum = 0;
+    for (int64_t i = 0; i < n; i++) sum += x[i] * x[i];
+    for (int64_t i = 0; i < n; i++) y[i] = x[i] / sqrt(sum / (double)n + eps) * w[i];
+}
+
+/* dx = sum_j dy_j dy_j/dx_i, written out */
+static void norm_back(int64_t n, const double *x, const double *w, double eps, const double *dy, double *dx) {
+    double sum = 0, dot = 0;
+    for (int64_t i = 0; i < n; i++) sum += x[i] * x[i], dot += w[i] * dy[i] * x[i];
+    double r = 1 / sqrt(sum / (double)n + eps);
+    for (int64_t i = 0; i < n; i++) dx[i] = r * w[i] * dy[i] - x[i] * r * r * r / (double)n * dot;
+}
+
+/* ---- one case: some tokens by some channels ---- */
+
+typedef struct {
+    int64_t t, h;
+} shape;
+
+static const shape shapes[] = {{1, 1},    {1, 257}, {31, 33}, {129, 127}, {257, 31},
+                               {33, 129}, {7, 16},  {3, 64},  {0, 5}};
+#define SHAPES ((int)(sizeof shapes / sizeof *shapes))
+
+static void add_and_bias(void **state) {
+    (void)state;
+    bq_dev dev = cpu_with(2, 0);
+    for (int i = 0; i < SHAPES; i++) {
+        shape s = shapes[i];
+        bq_mat x = make_filled(s.t, s.h, 2, 1, 1), y = make_filled(s.t, s.h, 7, 2, 1),
+               b = make_filled(1, s.h, 0, 3, 1);
+        bq_mat z = clone(y), old = clone(y);
+        dev.op->add(&dev, x, y), dev.op->bias(&dev, b, z);
+        for (int64_t r = 0; r < s.t; r++)
+            for (int64_t c = 0; c < s.h; c++) {
+                assert_true((float)at(y, r, c) == (float)at(x, r, c) + (float)at(old, r, c));
+                assert_true((float)at(z, r, c) == (float)at(b, 0, c) + (float)at(old, r, c));
+            }
+        assert_true(intact(x) && intact(y) && intact(z) && intact(b));
+        drop(x), drop(y), drop(z), drop(b), drop(old);
+    }
+    bq_dev_close(&dev);
+}
+
+static void embed(void **state) {
+    (void)state;
+    bq_dev dev = cpu_with(2, 0);
+    for (int i = 0; i < SHAPES; i++) {
+        shape s = shapes[i];
+        bq_mat table = make_filled(19, s.h, 1, 1, 1), ids = make(s.t, 1, 2, BQ_I32),
+               y = make(s.t, s.h, 3, BQ_F32);
+        fill_below(ids, 2, 19);
+        dev.op->embed(&dev, table, ids, 24.25f, y);
+        for (int64_t r = 0; r < s.t; r++)
+            for (int64_t c = 0; c < s.h; c++)
+                assert_true((float)at(y, r, c) ==
+                            (float)at(table, *(int32_t *)bq_mat_at(ids, r, 0), c) * 24.25f);
+        assert_true(intact(y));
+        drop(table), drop(ids), drop(y);
+    }
+    bq_dev_close(&dev);
+}
+
+static void rmsnorm(void **state) {
+    (void)state;
+    bq_dev dev = cpu_with(2, 0);
+    for (int i = 0; i < SHAPES; i++) {
+        shape s = shapes[i];
+        bq_mat x = make_filled(s.t, s.h, 2, 1, 3), w = make_filled(1, s.h, 0, 2, 1),
+               y = make(s.t, s.h, 5, BQ_F32);
+        bq_mat dy = make_filled(s.t, s.h, 1, 3, 1), dx = make_filled(s.t, s.h, 4, 4, 1);
+        double *dxs = doubles(x), *dws = doubles(w), *ddy = doubles(dy), *want = zeros(s.t * s.h),
+               *back = doubles(dx);
+        double *one = zeros(s.h);
+        for (int64_t r = 0; r < s.t; r++) {
+            norm_of(s.h, dxs + r * s.h, dws, 1e-5, want + r * s.h);
+            norm_back(s.h, dxs + r * s.h, dws, 1e-5, ddy + r * s.h, one);
+            for (int64_t c = 0; c < s.h; c++) back[r * s.h + c] += one[c];
+        }
+        dev.op->rmsnorm(&dev, x, w, 1e-5f, y);
+        dev.op->rmsnorm_bwd(&dev, x, w, 1e-5f, dy, dx);
+        assert_true(nmse(y, want) < LIMIT && nmse(dx, back) < LIMIT);
+        assert_true(intact(y) && intact(dx) && intact(x));
+        free(dxs), free(dws), free(ddy), free(want), free(back), free(one);
+        drop(x), drop(w), drop(y), drop(dy), drop(dx);
+    }
+    bq_dev_close(&dev);
+}
+
+static void naive_norm_slope(void **state) {
+    (void)state;
+    enum { N = 33 };
+    bq_mat x = make_filled(1, N, 0, 1, 2), w = make_filled(1, N, 0, 2, 1), dy = make_filled(1, N, 0, 3, 1);
+    double *p = doubles(x), *q = doubles(w), *d = doubles(dy), back[N], y[2][N], error = 0, power = 0;
+    norm_back(N, p, q, 1e-5, d, back);
+    for (int i = 0; i < N; i++) {
+        double slope = 0, old = p[i];
+        p[i] = old + SLOPE_STEP, norm_of(N, p, q, 1e-5, y[0]);
+        p[i] = old - SLOPE_STEP, norm_of(N, p, q, 1e-5, y[1]);
+        p[i] = old;
+        for (int j = 0; j < N; j++) slope += d[j] * (y[0][j] - y[1][j]) / (2 * SLOPE_STEP);
+        error += (slope - back[i]) * (slope - back[i]), power += slope * slope;
+    }
+    assert_true(error / power < SLOPE_NMSE);
+    free(p), free(q), free(d), drop(x), drop(w), drop(dy);
+}
+
+static void rope(void **state) {
+    (void)state;
+    static const struct {
+        int64_t t, heads, hd, half;
+    } cases[] = {{1, 1, 6, 3},    {31, 3, 10, 5}, {33, 2, 14, 5},  {127, 9, 64, 32},
+                 {17, 2, 96, 48}, {5, 2, 96, 36}, {9, 1, 128, 64}, {3, 2, 8, 0}};
+    bq_dev dev = cpu_with(2, 0);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        int64_t t = cases[i].t, heads = cases[i].heads, hd = cases[i].hd, half = cases[i].half;
+        bq_mat x = make_filled(t, heads * hd, 3, 1, 1), before = clone(x);
+        bq_mat cs = make_filled(t, half, 1, 2, 1), sn = make_filled(t, half, 2, 3, 1);
+        for (int inverse = 0; inverse < 2; inverse++) {
+            double *want = doubles(before);
+            for (int64_t r = 0; r < t * heads; r++)
+                for (int64_t k = 0; k < half; k++) {
+                    double *p = want + r * hd + k, a = p[0], b = p[half];
+                    double c = at(cs, r / heads, k), s = at(sn, r / heads, k) * (inverse ? -1 : 1);
+                    p[0] = a * c - b * s, p[half] = b * c + a * s;
+                }
+            bq_mat y = clone(before);
+            dev.op->rope(&dev, y, heads, hd, cs, sn, inverse);
+            assert_true(nmse(y, want) < LIMIT && intact(y));
+            drop(y), free(want);
+        }
+        drop(x), drop(before), drop(cs), drop(sn);
+    }
+    bq_dev_close(&dev);
+}
+
+static void glu_one(bq_dev *dev, bq_act act, shape s, float deviation) {
+    bq_mat g = make_filled(s.t, s.h, 2, 1, deviation), u = make_filled(s.t, s.h, 1, 2, 1),
+           z = make(s.t, s.h, 3, BQ_F32);
+    bq_mat dz = make_filled(s.t, s.h, 0, 3, 1), dg = make(s.t, s.h, 4, BQ_F32),
+           du = make(s.t, s.h, 5, BQ_F32);
+    int64_t n = s.t * s.h;
+    double *pg = doubles(g), *pu = doubles(u), *pd = doubles(dz), *pz = zeros(n), *qg = zeros(n),
+           *qu = zeros(n);
+    for (int64_t i = 0; i < n; i++) {
+        pz[i] = act_of(act, pg[i]) * pu[i];
+        qg[i] = pd[i] * pu[i] * act_slope(act, pg[i]), qu[i] = pd[i] * act_of(act, pg[i]);
+    }
+    dev->op->glu(dev, act, g, u, z);
+    dev->op->glu_bwd(dev, act, g, u, dz, dg, du);
+    assert_true(nmse(z, pz) < LIMIT && nmse(dg, qg) < LIMIT && nmse(du, qu) < LIMIT);
+    assert_true(intact(z) && intact(dg) && intact(du) && intact(g) && intact(u));
+    dev->op->glu_bwd(dev, act, g, u, dz, g, u); /* in place */
+    assert_true(same(g, dg) && same(u, du));
+    drop(g), drop(u), drop(z), drop(dz), drop(dg), drop(du);
+    free(pg), free(pu), free(pd), free(pz), free(qg), free(qu);
+}
+
+static void glu(void **state) {
+    (void)state;
+    bq_dev dev = cpu_with(2, 0);
+    for (int i = 0; i < SHAPES; i++) {
+        glu_one(&dev, BQ_SILU, shapes[i], 2), glu_one(&dev, BQ_GELU_TANH, shapes[i], 2);
+        glu_one(&dev, BQ_SILU, shapes[i], 60), glu_one(&dev, BQ_GELU_TANH, shapes[i], 60); /* saturated */
+    }
+    bq_dev_close(&dev);
+}
+
+static void mse(void **state) {
+    (void)state;
+    bq_dev dev = cpu_with(2, 1 << 20);
+    for (int i = 0; i < SHAPES; i++) {
+        shape s = shapes[i];
+        bq_mat y = make_filled(s.t, s.h, 1, 1, 1), target = make_filled(s.t, s.h, 2, 2, 1),
+               dy = make(s.t, s.h, 3, BQ_F32);
+        double factor = 0.125, sum = 0, loss[2] = {-1, -1}, *want = zeros(s.t * s.h);
+        for (int64_t n = 0; n < s.t * s.h; n++) {
+            double e = at(y, n / s.h, n % s.h) - at(target, n / s.h, n % s.h);
+            sum += e * e, want[n] = 2 * factor * e;
+        }
+        dev.op->mse(&dev, y, target, factor, (bq_mat){0}, &loss[0]);
+        dev.op->mse(&dev, y, target, factor, dy, &loss[1]);
+        dev.op->wait(&dev);
+        assert_true(fabs(loss[0] - factor * sum) <= 1e-6 * factor * sum && loss[0] == loss[1]);
+        assert_true(nmse(dy, want) < LIMIT && intact(dy) && dev.mem.used == 0);
+        dev.op->mse(&dev, y, target, factor, y, &loss[1]); /* in place */
+        assert_true(same(y, dy) && loss[0] == loss[1] && intact(y));
+        drop(y), drop(target), drop(dy), free(want);
+    }
+    bq_dev_close(&dev);
+}
+
+static void xent(void **state) {
+    (void)state;
+    static const struct {
+        int64_t t, h, v;
+        float deviation; /* of the head: how peaked */
+    } cases[] = {{1, 1, 1, 1},     {31, 33, 127, 1},  {129, 31, 257, 1},
+                 {257, 16, 33, 1}, {5, 64, 1031, 40}, {0, 4, 9, 1}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        int64_t t = cases[i].t, h = cases[i].h, v = cases[i].v;
+        bq_dev dev = cpu_with(2, bq_op_scratch(t, (bq_attention){1, 1, 1, 1, 0}, v));
+        bq_mat x = make_filled(t, h, 2, 1, 1), head = make_filled(v, h, 1, 2, cases[i].deviation);
+        bq_mat next = make(t, 1, 1, BQ_I32), nll = make(t, 1, 0, BQ_F64);
+        fill_below(next, 3, (int32_t)v);
+        dev.op->xent(&dev, x, head, next, nll.data);
+        dev.op->wait(&dev);
+        double error = 0, power = 0, *logits = zeros(v);
+        for (int64_t r = 0; r < t; r++) {
+            double max = -INFINITY, sum = 0;
+            for (int64_t c = 0; c < v; c++) {
+                logits[c] = 0;
+                for (int64_t k = 0; k < h; k++) logits[c] += at(x, r, k) * at(head, c, k);
+                max = fmax(max, logits[c]);
+            }
+            for (int64_t c = 0; c < v; c++) sum += exp(logits[c] - max);
+            double want = max + log(sum) - logits[*(int32_t *)bq_mat_at(next, r, 0)];
+            double e = *(double *)bq_mat_at(nll, r, 0) - want;
+            error += e * e, power += want * want;
+        }
+        assert_true(error <= LIMIT * power && intact(nll) && dev.mem.used == 0);
+        drop(x), drop(head), drop(next), drop(nll), free(logits), bq_dev_close(&dev);
+    }
+}
+
+/* ---- bits: every op once, on shapes with tails; run per number of threads and per instruction set ---- */
+
+static uint64_t all_bits(int threads) {
+    enum { T = 131, HEADS = 3, HD = 38, H = HEADS * HD, V = 77 };
+    bq_dev dev = cpu_with(threads, bq_op_scratch(T, (bq_attention){1, 1, 1, 1, 0}, V));
+    bq_mat x = make_filled(T, H, 1, 1, 1), y = make_filled(T, H, 2, 2, 2), z = make(T, H, 3, BQ_F32);
+    bq_mat w = make_filled(1, H, 0, 3, 1), d = make_filled(T, H, 0, 4, 1), e = make(T, H, 0, BQ_F32);
+    bq_mat cs = make_filled(T, HD / 2, 0, 5, 1), sn = make_filled(T, HD / 2, 0, 6, 1),
+           ids = make(T, 1, 0, BQ_I32);
+    bq_mat nll = make(T, 1, 0, BQ_F64);
+    double loss;
+    uint64_t bits = 0;
+    fill_below(ids, 7, T < V ? T : V);
+    for (int act = 0; act < 2; act++) {
+        dev.op->glu(&dev, (bq_act)act, y, x, z), bits = bits_of(bits, z);
+        dev.op->glu_bwd(&dev, (bq_act)act, y, x, d, z, e), bits = bits_of(bits_of(bits, z), e);
+    }
+    dev.op->rmsnorm(&dev, x, w, 1e-5f, z), bits = bits_of(bits, z);
+    dev.op->rmsnorm_bwd(&dev, x, w, 1e-5f, d, z), bits = bits_of(bits, z);
+    dev.op->mse(&dev, x, y, 0.37, z, &loss), bits = bits_of(bits, z) ^ bq_hash_bytes(&loss, sizeof loss);
+    dev.op->embed(&dev, x, ids, 1.7f, z), bits = bits_of(bits, z);
+    dev.op->add(&dev, x, z), dev.op->bias(&dev, w, z), bits = bits_of(bits, z);
+    dev.op->rope(&dev, z, HEADS, HD, cs, sn, false), bits = bits_of(bits, z);
+    dev.op->rope(&dev, z, HEADS, HD, cs, sn, true), bits = bits_of(bits, z);
+    dev.op->xent(&dev, x, bq_mat_rows(y, 0, V), ids, nll.data), bits = bits_of(bits, nll);
+    drop(x), drop(y), drop(z), drop(w), drop(d), drop(e), drop(cs), drop(sn), drop(ids), drop(nll);
+    bq_dev_close(&dev);
+    return bits;
+}
+
+static uint64_t bits_of_two_threads(void) { return all_bits(2); }
+
+static void same_for_any_threads(void **state) {
+    (void)state;
+    uint64_t one = all_bits(1);
+    assert_true(one == all_bits(2) && one == all_bits(3));
+}
+
+static void same_for_any_isa(void **state) {
+    (void)state;
+    assert_true(same_on_every_isa());
+}
+
+/* The vectors' exponential is base/num.h's, seen through silu: z = g / (1 + bq_exp(-g)) to the last bit. */
+static void exp_is_the_one_of_num(void **state) {
+    (void)state;
+    enum { ROWS = 64, COLS = 1003 };
+    bq_dev dev = cpu_with(1, 0);
+    bq_mat g = make(ROWS, COLS, 0, BQ_F32), u = make(ROWS, COLS, 0, BQ_F32), z = make(ROWS, COLS, 0, BQ_F32);
+    fill(g, 9, 30);
+    for (int64_t i = 0; i < ROWS * COLS; i++) bq_f32(u)[i] = 1;
+    static const float edges[] = {0,  -0.0f, 87.33f, -87.33f, 87.34f, -87.34f,
+                                  88, -88,   88.1f,  1e30f,   -1e30f, 1e-40f};
+    memcpy(g.data, edges, sizeof edges);
+    dev.op->glu(&dev, BQ_SILU, g, u, z);
+    for (int64_t i = 0; i < ROWS * COLS; i++) {
+        float x = bq_f32(g)[i], want = x * (1.0f / (1.0f + bq_exp(-x)));
+        assert_true(bq_bits(bq_f32(z)[i]) == bq_bits(want));
+    }
+    drop(g), drop(u), drop(z), bq_dev_close(&dev);
+}
+
+int main(void) {
+    if (isa_child(bits_of_two_threads)) return 0;
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(add_and_bias),
+        cmocka_unit_test(embed),
+        cmocka_unit_test(naive_norm_slope),
+        cmocka_unit_test(rmsnorm),
+        cmocka_unit_test(rope),
+        cmocka_unit_test(glu),
+        cmocka_unit_test(mse),
+        cmocka_unit_test(xent),
+        cmocka_unit_test(exp_is_the_one_of_num),
+        cmocka_unit_test(same_for_any_threads),
+        cmocka_unit_test(same_for_any_isa),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

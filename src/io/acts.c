@@ -1,0 +1,240 @@
+#include "io/acts.h"
+
+#include "base/die.h"
+#include "base/hash.h"
+#include "io/files.h"
+#include "io/raw.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static const char format[] = "blockq stream";
+
+enum { VERSION = 1 };
+#define MAX_LOG ((size_t)1 << 30)
+
+struct bq_acts {
+    int64_t samples, tokens, hidden;
+    int64_t offset; /* of the first sample's data in the file */
+    size_t bytes;   /* of one sample */
+    uint64_t identity;
+    int fd, log;
+    char *path;
+    uint64_t *hash; /* (samples) as logged */
+    bool *has;      /* (samples) */
+};
+
+/* One line of the log. */
+typedef struct {
+    char magic[8];
+    int64_t sample;
+    uint64_t hash;  /* XXH3 of the sample's data */
+    uint64_t check; /* XXH3 of the 24 bytes above and the file's identity */
+} record;
+
+_Static_assert(sizeof(record) == 32, "a record has no holes");
+static const char magic[8] = "bqvalid1";
+
+static uint64_t check_of(const record *r, uint64_t identity) {
+    char bytes[32];
+    memcpy(bytes, r, 24);
+    memcpy(bytes + 24, &identity, 8);
+    return bq_hash_bytes(bytes, sizeof bytes);
+}
+
+/* A log that was left beside another file must not speak for this one. */
+static uint64_t identity_of(uint64_t fingerprint, int64_t samples, int64_t tokens, int64_t hidden) {
+    uint64_t all[5] = {VERSION, fingerprint, (uint64_t)samples, (uint64_t)tokens, (uint64_t)hidden};
+    return bq_hash_bytes(all, sizeof all);
+}
+
+int64_t bq_acts_parse(const void *log, size_t bytes, uint64_t identity, int64_t samples, uint64_t *hash,
+                      bool *has) {
+    const char *at = log, *end = at + bytes;
+    int64_t used = 0;
+    record r;
+    while ((size_t)(end - at) >= sizeof r) {
+        memcpy(&r, at, sizeof r);
+        bool good = memcmp(r.magic, magic, sizeof magic) == 0 && r.check == check_of(&r, identity);
+        at += good ? sizeof r : 1; /* a torn record moves the ones behind it by any number of bytes */
+        if (!good || r.sample < 0 || r.sample >= samples) continue;
+        hash[r.sample] = r.hash;
+        has[r.sample] = true;
+        used++;
+    }
+    return used;
+}
+
+static void path_of_log(char *out, size_t n, const char *path) {
+    BQ_CHECK(snprintf(out, n, "%s.valid", path) < (int)n, "path '%s' is too long", path);
+}
+
+static _Noreturn void fail(const bq_acts *a, const char *what) {
+    BQ_DIE("%s of '%s' failed: %s", what, a->path, strerror(errno));
+}
+
+static bq_acts *make(const char *path, int64_t samples, int64_t tokens, int64_t hidden,
+                     uint64_t fingerprint) {
+    BQ_CHECK(samples > 0 && tokens > 0 && hidden > 0, "a stream file of %" PRId64 " x %" PRId64 " x %" PRId64,
+             samples, tokens, hidden);
+    bq_acts *a = calloc(1, sizeof *a);
+    BQ_CHECK(a, "no memory for a stream file");
+    a->samples = samples, a->tokens = tokens, a->hidden = hidden;
+    a->bytes = (size_t)(tokens * hidden) * sizeof(float);
+    a->identity = identity_of(fingerprint, samples, tokens, hidden);
+    a->fd = a->log = -1;
+    a->path = strdup(path);
+    a->hash = calloc((size_t)samples, sizeof *a->hash);
+    a->has = calloc((size_t)samples, sizeof *a->has);
+    BQ_CHECK(a->path && a->hash && a->has, "no memory for the log of %" PRId64 " samples", samples);
+    return a;
+}
+
+static bool open_both(bq_acts *a) {
+    char log[BQ_PATH];
+    path_of_log(log, sizeof log, a->path);
+    a->fd = open(a->path, O_RDWR | O_CLOEXEC);
+    a->log = open(log, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0666);
+    return a->fd >= 0 && a->log >= 0;
+}
+
+void bq_acts_create(bq_acts **out, const char *path, int64_t samples, int64_t tokens, int64_t hidden,
+                    uint64_t fingerprint) {
+    char log[BQ_PATH];
+    bq_h5 h;
+    int64_t shape[3] = {samples, tokens, hidden};
+    bq_acts *a = make(path, samples, tokens, hidden, fingerprint);
+    path_of_log(log, sizeof log, path);
+    if (unlink(log) && errno != ENOENT) fail(a, "removal of the log");
+    bq_h5_create(&h, path);
+    bq_h5_put_text(&h, "format", format);
+    bq_h5_put_int(&h, "version", BQ_I32, VERSION);
+    bq_h5_put_hex(&h, "fingerprint", fingerprint);
+    a->offset = bq_h5_put_data(&h, "hidden", BQ_F32, 3, shape);
+    bq_h5_fix(&h);
+    bq_h5_commit(&h);
+    if (!open_both(a)) fail(a, "open");
+    *out = a;
+}
+
+/* A BQ_ACTS value; the reason, unless OK, in h->why. */
+static int look(bq_h5 *h, const bq_acts *a, uint64_t fingerprint, int64_t *offset) {
+    char kind[64];
+    int64_t version, shape[3];
+    uint64_t print;
+    if (!bq_h5_get_text(h, "format", kind, sizeof kind)) return BQ_ACTS_TORN;
+    if (strcmp(kind, format)) bq_h5_refuse(h, "its format is '%s', not '%s'", kind, format);
+    if (!bq_h5_get_int(h, "version", 1, INT32_MAX, &version)) return BQ_ACTS_TORN;
+    if (version != VERSION) {
+        bq_h5_refuse(h, "its version is %" PRId64 ", not %d", version, VERSION);
+        return BQ_ACTS_FOREIGN;
+    }
+    if (!bq_h5_get_hex(h, "fingerprint", &print) || !bq_h5_get_data(h, "hidden", BQ_F32, 3, shape, offset))
+        return BQ_ACTS_TORN;
+    if (print != fingerprint)
+        bq_h5_refuse(h, "its fingerprint is %016" PRIx64 ", not %016" PRIx64, print, fingerprint);
+    if (shape[0] != a->samples || shape[1] != a->tokens || shape[2] != a->hidden)
+        bq_h5_refuse(h,
+                     "its shape is %" PRId64 " x %" PRId64 " x %" PRId64 ", not %" PRId64 " x %" PRId64
+                     " x %" PRId64,
+                     shape[0], shape[1], shape[2], a->samples, a->tokens, a->hidden);
+    return h->why[0] ? BQ_ACTS_FOREIGN : BQ_ACTS_OK;
+}
+
+static void load_log(bq_acts *a) {
+    char path[BQ_PATH], *data;
+    size_t bytes;
+    path_of_log(path, sizeof path, a->path);
+    if (bq_file_read(path, MAX_LOG, &data, &bytes))
+        return; /* then no sample counts, and all are made again */
+    bq_acts_parse(data, bytes, a->identity, a->samples, a->hash, a->has);
+    free(data);
+}
+
+int bq_acts_open(bq_acts **out, const char *path, int64_t samples, int64_t tokens, int64_t hidden,
+                 uint64_t fingerprint, char *why) {
+    bq_h5 h = {0};
+    bq_acts *a = make(path, samples, tokens, hidden, fingerprint);
+    int status = BQ_ACTS_TORN;
+    if (bq_h5_open(&h, path, NULL))
+        status = look(&h, a, fingerprint, &a->offset);
+    else if (h.absent)
+        status = BQ_ACTS_ABSENT;
+    bq_h5_close(&h);
+    if (status == BQ_ACTS_OK && !open_both(a)) {
+        status = BQ_ACTS_TORN;
+        bq_h5_refuse(&h, "%s", strerror(errno));
+    }
+    if (status == BQ_ACTS_OK)
+        load_log(a);
+    else
+        bq_acts_close(a);
+    *out = status == BQ_ACTS_OK ? a : NULL;
+    if (why) memcpy(why, h.why, BQ_WHY);
+    return status;
+}
+
+static int64_t place_of(const bq_acts *a, int64_t sample) {
+    BQ_CHECK(sample >= 0 && sample < a->samples, "sample %" PRId64 " of '%s', which has %" PRId64, sample,
+             a->path, a->samples);
+    return a->offset + sample * (int64_t)a->bytes;
+}
+
+/* Data first: a record without its data is found by the hash, data without a record are only made again. */
+void bq_acts_write(bq_acts *a, int64_t sample, const float *data) {
+    int64_t at = place_of(a, sample);
+    record r = {.sample = sample, .hash = bq_hash_bytes(data, a->bytes)};
+    if (bq_fault("acts_write")) {
+        bq_raw_write(a->fd, data, a->bytes / 2, at);
+        errno = ENOSPC;
+        fail(a, "write");
+    }
+    if (!bq_raw_write(a->fd, data, a->bytes, at)) fail(a, "write");
+    memcpy(r.magic, magic, sizeof magic);
+    r.check = check_of(&r, a->identity);
+    ssize_t n;
+    do n = write(a->log, &r, sizeof r);
+    while (n < 0 && errno == EINTR);
+    if (n >= 0 && n < (ssize_t)sizeof r) errno = ENOSPC;
+    if (n != sizeof r) fail(a, "write of the log");
+    a->hash[sample] = r.hash;
+    a->has[sample] = true;
+}
+
+bool bq_acts_has(const bq_acts *a, int64_t sample) {
+    place_of(a, sample);
+    return a->has[sample];
+}
+
+int64_t bq_acts_count(const bq_acts *a) {
+    int64_t n = 0;
+    for (int64_t s = 0; s < a->samples; s++) n += a->has[s];
+    return n;
+}
+
+bool bq_acts_read(bq_acts *a, int64_t sample, float *data) {
+    int64_t at = place_of(a, sample);
+    if (!a->has[sample]) return false;
+    a->has[sample] =
+        bq_raw_read(a->fd, data, a->bytes, at) && bq_hash_bytes(data, a->bytes) == a->hash[sample];
+    return a->has[sample];
+}
+
+void bq_acts_sync(bq_acts *a) {
+    if (fdatasync(a->fd) || fdatasync(a->log)) fail(a, "sync");
+}
+
+void bq_acts_close(bq_acts *a) {
+    if (!a) return;
+    if (a->fd >= 0) close(a->fd);
+    if (a->log >= 0) close(a->log);
+    free(a->has);
+    free(a->hash);
+    free(a->path);
+    free(a);
+}

@@ -1,0 +1,45 @@
+#include "base/die.h"
+
+#include "base/log.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+void (*bq_die_hook)(int code);
+
+_Noreturn void bq_die(const char *file, int line, const char *fmt, ...) {
+    char text[1024], host[64] = "";
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(text, sizeof text, fmt, ap);
+    va_end(ap);
+    gethostname(host, sizeof host - 1);
+    const char *name = strrchr(file, '/');
+    bq_log_all(BQ_ERROR, "%s %s:%d: %s", host, name ? name + 1 : file, line, text);
+    fflush(NULL);
+    if (bq_die_hook) bq_die_hook(BQ_DIED);
+    _Exit(BQ_DIED);
+}
+
+int bq_refuse(int code, const char *fmt, ...) {
+    va_list ap;
+    va_start(ap, fmt);
+    bq_vlog(BQ_ERROR, 1, fmt, ap);
+    va_end(ap);
+    return code;
+}
+
+bool bq_fault(const char *point) {
+    static char name[64];
+    static int hit = -1, rank, seen;
+    if (hit < 0) {
+        const char *spec = getenv("BQ_FAULT");
+        hit = 0;
+        if (!spec || sscanf(spec, "%63[^:]:%d@%d", name, &hit, &rank) < 1) return false;
+        if (hit == 0) hit = 1;
+    }
+    return hit > 0 && strcmp(name, point) == 0 && rank == bq_log_rank() && ++seen == hit;
+}

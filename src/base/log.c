@@ -1,0 +1,91 @@
+#include "base/log.h"
+
+#include "base/clock.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+static int my_rank, world = 1;
+static bq_level limit = BQ_INFO;
+static FILE *file;
+static int drawn; /* width of the progress line on the screen */
+
+void bq_log_identity(int rank, int size) { my_rank = rank, world = size; }
+int bq_log_rank(void) { return my_rank; }
+void bq_log_level(bq_level level) { limit = level; }
+
+int bq_log_open(const char *path) {
+    bq_log_close();
+    file = fopen(path, "a");
+    if (!file) return errno;
+    setvbuf(file, NULL, _IOLBF, 4096);
+    return 0;
+}
+
+void bq_log_close(void) {
+    if (file) fclose(file);
+    file = NULL;
+}
+
+void bq_vlog(bq_level level, int everyone, const char *fmt, va_list ap) {
+    static const char *const prefix[] = {"error: ", "warning: ", "", "debug: "};
+    if (level > limit || (!everyone && my_rank != 0)) return;
+    char text[2048], who[32] = "";
+    vsnprintf(text, sizeof text, fmt, ap);
+    if (everyone && world > 1) snprintf(who, sizeof who, "r%d ", my_rank);
+    bq_progress_clear();
+    fprintf(stderr, "bq: %s%s%s\n", who, prefix[level], text);
+    if (file) {
+        char when[32];
+        time_t now = time(NULL);
+        strftime(when, sizeof when, "%Y-%m-%d %H:%M:%S", localtime(&now));
+        fprintf(file, "%s %s%s%s\n", when, who, prefix[level], text);
+    }
+}
+
+void bq_log(bq_level level, const char *fmt, ...) {
+    va_list ap;
+    va_start(ap, fmt);
+    bq_vlog(level, 0, fmt, ap);
+    va_end(ap);
+}
+
+void bq_log_all(bq_level level, const char *fmt, ...) {
+    va_list ap;
+    va_start(ap, fmt);
+    bq_vlog(level, 1, fmt, ap);
+    va_end(ap);
+}
+
+void bq_progress(int64_t done, int64_t total, const char *note) {
+    static double start, drawn_at;
+    static int64_t first;
+    double now = bq_seconds();
+    if (my_rank != 0 || total <= 0 || !isatty(STDERR_FILENO)) return;
+    if (start == 0 || done < first) start = now, first = done, drawn_at = 0;
+    if (done < total && now - drawn_at < 0.1) return;
+    drawn_at = now;
+    char line[160], eta[32] = "--:--";
+    if (done > first) {
+        long left = (long)((now - start) * (double)(total - done) / (double)(done - first) + 0.5);
+        if (left >= 3600) snprintf(eta, sizeof eta, "%ld:%02ld:%02ld", left / 3600, left / 60 % 60, left % 60);
+        else snprintf(eta, sizeof eta, "%02ld:%02ld", left / 60, left % 60);
+    }
+    enum { BAR = 24 };
+    char bar[BAR + 1];
+    int full = (int)(done * BAR / total);
+    for (int i = 0; i < BAR; i++) bar[i] = i < full ? '#' : '.';
+    bar[BAR] = 0;
+    int n = snprintf(line, sizeof line, "[%s] %5.1f%%  ETA %s  %s", bar, 100.0 * (double)done / (double)total, eta, note);
+    int pad = drawn > n ? drawn - n : 0;
+    fprintf(stderr, "\r%s%*s", line, pad, "");
+    drawn = n;
+}
+
+void bq_progress_clear(void) {
+    if (drawn) fprintf(stderr, "\r%*s\r", drawn, "");
+    drawn = 0;
+}

@@ -1,0 +1,37 @@
+/* log.h - words for people: standard error, and the run's log file.
+ *
+ * Lines go to standard error ("bq: ...") and, while a log file is open, with a time stamp to that file.
+ * Numbers for machines go to run.csv, results to standard output; neither comes here. */
+#ifndef BQ_LOG_H
+#define BQ_LOG_H
+
+#include <stdarg.h>
+#include <stdint.h>
+
+typedef enum { BQ_ERROR, BQ_WARN, BQ_INFO, BQ_DEBUG } bq_level;
+
+/* Who speaks: rank in world and world size; before the call 0 of 1. */
+void bq_log_identity(int rank, int size);
+int bq_log_rank(void);
+
+/* Lines above this level are dropped; BQ_INFO at start. */
+void bq_log_level(bq_level level);
+
+/* Append to this file too (rank 0).  Returns 0, or errno when it cannot be opened. */
+int bq_log_open(const char *path);
+void bq_log_close(void);
+
+/* Rank 0 only. */
+void bq_log(bq_level level, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* Any rank; the line starts with the rank. */
+void bq_log_all(bq_level level, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+void bq_vlog(bq_level level, int everyone, const char *fmt, va_list ap);
+
+/* Progress of a long loop.  On a terminal one line is redrawn ("block 3/30  12.3%  ETA 04:12  loss ..."); in a
+ * file or pipe nothing is drawn, the caller's bq_log lines carry the news.  Rank 0 only.
+ *   done, total   in units of equal cost; note is appended, may be "" */
+void bq_progress(int64_t done, int64_t total, const char *note);
+/* Remove the drawn line; call before printing anything else and at the end.  bq_log does it by itself. */
+void bq_progress_clear(void);
+
+#endif

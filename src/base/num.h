@@ -1,0 +1,71 @@
+/* num.h - number formats and functions with the same bits everywhere.
+ *
+ * Built from + - * /, comparisons and bit moves alone, so that any compiler without contraction gives equal bits. */
+#ifndef BQ_NUM_H
+#define BQ_NUM_H
+
+#include <stdint.h>
+#include <string.h>
+
+static inline uint32_t bq_bits(float x) {
+    uint32_t u;
+    memcpy(&u, &x, 4);
+    return u;
+}
+
+static inline float bq_float(uint32_t u) {
+    float x;
+    memcpy(&x, &u, 4);
+    return x;
+}
+
+static inline float bq_from_bf16(uint16_t h) { return bq_float((uint32_t)h << 16); }
+
+/* Round to nearest, ties to even; NaN stays NaN. */
+static inline uint16_t bq_to_bf16(float x) {
+    uint32_t u = bq_bits(x);
+    if ((u & 0x7fffffffu) > 0x7f800000u) return (uint16_t)(u >> 16 | 0x40u);
+    return (uint16_t)((u + 0x7fffu + (u >> 16 & 1u)) >> 16);
+}
+
+static inline float bq_from_f16(uint16_t h) {
+    uint32_t sign = (uint32_t)(h & 0x8000u) << 16, exp = h >> 10 & 31u, man = h & 0x3ffu;
+    if (exp == 31) return bq_float(sign | 0x7f800000u | man << 13);
+    if (exp) return bq_float(sign | (exp + 112) << 23 | man << 13);
+    float v = (float)man * 0x1p-24f; /* zero and subnormals */
+    return sign ? -v : v;
+}
+
+/* Round to nearest, ties to even; beyond 65504 + half a step becomes infinity; NaN stays NaN. */
+static inline uint16_t bq_to_f16(float x) {
+    uint32_t u = bq_bits(x), sign = u >> 16 & 0x8000u, a = u & 0x7fffffffu;
+    if (a > 0x7f800000u) return (uint16_t)(sign | 0x7e00u);
+    if (a >= 0x477ff000u) return (uint16_t)(sign | 0x7c00u);
+    if (a < 0x38800000u) { /* subnormal in f16: adding 0.5 aligns the last place to 2^-24 */
+        return (uint16_t)(sign | (bq_bits(bq_float(a) + 0.5f) - 0x3f000000u));
+    }
+    return (uint16_t)(sign | (a - 0x38000000u + 0xfffu + (a >> 13 & 1u)) >> 13);
+}
+
+/* e^x: Cody-Waite reduction and a polynomial, at most 2 ulp; 0 below -87.33, clamped to e^88 above 88.
+ * Branch-free, so that loops over it vectorize; with the same bits in any vector width. */
+static inline float bq_exp(float x) {
+    float lo = x < -87.33f ? 1.0f : 0.0f; /* kept as arithmetic: selects vectorize */
+    x = x < -87.33f ? -87.33f : x;
+    x = x > 88.0f ? 88.0f : x;
+    float k = x * 1.44269504f + 12582912.0f; /* 1.5 * 2^23: the low bits hold round(x / ln 2) */
+    uint32_t n = bq_bits(k) - 0x4b400000u;
+    k -= 12582912.0f;
+    float r = (x - k * 0.693359375f) + k * 2.12194440e-4f;
+    float p = 1.9875691500e-4f;
+    p = p * r + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    p = p * (r * r) + r + 1.0f;
+    float y = p * bq_float((n + 127u) << 23);
+    return lo > 0 ? 0.0f : y;
+}
+
+#endif

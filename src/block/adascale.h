@@ -1,0 +1,36 @@
+/* adascale.h - the AdaScale pass: FlexRound plus learnable clipping, trained block by block (spec: adascale.md 1, 2).
+ *
+ * All linears of a block are trained together so that block(mixed input, quantized weights) meets block(FP input, FP
+ * weights).  Step t (from 0) of a batch of B takes samples { t mod (n/B) + k n/B, k < B } and adds their gradients in the
+ * fixed tree of comm/treesum.h; B = 1 is AIMET's cyclic order. */
+#ifndef BQ_BLOCK_ADASCALE_H
+#define BQ_BLOCK_ADASCALE_H
+
+#include "block/pass.h"
+
+typedef enum {
+    BQ_LOSS_SUM_SEQ, /* sum over tokens, mean over batch and hidden: AIMET since 2.34 */
+    BQ_LOSS_MEAN,    /* mean over all: AIMET before */
+} bq_loss;
+
+typedef struct {
+    int64_t iterations, batch;   /* batch divides the samples */
+    double lr_clip, lr_weight;   /* of beta and gamma; of s2 and s3; both follow a cosine to 0 over the iterations */
+    bq_loss loss;
+    bool early_stop;             /* stop on a plateau; the schedule is not shortened */
+    int64_t check_interval, window;
+    double threshold;
+} bq_adascale_options;
+
+/* Train and leave the result in c->q.  losses: `iterations` doubles.  Returns the steps done (fewer after an early stop),
+ * or -1 when a loss was not finite: then the block is left rounded to nearest. */
+int64_t bq_pass_adascale(bq_pass_context *c, const bq_adascale_options *o, double *losses);
+
+/* Device bytes the pass takes beside block, result and workspace. */
+size_t bq_adascale_need(const bq_arch *arch, const bq_scheme *scheme, int64_t tokens, int64_t batch);
+
+/* True when the mean of the last `window` of the `count` losses has stopped falling (adascale.md 2.6); *previous is the
+ * mean recorded before, NaN at the start.  Exposed for its test. */
+bool bq_adascale_plateau(const bq_adascale_options *o, const double *losses, int64_t count, double *previous);
+
+#endif

@@ -1,0 +1,118 @@
+#include "block/block.h"
+
+#include "base/die.h"
+
+void bq_block_push(bq_block *blk, const bq_arch *arch, bq_arena *mem) {
+    *blk = (bq_block){.arch = arch};
+    for (int m = 0; m < BQ_MATS; m++) {
+        blk->w[m] = bq_arena_push(mem, arch->rows[m], arch->cols[m], BQ_F32);
+        if (arch->bias[m]) blk->bias[m] = bq_arena_push(mem, 1, arch->rows[m], BQ_F32);
+    }
+    for (int i = 0; i < 2; i++) blk->norm[i] = bq_arena_push(mem, 1, arch->model.hidden, BQ_F32);
+}
+
+size_t bq_block_need(const bq_arch *arch) {
+    size_t sum = 2 * bq_arena_need(1, arch->model.hidden, BQ_F32);
+    for (int m = 0; m < BQ_MATS; m++) {
+        sum += bq_arena_need(arch->rows[m], arch->cols[m], BQ_F32);
+        if (arch->bias[m]) sum += bq_arena_need(1, arch->rows[m], BQ_F32);
+    }
+    return sum;
+}
+
+/* The workspace as a table of shapes, so that pushing and planning cannot differ. */
+enum { WORK_BUFFERS = 15, FORWARD_BUFFERS = 10 };
+
+typedef struct {
+    int64_t rows, cols;
+} shape;
+
+static void work_shapes(const bq_arch *arch, int64_t t, shape out[WORK_BUFFERS]) {
+    const bq_model *m = &arch->model;
+    int64_t h = m->hidden, q = m->heads * m->head_dim, qkv = arch->rows[BQ_QKV];
+    const shape s[WORK_BUFFERS] = {
+        {t, m->rope.dim / 2}, {t, m->rope.dim / 2}, {t, h}, {t, h},        {t, h}, {t, qkv}, {t, q},   {m->heads, t},
+        {t, 2 * m->inter},    {t, m->inter},        {t, m->inter}, {t, h}, {t, h}, {t, q},   {t, qkv},
+    };
+    for (int i = 0; i < WORK_BUFFERS; i++) out[i] = s[i];
+}
+
+static int work_count(bool train) { return train ? WORK_BUFFERS : FORWARD_BUFFERS; }
+
+void bq_work_push(bq_work *work, const bq_arch *arch, int64_t tokens, bool train, bq_arena *mem) {
+    *work = (bq_work){0};
+    bq_mat *const view[WORK_BUFFERS] = {&work->cos, &work->sin, &work->a,  &work->m,  &work->n,
+                                        &work->qkv, &work->o,   &work->lse, &work->gu, &work->z,
+                                        &work->dz,  &work->dm,  &work->dn, &work->dout, &work->dqkv};
+    shape s[WORK_BUFFERS];
+    work_shapes(arch, tokens, s);
+    for (int i = 0; i < work_count(train); i++) *view[i] = bq_arena_push(mem, s[i].rows, s[i].cols, BQ_F32);
+}
+
+size_t bq_work_need(const bq_arch *arch, int64_t tokens, bool train) {
+    shape s[WORK_BUFFERS];
+    size_t sum = 0;
+    work_shapes(arch, tokens, s);
+    for (int i = 0; i < work_count(train); i++) sum += bq_arena_need(s[i].rows, s[i].cols, BQ_F32);
+    return sum;
+}
+
+typedef struct {
+    bq_mat q, k, v;
+} heads;
+
+static heads split(const bq_model *m, bq_mat qkv) {
+    int64_t q = m->heads * m->head_dim, kv = m->kv_heads * m->head_dim;
+    return (heads){bq_mat_cols(qkv, 0, q), bq_mat_cols(qkv, q, kv), bq_mat_cols(qkv, q + kv, kv)};
+}
+
+/* out = x w^T + bias, added to what is there when keep is set. */
+static void linear(bq_dev *dev, const bq_block *blk, int mat, bq_mat w, bq_mat x, bool keep, bq_mat out) {
+    dev->op->gemm(dev, false, true, 1, x, w, keep ? 1 : 0, out);
+    if (blk->bias[mat].data) dev->op->bias(dev, blk->bias[mat], out);
+}
+
+void bq_block_forward(bq_dev *dev, const bq_block *blk, const bq_mat w[BQ_MATS], bq_work *k, bq_mat x, bq_mat y) {
+    const bq_ops *op = dev->op;
+    const bq_model *m = &blk->arch->model;
+    heads h = split(m, k->qkv);
+    op->rmsnorm(dev, x, blk->norm[0], (float)m->eps, k->a);
+    linear(dev, blk, BQ_QKV, w[BQ_QKV], k->a, false, k->qkv);
+    op->rope(dev, h.q, m->heads, m->head_dim, k->cos, k->sin, false);
+    op->rope(dev, h.k, m->kv_heads, m->head_dim, k->cos, k->sin, false);
+    op->attention(dev, blk->arch->attention, h.q, h.k, h.v, k->o, k->lse);
+    op->copy(dev, x, k->m);
+    linear(dev, blk, BQ_O, w[BQ_O], k->o, true, k->m);
+    op->rmsnorm(dev, k->m, blk->norm[1], (float)m->eps, k->n);
+    linear(dev, blk, BQ_GATE_UP, w[BQ_GATE_UP], k->n, false, k->gu);
+    op->glu(dev, BQ_SILU, bq_mat_cols(k->gu, 0, m->inter), bq_mat_cols(k->gu, m->inter, m->inter), k->z);
+    op->copy(dev, k->m, y);
+    linear(dev, blk, BQ_DOWN, w[BQ_DOWN], k->z, true, y);
+}
+
+void bq_block_backward(bq_dev *dev, const bq_block *blk, const bq_mat w[BQ_MATS], bq_work *k, bq_mat x, bq_mat dy,
+                       const bq_mat dw[BQ_MATS], bq_mat dx) {
+    const bq_ops *op = dev->op;
+    const bq_model *m = &blk->arch->model;
+    heads h = split(m, k->qkv), dh = split(m, k->dqkv);
+    bq_mat g = bq_mat_cols(k->gu, 0, m->inter), u = bq_mat_cols(k->gu, m->inter, m->inter);
+    BQ_CHECK(k->dz.data, "backward with a workspace for the forward only");
+
+    op->gemm(dev, true, false, 1, dy, k->z, 0, dw[BQ_DOWN]);
+    op->gemm(dev, false, false, 1, dy, w[BQ_DOWN], 0, k->dz);
+    op->glu_bwd(dev, BQ_SILU, g, u, k->dz, g, u);
+    op->gemm(dev, true, false, 1, k->gu, k->n, 0, dw[BQ_GATE_UP]);
+    op->gemm(dev, false, false, 1, k->gu, w[BQ_GATE_UP], 0, k->dn);
+    op->copy(dev, dy, k->dm);
+    op->rmsnorm_bwd(dev, k->m, blk->norm[1], (float)m->eps, k->dn, k->dm);
+    op->gemm(dev, true, false, 1, k->dm, k->o, 0, dw[BQ_O]);
+    op->gemm(dev, false, false, 1, k->dm, w[BQ_O], 0, k->dout);
+    op->attention_bwd(dev, blk->arch->attention, h.q, h.k, h.v, k->o, k->lse, k->dout, dh.q, dh.k, dh.v);
+    op->rope(dev, dh.q, m->heads, m->head_dim, k->cos, k->sin, true);
+    op->rope(dev, dh.k, m->kv_heads, m->head_dim, k->cos, k->sin, true);
+    op->gemm(dev, true, false, 1, k->dqkv, k->a, 0, dw[BQ_QKV]);
+    if (!dx.data) return;
+    op->gemm(dev, false, false, 1, k->dqkv, w[BQ_QKV], 0, k->dn);
+    op->copy(dev, k->dm, dx);
+    op->rmsnorm_bwd(dev, x, blk->norm[0], (float)m->eps, k->dn, dx);
+}

@@ -1,0 +1,58 @@
+/* pass.h - what a pass sees of the world, and what it leaves.
+ *
+ * A pass turns one block's weights into codes and scales.  It reads calibration samples through `fetch`, computes on the
+ * device, and writes a bq_quantized.  It opens no file and sends no message. */
+#ifndef BQ_PASS_H
+#define BQ_PASS_H
+
+#include "block/block.h"
+
+/* A quantized block on the device.  what = code * scale exactly. */
+typedef struct {
+    const bq_arch *arch;
+    bq_scheme scheme[BQ_ARCH_LINEARS];
+    bq_mat what[BQ_MATS];           /* (rows, cols) f32: the weights that the next blocks see */
+    bq_mat fold[BQ_MATS];           /* (rows, cols) f32: folded weights; gradients while a pass trains */
+    bq_mat code[BQ_MATS];           /* (rows, cols) i8 */
+    bq_mat scale[BQ_ARCH_LINEARS];  /* (rows * groups, 1) f32, groups of a row side by side */
+} bq_quantized;
+
+void bq_quantized_push(bq_quantized *q, const bq_arch *arch, const bq_scheme *scheme, bq_arena *mem);
+size_t bq_quantized_need(const bq_arch *arch, const bq_scheme *scheme);
+
+/* Groups in a row of linear i; a scheme's group must divide the columns (checked with the recipe). */
+int64_t bq_linear_groups(const bq_arch *arch, const bq_scheme *scheme, int i);
+/* Linear i's rows of the four matrices, and the same memory as rows of one group each. */
+bq_mat bq_linear_view(const bq_arch *arch, int i, const bq_mat mats[BQ_MATS]);
+bq_mat bq_linear_grouped(const bq_arch *arch, const bq_scheme *scheme, int i, const bq_mat mats[BQ_MATS]);
+
+/* Codes from fold and scale, what from both. */
+void bq_quantized_encode(bq_dev *dev, bq_quantized *q);
+/* what from code and scale (a restored block). */
+void bq_quantized_decode(bq_dev *dev, bq_quantized *q);
+
+typedef enum { BQ_INPUTS_FP, BQ_INPUTS_QT, BQ_INPUTS_MIX } bq_inputs;
+typedef enum { BQ_STREAM_FP, BQ_STREAM_QT, BQ_STREAM_TARGET } bq_stream_id;
+
+typedef struct {
+    bq_dev *dev;
+    const bq_block *blk;   /* FP weights */
+    bq_work *work;         /* for `tokens` tokens, with the backward's buffers where the pass trains */
+    bq_quantized *q;       /* the result */
+    int64_t samples, tokens;
+    bq_inputs input;
+    double mix;            /* probability of the QT stream per element with BQ_INPUTS_MIX */
+    bq_rng_key at;         /* seed, sweep, phase, block */
+    /* Sample's hidden states as a host view (tokens, hidden), valid until the next call for the same stream. */
+    bq_mat (*fetch)(void *ctx, bq_stream_id stream, int64_t sample);
+    /* Called after each step with its loss; may be NULL. */
+    void (*step)(void *ctx, int64_t step, int64_t steps, double loss);
+    /* For tests: the trained values of a linear, before they are folded; may be NULL. */
+    void (*trained)(void *ctx, int linear, const bq_adascale *values);
+    void *ctx;
+} bq_pass_context;
+
+/* Round to nearest on the min-max grid. */
+void bq_pass_rtn(bq_pass_context *c);
+
+#endif

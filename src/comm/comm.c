@@ -1,0 +1,98 @@
+#include "comm/comm.h"
+
+#include "base/die.h"
+#include "base/log.h"
+#include "base/shard.h"
+
+#include <stdlib.h>
+#include <time.h>
+#include <unistd.h>
+
+static void abort_job(int code) {
+    sleep(1); /* lets the line leave the node before the job is torn down */
+    MPI_Abort(MPI_COMM_WORLD, code);
+}
+
+int bq_comm_open(bq_comm *comm, int *argc, char ***argv) {
+    int provided;
+    MPI_Init_thread(argc, argv, MPI_THREAD_FUNNELED, &provided);
+    BQ_CHECK(provided >= MPI_THREAD_FUNNELED, "MPI offers thread level %d, MPI_THREAD_FUNNELED is needed", provided);
+    bq_die_hook = abort_job;
+    *comm = (bq_comm){.world = MPI_COMM_WORLD, .stage = MPI_COMM_NULL, .nstage = 1, .nreplica = 1};
+    MPI_Comm_rank(comm->world, &comm->rank);
+    MPI_Comm_size(comm->world, &comm->size);
+    bq_log_identity(comm->rank, comm->size);
+    MPI_Comm node;
+    MPI_Comm_split_type(comm->world, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &node);
+    MPI_Comm_rank(node, &comm->local);
+    MPI_Comm_free(&node);
+    const char *tasks = getenv("SLURM_STEP_NUM_TASKS");
+    if (comm->size == 1 && tasks && atoi(tasks) > 1 && !getenv("OMPI_COMM_WORLD_SIZE"))
+        return bq_refuse(BQ_LAUNCH,
+                         "Slurm started %s tasks but MPI sees one rank: use `srun --mpi=pmix` or mpirun", tasks);
+    return bq_comm_grid(comm, 1);
+}
+
+void bq_comm_close(bq_comm *comm) {
+    if (comm->stage != MPI_COMM_NULL) MPI_Comm_free(&comm->stage);
+    bq_die_hook = NULL;
+    MPI_Finalize();
+}
+
+int bq_comm_grid(bq_comm *comm, int nstage) {
+    if (nstage < 1 || comm->size % nstage)
+        return bq_refuse(BQ_LAUNCH, "%d ranks cannot be cut into %d equal stages", comm->size, nstage);
+    if (comm->stage != MPI_COMM_NULL) MPI_Comm_free(&comm->stage);
+    comm->nstage = nstage;
+    comm->nreplica = comm->size / nstage;
+    comm->istage = comm->rank / comm->nreplica;
+    comm->replica = comm->rank % comm->nreplica;
+    MPI_Comm_split(comm->world, comm->istage, comm->replica, &comm->stage);
+    return BQ_OK;
+}
+
+/* Polls with short sleeps: ranks wait long for each other here, and cores are for computing. */
+static void wait_for(MPI_Request *request) {
+    for (int done = 0, tries = 0; !done; tries++) {
+        MPI_Test(request, &done, MPI_STATUS_IGNORE);
+        if (!done && tries > 1000) nanosleep(&(struct timespec){.tv_nsec = 200000}, NULL);
+    }
+}
+
+int bq_comm_agree(const bq_comm *comm, int mine) {
+    int all = mine;
+    MPI_Request request;
+    MPI_Iallreduce(&mine, &all, 1, MPI_INT, MPI_MAX, comm->world, &request);
+    wait_for(&request);
+    return all;
+}
+
+void bq_comm_bcast(const bq_comm *comm, void *data, size_t bytes) {
+    for (size_t at = 0; at < bytes;) {
+        size_t piece = bytes - at < (1u << 30) ? bytes - at : 1u << 30;
+        MPI_Request request;
+        MPI_Ibcast((char *)data + at, (int)piece, MPI_BYTE, 0, comm->world, &request);
+        wait_for(&request);
+        at += piece;
+    }
+}
+
+void bq_comm_gather(const bq_comm *comm, double *values, int64_t total) {
+    for (int r = 1; r < comm->size; r++) {
+        bq_shard share = bq_shard_of(total, r, comm->size);
+        BQ_CHECK(share.count < 1 << 28, "gather of %ld values from one rank", (long)share.count);
+        MPI_Request request;
+        if (share.count == 0) continue;
+        if (comm->rank == r) MPI_Isend(values + share.first, (int)share.count, MPI_DOUBLE, 0, 1, comm->world, &request);
+        else if (comm->rank == 0)
+            MPI_Irecv(values + share.first, (int)share.count, MPI_DOUBLE, r, 1, comm->world, &request);
+        else continue;
+        wait_for(&request);
+    }
+}
+
+void bq_comm_barrier(const bq_comm *comm) {
+    MPI_Request request;
+    MPI_Ibarrier(comm->world, &request);
+    wait_for(&request);
+}

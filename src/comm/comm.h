@@ -1,0 +1,45 @@
+/* comm.h - who the ranks are, and what they decide together.
+ *
+ * The grid is stages x replicas: a stage owns whole segments of blocks, its replicas share the samples.
+ * "collective": all ranks of the named communicator call it, in the same order.  "local": no message is sent.
+ * A lost peer ends the job; nothing here returns an error.  One thread talks MPI (MPI_THREAD_FUNNELED). */
+#ifndef BQ_COMM_H
+#define BQ_COMM_H
+
+#include <mpi.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+typedef struct {
+    MPI_Comm world, stage;
+    int rank, size;        /* in world */
+    int istage, nstage;    /* my stage, number of stages */
+    int replica, nreplica; /* my place in the stage */
+    int local;             /* my number among the ranks of this node */
+} bq_comm;
+
+/* Start MPI, install the abort hook, tell the log who speaks.  Refuses (BQ_LAUNCH) a world of one rank while Slurm
+ * announces more tasks: that is srun without PMIx, and every process would do the whole job.  Collective over world. */
+int bq_comm_open(bq_comm *comm, int *argc, char ***argv);
+/* Finalize MPI.  Collective over world. */
+void bq_comm_close(bq_comm *comm);
+
+/* Make the grid of nstage x (size / nstage); BQ_LAUNCH when it does not divide.  Collective over world. */
+int bq_comm_grid(bq_comm *comm, int nstage);
+
+/* The largest of the values the ranks pass: how a local event becomes everybody's decision.
+ * Collective over world. */
+int bq_comm_agree(const bq_comm *comm, int mine);
+
+/* Rank 0's bytes for everyone, in pieces that fit MPI's counts.  Collective over world. */
+void bq_comm_bcast(const bq_comm *comm, void *data, size_t bytes);
+
+/* values[i] of rank 0 = values[i] of the rank that owns i: rank r passes its share [first, first + count) of a
+ * vector of `total` doubles, rank 0 ends with all of it.  Shares as bq_shard_of.  Collective over world. */
+void bq_comm_gather(const bq_comm *comm, double *values, int64_t total);
+
+/* Everyone waits for everyone, by polling.  Collective over world. */
+void bq_comm_barrier(const bq_comm *comm);
+
+#endif

@@ -1,0 +1,37 @@
+/* perplexity.h - the evaluation (models.md 8.1, protocol A): windows of ctx tokens side by side, the tail dropped; a window's
+ * loss is the mean over its ctx - 1 predictions, the perplexity exp of the mean over windows.
+ *
+ * Windows are walked block by block, so one block of weights is in memory whatever the depth.  They are shared out over
+ * the ranks of the world; the sum runs in window order on rank 0. */
+#ifndef BQ_PERPLEXITY_H
+#define BQ_PERPLEXITY_H
+
+#include "comm/comm.h"
+#include "driver/source.h"
+
+typedef struct {
+    bq_dev *dev;
+    const bq_comm *comm;
+    const bq_source *src;
+    const bq_tokens *tokens;
+    bq_angles angles;
+    int64_t ctx, windows, offset; /* windows > 0, all of them there (bq_perplexity_windows) */
+    const char *scratch;          /* directory for streams, NULL: memory */
+    const char *label;            /* for the progress line: "fp", "rtn", ... */
+} bq_perplexity;
+
+/* Which weights: fills `what` (pushed) for block blk; NULL means the block's own. */
+typedef void (*bq_weights_of)(void *ctx, bq_dev *dev, const bq_block *blk, bq_quantized *q);
+
+/* How many windows there are for windows = 0 (all) or a number; BQ_DATA when there is not one, or not so many. */
+int bq_perplexity_windows(const char *path, const bq_tokens *t, int64_t ctx, int64_t offset, int64_t *windows);
+
+/* Walk all windows.  scheme: of the quantized form, used when weights is not NULL.  Collective over world; the value is
+ * rank 0's, 0 elsewhere. */
+double bq_perplexity_run(const bq_perplexity *e, const bq_scheme *scheme, bq_weights_of weights, void *ctx);
+
+/* Device bytes of a run, and host bytes of its stream on the rank with the largest share. */
+size_t bq_perplexity_need(const bq_arch *arch, const bq_scheme *scheme, int64_t ctx);
+size_t bq_perplexity_host(const bq_arch *arch, int64_t ctx, int64_t windows, int ranks);
+
+#endif

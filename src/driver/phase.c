@@ -1,0 +1,256 @@
+#include "driver/session.h"
+
+#include "base/clock.h"
+#include "base/die.h"
+#include "base/log.h"
+#include "block/adascale.h"
+#include "io/acts.h"
+#include "io/checkpoint.h"
+#include "io/stream.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* One phase on its way over the blocks. */
+typedef struct {
+    bq_session *s;
+    int phase, block;
+    const bq_phase *recipe;
+    const bq_phase_hooks *hooks;
+    bool calibrated;
+    bq_block blk;
+    bq_quantized q;
+    bq_work work;
+    bq_stream fp, target, qt;
+    bq_mat x, y;         /* device (T, H) */
+    float *memory;       /* of the buffers */
+    bq_mat buffer[3];    /* host (T, H), one a stream */
+    double *loss;        /* of the pass that trained last */
+    int64_t steps, limit; /* entries of loss; its size */
+    double seconds[5];   /* load, target, passes, advance, save: of this block */
+    int64_t units, all;  /* progress: optimizer steps done and in all */
+} walk;
+
+enum { LOAD, TARGET, PASSES, ADVANCE, SAVE };
+
+static void clock_to(walk *w, int part, double *since) {
+    double now = bq_seconds();
+    w->seconds[part] += now - *since;
+    *since = now;
+}
+
+/* Block-0 inputs: from acts/fp_000.h5 where a run before left them whole, else embedded and written there. */
+static void load_heads(walk *w) {
+    bq_session *s = w->s;
+    const bq_recipe *r = &s->recipe;
+    int64_t n = r->calibration.samples, t = r->calibration.length, h = s->src.arch.model.hidden;
+    char path[BQ_PATH_MAX + 32], why[BQ_WHY];
+    bq_acts *acts;
+    snprintf(path, sizeof path, "%s/acts/fp_000.h5", s->dir);
+    int found = bq_acts_open(&acts, path, n, t, h, s->acts_hash, why);
+    if (found != BQ_ACTS_OK) {
+        if (found != BQ_ACTS_ABSENT) bq_log(BQ_WARN, "%s is made again: %s", path, why);
+        bq_acts_create(&acts, path, n, t, h, s->acts_hash);
+    }
+    for (int64_t i = 0; i < n; i++) {
+        if (!bq_acts_read(acts, i, w->buffer[0].data)) {
+            bq_source_embed(&s->src, s->calibration.ids + r->calibration.offset + i * t, w->buffer[0]);
+            bq_acts_write(acts, i, w->buffer[0].data);
+        }
+        bq_stream_put(&w->fp, i, w->buffer[0]);
+        if (w->qt.open) bq_stream_put(&w->qt, i, w->buffer[0]);
+    }
+    bq_acts_sync(acts);
+    bq_acts_close(acts);
+}
+
+static void forward(walk *w, const bq_mat mats[BQ_MATS], bq_stream *from, bq_stream *to) {
+    bq_dev *dev = &w->s->dev;
+    for (int64_t i = 0; i < from->samples; i++) {
+        dev->op->put(dev, bq_stream_get(from, i, w->buffer[0]), w->x);
+        bq_block_forward(dev, &w->blk, mats, &w->work, w->x, w->y);
+        dev->op->get(dev, w->y, w->buffer[1]);
+        dev->op->wait(dev);
+        bq_stream_put(to, i, w->buffer[1]);
+    }
+}
+
+static bq_mat fetch(void *ctx, bq_stream_id stream, int64_t sample) {
+    walk *w = ctx;
+    bq_stream *const from[] = {[BQ_STREAM_FP] = &w->fp, [BQ_STREAM_QT] = &w->qt, [BQ_STREAM_TARGET] = &w->target};
+    return bq_stream_get(from[stream], sample, w->buffer[stream]);
+}
+
+static void step(void *ctx, int64_t at, int64_t steps, double loss) {
+    walk *w = ctx;
+    char note[80];
+    (void)at, (void)steps;
+    w->units++;
+    snprintf(note, sizeof note, "block %d/%d  loss %.4g", w->block + 1, w->s->src.arch.model.blocks, loss);
+    bq_progress(w->units, w->all, note);
+}
+
+static void trained(void *ctx, int linear, const bq_adascale *values) {
+    walk *w = ctx;
+    w->hooks->trained(w->hooks->ctx, w->block, linear, values);
+}
+
+static void adascale(walk *w, bq_pass_context *c, const bq_pass *p) {
+    bq_adascale_options o = {p->iterations,  p->batch,          p->lr_clip, p->lr_weight, p->loss,
+                             p->early_stop, p->check_interval, p->window,  p->threshold};
+    int64_t before = w->units;
+    if (w->hooks) c->trained = trained;
+    w->steps = bq_pass_adascale(c, &o, w->loss);
+    w->units = before + p->iterations;
+    if (w->steps >= 0) return;
+    bq_log(BQ_WARN, "block %d: the loss stopped being a number; the block is left rounded to nearest", w->block);
+    w->steps = 0;
+}
+
+static void apply_passes(walk *w) {
+    bq_session *s = w->s;
+    const bq_recipe *r = &s->recipe;
+    bq_pass_context c = {.dev = &s->dev, .blk = &w->blk, .work = &w->work, .q = &w->q,
+                         .samples = r->calibration.samples, .tokens = r->calibration.length,
+                         .input = w->recipe->inputs, .mix = w->recipe->mix, .fetch = fetch, .step = step, .ctx = w};
+    c.at = (bq_rng_key){.seed = r->seed, .phase = (uint32_t)w->phase, .block = (uint32_t)w->block};
+    w->steps = 0;
+    for (int i = 0; i < w->recipe->npass; i++) {
+        const bq_pass *p = &w->recipe->pass[i];
+        if (p->kind == BQ_PASS_RTN) bq_pass_rtn(&c);
+        else adascale(w, &c, p);
+    }
+}
+
+static void save_block(walk *w) {
+    bq_session *s = w->s;
+    const bq_arch *arch = &s->src.arch;
+    char path[BQ_PATH_MAX + 64];
+    bq_ckpt c = {.phase = w->phase, .block = w->block, .fingerprint = s->fingerprint, .linears = arch->linears,
+                 .steps = w->steps, .loss = w->loss};
+    for (int i = 0; i < arch->linears; i++) {
+        bq_ckpt_linear *l = &c.linear[i];
+        snprintf(l->name, sizeof l->name, "%s", arch->linear[i].module);
+        l->scheme = w->q.scheme[i];
+        l->fold = bq_linear_view(arch, i, w->q.fold);
+        l->code = bq_linear_view(arch, i, w->q.code);
+        l->scale = bq_mat_reshape(w->q.scale[i], bq_linear_groups(arch, w->q.scheme, i));
+    }
+    bq_ckpt_path(path, sizeof path, s->dir, 0, w->phase, w->block);
+    bq_ckpt_write(path, &c);
+    bq_state_mark(s->state, 0, w->phase, w->block);
+}
+
+static double mean(const double *x, int64_t n) {
+    double sum = 0;
+    for (int64_t i = 0; i < n; i++) sum += x[i];
+    return n ? sum / (double)n : 0;
+}
+
+/* One row a block for machines, one line for people.  First and last loss are means over one round of the samples. */
+static void report(walk *w, double seconds) {
+    bq_session *s = w->s;
+    char path[BQ_PATH_MAX + 16];
+    int64_t n = w->steps < s->recipe.calibration.samples ? w->steps : s->recipe.calibration.samples;
+    double first = mean(w->loss, n), last = mean(w->loss + w->steps - n, n);
+    snprintf(path, sizeof path, "%s/run.csv", s->dir);
+    FILE *f = fopen(path, "a");
+    BQ_CHECK(f, "open of '%s' failed: %s", path, strerror(errno));
+    if (ftell(f) == 0)
+        fprintf(f, "sweep,phase,block,steps,loss_first,loss_last,load_s,target_s,passes_s,advance_s,save_s,"
+                   "peak_bytes,arena_bytes\n");
+    fprintf(f, "0,%d,%d,%ld,%.9g,%.9g,%.4f,%.4f,%.4f,%.4f,%.4f,%zu,%zu\n", w->phase, w->block, (long)w->steps, first,
+            last, w->seconds[LOAD], w->seconds[TARGET], w->seconds[PASSES], w->seconds[ADVANCE], w->seconds[SAVE],
+            bq_peak_rss(), s->dev.mem.peak);
+    bool failed = ferror(f);
+    BQ_CHECK(fclose(f) == 0 && !failed, "write of '%s' failed: %s", path, strerror(errno));
+    if (w->steps)
+        bq_log(BQ_INFO, "block %d/%d: loss %.5g -> %.5g in %ld steps, %.1f s", w->block + 1, s->src.arch.model.blocks,
+               first, last, (long)w->steps, seconds);
+    else bq_log(BQ_INFO, "block %d/%d: %.1f s", w->block + 1, s->src.arch.model.blocks, seconds);
+}
+
+static void open_walk(walk *w, bq_session *s, int phase, const bq_phase_hooks *hooks) {
+    const bq_recipe *r = &s->recipe;
+    const bq_arch *arch = &s->src.arch;
+    bq_arena *mem = &s->dev.mem;
+    int64_t t = r->calibration.length, n = r->calibration.samples, h = arch->model.hidden;
+    *w = (walk){.s = s, .phase = phase, .recipe = &r->phase[phase], .hooks = hooks};
+    w->calibrated = bq_phase_calibrated(w->recipe);
+    bq_block_push(&w->blk, arch, mem);
+    bq_quantized_push(&w->q, arch, s->scheme, mem);
+    for (int i = 0; i < w->recipe->npass; i++) {
+        const bq_pass *p = &w->recipe->pass[i];
+        if (p->kind != BQ_PASS_ADASCALE) continue;
+        w->all += p->iterations * arch->model.blocks;
+        w->limit = p->iterations > w->limit ? p->iterations : w->limit;
+    }
+    if (!w->calibrated) return;
+    bq_work_push(&w->work, arch, t, true, mem);
+    bq_source_rope(&s->src, r->rope, &s->dev, &w->work);
+    w->x = bq_arena_push(mem, t, h, BQ_F32);
+    w->y = bq_arena_push(mem, t, h, BQ_F32);
+    w->loss = calloc((size_t)w->limit, sizeof *w->loss);
+    w->memory = malloc((size_t)(3 * t * h) * sizeof *w->memory);
+    BQ_CHECK(w->loss && w->memory, "no memory for sample buffers of %ld x %ld", (long)t, (long)h);
+    for (int i = 0; i < 3; i++) w->buffer[i] = bq_mat_host(w->memory + i * t * h, t, h, BQ_F32);
+    bq_stream_open(&w->fp, n, t, h, s->plan.scratch);
+    bq_stream_open(&w->target, n, t, h, s->plan.scratch);
+    if (w->recipe->inputs != BQ_INPUTS_FP) bq_stream_open(&w->qt, n, t, h, s->plan.scratch);
+    load_heads(w);
+}
+
+static void close_walk(walk *w, size_t mark) {
+    bq_progress_clear();
+    bq_stream_close(&w->fp);
+    bq_stream_close(&w->target);
+    bq_stream_close(&w->qt);
+    free(w->memory);
+    free(w->loss);
+    bq_arena_reset(&w->s->dev.mem, mark);
+}
+
+/* Block b: its FP outputs, its quantized form (restored or made), the streams moved past it. */
+static bool do_block(walk *w) {
+    bq_session *s = w->s;
+    double start = bq_seconds(), now = start;
+    char path[BQ_PATH_MAX + 64];
+    memset(w->seconds, 0, sizeof w->seconds);
+    bq_ckpt_path(path, sizeof path, s->dir, 0, w->phase, w->block);
+    bool done = bq_state_done(s->state, 0, w->phase, w->block);
+    if (done && !w->calibrated) return false;
+    bq_source_block(&s->src, &s->dev, w->block, &w->blk);
+    clock_to(w, LOAD, &now);
+    if (w->calibrated) forward(w, w->blk.w, &w->fp, &w->target);
+    clock_to(w, TARGET, &now);
+    if (done && !bq_session_restore(s, &s->dev, path, &w->q)) done = false;
+    if (!done) apply_passes(w);
+    clock_to(w, PASSES, &now);
+    if (!done) save_block(w);
+    clock_to(w, SAVE, &now);
+    if (w->qt.open) forward(w, w->q.what, &w->qt, &w->qt);
+    if (w->calibrated) bq_stream_swap(&w->fp, &w->target);
+    clock_to(w, ADVANCE, &now);
+    if (!done) report(w, now - start);
+    return !done;
+}
+
+int bq_session_phase(bq_session *s, int phase, const bq_phase_hooks *hooks) {
+    size_t mark = bq_arena_mark(&s->dev.mem);
+    int made = 0, code = BQ_OK, blocks = s->src.arch.model.blocks;
+    bool all_done = true;
+    for (int b = 0; b < blocks; b++) all_done &= bq_state_done(s->state, 0, phase, b);
+    if (all_done) return BQ_OK;
+    walk w;
+    open_walk(&w, s, phase, hooks);
+    for (w.block = 0; w.block < blocks && code == BQ_OK; w.block++) {
+        if (do_block(&w)) made++;
+        else w.units += w.all / blocks;
+        if (s->args->stop_after && made == s->args->stop_after && w.block + 1 < blocks) code = BQ_STOPPED;
+    }
+    close_walk(&w, mark);
+    return code;
+}

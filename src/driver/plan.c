@@ -1,0 +1,178 @@
+#include "driver/plan.h"
+
+#include "base/clock.h"
+#include "base/die.h"
+#include "driver/perplexity.h"
+#include "io/stream.h"
+
+#include <stdio.h>
+
+/* Code, libraries, MPI's and HDF5's buffers: measured 40 to 70 MB with Open MPI 4.1 on one node. */
+#define PROGRAM_BYTES ((size_t)64 << 20)
+
+static void add(bq_plan *plan, const char *name, size_t bytes, bool device) {
+    if (bytes) plan->item[plan->items++] = (bq_plan_item){name, bytes, device};
+}
+
+bool bq_phase_calibrated(const bq_phase *phase) {
+    for (int i = 0; i < phase->npass; i++)
+        if (phase->pass[i].kind == BQ_PASS_ADASCALE) return true;
+    return false;
+}
+
+int bq_plan_schemes(const bq_recipe *recipe, const bq_arch *arch, bq_scheme *scheme) {
+    const char *names[BQ_ARCH_LINEARS];
+    for (int i = 0; i < arch->linears; i++) names[i] = arch->linear[i].name;
+    int code = bq_recipe_fits(recipe, arch->linears, names);
+    for (int i = 0; i < arch->linears && !code; i++) {
+        scheme[i] = bq_recipe_scheme(recipe, names[i]);
+        if (scheme[i].group > 0 && arch->linear[i].cols % scheme[i].group)
+            code = bq_refuse(BQ_USAGE, "bits: group %ld does not divide the %ld input columns of %s", (long)scheme[i].group,
+                             (long)arch->linear[i].cols, names[i]);
+    }
+    return code;
+}
+
+/* Flop of one sample of T tokens through one block: linears, and causal attention. */
+static double forward_flop(const bq_arch *arch, double tokens) {
+    const bq_model *m = &arch->model;
+    return 2 * tokens * (double)bq_arch_weights(arch) + 2 * tokens * tokens * (double)(m->heads * m->head_dim);
+}
+
+/* Backward: all weight gradients, input gradients but for q, k, v, attention with recomputation (models.md 9.4). */
+static double backward_flop(const bq_arch *arch, double tokens) {
+    const bq_model *m = &arch->model;
+    double p = (double)bq_arch_weights(arch), p_qkv = (double)(arch->rows[BQ_QKV] * arch->cols[BQ_QKV]);
+    return 2 * tokens * (2 * p - p_qkv) + 5 * tokens * tokens * (double)(m->heads * m->head_dim);
+}
+
+static void count_flop(bq_plan *plan, const bq_recipe *r, const bq_arch *arch, bool eval) {
+    double blocks = (double)arch->model.blocks, t = (double)r->calibration.length;
+    for (int p = 0; p < r->nphase; p++) {
+        if (!bq_phase_calibrated(&r->phase[p])) continue;
+        double walk = blocks * (double)r->calibration.samples * forward_flop(arch, t);
+        plan->flop_targets += walk;
+        if (r->phase[p].inputs != BQ_INPUTS_FP) plan->flop_advance += walk;
+        for (int i = 0; i < r->phase[p].npass; i++) {
+            const bq_pass *pass = &r->phase[p].pass[i];
+            if (pass->kind != BQ_PASS_ADASCALE) continue;
+            plan->flop_train += blocks * (double)(pass->iterations * pass->batch) *
+                                (forward_flop(arch, t) + backward_flop(arch, t));
+        }
+    }
+    if (!eval) return;
+    double ctx = (double)r->eval.ctx;
+    plan->flop_eval = 3 * (double)r->eval.windows *
+                      (blocks * forward_flop(arch, ctx) + 2 * ctx * (double)(arch->model.vocab * arch->model.hidden));
+}
+
+/* The device arena of the phases: everything one block of training needs, whatever the depth. */
+static size_t plan_phases(bq_plan *plan, const bq_recipe *r, const bq_arch *arch, const bq_scheme *scheme) {
+    int64_t t = r->calibration.length, batch = 0;
+    bool calibrated = false;
+    for (int p = 0; p < r->nphase; p++) {
+        calibrated |= bq_phase_calibrated(&r->phase[p]);
+        for (int i = 0; i < r->phase[p].npass; i++)
+            if (r->phase[p].pass[i].kind == BQ_PASS_ADASCALE && r->phase[p].pass[i].batch > batch)
+                batch = r->phase[p].pass[i].batch;
+    }
+    int first = plan->items;
+    add(plan, "weights of one block, FP32", bq_block_need(arch), true);
+    add(plan, "its quantized form and gradients", bq_quantized_need(arch, scheme), true);
+    if (calibrated) {
+        add(plan, "activations of one sample", bq_work_need(arch, t, true), true);
+        add(plan, "block inputs and outputs", 2 * bq_arena_need(t, arch->model.hidden, BQ_F32), true);
+        add(plan, "op scratch", bq_op_scratch(t, arch->attention, 1), true);
+    }
+    if (batch) add(plan, "AdaScale parameters and Adam state", bq_adascale_need(arch, scheme, t, batch), true);
+    size_t sum = 0;
+    for (int i = first; i < plan->items; i++) sum += plan->item[i].bytes;
+    return sum;
+}
+
+void bq_plan_make(bq_plan *plan, const bq_recipe *r, const bq_arch *arch, const bq_scheme *scheme, size_t limit,
+                  const char *scratch, bool eval) {
+    *plan = (bq_plan){.limit = limit ? limit : bq_memory_available()};
+    int64_t h = arch->model.hidden, streams = 0;
+    size_t phases = plan_phases(plan, r, arch, scheme), evaluation = 0, eval_host = 0;
+    for (int p = 0; p < r->nphase; p++)
+        if (bq_phase_calibrated(&r->phase[p])) {
+            int64_t n = r->phase[p].inputs == BQ_INPUTS_FP ? 2 : 3;
+            streams = n > streams ? n : streams;
+        }
+    if (eval) {
+        evaluation = bq_perplexity_need(arch, scheme, r->eval.ctx);
+        eval_host = bq_perplexity_host(arch, r->eval.ctx, r->eval.windows, 1);
+        if (evaluation > phases) add(plan, "evaluation (head, activations) beyond that", evaluation - phases, true);
+    }
+    plan->arena = phases > evaluation ? phases : evaluation;
+    size_t calibration = (size_t)streams * bq_stream_bytes(r->calibration.samples, r->calibration.length, h);
+    size_t held = calibration > eval_host ? calibration : eval_host;
+    size_t buffers = (size_t)(3 * r->calibration.length * h) * sizeof(float);
+    if (plan->arena + held + buffers + PROGRAM_BYTES > plan->limit && scratch) plan->scratch = scratch;
+    if (!plan->scratch) add(plan, "streams of hidden states", held, false);
+    add(plan, "sample buffers", buffers, false);
+    add(plan, "program and libraries", PROGRAM_BYTES, false);
+    for (int i = 0; i < plan->items; i++) plan->total += plan->item[i].bytes;
+    count_flop(plan, r, arch, eval);
+}
+
+static int largest(const bq_plan *plan, const bool *printed) {
+    int best = -1;
+    for (int i = 0; i < plan->items; i++)
+        if (!printed[i] && (best < 0 || plan->item[i].bytes > plan->item[best].bytes)) best = i;
+    return best;
+}
+
+int bq_plan_check(const bq_plan *plan) {
+    if (plan->total <= plan->limit) return BQ_OK;
+    int top = largest(plan, (bool[BQ_PLAN_ITEMS]){0});
+    return bq_refuse(BQ_USAGE,
+                     "the run needs %.2f GB, %.2f GB may be used; the largest part is %s with %.2f GB: %s",
+                     (double)plan->total / 1e9, (double)plan->limit / 1e9, plan->item[top].name,
+                     (double)plan->item[top].bytes / 1e9,
+                     plan->item[top].device ? "take shorter samples or a smaller batch"
+                                            : "offer --scratch DIR, or take fewer samples");
+}
+
+void bq_plan_print(const bq_plan *plan, double rate, FILE *out) {
+    bool printed[BQ_PLAN_ITEMS] = {0};
+    fprintf(out, "memory of one rank                                    MB\n");
+    for (int i; (i = largest(plan, printed)) >= 0; printed[i] = true)
+        fprintf(out, "  %-44s %10.1f  %s\n", plan->item[i].name, (double)plan->item[i].bytes / 1e6,
+                plan->item[i].device ? "device" : "host");
+    fprintf(out, "  %-44s %10.1f  of %.1f that may be used\n", "total", (double)plan->total / 1e6, (double)plan->limit / 1e6);
+    if (plan->scratch) fprintf(out, "  streams of hidden states live in files in %s\n", plan->scratch);
+    const struct {
+        const char *name;
+        double flop;
+    } part[] = {{"targets (FP32 reference)", plan->flop_targets},
+                {"training", plan->flop_train},
+                {"quantized stream", plan->flop_advance},
+                {"evaluation (fp, rtn, result)", plan->flop_eval}};
+    fprintf(out, "work                                              TFLOP%s\n", rate > 0 ? "    seconds" : "");
+    for (int i = 0; i < 4; i++) {
+        if (part[i].flop <= 0) continue;
+        fprintf(out, "  %-44s %10.3f", part[i].name, part[i].flop / 1e12);
+        if (rate > 0) fprintf(out, "  %9.1f", part[i].flop / rate);
+        fprintf(out, "\n");
+    }
+    if (rate > 0) fprintf(out, "seconds at %.1f GFLOP/s, the rate of this device's GEMM in this minute\n", rate / 1e9);
+}
+
+double bq_plan_rate(bq_dev *dev, const bq_arch *arch, int64_t tokens) {
+    size_t mark = bq_arena_mark(&dev->mem);
+    int64_t rows = arch->rows[BQ_GATE_UP], cols = arch->cols[BQ_GATE_UP], calls = 0;
+    bq_mat x = bq_arena_push(&dev->mem, tokens, cols, BQ_F32), w = bq_arena_push(&dev->mem, rows, cols, BQ_F32);
+    bq_mat y = bq_arena_push(&dev->mem, tokens, rows, BQ_F32);
+    dev->op->zero(dev, x), dev->op->zero(dev, w);
+    double start = bq_seconds(), seconds;
+    do {
+        dev->op->gemm(dev, false, true, 1, x, w, 0, y);
+        dev->op->wait(dev);
+        calls++;
+        seconds = bq_seconds() - start;
+    } while (seconds < 0.2);
+    bq_arena_reset(&dev->mem, mark);
+    return 2.0 * (double)tokens * (double)rows * (double)cols * (double)calls / seconds;
+}

@@ -1,0 +1,62 @@
+#include "driver/session.h"
+
+#include "base/die.h"
+#include "base/log.h"
+#include "io/files.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+static void rtn_weights(void *ctx, bq_dev *dev, const bq_block *blk, bq_quantized *q) {
+    (void)ctx;
+    bq_pass_context c = {.dev = dev, .blk = blk, .q = q};
+    bq_pass_rtn(&c);
+}
+
+static void result_weights(void *ctx, bq_dev *dev, const bq_block *blk, bq_quantized *q) {
+    const bq_session *s = ctx;
+    char path[BQ_PATH_MAX + 64];
+    bq_session_checkpoint(s, blk->index, path, sizeof path);
+    BQ_CHECK(bq_session_restore(s, dev, path, q), "checkpoint of block %d is gone", blk->index);
+}
+
+/* The result's name: the passes of the last phase, "gptq+adascale". */
+static void name_result(const bq_recipe *r, char *out, size_t n) {
+    static const char *const pass[] = {[BQ_PASS_RTN] = "rtn", [BQ_PASS_ADASCALE] = "adascale"};
+    const bq_phase *last = &r->phase[r->nphase - 1];
+    out[0] = 0;
+    for (int i = 0; i < last->npass; i++) {
+        if (i) strncat(out, "+", n - strlen(out) - 1);
+        strncat(out, pass[last->pass[i].kind], n - strlen(out) - 1);
+    }
+}
+
+void bq_session_evaluate(bq_session *s) {
+    const bq_recipe *r = &s->recipe;
+    char name[96], line[4 * BQ_PATH_MAX], path[BQ_PATH_MAX + 32];
+    bq_perplexity e = {&s->dev, s->comm, &s->src, &s->eval, r->rope, r->eval.ctx, r->eval.windows, r->eval.offset,
+                       s->plan.scratch, "fp"};
+    name_result(r, name, sizeof name);
+    if (!s->eval.ids) {
+        if (s->comm->rank == 0) printf("result: %s out=%s\n", name, s->dir);
+        return;
+    }
+    double fp = bq_perplexity_run(&e, NULL, NULL, NULL), rtn, result;
+    e.label = "rtn";
+    rtn = bq_perplexity_run(&e, s->scheme, rtn_weights, NULL);
+    e.label = name;
+    result = strcmp(name, "rtn") == 0 ? rtn : bq_perplexity_run(&e, s->scheme, result_weights, s);
+    if (s->comm->rank) return;
+    bq_log(BQ_INFO, "perplexity over %ld windows of %ld tokens", (long)e.windows, (long)e.ctx);
+    int n = snprintf(line, sizeof line, "{\"ctx\": %ld, \"windows\": %ld, \"offset\": %ld, \"fp\": %.9g, \"rtn\": %.9g",
+                     (long)e.ctx, (long)e.windows, (long)e.offset, fp, rtn);
+    if (strcmp(name, "rtn") != 0) n += snprintf(line + n, sizeof line - (size_t)n, ", \"%s\": %.9g", name, result);
+    n += snprintf(line + n, sizeof line - (size_t)n, "}\n");
+    snprintf(path, sizeof path, "%s/result.json", s->dir);
+    int error = s->args->command == BQ_COMMAND_RUN ? bq_file_write_atomic(path, line, (size_t)n) : 0;
+    BQ_CHECK(error == 0, "write of '%s' failed: %s", path, strerror(error));
+    printf("result: fp=%.4f rtn=%.4f", fp, rtn);
+    if (strcmp(name, "rtn") != 0) printf(" %s=%.4f", name, result);
+    printf(" out=%s\n", s->dir);
+}

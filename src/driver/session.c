@@ -1,0 +1,157 @@
+#include "driver/session.h"
+
+#include "base/clock.h"
+#include "base/die.h"
+#include "base/hash.h"
+#include "base/log.h"
+#include "io/checkpoint.h"
+#include "io/files.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Rank 0 looks first and speaks; the others follow only when it found nothing wrong. */
+static int on_root_first(const bq_comm *comm, int (*look)(bq_session *), bq_session *s) {
+    int code = bq_comm_agree(comm, comm->rank == 0 ? look(s) : BQ_OK);
+    if (code) return code;
+    return bq_comm_agree(comm, comm->rank == 0 ? BQ_OK : look(s));
+}
+
+static int read_tokens(const char *path, bq_tokens *t) { return path[0] ? bq_tokens_read(path, t) : BQ_OK; }
+
+static int open_inputs(bq_session *s) {
+    const bq_recipe *r = &s->recipe;
+    bool calibrated = false;
+    for (int p = 0; p < r->nphase; p++) calibrated |= bq_phase_calibrated(&r->phase[p]);
+    int code = bq_source_open(&s->src, r->model);
+    if (!code) code = bq_plan_schemes(r, &s->src.arch, s->scheme);
+    if (!code && calibrated && !r->calibration.tokens[0])
+        code = bq_refuse(BQ_USAGE, "calibration.tokens is missing: a phase trains on samples");
+    if (!code) code = read_tokens(r->calibration.tokens, &s->calibration);
+    if (!code && s->calibration.ids)
+        code = bq_source_check_tokens(&s->src, r->calibration.tokens, &s->calibration, r->calibration.offset,
+                                      r->calibration.samples * r->calibration.length);
+    if (!code && !s->args->no_eval) code = read_tokens(r->eval.tokens, &s->eval);
+    if (!code && s->eval.ids) code = bq_perplexity_windows(r->eval.tokens, &s->eval, r->eval.ctx, r->eval.offset, &s->recipe.eval.windows);
+    if (!code && s->eval.ids)
+        code = bq_source_check_tokens(&s->src, r->eval.tokens, &s->eval, r->eval.offset, r->eval.windows * r->eval.ctx);
+    return code;
+}
+
+int bq_session_open(bq_session *s, const bq_args *args, bq_comm *comm) {
+    *s = (bq_session){.args = args, .comm = comm, .started = bq_seconds()};
+    snprintf(s->dir, sizeof s->dir, "%s", args->out);
+    int code = comm->rank == 0 ? bq_recipe_read(args->file[0], args->nset, (char *const *)args->set, &s->recipe) : BQ_OK;
+    if ((code = bq_comm_agree(comm, code))) return code;
+    bq_comm_bcast(comm, &s->recipe, sizeof s->recipe);
+    if ((code = on_root_first(comm, open_inputs, s))) return code;
+    bq_plan_make(&s->plan, &s->recipe, &s->src.arch, s->scheme, args->memory, args->scratch, s->eval.ids != NULL);
+    if ((code = bq_comm_agree(comm, bq_plan_check(&s->plan)))) return code;
+    return bq_comm_agree(comm, bq_dev_open(&s->dev, args->device, args->threads, s->plan.arena));
+}
+
+void bq_session_close(bq_session *s) {
+    bq_state_close(s->state);
+    bq_dev_close(&s->dev);
+    bq_tokens_close(&s->calibration);
+    bq_tokens_close(&s->eval);
+    bq_source_close(&s->src);
+    bq_log_close();
+    *s = (bq_session){0};
+}
+
+static void add_part(bq_session *s, const char *name, uint64_t hash) {
+    BQ_CHECK(s->parts < BQ_PARTS, "more than %d parts in a fingerprint", BQ_PARTS);
+    bq_part *p = &s->part[s->parts++];
+    snprintf(p->name, sizeof p->name, "%s", name);
+    p->hash = hash;
+}
+
+/* Everything that changes bytes, by name, and the two sums of it: of the FP stream, and of the whole run. */
+static int fingerprint(bq_session *s) {
+    char cache[BQ_PATH_MAX + 32], class[160];
+    snprintf(cache, sizeof cache, "%s/ckpt/model.hash.json", s->dir);
+    int code = bq_source_fingerprint(&s->src, cache, &s->model_hash);
+    if (code) return code;
+    snprintf(class, sizeof class, "%d %s", BQ_NUMERICS, s->dev.name);
+    s->parts = bq_recipe_parts(&s->recipe, s->part);
+    add_part(s, "model", s->model_hash);
+    add_part(s, "numerics", bq_hash_text(class));
+    if (s->calibration.ids) add_part(s, "tokens", s->calibration.hash);
+    bq_hash *all = bq_hash_open();
+    for (int i = 0; i < s->parts; i++) {
+        bq_hash_add(all, s->part[i].name, strlen(s->part[i].name) + 1);
+        bq_hash_add(all, &s->part[i].hash, sizeof s->part[i].hash);
+    }
+    s->fingerprint = bq_hash_close(all);
+    const uint64_t acts[] = {s->model_hash, s->calibration.hash, (uint64_t)s->recipe.calibration.offset};
+    s->acts_hash = bq_hash_bytes(acts, sizeof acts);
+    return BQ_OK;
+}
+
+static void part_arrays(const bq_session *s, const char **names, uint64_t *hashes) {
+    for (int i = 0; i < s->parts; i++) names[i] = s->part[i].name, hashes[i] = s->part[i].hash;
+}
+
+static int make_dirs(bq_session *s) {
+    static const char *const sub[] = {"", "/ckpt", "/acts"};
+    for (int i = 0; i < 3; i++) {
+        char path[BQ_PATH_MAX + 16];
+        snprintf(path, sizeof path, "%s%s", s->dir, sub[i]);
+        int error = bq_dir_make(path);
+        if (error) return bq_refuse(BQ_USAGE, "run directory %s cannot be made: %s", path, strerror(error));
+    }
+    char log[BQ_PATH_MAX + 16];
+    snprintf(log, sizeof log, "%s/run.log", s->dir);
+    int error = s->comm->rank == 0 ? bq_log_open(log) : 0;
+    if (error) return bq_refuse(BQ_USAGE, "run directory %s cannot be written: %s", s->dir, strerror(error));
+    return BQ_OK;
+}
+
+static void write_recipe(const bq_session *s) {
+    char *text = NULL, path[BQ_PATH_MAX + 16];
+    size_t bytes = 0;
+    FILE *f = open_memstream(&text, &bytes);
+    BQ_CHECK(f, "no memory for the resolved recipe");
+    bq_recipe_write(&s->recipe, f);
+    fclose(f);
+    snprintf(path, sizeof path, "%s/recipe.json", s->dir);
+    int error = bq_file_write_atomic(path, text, bytes);
+    BQ_CHECK(error == 0, "write of '%s' failed: %s", path, strerror(error));
+    free(text);
+}
+
+static int enter(bq_session *s) {
+    const char *names[BQ_PARTS];
+    uint64_t hashes[BQ_PARTS];
+    char changed[256];
+    int code = make_dirs(s);
+    if (!code) code = fingerprint(s);
+    if (code) return code;
+    part_arrays(s, names, hashes);
+    if (bq_state_compare(s->dir, names, hashes, s->parts, changed, sizeof changed) > 0)
+        return bq_refuse(BQ_USAGE, "%s holds a run that differs in: %s; give another --out, or remove that directory", s->dir, changed);
+    s->state = bq_state_load(s->dir, s->fingerprint, 1, s->recipe.nphase, s->src.arch.model.blocks);
+    return BQ_OK;
+}
+
+int bq_session_enter(bq_session *s) {
+    int code = on_root_first(s->comm, enter, s);
+    if (code) return code;
+    int64_t done = bq_state_count(s->state), all = (int64_t)s->recipe.nphase * s->src.arch.model.blocks;
+    if (s->comm->rank == 0 && s->args->command == BQ_COMMAND_RUN) {
+        const char *names[BQ_PARTS];
+        uint64_t hashes[BQ_PARTS];
+        part_arrays(s, names, hashes);
+        write_recipe(s);
+        bq_state_save(s->state, names, hashes, s->parts, 0, "1x1");
+    }
+    if (done) bq_log(BQ_INFO, "%s: %ld of %ld blocks are done, going on from there", s->dir, (long)done, (long)all);
+    return BQ_OK;
+}
+
+void bq_session_checkpoint(const bq_session *s, int block, char *path, size_t n) {
+    bq_ckpt_path(path, n, s->dir, 0, s->recipe.nphase - 1, block);
+}

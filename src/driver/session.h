@@ -1,0 +1,64 @@
+/* session.h - one run on one rank: everything it has open, set up in the order in which things can be refused. */
+#ifndef BQ_SESSION_H
+#define BQ_SESSION_H
+
+#include "driver/commands.h"
+#include "driver/perplexity.h"
+#include "block/adascale.h"
+#include "driver/plan.h"
+#include "io/state.h"
+
+/* Bumped whenever a change of code changes result bytes: part of every fingerprint. */
+#define BQ_NUMERICS 1
+
+typedef struct {
+    const bq_args *args;
+    bq_comm *comm;
+    bq_recipe recipe;
+    char dir[BQ_PATH_MAX]; /* the run directory */
+    bq_source src;
+    bq_tokens calibration, eval; /* ids NULL where the recipe has none */
+    bq_scheme scheme[BQ_ARCH_LINEARS];
+    bq_plan plan;
+    bq_dev dev;
+    int parts;
+    bq_part part[BQ_PARTS];
+    uint64_t model_hash, acts_hash, fingerprint;
+    bq_state *state;
+    double started; /* bq_seconds at open */
+} bq_session;
+
+/* Read and check everything that a user gave: recipe, model, tokens, and whether it fits.  BQ_OK, or the exit code after
+ * one message.  Opens the device too.  Nothing is written.  Collective over world; close takes any state. */
+int bq_session_open(bq_session *s, const bq_args *args, bq_comm *comm);
+
+/* Make the run directory and its log, write the resolved recipe, compare fingerprints with what a run before left there.
+ * BQ_OK, BQ_USAGE (unwritable, or made by another recipe: the message lists what changed), BQ_DATA (NaN weights). */
+int bq_session_enter(bq_session *s);
+
+void bq_session_close(bq_session *s);
+
+/* The last phase's checkpoint of a block: what export and evaluation use. */
+void bq_session_checkpoint(const bq_session *s, int block, char *path, size_t n);
+
+/* outputs.c: write the outputs of the recipe that are not there yet.  BQ_OK, or BQ_DATA after one message. */
+int bq_session_export(bq_session *s);
+/* One more form of a finished run, in a directory of the caller's choice. */
+int bq_session_export_to(const bq_session *s, bq_format format, const char *dir);
+
+/* result.c: evaluate FP, round to nearest and the result; print the result line.  Collective. */
+void bq_session_evaluate(bq_session *s);
+
+/* outputs.c: a checkpointed block's codes and scales into q (pushed).  False when the file is not there and whole. */
+bool bq_session_restore(const bq_session *s, bq_dev *dev, const char *path, bq_quantized *q);
+
+/* What a test may watch: the trained values of linear i of the block, before they are folded. */
+typedef struct {
+    void *ctx;
+    void (*trained)(void *ctx, int block, int linear, const bq_adascale *values);
+} bq_phase_hooks;
+
+/* phase.c: one phase over all blocks; BQ_OK or BQ_STOPPED. */
+int bq_session_phase(bq_session *s, int phase, const bq_phase_hooks *hooks);
+
+#endif

@@ -1,0 +1,174 @@
+#include "driver/source.h"
+
+#include "base/die.h"
+#include "base/hash.h"
+#include "io/config.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* One expected tensor: where its rows go, or just its shape when there is no place (checking). */
+typedef struct {
+    char name[160];
+    int64_t rows, cols; /* rows 0: one-dimensional of cols */
+    bq_mat to;
+} expected;
+
+enum { MAX_EXPECTED = 2 * BQ_ARCH_LINEARS + 2 };
+
+static int expect_block(const bq_arch *arch, int b, const bq_block *blk, expected *out) {
+    int n = 0;
+    for (int i = 0; i < arch->linears; i++) {
+        const bq_linear *l = &arch->linear[i];
+        expected *e = &out[n++];
+        *e = (expected){.rows = l->rows, .cols = l->cols};
+        bq_arch_tensor(e->name, sizeof e->name, b, l->module, "weight");
+        if (blk) e->to = bq_linear_view(arch, i, blk->w);
+        if (!l->bias) continue;
+        e = &out[n++];
+        *e = (expected){.cols = l->rows};
+        bq_arch_tensor(e->name, sizeof e->name, b, l->module, "bias");
+        if (blk) e->to = bq_mat_cols(blk->bias[l->mat], l->row, l->rows);
+    }
+    for (int i = 0; i < 2; i++) {
+        expected *e = &out[n++];
+        *e = (expected){.cols = arch->model.hidden};
+        bq_arch_tensor(e->name, sizeof e->name, b, arch->norm[i], "weight");
+        if (blk) e->to = blk->norm[i];
+    }
+    return n;
+}
+
+static int check(const bq_source *src, const expected *e) {
+    const bq_tensor *t = bq_weights_find(src->weights, e->name);
+    if (!t) return bq_refuse(BQ_DATA, "%s: tensor '%s' is missing: the files do not fit config.json", src->dir, e->name);
+    if (strcmp(t->dtype, "F32") && strcmp(t->dtype, "F16") && strcmp(t->dtype, "BF16"))
+        return bq_refuse(BQ_DATA, "%s: tensor '%s' has type %s: F32, F16 or BF16 is needed", src->dir, e->name, t->dtype);
+    bool fits = e->rows ? t->dims == 2 && t->shape[0] == e->rows && t->shape[1] == e->cols
+                        : t->dims == 1 && t->shape[0] == e->cols;
+    char want[64];
+    if (e->rows) snprintf(want, sizeof want, "%ld x %ld", (long)e->rows, (long)e->cols);
+    else snprintf(want, sizeof want, "%ld", (long)e->cols);
+    if (!fits) return bq_refuse(BQ_DATA, "%s: tensor '%s' has another shape than config.json says (%s)", src->dir, e->name, want);
+    return BQ_OK;
+}
+
+static int check_all(const bq_source *src) {
+    const bq_model *m = &src->arch.model;
+    expected whole[3] = {{.rows = m->vocab, .cols = m->hidden}, {.cols = m->hidden}, {.rows = m->vocab, .cols = m->hidden}};
+    const char *const name[3] = {bq_tensor_embed, bq_tensor_norm, bq_tensor_head};
+    for (int i = 0; i < (m->tied ? 2 : 3); i++) {
+        snprintf(whole[i].name, sizeof whole[i].name, "%s", name[i]);
+        int code = check(src, &whole[i]);
+        if (code) return code;
+    }
+    for (int b = 0; b < m->blocks; b++) {
+        expected e[MAX_EXPECTED];
+        int n = expect_block(&src->arch, b, NULL, e);
+        for (int i = 0; i < n; i++) {
+            int code = check(src, &e[i]);
+            if (code) return code;
+        }
+    }
+    return BQ_OK;
+}
+
+int bq_source_open(bq_source *src, const char *dir) {
+    bq_model model;
+    *src = (bq_source){0};
+    if (strlen(dir) >= sizeof src->dir) return bq_refuse(BQ_DATA, "model path of %zu bytes is too long", strlen(dir));
+    strcpy(src->dir, dir);
+    int code = bq_config_read(dir, &model);
+    if (code) return code;
+    bq_arch_of(&model, &src->arch);
+    code = bq_weights_open(&src->weights, dir);
+    if (!code) code = check_all(src);
+    if (code) bq_source_close(src);
+    return code;
+}
+
+void bq_source_close(bq_source *src) {
+    bq_weights_close(src->weights);
+    *src = (bq_source){0};
+}
+
+int bq_source_fingerprint(const bq_source *src, const char *cache, uint64_t *hash) {
+    uint64_t weights;
+    int code = bq_weights_fingerprint(src->weights, cache, &weights);
+    if (code) return code;
+    const bq_model *m = &src->arch.model;
+    bq_hash *h = bq_hash_open();
+    bq_hash_add(h, &weights, sizeof weights);
+    /* field by field: a struct's padding has no defined value */
+    const int64_t numbers[] = {(int64_t)m->family, m->hidden,   m->inter,    m->vocab, m->blocks,
+                               m->heads,           m->kv_heads, m->head_dim, m->window, m->tied,
+                               m->attention_bias,  m->mlp_bias, (int64_t)m->rope.kind, m->rope.dim};
+    const double reals[] = {m->eps, m->rope.theta, m->rope.factor, m->rope.low, m->rope.high, m->rope.original,
+                            m->rope.attention};
+    bq_hash_add(h, numbers, sizeof numbers);
+    bq_hash_add(h, reals, sizeof reals);
+    if (m->rope.kind == BQ_ROPE_LONG) {
+        bq_hash_add(h, m->rope.short_factor, (size_t)m->rope.dim / 2 * sizeof(double));
+        bq_hash_add(h, m->rope.long_factor, (size_t)m->rope.dim / 2 * sizeof(double));
+    }
+    *hash = bq_hash_close(h);
+    return BQ_OK;
+}
+
+/* A tensor into device memory, in row pieces through a bounded host buffer. */
+static void load(const bq_source *src, bq_dev *dev, const char *name, bq_mat to) {
+    const bq_tensor *t = bq_weights_find(src->weights, name);
+    int64_t step = ((int64_t)1 << 22) / to.cols + 1;
+    float *buffer = malloc((size_t)((step < to.rows ? step : to.rows) * to.cols) * sizeof *buffer);
+    BQ_CHECK(buffer, "no memory to read tensor '%s'", name);
+    for (int64_t r = 0; r < to.rows; r += step) {
+        int64_t rows = to.rows - r < step ? to.rows - r : step;
+        bq_mat piece = bq_mat_host(buffer, rows, to.cols, BQ_F32);
+        bq_weights_read(src->weights, t, r, rows, piece);
+        dev->op->put(dev, piece, bq_mat_rows(to, r, rows));
+        dev->op->wait(dev);
+    }
+    free(buffer);
+}
+
+void bq_source_block(const bq_source *src, bq_dev *dev, int b, bq_block *blk) {
+    expected e[MAX_EXPECTED];
+    int n = expect_block(&src->arch, b, blk, e);
+    blk->index = b;
+    for (int i = 0; i < n; i++) load(src, dev, e[i].name, e[i].to);
+}
+
+void bq_source_embed(const bq_source *src, const int32_t *ids, bq_mat out) {
+    const bq_tensor *t = bq_weights_find(src->weights, bq_tensor_embed);
+    for (int64_t r = 0; r < out.rows; r++) bq_weights_read(src->weights, t, ids[r], 1, bq_mat_rows(out, r, 1));
+}
+
+void bq_source_head(const bq_source *src, bq_dev *dev, bq_mat norm, bq_mat head) {
+    load(src, dev, bq_tensor_norm, norm);
+    load(src, dev, src->arch.model.tied ? bq_tensor_embed : bq_tensor_head, head);
+}
+
+void bq_source_rope(const bq_source *src, bq_angles angles, bq_dev *dev, bq_work *work) {
+    size_t n = (size_t)(work->cos.rows * work->cos.cols);
+    float *table = malloc(2 * n * sizeof *table + 1);
+    BQ_CHECK(table, "no memory for a rotary table of %zu values", n);
+    bq_mat c = bq_mat_host(table, work->cos.rows, work->cos.cols, BQ_F32);
+    bq_mat s = bq_mat_host(table + n, work->cos.rows, work->cos.cols, BQ_F32);
+    bq_rope_table(&src->arch.model.rope, angles, work->cos.rows, c, s);
+    dev->op->put(dev, c, work->cos);
+    dev->op->put(dev, s, work->sin);
+    dev->op->wait(dev);
+    free(table);
+}
+
+int bq_source_check_tokens(const bq_source *src, const char *path, const bq_tokens *t, int64_t offset, int64_t need) {
+    if (need > t->count || offset > t->count - need)
+        return bq_refuse(BQ_DATA, "%s has %ld tokens, but %ld from number %ld on are needed: take fewer or shorter samples",
+                         path, (long)t->count, (long)need, (long)offset);
+    for (int64_t i = offset; i < offset + need; i++)
+        if (t->ids[i] < 0 || t->ids[i] >= src->arch.model.vocab)
+            return bq_refuse(BQ_DATA, "%s: token %ld is %ld, the model's vocabulary has %ld: another tokenizer made it",
+                             path, (long)i, (long)t->ids[i], (long)src->arch.model.vocab);
+    return BQ_OK;
+}

@@ -1,0 +1,75 @@
+#include "kernels/cpu/cpu.h"
+
+#include "base/die.h"
+#include "kernels/cpu/vec.h"
+
+#include <omp.h>
+#include <stdio.h>
+#include <string.h>
+
+static int cpu_open(bq_dev *dev, int threads, size_t mem) {
+    if (threads > 0) omp_set_num_threads(threads);
+    bq_arena_open(&dev->mem, mem);
+    snprintf(dev->name, sizeof dev->name, "cpu %s %s", bq_vec()->isa, bq_blas_name());
+    return BQ_OK;
+}
+
+static void cpu_close(bq_dev *dev) { (void)dev; }
+static void cpu_wait(bq_dev *dev) { (void)dev; }
+
+static void cpu_copy(bq_dev *dev, bq_mat from, bq_mat to) {
+    (void)dev;
+    BQ_CHECK(from.rows == to.rows && from.cols == to.cols && from.type == to.type, "copy of %ld x %ld to %ld x %ld",
+             (long)from.rows, (long)from.cols, (long)to.rows, (long)to.cols);
+    size_t row = (size_t)from.cols * bq_type_size(from.type);
+#pragma omp parallel for schedule(static) if (from.rows * from.cols > 1 << 15)
+    for (int64_t r = 0; r < from.rows; r++) memcpy(bq_mat_at(to, r, 0), bq_mat_at(from, r, 0), row);
+}
+
+static void cpu_zero(bq_dev *dev, bq_mat m) {
+    (void)dev;
+    size_t row = (size_t)m.cols * bq_type_size(m.type);
+    for (int64_t r = 0; r < m.rows; r++) memset(bq_mat_at(m, r, 0), 0, row);
+}
+
+static void cpu_scale(bq_dev *dev, bq_mat x, float factor, bq_mat y) {
+    (void)dev;
+    BQ_CHECK(x.rows == y.rows && x.cols == y.cols, "scale of %ld x %ld to %ld x %ld", (long)x.rows, (long)x.cols,
+             (long)y.rows, (long)y.cols);
+    for (int64_t r = 0; r < x.rows; r++) {
+        const float *in = bq_mat_at(x, r, 0);
+        float *out = bq_mat_at(y, r, 0);
+        for (int64_t i = 0; i < x.cols; i++) out[i] = in[i] * factor;
+    }
+}
+
+const bq_ops bq_ops_cpu = {
+    .name = "cpu",
+    .open = cpu_open,
+    .close = cpu_close,
+    .wait = cpu_wait,
+    .put = cpu_copy,
+    .get = cpu_copy,
+    .copy = cpu_copy,
+    .zero = cpu_zero,
+    .gemm = bq_cpu_gemm,
+    .scale = cpu_scale,
+    .add = bq_cpu_add,
+    .bias = bq_cpu_bias,
+    .embed = bq_cpu_embed,
+    .rmsnorm = bq_cpu_rmsnorm,
+    .rmsnorm_bwd = bq_cpu_rmsnorm_bwd,
+    .rope = bq_cpu_rope,
+    .attention = bq_cpu_attention,
+    .attention_bwd = bq_cpu_attention_bwd,
+    .glu = bq_cpu_glu,
+    .glu_bwd = bq_cpu_glu_bwd,
+    .mse = bq_cpu_mse,
+    .mix = bq_cpu_mix,
+    .xent = bq_cpu_xent,
+    .range = bq_cpu_range,
+    .quantize = bq_cpu_quantize,
+    .dequantize = bq_cpu_dequantize,
+    .adascale_weights = bq_cpu_adascale_weights,
+    .adascale_step = bq_cpu_adascale_step,
+};

@@ -57,6 +57,22 @@ static void golden_case_b(void **state) {
     finish(&q);
 }
 
+/* Numbers for which multiplying by the reciprocal of the scale gives 7, 3, -8. */
+static void golden_case_c(void **state) {
+    (void)state;
+    static const float scale[] = {0.0299999993f, 0.109999999f, 0.300000012f}, code[] = {6, 4, -7};
+    problem q = start(3, 1, 0, grid_of(4, BQ_F32), 0);
+    put(q.p.w, (float[]){0.194999993f, 0.38499999f, -2.25f}), put(q.g, (float[]){1, 1, 1});
+    for (int r = 0; r < 3; r++) *ptr(q.p.hi, r, 0) = 7 * scale[r], *ptr(q.p.lo, r, 0) = -8 * scale[r];
+    forward(&q), gradient(&q);
+    for (int r = 0; r < 3; r++) {
+        float ratio = *ptr(q.p.w, r, 0) / scale[r];
+        assert_true(*ptr(q.scale, r, 0) == scale[r] && *ptr(q.what, r, 0) == code[r] * scale[r]);
+        expect_near(at(q.grad, r, 2), (double)((code[r] - ratio) * *ptr(q.p.hi, r, 0) / 15), 0.1, 1e-6);
+    }
+    finish(&q);
+}
+
 /* One element of s2 pushed by given gradients through the cosine schedule. */
 static void golden_adam_with_cosine(void **state) {
     (void)state;
@@ -88,6 +104,8 @@ static void check_row(problem *q, int64_t r) {
     expect_near(scale, (high - low) / steps, scale, place * 1.001);
     for (int64_t c = 0; c < q->p.w.cols; c++) {
         double fold = at(q->fold, r, c), g = at(q->g, r, c);
+        assert_true((float)fold ==
+                    *ptr(q->p.w, r, c) / bq_exp(*ptr(q->p.s2, r, c)) / bq_exp(*ptr(q->p.s3, r, 0)));
         double k = rint((double)((float)fold / (float)scale)), code = fmin(fmax(k, qmin), qmax);
         bool inside = k == code;
         expect_near(fold, at(q->p.w, r, c) / exp(at(q->p.s2, r, c)) / exp(at(q->p.s3, r, 0)), fold, 1e-6);
@@ -118,6 +136,12 @@ static void oracle_on_odd_shapes(void **state) {
                 for (int64_t r = 0; r < few_rows[i]; r++) check_row(&q, r);
                 finish(&q);
             }
+    for (int64_t rows = 0; rows < 3; rows += 2) { /* nothing to do, or rows of nothing */
+        problem q = start(rows, rows ? 0 : 33, 1, grid_of(4, BQ_F32), 0.2f);
+        forward(&q), gradient(&q);
+        dev.op->adascale_step(&dev, &q.p, q.s, q.g, (bq_adam){.step = 1}, none);
+        finish(&q);
+    }
 }
 
 /* Untouched parameters: the forward is quantize and dequantize with (hi - lo) / (qmax - qmin).  And always:
@@ -344,6 +368,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(golden_case_a),
         cmocka_unit_test(golden_case_b),
+        cmocka_unit_test(golden_case_c),
         cmocka_unit_test(golden_adam_with_cosine),
         cmocka_unit_test(oracle_on_odd_shapes),
         cmocka_unit_test(forward_is_quantize_dequantize),

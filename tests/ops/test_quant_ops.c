@@ -74,6 +74,8 @@ static void oracle_on_odd_shapes(void **state) {
                 for (int t = 0; t < 3; t++)
                     check_shape(few_rows[i], odd_sizes[j], grid_of(bit_widths[b], scale_types[t]),
                                 (i + j) % 4);
+    check_shape(0, 33, grid_of(4, BQ_F32), 0);
+    check_shape(3, 0, grid_of(4, BQ_F32), 1);
 }
 
 /* The scale of one row that holds the two numbers. */
@@ -218,16 +220,16 @@ static void mix_draws_by_element(void **state) {
     assert_int_equal(taken, 129 * 1023);
 }
 
-/* p * 2^32 equal to an element's number leaves that element with fp; one more gives it qt. */
+/* p * 2^32 equal to an element's number leaves that element with fp; any more gives it qt. */
 static void mix_compares_strictly(void **state) {
     (void)state;
     float fp[7] = {0}, qt[7] = {1, 1, 1, 1, 1, 1, 1}, out[7];
     for (int i = 0; i < 7; i++) {
-        for (int more = 0; more < 2; more++) {
-            double p = ((double)word_at(place, i) + more) * 0x1p-32;
+        for (double more = 0; more <= 1; more += 0.5) {
+            double p = (word_at(place, i) + more) * 0x1p-32;
             dev.op->mix(&dev, bq_mat_host(fp, 1, 7, BQ_F32), bq_mat_host(qt, 1, 7, BQ_F32), p, place,
                         bq_mat_host(out, 1, 7, BQ_F32));
-            assert_true(out[i] == (float)more);
+            assert_true(out[i] == (more > 0 ? 1 : 0));
         }
     }
 }

@@ -90,8 +90,7 @@ void BQ_V(quantize)(const float *w, int64_t n, bq_grid grid, int8_t *code) {
 #pragma omp simd
     for (int64_t j = 0; j < n; j++) {
         float r = w[j] / grid.scale;
-        r = r > grid.qmin ? r
-                          : grid.qmin; /* this way round a NaN becomes qmin, and the conversion is defined */
+        r = r > grid.qmin ? r : grid.qmin; /* this way round a NaN is qmin, and converting it is defined */
         r = r < grid.qmax ? r : grid.qmax;
         code[j] = (int8_t)(int32_t)nearest(r);
     }

@@ -7,7 +7,8 @@
 
 #include "driver/recipe.h"
 
-#define BQ_SETS 64
+#define BQ_SETS    64
+#define BQ_VERSION "0.1.0" /* as in CMakeLists.txt */
 
 typedef enum {
     BQ_COMMAND_NONE, /* help or version was printed: nothing to do */
@@ -28,15 +29,15 @@ typedef struct {
     /* run, plan */
     int nset;
     char *set[BQ_SETS]; /* "key=value", for bq_recipe_read */
-    const char *scratch;
     bool no_eval;
     int stop_after; /* --stop-after-blocks: end with BQ_STOPPED after so many blocks; 0: never */
     /* run (the run directory, "<recipe name>.run" if not given), export, tokens */
     char out[BQ_PATH_MAX];
-    /* run, plan, eval, export */
+    /* run, plan, eval */
     int threads;        /* 0: the environment's */
     const char *device; /* "cpu" or "auto" */
     size_t memory;      /* bytes this process may use; 0: what the system gives */
+    const char *scratch;
     /* eval, export */
     const char *model, *run, *tokens; /* eval: exactly one of model and run */
     int64_t ctx, windows, offset;     /* windows 0: all */

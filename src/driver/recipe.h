@@ -6,7 +6,8 @@
 #ifndef BQ_RECIPE_H
 #define BQ_RECIPE_H
 
-#include "kernels/ops.h"
+#include "block/adascale.h"
+#include "block/rope.h"
 
 #include <stdio.h>
 
@@ -17,10 +18,7 @@
 #define BQ_LINEARS  9  /* names a recipe may give bits to: q_proj ... gate_up_proj */
 #define BQ_PARTS    16 /* capacity for bq_recipe_parts */
 
-typedef enum { BQ_INPUTS_FP, BQ_INPUTS_QT, BQ_INPUTS_MIX } bq_inputs;
 typedef enum { BQ_PASS_RTN, BQ_PASS_ADASCALE } bq_pass_kind;
-typedef enum { BQ_LOSS_SUM_SEQ, BQ_LOSS_MEAN } bq_loss;
-typedef enum { BQ_ANGLES_HF, BQ_ANGLES_EXACT } bq_angles;
 typedef enum { BQ_OUT_SAFETENSORS, BQ_OUT_COMPRESSED } bq_format;
 
 typedef struct {

@@ -1,0 +1,191 @@
+#include "driver/keys.h"
+
+#include <stddef.h>
+
+#define AT(type, field) .at = offsetof(type, field)
+
+static const bq_choice inputs[] = {{"fp", BQ_INPUTS_FP}, {"qt", BQ_INPUTS_QT}, {"mix", BQ_INPUTS_MIX}, {0}};
+static const bq_choice passes[] = {{"rtn", BQ_PASS_RTN}, {"adascale", BQ_PASS_ADASCALE}, {0}};
+static const bq_choice losses[] = {{"sum_seq", BQ_LOSS_SUM_SEQ}, {"mean", BQ_LOSS_MEAN}, {0}};
+static const bq_choice angles[] = {{"hf", BQ_ANGLES_HF}, {"exact", BQ_ANGLES_EXACT}, {0}};
+static const bq_choice scales[] = {{"f32", BQ_F32}, {"bf16", BQ_BF16}, {"f16", BQ_F16}, {0}};
+static const bq_choice formats[] = {
+    {"safetensors", BQ_OUT_SAFETENSORS}, {"compressed-tensors", BQ_OUT_COMPRESSED}, {0}};
+
+const char *const bq_linear_names[BQ_LINEARS] = {
+    "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "qkv_proj", "gate_up_proj"};
+
+static const bq_key calibration_keys[] = {
+    {"tokens", BQ_KEY_PATH, AT(bq_recipe, calibration.tokens), .value = "", .quiet = true,
+     .help = "Tokens file. Needed unless every pass is `rtn`."},
+    {"samples", BQ_KEY_I64, AT(bq_recipe, calibration.samples), .value = "128", .min = 1, .max = 1 << 24,
+     .help = "How many samples."},
+    {"length", BQ_KEY_I64, AT(bq_recipe, calibration.length), .value = "2048", .min = 1, .max = 1 << 20,
+     .help = "Tokens of a sample."},
+    {"offset", BQ_KEY_I64, AT(bq_recipe, calibration.offset), .value = "0", .max = 1e15,
+     .help = "First token. Samples follow each other without gaps."},
+    {0}};
+static const bq_scope calibration = {"calibration", "The text that the passes see.", calibration_keys, 0};
+
+static const bq_key scheme_keys[] = {
+    {"bits", BQ_KEY_INT, AT(bq_scheme, bits), .value = "4", .min = 2, .max = 8,
+     .help = "Bits of a code. The grid is symmetric: 4 bits are -8 ... 7."},
+    {"group", BQ_KEY_GROUP, AT(bq_scheme, group), .value = "-1", .max = 1 << 20,
+     .help = "Columns that share a scale; -1: a whole row (per channel)."},
+    {"scale", BQ_KEY_CHOICE, AT(bq_scheme, scale), .value = "f32", .choice = scales,
+     .help = "Type that scales are rounded to before codes are made."},
+    {0}};
+static const bq_scope decoder = {"bits.decoder, bits.linears.NAME", "How a matrix becomes integers.",
+                                 scheme_keys, sizeof(bq_scheme)};
+
+#define LINEAR(i, text, blurb)                                                                               \
+    {text, BQ_KEY_OBJECT, AT(bq_recipe, bits.linear[i]), .value = "{}", .scope = &decoder,                   \
+     .like = offsetof(bq_recipe, bits.decoder), .help = blurb}
+static const bq_key linears_keys[] = {LINEAR(0, "q_proj", "Query."),
+                                      LINEAR(1, "k_proj", "Key."),
+                                      LINEAR(2, "v_proj", "Value."),
+                                      LINEAR(3, "o_proj", "Output of attention."),
+                                      LINEAR(4, "gate_proj", "Gate of the MLP."),
+                                      LINEAR(5, "up_proj", "Up projection."),
+                                      LINEAR(6, "down_proj", "Down projection."),
+                                      LINEAR(7, "qkv_proj", "Query, key and value in one matrix (Phi-3)."),
+                                      LINEAR(8, "gate_up_proj", "Gate and up in one matrix (Phi-3)."),
+                                      {0}};
+static const bq_scope linears = {
+    "bits.linears",
+    "Matrices that differ from `bits.decoder`; keys left out are as there. The model must have the name.",
+    linears_keys, 0};
+
+static const bq_key bits_keys[] = {
+    {"decoder", BQ_KEY_OBJECT, AT(bq_recipe, bits.decoder), .value = "{}", .scope = &decoder,
+     .help = "Every linear of every decoder block."},
+    {"linears", BQ_KEY_OBJECT, .value = "{}", .scope = &linears, .help = "Exceptions by name."},
+    {0}};
+static const bq_scope bits = {"bits", "Embedding, norms and lm_head keep the type they have.", bits_keys, 0};
+
+#define PASS_KEY                                                                                             \
+    {"pass", BQ_KEY_CHOICE, AT(bq_pass, kind), .choice = passes,                                             \
+     .help = "Which pass; it decides which other keys there are."}
+static const bq_key rtn_keys[] = {PASS_KEY, {0}};
+static const bq_key adascale_keys[] = {
+    PASS_KEY,
+    {"iterations", BQ_KEY_I64, AT(bq_pass, iterations), .value = "1500", .min = 1, .max = 1e7,
+     .help = "Optimizer steps of a block; the learning rates fall to 0 over them (cosine)."},
+    {"batch", BQ_KEY_I64, AT(bq_pass, batch), .value = "1", .min = 1, .max = 1 << 24,
+     .help = "Samples of a step, a divisor of `calibration.samples`. Ranks beyond `batch` hardly help."},
+    {"lr_clip", BQ_KEY_REAL, AT(bq_pass, lr_clip), .value = "1e-3", .max = 1,
+     .help = "Learning rate of the grid's ends (beta, gamma)."},
+    {"lr_weight", BQ_KEY_REAL, AT(bq_pass, lr_weight), .value = "5e-4", .max = 1,
+     .help = "Learning rate of the weights' factors (s2, s3)."},
+    {"loss", BQ_KEY_CHOICE, AT(bq_pass, loss), .value = "sum_seq", .choice = losses,
+     .help = "Squared error, summed over the sequence (AIMET since 2.34) or averaged over it (before)."},
+    {"early_stop", BQ_KEY_BOOL, AT(bq_pass, early_stop), .value = "false",
+     .help = "End a block when its loss no longer falls."},
+    {"check_interval", BQ_KEY_I64, AT(bq_pass, check_interval), .value = "200", .min = 1, .max = 1e7,
+     .help = "`early_stop` looks every so many steps."},
+    {"window", BQ_KEY_I64, AT(bq_pass, window), .value = "500", .min = 1, .max = 1e7,
+     .help = "`early_stop` compares means of so many losses."},
+    {"threshold", BQ_KEY_REAL, AT(bq_pass, threshold), .value = "1e-2", .max = 1,
+     .help = "`early_stop` ends below this relative improvement."},
+    {0}};
+static const bq_scope pass_kinds[] = {
+    {"phases.N.passes.N, pass: rtn", "Round to nearest on the min-max grid. Needs no data.", rtn_keys,
+     sizeof(bq_pass)},
+    {"phases.N.passes.N, pass: adascale",
+     "Trains clipping and a factor for each weight against the block's own output (AIMET's AdaScale).",
+     adascale_keys, sizeof(bq_pass)}};
+
+static const bq_key phase_keys[] = {
+    {"name", BQ_KEY_NAME, AT(bq_phase, name), .value = "", .max = 31, .quiet = true,
+     .help = "For log and tables; the last pass's name if left out."},
+    {"inputs", BQ_KEY_CHOICE, AT(bq_phase, inputs), .value = "mix", .choice = inputs,
+     .help = "What a block is trained on: the original model's stream (`fp`), the quantized one's (`qt`), or "
+             "each element from one of them (`mix`, AIMET's way). Targets are always the original's."},
+    {"mix", BQ_KEY_REAL, AT(bq_phase, mix), .value = "0.5", .max = 1,
+     .help = "Share of elements from the quantized stream, with `inputs` `mix`."},
+    {"passes", BQ_KEY_LIST, AT(bq_phase, pass), .min = 1, .max = BQ_PASSES, .scope = pass_kinds, .scopes = 2,
+     .count = offsetof(bq_phase, npass), .help = "Applied to a block in this order."},
+    {0}};
+static const bq_scope phase = {"phases.N", "One walk over the blocks.", phase_keys, sizeof(bq_phase)};
+
+static const bq_key output_keys[] = {
+    {"format", BQ_KEY_CHOICE, AT(bq_output, format), .choice = formats,
+     .help = "`safetensors`: quantized values as ordinary float weights. `compressed-tensors`: packed codes "
+             "and scales, as vLLM and transformers read them."},
+    {"dir", BQ_KEY_NAME, AT(bq_output, dir), .value = "", .max = 63,
+     .help = "Folder made in the run directory; the format's name if left out."},
+    {0}};
+static const bq_scope output = {"outputs.N", "A model directory to write at the end.", output_keys,
+                                sizeof(bq_output)};
+
+static const bq_key eval_keys[] = {
+    {"tokens", BQ_KEY_PATH, AT(bq_recipe, eval.tokens), .value = "",
+     .help = "Tokens file; left out: no evaluation."},
+    {"ctx", BQ_KEY_I64, AT(bq_recipe, eval.ctx), .value = "2048", .min = 2, .max = 1 << 20,
+     .help = "Tokens of a window."},
+    {"windows", BQ_KEY_I64, AT(bq_recipe, eval.windows), .value = "0", .max = 1e9,
+     .help = "How many windows; 0: all."},
+    {"offset", BQ_KEY_I64, AT(bq_recipe, eval.offset), .value = "0", .max = 1e15, .help = "First token."},
+    {0}};
+static const bq_scope eval = {"eval", "Perplexity of the original, of round to nearest and of the result.",
+                              eval_keys, 0};
+
+static const bq_key recipe_keys[] = {
+    {"model", BQ_KEY_PATH, AT(bq_recipe, model), .quiet = true,
+     .help = "Directory with config.json and safetensors, as from the Hugging Face hub."},
+    {"calibration", BQ_KEY_OBJECT, .value = "{}", .scope = &calibration, .help = "Samples of text."},
+    {"seed", BQ_KEY_SEED, AT(bq_recipe, seed), .value = "0", .help = "Of every random number."},
+    {"groups", BQ_KEY_INT, AT(bq_recipe, groups), .value = "8", .min = 1, .max = 1024,
+     .help = "Sums over samples run in so many groups; the most ranks that can share the samples."},
+    {"bits", BQ_KEY_OBJECT, .value = "{}", .scope = &bits, .help = "Width of the codes."},
+    {"rope", BQ_KEY_CHOICE, AT(bq_recipe, rope), .value = "hf", .choice = angles,
+     .help = "Angles of the position embedding in float32 like transformers (`hf`), or in double."},
+    {"transforms", BQ_KEY_EMPTY, .value = "[]",
+     .help = "Exact changes of the model before quantization; none in this version."},
+    {"segments", BQ_KEY_INT, AT(bq_recipe, segments), .value = "1", .min = 1, .max = 1,
+     .help = "Ranges of blocks whose quantized streams are chained; this version has one."},
+    {"sweeps", BQ_KEY_INT, AT(bq_recipe, sweeps), .value = "1", .min = 1, .max = 1,
+     .help = "Repeats of the phases; this version has one."},
+    {"phases", BQ_KEY_LIST, AT(bq_recipe, phase), .min = 1, .max = BQ_PHASES, .scope = &phase,
+     .count = offsetof(bq_recipe, nphase), .help = "What is done, in this order."},
+    {"outputs", BQ_KEY_LIST, AT(bq_recipe, output), .value = "[]", .max = BQ_OUTPUTS, .scope = &output,
+     .count = offsetof(bq_recipe, noutput), .quiet = true,
+     .help = "Models to write; `blockq export` writes more later."},
+    {"eval", BQ_KEY_OBJECT, .value = "{}", .scope = &eval, .quiet = true, .help = "Measuring the result."},
+    {0}};
+const bq_scope bq_recipe_keys = {"The recipe", "Keys of the file.", recipe_keys, sizeof(bq_recipe)};
+
+/* Bounds are small integers or short decimals: the shortest form that reads back. */
+static const char *number(double x, char text[32]) {
+    snprintf(text, 32, x < 1e16 && x == (double)(int64_t)x ? "%.0f" : "%g", x);
+    return text;
+}
+
+void bq_key_allowed(const bq_key *key, char *text, size_t size) {
+    char low[32], high[32];
+    number(key->min, low), number(key->max, high);
+    switch (key->type) {
+    case BQ_KEY_INT:
+    case BQ_KEY_I64:
+        if (key->min == key->max) snprintf(text, size, "%s in this version", low);
+        else snprintf(text, size, "an integer from %s to %s", low, high);
+        return;
+    case BQ_KEY_SEED: snprintf(text, size, "an integer from 0 to 2^63 - 1"); return;
+    case BQ_KEY_GROUP: snprintf(text, size, "-1, or a multiple of 8 up to %s", high); return;
+    case BQ_KEY_REAL: snprintf(text, size, "a number from %s to %s", low, high); return;
+    case BQ_KEY_BOOL: snprintf(text, size, "true or false"); return;
+    case BQ_KEY_PATH: snprintf(text, size, "a path of at most %d bytes", BQ_PATH_MAX - 1); return;
+    case BQ_KEY_NAME:
+        snprintf(text, size, "a name of at most %s letters, digits, '_', '-' or '.', not first a '.'", high);
+        return;
+    case BQ_KEY_OBJECT: snprintf(text, size, "an object"); return;
+    case BQ_KEY_LIST: snprintf(text, size, "a list of %s to %s objects", low, high); return;
+    case BQ_KEY_EMPTY: snprintf(text, size, "an empty list: this version has no transforms"); return;
+    case BQ_KEY_CHOICE: break;
+    }
+    size_t n = 0;
+    for (const bq_choice *c = key->choice; c->name && n < size; c++) {
+        const char *joint = c == key->choice ? "" : c[1].name ? ", " : " or ";
+        n += (size_t)snprintf(text + n, size - n, "%s\"%s\"", joint, c->name);
+    }
+}

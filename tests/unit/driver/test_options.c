@@ -1,0 +1,204 @@
+/* The command line: what each command takes, refuses and explains. */
+#include "unit/driver/captured.h"
+
+#include "base/die.h"
+#include "base/log.h"
+#include "driver/options.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+static bq_args args;
+static captured out, err;
+static char line[2048], *words[256];
+
+/* Parse one line of words parted by single blanks; argv ends with NULL as main's does. */
+static int parse(const char *text) {
+    int n = 0;
+    snprintf(line, sizeof line, "%s", text);
+    for (char *word = strtok(line, " "); word; word = strtok(NULL, " ")) words[n++] = word;
+    words[n] = NULL;
+    return bq_options_parse(n, words, &args);
+}
+
+static void refused(const char *text, const char *why) {
+    capture_begin(&err, stderr);
+    int rc = parse(text);
+    const char *said = capture_end(&err);
+    if (rc != BQ_USAGE || !strstr(said, why)) fail_msg("%s: code %d, '%s' lacks '%s'", text, rc, said, why);
+    assert_non_null(strstr(said, "\nbq: try 'blockq"));
+    assert_ptr_equal(strchr(strchr(said, '\n') + 1, '\n'), said + strlen(said) - 1);
+}
+
+static void run_takes_all(void **state) {
+    (void)state;
+    assert_int_equal(parse("blockq run --set a=1 x/y/demo.json --set=b.0=c --threads 3 --device cpu "
+                           "--memory 12G --scratch /s --no-eval --stop-after-blocks 2 -v"),
+                     BQ_OK);
+    assert_int_equal(args.command, BQ_COMMAND_RUN);
+    assert_int_equal(args.nfile, 1);
+    assert_string_equal(args.file[0], "x/y/demo.json");
+    assert_string_equal(args.out, "demo.run");
+    assert_int_equal(args.nset, 2);
+    assert_string_equal(args.set[0], "a=1");
+    assert_string_equal(args.set[1], "b.0=c");
+    assert_true(args.threads == 3 && args.memory == (size_t)12 << 30 && args.no_eval && args.verbose);
+    assert_true(args.stop_after == 2);
+    assert_string_equal(args.device, "cpu");
+    assert_string_equal(args.scratch, "/s");
+}
+
+static void defaults(void **state) {
+    (void)state;
+    assert_int_equal(parse("blockq run r.json"), BQ_OK);
+    assert_true(!args.nset && !args.threads && !args.memory && !args.scratch);
+    assert_true(!args.no_eval && !args.verbose && !args.stop_after);
+    assert_string_equal(args.device, "auto");
+    assert_int_equal(parse("blockq run -o d r.json"), BQ_OK);
+    assert_string_equal(args.out, "d");
+    assert_int_equal(parse("blockq run ./json"), BQ_OK);
+    assert_string_equal(args.out, "json.run");
+    assert_int_equal(parse("blockq eval --run d --tokens t"), BQ_OK);
+    assert_true(args.ctx == 2048 && !args.windows && !args.offset && !args.rtn && !args.model);
+    assert_int_equal(parse("blockq eval --model d --tokens t --ctx 512 --windows 40 --offset 7 --rtn 4"), 0);
+    assert_true(args.ctx == 512 && args.windows == 40 && args.offset == 7 && args.rtn == 4 && !args.run);
+    assert_int_equal(parse("blockq export --run d --out o"), BQ_OK);
+    assert_int_equal(args.format, BQ_OUT_COMPRESSED);
+    assert_int_equal(parse("blockq export --run d --out o --format safetensors"), BQ_OK);
+    assert_int_equal(args.format, BQ_OUT_SAFETENSORS);
+    assert_int_equal(parse("blockq tokens a --bytes b -o t.h5 -- -c"), BQ_OK);
+    assert_int_equal(args.nfile, 3);
+    assert_string_equal(args.file[2], "-c");
+    assert_int_equal(parse("blockq inspect p"), BQ_OK);
+    assert_int_equal(parse("blockq plan p --memory 1536K"), BQ_OK);
+    assert_true(args.memory == 1536 << 10);
+    assert_int_equal(parse("blockq plan p --memory 3GiB"), BQ_OK);
+    assert_true(args.memory == (size_t)3 << 30);
+}
+
+static void refusals(void **state) {
+    (void)state;
+    refused("blockq", "no command; there are run, plan");
+    refused("blockq frob", "frob: no such command");
+    refused("blockq --frob", "--frob: no such command");
+    refused("blockq help frob", "help frob: no such topic");
+    refused("blockq run", "RECIPE.json is missing");
+    refused("blockq run a b", "one argument too many: b");
+    refused("blockq run a --frob", "--frob: no such option");
+    refused("blockq run a --out", "--out: needs a value");
+    refused("blockq run a --no-eval=1", "--no-eval=1: takes no value");
+    refused("blockq run a -z", "-z: no such option");
+    refused("blockq run a --tokens t", "--tokens: no such option");
+    refused("blockq run a --device gpu", "--device gpu: must be cpu or auto");
+    refused("blockq run a --threads 0", "--threads 0: must be a whole number from 1 to 4096");
+    refused("blockq run a --threads 2x", "--threads 2x: must be");
+    refused("blockq run a --threads 99999999999999999999", "must be a whole number");
+    refused("blockq run a --memory 12X", "--memory 12X: must be bytes");
+    refused("blockq run a --memory -1", "--memory -1: must be bytes");
+    refused("blockq run a --memory 0", "--memory 0: must be bytes");
+    refused("blockq run a --memory 17000000T", "must be bytes");
+    refused("blockq run a --memory 4GiBB", "must be bytes");
+    refused("blockq run a --memory K", "must be bytes");
+    refused("blockq run a --out=", "--out : must be a path");
+    refused("blockq eval --model m", "--tokens is missing");
+    refused("blockq eval --tokens t", "give one of --model and --run");
+    refused("blockq eval --tokens t --model m --run r", "give one of --model and --run");
+    refused("blockq eval --tokens t --model m x", "one argument too many: x");
+    refused("blockq eval --tokens t --model m --rtn 9", "must be a whole number from 2 to 8");
+    refused("blockq eval --tokens t --model m --ctx 1", "--ctx 1: must be");
+    refused("blockq export --run r", "--out is missing");
+    refused("blockq export --out r", "--run is missing");
+    refused("blockq export --out r --run r --format gguf", "must be safetensors or compressed-tensors");
+    refused("blockq tokens a -o t", "--bytes is missing");
+    refused("blockq tokens a --bytes", "--out is missing");
+    refused("blockq tokens --bytes -o t", "TEXT... is missing");
+    char many[1024] = "blockq run a";
+    for (int i = 0; i <= BQ_SETS; i++) strcat(many, " --set a=1");
+    refused(many, "more than 64 --set");
+}
+
+/* Help goes to standard output, ends well, and names every option of the command. */
+static const char *printed(const char *text) {
+    capture_begin(&out, stdout);
+    int rc = parse(text);
+    const char *said = capture_end(&out);
+    assert_int_equal(rc, BQ_OK);
+    assert_int_equal(args.command, BQ_COMMAND_NONE);
+    return said;
+}
+
+static void help(void **state) {
+    (void)state;
+    static const char *const options[BQ_COMMANDS] = {
+        [BQ_COMMAND_RUN] = "--set --out --threads --device --memory --scratch --no-eval --stop-after-blocks "
+                           "--verbose",
+        [BQ_COMMAND_PLAN] = "--set --threads --device --memory --scratch --verbose",
+        [BQ_COMMAND_EVAL] = "--model --run --tokens --ctx --windows --offset --rtn --threads --device "
+                            "--memory --scratch --verbose",
+        [BQ_COMMAND_EXPORT] = "--run --format --out --verbose",
+        [BQ_COMMAND_INSPECT] = "--verbose",
+        [BQ_COMMAND_TOKENS] = "--bytes --out --verbose"};
+    char text[256], list[256], row[64];
+    for (int c = 1; c < BQ_COMMANDS; c++) {
+        const char *name = bq_options_name((bq_command)c);
+        int rows = 0, want = 1; /* --help */
+        snprintf(text, sizeof text, "blockq %s --help", name);
+        const char *said = printed(text);
+        snprintf(list, sizeof list, "%s", options[c]);
+        for (char *o = strtok(list, " "); o; o = strtok(NULL, " "), want++) {
+            snprintf(row, sizeof row, "  %s", o); /* its own line, not the usage */
+            if (!strstr(said, row) && !strstr(said, row + 1)) fail_msg("%s lacks %s", text, o);
+        }
+        for (const char *at = said; (at = strchr(at, '\n')); at++) {
+            rows += !strncmp(at, "\n  -", 4) || !strncmp(at, "\n      --", 9);
+        }
+        assert_int_equal(rows, want);
+        assert_non_null(strstr(said, "Example:\n  blockq "));
+        snprintf(text, sizeof text, "blockq help %s", name);
+        char *kept = strdup(said);
+        assert_string_equal(printed(text), kept);
+        free(kept);
+        snprintf(text, sizeof text, "\n  %s ", name);
+        assert_non_null(strstr(printed("blockq --help"), text));
+    }
+    assert_null(bq_options_name(BQ_COMMAND_NONE));
+    assert_null(bq_options_name(BQ_COMMANDS));
+    assert_non_null(strstr(printed("blockq help"), "\n  75  stopped on request"));
+    assert_non_null(strstr(printed("blockq help recipe"), "| `calibration` |"));
+}
+
+/* The version is written in two places. */
+static void version(void **state) {
+    (void)state;
+    char text[256];
+    FILE *f = fopen(BQ_VECTORS "/../../CMakeLists.txt", "r");
+    assert_non_null(f);
+    bool same = false;
+    while (fgets(text, sizeof text, f)) same |= strstr(text, "VERSION " BQ_VERSION " ") != NULL;
+    fclose(f);
+    assert_true(same);
+    assert_string_equal(printed("blockq --version"), "blockq " BQ_VERSION "\n");
+}
+
+static void other_ranks_are_quiet(void **state) {
+    (void)state;
+    bq_log_identity(1, 2);
+    capture_begin(&err, stderr);
+    int rc = parse("blockq run a --frob");
+    assert_string_equal(capture_end(&err), "");
+    assert_int_equal(rc, BQ_USAGE);
+    assert_string_equal(printed("blockq --help"), "");
+    assert_string_equal(printed("blockq run --help"), "");
+    bq_log_identity(0, 1);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(run_takes_all), cmocka_unit_test(defaults), cmocka_unit_test(refusals),
+        cmocka_unit_test(help),          cmocka_unit_test(version),  cmocka_unit_test(other_ranks_are_quiet)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -19,8 +19,8 @@ static json_t *enter(json_t *node, const char *word, bool more, json_t *leaf) {
     if (json_is_array(node)) {
         char *end;
         unsigned long i = strtoul(word, &end, 10);
-        if (*end || end == word || *word < '0' || *word > '9' || i >= json_array_size(node)) return NULL;
-        if (!more) json_array_set(node, i, leaf);
+        if (*end || *word < '0' || *word > '9') return NULL;
+        if (!more) json_array_set(node, i, leaf); /* past the end nothing is set, and got */
         return json_array_get(node, i);
     }
     if (!json_is_object(node)) return NULL;

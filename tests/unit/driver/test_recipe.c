@@ -53,9 +53,7 @@ static void defaults(void **state) {
     assert_int_equal(r.calibration.samples, 128);
     assert_int_equal(r.calibration.length, 2048);
     assert_int_equal(r.groups, 8);
-    assert_int_equal(r.segments, 1);
-    assert_int_equal(r.nphase, 1);
-    assert_int_equal(r.noutput, 0);
+    assert_true(r.segments == 1 && r.sweeps == 1 && r.nphase == 1 && r.noutput == 0);
     assert_int_equal(r.eval.ctx, 2048);
     assert_string_equal(r.eval.tokens, "");
     assert_int_equal(r.phase[0].inputs, BQ_INPUTS_MIX);
@@ -179,6 +177,7 @@ static void wrong_values(void **state) {
     refused(SMALL, "phases=[3]", "phases.0: is not an object");
     refused(SMALL, "phases.0.passes.0.pass=gptq", "is \"gptq\", must be \"rtn\" or \"adascale\"");
     refused(SMALL, "phases.0.name=a b", "is \"a b\", must be a name of at most 31");
+    refused(SMALL, "phases.0.name=.ab", "is \".ab\", must be a name of at most 31");
     refused(SMALL, "segments=4", "segments: is 4, must be 1 in this version");
     refused(SMALL, "sweeps=0", "sweeps: is 0, must be 1 in this version");
     refused(SMALL, "transforms=[\"rotate\"]", "must be an empty list: this version has no transforms");
@@ -232,8 +231,7 @@ static void files(void **state) {
     assert_non_null(
         strstr(capture_end(&got), "r.json: cannot be read as a recipe: No such file or directory"));
     FILE *f = fopen(path, "w");
-    fputs(SMALL, f);
-    fclose(f);
+    assert_true(fputs(SMALL, f) >= 0 && fclose(f) == 0);
     assert_int_equal(bq_recipe_read(path, 0, NULL, &r), BQ_OK);
     snprintf(want, sizeof want, "%s/m", dir);
     assert_string_equal(r.model, want);
@@ -317,9 +315,11 @@ static void written_reads_the_same(void **state) {
         free(text);
         free(same);
     }
-    small("bits.linears.q_proj.bits=4", &r);
+    char *two[] = {"bits.linears.q_proj.bits=4", "phases.0.mix=-0.0"};
+    assert_int_equal(parse(SMALL, 2, two, &r), BQ_OK);
     char *text = text_of(&r);
-    assert_true(strstr(text, "\"linears\": {}") && strstr(text, "\"lr_clip\": 0.001"));
+    assert_true(strstr(text, "\"linears\": {}") && strstr(text, "\"lr_clip\": 0.001") &&
+                strstr(text, "\"mix\": 0.0"));
     free(text);
 }
 
@@ -329,7 +329,7 @@ static void damaged(void **state) {
     small("bits.linears.down_proj={\"bits\": 8, \"group\": 128}", &r);
     char *good = text_of(&r);
     size_t n = strlen(good);
-    char *bad = malloc(n + 1);
+    char *bad = strdup(good);
     uint64_t x = 88172645463325252u;
     int read = 0, differ = 0;
     capture_begin(&got, stderr);

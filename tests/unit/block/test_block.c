@@ -1,0 +1,319 @@
+/* A block's passes on a small random model: what a pass leaves, what it must not depend on. */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <cmocka.h>
+
+#include "base/hash.h"
+#include "block/adascale.h"
+
+enum { SAMPLES = 6, TOKENS = 19, H = 24 };
+
+typedef struct {
+    bq_dev dev;
+    bq_arch arch;
+    bq_block blk;
+    bq_work work;
+    bq_quantized q;
+    bq_scheme scheme[BQ_ARCH_LINEARS];
+    float stream[3][SAMPLES][TOKENS * H];
+    int64_t calls;
+    double losses[64];
+} rig;
+
+static float noise(uint64_t seed, uint32_t sample, uint32_t i) {
+    uint32_t r[4];
+    bq_philox((bq_rng_key){.seed = seed, .sample = sample}, i / 4, r);
+    return (float)r[i % 4] / 4294967296.0f - 0.5f;
+}
+
+static bq_mat fetch(void *ctx, bq_stream_id stream, int64_t sample) {
+    rig *r = ctx;
+    return bq_mat_host(r->stream[stream][sample], TOKENS, H, BQ_F32);
+}
+
+static void count_step(void *ctx, int64_t step, int64_t steps, double loss) {
+    rig *r = ctx;
+    assert_int_equal(step, r->calls + 1);
+    assert_true(loss > 0 && steps > 0);
+    r->calls++;
+}
+
+static rig *open_rig(bq_family family, int threads, bq_scheme scheme) {
+    rig *r = calloc(1, sizeof *r);
+    bq_model m = {.family = family, .hidden = H, .inter = 40, .vocab = 31, .blocks = 2, .heads = 4, .kv_heads = 2, .head_dim = 6,
+                  .eps = 1e-5, .rope = {.dim = 6, .theta = 1e4, .attention = 1}};
+    bq_arch_of(&m, &r->arch);
+    assert_int_equal(bq_dev_open(&r->dev, "cpu", threads, (size_t)16 << 20), 0);
+    for (int i = 0; i < r->arch.linears; i++) r->scheme[i] = scheme;
+    bq_block_push(&r->blk, &r->arch, &r->dev.mem);
+    bq_work_push(&r->work, &r->arch, TOKENS, true, &r->dev.mem);
+    bq_quantized_push(&r->q, &r->arch, r->scheme, &r->dev.mem);
+    for (int m4 = 0; m4 < BQ_MATS; m4++)
+        for (int64_t i = 0; i < r->arch.rows[m4] * r->arch.cols[m4]; i++) bq_f32(r->blk.w[m4])[i] = noise(1, (uint32_t)m4, (uint32_t)i);
+    for (int n = 0; n < 2; n++)
+        for (int i = 0; i < H; i++) bq_f32(r->blk.norm[n])[i] = 1;
+    for (int i = 0; i < TOKENS * 3; i++) bq_f32(r->work.cos)[i] = cosf((float)i * 0.1f), bq_f32(r->work.sin)[i] = sinf((float)i * 0.1f);
+    bq_mat x = bq_arena_push(&r->dev.mem, TOKENS, H, BQ_F32);
+    for (int s = 0; s < SAMPLES; s++) {
+        for (uint32_t i = 0; i < TOKENS * H; i++) {
+            r->stream[BQ_STREAM_FP][s][i] = noise(2, (uint32_t)s, i);
+            r->stream[BQ_STREAM_QT][s][i] = noise(2, (uint32_t)s, i) + 0.1f * noise(3, (uint32_t)s, i);
+        }
+        memcpy(x.data, r->stream[BQ_STREAM_FP][s], sizeof r->stream[0][0]);
+        bq_block_forward(&r->dev, &r->blk, r->blk.w, &r->work, x, bq_mat_host(r->stream[BQ_STREAM_TARGET][s], TOKENS, H, BQ_F32));
+    }
+    return r;
+}
+
+static void close_rig(rig *r) {
+    bq_dev_close(&r->dev);
+    free(r);
+}
+
+static const bq_scheme w4 = {4, -1, true, BQ_F32};
+
+static int64_t train(rig *r, bq_inputs input, double mix, bq_adascale_options o) {
+    bq_pass_context c = {.dev = &r->dev, .blk = &r->blk, .work = &r->work, .q = &r->q, .samples = SAMPLES, .tokens = TOKENS,
+                         .input = input, .mix = mix, .at = {.seed = 7, .block = 1}, .fetch = fetch, .step = count_step, .ctx = r};
+    return bq_pass_adascale(&c, &o, r->losses);
+}
+
+static const bq_adascale_options plain = {.iterations = 40, .batch = 1, .lr_clip = 1e-3, .lr_weight = 5e-4,
+                                          .check_interval = 200, .window = 500, .threshold = 1e-2};
+
+static uint64_t result(const rig *r) {
+    bq_hash *h = bq_hash_open();
+    for (int m = 0; m < BQ_MATS; m++) {
+        bq_hash_add(h, r->q.fold[m].data, bq_mat_bytes(r->q.fold[m]));
+        bq_hash_add(h, r->q.code[m].data, bq_mat_bytes(r->q.code[m]));
+        bq_hash_add(h, r->q.what[m].data, bq_mat_bytes(r->q.what[m]));
+    }
+    for (int i = 0; i < r->arch.linears; i++) bq_hash_add(h, r->q.scale[i].data, bq_mat_bytes(r->q.scale[i]));
+    return bq_hash_close(h);
+}
+
+static void layouts(void **state) {
+    (void)state;
+    rig *l = open_rig(BQ_LLAMA, 1, w4), *p = open_rig(BQ_PHI3, 1, w4);
+    int64_t rows[2] = {0};
+    assert_int_equal(l->arch.linears, 7);
+    assert_int_equal(p->arch.linears, 4);
+    for (int i = 0; i < 7; i++) rows[0] += l->arch.linear[i].rows;
+    for (int i = 0; i < 4; i++) rows[1] += p->arch.linear[i].rows;
+    assert_int_equal(rows[0], rows[1]);
+    assert_int_equal(l->arch.linear[2].row, 24 + 12); /* v behind q and k */
+    int block, linear;
+    assert_true(bq_arch_find(&l->arch, "model.layers.1.mlp.up_proj.weight", &block, &linear));
+    assert_int_equal(block, 1);
+    assert_string_equal(l->arch.linear[linear].name, "up_proj");
+    assert_false(bq_arch_find(&l->arch, "model.layers.2.mlp.up_proj.weight", &block, &linear)); /* two blocks */
+    assert_false(bq_arch_find(&l->arch, "model.layers.1.mlp.up_proj.bias", &block, &linear));
+    assert_false(bq_arch_find(&l->arch, "model.layers.01x.mlp.up_proj.weight", &block, &linear));
+    assert_false(bq_arch_find(&l->arch, "lm_head.weight", &block, &linear));
+    /* the same weights in both families train to the same bytes: rows do not interact */
+    train(l, BQ_INPUTS_MIX, 0.5, plain);
+    train(p, BQ_INPUTS_MIX, 0.5, plain);
+    for (int m = 0; m < BQ_MATS; m++) assert_memory_equal(l->q.code[m].data, p->q.code[m].data, bq_mat_bytes(l->q.code[m]));
+    close_rig(l);
+    close_rig(p);
+}
+
+static void result_is_on_the_grid(void **state) {
+    (void)state;
+    const bq_scheme schemes[] = {w4, {4, 8, true, BQ_F32}, {3, -1, true, BQ_BF16}, {8, 8, true, BQ_F16}, {2, -1, true, BQ_F32}};
+    for (size_t k = 0; k < sizeof schemes / sizeof *schemes; k++) {
+        rig *r = open_rig(BQ_LLAMA, 2, schemes[k]);
+        assert_int_equal(train(r, BQ_INPUTS_MIX, 0.5, plain), 40);
+        for (int i = 0; i < r->arch.linears; i++) {
+            bq_mat what = bq_linear_grouped(&r->arch, r->scheme, i, r->q.what);
+            bq_mat code = bq_linear_grouped(&r->arch, r->scheme, i, r->q.code);
+            for (int64_t row = 0; row < what.rows; row++)
+                for (int64_t c = 0; c < what.cols; c++) {
+                    int8_t q = *(int8_t *)bq_mat_at(code, row, c);
+                    float s = *(float *)bq_mat_at(r->q.scale[i], row, 0);
+                    assert_true(q >= (int)bq_qmin(schemes[k]) && q <= (int)bq_qmax(schemes[k]));
+                    assert_true(*(float *)bq_mat_at(what, row, c) == (float)q * s);
+                }
+        }
+        close_rig(r);
+    }
+}
+
+static void training_lowers_the_loss(void **state) {
+    (void)state;
+    bq_adascale_options o = plain;
+    o.iterations = 60, o.lr_weight = 5e-3, o.lr_clip = 5e-3;
+    for (int loss = 0; loss < 2; loss++) {
+        rig *r = open_rig(BQ_LLAMA, 1, w4);
+        o.loss = loss ? BQ_LOSS_MEAN : BQ_LOSS_SUM_SEQ;
+        assert_int_equal(train(r, BQ_INPUTS_FP, 0, o), 60);
+        assert_int_equal(r->calls, 60);
+        double first = 0, last = 0;
+        for (int i = 0; i < SAMPLES; i++) first += r->losses[i], last += r->losses[60 - SAMPLES + i];
+        assert_true(last < 0.8 * first);
+        close_rig(r);
+    }
+}
+
+static void mean_is_sum_over_tokens(void **state) {
+    (void)state;
+    bq_adascale_options o = plain;
+    o.iterations = 1;
+    double loss[2];
+    for (int k = 0; k < 2; k++) {
+        rig *r = open_rig(BQ_LLAMA, 1, w4);
+        o.loss = k ? BQ_LOSS_MEAN : BQ_LOSS_SUM_SEQ;
+        train(r, BQ_INPUTS_QT, 1, o);
+        loss[k] = r->losses[0];
+        close_rig(r);
+    }
+    assert_true(fabs(loss[0] / loss[1] - TOKENS) < 1e-12 * TOKENS);
+}
+
+static void threads_change_nothing(void **state) {
+    (void)state;
+    uint64_t want = 0;
+    for (int threads = 1; threads <= 3; threads++) {
+        bq_adascale_options o = plain;
+        o.batch = 3;
+        rig *r = open_rig(BQ_LLAMA, threads, w4);
+        train(r, BQ_INPUTS_MIX, 0.5, o);
+        if (threads == 1) want = result(r);
+        assert_true(result(r) == want);
+        close_rig(r);
+    }
+}
+
+/* mix 0 is the FP stream, mix 1 the QT stream, bit for bit; a seed or block changes a real mix. */
+static void mix_ends(void **state) {
+    (void)state;
+    const struct {
+        bq_inputs input;
+        double mix;
+    } way[4] = {{BQ_INPUTS_FP, 0.5}, {BQ_INPUTS_MIX, 0}, {BQ_INPUTS_QT, 0.5}, {BQ_INPUTS_MIX, 1}};
+    uint64_t got[4];
+    for (int k = 0; k < 4; k++) {
+        rig *r = open_rig(BQ_LLAMA, 1, w4);
+        train(r, way[k].input, way[k].mix, plain);
+        got[k] = result(r);
+        close_rig(r);
+    }
+    assert_true(got[0] == got[1] && got[2] == got[3] && got[0] != got[2]);
+}
+
+/* A batch over all samples is the mean of their gradients: one step from zero moves each parameter by its sign. */
+static void batch_takes_every_sample(void **state) {
+    (void)state;
+    bq_adascale_options o = plain;
+    o.iterations = 1, o.batch = SAMPLES;
+    rig *r = open_rig(BQ_LLAMA, 1, w4);
+    train(r, BQ_INPUTS_FP, 0, o);
+    double all = r->losses[0], sum = 0;
+    close_rig(r);
+    o.batch = 1, o.iterations = SAMPLES, o.lr_clip = o.lr_weight = 0;
+    r = open_rig(BQ_LLAMA, 1, w4);
+    train(r, BQ_INPUTS_FP, 0, o);
+    for (int i = 0; i < SAMPLES; i++) sum += r->losses[i] / SAMPLES;
+    assert_true(fabs(all - sum) < 1e-12 * sum);
+    close_rig(r);
+}
+
+/* lr = 0: the result is round to nearest. */
+static void no_learning_is_rtn(void **state) {
+    (void)state;
+    bq_adascale_options o = plain;
+    o.lr_clip = o.lr_weight = 0;
+    rig *a = open_rig(BQ_LLAMA, 1, w4), *b = open_rig(BQ_LLAMA, 1, w4);
+    train(a, BQ_INPUTS_MIX, 0.5, o);
+    bq_pass_rtn(&(bq_pass_context){.dev = &b->dev, .blk = &b->blk, .q = &b->q});
+    for (int m = 0; m < BQ_MATS; m++) assert_memory_equal(a->q.code[m].data, b->q.code[m].data, bq_mat_bytes(a->q.code[m]));
+    close_rig(a);
+    close_rig(b);
+}
+
+static void nan_falls_back_to_rtn(void **state) {
+    (void)state;
+    rig *a = open_rig(BQ_LLAMA, 1, w4), *b = open_rig(BQ_LLAMA, 1, w4);
+    a->stream[BQ_STREAM_TARGET][3][5] = NAN;
+    assert_int_equal(train(a, BQ_INPUTS_FP, 0, plain), -1);
+    bq_pass_rtn(&(bq_pass_context){.dev = &b->dev, .blk = &b->blk, .q = &b->q});
+    assert_true(result(a) == result(b));
+    close_rig(a);
+    close_rig(b);
+}
+
+static void plateau_rule(void **state) {
+    (void)state;
+    bq_adascale_options o = {.early_stop = true, .check_interval = 200, .window = 500, .threshold = 1e-2};
+    static double flat[2000], falling[2000];
+    for (int i = 0; i < 2000; i++) flat[i] = 5, falling[i] = 5.0 * exp(-i / 300.0);
+    double previous = NAN;
+    int stop = 0;
+    for (int t = 1; t <= 2000 && !stop; t++)
+        if (bq_adascale_plateau(&o, flat, t, &previous)) stop = t;
+    assert_int_equal(stop, 600); /* the earliest: 400 still has no more losses than the window */
+    previous = NAN;
+    for (int t = 1; t <= 2000; t++) assert_false(bq_adascale_plateau(&o, falling, t, &previous));
+    o.early_stop = false, previous = NAN;
+    for (int t = 1; t <= 2000; t++) assert_false(bq_adascale_plateau(&o, flat, t, &previous));
+}
+
+/* The plan's bytes are the bytes taken: one more push would die, and the peak is the sum. */
+static void needs_are_exact(void **state) {
+    (void)state;
+    for (int64_t batch = 1; batch <= SAMPLES; batch++) {
+        if (SAMPLES % batch) continue;
+        bq_adascale_options o = plain;
+        o.iterations = 2, o.batch = batch;
+        rig *r = open_rig(BQ_LLAMA, 1, w4);
+        size_t before = r->dev.mem.used;
+        r->dev.mem.peak = before;
+        train(r, BQ_INPUTS_MIX, 0.5, o);
+        assert_int_equal(r->dev.mem.used, before);
+        size_t need = bq_adascale_need(&r->arch, r->scheme, TOKENS, batch);
+        assert_true(r->dev.mem.peak >= before + need);
+        assert_true(r->dev.mem.peak <= before + need + bq_op_scratch(TOKENS, r->arch.attention, 1));
+        close_rig(r);
+    }
+    rig *r = open_rig(BQ_LLAMA, 1, w4);
+    bq_arena a;
+    bq_arena_open(&a, (size_t)8 << 20);
+    bq_block blk;
+    bq_work work;
+    bq_quantized q;
+    bq_block_push(&blk, &r->arch, &a);
+    assert_int_equal(a.used, bq_block_need(&r->arch));
+    size_t at = a.used;
+    bq_work_push(&work, &r->arch, TOKENS, true, &a);
+    assert_int_equal(a.used - at, bq_work_need(&r->arch, TOKENS, true));
+    at = a.used;
+    bq_work_push(&work, &r->arch, TOKENS, false, &a);
+    assert_int_equal(a.used - at, bq_work_need(&r->arch, TOKENS, false));
+    at = a.used;
+    bq_quantized_push(&q, &r->arch, r->scheme, &a);
+    assert_int_equal(a.used - at, bq_quantized_need(&r->arch, r->scheme));
+    bq_arena_close(&a);
+    close_rig(r);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(layouts),
+        cmocka_unit_test(result_is_on_the_grid),
+        cmocka_unit_test(training_lowers_the_loss),
+        cmocka_unit_test(mean_is_sum_over_tokens),
+        cmocka_unit_test(threads_change_nothing),
+        cmocka_unit_test(mix_ends),
+        cmocka_unit_test(batch_takes_every_sample),
+        cmocka_unit_test(no_learning_is_rtn),
+        cmocka_unit_test(nan_falls_back_to_rtn),
+        cmocka_unit_test(plateau_rule),
+        cmocka_unit_test(needs_are_exact),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -25,7 +25,7 @@ int main(int argc, char **argv) {
     static bq_args args; /* large */
     introduce();
     int code = bq_options_parse(argc, argv, &args);
-    if (code && bq_log_rank()) sleep(1); /* the launcher ends the job at the first exit: rank 0 has to speak */
+    if (code && bq_log_rank()) sleep(1); /* the first exit ends the job: rank 0 has to have spoken */
     if (code || args.command == BQ_COMMAND_NONE) return code;
     if (args.verbose) bq_log_level(BQ_DEBUG);
     bq_comm comm = {.size = 1, .nstage = 1, .nreplica = 1};

@@ -1,0 +1,143 @@
+#include "io/files.h"
+
+#include "base/die.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+void bq_path_join(char *out, size_t n, const char *dir, const char *name) {
+    size_t d = strlen(dir);
+    const char *slash = d && dir[d - 1] != '/' ? "/" : "";
+    int need = name[0] == '/' ? snprintf(out, n, "%s", name) : snprintf(out, n, "%s%s%s", dir, slash, name);
+    BQ_CHECK(need >= 0 && (size_t)need < n, "path too long: %.200s... / %.200s", dir, name);
+}
+
+bool bq_file_exists(const char *path) {
+    struct stat st;
+    return stat(path, &st) == 0;
+}
+
+int64_t bq_file_size(const char *path) {
+    struct stat st;
+    return stat(path, &st) == 0 ? (int64_t)st.st_size : -1;
+}
+
+int64_t bq_file_mtime(const char *path) {
+    struct stat st;
+    return stat(path, &st) == 0 ? (int64_t)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec : -1;
+}
+
+/* Read to the end rather than by fstat's size: pipes and /proc have none. */
+static int read_all(int fd, size_t max_bytes, char **data, size_t *bytes) {
+    size_t room = 0, have = 0;
+    char *text = NULL;
+    for (;;) {
+        if (have + 1 >= room) {
+            room = room ? 2 * room : 65536;
+            char *more = realloc(text, room);
+            BQ_CHECK(more, "no memory for a file of %zu bytes", room);
+            text = more;
+        }
+        ssize_t got = read(fd, text + have, room - have - 1);
+        if (got < 0 && errno == EINTR) continue;
+        if (got < 0 || have + (size_t)got > max_bytes) {
+            int err = got < 0 ? errno : EFBIG;
+            free(text);
+            return err;
+        }
+        if (got == 0) break;
+        have += (size_t)got;
+    }
+    text[have] = 0;
+    *data = text, *bytes = have;
+    return 0;
+}
+
+int bq_file_read(const char *path, size_t max_bytes, char **data, size_t *bytes) {
+    *data = NULL, *bytes = 0;
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) return errno;
+    int err = read_all(fd, max_bytes, data, bytes);
+    close(fd);
+    return err;
+}
+
+int bq_file_put(int fd, const void *data, size_t bytes) {
+    const char *from = data;
+    while (bytes) {
+        ssize_t put = write(fd, from, bytes);
+        if (put < 0 && errno == EINTR) continue;
+        if (put < 0) return errno;
+        from += put, bytes -= (size_t)put;
+    }
+    return 0;
+}
+
+static int put_and_sync(const char *temp, const void *data, size_t bytes) {
+    int fd = open(temp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    if (fd < 0) return errno;
+    int err = bq_fault("file_write") ? ENOSPC : bq_file_put(fd, data, bytes);
+    if (!err && fsync(fd)) err = errno;
+    if (close(fd) && !err) err = errno;
+    return err;
+}
+
+int bq_file_write_atomic(const char *path, const void *data, size_t bytes) {
+    char temp[BQ_PATH + 8];
+    snprintf(temp, sizeof temp, "%s.tmp", path);
+    int err = put_and_sync(temp, data, bytes);
+    if (!err) err = bq_file_rename(temp, path);
+    if (err) unlink(temp);
+    return err;
+}
+
+int bq_file_rename(const char *temp, const char *path) {
+    int fd = open(temp, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) return errno;
+    int err = fsync(fd) ? errno : 0;
+    close(fd);
+    if (err) return err;
+    if (bq_fault("file_rename")) return ENOSPC;
+    if (rename(temp, path)) return errno;
+    char dir[BQ_PATH];
+    const char *slash = strrchr(path, '/');
+    size_t n = slash ? (size_t)(slash - path) : 0;
+    BQ_CHECK(n < sizeof dir, "path too long: %.200s...", path);
+    memcpy(dir, path, n);
+    dir[n] = 0;
+    return bq_dir_sync(n ? dir : slash ? "/" : ".");
+}
+
+static int make_one(const char *path) {
+    struct stat st;
+    if (mkdir(path, 0777) == 0) return 0;
+    int err = errno;
+    if (stat(path, &st) == 0) return S_ISDIR(st.st_mode) ? 0 : ENOTDIR;
+    return err;
+}
+
+int bq_dir_make(const char *path) {
+    char part[BQ_PATH];
+    bq_path_join(part, sizeof part, "", path);
+    for (char *p = part + 1; part[0] && *p; p++) {
+        if (*p != '/') continue;
+        *p = 0;
+        int err = make_one(part);
+        if (err) return err;
+        *p = '/';
+    }
+    return make_one(part);
+}
+
+int bq_dir_sync(const char *path) {
+    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0) return errno;
+    int err = fsync(fd) ? errno : 0;
+    close(fd);
+    return err == EINVAL || err == ENOTSUP ? 0 : err;
+}

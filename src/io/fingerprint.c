@@ -1,0 +1,173 @@
+/* One pass over a model's bytes: hash of every shard, check of every value, and the cache that saves the
+ * pass. */
+#include "io/weights.h"
+
+#include "base/die.h"
+#include "base/hash.h"
+#include "base/log.h"
+#include "base/num.h"
+#include "io/files.h"
+#include "io/json.h"
+
+#include <endian.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define CHUNK ((size_t)4 << 20)
+
+/* ---- values ---- */
+
+/* Element i's bits with the exponent alone, and what an infinite or NaN value has there. */
+static bool all_finite(const void *data, size_t bytes, bq_type type) {
+    uint32_t bad = 0;
+    if (type == BQ_F32) {
+        const uint32_t *u = data;
+        for (size_t i = 0; i < bytes / 4; i++) bad |= (u[i] & 0x7f800000u) == 0x7f800000u;
+    } else {
+        uint32_t exponent = type == BQ_BF16 ? 0x7f80u : 0x7c00u;
+        const uint16_t *u = data;
+        for (size_t i = 0; i < bytes / 2; i++) bad |= (u[i] & exponent) == exponent;
+    }
+    return !bad;
+}
+
+static int refuse_value(const char *file, const bq_tensor *t, bq_type type, const void *data, size_t from) {
+    size_t size = bq_type_size(type), i = 0;
+    float x;
+    for (;; i++) {
+        if (type == BQ_F32)
+            x = ((const float *)data)[i];
+        else {
+            uint16_t u = ((const uint16_t *)data)[i];
+            x = type == BQ_BF16 ? bq_from_bf16(u) : bq_from_f16(u);
+        }
+        if (!isfinite(x)) break;
+    }
+    long long place = (long long)(from / size + i), cols = t->dims ? (long long)t->shape[t->dims - 1] : 1;
+    return bq_refuse(BQ_DATA, "%s: tensor '%.200s' has %s at row %lld, column %lld", file, t->name,
+                     isnan(x) ? "a NaN"
+                     : x > 0  ? "inf"
+                              : "-inf",
+                     place / cols, place % cols);
+}
+
+/* Hash a shard: its header, then its tensors in order, which lie without holes. */
+static int walk(const bq_weights *w, int file, void *buffer, uint64_t *hash) {
+    size_t at = 0, bytes, shard_bytes;
+    const char *name = bq_weights_file(w, file, &shard_bytes);
+    bq_hash *h = bq_hash_open();
+    int rc = BQ_OK, i = 0;
+    while (i < bq_weights_count(w) && bq_weights_at(w, i)->file != file) i++;
+    bool empty = i == bq_weights_count(w);
+    for (size_t end = empty ? shard_bytes : bq_weights_at(w, i)->offset; at < end; at += bytes) {
+        bytes = end - at < CHUNK ? end - at : CHUNK;
+        bq_weights_pread(w, file, at, buffer, bytes);
+        bq_hash_add(h, buffer, bytes);
+    }
+    for (; !rc && i < bq_weights_count(w) && bq_weights_at(w, i)->file == file; i++) {
+        const bq_tensor *t = bq_weights_at(w, i);
+        bq_type type = BQ_F32;
+        bool check = bq_dtype_float(t->dtype, &type);
+        for (size_t from = 0; !rc && from < t->bytes; from += bytes) {
+            bytes = t->bytes - from < CHUNK ? t->bytes - from : CHUNK;
+            bq_weights_read_raw(w, t, from, buffer, bytes);
+            bq_hash_add(h, buffer, bytes);
+            if (check && !all_finite(buffer, bytes, type)) rc = refuse_value(name, t, type, buffer, from);
+        }
+    }
+    *hash = bq_hash_close(h);
+    return rc;
+}
+
+/* ---- cache ---- */
+
+typedef struct {
+    char path[BQ_PATH];
+    int64_t size, mtime;
+} identity;
+
+static void identify(const bq_weights *w, int file, identity *id) {
+    size_t bytes;
+    char joined[BQ_PATH];
+    bq_path_join(joined, sizeof joined, bq_weights_dir(w), bq_weights_file(w, file, &bytes));
+    char *real = realpath(joined, NULL);
+    bq_path_join(id->path, sizeof id->path, "", real ? real : joined);
+    free(real);
+    id->size = bq_file_size(id->path);
+    id->mtime = bq_file_mtime(id->path);
+}
+
+/* The shard's value in the cache, if it is there and the file is the same. */
+static bool cached(const json_t *shards, const identity *id, uint64_t *hash) {
+    size_t i;
+    json_t *v;
+    json_array_foreach(shards, i, v) {
+        const char *path = json_string_value(json_object_get(v, "path"));
+        const char *text = json_string_value(json_object_get(v, "hash"));
+        if (!path || !text || strcmp(path, id->path) != 0 || strlen(text) != 16) continue;
+        if (json_integer_value(json_object_get(v, "size")) != id->size) continue;
+        if (json_integer_value(json_object_get(v, "mtime_ns")) != id->mtime) continue;
+        char *end;
+        *hash = strtoull(text, &end, 16);
+        return *end == 0;
+    }
+    return false;
+}
+
+/* The list of a cache file; NULL where there is none or it cannot be trusted.  Silent: it is only a cache. */
+static json_t *read_cache(const char *path) {
+    char *text;
+    size_t bytes;
+    if (!path || bq_file_read(path, (size_t)16 << 20, &text, &bytes)) return NULL;
+    json_t *cache = json_loadb(text, bytes, JSON_REJECT_DUPLICATES, NULL);
+    json_t *shards = json_incref(json_object_get(cache, "shards"));
+    json_decref(cache);
+    free(text);
+    return shards;
+}
+
+static void add_to_cache(json_t *shards, const identity *id, uint64_t hash) {
+    char text[20];
+    snprintf(text, sizeof text, "%016llx", (unsigned long long)hash);
+    json_array_append_new(shards,
+                          json_pack("{s:s, s:I, s:I, s:s}", "path", id->path, "size", (json_int_t)id->size,
+                                    "mtime_ns", (json_int_t)id->mtime, "hash", text));
+}
+
+static void write_cache(const char *path, json_t *shards) {
+    json_t *cache = json_pack("{s:O}", "shards", shards);
+    BQ_CHECK(cache, "no memory for '%s'", path);
+    size_t bytes;
+    char *text = bq_json_text_of(cache, &bytes);
+    int err = bq_file_write_atomic(path, text, bytes);
+    if (err)
+        bq_log(BQ_WARN, "cannot write '%s': %s; the model will be read again next time", path, strerror(err));
+    free(text);
+    json_decref(cache);
+}
+
+int bq_weights_fingerprint(const bq_weights *w, const char *cache_path, uint64_t *hash) {
+    json_t *old = read_cache(cache_path), *fresh = json_array();
+    void *buffer = malloc(CHUNK);
+    BQ_CHECK(buffer && fresh, "no memory to hash a model");
+    bq_hash *all = bq_hash_open();
+    bool changed = false;
+    int rc = BQ_OK;
+    for (int i = 0; i < bq_weights_files(w) && !rc; i++) {
+        identity id;
+        uint64_t one;
+        identify(w, i, &id);
+        if (!cached(old, &id, &one)) rc = walk(w, i, buffer, &one), changed = true;
+        add_to_cache(fresh, &id, one);
+        one = htole64(one);
+        bq_hash_add(all, &one, sizeof one);
+    }
+    *hash = bq_hash_close(all);
+    if (!rc && changed && cache_path) write_cache(cache_path, fresh);
+    free(buffer);
+    json_decref(old);
+    json_decref(fresh);
+    return rc;
+}

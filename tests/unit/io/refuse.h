@@ -1,0 +1,33 @@
+/* refuse.h - "this input is refused, once, for this reason": what the tests of readers share. */
+#ifndef REFUSE_H
+#define REFUSE_H
+
+#include "temp.h"
+
+#include "base/die.h"
+
+/* Run an expression that returns a code; it must be BQ_DATA after one line that has the needle in it. */
+#define assert_refused(call, needle)                                                                         \
+    do {                                                                                                     \
+        char refused_text[4096];                                                                             \
+        int refused_fd = captured_fd(0), refused_rc = (call);                                                \
+        captured_text(refused_fd, refused_text, sizeof refused_text);                                        \
+        if (refused_rc != BQ_DATA) fail_msg("%s: returned %d, not BQ_DATA; %s", #call, refused_rc, needle);  \
+        assert_one_line(refused_text, needle);                                                               \
+    } while (0)
+
+static inline void text_save(const char *path, const char *text) { file_save(path, text, strlen(text)); }
+
+/* A safetensors file: its header as text and `data` bytes of value 0. */
+static inline void st_save(const char *path, const char *header, size_t data) {
+    size_t n = strlen(header);
+    char *all = calloc(1, 8 + n + data);
+    assert_non_null(all);
+    uint64_t length = n;
+    memcpy(all, &length, 8);
+    memcpy(all + 8, header, n);
+    file_save(path, all, 8 + n + data);
+    free(all);
+}
+
+#endif

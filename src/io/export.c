@@ -1,0 +1,244 @@
+#include "io/export.h"
+
+#include "base/die.h"
+#include "io/export_job.h"
+#include "io/files.h"
+#include "io/json.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define HEAD "lm_head.weight"
+
+static void *need(void *memory) {
+    BQ_CHECK(memory, "no memory to plan an export");
+    return memory;
+}
+
+/* ---- items ---- */
+
+static int compare_items(const void *a, const void *b) {
+    const bq_export_item *x = a, *y = b;
+    return strverscmp(x->name, y->name); /* layers.2 before layers.10: shards hold neighbours */
+}
+
+/* The source's tensors, and the head where the results have one that the source ties. */
+static void collect(bq_export_job *job) {
+    int count = bq_weights_count(job->src);
+    job->item = need(calloc((size_t)count + 1, sizeof *job->item));
+    for (int i = 0; i < count; i++) {
+        const bq_tensor *t = bq_weights_at(job->src, i);
+        job->item[i] = (bq_export_item){.name = t->name, .t = t};
+    }
+    job->items = count;
+    bq_qtensor q = {0};
+    if (!bq_weights_find(job->src, HEAD) && job->source.get(job->source.ctx, HEAD, false, &q)) {
+        job->item[job->items++] = (bq_export_item){.name = HEAD};
+    }
+    qsort(job->item, (size_t)job->items, sizeof *job->item, compare_items);
+}
+
+/* A result must have the shape of what it replaces; this decides how many bytes are read from its views. */
+static int check_result(const bq_export_item *item) {
+    const bq_qtensor *q = &item->q;
+    const bq_tensor *t = item->t;
+    bq_mat m = q->bits ? q->code : q->fold;
+    int64_t rows = t && t->dims == 2 ? t->shape[0] : 1, cols = t && t->dims ? t->shape[t->dims - 1] : 1;
+    if (t ? t->dims < 1 || t->dims > 2 || m.rows != rows || m.cols != cols : m.rows < 1 || m.cols < 1) {
+        return bq_refuse(BQ_DATA, "export: '%s': result is (%lld, %lld), the tensor (%lld, %lld)", item->name,
+                         (long long)m.rows, (long long)m.cols, (long long)rows, (long long)cols);
+    }
+    if (m.type != (q->bits ? BQ_I8 : BQ_F32)) {
+        return bq_refuse(BQ_DATA, "export: '%s': result is of type %s", item->name, bq_type_name(m.type));
+    }
+    if (!q->bits) return BQ_OK;
+    int64_t groups = q->group > 0 && q->group < m.cols ? (m.cols + q->group - 1) / q->group : 1;
+    if (q->bits < 2 || q->bits > 8 || q->scale.type != BQ_F32 || q->scale.rows != m.rows ||
+        q->scale.cols != groups) {
+        return bq_refuse(BQ_DATA, "export: '%s': %d bits, scales (%lld, %lld) %s, wanted (%lld, %lld) f32",
+                         item->name, q->bits, (long long)q->scale.rows, (long long)q->scale.cols,
+                         bq_type_name(q->scale.type), (long long)m.rows, (long long)groups);
+    }
+    return BQ_OK;
+}
+
+static int plan(bq_export_job *job) {
+    for (int i = 0; i < job->items; i++) {
+        bq_export_item *item = &job->item[i];
+        item->changed = job->source.get(job->source.ctx, item->name, false, &item->q);
+        int rc = item->changed ? check_result(item) : BQ_OK;
+        if (!rc) rc = job->format->plan(job, i);
+        if (rc) return rc;
+    }
+    return BQ_OK;
+}
+
+void bq_export_add(bq_export_job *job, int item, int part, size_t cut, const char *suffix, const char *dtype,
+                   int dims, const int64_t *shape) {
+    if (job->outs == job->room) {
+        job->room = job->room ? 2 * job->room : 256;
+        job->out = need(realloc(job->out, (size_t)job->room * sizeof *job->out));
+    }
+    const char *base = job->item[item].name;
+    char *name = NULL;
+    BQ_CHECK(asprintf(&name, "%.*s%s", (int)(strlen(base) - cut), base, suffix) >= 0, "no memory for a name");
+    bq_export_out *out = &job->out[job->outs++];
+    *out = (bq_export_out){.t = {.name = name, .dtype = dtype, .dims = dims}, .item = item, .part = part};
+    if (dims) memcpy(out->t.shape, shape, (size_t)dims * sizeof *shape);
+    out->t.bytes = (size_t)(bq_tensor_count(&out->t) * bq_dtype_bits(dtype) / 8);
+    job->item[item].bytes += out->t.bytes;
+}
+
+/* ---- shards ---- */
+
+static void cut_shards(bq_export_job *job, size_t limit) {
+    size_t filled = 0;
+    job->shards = 1;
+    for (int i = 0; i < job->items; i++) {
+        bq_export_item *item = &job->item[i];
+        if (filled && filled + item->bytes > limit) job->shards++, filled = 0;
+        filled += item->bytes;
+        item->shard = job->shards - 1;
+    }
+}
+
+static void shard_name(const bq_export_job *job, int shard, char name[64]) {
+    if (job->shards == 1)
+        snprintf(name, 64, "model.safetensors");
+    else
+        snprintf(name, 64, "model-%05d-of-%05d.safetensors", shard + 1, job->shards);
+}
+
+static int compare_outs(const void *a, const void *b) {
+    const bq_export_out *x = a, *y = b;
+    return strcmp(x->t.name, y->t.name);
+}
+
+void bq_export_put_raw(bq_export_job *job, const bq_tensor *t, bq_writer *w) {
+    for (size_t from = 0, n; from < t->bytes; from += n) {
+        n = t->bytes - from < BQ_EXPORT_BUFFER ? t->bytes - from : BQ_EXPORT_BUFFER;
+        bq_weights_read_raw(job->src, t, from, job->buffer, n);
+        bq_writer_put(w, job->buffer, n);
+    }
+}
+
+void bq_export_put_rows(bq_mat m, bq_writer *w) {
+    BQ_CHECK(m.data && m.place != BQ_DEVICE, "export: a result without data");
+    size_t row = (size_t)m.cols * bq_type_size(m.type);
+    if (m.ld == m.cols)
+        bq_writer_put(w, m.data, row * (size_t)m.rows);
+    else {
+        for (int64_t r = 0; r < m.rows; r++) bq_writer_put(w, bq_mat_at(m, r, 0), row);
+    }
+}
+
+/* The outs of one item that need its data are neighbours in the file, so that each result is asked for once.
+ */
+static void write_shard(bq_export_job *job, int shard, const char *out_dir) {
+    char name[64], path[BQ_PATH];
+    bq_writer *w = bq_writer_plan();
+    for (int i = 0; i < job->outs; i++) {
+        const bq_tensor *t = &job->out[i].t;
+        if (job->item[job->out[i].item].shard == shard)
+            bq_writer_add(w, t->name, t->dtype, t->dims, t->shape);
+    }
+    shard_name(job, shard, name);
+    bq_path_join(path, sizeof path, out_dir, name);
+    bq_writer_open(w, path);
+    bq_qtensor q = {0};
+    int held = -1;
+    for (int i = 0; i < bq_writer_count(w); i++) {
+        bq_export_out key = {.t = {.name = bq_writer_at(w, i)->name}};
+        const bq_export_out *out = bsearch(&key, job->out, (size_t)job->outs, sizeof *out, compare_outs);
+        const bq_export_item *item = &job->item[out->item];
+        if (item->changed && held != out->item && out->part != BQ_EXPORT_BARE) {
+            q = (bq_qtensor){0};
+            BQ_CHECK(job->source.get(job->source.ctx, item->name, true, &q), "export: '%s' is gone",
+                     item->name);
+            BQ_CHECK(q.bits == item->q.bits && q.group == item->q.group && q.code.rows == item->q.code.rows &&
+                         q.code.cols == item->q.code.cols && q.fold.rows >= (q.bits ? 0 : item->q.fold.rows),
+                     "export: '%s' is not as it was planned", item->name);
+            held = out->item;
+        }
+        const bq_qtensor *result = out->part == BQ_EXPORT_BARE ? &item->q : &q;
+        job->format->write(job, out, item->changed ? result : NULL, w);
+    }
+    bq_writer_close(w);
+}
+
+static void write_index(const bq_export_job *job, const char *out_dir) {
+    const char **name = need(calloc((size_t)job->outs, sizeof *name)),
+               **file = need(calloc((size_t)job->outs, sizeof *file));
+    char(*names)[64] = need(calloc((size_t)job->shards, sizeof *names)), path[BQ_PATH];
+    size_t total = 0;
+    for (int i = 0; i < job->shards; i++) shard_name(job, i, names[i]);
+    for (int i = 0; i < job->outs; i++) {
+        name[i] = job->out[i].t.name;
+        file[i] = names[job->item[job->out[i].item].shard];
+        total += job->out[i].t.bytes;
+    }
+    bq_path_join(path, sizeof path, out_dir, "model.safetensors.index.json");
+    bq_index_write(path, total, job->outs, name, file);
+    free(names);
+    free(name);
+    free(file);
+}
+
+static void write_config(const bq_export_job *job, json_t *config, const char *out_dir) {
+    char path[BQ_PATH];
+    size_t bytes;
+    if (!bq_weights_find(job->src, HEAD)) {
+        bool tied = true;
+        for (int i = 0; i < job->items; i++) tied = tied && job->item[i].t;
+        if (!tied) json_object_set_new(config, "tie_word_embeddings", json_false());
+    }
+    job->format->edit(job, config);
+    char *text = bq_json_text_of(config, &bytes);
+    bq_path_join(path, sizeof path, out_dir, "config.json");
+    int err = bq_file_write_atomic(path, text, bytes);
+    BQ_CHECK(!err, "write of '%s' failed: %s", path, strerror(err));
+    free(text);
+}
+
+/* ---- the job ---- */
+
+static int run(bq_export_job *job, json_t *config, const char *src_dir, const char *out_dir, size_t limit) {
+    collect(job);
+    int rc = plan(job);
+    if (!rc) rc = bq_export_claim(src_dir, out_dir);
+    if (rc) return rc;
+    cut_shards(job, limit);
+    if (job->outs) qsort(job->out, (size_t)job->outs, sizeof *job->out, compare_outs);
+    for (int i = 0; i < job->shards; i++) write_shard(job, i, out_dir);
+    rc = bq_export_copy(src_dir, out_dir);
+    if (rc) return rc;
+    write_config(job, config, out_dir);
+    if (job->shards > 1) write_index(job, out_dir);
+    return BQ_OK;
+}
+
+int bq_export_run(const bq_weights *src, const char *src_dir, const char *out_dir, bq_qsource q,
+                  const bq_export_format *format, size_t shard_limit) {
+    char path[BQ_PATH];
+    json_t *config;
+    bq_path_join(path, sizeof path, src_dir, "config.json");
+    int rc = bq_json_read(path, (size_t)16 << 20, &config);
+    if (rc) return rc;
+    bq_export_job job = {.src = src, .source = q, .format = format, .buffer = need(malloc(BQ_EXPORT_BUFFER))};
+    rc = run(&job, config, src_dir, out_dir, shard_limit);
+    for (int i = 0; i < job.outs; i++) free((char *)(uintptr_t)job.out[i].t.name);
+    free(job.out);
+    free(job.item);
+    free(job.buffer);
+    json_decref(config);
+    return rc;
+}
+
+int bq_export_dense(const bq_weights *src, const char *src_dir, const char *out_dir, bq_qsource q) {
+    return bq_export_run(src, src_dir, out_dir, q, &bq_export_dense_format, BQ_SHARD_LIMIT);
+}
+
+int bq_export_ct(const bq_weights *src, const char *src_dir, const char *out_dir, bq_qsource q) {
+    return bq_export_run(src, src_dir, out_dir, q, &bq_export_ct_format, BQ_SHARD_LIMIT);
+}

@@ -1,0 +1,223 @@
+#include "base/die.h"
+#include "io/export_job.h"
+#include "io/pack.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define VERSION     "0.18.0" /* of the format: the first whose layout is fixed for all bits */
+#define WEIGHT      ".weight"
+#define SCHEMES_MAX 16
+
+enum { SHAPE = BQ_EXPORT_BARE, AS_IS, PACKED, SCALE };
+
+/* ---- tensors ---- */
+
+/* Of the families known here, everything with two dimensions but the embedding is a Linear. */
+static bool is_linear(const bq_export_item *item) {
+    size_t n = strlen(item->name), cut = strlen(WEIGHT);
+    return (!item->t || item->t->dims == 2) && n > cut && strcmp(item->name + n - cut, WEIGHT) == 0 &&
+           !strstr(item->name, "embed_tokens");
+}
+
+static bool is_quantized(const bq_export_item *item) { return item->changed && item->q.bits; }
+
+static int plan(bq_export_job *job, int item) {
+    const bq_export_item *it = &job->item[item];
+    const bq_qtensor *q = &it->q;
+    int64_t rows = q->code.rows, cols = q->code.cols;
+    size_t cut = strlen(WEIGHT);
+    if (!is_quantized(it)) {
+        bq_mat m = q->fold;
+        if (it->t)
+            bq_export_add(job, item, AS_IS, 0, "", it->changed ? "F32" : it->t->dtype, it->t->dims,
+                          it->t->shape);
+        else
+            bq_export_add(job, item, AS_IS, 0, "", "F32", 2, (int64_t[]){m.rows, m.cols});
+        return BQ_OK;
+    }
+    if (!is_linear(it)) {
+        return bq_refuse(
+            BQ_DATA,
+            "export: '%s' is not the weight of a Linear: compressed-tensors cannot hold it quantized",
+            it->name);
+    }
+    if (q->bits != 4 && q->bits != 8) {
+        return bq_refuse(BQ_DATA, "export: '%s' has %d bits, compressed-tensors is written with 4 or 8",
+                         it->name, q->bits);
+    }
+    if (q->group > 0 && q->group < cols && cols % q->group) {
+        return bq_refuse(BQ_DATA, "export: '%s': groups of %lld do not divide its %lld columns", it->name,
+                         (long long)q->group, (long long)cols);
+    }
+    bq_export_add(job, item, PACKED, cut, ".weight_packed", "I32", 2,
+                  (int64_t[]){rows, bq_pack_words(cols, q->bits)});
+    bq_export_add(job, item, SCALE, cut, ".weight_scale", "F32", 2, (int64_t[]){rows, q->scale.cols});
+    bq_export_add(job, item, SHAPE, cut, ".weight_shape", "I64", 1, (int64_t[]){2});
+    return BQ_OK;
+}
+
+static void put_packed(bq_export_job *job, const bq_qtensor *q, bq_writer *w) {
+    int64_t words = bq_pack_words(q->code.cols, q->bits), at_once = (int64_t)(BQ_EXPORT_BUFFER / 4) / words;
+    BQ_CHECK(q->code.data && at_once > 0, "export: a result without data, or rows too long");
+    for (int64_t first = 0, n; first < q->code.rows; first += n) {
+        n = q->code.rows - first < at_once ? q->code.rows - first : at_once;
+        bq_mat word = bq_mat_host(job->buffer, n, words, BQ_I32);
+        bq_pack_rows(bq_mat_rows(q->code, first, n), q->bits, word);
+        bq_export_put_rows(word, w);
+    }
+}
+
+static void write_out(bq_export_job *job, const bq_export_out *out, const bq_qtensor *q, bq_writer *w) {
+    switch (out->part) {
+    case AS_IS:
+        if (q)
+            bq_export_put_rows(q->fold, w);
+        else
+            bq_export_put_raw(job, job->item[out->item].t, w);
+        break;
+    case PACKED: put_packed(job, q, w); break;
+    case SCALE: bq_export_put_rows(q->scale, w); break;
+    case SHAPE: bq_writer_put(w, (int64_t[]){q->code.rows, q->code.cols}, 16); break;
+    }
+}
+
+/* ---- quantization_config ---- */
+
+typedef struct {
+    int bits;
+    int64_t group; /* 0: channel */
+} scheme;
+
+static scheme scheme_of(const bq_export_item *item) {
+    const bq_qtensor *q = &item->q;
+    return (scheme){q->bits, q->group > 0 && q->group < q->code.cols ? q->group : 0};
+}
+
+static bool same(scheme a, scheme b) { return a.bits == b.bits && a.group == b.group; }
+
+/* "model.layers.12.mlp.up_proj.weight" as head "model.layers.", block 12 and tail "mlp.up_proj" (module name,
+ * no
+ * ".weight"); block -1 and the whole module name as tail for all others. */
+static int split(const char *name, char head[256], char tail[256]) {
+    const char *layers = strstr(name, "layers.");
+    int block = -1, used = 0, n = (int)(strlen(name) - strlen(WEIGHT));
+    head[0] = 0;
+    if (layers && sscanf(layers, "layers.%d.%n", &block, &used) == 1 && used) {
+        int start = (int)(layers - name);
+        snprintf(head, 256, "%.*s", start + 7, name);
+        snprintf(tail, 256, "%.*s", n - start - used, layers + used);
+        return block;
+    }
+    snprintf(tail, 256, "%.*s", n, name);
+    return -1;
+}
+
+static void put_escaped(FILE *to, const char *text) {
+    for (; *text; text++) fprintf(to, *text == '.' ? "\\." : "%c", *text);
+}
+
+/* One target for all modules that differ from item i by block alone and have its scheme; NULL when an earlier
+ * item has said it.  Where every quantized one of them has that scheme, blocks are not listed. */
+static json_t *target(const bq_export_job *job, int i) {
+    char head[256], tail[256], other_head[256], other_tail[256], *text = NULL;
+    size_t bytes;
+    scheme mine = scheme_of(&job->item[i]);
+    if (split(job->item[i].name, head, tail) < 0) return json_string(tail);
+    FILE *blocks = open_memstream(&text, &bytes);
+    BQ_CHECK(blocks, "no memory for a target");
+    bool all = true, first = true;
+    int count = 0;
+    for (int k = 0; k < job->items; k++) {
+        const bq_export_item *item = &job->item[k];
+        if (!is_quantized(item)) continue;
+        int block = split(item->name, other_head, other_tail);
+        if (block < 0 || strcmp(head, other_head) != 0 || strcmp(tail, other_tail) != 0) continue;
+        if (!same(scheme_of(item), mine))
+            all = false;
+        else {
+            first = first && k >= i;
+            fprintf(blocks, "%s%d", count++ ? "|" : "", block);
+        }
+    }
+    BQ_CHECK(fclose(blocks) == 0, "no memory for a target");
+    char *list = text;
+    FILE *to = open_memstream(&text, &bytes);
+    BQ_CHECK(to, "no memory for a target");
+    fputs("re:^", to);
+    put_escaped(to, head);
+    fprintf(to, all ? "\\d+\\." : "(%s)\\.", list);
+    put_escaped(to, tail);
+    fputc('$', to);
+    BQ_CHECK(fclose(to) == 0, "no memory for a target");
+    json_t *out = first ? json_string(text) : NULL;
+    free(list);
+    free(text);
+    return out;
+}
+
+static json_t *group_config(scheme s, json_t *targets) {
+    json_t *group = s.group ? json_integer(s.group) : json_null();
+    json_t *weights = json_pack(
+        "{s:i, s:s, s:b, s:s, s:o, s:n, s:b, s:n, s:n, s:n, s:s, s:{}}", "num_bits", s.bits, "type", "int",
+        "symmetric", 1, "strategy", s.group ? "group" : "channel", "group_size", group, "block_structure",
+        "dynamic", 0, "actorder", "scale_dtype", "zp_dtype", "observer", "minmax", "observer_kwargs");
+    return json_pack("{s:o, s:s, s:n, s:n, s:o}", "targets", targets, "format", "pack-quantized",
+                     "input_activations", "output_activations", "weights", weights);
+}
+
+/* Every scheme in use becomes a group; a single one can say "Linear", as the rest is ignored by name. */
+static json_t *groups_config(const bq_export_job *job) {
+    scheme found[SCHEMES_MAX];
+    int schemes = 0;
+    for (int i = 0; i < job->items; i++) {
+        int k = 0;
+        if (!is_quantized(&job->item[i])) continue;
+        while (k < schemes && !same(found[k], scheme_of(&job->item[i]))) k++;
+        BQ_CHECK(k < SCHEMES_MAX, "export: more than %d schemes", SCHEMES_MAX);
+        if (k == schemes) found[schemes++] = scheme_of(&job->item[i]);
+    }
+    json_t *groups = json_object();
+    for (int k = 0; k < schemes; k++) {
+        json_t *targets = json_array();
+        char name[32];
+        if (schemes == 1) json_array_append_new(targets, json_string("Linear"));
+        for (int i = 0; i < job->items && schemes > 1; i++) {
+            const bq_export_item *item = &job->item[i];
+            json_t *t = is_quantized(item) && same(scheme_of(item), found[k]) ? target(job, i) : NULL;
+            if (t) json_array_append_new(targets, t);
+        }
+        snprintf(name, sizeof name, "group_%d", k);
+        json_object_set_new(groups, name, group_config(found[k], targets));
+    }
+    return groups;
+}
+
+/* A tied head is a Linear without a tensor of its own. */
+static json_t *ignore_list(const bq_export_job *job) {
+    json_t *ignore = json_array();
+    bool head = false;
+    char module[256];
+    for (int i = 0; i < job->items; i++) {
+        const bq_export_item *item = &job->item[i];
+        head = head || strcmp(item->name, "lm_head.weight") == 0;
+        if (!is_linear(item) || is_quantized(item)) continue;
+        snprintf(module, sizeof module, "%.*s", (int)(strlen(item->name) - strlen(WEIGHT)), item->name);
+        json_array_append_new(ignore, json_string(module));
+    }
+    if (!head) json_array_append_new(ignore, json_string("lm_head"));
+    return ignore;
+}
+
+static void edit(const bq_export_job *job, json_t *config) {
+    json_t *q =
+        json_pack("{s:s, s:s, s:s, s:s, s:n, s:o, s:n, s:{}, s:{}, s:o}", "quant_method",
+                  "compressed-tensors", "version", VERSION, "format", "pack-quantized", "quantization_status",
+                  "compressed", "global_compression_ratio", "ignore", ignore_list(job), "kv_cache_scheme",
+                  "sparsity_config", "transform_config", "config_groups", groups_config(job));
+    BQ_CHECK(q && json_object_set_new(config, "quantization_config", q) == 0,
+             "no memory for a configuration");
+}
+
+const bq_export_format bq_export_ct_format = {plan, write_out, edit};

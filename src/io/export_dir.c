@@ -1,0 +1,168 @@
+/* The directory an export goes to: whose it is, what is removed first, what is copied. */
+#include "base/die.h"
+#include "io/export_job.h"
+#include "io/files.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <fnmatch.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static bool matches(const char *name, const char *const *patterns) {
+    for (; *patterns; patterns++) {
+        if (fnmatch(*patterns, name, 0) == 0) return true;
+    }
+    return false;
+}
+
+/* What makes a directory loadable; the entry that a loader opens first comes first. */
+static const char *const loadable[] = {"config.json", "*.index.json", NULL};
+static const char *const shards[] = {"*.safetensors", NULL};
+static const char *const leftovers[] = {"*.safetensors", "*.safetensors.tmp", NULL};
+
+/* *.py and licences belong to a model as much as its tokenizer: config.json may name the first. */
+static const char *const copied[] = {
+    "tokenizer*",
+    "generation_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab*",
+    "merges*",
+    "chat_template*",
+    "*.model",
+    "*.py",
+    "LICENSE*",
+    "NOTICE*",
+    NULL,
+};
+
+/* Entries of dir in order of name: the list and its names are the caller's to free.  -1 when dir cannot be
+ * read. */
+static int entries(const char *dir, struct dirent ***list) {
+    int n = scandir(dir, list, NULL, NULL);
+    for (int i = 1; i < n; i++) { /* insertion sort: locale-free, and directories of models are short */
+        struct dirent *e = (*list)[i];
+        int k = i;
+        for (; k > 0 && strcmp((*list)[k - 1]->d_name, e->d_name) > 0; k--) (*list)[k] = (*list)[k - 1];
+        (*list)[k] = e;
+    }
+    return n;
+}
+
+static void free_entries(struct dirent **list, int n) {
+    for (int i = 0; i < n; i++) free(list[i]);
+    if (n >= 0) free(list);
+}
+
+/* 1: written by an export of ours, 0: not, -1: unreadable, the message is out. */
+static int is_ours(const char *path) {
+    bq_safetensors s;
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    int rc = fd < 0 ? bq_refuse(BQ_DATA, "cannot open '%s': %s", path, strerror(errno))
+                    : bq_safetensors_read(&s, fd, path);
+    if (fd >= 0) close(fd);
+    if (rc) return -1;
+    const char *producer = bq_safetensors_metadata(&s, "producer");
+    int ours = producer && strcmp(producer, BQ_WRITER_PRODUCER) == 0;
+    bq_safetensors_close(&s);
+    return ours;
+}
+
+/* A model that somebody else put there is never deleted. */
+static int refuse_foreign(const char *out_dir, struct dirent **list, int n) {
+    bool ours = false, model = false;
+    char path[BQ_PATH];
+    for (int i = 0; i < n; i++) {
+        const char *name = list[i]->d_name;
+        model = model || matches(name, loadable);
+        if (!matches(name, shards)) continue;
+        bq_path_join(path, sizeof path, out_dir, name);
+        int mine = is_ours(path);
+        if (mine < 0) return BQ_DATA;
+        if (!mine)
+            return bq_refuse(BQ_DATA, "export: '%s' is not from blockq; choose another directory", path);
+        ours = true;
+    }
+    if (!model || ours) return BQ_OK;
+    return bq_refuse(BQ_DATA, "export: '%s' holds a model that is not from blockq; choose another directory",
+                     out_dir);
+}
+
+static void remove_matching(const char *out_dir, struct dirent **list, int n, const char *const *patterns) {
+    char path[BQ_PATH];
+    for (int i = 0; i < n; i++) {
+        if (!matches(list[i]->d_name, patterns)) continue;
+        bq_path_join(path, sizeof path, out_dir, list[i]->d_name);
+        BQ_CHECK(unlink(path) == 0, "cannot remove '%s': %s", path, strerror(errno));
+    }
+    int err = bq_dir_sync(out_dir);
+    BQ_CHECK(!err, "cannot sync '%s': %s", out_dir, strerror(err));
+}
+
+int bq_export_claim(const char *src_dir, const char *out_dir) {
+    struct stat src, out;
+    int err = bq_dir_make(out_dir);
+    if (err) return bq_refuse(BQ_DATA, "export: cannot create '%s': %s", out_dir, strerror(err));
+    if (stat(src_dir, &src) || stat(out_dir, &out)) {
+        return bq_refuse(BQ_DATA, "export: cannot look at '%s' and '%s': %s", src_dir, out_dir,
+                         strerror(errno));
+    }
+    if (src.st_dev == out.st_dev && src.st_ino == out.st_ino) {
+        return bq_refuse(BQ_DATA, "export: '%s' is the source model itself", out_dir);
+    }
+    struct dirent **list = NULL;
+    int n = entries(out_dir, &list);
+    if (n < 0) return bq_refuse(BQ_DATA, "export: cannot list '%s': %s", out_dir, strerror(errno));
+    int rc = refuse_foreign(out_dir, list, n);
+    if (!rc) {
+        remove_matching(out_dir, list, n, loadable); /* first, so that nothing half-removed loads */
+        remove_matching(out_dir, list, n, leftovers);
+    }
+    free_entries(list, n);
+    return rc;
+}
+
+static int copy_file(const char *from, const char *to) {
+    enum { CHUNK = 1 << 20 };
+    char temp[BQ_PATH + 8];
+    bq_path_join(temp, sizeof temp - 4, "", to);
+    strcat(temp, ".tmp");
+    int in = open(from, O_RDONLY | O_CLOEXEC);
+    if (in < 0) return bq_refuse(BQ_DATA, "cannot open '%s': %s", from, strerror(errno));
+    int out = open(temp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    BQ_CHECK(out >= 0, "cannot create '%s': %s", temp, strerror(errno));
+    char *buffer = malloc(CHUNK);
+    BQ_CHECK(buffer, "no memory to copy a file");
+    ssize_t got;
+    int err = 0;
+    while (!err && ((got = read(in, buffer, CHUNK)) > 0 || (got < 0 && errno == EINTR))) {
+        if (got > 0) err = bq_file_put(out, buffer, (size_t)got);
+    }
+    int rc = !err && got < 0 ? bq_refuse(BQ_DATA, "cannot read '%s': %s", from, strerror(errno)) : BQ_OK;
+    free(buffer);
+    close(in);
+    if (close(out) && !err) err = errno;
+    if (!rc && !err) err = bq_file_rename(temp, to);
+    BQ_CHECK(!err, "write of '%s' failed: %s", to, strerror(err));
+    return rc;
+}
+
+int bq_export_copy(const char *src_dir, const char *out_dir) {
+    struct dirent **list = NULL;
+    struct stat st;
+    int rc = BQ_OK, n = entries(src_dir, &list);
+    if (n < 0) return bq_refuse(BQ_DATA, "export: cannot list '%s': %s", src_dir, strerror(errno));
+    for (int i = 0; i < n && !rc; i++) {
+        char from[BQ_PATH], to[BQ_PATH];
+        if (!matches(list[i]->d_name, copied)) continue;
+        bq_path_join(from, sizeof from, src_dir, list[i]->d_name);
+        bq_path_join(to, sizeof to, out_dir, list[i]->d_name);
+        if (stat(from, &st) == 0 && S_ISREG(st.st_mode)) rc = copy_file(from, to);
+    }
+    free_entries(list, n);
+    return rc;
+}

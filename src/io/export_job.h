@@ -1,0 +1,70 @@
+/* export_job.h - what the exporters share; nobody but export*.c includes it, and the tests.
+ *
+ * A job is a list of items (tensors of the source, in order of name, blocks counted as numbers) and a list of
+ * outs (tensors of the result; an item becomes one or several, all in one shard).  A format says which and
+ * how. */
+#ifndef BQ_EXPORT_JOB_H
+#define BQ_EXPORT_JOB_H
+
+#include "io/export.h"
+#include "io/writer.h"
+
+#define BQ_SHARD_LIMIT ((size_t)5000000000)
+
+typedef struct {
+    const char *name;
+    const bq_tensor *t; /* NULL: an lm_head that the source ties */
+    bool changed;       /* q holds, its data do not */
+    bq_qtensor q;
+    int shard;
+    size_t bytes; /* of its outs */
+} bq_export_item;
+
+typedef struct {
+    bq_tensor t; /* owns its name; offset unused */
+    int item, part; /* part: the format's own number, or BQ_EXPORT_BARE */
+} bq_export_out;
+
+#define BQ_EXPORT_BARE (-1) /* written from the plan alone: the result's data are not asked for */
+
+typedef struct bq_export_job bq_export_job;
+
+typedef struct {
+    /* Check an item and add its outs.  BQ_OK, or BQ_DATA after one message. */
+    int (*plan)(bq_export_job *job, int item);
+    /* Put an out's bytes; q is the item's result with data (bare: as planned), or NULL when it is as it was. */
+    void (*write)(bq_export_job *job, const bq_export_out *out, const bq_qtensor *q, bq_writer *w);
+    /* Change config.json. */
+    void (*edit)(const bq_export_job *job, json_t *config);
+} bq_export_format;
+
+struct bq_export_job {
+    const bq_weights *src;
+    bq_qsource source;
+    const bq_export_format *format;
+    bq_export_item *item;
+    bq_export_out *out;
+    int items, outs, room, shards;
+    char *buffer; /* BQ_EXPORT_BUFFER bytes, for write */
+};
+
+#define BQ_EXPORT_BUFFER ((size_t)4 << 20)
+
+int bq_export_run(const bq_weights *src, const char *src_dir, const char *out_dir, bq_qsource q,
+                  const bq_export_format *format, size_t shard_limit);
+
+extern const bq_export_format bq_export_dense_format, bq_export_ct_format;
+
+/* For plan: the item becomes base + suffix, where base is its name without the last `cut` characters. */
+void bq_export_add(bq_export_job *job, int item, int part, size_t cut, const char *suffix, const char *dtype,
+                   int dims, const int64_t *shape);
+/* For write: bytes as they lie in the source; the rows of a view. */
+void bq_export_put_raw(bq_export_job *job, const bq_tensor *t, bq_writer *w);
+void bq_export_put_rows(bq_mat m, bq_writer *w);
+
+/* export_dir.c.  Make out_dir, refuse the source and foreign models, remove what an earlier export left. */
+int bq_export_claim(const char *src_dir, const char *out_dir);
+/* Copy tokenizer, generation and licence files, unchanged. */
+int bq_export_copy(const char *src_dir, const char *out_dir);
+
+#endif

@@ -1,0 +1,218 @@
+#include "toy.h"
+
+#include "io/config.h"
+#include "io/pack.h"
+
+static void check_ct(const char *out, const toy_rule *rule) {
+    bq_weights *w, *from;
+    assert_int_equal(bq_weights_open(&from, src_dir), BQ_OK);
+    assert_int_equal(bq_weights_open(&w, out), BQ_OK);
+    toy t = {.src = from, .rule = rule};
+    int tensors = 0;
+    for (int i = 0; i < bq_weights_count(from); i++) {
+        const bq_tensor *b = bq_weights_at(from, i), *a = bq_weights_find(w, b->name);
+        char name[300], raw[70000], want[70000];
+        int64_t shape[2];
+        bq_qtensor q = {0};
+        bool is = toy_get(&t, b->name, true, &q);
+        if (!is || !q.bits) {
+            assert_non_null(a);
+            assert_string_equal(a->dtype, is ? "F32" : b->dtype);
+            bq_weights_read_raw(w, a, 0, raw, a->bytes);
+            if (is)
+                assert_memory_equal(raw, t.value, a->bytes);
+            else
+                bq_weights_read_raw(from, b, 0, want, b->bytes), assert_memory_equal(raw, want, a->bytes);
+            tensors++;
+            continue;
+        }
+        assert_null(a);
+        int stem = (int)strlen(b->name) - 7;
+        snprintf(name, sizeof name, "%.*s.weight_shape", stem, b->name);
+        bq_weights_read_raw(w, bq_weights_find(w, name), 0, shape, 16);
+        assert_true(shape[0] == b->shape[0] && shape[1] == b->shape[1]);
+        snprintf(name, sizeof name, "%.*s.weight_scale", stem, b->name);
+        a = bq_weights_find(w, name);
+        assert_string_equal(a->dtype, "F32");
+        assert_true(a->dims == 2 && a->shape[0] == shape[0] &&
+                    a->shape[1] == (q.group ? shape[1] / q.group : 1));
+        bq_weights_read_raw(w, a, 0, raw, a->bytes);
+        assert_memory_equal(raw, t.scale, a->bytes);
+        snprintf(name, sizeof name, "%.*s.weight_packed", stem, b->name);
+        a = bq_weights_find(w, name);
+        assert_string_equal(a->dtype, "I32");
+        assert_true(a->dims == 2 && a->shape[0] == shape[0] &&
+                    a->shape[1] == bq_pack_words(shape[1], q.bits));
+        bq_weights_read_raw(w, a, 0, raw, a->bytes);
+        bq_unpack_rows(bq_mat_host(raw, a->shape[0], a->shape[1], BQ_I32), q.bits,
+                       bq_mat_host(want, shape[0], shape[1], BQ_I8));
+        assert_memory_equal(want, t.code, (size_t)(shape[0] * shape[1]));
+        tensors += 3;
+    }
+    assert_int_equal(tensors, bq_weights_count(w));
+    toy_free(&t);
+    bq_weights_close(w);
+    bq_weights_close(from);
+}
+
+static void same_json(const json_t *got, const char *want) {
+    json_t *v = json_loads(want, JSON_DECODE_ANY, NULL);
+    char *text = json_dumps(got, JSON_COMPACT | JSON_ENCODE_ANY);
+    assert_non_null(v);
+    if (!json_equal(got, v)) fail_msg("got %s, wanted %s", text, want);
+    free(text);
+    json_decref(v);
+}
+
+#define WEIGHTS(bits, strategy, group)                                                                       \
+    "{\"num_bits\":" bits ",\"type\":\"int\",\"symmetric\":true,\"strategy\":\"" strategy                    \
+    "\",\"group_size\":" group                                                                               \
+    ",\"block_structure\":null,\"dynamic\":false,\"actorder\":null,\"scale_dtype\":null,\"zp_dtype\":null,"  \
+    "\"observer\":\"minmax\",\"observer_kwargs\":{}}"
+
+static void ct_holds_codes(void **state) {
+    (void)state;
+    static const toy_rule *const rules[] = {w4, w4g4, w8g4};
+    static const char *const weights[] = {WEIGHTS("4", "channel", "null"), WEIGHTS("4", "group", "4"),
+                                          WEIGHTS("8", "group", "4")};
+    char out[512], twin[512];
+    snprintf(out, sizeof out, "%s", temp_path("ct"));
+    snprintf(twin, sizeof twin, "%s", temp_path("ct2"));
+    make_source("model_llama_default", "BF16");
+    for (int i = 0; i < 3; i++) {
+        char want[1500];
+        int gets;
+        assert_int_equal(export_to(out, rules[i], true, 0, &gets), BQ_OK);
+        assert_int_equal(gets, 14); /* codes and scales of one question */
+        check_ct(out, rules[i]);
+        json_t *config = config_of(out);
+        snprintf(
+            want, sizeof want,
+            "{\"quant_method\":\"compressed-tensors\",\"version\":\"0.18.0\",\"format\":\"pack-quantized\","
+            "\"quantization_status\":\"compressed\",\"global_compression_ratio\":null,\"ignore\":[\"lm_"
+            "head\"],"
+            "\"kv_cache_scheme\":null,\"sparsity_config\":{},\"transform_config\":{},\"config_groups\":{"
+            "\"group_0\":"
+            "{\"targets\":[\"Linear\"],\"format\":\"pack-quantized\",\"input_activations\":null,"
+            "\"output_activations\":null,\"weights\":%s}}}",
+            weights[i]);
+        same_json(json_object_get(config, "quantization_config"), want);
+        json_decref(config);
+        assert_int_equal(export_to(twin, rules[i], true, 20000, NULL), BQ_OK);
+        check_ct(twin, rules[i]);
+    }
+    assert_int_equal(export_to(twin, rules[2], true, 0, NULL), BQ_OK);
+    assert_same_file(in(out, "model.safetensors"), in(twin, "model.safetensors"));
+    assert_same_file(in(out, "config.json"), in(twin, "config.json"));
+}
+
+static void ct_groups_schemes(void **state) {
+    (void)state;
+    char out[512];
+    snprintf(out, sizeof out, "%s", temp_path("ctm"));
+    make_source("model_llama_default", "BF16");
+    assert_int_equal(export_to(out, mixed, true, 0, NULL), BQ_OK);
+    check_ct(out, mixed);
+    json_t *config = config_of(out), *q = json_object_get(config, "quantization_config");
+    same_json(json_object_get(q, "ignore"),
+              "[\"model.layers.0.self_attn.k_proj\",\"model.layers.0.self_attn.o_proj\","
+              "\"model.layers.1.self_attn.k_proj\"]");
+    json_t *groups = json_object_get(q, "config_groups");
+    assert_int_equal(json_object_size(groups), 3);
+    same_json(json_object_get(json_object_get(groups, "group_0"), "targets"), "[\"lm_head\"]");
+    same_json(json_object_get(json_object_get(groups, "group_0"), "weights"),
+              WEIGHTS("8", "channel", "null"));
+    same_json(json_object_get(json_object_get(groups, "group_1"), "targets"),
+              "[\"re:^model\\\\.layers\\\\.(0)\\\\.mlp\\\\.down_proj$\",\"re:^model\\\\.layers\\\\.\\\\d+"
+              "\\\\.mlp\\\\.gate_proj$\","
+              "\"re:^model\\\\.layers\\\\.\\\\d+\\\\.mlp\\\\.up_proj$\",\"re:^model\\\\.layers\\\\.\\\\d+"
+              "\\\\.self_attn\\\\.q_proj$\","
+              "\"re:^model\\\\.layers\\\\.\\\\d+\\\\.self_attn\\\\.v_proj$\",\"re:^model\\\\.layers\\\\."
+              "\\\\d+\\\\.self_attn\\\\.o_proj$\"]");
+    same_json(json_object_get(json_object_get(groups, "group_1"), "weights"), WEIGHTS("4", "group", "4"));
+    same_json(json_object_get(json_object_get(groups, "group_2"), "targets"),
+              "[\"re:^model\\\\.layers\\\\.(1)\\\\.mlp\\\\.down_proj$\"]");
+    json_decref(config);
+}
+
+/* A head of its own where the source ties it. */
+static void heads_are_untied(void **state) {
+    (void)state;
+    char out[512];
+    make_source("model_llama_llama3", "F32");
+    for (int ct = 0; ct < 2; ct++) {
+        bq_weights *w;
+        bq_model m;
+        snprintf(out, sizeof out, "%s", temp_path(ct ? "untied_ct" : "untied"));
+        assert_int_equal(export_to(out, untie, ct, 0, NULL), BQ_OK);
+        assert_int_equal(bq_weights_open(&w, out), BQ_OK);
+        const bq_tensor *t = bq_weights_find(w, ct ? "lm_head.weight_scale" : "lm_head.weight");
+        assert_true(t && t->shape[0] == 97 && t->shape[1] == (ct ? 1 : 48));
+        bq_weights_close(w);
+        json_t *config = config_of(out);
+        assert_true(json_is_false(json_object_get(config, "tie_word_embeddings")));
+        json_decref(config);
+        if (ct)
+            assert_refused(bq_config_read(out, &m), "quantized already");
+        else
+            assert_int_equal(bq_config_read(out, &m), BQ_OK), assert_false(m.tied);
+    }
+    assert_int_equal(export_to(out, w4, true, 0, NULL), BQ_OK);
+    json_t *config = config_of(out);
+    assert_true(json_is_true(json_object_get(config, "tie_word_embeddings")));
+    same_json(json_object_get(json_object_get(config, "quantization_config"), "ignore"), "[\"lm_head\"]");
+    json_decref(config);
+}
+
+/* ---- refusals ---- */
+
+static bool wrong_get(void *ctx, const char *name, bool want_data, bq_qtensor *q) {
+    (void)want_data;
+    if (!strstr(name, "layers.1.mlp.down_proj")) return false;
+    *q = *(bq_qtensor *)ctx;
+    return true;
+}
+
+static int wrong(bq_qtensor q, bool ct) {
+    bq_weights *w;
+    assert_int_equal(bq_weights_open(&w, src_dir), BQ_OK);
+    bq_qsource s = {&q, wrong_get};
+    int rc = (ct ? bq_export_ct : bq_export_dense)(w, src_dir, temp_path("wrong"), s);
+    bq_weights_close(w);
+    return rc;
+}
+
+static void bad_results_are_refused(void **state) {
+    (void)state;
+    make_source("model_llama_default", "F32"); /* down_proj is (56, 100) */
+    bq_mat code = bq_mat_host(NULL, 56, 100, BQ_I8), one = bq_mat_host(NULL, 56, 1, BQ_F32),
+           three = bq_mat_host(NULL, 56, 3, BQ_F32);
+    bq_mat turned = bq_mat_host(NULL, 100, 56, BQ_I8), fold = bq_mat_host(NULL, 56, 99, BQ_F32);
+    for (int ct = 0; ct < 2; ct++) {
+        assert_refused(wrong((bq_qtensor){.code = turned, .scale = one, .bits = 4}, ct),
+                       "result is (100, 56)");
+        assert_refused(wrong((bq_qtensor){.fold = fold}, ct), "result is (56, 99)");
+        assert_refused(wrong((bq_qtensor){.code = code, .scale = one, .bits = 9}, ct), "9 bits");
+        assert_refused(wrong((bq_qtensor){.code = code, .scale = three, .bits = 4}, ct), "scales (56, 3)");
+        assert_refused(wrong((bq_qtensor){.code = code, .scale = one, .bits = 4, .group = 40}, ct),
+                       "wanted (56, 3)");
+    }
+    assert_refused(wrong((bq_qtensor){.code = code, .scale = one, .bits = 3}, true), "has 3 bits");
+    assert_refused(wrong((bq_qtensor){.code = code, .scale = three, .bits = 4, .group = 40}, true),
+                   "groups of 40");
+    static const toy_rule embedding[] = {{"embed_tokens", 8, 0}, {NULL, 0, 0}},
+                          norm[] = {{"model.norm", 8, 0}, {NULL, 0, 0}};
+    assert_refused(export_to(temp_path("wrong"), embedding, true, 0, NULL), "not the weight of a Linear");
+    assert_refused(export_to(temp_path("wrong"), norm, true, 0, NULL), "not the weight of a Linear");
+    assert_false(file_there(temp_path("wrong"))); /* all of it before anything is written */
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(ct_holds_codes),
+        cmocka_unit_test(ct_groups_schemes),
+        cmocka_unit_test(heads_are_untied),
+        cmocka_unit_test(bad_results_are_refused),
+    };
+    return cmocka_run_group_tests(tests, temp_make, temp_remove);
+}

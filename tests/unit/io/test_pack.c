@@ -1,0 +1,131 @@
+#include "refuse.h"
+
+#include "io/pack.h"
+#include "io/weights.h"
+
+static void vectors(void **state) {
+    (void)state;
+    static const struct {
+        int bits, n;
+        int8_t code[8];
+        uint32_t word;
+    } cases[] = {
+        {4, 8, {-8, -7, -6, -5, -4, -3, -2, -1}, 0x76543210},
+        {4, 8, {0, 1, 2, 3, 4, 5, 6, 7}, 0xFEDCBA98},
+        {8, 4, {-128, -1, 0, 127}, 0xFF807F00},
+        {4, 3, {-8, 7, 0}, 0x000008F0}, /* padding fields are 0, not the code 0 */
+        {8, 1, {-127}, 0x00000001},
+    };
+    for (int i = 0; i < (int)(sizeof cases / sizeof *cases); i++) {
+        uint32_t word = 0xdeadbeef;
+        int8_t code[8], back[8] = {0};
+        memcpy(code, cases[i].code, 8);
+        bq_pack_rows(bq_mat_host(code, 1, cases[i].n, BQ_I8), cases[i].bits,
+                     bq_mat_host(&word, 1, 1, BQ_I32));
+        assert_int_equal(word, cases[i].word);
+        word |= cases[i].n * cases[i].bits < 32 ? 0xffffffffu << cases[i].n * cases[i].bits : 0;
+        bq_unpack_rows(bq_mat_host(&word, 1, 1, BQ_I32), cases[i].bits,
+                       bq_mat_host(back, 1, cases[i].n, BQ_I8));
+        assert_memory_equal(back, code, (size_t)cases[i].n);
+    }
+}
+
+/* Odd shapes with gaps: what lies in the gaps stays. */
+static void round_trips(void **state) {
+    (void)state;
+    enum { LD = 140, ROWS = 3 };
+    for (int bits = 4; bits <= 8; bits += 4) {
+        for (int cols = 1; cols <= 131; cols += 5) {
+            int8_t code[ROWS * LD], back[ROWS * LD];
+            int32_t word[ROWS * LD];
+            int64_t words = bq_pack_words(cols, bits);
+            assert_int_equal(words, (cols + 32 / bits - 1) / (32 / bits));
+            for (int i = 0; i < ROWS * LD; i++) {
+                code[i] = (int8_t)(i * 37 % (1 << bits) - (1 << (bits - 1)));
+                back[i] = 99, word[i] = -7;
+            }
+            bq_mat c = {code, ROWS, cols, LD, BQ_I8, BQ_HOST}, b = {back, ROWS, cols, LD, BQ_I8, BQ_HOST};
+            bq_mat w = {word, ROWS, words, words + 2, BQ_I32, BQ_HOST};
+            bq_pack_rows(c, bits, w);
+            bq_unpack_rows(w, bits, b);
+            for (int i = 0; i < ROWS * LD; i++) assert_int_equal(back[i], i % LD < cols ? code[i] : 99);
+            for (int i = 0; i < ROWS * (words + 2); i++) {
+                if (i % (words + 2) >= words) assert_int_equal(word[i], -7);
+            }
+        }
+    }
+}
+
+static char *load(const bq_weights *w, const char *name, const char *part, const bq_tensor **t) {
+    char key[100];
+    snprintf(key, sizeof key, "%s/%s", name, part);
+    *t = bq_weights_find(w, key);
+    if (!*t) fail_msg("no %s", key);
+    char *data = malloc((*t)->bytes);
+    assert_non_null(data);
+    bq_weights_read_raw(w, *t, 0, data, (*t)->bytes);
+    return data;
+}
+
+/* Every word that compressed-tensors 0.20 itself wrote. */
+static void peer_words(void **state) {
+    (void)state;
+    static const struct {
+        const char *name, *packed;
+        int bits;
+    } cases[] = {
+        {"ct4_16x64", "packed1", 4},           {"ct4_5x40", "packed1", 4},
+        {"ct8_16x64", "packed1", 8},           {"ct8_5x40", "packed1", 8},
+        {"ctl_4_sym_f32", "weight_packed", 4}, {"ctl_4_sym_bf16", "weight_packed", 4},
+        {"ctl_8_sym_f32", "weight_packed", 8}, {"ctl_8_sym_bf16", "weight_packed", 8},
+    };
+    bq_weights *w;
+    assert_int_equal(bq_weights_open_file(&w, BQ_VECTORS "/peer_pack.safetensors"), BQ_OK);
+    for (int i = 0; i < (int)(sizeof cases / sizeof *cases); i++) {
+        const bq_tensor *q, *p;
+        char *code = load(w, cases[i].name, "q", &q), *word = load(w, cases[i].name, cases[i].packed, &p);
+        int32_t *ours = malloc(p->bytes);
+        int8_t *back = malloc(q->bytes);
+        assert_true(ours && back);
+        bq_mat c = bq_mat_host(code, q->shape[0], q->shape[1], BQ_I8),
+               m = bq_mat_host(ours, p->shape[0], p->shape[1], BQ_I32);
+        bq_pack_rows(c, cases[i].bits, m);
+        assert_memory_equal(ours, word, p->bytes);
+        bq_unpack_rows(bq_mat_host(word, p->shape[0], p->shape[1], BQ_I32), cases[i].bits,
+                       bq_mat_host(back, q->shape[0], q->shape[1], BQ_I8));
+        assert_memory_equal(back, code, q->bytes);
+        free(code);
+        free(word);
+        free(ours);
+        free(back);
+    }
+    bq_weights_close(w);
+}
+
+static void wrong_codes_die(void **state) {
+    (void)state;
+    char err[600];
+    assert_int_equal(child_run("code", "8", NULL, err, sizeof err), BQ_DIED);
+    assert_one_line(err, "code 8 does not fit 4 bits");
+    assert_int_equal(child_run("code", "-9", NULL, err, sizeof err), BQ_DIED);
+    assert_one_line(err, "code -9 does not fit 4 bits");
+    assert_int_equal(child_run("bits", "3", NULL, err, sizeof err), BQ_DIED);
+    assert_one_line(err, "packing of 3 bits");
+}
+
+int main(int argc, char **argv) {
+    if (argc == 3) {
+        int value = atoi(argv[2]), bits = argv[1][0] == 'b' ? value : 4;
+        int8_t code = bits == 4 ? (int8_t)value : 0;
+        int32_t word;
+        bq_pack_rows(bq_mat_host(&code, 1, 1, BQ_I8), bits, bq_mat_host(&word, 1, 1, BQ_I32));
+        return 0;
+    }
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(vectors),
+        cmocka_unit_test(round_trips),
+        cmocka_unit_test(peer_words),
+        cmocka_unit_test(wrong_codes_die),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

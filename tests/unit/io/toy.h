@@ -1,0 +1,192 @@
+/* toy.h - a model directory made of a golden model, and results to export: round to nearest of its Linears.
+ */
+#ifndef TOY_H
+#define TOY_H
+
+#include "refuse.h"
+
+#include "base/num.h"
+#include "io/export_job.h"
+#include "io/files.h"
+#include "io/json.h"
+#include "io/writer.h"
+
+#include <math.h>
+
+static inline void text_in(const char *dir, const char *name, const char *text) {
+    char path[600];
+    snprintf(path, sizeof path, "%s/%s", dir, name);
+    text_save(path, text);
+}
+
+/* dir/config.json and dir/model.safetensors from tests/vectors/<golden>: names without init/, values in
+ * dtype. */
+static inline void toy_model(const char *dir, const char *golden, const char *dtype) {
+    char path[600];
+    bq_weights *w;
+    snprintf(path, sizeof path, "%s/%s.safetensors", BQ_VECTORS, golden);
+    assert_int_equal(bq_weights_open_file(&w, path), BQ_OK);
+    assert_int_equal(bq_dir_make(dir), 0);
+    text_in(dir, "config.json", bq_weights_metadata(w, "config"));
+    bq_writer *to = bq_writer_plan();
+    for (int i = 0; i < bq_weights_count(w); i++) {
+        const bq_tensor *t = bq_weights_at(w, i);
+        if (strncmp(t->name, "init/", 5) == 0) bq_writer_add(to, t->name + 5, dtype, t->dims, t->shape);
+    }
+    snprintf(path, sizeof path, "%s/model.safetensors", dir);
+    bq_writer_open(to, path);
+    for (int i = 0; i < bq_writer_count(to); i++) {
+        snprintf(path, sizeof path, "init/%s", bq_writer_at(to, i)->name);
+        const bq_tensor *t = bq_weights_find(w, path);
+        float *data = malloc(t->bytes);
+        assert_non_null(data);
+        bq_weights_read_raw(w, t, 0, data, t->bytes);
+        if (strcmp(dtype, "F32") == 0)
+            bq_writer_put(to, data, t->bytes);
+        else {
+            for (size_t k = 0; k < t->bytes / 4; k++) bq_writer_put(to, (uint16_t[]){bq_to_bf16(data[k])}, 2);
+        }
+        free(data);
+    }
+    bq_writer_close(to);
+    bq_weights_close(w);
+}
+
+/* The rule of a toy result, by name: bits 0 and group 0 leave the tensor; bits 1 replaces it by twice its
+ * value. */
+typedef struct {
+    const char *part; /* of the name; the first rule that fits counts */
+    int bits;
+    int64_t group;
+} toy_rule;
+
+typedef struct {
+    const bq_weights *src;
+    const toy_rule *rule; /* ends with part NULL */
+    bool with_dense;      /* give the product too */
+    int gets;             /* calls with want_data */
+    bq_tensor head;       /* stands for a head that the source ties */
+    float *value, *scale, *dense;
+    int8_t *code;
+} toy;
+
+static inline void toy_free(toy *t) {
+    free(t->value);
+    free(t->scale);
+    free(t->dense);
+    free(t->code);
+    t->value = t->scale = t->dense = NULL;
+    t->code = NULL;
+}
+
+static inline void toy_quantize(toy *t, const bq_qtensor *q, int64_t rows, int64_t cols) {
+    int64_t groups = q->scale.cols, width = groups > 1 ? q->group : cols;
+    for (int64_t r = 0; r < rows; r++) {
+        for (int64_t g = 0; g < groups; g++) {
+            float most = 1e-9f, limit = (float)((1 << (q->bits - 1)) - 1);
+            int64_t end = (g + 1) * width < cols ? (g + 1) * width : cols;
+            for (int64_t c = g * width; c < end; c++) most = fmaxf(most, fabsf(t->value[r * cols + c]));
+            float scale = t->scale[r * groups + g] = most / limit;
+            for (int64_t c = g * width; c < end; c++) {
+                float code = rintf(t->value[r * cols + c] / scale);
+                code = fmaxf(-limit - 1, fminf(limit, code));
+                t->code[r * cols + c] = (int8_t)code;
+                t->dense[r * cols + c] = (float)t->code[r * cols + c] * scale;
+            }
+        }
+    }
+}
+
+static inline bool toy_get(void *ctx, const char *name, bool want_data, bq_qtensor *q) {
+    toy *t = ctx;
+    const toy_rule *rule = t->rule;
+    while (rule->part && !strstr(name, rule->part)) rule++;
+    if (!rule->part || !rule->bits) return false;
+    const bq_tensor *from = bq_weights_find(t->src, name);
+    if (!from) from = bq_weights_find(t->src, "model.embed_tokens.weight");
+    int64_t rows = from->dims == 2 ? from->shape[0] : 1, cols = from->shape[from->dims - 1];
+    int64_t groups = rule->group ? (cols + rule->group - 1) / rule->group : 1;
+    *q = (bq_qtensor){.bits = rule->bits, .group = rule->group};
+    if (rule->bits == 1)
+        q->bits = 0, q->fold = bq_mat_host(NULL, rows, cols, BQ_F32);
+    else {
+        q->code = bq_mat_host(NULL, rows, cols, BQ_I8);
+        q->scale = bq_mat_host(NULL, rows, groups, BQ_F32);
+    }
+    if (!want_data) return true;
+    t->gets++;
+    toy_free(t);
+    size_t n = (size_t)(rows * cols);
+    t->value = malloc(4 * n), t->scale = malloc((size_t)(4 * rows * groups)), t->dense = malloc(4 * n),
+    t->code = malloc(n);
+    assert_true(t->value && t->scale && t->dense && t->code);
+    bq_weights_read(t->src, from, 0, rows, bq_mat_host(t->value, rows, cols, BQ_F32));
+    if (!q->bits) {
+        for (size_t i = 0; i < n; i++) t->value[i] *= 2;
+        q->fold.data = t->value;
+        return true;
+    }
+    toy_quantize(t, q, rows, cols);
+    q->code.data = t->code, q->scale.data = t->scale;
+    if (t->with_dense) q->dense = bq_mat_host(t->dense, rows, cols, BQ_F32);
+    return true;
+}
+
+/* ---- */
+
+typedef int exporter(const bq_weights *, const char *, const char *, bq_qsource);
+
+static const toy_rule w4[] = {{"lm_head", 0, 0}, {"_proj.weight", 4, 0}, {NULL, 0, 0}};
+static const toy_rule w4g4[] = {{"lm_head", 0, 0}, {"_proj.weight", 4, 4}, {NULL, 0, 0}};
+static const toy_rule w8g4[] = {{"lm_head", 0, 0}, {"_proj.weight", 8, 4}, {NULL, 0, 0}};
+static const toy_rule mixed[] = {{"lm_head", 8, 0}, {"model.norm", 1, 0},         {"1.mlp.down_proj", 8, 4},
+                                 {"k_proj", 0, 0},  {"0.self_attn.o_proj", 1, 0}, {"_proj.weight", 4, 4},
+                                 {NULL, 0, 0}};
+static const toy_rule untie[] = {{"lm_head", 8, 0}, {"_proj.weight", 4, 0}, {NULL, 0, 0}};
+
+static char src_dir[512];
+
+/* One export of src_dir by the rules; `limit` as bytes a shard, 0 for the public functions. */
+static inline int export_to(const char *out, const toy_rule *rule, bool ct, size_t limit, int *gets) {
+    bq_weights *w;
+    assert_int_equal(bq_weights_open(&w, src_dir), BQ_OK);
+    toy t = {.src = w, .rule = rule, .with_dense = limit != 0};
+    bq_qsource q = {&t, toy_get};
+    exporter *f = ct ? bq_export_ct : bq_export_dense;
+    int rc =
+        limit ? bq_export_run(w, src_dir, out, q, ct ? &bq_export_ct_format : &bq_export_dense_format, limit)
+              : f(w, src_dir, out, q);
+    if (gets) *gets = t.gets;
+    toy_free(&t);
+    bq_weights_close(w);
+    return rc;
+}
+
+static inline void make_source(const char *golden, const char *dtype) {
+    snprintf(src_dir, sizeof src_dir, "%s", temp_path("src"));
+    toy_model(src_dir, golden, dtype);
+    text_in(src_dir, "tokenizer.json", "{\"t\": 1}");
+    text_in(src_dir, "tokenizer_config.json", "{}");
+    text_in(src_dir, "generation_config.json", "{\"eos_token_id\": [1, 2]}");
+    text_in(src_dir, "chat_template.jinja", "x");
+    text_in(src_dir, "merges.txt", "a b");
+    text_in(src_dir, "vocab.json", "");
+    text_in(src_dir, "tokenizer.model", "\1\2");
+    text_in(src_dir, "pytorch_model.bin", "no");
+    text_in(src_dir, "README.md", "no");
+}
+
+static inline const char *in(const char *dir, const char *name) {
+    static char path[4][600];
+    static int next;
+    snprintf(path[++next % 4], 600, "%s/%s", dir, name);
+    return path[next % 4];
+}
+
+static inline json_t *config_of(const char *dir) {
+    json_t *config;
+    assert_int_equal(bq_json_read(in(dir, "config.json"), 1 << 20, &config), BQ_OK);
+    return config;
+}
+
+#endif

@@ -1,0 +1,79 @@
+#!/usr/bin/env bash
+# demo.sh - from a bare Debian 12 to a quantized model: install what is missing, build, run, print the result.
+set -euo pipefail
+
+usage() {
+    cat <<'TEXT'
+Usage: bash jobs/demo.sh [--out DIR] [--seed N]
+
+Installs what is missing (Debian packages, as root or by sudo), builds blockq, and quantizes the small model in
+jobs/demo to 4 bits.  Takes two minutes on two cores.  The last line is the result: perplexities of the model, of
+round to nearest and of AdaScale, and the directory that holds everything.
+
+  --out DIR   run directory; a run in there that was stopped goes on (build/demo/run, always a new run)
+  --seed N    of the random numbers (0)
+TEXT
+}
+
+refuse() {
+    echo "demo.sh: $1; try --help" >&2
+    exit 2
+}
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+work=$root/build/demo
+run=
+seed=0
+while (($#)); do
+    case $1 in
+    -h | --help)
+        usage
+        exit
+        ;;
+    --out | --seed)
+        if (($# < 2)) || [[ ! $2 ]]; then refuse "$1 needs a value"; fi
+        if [[ $1 == --out ]]; then run=$2; else seed=$2; fi
+        shift 2
+        ;;
+    *) refuse "$1: no such option" ;;
+    esac
+done
+[[ $seed =~ ^[0-9]+$ ]] || refuse "--seed $seed: a whole number is needed"
+
+# say TEXT COMMAND...: run it in the source tree with its output in a log, which is shown only when it fails.
+say() {
+    local text=$1 since=$SECONDS
+    shift
+    printf '%s ... ' "$text"
+    if ! (cd "$root" && "$@") >"$work/log" 2>&1 </dev/null; then
+        printf 'failed:\n'
+        tail -n 30 "$work/log"
+        exit 1
+    fi
+    printf '%d s\n' $((SECONDS - since))
+}
+
+# shellcheck source=packages.sh
+. "$root/jobs/packages.sh"
+since=$SECONDS
+bq_packages_install "${bq_packages[@]}"
+((SECONDS - since < 2)) || echo "installed in $((SECONDS - since)) s"
+
+mkdir -p "$work"
+if [[ ! $run ]]; then
+    run=$work/run
+    rm -rf "$run"
+fi
+since=$SECONDS
+say "configuring" cmake --preset release -DBQ_TESTS=OFF
+say "building" cmake --build --preset release --target blockq --parallel "$(nproc)"
+blockq=$root/build/src/blockq
+for text in calibration evaluation; do
+    say "tokens of $text.txt" "$blockq" tokens --bytes "jobs/demo/$text.txt" -o "build/demo/$text.h5"
+done
+
+# Open MPI refuses root and more ranks than cores, and binds a rank to one core, unless it is told.
+export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1
+result=$(mpirun --bind-to none -n 1 "$blockq" run "$root/configs/demo.json" --set seed="$seed" --out "$run" </dev/null)
+echo "everything after installation took $((SECONDS - since)) s"
+echo "$result"

@@ -24,11 +24,12 @@ enum {
  * unit tests, NULL means _Exit(code). */
 extern void (*bq_die_hook)(int code);
 
-/* Print "bq: r<rank> <host> <file>:<line>: <message>" and end the job with code 1. */
+/* Print "bq: r<rank> error: <host> <file>:<line>: <message>" (the rank where there are several) and end the job with
+ * code 1. */
 _Noreturn void bq_die(const char *file, int line, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 
-/* Print "bq: error: <message>" (also to the log file) and return code, so that `return bq_refuse(...)` reads well. */
+/* Print "bq: error: <message>" (to the log file too) and return code, so that `return bq_refuse(...)` reads well. */
 int bq_refuse(int code, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
 #define BQ_DIE(...) bq_die(__FILE__, __LINE__, __VA_ARGS__)
@@ -39,7 +40,7 @@ int bq_refuse(int code, const char *fmt, ...) __attribute__((format(printf, 2, 3
 
 /* Fault injection: true when the environment says BQ_FAULT=point:hit[@rank] and this is that hit of that point on
  * that rank (hit counts from 1, rank defaults to 0).  The caller then behaves as if the guarded call had failed.
- * BQ_FAULT=list prints nothing here; the names are listed in docs/faults.md. */
+ * tests/e2e walks all points. */
 bool bq_fault(const char *point);
 
 #endif

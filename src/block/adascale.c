@@ -106,7 +106,7 @@ static double sample_step(bq_pass_context *c, const bq_adascale_options *o, trai
 static void update(bq_pass_context *c, const bq_adascale_options *o, training *t, int64_t step) {
     bq_quantized *q = c->q;
     double cosine = (1 + cos(PI * (double)step / (double)o->iterations)) / 2;
-    bq_adam adam = {(float)(o->lr_clip * cosine), (float)(o->lr_weight * cosine), 0.9f, 0.999f, 1e-8f, step + 1};
+    bq_adam adam = {(float)(o->lr_clip * cosine), (float)(o->lr_weight * cosine), 0.9, 0.999, 1e-8f, step + 1};
     bq_mat sum[BQ_MATS];
     for (int m = 0; m < BQ_MATS; m++) sum[m] = bq_treesum_end(&t->sum[m]);
     for (int i = 0; i < q->arch->linears; i++)

@@ -9,7 +9,7 @@
 
 typedef struct {
     int64_t count, vocab; /* count ids, each in [0, vocab) */
-    int32_t bos;          /* id to put before each sample, -1 = none */
+    int32_t bos;          /* id that stands once in front of ids, -1 = none */
     char tokenizer[80],
         text[80];    /* what made the ids ("bytes", "xxh3:..." of a tokenizer), from which text */
     char joiner[16]; /* how documents were joined: "raw", ... */

@@ -59,9 +59,10 @@ typedef struct {
 } bq_adascale;
 
 typedef struct {
-    float lr_clip, lr_weight;    /* of beta and gamma; of s2 and s3: this step's, after the schedule */
-    float beta1, beta2, eps;
-    int64_t step;                /* 1-based, for the bias correction */
+    float lr_clip, lr_weight; /* of beta and gamma; of s2 and s3: this step's, after the schedule */
+    double beta1, beta2;      /* double: torch derives 1 - beta from the decimal number */
+    float eps;
+    int64_t step;             /* 1-based, for the bias correction */
 } bq_adam;
 
 struct bq_ops {

@@ -78,7 +78,7 @@ static void golden_adam_with_cosine(void **state) {
     (void)state;
     static const double want[] = {-4.99995e-4, -7.49251732e-4, -9.27901686e-4}, push[] = {1e-3, -2e-4, 5e-9};
     problem q = start(1, 1, 0, grid_of(4, BQ_F32), 0);
-    bq_adam adam = {.lr_clip = 0, .beta1 = 0.9f, .beta2 = 0.999f, .eps = 1e-8f};
+    bq_adam adam = {.lr_clip = 0, .beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8f};
     for (int t = 1; t <= 3; t++) {
         *ptr(q.p.s3, 0, 0) = 0, *ptr(q.g, 0, 0) = 1; /* s3 moves too, but is not looked at here */
         gradient(&q); /* ds2 is linear in g while s2 moves little: one division gives the g that is wanted */
@@ -208,7 +208,7 @@ typedef struct {
 } moment;
 
 static moment moved(moment x, double g, double lr, int t) {
-    double b1 = (double)0.9f, b2 = (double)0.999f;
+    double b1 = 0.9, b2 = 0.999;
     x.m = b1 * x.m + (1 - b1) * g, x.v = b2 * x.v + (1 - b2) * g * g;
     x.p -= lr * (x.m / (1 - pow(b1, t))) / (sqrt(x.v / (1 - pow(b2, t))) + 1e-8);
     return x;
@@ -230,7 +230,7 @@ static void step_is_adam(void **state) {
     (void)state;
     enum { ROWS = 3, COLS = 273 };
     problem q = start(ROWS, COLS, 1, grid_of(4, BQ_F32), 0.1f);
-    bq_adam adam = {.lr_clip = 1e-2f, .lr_weight = 3e-3f, .beta1 = 0.9f, .beta2 = 0.999f, .eps = 1e-8f};
+    bq_adam adam = {.lr_clip = 1e-2f, .lr_weight = 3e-3f, .beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8f};
     double clip = (double)adam.lr_clip, weight = (double)adam.lr_weight;
     for (int t = 1; t <= 4; t++) {
         bq_mat s2[3] = {clone(q.p.s2), clone(q.p.m_s2), clone(q.p.v_s2)};
@@ -298,7 +298,7 @@ static void special_rows(void **state) {
     assert_true(isnan(*ptr(q.what, 3, 5)) && !isnan(*ptr(q.what, 3, 6))); /* a diverged weight shows */
     assert_true(*ptr(q.what, 4, 36) == 7 * *ptr(q.scale, 4, 0) && *ptr(q.what, 4, 8) == 0);
     bq_adam adam = {
-        .lr_clip = 1e-3f, .lr_weight = 5e-4f, .beta1 = 0.9f, .beta2 = 0.999f, .eps = 1e-8f, .step = 1};
+        .lr_clip = 1e-3f, .lr_weight = 5e-4f, .beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8f, .step = 1};
     dev.op->adascale_step(&dev, &q.p, q.s, q.g, adam, none);
     for (int c = 0; c < N; c++) assert_true(*ptr(q.p.s2, 0, c) == 0);
     finish(&q);
@@ -334,7 +334,7 @@ static uint64_t all_bits(void) {
     for (int k = 0; k < 4; k++) {
         problem q = start(131, 257, k, grid_of(bit_widths[k], scale_types[k % 3]), 0.2f);
         bq_adam adam = {
-            .lr_clip = 1e-3f, .lr_weight = 5e-4f, .beta1 = 0.9f, .beta2 = 0.999f, .eps = 1e-8f, .step = 2};
+            .lr_clip = 1e-3f, .lr_weight = 5e-4f, .beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8f, .step = 2};
         gradient(&q);
         for (int t = 0; t < 2; t++) dev.op->adascale_step(&dev, &q.p, q.s, q.g, adam, none);
         forward(&q);

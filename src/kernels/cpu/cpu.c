@@ -1,16 +1,21 @@
 #include "kernels/cpu/cpu.h"
 
 #include "base/die.h"
+#include "base/log.h"
 #include "kernels/cpu/vec.h"
 
 #include <omp.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 static int cpu_open(bq_dev *dev, int threads, size_t mem) {
     if (threads > 0) omp_set_num_threads(threads);
     bq_arena_open(&dev->mem, mem);
     snprintf(dev->name, sizeof dev->name, "cpu %s %s", bq_vec()->isa, bq_blas_name());
+    if (strcmp(bq_vec()->isa, "avx512") == 0 && (strstr(dev->name, "Haswell") || strstr(dev->name, "Zen")))
+        bq_log(BQ_WARN, "the BLAS uses its AVX2 kernels on a CPU with AVX-512, at up to half the speed%s",
+               getenv("OPENBLAS_CORETYPE") ? ": unset OPENBLAS_CORETYPE" : "");
     return BQ_OK;
 }
 

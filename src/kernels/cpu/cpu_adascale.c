@@ -54,13 +54,13 @@ void bq_cpu_adascale_weights(bq_dev *dev, const bq_adascale *p, bq_scheme s, bq_
 
 /* Bias corrections in double, once a step; the elements then see six floats. */
 static bq_adam_step adam_step(bq_adam a, float lr) {
-    double beta1 = (double)a.beta1, beta2 = (double)a.beta2, t = (double)a.step;
-    return (bq_adam_step){.keep1 = (float)(1 - beta1),
-                          .keep2 = (float)(1 - beta2),
-                          .beta2 = (float)beta2,
-                          .root = (float)sqrt(1 - pow(beta2, t)),
+    double t = (double)a.step;
+    return (bq_adam_step){.keep1 = (float)(1 - a.beta1),
+                          .keep2 = (float)(1 - a.beta2),
+                          .beta2 = (float)a.beta2,
+                          .root = (float)sqrt(1 - pow(a.beta2, t)),
                           .eps = a.eps,
-                          .step = (float)((double)lr / (1 - pow(beta1, t)))};
+                          .step = (float)((double)lr / (1 - pow(a.beta1, t)))};
 }
 
 typedef struct {

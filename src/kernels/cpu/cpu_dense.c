@@ -5,7 +5,7 @@
 
 #include <cblas.h>
 #include <limits.h>
-#include <omp.h>
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -24,7 +24,7 @@ void *blas_memory_alloc(int place);
 void blas_memory_free(void *buffer);
 
 #define BUFFER_BYTES (((size_t)128 << 20) + 4096) /* address space; what x86 and ARM builds assume */
-#define BUFFERS      4                   /* a BLAS call takes one; LAPACK nests two */
+#define BUFFERS      4                            /* a BLAS call takes one; LAPACK nests two */
 
 static _Thread_local struct {
     void *at;
@@ -95,13 +95,23 @@ const char *bq_blas_name(void) {
 
 /* ---- gemm ---- */
 
-#define TILE_ROWS 512
-#define TILE_COLS 512
+/* Tiles: about TILES of them, so that threads share the work, with sides from SIDE_MIN, below which packing
+ * costs more than 5 %, to SIDE_MAX.  Powers of two in each direction divide evenly among 2, 4, 8 and 16
+ * threads. */
+#define TILES    32
+#define SIDE_MIN 320
+#define SIDE_MAX 768
 
-/* Length of the pieces n is cut into: equal but for the last, whole vectors, near `goal`. */
+static int64_t side(int64_t m, int64_t n) {
+    double s = sqrt((double)m * (double)n / TILES);
+    return s < SIDE_MIN ? SIDE_MIN : s > SIDE_MAX ? SIDE_MAX : (int64_t)s;
+}
+
+/* Length of the pieces that n is cut into, whole vectors: the power of two of them that comes nearest to
+ * `goal`. */
 static int64_t piece(int64_t n, int64_t goal) {
-    int64_t count = (n + goal / 2) / goal;
-    if (count < 1) count = 1;
+    int64_t count = 1;
+    while (n * 5 > count * goal * 7) count *= 2; /* 7 / 5: the square root of 2 */
     return ((n + count - 1) / count + 15) / 16 * 16;
 }
 
@@ -120,7 +130,7 @@ void bq_cpu_gemm(bq_dev *dev, bool ta, bool tb, float alpha, bq_mat a, bq_mat b,
              (long)c.cols);
     if (m == 0 || n == 0) return;
     int lda = fit(a.ld), ldb = fit(b.ld), ldc = fit(c.ld), depth = k ? fit(k) : 0;
-    int64_t mt = piece(m, TILE_ROWS), nt = piece(n, TILE_COLS);
+    int64_t mt = piece(m, side(m, n)), nt = piece(n, side(m, n));
     int64_t down = (m + mt - 1) / mt, across = (n + nt - 1) / nt;
 #pragma omp parallel for schedule(dynamic) if (down * across > 1)
     for (int64_t t = 0; t < down * across; t++) {

@@ -24,7 +24,6 @@ void bq_h5_init(void) {
     if (ready) return;
     ready = true;
     setenv("HDF5_USE_FILE_LOCKING", "FALSE", 0);
-    H5dont_atexit(); /* a job that dies on a full disk must not try to write again, and talk about it */
     H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
 }
 

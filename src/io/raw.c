@@ -58,12 +58,13 @@ static const char magic[8] = "bqseal1\n";
 
 /* XXH3 of the first size bytes of a file. */
 static bool digest(int fd, int64_t size, uint64_t *value) {
-    char *chunk = malloc(CHUNK);
-    BQ_CHECK(chunk, "no memory for %d bytes to read a file", CHUNK);
+    size_t room = size < CHUNK ? (size_t)size + 1 : CHUNK;
+    char *chunk = malloc(room);
+    BQ_CHECK(chunk, "no memory for %zu bytes to read a file", room);
     bq_hash *hash = bq_hash_open();
     bool good = true;
     for (int64_t at = 0; good && at < size;) {
-        size_t n = size - at < CHUNK ? (size_t)(size - at) : CHUNK;
+        size_t n = (size_t)(size - at) < room ? (size_t)(size - at) : room;
         good = bq_raw_read(fd, chunk, n, at);
         if (good) bq_hash_add(hash, chunk, n);
         at += (int64_t)n;

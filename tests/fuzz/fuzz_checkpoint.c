@@ -1,0 +1,97 @@
+/* Checkpoints of any bytes, and a good one with bytes changed, with and without a seal that agrees.  Run with
+ * -max_len=512 -close_fd_mask=2.  HDF5 asks for absurd amounts of memory, and leaks some, when a file is
+ * damaged: see the options below. */
+#include "io/checkpoint.h"
+#include "io/raw.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes);
+const char *__asan_default_options(void);
+
+const char *__asan_default_options(void) {
+    return "allocator_may_return_null=1:max_allocation_size_mb=64:detect_leaks=0";
+}
+
+static char good[65536];
+static size_t good_size; /* seal included */
+
+static void make_good(void) {
+    float w[30] = {0}, scale[9] = {0};
+    int8_t code[30] = {0};
+    double loss[4] = {0};
+    char path[] = "/tmp/fuzz-checkpoint-XXXXXX";
+    bq_ckpt c = {.fingerprint = 9, .linears = 2, .steps = 4, .loss = loss};
+    for (int l = 0; l < 2; l++)
+        c.linear[l] = (bq_ckpt_linear){.name = "q",
+                                       .scheme = {4, 4, true, BQ_F32},
+                                       .fold = bq_mat_host(w, 3, 10, BQ_F32),
+                                       .code = bq_mat_host(code, l ? 0 : 3, 10, BQ_I8),
+                                       .scale = bq_mat_host(scale, l ? 0 : 3, 3, BQ_F32)};
+    int fd = mkstemp(path);
+    if (fd < 0) abort();
+    bq_ckpt_write(path, &c);
+    FILE *f = fopen(path, "rb");
+    if (!f) abort();
+    good_size = fread(good, 1, sizeof good, f);
+    fclose(f);
+    close(fd);
+    unlink(path);
+}
+
+/* First byte even: the rest is the file.  Odd: the rest are edits of the good file, (place, place, value). */
+static size_t compose(const uint8_t *data, size_t bytes, char *file) {
+    if (bytes == 0 || data[0] % 2 == 0) {
+        memcpy(file, data, bytes);
+        return bytes;
+    }
+    memcpy(file, good, good_size);
+    for (size_t i = 1; i + 3 <= bytes; i += 3)
+        file[(data[i] << 8 | data[i + 1]) % (int)good_size] = (char)data[i + 2];
+    return good_size - BQ_SEAL;
+}
+
+static void read_part(bq_ckpt_file *f, int linear, bq_ckpt_part part, bq_mat m) {
+    if (m.rows == 0) return;
+    m.data = malloc((size_t)(m.rows * m.cols) * bq_type_size(m.type));
+    if (!m.data) abort();
+    bq_ckpt_read(f, linear, part, m);
+    free(m.data);
+}
+
+static void read_all(bq_ckpt_file *f, const bq_ckpt *head) {
+    double *loss = calloc((size_t)head->steps + 1, sizeof *loss);
+    if (!loss) abort();
+    bq_ckpt_read_loss(f, loss);
+    free(loss);
+    for (int l = 0; l < head->linears; l++) {
+        read_part(f, l, BQ_CKPT_FOLD, head->linear[l].fold);
+        read_part(f, l, BQ_CKPT_CODE, head->linear[l].code);
+        read_part(f, l, BQ_CKPT_SCALE, head->linear[l].scale);
+    }
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes) {
+    static char file[1 << 20];
+    static bq_ckpt head;
+    char path[64];
+    bq_ckpt_file *f;
+    if (!good_size) make_good();
+    if (bytes > sizeof file) return 0;
+    size_t n = compose(data, bytes, file);
+    int fd = memfd_create("checkpoint", 0);
+    if (fd < 0 || !bq_raw_write(fd, file, n, 0)) abort();
+    snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+    if (bytes == 0 || data[0] % 4 != 1) { /* else without a seal, or with what the input has in its place */
+        if (!bq_seal_append(fd, (int64_t)n, 9)) abort();
+    } else if (bq_ckpt_peek(path, 9) == BQ_CKPT_OK)
+        abort();
+    if (bq_ckpt_open(&f, path, 9, &head, NULL) == BQ_CKPT_OK) read_all(f, &head);
+    bq_ckpt_close(f);
+    close(fd);
+    return 0;
+}

@@ -1,0 +1,48 @@
+/* make_micro VECTOR DIR: a golden vector file's model (two blocks, hidden size near 50) as a model directory. */
+#include "base/die.h"
+#include "io/files.h"
+#include "io/weights.h"
+#include "io/writer.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define PREFIX "init/"
+
+static void copy_tensor(const bq_weights *from, const bq_tensor *to, bq_writer *w) {
+    char name[512];
+    snprintf(name, sizeof name, PREFIX "%s", to->name);
+    const bq_tensor *t = bq_weights_find(from, name);
+    void *data = malloc(t->bytes + 1);
+    BQ_CHECK(data, "no memory for '%s'", name);
+    bq_weights_read_raw(from, t, 0, data, t->bytes);
+    bq_writer_put(w, data, t->bytes);
+    free(data);
+}
+
+int main(int argc, char **argv) {
+    char path[BQ_PATH];
+    bq_weights *from;
+    BQ_CHECK(argc == 3, "two arguments are needed: the vector's name, the directory to make");
+    snprintf(path, sizeof path, "%s/%s.safetensors", BQ_VECTORS, argv[1]);
+    int code = bq_weights_open_file(&from, path);
+    if (code) return code;
+    BQ_CHECK(bq_dir_make(argv[2]) == 0, "%s cannot be made", argv[2]);
+    bq_writer *w = bq_writer_plan();
+    for (int i = 0; i < bq_weights_count(from); i++) {
+        const bq_tensor *t = bq_weights_at(from, i);
+        if (strncmp(t->name, PREFIX, strlen(PREFIX)) == 0)
+            bq_writer_add(w, t->name + strlen(PREFIX), t->dtype, t->dims, t->shape);
+    }
+    bq_path_join(path, sizeof path, argv[2], "model.safetensors");
+    bq_writer_open(w, path);
+    for (int i = 0; i < bq_writer_count(w); i++) copy_tensor(from, bq_writer_at(w, i), w);
+    bq_writer_close(w);
+    const char *config = bq_weights_metadata(from, "config");
+    BQ_CHECK(config, "%s has no config in its metadata", argv[1]);
+    bq_path_join(path, sizeof path, argv[2], "config.json");
+    BQ_CHECK(bq_file_write_atomic(path, config, strlen(config)) == 0, "%s cannot be written", path);
+    bq_weights_close(from);
+    return 0;
+}

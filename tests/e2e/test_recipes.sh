@@ -1,0 +1,71 @@
+#!/usr/bin/env bash
+# Every recipe in configs/ runs on a small model; so do other models, widths, groups and types of scale.
+. "$(dirname "$0")/lib.sh"
+micro llama_default llama_bias llama_llama3 phi3_short phi3_partial
+
+# A folder with the text that `result:` promises, and both outputs as the recipe says.
+complete() {
+    check "$1: a result line" [ -n "$(result)" ]
+    check "$1: run.csv has a row a block" [ "$(wc -l <"$1/run.csv")" -ge 3 ]
+    check "$1: no temporary file is left" [ -z "$(find "$1" -name '*.tmp')" ]
+}
+
+for config in "$configs"/*.json; do
+    name=$(basename "$config" .json)
+    few=()
+    if grep -q adascale "$config"; then few=(--set phases.0.passes.0.iterations=4); fi
+    expect 0 "$blockq" run "$config" --set model=m_llama_default --set calibration.tokens=cal.h5 \
+        --set calibration.samples=4 --set calibration.length=24 --set eval.tokens=eval.h5 --set eval.ctx=32 \
+        --set eval.windows=3 "${few[@]}" -o "$name"
+    complete "$name"
+    check "$name: an output that loads" [ -s "$name/compressed-tensors/config.json" ]
+done
+
+for model in llama_bias llama_llama3 phi3_short phi3_partial; do
+    recipe r.json "m_$model" 4
+    expect 0 "$blockq" run r.json -o "r_$model"
+    complete "r_$model"
+    for form in safetensors compressed-tensors; do
+        check "$model: $form" [ -s "r_$model/$form/model.safetensors" ]
+        check "$model: $form" [ -s "r_$model/$form/config.json" ]
+    done
+done
+
+# bits and groups: KEY=VALUE ... on a model whose widths 40, 48 and 112 are multiples of 8
+recipe b.json m_llama_bias 4
+recipe p.json m_phi3_short 4
+with() {
+    local name=$1 file=$2
+    shift 2
+    expect 0 "$blockq" run "$file" "${@/#/--set=}" -o "$name"
+    complete "$name"
+}
+with plain b.json
+with v8 b.json bits.linears.v_proj.bits=8
+with all8 b.json bits.decoder.bits=8
+with group8 b.json bits.decoder.group=8
+with group16 p.json bits.decoder.group=16
+with bf16 b.json bits.decoder.scale=bf16
+with f16 b.json bits.decoder.scale=f16 bits.decoder.group=8
+with qkv8 p.json bits.linears.qkv_proj.bits=8 bits.linears.gate_up_proj.group=16
+with exact p.json rope=exact
+with three p.json bits.decoder.bits=3 'outputs=[{"format":"safetensors"}]'
+with batch b.json phases.0.passes.0.batch=3
+with two b.json 'phases=[{"passes":[{"pass":"rtn"}]},{"inputs":"qt","passes":[{"pass":"adascale","iterations":3}]}]'
+for name in v8 all8 group8 bf16 batch; do differ plain "$name"; done
+expect 2 "$blockq" run b.json --set bits.decoder.group=16 -o refused
+one_error "group 16 does not divide"
+expect 3 "$blockq" run b.json --set bits.decoder.bits=3 -o refused3
+
+# more forms of a finished run, and what is in everything
+expect 0 "$blockq" export --run plain --format safetensors --out dense
+check "the same dense export later" cmp dense/model.safetensors plain/safetensors/model.safetensors
+expect 0 "$blockq" export --run three --format safetensors --out dense3
+expect 0 "$blockq" eval --run plain --tokens eval.h5 --ctx 32 --windows 5
+expect 0 "$blockq" eval --model dense --tokens eval.h5 --ctx 32 --windows 5
+for path in m_phi3_short plain plain/ckpt/block_001.p0.s0.h5 cal.h5; do
+    expect 0 "$blockq" inspect "$path"
+    check "inspect says something about $path" [ -s out ]
+done
+expect 0 "$blockq" plan b.json
+finish

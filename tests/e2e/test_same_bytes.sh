@@ -1,0 +1,54 @@
+#!/usr/bin/env bash
+# Equal recipes give equal bytes: for any number of threads, again, elsewhere, after a stop; other seeds give others.
+. "$(dirname "$0")/lib.sh"
+micro llama_default phi3_short
+recipe r.json m_llama_default 24
+recipe p.json m_phi3_short 8
+
+for file in r p; do
+    for threads in 1 2 3; do
+        expect 0 "$blockq" run $file.json --threads $threads -o $file$threads
+        result >$file$threads.line
+    done
+    same ${file}1 ${file}2
+    same ${file}1 ${file}3
+    check "$file: the same result line" cmp ${file}1.line ${file}3.line
+done
+
+mkdir -p other/place
+cp -r m_llama_default other/place/moved
+expect 0 "$blockq" run r.json --set model=other/place/moved -o other/place/run
+same r1 other/place/run
+cp -r r1 again
+expect 0 "$blockq" run r.json -o again # a finished run again: nothing to do but evaluate
+check "only the evaluation ran again" grep -q '2 of 2 blocks are done' err
+same r1 again
+
+# stopped after a block (and twice in two phases), then on
+expect 75 "$blockq" run r.json --stop-after-blocks 1 -o stopped
+check "nothing is exported by a stop" [ ! -e stopped/safetensors ]
+expect 0 "$blockq" run r.json -o stopped
+same r1 stopped
+two='phases=[{"inputs":"mix","passes":[{"pass":"adascale","iterations":6}]},{"inputs":"qt","mix":0.25,"passes":[{"pass":"adascale","iterations":5}]}]'
+expect 0 "$blockq" run r.json --set "$two" -o two
+expect 75 "$blockq" run r.json --set "$two" --stop-after-blocks 1 -o two_stops
+expect 75 "$blockq" run r.json --set "$two" --stop-after-blocks 2 -o two_stops
+expect 0 "$blockq" run r.json --set "$two" -o two_stops
+same two two_stops
+
+# streams in a scratch directory instead of memory
+mkdir scratch
+expect 0 "$blockq" run r.json --scratch scratch -o scratched
+same r1 scratched
+check "nothing stays in the scratch directory" [ -z "$(ls scratch)" ]
+
+# seeds
+expect 0 "$blockq" run r.json --set seed=1 -o seed1
+expect 0 "$blockq" run r.json --set seed=1 -o seed1_again
+same seed1 seed1_again
+differ r1 seed1
+expect 0 "$blockq" run r.json --set phases.0.inputs=fp -o fp
+expect 0 "$blockq" run r.json --set phases.0.inputs=fp --set seed=1 -o fp1
+check "without a mix there is nothing random" cmp fp/compressed-tensors/model.safetensors \
+    fp1/compressed-tensors/model.safetensors
+finish

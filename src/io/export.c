@@ -64,14 +64,17 @@ static int check_result(const bq_export_item *item) {
 }
 
 static int plan(bq_export_job *job) {
+    bool quantized = false;
     for (int i = 0; i < job->items; i++) {
         bq_export_item *item = &job->item[i];
         item->changed = job->source.get(job->source.ctx, item->name, false, &item->q);
         int rc = item->changed ? check_result(item) : BQ_OK;
         if (!rc) rc = job->format->plan(job, i);
         if (rc) return rc;
+        quantized = quantized || (item->changed && item->q.bits);
     }
-    return BQ_OK;
+    if (quantized || !job->format->quantized) return BQ_OK;
+    return bq_refuse(BQ_DATA, "export: nothing is quantized");
 }
 
 void bq_export_add(bq_export_job *job, int item, int part, size_t cut, const char *suffix, const char *dtype,

@@ -32,10 +32,11 @@ typedef struct bq_export_job bq_export_job;
 typedef struct {
     /* Check an item and add its outs.  BQ_OK, or BQ_DATA after one message. */
     int (*plan)(bq_export_job *job, int item);
-    /* Put an out's bytes; q is the item's result with data (bare: as planned), or NULL when it is as it was. */
+    /* Put an out's bytes; q is the item's result with data (bare: as planned), NULL when it is as it was. */
     void (*write)(bq_export_job *job, const bq_export_out *out, const bq_qtensor *q, bq_writer *w);
     /* Change config.json. */
     void (*edit)(const bq_export_job *job, json_t *config);
+    bool quantized; /* makes no sense where nothing is quantized */
 } bq_export_format;
 
 struct bq_export_job {

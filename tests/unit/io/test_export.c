@@ -59,6 +59,15 @@ static void dense_is_exact(void **state) {
     assert_same_file(in(out, "config.json"), in(twin, "config.json"));
 }
 
+/* Nothing quantized: the source itself, byte for byte where it was float32. */
+static void dense_can_be_plain(void **state) {
+    (void)state;
+    static const toy_rule none[] = {{NULL, 0, 0}};
+    make_source("model_llama_bias", "F32");
+    assert_int_equal(export_to(temp_path("plain"), none, false, 0, NULL), BQ_OK);
+    assert_same_file(in(src_dir, "model.safetensors"), temp_path("plain/model.safetensors"));
+}
+
 /* Old and new spelling of the type, and neither. */
 static void dense_says_float32(void **state) {
     (void)state;

@@ -202,8 +202,10 @@ static void bad_results_are_refused(void **state) {
                    "groups of 40");
     static const toy_rule embedding[] = {{"embed_tokens", 8, 0}, {NULL, 0, 0}},
                           norm[] = {{"model.norm", 8, 0}, {NULL, 0, 0}};
+    static const toy_rule none[] = {{"_proj.weight", 1, 0}, {NULL, 0, 0}};
     assert_refused(export_to(temp_path("wrong"), embedding, true, 0, NULL), "not the weight of a Linear");
     assert_refused(export_to(temp_path("wrong"), norm, true, 0, NULL), "not the weight of a Linear");
+    assert_refused(export_to(temp_path("wrong"), none, true, 0, NULL), "nothing is quantized");
     assert_false(file_there(temp_path("wrong"))); /* all of it before anything is written */
 }
 

@@ -1,0 +1,34 @@
+#!/bin/sh
+# seeds.sh OUT - small valid and nearly valid inputs, a folder a fuzzer: OUT/<name of the fuzzer>/*.
+set -eu
+out=$1
+
+# A safetensors file: length of the header (below 65536), header, data.
+tensors() {
+    n=$(printf '%s' "$2" | wc -c)
+    printf "\\$(printf %03o $((n % 256)))\\$(printf %03o $((n / 256)))\\0\\0\\0\\0\\0\\0%s" "$2" > "$1"
+    printf '%s' "$3" >> "$1"
+}
+
+d=$out/fuzz_safetensors
+mkdir -p "$d"
+tensors "$d/empty" '{}' ''
+tensors "$d/one" '{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}' 0123
+tensors "$d/two" '{"__metadata__":{"format":"pt"},"b":{"dtype":"BF16","shape":[2,2],"data_offsets":[4,12]},"a":{"dtype":"I32","shape":[],"data_offsets":[0,4]}}' 0123456789ab
+tensors "$d/zero" '{"z":{"dtype":"F16","shape":[0,3],"data_offsets":[0,0]},"y":{"dtype":"F4","shape":[2],"data_offsets":[0,1]}}   ' 0
+tensors "$d/hole" '{"a":{"dtype":"I8","shape":[1],"data_offsets":[1,2]}}' 01
+tensors "$d/large" '{"a":{"dtype":"I64","shape":[4294967296,4294967296],"data_offsets":[0,18446744073709551615]}}' 01
+
+d=$out/fuzz_index
+mkdir -p "$d"
+echo '{"metadata":{"total_size":8},"weight_map":{"a":"m-1.safetensors","b":"m-2.safetensors"}}' > "$d/two"
+echo '{"weight_map":{"a":"../m.safetensors"}}' > "$d/up"
+echo '{"weight_map":{"a":"/m.safetensors","a":1}}' > "$d/root"
+
+d=$out/fuzz_config
+mkdir -p "$d"
+sizes='"hidden_size":64,"intermediate_size":96,"vocab_size":97,"num_hidden_layers":2,"num_attention_heads":4,"num_key_value_heads":2,"rms_norm_eps":1e-05,"max_position_embeddings":512'
+echo "{\"model_type\":\"llama\",\"architectures\":[\"LlamaForCausalLM\"],$sizes,\"rope_theta\":1e4}" > "$d/llama"
+echo "{\"model_type\":\"llama\",$sizes,\"attention_bias\":true,\"mlp_bias\":true,\"head_dim\":10,\"tie_word_embeddings\":true,\"rope_scaling\":{\"type\":\"linear\",\"factor\":2.0}}" > "$d/linear"
+echo "{\"model_type\":\"llama\",$sizes,\"rope_parameters\":{\"rope_type\":\"llama3\",\"rope_theta\":500000.0,\"factor\":8.0,\"low_freq_factor\":1.0,\"high_freq_factor\":4.0,\"original_max_position_embeddings\":64}}" > "$d/llama3"
+echo "{\"model_type\":\"phi3\",$sizes,\"sliding_window\":47,\"original_max_position_embeddings\":64,\"partial_rotary_factor\":0.25,\"rope_scaling\":{\"type\":\"su\",\"short_factor\":[1,2],\"long_factor\":[3.5,4],\"attention_factor\":1.5,\"factor\":8}}" > "$d/phi3"

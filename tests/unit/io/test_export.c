@@ -232,9 +232,9 @@ static int program(const char *what, const char *dir) {
 int main(int argc, char **argv) {
     if (argc == 3) return program(argv[1], argv[2]);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(dense_is_exact),           cmocka_unit_test(dense_says_float32),
-        cmocka_unit_test(shards_are_cut),           cmocka_unit_test(directories_are_guarded),
-        cmocka_unit_test(half_written_never_loads),
+        cmocka_unit_test(dense_is_exact),          cmocka_unit_test(dense_can_be_plain),
+        cmocka_unit_test(dense_says_float32),      cmocka_unit_test(shards_are_cut),
+        cmocka_unit_test(directories_are_guarded), cmocka_unit_test(half_written_never_loads),
     };
     return cmocka_run_group_tests(tests, temp_make, temp_remove);
 }

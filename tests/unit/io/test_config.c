@@ -189,6 +189,8 @@ static void defaults_and_aliases(void **state) {
     assert_true(m.window == 2047);
     assert_int_equal(parse_edited(phi35, "original_max_position_embeddings", NULL, &m), BQ_OK);
     assert_true(m.rope.original == 4096);
+    assert_int_equal(parse_edited(phi35_v5, "original_max_position_embeddings", NULL, &m), BQ_OK);
+    assert_true(m.rope.original == 4096);
     assert_int_equal(parse_edited(phi35, "rope_scaling", "null", &m), BQ_OK);
     assert_true(m.rope.kind == BQ_ROPE_DEFAULT && m.rope.attention == 1);
     assert_int_equal(parse_edited(phi35, "max_position_embeddings", "4096", &m), BQ_OK);

@@ -12,7 +12,7 @@ bq_test_packages=(libcmocka-dev)
 
 # For tests that are skipped without them: fuzzers, tools in Python, house checks.
 # shellcheck disable=SC2034
-bq_extra_packages=(clang-14 libclang-rt-14-dev libomp-14-dev clang-format-14 shellcheck python3 python3-numpy
+bq_extra_packages=(clang-14 libclang-rt-14-dev clang-format-14 shellcheck python3 python3-numpy
     python3-h5py)
 
 # Those of the named packages that are not installed, one a line.

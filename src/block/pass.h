@@ -6,6 +6,9 @@
 #define BQ_PASS_H
 
 #include "block/block.h"
+#include "comm/comm.h"
+
+#include <signal.h>
 
 /* A quantized block on the device.  what = code * scale exactly. */
 typedef struct {
@@ -39,14 +42,19 @@ typedef struct {
     const bq_block *blk;   /* FP weights */
     bq_work *work;         /* for `tokens` tokens, with the backward's buffers where the pass trains */
     bq_quantized *q;       /* the result */
-    int64_t samples, tokens;
+    const bq_comm *comm;   /* replicas share the samples, and the rows of what is trained */
+    int64_t samples, tokens; /* all samples; this replica has bq_shard_of(samples, replica, nreplica) */
+    double *batch;         /* host room for a batch's losses and one more, where the pass trains */
     bq_inputs input;
     double mix;            /* probability of the QT stream per element with BQ_INPUTS_MIX */
     bq_rng_key at;         /* seed, sweep, phase, block */
-    /* Sample's hidden states as a host view (tokens, hidden), valid until the next call for the same stream. */
+    /* A sample's hidden states as a host view (tokens, hidden), valid until the next call for the same stream; only samples of
+     * this replica's share are asked for. */
     bq_mat (*fetch)(void *ctx, bq_stream_id stream, int64_t sample);
     /* Called after each step with its loss; may be NULL. */
     void (*step)(void *ctx, int64_t step, int64_t steps, double loss);
+    /* Set by a signal on any replica: the pass ends at the next step, its work on this block lost. */
+    const volatile sig_atomic_t *stop;
     /* For tests: the trained values of a linear, before they are folded; may be NULL. */
     void (*trained)(void *ctx, int linear, const bq_adascale *values);
     void *ctx;

@@ -51,11 +51,12 @@ int bq_comm_grid(bq_comm *comm, int nstage) {
     return BQ_OK;
 }
 
-/* Polls with short sleeps: ranks wait long for each other here, and cores are for computing. */
-static void wait_for(MPI_Request *request) {
-    for (int done = 0, tries = 0; !done; tries++) {
-        MPI_Test(request, &done, MPI_STATUS_IGNORE);
-        if (!done && tries > 1000) nanosleep(&(struct timespec){.tv_nsec = 200000}, NULL);
+/* Spins a moment, since most messages are on their way already, then sleeps between looks: ranks may share a core. */
+void bq_comm_wait(const bq_comm *comm, MPI_Request *request, int count) {
+    (void)comm;
+    for (int done = count == 0, tries = 0; !done; tries++) {
+        MPI_Testall(count, request, &done, MPI_STATUSES_IGNORE);
+        if (!done && tries > 1000) nanosleep(&(struct timespec){.tv_nsec = 100000}, NULL);
     }
 }
 
@@ -63,7 +64,7 @@ int bq_comm_agree(const bq_comm *comm, int mine) {
     int all = mine;
     MPI_Request request;
     MPI_Iallreduce(&mine, &all, 1, MPI_INT, MPI_MAX, comm->world, &request);
-    wait_for(&request);
+    bq_comm_wait(comm, &request, 1);
     return all;
 }
 
@@ -72,7 +73,7 @@ void bq_comm_bcast(const bq_comm *comm, void *data, size_t bytes) {
         size_t piece = bytes - at < (1u << 30) ? bytes - at : 1u << 30;
         MPI_Request request;
         MPI_Ibcast((char *)data + at, (int)piece, MPI_BYTE, 0, comm->world, &request);
-        wait_for(&request);
+        bq_comm_wait(comm, &request, 1);
         at += piece;
     }
 }
@@ -87,12 +88,24 @@ void bq_comm_gather(const bq_comm *comm, double *values, int64_t total) {
         else if (comm->rank == 0)
             MPI_Irecv(values + share.first, (int)share.count, MPI_DOUBLE, r, 1, comm->world, &request);
         else continue;
-        wait_for(&request);
+        bq_comm_wait(comm, &request, 1);
     }
 }
 
 void bq_comm_barrier(const bq_comm *comm) {
     MPI_Request request;
     MPI_Ibarrier(comm->world, &request);
-    wait_for(&request);
+    bq_comm_wait(comm, &request, 1);
+}
+
+void bq_comm_stage_barrier(const bq_comm *comm) {
+    MPI_Request request;
+    MPI_Ibarrier(comm->stage, &request);
+    bq_comm_wait(comm, &request, 1);
+}
+
+void bq_comm_stage_bcast(const bq_comm *comm, void *data, int bytes) {
+    MPI_Request request;
+    MPI_Ibcast(data, bytes, MPI_BYTE, 0, comm->stage, &request);
+    bq_comm_wait(comm, &request, 1);
 }

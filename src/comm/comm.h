@@ -11,6 +11,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#define BQ_REPLICAS 1024 /* most replicas of a stage */
+
 typedef struct {
     MPI_Comm world, stage;
     int rank, size;        /* in world */
@@ -38,6 +40,13 @@ void bq_comm_bcast(const bq_comm *comm, void *data, size_t bytes);
 /* values[i] of rank 0 = values[i] of the rank that owns i: rank r passes its share [first, first + count) of a
  * vector of `total` doubles, rank 0 ends with all of it.  Shares as bq_shard_of.  Collective over world. */
 void bq_comm_gather(const bq_comm *comm, double *values, int64_t total);
+
+/* The same among the replicas of a stage, and replica 0's bytes for them.  Collective over stage. */
+void bq_comm_stage_barrier(const bq_comm *comm);
+void bq_comm_stage_bcast(const bq_comm *comm, void *data, int bytes);
+
+/* Wait until all requests are done, by polling: a rank that waits uses no core.  Local. */
+void bq_comm_wait(const bq_comm *comm, MPI_Request *request, int count);
 
 /* Everyone waits for everyone, by polling.  Collective over world. */
 void bq_comm_barrier(const bq_comm *comm);

@@ -142,8 +142,9 @@ static const bq_key recipe_keys[] = {
      .help = "Angles of the position embedding in float32 like transformers (`hf`), or in double."},
     {"transforms", BQ_KEY_EMPTY, .value = "[]",
      .help = "Exact changes of the model before quantization; none in this version."},
-    {"segments", BQ_KEY_INT, AT(bq_recipe, segments), .value = "1", .min = 1, .max = 1,
-     .help = "Ranges of blocks whose quantized streams are chained; this version has one."},
+    {"segments", BQ_KEY_INT, AT(bq_recipe, segments), .value = "1", .min = 1, .max = 4096,
+     .help = "Ranges of blocks inside which the quantized stream is chained; it starts anew from the original's at "
+             "each head. Segments can run on different ranks."},
     {"sweeps", BQ_KEY_INT, AT(bq_recipe, sweeps), .value = "1", .min = 1, .max = 1,
      .help = "Repeats of the phases; this version has one."},
     {"phases", BQ_KEY_LIST, AT(bq_recipe, phase), .min = 1, .max = BQ_PHASES, .scope = &phase,

@@ -2,7 +2,9 @@
 
 #include "base/clock.h"
 #include "base/die.h"
+#include "base/shard.h"
 #include "driver/perplexity.h"
+#include "driver/reference.h"
 #include "io/stream.h"
 
 #include <stdio.h>
@@ -67,7 +69,8 @@ static void count_flop(bq_plan *plan, const bq_recipe *r, const bq_arch *arch, b
 }
 
 /* The device arena of the phases: everything one block of training needs, whatever the depth. */
-static size_t plan_phases(bq_plan *plan, const bq_recipe *r, const bq_arch *arch, const bq_scheme *scheme) {
+static size_t plan_phases(bq_plan *plan, const bq_recipe *r, const bq_arch *arch, const bq_scheme *scheme,
+                          const bq_comm *comm) {
     int64_t t = r->calibration.length, batch = 0;
     bool calibrated = false;
     for (int p = 0; p < r->nphase; p++) {
@@ -84,17 +87,18 @@ static size_t plan_phases(bq_plan *plan, const bq_recipe *r, const bq_arch *arch
         add(plan, "block inputs and outputs", 2 * bq_arena_need(t, arch->model.hidden, BQ_F32), true);
         add(plan, "op scratch", bq_op_scratch(t, arch->attention, 1), true);
     }
-    if (batch) add(plan, "AdaScale parameters and Adam state", bq_adascale_need(arch, scheme, t, batch), true);
+    if (batch) add(plan, "AdaScale parameters and Adam state", 
+                       bq_adascale_need(arch, scheme, t, r->calibration.samples, batch, comm->replica, comm->nreplica), true);
     size_t sum = 0;
     for (int i = first; i < plan->items; i++) sum += plan->item[i].bytes;
     return sum;
 }
 
-void bq_plan_make(bq_plan *plan, const bq_recipe *r, const bq_arch *arch, const bq_scheme *scheme, size_t limit,
-                  const char *scratch, bool eval) {
+void bq_plan_make(bq_plan *plan, const bq_recipe *r, const bq_arch *arch, const bq_scheme *scheme,
+                  const bq_comm *comm, int64_t micro, size_t limit, const char *scratch, bool eval) {
     *plan = (bq_plan){.limit = limit ? limit : bq_memory_available()};
     int64_t h = arch->model.hidden, streams = 0;
-    size_t phases = plan_phases(plan, r, arch, scheme), evaluation = 0, eval_host = 0;
+    size_t phases = plan_phases(plan, r, arch, scheme, comm), evaluation = 0, eval_host = 0;
     for (int p = 0; p < r->nphase; p++)
         if (bq_phase_calibrated(&r->phase[p])) {
             int64_t n = r->phase[p].inputs == BQ_INPUTS_FP ? 2 : 3;
@@ -102,16 +106,20 @@ void bq_plan_make(bq_plan *plan, const bq_recipe *r, const bq_arch *arch, const 
         }
     if (eval) {
         evaluation = bq_perplexity_need(arch, scheme, r->eval.ctx);
-        eval_host = bq_perplexity_host(arch, r->eval.ctx, r->eval.windows, 1);
+        eval_host = bq_perplexity_host(arch, r->eval.ctx, r->eval.windows, comm->size);
         if (evaluation > phases) add(plan, "evaluation (head, activations) beyond that", evaluation - phases, true);
     }
     plan->arena = phases > evaluation ? phases : evaluation;
-    size_t calibration = (size_t)streams * bq_stream_bytes(r->calibration.samples, r->calibration.length, h);
-    size_t held = calibration > eval_host ? calibration : eval_host;
+    size_t calibration = (size_t)streams * 
+                         bq_stream_bytes(bq_shard_of(r->calibration.samples, 0, comm->nreplica).count, r->calibration.length, h);
+    /* The streams of the phases and of the evaluation are never there at once, nor is the arena full in both. */
+    size_t training = phases + calibration, after = plan->arena + eval_host;
+    size_t held = (training > after ? training : after) - plan->arena;
     size_t buffers = (size_t)(3 * r->calibration.length * h) * sizeof(float);
     if (plan->arena + held + buffers + PROGRAM_BYTES > plan->limit && scratch) plan->scratch = scratch;
     if (!plan->scratch) add(plan, "streams of hidden states", held, false);
     add(plan, "sample buffers", buffers, false);
+    if (comm->nstage > 1) add(plan, "micro-batches on their way", bq_reference_host(r, arch, micro), false);
     add(plan, "program and libraries", PROGRAM_BYTES, false);
     for (int i = 0; i < plan->items; i++) plan->total += plan->item[i].bytes;
     count_flop(plan, r, arch, eval);

@@ -24,10 +24,10 @@ typedef struct {
     double flop_targets, flop_train, flop_advance, flop_eval;
 } bq_plan;
 
-/* Plan one rank's run.  limit 0: what the machine (or its cgroup) gives.  scratch: directory offered for streams, used
+/* Plan this rank's run on its grid.  micro: samples of a micro-batch.  limit 0: what the machine (or its cgroup) gives.  scratch: directory offered for streams, used
  * only when they do not fit in memory; NULL: none.  eval: the evaluation is part of the run. */
-void bq_plan_make(bq_plan *plan, const bq_recipe *recipe, const bq_arch *arch, const bq_scheme *scheme, size_t limit,
-                  const char *scratch, bool eval);
+void bq_plan_make(bq_plan *plan, const bq_recipe *recipe, const bq_arch *arch, const bq_scheme *scheme,
+                  const bq_comm *comm, int64_t micro, size_t limit, const char *scratch, bool eval);
 
 /* BQ_USAGE, with one message naming the largest consumer, when the plan does not fit. */
 int bq_plan_check(const bq_plan *plan);

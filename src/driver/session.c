@@ -4,6 +4,8 @@
 #include "base/die.h"
 #include "base/hash.h"
 #include "base/log.h"
+#include "driver/grid.h"
+#include "driver/reference.h"
 #include "io/checkpoint.h"
 #include "io/files.h"
 
@@ -37,18 +39,46 @@ static int open_inputs(bq_session *s) {
     if (!code && s->eval.ids) code = bq_perplexity_windows(r->eval.tokens, &s->eval, r->eval.ctx, r->eval.offset, &s->recipe.eval.windows);
     if (!code && s->eval.ids)
         code = bq_source_check_tokens(&s->src, r->eval.tokens, &s->eval, r->eval.offset, r->eval.windows * r->eval.ctx);
+    if (!code && r->segments > s->src.arch.model.blocks)
+        code = bq_refuse(BQ_USAGE, "segments is %d, the model has %d blocks", r->segments, s->src.arch.model.blocks);
     return code;
+}
+
+static int choose_grid(bq_session *s) {
+    return bq_grid_choose(&s->recipe, s->src.arch.model.blocks, s->comm->size, s->args->stages, &s->nstage);
+}
+
+static int plan(bq_session *s) {
+    const bq_args *a = s->args;
+    s->micro = a->micro ? a->micro : bq_reference_micro(&s->recipe, s->comm->nstage, s->comm->nreplica);
+    bq_plan_make(&s->plan, &s->recipe, &s->src.arch, s->scheme, s->comm, s->micro, a->memory, a->scratch, s->eval.ids != NULL);
+    return bq_plan_check(&s->plan);
+}
+
+volatile sig_atomic_t bq_stop_wanted;
+
+static void want_stop(int number) {
+    (void)number;
+    bq_stop_wanted = 1;
+}
+
+static void catch_signals(void) {
+    struct sigaction act = {.sa_handler = want_stop, .sa_flags = SA_RESTART};
+    sigaction(SIGTERM, &act, NULL);
+    sigaction(SIGUSR1, &act, NULL);
 }
 
 int bq_session_open(bq_session *s, const bq_args *args, bq_comm *comm) {
     *s = (bq_session){.args = args, .comm = comm, .started = bq_seconds()};
     snprintf(s->dir, sizeof s->dir, "%s", args->out);
+    catch_signals();
     int code = comm->rank == 0 ? bq_recipe_read(args->file[0], args->nset, (char *const *)args->set, &s->recipe) : BQ_OK;
     if ((code = bq_comm_agree(comm, code))) return code;
     bq_comm_bcast(comm, &s->recipe, sizeof s->recipe);
     if ((code = on_root_first(comm, open_inputs, s))) return code;
-    bq_plan_make(&s->plan, &s->recipe, &s->src.arch, s->scheme, args->memory, args->scratch, s->eval.ids != NULL);
-    if ((code = bq_comm_agree(comm, bq_plan_check(&s->plan)))) return code;
+    if ((code = on_root_first(comm, choose_grid, s))) return code;
+    if ((code = bq_comm_grid(comm, s->nstage))) return code;
+    if ((code = on_root_first(comm, plan, s))) return code;
     return bq_comm_agree(comm, bq_dev_open(&s->dev, args->device, args->threads, s->plan.arena));
 }
 

@@ -19,6 +19,8 @@ typedef struct {
     bq_source src;
     bq_tokens calibration, eval; /* ids NULL where the recipe has none */
     bq_scheme scheme[BQ_ARCH_LINEARS];
+    int nstage;    /* of the grid */
+    int64_t micro; /* samples of a micro-batch */
     bq_plan plan;
     bq_dev dev;
     int parts;
@@ -57,6 +59,9 @@ typedef struct {
     void *ctx;
     void (*trained)(void *ctx, int block, int linear, const bq_adascale *values);
 } bq_phase_hooks;
+
+/* Nonzero once SIGTERM or SIGUSR1 came (bq_session_open installs the handlers): training ends at the next step. */
+extern volatile sig_atomic_t bq_stop_wanted;
 
 /* phase.c: one phase over all blocks; BQ_OK or BQ_STOPPED. */
 int bq_session_phase(bq_session *s, int phase, const bq_phase_hooks *hooks);

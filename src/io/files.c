@@ -141,3 +141,11 @@ int bq_dir_sync(const char *path) {
     close(fd);
     return err == EINVAL || err == ENOTSUP ? 0 : err;
 }
+
+int bq_file_append(const char *path, const void *data, size_t bytes) {
+    int fd = open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0644);
+    if (fd < 0) return errno;
+    int error = bq_file_put(fd, data, bytes);
+    if (close(fd) && !error) error = errno;
+    return error;
+}

@@ -77,8 +77,11 @@ static void close_rig(rig *r) {
 
 static const bq_scheme w4 = {4, -1, true, BQ_F32};
 
+static const bq_comm alone = {.size = 1, .nstage = 1, .nreplica = 1};
+
 static int64_t train(rig *r, bq_inputs input, double mix, bq_adascale_options o) {
-    bq_pass_context c = {.dev = &r->dev, .blk = &r->blk, .work = &r->work, .q = &r->q, .samples = SAMPLES, .tokens = TOKENS,
+    double batch[SAMPLES + 1];
+    bq_pass_context c = {.dev = &r->dev, .blk = &r->blk, .work = &r->work, .q = &r->q, .samples = SAMPLES, .tokens = TOKENS, .comm = &alone, .batch = batch,
                          .input = input, .mix = mix, .at = {.seed = 7, .block = 1}, .fetch = fetch, .step = count_step, .ctx = r};
     return bq_pass_adascale(&c, &o, r->losses);
 }
@@ -240,7 +243,7 @@ static void nan_falls_back_to_rtn(void **state) {
     (void)state;
     rig *a = open_rig(BQ_LLAMA, 1, w4), *b = open_rig(BQ_LLAMA, 1, w4);
     a->stream[BQ_STREAM_TARGET][3][5] = NAN;
-    assert_int_equal(train(a, BQ_INPUTS_FP, 0, plain), -1);
+    assert_int_equal(train(a, BQ_INPUTS_FP, 0, plain), BQ_PASS_NOT_FINITE);
     bq_pass_rtn(&(bq_pass_context){.dev = &b->dev, .blk = &b->blk, .q = &b->q});
     assert_true(result(a) == result(b));
     close_rig(a);
@@ -275,7 +278,7 @@ static void needs_are_exact(void **state) {
         r->dev.mem.peak = before;
         train(r, BQ_INPUTS_MIX, 0.5, o);
         assert_int_equal(r->dev.mem.used, before);
-        size_t need = bq_adascale_need(&r->arch, r->scheme, TOKENS, batch);
+        size_t need = bq_adascale_need(&r->arch, r->scheme, TOKENS, SAMPLES, batch, 0, 1);
         assert_true(r->dev.mem.peak >= before + need);
         assert_true(r->dev.mem.peak <= before + need + bq_op_scratch(TOKENS, r->arch.attention, 1));
         close_rig(r);

@@ -2,6 +2,7 @@
  * checkpoints.  Tolerances: tests/vectors/README.md. */
 #include "golden.h"
 
+#include "driver/reference.h"
 #include "driver/session.h"
 #include "io/checkpoint.h"
 
@@ -107,6 +108,7 @@ static void check(void **state) {
     assert_int_equal(bq_session_open(&s, &args, &comm), 0);
     assert_int_equal(bq_session_enter(&s), 0);
     arch_now = &s.src.arch;
+    bq_reference_run(&s, s.micro);
     bq_phase_hooks hooks = {&w, trained};
     assert_int_equal(bq_session_phase(&s, 0, &hooks), 0);
 

@@ -12,7 +12,7 @@ export OMPI_MCA_hwloc_base_binding_policy=none OMP_WAIT_POLICY=passive OMP_NUM_T
 unset BQ_FAULT SLURM_STEP_NUM_TASKS
 
 checks=0 failures=0
-trap 'rm -rf "$temp"' EXIT
+trap 'mountpoint -q small && umount small; rm -rf "$temp"' EXIT
 cd "$temp"
 
 good() { checks=$((checks + 1)); }

@@ -1,4 +1,5 @@
-/* make_micro VECTOR DIR: a golden vector file's model (two blocks, hidden size near 50) as a model directory. */
+/* make_micro VECTOR DIR: a golden vector file's model (two blocks, hidden size near 50) as a model directory.
+ */
 #include "base/die.h"
 #include "io/files.h"
 #include "io/weights.h"

@@ -1,4 +1,5 @@
-/* comm on as many ranks as mpirun gives: what ranks agree on and exchange, and sums that do not depend on their number.
+/* comm on as many ranks as mpirun gives: what ranks agree on and exchange, and sums that do not depend on
+ * their number.
  *
  * Every check counts failures on its rank; the exit code is their sum over all ranks, cut to 1. */
 #include "base/clock.h"
@@ -30,7 +31,8 @@ static void identity(void) {
     MPI_Comm_size(MPI_COMM_WORLD, &size);
     EXPECT(comm.rank == rank && comm.size == size, "says rank %d of %d", comm.rank, comm.size);
     EXPECT(comm.local >= 0 && comm.local < size, "local rank %d", comm.local);
-    EXPECT(comm.nstage == 1 && comm.istage == 0 && comm.nreplica == size && comm.replica == rank, "first grid");
+    EXPECT(comm.nstage == 1 && comm.istage == 0 && comm.nreplica == size && comm.replica == rank,
+           "first grid");
 }
 
 /* Every number of stages that divides, there and back; the others refused by all, and nothing changed. */
@@ -89,11 +91,13 @@ static void gather(void) {
     for (int64_t total = 0; total <= 3 * comm.size + 1; total++) {
         double values[32];
         bq_shard mine = bq_shard_of(total, comm.rank, comm.size);
-        for (int64_t i = 0; i < 32; i++) values[i] = i >= mine.first && i < mine.first + mine.count ? 1.5 * (double)i : -1;
+        for (int64_t i = 0; i < 32; i++)
+            values[i] = i >= mine.first && i < mine.first + mine.count ? 1.5 * (double)i : -1;
         bq_comm_gather(&comm, values, total);
         for (int64_t i = 0; i < 32; i++) {
             bool filled = comm.rank == 0 ? i < total : i >= mine.first && i < mine.first + mine.count;
-            EXPECT(values[i] == (filled ? 1.5 * (double)i : -1), "%ld values, number %ld", (long)total, (long)i);
+            EXPECT(values[i] == (filled ? 1.5 * (double)i : -1), "%ld values, number %ld", (long)total,
+                   (long)i);
         }
     }
 }
@@ -105,7 +109,8 @@ static void barrier(void) {
         double came = bq_seconds(), last;
         bq_comm_barrier(&comm);
         double left = bq_seconds();
-        MPI_Allreduce(&came, &last, 1, MPI_DOUBLE, MPI_MAX, MPI_COMM_WORLD); /* one clock: the ranks share a node */
+        MPI_Allreduce(&came, &last, 1, MPI_DOUBLE, MPI_MAX,
+                      MPI_COMM_WORLD); /* one clock: the ranks share a node */
         EXPECT(left >= last, "left %g s before rank %d came", last - left, late);
     }
 }

@@ -20,8 +20,8 @@ void openblas_set_num_threads(int) __attribute__((weak));
  * without USE_LOCKING, hands the same buffer to two threads now and then, and its pooled builds run out
  * beyond a number of threads fixed when they were compiled.  Defined here they come before the library's own
  * (ELF symbol lookup), and every thread has its buffers to itself, without a lock. */
-void *blas_memory_alloc(int place);
-void blas_memory_free(void *buffer);
+void *blas_memory_alloc(int place) __attribute__((weak)); /* weak: a static library brings its own */
+void blas_memory_free(void *buffer) __attribute__((weak));
 
 #define BUFFER_BYTES (((size_t)128 << 20) + 4096) /* address space; what x86 and ARM builds assume */
 #define BUFFERS      4                            /* a BLAS call takes one; LAPACK nests two */
@@ -54,7 +54,7 @@ void blas_memory_free(void *buffer) {
 
 /* ---- which BLAS, and does it work from threads ---- */
 
-enum { PROBE = 96, PROBE_CALLS = 64 };
+enum { PROBE = 128, PROBE_CALLS = 64 };
 
 /* Many small calls at once, so that two threads enter the library together. */
 static bool threads_agree(void) {
@@ -80,9 +80,12 @@ const char *bq_blas_name(void) {
     static char name[64];
     if (name[0]) return name;
     if (openblas_set_num_threads) openblas_set_num_threads(1); /* the threads are ours */
-    BQ_CHECK(threads_agree(),
-             "the BLAS gives wrong results when threads call it at the same time: link a serial "
-             "or thread-safe build");
+    void *buffer = blas_memory_alloc(0);
+    BQ_CHECK(buffer == buffers[0].at,
+             "OpenBLAS is linked as a static library, and threads may share its buffers: link "
+             "the shared library");
+    blas_memory_free(buffer);
+    BQ_CHECK(threads_agree(), "the BLAS gives wrong results when threads call it at the same time");
     char config[128] = "cblas";
     if (openblas_get_config) snprintf(config, sizeof config, "%s", openblas_get_config());
     char *end = strchr(config, ' '); /* "OpenBLAS 0.3.21 NO_LAPACKE ...": two words are the name */

@@ -4,7 +4,7 @@
 
 #include "kernels/ops.h"
 
-/* Both directions; grows with omp_get_max_threads(). */
+/* Both directions; the same for any number of threads. */
 size_t bq_cpu_attention_scratch(int64_t tokens, bq_attention a);
 size_t bq_cpu_mse_scratch(int64_t tokens);
 size_t bq_cpu_xent_scratch(int64_t tokens, int64_t vocab);

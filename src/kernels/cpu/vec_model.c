@@ -11,6 +11,9 @@
 
 #define LANES 16
 typedef float v16 __attribute__((vector_size(64)));
+typedef float v8 __attribute__((vector_size(32)));
+typedef float v4 __attribute__((vector_size(16)));
+typedef int32_t i8 __attribute__((vector_size(32)));
 typedef int32_t i16 __attribute__((vector_size(64)));
 typedef double d16 __attribute__((vector_size(128)));
 #define INLINE static inline __attribute__((always_inline))
@@ -51,10 +54,16 @@ INLINE void store(float *p, int64_t n, v16 v) {
         }                                                                                                    \
     } while (0)
 
+/* Lanes meet as (l, l + 8), then (l, l + 4), (l, l + 2), (l, l + 1). */
+#define LOWER(v)  __builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7)
+#define UPPER(v)  __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15)
+#define LOWER4(v) __builtin_shufflevector(v, v, 0, 1, 2, 3)
+#define UPPER4(v) __builtin_shufflevector(v, v, 4, 5, 6, 7)
+
 INLINE float total(v16 v) {
-    for (int w = LANES / 2; w; w /= 2)
-        for (int l = 0; l < w; l++) v[l] += v[l + w];
-    return v[0];
+    v8 a = LOWER(v) + UPPER(v);
+    v4 b = LOWER4(a) + UPPER4(a);
+    return (b[0] + b[2]) + (b[1] + b[3]);
 }
 
 INLINE double total_double(d16 v) {
@@ -63,10 +72,15 @@ INLINE double total_double(d16 v) {
     return v[0];
 }
 
+INLINE float larger_of(float a, float b) { return a > b ? a : b; }
+
 INLINE float largest(v16 v) {
-    for (int w = LANES / 2; w; w /= 2)
-        for (int l = 0; l < w; l++) v[l] = v[l] > v[l + w] ? v[l] : v[l + w];
-    return v[0];
+    v8 low = LOWER(v), high = UPPER(v);
+    i8 upper = high > low;
+    v8 a = (v8)((upper & (i8)high) | (~upper & (i8)low));
+    v4 b = LOWER4(a), c = UPPER4(a);
+    return larger_of(larger_of(larger_of(b[0], c[0]), larger_of(b[1], c[1])),
+                     larger_of(larger_of(b[2], c[2]), larger_of(b[3], c[3])));
 }
 
 /* bq_exp in every lane, the same operations in the same order. */
@@ -206,27 +220,41 @@ INLINE void see(bq_tile t, int64_t r, int64_t *from, int64_t *end) {
 
 INLINE void hide(float *row, int64_t from, int64_t end, int64_t cols) {
     if (from >= end) from = end = cols;
-    memset(row, 0, (size_t)from * sizeof *row);
-    memset(row + end, 0, (size_t)(cols - end) * sizeof *row);
+    if (from > 0) memset(row, 0, (size_t)from * sizeof *row);
+    if (end < cols) memset(row + end, 0, (size_t)(cols - end) * sizeof *row);
+}
+
+/* Up to 16 rows from row r: the new maxima first, so that their exponentials are one vector. */
+static void softmax_rows(bq_tile t, int64_t r, float *s, float *max, float *sum, int64_t hd, int64_t ldo,
+                         float *out) {
+    int64_t rows = t.rows - r < LANES ? t.rows - r : LANES, from[LANES], end[LANES];
+    float top[LANES] = {0}, shrink[LANES];
+    for (int64_t l = 0; l < rows; l++) {
+        see(t, r + l, &from[l], &end[l]);
+        v16 tops = all(max[l]);
+        float *row = s + l * t.ld;
+        EACH(i, m, from[l], end[l], tops = larger(load_or(row + i, m, -INFINITY), tops););
+        top[l] = largest(tops);
+    }
+    store(shrink, LANES, vexp(load(max, rows) - load(top, rows)));
+    for (int64_t l = 0; l < rows; l++) {
+        float *row = s + l * t.ld;
+        hide(row, from[l], end[l], t.cols);
+        if (from[l] >= end[l]) continue;
+        v16 adds = {};
+        EACH(i, m, from[l], end[l], {
+            v16 p = vexp(load_or(row + i, m, -INFINITY) - top[l]);
+            store(row + i, m, p);
+            adds += p;
+        });
+        max[l] = top[l], sum[l] = sum[l] * shrink[l] + total(adds);
+        if (shrink[l] != 1) BQ_V(times)(hd, shrink[l], out + l * ldo, out + l * ldo);
+    }
 }
 
 void BQ_V(softmax_tile)(bq_tile t, float *s, float *max, float *sum, int64_t hd, int64_t ldo, float *out) {
-    for (int64_t r = 0; r < t.rows; r++, s += t.ld, out += ldo) {
-        int64_t from, end;
-        see(t, r, &from, &end);
-        hide(s, from, end, t.cols);
-        if (from >= end) continue;
-        v16 tops = all(max[r]), add = {};
-        EACH(i, m, from, end, tops = larger(load_or(s + i, m, -INFINITY), tops););
-        float top = largest(tops), shrink = bq_exp(max[r] - top);
-        EACH(i, m, from, end, {
-            v16 p = vexp(load_or(s + i, m, -INFINITY) - top);
-            store(s + i, m, p);
-            add += p;
-        });
-        max[r] = top, sum[r] = sum[r] * shrink + total(add);
-        if (shrink != 1) BQ_V(times)(hd, shrink, out, out);
-    }
+    for (int64_t r = 0; r < t.rows; r += LANES)
+        softmax_rows(t, r, s + r * t.ld, max + r, sum + r, hd, ldo, out + r * ldo);
 }
 
 void BQ_V(softmax_bwd)(bq_tile t, const float *lse, const float *d, float *s, float *dp) {

@@ -1,0 +1,103 @@
+#!/usr/bin/env bash
+# house.sh [BUILD]: the house rules that a machine can check.  One line a violation, `rule file: what`; lines of
+# house_exceptions.txt (`rule file`) are known, and one that no longer occurs is a violation, too: the list only shrinks.
+# BUILD is a build folder without sanitizers, for the rule on symbols.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+build=${1:-}
+sources=(src/*/*.[ch] src/*/*/*.[ch])
+tests=(tests/*/*.[ch] tests/*/*/*.[ch])
+scripts=(jobs/*.sh tests/*.sh tests/*/*.sh .ci/run)
+
+# say RULE: lines `file:line:text` become violations
+say() { sed -E "s/^([^:]+):(.*)/$1 \1: \2/"; }
+# Calls of these functions; comments start with a '*' or stand behind '//' or '/*'.
+calls() { grep -nHE "(^|[^A-Za-z0-9_.\">])($1) *\(" "${@:2}" | grep -vE '^[^:]+:[0-9]+: *(/?\*|//)' || true; }
+within() { printf '%s\n' "${sources[@]}" | grep -E "$1"; }
+without() { printf '%s\n' "${sources[@]}" | grep -vE "$1"; }
+
+layers() { # a layer, and what it may include
+    local layer allowed
+    while read -r layer allowed; do
+        grep -rnE '#include "' "src/$layer" | grep -vE "#include \"($allowed)/" || true
+    done <<'TEXT'
+base base
+kernels base|kernels
+comm base|kernels|comm
+block base|kernels|comm|block
+io base|kernels|comm|io
+driver base|kernels|comm|block|io|driver
+TEXT
+}
+
+homes() { # what may be called only in its home
+    mapfile -t files < <(without '^src/base/arena\.c|^src/(io|driver)/')
+    calls '[mc]alloc|realloc|reallocarray|aligned_alloc|posix_memalign|strn?dup|v?asprintf|open_memstream' "${files[@]}"
+    mapfile -t files < <(without '^src/base/die\.c')
+    calls '_?_?exit|_Exit|quick_exit|abort|assert|raise|kill' "${files[@]}"
+    mapfile -t files < <(without '^src/(base/log\.c|driver/)')
+    calls 'v?printf|puts|putchar|perror|system|popen' "${files[@]}"
+    mapfile -t files < <(without '^src/base/log\.c')
+    grep -nH stderr "${files[@]}" | grep -v 'isatty' || true
+    mapfile -t files < <(without '^src/comm/')
+    calls 'MPI_[A-Z][a-z_]+' "${files[@]}"
+    calls 'MPI_Abort' src/comm/treesum.c
+    mapfile -t files < <(without '^src/io/')
+    calls 'H5[A-Z]+[a-z_0-9]+|rename|fsync|mkdir' "${files[@]}"
+    mapfile -t files < <(within '^src/(base|comm|block)/|^src/kernels/')
+    calls 'fopen|open|creat' "${files[@]}" | grep -vE '^src/base/(log|clock)\.c' || true
+    mapfile -t files < <(without '^src/kernels/')
+    calls 'omp_[a-z_]+|cblas_[a-z]+' "${files[@]}"
+}
+
+conditions() { # include guards and AddressSanitizer's own macro, nothing else
+    grep -nHE '^ *# *(if|ifdef|ifndef|elif)' "${sources[@]}" | grep -vE '#ifndef BQ_[A-Z0-9_]+_H$' |
+        grep -vE '^src/base/arena\.c:.*__SANITIZE_ADDRESS__' || true
+}
+
+symbols() { # every public name of a library
+    [[ $build ]] || return 0
+    nm -A -g --defined-only "$build"/src/libbq_*.a "$build"/src/*/libbq_*.a 2>/dev/null |
+        awk 'NF > 2 && $NF !~ /^bq_/ { sub(/:.*/, "", $1); n = split($1, part, "/"); print part[n] ":" $NF }'
+}
+
+lengths() {
+    awk -v limit=400 'FNR == 1 && file { if (n > limit) print file ":" n " lines" } { file = FILENAME; n = FNR }
+        END { if (n > limit) print file ":" n " lines" }' "${sources[@]}" "${tests[@]}"
+    awk 'FNR == 1 { inside = 0 } /\) \{$/ && !inside { start = FNR; inside = 1 }
+        /^\}/ { if (inside && FNR - start >= 60) print FILENAME ":" start ": a function of " FNR - start + 1 " lines"; inside = 0 }' \
+        "${sources[@]}"
+    for folder in src/*; do
+        [[ ! -d $folder ]] || [[ -s $folder/README.md && $(wc -l <"$folder/README.md") -le 30 ]] ||
+            echo "$folder/README.md:missing, or more than 30 lines"
+    done
+    awk 'length($0) > 110 { print FILENAME ":" FNR ":" length($0) " columns" }' "${sources[@]}" "${tests[@]}"
+}
+
+words() { # unfinished work; places that only the author's machine has
+    git ls-files -z --cached --others --exclude-standard -- . ':!tests/house.sh' 2>/dev/null | xargs -0 grep -nHIE \
+        '\b(TODO|FIXME|XXX)\b|#if 0|\.\./shared|(^|[^a-zA-Z0-9_.$}*-])/(work|root)/|/tmp/b-' || true
+}
+
+layout() {
+    command -v clang-format-14 >/dev/null || return 0
+    clang-format-14 --dry-run "${sources[@]}" "${tests[@]}" 2>&1 | grep -oE '^[^ ]+:[0-9]+:[0-9]+: warning' |
+        awk -F: '{ n[$1]++ } END { for (f in n) print f ":" n[f] " places" }' | sort
+}
+
+shell() {
+    command -v shellcheck >/dev/null || return 0
+    shellcheck -S warning -x -P SCRIPTDIR -f gcc "${scripts[@]}" || true
+}
+
+violations=$(for rule in layers homes conditions symbols lengths words layout shell; do $rule | say $rule; done)
+known=$(grep -vE '^ *(#|$)' tests/house_exceptions.txt || true)
+fresh=$(grep -vFf <(sed 's/$/:/' <<<"${known:-nothing is known}") <<<"$violations" || true)
+while read -r line; do
+    [[ ! $line ]] || grep -qF "$line:" <<<"$violations" || fresh+=$'\n'"exception $line: no longer needed"
+done <<<"$known"
+if [[ ${fresh//$'\n'/} ]]; then
+    sed '/^$/d' <<<"$fresh"
+    exit 1
+fi
+echo "the house rules hold ($(grep -c . <<<"$known") exceptions)"

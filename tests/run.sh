@@ -1,0 +1,112 @@
+#!/usr/bin/env bash
+# run.sh - all tests, from a bare Debian 12 on: installs what is missing, builds release and sanitizer builds, runs what
+# there is.  The last line counts; the exit status is nonzero when anything failed.
+set -euo pipefail
+if [[ ${1-} == -h || ${1-} == --help ]]; then
+    sed -n '2,3s/^# //p' "$0"
+    echo "Usage: bash tests/run.sh; CTEST_PARALLEL_LEVEL=N runs N tests at a time (the number of cores)"
+    exit
+fi
+root=$(cd "$(dirname "$0")/.." && pwd)
+cd "$root"
+. jobs/packages.sh
+cores=$(nproc)
+export CTEST_PARALLEL_LEVEL=${CTEST_PARALLEL_LEVEL:-$cores} CMAKE_BUILD_PARALLEL_LEVEL=$cores
+passed=0 failed=0 skipped=0
+
+# part NAME COMMAND...: run it, say how long it took.  A part counts its own results; a failing command counts as one.
+part() {
+    local name=$1 since=$SECONDS code=0
+    shift
+    printf '== %s\n' "$name"
+    "$@" || code=$?
+    if ((code)); then failed=$((failed + 1)); fi
+    printf '== %s: %d s%s\n\n' "$name" $((SECONDS - since)) "$( ((code)) && echo ', FAILED')"
+    return 0
+}
+pass() { passed=$((passed + 1)); }
+skip() {
+    skipped=$((skipped + 1))
+    echo "skipped: $1"
+}
+quiet() { "$@" >build/log 2>&1 </dev/null || { tail -n 40 build/log && return 1; }; }
+
+install() {
+    bq_packages_install "${bq_packages[@]}" "${bq_test_packages[@]}" || exit 1
+    bq_packages_install "${bq_extra_packages[@]}" 2>/dev/null || echo "without $(bq_packages_missing "${bq_extra_packages[@]}" | xargs)"
+}
+
+build() { # PRESET OPTIONS...
+    mkdir -p build
+    quiet cmake --preset "$1" -DBQ_TESTS=ON "${@:2}" || return 1
+    quiet cmake --build --preset "$1" || return 1
+    pass
+}
+
+# A number in the first line of a JUnit file.
+count() { sed -nE "s/.*<testsuite .*\b$1=\"([0-9]+)\".*/\1/p; s/^\t$1=\"([0-9]+)\".*/\1/p" "$2" | head -n 1; }
+
+tests() { # PRESET OPTIONS...
+    local junit=$root/build/ctest-$1.xml all wrong left
+    rm -f "$junit"
+    ctest --preset "$1" --output-junit "$junit" --test-output-size-failed 20000 "${@:2}" || true
+    [[ -s $junit ]] || return 1
+    all=$(count tests "$junit") wrong=$(count failures "$junit")
+    left=$(($(count skipped "$junit") + $(count disabled "$junit")))
+    passed=$((passed + all - wrong - left)) failed=$((failed + wrong)) skipped=$((skipped + left))
+}
+
+recipes_page() {
+    diff <(build/src/blockq help recipe) docs/recipes.md || { echo "docs/recipes.md is not what \`blockq help recipe\` prints" && return 1; }
+    pass
+}
+
+house() {
+    bash tests/house.sh build || return 1
+    pass
+}
+
+python_tools() {
+    local python=python3 all left
+    if [[ -x /usr/bin/python3 ]] && ! python3 -c 'import h5py' 2>/dev/null; then python=/usr/bin/python3; fi
+    command -v "$python" >/dev/null || { skip "tests/tools: no python3" && return 0; }
+    "$python" -m unittest discover tests/tools >build/tools.log 2>&1 || { tail -n 40 build/tools.log && return 1; }
+    all=$(sed -nE 's/^Ran ([0-9]+) tests?.*/\1/p' build/tools.log)
+    left=$(sed -nE 's/^OK.*skipped=([0-9]+).*/\1/p' build/tools.log)
+    passed=$((passed + all - ${left:-0})) skipped=$((skipped + ${left:-0}))
+    grep skipped: build/tools.log || true
+}
+
+cuda() { # every .cu file compiles
+    local files
+    mapfile -t files < <(find src -name '*.cu')
+    ((${#files[@]})) || return 0
+    command -v nvcc >/dev/null || { skip "${#files[@]} CUDA files: no nvcc" && return 0; }
+    for file in "${files[@]}"; do quiet nvcc -Isrc -c "$file" -o build/cuda.o && pass; done
+}
+
+demo() {
+    local line
+    line=$(bash jobs/demo.sh --out build/demo/test | tail -n 1)
+    rm -rf build/demo/test
+    echo "$line"
+    [[ $line =~ ^result:\ fp=[0-9.]+\ rtn=[0-9.]+\ adascale=[0-9.]+\ out= ]] && pass
+}
+
+part "packages" install
+part "release build" build release
+part "release tests" tests release
+part "sanitizer build" build asan
+part "sanitizer tests" tests asan -LE 'fuzz|slow'
+part "house rules" house
+part "recipes page" recipes_page
+part "tools" python_tools
+part "cuda" cuda
+part "demo" demo
+printf 'all of it took %d s\n' $SECONDS
+if ((skipped)); then
+    echo "$passed passed, $failed failed, $skipped skipped"
+else
+    echo "$passed passed, $failed failed"
+fi
+((failed == 0))

@@ -7,10 +7,11 @@
 #define PI 3.14159265358979323846
 
 typedef struct {
-    bq_shard own[BQ_MATS];               /* my rows of each matrix: I train them */
-    bq_adascale linear[BQ_ARCH_LINEARS]; /* trained values of my rows of a linear; w.rows 0 where I have none */
-    bq_treesum sum[BQ_MATS];             /* dL/dWhat over the batch */
-    bq_mat fp, qt, x, y;                 /* (T, H) */
+    bq_shard own[BQ_MATS]; /* my rows of each matrix: I train them */
+    bq_adascale
+        linear[BQ_ARCH_LINEARS]; /* trained values of my rows of a linear; w.rows 0 where I have none */
+    bq_treesum sum[BQ_MATS];     /* dL/dWhat over the batch */
+    bq_mat fp, qt, x, y;         /* (T, H) */
 } training;
 
 /* Row-wise values of linear i: hi, lo, beta, gamma, s3 and the moments of the last three. */
@@ -38,7 +39,8 @@ static bq_mat part(const bq_quantized *q, int i, bq_mat m, int64_t base, bq_shar
 static bq_shard leaves_of(int64_t samples, int64_t batch, int64_t step, int replica, int nreplica) {
     bq_shard share = bq_shard_of(samples, replica, nreplica);
     int64_t stride = samples / batch, at = step % stride;
-    int64_t first = (share.first - at + stride - 1) / stride, end = (share.first + share.count - at + stride - 1) / stride;
+    int64_t first = (share.first - at + stride - 1) / stride,
+            end = (share.first + share.count - at + stride - 1) / stride;
     if (share.first < at) first = 0;
     if (share.first + share.count < at) end = 0;
     return (bq_shard){first, end > first ? end - first : 0, batch};
@@ -65,14 +67,15 @@ static size_t exchange_need(const bq_arch *arch, int64_t samples, int64_t batch,
     for (int64_t step = 0; step < samples / batch && nreplica > 1; step++) {
         size_t sum = 0;
         all_leaves(samples, batch, step, nreplica, leaves);
-        for (int m = 0; m < BQ_MATS; m++) sum += bq_treesum_exchange(replica, nreplica, leaves, arch->rows[m], arch->cols[m]);
+        for (int m = 0; m < BQ_MATS; m++)
+            sum += bq_treesum_exchange(replica, nreplica, leaves, arch->rows[m], arch->cols[m]);
         most = sum > most ? sum : most;
     }
     return most;
 }
 
-size_t bq_adascale_need(const bq_arch *arch, const bq_scheme *scheme, int64_t tokens, int64_t samples, int64_t batch,
-                        int replica, int nreplica) {
+size_t bq_adascale_need(const bq_arch *arch, const bq_scheme *scheme, int64_t tokens, int64_t samples,
+                        int64_t batch, int replica, int nreplica) {
     size_t sum = 4 * bq_arena_need(tokens, arch->model.hidden, BQ_F32);
     int more = buffers(samples, batch, replica, nreplica) - 1;
     for (int m = 0; m < BQ_MATS; m++) {
@@ -136,7 +139,8 @@ static void start(bq_pass_context *c, const bq_adascale_options *o, training *t)
     for (int k = 0; k < 4; k++) *hidden[k] = bq_arena_push(&dev->mem, c->tokens, arch->model.hidden, BQ_F32);
 }
 
-/* Current W-hat of all linears, from every replica's rows; folded weights and scales too where fold is set. */
+/* Current W-hat of all linears, from every replica's rows; folded weights and scales too where fold is set.
+ */
 static void weights(bq_pass_context *c, training *t, bool fold) {
     bq_quantized *q = c->q;
     for (int i = 0; i < q->arch->linears; i++) {
@@ -165,11 +169,13 @@ static bq_mat block_input(bq_pass_context *c, training *t, int64_t step, int64_t
 }
 
 /* Loss of one sample of the batch; its gradient goes into the sums. */
-static double sample_step(bq_pass_context *c, const bq_adascale_options *o, training *t, int64_t step, int64_t leaf) {
+static double sample_step(bq_pass_context *c, const bq_adascale_options *o, training *t, int64_t step,
+                          int64_t leaf) {
     bq_dev *dev = c->dev;
     int64_t stride = c->samples / o->batch, sample = step % stride + leaf * stride;
     bq_mat x = block_input(c, t, step, sample), dw[BQ_MATS];
-    bq_mat target = x.data == t->qt.data ? t->fp : t->qt; /* inputs are read: the free buffer takes the target */
+    bq_mat target =
+        x.data == t->qt.data ? t->fp : t->qt; /* inputs are read: the free buffer takes the target */
     double elements = (double)o->batch * (double)x.cols, loss;
     if (o->loss == BQ_LOSS_MEAN) elements *= (double)x.rows;
     bq_block_forward(dev, c->blk, c->q->what, c->work, x, t->y);
@@ -186,7 +192,8 @@ static double sample_step(bq_pass_context *c, const bq_adascale_options *o, trai
 static void update(bq_pass_context *c, const bq_adascale_options *o, training *t, int64_t step) {
     bq_quantized *q = c->q;
     double cosine = (1 + cos(PI * (double)step / (double)o->iterations)) / 2;
-    bq_adam adam = {(float)(o->lr_clip * cosine), (float)(o->lr_weight * cosine), 0.9, 0.999, 1e-8f, step + 1};
+    bq_adam adam = {
+        (float)(o->lr_clip * cosine), (float)(o->lr_weight * cosine), 0.9, 0.999, 1e-8f, step + 1};
     bq_shard leaves[BQ_REPLICAS];
     bq_mat sum[BQ_MATS];
     size_t mark = bq_arena_mark(&c->dev->mem);
@@ -196,13 +203,14 @@ static void update(bq_pass_context *c, const bq_adascale_options *o, training *t
         int m = q->arch->linear[i].mat;
         bq_shard rows = rows_in(&q->arch->linear[i], t->own[m]);
         if (rows.count)
-            c->dev->op->adascale_step(c->dev, &t->linear[i], q->scheme[i], part(q, i, sum[m], t->own[m].first, rows), adam,
-                                      (bq_mat){0});
+            c->dev->op->adascale_step(c->dev, &t->linear[i], q->scheme[i],
+                                      part(q, i, sum[m], t->own[m].first, rows), adam, (bq_mat){0});
     }
     bq_arena_reset(&c->dev->mem, mark);
 }
 
-bool bq_adascale_plateau(const bq_adascale_options *o, const double *losses, int64_t count, double *previous) {
+bool bq_adascale_plateau(const bq_adascale_options *o, const double *losses, int64_t count,
+                         double *previous) {
     if (!o->early_stop || count % o->check_interval) return false;
     int64_t n = count < o->window ? count : o->window;
     double mean = 0;
@@ -218,7 +226,8 @@ static double batch_loss(bq_pass_context *c, const bq_adascale_options *o, train
     bq_shard mine = leaves_of(c->samples, o->batch, step, c->comm->replica, c->comm->nreplica);
     double loss = 0;
     for (int64_t k = 0; k < o->batch; k++) c->batch[k] = 0;
-    for (int64_t k = mine.first; k < mine.first + mine.count; k++) c->batch[k] = sample_step(c, o, t, step, k);
+    for (int64_t k = mine.first; k < mine.first + mine.count; k++)
+        c->batch[k] = sample_step(c, o, t, step, k);
     c->batch[o->batch] = c->stop && *c->stop;
     bq_comm_fill(c->comm, c->batch, (int)o->batch + 1);
     for (int64_t k = 0; k < o->batch; k++) loss += c->batch[k];

@@ -1,7 +1,7 @@
 /* pass.h - what a pass sees of the world, and what it leaves.
  *
- * A pass turns one block's weights into codes and scales.  It reads calibration samples through `fetch`, computes on the
- * device, and writes a bq_quantized.  It opens no file and sends no message. */
+ * A pass turns one block's weights into codes and scales.  It reads calibration samples through `fetch`,
+ * computes on the device, and writes a bq_quantized.  It opens no file and sends no message. */
 #ifndef BQ_PASS_H
 #define BQ_PASS_H
 
@@ -14,10 +14,10 @@
 typedef struct {
     const bq_arch *arch;
     bq_scheme scheme[BQ_ARCH_LINEARS];
-    bq_mat what[BQ_MATS];           /* (rows, cols) f32: the weights that the next blocks see */
-    bq_mat fold[BQ_MATS];           /* (rows, cols) f32: folded weights; gradients while a pass trains */
-    bq_mat code[BQ_MATS];           /* (rows, cols) i8 */
-    bq_mat scale[BQ_ARCH_LINEARS];  /* (rows * groups, 1) f32, groups of a row side by side */
+    bq_mat what[BQ_MATS];          /* (rows, cols) f32: the weights that the next blocks see */
+    bq_mat fold[BQ_MATS];          /* (rows, cols) f32: folded weights; gradients while a pass trains */
+    bq_mat code[BQ_MATS];          /* (rows, cols) i8 */
+    bq_mat scale[BQ_ARCH_LINEARS]; /* (rows * groups, 1) f32, groups of a row side by side */
 } bq_quantized;
 
 void bq_quantized_push(bq_quantized *q, const bq_arch *arch, const bq_scheme *scheme, bq_arena *mem);
@@ -39,17 +39,17 @@ typedef enum { BQ_STREAM_FP, BQ_STREAM_QT, BQ_STREAM_TARGET } bq_stream_id;
 
 typedef struct {
     bq_dev *dev;
-    const bq_block *blk;   /* FP weights */
-    bq_work *work;         /* for `tokens` tokens, with the backward's buffers where the pass trains */
-    bq_quantized *q;       /* the result */
-    const bq_comm *comm;   /* replicas share the samples, and the rows of what is trained */
+    const bq_block *blk;     /* FP weights */
+    bq_work *work;           /* for `tokens` tokens, with the backward's buffers where the pass trains */
+    bq_quantized *q;         /* the result */
+    const bq_comm *comm;     /* replicas share the samples, and the rows of what is trained */
     int64_t samples, tokens; /* all samples; this replica has bq_shard_of(samples, replica, nreplica) */
-    double *batch;         /* host room for a batch's losses and one more, where the pass trains */
+    double *batch;           /* host room for a batch's losses and one more, where the pass trains */
     bq_inputs input;
-    double mix;            /* probability of the QT stream per element with BQ_INPUTS_MIX */
-    bq_rng_key at;         /* seed, sweep, phase, block */
-    /* A sample's hidden states as a host view (tokens, hidden), valid until the next call for the same stream; only samples of
-     * this replica's share are asked for. */
+    double mix;    /* probability of the QT stream per element with BQ_INPUTS_MIX */
+    bq_rng_key at; /* seed, sweep, phase, block */
+    /* A sample's hidden states as a host view (tokens, hidden), valid until the next call for the same
+     * stream; only samples of this replica's share are asked for. */
     bq_mat (*fetch)(void *ctx, bq_stream_id stream, int64_t sample);
     /* Called after each step with its loss; may be NULL. */
     void (*step)(void *ctx, int64_t step, int64_t steps, double loss);

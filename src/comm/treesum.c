@@ -9,7 +9,8 @@ static bool siblings(int level, int64_t index, int level2, int64_t index2) {
     return level == level2 && index % 2 == 0 && index2 == index + 1;
 }
 
-/* The nodes that leaves [first, first + count) end as; returns how many, *most: alive at a time, with the leaf coming in. */
+/* The nodes that leaves [first, first + count) end as; returns how many, *most: alive at a time, with the
+ * leaf coming in. */
 static int shape(int64_t first, int64_t count, bq_tree_node *out, int *most) {
     bq_tree_node own[BQ_TREE_NODES], *node = out ? out : own;
     int n = 0;
@@ -18,7 +19,8 @@ static int shape(int64_t first, int64_t count, bq_tree_node *out, int *most) {
         BQ_CHECK(n < BQ_TREE_NODES, "a sum of %ld parts", (long)count);
         node[n++] = (bq_tree_node){.index = leaf};
         *most = n > *most ? n : *most;
-        while (n > 1 && siblings(node[n - 2].level, node[n - 2].index, node[n - 1].level, node[n - 1].index)) {
+        while (n > 1 &&
+               siblings(node[n - 2].level, node[n - 2].index, node[n - 1].level, node[n - 1].index)) {
             n--;
             node[n - 1].level++, node[n - 1].index /= 2;
         }
@@ -46,8 +48,8 @@ bq_mat bq_treesum_next(bq_treesum *sum) {
     return sum->free_buffer[sum->free_buffers - 1];
 }
 
-/* Put a finished node behind the others and merge while there are siblings.  A merged node's buffer is free again when it
- * is one of the sum's own. */
+/* Put a finished node behind the others and merge while there are siblings.  A merged node's buffer is free
+ * again when it is one of the sum's own. */
 static void push(bq_treesum *sum, bq_tree_node node, bool own) {
     BQ_CHECK(sum->nodes < BQ_TREE_NODES, "a tree sum with more than %d nodes", BQ_TREE_NODES);
     sum->node[sum->nodes++] = node;
@@ -79,7 +81,8 @@ size_t bq_treesum_exchange(int replica, int nreplica, const bq_shard *leaves, in
 enum { MAX_THEIRS = 1024, MAX_PENDING = 4096 };
 
 /* Send each other replica its rows of my nodes; receive my rows of theirs, in the order of their leaves. */
-static int exchange(bq_treesum *sum, const bq_comm *comm, const bq_shard *leaves, bq_shard rows, bq_tree_node *theirs) {
+static int exchange(bq_treesum *sum, const bq_comm *comm, const bq_shard *leaves, bq_shard rows,
+                    bq_tree_node *theirs) {
     MPI_Request request[MAX_PENDING];
     int pending = 0, at = 0, most;
     int64_t cols = sum->buffer[0].cols;
@@ -89,16 +92,18 @@ static int exchange(bq_treesum *sum, const bq_comm *comm, const bq_shard *leaves
         bq_shard out = bq_shard_of(rows.total, r, comm->nreplica);
         bq_tree_node node[BQ_TREE_NODES];
         int n = shape(leaves[r].first, leaves[r].count, node, &most);
-        BQ_CHECK((out.count + 1) * cols < 1 << 30 && at + n <= MAX_THEIRS && pending + n + sum->nodes <= MAX_PENDING,
+        BQ_CHECK((out.count + 1) * cols < 1 << 30 && at + n <= MAX_THEIRS &&
+                     pending + n + sum->nodes <= MAX_PENDING,
                  "an exchange of %ld x %ld between %d replicas", (long)out.count, (long)cols, comm->nreplica);
         for (int k = 0; k < n; k++, at++) {
             theirs[at] = node[k];
             theirs[at].sum = bq_arena_push(&sum->dev->mem, rows.count, cols, BQ_F32);
-            MPI_Irecv(theirs[at].sum.data, (int)(rows.count * cols), MPI_FLOAT, r, k, comm->stage, &request[pending++]);
+            MPI_Irecv(theirs[at].sum.data, (int)(rows.count * cols), MPI_FLOAT, r, k, comm->stage,
+                      &request[pending++]);
         }
         for (int k = 0; k < sum->nodes; k++)
-            MPI_Isend(bq_mat_at(sum->node[k].sum, out.first, 0), (int)(out.count * cols), MPI_FLOAT, r, k, comm->stage,
-                      &request[pending++]);
+            MPI_Isend(bq_mat_at(sum->node[k].sum, out.first, 0), (int)(out.count * cols), MPI_FLOAT, r, k,
+                      comm->stage, &request[pending++]);
     }
     bq_comm_wait(comm, request, pending);
     return at;
@@ -130,8 +135,8 @@ bq_mat bq_treesum_end(bq_treesum *sum, const bq_comm *comm, const bq_shard *leav
 void bq_comm_gather_rows(const bq_comm *comm, bq_dev *dev, bq_mat m) {
     int count[BQ_REPLICAS], first[BQ_REPLICAS];
     if (comm->nreplica == 1) return;
-    BQ_CHECK(m.ld == m.cols && m.type == BQ_F32 && m.rows * m.cols < INT_MAX, "gather of %ld x %ld rows", (long)m.rows,
-             (long)m.cols);
+    BQ_CHECK(m.ld == m.cols && m.type == BQ_F32 && m.rows * m.cols < INT_MAX, "gather of %ld x %ld rows",
+             (long)m.rows, (long)m.cols);
     for (int r = 0; r < comm->nreplica; r++) {
         bq_shard rows = bq_shard_of(m.rows, r, comm->nreplica);
         count[r] = (int)(rows.count * m.cols), first[r] = (int)(rows.first * m.cols);

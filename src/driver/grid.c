@@ -12,7 +12,8 @@ int bq_grid_units(const bq_recipe *r, int blocks) { return independent(r) ? bloc
 
 int bq_grid_start(const bq_recipe *r, int blocks, int unit) {
     int units = bq_grid_units(r, blocks);
-    return (int)((2 * (int64_t)unit * blocks + units) / (2 * (int64_t)units)); /* unit * blocks / units, rounded */
+    return (int)((2 * (int64_t)unit * blocks + units) /
+                 (2 * (int64_t)units)); /* unit * blocks / units, rounded */
 }
 
 bool bq_grid_is_start(const bq_recipe *r, int blocks, int block) {
@@ -23,7 +24,8 @@ bool bq_grid_is_start(const bq_recipe *r, int blocks, int block) {
 
 bq_shard bq_grid_blocks(const bq_recipe *r, int blocks, int stage, int nstage) {
     bq_shard units = bq_shard_of(bq_grid_units(r, blocks), stage, nstage);
-    int first = bq_grid_start(r, blocks, (int)units.first), end = bq_grid_start(r, blocks, (int)(units.first + units.count));
+    int first = bq_grid_start(r, blocks, (int)units.first),
+        end = bq_grid_start(r, blocks, (int)(units.first + units.count));
     return (bq_shard){first, end - first, blocks};
 }
 
@@ -31,13 +33,16 @@ int bq_grid_choose(const bq_recipe *r, int blocks, int ranks, int wish, int *nst
     int units = bq_grid_units(r, blocks);
     const char *what = independent(r) ? "blocks" : "segments";
     if (wish && (ranks % wish || wish > units))
-        return bq_refuse(BQ_LAUNCH, "%d ranks cannot be %d stages over %d %s: the stages must divide the ranks and not outnumber the %s",
+        return bq_refuse(BQ_LAUNCH,
+                         "%d ranks cannot be %d stages over %d %s: the stages must divide the ranks and not "
+                         "outnumber the %s",
                          ranks, wish, units, what, what);
     int stages = wish ? wish : units < ranks ? units : ranks;
     while (ranks % stages) stages--;
     if (ranks / stages > r->calibration.samples || ranks / stages > 1024)
-        return bq_refuse(BQ_LAUNCH, "%d ranks over %d %s leave %d replicas for %ld samples: start fewer ranks", ranks, units,
-                         what, ranks / stages, (long)r->calibration.samples);
+        return bq_refuse(BQ_LAUNCH,
+                         "%d ranks over %d %s leave %d replicas for %ld samples: start fewer ranks", ranks,
+                         units, what, ranks / stages, (long)r->calibration.samples);
     *nstage = stages;
     return BQ_OK;
 }

@@ -29,13 +29,13 @@ typedef struct {
     bq_quantized q;
     bq_work work;
     bq_stream fp, target, qt;
-    bq_mat x, y;         /* device (T, H) */
-    float *memory;       /* of the buffers */
-    bq_mat buffer[3];    /* host (T, H), one a stream */
-    double *loss, *batch; /* of the pass that trained last, a value a step; of one batch */
+    bq_mat x, y;                /* device (T, H) */
+    float *memory;              /* of the buffers */
+    bq_mat buffer[3];           /* host (T, H), one a stream */
+    double *loss, *batch;       /* of the pass that trained last, a value a step; of one batch */
     int64_t steps, limit, most; /* entries of loss; its size; that of batch */
-    double seconds[5];   /* load, target, passes, advance, save: of this block */
-    int64_t units, all;  /* progress: optimizer steps done and in all */
+    double seconds[5];          /* load, target, passes, advance, save: of this block */
+    int64_t units, all;         /* progress: optimizer steps done and in all */
 } walk;
 
 enum { LOAD, TARGET, PASSES, ADVANCE, SAVE };
@@ -53,8 +53,9 @@ static void load_heads(walk *w) {
     char path[BQ_PATH_MAX + 32], why[BQ_WHY] = "a sample is missing or damaged";
     bq_acts *acts;
     bq_reference_path(s, (int)w->blocks.first, path, sizeof path);
-    bool good = bq_acts_open(&acts, path, r->calibration.samples, r->calibration.length, s->src.arch.model.hidden,
-                             bq_reference_hash(s, (int)w->blocks.first), why) == BQ_ACTS_OK;
+    bool good =
+        bq_acts_open(&acts, path, r->calibration.samples, r->calibration.length, s->src.arch.model.hidden,
+                     bq_reference_hash(s, (int)w->blocks.first), why) == BQ_ACTS_OK;
     for (int64_t i = 0; good && i < w->share.count; i++) {
         good = bq_acts_read(acts, w->share.first + i, w->buffer[0].data);
         bq_stream_put(&w->fp, i, w->buffer[0]);
@@ -65,7 +66,8 @@ static void load_heads(walk *w) {
 
 /* At a segment's head the quantized stream is the FP stream. */
 static void start_segment(walk *w) {
-    for (int64_t i = 0; w->qt.open && i < w->share.count; i++) bq_stream_put(&w->qt, i, bq_stream_get(&w->fp, i, w->buffer[0]));
+    for (int64_t i = 0; w->qt.open && i < w->share.count; i++)
+        bq_stream_put(&w->qt, i, bq_stream_get(&w->fp, i, w->buffer[0]));
 }
 
 static void forward(walk *w, const bq_mat mats[BQ_MATS], bq_stream *from, bq_stream *to) {
@@ -81,7 +83,8 @@ static void forward(walk *w, const bq_mat mats[BQ_MATS], bq_stream *from, bq_str
 
 static bq_mat fetch(void *ctx, bq_stream_id stream, int64_t sample) {
     walk *w = ctx;
-    bq_stream *const from[] = {[BQ_STREAM_FP] = &w->fp, [BQ_STREAM_QT] = &w->qt, [BQ_STREAM_TARGET] = &w->target};
+    bq_stream *const from[] = {
+        [BQ_STREAM_FP] = &w->fp, [BQ_STREAM_QT] = &w->qt, [BQ_STREAM_TARGET] = &w->target};
     return bq_stream_get(from[stream], sample - w->share.first, w->buffer[stream]);
 }
 
@@ -101,14 +104,15 @@ static void trained(void *ctx, int linear, const bq_adascale *values) {
 
 /* False when a signal ended it. */
 static bool adascale(walk *w, bq_pass_context *c, const bq_pass *p) {
-    bq_adascale_options o = {p->iterations,  p->batch,          p->lr_clip, p->lr_weight, p->loss,
+    bq_adascale_options o = {p->iterations, p->batch,          p->lr_clip, p->lr_weight, p->loss,
                              p->early_stop, p->check_interval, p->window,  p->threshold};
     int64_t before = w->units;
     if (w->hooks) c->trained = trained;
     w->steps = bq_pass_adascale(c, &o, w->loss);
     w->units = before + p->iterations;
     if (w->steps >= 0 || w->steps == BQ_PASS_STOPPED) return w->steps >= 0;
-    bq_log(BQ_WARN, "block %d: the loss stopped being a number; the block is left rounded to nearest", w->block);
+    bq_log(BQ_WARN, "block %d: the loss stopped being a number; the block is left rounded to nearest",
+           w->block);
     w->steps = 0;
     return true;
 }
@@ -116,15 +120,28 @@ static bool adascale(walk *w, bq_pass_context *c, const bq_pass *p) {
 static bool apply_passes(walk *w) {
     bq_session *s = w->s;
     const bq_recipe *r = &s->recipe;
-    bq_pass_context c = {.comm = s->comm, .batch = w->batch, .dev = &s->dev, .blk = &w->blk, .work = &w->work, .q = &w->q,
-                         .samples = r->calibration.samples, .tokens = r->calibration.length,
-                         .input = w->recipe->inputs, .mix = w->recipe->mix, .fetch = fetch, .step = step, .stop = &bq_stop_wanted, .ctx = w};
+    bq_pass_context c = {.comm = s->comm,
+                         .batch = w->batch,
+                         .dev = &s->dev,
+                         .blk = &w->blk,
+                         .work = &w->work,
+                         .q = &w->q,
+                         .samples = r->calibration.samples,
+                         .tokens = r->calibration.length,
+                         .input = w->recipe->inputs,
+                         .mix = w->recipe->mix,
+                         .fetch = fetch,
+                         .step = step,
+                         .stop = &bq_stop_wanted,
+                         .ctx = w};
     c.at = (bq_rng_key){.seed = r->seed, .phase = (uint32_t)w->phase, .block = (uint32_t)w->block};
     w->steps = 0;
     for (int i = 0; i < w->recipe->npass; i++) {
         const bq_pass *p = &w->recipe->pass[i];
-        if (p->kind == BQ_PASS_RTN) bq_pass_rtn(&c);
-        else if (!adascale(w, &c, p)) return false;
+        if (p->kind == BQ_PASS_RTN)
+            bq_pass_rtn(&c);
+        else if (!adascale(w, &c, p))
+            return false;
     }
     return true;
 }
@@ -133,8 +150,12 @@ static void save_block(walk *w) {
     bq_session *s = w->s;
     const bq_arch *arch = &s->src.arch;
     char path[BQ_PATH_MAX + 64];
-    bq_ckpt c = {.phase = w->phase, .block = w->block, .fingerprint = s->fingerprint, .linears = arch->linears,
-                 .steps = w->steps, .loss = w->loss};
+    bq_ckpt c = {.phase = w->phase,
+                 .block = w->block,
+                 .fingerprint = s->fingerprint,
+                 .linears = arch->linears,
+                 .steps = w->steps,
+                 .loss = w->loss};
     for (int i = 0; i < arch->linears; i++) {
         bq_ckpt_linear *l = &c.linear[i];
         snprintf(l->name, sizeof l->name, "%s", arch->linear[i].module);
@@ -154,7 +175,8 @@ static double mean(const double *x, int64_t n) {
     return n ? sum / (double)n : 0;
 }
 
-/* One row a block for machines, one line for people.  First and last loss are means over one round of the samples. */
+/* One row a block for machines, one line for people.  First and last loss are means over one round of the
+ * samples. */
 static void report(walk *w, double seconds) {
     bq_session *s = w->s;
     char path[BQ_PATH_MAX + 16], row[512];
@@ -162,15 +184,17 @@ static void report(walk *w, double seconds) {
     double first = mean(w->loss, n), last = mean(w->loss + w->steps - n, n);
     if (s->comm->replica) return;
     snprintf(path, sizeof path, "%s/run.csv", s->dir);
-    int length = snprintf(row, sizeof row, "0,%d,%d,%d,%ld,%.9g,%.9g,%.4f,%.4f,%.4f,%.4f,%.4f,%zu,%zu\n", w->phase, w->block,
-                      s->comm->istage, (long)w->steps, first, last, w->seconds[LOAD], w->seconds[TARGET], w->seconds[PASSES],
-                      w->seconds[ADVANCE], w->seconds[SAVE], bq_peak_rss(), s->dev.mem.peak);
+    int length =
+        snprintf(row, sizeof row, "0,%d,%d,%d,%ld,%.9g,%.9g,%.4f,%.4f,%.4f,%.4f,%.4f,%zu,%zu\n", w->phase,
+                 w->block, s->comm->istage, (long)w->steps, first, last, w->seconds[LOAD], w->seconds[TARGET],
+                 w->seconds[PASSES], w->seconds[ADVANCE], w->seconds[SAVE], bq_peak_rss(), s->dev.mem.peak);
     int error = bq_file_append(path, row, (size_t)length);
     BQ_CHECK(error == 0, "write of '%s' failed: %s", path, strerror(error));
     if (w->steps)
-        bq_log_all(BQ_INFO, "block %d/%d: loss %.5g -> %.5g in %ld steps, %.1f s", w->block + 1, s->src.arch.model.blocks,
-               first, last, (long)w->steps, seconds);
-    else bq_log_all(BQ_INFO, "block %d/%d: %.1f s", w->block + 1, s->src.arch.model.blocks, seconds);
+        bq_log_all(BQ_INFO, "block %d/%d: loss %.5g -> %.5g in %ld steps, %.1f s", w->block + 1,
+                   s->src.arch.model.blocks, first, last, (long)w->steps, seconds);
+    else
+        bq_log_all(BQ_INFO, "block %d/%d: %.1f s", w->block + 1, s->src.arch.model.blocks, seconds);
 }
 
 static void open_walk(walk *w, bq_session *s, int phase, const bq_phase_hooks *hooks) {
@@ -238,7 +262,8 @@ static outcome do_block(walk *w) {
     clock_to(w, TARGET, &now);
     if (done)
         BQ_CHECK(bq_session_restore(s, &s->dev, path, &w->q), "%s was whole a moment ago", path);
-    else if (!apply_passes(w)) return STOPPED;
+    else if (!apply_passes(w))
+        return STOPPED;
     clock_to(w, PASSES, &now);
     if (!done) save_block(w);
     clock_to(w, SAVE, &now);
@@ -252,7 +277,7 @@ static outcome do_block(walk *w) {
 int bq_session_phase(bq_session *s, int phase, const bq_phase_hooks *hooks) {
     size_t mark = bq_arena_mark(&s->dev.mem);
     bq_shard blocks = bq_grid_blocks(&s->recipe, s->src.arch.model.blocks, s->comm->istage, s->comm->nstage);
-    int made = 0, code = BQ_OK, end = (int)(blocks.first + blocks.count);
+    int code = BQ_OK, end = (int)(blocks.first + blocks.count);
     bool all_done = true;
     for (int b = (int)blocks.first; b < end; b++) all_done &= bq_state_done(s->state, 0, phase, b);
     bq_comm_stage_bcast(s->comm, &all_done, sizeof all_done);
@@ -261,9 +286,11 @@ int bq_session_phase(bq_session *s, int phase, const bq_phase_hooks *hooks) {
     open_walk(&w, s, phase, hooks);
     for (w.block = (int)blocks.first; w.block < end && code == BQ_OK; w.block++) {
         outcome got = do_block(&w);
-        if (got == MADE) made++;
+        if (got == MADE) s->made++;
         if (got == RESTORED) w.units += w.all / blocks.count;
-        if (got == STOPPED || (s->args->stop_after && made == s->args->stop_after && w.block + 1 < end)) code = BQ_STOPPED;
+        bool last = w.block + 1 == end && phase + 1 == s->recipe.nphase;
+        if (got == STOPPED || (s->args->stop_after && s->made == s->args->stop_after && !last))
+            code = BQ_STOPPED;
     }
     close_walk(&w, mark);
     return code;

@@ -21,7 +21,7 @@ typedef struct {
     bq_work work;
     bq_mat x, y;
     float *memory;
-    bq_mat in[2], out[2];  /* host (micro * T, H): on their way in and out */
+    bq_mat in[2], out[2]; /* host (micro * T, H): on their way in and out */
     MPI_Request receive, send[2];
     bq_acts *head, *from; /* my head file being made; the one that feeds the pipeline */
 } pipe_state;
@@ -33,8 +33,8 @@ static bq_acts *open_head(bq_session *s, int block) {
     char path[BQ_PATH_MAX + 32];
     bq_acts *acts;
     bq_reference_path(s, block, path, sizeof path);
-    int found = bq_acts_open(&acts, path, r->calibration.samples, r->calibration.length, s->src.arch.model.hidden,
-                             bq_reference_hash(s, block), NULL);
+    int found = bq_acts_open(&acts, path, r->calibration.samples, r->calibration.length,
+                             s->src.arch.model.hidden, bq_reference_hash(s, block), NULL);
     return found == BQ_ACTS_OK ? acts : NULL;
 }
 
@@ -49,7 +49,9 @@ static bq_acts *make_head(bq_session *s, int block) {
                        bq_reference_hash(s, block));
     bq_comm_stage_barrier(s->comm);
     if (s->comm->replica) acts = open_head(s, block);
-    BQ_CHECK(acts, "%s was made by another rank and cannot be opened: is the run directory shared by all nodes?", path);
+    BQ_CHECK(acts,
+             "%s was made by another rank and cannot be opened: is the run directory shared by all nodes?",
+             path);
     return acts;
 }
 
@@ -69,7 +71,8 @@ static void embed(bq_session *s) {
     BQ_CHECK(buffer, "no memory for a sample of %ld x %ld", (long)t, (long)h);
     for (int64_t i = share.first; i < share.first + share.count; i++) {
         if (bq_acts_has(acts, i) && bq_acts_read(acts, i, buffer)) continue;
-        bq_source_embed(&s->src, s->calibration.ids + r->calibration.offset + i * t, bq_mat_host(buffer, t, h, BQ_F32));
+        bq_source_embed(&s->src, s->calibration.ids + r->calibration.offset + i * t,
+                        bq_mat_host(buffer, t, h, BQ_F32));
         bq_acts_write(acts, i, buffer);
     }
     bq_acts_sync(acts);
@@ -78,9 +81,11 @@ static void embed(bq_session *s) {
     bq_comm_stage_barrier(s->comm);
 }
 
-/* Stages that have no whole head file, as the range (first, last]: the pipeline feeds from stage `first`'s file. */
+/* Stages that have no whole head file, as the range (first, last]: the pipeline feeds from stage `first`'s
+ * file. */
 static bool missing(bq_session *s, int *first, int *last) {
-    int block = (int)bq_grid_blocks(&s->recipe, s->src.arch.model.blocks, s->comm->istage, s->comm->nstage).first;
+    int block =
+        (int)bq_grid_blocks(&s->recipe, s->src.arch.model.blocks, s->comm->istage, s->comm->nstage).first;
     bq_acts *acts = open_head(s, block);
     bool have = whole(acts, s->recipe.calibration.samples);
     bq_acts_close(acts);
@@ -95,8 +100,8 @@ static int64_t count_at(const pipe_state *p, int64_t at) {
 
 static void start_receive(pipe_state *p, int64_t at, int slot) {
     if (at >= p->share.count || p->from) return;
-    MPI_Irecv(p->in[slot].data, (int)(count_at(p, at) * p->tokens * p->hidden), MPI_FLOAT, peer(p->s, p->s->comm->istage - 1), 7,
-              p->s->comm->world, &p->receive);
+    bq_comm_receive(p->s->comm, peer(p->s, p->s->comm->istage - 1), p->in[slot].data,
+                    count_at(p, at) * p->tokens * p->hidden, &p->receive);
 }
 
 /* The micro-batch that starts at sample `at` of my share, into slot's buffer. */
@@ -106,8 +111,8 @@ static void take(pipe_state *p, int64_t at, int slot) {
     for (int64_t i = 0; i < n; i++) {
         float *sample = bq_f32(p->in[slot]) + i * size;
         if (p->from)
-            BQ_CHECK(bq_acts_read(p->from, p->share.first + at + i, sample), "sample %ld of a head file is damaged",
-                     (long)(p->share.first + at + i));
+            BQ_CHECK(bq_acts_read(p->from, p->share.first + at + i, sample),
+                     "sample %ld of a head file is damaged", (long)(p->share.first + at + i));
         if (p->head) bq_acts_write(p->head, p->share.first + at + i, sample);
     }
 }
@@ -138,10 +143,9 @@ static void flow(pipe_state *p, bool on) {
         if (!on) continue;
         bq_comm_wait(s->comm, &p->send[slot], 1);
         through_blocks(p, blocks, count_at(p, at), p->in[slot].data, p->out[slot].data);
-        MPI_Isend(p->out[slot].data, (int)(count_at(p, at) * p->tokens * p->hidden), MPI_FLOAT, peer(s, s->comm->istage + 1), 7,
-                  s->comm->world, &p->send[slot]);
-        if (s->comm->replica == 0)
-            bq_progress(at + count_at(p, at), p->share.count, "reference");
+        bq_comm_send(s->comm, peer(s, s->comm->istage + 1), p->out[slot].data,
+                     count_at(p, at) * p->tokens * p->hidden, &p->send[slot]);
+        if (s->comm->replica == 0) bq_progress(at + count_at(p, at), p->share.count, "reference");
     }
     bq_comm_wait(s->comm, p->send, 2);
     bq_progress_clear();
@@ -159,11 +163,14 @@ int64_t bq_reference_micro(const bq_recipe *r, int nstage, int nreplica) {
 static void open_pipe(pipe_state *p, bq_session *s, int64_t micro) {
     const bq_recipe *r = &s->recipe;
     const bq_arch *arch = &s->src.arch;
-    *p = (pipe_state){.s = s, .tokens = r->calibration.length, .hidden = arch->model.hidden, .micro = micro,
-                      .receive = MPI_REQUEST_NULL, .send = {MPI_REQUEST_NULL, MPI_REQUEST_NULL}};
+    *p = (pipe_state){.s = s,
+                      .tokens = r->calibration.length,
+                      .hidden = arch->model.hidden,
+                      .micro = micro,
+                      .receive = MPI_REQUEST_NULL,
+                      .send = {MPI_REQUEST_NULL, MPI_REQUEST_NULL}};
     p->share = bq_shard_of(r->calibration.samples, s->comm->replica, s->comm->nreplica);
     if (p->micro > p->share.count) p->micro = p->share.count;
-    BQ_CHECK(p->micro * p->tokens * p->hidden < 1 << 30, "micro-batches of %ld samples are too large for a message", (long)p->micro);
     bq_block_push(&p->blk, arch, &s->dev.mem);
     bq_work_push(&p->work, arch, p->tokens, false, &s->dev.mem);
     bq_source_rope(&s->src, r->rope, &s->dev, &p->work);
@@ -188,8 +195,10 @@ void bq_reference_run(bq_session *s, int64_t micro) {
     bq_shard blocks = bq_grid_blocks(&s->recipe, s->src.arch.model.blocks, stage, s->comm->nstage);
     pipe_state p;
     open_pipe(&p, s, micro);
-    if (stage == first) p.from = open_head(s, (int)blocks.first);
-    else p.head = make_head(s, (int)blocks.first);
+    if (stage == first)
+        p.from = open_head(s, (int)blocks.first);
+    else
+        p.head = make_head(s, (int)blocks.first);
     flow(&p, stage < last);
     if (p.head) bq_acts_sync(p.head);
     bq_acts_close(p.head);

@@ -1,8 +1,8 @@
 /* reference.h - the FP stream's way through the stages.
  *
- * The first block's inputs of each stage are kept in acts/fp_<block>.h5.  A stage that has its file whole needs nothing; for
- * the others micro-batches of c samples flow from stage to stage: received, run through the stage's blocks, sent on, while
- * the next one is on its way.  A sample's numbers do not depend on c. */
+ * The first block's inputs of each stage are kept in acts/fp_<block>.h5.  A stage that has its file whole
+ * needs nothing; for the others micro-batches of c samples flow from stage to stage: received, run through
+ * the stage's blocks, sent on, while the next one is on its way.  A sample's numbers do not depend on c. */
 #ifndef BQ_REFERENCE_H
 #define BQ_REFERENCE_H
 

@@ -103,6 +103,8 @@ int bq_file_rename(const char *temp, const char *path) {
     close(fd);
     if (err) return err;
     if (bq_fault("file_rename")) return ENOSPC;
+    struct stat st; /* as root a rename would replace a device */
+    if (lstat(path, &st) == 0 && !S_ISREG(st.st_mode) && !S_ISLNK(st.st_mode)) return EEXIST;
     if (rename(temp, path)) return errno;
     char dir[BQ_PATH];
     const char *slash = strrchr(path, '/');

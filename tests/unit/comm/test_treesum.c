@@ -13,7 +13,9 @@ static bq_mat end(bq_treesum *sum, int64_t n) {
 }
 
 /* Element e of part i; not exact: the sum's bits depend on the order. */
-static float inexact(int64_t i, int64_t e) { return 1.0f / (float)(3 + i * 7 % 11) + (float)(e * (i + 1)) * 1e-4f; }
+static float inexact(int64_t i, int64_t e) {
+    return 1.0f / (float)(3 + i * 7 % 11) + (float)(e * (i + 1)) * 1e-4f;
+}
 /* Exact in any order. */
 static float exact(int64_t i, int64_t e) { return (float)((i * 31 + e * 17) % 101 - 50); }
 
@@ -42,8 +44,8 @@ static void add_parts(bq_treesum *sum, float (*part)(int64_t, int64_t), int64_t 
 static void expect(bq_mat have, float (*part)(int64_t, int64_t), int64_t n) {
     for (int64_t e = 0; e < ROWS * COLS; e++) {
         float want = oracle(part, 0, n, e), got = *(float *)bq_mat_at(have, e / COLS, e % COLS);
-        if (memcmp(&want, &got, sizeof got) != 0) fail_msg("%ld parts, element %ld: %a, not %a", (long)n, (long)e,
-                                                           (double)got, (double)want);
+        if (memcmp(&want, &got, sizeof got) != 0)
+            fail_msg("%ld parts, element %ld: %a, not %a", (long)n, (long)e, (double)got, (double)want);
     }
 }
 
@@ -77,7 +79,8 @@ static void strided(void **state) {
     (void)state;
     size_t mark = bq_arena_mark(&dev.mem);
     bq_mat wide = bq_arena_push(&dev.mem, ROWS, COLS + 2, BQ_F32), first = bq_mat_cols(wide, 1, COLS);
-    for (int64_t r = 0; r < ROWS; r++) *(float *)bq_mat_at(wide, r, 0) = *(float *)bq_mat_at(wide, r, COLS + 1) = 7;
+    for (int64_t r = 0; r < ROWS; r++)
+        *(float *)bq_mat_at(wide, r, 0) = *(float *)bq_mat_at(wide, r, COLS + 1) = 7;
     bq_treesum sum;
     bq_treesum_open(&sum, &dev, bq_treesum_buffers(0, 11), first);
     add_parts(&sum, inexact, 11);
@@ -98,7 +101,8 @@ static void buffers(void **state) {
         assert_int_equal(bq_treesum_buffers(0, parts[i]), levels[i]);
         size_t mark = bq_arena_mark(&dev.mem);
         bq_treesum sum;
-        bq_treesum_open(&sum, &dev, bq_treesum_buffers(0, parts[i]), bq_arena_push(&dev.mem, ROWS, COLS, BQ_F32));
+        bq_treesum_open(&sum, &dev, bq_treesum_buffers(0, parts[i]),
+                        bq_arena_push(&dev.mem, ROWS, COLS, BQ_F32));
         size_t used = bq_arena_mark(&dev.mem) - mark;
         assert_int_equal(used, (size_t)levels[i] * bq_arena_need(ROWS, COLS, BQ_F32));
         bq_arena_reset(&dev.mem, mark);
@@ -152,7 +156,8 @@ static int stop(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(order), cmocka_unit_test(again), cmocka_unit_test(strided),
-                                       cmocka_unit_test(buffers), cmocka_unit_test(ranges), cmocka_unit_test(refusals)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(order),   cmocka_unit_test(again),
+                                       cmocka_unit_test(strided), cmocka_unit_test(buffers),
+                                       cmocka_unit_test(ranges),  cmocka_unit_test(refusals)};
     return cmocka_run_group_tests(tests, start, stop);
 }

@@ -24,7 +24,8 @@ void bq_arena_open(bq_arena *arena, size_t size) {
     size = round_up(size);
     void *p = bq_fault("arena_open") ? NULL : aligned_alloc(BQ_ARENA_ALIGN, size);
     BQ_CHECK(p, "no memory for an arena of %zu bytes", size);
-    if (size >= (4u << 20)) madvise(p, size, MADV_HUGEPAGE); /* advice only: the answer changes speed, not results */
+    if (size >= (4u << 20))
+        madvise(p, size, MADV_HUGEPAGE); /* advice only: the answer changes speed, not results */
     arena->base = p, arena->size = size;
     ASAN_POISON_MEMORY_REGION(arena->base, size);
 }
@@ -38,8 +39,8 @@ void bq_arena_close(bq_arena *arena) {
 bq_mat bq_arena_push(bq_arena *arena, int64_t rows, int64_t cols, bq_type type) {
     size_t need = bq_arena_need(rows, cols, type);
     BQ_CHECK(rows >= 0 && cols >= 0 && need <= arena->size - arena->used,
-             "arena of %zu bytes, %zu in use, cannot hold %ld x %ld %s: the plan is wrong", arena->size, arena->used,
-             (long)rows, (long)cols, bq_type_name(type));
+             "arena of %zu bytes, %zu in use, cannot hold %ld x %ld %s: the plan is wrong", arena->size,
+             arena->used, (long)rows, (long)cols, bq_type_name(type));
     bq_mat m = {arena->base + arena->used, rows, cols, cols, type, arena->place};
     ASAN_UNPOISON_MEMORY_REGION(m.data, (size_t)(rows * cols) * bq_type_size(type));
     arena->used += need;

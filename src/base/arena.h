@@ -1,7 +1,8 @@
 /* arena.h - planned memory: sized once, pushed, reset, never freed piece by piece.
  *
- * Pushes are aligned to 256 bytes.  Under AddressSanitizer unused space is poisoned and a red zone follows each
- * push, so stale and overrunning views trap; sizes stay the same as without it, so a plan holds in both. */
+ * Pushes are aligned to 256 bytes.  Under AddressSanitizer unused space is poisoned and a red zone follows
+ * each push, so stale and overrunning views trap; sizes stay the same as without it, so a plan holds in both.
+ */
 #ifndef BQ_ARENA_H
 #define BQ_ARENA_H
 
@@ -18,7 +19,8 @@ typedef struct {
 /* What one push of that shape takes: bytes rounded up, plus the red zone of one alignment unit. */
 size_t bq_arena_need(int64_t rows, int64_t cols, bq_type type);
 
-/* Reserve size bytes of host memory (BQ_HOST); dies when the system has none.  Close takes a zeroed struct. */
+/* Reserve size bytes of host memory (BQ_HOST); dies when the system has none.  Close takes a zeroed struct.
+ */
 void bq_arena_open(bq_arena *arena, size_t size);
 void bq_arena_close(bq_arena *arena);
 

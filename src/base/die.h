@@ -2,9 +2,9 @@
  *
  * Three kinds of trouble, three ways out:
  *   environment or bug   memory, MPI, HDF5, disk, a broken invariant    BQ_CHECK / bq_die: the job ends here
- *   bad input            recipe, model, tokens                          bq_refuse: message once, code handed up
- *   numerical event      not positive definite, NaN in a sample         a status value, agreed on by all ranks
- * Whoever decides which error it is prints it, with the values; callers only pass the code on. */
+ *   bad input            recipe, model, tokens                          bq_refuse: message once, code handed
+ * up numerical event      not positive definite, NaN in a sample         a status value, agreed on by all
+ * ranks Whoever decides which error it is prints it, with the values; callers only pass the code on. */
 #ifndef BQ_DIE_H
 #define BQ_DIE_H
 
@@ -20,27 +20,27 @@ enum {
     BQ_STOPPED = 75, /* stopped on request with the state written */
 };
 
-/* Called once by bq_die after the message is out; must not return.  comm installs MPI_Abort; until then, and in
- * unit tests, NULL means _Exit(code). */
+/* Called once by bq_die after the message is out; must not return.  comm installs MPI_Abort; until then, and
+ * in unit tests, NULL means _Exit(code). */
 extern void (*bq_die_hook)(int code);
 
-/* Print "bq: r<rank> error: <host> <file>:<line>: <message>" (the rank where there are several) and end the job with
- * code 1. */
-_Noreturn void bq_die(const char *file, int line, const char *fmt, ...)
-    __attribute__((format(printf, 3, 4)));
+/* Print "bq: r<rank> error: <host> <file>:<line>: <message>" (the rank where there are several) and end the
+ * job with code 1. */
+_Noreturn void bq_die(const char *file, int line, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 
-/* Print "bq: error: <message>" (to the log file too) and return code, so that `return bq_refuse(...)` reads well. */
+/* Print "bq: error: <message>" (to the log file too) and return code, so that `return bq_refuse(...)` reads
+ * well. */
 int bq_refuse(int code, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
 #define BQ_DIE(...) bq_die(__FILE__, __LINE__, __VA_ARGS__)
-#define BQ_CHECK(cond, ...)                                                                                   \
-    do {                                                                                                      \
-        if (!(cond)) bq_die(__FILE__, __LINE__, __VA_ARGS__);                                                 \
+#define BQ_CHECK(cond, ...)                                                                                  \
+    do {                                                                                                     \
+        if (!(cond)) bq_die(__FILE__, __LINE__, __VA_ARGS__);                                                \
     } while (0)
 
-/* Fault injection: true when the environment says BQ_FAULT=point:hit[@rank] and this is that hit of that point on
- * that rank (hit counts from 1, rank defaults to 0).  The caller then behaves as if the guarded call had failed.
- * tests/e2e walks all points. */
+/* Fault injection: true when the environment says BQ_FAULT=point:hit[@rank] and this is that hit of that
+ * point on that rank (hit counts from 1, rank defaults to 0).  The caller then behaves as if the guarded call
+ * had failed. tests/e2e walks all points. */
 bool bq_fault(const char *point);
 
 #endif

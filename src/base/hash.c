@@ -5,7 +5,6 @@
 #include <string.h>
 #include <xxhash.h>
 
-
 uint64_t bq_hash_bytes(const void *data, size_t bytes) { return XXH3_64bits(data, bytes); }
 uint64_t bq_hash_text(const char *text) { return XXH3_64bits(text, strlen(text)); }
 

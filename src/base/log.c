@@ -71,15 +71,18 @@ void bq_progress(int64_t done, int64_t total, const char *note) {
     char line[160], eta[32] = "--:--";
     if (done > first) {
         long left = (long)((now - start) * (double)(total - done) / (double)(done - first) + 0.5);
-        if (left >= 3600) snprintf(eta, sizeof eta, "%ld:%02ld:%02ld", left / 3600, left / 60 % 60, left % 60);
-        else snprintf(eta, sizeof eta, "%02ld:%02ld", left / 60, left % 60);
+        if (left >= 3600)
+            snprintf(eta, sizeof eta, "%ld:%02ld:%02ld", left / 3600, left / 60 % 60, left % 60);
+        else
+            snprintf(eta, sizeof eta, "%02ld:%02ld", left / 60, left % 60);
     }
     enum { BAR = 24 };
     char bar[BAR + 1];
     int full = (int)(done * BAR / total);
     for (int i = 0; i < BAR; i++) bar[i] = i < full ? '#' : '.';
     bar[BAR] = 0;
-    int n = snprintf(line, sizeof line, "[%s] %5.1f%%  ETA %s  %s", bar, 100.0 * (double)done / (double)total, eta, note);
+    int n = snprintf(line, sizeof line, "[%s] %5.1f%%  ETA %s  %s", bar, 100.0 * (double)done / (double)total,
+                     eta, note);
     int pad = drawn > n ? drawn - n : 0;
     fprintf(stderr, "\r%s%*s", line, pad, "");
     drawn = n;

@@ -20,8 +20,9 @@ size_t bq_mat_bytes(bq_mat m) {
 
 bq_mat bq_mat_reshape(bq_mat m, int64_t cols) {
     int64_t size = m.rows * m.cols;
-    BQ_CHECK(m.ld == m.cols && cols > 0 && size % cols == 0, "reshape of a %ld x %ld view (ld %ld) to rows of %ld",
-             (long)m.rows, (long)m.cols, (long)m.ld, (long)cols);
+    BQ_CHECK(m.ld == m.cols && cols > 0 && size % cols == 0,
+             "reshape of a %ld x %ld view (ld %ld) to rows of %ld", (long)m.rows, (long)m.cols, (long)m.ld,
+             (long)cols);
     m.rows = size / cols, m.cols = m.ld = cols;
     return m;
 }

@@ -1,6 +1,7 @@
 /* num.h - number formats and functions with the same bits everywhere.
  *
- * Built from + - * /, comparisons and bit moves alone, so that any compiler without contraction gives equal bits. */
+ * Built from + - * /, comparisons and bit moves alone, so that any compiler without contraction gives equal
+ * bits. */
 #ifndef BQ_NUM_H
 #define BQ_NUM_H
 

@@ -1,6 +1,8 @@
-/* rng.h - counter-based random numbers: Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3").
+/* rng.h - counter-based random numbers: Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1,
+ * 2, 3").
  *
- * There is no state: a number is a function of where it is used, so it is the same on any rank, thread or restart. */
+ * There is no state: a number is a function of where it is used, so it is the same on any rank, thread or
+ * restart. */
 #ifndef BQ_RNG_H
 #define BQ_RNG_H
 

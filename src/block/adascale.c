@@ -7,9 +7,11 @@
 #define PI 3.14159265358979323846
 
 typedef struct {
-    bq_adascale linear[BQ_ARCH_LINEARS]; /* trained values, one set a linear */
-    bq_treesum sum[BQ_MATS];             /* dL/dWhat over the batch */
-    bq_mat fp, qt, x, y;                 /* (T, H) */
+    bq_shard own[BQ_MATS]; /* my rows of each matrix: I train them */
+    bq_adascale
+        linear[BQ_ARCH_LINEARS]; /* trained values of my rows of a linear; w.rows 0 where I have none */
+    bq_treesum sum[BQ_MATS];     /* dL/dWhat over the batch */
+    bq_mat fp, qt, x, y;         /* (T, H) */
 } training;
 
 /* Row-wise values of linear i: hi, lo, beta, gamma, s3 and the moments of the last three. */
@@ -20,15 +22,73 @@ static void push_rows(bq_adascale *p, int64_t rows, bq_arena *mem) {
     p->v_row = bq_arena_push(mem, rows, 3, BQ_F32);
 }
 
-size_t bq_adascale_need(const bq_arch *arch, const bq_scheme *scheme, int64_t tokens, int64_t batch) {
+/* Rows of linear i that lie in a range of its matrix's rows, numbered as in the matrix. */
+static bq_shard rows_in(const bq_linear *l, bq_shard range) {
+    int64_t first = l->row > range.first ? l->row : range.first;
+    int64_t end = l->row + l->rows < range.first + range.count ? l->row + l->rows : range.first + range.count;
+    return (bq_shard){first, end > first ? end - first : 0, l->rows};
+}
+
+/* Those rows of a matrix whose first row has number `base`, one group a row. */
+static bq_mat part(const bq_quantized *q, int i, bq_mat m, int64_t base, bq_shard rows) {
+    int64_t group = q->arch->linear[i].cols / bq_linear_groups(q->arch, q->scheme, i);
+    return bq_mat_reshape(bq_mat_rows(m, rows.first - base, rows.count), group);
+}
+
+/* Leaves of step's batch that a replica has: those whose sample is in its share. */
+static bq_shard leaves_of(int64_t samples, int64_t batch, int64_t step, int replica, int nreplica) {
+    bq_shard share = bq_shard_of(samples, replica, nreplica);
+    int64_t stride = samples / batch, at = step % stride;
+    int64_t first = (share.first - at + stride - 1) / stride,
+            end = (share.first + share.count - at + stride - 1) / stride;
+    if (share.first < at) first = 0;
+    if (share.first + share.count < at) end = 0;
+    return (bq_shard){first, end > first ? end - first : 0, batch};
+}
+
+static void all_leaves(int64_t samples, int64_t batch, int64_t step, int nreplica, bq_shard *out) {
+    for (int r = 0; r < nreplica; r++) out[r] = leaves_of(samples, batch, step, r, nreplica);
+}
+
+/* Buffers and exchange room that some step of the cycle needs. */
+static int buffers(int64_t samples, int64_t batch, int replica, int nreplica) {
+    int most = 1;
+    for (int64_t step = 0; step < samples / batch; step++) {
+        bq_shard l = leaves_of(samples, batch, step, replica, nreplica);
+        int n = bq_treesum_buffers(l.first, l.count);
+        most = n > most ? n : most;
+    }
+    return most;
+}
+
+static size_t exchange_need(const bq_arch *arch, int64_t samples, int64_t batch, int replica, int nreplica) {
+    bq_shard leaves[BQ_REPLICAS];
+    size_t most = 0;
+    for (int64_t step = 0; step < samples / batch && nreplica > 1; step++) {
+        size_t sum = 0;
+        all_leaves(samples, batch, step, nreplica, leaves);
+        for (int m = 0; m < BQ_MATS; m++)
+            sum += bq_treesum_exchange(replica, nreplica, leaves, arch->rows[m], arch->cols[m]);
+        most = sum > most ? sum : most;
+    }
+    return most;
+}
+
+size_t bq_adascale_need(const bq_arch *arch, const bq_scheme *scheme, int64_t tokens, int64_t samples,
+                        int64_t batch, int replica, int nreplica) {
     size_t sum = 4 * bq_arena_need(tokens, arch->model.hidden, BQ_F32);
-    for (int m = 0; m < BQ_MATS; m++)
-        sum += (size_t)(3 + bq_treesum_levels(batch) - 1) * bq_arena_need(arch->rows[m], arch->cols[m], BQ_F32);
+    int more = buffers(samples, batch, replica, nreplica) - 1;
+    for (int m = 0; m < BQ_MATS; m++) {
+        bq_shard own = bq_shard_of(arch->rows[m], replica, nreplica);
+        sum += 3 * bq_arena_need(own.count, arch->cols[m], BQ_F32);
+        sum += (size_t)more * bq_arena_need(arch->rows[m], arch->cols[m], BQ_F32);
+    }
     for (int i = 0; i < arch->linears; i++) {
-        int64_t rows = arch->linear[i].rows * bq_linear_groups(arch, scheme, i);
+        bq_shard own = bq_shard_of(arch->rows[arch->linear[i].mat], replica, nreplica);
+        int64_t rows = rows_in(&arch->linear[i], own).count * bq_linear_groups(arch, scheme, i);
         sum += 5 * bq_arena_need(rows, 1, BQ_F32) + 2 * bq_arena_need(rows, 3, BQ_F32);
     }
-    return sum;
+    return sum + exchange_need(arch, samples, batch, replica, nreplica);
 }
 
 /* The constants hi = qmax * scale, lo = qmin * scale of the initial grid. */
@@ -37,41 +97,63 @@ static void set_range(bq_dev *dev, bq_scheme scheme, bq_mat scale, bq_adascale *
     dev->op->scale(dev, scale, bq_qmin(scheme), p->lo);
 }
 
-static void start(bq_pass_context *c, const bq_adascale_options *o, training *t) {
+/* My rows of linear i's scales. */
+static bq_mat scale_part(const bq_quantized *q, int i, bq_shard rows) {
+    int64_t groups = bq_linear_groups(q->arch, q->scheme, i);
+    return bq_mat_rows(q->scale[i], (rows.first - q->arch->linear[i].row) * groups, rows.count * groups);
+}
+
+static void start_linear(bq_pass_context *c, training *t, int i, bq_mat moments[3][BQ_MATS]) {
     bq_dev *dev = c->dev;
     bq_quantized *q = c->q;
-    const bq_arch *arch = q->arch;
+    bq_adascale *p = &t->linear[i];
+    int m = q->arch->linear[i].mat;
+    bq_shard rows = rows_in(&q->arch->linear[i], t->own[m]);
+    push_rows(p, rows.count * bq_linear_groups(q->arch, q->scheme, i), &dev->mem);
+    if (rows.count == 0) return;
+    p->w = part(q, i, c->blk->w[m], 0, rows);
+    p->s2 = part(q, i, moments[0][m], t->own[m].first, rows);
+    p->m_s2 = part(q, i, moments[1][m], t->own[m].first, rows);
+    p->v_s2 = part(q, i, moments[2][m], t->own[m].first, rows);
+    bq_mat *const zeros[] = {&p->beta, &p->gamma, &p->s3, &p->m_row, &p->v_row};
+    for (int k = 0; k < 5; k++) dev->op->zero(dev, *zeros[k]);
+    dev->op->range(dev, p->w, q->scheme[i], scale_part(q, i, rows));
+    set_range(dev, q->scheme[i], scale_part(q, i, rows), p);
+}
+
+static void start(bq_pass_context *c, const bq_adascale_options *o, training *t) {
+    bq_dev *dev = c->dev;
+    const bq_arch *arch = c->q->arch;
     bq_mat moments[3][BQ_MATS];
+    int room = buffers(c->samples, o->batch, c->comm->replica, c->comm->nreplica);
     for (int m = 0; m < BQ_MATS; m++) {
+        t->own[m] = bq_shard_of(arch->rows[m], c->comm->replica, c->comm->nreplica);
         for (int k = 0; k < 3; k++) {
-            moments[k][m] = bq_arena_push(&dev->mem, arch->rows[m], arch->cols[m], BQ_F32);
+            moments[k][m] = bq_arena_push(&dev->mem, t->own[m].count, arch->cols[m], BQ_F32);
             dev->op->zero(dev, moments[k][m]);
         }
-        bq_treesum_open(&t->sum[m], dev, o->batch, q->fold[m]);
+        bq_treesum_open(&t->sum[m], dev, room, c->q->fold[m]);
     }
-    for (int i = 0; i < arch->linears; i++) {
-        bq_adascale *p = &t->linear[i];
-        p->w = bq_linear_grouped(arch, q->scheme, i, c->blk->w);
-        p->s2 = bq_linear_grouped(arch, q->scheme, i, moments[0]);
-        p->m_s2 = bq_linear_grouped(arch, q->scheme, i, moments[1]);
-        p->v_s2 = bq_linear_grouped(arch, q->scheme, i, moments[2]);
-        push_rows(p, p->w.rows, &dev->mem);
-        bq_mat *const zeros[] = {&p->beta, &p->gamma, &p->s3, &p->m_row, &p->v_row};
-        for (int k = 0; k < 5; k++) dev->op->zero(dev, *zeros[k]);
-        dev->op->range(dev, p->w, q->scheme[i], q->scale[i]);
-        set_range(dev, q->scheme[i], q->scale[i], p);
-    }
+    for (int i = 0; i < arch->linears; i++) start_linear(c, t, i, moments);
     bq_mat *const hidden[] = {&t->fp, &t->qt, &t->x, &t->y};
     for (int k = 0; k < 4; k++) *hidden[k] = bq_arena_push(&dev->mem, c->tokens, arch->model.hidden, BQ_F32);
 }
 
-/* Current Ŵ of all linears; folded weights too where fold is set. */
+/* Current W-hat of all linears, from every replica's rows; folded weights and scales too where fold is set.
+ */
 static void weights(bq_pass_context *c, training *t, bool fold) {
     bq_quantized *q = c->q;
-    for (int i = 0; i < q->arch->linears; i++)
-        c->dev->op->adascale_weights(c->dev, &t->linear[i], q->scheme[i],
-                                     bq_linear_grouped(q->arch, q->scheme, i, q->what), q->scale[i],
-                                     fold ? bq_linear_grouped(q->arch, q->scheme, i, q->fold) : (bq_mat){0});
+    for (int i = 0; i < q->arch->linears; i++) {
+        int m = q->arch->linear[i].mat;
+        bq_shard rows = rows_in(&q->arch->linear[i], t->own[m]);
+        if (fold && c->comm->nreplica > 1) c->dev->op->zero(c->dev, q->scale[i]);
+        if (rows.count)
+            c->dev->op->adascale_weights(c->dev, &t->linear[i], q->scheme[i], part(q, i, q->what[m], 0, rows),
+                                         scale_part(q, i, rows),
+                                         fold ? part(q, i, q->fold[m], 0, rows) : (bq_mat){0});
+        if (fold) bq_comm_fill_scales(c->comm, c->dev, q->scale[i]);
+    }
+    for (int m = 0; m < BQ_MATS; m++) bq_comm_gather_rows(c->comm, c->dev, fold ? q->fold[m] : q->what[m]);
 }
 
 static bq_mat block_input(bq_pass_context *c, training *t, int64_t step, int64_t sample) {
@@ -87,10 +169,13 @@ static bq_mat block_input(bq_pass_context *c, training *t, int64_t step, int64_t
 }
 
 /* Loss of one sample of the batch; its gradient goes into the sums. */
-static double sample_step(bq_pass_context *c, const bq_adascale_options *o, training *t, int64_t step, int64_t sample) {
+static double sample_step(bq_pass_context *c, const bq_adascale_options *o, training *t, int64_t step,
+                          int64_t leaf) {
     bq_dev *dev = c->dev;
+    int64_t stride = c->samples / o->batch, sample = step % stride + leaf * stride;
     bq_mat x = block_input(c, t, step, sample), dw[BQ_MATS];
-    bq_mat target = x.data == t->qt.data ? t->fp : t->qt; /* inputs are read: the free buffer takes the target */
+    bq_mat target =
+        x.data == t->qt.data ? t->fp : t->qt; /* inputs are read: the free buffer takes the target */
     double elements = (double)o->batch * (double)x.cols, loss;
     if (o->loss == BQ_LOSS_MEAN) elements *= (double)x.rows;
     bq_block_forward(dev, c->blk, c->q->what, c->work, x, t->y);
@@ -98,23 +183,34 @@ static double sample_step(bq_pass_context *c, const bq_adascale_options *o, trai
     dev->op->mse(dev, t->y, target, 1 / elements, t->y, &loss);
     for (int m = 0; m < BQ_MATS; m++) dw[m] = bq_treesum_next(&t->sum[m]);
     bq_block_backward(dev, c->blk, c->q->what, c->work, x, t->y, dw, (bq_mat){0});
-    for (int m = 0; m < BQ_MATS; m++) bq_treesum_add(&t->sum[m]);
+    for (int m = 0; m < BQ_MATS; m++) bq_treesum_add(&t->sum[m], leaf);
     dev->op->wait(dev);
     return loss;
 }
 
+/* Gradients meet at the owners of rows, who step. */
 static void update(bq_pass_context *c, const bq_adascale_options *o, training *t, int64_t step) {
     bq_quantized *q = c->q;
     double cosine = (1 + cos(PI * (double)step / (double)o->iterations)) / 2;
-    bq_adam adam = {(float)(o->lr_clip * cosine), (float)(o->lr_weight * cosine), 0.9, 0.999, 1e-8f, step + 1};
+    bq_adam adam = {
+        (float)(o->lr_clip * cosine), (float)(o->lr_weight * cosine), 0.9, 0.999, 1e-8f, step + 1};
+    bq_shard leaves[BQ_REPLICAS];
     bq_mat sum[BQ_MATS];
-    for (int m = 0; m < BQ_MATS; m++) sum[m] = bq_treesum_end(&t->sum[m]);
-    for (int i = 0; i < q->arch->linears; i++)
-        c->dev->op->adascale_step(c->dev, &t->linear[i], q->scheme[i],
-                                  bq_linear_grouped(q->arch, q->scheme, i, sum), adam, (bq_mat){0});
+    size_t mark = bq_arena_mark(&c->dev->mem);
+    all_leaves(c->samples, o->batch, step, c->comm->nreplica, leaves);
+    for (int m = 0; m < BQ_MATS; m++) sum[m] = bq_treesum_end(&t->sum[m], c->comm, leaves, t->own[m]);
+    for (int i = 0; i < q->arch->linears; i++) {
+        int m = q->arch->linear[i].mat;
+        bq_shard rows = rows_in(&q->arch->linear[i], t->own[m]);
+        if (rows.count)
+            c->dev->op->adascale_step(c->dev, &t->linear[i], q->scheme[i],
+                                      part(q, i, sum[m], t->own[m].first, rows), adam, (bq_mat){0});
+    }
+    bq_arena_reset(&c->dev->mem, mark);
 }
 
-bool bq_adascale_plateau(const bq_adascale_options *o, const double *losses, int64_t count, double *previous) {
+bool bq_adascale_plateau(const bq_adascale_options *o, const double *losses, int64_t count,
+                         double *previous) {
     if (!o->early_stop || count % o->check_interval) return false;
     int64_t n = count < o->window ? count : o->window;
     double mean = 0;
@@ -125,29 +221,42 @@ bool bq_adascale_plateau(const bq_adascale_options *o, const double *losses, int
     return flat;
 }
 
+/* The batch's loss: every replica's samples, summed in their order by everyone. */
+static double batch_loss(bq_pass_context *c, const bq_adascale_options *o, training *t, int64_t step) {
+    bq_shard mine = leaves_of(c->samples, o->batch, step, c->comm->replica, c->comm->nreplica);
+    double loss = 0;
+    for (int64_t k = 0; k < o->batch; k++) c->batch[k] = 0;
+    for (int64_t k = mine.first; k < mine.first + mine.count; k++)
+        c->batch[k] = sample_step(c, o, t, step, k);
+    c->batch[o->batch] = c->stop && *c->stop;
+    bq_comm_fill(c->comm, c->batch, (int)o->batch + 1);
+    for (int64_t k = 0; k < o->batch; k++) loss += c->batch[k];
+    return loss;
+}
+
 int64_t bq_pass_adascale(bq_pass_context *c, const bq_adascale_options *o, double *losses) {
     size_t mark = bq_arena_mark(&c->dev->mem);
     training t = {0};
     double previous = NAN;
-    int64_t step = 0, stride = c->samples / o->batch;
-    bool finite = true, flat = false;
+    int64_t step = 0;
+    bool finite = true, flat = false, stopped = false;
     start(c, o, &t);
-    while (step < o->iterations && finite && !flat) {
+    while (step < o->iterations && !flat) {
         weights(c, &t, false);
-        double loss = 0;
-        for (int64_t k = 0; k < o->batch; k++) loss += sample_step(c, o, &t, step, step % stride + k * stride);
-        losses[step] = loss;
-        finite = isfinite(loss);
-        if (!finite) break;
+        losses[step] = batch_loss(c, o, &t, step);
+        finite = isfinite(losses[step]);
+        stopped = c->batch[o->batch] > 0;
+        if (!finite || stopped) break;
         update(c, o, &t, step++);
-        if (c->step) c->step(c->ctx, step, o->iterations, loss);
+        if (c->step) c->step(c->ctx, step, o->iterations, losses[step - 1]);
         flat = bq_adascale_plateau(o, losses, step, &previous);
     }
     for (int i = 0; c->trained && i < c->q->arch->linears; i++) c->trained(c->ctx, i, &t.linear[i]);
-    if (finite) {
+    if (finite && !stopped) {
         weights(c, &t, true);
         bq_quantized_encode(c->dev, c->q);
-    } else bq_pass_rtn(c);
+    }
+    if (!finite) bq_pass_rtn(c);
     bq_arena_reset(&c->dev->mem, mark);
-    return finite ? step : -1;
+    return stopped ? BQ_PASS_STOPPED : finite ? step : BQ_PASS_NOT_FINITE;
 }

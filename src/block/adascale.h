@@ -1,8 +1,13 @@
-/* adascale.h - the AdaScale pass: FlexRound plus learnable clipping, trained block by block (spec: adascale.md 1, 2).
+/* adascale.h - the AdaScale pass: FlexRound plus learnable clipping, trained block by block (spec:
+ * adascale.md 1, 2).
  *
- * All linears of a block are trained together so that block(mixed input, quantized weights) meets block(FP input, FP
- * weights).  Step t (from 0) of a batch of B takes samples { t mod (n/B) + k n/B, k < B } and adds their gradients in the
- * fixed tree of comm/treesum.h; B = 1 is AIMET's cyclic order. */
+ * All linears of a block are trained together so that block(mixed input, quantized weights) meets block(FP
+ * input, FP weights).  Step t (from 0) of a batch of B takes samples { t mod (n/B) + k n/B, k < B } and adds
+ * their gradients in the fixed tree of comm/treesum.h; B = 1 is AIMET's cyclic order.
+ *
+ * Over the replicas of a stage: each computes the samples of its share; gradients meet at the owners of row
+ * slices, which hold the Adam state of their rows alone and send their rows of the new weights to everyone.
+ * Rows do not interact, so any number of replicas gives the same bytes. */
 #ifndef BQ_BLOCK_ADASCALE_H
 #define BQ_BLOCK_ADASCALE_H
 
@@ -14,23 +19,28 @@ typedef enum {
 } bq_loss;
 
 typedef struct {
-    int64_t iterations, batch;   /* batch divides the samples */
-    double lr_clip, lr_weight;   /* of beta and gamma; of s2 and s3; both follow a cosine to 0 over the iterations */
+    int64_t iterations, batch; /* batch divides the samples */
+    double lr_clip,
+        lr_weight; /* of beta and gamma; of s2 and s3; both follow a cosine to 0 over the iterations */
     bq_loss loss;
-    bool early_stop;             /* stop on a plateau; the schedule is not shortened */
+    bool early_stop; /* stop on a plateau; the schedule is not shortened */
     int64_t check_interval, window;
     double threshold;
 } bq_adascale_options;
 
-/* Train and leave the result in c->q.  losses: `iterations` doubles.  Returns the steps done (fewer after an early stop),
- * or -1 when a loss was not finite: then the block is left rounded to nearest. */
+/* Train and leave the result in c->q, on all replicas.  Collective over stage.  losses: `iterations` doubles.
+ * Returns the steps done (fewer after an early stop); BQ_PASS_NOT_FINITE when a loss was no number: the block
+ * is then left rounded to nearest; BQ_PASS_STOPPED after c->stop: there is no result. */
+enum { BQ_PASS_NOT_FINITE = -1, BQ_PASS_STOPPED = -2 };
 int64_t bq_pass_adascale(bq_pass_context *c, const bq_adascale_options *o, double *losses);
 
-/* Device bytes the pass takes beside block, result and workspace. */
-size_t bq_adascale_need(const bq_arch *arch, const bq_scheme *scheme, int64_t tokens, int64_t batch);
+/* Device bytes the pass takes beside block, result and workspace, on one of nreplica replicas of the stage.
+ */
+size_t bq_adascale_need(const bq_arch *arch, const bq_scheme *scheme, int64_t tokens, int64_t samples,
+                        int64_t batch, int replica, int nreplica);
 
-/* True when the mean of the last `window` of the `count` losses has stopped falling (adascale.md 2.6); *previous is the
- * mean recorded before, NaN at the start.  Exposed for its test. */
+/* True when the mean of the last `window` of the `count` losses has stopped falling (adascale.md 2.6);
+ * *previous is the mean recorded before, NaN at the start.  Exposed for its test. */
 bool bq_adascale_plateau(const bq_adascale_options *o, const double *losses, int64_t count, double *previous);
 
 #endif

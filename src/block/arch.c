@@ -20,16 +20,22 @@ typedef struct {
 } family_row;
 
 static const family_row llama[] = {
-    {"q_proj", "self_attn.q_proj", BQ_QKV, ROWS_Q, false},  {"k_proj", "self_attn.k_proj", BQ_QKV, ROWS_KV, false},
-    {"v_proj", "self_attn.v_proj", BQ_QKV, ROWS_KV, false}, {"o_proj", "self_attn.o_proj", BQ_O, ROWS_H, false},
-    {"gate_proj", "mlp.gate_proj", BQ_GATE_UP, ROWS_I, true}, {"up_proj", "mlp.up_proj", BQ_GATE_UP, ROWS_I, true},
-    {"down_proj", "mlp.down_proj", BQ_DOWN, ROWS_H, true},  {0},
+    {"q_proj", "self_attn.q_proj", BQ_QKV, ROWS_Q, false},
+    {"k_proj", "self_attn.k_proj", BQ_QKV, ROWS_KV, false},
+    {"v_proj", "self_attn.v_proj", BQ_QKV, ROWS_KV, false},
+    {"o_proj", "self_attn.o_proj", BQ_O, ROWS_H, false},
+    {"gate_proj", "mlp.gate_proj", BQ_GATE_UP, ROWS_I, true},
+    {"up_proj", "mlp.up_proj", BQ_GATE_UP, ROWS_I, true},
+    {"down_proj", "mlp.down_proj", BQ_DOWN, ROWS_H, true},
+    {0},
 };
 
 static const family_row phi3[] = {
-    {"qkv_proj", "self_attn.qkv_proj", BQ_QKV, ROWS_QKV, false}, {"o_proj", "self_attn.o_proj", BQ_O, ROWS_H, false},
+    {"qkv_proj", "self_attn.qkv_proj", BQ_QKV, ROWS_QKV, false},
+    {"o_proj", "self_attn.o_proj", BQ_O, ROWS_H, false},
     {"gate_up_proj", "mlp.gate_up_proj", BQ_GATE_UP, ROWS_2I, true},
-    {"down_proj", "mlp.down_proj", BQ_DOWN, ROWS_H, true},       {0},
+    {"down_proj", "mlp.down_proj", BQ_DOWN, ROWS_H, true},
+    {0},
 };
 
 static const family_row *const families[BQ_FAMILIES] = {[BQ_LLAMA] = llama, [BQ_PHI3] = phi3};
@@ -47,7 +53,8 @@ static int64_t count_rows(rows_kind kind, const bq_model *m) {
 
 void bq_arch_of(const bq_model *model, bq_arch *arch) {
     *arch = (bq_arch){.model = *model, .norm = {"input_layernorm", "post_attention_layernorm"}};
-    const int64_t cols[BQ_MATS] = {model->hidden, model->heads * model->head_dim, model->hidden, model->inter};
+    const int64_t cols[BQ_MATS] = {model->hidden, model->heads * model->head_dim, model->hidden,
+                                   model->inter};
     memcpy(arch->cols, cols, sizeof cols);
     for (const family_row *f = families[model->family]; f->name; f++) {
         bq_linear *l = &arch->linear[arch->linears++];

@@ -1,8 +1,9 @@
 /* arch.h - model families as tables: which tensors a block has, and where they lie in memory.
  *
- * In memory every block has four matrices, whatever the checkpoint's layout: qkv [(nh + 2 nkv) hd, H] (rows q | k | v),
- * o [H, nh hd], gate_up [2 I, H] (rows gate | up) and down [H, I].  All methods here work on rows, so a checkpoint
- * that stores q, k, v apart (Llama) and one that stores them fused (Phi-3) differ in names alone. */
+ * In memory every block has four matrices, whatever the checkpoint's layout: qkv [(nh + 2 nkv) hd, H] (rows q
+ * | k | v), o [H, nh hd], gate_up [2 I, H] (rows gate | up) and down [H, I].  All methods here work on rows,
+ * so a checkpoint that stores q, k, v apart (Llama) and one that stores them fused (Phi-3) differ in names
+ * alone. */
 #ifndef BQ_ARCH_H
 #define BQ_ARCH_H
 
@@ -38,7 +39,8 @@ void bq_arch_of(const bq_model *model, bq_arch *arch);
 extern const char bq_tensor_embed[], bq_tensor_norm[], bq_tensor_head[];
 void bq_arch_tensor(char *out, size_t n, int block, const char *module, const char *what);
 
-/* The linear that a checkpoint tensor ("model.layers.3.mlp.up_proj.weight") is the weight of; false when none. */
+/* The linear that a checkpoint tensor ("model.layers.3.mlp.up_proj.weight") is the weight of; false when
+ * none. */
 bool bq_arch_find(const bq_arch *arch, const char *tensor, int *block, int *linear);
 
 /* Weights of one block's matrices, and of the largest of them. */

@@ -31,8 +31,21 @@ static void work_shapes(const bq_arch *arch, int64_t t, shape out[WORK_BUFFERS])
     const bq_model *m = &arch->model;
     int64_t h = m->hidden, q = m->heads * m->head_dim, qkv = arch->rows[BQ_QKV];
     const shape s[WORK_BUFFERS] = {
-        {t, m->rope.dim / 2}, {t, m->rope.dim / 2}, {t, h}, {t, h},        {t, h}, {t, qkv}, {t, q},   {m->heads, t},
-        {t, 2 * m->inter},    {t, m->inter},        {t, m->inter}, {t, h}, {t, h}, {t, q},   {t, qkv},
+        {t, m->rope.dim / 2},
+        {t, m->rope.dim / 2},
+        {t, h},
+        {t, h},
+        {t, h},
+        {t, qkv},
+        {t, q},
+        {m->heads, t},
+        {t, 2 * m->inter},
+        {t, m->inter},
+        {t, m->inter},
+        {t, h},
+        {t, h},
+        {t, q},
+        {t, qkv},
     };
     for (int i = 0; i < WORK_BUFFERS; i++) out[i] = s[i];
 }
@@ -41,9 +54,9 @@ static int work_count(bool train) { return train ? WORK_BUFFERS : FORWARD_BUFFER
 
 void bq_work_push(bq_work *work, const bq_arch *arch, int64_t tokens, bool train, bq_arena *mem) {
     *work = (bq_work){0};
-    bq_mat *const view[WORK_BUFFERS] = {&work->cos, &work->sin, &work->a,  &work->m,  &work->n,
-                                        &work->qkv, &work->o,   &work->lse, &work->gu, &work->z,
-                                        &work->dz,  &work->dm,  &work->dn, &work->dout, &work->dqkv};
+    bq_mat *const view[WORK_BUFFERS] = {&work->cos, &work->sin, &work->a,   &work->m,    &work->n,
+                                        &work->qkv, &work->o,   &work->lse, &work->gu,   &work->z,
+                                        &work->dz,  &work->dm,  &work->dn,  &work->dout, &work->dqkv};
     shape s[WORK_BUFFERS];
     work_shapes(arch, tokens, s);
     for (int i = 0; i < work_count(train); i++) *view[i] = bq_arena_push(mem, s[i].rows, s[i].cols, BQ_F32);
@@ -72,7 +85,8 @@ static void linear(bq_dev *dev, const bq_block *blk, int mat, bq_mat w, bq_mat x
     if (blk->bias[mat].data) dev->op->bias(dev, blk->bias[mat], out);
 }
 
-void bq_block_forward(bq_dev *dev, const bq_block *blk, const bq_mat w[BQ_MATS], bq_work *k, bq_mat x, bq_mat y) {
+void bq_block_forward(bq_dev *dev, const bq_block *blk, const bq_mat w[BQ_MATS], bq_work *k, bq_mat x,
+                      bq_mat y) {
     const bq_ops *op = dev->op;
     const bq_model *m = &blk->arch->model;
     heads h = split(m, k->qkv);
@@ -90,8 +104,8 @@ void bq_block_forward(bq_dev *dev, const bq_block *blk, const bq_mat w[BQ_MATS],
     linear(dev, blk, BQ_DOWN, w[BQ_DOWN], k->z, true, y);
 }
 
-void bq_block_backward(bq_dev *dev, const bq_block *blk, const bq_mat w[BQ_MATS], bq_work *k, bq_mat x, bq_mat dy,
-                       const bq_mat dw[BQ_MATS], bq_mat dx) {
+void bq_block_backward(bq_dev *dev, const bq_block *blk, const bq_mat w[BQ_MATS], bq_work *k, bq_mat x,
+                       bq_mat dy, const bq_mat dw[BQ_MATS], bq_mat dx) {
     const bq_ops *op = dev->op;
     const bq_model *m = &blk->arch->model;
     heads h = split(m, k->qkv), dh = split(m, k->dqkv);

@@ -1,7 +1,7 @@
 /* block.h - one decoder block: its weights, its forward and its backward on a device (models.md 2.1, 9.1).
  *
- * Everything lives in device memory of the caller's arena; nothing here allocates beyond it.  One sample of T tokens at
- * a time, so results do not depend on how many samples are in flight. */
+ * Everything lives in device memory of the caller's arena; nothing here allocates beyond it.  One sample of T
+ * tokens at a time, so results do not depend on how many samples are in flight. */
 #ifndef BQ_BLOCK_H
 #define BQ_BLOCK_H
 
@@ -17,28 +17,32 @@ typedef struct {
 
 /* What a forward leaves for the backward, and where it works. */
 typedef struct {
-    bq_mat cos, sin;  /* (T, rotary / 2) */
-    bq_mat a, m, n;   /* (T, H): output of norm 1, input and output of norm 2 */
-    bq_mat qkv;       /* (T, (nh + 2 nkv) hd), after RoPE */
-    bq_mat o;         /* (T, nh hd): heads side by side */
-    bq_mat lse;       /* (nh, T) */
-    bq_mat gu;        /* (T, 2 I); the backward overwrites it with its gradient */
-    bq_mat z;         /* (T, I) */
+    bq_mat cos, sin;               /* (T, rotary / 2) */
+    bq_mat a, m, n;                /* (T, H): output of norm 1, input and output of norm 2 */
+    bq_mat qkv;                    /* (T, (nh + 2 nkv) hd), after RoPE */
+    bq_mat o;                      /* (T, nh hd): heads side by side */
+    bq_mat lse;                    /* (nh, T) */
+    bq_mat gu;                     /* (T, 2 I); the backward overwrites it with its gradient */
+    bq_mat z;                      /* (T, I) */
     bq_mat dz, dm, dn, dout, dqkv; /* backward only; data NULL in a forward-only workspace */
 } bq_work;
 
-/* Push a block's buffers, a workspace.  train: with the backward's buffers.  The *_need functions give the bytes. */
+/* Push a block's buffers, a workspace.  train: with the backward's buffers.  The *_need functions give the
+ * bytes. */
 void bq_block_push(bq_block *blk, const bq_arch *arch, bq_arena *mem);
 size_t bq_block_need(const bq_arch *arch);
 void bq_work_push(bq_work *work, const bq_arch *arch, int64_t tokens, bool train, bq_arena *mem);
 size_t bq_work_need(const bq_arch *arch, int64_t tokens, bool train);
 
-/* y = block(x) with matrices w (the block's own, or quantized ones of the same shapes).  x, y: (T, H), no alias. */
-void bq_block_forward(bq_dev *dev, const bq_block *blk, const bq_mat w[BQ_MATS], bq_work *work, bq_mat x, bq_mat y);
+/* y = block(x) with matrices w (the block's own, or quantized ones of the same shapes).  x, y: (T, H), no
+ * alias. */
+void bq_block_forward(bq_dev *dev, const bq_block *blk, const bq_mat w[BQ_MATS], bq_work *work, bq_mat x,
+                      bq_mat y);
 
-/* Gradients of the matrices from dy (T, H), after a forward with the same w and x: dw[i] (rows, cols) overwritten.
- * dx (T, H) receives the gradient of the block's input; data NULL leaves that part out.  dy is kept. */
-void bq_block_backward(bq_dev *dev, const bq_block *blk, const bq_mat w[BQ_MATS], bq_work *work, bq_mat x, bq_mat dy,
-                       const bq_mat dw[BQ_MATS], bq_mat dx);
+/* Gradients of the matrices from dy (T, H), after a forward with the same w and x: dw[i] (rows, cols)
+ * overwritten. dx (T, H) receives the gradient of the block's input; data NULL leaves that part out.  dy is
+ * kept. */
+void bq_block_backward(bq_dev *dev, const bq_block *blk, const bq_mat w[BQ_MATS], bq_work *work, bq_mat x,
+                       bq_mat dy, const bq_mat dw[BQ_MATS], bq_mat dx);
 
 #endif

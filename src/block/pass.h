@@ -1,20 +1,23 @@
 /* pass.h - what a pass sees of the world, and what it leaves.
  *
- * A pass turns one block's weights into codes and scales.  It reads calibration samples through `fetch`, computes on the
- * device, and writes a bq_quantized.  It opens no file and sends no message. */
+ * A pass turns one block's weights into codes and scales.  It reads calibration samples through `fetch`,
+ * computes on the device, and writes a bq_quantized.  It opens no file and sends no message. */
 #ifndef BQ_PASS_H
 #define BQ_PASS_H
 
 #include "block/block.h"
+#include "comm/comm.h"
+
+#include <signal.h>
 
 /* A quantized block on the device.  what = code * scale exactly. */
 typedef struct {
     const bq_arch *arch;
     bq_scheme scheme[BQ_ARCH_LINEARS];
-    bq_mat what[BQ_MATS];           /* (rows, cols) f32: the weights that the next blocks see */
-    bq_mat fold[BQ_MATS];           /* (rows, cols) f32: folded weights; gradients while a pass trains */
-    bq_mat code[BQ_MATS];           /* (rows, cols) i8 */
-    bq_mat scale[BQ_ARCH_LINEARS];  /* (rows * groups, 1) f32, groups of a row side by side */
+    bq_mat what[BQ_MATS];          /* (rows, cols) f32: the weights that the next blocks see */
+    bq_mat fold[BQ_MATS];          /* (rows, cols) f32: folded weights; gradients while a pass trains */
+    bq_mat code[BQ_MATS];          /* (rows, cols) i8 */
+    bq_mat scale[BQ_ARCH_LINEARS]; /* (rows * groups, 1) f32, groups of a row side by side */
 } bq_quantized;
 
 void bq_quantized_push(bq_quantized *q, const bq_arch *arch, const bq_scheme *scheme, bq_arena *mem);
@@ -36,17 +39,22 @@ typedef enum { BQ_STREAM_FP, BQ_STREAM_QT, BQ_STREAM_TARGET } bq_stream_id;
 
 typedef struct {
     bq_dev *dev;
-    const bq_block *blk;   /* FP weights */
-    bq_work *work;         /* for `tokens` tokens, with the backward's buffers where the pass trains */
-    bq_quantized *q;       /* the result */
-    int64_t samples, tokens;
+    const bq_block *blk;     /* FP weights */
+    bq_work *work;           /* for `tokens` tokens, with the backward's buffers where the pass trains */
+    bq_quantized *q;         /* the result */
+    const bq_comm *comm;     /* replicas share the samples, and the rows of what is trained */
+    int64_t samples, tokens; /* all samples; this replica has bq_shard_of(samples, replica, nreplica) */
+    double *batch;           /* host room for a batch's losses and one more, where the pass trains */
     bq_inputs input;
-    double mix;            /* probability of the QT stream per element with BQ_INPUTS_MIX */
-    bq_rng_key at;         /* seed, sweep, phase, block */
-    /* Sample's hidden states as a host view (tokens, hidden), valid until the next call for the same stream. */
+    double mix;    /* probability of the QT stream per element with BQ_INPUTS_MIX */
+    bq_rng_key at; /* seed, sweep, phase, block */
+    /* A sample's hidden states as a host view (tokens, hidden), valid until the next call for the same
+     * stream; only samples of this replica's share are asked for. */
     bq_mat (*fetch)(void *ctx, bq_stream_id stream, int64_t sample);
     /* Called after each step with its loss; may be NULL. */
     void (*step)(void *ctx, int64_t step, int64_t steps, double loss);
+    /* Set by a signal on any replica: the pass ends at the next step, its work on this block lost. */
+    const volatile sig_atomic_t *stop;
     /* For tests: the trained values of a linear, before they are folded; may be NULL. */
     void (*trained)(void *ctx, int linear, const bq_adascale *values);
     void *ctx;

@@ -16,7 +16,8 @@ bq_mat bq_linear_view(const bq_arch *arch, int i, const bq_mat mats[BQ_MATS]) {
 }
 
 bq_mat bq_linear_grouped(const bq_arch *arch, const bq_scheme *scheme, int i, const bq_mat mats[BQ_MATS]) {
-    return bq_mat_reshape(bq_linear_view(arch, i, mats), arch->linear[i].cols / bq_linear_groups(arch, scheme, i));
+    return bq_mat_reshape(bq_linear_view(arch, i, mats),
+                          arch->linear[i].cols / bq_linear_groups(arch, scheme, i));
 }
 
 void bq_quantized_push(bq_quantized *q, const bq_arch *arch, const bq_scheme *scheme, bq_arena *mem) {

@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "base/shard.h"
 
+#include <limits.h>
 #include <stdlib.h>
 #include <time.h>
 #include <unistd.h>
@@ -16,7 +17,8 @@ static void abort_job(int code) {
 int bq_comm_open(bq_comm *comm, int *argc, char ***argv) {
     int provided;
     MPI_Init_thread(argc, argv, MPI_THREAD_FUNNELED, &provided);
-    BQ_CHECK(provided >= MPI_THREAD_FUNNELED, "MPI offers thread level %d, MPI_THREAD_FUNNELED is needed", provided);
+    BQ_CHECK(provided >= MPI_THREAD_FUNNELED, "MPI offers thread level %d, MPI_THREAD_FUNNELED is needed",
+             provided);
     bq_die_hook = abort_job;
     *comm = (bq_comm){.world = MPI_COMM_WORLD, .stage = MPI_COMM_NULL, .nstage = 1, .nreplica = 1};
     MPI_Comm_rank(comm->world, &comm->rank);
@@ -29,7 +31,8 @@ int bq_comm_open(bq_comm *comm, int *argc, char ***argv) {
     const char *tasks = getenv("SLURM_STEP_NUM_TASKS");
     if (comm->size == 1 && tasks && atoi(tasks) > 1 && !getenv("OMPI_COMM_WORLD_SIZE"))
         return bq_refuse(BQ_LAUNCH,
-                         "Slurm started %s tasks but MPI sees one rank: use `srun --mpi=pmix` or mpirun", tasks);
+                         "Slurm started %s tasks but MPI sees one rank: use `srun --mpi=pmix` or mpirun",
+                         tasks);
     return bq_comm_grid(comm, 1);
 }
 
@@ -51,11 +54,13 @@ int bq_comm_grid(bq_comm *comm, int nstage) {
     return BQ_OK;
 }
 
-/* Polls with short sleeps: ranks wait long for each other here, and cores are for computing. */
-static void wait_for(MPI_Request *request) {
-    for (int done = 0, tries = 0; !done; tries++) {
-        MPI_Test(request, &done, MPI_STATUS_IGNORE);
-        if (!done && tries > 1000) nanosleep(&(struct timespec){.tv_nsec = 200000}, NULL);
+/* Spins a moment, since most messages are on their way already, then sleeps between looks: ranks may share a
+ * core. */
+void bq_comm_wait(const bq_comm *comm, MPI_Request *request, int count) {
+    (void)comm;
+    for (int done = count == 0, tries = 0; !done; tries++) {
+        MPI_Testall(count, request, &done, MPI_STATUSES_IGNORE);
+        if (!done && tries > 1000) nanosleep(&(struct timespec){.tv_nsec = 100000}, NULL);
     }
 }
 
@@ -63,7 +68,7 @@ int bq_comm_agree(const bq_comm *comm, int mine) {
     int all = mine;
     MPI_Request request;
     MPI_Iallreduce(&mine, &all, 1, MPI_INT, MPI_MAX, comm->world, &request);
-    wait_for(&request);
+    bq_comm_wait(comm, &request, 1);
     return all;
 }
 
@@ -72,7 +77,7 @@ void bq_comm_bcast(const bq_comm *comm, void *data, size_t bytes) {
         size_t piece = bytes - at < (1u << 30) ? bytes - at : 1u << 30;
         MPI_Request request;
         MPI_Ibcast((char *)data + at, (int)piece, MPI_BYTE, 0, comm->world, &request);
-        wait_for(&request);
+        bq_comm_wait(comm, &request, 1);
         at += piece;
     }
 }
@@ -83,16 +88,45 @@ void bq_comm_gather(const bq_comm *comm, double *values, int64_t total) {
         BQ_CHECK(share.count < 1 << 28, "gather of %ld values from one rank", (long)share.count);
         MPI_Request request;
         if (share.count == 0) continue;
-        if (comm->rank == r) MPI_Isend(values + share.first, (int)share.count, MPI_DOUBLE, 0, 1, comm->world, &request);
+        if (comm->rank == r)
+            MPI_Isend(values + share.first, (int)share.count, MPI_DOUBLE, 0, 1, comm->world, &request);
         else if (comm->rank == 0)
             MPI_Irecv(values + share.first, (int)share.count, MPI_DOUBLE, r, 1, comm->world, &request);
-        else continue;
-        wait_for(&request);
+        else
+            continue;
+        bq_comm_wait(comm, &request, 1);
     }
 }
 
 void bq_comm_barrier(const bq_comm *comm) {
     MPI_Request request;
     MPI_Ibarrier(comm->world, &request);
-    wait_for(&request);
+    bq_comm_wait(comm, &request, 1);
+}
+
+void bq_comm_stage_barrier(const bq_comm *comm) {
+    MPI_Request request;
+    MPI_Ibarrier(comm->stage, &request);
+    bq_comm_wait(comm, &request, 1);
+}
+
+void bq_comm_stage_bcast(const bq_comm *comm, void *data, int bytes) {
+    MPI_Request request;
+    MPI_Ibcast(data, bytes, MPI_BYTE, 0, comm->stage, &request);
+    bq_comm_wait(comm, &request, 1);
+}
+
+enum { FLOW = 7 }; /* tag */
+
+static int fit(int64_t count) {
+    BQ_CHECK(count <= INT_MAX, "a message of %ld floats: make micro-batches smaller", (long)count);
+    return (int)count;
+}
+
+void bq_comm_send(const bq_comm *comm, int to, const float *data, int64_t count, MPI_Request *request) {
+    MPI_Isend(data, fit(count), MPI_FLOAT, to, FLOW, comm->world, request);
+}
+
+void bq_comm_receive(const bq_comm *comm, int from, float *data, int64_t count, MPI_Request *request) {
+    MPI_Irecv(data, fit(count), MPI_FLOAT, from, FLOW, comm->world, request);
 }

@@ -11,6 +11,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#define BQ_REPLICAS 1024 /* most replicas of a stage */
+
 typedef struct {
     MPI_Comm world, stage;
     int rank, size;        /* in world */
@@ -19,8 +21,9 @@ typedef struct {
     int local;             /* my number among the ranks of this node */
 } bq_comm;
 
-/* Start MPI, install the abort hook, tell the log who speaks.  Refuses (BQ_LAUNCH) a world of one rank while Slurm
- * announces more tasks: that is srun without PMIx, and every process would do the whole job.  Collective over world. */
+/* Start MPI, install the abort hook, tell the log who speaks.  Refuses (BQ_LAUNCH) a world of one rank while
+ * Slurm announces more tasks: that is srun without PMIx, and every process would do the whole job. Collective
+ * over world. */
 int bq_comm_open(bq_comm *comm, int *argc, char ***argv);
 /* Finalize MPI.  Collective over world. */
 void bq_comm_close(bq_comm *comm);
@@ -35,9 +38,21 @@ int bq_comm_agree(const bq_comm *comm, int mine);
 /* Rank 0's bytes for everyone, in pieces that fit MPI's counts.  Collective over world. */
 void bq_comm_bcast(const bq_comm *comm, void *data, size_t bytes);
 
-/* values[i] of rank 0 = values[i] of the rank that owns i: rank r passes its share [first, first + count) of a
- * vector of `total` doubles, rank 0 ends with all of it.  Shares as bq_shard_of.  Collective over world. */
+/* values[i] of rank 0 = values[i] of the rank that owns i: rank r passes its share [first, first + count) of
+ * a vector of `total` doubles, rank 0 ends with all of it.  Shares as bq_shard_of.  Collective over world. */
 void bq_comm_gather(const bq_comm *comm, double *values, int64_t total);
+
+/* The same among the replicas of a stage, and replica 0's bytes for them.  Collective over stage. */
+void bq_comm_stage_barrier(const bq_comm *comm);
+void bq_comm_stage_bcast(const bq_comm *comm, void *data, int bytes);
+
+/* Start to send or receive floats between two ranks of the world, in order; the buffer is theirs until
+ * bq_comm_wait on the request.  Fewer than 2^31 floats.  Local. */
+void bq_comm_send(const bq_comm *comm, int to, const float *data, int64_t count, MPI_Request *request);
+void bq_comm_receive(const bq_comm *comm, int from, float *data, int64_t count, MPI_Request *request);
+
+/* Wait until all requests are done, by polling: a rank that waits uses no core.  Local. */
+void bq_comm_wait(const bq_comm *comm, MPI_Request *request, int count);
 
 /* Everyone waits for everyone, by polling.  Collective over world. */
 void bq_comm_barrier(const bq_comm *comm);

@@ -2,49 +2,162 @@
 
 #include "base/die.h"
 
-int bq_treesum_levels(int64_t parts) {
-    int levels = 1;
-    while ((int64_t)1 << levels <= parts) levels++;
-    return levels;
+#include <limits.h>
+
+/* May the node to the right join the one to the left? */
+static bool siblings(int level, int64_t index, int level2, int64_t index2) {
+    return level == level2 && index % 2 == 0 && index2 == index + 1;
 }
 
-void bq_treesum_open(bq_treesum *sum, bq_dev *dev, int64_t parts, bq_mat first) {
-    *sum = (bq_treesum){.dev = dev, .levels = bq_treesum_levels(parts)};
-    BQ_CHECK(sum->levels < BQ_TREE_LEVELS, "a sum of %ld parts", (long)parts);
-    sum->level[0] = first;
-    for (int k = 1; k < sum->levels; k++)
-        sum->level[k] = bq_arena_push(&dev->mem, first.rows, first.cols, BQ_F32);
-}
-
-static int lowest_free(const bq_treesum *sum) {
-    int k = 0;
-    while (k < sum->levels && sum->full[k]) k++;
-    BQ_CHECK(k < sum->levels, "a tree sum got more parts than it was opened for");
-    return k;
-}
-
-bq_mat bq_treesum_next(bq_treesum *sum) { return sum->level[lowest_free(sum)]; }
-
-void bq_treesum_add(bq_treesum *sum) {
-    int at = lowest_free(sum);
-    bq_mat in = sum->level[at];
-    for (int k = 0; k < at; k++) { /* the earlier parts are the left operand; addition commutes bitwise */
-        sum->dev->op->add(sum->dev, sum->level[k], in);
-        sum->full[k] = false;
+/* The nodes that leaves [first, first + count) end as; returns how many, *most: alive at a time, with the
+ * leaf coming in. */
+static int shape(int64_t first, int64_t count, bq_tree_node *out, int *most) {
+    bq_tree_node own[BQ_TREE_NODES], *node = out ? out : own;
+    int n = 0;
+    *most = 0;
+    for (int64_t leaf = first; leaf < first + count; leaf++) {
+        BQ_CHECK(n < BQ_TREE_NODES, "a sum of %ld parts", (long)count);
+        node[n++] = (bq_tree_node){.index = leaf};
+        *most = n > *most ? n : *most;
+        while (n > 1 &&
+               siblings(node[n - 2].level, node[n - 2].index, node[n - 1].level, node[n - 1].index)) {
+            n--;
+            node[n - 1].level++, node[n - 1].index /= 2;
+        }
     }
-    sum->full[at] = true;
+    return n;
 }
 
-bq_mat bq_treesum_end(bq_treesum *sum) {
-    int first = 0;
-    while (first < sum->levels && !sum->full[first]) first++;
-    BQ_CHECK(first < sum->levels, "a tree sum without parts");
-    bq_mat out = sum->level[first];
-    for (int k = first + 1; k < sum->levels; k++) {
-        if (!sum->full[k]) continue;
-        sum->dev->op->add(sum->dev, out, sum->level[k]);
-        out = sum->level[k];
+int bq_treesum_buffers(int64_t first, int64_t count) {
+    int most;
+    shape(first, count, NULL, &most);
+    return most > 1 ? most : 1;
+}
+
+void bq_treesum_open(bq_treesum *sum, bq_dev *dev, int buffers, bq_mat first) {
+    BQ_CHECK(buffers <= BQ_TREE_NODES, "a sum with %d buffers", buffers);
+    *sum = (bq_treesum){.dev = dev, .buffers = buffers, .free_buffers = buffers};
+    for (int k = 0; k < buffers; k++) {
+        sum->buffer[k] = k ? bq_arena_push(&dev->mem, first.rows, first.cols, BQ_F32) : first;
+        sum->free_buffer[k] = sum->buffer[k];
     }
-    for (int k = 0; k < sum->levels; k++) sum->full[k] = false;
-    return out;
+}
+
+bq_mat bq_treesum_next(bq_treesum *sum) {
+    BQ_CHECK(sum->free_buffers > 0, "a tree sum got more parts than it was opened for");
+    return sum->free_buffer[sum->free_buffers - 1];
+}
+
+/* Put a finished node behind the others and merge while there are siblings.  A merged node's buffer is free
+ * again when it is one of the sum's own. */
+static void push(bq_treesum *sum, bq_tree_node node, bool own) {
+    BQ_CHECK(sum->nodes < BQ_TREE_NODES, "a tree sum with more than %d nodes", BQ_TREE_NODES);
+    sum->node[sum->nodes++] = node;
+    while (sum->nodes > 1) {
+        bq_tree_node *a = &sum->node[sum->nodes - 2], *b = a + 1;
+        if (!siblings(a->level, a->index, b->level, b->index)) break;
+        sum->dev->op->add(sum->dev, b->sum, a->sum);
+        if (own) sum->free_buffer[sum->free_buffers++] = b->sum;
+        a->level++, a->index /= 2;
+        sum->nodes--;
+    }
+}
+
+void bq_treesum_add(bq_treesum *sum, int64_t leaf) {
+    bq_tree_node node = {0, leaf, bq_treesum_next(sum)};
+    sum->free_buffers--;
+    push(sum, node, true);
+}
+
+size_t bq_treesum_exchange(int replica, int nreplica, const bq_shard *leaves, int64_t rows, int64_t cols) {
+    size_t sum = 0;
+    for (int r = 0, most; r < nreplica; r++)
+        if (r != replica)
+            sum += (size_t)shape(leaves[r].first, leaves[r].count, NULL, &most) *
+                   bq_arena_need(bq_shard_of(rows, replica, nreplica).count, cols, BQ_F32);
+    return sum;
+}
+
+enum { MAX_THEIRS = 1024, MAX_PENDING = 4096 };
+
+/* Send each other replica its rows of my nodes; receive my rows of theirs, in the order of their leaves. */
+static int exchange(bq_treesum *sum, const bq_comm *comm, const bq_shard *leaves, bq_shard rows,
+                    bq_tree_node *theirs) {
+    MPI_Request request[MAX_PENDING];
+    int pending = 0, at = 0, most;
+    int64_t cols = sum->buffer[0].cols;
+    sum->dev->op->wait(sum->dev);
+    for (int r = 0; r < comm->nreplica; r++) {
+        if (r == comm->replica) continue;
+        bq_shard out = bq_shard_of(rows.total, r, comm->nreplica);
+        bq_tree_node node[BQ_TREE_NODES];
+        int n = shape(leaves[r].first, leaves[r].count, node, &most);
+        BQ_CHECK((out.count + 1) * cols < 1 << 30 && at + n <= MAX_THEIRS &&
+                     pending + n + sum->nodes <= MAX_PENDING,
+                 "an exchange of %ld x %ld between %d replicas", (long)out.count, (long)cols, comm->nreplica);
+        for (int k = 0; k < n; k++, at++) {
+            theirs[at] = node[k];
+            theirs[at].sum = bq_arena_push(&sum->dev->mem, rows.count, cols, BQ_F32);
+            MPI_Irecv(theirs[at].sum.data, (int)(rows.count * cols), MPI_FLOAT, r, k, comm->stage,
+                      &request[pending++]);
+        }
+        for (int k = 0; k < sum->nodes; k++)
+            MPI_Isend(bq_mat_at(sum->node[k].sum, out.first, 0), (int)(out.count * cols), MPI_FLOAT, r, k,
+                      comm->stage, &request[pending++]);
+    }
+    bq_comm_wait(comm, request, pending);
+    return at;
+}
+
+bq_mat bq_treesum_end(bq_treesum *sum, const bq_comm *comm, const bq_shard *leaves, bq_shard rows) {
+    bq_tree_node mine[BQ_TREE_NODES], theirs[MAX_THEIRS];
+    int count = sum->nodes, at = 0, most;
+    for (int k = 0; k < count; k++) mine[k] = sum->node[k];
+    exchange(sum, comm, leaves, rows, theirs);
+    sum->nodes = 0;
+    for (int r = 0; r < comm->nreplica; r++) {
+        int n = r == comm->replica ? count : shape(leaves[r].first, leaves[r].count, NULL, &most);
+        for (int k = 0; k < n; k++) {
+            bq_tree_node node = r == comm->replica ? mine[k] : theirs[at++];
+            if (r == comm->replica) node.sum = bq_mat_rows(node.sum, rows.first, rows.count);
+            push(sum, node, false);
+        }
+    }
+    BQ_CHECK(sum->nodes > 0, "a tree sum without parts");
+    for (; sum->nodes > 1; sum->nodes--)
+        sum->dev->op->add(sum->dev, sum->node[sum->nodes - 1].sum, sum->node[sum->nodes - 2].sum);
+    sum->nodes = 0;
+    sum->free_buffers = sum->buffers;
+    for (int k = 0; k < sum->buffers; k++) sum->free_buffer[k] = sum->buffer[k];
+    return sum->node[0].sum;
+}
+
+void bq_comm_gather_rows(const bq_comm *comm, bq_dev *dev, bq_mat m) {
+    int count[BQ_REPLICAS], first[BQ_REPLICAS];
+    if (comm->nreplica == 1) return;
+    BQ_CHECK(m.ld == m.cols && m.type == BQ_F32 && m.rows * m.cols < INT_MAX, "gather of %ld x %ld rows",
+             (long)m.rows, (long)m.cols);
+    for (int r = 0; r < comm->nreplica; r++) {
+        bq_shard rows = bq_shard_of(m.rows, r, comm->nreplica);
+        count[r] = (int)(rows.count * m.cols), first[r] = (int)(rows.first * m.cols);
+    }
+    MPI_Request request;
+    dev->op->wait(dev);
+    MPI_Iallgatherv(MPI_IN_PLACE, 0, MPI_FLOAT, m.data, count, first, MPI_FLOAT, comm->stage, &request);
+    bq_comm_wait(comm, &request, 1);
+}
+
+void bq_comm_fill(const bq_comm *comm, double *values, int count) {
+    MPI_Request request;
+    if (comm->nreplica == 1) return;
+    MPI_Iallreduce(MPI_IN_PLACE, values, count, MPI_DOUBLE, MPI_SUM, comm->stage, &request);
+    bq_comm_wait(comm, &request, 1);
+}
+
+void bq_comm_fill_scales(const bq_comm *comm, bq_dev *dev, bq_mat v) {
+    MPI_Request request;
+    if (comm->nreplica == 1) return;
+    dev->op->wait(dev);
+    MPI_Iallreduce(MPI_IN_PLACE, v.data, (int)(v.rows * v.cols), MPI_FLOAT, MPI_SUM, comm->stage, &request);
+    bq_comm_wait(comm, &request, 1);
 }

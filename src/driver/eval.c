@@ -11,6 +11,8 @@ typedef struct {
     bq_tokens tokens;
     bq_scheme scheme[BQ_ARCH_LINEARS];
     bq_dev dev;
+    const bq_args *args;
+    int64_t windows;
 } evaluation;
 
 static void rtn(void *ctx, bq_dev *dev, const bq_block *blk, bq_quantized *q) {
@@ -19,25 +21,42 @@ static void rtn(void *ctx, bq_dev *dev, const bq_block *blk, bq_quantized *q) {
     bq_pass_rtn(&c);
 }
 
-static int evaluate(evaluation *e, const bq_args *a, bq_comm *comm) {
-    int64_t windows = a->windows;
+static int look(void *ctx) {
+    evaluation *e = ctx;
+    const bq_args *a = e->args;
+    e->windows = a->windows;
     int code = bq_source_open(&e->model, a->model);
     if (!code) code = bq_tokens_read(a->tokens, &e->tokens);
-    if (!code) code = bq_perplexity_windows(a->tokens, &e->tokens, a->ctx, a->offset, &windows);
-    if (!code) code = bq_source_check_tokens(&e->model, a->tokens, &e->tokens, a->offset, windows * a->ctx);
-    uint64_t hash;
-    if (!code) code = bq_source_fingerprint(&e->model, NULL, &hash);
+    if (!code) code = bq_perplexity_windows(a->tokens, &e->tokens, a->ctx, a->offset, &e->windows);
+    if (!code)
+        code = bq_source_check_tokens(&e->model, a->tokens, &e->tokens, a->offset, e->windows * a->ctx);
     for (int i = 0; i < BQ_ARCH_LINEARS; i++) e->scheme[i] = (bq_scheme){a->rtn, -1, true, BQ_F32};
     if (!code)
         code = bq_dev_open(&e->dev, a->device, a->threads,
                            bq_perplexity_need(&e->model.arch, a->rtn ? e->scheme : NULL, a->ctx));
-    if ((code = bq_comm_agree(comm, code))) return code;
-    bq_perplexity p = {&e->dev, comm, &e->model, &e->tokens, BQ_ANGLES_HF, a->ctx, windows, a->offset, NULL, "model"};
+    return code;
+}
+
+/* Every byte is read once, for numbers that are none: on rank 0 alone. */
+static int read_all(void *ctx) {
+    evaluation *e = ctx;
+    uint64_t hash;
+    return bq_log_rank() == 0 ? bq_source_fingerprint(&e->model, NULL, &hash) : BQ_OK;
+}
+
+static int evaluate(evaluation *e, bq_comm *comm) {
+    const bq_args *a = e->args;
+    int code = bq_root_first(comm, look, e);
+    if (!code) code = bq_root_first(comm, read_all, e);
+    if (code) return code;
+    int64_t windows = e->windows;
+    bq_perplexity p = {&e->dev, comm,    &e->model, &e->tokens, BQ_ANGLES_HF,
+                       a->ctx,  windows, a->offset, NULL,       "model"};
     double plain = bq_perplexity_run(&p, NULL, NULL, NULL), rounded = 0;
     if (a->rtn) rounded = bq_perplexity_run(&p, e->scheme, rtn, NULL);
     if (comm->rank) return BQ_OK;
-    bq_log(BQ_INFO, "protocol A: %ld windows of %ld tokens, tokenizer %s, text joined %s, bos %d", (long)windows,
-           (long)a->ctx, e->tokens.tokenizer, e->tokens.joiner, (int)e->tokens.bos);
+    bq_log(BQ_INFO, "protocol A: %ld windows of %ld tokens, tokenizer %s, text joined %s, bos %d",
+           (long)windows, (long)a->ctx, e->tokens.tokenizer, e->tokens.joiner, (int)e->tokens.bos);
     printf("perplexity: model=%.6f", plain);
     if (a->rtn) printf(" rtn%d=%.6f", a->rtn, rounded);
     printf(" windows=%ld ctx=%ld\n", (long)windows, (long)a->ctx);
@@ -68,8 +87,8 @@ static int evaluate_run(const bq_args *a, bq_comm *comm) {
 
 int bq_cmd_eval(const bq_args *args, bq_comm *comm) {
     if (args->run) return evaluate_run(args, comm);
-    evaluation e = {0};
-    int code = evaluate(&e, args, comm);
+    evaluation e = {.args = args};
+    int code = evaluate(&e, comm);
     bq_dev_close(&e.dev);
     bq_tokens_close(&e.tokens);
     bq_source_close(&e.model);

@@ -20,29 +20,34 @@ static int inspect_model(const char *dir) {
     const bq_arch *a = &src.arch;
     const bq_model *m = &a->model;
     size_t bytes = 0, one;
-    for (int i = 0; i < bq_weights_files(src.weights); i++) bq_weights_file(src.weights, i, &one), bytes += one;
-    printf("model %s\n  family %s, %d blocks, hidden %ld, intermediate %ld, vocabulary %ld%s\n", dir, family[m->family],
-           m->blocks, (long)m->hidden, (long)m->inter, (long)m->vocab, m->tied ? ", tied" : "");
+    for (int i = 0; i < bq_weights_files(src.weights); i++)
+        bq_weights_file(src.weights, i, &one), bytes += one;
+    printf("model %s\n  family %s, %d blocks, hidden %ld, intermediate %ld, vocabulary %ld%s\n", dir,
+           family[m->family], m->blocks, (long)m->hidden, (long)m->inter, (long)m->vocab,
+           m->tied ? ", tied" : "");
     printf("  heads %ld, kv heads %ld, head size %ld, rope %s (%ld channels, theta %g), eps %g, window %ld\n",
-           (long)m->heads, (long)m->kv_heads, (long)m->head_dim, rope[m->rope.kind], (long)m->rope.dim, m->rope.theta,
-           m->eps, (long)m->window);
-    printf("  %d tensors in %d files, %.1f MB; %.2f M weights in a block's linears:\n", bq_weights_count(src.weights),
-           bq_weights_files(src.weights), (double)bytes / 1e6, (double)bq_arch_weights(a) / 1e6);
+           (long)m->heads, (long)m->kv_heads, (long)m->head_dim, rope[m->rope.kind], (long)m->rope.dim,
+           m->rope.theta, m->eps, (long)m->window);
+    printf("  %d tensors in %d files, %.1f MB; %.2f M weights in a block's linears:\n",
+           bq_weights_count(src.weights), bq_weights_files(src.weights), (double)bytes / 1e6,
+           (double)bq_arch_weights(a) / 1e6);
     for (int i = 0; i < a->linears; i++)
-        printf("    %-20s %6ld x %ld%s\n", a->linear[i].module, (long)a->linear[i].rows, (long)a->linear[i].cols,
-               a->linear[i].bias ? " + bias" : "");
+        printf("    %-20s %6ld x %ld%s\n", a->linear[i].module, (long)a->linear[i].rows,
+               (long)a->linear[i].cols, a->linear[i].bias ? " + bias" : "");
     bq_source_close(&src);
     return BQ_OK;
 }
 
 static int inspect_checkpoint(const char *path, uint64_t fingerprint) {
-    static const char *const scale[] = {[BQ_F32] = "f32", [BQ_F64] = "f64", [BQ_F16] = "f16", [BQ_BF16] = "bf16"};
+    static const char *const scale[] = {
+        [BQ_F32] = "f32", [BQ_F64] = "f64", [BQ_F16] = "f16", [BQ_BF16] = "bf16"};
     bq_ckpt_file *f;
     bq_ckpt head;
     char why[BQ_WHY];
-    if (bq_ckpt_open(&f, path, fingerprint, &head, why) != BQ_CKPT_OK) return bq_refuse(BQ_DATA, "%s: %s", path, why);
-    printf("checkpoint %s\n  block %d, phase %d, sweep %d, %ld steps, fingerprint %016lx\n", path, head.block, head.phase,
-           head.sweep, (long)head.steps, (unsigned long)head.fingerprint);
+    if (bq_ckpt_open(&f, path, fingerprint, &head, why) != BQ_CKPT_OK)
+        return bq_refuse(BQ_DATA, "%s: %s", path, why);
+    printf("checkpoint %s\n  block %d, phase %d, sweep %d, %ld steps, fingerprint %016lx\n", path, head.block,
+           head.phase, head.sweep, (long)head.steps, (unsigned long)head.fingerprint);
     for (int i = 0; i < head.linears; i++) {
         const bq_ckpt_linear *l = &head.linear[i];
         printf("    %-20s %6ld x %-6ld %d bits, %ld groups a row, scale %s\n", l->name, (long)l->fold.rows,
@@ -70,8 +75,9 @@ static int inspect_tokens(const char *path) {
     bq_tokens t;
     int code = bq_tokens_read(path, &t);
     if (code) return code;
-    printf("tokens %s\n  %ld tokens, vocabulary %ld, tokenizer %s, text %s, joined %s, bos %d, hash %016lx\n", path,
-           (long)t.count, (long)t.vocab, t.tokenizer, t.text, t.joiner, (int)t.bos, (unsigned long)t.hash);
+    printf("tokens %s\n  %ld tokens, vocabulary %ld, tokenizer %s, text %s, joined %s, bos %d, hash %016lx\n",
+           path, (long)t.count, (long)t.vocab, t.tokenizer, t.text, t.joiner, (int)t.bos,
+           (unsigned long)t.hash);
     printf("  first:");
     for (int64_t i = 0; i < t.count && i < 12; i++) printf(" %d", (int)t.ids[i]);
     printf("\n");

@@ -39,8 +39,10 @@ static const bq_scope decoder = {"bits.decoder, bits.linears.NAME", "How a matri
                                  scheme_keys, sizeof(bq_scheme)};
 
 #define LINEAR(i, text, blurb)                                                                               \
-    {text, BQ_KEY_OBJECT, AT(bq_recipe, bits.linear[i]), .value = "{}", .scope = &decoder,                   \
-     .like = offsetof(bq_recipe, bits.decoder), .help = blurb}
+    {                                                                                                        \
+        text, BQ_KEY_OBJECT, AT(bq_recipe, bits.linear[i]),                                                  \
+            .value = "{}", .scope = &decoder, .like = offsetof(bq_recipe, bits.decoder), .help = blurb       \
+    }
 static const bq_key linears_keys[] = {LINEAR(0, "q_proj", "Query."),
                                       LINEAR(1, "k_proj", "Key."),
                                       LINEAR(2, "v_proj", "Value."),
@@ -64,8 +66,10 @@ static const bq_key bits_keys[] = {
 static const bq_scope bits = {"bits", "Embedding, norms and lm_head keep the type they have.", bits_keys, 0};
 
 #define PASS_KEY                                                                                             \
-    {"pass", BQ_KEY_CHOICE, AT(bq_pass, kind), .choice = passes,                                             \
-     .help = "Which pass; it decides which other keys there are."}
+    {                                                                                                        \
+        "pass", BQ_KEY_CHOICE, AT(bq_pass, kind),                                                            \
+            .choice = passes, .help = "Which pass; it decides which other keys there are."                   \
+    }
 static const bq_key rtn_keys[] = {PASS_KEY, {0}};
 static const bq_key adascale_keys[] = {
     PASS_KEY,
@@ -142,8 +146,10 @@ static const bq_key recipe_keys[] = {
      .help = "Angles of the position embedding in float32 like transformers (`hf`), or in double."},
     {"transforms", BQ_KEY_EMPTY, .value = "[]",
      .help = "Exact changes of the model before quantization; none in this version."},
-    {"segments", BQ_KEY_INT, AT(bq_recipe, segments), .value = "1", .min = 1, .max = 1,
-     .help = "Ranges of blocks whose quantized streams are chained; this version has one."},
+    {"segments", BQ_KEY_INT, AT(bq_recipe, segments), .value = "1", .min = 1, .max = 4096,
+     .help = "Ranges of blocks inside which the quantized stream is chained; it starts anew from the "
+             "original's at "
+             "each head. Segments can run on different ranks."},
     {"sweeps", BQ_KEY_INT, AT(bq_recipe, sweeps), .value = "1", .min = 1, .max = 1,
      .help = "Repeats of the phases; this version has one."},
     {"phases", BQ_KEY_LIST, AT(bq_recipe, phase), .min = 1, .max = BQ_PHASES, .scope = &phase,
@@ -167,8 +173,10 @@ void bq_key_allowed(const bq_key *key, char *text, size_t size) {
     switch (key->type) {
     case BQ_KEY_INT:
     case BQ_KEY_I64:
-        if (key->min == key->max) snprintf(text, size, "%s in this version", low);
-        else snprintf(text, size, "an integer from %s to %s", low, high);
+        if (key->min == key->max)
+            snprintf(text, size, "%s in this version", low);
+        else
+            snprintf(text, size, "an integer from %s to %s", low, high);
         return;
     case BQ_KEY_SEED: snprintf(text, size, "an integer from 0 to 2^63 - 1"); return;
     case BQ_KEY_GROUP: snprintf(text, size, "-1, or a multiple of 8 up to %s", high); return;

@@ -91,7 +91,8 @@ static int take_path(const bq_origin *from, const char *path, const bq_key *key,
     if (!*text) return BQ_OK;
     if (bq_origin_set(from, path)) {
         if (!realpath(".", folder)) return bq_origin_refuse(from, path, "the current directory has no name");
-    } else snprintf(folder, sizeof folder, "%s", from->folder);
+    } else
+        snprintf(folder, sizeof folder, "%s", from->folder);
     if (*text == '/' || !folder[1]) *folder = 0; /* "/" has its slash from the joint */
     while (*folder && text[0] == '.') {
         size_t up = text[1] == '.';
@@ -142,9 +143,12 @@ static int take_integer(const bq_origin *from, const char *path, const bq_key *k
                 : key->type == BQ_KEY_GROUP ? x == -1 || (x > 0 && x % 8 == 0 && (double)x <= key->max)
                                             : (double)x >= key->min && (double)x <= key->max;
     if (!json_is_integer(value) || !fits) return refuse_value(from, path, key, value);
-    if (key->type == BQ_KEY_INT) *(int *)to = (int)x;
-    else if (key->type == BQ_KEY_SEED) *(uint64_t *)to = (uint64_t)x;
-    else *(int64_t *)to = x;
+    if (key->type == BQ_KEY_INT)
+        *(int *)to = (int)x;
+    else if (key->type == BQ_KEY_SEED)
+        *(uint64_t *)to = (uint64_t)x;
+    else
+        *(int64_t *)to = x;
     return BQ_OK;
 }
 

@@ -101,8 +101,10 @@ static void put_row(FILE *out, const bq_key *key) {
     char allowed[160];
     bq_key_allowed(key, allowed, sizeof allowed);
     fprintf(out, "| `%s`%s | ", key->name, key->quiet ? " *" : "");
-    if (!key->value) fputs("required", out);
-    else if (*key->value) fprintf(out, "`%s`", key->value);
+    if (!key->value)
+        fputs("required", out);
+    else if (*key->value)
+        fprintf(out, "`%s`", key->value);
     fprintf(out, " | %s | %s |\n", allowed, key->help);
 }
 

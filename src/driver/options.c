@@ -55,6 +55,10 @@ static const option options[] = {
      "What this rank may use, as in 12G (all that the system gives)"},
     {"scratch", 0, "DIR", TEXT, AT(scratch), 0, 0, COMPUTE,
      "Node-local place for streams that memory cannot hold"},
+    {"stages", 0, "N", INT, AT(stages), 1, 4096, RUN | PLAN,
+     "Cut the blocks among N groups of ranks; the ranks of a group share the samples (as many as can be)"},
+    {"micro", 0, "N", I64, AT(micro), 1, 1 << 20, RUN | PLAN,
+     "Samples that travel together from stage to stage (chosen by the plan)"},
     {"no-eval", 0, NULL, FLAG, AT(no_eval), 0, 0, RUN, "Skip the recipe's evaluation"},
     {"stop-after-blocks", 0, "N", INT, AT(stop_after), 1, INT_MAX, RUN,
      "End with code 75 after N new blocks, as a stop signal would (for tests)"},
@@ -96,11 +100,11 @@ static const command commands[BQ_COMMANDS] = {
         {"inspect", "PATH", 1, 1, "Say what is in a file or directory of blockq.",
          "Print what is in a model directory, a tokens file, a run directory or a checkpoint file.",
          "Example:\n  blockq inspect demo.run\n  blockq inspect demo.run/ckpt/block_3.p0.s0.h5"},
-    [BQ_COMMAND_TOKENS] =
-        {"tokens", "TEXT...", 1, INT_MAX, "Make a tokens file from text.",
-         "Write the bytes of the text files, one behind the other, as a tokens file. For models with a "
-         "tokenizer of their own use tools/prepare.py.",
-         "Example:\n  blockq tokens --bytes book.txt -o tokens.h5"}};
+    [BQ_COMMAND_TOKENS] = {
+        "tokens", "TEXT...", 1, INT_MAX, "Make a tokens file from text.",
+        "Write the bytes of the text files, one behind the other, as a tokens file. For models with a "
+        "tokenizer of their own use tools/prepare.py.",
+        "Example:\n  blockq tokens --bytes book.txt -o tokens.h5"}};
 
 static const char *const there_are = "run, plan, eval, export, inspect, tokens";
 static const char *const codes =
@@ -139,8 +143,10 @@ static int take_number(bq_args *args, const option *o, const char *text) {
     if (errno || end == text || *end || (double)x < o->min || (double)x > o->max) {
         return complain_value(args, o, text, must);
     }
-    if (o->kind == INT) *(int *)(void *)((char *)args + o->at) = (int)x;
-    else *(int64_t *)(void *)((char *)args + o->at) = x;
+    if (o->kind == INT)
+        *(int *)(void *)((char *)args + o->at) = (int)x;
+    else
+        *(int64_t *)(void *)((char *)args + o->at) = x;
     return BQ_OK;
 }
 
@@ -317,12 +323,14 @@ void bq_options_help(bq_command c, FILE *out) {
     }
     fputs("Usage: blockq COMMAND [OPTIONS]\n\n"
           "Quantizes the decoder blocks of large language models, on one machine or on many.\n\n"
-          "Commands:\n", out);
+          "Commands:\n",
+          out);
     for (int i = 1; i < BQ_COMMANDS; i++) fprintf(out, "  %-10s %s\n", commands[i].name, commands[i].brief);
     fputs("  help       help COMMAND: its options; help recipe: all keys of a recipe.\n\n"
           "  blockq COMMAND --help   a command's options, with an example\n"
           "  blockq --version\n\n"
-          "A first run: blockq run configs/demo.json\n\n", out);
+          "A first run: blockq run configs/demo.json\n\n",
+          out);
     fputs(codes, out);
 }
 

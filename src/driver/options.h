@@ -30,6 +30,8 @@ typedef struct {
     int nset;
     char *set[BQ_SETS]; /* "key=value", for bq_recipe_read */
     bool no_eval;
+    int stages;     /* of the grid; 0: chosen */
+    int64_t micro;  /* samples of a micro-batch; 0: chosen */
     int stop_after; /* --stop-after-blocks: end with BQ_STOPPED after so many blocks; 0: never */
     /* run (the run directory, "<recipe name>.run" if not given), export, tokens */
     char out[BQ_PATH_MAX];

@@ -20,7 +20,8 @@ bool bq_session_restore(const bq_session *s, bq_dev *dev, const char *path, bq_q
         bq_log(BQ_WARN, "%s is made again: %s", path, why);
         return false;
     }
-    BQ_CHECK(head.linears == arch->linears, "%s has %d linears, the model %d", path, head.linears, arch->linears);
+    BQ_CHECK(head.linears == arch->linears, "%s has %d linears, the model %d", path, head.linears,
+             arch->linears);
     for (int i = 0; i < arch->linears; i++) {
         bq_ckpt_read(f, i, BQ_CKPT_CODE, bq_linear_view(arch, i, q->code));
         bq_ckpt_read(f, i, BQ_CKPT_SCALE, bq_mat_reshape(q->scale[i], bq_linear_groups(arch, q->scheme, i)));
@@ -58,7 +59,8 @@ static bool get(void *ctx, const char *name, bool want_data, bq_qtensor *q) {
     const bq_linear *l = &arch->linear[i];
     bq_scheme scheme = t->s->scheme[i];
     int64_t groups = bq_linear_groups(arch, t->s->scheme, i);
-    *q = (bq_qtensor){.bits = scheme.bits, .group = scheme.group > 0 ? scheme.group : 0,
+    *q = (bq_qtensor){.bits = scheme.bits,
+                      .group = scheme.group > 0 ? scheme.group : 0,
                       .code = bq_mat_host(NULL, l->rows, l->cols, BQ_I8),
                       .scale = bq_mat_host(NULL, l->rows, groups, BQ_F32)};
     if (!want_data) return true;

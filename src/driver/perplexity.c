@@ -9,11 +9,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-int bq_perplexity_windows(const char *path, const bq_tokens *t, int64_t ctx, int64_t offset, int64_t *windows) {
+int bq_perplexity_windows(const char *path, const bq_tokens *t, int64_t ctx, int64_t offset,
+                          int64_t *windows) {
     int64_t have = offset < t->count ? (t->count - offset) / ctx : 0;
     if (have < 1 || *windows > have)
-        return bq_refuse(BQ_DATA, "%s: %ld windows of %ld tokens from token %ld on are wanted, %ld are there", path,
-                         (long)(*windows ? *windows : 1), (long)ctx, (long)offset, (long)have);
+        return bq_refuse(BQ_DATA, "%s: %ld windows of %ld tokens from token %ld on are wanted, %ld are there",
+                         path, (long)(*windows ? *windows : 1), (long)ctx, (long)offset, (long)have);
     if (*windows == 0) *windows = have;
     return BQ_OK;
 }
@@ -23,7 +24,8 @@ size_t bq_perplexity_need(const bq_arch *arch, const bq_scheme *scheme, int64_t 
     size_t blocks = bq_block_need(arch) + bq_work_need(arch, ctx, false);
     if (scheme) blocks += bq_quantized_need(arch, scheme);
     size_t head = bq_arena_need(1, h, BQ_F32) + bq_arena_need(v, h, BQ_F32) + bq_arena_need(ctx, 1, BQ_I32);
-    return (blocks > head ? blocks : head) + 2 * bq_arena_need(ctx, h, BQ_F32) + bq_op_scratch(ctx, arch->attention, v);
+    return (blocks > head ? blocks : head) + 2 * bq_arena_need(ctx, h, BQ_F32) +
+           bq_op_scratch(ctx, arch->attention, v);
 }
 
 size_t bq_perplexity_host(const bq_arch *arch, int64_t ctx, int64_t windows, int ranks) {

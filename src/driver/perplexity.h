@@ -1,8 +1,9 @@
-/* perplexity.h - the evaluation (models.md 8.1, protocol A): windows of ctx tokens side by side, the tail dropped; a window's
- * loss is the mean over its ctx - 1 predictions, the perplexity exp of the mean over windows.
+/* perplexity.h - the evaluation (models.md 8.1, protocol A): windows of ctx tokens side by side, the tail
+ * dropped; a window's loss is the mean over its ctx - 1 predictions, the perplexity exp of the mean over
+ * windows.
  *
- * Windows are walked block by block, so one block of weights is in memory whatever the depth.  They are shared out over
- * the ranks of the world; the sum runs in window order on rank 0. */
+ * Windows are walked block by block, so one block of weights is in memory whatever the depth.  They are
+ * shared out over the ranks of the world; the sum runs in window order on rank 0. */
 #ifndef BQ_PERPLEXITY_H
 #define BQ_PERPLEXITY_H
 
@@ -23,11 +24,13 @@ typedef struct {
 /* Which weights: fills `what` (pushed) for block blk; NULL means the block's own. */
 typedef void (*bq_weights_of)(void *ctx, bq_dev *dev, const bq_block *blk, bq_quantized *q);
 
-/* How many windows there are for windows = 0 (all) or a number; BQ_DATA when there is not one, or not so many. */
-int bq_perplexity_windows(const char *path, const bq_tokens *t, int64_t ctx, int64_t offset, int64_t *windows);
+/* How many windows there are for windows = 0 (all) or a number; BQ_DATA when there is not one, or not so
+ * many. */
+int bq_perplexity_windows(const char *path, const bq_tokens *t, int64_t ctx, int64_t offset,
+                          int64_t *windows);
 
-/* Walk all windows.  scheme: of the quantized form, used when weights is not NULL.  Collective over world; the value is
- * rank 0's, 0 elsewhere. */
+/* Walk all windows.  scheme: of the quantized form, used when weights is not NULL.  Collective over world;
+ * the value is rank 0's, 0 elsewhere. */
 double bq_perplexity_run(const bq_perplexity *e, const bq_scheme *scheme, bq_weights_of weights, void *ctx);
 
 /* Device bytes of a run, and host bytes of its stream on the rank with the largest share. */

@@ -4,8 +4,11 @@
 #include "base/die.h"
 #include "base/log.h"
 #include "block/adascale.h"
+#include "driver/grid.h"
+#include "driver/reference.h"
 #include "io/acts.h"
 #include "io/checkpoint.h"
+#include "io/files.h"
 #include "io/stream.h"
 
 #include <errno.h>
@@ -21,17 +24,18 @@ typedef struct {
     const bq_phase *recipe;
     const bq_phase_hooks *hooks;
     bool calibrated;
+    bq_shard share, blocks; /* my samples, my stage's blocks */
     bq_block blk;
     bq_quantized q;
     bq_work work;
     bq_stream fp, target, qt;
-    bq_mat x, y;         /* device (T, H) */
-    float *memory;       /* of the buffers */
-    bq_mat buffer[3];    /* host (T, H), one a stream */
-    double *loss;        /* of the pass that trained last */
-    int64_t steps, limit; /* entries of loss; its size */
-    double seconds[5];   /* load, target, passes, advance, save: of this block */
-    int64_t units, all;  /* progress: optimizer steps done and in all */
+    bq_mat x, y;                /* device (T, H) */
+    float *memory;              /* of the buffers */
+    bq_mat buffer[3];           /* host (T, H), one a stream */
+    double *loss, *batch;       /* of the pass that trained last, a value a step; of one batch */
+    int64_t steps, limit, most; /* entries of loss; its size; that of batch */
+    double seconds[5];          /* load, target, passes, advance, save: of this block */
+    int64_t units, all;         /* progress: optimizer steps done and in all */
 } walk;
 
 enum { LOAD, TARGET, PASSES, ADVANCE, SAVE };
@@ -42,29 +46,28 @@ static void clock_to(walk *w, int part, double *since) {
     *since = now;
 }
 
-/* Block-0 inputs: from acts/fp_000.h5 where a run before left them whole, else embedded and written there. */
+/* My samples of the inputs of the stage's first block. */
 static void load_heads(walk *w) {
     bq_session *s = w->s;
     const bq_recipe *r = &s->recipe;
-    int64_t n = r->calibration.samples, t = r->calibration.length, h = s->src.arch.model.hidden;
-    char path[BQ_PATH_MAX + 32], why[BQ_WHY];
+    char path[BQ_PATH_MAX + 32], why[BQ_WHY] = "a sample is missing or damaged";
     bq_acts *acts;
-    snprintf(path, sizeof path, "%s/acts/fp_000.h5", s->dir);
-    int found = bq_acts_open(&acts, path, n, t, h, s->acts_hash, why);
-    if (found != BQ_ACTS_OK) {
-        if (found != BQ_ACTS_ABSENT) bq_log(BQ_WARN, "%s is made again: %s", path, why);
-        bq_acts_create(&acts, path, n, t, h, s->acts_hash);
-    }
-    for (int64_t i = 0; i < n; i++) {
-        if (!bq_acts_read(acts, i, w->buffer[0].data)) {
-            bq_source_embed(&s->src, s->calibration.ids + r->calibration.offset + i * t, w->buffer[0]);
-            bq_acts_write(acts, i, w->buffer[0].data);
-        }
+    bq_reference_path(s, (int)w->blocks.first, path, sizeof path);
+    bool good =
+        bq_acts_open(&acts, path, r->calibration.samples, r->calibration.length, s->src.arch.model.hidden,
+                     bq_reference_hash(s, (int)w->blocks.first), why) == BQ_ACTS_OK;
+    for (int64_t i = 0; good && i < w->share.count; i++) {
+        good = bq_acts_read(acts, w->share.first + i, w->buffer[0].data);
         bq_stream_put(&w->fp, i, w->buffer[0]);
-        if (w->qt.open) bq_stream_put(&w->qt, i, w->buffer[0]);
     }
-    bq_acts_sync(acts);
+    BQ_CHECK(good, "%s: %s; remove it and start again", path, why);
     bq_acts_close(acts);
+}
+
+/* At a segment's head the quantized stream is the FP stream. */
+static void start_segment(walk *w) {
+    for (int64_t i = 0; w->qt.open && i < w->share.count; i++)
+        bq_stream_put(&w->qt, i, bq_stream_get(&w->fp, i, w->buffer[0]));
 }
 
 static void forward(walk *w, const bq_mat mats[BQ_MATS], bq_stream *from, bq_stream *to) {
@@ -80,8 +83,9 @@ static void forward(walk *w, const bq_mat mats[BQ_MATS], bq_stream *from, bq_str
 
 static bq_mat fetch(void *ctx, bq_stream_id stream, int64_t sample) {
     walk *w = ctx;
-    bq_stream *const from[] = {[BQ_STREAM_FP] = &w->fp, [BQ_STREAM_QT] = &w->qt, [BQ_STREAM_TARGET] = &w->target};
-    return bq_stream_get(from[stream], sample, w->buffer[stream]);
+    bq_stream *const from[] = {
+        [BQ_STREAM_FP] = &w->fp, [BQ_STREAM_QT] = &w->qt, [BQ_STREAM_TARGET] = &w->target};
+    return bq_stream_get(from[stream], sample - w->share.first, w->buffer[stream]);
 }
 
 static void step(void *ctx, int64_t at, int64_t steps, double loss) {
@@ -98,39 +102,60 @@ static void trained(void *ctx, int linear, const bq_adascale *values) {
     w->hooks->trained(w->hooks->ctx, w->block, linear, values);
 }
 
-static void adascale(walk *w, bq_pass_context *c, const bq_pass *p) {
-    bq_adascale_options o = {p->iterations,  p->batch,          p->lr_clip, p->lr_weight, p->loss,
+/* False when a signal ended it. */
+static bool adascale(walk *w, bq_pass_context *c, const bq_pass *p) {
+    bq_adascale_options o = {p->iterations, p->batch,          p->lr_clip, p->lr_weight, p->loss,
                              p->early_stop, p->check_interval, p->window,  p->threshold};
     int64_t before = w->units;
     if (w->hooks) c->trained = trained;
     w->steps = bq_pass_adascale(c, &o, w->loss);
     w->units = before + p->iterations;
-    if (w->steps >= 0) return;
-    bq_log(BQ_WARN, "block %d: the loss stopped being a number; the block is left rounded to nearest", w->block);
+    if (w->steps >= 0 || w->steps == BQ_PASS_STOPPED) return w->steps >= 0;
+    bq_log(BQ_WARN, "block %d: the loss stopped being a number; the block is left rounded to nearest",
+           w->block);
     w->steps = 0;
+    return true;
 }
 
-static void apply_passes(walk *w) {
+static bool apply_passes(walk *w) {
     bq_session *s = w->s;
     const bq_recipe *r = &s->recipe;
-    bq_pass_context c = {.dev = &s->dev, .blk = &w->blk, .work = &w->work, .q = &w->q,
-                         .samples = r->calibration.samples, .tokens = r->calibration.length,
-                         .input = w->recipe->inputs, .mix = w->recipe->mix, .fetch = fetch, .step = step, .ctx = w};
+    bq_pass_context c = {.comm = s->comm,
+                         .batch = w->batch,
+                         .dev = &s->dev,
+                         .blk = &w->blk,
+                         .work = &w->work,
+                         .q = &w->q,
+                         .samples = r->calibration.samples,
+                         .tokens = r->calibration.length,
+                         .input = w->recipe->inputs,
+                         .mix = w->recipe->mix,
+                         .fetch = fetch,
+                         .step = step,
+                         .stop = &bq_stop_wanted,
+                         .ctx = w};
     c.at = (bq_rng_key){.seed = r->seed, .phase = (uint32_t)w->phase, .block = (uint32_t)w->block};
     w->steps = 0;
     for (int i = 0; i < w->recipe->npass; i++) {
         const bq_pass *p = &w->recipe->pass[i];
-        if (p->kind == BQ_PASS_RTN) bq_pass_rtn(&c);
-        else adascale(w, &c, p);
+        if (p->kind == BQ_PASS_RTN)
+            bq_pass_rtn(&c);
+        else if (!adascale(w, &c, p))
+            return false;
     }
+    return true;
 }
 
 static void save_block(walk *w) {
     bq_session *s = w->s;
     const bq_arch *arch = &s->src.arch;
     char path[BQ_PATH_MAX + 64];
-    bq_ckpt c = {.phase = w->phase, .block = w->block, .fingerprint = s->fingerprint, .linears = arch->linears,
-                 .steps = w->steps, .loss = w->loss};
+    bq_ckpt c = {.phase = w->phase,
+                 .block = w->block,
+                 .fingerprint = s->fingerprint,
+                 .linears = arch->linears,
+                 .steps = w->steps,
+                 .loss = w->loss};
     for (int i = 0; i < arch->linears; i++) {
         bq_ckpt_linear *l = &c.linear[i];
         snprintf(l->name, sizeof l->name, "%s", arch->linear[i].module);
@@ -140,7 +165,7 @@ static void save_block(walk *w) {
         l->scale = bq_mat_reshape(w->q.scale[i], bq_linear_groups(arch, w->q.scheme, i));
     }
     bq_ckpt_path(path, sizeof path, s->dir, 0, w->phase, w->block);
-    bq_ckpt_write(path, &c);
+    if (s->comm->replica == 0) bq_ckpt_write(path, &c);
     bq_state_mark(s->state, 0, w->phase, w->block);
 }
 
@@ -150,42 +175,45 @@ static double mean(const double *x, int64_t n) {
     return n ? sum / (double)n : 0;
 }
 
-/* One row a block for machines, one line for people.  First and last loss are means over one round of the samples. */
+/* One row a block for machines, one line for people.  First and last loss are means over one round of the
+ * samples. */
 static void report(walk *w, double seconds) {
     bq_session *s = w->s;
-    char path[BQ_PATH_MAX + 16];
+    char path[BQ_PATH_MAX + 16], row[512];
     int64_t n = w->steps < s->recipe.calibration.samples ? w->steps : s->recipe.calibration.samples;
     double first = mean(w->loss, n), last = mean(w->loss + w->steps - n, n);
+    if (s->comm->replica) return;
     snprintf(path, sizeof path, "%s/run.csv", s->dir);
-    FILE *f = fopen(path, "a");
-    BQ_CHECK(f, "open of '%s' failed: %s", path, strerror(errno));
-    if (ftell(f) == 0)
-        fprintf(f, "sweep,phase,block,steps,loss_first,loss_last,load_s,target_s,passes_s,advance_s,save_s,"
-                   "peak_bytes,arena_bytes\n");
-    fprintf(f, "0,%d,%d,%ld,%.9g,%.9g,%.4f,%.4f,%.4f,%.4f,%.4f,%zu,%zu\n", w->phase, w->block, (long)w->steps, first,
-            last, w->seconds[LOAD], w->seconds[TARGET], w->seconds[PASSES], w->seconds[ADVANCE], w->seconds[SAVE],
-            bq_peak_rss(), s->dev.mem.peak);
-    bool failed = ferror(f);
-    BQ_CHECK(fclose(f) == 0 && !failed, "write of '%s' failed: %s", path, strerror(errno));
+    int length =
+        snprintf(row, sizeof row, "0,%d,%d,%d,%ld,%.9g,%.9g,%.4f,%.4f,%.4f,%.4f,%.4f,%zu,%zu\n", w->phase,
+                 w->block, s->comm->istage, (long)w->steps, first, last, w->seconds[LOAD], w->seconds[TARGET],
+                 w->seconds[PASSES], w->seconds[ADVANCE], w->seconds[SAVE], bq_peak_rss(), s->dev.mem.peak);
+    int error = bq_file_append(path, row, (size_t)length);
+    BQ_CHECK(error == 0, "write of '%s' failed: %s", path, strerror(error));
     if (w->steps)
-        bq_log(BQ_INFO, "block %d/%d: loss %.5g -> %.5g in %ld steps, %.1f s", w->block + 1, s->src.arch.model.blocks,
-               first, last, (long)w->steps, seconds);
-    else bq_log(BQ_INFO, "block %d/%d: %.1f s", w->block + 1, s->src.arch.model.blocks, seconds);
+        bq_log_all(BQ_INFO, "block %d/%d: loss %.5g -> %.5g in %ld steps, %.1f s", w->block + 1,
+                   s->src.arch.model.blocks, first, last, (long)w->steps, seconds);
+    else
+        bq_log_all(BQ_INFO, "block %d/%d: %.1f s", w->block + 1, s->src.arch.model.blocks, seconds);
 }
 
 static void open_walk(walk *w, bq_session *s, int phase, const bq_phase_hooks *hooks) {
     const bq_recipe *r = &s->recipe;
     const bq_arch *arch = &s->src.arch;
     bq_arena *mem = &s->dev.mem;
-    int64_t t = r->calibration.length, n = r->calibration.samples, h = arch->model.hidden;
+    int64_t t = r->calibration.length, h = arch->model.hidden;
     *w = (walk){.s = s, .phase = phase, .recipe = &r->phase[phase], .hooks = hooks};
+    w->share = bq_shard_of(r->calibration.samples, s->comm->replica, s->comm->nreplica);
+    w->blocks = bq_grid_blocks(r, arch->model.blocks, s->comm->istage, s->comm->nstage);
+    int64_t n = w->share.count;
     w->calibrated = bq_phase_calibrated(w->recipe);
     bq_block_push(&w->blk, arch, mem);
     bq_quantized_push(&w->q, arch, s->scheme, mem);
     for (int i = 0; i < w->recipe->npass; i++) {
         const bq_pass *p = &w->recipe->pass[i];
         if (p->kind != BQ_PASS_ADASCALE) continue;
-        w->all += p->iterations * arch->model.blocks;
+        w->all += p->iterations * w->blocks.count;
+        w->most = p->batch > w->most ? p->batch : w->most;
         w->limit = p->iterations > w->limit ? p->iterations : w->limit;
     }
     if (!w->calibrated) return;
@@ -194,8 +222,9 @@ static void open_walk(walk *w, bq_session *s, int phase, const bq_phase_hooks *h
     w->x = bq_arena_push(mem, t, h, BQ_F32);
     w->y = bq_arena_push(mem, t, h, BQ_F32);
     w->loss = calloc((size_t)w->limit, sizeof *w->loss);
+    w->batch = calloc((size_t)w->most + 1, sizeof *w->batch);
     w->memory = malloc((size_t)(3 * t * h) * sizeof *w->memory);
-    BQ_CHECK(w->loss && w->memory, "no memory for sample buffers of %ld x %ld", (long)t, (long)h);
+    BQ_CHECK(w->loss && w->batch && w->memory, "no memory for sample buffers of %ld x %ld", (long)t, (long)h);
     for (int i = 0; i < 3; i++) w->buffer[i] = bq_mat_host(w->memory + i * t * h, t, h, BQ_F32);
     bq_stream_open(&w->fp, n, t, h, s->plan.scratch);
     bq_stream_open(&w->target, n, t, h, s->plan.scratch);
@@ -210,24 +239,31 @@ static void close_walk(walk *w, size_t mark) {
     bq_stream_close(&w->qt);
     free(w->memory);
     free(w->loss);
+    free(w->batch);
     bq_arena_reset(&w->s->dev.mem, mark);
 }
 
 /* Block b: its FP outputs, its quantized form (restored or made), the streams moved past it. */
-static bool do_block(walk *w) {
+typedef enum { RESTORED, MADE, STOPPED } outcome;
+
+static outcome do_block(walk *w) {
     bq_session *s = w->s;
     double start = bq_seconds(), now = start;
     char path[BQ_PATH_MAX + 64];
     memset(w->seconds, 0, sizeof w->seconds);
     bq_ckpt_path(path, sizeof path, s->dir, 0, w->phase, w->block);
     bool done = bq_state_done(s->state, 0, w->phase, w->block);
-    if (done && !w->calibrated) return false;
+    bq_comm_stage_bcast(s->comm, &done, sizeof done); /* replica 0 has looked last */
+    if (done && !w->calibrated) return RESTORED;
+    if (bq_grid_is_start(&s->recipe, s->src.arch.model.blocks, w->block)) start_segment(w);
     bq_source_block(&s->src, &s->dev, w->block, &w->blk);
     clock_to(w, LOAD, &now);
     if (w->calibrated) forward(w, w->blk.w, &w->fp, &w->target);
     clock_to(w, TARGET, &now);
-    if (done && !bq_session_restore(s, &s->dev, path, &w->q)) done = false;
-    if (!done) apply_passes(w);
+    if (done)
+        BQ_CHECK(bq_session_restore(s, &s->dev, path, &w->q), "%s was whole a moment ago", path);
+    else if (!apply_passes(w))
+        return STOPPED;
     clock_to(w, PASSES, &now);
     if (!done) save_block(w);
     clock_to(w, SAVE, &now);
@@ -235,21 +271,26 @@ static bool do_block(walk *w) {
     if (w->calibrated) bq_stream_swap(&w->fp, &w->target);
     clock_to(w, ADVANCE, &now);
     if (!done) report(w, now - start);
-    return !done;
+    return done ? RESTORED : MADE;
 }
 
 int bq_session_phase(bq_session *s, int phase, const bq_phase_hooks *hooks) {
     size_t mark = bq_arena_mark(&s->dev.mem);
-    int made = 0, code = BQ_OK, blocks = s->src.arch.model.blocks;
+    bq_shard blocks = bq_grid_blocks(&s->recipe, s->src.arch.model.blocks, s->comm->istage, s->comm->nstage);
+    int code = BQ_OK, end = (int)(blocks.first + blocks.count);
     bool all_done = true;
-    for (int b = 0; b < blocks; b++) all_done &= bq_state_done(s->state, 0, phase, b);
+    for (int b = (int)blocks.first; b < end; b++) all_done &= bq_state_done(s->state, 0, phase, b);
+    bq_comm_stage_bcast(s->comm, &all_done, sizeof all_done);
     if (all_done) return BQ_OK;
     walk w;
     open_walk(&w, s, phase, hooks);
-    for (w.block = 0; w.block < blocks && code == BQ_OK; w.block++) {
-        if (do_block(&w)) made++;
-        else w.units += w.all / blocks;
-        if (s->args->stop_after && made == s->args->stop_after && w.block + 1 < blocks) code = BQ_STOPPED;
+    for (w.block = (int)blocks.first; w.block < end && code == BQ_OK; w.block++) {
+        outcome got = do_block(&w);
+        if (got == MADE) s->made++;
+        if (got == RESTORED) w.units += w.all / blocks.count;
+        bool last = w.block + 1 == end && phase + 1 == s->recipe.nphase;
+        if (got == STOPPED || (s->args->stop_after && s->made == s->args->stop_after && !last))
+            code = BQ_STOPPED;
     }
     close_walk(&w, mark);
     return code;

@@ -24,10 +24,11 @@ typedef struct {
     double flop_targets, flop_train, flop_advance, flop_eval;
 } bq_plan;
 
-/* Plan one rank's run.  limit 0: what the machine (or its cgroup) gives.  scratch: directory offered for streams, used
- * only when they do not fit in memory; NULL: none.  eval: the evaluation is part of the run. */
-void bq_plan_make(bq_plan *plan, const bq_recipe *recipe, const bq_arch *arch, const bq_scheme *scheme, size_t limit,
-                  const char *scratch, bool eval);
+/* Plan this rank's run on its grid.  micro: samples of a micro-batch.  limit 0: what the machine (or its
+ * cgroup) gives.  scratch: directory offered for streams, used only when they do not fit in memory; NULL:
+ * none.  eval: the evaluation is part of the run. */
+void bq_plan_make(bq_plan *plan, const bq_recipe *recipe, const bq_arch *arch, const bq_scheme *scheme,
+                  const bq_comm *comm, int64_t micro, size_t limit, const char *scratch, bool eval);
 
 /* BQ_USAGE, with one message naming the largest consumer, when the plan does not fit. */
 int bq_plan_check(const bq_plan *plan);
@@ -41,8 +42,8 @@ double bq_plan_rate(bq_dev *dev, const bq_arch *arch, int64_t tokens);
 /* Does a phase read calibration samples (and so need streams)? */
 bool bq_phase_calibrated(const bq_phase *phase);
 
-/* The scheme of each linear of the model; BQ_USAGE when the recipe names linears the model does not have, or a group that
- * does not divide a linear's columns. */
+/* The scheme of each linear of the model; BQ_USAGE when the recipe names linears the model does not have, or
+ * a group that does not divide a linear's columns. */
 int bq_plan_schemes(const bq_recipe *recipe, const bq_arch *arch, bq_scheme *scheme);
 
 #endif

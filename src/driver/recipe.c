@@ -24,8 +24,10 @@ static json_t *enter(json_t *node, const char *word, bool more, json_t *leaf) {
         return json_array_get(node, i);
     }
     if (!json_is_object(node)) return NULL;
-    if (!more) json_object_set(node, word, leaf);
-    else if (!json_object_get(node, word)) json_object_set_new(node, word, json_object());
+    if (!more)
+        json_object_set(node, word, leaf);
+    else if (!json_object_get(node, word))
+        json_object_set_new(node, word, json_object());
     return json_object_get(node, word);
 }
 
@@ -63,7 +65,8 @@ static int check_passes(const bq_origin *from, const bq_recipe *r) {
             if (!r->calibration.tokens[0]) {
                 return bq_origin_refuse(from, "calibration.tokens",
                                         "is missing, and phases.%d trains: write it there or give --set "
-                                        "calibration.tokens=...", i);
+                                        "calibration.tokens=...",
+                                        i);
             }
             if (r->calibration.samples % pass->batch == 0) continue;
             snprintf(path, sizeof path, "phases.%d.passes.%d.batch", i, k);
@@ -76,7 +79,7 @@ static int check_passes(const bq_origin *from, const bq_recipe *r) {
 
 /* Output folders lie beside what the run itself keeps. */
 static int check_outputs(const bq_origin *from, const bq_recipe *r) {
-    static const char *const taken[] = {"acts", "ckpt", "recipe.json", "run.csv",
+    static const char *const taken[] = {"acts",    "ckpt",        "recipe.json", "run.csv",
                                         "run.log", "result.json", "report.html"};
     char path[64];
     for (int i = 0; i < r->noutput; i++) {

@@ -59,7 +59,7 @@ typedef struct {
             linear[BQ_LINEARS]; /* linear: resolved, equal to decoder unless the recipe differs */
     } bits;
     bq_angles rope;       /* rotary angles in float32 as transformers has them, or in double */
-    int segments, sweeps; /* 1 and 1 in this version */
+    int segments, sweeps; /* sweeps: 1 in this version */
     int nphase;
     bq_phase phase[BQ_PHASES]; /* at least one */
     int noutput;

@@ -35,8 +35,8 @@ static void name_result(const bq_recipe *r, char *out, size_t n) {
 void bq_session_evaluate(bq_session *s) {
     const bq_recipe *r = &s->recipe;
     char name[96], line[4 * BQ_PATH_MAX], path[BQ_PATH_MAX + 32];
-    bq_perplexity e = {&s->dev, s->comm, &s->src, &s->eval, r->rope, r->eval.ctx, r->eval.windows, r->eval.offset,
-                       s->plan.scratch, "fp"};
+    bq_perplexity e = {&s->dev,     s->comm,         &s->src,        &s->eval,        r->rope,
+                       r->eval.ctx, r->eval.windows, r->eval.offset, s->plan.scratch, "fp"};
     name_result(r, name, sizeof name);
     if (!s->eval.ids) {
         if (s->comm->rank == 0) printf("result: %s out=%s\n", name, s->dir);
@@ -49,9 +49,11 @@ void bq_session_evaluate(bq_session *s) {
     result = strcmp(name, "rtn") == 0 ? rtn : bq_perplexity_run(&e, s->scheme, result_weights, s);
     if (s->comm->rank) return;
     bq_log(BQ_INFO, "perplexity over %ld windows of %ld tokens", (long)e.windows, (long)e.ctx);
-    int n = snprintf(line, sizeof line, "{\"ctx\": %ld, \"windows\": %ld, \"offset\": %ld, \"fp\": %.9g, \"rtn\": %.9g",
+    int n = snprintf(line, sizeof line,
+                     "{\"ctx\": %ld, \"windows\": %ld, \"offset\": %ld, \"fp\": %.9g, \"rtn\": %.9g",
                      (long)e.ctx, (long)e.windows, (long)e.offset, fp, rtn);
-    if (strcmp(name, "rtn") != 0) n += snprintf(line + n, sizeof line - (size_t)n, ", \"%s\": %.9g", name, result);
+    if (strcmp(name, "rtn") != 0)
+        n += snprintf(line + n, sizeof line - (size_t)n, ", \"%s\": %.9g", name, result);
     n += snprintf(line + n, sizeof line - (size_t)n, "}\n");
     snprintf(path, sizeof path, "%s/result.json", s->dir);
     int error = s->args->command == BQ_COMMAND_RUN ? bq_file_write_atomic(path, line, (size_t)n) : 0;

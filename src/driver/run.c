@@ -3,6 +3,7 @@
 #include "base/clock.h"
 #include "base/die.h"
 #include "base/log.h"
+#include "driver/reference.h"
 
 #include <stdio.h>
 
@@ -19,7 +20,12 @@ static int run(bq_session *s) {
     if (code) return code;
     bq_log(BQ_INFO, "%s: %d blocks, %s, plan %.0f MB", s->src.dir, s->src.arch.model.blocks, s->dev.name,
            (double)s->plan.total / 1e6);
+    if (s->comm->size > 1)
+        bq_log(BQ_INFO, "%d ranks: %d stages x %d replicas, micro-batches of %ld", s->comm->size,
+               s->comm->nstage, s->comm->nreplica, (long)s->micro);
+    if (s->calibration.ids) bq_reference_run(s, s->micro);
     for (int p = 0; p < s->recipe.nphase && code == BQ_OK; p++) code = bq_session_phase(s, p, NULL);
+    code = bq_comm_agree(s->comm, code);
     save_state(s);
     if (code) return code;
     code = bq_session_export(s);
@@ -31,14 +37,11 @@ static int run(bq_session *s) {
 }
 
 int bq_cmd_run(const bq_args *args, bq_comm *comm) {
-    if (comm->size > 1)
-        return comm->rank == 0 ? bq_refuse(BQ_LAUNCH, "%d ranks: `run` uses one rank in this version; start it with mpirun -n 1",
-                                           comm->size)
-                               : BQ_LAUNCH;
     bq_session s;
     int code = bq_session_open(&s, args, comm);
     if (code == BQ_OK) code = run(&s);
-    if (code == BQ_STOPPED) bq_log(BQ_INFO, "stopped with the state written: the same command goes on from there");
+    if (code == BQ_STOPPED)
+        bq_log(BQ_INFO, "stopped with the state written: the same command goes on from there");
     bq_session_close(&s);
     return code;
 }
@@ -49,8 +52,10 @@ int bq_cmd_plan(const bq_args *args, bq_comm *comm) {
     plan.memory = (size_t)1 << 50; /* the table is wanted even where the run would not fit */
     int code = bq_session_open(&s, &plan, comm);
     if (code == BQ_OK) {
-        bq_plan_make(&s.plan, &s.recipe, &s.src.arch, s.scheme, args->memory, args->scratch, s.eval.ids != NULL);
-        if (comm->rank == 0) bq_plan_print(&s.plan, bq_plan_rate(&s.dev, &s.src.arch, s.recipe.calibration.length), stdout);
+        bq_plan_make(&s.plan, &s.recipe, &s.src.arch, s.scheme, comm, s.micro, args->memory, args->scratch,
+                     s.eval.ids != NULL);
+        if (comm->rank == 0)
+            bq_plan_print(&s.plan, bq_plan_rate(&s.dev, &s.src.arch, s.recipe.calibration.length), stdout);
         code = bq_plan_check(&s.plan);
     }
     bq_session_close(&s);

@@ -4,6 +4,8 @@
 #include "base/die.h"
 #include "base/hash.h"
 #include "base/log.h"
+#include "driver/grid.h"
+#include "driver/reference.h"
 #include "io/checkpoint.h"
 #include "io/files.h"
 
@@ -12,8 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Rank 0 looks first and speaks; the others follow only when it found nothing wrong. */
-static int on_root_first(const bq_comm *comm, int (*look)(bq_session *), bq_session *s) {
+int bq_root_first(const bq_comm *comm, int (*look)(void *), void *s) {
     int code = bq_comm_agree(comm, comm->rank == 0 ? look(s) : BQ_OK);
     if (code) return code;
     return bq_comm_agree(comm, comm->rank == 0 ? BQ_OK : look(s));
@@ -21,7 +22,8 @@ static int on_root_first(const bq_comm *comm, int (*look)(bq_session *), bq_sess
 
 static int read_tokens(const char *path, bq_tokens *t) { return path[0] ? bq_tokens_read(path, t) : BQ_OK; }
 
-static int open_inputs(bq_session *s) {
+static int open_inputs(void *session) {
+    bq_session *s = session;
     const bq_recipe *r = &s->recipe;
     bool calibrated = false;
     for (int p = 0; p < r->nphase; p++) calibrated |= bq_phase_calibrated(&r->phase[p]);
@@ -34,22 +36,64 @@ static int open_inputs(bq_session *s) {
         code = bq_source_check_tokens(&s->src, r->calibration.tokens, &s->calibration, r->calibration.offset,
                                       r->calibration.samples * r->calibration.length);
     if (!code && !s->args->no_eval) code = read_tokens(r->eval.tokens, &s->eval);
-    if (!code && s->eval.ids) code = bq_perplexity_windows(r->eval.tokens, &s->eval, r->eval.ctx, r->eval.offset, &s->recipe.eval.windows);
     if (!code && s->eval.ids)
-        code = bq_source_check_tokens(&s->src, r->eval.tokens, &s->eval, r->eval.offset, r->eval.windows * r->eval.ctx);
+        code = bq_perplexity_windows(r->eval.tokens, &s->eval, r->eval.ctx, r->eval.offset,
+                                     &s->recipe.eval.windows);
+    if (!code && s->eval.ids)
+        code = bq_source_check_tokens(&s->src, r->eval.tokens, &s->eval, r->eval.offset,
+                                      r->eval.windows * r->eval.ctx);
+    if (!code && r->segments > s->src.arch.model.blocks)
+        code = bq_refuse(BQ_USAGE, "segments is %d, the model has %d blocks", r->segments,
+                         s->src.arch.model.blocks);
     return code;
+}
+
+static int choose_grid(void *session) {
+    bq_session *s = session;
+    return bq_grid_choose(&s->recipe, s->src.arch.model.blocks, s->comm->size, s->args->stages, &s->nstage);
+}
+
+static int plan(void *session) {
+    bq_session *s = session;
+    const bq_args *a = s->args;
+    s->micro = a->micro ? a->micro : bq_reference_micro(&s->recipe, s->comm->nstage, s->comm->nreplica);
+    bq_plan_make(&s->plan, &s->recipe, &s->src.arch, s->scheme, s->comm, s->micro, a->memory, a->scratch,
+                 s->eval.ids != NULL);
+    return bq_plan_check(&s->plan);
+}
+
+static int open_device(void *session) {
+    bq_session *s = session;
+    return bq_dev_open(&s->dev, s->args->device, s->args->threads, s->plan.arena);
+}
+
+volatile sig_atomic_t bq_stop_wanted;
+
+static void want_stop(int number) {
+    (void)number;
+    bq_stop_wanted = 1;
+}
+
+static void catch_signals(void) {
+    struct sigaction act = {.sa_handler = want_stop, .sa_flags = SA_RESTART};
+    sigaction(SIGTERM, &act, NULL);
+    sigaction(SIGUSR1, &act, NULL);
 }
 
 int bq_session_open(bq_session *s, const bq_args *args, bq_comm *comm) {
     *s = (bq_session){.args = args, .comm = comm, .started = bq_seconds()};
     snprintf(s->dir, sizeof s->dir, "%s", args->out);
-    int code = comm->rank == 0 ? bq_recipe_read(args->file[0], args->nset, (char *const *)args->set, &s->recipe) : BQ_OK;
+    catch_signals();
+    int code = comm->rank == 0
+                   ? bq_recipe_read(args->file[0], args->nset, (char *const *)args->set, &s->recipe)
+                   : BQ_OK;
     if ((code = bq_comm_agree(comm, code))) return code;
     bq_comm_bcast(comm, &s->recipe, sizeof s->recipe);
-    if ((code = on_root_first(comm, open_inputs, s))) return code;
-    bq_plan_make(&s->plan, &s->recipe, &s->src.arch, s->scheme, args->memory, args->scratch, s->eval.ids != NULL);
-    if ((code = bq_comm_agree(comm, bq_plan_check(&s->plan)))) return code;
-    return bq_comm_agree(comm, bq_dev_open(&s->dev, args->device, args->threads, s->plan.arena));
+    if ((code = bq_root_first(comm, open_inputs, s))) return code;
+    if ((code = bq_root_first(comm, choose_grid, s))) return code;
+    if ((code = bq_comm_grid(comm, s->nstage))) return code;
+    if ((code = bq_root_first(comm, plan, s))) return code;
+    return bq_root_first(comm, open_device, s);
 }
 
 void bq_session_close(bq_session *s) {
@@ -123,7 +167,8 @@ static void write_recipe(const bq_session *s) {
     free(text);
 }
 
-static int enter(bq_session *s) {
+static int enter(void *session) {
+    bq_session *s = session;
     const char *names[BQ_PARTS];
     uint64_t hashes[BQ_PARTS];
     char changed[256];
@@ -132,23 +177,37 @@ static int enter(bq_session *s) {
     if (code) return code;
     part_arrays(s, names, hashes);
     if (bq_state_compare(s->dir, names, hashes, s->parts, changed, sizeof changed) > 0)
-        return bq_refuse(BQ_USAGE, "%s holds a run that differs in: %s; give another --out, or remove that directory", s->dir, changed);
+        return bq_refuse(BQ_USAGE,
+                         "%s holds a run that differs in: %s; give another --out, or remove that directory",
+                         s->dir, changed);
     s->state = bq_state_load(s->dir, s->fingerprint, 1, s->recipe.nphase, s->src.arch.model.blocks);
     return BQ_OK;
 }
 
+static void start_csv(const bq_session *s) {
+    static const char head[] =
+        "sweep,phase,block,stage,steps,loss_first,loss_last,load_s,target_s,passes_s,advance_s,save_s,"
+        "peak_bytes,arena_bytes\n";
+    char path[BQ_PATH_MAX + 16];
+    snprintf(path, sizeof path, "%s/run.csv", s->dir);
+    int error = bq_file_exists(path) ? 0 : bq_file_append(path, head, sizeof head - 1);
+    BQ_CHECK(error == 0, "write of '%s' failed: %s", path, strerror(error));
+}
+
 int bq_session_enter(bq_session *s) {
-    int code = on_root_first(s->comm, enter, s);
+    int code = bq_root_first(s->comm, enter, s);
     if (code) return code;
     int64_t done = bq_state_count(s->state), all = (int64_t)s->recipe.nphase * s->src.arch.model.blocks;
     if (s->comm->rank == 0 && s->args->command == BQ_COMMAND_RUN) {
+        start_csv(s);
         const char *names[BQ_PARTS];
         uint64_t hashes[BQ_PARTS];
         part_arrays(s, names, hashes);
         write_recipe(s);
         bq_state_save(s->state, names, hashes, s->parts, 0, "1x1");
     }
-    if (done) bq_log(BQ_INFO, "%s: %ld of %ld blocks are done, going on from there", s->dir, (long)done, (long)all);
+    if (done)
+        bq_log(BQ_INFO, "%s: %ld of %ld blocks are done, going on from there", s->dir, (long)done, (long)all);
     return BQ_OK;
 }
 

@@ -1,4 +1,5 @@
-/* session.h - one run on one rank: everything it has open, set up in the order in which things can be refused. */
+/* session.h - one run on one rank: everything it has open, set up in the order in which things can be
+ * refused. */
 #ifndef BQ_SESSION_H
 #define BQ_SESSION_H
 
@@ -19,6 +20,8 @@ typedef struct {
     bq_source src;
     bq_tokens calibration, eval; /* ids NULL where the recipe has none */
     bq_scheme scheme[BQ_ARCH_LINEARS];
+    int nstage;    /* of the grid */
+    int64_t micro; /* samples of a micro-batch */
     bq_plan plan;
     bq_dev dev;
     int parts;
@@ -26,14 +29,21 @@ typedef struct {
     uint64_t model_hash, acts_hash, fingerprint;
     bq_state *state;
     double started; /* bq_seconds at open */
+    int made;       /* blocks made since */
 } bq_session;
 
-/* Read and check everything that a user gave: recipe, model, tokens, and whether it fits.  BQ_OK, or the exit code after
- * one message.  Opens the device too.  Nothing is written.  Collective over world; close takes any state. */
+/* Rank 0 looks first, and speaks; the others look only when it found nothing wrong.  The verdict of all.
+ * Collective. */
+int bq_root_first(const bq_comm *comm, int (*look)(void *), void *ctx);
+
+/* Read and check everything that a user gave: recipe, model, tokens, and whether it fits.  BQ_OK, or the exit
+ * code after one message.  Opens the device too.  Nothing is written.  Collective over world; close takes any
+ * state. */
 int bq_session_open(bq_session *s, const bq_args *args, bq_comm *comm);
 
-/* Make the run directory and its log, write the resolved recipe, compare fingerprints with what a run before left there.
- * BQ_OK, BQ_USAGE (unwritable, or made by another recipe: the message lists what changed), BQ_DATA (NaN weights). */
+/* Make the run directory and its log, write the resolved recipe, compare fingerprints with what a run before
+ * left there. BQ_OK, BQ_USAGE (unwritable, or made by another recipe: the message lists what changed),
+ * BQ_DATA (NaN weights). */
 int bq_session_enter(bq_session *s);
 
 void bq_session_close(bq_session *s);
@@ -49,7 +59,8 @@ int bq_session_export_to(const bq_session *s, bq_format format, const char *dir)
 /* result.c: evaluate FP, round to nearest and the result; print the result line.  Collective. */
 void bq_session_evaluate(bq_session *s);
 
-/* outputs.c: a checkpointed block's codes and scales into q (pushed).  False when the file is not there and whole. */
+/* outputs.c: a checkpointed block's codes and scales into q (pushed).  False when the file is not there and
+ * whole. */
 bool bq_session_restore(const bq_session *s, bq_dev *dev, const char *path, bq_quantized *q);
 
 /* What a test may watch: the trained values of linear i of the block, before they are folded. */
@@ -57,6 +68,10 @@ typedef struct {
     void *ctx;
     void (*trained)(void *ctx, int block, int linear, const bq_adascale *values);
 } bq_phase_hooks;
+
+/* Nonzero once SIGTERM or SIGUSR1 came (bq_session_open installs the handlers): training ends at the next
+ * step. */
+extern volatile sig_atomic_t bq_stop_wanted;
 
 /* phase.c: one phase over all blocks; BQ_OK or BQ_STOPPED. */
 int bq_session_phase(bq_session *s, int phase, const bq_phase_hooks *hooks);

@@ -42,21 +42,29 @@ static int expect_block(const bq_arch *arch, int b, const bq_block *blk, expecte
 
 static int check(const bq_source *src, const expected *e) {
     const bq_tensor *t = bq_weights_find(src->weights, e->name);
-    if (!t) return bq_refuse(BQ_DATA, "%s: tensor '%s' is missing: the files do not fit config.json", src->dir, e->name);
+    if (!t)
+        return bq_refuse(BQ_DATA, "%s: tensor '%s' is missing: the files do not fit config.json", src->dir,
+                         e->name);
     if (strcmp(t->dtype, "F32") && strcmp(t->dtype, "F16") && strcmp(t->dtype, "BF16"))
-        return bq_refuse(BQ_DATA, "%s: tensor '%s' has type %s: F32, F16 or BF16 is needed", src->dir, e->name, t->dtype);
+        return bq_refuse(BQ_DATA, "%s: tensor '%s' has type %s: F32, F16 or BF16 is needed", src->dir,
+                         e->name, t->dtype);
     bool fits = e->rows ? t->dims == 2 && t->shape[0] == e->rows && t->shape[1] == e->cols
                         : t->dims == 1 && t->shape[0] == e->cols;
     char want[64];
-    if (e->rows) snprintf(want, sizeof want, "%ld x %ld", (long)e->rows, (long)e->cols);
-    else snprintf(want, sizeof want, "%ld", (long)e->cols);
-    if (!fits) return bq_refuse(BQ_DATA, "%s: tensor '%s' has another shape than config.json says (%s)", src->dir, e->name, want);
+    if (e->rows)
+        snprintf(want, sizeof want, "%ld x %ld", (long)e->rows, (long)e->cols);
+    else
+        snprintf(want, sizeof want, "%ld", (long)e->cols);
+    if (!fits)
+        return bq_refuse(BQ_DATA, "%s: tensor '%s' has another shape than config.json says (%s)", src->dir,
+                         e->name, want);
     return BQ_OK;
 }
 
 static int check_all(const bq_source *src) {
     const bq_model *m = &src->arch.model;
-    expected whole[3] = {{.rows = m->vocab, .cols = m->hidden}, {.cols = m->hidden}, {.rows = m->vocab, .cols = m->hidden}};
+    expected whole[3] = {
+        {.rows = m->vocab, .cols = m->hidden}, {.cols = m->hidden}, {.rows = m->vocab, .cols = m->hidden}};
     const char *const name[3] = {bq_tensor_embed, bq_tensor_norm, bq_tensor_head};
     for (int i = 0; i < (m->tied ? 2 : 3); i++) {
         snprintf(whole[i].name, sizeof whole[i].name, "%s", name[i]);
@@ -77,7 +85,8 @@ static int check_all(const bq_source *src) {
 int bq_source_open(bq_source *src, const char *dir) {
     bq_model model;
     *src = (bq_source){0};
-    if (strlen(dir) >= sizeof src->dir) return bq_refuse(BQ_DATA, "model path of %zu bytes is too long", strlen(dir));
+    if (strlen(dir) >= sizeof src->dir)
+        return bq_refuse(BQ_DATA, "model path of %zu bytes is too long", strlen(dir));
     strcpy(src->dir, dir);
     int code = bq_config_read(dir, &model);
     if (code) return code;
@@ -101,11 +110,12 @@ int bq_source_fingerprint(const bq_source *src, const char *cache, uint64_t *has
     bq_hash *h = bq_hash_open();
     bq_hash_add(h, &weights, sizeof weights);
     /* field by field: a struct's padding has no defined value */
-    const int64_t numbers[] = {(int64_t)m->family, m->hidden,   m->inter,    m->vocab, m->blocks,
-                               m->heads,           m->kv_heads, m->head_dim, m->window, m->tied,
-                               m->attention_bias,  m->mlp_bias, (int64_t)m->rope.kind, m->rope.dim};
-    const double reals[] = {m->eps, m->rope.theta, m->rope.factor, m->rope.low, m->rope.high, m->rope.original,
-                            m->rope.attention};
+    const int64_t numbers[] = {
+        (int64_t)m->family,    m->hidden,   m->inter,  m->vocab, m->blocks,         m->heads,
+        m->kv_heads,           m->head_dim, m->window, m->tied,  m->attention_bias, m->mlp_bias,
+        (int64_t)m->rope.kind, m->rope.dim};
+    const double reals[] = {m->eps,       m->rope.theta,    m->rope.factor,   m->rope.low,
+                            m->rope.high, m->rope.original, m->rope.attention};
     bq_hash_add(h, numbers, sizeof numbers);
     bq_hash_add(h, reals, sizeof reals);
     if (m->rope.kind == BQ_ROPE_LONG) {
@@ -141,7 +151,8 @@ void bq_source_block(const bq_source *src, bq_dev *dev, int b, bq_block *blk) {
 
 void bq_source_embed(const bq_source *src, const int32_t *ids, bq_mat out) {
     const bq_tensor *t = bq_weights_find(src->weights, bq_tensor_embed);
-    for (int64_t r = 0; r < out.rows; r++) bq_weights_read(src->weights, t, ids[r], 1, bq_mat_rows(out, r, 1));
+    for (int64_t r = 0; r < out.rows; r++)
+        bq_weights_read(src->weights, t, ids[r], 1, bq_mat_rows(out, r, 1));
 }
 
 void bq_source_head(const bq_source *src, bq_dev *dev, bq_mat norm, bq_mat head) {
@@ -162,13 +173,17 @@ void bq_source_rope(const bq_source *src, bq_angles angles, bq_dev *dev, bq_work
     free(table);
 }
 
-int bq_source_check_tokens(const bq_source *src, const char *path, const bq_tokens *t, int64_t offset, int64_t need) {
+int bq_source_check_tokens(const bq_source *src, const char *path, const bq_tokens *t, int64_t offset,
+                           int64_t need) {
     if (need > t->count || offset > t->count - need)
-        return bq_refuse(BQ_DATA, "%s has %ld tokens, but %ld from number %ld on are needed: take fewer or shorter samples",
-                         path, (long)t->count, (long)need, (long)offset);
+        return bq_refuse(
+            BQ_DATA,
+            "%s has %ld tokens, but %ld from number %ld on are needed: take fewer or shorter samples", path,
+            (long)t->count, (long)need, (long)offset);
     for (int64_t i = offset; i < offset + need; i++)
         if (t->ids[i] < 0 || t->ids[i] >= src->arch.model.vocab)
-            return bq_refuse(BQ_DATA, "%s: token %ld is %ld, the model's vocabulary has %ld: another tokenizer made it",
-                             path, (long)i, (long)t->ids[i], (long)src->arch.model.vocab);
+            return bq_refuse(
+                BQ_DATA, "%s: token %ld is %ld, the model's vocabulary has %ld: another tokenizer made it",
+                path, (long)i, (long)t->ids[i], (long)src->arch.model.vocab);
     return BQ_OK;
 }

@@ -13,13 +13,14 @@ typedef struct {
     bq_weights *weights;
 } bq_source;
 
-/* Read config.json and the shards' headers; every tensor that the config promises must be there with its shape and a
- * float type.  BQ_OK, or BQ_DATA after one message.  Local; close takes a zeroed struct. */
+/* Read config.json and the shards' headers; every tensor that the config promises must be there with its
+ * shape and a float type.  BQ_OK, or BQ_DATA after one message.  Local; close takes a zeroed struct. */
 int bq_source_open(bq_source *src, const char *dir);
 void bq_source_close(bq_source *src);
 
-/* Fingerprint of everything in the directory that changes results: weights' bytes and the model's numbers.  Finds NaN and
- * Inf in weights (BQ_DATA).  cache: file that remembers hashes of unchanged shards, NULL for none. */
+/* Fingerprint of everything in the directory that changes results: weights' bytes and the model's numbers.
+ * Finds NaN and Inf in weights (BQ_DATA).  cache: file that remembers hashes of unchanged shards, NULL for
+ * none. */
 int bq_source_fingerprint(const bq_source *src, const char *cache, uint64_t *hash);
 
 /* Read block b's tensors into blk (pushed before). */
@@ -35,6 +36,7 @@ void bq_source_head(const bq_source *src, bq_dev *dev, bq_mat norm, bq_mat head)
 void bq_source_rope(const bq_source *src, bq_angles angles, bq_dev *dev, bq_work *work);
 
 /* Refuse (BQ_DATA) tokens whose ids the model does not have, or too few of them: `need` from `offset` on. */
-int bq_source_check_tokens(const bq_source *src, const char *path, const bq_tokens *t, int64_t offset, int64_t need);
+int bq_source_check_tokens(const bq_source *src, const char *path, const bq_tokens *t, int64_t offset,
+                           int64_t need);
 
 #endif

@@ -10,7 +10,8 @@
 int bq_cmd_tokens(const bq_args *args, bq_comm *comm) {
     (void)comm;
     bq_tokens t;
-    if (args->nfile != 1) return bq_refuse(BQ_USAGE, "tokens: one text file is needed, %d are given", args->nfile);
+    if (args->nfile != 1)
+        return bq_refuse(BQ_USAGE, "tokens: one text file is needed, %d are given", args->nfile);
     int code = bq_tokens_from_text(args->file[0], &t);
     if (code) return code;
     code = bq_tokens_write(args->out, &t);

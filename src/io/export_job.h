@@ -21,7 +21,7 @@ typedef struct {
 } bq_export_item;
 
 typedef struct {
-    bq_tensor t; /* owns its name; offset unused */
+    bq_tensor t;    /* owns its name; offset unused */
     int item, part; /* part: the format's own number, or BQ_EXPORT_BARE */
 } bq_export_out;
 

@@ -103,6 +103,8 @@ int bq_file_rename(const char *temp, const char *path) {
     close(fd);
     if (err) return err;
     if (bq_fault("file_rename")) return ENOSPC;
+    struct stat st; /* as root a rename would replace a device */
+    if (lstat(path, &st) == 0 && !S_ISREG(st.st_mode) && !S_ISLNK(st.st_mode)) return EEXIST;
     if (rename(temp, path)) return errno;
     char dir[BQ_PATH];
     const char *slash = strrchr(path, '/');
@@ -140,4 +142,12 @@ int bq_dir_sync(const char *path) {
     int err = fsync(fd) ? errno : 0;
     close(fd);
     return err == EINVAL || err == ENOTSUP ? 0 : err;
+}
+
+int bq_file_append(const char *path, const void *data, size_t bytes) {
+    int fd = open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0644);
+    if (fd < 0) return errno;
+    int error = bq_file_put(fd, data, bytes);
+    if (close(fd) && !error) error = errno;
+    return error;
 }

@@ -30,6 +30,9 @@ int bq_file_put(int fd, const void *data, size_t bytes);
  * directory. */
 int bq_file_write_atomic(const char *path, const void *data, size_t bytes);
 
+/* Add the bytes to the end of path, made if absent, with one write.  0, or errno. */
+int bq_file_append(const char *path, const void *data, size_t bytes);
+
 /* The second half alone: temp (written and closed by anyone, HDF5 say) becomes path.  temp stays on failure.
  */
 int bq_file_rename(const char *temp, const char *path);

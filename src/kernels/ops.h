@@ -1,13 +1,15 @@
-/* ops.h - the ops table: everything blockq computes on a device, and what each op promises.  Read this page first.
+/* ops.h - the ops table: everything blockq computes on a device, and what each op promises.  Read this page
+ * first.
  *
- * A backend is one instance of this table.  `cpu` is complete and is the definition; another backend equals it
- * bitwise where the class says so, else within the op's limit (normalized mean squared error, NMSE).
+ * A backend is one instance of this table.  `cpu` is complete and is the definition; another backend equals
+ * it bitwise where the class says so, else within the op's limit (normalized mean squared error, NMSE).
  *
- * All matrices are views (base/mat.h) on memory of the device, f32 unless stated; ld may exceed cols.  T: tokens of
- * one sample, H: hidden size, I: MLP width, nh / nkv: query / key-value heads, hd: head size.  Outputs must not alias
- * inputs unless the op says so.  Ops are asynchronous: results on the host are valid after wait.  Scratch comes from
- * the device's arena and is given back before the op returns; bq_op_scratch says how much that is.
- * Results never depend on the number of threads.  A wrong shape is a bug and ends the job (BQ_CHECK). */
+ * All matrices are views (base/mat.h) on memory of the device, f32 unless stated; ld may exceed cols.  T:
+ * tokens of one sample, H: hidden size, I: MLP width, nh / nkv: query / key-value heads, hd: head size.
+ * Outputs must not alias inputs unless the op says so.  Ops are asynchronous: results on the host are valid
+ * after wait.  Scratch comes from the device's arena and is given back before the op returns; bq_op_scratch
+ * says how much that is. Results never depend on the number of threads.  A wrong shape is a bug and ends the
+ * job (BQ_CHECK). */
 #ifndef BQ_OPS_H
 #define BQ_OPS_H
 
@@ -18,7 +20,7 @@ typedef struct bq_ops bq_ops;
 
 typedef struct {
     const bq_ops *op;
-    bq_arena mem; /* device memory, sized by the plan */
+    bq_arena mem;  /* device memory, sized by the plan */
     char name[96]; /* "cpu avx512 OpenBLAS 0.3.21 ...": part of the numerics class */
 } bq_dev;
 
@@ -29,8 +31,9 @@ void bq_dev_close(bq_dev *dev);
 
 typedef enum { BQ_SILU, BQ_GELU_TANH } bq_act;
 
-/* An integer grid of 2^bits steps.  symmetric: codes -2^(bits-1) .. 2^(bits-1)-1, zero point 0 (AIMET's grid).
- * group: columns that share a scale; -1: a whole row.  scale: type the scale is rounded to before codes are made. */
+/* An integer grid of 2^bits steps.  symmetric: codes -2^(bits-1) .. 2^(bits-1)-1, zero point 0 (AIMET's
+ * grid). group: columns that share a scale; -1: a whole row.  scale: type the scale is rounded to before
+ * codes are made. */
 typedef struct {
     int bits;
     int64_t group;
@@ -48,21 +51,22 @@ typedef struct {
     int64_t window; /* key j is visible to query i iff i - window < j <= i; 0: j <= i */
 } bq_attention;
 
-/* AdaScale's trained values of one matrix W (rows, cols): spec names.  hi, lo: (rows, 1), constants, the ends of the
- * initial grid (max, min).  beta scales lo, gamma scales hi, s3 the row, s2 (rows, cols) each element; all in the log
- * domain, 0 at the start.  A matrix with groups is viewed as rows * groups rows of length group. */
+/* AdaScale's trained values of one matrix W (rows, cols): spec names.  hi, lo: (rows, 1), constants, the ends
+ * of the initial grid (max, min).  beta scales lo, gamma scales hi, s3 the row, s2 (rows, cols) each element;
+ * all in the log domain, 0 at the start.  A matrix with groups is viewed as rows * groups rows of length
+ * group. */
 typedef struct {
-    bq_mat w, hi, lo;            /* in: never written */
-    bq_mat beta, gamma, s3, s2;  /* trained */
-    bq_mat m_row, v_row;         /* Adam moments of beta, gamma, s3: (rows, 3) */
-    bq_mat m_s2, v_s2;           /* Adam moments of s2: (rows, cols) */
+    bq_mat w, hi, lo;           /* in: never written */
+    bq_mat beta, gamma, s3, s2; /* trained */
+    bq_mat m_row, v_row;        /* Adam moments of beta, gamma, s3: (rows, 3) */
+    bq_mat m_s2, v_s2;          /* Adam moments of s2: (rows, cols) */
 } bq_adascale;
 
 typedef struct {
     float lr_clip, lr_weight; /* of beta and gamma; of s2 and s3: this step's, after the schedule */
     double beta1, beta2;      /* double: torch derives 1 - beta from the decimal number */
     float eps;
-    int64_t step;             /* 1-based, for the bias correction */
+    int64_t step; /* 1-based, for the bias correction */
 } bq_adam;
 
 struct bq_ops {
@@ -79,8 +83,9 @@ struct bq_ops {
     void (*copy)(bq_dev *dev, bq_mat from, bq_mat to);
     void (*zero)(bq_dev *dev, bq_mat m);
 
-    /* c = alpha * op(a) op(b) + beta * c, op = transpose where ta / tb.  Class: NMSE 1e-10; the same bits for any
-     * number of threads: tiles are cut by the full shape of c, each one call of a serial BLAS.  2 m n k flop. */
+    /* c = alpha * op(a) op(b) + beta * c, op = transpose where ta / tb.  Class: NMSE 1e-10; the same bits for
+     * any number of threads: tiles are cut by the full shape of c, each one call of a serial BLAS.  2 m n k
+     * flop. */
     void (*gemm)(bq_dev *dev, bool ta, bool tb, float alpha, bq_mat a, bq_mat b, float beta, bq_mat c);
 
     /* y = x * factor elementwise; y may alias x.  Class: bitwise. */
@@ -95,17 +100,20 @@ struct bq_ops {
 
     /* y = x * rsqrt(mean(x^2) + eps) * weight, per row; weight (1, H).  Class: bitwise (16 fixed lanes). */
     void (*rmsnorm)(bq_dev *dev, bq_mat x, bq_mat weight, float eps, bq_mat y);
-    /* dx += gradient of the above (models.md 9.1 item 5): adds into dx, which usually holds the residual's gradient. */
+    /* dx += gradient of the above (models.md 9.1 item 5): adds into dx, which usually holds the residual's
+     * gradient. */
     void (*rmsnorm_bwd)(bq_dev *dev, bq_mat x, bq_mat weight, float eps, bq_mat dy, bq_mat dx);
 
-    /* Rotate the first 2 * cos.cols channels of each of `heads` heads of size head_dim in x (T, heads * head_dim), in
-     * place: rotate-half form, out[i] = x[i] c - x[i+d/2] s, out[i+d/2] = x[i+d/2] c + x[i] s.  cos, sin: (T, d/2),
-     * attention scaling included.  inverse: the transpose, for gradients.  Class: bitwise. */
-    void (*rope)(bq_dev *dev, bq_mat x, int64_t heads, int64_t head_dim, bq_mat cos, bq_mat sin, bool inverse);
+    /* Rotate the first 2 * cos.cols channels of each of `heads` heads of size head_dim in x (T, heads *
+     * head_dim), in place: rotate-half form, out[i] = x[i] c - x[i+d/2] s, out[i+d/2] = x[i+d/2] c + x[i] s.
+     * cos, sin: (T, d/2), attention scaling included.  inverse: the transpose, for gradients.  Class:
+     * bitwise. */
+    void (*rope)(bq_dev *dev, bq_mat x, int64_t heads, int64_t head_dim, bq_mat cos, bq_mat sin,
+                 bool inverse);
 
     /* Causal (or windowed) attention of one sample: q (T, nh*hd), k and v (T, nkv*hd), out (T, nh*hd),
-     * lse (nh, T): log of the sum of exponentials of scaled scores, for the backward.  Query head h reads kv head
-     * h / (nh/nkv).  Blocked with running max and sum: no T x T matrix.  Class: NMSE 1e-10. */
+     * lse (nh, T): log of the sum of exponentials of scaled scores, for the backward.  Query head h reads kv
+     * head h / (nh/nkv).  Blocked with running max and sum: no T x T matrix.  Class: NMSE 1e-10. */
     void (*attention)(bq_dev *dev, bq_attention a, bq_mat q, bq_mat k, bq_mat v, bq_mat out, bq_mat lse);
     /* Overwrites dq (T, nh*hd), dk, dv (T, nkv*hd); recomputes probabilities from lse. */
     void (*attention_bwd)(bq_dev *dev, bq_attention a, bq_mat q, bq_mat k, bq_mat v, bq_mat out, bq_mat lse,
@@ -116,23 +124,27 @@ struct bq_ops {
     /* dg, du from dz; dg may alias g and du may alias u.  Class: bitwise. */
     void (*glu_bwd)(bq_dev *dev, bq_act act, bq_mat g, bq_mat u, bq_mat dz, bq_mat dg, bq_mat du);
 
-    /* loss[0] = factor * sum (y - target)^2 (f64, host-visible after wait; rows in order, 16 lanes), and, unless
-     * dy.data is NULL, dy = 2 factor (y - target); dy may alias y.  Class: bitwise. */
+    /* loss[0] = factor * sum (y - target)^2 (f64, host-visible after wait; rows in order, 16 lanes), and,
+     * unless dy.data is NULL, dy = 2 factor (y - target); dy may alias y.  Class: bitwise. */
     void (*mse)(bq_dev *dev, bq_mat y, bq_mat target, double factor, bq_mat dy, double *loss);
 
-    /* out = u < p ? qt : fp per element, u the Philox number of that element (base/rng.h): element e = row * cols +
-     * col uses word e % 4 of quad e / 4; u < p is word < p * 2^32.  out may alias neither.  Class: bitwise. */
+    /* out = u < p ? qt : fp per element, u the Philox number of that element (base/rng.h): element e = row *
+     * cols + col uses word e % 4 of quad e / 4; u < p is word < p * 2^32.  out may alias neither.  Class:
+     * bitwise. */
     void (*mix)(bq_dev *dev, bq_mat fp, bq_mat qt, double p, bq_rng_key at, bq_mat out);
 
-    /* nll[t] = logsumexp(logits(t, :)) - logits(t, next(t)), f64, logits = x head^T computed in chunks of rows, never
-     * all at once; x (T, H), head (V, H), next (T, 1) i32 in [0, V); nll: T doubles on the host.  Class: NMSE 1e-10. */
+    /* nll[t] = logsumexp(logits(t, :)) - logits(t, next(t)), f64, logits = x head^T computed in chunks of
+     * rows, never all at once; x (T, H), head (V, H), next (T, 1) i32 in [0, V); nll: T doubles on the host.
+     * Class: NMSE 1e-10. */
     void (*xent)(bq_dev *dev, bq_mat x, bq_mat head, bq_mat next, double *nll);
 
-    /* Min-max scale of each row of w for the symmetric grid (adascale.md 1.3: zero inside the range, degenerate guard,
-     * delta = max(max / qmax, -min / -qmin)), rounded to s.scale; scale: (rows, 1).  Class: bitwise. */
+    /* Min-max scale of each row of w for the symmetric grid (adascale.md 1.3: zero inside the range,
+     * degenerate guard, delta = max(max / qmax, -min / -qmin)), rounded to s.scale; scale: (rows, 1).  Class:
+     * bitwise. */
     void (*range)(bq_dev *dev, bq_mat w, bq_scheme s, bq_mat scale);
 
-    /* code = clamp(rne(w / scale), qmin, qmax), true division, half to even; code: (rows, cols) i8.  Class: bitwise. */
+    /* code = clamp(rne(w / scale), qmin, qmax), true division, half to even; code: (rows, cols) i8.  Class:
+     * bitwise. */
     void (*quantize)(bq_dev *dev, bq_mat w, bq_mat scale, bq_scheme s, bq_mat code);
     /* w = code * scale.  Class: bitwise. */
     void (*dequantize)(bq_dev *dev, bq_mat code, bq_mat scale, bq_mat w);
@@ -144,10 +156,12 @@ struct bq_ops {
     void (*adascale_weights)(bq_dev *dev, const bq_adascale *p, bq_scheme scheme, bq_mat what, bq_mat scale,
                              bq_mat fold);
 
-    /* AdaScale backward and Adam in one pass over g = dL/dWhat (adascale.md 1.6, 2.3): straight-through, mask after
-     * rounding; updates beta, gamma, s3, s2 and all moments.  grad.data NULL, or (rows, cols + 3): the gradients of
-     * s2, then beta, gamma, s3 (tests; nothing is then updated).  Row sums run in 16 fixed lanes.  Class: bitwise. */
-    void (*adascale_step)(bq_dev *dev, const bq_adascale *p, bq_scheme scheme, bq_mat g, bq_adam adam, bq_mat grad);
+    /* AdaScale backward and Adam in one pass over g = dL/dWhat (adascale.md 1.6, 2.3): straight-through, mask
+     * after rounding; updates beta, gamma, s3, s2 and all moments.  grad.data NULL, or (rows, cols + 3): the
+     * gradients of s2, then beta, gamma, s3 (tests; nothing is then updated).  Row sums run in 16 fixed
+     * lanes.  Class: bitwise. */
+    void (*adascale_step)(bq_dev *dev, const bq_adascale *p, bq_scheme scheme, bq_mat g, bq_adam adam,
+                          bq_mat grad);
 };
 
 /* The backends. */

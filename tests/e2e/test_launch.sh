@@ -13,8 +13,8 @@ SLURM_STEP_NUM_TASKS=4 expect 4 "$blockq" run r.json -o slurm
 one_error "srun --mpi=pmix"
 check "nothing was made" [ ! -e slurm ]
 SLURM_STEP_NUM_TASKS=4 expect 0 mpi 1 plan r.json
-expect 4 mpi 2 run r.json -o ranks
-one_error "2 ranks"
+expect 4 mpi 3 run r.json --stages 2 -o ranks
+one_error "3 ranks"
 check "nothing was made" [ ! -e ranks ]
 expect 0 mpi 1 run r.json -o one
 expect 0 "$blockq" run r.json -o alone

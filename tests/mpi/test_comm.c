@@ -4,7 +4,6 @@
  * Every check counts failures on its rank; the exit code is their sum over all ranks, cut to 1. */
 #include "base/clock.h"
 #include "base/die.h"
-#include "base/hash.h"
 #include "base/shard.h"
 #include "comm/comm.h"
 #include "comm/treesum.h"
@@ -116,38 +115,71 @@ static void barrier(void) {
     }
 }
 
-/* Parts made by whoever owns them, summed on rank 0.  The fingerprint is the one of any number of ranks. */
-static void tree_of_shares(void) {
-    enum { PARTS = 13, SIZE = 6 };
-    static const uint64_t known = 0x8d0fc8811d2f701cu;
-    double all[PARTS * SIZE] = {0};
-    for (int e = 0; e < SIZE; e++) {
-        double column[PARTS];
-        bq_shard mine = bq_shard_of(PARTS, comm.rank, comm.size);
-        for (int64_t i = mine.first; i < mine.first + mine.count; i++)
-            column[i] = (double)(1.0f / (float)(3 + i * 7 % 11) + (float)e * 1e-3f);
-        bq_comm_gather(&comm, column, PARTS);
-        for (int i = 0; comm.rank == 0 && i < PARTS; i++) all[i * SIZE + e] = column[i];
-    }
-    if (comm.rank) return;
-    bq_dev dev;
+enum { COLS = 6, MOST_ROWS = 37, MOST_PARTS = 23 };
+
+static void fill(bq_mat m, int64_t leaf) {
+    for (int64_t i = 0; i < m.rows * m.cols; i++)
+        bq_f32(m)[i] = 1.0f / (float)(3 + (leaf * 7 + i) % 11) + (float)i * 1e-3f;
+}
+
+/* A sum over leaves that are shared out over the ranks: every rank's rows equal those of one rank alone, bit
+ * for bit. */
+static void tree_over_ranks(int64_t rows, int64_t parts, bq_dev *dev) {
+    static const bq_comm alone = {.size = 1, .nstage = 1, .nreplica = 1};
+    bq_shard leaves[64], whole = {0, rows, rows};
     bq_treesum sum;
-    EXPECT(bq_dev_open(&dev, "cpu", 1, 65536) == BQ_OK, "no device");
-    bq_treesum_open(&sum, &dev, PARTS, bq_arena_push(&dev.mem, 1, SIZE, BQ_F32));
-    for (int i = 0; i < PARTS; i++) {
-        float *to = bq_treesum_next(&sum).data;
-        for (int e = 0; e < SIZE; e++) to[e] = (float)all[i * SIZE + e];
-        bq_treesum_add(&sum);
+    bq_mat want = bq_arena_push(&dev->mem, rows, COLS, BQ_F32),
+           have = bq_arena_push(&dev->mem, rows, COLS, BQ_F32);
+    bq_treesum_open(&sum, dev, bq_treesum_buffers(0, parts), bq_arena_push(&dev->mem, rows, COLS, BQ_F32));
+    for (int64_t i = 0; i < parts; i++) fill(bq_treesum_next(&sum), i), bq_treesum_add(&sum, i);
+    dev->op->copy(dev, bq_treesum_end(&sum, &alone, &(bq_shard){0, parts, parts}, whole), want);
+
+    for (int r = 0; r < comm.nreplica; r++) leaves[r] = bq_shard_of(parts, r, comm.nreplica);
+    bq_shard mine = leaves[comm.replica], own = bq_shard_of(rows, comm.replica, comm.nreplica);
+    bq_treesum_open(&sum, dev, bq_treesum_buffers(mine.first, mine.count),
+                    bq_arena_push(&dev->mem, rows, COLS, BQ_F32));
+    for (int round = 0; round < 2; round++) { /* one opening serves several sums */
+        for (int64_t i = mine.first; i < mine.first + mine.count; i++)
+            fill(bq_treesum_next(&sum), i), bq_treesum_add(&sum, i);
+        size_t mark = bq_arena_mark(&dev->mem);
+        bq_mat slice = bq_treesum_end(&sum, &comm, leaves, own);
+        EXPECT(bq_arena_mark(&dev->mem) - mark ==
+                   bq_treesum_exchange(comm.replica, comm.nreplica, leaves, rows, COLS),
+               "exchange bytes");
+        EXPECT(slice.rows == own.count, "%ld rows, not %ld", (long)slice.rows, (long)own.count);
+        dev->op->zero(dev, have);
+        dev->op->copy(dev, slice, bq_mat_rows(have, own.first, own.count));
+        bq_arena_reset(&dev->mem, mark);
+        bq_comm_gather_rows(&comm, dev, have);
+        EXPECT(memcmp(have.data, want.data, bq_mat_bytes(want)) == 0, "%ld rows, %ld parts differ",
+               (long)rows, (long)parts);
     }
-    uint64_t hash = bq_hash_bytes(bq_treesum_end(&sum).data, SIZE * sizeof(float));
-    EXPECT(hash == known, "fingerprint %016lx, not %016lx", (unsigned long)hash, (unsigned long)known);
+}
+
+static void trees(void) {
+    bq_dev dev;
+    EXPECT(bq_dev_open(&dev, "cpu", 1, (size_t)1 << 20) == BQ_OK, "no device");
+    for (int64_t rows = 1; rows <= MOST_ROWS; rows += 6)
+        for (int64_t parts = 1; parts <= MOST_PARTS; parts++) {
+            size_t mark = bq_arena_mark(&dev.mem);
+            tree_over_ranks(rows, parts, &dev);
+            bq_arena_reset(&dev.mem, mark);
+        }
     bq_dev_close(&dev);
+}
+
+/* Each element from the one rank that has it. */
+static void fills(void) {
+    double v[9];
+    for (int i = 0; i < 9; i++) v[i] = i % comm.nreplica == comm.replica ? 0.1 * (i + 1) : 0;
+    bq_comm_fill(&comm, v, 9);
+    for (int i = 0; i < 9; i++) EXPECT(v[i] == 0.1 * (i + 1), "value %d is %g", i, v[i]);
 }
 
 int main(int argc, char **argv) {
     int code = bq_comm_open(&comm, &argc, &argv);
     if (code) return code;
-    void (*const checks[])(void) = {identity, grid, agree, bcast, gather, barrier, tree_of_shares};
+    void (*const checks[])(void) = {identity, grid, agree, bcast, gather, barrier, trees, fills};
     for (size_t i = 0; i < sizeof checks / sizeof *checks; i++) checks[i]();
     int total;
     MPI_Allreduce(&failed, &total, 1, MPI_INT, MPI_SUM, MPI_COMM_WORLD);

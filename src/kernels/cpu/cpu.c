@@ -5,12 +5,19 @@
 #include "kernels/cpu/vec.h"
 
 #include <omp.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 static int cpu_open(bq_dev *dev, int threads, size_t mem) {
     if (threads > 0) omp_set_num_threads(threads);
+    cpu_set_t mine;
+    if (sched_getaffinity(0, sizeof mine, &mine) == 0 && CPU_COUNT(&mine) < threads)
+        bq_log(BQ_WARN,
+               "%d threads on %d processors: if the launcher bound this rank, give it --bind-to none or more "
+               "cores",
+               threads, CPU_COUNT(&mine));
     bq_arena_open(&dev->mem, mem);
     snprintf(dev->name, sizeof dev->name, "cpu %s %s", bq_vec()->isa, bq_blas_name());
     if (strcmp(bq_vec()->isa, "avx512") == 0 && (strstr(dev->name, "Haswell") || strstr(dev->name, "Zen")))
@@ -24,8 +31,9 @@ static void cpu_wait(bq_dev *dev) { (void)dev; }
 
 static void cpu_copy(bq_dev *dev, bq_mat from, bq_mat to) {
     (void)dev;
-    BQ_CHECK(from.rows == to.rows && from.cols == to.cols && from.type == to.type, "copy of %ld x %ld to %ld x %ld",
-             (long)from.rows, (long)from.cols, (long)to.rows, (long)to.cols);
+    BQ_CHECK(from.rows == to.rows && from.cols == to.cols && from.type == to.type,
+             "copy of %ld x %ld to %ld x %ld", (long)from.rows, (long)from.cols, (long)to.rows,
+             (long)to.cols);
     size_t row = (size_t)from.cols * bq_type_size(from.type);
 #pragma omp parallel for schedule(static) if (from.rows * from.cols > 1 << 15)
     for (int64_t r = 0; r < from.rows; r++) memcpy(bq_mat_at(to, r, 0), bq_mat_at(from, r, 0), row);
@@ -39,8 +47,8 @@ static void cpu_zero(bq_dev *dev, bq_mat m) {
 
 static void cpu_scale(bq_dev *dev, bq_mat x, float factor, bq_mat y) {
     (void)dev;
-    BQ_CHECK(x.rows == y.rows && x.cols == y.cols, "scale of %ld x %ld to %ld x %ld", (long)x.rows, (long)x.cols,
-             (long)y.rows, (long)y.cols);
+    BQ_CHECK(x.rows == y.rows && x.cols == y.cols, "scale of %ld x %ld to %ld x %ld", (long)x.rows,
+             (long)x.cols, (long)y.rows, (long)y.cols);
     for (int64_t r = 0; r < x.rows; r++) {
         const float *in = bq_mat_at(x, r, 0);
         float *out = bq_mat_at(y, r, 0);

@@ -1,4 +1,5 @@
-/* cpu.h - the cpu backend's ops, one file a topic; cpu.c joins them in the table.  Contracts: kernels/ops.h. */
+/* cpu.h - the cpu backend's ops, one file a topic; cpu.c joins them in the table.  Contracts: kernels/ops.h.
+ */
 #ifndef BQ_CPU_H
 #define BQ_CPU_H
 
@@ -6,8 +7,8 @@
 
 /* cpu_dense.c */
 void bq_cpu_gemm(bq_dev *dev, bool ta, bool tb, float alpha, bq_mat a, bq_mat b, float beta, bq_mat c);
-/* The BLAS in use, with its version and kernel, and whether calls from several threads agree with calls from one
- * (probed once; dies when they do not). */
+/* The BLAS in use, with its version and kernel, and whether calls from several threads agree with calls from
+ * one (probed once; dies when they do not). */
 const char *bq_blas_name(void);
 /* cpu_model.c */
 void bq_cpu_add(bq_dev *dev, bq_mat x, bq_mat y);
@@ -15,7 +16,8 @@ void bq_cpu_bias(bq_dev *dev, bq_mat bias, bq_mat y);
 void bq_cpu_embed(bq_dev *dev, bq_mat table, bq_mat ids, float factor, bq_mat y);
 void bq_cpu_rmsnorm(bq_dev *dev, bq_mat x, bq_mat weight, float eps, bq_mat y);
 void bq_cpu_rmsnorm_bwd(bq_dev *dev, bq_mat x, bq_mat weight, float eps, bq_mat dy, bq_mat dx);
-void bq_cpu_rope(bq_dev *dev, bq_mat x, int64_t heads, int64_t head_dim, bq_mat cos, bq_mat sin, bool inverse);
+void bq_cpu_rope(bq_dev *dev, bq_mat x, int64_t heads, int64_t head_dim, bq_mat cos, bq_mat sin,
+                 bool inverse);
 void bq_cpu_glu(bq_dev *dev, bq_act act, bq_mat g, bq_mat u, bq_mat z);
 void bq_cpu_glu_bwd(bq_dev *dev, bq_act act, bq_mat g, bq_mat u, bq_mat dz, bq_mat dg, bq_mat du);
 void bq_cpu_mse(bq_dev *dev, bq_mat y, bq_mat target, double factor, bq_mat dy, double *loss);
@@ -32,6 +34,7 @@ void bq_cpu_dequantize(bq_dev *dev, bq_mat code, bq_mat scale, bq_mat w);
 /* cpu_adascale.c */
 void bq_cpu_adascale_weights(bq_dev *dev, const bq_adascale *p, bq_scheme scheme, bq_mat what, bq_mat scale,
                              bq_mat fold);
-void bq_cpu_adascale_step(bq_dev *dev, const bq_adascale *p, bq_scheme scheme, bq_mat g, bq_adam adam, bq_mat grad);
+void bq_cpu_adascale_step(bq_dev *dev, const bq_adascale *p, bq_scheme scheme, bq_mat g, bq_adam adam,
+                          bq_mat grad);
 
 #endif

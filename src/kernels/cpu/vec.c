@@ -5,9 +5,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define BQ_X(ret, name, args)                                                                                 \
-    ret bq_v_##name##_base args;                                                                              \
-    ret bq_v_##name##_avx2 args;                                                                              \
+#define BQ_X(ret, name, args)                                                                                \
+    ret bq_v_##name##_base args;                                                                             \
+    ret bq_v_##name##_avx2 args;                                                                             \
     ret bq_v_##name##_avx512 args;
 BQ_VEC_FUNCTIONS(BQ_X)
 #undef BQ_X

@@ -13,7 +13,13 @@ static void near(double have, double want, double relative) {
 }
 
 static bq_rope llama3(int64_t dim, double factor) {
-    return (bq_rope){.kind = BQ_ROPE_LLAMA3, .dim = dim, .theta = 5e5, .factor = factor, .low = 1, .high = 4, .original = 8192,
+    return (bq_rope){.kind = BQ_ROPE_LLAMA3,
+                     .dim = dim,
+                     .theta = 5e5,
+                     .factor = factor,
+                     .low = 1,
+                     .high = 4,
+                     .original = 8192,
                      .attention = 1};
 }
 
@@ -77,14 +83,16 @@ static void hf_angles_are_float32(void **state) {
     static float c[2][T * D], s[2][T * D];
     bq_rope r = {.kind = BQ_ROPE_DEFAULT, .dim = 2 * D, .theta = 1e5, .attention = 1};
     for (int k = 0; k < 2; k++)
-        bq_rope_table(&r, k ? BQ_ANGLES_EXACT : BQ_ANGLES_HF, T, bq_mat_host(c[k], T, D, BQ_F32), bq_mat_host(s[k], T, D, BQ_F32));
+        bq_rope_table(&r, k ? BQ_ANGLES_EXACT : BQ_ANGLES_HF, T, bq_mat_host(c[k], T, D, BQ_F32),
+                      bq_mat_host(s[k], T, D, BQ_F32));
     double worst = 0;
     for (int i = 0; i < T * D; i++) worst = fmax(worst, fabs((double)c[0][i] - (double)c[1][i]));
     assert_true(worst > 1e-6 && worst < 4e-4);
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(llama3_frequencies), cmocka_unit_test(longrope_picks_by_length),
-                                       cmocka_unit_test(table_has_attention_scaling), cmocka_unit_test(hf_angles_are_float32)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(llama3_frequencies), cmocka_unit_test(longrope_picks_by_length),
+        cmocka_unit_test(table_has_attention_scaling), cmocka_unit_test(hf_angles_are_float32)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,7 +1,8 @@
-/* Two complete AdaScale runs of AIMET, number by number, through the code of `blockq run`: loader, streams, phase loop,
- * checkpoints.  Tolerances: tests/vectors/README.md. */
+/* Two complete AdaScale runs of AIMET, number by number, through the code of `blockq run`: loader, streams,
+ * phase loop, checkpoints.  Tolerances: tests/vectors/README.md. */
 #include "golden.h"
 
+#include "driver/reference.h"
 #include "driver/session.h"
 #include "io/checkpoint.h"
 
@@ -37,9 +38,11 @@ static void trained(void *ctx, int block, int linear, const bq_adascale *p) {
     const struct {
         const char *what;
         bq_mat value;
-    } part[] = {{"beta", p->beta}, {"gamma", p->gamma}, {"s3", p->s3}, {"s2", p->s2}, {"max", p->hi}, {"min", p->lo}};
+    } part[] = {{"beta", p->beta}, {"gamma", p->gamma}, {"s3", p->s3},
+                {"s2", p->s2},     {"max", p->hi},      {"min", p->lo}};
     for (int k = 0; k < 6; k++) {
-        snprintf(name, sizeof name, "param/model.layers.%d.%s.%s", block, arch_now->linear[linear].module, part[k].what);
+        snprintf(name, sizeof name, "param/model.layers.%d.%s.%s", block, arch_now->linear[linear].module,
+                 part[k].what);
         count(w, name, part[k].value.data, part[k].value.rows * part[k].value.cols);
     }
 }
@@ -48,13 +51,21 @@ static void write_inputs(const golden *g, const char *inputs, char *recipe, size
     char path[400], text[2000];
     int64_t total;
     int32_t *ids = golden_read(g, "tokens", &total);
-    bq_tokens t = {.count = total, .vocab = 97, .bos = -1, .tokenizer = "golden", .text = "golden", .joiner = "raw", .ids = ids};
+    bq_tokens t = {.count = total,
+                   .vocab = 97,
+                   .bos = -1,
+                   .tokenizer = "golden",
+                   .text = "golden",
+                   .joiner = "raw",
+                   .ids = ids};
     snprintf(path, sizeof path, "%s/tokens.h5", g->dir);
     assert_int_equal(bq_tokens_write(path, &t), 0);
     free(ids);
-    snprintf(text, sizeof text,
-             "{\"model\": \".\", \"calibration\": {\"tokens\": \"tokens.h5\", \"samples\": 5, \"length\": 40},"
-             "\"phases\": [{\"inputs\": \"%s\", \"passes\": [{\"pass\": \"adascale\", \"iterations\": 24}]}]}", inputs);
+    snprintf(
+        text, sizeof text,
+        "{\"model\": \".\", \"calibration\": {\"tokens\": \"tokens.h5\", \"samples\": 5, \"length\": 40},"
+        "\"phases\": [{\"inputs\": \"%s\", \"passes\": [{\"pass\": \"adascale\", \"iterations\": 24}]}]}",
+        inputs);
     snprintf(recipe, n, "%s/recipe.json", g->dir);
     assert_int_equal(bq_file_write_atomic(recipe, text, strlen(text)), 0);
 }
@@ -68,12 +79,14 @@ static void check_losses(const golden *g, const double *have, int block, double 
     free(want);
 }
 
-static void check_folded(watch *w, bq_ckpt_file *f, const bq_ckpt *head, int block, int64_t *codes, int64_t *differ) {
+static void check_folded(watch *w, bq_ckpt_file *f, const bq_ckpt *head, int block, int64_t *codes,
+                         int64_t *differ) {
     for (int i = 0; i < head->linears; i++) {
         const bq_ckpt_linear *l = &head->linear[i];
         int64_t n = l->fold.rows * l->fold.cols;
         char name[160];
-        float *fold = malloc((size_t)n * sizeof *fold), *scale = malloc((size_t)l->scale.rows * sizeof *scale);
+        float *fold = malloc((size_t)n * sizeof *fold),
+              *scale = malloc((size_t)l->scale.rows * sizeof *scale);
         int8_t *code = malloc((size_t)n);
         bq_ckpt_read(f, i, BQ_CKPT_FOLD, bq_mat_host(fold, l->fold.rows, l->fold.cols, BQ_F32));
         bq_ckpt_read(f, i, BQ_CKPT_CODE, bq_mat_host(code, l->fold.rows, l->fold.cols, BQ_I8));
@@ -97,9 +110,10 @@ static void check(void **state) {
     bool qt = strcmp(*state, "qt") == 0;
     watch w = {0};
     char recipe[400], *file[] = {recipe};
-    golden_open(&w.g, qt ? "aimet_tiny_qt1" : "aimet_tiny_qt0",
-                "\"architectures\": [\"LlamaForCausalLM\"], \"model_type\": \"llama\", \"hidden_act\": \"silu\","
-                "\"tie_word_embeddings\": true, \"max_position_embeddings\": 512, ");
+    golden_open(
+        &w.g, qt ? "aimet_tiny_qt1" : "aimet_tiny_qt0",
+        "\"architectures\": [\"LlamaForCausalLM\"], \"model_type\": \"llama\", \"hidden_act\": \"silu\","
+        "\"tie_word_embeddings\": true, \"max_position_embeddings\": 512, ");
     write_inputs(&w.g, *state, recipe, sizeof recipe);
     bq_args args = {.command = BQ_COMMAND_RUN, .nfile = 1, .file = file, .device = "cpu"};
     snprintf(args.out, sizeof args.out, "%s/run", w.g.dir);
@@ -107,6 +121,7 @@ static void check(void **state) {
     assert_int_equal(bq_session_open(&s, &args, &comm), 0);
     assert_int_equal(bq_session_enter(&s), 0);
     arch_now = &s.src.arch;
+    bq_reference_run(&s, s.micro);
     bq_phase_hooks hooks = {&w, trained};
     assert_int_equal(bq_session_phase(&s, 0, &hooks), 0);
 
@@ -125,9 +140,10 @@ static void check(void **state) {
         check_folded(&w, f, &head, b, &codes, &differ);
         bq_ckpt_close(f);
     }
-    print_message("inputs %s: worst loss deviation %.2e; %ld of %ld values beyond %.0e (worst %.2e); %ld of %ld codes differ\n",
-                  (const char *)*state, worst_loss, (long)w.outside, (long)w.compared, PARAM_TOLERANCE, w.worst,
-                  (long)differ, (long)codes);
+    print_message("inputs %s: worst loss deviation %.2e; %ld of %ld values beyond %.0e (worst %.2e); %ld of "
+                  "%ld codes differ\n",
+                  (const char *)*state, worst_loss, (long)w.outside, (long)w.compared, PARAM_TOLERANCE,
+                  w.worst, (long)differ, (long)codes);
     assert_true(worst_loss <= LOSS_TOLERANCE);
     assert_true((double)w.outside <= OUTSIDE * (double)w.compared);
     assert_true((double)differ <= OUTSIDE * (double)codes);
@@ -137,7 +153,8 @@ static void check(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test_prestate(check, "fp"), cmocka_unit_test_prestate(check, "qt")};
+    const struct CMUnitTest tests[] = {cmocka_unit_test_prestate(check, "fp"),
+                                       cmocka_unit_test_prestate(check, "qt")};
     setenv("OMPI_ALLOW_RUN_AS_ROOT", "1", 0);
     setenv("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1", 0);
     if (bq_comm_open(&comm, NULL, NULL)) return 1;

@@ -1,4 +1,5 @@
-/* Forward and block gradients of whole models against transformers, through the loader and block code of a run. */
+/* Forward and block gradients of whole models against transformers, through the loader and block code of a
+ * run. */
 #include "golden.h"
 
 #include "driver/source.h"
@@ -77,7 +78,8 @@ static void check_gradients(model *m, const golden *g) {
     float *x = golden_read(g, "hidden/0", &n), *dy = golden_read(g, "dY", NULL);
     memcpy(m->x.data, x, (size_t)n * sizeof *x);
     bq_mat grad = bq_mat_host(dy, m->tokens, arch->model.hidden, BQ_F32);
-    for (int i = 0; i < BQ_MATS; i++) dw[i] = bq_arena_push(&m->dev.mem, arch->rows[i], arch->cols[i], BQ_F32);
+    for (int i = 0; i < BQ_MATS; i++)
+        dw[i] = bq_arena_push(&m->dev.mem, arch->rows[i], arch->cols[i], BQ_F32);
     bq_source_block(&m->src, &m->dev, 0, &m->blk);
     bq_block_forward(&m->dev, &m->blk, m->blk.w, &m->work, m->x, m->y);
     bq_block_backward(&m->dev, &m->blk, m->blk.w, &m->work, m->x, grad, dw, (bq_mat){0});
@@ -104,8 +106,8 @@ static void check(void **state) {
     golden_close(&g);
 }
 
-/* Half the loss's change along a random direction of x and of each matrix, against the analytic gradient: the input
- * gradient has no golden vector. */
+/* Half the loss's change along a random direction of x and of each matrix, against the analytic gradient: the
+ * input gradient has no golden vector. */
 static void input_gradient(void **state) {
     (void)state;
     golden g;
@@ -114,8 +116,10 @@ static void input_gradient(void **state) {
     enum { T = 11 };
     open_model(&m, &g, T);
     int64_t h = m.src.arch.model.hidden, n = T * h;
-    bq_mat dw[BQ_MATS], dx = bq_arena_push(&m.dev.mem, T, h, BQ_F32), dy = bq_arena_push(&m.dev.mem, T, h, BQ_F32);
-    for (int i = 0; i < BQ_MATS; i++) dw[i] = bq_arena_push(&m.dev.mem, m.src.arch.rows[i], m.src.arch.cols[i], BQ_F32);
+    bq_mat dw[BQ_MATS], dx = bq_arena_push(&m.dev.mem, T, h, BQ_F32),
+                        dy = bq_arena_push(&m.dev.mem, T, h, BQ_F32);
+    for (int i = 0; i < BQ_MATS; i++)
+        dw[i] = bq_arena_push(&m.dev.mem, m.src.arch.rows[i], m.src.arch.cols[i], BQ_F32);
     bq_source_block(&m.src, &m.dev, 0, &m.blk);
     float *base = malloc((size_t)n * sizeof *base), *way = malloc((size_t)n * sizeof *way);
     for (int64_t i = 0; i < n; i++) {
@@ -125,7 +129,8 @@ static void input_gradient(void **state) {
     double sum[2] = {0}, analytic = 0;
     const double eps = 1e-2;
     for (int side = 0; side < 2; side++) {
-        for (int64_t i = 0; i < n; i++) bq_f32(m.x)[i] = base[i] + (float)((side ? eps : -eps) * (double)way[i]);
+        for (int64_t i = 0; i < n; i++)
+            bq_f32(m.x)[i] = base[i] + (float)((side ? eps : -eps) * (double)way[i]);
         bq_block_forward(&m.dev, &m.blk, m.blk.w, &m.work, m.x, m.y);
         for (int64_t i = 0; i < n; i++) sum[side] += (double)bq_f32(dy)[i] * (double)bq_f32(m.y)[i];
     }
@@ -144,9 +149,12 @@ static void input_gradient(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_prestate(check, "model_llama_default"), cmocka_unit_test_prestate(check, "model_llama_llama3"),
-        cmocka_unit_test_prestate(check, "model_llama_bias"),    cmocka_unit_test_prestate(check, "model_phi3_short"),
-        cmocka_unit_test_prestate(check, "model_phi3_long"),     cmocka_unit_test_prestate(check, "model_phi3_partial"),
+        cmocka_unit_test_prestate(check, "model_llama_default"),
+        cmocka_unit_test_prestate(check, "model_llama_llama3"),
+        cmocka_unit_test_prestate(check, "model_llama_bias"),
+        cmocka_unit_test_prestate(check, "model_phi3_short"),
+        cmocka_unit_test_prestate(check, "model_phi3_long"),
+        cmocka_unit_test_prestate(check, "model_phi3_partial"),
         cmocka_unit_test(input_gradient),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -9,7 +9,6 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
-
 #include <cmocka.h>
 
 #define ROOT BQ_VECTORS "/../.."
@@ -178,7 +177,8 @@ static void wrong_values(void **state) {
     refused(SMALL, "phases.0.passes.0.pass=gptq", "is \"gptq\", must be \"rtn\" or \"adascale\"");
     refused(SMALL, "phases.0.name=a b", "is \"a b\", must be a name of at most 31");
     refused(SMALL, "phases.0.name=.ab", "is \".ab\", must be a name of at most 31");
-    refused(SMALL, "segments=4", "segments: is 4, must be 1 in this version");
+    refused(SMALL, "segments=0", "segments: is 0, must be an integer from 1 to 4096");
+    refused(SMALL, "sweeps=2", "sweeps: is 2, must be 1 in this version");
     refused(SMALL, "sweeps=0", "sweeps: is 0, must be 1 in this version");
     refused(SMALL, "transforms=[\"rotate\"]", "must be an empty list: this version has no transforms");
     refused(SMALL, "model=", "is \"\", must be a path");

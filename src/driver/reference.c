@@ -1,0 +1,209 @@
+#include "driver/reference.h"
+
+#include "base/die.h"
+#include "base/log.h"
+#include "driver/grid.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+void bq_reference_path(const bq_session *s, int block, char *path, size_t n) {
+    snprintf(path, n, "%s/acts/fp_%03d.h5", s->dir, block);
+}
+
+uint64_t bq_reference_hash(const bq_session *s, int block) { return s->acts_hash + (uint64_t)block; }
+
+typedef struct {
+    bq_session *s;
+    int64_t tokens, hidden, micro;
+    bq_shard share; /* my samples */
+    bq_block blk;
+    bq_work work;
+    bq_mat x, y;
+    float *memory;
+    bq_mat in[2], out[2]; /* host (micro * T, H): on their way in and out */
+    MPI_Request receive, send[2];
+    bq_acts *head, *from; /* my head file being made; the one that feeds the pipeline */
+} pipe_state;
+
+static int peer(const bq_session *s, int stage) { return stage * s->comm->nreplica + s->comm->replica; }
+
+static bq_acts *open_head(bq_session *s, int block) {
+    const bq_recipe *r = &s->recipe;
+    char path[BQ_PATH_MAX + 32];
+    bq_acts *acts;
+    bq_reference_path(s, block, path, sizeof path);
+    int found = bq_acts_open(&acts, path, r->calibration.samples, r->calibration.length,
+                             s->src.arch.model.hidden, bq_reference_hash(s, block), NULL);
+    return found == BQ_ACTS_OK ? acts : NULL;
+}
+
+/* Replica 0 of the stage creates the file if it has to; then everyone opens it. */
+static bq_acts *make_head(bq_session *s, int block) {
+    const bq_recipe *r = &s->recipe;
+    char path[BQ_PATH_MAX + 32];
+    bq_acts *acts = s->comm->replica == 0 ? open_head(s, block) : NULL;
+    bq_reference_path(s, block, path, sizeof path);
+    if (s->comm->replica == 0 && !acts)
+        bq_acts_create(&acts, path, r->calibration.samples, r->calibration.length, s->src.arch.model.hidden,
+                       bq_reference_hash(s, block));
+    bq_comm_stage_barrier(s->comm);
+    if (s->comm->replica) acts = open_head(s, block);
+    BQ_CHECK(acts,
+             "%s was made by another rank and cannot be opened: is the run directory shared by all nodes?",
+             path);
+    return acts;
+}
+
+static bool whole(bq_acts *acts, int64_t samples) {
+    for (int64_t i = 0; acts && i < samples; i++)
+        if (!bq_acts_has(acts, i)) return false;
+    return acts != NULL;
+}
+
+/* The embedded samples of my share, where block 0's file lacks them: stage 0 only. */
+static void embed(bq_session *s) {
+    const bq_recipe *r = &s->recipe;
+    int64_t t = r->calibration.length, h = s->src.arch.model.hidden;
+    bq_shard share = bq_shard_of(r->calibration.samples, s->comm->replica, s->comm->nreplica);
+    bq_acts *acts = make_head(s, 0);
+    float *buffer = malloc((size_t)(t * h) * sizeof *buffer);
+    BQ_CHECK(buffer, "no memory for a sample of %ld x %ld", (long)t, (long)h);
+    for (int64_t i = share.first; i < share.first + share.count; i++) {
+        if (bq_acts_has(acts, i) && bq_acts_read(acts, i, buffer)) continue;
+        bq_source_embed(&s->src, s->calibration.ids + r->calibration.offset + i * t,
+                        bq_mat_host(buffer, t, h, BQ_F32));
+        bq_acts_write(acts, i, buffer);
+    }
+    bq_acts_sync(acts);
+    bq_acts_close(acts);
+    free(buffer);
+    bq_comm_stage_barrier(s->comm);
+}
+
+/* Stages that have no whole head file, as the range (first, last]: the pipeline feeds from stage `first`'s
+ * file. */
+static bool missing(bq_session *s, int *first, int *last) {
+    int block =
+        (int)bq_grid_blocks(&s->recipe, s->src.arch.model.blocks, s->comm->istage, s->comm->nstage).first;
+    bq_acts *acts = open_head(s, block);
+    bool have = whole(acts, s->recipe.calibration.samples);
+    bq_acts_close(acts);
+    *last = bq_comm_agree(s->comm, have ? 0 : s->comm->istage);
+    *first = -bq_comm_agree(s->comm, have ? -s->comm->nstage : -s->comm->istage) - 1;
+    return *last > 0;
+}
+
+static int64_t count_at(const pipe_state *p, int64_t at) {
+    return p->share.count - at < p->micro ? p->share.count - at : p->micro;
+}
+
+static void start_receive(pipe_state *p, int64_t at, int slot) {
+    if (at >= p->share.count || p->from) return;
+    bq_comm_receive(p->s->comm, peer(p->s, p->s->comm->istage - 1), p->in[slot].data,
+                    count_at(p, at) * p->tokens * p->hidden, &p->receive);
+}
+
+/* The micro-batch that starts at sample `at` of my share, into slot's buffer. */
+static void take(pipe_state *p, int64_t at, int slot) {
+    int64_t n = count_at(p, at), size = p->tokens * p->hidden;
+    if (!p->from) bq_comm_wait(p->s->comm, &p->receive, 1);
+    for (int64_t i = 0; i < n; i++) {
+        float *sample = bq_f32(p->in[slot]) + i * size;
+        if (p->from)
+            BQ_CHECK(bq_acts_read(p->from, p->share.first + at + i, sample),
+                     "sample %ld of a head file is damaged", (long)(p->share.first + at + i));
+        if (p->head) bq_acts_write(p->head, p->share.first + at + i, sample);
+    }
+}
+
+static void through_blocks(pipe_state *p, bq_shard blocks, int64_t n, float *in, float *out) {
+    bq_dev *dev = &p->s->dev;
+    int64_t size = p->tokens * p->hidden;
+    for (int64_t b = blocks.first; b < blocks.first + blocks.count; b++) {
+        bq_source_block(&p->s->src, dev, (int)b, &p->blk);
+        for (int64_t i = 0; i < n; i++) {
+            const float *x = b == blocks.first ? in + i * size : out + i * size;
+            dev->op->put(dev, bq_mat_host((void *)(uintptr_t)x, p->tokens, p->hidden, BQ_F32), p->x);
+            bq_block_forward(dev, &p->blk, p->blk.w, &p->work, p->x, p->y);
+            dev->op->get(dev, p->y, bq_mat_host(out + i * size, p->tokens, p->hidden, BQ_F32));
+            dev->op->wait(dev);
+        }
+    }
+}
+
+/* All my micro-batches, one behind the other; `on`: there is a stage to send to. */
+static void flow(pipe_state *p, bool on) {
+    bq_session *s = p->s;
+    bq_shard blocks = bq_grid_blocks(&s->recipe, s->src.arch.model.blocks, s->comm->istage, s->comm->nstage);
+    start_receive(p, 0, 0);
+    for (int64_t at = 0, slot = 0; at < p->share.count; at += p->micro, slot ^= 1) {
+        take(p, at, (int)slot);
+        start_receive(p, at + p->micro, (int)slot ^ 1);
+        if (!on) continue;
+        bq_comm_wait(s->comm, &p->send[slot], 1);
+        through_blocks(p, blocks, count_at(p, at), p->in[slot].data, p->out[slot].data);
+        bq_comm_send(s->comm, peer(s, s->comm->istage + 1), p->out[slot].data,
+                     count_at(p, at) * p->tokens * p->hidden, &p->send[slot]);
+        if (s->comm->replica == 0) bq_progress(at + count_at(p, at), p->share.count, "reference");
+    }
+    bq_comm_wait(s->comm, p->send, 2);
+    bq_progress_clear();
+}
+
+size_t bq_reference_host(const bq_recipe *r, const bq_arch *arch, int64_t micro) {
+    return 4 * (size_t)(micro * r->calibration.length * arch->model.hidden) * sizeof(float);
+}
+
+int64_t bq_reference_micro(const bq_recipe *r, int nstage, int nreplica) {
+    int64_t share = bq_shard_of(r->calibration.samples, 0, nreplica).count, micro = share / (4 * nstage);
+    return micro < 1 ? 1 : micro > 16 ? 16 : micro;
+}
+
+static void open_pipe(pipe_state *p, bq_session *s, int64_t micro) {
+    const bq_recipe *r = &s->recipe;
+    const bq_arch *arch = &s->src.arch;
+    *p = (pipe_state){.s = s,
+                      .tokens = r->calibration.length,
+                      .hidden = arch->model.hidden,
+                      .micro = micro,
+                      .receive = MPI_REQUEST_NULL,
+                      .send = {MPI_REQUEST_NULL, MPI_REQUEST_NULL}};
+    p->share = bq_shard_of(r->calibration.samples, s->comm->replica, s->comm->nreplica);
+    if (p->micro > p->share.count) p->micro = p->share.count;
+    bq_block_push(&p->blk, arch, &s->dev.mem);
+    bq_work_push(&p->work, arch, p->tokens, false, &s->dev.mem);
+    bq_source_rope(&s->src, r->rope, &s->dev, &p->work);
+    p->x = bq_arena_push(&s->dev.mem, p->tokens, p->hidden, BQ_F32);
+    p->y = bq_arena_push(&s->dev.mem, p->tokens, p->hidden, BQ_F32);
+    int64_t rows = p->micro * p->tokens;
+    p->memory = malloc((size_t)(4 * rows * p->hidden) * sizeof *p->memory);
+    BQ_CHECK(p->memory, "no memory for micro-batches of %ld samples", (long)p->micro);
+    for (int k = 0; k < 2; k++) {
+        p->in[k] = bq_mat_host(p->memory + (2 * k) * rows * p->hidden, rows, p->hidden, BQ_F32);
+        p->out[k] = bq_mat_host(p->memory + (2 * k + 1) * rows * p->hidden, rows, p->hidden, BQ_F32);
+    }
+}
+
+void bq_reference_run(bq_session *s, int64_t micro) {
+    int first, last, stage = s->comm->istage;
+    if (stage == 0) embed(s);
+    if (!missing(s, &first, &last)) return;
+    if (first < 0) first = 0;
+    if (stage < first || stage > last) return;
+    size_t mark = bq_arena_mark(&s->dev.mem);
+    bq_shard blocks = bq_grid_blocks(&s->recipe, s->src.arch.model.blocks, stage, s->comm->nstage);
+    pipe_state p;
+    open_pipe(&p, s, micro);
+    if (stage == first)
+        p.from = open_head(s, (int)blocks.first);
+    else
+        p.head = make_head(s, (int)blocks.first);
+    flow(&p, stage < last);
+    if (p.head) bq_acts_sync(p.head);
+    bq_acts_close(p.head);
+    bq_acts_close(p.from);
+    free(p.memory);
+    bq_arena_reset(&s->dev.mem, mark);
+    bq_comm_stage_barrier(s->comm);
+}

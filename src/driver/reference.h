@@ -1,0 +1,23 @@
+/* reference.h - the FP stream's way through the stages.
+ *
+ * The first block's inputs of each stage are kept in acts/fp_<block>.h5.  A stage that has its file whole
+ * needs nothing; for the others micro-batches of c samples flow from stage to stage: received, run through
+ * the stage's blocks, sent on, while the next one is on its way.  A sample's numbers do not depend on c. */
+#ifndef BQ_REFERENCE_H
+#define BQ_REFERENCE_H
+
+#include "driver/session.h"
+#include "io/acts.h"
+
+/* Make sure that this stage's head file is whole.  micro: c.  Collective over world. */
+void bq_reference_run(bq_session *s, int64_t micro);
+
+/* The default c for a grid, and the host bytes of the buffers. */
+int64_t bq_reference_micro(const bq_recipe *recipe, int nstage, int nreplica);
+size_t bq_reference_host(const bq_recipe *recipe, const bq_arch *arch, int64_t micro);
+
+/* The head file of a block. */
+void bq_reference_path(const bq_session *s, int block, char *path, size_t n);
+uint64_t bq_reference_hash(const bq_session *s, int block);
+
+#endif

@@ -1,0 +1,87 @@
+#!/usr/bin/env bash
+# The same bytes on any grid: ranks, stages x replicas, threads, sizes of micro-batches; and after kills, on another one.
+. "$(dirname "$0")/lib.sh"
+# Which blocks' inputs are kept depends on the grid: a stage keeps those of its first block.
+results() {
+    (cd "$1" && find ckpt compressed-tensors -type f ! -name state.json ! -name model.hash.json | LC_ALL=C sort)
+}
+root=$(cd "$here/../.." && pwd)
+"$blockq" tokens --bytes "$root/jobs/demo/calibration.txt" -o text.h5 2>err
+mpi() {
+    local ranks=$1
+    shift
+    OMP_NUM_THREADS=1 timeout 120 "$mpiexec" -n "$ranks" "$blockq" run "$@"
+}
+# write FILE INPUTS SEGMENTS BATCH
+write() {
+    cat >"$1" <<TEXT
+{"model": "$root/jobs/demo/model", "calibration": {"tokens": "text.h5", "samples": 12, "length": 24}, "segments": $3,
+ "phases": [{"inputs": "$2", "passes": [{"pass": "adascale", "iterations": 7, "batch": $4}]}],
+ "outputs": [{"format": "compressed-tensors"}], "eval": {"tokens": "text.h5", "ctx": 32, "windows": 5}}
+TEXT
+}
+write fp.json fp 1 1
+write mix1.json mix 1 1
+write mix4.json mix 4 4
+for recipe in fp mix1 mix4; do
+    expect 0 mpi 1 $recipe.json -o $recipe.1
+    result >want
+    for ranks in 2 3 4; do
+        expect 0 mpi $ranks $recipe.json -o $recipe.$ranks
+        same $recipe.1 $recipe.$ranks
+        result >have
+        check "$recipe on $ranks ranks: the result line" cmp want have
+    done
+done
+
+# grid RECIPE RANKS OPTION...
+grids=0
+grid() {
+    local recipe=$1 ranks=$2
+    shift 2
+    grids=$((grids + 1))
+    expect 0 mpi "$ranks" "$recipe.json" -o grid$grids "$@"
+    same "$recipe.1" grid$grids
+}
+grid mix4 4 --stages 2
+grid mix4 4 --stages 1 --threads 2
+grid mix4 3 --stages 1
+grid mix4 2 --stages 2 --micro 5
+grid mix4 6 --stages 2 --micro 1
+grid mix1 2 --threads 2
+grid fp 4 --stages 4 --micro 2
+grid fp 3 --stages 1
+mkdir scratch
+grid mix4 4 --stages 2 --scratch scratch --memory 75M
+expect 4 mpi 3 mix1.json --stages 2 -o refused
+one_error "3 ranks"
+expect 4 mpi 13 mix1.json -o refused
+one_error "13 replicas for 12 samples"
+
+# killed anywhere, gone on with another grid: a rank, or the whole job
+RANDOM=${SEED:-$$}
+echo "seed $RANDOM (SEED=... repeats it)"
+for round in 1 2 3 4 5 6 7 8 9 10; do
+    ranks=$((1 + RANDOM % 4))
+    "$mpiexec" -n $ranks "$blockq" run mix4.json --threads 1 -o killed >out 2>err &
+    job=$!
+    sleep "$((RANDOM % 2)).$((RANDOM % 10))"
+    victim=$(pgrep -f "$blockq run mix4.json" | shuf -n 1 --random-source=<(yes $RANDOM) || true)
+    if ((round % 2)); then victim=$job; fi
+    kill -9 "$victim" 2>/dev/null || true
+    wait $job 2>/dev/null || true
+    pkill -9 -f "$blockq run mix4.json" || true
+done
+expect 0 mpi 2 mix4.json -o killed
+same mix4.1 killed
+
+# SIGUSR1 stops all ranks at the next step with one code; the same command goes on
+"$mpiexec" -n 2 "$blockq" run mix4.json --set phases.0.passes.0.iterations=4000 --threads 1 -o signalled >out 2>err &
+job=$!
+sleep 2
+pkill -USR1 -f "$blockq run mix4.json" || true
+code=0
+wait $job || code=$?
+check "a signal ends with 75, not $code" [ "$code" = 75 ]
+check "it says so" grep -q "stopped with the state written" err
+finish

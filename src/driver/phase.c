@@ -222,7 +222,7 @@ static void open_walk(walk *w, bq_session *s, int phase, const bq_phase_hooks *h
     w->x = bq_arena_push(mem, t, h, BQ_F32);
     w->y = bq_arena_push(mem, t, h, BQ_F32);
     w->loss = calloc((size_t)w->limit, sizeof *w->loss);
-    w->batch = calloc((size_t)w->most + 1, sizeof *w->batch);
+    w->batch = calloc((size_t)w->most + 2, sizeof *w->batch);
     w->memory = malloc((size_t)(3 * t * h) * sizeof *w->memory);
     BQ_CHECK(w->loss && w->batch && w->memory, "no memory for sample buffers of %ld x %ld", (long)t, (long)h);
     for (int i = 0; i < 3; i++) w->buffer[i] = bq_mat_host(w->memory + i * t * h, t, h, BQ_F32);

@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "block/adascale.h"
 #include "driver/grid.h"
+#include "driver/inside.h"
 #include "driver/reference.h"
 #include "io/acts.h"
 #include "io/checkpoint.h"
@@ -35,7 +36,9 @@ typedef struct {
     double *loss, *batch;       /* of the pass that trained last, a value a step; of one batch */
     int64_t steps, limit, most; /* entries of loss; its size; that of batch */
     double seconds[5];          /* load, target, passes, advance, save: of this block */
-    int64_t units, all;         /* progress: optimizer steps done and in all */
+    int64_t units, all;         /* progress: optimizer steps done and in all, */
+    int64_t before;             /* and before this pass */
+    bq_inside_keep inside;      /* this block in the midst of its training */
 } walk;
 
 enum { LOAD, TARGET, PASSES, ADVANCE, SAVE };
@@ -91,8 +94,8 @@ static bq_mat fetch(void *ctx, bq_stream_id stream, int64_t sample) {
 static void step(void *ctx, int64_t at, int64_t steps, double loss) {
     walk *w = ctx;
     char note[80];
-    (void)at, (void)steps;
-    w->units++;
+    (void)steps;
+    w->units = w->before + at;
     snprintf(note, sizeof note, "block %d/%d  loss %.4g", w->block + 1, w->s->src.arch.model.blocks, loss);
     bq_progress(w->units, w->all, note);
 }
@@ -106,10 +109,10 @@ static void trained(void *ctx, int linear, const bq_adascale *values) {
 static bool adascale(walk *w, bq_pass_context *c, const bq_pass *p) {
     bq_adascale_options o = {p->iterations, p->batch,          p->lr_clip, p->lr_weight, p->loss,
                              p->early_stop, p->check_interval, p->window,  p->threshold};
-    int64_t before = w->units;
+    w->before = w->units;
     if (w->hooks) c->trained = trained;
     w->steps = bq_pass_adascale(c, &o, w->loss);
-    w->units = before + p->iterations;
+    w->units = w->before + p->iterations;
     if (w->steps >= 0 || w->steps == BQ_PASS_STOPPED) return w->steps >= 0;
     bq_log(BQ_WARN, "block %d: the loss stopped being a number; the block is left rounded to nearest",
            w->block);
@@ -136,8 +139,11 @@ static bool apply_passes(walk *w) {
                          .ctx = w};
     c.at = (bq_rng_key){.seed = r->seed, .phase = (uint32_t)w->phase, .block = (uint32_t)w->block};
     w->steps = 0;
+    bq_inside_begin(&w->inside, s, &w->q, 0, w->phase, w->block);
     for (int i = 0; i < w->recipe->npass; i++) {
         const bq_pass *p = &w->recipe->pass[i];
+        c.keeper = bq_inside_pass(&w->inside, i);
+        if (!c.keeper) continue;
         if (p->kind == BQ_PASS_RTN)
             bq_pass_rtn(&c);
         else if (!adascale(w, &c, p))
@@ -167,6 +173,7 @@ static void save_block(walk *w) {
     bq_ckpt_path(path, sizeof path, s->dir, 0, w->phase, w->block);
     if (s->comm->replica == 0) bq_ckpt_write(path, &c);
     bq_state_mark(s->state, 0, w->phase, w->block);
+    bq_inside_end(&w->inside);
 }
 
 static double mean(const double *x, int64_t n) {

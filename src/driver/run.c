@@ -4,6 +4,7 @@
 #include "base/die.h"
 #include "base/log.h"
 #include "driver/reference.h"
+#include "io/inside.h"
 
 #include <stdio.h>
 
@@ -28,6 +29,8 @@ static int run(bq_session *s) {
     code = bq_comm_agree(s->comm, code);
     save_state(s);
     if (code) return code;
+    for (int b = 0; b < s->src.arch.model.blocks && s->comm->rank == 0; b++)
+        bq_inside_remove(s->dir, b); /* of blocks that were done when a kill came */
     code = bq_session_export(s);
     if (code) return code;
     bq_session_evaluate(s);

@@ -72,10 +72,8 @@ for text in calibration evaluation; do
     say "tokens of $text.txt" "$blockq" tokens --bytes "jobs/demo/$text.txt" -o "build/demo/$text.h5"
 done
 
-# Open MPI refuses root and more ranks than cores, and binds a rank to one core, unless it is told.  Threads that wait
-# for each other sleep: on a machine that others use, too, spinning takes the time of those that work.
+# Open MPI refuses root and more ranks than cores, and binds a rank to one core, unless it is told.
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1
-export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}
 result=$(mpirun --bind-to none -n 1 "$blockq" run "$root/configs/demo.json" --set seed="$seed" --out "$run" </dev/null)
 echo "everything after installation took $((SECONDS - since)) s"
 echo "$result"

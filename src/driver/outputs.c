@@ -2,6 +2,7 @@
 
 #include "base/die.h"
 #include "base/log.h"
+#include "comm/heartbeat.h"
 #include "io/checkpoint.h"
 #include "io/export.h"
 #include "io/files.h"
@@ -55,6 +56,7 @@ static bool get(void *ctx, const char *name, bool want_data, bq_qtensor *q) {
     tensors *t = ctx;
     const bq_arch *arch = &t->s->src.arch;
     int block, i;
+    bq_heartbeat(t->s->comm);
     if (!bq_arch_find(arch, name, &block, &i)) return false;
     const bq_linear *l = &arch->linear[i];
     bq_scheme scheme = t->s->scheme[i];

@@ -4,6 +4,7 @@
 #include "base/die.h"
 #include "base/log.h"
 #include "block/adascale.h"
+#include "comm/heartbeat.h"
 #include "driver/grid.h"
 #include "driver/reference.h"
 #include "io/acts.h"
@@ -78,6 +79,7 @@ static void forward(walk *w, const bq_mat mats[BQ_MATS], bq_stream *from, bq_str
         dev->op->get(dev, w->y, w->buffer[1]);
         dev->op->wait(dev);
         bq_stream_put(to, i, w->buffer[1]);
+        bq_heartbeat(w->s->comm);
     }
 }
 
@@ -92,6 +94,7 @@ static void step(void *ctx, int64_t at, int64_t steps, double loss) {
     walk *w = ctx;
     char note[80];
     (void)at, (void)steps;
+    bq_heartbeat(w->s->comm);
     w->units++;
     snprintf(note, sizeof note, "block %d/%d  loss %.4g", w->block + 1, w->s->src.arch.model.blocks, loss);
     bq_progress(w->units, w->all, note);

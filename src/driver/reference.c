@@ -2,6 +2,7 @@
 
 #include "base/die.h"
 #include "base/log.h"
+#include "comm/heartbeat.h"
 #include "driver/grid.h"
 
 #include <stdio.h>
@@ -128,6 +129,7 @@ static void through_blocks(pipe_state *p, bq_shard blocks, int64_t n, float *in,
             bq_block_forward(dev, &p->blk, p->blk.w, &p->work, p->x, p->y);
             dev->op->get(dev, p->y, bq_mat_host(out + i * size, p->tokens, p->hidden, BQ_F32));
             dev->op->wait(dev);
+            bq_heartbeat(p->s->comm);
         }
     }
 }

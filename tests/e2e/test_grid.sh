@@ -84,4 +84,18 @@ code=0
 wait $job || code=$?
 check "a signal ends with 75, not $code" [ "$code" = 75 ]
 check "it says so" grep -q "stopped with the state written" err
+
+# a rank that is stopped: the others end within the timeout, with one message that names it; slow ranks are waited for
+for victim in 0 1 2; do
+    "$mpiexec" -n 3 "$blockq" run mix4.json --set phases.0.passes.0.iterations=40000 --threads 1 --timeout 3 -o stuck$victim >out 2>err &
+    job=$!
+    sleep 2
+    kill -STOP "$(pgrep -f "$blockq run mix4.json" | sort -n | sed -n "$((victim + 2))p")"
+    since=$SECONDS code=0
+    wait $job || code=$?
+    check "rank $victim stopped: code $code" [ "$code" = 1 ]
+    check "rank $victim stopped: it took $((SECONDS - since)) s" [ $((SECONDS - since)) -le 15 ]
+    one_error "rank . has not been heard of"
+    pkill -9 -f "$blockq run mix4.json" || true
+done
 finish

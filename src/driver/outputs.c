@@ -12,7 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-bool bq_session_restore(const bq_session *s, bq_dev *dev, const char *path, bq_quantized *q) {
+bool bq_session_restore(const bq_session *s, bq_dev *dev, const char *path, bq_quantized *q, bool fold) {
     const bq_arch *arch = &s->src.arch;
     bq_ckpt_file *f;
     bq_ckpt head;
@@ -24,6 +24,7 @@ bool bq_session_restore(const bq_session *s, bq_dev *dev, const char *path, bq_q
     BQ_CHECK(head.linears == arch->linears, "%s has %d linears, the model %d", path, head.linears,
              arch->linears);
     for (int i = 0; i < arch->linears; i++) {
+        if (fold) bq_ckpt_read(f, i, BQ_CKPT_FOLD, bq_linear_view(arch, i, q->fold));
         bq_ckpt_read(f, i, BQ_CKPT_CODE, bq_linear_view(arch, i, q->code));
         bq_ckpt_read(f, i, BQ_CKPT_SCALE, bq_mat_reshape(q->scale[i], bq_linear_groups(arch, q->scheme, i)));
     }

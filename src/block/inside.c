@@ -5,21 +5,19 @@
 
 #include <stdio.h>
 
-static const char *const value_name[] = {"s2", "beta", "gamma", "s3"}, *const moment_name[] = {"", "_m",
-                                                                                               "_v"};
+enum { ELEMENTS = 3 }; /* so many values are one for each element, the others one for each group of a row */
+static const char *const value_name[BQ_INSIDE_VALUES] = {"s2",     "s2_m",  "s2_v",    "beta",    "beta_m",
+                                                         "beta_v", "gamma", "gamma_m", "gamma_v", "s3",
+                                                         "s3_m",   "s3_v",  "hi",      "lo"};
 static const char *const mat_name[BQ_MATS] = {"qkv", "o", "gate_up", "down"};
 
-enum { MOMENTS = 3 }; /* a value is followed by its first and its second moment */
-
 static int mat_of(int part) { return part / BQ_INSIDE_VALUES; }
-static int value_of(int part) { return part % BQ_INSIDE_VALUES / MOMENTS; }
-static int moment_of(int part) { return part % MOMENTS; }
+static int value_of(int part) { return part % BQ_INSIDE_VALUES; }
 
-/* Rows of a part before a row of its matrix: a value for each group of a row, or, of s2, one for each
- * element. */
+/* Rows of a part before a row of its matrix. */
 static int64_t row_of(const bq_quantized *q, int part, int64_t row) {
     int64_t sum = 0;
-    if (value_of(part) == 0) return row;
+    if (value_of(part) < ELEMENTS) return row;
     for (int i = 0; i < q->arch->linears; i++) {
         const bq_linear *l = &q->arch->linear[i];
         int64_t before = row < l->row + l->rows ? row - l->row : l->rows;
@@ -30,8 +28,9 @@ static int64_t row_of(const bq_quantized *q, int part, int64_t row) {
 
 bq_mat bq_adascale_part(const bq_quantized *q, int part, char name[32]) {
     int m = mat_of(part), value = value_of(part);
-    snprintf(name, 32, "%s_%s%s", mat_name[m], value_name[value], moment_name[moment_of(part)]);
-    return bq_mat_host(NULL, row_of(q, part, q->arch->rows[m]), value ? 1 : q->arch->cols[m], BQ_F32);
+    snprintf(name, 32, "%s_%s", mat_name[m], value_name[value]);
+    return bq_mat_host(NULL, row_of(q, part, q->arch->rows[m]), value < ELEMENTS ? q->arch->cols[m] : 1,
+                       BQ_F32);
 }
 
 /* The part in the buffer: the folded weights are made after the last step. */
@@ -44,10 +43,11 @@ static bq_mat buffer(const bq_adascale_state *s, int part) {
 
 /* My rows of one linear's part, where they are trained. */
 static bq_mat trained(const bq_adascale *p, int part) {
-    int value = value_of(part), moment = moment_of(part);
-    const bq_mat element[] = {p->s2, p->m_s2, p->v_s2}, row[] = {p->beta, p->gamma, p->s3};
-    if (value == 0) return element[moment];
-    return moment ? bq_mat_cols(moment == 1 ? p->m_row : p->v_row, value - 1, 1) : row[value - 1];
+    bq_mat m[3], v[3]; /* moments of beta, gamma, s3 lie side by side */
+    for (int k = 0; k < 3; k++) m[k] = bq_mat_cols(p->m_row, k, 1), v[k] = bq_mat_cols(p->v_row, k, 1);
+    const bq_mat values[BQ_INSIDE_VALUES] = {p->s2, p->m_s2, p->v_s2, p->beta, m[0], v[0],  p->gamma,
+                                             m[1],  v[1],    p->s3,   m[2],    v[2], p->hi, p->lo};
+    return values[value_of(part)];
 }
 
 /* My rows between the buffer and the training. */

@@ -1,15 +1,15 @@
 /* inside.h - AdaScale between two steps, out and in: what training goes on from in another process.
  *
  * The state is cut into parts that do not know the grid.  For each of the four matrices these are the trained
- * values s2, beta, gamma and s3, each with its two Adam moments, over all rows in their order: s2 (rows,
- * cols), the others (rows * groups, 1), linear behind linear.  A replica trains some rows of each.  Parts
- * pass one by one through a matrix that is free between steps, so that no memory is added. */
+ * values s2, beta, gamma and s3, each with its two Adam moments, and hi and lo, over all rows in their order:
+ * s2 (rows, cols), the others (rows * groups, 1), linear behind linear.  A replica trains some rows of each.
+ * Parts pass one by one through a matrix that is free between steps, so that no memory is added. */
 #ifndef BQ_BLOCK_INSIDE_H
 #define BQ_BLOCK_INSIDE_H
 
 #include "block/pass.h"
 
-enum { BQ_INSIDE_VALUES = 12, BQ_ADASCALE_PARTS = BQ_MATS * BQ_INSIDE_VALUES };
+enum { BQ_INSIDE_VALUES = 14, BQ_ADASCALE_PARTS = BQ_MATS * BQ_INSIDE_VALUES };
 
 struct bq_adascale_state {
     bq_dev *dev;

@@ -3,8 +3,11 @@
 #include "base/clock.h"
 #include "base/die.h"
 #include "base/log.h"
+#include "comm/heartbeat.h"
 
 #include <string.h>
+
+_Static_assert(BQ_ADASCALE_PARTS <= BQ_INSIDE_PARTS, "parts of a file");
 
 static bool due(void *ctx) {
     bq_inside_keep *k = ctx;
@@ -24,6 +27,7 @@ static void save(void *ctx, bq_adascale_state *state) {
     for (int p = 0; p < k->head.parts; p++) {
         bq_mat part = bq_adascale_gather(state, p);
         if (f) bq_inside_write(f, p, part);
+        bq_heartbeat(k->s->comm);
     }
     if (f) bq_inside_commit(f);
     k->since = bq_seconds();
@@ -46,6 +50,7 @@ static bool restore(void *ctx, bq_adascale_state *state) {
         bq_mat rows = bq_adascale_room(state, p, &first);
         if (rows.rows) bq_inside_read(k->file, p, first, rows);
         bq_adascale_take(state, p);
+        bq_heartbeat(k->s->comm);
     }
     bq_inside_close(k->file);
     k->file = NULL, k->found = -1;
@@ -56,12 +61,13 @@ static bool restore(void *ctx, bq_adascale_state *state) {
 }
 
 /* Replica 0: the file that counts, if there is one that the recipe can go on from. */
-static void look(bq_inside_keep *k) {
+static void look(bq_inside_keep *k, int64_t most) {
     k->slot = bq_inside_find(&k->file, k->s->dir, &k->head);
     if (!k->file) return;
-    const bq_pass *pass = k->head.pass < k->recipe->npass ? &k->recipe->pass[k->head.pass] : NULL;
-    if (pass && pass->kind == BQ_PASS_ADASCALE && k->head.steps < pass->iterations) {
-        k->found = k->head.pass;
+    const bq_phase *phase = &k->s->recipe.phase[k->head.phase];
+    int pass = k->head.pass;
+    if (pass < phase->npass && phase->pass[pass].kind == BQ_PASS_ADASCALE && k->head.steps <= most) {
+        k->found = pass;
         return;
     }
     bq_inside_close(k->file);
@@ -69,8 +75,8 @@ static void look(bq_inside_keep *k) {
 }
 
 void bq_inside_begin(bq_inside_keep *k, const bq_session *s, const bq_quantized *q, int sweep, int phase,
-                     int block) {
-    *k = (bq_inside_keep){.s = s, .recipe = &s->recipe.phase[phase], .found = -1, .slot = BQ_INSIDE_NONE};
+                     int block, int64_t most) {
+    *k = (bq_inside_keep){.s = s, .found = -1, .slot = BQ_INSIDE_NONE};
     k->keeper = (bq_keeper){k, due, save, restore};
     k->head = (bq_inside){.sweep = sweep,
                           .phase = phase,
@@ -81,7 +87,7 @@ void bq_inside_begin(bq_inside_keep *k, const bq_session *s, const bq_quantized 
         bq_mat shape = bq_adascale_part(q, p, k->head.part[p].name);
         k->head.part[p].rows = shape.rows, k->head.part[p].cols = shape.cols;
     }
-    if (s->comm->replica == 0) look(k);
+    if (s->comm->replica == 0) look(k, most);
     int word[] = {k->found, k->slot};
     bq_comm_stage_bcast(s->comm, word, sizeof word);
     k->found = word[0], k->slot = word[1];

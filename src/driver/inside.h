@@ -11,7 +11,6 @@
 
 typedef struct {
     const bq_session *s;
-    const bq_phase *recipe;
     bq_keeper keeper; /* for the pass */
     bq_inside head;   /* who we are, and the parts */
     bq_inside_file *file;
@@ -20,12 +19,13 @@ typedef struct {
     double since; /* the last save */
 } bq_inside_keep;
 
-/* Look what a run before left of this block, which has no checkpoint yet. */
+/* Look what a run before left of this block, which has no checkpoint of the sweep yet.  most: steps that
+ * there is room for. */
 void bq_inside_begin(bq_inside_keep *k, const bq_session *s, const bq_quantized *q, int sweep, int phase,
-                     int block);
+                     int block, int64_t most);
 
-/* The keeper of the pass with that number; NULL when a later one was under way, and this is over: passes
- * start from the FP weights alone. */
+/* The keeper of the pass with that number; NULL when a later one was under way, and this is over: the state
+ * and the weights at the block's start are all that a pass goes on from. */
 const bq_keeper *bq_inside_pass(bq_inside_keep *k, int pass);
 
 /* The block's checkpoint is on disk: the states are no longer needed. */

@@ -59,6 +59,8 @@ static const option options[] = {
      "Cut the blocks among N groups of ranks; the ranks of a group share the samples (as many as can be)"},
     {"micro", 0, "N", I64, AT(micro), 1, 1 << 20, RUN | PLAN,
      "Samples that travel together from stage to stage (chosen by the plan)"},
+    {"timeout", 0, "SECONDS", I64, AT(timeout), 0, 1 << 20, COMPUTE | EXPORT,
+     "End the job when a rank is silent for so long; a slow rank speaks at every step; 0: never (600)"},
     {"save-every", 0, "SECONDS", SECONDS, AT(save_every), 0, 1e9, RUN,
      "Keep the state inside a block so often, to go on there after a kill; 0: only on a stop (300)"},
     {"no-eval", 0, NULL, FLAG, AT(no_eval), 0, 0, RUN, "Skip the recipe's evaluation"},
@@ -303,7 +305,7 @@ static int parse_command(int argc, char **argv, bq_args *args) {
     form f;
     bq_command c = args->command;
     parsing p = {.args = args};
-    args->device = "auto", args->ctx = 2048, args->format = BQ_OUT_COMPRESSED;
+    args->device = "auto", args->ctx = 2048, args->timeout = 600, args->format = BQ_OUT_COMPRESSED;
     args->save_every = 300;
     fill(&f, c);
     argp_parse(&f.argp, argc, argv, ARGP_SILENT, NULL, &p);

@@ -141,8 +141,6 @@ static const bq_key recipe_keys[] = {
      .help = "Directory with config.json and safetensors, as from the Hugging Face hub."},
     {"calibration", BQ_KEY_OBJECT, .value = "{}", .scope = &calibration, .help = "Samples of text."},
     {"seed", BQ_KEY_SEED, AT(bq_recipe, seed), .value = "0", .help = "Of every random number."},
-    {"groups", BQ_KEY_INT, AT(bq_recipe, groups), .value = "8", .min = 1, .max = 1024,
-     .help = "Sums over samples run in so many groups; the most ranks that can share the samples."},
     {"bits", BQ_KEY_OBJECT, .value = "{}", .scope = &bits, .help = "Width of the codes."},
     {"rope", BQ_KEY_CHOICE, AT(bq_recipe, rope), .value = "hf", .choice = angles,
      .help = "Angles of the position embedding in float32 like transformers (`hf`), or in double."},

@@ -54,7 +54,6 @@ typedef struct {
             offset; /* sample k: tokens [offset + k * length, offset + (k + 1) * length) */
     } calibration;
     uint64_t seed;
-    int groups; /* sums over samples run in this many groups; may exceed the samples */
     struct {
         bq_scheme decoder,
             linear[BQ_LINEARS]; /* linear: resolved, equal to decoder unless the recipe differs */

@@ -51,7 +51,6 @@ with qkv8 p.json bits.linears.qkv_proj.bits=8 bits.linears.gate_up_proj.group=16
 with exact p.json rope=exact
 with three p.json bits.decoder.bits=3 'outputs=[{"format":"safetensors"}]'
 with batch b.json phases.0.passes.0.batch=3
-with two b.json 'phases=[{"passes":[{"pass":"rtn"}]},{"inputs":"qt","passes":[{"pass":"adascale","iterations":3}]}]'
 for name in v8 all8 group8 bf16 batch; do differ plain "$name"; done
 expect 2 "$blockq" run b.json --set bits.decoder.group=16 -o refused
 one_error "group 16 does not divide"

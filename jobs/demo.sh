@@ -7,7 +7,7 @@ usage() {
 Usage: bash jobs/demo.sh [--out DIR] [--seed N]
 
 Installs what is missing (Debian packages, as root or by sudo), builds blockq, and quantizes the small model in
-jobs/demo to 4 bits.  Takes two minutes on two cores.  The last line is the result: perplexities of the model, of
+jobs/demo to 4 bits.  Takes about a minute on two cores.  The last line is the result: perplexities of the model, of
 round to nearest and of AdaScale, and the directory that holds everything.
 
   --out DIR   run directory; a run in there that was stopped goes on (build/demo/run, always a new run)

@@ -28,11 +28,13 @@ static int run(bq_session *s) {
     code = bq_comm_agree(s->comm, code);
     save_state(s);
     if (code) return code;
+    double exporting = bq_seconds();
     code = bq_session_export(s);
     if (code) return code;
+    exporting = bq_seconds() - exporting;
     bq_session_evaluate(s);
-    bq_log(BQ_INFO, "done in %.1f s; memory planned %.0f MB, peak %.0f MB", bq_seconds() - s->started,
-           (double)s->plan.total / 1e6, (double)bq_peak_rss() / 1e6);
+    bq_log(BQ_INFO, "done in %.1f s, export %.1f s of it; memory planned %.0f MB, peak %.0f MB",
+           bq_seconds() - s->started, exporting, (double)s->plan.total / 1e6, (double)bq_peak_rss() / 1e6);
     return BQ_OK;
 }
 
@@ -62,6 +64,12 @@ int bq_cmd_plan(const bq_args *args, bq_comm *comm) {
     return code;
 }
 
+static int finished(void *session) {
+    const bq_session *s = session;
+    if (bq_state_count(s->state) == (int64_t)s->recipe.nphase * s->src.arch.model.blocks) return BQ_OK;
+    return bq_refuse(BQ_DATA, "%s is not finished: `blockq run` it to the end first", s->dir);
+}
+
 int bq_cmd_export(const bq_args *args, bq_comm *comm) {
     char recipe[BQ_PATH_MAX + 16], *file[] = {recipe};
     bq_session s;
@@ -71,9 +79,8 @@ int bq_cmd_export(const bq_args *args, bq_comm *comm) {
     snprintf(of_run.out, sizeof of_run.out, "%s", args->run);
     int code = bq_session_open(&s, &of_run, comm);
     if (code == BQ_OK) code = bq_session_enter(&s);
-    if (code == BQ_OK && bq_state_count(s.state) < (int64_t)s.recipe.nphase * s.src.arch.model.blocks)
-        code = bq_refuse(BQ_DATA, "%s is not finished: `blockq run` it to the end first", args->run);
-    if (code == BQ_OK) code = bq_session_export_to(&s, args->format, args->out);
+    if (code == BQ_OK) code = bq_root_first(comm, finished, &s);
+    if (code == BQ_OK) code = bq_session_export_to(&s, args->format, args->shard, args->out);
     bq_session_close(&s);
     return code;
 }

@@ -117,12 +117,24 @@ static int write_output(output *o) {
     return bq_comm_agree(comm, comm->rank == 0 ? bq_export_finish(o->job) : BQ_OK);
 }
 
+static const bq_export_format *format_of(bq_format format) {
+    return format == BQ_OUT_COMPRESSED ? &bq_export_ct : &bq_export_dense;
+}
+
+int bq_session_outputs_fit(const bq_session *s) {
+    int code = BQ_OK;
+    for (int i = 0; i < s->recipe.noutput && !code; i++) {
+        const bq_output *out = &s->recipe.output[i];
+        output o = {s, out->dir, format_of(out->format), (size_t)out->shard_bytes, {0}, NULL};
+        code = open_output(&o);
+        close_output(&o);
+    }
+    return code;
+}
+
 static int export_one(const bq_session *s, bq_format format, size_t shard_bytes, const char *dir) {
     double since = bq_seconds();
-    output o = {.s = s,
-                .dir = dir,
-                .format = format == BQ_OUT_COMPRESSED ? &bq_export_ct : &bq_export_dense,
-                .shard_bytes = shard_bytes};
+    output o = {s, dir, format_of(format), shard_bytes, {0}, NULL};
     int code = bq_root_first(s->comm, open_output, &o);
     if (!code) code = write_output(&o);
     if (!code) {

@@ -29,6 +29,8 @@ static int open_inputs(void *session) {
     for (int p = 0; p < r->nphase; p++) calibrated |= bq_phase_calibrated(&r->phase[p]);
     int code = bq_source_open(&s->src, r->model);
     if (!code) code = bq_plan_schemes(r, &s->src.arch, s->scheme);
+    if (!code && (s->args->command == BQ_COMMAND_RUN || s->args->command == BQ_COMMAND_PLAN))
+        code = bq_session_outputs_fit(s);
     if (!code && calibrated && !r->calibration.tokens[0])
         code = bq_refuse(BQ_USAGE, "calibration.tokens is missing: a phase trains on samples");
     if (!code) code = read_tokens(r->calibration.tokens, &s->calibration);

@@ -51,7 +51,10 @@ void bq_session_close(bq_session *s);
 /* The last phase's checkpoint of a block: what export and evaluation use. */
 void bq_session_checkpoint(const bq_session *s, int block, char *path, size_t n);
 
-/* outputs.c: write the outputs of the recipe that are not there yet, each rank its share of the shards.
+/* outputs.c: can their formats hold what the recipe's outputs would hold?  Known before any work.  BQ_OK, or
+ * BQ_DATA after one message.  Local. */
+int bq_session_outputs_fit(const bq_session *s);
+/* Write the outputs of the recipe that are not there yet, each rank its share of the shards.
  * BQ_OK, or BQ_DATA after one message.  Collective over world. */
 int bq_session_export(const bq_session *s);
 /* One more form of a finished run, in a directory of the caller's choice.  Collective over world. */

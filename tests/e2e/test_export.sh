@@ -54,8 +54,9 @@ check "in another cut" diff -r later later2
 mkdir foreign && echo '{}' >foreign/config.json
 expect 3 mpi 3 export --run 1 --out foreign
 one_error "not from blockq"
-expect 3 mpi 3 run r.json -o foreign3 --set 'outputs=[{"format":"compressed-tensors"}]' --set bits.decoder.bits=3
+expect 3 mpi 3 run r.json -o three --set bits.decoder.bits=3
 one_error "has 3 bits"
+check "before any work" [ ! -e three ]
 expect 75 mpi 1 run r.json -o begun --stop-after-blocks 2
 expect 3 mpi 3 export --run begun --out never
 one_error "not finished"

@@ -7,7 +7,7 @@ usage() {
 Usage: bash jobs/demo.sh [--out DIR] [--seed N]
 
 Installs what is missing (Debian packages, as root or by sudo), builds blockq, and quantizes the small model in
-jobs/demo to 4 bits.  Takes two minutes on two cores.  The last line is the result: perplexities of the model, of
+jobs/demo to 4 bits.  Takes about a minute on two cores.  The last line is the result: perplexities of the model, of
 round to nearest and of AdaScale, and the directory that holds everything.
 
   --out DIR   run directory; a run in there that was stopped goes on (build/demo/run, always a new run)
@@ -72,10 +72,8 @@ for text in calibration evaluation; do
     say "tokens of $text.txt" "$blockq" tokens --bytes "jobs/demo/$text.txt" -o "build/demo/$text.h5"
 done
 
-# Open MPI refuses root and more ranks than cores, and binds a rank to one core, unless it is told.  Threads that wait
-# for each other sleep: on a machine that others use, too, spinning takes the time of those that work.
+# Open MPI refuses root and more ranks than cores, and binds a rank to one core, unless it is told.
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1
-export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}
 result=$(mpirun --bind-to none -n 1 "$blockq" run "$root/configs/demo.json" --set seed="$seed" --out "$run" </dev/null)
 echo "everything after installation took $((SECONDS - since)) s"
 echo "$result"

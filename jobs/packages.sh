@@ -8,7 +8,7 @@ bq_packages=(build-essential cmake pkg-config libopenmpi-dev openmpi-bin libhdf5
 
 # To build and run the tests.
 # shellcheck disable=SC2034
-bq_test_packages=(libcmocka-dev)
+bq_test_packages=(libcmocka-dev procps)
 
 # For tests that are skipped without them: fuzzers, tools in Python, house checks.
 # shellcheck disable=SC2034

@@ -91,7 +91,7 @@ shell() {
 }
 
 violations=$(for rule in layers homes conditions symbols lengths words layout shell; do $rule | say $rule; done)
-known=$(grep -vE '^ *(#|$)' tests/house_exceptions.txt || true)
+known=$(grep -vE "^ *(#|$)$([[ $build ]] || echo '|^symbols')" tests/house_exceptions.txt || true)
 fresh=$(grep -vFf <(sed 's/$/:/' <<<"${known:-nothing is known}") <<<"$violations" || true)
 while read -r line; do
     [[ ! $line ]] || grep -qF "$line:" <<<"$violations" || fresh+=$'\n'"exception $line: no longer needed"

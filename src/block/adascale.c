@@ -103,7 +103,7 @@ static bq_mat scale_part(const bq_quantized *q, int i, bq_shard rows) {
     return bq_mat_rows(q->scale[i], (rows.first - q->arch->linear[i].row) * groups, rows.count * groups);
 }
 
-static void start_linear(bq_pass_context *c, training *t, int i, bq_mat moments[3][BQ_MATS]) {
+static void start_linear(bq_pass_context *c, bool warm, training *t, int i, bq_mat moments[3][BQ_MATS]) {
     bq_dev *dev = c->dev;
     bq_quantized *q = c->q;
     bq_adascale *p = &t->linear[i];
@@ -117,7 +117,7 @@ static void start_linear(bq_pass_context *c, training *t, int i, bq_mat moments[
     p->v_s2 = part(q, i, moments[2][m], t->own[m].first, rows);
     bq_mat *const zeros[] = {&p->beta, &p->gamma, &p->s3, &p->m_row, &p->v_row};
     for (int k = 0; k < 5; k++) dev->op->zero(dev, *zeros[k]);
-    dev->op->range(dev, p->w, q->scheme[i], scale_part(q, i, rows));
+    if (!warm) dev->op->range(dev, p->w, q->scheme[i], scale_part(q, i, rows));
     set_range(dev, q->scheme[i], scale_part(q, i, rows), p);
 }
 
@@ -134,7 +134,7 @@ static void start(bq_pass_context *c, const bq_adascale_options *o, training *t)
         }
         bq_treesum_open(&t->sum[m], dev, room, c->q->fold[m]);
     }
-    for (int i = 0; i < arch->linears; i++) start_linear(c, t, i, moments);
+    for (int i = 0; i < arch->linears; i++) start_linear(c, o->warm, t, i, moments);
     bq_mat *const hidden[] = {&t->fp, &t->qt, &t->x, &t->y};
     for (int k = 0; k < 4; k++) *hidden[k] = bq_arena_push(&dev->mem, c->tokens, arch->model.hidden, BQ_F32);
 }

@@ -3,6 +3,7 @@
 #include "base/die.h"
 #include "base/log.h"
 #include "base/shard.h"
+#include "comm/heartbeat.h"
 
 #include <limits.h>
 #include <stdlib.h>
@@ -37,6 +38,7 @@ int bq_comm_open(bq_comm *comm, int *argc, char ***argv) {
 }
 
 void bq_comm_close(bq_comm *comm) {
+    bq_heartbeat_close(comm);
     if (comm->stage != MPI_COMM_NULL) MPI_Comm_free(&comm->stage);
     bq_die_hook = NULL;
     MPI_Finalize();
@@ -57,10 +59,11 @@ int bq_comm_grid(bq_comm *comm, int nstage) {
 /* Spins a moment, since most messages are on their way already, then sleeps between looks: ranks may share a
  * core. */
 void bq_comm_wait(const bq_comm *comm, MPI_Request *request, int count) {
-    (void)comm;
     for (int done = count == 0, tries = 0; !done; tries++) {
         MPI_Testall(count, request, &done, MPI_STATUSES_IGNORE);
-        if (!done && tries > 1000) nanosleep(&(struct timespec){.tv_nsec = 100000}, NULL);
+        if (done || tries < 1000) continue;
+        bq_heartbeat(comm);
+        nanosleep(&(struct timespec){.tv_nsec = 100000}, NULL);
     }
 }
 

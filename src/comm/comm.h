@@ -2,7 +2,8 @@
  *
  * The grid is stages x replicas: a stage owns whole segments of blocks, its replicas share the samples.
  * "collective": all ranks of the named communicator call it, in the same order.  "local": no message is sent.
- * A lost peer ends the job; nothing here returns an error.  One thread talks MPI (MPI_THREAD_FUNNELED). */
+ * A lost peer ends the job (heartbeat.h); nothing here returns an error.  One thread talks MPI
+ * (MPI_THREAD_FUNNELED). */
 #ifndef BQ_COMM_H
 #define BQ_COMM_H
 

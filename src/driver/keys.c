@@ -77,6 +77,8 @@ static const bq_key adascale_keys[] = {
     PASS_KEY,
     {"iterations", BQ_KEY_I64, AT(bq_pass, iterations), .value = "1500", .min = 1, .max = 1e7,
      .help = "Optimizer steps of a block; the learning rates fall to 0 over them (cosine)."},
+    {"sweep_iterations", BQ_KEY_I64, AT(bq_pass, sweep_iterations), .value = "0", .max = 1e7,
+     .help = "The same from the second sweep on; 0: a quarter of `iterations`."},
     {"batch", BQ_KEY_I64, AT(bq_pass, batch), .value = "1", .min = 1, .max = 1 << 24,
      .help = "Samples of a step, a divisor of `calibration.samples`. Ranks beyond `batch` hardly help."},
     {"lr_clip", BQ_KEY_REAL, AT(bq_pass, lr_clip), .value = "1e-3", .max = 1,
@@ -155,8 +157,12 @@ static const bq_key recipe_keys[] = {
      .help = "Ranges of blocks inside which the quantized stream is chained; it starts anew from the "
              "original's at "
              "each head. Segments can run on different ranks."},
-    {"sweeps", BQ_KEY_INT, AT(bq_recipe, sweeps), .value = "1", .min = 1, .max = 1,
-     .help = "Repeats of the phases; this version has one."},
+    {"sweeps", BQ_KEY_INT, AT(bq_recipe, sweeps), .value = "1", .min = 1, .max = 64,
+     .help = "Rounds over the blocks. From the second on a segment starts from the quantized stream of the "
+             "round before, "
+             "and from its own result; one whose start has not changed is left as it is."},
+    {"tolerance", BQ_KEY_REAL, AT(bq_recipe, tolerance), .value = "0", .max = 1,
+     .help = "No more sweeps once no segment's start moved by more than this (relative L2 norm)."},
     {"phases", BQ_KEY_LIST, AT(bq_recipe, phase), .min = 1, .max = BQ_PHASES, .scope = &phase,
      .count = offsetof(bq_recipe, nphase), .help = "What is done, in this order."},
     {"outputs", BQ_KEY_LIST, AT(bq_recipe, output), .value = "[]", .max = BQ_OUTPUTS, .scope = &output,

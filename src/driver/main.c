@@ -1,6 +1,7 @@
 /* main.c - the command line, MPI around the commands that compute, and the exit code. */
 #include "base/die.h"
 #include "base/log.h"
+#include "comm/heartbeat.h"
 #include "driver/commands.h"
 
 #include <stdlib.h>
@@ -45,6 +46,7 @@ int main(int argc, char **argv) {
         return commands[args.command](&args, &comm);
     }
     code = bq_comm_open(&comm, &argc, &argv);
+    bq_heartbeat_timeout((double)args.timeout);
     if (!code) code = commands[args.command](&args, &comm);
     bq_comm_close(&comm);
     return code;

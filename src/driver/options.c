@@ -61,6 +61,8 @@ static const option options[] = {
      "Cut the blocks among N groups of ranks; the ranks of a group share the samples (as many as can be)"},
     {"micro", 0, "N", I64, AT(micro), 1, 1 << 20, RUN | PLAN,
      "Samples that travel together from stage to stage (chosen by the plan)"},
+    {"timeout", 0, "SECONDS", I64, AT(timeout), 0, 1 << 20, COMPUTE | EXPORT,
+     "End the job when a rank is silent for so long; a slow rank speaks at every step; 0: never (600)"},
     {"no-eval", 0, NULL, FLAG, AT(no_eval), 0, 0, RUN, "Skip the recipe's evaluation"},
     {"stop-after-blocks", 0, "N", INT, AT(stop_after), 1, INT_MAX, RUN,
      "End with code 75 after N new blocks, as a stop signal would (for tests)"},
@@ -297,7 +299,7 @@ static int parse_command(int argc, char **argv, bq_args *args) {
     form f;
     bq_command c = args->command;
     parsing p = {.args = args};
-    args->device = "auto", args->ctx = 2048, args->format = BQ_OUT_COMPRESSED;
+    args->device = "auto", args->ctx = 2048, args->timeout = 600, args->format = BQ_OUT_COMPRESSED;
     args->shard = BQ_SHARD_BYTES;
     fill(&f, c);
     argp_parse(&f.argp, argc, argv, ARGP_SILENT, NULL, &p);

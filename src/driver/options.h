@@ -38,6 +38,7 @@ typedef struct {
     /* run, plan, eval */
     int threads;        /* 0: the environment's */
     const char *device; /* "cpu" or "auto" */
+    int64_t timeout;    /* seconds of silence that mean a rank is dead; 0: never */
     size_t memory;      /* bytes this process may use; 0: what the system gives */
     const char *scratch;
     /* eval, export */

@@ -3,6 +3,7 @@
 #include "base/clock.h"
 #include "base/die.h"
 #include "base/log.h"
+#include "comm/heartbeat.h"
 #include "io/checkpoint.h"
 #include "io/export.h"
 #include "io/files.h"
@@ -14,7 +15,7 @@
 
 #define MARK 64 /* bytes of a mark file */
 
-bool bq_session_restore(const bq_session *s, bq_dev *dev, const char *path, bq_quantized *q) {
+bool bq_session_restore(const bq_session *s, bq_dev *dev, const char *path, bq_quantized *q, bool fold) {
     const bq_arch *arch = &s->src.arch;
     bq_ckpt_file *f;
     bq_ckpt head;
@@ -26,6 +27,7 @@ bool bq_session_restore(const bq_session *s, bq_dev *dev, const char *path, bq_q
     BQ_CHECK(head.linears == arch->linears, "%s has %d linears, the model %d", path, head.linears,
              arch->linears);
     for (int i = 0; i < arch->linears; i++) {
+        if (fold) bq_ckpt_read(f, i, BQ_CKPT_FOLD, bq_linear_view(arch, i, q->fold));
         bq_ckpt_read(f, i, BQ_CKPT_CODE, bq_linear_view(arch, i, q->code));
         bq_ckpt_read(f, i, BQ_CKPT_SCALE, bq_mat_reshape(q->scale[i], bq_linear_groups(arch, q->scheme, i)));
     }
@@ -58,6 +60,7 @@ static bool get(void *ctx, const char *name, bool want_data, bq_qtensor *q) {
     tensors *t = ctx;
     const bq_arch *arch = &t->s->src.arch;
     int block, i;
+    bq_heartbeat(t->s->comm);
     if (!bq_arch_find(arch, name, &block, &i)) return false;
     const bq_linear *l = &arch->linear[i];
     bq_scheme scheme = t->s->scheme[i];

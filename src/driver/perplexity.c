@@ -3,6 +3,7 @@
 #include "base/die.h"
 #include "base/log.h"
 #include "base/shard.h"
+#include "comm/heartbeat.h"
 #include "io/stream.h"
 
 #include <math.h>
@@ -73,6 +74,7 @@ static void blocks(walk *w, const bq_scheme *scheme, bq_weights_of weights, void
             dev->op->get(dev, w->y, w->buffer);
             dev->op->wait(dev);
             bq_stream_put(&w->stream, i, w->buffer);
+            bq_heartbeat(e->comm);
             snprintf(note, sizeof note, "eval %s  block %d/%d", e->label, b + 1, arch->model.blocks);
             bq_progress(b * w->share.count + i + 1, arch->model.blocks * w->share.count, note);
         }
@@ -99,6 +101,7 @@ static void head(walk *w, double *losses) {
         dev->op->rmsnorm(dev, w->x, norm, (float)m->eps, w->y);
         dev->op->xent(dev, bq_mat_rows(w->y, 0, e->ctx - 1), table, next, nll);
         dev->op->wait(dev);
+        bq_heartbeat(e->comm);
         double sum = 0;
         for (int64_t t = 0; t < e->ctx - 1; t++) sum += nll[t];
         losses[w->share.first + i] = sum / (double)(e->ctx - 1);

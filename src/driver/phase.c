@@ -4,8 +4,10 @@
 #include "base/die.h"
 #include "base/log.h"
 #include "block/adascale.h"
+#include "comm/heartbeat.h"
 #include "driver/grid.h"
 #include "driver/reference.h"
+#include "driver/sweep.h"
 #include "io/acts.h"
 #include "io/checkpoint.h"
 #include "io/files.h"
@@ -20,11 +22,11 @@
 /* One phase on its way over the blocks. */
 typedef struct {
     bq_session *s;
-    int phase, block;
+    int sweep, phase, block;
     const bq_phase *recipe;
     const bq_phase_hooks *hooks;
-    bool calibrated;
-    bq_shard share, blocks; /* my samples, my stage's blocks */
+    bool calibrated, frozen; /* frozen: nothing of this segment is trained in this sweep */
+    bq_shard share, blocks;  /* my samples, my stage's blocks */
     bq_block blk;
     bq_quantized q;
     bq_work work;
@@ -64,10 +66,26 @@ static void load_heads(walk *w) {
     bq_acts_close(acts);
 }
 
-/* At a segment's head the quantized stream is the FP stream. */
+/* At a segment's head the quantized stream is the boundary that the sweep before kept, at first the FP
+ * stream. */
 static void start_segment(walk *w) {
-    for (int64_t i = 0; w->qt.open && i < w->share.count; i++)
+    w->frozen = bq_sweep_frozen(w->s, w->sweep, w->block);
+    bq_comm_stage_bcast(w->s->comm, &w->frozen, sizeof w->frozen);
+    if (w->frozen || !w->qt.open || bq_sweep_head(w->s, w->sweep, w->block, &w->qt, w->buffer[0])) return;
+    for (int64_t i = 0; i < w->share.count; i++)
         bq_stream_put(&w->qt, i, bq_stream_get(&w->fp, i, w->buffer[0]));
+}
+
+/* After its last block a segment's quantized stream is the next one's head in the next sweep. */
+static void end_segment(walk *w) {
+    bq_session *s = w->s;
+    int next = w->block + 1, blocks = s->src.arch.model.blocks;
+    if (s->recipe.sweeps == 1 || next == blocks || !bq_grid_is_start(&s->recipe, blocks, next)) return;
+    bq_sweep_keep(s, w->sweep, next, &w->qt, w->buffer[0]);
+    double moved = bq_sweep_moved(s, w->sweep, next, &w->fp, w->buffer[0], w->buffer[1]);
+    if (s->comm->replica == 0)
+        bq_log_all(BQ_INFO, "sweep %d: the boundary before block %d moved by %.3g", w->sweep, next + 1,
+                   moved);
 }
 
 static void forward(walk *w, const bq_mat mats[BQ_MATS], bq_stream *from, bq_stream *to) {
@@ -78,6 +96,7 @@ static void forward(walk *w, const bq_mat mats[BQ_MATS], bq_stream *from, bq_str
         dev->op->get(dev, w->y, w->buffer[1]);
         dev->op->wait(dev);
         bq_stream_put(to, i, w->buffer[1]);
+        bq_heartbeat(w->s->comm);
     }
 }
 
@@ -92,6 +111,7 @@ static void step(void *ctx, int64_t at, int64_t steps, double loss) {
     walk *w = ctx;
     char note[80];
     (void)at, (void)steps;
+    bq_heartbeat(w->s->comm);
     w->units++;
     snprintf(note, sizeof note, "block %d/%d  loss %.4g", w->block + 1, w->s->src.arch.model.blocks, loss);
     bq_progress(w->units, w->all, note);
@@ -102,17 +122,37 @@ static void trained(void *ctx, int linear, const bq_adascale *values) {
     w->hooks->trained(w->hooks->ctx, w->block, linear, values);
 }
 
+static int64_t steps_of(const bq_pass *p, int sweep) {
+    if (sweep == 0) return p->iterations;
+    return p->sweep_iterations ? p->sweep_iterations : (p->iterations + 3) / 4;
+}
+
+static void restore(walk *w, int sweep, bool fold) {
+    char path[BQ_PATH_MAX + 64];
+    bq_ckpt_path(path, sizeof path, w->s->dir, sweep, w->phase, w->block);
+    BQ_CHECK(bq_session_restore(w->s, &w->s->dev, path, &w->q, fold), "%s was whole a moment ago", path);
+}
+
 /* False when a signal ended it. */
 static bool adascale(walk *w, bq_pass_context *c, const bq_pass *p) {
-    bq_adascale_options o = {p->iterations, p->batch,          p->lr_clip, p->lr_weight, p->loss,
-                             p->early_stop, p->check_interval, p->window,  p->threshold};
+    bq_adascale_options o = {.iterations = steps_of(p, w->sweep),
+                             .batch = p->batch,
+                             .lr_clip = p->lr_clip,
+                             .lr_weight = p->lr_weight,
+                             .loss = p->loss,
+                             .warm = w->sweep > 0,
+                             .early_stop = p->early_stop,
+                             .check_interval = p->check_interval,
+                             .window = p->window,
+                             .threshold = p->threshold};
     int64_t before = w->units;
     if (w->hooks) c->trained = trained;
     w->steps = bq_pass_adascale(c, &o, w->loss);
-    w->units = before + p->iterations;
+    w->units = before + o.iterations;
     if (w->steps >= 0 || w->steps == BQ_PASS_STOPPED) return w->steps >= 0;
-    bq_log(BQ_WARN, "block %d: the loss stopped being a number; the block is left rounded to nearest",
-           w->block);
+    bq_log(BQ_WARN, "block %d: the loss stopped being a number; the block is left %s", w->block,
+           w->sweep ? "as the sweep before made it" : "rounded to nearest");
+    if (w->sweep) restore(w, bq_sweep_latest(w->s, w->phase, w->block, w->sweep), true);
     w->steps = 0;
     return true;
 }
@@ -134,14 +174,23 @@ static bool apply_passes(walk *w) {
                          .step = step,
                          .stop = &bq_stop_wanted,
                          .ctx = w};
-    c.at = (bq_rng_key){.seed = r->seed, .phase = (uint32_t)w->phase, .block = (uint32_t)w->block};
+    if (w->sweep) { /* from the result of the sweep before: its folded weights stand in for the original ones
+                     */
+        restore(w, bq_sweep_latest(s, w->phase, w->block, w->sweep), true);
+        for (int m = 0; m < BQ_MATS; m++) s->dev.op->copy(&s->dev, w->q.fold[m], w->blk.w[m]);
+    }
+    c.at = (bq_rng_key){.seed = r->seed,
+                        .sweep = (uint32_t)w->sweep,
+                        .phase = (uint32_t)w->phase,
+                        .block = (uint32_t)w->block};
     w->steps = 0;
     for (int i = 0; i < w->recipe->npass; i++) {
         const bq_pass *p = &w->recipe->pass[i];
-        if (p->kind == BQ_PASS_RTN)
-            bq_pass_rtn(&c);
-        else if (!adascale(w, &c, p))
+        if (p->kind == BQ_PASS_RTN) {
+            if (w->sweep == 0) bq_pass_rtn(&c); /* later sweeps only train */
+        } else if (!adascale(w, &c, p)) {
             return false;
+        }
     }
     return true;
 }
@@ -150,7 +199,8 @@ static void save_block(walk *w) {
     bq_session *s = w->s;
     const bq_arch *arch = &s->src.arch;
     char path[BQ_PATH_MAX + 64];
-    bq_ckpt c = {.phase = w->phase,
+    bq_ckpt c = {.sweep = w->sweep,
+                 .phase = w->phase,
                  .block = w->block,
                  .fingerprint = s->fingerprint,
                  .linears = arch->linears,
@@ -164,9 +214,9 @@ static void save_block(walk *w) {
         l->code = bq_linear_view(arch, i, w->q.code);
         l->scale = bq_mat_reshape(w->q.scale[i], bq_linear_groups(arch, w->q.scheme, i));
     }
-    bq_ckpt_path(path, sizeof path, s->dir, 0, w->phase, w->block);
+    bq_ckpt_path(path, sizeof path, s->dir, w->sweep, w->phase, w->block);
     if (s->comm->replica == 0) bq_ckpt_write(path, &c);
-    bq_state_mark(s->state, 0, w->phase, w->block);
+    bq_state_mark(s->state, w->sweep, w->phase, w->block);
 }
 
 static double mean(const double *x, int64_t n) {
@@ -184,10 +234,10 @@ static void report(walk *w, double seconds) {
     double first = mean(w->loss, n), last = mean(w->loss + w->steps - n, n);
     if (s->comm->replica) return;
     snprintf(path, sizeof path, "%s/run.csv", s->dir);
-    int length =
-        snprintf(row, sizeof row, "0,%d,%d,%d,%ld,%.9g,%.9g,%.4f,%.4f,%.4f,%.4f,%.4f,%zu,%zu\n", w->phase,
-                 w->block, s->comm->istage, (long)w->steps, first, last, w->seconds[LOAD], w->seconds[TARGET],
-                 w->seconds[PASSES], w->seconds[ADVANCE], w->seconds[SAVE], bq_peak_rss(), s->dev.mem.peak);
+    int length = snprintf(row, sizeof row, "%d,%d,%d,%d,%ld,%.9g,%.9g,%.4f,%.4f,%.4f,%.4f,%.4f,%zu,%zu\n",
+                          w->sweep, w->phase, w->block, s->comm->istage, (long)w->steps, first, last,
+                          w->seconds[LOAD], w->seconds[TARGET], w->seconds[PASSES], w->seconds[ADVANCE],
+                          w->seconds[SAVE], bq_peak_rss(), s->dev.mem.peak);
     int error = bq_file_append(path, row, (size_t)length);
     BQ_CHECK(error == 0, "write of '%s' failed: %s", path, strerror(error));
     if (w->steps)
@@ -197,12 +247,12 @@ static void report(walk *w, double seconds) {
         bq_log_all(BQ_INFO, "block %d/%d: %.1f s", w->block + 1, s->src.arch.model.blocks, seconds);
 }
 
-static void open_walk(walk *w, bq_session *s, int phase, const bq_phase_hooks *hooks) {
+static void open_walk(walk *w, bq_session *s, int sweep, int phase, const bq_phase_hooks *hooks) {
     const bq_recipe *r = &s->recipe;
     const bq_arch *arch = &s->src.arch;
     bq_arena *mem = &s->dev.mem;
     int64_t t = r->calibration.length, h = arch->model.hidden;
-    *w = (walk){.s = s, .phase = phase, .recipe = &r->phase[phase], .hooks = hooks};
+    *w = (walk){.s = s, .sweep = sweep, .phase = phase, .recipe = &r->phase[phase], .hooks = hooks};
     w->share = bq_shard_of(r->calibration.samples, s->comm->replica, s->comm->nreplica);
     w->blocks = bq_grid_blocks(r, arch->model.blocks, s->comm->istage, s->comm->nstage);
     int64_t n = w->share.count;
@@ -212,7 +262,7 @@ static void open_walk(walk *w, bq_session *s, int phase, const bq_phase_hooks *h
     for (int i = 0; i < w->recipe->npass; i++) {
         const bq_pass *p = &w->recipe->pass[i];
         if (p->kind != BQ_PASS_ADASCALE) continue;
-        w->all += p->iterations * w->blocks.count;
+        w->all += steps_of(p, sweep) * w->blocks.count;
         w->most = p->batch > w->most ? p->batch : w->most;
         w->limit = p->iterations > w->limit ? p->iterations : w->limit;
     }
@@ -246,22 +296,30 @@ static void close_walk(walk *w, size_t mark) {
 /* Block b: its FP outputs, its quantized form (restored or made), the streams moved past it. */
 typedef enum { RESTORED, MADE, STOPPED } outcome;
 
+/* Only the FP stream moves on, for the segments behind. */
+static outcome pass_frozen(walk *w) {
+    bq_session *s = w->s;
+    bq_source_block(&s->src, &s->dev, w->block, &w->blk);
+    forward(w, w->blk.w, &w->fp, &w->target);
+    bq_stream_swap(&w->fp, &w->target);
+    return RESTORED;
+}
+
 static outcome do_block(walk *w) {
     bq_session *s = w->s;
     double start = bq_seconds(), now = start;
-    char path[BQ_PATH_MAX + 64];
     memset(w->seconds, 0, sizeof w->seconds);
-    bq_ckpt_path(path, sizeof path, s->dir, 0, w->phase, w->block);
-    bool done = bq_state_done(s->state, 0, w->phase, w->block);
+    bool done = bq_state_done(s->state, w->sweep, w->phase, w->block);
     bq_comm_stage_bcast(s->comm, &done, sizeof done); /* replica 0 has looked last */
     if (done && !w->calibrated) return RESTORED;
     if (bq_grid_is_start(&s->recipe, s->src.arch.model.blocks, w->block)) start_segment(w);
+    if (w->frozen) return pass_frozen(w);
     bq_source_block(&s->src, &s->dev, w->block, &w->blk);
     clock_to(w, LOAD, &now);
     if (w->calibrated) forward(w, w->blk.w, &w->fp, &w->target);
     clock_to(w, TARGET, &now);
     if (done)
-        BQ_CHECK(bq_session_restore(s, &s->dev, path, &w->q), "%s was whole a moment ago", path);
+        restore(w, w->sweep, false);
     else if (!apply_passes(w))
         return STOPPED;
     clock_to(w, PASSES, &now);
@@ -269,21 +327,34 @@ static outcome do_block(walk *w) {
     clock_to(w, SAVE, &now);
     if (w->qt.open) forward(w, w->q.what, &w->qt, &w->qt);
     if (w->calibrated) bq_stream_swap(&w->fp, &w->target);
+    if (w->qt.open) end_segment(w);
     clock_to(w, ADVANCE, &now);
     if (!done) report(w, now - start);
     return done ? RESTORED : MADE;
 }
 
-int bq_session_phase(bq_session *s, int phase, const bq_phase_hooks *hooks) {
+/* Nothing is left to do for this stage: every block is made or frozen, every boundary kept. */
+static bool all_done(const bq_session *s, int sweep, int phase, bq_shard blocks) {
+    bool frozen = false, chained = s->recipe.sweeps > 1;
+    int end = (int)(blocks.first + blocks.count);
+    for (int b = (int)blocks.first; b < end; b++) {
+        bool head = bq_grid_is_start(&s->recipe, s->src.arch.model.blocks, b);
+        if (head && b > blocks.first && chained && !frozen && !bq_sweep_kept(s, sweep, b)) return false;
+        if (head) frozen = bq_sweep_frozen(s, sweep, b);
+        if (!frozen && !bq_state_done(s->state, sweep, phase, b)) return false;
+    }
+    return !chained || frozen || end == s->src.arch.model.blocks || bq_sweep_kept(s, sweep, end);
+}
+
+int bq_session_phase(bq_session *s, int sweep, int phase, const bq_phase_hooks *hooks) {
     size_t mark = bq_arena_mark(&s->dev.mem);
     bq_shard blocks = bq_grid_blocks(&s->recipe, s->src.arch.model.blocks, s->comm->istage, s->comm->nstage);
     int code = BQ_OK, end = (int)(blocks.first + blocks.count);
-    bool all_done = true;
-    for (int b = (int)blocks.first; b < end; b++) all_done &= bq_state_done(s->state, 0, phase, b);
-    bq_comm_stage_bcast(s->comm, &all_done, sizeof all_done);
-    if (all_done) return BQ_OK;
+    bool done = all_done(s, sweep, phase, blocks);
+    bq_comm_stage_bcast(s->comm, &done, sizeof done);
+    if (done) return BQ_OK;
     walk w;
-    open_walk(&w, s, phase, hooks);
+    open_walk(&w, s, sweep, phase, hooks);
     for (w.block = (int)blocks.first; w.block < end && code == BQ_OK; w.block++) {
         outcome got = do_block(&w);
         if (got == MADE) s->made++;

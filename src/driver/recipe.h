@@ -24,7 +24,8 @@ typedef enum { BQ_OUT_SAFETENSORS, BQ_OUT_COMPRESSED } bq_format;
 typedef struct {
     bq_pass_kind kind;
     /* adascale only */
-    int64_t iterations, batch; /* batch divides calibration.samples */
+    int64_t iterations, sweep_iterations,
+        batch;                 /* sweep_iterations 0: a quarter; batch divides calibration.samples */
     double lr_clip, lr_weight; /* of beta and gamma; of s2 and s3 */
     bq_loss loss;
     bool early_stop;
@@ -62,8 +63,9 @@ typedef struct {
         bq_scheme decoder,
             linear[BQ_LINEARS]; /* linear: resolved, equal to decoder unless the recipe differs */
     } bits;
-    bq_angles rope;       /* rotary angles in float32 as transformers has them, or in double */
-    int segments, sweeps; /* sweeps: 1 in this version */
+    bq_angles rope; /* rotary angles in float32 as transformers has them, or in double */
+    int segments, sweeps;
+    double tolerance; /* of sweeps */
     int nphase;
     bq_phase phase[BQ_PHASES]; /* at least one */
     int noutput;

@@ -2,6 +2,7 @@
 
 #include "base/die.h"
 #include "base/log.h"
+#include "comm/heartbeat.h"
 #include "driver/grid.h"
 
 #include <stdio.h>
@@ -28,31 +29,38 @@ typedef struct {
 
 static int peer(const bq_session *s, int stage) { return stage * s->comm->nreplica + s->comm->replica; }
 
-static bq_acts *open_head(bq_session *s, int block) {
+static bq_acts *open_file(const bq_session *s, const char *path, uint64_t hash) {
     const bq_recipe *r = &s->recipe;
-    char path[BQ_PATH_MAX + 32];
     bq_acts *acts;
-    bq_reference_path(s, block, path, sizeof path);
     int found = bq_acts_open(&acts, path, r->calibration.samples, r->calibration.length,
-                             s->src.arch.model.hidden, bq_reference_hash(s, block), NULL);
+                             s->src.arch.model.hidden, hash, NULL);
     return found == BQ_ACTS_OK ? acts : NULL;
 }
 
-/* Replica 0 of the stage creates the file if it has to; then everyone opens it. */
-static bq_acts *make_head(bq_session *s, int block) {
+bq_acts *bq_reference_make(const bq_session *s, const char *path, uint64_t hash) {
     const bq_recipe *r = &s->recipe;
-    char path[BQ_PATH_MAX + 32];
-    bq_acts *acts = s->comm->replica == 0 ? open_head(s, block) : NULL;
-    bq_reference_path(s, block, path, sizeof path);
+    bq_acts *acts = s->comm->replica == 0 ? open_file(s, path, hash) : NULL;
     if (s->comm->replica == 0 && !acts)
         bq_acts_create(&acts, path, r->calibration.samples, r->calibration.length, s->src.arch.model.hidden,
-                       bq_reference_hash(s, block));
+                       hash);
     bq_comm_stage_barrier(s->comm);
-    if (s->comm->replica) acts = open_head(s, block);
+    if (s->comm->replica) acts = open_file(s, path, hash);
     BQ_CHECK(acts,
              "%s was made by another rank and cannot be opened: is the run directory shared by all nodes?",
              path);
     return acts;
+}
+
+static bq_acts *open_head(const bq_session *s, int block) {
+    char path[BQ_PATH_MAX + 32];
+    bq_reference_path(s, block, path, sizeof path);
+    return open_file(s, path, bq_reference_hash(s, block));
+}
+
+static bq_acts *make_head(const bq_session *s, int block) {
+    char path[BQ_PATH_MAX + 32];
+    bq_reference_path(s, block, path, sizeof path);
+    return bq_reference_make(s, path, bq_reference_hash(s, block));
 }
 
 static bool whole(bq_acts *acts, int64_t samples) {
@@ -128,6 +136,7 @@ static void through_blocks(pipe_state *p, bq_shard blocks, int64_t n, float *in,
             bq_block_forward(dev, &p->blk, p->blk.w, &p->work, p->x, p->y);
             dev->op->get(dev, p->y, bq_mat_host(out + i * size, p->tokens, p->hidden, BQ_F32));
             dev->op->wait(dev);
+            bq_heartbeat(p->s->comm);
         }
     }
 }

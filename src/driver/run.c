@@ -4,6 +4,7 @@
 #include "base/die.h"
 #include "base/log.h"
 #include "driver/reference.h"
+#include "driver/sweep.h"
 
 #include <stdio.h>
 
@@ -15,6 +16,19 @@ static void save_state(bq_session *s) {
     bq_state_save(s->state, names, hashes, s->parts, bq_seconds() - s->started, "1x1");
 }
 
+/* Heads of a sweep are boundaries of the one before: everyone has to be there. */
+static int sweeps(bq_session *s) {
+    int code = BQ_OK;
+    bool settled = false;
+    for (int sweep = 0; sweep < s->recipe.sweeps && code == BQ_OK && !settled; sweep++) {
+        for (int p = 0; p < s->recipe.nphase && code == BQ_OK; p++)
+            code = bq_session_phase(s, sweep, p, NULL);
+        code = bq_comm_agree(s->comm, code);
+        settled = code == BQ_OK && bq_sweep_settled(s, sweep);
+    }
+    return code;
+}
+
 static int run(bq_session *s) {
     int code = bq_session_enter(s);
     if (code) return code;
@@ -24,8 +38,7 @@ static int run(bq_session *s) {
         bq_log(BQ_INFO, "%d ranks: %d stages x %d replicas, micro-batches of %ld", s->comm->size,
                s->comm->nstage, s->comm->nreplica, (long)s->micro);
     if (s->calibration.ids) bq_reference_run(s, s->micro);
-    for (int p = 0; p < s->recipe.nphase && code == BQ_OK; p++) code = bq_session_phase(s, p, NULL);
-    code = bq_comm_agree(s->comm, code);
+    code = sweeps(s);
     save_state(s);
     if (code) return code;
     double exporting = bq_seconds();

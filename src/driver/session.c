@@ -6,6 +6,7 @@
 #include "base/log.h"
 #include "driver/grid.h"
 #include "driver/reference.h"
+#include "driver/sweep.h"
 #include "io/checkpoint.h"
 #include "io/files.h"
 
@@ -44,6 +45,11 @@ static int open_inputs(void *session) {
     if (!code && s->eval.ids)
         code = bq_source_check_tokens(&s->src, r->eval.tokens, &s->eval, r->eval.offset,
                                       r->eval.windows * r->eval.ctx);
+    if (!code && r->sweeps > 1 && (r->nphase != 1 || !calibrated || r->phase[0].inputs == BQ_INPUTS_FP))
+        code = bq_refuse(
+            BQ_USAGE,
+            "sweeps is %d: repeats need one phase that trains on the quantized stream (inputs qt or mix)",
+            r->sweeps);
     if (!code && r->segments > s->src.arch.model.blocks)
         code = bq_refuse(BQ_USAGE, "segments is %d, the model has %d blocks", r->segments,
                          s->src.arch.model.blocks);
@@ -182,7 +188,8 @@ static int enter(void *session) {
         return bq_refuse(BQ_USAGE,
                          "%s holds a run that differs in: %s; give another --out, or remove that directory",
                          s->dir, changed);
-    s->state = bq_state_load(s->dir, s->fingerprint, 1, s->recipe.nphase, s->src.arch.model.blocks);
+    s->state =
+        bq_state_load(s->dir, s->fingerprint, s->recipe.sweeps, s->recipe.nphase, s->src.arch.model.blocks);
     return BQ_OK;
 }
 
@@ -214,5 +221,6 @@ int bq_session_enter(bq_session *s) {
 }
 
 void bq_session_checkpoint(const bq_session *s, int block, char *path, size_t n) {
-    bq_ckpt_path(path, n, s->dir, 0, s->recipe.nphase - 1, block);
+    int phase = s->recipe.nphase - 1, sweep = bq_sweep_latest(s, phase, block, s->recipe.sweeps);
+    bq_ckpt_path(path, n, s->dir, sweep < 0 ? 0 : sweep, phase, block);
 }

@@ -63,9 +63,9 @@ int bq_session_export_to(const bq_session *s, bq_format format, size_t shard_byt
 /* result.c: evaluate FP, round to nearest and the result; print the result line.  Collective. */
 void bq_session_evaluate(bq_session *s);
 
-/* outputs.c: a checkpointed block's codes and scales into q (pushed).  False when the file is not there and
- * whole. */
-bool bq_session_restore(const bq_session *s, bq_dev *dev, const char *path, bq_quantized *q);
+/* outputs.c: a checkpointed block's codes and scales, and its folded weights where wanted, into q (pushed).
+ * False when the file is not there and whole. */
+bool bq_session_restore(const bq_session *s, bq_dev *dev, const char *path, bq_quantized *q, bool fold);
 
 /* What a test may watch: the trained values of linear i of the block, before they are folded. */
 typedef struct {
@@ -77,7 +77,7 @@ typedef struct {
  * step. */
 extern volatile sig_atomic_t bq_stop_wanted;
 
-/* phase.c: one phase over all blocks; BQ_OK or BQ_STOPPED. */
-int bq_session_phase(bq_session *s, int phase, const bq_phase_hooks *hooks);
+/* phase.c: one phase over the stage's blocks in one sweep; BQ_OK or BQ_STOPPED. */
+int bq_session_phase(bq_session *s, int sweep, int phase, const bq_phase_hooks *hooks);
 
 #endif

@@ -23,7 +23,8 @@ TEXT
 write fp.json fp 1 1
 write mix1.json mix 1 1
 write mix4.json mix 4 4
-for recipe in fp mix1 mix4; do
+sed 's/"segments": 4/"segments": 4, "sweeps": 3/' mix4.json >sweeps.json
+for recipe in fp mix1 mix4 sweeps; do
     expect 0 mpi 1 $recipe.json -o $recipe.1
     result >want
     for ranks in 2 3 4; do
@@ -48,6 +49,7 @@ grid mix4 4 --stages 1 --threads 2
 grid mix4 3 --stages 1
 grid mix4 2 --stages 2 --micro 5
 grid mix4 6 --stages 2 --micro 1
+grid sweeps 4 --stages 2
 grid mix1 2 --threads 2
 grid fp 4 --stages 4 --micro 2
 grid fp 3 --stages 1
@@ -63,17 +65,27 @@ RANDOM=${SEED:-$$}
 echo "seed $RANDOM (SEED=... repeats it)"
 for round in 1 2 3 4 5 6 7 8 9 10; do
     ranks=$((1 + RANDOM % 4))
-    "$mpiexec" -n $ranks "$blockq" run mix4.json --threads 1 -o killed >out 2>err &
+    "$mpiexec" -n $ranks "$blockq" run sweeps.json --threads 1 -o killed >out 2>err &
     job=$!
     sleep "$((RANDOM % 2)).$((RANDOM % 10))"
-    victim=$(pgrep -f "$blockq run mix4.json" | shuf -n 1 --random-source=<(yes $RANDOM) || true)
+    victim=$(pgrep -f "$blockq run sweeps.json" | shuf -n 1 --random-source=<(yes $RANDOM) || true)
     if ((round % 2)); then victim=$job; fi
     kill -9 "$victim" 2>/dev/null || true
     wait $job 2>/dev/null || true
-    pkill -9 -f "$blockq run mix4.json" || true
+    pkill -9 -f "$blockq run sweeps.json" || true
 done
-expect 0 mpi 2 mix4.json -o killed
-same mix4.1 killed
+expect 0 mpi 2 sweeps.json -o killed
+same sweeps.1 killed
+
+# as many sweeps as segments is the chain: the last sweep trains only the last segment
+for block in 0 1; do check "block $block is frozen" [ ! -e sweeps.1/ckpt/block_00$block.p0.s1.h5 ]; done
+check "block 2 is made in two sweeps" [ -e sweeps.1/ckpt/block_002.p0.s1.h5 ]
+check "block 2 is frozen then" [ ! -e sweeps.1/ckpt/block_002.p0.s2.h5 ]
+check "block 7 is made in three" [ -e sweeps.1/ckpt/block_007.p0.s2.h5 ]
+expect 0 mpi 1 sweeps.json --set tolerance=1 -o tolerant
+check "a wide tolerance ends after two" [ ! -e tolerant/ckpt/block_007.p0.s2.h5 ]
+expect 2 mpi 2 fp.json --set sweeps=2 -o refused
+one_error "sweeps is 2"
 
 # SIGUSR1 stops all ranks at the next step with one code; the same command goes on
 "$mpiexec" -n 2 "$blockq" run mix4.json --set phases.0.passes.0.iterations=4000 --threads 1 -o signalled >out 2>err &
@@ -84,4 +96,18 @@ code=0
 wait $job || code=$?
 check "a signal ends with 75, not $code" [ "$code" = 75 ]
 check "it says so" grep -q "stopped with the state written" err
+
+# a rank that is stopped: the others end within the timeout, with one message that names it; slow ranks are waited for
+for victim in 0 1 2; do
+    "$mpiexec" -n 3 "$blockq" run mix4.json --set phases.0.passes.0.iterations=40000 --threads 1 --timeout 3 -o stuck$victim >out 2>err &
+    job=$!
+    sleep 2
+    kill -STOP "$(pgrep -f "$blockq run mix4.json" | sort -n | sed -n "$((victim + 2))p")"
+    since=$SECONDS code=0
+    wait $job || code=$?
+    check "rank $victim stopped: code $code" [ "$code" = 1 ]
+    check "rank $victim stopped: it took $((SECONDS - since)) s" [ $((SECONDS - since)) -le 15 ]
+    one_error "rank . has not been heard of"
+    pkill -9 -f "$blockq run mix4.json" || true
+done
 finish

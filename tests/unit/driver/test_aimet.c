@@ -123,7 +123,7 @@ static void check(void **state) {
     arch_now = &s.src.arch;
     bq_reference_run(&s, s.micro);
     bq_phase_hooks hooks = {&w, trained};
-    assert_int_equal(bq_session_phase(&s, 0, &hooks), 0);
+    assert_int_equal(bq_session_phase(&s, 0, 0, &hooks), 0);
 
     double worst_loss = 0;
     int64_t codes = 0, differ = 0;

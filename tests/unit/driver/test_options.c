@@ -139,13 +139,15 @@ static const char *printed(const char *text) {
 static void help(void **state) {
     (void)state;
     static const char *const options[BQ_COMMANDS] = {
-        [BQ_COMMAND_RUN] = "--set --out --threads --device --memory --scratch --stages --micro --no-eval "
-                           "--stop-after-blocks "
-                           "--verbose",
-        [BQ_COMMAND_PLAN] = "--set --threads --device --memory --scratch --stages --micro --verbose",
+        [BQ_COMMAND_RUN] =
+            "--set --out --threads --device --memory --scratch --stages --micro --timeout --no-eval "
+            "--stop-after-blocks "
+            "--verbose",
+        [BQ_COMMAND_PLAN] =
+            "--set --threads --device --memory --scratch --stages --micro --timeout --verbose",
         [BQ_COMMAND_EVAL] = "--model --run --tokens --ctx --windows --offset --rtn --threads --device "
-                            "--memory --scratch --verbose",
-        [BQ_COMMAND_EXPORT] = "--run --format --shard --out --verbose",
+                            "--memory --scratch --timeout --verbose",
+        [BQ_COMMAND_EXPORT] = "--run --format --shard --out --timeout --verbose",
         [BQ_COMMAND_INSPECT] = "--verbose",
         [BQ_COMMAND_TOKENS] = "--bytes --out --verbose"};
     char text[256], list[256], row[64];

@@ -3,8 +3,10 @@
 #include "base/die.h"
 #include "driver/sweep.h"
 #include "io/checkpoint.h"
+#include "io/files.h"
 #include "io/raw.h"
 
+#include <dirent.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
@@ -42,6 +44,21 @@ static int check_model(bq_session *s) {
     return BQ_OK;
 }
 
+/* A model goes into a folder of its own: a new one, an empty one, or that of an earlier export (the exporter
+ * knows those). */
+static int check_place(const char *out) {
+    char path[BQ_PATH_MAX + 32];
+    struct dirent *entry;
+    snprintf(path, sizeof path, "%s/config.json", out);
+    DIR *dir = bq_file_exists(path) ? NULL : opendir(out);
+    int others = 0;
+    while (dir && (entry = readdir(dir))) others += strcmp(entry->d_name, ".") && strcmp(entry->d_name, "..");
+    if (dir) closedir(dir);
+    return others
+               ? bq_refuse(BQ_USAGE, "%s holds other things than a model: name a new or empty directory", out)
+               : BQ_OK;
+}
+
 static int look(void *session) {
     bq_session *s = session;
     const bq_args *a = s->args;
@@ -49,6 +66,7 @@ static int look(void *session) {
     if (!code) code = bq_plan_schemes(&s->recipe, &s->src.arch, s->scheme);
     if (!code && (!read_fingerprint(s) || !finished(s)))
         code = bq_refuse(BQ_DATA, "%s is not finished: `blockq run` it to the end first", s->dir);
+    if (!code && a->command == BQ_COMMAND_EXPORT) code = check_place(a->out);
     if (!code && s->comm->rank == 0) code = check_model(s);
     if (!code && a->tokens) code = bq_tokens_read(a->tokens, &s->eval);
     s->recipe.eval.ctx = a->ctx, s->recipe.eval.windows = a->windows, s->recipe.eval.offset = a->offset;
@@ -57,7 +75,7 @@ static int look(void *session) {
     if (!code && a->tokens)
         code =
             bq_source_check_tokens(&s->src, a->tokens, &s->eval, a->offset, s->recipe.eval.windows * a->ctx);
-    size_t arena = a->tokens ? bq_perplexity_need(&s->src.arch, s->scheme, a->ctx) : 0;
+    size_t arena = !code && a->tokens ? bq_perplexity_need(&s->src.arch, s->scheme, a->ctx) : 0;
     if (!code && a->tokens) {
         size_t host = bq_perplexity_host(&s->src.arch, a->ctx, s->recipe.eval.windows, s->comm->size);
         code = bq_plan_evaluation(arena, host, a->memory, s->comm, a->scratch, &s->plan.scratch);

@@ -43,8 +43,12 @@ typedef struct {
 
 typedef struct {
     bq_format format;
-    char dir[64]; /* a plain name, made below the run directory */
+    char dir[64];        /* a plain name, made below the run directory */
+    int64_t shard_bytes; /* of tensors in one file */
 } bq_output;
+
+#define BQ_SHARD_BYTES 5000000000 /* if not said, and the least */
+#define BQ_SHARD_MIN   100000
 
 typedef struct {
     char model[BQ_PATH_MAX]; /* directory; all paths are absolute */

@@ -35,12 +35,14 @@ static int run(bq_session *s) {
     code = sweeps(s);
     bq_session_save(s, bq_seconds() - s->started);
     if (code) return code;
+    double exporting = bq_seconds();
     code = bq_session_export(s);
     if (code) return code;
+    exporting = bq_seconds() - exporting;
     code = bq_session_evaluate(s);
     if (code) return code;
-    bq_log(BQ_INFO, "done in %.1f s; memory planned %.0f MB, peak %.0f MB", bq_seconds() - s->started,
-           (double)s->plan.total / 1e6, (double)bq_peak_rss() / 1e6);
+    bq_log(BQ_INFO, "done in %.1f s, export %.1f s of it; memory planned %.0f MB, peak %.0f MB",
+           bq_seconds() - s->started, exporting, (double)s->plan.total / 1e6, (double)bq_peak_rss() / 1e6);
     return BQ_OK;
 }
 
@@ -69,7 +71,7 @@ int bq_cmd_plan(const bq_args *args, bq_comm *comm) {
 int bq_cmd_export(const bq_args *args, bq_comm *comm) {
     bq_session s;
     int code = bq_session_open_finished(&s, args, comm);
-    if (code == BQ_OK) code = bq_session_export_to(&s, args->format, args->out);
+    if (code == BQ_OK) code = bq_session_export_to(&s, args->format, args->shard, args->out);
     bq_session_close(&s);
     return code;
 }

@@ -27,18 +27,6 @@ int bq_root_first(const bq_comm *comm, int (*look)(void *), void *s) {
 
 static int read_tokens(const char *path, bq_tokens *t) { return path[0] ? bq_tokens_read(path, t) : BQ_OK; }
 
-/* compressed-tensors packs 4 and 8 bits: said before the training, not after it. */
-static int check_outputs(const bq_session *s) {
-    for (int o = 0; o < s->recipe.noutput; o++)
-        for (int i = 0; i < s->src.arch.linears && s->recipe.output[o].format == BQ_OUT_COMPRESSED; i++)
-            if (s->scheme[i].bits != 4 && s->scheme[i].bits != 8)
-                return bq_refuse(BQ_USAGE,
-                                 "outputs.%d: compressed-tensors packs 4 or 8 bits, %s has %d: take the "
-                                 "format safetensors",
-                                 o, s->src.arch.linear[i].name, s->scheme[i].bits);
-    return BQ_OK;
-}
-
 static int open_inputs(void *session) {
     bq_session *s = session;
     const bq_recipe *r = &s->recipe;
@@ -54,7 +42,8 @@ static int open_inputs(void *session) {
                         passes);
     if (!code) code = bq_source_open(&s->src, r->model);
     if (!code) code = bq_plan_schemes(r, &s->src.arch, s->scheme);
-    if (!code) code = check_outputs(s);
+    if (!code && (s->args->command == BQ_COMMAND_RUN || s->args->command == BQ_COMMAND_PLAN))
+        code = bq_session_outputs_fit(s);
     if (!code && calibrated && !r->calibration.tokens[0])
         code = bq_refuse(BQ_USAGE, "calibration.tokens is missing: a phase trains on samples");
     if (!code) code = read_tokens(r->calibration.tokens, &s->calibration);

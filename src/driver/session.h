@@ -62,10 +62,14 @@ void bq_session_close(bq_session *s);
 /* The last phase's checkpoint of a block: what export and evaluation use. */
 void bq_session_checkpoint(const bq_session *s, int block, char *path, size_t n);
 
-/* outputs.c: write the outputs of the recipe that are not there yet.  BQ_OK, or BQ_DATA after one message. */
-int bq_session_export(bq_session *s);
-/* One more form of a finished run, in a directory of the caller's choice. */
-int bq_session_export_to(const bq_session *s, bq_format format, const char *dir);
+/* outputs.c: can their formats hold what the recipe's outputs would hold?  Known before any work.  BQ_OK, or
+ * BQ_DATA after one message.  Local. */
+int bq_session_outputs_fit(const bq_session *s);
+/* Write the outputs of the recipe that are not there yet, each rank its share of the shards.
+ * BQ_OK, or BQ_DATA after one message.  Collective over world. */
+int bq_session_export(const bq_session *s);
+/* One more form of a finished run, in a directory of the caller's choice.  Collective over world. */
+int bq_session_export_to(const bq_session *s, bq_format format, size_t shard_bytes, const char *dir);
 
 /* result.c: evaluate FP, round to nearest and the result; print the result line.  BQ_OK, or BQ_STOPPED.
  * Collective. */

@@ -1,6 +1,7 @@
 #include "base/clock.h"
 
 #include <stdio.h>
+#include <string.h>
 #include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
@@ -17,12 +18,27 @@ size_t bq_peak_rss(void) {
     return (size_t)use.ru_maxrss * 1024;
 }
 
+/* The limit of one control group, or `most` where it sets none. */
+static size_t group_limit(const char *group, size_t most) {
+    char path[1200];
+    size_t limit;
+    snprintf(path, sizeof path, "/sys/fs/cgroup%s/memory.max", group);
+    FILE *f = fopen(path, "r");
+    if (!f) return most;
+    if (fscanf(f, "%zu", &limit) != 1 || limit > most) limit = most; /* "max": no limit */
+    fclose(f);
+    return limit;
+}
+
 size_t bq_memory_available(void) {
-    size_t machine = (size_t)sysconf(_SC_PHYS_PAGES) * (size_t)sysconf(_SC_PAGESIZE), limit = 0;
-    FILE *f = fopen("/sys/fs/cgroup/memory.max", "r");
+    size_t most = (size_t)sysconf(_SC_PHYS_PAGES) * (size_t)sysconf(_SC_PAGESIZE);
+    char group[1024] = "";
+    FILE *f = fopen("/proc/self/cgroup", "r");
     if (f) {
-        if (fscanf(f, "%zu", &limit) != 1) limit = 0; /* "max": no limit */
+        if (fscanf(f, "0::%1023s", group) != 1) group[0] = 0;
         fclose(f);
     }
-    return limit && limit < machine ? limit : machine;
+    for (char *slash; (slash = strrchr(group, '/')); *slash = 0)
+        most = group_limit(group, most); /* and those above */
+    return group_limit("", most);
 }

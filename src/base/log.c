@@ -3,6 +3,7 @@
 #include "base/clock.h"
 
 #include <errno.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
@@ -60,32 +61,47 @@ void bq_log_all(bq_level level, const char *fmt, ...) {
     va_end(ap);
 }
 
-void bq_progress(int64_t done, int64_t total, const char *note) {
-    static double start, drawn_at;
-    static int64_t first;
-    double now = bq_seconds();
-    if (my_rank != 0 || total <= 0 || !isatty(STDERR_FILENO)) return;
-    if (start == 0 || done < first) start = now, first = done, drawn_at = 0;
-    if (done < total && now - drawn_at < 0.1) return;
-    drawn_at = now;
-    char line[160], eta[32] = "--:--";
-    if (done > first) {
-        long left = (long)((now - start) * (double)(total - done) / (double)(done - first) + 0.5);
-        if (left >= 3600)
-            snprintf(eta, sizeof eta, "%ld:%02ld:%02ld", left / 3600, left / 60 % 60, left % 60);
-        else
-            snprintf(eta, sizeof eta, "%02ld:%02ld", left / 60, left % 60);
+enum { BAR = 24 };
+#define LINE_EVERY 60.0 /* seconds between lines where nothing can be drawn */
+
+static void put_eta(char *out, size_t n, int64_t done, int64_t total, int64_t first, double seconds) {
+    if (done <= first) {
+        snprintf(out, n, "--:--");
+        return;
     }
-    enum { BAR = 24 };
-    char bar[BAR + 1];
-    int full = (int)(done * BAR / total);
-    for (int i = 0; i < BAR; i++) bar[i] = i < full ? '#' : '.';
+    long left = (long)(seconds * (double)(total - done) / (double)(done - first) + 0.5);
+    if (left >= 3600)
+        snprintf(out, n, "%ld:%02ld:%02ld", left / 3600, left / 60 % 60, left % 60);
+    else
+        snprintf(out, n, "%02ld:%02ld", left / 60, left % 60);
+}
+
+static void draw(double percent, const char *eta, const char *note) {
+    char line[160], bar[BAR + 1];
+    for (int i = 0; i < BAR; i++) bar[i] = i < (int)(percent * BAR / 100) ? '#' : '.';
     bar[BAR] = 0;
-    int n = snprintf(line, sizeof line, "[%s] %5.1f%%  ETA %s  %s", bar, 100.0 * (double)done / (double)total,
-                     eta, note);
+    int n = snprintf(line, sizeof line, "[%s] %5.1f%%  ETA %s  %s", bar, percent, eta, note);
     int pad = drawn > n ? drawn - n : 0;
     fprintf(stderr, "\r%s%*s", line, pad, "");
     drawn = n;
+}
+
+void bq_progress(int64_t done, int64_t total, const char *note) {
+    static double start, last;
+    static int64_t first;
+    double now = bq_seconds();
+    if (my_rank != 0 || total <= 0) return;
+    if (start == 0 || done < first) start = last = now, first = done;
+    bool terminal = isatty(STDERR_FILENO);
+    if (now - last < (terminal ? 0.1 : LINE_EVERY)) return;
+    char eta[32];
+    double percent = 100.0 * (double)done / (double)total;
+    put_eta(eta, sizeof eta, done, total, first, now - start);
+    last = now;
+    if (terminal)
+        draw(percent, eta, note);
+    else
+        bq_log(BQ_INFO, "%.1f%%, ETA %s, %s", percent, eta, note);
 }
 
 void bq_progress_clear(void) {

@@ -27,9 +27,9 @@ void bq_log(bq_level level, const char *fmt, ...) __attribute__((format(printf, 
 void bq_log_all(bq_level level, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 void bq_vlog(bq_level level, int everyone, const char *fmt, va_list ap);
 
-/* Progress of a long loop.  On a terminal one line is redrawn ("block 3/30  12.3%  ETA 04:12  loss ..."); in
- * a file or pipe nothing is drawn, the caller's bq_log lines carry the news.  Rank 0 only. done, total   in
- * units of equal cost; note is appended, may be "" */
+/* Progress of a long loop.  On a terminal one line is redrawn ("[####....]  42.0%  ETA 04:12  block 3/30 loss
+ * ..."); where nothing can be drawn (a file, a pipe, under mpirun) a line is logged every minute.  Rank 0
+ * only. done, total   in units of equal cost; note is appended, may be "" */
 void bq_progress(int64_t done, int64_t total, const char *note);
 /* Remove the drawn line; call before printing anything else and at the end.  bq_log does it by itself. */
 void bq_progress_clear(void);

@@ -28,6 +28,7 @@ int bq_comm_open(bq_comm *comm, int *argc, char ***argv) {
     MPI_Comm node;
     MPI_Comm_split_type(comm->world, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &node);
     MPI_Comm_rank(node, &comm->local);
+    MPI_Comm_size(node, &comm->locals);
     MPI_Comm_free(&node);
     const char *tasks = getenv("SLURM_STEP_NUM_TASKS");
     if (comm->size == 1 && tasks && atoi(tasks) > 1 && !getenv("OMPI_COMM_WORLD_SIZE"))

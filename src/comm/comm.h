@@ -19,7 +19,7 @@ typedef struct {
     int rank, size;        /* in world */
     int istage, nstage;    /* my stage, number of stages */
     int replica, nreplica; /* my place in the stage */
-    int local;             /* my number among the ranks of this node */
+    int local, locals;     /* my number among the ranks of this node, and how many they are */
 } bq_comm;
 
 /* Start MPI, install the abort hook, tell the log who speaks.  Refuses (BQ_LAUNCH) a world of one rank while

@@ -17,6 +17,11 @@ void bq_heartbeat_timeout(double seconds);
 /* I am alive; and, on a watcher, are the others?  Called at every step and by every wait; cheap.  Local. */
 void bq_heartbeat(const bq_comm *comm);
 
+/* A rank that was told to stop tells the others, through rank 0; true on a rank that has been told.  Local:
+ * every rank sees it at a heartbeat of its own. */
+void bq_heartbeat_stop(const bq_comm *comm);
+bool bq_heartbeat_stopped(void);
+
 /* Take in what is still on its way, so that MPI can be finalized.  Collective over world. */
 void bq_heartbeat_close(const bq_comm *comm);
 

@@ -12,14 +12,10 @@ typedef struct {
     bq_scheme scheme[BQ_ARCH_LINEARS];
     bq_dev dev;
     const bq_args *args;
+    const bq_comm *comm;
+    const char *scratch;
     int64_t windows;
 } evaluation;
-
-static void rtn(void *ctx, bq_dev *dev, const bq_block *blk, bq_quantized *q) {
-    (void)ctx;
-    bq_pass_context c = {.dev = dev, .blk = blk, .q = q};
-    bq_pass_rtn(&c);
-}
 
 static int look(void *ctx) {
     evaluation *e = ctx;
@@ -31,9 +27,12 @@ static int look(void *ctx) {
     if (!code)
         code = bq_source_check_tokens(&e->model, a->tokens, &e->tokens, a->offset, e->windows * a->ctx);
     for (int i = 0; i < BQ_ARCH_LINEARS; i++) e->scheme[i] = (bq_scheme){a->rtn, -1, true, BQ_F32};
+    size_t arena = code ? 0 : bq_perplexity_need(&e->model.arch, a->rtn ? e->scheme : NULL, a->ctx);
     if (!code)
-        code = bq_dev_open(&e->dev, a->device, a->threads,
-                           bq_perplexity_need(&e->model.arch, a->rtn ? e->scheme : NULL, a->ctx));
+        code =
+            bq_plan_evaluation(arena, bq_perplexity_host(&e->model.arch, a->ctx, e->windows, e->comm->size),
+                               a->memory, e->comm, a->scratch, &e->scratch);
+    if (!code) code = bq_dev_open(&e->dev, a->device, a->threads, arena);
     return code;
 }
 
@@ -50,10 +49,18 @@ static int evaluate(evaluation *e, bq_comm *comm) {
     if (!code) code = bq_root_first(comm, read_all, e);
     if (code) return code;
     int64_t windows = e->windows;
-    bq_perplexity p = {&e->dev, comm,    &e->model, &e->tokens, BQ_ANGLES_HF,
-                       a->ctx,  windows, a->offset, NULL,       "model"};
+    bq_perplexity p = {.dev = &e->dev,
+                       .comm = comm,
+                       .src = &e->model,
+                       .tokens = &e->tokens,
+                       .angles = BQ_ANGLES_HF,
+                       .ctx = a->ctx,
+                       .windows = windows,
+                       .offset = a->offset,
+                       .scratch = e->scratch,
+                       .label = "model"};
     double plain = bq_perplexity_run(&p, NULL, NULL, NULL), rounded = 0;
-    if (a->rtn) rounded = bq_perplexity_run(&p, e->scheme, rtn, NULL);
+    if (a->rtn) rounded = bq_perplexity_run(&p, e->scheme, bq_rtn_weights, NULL);
     if (comm->rank) return BQ_OK;
     bq_log(BQ_INFO, "protocol A: %ld windows of %ld tokens, tokenizer %s, text joined %s, bos %d",
            (long)windows, (long)a->ctx, e->tokens.tokenizer, e->tokens.joiner, (int)e->tokens.bos);
@@ -63,31 +70,17 @@ static int evaluate(evaluation *e, bq_comm *comm) {
     return BQ_OK;
 }
 
-/* A finished run again, with other tokens or windows than its recipe's. */
 static int evaluate_run(const bq_args *a, bq_comm *comm) {
-    char recipe[BQ_PATH_MAX + 16], set[4][BQ_PATH_MAX + 32], *file[] = {recipe};
     bq_session s;
-    bq_args of_run = *a;
-    snprintf(recipe, sizeof recipe, "%s/recipe.json", a->run);
-    snprintf(set[0], sizeof set[0], "eval.tokens=%s", a->tokens);
-    snprintf(set[1], sizeof set[1], "eval.ctx=%ld", (long)a->ctx);
-    snprintf(set[2], sizeof set[2], "eval.windows=%ld", (long)a->windows);
-    snprintf(set[3], sizeof set[3], "eval.offset=%ld", (long)a->offset);
-    of_run.nfile = 1, of_run.file = file, of_run.nset = 4;
-    for (int i = 0; i < 4; i++) of_run.set[i] = set[i];
-    snprintf(of_run.out, sizeof of_run.out, "%s", a->run);
-    int code = bq_session_open(&s, &of_run, comm);
-    if (code == BQ_OK) code = bq_session_enter(&s);
-    if (code == BQ_OK && bq_state_count(s.state) < (int64_t)s.recipe.nphase * s.src.arch.model.blocks)
-        code = bq_refuse(BQ_DATA, "%s is not finished: `blockq run` it to the end first", a->run);
-    if (code == BQ_OK) bq_session_evaluate(&s);
+    int code = bq_session_open_finished(&s, a, comm);
+    if (code == BQ_OK) code = bq_session_evaluate(&s);
     bq_session_close(&s);
     return code;
 }
 
 int bq_cmd_eval(const bq_args *args, bq_comm *comm) {
     if (args->run) return evaluate_run(args, comm);
-    evaluation e = {.args = args};
+    evaluation e = {.args = args, .comm = comm};
     int code = evaluate(&e, comm);
     bq_dev_close(&e.dev);
     bq_tokens_close(&e.tokens);

@@ -3,6 +3,8 @@
 #include <stddef.h>
 
 #define AT(type, field) .at = offsetof(type, field)
+#define QUOTE(text)     #text
+#define TEXT(number)    QUOTE(number)
 
 static const bq_choice inputs[] = {{"fp", BQ_INPUTS_FP}, {"qt", BQ_INPUTS_QT}, {"mix", BQ_INPUTS_MIX}, {0}};
 static const bq_choice passes[] = {{"rtn", BQ_PASS_RTN}, {"adascale", BQ_PASS_ADASCALE}, {0}};
@@ -120,6 +122,9 @@ static const bq_key output_keys[] = {
              "and scales, as vLLM and transformers read them."},
     {"dir", BQ_KEY_NAME, AT(bq_output, dir), .value = "", .max = 63,
      .help = "Folder made in the run directory; the format's name if left out."},
+    {"shard_bytes", BQ_KEY_I64, AT(bq_output, shard_bytes), .value = TEXT(BQ_SHARD_BYTES),
+     .min = BQ_SHARD_MIN, .max = 1e15,
+     .help = "Tensors in one file, at most; a larger tensor gets its own. Ranks write different files."},
     {0}};
 static const bq_scope output = {"outputs.N", "A model directory to write at the end.", output_keys,
                                 sizeof(bq_output)};
@@ -141,8 +146,6 @@ static const bq_key recipe_keys[] = {
      .help = "Directory with config.json and safetensors, as from the Hugging Face hub."},
     {"calibration", BQ_KEY_OBJECT, .value = "{}", .scope = &calibration, .help = "Samples of text."},
     {"seed", BQ_KEY_SEED, AT(bq_recipe, seed), .value = "0", .help = "Of every random number."},
-    {"groups", BQ_KEY_INT, AT(bq_recipe, groups), .value = "8", .min = 1, .max = 1024,
-     .help = "Sums over samples run in so many groups; the most ranks that can share the samples."},
     {"bits", BQ_KEY_OBJECT, .value = "{}", .scope = &bits, .help = "Width of the codes."},
     {"rope", BQ_KEY_CHOICE, AT(bq_recipe, rope), .value = "hf", .choice = angles,
      .help = "Angles of the position embedding in float32 like transformers (`hf`), or in double."},

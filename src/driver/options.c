@@ -44,6 +44,8 @@ static const option options[] = {
     {"format", 0, "FORMAT", FORMAT, AT(format), 0, 0, EXPORT,
      "compressed-tensors: packed codes and scales; safetensors: quantized values as float weights "
      "(compressed-tensors)"},
+    {"shard", 0, "BYTES", BYTES, AT(shard), BQ_SHARD_MIN, 0, EXPORT,
+     "Tensors in one file, at most, as in 2G; ranks write different files (5000000000)"},
     {"bytes", 0, NULL, FLAG, AT(bytes), 0, 0, TOKENS, "A token is a byte; the only tokenizer built in"},
     {"out", 'o', "DIR", OUT, AT(out), 0, 0, RUN, "Run directory (the recipe's name with .run)"},
     {"out", 'o', "DIR", OUT, AT(out), 0, 0, EXPORT, "Directory of the new model"},
@@ -98,7 +100,7 @@ static const command commands[BQ_COMMANDS] = {
     [BQ_COMMAND_EXPORT] =
         {"export", "", 0, 0, "Write a run's result as a model directory.",
          "Write the result of a finished run as a model directory that other programs load, in a format that "
-         "the recipe need not have named.",
+         "the recipe need not have named. Several ranks write it together, the same bytes.",
          "Example:\n  blockq export --run demo.run --format compressed-tensors --out demo-w4"},
     [BQ_COMMAND_INSPECT] =
         {"inspect", "PATH", 1, 1, "Say what is in a file or directory of blockq.",
@@ -164,6 +166,11 @@ static int take_bytes(bq_args *args, const option *o, const char *text) {
     if (unit) end += strcmp(end + 1, "iB") == 0 ? 3 : 1;
     if (errno || *text < '0' || *text > '9' || *end || !x || x > (SIZE_MAX >> shift)) {
         return complain_value(args, o, text, "bytes, or a whole number with K, M, G or T");
+    }
+    if ((double)(x << shift) < o->min) {
+        char must[48];
+        snprintf(must, sizeof must, "at least %.0f bytes", o->min);
+        return complain_value(args, o, text, must);
     }
     *(size_t *)(void *)((char *)args + o->at) = (size_t)x << shift;
     return BQ_OK;
@@ -306,7 +313,7 @@ static int parse_command(int argc, char **argv, bq_args *args) {
     bq_command c = args->command;
     parsing p = {.args = args};
     args->device = "auto", args->ctx = 2048, args->timeout = 600, args->format = BQ_OUT_COMPRESSED;
-    args->save_every = 300;
+    args->shard = BQ_SHARD_BYTES, args->save_every = 300;
     fill(&f, c);
     argp_parse(&f.argp, argc, argv, ARGP_SILENT, NULL, &p);
     if (p.code) return p.code;

@@ -47,6 +47,7 @@ typedef struct {
     int64_t ctx, windows, offset;     /* windows 0: all */
     int rtn;                          /* 0, or also evaluate round to nearest with this many bits */
     bq_format format;
+    size_t shard; /* bytes of tensors in a file */
     /* all */
     bool verbose;
     /* tokens */

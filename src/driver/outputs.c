@@ -1,5 +1,6 @@
 #include "driver/session.h"
 
+#include "base/clock.h"
 #include "base/die.h"
 #include "base/log.h"
 #include "comm/heartbeat.h"
@@ -11,6 +12,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+#define MARK 64 /* bytes of a mark file */
 
 bool bq_session_restore(const bq_session *s, bq_dev *dev, const char *path, bq_quantized *q, bool fold) {
     const bq_arch *arch = &s->src.arch;
@@ -74,7 +77,19 @@ static bool get(void *ctx, const char *name, bool want_data, bq_qtensor *q) {
     return true;
 }
 
-static int export_one(const bq_session *s, bq_format format, const char *dir) {
+/* One output, as every rank sees it. */
+typedef struct {
+    const bq_session *s;
+    const char *dir;
+    const bq_export_format *format;
+    size_t shard_bytes;
+    tensors t;
+    bq_export_job *job;
+} output;
+
+static int open_output(void *ctx) {
+    output *o = ctx;
+    const bq_session *s = o->s;
     const bq_arch *arch = &s->src.arch;
     size_t codes = 0, scales = 0;
     for (int i = 0; i < arch->linears; i++) {
@@ -82,44 +97,94 @@ static int export_one(const bq_session *s, bq_format format, const char *dir) {
         size_t g = (size_t)(arch->linear[i].rows * bq_linear_groups(arch, s->scheme, i));
         codes = c > codes ? c : codes, scales = g > scales ? g : scales;
     }
-    tensors t = {.s = s, .code = malloc(codes), .scale = malloc(scales * sizeof(float))};
-    BQ_CHECK(t.code && t.scale, "no memory to export a linear of %zu weights", codes);
-    bq_qsource source = {&t, get};
-    int code = format == BQ_OUT_COMPRESSED ? bq_export_ct(s->src.weights, s->src.dir, dir, source)
-                                           : bq_export_dense(s->src.weights, s->src.dir, dir, source);
-    bq_ckpt_close(t.file);
-    free(t.code);
-    free(t.scale);
+    o->t = (tensors){.s = s, .code = malloc(codes), .scale = malloc(scales * sizeof(float))};
+    BQ_CHECK(o->t.code && o->t.scale, "no memory to export a linear of %zu weights", codes);
+    bq_qsource source = {&o->t, get};
+    return bq_export_open(&o->job, s->src.weights, o->dir, source, o->format, o->shard_bytes);
+}
+
+static void close_output(output *o) {
+    bq_export_close(o->job);
+    bq_ckpt_close(o->t.file);
+    free(o->t.code);
+    free(o->t.scale);
+}
+
+/* The steps of io/export.h; each agreement is also the barrier before the next step. */
+static int write_output(output *o) {
+    const bq_comm *comm = o->s->comm;
+    int code = bq_comm_agree(comm, comm->rank == 0 ? bq_export_claim(o->job) : BQ_OK);
+    if (code) return code;
+    bq_export_write(o->job, comm->rank, comm->size);
+    bq_comm_barrier(comm);
+    return bq_comm_agree(comm, comm->rank == 0 ? bq_export_finish(o->job) : BQ_OK);
+}
+
+static const bq_export_format *format_of(bq_format format) {
+    return format == BQ_OUT_COMPRESSED ? &bq_export_ct : &bq_export_dense;
+}
+
+int bq_session_outputs_fit(const bq_session *s) {
+    int code = BQ_OK;
+    for (int i = 0; i < s->recipe.noutput && !code; i++) {
+        const bq_output *out = &s->recipe.output[i];
+        output o = {s, out->dir, format_of(out->format), (size_t)out->shard_bytes, {0}, NULL};
+        code = open_output(&o);
+        close_output(&o);
+    }
     return code;
 }
 
-/* A file that names the run's fingerprint says that the directory is whole. */
-static bool exported(const char *mark, const char *text) {
-    char *have = NULL;
-    size_t bytes = 0;
-    bool same = bq_file_read(mark, 64, &have, &bytes) == 0 && strcmp(have, text) == 0;
-    free(have);
-    return same;
-}
-
-int bq_session_export(bq_session *s) {
-    char dir[2 * BQ_PATH_MAX], mark[2 * BQ_PATH_MAX], text[32];
-    int code = BQ_OK;
-    snprintf(text, sizeof text, "%016lx\n", (unsigned long)s->fingerprint);
-    for (int i = 0; i < s->recipe.noutput && s->comm->rank == 0 && code == BQ_OK; i++) {
-        const bq_output *o = &s->recipe.output[i];
-        snprintf(dir, sizeof dir, "%s/%s", s->dir, o->dir);
-        snprintf(mark, sizeof mark, "%s/ckpt/export_%s.done", s->dir, o->dir);
-        if (exported(mark, text) && bq_file_exists(dir)) continue;
-        code = export_one(s, o->format, dir);
-        if (code) break;
-        int error = bq_file_write_atomic(mark, text, strlen(text));
-        BQ_CHECK(error == 0, "write of '%s' failed: %s", mark, strerror(error));
-        bq_log(BQ_INFO, "wrote %s", dir);
+static int export_one(const bq_session *s, bq_format format, size_t shard_bytes, const char *dir) {
+    double since = bq_seconds();
+    output o = {s, dir, format_of(format), shard_bytes, {0}, NULL};
+    int code = bq_root_first(s->comm, open_output, &o);
+    if (!code) code = write_output(&o);
+    if (!code) {
+        int shards = bq_export_shards(o.job), ranks = s->comm->size < shards ? s->comm->size : shards;
+        bq_log(BQ_INFO, "wrote %s: %d shard%s by %d rank%s in %.1f s", dir, shards, &"s"[shards == 1], ranks,
+               &"s"[ranks == 1], bq_seconds() - since);
     }
-    return bq_comm_agree(s->comm, code);
+    close_output(&o);
+    return code;
 }
 
-int bq_session_export_to(const bq_session *s, bq_format format, const char *dir) {
-    return bq_comm_agree(s->comm, s->comm->rank == 0 ? export_one(s, format, dir) : BQ_OK);
+/* A mark says of which run and how cut the directory is; it counts once the directory is whole. */
+static bool exported(const char *mark, const char *text, const char *dir) {
+    char *have = NULL, config[2 * BQ_PATH_MAX + 16];
+    size_t bytes = 0;
+    snprintf(config, sizeof config, "%s/config.json", dir);
+    bool same = bq_file_read(mark, MARK, &have, &bytes) == 0 && strcmp(have, text) == 0;
+    free(have);
+    return same && bq_file_exists(config);
+}
+
+static void write_mark(const char *mark, const char *text) {
+    int error = bq_file_write_atomic(mark, text, strlen(text));
+    BQ_CHECK(error == 0, "write of '%s' failed: %s", mark, strerror(error));
+}
+
+/* The mark of an older export goes before its directory does: a kill between must not leave it believed. */
+static int export_output(const bq_session *s, const bq_output *o) {
+    char dir[2 * BQ_PATH_MAX], mark[2 * BQ_PATH_MAX], text[MARK];
+    bool root = s->comm->rank == 0;
+    snprintf(dir, sizeof dir, "%s/%s", s->dir, o->dir);
+    snprintf(mark, sizeof mark, "%s/ckpt/export_%s.done", s->dir, o->dir);
+    snprintf(text, sizeof text, "%016lx %s %ld\n", (unsigned long)s->fingerprint,
+             o->format == BQ_OUT_COMPRESSED ? "compressed-tensors" : "safetensors", (long)o->shard_bytes);
+    if (bq_comm_agree(s->comm, root && exported(mark, text, dir))) return BQ_OK;
+    if (root && bq_file_exists(mark)) write_mark(mark, "being written again\n");
+    int code = export_one(s, o->format, (size_t)o->shard_bytes, dir);
+    if (root && !code) write_mark(mark, text);
+    return code;
+}
+
+int bq_session_export(const bq_session *s) {
+    int code = BQ_OK;
+    for (int i = 0; i < s->recipe.noutput && !code; i++) code = export_output(s, &s->recipe.output[i]);
+    return code;
+}
+
+int bq_session_export_to(const bq_session *s, bq_format format, size_t shard_bytes, const char *dir) {
+    return export_one(s, format, shard_bytes, dir);
 }

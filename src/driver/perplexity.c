@@ -52,7 +52,8 @@ static void embed(walk *w) {
     }
 }
 
-static void blocks(walk *w, const bq_scheme *scheme, bq_weights_of weights, void *ctx) {
+/* False when a rank was told to stop. */
+static bool blocks(walk *w, const bq_scheme *scheme, bq_weights_of weights, void *ctx) {
     const bq_perplexity *e = w->e;
     const bq_arch *arch = &e->src->arch;
     bq_dev *dev = e->dev;
@@ -64,7 +65,10 @@ static void blocks(walk *w, const bq_scheme *scheme, bq_weights_of weights, void
     bq_work_push(&work, arch, e->ctx, false, &dev->mem);
     if (weights) bq_quantized_push(&q, arch, scheme, &dev->mem);
     bq_source_rope(e->src, e->angles, dev, &work);
-    for (int b = 0; b < arch->model.blocks; b++) {
+    bool stop = false;
+    for (int b = 0; b < arch->model.blocks && !stop; b++) {
+        stop = e->stopped && bq_comm_agree(e->comm, e->stopped(e->stop_ctx));
+        if (stop) break;
         bq_source_block(e->src, dev, b, &blk);
         if (weights) weights(ctx, dev, &blk, &q);
         for (int64_t i = 0; i < w->share.count; i++) {
@@ -80,6 +84,7 @@ static void blocks(walk *w, const bq_scheme *scheme, bq_weights_of weights, void
         }
     }
     bq_arena_reset(&dev->mem, mark);
+    return !stop;
 }
 
 /* losses[i] of my windows: the mean over their predictions. */
@@ -122,16 +127,17 @@ double bq_perplexity_run(const bq_perplexity *e, const bq_scheme *scheme, bq_wei
     w.y = bq_arena_push(&e->dev->mem, e->ctx, hidden, BQ_F32);
     bq_stream_open(&w.stream, w.share.count, e->ctx, hidden, e->scratch);
     embed(&w);
-    blocks(&w, scheme, weights, ctx);
-    head(&w, losses);
+    bool whole = blocks(&w, scheme, weights, ctx);
+    if (whole) head(&w, losses);
     bq_progress_clear();
     bq_stream_close(&w.stream);
     free(buffer);
     bq_arena_reset(&e->dev->mem, mark);
 
-    bq_comm_gather(e->comm, losses, e->windows);
+    if (whole) bq_comm_gather(e->comm, losses, e->windows);
     double mean = 0;
     for (int64_t i = 0; i < e->windows; i++) mean += losses[i] / (double)e->windows;
     free(losses);
+    if (!whole) return -1;
     return e->comm->rank == 0 ? exp(mean) : 0;
 }

@@ -16,9 +16,11 @@ typedef struct {
     const bq_source *src;
     const bq_tokens *tokens;
     bq_angles angles;
-    int64_t ctx, windows, offset; /* windows > 0, all of them there (bq_perplexity_windows) */
-    const char *scratch;          /* directory for streams, NULL: memory */
-    const char *label;            /* for the progress line: "fp", "rtn", ... */
+    int64_t ctx, windows, offset;     /* windows > 0, all of them there (bq_perplexity_windows) */
+    const char *scratch;              /* directory for streams, NULL: memory */
+    bool (*stopped)(const void *ctx); /* asked on every rank at each block; NULL: never */
+    const void *stop_ctx;
+    const char *label; /* for the progress line: "fp", "rtn", ... */
 } bq_perplexity;
 
 /* Which weights: fills `what` (pushed) for block blk; NULL means the block's own. */
@@ -30,7 +32,7 @@ int bq_perplexity_windows(const char *path, const bq_tokens *t, int64_t ctx, int
                           int64_t *windows);
 
 /* Walk all windows.  scheme: of the quantized form, used when weights is not NULL.  Collective over world;
- * the value is rank 0's, 0 elsewhere. */
+ * the value is rank 0's, 0 elsewhere; negative on all ranks when one was stopped. */
 double bq_perplexity_run(const bq_perplexity *e, const bq_scheme *scheme, bq_weights_of weights, void *ctx);
 
 /* Device bytes of a run, and host bytes of its stream on the rank with the largest share. */

@@ -4,7 +4,7 @@
 #include "base/die.h"
 #include "base/log.h"
 #include "block/adascale.h"
-#include "comm/heartbeat.h"
+#include "comm/treesum.h"
 #include "driver/grid.h"
 #include "driver/inside.h"
 #include "driver/reference.h"
@@ -55,7 +55,7 @@ static void clock_to(walk *w, int part, double *since) {
 static void load_heads(walk *w) {
     bq_session *s = w->s;
     const bq_recipe *r = &s->recipe;
-    char path[BQ_PATH_MAX + 32], why[BQ_WHY] = "a sample is missing or damaged";
+    char path[BQ_PATH_MAX + 32], why[BQ_WHY];
     bq_acts *acts;
     bq_reference_path(s, (int)w->blocks.first, path, sizeof path);
     bool good =
@@ -65,7 +65,8 @@ static void load_heads(walk *w) {
         good = bq_acts_read(acts, w->share.first + i, w->buffer[0].data);
         bq_stream_put(&w->fp, i, w->buffer[0]);
     }
-    BQ_CHECK(good, "%s: %s; remove it and start again", path, why);
+    BQ_CHECK(good, "%s: %s", path,
+             why[0] ? why : "a sample was damaged since the run began; the same command makes it again");
     bq_acts_close(acts);
 }
 
@@ -99,7 +100,7 @@ static void forward(walk *w, const bq_mat mats[BQ_MATS], bq_stream *from, bq_str
         dev->op->get(dev, w->y, w->buffer[1]);
         dev->op->wait(dev);
         bq_stream_put(to, i, w->buffer[1]);
-        bq_heartbeat(w->s->comm);
+        bq_session_stopped(w->s);
     }
 }
 
@@ -114,7 +115,7 @@ static void step(void *ctx, int64_t at, int64_t steps, double loss) {
     walk *w = ctx;
     char note[80];
     (void)steps;
-    bq_heartbeat(w->s->comm);
+    bq_session_stopped(w->s);
     w->units = w->before + at;
     snprintf(note, sizeof note, "block %d/%d  loss %.4g", w->block + 1, w->s->src.arch.model.blocks, loss);
     bq_progress(w->units, w->all, note);
@@ -233,11 +234,12 @@ static double mean(const double *x, int64_t n) {
 }
 
 /* One row a block for machines, one line for people.  First and last loss are means over one round of the
- * samples. */
+ * samples, at most over half of the steps each. */
 static void report(walk *w, double seconds) {
     bq_session *s = w->s;
     char path[BQ_PATH_MAX + 16], row[512];
-    int64_t n = w->steps < s->recipe.calibration.samples ? w->steps : s->recipe.calibration.samples;
+    int64_t n =
+        w->steps / 2 < s->recipe.calibration.samples ? (w->steps + 1) / 2 : s->recipe.calibration.samples;
     double first = mean(w->loss, n), last = mean(w->loss + w->steps - n, n);
     if (s->comm->replica) return;
     snprintf(path, sizeof path, "%s/run.csv", s->dir);
@@ -312,6 +314,12 @@ static outcome pass_frozen(walk *w) {
     return RESTORED;
 }
 
+static bool stop_agreed(const walk *w) {
+    double wanted = bq_session_stopped(w->s);
+    bq_comm_fill(w->s->comm, &wanted, 1);
+    return wanted > 0;
+}
+
 static outcome do_block(walk *w) {
     bq_session *s = w->s;
     double start = bq_seconds(), now = start;
@@ -325,6 +333,7 @@ static outcome do_block(walk *w) {
     clock_to(w, LOAD, &now);
     if (w->calibrated) forward(w, w->blk.w, &w->fp, &w->target);
     clock_to(w, TARGET, &now);
+    if (stop_agreed(w)) return STOPPED;
     if (done)
         restore(w, w->sweep, false);
     else if (!apply_passes(w))
@@ -362,6 +371,7 @@ int bq_session_phase(bq_session *s, int sweep, int phase, const bq_phase_hooks *
     if (done) return BQ_OK;
     walk w;
     open_walk(&w, s, sweep, phase, hooks);
+    if (s->recipe.phase[phase].name[0]) bq_log(BQ_INFO, "phase %s", s->recipe.phase[phase].name);
     for (w.block = (int)blocks.first; w.block < end && code == BQ_OK; w.block++) {
         outcome got = do_block(&w);
         if (got == MADE) s->made++;

@@ -9,11 +9,11 @@
 
 #include <stdio.h>
 
-/* Code, libraries, MPI's and HDF5's buffers: measured 40 to 70 MB with Open MPI 4.1 on one node. */
-#define PROGRAM_BYTES ((size_t)64 << 20)
+/* Code, libraries, MPI's and HDF5's buffers: measured 30 to 45 MB with Open MPI 4.1 on one node. */
+#define PROGRAM_BYTES ((size_t)40 << 20)
 
-static void add(bq_plan *plan, const char *name, size_t bytes, bool device) {
-    if (bytes) plan->item[plan->items++] = (bq_plan_item){name, bytes, device};
+static void add(bq_plan *plan, const char *name, size_t bytes, bool device, const char *remedy) {
+    if (bytes) plan->item[plan->items++] = (bq_plan_item){name, bytes, device, remedy};
 }
 
 bool bq_phase_calibrated(const bq_phase *phase) {
@@ -50,25 +50,35 @@ static double backward_flop(const bq_arch *arch, double tokens) {
     return 2 * tokens * (2 * p - p_qkv) + 5 * tokens * tokens * (double)(m->heads * m->head_dim);
 }
 
-static void count_flop(bq_plan *plan, const bq_recipe *r, const bq_arch *arch, bool eval) {
-    double blocks = (double)arch->model.blocks, t = (double)r->calibration.length;
+static int64_t steps_of_all_sweeps(const bq_recipe *r, const bq_pass *p) {
+    int64_t later = p->sweep_iterations ? p->sweep_iterations : (p->iterations + 3) / 4;
+    return p->iterations + (r->sweeps - 1) * later;
+}
+
+/* One rank's share: its stage's blocks, its replica's samples. */
+static void count_flop(bq_plan *plan, const bq_recipe *r, const bq_arch *arch, const bq_comm *comm,
+                       bool eval) {
+    double blocks = (double)arch->model.blocks / comm->nstage, t = (double)r->calibration.length;
+    double samples = (double)bq_shard_of(r->calibration.samples, 0, comm->nreplica).count;
     for (int p = 0; p < r->nphase; p++) {
         if (!bq_phase_calibrated(&r->phase[p])) continue;
-        double walk = blocks * (double)r->calibration.samples * forward_flop(arch, t);
-        plan->flop_targets += walk;
-        if (r->phase[p].inputs != BQ_INPUTS_FP) plan->flop_advance += walk;
+        double walk = blocks * samples * forward_flop(arch, t);
+        plan->flop_targets += walk * r->sweeps;
+        if (comm->nstage > 1) plan->flop_reference = walk;
+        if (r->phase[p].inputs != BQ_INPUTS_FP) plan->flop_advance += walk * r->sweeps;
         for (int i = 0; i < r->phase[p].npass; i++) {
             const bq_pass *pass = &r->phase[p].pass[i];
             if (pass->kind != BQ_PASS_ADASCALE) continue;
-            plan->flop_train += blocks * (double)(pass->iterations * pass->batch) *
+            int64_t leaves = bq_shard_of(pass->batch, 0, comm->nreplica).count;
+            plan->flop_train += blocks * (double)(steps_of_all_sweeps(r, pass) * leaves) *
                                 (forward_flop(arch, t) + backward_flop(arch, t));
         }
     }
     if (!eval) return;
-    double ctx = (double)r->eval.ctx;
-    plan->flop_eval =
-        3 * (double)r->eval.windows *
-        (blocks * forward_flop(arch, ctx) + 2 * ctx * (double)(arch->model.vocab * arch->model.hidden));
+    double ctx = (double)r->eval.ctx, windows = (double)bq_shard_of(r->eval.windows, 0, comm->size).count;
+    plan->flop_eval = 3 * windows *
+                      ((double)arch->model.blocks * forward_flop(arch, ctx) +
+                       2 * ctx * (double)(arch->model.vocab * arch->model.hidden));
 }
 
 /* The device arena of the phases: everything one block of training needs, whatever the depth. */
@@ -83,17 +93,19 @@ static size_t plan_phases(bq_plan *plan, const bq_recipe *r, const bq_arch *arch
                 batch = r->phase[p].pass[i].batch;
     }
     int first = plan->items;
-    add(plan, "weights of one block, FP32", bq_block_need(arch), true);
-    add(plan, "its quantized form and gradients", bq_quantized_need(arch, scheme), true);
+    add(plan, "weights of one block, FP32", bq_block_need(arch), true, "this model needs a larger machine");
+    add(plan, "its quantized form and gradients", bq_quantized_need(arch, scheme), true,
+        "this model needs a larger machine");
     if (calibrated) {
-        add(plan, "activations of one sample", bq_work_need(arch, t, true), true);
-        add(plan, "block inputs and outputs", 2 * bq_arena_need(t, arch->model.hidden, BQ_F32), true);
-        add(plan, "op scratch", bq_op_scratch(t, arch->attention, 1), true);
+        add(plan, "activations of one sample", bq_work_need(arch, t, true), true, "take shorter samples");
+        add(plan, "block inputs and outputs", 2 * bq_arena_need(t, arch->model.hidden, BQ_F32), true,
+            "take shorter samples");
+        add(plan, "op scratch", bq_op_scratch(t, arch->attention, 1), true, "take shorter samples");
     }
     if (batch)
         add(plan, "AdaScale parameters and Adam state",
             bq_adascale_need(arch, scheme, t, r->calibration.samples, batch, comm->replica, comm->nreplica),
-            true);
+            true, "start more ranks a stage, or take a smaller batch");
     size_t sum = 0;
     for (int i = first; i < plan->items; i++) sum += plan->item[i].bytes;
     return sum;
@@ -101,7 +113,7 @@ static size_t plan_phases(bq_plan *plan, const bq_recipe *r, const bq_arch *arch
 
 void bq_plan_make(bq_plan *plan, const bq_recipe *r, const bq_arch *arch, const bq_scheme *scheme,
                   const bq_comm *comm, int64_t micro, size_t limit, const char *scratch, bool eval) {
-    *plan = (bq_plan){.limit = limit ? limit : bq_memory_available()};
+    *plan = (bq_plan){.limit = limit ? limit : bq_memory_available() / (size_t)comm->locals};
     int64_t h = arch->model.hidden, streams = 0;
     size_t phases = plan_phases(plan, r, arch, scheme, comm), evaluation = 0, eval_host = 0;
     for (int p = 0; p < r->nphase; p++)
@@ -113,7 +125,8 @@ void bq_plan_make(bq_plan *plan, const bq_recipe *r, const bq_arch *arch, const 
         evaluation = bq_perplexity_need(arch, scheme, r->eval.ctx);
         eval_host = bq_perplexity_host(arch, r->eval.ctx, r->eval.windows, comm->size);
         if (evaluation > phases)
-            add(plan, "evaluation (head, activations) beyond that", evaluation - phases, true);
+            add(plan, "evaluation (head, activations) beyond that", evaluation - phases, true,
+                "take a smaller eval.ctx, or --no-eval");
     }
     plan->arena = phases > evaluation ? phases : evaluation;
     size_t calibration =
@@ -125,12 +138,15 @@ void bq_plan_make(bq_plan *plan, const bq_recipe *r, const bq_arch *arch, const 
     size_t held = (training > after ? training : after) - plan->arena;
     size_t buffers = (size_t)(3 * r->calibration.length * h) * sizeof(float);
     if (plan->arena + held + buffers + PROGRAM_BYTES > plan->limit && scratch) plan->scratch = scratch;
-    if (!plan->scratch) add(plan, "streams of hidden states", held, false);
-    add(plan, "sample buffers", buffers, false);
-    if (comm->nstage > 1) add(plan, "micro-batches on their way", bq_reference_host(r, arch, micro), false);
-    add(plan, "program and libraries", PROGRAM_BYTES, false);
+    if (!plan->scratch)
+        add(plan, "streams of hidden states", held, false, "offer --scratch DIR, or take fewer samples");
+    add(plan, "sample buffers", buffers, false, "take shorter samples");
+    if (comm->nstage > 1)
+        add(plan, "micro-batches on their way", bq_reference_host(r, arch, micro), false,
+            "take a smaller --micro");
+    add(plan, "program and libraries", PROGRAM_BYTES, false, "give it more");
     for (int i = 0; i < plan->items; i++) plan->total += plan->item[i].bytes;
-    count_flop(plan, r, arch, eval);
+    count_flop(plan, r, arch, comm, eval);
 }
 
 static int largest(const bq_plan *plan, const bool *printed) {
@@ -146,9 +162,17 @@ int bq_plan_check(const bq_plan *plan) {
     return bq_refuse(BQ_USAGE,
                      "the run needs %.0f MB, %.0f MB may be used; the largest part is %s with %.0f MB: %s",
                      (double)plan->total / 1e6, (double)plan->limit / 1e6, plan->item[top].name,
-                     (double)plan->item[top].bytes / 1e6,
-                     plan->item[top].device ? "take shorter samples or a smaller batch"
-                                            : "offer --scratch DIR, or take fewer samples");
+                     (double)plan->item[top].bytes / 1e6, plan->item[top].remedy);
+}
+
+int bq_plan_evaluation(size_t arena, size_t stream, size_t limit, const bq_comm *comm, const char *scratch,
+                       const char **use) {
+    if (!limit) limit = bq_memory_available() / (size_t)comm->locals;
+    size_t total = arena + stream + PROGRAM_BYTES;
+    *use = total > limit ? scratch : NULL;
+    if (total <= limit || (scratch && total - stream <= limit)) return BQ_OK;
+    return bq_refuse(BQ_USAGE, "the evaluation needs %.0f MB, %.0f MB may be used: take a smaller --ctx%s",
+                     (double)total / 1e6, (double)limit / 1e6, scratch ? "" : ", or offer --scratch DIR");
 }
 
 void bq_plan_print(const bq_plan *plan, double rate, FILE *out) {
@@ -163,13 +187,14 @@ void bq_plan_print(const bq_plan *plan, double rate, FILE *out) {
     const struct {
         const char *name;
         double flop;
-    } part[] = {{"targets (FP32 reference)", plan->flop_targets},
+    } part[] = {{"reference pipeline", plan->flop_reference},
+                {"targets (FP32 reference)", plan->flop_targets},
                 {"training", plan->flop_train},
                 {"quantized stream", plan->flop_advance},
                 {"evaluation (fp, rtn, result)", plan->flop_eval}};
-    fprintf(out, "work                                              TFLOP%s\n",
+    fprintf(out, "work of one rank                                  TFLOP%s\n",
             rate > 0 ? "    seconds" : "");
-    for (int i = 0; i < 4; i++) {
+    for (int i = 0; i < 5; i++) {
         if (part[i].flop <= 0) continue;
         fprintf(out, "  %-44s %10.3f", part[i].name, part[i].flop / 1e12);
         if (rate > 0) fprintf(out, "  %9.1f", part[i].flop / rate);
@@ -179,7 +204,16 @@ void bq_plan_print(const bq_plan *plan, double rate, FILE *out) {
         fprintf(out, "seconds at %.1f GFLOP/s, the rate of this device's GEMM in this minute\n", rate / 1e9);
 }
 
-double bq_plan_rate(bq_dev *dev, const bq_arch *arch, int64_t tokens) {
+enum { PROBE_TOKENS = 512 };
+
+size_t bq_plan_rate_need(const bq_arch *arch) {
+    return bq_arena_need(PROBE_TOKENS, arch->cols[BQ_GATE_UP], BQ_F32) +
+           bq_arena_need(PROBE_TOKENS, arch->rows[BQ_GATE_UP], BQ_F32) +
+           bq_arena_need(arch->rows[BQ_GATE_UP], arch->cols[BQ_GATE_UP], BQ_F32);
+}
+
+double bq_plan_rate(bq_dev *dev, const bq_arch *arch) {
+    const int64_t tokens = PROBE_TOKENS;
     size_t mark = bq_arena_mark(&dev->mem);
     int64_t rows = arch->rows[BQ_GATE_UP], cols = arch->cols[BQ_GATE_UP], calls = 0;
     bq_mat x = bq_arena_push(&dev->mem, tokens, cols, BQ_F32),

@@ -12,7 +12,8 @@
 typedef struct {
     const char *name;
     size_t bytes;
-    bool device; /* in the device arena; else host */
+    bool device;        /* in the device arena; else host */
+    const char *remedy; /* when it is the largest and too large */
 } bq_plan_item;
 
 typedef struct {
@@ -21,23 +22,30 @@ typedef struct {
     size_t arena;        /* device bytes to reserve: the largest of phases and evaluation */
     size_t total, limit; /* bytes of the process; what it may use */
     const char *scratch; /* where streams live; NULL: memory */
-    double flop_targets, flop_train, flop_advance, flop_eval;
+    double flop_reference, flop_targets, flop_train, flop_advance, flop_eval;
 } bq_plan;
 
-/* Plan this rank's run on its grid.  micro: samples of a micro-batch.  limit 0: what the machine (or its
- * cgroup) gives.  scratch: directory offered for streams, used only when they do not fit in memory; NULL:
- * none.  eval: the evaluation is part of the run. */
+/* Plan this rank's run on its grid.  micro: samples of a micro-batch.  limit 0: an even share of what the
+ * machine (or its cgroup) gives.  scratch: directory offered for streams, used only when they do not fit in
+ * memory; NULL: none.  eval: the evaluation is part of the run. */
 void bq_plan_make(bq_plan *plan, const bq_recipe *recipe, const bq_arch *arch, const bq_scheme *scheme,
                   const bq_comm *comm, int64_t micro, size_t limit, const char *scratch, bool eval);
 
 /* BQ_USAGE, with one message naming the largest consumer, when the plan does not fit. */
 int bq_plan_check(const bq_plan *plan);
 
+/* Does an evaluation alone fit: arena and stream bytes against limit (0: as for a plan)?  *use: NULL, or
+ * scratch where only that lets it.  BQ_USAGE with one message when it does not. */
+int bq_plan_evaluation(size_t arena, size_t stream, size_t limit, const bq_comm *comm, const char *scratch,
+                       const char **use);
+
 /* The table, largest consumer first.  rate: flop/s to predict seconds with, 0: leave them out. */
 void bq_plan_print(const bq_plan *plan, double rate, FILE *out);
 
-/* Flop/s of a GEMM of the block's own shapes on this device now, over about 0.2 s. */
-double bq_plan_rate(bq_dev *dev, const bq_arch *arch, int64_t tokens);
+/* Flop/s of a GEMM of the block's own shapes on this device now, over about 0.2 s; the device bytes that
+ * takes. */
+double bq_plan_rate(bq_dev *dev, const bq_arch *arch);
+size_t bq_plan_rate_need(const bq_arch *arch);
 
 /* Does a phase read calibration samples (and so need streams)? */
 bool bq_phase_calibrated(const bq_phase *phase);

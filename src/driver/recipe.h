@@ -43,8 +43,12 @@ typedef struct {
 
 typedef struct {
     bq_format format;
-    char dir[64]; /* a plain name, made below the run directory */
+    char dir[64];        /* a plain name, made below the run directory */
+    int64_t shard_bytes; /* of tensors in one file */
 } bq_output;
+
+#define BQ_SHARD_BYTES 5000000000 /* if not said, and the least */
+#define BQ_SHARD_MIN   100000
 
 typedef struct {
     char model[BQ_PATH_MAX]; /* directory; all paths are absolute */
@@ -54,7 +58,6 @@ typedef struct {
             offset; /* sample k: tokens [offset + k * length, offset + (k + 1) * length) */
     } calibration;
     uint64_t seed;
-    int groups; /* sums over samples run in this many groups; may exceed the samples */
     struct {
         bq_scheme decoder,
             linear[BQ_LINEARS]; /* linear: resolved, equal to decoder unless the recipe differs */

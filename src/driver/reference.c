@@ -1,8 +1,8 @@
 #include "driver/reference.h"
 
 #include "base/die.h"
+#include "base/hash.h"
 #include "base/log.h"
-#include "comm/heartbeat.h"
 #include "driver/grid.h"
 
 #include <stdio.h>
@@ -12,7 +12,10 @@ void bq_reference_path(const bq_session *s, int block, char *path, size_t n) {
     snprintf(path, n, "%s/acts/fp_%03d.h5", s->dir, block);
 }
 
-uint64_t bq_reference_hash(const bq_session *s, int block) { return s->acts_hash + (uint64_t)block; }
+uint64_t bq_reference_hash(const bq_session *s, int block) {
+    const uint64_t of[] = {s->acts_hash, (uint64_t)block};
+    return bq_hash_bytes(of, sizeof of);
+}
 
 typedef struct {
     bq_session *s;
@@ -63,10 +66,17 @@ static bq_acts *make_head(const bq_session *s, int block) {
     return bq_reference_make(s, path, bq_reference_hash(s, block));
 }
 
-static bool whole(bq_acts *acts, int64_t samples) {
-    for (int64_t i = 0; acts && i < samples; i++)
-        if (!bq_acts_has(acts, i)) return false;
-    return acts != NULL;
+/* Are all samples of my share there, with the data that the log promises? */
+static bool whole(const bq_session *s, bq_acts *acts) {
+    bq_shard share = bq_shard_of(s->recipe.calibration.samples, s->comm->replica, s->comm->nreplica);
+    float *buffer =
+        malloc((size_t)(s->recipe.calibration.length * s->src.arch.model.hidden) * sizeof *buffer);
+    BQ_CHECK(buffer, "no memory for a sample");
+    bool good = acts != NULL;
+    for (int64_t i = share.first; i < share.first + share.count && good; i++)
+        good = bq_acts_read(acts, i, buffer);
+    free(buffer);
+    return good;
 }
 
 /* The embedded samples of my share, where block 0's file lacks them: stage 0 only. */
@@ -95,7 +105,7 @@ static bool missing(bq_session *s, int *first, int *last) {
     int block =
         (int)bq_grid_blocks(&s->recipe, s->src.arch.model.blocks, s->comm->istage, s->comm->nstage).first;
     bq_acts *acts = open_head(s, block);
-    bool have = whole(acts, s->recipe.calibration.samples);
+    bool have = whole(s, acts);
     bq_acts_close(acts);
     *last = bq_comm_agree(s->comm, have ? 0 : s->comm->istage);
     *first = -bq_comm_agree(s->comm, have ? -s->comm->nstage : -s->comm->istage) - 1;
@@ -106,22 +116,29 @@ static int64_t count_at(const pipe_state *p, int64_t at) {
     return p->share.count - at < p->micro ? p->share.count - at : p->micro;
 }
 
+/* Floats of a message: the samples, and the stop flag. */
+static int64_t message(const pipe_state *p, int64_t at) {
+    return count_at(p, at) * p->tokens * p->hidden + 1;
+}
+
 static void start_receive(pipe_state *p, int64_t at, int slot) {
     if (at >= p->share.count || p->from) return;
-    bq_comm_receive(p->s->comm, peer(p->s, p->s->comm->istage - 1), p->in[slot].data,
-                    count_at(p, at) * p->tokens * p->hidden, &p->receive);
+    bq_comm_receive(p->s->comm, peer(p->s, p->s->comm->istage - 1), p->in[slot].data, message(p, at),
+                    &p->receive);
 }
 
 /* The micro-batch that starts at sample `at` of my share, into slot's buffer. */
 static void take(pipe_state *p, int64_t at, int slot) {
     int64_t n = count_at(p, at), size = p->tokens * p->hidden;
+    float *in = p->in[slot].data;
     if (!p->from) bq_comm_wait(p->s->comm, &p->receive, 1);
+    if (!p->from && in[message(p, at) - 1] > 0) return;
     for (int64_t i = 0; i < n; i++) {
-        float *sample = bq_f32(p->in[slot]) + i * size;
+        int64_t sample = p->share.first + at + i;
         if (p->from)
-            BQ_CHECK(bq_acts_read(p->from, p->share.first + at + i, sample),
-                     "sample %ld of a head file is damaged", (long)(p->share.first + at + i));
-        if (p->head) bq_acts_write(p->head, p->share.first + at + i, sample);
+            BQ_CHECK(bq_acts_read(p->from, sample, in + i * size), "sample %ld of a head file is damaged",
+                     (long)sample);
+        if (p->head) bq_acts_write(p->head, sample, in + i * size);
     }
 }
 
@@ -136,24 +153,29 @@ static void through_blocks(pipe_state *p, bq_shard blocks, int64_t n, float *in,
             bq_block_forward(dev, &p->blk, p->blk.w, &p->work, p->x, p->y);
             dev->op->get(dev, p->y, bq_mat_host(out + i * size, p->tokens, p->hidden, BQ_F32));
             dev->op->wait(dev);
-            bq_heartbeat(p->s->comm);
+            bq_session_stopped(p->s);
         }
     }
 }
 
-/* All my micro-batches, one behind the other; `on`: there is a stage to send to. */
+/* All my micro-batches, one behind the other; `on`: there is a stage to send to.  A stop starts where the
+ * samples come from: its flag follows the last micro-batch down the pipeline, so nobody waits for one that
+ * never comes. */
 static void flow(pipe_state *p, bool on) {
     bq_session *s = p->s;
     bq_shard blocks = bq_grid_blocks(&s->recipe, s->src.arch.model.blocks, s->comm->istage, s->comm->nstage);
+    bool stop = false;
     start_receive(p, 0, 0);
-    for (int64_t at = 0, slot = 0; at < p->share.count; at += p->micro, slot ^= 1) {
+    for (int64_t at = 0, slot = 0; at < p->share.count && !stop; at += p->micro, slot ^= 1) {
+        float *in = p->in[slot].data, *out = p->out[slot].data;
         take(p, at, (int)slot);
-        start_receive(p, at + p->micro, (int)slot ^ 1);
+        stop = p->from ? bq_session_stopped(s) : in[message(p, at) - 1] > 0;
+        if (!stop) start_receive(p, at + p->micro, (int)slot ^ 1);
         if (!on) continue;
         bq_comm_wait(s->comm, &p->send[slot], 1);
-        through_blocks(p, blocks, count_at(p, at), p->in[slot].data, p->out[slot].data);
-        bq_comm_send(s->comm, peer(s, s->comm->istage + 1), p->out[slot].data,
-                     count_at(p, at) * p->tokens * p->hidden, &p->send[slot]);
+        if (!stop) through_blocks(p, blocks, count_at(p, at), in, out);
+        out[message(p, at) - 1] = stop;
+        bq_comm_send(s->comm, peer(s, s->comm->istage + 1), out, message(p, at), &p->send[slot]);
         if (s->comm->replica == 0) bq_progress(at + count_at(p, at), p->share.count, "reference");
     }
     bq_comm_wait(s->comm, p->send, 2);
@@ -186,11 +208,12 @@ static void open_pipe(pipe_state *p, bq_session *s, int64_t micro) {
     p->x = bq_arena_push(&s->dev.mem, p->tokens, p->hidden, BQ_F32);
     p->y = bq_arena_push(&s->dev.mem, p->tokens, p->hidden, BQ_F32);
     int64_t rows = p->micro * p->tokens;
-    p->memory = malloc((size_t)(4 * rows * p->hidden) * sizeof *p->memory);
+    const int64_t size = rows * p->hidden + 1;
+    p->memory = malloc((size_t)(4 * size) * sizeof *p->memory);
     BQ_CHECK(p->memory, "no memory for micro-batches of %ld samples", (long)p->micro);
     for (int k = 0; k < 2; k++) {
-        p->in[k] = bq_mat_host(p->memory + (2 * k) * rows * p->hidden, rows, p->hidden, BQ_F32);
-        p->out[k] = bq_mat_host(p->memory + (2 * k + 1) * rows * p->hidden, rows, p->hidden, BQ_F32);
+        p->in[k] = bq_mat_host(p->memory + (2 * k) * size, rows, p->hidden, BQ_F32);
+        p->out[k] = bq_mat_host(p->memory + (2 * k + 1) * size, rows, p->hidden, BQ_F32);
     }
 }
 

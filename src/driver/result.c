@@ -8,7 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 
-static void rtn_weights(void *ctx, bq_dev *dev, const bq_block *blk, bq_quantized *q) {
+void bq_rtn_weights(void *ctx, bq_dev *dev, const bq_block *blk, bq_quantized *q) {
     (void)ctx;
     bq_pass_context c = {.dev = dev, .blk = blk, .q = q};
     bq_pass_rtn(&c);
@@ -32,26 +32,14 @@ static void name_result(const bq_recipe *r, char *out, size_t n) {
     }
 }
 
-void bq_session_evaluate(bq_session *s) {
-    const bq_recipe *r = &s->recipe;
-    char name[96], line[4 * BQ_PATH_MAX], path[BQ_PATH_MAX + 32];
-    bq_perplexity e = {&s->dev,     s->comm,         &s->src,        &s->eval,        r->rope,
-                       r->eval.ctx, r->eval.windows, r->eval.offset, s->plan.scratch, "fp"};
-    name_result(r, name, sizeof name);
-    if (!s->eval.ids) {
-        if (s->comm->rank == 0) printf("result: %s out=%s\n", name, s->dir);
-        return;
-    }
-    double fp = bq_perplexity_run(&e, NULL, NULL, NULL), rtn, result;
-    e.label = "rtn";
-    rtn = bq_perplexity_run(&e, s->scheme, rtn_weights, NULL);
-    e.label = name;
-    result = strcmp(name, "rtn") == 0 ? rtn : bq_perplexity_run(&e, s->scheme, result_weights, s);
-    if (s->comm->rank) return;
-    bq_log(BQ_INFO, "perplexity over %ld windows of %ld tokens", (long)e.windows, (long)e.ctx);
+/* For people, for programs, and in result.json. */
+static void print_result(const bq_session *s, const bq_perplexity *e, const char *name, double fp, double rtn,
+                         double result) {
+    char line[512], path[BQ_PATH_MAX + 32];
+    bq_log(BQ_INFO, "perplexity over %ld windows of %ld tokens", (long)e->windows, (long)e->ctx);
     int n = snprintf(line, sizeof line,
                      "{\"ctx\": %ld, \"windows\": %ld, \"offset\": %ld, \"fp\": %.9g, \"rtn\": %.9g",
-                     (long)e.ctx, (long)e.windows, (long)e.offset, fp, rtn);
+                     (long)e->ctx, (long)e->windows, (long)e->offset, fp, rtn);
     if (strcmp(name, "rtn") != 0)
         n += snprintf(line + n, sizeof line - (size_t)n, ", \"%s\": %.9g", name, result);
     n += snprintf(line + n, sizeof line - (size_t)n, "}\n");
@@ -61,4 +49,27 @@ void bq_session_evaluate(bq_session *s) {
     printf("result: fp=%.4f rtn=%.4f", fp, rtn);
     if (strcmp(name, "rtn") != 0) printf(" %s=%.4f", name, result);
     printf(" out=%s\n", s->dir);
+}
+
+static bool stopped(const void *ctx) { return bq_session_stopped(ctx); }
+
+int bq_session_evaluate(bq_session *s) {
+    const bq_recipe *r = &s->recipe;
+    char name[96];
+    bq_perplexity e = {&s->dev,         s->comm,        &s->src,         &s->eval, r->rope, r->eval.ctx,
+                       r->eval.windows, r->eval.offset, s->plan.scratch, stopped,  s,       "fp"};
+    name_result(r, name, sizeof name);
+    if (!s->eval.ids) {
+        if (s->comm->rank == 0) printf("result: %s out=%s\n", name, s->dir);
+        return BQ_OK;
+    }
+    double fp = bq_perplexity_run(&e, NULL, NULL, NULL), rtn = 0, result = 0;
+    e.label = "rtn";
+    if (fp >= 0) rtn = bq_perplexity_run(&e, s->scheme, bq_rtn_weights, NULL);
+    e.label = name;
+    if (fp >= 0 && rtn >= 0)
+        result = strcmp(name, "rtn") == 0 ? rtn : bq_perplexity_run(&e, s->scheme, result_weights, s);
+    if (fp < 0 || rtn < 0 || result < 0) return BQ_STOPPED;
+    if (s->comm->rank == 0) print_result(s, &e, name, fp, rtn, result);
+    return BQ_OK;
 }

@@ -9,14 +9,6 @@
 
 #include <stdio.h>
 
-static void save_state(bq_session *s) {
-    const char *names[BQ_PARTS];
-    uint64_t hashes[BQ_PARTS];
-    if (s->comm->rank) return;
-    for (int i = 0; i < s->parts; i++) names[i] = s->part[i].name, hashes[i] = s->part[i].hash;
-    bq_state_save(s->state, names, hashes, s->parts, bq_seconds() - s->started, "1x1");
-}
-
 /* Heads of a sweep are boundaries of the one before: everyone has to be there. */
 static int sweeps(bq_session *s) {
     int code = BQ_OK;
@@ -39,16 +31,21 @@ static int run(bq_session *s) {
         bq_log(BQ_INFO, "%d ranks: %d stages x %d replicas, micro-batches of %ld", s->comm->size,
                s->comm->nstage, s->comm->nreplica, (long)s->micro);
     if (s->calibration.ids) bq_reference_run(s, s->micro);
+    code = bq_comm_agree(s->comm, bq_session_stopped(s) ? BQ_STOPPED : BQ_OK);
+    if (code) return code;
     code = sweeps(s);
-    save_state(s);
+    bq_session_save(s, bq_seconds() - s->started);
     if (code) return code;
     for (int b = 0; b < s->src.arch.model.blocks && s->comm->rank == 0; b++)
         bq_inside_remove(s->dir, b); /* of blocks that were done when a kill came */
+    double exporting = bq_seconds();
     code = bq_session_export(s);
     if (code) return code;
-    bq_session_evaluate(s);
-    bq_log(BQ_INFO, "done in %.1f s; memory planned %.0f MB, peak %.0f MB", bq_seconds() - s->started,
-           (double)s->plan.total / 1e6, (double)bq_peak_rss() / 1e6);
+    exporting = bq_seconds() - exporting;
+    code = bq_session_evaluate(s);
+    if (code) return code;
+    bq_log(BQ_INFO, "done in %.1f s, export %.1f s of it; memory planned %.0f MB, peak %.0f MB",
+           bq_seconds() - s->started, exporting, (double)s->plan.total / 1e6, (double)bq_peak_rss() / 1e6);
     return BQ_OK;
 }
 
@@ -64,32 +61,20 @@ int bq_cmd_run(const bq_args *args, bq_comm *comm) {
 
 int bq_cmd_plan(const bq_args *args, bq_comm *comm) {
     bq_session s;
-    bq_args plan = *args;
-    plan.memory = (size_t)1 << 50; /* the table is wanted even where the run would not fit */
-    int code = bq_session_open(&s, &plan, comm);
-    if (code == BQ_OK) {
-        bq_plan_make(&s.plan, &s.recipe, &s.src.arch, s.scheme, comm, s.micro, args->memory, args->scratch,
-                     s.eval.ids != NULL);
-        if (comm->rank == 0)
-            bq_plan_print(&s.plan, bq_plan_rate(&s.dev, &s.src.arch, s.recipe.calibration.length), stdout);
+    int code = bq_session_open(&s, args, comm);
+    if (code == BQ_OK && comm->rank == 0) {
+        bq_plan_print(&s.plan, bq_plan_rate(&s.dev, &s.src.arch), stdout);
         code = bq_plan_check(&s.plan);
     }
+    code = bq_comm_agree(comm, code);
     bq_session_close(&s);
     return code;
 }
 
 int bq_cmd_export(const bq_args *args, bq_comm *comm) {
-    char recipe[BQ_PATH_MAX + 16], *file[] = {recipe};
     bq_session s;
-    bq_args of_run = *args;
-    snprintf(recipe, sizeof recipe, "%s/recipe.json", args->run);
-    of_run.nfile = 1, of_run.file = file, of_run.no_eval = true;
-    snprintf(of_run.out, sizeof of_run.out, "%s", args->run);
-    int code = bq_session_open(&s, &of_run, comm);
-    if (code == BQ_OK) code = bq_session_enter(&s);
-    if (code == BQ_OK && bq_state_count(s.state) < (int64_t)s.recipe.nphase * s.src.arch.model.blocks)
-        code = bq_refuse(BQ_DATA, "%s is not finished: `blockq run` it to the end first", args->run);
-    if (code == BQ_OK) code = bq_session_export_to(&s, args->format, args->out);
+    int code = bq_session_open_finished(&s, args, comm);
+    if (code == BQ_OK) code = bq_session_export_to(&s, args->format, args->shard, args->out);
     bq_session_close(&s);
     return code;
 }

@@ -4,6 +4,8 @@
 #include "base/die.h"
 #include "base/hash.h"
 #include "base/log.h"
+#include "base/shard.h"
+#include "comm/heartbeat.h"
 #include "driver/grid.h"
 #include "driver/reference.h"
 #include "driver/sweep.h"
@@ -11,6 +13,8 @@
 #include "io/files.h"
 
 #include <errno.h>
+#include <gnu/libc-version.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -28,8 +32,18 @@ static int open_inputs(void *session) {
     const bq_recipe *r = &s->recipe;
     bool calibrated = false;
     for (int p = 0; p < r->nphase; p++) calibrated |= bq_phase_calibrated(&r->phase[p]);
-    int code = bq_source_open(&s->src, r->model);
+    int passes = 0;
+    for (int p = 0; p < r->nphase; p++) passes += r->phase[p].npass;
+    int code =
+        passes == 1
+            ? BQ_OK
+            : bq_refuse(BQ_USAGE,
+                        "phases hold %d passes: this version runs one, each starts from the original weights",
+                        passes);
+    if (!code) code = bq_source_open(&s->src, r->model);
     if (!code) code = bq_plan_schemes(r, &s->src.arch, s->scheme);
+    if (!code && (s->args->command == BQ_COMMAND_RUN || s->args->command == BQ_COMMAND_PLAN))
+        code = bq_session_outputs_fit(s);
     if (!code && calibrated && !r->calibration.tokens[0])
         code = bq_refuse(BQ_USAGE, "calibration.tokens is missing: a phase trains on samples");
     if (!code) code = read_tokens(r->calibration.tokens, &s->calibration);
@@ -62,15 +76,22 @@ static int choose_grid(void *session) {
 static int plan(void *session) {
     bq_session *s = session;
     const bq_args *a = s->args;
+    int64_t share = bq_shard_of(s->recipe.calibration.samples, 0, s->comm->nreplica).count;
     s->micro = a->micro ? a->micro : bq_reference_micro(&s->recipe, s->comm->nstage, s->comm->nreplica);
+    if (s->micro > share) s->micro = share;
+    if (s->micro > INT_MAX / (s->recipe.calibration.length * s->src.arch.model.hidden))
+        return bq_refuse(BQ_USAGE,
+                         "micro-batches of %ld samples are beyond a message: take a smaller --micro",
+                         (long)s->micro);
     bq_plan_make(&s->plan, &s->recipe, &s->src.arch, s->scheme, s->comm, s->micro, a->memory, a->scratch,
                  s->eval.ids != NULL);
-    return bq_plan_check(&s->plan);
+    return a->command == BQ_COMMAND_PLAN ? BQ_OK : bq_plan_check(&s->plan);
 }
 
 static int open_device(void *session) {
     bq_session *s = session;
-    return bq_dev_open(&s->dev, s->args->device, s->args->threads, s->plan.arena);
+    size_t arena = s->args->command == BQ_COMMAND_PLAN ? bq_plan_rate_need(&s->src.arch) : s->plan.arena;
+    return bq_dev_open(&s->dev, s->args->device, s->args->threads, arena);
 }
 
 volatile sig_atomic_t bq_stop_wanted;
@@ -78,6 +99,13 @@ volatile sig_atomic_t bq_stop_wanted;
 static void want_stop(int number) {
     (void)number;
     bq_stop_wanted = 1;
+}
+
+bool bq_session_stopped(const bq_session *s) {
+    bq_heartbeat(s->comm);
+    if (bq_heartbeat_stopped()) bq_stop_wanted = 1;
+    if (bq_stop_wanted) bq_heartbeat_stop(s->comm);
+    return bq_stop_wanted;
 }
 
 static void catch_signals(void) {
@@ -89,7 +117,7 @@ static void catch_signals(void) {
 int bq_session_open(bq_session *s, const bq_args *args, bq_comm *comm) {
     *s = (bq_session){.args = args, .comm = comm, .started = bq_seconds()};
     snprintf(s->dir, sizeof s->dir, "%s", args->out);
-    catch_signals();
+    if (args->command == BQ_COMMAND_RUN) catch_signals();
     int code = comm->rank == 0
                    ? bq_recipe_read(args->file[0], args->nset, (char *const *)args->set, &s->recipe)
                    : BQ_OK;
@@ -121,11 +149,12 @@ static void add_part(bq_session *s, const char *name, uint64_t hash) {
 
 /* Everything that changes bytes, by name, and the two sums of it: of the FP stream, and of the whole run. */
 static int fingerprint(bq_session *s) {
-    char cache[BQ_PATH_MAX + 32], class[160];
+    char cache[BQ_PATH_MAX + 32], class[256];
     snprintf(cache, sizeof cache, "%s/ckpt/model.hash.json", s->dir);
     int code = bq_source_fingerprint(&s->src, cache, &s->model_hash);
     if (code) return code;
-    snprintf(class, sizeof class, "%d %s", BQ_NUMERICS, s->dev.name);
+    snprintf(class, sizeof class, "%d %s glibc %s gcc %s", BQ_NUMERICS, s->dev.name, gnu_get_libc_version(),
+             __VERSION__);
     s->parts = bq_recipe_parts(&s->recipe, s->part);
     add_part(s, "model", s->model_hash);
     add_part(s, "numerics", bq_hash_text(class));
@@ -136,7 +165,8 @@ static int fingerprint(bq_session *s) {
         bq_hash_add(all, &s->part[i].hash, sizeof s->part[i].hash);
     }
     s->fingerprint = bq_hash_close(all);
-    const uint64_t acts[] = {s->model_hash, s->calibration.hash, (uint64_t)s->recipe.calibration.offset};
+    const uint64_t acts[] = {s->model_hash, s->calibration.hash, (uint64_t)s->recipe.calibration.offset,
+                             (uint64_t)s->recipe.rope, bq_hash_text(class)};
     s->acts_hash = bq_hash_bytes(acts, sizeof acts);
     return BQ_OK;
 }
@@ -158,6 +188,15 @@ static int make_dirs(bq_session *s) {
     int error = s->comm->rank == 0 ? bq_log_open(log) : 0;
     if (error) return bq_refuse(BQ_USAGE, "run directory %s cannot be written: %s", s->dir, strerror(error));
     return BQ_OK;
+}
+
+void bq_session_save(bq_session *s, double seconds) {
+    const char *names[BQ_PARTS];
+    uint64_t hashes[BQ_PARTS];
+    char grid[32];
+    part_arrays(s, names, hashes);
+    snprintf(grid, sizeof grid, "%dx%d", s->comm->nstage, s->comm->nreplica);
+    if (s->comm->rank == 0) bq_state_save(s->state, names, hashes, s->parts, seconds, grid);
 }
 
 static void write_recipe(const bq_session *s) {
@@ -201,17 +240,27 @@ static void start_csv(const bq_session *s) {
     BQ_CHECK(error == 0, "write of '%s' failed: %s", path, strerror(error));
 }
 
+/* Ranks that compute differently (another CPU or BLAS) would make checkpoints that the others refuse. */
+static int check_class(bq_session *s) {
+    uint64_t first = s->fingerprint;
+    bq_comm_bcast(s->comm, &first, sizeof first);
+    int odd = bq_comm_agree(s->comm, first == s->fingerprint ? 0 : s->comm->rank);
+    if (odd == 0) return BQ_OK;
+    if (odd == s->comm->rank)
+        bq_refuse(BQ_LAUNCH, "this rank computes with '%s', rank 0 does not: start on nodes of one kind",
+                  s->dev.name);
+    return BQ_LAUNCH;
+}
+
 int bq_session_enter(bq_session *s) {
     int code = bq_root_first(s->comm, enter, s);
+    if (!code) code = check_class(s);
     if (code) return code;
     int64_t done = bq_state_count(s->state), all = (int64_t)s->recipe.nphase * s->src.arch.model.blocks;
     if (s->comm->rank == 0 && s->args->command == BQ_COMMAND_RUN) {
         start_csv(s);
-        const char *names[BQ_PARTS];
-        uint64_t hashes[BQ_PARTS];
-        part_arrays(s, names, hashes);
         write_recipe(s);
-        bq_state_save(s->state, names, hashes, s->parts, 0, "1x1");
+        bq_session_save(s, 0);
     }
     if (done)
         bq_log(BQ_INFO, "%s: %ld of %ld blocks are done, going on from there", s->dir, (long)done, (long)all);

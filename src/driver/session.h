@@ -41,23 +41,39 @@ int bq_root_first(const bq_comm *comm, int (*look)(void *), void *ctx);
  * state. */
 int bq_session_open(bq_session *s, const bq_args *args, bq_comm *comm);
 
+/* A finished run, for `eval --run` and `export`: recipe, model and checkpoints of args->run, on any number of
+ * ranks and any kind of machine; calibration is not needed.  BQ_DATA when the run is not finished or its
+ * model has changed.  Collective. */
+int bq_session_open_finished(bq_session *s, const bq_args *args, bq_comm *comm);
+
+/* Round to nearest, as a bq_weights_of. */
+void bq_rtn_weights(void *ctx, bq_dev *dev, const bq_block *blk, bq_quantized *q);
+
 /* Make the run directory and its log, write the resolved recipe, compare fingerprints with what a run before
  * left there. BQ_OK, BQ_USAGE (unwritable, or made by another recipe: the message lists what changed),
  * BQ_DATA (NaN weights). */
 int bq_session_enter(bq_session *s);
+
+/* Write ckpt/state.json: what is done, after `seconds` of this run.  Local, rank 0 writes. */
+void bq_session_save(bq_session *s, double seconds);
 
 void bq_session_close(bq_session *s);
 
 /* The last phase's checkpoint of a block: what export and evaluation use. */
 void bq_session_checkpoint(const bq_session *s, int block, char *path, size_t n);
 
-/* outputs.c: write the outputs of the recipe that are not there yet.  BQ_OK, or BQ_DATA after one message. */
-int bq_session_export(bq_session *s);
-/* One more form of a finished run, in a directory of the caller's choice. */
-int bq_session_export_to(const bq_session *s, bq_format format, const char *dir);
+/* outputs.c: can their formats hold what the recipe's outputs would hold?  Known before any work.  BQ_OK, or
+ * BQ_DATA after one message.  Local. */
+int bq_session_outputs_fit(const bq_session *s);
+/* Write the outputs of the recipe that are not there yet, each rank its share of the shards.
+ * BQ_OK, or BQ_DATA after one message.  Collective over world. */
+int bq_session_export(const bq_session *s);
+/* One more form of a finished run, in a directory of the caller's choice.  Collective over world. */
+int bq_session_export_to(const bq_session *s, bq_format format, size_t shard_bytes, const char *dir);
 
-/* result.c: evaluate FP, round to nearest and the result; print the result line.  Collective. */
-void bq_session_evaluate(bq_session *s);
+/* result.c: evaluate FP, round to nearest and the result; print the result line.  BQ_OK, or BQ_STOPPED.
+ * Collective. */
+int bq_session_evaluate(bq_session *s);
 
 /* outputs.c: a checkpointed block's codes and scales, and its folded weights where wanted, into q (pushed).
  * False when the file is not there and whole. */
@@ -69,9 +85,11 @@ typedef struct {
     void (*trained)(void *ctx, int block, int linear, const bq_adascale *values);
 } bq_phase_hooks;
 
-/* Nonzero once SIGTERM or SIGUSR1 came (bq_session_open installs the handlers): training ends at the next
- * step. */
+/* Nonzero once SIGTERM or SIGUSR1 came to this rank (`run` catches them) or a stop to another one. */
 extern volatile sig_atomic_t bq_stop_wanted;
+/* A heartbeat, and whether the run is to stop; told to the other ranks.  Called in every loop that takes
+ * long.  Local: those who must stop together agree on it. */
+bool bq_session_stopped(const bq_session *s);
 
 /* phase.c: one phase over the stage's blocks in one sweep; BQ_OK or BQ_STOPPED. */
 int bq_session_phase(bq_session *s, int sweep, int phase, const bq_phase_hooks *hooks);

@@ -1,6 +1,7 @@
 #include "driver/sweep.h"
 
 #include "base/die.h"
+#include "base/hash.h"
 #include "base/shard.h"
 #include "comm/treesum.h"
 #include "driver/grid.h"
@@ -14,7 +15,8 @@
 #include <string.h>
 
 static uint64_t hash_of(const bq_session *s, int sweep, int block) {
-    return s->fingerprint + ((uint64_t)sweep << 32) + (uint64_t)block + 1;
+    const uint64_t of[] = {s->fingerprint, (uint64_t)sweep, (uint64_t)block};
+    return bq_hash_bytes(of, sizeof of);
 }
 
 static void path_of(const bq_session *s, int sweep, int block, char *path, size_t n) {

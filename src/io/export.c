@@ -1,9 +1,9 @@
 #include "io/export.h"
 
 #include "base/die.h"
+#include "base/shard.h"
 #include "io/export_job.h"
 #include "io/files.h"
-#include "io/json.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -138,7 +138,7 @@ void bq_export_put_rows(bq_mat m, bq_writer *w) {
 
 /* The outs of one item that need its data are neighbours in the file, so that each result is asked for once.
  */
-static void write_shard(bq_export_job *job, int shard, const char *out_dir) {
+static void write_shard(bq_export_job *job, int shard) {
     char name[64], path[BQ_PATH];
     bq_writer *w = bq_writer_plan();
     for (int i = 0; i < job->outs; i++) {
@@ -147,7 +147,7 @@ static void write_shard(bq_export_job *job, int shard, const char *out_dir) {
             bq_writer_add(w, t->name, t->dtype, t->dims, t->shape);
     }
     shard_name(job, shard, name);
-    bq_path_join(path, sizeof path, out_dir, name);
+    bq_path_join(path, sizeof path, job->out_dir, name);
     bq_writer_open(w, path);
     bq_qtensor q = {0};
     int held = -1;
@@ -170,7 +170,7 @@ static void write_shard(bq_export_job *job, int shard, const char *out_dir) {
     bq_writer_close(w);
 }
 
-static void write_index(const bq_export_job *job, const char *out_dir) {
+static void write_index(const bq_export_job *job) {
     const char **name = need(calloc((size_t)job->outs, sizeof *name)),
                **file = need(calloc((size_t)job->outs, sizeof *file));
     char(*names)[64] = need(calloc((size_t)job->shards, sizeof *names)), path[BQ_PATH];
@@ -181,14 +181,15 @@ static void write_index(const bq_export_job *job, const char *out_dir) {
         file[i] = names[job->item[job->out[i].item].shard];
         total += job->out[i].t.bytes;
     }
-    bq_path_join(path, sizeof path, out_dir, "model.safetensors.index.json");
+    bq_path_join(path, sizeof path, job->out_dir, "model.safetensors.index.json");
     bq_index_write(path, total, job->outs, name, file);
     free(names);
     free(name);
     free(file);
 }
 
-static void write_config(const bq_export_job *job, json_t *config, const char *out_dir) {
+static void write_config(bq_export_job *job) {
+    json_t *config = job->config;
     char path[BQ_PATH];
     size_t bytes;
     if (!bq_weights_find(job->src, HEAD)) {
@@ -198,7 +199,7 @@ static void write_config(const bq_export_job *job, json_t *config, const char *o
     }
     job->format->edit(job, config);
     char *text = bq_json_text_of(config, &bytes);
-    bq_path_join(path, sizeof path, out_dir, "config.json");
+    bq_path_join(path, sizeof path, job->out_dir, "config.json");
     int err = bq_file_write_atomic(path, text, bytes);
     BQ_CHECK(!err, "write of '%s' failed: %s", path, strerror(err));
     free(text);
@@ -206,42 +207,52 @@ static void write_config(const bq_export_job *job, json_t *config, const char *o
 
 /* ---- the job ---- */
 
-static int run(bq_export_job *job, json_t *config, const char *src_dir, const char *out_dir, size_t limit) {
-    collect(job);
-    int rc = plan(job);
-    if (!rc) rc = bq_export_claim(src_dir, out_dir);
-    if (rc) return rc;
-    cut_shards(job, limit);
+int bq_export_open(bq_export_job **out, const bq_weights *src, const char *out_dir, bq_qsource q,
+                   const bq_export_format *format, size_t shard_bytes) {
+    char path[BQ_PATH];
+    bq_export_job *job = need(calloc(1, sizeof *job));
+    *job = (bq_export_job){.src = src, .out_dir = out_dir, .source = q, .format = format};
+    job->buffer = need(malloc(BQ_EXPORT_BUFFER));
+    *out = NULL;
+    bq_path_join(path, sizeof path, bq_weights_dir(src), "config.json");
+    int rc = bq_json_read(path, (size_t)16 << 20, &job->config);
+    if (!rc) collect(job);
+    if (!rc) rc = plan(job);
+    if (rc) {
+        bq_export_close(job);
+        return rc;
+    }
+    cut_shards(job, shard_bytes);
     if (job->outs) qsort(job->out, (size_t)job->outs, sizeof *job->out, compare_outs);
-    for (int i = 0; i < job->shards; i++) write_shard(job, i, out_dir);
-    rc = bq_export_copy(src_dir, out_dir);
-    if (rc) return rc;
-    write_config(job, config, out_dir);
-    if (job->shards > 1) write_index(job, out_dir);
+    *out = job;
     return BQ_OK;
 }
 
-int bq_export_run(const bq_weights *src, const char *src_dir, const char *out_dir, bq_qsource q,
-                  const bq_export_format *format, size_t shard_limit) {
-    char path[BQ_PATH];
-    json_t *config;
-    bq_path_join(path, sizeof path, src_dir, "config.json");
-    int rc = bq_json_read(path, (size_t)16 << 20, &config);
+int bq_export_shards(const bq_export_job *job) { return job->shards; }
+
+int bq_export_claim(const bq_export_job *job) {
+    return bq_export_dir_claim(bq_weights_dir(job->src), job->out_dir);
+}
+
+void bq_export_write(bq_export_job *job, int part, int parts) {
+    bq_shard mine = bq_shard_of(job->shards, part, parts);
+    for (int64_t i = 0; i < mine.count; i++) write_shard(job, (int)(mine.first + i));
+}
+
+int bq_export_finish(bq_export_job *job) {
+    int rc = bq_export_dir_copy(bq_weights_dir(job->src), job->out_dir);
     if (rc) return rc;
-    bq_export_job job = {.src = src, .source = q, .format = format, .buffer = need(malloc(BQ_EXPORT_BUFFER))};
-    rc = run(&job, config, src_dir, out_dir, shard_limit);
-    for (int i = 0; i < job.outs; i++) free((char *)(uintptr_t)job.out[i].t.name);
-    free(job.out);
-    free(job.item);
-    free(job.buffer);
-    json_decref(config);
-    return rc;
+    if (job->shards > 1) write_index(job);
+    write_config(job);
+    return BQ_OK;
 }
 
-int bq_export_dense(const bq_weights *src, const char *src_dir, const char *out_dir, bq_qsource q) {
-    return bq_export_run(src, src_dir, out_dir, q, &bq_export_dense_format, BQ_SHARD_LIMIT);
-}
-
-int bq_export_ct(const bq_weights *src, const char *src_dir, const char *out_dir, bq_qsource q) {
-    return bq_export_run(src, src_dir, out_dir, q, &bq_export_ct_format, BQ_SHARD_LIMIT);
+void bq_export_close(bq_export_job *job) {
+    if (!job) return;
+    for (int i = 0; i < job->outs; i++) free((char *)(uintptr_t)job->out[i].t.name);
+    free(job->out);
+    free(job->item);
+    free(job->buffer);
+    json_decref(job->config);
+    free(job);
 }

@@ -1,12 +1,15 @@
-/* export.h - a quantized model as a directory that engines load.
+/* export.h - a quantized model as a directory that engines load, written by one process or by many.
  *
- * Both exporters walk the source's tensors, ask for what became of each, and write shards of at most 5e9
- * bytes, one file model.safetensors where that suffices.  Then tokenizer and generation files are copied;
- * config.json and the index come last, and old ones go first, so a directory is loadable only when it is
- * whole.  Equal input gives equal bytes.  Memory: a few MiB besides what the source of results holds.
+ *   bq_export_open     all   what will be written, refused if the format cannot hold it; nothing is touched
+ *   bq_export_claim    one   make the directory, remove an export that blockq left there
+ *   bq_export_write    all   a part of the shards each
+ *   bq_export_finish   one   tokenizer and generation files, the index of several shards, config.json
+ *   bq_export_close    all
  *
- * Returned: BQ_OK, or BQ_DATA after one message (out_dir is src_dir, or holds a model that blockq did not
- * write; a tensor of another shape; bits or group the format cannot say).  A failing disk dies. */
+ * in this order; the caller sees to it that a step is done everywhere before the next one starts.  No message
+ * is sent here.  config.json is removed first and written last, so a directory is loadable only when it is
+ * whole.  The model and shard_bytes alone cut shards: equal input gives equal bytes for any number of
+ * processes. Memory: 4 MiB and the list of tensors, besides what the source of results holds. */
 #ifndef BQ_EXPORT_H
 #define BQ_EXPORT_H
 
@@ -33,14 +36,41 @@ typedef struct {
     bool (*get)(void *ctx, const char *name, bool want_data, bq_qtensor *q);
 } bq_qsource;
 
+typedef struct bq_export_format bq_export_format;
+
 /* Plain safetensors: every floating tensor F32, quantized ones code * scale exactly; config.json says
  * float32. */
-int bq_export_dense(const bq_weights *src, const char *src_dir, const char *out_dir, bq_qsource q);
+extern const bq_export_format bq_export_dense;
 
 /* compressed-tensors, pack-quantized: weight_packed (codes as given, never recomputed), weight_scale F32,
  * weight_shape. Symmetric, 4 or 8 bits, one scale a row or a group; cols % group = 0.  Only Linear weights
  * can be quantized.  Other tensors keep dtype and bytes, replaced ones are F32.  Several schemes become
  * several config_groups. */
-int bq_export_ct(const bq_weights *src, const char *src_dir, const char *out_dir, bq_qsource q);
+extern const bq_export_format bq_export_ct;
+
+typedef struct bq_export_job bq_export_job;
+
+/* Plan the export of src, as q changes it, to out_dir.  Asks q for no data.
+ *   out_dir      need not exist; must live until close, as must src and what q has
+ *   shard_bytes  what the tensors of a file may have; a larger tensor gets a file of its own.  One file is
+ *                model.safetensors, several are model-00001-of-<n>.safetensors, ...
+ * BQ_OK, or BQ_DATA after one message (config.json unreadable; a result of another shape; bits or group that
+ * the format cannot say); *job is then NULL. */
+int bq_export_open(bq_export_job **job, const bq_weights *src, const char *out_dir, bq_qsource q,
+                   const bq_export_format *format, size_t shard_bytes);
+int bq_export_shards(const bq_export_job *job);
+
+/* BQ_OK, or BQ_DATA after one message: out_dir cannot be made, is the source itself, or holds a model that
+ * blockq did not write.  Then nothing was removed. */
+int bq_export_claim(const bq_export_job *job);
+
+/* Write share `part` of `parts` of the shards: neighbours, so that a block's results are asked for by few.
+ * Asks q for the data of its tensors only.  A failing disk dies. */
+void bq_export_write(bq_export_job *job, int part, int parts);
+
+/* BQ_OK, or BQ_DATA after one message: a file of the source's cannot be read. */
+int bq_export_finish(bq_export_job *job);
+
+void bq_export_close(bq_export_job *job); /* NULL is fine */
 
 #endif

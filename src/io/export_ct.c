@@ -220,4 +220,4 @@ static void edit(const bq_export_job *job, json_t *config) {
              "no memory for a configuration");
 }
 
-const bq_export_format bq_export_ct_format = {plan, write_out, edit, true};
+const bq_export_format bq_export_ct = {plan, write_out, edit, true};

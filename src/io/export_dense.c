@@ -67,4 +67,4 @@ static void edit(const bq_export_job *job, json_t *config) {
     }
 }
 
-const bq_export_format bq_export_dense_format = {plan, write_out, edit, false};
+const bq_export_format bq_export_dense = {plan, write_out, edit, false};

@@ -103,7 +103,7 @@ static void remove_matching(const char *out_dir, struct dirent **list, int n, co
     BQ_CHECK(!err, "cannot sync '%s': %s", out_dir, strerror(err));
 }
 
-int bq_export_claim(const char *src_dir, const char *out_dir) {
+int bq_export_dir_claim(const char *src_dir, const char *out_dir) {
     struct stat src, out;
     int err = bq_dir_make(out_dir);
     if (err) return bq_refuse(BQ_DATA, "export: cannot create '%s': %s", out_dir, strerror(err));
@@ -151,7 +151,7 @@ static int copy_file(const char *from, const char *to) {
     return rc;
 }
 
-int bq_export_copy(const char *src_dir, const char *out_dir) {
+int bq_export_dir_copy(const char *src_dir, const char *out_dir) {
     struct dirent **list = NULL;
     struct stat st;
     int rc = BQ_OK, n = entries(src_dir, &list);

@@ -7,9 +7,8 @@
 #define BQ_EXPORT_JOB_H
 
 #include "io/export.h"
+#include "io/json.h"
 #include "io/writer.h"
-
-#define BQ_SHARD_LIMIT ((size_t)5000000000)
 
 typedef struct {
     const char *name;
@@ -27,9 +26,7 @@ typedef struct {
 
 #define BQ_EXPORT_BARE (-1) /* written from the plan alone: the result's data are not asked for */
 
-typedef struct bq_export_job bq_export_job;
-
-typedef struct {
+struct bq_export_format {
     /* Check an item and add its outs.  BQ_OK, or BQ_DATA after one message. */
     int (*plan)(bq_export_job *job, int item);
     /* Put an out's bytes; q is the item's result with data (bare: as planned), NULL when it is as it was. */
@@ -37,24 +34,21 @@ typedef struct {
     /* Change config.json. */
     void (*edit)(const bq_export_job *job, json_t *config);
     bool quantized; /* makes no sense where nothing is quantized */
-} bq_export_format;
+};
 
 struct bq_export_job {
     const bq_weights *src;
+    const char *out_dir;
     bq_qsource source;
     const bq_export_format *format;
     bq_export_item *item;
-    bq_export_out *out;
+    bq_export_out *out; /* in order of name */
+    json_t *config;     /* the source's */
     int items, outs, room, shards;
     char *buffer; /* BQ_EXPORT_BUFFER bytes, for write */
 };
 
 #define BQ_EXPORT_BUFFER ((size_t)4 << 20)
-
-int bq_export_run(const bq_weights *src, const char *src_dir, const char *out_dir, bq_qsource q,
-                  const bq_export_format *format, size_t shard_limit);
-
-extern const bq_export_format bq_export_dense_format, bq_export_ct_format;
 
 /* For plan: the item becomes base + suffix, where base is its name without the last `cut` characters. */
 void bq_export_add(bq_export_job *job, int item, int part, size_t cut, const char *suffix, const char *dtype,
@@ -64,8 +58,8 @@ void bq_export_put_raw(bq_export_job *job, const bq_tensor *t, bq_writer *w);
 void bq_export_put_rows(bq_mat m, bq_writer *w);
 
 /* export_dir.c.  Make out_dir, refuse the source and foreign models, remove what an earlier export left. */
-int bq_export_claim(const char *src_dir, const char *out_dir);
+int bq_export_dir_claim(const char *src_dir, const char *out_dir);
 /* Copy tokenizer, generation and licence files, unchanged. */
-int bq_export_copy(const char *src_dir, const char *out_dir);
+int bq_export_dir_copy(const char *src_dir, const char *out_dir);
 
 #endif

@@ -95,9 +95,6 @@ struct bq_ops {
     /* y(t, :) += bias(0, :).  Class: bitwise. */
     void (*bias)(bq_dev *dev, bq_mat bias, bq_mat y);
 
-    /* y(t, :) = table(id(t), :) * factor.  ids: (T, 1) i32, checked by the caller.  Class: bitwise. */
-    void (*embed)(bq_dev *dev, bq_mat table, bq_mat ids, float factor, bq_mat y);
-
     /* y = x * rsqrt(mean(x^2) + eps) * weight, per row; weight (1, H).  Class: bitwise (16 fixed lanes). */
     void (*rmsnorm)(bq_dev *dev, bq_mat x, bq_mat weight, float eps, bq_mat y);
     /* dx += gradient of the above (models.md 9.1 item 5): adds into dx, which usually holds the residual's

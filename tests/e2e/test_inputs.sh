@@ -119,7 +119,7 @@ refused 2 'calibration, bits' "${run[@]}" --set calibration.length=16 --set bits
 refused 2 'differs in: .*model' "${run[@]}" --set model=m_phi3_short -o changed
 refused 2 'differs in: .*tokens' "${run[@]}" --set calibration.tokens=eval.h5 -o changed
 then_clean changed
-expect 0 "${run[@]}" --set eval.windows=3 --set groups=8 -o changed # may change
+expect 0 "${run[@]}" --set eval.windows=3 --set phases.0.name=again -o changed # may change
 expect 75 "${run[@]}" --stop-after-blocks 1 -o half
 refused 3 'not finished' "$blockq" export --run half --out half_out
 refused 3 'not finished' "$blockq" eval --run half --tokens eval.h5 --ctx 32

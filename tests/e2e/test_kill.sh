@@ -6,8 +6,7 @@ RANDOM=${BQ_SEED:=$(($(date +%s) % 32768))}
 echo "BQ_SEED=$BQ_SEED"
 micro llama_default
 recipe r.json m_llama_default 300
-phases='phases=[{"inputs":"mix","passes":[{"pass":"adascale","iterations":300}]},
-                {"inputs":"qt","passes":[{"pass":"rtn"},{"pass":"adascale","iterations":200}]}]'
+phases='phases=[{"inputs":"mix","passes":[{"pass":"adascale","iterations":500}]}]'
 now() { date +%s%N; }
 
 since=$(now)

@@ -51,16 +51,18 @@ with qkv8 p.json bits.linears.qkv_proj.bits=8 bits.linears.gate_up_proj.group=16
 with exact p.json rope=exact
 with three p.json bits.decoder.bits=3 'outputs=[{"format":"safetensors"}]'
 with batch b.json phases.0.passes.0.batch=3
-with two b.json 'phases=[{"passes":[{"pass":"rtn"}]},{"inputs":"qt","passes":[{"pass":"adascale","iterations":3}]}]'
 for name in v8 all8 group8 bf16 batch; do differ plain "$name"; done
 expect 2 "$blockq" run b.json --set bits.decoder.group=16 -o refused
 one_error "group 16 does not divide"
 expect 3 "$blockq" run b.json --set bits.decoder.bits=3 -o refused3
+one_error "3 bits"
 
 # more forms of a finished run, and what is in everything
 expect 0 "$blockq" export --run plain --format safetensors --out dense
 check "the same dense export later" cmp dense/model.safetensors plain/safetensors/model.safetensors
 expect 0 "$blockq" export --run three --format safetensors --out dense3
+expect 2 "$blockq" export --run plain --out plain
+one_error "holds other things"
 expect 0 "$blockq" eval --run plain --tokens eval.h5 --ctx 32 --windows 5
 expect 0 "$blockq" eval --model dense --tokens eval.h5 --ctx 32 --windows 5
 for path in m_phi3_short plain plain/ckpt/block_001.p0.s0.h5 cal.h5; do

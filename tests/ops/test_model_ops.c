@@ -65,25 +65,6 @@ static void add_and_bias(void **state) {
     bq_dev_close(&dev);
 }
 
-static void embed(void **state) {
-    (void)state;
-    bq_dev dev = cpu_with(2, 0);
-    for (int i = 0; i < SHAPES; i++) {
-        shape s = shapes[i];
-        bq_mat table = make_filled(19, s.h, 1, 1, 1), ids = make(s.t, 1, 2, BQ_I32),
-               y = make(s.t, s.h, 3, BQ_F32);
-        fill_below(ids, 2, 19);
-        dev.op->embed(&dev, table, ids, 24.25f, y);
-        for (int64_t r = 0; r < s.t; r++)
-            for (int64_t c = 0; c < s.h; c++)
-                assert_true((float)at(y, r, c) ==
-                            (float)at(table, *(int32_t *)bq_mat_at(ids, r, 0), c) * 24.25f);
-        assert_true(intact(y));
-        drop(table), drop(ids), drop(y);
-    }
-    bq_dev_close(&dev);
-}
-
 static void rmsnorm(void **state) {
     (void)state;
     bq_dev dev = cpu_with(2, 0);
@@ -266,7 +247,6 @@ static uint64_t all_bits(int threads) {
     dev.op->rmsnorm(&dev, x, w, 1e-5f, z), bits = bits_of(bits, z);
     dev.op->rmsnorm_bwd(&dev, x, w, 1e-5f, d, z), bits = bits_of(bits, z);
     dev.op->mse(&dev, x, y, 0.37, z, &loss), bits = bits_of(bits, z) ^ bq_hash_bytes(&loss, sizeof loss);
-    dev.op->embed(&dev, x, ids, 1.7f, z), bits = bits_of(bits, z);
     dev.op->add(&dev, x, z), dev.op->bias(&dev, w, z), bits = bits_of(bits, z);
     dev.op->rope(&dev, z, HEADS, HD, cs, sn, false), bits = bits_of(bits, z);
     dev.op->rope(&dev, z, HEADS, HD, cs, sn, true), bits = bits_of(bits, z);
@@ -310,7 +290,6 @@ int main(void) {
     if (isa_child(bits_of_two_threads)) return 0;
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(add_and_bias),
-        cmocka_unit_test(embed),
         cmocka_unit_test(naive_norm_slope),
         cmocka_unit_test(rmsnorm),
         cmocka_unit_test(rope),

@@ -69,7 +69,6 @@ const bq_ops bq_ops_cpu = {
     .scale = cpu_scale,
     .add = bq_cpu_add,
     .bias = bq_cpu_bias,
-    .embed = bq_cpu_embed,
     .rmsnorm = bq_cpu_rmsnorm,
     .rmsnorm_bwd = bq_cpu_rmsnorm_bwd,
     .rope = bq_cpu_rope,

@@ -13,7 +13,6 @@ const char *bq_blas_name(void);
 /* cpu_model.c */
 void bq_cpu_add(bq_dev *dev, bq_mat x, bq_mat y);
 void bq_cpu_bias(bq_dev *dev, bq_mat bias, bq_mat y);
-void bq_cpu_embed(bq_dev *dev, bq_mat table, bq_mat ids, float factor, bq_mat y);
 void bq_cpu_rmsnorm(bq_dev *dev, bq_mat x, bq_mat weight, float eps, bq_mat y);
 void bq_cpu_rmsnorm_bwd(bq_dev *dev, bq_mat x, bq_mat weight, float eps, bq_mat dy, bq_mat dx);
 void bq_cpu_rope(bq_dev *dev, bq_mat x, int64_t heads, int64_t head_dim, bq_mat cos, bq_mat sin,

@@ -36,19 +36,6 @@ void bq_cpu_bias(bq_dev *dev, bq_mat bias, bq_mat y) {
     for (int64_t r = 0; r < y.rows; r++) bq_vec()->add(y.cols, row(bias, 0), row(y, r));
 }
 
-void bq_cpu_embed(bq_dev *dev, bq_mat table, bq_mat ids, float factor, bq_mat y) {
-    (void)dev;
-    want(table, table.rows, y.cols, "embed", "table"), want(y, ids.rows, table.cols, "embed", "y");
-    BQ_CHECK(ids.cols == 1 && ids.type == BQ_I32, "embed: ids are %ld x %ld %s", (long)ids.rows,
-             (long)ids.cols, bq_type_name(ids.type));
-#pragma omp parallel for schedule(static) if (worth_threads(y))
-    for (int64_t r = 0; r < y.rows; r++) {
-        int32_t id = ((const int32_t *)ids.data)[r * ids.ld];
-        BQ_CHECK(id >= 0 && id < table.rows, "embed: token %d of %ld", (int)id, (long)table.rows);
-        bq_vec()->times(y.cols, factor, row(table, id), row(y, r));
-    }
-}
-
 void bq_cpu_rmsnorm(bq_dev *dev, bq_mat x, bq_mat weight, float eps, bq_mat y) {
     (void)dev;
     want(x, y.rows, y.cols, "rmsnorm", "x"), want(y, x.rows, x.cols, "rmsnorm", "y");

@@ -88,7 +88,7 @@ static void close_rig(rig *r) {
 
 static const bq_scheme w4 = {4, -1, true, BQ_F32};
 
-static const bq_comm alone = {.size = 1, .nstage = 1, .nreplica = 1};
+static const bq_comm alone = {.size = 1, .locals = 1, .nstage = 1, .nreplica = 1};
 
 static int64_t train(rig *r, bq_inputs input, double mix, bq_adascale_options o) {
     double batch[SAMPLES + 2];

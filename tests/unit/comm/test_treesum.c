@@ -6,7 +6,7 @@
 enum { ROWS = 3, COLS = 5, MOST = 40 };
 
 static bq_dev dev;
-static const bq_comm alone = {.size = 1, .nstage = 1, .nreplica = 1};
+static const bq_comm alone = {.size = 1, .locals = 1, .nstage = 1, .nreplica = 1};
 
 static bq_mat end(bq_treesum *sum, int64_t n) {
     return bq_treesum_end(sum, &alone, &(bq_shard){0, n, n}, (bq_shard){0, ROWS, ROWS});

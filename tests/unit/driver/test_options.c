@@ -70,6 +70,9 @@ static void defaults(void **state) {
     assert_int_equal(args.format, BQ_OUT_COMPRESSED);
     assert_int_equal(parse("blockq export --run d --out o --format safetensors"), BQ_OK);
     assert_int_equal(args.format, BQ_OUT_SAFETENSORS);
+    assert_true(args.shard == 5000000000);
+    assert_int_equal(parse("blockq export --run d --out o --shard 200K"), BQ_OK);
+    assert_true(args.shard == 200 << 10);
     assert_int_equal(parse("blockq tokens a --bytes b -o t.h5 -- -c"), BQ_OK);
     assert_int_equal(args.nfile, 3);
     assert_string_equal(args.file[2], "-c");
@@ -119,6 +122,8 @@ static void refusals(void **state) {
     refused("blockq export --run r", "--out is missing");
     refused("blockq export --out r", "--run is missing");
     refused("blockq export --out r --run r --format gguf", "must be safetensors or compressed-tensors");
+    refused("blockq export --out r --run r --shard 99999", "--shard 99999: must be at least 100000 bytes");
+    refused("blockq export --out r --run r --shard 5e9", "--shard 5e9: must be bytes");
     refused("blockq tokens a -o t", "--bytes is missing");
     refused("blockq tokens a --bytes", "--out is missing");
     refused("blockq tokens --bytes -o t", "TEXT... is missing");
@@ -148,7 +153,7 @@ static void help(void **state) {
             "--set --threads --device --memory --scratch --stages --micro --timeout --verbose",
         [BQ_COMMAND_EVAL] = "--model --run --tokens --ctx --windows --offset --rtn --threads --device "
                             "--memory --scratch --timeout --verbose",
-        [BQ_COMMAND_EXPORT] = "--run --format --out --timeout --verbose",
+        [BQ_COMMAND_EXPORT] = "--run --format --shard --out --timeout --verbose",
         [BQ_COMMAND_INSPECT] = "--verbose",
         [BQ_COMMAND_TOKENS] = "--bytes --out --verbose"};
     char text[256], list[256], row[64];

@@ -51,7 +51,6 @@ static void defaults(void **state) {
     assert_string_equal(r.calibration.tokens, "/home/me/t.h5");
     assert_int_equal(r.calibration.samples, 128);
     assert_int_equal(r.calibration.length, 2048);
-    assert_int_equal(r.groups, 8);
     assert_true(r.segments == 1 && r.sweeps == 1 && r.nphase == 1 && r.noutput == 0);
     assert_int_equal(r.eval.ctx, 2048);
     assert_string_equal(r.eval.tokens, "");
@@ -113,7 +112,7 @@ static void overrides(void **state) {
     assert_string_equal(r.calibration.tokens, "/abs/t");
     assert_string_equal(r.eval.tokens + strlen(r.eval.tokens) - 8, "/a//b.h5");
     assert_true(r.phase[0].inputs == BQ_INPUTS_QT && r.phase[0].mix == 1 && r.phase[0].pass[0].early_stop);
-    assert_string_equal(r.output[0].dir, "fq");
+    assert_true(strcmp(r.output[0].dir, "fq") == 0 && r.output[0].shard_bytes == 5000000000);
 }
 
 static void paths_start_at_the_folder(void **state) {
@@ -251,7 +250,6 @@ static const char *const everything[] = {"model=/other",
                                          "calibration.length=99",
                                          "calibration.offset=5",
                                          "seed=7",
-                                         "groups=3",
                                          "bits.decoder.bits=3",
                                          "bits.decoder.group=8",
                                          "bits.decoder.scale=f16",
@@ -283,7 +281,7 @@ static void fingerprints(void **state) {
     bq_part before[BQ_PARTS], after[BQ_PARTS];
     small(NULL, &r);
     int n = bq_recipe_parts(&r, before);
-    assert_true(n == 10);
+    assert_true(n == 9);
     static const char *const quiet[] = {"model", "calibration.tokens", "phases.0.name", "eval", "outputs"};
     for (int i = 0; i < EVERY; i++) {
         bool silent = false;

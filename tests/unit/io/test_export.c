@@ -1,5 +1,7 @@
 #include "toy.h"
 
+#include <dirent.h>
+
 static void check_dense(const char *out, const toy_rule *rule) {
     bq_weights *w, *from;
     assert_int_equal(bq_weights_open(&from, src_dir), BQ_OK);
@@ -144,6 +146,86 @@ static void shards_are_cut(void **state) {
     bq_weights_close(w);
 }
 
+/* ---- parts ---- */
+
+/* Everything in two directories is equal; how many files there are. */
+static int same_directories(const char *a, const char *b) {
+    struct dirent **of_a, **of_b;
+    int n = scandir(a, &of_a, NULL, alphasort), m = scandir(b, &of_b, NULL, alphasort), files = 0;
+    assert_int_equal(n, m);
+    for (int i = 0; i < n; i++) {
+        const char *name = of_a[i]->d_name;
+        assert_string_equal(name, of_b[i]->d_name);
+        if (*name != '.') assert_same_file(in(a, name), in(b, name)), files++;
+        free(of_a[i]);
+        free(of_b[i]);
+    }
+    free(of_a);
+    free(of_b);
+    return files;
+}
+
+static void parts_are_the_whole(void **state) {
+    (void)state;
+    static const size_t limit[] = {TOY_SHARD, 40000, 1};
+    char one[512], many[512];
+    snprintf(one, sizeof one, "%s", temp_path("part1"));
+    make_source("model_llama_llama3", "BF16");
+    bq_weights *w;
+    assert_int_equal(bq_weights_open(&w, src_dir), BQ_OK);
+    for (int i = 0; i < 6; i++) {
+        toy t = {.src = w, .rule = untie};
+        bq_qsource q = {&t, toy_get};
+        assert_int_equal(export_parts(w, one, q, i % 2, limit[i / 2], 1), BQ_OK);
+        int asked = t.gets;
+        for (int parts = 2; parts <= 8; parts += 1 + 4 * (parts == 3)) { /* 8: more than shards, mostly */
+            t.gets = 0;
+            snprintf(many, sizeof many, "%s", temp_path("parts"));
+            assert_int_equal(export_parts(w, many, q, i % 2, limit[i / 2], parts), BQ_OK);
+            assert_int_equal(same_directories(one, many) == 9, limit[i / 2] == TOY_SHARD);
+            assert_int_equal(t.gets, asked); /* nobody asks for what another one writes */
+        }
+        toy_free(&t);
+    }
+    bq_weights_close(w);
+}
+
+/* Each step touches what it says and no more. */
+static void steps_are_apart(void **state) {
+    (void)state;
+    char out[512], old[512];
+    snprintf(out, sizeof out, "%s", temp_path("steps"));
+    make_source("model_llama_default", "F32");
+    assert_int_equal(export_to(out, w4, true, 30000, NULL), BQ_OK);
+    bq_weights *w;
+    assert_int_equal(bq_weights_open(&w, src_dir), BQ_OK);
+    toy t = {.src = w, .rule = w4};
+    bq_export_job *job;
+    assert_int_equal(bq_export_open(&job, w, out, (bq_qsource){&t, toy_get}, &bq_export_ct, 20000), BQ_OK);
+    assert_true(file_there(in(out, "config.json")) && t.gets == 0);
+    assert_int_equal(bq_export_claim(job), BQ_OK);
+    assert_false(file_there(in(out, "config.json")) || file_there(in(out, "model.safetensors.index.json")));
+    int shards = bq_export_shards(job);
+    assert_true(shards > 3);
+    for (int i = 0; i < shards; i++) {
+        char name[64];
+        snprintf(name, sizeof name, "model-%05d-of-%05d.safetensors", i + 1, shards);
+        assert_false(file_there(in(out, name)));
+        bq_export_write(job, i, shards);
+        assert_true(file_there(in(out, name)));
+    }
+    bq_export_write(job, shards, shards + 1); /* no shard is left for this one */
+    assert_false(file_there(in(out, "config.json")) || file_there(in(out, "model.safetensors.index.json")));
+    assert_int_equal(bq_export_finish(job), BQ_OK);
+    bq_export_close(job);
+    bq_export_close(NULL);
+    toy_free(&t);
+    bq_weights_close(w);
+    snprintf(old, sizeof old, "%s", temp_path("steps_old"));
+    assert_int_equal(export_to(old, w4, true, 20000, NULL), BQ_OK);
+    same_directories(out, old);
+}
+
 /* ---- directories ---- */
 
 static void directories_are_guarded(void **state) {
@@ -234,6 +316,7 @@ int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(dense_is_exact),          cmocka_unit_test(dense_can_be_plain),
         cmocka_unit_test(dense_says_float32),      cmocka_unit_test(shards_are_cut),
+        cmocka_unit_test(parts_are_the_whole),     cmocka_unit_test(steps_are_apart),
         cmocka_unit_test(directories_are_guarded), cmocka_unit_test(half_written_never_loads),
     };
     return cmocka_run_group_tests(tests, temp_make, temp_remove);

@@ -177,7 +177,7 @@ static int wrong(bq_qtensor q, bool ct) {
     bq_weights *w;
     assert_int_equal(bq_weights_open(&w, src_dir), BQ_OK);
     bq_qsource s = {&q, wrong_get};
-    int rc = (ct ? bq_export_ct : bq_export_dense)(w, src_dir, temp_path("wrong"), s);
+    int rc = export_parts(w, temp_path("wrong"), s, ct, TOY_SHARD, 1);
     bq_weights_close(w);
     return rc;
 }

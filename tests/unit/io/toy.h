@@ -134,8 +134,6 @@ static inline bool toy_get(void *ctx, const char *name, bool want_data, bq_qtens
 
 /* ---- */
 
-typedef int exporter(const bq_weights *, const char *, const char *, bq_qsource);
-
 static const toy_rule w4[] = {{"lm_head", 0, 0}, {"_proj.weight", 4, 0}, {NULL, 0, 0}};
 static const toy_rule w4g4[] = {{"lm_head", 0, 0}, {"_proj.weight", 4, 4}, {NULL, 0, 0}};
 static const toy_rule w8g4[] = {{"lm_head", 0, 0}, {"_proj.weight", 8, 4}, {NULL, 0, 0}};
@@ -146,16 +144,32 @@ static const toy_rule untie[] = {{"lm_head", 8, 0}, {"_proj.weight", 4, 0}, {NUL
 
 static char src_dir[512];
 
-/* One export of src_dir by the rules; `limit` as bytes a shard, 0 for the public functions. */
+#define TOY_SHARD ((size_t)5000000000) /* one file */
+
+/* One export by `parts` processes' worth of calls, each with a job of its own; out_dir is made once. */
+static inline int export_parts(const bq_weights *w, const char *out, bq_qsource q, bool ct, size_t limit,
+                               int parts) {
+    bq_export_job *job[8] = {NULL};
+    int rc = BQ_OK;
+    assert_true(parts <= 8);
+    for (int i = 0; i < parts && !rc; i++)
+        rc = bq_export_open(&job[i], w, out, q, ct ? &bq_export_ct : &bq_export_dense, limit);
+    if (!rc) rc = bq_export_claim(job[parts - 1]);
+    if (!rc) {
+        for (int i = parts; i-- > 0;) bq_export_write(job[i], i, parts);
+        rc = bq_export_finish(job[0]);
+    }
+    for (int i = 0; i < parts; i++) bq_export_close(job[i]);
+    return rc;
+}
+
+/* One export of src_dir by the rules; `limit` as bytes a shard, 0 for one shard of products made by the
+ * exporter. */
 static inline int export_to(const char *out, const toy_rule *rule, bool ct, size_t limit, int *gets) {
     bq_weights *w;
     assert_int_equal(bq_weights_open(&w, src_dir), BQ_OK);
     toy t = {.src = w, .rule = rule, .with_dense = limit != 0};
-    bq_qsource q = {&t, toy_get};
-    exporter *f = ct ? bq_export_ct : bq_export_dense;
-    int rc =
-        limit ? bq_export_run(w, src_dir, out, q, ct ? &bq_export_ct_format : &bq_export_dense_format, limit)
-              : f(w, src_dir, out, q);
+    int rc = export_parts(w, out, (bq_qsource){&t, toy_get}, ct, limit ? limit : TOY_SHARD, 1);
     if (gets) *gets = t.gets;
     toy_free(&t);
     bq_weights_close(w);

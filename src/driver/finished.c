@@ -1,0 +1,96 @@
+#include "driver/session.h"
+
+#include "base/die.h"
+#include "driver/sweep.h"
+#include "io/checkpoint.h"
+#include "io/files.h"
+#include "io/raw.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+/* The run's fingerprint, as its first checkpoint's seal says it: this machine's kind need not be the run's.
+ */
+static bool read_fingerprint(bq_session *s) {
+    char path[BQ_PATH_MAX + 64];
+    int64_t size;
+    bq_ckpt_path(path, sizeof path, s->dir, 0, s->recipe.nphase - 1, 0);
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    bool sealed = fd >= 0 && bq_seal_check(fd, false, &size, &s->fingerprint);
+    if (fd >= 0) close(fd);
+    return sealed;
+}
+
+static bool finished(const bq_session *s) {
+    for (int b = 0; b < s->src.arch.model.blocks; b++)
+        if (bq_sweep_latest(s, s->recipe.nphase - 1, b, s->recipe.sweeps) < 0) return false;
+    return true;
+}
+
+/* Is the model still the one the run was made from? */
+static int check_model(bq_session *s) {
+    static const char *const name = "model";
+    char cache[BQ_PATH_MAX + 32], changed[256];
+    snprintf(cache, sizeof cache, "%s/ckpt/model.hash.json", s->dir);
+    int code = bq_source_fingerprint(&s->src, cache, &s->model_hash);
+    if (code) return code;
+    if (bq_state_compare(s->dir, &name, &s->model_hash, 1, changed, sizeof changed) > 0 &&
+        strstr(changed, "model"))
+        return bq_refuse(BQ_DATA, "%s: the model is not the one that the run in %s was made from", s->src.dir,
+                         s->dir);
+    return BQ_OK;
+}
+
+/* A model goes into a folder of its own: a new one, an empty one, or that of an earlier export (the exporter
+ * knows those). */
+static int check_place(const char *out) {
+    char path[BQ_PATH_MAX + 32];
+    struct dirent *entry;
+    snprintf(path, sizeof path, "%s/config.json", out);
+    DIR *dir = bq_file_exists(path) ? NULL : opendir(out);
+    int others = 0;
+    while (dir && (entry = readdir(dir))) others += strcmp(entry->d_name, ".") && strcmp(entry->d_name, "..");
+    if (dir) closedir(dir);
+    return others
+               ? bq_refuse(BQ_USAGE, "%s holds other things than a model: name a new or empty directory", out)
+               : BQ_OK;
+}
+
+static int look(void *session) {
+    bq_session *s = session;
+    const bq_args *a = s->args;
+    int code = bq_source_open(&s->src, s->recipe.model);
+    if (!code) code = bq_plan_schemes(&s->recipe, &s->src.arch, s->scheme);
+    if (!code && (!read_fingerprint(s) || !finished(s)))
+        code = bq_refuse(BQ_DATA, "%s is not finished: `blockq run` it to the end first", s->dir);
+    if (!code && a->command == BQ_COMMAND_EXPORT) code = check_place(a->out);
+    if (!code && s->comm->rank == 0) code = check_model(s);
+    if (!code && a->tokens) code = bq_tokens_read(a->tokens, &s->eval);
+    s->recipe.eval.ctx = a->ctx, s->recipe.eval.windows = a->windows, s->recipe.eval.offset = a->offset;
+    if (!code && a->tokens)
+        code = bq_perplexity_windows(a->tokens, &s->eval, a->ctx, a->offset, &s->recipe.eval.windows);
+    if (!code && a->tokens)
+        code =
+            bq_source_check_tokens(&s->src, a->tokens, &s->eval, a->offset, s->recipe.eval.windows * a->ctx);
+    size_t arena = !code && a->tokens ? bq_perplexity_need(&s->src.arch, s->scheme, a->ctx) : 0;
+    if (!code && a->tokens) {
+        size_t host = bq_perplexity_host(&s->src.arch, a->ctx, s->recipe.eval.windows, s->comm->size);
+        code = bq_plan_evaluation(arena, host, a->memory, s->comm, a->scratch, &s->plan.scratch);
+    }
+    if (!code) code = bq_dev_open(&s->dev, a->device, a->threads, arena);
+    return code;
+}
+
+int bq_session_open_finished(bq_session *s, const bq_args *args, bq_comm *comm) {
+    char recipe[BQ_PATH_MAX + 16];
+    *s = (bq_session){.args = args, .comm = comm};
+    snprintf(s->dir, sizeof s->dir, "%s", args->run);
+    snprintf(recipe, sizeof recipe, "%s/recipe.json", args->run);
+    int code = comm->rank == 0 ? bq_recipe_read(recipe, 0, NULL, &s->recipe) : BQ_OK;
+    if ((code = bq_comm_agree(comm, code))) return code;
+    bq_comm_bcast(comm, &s->recipe, sizeof s->recipe);
+    return bq_root_first(comm, look, s);
+}

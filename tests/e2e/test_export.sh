@@ -1,0 +1,109 @@
+#!/usr/bin/env bash
+# All ranks write the outputs, cut small: the same directories for any number of ranks, after kills, and when the recipe's
+# outputs change.
+. "$(dirname "$0")/lib.sh"
+root=$(cd "$here/../.." && pwd)
+export OMP_NUM_THREADS=1
+mpi() {
+    local ranks=$1
+    shift
+    timeout 120 "$mpiexec" -n "$ranks" "$blockq" "$@"
+}
+cat >r.json <<TEXT
+{"model": "$root/jobs/demo/model", "phases": [{"inputs": "fp", "passes": [{"pass": "rtn"}]}],
+ "outputs": [{"format": "safetensors", "shard_bytes": 100000},
+             {"format": "compressed-tensors", "dir": "ct", "shard_bytes": 100000}, {"format": "compressed-tensors", "dir": "whole"}]}
+TEXT
+outputs="safetensors ct whole"
+# equal A B: all outputs of two run directories are there and hold the same files with the same bytes.
+equal() {
+    local output
+    for output in $outputs; do
+        check "$1/$output is whole" [ -s "$1/$output/config.json" ]
+        check "$output of $1 and $2 differ" diff -r "$1/$output" "$2/$output"
+    done
+}
+# wrote DIR SHARDS RANKS: the log says so, once.
+wrote() { check "no 'wrote $1: $2 by $3'" [ "$(grep -cE "^bq: wrote $1: $2 shards? by $3 ranks? in [0-9.]+ s$" err)" = 1 ]; }
+
+for ranks in 1 2 3 4; do
+    expect 0 mpi $ranks run r.json -o $ranks
+    wrote $ranks/safetensors 43 $ranks
+    wrote $ranks/ct 12 $ranks
+    wrote $ranks/whole 1 1
+    check "time of the export" grep -q '^bq: done in .* export [0-9.]* s of it' err
+    equal 1 $ranks
+done
+check "shards as the index has them" [ "$(find 1/safetensors -name 'model-*-of-00043.safetensors' | wc -l)" = 43 ]
+check "one file" [ -s 1/whole/model.safetensors -a ! -e 1/whole/model.safetensors.index.json ]
+expect 0 mpi 13 run r.json -o 13 # more than shards of ct
+equal 1 13
+expect 0 mpi 2 run r.json -o 1
+check "what is whole is not written again" [ "$(grep -c wrote err)" = 0 ]
+
+# another time, in a form and cut of its own
+expect 0 mpi 3 export --run 1 --format safetensors --shard 100000 --out later
+wrote later 43 3
+check "export writes what run writes" diff -r 1/safetensors later
+expect 0 mpi 2 export --run 1 --shard 300K --out later
+check "over what was there" [ "$(find later -name '*.safetensors' | wc -l)" -lt 10 ]
+expect 0 mpi 1 export --run 1 --shard 300K --out later2
+check "in another cut" diff -r later later2
+
+# refused once, by all
+mkdir foreign && echo '{}' >foreign/config.json
+expect 3 mpi 3 export --run 1 --out foreign
+one_error "not from blockq"
+expect 3 mpi 3 run r.json -o three --set bits.decoder.bits=3
+one_error "has 3 bits"
+check "before any work" [ ! -e three ]
+expect 75 mpi 1 run r.json -o begun --stop-after-blocks 2
+expect 3 mpi 3 export --run begun --out never
+one_error "not finished"
+expect 2 "$blockq" run r.json -o never --set outputs.0.shard_bytes=99999
+one_error "outputs.0.shard_bytes"
+
+# other outputs are another export, but not another run; one that broke off is not believed by its old mark
+expect 0 mpi 2 run r.json -o 2 --set outputs.0.shard_bytes=400000
+wrote 2/safetensors 17 2
+check "the others stay" [ "$(grep -c wrote err)" = 1 ]
+for fault in writer_close:3@0 writer_write:5@1 file_rename:6@1; do
+    expect 0 mpi 2 run r.json -o 2
+    equal 1 2
+    BQ_FAULT=$fault expect 1 mpi 2 run r.json -o 2 --set outputs.0.shard_bytes=400000
+    check "a broken export does not load" [ ! -e 2/safetensors/config.json ]
+done
+expect 0 mpi 2 run r.json -o 2
+wrote 2/safetensors 43 2
+equal 1 2
+expect 0 mpi 2 run r.json -o 2 --set outputs.1.format=safetensors
+equal_dense() { diff -r 2/ct 2/safetensors; }
+check "another format in the same place" equal_dense
+
+# killed while shards are being written: all ranks, or one of them
+caught=0
+for round in {1..8}; do
+    ranks=$((1 + round % 4)) want=$((4 * round))
+    rm -rf killed/{safetensors,ct,whole}
+    "$mpiexec" -n $ranks "$blockq" run r.json -o killed >out 2>err &
+    job=$!
+    shards=()
+    while kill -0 $job 2>/dev/null && ((${#shards[@]} < want)); do
+        mapfile -t shards < <(compgen -G 'killed/safetensors/model-*.safetensors' || true)
+    done
+    mapfile -t victims < <(pgrep -P $job || true)
+    if ((round % 2)); then victims=("${victims[@]:0:1}"); fi
+    kill -9 "${victims[@]}" 2>/dev/null || true
+    wait $job 2>/dev/null || true
+    [[ -e killed/safetensors/config.json ]] || caught=$((caught + 1))
+    if ((round % 2)); then
+        expect 0 mpi $((1 + (round + 2) % 4)) run r.json -o killed
+        equal 1 killed
+        check "no temporary file is left" [ -z "$(find killed -name '*.tmp')" ]
+    fi
+done
+expect 0 mpi 2 run r.json -o killed
+equal 1 killed
+echo "$caught of 8 kills came in the middle"
+check "a kill in the middle" [ $caught -gt 0 ]
+finish

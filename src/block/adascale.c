@@ -1,5 +1,6 @@
 #include "block/adascale.h"
 
+#include "block/inside.h"
 #include "comm/treesum.h"
 
 #include <math.h>
@@ -229,27 +230,37 @@ static double batch_loss(bq_pass_context *c, const bq_adascale_options *o, train
     for (int64_t k = mine.first; k < mine.first + mine.count; k++)
         c->batch[k] = sample_step(c, o, t, step, k);
     c->batch[o->batch] = c->stop && *c->stop;
-    bq_comm_fill(c->comm, c->batch, (int)o->batch + 1);
+    c->batch[o->batch + 1] = c->keeper && c->comm->replica == 0 && c->keeper->due(c->keeper->ctx);
+    bq_comm_fill(c->comm, c->batch, (int)o->batch + 2);
     for (int64_t k = 0; k < o->batch; k++) loss += c->batch[k];
     return loss;
+}
+
+/* Keep the state where the step's exchange said so to everybody; true: stop here.  What has ended needs no
+ * keeping. */
+static bool keep(bq_pass_context *c, const bq_adascale_options *o, bq_adascale_state *s, bool ended) {
+    bool stop = c->batch[o->batch] > 0, save = c->batch[o->batch + 1] > 0;
+    if (ended || s->step == o->iterations) return false;
+    if (c->keeper && (stop || save)) c->keeper->save(c->keeper->ctx, s);
+    return stop;
 }
 
 int64_t bq_pass_adascale(bq_pass_context *c, const bq_adascale_options *o, double *losses) {
     size_t mark = bq_arena_mark(&c->dev->mem);
     training t = {0};
-    double previous = NAN;
-    int64_t step = 0;
+    bq_adascale_state s = {c->dev, c->comm, c->q, t.linear, 0, NAN, losses};
     bool finite = true, flat = false, stopped = false;
     start(c, o, &t);
-    while (step < o->iterations && !flat) {
+    if (c->keeper) c->keeper->restore(c->keeper->ctx, &s);
+    while (s.step < o->iterations && !flat && !stopped) {
         weights(c, &t, false);
-        losses[step] = batch_loss(c, o, &t, step);
-        finite = isfinite(losses[step]);
-        stopped = c->batch[o->batch] > 0;
-        if (!finite || stopped) break;
-        update(c, o, &t, step++);
-        if (c->step) c->step(c->ctx, step, o->iterations, losses[step - 1]);
-        flat = bq_adascale_plateau(o, losses, step, &previous);
+        losses[s.step] = batch_loss(c, o, &t, s.step);
+        finite = isfinite(losses[s.step]);
+        if (!finite) break;
+        update(c, o, &t, s.step++);
+        if (c->step) c->step(c->ctx, s.step, o->iterations, losses[s.step - 1]);
+        flat = bq_adascale_plateau(o, losses, s.step, &s.previous);
+        stopped = keep(c, o, &s, flat);
     }
     for (int i = 0; c->trained && i < c->q->arch->linears; i++) c->trained(c->ctx, i, &t.linear[i]);
     if (finite && !stopped) {
@@ -258,5 +269,5 @@ int64_t bq_pass_adascale(bq_pass_context *c, const bq_adascale_options *o, doubl
     }
     if (!finite) bq_pass_rtn(c);
     bq_arena_reset(&c->dev->mem, mark);
-    return stopped ? BQ_PASS_STOPPED : finite ? step : BQ_PASS_NOT_FINITE;
+    return stopped ? BQ_PASS_STOPPED : finite ? s.step : BQ_PASS_NOT_FINITE;
 }

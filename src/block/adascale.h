@@ -31,7 +31,8 @@ typedef struct {
 
 /* Train and leave the result in c->q, on all replicas.  Collective over stage.  losses: `iterations` doubles.
  * Returns the steps done (fewer after an early stop); BQ_PASS_NOT_FINITE when a loss was no number: the block
- * is then left rounded to nearest; BQ_PASS_STOPPED after c->stop: there is no result. */
+ * is then left rounded to nearest; BQ_PASS_STOPPED after c->stop: there is no
+ * result, but c->keeper was given the state after the last step. */
 enum { BQ_PASS_NOT_FINITE = -1, BQ_PASS_STOPPED = -2 };
 int64_t bq_pass_adascale(bq_pass_context *c, const bq_adascale_options *o, double *losses);
 

@@ -37,6 +37,16 @@ void bq_quantized_decode(bq_dev *dev, bq_quantized *q);
 typedef enum { BQ_INPUTS_FP, BQ_INPUTS_QT, BQ_INPUTS_MIX } bq_inputs;
 typedef enum { BQ_STREAM_FP, BQ_STREAM_QT, BQ_STREAM_TARGET } bq_stream_id;
 
+/* Keeps what a pass has trained for a later process; block/inside.h says what that is.  Calls come between
+ * two steps; save and restore are collective over stage. */
+typedef struct bq_adascale_state bq_adascale_state;
+typedef struct {
+    void *ctx;
+    bool (*due)(void *ctx); /* is it time to save?  Only replica 0 is asked */
+    void (*save)(void *ctx, bq_adascale_state *state);
+    bool (*restore)(void *ctx, bq_adascale_state *state); /* before the first step; false: nothing was kept */
+} bq_keeper;
+
 typedef struct {
     bq_dev *dev;
     const bq_block *blk;     /* FP weights */
@@ -44,7 +54,7 @@ typedef struct {
     bq_quantized *q;         /* the result */
     const bq_comm *comm;     /* replicas share the samples, and the rows of what is trained */
     int64_t samples, tokens; /* all samples; this replica has bq_shard_of(samples, replica, nreplica) */
-    double *batch;           /* host room for a batch's losses and one more, where the pass trains */
+    double *batch;           /* host room for a batch's losses and two more, where the pass trains */
     bq_inputs input;
     double mix;    /* probability of the QT stream per element with BQ_INPUTS_MIX */
     bq_rng_key at; /* seed, sweep, phase, block */
@@ -53,8 +63,9 @@ typedef struct {
     bq_mat (*fetch)(void *ctx, bq_stream_id stream, int64_t sample);
     /* Called after each step with its loss; may be NULL. */
     void (*step)(void *ctx, int64_t step, int64_t steps, double loss);
-    /* Set by a signal on any replica: the pass ends at the next step, its work on this block lost. */
+    /* Set by a signal on any replica: the pass ends after the step it is at, its work lost unless kept. */
     const volatile sig_atomic_t *stop;
+    const bq_keeper *keeper; /* may be NULL */
     /* For tests: the trained values of a linear, before they are folded; may be NULL. */
     void (*trained)(void *ctx, int linear, const bq_adascale *values);
     void *ctx;

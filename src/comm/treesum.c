@@ -132,19 +132,24 @@ bq_mat bq_treesum_end(bq_treesum *sum, const bq_comm *comm, const bq_shard *leav
     return sum->node[0].sum;
 }
 
-void bq_comm_gather_rows(const bq_comm *comm, bq_dev *dev, bq_mat m) {
-    int count[BQ_REPLICAS], first[BQ_REPLICAS];
+void bq_comm_gather_slices(const bq_comm *comm, bq_dev *dev, bq_mat m, const int64_t *first) {
+    int count[BQ_REPLICAS], place[BQ_REPLICAS];
     if (comm->nreplica == 1) return;
     BQ_CHECK(m.ld == m.cols && m.type == BQ_F32 && m.rows * m.cols < INT_MAX, "gather of %ld x %ld rows",
              (long)m.rows, (long)m.cols);
-    for (int r = 0; r < comm->nreplica; r++) {
-        bq_shard rows = bq_shard_of(m.rows, r, comm->nreplica);
-        count[r] = (int)(rows.count * m.cols), first[r] = (int)(rows.first * m.cols);
-    }
+    for (int r = 0; r < comm->nreplica; r++)
+        count[r] = (int)((first[r + 1] - first[r]) * m.cols), place[r] = (int)(first[r] * m.cols);
     MPI_Request request;
     dev->op->wait(dev);
-    MPI_Iallgatherv(MPI_IN_PLACE, 0, MPI_FLOAT, m.data, count, first, MPI_FLOAT, comm->stage, &request);
+    MPI_Iallgatherv(MPI_IN_PLACE, 0, MPI_FLOAT, m.data, count, place, MPI_FLOAT, comm->stage, &request);
     bq_comm_wait(comm, &request, 1);
+}
+
+void bq_comm_gather_rows(const bq_comm *comm, bq_dev *dev, bq_mat m) {
+    int64_t first[BQ_REPLICAS + 1];
+    for (int r = 0; r < comm->nreplica; r++) first[r] = bq_shard_of(m.rows, r, comm->nreplica).first;
+    first[comm->nreplica] = m.rows;
+    bq_comm_gather_slices(comm, dev, m, first);
 }
 
 void bq_comm_fill(const bq_comm *comm, double *values, int count) {

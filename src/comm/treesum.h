@@ -49,6 +49,10 @@ bq_mat bq_treesum_end(bq_treesum *sum, const bq_comm *comm, const bq_shard *leav
 /* Arena bytes of bq_treesum_end for a matrix of that shape. */
 size_t bq_treesum_exchange(int replica, int nreplica, const bq_shard *leaves, int64_t rows, int64_t cols);
 
+/* Every replica's rows of m, on all replicas: replica r has rows [first[r], first[r + 1]), first has nreplica
+ * + 1 entries.  m: contiguous f32.  Collective over stage. */
+void bq_comm_gather_slices(const bq_comm *comm, bq_dev *dev, bq_mat m, const int64_t *first);
+
 /* Every replica's rows of m (bq_shard_of its rows), on all replicas.  m: contiguous f32.  Collective over
  * stage. */
 void bq_comm_gather_rows(const bq_comm *comm, bq_dev *dev, bq_mat m);

@@ -17,7 +17,7 @@ enum { EVAL = 1 << BQ_COMMAND_EVAL, EXPORT = 1 << BQ_COMMAND_EXPORT };
 enum { INSPECT = 1 << BQ_COMMAND_INSPECT, TOKENS = 1 << BQ_COMMAND_TOKENS };
 enum { ALL = RUN | PLAN | EVAL | EXPORT | INSPECT | TOKENS, COMPUTE = RUN | PLAN | EVAL };
 
-typedef enum { FLAG, INT, I64, BYTES, TEXT, OUT, FORMAT, DEVICE, SET } kind;
+typedef enum { FLAG, INT, I64, BYTES, SECONDS, TEXT, OUT, FORMAT, DEVICE, SET } kind;
 
 typedef struct {
     const char *name; /* NULL ends the table */
@@ -63,6 +63,8 @@ static const option options[] = {
      "Samples that travel together from stage to stage (chosen by the plan)"},
     {"timeout", 0, "SECONDS", I64, AT(timeout), 0, 1 << 20, COMPUTE | EXPORT,
      "End the job when a rank is silent for so long; a slow rank speaks at every step; 0: never (600)"},
+    {"save-every", 0, "SECONDS", SECONDS, AT(save_every), 0, 1e9, RUN,
+     "Keep the state inside a block so often, to go on there after a kill; 0: only on a stop (300)"},
     {"no-eval", 0, NULL, FLAG, AT(no_eval), 0, 0, RUN, "Skip the recipe's evaluation"},
     {"stop-after-blocks", 0, "N", INT, AT(stop_after), 1, INT_MAX, RUN,
      "End with code 75 after N new blocks, as a stop signal would (for tests)"},
@@ -174,6 +176,16 @@ static int take_bytes(bq_args *args, const option *o, const char *text) {
     return BQ_OK;
 }
 
+static int take_seconds(bq_args *args, const option *o, const char *text) {
+    char *end, must[80];
+    double x = strtod(text, &end);
+    snprintf(must, sizeof must, "a number of seconds from %.0f to %.0f", o->min, o->max);
+    if (!strchr("0123456789.", *text) || end == text || *end || !(x >= o->min && x <= o->max))
+        return complain_value(args, o, text, must);
+    *(double *)(void *)((char *)args + o->at) = x;
+    return BQ_OK;
+}
+
 static int take(bq_args *args, const option *o, char *text) {
     void *at = (char *)args + o->at;
     switch (o->kind) {
@@ -181,6 +193,7 @@ static int take(bq_args *args, const option *o, char *text) {
     case INT:
     case I64: return take_number(args, o, text);
     case BYTES: return take_bytes(args, o, text);
+    case SECONDS: return take_seconds(args, o, text);
     case DEVICE:
         if (strcmp(text, "cpu") && strcmp(text, "auto")) return complain_value(args, o, text, "cpu or auto");
         args->device = text;
@@ -301,6 +314,7 @@ static int parse_command(int argc, char **argv, bq_args *args) {
     parsing p = {.args = args};
     args->device = "auto", args->ctx = 2048, args->timeout = 600, args->format = BQ_OUT_COMPRESSED;
     args->shard = BQ_SHARD_BYTES;
+    args->save_every = 300;
     fill(&f, c);
     argp_parse(&f.argp, argc, argv, ARGP_SILENT, NULL, &p);
     if (p.code) return p.code;

@@ -30,9 +30,10 @@ typedef struct {
     int nset;
     char *set[BQ_SETS]; /* "key=value", for bq_recipe_read */
     bool no_eval;
-    int stages;     /* of the grid; 0: chosen */
-    int64_t micro;  /* samples of a micro-batch; 0: chosen */
-    int stop_after; /* --stop-after-blocks: end with BQ_STOPPED after so many blocks; 0: never */
+    int stages;        /* of the grid; 0: chosen */
+    int64_t micro;     /* samples of a micro-batch; 0: chosen */
+    double save_every; /* seconds between states inside a block; 0: only on a stop */
+    int stop_after;    /* --stop-after-blocks: end with BQ_STOPPED after so many blocks; 0: never */
     /* run (the run directory, "<recipe name>.run" if not given), export, tokens */
     char out[BQ_PATH_MAX];
     /* run, plan, eval */

@@ -6,6 +6,7 @@
 #include "block/adascale.h"
 #include "comm/treesum.h"
 #include "driver/grid.h"
+#include "driver/inside.h"
 #include "driver/reference.h"
 #include "driver/sweep.h"
 #include "io/acts.h"
@@ -37,7 +38,9 @@ typedef struct {
     double *loss, *batch;       /* of the pass that trained last, a value a step; of one batch */
     int64_t steps, limit, most; /* entries of loss; its size; that of batch */
     double seconds[5];          /* load, target, passes, advance, save: of this block */
-    int64_t units, all;         /* progress: optimizer steps done and in all */
+    int64_t units, all;         /* progress: optimizer steps done and in all, */
+    int64_t before;             /* and before this pass */
+    bq_inside_keep inside;      /* this block in the midst of its training */
 } walk;
 
 enum { LOAD, TARGET, PASSES, ADVANCE, SAVE };
@@ -111,9 +114,9 @@ static bq_mat fetch(void *ctx, bq_stream_id stream, int64_t sample) {
 static void step(void *ctx, int64_t at, int64_t steps, double loss) {
     walk *w = ctx;
     char note[80];
-    (void)at, (void)steps;
+    (void)steps;
     bq_session_stopped(w->s);
-    w->units++;
+    w->units = w->before + at;
     snprintf(note, sizeof note, "block %d/%d  loss %.4g", w->block + 1, w->s->src.arch.model.blocks, loss);
     bq_progress(w->units, w->all, note);
 }
@@ -146,10 +149,10 @@ static bool adascale(walk *w, bq_pass_context *c, const bq_pass *p) {
                              .check_interval = p->check_interval,
                              .window = p->window,
                              .threshold = p->threshold};
-    int64_t before = w->units;
+    w->before = w->units;
     if (w->hooks) c->trained = trained;
     w->steps = bq_pass_adascale(c, &o, w->loss);
-    w->units = before + o.iterations;
+    w->units = w->before + o.iterations;
     if (w->steps >= 0 || w->steps == BQ_PASS_STOPPED) return w->steps >= 0;
     bq_log(BQ_WARN, "block %d: the loss stopped being a number; the block is left %s", w->block,
            w->sweep ? "as the sweep before made it" : "rounded to nearest");
@@ -185,8 +188,11 @@ static bool apply_passes(walk *w) {
                         .phase = (uint32_t)w->phase,
                         .block = (uint32_t)w->block};
     w->steps = 0;
+    bq_inside_begin(&w->inside, s, &w->q, w->sweep, w->phase, w->block, w->limit);
     for (int i = 0; i < w->recipe->npass; i++) {
         const bq_pass *p = &w->recipe->pass[i];
+        c.keeper = bq_inside_pass(&w->inside, i);
+        if (!c.keeper) continue;
         if (p->kind == BQ_PASS_RTN) {
             if (w->sweep == 0) bq_pass_rtn(&c); /* later sweeps only train */
         } else if (!adascale(w, &c, p)) {
@@ -218,6 +224,7 @@ static void save_block(walk *w) {
     bq_ckpt_path(path, sizeof path, s->dir, w->sweep, w->phase, w->block);
     if (s->comm->replica == 0) bq_ckpt_write(path, &c);
     bq_state_mark(s->state, w->sweep, w->phase, w->block);
+    bq_inside_end(&w->inside);
 }
 
 static double mean(const double *x, int64_t n) {
@@ -266,7 +273,7 @@ static void open_walk(walk *w, bq_session *s, int sweep, int phase, const bq_pha
         if (p->kind != BQ_PASS_ADASCALE) continue;
         w->all += steps_of(p, sweep) * w->blocks.count;
         w->most = p->batch > w->most ? p->batch : w->most;
-        w->limit = p->iterations > w->limit ? p->iterations : w->limit;
+        w->limit = steps_of(p, sweep) > w->limit ? steps_of(p, sweep) : w->limit;
     }
     if (!w->calibrated) return;
     bq_work_push(&w->work, arch, t, true, mem);
@@ -274,7 +281,7 @@ static void open_walk(walk *w, bq_session *s, int sweep, int phase, const bq_pha
     w->x = bq_arena_push(mem, t, h, BQ_F32);
     w->y = bq_arena_push(mem, t, h, BQ_F32);
     w->loss = calloc((size_t)w->limit, sizeof *w->loss);
-    w->batch = calloc((size_t)w->most + 1, sizeof *w->batch);
+    w->batch = calloc((size_t)w->most + 2, sizeof *w->batch);
     w->memory = malloc((size_t)(3 * t * h) * sizeof *w->memory);
     BQ_CHECK(w->loss && w->batch && w->memory, "no memory for sample buffers of %ld x %ld", (long)t, (long)h);
     for (int i = 0; i < 3; i++) w->buffer[i] = bq_mat_host(w->memory + i * t * h, t, h, BQ_F32);

@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "driver/reference.h"
 #include "driver/sweep.h"
+#include "io/inside.h"
 
 #include <stdio.h>
 
@@ -35,6 +36,8 @@ static int run(bq_session *s) {
     code = sweeps(s);
     bq_session_save(s, bq_seconds() - s->started);
     if (code) return code;
+    for (int b = 0; b < s->src.arch.model.blocks && s->comm->rank == 0; b++)
+        bq_inside_remove(s->dir, b); /* of blocks that were done when a kill came */
     double exporting = bq_seconds();
     code = bq_session_export(s);
     if (code) return code;

@@ -11,7 +11,7 @@ expect 0 "$blockq" run r.json -o clean
 # 0: it ended the run; 1: the run did without; 2: the point was not reached so often
 one_fault() {
     local dir=$1_$2 code=0 since=$SECONDS
-    BQ_FAULT=$1:$2 timeout 60 "$blockq" run r.json -o "$dir" >out 2>err </dev/null || code=$?
+    BQ_FAULT=$1:$2 timeout 60 "$blockq" run r.json -o "$dir" --save-every 0.0001 >out 2>err </dev/null || code=$?
     check "$1:$2 took $((SECONDS - since)) s" [ $((SECONDS - since)) -le 10 ]
     if ((code)); then
         check "$1:$2 ended with code $code" [ $code = 1 ]

@@ -91,7 +91,7 @@ static const bq_scheme w4 = {4, -1, true, BQ_F32};
 static const bq_comm alone = {.size = 1, .locals = 1, .nstage = 1, .nreplica = 1};
 
 static int64_t train(rig *r, bq_inputs input, double mix, bq_adascale_options o) {
-    double batch[SAMPLES + 1];
+    double batch[SAMPLES + 2];
     bq_pass_context c = {.dev = &r->dev,
                          .blk = &r->blk,
                          .work = &r->work,

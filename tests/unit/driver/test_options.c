@@ -37,7 +37,7 @@ static void refused(const char *text, const char *why) {
 static void run_takes_all(void **state) {
     (void)state;
     assert_int_equal(parse("blockq run --set a=1 x/y/demo.json --set=b.0=c --threads 3 --device cpu "
-                           "--memory 12G --scratch /s --no-eval --stop-after-blocks 2 -v"),
+                           "--memory 12G --scratch /s --no-eval --stop-after-blocks 2 --save-every .25 -v"),
                      BQ_OK);
     assert_int_equal(args.command, BQ_COMMAND_RUN);
     assert_int_equal(args.nfile, 1);
@@ -47,7 +47,7 @@ static void run_takes_all(void **state) {
     assert_string_equal(args.set[0], "a=1");
     assert_string_equal(args.set[1], "b.0=c");
     assert_true(args.threads == 3 && args.memory == (size_t)12 << 30 && args.no_eval && args.verbose);
-    assert_true(args.stop_after == 2);
+    assert_true(args.stop_after == 2 && args.save_every == 0.25);
     assert_string_equal(args.device, "cpu");
     assert_string_equal(args.scratch, "/s");
 }
@@ -56,7 +56,7 @@ static void defaults(void **state) {
     (void)state;
     assert_int_equal(parse("blockq run r.json"), BQ_OK);
     assert_true(!args.nset && !args.threads && !args.memory && !args.scratch);
-    assert_true(!args.no_eval && !args.verbose && !args.stop_after);
+    assert_true(!args.no_eval && !args.verbose && !args.stop_after && args.save_every == 300);
     assert_string_equal(args.device, "auto");
     assert_int_equal(parse("blockq run -o d r.json"), BQ_OK);
     assert_string_equal(args.out, "d");
@@ -106,6 +106,12 @@ static void refusals(void **state) {
     refused("blockq run a --memory 17000000T", "must be bytes");
     refused("blockq run a --memory 4GiBB", "must be bytes");
     refused("blockq run a --memory K", "must be bytes");
+    for (const char *const *bad = (const char *const[]){"-1", "nan", "inf", "1e10", "1s", "0x", NULL}; *bad;
+         bad++) {
+        char text[64];
+        snprintf(text, sizeof text, "blockq run a --save-every %s", *bad);
+        refused(text, "must be a number of seconds from 0 to 1000000000");
+    }
     refused("blockq run a --out=", "--out : must be a path");
     refused("blockq eval --model m", "--tokens is missing");
     refused("blockq eval --tokens t", "give one of --model and --run");
@@ -141,7 +147,7 @@ static void help(void **state) {
     static const char *const options[BQ_COMMANDS] = {
         [BQ_COMMAND_RUN] =
             "--set --out --threads --device --memory --scratch --stages --micro --timeout --no-eval "
-            "--stop-after-blocks "
+            "--save-every --stop-after-blocks "
             "--verbose",
         [BQ_COMMAND_PLAN] =
             "--set --threads --device --memory --scratch --stages --micro --timeout --verbose",

@@ -1,0 +1,105 @@
+#!/usr/bin/env bash
+# Stopped or killed inside a block, a run goes on inside that block, on any grid, and ends with the bytes of one that
+# nobody disturbed.  SEED=N repeats the moments of an earlier run, as far as the machine does.
+. "$(dirname "$0")/lib.sh"
+RANDOM=${SEED:=$(($(date +%s) % 32768))}
+echo "SEED=$SEED"
+# Which blocks' inputs are kept depends on the grid.
+results() { (cd "$1" && find ckpt compressed-tensors -type f ! -name state.json ! -name model.hash.json | LC_ALL=C sort); }
+micro llama_default
+cat >r.json <<TEXT
+{"model": "m_llama_default", "calibration": {"tokens": "cal.h5", "samples": 6, "length": 24}, "segments": 2, "sweeps": 2,
+ "phases": [{"inputs": "mix", "passes": [
+   {"pass": "adascale", "iterations": 200, "sweep_iterations": 200, "batch": 2,
+    "early_stop": true, "check_interval": 50, "window": 100, "threshold": 0},
+   {"pass": "rtn"},
+   {"pass": "adascale", "iterations": 500, "sweep_iterations": 2500, "batch": 3}]}],
+ "outputs": [{"format": "compressed-tensors"}]}
+TEXT
+# start DIR RANKS OPTION...: in the background, as $job; returns when it is at work and hears signals.
+start() {
+    local dir=$1 ranks=$2
+    shift 2
+    : >err
+    OMP_NUM_THREADS=1 "$mpiexec" -n "$ranks" "$blockq" run r.json -o "$dir" "$@" >out 2>err </dev/null &
+    job=$!
+    for ((i = 0; i < 600; i++)); do
+        if grep -q 'plan [0-9]* MB' err || ! kill -0 $job 2>/dev/null; then return 0; fi
+        sleep 0.05
+    done
+    bad "no start within 30 s"
+}
+ended() {
+    code=0
+    wait $job 2>/dev/null || code=$?
+    cat err >>said # run.log has rank 0's words alone
+}
+# A moment of the first quarter of a run; later rounds are in the second sweep.
+moment() {
+    local ms=$((took * (RANDOM % 25) / 100))
+    sleep "$((ms / 1000)).$(printf %03d $((ms % 1000)))"
+}
+states() { find "$1/ckpt" -name 'inside_*.h5' 2>/dev/null | wc -l; }
+went_on() { grep -sc 'going on inside it' said || true; }
+done_blocks() { find "$1/ckpt" -name 'block_*.h5' 2>/dev/null | wc -l; }
+# RANKS OPTION...
+grids=("1" "2" "3 --stages 1" "4" "2 --stages 1" "1 --threads 2")
+
+now() { date +%s%N; }
+since=$(now)
+expect 0 "$mpiexec" -n 1 "$blockq" run r.json -o clean --threads 1
+took=$((($(now) - since) / 1000000))
+echo "a run takes $took ms"
+check "nothing is left of the states" [ "$(states clean)" = 0 ]
+
+# SIGUSR1: the step is finished, the state written, and the next grid goes on there
+stops=0
+for grid in "${grids[@]}"; do
+    # shellcheck disable=SC2086 # words
+    start stopped $grid --save-every 0
+    ((stops == 0)) || moment # the first one cannot be too late
+    kill -USR1 $job 2>/dev/null || true
+    ended
+    echo "$grid: stopped with $(done_blocks stopped) blocks, $(states stopped) states, code $code"
+    if ((code == 0)); then break; fi
+    check "a signal ends with 75, not $code" [ $code = 75 ]
+    check "a state is there" [ "$(states stopped)" -ge 1 ]
+    stops=$((stops + 1))
+done
+check "it went on inside a block, $(went_on) times after $stops stops" [ "$(went_on)" -ge $((stops - 1)) ]
+expect 0 "$mpiexec" -n 1 "$blockq" run r.json -o stopped --threads 1
+same clean stopped
+check "nothing is left of the states" [ "$(states stopped)" = 0 ]
+
+# a torn state does not count, the block is done again
+: >said
+start torn 1
+kill -USR1 $job
+ended
+check "stopped, not $code" [ $code = 75 ]
+for file in torn/ckpt/inside_*.h5; do truncate -s -1 "$file"; done
+expect 0 "$blockq" run r.json -o torn
+check "the torn state is named" grep -q 'state A of its training does not count: damaged' err
+check "nothing to go on from" [ -z "$(grep 'going on' err)" ]
+same clean torn
+
+# kill -9 of a rank at any moment, with states every 0.2 s
+for grid in "${grids[@]}"; do
+    # shellcheck disable=SC2086 # words
+    start killed $grid --save-every 0.2
+    for ((i = 0; i < 200; i++)); do
+        if [[ $(states killed) -gt 0 || $(done_blocks killed) -gt 2 ]]; then break; fi
+        sleep 0.05
+    done
+    moment
+    victim=$(pgrep -P $job -f "run r.json" | head -n $((1 + RANDOM % 4)) | tail -n 1 || true)
+    kill -9 "${victim:-$job}" 2>/dev/null || true
+    ended
+    echo "$grid: killed with $(done_blocks killed) blocks, $(states killed) states, code $code"
+    if ((code == 0)); then break; fi
+done
+expect 0 "$mpiexec" -n 2 "$blockq" run r.json -o killed --threads 1 --save-every 0.2
+same clean killed
+check "it went on inside a block" [ "$(went_on)" -ge 1 ]
+check "nothing is left of the states" [ -z "$(find killed/ckpt -name 'inside_*')" ]
+finish

@@ -1,6 +1,7 @@
 #include "driver/session.h"
 
 #include "base/die.h"
+#include "base/log.h"
 #include "io/checkpoint.h"
 #include "io/files.h"
 #include "io/raw.h"
@@ -65,6 +66,7 @@ static int inspect_run(const char *dir) {
     for (int i = 0; i < 3; i++) {
         snprintf(path, sizeof path, "%s/%s", dir, part[i]);
         if (bq_file_read(path, (size_t)4 << 20, &text, &bytes)) continue;
+        bq_log_clean(text, 1);
         printf("--- %s\n%s", part[i], text);
         free(text);
     }

@@ -164,8 +164,7 @@ static void append(char *list, size_t size, const char *name) {
     size_t at = strlen(list);
     if (at + 1 >= size) return;
     snprintf(list + at, size - at, "%s%s", at ? ", " : "", name);
-    for (char *c = list + at; *c; c++)
-        if ((unsigned char)*c < 32 || *c == 127) *c = '?';
+    bq_log_clean(list + at, 0);
 }
 
 static bool among(const char *name, const char *const *names, int n) {

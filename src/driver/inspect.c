@@ -90,8 +90,8 @@ static int inspect_tokens(const char *path) {
 /* Only checkpoints end in a seal; its tag is the run's fingerprint. */
 static bool is_sealed(const char *path, uint64_t *fingerprint) {
     int64_t size;
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    bool sealed = fd >= 0 && bq_seal_check(fd, false, &size, fingerprint);
+    int fd;
+    bool sealed = bq_file_open(path, O_RDONLY, &fd) == 0 && bq_seal_check(fd, false, &size, fingerprint);
     if (fd >= 0) close(fd);
     return sealed;
 }

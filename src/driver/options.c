@@ -101,7 +101,7 @@ static const command commands[BQ_COMMANDS] = {
     [BQ_COMMAND_INSPECT] =
         {"inspect", "PATH", 1, 1, "Say what is in a file or directory of blockq.",
          "Print what is in a model directory, a tokens file, a run directory or a checkpoint file.",
-         "Example:\n  blockq inspect demo.run\n  blockq inspect demo.run/ckpt/block_3.p0.s0.h5"},
+         "Example:\n  blockq inspect demo.run\n  blockq inspect demo.run/ckpt/block_000.p0.s0.h5"},
     [BQ_COMMAND_TOKENS] = {
         "tokens", "TEXT...", 1, INT_MAX, "Make a tokens file from text.",
         "Write the bytes of the text files, one behind the other, as a tokens file. For models with a "

@@ -20,7 +20,15 @@ bool bq_file_exists(const char *path);
 int64_t bq_file_size(const char *path);
 int64_t bq_file_mtime(const char *path);
 
-/* The whole file, with a 0 after its end (not counted); free(*data).  EFBIG above max_bytes. */
+/* Open an input: 0, or an errno, or BQ_NOT_FILE where there is a FIFO, a socket or a device, which might keep
+ * us waiting for ever.  flags as of open.  The caller closes. */
+#define BQ_NOT_FILE (-1)
+int bq_file_open(const char *path, int flags, int *fd);
+/* strerror for these codes. */
+const char *bq_file_why(int error);
+
+/* The whole file, with a 0 after its end (not counted); free(*data).  EFBIG above max_bytes; else as open,
+ * but a shell's nameless pipe, as in <(command), is read to its end. */
 int bq_file_read(const char *path, size_t max_bytes, char **data, size_t *bytes);
 
 /* Write to descriptor until all is out; short writes and signals are handled. */

@@ -204,10 +204,10 @@ bool bq_h5_refuse(bq_h5 *h, const char *fmt, ...) {
 
 static bool open_raw(bq_h5 *h, uint64_t *tag) {
     struct stat st;
-    h->fd = open(h->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a pipe must not hang us */
-    h->absent = h->fd < 0 && errno == ENOENT;
-    if (h->fd < 0 || fstat(h->fd, &st)) return bq_h5_refuse(h, "%s", strerror(errno));
-    if (!S_ISREG(st.st_mode)) return bq_h5_refuse(h, "not a regular file");
+    int err = bq_file_open(h->path, O_RDONLY, &h->fd);
+    h->absent = err == ENOENT;
+    if (!err && fstat(h->fd, &st)) err = errno;
+    if (err) return bq_h5_refuse(h, "%s", bq_file_why(err));
     h->size = st.st_size;
     if (tag && !bq_seal_check(h->fd, true, &h->size, tag))
         return bq_h5_refuse(h, "damaged or incomplete: its seal does not agree");

@@ -108,6 +108,7 @@ void bq_session_close(bq_session *s) {
     bq_tokens_close(&s->calibration);
     bq_tokens_close(&s->eval);
     bq_source_close(&s->src);
+    bq_lock_release(&s->lock);
     bq_log_close();
     *s = (bq_session){0};
 }
@@ -179,6 +180,8 @@ static int enter(void *session) {
     uint64_t hashes[BQ_PARTS];
     char changed[256];
     int code = make_dirs(s);
+    if (!code && s->comm->rank == 0 && s->args->command == BQ_COMMAND_RUN)
+        code = bq_lock_take(&s->lock, s->dir);
     if (!code) code = fingerprint(s);
     if (code) return code;
     part_arrays(s, names, hashes);

@@ -141,7 +141,7 @@ void bq_state_save(bq_state *s, const char *const *names, const uint64_t *hashes
     walk(s, done);
     hex_of(hex, s->fingerprint);
     json_t *root = json_pack("{s:i, s:s, s:o, s:o, s:f, s:s}", "version", VERSION, "fingerprint", hex,
-                             "parts", parts, "done", done, "seconds", seconds, "grid", grid);
+                             "parts", parts, "done", done, "seconds", s->seconds + seconds, "grid", grid);
     BQ_CHECK(root && json_object_size(parts) == (size_t)n,
              "no memory for the state of a run, or a bad name in it");
     path_of(path, sizeof path, s->run_dir);

@@ -82,6 +82,11 @@ static void marks_and_files(void **state) {
     assert_true(done(s, 0, 0, 0, NULL) && done(s, 1, 2, 4, NULL));
     assert_false(done(s, 0, 0, 4, NULL) || done(s, 0, 2, 4, NULL));
     assert_true(bq_state_seconds(s) == 12.5);
+    save(s, 1);
+    save(s, 2.25); /* of this run so far: not added twice */
+    bq_state_close(s);
+    s = load();
+    assert_true(bq_state_seconds(s) == 14.75);
     bq_state_close(s);
     s = bq_state_load(run_dir, print + 1, SWEEPS, PHASES, BLOCKS); /* another run's seconds are not ours */
     assert_true(bq_state_seconds(s) == 0);

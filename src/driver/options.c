@@ -118,8 +118,6 @@ static const char *const codes =
     "   4  launched the wrong way (srun without PMIx, an unusable number of ranks)\n"
     "  75  stopped on request with the state written: the same command goes on\n";
 
-const char *bq_options_name(bq_command c) { return c > 0 && c < BQ_COMMANDS ? commands[c].name : NULL; }
-
 /* ---- values ---- */
 
 /* A message and where to read more; rank 0 prints. */

@@ -128,8 +128,6 @@ static int64_t walk(const bq_state *s, json_t *list) {
 
 int64_t bq_state_count(bq_state *s) { return walk(s, NULL); }
 
-double bq_state_seconds(const bq_state *s) { return s->seconds; }
-
 void bq_state_save(bq_state *s, const char *const *names, const uint64_t *hashes, int n, double seconds,
                    const char *grid) {
     char path[BQ_PATH], hex[17];

@@ -26,9 +26,6 @@ void bq_state_mark(bq_state *state, int sweep, int phase, int block);
 /* How many triples have a checkpoint of the right fingerprint now, by a quick look at the files. */
 int64_t bq_state_count(bq_state *state);
 
-/* Seconds of all runs before this one, as the last save said; 0 if unknown. */
-double bq_state_seconds(const bq_state *state);
-
 /* Write state.json: n named parts of the fingerprint, the triples done (also those that other ranks wrote),
  * the seconds of this run so far, to
  * which those of the runs before are added, the grid ("2x4") for information.  Whole or not at all; ends the

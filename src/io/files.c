@@ -2,6 +2,7 @@
 
 #include "base/die.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/magic.h>
@@ -110,6 +111,39 @@ int bq_file_put(int fd, const void *data, size_t bytes) {
     return 0;
 }
 
+/* The process of a temporary of name: its number, or 0 for any other entry. */
+static long writer_of(const char *entry, const char *name) {
+    size_t n = strlen(name);
+    char *end;
+    if (strncmp(entry, name, n) || entry[n] != '.' || entry[n + 1] < '1' || entry[n + 1] > '9') return 0;
+    long pid = strtol(entry + n + 1, &end, 10);
+    return strcmp(end, ".tmp") == 0 ? pid : 0;
+}
+
+static void remove_stale(const char *path) {
+    char dir[BQ_PATH], stale[2 * BQ_PATH], proc[40];
+    const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
+    size_t n = (size_t)(name - path);
+    if (n >= sizeof dir) return;
+    memcpy(dir, path, n);
+    dir[n] = 0;
+    DIR *list = opendir(n ? dir : ".");
+    for (struct dirent *e; list && (e = readdir(list));) {
+        long pid = writer_of(e->d_name, name);
+        snprintf(proc, sizeof proc, "/proc/%ld", pid);
+        if (pid == 0 || (pid != getpid() && bq_file_exists(proc))) continue;
+        snprintf(stale, sizeof stale, "%s%s", dir, e->d_name);
+        unlink(stale);
+    }
+    if (list) closedir(list);
+}
+
+void bq_temp_name(char *out, size_t n, const char *path) {
+    int need = snprintf(out, n, "%s.%ld.tmp", path, (long)getpid());
+    BQ_CHECK(need >= 0 && (size_t)need < n, "path too long: %.200s...", path);
+    remove_stale(path);
+}
+
 static int put_and_sync(const char *temp, const void *data, size_t bytes) {
     int fd = open(temp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
     if (fd < 0) return errno;
@@ -120,8 +154,8 @@ static int put_and_sync(const char *temp, const void *data, size_t bytes) {
 }
 
 int bq_file_write_atomic(const char *path, const void *data, size_t bytes) {
-    char temp[BQ_PATH + 8];
-    snprintf(temp, sizeof temp, "%s.tmp", path);
+    char temp[BQ_PATH + 32];
+    bq_temp_name(temp, sizeof temp, path);
     int err = put_and_sync(temp, data, bytes);
     if (!err) err = bq_file_rename(temp, path);
     if (err) unlink(temp);

@@ -31,6 +31,11 @@ const char *bq_file_why(int error);
  * but a shell's nameless pipe, as in <(command), is read to its end. */
 int bq_file_read(const char *path, size_t max_bytes, char **data, size_t *bytes);
 
+/* out = "<path>.<pid>.tmp": where this process makes what becomes path, so that two processes never write
+ * into one file, and the later rename wins.  Temporaries of the same path whose process is gone are removed;
+ * one on another machine looks gone, too: in a run directory io/lock.h keeps those away. */
+void bq_temp_name(char *out, size_t n, const char *path);
+
 /* Write to descriptor until all is out; short writes and signals are handled. */
 int bq_file_put(int fd, const void *data, size_t bytes);
 

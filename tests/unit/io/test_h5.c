@@ -269,8 +269,7 @@ static void full_disk(void **state) {
     char *before = file_load(path, &n);
     int rc = child_run("big", path, NULL, err, sizeof err);
     char *after = file_load(path, &m);
-    snprintf(path, sizeof path, "%s/x.h5.tmp", disk);
-    bool left = file_there(path);
+    bool left = temporary_there(path);
     umount(disk);
     assert_int_equal(rc, BQ_DIED);
     assert_one_line(err, "x.h5' failed: No space left on device");

@@ -186,7 +186,8 @@ static void files_are_whole_or_absent(void **state) {
     assert_int_equal(bq_dir_make(deep), 0);
     assert_int_equal(bq_dir_make(deep), 0);
     assert_int_equal(bq_dir_sync(deep), 0);
-    const char *path = temp_path("x/file");
+    char path[512];
+    snprintf(path, sizeof path, "%s", temp_path("x/file"));
     assert_false(bq_file_exists(path));
     assert_true(bq_file_size(path) == -1 && bq_file_mtime(path) == -1);
     assert_int_equal(bq_file_write_atomic(path, "old", 3), 0);
@@ -200,9 +201,14 @@ static void files_are_whole_or_absent(void **state) {
         char *data = file_load(path, &n);
         assert_true(n == 3 && memcmp(data, "old", 3) == 0);
         free(data);
-        assert_false(file_there(temp_path("x/file.tmp")));
+        assert_false(temporary_there(temp_path("x/file")));
     }
+    file_save(temp_path("x/file.1.tmp"), "of another process", 18); /* 1 lives, the next does not */
+    file_save(temp_path("x/file.999999999.tmp"), "stale", 5);
+    file_save(temp_path("x/file.2.999999999.tmp"), "of another file", 15);
     assert_int_equal(child_run("write", path, NULL, err, sizeof err), 0);
+    assert_true(file_there(temp_path("x/file.1.tmp")) && file_there(temp_path("x/file.2.999999999.tmp")));
+    assert_false(file_there(temp_path("x/file.999999999.tmp")));
     assert_int_equal(bq_file_size(path), 9);
 }
 

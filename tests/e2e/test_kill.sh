@@ -24,7 +24,7 @@ kill_after() {
     sleep "$(($1 / 1000)).$(printf %03d $(($1 % 1000)))"
     kill -9 $pid 2>/dev/null || true
     wait $pid 2>/dev/null || code=$?
-    if [[ -e killed/safetensors ]]; then stage=export; fi
+    if [[ -e killed/safetensors ]]; then stage="export"; fi
     if [[ -e killed/compressed-tensors/model.safetensors ]]; then stage=evaluation; fi
     if [[ ! -e killed/ckpt ]]; then stage=start; fi
     if ((code != 137)); then stage="after its end"; fi
@@ -59,7 +59,7 @@ late() { # FILE MS: kill it so long after the file has appeared
     kill -9 $pid 2>/dev/null || true
     wait $pid 2>/dev/null || code=$?
     stage=evaluation
-    if [[ ! -e killed/compressed-tensors/config.json ]]; then stage=export; fi
+    if [[ ! -e killed/compressed-tensors/config.json ]]; then stage="export"; fi
     if ((code != 137)); then stage="after its end"; fi
     times[$stage]=$((${times[$stage]-0} + 1))
     expect 0 "${run[@]}" -o killed

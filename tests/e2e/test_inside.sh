@@ -10,10 +10,8 @@ micro llama_default
 cat >r.json <<TEXT
 {"model": "m_llama_default", "calibration": {"tokens": "cal.h5", "samples": 6, "length": 24}, "segments": 2, "sweeps": 2,
  "phases": [{"inputs": "mix", "passes": [
-   {"pass": "adascale", "iterations": 200, "sweep_iterations": 200, "batch": 2,
-    "early_stop": true, "check_interval": 50, "window": 100, "threshold": 0},
-   {"pass": "rtn"},
-   {"pass": "adascale", "iterations": 500, "sweep_iterations": 2500, "batch": 3}]}],
+   {"pass": "adascale", "iterations": 500, "sweep_iterations": 2500, "batch": 3,
+    "early_stop": true, "check_interval": 50, "window": 100, "threshold": 0}]}],
  "outputs": [{"format": "compressed-tensors"}]}
 TEXT
 # start DIR RANKS OPTION...: in the background, as $job; returns when it is at work and hears signals.

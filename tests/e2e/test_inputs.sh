@@ -178,8 +178,8 @@ if mount -t tmpfs -o size=16k tmpfs small 2>/dev/null; then
     mount -o remount,size=64m small
     then_clean small/run
     mount -o remount,ro small # also for root
-    refused 2 'cannot be made\|cannot be written' "${run[@]}" -o small/unwritable
-    refused 2 'cannot be made\|cannot be written' "${run[@]}" -o small/run
+    refused 2 'cannot be made\|cannot be written\|cannot open' "${run[@]}" -o small/unwritable
+    refused 2 'cannot be made\|cannot be written\|cannot open' "${run[@]}" -o small/run
     refused 1 'small/t.h5' "$blockq" tokens --bytes text -o small/t.h5
     umount small
 else

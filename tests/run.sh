@@ -93,6 +93,21 @@ demo() {
     [[ $line =~ ^result:\ fp=[0-9.]+\ rtn=[0-9.]+\ adascale=[0-9.]+\ out= ]] && pass
 }
 
+# AdaScale gets back at least half of what round to nearest loses, whatever the seed.
+recovery() {
+    local seed line dir=build/demo/recovery
+    for seed in 1 2 3; do
+        rm -rf "$dir"
+        line=$(OMP_NUM_THREADS=2 build/src/blockq run configs/demo.json --set seed=$seed --set eval.windows=100 --out "$dir" 2>build/log |
+            tail -n 1)
+        echo "seed $seed: $line"
+        awk -F'[= ]' '/^result: fp=/ { for (i = 2; i < NF; i++) v[$i] = $(i + 1); ok = v["rtn"] > v["fp"] &&
+            v["rtn"] - v["adascale"] >= 0.5 * (v["rtn"] - v["fp"]) } END { exit !ok }' <<<"$line" || return 1
+        pass
+    done
+    rm -rf "$dir"
+}
+
 part "packages" install
 part "release build" build release
 part "release tests" tests release
@@ -103,6 +118,7 @@ part "recipes page" recipes_page
 part "tools" python_tools
 part "cuda" cuda
 part "demo" demo
+part "recovery" recovery
 printf 'all of it took %d s\n' $SECONDS
 if ((skipped)); then
     echo "$passed passed, $failed failed, $skipped skipped"

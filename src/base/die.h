@@ -40,7 +40,7 @@ int bq_refuse(int code, const char *fmt, ...) __attribute__((format(printf, 2, 3
 
 /* Fault injection: true when the environment says BQ_FAULT=point:hit[@rank] and this is that hit of that
  * point on that rank (hit counts from 1, rank defaults to 0).  The caller then behaves as if the guarded call
- * had failed. tests/e2e walks all points. */
+ * had failed.  docs/architecture.md, "Trouble", lists the points; tests/e2e walks them all. */
 bool bq_fault(const char *point);
 
 #endif

@@ -31,11 +31,24 @@ void bq_log_close(void) {
     file = NULL;
 }
 
+/* Bytes 0x80 to 0x9f are control characters only as the second of a UTF-8 pair that begins with 0xc2. */
+void bq_log_clean(char *text, int lines) {
+    for (unsigned char *c = (unsigned char *)text; *c; c++) {
+        if (*c == '\n')
+            *c = lines ? '\n' : ' ';
+        else if (*c < 0x20 || *c == 0x7f)
+            *c = '?';
+        else if (*c == 0xc2 && c[1] >= 0x80 && c[1] < 0xa0)
+            c[0] = c[1] = '?';
+    }
+}
+
 void bq_vlog(bq_level level, int everyone, const char *fmt, va_list ap) {
     static const char *const prefix[] = {"error: ", "warning: ", "", "debug: "};
     if (level > limit || (!everyone && my_rank != 0)) return;
     char text[2048], who[32] = "";
     vsnprintf(text, sizeof text, fmt, ap);
+    bq_log_clean(text, 0);
     if (everyone && world > 1) snprintf(who, sizeof who, "r%d ", my_rank);
     bq_progress_clear();
     fprintf(stderr, "bq: %s%s%s\n", who, prefix[level], text);

@@ -10,6 +10,10 @@
 
 typedef enum { BQ_ERROR, BQ_WARN, BQ_INFO, BQ_DEBUG } bq_level;
 
+/* Control bytes in a text become '?', line ends a blank (with lines: they stay): names out of files end up on
+ * terminals and in logs, where they must neither draw nor forge lines.  bq_vlog does it by itself. */
+void bq_log_clean(char *text, int lines);
+
 /* Who speaks: rank in world and world size; before the call 0 of 1. */
 void bq_log_identity(int rank, int size);
 int bq_log_rank(void);

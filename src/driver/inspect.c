@@ -1,6 +1,7 @@
 #include "driver/session.h"
 
 #include "base/die.h"
+#include "base/log.h"
 #include "io/checkpoint.h"
 #include "io/files.h"
 #include "io/raw.h"
@@ -65,6 +66,7 @@ static int inspect_run(const char *dir) {
     for (int i = 0; i < 3; i++) {
         snprintf(path, sizeof path, "%s/%s", dir, part[i]);
         if (bq_file_read(path, (size_t)4 << 20, &text, &bytes)) continue;
+        bq_log_clean(text, 1);
         printf("--- %s\n%s", part[i], text);
         free(text);
     }
@@ -88,8 +90,8 @@ static int inspect_tokens(const char *path) {
 /* Only checkpoints end in a seal; its tag is the run's fingerprint. */
 static bool is_sealed(const char *path, uint64_t *fingerprint) {
     int64_t size;
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    bool sealed = fd >= 0 && bq_seal_check(fd, false, &size, fingerprint);
+    int fd;
+    bool sealed = bq_file_open(path, O_RDONLY, &fd) == 0 && bq_seal_check(fd, false, &size, fingerprint);
     if (fd >= 0) close(fd);
     return sealed;
 }

@@ -105,7 +105,7 @@ static const command commands[BQ_COMMANDS] = {
     [BQ_COMMAND_INSPECT] =
         {"inspect", "PATH", 1, 1, "Say what is in a file or directory of blockq.",
          "Print what is in a model directory, a tokens file, a run directory or a checkpoint file.",
-         "Example:\n  blockq inspect demo.run\n  blockq inspect demo.run/ckpt/block_3.p0.s0.h5"},
+         "Example:\n  blockq inspect demo.run\n  blockq inspect demo.run/ckpt/block_000.p0.s0.h5"},
     [BQ_COMMAND_TOKENS] = {
         "tokens", "TEXT...", 1, INT_MAX, "Make a tokens file from text.",
         "Write the bytes of the text files, one behind the other, as a tokens file. For models with a "
@@ -121,8 +121,6 @@ static const char *const codes =
     "   3  model or data files\n"
     "   4  launched the wrong way (srun without PMIx, an unusable number of ranks)\n"
     "  75  stopped on request with the state written: the same command goes on\n";
-
-const char *bq_options_name(bq_command c) { return c > 0 && c < BQ_COMMANDS ? commands[c].name : NULL; }
 
 /* ---- values ---- */
 
@@ -313,7 +311,8 @@ static int parse_command(int argc, char **argv, bq_args *args) {
     bq_command c = args->command;
     parsing p = {.args = args};
     args->device = "auto", args->ctx = 2048, args->timeout = 600, args->format = BQ_OUT_COMPRESSED;
-    args->shard = BQ_SHARD_BYTES, args->save_every = 300;
+    args->shard = BQ_SHARD_BYTES;
+    args->save_every = 300;
     fill(&f, c);
     argp_parse(&f.argp, argc, argv, ARGP_SILENT, NULL, &p);
     if (p.code) return p.code;

@@ -61,7 +61,4 @@ int bq_options_parse(int argc, char **argv, bq_args *args);
 /* `blockq COMMAND --help`; BQ_COMMAND_NONE: `blockq --help`. */
 void bq_options_help(bq_command command, FILE *out);
 
-/* "run", ...; NULL for a number that is no command. */
-const char *bq_options_name(bq_command command);
-
 #endif

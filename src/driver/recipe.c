@@ -142,7 +142,7 @@ int bq_recipe_read(const char *path, int nset, char *const *set, bq_recipe *reci
     int err = real ? bq_file_read(path, RECIPE_BYTES, &text, &bytes) : errno;
     if (err) {
         free(real);
-        return bq_refuse(BQ_USAGE, "%s: cannot be read as a recipe: %s", path, strerror(err));
+        return bq_refuse(BQ_USAGE, "%s: cannot be read as a recipe: %s", path, bq_file_why(err));
     }
     char *slash = strrchr(real, '/');
     slash[slash == real] = 0;

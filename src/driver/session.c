@@ -136,6 +136,7 @@ void bq_session_close(bq_session *s) {
     bq_tokens_close(&s->calibration);
     bq_tokens_close(&s->eval);
     bq_source_close(&s->src);
+    bq_lock_release(&s->lock);
     bq_log_close();
     *s = (bq_session){0};
 }
@@ -183,6 +184,10 @@ static int make_dirs(bq_session *s) {
         int error = bq_dir_make(path);
         if (error) return bq_refuse(BQ_USAGE, "run directory %s cannot be made: %s", path, strerror(error));
     }
+    return BQ_OK;
+}
+
+static int open_log(bq_session *s) {
     char log[BQ_PATH_MAX + 16];
     snprintf(log, sizeof log, "%s/run.log", s->dir);
     int error = s->comm->rank == 0 ? bq_log_open(log) : 0;
@@ -218,6 +223,9 @@ static int enter(void *session) {
     uint64_t hashes[BQ_PARTS];
     char changed[256];
     int code = make_dirs(s);
+    if (!code && s->comm->rank == 0 && s->args->command == BQ_COMMAND_RUN)
+        code = bq_lock_take(&s->lock, s->dir);
+    if (!code) code = open_log(s);
     if (!code) code = fingerprint(s);
     if (code) return code;
     part_arrays(s, names, hashes);

@@ -7,6 +7,7 @@
 #include "driver/perplexity.h"
 #include "block/adascale.h"
 #include "driver/plan.h"
+#include "io/lock.h"
 #include "io/state.h"
 
 /* Bumped whenever a change of code changes result bytes: part of every fingerprint. */
@@ -27,6 +28,7 @@ typedef struct {
     int parts;
     bq_part part[BQ_PARTS];
     uint64_t model_hash, acts_hash, fingerprint;
+    bq_lock lock; /* of the run directory, rank 0 of a run */
     bq_state *state;
     double started; /* bq_seconds at open */
     int made;       /* blocks made since */

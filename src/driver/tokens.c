@@ -4,15 +4,10 @@
 #include "base/log.h"
 #include "io/tokens.h"
 
-#include <stdlib.h>
-#include <string.h>
-
 int bq_cmd_tokens(const bq_args *args, bq_comm *comm) {
     (void)comm;
     bq_tokens t;
-    if (args->nfile != 1)
-        return bq_refuse(BQ_USAGE, "tokens: one text file is needed, %d are given", args->nfile);
-    int code = bq_tokens_from_text(args->file[0], &t);
+    int code = bq_tokens_from_text(args->nfile, (const char *const *)args->file, &t);
     if (code) return code;
     code = bq_tokens_write(args->out, &t);
     if (code == BQ_OK) bq_log(BQ_INFO, "%s: %ld tokens", args->out, (long)t.count);

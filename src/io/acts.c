@@ -95,12 +95,12 @@ static bq_acts *make(const char *path, int64_t samples, int64_t tokens, int64_t 
     return a;
 }
 
-static bool open_both(bq_acts *a) {
+/* 0, or why not: see bq_file_open. */
+static int open_both(bq_acts *a) {
     char log[BQ_PATH];
     path_of_log(log, sizeof log, a->path);
-    a->fd = open(a->path, O_RDWR | O_CLOEXEC);
-    a->log = open(log, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0666);
-    return a->fd >= 0 && a->log >= 0;
+    int err = bq_file_open(a->path, O_RDWR, &a->fd);
+    return err ? err : bq_file_open(log, O_WRONLY | O_APPEND | O_CREAT, &a->log);
 }
 
 void bq_acts_create(bq_acts **out, const char *path, int64_t samples, int64_t tokens, int64_t hidden,
@@ -118,7 +118,8 @@ void bq_acts_create(bq_acts **out, const char *path, int64_t samples, int64_t to
     a->offset = bq_h5_put_data(&h, "hidden", BQ_F32, 3, shape);
     bq_h5_fix(&h);
     bq_h5_commit(&h);
-    if (!open_both(a)) fail(a, "open");
+    int err = open_both(a);
+    BQ_CHECK(!err, "open of '%s' failed: %s", path, bq_file_why(err));
     *out = a;
 }
 
@@ -166,9 +167,10 @@ int bq_acts_open(bq_acts **out, const char *path, int64_t samples, int64_t token
     else if (h.absent)
         status = BQ_ACTS_ABSENT;
     bq_h5_close(&h);
-    if (status == BQ_ACTS_OK && !open_both(a)) {
+    int err = status == BQ_ACTS_OK ? open_both(a) : 0;
+    if (err) {
         status = BQ_ACTS_TORN;
-        bq_h5_refuse(&h, "%s", strerror(errno));
+        bq_h5_refuse(&h, "%s", bq_file_why(err));
     }
     if (status == BQ_ACTS_OK)
         load_log(a);

@@ -1,6 +1,7 @@
 #include "io/checkpoint.h"
 
 #include "base/die.h"
+#include "io/files.h"
 #include "io/raw.h"
 
 #include <errno.h>
@@ -210,8 +211,8 @@ int bq_ckpt_open(bq_ckpt_file **out, const char *path, uint64_t fingerprint, bq_
 int bq_ckpt_peek(const char *path, uint64_t fingerprint) {
     int64_t size;
     uint64_t tag;
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    if (fd < 0) return errno == ENOENT ? BQ_CKPT_ABSENT : BQ_CKPT_TORN;
+    int fd, err = bq_file_open(path, O_RDONLY, &fd);
+    if (err) return err == ENOENT ? BQ_CKPT_ABSENT : BQ_CKPT_TORN;
     bool sealed = bq_seal_check(fd, false, &size, &tag);
     close(fd);
     return !sealed ? BQ_CKPT_TORN : tag == fingerprint ? BQ_CKPT_OK : BQ_CKPT_FOREIGN;

@@ -22,7 +22,7 @@ static bool matches(const char *name, const char *const *patterns) {
 /* What makes a directory loadable; the entry that a loader opens first comes first. */
 static const char *const loadable[] = {"config.json", "*.index.json", NULL};
 static const char *const shards[] = {"*.safetensors", NULL};
-static const char *const leftovers[] = {"*.safetensors", "*.safetensors.tmp", NULL};
+static const char *const leftovers[] = {"*.safetensors", "*.safetensors.*tmp", NULL};
 
 /* *.py and licences belong to a model as much as its tokenizer: config.json may name the first. */
 static const char *const copied[] = {

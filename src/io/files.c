@@ -2,12 +2,15 @@
 
 #include "base/die.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 void bq_path_join(char *out, size_t n, const char *dir, const char *name) {
@@ -30,6 +33,32 @@ int64_t bq_file_size(const char *path) {
 int64_t bq_file_mtime(const char *path) {
     struct stat st;
     return stat(path, &st) == 0 ? (int64_t)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec : -1;
+}
+
+/* A FIFO would wait for a writer while it is opened, were it not for O_NONBLOCK; plain files ignore that. */
+static int open_any(const char *path, int flags, int *fd, struct stat *st) {
+    *fd = open(path, flags | O_CLOEXEC | O_NONBLOCK, 0666);
+    int err = *fd < 0 || fstat(*fd, st) ? errno : S_ISDIR(st->st_mode) ? EISDIR : 0;
+    if (err && *fd >= 0) close(*fd);
+    if (err) *fd = -1;
+    return err;
+}
+
+int bq_file_open(const char *path, int flags, int *fd) {
+    struct stat st;
+    int err = open_any(path, flags, fd, &st);
+    if (err || S_ISREG(st.st_mode)) return err;
+    close(*fd);
+    *fd = -1;
+    return BQ_NOT_FILE;
+}
+
+const char *bq_file_why(int error) { return error == BQ_NOT_FILE ? "not a regular file" : strerror(error); }
+
+/* Has no name, so somebody who meant it to be read made it; waiting for its writer is then right. */
+static bool is_pipe(int fd) {
+    struct statfs fs;
+    return fstatfs(fd, &fs) == 0 && fs.f_type == PIPEFS_MAGIC && fcntl(fd, F_SETFL, 0) == 0;
 }
 
 /* Read to the end rather than by fstat's size: pipes and /proc have none. */
@@ -60,9 +89,13 @@ static int read_all(int fd, size_t max_bytes, char **data, size_t *bytes) {
 
 int bq_file_read(const char *path, size_t max_bytes, char **data, size_t *bytes) {
     *data = NULL, *bytes = 0;
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0) return errno;
-    int err = read_all(fd, max_bytes, data, bytes);
+    struct stat st;
+    int fd, err = open_any(path, O_RDONLY, &fd, &st);
+    if (err) return err;
+    if (S_ISREG(st.st_mode) || is_pipe(fd))
+        err = read_all(fd, max_bytes, data, bytes);
+    else
+        err = BQ_NOT_FILE;
     close(fd);
     return err;
 }
@@ -78,6 +111,39 @@ int bq_file_put(int fd, const void *data, size_t bytes) {
     return 0;
 }
 
+/* The process of a temporary of name: its number, or 0 for any other entry. */
+static long writer_of(const char *entry, const char *name) {
+    size_t n = strlen(name);
+    char *end;
+    if (strncmp(entry, name, n) || entry[n] != '.' || entry[n + 1] < '1' || entry[n + 1] > '9') return 0;
+    long pid = strtol(entry + n + 1, &end, 10);
+    return strcmp(end, ".tmp") == 0 ? pid : 0;
+}
+
+static void remove_stale(const char *path) {
+    char dir[BQ_PATH], stale[2 * BQ_PATH], proc[40];
+    const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
+    size_t n = (size_t)(name - path);
+    if (n >= sizeof dir) return;
+    memcpy(dir, path, n);
+    dir[n] = 0;
+    DIR *list = opendir(n ? dir : ".");
+    for (struct dirent *e; list && (e = readdir(list));) {
+        long pid = writer_of(e->d_name, name);
+        snprintf(proc, sizeof proc, "/proc/%ld", pid);
+        if (pid == 0 || (pid != getpid() && bq_file_exists(proc))) continue;
+        snprintf(stale, sizeof stale, "%s%s", dir, e->d_name);
+        unlink(stale);
+    }
+    if (list) closedir(list);
+}
+
+void bq_temp_name(char *out, size_t n, const char *path) {
+    int need = snprintf(out, n, "%s.%ld.tmp", path, (long)getpid());
+    BQ_CHECK(need >= 0 && (size_t)need < n, "path too long: %.200s...", path);
+    remove_stale(path);
+}
+
 static int put_and_sync(const char *temp, const void *data, size_t bytes) {
     int fd = open(temp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
     if (fd < 0) return errno;
@@ -88,8 +154,8 @@ static int put_and_sync(const char *temp, const void *data, size_t bytes) {
 }
 
 int bq_file_write_atomic(const char *path, const void *data, size_t bytes) {
-    char temp[BQ_PATH + 8];
-    snprintf(temp, sizeof temp, "%s.tmp", path);
+    char temp[BQ_PATH + 32];
+    bq_temp_name(temp, sizeof temp, path);
     int err = put_and_sync(temp, data, bytes);
     if (!err) err = bq_file_rename(temp, path);
     if (err) unlink(temp);
@@ -145,9 +211,9 @@ int bq_dir_sync(const char *path) {
 }
 
 int bq_file_append(const char *path, const void *data, size_t bytes) {
-    int fd = open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0644);
-    if (fd < 0) return errno;
-    int error = bq_file_put(fd, data, bytes);
+    int fd, error = bq_file_open(path, O_WRONLY | O_APPEND | O_CREAT, &fd);
+    if (error) return error == BQ_NOT_FILE ? EEXIST : error;
+    error = bq_file_put(fd, data, bytes);
     if (close(fd) && !error) error = errno;
     return error;
 }

@@ -20,8 +20,21 @@ bool bq_file_exists(const char *path);
 int64_t bq_file_size(const char *path);
 int64_t bq_file_mtime(const char *path);
 
-/* The whole file, with a 0 after its end (not counted); free(*data).  EFBIG above max_bytes. */
+/* Open an input: 0, or an errno, or BQ_NOT_FILE where there is a FIFO, a socket or a device, which might keep
+ * us waiting for ever.  flags as of open.  The caller closes. */
+#define BQ_NOT_FILE (-1)
+int bq_file_open(const char *path, int flags, int *fd);
+/* strerror for these codes. */
+const char *bq_file_why(int error);
+
+/* The whole file, with a 0 after its end (not counted); free(*data).  EFBIG above max_bytes; else as open,
+ * but a shell's nameless pipe, as in <(command), is read to its end. */
 int bq_file_read(const char *path, size_t max_bytes, char **data, size_t *bytes);
+
+/* out = "<path>.<pid>.tmp": where this process makes what becomes path, so that two processes never write
+ * into one file, and the later rename wins.  Temporaries of the same path whose process is gone are removed;
+ * one on another machine looks gone, too: in a run directory io/lock.h keeps those away. */
+void bq_temp_name(char *out, size_t n, const char *path);
 
 /* Write to descriptor until all is out; short writes and signals are handled. */
 int bq_file_put(int fd, const void *data, size_t bytes);

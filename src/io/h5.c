@@ -80,16 +80,17 @@ static int64_t must(bq_h5 *h, int64_t result) {
     return result;
 }
 
-static char *text_of(const char *a, const char *b) {
-    char *s = malloc(strlen(a) + strlen(b) + 1);
+static char *text_of(const char *path) {
+    char *s = strdup(path);
     BQ_CHECK(s, "no memory for a path");
-    return strcat(strcpy(s, a), b);
+    return s;
 }
 
 void bq_h5_create(bq_h5 *h, const char *path) {
     bq_h5_init();
-    *h = (bq_h5){.fd = -1, .path = text_of(path, ""), .temp = text_of(path, ".tmp")};
-    unlink(h->temp);
+    char temp[BQ_PATH + 32];
+    bq_temp_name(temp, sizeof temp, path);
+    *h = (bq_h5){.fd = -1, .path = text_of(path), .temp = text_of(temp)};
     h->file = must(h, H5Fcreate(h->temp, H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT));
     bq_h5_put_group(h, NULL);
 }
@@ -204,10 +205,10 @@ bool bq_h5_refuse(bq_h5 *h, const char *fmt, ...) {
 
 static bool open_raw(bq_h5 *h, uint64_t *tag) {
     struct stat st;
-    h->fd = open(h->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a pipe must not hang us */
-    h->absent = h->fd < 0 && errno == ENOENT;
-    if (h->fd < 0 || fstat(h->fd, &st)) return bq_h5_refuse(h, "%s", strerror(errno));
-    if (!S_ISREG(st.st_mode)) return bq_h5_refuse(h, "not a regular file");
+    int err = bq_file_open(h->path, O_RDONLY, &h->fd);
+    h->absent = err == ENOENT;
+    if (!err && fstat(h->fd, &st)) err = errno;
+    if (err) return bq_h5_refuse(h, "%s", bq_file_why(err));
     h->size = st.st_size;
     if (tag && !bq_seal_check(h->fd, true, &h->size, tag))
         return bq_h5_refuse(h, "damaged or incomplete: its seal does not agree");
@@ -217,7 +218,7 @@ static bool open_raw(bq_h5 *h, uint64_t *tag) {
 bool bq_h5_open(bq_h5 *h, const char *path, uint64_t *tag) {
     char text[BQ_WHY];
     bq_h5_init();
-    *h = (bq_h5){.fd = -1, .path = text_of(path, "")};
+    *h = (bq_h5){.fd = -1, .path = text_of(path)};
     if (open_raw(h, tag)) {
         if (H5Fis_hdf5(path) <= 0)
             bq_h5_refuse(h, "not an HDF5 file");

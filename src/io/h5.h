@@ -1,9 +1,10 @@
 /* h5.h - HDF5 files, checked: HDF5 describes a file, plain reads and writes move its data.
  *
- * A file is made beside its place as "<path>.tmp": create, put attributes and datasets, fix (HDF5 is done),
- * write raw data at the offsets that put_data gave, commit (sync, rename, sync the directory).  So a file is
- * whole or absent, and data may be written later, from any thread, in any order, without the HDF5 library.
- * Equal content gives equal bytes: no times, early allocation, no fill, contiguous, default library bounds.
+ * A file is made beside its place as "<path>.<pid>.tmp": create, put attributes and datasets, fix (HDF5 is
+ * done), write raw data at the offsets that put_data gave, commit (sync, rename, sync the directory).  So a
+ * file is whole or absent, and data may be written later, from any thread, in any order, without the HDF5
+ * library. Equal content gives equal bytes: no times, early allocation, no fill, contiguous, default library
+ * bounds.
  *
  * Trouble: making a file never fails by value; a broken disk ends the job with path and reason, the temporary
  * file removed.  Reading never ends the job nor prints: a call returns false and h->why holds the first
@@ -34,7 +35,7 @@ void bq_h5_init(void);
 
 /* Making a file. */
 
-/* Open "<path>.tmp" for a new file; a stale one is replaced. */
+/* Open a temporary (bq_temp_name) for a new file. */
 void bq_h5_create(bq_h5 *h, const char *path);
 /* Make a group below the root and put into it from now on; NULL goes back to the root. */
 void bq_h5_put_group(bq_h5 *h, const char *name);

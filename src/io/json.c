@@ -55,7 +55,7 @@ int bq_json_read(const char *path, size_t max_bytes, json_t **out) {
     size_t bytes;
     *out = NULL;
     int err = bq_file_read(path, max_bytes, &text, &bytes);
-    if (err) return bq_refuse(BQ_DATA, "cannot read '%s': %s", path, strerror(err));
+    if (err) return bq_refuse(BQ_DATA, "cannot read '%s': %s", path, bq_file_why(err));
     int rc = bq_json_parse(path, text, bytes, out);
     free(text);
     return rc;

@@ -31,16 +31,3 @@ void bq_pack_rows(bq_mat code, int bits, bq_mat word) {
         }
     }
 }
-
-void bq_unpack_rows(bq_mat word, int bits, bq_mat code) {
-    check(code, bits, word);
-    int offset = 1 << (bits - 1), fields = 32 / bits;
-    uint32_t mask = (1u << bits) - 1;
-    for (int64_t r = 0; r < code.rows; r++) {
-        const uint32_t *from = bq_mat_at(word, r, 0);
-        int8_t *to = bq_mat_at(code, r, 0);
-        for (int64_t c = 0; c < code.cols; c++) {
-            to[c] = (int8_t)((int)(from[c / fields] >> (bits * (c % fields)) & mask) - offset);
-        }
-    }
-}

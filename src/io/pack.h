@@ -14,7 +14,4 @@ int64_t bq_pack_words(int64_t cols, int bits);
  *   word  out  (rows, bq_pack_words) i32; no alias */
 void bq_pack_rows(bq_mat code, int bits, bq_mat word);
 
-/* The inverse; padding is ignored. */
-void bq_unpack_rows(bq_mat word, int bits, bq_mat code);
-
 #endif

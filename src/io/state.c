@@ -128,8 +128,6 @@ static int64_t walk(const bq_state *s, json_t *list) {
 
 int64_t bq_state_count(bq_state *s) { return walk(s, NULL); }
 
-double bq_state_seconds(const bq_state *s) { return s->seconds; }
-
 void bq_state_save(bq_state *s, const char *const *names, const uint64_t *hashes, int n, double seconds,
                    const char *grid) {
     char path[BQ_PATH], hex[17];
@@ -141,7 +139,7 @@ void bq_state_save(bq_state *s, const char *const *names, const uint64_t *hashes
     walk(s, done);
     hex_of(hex, s->fingerprint);
     json_t *root = json_pack("{s:i, s:s, s:o, s:o, s:f, s:s}", "version", VERSION, "fingerprint", hex,
-                             "parts", parts, "done", done, "seconds", seconds, "grid", grid);
+                             "parts", parts, "done", done, "seconds", s->seconds + seconds, "grid", grid);
     BQ_CHECK(root && json_object_size(parts) == (size_t)n,
              "no memory for the state of a run, or a bad name in it");
     path_of(path, sizeof path, s->run_dir);
@@ -164,8 +162,7 @@ static void append(char *list, size_t size, const char *name) {
     size_t at = strlen(list);
     if (at + 1 >= size) return;
     snprintf(list + at, size - at, "%s%s", at ? ", " : "", name);
-    for (char *c = list + at; *c; c++)
-        if ((unsigned char)*c < 32 || *c == 127) *c = '?';
+    bq_log_clean(list + at, 0);
 }
 
 static bool among(const char *name, const char *const *names, int n) {

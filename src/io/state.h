@@ -1,7 +1,7 @@
 /* state.h - which (sweep, phase, block) triples of a run are done, and what the run was made from.
  *
- * The checkpoint files are the truth.  ckpt/state.json repeats what they say, for people and `blockq status`,
- * and holds the parts of the fingerprint, so that a refused resume can name what changed; absent or torn, it
+ * The checkpoint files are the truth.  ckpt/state.json repeats what they say, for people, and
+ * holds the parts of the fingerprint, so that a refused resume can name what changed; absent or torn, it
  * is made again.  One process of a run saves it; any may load it.  All calls are local. */
 #ifndef BQ_STATE_H
 #define BQ_STATE_H
@@ -26,12 +26,10 @@ void bq_state_mark(bq_state *state, int sweep, int phase, int block);
 /* How many triples have a checkpoint of the right fingerprint now, by a quick look at the files. */
 int64_t bq_state_count(bq_state *state);
 
-/* Seconds of all runs before this one, as the last save said; 0 if unknown. */
-double bq_state_seconds(const bq_state *state);
-
 /* Write state.json: n named parts of the fingerprint, the triples done (also those that other ranks wrote),
- * the seconds of all runs, the grid ("2x4") for information.  Whole or not at all; ends the job when the disk
- * fails. */
+ * the seconds of this run so far, to
+ * which those of the runs before are added, the grid ("2x4") for information.  Whole or not at all; ends the
+ * job when the disk fails. */
 void bq_state_save(bq_state *state, const char *const *names, const uint64_t *hashes, int n, double seconds,
                    const char *grid);
 

@@ -81,23 +81,36 @@ int bq_tokens_read(const char *path, bq_tokens *t) {
     return bq_refuse(BQ_DATA, "tokens '%s': %s", path, h.why);
 }
 
-int bq_tokens_from_text(const char *text_path, bq_tokens *t) {
+/* One more text at the end of t->ids. */
+static int add_text(const char *path, bq_tokens *t, bq_hash *hash) {
     char *data;
     size_t bytes;
-    *t = (bq_tokens){0};
-    int rc = bq_file_read(text_path, (size_t)MAX_COUNT, &data, &bytes);
-    if (rc) return bq_refuse(BQ_DATA, "text '%s': %s", text_path, strerror(rc));
+    int rc = bq_file_read(path, (size_t)(MAX_COUNT - t->count), &data, &bytes);
+    if (rc) return bq_refuse(BQ_DATA, "text '%s': %s", path, bq_file_why(rc));
     if (bytes == 0) {
         free(data);
-        return bq_refuse(BQ_DATA, "text '%s' is empty", text_path);
+        return bq_refuse(BQ_DATA, "text '%s' is empty", path);
     }
-    *t = (bq_tokens){.count = (int64_t)bytes, .vocab = 256, .bos = -1, .tokenizer = "bytes", .joiner = "raw"};
-    snprintf(t->text, sizeof t->text, "xxh3:%016" PRIx64, bq_hash_bytes(data, bytes));
-    t->ids = make_ids(t->count);
-    for (size_t i = 0; i < bytes; i++) t->ids[i] = (unsigned char)data[i];
+    t->ids = realloc(t->ids, ((size_t)t->count + bytes) * sizeof *t->ids);
+    BQ_CHECK(t->ids, "no memory for %zu more tokens", bytes);
+    for (size_t i = 0; i < bytes; i++) t->ids[(size_t)t->count + i] = (unsigned char)data[i];
+    t->count += (int64_t)bytes;
+    bq_hash_add(hash, data, bytes);
     free(data);
-    t->hash = bq_tokens_hash(t);
     return BQ_OK;
+}
+
+int bq_tokens_from_text(int n, const char *const *text_path, bq_tokens *t) {
+    int rc = BQ_OK;
+    bq_hash *hash = bq_hash_open();
+    *t = (bq_tokens){.vocab = 256, .bos = -1, .tokenizer = "bytes", .joiner = "raw"};
+    for (int i = 0; i < n && !rc; i++) rc = add_text(text_path[i], t, hash);
+    snprintf(t->text, sizeof t->text, "xxh3:%016" PRIx64, bq_hash_close(hash));
+    if (rc)
+        bq_tokens_close(t);
+    else
+        t->hash = bq_tokens_hash(t);
+    return rc;
 }
 
 int bq_tokens_write(const char *path, const bq_tokens *t) {

@@ -21,9 +21,10 @@ typedef struct {
  * On BQ_OK the caller closes. */
 int bq_tokens_read(const char *path, bq_tokens *t);
 
-/* Each byte of a text file is a token: vocab 256, tokenizer "bytes", text "xxh3:<hex>", joiner "raw", bos -1.
- * BQ_OK, or BQ_DATA with one message (absent, empty).  On BQ_OK the caller closes. */
-int bq_tokens_from_text(const char *text_path, bq_tokens *t);
+/* Each byte of n text files, one behind the other with nothing between, is a token: vocab 256, tokenizer
+ * "bytes", text "xxh3:<hex>" of all the bytes, joiner "raw", bos -1.  BQ_OK, or BQ_DATA with one message (one
+ * is absent or empty, or they are too long).  On BQ_OK the caller closes. */
+int bq_tokens_from_text(int n, const char *const *text_path, bq_tokens *t);
 
 /* Write the file, whole or not at all; equal tokens give equal bytes.  Ends the job when the disk fails.
  * Returns BQ_OK, or BQ_DATA with one message when t itself is not valid. */

@@ -46,8 +46,8 @@ static int compare_texts(const void *a, const void *b) {
 static int open_shard(bq_weights *w, const char *name) {
     char path[BQ_PATH];
     bq_path_join(path, sizeof path, w->dir, name);
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0) return bq_refuse(BQ_DATA, "cannot open shard '%s': %s", path, strerror(errno));
+    int fd, err = bq_file_open(path, O_RDONLY, &fd);
+    if (err) return bq_refuse(BQ_DATA, "cannot open shard '%s': %s", path, bq_file_why(err));
     shard *s = &w->shard[w->shards++];
     s->fd = fd, s->name = need(strdup(name));
     return bq_safetensors_read(&s->st, fd, path);
@@ -121,7 +121,7 @@ static int open_index(bq_weights *w, const char *path) {
     size_t bytes;
     json_t *map;
     int err = bq_file_read(path, BQ_INDEX_MAX, &text, &bytes);
-    if (err) return bq_refuse(BQ_DATA, "cannot read '%s': %s", path, strerror(err));
+    if (err) return bq_refuse(BQ_DATA, "cannot read '%s': %s", path, bq_file_why(err));
     int rc = bq_index_parse(path, text, bytes, &map);
     free(text);
     if (!rc) rc = open_shards(w, map);

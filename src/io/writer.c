@@ -45,7 +45,6 @@ void bq_writer_add(bq_writer *w, const char *name, const char *dtype, int dims, 
     w->data += t->bytes;
 }
 
-size_t bq_writer_bytes(const bq_writer *w) { return w->data; }
 int bq_writer_count(const bq_writer *w) { return w->count; }
 const bq_tensor *bq_writer_at(const bq_writer *w, int i) { return &w->at[i]; }
 
@@ -85,10 +84,10 @@ static void put(bq_writer *w, const void *data, size_t bytes) {
 }
 
 void bq_writer_open(bq_writer *w, const char *path) {
-    char temp[BQ_PATH + 8];
+    char temp[BQ_PATH + 32];
     if (w->count) qsort(w->at, (size_t)w->count, sizeof *w->at, by_dtype_and_name);
     char *text = header_text(w);
-    snprintf(temp, sizeof temp, "%s.tmp", path);
+    bq_temp_name(temp, sizeof temp, path);
     w->path = strdup(path), w->temp = strdup(temp);
     BQ_CHECK(w->path && w->temp, "no memory for a path");
     w->fd = open(temp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);

@@ -1,7 +1,7 @@
 /* writer.h - safetensors files, written as a stream, the same bytes every time.
  *
  * plan, add all tensors, open, put their bytes in file order, close.  The file appears under its name only
- * when it is whole and on disk; until then it is "<path>.tmp".  File order: wider dtypes first, then by
+ * when it is whole and on disk; until then it is "<path>.<pid>.tmp".  File order: wider dtypes first, then by
  * name; the data start at a multiple of 8.  A failing disk is a broken environment and dies with path and
  * reason.
  * Fault points: writer_write, writer_close. */
@@ -17,10 +17,8 @@ typedef struct bq_writer bq_writer;
 bq_writer *bq_writer_plan(void);
 /* Name and shape are copied.  dtype must be known and names distinct: else a bug, dies. */
 void bq_writer_add(bq_writer *w, const char *name, const char *dtype, int dims, const int64_t *shape);
-/* Bytes of all tensors added so far, the header not counted. */
-size_t bq_writer_bytes(const bq_writer *w);
 
-/* Sort, create "<path>.tmp", write the header; from here on at(i) is file order. */
+/* Sort, create the temporary (bq_temp_name), write the header; from here on at(i) is file order. */
 void bq_writer_open(bq_writer *w, const char *path);
 int bq_writer_count(const bq_writer *w);
 const bq_tensor *bq_writer_at(const bq_writer *w, int i);

@@ -53,7 +53,7 @@ one_error() {
 
 # What a run makes that must be equal, byte by byte, for equal recipes: all but times, paths, and logs.
 results() {
-    (cd "$1" && find . -type f ! -name 'run.*' ! -name state.json ! -name model.hash.json ! -name recipe.json \
+    (cd "$1" && find . -type f ! -name 'run.*' ! -name state.json ! -name lock ! -name model.hash.json ! -name recipe.json \
         ! -name '*.valid' | LC_ALL=C sort)
 }
 

@@ -6,6 +6,7 @@ micro llama_default
 recipe r.json m_llama_default 6
 mapfile -t points < <(grep -rhoE 'bq_fault\("[a-z0-9_]+"\)' "$here/../../src" | cut -d'"' -f2 | sort -u)
 check "src/ has fault points" [ ${#points[@]} -ge 8 ]
+for point in "${points[@]}"; do check "docs name $point" grep -q "\`$point\`" "$here/../../docs/architecture.md"; done
 expect 0 "$blockq" run r.json -o clean
 
 # 0: it ended the run; 1: the run did without; 2: the point was not reached so often

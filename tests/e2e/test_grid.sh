@@ -3,7 +3,7 @@
 . "$(dirname "$0")/lib.sh"
 # Which blocks' inputs are kept depends on the grid: a stage keeps those of its first block.
 results() {
-    (cd "$1" && find ckpt compressed-tensors -type f ! -name state.json ! -name model.hash.json | LC_ALL=C sort)
+    (cd "$1" && find ckpt compressed-tensors -type f ! -name state.json ! -name lock ! -name model.hash.json | LC_ALL=C sort)
 }
 root=$(cd "$here/../.." && pwd)
 "$blockq" tokens --bytes "$root/jobs/demo/calibration.txt" -o text.h5 2>err

@@ -60,6 +60,18 @@ mend
 broken sed -i 's/"llama"/"lla/' $config
 refused 3 config.json "${run[@]}" -o json
 mend
+broken sed -i 's/"model_type": *"llama"/"model_type": "x\\u001b[2J\\nbq: forged"/' $config
+refused 3 'x?\[2J bq: forged' "${run[@]}" -o family
+check "one line" [ "$(wc -l <err)" = 1 ]
+mend
+fifo() { rm "$1" && mkfifo "$1"; }
+broken fifo $weights
+refused 3 'not a regular file' timeout -s KILL 20 "${run[@]}" -o fifo
+mend
+broken fifo $config
+refused 3 'not a regular file' timeout -s KILL 20 "${run[@]}" -o fifo
+mend
+then_clean fifo
 broken rm $config
 refused 3 config.json "${run[@]}" -o noconfig
 mend
@@ -77,6 +89,13 @@ cp text cal.h5
 refused 3 cal.h5 "${run[@]}" -o notokens
 mv away.h5 cal.h5
 then_clean notokens
+mkfifo fifo.h5
+refused 3 'not a regular file' timeout -s KILL 20 "${run[@]}" --set calibration.tokens=fifo.h5 -o notokens
+refused 3 'not a regular file' timeout -s KILL 20 "$blockq" inspect fifo.h5
+refused 3 'not a regular file' timeout -s KILL 20 "$blockq" tokens --bytes fifo.h5 -o fifo_tokens.h5
+refused 2 'not a regular file' timeout -s KILL 20 "$blockq" run fifo.h5 -o notokens
+expect 0 "$blockq" tokens --bytes <(head -c 1000 text) <(tail -c +1001 text) -o two.h5
+check "texts one behind the other" cmp two.h5 cal.h5
 tr '!-`' 'B-~' <text >large
 "$blockq" tokens --bytes large -o large.h5 2>/dev/null
 refused 3 vocabulary "${run[@]}" --set calibration.tokens=large.h5 -o vocabulary
@@ -158,8 +177,12 @@ if mount -t tmpfs -o size=16k tmpfs small 2>/dev/null; then
     done
     mount -o remount,size=64m small
     then_clean small/run
+    mount -o remount,ro small # also for root
+    refused 2 'cannot be made\|cannot be written\|cannot open' "${run[@]}" -o small/unwritable
+    refused 2 'cannot be made\|cannot be written\|cannot open' "${run[@]}" -o small/run
+    refused 1 'small/t.h5' "$blockq" tokens --bytes text -o small/t.h5
     umount small
 else
-    echo "skipped: a full disk (mounting is not permitted)"
+    echo "skipped: a full disk, a read-only one (mounting is not permitted)"
 fi
 finish

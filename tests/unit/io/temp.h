@@ -4,6 +4,7 @@
 #define TEMP_H
 
 #include <ftw.h>
+#include <glob.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdbool.h>
@@ -69,6 +70,16 @@ static inline void file_save(const char *path, const void *data, size_t bytes) {
 }
 
 static inline bool file_there(const char *path) { return access(path, F_OK) == 0; }
+
+/* Is any temporary of path there? */
+static inline bool temporary_there(const char *path) {
+    char pattern[700];
+    glob_t found;
+    snprintf(pattern, sizeof pattern, "%s.*tmp", path);
+    bool any = glob(pattern, 0, NULL, &found) == 0;
+    globfree(&found);
+    return any;
+}
 
 static inline void assert_same_file(const char *a, const char *b) {
     size_t na, nb;

@@ -158,8 +158,9 @@ static void equal_bytes(void **state) {
     example e;
     assert_int_equal(child_run("write", temp_path("a.h5"), "MALLOC_PERTURB_=85", err, sizeof err), 0);
     sleep(1);
-    file_save(temp_path("b.h5.tmp"), "stale", 5);
+    file_save(temp_path("b.h5.999999999.tmp"), "stale", 5);
     assert_int_equal(child_run("write", temp_path("b.h5"), "MALLOC_PERTURB_=170", err, sizeof err), 0);
+    assert_false(temporary_there(temp_path("b.h5")));
     assert_same_file(temp_path("a.h5"), temp_path("b.h5"));
     bq_ckpt *c = (bq_ckpt *)(uintptr_t)build(&e, 5);
     float packed[5][13];
@@ -309,7 +310,7 @@ static void failed_calls(void **state) {
 
 static void killed(void **state) {
     (void)state;
-    const char *path = temp_path("killed.h5"), *temp = temp_path("killed.h5.tmp");
+    const char *path = temp_path("killed.h5");
     example e;
     bq_ckpt_write(path, build(&e, 9));
     for (int n = 0; n < 25; n++) {
@@ -319,7 +320,7 @@ static void killed(void **state) {
             execl("/proc/self/exe", "test", "loop", path, (char *)NULL);
             _exit(126);
         }
-        while (n == 0 && !file_there(temp)) usleep(100);
+        while (n == 0 && !temporary_there(path)) usleep(100);
         usleep((useconds_t)(20000 + 1111 * n));
         kill(pid, SIGKILL);
         assert_int_equal(waitpid(pid, NULL, 0), pid);
@@ -335,14 +336,13 @@ static void killed(void **state) {
 
 static void full_disk(void **state) {
     (void)state;
-    char err[1024], path[600], temp[610];
+    char err[1024], path[600];
     const char *disk = temp_path("disk");
     if (!small_disk(disk, "size=72k")) skip();
     snprintf(path, sizeof path, "%s/x.h5", disk);
-    snprintf(temp, sizeof temp, "%s.tmp", path);
     int first = child_run("write", path, NULL, err, sizeof err);
     int rc = child_run("large", path, NULL, err, sizeof err);
-    bool left = file_there(temp);
+    bool left = temporary_there(path);
     bq_ckpt head;
     bq_ckpt_file *f;
     int old = bq_ckpt_open(&f, path, print, &head, NULL);

@@ -1,7 +1,7 @@
 #include "toy.h"
 
 #include "io/config.h"
-#include "io/pack.h"
+#include "unpack.h"
 
 static void check_ct(const char *out, const toy_rule *rule) {
     bq_weights *w, *from;
@@ -44,8 +44,8 @@ static void check_ct(const char *out, const toy_rule *rule) {
         assert_true(a->dims == 2 && a->shape[0] == shape[0] &&
                     a->shape[1] == bq_pack_words(shape[1], q.bits));
         bq_weights_read_raw(w, a, 0, raw, a->bytes);
-        bq_unpack_rows(bq_mat_host(raw, a->shape[0], a->shape[1], BQ_I32), q.bits,
-                       bq_mat_host(want, shape[0], shape[1], BQ_I8));
+        unpack_rows(bq_mat_host(raw, a->shape[0], a->shape[1], BQ_I32), q.bits,
+                    bq_mat_host(want, shape[0], shape[1], BQ_I8));
         assert_memory_equal(want, t.code, (size_t)(shape[0] * shape[1]));
         tensors += 3;
     }

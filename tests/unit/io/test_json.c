@@ -4,6 +4,7 @@
 #include "io/json.h"
 
 #include <errno.h>
+#include <fcntl.h>
 
 static int parse(const char *text, size_t bytes) {
     json_t *out = NULL;
@@ -185,7 +186,8 @@ static void files_are_whole_or_absent(void **state) {
     assert_int_equal(bq_dir_make(deep), 0);
     assert_int_equal(bq_dir_make(deep), 0);
     assert_int_equal(bq_dir_sync(deep), 0);
-    const char *path = temp_path("x/file");
+    char path[512];
+    snprintf(path, sizeof path, "%s", temp_path("x/file"));
     assert_false(bq_file_exists(path));
     assert_true(bq_file_size(path) == -1 && bq_file_mtime(path) == -1);
     assert_int_equal(bq_file_write_atomic(path, "old", 3), 0);
@@ -199,10 +201,48 @@ static void files_are_whole_or_absent(void **state) {
         char *data = file_load(path, &n);
         assert_true(n == 3 && memcmp(data, "old", 3) == 0);
         free(data);
-        assert_false(file_there(temp_path("x/file.tmp")));
+        assert_false(temporary_there(temp_path("x/file")));
     }
+    file_save(temp_path("x/file.1.tmp"), "of another process", 18); /* 1 lives, the next does not */
+    file_save(temp_path("x/file.999999999.tmp"), "stale", 5);
+    file_save(temp_path("x/file.2.999999999.tmp"), "of another file", 15);
     assert_int_equal(child_run("write", path, NULL, err, sizeof err), 0);
+    assert_true(file_there(temp_path("x/file.1.tmp")) && file_there(temp_path("x/file.2.999999999.tmp")));
+    assert_false(file_there(temp_path("x/file.999999999.tmp")));
     assert_int_equal(bq_file_size(path), 9);
+}
+
+/* A FIFO, which nobody writes into, is no input; a shell's pipe, as in <(command), is. */
+static void fifos_are_refused(void **state) {
+    (void)state;
+    int fd, ends[2];
+    char *data, path[40];
+    size_t n;
+    const char *fifo = temp_path("fifo");
+    assert_int_equal(mkfifo(fifo, 0600), 0);
+    alarm(20);
+    assert_int_equal(bq_file_open(fifo, O_RDONLY, &fd), BQ_NOT_FILE);
+    assert_int_equal(fd, -1);
+    assert_int_equal(bq_file_read(fifo, 100, &data, &n), BQ_NOT_FILE);
+    assert_int_equal(bq_file_open("/dev/zero", O_RDONLY, &fd), BQ_NOT_FILE);
+    assert_int_equal(bq_file_open(temp_dir, O_RDONLY, &fd), EISDIR);
+    assert_int_equal(bq_file_open(temp_path("nowhere"), O_RDONLY, &fd), ENOENT);
+    assert_string_equal(bq_file_why(BQ_NOT_FILE), "not a regular file");
+    assert_string_equal(bq_file_why(ENOENT), "No such file or directory");
+    assert_int_equal(pipe(ends), 0);
+    pid_t pid = fork();
+    if (pid == 0) {
+        usleep(50000);
+        _exit(write(ends[1], "late", 4) != 4);
+    }
+    close(ends[1]);
+    snprintf(path, sizeof path, "/dev/fd/%d", ends[0]);
+    assert_int_equal(bq_file_read(path, 100, &data, &n), 0);
+    assert_true(n == 4 && memcmp(data, "late", 4) == 0);
+    assert_int_equal(waitpid(pid, NULL, 0), pid);
+    alarm(0);
+    close(ends[0]);
+    free(data);
 }
 
 int main(int argc, char **argv) {
@@ -212,6 +252,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(files_are_limited), cmocka_unit_test(getters_take),
         cmocka_unit_test(getters_refuse),    cmocka_unit_test(text_keeps_order_and_values),
         cmocka_unit_test(paths_join),        cmocka_unit_test(files_are_whole_or_absent),
+        cmocka_unit_test(fifos_are_refused),
     };
     return cmocka_run_group_tests(tests, temp_make, temp_remove);
 }

@@ -1,6 +1,6 @@
 #include "refuse.h"
 
-#include "io/pack.h"
+#include "unpack.h"
 #include "io/weights.h"
 
 static void vectors(void **state) {
@@ -24,8 +24,7 @@ static void vectors(void **state) {
                      bq_mat_host(&word, 1, 1, BQ_I32));
         assert_int_equal(word, cases[i].word);
         word |= cases[i].n * cases[i].bits < 32 ? 0xffffffffu << cases[i].n * cases[i].bits : 0;
-        bq_unpack_rows(bq_mat_host(&word, 1, 1, BQ_I32), cases[i].bits,
-                       bq_mat_host(back, 1, cases[i].n, BQ_I8));
+        unpack_rows(bq_mat_host(&word, 1, 1, BQ_I32), cases[i].bits, bq_mat_host(back, 1, cases[i].n, BQ_I8));
         assert_memory_equal(back, code, (size_t)cases[i].n);
     }
 }
@@ -47,7 +46,7 @@ static void round_trips(void **state) {
             bq_mat c = {code, ROWS, cols, LD, BQ_I8, BQ_HOST}, b = {back, ROWS, cols, LD, BQ_I8, BQ_HOST};
             bq_mat w = {word, ROWS, words, words + 2, BQ_I32, BQ_HOST};
             bq_pack_rows(c, bits, w);
-            bq_unpack_rows(w, bits, b);
+            unpack_rows(w, bits, b);
             for (int i = 0; i < ROWS * LD; i++) assert_int_equal(back[i], i % LD < cols ? code[i] : 99);
             for (int i = 0; i < ROWS * (words + 2); i++) {
                 if (i % (words + 2) >= words) assert_int_equal(word[i], -7);
@@ -91,8 +90,8 @@ static void peer_words(void **state) {
                m = bq_mat_host(ours, p->shape[0], p->shape[1], BQ_I32);
         bq_pack_rows(c, cases[i].bits, m);
         assert_memory_equal(ours, word, p->bytes);
-        bq_unpack_rows(bq_mat_host(word, p->shape[0], p->shape[1], BQ_I32), cases[i].bits,
-                       bq_mat_host(back, q->shape[0], q->shape[1], BQ_I8));
+        unpack_rows(bq_mat_host(word, p->shape[0], p->shape[1], BQ_I32), cases[i].bits,
+                    bq_mat_host(back, q->shape[0], q->shape[1], BQ_I8));
         assert_memory_equal(back, code, q->bytes);
         free(code);
         free(word);

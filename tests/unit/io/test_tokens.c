@@ -64,7 +64,7 @@ static void text_bytes(void **state) {
     bq_tokens t, back;
     for (int i = 0; i < 259; i++) text[i] = (char)i;
     file_save(temp_path("text"), text, sizeof text);
-    assert_int_equal(bq_tokens_from_text(temp_path("text"), &t), BQ_OK);
+    assert_int_equal(bq_tokens_from_text(1, (const char *[]){temp_path("text")}, &t), BQ_OK);
     assert_int_equal(t.count, 259);
     assert_int_equal(t.vocab, 256);
     assert_int_equal(t.bos, -1);
@@ -80,6 +80,32 @@ static void text_bytes(void **state) {
     assert_true(back.hash == t.hash);
     bq_tokens_close(&back);
     bq_tokens_close(&t);
+}
+
+/* Several texts are one, the first behind which the next begins. */
+static void texts_are_joined(void **state) {
+    (void)state;
+    bq_tokens one, three;
+    file_save(temp_path("all"), "once\nupon a time", 16);
+    file_save(temp_path("p1"), "once", 4);
+    file_save(temp_path("p2"), "\nupon a tim", 11);
+    file_save(temp_path("p3"), "e", 1);
+    const char *part[] = {temp_path("p1"), temp_path("p2"), temp_path("p3")}, *all = temp_path("all");
+    assert_int_equal(bq_tokens_from_text(1, &all, &one), BQ_OK);
+    assert_int_equal(bq_tokens_from_text(3, part, &three), BQ_OK);
+    assert_int_equal(three.count, 16);
+    assert_memory_equal(one.ids, three.ids, 16 * sizeof *one.ids);
+    assert_string_equal(one.text, three.text);
+    assert_true(one.hash == three.hash);
+    bq_tokens_close(&one);
+    bq_tokens_close(&three);
+    part[2] = temp_path("p4");
+    char err[1024];
+    int fd = captured_fd(0), rc = bq_tokens_from_text(3, part, &three);
+    captured_text(fd, err, sizeof err);
+    assert_int_equal(rc, BQ_DATA);
+    assert_one_line(err, "p4': No such file");
+    assert_null(three.ids);
 }
 
 /* What is said about a file that must be refused. */
@@ -101,12 +127,12 @@ static void refuses_no_file(void **state) {
     refused(temp_path("none.h5"), "make it by `blockq tokens` or tools/prepare.py");
     file_save(temp_path("x.h5"), "not HDF5", 8);
     refused(temp_path("x.h5"), "not an HDF5 file");
-    int fd = captured_fd(0), rc = bq_tokens_from_text(temp_path("none"), &t);
+    int fd = captured_fd(0), rc = bq_tokens_from_text(1, (const char *[]){temp_path("none")}, &t);
     captured_text(fd, err, sizeof err);
     assert_int_equal(rc, BQ_DATA);
     assert_one_line(err, "No such file");
     file_save(temp_path("empty"), "", 0);
-    fd = captured_fd(0), rc = bq_tokens_from_text(temp_path("empty"), &t);
+    fd = captured_fd(0), rc = bq_tokens_from_text(1, (const char *[]){temp_path("empty")}, &t);
     captured_text(fd, err, sizeof err);
     assert_int_equal(rc, BQ_DATA);
     assert_one_line(err, "is empty");
@@ -243,9 +269,9 @@ static void write_refuses(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(round_trip),      cmocka_unit_test(hash_sees_everything),
-        cmocka_unit_test(text_bytes),      cmocka_unit_test(refuses_no_file),
-        cmocka_unit_test(foreign_writers), cmocka_unit_test(truncated),
-        cmocka_unit_test(write_refuses),
+        cmocka_unit_test(text_bytes),      cmocka_unit_test(texts_are_joined),
+        cmocka_unit_test(refuses_no_file), cmocka_unit_test(foreign_writers),
+        cmocka_unit_test(truncated),       cmocka_unit_test(write_refuses),
     };
     return cmocka_run_group_tests(tests, temp_make, temp_remove);
 }

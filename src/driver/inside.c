@@ -38,11 +38,12 @@ static void save(void *ctx, bq_adascale_state *state) {
 
 static bool restore(void *ctx, bq_adascale_state *state) {
     bq_inside_keep *k = ctx;
-    char why[BQ_WHY];
+    char path[BQ_PATH_MAX + 64], why[BQ_WHY];
     if (k->found != k->head.pass) return false;
-    if (!k->file) k->file = bq_inside_open(k->s->dir, k->slot, &k->head, why);
-    BQ_CHECK(k->file && k->head.pass == k->found, "the state of block %d cannot be read here: %s",
-             k->head.block, k->file ? "it has changed" : why);
+    bq_inside_path(path, sizeof path, k->s->dir, k->head.block, k->slot);
+    if (!k->file) k->file = bq_inside_open(path, &k->head, why);
+    BQ_CHECK(k->file && k->head.pass == k->found, "'%s' was whole a moment ago: %s", path,
+             k->file ? "it has changed" : why);
     state->step = k->head.steps, state->previous = k->head.previous;
     bq_inside_read_loss(k->file, state->losses);
     for (int p = 0; p < k->head.parts; p++) {

@@ -2,6 +2,7 @@
 
 #include "base/die.h"
 #include "base/log.h"
+#include "io/files.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -134,11 +135,9 @@ static bool get_structure(bq_inside_file *f) {
     return bq_h5_read(h, at, bq_mat_host(&in->previous, 1, 1, BQ_F64));
 }
 
-bq_inside_file *bq_inside_open(const char *run_dir, int slot, bq_inside *inside, char *why) {
-    char path[4096 + 64];
+bq_inside_file *bq_inside_open(const char *path, bq_inside *inside, char *why) {
     uint64_t tag;
     bq_inside_file *f = new_file(inside);
-    bq_inside_path(path, sizeof path, run_dir, inside->block, slot);
     bool good = bq_h5_open(&f->h, path, &tag) && get_structure(f);
     if (good) inside->pass = f->head.pass, inside->steps = f->head.steps, inside->previous = f->head.previous;
     memcpy(why, f->h.why, BQ_WHY);
@@ -155,11 +154,12 @@ static bool is_further(const bq_inside *a, const bq_inside *b) {
 
 int bq_inside_find(bq_inside_file **f, const char *run_dir, bq_inside *inside) {
     int best = BQ_INSIDE_NONE;
-    char why[BQ_WHY];
+    char path[BQ_PATH], why[BQ_WHY];
     *f = NULL;
     for (int slot = 0; slot < BQ_INSIDE_SLOTS; slot++) {
         bq_inside head = *inside;
-        bq_inside_file *one = bq_inside_open(run_dir, slot, &head, why);
+        bq_inside_path(path, sizeof path, run_dir, inside->block, slot);
+        bq_inside_file *one = bq_inside_open(path, &head, why);
         if (why[0])
             bq_log_all(BQ_INFO, "block %d: state %c of its training does not count: %s", inside->block + 1,
                        'A' + slot, why);
@@ -192,10 +192,10 @@ void bq_inside_close(bq_inside_file *f) {
 }
 
 void bq_inside_remove(const char *run_dir, int block) {
-    char path[4096 + 64];
+    char path[BQ_PATH], temp[BQ_PATH];
     for (int slot = 0; slot < BQ_INSIDE_SLOTS; slot++) {
-        bq_inside_path(path, sizeof path - 4, run_dir, block, slot);
+        bq_inside_path(path, sizeof path - 32, run_dir, block, slot);
         unlink(path);
-        unlink(strcat(path, ".tmp"));
+        bq_temp_name(temp, sizeof temp, path); /* removes what a killed process left there */
     }
 }

@@ -37,10 +37,10 @@ bq_inside_file *bq_inside_create(const char *path, const bq_inside *inside);
 void bq_inside_write(bq_inside_file *f, int part, bq_mat m);
 void bq_inside_commit(bq_inside_file *f);
 
-/* Open a slot's file if it is whole and says the sweep, phase, block, fingerprint and parts that are in
- * *inside; fills in pass, steps and previous.  NULL when it does not count: why says why (BQ_WHY bytes), or
- * is "" where there is no file.  The caller closes. */
-bq_inside_file *bq_inside_open(const char *run_dir, int slot, bq_inside *inside, char *why);
+/* Open a file if it is whole and says the sweep, phase, block, fingerprint and parts that are in *inside;
+ * fills in pass, steps and previous.  NULL when it does not count: why says why (BQ_WHY bytes), or is ""
+ * where there is no file.  The caller closes. */
+bq_inside_file *bq_inside_open(const char *path, bq_inside *inside, char *why);
 
 /* The slot of the file that counts, opened, or BQ_INSIDE_NONE and *f NULL: of two the one further on, by pass
  * and steps.  A file that is there and does not count is worth a line of the log. */

@@ -10,7 +10,8 @@ micro llama_default
 cat >r.json <<TEXT
 {"model": "m_llama_default", "calibration": {"tokens": "cal.h5", "samples": 6, "length": 24}, "segments": 2, "sweeps": 2,
  "phases": [{"inputs": "mix", "passes": [
-   {"pass": "adascale", "iterations": 8000, "sweep_iterations": 12000, "batch": 3}]}],
+   {"pass": "adascale", "iterations": 2000, "sweep_iterations": 4000, "batch": 3,
+    "early_stop": true, "check_interval": 50, "window": 4000, "threshold": 0}]}],
  "outputs": [{"format": "compressed-tensors"}]}
 TEXT
 # start DIR RANKS OPTION...: in the background, as $job; returns when it is at work and hears signals.
@@ -49,28 +50,40 @@ took=$((($(now) - since) / 1000000))
 echo "a run takes $took ms"
 check "nothing is left of the states" [ "$(states clean)" = 0 ]
 
-# SIGUSR1: the step is finished, the state written, and the next grid goes on there
-stops=0
+# wait_state DIR: until there is a state, or no training is left.
+wait_state() {
+    for ((i = 0; i < 400; i++)); do
+        if [[ $(states "$1") -gt 0 || $(done_blocks "$1") -gt 2 ]] || ! kill -0 $job 2>/dev/null; then return 0; fi
+        sleep 0.02
+    done
+}
+
+# SIGUSR1: the step is finished, the state written, and the next grid goes on there.  The first signal cannot come too
+# early for a state, the later ones come at any moment.
+kept=0
 for grid in "${grids[@]}"; do
+    every=0
+    if ((kept == 0)); then every=0.01; fi
     # shellcheck disable=SC2086 # words
-    start stopped $grid --save-every 0
-    ((stops == 0)) || moment # the first one cannot be too late
+    start stopped $grid --save-every $every
+    if ((kept == 0)); then wait_state stopped; else moment; fi
     kill -USR1 $job 2>/dev/null || true
     ended
+    if grep -q 'state after step .* kept' err; then kept=$((kept + 1)); fi
     echo "$grid: stopped with $(done_blocks stopped) blocks, $(states stopped) states, code $code"
     if ((code == 0)); then break; fi
     check "a signal ends with 75, not $code" [ $code = 75 ]
-    check "a state is there" [ "$(states stopped)" -ge 1 ]
-    stops=$((stops + 1))
 done
-check "it went on inside a block, $(went_on) times after $stops stops" [ "$(went_on)" -ge $((stops - 1)) ]
+check "a stop keeps the state" [ $kept -ge 1 ]
+check "it went on inside a block, $(went_on) times after $kept stops there" [ "$(went_on)" -ge 1 ]
 expect 0 "$mpiexec" -n 1 "$blockq" run r.json -o stopped --threads 1
 same clean stopped
 check "nothing is left of the states" [ "$(states stopped)" = 0 ]
 
 # a torn state does not count, the block is done again
 : >said
-start torn 1
+start torn 1 --save-every 0.01
+wait_state torn
 kill -USR1 $job
 ended
 check "stopped, not $code" [ $code = 75 ]
@@ -80,14 +93,11 @@ check "the torn state is named" grep -q 'state A of its training does not count:
 check "nothing to go on from" [ -z "$(grep 'going on' err)" ]
 same clean torn
 
-# kill -9 of a rank at any moment, with states every 0.1 s
+# kill -9 of a rank at any moment, with states every 0.2 s
 for grid in "${grids[@]}"; do
     # shellcheck disable=SC2086 # words
-    start killed $grid --save-every 0.1
-    for ((i = 0; i < 200; i++)); do
-        if [[ $(states killed) -gt 0 || $(done_blocks killed) -gt 2 ]]; then break; fi
-        sleep 0.05
-    done
+    start killed $grid --save-every 0.2
+    wait_state killed
     moment
     victim=$(pgrep -P $job -f "run r.json" | head -n $((1 + RANDOM % 4)) | tail -n 1 || true)
     kill -9 "${victim:-$job}" 2>/dev/null || true
@@ -95,7 +105,7 @@ for grid in "${grids[@]}"; do
     echo "$grid: killed with $(done_blocks killed) blocks, $(states killed) states, code $code"
     if ((code == 0)); then break; fi
 done
-expect 0 "$mpiexec" -n 2 "$blockq" run r.json -o killed --threads 1 --save-every 0.1
+expect 0 "$mpiexec" -n 2 "$blockq" run r.json -o killed --threads 1 --save-every 0.2
 same clean killed
 check "it went on inside a block" [ "$(went_on)" -ge 1 ]
 check "nothing is left of the states" [ -z "$(find killed/ckpt -name 'inside_*')" ]

@@ -174,7 +174,7 @@ static void foreign(void **state) {
     bq_inside other = head[5];
     other.part[0].rows++; /* asked for another shape */
     char why[BQ_WHY];
-    assert_null(bq_inside_open(temp_dir, 0, &other, why));
+    assert_null(bq_inside_open(slot_path(0), &other, why));
     assert_string_equal(why, "'part_a' is 5 x 13");
     clear();
 }

@@ -192,10 +192,10 @@ void bq_inside_close(bq_inside_file *f) {
 }
 
 void bq_inside_remove(const char *run_dir, int block) {
-    char path[BQ_PATH];
+    char path[BQ_PATH], temp[BQ_PATH];
     for (int slot = 0; slot < BQ_INSIDE_SLOTS; slot++) {
-        bq_inside_path(path, sizeof path - 4, run_dir, block, slot);
+        bq_inside_path(path, sizeof path - 32, run_dir, block, slot);
         unlink(path);
-        unlink(strcat(path, ".tmp"));
+        bq_temp_name(temp, sizeof temp, path); /* removes what a killed process left there */
     }
 }

@@ -93,10 +93,10 @@ check "the torn state is named" grep -q 'state A of its training does not count:
 check "nothing to go on from" [ -z "$(grep 'going on' err)" ]
 same clean torn
 
-# kill -9 of a rank at any moment, with states every 0.1 s
+# kill -9 of a rank at any moment, with states every 0.2 s
 for grid in "${grids[@]}"; do
     # shellcheck disable=SC2086 # words
-    start killed $grid --save-every 0.1
+    start killed $grid --save-every 0.2
     wait_state killed
     moment
     victim=$(pgrep -P $job -f "run r.json" | head -n $((1 + RANDOM % 4)) | tail -n 1 || true)
@@ -105,7 +105,7 @@ for grid in "${grids[@]}"; do
     echo "$grid: killed with $(done_blocks killed) blocks, $(states killed) states, code $code"
     if ((code == 0)); then break; fi
 done
-expect 0 "$mpiexec" -n 2 "$blockq" run r.json -o killed --threads 1 --save-every 0.1
+expect 0 "$mpiexec" -n 2 "$blockq" run r.json -o killed --threads 1 --save-every 0.2
 same clean killed
 check "it went on inside a block" [ "$(went_on)" -ge 1 ]
 check "nothing is left of the states" [ -z "$(find killed/ckpt -name 'inside_*')" ]

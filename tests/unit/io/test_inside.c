@@ -120,8 +120,8 @@ static void the_further_one_counts(void **state) {
     save_slot(1, 1, 3);
     expect(0, 1, 4, 0, "");
     file_save(slot_path(0), "", 0);
-    char temp[520];
-    snprintf(temp, sizeof temp, "%s.tmp", slot_path(1));
+    char temp[540];
+    snprintf(temp, sizeof temp, "%s.4194999.tmp", slot_path(1));
     file_save(temp, "half", 4);
     clear();
     assert_false(file_there(slot_path(0)) || file_there(slot_path(1)) || file_there(temp));

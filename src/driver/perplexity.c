@@ -66,7 +66,7 @@ static bool blocks(walk *w, const bq_scheme *scheme, bq_weights_of weights, void
     if (weights) bq_quantized_push(&q, arch, scheme, &dev->mem);
     bq_source_rope(e->src, e->angles, dev, &work);
     bool stop = false;
-    for (int b = 0; b < arch->model.blocks && !stop; b++) {
+    for (int b = 0; b < arch->model.blocks; b++) {
         stop = e->stopped && bq_comm_agree(e->comm, e->stopped(e->stop_ctx));
         if (stop) break;
         bq_source_block(e->src, dev, b, &blk);

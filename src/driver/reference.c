@@ -32,7 +32,7 @@ typedef struct {
 
 static int peer(const bq_session *s, int stage) { return stage * s->comm->nreplica + s->comm->replica; }
 
-static bq_acts *open_file(const bq_session *s, const char *path, uint64_t hash) {
+bq_acts *bq_reference_open(const bq_session *s, const char *path, uint64_t hash) {
     const bq_recipe *r = &s->recipe;
     bq_acts *acts;
     int found = bq_acts_open(&acts, path, r->calibration.samples, r->calibration.length,
@@ -42,12 +42,12 @@ static bq_acts *open_file(const bq_session *s, const char *path, uint64_t hash) 
 
 bq_acts *bq_reference_make(const bq_session *s, const char *path, uint64_t hash) {
     const bq_recipe *r = &s->recipe;
-    bq_acts *acts = s->comm->replica == 0 ? open_file(s, path, hash) : NULL;
+    bq_acts *acts = s->comm->replica == 0 ? bq_reference_open(s, path, hash) : NULL;
     if (s->comm->replica == 0 && !acts)
         bq_acts_create(&acts, path, r->calibration.samples, r->calibration.length, s->src.arch.model.hidden,
                        hash);
     bq_comm_stage_barrier(s->comm);
-    if (s->comm->replica) acts = open_file(s, path, hash);
+    if (s->comm->replica) acts = bq_reference_open(s, path, hash);
     BQ_CHECK(acts,
              "%s was made by another rank and cannot be opened: is the run directory shared by all nodes?",
              path);
@@ -57,7 +57,7 @@ bq_acts *bq_reference_make(const bq_session *s, const char *path, uint64_t hash)
 static bq_acts *open_head(const bq_session *s, int block) {
     char path[BQ_PATH_MAX + 32];
     bq_reference_path(s, block, path, sizeof path);
-    return open_file(s, path, bq_reference_hash(s, block));
+    return bq_reference_open(s, path, bq_reference_hash(s, block));
 }
 
 static bq_acts *make_head(const bq_session *s, int block) {

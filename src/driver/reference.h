@@ -12,6 +12,10 @@
 /* Make sure that this stage's head file is whole.  micro: c.  Collective over world. */
 void bq_reference_run(bq_session *s, int64_t micro);
 
+/* A file of one stream of this run's shape, NULL when there is none of that hash; the caller closes.  Local.
+ */
+bq_acts *bq_reference_open(const bq_session *s, const char *path, uint64_t hash);
+
 /* A file of one stream for the stage's replicas to write their samples to, created by replica 0 where there
  * is none; the caller closes.  Collective over stage. */
 bq_acts *bq_reference_make(const bq_session *s, const char *path, uint64_t hash);

@@ -31,9 +31,11 @@ static int open_inputs(void *session) {
     bq_session *s = session;
     const bq_recipe *r = &s->recipe;
     bool calibrated = false;
-    for (int p = 0; p < r->nphase; p++) calibrated |= bq_phase_calibrated(&r->phase[p]);
     int passes = 0;
-    for (int p = 0; p < r->nphase; p++) passes += r->phase[p].npass;
+    for (int p = 0; p < r->nphase; p++) {
+        calibrated |= bq_phase_calibrated(&r->phase[p]);
+        passes += r->phase[p].npass;
+    }
     int code =
         passes == 1
             ? BQ_OK

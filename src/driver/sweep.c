@@ -25,14 +25,10 @@ static void path_of(const bq_session *s, int sweep, int block, char *path, size_
 
 /* The boundary file with every sample in it, or NULL. */
 static bq_acts *open_boundary(const bq_session *s, int sweep, int block) {
-    const bq_recipe *r = &s->recipe;
     char path[BQ_PATH_MAX + 32];
-    bq_acts *acts;
     path_of(s, sweep, block, path, sizeof path);
-    if (bq_acts_open(&acts, path, r->calibration.samples, r->calibration.length, s->src.arch.model.hidden,
-                     hash_of(s, sweep, block), NULL) != BQ_ACTS_OK)
-        return NULL;
-    if (bq_acts_count(acts) == r->calibration.samples) return acts;
+    bq_acts *acts = bq_reference_open(s, path, hash_of(s, sweep, block));
+    if (acts && bq_acts_count(acts) == s->recipe.calibration.samples) return acts;
     bq_acts_close(acts);
     return NULL;
 }

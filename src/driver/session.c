@@ -178,15 +178,31 @@ static void part_arrays(const bq_session *s, const char **names, uint64_t *hashe
     for (int i = 0; i < s->parts; i++) names[i] = s->part[i].name, hashes[i] = s->part[i].hash;
 }
 
-static int make_dirs(bq_session *s) {
-    static const char *const sub[] = {"", "/ckpt", "/acts"};
-    for (int i = 0; i < 3; i++) {
-        char path[BQ_PATH_MAX + 16];
-        snprintf(path, sizeof path, "%s%s", s->dir, sub[i]);
+enum { RUN_DIRS = 3 };
+static void run_dir(const bq_session *s, int i, char path[BQ_PATH_MAX + 16]) {
+    static const char *const sub[RUN_DIRS] = {"", "/ckpt", "/acts"};
+    snprintf(path, BQ_PATH_MAX + 16, "%s%s", s->dir, sub[i]);
+}
+
+static int make_dirs(const bq_session *s) {
+    char path[BQ_PATH_MAX + 16];
+    for (int i = 0; i < RUN_DIRS; i++) {
+        run_dir(s, i, path);
         int error = bq_dir_make(path);
         if (error) return bq_refuse(BQ_USAGE, "run directory %s cannot be made: %s", path, strerror(error));
     }
     return BQ_OK;
+}
+
+static int take_lock(bq_session *s) {
+    char path[BQ_PATH_MAX + 16];
+    if (s->comm->rank || s->args->command != BQ_COMMAND_RUN) return BQ_OK;
+    int code = bq_lock_take(&s->lock, s->dir);
+    for (int i = 0; i < RUN_DIRS && s->lock.held; i++) {
+        run_dir(s, i, path);
+        bq_temps_remove(path);
+    }
+    return code;
 }
 
 static int open_log(bq_session *s) {
@@ -225,8 +241,7 @@ static int enter(void *session) {
     uint64_t hashes[BQ_PARTS];
     char changed[256];
     int code = make_dirs(s);
-    if (!code && s->comm->rank == 0 && s->args->command == BQ_COMMAND_RUN)
-        code = bq_lock_take(&s->lock, s->dir);
+    if (!code) code = take_lock(s);
     if (!code) code = open_log(s);
     if (!code) code = fingerprint(s);
     if (code) return code;

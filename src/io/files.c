@@ -111,31 +111,45 @@ int bq_file_put(int fd, const void *data, size_t bytes) {
     return 0;
 }
 
-/* The process of a temporary of name: its number, or 0 for any other entry. */
+/* The process whose temporary this is, of the file called name (NULL: of any); 0 for any other entry. */
 static long writer_of(const char *entry, const char *name) {
-    size_t n = strlen(name);
-    char *end;
-    if (strncmp(entry, name, n) || entry[n] != '.' || entry[n + 1] < '1' || entry[n + 1] > '9') return 0;
-    long pid = strtol(entry + n + 1, &end, 10);
-    return strcmp(end, ".tmp") == 0 ? pid : 0;
+    const char *end = strrchr(entry, '.'), *dot = end;
+    if (!end || strcmp(end, ".tmp")) return 0;
+    while (dot > entry && dot[-1] >= '0' && dot[-1] <= '9') dot--;
+    if (dot == end || *dot == '0' || dot < entry + 2 || dot[-1] != '.') return 0;
+    size_t n = (size_t)(dot - 1 - entry);
+    return !name || (strlen(name) == n && strncmp(entry, name, n) == 0) ? strtol(dot, NULL, 10) : 0;
 }
 
+static bool lives(long pid) {
+    char proc[40];
+    snprintf(proc, sizeof proc, "/proc/%ld", pid);
+    return pid != getpid() && bq_file_exists(proc);
+}
+
+/* Of the file called name, those of dead processes; of any file (NULL) all. */
+static void remove_temps(const char *dir, const char *name) {
+    char path[2 * BQ_PATH];
+    DIR *list = opendir(dir);
+    for (struct dirent *e; list && (e = readdir(list));) {
+        long pid = writer_of(e->d_name, name);
+        if (pid == 0 || (name && lives(pid))) continue;
+        snprintf(path, sizeof path, "%s/%s", dir, e->d_name);
+        unlink(path);
+    }
+    if (list) closedir(list);
+}
+
+void bq_temps_remove(const char *dir) { remove_temps(dir, NULL); }
+
 static void remove_stale(const char *path) {
-    char dir[BQ_PATH], stale[2 * BQ_PATH], proc[40];
-    const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
-    size_t n = (size_t)(name - path);
+    char dir[BQ_PATH];
+    const char *slash = strrchr(path, '/');
+    size_t n = slash ? (size_t)(slash - path) + 1 : 0;
     if (n >= sizeof dir) return;
     memcpy(dir, path, n);
     dir[n] = 0;
-    DIR *list = opendir(n ? dir : ".");
-    for (struct dirent *e; list && (e = readdir(list));) {
-        long pid = writer_of(e->d_name, name);
-        snprintf(proc, sizeof proc, "/proc/%ld", pid);
-        if (pid == 0 || (pid != getpid() && bq_file_exists(proc))) continue;
-        snprintf(stale, sizeof stale, "%s%s", dir, e->d_name);
-        unlink(stale);
-    }
-    if (list) closedir(list);
+    remove_temps(n ? dir : ".", slash ? slash + 1 : path);
 }
 
 void bq_temp_name(char *out, size_t n, const char *path) {

@@ -35,6 +35,9 @@ int bq_file_read(const char *path, size_t max_bytes, char **data, size_t *bytes)
  * into one file, and the later rename wins.  Temporaries of the same path whose process is gone are removed;
  * one on another machine looks gone, too: in a run directory io/lock.h keeps those away. */
 void bq_temp_name(char *out, size_t n, const char *path);
+/* Remove all of them in a directory whose only writer is the caller's job, who has written nothing yet: a
+ * process number may live again, or stay with a process that nobody waits for. */
+void bq_temps_remove(const char *dir);
 
 /* Write to descriptor until all is out; short writes and signals are handled. */
 int bq_file_put(int fd, const void *data, size_t bytes);

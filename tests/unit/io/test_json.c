@@ -210,6 +210,12 @@ static void files_are_whole_or_absent(void **state) {
     assert_true(file_there(temp_path("x/file.1.tmp")) && file_there(temp_path("x/file.2.999999999.tmp")));
     assert_false(file_there(temp_path("x/file.999999999.tmp")));
     assert_int_equal(bq_file_size(path), 9);
+    const char *kept[] = {"x/a.tmp", "x/a.01.tmp", "x/.7.tmp", "x/a7.tmp", "x/a.7.tmp.h5"};
+    for (int i = 0; i < 5; i++) file_save(temp_path(kept[i]), "k", 1);
+    bq_temps_remove(temp_path("x"));
+    assert_false(file_there(temp_path("x/file.1.tmp")) || file_there(temp_path("x/file.2.999999999.tmp")));
+    for (int i = 0; i < 5; i++) assert_true(file_there(temp_path(kept[i])));
+    assert_true(file_there(path));
 }
 
 /* A FIFO, which nobody writes into, is no input; a shell's pipe, as in <(command), is. */

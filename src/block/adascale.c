@@ -104,7 +104,7 @@ static bq_mat scale_part(const bq_quantized *q, int i, bq_shard rows) {
     return bq_mat_rows(q->scale[i], (rows.first - q->arch->linear[i].row) * groups, rows.count * groups);
 }
 
-static void start_linear(bq_pass_context *c, bool warm, training *t, int i, bq_mat moments[3][BQ_MATS]) {
+static void start_linear(bq_pass_context *c, training *t, int i, bq_mat moments[3][BQ_MATS]) {
     bq_dev *dev = c->dev;
     bq_quantized *q = c->q;
     bq_adascale *p = &t->linear[i];
@@ -118,7 +118,7 @@ static void start_linear(bq_pass_context *c, bool warm, training *t, int i, bq_m
     p->v_s2 = part(q, i, moments[2][m], t->own[m].first, rows);
     bq_mat *const zeros[] = {&p->beta, &p->gamma, &p->s3, &p->m_row, &p->v_row};
     for (int k = 0; k < 5; k++) dev->op->zero(dev, *zeros[k]);
-    if (!warm) dev->op->range(dev, p->w, q->scheme[i], scale_part(q, i, rows));
+    if (!c->grid) dev->op->range(dev, p->w, q->scheme[i], scale_part(q, i, rows), (bq_mat){0});
     set_range(dev, q->scheme[i], scale_part(q, i, rows), p);
 }
 
@@ -135,7 +135,7 @@ static void start(bq_pass_context *c, const bq_adascale_options *o, training *t)
         }
         bq_treesum_open(&t->sum[m], dev, room, c->q->fold[m]);
     }
-    for (int i = 0; i < arch->linears; i++) start_linear(c, o->warm, t, i, moments);
+    for (int i = 0; i < arch->linears; i++) start_linear(c, t, i, moments);
     bq_mat *const hidden[] = {&t->fp, &t->qt, &t->x, &t->y};
     for (int k = 0; k < 4; k++) *hidden[k] = bq_arena_push(&dev->mem, c->tokens, arch->model.hidden, BQ_F32);
 }
@@ -245,7 +245,17 @@ static bool keep(bq_pass_context *c, const bq_adascale_options *o, bq_adascale_s
     return stop;
 }
 
-int64_t bq_pass_adascale(bq_pass_context *c, const bq_adascale_options *o, double *losses) {
+/* As it was before the first step. */
+static void forget(bq_pass_context *c, training *t) {
+    for (int i = 0; i < c->q->arch->linears; i++) {
+        bq_adascale *p = &t->linear[i];
+        bq_mat *const zeros[] = {&p->beta, &p->gamma, &p->s3, &p->s2};
+        for (int k = 0; k < 4 && p->w.rows; k++) c->dev->op->zero(c->dev, *zeros[k]);
+    }
+}
+
+int64_t bq_pass_adascale(bq_pass_context *c, const bq_adascale_options *o) {
+    double *losses = c->losses;
     size_t mark = bq_arena_mark(&c->dev->mem);
     training t = {0};
     bq_adascale_state s = {c->dev, c->comm, c->q, t.linear, 0, NAN, losses};
@@ -263,11 +273,13 @@ int64_t bq_pass_adascale(bq_pass_context *c, const bq_adascale_options *o, doubl
         stopped = keep(c, o, &s, flat);
     }
     for (int i = 0; c->trained && i < c->q->arch->linears; i++) c->trained(c->ctx, i, &t.linear[i]);
-    if (finite && !stopped) {
+    if (!finite && c->grid) forget(c, &t);
+    if (!finite && !c->grid) {
+        bq_pass_rtn(c);
+    } else if (!stopped) {
         weights(c, &t, true);
         bq_quantized_encode(c->dev, c->q);
     }
-    if (!finite) bq_pass_rtn(c);
     bq_arena_reset(&c->dev->mem, mark);
     return stopped ? BQ_PASS_STOPPED : finite ? s.step : BQ_PASS_NOT_FINITE;
 }

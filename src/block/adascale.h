@@ -23,18 +23,17 @@ typedef struct {
     double lr_clip,
         lr_weight; /* of beta and gamma; of s2 and s3; both follow a cosine to 0 over the iterations */
     bq_loss loss;
-    bool warm;       /* start from c->q's scales; c->blk then holds folded weights */
     bool early_stop; /* stop on a plateau; the schedule is not shortened */
     int64_t check_interval, window;
     double threshold;
 } bq_adascale_options;
 
-/* Train and leave the result in c->q, on all replicas.  Collective over stage.  losses: `iterations` doubles.
- * Returns the steps done (fewer after an early stop); BQ_PASS_NOT_FINITE when a loss was no number: the block
- * is then left rounded to nearest; BQ_PASS_STOPPED after c->stop: there is no
- * result, but c->keeper was given the state after the last step. */
-enum { BQ_PASS_NOT_FINITE = -1, BQ_PASS_STOPPED = -2 };
-int64_t bq_pass_adascale(bq_pass_context *c, const bq_adascale_options *o, double *losses);
+/* Train and leave the result in c->q, on all replicas, starting from the min-max grid, or from c->q's where
+ * c->grid is set.  Symmetric schemes only.  Collective over stage.  Fills c->losses.  Returns the steps done
+ * (fewer after an early stop); BQ_PASS_NOT_FINITE when a loss was no number: the block is then left as it was
+ * at the start, rounded to nearest; BQ_PASS_STOPPED after c->stop: there is no result, but c->keeper was
+ * given the state after the last step. */
+int64_t bq_pass_adascale(bq_pass_context *c, const bq_adascale_options *o);
 
 /* Device bytes the pass takes beside block, result and workspace, on one of nreplica replicas of the stage.
  */

@@ -13,6 +13,7 @@ typedef struct {
     bq_mat w[BQ_MATS];    /* (rows, cols) f32 */
     bq_mat bias[BQ_MATS]; /* (1, rows) f32, data NULL where the matrix has none */
     bq_mat norm[2];       /* (1, H) f32 */
+    bool folded;          /* norms or biases are no longer the model's: a pass has changed them */
 } bq_block;
 
 /* What a forward leaves for the backward, and where it works. */

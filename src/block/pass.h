@@ -1,7 +1,10 @@
 /* pass.h - what a pass sees of the world, and what it leaves.
  *
- * A pass turns one block's weights into codes and scales.  It reads calibration samples through `fetch`,
- * computes on the device, and writes a bq_quantized.  It opens no file and sends no message. */
+ * The passes of a phase work on one block after each other.  Those that prepare (smoothing, clipping) change
+ * c->blk: weights, norms and biases, so that the FP block stays the same function, or nearly.  Those that
+ * quantize leave codes and grids in c->q, and the weights behind the codes both in c->q->fold and c->blk->w,
+ * where the next pass starts.  A pass reads calibration samples through `fetch` and computes on the device.
+ * It opens no file; what the replicas must share goes through comm. */
 #ifndef BQ_PASS_H
 #define BQ_PASS_H
 
@@ -10,7 +13,7 @@
 
 #include <signal.h>
 
-/* A quantized block on the device.  what = code * scale exactly. */
+/* A quantized block on the device.  code = quantize(fold), what = dequantize(code), exactly. */
 typedef struct {
     const bq_arch *arch;
     bq_scheme scheme[BQ_ARCH_LINEARS];
@@ -18,6 +21,7 @@ typedef struct {
     bq_mat fold[BQ_MATS];          /* (rows, cols) f32: folded weights; gradients while a pass trains */
     bq_mat code[BQ_MATS];          /* (rows, cols) i8 */
     bq_mat scale[BQ_ARCH_LINEARS]; /* (rows * groups, 1) f32, groups of a row side by side */
+    bq_mat zero[BQ_ARCH_LINEARS];  /* the same for zero points; data NULL where the scheme is symmetric */
 } bq_quantized;
 
 void bq_quantized_push(bq_quantized *q, const bq_arch *arch, const bq_scheme *scheme, bq_arena *mem);
@@ -49,15 +53,17 @@ typedef struct {
 
 typedef struct {
     bq_dev *dev;
-    const bq_block *blk;     /* FP weights */
+    bq_block *blk;           /* FP weights as the passes before have left them */
     bq_work *work;           /* for `tokens` tokens, with the backward's buffers where the pass trains */
     bq_quantized *q;         /* the result */
+    bool grid;               /* q's grids and codes are those of a pass before: start from them */
     const bq_comm *comm;     /* replicas share the samples, and the rows of what is trained */
     int64_t samples, tokens; /* all samples; this replica has bq_shard_of(samples, replica, nreplica) */
     double *batch;           /* host room for a batch's losses and two more, where the pass trains */
     bq_inputs input;
-    double mix;    /* probability of the QT stream per element with BQ_INPUTS_MIX */
-    bq_rng_key at; /* seed, sweep, phase, block */
+    double mix;     /* probability of the QT stream per element with BQ_INPUTS_MIX */
+    bq_rng_key at;  /* seed, sweep, phase, block */
+    double *losses; /* of the steps of a pass that trains: room for all of them */
     /* A sample's hidden states as a host view (tokens, hidden), valid until the next call for the same
      * stream; only samples of this replica's share are asked for. */
     bq_mat (*fetch)(void *ctx, bq_stream_id stream, int64_t sample);
@@ -70,6 +76,9 @@ typedef struct {
     void (*trained)(void *ctx, int linear, const bq_adascale *values);
     void *ctx;
 } bq_pass_context;
+
+/* Why a pass has left no result, below 0: a number was no number, or c->stop. */
+enum { BQ_PASS_NOT_FINITE = -1, BQ_PASS_STOPPED = -2 };
 
 /* Round to nearest on the min-max grid. */
 void bq_pass_rtn(bq_pass_context *c);

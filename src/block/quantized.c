@@ -29,7 +29,9 @@ void bq_quantized_push(bq_quantized *q, const bq_arch *arch, const bq_scheme *sc
     }
     for (int i = 0; i < arch->linears; i++) {
         q->scheme[i] = scheme[i];
-        q->scale[i] = bq_arena_push(mem, arch->linear[i].rows * bq_linear_groups(arch, scheme, i), 1, BQ_F32);
+        int64_t grids = arch->linear[i].rows * bq_linear_groups(arch, scheme, i);
+        q->scale[i] = bq_arena_push(mem, grids, 1, BQ_F32);
+        if (!scheme[i].symmetric) q->zero[i] = bq_arena_push(mem, grids, 1, BQ_F32);
     }
 }
 
@@ -39,19 +41,20 @@ size_t bq_quantized_need(const bq_arch *arch, const bq_scheme *scheme) {
         sum += 2 * bq_arena_need(arch->rows[m], arch->cols[m], BQ_F32) +
                bq_arena_need(arch->rows[m], arch->cols[m], BQ_I8);
     for (int i = 0; i < arch->linears; i++)
-        sum += bq_arena_need(arch->linear[i].rows * bq_linear_groups(arch, scheme, i), 1, BQ_F32);
+        sum += (scheme[i].symmetric ? 1 : 2) *
+               bq_arena_need(arch->linear[i].rows * bq_linear_groups(arch, scheme, i), 1, BQ_F32);
     return sum;
 }
 
 void bq_quantized_encode(bq_dev *dev, bq_quantized *q) {
     for (int i = 0; i < q->arch->linears; i++)
-        dev->op->quantize(dev, bq_linear_grouped(q->arch, q->scheme, i, q->fold), q->scale[i], q->scheme[i],
-                          bq_linear_grouped(q->arch, q->scheme, i, q->code));
+        dev->op->quantize(dev, bq_linear_grouped(q->arch, q->scheme, i, q->fold), q->scale[i], q->zero[i],
+                          q->scheme[i], bq_linear_grouped(q->arch, q->scheme, i, q->code));
     bq_quantized_decode(dev, q);
 }
 
 void bq_quantized_decode(bq_dev *dev, bq_quantized *q) {
     for (int i = 0; i < q->arch->linears; i++)
-        dev->op->dequantize(dev, bq_linear_grouped(q->arch, q->scheme, i, q->code), q->scale[i],
+        dev->op->dequantize(dev, bq_linear_grouped(q->arch, q->scheme, i, q->code), q->scale[i], q->zero[i],
                             bq_linear_grouped(q->arch, q->scheme, i, q->what));
 }

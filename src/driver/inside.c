@@ -12,7 +12,7 @@ _Static_assert(BQ_ADASCALE_PARTS <= BQ_INSIDE_PARTS, "parts of a file");
 static bool due(void *ctx) {
     bq_inside_keep *k = ctx;
     double every = k->s->args->save_every;
-    return every > 0 && bq_seconds() - k->since >= every;
+    return every > 0 && bq_seconds() - k->since >= every && k->found <= k->head.pass;
 }
 
 static void save(void *ctx, bq_adascale_state *state) {
@@ -20,6 +20,7 @@ static void save(void *ctx, bq_adascale_state *state) {
     char path[BQ_PATH_MAX + 64];
     double start = bq_seconds();
     bq_inside_file *f = NULL;
+    if (k->found > k->head.pass) return; /* the file of the later pass stays */
     k->head.steps = state->step, k->head.previous = state->previous, k->head.loss = state->losses;
     k->slot = (k->slot + 1) % BQ_INSIDE_SLOTS;
     bq_inside_path(path, sizeof path, k->s->dir, k->head.block, k->slot);
@@ -97,7 +98,7 @@ void bq_inside_begin(bq_inside_keep *k, const bq_session *s, const bq_quantized 
 const bq_keeper *bq_inside_pass(bq_inside_keep *k, int pass) {
     k->head.pass = pass;
     k->since = bq_seconds();
-    return pass < k->found ? NULL : &k->keeper;
+    return &k->keeper;
 }
 
 void bq_inside_end(bq_inside_keep *k) {

@@ -24,8 +24,8 @@ typedef struct {
 void bq_inside_begin(bq_inside_keep *k, const bq_session *s, const bq_quantized *q, int sweep, int phase,
                      int block, int64_t most);
 
-/* The keeper of the pass with that number; NULL when a later one was under way, and this is over: the state
- * and the weights at the block's start are all that a pass goes on from. */
+/* The keeper of the pass with that number.  Where a later one was under way this one is done again, to the
+ * same bytes, and keeps nothing. */
 const bq_keeper *bq_inside_pass(bq_inside_keep *k, int pass);
 
 /* The block's checkpoint is on disk: the states are no longer needed. */

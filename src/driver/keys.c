@@ -7,8 +7,6 @@
 #define TEXT(number)    QUOTE(number)
 
 static const bq_choice inputs[] = {{"fp", BQ_INPUTS_FP}, {"qt", BQ_INPUTS_QT}, {"mix", BQ_INPUTS_MIX}, {0}};
-static const bq_choice passes[] = {{"rtn", BQ_PASS_RTN}, {"adascale", BQ_PASS_ADASCALE}, {0}};
-static const bq_choice losses[] = {{"sum_seq", BQ_LOSS_SUM_SEQ}, {"mean", BQ_LOSS_MEAN}, {0}};
 static const bq_choice angles[] = {{"hf", BQ_ANGLES_HF}, {"exact", BQ_ANGLES_EXACT}, {0}};
 static const bq_choice scales[] = {{"f32", BQ_F32}, {"bf16", BQ_BF16}, {"f16", BQ_F16}, {0}};
 static const bq_choice formats[] = {
@@ -31,9 +29,11 @@ static const bq_scope calibration = {"calibration", "The text that the passes se
 
 static const bq_key scheme_keys[] = {
     {"bits", BQ_KEY_INT, AT(bq_scheme, bits), .value = "4", .min = 2, .max = 8,
-     .help = "Bits of a code. The grid is symmetric: 4 bits are -8 ... 7."},
+     .help = "Bits of a code: 4 bits are -8 ... 7."},
     {"group", BQ_KEY_GROUP, AT(bq_scheme, group), .value = "-1", .max = 1 << 20,
      .help = "Columns that share a scale; -1: a whole row (per channel)."},
+    {"symmetric", BQ_KEY_BOOL, AT(bq_scheme, symmetric), .value = "true",
+     .help = "False: each scale has a zero point, so that the codes cover just the values there are."},
     {"scale", BQ_KEY_CHOICE, AT(bq_scheme, scale), .value = "f32", .choice = scales,
      .help = "Type that scales are rounded to before codes are made."},
     {0}};
@@ -67,42 +67,6 @@ static const bq_key bits_keys[] = {
     {0}};
 static const bq_scope bits = {"bits", "Embedding, norms and lm_head keep the type they have.", bits_keys, 0};
 
-#define PASS_KEY                                                                                             \
-    {                                                                                                        \
-        "pass", BQ_KEY_CHOICE, AT(bq_pass, kind),                                                            \
-            .choice = passes, .help = "Which pass; it decides which other keys there are."                   \
-    }
-static const bq_key rtn_keys[] = {PASS_KEY, {0}};
-static const bq_key adascale_keys[] = {
-    PASS_KEY,
-    {"iterations", BQ_KEY_I64, AT(bq_pass, iterations), .value = "1500", .min = 1, .max = 1e7,
-     .help = "Optimizer steps of a block; the learning rates fall to 0 over them (cosine)."},
-    {"sweep_iterations", BQ_KEY_I64, AT(bq_pass, sweep_iterations), .value = "0", .max = 1e7,
-     .help = "The same from the second sweep on; 0: a quarter of `iterations`."},
-    {"batch", BQ_KEY_I64, AT(bq_pass, batch), .value = "1", .min = 1, .max = 1 << 24,
-     .help = "Samples of a step, a divisor of `calibration.samples`. Ranks beyond `batch` hardly help."},
-    {"lr_clip", BQ_KEY_REAL, AT(bq_pass, lr_clip), .value = "1e-3", .max = 1,
-     .help = "Learning rate of the grid's ends (beta, gamma)."},
-    {"lr_weight", BQ_KEY_REAL, AT(bq_pass, lr_weight), .value = "5e-4", .max = 1,
-     .help = "Learning rate of the weights' factors (s2, s3)."},
-    {"loss", BQ_KEY_CHOICE, AT(bq_pass, loss), .value = "sum_seq", .choice = losses,
-     .help = "Squared error, summed over the sequence (AIMET since 2.34) or averaged over it (before)."},
-    {"early_stop", BQ_KEY_BOOL, AT(bq_pass, early_stop), .value = "false",
-     .help = "End a block when its loss no longer falls."},
-    {"check_interval", BQ_KEY_I64, AT(bq_pass, check_interval), .value = "200", .min = 1, .max = 1e7,
-     .help = "`early_stop` looks every so many steps."},
-    {"window", BQ_KEY_I64, AT(bq_pass, window), .value = "500", .min = 1, .max = 1e7,
-     .help = "`early_stop` compares means of so many losses."},
-    {"threshold", BQ_KEY_REAL, AT(bq_pass, threshold), .value = "1e-2", .max = 1,
-     .help = "`early_stop` ends below this relative improvement."},
-    {0}};
-static const bq_scope pass_kinds[] = {
-    {"phases.N.passes.N, pass: rtn", "Round to nearest on the min-max grid. Needs no data.", rtn_keys,
-     sizeof(bq_pass)},
-    {"phases.N.passes.N, pass: adascale",
-     "Trains clipping and a factor for each weight against the block's own output (AIMET's AdaScale).",
-     adascale_keys, sizeof(bq_pass)}};
-
 static const bq_key phase_keys[] = {
     {"name", BQ_KEY_NAME, AT(bq_phase, name), .value = "", .max = 31, .quiet = true,
      .help = "For log and tables; the last pass's name if left out."},
@@ -111,8 +75,9 @@ static const bq_key phase_keys[] = {
              "each element from one of them (`mix`, AIMET's way). Targets are always the original's."},
     {"mix", BQ_KEY_REAL, AT(bq_phase, mix), .value = "0.5", .max = 1,
      .help = "Share of elements from the quantized stream, with `inputs` `mix`."},
-    {"passes", BQ_KEY_LIST, AT(bq_phase, pass), .min = 1, .max = BQ_PASSES, .scope = pass_kinds, .scopes = 2,
-     .count = offsetof(bq_phase, npass), .help = "Applied to a block in this order."},
+    {"passes", BQ_KEY_LIST, AT(bq_phase, pass), .min = 1, .max = BQ_PASSES, .scope = bq_pass_keys,
+     .scopes = BQ_PASS_KINDS, .count = offsetof(bq_phase, npass),
+     .help = "Applied to a block in this order."},
     {0}};
 static const bq_scope phase = {"phases.N", "One walk over the blocks.", phase_keys, sizeof(bq_phase)};
 

@@ -52,7 +52,7 @@ struct bq_scope {
     size_t size; /* of its struct */
 };
 
-extern const bq_scope bq_recipe_keys;
+extern const bq_scope bq_recipe_keys, bq_pass_keys[BQ_PASS_KINDS];
 extern const char *const bq_linear_names[BQ_LINEARS];
 
 /* "an integer from 1 to 8": for messages and the page. */

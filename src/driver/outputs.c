@@ -15,7 +15,9 @@
 
 #define MARK 64 /* bytes of a mark file */
 
-bool bq_session_restore(const bq_session *s, bq_dev *dev, const char *path, bq_quantized *q, bool fold) {
+bool bq_session_restore(const bq_session *s, bq_dev *dev, const char *path, bq_block *blk, bq_quantized *q,
+                        bool fold) {
+    (void)blk;
     const bq_arch *arch = &s->src.arch;
     bq_ckpt_file *f;
     bq_ckpt head;

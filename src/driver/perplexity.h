@@ -24,7 +24,7 @@ typedef struct {
 } bq_perplexity;
 
 /* Which weights: fills `what` (pushed) for block blk; NULL means the block's own. */
-typedef void (*bq_weights_of)(void *ctx, bq_dev *dev, const bq_block *blk, bq_quantized *q);
+typedef void (*bq_weights_of)(void *ctx, bq_dev *dev, bq_block *blk, bq_quantized *q);
 
 /* How many windows there are for windows = 0 (all) or a number; BQ_DATA when there is not one, or not so
  * many. */

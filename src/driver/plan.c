@@ -3,6 +3,7 @@
 #include "base/clock.h"
 #include "base/die.h"
 #include "base/shard.h"
+#include "driver/methods.h"
 #include "driver/perplexity.h"
 #include "driver/reference.h"
 #include "io/stream.h"
@@ -14,12 +15,6 @@
 
 static void add(bq_plan *plan, const char *name, size_t bytes, bool device, const char *remedy) {
     if (bytes) plan->item[plan->items++] = (bq_plan_item){name, bytes, device, remedy};
-}
-
-bool bq_phase_calibrated(const bq_phase *phase) {
-    for (int i = 0; i < phase->npass; i++)
-        if (phase->pass[i].kind == BQ_PASS_ADASCALE) return true;
-    return false;
 }
 
 int bq_plan_schemes(const bq_recipe *recipe, const bq_arch *arch, bq_scheme *scheme) {
@@ -51,8 +46,7 @@ static double backward_flop(const bq_arch *arch, double tokens) {
 }
 
 static int64_t steps_of_all_sweeps(const bq_recipe *r, const bq_pass *p) {
-    int64_t later = p->sweep_iterations ? p->sweep_iterations : (p->iterations + 3) / 4;
-    return p->iterations + (r->sweeps - 1) * later;
+    return bq_pass_steps(p, 0) + (r->sweeps - 1) * bq_pass_steps(p, 1);
 }
 
 /* One rank's share: its stage's blocks, its replica's samples. */
@@ -68,7 +62,7 @@ static void count_flop(bq_plan *plan, const bq_recipe *r, const bq_arch *arch, c
         if (r->phase[p].inputs != BQ_INPUTS_FP) plan->flop_advance += walk * r->sweeps;
         for (int i = 0; i < r->phase[p].npass; i++) {
             const bq_pass *pass = &r->phase[p].pass[i];
-            if (pass->kind != BQ_PASS_ADASCALE) continue;
+            if (!bq_pass_steps(pass, 0)) continue;
             int64_t leaves = bq_shard_of(pass->batch, 0, comm->nreplica).count;
             plan->flop_train += blocks * (double)(steps_of_all_sweeps(r, pass) * leaves) *
                                 (forward_flop(arch, t) + backward_flop(arch, t));
@@ -84,28 +78,34 @@ static void count_flop(bq_plan *plan, const bq_recipe *r, const bq_arch *arch, c
 /* The device arena of the phases: everything one block of training needs, whatever the depth. */
 static size_t plan_phases(bq_plan *plan, const bq_recipe *r, const bq_arch *arch, const bq_scheme *scheme,
                           const bq_comm *comm) {
-    int64_t t = r->calibration.length, batch = 0;
-    bool calibrated = false;
+    int64_t t = r->calibration.length;
+    bq_pass_size of = {arch, scheme, t, r->calibration.samples, comm->replica, comm->nreplica};
+    const bq_method *method = NULL; /* of the pass that takes the most */
+    size_t most = 0;
+    bool calibrated = false, backward = false;
     for (int p = 0; p < r->nphase; p++) {
         calibrated |= bq_phase_calibrated(&r->phase[p]);
-        for (int i = 0; i < r->phase[p].npass; i++)
-            if (r->phase[p].pass[i].kind == BQ_PASS_ADASCALE && r->phase[p].pass[i].batch > batch)
-                batch = r->phase[p].pass[i].batch;
+        backward |= bq_phase_backward(&r->phase[p]);
+        for (int i = 0; i < r->phase[p].npass; i++) {
+            const bq_method *one = &bq_methods[r->phase[p].pass[i].kind];
+            size_t bytes = one->need ? one->need(&r->phase[p].pass[i], &of) : 0;
+            if (bytes > most) most = bytes, method = one;
+        }
     }
     int first = plan->items;
     add(plan, "weights of one block, FP32", bq_block_need(arch), true, "this model needs a larger machine");
     add(plan, "its quantized form and gradients", bq_quantized_need(arch, scheme), true,
         "this model needs a larger machine");
     if (calibrated) {
-        add(plan, "activations of one sample", bq_work_need(arch, t, true), true, "take shorter samples");
+        add(plan, "activations of one sample", bq_work_need(arch, t, backward), true, "take shorter samples");
         add(plan, "block inputs and outputs", 2 * bq_arena_need(t, arch->model.hidden, BQ_F32), true,
             "take shorter samples");
         add(plan, "op scratch", bq_op_scratch(t, arch->attention, 1), true, "take shorter samples");
     }
-    if (batch)
-        add(plan, "AdaScale parameters and Adam state",
-            bq_adascale_need(arch, scheme, t, r->calibration.samples, batch, comm->replica, comm->nreplica),
-            true, "start more ranks a stage, or take a smaller batch");
+    if (method) {
+        snprintf(plan->pass, sizeof plan->pass, "working memory of %s", method->name);
+        add(plan, plan->pass, most, true, method->remedy);
+    }
     size_t sum = 0;
     for (int i = first; i < plan->items; i++) sum += plan->item[i].bytes;
     return sum;

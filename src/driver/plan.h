@@ -19,6 +19,7 @@ typedef struct {
 typedef struct {
     int items;
     bq_plan_item item[BQ_PLAN_ITEMS];
+    char pass[48];       /* the name of one of them */
     size_t arena;        /* device bytes to reserve: the largest of phases and evaluation */
     size_t total, limit; /* bytes of the process; what it may use */
     const char *scratch; /* where streams live; NULL: memory */
@@ -46,9 +47,6 @@ void bq_plan_print(const bq_plan *plan, double rate, FILE *out);
  * takes. */
 double bq_plan_rate(bq_dev *dev, const bq_arch *arch);
 size_t bq_plan_rate_need(const bq_arch *arch);
-
-/* Does a phase read calibration samples (and so need streams)? */
-bool bq_phase_calibrated(const bq_phase *phase);
 
 /* The scheme of each linear of the model; BQ_USAGE when the recipe names linears the model does not have, or
  * a group that does not divide a linear's columns. */

@@ -3,6 +3,7 @@
 #include "base/die.h"
 #include "base/hash.h"
 #include "driver/keys.h"
+#include "driver/methods.h"
 #include "io/files.h"
 
 #include <errno.h>
@@ -56,22 +57,41 @@ static int lay(json_t *root, const char *set) {
 
 /* ---- rules between keys ---- */
 
+static bool asymmetric(const bq_recipe *r) {
+    bool any = false;
+    for (int i = 0; i < BQ_LINEARS; i++) any |= !r->bits.linear[i].symmetric;
+    return any;
+}
+
 static int check_passes(const bq_origin *from, const bq_recipe *r) {
-    char path[64];
+    bool coded = false;
     for (int i = 0; i < r->nphase; i++) {
-        for (int k = 0; k < r->phase[i].npass; k++) {
-            const bq_pass *pass = &r->phase[i].pass[k];
-            if (pass->kind != BQ_PASS_ADASCALE) continue;
-            if (!r->calibration.tokens[0]) {
-                return bq_origin_refuse(from, "calibration.tokens",
-                                        "is missing, and phases.%d trains: write it there or give --set "
-                                        "calibration.tokens=...",
-                                        i);
-            }
-            if (r->calibration.samples % pass->batch == 0) continue;
-            snprintf(path, sizeof path, "phases.%d.passes.%d.batch", i, k);
+        const bq_phase *phase = &r->phase[i];
+        if (bq_phase_calibrated(phase) && !r->calibration.tokens[0])
+            return bq_origin_refuse(from, "calibration.tokens",
+                                    "is missing, and phases.%d reads samples: write it there or give --set "
+                                    "calibration.tokens=...",
+                                    i);
+        for (int k = 0; k < phase->npass; k++) {
+            const bq_method *method = &bq_methods[phase->pass[k].kind];
+            char path[64];
+            snprintf(path, sizeof path, "phases.%d.passes.%d", i, k);
+            if (coded && !method->quantizes)
+                return bq_origin_refuse(
+                    from, path, "%s prepares weights, and a pass before it has made codes", method->name);
+            coded |= method->quantizes;
+            if (k + 1 == phase->npass && !method->quantizes)
+                return bq_origin_refuse(from, path,
+                                        "%s makes no codes: end the phase with a pass that does, rtn say",
+                                        method->name);
+            if (!method->asymmetric && asymmetric(r))
+                return bq_origin_refuse(from, path, "%s needs symmetric grids, and bits has others",
+                                        method->name);
+            if (bq_pass_steps(&phase->pass[k], 0) == 0 || r->calibration.samples % phase->pass[k].batch == 0)
+                continue;
+            strcat(path, ".batch");
             return bq_origin_refuse(from, path, "is %lld, must divide calibration.samples, which is %lld",
-                                    (long long)pass->batch, (long long)r->calibration.samples);
+                                    (long long)phase->pass[k].batch, (long long)r->calibration.samples);
         }
     }
     return BQ_OK;
@@ -100,8 +120,7 @@ static int check_outputs(const bq_origin *from, const bq_recipe *r) {
 static void fill_names(bq_recipe *r) {
     for (int i = 0; i < r->nphase; i++) {
         bq_phase *p = &r->phase[i];
-        const char *name = p->pass[p->npass - 1].kind == BQ_PASS_RTN ? "rtn" : "adascale";
-        if (!p->name[0]) snprintf(p->name, sizeof p->name, "%s", name);
+        if (!p->name[0]) snprintf(p->name, sizeof p->name, "%s", bq_methods[p->pass[p->npass - 1].kind].name);
     }
     for (int i = 0; i < r->noutput; i++) {
         bq_output *o = &r->output[i];
@@ -127,7 +146,6 @@ int bq_recipe_parse(const char *text, size_t bytes, const char *name, const char
     int rc = BQ_OK;
     for (int i = 0; i < nset && !rc; i++) rc = lay(root, set[i]);
     memset(recipe, 0, sizeof *recipe);
-    recipe->bits.decoder.symmetric = true; /* the only grid there is; linears begin as copies */
     if (!rc) rc = bq_keys_read(&from, root, recipe);
     json_decref(root);
     if (rc) return rc;

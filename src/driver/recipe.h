@@ -18,7 +18,7 @@
 #define BQ_LINEARS  9  /* names a recipe may give bits to: q_proj ... gate_up_proj */
 #define BQ_PARTS    16 /* capacity for bq_recipe_parts */
 
-typedef enum { BQ_PASS_RTN, BQ_PASS_ADASCALE } bq_pass_kind;
+typedef enum { BQ_PASS_RTN, BQ_PASS_ADASCALE, BQ_PASS_KINDS } bq_pass_kind;
 typedef enum { BQ_OUT_SAFETENSORS, BQ_OUT_COMPRESSED } bq_format;
 
 typedef struct {

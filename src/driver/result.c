@@ -2,33 +2,33 @@
 
 #include "base/die.h"
 #include "base/log.h"
+#include "driver/methods.h"
 #include "io/files.h"
 
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
-void bq_rtn_weights(void *ctx, bq_dev *dev, const bq_block *blk, bq_quantized *q) {
+void bq_rtn_weights(void *ctx, bq_dev *dev, bq_block *blk, bq_quantized *q) {
     (void)ctx;
     bq_pass_context c = {.dev = dev, .blk = blk, .q = q};
     bq_pass_rtn(&c);
 }
 
-static void result_weights(void *ctx, bq_dev *dev, const bq_block *blk, bq_quantized *q) {
+static void result_weights(void *ctx, bq_dev *dev, bq_block *blk, bq_quantized *q) {
     const bq_session *s = ctx;
     char path[BQ_PATH_MAX + 64];
     bq_session_checkpoint(s, blk->index, path, sizeof path);
-    BQ_CHECK(bq_session_restore(s, dev, path, q, false), "checkpoint of block %d is gone", blk->index);
+    BQ_CHECK(bq_session_restore(s, dev, path, blk, q, false), "checkpoint of block %d is gone", blk->index);
 }
 
 /* The result's name: the passes of the last phase, "gptq+adascale". */
 static void name_result(const bq_recipe *r, char *out, size_t n) {
-    static const char *const pass[] = {[BQ_PASS_RTN] = "rtn", [BQ_PASS_ADASCALE] = "adascale"};
     const bq_phase *last = &r->phase[r->nphase - 1];
     out[0] = 0;
     for (int i = 0; i < last->npass; i++) {
         if (i) strncat(out, "+", n - strlen(out) - 1);
-        strncat(out, pass[last->pass[i].kind], n - strlen(out) - 1);
+        strncat(out, bq_methods[last->pass[i].kind].name, n - strlen(out) - 1);
     }
 }
 

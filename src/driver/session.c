@@ -7,6 +7,7 @@
 #include "base/shard.h"
 #include "comm/heartbeat.h"
 #include "driver/grid.h"
+#include "driver/methods.h"
 #include "driver/reference.h"
 #include "driver/sweep.h"
 #include "io/checkpoint.h"
@@ -31,18 +32,8 @@ static int open_inputs(void *session) {
     bq_session *s = session;
     const bq_recipe *r = &s->recipe;
     bool calibrated = false;
-    int passes = 0;
-    for (int p = 0; p < r->nphase; p++) {
-        calibrated |= bq_phase_calibrated(&r->phase[p]);
-        passes += r->phase[p].npass;
-    }
-    int code =
-        passes == 1
-            ? BQ_OK
-            : bq_refuse(BQ_USAGE,
-                        "phases hold %d passes: this version runs one, each starts from the original weights",
-                        passes);
-    if (!code) code = bq_source_open(&s->src, r->model);
+    for (int p = 0; p < r->nphase; p++) calibrated |= bq_phase_calibrated(&r->phase[p]);
+    int code = bq_source_open(&s->src, r->model);
     if (!code) code = bq_plan_schemes(r, &s->src.arch, s->scheme);
     if (!code && (s->args->command == BQ_COMMAND_RUN || s->args->command == BQ_COMMAND_PLAN))
         code = bq_session_outputs_fit(s);

@@ -49,7 +49,7 @@ int bq_session_open(bq_session *s, const bq_args *args, bq_comm *comm);
 int bq_session_open_finished(bq_session *s, const bq_args *args, bq_comm *comm);
 
 /* Round to nearest, as a bq_weights_of. */
-void bq_rtn_weights(void *ctx, bq_dev *dev, const bq_block *blk, bq_quantized *q);
+void bq_rtn_weights(void *ctx, bq_dev *dev, bq_block *blk, bq_quantized *q);
 
 /* Make the run directory and its log, write the resolved recipe, compare fingerprints with what a run before
  * left there. BQ_OK, BQ_USAGE (unwritable, or made by another recipe: the message lists what changed),
@@ -77,9 +77,10 @@ int bq_session_export_to(const bq_session *s, bq_format format, size_t shard_byt
  * Collective. */
 int bq_session_evaluate(bq_session *s);
 
-/* outputs.c: a checkpointed block's codes and scales, and its folded weights where wanted, into q (pushed).
- * False when the file is not there and whole. */
-bool bq_session_restore(const bq_session *s, bq_dev *dev, const char *path, bq_quantized *q, bool fold);
+/* outputs.c: a checkpointed block's codes and scales, and its folded weights where wanted, into q (pushed);
+ * norms and biases that a pass has changed into blk.  False when the file is not there and whole. */
+bool bq_session_restore(const bq_session *s, bq_dev *dev, const char *path, bq_block *blk, bq_quantized *q,
+                        bool fold);
 
 /* What a test may watch: the trained values of linear i of the block, before they are folded. */
 typedef struct {

@@ -31,9 +31,9 @@ void bq_dev_close(bq_dev *dev);
 
 typedef enum { BQ_SILU, BQ_GELU_TANH } bq_act;
 
-/* An integer grid of 2^bits steps.  symmetric: codes -2^(bits-1) .. 2^(bits-1)-1, zero point 0 (AIMET's
- * grid). group: columns that share a scale; -1: a whole row.  scale: type the scale is rounded to before
- * codes are made. */
+/* An integer grid of 2^bits steps, codes -2^(bits-1) .. 2^(bits-1)-1.  symmetric: zero point 0 (AIMET's
+ * grid); else each scale has a zero point, a code: the value 0 has that code.  group: columns that share a
+ * scale; -1: a whole row.  scale: type the scale is rounded to before codes are made. */
 typedef struct {
     int bits;
     int64_t group;
@@ -135,16 +135,18 @@ struct bq_ops {
      * Class: NMSE 1e-10. */
     void (*xent)(bq_dev *dev, bq_mat x, bq_mat head, bq_mat next, double *nll);
 
-    /* Min-max scale of each row of w for the symmetric grid (adascale.md 1.3: zero inside the range,
-     * degenerate guard, delta = max(max / qmax, -min / -qmin)), rounded to s.scale; scale: (rows, 1).  Class:
-     * bitwise. */
-    void (*range)(bq_dev *dev, bq_mat w, bq_scheme s, bq_mat scale);
+    /* Min-max grid of each row of w; scale, zero: (rows, 1) f32, zero holds whole numbers, and has data NULL
+     * for a symmetric scheme, here and below.  lo <= 0 <= hi are the ends of the row and 0, widened when too
+     * close (adascale.md 1.3).  Symmetric: scale = max(hi / qmax, lo / qmin).  Else scale = (hi - lo) /
+     * (qmax - qmin) and zero = clamp(qmin - rne(lo / scale), qmin, qmax) (gptq.md 6.1).  Scales are rounded
+     * to s.scale, before zero is taken.  Class: bitwise. */
+    void (*range)(bq_dev *dev, bq_mat w, bq_scheme s, bq_mat scale, bq_mat zero);
 
-    /* code = clamp(rne(w / scale), qmin, qmax), true division, half to even; code: (rows, cols) i8.  Class:
-     * bitwise. */
-    void (*quantize)(bq_dev *dev, bq_mat w, bq_mat scale, bq_scheme s, bq_mat code);
-    /* w = code * scale.  Class: bitwise. */
-    void (*dequantize)(bq_dev *dev, bq_mat code, bq_mat scale, bq_mat w);
+    /* code = clamp(rne(w / scale) + zero, qmin, qmax), true division, half to even; code: (rows, cols) i8.
+     * Class: bitwise. */
+    void (*quantize)(bq_dev *dev, bq_mat w, bq_mat scale, bq_mat zero, bq_scheme s, bq_mat code);
+    /* w = (code - zero) * scale.  Class: bitwise. */
+    void (*dequantize)(bq_dev *dev, bq_mat code, bq_mat scale, bq_mat zero, bq_mat w);
 
     /* AdaScale forward in one pass over W (adascale.md 1.5):
      *   s = (exp(gamma) hi - exp(beta) lo) / (qmax - qmin), rounded to scheme.scale    -> scale (rows, 1)

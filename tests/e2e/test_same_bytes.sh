@@ -29,8 +29,21 @@ expect 75 "$blockq" run r.json --stop-after-blocks 1 -o stopped
 check "nothing is exported by a stop" [ ! -e stopped/safetensors ]
 expect 0 "$blockq" run r.json -o stopped
 same r1 stopped
-expect 2 "$blockq" run r.json --set 'phases=[{"passes":[{"pass":"rtn"}]},{"passes":[{"pass":"rtn"}]}]' -o two
-one_error "2 passes"
+
+# passes and phases follow each other: what the first leaves is where the second starts
+rtn='{"pass":"rtn"}' train='{"pass":"adascale","iterations":9}'
+expect 0 "$blockq" run r.json --set "phases=[{\"passes\":[$rtn]}]" -o rtn
+expect 0 "$blockq" run r.json --set "phases=[{\"passes\":[$rtn]},{\"passes\":[$rtn]}]" -o rtn_twice
+check "the grid of what lies on it is the same" cmp rtn/compressed-tensors/model.safetensors \
+    rtn_twice/compressed-tensors/model.safetensors
+expect 0 "$blockq" run r.json --set "phases=[{\"inputs\":\"mix\",\"passes\":[$rtn,$train]}]" -o chain
+expect 75 "$blockq" run r.json --set "phases=[{\"inputs\":\"mix\",\"passes\":[$rtn,$train]}]" --stop-after-blocks 1 -o chain_stopped
+expect 0 "$blockq" run r.json --set "phases=[{\"inputs\":\"mix\",\"passes\":[$rtn,$train]}]" -o chain_stopped
+same chain chain_stopped
+differ rtn chain
+expect 0 "$blockq" run r.json --set "phases=[{\"passes\":[$rtn]},{\"passes\":[$train]}]" -o phases
+differ rtn phases
+check "the second phase has its own checkpoints" [ -e phases/ckpt/block_001.p1.s0.h5 ]
 
 # streams in a scratch directory instead of memory
 mkdir scratch

@@ -168,8 +168,9 @@ static outcome train(const bq_comm *on, const bq_adascale_options *o, kept *from
                          .fetch = fetch,
                          .step = count,
                          .stop = &rig.stop,
+                         .losses = rig.losses,
                          .keeper = &keeper};
-    outcome out = {.rc = bq_pass_adascale(&c, o, rig.losses)};
+    outcome out = {.rc = bq_pass_adascale(&c, o)};
     if (out.rc < 0) return out;
     bq_hash *h = bq_hash_open();
     for (int m = 0; m < BQ_MATS; m++) {

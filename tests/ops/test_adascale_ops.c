@@ -8,7 +8,7 @@ static problem golden(void) {
     problem q = start(2, 4, 1, grid_of(4, BQ_F32), 0);
     put(q.p.w, (float[]){0.7f, -0.35f, 0.1f, -0.05f, -0.8f, 0.4f, 0.25f, 0.0625f});
     put(q.g, (float[]){1, -0.5f, 0.25f, 2, 1, 1, -1, 0.5f});
-    dev.op->range(&dev, q.p.w, q.s, q.scale);
+    dev.op->range(&dev, q.p.w, q.s, q.scale, (bq_mat){0});
     for (int r = 0; r < 2; r++) {
         assert_true(*ptr(q.scale, r, 0) == 0.100000001f);
         *ptr(q.p.hi, r, 0) = 7 * *ptr(q.scale, r, 0), *ptr(q.p.lo, r, 0) = -8 * *ptr(q.scale, r, 0);
@@ -160,8 +160,8 @@ static void forward_is_quantize_dequantize(void **state) {
             assert_true(*ptr(q.scale, r, 0) == plain);
         }
         if (k < 12) assert_true(same(q.fold, q.p.w));
-        dev.op->quantize(&dev, q.fold, q.scale, s, code);
-        dev.op->dequantize(&dev, code, q.scale, back);
+        dev.op->quantize(&dev, q.fold, q.scale, (bq_mat){0}, s, code);
+        dev.op->dequantize(&dev, code, q.scale, (bq_mat){0}, back);
         assert_true(same(back, q.what));
         dev.op->adascale_weights(&dev, &q.p, s, alone, q.scale, none); /* without a fold */
         assert_true(same(alone, q.what));
@@ -286,7 +286,7 @@ static void special_rows(void **state) {
         *ptr(q.p.w, 0, c) = 0;
         *ptr(q.p.w, 1, c) = fabsf(*ptr(q.p.w, 1, c)) + 0.01f, *ptr(q.p.w, 2, c) = -*ptr(q.p.w, 1, c);
     }
-    dev.op->range(&dev, q.p.w, q.s, q.scale);
+    dev.op->range(&dev, q.p.w, q.s, q.scale, (bq_mat){0});
     for (int r = 0; r < 3; r++) {
         *ptr(q.p.hi, r, 0) = 7 * *ptr(q.scale, r, 0), *ptr(q.p.lo, r, 0) = -8 * *ptr(q.scale, r, 0);
     }

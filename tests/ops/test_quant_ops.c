@@ -51,9 +51,9 @@ static int code_oracle(float w, float scale, bq_scheme s) {
 static void check_shape(int64_t rows, int64_t cols, bq_scheme s, int64_t pad) {
     bq_mat w = make_filled(rows, cols, pad, 1, 0.05f), back = make(rows, cols, pad + 1, BQ_F32);
     bq_mat scale = make(rows, 1, pad, BQ_F32), code = make(rows, cols, pad + 2, BQ_I8);
-    dev.op->range(&dev, w, s, scale);
-    dev.op->quantize(&dev, w, scale, s, code);
-    dev.op->dequantize(&dev, code, scale, back);
+    dev.op->range(&dev, w, s, scale, (bq_mat){0});
+    dev.op->quantize(&dev, w, scale, (bq_mat){0}, s, code);
+    dev.op->dequantize(&dev, code, scale, (bq_mat){0}, back);
     dev.op->wait(&dev);
     for (int64_t r = 0; r < rows; r++) {
         assert_true(f32(scale, r, 0) == stored((double)step_oracle(w, r, s), s.scale));
@@ -82,7 +82,7 @@ static void oracle_on_odd_shapes(void **state) {
 static float scale_of(float a, float b, int bits, bq_type type) {
     float row[2] = {a, b}, scale;
     dev.op->range(&dev, bq_mat_host(row, 1, 2, BQ_F32), grid_of(bits, type),
-                  bq_mat_host(&scale, 1, 1, BQ_F32));
+                  bq_mat_host(&scale, 1, 1, BQ_F32), (bq_mat){0});
     return scale;
 }
 
@@ -120,7 +120,7 @@ static int code_of(float w, float scale, int bits) {
     float row[40]; /* the same number in every lane and in the tail */
     int8_t code[40];
     for (int i = 0; i < 40; i++) row[i] = w;
-    dev.op->quantize(&dev, bq_mat_host(row, 1, 40, BQ_F32), bq_mat_host(&scale, 1, 1, BQ_F32),
+    dev.op->quantize(&dev, bq_mat_host(row, 1, 40, BQ_F32), bq_mat_host(&scale, 1, 1, BQ_F32), (bq_mat){0},
                      grid_of(bits, BQ_F32), bq_mat_host(code, 1, 40, BQ_I8));
     for (int i = 1; i < 40; i++) assert_int_equal(code[i], code[0]);
     return code[0];
@@ -161,12 +161,12 @@ static void groups_are_short_rows(void **state) {
         int64_t group = groups[i], count = ROWS * COLS / group;
         bq_mat scale = make(count, 1, 0, BQ_F32), own = make(1, 1, 0, BQ_F32),
                short_rows = bq_mat_reshape(w, group);
-        dev.op->range(&dev, short_rows, s, scale);
-        dev.op->quantize(&dev, short_rows, scale, s, bq_mat_reshape(code, group));
+        dev.op->range(&dev, short_rows, s, scale, (bq_mat){0});
+        dev.op->quantize(&dev, short_rows, scale, (bq_mat){0}, s, bq_mat_reshape(code, group));
         for (int64_t g = 0; g < count; g++) {
             bq_mat alone = bq_mat_rows(short_rows, g, 1), codes = bq_mat_cols(one, 0, group);
-            dev.op->range(&dev, alone, s, own);
-            dev.op->quantize(&dev, alone, own, s, codes);
+            dev.op->range(&dev, alone, s, own, (bq_mat){0});
+            dev.op->quantize(&dev, alone, own, (bq_mat){0}, s, codes);
             assert_true(f32(own, 0, 0) == f32(scale, g, 0));
             assert_memory_equal(codes.data, bq_mat_at(bq_mat_reshape(code, group), g, 0), (size_t)group);
         }
@@ -243,9 +243,9 @@ static uint64_t all_bits(void) {
     *(float *)bq_mat_at(w, 7, 250) = INFINITY, *(float *)bq_mat_at(w, 8, 1) = -1e20f;
     for (int b = 0; b < 4; b++) {
         bq_scheme s = grid_of(bit_widths[b], scale_types[b % 3]);
-        dev.op->range(&dev, whole, s, scale);
-        dev.op->quantize(&dev, whole, scale, s, code);
-        dev.op->dequantize(&dev, code, scale, out);
+        dev.op->range(&dev, whole, s, scale, (bq_mat){0});
+        dev.op->quantize(&dev, whole, scale, (bq_mat){0}, s, code);
+        dev.op->dequantize(&dev, code, scale, (bq_mat){0}, out);
         bits = bits_of(bits_of(bits_of(bits, scale), code), out);
     }
     dev.op->mix(&dev, w, qt, 0.37, place, out);
@@ -278,8 +278,8 @@ static int refused(bq_scheme s, int64_t scales) {
         float w[6] = {0}, scale[6] = {1, 1, 1, 1, 1, 1};
         int8_t code[6];
         if (!freopen("/dev/null", "w", stderr)) _exit(9);
-        dev.op->quantize(&dev, bq_mat_host(w, 2, 3, BQ_F32), bq_mat_host(scale, scales, 1, BQ_F32), s,
-                         bq_mat_host(code, 2, 3, BQ_I8));
+        dev.op->quantize(&dev, bq_mat_host(w, 2, 3, BQ_F32), bq_mat_host(scale, scales, 1, BQ_F32),
+                         (bq_mat){0}, s, bq_mat_host(code, 2, 3, BQ_I8));
         _exit(0);
     }
     int status = 0;

@@ -27,9 +27,9 @@ void bq_cpu_attention_bwd(bq_dev *dev, bq_attention a, bq_mat q, bq_mat k, bq_ma
                           bq_mat dout, bq_mat dq, bq_mat dk, bq_mat dv);
 /* cpu_quant.c */
 void bq_cpu_mix(bq_dev *dev, bq_mat fp, bq_mat qt, double p, bq_rng_key at, bq_mat out);
-void bq_cpu_range(bq_dev *dev, bq_mat w, bq_scheme s, bq_mat scale);
-void bq_cpu_quantize(bq_dev *dev, bq_mat w, bq_mat scale, bq_scheme s, bq_mat code);
-void bq_cpu_dequantize(bq_dev *dev, bq_mat code, bq_mat scale, bq_mat w);
+void bq_cpu_range(bq_dev *dev, bq_mat w, bq_scheme s, bq_mat scale, bq_mat zero);
+void bq_cpu_quantize(bq_dev *dev, bq_mat w, bq_mat scale, bq_mat zero, bq_scheme s, bq_mat code);
+void bq_cpu_dequantize(bq_dev *dev, bq_mat code, bq_mat scale, bq_mat zero, bq_mat w);
 /* cpu_adascale.c */
 void bq_cpu_adascale_weights(bq_dev *dev, const bq_adascale *p, bq_scheme scheme, bq_mat what, bq_mat scale,
                              bq_mat fold);

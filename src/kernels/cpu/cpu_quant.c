@@ -11,13 +11,20 @@
 /* Below this many elements a row loop is not worth waking threads. */
 enum { PARALLEL = 1 << 15 };
 
-static void check_grid(bq_scheme s, bq_mat w, bq_mat scale, const char *op) {
-    BQ_CHECK(s.symmetric && s.bits >= 2 && s.bits <= 8, "%s: only symmetric grids of 2 to 8 bits, not %d", op,
-             s.bits);
-    BQ_CHECK(w.type == BQ_F32 && scale.type == BQ_F32 && scale.rows == w.rows && scale.cols == 1,
-             "%s: %ld x %ld %s with %ld x %ld scales", op, (long)w.rows, (long)w.cols, bq_type_name(w.type),
-             (long)scale.rows, (long)scale.cols);
+static void check_rows(bq_mat w, bq_mat of_row, const char *what, const char *op) {
+    BQ_CHECK(w.type == BQ_F32 && of_row.type == BQ_F32 && of_row.rows == w.rows && of_row.cols == 1,
+             "%s: %ld x %ld %s with %ld x %ld %s", op, (long)w.rows, (long)w.cols, bq_type_name(w.type),
+             (long)of_row.rows, (long)of_row.cols, what);
 }
+
+static void check_grid(bq_scheme s, bq_mat w, bq_mat scale, bq_mat zero, const char *op) {
+    BQ_CHECK(s.bits >= 2 && s.bits <= 8, "%s: only grids of 2 to 8 bits, not %d", op, s.bits);
+    BQ_CHECK(s.symmetric == !zero.data, "%s: a grid has zero points when it is not symmetric", op);
+    check_rows(w, scale, "scales", op);
+    if (zero.data) check_rows(w, zero, "zero points", op);
+}
+
+static float zero_of(bq_mat zero, int64_t row) { return zero.data ? *(float *)bq_mat_at(zero, row, 0) : 0; }
 
 static void check_codes(bq_mat code, bq_mat w, const char *op) {
     BQ_CHECK(code.type == BQ_I8 && code.rows == w.rows && code.cols == w.cols,
@@ -60,47 +67,51 @@ void bq_cpu_mix(bq_dev *dev, bq_mat fp, bq_mat qt, double p, bq_rng_key at, bq_m
     }
 }
 
-/* The step that covers [lo, hi] with codes qmin .. qmax.  A range too small for any grid is widened first, so
- * that a row of zeros has a step too. */
-static float step_of(float lo, float hi, float qmin, float qmax) {
-    float steps = qmax - qmin, least = fminf(FLT_EPSILON, 0.01f / steps);
+/* The step that covers [lo, hi] with codes qmin .. qmax, and for a grid that is not symmetric the code of 0.
+ * A range too small for any grid is widened first, so that a row of zeros has a step too. */
+static float step_of(float lo, float hi, bq_scheme s, float *zero) {
+    float qmin = bq_qmin(s), qmax = bq_qmax(s), steps = qmax - qmin,
+          least = fminf(FLT_EPSILON, 0.01f / steps);
     if ((hi - lo) / steps < least) hi += floorf(steps / 2) * least, lo -= ceilf(steps / 2) * least;
-    return fmaxf(hi / qmax, lo / qmin);
+    if (s.symmetric) return bq_scale_round(fmaxf(hi / qmax, lo / qmin), s.scale);
+    float scale = bq_scale_round((hi - lo) / steps, s.scale);
+    *zero = fminf(fmaxf(qmin - rintf(lo / scale), qmin), qmax);
+    return scale;
 }
 
-void bq_cpu_range(bq_dev *dev, bq_mat w, bq_scheme s, bq_mat scale) {
+void bq_cpu_range(bq_dev *dev, bq_mat w, bq_scheme s, bq_mat scale, bq_mat zero) {
     (void)dev;
-    check_grid(s, w, scale, "range");
+    check_grid(s, w, scale, zero, "range");
     const bq_vec_table *vec = bq_vec();
 #pragma omp parallel for schedule(static) if (w.rows * w.cols > PARALLEL)
     for (int64_t r = 0; r < w.rows; r++) {
         float lo, hi;
         vec->minmax(bq_mat_at(w, r, 0), w.cols, &lo, &hi);
-        *(float *)bq_mat_at(scale, r, 0) = bq_scale_round(step_of(lo, hi, bq_qmin(s), bq_qmax(s)), s.scale);
+        *(float *)bq_mat_at(scale, r, 0) = step_of(lo, hi, s, zero.data ? bq_mat_at(zero, r, 0) : NULL);
     }
 }
 
-void bq_cpu_quantize(bq_dev *dev, bq_mat w, bq_mat scale, bq_scheme s, bq_mat code) {
+void bq_cpu_quantize(bq_dev *dev, bq_mat w, bq_mat scale, bq_mat zero, bq_scheme s, bq_mat code) {
     (void)dev;
-    check_grid(s, w, scale, "quantize");
+    check_grid(s, w, scale, zero, "quantize");
     check_codes(code, w, "quantize");
     const bq_vec_table *vec = bq_vec();
 #pragma omp parallel for schedule(static) if (w.rows * w.cols > PARALLEL)
     for (int64_t r = 0; r < w.rows; r++) {
-        bq_grid grid = {*(float *)bq_mat_at(scale, r, 0), bq_qmin(s), bq_qmax(s)};
-        vec->quantize(bq_mat_at(w, r, 0), w.cols, grid, bq_mat_at(code, r, 0));
+        float z = zero_of(zero, r);
+        bq_grid grid = {*(float *)bq_mat_at(scale, r, 0), bq_qmin(s) - z, bq_qmax(s) - z};
+        vec->quantize(bq_mat_at(w, r, 0), w.cols, grid, (int)z, bq_mat_at(code, r, 0));
     }
 }
 
-void bq_cpu_dequantize(bq_dev *dev, bq_mat code, bq_mat scale, bq_mat w) {
+void bq_cpu_dequantize(bq_dev *dev, bq_mat code, bq_mat scale, bq_mat zero, bq_mat w) {
     (void)dev;
-    BQ_CHECK(w.type == BQ_F32 && scale.type == BQ_F32 && scale.rows == w.rows && scale.cols == 1,
-             "dequantize: %ld x %ld %s with %ld x %ld scales", (long)w.rows, (long)w.cols,
-             bq_type_name(w.type), (long)scale.rows, (long)scale.cols);
+    check_rows(w, scale, "scales", "dequantize");
+    if (zero.data) check_rows(w, zero, "zero points", "dequantize");
     check_codes(code, w, "dequantize");
     const bq_vec_table *vec = bq_vec();
 #pragma omp parallel for schedule(static) if (w.rows * w.cols > PARALLEL)
-    for (int64_t r = 0; r < w.rows; r++) {
-        vec->dequantize(bq_mat_at(code, r, 0), w.cols, *(float *)bq_mat_at(scale, r, 0), bq_mat_at(w, r, 0));
-    }
+    for (int64_t r = 0; r < w.rows; r++)
+        vec->dequantize(bq_mat_at(code, r, 0), w.cols, *(float *)bq_mat_at(scale, r, 0),
+                        (int)zero_of(zero, r), bq_mat_at(w, r, 0));
 }

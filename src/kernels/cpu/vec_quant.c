@@ -86,19 +86,19 @@ void BQ_V(minmax)(const float *w, int64_t n, float *lo, float *hi) {
     }
 }
 
-void BQ_V(quantize)(const float *w, int64_t n, bq_grid grid, int8_t *code) {
+void BQ_V(quantize)(const float *w, int64_t n, bq_grid grid, int zero, int8_t *code) {
 #pragma omp simd
     for (int64_t j = 0; j < n; j++) {
         float r = w[j] / grid.scale;
         r = r > grid.qmin ? r : grid.qmin; /* this way round a NaN is qmin, and converting it is defined */
         r = r < grid.qmax ? r : grid.qmax;
-        code[j] = (int8_t)(int32_t)nearest(r);
+        code[j] = (int8_t)((int32_t)nearest(r) + zero);
     }
 }
 
-void BQ_V(dequantize)(const int8_t *code, int64_t n, float scale, float *w) {
+void BQ_V(dequantize)(const int8_t *code, int64_t n, float scale, int zero, float *w) {
 #pragma omp simd
-    for (int64_t j = 0; j < n; j++) w[j] = (float)code[j] * scale;
+    for (int64_t j = 0; j < n; j++) w[j] = (float)(code[j] - zero) * scale;
 }
 
 /* The folded weight, with the divisions of the spec in their order: they decide ties. */

@@ -25,7 +25,7 @@ float bq_scale_round(float scale, bq_type type);
 
 /* mix: words first .. first + n - 1 of the place; a word <= last takes qt.
  * minmax: smallest and largest of the row and 0; NaN is passed over.
- * quantize: NaN becomes qmin.
+ * quantize: NaN becomes qmin; the grid's ends are without the zero point, which codes have added.
  * adascale_row: e3 = exp(s3); fold may be NULL.
  * adascale_step: sum[0] = dL/dscale, sum[1] = ds3 = sum of ds2.  grad NULL: s2, m and v move; else grad gets
  * ds2 and nothing moves. */
@@ -34,8 +34,8 @@ float bq_scale_round(float scale, bq_type type);
       (const float *fp, const float *qt, int64_t n, int64_t first, uint32_t last, bq_rng_key at,             \
        float *out))                                                                                          \
     X(void, minmax, (const float *w, int64_t n, float *lo, float *hi))                                       \
-    X(void, quantize, (const float *w, int64_t n, bq_grid grid, int8_t *code))                               \
-    X(void, dequantize, (const int8_t *code, int64_t n, float scale, float *w))                              \
+    X(void, quantize, (const float *w, int64_t n, bq_grid grid, int zero, int8_t *code))                     \
+    X(void, dequantize, (const int8_t *code, int64_t n, float scale, int zero, float *w))                    \
     X(void, adascale_row,                                                                                    \
       (const float *w, const float *s2, int64_t n, float e3, bq_grid grid, float *what, float *fold))        \
     X(void, adascale_step,                                                                                   \

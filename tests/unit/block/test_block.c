@@ -105,8 +105,9 @@ static int64_t train(rig *r, bq_inputs input, double mix, bq_adascale_options o)
                          .at = {.seed = 7, .block = 1},
                          .fetch = fetch,
                          .step = count_step,
+                         .losses = r->losses,
                          .ctx = r};
-    return bq_pass_adascale(&c, &o, r->losses);
+    return bq_pass_adascale(&c, &o);
 }
 
 static const bq_adascale_options plain = {.iterations = 40,

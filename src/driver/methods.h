@@ -1,0 +1,39 @@
+/* methods.h - the passes as a table: what a phase may name, what each takes and does.
+ *
+ * To add one: its file in src/block, a bq_pass_kind and its options in recipe.h, a row here, a table of keys
+ * in keys_pass.c, a recipe in configs that a test runs. */
+#ifndef BQ_METHODS_H
+#define BQ_METHODS_H
+
+#include "driver/recipe.h"
+
+/* What decides how much device memory a pass takes on this replica. */
+typedef struct {
+    const bq_arch *arch;
+    const bq_scheme *scheme;
+    int64_t tokens, samples;
+    int replica, nreplica;
+} bq_pass_size;
+
+typedef struct {
+    const char *name;   /* the recipe's, and the result's */
+    bool calibrated;    /* reads samples */
+    bool quantizes;     /* leaves codes; the others prepare, and come before all that quantize */
+    bool trains;        /* is done again in later sweeps */
+    bool backward;      /* needs the workspace of a backward */
+    bool asymmetric;    /* can give codes with zero points */
+    const char *remedy; /* when its memory is too much */
+    size_t (*need)(const bq_pass *p, const bq_pass_size *of);        /* NULL: nothing */
+    int64_t (*run)(bq_pass_context *c, const bq_pass *p, int sweep); /* steps done, or a BQ_PASS value */
+} bq_method;
+
+extern const bq_method bq_methods[BQ_PASS_KINDS];
+
+/* Steps of a pass that trains in one block, 0 for the others. */
+int64_t bq_pass_steps(const bq_pass *p, int sweep);
+
+/* Does a phase read calibration samples (and so need streams)?  Does it need a backward? */
+bool bq_phase_calibrated(const bq_phase *phase);
+bool bq_phase_backward(const bq_phase *phase);
+
+#endif

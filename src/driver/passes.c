@@ -1,0 +1,100 @@
+#include "driver/walk.h"
+
+#include "base/die.h"
+#include "base/log.h"
+#include "driver/methods.h"
+#include "driver/sweep.h"
+#include "io/checkpoint.h"
+
+#include <stdio.h>
+
+static bq_mat fetch(void *ctx, bq_stream_id stream, int64_t sample) {
+    bq_walk *w = ctx;
+    bq_stream *const from[] = {
+        [BQ_STREAM_FP] = &w->fp, [BQ_STREAM_QT] = &w->qt, [BQ_STREAM_TARGET] = &w->target};
+    return bq_stream_get(from[stream], sample - w->share.first, w->buffer[stream]);
+}
+
+static void step(void *ctx, int64_t at, int64_t steps, double loss) {
+    bq_walk *w = ctx;
+    char note[80];
+    (void)steps;
+    bq_session_stopped(w->s);
+    w->units = w->before + at;
+    snprintf(note, sizeof note, "block %d/%d  loss %.4g", w->block + 1, w->s->src.arch.model.blocks, loss);
+    bq_progress(w->units, w->all, note);
+}
+
+static void trained(void *ctx, int linear, const bq_adascale *values) {
+    bq_walk *w = ctx;
+    w->hooks->trained(w->hooks->ctx, w->block, linear, values);
+}
+
+void bq_walk_restore(bq_walk *w, int phase, int sweep, bool fold) {
+    char path[BQ_PATH_MAX + 64];
+    bq_ckpt_path(path, sizeof path, w->s->dir, sweep, phase, w->block);
+    BQ_CHECK(bq_session_restore(w->s, &w->s->dev, path, &w->blk, &w->q, fold), "%s was whole a moment ago",
+             path);
+}
+
+/* What the passes start from: this phase's result of an earlier sweep, or that of the phase before; false:
+ * the model's weights, without a grid. */
+static bool start_from(bq_walk *w) {
+    bq_dev *dev = &w->s->dev;
+    int phase = w->sweep ? w->phase : w->phase - 1;
+    if (phase < 0) return false;
+    bq_walk_restore(w, phase, bq_sweep_latest(w->s, phase, w->block, w->sweep + (phase < w->phase)), true);
+    for (int m = 0; m < BQ_MATS; m++) dev->op->copy(dev, w->q.fold[m], w->blk.w[m]);
+    return true;
+}
+
+/* A pass that does not train leaves the count of steps as it is. */
+static int64_t apply(bq_walk *w, bq_pass_context *c, const bq_pass *p) {
+    const bq_method *method = &bq_methods[p->kind];
+    w->before = w->units;
+    int64_t steps = bq_pass_steps(p, w->sweep), done = method->run(c, p, w->sweep);
+    w->units = w->before + steps;
+    if (done == BQ_PASS_NOT_FINITE)
+        bq_log(BQ_WARN, "block %d: the loss stopped being a number; %s left the block as it was", w->block,
+               method->name);
+    if (steps) w->steps = done < 0 ? 0 : done;
+    if (!method->quantizes || done == BQ_PASS_STOPPED) return done;
+    for (int m = 0; m < BQ_MATS; m++) c->dev->op->copy(c->dev, w->q.fold[m], w->blk.w[m]);
+    c->grid = true;
+    return done;
+}
+
+int bq_walk_passes(bq_walk *w) {
+    bq_session *s = w->s;
+    const bq_recipe *r = &s->recipe;
+    bq_pass_context c = {.comm = s->comm,
+                         .batch = w->batch,
+                         .losses = w->loss,
+                         .dev = &s->dev,
+                         .blk = &w->blk,
+                         .work = &w->work,
+                         .q = &w->q,
+                         .samples = r->calibration.samples,
+                         .tokens = r->calibration.length,
+                         .input = w->recipe->inputs,
+                         .mix = w->recipe->mix,
+                         .fetch = fetch,
+                         .step = step,
+                         .stop = &bq_stop_wanted,
+                         .trained = w->hooks ? trained : NULL,
+                         .ctx = w};
+    c.grid = start_from(w);
+    w->steps = 0;
+    bq_inside_begin(&w->inside, s, &w->q, w->sweep, w->phase, w->block, w->limit);
+    for (int i = 0; i < w->recipe->npass; i++) {
+        const bq_pass *p = &w->recipe->pass[i];
+        if (w->sweep && !bq_methods[p->kind].trains) continue; /* later sweeps only train */
+        c.at = (bq_rng_key){.seed = r->seed,
+                            .sweep = (uint32_t)w->sweep,
+                            .phase = (uint32_t)(w->phase + BQ_PHASES * i),
+                            .block = (uint32_t)w->block};
+        c.keeper = bq_inside_pass(&w->inside, i);
+        if (apply(w, &c, p) == BQ_PASS_STOPPED) return BQ_STOPPED;
+    }
+    return BQ_OK;
+}

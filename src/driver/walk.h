@@ -1,0 +1,39 @@
+/* walk.h - one phase on its way over a stage's blocks: what phase.c (streams, order, checkpoints) and
+ * passes.c (the passes on one block) share. */
+#ifndef BQ_WALK_H
+#define BQ_WALK_H
+
+#include "base/shard.h"
+#include "driver/inside.h"
+#include "io/stream.h"
+
+typedef struct {
+    bq_session *s;
+    int sweep, phase, block;
+    const bq_phase *recipe;
+    const bq_phase_hooks *hooks;
+    bool calibrated, frozen; /* frozen: nothing of this segment is trained in this sweep */
+    bq_shard share, blocks;  /* my samples, my stage's blocks */
+    bq_block blk;
+    bq_quantized q;
+    bq_work work;
+    bq_stream fp, target, qt;
+    bq_mat x, y;                /* device (T, H) */
+    float *memory;              /* of the buffers */
+    bq_mat buffer[3];           /* host (T, H), one a stream */
+    double *loss, *batch;       /* of the pass that trained last, a value a step; of one batch */
+    int64_t steps, limit, most; /* entries of loss; its size; that of batch */
+    double seconds[5];          /* load, target, passes, advance, save: of this block */
+    int64_t units, all;         /* progress: optimizer steps done and in all, */
+    int64_t before;             /* and before this pass */
+    bq_inside_keep inside;      /* this block in the midst of its training */
+} bq_walk;
+
+/* The phase's passes on the block at hand, whose FP weights are in w->blk: the result is in w->q.  BQ_OK, or
+ * BQ_STOPPED with what was trained kept.  Collective over stage. */
+int bq_walk_passes(bq_walk *w);
+
+/* The result of an earlier sweep, or of this one, into w->q; fold: the folded weights too. */
+void bq_walk_restore(bq_walk *w, int phase, int sweep, bool fold);
+
+#endif

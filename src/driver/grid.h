@@ -2,7 +2,9 @@
  * see it.
  *
  * A unit is what may run apart from the rest: a segment, or with `inputs: fp` in every phase a single block.
- * A stage owns whole units that follow each other; its replicas share the samples. */
+ * A stage owns blocks that follow each other; its replicas share the samples.  Where the stages' number does
+ * not divide the units', stages end inside segments, so that all have the same share of the blocks: see
+ * bq_piece. */
 #ifndef BQ_GRID_H
 #define BQ_GRID_H
 
@@ -16,6 +18,20 @@ bool bq_grid_is_start(const bq_recipe *recipe, int blocks, int block);
 
 /* Blocks of a stage: [first, first + count). */
 bq_shard bq_grid_blocks(const bq_recipe *recipe, int blocks, int stage, int nstage);
+
+/* A stage's blocks in the order in which they are walked, at most BQ_PIECES ranges: first the beginning of
+ * the segment that goes on in the next stage (gives: its quantized stream is handed on as soon as it is
+ * there), then whole units, last the end of the segment that began in the stage before (takes).  So nobody
+ * waits for anybody as long as pieces are shorter than what stages have besides.  Returns how many. */
+enum { BQ_PIECES = 3 };
+typedef struct {
+    int first, end;
+    bool gives, takes;
+} bq_piece;
+int bq_grid_pieces(const bq_recipe *recipe, int blocks, int stage, int nstage, bq_piece piece[BQ_PIECES]);
+
+/* The first block of the unit that `block` lies in. */
+int bq_grid_unit_start(const bq_recipe *recipe, int blocks, int block);
 
 /* Stages for that many ranks: the most that leave no stage without a unit and give all stages the same number
  * of replicas.  wish > 0: that number.  BQ_LAUNCH with one message when there is no such grid, or more

@@ -48,6 +48,12 @@ bool bq_phase_calibrated(const bq_phase *phase) {
     return any;
 }
 
+bool bq_phase_trains(const bq_phase *phase) {
+    bool any = false;
+    for (int i = 0; i < phase->npass; i++) any |= bq_methods[phase->pass[i].kind].trains;
+    return any;
+}
+
 bool bq_phase_backward(const bq_phase *phase) {
     bool any = false;
     for (int i = 0; i < phase->npass; i++) any |= bq_methods[phase->pass[i].kind].backward;

@@ -27,7 +27,11 @@ typedef struct {
     float *memory;
     bq_mat in[2], out[2]; /* host (micro * T, H): on their way in and out */
     MPI_Request receive, send[2];
-    bq_acts *head, *from; /* my head file being made; the one that feeds the pipeline */
+    bq_shard blocks;        /* my stage's */
+    int inner[BQ_PIECES];   /* blocks inside it that a piece starts at, whose inputs are kept, too */
+    bq_acts *at[BQ_PIECES]; /* their files */
+    int inners, until;      /* until: the block up to which somebody needs the stream */
+    bq_acts *head, *from;   /* my head file being made; the one that feeds the pipeline */
 } pipe_state;
 
 static int peer(const bq_session *s, int stage) { return stage * s->comm->nreplica + s->comm->replica; }
@@ -99,17 +103,35 @@ static void embed(bq_session *s) {
     bq_comm_stage_barrier(s->comm);
 }
 
-/* Stages that have no whole head file, as the range (first, last]: the pipeline feeds from stage `first`'s
- * file. */
-static bool missing(bq_session *s, int *first, int *last) {
-    int block =
-        (int)bq_grid_blocks(&s->recipe, s->src.arch.model.blocks, s->comm->istage, s->comm->nstage).first;
+/* Blocks that pieces of the stage start at, but for its first. */
+static int inner_starts(const bq_session *s, int inner[BQ_PIECES]) {
+    bq_piece piece[BQ_PIECES];
+    int blocks = s->src.arch.model.blocks, n = 0;
+    int pieces = bq_grid_pieces(&s->recipe, blocks, s->comm->istage, s->comm->nstage, piece);
+    bq_shard own = bq_grid_blocks(&s->recipe, blocks, s->comm->istage, s->comm->nstage);
+    for (int i = 0; i < pieces; i++)
+        if (piece[i].first > own.first) inner[n++] = piece[i].first;
+    return n;
+}
+
+static bool have(bq_session *s, int block) {
     bq_acts *acts = open_head(s, block);
-    bool have = whole(s, acts);
+    bool good = whole(s, acts);
     bq_acts_close(acts);
-    *last = bq_comm_agree(s->comm, have ? 0 : s->comm->istage);
-    *first = -bq_comm_agree(s->comm, have ? -s->comm->nstage : -s->comm->istage) - 1;
-    return *last > 0;
+    return good;
+}
+
+/* The stages that have something to do: [first, last].  The first feeds the pipeline from its head file: it
+ * is the one before a stage that lacks its own, or one that lacks an inner file alone.  False: none. */
+static bool missing(bq_session *s, int *first, int *last) {
+    int inner[BQ_PIECES], n = inner_starts(s, inner), stage = s->comm->istage;
+    bool head =
+        have(s, (int)bq_grid_blocks(&s->recipe, s->src.arch.model.blocks, stage, s->comm->nstage).first);
+    bool all = head;
+    for (int i = 0; i < n; i++) all = have(s, inner[i]) && all;
+    *last = bq_comm_agree(s->comm, all ? -1 : stage);
+    *first = -bq_comm_agree(s->comm, all ? -s->comm->nstage : head ? -stage : -(stage - 1));
+    return *last >= 0;
 }
 
 static int64_t count_at(const pipe_state *p, int64_t at) {
@@ -142,17 +164,26 @@ static void take(pipe_state *p, int64_t at, int slot) {
     }
 }
 
-static void through_blocks(pipe_state *p, bq_shard blocks, int64_t n, float *in, float *out) {
+/* A sample before block b: kept where a piece starts there. */
+static void keep_inner(pipe_state *p, int b, int64_t sample, const float *x) {
+    for (int k = 0; k < p->inners; k++)
+        if (p->inner[k] == b) bq_acts_write(p->at[k], sample, x);
+}
+
+/* n samples of my share from `at` on, as far as somebody needs them. */
+static void through_blocks(pipe_state *p, int64_t at, int64_t n, float *in, float *out) {
     bq_dev *dev = &p->s->dev;
     int64_t size = p->tokens * p->hidden;
-    for (int64_t b = blocks.first; b < blocks.first + blocks.count; b++) {
-        bq_source_block(&p->s->src, dev, (int)b, &p->blk);
+    int first = (int)p->blocks.first;
+    for (int b = first; b < p->until; b++) {
+        bq_source_block(&p->s->src, dev, b, &p->blk);
         for (int64_t i = 0; i < n; i++) {
-            const float *x = b == blocks.first ? in + i * size : out + i * size;
-            dev->op->put(dev, bq_mat_host((void *)(uintptr_t)x, p->tokens, p->hidden, BQ_F32), p->x);
+            float *y = out + i * size, *x = b == first ? in + i * size : y;
+            dev->op->put(dev, bq_mat_host(x, p->tokens, p->hidden, BQ_F32), p->x);
             bq_block_forward(dev, &p->blk, p->blk.w, &p->work, p->x, p->y);
-            dev->op->get(dev, p->y, bq_mat_host(out + i * size, p->tokens, p->hidden, BQ_F32));
+            dev->op->get(dev, p->y, bq_mat_host(y, p->tokens, p->hidden, BQ_F32));
             dev->op->wait(dev);
+            keep_inner(p, b + 1, p->share.first + at + i, y);
             bq_session_stopped(p->s);
         }
     }
@@ -163,7 +194,6 @@ static void through_blocks(pipe_state *p, bq_shard blocks, int64_t n, float *in,
  * never comes. */
 static void flow(pipe_state *p, bool on) {
     bq_session *s = p->s;
-    bq_shard blocks = bq_grid_blocks(&s->recipe, s->src.arch.model.blocks, s->comm->istage, s->comm->nstage);
     bool stop = false;
     start_receive(p, 0, 0);
     for (int64_t at = 0, slot = 0; at < p->share.count && !stop; at += p->micro, slot ^= 1) {
@@ -171,9 +201,9 @@ static void flow(pipe_state *p, bool on) {
         take(p, at, (int)slot);
         stop = p->from ? bq_session_stopped(s) : in[message(p, at) - 1] > 0;
         if (!stop) start_receive(p, at + p->micro, (int)slot ^ 1);
+        if (on) bq_comm_wait(s->comm, &p->send[slot], 1);
+        if (!stop) through_blocks(p, at, count_at(p, at), in, out);
         if (!on) continue;
-        bq_comm_wait(s->comm, &p->send[slot], 1);
-        if (!stop) through_blocks(p, blocks, count_at(p, at), in, out);
         out[message(p, at) - 1] = stop;
         bq_comm_send(s->comm, peer(s, s->comm->istage + 1), out, message(p, at), &p->send[slot]);
         if (s->comm->replica == 0) bq_progress(at + count_at(p, at), p->share.count, "reference");
@@ -217,24 +247,41 @@ static void open_pipe(pipe_state *p, bq_session *s, int64_t micro) {
     }
 }
 
+/* Files that the pipeline reads from, and those that it makes. */
+static void open_files(pipe_state *p, bool feed, bool on) {
+    p->blocks =
+        bq_grid_blocks(&p->s->recipe, p->s->src.arch.model.blocks, p->s->comm->istage, p->s->comm->nstage);
+    p->inners = inner_starts(p->s, p->inner);
+    p->until = (int)(p->blocks.first + (on ? p->blocks.count : 0));
+    for (int k = 0; k < p->inners; k++) {
+        p->at[k] = make_head(p->s, p->inner[k]);
+        if (p->inner[k] > p->until) p->until = p->inner[k];
+    }
+    *(feed ? &p->from : &p->head) =
+        feed ? open_head(p->s, (int)p->blocks.first) : make_head(p->s, (int)p->blocks.first);
+}
+
+static void close_files(pipe_state *p) {
+    for (int k = 0; k < p->inners; k++) {
+        bq_acts_sync(p->at[k]);
+        bq_acts_close(p->at[k]);
+    }
+    if (p->head) bq_acts_sync(p->head);
+    bq_acts_close(p->head);
+    bq_acts_close(p->from);
+}
+
 void bq_reference_run(bq_session *s, int64_t micro) {
     int first, last, stage = s->comm->istage;
     if (stage == 0) embed(s);
     if (!missing(s, &first, &last)) return;
-    if (first < 0) first = 0;
     if (stage < first || stage > last) return;
     size_t mark = bq_arena_mark(&s->dev.mem);
-    bq_shard blocks = bq_grid_blocks(&s->recipe, s->src.arch.model.blocks, stage, s->comm->nstage);
     pipe_state p;
     open_pipe(&p, s, micro);
-    if (stage == first)
-        p.from = open_head(s, (int)blocks.first);
-    else
-        p.head = make_head(s, (int)blocks.first);
+    open_files(&p, stage == first, stage < last);
     flow(&p, stage < last);
-    if (p.head) bq_acts_sync(p.head);
-    bq_acts_close(p.head);
-    bq_acts_close(p.from);
+    close_files(&p);
     free(p.memory);
     bq_arena_reset(&s->dev.mem, mark);
     bq_comm_stage_barrier(s->comm);

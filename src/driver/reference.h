@@ -1,15 +1,16 @@
 /* reference.h - the FP stream's way through the stages.
  *
- * The first block's inputs of each stage are kept in acts/fp_<block>.h5.  A stage that has its file whole
- * needs nothing; for the others micro-batches of c samples flow from stage to stage: received, run through
- * the stage's blocks, sent on, while the next one is on its way.  A sample's numbers do not depend on c. */
+ * The inputs of the first block of each piece of a stage (grid.h) are kept in acts/fp_<block>.h5.  A stage
+ * that has its files whole needs nothing; for the others micro-batches of c samples flow from stage to stage:
+ * received, run through the stage's blocks, sent on, while the next one is on its way.  A sample's numbers do
+ * not depend on c. */
 #ifndef BQ_REFERENCE_H
 #define BQ_REFERENCE_H
 
 #include "driver/session.h"
 #include "io/acts.h"
 
-/* Make sure that this stage's head file is whole.  micro: c.  Collective over world. */
+/* Make sure that this stage's head files are whole.  micro: c.  Collective over world. */
 void bq_reference_run(bq_session *s, int64_t micro);
 
 /* A file of one stream of this run's shape, NULL when there is none of that hash; the caller closes.  Local.

@@ -9,12 +9,13 @@
 
 #include <stdio.h>
 
-/* Heads of a sweep are boundaries of the one before: everyone has to be there. */
+/* Heads of a sweep are boundaries of the one before: everyone has to be there.  Only the last phase is
+ * repeated: it starts from its own result. */
 static int sweeps(bq_session *s) {
     int code = BQ_OK;
     bool settled = false;
     for (int sweep = 0; sweep < s->recipe.sweeps && code == BQ_OK && !settled; sweep++) {
-        for (int p = 0; p < s->recipe.nphase && code == BQ_OK; p++)
+        for (int p = sweep ? s->recipe.nphase - 1 : 0; p < s->recipe.nphase && code == BQ_OK; p++)
             code = bq_session_phase(s, sweep, p, NULL);
         code = bq_comm_agree(s->comm, code);
         settled = code == BQ_OK && bq_sweep_settled(s, sweep);

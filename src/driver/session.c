@@ -50,10 +50,12 @@ static int open_inputs(void *session) {
     if (!code && s->eval.ids)
         code = bq_source_check_tokens(&s->src, r->eval.tokens, &s->eval, r->eval.offset,
                                       r->eval.windows * r->eval.ctx);
-    if (!code && r->sweeps > 1 && (r->nphase != 1 || !calibrated || r->phase[0].inputs == BQ_INPUTS_FP))
+    const bq_phase *last = &r->phase[r->nphase - 1];
+    if (!code && r->sweeps > 1 && (!bq_phase_trains(last) || last->inputs == BQ_INPUTS_FP))
         code = bq_refuse(
             BQ_USAGE,
-            "sweeps is %d: repeats need one phase that trains on the quantized stream (inputs qt or mix)",
+            "sweeps is %d: repeats need a last phase that trains on the quantized stream (inputs qt "
+            "or mix)",
             r->sweeps);
     if (!code && r->segments > s->src.arch.model.blocks)
         code = bq_refuse(BQ_USAGE, "segments is %d, the model has %d blocks", r->segments,

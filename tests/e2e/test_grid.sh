@@ -24,7 +24,9 @@ write fp.json fp 1 1
 write mix1.json mix 1 1
 write mix4.json mix 4 4
 sed 's/"segments": 4/"segments": 4, "sweeps": 3/' mix4.json >sweeps.json
-for recipe in fp mix1 mix4 sweeps; do
+# two phases of three segments, which do not divide by two: a stage ends inside one
+sed 's/"segments": 4/"segments": 3, "sweeps": 2/; s/"phases": \[/&{"inputs": "qt", "passes": [{"pass": "rtn"}, {"pass": "adascale", "iterations": 3}]}, /' mix4.json >phases.json
+for recipe in fp mix1 mix4 sweeps phases; do
     expect 0 mpi 1 $recipe.json -o $recipe.1
     result >want
     for ranks in 2 3 4; do
@@ -50,6 +52,8 @@ grid mix4 3 --stages 1
 grid mix4 2 --stages 2 --micro 5
 grid mix4 6 --stages 2 --micro 1
 grid sweeps 4 --stages 2
+grid phases 4 --stages 2 --micro 1
+grid sweeps 3 --stages 3
 grid mix1 2 --threads 2
 grid fp 4 --stages 4 --micro 2
 grid fp 3 --stages 1

@@ -16,9 +16,16 @@ typedef struct {
     int sweep, phase, block;
 } bq_boundary;
 
-/* The file with every sample in it, or NULL; the caller closes.  Local. */
+/* Its path, and the hash that its file carries.  Local. */
+uint64_t bq_boundary_file(const bq_session *s, bq_boundary at, char *path, size_t n);
+
+/* The file with every sample of my share in it, or NULL; the caller closes.  Local. */
 bq_acts *bq_boundary_open(const bq_session *s, bq_boundary at);
+
+/* All replicas of the stage have that.  Collective over stage. */
 bool bq_boundary_kept(const bq_session *s, bq_boundary at);
+/* True where all replicas say so.  Collective over stage. */
+bool bq_boundary_all(const bq_session *s, bool mine);
 
 /* A sample of an open boundary, host (T, H); a damaged one ends the job.  Local. */
 void bq_boundary_read(bq_acts *acts, bq_boundary at, int64_t sample, bq_mat to);

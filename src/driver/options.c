@@ -57,6 +57,8 @@ static const option options[] = {
      "What this rank may use, as in 12G (all that the system gives)"},
     {"scratch", 0, "DIR", TEXT, AT(scratch), 0, 0, COMPUTE,
      "Node-local place for streams that memory cannot hold"},
+    {"root-acts", 0, NULL, FLAG, AT(root_acts), 0, 0, RUN | PLAN,
+     "Rank 0 alone touches the run's activation files; the others keep copies of theirs in --scratch"},
     {"stages", 0, "N", INT, AT(stages), 1, 4096, RUN | PLAN,
      "Cut the blocks among N groups of ranks; the ranks of a group share the samples (as many as can be)"},
     {"micro", 0, "N", I64, AT(micro), 1, 1 << 20, RUN | PLAN,
@@ -273,6 +275,9 @@ static void fill(form *f, bq_command c) {
 
 static const char *lacks(const bq_args *a) {
     switch (a->command) {
+    case BQ_COMMAND_RUN:
+        return a->root_acts && !a->scratch ? "--root-acts needs --scratch, a place for each rank's files"
+                                           : NULL;
     case BQ_COMMAND_EVAL:
         if (!a->model == !a->run) return "give one of --model and --run";
         return a->tokens ? NULL : "--tokens is missing";

@@ -31,7 +31,7 @@ static void clock_to(bq_walk *w, int part, double *since) {
 static void load_head(bq_walk *w, int b) {
     bq_session *s = w->s;
     const bq_recipe *r = &s->recipe;
-    char path[BQ_PATH_MAX + 32], why[BQ_WHY];
+    char path[BQ_PATH_MAX + 96], why[BQ_WHY];
     bq_acts *acts;
     bq_reference_path(s, b, path, sizeof path);
     bool good = bq_acts_open(&acts, path, r->calibration.samples, r->calibration.length,
@@ -49,7 +49,6 @@ static void load_head(bq_walk *w, int b) {
  * stream. */
 static void start_segment(bq_walk *w) {
     w->frozen = bq_sweep_frozen(w->s, w->sweep, w->block);
-    bq_comm_stage_bcast(w->s->comm, &w->frozen, sizeof w->frozen);
     if (w->frozen || !w->qt.open || bq_sweep_head(w->s, w->sweep, w->block, &w->qt, w->buffer[0])) return;
     for (int64_t i = 0; i < w->share.count; i++)
         bq_stream_put(&w->qt, i, bq_stream_get(&w->fp, i, w->buffer[0]));
@@ -60,7 +59,7 @@ static void end_segment(bq_walk *w) {
     bq_session *s = w->s;
     int next = w->block + 1, blocks = s->src.arch.model.blocks;
     if (s->recipe.sweeps == 1 || w->phase + 1 < s->recipe.nphase || next == blocks ||
-        !bq_grid_is_start(&s->recipe, blocks, next))
+        !bq_grid_is_start(&s->grid, next))
         return;
     bq_sweep_keep(s, w->sweep, next, &w->qt, w->buffer[0]);
     double moved = bq_sweep_moved(s, w->sweep, next, &w->fp, w->buffer[0], w->buffer[1]);
@@ -142,7 +141,7 @@ static void open_walk(bq_walk *w, bq_session *s, int sweep, int phase, const bq_
     int64_t t = r->calibration.length, h = arch->model.hidden;
     *w = (bq_walk){.s = s, .sweep = sweep, .phase = phase, .recipe = &r->phase[phase], .hooks = hooks};
     w->share = bq_shard_of(r->calibration.samples, s->comm->replica, s->comm->nreplica);
-    w->blocks = bq_grid_blocks(r, arch->model.blocks, s->comm->istage, s->comm->nstage);
+    w->blocks = bq_grid_blocks(&s->grid, s->comm->istage);
     int64_t n = w->share.count;
     w->calibrated = bq_phase_calibrated(w->recipe);
     bq_block_push(&w->blk, arch, mem);
@@ -206,9 +205,10 @@ static outcome do_block(bq_walk *w) {
     bool done = bq_state_done(s->state, w->sweep, w->phase, w->block);
     bq_comm_stage_bcast(s->comm, &done, sizeof done); /* replica 0 has looked last */
     if (done && !w->calibrated) return RESTORED;
-    if (bq_grid_is_start(&s->recipe, s->src.arch.model.blocks, w->block)) start_segment(w);
+    if (bq_grid_is_start(&s->grid, w->block)) start_segment(w);
     if (w->frozen) return pass_frozen(w);
     bq_source_block(&s->src, &s->dev, w->block, &w->blk);
+    bq_source_prefetch(&s->src, w->block + 1);
     clock_to(w, LOAD, &now);
     if (w->calibrated) forward(w, w->blk.w, &w->fp, &w->target);
     clock_to(w, TARGET, &now);
@@ -243,9 +243,7 @@ static bool start_piece(bq_walk *w, bq_piece piece) {
     if (!w->calibrated) return true;
     load_head(w, piece.first);
     if (!piece.takes) return true;
-    w->frozen =
-        bq_sweep_frozen(s, w->sweep, bq_grid_unit_start(&s->recipe, s->src.arch.model.blocks, piece.first));
-    bq_comm_stage_bcast(s->comm, &w->frozen, sizeof w->frozen);
+    w->frozen = bq_sweep_frozen(s, w->sweep, bq_grid_unit_start(&s->grid, piece.first));
     if (w->frozen || !w->qt.open) return true;
     if (!bq_boundary_await(s, taken(w, piece))) return false;
     bq_boundary_load(s, taken(w, piece), &w->qt, w->buffer[0]);
@@ -269,36 +267,37 @@ static int do_piece(bq_walk *w, bq_piece piece, bool last) {
     return BQ_OK;
 }
 
-/* Nothing is left to do for this stage: every block is made or frozen, every boundary kept. */
+/* Nothing is left to do for this stage (collective over it): every block is made or frozen, every boundary
+ * kept. */
 static bool all_done(const bq_session *s, int sweep, int phase, bq_shard blocks) {
     bool frozen = false, chained = s->recipe.sweeps > 1 && phase + 1 == s->recipe.nphase;
     int all = s->src.arch.model.blocks, end = (int)(blocks.first + blocks.count);
     bq_boundary give = {sweep, phase, end};
-    if (!bq_grid_is_start(&s->recipe, all, (int)blocks.first))
-        frozen = bq_sweep_frozen(s, sweep, bq_grid_unit_start(&s->recipe, all, (int)blocks.first));
+    if (!bq_grid_is_start(&s->grid, (int)blocks.first))
+        frozen = bq_sweep_frozen(s, sweep, bq_grid_unit_start(&s->grid, (int)blocks.first));
     for (int b = (int)blocks.first; b < end; b++) {
-        bool head = bq_grid_is_start(&s->recipe, all, b);
+        bool head = bq_grid_is_start(&s->grid, b);
         if (head && b > blocks.first && chained && !frozen && !bq_sweep_kept(s, sweep, b)) return false;
         if (head) frozen = bq_sweep_frozen(s, sweep, b);
-        if (!frozen && !bq_state_done(s->state, sweep, phase, b)) return false;
+        bool made = bq_state_done(s->state, sweep, phase, b);
+        bq_comm_stage_bcast(s->comm, &made, sizeof made);
+        if (!frozen && !made) return false;
     }
     if (frozen || end == all) return true;
-    if (bq_grid_is_start(&s->recipe, all, end)) return !chained || bq_sweep_kept(s, sweep, end);
+    if (bq_grid_is_start(&s->grid, end)) return !chained || bq_sweep_kept(s, sweep, end);
     return s->recipe.phase[phase].inputs == BQ_INPUTS_FP || bq_boundary_kept(s, give);
 }
 
 int bq_session_phase(bq_session *s, int sweep, int phase, const bq_phase_hooks *hooks) {
     size_t mark = bq_arena_mark(&s->dev.mem);
-    int all = s->src.arch.model.blocks, code = BQ_OK;
-    bq_shard blocks = bq_grid_blocks(&s->recipe, all, s->comm->istage, s->comm->nstage);
-    bool done = all_done(s, sweep, phase, blocks);
-    bq_comm_stage_bcast(s->comm, &done, sizeof done);
-    if (done) return BQ_OK;
+    int code = BQ_OK;
+    bq_shard blocks = bq_grid_blocks(&s->grid, s->comm->istage);
+    if (all_done(s, sweep, phase, blocks)) return BQ_OK;
     bq_walk w;
     bq_piece piece[BQ_PIECES];
     open_walk(&w, s, sweep, phase, hooks);
     if (s->recipe.phase[phase].name[0]) bq_log(BQ_INFO, "phase %s", s->recipe.phase[phase].name);
-    int pieces = bq_grid_pieces(&s->recipe, all, s->comm->istage, s->comm->nstage, piece);
+    int pieces = bq_grid_pieces(&s->grid, s->comm->istage, piece);
     for (int i = 0; i < pieces && code == BQ_OK; i++)
         code = do_piece(&w, piece[i], phase + 1 == s->recipe.nphase && i + 1 == pieces);
     close_walk(&w, mark);

@@ -4,12 +4,14 @@
 #include "base/hash.h"
 #include "base/log.h"
 #include "driver/grid.h"
+#include "io/reader.h"
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 void bq_reference_path(const bq_session *s, int block, char *path, size_t n) {
-    snprintf(path, n, "%s/acts/fp_%03d.h5", s->dir, block);
+    snprintf(path, n, "%s/fp_%03d.h5", s->acts, block);
 }
 
 uint64_t bq_reference_hash(const bq_session *s, int block) {
@@ -31,8 +33,12 @@ typedef struct {
     int inner[BQ_PIECES];   /* blocks inside it that a piece starts at, whose inputs are kept, too */
     bq_acts *at[BQ_PIECES]; /* their files */
     int inners, until;      /* until: the block up to which somebody needs the stream */
-    bq_acts *head, *from;   /* my head file being made; the one that feeds the pipeline */
+    bq_acts *head, *from;   /* my head file being made; the one that feeds the pipeline, */
+    bq_reader *ahead;       /* by this thread */
 } pipe_state;
+
+/* Samples that are read ahead of the computation. */
+enum { RING = 4 };
 
 static int peer(const bq_session *s, int stage) { return stage * s->comm->nreplica + s->comm->replica; }
 
@@ -46,12 +52,13 @@ bq_acts *bq_reference_open(const bq_session *s, const char *path, uint64_t hash)
 
 bq_acts *bq_reference_make(const bq_session *s, const char *path, uint64_t hash) {
     const bq_recipe *r = &s->recipe;
-    bq_acts *acts = s->comm->replica == 0 ? bq_reference_open(s, path, hash) : NULL;
-    if (s->comm->replica == 0 && !acts)
+    bool maker = s->comm->replica == 0 || s->args->root_acts;
+    bq_acts *acts = maker ? bq_reference_open(s, path, hash) : NULL;
+    if (maker && !acts)
         bq_acts_create(&acts, path, r->calibration.samples, r->calibration.length, s->src.arch.model.hidden,
                        hash);
     bq_comm_stage_barrier(s->comm);
-    if (s->comm->replica) acts = bq_reference_open(s, path, hash);
+    if (!maker) acts = bq_reference_open(s, path, hash);
     BQ_CHECK(acts,
              "%s was made by another rank and cannot be opened: is the run directory shared by all nodes?",
              path);
@@ -59,13 +66,13 @@ bq_acts *bq_reference_make(const bq_session *s, const char *path, uint64_t hash)
 }
 
 static bq_acts *open_head(const bq_session *s, int block) {
-    char path[BQ_PATH_MAX + 32];
+    char path[BQ_PATH_MAX + 96];
     bq_reference_path(s, block, path, sizeof path);
     return bq_reference_open(s, path, bq_reference_hash(s, block));
 }
 
 static bq_acts *make_head(const bq_session *s, int block) {
-    char path[BQ_PATH_MAX + 32];
+    char path[BQ_PATH_MAX + 96];
     bq_reference_path(s, block, path, sizeof path);
     return bq_reference_make(s, path, bq_reference_hash(s, block));
 }
@@ -106,9 +113,8 @@ static void embed(bq_session *s) {
 /* Blocks that pieces of the stage start at, but for its first. */
 static int inner_starts(const bq_session *s, int inner[BQ_PIECES]) {
     bq_piece piece[BQ_PIECES];
-    int blocks = s->src.arch.model.blocks, n = 0;
-    int pieces = bq_grid_pieces(&s->recipe, blocks, s->comm->istage, s->comm->nstage, piece);
-    bq_shard own = bq_grid_blocks(&s->recipe, blocks, s->comm->istage, s->comm->nstage);
+    int pieces = bq_grid_pieces(&s->grid, s->comm->istage, piece), n = 0;
+    bq_shard own = bq_grid_blocks(&s->grid, s->comm->istage);
     for (int i = 0; i < pieces; i++)
         if (piece[i].first > own.first) inner[n++] = piece[i].first;
     return n;
@@ -125,8 +131,7 @@ static bool have(bq_session *s, int block) {
  * is the one before a stage that lacks its own, or one that lacks an inner file alone.  False: none. */
 static bool missing(bq_session *s, int *first, int *last) {
     int inner[BQ_PIECES], n = inner_starts(s, inner), stage = s->comm->istage;
-    bool head =
-        have(s, (int)bq_grid_blocks(&s->recipe, s->src.arch.model.blocks, stage, s->comm->nstage).first);
+    bool head = have(s, (int)bq_grid_blocks(&s->grid, stage).first);
     bool all = head;
     for (int i = 0; i < n; i++) all = have(s, inner[i]) && all;
     *last = bq_comm_agree(s->comm, all ? -1 : stage);
@@ -155,13 +160,13 @@ static void take(pipe_state *p, int64_t at, int slot) {
     float *in = p->in[slot].data;
     if (!p->from) bq_comm_wait(p->s->comm, &p->receive, 1);
     if (!p->from && in[message(p, at) - 1] > 0) return;
-    for (int64_t i = 0; i < n; i++) {
-        int64_t sample = p->share.first + at + i;
-        if (p->from)
-            BQ_CHECK(bq_acts_read(p->from, sample, in + i * size), "sample %ld of a head file is damaged",
-                     (long)sample);
-        if (p->head) bq_acts_write(p->head, sample, in + i * size);
+    for (int64_t i = 0; i < n && p->ahead; i++) {
+        while (!bq_reader_wait(p->ahead, 0.05)) bq_session_stopped(p->s);
+        const float *read = bq_reader_next(p->ahead);
+        BQ_CHECK(read, "sample %ld of a head file is damaged", (long)(p->share.first + at + i));
+        memcpy(in + i * size, read, (size_t)size * sizeof *in);
     }
+    for (int64_t i = 0; i < n && p->head; i++) bq_acts_write(p->head, p->share.first + at + i, in + i * size);
 }
 
 /* A sample before block b: kept where a piece starts there. */
@@ -177,6 +182,7 @@ static void through_blocks(pipe_state *p, int64_t at, int64_t n, float *in, floa
     int first = (int)p->blocks.first;
     for (int b = first; b < p->until; b++) {
         bq_source_block(&p->s->src, dev, b, &p->blk);
+        bq_source_prefetch(&p->s->src, b + 1 < p->until ? b + 1 : first);
         for (int64_t i = 0; i < n; i++) {
             float *y = out + i * size, *x = b == first ? in + i * size : y;
             dev->op->put(dev, bq_mat_host(x, p->tokens, p->hidden, BQ_F32), p->x);
@@ -213,7 +219,7 @@ static void flow(pipe_state *p, bool on) {
 }
 
 size_t bq_reference_host(const bq_recipe *r, const bq_arch *arch, int64_t micro) {
-    return 4 * (size_t)(micro * r->calibration.length * arch->model.hidden) * sizeof(float);
+    return (4 * (size_t)micro + RING) * (size_t)(r->calibration.length * arch->model.hidden) * sizeof(float);
 }
 
 int64_t bq_reference_micro(const bq_recipe *r, int nstage, int nreplica) {
@@ -249,16 +255,19 @@ static void open_pipe(pipe_state *p, bq_session *s, int64_t micro) {
 
 /* Files that the pipeline reads from, and those that it makes. */
 static void open_files(pipe_state *p, bool feed, bool on) {
-    p->blocks =
-        bq_grid_blocks(&p->s->recipe, p->s->src.arch.model.blocks, p->s->comm->istage, p->s->comm->nstage);
+    p->blocks = bq_grid_blocks(&p->s->grid, p->s->comm->istage);
     p->inners = inner_starts(p->s, p->inner);
     p->until = (int)(p->blocks.first + (on ? p->blocks.count : 0));
     for (int k = 0; k < p->inners; k++) {
         p->at[k] = make_head(p->s, p->inner[k]);
         if (p->inner[k] > p->until) p->until = p->inner[k];
     }
-    *(feed ? &p->from : &p->head) =
-        feed ? open_head(p->s, (int)p->blocks.first) : make_head(p->s, (int)p->blocks.first);
+    if (!feed) {
+        p->head = make_head(p->s, (int)p->blocks.first);
+        return;
+    }
+    p->from = open_head(p->s, (int)p->blocks.first);
+    p->ahead = bq_reader_open(p->from, p->tokens * p->hidden, p->share.first, p->share.count, RING);
 }
 
 static void close_files(pipe_state *p) {
@@ -266,6 +275,10 @@ static void close_files(pipe_state *p) {
         bq_acts_sync(p->at[k]);
         bq_acts_close(p->at[k]);
     }
+    if (p->ahead && p->s->comm->replica == 0)
+        bq_log_all(BQ_DEBUG, "reference: waited %.2f s for block inputs from the disk",
+                   bq_reader_stalled(p->ahead));
+    bq_reader_close(p->ahead);
     if (p->head) bq_acts_sync(p->head);
     bq_acts_close(p->head);
     bq_acts_close(p->from);

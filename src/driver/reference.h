@@ -18,7 +18,7 @@ void bq_reference_run(bq_session *s, int64_t micro);
 bq_acts *bq_reference_open(const bq_session *s, const char *path, uint64_t hash);
 
 /* A file of one stream for the stage's replicas to write their samples to, created by replica 0 where there
- * is none; the caller closes.  Collective over stage. */
+ * is none, with --root-acts by each of them; the caller closes.  Collective over stage. */
 bq_acts *bq_reference_make(const bq_session *s, const char *path, uint64_t hash);
 
 /* The default c for a grid, and the host bytes of the buffers. */

@@ -3,6 +3,7 @@
 #include "base/clock.h"
 #include "base/die.h"
 #include "base/log.h"
+#include "driver/cache.h"
 #include "driver/reference.h"
 #include "driver/sweep.h"
 #include "io/inside.h"
@@ -18,6 +19,7 @@ static int sweeps(bq_session *s) {
         for (int p = sweep ? s->recipe.nphase - 1 : 0; p < s->recipe.nphase && code == BQ_OK; p++)
             code = bq_session_phase(s, sweep, p, NULL);
         code = bq_comm_agree(s->comm, code);
+        bq_cache_give_boundaries(s, sweep);
         settled = code == BQ_OK && bq_sweep_settled(s, sweep);
     }
     return code;
@@ -31,7 +33,9 @@ static int run(bq_session *s) {
     if (s->comm->size > 1)
         bq_log(BQ_INFO, "%d ranks: %d stages x %d replicas, micro-batches of %ld", s->comm->size,
                s->comm->nstage, s->comm->nreplica, (long)s->micro);
+    bq_cache_fetch(s);
     if (s->calibration.ids) bq_reference_run(s, s->micro);
+    bq_cache_give_heads(s);
     code = bq_comm_agree(s->comm, bq_session_stopped(s) ? BQ_STOPPED : BQ_OK);
     if (code) return code;
     code = sweeps(s);

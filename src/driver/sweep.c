@@ -25,19 +25,20 @@ static int latest(const bq_session *s, int end, int block) {
 /* Are two boundaries the same, byte by byte? */
 static bool equal(const bq_session *s, int a, int b, int block) {
     int64_t t = s->recipe.calibration.length, h = s->src.arch.model.hidden;
+    bq_shard share = bq_shard_of(s->recipe.calibration.samples, s->comm->replica, s->comm->nreplica);
     float *memory = malloc((size_t)(2 * t * h) * sizeof *memory);
     BQ_CHECK(memory, "no memory for two samples of %ld x %ld", (long)t, (long)h);
     bq_mat x = bq_mat_host(memory, t, h, BQ_F32), y = bq_mat_host(memory + t * h, t, h, BQ_F32);
     bq_acts *fa = bq_boundary_open(s, end_of(a, block)), *fb = bq_boundary_open(s, end_of(b, block));
     bool same = fa && fb;
-    for (int64_t i = 0; i < s->recipe.calibration.samples && same; i++) {
+    for (int64_t i = share.first; i < share.first + share.count && same; i++) {
         bq_boundary_read(fa, end_of(a, block), i, x), bq_boundary_read(fb, end_of(b, block), i, y);
         same = memcmp(x.data, y.data, bq_mat_bytes(x)) == 0;
     }
     bq_acts_close(fa);
     bq_acts_close(fb);
     free(memory);
-    return same;
+    return bq_boundary_all(s, same);
 }
 
 bool bq_sweep_frozen(const bq_session *s, int sweep, int block) {
@@ -94,14 +95,14 @@ double bq_sweep_moved(const bq_session *s, int sweep, int block, const bq_stream
 bool bq_sweep_settled(const bq_session *s, int sweep) {
     int64_t t = s->recipe.calibration.length, h = s->src.arch.model.hidden;
     int blocks = s->src.arch.model.blocks;
-    bq_shard mine = bq_grid_blocks(&s->recipe, blocks, s->comm->istage, s->comm->nstage);
+    bq_shard mine = bq_grid_blocks(&s->grid, s->comm->istage);
     if (sweep == 0 || s->recipe.tolerance == 0) return false;
     float *memory = malloc((size_t)(2 * t * h) * sizeof *memory);
     BQ_CHECK(memory, "no memory for two samples of %ld x %ld", (long)t, (long)h);
     bq_mat a = bq_mat_host(memory, t, h, BQ_F32), b = bq_mat_host(memory + t * h, t, h, BQ_F32);
     double most = 0;
     for (int64_t block = mine.first + 1; block <= mine.first + mine.count && block < blocks; block++)
-        if (bq_grid_is_start(&s->recipe, blocks, (int)block))
+        if (bq_grid_is_start(&s->grid, (int)block))
             most = fmax(most, bq_sweep_moved(s, sweep, (int)block, NULL, a, b));
     free(memory);
     return bq_comm_agree(s->comm, most > s->recipe.tolerance) == 0;

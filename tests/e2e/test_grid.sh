@@ -59,6 +59,13 @@ grid fp 4 --stages 4 --micro 2
 grid fp 3 --stages 1
 mkdir scratch
 grid mix4 4 --stages 2 --scratch scratch --memory 75M
+# rank 0 alone keeps the activation files
+for ranks in 2 3 4; do grid phases $ranks --root-acts --scratch scratch; done
+grid sweeps 4 --stages 2 --root-acts --scratch scratch
+grid fp 3 --stages 1 --root-acts --scratch scratch
+check "nothing stays in the scratch directory" [ -z "$(ls scratch)" ]
+expect 2 mpi 2 mix1.json --root-acts -o refused
+one_error "needs --scratch"
 expect 4 mpi 3 mix1.json --stages 2 -o refused
 one_error "3 ranks"
 expect 4 mpi 13 mix1.json -o refused
@@ -67,9 +74,11 @@ one_error "13 replicas for 12 samples"
 # killed anywhere, gone on with another grid: a rank, or the whole job
 RANDOM=${SEED:-$$}
 echo "seed $RANDOM (SEED=... repeats it)"
-for round in 1 2 3 4 5 6 7 8 9 10; do
+for ((round = 1; round <= ${KILLS:-10}; round++)); do
     ranks=$((1 + RANDOM % 4))
-    "$mpiexec" -n $ranks "$blockq" run sweeps.json --threads 1 -o killed >out 2>err &
+    acts=()
+    if ((RANDOM % 3 == 0)); then acts=(--root-acts --scratch scratch); fi
+    "$mpiexec" -n $ranks "$blockq" run sweeps.json --threads 1 -o killed "${acts[@]}" >out 2>err &
     job=$!
     sleep "$((RANDOM % 2)).$((RANDOM % 10))"
     victim=$(pgrep -f "$blockq run sweeps.json" | shuf -n 1 --random-source=<(yes $RANDOM) || true)

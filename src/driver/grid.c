@@ -59,6 +59,12 @@ int bq_grid_pieces(const bq_grid *g, int stage, bq_piece piece[BQ_PIECES]) {
     return n;
 }
 
+int bq_grid_stages(const bq_grid *g, int ranks) {
+    int units = bq_grid_units(g), stages = units < ranks ? units : ranks;
+    while (ranks % stages) stages--;
+    return stages;
+}
+
 int bq_grid_choose(bq_grid *g, int ranks, int wish) {
     const bq_recipe *r = g->recipe;
     int units = bq_grid_units(g);
@@ -68,8 +74,7 @@ int bq_grid_choose(bq_grid *g, int ranks, int wish) {
                          "%d ranks cannot be %d stages over %d %s: the stages must divide the ranks and not "
                          "outnumber the %s",
                          ranks, wish, units, what, what);
-    int stages = wish ? wish : units < ranks ? units : ranks;
-    while (ranks % stages) stages--;
+    int stages = wish ? wish : bq_grid_stages(g, ranks);
     if (ranks / stages > r->calibration.samples || ranks / stages > 1024)
         return bq_refuse(BQ_LAUNCH,
                          "%d ranks over %d %s leave %d replicas for %ld samples: start fewer ranks", ranks,

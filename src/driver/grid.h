@@ -39,7 +39,10 @@ typedef struct {
 int bq_grid_pieces(const bq_grid *g, int stage, bq_piece piece[BQ_PIECES]);
 
 /* Stages for that many ranks: the most that leave no stage without a unit and give all stages the same number
- * of replicas.  wish > 0: that number.  BQ_LAUNCH with one message when there is no such grid, or more
+ * of replicas. */
+int bq_grid_stages(const bq_grid *g, int ranks);
+
+/* g->nstage for a launch: those, or wish > 0.  BQ_LAUNCH with one message when there is no such grid, or more
  * replicas than samples. */
 int bq_grid_choose(bq_grid *g, int ranks, int wish);
 

@@ -68,7 +68,9 @@ int bq_cmd_plan(const bq_args *args, bq_comm *comm) {
     bq_session s;
     int code = bq_session_open(&s, args, comm);
     if (code == BQ_OK && comm->rank == 0) {
-        bq_plan_print(&s.plan, bq_plan_rate(&s.dev, &s.src.arch), stdout);
+        double rate = bq_plan_rate(&s.dev, &s.src.arch);
+        bq_plan_print(&s.plan, rate, stdout);
+        bq_plan_advise(&s.recipe, &s.src.arch, s.scheme, rate, s.eval.ids != NULL, stdout);
         code = bq_plan_check(&s.plan);
     }
     code = bq_comm_agree(comm, code);

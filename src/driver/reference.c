@@ -77,16 +77,16 @@ static bq_acts *make_head(const bq_session *s, int block) {
     return bq_reference_make(s, path, bq_reference_hash(s, block));
 }
 
-/* Are all samples of my share there, with the data that the log promises? */
-static bool whole(const bq_session *s, bq_acts *acts) {
-    bq_shard share = bq_shard_of(s->recipe.calibration.samples, s->comm->replica, s->comm->nreplica);
+bool bq_reference_whole(const bq_session *s, int block, bq_shard samples) {
+    bq_acts *acts = open_head(s, block);
     float *buffer =
         malloc((size_t)(s->recipe.calibration.length * s->src.arch.model.hidden) * sizeof *buffer);
     BQ_CHECK(buffer, "no memory for a sample");
     bool good = acts != NULL;
-    for (int64_t i = share.first; i < share.first + share.count && good; i++)
+    for (int64_t i = samples.first; i < samples.first + samples.count && good; i++)
         good = bq_acts_read(acts, i, buffer);
     free(buffer);
+    bq_acts_close(acts);
     return good;
 }
 
@@ -120,11 +120,9 @@ static int inner_starts(const bq_session *s, int inner[BQ_PIECES]) {
     return n;
 }
 
-static bool have(bq_session *s, int block) {
-    bq_acts *acts = open_head(s, block);
-    bool good = whole(s, acts);
-    bq_acts_close(acts);
-    return good;
+static bool have(const bq_session *s, int block) {
+    return bq_reference_whole(
+        s, block, bq_shard_of(s->recipe.calibration.samples, s->comm->replica, s->comm->nreplica));
 }
 
 /* The stages that have something to do: [first, last].  The first feeds the pipeline from its head file: it
@@ -287,6 +285,11 @@ static void close_files(pipe_state *p) {
 void bq_reference_run(bq_session *s, int64_t micro) {
     int first, last, stage = s->comm->istage;
     if (stage == 0) embed(s);
+    if (s->args->split_reference) {
+        bq_comm_barrier(s->comm);
+        bq_reference_split(s);
+        return;
+    }
     if (!missing(s, &first, &last)) return;
     if (stage < first || stage > last) return;
     size_t mark = bq_arena_mark(&s->dev.mem);

@@ -13,6 +13,11 @@
 /* Make sure that this stage's head files are whole.  micro: c.  Collective over world. */
 void bq_reference_run(bq_session *s, int64_t micro);
 
+/* The same without messages (--split-reference): every rank of the world takes its share of the samples from
+ * the last head file before the first that is missing through all blocks to the last that is.  Collective
+ * over world. */
+void bq_reference_split(bq_session *s);
+
 /* A file of one stream of this run's shape, NULL when there is none of that hash; the caller closes.  Local.
  */
 bq_acts *bq_reference_open(const bq_session *s, const char *path, uint64_t hash);
@@ -25,7 +30,9 @@ bq_acts *bq_reference_make(const bq_session *s, const char *path, uint64_t hash)
 int64_t bq_reference_micro(const bq_recipe *recipe, int nstage, int nreplica);
 size_t bq_reference_host(const bq_recipe *recipe, const bq_arch *arch, int64_t micro);
 
-/* The head file of a block. */
+/* The head file of a block.  Its samples of [first, first + count) are there, with the data that the log
+ * promises: bq_reference_whole. */
+bool bq_reference_whole(const bq_session *s, int block, bq_shard samples);
 void bq_reference_path(const bq_session *s, int block, char *path, size_t n);
 uint64_t bq_reference_hash(const bq_session *s, int block);
 

@@ -59,6 +59,8 @@ grid fp 4 --stages 4 --micro 2
 grid fp 3 --stages 1
 mkdir scratch
 grid mix4 4 --stages 2 --scratch scratch --memory 75M
+for ranks in 2 3 4; do grid phases $ranks --split-reference; done
+grid fp 4 --stages 2 --split-reference
 # rank 0 alone keeps the activation files
 for ranks in 2 3 4; do grid phases $ranks --root-acts --scratch scratch; done
 grid sweeps 4 --stages 2 --root-acts --scratch scratch
@@ -77,7 +79,10 @@ echo "seed $RANDOM (SEED=... repeats it)"
 for ((round = 1; round <= ${KILLS:-10}; round++)); do
     ranks=$((1 + RANDOM % 4))
     acts=()
-    if ((RANDOM % 3 == 0)); then acts=(--root-acts --scratch scratch); fi
+    case $((RANDOM % 4)) in
+    0) acts=(--root-acts --scratch scratch) ;;
+    1) acts=(--split-reference) ;;
+    esac
     "$mpiexec" -n $ranks "$blockq" run sweeps.json --threads 1 -o killed "${acts[@]}" >out 2>err &
     job=$!
     sleep "$((RANDOM % 2)).$((RANDOM % 10))"

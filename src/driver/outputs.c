@@ -101,7 +101,7 @@ static int open_output(void *ctx) {
     }
     o->t = (tensors){.s = s, .code = malloc(codes), .scale = malloc(scales * sizeof(float))};
     BQ_CHECK(o->t.code && o->t.scale, "no memory to export a linear of %zu weights", codes);
-    bq_qsource source = {&o->t, get};
+    bq_qsource source = {&o->t, get, NULL};
     return bq_export_open(&o->job, s->src.weights, o->dir, source, o->format, o->shard_bytes);
 }
 

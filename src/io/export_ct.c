@@ -17,24 +17,17 @@ enum { SHAPE = BQ_EXPORT_BARE, AS_IS, PACKED, SCALE };
 /* Of the families known here, everything with two dimensions but the embedding is a Linear. */
 static bool is_linear(const bq_export_item *item) {
     size_t n = strlen(item->name), cut = strlen(WEIGHT);
-    return (!item->t || item->t->dims == 2) && n > cut && strcmp(item->name + n - cut, WEIGHT) == 0 &&
+    return item->t->dims == 2 && n > cut && strcmp(item->name + n - cut, WEIGHT) == 0 &&
            !strstr(item->name, "embed_tokens");
 }
-
-static bool is_quantized(const bq_export_item *item) { return item->changed && item->q.bits; }
 
 static int plan(bq_export_job *job, int item) {
     const bq_export_item *it = &job->item[item];
     const bq_qtensor *q = &it->q;
     int64_t rows = q->code.rows, cols = q->code.cols;
     size_t cut = strlen(WEIGHT);
-    if (!is_quantized(it)) {
-        bq_mat m = q->fold;
-        if (it->t)
-            bq_export_add(job, item, AS_IS, 0, "", it->changed ? "F32" : it->t->dtype, it->t->dims,
-                          it->t->shape);
-        else
-            bq_export_add(job, item, AS_IS, 0, "", "F32", 2, (int64_t[]){m.rows, m.cols});
+    if (!it->quantized) {
+        bq_export_add(job, item, AS_IS, 0, "", it->t->dtype, it->t->dims, it->t->shape);
         return BQ_OK;
     }
     if (!is_linear(it)) {
@@ -71,12 +64,7 @@ static void put_packed(bq_export_job *job, const bq_qtensor *q, bq_writer *w) {
 
 static void write_out(bq_export_job *job, const bq_export_out *out, const bq_qtensor *q, bq_writer *w) {
     switch (out->part) {
-    case AS_IS:
-        if (q)
-            bq_export_put_rows(q->fold, w);
-        else
-            bq_export_put_raw(job, job->item[out->item].t, w);
-        break;
+    case AS_IS: bq_export_put_raw(job, job->item[out->item].t, w); break;
     case PACKED: put_packed(job, q, w); break;
     case SCALE: bq_export_put_rows(q->scale, w); break;
     case SHAPE: bq_writer_put(w, (int64_t[]){q->code.rows, q->code.cols}, 16); break;
@@ -131,7 +119,7 @@ static json_t *target(const bq_export_job *job, int i) {
     int count = 0;
     for (int k = 0; k < job->items; k++) {
         const bq_export_item *item = &job->item[k];
-        if (!is_quantized(item)) continue;
+        if (!item->quantized) continue;
         int block = split(item->name, other_head, other_tail);
         if (block < 0 || strcmp(head, other_head) != 0 || strcmp(tail, other_tail) != 0) continue;
         if (!same(scheme_of(item), mine))
@@ -173,7 +161,7 @@ static json_t *groups_config(const bq_export_job *job) {
     int schemes = 0;
     for (int i = 0; i < job->items; i++) {
         int k = 0;
-        if (!is_quantized(&job->item[i])) continue;
+        if (!job->item[i].quantized) continue;
         while (k < schemes && !same(found[k], scheme_of(&job->item[i]))) k++;
         BQ_CHECK(k < SCHEMES_MAX, "export: more than %d schemes", SCHEMES_MAX);
         if (k == schemes) found[schemes++] = scheme_of(&job->item[i]);
@@ -185,7 +173,7 @@ static json_t *groups_config(const bq_export_job *job) {
         if (schemes == 1) json_array_append_new(targets, json_string("Linear"));
         for (int i = 0; i < job->items && schemes > 1; i++) {
             const bq_export_item *item = &job->item[i];
-            json_t *t = is_quantized(item) && same(scheme_of(item), found[k]) ? target(job, i) : NULL;
+            json_t *t = item->quantized && same(scheme_of(item), found[k]) ? target(job, i) : NULL;
             if (t) json_array_append_new(targets, t);
         }
         snprintf(name, sizeof name, "group_%d", k);
@@ -202,7 +190,7 @@ static json_t *ignore_list(const bq_export_job *job) {
     for (int i = 0; i < job->items; i++) {
         const bq_export_item *item = &job->item[i];
         head = head || strcmp(item->name, "lm_head.weight") == 0;
-        if (!is_linear(item) || is_quantized(item)) continue;
+        if (!is_linear(item) || item->quantized) continue;
         snprintf(module, sizeof module, "%.*s", (int)(strlen(item->name) - strlen(WEIGHT)), item->name);
         json_array_append_new(ignore, json_string(module));
     }

@@ -5,13 +5,9 @@
 
 static int plan(bq_export_job *job, int item) {
     const bq_export_item *it = &job->item[item];
-    bq_mat m = it->q.bits ? it->q.code : it->q.fold;
     bq_type type;
-    if (it->t) {
-        const char *dtype = it->changed || bq_dtype_float(it->t->dtype, &type) ? "F32" : it->t->dtype;
-        bq_export_add(job, item, 0, 0, "", dtype, it->t->dims, it->t->shape);
-    } else
-        bq_export_add(job, item, 0, 0, "", "F32", 2, (int64_t[]){m.rows, m.cols});
+    const char *dtype = it->quantized || bq_dtype_float(it->t->dtype, &type) ? "F32" : it->t->dtype;
+    bq_export_add(job, item, 0, 0, "", dtype, it->t->dims, it->t->shape);
     return BQ_OK;
 }
 
@@ -49,8 +45,6 @@ static void write_out(bq_export_job *job, const bq_export_out *out, const bq_qte
         bq_export_put_raw(job, t, w);
     else if (!q)
         put_as_f32(job, t, w);
-    else if (!q->bits)
-        bq_export_put_rows(q->fold, w);
     else if (q->dense.data)
         bq_export_put_rows(q->dense, w);
     else

@@ -14,15 +14,14 @@ static void check_ct(const char *out, const toy_rule *rule) {
         char name[300], raw[70000], want[70000];
         int64_t shape[2];
         bq_qtensor q = {0};
-        bool is = toy_get(&t, b->name, true, &q);
-        if (!is || !q.bits) {
+        if (!toy_get(&t, b->name, true, &q)) {
+            bq_mat to = bq_mat_host(want, b->dims == 2 ? b->shape[0] : 1, b->shape[b->dims - 1], BQ_F32);
             assert_non_null(a);
-            assert_string_equal(a->dtype, is ? "F32" : b->dtype);
             bq_weights_read_raw(w, a, 0, raw, a->bytes);
-            if (is)
-                assert_memory_equal(raw, t.value, a->bytes);
-            else
-                bq_weights_read_raw(from, b, 0, want, b->bytes), assert_memory_equal(raw, want, a->bytes);
+            bool is = toy_dense(&t, b->name, 0, to);
+            if (!is) bq_weights_read_raw(from, b, 0, want, b->bytes);
+            assert_string_equal(a->dtype, is ? "F32" : b->dtype);
+            assert_memory_equal(raw, want, a->bytes);
             tensors++;
             continue;
         }
@@ -135,6 +134,24 @@ static void ct_groups_schemes(void **state) {
     json_decref(config);
 }
 
+/* The toy's float head is its embedding, both twice the source's. */
+static void check_head(const char *out) {
+    bq_weights *w, *from;
+    float got[97 * 48], want[97 * 48];
+    assert_int_equal(bq_weights_open(&from, src_dir), BQ_OK);
+    assert_int_equal(bq_weights_open(&w, out), BQ_OK);
+    bq_weights_read_raw(from, bq_weights_find(from, "model.embed_tokens.weight"), 0, want, sizeof want);
+    for (int i = 0; i < 97 * 48; i++) want[i] *= 2;
+    for (int i = 0; i < 2; i++) {
+        const bq_tensor *t = bq_weights_find(w, i ? "lm_head.weight" : "model.embed_tokens.weight");
+        assert_true(t && t->bytes == sizeof got && strcmp(t->dtype, "F32") == 0);
+        bq_weights_read_raw(w, t, 0, got, sizeof got);
+        assert_memory_equal(got, want, sizeof got);
+    }
+    bq_weights_close(w);
+    bq_weights_close(from);
+}
+
 /* A head of its own where the source ties it. */
 static void heads_are_untied(void **state) {
     (void)state;
@@ -157,6 +174,17 @@ static void heads_are_untied(void **state) {
         else
             assert_int_equal(bq_config_read(out, &m), BQ_OK), assert_false(m.tied);
     }
+    for (int ct = 0; ct < 2; ct++) { /* a float head, beside an embedding that is another one */
+        bq_model m;
+        snprintf(out, sizeof out, "%s", temp_path(ct ? "turned_ct" : "turned"));
+        assert_int_equal(export_to(out, turned, ct, ct ? 20000 : 0, NULL), BQ_OK);
+        check_head(out);
+        json_t *config = config_of(out), *q = json_object_get(config, "quantization_config");
+        assert_true(json_is_false(json_object_get(config, "tie_word_embeddings")));
+        if (ct) same_json(json_object_get(q, "ignore"), "[\"lm_head\"]");
+        json_decref(config);
+        if (!ct) assert_int_equal(bq_config_read(out, &m), BQ_OK), assert_false(m.tied);
+    }
     assert_int_equal(export_to(out, w4, true, 0, NULL), BQ_OK);
     json_t *config = config_of(out);
     assert_true(json_is_true(json_object_get(config, "tie_word_embeddings")));
@@ -176,7 +204,7 @@ static bool wrong_get(void *ctx, const char *name, bool want_data, bq_qtensor *q
 static int wrong(bq_qtensor q, bool ct) {
     bq_weights *w;
     assert_int_equal(bq_weights_open(&w, src_dir), BQ_OK);
-    bq_qsource s = {&q, wrong_get};
+    bq_qsource s = {&q, wrong_get, NULL};
     int rc = export_parts(w, temp_path("wrong"), s, ct, TOY_SHARD, 1);
     bq_weights_close(w);
     return rc;
@@ -187,11 +215,10 @@ static void bad_results_are_refused(void **state) {
     make_source("model_llama_default", "F32"); /* down_proj is (56, 100) */
     bq_mat code = bq_mat_host(NULL, 56, 100, BQ_I8), one = bq_mat_host(NULL, 56, 1, BQ_F32),
            three = bq_mat_host(NULL, 56, 3, BQ_F32);
-    bq_mat turned = bq_mat_host(NULL, 100, 56, BQ_I8), fold = bq_mat_host(NULL, 56, 99, BQ_F32);
+    bq_mat flipped = bq_mat_host(NULL, 100, 56, BQ_I8);
     for (int ct = 0; ct < 2; ct++) {
-        assert_refused(wrong((bq_qtensor){.code = turned, .scale = one, .bits = 4}, ct),
+        assert_refused(wrong((bq_qtensor){.code = flipped, .scale = one, .bits = 4}, ct),
                        "result is (100, 56)");
-        assert_refused(wrong((bq_qtensor){.fold = fold}, ct), "result is (56, 99)");
         assert_refused(wrong((bq_qtensor){.code = code, .scale = one, .bits = 9}, ct), "9 bits");
         assert_refused(wrong((bq_qtensor){.code = code, .scale = three, .bits = 4}, ct), "scales (56, 3)");
         assert_refused(wrong((bq_qtensor){.code = code, .scale = one, .bits = 4, .group = 40}, ct),

@@ -52,8 +52,7 @@ static inline void toy_model(const char *dir, const char *golden, const char *dt
     bq_weights_close(w);
 }
 
-/* The rule of a toy result, by name: bits 0 and group 0 leave the tensor; bits 1 replaces it by twice its
- * value. */
+/* The rule of a toy result, by name: bits 0 leaves the tensor; bits 1 replaces it by twice its value. */
 typedef struct {
     const char *part; /* of the name; the first rule that fits counts */
     int bits;
@@ -64,8 +63,8 @@ typedef struct {
     const bq_weights *src;
     const toy_rule *rule; /* ends with part NULL */
     bool with_dense;      /* give the product too */
-    int gets;             /* calls with want_data */
-    bq_tensor head;       /* stands for a head that the source ties */
+    int gets;             /* tensors whose data were asked for */
+    int64_t rows;         /* of the replaced tensor, so far */
     float *value, *scale, *dense;
     int8_t *code;
 } toy;
@@ -97,22 +96,46 @@ static inline void toy_quantize(toy *t, const bq_qtensor *q, int64_t rows, int64
     }
 }
 
-static inline bool toy_get(void *ctx, const char *name, bool want_data, bq_qtensor *q) {
-    toy *t = ctx;
+static inline const toy_rule *toy_rule_of(const toy *t, const char *name) {
     const toy_rule *rule = t->rule;
     while (rule->part && !strstr(name, rule->part)) rule++;
-    if (!rule->part || !rule->bits) return false;
+    return rule;
+}
+
+static inline const bq_tensor *toy_source(const toy *t, const char *name) {
     const bq_tensor *from = bq_weights_find(t->src, name);
-    if (!from) from = bq_weights_find(t->src, "model.embed_tokens.weight");
+    return from ? from : bq_weights_find(t->src, "model.embed_tokens.weight");
+}
+
+/* Rows in order, each once. */
+static inline bool toy_dense(void *ctx, const char *name, int64_t first, bq_mat to) {
+    toy *t = ctx;
+    const bq_tensor *from = toy_source(t, name);
+    if (toy_rule_of(t, name)->bits != 1) return false;
+    if (!to.data) return true;
+    if (first == 0) t->gets++, t->rows = 0;
+    assert_int_equal(first, t->rows);
+    assert_int_equal(to.cols, from->shape[from->dims - 1]);
+    assert_true(to.type == BQ_F32 && to.place == BQ_HOST);
+    t->rows += to.rows;
+    assert_true(t->rows <= (from->dims == 2 ? from->shape[0] : 1));
+    bq_weights_read(t->src, from, first, to.rows, to);
+    for (int64_t r = 0; r < to.rows; r++)
+        for (int64_t c = 0; c < to.cols; c++) *(float *)bq_mat_at(to, r, c) *= 2;
+    return true;
+}
+
+static inline bool toy_get(void *ctx, const char *name, bool want_data, bq_qtensor *q) {
+    toy *t = ctx;
+    const toy_rule *rule = toy_rule_of(t, name);
+    if (rule->bits < 2) return false;
+    const bq_tensor *from = toy_source(t, name);
     int64_t rows = from->dims == 2 ? from->shape[0] : 1, cols = from->shape[from->dims - 1];
     int64_t groups = rule->group ? (cols + rule->group - 1) / rule->group : 1;
-    *q = (bq_qtensor){.bits = rule->bits, .group = rule->group};
-    if (rule->bits == 1)
-        q->bits = 0, q->fold = bq_mat_host(NULL, rows, cols, BQ_F32);
-    else {
-        q->code = bq_mat_host(NULL, rows, cols, BQ_I8);
-        q->scale = bq_mat_host(NULL, rows, groups, BQ_F32);
-    }
+    *q = (bq_qtensor){.bits = rule->bits,
+                      .group = rule->group,
+                      .code = bq_mat_host(NULL, rows, cols, BQ_I8),
+                      .scale = bq_mat_host(NULL, rows, groups, BQ_F32)};
     if (!want_data) return true;
     t->gets++;
     toy_free(t);
@@ -121,11 +144,6 @@ static inline bool toy_get(void *ctx, const char *name, bool want_data, bq_qtens
     t->code = malloc(n);
     assert_true(t->value && t->scale && t->dense && t->code);
     bq_weights_read(t->src, from, 0, rows, bq_mat_host(t->value, rows, cols, BQ_F32));
-    if (!q->bits) {
-        for (size_t i = 0; i < n; i++) t->value[i] *= 2;
-        q->fold.data = t->value;
-        return true;
-    }
     toy_quantize(t, q, rows, cols);
     q->code.data = t->code, q->scale.data = t->scale;
     if (t->with_dense) q->dense = bq_mat_host(t->dense, rows, cols, BQ_F32);
@@ -140,6 +158,8 @@ static const toy_rule w8g4[] = {{"lm_head", 0, 0}, {"_proj.weight", 8, 4}, {NULL
 static const toy_rule mixed[] = {{"lm_head", 8, 0}, {"model.norm", 1, 0},         {"1.mlp.down_proj", 8, 4},
                                  {"k_proj", 0, 0},  {"0.self_attn.o_proj", 1, 0}, {"_proj.weight", 4, 4},
                                  {NULL, 0, 0}};
+static const toy_rule turned[] = {
+    {"lm_head", 1, 0}, {"embed_tokens", 1, 0}, {"norm", 1, 0}, {"_proj.weight", 4, 0}, {NULL, 0, 0}};
 static const toy_rule untie[] = {{"lm_head", 8, 0}, {"_proj.weight", 4, 0}, {NULL, 0, 0}};
 
 static char src_dir[512];
@@ -169,7 +189,7 @@ static inline int export_to(const char *out, const toy_rule *rule, bool ct, size
     bq_weights *w;
     assert_int_equal(bq_weights_open(&w, src_dir), BQ_OK);
     toy t = {.src = w, .rule = rule, .with_dense = limit != 0};
-    int rc = export_parts(w, out, (bq_qsource){&t, toy_get}, ct, limit ? limit : TOY_SHARD, 1);
+    int rc = export_parts(w, out, (bq_qsource){&t, toy_get, toy_dense}, ct, limit ? limit : TOY_SHARD, 1);
     if (gets) *gets = t.gets;
     toy_free(&t);
     bq_weights_close(w);

@@ -10,7 +10,7 @@
 #define WEIGHT      ".weight"
 #define SCHEMES_MAX 16
 
-enum { SHAPE = BQ_EXPORT_BARE, AS_IS, PACKED, SCALE };
+enum { SHAPE = BQ_EXPORT_BARE, AS_IS, PACKED, SCALE, ZERO };
 
 /* ---- tensors ---- */
 
@@ -47,6 +47,9 @@ static int plan(bq_export_job *job, int item) {
     bq_export_add(job, item, PACKED, cut, ".weight_packed", "I32", 2,
                   (int64_t[]){rows, bq_pack_words(cols, q->bits)});
     bq_export_add(job, item, SCALE, cut, ".weight_scale", "F32", 2, (int64_t[]){rows, q->scale.cols});
+    if (q->zero.rows)
+        bq_export_add(job, item, ZERO, cut, ".weight_zero_point", "I32", 2,
+                      (int64_t[]){bq_pack_words(rows, q->bits), q->zero.cols});
     bq_export_add(job, item, SHAPE, cut, ".weight_shape", "I64", 1, (int64_t[]){2});
     return BQ_OK;
 }
@@ -62,11 +65,23 @@ static void put_packed(bq_export_job *job, const bq_qtensor *q, bq_writer *w) {
     }
 }
 
+static void put_zeros(bq_export_job *job, const bq_qtensor *q, bq_writer *w) {
+    int64_t fields = 32 / q->bits, at_once = (int64_t)(BQ_EXPORT_BUFFER / 4) / q->zero.cols * fields;
+    BQ_CHECK(q->zero.data && at_once > 0, "export: a result without zero points, or rows too long");
+    for (int64_t first = 0, n; first < q->zero.rows; first += n) {
+        n = q->zero.rows - first < at_once ? q->zero.rows - first : at_once;
+        bq_mat word = bq_mat_host(job->buffer, bq_pack_words(n, q->bits), q->zero.cols, BQ_I32);
+        bq_pack_zeros(bq_mat_rows(q->zero, first, n), q->bits, word);
+        bq_export_put_rows(word, w);
+    }
+}
+
 static void write_out(bq_export_job *job, const bq_export_out *out, const bq_qtensor *q, bq_writer *w) {
     switch (out->part) {
     case AS_IS: bq_export_put_raw(job, job->item[out->item].t, w); break;
     case PACKED: put_packed(job, q, w); break;
     case SCALE: bq_export_put_rows(q->scale, w); break;
+    case ZERO: put_zeros(job, q, w); break;
     case SHAPE: bq_writer_put(w, (int64_t[]){q->code.rows, q->code.cols}, 16); break;
     }
 }
@@ -76,14 +91,17 @@ static void write_out(bq_export_job *job, const bq_export_out *out, const bq_qte
 typedef struct {
     int bits;
     int64_t group; /* 0: channel */
+    bool symmetric;
 } scheme;
 
 static scheme scheme_of(const bq_export_item *item) {
     const bq_qtensor *q = &item->q;
-    return (scheme){q->bits, q->group > 0 && q->group < q->code.cols ? q->group : 0};
+    return (scheme){q->bits, q->group > 0 && q->group < q->code.cols ? q->group : 0, q->zero.rows == 0};
 }
 
-static bool same(scheme a, scheme b) { return a.bits == b.bits && a.group == b.group; }
+static bool same(scheme a, scheme b) {
+    return a.bits == b.bits && a.group == b.group && a.symmetric == b.symmetric;
+}
 
 /* "model.layers.12.mlp.up_proj.weight" as head "model.layers.", block 12 and tail "mlp.up_proj" (module name,
  * no
@@ -147,10 +165,11 @@ static json_t *target(const bq_export_job *job, int i) {
 
 static json_t *group_config(scheme s, json_t *targets) {
     json_t *group = s.group ? json_integer(s.group) : json_null();
-    json_t *weights = json_pack(
-        "{s:i, s:s, s:b, s:s, s:o, s:n, s:b, s:n, s:n, s:n, s:s, s:{}}", "num_bits", s.bits, "type", "int",
-        "symmetric", 1, "strategy", s.group ? "group" : "channel", "group_size", group, "block_structure",
-        "dynamic", 0, "actorder", "scale_dtype", "zp_dtype", "observer", "minmax", "observer_kwargs");
+    json_t *weights =
+        json_pack("{s:i, s:s, s:b, s:s, s:o, s:n, s:b, s:n, s:n, s:s?, s:s, s:{}}", "num_bits", s.bits,
+                  "type", "int", "symmetric", s.symmetric, "strategy", s.group ? "group" : "channel",
+                  "group_size", group, "block_structure", "dynamic", 0, "actorder", "scale_dtype", "zp_dtype",
+                  s.symmetric ? NULL : "torch.int8", "observer", "minmax", "observer_kwargs");
     return json_pack("{s:o, s:s, s:n, s:n, s:o}", "targets", targets, "format", "pack-quantized",
                      "input_activations", "output_activations", "weights", weights);
 }

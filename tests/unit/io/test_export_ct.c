@@ -3,6 +3,28 @@
 #include "io/config.h"
 #include "unpack.h"
 
+/* Packed along a column, most of a word's fields at a time. */
+static void check_zeros(const bq_weights *w, const bq_tensor *t, const bq_qtensor *q, const float *zero) {
+    int64_t rows = q->zero.rows, groups = q->zero.cols, words = bq_pack_words(rows, q->bits);
+    int32_t word[4096];
+    assert_string_equal(t->dtype, "I32");
+    assert_true(t->dims == 2 && t->shape[0] == words && t->shape[1] == groups && t->bytes <= sizeof word);
+    bq_weights_read_raw(w, t, 0, word, t->bytes);
+    int some = 0;
+    for (int64_t g = 0; g < groups; g++) {
+        int32_t column[512];
+        int8_t back[1024];
+        assert_true(rows <= 1024 && words <= 512);
+        for (int64_t i = 0; i < words; i++) column[i] = word[i * groups + g];
+        unpack_rows(bq_mat_host(column, 1, words, BQ_I32), q->bits, bq_mat_host(back, 1, rows, BQ_I8));
+        for (int64_t r = 0; r < rows; r++) {
+            assert_int_equal(back[r], (int)zero[r * groups + g]);
+            some += back[r] != 0;
+        }
+    }
+    assert_true(some > 0);
+}
+
 static void check_ct(const char *out, const toy_rule *rule) {
     bq_weights *w, *from;
     assert_int_equal(bq_weights_open(&from, src_dir), BQ_OK);
@@ -37,6 +59,10 @@ static void check_ct(const char *out, const toy_rule *rule) {
                     a->shape[1] == (q.group ? shape[1] / q.group : 1));
         bq_weights_read_raw(w, a, 0, raw, a->bytes);
         assert_memory_equal(raw, t.scale, a->bytes);
+        snprintf(name, sizeof name, "%.*s.weight_zero_point", stem, b->name);
+        a = bq_weights_find(w, name);
+        assert_int_equal(a != NULL, q.zero.rows > 0);
+        if (a) check_zeros(w, a, &q, t.zero), tensors++;
         snprintf(name, sizeof name, "%.*s.weight_packed", stem, b->name);
         a = bq_weights_find(w, name);
         assert_string_equal(a->dtype, "I32");
@@ -63,22 +89,25 @@ static void same_json(const json_t *got, const char *want) {
     json_decref(v);
 }
 
-#define WEIGHTS(bits, strategy, group)                                                                       \
-    "{\"num_bits\":" bits ",\"type\":\"int\",\"symmetric\":true,\"strategy\":\"" strategy                    \
+#define WEIGHTS(bits, strategy, group) SCHEME(bits, "true", strategy, group, "null")
+#define SCHEME(bits, symmetric, strategy, group, zero)                                                       \
+    "{\"num_bits\":" bits ",\"type\":\"int\",\"symmetric\":" symmetric ",\"strategy\":\"" strategy           \
     "\",\"group_size\":" group                                                                               \
-    ",\"block_structure\":null,\"dynamic\":false,\"actorder\":null,\"scale_dtype\":null,\"zp_dtype\":null,"  \
+    ",\"block_structure\":null,\"dynamic\":false,\"actorder\":null,\"scale_dtype\":null,\"zp_dtype\":" zero  \
+    ","                                                                                                      \
     "\"observer\":\"minmax\",\"observer_kwargs\":{}}"
 
 static void ct_holds_codes(void **state) {
     (void)state;
-    static const toy_rule *const rules[] = {w4, w4g4, w8g4};
-    static const char *const weights[] = {WEIGHTS("4", "channel", "null"), WEIGHTS("4", "group", "4"),
-                                          WEIGHTS("8", "group", "4")};
+    static const toy_rule *const rules[] = {w4, a4g4, w4g4, w8g4};
+    static const char *const weights[] = {WEIGHTS("4", "channel", "null"),
+                                          SCHEME("4", "false", "group", "4", "\"torch.int8\""),
+                                          WEIGHTS("4", "group", "4"), WEIGHTS("8", "group", "4")};
     char out[512], twin[512];
     snprintf(out, sizeof out, "%s", temp_path("ct"));
     snprintf(twin, sizeof twin, "%s", temp_path("ct2"));
     make_source("model_llama_default", "BF16");
-    for (int i = 0; i < 3; i++) {
+    for (int i = 0; i < 4; i++) {
         char want[1500];
         int gets;
         assert_int_equal(export_to(out, rules[i], true, 0, &gets), BQ_OK);
@@ -100,7 +129,7 @@ static void ct_holds_codes(void **state) {
         assert_int_equal(export_to(twin, rules[i], true, 20000, NULL), BQ_OK);
         check_ct(twin, rules[i]);
     }
-    assert_int_equal(export_to(twin, rules[2], true, 0, NULL), BQ_OK);
+    assert_int_equal(export_to(twin, rules[3], true, 0, NULL), BQ_OK);
     assert_same_file(in(out, "model.safetensors"), in(twin, "model.safetensors"));
     assert_same_file(in(out, "config.json"), in(twin, "config.json"));
 }
@@ -110,6 +139,15 @@ static void ct_groups_schemes(void **state) {
     char out[512];
     snprintf(out, sizeof out, "%s", temp_path("ctm"));
     make_source("model_llama_default", "BF16");
+    assert_int_equal(export_to(out, a8, true, 0, NULL), BQ_OK);
+    check_ct(out, a8);
+    json_t *two = config_of(out),
+           *of = json_object_get(json_object_get(two, "quantization_config"), "config_groups");
+    assert_int_equal(json_object_size(of), 2); /* alike but for the zero points */
+    same_json(json_object_get(json_object_get(of, "group_0"), "weights"),
+              SCHEME("8", "false", "channel", "null", "\"torch.int8\""));
+    same_json(json_object_get(json_object_get(of, "group_1"), "weights"), WEIGHTS("8", "channel", "null"));
+    json_decref(two);
     assert_int_equal(export_to(out, mixed, true, 0, NULL), BQ_OK);
     check_ct(out, mixed);
     json_t *config = config_of(out), *q = json_object_get(config, "quantization_config");
@@ -220,6 +258,8 @@ static void bad_results_are_refused(void **state) {
         assert_refused(wrong((bq_qtensor){.code = flipped, .scale = one, .bits = 4}, ct),
                        "result is (100, 56)");
         assert_refused(wrong((bq_qtensor){.code = code, .scale = one, .bits = 9}, ct), "9 bits");
+        assert_refused(wrong((bq_qtensor){.code = code, .scale = one, .zero = three, .bits = 4}, ct),
+                       "zero points (56, 3) F32, wanted (56, 1)");
         assert_refused(wrong((bq_qtensor){.code = code, .scale = three, .bits = 4}, ct), "scales (56, 3)");
         assert_refused(wrong((bq_qtensor){.code = code, .scale = one, .bits = 4, .group = 40}, ct),
                        "wanted (56, 3)");

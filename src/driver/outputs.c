@@ -84,6 +84,7 @@ static bool get(void *ctx, const char *name, bool want_data, bq_qtensor *q) {
     int64_t groups = bq_linear_groups(arch, t->s->scheme, i);
     *q = (bq_qtensor){.bits = scheme.bits,
                       .group = scheme.group > 0 ? scheme.group : 0,
+                      .activations = bq_recipe_activations(&t->s->recipe),
                       .code = bq_mat_host(NULL, l->rows, l->cols, BQ_I8),
                       .scale = bq_mat_host(NULL, l->rows, groups, BQ_F32),
                       .zero = bq_mat_host(NULL, scheme.symmetric ? 0 : l->rows, groups, BQ_F32)};
@@ -239,8 +240,9 @@ static int export_output(const bq_session *s, const bq_output *o) {
     bool root = s->comm->rank == 0;
     snprintf(dir, sizeof dir, "%s/%s", s->dir, o->dir);
     snprintf(mark, sizeof mark, "%s/ckpt/export_%s.done", s->dir, o->dir);
-    snprintf(text, sizeof text, "%016lx %s %ld\n", (unsigned long)s->fingerprint,
-             o->format == BQ_OUT_COMPRESSED ? "compressed-tensors" : "safetensors", (long)o->shard_bytes);
+    snprintf(text, sizeof text, "%016lx %s %ld%s\n", (unsigned long)s->fingerprint,
+             o->format == BQ_OUT_COMPRESSED ? "compressed-tensors" : "safetensors", (long)o->shard_bytes,
+             bq_recipe_activations(&s->recipe) ? " a8" : "");
     if (bq_comm_agree(s->comm, root && exported(mark, text, dir))) return BQ_OK;
     if (root && bq_file_exists(mark)) write_mark(mark, "being written again\n");
     int code = export_one(s, o->format, (size_t)o->shard_bytes, dir);

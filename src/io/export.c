@@ -174,7 +174,8 @@ static void hold(bq_export_job *job, const bq_export_item *item, bq_qtensor *q) 
     *q = (bq_qtensor){0};
     BQ_CHECK(job->source.get(job->source.ctx, item->name, true, q), "export: '%s' is gone", item->name);
     BQ_CHECK(q->bits == p->bits && q->group == p->group && q->code.rows == p->code.rows &&
-                 q->code.cols == p->code.cols && q->zero.rows == p->zero.rows,
+                 q->code.cols == p->code.cols && q->activations == p->activations &&
+                 q->zero.rows == p->zero.rows,
              "export: '%s' is not as it was planned", item->name);
 }
 

@@ -344,6 +344,7 @@ static int program(const char *what, const char *dir) {
                   {"bias", "model_llama_bias", w4},        {"tied", "model_llama_llama3", w4},
                   {"untied", "model_llama_llama3", untie}, {"turned", "model_llama_llama3", turned},
                   {"a4g4", "model_llama_default", a4g4},   {"a8", "model_phi3_partial", a8},
+                  {"w8a8", "model_llama_default", w8a8},   {"part8", "model_llama_default", part8},
                   {"phi3", "model_phi3_partial", w4}};
     int rc = 0;
     for (int i = 0; i < (int)(sizeof models / sizeof *models) && !rc; i++) {

@@ -47,6 +47,19 @@ static void check_ct(const char *out, const toy_rule *rule) {
             tensors++;
             continue;
         }
+        if (q.activations) { /* codes as they are, beside their scales */
+            char scale[300];
+            snprintf(scale, sizeof scale, "%s_scale", b->name);
+            const bq_tensor *s = bq_weights_find(w, scale);
+            assert_true(a && s && strcmp(a->dtype, "I8") == 0 && strcmp(s->dtype, "F32") == 0);
+            assert_true(s->dims == 2 && s->shape[0] == b->shape[0] && s->shape[1] == 1);
+            bq_weights_read_raw(w, a, 0, raw, a->bytes);
+            assert_memory_equal(raw, t.code, a->bytes);
+            bq_weights_read_raw(w, s, 0, raw, s->bytes);
+            assert_memory_equal(raw, t.scale, s->bytes);
+            tensors += 2;
+            continue;
+        }
         assert_null(a);
         int stem = (int)strlen(b->name) - 7;
         snprintf(name, sizeof name, "%.*s.weight_shape", stem, b->name);
@@ -172,6 +185,42 @@ static void ct_groups_schemes(void **state) {
     json_decref(config);
 }
 
+#define TOKEN                                                                                                \
+    "{\"num_bits\":8,\"type\":\"int\",\"symmetric\":true,\"strategy\":\"token\",\"group_size\":null,"        \
+    "\"block_structure\":null,\"dynamic\":true,\"actorder\":null,\"scale_dtype\":null,\"zp_dtype\":null,"    \
+    "\"observer\":null,\"observer_kwargs\":{}}"
+
+static void ct_rounds_inputs(void **state) {
+    (void)state;
+    char out[512];
+    snprintf(out, sizeof out, "%s", temp_path("cta"));
+    make_source("model_llama_default", "F32");
+    assert_int_equal(export_to(out, w8a8, true, 20000, NULL), BQ_OK);
+    check_ct(out, w8a8);
+    json_t *config = config_of(out), *q = json_object_get(config, "quantization_config");
+    same_json(json_object_get(q, "format"), "\"int-quantized\"");
+    same_json(
+        json_object_get(q, "config_groups"),
+        "{\"group_0\":{\"targets\":[\"Linear\"],\"format\":\"int-quantized\",\"input_activations\":" TOKEN
+        ",\"output_activations\":null,\"weights\":" WEIGHTS("8", "channel", "null") "}}");
+    json_decref(config);
+    assert_int_equal(export_to(out, part8, true, 0, NULL), BQ_OK); /* every group has its own format */
+    check_ct(out, part8);
+    config = config_of(out), q = json_object_get(config, "quantization_config");
+    same_json(json_object_get(q, "format"), "\"mixed-precision\"");
+    json_t *group = json_object_get(q, "config_groups");
+    assert_int_equal(json_object_size(group), 3);
+    const char *const format[] = {"\"int-quantized\"", "\"pack-quantized\"", "\"pack-quantized\""};
+    const char *const input[] = {TOKEN, "null", "null"};
+    for (int i = 0; i < 3; i++) {
+        char name[16];
+        snprintf(name, sizeof name, "group_%d", i);
+        same_json(json_object_get(json_object_get(group, name), "format"), format[i]);
+        same_json(json_object_get(json_object_get(group, name), "input_activations"), input[i]);
+    }
+    json_decref(config);
+}
+
 /* The toy's float head is its embedding, both twice the source's. */
 static void check_head(const char *out) {
     bq_weights *w, *from;
@@ -267,6 +316,12 @@ static void bad_results_are_refused(void **state) {
     assert_refused(wrong((bq_qtensor){.code = code, .scale = one, .bits = 3}, true), "has 3 bits");
     assert_refused(wrong((bq_qtensor){.code = code, .scale = three, .bits = 4, .group = 40}, true),
                    "groups of 40");
+    const bq_qtensor inputs[] = {
+        {.code = code, .scale = one, .bits = 4, .activations = 8},
+        {.code = code, .scale = one, .bits = 8, .activations = 4},
+        {.code = code, .scale = bq_mat_host(NULL, 56, 2, BQ_F32), .bits = 8, .group = 50, .activations = 8},
+        {.code = code, .scale = one, .zero = one, .bits = 8, .activations = 8}};
+    for (int i = 0; i < 4; i++) assert_refused(wrong(inputs[i], true), "with quantized activations");
     static const toy_rule embedding[] = {{"embed_tokens", 8, 0}, {NULL, 0, 0}},
                           norm[] = {{"model.norm", 8, 0}, {NULL, 0, 0}};
     static const toy_rule none[] = {{"_proj.weight", 1, 0}, {NULL, 0, 0}};
@@ -278,9 +333,8 @@ static void bad_results_are_refused(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(ct_holds_codes),
-        cmocka_unit_test(ct_groups_schemes),
-        cmocka_unit_test(heads_are_untied),
+        cmocka_unit_test(ct_holds_codes),          cmocka_unit_test(ct_groups_schemes),
+        cmocka_unit_test(ct_rounds_inputs),        cmocka_unit_test(heads_are_untied),
         cmocka_unit_test(bad_results_are_refused),
     };
     return cmocka_run_group_tests(tests, temp_make, temp_remove);

@@ -53,7 +53,7 @@ static inline void toy_model(const char *dir, const char *golden, const char *dt
 }
 
 /* The rule of a toy result, by name: bits 0 leaves the tensor; bits 1 replaces it by twice its value;
- * negative bits: with zero points. */
+ * negative bits: with zero points; 16 + bits: with inputs of 8 bits. */
 typedef struct {
     const char *part; /* of the name; the first rule that fits counts */
     int bits;
@@ -136,7 +136,8 @@ static inline bool toy_get(void *ctx, const char *name, bool want_data, bq_qtens
     const bq_tensor *from = toy_source(t, name);
     int64_t rows = from->dims == 2 ? from->shape[0] : 1, cols = from->shape[from->dims - 1];
     int64_t groups = rule->group ? (cols + rule->group - 1) / rule->group : 1;
-    *q = (bq_qtensor){.bits = abs(rule->bits),
+    *q = (bq_qtensor){.bits = abs(rule->bits) % 16,
+                      .activations = rule->bits > 16 ? 8 : 0,
                       .group = rule->group,
                       .code = bq_mat_host(NULL, rows, cols, BQ_I8),
                       .scale = bq_mat_host(NULL, rows, groups, BQ_F32),
@@ -165,6 +166,9 @@ static const toy_rule mixed[] = {{"lm_head", 8, 0}, {"model.norm", 1, 0},       
                                  {NULL, 0, 0}};
 static const toy_rule a4g4[] = {{"lm_head", 0, 0}, {"_proj.weight", -4, 4}, {NULL, 0, 0}};
 static const toy_rule a8[] = {{"lm_head", 0, 0}, {"k_proj", 8, 0}, {"_proj.weight", -8, 0}, {NULL, 0, 0}};
+static const toy_rule w8a8[] = {{"lm_head", 0, 0}, {"_proj.weight", 24, 0}, {NULL, 0, 0}};
+static const toy_rule part8[] = {
+    {"lm_head", 0, 0}, {"down_proj", 24, 0}, {"o_proj", 8, 0}, {"_proj.weight", -4, 4}, {NULL, 0, 0}};
 static const toy_rule turned[] = {
     {"lm_head", 1, 0}, {"embed_tokens", 1, 0}, {"norm", 1, 0}, {"_proj.weight", 4, 0}, {NULL, 0, 0}};
 static const toy_rule untie[] = {{"lm_head", 8, 0}, {"_proj.weight", 4, 0}, {NULL, 0, 0}};

@@ -146,6 +146,7 @@ void bq_source_block(const bq_source *src, bq_dev *dev, int b, bq_block *blk) {
     expected e[MAX_EXPECTED];
     int n = expect_block(&src->arch, b, blk, e);
     blk->index = b;
+    blk->folded = false;
     for (int i = 0; i < n; i++) load(src, dev, e[i].name, e[i].to);
 }
 

@@ -9,7 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define HEAD "lm_head.weight"
+#define HEAD  "lm_head.weight"
+#define EMBED "model.embed_tokens.weight" /* what a tied head is */
 
 static void *need(void *memory) {
     BQ_CHECK(memory, "no memory to plan an export");
@@ -23,6 +24,12 @@ static int compare_items(const void *a, const void *b) {
     return strverscmp(x->name, y->name); /* layers.2 before layers.10: shards hold neighbours */
 }
 
+static bool is_replaced(const bq_export_job *job, const char *name, const bq_tensor *t) {
+    bq_mat ask = {.rows = 1, .cols = t->dims ? t->shape[t->dims - 1] : 1, .type = BQ_F32, .place = BQ_HOST};
+    ask.ld = ask.cols;
+    return job->source.dense && job->source.dense(job->source.ctx, name, 0, ask);
+}
+
 /* The source's tensors, and the head where the results have one that the source ties. */
 static void collect(bq_export_job *job) {
     int count = bq_weights_count(job->src);
@@ -33,9 +40,10 @@ static void collect(bq_export_job *job) {
     }
     job->items = count;
     bq_qtensor q = {0};
-    if (!bq_weights_find(job->src, HEAD) && job->source.get(job->source.ctx, HEAD, false, &q)) {
-        job->item[job->items++] = (bq_export_item){.name = HEAD};
-    }
+    const bq_tensor *embed = bq_weights_find(job->src, EMBED);
+    if (!bq_weights_find(job->src, HEAD) && embed &&
+        (job->source.get(job->source.ctx, HEAD, false, &q) || is_replaced(job, HEAD, embed)))
+        job->item[job->items++] = (bq_export_item){.name = HEAD, .t = embed, .added = true};
     qsort(job->item, (size_t)job->items, sizeof *job->item, compare_items);
 }
 
@@ -43,16 +51,14 @@ static void collect(bq_export_job *job) {
 static int check_result(const bq_export_item *item) {
     const bq_qtensor *q = &item->q;
     const bq_tensor *t = item->t;
-    bq_mat m = q->bits ? q->code : q->fold;
-    int64_t rows = t && t->dims == 2 ? t->shape[0] : 1, cols = t && t->dims ? t->shape[t->dims - 1] : 1;
-    if (t ? t->dims < 1 || t->dims > 2 || m.rows != rows || m.cols != cols : m.rows < 1 || m.cols < 1) {
+    bq_mat m = q->code;
+    int64_t rows = t->dims == 2 ? t->shape[0] : 1, cols = t->dims ? t->shape[t->dims - 1] : 1;
+    if (t->dims < 1 || t->dims > 2 || m.rows != rows || m.cols != cols) {
         return bq_refuse(BQ_DATA, "export: '%s': result is (%lld, %lld), the tensor (%lld, %lld)", item->name,
                          (long long)m.rows, (long long)m.cols, (long long)rows, (long long)cols);
     }
-    if (m.type != (q->bits ? BQ_I8 : BQ_F32)) {
+    if (m.type != BQ_I8)
         return bq_refuse(BQ_DATA, "export: '%s': result is of type %s", item->name, bq_type_name(m.type));
-    }
-    if (!q->bits) return BQ_OK;
     int64_t groups = q->group > 0 && q->group < m.cols ? (m.cols + q->group - 1) / q->group : 1;
     if (q->bits < 2 || q->bits > 8 || q->scale.type != BQ_F32 || q->scale.rows != m.rows ||
         q->scale.cols != groups) {
@@ -60,6 +66,20 @@ static int check_result(const bq_export_item *item) {
                          item->name, q->bits, (long long)q->scale.rows, (long long)q->scale.cols,
                          bq_type_name(q->scale.type), (long long)m.rows, (long long)groups);
     }
+    if (q->zero.rows && (q->zero.type != BQ_F32 || q->zero.rows != m.rows || q->zero.cols != groups))
+        return bq_refuse(BQ_DATA, "export: '%s': zero points (%lld, %lld) %s, wanted (%lld, %lld) f32",
+                         item->name, (long long)q->zero.rows, (long long)q->zero.cols,
+                         bq_type_name(q->zero.type), (long long)m.rows, (long long)groups);
+    return BQ_OK;
+}
+
+/* Rows go through the buffer, so one of them must fit. */
+static int plan_replaced(bq_export_job *job, int i) {
+    const bq_tensor *t = job->item[i].t;
+    if (t->dims < 1 || t->dims > 2 || t->shape[t->dims - 1] > (int64_t)(BQ_EXPORT_BUFFER / 4))
+        return bq_refuse(BQ_DATA, "export: '%s' cannot be replaced: it has %d dimensions or too long rows",
+                         job->item[i].name, t->dims);
+    bq_export_add(job, i, 0, 0, "", "F32", t->dims, t->shape);
     return BQ_OK;
 }
 
@@ -67,11 +87,12 @@ static int plan(bq_export_job *job) {
     bool quantized = false;
     for (int i = 0; i < job->items; i++) {
         bq_export_item *item = &job->item[i];
-        item->changed = job->source.get(job->source.ctx, item->name, false, &item->q);
-        int rc = item->changed ? check_result(item) : BQ_OK;
-        if (!rc) rc = job->format->plan(job, i);
+        item->quantized = job->source.get(job->source.ctx, item->name, false, &item->q);
+        item->replaced = !item->quantized && is_replaced(job, item->name, item->t);
+        int rc = item->quantized ? check_result(item) : BQ_OK;
+        if (!rc) rc = item->replaced ? plan_replaced(job, i) : job->format->plan(job, i);
         if (rc) return rc;
-        quantized = quantized || (item->changed && item->q.bits);
+        quantized = quantized || item->quantized;
     }
     if (quantized || !job->format->quantized) return BQ_OK;
     return bq_refuse(BQ_DATA, "export: nothing is quantized");
@@ -136,6 +157,28 @@ void bq_export_put_rows(bq_mat m, bq_writer *w) {
     }
 }
 
+static void put_replaced(bq_export_job *job, const bq_tensor *t, bq_writer *w) {
+    int64_t rows = t->dims == 2 ? t->shape[0] : 1, cols = t->shape[t->dims - 1];
+    int64_t room = (int64_t)(BQ_EXPORT_BUFFER / 4) / cols;
+    for (int64_t first = 0, n; first < rows; first += n) {
+        n = rows - first < room ? rows - first : room;
+        bq_mat to = bq_mat_host(job->buffer, n, cols, BQ_F32);
+        BQ_CHECK(job->source.dense(job->source.ctx, t->name, first, to), "export: '%s' is gone", t->name);
+        bq_export_put_rows(to, w);
+    }
+}
+
+/* Ask for an item's data. */
+static void hold(bq_export_job *job, const bq_export_item *item, bq_qtensor *q) {
+    const bq_qtensor *p = &item->q;
+    *q = (bq_qtensor){0};
+    BQ_CHECK(job->source.get(job->source.ctx, item->name, true, q), "export: '%s' is gone", item->name);
+    BQ_CHECK(q->bits == p->bits && q->group == p->group && q->code.rows == p->code.rows &&
+                 q->code.cols == p->code.cols && q->activations == p->activations &&
+                 q->zero.rows == p->zero.rows,
+             "export: '%s' is not as it was planned", item->name);
+}
+
 /* The outs of one item that need its data are neighbours in the file, so that each result is asked for once.
  */
 static void write_shard(bq_export_job *job, int shard) {
@@ -155,17 +198,16 @@ static void write_shard(bq_export_job *job, int shard) {
         bq_export_out key = {.t = {.name = bq_writer_at(w, i)->name}};
         const bq_export_out *out = bsearch(&key, job->out, (size_t)job->outs, sizeof *out, compare_outs);
         const bq_export_item *item = &job->item[out->item];
-        if (item->changed && held != out->item && out->part != BQ_EXPORT_BARE) {
-            q = (bq_qtensor){0};
-            BQ_CHECK(job->source.get(job->source.ctx, item->name, true, &q), "export: '%s' is gone",
-                     item->name);
-            BQ_CHECK(q.bits == item->q.bits && q.group == item->q.group && q.code.rows == item->q.code.rows &&
-                         q.code.cols == item->q.code.cols && q.fold.rows >= (q.bits ? 0 : item->q.fold.rows),
-                     "export: '%s' is not as it was planned", item->name);
+        if (item->replaced) {
+            put_replaced(job, &out->t, w);
+            continue;
+        }
+        if (item->quantized && held != out->item && out->part != BQ_EXPORT_BARE) {
+            hold(job, item, &q);
             held = out->item;
         }
         const bq_qtensor *result = out->part == BQ_EXPORT_BARE ? &item->q : &q;
-        job->format->write(job, out, item->changed ? result : NULL, w);
+        job->format->write(job, out, item->quantized ? result : NULL, w);
     }
     bq_writer_close(w);
 }
@@ -192,11 +234,8 @@ static void write_config(bq_export_job *job) {
     json_t *config = job->config;
     char path[BQ_PATH];
     size_t bytes;
-    if (!bq_weights_find(job->src, HEAD)) {
-        bool tied = true;
-        for (int i = 0; i < job->items; i++) tied = tied && job->item[i].t;
-        if (!tied) json_object_set_new(config, "tie_word_embeddings", json_false());
-    }
+    for (int i = 0; i < job->items; i++)
+        if (job->item[i].added) json_object_set_new(config, "tie_word_embeddings", json_false());
     job->format->edit(job, config);
     char *text = bq_json_text_of(config, &bytes);
     bq_path_join(path, sizeof path, job->out_dir, "config.json");

@@ -5,13 +5,9 @@
 
 static int plan(bq_export_job *job, int item) {
     const bq_export_item *it = &job->item[item];
-    bq_mat m = it->q.bits ? it->q.code : it->q.fold;
     bq_type type;
-    if (it->t) {
-        const char *dtype = it->changed || bq_dtype_float(it->t->dtype, &type) ? "F32" : it->t->dtype;
-        bq_export_add(job, item, 0, 0, "", dtype, it->t->dims, it->t->shape);
-    } else
-        bq_export_add(job, item, 0, 0, "", "F32", 2, (int64_t[]){m.rows, m.cols});
+    const char *dtype = it->quantized || bq_dtype_float(it->t->dtype, &type) ? "F32" : it->t->dtype;
+    bq_export_add(job, item, 0, 0, "", dtype, it->t->dims, it->t->shape);
     return BQ_OK;
 }
 
@@ -31,13 +27,16 @@ static void put_product(bq_export_job *job, const bq_qtensor *q, bq_writer *w) {
     int64_t cols = q->code.cols, group = q->group > 0 && q->group < cols ? q->group : cols;
     int64_t room = (int64_t)(BQ_EXPORT_BUFFER / 4);
     float *to = (float *)job->buffer;
-    BQ_CHECK(q->code.data && q->scale.data, "export: a result without data");
+    bool asymmetric = q->zero.rows > 0;
+    BQ_CHECK(q->code.data && q->scale.data && (q->zero.data || !asymmetric), "export: a result without data");
     for (int64_t r = 0; r < q->code.rows; r++) {
         const int8_t *code = bq_mat_at(q->code, r, 0);
         const float *scale = bq_mat_at(q->scale, r, 0);
+        const float *zero = asymmetric ? bq_mat_at(q->zero, r, 0) : NULL;
         for (int64_t first = 0, n; first < cols; first += n) {
             n = cols - first < room ? cols - first : room;
-            for (int64_t c = first; c < first + n; c++) to[c - first] = (float)code[c] * scale[c / group];
+            for (int64_t c = first; c < first + n; c++)
+                to[c - first] = ((float)code[c] - (zero ? zero[c / group] : 0)) * scale[c / group];
             bq_writer_put(w, to, (size_t)n * 4);
         }
     }
@@ -49,8 +48,6 @@ static void write_out(bq_export_job *job, const bq_export_out *out, const bq_qte
         bq_export_put_raw(job, t, w);
     else if (!q)
         put_as_f32(job, t, w);
-    else if (!q->bits)
-        bq_export_put_rows(q->fold, w);
     else if (q->dense.data)
         bq_export_put_rows(q->dense, w);
     else

@@ -12,8 +12,10 @@
 
 typedef struct {
     const char *name;
-    const bq_tensor *t; /* NULL: an lm_head that the source ties */
-    bool changed;       /* q holds, its data do not */
+    const bq_tensor *t; /* an lm_head that the source ties has the embedding's */
+    bool added;         /* not in the source */
+    bool quantized;     /* q holds, its data do not */
+    bool replaced;      /* by rows that the results' source has; the formats do not see it */
     bq_qtensor q;
     int shard;
     size_t bytes; /* of its outs */
@@ -27,7 +29,7 @@ typedef struct {
 #define BQ_EXPORT_BARE (-1) /* written from the plan alone: the result's data are not asked for */
 
 struct bq_export_format {
-    /* Check an item and add its outs.  BQ_OK, or BQ_DATA after one message. */
+    /* Check an item that is not replaced and add its outs.  BQ_OK, or BQ_DATA after one message. */
     int (*plan)(bq_export_job *job, int item);
     /* Put an out's bytes; q is the item's result with data (bare: as planned), NULL when it is as it was. */
     void (*write)(bq_export_job *job, const bq_export_out *out, const bq_qtensor *q, bq_writer *w);

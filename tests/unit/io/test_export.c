@@ -18,7 +18,8 @@ static void check_dense(const char *out, const toy_rule *rule) {
         assert_string_equal(a->dtype, "F32");
         if (b) bq_weights_read(from, b, 0, rows, bq_mat_host(want, rows, cols, BQ_F32));
         bq_weights_read(w, a, 0, rows, bq_mat_host(got, rows, cols, BQ_F32));
-        if (is) memcpy(want, q.bits ? t.dense : t.value, a->bytes), changed++;
+        if (is) memcpy(want, t.dense, a->bytes), changed++;
+        if (!is && toy_dense(&t, a->name, 0, bq_mat_host(want, rows, cols, BQ_F32))) changed++;
         assert_memory_equal(got, want, a->bytes);
         free(got);
         free(want);
@@ -41,12 +42,13 @@ static void dense_is_exact(void **state) {
     char out[512], twin[512];
     snprintf(out, sizeof out, "%s", temp_path("dense/deep/er"));
     snprintf(twin, sizeof twin, "%s", temp_path("dense2"));
-    for (int bf16 = 0; bf16 < 2; bf16++) {
-        make_source("model_llama_default", bf16 ? "BF16" : "F32");
+    static const toy_rule *const rules[] = {a4g4, a8, w4g4, mixed};
+    for (int i = 0; i < 4; i++) {
+        make_source("model_llama_default", i % 2 ? "BF16" : "F32");
         int gets;
-        assert_int_equal(export_to(out, bf16 ? mixed : w4g4, false, 0, &gets), BQ_OK);
+        assert_int_equal(export_to(out, rules[i], false, 0, &gets), BQ_OK);
         assert_int_equal(gets, 14);
-        check_dense(out, bf16 ? mixed : w4g4);
+        check_dense(out, rules[i]);
     }
     for (int i = 0; i < 7; i++) assert_same_file(in(src_dir, copied[i]), in(out, copied[i]));
     assert_false(file_there(in(out, "pytorch_model.bin")) || file_there(in(out, "README.md")));
@@ -68,6 +70,48 @@ static void dense_can_be_plain(void **state) {
     make_source("model_llama_bias", "F32");
     assert_int_equal(export_to(temp_path("plain"), none, false, 0, NULL), BQ_OK);
     assert_same_file(in(src_dir, "model.safetensors"), temp_path("plain/model.safetensors"));
+}
+
+/* A tensor of more rows than are held at once, one with a single row, and one that fills the buffer. */
+static void replaced_in_pieces(void **state) {
+    (void)state;
+    static const toy_rule twice[] = {{"", 1, 0}, {NULL, 0, 0}};
+    static const int64_t shape[3][2] = {{2500, 1000}, {1, 7}, {2, (int64_t)(BQ_EXPORT_BUFFER / 4)}};
+    static const char *const name[3] = {"a.weight", "b.weight", "c.weight"};
+    char out[512];
+    snprintf(src_dir, sizeof src_dir, "%s", temp_path("tall"));
+    snprintf(out, sizeof out, "%s", temp_path("tall2"));
+    for (int bad = 0; bad < 2; bad++) {
+        assert_int_equal(bq_dir_make(src_dir), 0);
+        text_in(src_dir, "config.json", "{}");
+        bq_writer *w = bq_writer_plan();
+        for (int i = 0; i < 3; i++)
+            bq_writer_add(w, name[i], "F32", 2, (int64_t[]){shape[i][0], shape[i][1] + bad});
+        bq_writer_open(w, in(src_dir, "model.safetensors"));
+        for (int i = 0; i < 3; i++)
+            for (int64_t k = 0; k < shape[i][0] * (shape[i][1] + bad); k++)
+                bq_writer_put(w, (float[]){(float)(i + k % 977)}, 4);
+        bq_writer_close(w);
+        if (bad)
+            assert_refused(export_to(out, twice, false, 0, NULL), "'c.weight' cannot be replaced");
+        else {
+            int gets;
+            assert_int_equal(export_to(out, twice, false, 0, &gets), BQ_OK);
+            assert_int_equal(gets, 3);
+        }
+    }
+    bq_weights *w;
+    assert_int_equal(bq_weights_open(&w, out), BQ_OK);
+    for (int i = 0; i < 3; i++) {
+        const bq_tensor *t = bq_weights_find(w, name[i]);
+        float *x = malloc(t->bytes);
+        assert_non_null(x);
+        bq_weights_read_raw(w, t, 0, x, t->bytes);
+        for (int64_t k = 0; k < shape[i][0] * shape[i][1]; k++)
+            if (x[k] != (float)(2 * (i + k % 977))) fail_msg("%s: value %ld is %g", name[i], (long)k, x[k]);
+        free(x);
+    }
+    bq_weights_close(w);
 }
 
 /* Old and new spelling of the type, and neither. */
@@ -175,7 +219,7 @@ static void parts_are_the_whole(void **state) {
     assert_int_equal(bq_weights_open(&w, src_dir), BQ_OK);
     for (int i = 0; i < 6; i++) {
         toy t = {.src = w, .rule = untie};
-        bq_qsource q = {&t, toy_get};
+        bq_qsource q = {&t, toy_get, toy_dense};
         assert_int_equal(export_parts(w, one, q, i % 2, limit[i / 2], 1), BQ_OK);
         int asked = t.gets;
         for (int parts = 2; parts <= 8; parts += 1 + 4 * (parts == 3)) { /* 8: more than shards, mostly */
@@ -201,7 +245,8 @@ static void steps_are_apart(void **state) {
     assert_int_equal(bq_weights_open(&w, src_dir), BQ_OK);
     toy t = {.src = w, .rule = w4};
     bq_export_job *job;
-    assert_int_equal(bq_export_open(&job, w, out, (bq_qsource){&t, toy_get}, &bq_export_ct, 20000), BQ_OK);
+    assert_int_equal(bq_export_open(&job, w, out, (bq_qsource){&t, toy_get, toy_dense}, &bq_export_ct, 20000),
+                     BQ_OK);
     assert_true(file_there(in(out, "config.json")) && t.gets == 0);
     assert_int_equal(bq_export_claim(job), BQ_OK);
     assert_false(file_there(in(out, "config.json")) || file_there(in(out, "model.safetensors.index.json")));
@@ -297,7 +342,10 @@ static int program(const char *what, const char *dir) {
     } models[] = {{"w4", "model_llama_default", w4},       {"w4g4", "model_llama_default", w4g4},
                   {"w8g4", "model_llama_default", w8g4},   {"mixed", "model_llama_default", mixed},
                   {"bias", "model_llama_bias", w4},        {"tied", "model_llama_llama3", w4},
-                  {"untied", "model_llama_llama3", untie}, {"phi3", "model_phi3_partial", w4}};
+                  {"untied", "model_llama_llama3", untie}, {"turned", "model_llama_llama3", turned},
+                  {"a4g4", "model_llama_default", a4g4},   {"a8", "model_phi3_partial", a8},
+                  {"w8a8", "model_llama_default", w8a8},   {"part8", "model_llama_default", part8},
+                  {"phi3", "model_phi3_partial", w4}};
     int rc = 0;
     for (int i = 0; i < (int)(sizeof models / sizeof *models) && !rc; i++) {
         char out[600];
@@ -314,10 +362,11 @@ static int program(const char *what, const char *dir) {
 int main(int argc, char **argv) {
     if (argc == 3) return program(argv[1], argv[2]);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(dense_is_exact),          cmocka_unit_test(dense_can_be_plain),
-        cmocka_unit_test(dense_says_float32),      cmocka_unit_test(shards_are_cut),
-        cmocka_unit_test(parts_are_the_whole),     cmocka_unit_test(steps_are_apart),
-        cmocka_unit_test(directories_are_guarded), cmocka_unit_test(half_written_never_loads),
+        cmocka_unit_test(dense_is_exact),           cmocka_unit_test(dense_can_be_plain),
+        cmocka_unit_test(dense_says_float32),       cmocka_unit_test(replaced_in_pieces),
+        cmocka_unit_test(shards_are_cut),           cmocka_unit_test(parts_are_the_whole),
+        cmocka_unit_test(steps_are_apart),          cmocka_unit_test(directories_are_guarded),
+        cmocka_unit_test(half_written_never_loads),
     };
     return cmocka_run_group_tests(tests, temp_make, temp_remove);
 }

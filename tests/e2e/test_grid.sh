@@ -74,10 +74,11 @@ expect 4 mpi 13 mix1.json -o refused
 one_error "13 replicas for 12 samples"
 
 # killed anywhere, gone on with another grid: a rank, or the whole job
-RANDOM=${SEED:-$$}
-echo "seed $RANDOM (SEED=... repeats it)"
-for ((round = 1; round <= ${KILLS:-10}; round++)); do
-    ranks=$((1 + RANDOM % 4))
+RANDOM=${SEED:=$$}
+echo "SEED=$SEED repeats this, as far as the machine does"
+finished=0 kills=0
+while ((kills < ${KILLS:-10})); do
+    ranks=$((1 + RANDOM % 4)) code=0
     acts=()
     case $((RANDOM % 4)) in
     0) acts=(--root-acts --scratch scratch) ;;
@@ -87,13 +88,20 @@ for ((round = 1; round <= ${KILLS:-10}; round++)); do
     job=$!
     sleep "$((RANDOM % 2)).$((RANDOM % 10))"
     victim=$(pgrep -f "$blockq run sweeps.json" | shuf -n 1 --random-source=<(yes $RANDOM) || true)
-    if ((round % 2)); then victim=$job; fi
+    if ((RANDOM % 2)); then victim=$job; fi
     kill -9 "$victim" 2>/dev/null || true
-    wait $job 2>/dev/null || true
+    wait $job 2>/dev/null || code=$?
     pkill -9 -f "$blockq run sweeps.json" || true
+    kills=$((kills + 1))
+    if ((code == 0)); then # it was done before the kill: the next one starts from nothing
+        same sweeps.1 killed
+        rm -rf killed
+        finished=$((finished + 1))
+    fi
 done
 expect 0 mpi 2 sweeps.json -o killed
 same sweeps.1 killed
+echo "$kills kills, $((finished + 1)) runs came to their end"
 
 # as many sweeps as segments is the chain: the last sweep trains only the last segment
 for block in 0 1; do check "block $block is frozen" [ ! -e sweeps.1/ckpt/block_00$block.p0.s1.h5 ]; done

@@ -79,6 +79,12 @@ static bool get(void *ctx, const char *name, bool want_data, bq_qtensor *q) {
     return true;
 }
 
+static bool dense(void *ctx, const char *name, int64_t first, bq_mat to) {
+    tensors *t = ctx;
+    bq_heartbeat(t->s->comm);
+    return bq_rotated_read(t->s->src.rotated, name, first, to);
+}
+
 /* One output, as every rank sees it. */
 typedef struct {
     const bq_session *s;
@@ -101,7 +107,7 @@ static int open_output(void *ctx) {
     }
     o->t = (tensors){.s = s, .code = malloc(codes), .scale = malloc(scales * sizeof(float))};
     BQ_CHECK(o->t.code && o->t.scale, "no memory to export a linear of %zu weights", codes);
-    bq_qsource source = {&o->t, get, NULL};
+    bq_qsource source = {&o->t, get, dense};
     return bq_export_open(&o->job, s->src.weights, o->dir, source, o->format, o->shard_bytes);
 }
 

@@ -180,13 +180,6 @@ static void wrong_values(void **state) {
     refused(SMALL, "sweeps=65", "sweeps: is 65, must be an integer from 1 to 64");
     refused(SMALL, "sweeps=0", "sweeps: is 0, must be an integer from 1 to 64");
     refused(SMALL, "transforms=[\"rotate\"]", "transforms.0: is not an object");
-    refused(SMALL, "transforms=[{}]", "transforms.0.transform: is missing");
-    refused(SMALL, "transforms=[{\"transform\": \"turn\"}]", "must be \"rotate\"");
-    refused(SMALL, "transforms=[{\"transform\": \"rotate\", \"r1\": \"block\"}]",
-            "transforms.0.r1_block: is missing, and r1 is block");
-    refused(SMALL, "transforms=[{\"transform\": \"rotate\", \"r2_block\": 8}]",
-            "transforms.0.r2_block: is there, but r2 is not block");
-    refused(SMALL, "transforms=[{\"transform\": \"rotate\", \"r1\": \"none\"}]", "rotates nothing");
     refused(SMALL, "model=", "is \"\", must be a path");
     refused(SMALL, "phases.0.passes.0.batch=3", "is 3, must divide calibration.samples, which is 128");
     refused(SMALL, "outputs=[{\"format\": \"safetensors\", \"dir\": \"../up\"}]",

@@ -1,6 +1,7 @@
 /* Rotated models compute what they computed before, through the loader and block code of a run; what is
  * rotated differs from the files, and its bits do not depend on how it is read. */
 #include "golden.h"
+#include "unit/driver/captured.h"
 
 #include "base/die.h"
 #include "driver/source.h"
@@ -172,6 +173,32 @@ static void seeds(void **state) {
     golden_close(&g);
 }
 
+/* A recipe with this transform is refused in one line with these words; "": taken. */
+static void refused(const char *transform, const char *words) {
+    static bq_recipe r;
+    static captured got;
+    char text[400];
+    snprintf(text, sizeof text,
+             "{\"model\": \"m\", \"phases\": [{\"passes\": [{\"pass\": \"rtn\"}]}], \"transforms\": [{%s}]}",
+             transform);
+    capture_begin(&got, stderr);
+    int code = bq_recipe_parse(text, strlen(text), "x.json", "/home", 0, NULL, &r);
+    const char *line = capture_end(&got);
+    if (code != (*words ? BQ_USAGE : BQ_OK) || !strstr(line, words)) fail_msg("code %d: %s", code, line);
+}
+
+static void recipes(void **state) {
+    (void)state;
+    refused("", "transforms.0.transform: is missing");
+    refused("\"transform\": \"turn\"", "must be \"rotate\"");
+    refused("\"transform\": \"rotate\"", "");
+    refused("\"transform\": \"rotate\", \"r1\": \"block\"", "r1_block: is missing, and r1 is block");
+    refused("\"transform\": \"rotate\", \"r1\": \"block\", \"r1_block\": 8", "");
+    refused("\"transform\": \"rotate\", \"r2_block\": 8", "r2_block: is there, but r2 is not block");
+    refused("\"transform\": \"rotate\", \"r1\": \"none\"", "rotates nothing");
+    refused("\"transform\": \"rotate\"}, {\"transform\": \"rotate\"", "must be a list of 0 to 1 objects");
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_prestate(golden_models, "model_llama_default"),
@@ -182,6 +209,7 @@ int main(void) {
         cmocka_unit_test(demo),
         cmocka_unit_test(tensors),
         cmocka_unit_test(seeds),
+        cmocka_unit_test(recipes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

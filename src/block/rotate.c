@@ -103,20 +103,25 @@ static void scale(const double *sign, double factor, int64_t n, double *x) {
         for (int l = 0; l < LANES; l++) x[i * LANES + l] *= sign ? sign[i] * factor : factor;
 }
 
-/* x over indices (outer, order, inner): along the middle one by the dense factor m. */
+/* Columns j and j + 1 of m for the vectors v: sums that stay in registers. */
+static void two_columns(const double *m, int order, const double (*v)[LANES], double *to, double *next) {
+    double a[LANES] = {0}, b[LANES] = {0};
+    for (int i = 0; i < order; i++) {
+        for (int l = 0; l < LANES; l++) a[l] += v[i][l] * m[i * order];
+        for (int l = 0; l < LANES; l++) b[l] += v[i][l] * m[i * order + 1];
+    }
+    for (int l = 0; l < LANES; l++) to[l] = a[l], next[l] = b[l];
+}
+
+/* x over indices (outer, order, inner): along the middle one by the dense factor m; orders are even. */
 static void apply_factor(const double *m, int order, int64_t outer, int64_t inner, double *x) {
-    double out[BQ_HADAMARD_ORDER][LANES];
+    double v[BQ_HADAMARD_ORDER][LANES];
     for (int64_t k = 0; k < outer * inner; k++) {
         double *at = x + (k / inner * order * inner + k % inner) * LANES;
-        for (int j = 0; j < order; j++)
-            for (int l = 0; l < LANES; l++) out[j][l] = 0;
-        for (int i = 0; i < order; i++) {
-            const double *v = at + i * inner * LANES;
-            for (int j = 0; j < order; j++)
-                for (int l = 0; l < LANES; l++) out[j][l] += v[l] * m[i * order + j];
-        }
-        for (int j = 0; j < order; j++)
-            for (int l = 0; l < LANES; l++) at[j * inner * LANES + l] = out[j][l];
+        for (int i = 0; i < order; i++)
+            for (int l = 0; l < LANES; l++) v[i][l] = at[i * inner * LANES + l];
+        for (int j = 0; j < order; j += 2)
+            two_columns(m + j, order, v, at + j * inner * LANES, at + (j + 1) * inner * LANES);
     }
 }
 

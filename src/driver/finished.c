@@ -64,6 +64,7 @@ static int look(void *session) {
     const bq_args *a = s->args;
     int code = bq_source_open(&s->src, s->recipe.model);
     if (!code) code = bq_plan_schemes(&s->recipe, &s->src.arch, s->scheme);
+    if (!code) code = bq_source_transform(&s->src, &s->recipe);
     if (!code && (!read_fingerprint(s) || !finished(s)))
         code = bq_refuse(BQ_DATA, "%s is not finished: `blockq run` it to the end first", s->dir);
     if (!code && a->command == BQ_COMMAND_EXPORT) code = check_place(a->out);
@@ -78,7 +79,8 @@ static int look(void *session) {
     size_t arena = !code && a->tokens ? bq_perplexity_need(&s->src.arch, s->scheme, a->ctx) : 0;
     if (!code && a->tokens) {
         size_t host = bq_perplexity_host(&s->src.arch, a->ctx, s->recipe.eval.windows, s->comm->size);
-        code = bq_plan_evaluation(arena, host, a->memory, s->comm, a->scratch, &s->plan.scratch);
+        code = bq_plan_evaluation(arena + bq_rotated_need(&s->recipe, &s->src.arch), host, a->memory, s->comm,
+                                  a->scratch, &s->plan.scratch);
     }
     if (!code) code = bq_dev_open(&s->dev, a->device, a->threads, arena);
     return code;

@@ -72,6 +72,32 @@ static const bq_key bits_keys[] = {
     {0}};
 static const bq_scope bits = {"bits", "Embedding, norms and lm_head keep the type they have.", bits_keys, 0};
 
+static const bq_choice transforms[] = {{"rotate", BQ_TRANSFORM_ROTATE}, {0}};
+static const bq_choice rotations[] = {{"hadamard", BQ_ROTATE_HADAMARD}, {"randomized", BQ_ROTATE_RANDOMIZED},
+                                      {"block", BQ_ROTATE_BLOCK},       {"orthogonal", BQ_ROTATE_ORTHOGONAL},
+                                      {"none", BQ_ROTATE_NONE},         {0}};
+static const bq_key transform_keys[] = {
+    {"transform", BQ_KEY_CHOICE, AT(bq_transform, kind), .choice = transforms, .help = "Which transform."},
+    {"r1", BQ_KEY_CHOICE, AT(bq_transform, r1), .value = "hadamard", .choice = rotations,
+     .help =
+         "Basis of the residual stream. `hadamard`, if the hidden size has one (2^n times an order of "
+         "Paley's: 576 = 36 x 16); `randomized`: with signs from `seed`; `block`: of a smaller size, along "
+         "the diagonal; `orthogonal`: random, of any size, slower to load."},
+    {"r1_block", BQ_KEY_I64, AT(bq_transform, r1_block), .value = "0", .max = 1 << 20,
+     .help = "Size of a block, a divisor of the hidden size, with `r1` `block`."},
+    {"r2", BQ_KEY_CHOICE, AT(bq_transform, r2), .value = "none", .choice = rotations,
+     .help = "Basis of each value head, between v_proj and o_proj."},
+    {"r2_block", BQ_KEY_I64, AT(bq_transform, r2_block), .value = "0", .max = 1 << 20,
+     .help = "The same for `r2`: a divisor of the head size."},
+    {0}};
+static const bq_scope transform = {"transforms.N, transform: rotate",
+                                   "The same function in another basis, in which the weights have fewer "
+                                   "outliers: the norms' gains move into "
+                                   "the matrices, and these are rotated, with nothing left to do when the "
+                                   "model is used. A head that was the "
+                                   "embedding becomes a matrix of its own, in the exported model too.",
+                                   transform_keys, sizeof(bq_transform)};
+
 static const bq_key phase_keys[] = {
     {"name", BQ_KEY_NAME, AT(bq_phase, name), .value = "", .max = 31, .quiet = true,
      .help = "For log and tables; the last pass's name if left out."},
@@ -119,8 +145,9 @@ static const bq_key recipe_keys[] = {
     {"bits", BQ_KEY_OBJECT, .value = "{}", .scope = &bits, .help = "Width of the codes."},
     {"rope", BQ_KEY_CHOICE, AT(bq_recipe, rope), .value = "hf", .choice = angles,
      .help = "Angles of the position embedding in float32 like transformers (`hf`), or in double."},
-    {"transforms", BQ_KEY_EMPTY, .value = "[]",
-     .help = "Exact changes of the model before quantization; none in this version."},
+    {"transforms", BQ_KEY_LIST, AT(bq_recipe, transform), .value = "[]", .max = BQ_TRANSFORMS,
+     .scope = &transform, .count = offsetof(bq_recipe, ntransform),
+     .help = "Exact changes of the model before quantization. `fp` in the result is the changed model's."},
     {"segments", BQ_KEY_INT, AT(bq_recipe, segments), .value = "1", .min = 1, .max = 4096,
      .help = "Ranges of blocks inside which the quantized stream is chained; it starts anew from the "
              "original's at "
@@ -169,7 +196,6 @@ void bq_key_allowed(const bq_key *key, char *text, size_t size) {
         return;
     case BQ_KEY_OBJECT: snprintf(text, size, "an object"); return;
     case BQ_KEY_LIST: snprintf(text, size, "a list of %s to %s objects", low, high); return;
-    case BQ_KEY_EMPTY: snprintf(text, size, "an empty list: this version has no transforms"); return;
     case BQ_KEY_CHOICE: break;
     }
     size_t n = 0;

@@ -18,8 +18,7 @@ typedef enum {
     BQ_KEY_PATH,   /* char[BQ_PATH_MAX], stored absolute; "" only where that is the default */
     BQ_KEY_NAME,   /* char[max + 1]: letters, digits, '_', '-', '.' */
     BQ_KEY_OBJECT, /* keys of scope */
-    BQ_KEY_LIST,   /* array of min to max objects */
-    BQ_KEY_EMPTY   /* a list that has to be empty in this version; not stored */
+    BQ_KEY_LIST    /* array of min to max objects */
 } bq_key_type;
 
 typedef struct {

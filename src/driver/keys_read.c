@@ -216,9 +216,6 @@ static int take(reader *r, const char *path, const bq_key *key, const json_t *va
         if (!json_is_boolean(value)) break;
         *(bool *)to = json_is_true(value);
         return BQ_OK;
-    case BQ_KEY_EMPTY:
-        if (!json_is_array(value) || json_array_size(value)) break;
-        return BQ_OK;
     case BQ_KEY_OBJECT:
         if (!json_is_object(value)) break;
         if (key->like) memcpy(to, (char *)r->recipe + key->like, key->scope->size);

@@ -31,7 +31,6 @@ static json_t *value_of(const bq_recipe *recipe, const bq_key *key, const char *
     case BQ_KEY_BOOL: return json_boolean(*(const bool *)at);
     case BQ_KEY_PATH:
     case BQ_KEY_NAME: return json_string(at);
-    case BQ_KEY_EMPTY: return json_array();
     case BQ_KEY_OBJECT: return object_of(recipe, key->scope->key, at, loud);
     case BQ_KEY_LIST: return list_of(recipe, key, base, loud);
     case BQ_KEY_CHOICE: break;

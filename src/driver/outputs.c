@@ -121,10 +121,13 @@ static bool dense(void *ctx, const char *name, int64_t first, bq_mat to) {
     tensors *t = ctx;
     int block, norm, linear;
     bq_heartbeat(t->s->comm);
-    if (!t->folds || !find_folded(&t->s->src.arch, name, &block, &norm, &linear)) return false;
+    bq_rotated *rotated = t->s->src.rotated;
+    if (!t->folds || !find_folded(&t->s->src.arch, name, &block, &norm, &linear))
+        return bq_rotated_read(rotated, name, first, to);
     if (!to.data) return true;
     open_block(t, block);
     const bq_weights *src = t->s->src.weights;
+    if (!bq_ckpt_folded(&t->head) && bq_rotated_read(rotated, name, first, to)) return true;
     if (!bq_ckpt_folded(&t->head))
         bq_weights_read(src, bq_weights_find(src, name), first, to.rows, to);
     else if (linear < 0)

@@ -6,6 +6,7 @@
 #include "driver/methods.h"
 #include "driver/perplexity.h"
 #include "driver/reference.h"
+#include "driver/rotated.h"
 #include "io/stream.h"
 
 #include <stdio.h>
@@ -137,9 +138,12 @@ void bq_plan_make(bq_plan *plan, const bq_recipe *r, const bq_arch *arch, const 
     size_t training = phases + calibration, after = plan->arena + eval_host;
     size_t held = (training > after ? training : after) - plan->arena;
     size_t buffers = (size_t)(3 * r->calibration.length * h) * sizeof(float);
-    if (plan->arena + held + buffers + PROGRAM_BYTES > plan->limit && scratch) plan->scratch = scratch;
+    size_t rotated = bq_rotated_need(r, arch);
+    if (plan->arena + held + buffers + rotated + PROGRAM_BYTES > plan->limit && scratch)
+        plan->scratch = scratch;
     if (!plan->scratch)
         add(plan, "streams of hidden states", held, false, "offer --scratch DIR, or take fewer samples");
+    add(plan, "rotations, a matrix being rotated", rotated, false, "this model needs a larger machine");
     add(plan, "sample buffers", buffers, false, "take shorter samples");
     if (comm->nstage > 1)
         add(plan, "micro-batches on their way", bq_reference_host(r, arch, micro), false,

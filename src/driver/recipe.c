@@ -97,6 +97,25 @@ static int check_passes(const bq_origin *from, const bq_recipe *r) {
     return BQ_OK;
 }
 
+static int check_transforms(const bq_origin *from, const bq_recipe *r) {
+    for (int i = 0; i < r->ntransform; i++) {
+        const bq_transform *t = &r->transform[i];
+        const bool block[2] = {t->r1 == BQ_ROTATE_BLOCK, t->r2 == BQ_ROTATE_BLOCK};
+        const int64_t size[2] = {t->r1_block, t->r2_block};
+        char path[64];
+        for (int k = 0; k < 2; k++) {
+            snprintf(path, sizeof path, "transforms.%d.r%d_block", i, k + 1);
+            if (block[k] == (size[k] > 0)) continue;
+            return bq_origin_refuse(
+                from, path, block[k] ? "is missing, and r%d is block" : "is there, but r%d is not block",
+                k + 1);
+        }
+        snprintf(path, sizeof path, "transforms.%d", i);
+        if (!t->r1 && !t->r2) return bq_origin_refuse(from, path, "rotates nothing: r1 and r2 are none");
+    }
+    return BQ_OK;
+}
+
 /* Output folders lie beside what the run itself keeps. */
 static int check_outputs(const bq_origin *from, const bq_recipe *r) {
     static const char *const taken[] = {"acts",    "ckpt",        "recipe.json", "run.csv",
@@ -151,6 +170,7 @@ int bq_recipe_parse(const char *text, size_t bytes, const char *name, const char
     if (rc) return rc;
     fill_names(recipe);
     rc = check_passes(&from, recipe);
+    if (!rc) rc = check_transforms(&from, recipe);
     return rc ? rc : check_outputs(&from, recipe);
 }
 

@@ -8,15 +8,17 @@
 
 #include "block/adascale.h"
 #include "block/rope.h"
+#include "block/rotate.h"
 
 #include <stdio.h>
 
-#define BQ_PATH_MAX 1024
-#define BQ_PHASES   8
-#define BQ_PASSES   8
-#define BQ_OUTPUTS  4
-#define BQ_LINEARS  9  /* names a recipe may give bits to: q_proj ... gate_up_proj */
-#define BQ_PARTS    16 /* capacity for bq_recipe_parts */
+#define BQ_PATH_MAX   1024
+#define BQ_PHASES     8
+#define BQ_PASSES     8
+#define BQ_OUTPUTS    4
+#define BQ_TRANSFORMS 1
+#define BQ_LINEARS    9  /* names a recipe may give bits to: q_proj ... gate_up_proj */
+#define BQ_PARTS      16 /* capacity for bq_recipe_parts */
 
 typedef enum { BQ_PASS_RTN, BQ_PASS_ADASCALE, BQ_PASS_KINDS } bq_pass_kind;
 typedef enum { BQ_OUT_SAFETENSORS, BQ_OUT_COMPRESSED } bq_format;
@@ -41,6 +43,15 @@ typedef struct {
     bq_pass pass[BQ_PASSES];
 } bq_phase;
 
+typedef enum { BQ_TRANSFORM_ROTATE } bq_transform_kind;
+
+/* An exact change of the model, made while its tensors are read (rotated.h). */
+typedef struct {
+    bq_transform_kind kind;
+    bq_rotate_kind r1, r2;
+    int64_t r1_block, r2_block; /* where the kind is block */
+} bq_transform;
+
 typedef struct {
     bq_format format;
     char dir[64];        /* a plain name, made below the run directory */
@@ -64,6 +75,8 @@ typedef struct {
         int activations; /* of the linears' inputs, 8, or 16: as they are.  Of evaluation and exports alone */
     } bits;
     bq_angles rope; /* rotary angles in float32 as transformers has them, or in double */
+    int ntransform;
+    bq_transform transform[BQ_TRANSFORMS];
     int segments, sweeps;
     double tolerance; /* of sweeps */
     int nphase;

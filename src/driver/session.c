@@ -34,6 +34,7 @@ static int open_inputs(void *session) {
     for (int p = 0; p < r->nphase; p++) calibrated |= bq_phase_calibrated(&r->phase[p]);
     int code = bq_source_open(&s->src, r->model);
     if (!code) code = bq_plan_schemes(r, &s->src.arch, s->scheme);
+    if (!code) code = bq_source_transform(&s->src, r);
     if (!code && (s->args->command == BQ_COMMAND_RUN || s->args->command == BQ_COMMAND_PLAN))
         code = bq_session_outputs_fit(s);
     if (!code && calibrated && !r->calibration.tokens[0])
@@ -140,6 +141,13 @@ static void add_part(bq_session *s, const char *name, uint64_t hash) {
     p->hash = hash;
 }
 
+static uint64_t part_of(const bq_session *s, const char *name) {
+    int i = 0;
+    while (i < s->parts && strcmp(s->part[i].name, name)) i++;
+    BQ_CHECK(i < s->parts, "the fingerprint has no part '%s'", name);
+    return s->part[i].hash;
+}
+
 /* Everything that changes bytes, by name, and the two sums of it: of the FP stream, and of the whole run. */
 static int fingerprint(bq_session *s) {
     char cache[BQ_PATH_MAX + 32], class[256];
@@ -158,8 +166,13 @@ static int fingerprint(bq_session *s) {
         bq_hash_add(all, &s->part[i].hash, sizeof s->part[i].hash);
     }
     s->fingerprint = bq_hash_close(all);
-    const uint64_t acts[] = {s->model_hash, s->calibration.hash, (uint64_t)s->recipe.calibration.offset,
-                             (uint64_t)s->recipe.rope, bq_hash_text(class)};
+    const uint64_t acts[] = {s->model_hash,
+                             s->calibration.hash,
+                             (uint64_t)s->recipe.calibration.offset,
+                             (uint64_t)s->recipe.rope,
+                             bq_hash_text(class),
+                             part_of(s, "transforms"),
+                             s->recipe.ntransform ? s->recipe.seed : 0};
     s->acts_hash = bq_hash_bytes(acts, sizeof acts);
     return BQ_OK;
 }

@@ -98,8 +98,13 @@ int bq_source_open(bq_source *src, const char *dir) {
 }
 
 void bq_source_close(bq_source *src) {
+    bq_rotated_close(src->rotated);
     bq_weights_close(src->weights);
     *src = (bq_source){0};
+}
+
+int bq_source_transform(bq_source *src, const bq_recipe *recipe) {
+    return bq_rotated_open(&src->rotated, &src->arch, src->weights, recipe);
 }
 
 int bq_source_fingerprint(const bq_source *src, const char *cache, uint64_t *hash) {
@@ -126,16 +131,18 @@ int bq_source_fingerprint(const bq_source *src, const char *cache, uint64_t *has
     return BQ_OK;
 }
 
-/* A tensor into device memory, in row pieces through a bounded host buffer. */
+/* A tensor into device memory, in row pieces (of whole heads) through a host buffer: bounded, or of the whole
+ * tensor where a rotation needs that. */
 static void load(const bq_source *src, bq_dev *dev, const char *name, bq_mat to) {
     const bq_tensor *t = bq_weights_find(src->weights, name);
-    int64_t step = ((int64_t)1 << 22) / to.cols + 1;
+    int64_t head = src->arch.model.head_dim, step = (((int64_t)1 << 22) / to.cols / head + 1) * head;
+    if (bq_rotated_whole(src->rotated, name)) step = to.rows;
     float *buffer = malloc((size_t)((step < to.rows ? step : to.rows) * to.cols) * sizeof *buffer);
     BQ_CHECK(buffer, "no memory to read tensor '%s'", name);
     for (int64_t r = 0; r < to.rows; r += step) {
         int64_t rows = to.rows - r < step ? to.rows - r : step;
         bq_mat piece = bq_mat_host(buffer, rows, to.cols, BQ_F32);
-        bq_weights_read(src->weights, t, r, rows, piece);
+        if (!bq_rotated_read(src->rotated, name, r, piece)) bq_weights_read(src->weights, t, r, rows, piece);
         dev->op->put(dev, piece, bq_mat_rows(to, r, rows));
         dev->op->wait(dev);
     }
@@ -162,11 +169,13 @@ void bq_source_embed(const bq_source *src, const int32_t *ids, bq_mat out) {
     const bq_tensor *t = bq_weights_find(src->weights, bq_tensor_embed);
     for (int64_t r = 0; r < out.rows; r++)
         bq_weights_read(src->weights, t, ids[r], 1, bq_mat_rows(out, r, 1));
+    bq_rotated_embed(src->rotated, out);
 }
 
 void bq_source_head(const bq_source *src, bq_dev *dev, bq_mat norm, bq_mat head) {
+    bool apart = !src->arch.model.tied || bq_rotated_read(src->rotated, bq_tensor_head, 0, (bq_mat){0});
     load(src, dev, bq_tensor_norm, norm);
-    load(src, dev, src->arch.model.tied ? bq_tensor_embed : bq_tensor_head, head);
+    load(src, dev, apart ? bq_tensor_head : bq_tensor_embed, head);
 }
 
 void bq_source_rope(const bq_source *src, bq_angles angles, bq_dev *dev, bq_work *work) {

@@ -4,6 +4,7 @@
 
 #include "block/pass.h"
 #include "block/rope.h"
+#include "driver/rotated.h"
 #include "io/tokens.h"
 #include "io/weights.h"
 
@@ -11,6 +12,7 @@ typedef struct {
     char dir[4096];
     bq_arch arch;
     bq_weights *weights;
+    bq_rotated *rotated; /* NULL: the tensors are those of the files */
 } bq_source;
 
 /* Read config.json and the shards' headers; every tensor that the config promises must be there with its
@@ -18,9 +20,13 @@ typedef struct {
 int bq_source_open(bq_source *src, const char *dir);
 void bq_source_close(bq_source *src);
 
+/* From here on the tensors are those of the model that the recipe's transforms make.  The struct must stay
+ * where it is until close.  BQ_OK, or BQ_USAGE after one message. */
+int bq_source_transform(bq_source *src, const bq_recipe *recipe);
+
 /* Fingerprint of everything in the directory that changes results: weights' bytes and the model's numbers.
  * Finds NaN and Inf in weights (BQ_DATA).  cache: file that remembers hashes of unchanged shards, NULL for
- * none. */
+ * none.  Transforms do not count. */
 int bq_source_fingerprint(const bq_source *src, const char *cache, uint64_t *hash);
 
 /* Read block b's tensors into blk (pushed before). */
@@ -33,7 +39,7 @@ void bq_source_prefetch(const bq_source *src, int b);
 /* Embeddings of T tokens, host (T, H): rows are read one by one, the table is never held. */
 void bq_source_embed(const bq_source *src, const int32_t *ids, bq_mat out);
 
-/* The final norm (1, H) and the output head (V, H); the embedding where they are tied. */
+/* The final norm (1, H) and the output head (V, H); the embedding where they are (still) tied. */
 void bq_source_head(const bq_source *src, bq_dev *dev, bq_mat norm, bq_mat head);
 
 /* The rotary table for T positions into a workspace. */

@@ -179,7 +179,7 @@ static void wrong_values(void **state) {
     refused(SMALL, "segments=0", "segments: is 0, must be an integer from 1 to 4096");
     refused(SMALL, "sweeps=65", "sweeps: is 65, must be an integer from 1 to 64");
     refused(SMALL, "sweeps=0", "sweeps: is 0, must be an integer from 1 to 64");
-    refused(SMALL, "transforms=[\"rotate\"]", "must be an empty list: this version has no transforms");
+    refused(SMALL, "transforms=[\"rotate\"]", "transforms.0: is not an object");
     refused(SMALL, "model=", "is \"\", must be a path");
     refused(SMALL, "phases.0.passes.0.batch=3", "is 3, must divide calibration.samples, which is 128");
     refused(SMALL, "outputs=[{\"format\": \"safetensors\", \"dir\": \"../up\"}]",

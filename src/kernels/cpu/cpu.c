@@ -84,4 +84,9 @@ const bq_ops bq_ops_cpu = {
     .dequantize = bq_cpu_dequantize,
     .adascale_weights = bq_cpu_adascale_weights,
     .adascale_step = bq_cpu_adascale_step,
+    .gram = bq_cpu_gram,
+    .order = bq_cpu_order,
+    .factor = bq_cpu_factor,
+    .fit = bq_cpu_fit,
+    .gptq = bq_cpu_gptq,
 };

@@ -16,8 +16,8 @@ typedef struct {
     int mat, first; /* the first of them, whose groups made the order */
     int linears;
     int linear[BQ_ARCH_LINEARS];
-    bq_mat order, u; /* (K, 1) i32, (K, K) */
-    double damp;     /* that was needed; 0: none was enough */
+    bq_mat order, ut; /* (K, 1) i32, (K, K) */
+    double damp;      /* that was needed; 0: none was enough */
 } unit;
 
 typedef struct {
@@ -56,9 +56,9 @@ static bq_gram_set set_of(const bq_gptq_options *o, unsigned which) {
 }
 
 /* The damping that was enough, 0 when none was. */
-static double factor(bq_pass_context *c, bq_mat h, bq_mat order, double damp, bq_mat u) {
+static double factor(bq_pass_context *c, bq_mat h, bq_mat order, double damp, bq_mat ut) {
     double used = damp;
-    while (!c->dev->op->factor(c->dev, h, order, unit_of(c), used, u)) {
+    while (!c->dev->op->factor(c->dev, h, order, unit_of(c), used, ut)) {
         used += DAMP_STEP;
         if (used >= DAMP_END) return 0;
     }
@@ -95,17 +95,17 @@ static void factor_units(work *a) {
         unit *t = &a->unit[k];
         int64_t cols = c->q->arch->cols[t->mat];
         t->order = bq_arena_push(&dev->mem, cols, 1, BQ_I32);
-        t->u = bq_arena_push(&dev->mem, cols, cols, BQ_F32);
+        t->ut = bq_arena_push(&dev->mem, cols, cols, BQ_F32);
         dev->op->order(dev, a->diag[t->mat], a->o->order, group_of(c->q->arch, c->q->scheme, t->first),
                        t->order);
-        if (mine(c, k)) damp[k] = factor(c, a->gram.h[t->mat], t->order, a->o->damp, t->u);
+        if (mine(c, k)) damp[k] = factor(c, a->gram.h[t->mat], t->order, a->o->damp, t->ut);
         bq_heartbeat(c->comm);
     }
     bq_comm_fill(c->comm, damp, a->units);
     for (int k = 0; k < a->units; k++) {
         a->unit[k].damp = damp[k];
         say(a, &a->unit[k]);
-        if (damp[k] > 0) share(c, k % c->comm->nreplica, a->unit[k].u);
+        if (damp[k] > 0) share(c, k % c->comm->nreplica, a->unit[k].ut);
     }
 }
 
@@ -152,7 +152,7 @@ static void quantize(work *a, const unit *t, int i, bq_mat w, bq_shard mine_of) 
     if (!c->grid && !dynamic) fit(a, i, w, scale, zero);
     if (t->damp == 0) return;
     bq_gptq p = {.w = w,
-                 .u = t->u,
+                 .ut = t->ut,
                  .order = t->order,
                  .diag = a->diag[t->mat],
                  .scale = scale,
@@ -163,8 +163,8 @@ static void quantize(work *a, const unit *t, int i, bq_mat w, bq_shard mine_of) 
 }
 
 /* w += qep w cross (h + damping)^-1, a panel at a time, so that its GEMMs have the same shapes on any number
- * of replicas.  u: factor of h in identity order. */
-static void correct(work *a, int m, bq_mat u, bq_mat w) {
+ * of replicas.  ut: factor of h in identity order. */
+static void correct(work *a, int m, bq_mat ut, bq_mat w) {
     bq_dev *dev = a->c->dev;
     float share = (float)(a->o->qep * unit_of(a->c));
     size_t mark = bq_arena_mark(&dev->mem);
@@ -174,8 +174,8 @@ static void correct(work *a, int m, bq_mat u, bq_mat w) {
         bq_mat part = bq_mat_rows(w, r, w.rows - r < BQ_GPTQ_ROWS ? w.rows - r : BQ_GPTQ_ROWS);
         x.rows = y.rows = part.rows;
         dev->op->gemm(dev, false, false, 1, part, a->gram.cross[m], 0, x);
-        dev->op->gemm(dev, false, true, 1, x, u, 0, y);
-        dev->op->gemm(dev, false, false, share, y, u, 1, part);
+        dev->op->gemm(dev, false, false, 1, x, ut, 0, y);
+        dev->op->gemm(dev, false, true, share, y, ut, 1, part);
     }
     bq_arena_reset(&dev->mem, mark);
 }
@@ -187,13 +187,13 @@ static void correct_unit(work *a, const unit *t) {
     if (!a->gram.cross[t->mat].data) return;
     size_t mark = bq_arena_mark(&dev->mem);
     int64_t cols = c->q->arch->cols[t->mat];
-    bq_mat u = bq_arena_push(&dev->mem, cols, cols, BQ_F32);
-    double damp = factor(c, a->gram.h[t->mat], (bq_mat){0}, a->o->damp, u);
+    bq_mat ut = bq_arena_push(&dev->mem, cols, cols, BQ_F32);
+    double damp = factor(c, a->gram.h[t->mat], (bq_mat){0}, a->o->damp, ut);
     for (int k = 0; k < t->linears && damp > 0; k++) {
         const bq_linear *l = &c->q->arch->linear[t->linear[k]];
         bq_shard rows = panel_rows(l->rows, c->comm->replica, c->comm->nreplica);
         bq_mat all = bq_linear_view(c->q->arch, t->linear[k], c->q->fold);
-        if (rows.count) correct(a, t->mat, u, bq_mat_rows(all, rows.first, rows.count));
+        if (rows.count) correct(a, t->mat, ut, bq_mat_rows(all, rows.first, rows.count));
     }
     bq_arena_reset(&dev->mem, mark);
 }

@@ -87,7 +87,7 @@ typedef enum {
 #define BQ_GPTQ_ROWS 128
 typedef struct {
     bq_mat w;           /* (rows, K) */
-    bq_mat u;           /* (K, K): factor's, rows and columns in processing order */
+    bq_mat ut;          /* (K, K): factor's U^T, in processing order: row j is what is done to column j */
     bq_mat order;       /* (K, 1) i32 */
     bq_mat diag;        /* (K, 1), identity order: where 0, the weights are taken as 0 */
     bq_mat scale, zero; /* (rows * groups, 1): the grids; written where `dynamic` */
@@ -197,13 +197,13 @@ struct bq_ops {
      */
     void (*order)(bq_dev *dev, bq_mat diag, bq_order kind, int64_t group, bq_mat order);
 
-    /* U, upper triangular with U^T U = A^-1, below it zeros (gptq.md 2 to 4).  A = factor * h with rows and
-     * columns in the given order (order.data NULL: as they stand), 1 where its diagonal is 0, and damp times
-     * the mean of its diagonal added there.  h, u (K, K); u may alias h.  In double; reverse Cholesky: A = R
-     * R^T with R upper, U = R^-1. Returns false, u untouched, when A is not positive definite or not finite.
-     * Synchronous.  Class: NMSE 1e-10; the same bits for any number of threads.  2/3 K^3 flop.  Scratch:
-     * bq_factor_scratch. */
-    bool (*factor)(bq_dev *dev, bq_mat h, bq_mat order, double factor, double damp, bq_mat u);
+    /* ut = U^T, lower triangular, zeros above, with U^T U = A^-1 (gptq.md 2 to 4).  A = factor * h with rows
+     * and columns in the given order (order.data NULL: as they stand), 1 where its diagonal is 0, and damp
+     * times the mean of its diagonal added there.  h, ut (K, K); ut may alias h.  In double; reverse
+     * Cholesky: A = R R^T with R upper, U = R^-1. Returns false, ut untouched, when A is not positive
+     * definite or not finite. Synchronous.  Class: NMSE 1e-10; the same bits for any number of threads.  2/3
+     * K^3 flop.  Scratch: bq_factor_scratch. */
+    bool (*factor)(bq_dev *dev, bq_mat h, bq_mat order, double factor, double damp, bq_mat ut);
 
     /* Grid of each row of w, as range, then clipped (gptq.md 6.2): of the scales range * p, p = 1 - i / 100,
      * i = 0 .. 79, rounded to s.scale, the first with the least error.  weight: data NULL: sum |error|^2.4,

@@ -17,7 +17,7 @@ typedef struct {
     bq_scheme s;
     bq_order kind;
     int64_t rows, k, group, groups;
-    bq_mat w, x, h, diag, order, u, scale, zero, fold, code, what;
+    bq_mat w, x, h, diag, order, u /* transposed */, scale, zero, fold, code, what;
     float widen; /* 0, or a factor of the range's scales */
     double *a;   /* (k, k): the damped matrix in processing order */
 } layer;
@@ -84,7 +84,7 @@ static inline bool run_layer(layer *l, double factor, double damp, bool dynamic,
     if (!dynamic) dev.op->range(&dev, grouped(l, l->w), l->s, l->scale, l->zero);
     for (int64_t i = 0; i < l->scale.rows && l->widen > 0; i++) *ptr(l->scale, i, 0) *= l->widen;
     bq_gptq p = {.w = l->w,
-                 .u = l->u,
+                 .ut = l->u,
                  .order = l->order,
                  .diag = l->diag,
                  .scale = l->scale,

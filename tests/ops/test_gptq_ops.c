@@ -74,7 +74,7 @@ static void check_layer(int64_t rows, int64_t k, int64_t group, int bits, bool s
         for (int64_t j = 0; j < k; j++) {
             int64_t c = order_at(l.order, j), g = n * l.groups + c / l.group;
             double d = at(l.w, n, c) - at(l.what, n, c), s = at(l.scale, g, 0);
-            for (int64_t i = 0; i < j; i++) d -= e[i] * at(l.u, i, j);
+            for (int64_t i = 0; i < j; i++) d -= e[i] * at(l.u, j, i);
             e[j] = d / at(l.u, j, j), sum += e[j] * e[j];
             double away = d + at(l.what, n, c) - at(l.fold, n, c); /* 0 where nothing clips */
             int8_t q = *(int8_t *)bq_mat_at(l.code, n, c);
@@ -130,7 +130,7 @@ static void grids_see_the_updated_weights(void **state) {
                                 1e-4);
                 }
                 double e = (now[c] - at(l.what, n, c)) / at(l.u, c, c);
-                for (int64_t j = c; j < k; j++) now[j] -= e * at(l.u, c, j);
+                for (int64_t j = c; j < k; j++) now[j] -= e * at(l.u, j, c);
             }
         }
         free(now), close_layer(&l);
@@ -151,7 +151,7 @@ static void equals_the_fixed_point(void **state) {
                 next[j] = at(l.w, n, order_at(l.order, j));
                 for (int64_t i = 0; i < j; i++)
                     next[j] -= (now[i] - on_grid(&l, n, order_at(l.order, i), now[i])) / at(l.u, i, i) *
-                               at(l.u, i, j);
+                               at(l.u, j, i);
             }
             memcpy(now, next, (size_t)k * sizeof *now);
         }
@@ -269,7 +269,7 @@ static void rows_do_not_interact(void **state) {
         for (int64_t first = 0, count; first < 300; first += count) {
             count = first ? 300 - first : BQ_GPTQ_ROWS;
             bq_gptq p = {.w = bq_mat_rows(fold, first, count),
-                         .u = l.u,
+                         .ut = l.u,
                          .order = l.order,
                          .diag = l.diag,
                          .scale = bq_mat_rows(scale, first * 5, count * 5),
@@ -316,7 +316,7 @@ static uint64_t all_bits(void) {
         layer l = open_layer(90, k, 5, grid(3, -1, true), BQ_ORDER_NONE);
         for (int64_t i = 0; i < k; i++) {
             *ptr(l.diag, i, 0) = fabsf(*ptr(h, 0, i)), *(int32_t *)bq_mat_at(l.order, i, 0) = (int32_t)i;
-            for (int64_t j = 0; j < k; j++) *ptr(l.u, i, j) = i == j ? 2 : j > i ? *ptr(h, 0, j - i) : 0;
+            for (int64_t j = 0; j < k; j++) *ptr(l.u, j, i) = i == j ? 2 : j > i ? *ptr(h, 0, j - i) : 0;
         }
         dev.op->fit(&dev, l.w, n ? bq_mat_host(l.diag.data, 1, k, BQ_F32) : (bq_mat){0}, l.s, l.scale,
                     l.zero);

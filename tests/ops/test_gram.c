@@ -56,21 +56,21 @@ static void check_factor(int64_t k, bool ordered, double damp, int64_t dead) {
     dev.op->gram(&dev, x, h);
     assert_true(dev.op->factor(&dev, h, order, 2.0 / 3, damp, u));
     double *a = damped(h, order, 2.0 / 3, damp), *r = upper_root(a, k), *want = zeros(k * k);
-    for (int64_t j = 0; j < k; j++) /* the inverse of R, column by column */
+    for (int64_t j = 0; j < k; j++) /* the inverse of R, transposed, column by column */
         for (int64_t i = j; i >= 0; i--) {
             double sum = i == j;
-            for (int64_t n = i + 1; n <= j; n++) sum -= r[i * k + n] * want[n * k + j];
-            want[i * k + j] = sum / r[i * k + i];
+            for (int64_t n = i + 1; n <= j; n++) sum -= r[i * k + n] * want[j * k + n];
+            want[j * k + i] = sum / r[i * k + i];
         }
     assert_true(nmse(u, want) < LIMIT && intact(u));
     for (int64_t i = 0; i < k; i++)
-        for (int64_t j = 0; j < i; j++) assert_true(*ptr(u, i, j) == 0);
+        for (int64_t j = 0; j < i; j++) assert_true(*ptr(u, j, i) == 0);
     double worst = 0;
     for (int64_t i = 0; i < k; i++)
         for (int64_t j = 0; j < k; j++) { /* U A U^T = 1 */
             double sum = 0;
             for (int64_t n = i; n < k && k < 140; n++)
-                for (int64_t p = j; p < k; p++) sum += at(u, i, n) * a[n * k + p] * at(u, j, p);
+                for (int64_t p = j; p < k; p++) sum += at(u, n, i) * a[n * k + p] * at(u, p, j);
             worst = fmax(worst, k < 140 ? fabs(sum - (i == j)) : 0);
         }
     assert_true(worst < 1e-4);

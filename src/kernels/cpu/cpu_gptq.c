@@ -106,14 +106,21 @@ static float *grid_at(bq_mat m, const panel *a, int64_t lane, int64_t group) {
     return bq_mat_at(m, (a->first + lane) * a->groups + group, 0);
 }
 
+/* A panel is turned in strips of lanes, so that a line of cache is used up before it is lost. */
+enum { STRIP = 16 };
+
 static void load(panel *a) {
     const bq_gptq *p = a->p;
-    for (int64_t i = 0; i < a->k; i++) {
-        int64_t c = column(a, i);
-        bool dead = *(const float *)bq_mat_at(p->diag, c, 0) == 0;
-        float *to = a->w + i * PANEL;
-        for (int64_t l = 0; l < PANEL; l++)
-            to[l] = dead || l >= a->rows ? 0 : *(const float *)bq_mat_at(p->w, a->first + l, c);
+    for (int64_t s = 0; s < PANEL; s += STRIP) {
+        const float *from[STRIP];
+        for (int64_t l = 0; l < STRIP; l++)
+            from[l] = s + l < a->rows ? bq_mat_at(p->w, a->first + s + l, 0) : NULL;
+        for (int64_t i = 0; i < a->k; i++) {
+            int64_t c = column(a, i);
+            bool dead = *(const float *)bq_mat_at(p->diag, c, 0) == 0;
+            float *to = a->w + i * PANEL + s;
+            for (int64_t l = 0; l < STRIP; l++) to[l] = dead || !from[l] ? 0 : from[l][c];
+        }
     }
     for (int64_t g = 0; g < a->groups; g++) {
         for (int64_t l = 0; l < PANEL; l++) {
@@ -125,10 +132,15 @@ static void load(panel *a) {
 }
 
 static void store(const panel *a, bq_mat fold) {
-    for (int64_t i = 0; i < a->k; i++) {
-        int64_t c = column(a, i);
-        for (int64_t l = 0; l < a->rows; l++)
-            *(float *)bq_mat_at(fold, a->first + l, c) = a->w[i * PANEL + l];
+    for (int64_t s = 0; s < a->rows; s += STRIP) {
+        int64_t lanes = a->rows - s < STRIP ? a->rows - s : STRIP;
+        float *to[STRIP];
+        for (int64_t l = 0; l < lanes; l++) to[l] = bq_mat_at(fold, a->first + s + l, 0);
+        for (int64_t i = 0; i < a->k; i++) {
+            int64_t c = column(a, i);
+            const float *from = a->w + i * PANEL + s;
+            for (int64_t l = 0; l < lanes; l++) to[l][c] = from[l];
+        }
     }
 }
 
@@ -168,36 +180,18 @@ static int64_t block_end(const panel *a, int64_t i) {
 static void block(bq_dev *dev, panel *a, int64_t begin, int64_t end, float *error) {
     const bq_vec_table *vec = bq_vec();
     int64_t done[BLOCK] = {0}, n = end - begin;
-    float u[BLOCK][BLOCK]; /* transposed: what the errors do to a column, side by side */
-    for (int64_t k = 0; k < n; k++) {
-        const float *from = bq_mat_at(a->p->u, begin + k, begin);
-        for (int64_t j = k; j < n; j++) u[j][k] = from[j];
-    }
     for (int64_t i = 0; i < n; i++) {
         bool starts = a->p->dynamic && (begin + i) % a->group == 0;
         int64_t last = starts && i + a->group < n ? i + a->group : starts ? n : i + 1;
         for (int64_t j = i; j < last; j++) {
-            vec->gptq_update(a->w + (begin + j) * PANEL, error + done[j] * PANEL, u[j] + done[j],
-                             i - done[j]);
+            vec->gptq_update(a->w + (begin + j) * PANEL, error + done[j] * PANEL,
+                             bq_mat_at(a->p->ut, begin + j, begin + done[j]), i - done[j]);
             done[j] = i;
         }
         if (starts) fit_group(dev, a, begin + i);
         int64_t g = column(a, begin + i) / a->group;
         vec->gptq_quantize(a->w + (begin + i) * PANEL, a->scale + g * PANEL, a->zero + g * PANEL, a->s,
-                           u[i][i], error + i * PANEL);
-    }
-}
-
-/* What the errors of columns [begin, end) do to all behind, a square of U at a time. */
-static void behind(panel *a, int64_t begin, int64_t end, const float *error) {
-    float u[BLOCK][PANEL];
-    for (int64_t j = end; j < a->k; j += BLOCK) {
-        int64_t count = a->k - j < BLOCK ? a->k - j : BLOCK;
-        for (int64_t k = 0; k < end - begin; k++) {
-            const float *from = bq_mat_at(a->p->u, begin + k, j);
-            for (int64_t c = 0; c < count; c++) u[c][k] = from[c];
-        }
-        bq_vec()->gptq_update_all(a->w + j * PANEL, count, error, u[0], end - begin);
+                           *(float *)bq_mat_at(a->p->ut, begin + i, begin + i), error + i * PANEL);
     }
 }
 
@@ -206,17 +200,20 @@ static void columns(bq_dev *dev, panel *a) {
     for (int64_t begin = 0, end; begin < a->k; begin = end) {
         end = block_end(a, begin);
         block(dev, a, begin, end, error);
-        behind(a, begin, end, error);
+        if (end < a->k)
+            bq_vec()->gptq_update_all(a->w + end * PANEL, a->k - end, error, bq_mat_at(a->p->ut, end, begin),
+                                      a->p->ut.ld, end - begin);
     }
 }
 
 static void check(const bq_gptq *p, bq_scheme s, bq_mat fold) {
     int64_t rows = p->w.rows, k = p->w.cols, group = s.group > 0 ? s.group : k;
-    BQ_CHECK(k > 0 && k <= INT_MAX && k % group == 0 && p->u.rows == k && p->u.cols == k &&
+    BQ_CHECK(k > 0 && k <= INT_MAX && k % group == 0 && p->ut.rows == k && p->ut.cols == k &&
                  p->order.rows == k && p->order.type == BQ_I32 && p->diag.rows == k &&
                  p->diag.type == BQ_F32 && fold.rows == rows && fold.cols == k,
              "gptq: %ld x %ld in groups of %ld, factor %ld x %ld, order of %ld, diagonal of %ld", (long)rows,
-             (long)k, (long)group, (long)p->u.rows, (long)p->u.cols, (long)p->order.rows, (long)p->diag.rows);
+             (long)k, (long)group, (long)p->ut.rows, (long)p->ut.cols, (long)p->order.rows,
+             (long)p->diag.rows);
     BQ_CHECK(s.bits >= 2 && s.bits <= 8 && s.symmetric == !p->zero.data &&
                  p->scale.rows == rows * (k / group) && (s.symmetric || p->zero.rows == p->scale.rows),
              "gptq: %ld scales of %d bits for %ld rows of %ld groups", (long)p->scale.rows, s.bits,

@@ -161,12 +161,12 @@ static void invert(bq_mat s, int64_t k) {
     }
 }
 
-bool bq_cpu_factor(bq_dev *dev, bq_mat h, bq_mat order, double factor, double damp, bq_mat u) {
+bool bq_cpu_factor(bq_dev *dev, bq_mat h, bq_mat order, double factor, double damp, bq_mat ut) {
     int64_t k = h.rows;
-    BQ_CHECK(h.cols == k && u.rows == k && u.cols == k && h.type == BQ_F32 && u.type == BQ_F32 &&
+    BQ_CHECK(h.cols == k && ut.rows == k && ut.cols == k && h.type == BQ_F32 && ut.type == BQ_F32 &&
                  k + NB <= INT_MAX &&
                  (!order.data || (order.rows == k && order.cols == 1 && order.type == BQ_I32)),
-             "factor of %ld x %ld to %ld x %ld", (long)h.rows, (long)h.cols, (long)u.rows, (long)u.cols);
+             "factor of %ld x %ld to %ld x %ld", (long)h.rows, (long)h.cols, (long)ut.rows, (long)ut.cols);
     size_t mark = bq_arena_mark(&dev->mem);
     bq_mat s = bq_arena_push(&dev->mem, k, k + NB, BQ_F64);
     reversed(h, order, factor, damp, s);
@@ -174,15 +174,10 @@ bool bq_cpu_factor(bq_dev *dev, bq_mat h, bq_mat order, double factor, double da
     if (definite) {
         invert(s, k);
 #pragma omp parallel for schedule(static) if (k > 128)
-        for (int64_t a = 0; a < k; a += NB) {
-            int64_t end = a + span(k, a, NB);
-            for (int64_t r = a; r < end; r++) {
-                for (int64_t c = 0; c < r; c++) *(float *)bq_mat_at(u, r, c) = 0;
-            }
-            for (int64_t b = a; b < k; b++) {
-                for (int64_t r = a; r < end && r <= b; r++)
-                    *(float *)bq_mat_at(u, r, b) = (float)*cell(s, k - 1 - b, k - 1 - r + NB);
-            }
+        for (int64_t r = 0; r < k; r++) { /* both axes reversed once more */
+            float *to = bq_mat_at(ut, r, 0);
+            const double *from = cell(s, k - 1 - r, k - 1 + NB);
+            for (int64_t c = 0; c < k; c++) to[c] = c <= r ? (float)from[-c] : 0;
         }
     }
     bq_arena_reset(&dev->mem, mark);

@@ -8,37 +8,45 @@
 BQ_VEC_GPTQ(BQ_X)
 #undef BQ_X
 
-enum { PANEL = BQ_GPTQ_ROWS, LANES = 16, AT_ONCE = 4, BLOCK = 256 };
-typedef float v16 __attribute__((vector_size(64)));
+enum { PANEL = BQ_GPTQ_ROWS, LANES = 16, BLOCK = 256 };
 
-/* Four accumulators hide the latency of subtraction and leave registers for the rest. */
+/* A register of this instruction set.  Lanes do not meet, so its width does not show in the bits.  Eight
+ * accumulators hide the latency of subtraction, and leave registers for the rest. */
+typedef float vector __attribute__((vector_size(__BIGGEST_ALIGNMENT__)));
+enum { EACH = __BIGGEST_ALIGNMENT__ / 4, WIDE = 2, LINES = 4, MORE = WIDE * LINES };
+
 void BQ_V(gptq_update)(float *w, const float *e, const float *u, int64_t n) {
-    for (int l = 0; l < PANEL; l += AT_ONCE * LANES) {
-        v16 sum[AT_ONCE], x[AT_ONCE];
+    for (int l = 0; l < PANEL; l += MORE * EACH) {
+        vector sum[MORE], x[MORE];
         memcpy(sum, w + l, sizeof sum);
         for (int64_t k = 0; k < n; k++) {
             memcpy(x, e + k * PANEL + l, sizeof x);
-            for (int i = 0; i < AT_ONCE; i++) sum[i] -= x[i] * u[k];
+            for (int i = 0; i < MORE; i++) sum[i] -= x[i] * u[k];
         }
         memcpy(w + l, sum, sizeof sum);
     }
 }
 
-/* Two lines at a time use an error twice; 32 lanes of all errors stay in the first-level cache. */
-void BQ_V(gptq_update_all)(float *w, int64_t count, const float *e, const float *u, int64_t n) {
-    enum { WIDE = 2 };
-    for (int l = 0; l < PANEL; l += WIDE * LANES) {
-        for (int64_t c = 0; c < count; c += 2) {
-            float *first = w + c * PANEL + l, *second = c + 1 < count ? first + PANEL : first;
-            const float *u1 = u + c * PANEL, *u2 = c + 1 < count ? u1 + PANEL : u1;
-            v16 a[WIDE], b[WIDE], x[WIDE];
-            memcpy(a, first, sizeof a), memcpy(b, second, sizeof b);
-            for (int64_t k = 0; k < n; k++) {
-                memcpy(x, e + k * PANEL + l, sizeof x);
-                for (int i = 0; i < WIDE; i++) a[i] -= x[i] * u1[k], b[i] -= x[i] * u2[k];
-            }
-            memcpy(second, b, sizeof b), memcpy(first, a, sizeof a);
+/* Four lines at a time use an error four times; the lanes of all errors stay in the first-level cache. */
+static inline void update_lines(float *w, int64_t lines, const float *e, const float *u, int64_t ldu,
+                                int64_t n) {
+    vector sum[LINES][WIDE], x[WIDE];
+    for (int c = 0; c < lines; c++) memcpy(sum[c], w + c * PANEL, sizeof sum[c]);
+    for (int64_t k = 0; k < n; k++) {
+        memcpy(x, e + k * PANEL, sizeof x);
+        for (int c = 0; c < lines; c++) {
+            for (int i = 0; i < WIDE; i++) sum[c][i] -= x[i] * u[c * ldu + k];
         }
+    }
+    for (int c = 0; c < lines; c++) memcpy(w + c * PANEL, sum[c], sizeof sum[c]);
+}
+
+void BQ_V(gptq_update_all)(float *w, int64_t count, const float *e, const float *u, int64_t ldu, int64_t n) {
+    for (int l = 0; l < PANEL; l += WIDE * EACH) {
+        int64_t c = 0;
+        for (; c + LINES <= count; c += LINES)
+            update_lines(w + c * PANEL + l, LINES, e + l, u + c * ldu, ldu, n);
+        for (; c < count; c++) update_lines(w + c * PANEL + l, 1, e + l, u + c * ldu, ldu, n);
     }
 }
 

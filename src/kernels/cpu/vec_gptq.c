@@ -15,30 +15,39 @@ enum { PANEL = BQ_GPTQ_ROWS, LANES = 16, BLOCK = 256 };
 typedef float vector __attribute__((vector_size(__BIGGEST_ALIGNMENT__)));
 enum { EACH = __BIGGEST_ALIGNMENT__ / 4, WIDE = 2, LINES = 4, MORE = WIDE * LINES };
 
+static inline vector load(const float *p) {
+    vector v;
+    memcpy(&v, p, sizeof v);
+    return v;
+}
+
 void BQ_V(gptq_update)(float *w, const float *e, const float *u, int64_t n) {
     for (int l = 0; l < PANEL; l += MORE * EACH) {
-        vector sum[MORE], x[MORE];
-        memcpy(sum, w + l, sizeof sum);
+        vector sum[MORE];
+        for (int i = 0; i < MORE; i++) sum[i] = load(w + l + i * EACH);
         for (int64_t k = 0; k < n; k++) {
-            memcpy(x, e + k * PANEL + l, sizeof x);
-            for (int i = 0; i < MORE; i++) sum[i] -= x[i] * u[k];
+            for (int i = 0; i < MORE; i++) sum[i] -= load(e + k * PANEL + l + i * EACH) * u[k];
         }
-        memcpy(w + l, sum, sizeof sum);
+        for (int i = 0; i < MORE; i++) memcpy(w + l + i * EACH, &sum[i], sizeof sum[i]);
     }
 }
 
 /* Four lines at a time use an error four times; the lanes of all errors stay in the first-level cache. */
-static inline void update_lines(float *w, int64_t lines, const float *e, const float *u, int64_t ldu,
-                                int64_t n) {
-    vector sum[LINES][WIDE], x[WIDE];
-    for (int c = 0; c < lines; c++) memcpy(sum[c], w + c * PANEL, sizeof sum[c]);
+static inline void update_lines(float *w, int lines, const float *e, const float *u, int64_t ldu, int64_t n) {
+    vector sum[LINES][WIDE];
+    for (int c = 0; c < lines; c++) {
+        for (int i = 0; i < WIDE; i++) sum[c][i] = load(w + c * PANEL + i * EACH);
+    }
     for (int64_t k = 0; k < n; k++) {
-        memcpy(x, e + k * PANEL, sizeof x);
+        vector x[WIDE];
+        for (int i = 0; i < WIDE; i++) x[i] = load(e + k * PANEL + i * EACH);
         for (int c = 0; c < lines; c++) {
             for (int i = 0; i < WIDE; i++) sum[c][i] -= x[i] * u[c * ldu + k];
         }
     }
-    for (int c = 0; c < lines; c++) memcpy(w + c * PANEL, sum[c], sizeof sum[c]);
+    for (int c = 0; c < lines; c++) {
+        for (int i = 0; i < WIDE; i++) memcpy(w + c * PANEL + i * EACH, &sum[c][i], sizeof sum[c][i]);
+    }
 }
 
 void BQ_V(gptq_update_all)(float *w, int64_t count, const float *e, const float *u, int64_t ldu, int64_t n) {

@@ -30,6 +30,16 @@ static size_t adascale_need(const bq_pass *p, const bq_pass_size *of) {
                             of->nreplica);
 }
 
+static int64_t gptq(bq_pass_context *c, const bq_pass *p, int sweep) {
+    (void)sweep;
+    bq_pass_gptq(c, &p->gptq);
+    return 0;
+}
+
+static size_t gptq_need(const bq_pass *p, const bq_pass_size *of) {
+    return bq_gptq_need(of->arch, of->scheme, of->tokens, of->samples, &p->gptq, of->replica, of->nreplica);
+}
+
 const bq_method bq_methods[BQ_PASS_KINDS] = {
     [BQ_PASS_RTN] = {.name = "rtn", .quantizes = true, .asymmetric = true, .run = rtn},
     [BQ_PASS_ADASCALE] = {.name = "adascale",
@@ -40,6 +50,13 @@ const bq_method bq_methods[BQ_PASS_KINDS] = {
                           .remedy = "start more ranks a stage, or take a smaller batch",
                           .need = adascale_need,
                           .run = adascale},
+    [BQ_PASS_GPTQ] = {.name = "gptq",
+                      .calibrated = true,
+                      .quantizes = true,
+                      .asymmetric = true,
+                      .remedy = "set sequential, which takes one matrix at a time",
+                      .need = gptq_need,
+                      .run = gptq},
 };
 
 bool bq_phase_calibrated(const bq_phase *phase) {

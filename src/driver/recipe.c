@@ -87,6 +87,12 @@ static int check_passes(const bq_origin *from, const bq_recipe *r) {
             if (!method->asymmetric && asymmetric(r))
                 return bq_origin_refuse(from, path, "%s needs symmetric grids, and bits has others",
                                         method->name);
+            if (phase->pass[k].kind == BQ_PASS_GPTQ && phase->pass[k].gptq.qep > 0 &&
+                phase->inputs == BQ_INPUTS_FP) {
+                strcat(path, ".qep");
+                return bq_origin_refuse(from, path,
+                                        "needs inputs qt or mix: with fp there is nothing to correct");
+            }
             if (bq_pass_steps(&phase->pass[k], 0) == 0 || r->calibration.samples % phase->pass[k].batch == 0)
                 continue;
             strcat(path, ".batch");

@@ -7,6 +7,7 @@
 #define BQ_RECIPE_H
 
 #include "block/adascale.h"
+#include "block/gptq.h"
 #include "block/rope.h"
 #include "block/rotate.h"
 
@@ -20,7 +21,7 @@
 #define BQ_LINEARS    9  /* names a recipe may give bits to: q_proj ... gate_up_proj */
 #define BQ_PARTS      16 /* capacity for bq_recipe_parts */
 
-typedef enum { BQ_PASS_RTN, BQ_PASS_ADASCALE, BQ_PASS_KINDS } bq_pass_kind;
+typedef enum { BQ_PASS_RTN, BQ_PASS_ADASCALE, BQ_PASS_GPTQ, BQ_PASS_KINDS } bq_pass_kind;
 typedef enum { BQ_OUT_SAFETENSORS, BQ_OUT_COMPRESSED } bq_format;
 
 typedef struct {
@@ -33,6 +34,8 @@ typedef struct {
     bool early_stop;
     int64_t check_interval, window; /* of early_stop, in iterations */
     double threshold;
+    /* gptq only */
+    bq_gptq_options gptq;
 } bq_pass;
 
 typedef struct {

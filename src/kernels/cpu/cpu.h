@@ -36,5 +36,12 @@ void bq_cpu_adascale_weights(bq_dev *dev, const bq_adascale *p, bq_scheme scheme
                              bq_mat fold);
 void bq_cpu_adascale_step(bq_dev *dev, const bq_adascale *p, bq_scheme scheme, bq_mat g, bq_adam adam,
                           bq_mat grad);
+/* cpu_gram.c */
+void bq_cpu_gram(bq_dev *dev, bq_mat x, bq_mat h);
+bool bq_cpu_factor(bq_dev *dev, bq_mat h, bq_mat order, double factor, double damp, bq_mat ut);
+/* cpu_gptq.c */
+void bq_cpu_order(bq_dev *dev, bq_mat diag, bq_order kind, int64_t group, bq_mat order);
+void bq_cpu_fit(bq_dev *dev, bq_mat w, bq_mat weight, bq_scheme s, bq_mat scale, bq_mat zero);
+void bq_cpu_gptq(bq_dev *dev, const bq_gptq *p, bq_scheme s, bq_mat fold);
 
 #endif

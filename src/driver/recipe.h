@@ -8,6 +8,7 @@
 
 #include "block/adascale.h"
 #include "block/rope.h"
+#include "block/search.h"
 
 #include <stdio.h>
 
@@ -18,7 +19,8 @@
 #define BQ_LINEARS  9  /* names a recipe may give bits to: q_proj ... gate_up_proj */
 #define BQ_PARTS    16 /* capacity for bq_recipe_parts */
 
-typedef enum { BQ_PASS_RTN, BQ_PASS_ADASCALE, BQ_PASS_KINDS } bq_pass_kind;
+typedef enum { BQ_PASS_RTN, BQ_PASS_ADASCALE, BQ_PASS_SEQMSE, BQ_PASS_LPBQ, BQ_PASS_KINDS } bq_pass_kind;
+typedef enum { BQ_CLIP_MINMAX, BQ_CLIP_MSE } bq_clip_by;
 typedef enum { BQ_OUT_SAFETENSORS, BQ_OUT_COMPRESSED } bq_format;
 
 typedef struct {
@@ -31,6 +33,13 @@ typedef struct {
     bool early_stop;
     int64_t check_interval, window; /* of early_stop, in iterations */
     double threshold;
+    /* rtn only; grid, shrink and norm with BQ_CLIP_MSE */
+    bq_clip_by clip;
+    int grid;
+    double shrink;
+    bq_norm norm;
+    bq_seqmse_options seqmse; /* seqmse only */
+    int decompressed;         /* lpbq only: bits */
 } bq_pass;
 
 typedef struct {

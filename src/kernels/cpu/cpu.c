@@ -82,6 +82,10 @@ const bq_ops bq_ops_cpu = {
     .range = bq_cpu_range,
     .quantize = bq_cpu_quantize,
     .dequantize = bq_cpu_dequantize,
+    .range_shrunk = bq_cpu_range_shrunk,
+    .range_mse = bq_cpu_range_mse,
+    .range_better = bq_cpu_range_better,
+    .range_levels = bq_cpu_range_levels,
     .adascale_weights = bq_cpu_adascale_weights,
     .adascale_step = bq_cpu_adascale_step,
 };

@@ -18,7 +18,7 @@ static const bq_choice losses[] = {{"sum_seq", BQ_LOSS_SUM_SEQ}, {"mean", BQ_LOS
             .choice = passes, .help = "Which pass; it decides which other keys there are."                   \
     }
 static const bq_choice clips[] = {{"minmax", BQ_CLIP_MINMAX}, {"mse", BQ_CLIP_MSE}, {0}};
-static const bq_choice norms[] = {{"2.0", BQ_NORM_2}, {"2.4", BQ_NORM_24}, {0}};
+static const bq_choice norms[] = {{"l2", BQ_NORM_2}, {"l2.4", BQ_NORM_24}, {0}};
 static const bq_key rtn_keys[] = {
     PASS_KEY,
     {"clip", BQ_KEY_CHOICE, AT(bq_pass, clip), .value = "minmax", .choice = clips,
@@ -28,8 +28,8 @@ static const bq_key rtn_keys[] = {
      .help = "With `mse`: ends are tried times 1 - i / `grid`, i = 0, 1, ..."},
     {"shrink", BQ_KEY_REAL, AT(bq_pass, shrink), .value = "0.8", .max = 1,
      .help = "With `mse`: how far they shrink, so that `grid` * `shrink` ends are tried."},
-    {"norm", BQ_KEY_CHOICE, AT(bq_pass, norm), .value = "2.4", .choice = norms,
-     .help = "With `mse`: power of a weight's error."},
+    {"norm", BQ_KEY_CHOICE, AT(bq_pass, norm), .value = "l2.4", .choice = norms,
+     .help = "With `mse`: a weight's error counts by its power 2 or 2.4."},
     {0}};
 static const bq_key seqmse_keys[] = {PASS_KEY,
                                      {"candidates", BQ_KEY_INT, AT(bq_pass, seqmse.candidates), .value = "20",

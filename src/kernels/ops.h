@@ -170,9 +170,9 @@ struct bq_ops {
     void (*range_better)(bq_dev *dev, bool first, bq_mat a, bq_mat b, bq_mat scale, bq_mat zero, bq_mat loss,
                          bq_mat best, bq_mat best_zero);
     /* Scales in two levels, in place (adascale.md 5.4): the scales of a row become k * unit, k a whole number
-     * in 1 .. levels, unit = max of the row / levels, k = rne(scale / unit).  scale: (rows, groups) f32.
-     * levels: a power of 2 up to 64; unit keeps log2(levels) fewer digits than `type` has, so that each
-     * product is exact and a number of that type.  Class: bitwise. */
+     * in 1 .. levels, k = rne(scale / unit), unit = max of the row / levels.  scale: (rows, groups) f32.
+     * levels: a power of 2 up to 64.  unit is cut to log2(levels) fewer digits than `type` has: each product
+     * is exact and a number of that type, and the row's largest is levels * unit.  Class: bitwise. */
     void (*range_levels)(bq_dev *dev, bq_mat scale, int levels, bq_type type);
 
     /* AdaScale forward in one pass over W (adascale.md 1.5):

@@ -103,22 +103,15 @@ void bq_cpu_range_better(bq_dev *dev, bool first, bq_mat a, bq_mat b, bq_mat sca
     }
 }
 
-/* x > 0 rounded to that many binary digits, down where `down` is set. */
-static float to_digits(float x, int digits, bool down) {
-    int exponent;
-    float whole = ldexpf(frexpf(x, &exponent), digits);
-    return ldexpf(down ? floorf(whole) : rintf(whole), exponent - digits);
-}
-
-static int digits_of(bq_type type) { return type == BQ_BF16 ? 8 : type == BQ_F16 ? 11 : 24; }
-
-/* The unit whose multiples 1 .. levels the scales of a row with that largest one become. */
+/* The unit whose multiples 1 .. levels the scales of a row with that largest one become: cut, not rounded, so
+ * that the largest is `levels` units and nothing leaves the type. */
 static float unit_of(float largest, int levels, bq_type type) {
-    int digits = digits_of(type);
+    int digits = type == BQ_BF16 ? 8 : type == BQ_F16 ? 11 : 24, exponent;
     for (int l = levels; l > 1; l /= 2) digits--;
-    float n = (float)levels, unit = bq_scale_round(to_digits(largest / n, digits, false), type);
-    if (bq_scale_round(unit * n, type) == unit * n) return unit;
-    return bq_scale_round(to_digits(largest / n, digits, true), type); /* unit * n was beyond the type */
+    double tiny = (double)bq_scale_round(0, type), unit = (double)largest / levels;
+    frexp(unit, &exponent);
+    double step = fmax(ldexp(1, exponent - digits), tiny);
+    return (float)fmax(floor(unit / step) * step, tiny);
 }
 
 void bq_cpu_range_levels(bq_dev *dev, bq_mat scale, int levels, bq_type type) {

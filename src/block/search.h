@@ -8,7 +8,7 @@
 
 /* Round to nearest on grids whose ends are the row's, shrunk to the least error of the weights (range_mse in
  * kernels/ops.h; gptq.md 6.2).  Needs no data.  Collective over stage. */
-void bq_pass_rtn_mse(bq_pass_context *c, bq_clip clip);
+void bq_pass_rtn_mse(bq_pass_context *c, bq_shrink ends);
 
 /* Sequential MSE as AIMET does it (adascale.md 5.5).  Candidates are the min-max ends times (i + 1) / n, i =
  * 0 .. n - 1.  For each row of a linear the one with the least sum over all calibration tokens of (x what - x

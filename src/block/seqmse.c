@@ -1,6 +1,6 @@
 #include "block/search.h"
 
-#include "block/seqmse_gram.h"
+#include "block/gram.h"
 #include "comm/heartbeat.h"
 #include "comm/treesum.h"
 
@@ -95,11 +95,13 @@ void bq_pass_seqmse(bq_pass_context *c, const bq_seqmse_options *o) {
     }
     for (int m = 0; m < BQ_MATS; m++) {
         size_t mark = bq_arena_mark(&c->dev->mem);
-        bq_mat gram = bq_arena_push(&c->dev->mem, q->arch->cols[m], q->arch->cols[m], BQ_F32);
-        bq_seqmse_gram(c, q->what, m, gram);
+        bq_gram_set one = {.which = 1u << m};
+        bq_gram gram;
+        bq_gram_push(&gram, q->arch, one, &c->dev->mem);
+        bq_gram_collect(c, q->what, one, &gram);
         for (int i = 0; i < q->arch->linears; i++) {
             if (q->arch->linear[i].mat != m) continue;
-            search(c, i, o->candidates, gram);
+            search(c, i, o->candidates, gram.h[m]);
             encode(c->dev, q, i);
         }
         bq_arena_reset(&c->dev->mem, mark);
@@ -111,10 +113,11 @@ size_t bq_seqmse_need(const bq_arch *arch, const bq_scheme *scheme, int64_t toke
     size_t most = 0;
     for (int i = 0; i < arch->linears; i++) {
         const bq_linear *l = &arch->linear[i];
-        size_t gram = bq_seqmse_gram_need(arch, tokens, samples, l->mat, replica, nreplica);
+        bq_gram_set one = {.which = 1u << l->mat};
+        size_t gram = bq_gram_collect_need(arch, one, tokens, samples, replica, nreplica);
         size_t slab =
             room_need(row_of(1, l->rows), l->cols, bq_linear_groups(arch, scheme, i), scheme[i].symmetric);
-        size_t sum = bq_arena_need(l->cols, l->cols, BQ_F32) + (slab > gram ? slab : gram);
+        size_t sum = bq_gram_need(arch, one) + (slab > gram ? slab : gram);
         most = sum > most ? sum : most;
     }
     return most;

@@ -5,11 +5,9 @@
 
 #define AT(type, field) .at = offsetof(type, field)
 
-static const bq_choice passes[] = {{"rtn", BQ_PASS_RTN},
-                                   {"adascale", BQ_PASS_ADASCALE},
-                                   {"seqmse", BQ_PASS_SEQMSE},
-                                   {"lpbq", BQ_PASS_LPBQ},
-                                   {0}};
+static const bq_choice passes[] = {{"rtn", BQ_PASS_RTN},   {"adascale", BQ_PASS_ADASCALE},
+                                   {"gptq", BQ_PASS_GPTQ}, {"seqmse", BQ_PASS_SEQMSE},
+                                   {"lpbq", BQ_PASS_LPBQ}, {0}};
 static const bq_choice losses[] = {{"sum_seq", BQ_LOSS_SUM_SEQ}, {"mean", BQ_LOSS_MEAN}, {0}};
 
 #define PASS_KEY                                                                                             \
@@ -17,11 +15,11 @@ static const bq_choice losses[] = {{"sum_seq", BQ_LOSS_SUM_SEQ}, {"mean", BQ_LOS
         "pass", BQ_KEY_CHOICE, AT(bq_pass, kind),                                                            \
             .choice = passes, .help = "Which pass; it decides which other keys there are."                   \
     }
-static const bq_choice clips[] = {{"minmax", BQ_CLIP_MINMAX}, {"mse", BQ_CLIP_MSE}, {0}};
+static const bq_choice rtn_clips[] = {{"minmax", BQ_CLIP_MINMAX}, {"mse", BQ_CLIP_MSE}, {0}};
 static const bq_choice norms[] = {{"l2", BQ_NORM_2}, {"l2.4", BQ_NORM_24}, {0}};
 static const bq_key rtn_keys[] = {
     PASS_KEY,
-    {"clip", BQ_KEY_CHOICE, AT(bq_pass, clip), .value = "minmax", .choice = clips,
+    {"clip", BQ_KEY_CHOICE, AT(bq_pass, clip), .value = "minmax", .choice = rtn_clips,
      .help = "The grid covers the row's values (`minmax`), or its ends shrink to where the weights' error is "
              "least (`mse`)."},
     {"grid", BQ_KEY_INT, AT(bq_pass, grid), .value = "100", .min = 1, .max = 10000,
@@ -64,6 +62,33 @@ static const bq_key adascale_keys[] = {
     {"threshold", BQ_KEY_REAL, AT(bq_pass, threshold), .value = "1e-2", .max = 1,
      .help = "`early_stop` ends below this relative improvement."},
     {0}};
+
+static const bq_choice orders[] = {
+    {"none", BQ_ORDER_NONE}, {"act", BQ_ORDER_ACT}, {"gar", BQ_ORDER_GAR}, {0}};
+static const bq_choice clips[] = {
+    {"minmax", BQ_CLIP_MINMAX}, {"mse", BQ_CLIP_MSE}, {"hessian", BQ_CLIP_HESSIAN}, {0}};
+static const bq_key gptq_keys[] = {
+    PASS_KEY,
+    {"damp", BQ_KEY_REAL, AT(bq_pass, gptq.damp), .value = "0.01", .min = 1e-6, .max = 1,
+     .help =
+         "Added to the diagonal of the Gram matrix, as a share of its mean. Raised in steps of 0.01 where "
+         "the matrix is not positive definite."},
+    {"order", BQ_KEY_CHOICE, AT(bq_pass, gptq.order), .value = "act", .choice = orders,
+     .help =
+         "Columns by falling diagonal of the Gram matrix, with grids fitted before (act); groups, and the "
+         "columns in them, by the same (gar); as they stand (none). With gar and none the grid of a group "
+         "is fitted to the compensated weights. Stored codes always stand in the model's order."},
+    {"clip", BQ_KEY_CHOICE, AT(bq_pass, gptq.clip), .value = "hessian", .choice = clips,
+     .help = "Grids cover the range of the weights (minmax), or are narrowed to the least error of the "
+             "weights (mse, power 2.4), or of the weights' squares times the diagonal of the Gram matrix "
+             "(hessian). A pass before that leaves grids decides instead."},
+    {"sequential", BQ_KEY_BOOL, AT(bq_pass, gptq.sequential), .value = "false",
+     .help = "Four passes over the samples: inputs of o, gate_up and down see the linears before them in the "
+             "block quantized. Takes less memory."},
+    {"qep", BQ_KEY_REAL, AT(bq_pass, gptq.qep), .value = "0", .max = 1,
+     .help = "Share of the QEP correction: weights first make up for what the quantized blocks before have "
+             "done to their inputs (not down_proj). Needs `inputs` qt or mix, and a second forward."},
+    {0}};
 const bq_scope bq_pass_keys[BQ_PASS_KINDS] = {
     [BQ_PASS_RTN] = {"phases.N.passes.N, pass: rtn", "Round to nearest. Needs no data.", rtn_keys,
                      sizeof(bq_pass)},
@@ -79,4 +104,8 @@ const bq_scope bq_pass_keys[BQ_PASS_KINDS] = {
     [BQ_PASS_LPBQ] = {"phases.N.passes.N, pass: lpbq",
                       "Scales of groups become small whole multiples of one scale a row (AIMET's LPBQ); of "
                       "the passes before, or of the min-max grid. Needs groups.",
-                      lpbq_keys, sizeof(bq_pass)}};
+                      lpbq_keys, sizeof(bq_pass)},
+    [BQ_PASS_GPTQ] = {"phases.N.passes.N, pass: gptq",
+                      "Quantizes column by column; the columns behind make up for the error of those before, "
+                      "as the inputs' second moments say (GPTQ).",
+                      gptq_keys, sizeof(bq_pass)}};

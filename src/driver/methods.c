@@ -5,9 +5,9 @@
 static int64_t rtn(bq_pass_context *c, const bq_pass *p, int sweep) {
     (void)sweep;
     long count = lround(p->grid * p->shrink);
-    bq_clip clip = {p->grid, count < 1 ? 1 : (int)count, p->norm};
+    bq_shrink ends = {p->grid, count < 1 ? 1 : (int)count, p->norm};
     if (p->clip == BQ_CLIP_MSE)
-        bq_pass_rtn_mse(c, clip);
+        bq_pass_rtn_mse(c, ends);
     else
         bq_pass_rtn(c);
     return 0;
@@ -54,6 +54,16 @@ static size_t adascale_need(const bq_pass *p, const bq_pass_size *of) {
                             of->nreplica);
 }
 
+static int64_t gptq(bq_pass_context *c, const bq_pass *p, int sweep) {
+    (void)sweep;
+    bq_pass_gptq(c, &p->gptq);
+    return 0;
+}
+
+static size_t gptq_need(const bq_pass *p, const bq_pass_size *of) {
+    return bq_gptq_need(of->arch, of->scheme, of->tokens, of->samples, &p->gptq, of->replica, of->nreplica);
+}
+
 const bq_method bq_methods[BQ_PASS_KINDS] = {
     [BQ_PASS_RTN] = {.name = "rtn", .quantizes = true, .run = rtn},
     [BQ_PASS_ADASCALE] = {.name = "adascale",
@@ -71,6 +81,13 @@ const bq_method bq_methods[BQ_PASS_KINDS] = {
                         .need = seqmse_need,
                         .run = seqmse},
     [BQ_PASS_LPBQ] = {.name = "lpbq", .quantizes = true, .run = lpbq},
+    [BQ_PASS_GPTQ] = {.name = "gptq",
+                      .calibrated = true,
+                      .quantizes = true,
+                      .asymmetric = true,
+                      .remedy = "set sequential, which takes one matrix at a time",
+                      .need = gptq_need,
+                      .run = gptq},
 };
 
 bool bq_phase_calibrated(const bq_phase *phase) {

@@ -7,6 +7,7 @@
 #define BQ_RECIPE_H
 
 #include "block/adascale.h"
+#include "block/gptq.h"
 #include "block/rope.h"
 #include "block/search.h"
 
@@ -19,8 +20,14 @@
 #define BQ_LINEARS  9  /* names a recipe may give bits to: q_proj ... gate_up_proj */
 #define BQ_PARTS    16 /* capacity for bq_recipe_parts */
 
-typedef enum { BQ_PASS_RTN, BQ_PASS_ADASCALE, BQ_PASS_SEQMSE, BQ_PASS_LPBQ, BQ_PASS_KINDS } bq_pass_kind;
-typedef enum { BQ_CLIP_MINMAX, BQ_CLIP_MSE } bq_clip_by;
+typedef enum {
+    BQ_PASS_RTN,
+    BQ_PASS_ADASCALE,
+    BQ_PASS_GPTQ,
+    BQ_PASS_SEQMSE,
+    BQ_PASS_LPBQ,
+    BQ_PASS_KINDS
+} bq_pass_kind;
 typedef enum { BQ_OUT_SAFETENSORS, BQ_OUT_COMPRESSED } bq_format;
 
 typedef struct {
@@ -34,12 +41,14 @@ typedef struct {
     int64_t check_interval, window; /* of early_stop, in iterations */
     double threshold;
     /* rtn only; grid, shrink and norm with BQ_CLIP_MSE */
-    bq_clip_by clip;
+    bq_clip clip; /* not hessian */
     int grid;
     double shrink;
     bq_norm norm;
     bq_seqmse_options seqmse; /* seqmse only */
     int decompressed;         /* lpbq only: bits */
+    /* gptq only */
+    bq_gptq_options gptq;
 } bq_pass;
 
 typedef struct {

@@ -49,7 +49,7 @@ typedef enum { BQ_NORM_2, BQ_NORM_24 } bq_norm; /* of an error's power: 2, 2.4 *
 typedef struct {
     int steps, count; /* 1 <= count <= steps */
     bq_norm norm;
-} bq_clip;
+} bq_shrink;
 
 /* Attention's fixed numbers. */
 typedef struct {
@@ -75,6 +75,32 @@ typedef struct {
     float eps;
     int64_t step; /* 1-based, for the bias correction */
 } bq_adam;
+
+/* How a grid that is fitted to weights may be narrower than their range. */
+typedef enum {
+    BQ_CLIP_MINMAX,  /* it is not */
+    BQ_CLIP_MSE,     /* least sum |error|^2.4 */
+    BQ_CLIP_HESSIAN, /* least sum h error^2, h the diagonal of the inputs' Gram matrix */
+} bq_clip;
+
+/* Orders in which GPTQ takes the columns. */
+typedef enum {
+    BQ_ORDER_NONE, /* as they stand */
+    BQ_ORDER_ACT,  /* falling diagonal of the Gram matrix */
+    BQ_ORDER_GAR,  /* groups by their largest diagonal, falling; inside a group as with act */
+} bq_order;
+
+/* Rows of a linear that GPTQ quantizes together; it works on panels of BQ_GPTQ_ROWS of them. */
+#define BQ_GPTQ_ROWS 128
+typedef struct {
+    bq_mat w;           /* (rows, K) */
+    bq_mat u;           /* (K, K): factor's, rows and columns in processing order */
+    bq_mat order;       /* (K, 1) i32 */
+    bq_mat diag;        /* (K, 1), identity order: where 0, the weights are taken as 0 */
+    bq_mat scale, zero; /* (rows * groups, 1): the grids; written where `dynamic` */
+    bool dynamic;       /* the grid of a group is fitted when its first column's turn comes */
+    bq_clip clip;       /* how, then; diag are the weights of BQ_CLIP_HESSIAN */
+} bq_gptq;
 
 struct bq_ops {
     const char *name;
@@ -160,10 +186,10 @@ struct bq_ops {
      * bitwise. */
     void (*range_shrunk)(bq_dev *dev, bq_mat w, bq_scheme s, float shrink, bq_mat scale, bq_mat zero,
                          bq_mat e);
-    /* Of the grids above with the clip's values of `shrink`, each row's with the least sum |what - w|^norm
+    /* Of the grids above with those values of `shrink`, each row's with the least sum |what - w|^norm
      * (rounding in f32, sums in double, 16 lanes; norm 2.4 to 1e-6); the widest among equals.  An error that
      * is no number never wins over the min-max grid.  Reads w once for up to 128 grids.  Class: bitwise. */
-    void (*range_mse)(bq_dev *dev, bq_mat w, bq_scheme s, bq_clip clip, bq_mat scale, bq_mat zero);
+    void (*range_mse)(bq_dev *dev, bq_mat w, bq_scheme s, bq_shrink ends, bq_mat scale, bq_mat zero);
     /* Row r of the candidate grids scale, zero replaces that of best and best_zero where sum(a(r, :) b(r, :))
      * (double, 16 lanes) < loss(r), which it replaces too; all rows where first is set.  loss: (rows, 1) f64;
      * a and b may be the same matrix.  Class: bitwise. */
@@ -188,6 +214,39 @@ struct bq_ops {
      * lanes.  Class: bitwise. */
     void (*adascale_step)(bq_dev *dev, const bq_adascale *p, bq_scheme scheme, bq_mat g, bq_adam adam,
                           bq_mat grad);
+
+    /* h = x^T x, exactly symmetric; x (T, K), h (K, K).  Class: NMSE 1e-10; the same bits for any number of
+     * threads (tiles cut by K).  T K^2 flop: one triangle is computed, the other copied. */
+    void (*gram)(bq_dev *dev, bq_mat x, bq_mat h);
+
+    /* The order of the columns: order (K, 1) i32, entry i is the column that is taken i-th.  diag (K, 1);
+     * group: of BQ_ORDER_GAR, divides K.  Equal (NaN counts as 0): the smaller column first.  Class: bitwise.
+     */
+    void (*order)(bq_dev *dev, bq_mat diag, bq_order kind, int64_t group, bq_mat order);
+
+    /* U, upper triangular with U^T U = A^-1, below it zeros (gptq.md 2 to 4).  A = factor * h with rows and
+     * columns in the given order (order.data NULL: as they stand), 1 where its diagonal is 0, and damp times
+     * the mean of its diagonal added there.  h, u (K, K); u may alias h.  In double; reverse Cholesky: A = R
+     * R^T with R upper, U = R^-1. Returns false, u untouched, when A is not positive definite or not finite.
+     * Synchronous.  Class: NMSE 1e-10; the same bits for any number of threads.  2/3 K^3 flop.  Scratch:
+     * bq_factor_scratch. */
+    bool (*factor)(bq_dev *dev, bq_mat h, bq_mat order, double factor, double damp, bq_mat u);
+
+    /* Grid of each row of w, as range, then clipped (gptq.md 6.2): of the scales range * p, p = 1 - i / 100,
+     * i = 0 .. 79, rounded to s.scale, the first with the least error.  weight: data NULL: sum |error|^2.4,
+     * else (groups, cols): sum weight error^2, row r with weights r % groups.  The zero point is range's.
+     * Sums in 16 fixed lanes.  Class: bitwise.  Up to 800 rows cols flop. */
+    void (*fit)(bq_dev *dev, bq_mat w, bq_mat weight, bq_scheme s, bq_mat scale, bq_mat zero);
+
+    /* GPTQ's loop over the columns in their order (gptq.md 5): column i is quantized to q on its group's grid
+     * (true division), e = (w - q) / u_ii, and w_j -= e u_ij for the columns j behind.  fold (rows, K),
+     * identity order, may alias w: the weight of each column when it was quantized, clamped to half a step
+     * outside the grid, so that quantize gives GPTQ's codes.  Inside a block of at most 128 columns the
+     * updates come one by one; columns behind get them from a GEMM a block.  Rows do not interact, and
+     * panels are cut every BQ_GPTQ_ROWS rows from the first, each with GEMMs of one shape: who splits a
+     * linear at such borders gets the same bits.  Class: bitwise, but for the GEMM.  rows K^2 flop.  Scratch:
+     * bq_gptq_scratch. */
+    void (*gptq)(bq_dev *dev, const bq_gptq *p, bq_scheme s, bq_mat fold);
 };
 
 /* The backends. */
@@ -195,5 +254,8 @@ extern const bq_ops bq_ops_cpu;
 
 /* Device scratch an op takes beside its arguments, for the plan: the largest over the ops that need any. */
 size_t bq_op_scratch(int64_t tokens, bq_attention a, int64_t vocab);
+/* The same for factor and gptq, which not every run needs; group: columns that share a scale. */
+size_t bq_factor_scratch(int64_t k);
+size_t bq_gptq_scratch(int64_t rows, int64_t k, int64_t group);
 
 #endif

@@ -79,17 +79,17 @@ static double loss_of(bq_mat w, int64_t r, float scale, float zero, bq_scheme s,
 }
 
 /* The choice is one of the grids, none is better by more than rounding, and none that is wider is as good. */
-static void check_mse(int64_t rows, int64_t cols, bq_scheme s, bq_clip clip, int64_t pad) {
+static void check_mse(int64_t rows, int64_t cols, bq_scheme s, bq_shrink ends, int64_t pad) {
     bq_mat w = make_filled(rows, cols, pad, 2, 0.05f), scale = make(rows, 1, 1, BQ_F32),
            zero = zeros_of(s, rows);
-    dev.op->range_mse(&dev, w, s, clip, scale, zero);
+    dev.op->range_mse(&dev, w, s, ends, scale, zero);
     for (int64_t r = 0; r < rows; r++) {
         float chosen = f32(scale, r), code = s.symmetric ? 0 : f32(zero, r), step, z;
-        double loss = loss_of(w, r, chosen, code, s, clip.norm);
+        double loss = loss_of(w, r, chosen, code, s, ends.norm);
         int found = 0;
-        for (int i = 0; i < clip.count; i++) {
-            grid_of(w, r, (float)(1 - (double)i / clip.steps), s, &step, &z);
-            double other = loss_of(w, r, step, z, s, clip.norm);
+        for (int i = 0; i < ends.count; i++) {
+            grid_of(w, r, (float)(1 - (double)i / ends.steps), s, &step, &z);
+            double other = loss_of(w, r, step, z, s, ends.norm);
             found += step == chosen && z == code;
             assert_true(loss <= other * (1 + 4e-6));
             assert_true(found || loss < other * (1 + 4e-6));
@@ -107,12 +107,12 @@ static void mse_on_odd_shapes(void **state) {
             for (int k = 0; k < SCHEMES; k++)
                 for (int norm = 0; norm < 2; norm++)
                     check_mse(few_rows[i], odd_sizes[j], schemes[k],
-                              (bq_clip){100, 80, norm ? BQ_NORM_24 : BQ_NORM_2}, j % 3);
-    check_mse(0, 33, schemes[0], (bq_clip){100, 80, BQ_NORM_2}, 0);
-    check_mse(3, 0, schemes[1], (bq_clip){100, 80, BQ_NORM_24}, 0);
-    check_mse(5, 700, schemes[0], (bq_clip){300, 300, BQ_NORM_24}, 0); /* more grids than one call takes */
-    check_mse(5, 127, schemes[1], (bq_clip){1000, 257, BQ_NORM_2}, 0);
-    check_mse(3, 129, schemes[0], (bq_clip){1, 1, BQ_NORM_2}, 0);
+                              (bq_shrink){100, 80, norm ? BQ_NORM_24 : BQ_NORM_2}, j % 3);
+    check_mse(0, 33, schemes[0], (bq_shrink){100, 80, BQ_NORM_2}, 0);
+    check_mse(3, 0, schemes[1], (bq_shrink){100, 80, BQ_NORM_24}, 0);
+    check_mse(5, 700, schemes[0], (bq_shrink){300, 300, BQ_NORM_24}, 0); /* more grids than one call takes */
+    check_mse(5, 127, schemes[1], (bq_shrink){1000, 257, BQ_NORM_2}, 0);
+    check_mse(3, 129, schemes[0], (bq_shrink){1, 1, BQ_NORM_2}, 0);
 }
 
 /* Clipping does help: a row with one far weight is cut below it. */
@@ -123,7 +123,7 @@ static void mse_clips_a_far_weight(void **state) {
     dev.op->range(&dev, w, schemes[0], plain, (bq_mat){0});
     for (int norm = 0; norm < 2; norm++) {
         bq_norm n = norm ? BQ_NORM_24 : BQ_NORM_2;
-        dev.op->range_mse(&dev, w, schemes[0], (bq_clip){100, 80, n}, scale, (bq_mat){0});
+        dev.op->range_mse(&dev, w, schemes[0], (bq_shrink){100, 80, n}, scale, (bq_mat){0});
         assert_true(f32(scale, 0) < 0.9f * f32(plain, 0));
         assert_true(loss_of(w, 0, f32(scale, 0), 0, schemes[0], n) <
                     0.8 * loss_of(w, 0, f32(plain, 0), 0, schemes[0], n));
@@ -145,7 +145,7 @@ static void special_rows_keep_min_max(void **state) {
             bq_mat m = bq_mat_host(w, 1, 3, BQ_F32), none = {0};
             dev.op->range(&dev, m, schemes[k], bq_mat_host(scale, 1, 1, BQ_F32),
                           k ? bq_mat_host(zero, 1, 1, BQ_F32) : none);
-            dev.op->range_mse(&dev, m, schemes[k], (bq_clip){100, 80, BQ_NORM_24},
+            dev.op->range_mse(&dev, m, schemes[k], (bq_shrink){100, 80, BQ_NORM_24},
                               bq_mat_host(scale + 1, 1, 1, BQ_F32),
                               k ? bq_mat_host(zero + 1, 1, 1, BQ_F32) : none);
             assert_true(scale[0] == scale[1] && zero[0] == zero[1] && scale[0] > 0);
@@ -273,7 +273,7 @@ static uint64_t all_bits(void) {
             bits = bits_of(bits_of(bits, e), loss);
         }
         bits = bits_of(bits, best);
-        dev.op->range_mse(&dev, w, schemes[k], (bq_clip){50, 40, k % 2 ? BQ_NORM_2 : BQ_NORM_24}, scale,
+        dev.op->range_mse(&dev, w, schemes[k], (bq_shrink){50, 40, k % 2 ? BQ_NORM_2 : BQ_NORM_24}, scale,
                           zero);
         bits = bits_of(bits, scale);
         if (zero.data) bits = bits_of(bits_of(bits, zero), best_zero);

@@ -88,4 +88,9 @@ const bq_ops bq_ops_cpu = {
     .range_levels = bq_cpu_range_levels,
     .adascale_weights = bq_cpu_adascale_weights,
     .adascale_step = bq_cpu_adascale_step,
+    .gram = bq_cpu_gram,
+    .order = bq_cpu_order,
+    .factor = bq_cpu_factor,
+    .fit = bq_cpu_fit,
+    .gptq = bq_cpu_gptq,
 };

@@ -33,7 +33,7 @@ void bq_cpu_dequantize(bq_dev *dev, bq_mat code, bq_mat scale, bq_mat zero, bq_m
 /* cpu_search.c */
 void bq_cpu_range_shrunk(bq_dev *dev, bq_mat w, bq_scheme s, float shrink, bq_mat scale, bq_mat zero,
                          bq_mat e);
-void bq_cpu_range_mse(bq_dev *dev, bq_mat w, bq_scheme s, bq_clip clip, bq_mat scale, bq_mat zero);
+void bq_cpu_range_mse(bq_dev *dev, bq_mat w, bq_scheme s, bq_shrink ends, bq_mat scale, bq_mat zero);
 void bq_cpu_range_better(bq_dev *dev, bool first, bq_mat a, bq_mat b, bq_mat scale, bq_mat zero, bq_mat loss,
                          bq_mat best, bq_mat best_zero);
 void bq_cpu_range_levels(bq_dev *dev, bq_mat scale, int levels, bq_type type);
@@ -42,5 +42,12 @@ void bq_cpu_adascale_weights(bq_dev *dev, const bq_adascale *p, bq_scheme scheme
                              bq_mat fold);
 void bq_cpu_adascale_step(bq_dev *dev, const bq_adascale *p, bq_scheme scheme, bq_mat g, bq_adam adam,
                           bq_mat grad);
+/* cpu_gram.c */
+void bq_cpu_gram(bq_dev *dev, bq_mat x, bq_mat h);
+bool bq_cpu_factor(bq_dev *dev, bq_mat h, bq_mat order, double factor, double damp, bq_mat u);
+/* cpu_gptq.c */
+void bq_cpu_order(bq_dev *dev, bq_mat diag, bq_order kind, int64_t group, bq_mat order);
+void bq_cpu_fit(bq_dev *dev, bq_mat w, bq_mat weight, bq_scheme s, bq_mat scale, bq_mat zero);
+void bq_cpu_gptq(bq_dev *dev, const bq_gptq *p, bq_scheme s, bq_mat fold);
 
 #endif

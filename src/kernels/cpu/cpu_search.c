@@ -39,21 +39,21 @@ void bq_cpu_range_shrunk(bq_dev *dev, bq_mat w, bq_scheme s, float shrink, bq_ma
     }
 }
 
-/* The best of the clip's grids for one row. */
-static float search(const bq_vec_table *vec, const float *w, int64_t n, bq_scheme s, bq_clip clip,
+/* The best of the ends' grids for one row. */
+static float search(const bq_vec_table *vec, const float *w, int64_t n, bq_scheme s, bq_shrink ends,
                     float *zero) {
     bq_grid grid[BQ_SEARCH_GRIDS];
     float z[BQ_SEARCH_GRIDS] = {0}, lo, hi, best = 0;
     double loss[BQ_SEARCH_GRIDS], least = INFINITY;
     vec->minmax(w, n, &lo, &hi);
-    for (int from = 0; from < clip.count; from += BQ_SEARCH_GRIDS) {
-        int count = clip.count - from < BQ_SEARCH_GRIDS ? clip.count - from : BQ_SEARCH_GRIDS;
+    for (int from = 0; from < ends.count; from += BQ_SEARCH_GRIDS) {
+        int count = ends.count - from < BQ_SEARCH_GRIDS ? ends.count - from : BQ_SEARCH_GRIDS;
         for (int k = 0; k < count; k++) {
-            float shrink = (float)(1 - (double)(from + k) / clip.steps);
+            float shrink = (float)(1 - (double)(from + k) / ends.steps);
             float step = bq_grid_step(lo * shrink, hi * shrink, s, &z[k]);
             grid[k] = grid_of(s, step, z[k]);
         }
-        vec->grid_losses(w, n, grid, count, clip.norm, loss);
+        vec->grid_losses(w, n, grid, count, ends.norm, loss);
         for (int k = 0; k < count; k++) {
             if (from + k > 0 && !(loss[k] < least)) continue;
             least = loss[k], best = grid[k].scale, *zero = z[k];
@@ -62,16 +62,16 @@ static float search(const bq_vec_table *vec, const float *w, int64_t n, bq_schem
     return best;
 }
 
-void bq_cpu_range_mse(bq_dev *dev, bq_mat w, bq_scheme s, bq_clip clip, bq_mat scale, bq_mat zero) {
+void bq_cpu_range_mse(bq_dev *dev, bq_mat w, bq_scheme s, bq_shrink ends, bq_mat scale, bq_mat zero) {
     (void)dev;
     bq_grid_check(s, w, scale, zero, "range_mse");
-    BQ_CHECK(clip.count >= 1 && clip.count <= clip.steps, "range_mse: %d of %d steps", clip.count,
-             clip.steps);
+    BQ_CHECK(ends.count >= 1 && ends.count <= ends.steps, "range_mse: %d of %d steps", ends.count,
+             ends.steps);
     const bq_vec_table *vec = bq_vec();
 #pragma omp parallel for schedule(static) if (w.rows * w.cols > PARALLEL_SEARCH)
     for (int64_t r = 0; r < w.rows; r++) {
         float z = 0;
-        put(scale, r, search(vec, bq_mat_at(w, r, 0), w.cols, s, clip, &z));
+        put(scale, r, search(vec, bq_mat_at(w, r, 0), w.cols, s, ends, &z));
         put(zero, r, z);
     }
 }

@@ -15,10 +15,11 @@
 
 /* Every vector function once: X(return type, name, (arguments)).  Each vec_<topic>.c's rows stand in their
  * own list. */
+#include "kernels/cpu/vec_gptq.h"
 #include "kernels/cpu/vec_model.h"
 #include "kernels/cpu/vec_quant.h"
 #include "kernels/cpu/vec_search.h"
-#define BQ_VEC_FUNCTIONS(X) BQ_VEC_MODEL(X) BQ_VEC_QUANT(X) BQ_VEC_SEARCH(X)
+#define BQ_VEC_FUNCTIONS(X) BQ_VEC_MODEL(X) BQ_VEC_QUANT(X) BQ_VEC_GPTQ(X) BQ_VEC_SEARCH(X)
 
 typedef struct {
     const char *isa;

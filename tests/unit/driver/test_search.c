@@ -128,7 +128,7 @@ static void clipping(void **state) {
     for (size_t k = 0; k < sizeof cases / sizeof *cases; k++)
         for (int norm = 0; norm < 2; norm++) {
             rig *r = open_rig(cases[k].scheme);
-            bq_pass_rtn_mse(&r->c, (bq_clip){100, 80, norm ? BQ_NORM_24 : BQ_NORM_2});
+            bq_pass_rtn_mse(&r->c, (bq_shrink){100, 80, norm ? BQ_NORM_24 : BQ_NORM_2});
             assert_true(compare(r, cases[k].name, norm ? "mse2.4" : "mse2.0", true) > grids(r) * 95 / 100);
             close_rig(r);
         }

@@ -8,6 +8,9 @@
 #define DAMP_STEP 0.01 /* when a matrix is not positive definite */
 #define DAMP_END  1.0
 
+/* Gram matrices are taken as means over the samples, times 2: the scale in which a dead column counts 1. */
+static double unit_of(const bq_pass_context *c) { return 2.0 / (double)c->samples; }
+
 /* Linears of one matrix that take its columns in the same order, and so share a factor. */
 typedef struct {
     int mat, first; /* the first of them, whose groups made the order */
@@ -53,9 +56,9 @@ static bq_gram_set set_of(const bq_gptq_options *o, unsigned which) {
 }
 
 /* The damping that was enough, 0 when none was. */
-static double factor(bq_dev *dev, bq_mat h, bq_mat order, double damp, int64_t samples, bq_mat u) {
-    double share = 2.0 / (double)samples, used = damp;
-    while (!dev->op->factor(dev, h, order, share, used, u)) {
+static double factor(bq_pass_context *c, bq_mat h, bq_mat order, double damp, bq_mat u) {
+    double used = damp;
+    while (!c->dev->op->factor(c->dev, h, order, unit_of(c), used, u)) {
         used += DAMP_STEP;
         if (used >= DAMP_END) return 0;
     }
@@ -95,7 +98,7 @@ static void factor_units(work *a) {
         t->u = bq_arena_push(&dev->mem, cols, cols, BQ_F32);
         dev->op->order(dev, a->diag[t->mat], a->o->order, group_of(c->q->arch, c->q->scheme, t->first),
                        t->order);
-        if (mine(c, k)) damp[k] = factor(dev, a->gram.h[t->mat], t->order, a->o->damp, c->samples, t->u);
+        if (mine(c, k)) damp[k] = factor(c, a->gram.h[t->mat], t->order, a->o->damp, t->u);
         bq_heartbeat(c->comm);
     }
     bq_comm_fill(c->comm, damp, a->units);
@@ -163,6 +166,7 @@ static void quantize(work *a, const unit *t, int i, bq_mat w, bq_shard mine_of) 
  * of replicas.  u: factor of h in identity order. */
 static void correct(work *a, int m, bq_mat u, bq_mat w) {
     bq_dev *dev = a->c->dev;
+    float share = (float)(a->o->qep * unit_of(a->c));
     size_t mark = bq_arena_mark(&dev->mem);
     bq_mat x = bq_arena_push(&dev->mem, BQ_GPTQ_ROWS, w.cols, BQ_F32);
     bq_mat y = bq_arena_push(&dev->mem, BQ_GPTQ_ROWS, w.cols, BQ_F32);
@@ -171,7 +175,7 @@ static void correct(work *a, int m, bq_mat u, bq_mat w) {
         x.rows = y.rows = part.rows;
         dev->op->gemm(dev, false, false, 1, part, a->gram.cross[m], 0, x);
         dev->op->gemm(dev, false, true, 1, x, u, 0, y);
-        dev->op->gemm(dev, false, false, (float)a->o->qep, y, u, 1, part);
+        dev->op->gemm(dev, false, false, share, y, u, 1, part);
     }
     bq_arena_reset(&dev->mem, mark);
 }
@@ -184,7 +188,7 @@ static void correct_unit(work *a, const unit *t) {
     size_t mark = bq_arena_mark(&dev->mem);
     int64_t cols = c->q->arch->cols[t->mat];
     bq_mat u = bq_arena_push(&dev->mem, cols, cols, BQ_F32);
-    double damp = factor(dev, a->gram.h[t->mat], (bq_mat){0}, a->o->damp, c->samples, u);
+    double damp = factor(c, a->gram.h[t->mat], (bq_mat){0}, a->o->damp, u);
     for (int k = 0; k < t->linears && damp > 0; k++) {
         const bq_linear *l = &c->q->arch->linear[t->linear[k]];
         bq_shard rows = panel_rows(l->rows, c->comm->replica, c->comm->nreplica);

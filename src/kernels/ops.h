@@ -241,11 +241,9 @@ struct bq_ops {
     /* GPTQ's loop over the columns in their order (gptq.md 5): column i is quantized to q on its group's grid
      * (true division), e = (w - q) / u_ii, and w_j -= e u_ij for the columns j behind.  fold (rows, K),
      * identity order, may alias w: the weight of each column when it was quantized, clamped to half a step
-     * outside the grid, so that quantize gives GPTQ's codes.  Inside a block of at most 128 columns the
-     * updates come one by one; columns behind get them from a GEMM a block.  Rows do not interact, and
-     * panels are cut every BQ_GPTQ_ROWS rows from the first, each with GEMMs of one shape: who splits a
-     * linear at such borders gets the same bits.  Class: bitwise, but for the GEMM.  rows K^2 flop.  Scratch:
-     * bq_gptq_scratch. */
+     * outside the grid, so that quantize gives GPTQ's codes.  A weight takes in the errors one by one in
+     * processing order, each with a multiplication and a subtraction.  Rows do not interact; panels are cut
+     * every BQ_GPTQ_ROWS rows.  Class: bitwise.  rows K^2 flop.  Scratch: bq_gptq_scratch. */
     void (*gptq)(bq_dev *dev, const bq_gptq *p, bq_scheme s, bq_mat fold);
 };
 

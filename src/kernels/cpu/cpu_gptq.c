@@ -6,7 +6,6 @@
 #include "base/die.h"
 #include "kernels/cpu/vec.h"
 
-#include <cblas.h>
 #include <limits.h>
 #include <math.h>
 #include <string.h>
@@ -189,22 +188,32 @@ static void block(bq_dev *dev, panel *a, int64_t begin, int64_t end, float *erro
     }
 }
 
+/* What the errors of columns [begin, end) do to all behind, a square of U at a time. */
+static void behind(panel *a, int64_t begin, int64_t end, const float *error) {
+    float u[BLOCK][PANEL];
+    for (int64_t j = end; j < a->k; j += BLOCK) {
+        int64_t count = a->k - j < BLOCK ? a->k - j : BLOCK;
+        for (int64_t k = 0; k < end - begin; k++) {
+            const float *from = bq_mat_at(a->p->u, begin + k, j);
+            for (int64_t c = 0; c < count; c++) u[c][k] = from[c];
+        }
+        bq_vec()->gptq_update_all(a->w + j * PANEL, count, error, u[0], end - begin);
+    }
+}
+
 static void columns(bq_dev *dev, panel *a) {
     float error[BLOCK * PANEL];
     for (int64_t begin = 0, end; begin < a->k; begin = end) {
         end = block_end(a, begin);
         block(dev, a, begin, end, error);
-        if (end < a->k)
-            cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, (int)(a->k - end), PANEL, (int)(end - begin),
-                        -1, bq_mat_at(a->p->u, begin, end), (int)a->p->u.ld, error, PANEL, 1,
-                        a->w + end * PANEL, PANEL);
+        behind(a, begin, end, error);
     }
 }
 
 static void check(const bq_gptq *p, bq_scheme s, bq_mat fold) {
     int64_t rows = p->w.rows, k = p->w.cols, group = s.group > 0 ? s.group : k;
-    BQ_CHECK(k > 0 && k <= INT_MAX && p->u.ld <= INT_MAX && k % group == 0 && p->u.rows == k &&
-                 p->u.cols == k && p->order.rows == k && p->order.type == BQ_I32 && p->diag.rows == k &&
+    BQ_CHECK(k > 0 && k <= INT_MAX && k % group == 0 && p->u.rows == k && p->u.cols == k &&
+                 p->order.rows == k && p->order.type == BQ_I32 && p->diag.rows == k &&
                  p->diag.type == BQ_F32 && fold.rows == rows && fold.cols == k,
              "gptq: %ld x %ld in groups of %ld, factor %ld x %ld, order of %ld, diagonal of %ld", (long)rows,
              (long)k, (long)group, (long)p->u.rows, (long)p->u.cols, (long)p->order.rows, (long)p->diag.rows);

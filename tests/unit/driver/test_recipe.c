@@ -177,9 +177,6 @@ static void wrong_values(void **state) {
     refused(SMALL, "phases.0.passes=[{\"pass\":\"rtn\",\"clip\":\"hessian\"}]",
             "must be \"minmax\" or \"mse\"");
     refused(SMALL, "phases.0.passes=[{\"pass\":\"rtn\",\"norm\":\"l3\"}]", "must be \"l2\" or \"l2.4\"");
-    refused(SMALL, "phases.0.passes=[{\"pass\":\"rtn\",\"candidates\":9}]", "candidates");
-    refused(SMALL, "phases.0.passes=[{\"pass\":\"lpbq\",\"decompressed_bits\":9}]", "an integer from 2 to 8");
-    refused(SMALL, "phases.0.passes=[{\"pass\":\"seqmse\",\"candidates\":0}]", "an integer from 1 to 1000");
     refused(SMALL, "phases.0.name=a b", "is \"a b\", must be a name of at most 31");
     refused(SMALL, "phases.0.name=.ab", "is \".ab\", must be a name of at most 31");
     refused(SMALL, "segments=0", "segments: is 0, must be an integer from 1 to 4096");

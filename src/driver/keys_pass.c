@@ -5,8 +5,9 @@
 
 #define AT(type, field) .at = offsetof(type, field)
 
-static const bq_choice passes[] = {
-    {"rtn", BQ_PASS_RTN}, {"adascale", BQ_PASS_ADASCALE}, {"gptq", BQ_PASS_GPTQ}, {0}};
+static const bq_choice passes[] = {{"rtn", BQ_PASS_RTN},   {"adascale", BQ_PASS_ADASCALE},
+                                   {"gptq", BQ_PASS_GPTQ}, {"seqmse", BQ_PASS_SEQMSE},
+                                   {"lpbq", BQ_PASS_LPBQ}, {0}};
 static const bq_choice losses[] = {{"sum_seq", BQ_LOSS_SUM_SEQ}, {"mean", BQ_LOSS_MEAN}, {0}};
 
 #define PASS_KEY                                                                                             \
@@ -14,7 +15,30 @@ static const bq_choice losses[] = {{"sum_seq", BQ_LOSS_SUM_SEQ}, {"mean", BQ_LOS
         "pass", BQ_KEY_CHOICE, AT(bq_pass, kind),                                                            \
             .choice = passes, .help = "Which pass; it decides which other keys there are."                   \
     }
-static const bq_key rtn_keys[] = {PASS_KEY, {0}};
+static const bq_choice rtn_clips[] = {{"minmax", BQ_CLIP_MINMAX}, {"mse", BQ_CLIP_MSE}, {0}};
+static const bq_choice norms[] = {{"l2", BQ_NORM_2}, {"l2.4", BQ_NORM_24}, {0}};
+static const bq_key rtn_keys[] = {
+    PASS_KEY,
+    {"clip", BQ_KEY_CHOICE, AT(bq_pass, clip), .value = "minmax", .choice = rtn_clips,
+     .help = "The grid covers the row's values (`minmax`), or its ends shrink to where the weights' error is "
+             "least (`mse`)."},
+    {"grid", BQ_KEY_INT, AT(bq_pass, grid), .value = "100", .min = 1, .max = 10000,
+     .help = "With `mse`: ends are tried times 1 - i / `grid`, i = 0, 1, ..."},
+    {"shrink", BQ_KEY_REAL, AT(bq_pass, shrink), .value = "0.8", .max = 1,
+     .help = "With `mse`: how far they shrink, so that `grid` * `shrink` ends are tried."},
+    {"norm", BQ_KEY_CHOICE, AT(bq_pass, norm), .value = "l2.4", .choice = norms,
+     .help = "With `mse`: a weight's error counts by its power 2 or 2.4."},
+    {0}};
+static const bq_key seqmse_keys[] = {PASS_KEY,
+                                     {"candidates", BQ_KEY_INT, AT(bq_pass, seqmse.candidates), .value = "20",
+                                      .min = 1, .max = 1000,
+                                      .help = "How many grids are tried: ends times (i + 1) / `candidates`."},
+                                     {0}};
+static const bq_key lpbq_keys[] = {
+    PASS_KEY,
+    {"decompressed_bits", BQ_KEY_INT, AT(bq_pass, decompressed), .value = "8", .min = 2, .max = 8,
+     .help = "Bits of codes times multiples: the multiples go from 1 to 2^(`decompressed_bits` - bits)."},
+    {0}};
 static const bq_key adascale_keys[] = {
     PASS_KEY,
     {"iterations", BQ_KEY_I64, AT(bq_pass, iterations), .value = "1500", .min = 1, .max = 1e7,
@@ -66,12 +90,21 @@ static const bq_key gptq_keys[] = {
              "done to their inputs (not down_proj). Needs `inputs` qt or mix, and a second forward."},
     {0}};
 const bq_scope bq_pass_keys[BQ_PASS_KINDS] = {
-    [BQ_PASS_RTN] = {"phases.N.passes.N, pass: rtn", "Round to nearest on the min-max grid. Needs no data.",
-                     rtn_keys, sizeof(bq_pass)},
+    [BQ_PASS_RTN] = {"phases.N.passes.N, pass: rtn", "Round to nearest. Needs no data.", rtn_keys,
+                     sizeof(bq_pass)},
     [BQ_PASS_ADASCALE] =
         {"phases.N.passes.N, pass: adascale",
          "Trains clipping and a factor for each weight against the block's own output (AIMET's AdaScale).",
          adascale_keys, sizeof(bq_pass)},
+    [BQ_PASS_SEQMSE] =
+        {"phases.N.passes.N, pass: seqmse",
+         "Chooses each row's clipping by the error of its linear's output, one linear after the "
+         "other (AIMET's Sequential MSE).",
+         seqmse_keys, sizeof(bq_pass)},
+    [BQ_PASS_LPBQ] = {"phases.N.passes.N, pass: lpbq",
+                      "Scales of groups become small whole multiples of one scale a row (AIMET's LPBQ); of "
+                      "the passes before, or of the min-max grid. Needs groups.",
+                      lpbq_keys, sizeof(bq_pass)},
     [BQ_PASS_GPTQ] = {"phases.N.passes.N, pass: gptq",
                       "Quantizes column by column; the columns behind make up for the error of those before, "
                       "as the inputs' second moments say (GPTQ).",

@@ -1,8 +1,32 @@
 #include "driver/methods.h"
 
+#include <math.h>
+
 static int64_t rtn(bq_pass_context *c, const bq_pass *p, int sweep) {
-    (void)p, (void)sweep;
-    bq_pass_rtn(c);
+    (void)sweep;
+    long count = lround(p->grid * p->shrink);
+    bq_shrink ends = {p->grid, count < 1 ? 1 : (int)count, p->norm};
+    if (p->clip == BQ_CLIP_MSE)
+        bq_pass_rtn_mse(c, ends);
+    else
+        bq_pass_rtn(c);
+    return 0;
+}
+
+static int64_t seqmse(bq_pass_context *c, const bq_pass *p, int sweep) {
+    (void)sweep;
+    bq_pass_seqmse(c, &p->seqmse);
+    return 0;
+}
+
+static size_t seqmse_need(const bq_pass *p, const bq_pass_size *of) {
+    (void)p;
+    return bq_seqmse_need(of->arch, of->scheme, of->tokens, of->samples, of->replica, of->nreplica);
+}
+
+static int64_t lpbq(bq_pass_context *c, const bq_pass *p, int sweep) {
+    (void)sweep;
+    bq_pass_lpbq(c, p->decompressed);
     return 0;
 }
 
@@ -50,6 +74,13 @@ const bq_method bq_methods[BQ_PASS_KINDS] = {
                           .remedy = "start more ranks a stage, or take a smaller batch",
                           .need = adascale_need,
                           .run = adascale},
+    [BQ_PASS_SEQMSE] = {.name = "seqmse",
+                        .calibrated = true,
+                        .quantizes = true,
+                        .remedy = "start more ranks a stage",
+                        .need = seqmse_need,
+                        .run = seqmse},
+    [BQ_PASS_LPBQ] = {.name = "lpbq", .quantizes = true, .run = lpbq},
     [BQ_PASS_GPTQ] = {.name = "gptq",
                       .calibrated = true,
                       .quantizes = true,

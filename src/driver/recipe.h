@@ -10,6 +10,7 @@
 #include "block/gptq.h"
 #include "block/rope.h"
 #include "block/rotate.h"
+#include "block/search.h"
 
 #include <stdio.h>
 
@@ -21,7 +22,14 @@
 #define BQ_LINEARS    9  /* names a recipe may give bits to: q_proj ... gate_up_proj */
 #define BQ_PARTS      16 /* capacity for bq_recipe_parts */
 
-typedef enum { BQ_PASS_RTN, BQ_PASS_ADASCALE, BQ_PASS_GPTQ, BQ_PASS_KINDS } bq_pass_kind;
+typedef enum {
+    BQ_PASS_RTN,
+    BQ_PASS_ADASCALE,
+    BQ_PASS_GPTQ,
+    BQ_PASS_SEQMSE,
+    BQ_PASS_LPBQ,
+    BQ_PASS_KINDS
+} bq_pass_kind;
 typedef enum { BQ_OUT_SAFETENSORS, BQ_OUT_COMPRESSED } bq_format;
 
 typedef struct {
@@ -34,6 +42,13 @@ typedef struct {
     bool early_stop;
     int64_t check_interval, window; /* of early_stop, in iterations */
     double threshold;
+    /* rtn only; grid, shrink and norm with BQ_CLIP_MSE */
+    bq_clip clip; /* not hessian */
+    int grid;
+    double shrink;
+    bq_norm norm;
+    bq_seqmse_options seqmse; /* seqmse only */
+    int decompressed;         /* lpbq only: bits */
     /* gptq only */
     bq_gptq_options gptq;
 } bq_pass;

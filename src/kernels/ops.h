@@ -44,6 +44,13 @@ typedef struct {
 static inline float bq_qmin(bq_scheme s) { return (float)-(1 << (s.bits - 1)); }
 static inline float bq_qmax(bq_scheme s) { return (float)((1 << (s.bits - 1)) - 1); }
 
+/* Search of a grid among ends that shrink: times p = 1 - i / steps, i = 0 .. count - 1 (gptq.md 6.2). */
+typedef enum { BQ_NORM_2, BQ_NORM_24 } bq_norm; /* of an error's power: 2, 2.4 */
+typedef struct {
+    int steps, count; /* 1 <= count <= steps */
+    bq_norm norm;
+} bq_shrink;
+
 /* Attention's fixed numbers. */
 typedef struct {
     int64_t heads, kv_heads, head_dim;
@@ -179,6 +186,25 @@ struct bq_ops {
      * does to the inputs of a linear with dynamic symmetric quantization a token.  y may alias x.  Class:
      * bitwise. */
     void (*fake_quantize_rows)(bq_dev *dev, bq_mat x, int bits, bq_mat y);
+    /* The min-max grid of each row as `range` makes it, from ends that are shrunk first: both times `shrink`,
+     * in (0, 1].  e, unless its data is NULL: what the grid makes of w, minus w; (rows, cols) f32.  Class:
+     * bitwise. */
+    void (*range_shrunk)(bq_dev *dev, bq_mat w, bq_scheme s, float shrink, bq_mat scale, bq_mat zero,
+                         bq_mat e);
+    /* Of the grids above with those values of `shrink`, each row's with the least sum |what - w|^norm
+     * (rounding in f32, sums in double, 16 lanes; norm 2.4 to 1e-6); the widest among equals.  An error that
+     * is no number never wins over the min-max grid.  Reads w once for up to 128 grids.  Class: bitwise. */
+    void (*range_mse)(bq_dev *dev, bq_mat w, bq_scheme s, bq_shrink ends, bq_mat scale, bq_mat zero);
+    /* Row r of the candidate grids scale, zero replaces that of best and best_zero where sum(a(r, :) b(r, :))
+     * (double, 16 lanes) < loss(r), which it replaces too; all rows where first is set.  loss: (rows, 1) f64;
+     * a and b may be the same matrix.  Class: bitwise. */
+    void (*range_better)(bq_dev *dev, bool first, bq_mat a, bq_mat b, bq_mat scale, bq_mat zero, bq_mat loss,
+                         bq_mat best, bq_mat best_zero);
+    /* Scales in two levels, in place (adascale.md 5.4): the scales of a row become k * unit, k a whole number
+     * in 1 .. levels, k = rne(scale / unit), unit = max of the row / levels.  scale: (rows, groups) f32.
+     * levels: a power of 2 up to 64.  unit is cut to log2(levels) fewer digits than `type` has: each product
+     * is exact and a number of that type, and the row's largest is levels * unit.  Class: bitwise. */
+    void (*range_levels)(bq_dev *dev, bq_mat scale, int levels, bq_type type);
 
     /* AdaScale forward in one pass over W (adascale.md 1.5):
      *   s = (exp(gamma) hi - exp(beta) lo) / (qmax - qmin), rounded to scheme.scale    -> scale (rows, 1)

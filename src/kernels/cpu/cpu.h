@@ -31,6 +31,13 @@ void bq_cpu_range(bq_dev *dev, bq_mat w, bq_scheme s, bq_mat scale, bq_mat zero)
 void bq_cpu_quantize(bq_dev *dev, bq_mat w, bq_mat scale, bq_mat zero, bq_scheme s, bq_mat code);
 void bq_cpu_dequantize(bq_dev *dev, bq_mat code, bq_mat scale, bq_mat zero, bq_mat w);
 void bq_cpu_fake_quantize_rows(bq_dev *dev, bq_mat x, int bits, bq_mat y);
+/* cpu_search.c */
+void bq_cpu_range_shrunk(bq_dev *dev, bq_mat w, bq_scheme s, float shrink, bq_mat scale, bq_mat zero,
+                         bq_mat e);
+void bq_cpu_range_mse(bq_dev *dev, bq_mat w, bq_scheme s, bq_shrink ends, bq_mat scale, bq_mat zero);
+void bq_cpu_range_better(bq_dev *dev, bool first, bq_mat a, bq_mat b, bq_mat scale, bq_mat zero, bq_mat loss,
+                         bq_mat best, bq_mat best_zero);
+void bq_cpu_range_levels(bq_dev *dev, bq_mat scale, int levels, bq_type type);
 /* cpu_adascale.c */
 void bq_cpu_adascale_weights(bq_dev *dev, const bq_adascale *p, bq_scheme scheme, bq_mat what, bq_mat scale,
                              bq_mat fold);

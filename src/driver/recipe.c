@@ -4,6 +4,7 @@
 #include "base/hash.h"
 #include "driver/keys.h"
 #include "driver/methods.h"
+#include "driver/quark_map.h"
 #include "io/files.h"
 
 #include <errno.h>
@@ -131,6 +132,16 @@ static void fill_names(bq_recipe *r) {
 
 /* ---- reading ---- */
 
+/* Keys that come from files which the recipe names. */
+static int fill_maps(bq_recipe *r) {
+    int rc = BQ_OK;
+    for (int i = 0; i < r->nphase; i++)
+        for (int k = 0; k < r->phase[i].npass && !rc; k++)
+            if (r->phase[i].pass[k].map[0])
+                rc = bq_quark_map(r->phase[i].pass[k].map, &r->phase[i].pass[k].autosmooth);
+    return rc;
+}
+
 int bq_recipe_parse(const char *text, size_t bytes, const char *name, const char *folder, int nset,
                     char *const *set, bq_recipe *recipe) {
     bq_origin from = {name, folder, nset, set};
@@ -148,6 +159,7 @@ int bq_recipe_parse(const char *text, size_t bytes, const char *name, const char
     memset(recipe, 0, sizeof *recipe);
     if (!rc) rc = bq_keys_read(&from, root, recipe);
     json_decref(root);
+    if (!rc) rc = fill_maps(recipe);
     if (rc) return rc;
     fill_names(recipe);
     rc = check_passes(&from, recipe);

@@ -7,7 +7,10 @@
 #define BQ_RECIPE_H
 
 #include "block/adascale.h"
+#include "block/autosmooth.h"
+#include "block/awq.h"
 #include "block/rope.h"
+#include "block/smooth.h"
 
 #include <stdio.h>
 
@@ -18,7 +21,14 @@
 #define BQ_LINEARS  9  /* names a recipe may give bits to: q_proj ... gate_up_proj */
 #define BQ_PARTS    16 /* capacity for bq_recipe_parts */
 
-typedef enum { BQ_PASS_RTN, BQ_PASS_ADASCALE, BQ_PASS_KINDS } bq_pass_kind;
+typedef enum {
+    BQ_PASS_RTN,
+    BQ_PASS_ADASCALE,
+    BQ_PASS_SMOOTHQUANT,
+    BQ_PASS_AUTOSMOOTH,
+    BQ_PASS_AWQ,
+    BQ_PASS_KINDS
+} bq_pass_kind;
 typedef enum { BQ_OUT_SAFETENSORS, BQ_OUT_COMPRESSED } bq_format;
 
 typedef struct {
@@ -31,6 +41,11 @@ typedef struct {
     bool early_stop;
     int64_t check_interval, window; /* of early_stop, in iterations */
     double threshold;
+    /* of the passes of that name */
+    bq_smooth_options smooth;
+    bq_autosmooth_options autosmooth;
+    char map[BQ_PATH_MAX]; /* autosmoothquant: a file of Quark's that autosmooth was filled from, or "" */
+    bq_awq_options awq;
 } bq_pass;
 
 typedef struct {
@@ -75,10 +90,10 @@ typedef struct {
     } eval;
 } bq_recipe;
 
-/* Read a recipe file and lay "key=value" overrides over it (keys as dotted paths,
- * phases.0.passes.0.iterations). BQ_OK, or BQ_USAGE after one message that names file, key, value and what is
- * allowed.  Relative paths in the file start at its folder, those in overrides at the current directory.
- * local: read on one rank, broadcast the struct. */
+/* Read a recipe file, and the files of Quark's that it names, and lay "key=value" overrides over it (keys as
+ * dotted paths, phases.0.passes.0.iterations). BQ_OK, or BQ_USAGE (BQ_DATA for a file of Quark's) after one
+ * message that names file, key, value and what is allowed.  Relative paths in the file start at its folder,
+ * those in overrides at the current directory. local: read on one rank, broadcast the struct. */
 int bq_recipe_read(const char *path, int nset, char *const *set, bq_recipe *recipe);
 
 /* The same for a text in memory; name is for messages, folder (absolute) is where relative paths start. */

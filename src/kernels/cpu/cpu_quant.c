@@ -67,9 +67,7 @@ void bq_cpu_mix(bq_dev *dev, bq_mat fp, bq_mat qt, double p, bq_rng_key at, bq_m
     }
 }
 
-/* The step that covers [lo, hi] with codes qmin .. qmax, and for a grid that is not symmetric the code of 0.
- * A range too small for any grid is widened first, so that a row of zeros has a step too. */
-static float step_of(float lo, float hi, bq_scheme s, float *zero) {
+float bq_cpu_step(float lo, float hi, bq_scheme s, float *zero) {
     float qmin = bq_qmin(s), qmax = bq_qmax(s), steps = qmax - qmin,
           least = fminf(FLT_EPSILON, 0.01f / steps);
     if ((hi - lo) / steps < least) hi += floorf(steps / 2) * least, lo -= ceilf(steps / 2) * least;
@@ -87,7 +85,7 @@ void bq_cpu_range(bq_dev *dev, bq_mat w, bq_scheme s, bq_mat scale, bq_mat zero)
     for (int64_t r = 0; r < w.rows; r++) {
         float lo, hi;
         vec->minmax(bq_mat_at(w, r, 0), w.cols, &lo, &hi);
-        *(float *)bq_mat_at(scale, r, 0) = step_of(lo, hi, s, zero.data ? bq_mat_at(zero, r, 0) : NULL);
+        *(float *)bq_mat_at(scale, r, 0) = bq_cpu_step(lo, hi, s, zero.data ? bq_mat_at(zero, r, 0) : NULL);
     }
 }
 

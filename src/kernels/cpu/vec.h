@@ -17,7 +17,8 @@
  * own list. */
 #include "kernels/cpu/vec_model.h"
 #include "kernels/cpu/vec_quant.h"
-#define BQ_VEC_FUNCTIONS(X) BQ_VEC_MODEL(X) BQ_VEC_QUANT(X)
+#include "kernels/cpu/vec_smooth.h"
+#define BQ_VEC_FUNCTIONS(X) BQ_VEC_MODEL(X) BQ_VEC_QUANT(X) BQ_VEC_SMOOTH(X)
 
 typedef struct {
     const char *isa;

@@ -208,7 +208,9 @@ static void smoothquant(void **state) {
 
 /* ---- the searches ---- */
 
-/* Choice and losses of one entry.  A choice may differ where the peer's losses differ by less than `tie`. */
+/* Choice and losses of one entry.  A choice may differ where the peer's losses differ by less than `tie`. The
+ * first candidate scales nothing: bfloat16 weights then lie on ties of their grids, which each rounds its own
+ * way. */
 static double check_entry(const char *what, const double *have, int best, const double *want, int n,
                           double limit, double tie) {
     int least = 0;
@@ -217,9 +219,9 @@ static double check_entry(const char *what, const double *have, int best, const 
         if (want[i] < want[least]) least = i;
     for (int i = 0; i < n; i++) {
         double d = fabs(have[i] - want[i]) / want[i];
+        if (!(d <= (i ? 2e-5 : limit))) fail_msg("%s: loss %d off by %.3g", what, i, d);
         if (!(d <= worst)) worst = d;
     }
-    if (!(worst <= limit)) fail_msg("%s: losses off by %.3g", what, worst);
     if (best != least && !(want[best] <= want[least] * (1 + tie)))
         fail_msg("%s: candidate %d, not %d", what, best, least);
     return worst;
@@ -341,7 +343,7 @@ static void awq(void **state) {
                 double *losses = (double *)(void *)vector(r, cases[k].name, "losses/%d/%d", b, m);
                 assert_int_equal(!losses, m == BQ_O && !cases[k].mha);
                 if (!losses) continue;
-                double d = check_entry(cases[k].name, result.loss[m], result.best[m], losses, 20, 1e-2, 0);
+                double d = check_entry(cases[k].name, result.loss[m], result.best[m], losses, 20, 1.5e-2, 0);
                 worst = d > worst ? d : worst;
                 free(losses);
             }

@@ -143,31 +143,25 @@ static void searches(void **state) {
     }
 }
 
-/* Rows whose best two limits are nearly as good may take either. */
+/* The best two limits are 0.02 % apart and more, or give the very same weights, and then the wider one is
+ * right. */
 static void clipping(void **state) {
     (void)state;
     rig *r = open_rig();
-    int64_t compared = 0, near = 0;
     float before[48 * H];
     memcpy(before, r->blk.w[BQ_QKV].data, sizeof before);
     bq_awq_clip(&r->c);
     assert_memory_equal(before, r->blk.w[BQ_QKV].data, sizeof before); /* queries and keys */
     for (int m = 0; m < BQ_MATS; m++) {
-        static float want[2 * INTER * H], gap[2 * INTER * 3];
+        static float want[2 * INTER * H];
         bq_mat w = r->blk.w[m];
-        int64_t groups = w.cols / 16;
         get(r, "clip/", mats[m], want, bq_mat_bytes(w));
-        get(r, "gap/", mats[m], gap, (size_t)(w.rows * groups) * sizeof *gap);
         for (int64_t row = m == BQ_QKV ? 48 : 0; row < w.rows; row++)
             for (int64_t c = 0; c < w.cols; c++) {
-                bool tie = gap[row * groups + c / 16] < 1e-4f;
                 float have = *(float *)bq_mat_at(w, row, c), there = want[row * w.cols + c];
-                compared++, near += tie;
-                if (!tie) assert_true(fabsf(have - there) <= 1e-6f * fabsf(there));
+                assert_true(fabsf(have - there) <= 1e-6f * fabsf(there));
             }
     }
-    print_message("%ld of %ld weights in near ties\n", (long)near, (long)compared);
-    assert_true(compared == (64 - 48) * H + H * H + 2 * INTER * H + H * INTER && near * 50 < compared);
     close_rig(r);
 }
 

@@ -33,9 +33,10 @@ static int find(const bq_arch *arch, const bq_quark_entry *e) {
         int readers = 0, named = 0;
         if (strcmp(producer_of(arch, m), e->prev_op) != 0) continue;
         for (int i = 0; i < arch->linears; i++) {
+            bool there = false;
             if (arch->linear[i].mat != m) continue;
-            readers++;
-            for (int k = 0; k < e->layers; k++) named += strcmp(arch->linear[i].module, e->layer[k]) == 0;
+            for (int k = 0; k < e->layers; k++) there |= strcmp(arch->linear[i].module, e->layer[k]) == 0;
+            readers++, named += there;
         }
         if (readers == e->layers && named == readers) return m;
     }

@@ -92,7 +92,7 @@ static const bq_key autosmooth_keys[] = {
              "values of `loss`, "
              "`qkv`, `o`, `gate_up` and `down`."},
     {"loss", BQ_KEY_CHOICE, AT(bq_pass, autosmooth.loss), .value = "mae", .choice = distances,
-     .help = "Mean of d^2, of |d|, or of sqrt|d|, which Quark calls RMSE."},
+     .help = "Mean of d^2, of abs d, or of sqrt(abs d), which Quark calls RMSE."},
     {"grouped_queries", BQ_KEY_CHOICE, AT(bq_pass, autosmooth.gqa), .value = "group", .choice = grouped,
      .help = "Heads that share a value head need one scale before o: search it so (`group`), search without "
              "and take the "

@@ -132,13 +132,15 @@ static void fill_names(bq_recipe *r) {
 
 /* ---- reading ---- */
 
-/* Keys that come from files which the recipe names. */
+/* A file of Quark's becomes the keys it stands for, so that the resolved recipe does not need it any more. */
 static int fill_maps(bq_recipe *r) {
     int rc = BQ_OK;
     for (int i = 0; i < r->nphase; i++)
-        for (int k = 0; k < r->phase[i].npass && !rc; k++)
-            if (r->phase[i].pass[k].map[0])
-                rc = bq_quark_map(r->phase[i].pass[k].map, &r->phase[i].pass[k].autosmooth);
+        for (int k = 0; k < r->phase[i].npass && !rc; k++) {
+            bq_pass *p = &r->phase[i].pass[k];
+            if (p->map[0]) rc = bq_quark_map(p->map, &p->autosmooth);
+            memset(p->map, 0, sizeof p->map);
+        }
     return rc;
 }
 

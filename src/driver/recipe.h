@@ -44,7 +44,7 @@ typedef struct {
     /* of the passes of that name */
     bq_smooth_options smooth;
     bq_autosmooth_options autosmooth;
-    char map[BQ_PATH_MAX]; /* autosmoothquant: a file of Quark's that autosmooth was filled from, or "" */
+    char map[BQ_PATH_MAX]; /* a file of Quark's while the recipe is read: it fills autosmooth */
     bq_awq_options awq;
 } bq_pass;
 

@@ -14,7 +14,7 @@ for config in "$configs"/*.json; do
     name=$(basename "$config" .json)
     few=()
     if grep -q adascale "$config"; then few=(--set phases.0.passes.0.iterations=4); fi
-    if grep -q '"group": [0-9]' "$config"; then few+=(--set bits.decoder.group=8); fi
+    if grep -q '"group": [0-9]' "$config"; then few+=(--set model=m_llama_bias --set bits.decoder.group=8); fi
     expect 0 "$blockq" run "$config" --set model=m_llama_default --set calibration.tokens=cal.h5 \
         --set calibration.samples=4 --set calibration.length=24 --set eval.tokens=eval.h5 --set eval.ctx=32 \
         --set eval.windows=3 "${few[@]}" -o "$name"

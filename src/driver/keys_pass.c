@@ -5,9 +5,15 @@
 
 #define AT(type, field) .at = offsetof(type, field)
 
-static const bq_choice passes[] = {{"rtn", BQ_PASS_RTN},   {"adascale", BQ_PASS_ADASCALE},
-                                   {"gptq", BQ_PASS_GPTQ}, {"seqmse", BQ_PASS_SEQMSE},
-                                   {"lpbq", BQ_PASS_LPBQ}, {0}};
+static const bq_choice passes[] = {{"rtn", BQ_PASS_RTN},
+                                   {"adascale", BQ_PASS_ADASCALE},
+                                   {"gptq", BQ_PASS_GPTQ},
+                                   {"seqmse", BQ_PASS_SEQMSE},
+                                   {"lpbq", BQ_PASS_LPBQ},
+                                   {"smoothquant", BQ_PASS_SMOOTHQUANT},
+                                   {"autosmoothquant", BQ_PASS_AUTOSMOOTH},
+                                   {"awq", BQ_PASS_AWQ},
+                                   {0}};
 static const bq_choice losses[] = {{"sum_seq", BQ_LOSS_SUM_SEQ}, {"mean", BQ_LOSS_MEAN}, {0}};
 
 #define PASS_KEY                                                                                             \
@@ -89,6 +95,81 @@ static const bq_key gptq_keys[] = {
      .help = "Share of the QEP correction: weights first make up for what the quantized blocks before have "
              "done to their inputs (not down_proj). Needs `inputs` qt or mix, and a second forward."},
     {0}};
+static const bq_choice statistics[] = {
+    {"absmax", BQ_CHANNEL_ABSMAX}, {"range", BQ_CHANNEL_RANGE}, {"mean", BQ_CHANNEL_MEAN}, {0}};
+static const bq_choice formulas[] = {{"alpha", BQ_SMOOTH_ALPHA}, {"log", BQ_SMOOTH_LOG}, {0}};
+static const bq_choice entries[] = {{"norms", BQ_ENTRIES_NORMS}, {"all", BQ_ENTRIES_ALL}, {0}};
+static const bq_choice distances[] = {
+    {"mse", BQ_DISTANCE_MSE}, {"mae", BQ_DISTANCE_MAE}, {"rmse", BQ_DISTANCE_RMSE}, {0}};
+static const bq_choice inspected[] = {{"off", BQ_INSPECT_OFF},
+                                      {"self", BQ_INSPECT_SELF},
+                                      {"module", BQ_INSPECT_MODULE},
+                                      {"block", BQ_INSPECT_BLOCK},
+                                      {0}};
+static const bq_choice grouped[] = {
+    {"group", BQ_GQA_GROUP}, {"late", BQ_GQA_LATE}, {"skip", BQ_GQA_SKIP}, {0}};
+
+static const bq_key smooth_keys[] = {
+    PASS_KEY,
+    {"statistic", BQ_KEY_CHOICE, AT(bq_pass, smooth.statistic), .value = "absmax", .choice = statistics,
+     .help = "Of an input channel over all samples: max abs (MIT, Quark), max - min (llm-compressor), or "
+             "mean abs."},
+    {"formula", BQ_KEY_CHOICE, AT(bq_pass, smooth.form.kind), .value = "alpha", .choice = formulas,
+     .help = "Scale of a channel with statistic a and largest weight w: a^alpha / w^(1 - alpha), or a / "
+             "log2(2 + a) "
+             "(llm-compressor's log_equalization)."},
+    {"alpha", BQ_KEY_REAL, AT(bq_pass, smooth.form.ratio), .value = "0.5", .max = 1,
+     .help =
+         "0.5 is everybody's default but Quark's, which is 1; for Llama-3 0.85 is advised, for Mistral 0.8."},
+    {"weight_factor", BQ_KEY_REAL, AT(bq_pass, smooth.form.weight_factor), .value = "1", .min = 1e-6,
+     .max = 1e6, .help = "Multiplies w. llm-compressor: 2."},
+    {"weight_floor", BQ_KEY_REAL, AT(bq_pass, smooth.form.weight_floor), .value = "1e-5", .max = 1,
+     .help = "w is at least this. 0: where w is 0 the scale is a (llm-compressor)."},
+    {"floor", BQ_KEY_REAL, AT(bq_pass, smooth.form.floor), .value = "1e-5", .min = 1e-12, .max = 1,
+     .help = "Scales are at least this. Quark: 1e-3."},
+    {"entries", BQ_KEY_CHOICE, AT(bq_pass, smooth.entries), .value = "norms", .choice = entries,
+     .help = "Fold scales into norms only (before q, k, v and before gate, up), or also into v (before o) "
+             "and up (before "
+             "down), as Quark does."},
+    {0}};
+#define INSPECT(text, mat, default, blurb)                                                                   \
+    {                                                                                                        \
+        text, BQ_KEY_CHOICE, AT(bq_pass, autosmooth.inspect[mat]), .value = default, .choice = inspected,    \
+                                                                   .help = blurb                             \
+    }
+static const bq_key autosmooth_keys[] = {
+    PASS_KEY,
+    {"map", BQ_KEY_PATH, AT(bq_pass, map), .value = "", .quiet = true,
+     .help = "A JSON file as AMD Quark takes it. Its compute_scale_loss and scaling_layers replace the "
+             "values of `loss`, "
+             "`qkv`, `o`, `gate_up` and `down`."},
+    {"loss", BQ_KEY_CHOICE, AT(bq_pass, autosmooth.loss), .value = "mae", .choice = distances,
+     .help = "Mean of d^2, of abs d, or of sqrt(abs d), which Quark calls RMSE."},
+    {"grouped_queries", BQ_KEY_CHOICE, AT(bq_pass, autosmooth.gqa), .value = "group", .choice = grouped,
+     .help = "Heads that share a value head need one scale before o: search it so (`group`), search without "
+             "and take the "
+             "largest (`late`, Quark), or leave o as it is (`skip`)."},
+    INSPECT("qkv", BQ_QKV, "module",
+            "What decides about the scale of q, k, v: their own outputs (`self`), those of attention "
+            "(`module`) or of the "
+            "`block`. `off`: no scale."),
+    INSPECT("o", BQ_O, "self", "The same for o."),
+    INSPECT("gate_up", BQ_GATE_UP, "module", "The same for gate and up; their module is the MLP."),
+    INSPECT("down", BQ_DOWN, "self", "The same for down."),
+    {0}};
+static const bq_key awq_keys[] = {
+    PASS_KEY,
+    {"duo", BQ_KEY_BOOL, AT(bq_pass, awq.duo), .value = "false",
+     .help = "Candidates from activations and weights: none and a^(i/18) / w^(1 - i/18) (llm-compressor's "
+             "default). Else "
+             "a^(i/20), i < 20 (MIT, Quark)."},
+    {"to_one", BQ_KEY_BOOL, AT(bq_pass, awq.to_one), .value = "false",
+     .help = "Without `duo`: a^(i/19), so that the last is a itself (llm-compressor)."},
+    {"clip", BQ_KEY_BOOL, AT(bq_pass, awq.clip), .value = "true",
+     .help = "Clip rows of groups afterwards, not those of q and k (MIT, Quark)."},
+    {"grouped_queries", BQ_KEY_CHOICE, AT(bq_pass, awq.gqa), .value = "group", .choice = grouped,
+     .help = "As for `autosmoothquant`; MIT and llm-compressor `skip`."},
+    {0}};
 const bq_scope bq_pass_keys[BQ_PASS_KINDS] = {
     [BQ_PASS_RTN] = {"phases.N.passes.N, pass: rtn", "Round to nearest. Needs no data.", rtn_keys,
                      sizeof(bq_pass)},
@@ -108,4 +189,18 @@ const bq_scope bq_pass_keys[BQ_PASS_KINDS] = {
     [BQ_PASS_GPTQ] = {"phases.N.passes.N, pass: gptq",
                       "Quantizes column by column; the columns behind make up for the error of those before, "
                       "as the inputs' second moments say (GPTQ).",
-                      gptq_keys, sizeof(bq_pass)}};
+                      gptq_keys, sizeof(bq_pass)},
+    [BQ_PASS_SMOOTHQUANT] = {"phases.N.passes.N, pass: smoothquant",
+                             "Gives range of loud input channels to the weights, by a formula; the model's "
+                             "function stays. Prepares: a pass that "
+                             "quantizes follows.",
+                             smooth_keys, sizeof(bq_pass)},
+    [BQ_PASS_AUTOSMOOTH] = {"phases.N.passes.N, pass: autosmoothquant",
+                            "The same with a searched formula (AMD Quark's): for each matrix the best of "
+                            "max|x|^r, r = 0.0 ... 0.9, by what "
+                            "quantized weights do to an output of the original model. Prepares.",
+                            autosmooth_keys, sizeof(bq_pass)},
+    [BQ_PASS_AWQ] = {
+        "phases.N.passes.N, pass: awq",
+        "Activation-aware scaling, searched by the squared error of outputs, and clipping. Prepares.",
+        awq_keys, sizeof(bq_pass)}};

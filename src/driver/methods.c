@@ -64,6 +64,39 @@ static size_t gptq_need(const bq_pass *p, const bq_pass_size *of) {
     return bq_gptq_need(of->arch, of->scheme, of->tokens, of->samples, &p->gptq, of->replica, of->nreplica);
 }
 
+static int64_t smoothquant(bq_pass_context *c, const bq_pass *p, int sweep) {
+    (void)sweep;
+    bq_pass_smoothquant(c, &p->smooth);
+    return 0;
+}
+
+static int64_t autosmooth(bq_pass_context *c, const bq_pass *p, int sweep) {
+    (void)sweep;
+    bq_pass_autosmooth(c, &p->autosmooth, NULL);
+    return 0;
+}
+
+static int64_t awq(bq_pass_context *c, const bq_pass *p, int sweep) {
+    (void)sweep;
+    bq_pass_awq(c, &p->awq, NULL);
+    return 0;
+}
+
+static size_t smoothquant_need(const bq_pass *p, const bq_pass_size *of) {
+    (void)p;
+    return bq_smooth_need(of->arch, of->tokens, of->samples, of->replica, of->nreplica);
+}
+
+static size_t autosmooth_need(const bq_pass *p, const bq_pass_size *of) {
+    (void)p;
+    return bq_scales_need(of->arch, of->tokens, of->samples, of->replica, of->nreplica);
+}
+
+static size_t awq_need(const bq_pass *p, const bq_pass_size *of) {
+    (void)p;
+    return bq_awq_need(of->arch, of->scheme, of->tokens, of->samples, of->replica, of->nreplica);
+}
+
 const bq_method bq_methods[BQ_PASS_KINDS] = {
     [BQ_PASS_RTN] = {.name = "rtn", .quantizes = true, .asymmetric = true, .run = rtn},
     [BQ_PASS_ADASCALE] = {.name = "adascale",
@@ -75,6 +108,7 @@ const bq_method bq_methods[BQ_PASS_KINDS] = {
                           .need = adascale_need,
                           .run = adascale},
     [BQ_PASS_SEQMSE] = {.name = "seqmse",
+                        .asymmetric = true,
                         .calibrated = true,
                         .quantizes = true,
                         .remedy = "start more ranks a stage",
@@ -88,6 +122,24 @@ const bq_method bq_methods[BQ_PASS_KINDS] = {
                       .remedy = "set sequential, which takes one matrix at a time",
                       .need = gptq_need,
                       .run = gptq},
+    [BQ_PASS_SMOOTHQUANT] = {.name = "smoothquant",
+                             .calibrated = true,
+                             .asymmetric = true,
+                             .remedy = "take shorter samples",
+                             .need = smoothquant_need,
+                             .run = smoothquant},
+    [BQ_PASS_AUTOSMOOTH] = {.name = "autosmoothquant",
+                            .calibrated = true,
+                            .asymmetric = true,
+                            .remedy = "take shorter samples",
+                            .need = autosmooth_need,
+                            .run = autosmooth},
+    [BQ_PASS_AWQ] = {.name = "awq",
+                     .calibrated = true,
+                     .asymmetric = true,
+                     .remedy = "take shorter samples",
+                     .need = awq_need,
+                     .run = awq},
 };
 
 bool bq_phase_calibrated(const bq_phase *phase) {

@@ -123,7 +123,7 @@ static void put_scope(FILE *out, const bq_scope *scope, const bq_scope **done, i
 }
 
 void bq_recipe_doc(FILE *out) {
-    const bq_scope *done[16];
+    const bq_scope *done[32];
     int ndone = 0;
     fputs(head, out);
     put_scope(out, &bq_recipe_keys, done, &ndone);

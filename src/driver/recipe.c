@@ -4,6 +4,7 @@
 #include "base/hash.h"
 #include "driver/keys.h"
 #include "driver/methods.h"
+#include "driver/quark_map.h"
 #include "io/files.h"
 
 #include <errno.h>
@@ -156,6 +157,18 @@ static void fill_names(bq_recipe *r) {
 
 /* ---- reading ---- */
 
+/* A file of Quark's becomes the keys it stands for, so that the resolved recipe does not need it any more. */
+static int fill_maps(bq_recipe *r) {
+    int rc = BQ_OK;
+    for (int i = 0; i < r->nphase; i++)
+        for (int k = 0; k < r->phase[i].npass && !rc; k++) {
+            bq_pass *p = &r->phase[i].pass[k];
+            if (p->map[0]) rc = bq_quark_map(p->map, &p->autosmooth);
+            memset(p->map, 0, sizeof p->map);
+        }
+    return rc;
+}
+
 int bq_recipe_parse(const char *text, size_t bytes, const char *name, const char *folder, int nset,
                     char *const *set, bq_recipe *recipe) {
     bq_origin from = {name, folder, nset, set};
@@ -173,6 +186,7 @@ int bq_recipe_parse(const char *text, size_t bytes, const char *name, const char
     memset(recipe, 0, sizeof *recipe);
     if (!rc) rc = bq_keys_read(&from, root, recipe);
     json_decref(root);
+    if (!rc) rc = fill_maps(recipe);
     if (rc) return rc;
     fill_names(recipe);
     rc = check_passes(&from, recipe);

@@ -16,7 +16,8 @@ sed -Ei 's/"iterations": *[0-9]+/"iterations": 4/; s/"group": *[0-9]+/"group": 8
 for config in configs/*.json; do
     name=$(basename "$config" .json)
     model=m_llama_default
-    if grep -q rotate "$config"; then model=m_llama_llama3; fi # sizes for which there are Hadamard matrices
+    if grep -q '"group"' "$config"; then model=m_llama_bias; fi # widths that 8 divides
+    if grep -q rotate "$config"; then model=m_llama_llama3; fi  # sizes for which there are Hadamard matrices
     expect 0 "$blockq" run "$config" --set model=$model --set calibration.tokens=cal.h5 \
         --set calibration.samples=4 --set calibration.length=24 --set eval.tokens=eval.h5 --set eval.ctx=32 \
         --set eval.windows=3 -o "$name"

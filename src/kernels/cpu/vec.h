@@ -18,7 +18,9 @@
 #include "kernels/cpu/vec_gptq.h"
 #include "kernels/cpu/vec_model.h"
 #include "kernels/cpu/vec_quant.h"
-#define BQ_VEC_FUNCTIONS(X) BQ_VEC_MODEL(X) BQ_VEC_QUANT(X) BQ_VEC_GPTQ(X)
+#include "kernels/cpu/vec_search.h"
+#include "kernels/cpu/vec_smooth.h"
+#define BQ_VEC_FUNCTIONS(X) BQ_VEC_MODEL(X) BQ_VEC_QUANT(X) BQ_VEC_GPTQ(X) BQ_VEC_SEARCH(X) BQ_VEC_SMOOTH(X)
 
 typedef struct {
     const char *isa;

@@ -33,7 +33,7 @@ static inline void golden_remove(const char *dir) {
 }
 
 /* A whole tensor as f32 (or its raw bytes for other types) into new memory. */
-static void *golden_read(const golden *g, const char *name, int64_t *count) {
+static inline void *golden_read(const golden *g, const char *name, int64_t *count) {
     const bq_tensor *t = bq_weights_find(g->file, name);
     if (!t) fail_msg("no tensor '%s' in the golden file", name);
     void *data = malloc(t->bytes + 1);

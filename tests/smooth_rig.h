@@ -118,7 +118,7 @@ static const bq_smooth_form alpha_half = {BQ_SMOOTH_ALPHA, 0.5, 1e-5, 1, 1e-5};
 
 /* The passes in their variants. */
 enum { SMOOTH_VARIANTS = 9 };
-static inline void rig_pass(rig *r, int variant, bq_scales_result *result) {
+static inline int64_t rig_pass(rig *r, int variant, bq_scales_result *result) {
     const bq_inspect quark[BQ_MATS] = {BQ_INSPECT_MODULE, BQ_INSPECT_SELF, BQ_INSPECT_MODULE,
                                        BQ_INSPECT_SELF};
     bq_smooth_options s = {BQ_CHANNEL_ABSMAX, alpha_half, BQ_ENTRIES_ALL};
@@ -131,12 +131,10 @@ static inline void rig_pass(rig *r, int variant, bq_scales_result *result) {
     for (int m = 0; m < BQ_MATS && variant == 5; m++) a.inspect[m] = BQ_INSPECT_BLOCK;
     if (variant == 7) w.duo = true, w.gqa = BQ_GQA_SKIP;
     if (variant == 8) w.clip = true;
-    if (variant < 3)
-        bq_pass_smoothquant(&r->c, &s);
-    else if (variant < 6)
-        bq_pass_autosmooth(&r->c, &a, result);
-    else
-        bq_pass_awq(&r->c, &w, result);
+    if (variant >= 6) return bq_pass_awq(&r->c, &w, result);
+    if (variant >= 3) return bq_pass_autosmooth(&r->c, &a, result);
+    bq_pass_smoothquant(&r->c, &s);
+    return 0;
 }
 
 #endif

@@ -13,8 +13,8 @@ typedef struct {
     bq_inspect inspect[BQ_MATS];
 } bq_autosmooth_options;
 
-/* Ratios 0.0 ... 0.9 of max |x|, floor 1e-4; 0.0 scales nothing.  result may be NULL.  Collective over stage.
- */
-void bq_pass_autosmooth(bq_pass_context *c, const bq_autosmooth_options *o, bq_scales_result *result);
+/* Ratios 0.0 ... 0.9 of max |x|, floor 1e-4; 0.0 scales nothing.  result may be NULL.  Returns as
+ * bq_scales_search.  Collective over stage. */
+int64_t bq_pass_autosmooth(bq_pass_context *c, const bq_autosmooth_options *o, bq_scales_result *result);
 
 #endif

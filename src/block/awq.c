@@ -138,7 +138,7 @@ static bq_smooth_form form_of(const bq_awq_options *o, int k) {
     return (bq_smooth_form){.kind = BQ_SMOOTH_DUO, .ratio = (k - 1) / 18.0, .floor = 1e-4};
 }
 
-void bq_pass_awq(bq_pass_context *c, const bq_awq_options *o, bq_scales_result *result) {
+int64_t bq_pass_awq(bq_pass_context *c, const bq_awq_options *o, bq_scales_result *result) {
     bq_scales_result own;
     bq_scales_options s = {.statistic = BQ_CHANNEL_MEAN,
                            .loss = BQ_DISTANCE_MSE,
@@ -149,8 +149,9 @@ void bq_pass_awq(bq_pass_context *c, const bq_awq_options *o, bq_scales_result *
                                        [BQ_DOWN] = BQ_INSPECT_SELF},
                            .candidates = BQ_CANDIDATES};
     for (int k = 0; k < s.candidates; k++) s.form[k] = form_of(o, k);
-    bq_scales_search(c, &s, result ? result : &own);
-    if (o->clip) bq_awq_clip(c);
+    int64_t rc = bq_scales_search(c, &s, result ? result : &own);
+    if (o->clip && rc == 0) bq_awq_clip(c);
+    return rc;
 }
 
 size_t bq_awq_need(const bq_arch *arch, const bq_scheme *scheme, int64_t tokens, int64_t samples, int replica,

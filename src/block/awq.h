@@ -13,8 +13,9 @@ typedef struct {
     bq_gqa gqa;
 } bq_awq_options;
 
-/* MSE of the outputs that Auto-SmoothQuant looks at, too.  result may be NULL.  Collective over stage. */
-void bq_pass_awq(bq_pass_context *c, const bq_awq_options *o, bq_scales_result *result);
+/* MSE of the outputs that Auto-SmoothQuant looks at, too.  result may be NULL.  Returns as
+ * bq_scales_search.  Collective over stage. */
+int64_t bq_pass_awq(bq_pass_context *c, const bq_awq_options *o, bq_scales_result *result);
 
 /* The clipping alone: for each row of each group (not of q and k) the best of ten limits from the row's
  * largest weight down to 0.55 of it, by the squared error of the group's share of the output on 512 tokens

@@ -95,7 +95,8 @@ static void visit(void *ctx, int64_t sample, bq_mat x, bq_mat y) {
     bq_pass_context *c = t->c;
     double loss[BQ_MATS][BQ_CANDIDATES] = {{0}};
     float leaf[LOSSES];
-    bool whole = true; /* the workspace is as the forward left it */
+    if (c->stop && *c->stop) return; /* the others hear of it at the end */
+    bool whole = true;               /* the workspace is as the forward left it */
     for (int i = 0; i < BQ_MATS; i++) {
         int m = order[i];
         if (!searched(t, m)) continue;
@@ -154,14 +155,23 @@ static void open_search(search *t) {
     bq_treesum_open(&t->sum, c->dev, room > 1 ? room : 1, bq_arena_push(mem, LOSSES, 1, BQ_F32));
 }
 
-void bq_scales_search(bq_pass_context *c, const bq_scales_options *o, bq_scales_result *result) {
+/* Has a signal reached any replica?  Its losses are not complete then. */
+static bool stopped(const bq_pass_context *c) {
+    double any = c->stop && *c->stop;
+    bq_comm_fill(c->comm, &any, 1);
+    return any > 0;
+}
+
+int64_t bq_scales_search(bq_pass_context *c, const bq_scales_options *o, bq_scales_result *result) {
     size_t mark = bq_arena_mark(&c->dev->mem);
     search t = {.c = c, .o = o};
     open_search(&t);
     bq_channels(c, o->statistic, t.act);
     for (int m = 0; m < BQ_MATS; m++) bq_channels_weight(c, m, true, t.weight[m]);
     bq_capture(c, BQ_STREAM_FP, c->blk->w, visit, &t);
-    total(&t, result);
+    bool stop = stopped(c);
+    for (int m = 0; m < BQ_MATS; m++) result->best[m] = -1;
+    if (!stop) total(&t, result);
     for (int m = 0; m < BQ_MATS; m++) {
         if (result->best[m] < 0) continue;
         bq_mat s = scale_of(&t, m, result->best[m]);
@@ -169,6 +179,7 @@ void bq_scales_search(bq_pass_context *c, const bq_scales_options *o, bq_scales_
         bq_fold_apply(c->dev, c->blk, m, s);
     }
     bq_arena_reset(&c->dev->mem, mark);
+    return stop ? BQ_PASS_STOPPED : 0;
 }
 
 size_t bq_scales_need(const bq_arch *arch, int64_t tokens, int64_t samples, int replica, int nreplica) {

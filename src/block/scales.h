@@ -39,8 +39,9 @@ typedef struct {
     double loss[BQ_MATS][BQ_CANDIDATES];
 } bq_scales_result;
 
-/* Ties go to the earlier candidate.  c->q->what is overwritten.  Collective over stage. */
-void bq_scales_search(bq_pass_context *c, const bq_scales_options *o, bq_scales_result *result);
+/* Ties go to the earlier candidate.  c->q->what is overwritten.  Returns 0, or BQ_PASS_STOPPED with the block
+ * as it was. Collective over stage. */
+int64_t bq_scales_search(bq_pass_context *c, const bq_scales_options *o, bq_scales_result *result);
 
 size_t bq_scales_need(const bq_arch *arch, int64_t tokens, int64_t samples, int replica, int nreplica);
 

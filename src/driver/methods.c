@@ -72,14 +72,12 @@ static int64_t smoothquant(bq_pass_context *c, const bq_pass *p, int sweep) {
 
 static int64_t autosmooth(bq_pass_context *c, const bq_pass *p, int sweep) {
     (void)sweep;
-    bq_pass_autosmooth(c, &p->autosmooth, NULL);
-    return 0;
+    return bq_pass_autosmooth(c, &p->autosmooth, NULL);
 }
 
 static int64_t awq(bq_pass_context *c, const bq_pass *p, int sweep) {
     (void)sweep;
-    bq_pass_awq(c, &p->awq, NULL);
-    return 0;
+    return bq_pass_awq(c, &p->awq, NULL);
 }
 
 static size_t smoothquant_need(const bq_pass *p, const bq_pass_size *of) {

@@ -30,12 +30,25 @@ static outcome pass(const bq_comm *on, int variant, int64_t samples) {
     return out;
 }
 
+/* A signal at one replica stops all, with the block as it was. */
+static bool stops(int variant) {
+    static volatile sig_atomic_t stop;
+    stop = comm.replica == comm.nreplica - 1;
+    rig *r = rig_open(BQ_LLAMA, 1, w4);
+    uint64_t before = rig_hash(r);
+    bq_scales_result result;
+    r->c.comm = &comm, r->c.stop = &stop;
+    bool good = rig_pass(r, variant, &result) == BQ_PASS_STOPPED && rig_hash(r) == before;
+    rig_close(r);
+    return good;
+}
+
 int main(int argc, char **argv) {
     int code = bq_comm_open(&comm, &argc, &argv), failed = 0, total;
     static const bq_comm alone = {.size = 1, .locals = 1, .nstage = 1, .nreplica = 1};
     if (code) return code;
     for (int v = 0; v < SMOOTH_VARIANTS; v++)
-        for (int64_t samples = SAMPLES; samples > 0; samples -= 2) {
+        for (int64_t samples = SAMPLES; samples > 0; samples -= 4) {
             outcome want = pass(&alone, v, samples), have = pass(&comm, v, samples);
             bool same = want.block == have.block && want.block > 1 &&
                         memcmp(&want.result, &have.result, sizeof want.result) == 0;
@@ -44,6 +57,11 @@ int main(int argc, char **argv) {
             fprintf(stderr, "rank %d of %d: variant %d, %ld samples: another result\n", comm.rank, comm.size,
                     v, (long)samples);
         }
+    for (int v = 3; v < SMOOTH_VARIANTS; v++) {
+        if (stops(v)) continue;
+        failed++;
+        fprintf(stderr, "rank %d of %d: variant %d was not stopped\n", comm.rank, comm.size, v);
+    }
     MPI_Allreduce(&failed, &total, 1, MPI_INT, MPI_SUM, MPI_COMM_WORLD);
     bq_comm_close(&comm);
     return total > 0;

@@ -242,6 +242,20 @@ static void nan_changes_nothing(void **state) {
     }
 }
 
+static void a_stop_changes_nothing(void **state) {
+    (void)state;
+    volatile sig_atomic_t stop = 1;
+    for (int v = 3; v < SMOOTH_VARIANTS; v++) {
+        rig *r = rig_open(BQ_LLAMA, 1, w4);
+        uint64_t before = rig_hash(r);
+        bq_scales_result result;
+        r->c.stop = &stop;
+        assert_int_equal(rig_pass(r, v, &result), BQ_PASS_STOPPED);
+        assert_true(rig_hash(r) == before && !r->blk.folded);
+        rig_close(r);
+    }
+}
+
 /* Clamping lowers what round to nearest does to the outputs of o and down, and leaves q and k alone. */
 static void clipping_helps(void **state) {
     (void)state;
@@ -300,8 +314,8 @@ int main(void) {
         cmocka_unit_test(folds_keep_the_block),  cmocka_unit_test(heads_need_one_scale),
         cmocka_unit_test(passes_keep_the_block), cmocka_unit_test(families_and_threads_agree),
         cmocka_unit_test(smoothquant_by_hand),   cmocka_unit_test(ratio_zero_is_no_smoothing),
-        cmocka_unit_test(nan_changes_nothing),   cmocka_unit_test(clipping_helps),
-        cmocka_unit_test(needs_cover),
+        cmocka_unit_test(nan_changes_nothing),   cmocka_unit_test(a_stop_changes_nothing),
+        cmocka_unit_test(clipping_helps),        cmocka_unit_test(needs_cover),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

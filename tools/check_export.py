@@ -9,7 +9,7 @@ window's loss is the mean over its ctx - 1 predictions; perplexity = exp(mean ov
 
 A compressed-tensors export (pack-quantized, int-quantized) is also unpacked by this script: every Linear that
 the configuration names must be stored as codes, and the weight that transformers computes with must be
-code * scale.
+(code - zero point) * scale.
 
 The first call makes a Python environment with torch, transformers and compressed-tensors (3.5 GB, minutes)
 and keeps it. torch goes in without the CUDA wheels where an installed CUDA toolkit has its libraries, else as
@@ -172,7 +172,7 @@ def unpack(packed, bits, count):
 
 
 def stored_weight(tensors, name, args):
-    """code * scale of one Linear, in float32, by the scheme's arguments; also whether it is packed."""
+    """(code - zero) * scale of one Linear, in float32, by the scheme's arguments; also whether it is packed."""
     import numpy as np
     bits, packed = args["num_bits"], name + ".weight_packed" in tensors.info
     scale = tensors.get(name + ".weight_scale").astype(np.float32)
@@ -220,10 +220,11 @@ def check_weights(model, tensors, config):
         got = module.weight.detach().float().numpy()
         if got.shape != want.shape or not np.array_equal(got, want):
             worst = np.abs(got - want).max() if got.shape == want.shape else math.inf
-            print(f"fault: {name}: weight is not code * scale, worst difference {worst:g}")
+            print(f"fault: {name}: weight is not what its codes say, worst difference {worst:g}")
             faults += 1
         kind = f"{args['num_bits']} bits, {args['strategy']} {args['group_size'] or ''}".rstrip()
-        kind += f", scales {tensors.dtype(name + '.weight_scale')}"
+        kind += f", scales {tensors.dtype(name + '.weight_scale')}" + ", zero points" * (not args["symmetric"])
+        kind += ", inputs rounded" * (scheme.input_activations is not None)
         schemes[kind] = schemes.get(kind, 0) + 1
     stored = sum(n.endswith(".weight_scale") for n in tensors.info)
     if stored != packed + loose or not stored:
@@ -232,6 +233,24 @@ def check_weights(model, tensors, config):
     print(f"format {config.get('format')}: {packed} packed and {loose} int8 Linear, "
           + "; ".join(f"{n} with {k}" for k, n in sorted(schemes.items())))
     return faults
+
+
+def expect_packed_zeros():
+    """compressed-tensors 0.20 stores zero points packed, but expects them as they were in a model whose data
+    are not there yet, so that transformers refuses every asymmetric file: tell it their shape."""
+    import torch
+    from compressed_tensors.compressors import PackedQuantizationCompressor as Packed
+    plain = Packed.compress.__func__
+
+    def compress(cls, state, scheme):
+        out, rows = plain(cls, state, scheme), len(state["weight"])
+        zero = out.get("weight_zero_point")
+        if zero is not None and zero.device.type == "meta" and len(zero) == rows:
+            words = -(-rows * scheme.weights.num_bits // 32)
+            out["weight_zero_point"] = torch.empty(words, *zero.shape[1:], dtype=torch.int32, device="meta")
+        return out
+
+    Packed.compress = classmethod(compress)
 
 
 def load(folder):
@@ -293,6 +312,8 @@ def check(a):
     if packed and not quantization:
         raise DataError(f"{a.export_dir}/config.json: no quantization_config, but {packed} weight_packed")
     try:
+        if quantization:
+            expect_packed_zeros()
         model, faults = load(a.export_dir)
     except (ImportError, RuntimeError, ValueError, OSError) as e:
         raise DataError(f"{a.export_dir}: transformers does not load it: {e}") from None

@@ -79,8 +79,11 @@ static heads split(const bq_model *m, bq_mat qkv) {
     return (heads){bq_mat_cols(qkv, 0, q), bq_mat_cols(qkv, q, kv), bq_mat_cols(qkv, q + kv, kv)};
 }
 
-/* out = x w^T + bias, added to what is there when keep is set. */
-static void linear(bq_dev *dev, const bq_block *blk, int mat, bq_mat w, bq_mat x, bool keep, bq_mat out) {
+/* out = x w^T + bias, added to what is there when keep is set.  Nobody else reads x, so it is rounded in
+ * place. */
+static void linear(bq_dev *dev, const bq_block *blk, const bq_work *k, int mat, bq_mat w, bq_mat x, bool keep,
+                   bq_mat out) {
+    if (k->activations) dev->op->fake_quantize_rows(dev, x, k->activations, x);
     dev->op->gemm(dev, false, true, 1, x, w, keep ? 1 : 0, out);
     if (blk->bias[mat].data) dev->op->bias(dev, blk->bias[mat], out);
 }
@@ -91,17 +94,17 @@ void bq_block_forward(bq_dev *dev, const bq_block *blk, const bq_mat w[BQ_MATS],
     const bq_model *m = &blk->arch->model;
     heads h = split(m, k->qkv);
     op->rmsnorm(dev, x, blk->norm[0], (float)m->eps, k->a);
-    linear(dev, blk, BQ_QKV, w[BQ_QKV], k->a, false, k->qkv);
+    linear(dev, blk, k, BQ_QKV, w[BQ_QKV], k->a, false, k->qkv);
     op->rope(dev, h.q, m->heads, m->head_dim, k->cos, k->sin, false);
     op->rope(dev, h.k, m->kv_heads, m->head_dim, k->cos, k->sin, false);
     op->attention(dev, blk->arch->attention, h.q, h.k, h.v, k->o, k->lse);
     op->copy(dev, x, k->m);
-    linear(dev, blk, BQ_O, w[BQ_O], k->o, true, k->m);
+    linear(dev, blk, k, BQ_O, w[BQ_O], k->o, true, k->m);
     op->rmsnorm(dev, k->m, blk->norm[1], (float)m->eps, k->n);
-    linear(dev, blk, BQ_GATE_UP, w[BQ_GATE_UP], k->n, false, k->gu);
+    linear(dev, blk, k, BQ_GATE_UP, w[BQ_GATE_UP], k->n, false, k->gu);
     op->glu(dev, BQ_SILU, bq_mat_cols(k->gu, 0, m->inter), bq_mat_cols(k->gu, m->inter, m->inter), k->z);
     op->copy(dev, k->m, y);
-    linear(dev, blk, BQ_DOWN, w[BQ_DOWN], k->z, true, y);
+    linear(dev, blk, k, BQ_DOWN, w[BQ_DOWN], k->z, true, y);
 }
 
 void bq_block_backward(bq_dev *dev, const bq_block *blk, const bq_mat w[BQ_MATS], bq_work *k, bq_mat x,
@@ -110,7 +113,7 @@ void bq_block_backward(bq_dev *dev, const bq_block *blk, const bq_mat w[BQ_MATS]
     const bq_model *m = &blk->arch->model;
     heads h = split(m, k->qkv), dh = split(m, k->dqkv);
     bq_mat g = bq_mat_cols(k->gu, 0, m->inter), u = bq_mat_cols(k->gu, m->inter, m->inter);
-    BQ_CHECK(k->dz.data, "backward with a workspace for the forward only");
+    BQ_CHECK(k->dz.data && !k->activations, "backward with a workspace for the forward only");
 
     op->gemm(dev, true, false, 1, dy, k->z, 0, dw[BQ_DOWN]);
     op->gemm(dev, false, false, 1, dy, w[BQ_DOWN], 0, k->dz);

@@ -26,6 +26,8 @@ typedef struct {
     bq_mat gu;                     /* (T, 2 I); the backward overwrites it with its gradient */
     bq_mat z;                      /* (T, I) */
     bq_mat dz, dm, dn, dout, dqkv; /* backward only; data NULL in a forward-only workspace */
+    int activations; /* bits that the inputs of the matrices are rounded to, a scale a token; 0: they are not.
+                        For evaluation: there is no backward through it */
 } bq_work;
 
 /* Push a block's buffers, a workspace.  train: with the backward's buffers.  The *_need functions give the

@@ -64,6 +64,11 @@ static const bq_key bits_keys[] = {
     {"decoder", BQ_KEY_OBJECT, AT(bq_recipe, bits.decoder), .value = "{}", .scope = &decoder,
      .help = "Every linear of every decoder block."},
     {"linears", BQ_KEY_OBJECT, .value = "{}", .scope = &linears, .help = "Exceptions by name."},
+    {"activations", BQ_KEY_INT, AT(bq_recipe, bits.activations), .value = "16", .min = 8, .max = 16,
+     .step = 8, .quiet = true,
+     .help =
+         "Bits that the inputs of linears are rounded to, with a scale for each token; 16: as they are. For "
+         "evaluation and `compressed-tensors` (W8A8); the passes do not see it."},
     {0}};
 static const bq_scope bits = {"bits", "Embedding, norms and lm_head keep the type they have.", bits_keys, 0};
 
@@ -176,6 +181,8 @@ void bq_key_allowed(const bq_key *key, char *text, size_t size) {
     case BQ_KEY_I64:
         if (key->min == key->max)
             snprintf(text, size, "%s in this version", low);
+        else if (key->min + key->step == key->max)
+            snprintf(text, size, "%s or %s", low, high);
         else
             snprintf(text, size, "an integer from %s to %s", low, high);
         return;

@@ -41,6 +41,7 @@ typedef struct {
     size_t count;          /* lists: where the int with the length is */
     size_t like;           /* objects: unless 0, absent keys are as in the object at that place of the recipe,
                               and an object equal to it is not written */
+    double step;           /* integers: min, min + step, ... max; 0: all between */
     bool quiet;            /* does not change the result's bytes */
     const char *help;
 } bq_key;

@@ -4,6 +4,7 @@
 #include "base/die.h"
 
 #include <ctype.h>
+#include <math.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
@@ -139,9 +140,11 @@ static int take_choice(const bq_origin *from, const char *path, const bq_key *ke
 static int take_integer(const bq_origin *from, const char *path, const bq_key *key, const json_t *value,
                         void *to) {
     int64_t x = json_integer_value(value);
-    bool fits = key->type == BQ_KEY_SEED    ? x >= 0
-                : key->type == BQ_KEY_GROUP ? x == -1 || (x > 0 && x % 8 == 0 && (double)x <= key->max)
-                                            : (double)x >= key->min && (double)x <= key->max;
+    bool fits = key->type == BQ_KEY_SEED ? x >= 0
+                : key->type == BQ_KEY_GROUP
+                    ? x == -1 || (x > 0 && x % 8 == 0 && (double)x <= key->max)
+                    : (double)x >= key->min && (double)x <= key->max &&
+                          (key->step == 0 || fmod((double)x - key->min, key->step) == 0);
     if (!json_is_integer(value) || !fits) return refuse_value(from, path, key, value);
     if (key->type == BQ_KEY_INT)
         *(int *)to = (int)x;

@@ -31,7 +31,7 @@ static size_t adascale_need(const bq_pass *p, const bq_pass_size *of) {
 }
 
 const bq_method bq_methods[BQ_PASS_KINDS] = {
-    [BQ_PASS_RTN] = {.name = "rtn", .quantizes = true, .run = rtn},
+    [BQ_PASS_RTN] = {.name = "rtn", .quantizes = true, .asymmetric = true, .run = rtn},
     [BQ_PASS_ADASCALE] = {.name = "adascale",
                           .calibrated = true,
                           .quantizes = true,

@@ -4,6 +4,7 @@
 #include "base/die.h"
 #include "base/log.h"
 #include "comm/heartbeat.h"
+#include "driver/methods.h"
 #include "io/checkpoint.h"
 #include "io/export.h"
 #include "io/files.h"
@@ -15,9 +16,18 @@
 
 #define MARK 64 /* bytes of a mark file */
 
+/* Norms and biases that passes had changed. */
+static void restore_folded(const bq_arch *arch, bq_ckpt_file *f, bq_block *blk) {
+    for (int i = 0; i < 2; i++) bq_ckpt_read_norm(f, i, blk->norm[i]);
+    for (int i = 0; i < arch->linears; i++) {
+        const bq_linear *l = &arch->linear[i];
+        if (l->bias) bq_ckpt_read(f, i, BQ_CKPT_BIAS, bq_mat_cols(blk->bias[l->mat], l->row, l->rows));
+    }
+    blk->folded = true;
+}
+
 bool bq_session_restore(const bq_session *s, bq_dev *dev, const char *path, bq_block *blk, bq_quantized *q,
                         bool fold) {
-    (void)blk;
     const bq_arch *arch = &s->src.arch;
     bq_ckpt_file *f;
     bq_ckpt head;
@@ -31,8 +41,11 @@ bool bq_session_restore(const bq_session *s, bq_dev *dev, const char *path, bq_b
     for (int i = 0; i < arch->linears; i++) {
         if (fold) bq_ckpt_read(f, i, BQ_CKPT_FOLD, bq_linear_view(arch, i, q->fold));
         bq_ckpt_read(f, i, BQ_CKPT_CODE, bq_linear_view(arch, i, q->code));
-        bq_ckpt_read(f, i, BQ_CKPT_SCALE, bq_mat_reshape(q->scale[i], bq_linear_groups(arch, q->scheme, i)));
+        int64_t groups = bq_linear_groups(arch, q->scheme, i);
+        bq_ckpt_read(f, i, BQ_CKPT_SCALE, bq_mat_reshape(q->scale[i], groups));
+        if (q->zero[i].data) bq_ckpt_read(f, i, BQ_CKPT_ZERO, bq_mat_reshape(q->zero[i], groups));
     }
+    if (bq_ckpt_folded(&head)) restore_folded(arch, f, blk);
     bq_ckpt_close(f);
     bq_quantized_decode(dev, q);
     return true;
@@ -41,11 +54,12 @@ bool bq_session_restore(const bq_session *s, bq_dev *dev, const char *path, bq_b
 /* The exporter's view of the run: tensors of the checkpoint that was asked for last. */
 typedef struct {
     const bq_session *s;
+    bool folds; /* the recipe's passes change norms or biases */
     int block;
     bq_ckpt_file *file;
     bq_ckpt head;
-    int8_t *code; /* room for the largest linear, and for its scales */
-    float *scale;
+    int8_t *code; /* room for the largest linear, and for its scales and zero points */
+    float *scale, *zero;
 } tensors;
 
 static void open_block(tensors *t, int block) {
@@ -55,6 +69,7 @@ static void open_block(tensors *t, int block) {
     bq_session_checkpoint(t->s, block, path, sizeof path);
     int found = bq_ckpt_open(&t->file, path, t->s->fingerprint, &t->head, why);
     BQ_CHECK(found == BQ_CKPT_OK, "checkpoint %s cannot be exported: %s", path, why);
+    BQ_CHECK(t->folds || !bq_ckpt_folded(&t->head), "%s has norms of its own, which no pass makes", path);
     t->block = block;
 }
 
@@ -69,20 +84,64 @@ static bool get(void *ctx, const char *name, bool want_data, bq_qtensor *q) {
     int64_t groups = bq_linear_groups(arch, t->s->scheme, i);
     *q = (bq_qtensor){.bits = scheme.bits,
                       .group = scheme.group > 0 ? scheme.group : 0,
+                      .activations = bq_recipe_activations(&t->s->recipe),
                       .code = bq_mat_host(NULL, l->rows, l->cols, BQ_I8),
-                      .scale = bq_mat_host(NULL, l->rows, groups, BQ_F32)};
+                      .scale = bq_mat_host(NULL, l->rows, groups, BQ_F32),
+                      .zero = bq_mat_host(NULL, scheme.symmetric ? 0 : l->rows, groups, BQ_F32)};
     if (!want_data) return true;
     open_block(t, block);
     q->code.data = t->code, q->scale.data = t->scale;
     bq_ckpt_read(t->file, i, BQ_CKPT_CODE, q->code);
     bq_ckpt_read(t->file, i, BQ_CKPT_SCALE, q->scale);
+    if (scheme.symmetric) return true;
+    q->zero.data = t->zero;
+    bq_ckpt_read(t->file, i, BQ_CKPT_ZERO, q->zero);
     return true;
 }
 
+/* Is this tensor a norm of a block (linear -1), or a linear's bias? */
+static bool find_folded(const bq_arch *arch, const char *name, int *block, int *norm, int *linear) {
+    char other[256];
+    if (sscanf(name, "model.layers.%d.", block) != 1 || *block < 0 || *block >= arch->model.blocks)
+        return false;
+    for (*linear = -1, *norm = 0; *norm < 2; ++*norm) {
+        bq_arch_tensor(other, sizeof other, *block, arch->norm[*norm], "weight");
+        if (strcmp(name, other) == 0) return true;
+    }
+    for (*linear = 0; *linear < arch->linears; ++*linear) {
+        bq_arch_tensor(other, sizeof other, *block, arch->linear[*linear].module, "bias");
+        if (arch->linear[*linear].bias && strcmp(name, other) == 0) return true;
+    }
+    return false;
+}
+
+/* What transforms have changed, and what passes have, which lies on it.
+ * Which blocks the passes have changed is known when they are done, which tensors are written before: where
+ * passes might change some, those of all blocks are written as floats. */
 static bool dense(void *ctx, const char *name, int64_t first, bq_mat to) {
     tensors *t = ctx;
+    int block, norm, linear;
     bq_heartbeat(t->s->comm);
-    return bq_rotated_read(t->s->src.rotated, name, first, to);
+    const bq_source *src = &t->s->src;
+    if (!t->folds || !find_folded(&src->arch, name, &block, &norm, &linear))
+        return bq_rotated_read(src->rotated, name, first, to);
+    if (!to.data) return true;
+    open_block(t, block);
+    if (!bq_ckpt_folded(&t->head))
+        bq_source_rows(src, name, first, to);
+    else if (linear < 0)
+        bq_ckpt_read_norm(t->file, norm, to);
+    else
+        bq_ckpt_read(t->file, linear, BQ_CKPT_BIAS, to);
+    return true;
+}
+
+/* Passes that prepare may change norms and biases. */
+static bool folds(const bq_recipe *r) {
+    bool any = false;
+    for (int i = 0; i < r->nphase; i++)
+        for (int k = 0; k < r->phase[i].npass; k++) any |= !bq_methods[r->phase[i].pass[k].kind].quantizes;
+    return any;
 }
 
 /* One output, as every rank sees it. */
@@ -105,8 +164,12 @@ static int open_output(void *ctx) {
         size_t g = (size_t)(arch->linear[i].rows * bq_linear_groups(arch, s->scheme, i));
         codes = c > codes ? c : codes, scales = g > scales ? g : scales;
     }
-    o->t = (tensors){.s = s, .code = malloc(codes), .scale = malloc(scales * sizeof(float))};
-    BQ_CHECK(o->t.code && o->t.scale, "no memory to export a linear of %zu weights", codes);
+    o->t = (tensors){.s = s,
+                     .folds = folds(&s->recipe),
+                     .code = malloc(codes),
+                     .scale = malloc(scales * sizeof(float)),
+                     .zero = malloc(scales * sizeof(float))};
+    BQ_CHECK(o->t.code && o->t.scale && o->t.zero, "no memory to export a linear of %zu weights", codes);
     bq_qsource source = {&o->t, get, dense};
     return bq_export_open(&o->job, s->src.weights, o->dir, source, o->format, o->shard_bytes);
 }
@@ -116,6 +179,7 @@ static void close_output(output *o) {
     bq_ckpt_close(o->t.file);
     free(o->t.code);
     free(o->t.scale);
+    free(o->t.zero);
 }
 
 /* The steps of io/export.h; each agreement is also the barrier before the next step. */
@@ -178,8 +242,9 @@ static int export_output(const bq_session *s, const bq_output *o) {
     bool root = s->comm->rank == 0;
     snprintf(dir, sizeof dir, "%s/%s", s->dir, o->dir);
     snprintf(mark, sizeof mark, "%s/ckpt/export_%s.done", s->dir, o->dir);
-    snprintf(text, sizeof text, "%016lx %s %ld\n", (unsigned long)s->fingerprint,
-             o->format == BQ_OUT_COMPRESSED ? "compressed-tensors" : "safetensors", (long)o->shard_bytes);
+    snprintf(text, sizeof text, "%016lx %s %ld%s\n", (unsigned long)s->fingerprint,
+             o->format == BQ_OUT_COMPRESSED ? "compressed-tensors" : "safetensors", (long)o->shard_bytes,
+             bq_recipe_activations(&s->recipe) ? " a8" : "");
     if (bq_comm_agree(s->comm, root && exported(mark, text, dir))) return BQ_OK;
     if (root && bq_file_exists(mark)) write_mark(mark, "being written again\n");
     int code = export_one(s, o->format, (size_t)o->shard_bytes, dir);

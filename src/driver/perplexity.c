@@ -63,6 +63,7 @@ static bool blocks(walk *w, const bq_scheme *scheme, bq_weights_of weights, void
     bq_quantized q;
     bq_block_push(&blk, arch, &dev->mem);
     bq_work_push(&work, arch, e->ctx, false, &dev->mem);
+    work.activations = weights ? e->activations : 0;
     if (weights) bq_quantized_push(&q, arch, scheme, &dev->mem);
     bq_source_rope(e->src, e->angles, dev, &work);
     bool stop = false;

@@ -21,6 +21,7 @@ typedef struct {
     bool (*stopped)(const void *ctx); /* asked on every rank at each block; NULL: never */
     const void *stop_ctx;
     const char *label; /* for the progress line: "fp", "rtn", ... */
+    int activations;   /* bits of the inputs of quantized linears; 0: as they are */
 } bq_perplexity;
 
 /* Which weights: fills `what` (pushed) for block blk; NULL means the block's own. */

@@ -79,25 +79,32 @@ static void forward(bq_walk *w, const bq_mat mats[BQ_MATS], bq_stream *from, bq_
     }
 }
 
+static bq_ckpt_linear describe_linear(const bq_walk *w, int i) {
+    const bq_arch *arch = &w->s->src.arch;
+    const bq_linear *of = &arch->linear[i];
+    int64_t groups = bq_linear_groups(arch, w->q.scheme, i);
+    bq_ckpt_linear l = {.scheme = w->q.scheme[i],
+                        .fold = bq_linear_view(arch, i, w->q.fold),
+                        .code = bq_linear_view(arch, i, w->q.code),
+                        .scale = bq_mat_reshape(w->q.scale[i], groups)};
+    snprintf(l.name, sizeof l.name, "%s", of->module);
+    if (w->q.zero[i].data) l.zero = bq_mat_reshape(w->q.zero[i], groups);
+    if (w->blk.folded && of->bias) l.bias = bq_mat_cols(w->blk.bias[of->mat], of->row, of->rows);
+    return l;
+}
+
 static void save_block(bq_walk *w) {
     bq_session *s = w->s;
-    const bq_arch *arch = &s->src.arch;
     char path[BQ_PATH_MAX + 64];
     bq_ckpt c = {.sweep = w->sweep,
                  .phase = w->phase,
                  .block = w->block,
                  .fingerprint = s->fingerprint,
-                 .linears = arch->linears,
+                 .linears = s->src.arch.linears,
                  .steps = w->steps,
                  .loss = w->loss};
-    for (int i = 0; i < arch->linears; i++) {
-        bq_ckpt_linear *l = &c.linear[i];
-        snprintf(l->name, sizeof l->name, "%s", arch->linear[i].module);
-        l->scheme = w->q.scheme[i];
-        l->fold = bq_linear_view(arch, i, w->q.fold);
-        l->code = bq_linear_view(arch, i, w->q.code);
-        l->scale = bq_mat_reshape(w->q.scale[i], bq_linear_groups(arch, w->q.scheme, i));
-    }
+    for (int i = 0; i < 2 && w->blk.folded; i++) c.norm[i] = w->blk.norm[i];
+    for (int i = 0; i < c.linears; i++) c.linear[i] = describe_linear(w, i);
     bq_ckpt_path(path, sizeof path, s->dir, w->sweep, w->phase, w->block);
     if (s->comm->replica == 0) bq_ckpt_write(path, &c);
     bq_state_mark(s->state, w->sweep, w->phase, w->block);

@@ -219,7 +219,9 @@ int bq_recipe_fits(const bq_recipe *recipe, int count, const char *const *names)
     const bq_scheme *d = &recipe->bits.decoder;
     for (int i = 0; i < BQ_LINEARS; i++) {
         const bq_scheme *s = &recipe->bits.linear[i];
-        if (there[i] || (s->bits == d->bits && s->group == d->group && s->scale == d->scale)) continue;
+        if (there[i] || (s->bits == d->bits && s->group == d->group && s->symmetric == d->symmetric &&
+                         s->scale == d->scale))
+            continue;
         return bq_refuse(BQ_USAGE, "bits.linears.%s: the model has no such linear; it has %s",
                          bq_linear_names[i], all);
     }

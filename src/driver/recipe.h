@@ -72,6 +72,7 @@ typedef struct {
     struct {
         bq_scheme decoder,
             linear[BQ_LINEARS]; /* linear: resolved, equal to decoder unless the recipe differs */
+        int activations; /* of the linears' inputs, 8, or 16: as they are.  Of evaluation and exports alone */
     } bits;
     bq_angles rope; /* rotary angles in float32 as transformers has them, or in double */
     int ntransform;
@@ -87,6 +88,11 @@ typedef struct {
         int64_t ctx, windows, offset; /* windows 0: all */
     } eval;
 } bq_recipe;
+
+/* The same as ops count them: 0 where nothing is rounded. */
+static inline int bq_recipe_activations(const bq_recipe *r) {
+    return r->bits.activations < 16 ? r->bits.activations : 0;
+}
 
 /* Read a recipe file and lay "key=value" overrides over it (keys as dotted paths,
  * phases.0.passes.0.iterations). BQ_OK, or BQ_USAGE after one message that names file, key, value and what is

@@ -56,8 +56,19 @@ static bool stopped(const void *ctx) { return bq_session_stopped(ctx); }
 int bq_session_evaluate(bq_session *s) {
     const bq_recipe *r = &s->recipe;
     char name[96];
-    bq_perplexity e = {&s->dev,         s->comm,        &s->src,         &s->eval, r->rope, r->eval.ctx,
-                       r->eval.windows, r->eval.offset, s->plan.scratch, stopped,  s,       "fp"};
+    bq_perplexity e = {.dev = &s->dev,
+                       .comm = s->comm,
+                       .src = &s->src,
+                       .tokens = &s->eval,
+                       .angles = r->rope,
+                       .ctx = r->eval.ctx,
+                       .windows = r->eval.windows,
+                       .offset = r->eval.offset,
+                       .scratch = s->plan.scratch,
+                       .stopped = stopped,
+                       .stop_ctx = s,
+                       .label = "fp",
+                       .activations = bq_recipe_activations(r)};
     name_result(r, name, sizeof name);
     if (!s->eval.ids) {
         if (s->comm->rank == 0) printf("result: %s out=%s\n", name, s->dir);

@@ -14,14 +14,15 @@
 
 static const char format[] = "blockq block";
 
-enum { VERSION = 1, PARTS = 3 };
+enum { VERSION = 1, PARTS = 5 };
 #define MAX_STEPS ((int64_t)1 << 32)
 
-static const char *const part_name[PARTS] = {"fold", "code", "scale"};
-static const bq_type part_type[PARTS] = {BQ_F32, BQ_I8, BQ_F32};
+static const char *const part_name[PARTS] = {"fold", "code", "scale", "zero", "bias"};
+static const bq_type part_type[PARTS] = {BQ_F32, BQ_I8, BQ_F32, BQ_F32, BQ_F32};
+static const char *const norm_name[2] = {"norm_0", "norm_1"};
 
 typedef struct {
-    int64_t part[BQ_MAX_LINEAR][PARTS], loss;
+    int64_t part[BQ_MAX_LINEAR][PARTS], norm[2], loss;
 } offsets;
 
 struct bq_ckpt_file {
@@ -36,7 +37,8 @@ void bq_ckpt_path(char *out, size_t n, const char *run_dir, int sweep, int phase
 }
 
 static bq_mat *part_of(bq_ckpt_linear *l, int part) {
-    return part == BQ_CKPT_FOLD ? &l->fold : part == BQ_CKPT_CODE ? &l->code : &l->scale;
+    bq_mat *const of[PARTS] = {&l->fold, &l->code, &l->scale, &l->zero, &l->bias};
+    return of[part];
 }
 
 static int64_t groups_of(bq_scheme s, int64_t cols) {
@@ -45,15 +47,27 @@ static int64_t groups_of(bq_scheme s, int64_t cols) {
 
 /* Why the linear breaks the rules of the header; NULL: it does not. */
 static const char *fault_of(const bq_ckpt_linear *l) {
-    const bq_mat *f = &l->fold, *c = &l->code, *s = &l->scale;
+    const bq_mat *f = &l->fold, *c = &l->code, *s = &l->scale, *z = &l->zero, *b = &l->bias;
     if (!l->name[0] || !memchr(l->name, 0, sizeof l->name)) return "no name";
     if (f->rows <= 0 || f->cols <= 0) return "no folded weight";
     if (l->scheme.group != -1 && (l->scheme.group < 1 || l->scheme.group > INT32_MAX))
         return "an impossible group";
-    if (c->rows == 0 && s->rows == 0) return NULL;
+    if (b->rows != 0 && (b->rows != 1 || b->cols != f->rows)) return "a bias of another shape";
+    if (c->rows == 0 && s->rows == 0) return z->rows == 0 ? NULL : "zero points without codes";
     if (l->scheme.bits < 2 || l->scheme.bits > 8) return "an impossible number of bits";
     if (c->rows != f->rows || c->cols != f->cols) return "codes of another shape";
     if (s->rows != f->rows || s->cols != groups_of(l->scheme, f->cols)) return "scales of another shape";
+    if (l->scheme.symmetric) return z->rows == 0 ? NULL : "zero points in a symmetric scheme";
+    return z->rows == s->rows && z->cols == s->cols ? NULL : "zero points of another shape";
+}
+
+/* The same for what is not a linear's. */
+static const char *fault_of_block(const bq_ckpt *c) {
+    const bq_mat *n = c->norm;
+    if (n[0].rows != n[1].rows || (n[0].rows && (n[0].rows != 1 || n[0].cols != n[1].cols)))
+        return "norms of unlike shapes";
+    for (int i = 0; i < c->linears && !bq_ckpt_folded(c); i++)
+        if (c->linear[i].bias.rows) return "a bias without norms";
     return NULL;
 }
 
@@ -62,6 +76,10 @@ static const char *fault_of(const bq_ckpt_linear *l) {
 static void check(const char *path, const bq_ckpt *c) {
     BQ_CHECK(c->linears >= 0 && c->linears <= BQ_MAX_LINEAR && c->steps >= 0 && c->steps <= MAX_STEPS,
              "'%s': %d linears, %" PRId64 " steps", path, c->linears, c->steps);
+    const char *wrong = fault_of_block(c);
+    BQ_CHECK(!wrong, "'%s': the block has %s", path, wrong);
+    for (int i = 0; i < 2 && bq_ckpt_folded(c); i++)
+        BQ_CHECK(c->norm[i].type == BQ_F32, "'%s': norm %d is %s", path, i, bq_type_name(c->norm[i].type));
     for (int i = 0; i < c->linears; i++) {
         bq_ckpt_linear l = c->linear[i];
         const char *fault = fault_of(&l);
@@ -98,6 +116,8 @@ static void put_structure(bq_h5 *h, const bq_ckpt *c, offsets *at) {
     bq_h5_put_int(h, "linears", BQ_I32, c->linears);
     bq_h5_put_int(h, "steps", BQ_I64, c->steps);
     if (c->steps > 0) at->loss = bq_h5_put_data(h, "loss", BQ_F64, 1, &c->steps);
+    for (int i = 0; i < 2 && bq_ckpt_folded(c); i++)
+        at->norm[i] = bq_h5_put_data(h, norm_name[i], BQ_F32, 2, (int64_t[]){1, c->norm[i].cols});
     for (int i = 0; i < c->linears; i++) put_linear(h, i, c->linear[i], at->part[i]);
 }
 
@@ -109,6 +129,7 @@ void bq_ckpt_write(const char *path, const bq_ckpt *c) {
     put_structure(&h, c, &at);
     bq_h5_fix(&h);
     if (c->steps > 0) bq_h5_write(&h, at.loss, bq_mat_host(c->loss, 1, c->steps, BQ_F64));
+    for (int i = 0; i < 2 && bq_ckpt_folded(c); i++) bq_h5_write(&h, at.norm[i], c->norm[i]);
     for (int i = 0; i < c->linears; i++) {
         bq_ckpt_linear l = c->linear[i];
         if (i == c->linears / 2 && bq_fault("ckpt_write")) errno = ENOSPC, bq_h5_fail(&h, "write");
@@ -167,9 +188,16 @@ static bool get_structure(bq_h5 *h, bq_ckpt *c, offsets *at) {
         if (steps != c->steps)
             return bq_h5_refuse(h, "%" PRId64 " losses for %" PRId64 " steps", steps, c->steps);
     }
+    for (int i = 0; i < 2; i++) {
+        int64_t shape[2];
+        if (!bq_h5_has_data(h, norm_name[i])) continue;
+        if (!bq_h5_get_data(h, norm_name[i], BQ_F32, 2, shape, &at->norm[i])) return false;
+        c->norm[i] = bq_mat_host(NULL, shape[0], shape[1], BQ_F32);
+    }
     for (int i = 0; i < c->linears; i++)
         if (!get_linear(h, i, &c->linear[i], at->part[i])) return false;
-    return true;
+    const char *wrong = fault_of_block(c);
+    return !wrong || bq_h5_refuse(h, "the block has %s", wrong);
 }
 
 /* A BQ_CKPT value; the reason, unless OK, in h->why. */
@@ -234,6 +262,13 @@ void bq_ckpt_read(bq_ckpt_file *f, int linear, bq_ckpt_part part, bq_mat to) {
                  to.rows == part_of(&f->head.linear[linear], (int)part)->rows,
              "%s of linear %d of '%s' has not %" PRId64 " rows", part_name[part], linear, f->h.path, to.rows);
     bq_ckpt_read_rows(f, linear, part, 0, to);
+}
+
+void bq_ckpt_read_norm(bq_ckpt_file *f, int norm, bq_mat to) {
+    BQ_CHECK(norm >= 0 && norm < 2 && to.type == BQ_F32 && to.rows == 1 && f->head.norm[norm].rows == 1 &&
+                 to.cols == f->head.norm[norm].cols,
+             "norm %d of '%s' is not of %" PRId64 " values", norm, f->h.path, to.cols);
+    if (!bq_h5_read(&f->h, f->at.norm[norm], to)) BQ_DIE("'%s': %s", f->h.path, f->h.why);
 }
 
 void bq_ckpt_read_loss(bq_ckpt_file *f, double *loss) {

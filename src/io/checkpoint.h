@@ -11,13 +11,16 @@
 
 #define BQ_MAX_LINEAR 64
 
-/* fold is always there; code and scale come together, or have no rows when the weight is not quantized. */
+/* fold is always there; code and scale come together, or have no rows when the weight is not quantized. zero
+ * is with them where the scheme is asymmetric, and only there. */
 typedef struct {
     char name[64];
     bq_scheme scheme;
     bq_mat fold;  /* (rows, cols) f32: the weight after all folds, before rounding */
     bq_mat code;  /* (rows, cols) i8 */
     bq_mat scale; /* (rows, groups) f32; groups = 1 or ceil(cols / scheme.group) */
+    bq_mat zero;  /* (rows, groups) f32, whole numbers */
+    bq_mat bias;  /* (1, rows) f32: in a folded block, where the linear has one */
 } bq_ckpt_linear;
 
 typedef struct {
@@ -25,11 +28,14 @@ typedef struct {
     uint64_t fingerprint;
     int linears;
     bq_ckpt_linear linear[BQ_MAX_LINEAR];
+    bq_mat norm[2]; /* (1, hidden) f32 each, of a folded block: its norms and biases are not the model's */
     int64_t steps;
     double *loss; /* (steps) */
 } bq_ckpt;
 
-typedef enum { BQ_CKPT_FOLD, BQ_CKPT_CODE, BQ_CKPT_SCALE } bq_ckpt_part;
+static inline bool bq_ckpt_folded(const bq_ckpt *c) { return c->norm[0].rows > 0; }
+
+typedef enum { BQ_CKPT_FOLD, BQ_CKPT_CODE, BQ_CKPT_SCALE, BQ_CKPT_ZERO, BQ_CKPT_BIAS } bq_ckpt_part;
 
 /* <run_dir>/ckpt/block_<block>.p<phase>.s<sweep>.h5, the block with at least 3 digits. */
 void bq_ckpt_path(char *out, size_t n, const char *run_dir, int sweep, int phase, int block);
@@ -61,6 +67,7 @@ int bq_ckpt_peek(const char *path, uint64_t fingerprint);
  * bug, a read that fails after open succeeded a broken disk: both end the job. */
 void bq_ckpt_read(bq_ckpt_file *f, int linear, bq_ckpt_part part, bq_mat to);
 void bq_ckpt_read_rows(bq_ckpt_file *f, int linear, bq_ckpt_part part, int64_t first, bq_mat to);
+void bq_ckpt_read_norm(bq_ckpt_file *f, int norm, bq_mat to);
 void bq_ckpt_read_loss(bq_ckpt_file *f, double *loss); /* (steps) */
 void bq_ckpt_close(bq_ckpt_file *f);                   /* NULL is fine */
 

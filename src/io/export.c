@@ -66,6 +66,10 @@ static int check_result(const bq_export_item *item) {
                          item->name, q->bits, (long long)q->scale.rows, (long long)q->scale.cols,
                          bq_type_name(q->scale.type), (long long)m.rows, (long long)groups);
     }
+    if (q->zero.rows && (q->zero.type != BQ_F32 || q->zero.rows != m.rows || q->zero.cols != groups))
+        return bq_refuse(BQ_DATA, "export: '%s': zero points (%lld, %lld) %s, wanted (%lld, %lld) f32",
+                         item->name, (long long)q->zero.rows, (long long)q->zero.cols,
+                         bq_type_name(q->zero.type), (long long)m.rows, (long long)groups);
     return BQ_OK;
 }
 
@@ -170,7 +174,8 @@ static void hold(bq_export_job *job, const bq_export_item *item, bq_qtensor *q) 
     *q = (bq_qtensor){0};
     BQ_CHECK(job->source.get(job->source.ctx, item->name, true, q), "export: '%s' is gone", item->name);
     BQ_CHECK(q->bits == p->bits && q->group == p->group && q->code.rows == p->code.rows &&
-                 q->code.cols == p->code.cols,
+                 q->code.cols == p->code.cols && q->activations == p->activations &&
+                 q->zero.rows == p->zero.rows,
              "export: '%s' is not as it was planned", item->name);
 }
 

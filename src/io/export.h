@@ -18,11 +18,13 @@
 /* What became of one quantized tensor.  Views are host memory; data may be NULL when only the plan is asked
  * for, rows and cols never lie. */
 typedef struct {
-    bq_mat code;   /* (rows, cols) i8, signed */
-    bq_mat scale;  /* (rows, groups) f32, groups = 1 or ceil(cols / group) */
-    bq_mat dense;  /* (rows, cols) f32, code * scale; data NULL: the exporter multiplies */
-    int bits;      /* 2..8 */
-    int64_t group; /* columns a scale; 0: one scale a row */
+    bq_mat code;     /* (rows, cols) i8, signed */
+    bq_mat scale;    /* (rows, groups) f32, groups = 1 or ceil(cols / group) */
+    bq_mat zero;     /* (rows, groups) f32, whole numbers that codes can be; no rows: symmetric */
+    bq_mat dense;    /* (rows, cols) f32, (code - zero) * scale; data NULL: the exporter multiplies */
+    int bits;        /* 2..8 */
+    int activations; /* bits that engines are to round the inputs to, with a scale a token; 0: none */
+    int64_t group;   /* columns a scale; 0: one scale a row */
 } bq_qtensor;
 
 /* Where results come from.  name is the tensor's name in the source
@@ -42,14 +44,16 @@ typedef struct {
 
 typedef struct bq_export_format bq_export_format;
 
-/* Plain safetensors: every floating tensor F32, quantized ones code * scale exactly; config.json says
- * float32.  Replaced tensors are F32 in every format, whatever type config.json names: loaders convert. */
+/* Plain safetensors: every floating tensor F32, quantized ones (code - zero) * scale exactly; config.json
+ * says float32.  Replaced tensors are F32 in every format, whatever type config.json names: loaders convert.
+ */
 extern const bq_export_format bq_export_dense;
 
-/* compressed-tensors, pack-quantized: weight_packed (codes as given, never recomputed), weight_scale F32,
- * weight_shape. Symmetric, 4 or 8 bits, one scale a row or a group; cols % group = 0.  Only Linear weights
- * can be quantized.  Other tensors keep dtype and bytes, but for replaced ones.  Several schemes become
- * several config_groups. */
+/* compressed-tensors.  Where inputs are rounded too: int-quantized, weight (the codes, I8) and weight_scale
+ * F32; 8 bits, symmetric, one scale a row.  Else pack-quantized: weight_packed (codes as given, never
+ * recomputed), weight_scale F32, weight_shape, and of asymmetric schemes weight_zero_point. 4 or 8 bits, one
+ * scale a row or a group; cols % group = 0.  Only Linear weights can be quantized.  Other tensors keep dtype
+ * and bytes, but for replaced ones.  Several schemes become several config_groups. */
 extern const bq_export_format bq_export_ct;
 
 typedef struct bq_export_job bq_export_job;

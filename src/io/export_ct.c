@@ -10,7 +10,7 @@
 #define WEIGHT      ".weight"
 #define SCHEMES_MAX 16
 
-enum { SHAPE = BQ_EXPORT_BARE, AS_IS, PACKED, SCALE };
+enum { SHAPE = BQ_EXPORT_BARE, AS_IS, PACKED, CODES, SCALE, ZERO };
 
 /* ---- tensors ---- */
 
@@ -40,13 +40,26 @@ static int plan(bq_export_job *job, int item) {
         return bq_refuse(BQ_DATA, "export: '%s' has %d bits, compressed-tensors is written with 4 or 8",
                          it->name, q->bits);
     }
+    if (q->activations && (q->activations != 8 || q->bits != 8 || q->scale.cols != 1 || q->zero.rows))
+        return bq_refuse(BQ_DATA,
+                         "export: '%s': with quantized activations compressed-tensors is written for 8 and 8 "
+                         "bits, symmetric, one scale a row",
+                         it->name);
     if (q->group > 0 && q->group < cols && cols % q->group) {
         return bq_refuse(BQ_DATA, "export: '%s': groups of %lld do not divide its %lld columns", it->name,
                          (long long)q->group, (long long)cols);
     }
+    if (q->activations) {
+        bq_export_add(job, item, CODES, 0, "", "I8", 2, (int64_t[]){rows, cols});
+        bq_export_add(job, item, SCALE, cut, ".weight_scale", "F32", 2, (int64_t[]){rows, 1});
+        return BQ_OK;
+    }
     bq_export_add(job, item, PACKED, cut, ".weight_packed", "I32", 2,
                   (int64_t[]){rows, bq_pack_words(cols, q->bits)});
     bq_export_add(job, item, SCALE, cut, ".weight_scale", "F32", 2, (int64_t[]){rows, q->scale.cols});
+    if (q->zero.rows)
+        bq_export_add(job, item, ZERO, cut, ".weight_zero_point", "I32", 2,
+                      (int64_t[]){bq_pack_words(rows, q->bits), q->zero.cols});
     bq_export_add(job, item, SHAPE, cut, ".weight_shape", "I64", 1, (int64_t[]){2});
     return BQ_OK;
 }
@@ -62,11 +75,24 @@ static void put_packed(bq_export_job *job, const bq_qtensor *q, bq_writer *w) {
     }
 }
 
+static void put_zeros(bq_export_job *job, const bq_qtensor *q, bq_writer *w) {
+    int64_t fields = 32 / q->bits, at_once = (int64_t)(BQ_EXPORT_BUFFER / 4) / q->zero.cols * fields;
+    BQ_CHECK(q->zero.data && at_once > 0, "export: a result without zero points, or rows too long");
+    for (int64_t first = 0, n; first < q->zero.rows; first += n) {
+        n = q->zero.rows - first < at_once ? q->zero.rows - first : at_once;
+        bq_mat word = bq_mat_host(job->buffer, bq_pack_words(n, q->bits), q->zero.cols, BQ_I32);
+        bq_pack_zeros(bq_mat_rows(q->zero, first, n), q->bits, word);
+        bq_export_put_rows(word, w);
+    }
+}
+
 static void write_out(bq_export_job *job, const bq_export_out *out, const bq_qtensor *q, bq_writer *w) {
     switch (out->part) {
     case AS_IS: bq_export_put_raw(job, job->item[out->item].t, w); break;
     case PACKED: put_packed(job, q, w); break;
+    case CODES: bq_export_put_rows(q->code, w); break;
     case SCALE: bq_export_put_rows(q->scale, w); break;
+    case ZERO: put_zeros(job, q, w); break;
     case SHAPE: bq_writer_put(w, (int64_t[]){q->code.rows, q->code.cols}, 16); break;
     }
 }
@@ -76,14 +102,20 @@ static void write_out(bq_export_job *job, const bq_export_out *out, const bq_qte
 typedef struct {
     int bits;
     int64_t group; /* 0: channel */
+    bool symmetric;
+    int activations;
 } scheme;
 
 static scheme scheme_of(const bq_export_item *item) {
     const bq_qtensor *q = &item->q;
-    return (scheme){q->bits, q->group > 0 && q->group < q->code.cols ? q->group : 0};
+    return (scheme){q->bits, q->group > 0 && q->group < q->code.cols ? q->group : 0, q->zero.rows == 0,
+                    q->activations};
 }
 
-static bool same(scheme a, scheme b) { return a.bits == b.bits && a.group == b.group; }
+static bool same(scheme a, scheme b) {
+    return a.bits == b.bits && a.group == b.group && a.symmetric == b.symmetric &&
+           a.activations == b.activations;
+}
 
 /* "model.layers.12.mlp.up_proj.weight" as head "model.layers.", block 12 and tail "mlp.up_proj" (module name,
  * no
@@ -145,14 +177,34 @@ static json_t *target(const bq_export_job *job, int i) {
     return out;
 }
 
+/* What a tensor is rounded to. */
+static json_t *arguments(int bits, bool symmetric, const char *strategy, int64_t group, bool dynamic) {
+    return json_pack("{s:i, s:s, s:b, s:s, s:o, s:n, s:b, s:n, s:n, s:s?, s:s?, s:{}}", "num_bits", bits,
+                     "type", "int", "symmetric", symmetric, "strategy", strategy, "group_size",
+                     group ? json_integer(group) : json_null(), "block_structure", "dynamic", dynamic,
+                     "actorder", "scale_dtype", "zp_dtype", symmetric ? NULL : "torch.int8", "observer",
+                     dynamic ? NULL : "minmax", "observer_kwargs");
+}
+
+static const char *format_of(scheme s) { return s.activations ? "int-quantized" : "pack-quantized"; }
+
 static json_t *group_config(scheme s, json_t *targets) {
-    json_t *group = s.group ? json_integer(s.group) : json_null();
-    json_t *weights = json_pack(
-        "{s:i, s:s, s:b, s:s, s:o, s:n, s:b, s:n, s:n, s:n, s:s, s:{}}", "num_bits", s.bits, "type", "int",
-        "symmetric", 1, "strategy", s.group ? "group" : "channel", "group_size", group, "block_structure",
-        "dynamic", 0, "actorder", "scale_dtype", "zp_dtype", "observer", "minmax", "observer_kwargs");
-    return json_pack("{s:o, s:s, s:n, s:n, s:o}", "targets", targets, "format", "pack-quantized",
-                     "input_activations", "output_activations", "weights", weights);
+    json_t *weights = arguments(s.bits, s.symmetric, s.group ? "group" : "channel", s.group, false);
+    json_t *inputs = s.activations ? arguments(s.activations, true, "token", 0, true) : json_null();
+    return json_pack("{s:o, s:s, s:o, s:n, s:o}", "targets", targets, "format", format_of(s),
+                     "input_activations", inputs, "output_activations", "weights", weights);
+}
+
+/* The format of the whole: that of all groups, or none in particular. */
+static const char *common_format(const bq_export_job *job) {
+    const char *one = NULL;
+    for (int i = 0; i < job->items; i++) {
+        if (!job->item[i].quantized) continue;
+        const char *format = format_of(scheme_of(&job->item[i]));
+        if (one && strcmp(one, format) != 0) return "mixed-precision";
+        one = format;
+    }
+    return one;
 }
 
 /* Every scheme in use becomes a group; a single one can say "Linear", as the rest is ignored by name. */
@@ -199,11 +251,11 @@ static json_t *ignore_list(const bq_export_job *job) {
 }
 
 static void edit(const bq_export_job *job, json_t *config) {
-    json_t *q =
-        json_pack("{s:s, s:s, s:s, s:s, s:n, s:o, s:n, s:{}, s:{}, s:o}", "quant_method",
-                  "compressed-tensors", "version", VERSION, "format", "pack-quantized", "quantization_status",
-                  "compressed", "global_compression_ratio", "ignore", ignore_list(job), "kv_cache_scheme",
-                  "sparsity_config", "transform_config", "config_groups", groups_config(job));
+    json_t *q = json_pack("{s:s, s:s, s:s, s:s, s:n, s:o, s:n, s:{}, s:{}, s:o}", "quant_method",
+                          "compressed-tensors", "version", VERSION, "format", common_format(job),
+                          "quantization_status", "compressed", "global_compression_ratio", "ignore",
+                          ignore_list(job), "kv_cache_scheme", "sparsity_config", "transform_config",
+                          "config_groups", groups_config(job));
     BQ_CHECK(q && json_object_set_new(config, "quantization_config", q) == 0,
              "no memory for a configuration");
 }

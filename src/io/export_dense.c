@@ -27,13 +27,16 @@ static void put_product(bq_export_job *job, const bq_qtensor *q, bq_writer *w) {
     int64_t cols = q->code.cols, group = q->group > 0 && q->group < cols ? q->group : cols;
     int64_t room = (int64_t)(BQ_EXPORT_BUFFER / 4);
     float *to = (float *)job->buffer;
-    BQ_CHECK(q->code.data && q->scale.data, "export: a result without data");
+    bool asymmetric = q->zero.rows > 0;
+    BQ_CHECK(q->code.data && q->scale.data && (q->zero.data || !asymmetric), "export: a result without data");
     for (int64_t r = 0; r < q->code.rows; r++) {
         const int8_t *code = bq_mat_at(q->code, r, 0);
         const float *scale = bq_mat_at(q->scale, r, 0);
+        const float *zero = asymmetric ? bq_mat_at(q->zero, r, 0) : NULL;
         for (int64_t first = 0, n; first < cols; first += n) {
             n = cols - first < room ? cols - first : room;
-            for (int64_t c = first; c < first + n; c++) to[c - first] = (float)code[c] * scale[c / group];
+            for (int64_t c = first; c < first + n; c++)
+                to[c - first] = ((float)code[c] - (zero ? zero[c / group] : 0)) * scale[c / group];
             bq_writer_put(w, to, (size_t)n * 4);
         }
     }

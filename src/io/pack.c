@@ -2,6 +2,8 @@
 
 #include "base/die.h"
 
+#include <math.h>
+
 int64_t bq_pack_words(int64_t cols, int bits) { return (cols * bits + 31) / 32; }
 
 static void check(bq_mat code, int bits, bq_mat word) {
@@ -28,6 +30,27 @@ void bq_pack_rows(bq_mat code, int bits, bq_mat word) {
                 packed |= (uint32_t)field << (bits * i);
             }
             to[w] = packed;
+        }
+    }
+}
+
+void bq_pack_zeros(bq_mat zero, int bits, bq_mat word) {
+    BQ_CHECK(bits == 4 || bits == 8, "packing of %d bits", bits);
+    BQ_CHECK(zero.type == BQ_F32 && word.type == BQ_I32 && zero.cols == word.cols &&
+                 word.rows == bq_pack_words(zero.rows, bits),
+             "packing zero points (%lld, %lld) into (%lld, %lld)", (long long)zero.rows, (long long)zero.cols,
+             (long long)word.rows, (long long)word.cols);
+    int offset = 1 << (bits - 1), fields = 32 / bits;
+    for (int64_t w = 0; w < word.rows; w++) {
+        for (int64_t g = 0; g < word.cols; g++) {
+            uint32_t packed = 0;
+            for (int i = 0; i < fields && w * fields + i < zero.rows; i++) {
+                float z = *(float *)bq_mat_at(zero, w * fields + i, g);
+                bool fits = z >= (float)-offset && z < (float)offset && z == rintf(z);
+                BQ_CHECK(fits, "zero point %g is not a code of %d bits", (double)z, bits);
+                packed |= (uint32_t)((int)z + offset) << (bits * i);
+            }
+            *(uint32_t *)bq_mat_at(word, w, g) = packed;
         }
     }
 }

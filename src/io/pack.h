@@ -14,4 +14,10 @@ int64_t bq_pack_words(int64_t cols, int bits);
  *   word  out  (rows, bq_pack_words) i32; no alias */
 void bq_pack_rows(bq_mat code, int bits, bq_mat word);
 
+/* Zero points, packed along a column: field i of word (w, g) is that of row w * 32 / bits + i, the value plus
+ * 2^(bits - 1); fields after the last row are 0.
+ *   zero  in   (rows, groups) f32, whole numbers that codes of those bits can be: else a bug, dies
+ *   word  out  (bq_pack_words(rows), groups) i32; no alias */
+void bq_pack_zeros(bq_mat zero, int bits, bq_mat word);
+
 #endif

@@ -148,6 +148,12 @@ struct bq_ops {
     /* w = (code - zero) * scale.  Class: bitwise. */
     void (*dequantize)(bq_dev *dev, bq_mat code, bq_mat scale, bq_mat zero, bq_mat w);
 
+    /* y = clamp(rne(x / s), qmin, qmax) * s with codes of `bits` bits (2 .. 8) and a scale of its own for
+     * each row, s = max |x| / ((qmax - qmin) / 2), FLT_EPSILON for a row of zeros: what compressed-tensors
+     * does to the inputs of a linear with dynamic symmetric quantization a token.  y may alias x.  Class:
+     * bitwise. */
+    void (*fake_quantize_rows)(bq_dev *dev, bq_mat x, int bits, bq_mat y);
+
     /* AdaScale forward in one pass over W (adascale.md 1.5):
      *   s = (exp(gamma) hi - exp(beta) lo) / (qmax - qmin), rounded to scheme.scale    -> scale (rows, 1)
      *   fold = (W / exp(s2)) / exp(s3);  what = clamp(rne(fold / s), qmin, qmax) * s

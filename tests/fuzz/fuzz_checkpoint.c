@@ -21,17 +21,20 @@ static char good[65536];
 static size_t good_size; /* seal included */
 
 static void make_good(void) {
-    float w[30] = {0}, scale[9] = {0};
+    float w[30] = {0}, scale[9] = {0}, norm[6] = {0};
     int8_t code[30] = {0};
     double loss[4] = {0};
     char path[] = "/tmp/fuzz-checkpoint-XXXXXX";
-    bq_ckpt c = {.fingerprint = 9, .linears = 2, .steps = 4, .loss = loss};
-    for (int l = 0; l < 2; l++)
+    bq_ckpt c = {.fingerprint = 9, .linears = 3, .steps = 4, .loss = loss};
+    for (int i = 0; i < 2; i++) c.norm[i] = bq_mat_host(norm, 1, 6, BQ_F32);
+    for (int l = 0; l < 3; l++)
         c.linear[l] = (bq_ckpt_linear){.name = "q",
-                                       .scheme = {4, 4, true, BQ_F32},
+                                       .scheme = {4, 4, l != 2, BQ_F32},
                                        .fold = bq_mat_host(w, 3, 10, BQ_F32),
-                                       .code = bq_mat_host(code, l ? 0 : 3, 10, BQ_I8),
-                                       .scale = bq_mat_host(scale, l ? 0 : 3, 3, BQ_F32)};
+                                       .code = bq_mat_host(code, l == 1 ? 0 : 3, 10, BQ_I8),
+                                       .scale = bq_mat_host(scale, l == 1 ? 0 : 3, 3, BQ_F32),
+                                       .zero = bq_mat_host(scale, l == 2 ? 3 : 0, 3, BQ_F32),
+                                       .bias = bq_mat_host(norm, l == 1, 3, BQ_F32)};
     int fd = mkstemp(path);
     if (fd < 0) abort();
     bq_ckpt_write(path, &c);
@@ -72,6 +75,15 @@ static void read_all(bq_ckpt_file *f, const bq_ckpt *head) {
         read_part(f, l, BQ_CKPT_FOLD, head->linear[l].fold);
         read_part(f, l, BQ_CKPT_CODE, head->linear[l].code);
         read_part(f, l, BQ_CKPT_SCALE, head->linear[l].scale);
+        read_part(f, l, BQ_CKPT_ZERO, head->linear[l].zero);
+        read_part(f, l, BQ_CKPT_BIAS, head->linear[l].bias);
+    }
+    for (int i = 0; i < 2 && bq_ckpt_folded(head); i++) {
+        bq_mat norm = head->norm[i];
+        norm.data = malloc((size_t)norm.cols * sizeof(float));
+        if (!norm.data) abort();
+        bq_ckpt_read_norm(f, i, norm);
+        free(norm.data);
     }
 }
 

@@ -1,4 +1,4 @@
-/* range, quantize, dequantize and mix of the cpu backend. */
+/* range, quantize, dequantize, fake_quantize_rows and mix of the cpu backend. */
 #include "ops_common.h"
 
 #include "base/num.h"
@@ -176,6 +176,40 @@ static void groups_are_short_rows(void **state) {
     drop(w), drop(code), drop(one);
 }
 
+/* One row by hand: what compressed-tensors computes in float, operation by operation. */
+static void check_fake(int64_t rows, int64_t cols, int bits, int64_t pad) {
+    bq_mat x = make_filled(rows, cols, pad, 7, 3), y = make(rows, cols, pad + 1, BQ_F32), same = clone(x);
+    float least = -(float)(1 << (bits - 1)), most = -least - 1;
+    dev.op->fake_quantize_rows(&dev, x, bits, y);
+    dev.op->fake_quantize_rows(&dev, same, bits, same);
+    dev.op->wait(&dev);
+    for (int64_t r = 0; r < rows; r++) {
+        float top = 0;
+        for (int64_t c = 0; c < cols; c++) top = fmaxf(top, fabsf(f32(x, r, c)));
+        float scale = top / ((most - least) / 2);
+        for (int64_t c = 0; c < cols; c++) {
+            float code = rintf(fminf(fmaxf(f32(x, r, c) / scale, least), most));
+            assert_true(f32(y, r, c) == code * scale && f32(same, r, c) == code * scale);
+        }
+    }
+    assert_true(intact(x) && intact(y) && intact(same));
+    drop(x), drop(y), drop(same);
+}
+
+static void fake_quantization_has_a_scale_a_row(void **state) {
+    (void)state;
+    for (int i = 0; i < 3; i++)
+        for (int j = 0; j < ODD_SIZES; j++)
+            for (int b = 0; b < 4; b++) check_fake(few_rows[i], odd_sizes[j], bit_widths[b], (i + j) % 4);
+    check_fake(0, 33, 8, 0);
+    check_fake(3, 0, 8, 1);
+    /* 127.5 steps: the largest is not its own value, unlike the grid of weights; and a row of zeros */
+    float x[3][4] = {{255, -2, 1, 3}, {0, -0.0f, 0, 0}, {-255, 0, 0, 0}}, y[3][4];
+    dev.op->fake_quantize_rows(&dev, bq_mat_host(x, 3, 4, BQ_F32), 8, bq_mat_host(y, 3, 4, BQ_F32));
+    static const float want[3][4] = {{254, -2, 0, 4}, {0}, {-256, 0, 0, 0}};
+    for (int i = 0; i < 12; i++) assert_true(y[i / 4][i % 4] == want[i / 4][i % 4]);
+}
+
 static uint32_t word_at(bq_rng_key key, int64_t element) {
     uint32_t word[4];
     bq_philox(key, (uint32_t)(element / 4), word);
@@ -234,7 +268,7 @@ static void mix_compares_strictly(void **state) {
     }
 }
 
-/* All outputs of the four ops on a matrix that is large enough for threads to share. */
+/* All outputs of the five ops on a matrix that is large enough for threads to share. */
 static uint64_t all_bits(void) {
     uint64_t bits = 1;
     bq_mat w = make_filled(131, 257, 3, 4, 0.03f), qt = make_filled(131, 257, 0, 5, 1), out = clone(w);
@@ -249,6 +283,8 @@ static uint64_t all_bits(void) {
         bits = bits_of(bits_of(bits_of(bits, scale), code), out);
     }
     dev.op->mix(&dev, w, qt, 0.37, place, out);
+    bits = bits_of(bits, out);
+    dev.op->fake_quantize_rows(&dev, qt, 8, out);
     bits = bits_of(bits, out);
     drop(w), drop(qt), drop(out), drop(scale), drop(code);
     return bits;
@@ -305,6 +341,7 @@ int main(void) {
         cmocka_unit_test(scales_stay_positive_and_finite),
         cmocka_unit_test(ties_clamps_and_true_division),
         cmocka_unit_test(groups_are_short_rows),
+        cmocka_unit_test(fake_quantization_has_a_scale_a_row),
         cmocka_unit_test(mix_draws_by_element),
         cmocka_unit_test(mix_compares_strictly),
         cmocka_unit_test(threads_change_nothing),

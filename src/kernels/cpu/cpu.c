@@ -82,6 +82,7 @@ const bq_ops bq_ops_cpu = {
     .range = bq_cpu_range,
     .quantize = bq_cpu_quantize,
     .dequantize = bq_cpu_dequantize,
+    .fake_quantize_rows = bq_cpu_fake_quantize_rows,
     .adascale_weights = bq_cpu_adascale_weights,
     .adascale_step = bq_cpu_adascale_step,
 };

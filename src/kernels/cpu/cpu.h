@@ -30,6 +30,7 @@ void bq_cpu_mix(bq_dev *dev, bq_mat fp, bq_mat qt, double p, bq_rng_key at, bq_m
 void bq_cpu_range(bq_dev *dev, bq_mat w, bq_scheme s, bq_mat scale, bq_mat zero);
 void bq_cpu_quantize(bq_dev *dev, bq_mat w, bq_mat scale, bq_mat zero, bq_scheme s, bq_mat code);
 void bq_cpu_dequantize(bq_dev *dev, bq_mat code, bq_mat scale, bq_mat zero, bq_mat w);
+void bq_cpu_fake_quantize_rows(bq_dev *dev, bq_mat x, int bits, bq_mat y);
 /* cpu_adascale.c */
 void bq_cpu_adascale_weights(bq_dev *dev, const bq_adascale *p, bq_scheme scheme, bq_mat what, bq_mat scale,
                              bq_mat fold);

@@ -115,3 +115,21 @@ void bq_cpu_dequantize(bq_dev *dev, bq_mat code, bq_mat scale, bq_mat zero, bq_m
         vec->dequantize(bq_mat_at(code, r, 0), w.cols, *(float *)bq_mat_at(scale, r, 0),
                         (int)zero_of(zero, r), bq_mat_at(w, r, 0));
 }
+
+void bq_cpu_fake_quantize_rows(bq_dev *dev, bq_mat x, int bits, bq_mat y) {
+    (void)dev;
+    BQ_CHECK(bits >= 2 && bits <= 8, "fake_quantize_rows: only grids of 2 to 8 bits, not %d", bits);
+    BQ_CHECK(x.type == BQ_F32 && y.type == BQ_F32 && x.rows == y.rows && x.cols == y.cols,
+             "fake_quantize_rows: %ld x %ld to %ld x %ld", (long)x.rows, (long)x.cols, (long)y.rows,
+             (long)y.cols);
+    bq_scheme s = {bits, -1, true, BQ_F32};
+    const bq_vec_table *vec = bq_vec();
+#pragma omp parallel for schedule(static) if (x.rows * x.cols > PARALLEL)
+    for (int64_t r = 0; r < x.rows; r++) {
+        float lo, hi;
+        vec->minmax(bq_mat_at(x, r, 0), x.cols, &lo, &hi);
+        float scale = fmaxf(-lo, hi) / ((bq_qmax(s) - bq_qmin(s)) / 2);
+        bq_grid grid = {scale == 0 ? FLT_EPSILON : scale, bq_qmin(s), bq_qmax(s)};
+        vec->fake_quantize(bq_mat_at(x, r, 0), x.cols, grid, bq_mat_at(y, r, 0));
+    }
+}

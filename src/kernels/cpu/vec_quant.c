@@ -108,6 +108,12 @@ static inline float on_grid(float x, bq_grid grid) {
     return nearest(clamp(x / grid.scale, grid.qmin, grid.qmax)) * grid.scale;
 }
 
+/* x and y may be one row. */
+void BQ_V(fake_quantize)(const float *x, int64_t n, bq_grid grid, float *y) {
+#pragma omp simd
+    for (int64_t j = 0; j < n; j++) y[j] = on_grid(x[j], grid);
+}
+
 void BQ_V(adascale_row)(const float *w, const float *s2, int64_t n, float e3, bq_grid grid, float *what,
                         float *fold) {
     if (!fold) {

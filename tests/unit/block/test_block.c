@@ -301,6 +301,49 @@ static void plateau_rule(void **state) {
 }
 
 /* The plan's bytes are the bytes taken: one more push would die, and the peak is the sum. */
+/* The forward step by step, each matrix's input rounded by itself: the same bits. */
+static void inputs_are_rounded(void **state) {
+    (void)state;
+    rig *r = open_rig(BQ_LLAMA, 1, w4);
+    bq_dev *dev = &r->dev;
+    const bq_ops *op = dev->op;
+    const bq_mat *w = r->blk.w;
+    bq_work k = r->work, own; /* k with rounding, own by hand */
+    bq_mat x = fetch(r, BQ_STREAM_FP, 2), y = bq_arena_push(&dev->mem, TOKENS, H, BQ_F32),
+           z = bq_arena_push(&dev->mem, TOKENS, H, BQ_F32);
+    bq_work_push(&own, &r->arch, TOKENS, false, &dev->mem);
+    k.activations = 8;
+    bq_block_forward(dev, &r->blk, w, &k, x, y);
+
+    bq_mat q = bq_mat_cols(own.qkv, 0, 24), key = bq_mat_cols(own.qkv, 24, 12),
+           v = bq_mat_cols(own.qkv, 36, 12);
+    op->rmsnorm(dev, x, r->blk.norm[0], 1e-5f, own.m);
+    op->fake_quantize_rows(dev, own.m, 8, own.a);
+    op->gemm(dev, false, true, 1, own.a, w[BQ_QKV], 0, own.qkv);
+    op->rope(dev, q, 4, 6, k.cos, k.sin, false);
+    op->rope(dev, key, 2, 6, k.cos, k.sin, false);
+    op->attention(dev, r->arch.attention, q, key, v, own.n, own.lse);
+    op->fake_quantize_rows(dev, own.n, 8, own.o);
+    op->copy(dev, x, own.m);
+    op->gemm(dev, false, true, 1, own.o, w[BQ_O], 1, own.m);
+    op->rmsnorm(dev, own.m, r->blk.norm[1], 1e-5f, z);
+    op->fake_quantize_rows(dev, z, 8, own.n);
+    op->gemm(dev, false, true, 1, own.n, w[BQ_GATE_UP], 0, own.gu);
+    op->glu(dev, BQ_SILU, bq_mat_cols(own.gu, 0, 40), bq_mat_cols(own.gu, 40, 40), own.z);
+    op->fake_quantize_rows(dev, own.z, 8, own.z);
+    op->copy(dev, own.m, z);
+    op->gemm(dev, false, true, 1, own.z, w[BQ_DOWN], 1, z);
+    assert_memory_equal(z.data, y.data, TOKENS * H * sizeof(float));
+    double far = 0, size = 0; /* near the plain forward, but not it */
+    bq_block_forward(dev, &r->blk, w, &r->work, x, y);
+    for (int i = 0; i < TOKENS * H; i++) {
+        double d = (double)bq_f32(y)[i] - (double)bq_f32(z)[i];
+        far += d * d, size += (double)bq_f32(y)[i] * (double)bq_f32(y)[i];
+    }
+    assert_true(far > 0 && far < 1e-3 * size);
+    close_rig(r);
+}
+
 static void needs_are_exact(void **state) {
     (void)state;
     for (int64_t batch = 1; batch <= SAMPLES; batch++) {
@@ -350,6 +393,7 @@ int main(void) {
         cmocka_unit_test(no_learning_is_rtn),
         cmocka_unit_test(nan_falls_back_to_rtn),
         cmocka_unit_test(plateau_rule),
+        cmocka_unit_test(inputs_are_rounded),
         cmocka_unit_test(needs_are_exact),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -254,6 +254,7 @@ static const char *const everything[] = {"model=/other",
                                          "bits.decoder.group=8",
                                          "bits.decoder.scale=f16",
                                          "bits.linears.q_proj.bits=8",
+                                         "bits.activations=8",
                                          "rope=exact",
                                          "phases.0.name=n",
                                          "phases.0.inputs=fp",
@@ -282,7 +283,8 @@ static void fingerprints(void **state) {
     small(NULL, &r);
     int n = bq_recipe_parts(&r, before);
     assert_true(n == 9);
-    static const char *const quiet[] = {"model", "calibration.tokens", "phases.0.name", "eval", "outputs"};
+    static const char *const quiet[] = {"model",   "calibration.tokens", "phases.0.name", "eval",
+                                        "outputs", "bits.activations"};
     for (int i = 0; i < EVERY; i++) {
         bool silent = false;
         for (size_t k = 0; k < sizeof quiet / sizeof *quiet; k++) {

@@ -42,12 +42,13 @@ static void dense_is_exact(void **state) {
     char out[512], twin[512];
     snprintf(out, sizeof out, "%s", temp_path("dense/deep/er"));
     snprintf(twin, sizeof twin, "%s", temp_path("dense2"));
-    for (int bf16 = 0; bf16 < 2; bf16++) {
-        make_source("model_llama_default", bf16 ? "BF16" : "F32");
+    static const toy_rule *const rules[] = {a4g4, a8, w4g4, mixed};
+    for (int i = 0; i < 4; i++) {
+        make_source("model_llama_default", i % 2 ? "BF16" : "F32");
         int gets;
-        assert_int_equal(export_to(out, bf16 ? mixed : w4g4, false, 0, &gets), BQ_OK);
+        assert_int_equal(export_to(out, rules[i], false, 0, &gets), BQ_OK);
         assert_int_equal(gets, 14);
-        check_dense(out, bf16 ? mixed : w4g4);
+        check_dense(out, rules[i]);
     }
     for (int i = 0; i < 7; i++) assert_same_file(in(src_dir, copied[i]), in(out, copied[i]));
     assert_false(file_there(in(out, "pytorch_model.bin")) || file_there(in(out, "README.md")));
@@ -342,6 +343,8 @@ static int program(const char *what, const char *dir) {
                   {"w8g4", "model_llama_default", w8g4},   {"mixed", "model_llama_default", mixed},
                   {"bias", "model_llama_bias", w4},        {"tied", "model_llama_llama3", w4},
                   {"untied", "model_llama_llama3", untie}, {"turned", "model_llama_llama3", turned},
+                  {"a4g4", "model_llama_default", a4g4},   {"a8", "model_phi3_partial", a8},
+                  {"w8a8", "model_llama_default", w8a8},   {"part8", "model_llama_default", part8},
                   {"phi3", "model_phi3_partial", w4}};
     int rc = 0;
     for (int i = 0; i < (int)(sizeof models / sizeof *models) && !rc; i++) {

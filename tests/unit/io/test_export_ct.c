@@ -3,6 +3,28 @@
 #include "io/config.h"
 #include "unpack.h"
 
+/* Packed along a column, most of a word's fields at a time. */
+static void check_zeros(const bq_weights *w, const bq_tensor *t, const bq_qtensor *q, const float *zero) {
+    int64_t rows = q->zero.rows, groups = q->zero.cols, words = bq_pack_words(rows, q->bits);
+    int32_t word[4096];
+    assert_string_equal(t->dtype, "I32");
+    assert_true(t->dims == 2 && t->shape[0] == words && t->shape[1] == groups && t->bytes <= sizeof word);
+    bq_weights_read_raw(w, t, 0, word, t->bytes);
+    int some = 0;
+    for (int64_t g = 0; g < groups; g++) {
+        int32_t column[512];
+        int8_t back[1024];
+        assert_true(rows <= 1024 && words <= 512);
+        for (int64_t i = 0; i < words; i++) column[i] = word[i * groups + g];
+        unpack_rows(bq_mat_host(column, 1, words, BQ_I32), q->bits, bq_mat_host(back, 1, rows, BQ_I8));
+        for (int64_t r = 0; r < rows; r++) {
+            assert_int_equal(back[r], (int)zero[r * groups + g]);
+            some += back[r] != 0;
+        }
+    }
+    assert_true(some > 0);
+}
+
 static void check_ct(const char *out, const toy_rule *rule) {
     bq_weights *w, *from;
     assert_int_equal(bq_weights_open(&from, src_dir), BQ_OK);
@@ -25,6 +47,19 @@ static void check_ct(const char *out, const toy_rule *rule) {
             tensors++;
             continue;
         }
+        if (q.activations) { /* codes as they are, beside their scales */
+            char scale[300];
+            snprintf(scale, sizeof scale, "%s_scale", b->name);
+            const bq_tensor *s = bq_weights_find(w, scale);
+            assert_true(a && s && strcmp(a->dtype, "I8") == 0 && strcmp(s->dtype, "F32") == 0);
+            assert_true(s->dims == 2 && s->shape[0] == b->shape[0] && s->shape[1] == 1);
+            bq_weights_read_raw(w, a, 0, raw, a->bytes);
+            assert_memory_equal(raw, t.code, a->bytes);
+            bq_weights_read_raw(w, s, 0, raw, s->bytes);
+            assert_memory_equal(raw, t.scale, s->bytes);
+            tensors += 2;
+            continue;
+        }
         assert_null(a);
         int stem = (int)strlen(b->name) - 7;
         snprintf(name, sizeof name, "%.*s.weight_shape", stem, b->name);
@@ -37,6 +72,10 @@ static void check_ct(const char *out, const toy_rule *rule) {
                     a->shape[1] == (q.group ? shape[1] / q.group : 1));
         bq_weights_read_raw(w, a, 0, raw, a->bytes);
         assert_memory_equal(raw, t.scale, a->bytes);
+        snprintf(name, sizeof name, "%.*s.weight_zero_point", stem, b->name);
+        a = bq_weights_find(w, name);
+        assert_int_equal(a != NULL, q.zero.rows > 0);
+        if (a) check_zeros(w, a, &q, t.zero), tensors++;
         snprintf(name, sizeof name, "%.*s.weight_packed", stem, b->name);
         a = bq_weights_find(w, name);
         assert_string_equal(a->dtype, "I32");
@@ -63,22 +102,25 @@ static void same_json(const json_t *got, const char *want) {
     json_decref(v);
 }
 
-#define WEIGHTS(bits, strategy, group)                                                                       \
-    "{\"num_bits\":" bits ",\"type\":\"int\",\"symmetric\":true,\"strategy\":\"" strategy                    \
+#define WEIGHTS(bits, strategy, group) SCHEME(bits, "true", strategy, group, "null")
+#define SCHEME(bits, symmetric, strategy, group, zero)                                                       \
+    "{\"num_bits\":" bits ",\"type\":\"int\",\"symmetric\":" symmetric ",\"strategy\":\"" strategy           \
     "\",\"group_size\":" group                                                                               \
-    ",\"block_structure\":null,\"dynamic\":false,\"actorder\":null,\"scale_dtype\":null,\"zp_dtype\":null,"  \
+    ",\"block_structure\":null,\"dynamic\":false,\"actorder\":null,\"scale_dtype\":null,\"zp_dtype\":" zero  \
+    ","                                                                                                      \
     "\"observer\":\"minmax\",\"observer_kwargs\":{}}"
 
 static void ct_holds_codes(void **state) {
     (void)state;
-    static const toy_rule *const rules[] = {w4, w4g4, w8g4};
-    static const char *const weights[] = {WEIGHTS("4", "channel", "null"), WEIGHTS("4", "group", "4"),
-                                          WEIGHTS("8", "group", "4")};
+    static const toy_rule *const rules[] = {w4, a4g4, w4g4, w8g4};
+    static const char *const weights[] = {WEIGHTS("4", "channel", "null"),
+                                          SCHEME("4", "false", "group", "4", "\"torch.int8\""),
+                                          WEIGHTS("4", "group", "4"), WEIGHTS("8", "group", "4")};
     char out[512], twin[512];
     snprintf(out, sizeof out, "%s", temp_path("ct"));
     snprintf(twin, sizeof twin, "%s", temp_path("ct2"));
     make_source("model_llama_default", "BF16");
-    for (int i = 0; i < 3; i++) {
+    for (int i = 0; i < 4; i++) {
         char want[1500];
         int gets;
         assert_int_equal(export_to(out, rules[i], true, 0, &gets), BQ_OK);
@@ -100,7 +142,7 @@ static void ct_holds_codes(void **state) {
         assert_int_equal(export_to(twin, rules[i], true, 20000, NULL), BQ_OK);
         check_ct(twin, rules[i]);
     }
-    assert_int_equal(export_to(twin, rules[2], true, 0, NULL), BQ_OK);
+    assert_int_equal(export_to(twin, rules[3], true, 0, NULL), BQ_OK);
     assert_same_file(in(out, "model.safetensors"), in(twin, "model.safetensors"));
     assert_same_file(in(out, "config.json"), in(twin, "config.json"));
 }
@@ -110,6 +152,15 @@ static void ct_groups_schemes(void **state) {
     char out[512];
     snprintf(out, sizeof out, "%s", temp_path("ctm"));
     make_source("model_llama_default", "BF16");
+    assert_int_equal(export_to(out, a8, true, 0, NULL), BQ_OK);
+    check_ct(out, a8);
+    json_t *two = config_of(out),
+           *of = json_object_get(json_object_get(two, "quantization_config"), "config_groups");
+    assert_int_equal(json_object_size(of), 2); /* alike but for the zero points */
+    same_json(json_object_get(json_object_get(of, "group_0"), "weights"),
+              SCHEME("8", "false", "channel", "null", "\"torch.int8\""));
+    same_json(json_object_get(json_object_get(of, "group_1"), "weights"), WEIGHTS("8", "channel", "null"));
+    json_decref(two);
     assert_int_equal(export_to(out, mixed, true, 0, NULL), BQ_OK);
     check_ct(out, mixed);
     json_t *config = config_of(out), *q = json_object_get(config, "quantization_config");
@@ -131,6 +182,42 @@ static void ct_groups_schemes(void **state) {
     same_json(json_object_get(json_object_get(groups, "group_1"), "weights"), WEIGHTS("4", "group", "4"));
     same_json(json_object_get(json_object_get(groups, "group_2"), "targets"),
               "[\"re:^model\\\\.layers\\\\.(1)\\\\.mlp\\\\.down_proj$\"]");
+    json_decref(config);
+}
+
+#define TOKEN                                                                                                \
+    "{\"num_bits\":8,\"type\":\"int\",\"symmetric\":true,\"strategy\":\"token\",\"group_size\":null,"        \
+    "\"block_structure\":null,\"dynamic\":true,\"actorder\":null,\"scale_dtype\":null,\"zp_dtype\":null,"    \
+    "\"observer\":null,\"observer_kwargs\":{}}"
+
+static void ct_rounds_inputs(void **state) {
+    (void)state;
+    char out[512];
+    snprintf(out, sizeof out, "%s", temp_path("cta"));
+    make_source("model_llama_default", "F32");
+    assert_int_equal(export_to(out, w8a8, true, 20000, NULL), BQ_OK);
+    check_ct(out, w8a8);
+    json_t *config = config_of(out), *q = json_object_get(config, "quantization_config");
+    same_json(json_object_get(q, "format"), "\"int-quantized\"");
+    same_json(
+        json_object_get(q, "config_groups"),
+        "{\"group_0\":{\"targets\":[\"Linear\"],\"format\":\"int-quantized\",\"input_activations\":" TOKEN
+        ",\"output_activations\":null,\"weights\":" WEIGHTS("8", "channel", "null") "}}");
+    json_decref(config);
+    assert_int_equal(export_to(out, part8, true, 0, NULL), BQ_OK); /* every group has its own format */
+    check_ct(out, part8);
+    config = config_of(out), q = json_object_get(config, "quantization_config");
+    same_json(json_object_get(q, "format"), "\"mixed-precision\"");
+    json_t *group = json_object_get(q, "config_groups");
+    assert_int_equal(json_object_size(group), 3);
+    const char *const format[] = {"\"int-quantized\"", "\"pack-quantized\"", "\"pack-quantized\""};
+    const char *const input[] = {TOKEN, "null", "null"};
+    for (int i = 0; i < 3; i++) {
+        char name[16];
+        snprintf(name, sizeof name, "group_%d", i);
+        same_json(json_object_get(json_object_get(group, name), "format"), format[i]);
+        same_json(json_object_get(json_object_get(group, name), "input_activations"), input[i]);
+    }
     json_decref(config);
 }
 
@@ -220,6 +307,8 @@ static void bad_results_are_refused(void **state) {
         assert_refused(wrong((bq_qtensor){.code = flipped, .scale = one, .bits = 4}, ct),
                        "result is (100, 56)");
         assert_refused(wrong((bq_qtensor){.code = code, .scale = one, .bits = 9}, ct), "9 bits");
+        assert_refused(wrong((bq_qtensor){.code = code, .scale = one, .zero = three, .bits = 4}, ct),
+                       "zero points (56, 3) F32, wanted (56, 1)");
         assert_refused(wrong((bq_qtensor){.code = code, .scale = three, .bits = 4}, ct), "scales (56, 3)");
         assert_refused(wrong((bq_qtensor){.code = code, .scale = one, .bits = 4, .group = 40}, ct),
                        "wanted (56, 3)");
@@ -227,6 +316,12 @@ static void bad_results_are_refused(void **state) {
     assert_refused(wrong((bq_qtensor){.code = code, .scale = one, .bits = 3}, true), "has 3 bits");
     assert_refused(wrong((bq_qtensor){.code = code, .scale = three, .bits = 4, .group = 40}, true),
                    "groups of 40");
+    const bq_qtensor inputs[] = {
+        {.code = code, .scale = one, .bits = 4, .activations = 8},
+        {.code = code, .scale = one, .bits = 8, .activations = 4},
+        {.code = code, .scale = bq_mat_host(NULL, 56, 2, BQ_F32), .bits = 8, .group = 50, .activations = 8},
+        {.code = code, .scale = one, .zero = one, .bits = 8, .activations = 8}};
+    for (int i = 0; i < 4; i++) assert_refused(wrong(inputs[i], true), "with quantized activations");
     static const toy_rule embedding[] = {{"embed_tokens", 8, 0}, {NULL, 0, 0}},
                           norm[] = {{"model.norm", 8, 0}, {NULL, 0, 0}};
     static const toy_rule none[] = {{"_proj.weight", 1, 0}, {NULL, 0, 0}};
@@ -238,9 +333,8 @@ static void bad_results_are_refused(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(ct_holds_codes),
-        cmocka_unit_test(ct_groups_schemes),
-        cmocka_unit_test(heads_are_untied),
+        cmocka_unit_test(ct_holds_codes),          cmocka_unit_test(ct_groups_schemes),
+        cmocka_unit_test(ct_rounds_inputs),        cmocka_unit_test(heads_are_untied),
         cmocka_unit_test(bad_results_are_refused),
     };
     return cmocka_run_group_tests(tests, temp_make, temp_remove);

@@ -55,6 +55,33 @@ static void round_trips(void **state) {
     }
 }
 
+/* Zero points are packed like codes, each column for itself. */
+static void zeros(void **state) {
+    (void)state;
+    enum { ROWS = 37, GROUPS = 3, LD = 5 };
+    for (int bits = 4; bits <= 8; bits += 4) {
+        for (int rows = 1; rows <= ROWS; rows++) {
+            float zero[ROWS * LD];
+            int32_t word[ROWS * LD], one[ROWS];
+            int8_t code[ROWS];
+            int64_t words = bq_pack_words(rows, bits);
+            for (int i = 0; i < ROWS * LD; i++) {
+                zero[i] = (float)(i * 37 % (1 << bits) - (1 << (bits - 1)));
+                word[i] = -7;
+            }
+            bq_mat z = {zero, rows, GROUPS, LD, BQ_F32, BQ_HOST},
+                   w = {word, words, GROUPS, LD, BQ_I32, BQ_HOST};
+            bq_pack_zeros(z, bits, w);
+            for (int g = 0; g < GROUPS; g++) {
+                for (int r = 0; r < rows; r++) code[r] = (int8_t)zero[r * LD + g];
+                bq_pack_rows(bq_mat_host(code, 1, rows, BQ_I8), bits, bq_mat_host(one, 1, words, BQ_I32));
+                for (int k = 0; k < words; k++) assert_int_equal(word[k * LD + g], one[k]);
+            }
+            assert_int_equal(word[GROUPS], -7);
+        }
+    }
+}
+
 static char *load(const bq_weights *w, const char *name, const char *part, const bq_tensor **t) {
     char key[100];
     snprintf(key, sizeof key, "%s/%s", name, part);
@@ -101,6 +128,30 @@ static void peer_words(void **state) {
     bq_weights_close(w);
 }
 
+/* Zero points as compressed-tensors itself packed them. */
+static void peer_zeros(void **state) {
+    (void)state;
+    static const char *const name[] = {"ctl_4_asym_f32", "ctl_8_asym_f32", "ctl_4_asym_bf16",
+                                       "ctl_8_asym_bf16"};
+    bq_weights *w;
+    assert_int_equal(bq_weights_open_file(&w, BQ_VECTORS "/peer_pack.safetensors"), BQ_OK);
+    for (int i = 0; i < 4; i++) {
+        const bq_tensor *z, *p;
+        char *zero = load(w, name[i], "in_zp", &z), *word = load(w, name[i], "weight_zero_point", &p);
+        float value[64];
+        int32_t ours[64];
+        int64_t rows = z->shape[0], groups = z->shape[1], n = rows * groups;
+        assert_true(n <= 64 && p->bytes <= sizeof ours && strcmp(z->dtype, "I8") == 0);
+        for (int64_t k = 0; k < n; k++) value[k] = (float)((const int8_t *)zero)[k];
+        bq_pack_zeros(bq_mat_host(value, rows, groups, BQ_F32), i % 2 ? 8 : 4,
+                      bq_mat_host(ours, p->shape[0], p->shape[1], BQ_I32));
+        assert_memory_equal(ours, word, p->bytes);
+        free(zero);
+        free(word);
+    }
+    bq_weights_close(w);
+}
+
 static void wrong_codes_die(void **state) {
     (void)state;
     char err[600];
@@ -110,6 +161,12 @@ static void wrong_codes_die(void **state) {
     assert_one_line(err, "code -9 does not fit 4 bits");
     assert_int_equal(child_run("bits", "3", NULL, err, sizeof err), BQ_DIED);
     assert_one_line(err, "packing of 3 bits");
+    assert_int_equal(child_run("zero", "8", NULL, err, sizeof err), BQ_DIED);
+    assert_one_line(err, "zero point 8 is not a code of 4 bits");
+    assert_int_equal(child_run("zero", "-9", NULL, err, sizeof err), BQ_DIED);
+    assert_int_equal(child_run("zero", "0.5", NULL, err, sizeof err), BQ_DIED);
+    assert_one_line(err, "zero point 0.5 is not");
+    assert_int_equal(child_run("zero", "nan", NULL, err, sizeof err), BQ_DIED);
 }
 
 int main(int argc, char **argv) {
@@ -117,14 +174,16 @@ int main(int argc, char **argv) {
         int value = atoi(argv[2]), bits = argv[1][0] == 'b' ? value : 4;
         int8_t code = bits == 4 ? (int8_t)value : 0;
         int32_t word;
-        bq_pack_rows(bq_mat_host(&code, 1, 1, BQ_I8), bits, bq_mat_host(&word, 1, 1, BQ_I32));
+        float zero = strtof(argv[2], NULL);
+        if (argv[1][0] == 'z')
+            bq_pack_zeros(bq_mat_host(&zero, 1, 1, BQ_F32), 4, bq_mat_host(&word, 1, 1, BQ_I32));
+        else
+            bq_pack_rows(bq_mat_host(&code, 1, 1, BQ_I8), bits, bq_mat_host(&word, 1, 1, BQ_I32));
         return 0;
     }
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(vectors),
-        cmocka_unit_test(round_trips),
-        cmocka_unit_test(peer_words),
-        cmocka_unit_test(wrong_codes_die),
+        cmocka_unit_test(vectors),    cmocka_unit_test(round_trips), cmocka_unit_test(zeros),
+        cmocka_unit_test(peer_words), cmocka_unit_test(peer_zeros),  cmocka_unit_test(wrong_codes_die),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -52,7 +52,8 @@ static inline void toy_model(const char *dir, const char *golden, const char *dt
     bq_weights_close(w);
 }
 
-/* The rule of a toy result, by name: bits 0 leaves the tensor; bits 1 replaces it by twice its value. */
+/* The rule of a toy result, by name: bits 0 leaves the tensor; bits 1 replaces it by twice its value;
+ * negative bits: with zero points; 16 + bits: with inputs of 8 bits. */
 typedef struct {
     const char *part; /* of the name; the first rule that fits counts */
     int bits;
@@ -65,16 +66,17 @@ typedef struct {
     bool with_dense;      /* give the product too */
     int gets;             /* tensors whose data were asked for */
     int64_t rows;         /* of the replaced tensor, so far */
-    float *value, *scale, *dense;
+    float *value, *scale, *zero, *dense;
     int8_t *code;
 } toy;
 
 static inline void toy_free(toy *t) {
     free(t->value);
     free(t->scale);
+    free(t->zero);
     free(t->dense);
     free(t->code);
-    t->value = t->scale = t->dense = NULL;
+    t->value = t->scale = t->zero = t->dense = NULL;
     t->code = NULL;
 }
 
@@ -82,15 +84,17 @@ static inline void toy_quantize(toy *t, const bq_qtensor *q, int64_t rows, int64
     int64_t groups = q->scale.cols, width = groups > 1 ? q->group : cols;
     for (int64_t r = 0; r < rows; r++) {
         for (int64_t g = 0; g < groups; g++) {
-            float most = 1e-9f, limit = (float)((1 << (q->bits - 1)) - 1);
+            float low = -1e-9f, high = 1e-9f, limit = (float)((1 << (q->bits - 1)) - 1), zero = 0;
             int64_t end = (g + 1) * width < cols ? (g + 1) * width : cols;
-            for (int64_t c = g * width; c < end; c++) most = fmaxf(most, fabsf(t->value[r * cols + c]));
-            float scale = t->scale[r * groups + g] = most / limit;
+            for (int64_t c = g * width; c < end; c++)
+                low = fminf(low, t->value[r * cols + c]), high = fmaxf(high, t->value[r * cols + c]);
+            float scale = q->zero.rows ? (high - low) / (2 * limit + 1) : fmaxf(high, -low) / limit;
+            if (q->zero.rows) zero = fmaxf(-limit - 1, fminf(limit, -limit - 1 - rintf(low / scale)));
+            t->scale[r * groups + g] = scale, t->zero[r * groups + g] = zero;
             for (int64_t c = g * width; c < end; c++) {
-                float code = rintf(t->value[r * cols + c] / scale);
-                code = fmaxf(-limit - 1, fminf(limit, code));
+                float code = fmaxf(-limit - 1, fminf(limit, rintf(t->value[r * cols + c] / scale) + zero));
                 t->code[r * cols + c] = (int8_t)code;
-                t->dense[r * cols + c] = (float)t->code[r * cols + c] * scale;
+                t->dense[r * cols + c] = (code - zero) * scale;
             }
         }
     }
@@ -128,24 +132,26 @@ static inline bool toy_dense(void *ctx, const char *name, int64_t first, bq_mat 
 static inline bool toy_get(void *ctx, const char *name, bool want_data, bq_qtensor *q) {
     toy *t = ctx;
     const toy_rule *rule = toy_rule_of(t, name);
-    if (rule->bits < 2) return false;
+    if (rule->bits == 0 || rule->bits == 1) return false;
     const bq_tensor *from = toy_source(t, name);
     int64_t rows = from->dims == 2 ? from->shape[0] : 1, cols = from->shape[from->dims - 1];
     int64_t groups = rule->group ? (cols + rule->group - 1) / rule->group : 1;
-    *q = (bq_qtensor){.bits = rule->bits,
+    *q = (bq_qtensor){.bits = abs(rule->bits) % 16,
+                      .activations = rule->bits > 16 ? 8 : 0,
                       .group = rule->group,
                       .code = bq_mat_host(NULL, rows, cols, BQ_I8),
-                      .scale = bq_mat_host(NULL, rows, groups, BQ_F32)};
+                      .scale = bq_mat_host(NULL, rows, groups, BQ_F32),
+                      .zero = bq_mat_host(NULL, rule->bits < 0 ? rows : 0, groups, BQ_F32)};
     if (!want_data) return true;
     t->gets++;
     toy_free(t);
     size_t n = (size_t)(rows * cols);
-    t->value = malloc(4 * n), t->scale = malloc((size_t)(4 * rows * groups)), t->dense = malloc(4 * n),
-    t->code = malloc(n);
-    assert_true(t->value && t->scale && t->dense && t->code);
+    t->value = malloc(4 * n), t->scale = malloc((size_t)(4 * rows * groups)),
+    t->zero = malloc((size_t)(4 * rows * groups)), t->dense = malloc(4 * n), t->code = malloc(n);
+    assert_true(t->value && t->scale && t->zero && t->dense && t->code);
     bq_weights_read(t->src, from, 0, rows, bq_mat_host(t->value, rows, cols, BQ_F32));
     toy_quantize(t, q, rows, cols);
-    q->code.data = t->code, q->scale.data = t->scale;
+    q->code.data = t->code, q->scale.data = t->scale, q->zero.data = q->zero.rows ? t->zero : NULL;
     if (t->with_dense) q->dense = bq_mat_host(t->dense, rows, cols, BQ_F32);
     return true;
 }
@@ -158,6 +164,11 @@ static const toy_rule w8g4[] = {{"lm_head", 0, 0}, {"_proj.weight", 8, 4}, {NULL
 static const toy_rule mixed[] = {{"lm_head", 8, 0}, {"model.norm", 1, 0},         {"1.mlp.down_proj", 8, 4},
                                  {"k_proj", 0, 0},  {"0.self_attn.o_proj", 1, 0}, {"_proj.weight", 4, 4},
                                  {NULL, 0, 0}};
+static const toy_rule a4g4[] = {{"lm_head", 0, 0}, {"_proj.weight", -4, 4}, {NULL, 0, 0}};
+static const toy_rule a8[] = {{"lm_head", 0, 0}, {"k_proj", 8, 0}, {"_proj.weight", -8, 0}, {NULL, 0, 0}};
+static const toy_rule w8a8[] = {{"lm_head", 0, 0}, {"_proj.weight", 24, 0}, {NULL, 0, 0}};
+static const toy_rule part8[] = {
+    {"lm_head", 0, 0}, {"down_proj", 24, 0}, {"o_proj", 8, 0}, {"_proj.weight", -4, 4}, {NULL, 0, 0}};
 static const toy_rule turned[] = {
     {"lm_head", 1, 0}, {"embed_tokens", 1, 0}, {"norm", 1, 0}, {"_proj.weight", 4, 0}, {NULL, 0, 0}};
 static const toy_rule untie[] = {{"lm_head", 8, 0}, {"_proj.weight", 4, 0}, {NULL, 0, 0}};

@@ -107,11 +107,14 @@ static void put_row(FILE *out, const bq_key *key) {
     fprintf(out, " | %s | %s |\n", allowed, key->help);
 }
 
+enum { SCOPES = 64 };
+
 /* Every scope once, in the order of first use. */
 static void put_scope(FILE *out, const bq_scope *scope, const bq_scope **done, int *ndone) {
     for (int i = 0; i < *ndone; i++) {
         if (done[i] == scope) return;
     }
+    BQ_CHECK(*ndone < SCOPES, "the page has room for %d tables of keys", SCOPES);
     done[(*ndone)++] = scope;
     fprintf(out, "\n## %s\n\n%s\n\n| key | default | allowed | meaning |\n| --- | --- | --- | --- |\n",
             scope->title, scope->help);
@@ -123,7 +126,7 @@ static void put_scope(FILE *out, const bq_scope *scope, const bq_scope **done, i
 }
 
 void bq_recipe_doc(FILE *out) {
-    const bq_scope *done[32];
+    const bq_scope *done[SCOPES];
     int ndone = 0;
     fputs(head, out);
     put_scope(out, &bq_recipe_keys, done, &ndone);

@@ -115,21 +115,20 @@ static bool find_folded(const bq_arch *arch, const char *name, int *block, int *
     return false;
 }
 
-/* Which blocks the passes have changed is known when they are done, which tensors are written before: where
+/* What transforms have changed, and what passes have, which lies on it.
+ * Which blocks the passes have changed is known when they are done, which tensors are written before: where
  * passes might change some, those of all blocks are written as floats. */
 static bool dense(void *ctx, const char *name, int64_t first, bq_mat to) {
     tensors *t = ctx;
     int block, norm, linear;
     bq_heartbeat(t->s->comm);
-    bq_rotated *rotated = t->s->src.rotated;
-    if (!t->folds || !find_folded(&t->s->src.arch, name, &block, &norm, &linear))
-        return bq_rotated_read(rotated, name, first, to);
+    const bq_source *src = &t->s->src;
+    if (!t->folds || !find_folded(&src->arch, name, &block, &norm, &linear))
+        return bq_rotated_read(src->rotated, name, first, to);
     if (!to.data) return true;
     open_block(t, block);
-    const bq_weights *src = t->s->src.weights;
-    if (!bq_ckpt_folded(&t->head) && bq_rotated_read(rotated, name, first, to)) return true;
     if (!bq_ckpt_folded(&t->head))
-        bq_weights_read(src, bq_weights_find(src, name), first, to.rows, to);
+        bq_source_rows(src, name, first, to);
     else if (linear < 0)
         bq_ckpt_read_norm(t->file, norm, to);
     else

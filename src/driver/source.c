@@ -131,10 +131,14 @@ int bq_source_fingerprint(const bq_source *src, const char *cache, uint64_t *has
     return BQ_OK;
 }
 
+void bq_source_rows(const bq_source *src, const char *name, int64_t first, bq_mat to) {
+    if (bq_rotated_read(src->rotated, name, first, to)) return;
+    bq_weights_read(src->weights, bq_weights_find(src->weights, name), first, to.rows, to);
+}
+
 /* A tensor into device memory, in row pieces (of whole heads) through a host buffer: bounded, or of the whole
  * tensor where a rotation needs that. */
 static void load(const bq_source *src, bq_dev *dev, const char *name, bq_mat to) {
-    const bq_tensor *t = bq_weights_find(src->weights, name);
     int64_t head = src->arch.model.head_dim, step = (((int64_t)1 << 22) / to.cols / head + 1) * head;
     if (bq_rotated_whole(src->rotated, name)) step = to.rows;
     float *buffer = malloc((size_t)((step < to.rows ? step : to.rows) * to.cols) * sizeof *buffer);
@@ -142,7 +146,7 @@ static void load(const bq_source *src, bq_dev *dev, const char *name, bq_mat to)
     for (int64_t r = 0; r < to.rows; r += step) {
         int64_t rows = to.rows - r < step ? to.rows - r : step;
         bq_mat piece = bq_mat_host(buffer, rows, to.cols, BQ_F32);
-        if (!bq_rotated_read(src->rotated, name, r, piece)) bq_weights_read(src->weights, t, r, rows, piece);
+        bq_source_rows(src, name, r, piece);
         dev->op->put(dev, piece, bq_mat_rows(to, r, rows));
         dev->op->wait(dev);
     }

@@ -1,7 +1,7 @@
 /* methods.h - the passes as a table: what a phase may name, what each takes and does.
  *
- * To add one: its file in src/block, a bq_pass_kind and its options in recipe.h, a row here, a table of keys
- * in keys_pass.c, a recipe in configs that a test runs. */
+ * To add one: its file in src/block, a bq_pass_kind and its options in recipe.h, a row here and one in
+ * methods_run.c, a table of keys in keys_pass.c, a recipe in configs that a test runs. */
 #ifndef BQ_METHODS_H
 #define BQ_METHODS_H
 
@@ -23,11 +23,14 @@ typedef struct {
     bool backward;      /* needs the workspace of a backward */
     bool asymmetric;    /* can give codes with zero points */
     const char *remedy; /* when its memory is too much */
-    size_t (*need)(const bq_pass *p, const bq_pass_size *of);        /* NULL: nothing */
-    int64_t (*run)(bq_pass_context *c, const bq_pass *p, int sweep); /* steps done, or a BQ_PASS value */
 } bq_method;
 
 extern const bq_method bq_methods[BQ_PASS_KINDS];
+
+/* methods_run.c: do the pass: steps done, or a BQ_PASS value.  Collective over stage.  The device bytes that
+ * it takes beside block, result and workspace. */
+int64_t bq_pass_run(bq_pass_context *c, const bq_pass *p, int sweep);
+size_t bq_pass_need(const bq_pass *p, const bq_pass_size *of);
 
 /* Steps of a pass that trains in one block, 0 for the others. */
 int64_t bq_pass_steps(const bq_pass *p, int sweep);

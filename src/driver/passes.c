@@ -52,7 +52,7 @@ static bool start_from(bq_walk *w) {
 static int64_t apply(bq_walk *w, bq_pass_context *c, const bq_pass *p) {
     const bq_method *method = &bq_methods[p->kind];
     w->before = w->units;
-    int64_t steps = bq_pass_steps(p, w->sweep), done = method->run(c, p, w->sweep);
+    int64_t steps = bq_pass_steps(p, w->sweep), done = bq_pass_run(c, p, w->sweep);
     w->units = w->before + steps;
     if (done == BQ_PASS_NOT_FINITE)
         bq_log(BQ_WARN, "block %d: the loss stopped being a number; %s left the block as it was", w->block,
@@ -89,6 +89,7 @@ int bq_walk_passes(bq_walk *w) {
     for (int i = 0; i < w->recipe->npass; i++) {
         const bq_pass *p = &w->recipe->pass[i];
         if (w->sweep && !bq_methods[p->kind].trains) continue; /* later sweeps only train */
+        if (i && bq_walk_stops(w)) return BQ_STOPPED;
         c.at = (bq_rng_key){.seed = r->seed,
                             .sweep = (uint32_t)w->sweep,
                             .phase = (uint32_t)(w->phase + BQ_PHASES * i),

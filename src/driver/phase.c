@@ -199,7 +199,7 @@ static outcome pass_frozen(bq_walk *w) {
     return RESTORED;
 }
 
-static bool stop_agreed(const bq_walk *w) {
+bool bq_walk_stops(const bq_walk *w) {
     double wanted = bq_session_stopped(w->s);
     bq_comm_fill(w->s->comm, &wanted, 1);
     return wanted > 0;
@@ -219,7 +219,7 @@ static outcome do_block(bq_walk *w) {
     clock_to(w, LOAD, &now);
     if (w->calibrated) forward(w, w->blk.w, &w->fp, &w->target);
     clock_to(w, TARGET, &now);
-    if (stop_agreed(w)) return STOPPED;
+    if (bq_walk_stops(w)) return STOPPED;
     if (done)
         bq_walk_restore(w, w->phase, w->sweep, false);
     else if (bq_walk_passes(w))

@@ -89,7 +89,7 @@ static size_t plan_phases(bq_plan *plan, const bq_recipe *r, const bq_arch *arch
         backward |= bq_phase_backward(&r->phase[p]);
         for (int i = 0; i < r->phase[p].npass; i++) {
             const bq_method *one = &bq_methods[r->phase[p].pass[i].kind];
-            size_t bytes = one->need ? one->need(&r->phase[p].pass[i], &of) : 0;
+            size_t bytes = bq_pass_need(&r->phase[p].pass[i], &of);
             if (bytes > most) most = bytes, method = one;
         }
     }

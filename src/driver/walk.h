@@ -33,6 +33,9 @@ typedef struct {
  * BQ_STOPPED with what was trained kept.  Collective over stage. */
 int bq_walk_passes(bq_walk *w);
 
+/* Has a stop come to any replica of the stage?  Collective over stage. */
+bool bq_walk_stops(const bq_walk *w);
+
 /* The result of an earlier sweep, or of this one, into w->q; fold: the folded weights too. */
 void bq_walk_restore(bq_walk *w, int phase, int sweep, bool fold);
 

@@ -90,7 +90,7 @@ typedef enum {
     BQ_ORDER_GAR,  /* groups by their largest diagonal, falling; inside a group as with act */
 } bq_order;
 
-/* Rows of a linear that GPTQ quantizes together; it works on panels of BQ_GPTQ_ROWS of them. */
+/* GPTQ of rows of a linear.  It works on panels of so many: who splits a linear does it there. */
 #define BQ_GPTQ_ROWS 128
 typedef struct {
     bq_mat w;           /* (rows, K) */

@@ -56,6 +56,13 @@ with exact p.json rope=exact
 with three p.json bits.decoder.bits=3 'outputs=[{"format":"safetensors"}]'
 with batch b.json phases.0.passes.0.batch=3
 for name in v8 all8 group8 bf16 batch; do differ plain "$name"; done
+with gptq b.json 'phases=[{"inputs":"qt","passes":[{"pass":"gptq"}]}]' bits.decoder.group=8
+gptq='{"pass":"gptq","order":"gar","clip":"mse","sequential":true,"qep":0.5,"damp":0.02}'
+with gptq_all b.json 'phases=[{"inputs":"mix","passes":['"$gptq"',{"pass":"adascale","iterations":4}]}]' \
+    bits.decoder.group=8
+for name in group8 gptq_all; do differ gptq "$name"; done
+expect 2 "$blockq" run b.json --set 'phases=[{"inputs":"fp","passes":['"$gptq"']}]' -o refused
+one_error "needs inputs qt or mix"
 expect 2 "$blockq" run b.json --set bits.decoder.group=16 -o refused
 one_error "group 16 does not divide"
 expect 3 "$blockq" run b.json --set bits.decoder.bits=3 -o refused3

@@ -28,7 +28,7 @@ PARTS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_p
 def arguments(text, **more):
     """The parsed command line; more: name -> keyword arguments of add_argument, for what one peer alone has."""
     p = argparse.ArgumentParser(description=text, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    p.add_argument("--model", required=True, help="model directory with config.json, safetensors, tokenizer")
+    p.add_argument("--model", required=True, help="directory with config.json and model.safetensors")
     p.add_argument("--tokens", help="tokens.h5 of the calibration")
     p.add_argument("--samples", type=int, default=32, help="of the calibration, from the file's start, without gaps")
     p.add_argument("--length", type=int, default=512, help="ids of a sample")
@@ -70,6 +70,17 @@ def load(a, **more):
     m = AutoModelForCausalLM.from_pretrained(a.model, dtype=torch.float32, **more).eval()
     m.config.use_cache = False
     return m
+
+
+def tokenizer(a):
+    """The model's own, or a stand-in: some peers ask for one even where the samples are ids."""
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+    if os.path.exists(os.path.join(a.model, "tokenizer.json")):
+        return AutoTokenizer.from_pretrained(a.model)
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    words = {f"w{i}": i for i in range(256)}
+    return PreTrainedTokenizerFast(tokenizer_object=Tokenizer(WordLevel(words, unk_token="w0")), unk_token="w0", pad_token="w0")
 
 
 def linears(m):

@@ -13,7 +13,6 @@ from llmcompressor.modifiers.quantization import QuantizationModifier
 from llmcompressor.modifiers.transform.awq import AWQModifier
 from llmcompressor.modifiers.transform.smoothquant import SmoothQuantModifier
 from llmcompressor.pipelines.cache import IntermediatesCache
-from transformers import AutoTokenizer
 
 if not torch.cuda.is_available():
     IntermediatesCache.pin_memory = lambda *a: None  # 0.14.0.1 pins memory without asking whether there is a GPU
@@ -55,7 +54,7 @@ def main():
         then=dict(choices=("rtn", "gptq"), default="rtn", help="after AWQ or SmoothQuant"))
     m, t = common.load(a), common.calibration(a) if a.method != "rtn" else torch.zeros(1, 8, dtype=torch.int64)
     data = Dataset.from_dict({"input_ids": t.tolist(), "attention_mask": torch.ones_like(t).tolist()})
-    tokenizer = AutoTokenizer.from_pretrained(a.model)
+    tokenizer = common.tokenizer(a)
     with common.Clock() as clock:
         oneshot(model=m, processor=tokenizer, dataset=data, recipe=recipe(a), num_calibration_samples=len(t),
                 max_seq_length=t.shape[1], shuffle_calibration_samples=False)

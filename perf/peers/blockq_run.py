@@ -39,6 +39,11 @@ def call(*command):
     return done.stdout, time.perf_counter() - start, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
+def peak_mb():
+    """The most memory that any child has held so far, MB (10^6)."""
+    return round(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 / 1e6)
+
+
 def blocks(path):
     """(seconds of all blocks, those of the passes, steps) from run.csv."""
     with open(path, newline="") as f:
@@ -70,14 +75,15 @@ def main():
         line = {"peer": "blockq", "bits": a.bits, "group": a.group, "symmetric": not a.asymmetric, "samples": a.samples,
                 "length": a.length, "threads": a.threads}
         source = quantize(a, folder, line) if a.passes else ["--model", a.model]
-        line["peak_rss_mb"] = round(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 / 1e6)
+        line["peak_rss_mb"] = peak_mb()
         if a.eval:
             out, wall, cpu = call(a.blockq, "eval", *source, "--tokens", a.eval, "--ctx", str(a.ctx), "--windows", str(a.windows),
                                   "--threads", str(a.threads))
-            values = [w.split("=") for w in out.split() if "=" in w and not w.startswith("out=")]
-            line.update(ctx=a.ctx, windows=a.windows, perplexity=float(values[-1][1]))
+            values = [w.split("=") for w in out.split() if "=" in w]
+            values = [v for k, v in values if k not in ("out", "windows", "ctx")]  # original, round to nearest, result
+            line.update(ctx=a.ctx, windows=a.windows, perplexity=float(values[-1]))
             if not a.passes:
-                line.update(seconds=round(wall, 2), cpu_seconds=round(cpu, 2))
+                line.update(seconds=round(wall, 2), cpu_seconds=round(cpu, 2), peak_rss_mb=peak_mb())
     print(json.dumps(line))
 
 

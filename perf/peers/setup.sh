@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # setup.sh [DIR [PEER...]]: makes Python environments for the peers below DIR (default build/peers).
 # PEER: torch llmcompressor gptqmodel quark aimet; default all.  `torch` is the stack that the others see through a .pth
-# file, so torch is there once.  The versions are those that were measured; every one of them is a package of PyPI.
-# About 3 GB and ten minutes.  Without a GPU torch needs only the libraries of an installed CUDA 13 toolkit and four
+# file, so torch is there once.  The versions are those that were measured; every one of them is a package of PyPI.  What a
+# peer asks for and does not need here is left out: pip's complaints about it, and about versions, are expected.
+# About 5 GB and ten minutes.  Without a GPU torch needs only the libraries of an installed CUDA 13 toolkit and four
 # small wheels; where there is no toolkit (CUDA_HOME, nvcc or /usr/local/cuda), torch comes with all its own.
 set -euo pipefail
 dir=${1:-build/peers}
@@ -49,18 +50,20 @@ for peer in "${peers[@]}"; do
     torch) stack ;;
     llmcompressor)
         above "$peer"
-        pips "$peer" --no-deps llmcompressor==0.14.0.1 compressed-tensors==0.20.0
-        pips "$peer" accelerate datasets loguru
+        pips "$peer" --no-deps llmcompressor==0.14.0.1 compressed-tensors==0.20.0 accelerate==1.15.0
+        pips "$peer" datasets==5.2.0 loguru
         ;;
     gptqmodel)
         above "$peer"
-        pips "$peer" 'setuptools>=77,<82' wheel ninja
+        pips "$peer" 'setuptools>=77,<82' wheel ninja maturin
+        pips "$peer" --no-deps accelerate==1.15.0 torchao defuser tokenicer device-smi
+        pips "$peer" threadpoolctl protobuf pillow pypcre logbar datasets==5.2.0 dill
         pips "$peer" --no-deps --no-build-isolation gptqmodel==7.7.0
         ;;
     quark)
         above "$peer"
-        pips "$peer" --no-deps amd-quark==0.13
-        pips "$peer" accelerate datasets loguru onnxslim scipy joblib zstandard sentencepiece
+        pips "$peer" --no-deps amd-quark==0.13 accelerate==1.15.0
+        pips "$peer" datasets==5.2.0 loguru onnx onnxslim scipy joblib zstandard sentencepiece ninja
         ;;
     aimet)
         above "$peer"

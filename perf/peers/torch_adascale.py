@@ -3,7 +3,7 @@
 
 The same mathematics, schedule and data as AIMET's; the block is transformers' own with scaled-dot-product attention, the
 quantizer one autograd function with its gradients by hand, the optimizer torch's fused Adam.  --compile lets torch's
-inductor (it calls g++) make loops of the quantizer.
+inductor (it calls g++) make loops of the quantizer, or of the quantizer and the block.
 """
 import common
 import torch
@@ -108,7 +108,7 @@ def run(block, x, keywords):
     return y[0] if isinstance(y, tuple) else y
 
 
-def train(block, fp, qt, targets, keywords, a):
+def train(block, fp, qt, targets, keywords, a, step):
     new = replace(block, lambda linear: Linear(linear, a.bits, a.group))
     optimizer = torch.optim.Adam([{"params": [p for x in new for p in (x.beta, x.gamma)], "lr": 1e-3},
                                   {"params": [p for x in new for p in (x.s2, x.s3)], "lr": 5e-4}], fused=True)
@@ -117,7 +117,7 @@ def train(block, fp, qt, targets, keywords, a):
         for i in range(a.iterations):
             n = i % len(fp)
             x = {"fp": fp, "qt": qt}[a.inputs][n] if a.inputs != "mix" else torch.where(torch.rand_like(fp[n]) < 0.5, qt[n], fp[n])
-            loss = (run(block, x, keywords) - targets[n]).square().sum(1).mean()
+            loss = (step(block, x, keywords) - targets[n]).square().sum(1).mean()
             loss.backward()
             optimizer.step()
             schedule.step()
@@ -131,20 +131,21 @@ def main():
     a = common.arguments(
         __doc__, iterations=dict(type=int, default=128, help="a block"),
         inputs=dict(choices=("fp", "qt", "mix"), default="mix", help="stream that blocks are trained on"),
-        compile=dict(action="store_true", help="the quantizer, with torch.compile"),
+        compile=dict(choices=("none", "quantizer", "block"), default="none", help="with torch.compile"),
         blocks=dict(type=int, default=0, help="stop after so many, for speed alone; 0: all"))
     if a.asymmetric:
         raise SystemExit("AdaScale is symmetric")
     m, samples = common.load(a), common.calibration(a)
     m.requires_grad_(False)
-    if a.compile:
+    if a.compile == "quantizer":
         kernels.update({k: torch.compile(f, dynamic=False) for k, f in kernels.items()})
+    step = torch.compile(run, dynamic=False) if a.compile == "block" else run
     with common.Clock() as clock, common.Steps() as steps:
         fp, keywords = enter(m, samples)
         qt = list(fp)
         for i, block in enumerate(list(m.model.layers)[: a.blocks or None]):
             targets = [run(block, x, keywords) for x in fp]
-            loss = train(block, fp, qt, targets, keywords, a)
+            loss = train(block, fp, qt, targets, keywords, a, step)
             print(f"block {i}: last loss {loss:.6g}, {clock.so_far():.1f} s")
             fp = targets
             if a.inputs != "fp":

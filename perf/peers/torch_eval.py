@@ -6,9 +6,10 @@ import common
 def main():
     a = common.arguments(__doc__)
     m = common.load(a)
-    a.peak, a.bits, a.group, a.samples = common.peak_mb(), 32, None, 0
+    a.bits, a.group, a.samples = 32, None, 0
     with common.Clock() as clock:
         ppl = common.perplexity(m, a)
+    a.peak = common.peak_mb()
     common.report("torch eval", "transformers", a, clock, ppl)
 
 

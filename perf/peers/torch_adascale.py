@@ -1,0 +1,160 @@
+#!/usr/bin/env python3
+"""AdaScale as a hand-written torch loop: what somebody who needs no framework would write, and the rival to beat.
+
+The same mathematics, schedule and data as AIMET's; the block is transformers' own with scaled-dot-product attention, the
+quantizer one autograd function with its gradients by hand, the optimizer torch's fused Adam.  --compile lets torch's
+inductor (it calls g++) make loops of the quantizer, or of the quantizer and the block.
+"""
+import common
+import torch
+from torch.nn import functional as F
+
+
+def forward(w, s2, s3, beta, gamma, low, high, qmin, qmax):
+    """(dequantized, folded, step) of rows w (R, C); s3 ... high (R, 1)."""
+    step = (gamma.exp() * high - beta.exp() * low) / (qmax - qmin)
+    folded = w / s2.exp() / s3.exp()
+    return (folded / step).round().clamp(qmin, qmax) * step, folded, step
+
+
+def backward(g, folded, step, beta, gamma, low, high, qmin, qmax):
+    """Gradients of s2, s3, beta, gamma: straight through the rounding, none to s2 and s3 where the code is clamped."""
+    r = folded / step
+    k = r.round()
+    q = k.clamp(qmin, qmax)
+    inside = k == q
+    dstep = (g * torch.where(inside, q - r, q)).sum(1, keepdim=True) / (qmax - qmin)
+    d2 = torch.where(inside, -g * folded, 0.0)
+    return d2, d2.sum(1, keepdim=True), -dstep * beta.exp() * low, dstep * gamma.exp() * high
+
+
+kernels = {"forward": forward, "backward": backward}
+
+
+class Quantize(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, w, s2, s3, beta, gamma, low, high, qmin, qmax):
+        out, folded, step = kernels["forward"](w, s2, s3, beta, gamma, low, high, qmin, qmax)
+        ctx.save_for_backward(folded, step, beta, gamma, low, high)
+        ctx.ends = qmin, qmax
+        return out
+
+    @staticmethod
+    def backward(ctx, g):
+        return None, *kernels["backward"](g, *ctx.saved_tensors, *ctx.ends), None, None, None, None
+
+
+class Linear(torch.nn.Module):
+    """Takes the place of a torch.nn.Linear while its block is trained."""
+
+    def __init__(self, linear, bits, group):
+        super().__init__()
+        self.linear, self.qmin, self.qmax = linear, -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
+        w = self.w = linear.weight.data.view(-1, group if group > 0 else linear.in_features)
+        step = torch.maximum(w.amax(1, keepdim=True).clamp(min=0) / self.qmax, w.amin(1, keepdim=True).clamp(max=0) / self.qmin)
+        step = step.clamp(min=torch.finfo(torch.float32).eps)
+        self.low, self.high = step * self.qmin, step * self.qmax
+        self.s2 = torch.nn.Parameter(torch.zeros_like(w))
+        self.s3, self.beta, self.gamma = (torch.nn.Parameter(torch.zeros_like(step)) for _ in range(3))
+
+    def weight(self):
+        return Quantize.apply(self.w, self.s2, self.s3, self.beta, self.gamma, self.low, self.high, self.qmin,
+                              self.qmax).view_as(self.linear.weight)
+
+    def forward(self, x):
+        return F.linear(x, self.weight(), self.linear.bias)
+
+    @torch.no_grad()
+    def fold(self):
+        self.linear.weight.copy_(self.weight())
+        return self.linear
+
+
+def replace(block, make):
+    """Puts make(linear) in the place of each of a block's linears; those that are new."""
+    new = []
+    for holder in list(block.modules()):
+        for name, child in list(holder.named_children()):
+            if name in common.PARTS:
+                new.append(make(child))
+                setattr(holder, name, new[-1])
+    return new
+
+
+def enter(m, samples):
+    """The inputs of the first block, and the arguments that all blocks are called with."""
+    inputs, keywords = [], {}
+
+    class Stop(Exception):
+        pass
+
+    def hook(block, args, kwargs):
+        inputs.append(args[0] if args else kwargs.pop("hidden_states"))
+        keywords.update(kwargs)
+        raise Stop
+
+    handle = m.model.layers[0].register_forward_pre_hook(hook, with_kwargs=True)
+    for s in samples:
+        try:
+            m(s[None])
+        except Stop:
+            pass
+    handle.remove()
+    return inputs, keywords
+
+
+def run(block, x, keywords):
+    y = block(x, **keywords)
+    return y[0] if isinstance(y, tuple) else y
+
+
+def train(block, fp, qt, targets, keywords, a, step):
+    new = replace(block, lambda linear: Linear(linear, a.bits, a.group))
+    optimizer = torch.optim.Adam([{"params": [p for x in new for p in (x.beta, x.gamma)], "lr": 1e-3},
+                                  {"params": [p for x in new for p in (x.s2, x.s3)], "lr": 5e-4}], fused=True)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=a.iterations)
+    with torch.enable_grad():
+        for i in range(a.iterations):
+            n = i % len(fp)
+            x = {"fp": fp, "qt": qt}[a.inputs][n] if a.inputs != "mix" else torch.where(torch.rand_like(fp[n]) < 0.5, qt[n], fp[n])
+            loss = (step(block, x, keywords) - targets[n]).square().sum(1).mean()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            optimizer.zero_grad()
+    replace(block, lambda x: x.fold())
+    return loss.item()
+
+
+@torch.no_grad()
+def main():
+    a = common.arguments(
+        __doc__, iterations=dict(type=int, default=128, help="a block"),
+        inputs=dict(choices=("fp", "qt", "mix"), default="mix", help="stream that blocks are trained on"),
+        compile=dict(choices=("none", "quantizer", "block"), default="none", help="with torch.compile"),
+        blocks=dict(type=int, default=0, help="stop after so many, for speed alone; 0: all"))
+    if a.asymmetric:
+        raise SystemExit("AdaScale is symmetric")
+    m, samples = common.load(a), common.calibration(a)
+    m.requires_grad_(False)
+    if a.compile == "quantizer":
+        kernels.update({k: torch.compile(f, dynamic=False) for k, f in kernels.items()})
+    step = torch.compile(run, dynamic=False) if a.compile == "block" else run
+    with common.Clock() as clock, common.Steps() as steps:
+        fp, keywords = enter(m, samples)
+        qt = list(fp)
+        for i, block in enumerate(list(m.model.layers)[: a.blocks or None]):
+            targets = [run(block, x, keywords) for x in fp]
+            loss = train(block, fp, qt, targets, keywords, a, step)
+            print(f"block {i}: last loss {loss:.6g}, {clock.so_far():.1f} s")
+            fp = targets
+            if a.inputs != "fp":
+                qt = [run(block, x, keywords) for x in qt]
+    if a.blocks:
+        a.eval = None
+    common.finish("torch adascale", "torch", a, m, clock, iterations=a.iterations, inputs=a.inputs, compile=a.compile,
+                  **steps.settings())
+
+
+if __name__ == "__main__":
+    main()

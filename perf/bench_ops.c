@@ -174,6 +174,44 @@ static void scores(void) {
     bq_arena_reset(&dev.mem, mark);
 }
 
+static void gram(bq_mat *m) { dev.op->gram(&dev, m[0], m[1]); }
+static void factor(bq_mat *m) { dev.op->factor(&dev, m[0], (bq_mat){0}, 1, 0.01, m[1]); }
+static bq_scheme w4 = {4, -1, true, BQ_F32};
+static void fit(bq_mat *m) { dev.op->fit(&dev, m[0], m[1], w4, m[2], (bq_mat){0}); }
+static void gptq(bq_mat *m) {
+    bq_gptq p = {.w = m[0], .ut = m[1], .order = m[2], .diag = m[3], .scale = m[4]};
+    dev.op->gptq(&dev, &p, w4, m[5]);
+}
+
+static void moments(void) {
+    static const int64_t sizes[][2] = {{QKV, H}, {H, INTER}}; /* rows and columns of a linear */
+    for (int i = 0; i < 2; i++) {
+        size_t mark = bq_arena_mark(&dev.mem);
+        int64_t n = sizes[i][0], k = sizes[i][1];
+        double N = (double)n, K = (double)k, tokens = (double)T;
+        bq_mat x = fresh(T, k), h = fresh(k, k), u = fresh(k, k), w = fresh(n, k), fold = fresh(n, k),
+               scale = fresh(n, 1), diag = fresh(k, 1), order = bq_arena_push(&dev.mem, k, 1, BQ_I32);
+        for (int64_t t = 0; t < T; t++) /* so that H is definite */
+            for (int64_t c = 0; c < k; c++)
+                *(float *)bq_mat_at(x, t, c) += (float)((t * 31 + c * 17) % 101) * 0.01f;
+        gram((bq_mat[]){x, h}), factor((bq_mat[]){h, u});
+        for (int64_t c = 0; c < k; c++) bq_f32(diag)[c] = *(float *)bq_mat_at(h, c, c);
+        dev.op->order(&dev, diag, BQ_ORDER_ACT, 0, order);
+        dev.op->range(&dev, w, w4, scale, (bq_mat){0});
+        char shape[64];
+        snprintf(shape, sizeof shape, "T=%ld K=%ld", (long)T, (long)k);
+        report("gram", shape, tokens * K * (K + 1), 4 * (tokens * K + K * K), gram, (bq_mat[]){x, h});
+        snprintf(shape, sizeof shape, "K=%ld f64", (long)k);
+        report("factor", shape, 2 * K * K * K / 3, 8 * K * K, factor, (bq_mat[]){h, u});
+        snprintf(shape, sizeof shape, "%ldx%ld", (long)n, (long)k);
+        report("fit", shape, 80 * 9 * N * K, 4 * N * K, fit,
+               (bq_mat[]){w, bq_mat_host(diag.data, 1, k, BQ_F32), scale});
+        report("gptq", shape, N * K * K, 8 * N * K + 4 * K * K, gptq,
+               (bq_mat[]){w, u, order, diag, scale, fold});
+        bq_arena_reset(&dev.mem, mark);
+    }
+}
+
 int main(int argc, char **argv) {
     int threads = argc > 1 ? atoi(argv[1]) : 1;
     if (argc > 2) T = atol(argv[2]);
@@ -181,13 +219,14 @@ int main(int argc, char **argv) {
     if (threads < 1 || T < 1) return fprintf(stderr, "usage: bench_ops [threads [tokens [op]]]\n"), 2;
     omp_set_num_threads(threads);
     size_t room = bq_op_scratch(T, heads, V) + (size_t)(T * 14000 + (int64_t)V * H + 2 * ROOF * ROOF) * 4;
+    room += bq_factor_scratch(INTER) + bq_gptq_scratch(QKV, INTER, -1);
     if (bq_dev_open(&dev, "cpu", threads, room + (1 << 20) + (size_t)threads * ROOF * ROOF * 4) != BQ_OK)
         return 1;
     roof_a = fresh(ROOF, ROOF).data, roof_b = fresh(ROOF, ROOF).data,
     roof_c = fresh(threads * ROOF, ROOF).data;
     printf("# %s, %d threads, %ld tokens\nop,shape,seconds,gflops,gbytes,of_gemm,of_copy\n", dev.name,
            threads, (long)T);
-    gemms(), rows(), scores();
+    gemms(), rows(), scores(), moments();
     bq_dev_close(&dev);
     return 0;
 }

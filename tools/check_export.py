@@ -11,6 +11,9 @@ A compressed-tensors export (pack-quantized, int-quantized) is also unpacked by 
 the configuration names must be stored as codes, and the weight that transformers computes with must be
 (code - zero point) * scale.
 
+Where inputs are rounded too (W8A8), a sum in another order moves values across the borders between codes, and
+what comes out is near, not equal: blockq on another BLAS and transformers differ by some 0.5 % over few windows.
+
 The first call makes a Python environment with torch, transformers and compressed-tensors (3.5 GB, minutes)
 and keeps it. torch goes in without the CUDA wheels where an installed CUDA toolkit has its libraries, else as
 pip does it. Nothing here needs a GPU.
@@ -327,9 +330,11 @@ def check(a):
     value = perplexity(model, ids, a.ctx, windows)
     print(f"perplexity {value!r}")
     if a.reference is not None:
-        off = abs(value / a.reference - 1)
-        good = off <= a.tolerance
-        print(f"reference {a.reference!r}, off by {off:.2e}, allowed {a.tolerance:g}: "
+        groups = (quantization or {}).get("config_groups", {}).values()
+        rounded = any(g.get("input_activations") for g in groups)
+        off, allowed = abs(value / a.reference - 1), a.tolerance or (1e-2 if rounded else 1e-3)
+        good = off <= allowed
+        print(f"reference {a.reference!r}, off by {off:.2e}, allowed {allowed:g}: "
               + ("ok" if good else "FAILED"))
         return 0 if good else 1
     return 0
@@ -352,8 +357,8 @@ def main(argv=None):
     p.add_argument("--ctx", type=int, default=512, metavar="N", help="tokens of a window (512)")
     p.add_argument("--windows", type=int, default=40, metavar="N", help="how many (40); 0: all that fit")
     p.add_argument("--reference", type=positive, metavar="PPL", help="perplexity that blockq eval printed")
-    p.add_argument("--tolerance", type=positive, default=1e-3, metavar="X",
-                   help="allowed relative difference (1e-3)")
+    p.add_argument("--tolerance", type=positive, metavar="X",
+                   help="allowed relative difference (1e-3; 1e-2 where inputs are rounded)")
     p.add_argument("--threads", type=int, default=0, metavar="N", help="threads of torch (its own choice)")
     p.add_argument("--venv", default=os.path.join(cache, "blockq", "check_export"), metavar="DIR",
                    help="the environment to make or use (default: blockq/check_export in your cache folder)")

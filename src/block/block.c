@@ -79,32 +79,50 @@ static heads split(const bq_model *m, bq_mat qkv) {
     return (heads){bq_mat_cols(qkv, 0, q), bq_mat_cols(qkv, q, kv), bq_mat_cols(qkv, q + kv, kv)};
 }
 
-/* out = x w^T + bias, added to what is there when keep is set.  Nobody else reads x, so it is rounded in
- * place. */
-static void linear(bq_dev *dev, const bq_block *blk, const bq_work *k, int mat, bq_mat w, bq_mat x, bool keep,
-                   bq_mat out) {
-    if (k->activations) dev->op->fake_quantize_rows(dev, x, k->activations, x);
-    dev->op->gemm(dev, false, true, 1, x, w, keep ? 1 : 0, out);
+void bq_block_linear(bq_dev *dev, const bq_block *blk, int mat, const bq_mat w[BQ_MATS], bq_mat x, bool keep,
+                     bq_mat out) {
+    dev->op->gemm(dev, false, true, 1, x, w[mat], keep ? 1 : 0, out);
     if (blk->bias[mat].data) dev->op->bias(dev, blk->bias[mat], out);
+}
+
+/* The same in a forward.  Nobody else reads x, so it is rounded in place. */
+static void linear(bq_dev *dev, const bq_block *blk, const bq_work *k, int mat, const bq_mat w[BQ_MATS],
+                   bq_mat x, bool keep, bq_mat out) {
+    if (k->activations) dev->op->fake_quantize_rows(dev, x, k->activations, x);
+    bq_block_linear(dev, blk, mat, w, x, keep, out);
+}
+
+void bq_block_heads(bq_dev *dev, const bq_block *blk, const bq_mat w[BQ_MATS], bq_work *k) {
+    const bq_ops *op = dev->op;
+    const bq_model *m = &blk->arch->model;
+    heads h = split(m, k->qkv);
+    linear(dev, blk, k, BQ_QKV, w, k->a, false, k->qkv);
+    op->rope(dev, h.q, m->heads, m->head_dim, k->cos, k->sin, false);
+    op->rope(dev, h.k, m->kv_heads, m->head_dim, k->cos, k->sin, false);
+    op->attention(dev, blk->arch->attention, h.q, h.k, h.v, k->o, k->lse);
+}
+
+void bq_block_gated(bq_dev *dev, const bq_block *blk, const bq_mat w[BQ_MATS], bq_work *k) {
+    int64_t inter = blk->arch->model.inter;
+    linear(dev, blk, k, BQ_GATE_UP, w, k->n, false, k->gu);
+    dev->op->glu(dev, BQ_SILU, bq_mat_cols(k->gu, 0, inter), bq_mat_cols(k->gu, inter, inter), k->z);
+}
+
+void bq_block_rest(bq_dev *dev, const bq_block *blk, const bq_mat w[BQ_MATS], bq_work *k, bq_mat x,
+                   bq_mat y) {
+    dev->op->copy(dev, x, k->m);
+    linear(dev, blk, k, BQ_O, w, k->o, true, k->m);
+    dev->op->rmsnorm(dev, k->m, blk->norm[1], (float)blk->arch->model.eps, k->n);
+    bq_block_gated(dev, blk, w, k);
+    dev->op->copy(dev, k->m, y);
+    linear(dev, blk, k, BQ_DOWN, w, k->z, true, y);
 }
 
 void bq_block_forward(bq_dev *dev, const bq_block *blk, const bq_mat w[BQ_MATS], bq_work *k, bq_mat x,
                       bq_mat y) {
-    const bq_ops *op = dev->op;
-    const bq_model *m = &blk->arch->model;
-    heads h = split(m, k->qkv);
-    op->rmsnorm(dev, x, blk->norm[0], (float)m->eps, k->a);
-    linear(dev, blk, k, BQ_QKV, w[BQ_QKV], k->a, false, k->qkv);
-    op->rope(dev, h.q, m->heads, m->head_dim, k->cos, k->sin, false);
-    op->rope(dev, h.k, m->kv_heads, m->head_dim, k->cos, k->sin, false);
-    op->attention(dev, blk->arch->attention, h.q, h.k, h.v, k->o, k->lse);
-    op->copy(dev, x, k->m);
-    linear(dev, blk, k, BQ_O, w[BQ_O], k->o, true, k->m);
-    op->rmsnorm(dev, k->m, blk->norm[1], (float)m->eps, k->n);
-    linear(dev, blk, k, BQ_GATE_UP, w[BQ_GATE_UP], k->n, false, k->gu);
-    op->glu(dev, BQ_SILU, bq_mat_cols(k->gu, 0, m->inter), bq_mat_cols(k->gu, m->inter, m->inter), k->z);
-    op->copy(dev, k->m, y);
-    linear(dev, blk, k, BQ_DOWN, w[BQ_DOWN], k->z, true, y);
+    dev->op->rmsnorm(dev, x, blk->norm[0], (float)blk->arch->model.eps, k->a);
+    bq_block_heads(dev, blk, w, k);
+    bq_block_rest(dev, blk, w, k, x, y);
 }
 
 void bq_block_backward(bq_dev *dev, const bq_block *blk, const bq_mat w[BQ_MATS], bq_work *k, bq_mat x,

@@ -42,6 +42,15 @@ size_t bq_work_need(const bq_arch *arch, int64_t tokens, bool train);
 void bq_block_forward(bq_dev *dev, const bq_block *blk, const bq_mat w[BQ_MATS], bq_work *work, bq_mat x,
                       bq_mat y);
 
+/* Its parts, for searches that look inside.  out = input w[mat]^T + bias, added to out with keep; the heads
+ * k->o from the first norm's output k->a; the gated activations k->z from the second's, k->n; the block's
+ * output y from its input x and the heads. */
+void bq_block_linear(bq_dev *dev, const bq_block *blk, int mat, const bq_mat w[BQ_MATS], bq_mat input,
+                     bool keep, bq_mat out);
+void bq_block_heads(bq_dev *dev, const bq_block *blk, const bq_mat w[BQ_MATS], bq_work *k);
+void bq_block_gated(bq_dev *dev, const bq_block *blk, const bq_mat w[BQ_MATS], bq_work *k);
+void bq_block_rest(bq_dev *dev, const bq_block *blk, const bq_mat w[BQ_MATS], bq_work *k, bq_mat x, bq_mat y);
+
 /* Gradients of the matrices from dy (T, H), after a forward with the same w and x: dw[i] (rows, cols)
  * overwritten. dx (T, H) receives the gradient of the block's input; data NULL leaves that part out.  dy is
  * kept. */

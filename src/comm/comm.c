@@ -122,15 +122,40 @@ void bq_comm_stage_bcast(const bq_comm *comm, void *data, int bytes) {
 
 enum { FLOW = 7 }; /* tag */
 
-static int fit(int64_t count) {
-    BQ_CHECK(count <= INT_MAX, "a message of %ld floats: make micro-batches smaller", (long)count);
-    return (int)count;
+MPI_Datatype bq_comm_floats(int64_t count, int piece) {
+    MPI_Datatype one, all, part[2];
+    int64_t pieces = count / piece;
+    BQ_CHECK(pieces <= INT_MAX, "a message of %ld floats", (long)count);
+    MPI_Type_contiguous(piece, MPI_FLOAT, &one);
+    MPI_Type_contiguous((int)pieces, one, &part[0]);
+    MPI_Type_contiguous((int)(count % piece), MPI_FLOAT, &part[1]);
+    const MPI_Aint at[2] = {0, (MPI_Aint)(pieces * piece) * (MPI_Aint)sizeof(float)};
+    MPI_Type_create_struct(2, (const int[2]){1, 1}, at, part, &all);
+    MPI_Type_commit(&all);
+    MPI_Type_free(&one);
+    MPI_Type_free(&part[0]);
+    MPI_Type_free(&part[1]);
+    return all;
 }
 
+enum { PIECE = 1 << 20 };
+
 void bq_comm_send(const bq_comm *comm, int to, const float *data, int64_t count, MPI_Request *request) {
-    MPI_Isend(data, fit(count), MPI_FLOAT, to, FLOW, comm->world, request);
+    if (count <= INT_MAX) {
+        MPI_Isend(data, (int)count, MPI_FLOAT, to, FLOW, comm->world, request);
+        return;
+    }
+    MPI_Datatype all = bq_comm_floats(count, PIECE);
+    MPI_Isend(data, 1, all, to, FLOW, comm->world, request);
+    MPI_Type_free(&all);
 }
 
 void bq_comm_receive(const bq_comm *comm, int from, float *data, int64_t count, MPI_Request *request) {
-    MPI_Irecv(data, fit(count), MPI_FLOAT, from, FLOW, comm->world, request);
+    if (count <= INT_MAX) {
+        MPI_Irecv(data, (int)count, MPI_FLOAT, from, FLOW, comm->world, request);
+        return;
+    }
+    MPI_Datatype all = bq_comm_floats(count, PIECE);
+    MPI_Irecv(data, 1, all, from, FLOW, comm->world, request);
+    MPI_Type_free(&all);
 }

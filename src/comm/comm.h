@@ -48,9 +48,13 @@ void bq_comm_stage_barrier(const bq_comm *comm);
 void bq_comm_stage_bcast(const bq_comm *comm, void *data, int bytes);
 
 /* Start to send or receive floats between two ranks of the world, in order; the buffer is theirs until
- * bq_comm_wait on the request.  Fewer than 2^31 floats.  Local. */
+ * bq_comm_wait on the request.  Any count.  Local. */
 void bq_comm_send(const bq_comm *comm, int to, const float *data, int64_t count, MPI_Request *request);
 void bq_comm_receive(const bq_comm *comm, int from, float *data, int64_t count, MPI_Request *request);
+
+/* `count` floats that lie together as one MPI type, for messages beyond MPI's counts: pieces of `piece`
+ * floats, and the rest.  The caller frees it.  Local. */
+MPI_Datatype bq_comm_floats(int64_t count, int piece);
 
 /* Wait until all requests are done, by polling: a rank that waits uses no core.  Local. */
 void bq_comm_wait(const bq_comm *comm, MPI_Request *request, int count);

@@ -159,6 +159,16 @@ void bq_comm_fill(const bq_comm *comm, double *values, int count) {
     bq_comm_wait(comm, &request, 1);
 }
 
+void bq_comm_stage_max(const bq_comm *comm, bq_dev *dev, bq_mat v) {
+    MPI_Request request;
+    if (comm->nreplica == 1) return;
+    BQ_CHECK(v.ld == v.cols && v.type == BQ_F32 && v.rows * v.cols < INT_MAX, "maxima of %ld x %ld",
+             (long)v.rows, (long)v.cols);
+    dev->op->wait(dev);
+    MPI_Iallreduce(MPI_IN_PLACE, v.data, (int)(v.rows * v.cols), MPI_FLOAT, MPI_MAX, comm->stage, &request);
+    bq_comm_wait(comm, &request, 1);
+}
+
 void bq_comm_fill_scales(const bq_comm *comm, bq_dev *dev, bq_mat v) {
     MPI_Request request;
     if (comm->nreplica == 1) return;

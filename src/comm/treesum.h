@@ -61,6 +61,9 @@ void bq_comm_gather_rows(const bq_comm *comm, bq_dev *dev, bq_mat m);
  * over stage. */
 void bq_comm_fill_scales(const bq_comm *comm, bq_dev *dev, bq_mat v);
 
+/* The largest over the stage of each element of an f32 vector on the device.  Collective over stage. */
+void bq_comm_stage_max(const bq_comm *comm, bq_dev *dev, bq_mat v);
+
 /* values[i] of everybody = the one nonzero values[i] of the stage (others pass 0).  Collective over stage. */
 void bq_comm_fill(const bq_comm *comm, double *values, int count);
 

@@ -5,7 +5,15 @@
 
 #define AT(type, field) .at = offsetof(type, field)
 
-static const bq_choice passes[] = {{"rtn", BQ_PASS_RTN}, {"adascale", BQ_PASS_ADASCALE}, {0}};
+static const bq_choice passes[] = {{"rtn", BQ_PASS_RTN},
+                                   {"adascale", BQ_PASS_ADASCALE},
+                                   {"gptq", BQ_PASS_GPTQ},
+                                   {"seqmse", BQ_PASS_SEQMSE},
+                                   {"lpbq", BQ_PASS_LPBQ},
+                                   {"smoothquant", BQ_PASS_SMOOTHQUANT},
+                                   {"autosmoothquant", BQ_PASS_AUTOSMOOTH},
+                                   {"awq", BQ_PASS_AWQ},
+                                   {0}};
 static const bq_choice losses[] = {{"sum_seq", BQ_LOSS_SUM_SEQ}, {"mean", BQ_LOSS_MEAN}, {0}};
 
 #define PASS_KEY                                                                                             \
@@ -13,7 +21,30 @@ static const bq_choice losses[] = {{"sum_seq", BQ_LOSS_SUM_SEQ}, {"mean", BQ_LOS
         "pass", BQ_KEY_CHOICE, AT(bq_pass, kind),                                                            \
             .choice = passes, .help = "Which pass; it decides which other keys there are."                   \
     }
-static const bq_key rtn_keys[] = {PASS_KEY, {0}};
+static const bq_choice rtn_clips[] = {{"minmax", BQ_CLIP_MINMAX}, {"mse", BQ_CLIP_MSE}, {0}};
+static const bq_choice norms[] = {{"l2", BQ_NORM_2}, {"l2.4", BQ_NORM_24}, {0}};
+static const bq_key rtn_keys[] = {
+    PASS_KEY,
+    {"clip", BQ_KEY_CHOICE, AT(bq_pass, clip), .value = "minmax", .choice = rtn_clips,
+     .help = "The grid covers the row's values (`minmax`), or its ends shrink to where the weights' error is "
+             "least (`mse`)."},
+    {"grid", BQ_KEY_INT, AT(bq_pass, grid), .value = "100", .min = 1, .max = 10000,
+     .help = "With `mse`: ends are tried times 1 - i / `grid`, i = 0, 1, ..."},
+    {"shrink", BQ_KEY_REAL, AT(bq_pass, shrink), .value = "0.8", .max = 1,
+     .help = "With `mse`: how far they shrink, so that `grid` * `shrink` ends are tried."},
+    {"norm", BQ_KEY_CHOICE, AT(bq_pass, norm), .value = "l2.4", .choice = norms,
+     .help = "With `mse`: a weight's error counts by its power 2 or 2.4."},
+    {0}};
+static const bq_key seqmse_keys[] = {PASS_KEY,
+                                     {"candidates", BQ_KEY_INT, AT(bq_pass, seqmse.candidates), .value = "20",
+                                      .min = 1, .max = 1000,
+                                      .help = "How many grids are tried: ends times (i + 1) / `candidates`."},
+                                     {0}};
+static const bq_key lpbq_keys[] = {
+    PASS_KEY,
+    {"decompressed_bits", BQ_KEY_INT, AT(bq_pass, decompressed), .value = "8", .min = 2, .max = 8,
+     .help = "Bits of codes times multiples: the multiples go from 1 to 2^(`decompressed_bits` - bits)."},
+    {0}};
 static const bq_key adascale_keys[] = {
     PASS_KEY,
     {"iterations", BQ_KEY_I64, AT(bq_pass, iterations), .value = "1500", .min = 1, .max = 1e7,
@@ -37,10 +68,139 @@ static const bq_key adascale_keys[] = {
     {"threshold", BQ_KEY_REAL, AT(bq_pass, threshold), .value = "1e-2", .max = 1,
      .help = "`early_stop` ends below this relative improvement."},
     {0}};
+
+static const bq_choice orders[] = {
+    {"none", BQ_ORDER_NONE}, {"act", BQ_ORDER_ACT}, {"gar", BQ_ORDER_GAR}, {0}};
+static const bq_choice clips[] = {
+    {"minmax", BQ_CLIP_MINMAX}, {"mse", BQ_CLIP_MSE}, {"hessian", BQ_CLIP_HESSIAN}, {0}};
+static const bq_key gptq_keys[] = {
+    PASS_KEY,
+    {"damp", BQ_KEY_REAL, AT(bq_pass, gptq.damp), .value = "0.01", .min = 1e-6, .max = 1,
+     .help =
+         "Added to the diagonal of the Gram matrix, as a share of its mean. Raised in steps of 0.01 where "
+         "the matrix is not positive definite."},
+    {"order", BQ_KEY_CHOICE, AT(bq_pass, gptq.order), .value = "act", .choice = orders,
+     .help =
+         "Columns by falling diagonal of the Gram matrix, with grids fitted before (act); groups, and the "
+         "columns in them, by the same (gar); as they stand (none). With gar and none the grid of a group "
+         "is fitted to the compensated weights. Stored codes always stand in the model's order."},
+    {"clip", BQ_KEY_CHOICE, AT(bq_pass, gptq.clip), .value = "hessian", .choice = clips,
+     .help = "Grids cover the range of the weights (minmax), or are narrowed to the least error of the "
+             "weights (mse, power 2.4), or of the weights' squares times the diagonal of the Gram matrix "
+             "(hessian). A pass before that leaves grids decides instead."},
+    {"sequential", BQ_KEY_BOOL, AT(bq_pass, gptq.sequential), .value = "false",
+     .help = "Four passes over the samples: inputs of o, gate_up and down see the linears before them in the "
+             "block quantized. Takes less memory."},
+    {"qep", BQ_KEY_REAL, AT(bq_pass, gptq.qep), .value = "0", .max = 1,
+     .help = "Share of the QEP correction: weights first make up for what the quantized blocks before have "
+             "done to their inputs (not down_proj). Needs `inputs` qt or mix, and a second forward."},
+    {0}};
+static const bq_choice statistics[] = {
+    {"absmax", BQ_CHANNEL_ABSMAX}, {"range", BQ_CHANNEL_RANGE}, {"mean", BQ_CHANNEL_MEAN}, {0}};
+static const bq_choice formulas[] = {{"alpha", BQ_SMOOTH_ALPHA}, {"log", BQ_SMOOTH_LOG}, {0}};
+static const bq_choice entries[] = {{"norms", BQ_ENTRIES_NORMS}, {"all", BQ_ENTRIES_ALL}, {0}};
+static const bq_choice distances[] = {
+    {"mse", BQ_DISTANCE_MSE}, {"mae", BQ_DISTANCE_MAE}, {"rmse", BQ_DISTANCE_RMSE}, {0}};
+static const bq_choice inspected[] = {{"off", BQ_INSPECT_OFF},
+                                      {"self", BQ_INSPECT_SELF},
+                                      {"module", BQ_INSPECT_MODULE},
+                                      {"block", BQ_INSPECT_BLOCK},
+                                      {0}};
+static const bq_choice grouped[] = {
+    {"group", BQ_GQA_GROUP}, {"late", BQ_GQA_LATE}, {"skip", BQ_GQA_SKIP}, {0}};
+
+static const bq_key smooth_keys[] = {
+    PASS_KEY,
+    {"statistic", BQ_KEY_CHOICE, AT(bq_pass, smooth.statistic), .value = "absmax", .choice = statistics,
+     .help = "Of an input channel over all samples: max abs (MIT, Quark), max - min (llm-compressor), or "
+             "mean abs."},
+    {"formula", BQ_KEY_CHOICE, AT(bq_pass, smooth.form.kind), .value = "alpha", .choice = formulas,
+     .help = "Scale of a channel with statistic a and largest weight w: a^alpha / w^(1 - alpha), or a / "
+             "log2(2 + a) "
+             "(llm-compressor's log_equalization)."},
+    {"alpha", BQ_KEY_REAL, AT(bq_pass, smooth.form.ratio), .value = "0.5", .max = 1,
+     .help =
+         "0.5 is everybody's default but Quark's, which is 1; for Llama-3 0.85 is advised, for Mistral 0.8."},
+    {"weight_factor", BQ_KEY_REAL, AT(bq_pass, smooth.form.weight_factor), .value = "1", .min = 1e-6,
+     .max = 1e6, .help = "Multiplies w. llm-compressor: 2."},
+    {"weight_floor", BQ_KEY_REAL, AT(bq_pass, smooth.form.weight_floor), .value = "1e-5", .max = 1,
+     .help = "w is at least this. 0: where w is 0 the scale is a (llm-compressor)."},
+    {"floor", BQ_KEY_REAL, AT(bq_pass, smooth.form.floor), .value = "1e-5", .min = 1e-12, .max = 1,
+     .help = "Scales are at least this. Quark: 1e-3."},
+    {"entries", BQ_KEY_CHOICE, AT(bq_pass, smooth.entries), .value = "norms", .choice = entries,
+     .help = "Fold scales into norms only (before q, k, v and before gate, up), or also into v (before o) "
+             "and up (before "
+             "down), as Quark does."},
+    {0}};
+#define INSPECT(text, mat, default, blurb)                                                                   \
+    {                                                                                                        \
+        text, BQ_KEY_CHOICE, AT(bq_pass, autosmooth.inspect[mat]), .value = default, .choice = inspected,    \
+                                                                   .help = blurb                             \
+    }
+static const bq_key autosmooth_keys[] = {
+    PASS_KEY,
+    {"map", BQ_KEY_PATH, AT(bq_pass, map), .value = "", .quiet = true,
+     .help = "A JSON file as AMD Quark takes it. Its compute_scale_loss and scaling_layers replace the "
+             "values of `loss`, "
+             "`qkv`, `o`, `gate_up` and `down`."},
+    {"loss", BQ_KEY_CHOICE, AT(bq_pass, autosmooth.loss), .value = "mae", .choice = distances,
+     .help = "Mean of d^2, of abs d, or of sqrt(abs d), which Quark calls RMSE."},
+    {"grouped_queries", BQ_KEY_CHOICE, AT(bq_pass, autosmooth.gqa), .value = "group", .choice = grouped,
+     .help = "Heads that share a value head need one scale before o: search it so (`group`), search without "
+             "and take the "
+             "largest (`late`, Quark), or leave o as it is (`skip`)."},
+    INSPECT("qkv", BQ_QKV, "module",
+            "What decides about the scale of q, k, v: their own outputs (`self`), those of attention "
+            "(`module`) or of the "
+            "`block`. `off`: no scale."),
+    INSPECT("o", BQ_O, "self", "The same for o."),
+    INSPECT("gate_up", BQ_GATE_UP, "module", "The same for gate and up; their module is the MLP."),
+    INSPECT("down", BQ_DOWN, "self", "The same for down."),
+    {0}};
+static const bq_key awq_keys[] = {
+    PASS_KEY,
+    {"duo", BQ_KEY_BOOL, AT(bq_pass, awq.duo), .value = "false",
+     .help = "Candidates from activations and weights: none and a^(i/18) / w^(1 - i/18) (llm-compressor's "
+             "default). Else "
+             "a^(i/20), i < 20 (MIT, Quark)."},
+    {"to_one", BQ_KEY_BOOL, AT(bq_pass, awq.to_one), .value = "false",
+     .help = "Without `duo`: a^(i/19), so that the last is a itself (llm-compressor)."},
+    {"clip", BQ_KEY_BOOL, AT(bq_pass, awq.clip), .value = "true",
+     .help = "Clip rows of groups afterwards, not those of q and k (MIT, Quark)."},
+    {"grouped_queries", BQ_KEY_CHOICE, AT(bq_pass, awq.gqa), .value = "group", .choice = grouped,
+     .help = "As for `autosmoothquant`; MIT and llm-compressor `skip`."},
+    {0}};
 const bq_scope bq_pass_keys[BQ_PASS_KINDS] = {
-    [BQ_PASS_RTN] = {"phases.N.passes.N, pass: rtn", "Round to nearest on the min-max grid. Needs no data.",
-                     rtn_keys, sizeof(bq_pass)},
-    [BQ_PASS_ADASCALE] = {
-        "phases.N.passes.N, pass: adascale",
-        "Trains clipping and a factor for each weight against the block's own output (AIMET's AdaScale).",
-        adascale_keys, sizeof(bq_pass)}};
+    [BQ_PASS_RTN] = {"phases.N.passes.N, pass: rtn", "Round to nearest. Needs no data.", rtn_keys,
+                     sizeof(bq_pass)},
+    [BQ_PASS_ADASCALE] =
+        {"phases.N.passes.N, pass: adascale",
+         "Trains clipping and a factor for each weight against the block's own output (AIMET's AdaScale).",
+         adascale_keys, sizeof(bq_pass)},
+    [BQ_PASS_SEQMSE] =
+        {"phases.N.passes.N, pass: seqmse",
+         "Chooses each row's clipping by the error of its linear's output, one linear after the "
+         "other (AIMET's Sequential MSE).",
+         seqmse_keys, sizeof(bq_pass)},
+    [BQ_PASS_LPBQ] = {"phases.N.passes.N, pass: lpbq",
+                      "Scales of groups become small whole multiples of one scale a row (AIMET's LPBQ); of "
+                      "the passes before, or of the min-max grid. Needs groups.",
+                      lpbq_keys, sizeof(bq_pass)},
+    [BQ_PASS_GPTQ] = {"phases.N.passes.N, pass: gptq",
+                      "Quantizes column by column; the columns behind make up for the error of those before, "
+                      "as the inputs' second moments say (GPTQ).",
+                      gptq_keys, sizeof(bq_pass)},
+    [BQ_PASS_SMOOTHQUANT] = {"phases.N.passes.N, pass: smoothquant",
+                             "Gives range of loud input channels to the weights, by a formula; the model's "
+                             "function stays. Prepares: a pass that "
+                             "quantizes follows.",
+                             smooth_keys, sizeof(bq_pass)},
+    [BQ_PASS_AUTOSMOOTH] = {"phases.N.passes.N, pass: autosmoothquant",
+                            "The same with a searched formula (AMD Quark's): for each matrix the best of "
+                            "max|x|^r, r = 0.0 ... 0.9, by what "
+                            "quantized weights do to an output of the original model. Prepares.",
+                            autosmooth_keys, sizeof(bq_pass)},
+    [BQ_PASS_AWQ] = {
+        "phases.N.passes.N, pass: awq",
+        "Activation-aware scaling, searched by the squared error of outputs, and clipping. Prepares.",
+        awq_keys, sizeof(bq_pass)}};

@@ -32,8 +32,10 @@ extern const bq_method bq_methods[BQ_PASS_KINDS];
 /* Steps of a pass that trains in one block, 0 for the others. */
 int64_t bq_pass_steps(const bq_pass *p, int sweep);
 
-/* Does a phase read calibration samples (and so need streams)?  Does it need a backward? */
+/* Does a phase read calibration samples (and so need streams)?  Is it done again in later sweeps?  Does it
+ * need a backward? */
 bool bq_phase_calibrated(const bq_phase *phase);
+bool bq_phase_trains(const bq_phase *phase);
 bool bq_phase_backward(const bq_phase *phase);
 
 #endif

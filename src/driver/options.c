@@ -1,4 +1,4 @@
-#include "driver/options.h"
+#include "driver/options_table.h"
 
 #include "base/die.h"
 #include "base/log.h"
@@ -9,108 +9,6 @@
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
-
-/* ---- tables ---- */
-
-enum { HELP = 1 << BQ_COMMAND_NONE, RUN = 1 << BQ_COMMAND_RUN, PLAN = 1 << BQ_COMMAND_PLAN };
-enum { EVAL = 1 << BQ_COMMAND_EVAL, EXPORT = 1 << BQ_COMMAND_EXPORT };
-enum { INSPECT = 1 << BQ_COMMAND_INSPECT, TOKENS = 1 << BQ_COMMAND_TOKENS };
-enum { ALL = RUN | PLAN | EVAL | EXPORT | INSPECT | TOKENS, COMPUTE = RUN | PLAN | EVAL };
-
-typedef enum { FLAG, INT, I64, BYTES, SECONDS, TEXT, OUT, FORMAT, DEVICE, SET } kind;
-
-typedef struct {
-    const char *name; /* NULL ends the table */
-    char letter;      /* 0: none */
-    const char *arg;  /* NULL: a flag */
-    kind kind;
-    size_t at; /* in bq_args */
-    double min, max;
-    int commands;
-    const char *help;
-} option;
-
-#define AT(field) offsetof(bq_args, field)
-static const option options[] = {
-    {"set", 0, "KEY=VALUE", SET, 0, 0, 0, RUN | PLAN,
-     "Override a key of the recipe, as in --set calibration.samples=64; may be given often"},
-    {"model", 0, "DIR", TEXT, AT(model), 0, 0, EVAL, "Evaluate this model directory"},
-    {"run", 0, "DIR", TEXT, AT(run), 0, 0, EVAL | EXPORT, "Use the result in this run directory"},
-    {"tokens", 0, "FILE.h5", TEXT, AT(tokens), 0, 0, EVAL, "Evaluate on these tokens"},
-    {"ctx", 0, "N", I64, AT(ctx), 2, 1 << 20, EVAL, "Tokens of a window (2048)"},
-    {"windows", 0, "N", I64, AT(windows), 0, 1e9, EVAL, "How many windows; 0: all (0)"},
-    {"offset", 0, "N", I64, AT(offset), 0, 1e15, EVAL, "First token (0)"},
-    {"rtn", 0, "BITS", INT, AT(rtn), 2, 8, EVAL, "Also evaluate round to nearest, 2 to 8 bits, per channel"},
-    {"format", 0, "FORMAT", FORMAT, AT(format), 0, 0, EXPORT,
-     "compressed-tensors: packed codes and scales; safetensors: quantized values as float weights "
-     "(compressed-tensors)"},
-    {"shard", 0, "BYTES", BYTES, AT(shard), BQ_SHARD_MIN, 0, EXPORT,
-     "Tensors in one file, at most, as in 2G; ranks write different files (5000000000)"},
-    {"bytes", 0, NULL, FLAG, AT(bytes), 0, 0, TOKENS, "A token is a byte; the only tokenizer built in"},
-    {"out", 'o', "DIR", OUT, AT(out), 0, 0, RUN, "Run directory (the recipe's name with .run)"},
-    {"out", 'o', "DIR", OUT, AT(out), 0, 0, EXPORT, "Directory of the new model"},
-    {"out", 'o', "FILE.h5", OUT, AT(out), 0, 0, TOKENS, "File to write"},
-    {"threads", 0, "N", INT, AT(threads), 1, 4096, COMPUTE,
-     "Threads of this rank (OMP_NUM_THREADS, or all cores)"},
-    {"device", 0, "NAME", DEVICE, AT(device), 0, 0, COMPUTE, "cpu or auto (auto)"},
-    {"memory", 0, "BYTES", BYTES, AT(memory), 0, 0, COMPUTE,
-     "What this rank may use, as in 12G (all that the system gives)"},
-    {"scratch", 0, "DIR", TEXT, AT(scratch), 0, 0, COMPUTE,
-     "Node-local place for streams that memory cannot hold"},
-    {"stages", 0, "N", INT, AT(stages), 1, 4096, RUN | PLAN,
-     "Cut the blocks among N groups of ranks; the ranks of a group share the samples (as many as can be)"},
-    {"micro", 0, "N", I64, AT(micro), 1, 1 << 20, RUN | PLAN,
-     "Samples that travel together from stage to stage (chosen by the plan)"},
-    {"timeout", 0, "SECONDS", I64, AT(timeout), 0, 1 << 20, COMPUTE | EXPORT,
-     "End the job when a rank is silent for so long; a slow rank speaks at every step; 0: never (600)"},
-    {"save-every", 0, "SECONDS", SECONDS, AT(save_every), 0, 1e9, RUN,
-     "Keep the state inside a block so often, to go on there after a kill; 0: only on a stop (300)"},
-    {"no-eval", 0, NULL, FLAG, AT(no_eval), 0, 0, RUN, "Skip the recipe's evaluation"},
-    {"stop-after-blocks", 0, "N", INT, AT(stop_after), 1, INT_MAX, RUN,
-     "End with code 75 after N new blocks, as a stop signal would (for tests)"},
-    {"verbose", 'v', NULL, FLAG, AT(verbose), 0, 0, ALL, "Say more"},
-    {0}};
-
-typedef struct {
-    const char *name, *args;
-    int low, high; /* how many arguments */
-    const char *brief, *about, *example;
-} command;
-
-static const command commands[BQ_COMMANDS] = {
-    [BQ_COMMAND_RUN] =
-        {"run", "RECIPE.json", 1, 1, "Quantize a model as a recipe says.",
-         "Quantize a model as a recipe says, write the outputs and evaluate the result. Everything that "
-         "changes the result is in the recipe (blockq help recipe); the options change time and place alone. "
-         "A run that was stopped or killed goes on where it was when the same command is given again, on any "
-         "number of ranks, and ends with the same bytes. SIGTERM and SIGUSR1 end it cleanly with code 75.",
-         "Example:\n  blockq run configs/demo.json --set calibration.samples=32 -o demo.run\n"
-         "  mpirun -n 4 blockq run recipe.json --threads 4"},
-    [BQ_COMMAND_PLAN] =
-        {"plan", "RECIPE.json", 1, 1, "Say what a run will need, and stop.",
-         "Print what each rank of a run would hold in memory, largest first, and how long its phases would "
-         "take; refuse what does not fit.",
-         "Example:\n  blockq plan configs/phi35_adascale.json --set model=DIR --memory 16G"},
-    [BQ_COMMAND_EVAL] =
-        {"eval", "", 0, 0, "Measure the perplexity of a model or a run's result.",
-         "Measure perplexity: windows of --ctx tokens, each alone, mean loss over all their predictions. One "
-         "of --model and --run is needed. Numbers compare only on the same tokens, ctx and windows.",
-         "Example:\n  blockq eval --model DIR --tokens test.h5 --ctx 512 --rtn 4\n"
-         "  blockq eval --run demo.run --tokens test.h5"},
-    [BQ_COMMAND_EXPORT] =
-        {"export", "", 0, 0, "Write a run's result as a model directory.",
-         "Write the result of a finished run as a model directory that other programs load, in a format that "
-         "the recipe need not have named. Several ranks write it together, the same bytes.",
-         "Example:\n  blockq export --run demo.run --format compressed-tensors --out demo-w4"},
-    [BQ_COMMAND_INSPECT] =
-        {"inspect", "PATH", 1, 1, "Say what is in a file or directory of blockq.",
-         "Print what is in a model directory, a tokens file, a run directory or a checkpoint file.",
-         "Example:\n  blockq inspect demo.run\n  blockq inspect demo.run/ckpt/block_000.p0.s0.h5"},
-    [BQ_COMMAND_TOKENS] = {
-        "tokens", "TEXT...", 1, INT_MAX, "Make a tokens file from text.",
-        "Write the bytes of the text files, one behind the other, as a tokens file. For models with a "
-        "tokenizer of their own use tools/prepare.py.",
-        "Example:\n  blockq tokens --bytes book.txt -o tokens.h5"}};
 
 static const char *const there_are = "run, plan, eval, export, inspect, tokens";
 static const char *const codes =
@@ -131,15 +29,15 @@ static int complain(bq_command c, const char *fmt, ...) {
     va_start(ap, fmt);
     bq_vlog(BQ_ERROR, 0, fmt, ap);
     va_end(ap);
-    bq_log(BQ_INFO, "try 'blockq%s%s --help'", c ? " " : "", c ? commands[c].name : "");
+    bq_log(BQ_INFO, "try 'blockq%s%s --help'", c ? " " : "", c ? bq_commands[c].name : "");
     return BQ_USAGE;
 }
 
-static int complain_value(const bq_args *args, const option *o, const char *text, const char *must) {
+static int complain_value(const bq_args *args, const bq_option *o, const char *text, const char *must) {
     return complain(args->command, "--%s %.200s: must be %s", o->name, text, must);
 }
 
-static int take_number(bq_args *args, const option *o, const char *text) {
+static int take_number(bq_args *args, const bq_option *o, const char *text) {
     char *end, must[80];
     errno = 0;
     long long x = strtoll(text, &end, 10);
@@ -154,7 +52,7 @@ static int take_number(bq_args *args, const option *o, const char *text) {
     return BQ_OK;
 }
 
-static int take_bytes(bq_args *args, const option *o, const char *text) {
+static int take_bytes(bq_args *args, const bq_option *o, const char *text) {
     static const char units[] = "KMGT";
     char *end;
     errno = 0;
@@ -174,7 +72,7 @@ static int take_bytes(bq_args *args, const option *o, const char *text) {
     return BQ_OK;
 }
 
-static int take_seconds(bq_args *args, const option *o, const char *text) {
+static int take_seconds(bq_args *args, const bq_option *o, const char *text) {
     char *end, must[80];
     double x = strtod(text, &end);
     snprintf(must, sizeof must, "a number of seconds from %.0f to %.0f", o->min, o->max);
@@ -184,7 +82,7 @@ static int take_seconds(bq_args *args, const option *o, const char *text) {
     return BQ_OK;
 }
 
-static int take(bq_args *args, const option *o, char *text) {
+static int take(bq_args *args, const bq_option *o, char *text) {
     void *at = (char *)args + o->at;
     switch (o->kind) {
     case FLAG: *(bool *)at = true; return BQ_OK;
@@ -227,7 +125,7 @@ typedef struct {
     bool help;
 } parsing;
 
-static int key_of(const option *o) { return o->letter ? o->letter : FIRST_KEY + (int)(o - options); }
+static int key_of(const bq_option *o) { return o->letter ? o->letter : FIRST_KEY + (int)(o - bq_options); }
 
 static error_t parse(int key, char *arg, struct argp_state *state) {
     parsing *p = state->input;
@@ -241,7 +139,7 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
         return 0;
     }
     if (key == ARGP_KEY_ERROR && !p->code && !p->help) p->bad = state->argv[state->next - 1];
-    for (const option *o = options; o->name; o++) {
+    for (const bq_option *o = bq_options; o->name; o++) {
         if (!(o->commands & 1 << p->args->command) || key_of(o) != key) continue;
         p->code = take(p->args, o, arg);
         return p->code ? EINVAL : 0;
@@ -252,20 +150,20 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
 /* argp's form of a command's rows. */
 typedef struct {
     struct argp argp;
-    struct argp_option option[sizeof options / sizeof *options + 2];
+    struct argp_option option[BQ_OPTIONS + 1];
     char doc[1024];
 } form;
 
 static void fill(form *f, bq_command c) {
     int n = 0;
     *f = (form){0};
-    for (const option *o = options; o->name; o++) {
+    for (const bq_option *o = bq_options; o->name; o++) {
         if (!(o->commands & 1 << c)) continue;
         f->option[n++] = (struct argp_option){o->name, key_of(o), o->arg, 0, o->help, 0};
     }
     f->option[n] = (struct argp_option){"help", HELP_KEY, NULL, 0, "This text", -1};
-    snprintf(f->doc, sizeof f->doc, "%s\v%s", commands[c].about, commands[c].example);
-    const char *args = *commands[c].args ? commands[c].args : NULL;
+    snprintf(f->doc, sizeof f->doc, "%s\v%s", bq_commands[c].about, bq_commands[c].example);
+    const char *args = *bq_commands[c].args ? bq_commands[c].args : NULL;
     f->argp = (struct argp){f->option, parse, args, f->doc, NULL, NULL, NULL};
 }
 
@@ -273,6 +171,10 @@ static void fill(form *f, bq_command c) {
 
 static const char *lacks(const bq_args *a) {
     switch (a->command) {
+    case BQ_COMMAND_RUN:
+        if (a->root_acts && a->split_reference) return "--root-acts and --split-reference exclude each other";
+        if (a->root_acts && !a->scratch) return "--root-acts needs --scratch, a place for each rank's files";
+        return NULL;
     case BQ_COMMAND_EVAL:
         if (!a->model == !a->run) return "give one of --model and --run";
         return a->tokens ? NULL : "--tokens is missing";
@@ -290,7 +192,7 @@ static const char *lacks(const bq_args *a) {
 static const char *why_bad(const parsing *p) {
     const char *name = p->bad + strspn(p->bad, "-");
     size_t n = strcspn(name, "=");
-    for (const option *o = options; o->name; o++) {
+    for (const bq_option *o = bq_options; o->name; o++) {
         if (!(o->commands & 1 << p->args->command) || strlen(o->name) != n) continue;
         if (strncmp(o->name, name, n)) continue;
         return o->arg ? "needs a value" : "takes no value";
@@ -322,9 +224,9 @@ static int parse_command(int argc, char **argv, bq_args *args) {
         return BQ_OK;
     }
     if (p.bad) return complain(c, "%.200s: %s", p.bad, why_bad(&p));
-    if (args->nfile < commands[c].low) return complain(c, "%s is missing", commands[c].args);
-    if (args->nfile > commands[c].high) {
-        return complain(c, "one argument too many: %.200s", args->file[commands[c].high]);
+    if (args->nfile < bq_commands[c].low) return complain(c, "%s is missing", bq_commands[c].args);
+    if (args->nfile > bq_commands[c].high) {
+        return complain(c, "one argument too many: %.200s", args->file[bq_commands[c].high]);
     }
     const char *why = lacks(args);
     if (why) return complain(c, "%s", why);
@@ -339,7 +241,7 @@ void bq_options_help(bq_command c, FILE *out) {
     char name[32];
     if (c != BQ_COMMAND_NONE) {
         fill(&f, c);
-        snprintf(name, sizeof name, "blockq %s", commands[c].name);
+        snprintf(name, sizeof name, "blockq %s", bq_commands[c].name);
         argp_help(&f.argp, out, ARGP_HELP_USAGE | ARGP_HELP_LONG | ARGP_HELP_DOC, name);
         return;
     }
@@ -347,7 +249,8 @@ void bq_options_help(bq_command c, FILE *out) {
           "Quantizes the decoder blocks of large language models, on one machine or on many.\n\n"
           "Commands:\n",
           out);
-    for (int i = 1; i < BQ_COMMANDS; i++) fprintf(out, "  %-10s %s\n", commands[i].name, commands[i].brief);
+    for (int i = 1; i < BQ_COMMANDS; i++)
+        fprintf(out, "  %-10s %s\n", bq_commands[i].name, bq_commands[i].brief);
     fputs("  help       help COMMAND: its options; help recipe: all keys of a recipe.\n\n"
           "  blockq COMMAND --help   a command's options, with an example\n"
           "  blockq --version\n\n"
@@ -358,7 +261,7 @@ void bq_options_help(bq_command c, FILE *out) {
 
 static bq_command find_command(const char *name) {
     for (int i = 1; i < BQ_COMMANDS; i++) {
-        if (strcmp(name, commands[i].name) == 0) return (bq_command)i;
+        if (strcmp(name, bq_commands[i].name) == 0) return (bq_command)i;
     }
     return BQ_COMMAND_NONE;
 }

@@ -42,6 +42,8 @@ typedef struct {
     int64_t timeout;    /* seconds of silence that mean a rank is dead; 0: never */
     size_t memory;      /* bytes this process may use; 0: what the system gives */
     const char *scratch;
+    bool split_reference;
+    bool root_acts; /* rank 0 alone reads and writes acts/ of the run directory; needs scratch */
     /* eval, export */
     const char *model, *run, *tokens; /* eval: exactly one of model and run */
     int64_t ctx, windows, offset;     /* windows 0: all */

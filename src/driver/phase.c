@@ -4,6 +4,7 @@
 #include "base/die.h"
 #include "base/log.h"
 #include "comm/treesum.h"
+#include "driver/boundary.h"
 #include "driver/grid.h"
 #include "driver/methods.h"
 #include "driver/reference.h"
@@ -26,16 +27,15 @@ static void clock_to(bq_walk *w, int part, double *since) {
     *since = now;
 }
 
-/* My samples of the inputs of the stage's first block. */
-static void load_heads(bq_walk *w) {
+/* My samples of the inputs of block b. */
+static void load_head(bq_walk *w, int b) {
     bq_session *s = w->s;
     const bq_recipe *r = &s->recipe;
-    char path[BQ_PATH_MAX + 32], why[BQ_WHY];
+    char path[BQ_PATH_MAX + 96], why[BQ_WHY];
     bq_acts *acts;
-    bq_reference_path(s, (int)w->blocks.first, path, sizeof path);
-    bool good =
-        bq_acts_open(&acts, path, r->calibration.samples, r->calibration.length, s->src.arch.model.hidden,
-                     bq_reference_hash(s, (int)w->blocks.first), why) == BQ_ACTS_OK;
+    bq_reference_path(s, b, path, sizeof path);
+    bool good = bq_acts_open(&acts, path, r->calibration.samples, r->calibration.length,
+                             s->src.arch.model.hidden, bq_reference_hash(s, b), why) == BQ_ACTS_OK;
     for (int64_t i = 0; good && i < w->share.count; i++) {
         good = bq_acts_read(acts, w->share.first + i, w->buffer[0].data);
         bq_stream_put(&w->fp, i, w->buffer[0]);
@@ -49,7 +49,6 @@ static void load_heads(bq_walk *w) {
  * stream. */
 static void start_segment(bq_walk *w) {
     w->frozen = bq_sweep_frozen(w->s, w->sweep, w->block);
-    bq_comm_stage_bcast(w->s->comm, &w->frozen, sizeof w->frozen);
     if (w->frozen || !w->qt.open || bq_sweep_head(w->s, w->sweep, w->block, &w->qt, w->buffer[0])) return;
     for (int64_t i = 0; i < w->share.count; i++)
         bq_stream_put(&w->qt, i, bq_stream_get(&w->fp, i, w->buffer[0]));
@@ -59,7 +58,9 @@ static void start_segment(bq_walk *w) {
 static void end_segment(bq_walk *w) {
     bq_session *s = w->s;
     int next = w->block + 1, blocks = s->src.arch.model.blocks;
-    if (s->recipe.sweeps == 1 || next == blocks || !bq_grid_is_start(&s->recipe, blocks, next)) return;
+    if (s->recipe.sweeps == 1 || w->phase + 1 < s->recipe.nphase || next == blocks ||
+        !bq_grid_is_start(&s->grid, next))
+        return;
     bq_sweep_keep(s, w->sweep, next, &w->qt, w->buffer[0]);
     double moved = bq_sweep_moved(s, w->sweep, next, &w->fp, w->buffer[0], w->buffer[1]);
     if (s->comm->replica == 0)
@@ -147,7 +148,7 @@ static void open_walk(bq_walk *w, bq_session *s, int sweep, int phase, const bq_
     int64_t t = r->calibration.length, h = arch->model.hidden;
     *w = (bq_walk){.s = s, .sweep = sweep, .phase = phase, .recipe = &r->phase[phase], .hooks = hooks};
     w->share = bq_shard_of(r->calibration.samples, s->comm->replica, s->comm->nreplica);
-    w->blocks = bq_grid_blocks(r, arch->model.blocks, s->comm->istage, s->comm->nstage);
+    w->blocks = bq_grid_blocks(&s->grid, s->comm->istage);
     int64_t n = w->share.count;
     w->calibrated = bq_phase_calibrated(w->recipe);
     bq_block_push(&w->blk, arch, mem);
@@ -173,7 +174,6 @@ static void open_walk(bq_walk *w, bq_session *s, int sweep, int phase, const bq_
     bq_stream_open(&w->fp, n, t, h, s->plan.scratch);
     bq_stream_open(&w->target, n, t, h, s->plan.scratch);
     if (w->recipe->inputs != BQ_INPUTS_FP) bq_stream_open(&w->qt, n, t, h, s->plan.scratch);
-    load_heads(w);
 }
 
 static void close_walk(bq_walk *w, size_t mark) {
@@ -212,9 +212,10 @@ static outcome do_block(bq_walk *w) {
     bool done = bq_state_done(s->state, w->sweep, w->phase, w->block);
     bq_comm_stage_bcast(s->comm, &done, sizeof done); /* replica 0 has looked last */
     if (done && !w->calibrated) return RESTORED;
-    if (bq_grid_is_start(&s->recipe, s->src.arch.model.blocks, w->block)) start_segment(w);
+    if (bq_grid_is_start(&s->grid, w->block)) start_segment(w);
     if (w->frozen) return pass_frozen(w);
     bq_source_block(&s->src, &s->dev, w->block, &w->blk);
+    bq_source_prefetch(&s->src, w->block + 1);
     clock_to(w, LOAD, &now);
     if (w->calibrated) forward(w, w->blk.w, &w->fp, &w->target);
     clock_to(w, TARGET, &now);
@@ -234,37 +235,78 @@ static outcome do_block(bq_walk *w) {
     return done ? RESTORED : MADE;
 }
 
-/* Nothing is left to do for this stage: every block is made or frozen, every boundary kept. */
+/* Where the stage ends inside a segment, and where it begins inside one. */
+static bq_boundary given(const bq_walk *w, bq_piece piece) {
+    return (bq_boundary){w->sweep, w->phase, piece.end};
+}
+static bq_boundary taken(const bq_walk *w, bq_piece piece) {
+    return (bq_boundary){w->sweep, w->phase, piece.first};
+}
+
+/* The streams before a piece's first block; false: a stop came while waiting for them. */
+static bool start_piece(bq_walk *w, bq_piece piece) {
+    bq_session *s = w->s;
+    w->frozen = false;
+    if (!w->calibrated) return true;
+    load_head(w, piece.first);
+    if (!piece.takes) return true;
+    w->frozen = bq_sweep_frozen(s, w->sweep, bq_grid_unit_start(&s->grid, piece.first));
+    if (w->frozen || !w->qt.open) return true;
+    if (!bq_boundary_await(s, taken(w, piece))) return false;
+    bq_boundary_load(s, taken(w, piece), &w->qt, w->buffer[0]);
+    return true;
+}
+
+/* last: nothing follows this piece. */
+static int do_piece(bq_walk *w, bq_piece piece, bool last) {
+    bq_session *s = w->s;
+    if (!start_piece(w, piece)) return BQ_STOPPED;
+    if (piece.takes && w->frozen) return BQ_OK;
+    for (w->block = piece.first; w->block < piece.end; w->block++) {
+        outcome got = do_block(w);
+        if (got == MADE) s->made++;
+        if (got == RESTORED) w->units += w->all / w->blocks.count;
+        if (got == MADE && s->made == s->args->stop_after && !(last && w->block + 1 == piece.end))
+            bq_stop_wanted = 1;
+        if (got == STOPPED) return BQ_STOPPED;
+    }
+    if (piece.gives && w->qt.open && !w->frozen) bq_boundary_keep(s, given(w, piece), &w->qt, w->buffer[0]);
+    return BQ_OK;
+}
+
+/* Nothing is left to do for this stage (collective over it): every block is made or frozen, every boundary
+ * kept. */
 static bool all_done(const bq_session *s, int sweep, int phase, bq_shard blocks) {
-    bool frozen = false, chained = s->recipe.sweeps > 1;
-    int end = (int)(blocks.first + blocks.count);
+    bool frozen = false, chained = s->recipe.sweeps > 1 && phase + 1 == s->recipe.nphase;
+    int all = s->src.arch.model.blocks, end = (int)(blocks.first + blocks.count);
+    bq_boundary give = {sweep, phase, end};
+    if (!bq_grid_is_start(&s->grid, (int)blocks.first))
+        frozen = bq_sweep_frozen(s, sweep, bq_grid_unit_start(&s->grid, (int)blocks.first));
     for (int b = (int)blocks.first; b < end; b++) {
-        bool head = bq_grid_is_start(&s->recipe, s->src.arch.model.blocks, b);
+        bool head = bq_grid_is_start(&s->grid, b);
         if (head && b > blocks.first && chained && !frozen && !bq_sweep_kept(s, sweep, b)) return false;
         if (head) frozen = bq_sweep_frozen(s, sweep, b);
-        if (!frozen && !bq_state_done(s->state, sweep, phase, b)) return false;
+        bool made = bq_state_done(s->state, sweep, phase, b);
+        bq_comm_stage_bcast(s->comm, &made, sizeof made);
+        if (!frozen && !made) return false;
     }
-    return !chained || frozen || end == s->src.arch.model.blocks || bq_sweep_kept(s, sweep, end);
+    if (frozen || end == all) return true;
+    if (bq_grid_is_start(&s->grid, end)) return !chained || bq_sweep_kept(s, sweep, end);
+    return s->recipe.phase[phase].inputs == BQ_INPUTS_FP || bq_boundary_kept(s, give);
 }
 
 int bq_session_phase(bq_session *s, int sweep, int phase, const bq_phase_hooks *hooks) {
     size_t mark = bq_arena_mark(&s->dev.mem);
-    bq_shard blocks = bq_grid_blocks(&s->recipe, s->src.arch.model.blocks, s->comm->istage, s->comm->nstage);
-    int code = BQ_OK, end = (int)(blocks.first + blocks.count);
-    bool done = all_done(s, sweep, phase, blocks);
-    bq_comm_stage_bcast(s->comm, &done, sizeof done);
-    if (done) return BQ_OK;
+    int code = BQ_OK;
+    bq_shard blocks = bq_grid_blocks(&s->grid, s->comm->istage);
+    if (all_done(s, sweep, phase, blocks)) return BQ_OK;
     bq_walk w;
+    bq_piece piece[BQ_PIECES];
     open_walk(&w, s, sweep, phase, hooks);
     if (s->recipe.phase[phase].name[0]) bq_log(BQ_INFO, "phase %s", s->recipe.phase[phase].name);
-    for (w.block = (int)blocks.first; w.block < end && code == BQ_OK; w.block++) {
-        outcome got = do_block(&w);
-        if (got == MADE) s->made++;
-        if (got == RESTORED) w.units += w.all / blocks.count;
-        bool last = w.block + 1 == end && phase + 1 == s->recipe.nphase;
-        if (got == STOPPED || (s->args->stop_after && s->made == s->args->stop_after && !last))
-            code = BQ_STOPPED;
-    }
+    int pieces = bq_grid_pieces(&s->grid, s->comm->istage, piece);
+    for (int i = 0; i < pieces && code == BQ_OK; i++)
+        code = do_piece(&w, piece[i], phase + 1 == s->recipe.nphase && i + 1 == pieces);
     close_walk(&w, mark);
     return code;
 }

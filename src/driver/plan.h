@@ -43,6 +43,12 @@ int bq_plan_evaluation(size_t arena, size_t stream, size_t limit, const bq_comm 
 /* The table, largest consumer first.  rate: flop/s to predict seconds with, 0: leave them out. */
 void bq_plan_print(const bq_plan *plan, double rate, FILE *out);
 
+/* What other numbers of ranks would make of the same recipe: the grid that a run would choose, bytes of a
+ * rank, predicted seconds, and how much of the ranks' time is used; a line where more ranks help by a tenth.
+ * Messages are not counted.  rate: flop/s. */
+void bq_plan_advise(const bq_recipe *recipe, const bq_arch *arch, const bq_scheme *scheme, double rate,
+                    bool eval, FILE *out);
+
 /* Flop/s of a GEMM of the block's own shapes on this device now, over about 0.2 s; the device bytes that
  * takes. */
 double bq_plan_rate(bq_dev *dev, const bq_arch *arch);

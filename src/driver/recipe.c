@@ -4,6 +4,7 @@
 #include "base/hash.h"
 #include "driver/keys.h"
 #include "driver/methods.h"
+#include "driver/quark_map.h"
 #include "io/files.h"
 
 #include <errno.h>
@@ -87,6 +88,12 @@ static int check_passes(const bq_origin *from, const bq_recipe *r) {
             if (!method->asymmetric && asymmetric(r))
                 return bq_origin_refuse(from, path, "%s needs symmetric grids, and bits has others",
                                         method->name);
+            if (phase->pass[k].kind == BQ_PASS_GPTQ && phase->pass[k].gptq.qep > 0 &&
+                phase->inputs == BQ_INPUTS_FP) {
+                strcat(path, ".qep");
+                return bq_origin_refuse(from, path,
+                                        "needs inputs qt or mix: with fp there is nothing to correct");
+            }
             if (bq_pass_steps(&phase->pass[k], 0) == 0 || r->calibration.samples % phase->pass[k].batch == 0)
                 continue;
             strcat(path, ".batch");
@@ -150,6 +157,18 @@ static void fill_names(bq_recipe *r) {
 
 /* ---- reading ---- */
 
+/* A file of Quark's becomes the keys it stands for, so that the resolved recipe does not need it any more. */
+static int fill_maps(bq_recipe *r) {
+    int rc = BQ_OK;
+    for (int i = 0; i < r->nphase; i++)
+        for (int k = 0; k < r->phase[i].npass && !rc; k++) {
+            bq_pass *p = &r->phase[i].pass[k];
+            if (p->map[0]) rc = bq_quark_map(p->map, &p->autosmooth);
+            memset(p->map, 0, sizeof p->map);
+        }
+    return rc;
+}
+
 int bq_recipe_parse(const char *text, size_t bytes, const char *name, const char *folder, int nset,
                     char *const *set, bq_recipe *recipe) {
     bq_origin from = {name, folder, nset, set};
@@ -167,6 +186,7 @@ int bq_recipe_parse(const char *text, size_t bytes, const char *name, const char
     memset(recipe, 0, sizeof *recipe);
     if (!rc) rc = bq_keys_read(&from, root, recipe);
     json_decref(root);
+    if (!rc) rc = fill_maps(recipe);
     if (rc) return rc;
     fill_names(recipe);
     rc = check_passes(&from, recipe);

@@ -7,8 +7,13 @@
 #define BQ_RECIPE_H
 
 #include "block/adascale.h"
+#include "block/autosmooth.h"
+#include "block/awq.h"
+#include "block/gptq.h"
 #include "block/rope.h"
 #include "block/rotate.h"
+#include "block/search.h"
+#include "block/smooth.h"
 
 #include <stdio.h>
 
@@ -20,7 +25,17 @@
 #define BQ_LINEARS    9  /* names a recipe may give bits to: q_proj ... gate_up_proj */
 #define BQ_PARTS      16 /* capacity for bq_recipe_parts */
 
-typedef enum { BQ_PASS_RTN, BQ_PASS_ADASCALE, BQ_PASS_KINDS } bq_pass_kind;
+typedef enum {
+    BQ_PASS_RTN,
+    BQ_PASS_ADASCALE,
+    BQ_PASS_GPTQ,
+    BQ_PASS_SEQMSE,
+    BQ_PASS_LPBQ,
+    BQ_PASS_SMOOTHQUANT,
+    BQ_PASS_AUTOSMOOTH,
+    BQ_PASS_AWQ,
+    BQ_PASS_KINDS
+} bq_pass_kind;
 typedef enum { BQ_OUT_SAFETENSORS, BQ_OUT_COMPRESSED } bq_format;
 
 typedef struct {
@@ -33,6 +48,20 @@ typedef struct {
     bool early_stop;
     int64_t check_interval, window; /* of early_stop, in iterations */
     double threshold;
+    /* rtn only; grid, shrink and norm with BQ_CLIP_MSE */
+    bq_clip clip; /* not hessian */
+    int grid;
+    double shrink;
+    bq_norm norm;
+    bq_seqmse_options seqmse; /* seqmse only */
+    int decompressed;         /* lpbq only: bits */
+    /* gptq only */
+    bq_gptq_options gptq;
+    /* of the passes of that name */
+    bq_smooth_options smooth;
+    bq_autosmooth_options autosmooth;
+    char map[BQ_PATH_MAX]; /* a file of Quark's while the recipe is read: it fills autosmooth */
+    bq_awq_options awq;
 } bq_pass;
 
 typedef struct {
@@ -94,10 +123,10 @@ static inline int bq_recipe_activations(const bq_recipe *r) {
     return r->bits.activations < 16 ? r->bits.activations : 0;
 }
 
-/* Read a recipe file and lay "key=value" overrides over it (keys as dotted paths,
- * phases.0.passes.0.iterations). BQ_OK, or BQ_USAGE after one message that names file, key, value and what is
- * allowed.  Relative paths in the file start at its folder, those in overrides at the current directory.
- * local: read on one rank, broadcast the struct. */
+/* Read a recipe file, and the files of Quark's that it names, and lay "key=value" overrides over it (keys as
+ * dotted paths, phases.0.passes.0.iterations). BQ_OK, or BQ_USAGE (BQ_DATA for a file of Quark's) after one
+ * message that names file, key, value and what is allowed.  Relative paths in the file start at its folder,
+ * those in overrides at the current directory. local: read on one rank, broadcast the struct. */
 int bq_recipe_read(const char *path, int nset, char *const *set, bq_recipe *recipe);
 
 /* The same for a text in memory; name is for messages, folder (absolute) is where relative paths start. */

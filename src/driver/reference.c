@@ -4,12 +4,14 @@
 #include "base/hash.h"
 #include "base/log.h"
 #include "driver/grid.h"
+#include "io/reader.h"
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 void bq_reference_path(const bq_session *s, int block, char *path, size_t n) {
-    snprintf(path, n, "%s/acts/fp_%03d.h5", s->dir, block);
+    snprintf(path, n, "%s/fp_%03d.h5", s->acts, block);
 }
 
 uint64_t bq_reference_hash(const bq_session *s, int block) {
@@ -27,8 +29,16 @@ typedef struct {
     float *memory;
     bq_mat in[2], out[2]; /* host (micro * T, H): on their way in and out */
     MPI_Request receive, send[2];
-    bq_acts *head, *from; /* my head file being made; the one that feeds the pipeline */
+    bq_shard blocks;        /* my stage's */
+    int inner[BQ_PIECES];   /* blocks inside it that a piece starts at, whose inputs are kept, too */
+    bq_acts *at[BQ_PIECES]; /* their files */
+    int inners, until;      /* until: the block up to which somebody needs the stream */
+    bq_acts *head, *from;   /* my head file being made; the one that feeds the pipeline, */
+    bq_reader *ahead;       /* by this thread */
 } pipe_state;
+
+/* Samples that are read ahead of the computation. */
+enum { RING = 4 };
 
 static int peer(const bq_session *s, int stage) { return stage * s->comm->nreplica + s->comm->replica; }
 
@@ -42,12 +52,13 @@ bq_acts *bq_reference_open(const bq_session *s, const char *path, uint64_t hash)
 
 bq_acts *bq_reference_make(const bq_session *s, const char *path, uint64_t hash) {
     const bq_recipe *r = &s->recipe;
-    bq_acts *acts = s->comm->replica == 0 ? bq_reference_open(s, path, hash) : NULL;
-    if (s->comm->replica == 0 && !acts)
+    bool maker = s->comm->replica == 0 || s->args->root_acts;
+    bq_acts *acts = maker ? bq_reference_open(s, path, hash) : NULL;
+    if (maker && !acts)
         bq_acts_create(&acts, path, r->calibration.samples, r->calibration.length, s->src.arch.model.hidden,
                        hash);
     bq_comm_stage_barrier(s->comm);
-    if (s->comm->replica) acts = bq_reference_open(s, path, hash);
+    if (!maker) acts = bq_reference_open(s, path, hash);
     BQ_CHECK(acts,
              "%s was made by another rank and cannot be opened: is the run directory shared by all nodes?",
              path);
@@ -55,27 +66,27 @@ bq_acts *bq_reference_make(const bq_session *s, const char *path, uint64_t hash)
 }
 
 static bq_acts *open_head(const bq_session *s, int block) {
-    char path[BQ_PATH_MAX + 32];
+    char path[BQ_PATH_MAX + 96];
     bq_reference_path(s, block, path, sizeof path);
     return bq_reference_open(s, path, bq_reference_hash(s, block));
 }
 
 static bq_acts *make_head(const bq_session *s, int block) {
-    char path[BQ_PATH_MAX + 32];
+    char path[BQ_PATH_MAX + 96];
     bq_reference_path(s, block, path, sizeof path);
     return bq_reference_make(s, path, bq_reference_hash(s, block));
 }
 
-/* Are all samples of my share there, with the data that the log promises? */
-static bool whole(const bq_session *s, bq_acts *acts) {
-    bq_shard share = bq_shard_of(s->recipe.calibration.samples, s->comm->replica, s->comm->nreplica);
+bool bq_reference_whole(const bq_session *s, int block, bq_shard samples) {
+    bq_acts *acts = open_head(s, block);
     float *buffer =
         malloc((size_t)(s->recipe.calibration.length * s->src.arch.model.hidden) * sizeof *buffer);
     BQ_CHECK(buffer, "no memory for a sample");
     bool good = acts != NULL;
-    for (int64_t i = share.first; i < share.first + share.count && good; i++)
+    for (int64_t i = samples.first; i < samples.first + samples.count && good; i++)
         good = bq_acts_read(acts, i, buffer);
     free(buffer);
+    bq_acts_close(acts);
     return good;
 }
 
@@ -99,17 +110,31 @@ static void embed(bq_session *s) {
     bq_comm_stage_barrier(s->comm);
 }
 
-/* Stages that have no whole head file, as the range (first, last]: the pipeline feeds from stage `first`'s
- * file. */
+/* Blocks that pieces of the stage start at, but for its first. */
+static int inner_starts(const bq_session *s, int inner[BQ_PIECES]) {
+    bq_piece piece[BQ_PIECES];
+    int pieces = bq_grid_pieces(&s->grid, s->comm->istage, piece), n = 0;
+    bq_shard own = bq_grid_blocks(&s->grid, s->comm->istage);
+    for (int i = 0; i < pieces; i++)
+        if (piece[i].first > own.first) inner[n++] = piece[i].first;
+    return n;
+}
+
+static bool have(const bq_session *s, int block) {
+    return bq_reference_whole(
+        s, block, bq_shard_of(s->recipe.calibration.samples, s->comm->replica, s->comm->nreplica));
+}
+
+/* The stages that have something to do: [first, last].  The first feeds the pipeline from its head file: it
+ * is the one before a stage that lacks its own, or one that lacks an inner file alone.  False: none. */
 static bool missing(bq_session *s, int *first, int *last) {
-    int block =
-        (int)bq_grid_blocks(&s->recipe, s->src.arch.model.blocks, s->comm->istage, s->comm->nstage).first;
-    bq_acts *acts = open_head(s, block);
-    bool have = whole(s, acts);
-    bq_acts_close(acts);
-    *last = bq_comm_agree(s->comm, have ? 0 : s->comm->istage);
-    *first = -bq_comm_agree(s->comm, have ? -s->comm->nstage : -s->comm->istage) - 1;
-    return *last > 0;
+    int inner[BQ_PIECES], n = inner_starts(s, inner), stage = s->comm->istage;
+    bool head = have(s, (int)bq_grid_blocks(&s->grid, stage).first);
+    bool all = head;
+    for (int i = 0; i < n; i++) all = have(s, inner[i]) && all;
+    *last = bq_comm_agree(s->comm, all ? -1 : stage);
+    *first = -bq_comm_agree(s->comm, all ? -s->comm->nstage : head ? -stage : -(stage - 1));
+    return *last >= 0;
 }
 
 static int64_t count_at(const pipe_state *p, int64_t at) {
@@ -133,26 +158,36 @@ static void take(pipe_state *p, int64_t at, int slot) {
     float *in = p->in[slot].data;
     if (!p->from) bq_comm_wait(p->s->comm, &p->receive, 1);
     if (!p->from && in[message(p, at) - 1] > 0) return;
-    for (int64_t i = 0; i < n; i++) {
-        int64_t sample = p->share.first + at + i;
-        if (p->from)
-            BQ_CHECK(bq_acts_read(p->from, sample, in + i * size), "sample %ld of a head file is damaged",
-                     (long)sample);
-        if (p->head) bq_acts_write(p->head, sample, in + i * size);
+    for (int64_t i = 0; i < n && p->ahead; i++) {
+        while (!bq_reader_wait(p->ahead, 0.05)) bq_session_stopped(p->s);
+        const float *read = bq_reader_next(p->ahead);
+        BQ_CHECK(read, "sample %ld of a head file is damaged", (long)(p->share.first + at + i));
+        memcpy(in + i * size, read, (size_t)size * sizeof *in);
     }
+    for (int64_t i = 0; i < n && p->head; i++) bq_acts_write(p->head, p->share.first + at + i, in + i * size);
 }
 
-static void through_blocks(pipe_state *p, bq_shard blocks, int64_t n, float *in, float *out) {
+/* A sample before block b: kept where a piece starts there. */
+static void keep_inner(pipe_state *p, int b, int64_t sample, const float *x) {
+    for (int k = 0; k < p->inners; k++)
+        if (p->inner[k] == b) bq_acts_write(p->at[k], sample, x);
+}
+
+/* n samples of my share from `at` on, as far as somebody needs them. */
+static void through_blocks(pipe_state *p, int64_t at, int64_t n, float *in, float *out) {
     bq_dev *dev = &p->s->dev;
     int64_t size = p->tokens * p->hidden;
-    for (int64_t b = blocks.first; b < blocks.first + blocks.count; b++) {
-        bq_source_block(&p->s->src, dev, (int)b, &p->blk);
+    int first = (int)p->blocks.first;
+    for (int b = first; b < p->until; b++) {
+        bq_source_block(&p->s->src, dev, b, &p->blk);
+        bq_source_prefetch(&p->s->src, b + 1 < p->until ? b + 1 : first);
         for (int64_t i = 0; i < n; i++) {
-            const float *x = b == blocks.first ? in + i * size : out + i * size;
-            dev->op->put(dev, bq_mat_host((void *)(uintptr_t)x, p->tokens, p->hidden, BQ_F32), p->x);
+            float *y = out + i * size, *x = b == first ? in + i * size : y;
+            dev->op->put(dev, bq_mat_host(x, p->tokens, p->hidden, BQ_F32), p->x);
             bq_block_forward(dev, &p->blk, p->blk.w, &p->work, p->x, p->y);
-            dev->op->get(dev, p->y, bq_mat_host(out + i * size, p->tokens, p->hidden, BQ_F32));
+            dev->op->get(dev, p->y, bq_mat_host(y, p->tokens, p->hidden, BQ_F32));
             dev->op->wait(dev);
+            keep_inner(p, b + 1, p->share.first + at + i, y);
             bq_session_stopped(p->s);
         }
     }
@@ -163,7 +198,6 @@ static void through_blocks(pipe_state *p, bq_shard blocks, int64_t n, float *in,
  * never comes. */
 static void flow(pipe_state *p, bool on) {
     bq_session *s = p->s;
-    bq_shard blocks = bq_grid_blocks(&s->recipe, s->src.arch.model.blocks, s->comm->istage, s->comm->nstage);
     bool stop = false;
     start_receive(p, 0, 0);
     for (int64_t at = 0, slot = 0; at < p->share.count && !stop; at += p->micro, slot ^= 1) {
@@ -171,9 +205,9 @@ static void flow(pipe_state *p, bool on) {
         take(p, at, (int)slot);
         stop = p->from ? bq_session_stopped(s) : in[message(p, at) - 1] > 0;
         if (!stop) start_receive(p, at + p->micro, (int)slot ^ 1);
+        if (on) bq_comm_wait(s->comm, &p->send[slot], 1);
+        if (!stop) through_blocks(p, at, count_at(p, at), in, out);
         if (!on) continue;
-        bq_comm_wait(s->comm, &p->send[slot], 1);
-        if (!stop) through_blocks(p, blocks, count_at(p, at), in, out);
         out[message(p, at) - 1] = stop;
         bq_comm_send(s->comm, peer(s, s->comm->istage + 1), out, message(p, at), &p->send[slot]);
         if (s->comm->replica == 0) bq_progress(at + count_at(p, at), p->share.count, "reference");
@@ -183,7 +217,7 @@ static void flow(pipe_state *p, bool on) {
 }
 
 size_t bq_reference_host(const bq_recipe *r, const bq_arch *arch, int64_t micro) {
-    return 4 * (size_t)(micro * r->calibration.length * arch->model.hidden) * sizeof(float);
+    return (4 * (size_t)micro + RING) * (size_t)(r->calibration.length * arch->model.hidden) * sizeof(float);
 }
 
 int64_t bq_reference_micro(const bq_recipe *r, int nstage, int nreplica) {
@@ -217,24 +251,53 @@ static void open_pipe(pipe_state *p, bq_session *s, int64_t micro) {
     }
 }
 
+/* Files that the pipeline reads from, and those that it makes. */
+static void open_files(pipe_state *p, bool feed, bool on) {
+    p->blocks = bq_grid_blocks(&p->s->grid, p->s->comm->istage);
+    p->inners = inner_starts(p->s, p->inner);
+    p->until = (int)(p->blocks.first + (on ? p->blocks.count : 0));
+    for (int k = 0; k < p->inners; k++) {
+        p->at[k] = make_head(p->s, p->inner[k]);
+        if (p->inner[k] > p->until) p->until = p->inner[k];
+    }
+    if (!feed) {
+        p->head = make_head(p->s, (int)p->blocks.first);
+        return;
+    }
+    p->from = open_head(p->s, (int)p->blocks.first);
+    p->ahead = bq_reader_open(p->from, p->tokens * p->hidden, p->share.first, p->share.count, RING);
+}
+
+static void close_files(pipe_state *p) {
+    for (int k = 0; k < p->inners; k++) {
+        bq_acts_sync(p->at[k]);
+        bq_acts_close(p->at[k]);
+    }
+    if (p->ahead && p->s->comm->replica == 0)
+        bq_log_all(BQ_DEBUG, "reference: waited %.2f s for block inputs from the disk",
+                   bq_reader_stalled(p->ahead));
+    bq_reader_close(p->ahead);
+    if (p->head) bq_acts_sync(p->head);
+    bq_acts_close(p->head);
+    bq_acts_close(p->from);
+}
+
 void bq_reference_run(bq_session *s, int64_t micro) {
     int first, last, stage = s->comm->istage;
     if (stage == 0) embed(s);
+    if (s->args->split_reference) {
+        bq_comm_barrier(s->comm);
+        bq_reference_split(s);
+        return;
+    }
     if (!missing(s, &first, &last)) return;
-    if (first < 0) first = 0;
     if (stage < first || stage > last) return;
     size_t mark = bq_arena_mark(&s->dev.mem);
-    bq_shard blocks = bq_grid_blocks(&s->recipe, s->src.arch.model.blocks, stage, s->comm->nstage);
     pipe_state p;
     open_pipe(&p, s, micro);
-    if (stage == first)
-        p.from = open_head(s, (int)blocks.first);
-    else
-        p.head = make_head(s, (int)blocks.first);
+    open_files(&p, stage == first, stage < last);
     flow(&p, stage < last);
-    if (p.head) bq_acts_sync(p.head);
-    bq_acts_close(p.head);
-    bq_acts_close(p.from);
+    close_files(&p);
     free(p.memory);
     bq_arena_reset(&s->dev.mem, mark);
     bq_comm_stage_barrier(s->comm);

@@ -29,6 +29,8 @@ static void name_result(const bq_recipe *r, char *out, size_t n) {
     for (int i = 0; i < last->npass; i++) {
         if (i) strncat(out, "+", n - strlen(out) - 1);
         strncat(out, bq_methods[last->pass[i].kind].name, n - strlen(out) - 1);
+        if (last->pass[i].kind == BQ_PASS_RTN && last->pass[i].clip == BQ_CLIP_MSE)
+            strncat(out, "_mse", n - strlen(out) - 1);
     }
 }
 

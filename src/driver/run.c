@@ -3,20 +3,23 @@
 #include "base/clock.h"
 #include "base/die.h"
 #include "base/log.h"
+#include "driver/cache.h"
 #include "driver/reference.h"
 #include "driver/sweep.h"
 #include "io/inside.h"
 
 #include <stdio.h>
 
-/* Heads of a sweep are boundaries of the one before: everyone has to be there. */
+/* Heads of a sweep are boundaries of the one before: everyone has to be there.  Only the last phase is
+ * repeated: it starts from its own result. */
 static int sweeps(bq_session *s) {
     int code = BQ_OK;
     bool settled = false;
     for (int sweep = 0; sweep < s->recipe.sweeps && code == BQ_OK && !settled; sweep++) {
-        for (int p = 0; p < s->recipe.nphase && code == BQ_OK; p++)
+        for (int p = sweep ? s->recipe.nphase - 1 : 0; p < s->recipe.nphase && code == BQ_OK; p++)
             code = bq_session_phase(s, sweep, p, NULL);
         code = bq_comm_agree(s->comm, code);
+        bq_cache_give_boundaries(s, sweep);
         settled = code == BQ_OK && bq_sweep_settled(s, sweep);
     }
     return code;
@@ -30,7 +33,9 @@ static int run(bq_session *s) {
     if (s->comm->size > 1)
         bq_log(BQ_INFO, "%d ranks: %d stages x %d replicas, micro-batches of %ld", s->comm->size,
                s->comm->nstage, s->comm->nreplica, (long)s->micro);
+    bq_cache_fetch(s);
     if (s->calibration.ids) bq_reference_run(s, s->micro);
+    bq_cache_give_heads(s);
     code = bq_comm_agree(s->comm, bq_session_stopped(s) ? BQ_STOPPED : BQ_OK);
     if (code) return code;
     code = sweeps(s);
@@ -63,7 +68,9 @@ int bq_cmd_plan(const bq_args *args, bq_comm *comm) {
     bq_session s;
     int code = bq_session_open(&s, args, comm);
     if (code == BQ_OK && comm->rank == 0) {
-        bq_plan_print(&s.plan, bq_plan_rate(&s.dev, &s.src.arch), stdout);
+        double rate = bq_plan_rate(&s.dev, &s.src.arch);
+        bq_plan_print(&s.plan, rate, stdout);
+        bq_plan_advise(&s.recipe, &s.src.arch, s.scheme, rate, s.eval.ids != NULL, stdout);
         code = bq_plan_check(&s.plan);
     }
     code = bq_comm_agree(comm, code);

@@ -6,7 +6,7 @@
 #include "base/log.h"
 #include "base/shard.h"
 #include "comm/heartbeat.h"
-#include "driver/grid.h"
+#include "driver/cache.h"
 #include "driver/methods.h"
 #include "driver/reference.h"
 #include "driver/sweep.h"
@@ -15,7 +15,6 @@
 
 #include <errno.h>
 #include <gnu/libc-version.h>
-#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -51,10 +50,12 @@ static int open_inputs(void *session) {
     if (!code && s->eval.ids)
         code = bq_source_check_tokens(&s->src, r->eval.tokens, &s->eval, r->eval.offset,
                                       r->eval.windows * r->eval.ctx);
-    if (!code && r->sweeps > 1 && (r->nphase != 1 || !calibrated || r->phase[0].inputs == BQ_INPUTS_FP))
+    const bq_phase *last = &r->phase[r->nphase - 1];
+    if (!code && r->sweeps > 1 && (!bq_phase_trains(last) || last->inputs == BQ_INPUTS_FP))
         code = bq_refuse(
             BQ_USAGE,
-            "sweeps is %d: repeats need one phase that trains on the quantized stream (inputs qt or mix)",
+            "sweeps is %d: repeats need a last phase that trains on the quantized stream (inputs qt "
+            "or mix)",
             r->sweeps);
     if (!code && r->segments > s->src.arch.model.blocks)
         code = bq_refuse(BQ_USAGE, "segments is %d, the model has %d blocks", r->segments,
@@ -64,7 +65,8 @@ static int open_inputs(void *session) {
 
 static int choose_grid(void *session) {
     bq_session *s = session;
-    return bq_grid_choose(&s->recipe, s->src.arch.model.blocks, s->comm->size, s->args->stages, &s->nstage);
+    s->grid = (bq_grid){&s->recipe, s->src.arch.model.blocks, 1, !s->args->root_acts};
+    return bq_grid_choose(&s->grid, s->comm->size, s->args->stages);
 }
 
 static int plan(void *session) {
@@ -73,10 +75,6 @@ static int plan(void *session) {
     int64_t share = bq_shard_of(s->recipe.calibration.samples, 0, s->comm->nreplica).count;
     s->micro = a->micro ? a->micro : bq_reference_micro(&s->recipe, s->comm->nstage, s->comm->nreplica);
     if (s->micro > share) s->micro = share;
-    if (s->micro > INT_MAX / (s->recipe.calibration.length * s->src.arch.model.hidden))
-        return bq_refuse(BQ_USAGE,
-                         "micro-batches of %ld samples are beyond a message: take a smaller --micro",
-                         (long)s->micro);
     bq_plan_make(&s->plan, &s->recipe, &s->src.arch, s->scheme, s->comm, s->micro, a->memory, a->scratch,
                  s->eval.ids != NULL);
     return a->command == BQ_COMMAND_PLAN ? BQ_OK : bq_plan_check(&s->plan);
@@ -119,12 +117,13 @@ int bq_session_open(bq_session *s, const bq_args *args, bq_comm *comm) {
     bq_comm_bcast(comm, &s->recipe, sizeof s->recipe);
     if ((code = bq_root_first(comm, open_inputs, s))) return code;
     if ((code = bq_root_first(comm, choose_grid, s))) return code;
-    if ((code = bq_comm_grid(comm, s->nstage))) return code;
+    if ((code = bq_comm_grid(comm, s->grid.nstage))) return code;
     if ((code = bq_root_first(comm, plan, s))) return code;
     return bq_root_first(comm, open_device, s);
 }
 
 void bq_session_close(bq_session *s) {
+    bq_cache_close(s);
     bq_state_close(s->state);
     bq_dev_close(&s->dev);
     bq_tokens_close(&s->calibration);
@@ -285,6 +284,7 @@ int bq_session_enter(bq_session *s) {
     int code = bq_root_first(s->comm, enter, s);
     if (!code) code = check_class(s);
     if (code) return code;
+    bq_cache_open(s);
     int64_t done = bq_state_count(s->state), all = (int64_t)s->recipe.nphase * s->src.arch.model.blocks;
     if (s->comm->rank == 0 && s->args->command == BQ_COMMAND_RUN) {
         start_csv(s);

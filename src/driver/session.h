@@ -6,6 +6,7 @@
 #include "driver/commands.h"
 #include "driver/perplexity.h"
 #include "block/adascale.h"
+#include "driver/grid.h"
 #include "driver/plan.h"
 #include "io/lock.h"
 #include "io/state.h"
@@ -17,11 +18,12 @@ typedef struct {
     const bq_args *args;
     bq_comm *comm;
     bq_recipe recipe;
-    char dir[BQ_PATH_MAX]; /* the run directory */
+    char dir[BQ_PATH_MAX];       /* the run directory */
+    char acts[BQ_PATH_MAX + 64]; /* of activation files: below it, or my own (cache.h) */
     bq_source src;
     bq_tokens calibration, eval; /* ids NULL where the recipe has none */
     bq_scheme scheme[BQ_ARCH_LINEARS];
-    int nstage;    /* of the grid */
+    bq_grid grid;
     int64_t micro; /* samples of a micro-batch */
     bq_plan plan;
     bq_dev dev;

@@ -161,6 +161,14 @@ void bq_source_block(const bq_source *src, bq_dev *dev, int b, bq_block *blk) {
     for (int i = 0; i < n; i++) load(src, dev, e[i].name, e[i].to);
 }
 
+void bq_source_prefetch(const bq_source *src, int b) {
+    expected e[MAX_EXPECTED];
+    bq_block none = {0};
+    if (b >= src->arch.model.blocks) return;
+    int n = expect_block(&src->arch, b, &none, e);
+    for (int i = 0; i < n; i++) bq_weights_prefetch(src->weights, bq_weights_find(src->weights, e[i].name));
+}
+
 void bq_source_embed(const bq_source *src, const int32_t *ids, bq_mat out) {
     const bq_tensor *t = bq_weights_find(src->weights, bq_tensor_embed);
     for (int64_t r = 0; r < out.rows; r++)

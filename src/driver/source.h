@@ -36,6 +36,10 @@ void bq_source_block(const bq_source *src, bq_dev *dev, int b, bq_block *blk);
  * heads (rotated.h). */
 void bq_source_rows(const bq_source *src, const char *name, int64_t first, bq_mat to);
 
+/* Block b is wanted next: its tensors' bytes are read in the background, into the page cache, where they stay
+ * in the checkpoint's type while memory lasts.  Nothing beyond the last block. */
+void bq_source_prefetch(const bq_source *src, int b);
+
 /* Embeddings of T tokens, host (T, H): rows are read one by one, the table is never held. */
 void bq_source_embed(const bq_source *src, const int32_t *ids, bq_mat out);
 

@@ -1,12 +1,10 @@
 #include "driver/sweep.h"
 
 #include "base/die.h"
-#include "base/hash.h"
 #include "base/shard.h"
 #include "comm/treesum.h"
+#include "driver/boundary.h"
 #include "driver/grid.h"
-#include "driver/reference.h"
-#include "io/acts.h"
 #include "io/checkpoint.h"
 
 #include <math.h>
@@ -14,57 +12,33 @@
 #include <stdlib.h>
 #include <string.h>
 
-static uint64_t hash_of(const bq_session *s, int sweep, int block) {
-    const uint64_t of[] = {s->fingerprint, (uint64_t)sweep, (uint64_t)block};
-    return bq_hash_bytes(of, sizeof of);
-}
-
-static void path_of(const bq_session *s, int sweep, int block, char *path, size_t n) {
-    snprintf(path, n, "%s/acts/qt_%03d.s%d.h5", s->dir, block, sweep);
-}
-
-/* The boundary file with every sample in it, or NULL. */
-static bq_acts *open_boundary(const bq_session *s, int sweep, int block) {
-    char path[BQ_PATH_MAX + 32];
-    path_of(s, sweep, block, path, sizeof path);
-    bq_acts *acts = bq_reference_open(s, path, hash_of(s, sweep, block));
-    if (acts && bq_acts_count(acts) == s->recipe.calibration.samples) return acts;
-    bq_acts_close(acts);
-    return NULL;
-}
+static bq_boundary end_of(int sweep, int block) { return (bq_boundary){sweep, -1, block}; }
 
 /* The latest boundary kept in sweeps before `end`; -1: none. */
 static int latest(const bq_session *s, int end, int block) {
     for (int sweep = end - 1; sweep >= 0; sweep--) {
-        bq_acts *acts = open_boundary(s, sweep, block);
-        bq_acts_close(acts);
-        if (acts) return sweep;
+        if (bq_boundary_kept(s, end_of(sweep, block))) return sweep;
     }
     return -1;
-}
-
-static void read_sample(bq_acts *acts, int64_t sample, bq_mat to, int block) {
-    BQ_CHECK(bq_acts_read(acts, sample, to.data),
-             "sample %ld of the boundary before block %d is damaged: remove acts/qt_%03d.*", (long)sample,
-             block, block);
 }
 
 /* Are two boundaries the same, byte by byte? */
 static bool equal(const bq_session *s, int a, int b, int block) {
     int64_t t = s->recipe.calibration.length, h = s->src.arch.model.hidden;
+    bq_shard share = bq_shard_of(s->recipe.calibration.samples, s->comm->replica, s->comm->nreplica);
     float *memory = malloc((size_t)(2 * t * h) * sizeof *memory);
     BQ_CHECK(memory, "no memory for two samples of %ld x %ld", (long)t, (long)h);
     bq_mat x = bq_mat_host(memory, t, h, BQ_F32), y = bq_mat_host(memory + t * h, t, h, BQ_F32);
-    bq_acts *fa = open_boundary(s, a, block), *fb = open_boundary(s, b, block);
+    bq_acts *fa = bq_boundary_open(s, end_of(a, block)), *fb = bq_boundary_open(s, end_of(b, block));
     bool same = fa && fb;
-    for (int64_t i = 0; i < s->recipe.calibration.samples && same; i++) {
-        read_sample(fa, i, x, block), read_sample(fb, i, y, block);
+    for (int64_t i = share.first; i < share.first + share.count && same; i++) {
+        bq_boundary_read(fa, end_of(a, block), i, x), bq_boundary_read(fb, end_of(b, block), i, y);
         same = memcmp(x.data, y.data, bq_mat_bytes(x)) == 0;
     }
     bq_acts_close(fa);
     bq_acts_close(fb);
     free(memory);
-    return same;
+    return bq_boundary_all(s, same);
 }
 
 bool bq_sweep_frozen(const bq_session *s, int sweep, int block) {
@@ -78,36 +52,16 @@ bool bq_sweep_frozen(const bq_session *s, int sweep, int block) {
 
 bool bq_sweep_head(const bq_session *s, int sweep, int block, bq_stream *qt, bq_mat buffer) {
     int from = block ? latest(s, sweep, block) : -1;
-    if (from < 0) return false;
-    bq_shard share = bq_shard_of(s->recipe.calibration.samples, s->comm->replica, s->comm->nreplica);
-    bq_acts *acts = open_boundary(s, from, block);
-    for (int64_t i = 0; i < share.count; i++) {
-        read_sample(acts, share.first + i, buffer, block);
-        bq_stream_put(qt, i, buffer);
-    }
-    bq_acts_close(acts);
-    return true;
+    if (from >= 0) bq_boundary_load(s, end_of(from, block), qt, buffer);
+    return from >= 0;
 }
 
 bool bq_sweep_kept(const bq_session *s, int sweep, int block) {
-    bq_acts *acts = open_boundary(s, sweep, block);
-    bq_acts_close(acts);
-    return acts != NULL;
+    return bq_boundary_kept(s, end_of(sweep, block));
 }
 
 void bq_sweep_keep(const bq_session *s, int sweep, int block, const bq_stream *qt, bq_mat buffer) {
-    char path[BQ_PATH_MAX + 32];
-    bool there = bq_sweep_kept(s, sweep, block);
-    bq_comm_stage_bcast(s->comm, &there, sizeof there);
-    if (there) return;
-    path_of(s, sweep, block, path, sizeof path);
-    bq_shard share = bq_shard_of(s->recipe.calibration.samples, s->comm->replica, s->comm->nreplica);
-    bq_acts *acts = bq_reference_make(s, path, hash_of(s, sweep, block));
-    for (int64_t i = 0; i < share.count; i++)
-        bq_acts_write(acts, share.first + i, bq_stream_get(qt, i, buffer).data);
-    bq_acts_sync(acts);
-    bq_acts_close(acts);
-    bq_comm_stage_barrier(s->comm);
+    bq_boundary_keep(s, end_of(sweep, block), qt, buffer);
 }
 
 /* now, the head it replaces: sums of the squared difference and of the head's squares. */
@@ -121,13 +75,13 @@ static void add_squares(bq_mat now, bq_mat then, double sum[2]) {
 double bq_sweep_moved(const bq_session *s, int sweep, int block, const bq_stream *fp, bq_mat a, bq_mat b) {
     bq_shard share = bq_shard_of(s->recipe.calibration.samples, s->comm->replica, s->comm->nreplica);
     int before = latest(s, sweep, block);
-    bq_acts *now = open_boundary(s, sweep, block),
-            *then = before >= 0 ? open_boundary(s, before, block) : NULL;
+    bq_acts *now = bq_boundary_open(s, end_of(sweep, block)),
+            *then = before >= 0 ? bq_boundary_open(s, end_of(before, block)) : NULL;
     double *sums = calloc(2 * (size_t)share.total, sizeof *sums), moved = 0, size = 0;
     BQ_CHECK(sums, "no memory for %ld sums", (long)share.total);
     for (int64_t i = 0; i < share.count && now && (then || fp); i++) {
-        read_sample(now, share.first + i, a, block);
-        if (then) read_sample(then, share.first + i, b, block);
+        bq_boundary_read(now, end_of(sweep, block), share.first + i, a);
+        if (then) bq_boundary_read(then, end_of(before, block), share.first + i, b);
         add_squares(a, then ? b : bq_stream_get(fp, i, b), sums + 2 * (share.first + i));
     }
     bq_comm_fill(s->comm, sums, (int)(2 * share.total));
@@ -141,14 +95,14 @@ double bq_sweep_moved(const bq_session *s, int sweep, int block, const bq_stream
 bool bq_sweep_settled(const bq_session *s, int sweep) {
     int64_t t = s->recipe.calibration.length, h = s->src.arch.model.hidden;
     int blocks = s->src.arch.model.blocks;
-    bq_shard mine = bq_grid_blocks(&s->recipe, blocks, s->comm->istage, s->comm->nstage);
+    bq_shard mine = bq_grid_blocks(&s->grid, s->comm->istage);
     if (sweep == 0 || s->recipe.tolerance == 0) return false;
     float *memory = malloc((size_t)(2 * t * h) * sizeof *memory);
     BQ_CHECK(memory, "no memory for two samples of %ld x %ld", (long)t, (long)h);
     bq_mat a = bq_mat_host(memory, t, h, BQ_F32), b = bq_mat_host(memory + t * h, t, h, BQ_F32);
     double most = 0;
     for (int64_t block = mine.first + 1; block <= mine.first + mine.count && block < blocks; block++)
-        if (bq_grid_is_start(&s->recipe, blocks, (int)block))
+        if (bq_grid_is_start(&s->grid, (int)block))
             most = fmax(most, bq_sweep_moved(s, sweep, (int)block, NULL, a, b));
     free(memory);
     return bq_comm_agree(s->comm, most > s->recipe.tolerance) == 0;

@@ -13,11 +13,12 @@
 #include "io/stream.h"
 
 /* The segment that starts at `block` need not be trained in this sweep: its head has not changed.  The files
- * decide, so every rank and every restart agrees.  Local. */
+ * decide, so every restart agrees.  Collective over stage. */
 bool bq_sweep_frozen(const bq_session *s, int sweep, int block);
 
 /* My share of the quantized stream at the head of the segment that starts at `block`, from the latest
- * boundary before this sweep; false when there is none: the FP stream it is.  buffer: host (T, H). */
+ * boundary before this sweep; false when there is none: the FP stream it is.  buffer: host (T, H).
+ * Collective over stage. */
 bool bq_sweep_head(const bq_session *s, int sweep, int block, bq_stream *qt, bq_mat buffer);
 
 /* Keep my share of the boundary before `block`, unless it is there.  Collective over stage. */

@@ -215,6 +215,10 @@ const bq_tensor *bq_weights_find(const bq_weights *w, const char *name) {
 
 /* ---- reading ---- */
 
+void bq_weights_prefetch(const bq_weights *w, const bq_tensor *t) {
+    posix_fadvise(w->shard[t->file].fd, (off_t)t->offset, (off_t)t->bytes, POSIX_FADV_WILLNEED);
+}
+
 void bq_weights_pread(const bq_weights *w, int file, size_t from, void *to, size_t bytes) {
     const shard *s = &w->shard[file];
     for (char *p = to; bytes;) {

@@ -36,6 +36,8 @@ const char *bq_weights_dir(const bq_weights *w);
 void bq_weights_read(const bq_weights *w, const bq_tensor *t, int64_t first, int64_t rows, bq_mat to);
 /* Bytes [from, from + bytes) of a tensor as stored. */
 void bq_weights_read_raw(const bq_weights *w, const bq_tensor *t, size_t from, void *to, size_t bytes);
+/* The kernel may read the tensor now: a read of it soon will not wait for the disk.  Returns at once. */
+void bq_weights_prefetch(const bq_weights *w, const bq_tensor *t);
 /* Bytes of a shard, header included. */
 void bq_weights_pread(const bq_weights *w, int file, size_t from, void *to, size_t bytes);
 

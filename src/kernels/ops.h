@@ -44,6 +44,13 @@ typedef struct {
 static inline float bq_qmin(bq_scheme s) { return (float)-(1 << (s.bits - 1)); }
 static inline float bq_qmax(bq_scheme s) { return (float)((1 << (s.bits - 1)) - 1); }
 
+/* Search of a grid among ends that shrink: times p = 1 - i / steps, i = 0 .. count - 1 (gptq.md 6.2). */
+typedef enum { BQ_NORM_2, BQ_NORM_24 } bq_norm; /* of an error's power: 2, 2.4 */
+typedef struct {
+    int steps, count; /* 1 <= count <= steps */
+    bq_norm norm;
+} bq_shrink;
+
 /* Attention's fixed numbers. */
 typedef struct {
     int64_t heads, kv_heads, head_dim;
@@ -68,6 +75,47 @@ typedef struct {
     float eps;
     int64_t step; /* 1-based, for the bias correction */
 } bq_adam;
+
+/* How a grid that is fitted to weights may be narrower than their range. */
+typedef enum {
+    BQ_CLIP_MINMAX,  /* it is not */
+    BQ_CLIP_MSE,     /* least sum |error|^2.4 */
+    BQ_CLIP_HESSIAN, /* least sum h error^2, h the diagonal of the inputs' Gram matrix */
+} bq_clip;
+
+/* Orders in which GPTQ takes the columns. */
+typedef enum {
+    BQ_ORDER_NONE, /* as they stand */
+    BQ_ORDER_ACT,  /* falling diagonal of the Gram matrix */
+    BQ_ORDER_GAR,  /* groups by their largest diagonal, falling; inside a group as with act */
+} bq_order;
+
+/* Rows of a linear that GPTQ quantizes together; it works on panels of BQ_GPTQ_ROWS of them. */
+#define BQ_GPTQ_ROWS 128
+typedef struct {
+    bq_mat w;           /* (rows, K) */
+    bq_mat ut;          /* (K, K): factor's U^T, in processing order: row j is what is done to column j */
+    bq_mat order;       /* (K, 1) i32 */
+    bq_mat diag;        /* (K, 1), identity order: where 0, the weights are taken as 0 */
+    bq_mat scale, zero; /* (rows * groups, 1): the grids; written where `dynamic` */
+    bool dynamic;       /* the grid of a group is fitted when its first column's turn comes */
+    bq_clip clip;       /* how, then; diag are the weights of BQ_CLIP_HESSIAN */
+} bq_gptq;
+/* How far a module's output is from what it was: sums of d^2, |d| and sqrt|d|; the last is what Quark calls
+ * RMSE. */
+typedef enum { BQ_DISTANCE_MSE, BQ_DISTANCE_MAE, BQ_DISTANCE_RMSE } bq_distance;
+
+/* The scale s of an input channel from its activation statistic a and its weight statistic w
+ * (smoothquant.md 3.6): ALPHA  s = a^ratio / (weight_factor w)^(1 - ratio), its divisor at least
+ * weight_floor; a where the divisor is 0 LOG    s = a / log2(2 + a) POWER  s = a^ratio DUO    s = a^ratio /
+ * (w^(1 - ratio) + 1e-4) then at least `floor`; POWER and DUO then / sqrt(max s * min s).  What is no
+ * positive number becomes 1. */
+typedef enum { BQ_SMOOTH_ALPHA, BQ_SMOOTH_LOG, BQ_SMOOTH_POWER, BQ_SMOOTH_DUO } bq_smooth_kind;
+typedef struct {
+    bq_smooth_kind kind;
+    double ratio, floor;
+    double weight_factor, weight_floor; /* ALPHA */
+} bq_smooth_form;
 
 struct bq_ops {
     const char *name;
@@ -153,6 +201,25 @@ struct bq_ops {
      * does to the inputs of a linear with dynamic symmetric quantization a token.  y may alias x.  Class:
      * bitwise. */
     void (*fake_quantize_rows)(bq_dev *dev, bq_mat x, int bits, bq_mat y);
+    /* The min-max grid of each row as `range` makes it, from ends that are shrunk first: both times `shrink`,
+     * in (0, 1].  e, unless its data is NULL: what the grid makes of w, minus w; (rows, cols) f32.  Class:
+     * bitwise. */
+    void (*range_shrunk)(bq_dev *dev, bq_mat w, bq_scheme s, float shrink, bq_mat scale, bq_mat zero,
+                         bq_mat e);
+    /* Of the grids above with those values of `shrink`, each row's with the least sum |what - w|^norm
+     * (rounding in f32, sums in double, 16 lanes; norm 2.4 to 1e-6); the widest among equals.  An error that
+     * is no number never wins over the min-max grid.  Reads w once for up to 128 grids.  Class: bitwise. */
+    void (*range_mse)(bq_dev *dev, bq_mat w, bq_scheme s, bq_shrink ends, bq_mat scale, bq_mat zero);
+    /* Row r of the candidate grids scale, zero replaces that of best and best_zero where sum(a(r, :) b(r, :))
+     * (double, 16 lanes) < loss(r), which it replaces too; all rows where first is set.  loss: (rows, 1) f64;
+     * a and b may be the same matrix.  Class: bitwise. */
+    void (*range_better)(bq_dev *dev, bool first, bq_mat a, bq_mat b, bq_mat scale, bq_mat zero, bq_mat loss,
+                         bq_mat best, bq_mat best_zero);
+    /* Scales in two levels, in place (adascale.md 5.4): the scales of a row become k * unit, k a whole number
+     * in 1 .. levels, k = rne(scale / unit), unit = max of the row / levels.  scale: (rows, groups) f32.
+     * levels: a power of 2 up to 64.  unit is cut to log2(levels) fewer digits than `type` has: each product
+     * is exact and a number of that type, and the row's largest is levels * unit.  Class: bitwise. */
+    void (*range_levels)(bq_dev *dev, bq_mat scale, int levels, bq_type type);
 
     /* AdaScale forward in one pass over W (adascale.md 1.5):
      *   s = (exp(gamma) hi - exp(beta) lo) / (qmax - qmin), rounded to scheme.scale    -> scale (rows, 1)
@@ -167,6 +234,70 @@ struct bq_ops {
      * lanes.  Class: bitwise. */
     void (*adascale_step)(bq_dev *dev, const bq_adascale *p, bq_scheme scheme, bq_mat g, bq_adam adam,
                           bq_mat grad);
+
+    /* h = x^T x, exactly symmetric; x (T, K), h (K, K).  Class: NMSE 1e-10; the same bits for any number of
+     * threads (tiles cut by K).  T K^2 flop: one triangle is computed, the other copied. */
+    void (*gram)(bq_dev *dev, bq_mat x, bq_mat h);
+
+    /* The order of the columns: order (K, 1) i32, entry i is the column that is taken i-th.  diag (K, 1);
+     * group: of BQ_ORDER_GAR, divides K.  Equal (NaN counts as 0): the smaller column first.  Class: bitwise.
+     */
+    void (*order)(bq_dev *dev, bq_mat diag, bq_order kind, int64_t group, bq_mat order);
+
+    /* ut = U^T, lower triangular, zeros above, with U^T U = A^-1 (gptq.md 2 to 4).  A = factor * h with rows
+     * and columns in the given order (order.data NULL: as they stand), 1 where its diagonal is 0, and damp
+     * times the mean of its diagonal added there.  h, ut (K, K); ut may alias h.  In double; reverse
+     * Cholesky: A = R R^T with R upper, U = R^-1. Returns false, ut untouched, when A is not positive
+     * definite or not finite. Synchronous.  Class: NMSE 1e-10; the same bits for any number of threads.  2/3
+     * K^3 flop.  Scratch: bq_factor_scratch. */
+    bool (*factor)(bq_dev *dev, bq_mat h, bq_mat order, double factor, double damp, bq_mat ut);
+
+    /* Grid of each row of w, as range, then clipped (gptq.md 6.2): of the scales range * p, p = 1 - i / 100,
+     * i = 0 .. 79, rounded to s.scale, the first with the least error.  weight: data NULL: sum |error|^2.4,
+     * else (groups, cols): sum weight error^2, row r with weights r % groups.  The zero point is range's.
+     * Sums in 16 fixed lanes.  Class: bitwise.  Up to 800 rows cols flop. */
+    void (*fit)(bq_dev *dev, bq_mat w, bq_mat weight, bq_scheme s, bq_mat scale, bq_mat zero);
+
+    /* GPTQ's loop over the columns in their order (gptq.md 5): column i is quantized to q on its group's grid
+     * (true division), e = (w - q) / u_ii, and w_j -= e u_ij for the columns j behind.  fold (rows, K),
+     * identity order, may alias w: the weight of each column when it was quantized, clamped to half a step
+     * outside the grid, so that quantize gives GPTQ's codes.  A weight takes in the errors one by one in
+     * processing order, each with a multiplication and a subtraction.  Rows do not interact; panels are cut
+     * every BQ_GPTQ_ROWS rows.  Class: bitwise.  rows K^2 flop.  Scratch: bq_gptq_scratch. */
+    void (*gptq)(bq_dev *dev, const bq_gptq *p, bq_scheme s, bq_mat fold);
+    /* smoothing: statistics of channels, scales, and what they do to a matrix */
+    /* Every element of m (f32).  Class: bitwise. */
+    void (*set)(bq_dev *dev, bq_mat m, float value);
+    /* m(0, c) = max(m(0, c), sign * x(r, c)) over the rows; sign 1, -1, or 0 for |x|.  NaN is passed over.
+     * Class: bitwise. */
+    void (*column_max)(bq_dev *dev, bq_mat x, float sign, bq_mat m);
+    /* sum(0, c) = sum of |x(r, c)| over the rows, in order in f64.  group > 0: each |x| times 1 / (the
+     * largest |x| among the `group` columns of that row that c belongs to, + 1e-6).  Class: bitwise. */
+    void (*column_abs)(bq_dev *dev, bq_mat x, int64_t group, bq_mat sum);
+    /* sum(0, c) = sum of x(r, c)^2 over the rows, in order in f64.  Class: bitwise. */
+    void (*column_squares)(bq_dev *dev, bq_mat x, bq_mat sum);
+    /* y(r, c) = x(r, c) * s(0, c), x(r, c) / s(0, c), x(r, c) / s(r, 0); y may alias x.  Class: bitwise. */
+    void (*times_columns)(bq_dev *dev, bq_mat x, bq_mat s, bq_mat y);
+    void (*over_columns)(bq_dev *dev, bq_mat x, bq_mat s, bq_mat y);
+    void (*over_rows)(bq_dev *dev, bq_mat x, bq_mat s, bq_mat y);
+    /* s (1, cols) by the form from act (1, cols) >= 0 and weight (1, cols) >= 0, in f64 with base/power.h;
+     * weight.data may be NULL for LOG and POWER.  Class: bitwise. */
+    void (*smooth_scale)(bq_dev *dev, bq_smooth_form form, bq_mat act, bq_mat weight, bq_mat s);
+    /* Each row of s holds the heads of a group, `head` values each: all become the largest over the heads,
+     * value by value.  In place.  Class: bitwise. */
+    void (*head_max)(bq_dev *dev, bq_mat s, int64_t head);
+    /* out = dequantize(quantize(w * s)) / s, on min-max grids of the scheme's groups as `range` gives them;
+     * w, out (rows, cols), s (1, cols).  Class: bitwise. */
+    void (*smooth_weights)(bq_dev *dev, bq_mat w, bq_mat s, bq_scheme scheme, bq_mat out);
+    /* sum[0] = the sum over all elements (f64, rows in order, 16 lanes; host-visible after wait).  Class:
+     * bitwise. */
+    void (*distance)(bq_dev *dev, bq_mat a, bq_mat b, bq_distance kind, double *sum);
+    /* out = dequantize(quantize(clamp(w, -c, c))) - w, c = factor * the largest |w| of the row, on the row's
+     * min-max grid after clamping; out does not alias w.  Class: bitwise. */
+    void (*clip_error)(bq_dev *dev, bq_mat w, float factor, bq_scheme s, bq_mat out);
+    /* Clamps each row r of w to +-(1 - i * step) times its largest |w|, i the first row of `error`
+     * (candidates, rows of w) with the least error in column r.  In place.  Class: bitwise. */
+    void (*clip_rows)(bq_dev *dev, bq_mat error, float step, bq_mat w);
 };
 
 /* The backends. */
@@ -174,5 +305,8 @@ extern const bq_ops bq_ops_cpu;
 
 /* Device scratch an op takes beside its arguments, for the plan: the largest over the ops that need any. */
 size_t bq_op_scratch(int64_t tokens, bq_attention a, int64_t vocab);
+/* The same for factor and gptq, which not every run needs; group: columns that share a scale. */
+size_t bq_factor_scratch(int64_t k);
+size_t bq_gptq_scratch(int64_t rows, int64_t k, int64_t group);
 
 #endif

@@ -24,7 +24,18 @@ write fp.json fp 1 1
 write mix1.json mix 1 1
 write mix4.json mix 4 4
 sed 's/"segments": 4/"segments": 4, "sweeps": 3/' mix4.json >sweeps.json
-for recipe in fp mix1 mix4 sweeps; do
+# two phases of three segments, which do not divide by two: a stage ends inside one
+sed 's/"segments": 4/"segments": 3, "sweeps": 2/; s/"phases": \[/&{"inputs": "qt", "passes": [{"pass": "rtn"}, {"pass": "adascale", "iterations": 3}]}, /' mix4.json >phases.json
+# a transform and every pass there is
+pass() { printf '{"pass": "%s"%s}' "$1" "${2-}"; }
+cat >every.json <<TEXT
+{"model": "$root/jobs/demo/model", "calibration": {"tokens": "text.h5", "samples": 12, "length": 24}, "segments": 3,
+ "transforms": [{"transform": "rotate", "r1": "randomized", "r2": "hadamard"}], "bits": {"decoder": {"group": 32}},
+ "phases": [{"inputs": "mix", "passes": [$(pass smoothquant), $(pass autosmoothquant), $(pass awq), $(pass rtn ', "clip": "mse"'),
+  $(pass seqmse), $(pass lpbq), $(pass gptq ', "qep": 0.5'), $(pass adascale ', "iterations": 5, "batch": 4')]}],
+ "outputs": [{"format": "compressed-tensors"}], "eval": {"tokens": "text.h5", "ctx": 32, "windows": 5}}
+TEXT
+for recipe in fp mix1 mix4 sweeps phases every; do
     expect 0 mpi 1 $recipe.json -o $recipe.1
     result >want
     for ranks in 2 3 4; do
@@ -50,32 +61,63 @@ grid mix4 3 --stages 1
 grid mix4 2 --stages 2 --micro 5
 grid mix4 6 --stages 2 --micro 1
 grid sweeps 4 --stages 2
+grid phases 4 --stages 2 --micro 1
+grid every 4 --stages 2
+grid every 3 --stages 1 --threads 2
+grid sweeps 3 --stages 3
 grid mix1 2 --threads 2
 grid fp 4 --stages 4 --micro 2
 grid fp 3 --stages 1
 mkdir scratch
 grid mix4 4 --stages 2 --scratch scratch --memory 75M
+for ranks in 2 3 4; do grid phases $ranks --split-reference; done
+grid fp 4 --stages 2 --split-reference
+# rank 0 alone keeps the activation files
+for ranks in 2 3 4; do grid phases $ranks --root-acts --scratch scratch; done
+grid sweeps 4 --stages 2 --root-acts --scratch scratch
+grid fp 3 --stages 1 --root-acts --scratch scratch
+check "nothing stays in the scratch directory" [ -z "$(ls scratch)" ]
+expect 2 mpi 2 mix1.json --root-acts -o refused
+one_error "needs --scratch"
 expect 4 mpi 3 mix1.json --stages 2 -o refused
 one_error "3 ranks"
 expect 4 mpi 13 mix1.json -o refused
 one_error "13 replicas for 12 samples"
 
 # killed anywhere, gone on with another grid: a rank, or the whole job
-RANDOM=${SEED:-$$}
-echo "seed $RANDOM (SEED=... repeats it)"
-for round in 1 2 3 4 5 6 7 8 9 10; do
-    ranks=$((1 + RANDOM % 4))
-    "$mpiexec" -n $ranks "$blockq" run sweeps.json --threads 1 -o killed >out 2>err &
-    job=$!
-    sleep "$((RANDOM % 2)).$((RANDOM % 10))"
-    victim=$(pgrep -f "$blockq run sweeps.json" | shuf -n 1 --random-source=<(yes $RANDOM) || true)
-    if ((round % 2)); then victim=$job; fi
-    kill -9 "$victim" 2>/dev/null || true
-    wait $job 2>/dev/null || true
-    pkill -9 -f "$blockq run sweeps.json" || true
-done
-expect 0 mpi 2 sweeps.json -o killed
-same sweeps.1 killed
+RANDOM=${SEED:=$$}
+echo "SEED=$SEED repeats this, as far as the machine does"
+# killed RECIPE TIMES
+killed() {
+    local recipe=$1 finished=0 kills=0 ranks code job victim acts
+    while ((kills < $2)); do
+        ranks=$((1 + RANDOM % 4)) code=0 acts=()
+        case $((RANDOM % 4)) in
+        0) acts=(--root-acts --scratch scratch) ;;
+        1) acts=(--split-reference) ;;
+        esac
+        "$mpiexec" -n $ranks "$blockq" run "$recipe.json" --threads 1 -o killed "${acts[@]}" >out 2>err &
+        job=$!
+        sleep "$((RANDOM % 2)).$((RANDOM % 10))"
+        victim=$(pgrep -f "$blockq run $recipe.json" | shuf -n 1 --random-source=<(yes $RANDOM) || true)
+        if ((RANDOM % 2)); then victim=$job; fi
+        kill -9 "$victim" 2>/dev/null || true
+        wait $job 2>/dev/null || code=$?
+        pkill -9 -f "$blockq run $recipe.json" || true
+        kills=$((kills + 1))
+        if ((code == 0)); then # it was done before the kill: the next one starts from nothing
+            same "$recipe.1" killed
+            rm -rf killed
+            finished=$((finished + 1))
+        fi
+    done
+    expect 0 mpi 2 "$recipe.json" -o killed
+    same "$recipe.1" killed
+    rm -rf killed
+    echo "$recipe: $kills kills, $((finished + 1)) runs came to their end"
+}
+killed sweeps "${KILLS:-10}"
+killed every $((${KILLS:-10} / 2))
 
 # as many sweeps as segments is the chain: the last sweep trains only the last segment
 for block in 0 1; do check "block $block is frozen" [ ! -e sweeps.1/ckpt/block_00$block.p0.s1.h5 ]; done

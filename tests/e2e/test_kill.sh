@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # Killed (-9) at moments spread over all of its time, in training, export and evaluation, and started again each time, a
-# run ends with the bytes of one that nobody disturbed.  BQ_SEED=N repeats the moments of an earlier run, as far as the
+# run ends with the bytes of one that nobody disturbed.  SEED=N repeats the moments of an earlier run, as far as the
 # machine does.
 . "$(dirname "$0")/lib.sh"
-RANDOM=${BQ_SEED:=$(($(date +%s) % 32768))}
-echo "BQ_SEED=$BQ_SEED"
+RANDOM=${SEED:=$(($(date +%s) % 32768))}
+echo "SEED=$SEED"
 micro llama_default
 recipe r.json m_llama_default 300
 run=("$blockq" run r.json --set 'phases=[{"inputs":"mix","passes":[{"pass":"adascale","iterations":1500}]}]')

@@ -102,6 +102,24 @@ static void gather(void) {
     }
 }
 
+/* Types for large messages, cut into pieces of a few floats: as if they were sent in one. */
+static void large_messages(void) {
+    enum { MOST = 100 };
+    float sent[MOST], got[MOST + 1];
+    int to = (comm.rank + 1) % comm.size, from = (comm.rank + comm.size - 1) % comm.size;
+    for (int i = 0; i < MOST; i++) sent[i] = (float)(comm.rank * 1000 + i);
+    for (int count = 1; count <= MOST; count += 11) {
+        MPI_Datatype type = bq_comm_floats(count, 7);
+        got[count] = -1;
+        MPI_Sendrecv(sent, 1, type, to, 3, got, count, MPI_FLOAT, from, 3, comm.world, MPI_STATUS_IGNORE);
+        for (int i = 0; i < count; i++)
+            EXPECT(got[i] == (float)(from * 1000 + i), "%d floats, number %d", count, i);
+        MPI_Sendrecv(sent, count, MPI_FLOAT, to, 3, got, 1, type, from, 3, comm.world, MPI_STATUS_IGNORE);
+        EXPECT(got[count - 1] == (float)(from * 1000 + count - 1) && got[count] == -1, "%d floats", count);
+        MPI_Type_free(&type);
+    }
+}
+
 /* Nobody leaves before the last one came. */
 static void barrier(void) {
     for (int late = 0; late < comm.size; late++) {
@@ -179,7 +197,8 @@ static void fills(void) {
 int main(int argc, char **argv) {
     int code = bq_comm_open(&comm, &argc, &argv);
     if (code) return code;
-    void (*const checks[])(void) = {identity, grid, agree, bcast, gather, barrier, trees, fills};
+    void (*const checks[])(void) = {identity, grid,           agree, bcast, gather,
+                                    barrier,  large_messages, trees, fills};
     for (size_t i = 0; i < sizeof checks / sizeof *checks; i++) checks[i]();
     int total;
     MPI_Allreduce(&failed, &total, 1, MPI_INT, MPI_SUM, MPI_COMM_WORLD);

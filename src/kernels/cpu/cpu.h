@@ -31,10 +31,38 @@ void bq_cpu_range(bq_dev *dev, bq_mat w, bq_scheme s, bq_mat scale, bq_mat zero)
 void bq_cpu_quantize(bq_dev *dev, bq_mat w, bq_mat scale, bq_mat zero, bq_scheme s, bq_mat code);
 void bq_cpu_dequantize(bq_dev *dev, bq_mat code, bq_mat scale, bq_mat zero, bq_mat w);
 void bq_cpu_fake_quantize_rows(bq_dev *dev, bq_mat x, int bits, bq_mat y);
+/* cpu_search.c */
+void bq_cpu_range_shrunk(bq_dev *dev, bq_mat w, bq_scheme s, float shrink, bq_mat scale, bq_mat zero,
+                         bq_mat e);
+void bq_cpu_range_mse(bq_dev *dev, bq_mat w, bq_scheme s, bq_shrink ends, bq_mat scale, bq_mat zero);
+void bq_cpu_range_better(bq_dev *dev, bool first, bq_mat a, bq_mat b, bq_mat scale, bq_mat zero, bq_mat loss,
+                         bq_mat best, bq_mat best_zero);
+void bq_cpu_range_levels(bq_dev *dev, bq_mat scale, int levels, bq_type type);
 /* cpu_adascale.c */
 void bq_cpu_adascale_weights(bq_dev *dev, const bq_adascale *p, bq_scheme scheme, bq_mat what, bq_mat scale,
                              bq_mat fold);
 void bq_cpu_adascale_step(bq_dev *dev, const bq_adascale *p, bq_scheme scheme, bq_mat g, bq_adam adam,
                           bq_mat grad);
+/* cpu_gram.c */
+void bq_cpu_gram(bq_dev *dev, bq_mat x, bq_mat h);
+bool bq_cpu_factor(bq_dev *dev, bq_mat h, bq_mat order, double factor, double damp, bq_mat ut);
+/* cpu_gptq.c */
+void bq_cpu_order(bq_dev *dev, bq_mat diag, bq_order kind, int64_t group, bq_mat order);
+void bq_cpu_fit(bq_dev *dev, bq_mat w, bq_mat weight, bq_scheme s, bq_mat scale, bq_mat zero);
+void bq_cpu_gptq(bq_dev *dev, const bq_gptq *p, bq_scheme s, bq_mat fold);
+/* cpu_smooth.c */
+void bq_cpu_set(bq_dev *dev, bq_mat m, float value);
+void bq_cpu_column_max(bq_dev *dev, bq_mat x, float sign, bq_mat m);
+void bq_cpu_column_abs(bq_dev *dev, bq_mat x, int64_t group, bq_mat sum);
+void bq_cpu_column_squares(bq_dev *dev, bq_mat x, bq_mat sum);
+void bq_cpu_times_columns(bq_dev *dev, bq_mat x, bq_mat s, bq_mat y);
+void bq_cpu_over_columns(bq_dev *dev, bq_mat x, bq_mat s, bq_mat y);
+void bq_cpu_over_rows(bq_dev *dev, bq_mat x, bq_mat s, bq_mat y);
+void bq_cpu_smooth_scale(bq_dev *dev, bq_smooth_form form, bq_mat act, bq_mat weight, bq_mat s);
+void bq_cpu_head_max(bq_dev *dev, bq_mat s, int64_t head);
+void bq_cpu_smooth_weights(bq_dev *dev, bq_mat w, bq_mat s, bq_scheme scheme, bq_mat out);
+void bq_cpu_distance(bq_dev *dev, bq_mat a, bq_mat b, bq_distance kind, double *sum);
+void bq_cpu_clip_error(bq_dev *dev, bq_mat w, float factor, bq_scheme s, bq_mat out);
+void bq_cpu_clip_rows(bq_dev *dev, bq_mat error, float step, bq_mat w);
 
 #endif

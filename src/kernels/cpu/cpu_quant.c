@@ -17,7 +17,7 @@ static void check_rows(bq_mat w, bq_mat of_row, const char *what, const char *op
              (long)of_row.rows, (long)of_row.cols, what);
 }
 
-static void check_grid(bq_scheme s, bq_mat w, bq_mat scale, bq_mat zero, const char *op) {
+void bq_grid_check(bq_scheme s, bq_mat w, bq_mat scale, bq_mat zero, const char *op) {
     BQ_CHECK(s.bits >= 2 && s.bits <= 8, "%s: only grids of 2 to 8 bits, not %d", op, s.bits);
     BQ_CHECK(s.symmetric == !zero.data, "%s: a grid has zero points when it is not symmetric", op);
     check_rows(w, scale, "scales", op);
@@ -67,9 +67,7 @@ void bq_cpu_mix(bq_dev *dev, bq_mat fp, bq_mat qt, double p, bq_rng_key at, bq_m
     }
 }
 
-/* The step that covers [lo, hi] with codes qmin .. qmax, and for a grid that is not symmetric the code of 0.
- * A range too small for any grid is widened first, so that a row of zeros has a step too. */
-static float step_of(float lo, float hi, bq_scheme s, float *zero) {
+float bq_grid_step(float lo, float hi, bq_scheme s, float *zero) {
     float qmin = bq_qmin(s), qmax = bq_qmax(s), steps = qmax - qmin,
           least = fminf(FLT_EPSILON, 0.01f / steps);
     if ((hi - lo) / steps < least) hi += floorf(steps / 2) * least, lo -= ceilf(steps / 2) * least;
@@ -81,19 +79,19 @@ static float step_of(float lo, float hi, bq_scheme s, float *zero) {
 
 void bq_cpu_range(bq_dev *dev, bq_mat w, bq_scheme s, bq_mat scale, bq_mat zero) {
     (void)dev;
-    check_grid(s, w, scale, zero, "range");
+    bq_grid_check(s, w, scale, zero, "range");
     const bq_vec_table *vec = bq_vec();
 #pragma omp parallel for schedule(static) if (w.rows * w.cols > PARALLEL)
     for (int64_t r = 0; r < w.rows; r++) {
         float lo, hi;
         vec->minmax(bq_mat_at(w, r, 0), w.cols, &lo, &hi);
-        *(float *)bq_mat_at(scale, r, 0) = step_of(lo, hi, s, zero.data ? bq_mat_at(zero, r, 0) : NULL);
+        *(float *)bq_mat_at(scale, r, 0) = bq_grid_step(lo, hi, s, zero.data ? bq_mat_at(zero, r, 0) : NULL);
     }
 }
 
 void bq_cpu_quantize(bq_dev *dev, bq_mat w, bq_mat scale, bq_mat zero, bq_scheme s, bq_mat code) {
     (void)dev;
-    check_grid(s, w, scale, zero, "quantize");
+    bq_grid_check(s, w, scale, zero, "quantize");
     check_codes(code, w, "quantize");
     const bq_vec_table *vec = bq_vec();
 #pragma omp parallel for schedule(static) if (w.rows * w.cols > PARALLEL)

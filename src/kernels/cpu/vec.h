@@ -15,9 +15,12 @@
 
 /* Every vector function once: X(return type, name, (arguments)).  Each vec_<topic>.c's rows stand in their
  * own list. */
+#include "kernels/cpu/vec_gptq.h"
 #include "kernels/cpu/vec_model.h"
 #include "kernels/cpu/vec_quant.h"
-#define BQ_VEC_FUNCTIONS(X) BQ_VEC_MODEL(X) BQ_VEC_QUANT(X)
+#include "kernels/cpu/vec_search.h"
+#include "kernels/cpu/vec_smooth.h"
+#define BQ_VEC_FUNCTIONS(X) BQ_VEC_MODEL(X) BQ_VEC_QUANT(X) BQ_VEC_GPTQ(X) BQ_VEC_SEARCH(X) BQ_VEC_SMOOTH(X)
 
 typedef struct {
     const char *isa;

@@ -5,23 +5,13 @@
 #include "kernels/cpu/vec.h"
 
 #include "base/num.h"
+#include "kernels/cpu/vec_grid.h"
 
 #include <math.h>
 
 #define BQ_X(ret, name, args) ret BQ_V(name) args;
 BQ_VEC_QUANT(BQ_X)
 #undef BQ_X
-
-enum { LANES = 16, BLOCK = 256 }; /* a block's terms stay in the first-level cache */
-
-static inline float clamp(float x, float lo, float hi) {
-    x = x < lo ? lo : x;
-    return x > hi ? hi : x;
-}
-
-/* Round half to even: adding 1.5 * 2^23 leaves no place for a fraction.  Exact because x was clamped before.
- */
-static inline float nearest(float x) { return (x + 12582912.0f) - 12582912.0f; }
 
 /* bq_philox (base/rng.h) for 64 quads at once, round by round: the compiler does not vectorize over calls of
  * it. */
@@ -104,10 +94,6 @@ void BQ_V(dequantize)(const int8_t *code, int64_t n, float scale, int zero, floa
 /* The folded weight, with the divisions of the spec in their order: they decide ties. */
 static inline float folded(float w, float s2, float e3) { return w / bq_exp(s2) / e3; }
 
-static inline float on_grid(float x, bq_grid grid) {
-    return nearest(clamp(x / grid.scale, grid.qmin, grid.qmax)) * grid.scale;
-}
-
 /* x and y may be one row. */
 void BQ_V(fake_quantize)(const float *x, int64_t n, bq_grid grid, float *y) {
 #pragma omp simd
@@ -152,20 +138,6 @@ static inline void gradients(const float *w, const float *s2, const float *g, in
         ds2[j] = -(pass * x);
         term[j] = g[j] * slope;
     }
-}
-
-static inline void add_lanes(const float *x, int64_t n, double *lane) {
-    for (int64_t j = 0; j < n; j += LANES) {
-#pragma omp simd
-        for (int i = 0; i < LANES; i++) lane[i] += (double)x[j + i];
-    }
-}
-
-static inline double sum_lanes(double *lane) {
-    for (int half = LANES / 2; half > 0; half /= 2) {
-        for (int i = 0; i < half; i++) lane[i] += lane[i + half];
-    }
-    return lane[0];
 }
 
 void BQ_V(adascale_step)(const float *w, const float *g, int64_t n, float e3, bq_grid grid, bq_adam_step adam,

@@ -23,6 +23,14 @@ typedef struct {
  * finite.  NaN stays: a run that diverged has to show. */
 float bq_scale_round(float scale, bq_type type);
 
+/* The step that covers [lo, hi] with codes qmin .. qmax, lo <= 0 <= hi, and for a grid that is not symmetric
+ * the code of 0.  A range too small for any grid is widened first, so that a row of zeros has a step too. */
+float bq_grid_step(float lo, float hi, bq_scheme s, float *zero);
+
+/* Die where the scheme, or the shapes of one scale (and zero point) a row of w, are not as kernels/ops.h has
+ * them. */
+void bq_grid_check(bq_scheme s, bq_mat w, bq_mat scale, bq_mat zero, const char *op);
+
 /* mix: words first .. first + n - 1 of the place; a word <= last takes qt.
  * minmax: smallest and largest of the row and 0; NaN is passed over.
  * quantize: NaN becomes qmin; the grid's ends are without the zero point, which codes have added.

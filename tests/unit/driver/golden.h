@@ -21,19 +21,19 @@ typedef struct {
     char dir[256]; /* model directory made from the tensors below init/ */
 } golden;
 
-static void golden_temp(char *out, size_t n) {
+static inline void golden_temp(char *out, size_t n) {
     snprintf(out, n, "%s/bq_golden_XXXXXX", getenv("TMPDIR") ? getenv("TMPDIR") : "/tmp");
     assert_non_null(mkdtemp(out));
 }
 
-static void golden_remove(const char *dir) {
+static inline void golden_remove(const char *dir) {
     char command[400];
     snprintf(command, sizeof command, "rm -rf '%s'", dir);
     assert_int_equal(system(command), 0);
 }
 
 /* A whole tensor as f32 (or its raw bytes for other types) into new memory. */
-static void *golden_read(const golden *g, const char *name, int64_t *count) {
+static inline void *golden_read(const golden *g, const char *name, int64_t *count) {
     const bq_tensor *t = bq_weights_find(g->file, name);
     if (!t) fail_msg("no tensor '%s' in the golden file", name);
     void *data = malloc(t->bytes + 1);
@@ -46,7 +46,7 @@ static void *golden_read(const golden *g, const char *name, int64_t *count) {
 }
 
 /* extra: keys added to the config of the metadata, which are only the model's numbers in AIMET's files. */
-static void golden_open(golden *g, const char *name, const char *extra) {
+static inline void golden_open(golden *g, const char *name, const char *extra) {
     char path[512];
     snprintf(path, sizeof path, BQ_VECTORS "/%s.safetensors", name);
     assert_int_equal(bq_weights_open_file(&g->file, path), 0);
@@ -76,7 +76,7 @@ static void golden_open(golden *g, const char *name, const char *extra) {
     free(text);
 }
 
-static void golden_close(golden *g) {
+static inline void golden_close(golden *g) {
     bq_weights_close(g->file);
     golden_remove(g->dir);
 }

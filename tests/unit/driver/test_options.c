@@ -145,12 +145,13 @@ static const char *printed(const char *text) {
 static void help(void **state) {
     (void)state;
     static const char *const options[BQ_COMMANDS] = {
-        [BQ_COMMAND_RUN] =
-            "--set --out --threads --device --memory --scratch --stages --micro --timeout --no-eval "
-            "--save-every --stop-after-blocks "
-            "--verbose",
-        [BQ_COMMAND_PLAN] =
-            "--set --threads --device --memory --scratch --stages --micro --timeout --verbose",
+        [BQ_COMMAND_RUN] = "--set --out --threads --device --memory --scratch --root-acts --split-reference "
+                           "--stages --micro "
+                           "--timeout --no-eval "
+                           "--save-every --stop-after-blocks "
+                           "--verbose",
+        [BQ_COMMAND_PLAN] = "--set --threads --device --memory --scratch --root-acts --split-reference "
+                            "--stages --micro --timeout --verbose",
         [BQ_COMMAND_EVAL] = "--model --run --tokens --ctx --windows --offset --rtn --threads --device "
                             "--memory --scratch --timeout --verbose",
         [BQ_COMMAND_EXPORT] = "--run --format --shard --out --timeout --verbose",

@@ -173,7 +173,9 @@ static void wrong_values(void **state) {
     refused(SMALL, "phases.0.passes.0.early_stop=1", "is 1, must be true or false");
     refused(SMALL, "phases=[]", "is [], must be a list of 1 to 8 objects");
     refused(SMALL, "phases=[3]", "phases.0: is not an object");
-    refused(SMALL, "phases.0.passes.0.pass=gptq", "is \"gptq\", must be \"rtn\" or \"adascale\"");
+    refused(SMALL, "phases.0.passes.0.pass=nearest", "is \"nearest\", must be \"rtn\"");
+    refused(SMALL, "phases.0.passes=[{\"pass\":\"rtn\",\"clip\":\"hessian\"}]", "must be \"minmax\"");
+    refused(SMALL, "phases.0.passes=[{\"pass\":\"rtn\",\"norm\":\"l3\"}]", "must be \"l2\" or \"l2.4\"");
     refused(SMALL, "phases.0.name=a b", "is \"a b\", must be a name of at most 31");
     refused(SMALL, "phases.0.name=.ab", "is \".ab\", must be a name of at most 31");
     refused(SMALL, "segments=0", "segments: is 0, must be an integer from 1 to 4096");

@@ -1,0 +1,76 @@
+#!/usr/bin/env bash
+# quality.sh - the table of methods in docs/results.md: one run a row, its perplexities and seconds.
+#
+# Usage: bash perf/quality.sh BLOCKQ MODEL CALIBRATION.h5 EVALUATION.h5 DIR [PATTERN] [JOBS=1]
+# Rows whose name matches PATTERN (a regular expression, default all) are run in DIR, JOBS at a time, one thread each; a row that is
+# there already is not run again.  Calibration: 32 x 512 tokens.  Prints: row, seconds of quantization, perplexity over 40 windows of
+# 512, over 20 of 2048.
+set -euo pipefail
+if (($# < 5)); then
+    sed -n '2,7s/^# \{0,1\}//p' "$0"
+    exit 2
+fi
+blockq=$(realpath "$1") model=$(realpath "$2") calibration=$(realpath "$3") evaluation=$(realpath "$4") dir=$5 pattern=${6:-.} jobs=${7:-1}
+export OMP_NUM_THREADS=1
+mkdir -p "$dir"
+
+rotate='"transforms": [{"transform": "rotate", "r1": "randomized", "r2": "hadamard"}],'
+a128='{"pass": "adascale", "iterations": 128}' a48='{"pass": "adascale", "iterations": 48}' rtn='{"pass": "rtn"}'
+gptq='{"pass": "gptq"}'
+# NAME INPUTS PASSES KEYS...
+row() {
+    local name=$1 inputs=$2 passes=$3 keys=${4-}
+    [[ $name =~ $pattern ]] || return 0
+    cat >"$dir/$name.json" <<TEXT
+{"model": "$model", "calibration": {"tokens": "$calibration", "samples": 32, "length": 512}, $keys
+ "phases": [{"inputs": "$inputs", "passes": [$passes]}], "eval": {"tokens": "$evaluation", "ctx": 512, "windows": 40}}
+TEXT
+    names+=("$name")
+}
+names=()
+row rtn fp "$rtn"
+row rtn-mse fp '{"pass": "rtn", "clip": "mse"}'
+row seqmse fp '{"pass": "seqmse"}'
+row smoothquant fp "{\"pass\": \"smoothquant\"}, $rtn"
+row autosmoothquant fp "{\"pass\": \"autosmoothquant\"}, $rtn"
+row awq fp "{\"pass\": \"awq\"}, $rtn"
+row gptq-qt qt "$gptq"
+row gptq-fp fp "$gptq"
+row gptq-qt-noclip qt '{"pass": "gptq", "clip": "minmax"}'
+row gptq-fp-noclip fp '{"pass": "gptq", "clip": "minmax"}'
+row gptq-qt-noact qt '{"pass": "gptq", "order": "none"}'
+row gptq-qt-noclip-noact qt '{"pass": "gptq", "clip": "minmax", "order": "none"}'
+row gptq-qep qt '{"pass": "gptq", "qep": 0.5}'
+row rotate-rtn fp "$rtn" "$rotate"
+row rotate-gptq qt "$gptq" "$rotate"
+row gptq-adascale mix "$gptq, $a48"
+row gptq-adascale-5 mix "$gptq, $a48" '"segments": 5,'
+row gptq-adascale-fp fp "$gptq, $a48"
+row rotate-gptq-adascale mix "$gptq, $a48" "$rotate"
+row adascale mix "$a128"
+row adascale-5 mix "$a128" '"segments": 5,'
+row adascale-30 mix "$a128" '"segments": 30,'
+row adascale-5-sweeps mix "$a128" '"segments": 5, "sweeps": 2,'
+row rotate-adascale mix "$a128" "$rotate"
+g64='"bits": {"decoder": {"group": 64}},'
+row g64-rtn fp "$rtn" "$g64"
+row g64-awq fp "{\"pass\": \"awq\"}, $rtn" "$g64"
+row g64-gptq qt "$gptq" "$g64"
+
+quantize() {
+    local name=$1 start end
+    [[ -s $dir/$name.line ]] && return 0
+    start=$(date +%s.%N)
+    "$blockq" run "$dir/$name.json" --no-eval -o "$dir/$name" >"$dir/$name.log" 2>&1 || { echo "$name: $(tail -n 1 "$dir/$name.log")" && return 0; }
+    end=$(date +%s.%N)
+    "$blockq" eval --run "$dir/$name" --tokens "$evaluation" --ctx 512 --windows 40 >"$dir/$name.512" 2>>"$dir/$name.log"
+    "$blockq" eval --run "$dir/$name" --tokens "$evaluation" --ctx 2048 --windows 20 >"$dir/$name.2048" 2>>"$dir/$name.log"
+    awk -v n="$name" -v s="$start" -v e="$end" -v a="$(tail -n 1 "$dir/$name.512")" -v b="$(tail -n 1 "$dir/$name.2048")" \
+        'BEGIN { printf "%-26s %7.1f s  512: %s  2048: %s\n", n, e - s, a, b }' >"$dir/$name.line"
+}
+for name in "${names[@]}"; do
+    while (($(jobs -rp | wc -l) >= jobs)); do wait -n; done
+    quantize "$name" &
+done
+wait
+for name in "${names[@]}"; do if [[ -e $dir/$name.line ]]; then cat "$dir/$name.line"; fi; done

@@ -1,0 +1,10 @@
+#include "block/autosmooth.h"
+
+void bq_pass_autosmooth(bq_pass_context *c, const bq_autosmooth_options *o, bq_scales_result *result) {
+    bq_scales_result own;
+    bq_scales_options s = {.statistic = BQ_CHANNEL_ABSMAX, .loss = o->loss, .gqa = o->gqa, .candidates = 10};
+    for (int m = 0; m < BQ_MATS; m++) s.inspect[m] = o->inspect[m];
+    for (int k = 0; k < s.candidates; k++)
+        s.form[k] = (bq_smooth_form){.kind = BQ_SMOOTH_POWER, .ratio = k / 10.0, .floor = 1e-4};
+    bq_scales_search(c, &s, result ? result : &own);
+}

@@ -1,0 +1,20 @@
+/* autosmooth.h - Auto-SmoothQuant as AMD Quark does it (smoothquant.md 4): per matrix the best of ten powers
+ * of the activations' maxima.  A pass that prepares. */
+#ifndef BQ_AUTOSMOOTH_H
+#define BQ_AUTOSMOOTH_H
+
+#include "block/scales.h"
+
+/* loss: Quark's names; rmse is its mean of sqrt|d|.  By default mae, and as Quark's map for Llama has it: qkv
+ * and gate_up judged by their modules, o and down by their own output. */
+typedef struct {
+    bq_distance loss;
+    bq_gqa gqa;
+    bq_inspect inspect[BQ_MATS];
+} bq_autosmooth_options;
+
+/* Ratios 0.0 ... 0.9 of max |x|, floor 1e-4; 0.0 scales nothing.  result may be NULL.  Collective over stage.
+ */
+void bq_pass_autosmooth(bq_pass_context *c, const bq_autosmooth_options *o, bq_scales_result *result);
+
+#endif

@@ -1,0 +1,124 @@
+#include "block/gram.h"
+
+#include "block/capture.h"
+#include "comm/treesum.h"
+
+typedef struct {
+    bq_pass_context *c;
+    bq_gram_set set;
+    bq_treesum sum[2][BQ_MATS]; /* h, cross */
+    bq_mat input[BQ_MATS];      /* (T, K): what the quantized stream fed, for cross */
+} collector;
+
+static bool has(unsigned set, int m) { return set >> m & 1; }
+
+static bool wanted(bq_gram_set set, int kind, int m) { return has(kind ? set.cross : set.which, m); }
+
+void bq_gram_push(bq_gram *g, const bq_arch *arch, bq_gram_set set, bq_arena *mem) {
+    *g = (bq_gram){0};
+    for (int m = 0; m < BQ_MATS; m++) {
+        int64_t k = arch->cols[m];
+        if (has(set.which, m)) g->h[m] = bq_arena_push(mem, k, k, BQ_F32);
+        if (has(set.cross, m)) g->cross[m] = bq_arena_push(mem, k, k, BQ_F32);
+    }
+}
+
+size_t bq_gram_need(const bq_arch *arch, bq_gram_set set) {
+    size_t sum = 0;
+    for (int m = 0; m < BQ_MATS; m++)
+        sum += (size_t)(has(set.which, m) + has(set.cross, m)) *
+               bq_arena_need(arch->cols[m], arch->cols[m], BQ_F32);
+    return sum;
+}
+
+static void all_leaves(int64_t samples, int nreplica, bq_shard *out) {
+    for (int r = 0; r < nreplica; r++) out[r] = bq_shard_of(samples, r, nreplica);
+}
+
+static int buffers(int64_t samples, int replica, int nreplica) {
+    bq_shard mine = bq_shard_of(samples, replica, nreplica);
+    return bq_treesum_buffers(mine.first, mine.count);
+}
+
+size_t bq_gram_collect_need(const bq_arch *arch, bq_gram_set set, int64_t tokens, int64_t samples,
+                            int replica, int nreplica) {
+    bq_shard leaves[BQ_REPLICAS];
+    size_t sum = 0, during = bq_capture_need(arch, tokens), after = 0;
+    all_leaves(samples, nreplica, leaves);
+    for (int m = 0; m < BQ_MATS; m++) {
+        int64_t k = arch->cols[m];
+        for (int kind = 0; kind < 2; kind++) {
+            if (!wanted(set, kind, m)) continue;
+            sum += (size_t)(buffers(samples, replica, nreplica) - 1) * bq_arena_need(k, k, BQ_F32);
+            size_t exchange = nreplica > 1 ? bq_treesum_exchange(replica, nreplica, leaves, k, k) : 0;
+            after = exchange > after ? exchange : after;
+        }
+        if (has(set.cross, m)) during += bq_arena_need(tokens, k, BQ_F32);
+    }
+    return sum + (during > after ? during : after);
+}
+
+/* The inputs of the FP stream less those kept, their product with those kept. */
+static void add_cross(collector *a, int64_t sample, bq_mat x, bq_mat y) {
+    bq_pass_context *c = a->c;
+    const bq_ops *op = c->dev->op;
+    op->put(c->dev, c->fetch(c->ctx, BQ_STREAM_FP, sample), x);
+    bq_block_forward(c->dev, c->blk, c->blk->w, c->work, x, y);
+    for (int m = 0; m < BQ_MATS; m++) {
+        if (!has(a->set.cross, m)) continue;
+        bq_mat fp = bq_capture_input(c->work, m), to = bq_treesum_next(&a->sum[1][m]);
+        op->scale(c->dev, fp, -1, fp);
+        op->add(c->dev, a->input[m], fp);
+        op->gemm(c->dev, true, false, -1, fp, a->input[m], 0, to);
+        bq_treesum_add(&a->sum[1][m], sample);
+    }
+}
+
+/* x and y are free once the inputs have been seen. */
+static void visit(void *ctx, int64_t sample, bq_mat x, bq_mat y) {
+    collector *a = ctx;
+    bq_dev *dev = a->c->dev;
+    for (int m = 0; m < BQ_MATS; m++) {
+        if (!has(a->set.which, m)) continue;
+        bq_mat in = bq_capture_input(a->c->work, m);
+        dev->op->gram(dev, in, bq_treesum_next(&a->sum[0][m]));
+        bq_treesum_add(&a->sum[0][m], sample);
+        if (has(a->set.cross, m)) dev->op->copy(dev, in, a->input[m]);
+    }
+    if (a->set.cross) add_cross(a, sample, x, y);
+}
+
+/* Everybody's leaves in place of my sum. */
+static void finish(bq_pass_context *c, bq_treesum *sum, bq_mat to) {
+    bq_dev *dev = c->dev;
+    bq_shard leaves[BQ_REPLICAS], rows = bq_shard_of(to.rows, c->comm->replica, c->comm->nreplica);
+    size_t mark = bq_arena_mark(&dev->mem);
+    all_leaves(c->samples, c->comm->nreplica, leaves);
+    bq_mat total = bq_treesum_end(sum, c->comm, leaves, rows);
+    bq_mat mine = bq_mat_rows(to, rows.first, rows.count);
+    total.rows = rows.count; /* alone, a replica gets the whole matrix */
+    if (total.data != mine.data && rows.count) dev->op->copy(dev, total, mine);
+    bq_arena_reset(&dev->mem, mark);
+    bq_comm_gather_rows(c->comm, dev, to);
+}
+
+void bq_gram_collect(bq_pass_context *c, const bq_mat w[BQ_MATS], bq_gram_set set, bq_gram *g) {
+    bq_arena *mem = &c->dev->mem;
+    size_t mark = bq_arena_mark(mem);
+    collector a = {.c = c, .set = set};
+    int room = buffers(c->samples, c->comm->replica, c->comm->nreplica);
+    for (int m = 0; m < BQ_MATS; m++) {
+        if (has(set.which, m)) bq_treesum_open(&a.sum[0][m], c->dev, room, g->h[m]);
+        if (has(set.cross, m)) bq_treesum_open(&a.sum[1][m], c->dev, room, g->cross[m]);
+    }
+    size_t sums = bq_arena_mark(mem);
+    for (int m = 0; m < BQ_MATS; m++)
+        if (has(set.cross, m)) a.input[m] = bq_arena_push(mem, c->tokens, g->h[m].cols, BQ_F32);
+    bq_capture(c, bq_capture_stream(c->input), w, visit, &a);
+    bq_arena_reset(mem, sums);
+    for (int m = 0; m < BQ_MATS; m++) {
+        if (has(set.which, m)) finish(c, &a.sum[0][m], g->h[m]);
+        if (has(set.cross, m)) finish(c, &a.sum[1][m], g->cross[m]);
+    }
+    bq_arena_reset(mem, mark);
+}

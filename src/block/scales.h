@@ -1,0 +1,47 @@
+/* scales.h - the search that Auto-SmoothQuant and AWQ share: of several scales for a matrix's input channels,
+ * the one whose quantized weights change a module's output least (smoothquant.md 4.1, 5.1).
+ *
+ * Every matrix is searched on the original weights and on the FP stream; then all chosen scales are folded
+ * into the block. A candidate's weights are Q(W s) / s on the unscaled input, which is Q(W s) on x / s, as
+ * only weights are quantized here.  All candidates of all matrices are tried sample by sample, so a sample's
+ * forward is run once, and nothing but one candidate's weights is kept.  Losses are summed in f64 inside a
+ * sample, over samples in a fixed tree. */
+#ifndef BQ_SCALES_H
+#define BQ_SCALES_H
+
+#include "block/channels.h"
+#include "block/fold.h"
+
+#define BQ_CANDIDATES 20
+
+/* Whose output is compared: the matrix's own, that of its module (attention or MLP), or the block's;
+ * BQ_INSPECT_OFF leaves the matrix unscaled. */
+typedef enum { BQ_INSPECT_OFF, BQ_INSPECT_SELF, BQ_INSPECT_MODULE, BQ_INSPECT_BLOCK } bq_inspect;
+
+/* Heads that share a value head have one scale.  BQ_GQA_GROUP: candidates are grouped before they are tried;
+ * BQ_GQA_LATE: only what was chosen is (Quark); BQ_GQA_SKIP: o is left unscaled then (MIT, llm-compressor).
+ */
+typedef enum { BQ_GQA_GROUP, BQ_GQA_LATE, BQ_GQA_SKIP } bq_gqa;
+
+typedef struct {
+    bq_channel_statistic statistic;
+    bq_distance loss;
+    bq_gqa gqa;
+    bq_inspect inspect[BQ_MATS];
+    int candidates;
+    bq_smooth_form form[BQ_CANDIDATES];
+} bq_scales_options;
+
+/* best: number of the candidate, -1 where nothing was searched or no loss was a number.  loss: means over all
+ * elements of the output. */
+typedef struct {
+    int best[BQ_MATS];
+    double loss[BQ_MATS][BQ_CANDIDATES];
+} bq_scales_result;
+
+/* Ties go to the earlier candidate.  c->q->what is overwritten.  Collective over stage. */
+void bq_scales_search(bq_pass_context *c, const bq_scales_options *o, bq_scales_result *result);
+
+size_t bq_scales_need(const bq_arch *arch, int64_t tokens, int64_t samples, int replica, int nreplica);
+
+#endif

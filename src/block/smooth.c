@@ -1,0 +1,35 @@
+#include "block/smooth.h"
+
+#include "block/fold.h"
+
+static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
+
+void bq_pass_smoothquant(bq_pass_context *c, const bq_smooth_options *o) {
+    bq_dev *dev = c->dev;
+    const bq_arch *arch = c->q->arch;
+    size_t mark = bq_arena_mark(&dev->mem);
+    bq_mat act[BQ_MATS], scale[BQ_MATS];
+    bq_channels_push(dev, arch, act);
+    bq_channels_push(dev, arch, scale);
+    bq_channels(c, o->statistic, act);
+    for (int m = 0; m < BQ_MATS; m++) { /* all from the weights as they were */
+        size_t inner = bq_arena_mark(&dev->mem);
+        bq_mat weight = bq_arena_push(&dev->mem, 1, arch->cols[m], BQ_F32);
+        bq_channels_weight(c, m, false, weight);
+        dev->op->smooth_scale(dev, o->form, act[m], weight, scale[m]);
+        bq_arena_reset(&dev->mem, inner);
+    }
+    for (int m = 0; m < BQ_MATS; m++) {
+        if (o->entries == BQ_ENTRIES_NORMS && bq_fusion_of(arch, m).norm < 0) continue;
+        bq_fold_group(dev, arch, m, scale[m]);
+        bq_fold_apply(dev, c->blk, m, scale[m]);
+    }
+    bq_arena_reset(&dev->mem, mark);
+}
+
+size_t bq_smooth_need(const bq_arch *arch, int64_t tokens, int64_t samples, int replica, int nreplica) {
+    size_t one = bq_fold_need(arch);
+    for (int m = 0; m < BQ_MATS; m++) one = larger(one, bq_arena_need(1, arch->cols[m], BQ_F32));
+    return 2 * bq_channels_size(arch) +
+           larger(one, bq_channels_need(arch, tokens, samples, replica, nreplica));
+}

@@ -1,0 +1,87 @@
+#include "driver/boundary.h"
+
+#include "base/die.h"
+#include "base/hash.h"
+#include "base/shard.h"
+#include "comm/treesum.h"
+#include "driver/reference.h"
+
+#include <stdio.h>
+#include <time.h>
+
+uint64_t bq_boundary_file(const bq_session *s, bq_boundary at, char *path, size_t n) {
+    const uint64_t of[] = {s->fingerprint, (uint64_t)at.sweep, (uint64_t)at.block, (uint64_t)(at.phase + 1)};
+    if (at.phase < 0)
+        snprintf(path, n, "%s/qt_%03d.s%d.h5", s->acts, at.block, at.sweep);
+    else
+        snprintf(path, n, "%s/qt_%03d.p%d.s%d.h5", s->acts, at.block, at.phase, at.sweep);
+    return bq_hash_bytes(of, sizeof of);
+}
+
+static bq_shard share_of(const bq_session *s) {
+    return bq_shard_of(s->recipe.calibration.samples, s->comm->replica, s->comm->nreplica);
+}
+
+bq_acts *bq_boundary_open(const bq_session *s, bq_boundary at) {
+    char path[BQ_PATH_MAX + 96];
+    bq_shard share = share_of(s);
+    uint64_t hash = bq_boundary_file(s, at, path, sizeof path);
+    bq_acts *acts = bq_reference_open(s, path, hash);
+    bool whole = acts != NULL;
+    for (int64_t i = 0; i < share.count && whole; i++) whole = bq_acts_has(acts, share.first + i);
+    if (whole) return acts;
+    bq_acts_close(acts);
+    return NULL;
+}
+
+bool bq_boundary_all(const bq_session *s, bool mine) {
+    double missing = !mine;
+    bq_comm_fill(s->comm, &missing, 1);
+    return missing == 0;
+}
+
+bool bq_boundary_kept(const bq_session *s, bq_boundary at) {
+    bq_acts *acts = bq_boundary_open(s, at);
+    bq_acts_close(acts);
+    return bq_boundary_all(s, acts != NULL);
+}
+
+void bq_boundary_read(bq_acts *acts, bq_boundary at, int64_t sample, bq_mat to) {
+    BQ_CHECK(bq_acts_read(acts, sample, to.data),
+             "sample %ld of the boundary before block %d is damaged: remove acts/qt_%03d.*", (long)sample,
+             at.block, at.block);
+}
+
+void bq_boundary_keep(const bq_session *s, bq_boundary at, const bq_stream *qt, bq_mat buffer) {
+    char path[BQ_PATH_MAX + 96];
+    if (bq_boundary_kept(s, at)) return;
+    bq_shard share = share_of(s);
+    uint64_t hash = bq_boundary_file(s, at, path, sizeof path);
+    bq_acts *acts = bq_reference_make(s, path, hash);
+    for (int64_t i = 0; i < share.count; i++)
+        bq_acts_write(acts, share.first + i, bq_stream_get(qt, i, buffer).data);
+    bq_acts_sync(acts);
+    bq_acts_close(acts);
+    bq_comm_stage_barrier(s->comm);
+}
+
+void bq_boundary_load(const bq_session *s, bq_boundary at, bq_stream *qt, bq_mat buffer) {
+    bq_shard share = share_of(s);
+    bq_acts *acts = bq_boundary_open(s, at);
+    BQ_CHECK(acts, "the boundary before block %d is gone", at.block);
+    for (int64_t i = 0; i < share.count; i++) {
+        bq_boundary_read(acts, at, share.first + i, buffer);
+        bq_stream_put(qt, i, buffer);
+    }
+    bq_acts_close(acts);
+}
+
+bool bq_boundary_await(const bq_session *s, bq_boundary at) {
+    bool there, stop;
+    do {
+        there = bq_boundary_kept(s, at);
+        stop = !bq_boundary_all(s, !bq_session_stopped(s));
+        if (!there && !stop) nanosleep(&(struct timespec){.tv_nsec = 20000000}, NULL);
+    } while (!there && !stop);
+    return !stop;
+}

@@ -1,0 +1,185 @@
+/* Gram matrices and their factors.  Tiles are cut by the shape alone; each is a call of the serial BLAS. */
+#include "kernels/cpu/cpu.h"
+#include "kernels/cpu/cpu_scratch.h"
+
+#include "base/die.h"
+
+#include <cblas.h>
+#include <limits.h>
+#include <math.h>
+
+/* ---- gram ---- */
+
+enum { SIDE = 384 }; /* of a tile, at most */
+
+typedef struct {
+    int64_t count, side; /* tiles in a direction */
+} tiling;
+
+static tiling tiles_of(int64_t k) {
+    int64_t count = (k + SIDE - 1) / SIDE;
+    return (tiling){count, count ? ((k + count - 1) / count + 15) / 16 * 16 : 0};
+}
+
+static int span(int64_t k, int64_t first, int64_t side) { return (int)(k - first < side ? k - first : side); }
+
+/* Tile (i, j), j >= i, of the upper triangle. */
+static void gram_tile(bq_mat x, bq_mat h, int64_t side, int64_t i, int64_t j) {
+    int64_t k = h.rows, first = i * side, second = j * side;
+    if (first >= k || second >= k) return;
+    const float *a = bq_mat_at(x, 0, first), *b = bq_mat_at(x, 0, second);
+    float *to = bq_mat_at(h, first, second);
+    int m = span(k, first, side), n = span(k, second, side), t = (int)x.rows;
+    if (i == j)
+        cblas_ssyrk(CblasRowMajor, CblasUpper, CblasTrans, n, t, 1, a, (int)x.ld, 0, to, (int)h.ld);
+    else
+        cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, m, n, t, 1, a, (int)x.ld, b, (int)x.ld, 0, to,
+                    (int)h.ld);
+}
+
+/* The lower triangle from the upper one, in squares that fit the cache. */
+static void mirror(bq_mat h) {
+    enum { SQUARE = 32 };
+    int64_t n = (h.rows + SQUARE - 1) / SQUARE;
+#pragma omp parallel for schedule(dynamic) if (h.rows > 256)
+    for (int64_t i = 0; i < n; i++) {
+        for (int64_t j = 0; j <= i; j++) {
+            int64_t rows = (i + 1) * SQUARE < h.rows ? (i + 1) * SQUARE : h.rows;
+            for (int64_t r = i * SQUARE; r < rows; r++) {
+                float *to = bq_mat_at(h, r, 0);
+                int64_t end = (j + 1) * SQUARE < r ? (j + 1) * SQUARE : r;
+                for (int64_t c = j * SQUARE; c < end; c++) to[c] = *(const float *)bq_mat_at(h, c, r);
+            }
+        }
+    }
+}
+
+void bq_cpu_gram(bq_dev *dev, bq_mat x, bq_mat h) {
+    (void)dev;
+    BQ_CHECK(x.type == BQ_F32 && h.type == BQ_F32 && h.rows == x.cols && h.cols == x.cols &&
+                 x.rows <= INT_MAX && x.ld <= INT_MAX && h.ld <= INT_MAX,
+             "gram of %ld x %ld to %ld x %ld", (long)x.rows, (long)x.cols, (long)h.rows, (long)h.cols);
+    if (x.rows == 0) {
+        dev->op->zero(dev, h);
+        return;
+    }
+    tiling t = tiles_of(x.cols);
+    int64_t pairs = t.count * (t.count + 1) / 2;
+#pragma omp parallel for schedule(dynamic) if (pairs > 1)
+    for (int64_t p = 0; p < pairs; p++) {
+        int64_t away = 0, i = p; /* far from the diagonal first: a tile on it is half the work */
+        for (int64_t d = t.count - 1; d > 0 && i >= t.count - d; d--) i -= t.count - d, away++;
+        gram_tile(x, h, t.side, i, i + t.count - 1 - away);
+    }
+    mirror(h);
+}
+
+/* ---- factor ---- */
+
+enum {
+    NB = 64,   /* columns of a step of the factorization */
+    DOWN = 128 /* rows of a task in it */
+};
+
+size_t bq_cpu_factor_scratch(int64_t k) { return bq_arena_need(k, k + NB, BQ_F64); }
+
+/* Row p of a square of doubles, with room for NB more columns: L stands at its place; the transposed inverse
+ * of L, moved NB columns to the right, does not touch it. */
+static double *cell(bq_mat s, int64_t row, int64_t col) { return bq_mat_at(s, row, col); }
+
+static int64_t column_of(bq_mat order, int64_t i) {
+    return order.data ? *(const int32_t *)bq_mat_at(order, i, 0) : i;
+}
+
+/* The matrix to be factored, both axes reversed: its lower triangle, up to the end of the diagonal's tiles.
+ */
+static void reversed(bq_mat h, bq_mat order, double factor, double damp, bq_mat s) {
+    int64_t k = h.rows;
+    double mean = 0;
+    for (int64_t i = 0; i < k; i++) {
+        int64_t c = column_of(order, i);
+        double d = factor * (double)*(const float *)bq_mat_at(h, c, c);
+        mean += d == 0 ? 1 : d;
+    }
+    mean /= (double)k;
+#pragma omp parallel for schedule(dynamic, 16) if (k > 128)
+    for (int64_t p = 0; p < k; p++) {
+        const float *from = bq_mat_at(h, column_of(order, k - 1 - p), 0);
+        double *to = cell(s, p, 0);
+        int64_t end = (p / NB + 1) * NB < k ? (p / NB + 1) * NB : k;
+        for (int64_t q = 0; q < end; q++) to[q] = factor * (double)from[column_of(order, k - 1 - q)];
+        to[p] = (to[p] == 0 ? 1 : to[p]) + damp * mean;
+    }
+}
+
+/* Cholesky of an n x n tile in place: A = L L^T, lower. */
+static bool factor_tile(double *a, int64_t n, int64_t ld) {
+    double column[NB];
+    for (int64_t k = 0; k < n; k++) {
+        double d = sqrt(a[k * ld + k]);
+        if (!(d > 0) || !isfinite(d)) return false;
+        a[k * ld + k] = d;
+        for (int64_t i = k + 1; i < n; i++) column[i] = a[i * ld + k] /= d;
+        for (int64_t i = k + 1; i < n; i++) {
+            for (int64_t j = k + 1; j <= i; j++) a[i * ld + j] -= column[i] * column[j];
+        }
+    }
+    return true;
+}
+
+/* A = L L^T in place, lower: each block of columns gets what the ones before it subtract, then its own
+ * factor. */
+static bool cholesky(bq_mat s, int64_t k) {
+    int ld = (int)s.ld;
+    for (int64_t j = 0; j < k; j += NB) {
+        int n = span(k, j, NB);
+#pragma omp parallel for schedule(dynamic) if (k - j > DOWN)
+        for (int64_t i = j; i < k; i += DOWN)
+            if (j)
+                cblas_dgemm(CblasRowMajor, CblasNoTrans, CblasTrans, span(k, i, DOWN), n, (int)j, -1,
+                            cell(s, i, 0), ld, cell(s, j, 0), ld, 1, cell(s, i, j), ld);
+        if (!factor_tile(cell(s, j, j), n, ld)) return false;
+#pragma omp parallel for schedule(dynamic) if (k - j > DOWN)
+        for (int64_t i = j + n; i < k; i += DOWN)
+            cblas_dtrsm(CblasRowMajor, CblasRight, CblasLower, CblasTrans, CblasNonUnit, span(k, i, DOWN), n,
+                        1, cell(s, j, j), ld, cell(s, i, j), ld);
+    }
+    return true;
+}
+
+/* The rows of the transposed inverse, a block at a time: Y L^T = 1 from the block's diagonal on. */
+static void invert(bq_mat s, int64_t k) {
+    int ld = (int)s.ld;
+#pragma omp parallel for schedule(dynamic) if (k > NB)
+    for (int64_t j = 0; j < k; j += NB) {
+        int n = span(k, j, NB);
+        for (int64_t r = j; r < j + n; r++) {
+            for (int64_t c = j; c < k; c++) *cell(s, r, c + NB) = r == c;
+        }
+        cblas_dtrsm(CblasRowMajor, CblasRight, CblasLower, CblasTrans, CblasNonUnit, n, (int)(k - j), 1,
+                    cell(s, j, j), ld, cell(s, j, j + NB), ld);
+    }
+}
+
+bool bq_cpu_factor(bq_dev *dev, bq_mat h, bq_mat order, double factor, double damp, bq_mat ut) {
+    int64_t k = h.rows;
+    BQ_CHECK(h.cols == k && ut.rows == k && ut.cols == k && h.type == BQ_F32 && ut.type == BQ_F32 &&
+                 k + NB <= INT_MAX &&
+                 (!order.data || (order.rows == k && order.cols == 1 && order.type == BQ_I32)),
+             "factor of %ld x %ld to %ld x %ld", (long)h.rows, (long)h.cols, (long)ut.rows, (long)ut.cols);
+    size_t mark = bq_arena_mark(&dev->mem);
+    bq_mat s = bq_arena_push(&dev->mem, k, k + NB, BQ_F64);
+    reversed(h, order, factor, damp, s);
+    bool definite = cholesky(s, k);
+    if (definite) {
+        invert(s, k);
+#pragma omp parallel for schedule(static) if (k > 128)
+        for (int64_t r = 0; r < k; r++) { /* both axes reversed once more */
+            float *to = bq_mat_at(ut, r, 0);
+            const double *from = cell(s, k - 1 - r, k - 1 + NB);
+            for (int64_t c = 0; c < k; c++) to[c] = c <= r ? (float)from[-c] : 0;
+        }
+    }
+    bq_arena_reset(&dev->mem, mark);
+    return definite;
+}

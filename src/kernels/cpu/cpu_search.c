@@ -1,0 +1,130 @@
+#include "kernels/cpu/cpu.h"
+
+#include "base/die.h"
+#include "kernels/cpu/vec.h"
+
+#include <math.h>
+
+/* Below this many elements a row loop is not worth waking threads; the search does more for each. */
+enum { PARALLEL = 1 << 15, PARALLEL_SEARCH = 1 << 10 };
+
+static void check_shrink(float shrink) {
+    BQ_CHECK(shrink > 0 && shrink <= 1, "range: ends times %g", (double)shrink);
+}
+
+static bq_grid grid_of(bq_scheme s, float scale, float zero) {
+    return (bq_grid){scale, bq_qmin(s) - zero, bq_qmax(s) - zero};
+}
+
+static void put(bq_mat m, int64_t row, float value) {
+    if (m.data) *(float *)bq_mat_at(m, row, 0) = value;
+}
+
+void bq_cpu_range_shrunk(bq_dev *dev, bq_mat w, bq_scheme s, float shrink, bq_mat scale, bq_mat zero,
+                         bq_mat e) {
+    (void)dev;
+    bq_grid_check(s, w, scale, zero, "range_shrunk");
+    check_shrink(shrink);
+    BQ_CHECK(!e.data || (e.type == BQ_F32 && e.rows == w.rows && e.cols == w.cols),
+             "range_shrunk: errors of %ld x %ld for %ld x %ld", (long)e.rows, (long)e.cols, (long)w.rows,
+             (long)w.cols);
+    const bq_vec_table *vec = bq_vec();
+#pragma omp parallel for schedule(static) if (w.rows * w.cols > PARALLEL)
+    for (int64_t r = 0; r < w.rows; r++) {
+        float lo, hi, z = 0;
+        vec->minmax(bq_mat_at(w, r, 0), w.cols, &lo, &hi);
+        float step = bq_grid_step(lo * shrink, hi * shrink, s, &z);
+        put(scale, r, step), put(zero, r, z);
+        if (e.data) vec->grid_error(bq_mat_at(w, r, 0), w.cols, grid_of(s, step, z), bq_mat_at(e, r, 0));
+    }
+}
+
+/* The best of the ends' grids for one row. */
+static float search(const bq_vec_table *vec, const float *w, int64_t n, bq_scheme s, bq_shrink ends,
+                    float *zero) {
+    bq_grid grid[BQ_SEARCH_GRIDS];
+    float z[BQ_SEARCH_GRIDS] = {0}, lo, hi, best = 0;
+    double loss[BQ_SEARCH_GRIDS], least = INFINITY;
+    vec->minmax(w, n, &lo, &hi);
+    for (int from = 0; from < ends.count; from += BQ_SEARCH_GRIDS) {
+        int count = ends.count - from < BQ_SEARCH_GRIDS ? ends.count - from : BQ_SEARCH_GRIDS;
+        for (int k = 0; k < count; k++) {
+            float shrink = (float)(1 - (double)(from + k) / ends.steps);
+            float step = bq_grid_step(lo * shrink, hi * shrink, s, &z[k]);
+            grid[k] = grid_of(s, step, z[k]);
+        }
+        vec->grid_losses(w, n, grid, count, ends.norm, loss);
+        for (int k = 0; k < count; k++) {
+            if (from + k > 0 && !(loss[k] < least)) continue;
+            least = loss[k], best = grid[k].scale, *zero = z[k];
+        }
+    }
+    return best;
+}
+
+void bq_cpu_range_mse(bq_dev *dev, bq_mat w, bq_scheme s, bq_shrink ends, bq_mat scale, bq_mat zero) {
+    (void)dev;
+    bq_grid_check(s, w, scale, zero, "range_mse");
+    BQ_CHECK(ends.count >= 1 && ends.count <= ends.steps, "range_mse: %d of %d steps", ends.count,
+             ends.steps);
+    const bq_vec_table *vec = bq_vec();
+#pragma omp parallel for schedule(static) if (w.rows * w.cols > PARALLEL_SEARCH)
+    for (int64_t r = 0; r < w.rows; r++) {
+        float z = 0;
+        put(scale, r, search(vec, bq_mat_at(w, r, 0), w.cols, s, ends, &z));
+        put(zero, r, z);
+    }
+}
+
+static float value(bq_mat m, int64_t row) { return *(float *)bq_mat_at(m, row, 0); }
+
+static bool column(bq_mat m, int64_t rows, bq_type type) {
+    return m.type == type && m.rows == rows && m.cols == 1;
+}
+
+void bq_cpu_range_better(bq_dev *dev, bool first, bq_mat a, bq_mat b, bq_mat scale, bq_mat zero, bq_mat loss,
+                         bq_mat best, bq_mat best_zero) {
+    (void)dev;
+    BQ_CHECK(a.type == BQ_F32 && b.type == BQ_F32 && a.rows == b.rows && a.cols == b.cols,
+             "range_better: %ld x %ld with %ld x %ld", (long)a.rows, (long)a.cols, (long)b.rows,
+             (long)b.cols);
+    BQ_CHECK(column(scale, a.rows, BQ_F32) && column(best, a.rows, BQ_F32) && column(loss, a.rows, BQ_F64) &&
+                 !zero.data == !best_zero.data &&
+                 (!zero.data || (column(zero, a.rows, BQ_F32) && column(best_zero, a.rows, BQ_F32))),
+             "range_better: columns that do not fit %ld rows", (long)a.rows);
+    const bq_vec_table *vec = bq_vec();
+#pragma omp parallel for schedule(static) if (a.rows * a.cols > PARALLEL)
+    for (int64_t r = 0; r < a.rows; r++) {
+        double l = vec->inner(a.cols, bq_mat_at(a, r, 0), bq_mat_at(b, r, 0)), *least = bq_mat_at(loss, r, 0);
+        if (!first && !(l < *least)) continue;
+        *least = l;
+        put(best, r, value(scale, r));
+        if (zero.data) put(best_zero, r, value(zero, r));
+    }
+}
+
+/* The unit whose multiples 1 .. levels the scales of a row with that largest one become: cut, not rounded, so
+ * that the largest is `levels` units and nothing leaves the type. */
+static float unit_of(float largest, int levels, bq_type type) {
+    int digits = type == BQ_BF16 ? 8 : type == BQ_F16 ? 11 : 24, exponent;
+    for (int l = levels; l > 1; l /= 2) digits--;
+    double tiny = (double)bq_scale_round(0, type), unit = (double)largest / levels;
+    frexp(unit, &exponent);
+    double step = fmax(ldexp(1, exponent - digits), tiny);
+    return (float)fmax(floor(unit / step) * step, tiny);
+}
+
+void bq_cpu_range_levels(bq_dev *dev, bq_mat scale, int levels, bq_type type) {
+    (void)dev;
+    BQ_CHECK(scale.type == BQ_F32 && levels >= 1 && levels <= 64 && (levels & (levels - 1)) == 0,
+             "range_levels: %d levels of %s scales", levels, bq_type_name(scale.type));
+    for (int64_t r = 0; r < scale.rows; r++) {
+        float *row = bq_mat_at(scale, r, 0), largest = 0, n = (float)levels;
+        for (int64_t g = 0; g < scale.cols; g++) largest = row[g] > largest ? row[g] : largest;
+        float unit = unit_of(largest, levels, type);
+        for (int64_t g = 0; g < scale.cols; g++) {
+            float k = rintf(row[g] / unit);
+            row[g] = (k < 1 ? 1 : k > n ? n : k) * unit; /* NaN stays */
+        }
+    }
+}

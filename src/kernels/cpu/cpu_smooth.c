@@ -1,0 +1,227 @@
+#include "kernels/cpu/cpu.h"
+
+#include "base/die.h"
+#include "base/power.h"
+#include "kernels/cpu/vec.h"
+
+#include <math.h>
+
+enum { PARALLEL = 1 << 15, COLUMNS = 256 }; /* columns that a thread walks down together */
+
+static void check_shape(bq_mat m, int64_t rows, int64_t cols, const char *op) {
+    BQ_CHECK(m.type == BQ_F32 && m.rows == rows && m.cols == cols, "%s: %ld x %ld %s, not %ld x %ld f32", op,
+             (long)m.rows, (long)m.cols, bq_type_name(m.type), (long)rows, (long)cols);
+}
+
+void bq_cpu_set(bq_dev *dev, bq_mat m, float value) {
+    (void)dev;
+    check_shape(m, m.rows, m.cols, "set");
+    for (int64_t r = 0; r < m.rows; r++)
+        for (int64_t c = 0; c < m.cols; c++) *(float *)bq_mat_at(m, r, c) = value;
+}
+
+void bq_cpu_column_max(bq_dev *dev, bq_mat x, float sign, bq_mat m) {
+    (void)dev;
+    check_shape(m, 1, x.cols, "column_max");
+    const bq_vec_table *vec = bq_vec();
+#pragma omp parallel for schedule(static) if (x.rows * x.cols > PARALLEL)
+    for (int64_t c = 0; c < x.cols; c += COLUMNS) {
+        int64_t n = x.cols - c < COLUMNS ? x.cols - c : COLUMNS;
+        for (int64_t r = 0; r < x.rows; r++) vec->column_max(bq_mat_at(x, r, c), n, sign, bq_mat_at(m, 0, c));
+    }
+}
+
+/* One row's |x| of columns c .. c + n - 1, each over its group's largest. */
+static void add_relative(const bq_vec_table *vec, bq_mat x, int64_t r, int64_t c, int64_t n, int64_t group,
+                         double *sum) {
+    for (int64_t at = c, next; at < c + n; at = next) {
+        int64_t start = at / group * group;
+        float lo, hi;
+        next = start + group < c + n ? start + group : c + n;
+        vec->minmax(bq_mat_at(x, r, start), group, &lo, &hi);
+        vec->column_sum(bq_mat_at(x, r, at), next - at, 1 / (fmaxf(-lo, hi) + 1e-6f), sum + (at - c));
+    }
+}
+
+static void column_sums(bq_mat x, int64_t group, bool square, bq_mat sum, const char *op) {
+    check_shape(sum, 1, x.cols, op);
+    BQ_CHECK(group <= 0 || x.cols % group == 0, "%s: groups of %ld in %ld columns", op, (long)group,
+             (long)x.cols);
+    const bq_vec_table *vec = bq_vec();
+    /* Whole groups stay with one thread, as far as they fit. */
+    int64_t step = group > 0 && group <= COLUMNS ? COLUMNS / group * group : COLUMNS;
+#pragma omp parallel for schedule(static) if (x.rows * x.cols > PARALLEL)
+    for (int64_t c = 0; c < x.cols; c += step) {
+        double part[COLUMNS] = {0};
+        int64_t n = x.cols - c < step ? x.cols - c : step;
+        for (int64_t r = 0; r < x.rows; r++)
+            if (group > 0)
+                add_relative(vec, x, r, c, n, group, part);
+            else
+                vec->column_sum(bq_mat_at(x, r, c), n, square ? 0 : 1, part);
+        for (int64_t i = 0; i < n; i++) *(float *)bq_mat_at(sum, 0, c + i) = (float)part[i];
+    }
+}
+
+void bq_cpu_column_abs(bq_dev *dev, bq_mat x, int64_t group, bq_mat sum) {
+    (void)dev;
+    column_sums(x, group, false, sum, "column_abs");
+}
+
+void bq_cpu_column_squares(bq_dev *dev, bq_mat x, bq_mat sum) {
+    (void)dev;
+    column_sums(x, 0, true, sum, "column_squares");
+}
+
+void bq_cpu_times_columns(bq_dev *dev, bq_mat x, bq_mat s, bq_mat y) {
+    (void)dev;
+    check_shape(s, 1, x.cols, "times_columns");
+    check_shape(y, x.rows, x.cols, "times_columns");
+    const bq_vec_table *vec = bq_vec();
+#pragma omp parallel for schedule(static) if (x.rows * x.cols > PARALLEL)
+    for (int64_t r = 0; r < x.rows; r++)
+        vec->col_times(bq_mat_at(x, r, 0), s.data, x.cols, bq_mat_at(y, r, 0));
+}
+
+void bq_cpu_over_columns(bq_dev *dev, bq_mat x, bq_mat s, bq_mat y) {
+    (void)dev;
+    check_shape(s, 1, x.cols, "over_columns");
+    check_shape(y, x.rows, x.cols, "over_columns");
+    const bq_vec_table *vec = bq_vec();
+#pragma omp parallel for schedule(static) if (x.rows * x.cols > PARALLEL)
+    for (int64_t r = 0; r < x.rows; r++)
+        vec->col_over(bq_mat_at(x, r, 0), s.data, x.cols, bq_mat_at(y, r, 0));
+}
+
+void bq_cpu_over_rows(bq_dev *dev, bq_mat x, bq_mat s, bq_mat y) {
+    (void)dev;
+    check_shape(s, x.rows, 1, "over_rows");
+    check_shape(y, x.rows, x.cols, "over_rows");
+#pragma omp parallel for schedule(static) if (x.rows * x.cols > PARALLEL)
+    for (int64_t r = 0; r < x.rows; r++) {
+        const float *from = bq_mat_at(x, r, 0), by = *(const float *)bq_mat_at(s, r, 0);
+        float *to = bq_mat_at(y, r, 0);
+        for (int64_t c = 0; c < x.cols; c++) to[c] = from[c] / by;
+    }
+}
+
+static double scale_of(bq_smooth_form f, double a, double w) {
+    double s = 0;
+    switch (f.kind) {
+    case BQ_SMOOTH_ALPHA:
+        w = fmax(f.weight_factor * w, f.weight_floor);
+        s = w > 0 ? bq_power(a, f.ratio) / bq_power(w, 1 - f.ratio) : a;
+        break;
+    case BQ_SMOOTH_LOG: s = a / bq_log2(2 + a); break;
+    case BQ_SMOOTH_POWER: s = bq_power(a, f.ratio); break;
+    case BQ_SMOOTH_DUO: s = bq_power(a, f.ratio) / (bq_power(w, 1 - f.ratio) + 1e-4); break;
+    }
+    return s > f.floor ? s : f.floor;
+}
+
+void bq_cpu_smooth_scale(bq_dev *dev, bq_smooth_form f, bq_mat act, bq_mat weight, bq_mat s) {
+    (void)dev;
+    bool weighted = f.kind == BQ_SMOOTH_ALPHA || f.kind == BQ_SMOOTH_DUO;
+    check_shape(act, 1, s.cols, "smooth_scale");
+    check_shape(s, 1, s.cols, "smooth_scale");
+    if (weighted) check_shape(weight, 1, s.cols, "smooth_scale");
+    const float *a = act.data, *w = weight.data;
+    float *to = s.data;
+    float least = INFINITY, most = 0;
+    for (int64_t c = 0; c < s.cols; c++) {
+        double x = scale_of(f, (double)a[c], weighted ? (double)w[c] : 0);
+        to[c] = isfinite((float)x) && (float)x > 0 ? (float)x : 1;
+        least = to[c] < least ? to[c] : least;
+        most = to[c] > most ? to[c] : most;
+    }
+    if (f.kind != BQ_SMOOTH_POWER && f.kind != BQ_SMOOTH_DUO) return;
+    double middle = sqrt((double)most * (double)least);
+    for (int64_t c = 0; c < s.cols; c++) to[c] = (float)((double)to[c] / middle);
+}
+
+void bq_cpu_head_max(bq_dev *dev, bq_mat s, int64_t head) {
+    (void)dev;
+    BQ_CHECK(s.type == BQ_F32 && head > 0 && s.cols % head == 0, "head_max: heads of %ld in %ld columns",
+             (long)head, (long)s.cols);
+    for (int64_t r = 0; r < s.rows; r++) {
+        float *row = bq_mat_at(s, r, 0);
+        for (int64_t c = 0; c < head; c++) {
+            float most = row[c];
+            for (int64_t k = c; k < s.cols; k += head) most = row[k] > most ? row[k] : most;
+            for (int64_t k = c; k < s.cols; k += head) row[k] = most;
+        }
+    }
+}
+
+/* The min-max grid of some values, as `range` and `quantize` use it. */
+static bq_grid grid_of(const bq_vec_table *vec, const float *w, int64_t n, bq_scheme s) {
+    float lo, hi, zero = 0;
+    vec->minmax(w, n, &lo, &hi);
+    float scale = bq_grid_step(lo, hi, s, &zero);
+    return (bq_grid){scale, bq_qmin(s) - zero, bq_qmax(s) - zero};
+}
+
+void bq_cpu_smooth_weights(bq_dev *dev, bq_mat w, bq_mat s, bq_scheme scheme, bq_mat out) {
+    (void)dev;
+    int64_t group = scheme.group > 0 ? scheme.group : w.cols;
+    check_shape(s, 1, w.cols, "smooth_weights");
+    check_shape(out, w.rows, w.cols, "smooth_weights");
+    BQ_CHECK(w.cols % group == 0, "smooth_weights: groups of %ld in %ld columns", (long)group, (long)w.cols);
+    const bq_vec_table *vec = bq_vec();
+    const float *by = s.data;
+#pragma omp parallel for schedule(static) if (w.rows * w.cols > PARALLEL)
+    for (int64_t r = 0; r < w.rows; r++) {
+        float *row = bq_mat_at(out, r, 0);
+        vec->col_times(bq_mat_at(w, r, 0), by, w.cols, row);
+        for (int64_t c = 0; c < w.cols; c += group)
+            vec->fake(row + c, group, grid_of(vec, row + c, group, scheme), by + c, row + c);
+    }
+}
+
+void bq_cpu_distance(bq_dev *dev, bq_mat a, bq_mat b, bq_distance kind, double *sum) {
+    check_shape(a, b.rows, b.cols, "distance");
+    const bq_vec_table *vec = bq_vec();
+    size_t mark = bq_arena_mark(&dev->mem);
+    double *row = bq_arena_push(&dev->mem, 1, a.rows, BQ_F64).data, all = 0;
+#pragma omp parallel for schedule(static) if (a.rows * a.cols > PARALLEL)
+    for (int64_t r = 0; r < a.rows; r++)
+        row[r] = vec->distance(bq_mat_at(a, r, 0), bq_mat_at(b, r, 0), a.cols, kind);
+    for (int64_t r = 0; r < a.rows; r++) all += row[r];
+    *sum = all;
+    bq_arena_reset(&dev->mem, mark);
+}
+
+static float largest(const bq_vec_table *vec, bq_mat w, int64_t r) {
+    float lo, hi;
+    vec->minmax(bq_mat_at(w, r, 0), w.cols, &lo, &hi);
+    return fmaxf(-lo, hi);
+}
+
+void bq_cpu_clip_error(bq_dev *dev, bq_mat w, float factor, bq_scheme s, bq_mat out) {
+    (void)dev;
+    check_shape(out, w.rows, w.cols, "clip_error");
+    const bq_vec_table *vec = bq_vec();
+#pragma omp parallel for schedule(static) if (w.rows * w.cols > PARALLEL)
+    for (int64_t r = 0; r < w.rows; r++) {
+        const float *from = bq_mat_at(w, r, 0);
+        float *row = bq_mat_at(out, r, 0);
+        vec->clip(from, w.cols, factor * largest(vec, w, r), row);
+        vec->fake(row, w.cols, grid_of(vec, row, w.cols, s), NULL, row);
+        for (int64_t c = 0; c < w.cols; c++) row[c] -= from[c];
+    }
+}
+
+void bq_cpu_clip_rows(bq_dev *dev, bq_mat error, float step, bq_mat w) {
+    (void)dev;
+    check_shape(error, error.rows, w.rows, "clip_rows");
+    const bq_vec_table *vec = bq_vec();
+#pragma omp parallel for schedule(static) if (w.rows * w.cols > PARALLEL)
+    for (int64_t r = 0; r < w.rows; r++) {
+        int64_t best = 0;
+        for (int64_t i = 1; i < error.rows; i++)
+            if (*(float *)bq_mat_at(error, i, r) < *(float *)bq_mat_at(error, best, r)) best = i;
+        if (best == 0) continue;
+        vec->clip(bq_mat_at(w, r, 0), w.cols, (1 - (float)best * step) * largest(vec, w, r),
+                  bq_mat_at(w, r, 0));
+    }
+}

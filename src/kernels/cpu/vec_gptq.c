@@ -1,0 +1,137 @@
+#include "kernels/cpu/vec.h"
+
+#include "base/num.h"
+
+#include <string.h>
+
+#define BQ_X(ret, name, args) ret BQ_V(name) args;
+BQ_VEC_GPTQ(BQ_X)
+#undef BQ_X
+
+enum { PANEL = BQ_GPTQ_ROWS, LANES = 16, BLOCK = 256 };
+
+/* A register of this instruction set.  Lanes do not meet, so its width does not show in the bits.  Eight
+ * accumulators hide the latency of subtraction, and leave registers for the rest. */
+typedef float vector __attribute__((vector_size(__BIGGEST_ALIGNMENT__)));
+enum { EACH = __BIGGEST_ALIGNMENT__ / 4, WIDE = 2, LINES = 4, MORE = WIDE * LINES };
+
+static inline vector load(const float *p) {
+    vector v;
+    memcpy(&v, p, sizeof v);
+    return v;
+}
+
+void BQ_V(gptq_update)(float *w, const float *e, const float *u, int64_t n) {
+    for (int l = 0; l < PANEL; l += MORE * EACH) {
+        vector sum[MORE];
+        for (int i = 0; i < MORE; i++) sum[i] = load(w + l + i * EACH);
+        for (int64_t k = 0; k < n; k++) {
+            for (int i = 0; i < MORE; i++) sum[i] -= load(e + k * PANEL + l + i * EACH) * u[k];
+        }
+        for (int i = 0; i < MORE; i++) memcpy(w + l + i * EACH, &sum[i], sizeof sum[i]);
+    }
+}
+
+/* Four lines at a time use an error four times; the lanes of all errors stay in the first-level cache. */
+static inline void update_lines(float *w, int lines, const float *e, const float *u, int64_t ldu, int64_t n) {
+    vector sum[LINES][WIDE];
+    for (int c = 0; c < lines; c++) {
+        for (int i = 0; i < WIDE; i++) sum[c][i] = load(w + c * PANEL + i * EACH);
+    }
+    for (int64_t k = 0; k < n; k++) {
+        vector x[WIDE];
+        for (int i = 0; i < WIDE; i++) x[i] = load(e + k * PANEL + i * EACH);
+        for (int c = 0; c < lines; c++) {
+            for (int i = 0; i < WIDE; i++) sum[c][i] -= x[i] * u[c * ldu + k];
+        }
+    }
+    for (int c = 0; c < lines; c++) {
+        for (int i = 0; i < WIDE; i++) memcpy(w + c * PANEL + i * EACH, &sum[c][i], sizeof sum[c][i]);
+    }
+}
+
+void BQ_V(gptq_update_all)(float *w, int64_t count, const float *e, const float *u, int64_t ldu, int64_t n) {
+    for (int l = 0; l < PANEL; l += WIDE * EACH) {
+        int64_t c = 0;
+        for (; c + LINES <= count; c += LINES)
+            update_lines(w + c * PANEL + l, LINES, e + l, u + c * ldu, ldu, n);
+        for (; c < count; c++) update_lines(w + c * PANEL + l, 1, e + l, u + c * ldu, ldu, n);
+    }
+}
+
+static inline float nearest(float x) { return (x + 12582912.0f) - 12582912.0f; }
+
+void BQ_V(gptq_quantize)(float *w, const float *scale, const float *zero, bq_scheme s, float d, float *e) {
+    float qmin = bq_qmin(s), qmax = bq_qmax(s);
+#pragma omp simd
+    for (int l = 0; l < PANEL; l++) {
+        float x = w[l], lo = qmin - zero[l], hi = qmax - zero[l], r = x / scale[l];
+        r = r > lo ? r : lo; /* NaN is qmin, as in quantize */
+        r = r < hi ? r : hi;
+        e[l] = (x - nearest(r) * scale[l]) / d;
+        float least = (lo - 0.5f) * scale[l], most = (hi + 0.5f) * scale[l];
+        x = x > least ? x : least;
+        w[l] = x < most ? x : most;
+    }
+}
+
+/* ln x of a positive normal number: x = 2^n m with m around 1, ln m = 2 atanh((m - 1) / (m + 1)) by its
+ * series. */
+static inline float logarithm(float x) {
+    uint32_t u = bq_bits(x) - 0x3f3504f3u; /* the root of 1/2: m is between it and the root of 2 */
+    float n = (float)((int32_t)u >> 23), m = bq_float((u & 0x7fffffu) + 0x3f3504f3u);
+    float t = (m - 1) / (m + 1), t2 = t * t;
+    float p = 0.11111111f;
+    p = p * t2 + 0.14285715f;
+    p = p * t2 + 0.2f;
+    p = p * t2 + 0.33333334f;
+    p = p * t2 + 1.0f;
+    return n * 0.69314718f + 2 * t * p;
+}
+
+static inline float on_grid(float x, bq_grid grid) {
+    float r = x / grid.scale;
+    r = r > grid.qmin ? r : grid.qmin;
+    r = r < grid.qmax ? r : grid.qmax;
+    return nearest(r) * grid.scale;
+}
+
+static inline void terms(const float *w, const float *weight, int64_t n, bq_grid grid, float *term) {
+    if (weight) {
+#pragma omp simd
+        for (int64_t j = 0; j < n; j++) {
+            float d = on_grid(w[j], grid) - w[j];
+            term[j] = weight[j] * d * d;
+        }
+        return;
+    }
+#pragma omp simd
+    for (int64_t j = 0; j < n; j++) {
+        float d = on_grid(w[j], grid) - w[j];
+        d = d < 0 ? -d : d;
+        float p = bq_exp(2.4f * logarithm(d > 1e-30f ? d : 1e-30f));
+        term[j] = d == d ? p : d;
+    }
+}
+
+double BQ_V(fit_error)(const float *w, const float *weight, int64_t n, bq_grid grid, double limit) {
+    double lane[LANES] = {0}, sum = 0;
+    float term[BLOCK];
+    for (int64_t j = 0; j < n; j += BLOCK) {
+        int64_t count = n - j < BLOCK ? n - j : BLOCK, padded = (count + LANES - 1) / LANES * LANES;
+        terms(w + j, weight ? weight + j : NULL, count, grid, term);
+        for (int64_t i = count; i < padded; i++) term[i] = 0;
+        for (int64_t i = 0; i < padded; i += LANES) {
+#pragma omp simd
+            for (int l = 0; l < LANES; l++) lane[l] += (double)term[i + l];
+        }
+        double half[LANES];
+        memcpy(half, lane, sizeof half);
+        for (int h = LANES / 2; h > 0; h /= 2) {
+            for (int l = 0; l < h; l++) half[l] += half[l + h];
+        }
+        sum = half[0];
+        if (sum > limit) return sum;
+    }
+    return sum;
+}

@@ -1,0 +1,96 @@
+/* As in vec_quant.c: loops of independent elements are the compiler's, sums go through 16 double lanes. */
+#include "kernels/cpu/vec.h"
+
+#include <math.h>
+
+#define BQ_X(ret, name, args) ret BQ_V(name) args;
+BQ_VEC_SMOOTH(BQ_X)
+#undef BQ_X
+
+enum { LANES = 16, BLOCK = 256 };
+
+void BQ_V(column_max)(const float *x, int64_t n, float sign, float *m) {
+    if (sign == 0) {
+#pragma omp simd
+        for (int64_t j = 0; j < n; j++) m[j] = fabsf(x[j]) > m[j] ? fabsf(x[j]) : m[j];
+        return;
+    }
+#pragma omp simd
+    for (int64_t j = 0; j < n; j++) m[j] = sign * x[j] > m[j] ? sign * x[j] : m[j];
+}
+
+void BQ_V(column_sum)(const float *x, int64_t n, float factor, double *sum) {
+    if (factor == 0) {
+#pragma omp simd
+        for (int64_t j = 0; j < n; j++) sum[j] += (double)x[j] * (double)x[j];
+        return;
+    }
+#pragma omp simd
+    for (int64_t j = 0; j < n; j++) sum[j] += (double)(fabsf(x[j]) * factor);
+}
+
+void BQ_V(col_times)(const float *x, const float *s, int64_t n, float *y) {
+#pragma omp simd
+    for (int64_t j = 0; j < n; j++) y[j] = x[j] * s[j];
+}
+
+void BQ_V(col_over)(const float *x, const float *s, int64_t n, float *y) {
+#pragma omp simd
+    for (int64_t j = 0; j < n; j++) y[j] = x[j] / s[j];
+}
+
+static inline float on_grid(float x, bq_grid grid) {
+    float r = x / grid.scale;
+    r = r > grid.qmin ? r : grid.qmin; /* this way round a NaN is qmin, as in quantize */
+    r = r < grid.qmax ? r : grid.qmax;
+    return ((r + 12582912.0f) - 12582912.0f) * grid.scale; /* half to even */
+}
+
+void BQ_V(fake)(const float *x, int64_t n, bq_grid grid, const float *s, float *y) {
+    if (s) {
+#pragma omp simd
+        for (int64_t j = 0; j < n; j++) y[j] = on_grid(x[j], grid) / s[j];
+        return;
+    }
+#pragma omp simd
+    for (int64_t j = 0; j < n; j++) y[j] = on_grid(x[j], grid);
+}
+
+void BQ_V(clip)(const float *w, int64_t n, float c, float *y) {
+#pragma omp simd
+    for (int64_t j = 0; j < n; j++) {
+        float x = w[j] > c ? c : w[j];
+        y[j] = x < -c ? -c : x;
+    }
+}
+
+static inline void differences(const float *a, const float *b, int64_t n, bq_distance kind, float *term) {
+    if (kind == BQ_DISTANCE_MSE) {
+#pragma omp simd
+        for (int64_t j = 0; j < n; j++) term[j] = (a[j] - b[j]) * (a[j] - b[j]);
+    } else if (kind == BQ_DISTANCE_MAE) {
+#pragma omp simd
+        for (int64_t j = 0; j < n; j++) term[j] = fabsf(a[j] - b[j]);
+    } else {
+#pragma omp simd
+        for (int64_t j = 0; j < n; j++) term[j] = sqrtf(fabsf(a[j] - b[j]));
+    }
+}
+
+double BQ_V(distance)(const float *a, const float *b, int64_t n, bq_distance kind) {
+    double lane[LANES] = {0};
+    float term[BLOCK];
+    for (int64_t j = 0; j < n; j += BLOCK) {
+        int64_t count = n - j < BLOCK ? n - j : BLOCK, padded = (count + LANES - 1) / LANES * LANES;
+        differences(a + j, b + j, count, kind, term);
+        for (int64_t i = count; i < padded; i++) term[i] = 0;
+        for (int64_t i = 0; i < padded; i += LANES) {
+#pragma omp simd
+            for (int k = 0; k < LANES; k++) lane[k] += (double)term[i + k];
+        }
+    }
+    for (int half = LANES / 2; half > 0; half /= 2) {
+        for (int i = 0; i < half; i++) lane[i] += lane[i + half];
+    }
+    return lane[0];
+}

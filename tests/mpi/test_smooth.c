@@ -1,0 +1,50 @@
+/* The smoothing passes on as many replicas as mpirun gives leave the bytes that one rank leaves, also where a
+ * replica has no sample. */
+#include "../smooth_rig.h"
+
+#include <stdio.h>
+
+static bq_comm comm;
+
+typedef struct {
+    uint64_t block;
+    bq_scales_result result;
+} outcome;
+
+static outcome pass(const bq_comm *on, int variant, int64_t samples) {
+    rig *r = rig_open(BQ_LLAMA, 1, (bq_scheme){4, 8, variant % 2 == 0, BQ_F32});
+    outcome out = {0};
+    r->c.comm = on, r->c.samples = samples;
+    size_t before = r->dev.mem.used;
+    r->dev.mem.peak = before;
+    rig_pass(r, variant, &out.result);
+    size_t need = variant < 3 ? bq_smooth_need(&r->arch, TOKENS, samples, on->replica, on->nreplica)
+                  : variant < 6
+                      ? bq_scales_need(&r->arch, TOKENS, samples, on->replica, on->nreplica)
+                      : bq_awq_need(&r->arch, r->q.scheme, TOKENS, samples, on->replica, on->nreplica);
+    if (r->dev.mem.peak - before > need + bq_op_scratch(TOKENS, r->arch.attention, 1))
+        out.block = 1;
+    else
+        out.block = rig_hash(r);
+    rig_close(r);
+    return out;
+}
+
+int main(int argc, char **argv) {
+    int code = bq_comm_open(&comm, &argc, &argv), failed = 0, total;
+    static const bq_comm alone = {.size = 1, .locals = 1, .nstage = 1, .nreplica = 1};
+    if (code) return code;
+    for (int v = 0; v < SMOOTH_VARIANTS; v++)
+        for (int64_t samples = SAMPLES; samples > 0; samples -= 2) {
+            outcome want = pass(&alone, v, samples), have = pass(&comm, v, samples);
+            bool same = want.block == have.block && want.block > 1 &&
+                        memcmp(&want.result, &have.result, sizeof want.result) == 0;
+            if (same) continue;
+            failed++;
+            fprintf(stderr, "rank %d of %d: variant %d, %ld samples: another result\n", comm.rank, comm.size,
+                    v, (long)samples);
+        }
+    MPI_Allreduce(&failed, &total, 1, MPI_INT, MPI_SUM, MPI_COMM_WORLD);
+    bq_comm_close(&comm);
+    return total > 0;
+}

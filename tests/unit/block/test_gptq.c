@@ -1,0 +1,273 @@
+/* The gptq pass on a small random block: what it leaves, and what its options do. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "base/log.h"
+#include "base/num.h"
+#include "block/gram.h"
+#include "gptq_rig.h"
+
+static const bq_scheme w4[] = {{4, -1, true, BQ_F32}}, w3[] = {{3, 16, true, BQ_F32}};
+static const bq_gptq_options plain = {.damp = 0.01, .order = BQ_ORDER_ACT, .clip = BQ_CLIP_HESSIAN};
+
+/* sum |X (w - what)^T|^2 of matrix m over the samples, X what the unquantized block feeds it from a stream.
+ */
+static double output_error(gptq_rig *r, int m, const bq_mat against[BQ_MATS], bq_inputs stream) {
+    bq_pass_context c = {.dev = &r->dev,
+                         .blk = &r->blk,
+                         .work = &r->work,
+                         .q = &r->q,
+                         .comm = &rig_alone,
+                         .samples = RIG_SAMPLES,
+                         .tokens = RIG_TOKENS,
+                         .input = stream,
+                         .fetch = rig_fetch,
+                         .ctx = r};
+    size_t mark = bq_arena_mark(&r->dev.mem);
+    bq_gram g;
+    bq_gram_push(&g, &r->arch, (bq_gram_set){1u << m, 0}, &r->dev.mem);
+    bq_gram_collect(&c, r->blk.w, (bq_gram_set){1u << m, 0}, &g);
+    double sum = 0;
+    int64_t k = r->arch.cols[m];
+    for (int64_t n = 0; n < r->arch.rows[m]; n++) {
+        const float *w = bq_mat_at(r->blk.w[m], n, 0), *q = bq_mat_at(against[m], n, 0);
+        for (int64_t i = 0; i < k; i++)
+            for (int64_t j = 0; j < k; j++)
+                sum += ((double)w[i] - (double)q[i]) * (double)bq_f32(g.h[m])[i * k + j] *
+                       ((double)w[j] - (double)q[j]);
+    }
+    bq_arena_reset(&r->dev.mem, mark);
+    return sum;
+}
+
+static void codes_are_those_of_fold(void **state) {
+    (void)state;
+    gptq_rig *r = rig_open(rig_mixed, 5, 2);
+    for (int n = 0; n < 9; n++) {
+        bq_gptq_options o = {.damp = 0.01, .order = (bq_order)(n % 3), .clip = (bq_clip)(n / 3)};
+        rig_run(r, &rig_alone, &o);
+        for (int i = 0; i < r->arch.linears; i++) {
+            bq_mat fold = bq_linear_grouped(&r->arch, r->scheme, i, r->q.fold),
+                   what = bq_linear_grouped(&r->arch, r->scheme, i, r->q.what);
+            for (int64_t g = 0; g < fold.rows; g++) {
+                float s = bq_f32(r->q.scale[i])[g];
+                if (r->scheme[i].scale == BQ_BF16) assert_true(s == bq_from_bf16(bq_to_bf16(s)));
+                for (int64_t c = 0; c < fold.cols; c++)
+                    assert_true(fabsf(*(float *)bq_mat_at(fold, g, c) - *(float *)bq_mat_at(what, g, c)) <=
+                                0.5001f * s);
+            }
+        }
+    }
+    rig_close(r);
+}
+
+static void every_matrix_gains(void **state) {
+    (void)state;
+    for (int groups = 0; groups < 2; groups++) {
+        for (int n = 0; n < 9; n++) {
+            gptq_rig *r = rig_open(groups ? w3 : w4, 1, 2);
+            bq_gptq_options o = {.damp = 0.01, .order = (bq_order)(n % 3), .clip = (bq_clip)(n / 3)};
+            bq_pass_context c = {.dev = &r->dev, .blk = &r->blk, .q = &r->q};
+            double rounded[BQ_MATS];
+            bq_pass_rtn(&c);
+            for (int m = 0; m < BQ_MATS; m++) rounded[m] = output_error(r, m, r->q.what, BQ_INPUTS_QT);
+            rig_run(r, &rig_alone, &o);
+            for (int m = 0; m < BQ_MATS; m++)
+                assert_true(output_error(r, m, r->q.what, BQ_INPUTS_QT) < 0.95 * rounded[m]);
+            rig_close(r);
+        }
+    }
+}
+
+/* Sums over samples as x^T x of all tokens; the cross moments against their definition. */
+static void moments_are_sums(void **state) {
+    (void)state;
+    gptq_rig *r = rig_open(w4, 1, 1);
+    double *want[2] = {calloc(RIG_H * RIG_H, sizeof(double)), calloc(RIG_H * RIG_H, sizeof(double))};
+    bq_mat a[2] = {bq_arena_push(&r->dev.mem, RIG_TOKENS, RIG_H, BQ_F32),
+                   bq_arena_push(&r->dev.mem, RIG_TOKENS, RIG_H, BQ_F32)};
+    for (int s = 0; s < RIG_SAMPLES; s++) {
+        for (int k = 0; k < 2; k++)
+            r->dev.op->rmsnorm(&r->dev, rig_fetch(r, k ? BQ_STREAM_QT : BQ_STREAM_FP, s), r->blk.norm[0],
+                               1e-5f, a[k]);
+        for (int t = 0; t < RIG_TOKENS; t++)
+            for (int i = 0; i < RIG_H; i++)
+                for (int j = 0; j < RIG_H; j++) {
+                    double fp = (double)bq_f32(a[0])[t * RIG_H + i], qt = (double)bq_f32(a[1])[t * RIG_H + i],
+                           other = (double)bq_f32(a[1])[t * RIG_H + j];
+                    want[0][i * RIG_H + j] += qt * other, want[1][i * RIG_H + j] += (fp - qt) * other;
+                }
+    }
+    bq_pass_context c = {.dev = &r->dev,
+                         .blk = &r->blk,
+                         .work = &r->work,
+                         .q = &r->q,
+                         .comm = &rig_alone,
+                         .samples = RIG_SAMPLES,
+                         .tokens = RIG_TOKENS,
+                         .input = BQ_INPUTS_MIX,
+                         .fetch = rig_fetch,
+                         .ctx = r};
+    bq_gram g;
+    bq_gram_set set = {BQ_ALL_MATS, 1u << BQ_QKV};
+    bq_gram_push(&g, &r->arch, set, &r->dev.mem);
+    bq_gram_collect(&c, r->blk.w, set, &g);
+    double error[2] = {0}, power[2] = {0};
+    for (int i = 0; i < RIG_H * RIG_H; i++) {
+        const float got[2] = {bq_f32(g.h[BQ_QKV])[i], bq_f32(g.cross[BQ_QKV])[i]};
+        for (int k = 0; k < 2; k++) {
+            error[k] += pow((double)got[k] - want[k][i], 2), power[k] += want[k][i] * want[k][i];
+        }
+    }
+    assert_true(error[0] < 1e-12 * power[0] && error[1] < 1e-10 * power[1] && power[1] > 0);
+    assert_null(g.cross[BQ_DOWN].data);
+    free(want[0]), free(want[1]);
+    rig_close(r);
+}
+
+static void qep_of_equal_streams_is_nothing(void **state) {
+    (void)state;
+    gptq_rig *r = rig_open(w4, 1, 1);
+    bq_gptq_options o = plain;
+    memcpy(r->stream[BQ_STREAM_QT], r->stream[BQ_STREAM_FP], sizeof r->stream[0]);
+    uint64_t without = rig_run(r, &rig_alone, &o);
+    o.qep = 1;
+    assert_true(rig_run(r, &rig_alone, &o) == without);
+    rig_close(r);
+}
+
+/* sum |X_fp w^T - X what^T|^2 of the first matrix falls when the weights make up for the streams. */
+static double asymmetric_error(gptq_rig *r) {
+    double sum = 0;
+    bq_mat a[2], y[2];
+    for (int k = 0; k < 2; k++) {
+        a[k] = bq_arena_push(&r->dev.mem, RIG_TOKENS, RIG_H, BQ_F32);
+        y[k] = bq_arena_push(&r->dev.mem, RIG_TOKENS, r->arch.rows[BQ_QKV], BQ_F32);
+    }
+    for (int s = 0; s < RIG_SAMPLES; s++) {
+        for (int k = 0; k < 2; k++) {
+            r->dev.op->rmsnorm(&r->dev, rig_fetch(r, k ? BQ_STREAM_QT : BQ_STREAM_FP, s), r->blk.norm[0],
+                               1e-5f, a[k]);
+            r->dev.op->gemm(&r->dev, false, true, 1, a[k], k ? r->q.what[BQ_QKV] : r->blk.w[BQ_QKV], 0, y[k]);
+        }
+        for (int64_t i = 0; i < RIG_TOKENS * r->arch.rows[BQ_QKV]; i++)
+            sum += pow((double)bq_f32(y[0])[i] - (double)bq_f32(y[1])[i], 2);
+    }
+    return sum;
+}
+
+static void qep_makes_up_for_the_stream(void **state) {
+    (void)state;
+    static const bq_scheme w8 = {8, -1, true, BQ_F32};
+    gptq_rig *r = rig_open(&w8, 1, 1);
+    bq_gptq_options o = plain;
+    double error[3];
+    for (int n = 0; n < 3; n++) {
+        o.qep = 0.5 * n;
+        rig_run(r, &rig_alone, &o);
+        error[n] = asymmetric_error(r);
+    }
+    print_message("%g %g %g\n", error[0], error[1], error[2]);
+    assert_true(error[1] < error[0] && error[2] < error[1]);
+    rig_close(r);
+}
+
+static void options_differ(void **state) {
+    (void)state;
+    static const bq_gptq_options some[] = {
+        {0.01, BQ_ORDER_ACT, BQ_CLIP_HESSIAN, false, 0},  {0.1, BQ_ORDER_ACT, BQ_CLIP_HESSIAN, false, 0},
+        {0.01, BQ_ORDER_NONE, BQ_CLIP_HESSIAN, false, 0}, {0.01, BQ_ORDER_GAR, BQ_CLIP_HESSIAN, false, 0},
+        {0.01, BQ_ORDER_ACT, BQ_CLIP_MINMAX, false, 0},   {0.01, BQ_ORDER_ACT, BQ_CLIP_MSE, false, 0},
+        {0.01, BQ_ORDER_ACT, BQ_CLIP_HESSIAN, true, 0},   {0.01, BQ_ORDER_ACT, BQ_CLIP_HESSIAN, false, 0.5}};
+    enum { N = sizeof some / sizeof *some };
+    uint64_t got[N];
+    for (int i = 0; i < N; i++) {
+        gptq_rig *r = rig_open(w3, 1, 1 + i % 2);
+        got[i] = rig_run(r, &rig_alone, &some[i]);
+        for (int k = 0; k < i; k++) assert_true(got[k] != got[i]);
+        assert_true(got[i] == rig_run(r, &rig_alone, &some[i]));
+        rig_close(r);
+    }
+}
+
+/* Inputs of down come from quantized gate and up: its error on them is less than without. */
+static void sequential_sees_quantized_inputs(void **state) {
+    (void)state;
+    gptq_rig *r = rig_open(w3, 1, 1);
+    bq_gptq_options o = plain;
+    bq_mat qkv = bq_arena_push(&r->dev.mem, r->arch.rows[BQ_QKV], r->arch.cols[BQ_QKV], BQ_I8);
+    bq_mat down = bq_arena_push(&r->dev.mem, r->arch.rows[BQ_DOWN], r->arch.cols[BQ_DOWN], BQ_I8);
+    rig_run(r, &rig_alone, &o);
+    r->dev.op->copy(&r->dev, r->q.code[BQ_QKV], qkv), r->dev.op->copy(&r->dev, r->q.code[BQ_DOWN], down);
+    o.sequential = true;
+    rig_run(r, &rig_alone, &o);
+    assert_memory_equal(qkv.data, r->q.code[BQ_QKV].data, bq_mat_bytes(qkv));
+    assert_true(memcmp(down.data, r->q.code[BQ_DOWN].data, bq_mat_bytes(down)) != 0);
+    rig_close(r);
+}
+
+static void given_grids_stay(void **state) {
+    (void)state;
+    gptq_rig *r = rig_open(w3, 1, 1);
+    bq_gptq_options o = plain;
+    o.order = BQ_ORDER_NONE;
+    float kept[200];
+    for (int i = 0; i < r->arch.linears; i++)
+        r->dev.op->range(&r->dev, bq_linear_grouped(&r->arch, r->scheme, i, r->blk.w), r->scheme[i],
+                         r->q.scale[i], r->q.zero[i]);
+    for (int k = 0; k < 100; k++) kept[k] = bq_f32(r->q.scale[0])[k] *= 0.9f;
+    r->grid = true;
+    rig_run(r, &rig_alone, &o);
+    assert_memory_equal(kept, r->q.scale[0].data, 100 * sizeof *kept);
+    rig_close(r);
+}
+
+/* A number that is none in the stream: no matrix can be factored, and every linear is rounded to nearest. */
+static void not_finite_is_rounded(void **state) {
+    (void)state;
+    gptq_rig *r = rig_open(w4, 1, 1);
+    bq_pass_context c = {.dev = &r->dev, .blk = &r->blk, .q = &r->q};
+    bq_gptq_options o = plain;
+    o.clip = BQ_CLIP_MINMAX;
+    r->stream[BQ_STREAM_QT][2][5] = NAN;
+    bq_log_level(BQ_ERROR);
+    rig_run(r, &rig_alone, &o);
+    bq_log_level(BQ_INFO);
+    bq_mat code = bq_arena_push(&r->dev.mem, r->arch.rows[BQ_DOWN], r->arch.cols[BQ_DOWN], BQ_I8);
+    r->dev.op->copy(&r->dev, r->q.code[BQ_DOWN], code);
+    bq_pass_rtn(&c);
+    assert_memory_equal(code.data, r->q.code[BQ_DOWN].data, bq_mat_bytes(code));
+    rig_close(r);
+}
+
+/* Fewer tokens than columns, and hardly any damping. */
+static void deficient_rank_passes(void **state) {
+    (void)state;
+    gptq_rig *r = rig_open(w4, 1, 1);
+    bq_gptq_options o = plain;
+    o.damp = 1e-6, r->samples = 1;
+    rig_run(r, &rig_alone, &o);
+    for (int m = 0; m < BQ_MATS; m++)
+        for (int64_t i = 0; i < r->arch.rows[m] * r->arch.cols[m]; i++)
+            assert_true(isfinite(bq_f32(r->q.fold[m])[i]));
+    rig_close(r);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(codes_are_those_of_fold),
+        cmocka_unit_test(every_matrix_gains),
+        cmocka_unit_test(moments_are_sums),
+        cmocka_unit_test(qep_of_equal_streams_is_nothing),
+        cmocka_unit_test(qep_makes_up_for_the_stream),
+        cmocka_unit_test(options_differ),
+        cmocka_unit_test(sequential_sees_quantized_inputs),
+        cmocka_unit_test(given_grids_stay),
+        cmocka_unit_test(not_finite_is_rounded),
+        cmocka_unit_test(deficient_rank_passes),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,172 @@
+/* The scale search and the clip search against plain numpy (tests/vectors/make_smooth.py), where no peer does
+ * just so: scales grouped before the loss, the whole block inspected, limits of rows. */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <cmocka.h>
+
+#include "block/autosmooth.h"
+#include "block/awq.h"
+#include "block/rope.h"
+#include "io/weights.h"
+
+enum { SAMPLES = 3, TOKENS = 12, H = 32, INTER = 48 };
+static const char *const mats[BQ_MATS] = {"qkv", "o", "gate_up", "down"};
+
+typedef struct {
+    bq_weights *file;
+    bq_dev dev;
+    bq_arch arch;
+    bq_block blk;
+    bq_work work;
+    bq_quantized q;
+    bq_pass_context c;
+    float stream[SAMPLES][TOKENS * H];
+} rig;
+
+static const bq_comm alone = {.size = 1, .locals = 1, .nstage = 1, .nreplica = 1};
+
+static bq_mat fetch(void *ctx, bq_stream_id stream, int64_t sample) {
+    rig *r = ctx;
+    assert_int_equal(stream, BQ_STREAM_FP);
+    return bq_mat_host(r->stream[sample], TOKENS, H, BQ_F32);
+}
+
+static void get(const rig *r, const char *prefix, const char *name, void *to, size_t bytes) {
+    char full[80];
+    snprintf(full, sizeof full, "%s%s", prefix, name);
+    const bq_tensor *t = bq_weights_find(r->file, full);
+    if (!t) fail_msg("no '%s'", full);
+    assert_int_equal(t->bytes, bytes);
+    bq_weights_read_raw(r->file, t, 0, to, bytes);
+}
+
+static rig *open_rig(void) {
+    rig *r = calloc(1, sizeof *r);
+    bq_scheme scheme[BQ_ARCH_LINEARS];
+    bq_model m = {.family = BQ_LLAMA,
+                  .hidden = H,
+                  .inter = INTER,
+                  .vocab = 31,
+                  .blocks = 1,
+                  .heads = 4,
+                  .kv_heads = 2,
+                  .head_dim = 8,
+                  .eps = 1e-5,
+                  .attention_bias = true,
+                  .mlp_bias = true,
+                  .rope = {.dim = 8, .theta = 1e4, .attention = 1}};
+    assert_int_equal(bq_weights_open_file(&r->file, BQ_VECTORS "/smooth.safetensors"), 0);
+    bq_arch_of(&m, &r->arch);
+    for (int i = 0; i < r->arch.linears; i++) scheme[i] = (bq_scheme){3, 16, true, BQ_F32};
+    assert_int_equal(bq_dev_open(&r->dev, "cpu", 1, (size_t)16 << 20), 0);
+    bq_block_push(&r->blk, &r->arch, &r->dev.mem);
+    bq_work_push(&r->work, &r->arch, TOKENS, false, &r->dev.mem);
+    bq_quantized_push(&r->q, &r->arch, scheme, &r->dev.mem);
+    bq_rope_table(&m.rope, BQ_ANGLES_EXACT, TOKENS, r->work.cos, r->work.sin);
+    for (int k = 0; k < BQ_MATS; k++) {
+        get(r, "init/", mats[k], r->blk.w[k].data, bq_mat_bytes(r->blk.w[k]));
+        get(r, "init/b_", mats[k], r->blk.bias[k].data, bq_mat_bytes(r->blk.bias[k]));
+    }
+    get(r, "init/", "norm1", r->blk.norm[0].data, H * sizeof(float));
+    get(r, "init/", "norm2", r->blk.norm[1].data, H * sizeof(float));
+    get(r, "", "x", r->stream, sizeof r->stream);
+    r->c = (bq_pass_context){.dev = &r->dev,
+                             .blk = &r->blk,
+                             .work = &r->work,
+                             .q = &r->q,
+                             .comm = &alone,
+                             .samples = SAMPLES,
+                             .tokens = TOKENS,
+                             .fetch = fetch,
+                             .ctx = r};
+    return r;
+}
+
+static void close_rig(rig *r) {
+    bq_weights_close(r->file);
+    bq_dev_close(&r->dev);
+    free(r);
+}
+
+static void statistics(void **state) {
+    (void)state;
+    rig *r = open_rig();
+    bq_mat act[BQ_MATS];
+    bq_channels_push(&r->dev, &r->arch, act);
+    bq_channels(&r->c, BQ_CHANNEL_ABSMAX, act);
+    for (int m = 0; m < BQ_MATS; m++) {
+        float want[INTER];
+        get(r, "act/", mats[m], want, bq_mat_bytes(act[m]));
+        for (int64_t i = 0; i < act[m].cols; i++)
+            assert_true(fabsf(bq_f32(act[m])[i] - want[i]) <= 1e-5f * fabsf(want[i]));
+    }
+    close_rig(r);
+}
+
+/* Runner-up losses are 0.3 % away and more, so the choice is equal. */
+static void searches(void **state) {
+    (void)state;
+    static const struct {
+        const char *name;
+        bq_gqa gqa;
+        bq_inspect qkv, o;
+    } cases[] = {{"losses/block/", BQ_GQA_GROUP, BQ_INSPECT_BLOCK, BQ_INSPECT_BLOCK},
+                 {"losses/module/", BQ_GQA_GROUP, BQ_INSPECT_MODULE, BQ_INSPECT_SELF},
+                 {"losses/module/", BQ_GQA_GROUP, BQ_INSPECT_MODULE, BQ_INSPECT_MODULE},
+                 {"losses/late/", BQ_GQA_LATE, BQ_INSPECT_MODULE, BQ_INSPECT_SELF}};
+    for (int k = 0; k < 4; k++) {
+        rig *r = open_rig();
+        bq_autosmooth_options o = {
+            BQ_DISTANCE_MSE, cases[k].gqa, {cases[k].qkv, cases[k].o, cases[k].qkv, cases[k].o}};
+        bq_scales_result result;
+        double worst = 0;
+        bq_pass_autosmooth(&r->c, &o, &result);
+        for (int m = 0; m < BQ_MATS; m++) {
+            double want[10];
+            int least = 0;
+            get(r, cases[k].name, mats[m], want, sizeof want);
+            for (int i = 0; i < 10; i++) {
+                worst = fmax(worst, fabs(result.loss[m][i] / want[i] - 1));
+                if (want[i] < want[least]) least = i;
+            }
+            assert_int_equal(result.best[m], least);
+        }
+        print_message("%s %d: losses within %.1e\n", cases[k].name, k, worst);
+        assert_true(worst <= 1e-4);
+        close_rig(r);
+    }
+}
+
+/* The best two limits are 0.02 % apart and more, or give the very same weights, and then the wider one is
+ * right. */
+static void clipping(void **state) {
+    (void)state;
+    rig *r = open_rig();
+    float before[48 * H];
+    memcpy(before, r->blk.w[BQ_QKV].data, sizeof before);
+    bq_awq_clip(&r->c);
+    assert_memory_equal(before, r->blk.w[BQ_QKV].data, sizeof before); /* queries and keys */
+    for (int m = 0; m < BQ_MATS; m++) {
+        static float want[2 * INTER * H];
+        bq_mat w = r->blk.w[m];
+        get(r, "clip/", mats[m], want, bq_mat_bytes(w));
+        for (int64_t row = m == BQ_QKV ? 48 : 0; row < w.rows; row++)
+            for (int64_t c = 0; c < w.cols; c++) {
+                float have = *(float *)bq_mat_at(w, row, c), there = want[row * w.cols + c];
+                assert_true(fabsf(have - there) <= 1e-6f * fabsf(there));
+            }
+    }
+    close_rig(r);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {cmocka_unit_test(statistics), cmocka_unit_test(searches),
+                                       cmocka_unit_test(clipping)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -94,7 +94,7 @@ static const struct {
     int64_t (*run)(bq_pass_context *c, const bq_pass *p, int sweep);
     size_t (*need)(const bq_pass *p, const bq_pass_size *of); /* NULL: nothing */
 } kinds[BQ_PASS_KINDS] = {
-    [BQ_PASS_KINDS] = {rtn, NULL},
+    [BQ_PASS_RTN] = {rtn, NULL},
     [BQ_PASS_ADASCALE] = {adascale, adascale_need},
     [BQ_PASS_SEQMSE] = {seqmse, seqmse_need},
     [BQ_PASS_LPBQ] = {lpbq, NULL},

@@ -32,12 +32,13 @@ int bq_source_fingerprint(const bq_source *src, const char *cache, uint64_t *has
 /* Read block b's tensors into blk (pushed before). */
 void bq_source_block(const bq_source *src, bq_dev *dev, int b, bq_block *blk);
 
-/* Block b is wanted next: its tensors' bytes are read in the background, into the page cache, where they stay
- * in the checkpoint's type while memory lasts.  Nothing beyond the last block. */
-void bq_source_prefetch(const bq_source *src, int b);
 /* Rows [first, first + to.rows) of a tensor as the run has it, host f32; what is rotated is read in whole
  * heads (rotated.h). */
 void bq_source_rows(const bq_source *src, const char *name, int64_t first, bq_mat to);
+
+/* Block b is wanted next: its tensors' bytes are read in the background, into the page cache, where they stay
+ * in the checkpoint's type while memory lasts.  Nothing beyond the last block. */
+void bq_source_prefetch(const bq_source *src, int b);
 
 /* Embeddings of T tokens, host (T, H): rows are read one by one, the table is never held. */
 void bq_source_embed(const bq_source *src, const int32_t *ids, bq_mat out);

@@ -4,7 +4,7 @@
 # Usage: bash perf/quality.sh BLOCKQ MODEL CALIBRATION.h5 EVALUATION.h5 DIR [PATTERN] [JOBS=1]
 # Rows whose name matches PATTERN (a regular expression, default all) are run in DIR, JOBS at a time, one thread each; a row that is
 # there already is not run again.  Calibration: 32 x 512 tokens.  Prints: row, seconds of quantization, perplexity over 40 windows of
-# 512, over 20 of 2048.
+# 512, over 20 of 2048 (CONTEXTS=512 leaves the second out).
 set -euo pipefail
 if (($# < 5)); then
     sed -n '2,7s/^# \{0,1\}//p' "$0"
@@ -57,20 +57,27 @@ row g64-rtn fp "$rtn" "$g64"
 row g64-awq fp "{\"pass\": \"awq\"}, $rtn" "$g64"
 row g64-gptq qt "$gptq" "$g64"
 
+# Each step leaves a file and is not done again.
 quantize() {
-    local name=$1 start end
-    [[ -s $dir/$name.line ]] && return 0
-    start=$(date +%s.%N)
-    "$blockq" run "$dir/$name.json" --no-eval -o "$dir/$name" >"$dir/$name.log" 2>&1 || { echo "$name: $(tail -n 1 "$dir/$name.log")" && return 0; }
-    end=$(date +%s.%N)
-    "$blockq" eval --run "$dir/$name" --tokens "$evaluation" --ctx 512 --windows 40 >"$dir/$name.512" 2>>"$dir/$name.log"
-    "$blockq" eval --run "$dir/$name" --tokens "$evaluation" --ctx 2048 --windows 20 >"$dir/$name.2048" 2>>"$dir/$name.log"
-    awk -v n="$name" -v s="$start" -v e="$end" -v a="$(tail -n 1 "$dir/$name.512")" -v b="$(tail -n 1 "$dir/$name.2048")" \
-        'BEGIN { printf "%-26s %7.1f s  512: %s  2048: %s\n", n, e - s, a, b }' >"$dir/$name.line"
+    local name=$1 start ctx
+    if [[ ! -s $dir/$name.seconds ]]; then
+        start=$(date +%s.%N)
+        "$blockq" run "$dir/$name.json" --no-eval -o "$dir/$name" >"$dir/$name.log" 2>&1 || { echo "$name: $(tail -n 1 "$dir/$name.log")" && return 0; }
+        awk -v s="$start" -v e="$(date +%s.%N)" 'BEGIN { print e - s }' >"$dir/$name.seconds"
+    fi
+    for ctx in ${CONTEXTS:-512 2048}; do
+        [[ -s $dir/$name.$ctx ]] ||
+            "$blockq" eval --result-only --run "$dir/$name" --tokens "$evaluation" --ctx "$ctx" --windows $((ctx == 512 ? 40 : 20)) 2>>"$dir/$name.log" |
+            sed -n 's/^result: .*=\([0-9.]*\) out=.*/\1/p' >"$dir/$name.$ctx"
+    done
 }
 for name in "${names[@]}"; do
     while (($(jobs -rp | wc -l) >= jobs)); do wait -n; done
     quantize "$name" &
 done
 wait
-for name in "${names[@]}"; do if [[ -e $dir/$name.line ]]; then cat "$dir/$name.line"; fi; done
+for name in "${names[@]}"; do
+    if [[ -s $dir/$name.seconds ]]; then
+        printf '%-26s %8.1f s %10s %10s\n' "$name" "$(cat "$dir/$name.seconds")" "$(cat "$dir/$name.512")" "$(cat "$dir/$name.2048" 2>/dev/null)"
+    fi
+done

@@ -30,6 +30,7 @@ typedef struct {
     int nset;
     char *set[BQ_SETS]; /* "key=value", for bq_recipe_read */
     bool no_eval;
+    bool result_only;  /* run, and eval of a run: no perplexities but the result's */
     int stages;        /* of the grid; 0: chosen */
     int64_t micro;     /* samples of a micro-batch; 0: chosen */
     double save_every; /* seconds between states inside a block; 0: only on a stop */

@@ -43,6 +43,8 @@ const bq_option bq_options[BQ_OPTIONS] = {
     {"save-every", 0, "SECONDS", SECONDS, AT(save_every), 0, 1e9, RUN,
      "Keep the state inside a block so often, to go on there after a kill; 0: only on a stop (300)"},
     {"no-eval", 0, NULL, FLAG, AT(no_eval), 0, 0, RUN, "Skip the recipe's evaluation"},
+    {"result-only", 0, NULL, FLAG, AT(result_only), 0, 0, RUN | EVAL,
+     "Evaluate a run's result alone, not the original model and round to nearest, too"},
     {"stop-after-blocks", 0, "N", INT, AT(stop_after), 1, INT_MAX, RUN,
      "End with code 75 after N new blocks, as a stop signal would (for tests)"},
     {"verbose", 'v', NULL, FLAG, AT(verbose), 0, 0, ALL, "Say more"},

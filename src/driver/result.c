@@ -34,9 +34,13 @@ static void name_result(const bq_recipe *r, char *out, size_t n) {
     }
 }
 
-/* For people, for programs, and in result.json. */
+/* For people, for programs, and in result.json where all three are known. */
 static void print_result(const bq_session *s, const bq_perplexity *e, const char *name, double fp, double rtn,
                          double result) {
+    if (s->args->result_only) {
+        printf("result: %s=%.4f out=%s\n", name, result, s->dir);
+        return;
+    }
     char line[512], path[BQ_PATH_MAX + 32];
     bq_log(BQ_INFO, "perplexity over %ld windows of %ld tokens", (long)e->windows, (long)e->ctx);
     int n = snprintf(line, sizeof line,
@@ -76,12 +80,13 @@ int bq_session_evaluate(bq_session *s) {
         if (s->comm->rank == 0) printf("result: %s out=%s\n", name, s->dir);
         return BQ_OK;
     }
-    double fp = bq_perplexity_run(&e, NULL, NULL, NULL), rtn = 0, result = 0;
+    bool all = !s->args->result_only;
+    double fp = all ? bq_perplexity_run(&e, NULL, NULL, NULL) : 0, rtn = 0, result = 0;
     e.label = "rtn";
-    if (fp >= 0) rtn = bq_perplexity_run(&e, s->scheme, bq_rtn_weights, NULL);
+    if (all && fp >= 0) rtn = bq_perplexity_run(&e, s->scheme, bq_rtn_weights, NULL);
     e.label = name;
     if (fp >= 0 && rtn >= 0)
-        result = strcmp(name, "rtn") == 0 ? rtn : bq_perplexity_run(&e, s->scheme, result_weights, s);
+        result = all && strcmp(name, "rtn") == 0 ? rtn : bq_perplexity_run(&e, s->scheme, result_weights, s);
     if (fp < 0 || rtn < 0 || result < 0) return BQ_STOPPED;
     if (s->comm->rank == 0) print_result(s, &e, name, fp, rtn, result);
     return BQ_OK;

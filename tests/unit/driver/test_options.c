@@ -147,13 +147,13 @@ static void help(void **state) {
     static const char *const options[BQ_COMMANDS] = {
         [BQ_COMMAND_RUN] = "--set --out --threads --device --memory --scratch --root-acts --split-reference "
                            "--stages --micro "
-                           "--timeout --no-eval "
+                           "--timeout --no-eval --result-only "
                            "--save-every --stop-after-blocks "
                            "--verbose",
         [BQ_COMMAND_PLAN] = "--set --threads --device --memory --scratch --root-acts --split-reference "
                             "--stages --micro --timeout --verbose",
         [BQ_COMMAND_EVAL] = "--model --run --tokens --ctx --windows --offset --rtn --threads --device "
-                            "--memory --scratch --timeout --verbose",
+                            "--memory --scratch --timeout --result-only --verbose",
         [BQ_COMMAND_EXPORT] = "--run --format --shard --out --timeout --verbose",
         [BQ_COMMAND_INSPECT] = "--verbose",
         [BQ_COMMAND_TOKENS] = "--bytes --out --verbose"};

@@ -7,7 +7,8 @@
  * through those before it. */
 static double seconds_of(const bq_plan *p, const bq_comm *grid, double rate) {
     double waiting = p->flop_reference / 4 * (grid->nstage > 1); /* a quarter a stage: bq_reference_micro */
-    return (p->flop_reference + waiting + p->flop_targets + p->flop_train + p->flop_advance + p->flop_eval) /
+    return (p->flop_reference + waiting + p->flop_targets + p->flop_train + p->flop_passes + p->flop_advance +
+            p->flop_eval) /
            rate;
 }
 

@@ -46,6 +46,38 @@ static double backward_flop(const bq_arch *arch, double tokens) {
     return 2 * tokens * (2 * p - p_qkv) + 5 * tokens * tokens * (double)(m->heads * m->head_dim);
 }
 
+/* Gram matrices of one sample's inputs to the four matrices. */
+static double gram_flop(const bq_arch *arch, double tokens) {
+    double sum = 0;
+    for (int m = 0; m < BQ_MATS; m++) sum += tokens * (double)(arch->cols[m] * arch->cols[m]);
+    return sum;
+}
+
+/* Sum over the matrices of rows cols^2, or with `factors` of 2/3 cols^3. */
+static double cubic_flop(const bq_arch *arch, bool factors) {
+    double sum = 0;
+    for (int m = 0; m < BQ_MATS; m++)
+        sum += (factors ? 2.0 / 3 * (double)arch->cols[m] : (double)arch->rows[m]) *
+               (double)(arch->cols[m] * arch->cols[m]);
+    return sum;
+}
+
+/* A pass that does not train, on one block and so many samples.  The searches look at about as many outputs
+ * of modules as they have candidates, and one more. */
+static double pass_flop(const bq_pass *p, const bq_arch *arch, double samples, double tokens) {
+    double forward = samples * forward_flop(arch, tokens), grams = samples * gram_flop(arch, tokens);
+    switch (p->kind) {
+    case BQ_PASS_SMOOTHQUANT: return forward;
+    case BQ_PASS_AUTOSMOOTH: return 11 * forward;
+    case BQ_PASS_AWQ: return 21 * forward;
+    case BQ_PASS_SEQMSE: return 4 * forward + grams + 2 * p->seqmse.candidates * cubic_flop(arch, false);
+    case BQ_PASS_GPTQ:
+        return (p->gptq.sequential ? 4 : 1) * forward + (p->gptq.qep > 0) * (forward + grams) + grams +
+               cubic_flop(arch, true) + cubic_flop(arch, false);
+    default: return 0;
+    }
+}
+
 static int64_t steps_of_all_sweeps(const bq_recipe *r, const bq_pass *p) {
     return bq_pass_steps(p, 0) + (r->sweeps - 1) * bq_pass_steps(p, 1);
 }
@@ -63,6 +95,7 @@ static void count_flop(bq_plan *plan, const bq_recipe *r, const bq_arch *arch, c
         if (r->phase[p].inputs != BQ_INPUTS_FP) plan->flop_advance += walk * r->sweeps;
         for (int i = 0; i < r->phase[p].npass; i++) {
             const bq_pass *pass = &r->phase[p].pass[i];
+            plan->flop_passes += blocks * pass_flop(pass, arch, samples, t);
             if (!bq_pass_steps(pass, 0)) continue;
             int64_t leaves = bq_shard_of(pass->batch, 0, comm->nreplica).count;
             plan->flop_train += blocks * (double)(steps_of_all_sweeps(r, pass) * leaves) *
@@ -194,11 +227,12 @@ void bq_plan_print(const bq_plan *plan, double rate, FILE *out) {
     } part[] = {{"reference pipeline", plan->flop_reference},
                 {"targets (FP32 reference)", plan->flop_targets},
                 {"training", plan->flop_train},
+                {"other passes", plan->flop_passes},
                 {"quantized stream", plan->flop_advance},
                 {"evaluation (fp, rtn, result)", plan->flop_eval}};
     fprintf(out, "work of one rank                                  TFLOP%s\n",
             rate > 0 ? "    seconds" : "");
-    for (int i = 0; i < 5; i++) {
+    for (int i = 0; i < 6; i++) {
         if (part[i].flop <= 0) continue;
         fprintf(out, "  %-44s %10.3f", part[i].name, part[i].flop / 1e12);
         if (rate > 0) fprintf(out, "  %9.1f", part[i].flop / rate);

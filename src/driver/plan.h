@@ -23,7 +23,7 @@ typedef struct {
     size_t arena;        /* device bytes to reserve: the largest of phases and evaluation */
     size_t total, limit; /* bytes of the process; what it may use */
     const char *scratch; /* where streams live; NULL: memory */
-    double flop_reference, flop_targets, flop_train, flop_advance, flop_eval;
+    double flop_reference, flop_targets, flop_train, flop_passes, flop_advance, flop_eval;
 } bq_plan;
 
 /* Plan this rank's run on its grid.  micro: samples of a micro-batch.  limit 0: an even share of what the

@@ -18,18 +18,12 @@ uint64_t bq_boundary_file(const bq_session *s, bq_boundary at, char *path, size_
     return bq_hash_bytes(of, sizeof of);
 }
 
-static bq_shard share_of(const bq_session *s) {
-    return bq_shard_of(s->recipe.calibration.samples, s->comm->replica, s->comm->nreplica);
-}
-
 bq_acts *bq_boundary_open(const bq_session *s, bq_boundary at) {
     char path[BQ_PATH_MAX + 96];
-    bq_shard share = share_of(s);
+    bq_shard share = bq_session_share(s);
     uint64_t hash = bq_boundary_file(s, at, path, sizeof path);
     bq_acts *acts = bq_reference_open(s, path, hash);
-    bool whole = acts != NULL;
-    for (int64_t i = 0; i < share.count && whole; i++) whole = bq_acts_has(acts, share.first + i);
-    if (whole) return acts;
+    if (acts && bq_acts_has_all(acts, share.first, share.count)) return acts;
     bq_acts_close(acts);
     return NULL;
 }
@@ -55,7 +49,7 @@ void bq_boundary_read(bq_acts *acts, bq_boundary at, int64_t sample, bq_mat to) 
 void bq_boundary_keep(const bq_session *s, bq_boundary at, const bq_stream *qt, bq_mat buffer) {
     char path[BQ_PATH_MAX + 96];
     if (bq_boundary_kept(s, at)) return;
-    bq_shard share = share_of(s);
+    bq_shard share = bq_session_share(s);
     uint64_t hash = bq_boundary_file(s, at, path, sizeof path);
     bq_acts *acts = bq_reference_make(s, path, hash);
     for (int64_t i = 0; i < share.count; i++)
@@ -66,7 +60,7 @@ void bq_boundary_keep(const bq_session *s, bq_boundary at, const bq_stream *qt, 
 }
 
 void bq_boundary_load(const bq_session *s, bq_boundary at, bq_stream *qt, bq_mat buffer) {
-    bq_shard share = share_of(s);
+    bq_shard share = bq_session_share(s);
     bq_acts *acts = bq_boundary_open(s, at);
     BQ_CHECK(acts, "the boundary before block %d is gone", at.block);
     for (int64_t i = 0; i < share.count; i++) {

@@ -62,12 +62,6 @@ static file head_of(const bq_session *s, int stage) {
     return f;
 }
 
-static bool share_there(const bq_acts *acts, bq_shard share) {
-    bool all = acts != NULL;
-    for (int64_t i = 0; i < share.count && all; i++) all = bq_acts_has(acts, share.first + i);
-    return all;
-}
-
 /* Both sides say one word: the receiver whether it lacks the share, the sender whether it has it; true when
  * the share moves. */
 static bool moves(const bq_session *s, int peer, bool word) {
@@ -126,7 +120,7 @@ static void exchange(const bq_session *s, file f, int stage, bool up) {
         if (rank == 0 || (comm->rank && comm->rank != rank)) continue;
         bq_shard share = bq_shard_of(s->recipe.calibration.samples, r, comm->nreplica);
         bq_acts *acts = bq_reference_open(s, f.path, f.hash);
-        bool there = share_there(acts, share), sends = (comm->rank == 0) != up;
+        bool there = acts && bq_acts_has_all(acts, share.first, share.count), sends = (comm->rank == 0) != up;
         if (moves(s, peer, sends ? there : !there)) {
             if (sends)
                 send_share(s, peer, acts, share, buffer);

@@ -147,7 +147,7 @@ static void open_walk(bq_walk *w, bq_session *s, int sweep, int phase, const bq_
     bq_arena *mem = &s->dev.mem;
     int64_t t = r->calibration.length, h = arch->model.hidden;
     *w = (bq_walk){.s = s, .sweep = sweep, .phase = phase, .recipe = &r->phase[phase], .hooks = hooks};
-    w->share = bq_shard_of(r->calibration.samples, s->comm->replica, s->comm->nreplica);
+    w->share = bq_session_share(s);
     w->blocks = bq_grid_blocks(&s->grid, s->comm->istage);
     int64_t n = w->share.count;
     w->calibrated = bq_phase_calibrated(w->recipe);

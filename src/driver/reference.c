@@ -94,7 +94,7 @@ bool bq_reference_whole(const bq_session *s, int block, bq_shard samples) {
 static void embed(bq_session *s) {
     const bq_recipe *r = &s->recipe;
     int64_t t = r->calibration.length, h = s->src.arch.model.hidden;
-    bq_shard share = bq_shard_of(r->calibration.samples, s->comm->replica, s->comm->nreplica);
+    bq_shard share = bq_session_share(s);
     bq_acts *acts = make_head(s, 0);
     float *buffer = malloc((size_t)(t * h) * sizeof *buffer);
     BQ_CHECK(buffer, "no memory for a sample of %ld x %ld", (long)t, (long)h);
@@ -120,10 +120,7 @@ static int inner_starts(const bq_session *s, int inner[BQ_PIECES]) {
     return n;
 }
 
-static bool have(const bq_session *s, int block) {
-    return bq_reference_whole(
-        s, block, bq_shard_of(s->recipe.calibration.samples, s->comm->replica, s->comm->nreplica));
-}
+static bool have(const bq_session *s, int block) { return bq_reference_whole(s, block, bq_session_share(s)); }
 
 /* The stages that have something to do: [first, last].  The first feeds the pipeline from its head file: it
  * is the one before a stage that lacks its own, or one that lacks an inner file alone.  False: none. */
@@ -234,7 +231,7 @@ static void open_pipe(pipe_state *p, bq_session *s, int64_t micro) {
                       .micro = micro,
                       .receive = MPI_REQUEST_NULL,
                       .send = {MPI_REQUEST_NULL, MPI_REQUEST_NULL}};
-    p->share = bq_shard_of(r->calibration.samples, s->comm->replica, s->comm->nreplica);
+    p->share = bq_session_share(s);
     if (p->micro > p->share.count) p->micro = p->share.count;
     bq_block_push(&p->blk, arch, &s->dev.mem);
     bq_work_push(&p->work, arch, p->tokens, false, &s->dev.mem);

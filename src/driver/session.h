@@ -40,6 +40,11 @@ typedef struct {
  * Collective. */
 int bq_root_first(const bq_comm *comm, int (*look)(void *), void *ctx);
 
+/* The samples of this replica.  Local. */
+static inline bq_shard bq_session_share(const bq_session *s) {
+    return bq_shard_of(s->recipe.calibration.samples, s->comm->replica, s->comm->nreplica);
+}
+
 /* Read and check everything that a user gave: recipe, model, tokens, and whether it fits.  BQ_OK, or the exit
  * code after one message.  Opens the device too.  Nothing is written.  Collective over world; close takes any
  * state. */

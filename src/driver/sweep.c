@@ -25,7 +25,7 @@ static int latest(const bq_session *s, int end, int block) {
 /* Are two boundaries the same, byte by byte? */
 static bool equal(const bq_session *s, int a, int b, int block) {
     int64_t t = s->recipe.calibration.length, h = s->src.arch.model.hidden;
-    bq_shard share = bq_shard_of(s->recipe.calibration.samples, s->comm->replica, s->comm->nreplica);
+    bq_shard share = bq_session_share(s);
     float *memory = malloc((size_t)(2 * t * h) * sizeof *memory);
     BQ_CHECK(memory, "no memory for two samples of %ld x %ld", (long)t, (long)h);
     bq_mat x = bq_mat_host(memory, t, h, BQ_F32), y = bq_mat_host(memory + t * h, t, h, BQ_F32);
@@ -73,7 +73,7 @@ static void add_squares(bq_mat now, bq_mat then, double sum[2]) {
 }
 
 double bq_sweep_moved(const bq_session *s, int sweep, int block, const bq_stream *fp, bq_mat a, bq_mat b) {
-    bq_shard share = bq_shard_of(s->recipe.calibration.samples, s->comm->replica, s->comm->nreplica);
+    bq_shard share = bq_session_share(s);
     int before = latest(s, sweep, block);
     bq_acts *now = bq_boundary_open(s, end_of(sweep, block)),
             *then = before >= 0 ? bq_boundary_open(s, end_of(before, block)) : NULL;

@@ -213,6 +213,12 @@ bool bq_acts_has(const bq_acts *a, int64_t sample) {
     return a->has[sample];
 }
 
+bool bq_acts_has_all(const bq_acts *a, int64_t first, int64_t count) {
+    bool all = true;
+    for (int64_t s = first; s < first + count && all; s++) all = bq_acts_has(a, s);
+    return all;
+}
+
 int64_t bq_acts_count(const bq_acts *a) {
     int64_t n = 0;
     for (int64_t s = 0; s < a->samples; s++) n += a->has[s];

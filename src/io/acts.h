@@ -37,8 +37,9 @@ int bq_acts_open(bq_acts **a, const char *path, int64_t samples, int64_t tokens,
 /* data: (tokens, hidden) f32, contiguous.  Ends the job when the disk fails.  Fault point acts_write. */
 void bq_acts_write(bq_acts *a, int64_t sample, const float *data);
 
-/* Whether the log has a whole record of the sample; and how many samples it has. */
+/* Whether the log has a whole record of the sample, of all in [first, first + count); and how many it has. */
 bool bq_acts_has(const bq_acts *a, int64_t sample);
+bool bq_acts_has_all(const bq_acts *a, int64_t first, int64_t count);
 int64_t bq_acts_count(const bq_acts *a);
 
 /* False when the sample is absent or its data do not have the logged hash: it then counts as absent. */

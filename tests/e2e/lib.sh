@@ -99,5 +99,21 @@ recipe() {
 TEXT
 }
 
+# blockq on that many ranks: mpi RANKS COMMAND...
+mpi() {
+    local ranks=$1
+    shift
+    timeout 120 "$mpiexec" -n "$ranks" "$blockq" "$@"
+}
+
+# The perplexity that the run printed last is that of the model it wrote (runs evaluated as `recipe` has it).
+worth() {
+    local said
+    said=$(sed -n 's/.*, "[a-z+]*": \([0-9.]*\)}.*/\1/p' "$1/result.json")
+    expect 0 "$blockq" eval --model "$1/safetensors" --tokens eval.h5 --ctx 32 --windows 5
+    check "$1: the export has another perplexity than $said: $(cat out)" \
+        awk -v a="$said" -v b="$(sed -n 's/.*model=\([0-9.]*\).*/\1/p' out)" 'BEGIN { exit !(a > 1 && (a - b)^2 < 1e-10 * a * a) }'
+}
+
 # The numbers of the result line in ./out.
 result() { sed -n 's/^result: \(.*\) out=.*/\1/p' out; }

@@ -4,11 +4,6 @@
 . "$(dirname "$0")/lib.sh"
 root=$(cd "$here/../.." && pwd)
 export OMP_NUM_THREADS=1
-mpi() {
-    local ranks=$1
-    shift
-    timeout 120 "$mpiexec" -n "$ranks" "$blockq" "$@"
-}
 cat >r.json <<TEXT
 {"model": "$root/jobs/demo/model", "phases": [{"inputs": "fp", "passes": [{"pass": "rtn"}]}],
  "outputs": [{"format": "safetensors", "shard_bytes": 100000},

@@ -2,14 +2,7 @@
 # Passes that change norms and biases: checkpoints hold them, a second phase and other sweeps go on from them, exports have
 # them.
 . "$(dirname "$0")/lib.sh"
-"$blockq" help recipe >help
-grep -q 'pass: smoothquant' help || exit 77
 micro llama_bias phi3_short
-mpi() {
-    local ranks=$1
-    shift
-    timeout 120 "$mpiexec" -n "$ranks" "$blockq" "$@"
-}
 smooth='{"passes": [{"pass": "smoothquant"}, {"pass": "rtn"}]}'
 # run NAME MODEL PHASES [MORE KEYS, each with a comma in front]
 run() {
@@ -19,14 +12,6 @@ run() {
  "eval": {"tokens": "eval.h5", "ctx": 32, "windows": 5}${4-}}
 TEXT
     expect 0 "$blockq" run "$1.json" -o "$1"
-}
-# The perplexity that the run printed is that of the model it wrote.
-worth() {
-    local said
-    said=$(sed -n 's/.*, "[a-z+]*": \([0-9.]*\)}.*/\1/p' "$1/result.json")
-    expect 0 "$blockq" eval --model "$1/safetensors" --tokens eval.h5 --ctx 32 --windows 5
-    check "$1: the export has another perplexity than $said: $(cat out)" \
-        awk -v a="$said" -v b="$(sed -n 's/.*model=\([0-9.]*\).*/\1/p' out)" 'BEGIN { exit !(a > 1 && (a - b)^2 < 1e-10 * a * a) }'
 }
 run plain m_llama_bias '{"passes": [{"pass": "rtn"}]}'
 run bias m_llama_bias "$smooth"

@@ -7,23 +7,11 @@
 #include "base/shard.h"
 #include "comm/comm.h"
 #include "comm/treesum.h"
+#include "expect.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
-
-static bq_comm comm;
-static int failed;
-
-#define EXPECT(cond, ...)                                                                                    \
-    do {                                                                                                     \
-        if (cond) break;                                                                                     \
-        failed++;                                                                                            \
-        fprintf(stderr, "rank %d of %d, line %d: ", comm.rank, comm.size, __LINE__);                         \
-        fprintf(stderr, __VA_ARGS__);                                                                        \
-        fputc('\n', stderr);                                                                                 \
-    } while (0)
 
 static void identity(void) {
     int rank, size;
@@ -200,8 +188,5 @@ int main(int argc, char **argv) {
     void (*const checks[])(void) = {identity, grid,           agree, bcast, gather,
                                     barrier,  large_messages, trees, fills};
     for (size_t i = 0; i < sizeof checks / sizeof *checks; i++) checks[i]();
-    int total;
-    MPI_Allreduce(&failed, &total, 1, MPI_INT, MPI_SUM, MPI_COMM_WORLD);
-    bq_comm_close(&comm);
-    return total > 0;
+    return expect_end();
 }

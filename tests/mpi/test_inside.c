@@ -1,32 +1,19 @@
 /* Training stopped after any step and gone on with, on any number of replicas: the result, the losses and
  * what is kept are those of a single rank that nobody disturbed.
- *
- * Every check counts failures on its rank; the exit code is their sum over all ranks, cut to 1. */
+ */
 #include "base/hash.h"
 #include "base/shard.h"
 #include "block/adascale.h"
 #include "block/inside.h"
+#include "expect.h"
 
 #include <math.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 enum { SAMPLES = 6, TOKENS = 11, H = 24, STEPS = 7 };
 
-static bq_comm comm;
 static const bq_comm alone = {.size = 1, .nstage = 1, .nreplica = 1};
-static int failed;
-
-#define EXPECT(cond, ...)                                                                                    \
-    do {                                                                                                     \
-        if (cond) break;                                                                                     \
-        failed++;                                                                                            \
-        fprintf(stderr, "rank %d of %d, line %d: ", comm.rank, comm.size, __LINE__);                         \
-        fprintf(stderr, __VA_ARGS__);                                                                        \
-        fputc('\n', stderr);                                                                                 \
-    } while (0)
-
 /* What a keeper kept, in memory. */
 typedef struct {
     int64_t step;
@@ -226,7 +213,7 @@ static int64_t stops_and_goes_on(const bq_adascale_options *o) {
 }
 
 int main(int argc, char **argv) {
-    int code = bq_comm_open(&comm, &argc, &argv), total;
+    int code = bq_comm_open(&comm, &argc, &argv);
     if (code) return code;
     open_rig();
     for (int64_t batch = 1; batch <= SAMPLES; batch++) {
@@ -240,7 +227,5 @@ int main(int argc, char **argv) {
         EXPECT(stops_and_goes_on(&o) == 4, "an early stop");
     }
     bq_dev_close(&rig.dev);
-    MPI_Allreduce(&failed, &total, 1, MPI_INT, MPI_SUM, MPI_COMM_WORLD);
-    bq_comm_close(&comm);
-    return total > 0;
+    return expect_end();
 }

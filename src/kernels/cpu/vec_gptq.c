@@ -1,4 +1,4 @@
-#include "kernels/cpu/vec.h"
+#include "kernels/cpu/vec_grid.h"
 
 #include "base/num.h"
 
@@ -8,7 +8,7 @@
 BQ_VEC_GPTQ(BQ_X)
 #undef BQ_X
 
-enum { PANEL = BQ_GPTQ_ROWS, LANES = 16, BLOCK = 256 };
+enum { PANEL = BQ_GPTQ_ROWS };
 
 /* A register of this instruction set.  Lanes do not meet, so its width does not show in the bits.  Eight
  * accumulators hide the latency of subtraction, and leave registers for the rest. */
@@ -59,8 +59,6 @@ void BQ_V(gptq_update_all)(float *w, int64_t count, const float *e, const float 
     }
 }
 
-static inline float nearest(float x) { return (x + 12582912.0f) - 12582912.0f; }
-
 void BQ_V(gptq_quantize)(float *w, const float *scale, const float *zero, bq_scheme s, float d, float *e) {
     float qmin = bq_qmin(s), qmax = bq_qmax(s);
 #pragma omp simd
@@ -89,13 +87,6 @@ static inline float logarithm(float x) {
     return n * 0.69314718f + 2 * t * p;
 }
 
-static inline float on_grid(float x, bq_grid grid) {
-    float r = x / grid.scale;
-    r = r > grid.qmin ? r : grid.qmin;
-    r = r < grid.qmax ? r : grid.qmax;
-    return nearest(r) * grid.scale;
-}
-
 static inline void terms(const float *w, const float *weight, int64_t n, bq_grid grid, float *term) {
     if (weight) {
 #pragma omp simd
@@ -121,16 +112,10 @@ double BQ_V(fit_error)(const float *w, const float *weight, int64_t n, bq_grid g
         int64_t count = n - j < BLOCK ? n - j : BLOCK, padded = (count + LANES - 1) / LANES * LANES;
         terms(w + j, weight ? weight + j : NULL, count, grid, term);
         for (int64_t i = count; i < padded; i++) term[i] = 0;
-        for (int64_t i = 0; i < padded; i += LANES) {
-#pragma omp simd
-            for (int l = 0; l < LANES; l++) lane[l] += (double)term[i + l];
-        }
+        add_lanes(term, padded, lane);
         double half[LANES];
         memcpy(half, lane, sizeof half);
-        for (int h = LANES / 2; h > 0; h /= 2) {
-            for (int l = 0; l < h; l++) half[l] += half[l + h];
-        }
-        sum = half[0];
+        sum = sum_lanes(half);
         if (sum > limit) return sum;
     }
     return sum;

@@ -56,6 +56,19 @@ void blas_memory_free(void *buffer) {
 
 enum { PROBE = 128, PROBE_CALLS = 64 };
 
+const char *bq_blas_core(void) { return openblas_get_corename ? openblas_get_corename() : NULL; }
+
+static bool right(const float *a, const float *b, const float *c) {
+    double error = 0, size = 0;
+    for (int i = 0; i < PROBE * PROBE; i++) {
+        double sum = 0;
+        for (int k = 0; k < PROBE; k++)
+            sum += (double)a[i / PROBE * PROBE + k] * (double)b[i % PROBE * PROBE + k];
+        error += (sum - (double)c[i]) * (sum - (double)c[i]), size += sum * sum;
+    }
+    return error <= 1e-10 * size;
+}
+
 /* Many small calls at once, so that two threads enter the library together. */
 static bool threads_agree(void) {
     static float a[PROBE * PROBE], b[PROBE * PROBE], once[PROBE * PROBE];
@@ -63,6 +76,9 @@ static bool threads_agree(void) {
         a[i] = (float)(i % 17) * 0.37f - 3, b[i] = (float)(i % 13) * 0.11f;
     cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, PROBE, PROBE, PROBE, 1, a, PROBE, b, PROBE, 0, once,
                 PROBE);
+    BQ_CHECK(right(a, b, once),
+             "the BLAS multiplies wrongly with its kernels for %s: OPENBLAS_CORETYPE names others",
+             bq_blas_core() ? bq_blas_core() : "this processor");
     int wrong = 0;
 #pragma omp parallel reduction(+ : wrong)
     {
@@ -91,8 +107,8 @@ const char *bq_blas_name(void) {
     char *end = strchr(config, ' '); /* "OpenBLAS 0.3.21 NO_LAPACKE ...": two words are the name */
     if (end) end = strchr(end + 1, ' ');
     if (end) *end = 0;
-    snprintf(name, sizeof name, "%.32s%s%.24s", config, openblas_get_corename ? " " : "",
-             openblas_get_corename ? openblas_get_corename() : "");
+    snprintf(name, sizeof name, "%.32s%s%.24s", config, bq_blas_core() ? " " : "",
+             bq_blas_core() ? bq_blas_core() : "");
     return name;
 }
 

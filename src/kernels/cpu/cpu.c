@@ -2,6 +2,7 @@
 
 #include "base/die.h"
 #include "base/log.h"
+#include "kernels/cpu/amx.h"
 #include "kernels/cpu/vec.h"
 #include "kernels/restart.h"
 
@@ -20,7 +21,8 @@ static int cpu_open(bq_dev *dev, int threads, size_t mem) {
                "cores",
                threads, CPU_COUNT(&mine));
     bq_arena_open(&dev->mem, mem);
-    snprintf(dev->name, sizeof dev->name, "cpu %s %s", bq_vec()->isa, bq_blas_name());
+    snprintf(dev->name, sizeof dev->name, "cpu %s%s %s", bq_vec()->isa, bq_amx() ? "+amx" : "",
+             bq_blas_name());
     int width = strcmp(bq_vec()->isa, "avx512") == 0 ? 2 : strcmp(bq_vec()->isa, "avx2") == 0;
     const char *better = bq_blas_core() ? bq_restart_core(bq_blas_core(), width) : NULL;
     if (better)

@@ -113,7 +113,7 @@ static inline uint64_t rig_hash(const rig *r) {
     return bq_hash_close(h);
 }
 
-static const bq_scheme w4 = {4, -1, true, BQ_F32}, w4g8 = {4, 8, false, BQ_F32};
+static const bq_scheme w4 = {4, -1, true, BQ_F32, BQ_GRID_AIMET}, w4g8 = {4, 8, false, BQ_F32, BQ_GRID_AIMET};
 static const bq_smooth_form alpha_half = {BQ_SMOOTH_ALPHA, 0.5, 1e-5, 1, 1e-5};
 
 /* The passes in their variants. */

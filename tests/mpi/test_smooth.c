@@ -12,7 +12,7 @@ typedef struct {
 } outcome;
 
 static outcome pass(const bq_comm *on, int variant, int64_t samples) {
-    rig *r = rig_open(BQ_LLAMA, 1, (bq_scheme){4, 8, variant % 2 == 0, BQ_F32});
+    rig *r = rig_open(BQ_LLAMA, 1, (bq_scheme){4, 8, variant % 2 == 0, BQ_F32, BQ_GRID_AIMET});
     outcome out = {0};
     r->c.comm = on, r->c.samples = samples;
     size_t before = r->dev.mem.used;

@@ -259,7 +259,7 @@ static void a_stop_changes_nothing(void **state) {
 /* Clamping lowers what round to nearest does to the outputs of o and down, and leaves q and k alone. */
 static void clipping_helps(void **state) {
     (void)state;
-    rig *r = rig_open(BQ_LLAMA, 1, (bq_scheme){3, 8, true, BQ_F32});
+    rig *r = rig_open(BQ_LLAMA, 1, (bq_scheme){3, 8, true, BQ_F32, BQ_GRID_AIMET});
     double error[2][BQ_MATS] = {{0}};
     for (int clip = 0; clip < 2; clip++) {
         if (clip) bq_awq_clip(&r->c);

@@ -86,13 +86,11 @@ static size_t smoothquant_need(const bq_pass *p, const bq_pass_size *of) {
 }
 
 static size_t autosmooth_need(const bq_pass *p, const bq_pass_size *of) {
-    (void)p;
-    return bq_scales_need(of->arch, of->tokens, of->samples, of->replica, of->nreplica);
+    return bq_autosmooth_need(of->arch, &p->autosmooth, of->tokens, of->samples, of->replica, of->nreplica);
 }
 
 static size_t awq_need(const bq_pass *p, const bq_pass_size *of) {
-    (void)p;
-    return bq_awq_need(of->arch, of->scheme, of->tokens, of->samples, of->replica, of->nreplica);
+    return bq_awq_need(of->arch, of->scheme, &p->awq, of->tokens, of->samples, of->replica, of->nreplica);
 }
 
 static const struct {

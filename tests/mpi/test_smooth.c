@@ -18,11 +18,7 @@ static outcome pass(const bq_comm *on, int variant, int64_t samples) {
     size_t before = r->dev.mem.used;
     r->dev.mem.peak = before;
     rig_pass(r, variant, &out.result);
-    size_t need = variant < 3 ? bq_smooth_need(&r->arch, TOKENS, samples, on->replica, on->nreplica)
-                  : variant < 6
-                      ? bq_scales_need(&r->arch, TOKENS, samples, on->replica, on->nreplica)
-                      : bq_awq_need(&r->arch, r->q.scheme, TOKENS, samples, on->replica, on->nreplica);
-    if (r->dev.mem.peak - before > need + bq_op_scratch(TOKENS, r->arch.attention, 1))
+    if (r->dev.mem.peak - before > rig_need(r, variant) + bq_op_scratch(TOKENS, r->arch.attention, 1))
         out.block = 1;
     else
         out.block = rig_hash(r);

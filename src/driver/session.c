@@ -32,7 +32,7 @@ static int open_inputs(void *session) {
     const bq_recipe *r = &s->recipe;
     bool calibrated = false;
     for (int p = 0; p < r->nphase; p++) calibrated |= bq_phase_calibrated(&r->phase[p]);
-    int code = bq_source_open(&s->src, r->model);
+    int code = bq_source_open(&s->src, s->args->model_copy ? s->args->model_copy : r->model);
     if (!code) code = bq_plan_schemes(r, &s->src.arch, s->scheme);
     if (!code) code = bq_source_transform(&s->src, r);
     if (!code && (s->args->command == BQ_COMMAND_RUN || s->args->command == BQ_COMMAND_PLAN))
@@ -211,6 +211,7 @@ static int take_lock(bq_session *s) {
 static int open_log(bq_session *s) {
     char log[BQ_PATH_MAX + 16];
     snprintf(log, sizeof log, "%s/run.log", s->dir);
+    if (s->comm->rank && !s->args->root_acts) bq_log_errors_to(log);
     int error = s->comm->rank == 0 ? bq_log_open(log) : 0;
     if (error) return bq_refuse(BQ_USAGE, "run directory %s cannot be written: %s", s->dir, strerror(error));
     return BQ_OK;

@@ -15,6 +15,7 @@
 
 #include <errno.h>
 #include <gnu/libc-version.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -98,6 +99,15 @@ bool bq_session_stopped(const bq_session *s) {
     if (bq_heartbeat_stopped()) bq_stop_wanted = 1;
     if (bq_stop_wanted) bq_heartbeat_stop(s->comm);
     return bq_stop_wanted;
+}
+
+void bq_session_finite(const bq_session *s, bq_mat y, int block, int64_t sample, const char *stream) {
+    float *x = y.data;
+    if (bq_fault("stream_nan")) x[0] = NAN;
+    for (int64_t e = 0; e < y.rows * y.cols; e++)
+        BQ_CHECK(isfinite(x[e]), "block %d/%d: the %s stream of sample %ld has %g at token %ld, channel %ld",
+                 block + 1, s->src.arch.model.blocks, stream, (long)sample, (double)x[e], (long)(e / y.cols),
+                 (long)(e % y.cols));
 }
 
 static void catch_signals(void) {

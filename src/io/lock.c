@@ -40,7 +40,7 @@ int bq_lock_take(bq_lock *lock, const char *run_dir) {
     bq_path_join(path, sizeof path, run_dir, "ckpt/lock");
     int fd, err = bq_file_open(path, O_RDWR | O_CREAT, &fd);
     if (err) return bq_refuse(BQ_USAGE, "cannot open '%s': %s", path, bq_file_why(err));
-    if (fcntl(fd, F_OFD_SETLK, &whole)) {
+    if (bq_fault("lock_take") ? (errno = ENOLCK, -1) : fcntl(fd, F_OFD_SETLK, &whole)) {
         if (errno == EAGAIN || errno == EACCES) return refuse_holder(fd, run_dir);
         bq_log(BQ_WARN, "no lock on '%s' (%s): see to it that only one run uses this directory", path,
                strerror(errno));

@@ -74,11 +74,11 @@ await_others() {
 # The same job once more: this one queued again, or another one on another number of nodes.
 again() {
     local nodes id name options=()
+    trap - TERM
     nodes=$(cat "$BQ_OUT/job.nodes" 2>/dev/null || echo "$SLURM_JOB_NUM_NODES")
-    if [[ $nodes == "$SLURM_JOB_NUM_NODES" ]] && scontrol requeue "$me"; then
-        say "queued again"
-        sleep 300 # Slurm ends this script
-        exit 75
+    if [[ $nodes == "$SLURM_JOB_NUM_NODES" ]]; then
+        say "to be queued again"
+        if scontrol requeue "$me"; then sleep 300 && exit 75; fi # Slurm ends this script meanwhile
     fi
     options=(--dependency=singleton --job-name="$SLURM_JOB_NAME" --partition="$SLURM_JOB_PARTITION" --nodes="$nodes"
         --ntasks-per-node="$tasks" --time="$(squeue -h -j "$me" -o %l)"

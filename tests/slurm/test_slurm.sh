@@ -90,7 +90,7 @@ check "it went on" said "going on from there\|going on inside it"
 same plain cancelled
 
 # A node is drained and the job requeued: it goes on elsewhere.  Then a node's slurmd is killed under it.
-sed -i 's/"iterations": 250/"iterations": 5000/' r.json
+sed -i 's/"iterations": 250/"iterations": 1000/' r.json
 expect 0 mpi 1 run r.json -o long
 submit moved --nodes=2
 await "work" 30 at_work 1
@@ -102,6 +102,7 @@ check "not on $node: $(squeue -h -j "$job" -o %N)" [ "$(scontrol show hostnames 
 second=$(scontrol show hostnames "$(squeue -h -j "$job" -o %N)" | tail -n 1)
 scontrol update NodeName="$node" State=RESUME
 pkill -9 -f "^slurmd -f $SLURM_CONF -N $second"
+scontrol update NodeName="$second" State=DOWN Reason=test
 await "the third round" 60 said ' plan [0-9]* MB' 3
 await "the end" 60 over
 check "it ended: $(tail -n 3 moved.log)" said "ended with code 0"

@@ -103,6 +103,8 @@ job() {
     trap 'cancelled=1' TERM
     say "$* on ${SLURM_JOB_NUM_NODES:-1} nodes"
     "$@" || code=$?
+    # The first rank to leave may take one with it that was about to: what counts is on the disk.
+    if ((code > 128)) && look | grep -q '"state": "stopped"'; then code=75; fi
     say "ended with code $code"
     ((code == 75)) && [[ ! $cancelled && $me ]] || exit $code
     rounds=$(cat "$BQ_OUT/job.rounds" 2>/dev/null || echo 0)

@@ -44,7 +44,7 @@ expect 0 "$blockq" run r.json -o run
 expect 0 "$blockq" status run
 says 'done'
 check "perplexities: $(cat out)" grep -q 'perplexity of adascale  *[0-9.]*$' out
-check "json: $(json state) $(json done)" [ "$(json state) $(json 'done')" = '"done" 2' ]
+check "json: $(json state) $(json 'done')" [ "$(json state) $(json 'done')" = '"done" 2' ]
 
 # whatever is in the files
 printf 'x' >run/ckpt/state.json

@@ -43,6 +43,25 @@ check "set up" grep -q '^set up$' out
 check "$(grep srun out)" grep -q "^srun --mpi=pmix --kill-on-bad-exit=1 --nodes=3 --ntasks=6 --ntasks-per-node=2 --cpus-per-task=4 --cpu-bind=cores $blockq run r.json --out asked --threads 4 --set model=m --set eval.tokens=eval.h5" out
 SLURM_GPUS_ON_NODE=2 BQ_MPI=pmix_v4 BQ_OUT=asked expect 0 bash "$root/jobs/gptq_8b.sh"
 check "$(grep srun out)" grep -q 'srun --mpi=pmix_v4 .* --gpu-bind=single:1 ' out
+
+# A rank was killed while it left after a stop, and the site does not requeue: another job goes on.
+cat >bin/srun <<'TEXT'
+#!/bin/bash
+while [[ $1 == --* ]]; do shift; done
+env -u SLURM_JOB_ID -u SLURM_PROCID "$@"
+exit 137
+TEXT
+printf '#!/bin/sh\necho "scontrol $*" >>asked.txt\n[ "$1" = show ] || exit 1\necho "   StdOut=/logs/j.log"\n' >bin/scontrol
+printf '#!/bin/sh\necho "sbatch $*" >>asked.txt\nenv | grep -c ^SLURM_ >slurm_variables\necho 9\n' >bin/sbatch
+printf '#!/bin/sh\necho 2:00:00\n' >bin/squeue
+chmod +x bin/*
+export SLURM_JOB_PARTITION=p SLURM_JOB_ACCOUNT=a OMP_NUM_THREADS=1
+BQ_OUT=killed BQ_OPTIONS="--stop-after-blocks 1" BQ_SBATCH=--qos=q expect 0 bash "$root/jobs/phi35.sh"
+check "it asked for a requeue, then for a job: $(cat asked.txt)" [ "$(cut -d' ' -f1,2 asked.txt | xargs)" = "scontrol requeue scontrol show sbatch --parsable" ]
+check "as large: $(tail -n 1 asked.txt)" grep -q -- "--dependency=singleton --job-name=j --partition=p --nodes=3 --ntasks-per-node=2 --time=2:00:00 --output=/logs/j.log --account=a --qos=q $root/jobs/phi35.sh" asked.txt
+check "no variable of this job goes along" [ "$(cat slurm_variables)" = 0 ]
+check "job 9: $(cat out)" grep -q 'job 9 goes on, on 3 nodes' out
+BQ_OUT=killed expect 137 bash "$root/jobs/phi35.sh"
 for job in adascale_8b phi35 gptq_8b scaling; do
     check "$job: a signal to all ranks, with margin" grep -qE '^#SBATCH .*--signal=USR1@300' "$root/jobs/$job.sh"
     check "$job: requeued, its log goes on" grep -qE -- '--requeue' "$root/jobs/$job.sh"

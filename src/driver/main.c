@@ -23,7 +23,8 @@ int main(int argc, char **argv) {
     static int (*const commands[BQ_COMMANDS])(const bq_args *, bq_comm *) = {
         [BQ_COMMAND_RUN] = bq_cmd_run,         [BQ_COMMAND_PLAN] = bq_cmd_plan,
         [BQ_COMMAND_EVAL] = bq_cmd_eval,       [BQ_COMMAND_EXPORT] = bq_cmd_export,
-        [BQ_COMMAND_INSPECT] = bq_cmd_inspect, [BQ_COMMAND_TOKENS] = bq_cmd_tokens};
+        [BQ_COMMAND_INSPECT] = bq_cmd_inspect, [BQ_COMMAND_TOKENS] = bq_cmd_tokens,
+        [BQ_COMMAND_STATUS] = bq_cmd_status};
     static bq_args args; /* large */
     bq_restart(argv);
     introduce();
@@ -32,7 +33,8 @@ int main(int argc, char **argv) {
     if (code || args.command == BQ_COMMAND_NONE) return code;
     if (args.verbose) bq_log_level(BQ_DEBUG);
     bq_comm comm = {.size = 1, .nstage = 1, .nreplica = 1};
-    bool alone = args.command == BQ_COMMAND_INSPECT || args.command == BQ_COMMAND_TOKENS;
+    bool alone = args.command == BQ_COMMAND_INSPECT || args.command == BQ_COMMAND_TOKENS ||
+                 args.command == BQ_COMMAND_STATUS;
     if (alone) {
         bq_log_identity(0, 1);
         return commands[args.command](&args, &comm);

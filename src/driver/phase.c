@@ -75,6 +75,8 @@ static void forward(bq_walk *w, const bq_mat mats[BQ_MATS], bq_stream *from, bq_
         bq_block_forward(dev, &w->blk, mats, &w->work, w->x, w->y);
         dev->op->get(dev, w->y, w->buffer[1]);
         dev->op->wait(dev);
+        bq_session_finite(w->s, w->buffer[1], w->block, w->share.first + i,
+                          from == &w->qt ? "quantized" : "original");
         bq_stream_put(to, i, w->buffer[1]);
         bq_session_stopped(w->s);
     }

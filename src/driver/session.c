@@ -108,6 +108,7 @@ static void catch_signals(void) {
 
 int bq_session_open(bq_session *s, const bq_args *args, bq_comm *comm) {
     *s = (bq_session){.args = args, .comm = comm, .started = bq_seconds()};
+    s->account.at = s->started;
     snprintf(s->dir, sizeof s->dir, "%s", args->out);
     if (args->command == BQ_COMMAND_RUN) catch_signals();
     int code = comm->rank == 0
@@ -255,17 +256,8 @@ static int enter(void *session) {
                          s->dir, changed);
     s->state =
         bq_state_load(s->dir, s->fingerprint, s->recipe.sweeps, s->recipe.nphase, s->src.arch.model.blocks);
+    if (s->comm->rank == 0 && s->args->command == BQ_COMMAND_RUN) bq_account_open(s);
     return BQ_OK;
-}
-
-static void start_csv(const bq_session *s) {
-    static const char head[] =
-        "sweep,phase,block,stage,steps,loss_first,loss_last,load_s,target_s,passes_s,advance_s,save_s,"
-        "peak_bytes,arena_bytes\n";
-    char path[BQ_PATH_MAX + 16];
-    snprintf(path, sizeof path, "%s/run.csv", s->dir);
-    int error = bq_file_exists(path) ? 0 : bq_file_append(path, head, sizeof head - 1);
-    BQ_CHECK(error == 0, "write of '%s' failed: %s", path, strerror(error));
 }
 
 /* Ranks that compute differently (another CPU or BLAS) would make checkpoints that the others refuse. */
@@ -287,7 +279,6 @@ int bq_session_enter(bq_session *s) {
     bq_cache_open(s);
     int64_t done = bq_state_count(s->state), all = (int64_t)s->recipe.nphase * s->src.arch.model.blocks;
     if (s->comm->rank == 0 && s->args->command == BQ_COMMAND_RUN) {
-        start_csv(s);
         write_recipe(s);
         bq_session_save(s, 0);
     }

@@ -234,7 +234,7 @@ bool bq_acts_read(bq_acts *a, int64_t sample, float *data) {
 }
 
 void bq_acts_sync(bq_acts *a) {
-    if (fdatasync(a->fd) || fdatasync(a->log)) fail(a, "sync");
+    if ((errno = bq_raw_sync(a->fd)) || (errno = bq_raw_sync(a->log))) fail(a, "sync");
 }
 
 void bq_acts_close(bq_acts *a) {

@@ -1,6 +1,8 @@
 #include "io/weights.h"
 
+#include "base/clock.h"
 #include "base/die.h"
+#include "base/meter.h"
 #include "base/num.h"
 #include "io/files.h"
 #include "io/json.h"
@@ -221,6 +223,8 @@ void bq_weights_prefetch(const bq_weights *w, const bq_tensor *t) {
 
 void bq_weights_pread(const bq_weights *w, int file, size_t from, void *to, size_t bytes) {
     const shard *s = &w->shard[file];
+    double start = bq_seconds();
+    bq_spent.read += (int64_t)bytes;
     for (char *p = to; bytes;) {
         ssize_t got = bq_fault("weights_read") ? (errno = EIO, -1) : pread(s->fd, p, bytes, (off_t)from);
         if (got < 0 && errno == EINTR) continue;
@@ -228,6 +232,7 @@ void bq_weights_pread(const bq_weights *w, int file, size_t from, void *to, size
                  got < 0 ? strerror(errno) : "it is shorter than it was");
         p += got, from += (size_t)got, bytes -= (size_t)got;
     }
+    bq_spent.files += bq_seconds() - start;
 }
 
 void bq_weights_read_raw(const bq_weights *w, const bq_tensor *t, size_t from, void *to, size_t bytes) {

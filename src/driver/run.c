@@ -72,10 +72,14 @@ int bq_cmd_run(const bq_args *args, bq_comm *comm) {
 int bq_cmd_plan(const bq_args *args, bq_comm *comm) {
     bq_session s;
     int code = bq_session_open(&s, args, comm);
+    bq_machine machine;
+    if (code == BQ_OK) {
+        bq_machine_measure(&machine, &s.dev, &s.src.arch, s.recipe.calibration.length, comm);
+        code = bq_comm_agree(comm, comm->rank ? BQ_OK : bq_machine_named(&machine, args->gpu, args->network));
+    }
     if (code == BQ_OK && comm->rank == 0) {
-        double rate = bq_plan_rate(&s.dev, &s.src.arch);
-        bq_plan_print(&s.plan, rate, stdout);
-        bq_plan_advise(&s.recipe, &s.src.arch, s.scheme, rate, s.eval.ids != NULL, stdout);
+        bq_plan_print(&s.plan, &machine, stdout);
+        bq_plan_advise(&s.recipe, &s.src.arch, s.scheme, &machine, s.eval.ids != NULL, args->ranks, stdout);
         code = bq_plan_check(&s.plan);
     }
     code = bq_comm_agree(comm, code);

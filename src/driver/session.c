@@ -76,13 +76,15 @@ static int plan(void *session) {
     s->micro = a->micro ? a->micro : bq_reference_micro(&s->recipe, s->comm->nstage, s->comm->nreplica);
     if (s->micro > share) s->micro = share;
     bq_plan_make(&s->plan, &s->recipe, &s->src.arch, s->scheme, s->comm, s->micro, a->memory, a->scratch,
-                 s->eval.ids != NULL);
+                 a->split_reference, s->eval.ids != NULL);
     return a->command == BQ_COMMAND_PLAN ? BQ_OK : bq_plan_check(&s->plan);
 }
 
 static int open_device(void *session) {
     bq_session *s = session;
-    size_t arena = s->args->command == BQ_COMMAND_PLAN ? bq_plan_rate_need(&s->src.arch) : s->plan.arena;
+    size_t arena = s->args->command == BQ_COMMAND_PLAN
+                       ? bq_machine_need(&s->src.arch, s->recipe.calibration.length)
+                       : s->plan.arena;
     return bq_dev_open(&s->dev, s->args->device, s->args->threads, arena);
 }
 

@@ -90,7 +90,9 @@ class Run:
         return max(self.total("wall_s", QUANTIZING).values(), default=0)
 
     def stall(self):
-        """Share of the reference that the slowest-fed rank waited for files; None without a reference."""
+        """Share of the reference that the slowest-fed rank waited for files; None without stages to feed."""
+        if self.grid.startswith("1 "):
+            return None
         wall, files = self.total("wall_s", ("reference",)), self.total("files_s", ("reference",))
         return max((files[r] / wall[r] for r in wall if wall[r] > 0), default=None)
 
@@ -133,6 +135,14 @@ def need(rows, column, path):
 
 
 # ---- figures: each takes runs, or rows of growth, and returns a figure, or None where there is nothing to show ----
+
+def plain_log(ax):
+    """A logarithmic axis with numbers that can be read."""
+    ax.set_yscale("log")
+    ax.yaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 5)))
+    ax.yaxis.set_major_formatter(matplotlib.ticker.FormatStrFormatter("%.3g"))
+    ax.yaxis.set_minor_formatter(matplotlib.ticker.NullFormatter())
+
 
 def axes(count=1, height=3.2, width=9):
     figure, ax = plt.subplots(count, 1, figsize=(width, height * count), squeeze=False, layout="constrained")
@@ -192,12 +202,13 @@ def efficiency(runs):
     figure, (a, b) = axes(2)
     a.plot(n, base / n, "--", color="#999999", label="perfect sharing")
     a.plot(n, s, "o", color="#4477aa", label="measured")
-    a.set_xscale("log", base=2), a.set_yscale("log")
+    a.set_xscale("log", base=2)
+    plain_log(a)
     a.set_ylabel("seconds of quantization"), a.legend(frameon=False)
     b.axhline(100, ls="--", color="#999999")
     b.plot(n, 100 * base / s / n, "o-", color="#4477aa")
     b.set_xscale("log", base=2), b.set_ylim(0, None)
-    b.set_xlabel("ranks"), b.set_ylabel(f"efficiency, % of {n[0]:.0f} rank{'s' * (n[0] > 1)}")
+    b.set_xlabel("ranks"), b.set_ylabel(f"efficiency, % of {n[0]:.0f} rank{'s' if n[0] > 1 else ''}")
     for ax in (a, b):
         ax.set_xticks(sorted(set(n)), [f"{x:.0f}" for x in sorted(set(n))])
         ax.minorticks_off()
@@ -212,6 +223,7 @@ def stalls(runs):
         share = []
         for run, rank in ranks:
             wall = run.total("wall_s", (part,))[rank]
+            wall = 0 if part == "reference" and run.stall() is None else wall
             share.append(100 * run.total("files_s", (part,))[rank] / wall if wall else 0)
         ax.barh(at + (k - 0.5) * 0.36, share, height=0.34, color=PART_COLORS[part], label=part)
     if not shown:
@@ -282,7 +294,7 @@ def losses(runs):
         color = f"C{i}"
         ax.plot(x, first, "o:", color=color, ms=4, mfc="white", label=f"{run.name}: first round")
         ax.plot(x, last, "o-", color=color, ms=4, label=f"{run.name}: last round")
-    ax.set_yscale("log")
+    plain_log(ax)
     ax.set_xlabel("block"), ax.set_ylabel("loss")
     ax.legend(ncols=2, frameon=False)
     return figure
@@ -378,11 +390,10 @@ def growth_plot(growth):
         a.plot(x, y, "o", color="#4477aa")
         middle = np.exp(np.mean(np.log(y)) - k * np.mean(np.log(x)))
         a.plot(x, middle * x ** k, "--", color="#999999", label=f"slope {k:.2f}")
-        a.set_xscale("log", base=2), a.set_yscale("log")
+        a.set_xscale("log", base=2)
+        plain_log(a)
         a.set_xticks(sorted(set(x)), [f"{v:g}" for v in sorted(set(x))])
         a.minorticks_off()
-        a.yaxis.set_major_formatter(matplotlib.ticker.FormatStrFormatter("%.3g"))
-        a.yaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 5)))
         a.set_xlabel(name), a.set_ylabel("seconds")
         a.grid(True, color="#e5e5e5", linewidth=0.6), a.spines[["top", "right"]].set_visible(False)
         a.legend(frameon=False)

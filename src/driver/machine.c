@@ -78,11 +78,13 @@ void bq_machine_measure(bq_machine *m, bq_dev *dev, const bq_arch *arch, int64_t
     bq_comm_barrier(comm);
     double flop = 2 * (double)(t * rows * cols) * rate(dev, &p, gemm, 0.3);
     double memory = 8 * (double)(rows * cols) * rate(dev, &p, copy, 0.1);
-    double slowest[2] = {-flop, -memory};
-    MPI_Request request;
-    MPI_Iallreduce(MPI_IN_PLACE, slowest, 2, MPI_DOUBLE, MPI_MAX, comm->world, &request);
-    bq_comm_wait(comm, &request, 1);
-    flop = -slowest[0], memory = -slowest[1];
+    double *all = calloc(2 * (size_t)comm->size, sizeof *all);
+    BQ_CHECK(all, "no memory for the rates of %d ranks", comm->size);
+    all[2 * comm->rank] = flop, all[2 * comm->rank + 1] = memory;
+    bq_comm_gather(comm, all, 2 * comm->size);
+    for (int r = 0; r < comm->size && comm->rank == 0; r++)
+        flop = fmin(flop, all[2 * r]), memory = fmin(memory, all[2 * r + 1]);
+    free(all);
     *m = (bq_machine){"this machine", flop, flop / 2, memory, memory / 4, 2e-6, 1e9};
     bq_arena_reset(&dev->mem, mark);
 }

@@ -22,8 +22,8 @@ typedef enum { BQ_USE_FLOP, BQ_USE_MEMORY, BQ_USE_NETWORK, BQ_USE_IDLE, BQ_USE_F
 extern const char *const bq_use_names[BQ_USES];
 double bq_machine_seconds(const bq_machine *machine, const bq_effort *effort, double use[BQ_USES]);
 
-/* The rates of this device for a model with such blocks and samples of so many tokens, over about 0.4 s: the
- * slowest rank's where several measure.  Takes bq_machine_need bytes of the arena.  Collective over world. */
+/* The rates of this device for a model with such blocks and samples of so many tokens, over about 0.4 s; on
+ * rank 0 the slowest rank's.  Takes bq_machine_need bytes of the arena.  Collective over world. */
 void bq_machine_measure(bq_machine *machine, bq_dev *dev, const bq_arch *arch, int64_t tokens,
                         const bq_comm *comm);
 size_t bq_machine_need(const bq_arch *arch, int64_t tokens);

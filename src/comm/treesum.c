@@ -1,6 +1,7 @@
 #include "comm/treesum.h"
 
 #include "base/die.h"
+#include "base/meter.h"
 
 #include <limits.h>
 
@@ -79,6 +80,7 @@ size_t bq_treesum_exchange(int replica, int nreplica, const bq_shard *leaves, in
 }
 
 enum { MAX_THEIRS = 1024, MAX_PENDING = 4096 };
+enum { F32 = sizeof(float) };
 
 /* Send each other replica its rows of my nodes; receive my rows of theirs, in the order of their leaves. */
 static int exchange(bq_treesum *sum, const bq_comm *comm, const bq_shard *leaves, bq_shard rows,
@@ -98,9 +100,11 @@ static int exchange(bq_treesum *sum, const bq_comm *comm, const bq_shard *leaves
         for (int k = 0; k < n; k++, at++) {
             theirs[at] = node[k];
             theirs[at].sum = bq_arena_push(&sum->dev->mem, rows.count, cols, BQ_F32);
+            bq_spent.received += rows.count * cols * F32;
             MPI_Irecv(theirs[at].sum.data, (int)(rows.count * cols), MPI_FLOAT, r, k, comm->stage,
                       &request[pending++]);
         }
+        bq_spent.sent += sum->nodes * out.count * cols * F32;
         for (int k = 0; k < sum->nodes; k++)
             MPI_Isend(bq_mat_at(sum->node[k].sum, out.first, 0), (int)(out.count * cols), MPI_FLOAT, r, k,
                       comm->stage, &request[pending++]);
@@ -139,6 +143,9 @@ void bq_comm_gather_slices(const bq_comm *comm, bq_dev *dev, bq_mat m, const int
              (long)m.rows, (long)m.cols);
     for (int r = 0; r < comm->nreplica; r++)
         count[r] = (int)((first[r + 1] - first[r]) * m.cols), place[r] = (int)(first[r] * m.cols);
+    int64_t mine = count[comm->replica];
+    bq_spent.sent += mine * (comm->nreplica - 1) * F32;
+    bq_spent.received += (m.rows * m.cols - mine) * F32;
     MPI_Request request;
     dev->op->wait(dev);
     MPI_Iallgatherv(MPI_IN_PLACE, 0, MPI_FLOAT, m.data, count, place, MPI_FLOAT, comm->stage, &request);
@@ -152,9 +159,13 @@ void bq_comm_gather_rows(const bq_comm *comm, bq_dev *dev, bq_mat m) {
     bq_comm_gather_slices(comm, dev, m, first);
 }
 
+/* A sum or maximum of so many bytes over the stage: given and got once. */
+static void count_reduction(int64_t bytes) { bq_spent.sent += bytes, bq_spent.received += bytes; }
+
 void bq_comm_fill(const bq_comm *comm, double *values, int count) {
     MPI_Request request;
     if (comm->nreplica == 1) return;
+    count_reduction(count * (int64_t)sizeof *values);
     MPI_Iallreduce(MPI_IN_PLACE, values, count, MPI_DOUBLE, MPI_SUM, comm->stage, &request);
     bq_comm_wait(comm, &request, 1);
 }
@@ -165,6 +176,7 @@ void bq_comm_stage_max(const bq_comm *comm, bq_dev *dev, bq_mat v) {
     BQ_CHECK(v.ld == v.cols && v.type == BQ_F32 && v.rows * v.cols < INT_MAX, "maxima of %ld x %ld",
              (long)v.rows, (long)v.cols);
     dev->op->wait(dev);
+    count_reduction(v.rows * v.cols * F32);
     MPI_Iallreduce(MPI_IN_PLACE, v.data, (int)(v.rows * v.cols), MPI_FLOAT, MPI_MAX, comm->stage, &request);
     bq_comm_wait(comm, &request, 1);
 }
@@ -173,6 +185,7 @@ void bq_comm_fill_scales(const bq_comm *comm, bq_dev *dev, bq_mat v) {
     MPI_Request request;
     if (comm->nreplica == 1) return;
     dev->op->wait(dev);
+    count_reduction(v.rows * v.cols * F32);
     MPI_Iallreduce(MPI_IN_PLACE, v.data, (int)(v.rows * v.cols), MPI_FLOAT, MPI_SUM, comm->stage, &request);
     bq_comm_wait(comm, &request, 1);
 }

@@ -20,11 +20,13 @@ typedef struct bq_ops bq_ops;
 
 typedef struct {
     const bq_ops *op;
+    void *impl;    /* the backend's own state */
     bq_arena mem;  /* device memory, sized by the plan */
     char name[96]; /* "cpu avx512 OpenBLAS 0.3.21 ...": part of the numerics class */
 } bq_dev;
 
-/* Open a backend by name: "cpu" (threads > 0: OpenMP threads to use, 0: the environment's) or "auto".
+/* Open a backend by name: "cpu", "cuda", "cuda:N" (device N, modulo the number seen) or "auto": cuda where
+ * there is a device, else cpu; "auto:N" likewise.  threads: OpenMP threads to use, 0: the environment's.
  * mem: bytes of device memory to reserve.  Returns BQ_OK or BQ_USAGE for an unknown or absent backend. */
 int bq_dev_open(bq_dev *dev, const char *backend, int threads, size_t mem);
 void bq_dev_close(bq_dev *dev);
@@ -121,7 +123,7 @@ struct bq_ops {
     const char *name;
 
     /* life */
-    int (*open)(bq_dev *dev, int threads, size_t mem);
+    int (*open)(bq_dev *dev, int number, size_t mem); /* number: of threads (cpu), of the device (cuda) */
     void (*close)(bq_dev *dev);
     void (*wait)(bq_dev *dev);
 
@@ -300,8 +302,9 @@ struct bq_ops {
     void (*clip_rows)(bq_dev *dev, bq_mat error, float step, bq_mat w);
 };
 
-/* The backends. */
-extern const bq_ops bq_ops_cpu;
+/* The backends.  A build without CUDA has a bq_ops_cuda that refuses to open, and sees no devices. */
+extern const bq_ops bq_ops_cpu, bq_ops_cuda;
+int bq_cuda_devices(void);
 
 /* Device scratch an op takes beside its arguments, for the plan: the largest over the ops that need any. */
 size_t bq_op_scratch(int64_t tokens, bq_attention a, int64_t vocab);

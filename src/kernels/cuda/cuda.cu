@@ -1,0 +1,153 @@
+/* The cuda backend: a device opened and closed, waited for, and the table of its ops. */
+#include "kernels/cuda/cuda_ops.h"
+
+#include <stdio.h>
+#include <time.h>
+
+enum { WORKSPACE = 32 << 20 }; /* what cuBLAS asks for on Hopper; more than enough before */
+
+extern "C" int bq_cuda_devices(void) {
+    int count = 0;
+    return cudaGetDeviceCount(&count) == cudaSuccess ? count : 0;
+}
+
+static void describe(bq_dev *dev) {
+    bq_cuda *cuda = bq_cuda_of(dev);
+    int major, minor, blas;
+    BQ_CUDA(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, cuda->device));
+    BQ_CUDA(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, cuda->device));
+    BQ_CUBLAS(cublasGetVersion(cuda->blas, &blas));
+    snprintf(dev->name, sizeof dev->name, "cuda sm_%d%d cuBLAS %d", major, minor, blas);
+}
+
+static int cuda_open(bq_dev *dev, int number, size_t mem) {
+    const int devices = bq_cuda_devices();
+    if (devices == 0) {
+        dev->op = NULL;
+        return bq_refuse(BQ_USAGE, "no CUDA device here: use the cpu");
+    }
+    bq_cuda *cuda = new bq_cuda();
+    dev->impl = cuda;
+    cuda->device = number % devices;
+    BQ_CUDA(cudaSetDevice(cuda->device));
+    BQ_CUDA(cudaStreamCreateWithFlags(&cuda->stream, cudaStreamNonBlocking));
+    BQ_CUDA(cudaMalloc(&cuda->workspace, WORKSPACE));
+    BQ_CUDA(cudaMalloc(&cuda->results, BQ_CUDA_RESULTS * sizeof *cuda->results));
+    BQ_CUDA(cudaMallocHost(&cuda->landed, BQ_CUDA_RESULTS * sizeof *cuda->landed));
+    BQ_CUBLAS(cublasCreate(&cuda->blas));
+    BQ_CUBLAS(cublasSetStream(cuda->blas, cuda->stream));
+    BQ_CUBLAS(cublasSetWorkspace(cuda->blas, cuda->workspace, WORKSPACE));
+    BQ_CUBLAS(cublasSetMathMode(cuda->blas, CUBLAS_PEDANTIC_MATH));
+    BQ_CUSOLVER(cusolverDnCreate(&cuda->solver));
+    BQ_CUSOLVER(cusolverDnSetStream(cuda->solver, cuda->stream));
+    void *base = NULL;
+    const cudaError_t error = cudaMalloc(&base, mem);
+    BQ_CHECK(error == cudaSuccess, "%zu bytes on CUDA device %d: %s", mem, cuda->device,
+             cudaGetErrorString(error));
+    bq_arena_adopt(&dev->mem, base, mem, BQ_DEVICE);
+    describe(dev);
+    return BQ_OK;
+}
+
+static void cuda_close(bq_dev *dev) {
+    bq_cuda *cuda = bq_cuda_of(dev);
+    BQ_CUDA(cudaStreamSynchronize(cuda->stream));
+    BQ_CUSOLVER(cusolverDnDestroy(cuda->solver));
+    BQ_CUBLAS(cublasDestroy(cuda->blas));
+    void *base = dev->mem.base;
+    bq_arena_close(&dev->mem);
+    BQ_CUDA(cudaFree(base));
+    BQ_CUDA(cudaFreeHost(cuda->landed));
+    BQ_CUDA(cudaFree(cuda->results));
+    BQ_CUDA(cudaFree(cuda->workspace));
+    BQ_CUDA(cudaStreamDestroy(cuda->stream));
+    delete cuda;
+}
+
+/* Polls, so that a rank that waits uses no core for long. */
+static void cuda_wait(bq_dev *dev) {
+    bq_cuda *cuda = bq_cuda_of(dev);
+    if (cuda->nresults)
+        BQ_CUDA(cudaMemcpyAsync(cuda->landed, cuda->results, (size_t)cuda->nresults * sizeof *cuda->landed,
+                                cudaMemcpyDeviceToHost, cuda->stream));
+    cudaError_t state;
+    for (int tries = 0; (state = cudaStreamQuery(cuda->stream)) == cudaErrorNotReady; tries++) {
+        const struct timespec moment = {0, 20000};
+        if (tries > 1000) nanosleep(&moment, NULL);
+    }
+    BQ_CUDA(state);
+    const double *from = cuda->landed;
+    for (int i = 0; i < cuda->npending; from += cuda->pending[i++].count)
+        memcpy(cuda->pending[i].to, from, (size_t)cuda->pending[i].count * sizeof *from);
+    cuda->nresults = cuda->npending = 0;
+}
+
+double *bq_cuda_result(bq_dev *dev, double *to, int64_t count) {
+    bq_cuda *cuda = bq_cuda_of(dev);
+    BQ_CHECK(count <= BQ_CUDA_RESULTS, "%ld results of one op", (long)count);
+    if (cuda->npending == BQ_CUDA_PENDING || cuda->nresults + count > BQ_CUDA_RESULTS) cuda_wait(dev);
+    cuda->pending[cuda->npending].to = to;
+    cuda->pending[cuda->npending++].count = count;
+    cuda->nresults += count;
+    return cuda->results + cuda->nresults - count;
+}
+
+void bq_cuda_want(bq_mat m, int64_t rows, int64_t cols, bq_type type, const char *op, const char *what) {
+    BQ_CHECK(m.rows == rows && m.cols == cols && m.type == type && m.ld >= cols,
+             "%s: %s is %ld x %ld %s, not %ld x %ld %s", op, what, (long)m.rows, (long)m.cols,
+             bq_type_name(m.type), (long)rows, (long)cols, bq_type_name(type));
+    BQ_CHECK(m.place == BQ_DEVICE, "%s: %s is not on the device", op, what);
+}
+
+extern "C" const bq_ops bq_ops_cuda = {
+    .name = "cuda",
+    .open = cuda_open,
+    .close = cuda_close,
+    .wait = cuda_wait,
+    .put = bq_cuda_put,
+    .get = bq_cuda_get,
+    .copy = bq_cuda_copy,
+    .zero = bq_cuda_zero,
+    .gemm = bq_cuda_gemm,
+    .scale = bq_cuda_scale,
+    .add = bq_cuda_add,
+    .bias = bq_cuda_bias,
+    .rmsnorm = bq_cuda_rmsnorm,
+    .rmsnorm_bwd = bq_cuda_rmsnorm_bwd,
+    .rope = NULL,
+    .attention = NULL,
+    .attention_bwd = NULL,
+    .glu = NULL,
+    .glu_bwd = NULL,
+    .mse = NULL,
+    .mix = NULL,
+    .xent = NULL,
+    .range = NULL,
+    .quantize = NULL,
+    .dequantize = NULL,
+    .fake_quantize_rows = NULL,
+    .range_shrunk = NULL,
+    .range_mse = NULL,
+    .range_better = NULL,
+    .range_levels = NULL,
+    .adascale_weights = NULL,
+    .adascale_step = NULL,
+    .gram = NULL,
+    .order = NULL,
+    .factor = NULL,
+    .fit = NULL,
+    .gptq = NULL,
+    .set = NULL,
+    .column_max = NULL,
+    .column_abs = NULL,
+    .column_squares = NULL,
+    .times_columns = NULL,
+    .over_columns = NULL,
+    .over_rows = NULL,
+    .smooth_scale = NULL,
+    .head_max = NULL,
+    .smooth_weights = NULL,
+    .distance = NULL,
+    .clip_error = NULL,
+    .clip_rows = NULL,
+};

@@ -176,7 +176,7 @@ static void scores(void) {
 
 static void gram(bq_mat *m) { dev.op->gram(&dev, m[0], m[1]); }
 static void factor(bq_mat *m) { dev.op->factor(&dev, m[0], (bq_mat){0}, 1, 0.01, m[1]); }
-static bq_scheme w4 = {4, -1, true, BQ_F32};
+static bq_scheme w4 = {4, -1, true, BQ_F32, BQ_GRID_AIMET};
 static void fit(bq_mat *m) { dev.op->fit(&dev, m[0], m[1], w4, m[2], (bq_mat){0}); }
 static void gptq(bq_mat *m) {
     bq_gptq p = {.w = m[0], .ut = m[1], .order = m[2], .diag = m[3], .scale = m[4]};

@@ -12,7 +12,7 @@
 #include "block/awq.h"
 #include "block/smooth.h"
 
-enum { SAMPLES = 6, TOKENS = 13, H = 24, INTER = 264, HEADS = 4, KV = 2, HEAD = 6 };
+enum { SAMPLES = 10, TOKENS = 13, H = 24, INTER = 264, HEADS = 4, KV = 2, HEAD = 6 };
 
 typedef struct {
     bq_dev dev;
@@ -113,28 +113,48 @@ static inline uint64_t rig_hash(const rig *r) {
     return bq_hash_close(h);
 }
 
-static const bq_scheme w4 = {4, -1, true, BQ_F32}, w4g8 = {4, 8, false, BQ_F32};
+static const bq_scheme w4 = {4, -1, true, BQ_F32, BQ_GRID_AIMET}, w4g8 = {4, 8, false, BQ_F32, BQ_GRID_AIMET};
 static const bq_smooth_form alpha_half = {BQ_SMOOTH_ALPHA, 0.5, 1e-5, 1, 1e-5};
 
 /* The passes in their variants. */
 enum { SMOOTH_VARIANTS = 9 };
+typedef struct {
+    bq_smooth_options smooth;
+    bq_autosmooth_options autosmooth;
+    bq_awq_options awq;
+} rig_options;
+
+static inline rig_options rig_variant(int variant) {
+    rig_options o = {{BQ_CHANNEL_ABSMAX, alpha_half, BQ_ENTRIES_ALL},
+                     {BQ_DISTANCE_MAE,
+                      BQ_GQA_GROUP,
+                      {BQ_INSPECT_MODULE, BQ_INSPECT_SELF, BQ_INSPECT_MODULE, BQ_INSPECT_SELF}},
+                     {.gqa = BQ_GQA_GROUP}};
+    if (variant == 1) o.smooth.statistic = BQ_CHANNEL_RANGE, o.smooth.form.kind = BQ_SMOOTH_LOG;
+    if (variant == 2) o.smooth.statistic = BQ_CHANNEL_MEAN, o.smooth.entries = BQ_ENTRIES_NORMS;
+    if (variant == 4) o.autosmooth.loss = BQ_DISTANCE_RMSE, o.autosmooth.gqa = BQ_GQA_LATE;
+    for (int m = 0; m < BQ_MATS && variant == 5; m++) o.autosmooth.inspect[m] = BQ_INSPECT_BLOCK;
+    if (variant == 7) o.awq.duo = true, o.awq.gqa = BQ_GQA_SKIP;
+    if (variant == 8) o.awq.clip = true;
+    return o;
+}
+
 static inline int64_t rig_pass(rig *r, int variant, bq_scales_result *result) {
-    const bq_inspect quark[BQ_MATS] = {BQ_INSPECT_MODULE, BQ_INSPECT_SELF, BQ_INSPECT_MODULE,
-                                       BQ_INSPECT_SELF};
-    bq_smooth_options s = {BQ_CHANNEL_ABSMAX, alpha_half, BQ_ENTRIES_ALL};
-    bq_autosmooth_options a = {.loss = BQ_DISTANCE_MAE, .gqa = BQ_GQA_GROUP};
-    bq_awq_options w = {.gqa = BQ_GQA_GROUP};
-    memcpy(a.inspect, quark, sizeof quark);
-    if (variant == 1) s.statistic = BQ_CHANNEL_RANGE, s.form.kind = BQ_SMOOTH_LOG;
-    if (variant == 2) s.statistic = BQ_CHANNEL_MEAN, s.entries = BQ_ENTRIES_NORMS;
-    if (variant == 4) a.loss = BQ_DISTANCE_RMSE, a.gqa = BQ_GQA_LATE;
-    for (int m = 0; m < BQ_MATS && variant == 5; m++) a.inspect[m] = BQ_INSPECT_BLOCK;
-    if (variant == 7) w.duo = true, w.gqa = BQ_GQA_SKIP;
-    if (variant == 8) w.clip = true;
-    if (variant >= 6) return bq_pass_awq(&r->c, &w, result);
-    if (variant >= 3) return bq_pass_autosmooth(&r->c, &a, result);
-    bq_pass_smoothquant(&r->c, &s);
+    rig_options o = rig_variant(variant);
+    if (variant >= 6) return bq_pass_awq(&r->c, &o.awq, result);
+    if (variant >= 3) return bq_pass_autosmooth(&r->c, &o.autosmooth, result);
+    bq_pass_smoothquant(&r->c, &o.smooth);
     return 0;
+}
+
+static inline size_t rig_need(const rig *r, int variant) {
+    rig_options o = rig_variant(variant);
+    const bq_comm *on = r->c.comm;
+    int64_t n = r->c.samples;
+    if (variant >= 6) return bq_awq_need(&r->arch, r->q.scheme, &o.awq, TOKENS, n, on->replica, on->nreplica);
+    if (variant >= 3)
+        return bq_autosmooth_need(&r->arch, &o.autosmooth, TOKENS, n, on->replica, on->nreplica);
+    return bq_smooth_need(&r->arch, TOKENS, n, on->replica, on->nreplica);
 }
 
 #endif

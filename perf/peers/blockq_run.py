@@ -26,6 +26,7 @@ def arguments():
                         ("threads", 1)):
         p.add_argument("--" + name, type=int, default=value)
     p.add_argument("--asymmetric", action="store_true")
+    p.add_argument("--grid", choices=("aimet", "absmax"), default="aimet", help="of symmetric grids; absmax: the peers' max |w| / 7.5")
     return p.parse_args()
 
 
@@ -55,7 +56,7 @@ def blocks(path):
 def quantize(a, folder, line):
     recipe = {"model": os.path.abspath(a.model),
               "calibration": {"tokens": os.path.abspath(a.tokens), "samples": a.samples, "length": a.length},
-              "bits": {"decoder": {"bits": a.bits, "group": a.group, "symmetric": not a.asymmetric}},
+              "bits": {"decoder": {"bits": a.bits, "group": a.group, "symmetric": not a.asymmetric, "grid": a.grid}},
               "phases": [{"name": "result", "inputs": a.inputs, "passes": json.loads(a.passes)}]}
     path, run = os.path.join(folder, "recipe.json"), os.path.join(folder, "run")
     with open(path, "w") as f:
@@ -72,7 +73,7 @@ def quantize(a, folder, line):
 def main():
     a = arguments()
     with tempfile.TemporaryDirectory() as folder:
-        line = {"peer": "blockq", "bits": a.bits, "group": a.group, "symmetric": not a.asymmetric, "samples": a.samples,
+        line = {"peer": "blockq", "bits": a.bits, "group": a.group, "symmetric": not a.asymmetric, "grid": a.grid, "samples": a.samples,
                 "length": a.length, "threads": a.threads}
         source = quantize(a, folder, line) if a.passes else ["--model", a.model]
         line["peak_rss_mb"] = peak_mb()

@@ -41,32 +41,32 @@ theirs() {
 }
 
 once() { # one round of a pair: the same settings on both sides
-    local llm=llmcompressor_peer group=(--group "$GROUP")
+    local llm=llmcompressor_peer group=(--group "$GROUP") grid=(--grid absmax)
     case $pair in
     eval) ours "" qt && theirs torch torch_eval ;;
-    rtn) ours '[{"pass": "rtn"}]' fp && theirs llmcompressor $llm --method rtn ;;
+    rtn) ours '[{"pass": "rtn"}]' fp "${grid[@]}" && theirs llmcompressor $llm --method rtn ;;
     gptq)
-        ours '[{"pass": "gptq", "order": "none", "clip": "minmax"}]' qt
+        ours '[{"pass": "gptq", "order": "none", "clip": "minmax"}]' qt "${grid[@]}"
         theirs llmcompressor $llm --method gptq --actorder none
         ;;
     gptq-static)
-        ours '[{"pass": "gptq", "order": "act", "clip": "minmax"}]' qt
+        ours '[{"pass": "gptq", "order": "act", "clip": "minmax"}]' qt "${grid[@]}"
         theirs llmcompressor $llm --method gptq --actorder static
         ;;
     gptq-mse)
-        ours '[{"pass": "gptq", "order": "act", "clip": "mse"}]' qt
+        ours '[{"pass": "gptq", "order": "act", "clip": "mse", "shrink": 0.2}]' qt "${grid[@]}"
         theirs llmcompressor $llm --method gptq --actorder static --observer memoryless_mse
         ;;
     gptq-group)
-        ours '[{"pass": "gptq", "order": "act", "clip": "minmax"}]' qt "${group[@]}"
+        ours '[{"pass": "gptq", "order": "act", "clip": "minmax"}]' qt "${group[@]}" "${grid[@]}"
         theirs llmcompressor $llm --method gptq --actorder static "${group[@]}"
         ;;
     gptqmodel)
-        ours '[{"pass": "gptq", "order": "none", "clip": "minmax", "sequential": true, "damp": 0.05}]' qt
+        ours '[{"pass": "gptq", "order": "none", "clip": "minmax", "sequential": true, "damp": 0.05}]' qt "${grid[@]}"
         theirs gptqmodel gptqmodel_peer
         ;;
     autosmoothquant)
-        ours '[{"pass": "autosmoothquant", "loss": "mse", "grouped_queries": "late"}, {"pass": "rtn"}]' fp
+        ours '[{"pass": "autosmoothquant", "loss": "mse", "grouped_queries": "late"}, {"pass": "rtn"}]' fp "${grid[@]}"
         theirs quark quark_peer --method autosmoothquant --loss MSE
         ;;
     awq)
@@ -74,7 +74,7 @@ once() { # one round of a pair: the same settings on both sides
         theirs llmcompressor $llm --method awq "${group[@]}" --asymmetric
         ;;
     smoothquant)
-        ours '[{"pass": "smoothquant", "statistic": "range", "weight_factor": 2, "weight_floor": 0}, {"pass": "rtn"}]' fp
+        ours '[{"pass": "smoothquant", "statistic": "range", "weight_factor": 2, "weight_floor": 0}, {"pass": "rtn"}]' fp "${grid[@]}"
         theirs llmcompressor $llm --method smoothquant
         ;;
     adascale)

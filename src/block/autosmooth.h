@@ -17,4 +17,7 @@ typedef struct {
  * bq_scales_search.  Collective over stage. */
 int64_t bq_pass_autosmooth(bq_pass_context *c, const bq_autosmooth_options *o, bq_scales_result *result);
 
+size_t bq_autosmooth_need(const bq_arch *arch, const bq_autosmooth_options *o, int64_t tokens,
+                          int64_t samples, int replica, int nreplica);
+
 #endif

@@ -138,8 +138,7 @@ static bq_smooth_form form_of(const bq_awq_options *o, int k) {
     return (bq_smooth_form){.kind = BQ_SMOOTH_DUO, .ratio = (k - 1) / 18.0, .floor = 1e-4};
 }
 
-int64_t bq_pass_awq(bq_pass_context *c, const bq_awq_options *o, bq_scales_result *result) {
-    bq_scales_result own;
+static bq_scales_options search_of(const bq_awq_options *o) {
     bq_scales_options s = {.statistic = BQ_CHANNEL_MEAN,
                            .loss = BQ_DISTANCE_MSE,
                            .gqa = o->gqa,
@@ -149,14 +148,21 @@ int64_t bq_pass_awq(bq_pass_context *c, const bq_awq_options *o, bq_scales_resul
                                        [BQ_DOWN] = BQ_INSPECT_SELF},
                            .candidates = BQ_CANDIDATES};
     for (int k = 0; k < s.candidates; k++) s.form[k] = form_of(o, k);
+    return s;
+}
+
+int64_t bq_pass_awq(bq_pass_context *c, const bq_awq_options *o, bq_scales_result *result) {
+    bq_scales_result own;
+    bq_scales_options s = search_of(o);
     int64_t rc = bq_scales_search(c, &s, result ? result : &own);
     if (o->clip && rc == 0) bq_awq_clip(c);
     return rc;
 }
 
-size_t bq_awq_need(const bq_arch *arch, const bq_scheme *scheme, int64_t tokens, int64_t samples, int replica,
-                   int nreplica) {
-    size_t search = bq_scales_need(arch, tokens, samples, replica, nreplica);
-    size_t clip = clip_need(arch, scheme, tokens, samples);
+size_t bq_awq_need(const bq_arch *arch, const bq_scheme *scheme, const bq_awq_options *o, int64_t tokens,
+                   int64_t samples, int replica, int nreplica) {
+    bq_scales_options s = search_of(o);
+    size_t search = bq_scales_need(arch, &s, tokens, samples, replica, nreplica);
+    size_t clip = o->clip ? clip_need(arch, scheme, tokens, samples) : 0;
     return search > clip ? search : clip;
 }

@@ -23,7 +23,7 @@ int64_t bq_pass_awq(bq_pass_context *c, const bq_awq_options *o, bq_scales_resul
  * in blockq.  Collective over stage. */
 void bq_awq_clip(bq_pass_context *c);
 
-size_t bq_awq_need(const bq_arch *arch, const bq_scheme *scheme, int64_t tokens, int64_t samples, int replica,
-                   int nreplica);
+size_t bq_awq_need(const bq_arch *arch, const bq_scheme *scheme, const bq_awq_options *o, int64_t tokens,
+                   int64_t samples, int replica, int nreplica);
 
 #endif

@@ -133,10 +133,12 @@ static void fit(work *a, int i, bq_mat w, bq_mat scale, bq_mat zero) {
     bq_pass_context *c = a->c;
     bq_dev *dev = c->dev;
     int64_t groups = bq_linear_groups(c->q->arch, c->q->scheme, i);
-    bq_mat rows = bq_mat_reshape(w, w.cols / groups), weight = {0};
-    if (a->o->clip == BQ_CLIP_HESSIAN) weight = bq_mat_reshape(a->diag[c->q->arch->linear[i].mat], rows.cols);
+    bq_mat rows = bq_mat_reshape(w, w.cols / groups);
+    bq_mat weight = bq_mat_reshape(a->diag[c->q->arch->linear[i].mat], rows.cols);
     if (a->o->clip == BQ_CLIP_MINMAX)
         dev->op->range(dev, rows, c->q->scheme[i], scale, zero);
+    else if (a->o->clip == BQ_CLIP_MSE)
+        dev->op->range_mse(dev, rows, c->q->scheme[i], a->o->ends, scale, zero);
     else
         dev->op->fit(dev, rows, weight, c->q->scheme[i], scale, zero);
 }
@@ -158,7 +160,8 @@ static void quantize(work *a, const unit *t, int i, bq_mat w, bq_shard mine_of) 
                  .scale = scale,
                  .zero = zero,
                  .dynamic = dynamic,
-                 .clip = a->o->clip};
+                 .clip = a->o->clip,
+                 .ends = a->o->ends};
     c->dev->op->gptq(c->dev, &p, q->scheme[i], w);
 }
 

@@ -22,6 +22,7 @@ typedef struct {
         damp; /* times the mean of the diagonal is added to it; more, in steps of 0.01, if that does not do */
     bq_order order;
     bq_clip clip;
+    bq_shrink ends; /* of BQ_CLIP_MSE */
     bool sequential;
     double qep; /* 0: off; else the share of the QEP correction (gptq.md 10.1) for all but down */
 } bq_gptq_options;

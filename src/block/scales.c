@@ -1,23 +1,74 @@
 #include "block/scales.h"
 
+#include "base/shard.h"
 #include "block/capture.h"
+#include "comm/heartbeat.h"
 #include "comm/treesum.h"
 
 #include <math.h>
+#include <string.h>
 
-enum { LOSSES = BQ_MATS * BQ_CANDIDATES };
+enum { LOSSES = BQ_MATS * BQ_CANDIDATES, HELD_TOKENS = 4096, HELD_SAMPLES = 8 };
+
+/* What is held of some samples at a time, (samples * T, columns) each: the inputs of the matrices, the
+ * outputs they are judged by (of matrices, and of the block), the block's input, and that of its second norm.
+ */
+enum { INPUT, WANT = BQ_MATS, WANT_BLOCK = WANT + BQ_MATS, BLOCK_INPUT, MLP_INPUT, HELD };
 
 typedef struct {
     bq_pass_context *c;
     const bq_scales_options *o;
     bq_mat act[BQ_MATS], weight[BQ_MATS]; /* statistics, (1, cols) */
-    bq_mat scale, have, want;             /* flat room: one scale, two outputs */
+    bq_mat scale, have;                   /* flat room: one scale, one output */
+    bq_mat held[HELD];                    /* no columns where nobody asks for it */
+    int64_t room, first, count;           /* samples that fit; those that are held */
     bq_treesum sum;                       /* (LOSSES, 1) */
 } search;
 
-static bool searched(const search *t, int m) {
-    bool grouped = bq_fusion_of(t->c->q->arch, m).repeat > 1;
-    return t->o->inspect[m] != BQ_INSPECT_OFF && !(grouped && t->o->gqa == BQ_GQA_SKIP);
+static bool searched(const bq_arch *arch, const bq_scales_options *o, int m) {
+    bool grouped = bq_fusion_of(arch, m).repeat > 1;
+    return o->inspect[m] != BQ_INSPECT_OFF && !(grouped && o->gqa == BQ_GQA_SKIP);
+}
+
+static bool in_attention(int m) { return m == BQ_QKV || m == BQ_O; }
+
+/* The matrix whose output matrix m is judged by, unless that is the block's. */
+static int judge(int m, bq_inspect how) {
+    if (how == BQ_INSPECT_SELF) return m;
+    return in_attention(m) ? BQ_O : BQ_DOWN;
+}
+
+/* Columns of that output. */
+static int64_t width(const bq_arch *arch, int m, bq_inspect how) {
+    return how == BQ_INSPECT_BLOCK ? arch->model.hidden : arch->rows[judge(m, how)];
+}
+
+static int want_of(const bq_scales_options *o, int m) {
+    return o->inspect[m] == BQ_INSPECT_BLOCK ? WANT_BLOCK : WANT + judge(m, o->inspect[m]);
+}
+
+/* Columns of what is held, 0 where it is not. */
+static void held_columns(const bq_arch *arch, const bq_scales_options *o, int64_t cols[HELD]) {
+    memset(cols, 0, HELD * sizeof *cols);
+    for (int m = 0; m < BQ_MATS; m++) {
+        if (!searched(arch, o, m)) continue;
+        cols[INPUT + m] = arch->cols[m];
+        cols[want_of(o, m)] = width(arch, m, o->inspect[m]);
+        if (o->inspect[m] == BQ_INSPECT_BLOCK)
+            cols[in_attention(m) ? BLOCK_INPUT : MLP_INPUT] = arch->model.hidden;
+    }
+}
+
+/* Samples of a share that are held at a time: some thousand tokens, so that the time that a candidate's
+ * weights take to be made is little beside their use. */
+static int64_t room_of(int64_t tokens, int64_t samples) {
+    int64_t room = HELD_TOKENS / tokens < HELD_SAMPLES ? HELD_TOKENS / tokens : HELD_SAMPLES;
+    room = room < samples ? room : samples;
+    return room > 1 ? room : 1;
+}
+
+static bq_mat held(const search *t, int what, int64_t i) {
+    return bq_mat_rows(t->held[what], i * t->c->tokens, t->c->tokens);
 }
 
 static bq_mat scale_of(search *t, int m, int candidate) {
@@ -27,33 +78,23 @@ static bq_mat scale_of(search *t, int m, int candidate) {
     return s;
 }
 
-/* Columns of the output that matrix m is judged by. */
-static int64_t width(const bq_arch *arch, int m, bq_inspect how) {
-    return how == BQ_INSPECT_SELF ? arch->rows[m] : arch->model.hidden;
-}
-
-/* That output with matrices w, from what the forward of this sample has left.  It may overwrite what lies
- * behind matrix m, and with BQ_INSPECT_BLOCK what lies behind its module. */
-static void inspect(search *t, int m, const bq_mat w[BQ_MATS], bq_mat x, bq_mat out) {
+/* The output that matrix m is judged by, with matrices w, for held sample i. */
+static void inspect(search *t, int m, const bq_mat w[BQ_MATS], int64_t i, bq_mat out) {
     bq_dev *dev = t->c->dev;
-    bq_work *k = t->c->work;
     const bq_block *blk = t->c->blk;
     bq_inspect how = t->o->inspect[m];
-    bool attention = m == BQ_QKV || m == BQ_O;
-    if (how == BQ_INSPECT_SELF) {
-        bq_block_linear(dev, blk, m, w, bq_capture_input(k, m), false, out);
-        return;
-    }
-    if (m == BQ_QKV) bq_block_heads(dev, blk, w, k);
-    if (m == BQ_GATE_UP) bq_block_gated(dev, blk, w, k);
-    if (how == BQ_INSPECT_MODULE) {
-        int last = attention ? BQ_O : BQ_DOWN;
-        bq_block_linear(dev, blk, last, w, bq_capture_input(k, last), false, out);
-    } else if (attention) {
-        bq_block_rest(dev, blk, w, k, x, out);
+    bq_work k = *t->c->work;
+    bq_mat *const input[BQ_MATS] = {[BQ_QKV] = &k.a, [BQ_O] = &k.o, [BQ_GATE_UP] = &k.n, [BQ_DOWN] = &k.z};
+    *input[m] = held(t, INPUT + m, i);
+    if (m == BQ_QKV && how != BQ_INSPECT_SELF) bq_block_heads(dev, blk, w, &k);
+    if (m == BQ_GATE_UP && how != BQ_INSPECT_SELF) bq_block_gated(dev, blk, w, &k);
+    if (how != BQ_INSPECT_BLOCK) {
+        bq_block_linear(dev, blk, judge(m, how), w, *input[judge(m, how)], false, out);
+    } else if (in_attention(m)) {
+        bq_block_rest(dev, blk, w, &k, held(t, BLOCK_INPUT, i), out);
     } else {
-        dev->op->copy(dev, k->m, out);
-        bq_block_linear(dev, blk, BQ_DOWN, w, k->z, true, out);
+        dev->op->copy(dev, held(t, MLP_INPUT, i), out);
+        bq_block_linear(dev, blk, BQ_DOWN, w, k.z, true, out);
     }
 }
 
@@ -66,50 +107,64 @@ static void quantized(search *t, int m, bq_mat s) {
                                           q->scheme[i], bq_linear_view(q->arch, i, q->what));
 }
 
-static bq_mat output_in(bq_mat room, int64_t rows, int64_t cols) {
-    room.rows = rows, room.cols = room.ld = cols;
-    return room;
-}
+static bool signalled(const bq_pass_context *c) { return c->stop && *c->stop; }
 
-static void try_all(search *t, int m, bq_mat x, double loss[BQ_CANDIDATES]) {
+/* All candidates for matrix m on the held samples; loss: of the first of them, those of the others LOSSES
+ * apart. */
+static void try_matrix(search *t, int m, double *loss) {
     bq_pass_context *c = t->c;
-    const bq_arch *arch = c->q->arch;
-    int64_t cols = width(arch, m, t->o->inspect[m]);
-    bq_mat want = output_in(t->want, c->tokens, cols), have = output_in(t->have, c->tokens, cols), w[BQ_MATS];
+    bq_dev *dev = c->dev;
+    bq_mat w[BQ_MATS], have = t->have;
     for (int i = 0; i < BQ_MATS; i++) w[i] = c->blk->w[i];
-    inspect(t, m, w, x, want);
     w[m] = c->q->what[m];
-    for (int k = 0; k < t->o->candidates; k++) {
+    have.cols = have.ld = width(c->q->arch, m, t->o->inspect[m]);
+    for (int k = 0; k < t->o->candidates && !signalled(c); k++) {
         bq_mat s = scale_of(t, m, k);
-        if (t->o->gqa == BQ_GQA_GROUP) bq_fold_group(c->dev, arch, m, s);
+        if (t->o->gqa == BQ_GQA_GROUP) bq_fold_group(dev, c->q->arch, m, s);
         quantized(t, m, s);
-        inspect(t, m, w, x, have);
-        c->dev->op->distance(c->dev, have, want, t->o->loss, &loss[k]);
+        for (int64_t i = 0; i < t->count; i++) {
+            inspect(t, m, w, i, have);
+            dev->op->distance(dev, have, held(t, want_of(t->o, m), i), t->o->loss, &loss[i * LOSSES + k]);
+        }
+        dev->op->wait(dev);
+        bq_heartbeat(c->comm);
     }
 }
 
-static void visit(void *ctx, int64_t sample, bq_mat x, bq_mat y) {
-    static const int order[BQ_MATS] = {BQ_O, BQ_DOWN, BQ_GATE_UP,
-                                       BQ_QKV}; /* none needs what one before overwrites */
-    search *t = ctx;
+/* The losses of the held samples, which are then let go. */
+static void try_held(search *t) {
     bq_pass_context *c = t->c;
-    double loss[BQ_MATS][BQ_CANDIDATES] = {{0}};
+    double loss[HELD_SAMPLES * LOSSES] = {0};
     float leaf[LOSSES];
-    if (c->stop && *c->stop) return; /* the others hear of it at the end */
-    bool whole = true;               /* the workspace is as the forward left it */
-    for (int i = 0; i < BQ_MATS; i++) {
-        int m = order[i];
-        if (!searched(t, m)) continue;
-        if (!whole) bq_block_forward(c->dev, c->blk, c->blk->w, c->work, x, y);
-        try_all(t, m, x, loss[m]);
-        whole = t->o->inspect[m] != BQ_INSPECT_BLOCK;
-    }
-    c->dev->op->wait(c->dev);
     for (int m = 0; m < BQ_MATS; m++)
-        for (int k = 0; k < BQ_CANDIDATES; k++) leaf[m * BQ_CANDIDATES + k] = (float)loss[m][k];
-    c->dev->op->put(c->dev, bq_mat_host(leaf, LOSSES, 1, BQ_F32), bq_treesum_next(&t->sum));
-    c->dev->op->wait(c->dev);
-    bq_treesum_add(&t->sum, sample);
+        if (searched(c->q->arch, t->o, m)) try_matrix(t, m, loss + m * BQ_CANDIDATES);
+    for (int64_t i = 0; i < t->count; i++) {
+        for (int k = 0; k < LOSSES; k++) leaf[k] = (float)loss[i * LOSSES + k];
+        c->dev->op->put(c->dev, bq_mat_host(leaf, LOSSES, 1, BQ_F32), bq_treesum_next(&t->sum));
+        c->dev->op->wait(c->dev);
+        bq_treesum_add(&t->sum, t->first + i);
+    }
+    t->first += t->count, t->count = 0;
+}
+
+/* Hold what the forward of a sample has left. */
+static void visit(void *ctx, int64_t sample, bq_mat x, bq_mat y) {
+    search *t = ctx;
+    bq_dev *dev = t->c->dev;
+    const bq_work *k = t->c->work;
+    if (signalled(t->c)) return; /* the others hear of it at the end */
+    if (t->count == 0) t->first = sample;
+    int64_t i = t->count++;
+    for (int m = 0; m < BQ_MATS; m++) {
+        if (t->held[INPUT + m].cols) dev->op->copy(dev, bq_capture_input(k, m), held(t, INPUT + m, i));
+        if (t->held[WANT + m].cols)
+            bq_block_linear(dev, t->c->blk, m, t->c->blk->w, bq_capture_input(k, m), false,
+                            held(t, WANT + m, i));
+    }
+    const bq_mat rest[] = {y, x, k->m};
+    for (int n = 0; n < 3; n++)
+        if (t->held[WANT_BLOCK + n].cols) dev->op->copy(dev, rest[n], held(t, WANT_BLOCK + n, i));
+    if (t->count == t->room) try_held(t);
 }
 
 static void total(search *t, bq_scales_result *result) {
@@ -130,9 +185,19 @@ static void total(search *t, bq_scales_result *result) {
         for (int k = 0; k < BQ_CANDIDATES; k++) {
             double loss = result->loss[m][k] = (double)host[m * BQ_CANDIDATES + k] / (rows * cols);
             bool first = result->best[m] < 0;
-            if (!searched(t, m) || k >= t->o->candidates || !isfinite(loss)) continue;
+            if (!searched(c->q->arch, t->o, m) || k >= t->o->candidates || !isfinite(loss)) continue;
             if (first || loss < result->loss[m][result->best[m]]) result->best[m] = k;
         }
+    }
+}
+
+/* The most columns that a searched matrix has, and an output that one is judged by. */
+static void widest(const bq_arch *arch, const bq_scales_options *o, int64_t *cols, int64_t *out) {
+    *cols = *out = 1;
+    for (int m = 0; m < BQ_MATS; m++) {
+        if (!searched(arch, o, m)) continue;
+        *cols = arch->cols[m] > *cols ? arch->cols[m] : *cols;
+        *out = width(arch, m, o->inspect[m]) > *out ? width(arch, m, o->inspect[m]) : *out;
     }
 }
 
@@ -140,24 +205,24 @@ static void open_search(search *t) {
     bq_pass_context *c = t->c;
     bq_arena *mem = &c->dev->mem;
     const bq_arch *arch = c->q->arch;
-    int64_t cols = 0, out = 0;
+    bq_shard mine = bq_shard_of(c->samples, c->comm->replica, c->comm->nreplica);
+    int64_t cols, out, columns[HELD];
     bq_channels_push(c->dev, arch, t->act);
     bq_channels_push(c->dev, arch, t->weight);
-    for (int m = 0; m < BQ_MATS; m++) {
-        cols = arch->cols[m] > cols ? arch->cols[m] : cols;
-        out = arch->rows[m] > out ? arch->rows[m] : out;
-    }
+    widest(arch, t->o, &cols, &out);
     t->scale = bq_arena_push(mem, 1, cols, BQ_F32);
     t->have = bq_arena_push(mem, c->tokens, out, BQ_F32);
-    t->want = bq_arena_push(mem, c->tokens, out, BQ_F32);
-    bq_shard mine = bq_shard_of(c->samples, c->comm->replica, c->comm->nreplica);
+    t->room = room_of(c->tokens, mine.count);
+    held_columns(arch, t->o, columns);
+    for (int i = 0; i < HELD; i++)
+        if (columns[i]) t->held[i] = bq_arena_push(mem, t->room * c->tokens, columns[i], BQ_F32);
     int room = bq_treesum_buffers(mine.first, mine.count);
     bq_treesum_open(&t->sum, c->dev, room > 1 ? room : 1, bq_arena_push(mem, LOSSES, 1, BQ_F32));
 }
 
 /* Has a signal reached any replica?  Its losses are not complete then. */
 static bool stopped(const bq_pass_context *c) {
-    double any = c->stop && *c->stop;
+    double any = signalled(c);
     bq_comm_fill(c->comm, &any, 1);
     return any > 0;
 }
@@ -169,6 +234,7 @@ int64_t bq_scales_search(bq_pass_context *c, const bq_scales_options *o, bq_scal
     bq_channels(c, o->statistic, t.act);
     for (int m = 0; m < BQ_MATS; m++) bq_channels_weight(c, m, true, t.weight[m]);
     bq_capture(c, BQ_STREAM_FP, c->blk->w, visit, &t);
+    if (t.count) try_held(&t);
     bool stop = stopped(c);
     for (int m = 0; m < BQ_MATS; m++) result->best[m] = -1;
     if (!stop) total(&t, result);
@@ -182,17 +248,18 @@ int64_t bq_scales_search(bq_pass_context *c, const bq_scales_options *o, bq_scal
     return stop ? BQ_PASS_STOPPED : 0;
 }
 
-size_t bq_scales_need(const bq_arch *arch, int64_t tokens, int64_t samples, int replica, int nreplica) {
+size_t bq_scales_need(const bq_arch *arch, const bq_scales_options *o, int64_t tokens, int64_t samples,
+                      int replica, int nreplica) {
     bq_shard leaves[BQ_REPLICAS];
-    int64_t cols = 0, out = 0;
-    for (int m = 0; m < BQ_MATS; m++) {
-        cols = arch->cols[m] > cols ? arch->cols[m] : cols;
-        out = arch->rows[m] > out ? arch->rows[m] : out;
-    }
+    int64_t cols, out, columns[HELD];
+    widest(arch, o, &cols, &out);
+    held_columns(arch, o, columns);
     for (int r = 0; r < nreplica; r++) leaves[r] = bq_shard_of(samples, r, nreplica);
+    int64_t held_rows = room_of(tokens, leaves[replica].count) * tokens;
     int room = bq_treesum_buffers(leaves[replica].first, leaves[replica].count);
     size_t sum = 2 * bq_channels_size(arch) + bq_arena_need(1, cols, BQ_F32);
-    sum += 2 * bq_arena_need(tokens, out, BQ_F32) + bq_fold_need(arch);
+    sum += bq_arena_need(tokens, out, BQ_F32) + bq_fold_need(arch);
+    for (int i = 0; i < HELD; i++) sum += columns[i] ? bq_arena_need(held_rows, columns[i], BQ_F32) : 0;
     sum += (size_t)(room > 1 ? room + 1 : 2) * bq_arena_need(LOSSES, 1, BQ_F32);
     sum += bq_treesum_exchange(replica, nreplica, leaves, LOSSES, 1);
     return sum + bq_channels_need(arch, tokens, samples, replica, nreplica);

@@ -3,9 +3,10 @@
  *
  * Every matrix is searched on the original weights and on the FP stream; then all chosen scales are folded
  * into the block. A candidate's weights are Q(W s) / s on the unscaled input, which is Q(W s) on x / s, as
- * only weights are quantized here.  All candidates of all matrices are tried sample by sample, so a sample's
- * forward is run once, and nothing but one candidate's weights is kept.  Losses are summed in f64 inside a
- * sample, over samples in a fixed tree. */
+ * only weights are quantized here.  A sample's forward is run once.  Of some samples at a time, a few
+ * thousand tokens, inputs and outputs are held, and each candidate's weights are made once for all of them.
+ * Losses are summed in f64 inside a sample, over samples in a fixed tree, so that how many are held changes
+ * no bit. */
 #ifndef BQ_SCALES_H
 #define BQ_SCALES_H
 
@@ -43,6 +44,7 @@ typedef struct {
  * as it was. Collective over stage. */
 int64_t bq_scales_search(bq_pass_context *c, const bq_scales_options *o, bq_scales_result *result);
 
-size_t bq_scales_need(const bq_arch *arch, int64_t tokens, int64_t samples, int replica, int nreplica);
+size_t bq_scales_need(const bq_arch *arch, const bq_scales_options *o, int64_t tokens, int64_t samples,
+                      int replica, int nreplica);
 
 #endif

@@ -9,6 +9,7 @@
 static const bq_choice inputs[] = {{"fp", BQ_INPUTS_FP}, {"qt", BQ_INPUTS_QT}, {"mix", BQ_INPUTS_MIX}, {0}};
 static const bq_choice angles[] = {{"hf", BQ_ANGLES_HF}, {"exact", BQ_ANGLES_EXACT}, {0}};
 static const bq_choice scales[] = {{"f32", BQ_F32}, {"bf16", BQ_BF16}, {"f16", BQ_F16}, {0}};
+static const bq_choice grids[] = {{"aimet", BQ_GRID_AIMET}, {"absmax", BQ_GRID_ABSMAX}, {0}};
 static const bq_choice formats[] = {
     {"safetensors", BQ_OUT_SAFETENSORS}, {"compressed-tensors", BQ_OUT_COMPRESSED}, {0}};
 
@@ -36,6 +37,11 @@ static const bq_key scheme_keys[] = {
      .help = "False: each scale has a zero point, so that the codes cover just the values there are."},
     {"scale", BQ_KEY_CHOICE, AT(bq_scheme, scale), .value = "f32", .choice = scales,
      .help = "Type that scales are rounded to before codes are made."},
+    {"grid", BQ_KEY_CHOICE, AT(bq_scheme, grid), .value = "aimet", .choice = grids,
+     .help =
+         "Of symmetric grids, what a step is for weights from lo to hi: with 4 bits max(hi / 7, -lo / 8) "
+         "(`aimet`), or max(-lo, hi) / 7.5 (`absmax`: llm-compressor, Quark, GPTQModel). `adascale` takes "
+         "the first alone."},
     {0}};
 static const bq_scope decoder = {"bits.decoder, bits.linears.NAME", "How a matrix becomes integers.",
                                  scheme_keys, sizeof(bq_scheme)};

@@ -22,18 +22,33 @@ static const bq_choice losses[] = {{"sum_seq", BQ_LOSS_SUM_SEQ}, {"mean", BQ_LOS
             .choice = passes, .help = "Which pass; it decides which other keys there are."                   \
     }
 static const bq_choice rtn_clips[] = {{"minmax", BQ_CLIP_MINMAX}, {"mse", BQ_CLIP_MSE}, {0}};
+#define SHRINK_KEYS                                                                                          \
+    {"grid",                                                                                                 \
+     BQ_KEY_INT,                                                                                             \
+     AT(bq_pass, grid),                                                                                      \
+     .value = "100",                                                                                         \
+     .min = 1,                                                                                               \
+     .max = 10000,                                                                                           \
+     .help = "With `mse`: ends are tried times 1 - i / `grid`, i = 0, 1, ..."},                              \
+        {"shrink",                                                                                           \
+         BQ_KEY_REAL,                                                                                        \
+         AT(bq_pass, shrink),                                                                                \
+         .value = "0.8",                                                                                     \
+         .max = 1,                                                                                           \
+         .help = "With `mse`: how far they shrink, so that `grid` * `shrink` ends are tried. "               \
+                 "llm-compressor: 0.2."},                                                                    \
+    {                                                                                                        \
+        "norm", BQ_KEY_CHOICE, AT(bq_pass, norm), .value = "l2.4", .choice = norms,                          \
+                                                  .help = "With `mse`: a weight's error counts by its "      \
+                                                          "power 2 or 2.4."                                  \
+    }
 static const bq_choice norms[] = {{"l2", BQ_NORM_2}, {"l2.4", BQ_NORM_24}, {0}};
 static const bq_key rtn_keys[] = {
     PASS_KEY,
     {"clip", BQ_KEY_CHOICE, AT(bq_pass, clip), .value = "minmax", .choice = rtn_clips,
      .help = "The grid covers the row's values (`minmax`), or its ends shrink to where the weights' error is "
              "least (`mse`)."},
-    {"grid", BQ_KEY_INT, AT(bq_pass, grid), .value = "100", .min = 1, .max = 10000,
-     .help = "With `mse`: ends are tried times 1 - i / `grid`, i = 0, 1, ..."},
-    {"shrink", BQ_KEY_REAL, AT(bq_pass, shrink), .value = "0.8", .max = 1,
-     .help = "With `mse`: how far they shrink, so that `grid` * `shrink` ends are tried."},
-    {"norm", BQ_KEY_CHOICE, AT(bq_pass, norm), .value = "l2.4", .choice = norms,
-     .help = "With `mse`: a weight's error counts by its power 2 or 2.4."},
+    SHRINK_KEYS,
     {0}};
 static const bq_key seqmse_keys[] = {PASS_KEY,
                                      {"candidates", BQ_KEY_INT, AT(bq_pass, seqmse.candidates), .value = "20",
@@ -86,8 +101,9 @@ static const bq_key gptq_keys[] = {
          "is fitted to the compensated weights. Stored codes always stand in the model's order."},
     {"clip", BQ_KEY_CHOICE, AT(bq_pass, gptq.clip), .value = "hessian", .choice = clips,
      .help = "Grids cover the range of the weights (minmax), or are narrowed to the least error of the "
-             "weights (mse, power 2.4), or of the weights' squares times the diagonal of the Gram matrix "
+             "weights (mse, as with rtn), or of the weights' squares times the diagonal of the Gram matrix "
              "(hessian). A pass before that leaves grids decides instead."},
+    SHRINK_KEYS,
     {"sequential", BQ_KEY_BOOL, AT(bq_pass, gptq.sequential), .value = "false",
      .help = "Four passes over the samples: inputs of o, gate_up and down see the linears before them in the "
              "block quantized. Takes less memory."},

@@ -3,12 +3,15 @@
 
 #include <math.h>
 
+static bq_shrink ends_of(const bq_pass *p) {
+    long count = lround(p->grid * p->shrink);
+    return (bq_shrink){p->grid, count < 1 ? 1 : (int)count, p->norm};
+}
+
 static int64_t rtn(bq_pass_context *c, const bq_pass *p, int sweep) {
     (void)sweep;
-    long count = lround(p->grid * p->shrink);
-    bq_shrink ends = {p->grid, count < 1 ? 1 : (int)count, p->norm};
     if (p->clip == BQ_CLIP_MSE)
-        bq_pass_rtn_mse(c, ends);
+        bq_pass_rtn_mse(c, ends_of(p));
     else
         bq_pass_rtn(c);
     return 0;
@@ -51,7 +54,9 @@ static size_t adascale_need(const bq_pass *p, const bq_pass_size *of) {
 
 static int64_t gptq(bq_pass_context *c, const bq_pass *p, int sweep) {
     (void)sweep;
-    bq_pass_gptq(c, &p->gptq);
+    bq_gptq_options o = p->gptq;
+    o.ends = ends_of(p);
+    bq_pass_gptq(c, &o);
     return 0;
 }
 
@@ -81,13 +86,11 @@ static size_t smoothquant_need(const bq_pass *p, const bq_pass_size *of) {
 }
 
 static size_t autosmooth_need(const bq_pass *p, const bq_pass_size *of) {
-    (void)p;
-    return bq_scales_need(of->arch, of->tokens, of->samples, of->replica, of->nreplica);
+    return bq_autosmooth_need(of->arch, &p->autosmooth, of->tokens, of->samples, of->replica, of->nreplica);
 }
 
 static size_t awq_need(const bq_pass *p, const bq_pass_size *of) {
-    (void)p;
-    return bq_awq_need(of->arch, of->scheme, of->tokens, of->samples, of->replica, of->nreplica);
+    return bq_awq_need(of->arch, of->scheme, &p->awq, of->tokens, of->samples, of->replica, of->nreplica);
 }
 
 static const struct {

@@ -64,6 +64,12 @@ static bool asymmetric(const bq_recipe *r) {
     return any;
 }
 
+static bool absmax(const bq_recipe *r) {
+    bool any = false;
+    for (int i = 0; i < BQ_LINEARS; i++) any |= r->bits.linear[i].grid != BQ_GRID_AIMET;
+    return any;
+}
+
 static int check_passes(const bq_origin *from, const bq_recipe *r) {
     bool coded = false;
     for (int i = 0; i < r->nphase; i++) {
@@ -88,6 +94,9 @@ static int check_passes(const bq_origin *from, const bq_recipe *r) {
             if (!method->asymmetric && asymmetric(r))
                 return bq_origin_refuse(from, path, "%s needs symmetric grids, and bits has others",
                                         method->name);
+            if (method->trains && absmax(r))
+                return bq_origin_refuse(
+                    from, path, "%s trains the ends of aimet's grids, and bits has others", method->name);
             if (phase->pass[k].kind == BQ_PASS_GPTQ && phase->pass[k].gptq.qep > 0 &&
                 phase->inputs == BQ_INPUTS_FP) {
                 strcat(path, ".qep");
@@ -240,7 +249,7 @@ int bq_recipe_fits(const bq_recipe *recipe, int count, const char *const *names)
     for (int i = 0; i < BQ_LINEARS; i++) {
         const bq_scheme *s = &recipe->bits.linear[i];
         if (there[i] || (s->bits == d->bits && s->group == d->group && s->symmetric == d->symmetric &&
-                         s->scale == d->scale))
+                         s->scale == d->scale && s->grid == d->grid))
             continue;
         return bq_refuse(BQ_USAGE, "bits.linears.%s: the model has no such linear; it has %s",
                          bq_linear_names[i], all);

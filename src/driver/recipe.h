@@ -48,15 +48,15 @@ typedef struct {
     bool early_stop;
     int64_t check_interval, window; /* of early_stop, in iterations */
     double threshold;
-    /* rtn only; grid, shrink and norm with BQ_CLIP_MSE */
-    bq_clip clip; /* not hessian */
+    bq_clip clip; /* rtn only; not hessian */
+    /* rtn and gptq, with BQ_CLIP_MSE */
     int grid;
     double shrink;
     bq_norm norm;
     bq_seqmse_options seqmse; /* seqmse only */
     int decompressed;         /* lpbq only: bits */
     /* gptq only */
-    bq_gptq_options gptq;
+    bq_gptq_options gptq; /* but for ends */
     /* of the passes of that name */
     bq_smooth_options smooth;
     bq_autosmooth_options autosmooth;

@@ -33,14 +33,20 @@ void bq_dev_close(bq_dev *dev);
 
 typedef enum { BQ_SILU, BQ_GELU_TANH } bq_act;
 
-/* An integer grid of 2^bits steps, codes -2^(bits-1) .. 2^(bits-1)-1.  symmetric: zero point 0 (AIMET's
- * grid); else each scale has a zero point, a code: the value 0 has that code.  group: columns that share a
- * scale; -1: a whole row.  scale: type the scale is rounded to before codes are made. */
+/* The step of a symmetric grid over values from lo <= 0 to hi >= 0: max(hi / qmax, lo / qmin), the least that
+ * clips none (AIMET); or max(-lo, hi) / ((qmax - qmin) / 2), by which the largest value lies half a step
+ * outside (compressed-tensors, Quark, GPTQModel). */
+typedef enum { BQ_GRID_AIMET, BQ_GRID_ABSMAX } bq_grid_kind;
+
+/* An integer grid of 2^bits steps, codes -2^(bits-1) .. 2^(bits-1)-1.  symmetric: zero point 0; else each
+ * scale has a zero point, a code: the value 0 has that code, and `grid` does not count.  group: columns that
+ * share a scale; -1: a whole row.  scale: type the scale is rounded to before codes are made. */
 typedef struct {
     int bits;
     int64_t group;
     bool symmetric;
     bq_type scale;
+    bq_grid_kind grid;
 } bq_scheme;
 
 static inline float bq_qmin(bq_scheme s) { return (float)-(1 << (s.bits - 1)); }
@@ -81,7 +87,7 @@ typedef struct {
 /* How a grid that is fitted to weights may be narrower than their range. */
 typedef enum {
     BQ_CLIP_MINMAX,  /* it is not */
-    BQ_CLIP_MSE,     /* least sum |error|^2.4 */
+    BQ_CLIP_MSE,     /* least sum |error|^norm */
     BQ_CLIP_HESSIAN, /* least sum h error^2, h the diagonal of the inputs' Gram matrix */
 } bq_clip;
 
@@ -101,7 +107,8 @@ typedef struct {
     bq_mat diag;        /* (K, 1), identity order: where 0, the weights are taken as 0 */
     bq_mat scale, zero; /* (rows * groups, 1): the grids; written where `dynamic` */
     bool dynamic;       /* the grid of a group is fitted when its first column's turn comes */
-    bq_clip clip;       /* how, then; diag are the weights of BQ_CLIP_HESSIAN */
+    bq_clip clip;       /* how, then: range, range_mse with `ends`, or fit with weights diag */
+    bq_shrink ends;
 } bq_gptq;
 /* How far a module's output is from what it was: sums of d^2, |d| and sqrt|d|; the last is what Quark calls
  * RMSE. */
@@ -187,9 +194,10 @@ struct bq_ops {
 
     /* Min-max grid of each row of w; scale, zero: (rows, 1) f32, zero holds whole numbers, and has data NULL
      * for a symmetric scheme, here and below.  lo <= 0 <= hi are the ends of the row and 0, widened when too
-     * close (adascale.md 1.3).  Symmetric: scale = max(hi / qmax, lo / qmin).  Else scale = (hi - lo) /
-     * (qmax - qmin) and zero = clamp(qmin - rne(lo / scale), qmin, qmax) (gptq.md 6.1).  Scales are rounded
-     * to s.scale, before zero is taken.  Class: bitwise. */
+     * close (adascale.md 1.3).  Symmetric: the scale is s.grid's step; BQ_GRID_ABSMAX widens no ends, its
+     * step is FLT_EPSILON where they are 0.  Else scale = (hi - lo) / (qmax - qmin) and zero = clamp(qmin -
+     * rne(lo / scale), qmin, qmax) (gptq.md 6.1).  Scales are rounded to s.scale, before zero is taken.
+     * Class: bitwise. */
     void (*range)(bq_dev *dev, bq_mat w, bq_scheme s, bq_mat scale, bq_mat zero);
 
     /* code = clamp(rne(w / scale) + zero, qmin, qmax), true division, half to even; code: (rows, cols) i8.
@@ -198,10 +206,9 @@ struct bq_ops {
     /* w = (code - zero) * scale.  Class: bitwise. */
     void (*dequantize)(bq_dev *dev, bq_mat code, bq_mat scale, bq_mat zero, bq_mat w);
 
-    /* y = clamp(rne(x / s), qmin, qmax) * s with codes of `bits` bits (2 .. 8) and a scale of its own for
-     * each row, s = max |x| / ((qmax - qmin) / 2), FLT_EPSILON for a row of zeros: what compressed-tensors
-     * does to the inputs of a linear with dynamic symmetric quantization a token.  y may alias x.  Class:
-     * bitwise. */
+    /* y = clamp(rne(x / s), qmin, qmax) * s with codes of `bits` bits (2 .. 8) and a scale s of its own for
+     * each row, that of BQ_GRID_ABSMAX: what compressed-tensors does to the inputs of a linear with dynamic
+     * symmetric quantization a token.  y may alias x.  Class: bitwise. */
     void (*fake_quantize_rows)(bq_dev *dev, bq_mat x, int bits, bq_mat y);
     /* The min-max grid of each row as `range` makes it, from ends that are shrunk first: both times `shrink`,
      * in (0, 1].  e, unless its data is NULL: what the grid makes of w, minus w; (rows, cols) f32.  Class:
@@ -255,9 +262,9 @@ struct bq_ops {
     bool (*factor)(bq_dev *dev, bq_mat h, bq_mat order, double factor, double damp, bq_mat ut);
 
     /* Grid of each row of w, as range, then clipped (gptq.md 6.2): of the scales range * p, p = 1 - i / 100,
-     * i = 0 .. 79, rounded to s.scale, the first with the least error.  weight: data NULL: sum |error|^2.4,
-     * else (groups, cols): sum weight error^2, row r with weights r % groups.  The zero point is range's.
-     * Sums in 16 fixed lanes.  Class: bitwise.  Up to 800 rows cols flop. */
+     * i = 0 .. 79, rounded to s.scale, the first with the least sum weight error^2; weight: (groups, cols),
+     * row r has weights r % groups.  The zero point is range's.  Sums in 16 fixed lanes.  Class: bitwise.  Up
+     * to 800 rows cols flop. */
     void (*fit)(bq_dev *dev, bq_mat w, bq_mat weight, bq_scheme s, bq_mat scale, bq_mat zero);
 
     /* GPTQ's loop over the columns in their order (gptq.md 5): column i is quantized to q on its group's grid

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Zero points through a run: checkpoints, a second phase that starts from them, both exports, and what the dense one is worth.
+# Zero points, and steps of max |w| / 7.5, through a run: checkpoints, a second phase that starts from them, both exports, and what the dense one is worth.
 . "$(dirname "$0")/lib.sh"
 micro llama_bias phi3_short
 one='{"passes": [{"pass": "rtn"}]}'
@@ -14,10 +14,12 @@ TEXT
 four='{"decoder": {"bits": 4, "group": 8, "symmetric": false}}'
 run group m_llama_bias "$one" "$four"
 run plain m_llama_bias "$one" '{"decoder": {"bits": 4, "group": 8}}'
+run half m_llama_bias "$one" '{"decoder": {"bits": 4, "group": 8, "grid": "absmax"}}'
 run mixed m_phi3_short "$one" '{"decoder": {"bits": 8}, "linears": {"down_proj": {"symmetric": false, "bits": 4}}}'
 run twice m_llama_bias "$one, $one" "$four"
 differ group plain
-for name in group mixed twice; do worth "$name"; done
+differ half plain
+for name in group half mixed twice; do worth "$name"; done
 tensors() { head -c 200000 "$1/compressed-tensors/model.safetensors" | grep -ac weight_zero_point || true; }
 check "zero points are exported" [ "$(tensors group)" -gt 0 ]
 check "and only where there are some" [ "$(tensors plain)" = 0 ]
@@ -40,6 +42,8 @@ same twice stopped
 recipe a.json m_llama_bias 4
 expect 2 "$blockq" run a.json --set bits.decoder.symmetric=false -o never
 one_error "adascale needs symmetric grids"
+expect 2 "$blockq" run a.json --set bits.decoder.grid=absmax -o never
+one_error "adascale trains the ends of aimet's grids"
 expect 2 "$blockq" run mixed.json --set bits.linears.gate_proj.symmetric=false -o never
 one_error "bits.linears.gate_proj: the model has no such linear"
 finish

@@ -14,6 +14,7 @@ int main(int argc, char **argv) {
         bq_gptq_options o = {.damp = 0.01,
                              .order = (bq_order)(n % 3),
                              .clip = (bq_clip)(n / 3 % 3),
+                             .ends = {50, 10 + n, BQ_NORM_24},
                              .sequential = n % 2,
                              .qep = n % 4 == 1 ? 0.5 : 0};
         r->samples = n < 12 ? RIG_SAMPLES : 1 + n % 3;

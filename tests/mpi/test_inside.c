@@ -114,7 +114,7 @@ static void open_rig(void) {
     bq_arch_of(&m, &rig.arch);
     if (bq_dev_open(&rig.dev, "cpu", 1, (size_t)16 << 20)) abort();
     for (int i = 0; i < rig.arch.linears; i++) /* rows of one, three and many groups in the same matrix */
-        rig.scheme[i] = (bq_scheme){4, (const int64_t[]){-1, 8, 1}[i % 3], true, BQ_F32};
+        rig.scheme[i] = (bq_scheme){4, (const int64_t[]){-1, 8, 1}[i % 3], true, BQ_F32, BQ_GRID_AIMET};
     bq_block_push(&rig.blk, &rig.arch, &rig.dev.mem);
     bq_work_push(&rig.work, &rig.arch, TOKENS, true, &rig.dev.mem);
     bq_quantized_push(&rig.q, &rig.arch, rig.scheme, &rig.dev.mem);

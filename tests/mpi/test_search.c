@@ -25,8 +25,10 @@ static struct {
     bq_pass_context c;
 } rig;
 
-static const bq_scheme schemes[] = {
-    {4, -1, true, BQ_F32}, {4, 8, true, BQ_F32}, {3, -1, false, BQ_F16}, {2, 24, false, BQ_BF16}};
+static const bq_scheme schemes[] = {{4, -1, true, BQ_F32, BQ_GRID_AIMET},
+                                    {4, 8, true, BQ_F32, BQ_GRID_AIMET},
+                                    {3, -1, false, BQ_F16, BQ_GRID_AIMET},
+                                    {2, 24, false, BQ_BF16, BQ_GRID_AIMET}};
 #define SCHEMES ((int)(sizeof schemes / sizeof *schemes))
 
 static float noise(uint64_t seed, uint32_t sample, uint32_t i) {

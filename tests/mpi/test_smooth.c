@@ -12,17 +12,13 @@ typedef struct {
 } outcome;
 
 static outcome pass(const bq_comm *on, int variant, int64_t samples) {
-    rig *r = rig_open(BQ_LLAMA, 1, (bq_scheme){4, 8, variant % 2 == 0, BQ_F32});
+    rig *r = rig_open(BQ_LLAMA, 1, (bq_scheme){4, 8, variant % 2 == 0, BQ_F32, BQ_GRID_AIMET});
     outcome out = {0};
     r->c.comm = on, r->c.samples = samples;
     size_t before = r->dev.mem.used;
     r->dev.mem.peak = before;
     rig_pass(r, variant, &out.result);
-    size_t need = variant < 3 ? bq_smooth_need(&r->arch, TOKENS, samples, on->replica, on->nreplica)
-                  : variant < 6
-                      ? bq_scales_need(&r->arch, TOKENS, samples, on->replica, on->nreplica)
-                      : bq_awq_need(&r->arch, r->q.scheme, TOKENS, samples, on->replica, on->nreplica);
-    if (r->dev.mem.peak - before > need + bq_op_scratch(TOKENS, r->arch.attention, 1))
+    if (r->dev.mem.peak - before > rig_need(r, variant) + bq_op_scratch(TOKENS, r->arch.attention, 1))
         out.block = 1;
     else
         out.block = rig_hash(r);

@@ -7,6 +7,7 @@
 #include <math.h>
 
 static bq_dev dev;
+static const bq_shrink few_ends = {100, 20, BQ_NORM_24}; /* of BQ_CLIP_MSE */
 
 static inline float *ptr(bq_mat m, int64_t r, int64_t c) { return bq_mat_at(m, r, c); }
 static inline int64_t order_at(bq_mat order, int64_t i) {
@@ -90,7 +91,8 @@ static inline bool run_layer(layer *l, double factor, double damp, bool dynamic,
                  .scale = l->scale,
                  .zero = l->zero,
                  .dynamic = dynamic,
-                 .clip = clip};
+                 .clip = clip,
+                 .ends = few_ends};
     dev.op->gptq(&dev, &p, l->s, l->fold);
     encode(l, l->fold);
     return true;

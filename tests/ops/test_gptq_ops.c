@@ -2,7 +2,7 @@
 #include "gptq_problem.h"
 
 static bq_scheme grid(int bits, int64_t group, bool symmetric) {
-    return (bq_scheme){bits, group, symmetric, BQ_F32};
+    return (bq_scheme){bits, group, symmetric, BQ_F32, BQ_GRID_AIMET};
 }
 
 /* ---- fit ---- */
@@ -13,21 +13,21 @@ static double naive_error(const layer *l, int64_t r, const float *h, double scal
         double w = at(grouped(l, l->w), r, j), q = rint(w / scale) + z;
         q = fmin(fmax(q, (double)bq_qmin(l->s)), (double)bq_qmax(l->s)) - z;
         double d = fabs(q * scale - w);
-        sum += h ? (double)h[j] * d * d : pow(d, 2.4);
+        sum += (double)h[j] * d * d;
     }
     return sum;
 }
 
 /* The scale is one of the candidates, and none is better. */
-static void check_fit(int bits, int64_t k, int64_t group, bool symmetric, bool weighted) {
-    layer l = open_layer(19, k, 40, grid(bits, group, symmetric), BQ_ORDER_NONE);
+static void check_fit(int bits, int64_t k, int64_t group, bool symmetric, bq_grid_kind kind) {
+    layer l = open_layer(19, k, 40, (bq_scheme){bits, group, symmetric, BQ_F32, kind}, BQ_ORDER_NONE);
     bq_mat h = make(l.groups, l.group, 0, BQ_F32), range = clone(l.scale), zero = clone(l.zero);
     for (int64_t c = 0; c < k; c++) bq_f32(h)[c] = *ptr(l.h, c, c);
     dev.op->range(&dev, grouped(&l, l.w), l.s, range, l.zero.data ? zero : l.zero);
-    dev.op->fit(&dev, grouped(&l, l.w), weighted ? h : (bq_mat){0}, l.s, l.scale, l.zero);
+    dev.op->fit(&dev, grouped(&l, l.w), h, l.s, l.scale, l.zero);
     if (l.zero.data) assert_true(same(zero, l.zero));
     for (int64_t r = 0; r < l.scale.rows; r++) {
-        const float *weight = weighted ? bq_mat_at(h, r % l.groups, 0) : NULL;
+        const float *weight = bq_mat_at(h, r % l.groups, 0);
         double got = naive_error(&l, r, weight, at(l.scale, r, 0)), least = INFINITY;
         bool there = false;
         for (int i = 0; i < 80; i++) {
@@ -42,19 +42,20 @@ static void check_fit(int bits, int64_t k, int64_t group, bool symmetric, bool w
 
 static void fit_is_the_best_of_its_scales(void **state) {
     (void)state;
-    for (int weighted = 0; weighted < 2; weighted++) {
-        check_fit(4, 1, -1, true, weighted), check_fit(4, 33, -1, true, weighted);
-        check_fit(3, 257, -1, false, weighted), check_fit(2, 600, -1, true, weighted);
-        check_fit(4, 96, 32, false, weighted), check_fit(8, 64, 8, true, weighted);
+    for (int k = 0; k < 2; k++) {
+        bq_grid_kind kind = (bq_grid_kind)k;
+        check_fit(4, 1, -1, true, kind), check_fit(4, 33, -1, true, kind);
+        check_fit(3, 257, -1, false, kind), check_fit(2, 600, -1, true, kind);
+        check_fit(4, 96, 32, false, kind), check_fit(8, 64, 8, true, kind);
     }
 }
 
 static void fit_of_nothing_is_range(void **state) {
     (void)state;
-    float w[24] = {0}, scale[3], range[3];
+    float w[24] = {0}, one[8] = {1, 1, 1, 1, 1, 1, 1, 1}, scale[3], range[3];
     w[8] = NAN;
     bq_mat m = bq_mat_host(w, 3, 8, BQ_F32), s = bq_mat_host(scale, 3, 1, BQ_F32);
-    dev.op->fit(&dev, m, (bq_mat){0}, grid(4, -1, true), s, (bq_mat){0});
+    dev.op->fit(&dev, m, bq_mat_host(one, 1, 8, BQ_F32), grid(4, -1, true), s, (bq_mat){0});
     dev.op->range(&dev, m, grid(4, -1, true), bq_mat_host(range, 3, 1, BQ_F32), (bq_mat){0});
     assert_memory_equal(scale, range, sizeof scale);
 }
@@ -135,6 +136,19 @@ static void grids_see_the_updated_weights(void **state) {
         }
         free(now), close_layer(&l);
     }
+}
+
+/* With `mse` the grid of the first group is range_mse's of the weights as they stand, with the ends given. */
+static void grids_are_searched_on_the_way(void **state) {
+    (void)state;
+    layer l = open_layer(7, 96, 120, grid(4, 32, true), BQ_ORDER_NONE);
+    bq_mat want = make(7, 1, 0, BQ_F32), wide = clone(want);
+    assert_true(run_layer(&l, 1, 0.01, true, BQ_CLIP_MSE));
+    dev.op->range_mse(&dev, bq_mat_cols(l.w, 0, 32), l.s, few_ends, want, (bq_mat){0});
+    dev.op->range(&dev, bq_mat_cols(l.w, 0, 32), l.s, wide, (bq_mat){0});
+    for (int64_t n = 0; n < 7; n++) assert_true(at(l.scale, n * 3, 0) == at(want, n, 0));
+    assert_false(same(want, wide));
+    drop(want), drop(wide), close_layer(&l);
 }
 
 /* TICO's fixed point: after k steps of dense arithmetic column k is exact. */
@@ -286,7 +300,7 @@ static void rows_do_not_interact(void **state) {
 
 static void scales_are_rounded_first(void **state) {
     (void)state;
-    layer l = open_layer(20, 64, 100, (bq_scheme){4, 32, true, BQ_F16}, BQ_ORDER_ACT);
+    layer l = open_layer(20, 64, 100, (bq_scheme){4, 32, true, BQ_F16, BQ_GRID_AIMET}, BQ_ORDER_ACT);
     assert_true(run_layer(&l, 1, 0.01, false, BQ_CLIP_MINMAX));
     assert_true(rows_unlike_ldlq(&l) == 0); /* of the scales as they are stored */
     close_layer(&l);
@@ -313,14 +327,15 @@ static uint64_t all_bits(void) {
     int64_t k = 300;
     bq_mat h = make_filled(1, k, 0, 8, 0.1f);
     for (int n = 0; n < 2; n++) {
+        static const bq_grid_kind kind[] = {BQ_GRID_AIMET, BQ_GRID_ABSMAX};
         layer l = open_layer(90, k, 5, grid(3, -1, true), BQ_ORDER_NONE);
         for (int64_t i = 0; i < k; i++) {
             *ptr(l.diag, i, 0) = fabsf(*ptr(h, 0, i)), *(int32_t *)bq_mat_at(l.order, i, 0) = (int32_t)i;
             for (int64_t j = 0; j < k; j++) *ptr(l.u, j, i) = i == j ? 2 : j > i ? *ptr(h, 0, j - i) : 0;
         }
-        dev.op->fit(&dev, l.w, n ? bq_mat_host(l.diag.data, 1, k, BQ_F32) : (bq_mat){0}, l.s, l.scale,
-                    l.zero);
-        bq_gptq p = {l.w, l.u, l.order, l.diag, l.scale, l.zero, false, BQ_CLIP_MINMAX};
+        l.s.grid = kind[n];
+        dev.op->fit(&dev, l.w, bq_mat_host(l.diag.data, 1, k, BQ_F32), l.s, l.scale, l.zero);
+        bq_gptq p = {.w = l.w, .ut = l.u, .order = l.order, .diag = l.diag, .scale = l.scale, .zero = l.zero};
         dev.op->gptq(&dev, &p, l.s, l.fold);
         sum = bits_of(bits_of(sum, l.fold), l.scale);
         close_layer(&l);
@@ -349,6 +364,7 @@ int main(void) {
         cmocka_unit_test(equals_ldlq),
         cmocka_unit_test(grids_fitted_on_the_way),
         cmocka_unit_test(grids_see_the_updated_weights),
+        cmocka_unit_test(grids_are_searched_on_the_way),
         cmocka_unit_test(equals_the_fixed_point),
         cmocka_unit_test(beats_rounding),
         cmocka_unit_test(within_babais_bound),

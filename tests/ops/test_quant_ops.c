@@ -13,7 +13,9 @@ static const int bit_widths[] = {2, 3, 4, 8};
 static const bq_type scale_types[] = {BQ_F32, BQ_BF16, BQ_F16};
 static bq_dev dev;
 
-static bq_scheme grid_of(int bits, bq_type scale) { return (bq_scheme){bits, -1, true, scale}; }
+static bq_scheme grid_of(int bits, bq_type scale) {
+    return (bq_scheme){bits, -1, true, scale, BQ_GRID_AIMET};
+}
 static float f32(bq_mat m, int64_t r, int64_t c) { return *(float *)bq_mat_at(m, r, c); }
 static int code_at(bq_mat m, int64_t r, int64_t c) { return *(int8_t *)bq_mat_at(m, r, c); }
 
@@ -35,6 +37,7 @@ static float step_oracle(bq_mat w, int64_t r, bq_scheme s) {
         if (f32(w, r, c) < lo) lo = f32(w, r, c);
         if (f32(w, r, c) > hi) hi = f32(w, r, c);
     }
+    if (s.grid == BQ_GRID_ABSMAX) return hi == lo ? 0x1p-23f : (hi > -lo ? hi : -lo) / (steps / 2);
     if ((hi - lo) / steps < 0x1p-23f) {
         hi += floorf(steps / 2) * 0x1p-23f;
         lo -= ceilf(steps / 2) * 0x1p-23f;
@@ -71,19 +74,34 @@ static void oracle_on_odd_shapes(void **state) {
     for (int i = 0; i < 3; i++)
         for (int j = 0; j < ODD_SIZES; j++)
             for (int b = 0; b < 4; b++)
-                for (int t = 0; t < 3; t++)
-                    check_shape(few_rows[i], odd_sizes[j], grid_of(bit_widths[b], scale_types[t]),
-                                (i + j) % 4);
+                for (int t = 0; t < 6; t++) {
+                    bq_scheme s = grid_of(bit_widths[b], scale_types[t % 3]);
+                    s.grid = t < 3 ? BQ_GRID_AIMET : BQ_GRID_ABSMAX;
+                    check_shape(few_rows[i], odd_sizes[j], s, (i + j) % 4);
+                }
     check_shape(0, 33, grid_of(4, BQ_F32), 0);
     check_shape(3, 0, grid_of(4, BQ_F32), 1);
 }
 
 /* The scale of one row that holds the two numbers. */
-static float scale_of(float a, float b, int bits, bq_type type) {
+static float scale_on(float a, float b, bq_scheme s) {
     float row[2] = {a, b}, scale;
-    dev.op->range(&dev, bq_mat_host(row, 1, 2, BQ_F32), grid_of(bits, type),
-                  bq_mat_host(&scale, 1, 1, BQ_F32), (bq_mat){0});
+    dev.op->range(&dev, bq_mat_host(row, 1, 2, BQ_F32), s, bq_mat_host(&scale, 1, 1, BQ_F32), (bq_mat){0});
     return scale;
+}
+
+static float scale_of(float a, float b, int bits, bq_type type) {
+    return scale_on(a, b, grid_of(bits, type));
+}
+
+static void absmax_of_special_rows(void **state) {
+    (void)state;
+    bq_scheme four = {4, -1, true, BQ_F32, BQ_GRID_ABSMAX}, two = {2, -1, true, BQ_F16, BQ_GRID_ABSMAX};
+    assert_true(scale_on(0, -0.0f, four) == 0x1p-23f && scale_on(0, 0, two) == 0x1p-23f);
+    assert_true(scale_on(0.75f, -0.1f, four) == 0.1f && scale_on(-0.75f, 0.1f, four) == 0.1f);
+    assert_true(scale_on(0x1p-40f, 0, four) == 0x1p-40f / 7.5f); /* nothing is widened */
+    assert_true(scale_on(1, -1.5f, two) == 1 && scale_on(1e6f, 0, two) == 65504);
+    assert_true(scale_on(NAN, -7.5f, four) == 1 && scale_on(INFINITY, 0, four) == FLT_MAX);
 }
 
 static void range_of_special_rows(void **state) {
@@ -329,7 +347,7 @@ static void wrong_arguments_die(void **state) {
     assert_int_equal(refused(grid_of(4, BQ_F32), 3), 1);
     assert_int_equal(refused(grid_of(9, BQ_F32), 2), 1);
     assert_int_equal(refused(grid_of(1, BQ_F32), 2), 1);
-    assert_int_equal(refused((bq_scheme){4, -1, false, BQ_F32}, 2), 1);
+    assert_int_equal(refused((bq_scheme){4, -1, false, BQ_F32, BQ_GRID_AIMET}, 2), 1);
 }
 
 int main(void) {
@@ -338,6 +356,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(oracle_on_odd_shapes),
         cmocka_unit_test(range_of_special_rows),
+        cmocka_unit_test(absmax_of_special_rows),
         cmocka_unit_test(scales_stay_positive_and_finite),
         cmocka_unit_test(ties_clamps_and_true_division),
         cmocka_unit_test(groups_are_short_rows),

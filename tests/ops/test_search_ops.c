@@ -8,8 +8,11 @@
 #include <math.h>
 
 static const int64_t few_rows[] = {1, 3, 17};
-static const bq_scheme schemes[] = {{4, -1, true, BQ_F32},  {4, -1, false, BQ_F32}, {2, -1, true, BQ_BF16},
-                                    {3, -1, false, BQ_F16}, {8, -1, true, BQ_F32},  {8, -1, false, BQ_BF16}};
+static const bq_scheme schemes[] = {
+    {4, -1, true, BQ_F32, BQ_GRID_AIMET},  {4, -1, false, BQ_F32, BQ_GRID_AIMET},
+    {2, -1, true, BQ_BF16, BQ_GRID_AIMET}, {3, -1, false, BQ_F16, BQ_GRID_AIMET},
+    {8, -1, true, BQ_F32, BQ_GRID_AIMET},  {8, -1, false, BQ_BF16, BQ_GRID_AIMET},
+    {4, -1, true, BQ_F16, BQ_GRID_ABSMAX}};
 #define SCHEMES ((int)(sizeof schemes / sizeof *schemes))
 static bq_dev dev;
 

@@ -175,9 +175,9 @@ static void weights_in_one_pass(void **state) {
     (void)state;
     for (int bits = 2; bits <= 8; bits += 2)
         for (int symmetric = 0; symmetric < 2; symmetric++) {
-            check_weights(5, 129, (bq_scheme){bits, -1, symmetric, BQ_F32});
-            check_weights(17, 96, (bq_scheme){bits, 32, symmetric, BQ_BF16});
-            check_weights(1, 40, (bq_scheme){bits, 8, symmetric, BQ_F16});
+            check_weights(5, 129, (bq_scheme){bits, -1, symmetric, BQ_F32, BQ_GRID_AIMET});
+            check_weights(17, 96, (bq_scheme){bits, 32, symmetric, BQ_BF16, BQ_GRID_ABSMAX});
+            check_weights(1, 40, (bq_scheme){bits, 8, symmetric, BQ_F16, BQ_GRID_AIMET});
         }
 }
 
@@ -206,7 +206,7 @@ static void distances(void **state) {
 static void clips(void **state) {
     (void)state;
     enum { ROWS = 7, COLS = 33, LIMITS = 10 };
-    bq_scheme s = {3, -1, false, BQ_F32};
+    bq_scheme s = {3, -1, false, BQ_F32, BQ_GRID_AIMET};
     bq_mat w = make_filled(ROWS, COLS, 2, 11, 1), was = clone(w), d = make(ROWS, COLS, 1, BQ_F32);
     bq_mat error = make_filled(LIMITS, ROWS, 1, 12, 1);
     for (int k = 0; k < LIMITS; k++) {
@@ -262,12 +262,12 @@ static uint64_t all_bits(void) {
     dev.op->smooth_scale(&dev, duo, bq_mat_rows(m, 0, 1), bq_mat_rows(m, 2, 1), s);
     bits = bits_of(bits, s);
     for (int k = 0; k < 2; k++) {
-        dev.op->smooth_weights(&dev, x, s, (bq_scheme){4, k ? 16 : -1, k, BQ_F32}, y);
+        dev.op->smooth_weights(&dev, x, s, (bq_scheme){4, k ? 16 : -1, k, BQ_F32, BQ_GRID_ABSMAX}, y);
         bits = bits_of(bits, y);
     }
     for (int k = 0; k < 3; k++) dev.op->distance(&dev, x, b, (bq_distance)k, &sum[k]);
     bits = bits_of(bits, bq_mat_host(sum, 1, 3, BQ_F64));
-    dev.op->clip_error(&dev, x, 0.7f, (bq_scheme){4, -1, true, BQ_F32}, y);
+    dev.op->clip_error(&dev, x, 0.7f, (bq_scheme){4, -1, true, BQ_F32, BQ_GRID_AIMET}, y);
     bits = bits_of(bits, y);
     dev.op->clip_rows(&dev, e, 0.1f, x);
     bits = bits_of(bits, x);

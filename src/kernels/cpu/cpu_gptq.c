@@ -66,13 +66,13 @@ static float clipped(const float *w, const float *weight, int64_t n, bq_scheme s
 }
 
 void bq_cpu_fit(bq_dev *dev, bq_mat w, bq_mat weight, bq_scheme s, bq_mat scale, bq_mat zero) {
-    BQ_CHECK(!weight.data || (weight.type == BQ_F32 && weight.rows > 0 && weight.cols == w.cols),
+    BQ_CHECK(weight.type == BQ_F32 && weight.rows > 0 && weight.cols == w.cols,
              "fit: %ld x %ld weights of %ld x %ld", (long)weight.rows, (long)weight.cols, (long)w.rows,
              (long)w.cols);
     dev->op->range(dev, w, s, scale, zero);
 #pragma omp parallel for schedule(dynamic, 8) if (w.rows * w.cols > PARALLEL / 16)
     for (int64_t r = 0; r < w.rows; r++) {
-        const float *h = weight.data ? bq_mat_at(weight, r % weight.rows, 0) : NULL;
+        const float *h = bq_mat_at(weight, r % weight.rows, 0);
         float *at = bq_mat_at(scale, r, 0);
         *at = clipped(bq_mat_at(w, r, 0), h, w.cols, s, *at, zero.data ? *(float *)bq_mat_at(zero, r, 0) : 0);
     }
@@ -148,17 +148,16 @@ static void store(const panel *a, bq_mat fold) {
 static void fit_group(bq_dev *dev, panel *a, int64_t i) {
     const bq_gptq *p = a->p;
     int64_t n = a->group, g = column(a, i) / n;
-    bq_mat w = bq_mat_host(a->gather, 1, n, BQ_F32), weight = {0};
-    if (p->clip == BQ_CLIP_HESSIAN) {
-        weight = bq_mat_host(a->gather + n, 1, n, BQ_F32);
-        for (int64_t j = 0; j < n; j++) bq_f32(weight)[j] = weight_at(p->diag, column(a, i + j));
-    }
+    bq_mat w = bq_mat_host(a->gather, 1, n, BQ_F32), weight = bq_mat_host(a->gather + n, 1, n, BQ_F32);
+    for (int64_t j = 0; j < n; j++) bq_f32(weight)[j] = weight_at(p->diag, column(a, i + j));
     for (int64_t l = 0; l < a->rows; l++) {
         for (int64_t j = 0; j < n; j++) a->gather[j] = a->w[(i + j) * PANEL + l];
         float *scale = grid_at(p->scale, a, l, g), *zero = p->zero.data ? grid_at(p->zero, a, l, g) : NULL;
         bq_mat to = bq_mat_host(scale, 1, 1, BQ_F32), z = bq_mat_host(zero, zero ? 1 : 0, 1, BQ_F32);
         if (p->clip == BQ_CLIP_MINMAX)
             dev->op->range(dev, w, a->s, to, z);
+        else if (p->clip == BQ_CLIP_MSE)
+            dev->op->range_mse(dev, w, a->s, p->ends, to, z);
         else
             dev->op->fit(dev, w, weight, a->s, to, z);
         a->scale[g * PANEL + l] = *scale;

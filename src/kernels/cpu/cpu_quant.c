@@ -70,6 +70,10 @@ void bq_cpu_mix(bq_dev *dev, bq_mat fp, bq_mat qt, double p, bq_rng_key at, bq_m
 float bq_grid_step(float lo, float hi, bq_scheme s, float *zero) {
     float qmin = bq_qmin(s), qmax = bq_qmax(s), steps = qmax - qmin,
           least = fminf(FLT_EPSILON, 0.01f / steps);
+    if (s.symmetric && s.grid == BQ_GRID_ABSMAX) {
+        float step = fmaxf(-lo, hi) / (steps / 2);
+        return bq_scale_round(step == 0 ? FLT_EPSILON : step, s.scale);
+    }
     if ((hi - lo) / steps < least) hi += floorf(steps / 2) * least, lo -= ceilf(steps / 2) * least;
     if (s.symmetric) return bq_scale_round(fmaxf(hi / qmax, lo / qmin), s.scale);
     float scale = bq_scale_round((hi - lo) / steps, s.scale);
@@ -120,14 +124,13 @@ void bq_cpu_fake_quantize_rows(bq_dev *dev, bq_mat x, int bits, bq_mat y) {
     BQ_CHECK(x.type == BQ_F32 && y.type == BQ_F32 && x.rows == y.rows && x.cols == y.cols,
              "fake_quantize_rows: %ld x %ld to %ld x %ld", (long)x.rows, (long)x.cols, (long)y.rows,
              (long)y.cols);
-    bq_scheme s = {bits, -1, true, BQ_F32};
+    bq_scheme s = {bits, -1, true, BQ_F32, BQ_GRID_ABSMAX};
     const bq_vec_table *vec = bq_vec();
 #pragma omp parallel for schedule(static) if (x.rows * x.cols > PARALLEL)
     for (int64_t r = 0; r < x.rows; r++) {
         float lo, hi;
         vec->minmax(bq_mat_at(x, r, 0), x.cols, &lo, &hi);
-        float scale = fmaxf(-lo, hi) / ((bq_qmax(s) - bq_qmin(s)) / 2);
-        bq_grid grid = {scale == 0 ? FLT_EPSILON : scale, bq_qmin(s), bq_qmax(s)};
+        bq_grid grid = {bq_grid_step(lo, hi, s, NULL), bq_qmin(s), bq_qmax(s)};
         vec->fake_quantize(bq_mat_at(x, r, 0), x.cols, grid, bq_mat_at(y, r, 0));
     }
 }

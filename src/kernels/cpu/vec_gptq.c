@@ -73,44 +73,16 @@ void BQ_V(gptq_quantize)(float *w, const float *scale, const float *zero, bq_sch
     }
 }
 
-/* ln x of a positive normal number: x = 2^n m with m around 1, ln m = 2 atanh((m - 1) / (m + 1)) by its
- * series. */
-static inline float logarithm(float x) {
-    uint32_t u = bq_bits(x) - 0x3f3504f3u; /* the root of 1/2: m is between it and the root of 2 */
-    float n = (float)((int32_t)u >> 23), m = bq_float((u & 0x7fffffu) + 0x3f3504f3u);
-    float t = (m - 1) / (m + 1), t2 = t * t;
-    float p = 0.11111111f;
-    p = p * t2 + 0.14285715f;
-    p = p * t2 + 0.2f;
-    p = p * t2 + 0.33333334f;
-    p = p * t2 + 1.0f;
-    return n * 0.69314718f + 2 * t * p;
-}
-
-static inline void terms(const float *w, const float *weight, int64_t n, bq_grid grid, float *term) {
-    if (weight) {
-#pragma omp simd
-        for (int64_t j = 0; j < n; j++) {
-            float d = on_grid(w[j], grid) - w[j];
-            term[j] = weight[j] * d * d;
-        }
-        return;
-    }
-#pragma omp simd
-    for (int64_t j = 0; j < n; j++) {
-        float d = on_grid(w[j], grid) - w[j];
-        d = d < 0 ? -d : d;
-        float p = bq_exp(2.4f * logarithm(d > 1e-30f ? d : 1e-30f));
-        term[j] = d == d ? p : d;
-    }
-}
-
 double BQ_V(fit_error)(const float *w, const float *weight, int64_t n, bq_grid grid, double limit) {
     double lane[LANES] = {0}, sum = 0;
     float term[BLOCK];
     for (int64_t j = 0; j < n; j += BLOCK) {
         int64_t count = n - j < BLOCK ? n - j : BLOCK, padded = (count + LANES - 1) / LANES * LANES;
-        terms(w + j, weight ? weight + j : NULL, count, grid, term);
+#pragma omp simd
+        for (int64_t i = 0; i < count; i++) {
+            float d = on_grid(w[j + i], grid) - w[j + i];
+            term[i] = weight[j + i] * d * d;
+        }
         for (int64_t i = count; i < padded; i++) term[i] = 0;
         add_lanes(term, padded, lane);
         double half[LANES];

@@ -9,8 +9,7 @@
  * gptq_update_all: the same for `count` lines of w, each with its own u, ldu apart.
  * gptq_quantize: one column: w becomes the weight that is kept, e = (w - q) / d.  zero: the lanes' zero
  * points.
- * fit_error: error of a row on a grid (weight NULL: sum |error|^2.4, else sum weight error^2); beyond `limit`
- * any number above it. */
+ * fit_error: sum weight error^2 of a row on a grid; beyond `limit` any number above it. */
 #define BQ_VEC_GPTQ(X)                                                                                       \
     X(void, gptq_update, (float *w, const float *e, const float *u, int64_t n))                              \
     X(void, gptq_update_all,                                                                                 \

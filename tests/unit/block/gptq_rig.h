@@ -116,10 +116,10 @@ static inline size_t rig_need(const gptq_rig *r, const bq_comm *comm, const bq_g
 static const bq_comm rig_alone = {.size = 1, .locals = 1, .nstage = 1, .nreplica = 1};
 
 /* One, three, six and other numbers of groups a row, of several widths, some with zero points. */
-static const bq_scheme rig_mixed[] = {{4, -1, true, BQ_F32},
-                                      {3, 16, false, BQ_BF16},
-                                      {4, 8, true, BQ_F16},
-                                      {2, 48, true, BQ_F32},
-                                      {8, -1, false, BQ_F32}};
+static const bq_scheme rig_mixed[] = {{4, -1, true, BQ_F32, BQ_GRID_AIMET},
+                                      {3, 16, false, BQ_BF16, BQ_GRID_AIMET},
+                                      {4, 8, true, BQ_F16, BQ_GRID_ABSMAX},
+                                      {2, 48, true, BQ_F32, BQ_GRID_AIMET},
+                                      {8, -1, false, BQ_F32, BQ_GRID_AIMET}};
 
 #endif

@@ -86,8 +86,7 @@ static void close_rig(rig *r) {
     free(r);
 }
 
-static const bq_scheme w4 = {4, -1, true, BQ_F32};
-
+static const bq_scheme w4 = {4, -1, true, BQ_F32, BQ_GRID_AIMET};
 static const bq_comm alone = {.size = 1, .locals = 1, .nstage = 1, .nreplica = 1};
 
 static int64_t train(rig *r, bq_inputs input, double mix, bq_adascale_options o) {
@@ -159,8 +158,9 @@ static void layouts(void **state) {
 
 static void result_is_on_the_grid(void **state) {
     (void)state;
-    const bq_scheme schemes[] = {
-        w4, {4, 8, true, BQ_F32}, {3, -1, true, BQ_BF16}, {8, 8, true, BQ_F16}, {2, -1, true, BQ_F32}};
+    bq_scheme schemes[5] = {w4, w4, w4, w4, w4};
+    schemes[1].group = 8, schemes[2].bits = 3, schemes[2].scale = BQ_BF16, schemes[4].bits = 2;
+    schemes[3].bits = 8, schemes[3].group = 8, schemes[3].scale = BQ_F16;
     for (size_t k = 0; k < sizeof schemes / sizeof *schemes; k++) {
         rig *r = open_rig(BQ_LLAMA, 2, schemes[k]);
         assert_int_equal(train(r, BQ_INPUTS_MIX, 0.5, plain), 40);

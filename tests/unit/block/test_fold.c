@@ -259,7 +259,7 @@ static void a_stop_changes_nothing(void **state) {
 /* Clamping lowers what round to nearest does to the outputs of o and down, and leaves q and k alone. */
 static void clipping_helps(void **state) {
     (void)state;
-    rig *r = rig_open(BQ_LLAMA, 1, (bq_scheme){3, 8, true, BQ_F32});
+    rig *r = rig_open(BQ_LLAMA, 1, (bq_scheme){3, 8, true, BQ_F32, BQ_GRID_AIMET});
     double error[2][BQ_MATS] = {{0}};
     for (int clip = 0; clip < 2; clip++) {
         if (clip) bq_awq_clip(&r->c);
@@ -300,9 +300,7 @@ static void needs_cover(void **state) {
         r->dev.mem.peak = before;
         rig_pass(r, v, &result);
         assert_int_equal(r->dev.mem.used, before);
-        size_t need = v < 3   ? bq_smooth_need(&r->arch, TOKENS, SAMPLES, 0, 1)
-                      : v < 6 ? bq_scales_need(&r->arch, TOKENS, SAMPLES, 0, 1)
-                              : bq_awq_need(&r->arch, r->q.scheme, TOKENS, SAMPLES, 0, 1);
+        size_t need = rig_need(r, v);
         assert_true(r->dev.mem.peak - before <= need + scratch);
         if (v < 8) assert_true(r->dev.mem.peak - before >= need / 2);
         rig_close(r);

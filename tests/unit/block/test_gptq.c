@@ -10,7 +10,9 @@
 #include "block/gram.h"
 #include "gptq_rig.h"
 
-static const bq_scheme w4[] = {{4, -1, true, BQ_F32}}, w3[] = {{3, 16, true, BQ_F32}};
+static const bq_scheme w4[] = {{4, -1, true, BQ_F32, BQ_GRID_AIMET}},
+                       w3[] = {{3, 16, true, BQ_F32, BQ_GRID_AIMET}};
+static const bq_shrink ends = {100, 80, BQ_NORM_24};
 static const bq_gptq_options plain = {.damp = 0.01, .order = BQ_ORDER_ACT, .clip = BQ_CLIP_HESSIAN};
 
 /* sum |X (w - what)^T|^2 of matrix m over the samples, X what the unquantized block feeds it from a stream.
@@ -47,7 +49,8 @@ static void codes_are_those_of_fold(void **state) {
     (void)state;
     gptq_rig *r = rig_open(rig_mixed, 5, 2);
     for (int n = 0; n < 9; n++) {
-        bq_gptq_options o = {.damp = 0.01, .order = (bq_order)(n % 3), .clip = (bq_clip)(n / 3)};
+        bq_gptq_options o = {
+            .damp = 0.01, .order = (bq_order)(n % 3), .clip = (bq_clip)(n / 3), .ends = ends};
         rig_run(r, &rig_alone, &o);
         for (int i = 0; i < r->arch.linears; i++) {
             bq_mat fold = bq_linear_grouped(&r->arch, r->scheme, i, r->q.fold),
@@ -69,7 +72,8 @@ static void every_matrix_gains(void **state) {
     for (int groups = 0; groups < 2; groups++) {
         for (int n = 0; n < 9; n++) {
             gptq_rig *r = rig_open(groups ? w3 : w4, 1, 2);
-            bq_gptq_options o = {.damp = 0.01, .order = (bq_order)(n % 3), .clip = (bq_clip)(n / 3)};
+            bq_gptq_options o = {
+                .damp = 0.01, .order = (bq_order)(n % 3), .clip = (bq_clip)(n / 3), .ends = ends};
             bq_pass_context c = {.dev = &r->dev, .blk = &r->blk, .q = &r->q};
             double rounded[BQ_MATS];
             bq_pass_rtn(&c);
@@ -161,7 +165,7 @@ static double asymmetric_error(gptq_rig *r) {
 
 static void qep_makes_up_for_the_stream(void **state) {
     (void)state;
-    static const bq_scheme w8 = {8, -1, true, BQ_F32};
+    static const bq_scheme w8 = {8, -1, true, BQ_F32, BQ_GRID_AIMET};
     gptq_rig *r = rig_open(&w8, 1, 1);
     bq_gptq_options o = plain;
     double error[3];
@@ -177,11 +181,11 @@ static void qep_makes_up_for_the_stream(void **state) {
 
 static void options_differ(void **state) {
     (void)state;
-    static const bq_gptq_options some[] = {
-        {0.01, BQ_ORDER_ACT, BQ_CLIP_HESSIAN, false, 0},  {0.1, BQ_ORDER_ACT, BQ_CLIP_HESSIAN, false, 0},
-        {0.01, BQ_ORDER_NONE, BQ_CLIP_HESSIAN, false, 0}, {0.01, BQ_ORDER_GAR, BQ_CLIP_HESSIAN, false, 0},
-        {0.01, BQ_ORDER_ACT, BQ_CLIP_MINMAX, false, 0},   {0.01, BQ_ORDER_ACT, BQ_CLIP_MSE, false, 0},
-        {0.01, BQ_ORDER_ACT, BQ_CLIP_HESSIAN, true, 0},   {0.01, BQ_ORDER_ACT, BQ_CLIP_HESSIAN, false, 0.5}};
+    bq_gptq_options some[9];
+    for (int i = 0; i < 9; i++) some[i] = plain, some[i].ends = ends;
+    some[1].damp = 0.1, some[2].order = BQ_ORDER_NONE, some[3].order = BQ_ORDER_GAR;
+    some[4].clip = BQ_CLIP_MINMAX, some[5].clip = BQ_CLIP_MSE, some[6].sequential = true, some[7].qep = 0.5;
+    some[8].clip = BQ_CLIP_MSE, some[8].ends.count = 10;
     enum { N = sizeof some / sizeof *some };
     uint64_t got[N];
     for (int i = 0; i < N; i++) {

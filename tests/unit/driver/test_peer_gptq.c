@@ -85,18 +85,20 @@ static double *damped(const layer *l) {
 }
 
 static int check_case(const layer *l, const char *name, const test_case *t) {
-    bq_scheme s = {t->bits, t->group, t->symmetric, BQ_F32};
+    bq_scheme s = {t->bits, t->group, t->symmetric, BQ_F32, BQ_GRID_ABSMAX};
     int64_t group = t->group > 0 ? t->group : l->k, groups = l->k / group, count, unlike = 0, total;
     size_t mark = bq_arena_mark(&dev.mem);
     float *scale = read(name, t->name, "scale", &count);
     int8_t *zp = read(name, t->name, "zp", NULL), *q = read(name, t->name, "q", NULL);
     double *loss = read(name, t->name, "loss", &total), mine = 0, theirs = 0;
-    bq_mat sc = bq_mat_host(scale, count, 1, BQ_F32), zero = {0};
+    bq_mat sc = push(count, 1, BQ_F32), zero = {0};
     if (!t->symmetric) zero = push(count, 1, BQ_F32);
-    for (int64_t i = 0; i < count && zero.data; i++) bq_f32(zero)[i] = zp[i];
+    dev.op->range(&dev, bq_mat_reshape(l->w, group), s, sc, zero);
+    for (int64_t i = 0; i < count; i++)
+        assert_true(bq_f32(sc)[i] == scale[i] && (!zero.data || bq_f32(zero)[i] == zp[i]));
     dev.op->order(&dev, l->diag, t->order, 0, l->order);
     assert_true(dev.op->factor(&dev, l->h, l->order, 2, 0.01, l->u));
-    bq_gptq p = {l->w, l->u, l->order, l->diag, sc, zero, false, BQ_CLIP_MINMAX};
+    bq_gptq p = {.w = l->w, .ut = l->u, .order = l->order, .diag = l->diag, .scale = sc, .zero = zero};
     dev.op->gptq(&dev, &p, s, l->fold);
     bq_mat code = push(l->n, l->k, BQ_I8), what = push(l->n, l->k, BQ_F32);
     dev.op->quantize(&dev, bq_mat_reshape(l->fold, group), sc, zero, s, bq_mat_reshape(code, group));

@@ -31,7 +31,7 @@ typedef struct {
 } rig;
 
 static const bq_comm alone = {.size = 1, .locals = 1, .nstage = 1, .nreplica = 1};
-static const bq_scheme w4g32 = {4, 32, false, BQ_F32};
+static const bq_scheme w4g32 = {4, 32, false, BQ_F32, BQ_GRID_AIMET};
 
 static bq_mat fetch(void *ctx, bq_stream_id stream, int64_t sample) {
     rig *r = ctx;

@@ -68,16 +68,16 @@ static void defaults(void **state) {
 
 static void linears_inherit(void **state) {
     (void)state;
-    char *set[] = {"bits.decoder.group=64", "bits.linears.v_proj.bits=8", "bits.decoder.scale=bf16",
+    char *set[] = {"bits.linears.v_proj.bits=8", "phases.0.passes=[{\"pass\": \"rtn\"}]",
+                   "bits.decoder={\"group\": 64, \"scale\": \"bf16\", \"grid\": \"absmax\"}",
                    "bits.linears.o_proj={\"scale\": \"f16\", \"group\": -1}"};
     assert_int_equal(parse(SMALL, 4, set, &r), BQ_OK);
     bq_scheme v = bq_recipe_scheme(&r, "v_proj"), o = bq_recipe_scheme(&r, "o_proj");
     bq_scheme up = bq_recipe_scheme(&r, "mlp.up_proj");
-    assert_true(v.bits == 8 && v.group == 64 && v.scale == BQ_BF16 && v.symmetric);
-    assert_true(o.bits == 4 && o.group == -1 && o.scale == BQ_F16 && o.symmetric);
-    assert_true(up.bits == 4 && up.group == 64 && up.scale == BQ_BF16 && up.symmetric);
-    const char *llama[] = {"self_attn.v_proj", "self_attn.o_proj"}, *phi[] = {"self_attn.o_proj", "qkv_proj"};
-    assert_int_equal(bq_recipe_fits(&r, 2, llama), BQ_OK);
+    assert_true(v.bits == 8 && v.group == 64 && v.scale == BQ_BF16 && v.grid == BQ_GRID_ABSMAX);
+    assert_true(o.bits == 4 && o.group == -1 && o.scale == BQ_F16 && up.bits == 4 && up.group == 64);
+    const char *phi[] = {"self_attn.o_proj", "qkv_proj"};
+    assert_int_equal(bq_recipe_fits(&r, 2, (const char *[]){"self_attn.v_proj", "self_attn.o_proj"}), BQ_OK);
     capture_begin(&got, stderr);
     assert_int_equal(bq_recipe_fits(&r, 2, phi), BQ_USAGE);
     assert_non_null(strstr(capture_end(&got),

@@ -21,10 +21,10 @@ static const bq_comm alone = {.size = 1, .locals = 1, .nstage = 1, .nreplica = 1
 static const struct {
     const char *name;
     bq_scheme scheme;
-} cases[] = {{"channel", {4, -1, true, BQ_F32}},
-             {"group", {4, 8, true, BQ_F32}},
-             {"zero", {4, 8, false, BQ_F32}},
-             {"three", {3, -1, false, BQ_F32}}};
+} cases[] = {{"channel", {4, -1, true, BQ_F32, BQ_GRID_AIMET}},
+             {"group", {4, 8, true, BQ_F32, BQ_GRID_AIMET}},
+             {"zero", {4, 8, false, BQ_F32, BQ_GRID_AIMET}},
+             {"three", {3, -1, false, BQ_F32, BQ_GRID_AIMET}}};
 
 static bq_mat fetch(void *ctx, bq_stream_id stream, int64_t sample) {
     rig *r = ctx;

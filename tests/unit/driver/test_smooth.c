@@ -63,7 +63,7 @@ static rig *open_rig(void) {
                   .rope = {.dim = 8, .theta = 1e4, .attention = 1}};
     assert_int_equal(bq_weights_open_file(&r->file, BQ_VECTORS "/smooth.safetensors"), 0);
     bq_arch_of(&m, &r->arch);
-    for (int i = 0; i < r->arch.linears; i++) scheme[i] = (bq_scheme){3, 16, true, BQ_F32};
+    for (int i = 0; i < r->arch.linears; i++) scheme[i] = (bq_scheme){3, 16, true, BQ_F32, BQ_GRID_AIMET};
     assert_int_equal(bq_dev_open(&r->dev, "cpu", 1, (size_t)16 << 20), 0);
     bq_block_push(&r->blk, &r->arch, &r->dev.mem);
     bq_work_push(&r->work, &r->arch, TOKENS, false, &r->dev.mem);

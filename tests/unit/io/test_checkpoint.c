@@ -41,10 +41,11 @@ static const bq_ckpt *build(example *e, int salt) {
     *e = (example){.c = {.sweep = 1, .phase = 2, .block = 7, .fingerprint = print, .linears = 3, .steps = 3}};
     fill(e, salt);
     e->c.loss = e->loss;
-    e->c.linear[0] = weight(e, 0, "self_attn.q_proj", 5, 13, 1, (bq_scheme){4, -1, true, BQ_F32});
-    e->c.linear[1] = weight(e, 1, "mlp.gate/up", 3, 10, 3, (bq_scheme){8, 4, false, BQ_BF16});
+    e->c.linear[0] =
+        weight(e, 0, "self_attn.q_proj", 5, 13, 1, (bq_scheme){4, -1, true, BQ_F32, BQ_GRID_AIMET});
+    e->c.linear[1] = weight(e, 1, "mlp.gate/up", 3, 10, 3, (bq_scheme){8, 4, false, BQ_BF16, BQ_GRID_AIMET});
     e->c.linear[1].zero = (bq_mat){e->zero, 3, 3, 4, BQ_F32, BQ_HOST};
-    e->c.linear[2] = weight(e, 2, "norm", 1, 16, 0, (bq_scheme){16, -1, true, BQ_F16});
+    e->c.linear[2] = weight(e, 2, "norm", 1, 16, 0, (bq_scheme){16, -1, true, BQ_F16, BQ_GRID_AIMET});
     if (salt % 2) return &e->c;
     for (int i = 0; i < 2; i++) e->c.norm[i] = bq_mat_host(e->norm[i], 1, 11, BQ_F32);
     e->c.linear[0].bias = bq_mat_host(e->bias[0], 1, 5, BQ_F32);

@@ -5,6 +5,16 @@
 
 int bq_cuda_devices(void) { return 0; }
 
+size_t bq_cuda_memory(int number) {
+    (void)number;
+    return 0;
+}
+
+void *bq_cuda_stream(const bq_dev *dev) {
+    (void)dev;
+    return NULL;
+}
+
 static int none_open(bq_dev *dev, int number, size_t mem) {
     (void)number, (void)mem;
     dev->op = NULL;

@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+void (*bq_dev_waiting)(void);
+
 static bool is(const char *backend, const char *name) {
     size_t n = strlen(name);
     return strncmp(backend, name, n) == 0 && (backend[n] == 0 || backend[n] == ':');

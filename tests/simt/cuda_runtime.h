@@ -40,6 +40,9 @@ typedef struct CUevent_st *cudaEvent_t;
 const char *cudaGetErrorString(cudaError_t e);
 cudaError_t cudaGetDeviceCount(int *n);
 cudaError_t cudaSetDevice(int d);
+cudaError_t cudaGetDevice(int *d);
+cudaError_t cudaDeviceGetPCIBusId(char *name, int size,
+                                  int d); /* one a process, or with SIMT_ONE_GPU one for all */
 cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr attribute, int device);
 cudaError_t cudaMemGetInfo(size_t *available, size_t *total);
 cudaError_t cudaDeviceSynchronize(void);
@@ -96,10 +99,15 @@ template <class T> inline cudaError_t cudaMallocHost(T **p, size_t n) {
 inline cudaError_t cudaFree(void *p) { return simt::release(p, true); }
 inline cudaError_t cudaFreeHost(void *p) { return simt::release(p, false); }
 
+template <class T> inline void simt_check(T argument) {
+    __builtin_clear_padding(&argument); /* it may hold the rest of an old address */
+    simt::check_argument(&argument, sizeof argument);
+}
+
 template <class... P, class... A>
 cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t *c, void (*kernel)(P...), A &&...a) {
     if (!simt::launchable(c)) return cudaErrorInvalidConfiguration;
-    (simt::check_argument(&a, sizeof a), ...);
+    (simt_check<P>(static_cast<P>(a)), ...);
     const dim3 grid = c->gridDim, block = c->blockDim;
     simt::enqueue(c->stream, [=] { simt::launch(grid, block, [&] { kernel(static_cast<P>(a)...); }); });
     return cudaSuccess;

@@ -16,7 +16,7 @@ bq_dev *mirror_next(mirror_run *run);
 
 extern const bq_ops mirror_ops;
 
-/* The emulator's schedule: 0, 1, 2. */
-void mirror_schedule(int which);
+/* The emulator's schedule: 0, 1, 2.  On a GPU there is none to choose. */
+void mirror_schedule(int which) __attribute__((weak));
 
 #endif

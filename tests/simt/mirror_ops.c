@@ -21,6 +21,10 @@ static int open_none(bq_dev *dev, int number, size_t mem) {
 }
 static void close_cpu(bq_dev *dev) { bq_ops_cpu.close(dev); }
 static void wait(bq_dev *dev) { (void)dev; }
+static void *stage(bq_dev *dev, size_t bytes) {
+    (void)dev, (void)bytes;
+    return NULL;
+}
 
 static void copy(bq_dev *dev, bq_mat from, bq_mat to) { EACH(BITWISE, &from, &to) d->op->copy(d, from, to); }
 static void zero(bq_dev *dev, bq_mat m) { EACH(BITWISE, &m) d->op->zero(d, m); }
@@ -171,6 +175,7 @@ const bq_ops mirror_ops = {
     .open = open_none,
     .close = close_cpu,
     .wait = wait,
+    .stage = stage,
     .put = copy,
     .get = copy,
     .copy = copy,

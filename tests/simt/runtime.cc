@@ -48,7 +48,12 @@ void misuse(const char *what) {
 
 static std::set<CUstream_st *> streams;
 
+static void reach(int protection);
+
 static void drain(line &l, uint64_t upto) {
+    static int depth;
+    if (l.done >= upto) return;
+    if (depth++ == 0) reach(PROT_READ | PROT_WRITE);
     while (l.done < upto) {
         operation next = std::move(l.queue.front());
         l.queue.pop_front();
@@ -58,6 +63,7 @@ static void drain(line &l, uint64_t upto) {
         else
             drain(*next.after, next.upto);
     }
+    if (--depth == 0) reach(PROT_NONE);
 }
 
 static void drain_all() {
@@ -83,6 +89,13 @@ struct piece {
 };
 static std::map<char *, piece> pieces;
 
+/* Device memory is out of the host's reach while the device does nothing: a pointer used on the wrong side is
+ * a fault there. */
+static void reach(int protection) {
+    for (auto &p : pieces)
+        if (p.second.device) mprotect(p.first - GUARD, p.second.mapped, protection);
+}
+
 /* The piece that holds byte p, or null. */
 static const std::pair<char *const, piece> *piece_of(const void *p) {
     auto next = pieces.upper_bound((char *)const_cast<void *>(p));
@@ -105,11 +118,13 @@ cudaError_t allocate(void **p, size_t n, bool device) {
     const size_t all = (n + 2 * GUARD + 4095) / 4096 * 4096;
     char *at = (char *)mmap(nullptr, all, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (at == MAP_FAILED) return cudaErrorMemoryAllocation;
+    if (device) madvise(at, all, MADV_HUGEPAGE); /* fewer pages to protect and open again */
     memset(at, PATTERN, all);
     memset(at + GUARD, 0xff, n);
     pieces[at + GUARD] = {n, all, device};
     ASAN_POISON_MEMORY_REGION(at, GUARD);
     ASAN_POISON_MEMORY_REGION(at + GUARD + n, all - GUARD - n);
+    if (device) mprotect(at, all, PROT_NONE);
     *p = at + GUARD;
     return cudaSuccess;
 }
@@ -122,6 +137,7 @@ cudaError_t release(void *p, bool device) {
     const piece was = found->second;
     char *at = found->first - GUARD;
     ASAN_UNPOISON_MEMORY_REGION(at, was.mapped);
+    mprotect(at, was.mapped, PROT_READ | PROT_WRITE);
     for (size_t i = 0; i < was.mapped; i++)
         if ((i < GUARD || i >= GUARD + was.bytes) && at[i] != (char)PATTERN)
             misuse("a write beyond an allocation");
@@ -285,6 +301,14 @@ cudaError_t cudaGetDeviceCount(int *n) {
     return cudaSuccess;
 }
 cudaError_t cudaSetDevice(int d) { return d == 0 ? cudaSuccess : cudaErrorInvalidValue; }
+cudaError_t cudaGetDevice(int *d) {
+    *d = 0;
+    return cudaSuccess;
+}
+cudaError_t cudaDeviceGetPCIBusId(char *name, int size, int) {
+    snprintf(name, (size_t)size, "simt:%d", getenv("SIMT_ONE_GPU") ? 0 : (int)getpid());
+    return cudaSuccess;
+}
 cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr, int device) {
     *value = 0; /* compute capability 0.0: emulated */
     return device == 0 ? cudaSuccess : cudaErrorInvalidValue;

@@ -17,8 +17,9 @@ extern "C" {
 }
 
 enum {
-    BQ_CUDA_RESULTS = 1 << 16, /* doubles on their way to the host between two waits */
-    BQ_CUDA_PENDING = 64,      /* in so many pieces */
+    BQ_CUDA_RESULTS = 1 << 16,    /* doubles on their way to the host between two waits */
+    BQ_CUDA_PENDING = 64,         /* in so many pieces */
+    BQ_CUDA_WORKSPACE = 32 << 20, /* bytes: what cuBLAS asks for on Hopper; more than enough before */
 };
 
 typedef struct {
@@ -26,7 +27,7 @@ typedef struct {
     cudaStream_t stream;
     cublasHandle_t blas;
     cusolverDnHandle_t solver;
-    void *workspace;          /* of cuBLAS: fixed, and so are the algorithms it picks */
+    void *workspace;          /* of cuBLAS and cuSOLVER: fixed, and so are the algorithms they pick */
     double *results, *landed; /* BQ_CUDA_RESULTS, on the device and pinned on the host */
     int64_t nresults;
     struct {
@@ -34,6 +35,8 @@ typedef struct {
         int64_t count;
     } pending[BQ_CUDA_PENDING];
     int npending;
+    void *stage; /* pinned; grows */
+    size_t stage_size;
 } bq_cuda;
 
 static inline bq_cuda *bq_cuda_of(bq_dev *dev) { return (bq_cuda *)dev->impl; }

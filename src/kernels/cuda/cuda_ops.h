@@ -15,7 +15,6 @@ void bq_cuda_gemm(bq_dev *dev, bool ta, bool tb, float alpha, bq_mat a, bq_mat b
 void bq_cuda_scale(bq_dev *dev, bq_mat x, float factor, bq_mat y);
 void bq_cuda_add(bq_dev *dev, bq_mat x, bq_mat y);
 void bq_cuda_bias(bq_dev *dev, bq_mat bias, bq_mat y);
-void bq_cuda_mix(bq_dev *dev, bq_mat fp, bq_mat qt, double p, bq_rng_key at, bq_mat out);
 /* rmsnorm.cu */
 void bq_cuda_rmsnorm(bq_dev *dev, bq_mat x, bq_mat weight, float eps, bq_mat y);
 void bq_cuda_rmsnorm_bwd(bq_dev *dev, bq_mat x, bq_mat weight, float eps, bq_mat dy, bq_mat dx);
@@ -29,11 +28,17 @@ void bq_cuda_attention_bwd(bq_dev *dev, bq_attention a, bq_mat q, bq_mat k, bq_m
 /* glu.cu */
 void bq_cuda_glu(bq_dev *dev, bq_act act, bq_mat g, bq_mat u, bq_mat z);
 void bq_cuda_glu_bwd(bq_dev *dev, bq_act act, bq_mat g, bq_mat u, bq_mat dz, bq_mat dg, bq_mat du);
-/* mse.cu */
+/* mix.cu */
+void bq_cuda_mix(bq_dev *dev, bq_mat fp, bq_mat qt, double p, bq_rng_key at, bq_mat out);
+/* mse.cu: sum[0] on the host, after the next wait, is factor * (x[0] + x[1] + ...), in this order; and the op
+ */
+void bq_cuda_sum(bq_dev *dev, const double *x, int64_t n, double factor, double *sum);
 void bq_cuda_mse(bq_dev *dev, bq_mat y, bq_mat target, double factor, bq_mat dy, double *loss);
 /* xent.cu */
 void bq_cuda_xent(bq_dev *dev, bq_mat x, bq_mat head, bq_mat next, double *nll);
-/* range.cu */
+/* grids.cu: die unless scale (and zero) fit the rows of w and the scheme. */
+void bq_cuda_want_grid(bq_mat w, bq_scheme s, bq_mat scale, bq_mat zero, const char *op);
+/* range.cu, range_mse.cu */
 void bq_cuda_range(bq_dev *dev, bq_mat w, bq_scheme s, bq_mat scale, bq_mat zero);
 void bq_cuda_range_shrunk(bq_dev *dev, bq_mat w, bq_scheme s, float shrink, bq_mat scale, bq_mat zero,
                           bq_mat e);
@@ -53,11 +58,11 @@ void bq_cuda_adascale_step(bq_dev *dev, const bq_adascale *p, bq_scheme scheme, 
 /* gram.cu */
 void bq_cuda_gram(bq_dev *dev, bq_mat x, bq_mat h);
 bool bq_cuda_factor(bq_dev *dev, bq_mat h, bq_mat order, double factor, double damp, bq_mat ut);
-/* gptq.cu */
+/* order.cu, fit.cu, gptq.cu */
 void bq_cuda_order(bq_dev *dev, bq_mat diag, bq_order kind, int64_t group, bq_mat order);
 void bq_cuda_fit(bq_dev *dev, bq_mat w, bq_mat weight, bq_scheme s, bq_mat scale, bq_mat zero);
 void bq_cuda_gptq(bq_dev *dev, const bq_gptq *p, bq_scheme s, bq_mat fold);
-/* smooth.cu */
+/* columns.cu, smooth.cu */
 void bq_cuda_set(bq_dev *dev, bq_mat m, float value);
 void bq_cuda_column_max(bq_dev *dev, bq_mat x, float sign, bq_mat m);
 void bq_cuda_column_abs(bq_dev *dev, bq_mat x, int64_t group, bq_mat sum);

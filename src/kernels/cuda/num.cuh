@@ -4,14 +4,20 @@
 #define BQ_NUM_CUH
 
 #include <cuda_runtime.h>
+#include <float.h>
 #include <math.h>
 #include <stdint.h>
 #include <string.h>
+
+extern "C" {
+#include "base/mat.h"
+}
 
 #define static static __host__ __device__
 #include "base/num.h"
 #include "base/power.h"
 #include "base/rng.h"
+#include "kernels/grid.h"
 #undef static
 
 #endif

@@ -46,4 +46,25 @@ template <class T> static inline __device__ T bq_team_min(T v) {
     return v;
 }
 
+/* Sum and largest of a block of BQ_THREADS, the same in all its threads. */
+template <class T> static inline __device__ T bq_block_sum(T v) {
+    __shared__ T teams[BQ_TEAMS];
+    v = bq_team_sum(v);
+    if (bq_lane() == 0) teams[threadIdx.x / BQ_LANES] = v;
+    __syncthreads(); /* all teams have written */
+    v = 0;
+    for (int i = 0; i < BQ_TEAMS; i++) v += teams[i];
+    __syncthreads(); /* all threads have read: the next call writes to the same place */
+    return v;
+}
+template <class T> static inline __device__ T bq_block_max(T v) {
+    __shared__ T teams[BQ_TEAMS];
+    v = bq_team_max(v);
+    if (bq_lane() == 0) teams[threadIdx.x / BQ_LANES] = v;
+    __syncthreads(); /* all teams have written */
+    for (int i = 0; i < BQ_TEAMS; i++) v = teams[i] > v ? teams[i] : v;
+    __syncthreads(); /* all threads have read: the next call writes to the same place */
+    return v;
+}
+
 #endif

@@ -87,6 +87,7 @@ static void to_device(mirror_run *r) {
     for (int m = 0; m < r->mats; m++) {
         if (r->view[m].place == MIRROR_HOST) continue;
         r->mat[m]->place = BQ_DEVICE;
+        r->mat[m]->data = cuda.mem.base; /* where it has no bytes */
         for (int i = 0; i < r->pieces; i++) {
             ptrdiff_t at = (char *)r->view[m].data - r->piece[i].host;
             if (at >= 0 && (size_t)at < r->piece[i].bytes)

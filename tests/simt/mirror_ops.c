@@ -102,7 +102,8 @@ static void range_levels(bq_dev *dev, bq_mat by, int levels, bq_type type) {
 static void adascale_weights(bq_dev *dev, const bq_adascale *of, bq_scheme s, bq_mat what, bq_mat by,
                              bq_mat fold) {
     bq_adascale p = *of;
-    EACH(BITWISE, &p.w, &p.hi, &p.lo, &p.beta, &p.gamma, &p.s3, &p.s2, &what, &by, &fold)
+    EACH(BITWISE, &p.w, &p.hi, &p.lo, &p.beta, &p.gamma, &p.s3, &p.s2, &p.m_row, &p.v_row, &p.m_s2, &p.v_s2,
+         &what, &by, &fold)
     d->op->adascale_weights(d, &p, s, what, by, fold);
 }
 static void adascale_step(bq_dev *dev, const bq_adascale *of, bq_scheme s, bq_mat g, bq_adam adam,

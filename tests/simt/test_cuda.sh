@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # The whole program on the emulated cuda backend: equal bytes on any number of ranks, losses as on the cpu, the same
 # after a stop.  test_cuda.sh BLOCKQ MAKE_MICRO MPIEXEC COMPARE_LOSSES
-. "$(dirname "$0")/../e2e/lib.sh"
 compare_losses=$(realpath "$4")
+. "$(dirname "$0")/../e2e/lib.sh"
 micro llama_default phi3_short
 adascale='{"pass":"adascale","iterations":4,"batch":2}'
 gptq='{"pass":"gptq"}' smooth='{"pass":"autosmoothquant"}'

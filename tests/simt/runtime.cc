@@ -48,12 +48,12 @@ void misuse(const char *what) {
 
 static std::set<CUstream_st *> streams;
 
-static void reach(int protection);
+static void reach(bool device_works);
 
 static void drain(line &l, uint64_t upto) {
     static int depth;
     if (l.done >= upto) return;
-    if (depth++ == 0) reach(PROT_READ | PROT_WRITE);
+    if (depth++ == 0) reach(true);
     while (l.done < upto) {
         operation next = std::move(l.queue.front());
         l.queue.pop_front();
@@ -63,7 +63,7 @@ static void drain(line &l, uint64_t upto) {
         else
             drain(*next.after, next.upto);
     }
-    if (--depth == 0) reach(PROT_NONE);
+    if (--depth == 0) reach(false);
 }
 
 static void drain_all() {
@@ -90,10 +90,20 @@ struct piece {
 static std::map<char *, piece> pieces;
 
 /* Device memory is out of the host's reach while the device does nothing: a pointer used on the wrong side is
- * a fault there. */
-static void reach(int protection) {
+ * a fault there.  By a protection key where the processor has them, since page tables are slow. */
+static int key() {
+    static const int allocated = pkey_alloc(0, PKEY_DISABLE_ACCESS);
+    return allocated;
+}
+
+static void reach(bool device_works) {
+    if (key() >= 0) {
+        pkey_set(key(), device_works ? 0 : PKEY_DISABLE_ACCESS);
+        return;
+    }
     for (auto &p : pieces)
-        if (p.second.device) mprotect(p.first - GUARD, p.second.mapped, protection);
+        if (p.second.device)
+            mprotect(p.first - GUARD, p.second.mapped, device_works ? PROT_READ | PROT_WRITE : PROT_NONE);
 }
 
 /* The piece that holds byte p, or null. */
@@ -118,13 +128,15 @@ cudaError_t allocate(void **p, size_t n, bool device) {
     const size_t all = (n + 2 * GUARD + 4095) / 4096 * 4096;
     char *at = (char *)mmap(nullptr, all, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (at == MAP_FAILED) return cudaErrorMemoryAllocation;
-    if (device) madvise(at, all, MADV_HUGEPAGE); /* fewer pages to protect and open again */
     memset(at, PATTERN, all);
     memset(at + GUARD, 0xff, n);
     pieces[at + GUARD] = {n, all, device};
     ASAN_POISON_MEMORY_REGION(at, GUARD);
     ASAN_POISON_MEMORY_REGION(at + GUARD + n, all - GUARD - n);
-    if (device) mprotect(at, all, PROT_NONE);
+    if (device && key() >= 0)
+        pkey_mprotect(at, all, PROT_READ | PROT_WRITE, key());
+    else if (device)
+        mprotect(at, all, PROT_NONE);
     *p = at + GUARD;
     return cudaSuccess;
 }
@@ -137,10 +149,12 @@ cudaError_t release(void *p, bool device) {
     const piece was = found->second;
     char *at = found->first - GUARD;
     ASAN_UNPOISON_MEMORY_REGION(at, was.mapped);
+    reach(true);
     mprotect(at, was.mapped, PROT_READ | PROT_WRITE);
     for (size_t i = 0; i < was.mapped; i++)
         if ((i < GUARD || i >= GUARD + was.bytes) && at[i] != (char)PATTERN)
             misuse("a write beyond an allocation");
+    reach(false);
     pieces.erase(found);
     munmap(at, was.mapped);
     return cudaSuccess;
@@ -314,7 +328,8 @@ cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr, int device) {
     return device == 0 ? cudaSuccess : cudaErrorInvalidValue;
 }
 cudaError_t cudaMemGetInfo(size_t *available, size_t *total) {
-    *available = *total = (size_t)8 << 30;
+    const char *bytes = getenv("SIMT_MEMORY");
+    *available = *total = bytes ? (size_t)atoll(bytes) : (size_t)8 << 30;
     return cudaSuccess;
 }
 cudaError_t cudaDeviceSynchronize(void) {

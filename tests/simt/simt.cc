@@ -53,13 +53,14 @@ struct thread {
     fiber *on;
     const char *file; /* where it waits */
     int line;
-    unsigned mask;               /* lanes that must meet */
-    uint64_t mine, values[WARP]; /* offered, received */
+    unsigned mask; /* lanes that must meet */
+    uint64_t mine; /* offered */
 };
 
 static fiber fibers[MAX_THREADS], *spare[MAX_THREADS], *current;
 static int nfibers, nspare;
 static thread threads[MAX_THREADS];
+static uint64_t values[MAX_THREADS]; /* what the lanes that met last have offered */
 static unsigned turn[MAX_THREADS], cursor, cur, nthreads;
 static void *scheduler_sp;
 [[maybe_unused]] static void *scheduler_fake; /* for ASan */
@@ -141,11 +142,11 @@ const uint64_t *meet(unsigned mask, uint64_t value, const char *file, int line) 
     t.mine = value, t.mask = mask;
     if (!(mask >> cur % WARP & 1)) die("a lane calls a warp exchange whose mask leaves it out");
     wait(AT_WARP, file, line);
-    return t.values;
+    return &values[cur / WARP * WARP];
 }
 
 static bool elsewhere(const thread &a, const thread &b) {
-    return a.line != b.line || strcmp(a.file, b.file) != 0;
+    return a.line != b.line || (a.file != b.file && strcmp(a.file, b.file) != 0);
 }
 
 /* Every thread waits for the block at one line: let them go. */
@@ -175,7 +176,7 @@ static bool release_warps() {
         if (met != mask) continue;
         for (unsigned k = 0; k < WARP; k++) {
             if (!(mask >> k & 1)) continue;
-            for (unsigned j = 0; j < WARP; j++) w[k].values[j] = mask >> j & 1 ? w[j].mine : 0;
+            values[t / WARP * WARP + k] = w[k].mine;
             w[k].st = READY;
         }
         any = true;

@@ -56,7 +56,7 @@ template <class T> inline T shfl_down(unsigned m, T v, unsigned d, const char *f
 inline unsigned ballot(unsigned m, bool p, const char *file, int line) {
     const uint64_t *values = meet(m, p, file, line);
     unsigned bits = 0;
-    for (unsigned k = 0; k < WARP; k++) bits |= (unsigned)values[k] << k;
+    for (unsigned k = 0; k < WARP; k++) bits |= (m >> k & (unsigned)values[k]) << k;
     return bits;
 }
 

@@ -39,6 +39,12 @@ expect 75 mpi 2 run train.json --device cuda --stop-after-blocks 1 -o stopped
 expect 0 mpi 1 run train.json --device cuda -o stopped
 same train_1 stopped
 
+# the plan knows what is on the GPU, and what does not fit there
+expect 0 "$blockq" plan train.json --device cuda
+check "the plan has a line for the GPU" grep -q 'on the GPU' out
+SIMT_MEMORY=66000000 expect 2 "$blockq" run train.json --device cuda -o small
+one_error 'of the GPU'
+
 # what the cpu began the gpu does not go on with: another class of numbers
 expect 2 "$blockq" run train.json --device cuda -o cpu_train
 finish

@@ -10,6 +10,7 @@
 #include "base/clock.h"
 #include "base/die.h"
 #include "kernels/ops.h"
+#include "kernels/restart.h"
 
 #include <cblas.h>
 #include <math.h>
@@ -213,6 +214,7 @@ static void moments(void) {
 }
 
 int main(int argc, char **argv) {
+    bq_restart(argv);
     int threads = argc > 1 ? atoi(argv[1]) : 1;
     if (argc > 2) T = atol(argv[2]);
     if (argc > 3) only = argv[3];

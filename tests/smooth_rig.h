@@ -12,7 +12,7 @@
 #include "block/awq.h"
 #include "block/smooth.h"
 
-enum { SAMPLES = 10, TOKENS = 13, H = 24, INTER = 264, HEADS = 4, KV = 2, HEAD = 6 };
+enum { SAMPLES = 9, TOKENS = 13, H = 24, INTER = 264, HEADS = 4, KV = 2, HEAD = 6 };
 
 typedef struct {
     bq_dev dev;

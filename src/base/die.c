@@ -3,6 +3,7 @@
 #include "base/log.h"
 
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -33,13 +34,11 @@ int bq_refuse(int code, const char *fmt, ...) {
 }
 
 bool bq_fault(const char *point) {
-    static char name[64];
-    static int hit = -1, rank, seen;
-    if (hit < 0) {
-        const char *spec = getenv("BQ_FAULT");
-        hit = 0;
-        if (!spec || sscanf(spec, "%63[^:]:%d@%d", name, &hit, &rank) < 1) return false;
-        if (hit == 0) hit = 1;
-    }
-    return hit > 0 && strcmp(name, point) == 0 && rank == bq_log_rank() && ++seen == hit;
+    static atomic_int seen;
+    const char *spec = getenv("BQ_FAULT");
+    size_t n = strlen(point);
+    int hit = 1, rank = 0;
+    if (!spec || strncmp(spec, point, n) || (spec[n] && spec[n] != ':')) return false;
+    sscanf(spec + n, ":%d@%d", &hit, &rank);
+    return rank == bq_log_rank() && atomic_fetch_add(&seen, 1) + 1 == hit;
 }

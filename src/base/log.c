@@ -12,7 +12,8 @@
 static int my_rank, world = 1;
 static bq_level limit = BQ_INFO;
 static FILE *file;
-static int drawn; /* width of the progress line on the screen */
+static char errors[4096]; /* where errors alone go; "": nowhere */
+static int drawn;         /* width of the progress line on the screen */
 
 void bq_log_identity(int rank, int size) { my_rank = rank, world = size; }
 int bq_log_rank(void) { return my_rank; }
@@ -26,7 +27,10 @@ int bq_log_open(const char *path) {
     return 0;
 }
 
+void bq_log_errors_to(const char *path) { snprintf(errors, sizeof errors, "%s", path); }
+
 void bq_log_close(void) {
+    errors[0] = 0;
     if (file) fclose(file);
     file = NULL;
 }
@@ -52,6 +56,7 @@ void bq_vlog(bq_level level, int everyone, const char *fmt, va_list ap) {
     if (everyone && world > 1) snprintf(who, sizeof who, "r%d ", my_rank);
     bq_progress_clear();
     fprintf(stderr, "bq: %s%s%s\n", who, prefix[level], text);
+    if (!file && level == BQ_ERROR && errors[0]) file = fopen(errors, "ae");
     if (file) {
         char when[32];
         time_t now = time(NULL);

@@ -23,6 +23,8 @@ void bq_log_level(bq_level level);
 
 /* Append to this file too (rank 0).  Returns 0, or errno when it cannot be opened. */
 int bq_log_open(const char *path);
+/* On a rank that does not log there: add errors alone, opened when the first one comes. */
+void bq_log_errors_to(const char *path);
 void bq_log_close(void);
 
 /* Rank 0 only. */

@@ -1,5 +1,7 @@
 #include "block/adascale.h"
 
+#include "base/die.h"
+#include "base/log.h"
 #include "block/inside.h"
 #include "comm/treesum.h"
 
@@ -228,12 +230,21 @@ static double batch_loss(bq_pass_context *c, const bq_adascale_options *o, train
     double loss = 0;
     for (int64_t k = 0; k < o->batch; k++) c->batch[k] = 0;
     for (int64_t k = mine.first; k < mine.first + mine.count; k++)
-        c->batch[k] = sample_step(c, o, t, step, k);
+        c->batch[k] = bq_fault("loss_nan") ? NAN : sample_step(c, o, t, step, k);
     c->batch[o->batch] = c->stop && *c->stop;
     c->batch[o->batch + 1] = c->keeper && c->comm->replica == 0 && c->keeper->due(c->keeper->ctx);
     bq_comm_fill(c->comm, c->batch, (int)o->batch + 2);
     for (int64_t k = 0; k < o->batch; k++) loss += c->batch[k];
     return loss;
+}
+
+/* Which of the batch's losses, in c->batch on every replica, are no numbers. */
+static void say_where(const bq_pass_context *c, const bq_adascale_options *o, int64_t step) {
+    int64_t stride = c->samples / o->batch;
+    for (int64_t k = 0; k < o->batch && c->comm->replica == 0; k++)
+        if (!isfinite(c->batch[k]))
+            bq_log_all(BQ_WARN, "block %u: the loss of sample %ld is %g at iteration %ld", c->at.block + 1,
+                       (long)(step % stride + k * stride), c->batch[k], (long)step);
 }
 
 /* Keep the state where the step's exchange said so to everybody; true: stop here.  What has ended needs no
@@ -266,7 +277,10 @@ int64_t bq_pass_adascale(bq_pass_context *c, const bq_adascale_options *o) {
         weights(c, &t, false);
         losses[s.step] = batch_loss(c, o, &t, s.step);
         finite = isfinite(losses[s.step]);
-        if (!finite) break;
+        if (!finite) {
+            say_where(c, o, s.step);
+            break;
+        }
         update(c, o, &t, s.step++);
         if (c->step) c->step(c->ctx, s.step, o->iterations, losses[s.step - 1]);
         flat = bq_adascale_plateau(o, losses, s.step, &s.previous);

@@ -114,6 +114,7 @@ void bq_block_rest(bq_dev *dev, const bq_block *blk, const bq_mat w[BQ_MATS], bq
     linear(dev, blk, k, BQ_O, w, k->o, true, k->m);
     dev->op->rmsnorm(dev, k->m, blk->norm[1], (float)blk->arch->model.eps, k->n);
     bq_block_gated(dev, blk, w, k);
+    if (!y.data) return;
     dev->op->copy(dev, k->m, y);
     linear(dev, blk, k, BQ_DOWN, w, k->z, true, y);
 }

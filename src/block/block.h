@@ -38,7 +38,7 @@ void bq_work_push(bq_work *work, const bq_arch *arch, int64_t tokens, bool train
 size_t bq_work_need(const bq_arch *arch, int64_t tokens, bool train);
 
 /* y = block(x) with matrices w (the block's own, or quantized ones of the same shapes).  x, y: (T, H), no
- * alias. */
+ * alias.  y.data NULL: up to the inputs of the last matrix, which are then in work. */
 void bq_block_forward(bq_dev *dev, const bq_block *blk, const bq_mat w[BQ_MATS], bq_work *work, bq_mat x,
                       bq_mat y);
 

@@ -8,7 +8,8 @@ bq_mat bq_capture_input(const bq_work *k, int m) {
     return of[m];
 }
 
-void bq_capture(bq_pass_context *c, bq_stream_id stream, const bq_mat w[BQ_MATS], bq_visit visit, void *ctx) {
+void bq_capture(bq_pass_context *c, bq_stream_id stream, const bq_mat w[BQ_MATS], bool output, bq_visit visit,
+                void *ctx) {
     bq_dev *dev = c->dev;
     size_t mark = bq_arena_mark(&dev->mem);
     int64_t h = c->q->arch->model.hidden;
@@ -17,7 +18,7 @@ void bq_capture(bq_pass_context *c, bq_stream_id stream, const bq_mat w[BQ_MATS]
     bq_shard share = bq_shard_of(c->samples, c->comm->replica, c->comm->nreplica);
     for (int64_t i = share.first; i < share.first + share.count; i++) {
         dev->op->put(dev, c->fetch(c->ctx, stream, i), x);
-        bq_block_forward(dev, c->blk, w, c->work, x, y);
+        bq_block_forward(dev, c->blk, w, c->work, x, output ? y : (bq_mat){0});
         visit(ctx, i, x, y);
         dev->op->wait(dev);
         bq_heartbeat(c->comm);

@@ -16,9 +16,11 @@ static inline bq_stream_id bq_capture_stream(bq_inputs input) {
 bq_mat bq_capture_input(const bq_work *work, int m);
 
 /* This replica's samples of the stream, in order, through the block with matrices w; visit is called after
- * each forward, x (T, H) its input and y its output.  The heartbeat beats.  Local. */
+ * each forward, x (T, H) its input and y its output, or room for one where no `output` is wanted.  The
+ * heartbeat beats.  Local. */
 typedef void (*bq_visit)(void *ctx, int64_t sample, bq_mat x, bq_mat y);
-void bq_capture(bq_pass_context *c, bq_stream_id stream, const bq_mat w[BQ_MATS], bq_visit visit, void *ctx);
+void bq_capture(bq_pass_context *c, bq_stream_id stream, const bq_mat w[BQ_MATS], bool output, bq_visit visit,
+                void *ctx);
 
 /* Arena bytes that a capture takes beside the workspace. */
 size_t bq_capture_need(const bq_arch *arch, int64_t tokens);

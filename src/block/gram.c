@@ -59,11 +59,11 @@ size_t bq_gram_collect_need(const bq_arch *arch, bq_gram_set set, int64_t tokens
 }
 
 /* The inputs of the FP stream less those kept, their product with those kept. */
-static void add_cross(collector *a, int64_t sample, bq_mat x, bq_mat y) {
+static void add_cross(collector *a, int64_t sample, bq_mat x) {
     bq_pass_context *c = a->c;
     const bq_ops *op = c->dev->op;
     op->put(c->dev, c->fetch(c->ctx, BQ_STREAM_FP, sample), x);
-    bq_block_forward(c->dev, c->blk, c->blk->w, c->work, x, y);
+    bq_block_forward(c->dev, c->blk, c->blk->w, c->work, x, (bq_mat){0});
     for (int m = 0; m < BQ_MATS; m++) {
         if (!has(a->set.cross, m)) continue;
         bq_mat fp = bq_capture_input(c->work, m), to = bq_treesum_next(&a->sum[1][m]);
@@ -74,9 +74,10 @@ static void add_cross(collector *a, int64_t sample, bq_mat x, bq_mat y) {
     }
 }
 
-/* x and y are free once the inputs have been seen. */
+/* x is free once the inputs have been seen. */
 static void visit(void *ctx, int64_t sample, bq_mat x, bq_mat y) {
     collector *a = ctx;
+    (void)y;
     bq_dev *dev = a->c->dev;
     for (int m = 0; m < BQ_MATS; m++) {
         if (!has(a->set.which, m)) continue;
@@ -85,7 +86,7 @@ static void visit(void *ctx, int64_t sample, bq_mat x, bq_mat y) {
         bq_treesum_add(&a->sum[0][m], sample);
         if (has(a->set.cross, m)) dev->op->copy(dev, in, a->input[m]);
     }
-    if (a->set.cross) add_cross(a, sample, x, y);
+    if (a->set.cross) add_cross(a, sample, x);
 }
 
 /* Everybody's leaves in place of my sum. */
@@ -114,7 +115,7 @@ void bq_gram_collect(bq_pass_context *c, const bq_mat w[BQ_MATS], bq_gram_set se
     size_t sums = bq_arena_mark(mem);
     for (int m = 0; m < BQ_MATS; m++)
         if (has(set.cross, m)) a.input[m] = bq_arena_push(mem, c->tokens, g->h[m].cols, BQ_F32);
-    bq_capture(c, bq_capture_stream(c->input), w, visit, &a);
+    bq_capture(c, bq_capture_stream(c->input), w, false, visit, &a);
     bq_arena_reset(mem, sums);
     for (int m = 0; m < BQ_MATS; m++) {
         if (has(set.which, m)) finish(c, &a.sum[0][m], g->h[m]);

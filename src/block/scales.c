@@ -233,7 +233,7 @@ int64_t bq_scales_search(bq_pass_context *c, const bq_scales_options *o, bq_scal
     open_search(&t);
     bq_channels(c, o->statistic, t.act);
     for (int m = 0; m < BQ_MATS; m++) bq_channels_weight(c, m, true, t.weight[m]);
-    bq_capture(c, BQ_STREAM_FP, c->blk->w, visit, &t);
+    bq_capture(c, BQ_STREAM_FP, c->blk->w, true, visit, &t);
     if (t.count) try_held(&t);
     bool stop = stopped(c);
     for (int m = 0; m < BQ_MATS; m++) result->best[m] = -1;

@@ -17,5 +17,6 @@ int bq_cmd_export(const bq_args *args, bq_comm *comm);
 /* One process without MPI: comm is zeroed but for size = 1; nothing collective may be called. */
 int bq_cmd_inspect(const bq_args *args, bq_comm *comm);
 int bq_cmd_tokens(const bq_args *args, bq_comm *comm);
+int bq_cmd_status(const bq_args *args, bq_comm *comm);
 
 #endif

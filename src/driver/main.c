@@ -3,6 +3,7 @@
 #include "base/log.h"
 #include "comm/heartbeat.h"
 #include "driver/commands.h"
+#include "kernels/restart.h"
 
 #include <stdlib.h>
 #include <unistd.h>
@@ -18,29 +19,22 @@ static void introduce(void) {
     }
 }
 
-/* libgomp's threads spin at barriers for a long time, which is ruinous where cores are shared, and reads its
- * environment before main: unless the user has said how to wait, start over with a short spin.  MPI is not up
- * yet, so nobody notices. */
-static void wait_briefly(char **argv) {
-    if (getenv("OMP_WAIT_POLICY") || getenv("GOMP_SPINCOUNT")) return;
-    setenv("GOMP_SPINCOUNT", "2000", 1);
-    execv("/proc/self/exe", argv); /* where that cannot be, the long spin stays */
-}
-
 int main(int argc, char **argv) {
     static int (*const commands[BQ_COMMANDS])(const bq_args *, bq_comm *) = {
         [BQ_COMMAND_RUN] = bq_cmd_run,         [BQ_COMMAND_PLAN] = bq_cmd_plan,
         [BQ_COMMAND_EVAL] = bq_cmd_eval,       [BQ_COMMAND_EXPORT] = bq_cmd_export,
-        [BQ_COMMAND_INSPECT] = bq_cmd_inspect, [BQ_COMMAND_TOKENS] = bq_cmd_tokens};
+        [BQ_COMMAND_INSPECT] = bq_cmd_inspect, [BQ_COMMAND_TOKENS] = bq_cmd_tokens,
+        [BQ_COMMAND_STATUS] = bq_cmd_status};
     static bq_args args; /* large */
-    wait_briefly(argv);
+    bq_restart(argv);
     introduce();
     int code = bq_options_parse(argc, argv, &args);
     if (code && bq_log_rank()) sleep(1); /* the first exit ends the job: rank 0 has to have spoken */
     if (code || args.command == BQ_COMMAND_NONE) return code;
     if (args.verbose) bq_log_level(BQ_DEBUG);
     bq_comm comm = {.size = 1, .nstage = 1, .nreplica = 1};
-    bool alone = args.command == BQ_COMMAND_INSPECT || args.command == BQ_COMMAND_TOKENS;
+    bool alone = args.command == BQ_COMMAND_INSPECT || args.command == BQ_COMMAND_TOKENS ||
+                 args.command == BQ_COMMAND_STATUS;
     if (alone) {
         bq_log_identity(0, 1);
         return commands[args.command](&args, &comm);

@@ -4,6 +4,7 @@ const bq_method bq_methods[BQ_PASS_KINDS] = {
     [BQ_PASS_RTN] = {.name = "rtn", .quantizes = true, .asymmetric = true},
     [BQ_PASS_ADASCALE] = {.name = "adascale",
                           .calibrated = true,
+                          .reference = true,
                           .quantizes = true,
                           .trains = true,
                           .backward = true,
@@ -21,13 +22,19 @@ const bq_method bq_methods[BQ_PASS_KINDS] = {
                       .remedy = "set sequential, which takes one matrix at a time"},
     [BQ_PASS_SMOOTHQUANT] = {.name = "smoothquant",
                              .calibrated = true,
+                             .reference = true,
                              .asymmetric = true,
                              .remedy = "take shorter samples"},
     [BQ_PASS_AUTOSMOOTH] = {.name = "autosmoothquant",
                             .calibrated = true,
+                            .reference = true,
                             .asymmetric = true,
                             .remedy = "take shorter samples"},
-    [BQ_PASS_AWQ] = {.name = "awq", .calibrated = true, .asymmetric = true, .remedy = "take shorter samples"},
+    [BQ_PASS_AWQ] = {.name = "awq",
+                     .calibrated = true,
+                     .reference = true,
+                     .asymmetric = true,
+                     .remedy = "take shorter samples"},
 };
 
 int64_t bq_pass_steps(const bq_pass *p, int sweep) {
@@ -40,6 +47,15 @@ bool bq_phase_calibrated(const bq_phase *phase) {
     bool any = false;
     for (int i = 0; i < phase->npass; i++) any |= bq_methods[phase->pass[i].kind].calibrated;
     return any;
+}
+
+bool bq_phase_reference(const bq_phase *phase) {
+    bool any = phase->inputs != BQ_INPUTS_QT;
+    for (int i = 0; i < phase->npass; i++) {
+        const bq_pass *p = &phase->pass[i];
+        any |= bq_methods[p->kind].reference || (p->kind == BQ_PASS_GPTQ && p->gptq.qep > 0);
+    }
+    return any && bq_phase_calibrated(phase);
 }
 
 bool bq_phase_trains(const bq_phase *phase) {

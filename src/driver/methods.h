@@ -18,6 +18,7 @@ typedef struct {
 typedef struct {
     const char *name;   /* the recipe's, and the result's */
     bool calibrated;    /* reads samples */
+    bool reference;     /* of the FP stream whatever the inputs are */
     bool quantizes;     /* leaves codes; the others prepare, and come before all that quantize */
     bool trains;        /* is done again in later sweeps */
     bool backward;      /* needs the workspace of a backward */
@@ -35,9 +36,11 @@ size_t bq_pass_need(const bq_pass *p, const bq_pass_size *of);
 /* Steps of a pass that trains in one block, 0 for the others. */
 int64_t bq_pass_steps(const bq_pass *p, int sweep);
 
-/* Does a phase read calibration samples (and so need streams)?  Is it done again in later sweeps?  Does it
+/* Does a phase read calibration samples (and so need streams)?  Those of the FP stream beyond a segment's
+ * head?  Is it done again in later sweeps?  Does it
  * need a backward? */
 bool bq_phase_calibrated(const bq_phase *phase);
+bool bq_phase_reference(const bq_phase *phase);
 bool bq_phase_trains(const bq_phase *phase);
 bool bq_phase_backward(const bq_phase *phase);
 

@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char *const there_are = "run, plan, eval, export, inspect, tokens";
+static const char *const there_are = "run, plan, eval, export, inspect, tokens, status";
 static const char *const codes =
     "Exit codes:\n"
     "   0  done\n"

@@ -18,6 +18,7 @@ typedef enum {
     BQ_COMMAND_EXPORT,
     BQ_COMMAND_INSPECT,
     BQ_COMMAND_TOKENS,
+    BQ_COMMAND_STATUS,
     BQ_COMMANDS
 } bq_command;
 
@@ -25,7 +26,7 @@ typedef enum {
 typedef struct {
     bq_command command;
     int nfile;
-    char **file; /* arguments: run, plan, inspect: one path; tokens: texts; eval, export: none */
+    char **file; /* arguments: run, plan, inspect, status: one path; tokens: texts; eval, export: none */
     /* run, plan */
     int nset;
     char *set[BQ_SETS]; /* "key=value", for bq_recipe_read */
@@ -43,6 +44,7 @@ typedef struct {
     int64_t timeout;    /* seconds of silence that mean a rank is dead; 0: never */
     size_t memory;      /* bytes this process may use; 0: what the system gives */
     const char *scratch;
+    const char *model_copy; /* run, plan: where to read the recipe's model; NULL: there */
     bool split_reference;
     bool root_acts; /* rank 0 alone reads and writes acts/ of the run directory; needs scratch */
     /* eval, export */
@@ -55,6 +57,8 @@ typedef struct {
     bool verbose;
     /* tokens */
     bool bytes;
+    /* status */
+    bool json;
 } bq_args;
 
 /* Fill args, complete and checked.  BQ_OK, or BQ_USAGE after one message and a hint (rank 0 prints).  Help

@@ -29,6 +29,8 @@ const bq_option bq_options[BQ_OPTIONS] = {
      "What this rank may use, as in 12G (all that the system gives)"},
     {"scratch", 0, "DIR", TEXT, AT(scratch), 0, 0, COMPUTE,
      "Node-local place for streams that memory cannot hold"},
+    {"model-copy", 0, "DIR", TEXT, AT(model_copy), 0, 0, RUN | PLAN,
+     "Read the recipe's model from this copy of it, on a node's own disk say"},
     {"root-acts", 0, NULL, FLAG, AT(root_acts), 0, 0, RUN | PLAN,
      "Rank 0 alone touches the run's activation files; the others keep copies of theirs in --scratch"},
     {"split-reference", 0, NULL, FLAG, AT(split_reference), 0, 0, RUN | PLAN,
@@ -47,6 +49,7 @@ const bq_option bq_options[BQ_OPTIONS] = {
      "Evaluate a run's result alone, not the original model and round to nearest, too"},
     {"stop-after-blocks", 0, "N", INT, AT(stop_after), 1, INT_MAX, RUN,
      "End with code 75 after N new blocks, as a stop signal would (for tests)"},
+    {"json", 0, NULL, FLAG, AT(json), 0, 0, STATUS, "For programs: one JSON object"},
     {"verbose", 'v', NULL, FLAG, AT(verbose), 0, 0, ALL, "Say more"},
     {0}};
 
@@ -79,8 +82,15 @@ const bq_command_text bq_commands[BQ_COMMANDS] = {
         {"inspect", "PATH", 1, 1, "Say what is in a file or directory of blockq.",
          "Print what is in a model directory, a tokens file, a run directory or a checkpoint file.",
          "Example:\n  blockq inspect demo.run\n  blockq inspect demo.run/ckpt/block_000.p0.s0.h5"},
-    [BQ_COMMAND_TOKENS] = {
-        "tokens", "TEXT...", 1, INT_MAX, "Make a tokens file from text.",
-        "Write the bytes of the text files, one behind the other, as a tokens file. For models with a "
-        "tokenizer of their own use tools/prepare.py.",
-        "Example:\n  blockq tokens --bytes book.txt -o tokens.h5"}};
+    [BQ_COMMAND_TOKENS] =
+        {"tokens", "TEXT...", 1, INT_MAX, "Make a tokens file from text.",
+         "Write the bytes of the text files, one behind the other, as a tokens file. For models with a "
+         "tokenizer of their own use tools/prepare.py.",
+         "Example:\n  blockq tokens --bytes book.txt -o tokens.h5"},
+    [BQ_COMMAND_STATUS] = {
+        "status", "DIR", 1, 1, "Say how far a run is, while it runs or after.",
+        "Read a run directory: whether a process works on it or how the last one ended, blocks done, pace "
+        "and "
+        "time left, perplexities, the last line of its log. Nothing is written, and a run at work is not "
+        "disturbed.",
+        "Example:\n  blockq status demo.run\n  blockq status --json demo.run"}};

@@ -55,8 +55,8 @@ static int64_t apply(bq_walk *w, bq_pass_context *c, const bq_pass *p) {
     int64_t steps = bq_pass_steps(p, w->sweep), done = bq_pass_run(c, p, w->sweep);
     w->units = w->before + steps;
     if (done == BQ_PASS_NOT_FINITE)
-        bq_log(BQ_WARN, "block %d: the loss stopped being a number; %s left the block as it was", w->block,
-               method->name);
+        bq_log(BQ_WARN, "block %d: the loss stopped being a number; %s left the block as it was",
+               w->block + 1, method->name);
     if (steps) w->steps = done < 0 ? 0 : done;
     if (!method->quantizes || done == BQ_PASS_STOPPED) return done;
     for (int m = 0; m < BQ_MATS; m++) c->dev->op->copy(c->dev, w->q.fold[m], w->blk.w[m]);

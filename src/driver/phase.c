@@ -76,6 +76,8 @@ static void forward(bq_walk *w, const bq_mat mats[BQ_MATS], bq_stream *from, bq_
         bq_block_forward(dev, &w->blk, mats, &w->work, w->x, w->y);
         dev->op->get(dev, w->y, w->buffer[1]);
         dev->op->wait(dev);
+        bq_session_finite(w->s, w->buffer[1], w->block, w->share.first + i,
+                          from == &w->qt ? "quantized" : "original");
         bq_stream_put(to, i, w->buffer[1]);
         bq_session_stopped(w->s);
     }
@@ -166,6 +168,7 @@ static void open_walk(bq_walk *w, bq_session *s, int sweep, int phase, const bq_
     w->blocks = bq_grid_blocks(&s->grid, s->comm->istage);
     int64_t n = w->share.count;
     w->calibrated = bq_phase_calibrated(w->recipe);
+    w->follows = bq_phase_reference(w->recipe) || (w->calibrated && r->segments > 1);
     bq_block_push(&w->blk, arch, mem);
     bq_quantized_push(&w->q, arch, s->scheme, mem);
     for (int i = 0; i < w->recipe->npass; i++) {
@@ -232,7 +235,7 @@ static outcome do_block(bq_walk *w) {
     bq_source_block(&s->src, &s->dev, w->block, &w->blk);
     bq_source_prefetch(&s->src, w->block + 1);
     clock_to(w, LOAD, &now);
-    if (w->calibrated) forward(w, w->blk.w, &w->fp, &w->target);
+    if (w->follows) forward(w, w->blk.w, &w->fp, &w->target);
     clock_to(w, TARGET, &now);
     if (bq_walk_stops(w)) return STOPPED;
     if (done)
@@ -243,7 +246,7 @@ static outcome do_block(bq_walk *w) {
     if (!done) save_block(w);
     clock_to(w, SAVE, &now);
     if (w->qt.open) forward(w, w->q.what, &w->qt, &w->qt);
-    if (w->calibrated) bq_stream_swap(&w->fp, &w->target);
+    if (w->follows) bq_stream_swap(&w->fp, &w->target);
     if (w->qt.open) end_segment(w);
     clock_to(w, ADVANCE, &now);
     if (!done) report(w, now - start);

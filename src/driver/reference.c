@@ -128,6 +128,8 @@ static bool missing(bq_session *s, int *first, int *last) {
     int inner[BQ_PIECES], n = inner_starts(s, inner), stage = s->comm->istage;
     bool head = have(s, (int)bq_grid_blocks(&s->grid, stage).first);
     bool all = head;
+    BQ_CHECK(head || stage > 0, "%s/fp_000.h5 does not give back the samples that were just written",
+             s->acts);
     for (int i = 0; i < n; i++) all = have(s, inner[i]) && all;
     *last = bq_comm_agree(s->comm, all ? -1 : stage);
     *first = -bq_comm_agree(s->comm, all ? -s->comm->nstage : head ? -stage : -(stage - 1));
@@ -184,6 +186,8 @@ static void through_blocks(pipe_state *p, int64_t at, int64_t n, float *in, floa
             bq_block_forward(dev, &p->blk, p->blk.w, &p->work, p->x, p->y);
             dev->op->get(dev, p->y, bq_mat_host(y, p->tokens, p->hidden, BQ_F32));
             dev->op->wait(dev);
+            bq_session_finite(p->s, bq_mat_host(y, p->tokens, p->hidden, BQ_F32), b, p->share.first + at + i,
+                              "original");
             keep_inner(p, b + 1, p->share.first + at + i, y);
             bq_session_stopped(p->s);
         }

@@ -82,6 +82,7 @@ static bool through(way *w, int b, bq_acts *to) {
         bq_block_forward(dev, &w->blk, w->blk.w, &w->work, w->x, w->y);
         dev->op->get(dev, w->y, w->buffer);
         dev->op->wait(dev);
+        bq_session_finite(w->s, w->buffer, b, w->share.first + i, "original");
         bq_stream_put(&w->stream, i, w->buffer);
         if (to) bq_acts_write(to, w->share.first + i, w->buffer.data);
         if (bq_session_stopped(w->s)) return false;

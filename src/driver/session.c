@@ -17,6 +17,7 @@
 
 #include <errno.h>
 #include <gnu/libc-version.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -34,7 +35,7 @@ static int open_inputs(void *session) {
     const bq_recipe *r = &s->recipe;
     bool calibrated = false;
     for (int p = 0; p < r->nphase; p++) calibrated |= bq_phase_calibrated(&r->phase[p]);
-    int code = bq_source_open(&s->src, r->model);
+    int code = bq_source_open(&s->src, s->args->model_copy ? s->args->model_copy : r->model);
     if (!code) code = bq_plan_schemes(r, &s->src.arch, s->scheme);
     if (!code) code = bq_source_transform(&s->src, r);
     if (!code && (s->args->command == BQ_COMMAND_RUN || s->args->command == BQ_COMMAND_PLAN))
@@ -102,6 +103,15 @@ bool bq_session_stopped(const bq_session *s) {
     if (bq_heartbeat_stopped()) bq_stop_wanted = 1;
     if (bq_stop_wanted) bq_heartbeat_stop(s->comm);
     return bq_stop_wanted;
+}
+
+void bq_session_finite(const bq_session *s, bq_mat y, int block, int64_t sample, const char *stream) {
+    float *x = y.data;
+    if (bq_fault("stream_nan")) x[0] = NAN;
+    for (int64_t e = 0; e < y.rows * y.cols; e++)
+        BQ_CHECK(isfinite(x[e]), "block %d/%d: the %s stream of sample %ld has %g at token %ld, channel %ld",
+                 block + 1, s->src.arch.model.blocks, stream, (long)sample, (double)x[e], (long)(e / y.cols),
+                 (long)(e % y.cols));
 }
 
 static void catch_signals(void) {
@@ -218,6 +228,7 @@ static int take_lock(bq_session *s) {
 static int open_log(bq_session *s) {
     char log[BQ_PATH_MAX + 16];
     snprintf(log, sizeof log, "%s/run.log", s->dir);
+    if (s->comm->rank && !s->args->root_acts) bq_log_errors_to(log);
     int error = s->comm->rank == 0 ? bq_log_open(log) : 0;
     if (error) return bq_refuse(BQ_USAGE, "run directory %s cannot be written: %s", s->dir, strerror(error));
     return BQ_OK;

@@ -13,6 +13,7 @@ typedef struct {
     const bq_phase *recipe;
     const bq_phase_hooks *hooks;
     bool calibrated, frozen; /* frozen: nothing of this segment is trained in this sweep */
+    bool follows;            /* the FP stream is read behind the first block */
     bq_shard share, blocks;  /* my samples, my stage's blocks */
     bq_block blk;
     bq_quantized q;

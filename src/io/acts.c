@@ -200,7 +200,7 @@ void bq_acts_write(bq_acts *a, int64_t sample, const float *data) {
     memcpy(r.magic, magic, sizeof magic);
     r.check = check_of(&r, a->identity);
     ssize_t n;
-    do n = write(a->log, &r, sizeof r);
+    do n = bq_fault("acts_log") ? write(a->log, &r, sizeof r / 2) : write(a->log, &r, sizeof r);
     while (n < 0 && errno == EINTR);
     if (n >= 0 && n < (ssize_t)sizeof r) errno = ENOSPC;
     if (n != sizeof r) fail(a, "write of the log");
@@ -228,13 +228,13 @@ int64_t bq_acts_count(const bq_acts *a) {
 bool bq_acts_read(bq_acts *a, int64_t sample, float *data) {
     int64_t at = place_of(a, sample);
     if (!a->has[sample]) return false;
-    a->has[sample] =
-        bq_raw_read(a->fd, data, a->bytes, at) && bq_hash_bytes(data, a->bytes) == a->hash[sample];
+    a->has[sample] = !bq_fault("acts_read") && bq_raw_read(a->fd, data, a->bytes, at) &&
+                     bq_hash_bytes(data, a->bytes) == a->hash[sample];
     return a->has[sample];
 }
 
 void bq_acts_sync(bq_acts *a) {
-    if (fdatasync(a->fd) || fdatasync(a->log)) fail(a, "sync");
+    if (bq_fault("acts_sync") ? (errno = EIO, true) : fdatasync(a->fd) || fdatasync(a->log)) fail(a, "sync");
 }
 
 void bq_acts_close(bq_acts *a) {

@@ -140,7 +140,7 @@ static int copy_file(const char *from, const char *to) {
     ssize_t got;
     int err = 0;
     while (!err && ((got = read(in, buffer, CHUNK)) > 0 || (got < 0 && errno == EINTR))) {
-        if (got > 0) err = bq_file_put(out, buffer, (size_t)got);
+        if (got > 0) err = bq_fault("copy_write") ? ENOSPC : bq_file_put(out, buffer, (size_t)got);
     }
     int rc = !err && got < 0 ? bq_refuse(BQ_DATA, "cannot read '%s': %s", from, strerror(errno)) : BQ_OK;
     free(buffer);

@@ -92,7 +92,9 @@ int bq_file_read(const char *path, size_t max_bytes, char **data, size_t *bytes)
     struct stat st;
     int fd, err = open_any(path, O_RDONLY, &fd, &st);
     if (err) return err;
-    if (S_ISREG(st.st_mode) || is_pipe(fd))
+    if (bq_fault("file_read"))
+        err = EIO;
+    else if (S_ISREG(st.st_mode) || is_pipe(fd))
         err = read_all(fd, max_bytes, data, bytes);
     else
         err = BQ_NOT_FILE;
@@ -162,7 +164,7 @@ static int put_and_sync(const char *temp, const void *data, size_t bytes) {
     int fd = open(temp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
     if (fd < 0) return errno;
     int err = bq_fault("file_write") ? ENOSPC : bq_file_put(fd, data, bytes);
-    if (!err && fsync(fd)) err = errno;
+    if (!err) err = bq_fault("file_sync") ? EIO : fsync(fd) ? errno : 0;
     if (close(fd) && !err) err = errno;
     return err;
 }
@@ -197,6 +199,7 @@ int bq_file_rename(const char *temp, const char *path) {
 
 static int make_one(const char *path) {
     struct stat st;
+    if (bq_fault("dir_make")) return EACCES;
     if (mkdir(path, 0777) == 0) return 0;
     int err = errno;
     if (stat(path, &st) == 0) return S_ISDIR(st.st_mode) ? 0 : ENOTDIR;
@@ -219,7 +222,7 @@ int bq_dir_make(const char *path) {
 int bq_dir_sync(const char *path) {
     int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (fd < 0) return errno;
-    int err = fsync(fd) ? errno : 0;
+    int err = bq_fault("dir_sync") ? EIO : fsync(fd) ? errno : 0;
     close(fd);
     return err == EINVAL || err == ENOTSUP ? 0 : err;
 }
@@ -227,7 +230,7 @@ int bq_dir_sync(const char *path) {
 int bq_file_append(const char *path, const void *data, size_t bytes) {
     int fd, error = bq_file_open(path, O_WRONLY | O_APPEND | O_CREAT, &fd);
     if (error) return error == BQ_NOT_FILE ? EEXIST : error;
-    error = bq_file_put(fd, data, bytes);
+    error = bq_fault("file_append") ? ENOSPC : bq_file_put(fd, data, bytes);
     if (close(fd) && !error) error = errno;
     return error;
 }

@@ -91,6 +91,7 @@ void bq_h5_create(bq_h5 *h, const char *path) {
     char temp[BQ_PATH + 32];
     bq_temp_name(temp, sizeof temp, path);
     *h = (bq_h5){.fd = -1, .path = text_of(path), .temp = text_of(temp)};
+    if (bq_fault("h5_create")) errno = ENOSPC, bq_h5_fail(h, "write");
     h->file = must(h, H5Fcreate(h->temp, H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT));
     bq_h5_put_group(h, NULL);
 }
@@ -182,7 +183,7 @@ void bq_h5_seal(bq_h5 *h, uint64_t tag) {
 }
 
 void bq_h5_commit(bq_h5 *h) {
-    if (fsync(h->fd)) bq_h5_fail(h, "write");
+    if (bq_fault("h5_sync") ? (errno = EIO, -1) : fsync(h->fd)) bq_h5_fail(h, "write");
     int rc = close(h->fd);
     h->fd = -1;
     if (rc) bq_h5_fail(h, "write");
@@ -222,6 +223,8 @@ bool bq_h5_open(bq_h5 *h, const char *path, uint64_t *tag) {
     if (open_raw(h, tag)) {
         if (H5Fis_hdf5(path) <= 0)
             bq_h5_refuse(h, "not an HDF5 file");
+        else if (bq_fault("h5_open"))
+            bq_h5_refuse(h, "HDF5 cannot open it: %s", strerror(EIO));
         else if ((h->file = H5Fopen(path, H5F_ACC_RDONLY, H5P_DEFAULT)) < 0)
             bq_h5_refuse(h, "HDF5 cannot open it: %s", reason_of_h5(text));
         else if ((h->at = H5Gopen2(h->file, "/", H5P_DEFAULT)) < 0)
@@ -376,7 +379,8 @@ bool bq_h5_read(bq_h5 *h, int64_t offset, bq_mat m) {
     if (runs == 1) row *= (size_t)m.rows;
     BQ_CHECK(m.place != BQ_DEVICE, "a file is read into host memory");
     for (int64_t r = 0; r < runs; r++)
-        if (!bq_raw_read(h->fd, bq_mat_at(m, r, 0), row, offset + r * (int64_t)row))
+        if (bq_fault("h5_read") ? (errno = EIO, true)
+                                : !bq_raw_read(h->fd, bq_mat_at(m, r, 0), row, offset + r * (int64_t)row))
             return bq_h5_refuse(h, "read failed: %s", strerror(errno));
     return true;
 }

@@ -172,6 +172,34 @@ int bq_inside_find(bq_inside_file **f, const char *run_dir, bq_inside *inside) {
     return best;
 }
 
+static bool glance_at(const char *path, bq_inside *in) {
+    bq_h5 h;
+    char kind[64];
+    uint64_t fingerprint;
+    int64_t sweep, phase, pass;
+    bool good = bq_h5_open(&h, path, NULL) && bq_h5_get_text(&h, "format", kind, sizeof kind) &&
+                strcmp(kind, format) == 0 && bq_h5_get_hex(&h, "fingerprint", &fingerprint) &&
+                fingerprint == in->fingerprint && bq_h5_get_int(&h, "sweep", 0, INT32_MAX, &sweep) &&
+                bq_h5_get_int(&h, "phase", 0, INT32_MAX, &phase) &&
+                bq_h5_get_int(&h, "pass", 0, INT32_MAX, &pass) &&
+                bq_h5_get_int(&h, "steps", 1, MAX_STEPS, &in->steps);
+    bq_h5_close(&h);
+    if (good) in->sweep = (int)sweep, in->phase = (int)phase, in->pass = (int)pass;
+    return good;
+}
+
+bool bq_inside_glance(const char *run_dir, bq_inside *inside) {
+    char path[BQ_PATH];
+    bool found = false;
+    for (int slot = 0; slot < BQ_INSIDE_SLOTS; slot++) {
+        bq_inside one = *inside;
+        bq_inside_path(path, sizeof path, run_dir, inside->block, slot);
+        if (!glance_at(path, &one) || (found && !is_further(&one, inside))) continue;
+        *inside = one, found = true;
+    }
+    return found;
+}
+
 static void must(bq_inside_file *f, bool good) {
     if (!good) BQ_DIE("'%s': %s", f->h.path, f->h.why);
 }

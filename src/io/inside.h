@@ -46,6 +46,11 @@ bq_inside_file *bq_inside_open(const char *path, bq_inside *inside, char *why);
  * and steps.  A file that is there and does not count is worth a line of the log. */
 int bq_inside_find(bq_inside_file **f, const char *run_dir, bq_inside *inside);
 
+/* What the file further on of a block's two says about itself, of which only some bytes are read: for people,
+ * not to go on from.  Fills in sweep, phase, pass and steps of *inside, whose block and fingerprint are
+ * given; false when there is none. */
+bool bq_inside_glance(const char *run_dir, bq_inside *inside);
+
 /* Rows [first, first + to.rows) of a part; the losses.  A read that fails after open is a broken disk and
  * ends the job. */
 void bq_inside_read(bq_inside_file *f, int part, int64_t first, bq_mat to);

@@ -10,13 +10,18 @@
 #include <string.h>
 #include <unistd.h>
 
+static void read_holder(int fd, char who[128]) {
+    ssize_t n = pread(fd, who, 127, 0);
+    who[n > 0 ? n : 0] = 0;
+    who[strcspn(who, "\n")] = 0;
+}
+
 static int refuse_holder(int fd, const char *run_dir) {
-    char who[128] = "";
-    ssize_t n = pread(fd, who, sizeof who - 1, 0);
+    char who[128];
+    read_holder(fd, who);
     close(fd);
-    while (n > 0 && who[n - 1] == '\n') who[--n] = 0;
     return bq_refuse(BQ_USAGE, "%s is in use by another run (%s); wait for its end, or give another --out",
-                     run_dir, n > 0 ? who : "of which nothing is known");
+                     run_dir, who[0] ? who : "of which nothing is known");
 }
 
 /* For the message of the next one; no lock depends on it. */
@@ -35,7 +40,7 @@ int bq_lock_take(bq_lock *lock, const char *run_dir) {
     bq_path_join(path, sizeof path, run_dir, "ckpt/lock");
     int fd, err = bq_file_open(path, O_RDWR | O_CREAT, &fd);
     if (err) return bq_refuse(BQ_USAGE, "cannot open '%s': %s", path, bq_file_why(err));
-    if (fcntl(fd, F_OFD_SETLK, &whole)) {
+    if (bq_fault("lock_take") ? (errno = ENOLCK, -1) : fcntl(fd, F_OFD_SETLK, &whole)) {
         if (errno == EAGAIN || errno == EACCES) return refuse_holder(fd, run_dir);
         bq_log(BQ_WARN, "no lock on '%s' (%s): see to it that only one run uses this directory", path,
                strerror(errno));
@@ -43,6 +48,20 @@ int bq_lock_take(bq_lock *lock, const char *run_dir) {
     sign(fd);
     *lock = (bq_lock){fd, true};
     return BQ_OK;
+}
+
+bq_lock_state bq_lock_look(const char *run_dir, char who[128]) {
+    char path[BQ_PATH];
+    struct flock whole = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    int fd;
+    who[0] = 0;
+    bq_path_join(path, sizeof path, run_dir, "ckpt/lock");
+    if (bq_file_open(path, O_RDONLY, &fd)) return BQ_LOCK_FREE;
+    bool known = fcntl(fd, F_OFD_GETLK, &whole) == 0;
+    read_holder(fd, who);
+    close(fd);
+    bq_log_clean(who, 0);
+    return !known ? BQ_LOCK_UNKNOWN : whole.l_type == F_UNLCK ? BQ_LOCK_FREE : BQ_LOCK_HELD;
 }
 
 void bq_lock_release(bq_lock *lock) {

@@ -52,7 +52,7 @@ bq_reader *bq_reader_open(bq_acts *acts, int64_t values, int64_t first, int64_t 
     pthread_mutex_init(&r->lock, NULL);
     pthread_cond_init(&r->moved, &clock);
     pthread_condattr_destroy(&clock);
-    int error = pthread_create(&r->thread, NULL, read_ahead, r);
+    int error = bq_fault("reader_thread") ? EAGAIN : pthread_create(&r->thread, NULL, read_ahead, r);
     BQ_CHECK(error == 0, "no thread to read ahead: error %d", error);
     return r;
 }

@@ -105,7 +105,7 @@ bool bq_state_done(bq_state *s, int sweep, int phase, int block) {
 void bq_state_mark(bq_state *s, int sweep, int phase, int block) { *entry(s, sweep, phase, block) = YES; }
 
 /* Without reading whole files: another rank may have written it, or none asked yet. */
-static bool seems_done(const bq_state *s, int sweep, int phase, int block) {
+bool bq_state_seems_done(const bq_state *s, int sweep, int phase, int block) {
     char path[BQ_PATH];
     unsigned char known = *entry(s, sweep, phase, block);
     if (known != UNKNOWN) return known == YES;
@@ -119,7 +119,7 @@ static int64_t walk(const bq_state *s, json_t *list) {
     for (int sweep = 0; sweep < s->sweeps; sweep++)
         for (int phase = 0; phase < s->phases; phase++)
             for (int block = 0; block < s->blocks; block++) {
-                if (!seems_done(s, sweep, phase, block)) continue;
+                if (!bq_state_seems_done(s, sweep, phase, block)) continue;
                 if (list) json_array_append_new(list, json_pack("[iii]", sweep, phase, block));
                 n++;
             }
@@ -138,8 +138,9 @@ void bq_state_save(bq_state *s, const char *const *names, const uint64_t *hashes
     }
     walk(s, done);
     hex_of(hex, s->fingerprint);
-    json_t *root = json_pack("{s:i, s:s, s:o, s:o, s:f, s:s}", "version", VERSION, "fingerprint", hex,
-                             "parts", parts, "done", done, "seconds", s->seconds + seconds, "grid", grid);
+    json_t *root = json_pack("{s:i, s:s, s:[iii], s:o, s:o, s:f, s:s}", "version", VERSION, "fingerprint",
+                             hex, "shape", s->sweeps, s->phases, s->blocks, "parts", parts, "done", done,
+                             "seconds", s->seconds + seconds, "grid", grid);
     BQ_CHECK(root && json_object_size(parts) == (size_t)n,
              "no memory for the state of a run, or a bad name in it");
     path_of(path, sizeof path, s->run_dir);
@@ -155,6 +156,25 @@ void bq_state_close(bq_state *s) {
     if (!s) return;
     free(s->known);
     free(s);
+}
+
+bool bq_state_read(const char *run_dir, bq_state_summary *out) {
+    enum { MOST = 1 << 16 };
+    json_t *root = read_quietly(run_dir);
+    const char *hex, *grid;
+    char *end = NULL;
+    bq_state_summary s = {0};
+    bool good = root &&
+                json_unpack(root, "{s:s, s:[iii], s:F, s:s}", "fingerprint", &hex, "shape", &s.sweeps,
+                            &s.phases, &s.blocks, "seconds", &s.seconds, "grid", &grid) == 0 &&
+                s.sweeps > 0 && s.sweeps < MOST && s.phases > 0 && s.phases < MOST && s.blocks > 0 &&
+                s.blocks < MOST && s.seconds >= 0 && sscanf(grid, "%dx%d", &s.stages, &s.replicas) == 2 &&
+                s.stages > 0 && s.replicas > 0;
+    if (good) s.fingerprint = strtoull(hex, &end, 16);
+    good = good && end == hex + 16 && *end == 0 && (int64_t)s.sweeps * s.phases * s.blocks < 1 << 24;
+    if (good) *out = s;
+    json_decref(root);
+    return good;
 }
 
 /* Append a name to the list, with nothing in it that a terminal would obey. */

@@ -23,6 +23,9 @@ bool bq_state_done(bq_state *state, int sweep, int phase, int block);
 /* The caller has just written the triple's checkpoint. */
 void bq_state_mark(bq_state *state, int sweep, int phase, int block);
 
+/* Whether it seems so, by a quick look at the end of the file alone. */
+bool bq_state_seems_done(const bq_state *state, int sweep, int phase, int block);
+
 /* How many triples have a checkpoint of the right fingerprint now, by a quick look at the files. */
 int64_t bq_state_count(bq_state *state);
 
@@ -34,6 +37,15 @@ void bq_state_save(bq_state *state, const char *const *names, const uint64_t *ha
                    const char *grid);
 
 void bq_state_close(bq_state *state); /* NULL is fine */
+
+/* What <run_dir>/ckpt/state.json says about the run that wrote it: its shape, the seconds it had used at its
+ * last start or end, and its grid, stages x replicas.  False when there is no readable state.json. */
+typedef struct {
+    uint64_t fingerprint;
+    int sweeps, phases, blocks, stages, replicas;
+    double seconds;
+} bq_state_summary;
+bool bq_state_read(const char *run_dir, bq_state_summary *out);
 
 /* What changed between the run that wrote <run_dir>/ckpt/state.json and these parts: the names that are new,
  * gone or of another hash go into changed, "model, recipe.phases".  Returns their number, or -1 when there is

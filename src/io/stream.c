@@ -36,10 +36,12 @@ static void check_view(const bq_stream *s, bq_mat m) {
              bq_type_name(m.type), s->tokens, s->hidden);
 }
 
+static bool fails(const char *point, int error) { return bq_fault(point) && (errno = error, true); }
+
 static int open_scratch(const char *dir, int64_t bytes) {
     char path[BQ_PATH];
     bq_path_join(path, sizeof path, dir, "blockq-stream-XXXXXX");
-    int fd = mkostemp(path, O_CLOEXEC);
+    int fd = bq_fault("scratch_open") ? (errno = ENOSPC, -1) : mkostemp(path, O_CLOEXEC);
     BQ_CHECK(fd >= 0, "scratch file in '%s': %s", dir, strerror(errno));
     unlink(path);
     BQ_CHECK(bq_raw_reserve(fd, bytes) && ftruncate(fd, bytes) == 0,
@@ -78,7 +80,8 @@ bq_mat bq_stream_get(const bq_stream *s, int64_t sample, bq_mat buffer) {
     int64_t runs = buffer.ld == buffer.cols ? 1 : s->tokens;
     size_t bytes = sample_bytes(s), run = runs > 1 ? bytes / (size_t)runs : bytes;
     for (int64_t r = 0; r < runs; r++)
-        BQ_CHECK(bq_raw_read(s->fd, bq_mat_at(buffer, r, 0), run, sample * (int64_t)bytes + r * (int64_t)run),
+        BQ_CHECK(!fails("scratch_read", EIO) && bq_raw_read(s->fd, bq_mat_at(buffer, r, 0), run,
+                                                            sample * (int64_t)bytes + r * (int64_t)run),
                  "read of a scratch file failed: %s", strerror(errno));
     return buffer;
 }
@@ -94,7 +97,8 @@ void bq_stream_put(bq_stream *s, int64_t sample, bq_mat data) {
         if (s->data)
             memcpy((char *)bq_stream_map(s, sample) + (size_t)r * run, from, run);
         else
-            BQ_CHECK(bq_raw_write(s->fd, from, run, sample * (int64_t)bytes + r * (int64_t)run),
+            BQ_CHECK(!fails("scratch_write", ENOSPC) &&
+                         bq_raw_write(s->fd, from, run, sample * (int64_t)bytes + r * (int64_t)run),
                      "write of a scratch file failed: %s", strerror(errno));
     }
 }

@@ -23,7 +23,7 @@ typedef struct {
     const bq_ops *op;
     void *impl;    /* the backend's own state */
     bq_arena mem;  /* device memory, sized by the plan */
-    char name[96]; /* "cpu avx512 OpenBLAS 0.3.21 ...": part of the numerics class */
+    char name[96]; /* "cpu avx512+amx OpenBLAS 0.3.21 ...": part of the numerics class */
 } bq_dev;
 
 /* Open a backend by name: "cpu", "cuda", "cuda:N" (device N, modulo the number seen) or "auto": cuda where
@@ -133,8 +133,8 @@ struct bq_ops {
     void (*zero)(bq_dev *dev, bq_mat m);
 
     /* c = alpha * op(a) op(b) + beta * c, op = transpose where ta / tb.  Class: NMSE 1e-10; the same bits for
-     * any number of threads: tiles are cut by the full shape of c, each one call of a serial BLAS.  2 m n k
-     * flop. */
+     * any number of threads: tiles are cut by the full shape of c, each one call of a serial BLAS, or by
+     * kernels/cpu/amx.h.  2 m n k flop. */
     void (*gemm)(bq_dev *dev, bool ta, bool tb, float alpha, bq_mat a, bq_mat b, float beta, bq_mat c);
 
     /* y = x * factor elementwise; y may alias x.  Class: bitwise. */

@@ -9,7 +9,7 @@ blockq=$(realpath "$1") make_micro=$(realpath "$2") mpiexec=${3:-mpirun}
 temp=$(mktemp -d "${TMPDIR:-/tmp}/blockq-e2e-XXXXXX")
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1
 export OMPI_MCA_hwloc_base_binding_policy=none OMP_WAIT_POLICY=passive OMP_NUM_THREADS=2
-unset BQ_FAULT SLURM_STEP_NUM_TASKS
+unset BQ_FAULT SLURM_STEP_NUM_TASKS OPENBLAS_CORETYPE
 
 checks=0 failures=0
 trap 'mountpoint -q small && umount small; rm -rf "$temp"' EXIT

@@ -19,6 +19,11 @@ check "nothing was made" [ ! -e ranks ]
 expect 0 mpi 1 run r.json -o one
 expect 0 "$blockq" run r.json -o alone
 same one alone
+if grep -q avx512vl /proc/cpuinfo && grep -q OpenBLAS one/run.log; then # also where this OpenBLAS is older than the processor
+    check "wide kernels: $(grep -o 'OpenBLAS.*' one/run.log)" grep -qE 'OpenBLAS .*(SkylakeX|Cooperlake|SapphireRapids)' one/run.log
+    OPENBLAS_CORETYPE=Haswell expect 0 "$blockq" eval --model m_llama_default --tokens eval.h5 --ctx 32
+    check "what the user says stays, and is warned of" grep -q 'kernels for Haswell, .*as OPENBLAS_CORETYPE says' err
+fi
 
 evaluate=(eval --model m_llama_default --tokens eval.h5 --ctx 32 --rtn 4)
 expect 0 mpi 1 "${evaluate[@]}"

@@ -44,7 +44,7 @@ int main(int argc, char **argv) {
     static const bq_comm alone = {.size = 1, .locals = 1, .nstage = 1, .nreplica = 1};
     if (code) return code;
     for (int v = 0; v < SMOOTH_VARIANTS; v++)
-        for (int64_t samples = SAMPLES; samples > 0; samples -= 4) {
+        for (int64_t samples = SAMPLES; samples > 0; samples -= 8) {
             outcome want = pass(&alone, v, samples), have = pass(&comm, v, samples);
             bool same = want.block == have.block && want.block > 1 &&
                         memcmp(&want.result, &have.result, sizeof want.result) == 0;

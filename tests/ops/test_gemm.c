@@ -35,10 +35,10 @@ static void check_one(bq_dev *dev, shape s, bool ta, bool tb, float alpha, float
 
 static void equals_naive(void **state) {
     (void)state;
-    static const shape some[] = {{1, 1, 1},      {1, 257, 31},   {31, 1, 129},  {33, 129, 127},
-                                 {129, 33, 257}, {257, 127, 33}, {129, 257, 1}, {1, 1, 257},
-                                 {97, 101, 103}, {600, 17, 40},  {7, 1100, 9},  {530, 533, 16},
-                                 {780, 770, 12}, {5, 3, 0}};
+    static const shape some[] = {
+        {1, 1, 1},      {1, 257, 31}, {31, 1, 129},   {33, 129, 127}, {129, 33, 257}, {257, 127, 33},
+        {129, 257, 1},  {1, 1, 257},  {97, 101, 103}, {600, 17, 40},  {7, 1100, 9},   {530, 533, 16},
+        {780, 770, 12}, {5, 3, 0},    {1060, 40, 33}, {33, 2100, 20}, {65, 63, 700}};
     bq_dev dev = cpu_with(2, 0);
     for (size_t i = 0; i < sizeof some / sizeof *some; i++)
         for (int t = 0; t < 4; t++) {

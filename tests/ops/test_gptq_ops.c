@@ -85,7 +85,8 @@ static void check_layer(int64_t rows, int64_t k, int64_t group, int bits, bool s
         }
         all += row_loss(&l, n, l.what);
     }
-    assert_true(worst < 2e-4 && fabs(sum - all) < 1e-4 * all + 1e-12);
+    /* in steps; a float's rounding grows with the number of steps that weights are away from 0 */
+    assert_true(worst < 1e-4 + 1e-6 * (1 << bits) && fabs(sum - all) < 1e-4 * all + 1e-12);
     free(e), close_layer(&l);
 }
 

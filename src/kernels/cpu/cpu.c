@@ -2,7 +2,9 @@
 
 #include "base/die.h"
 #include "base/log.h"
+#include "kernels/cpu/amx.h"
 #include "kernels/cpu/vec.h"
+#include "kernels/restart.h"
 
 #include <omp.h>
 #include <sched.h>
@@ -19,10 +21,14 @@ static int cpu_open(bq_dev *dev, int threads, size_t mem) {
                "cores",
                threads, CPU_COUNT(&mine));
     bq_arena_open(&dev->mem, mem);
-    snprintf(dev->name, sizeof dev->name, "cpu %s %s", bq_vec()->isa, bq_blas_name());
-    if (strcmp(bq_vec()->isa, "avx512") == 0 && (strstr(dev->name, "Haswell") || strstr(dev->name, "Zen")))
-        bq_log(BQ_WARN, "the BLAS uses its AVX2 kernels on a CPU with AVX-512, at up to half the speed%s",
-               getenv("OPENBLAS_CORETYPE") ? ": unset OPENBLAS_CORETYPE" : "");
+    snprintf(dev->name, sizeof dev->name, "cpu %s%s %s", bq_vec()->isa, bq_amx() ? "+amx" : "",
+             bq_blas_name());
+    int width = strcmp(bq_vec()->isa, "avx512") == 0 ? 2 : strcmp(bq_vec()->isa, "avx2") == 0;
+    const char *better = bq_blas_core() ? bq_restart_core(bq_blas_core(), width) : NULL;
+    if (better)
+        bq_log(BQ_WARN,
+               "OpenBLAS uses its kernels for %s, which are slow on this CPU%s: OPENBLAS_CORETYPE=%s",
+               bq_blas_core(), getenv("OPENBLAS_CORETYPE") ? ", as OPENBLAS_CORETYPE says" : "", better);
     return BQ_OK;
 }
 

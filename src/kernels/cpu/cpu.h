@@ -7,9 +7,11 @@
 
 /* cpu_dense.c */
 void bq_cpu_gemm(bq_dev *dev, bool ta, bool tb, float alpha, bq_mat a, bq_mat b, float beta, bq_mat c);
-/* The BLAS in use, with its version and kernel, and whether calls from several threads agree with calls from
- * one (probed once; dies when they do not). */
+/* The BLAS in use, with its version and kernel.  Probed once: its products are right, and calls from several
+ * threads agree with calls from one; dies when they do not. */
 const char *bq_blas_name(void);
+/* The kernel that OpenBLAS has picked; NULL where the BLAS is another. */
+const char *bq_blas_core(void);
 /* cpu_model.c */
 void bq_cpu_add(bq_dev *dev, bq_mat x, bq_mat y);
 void bq_cpu_bias(bq_dev *dev, bq_mat bias, bq_mat y);

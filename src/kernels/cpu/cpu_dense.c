@@ -1,7 +1,9 @@
-/* GEMM on a serial BLAS: tiles cut by the shape of c, each one call, spread over threads. */
+/* GEMM: on the tile unit (amx.h) where there is one; else on a serial BLAS: tiles cut by the shape of c, each
+ * one call, spread over threads. */
 #include "kernels/cpu/cpu.h"
 
 #include "base/die.h"
+#include "kernels/cpu/amx.h"
 
 #include <cblas.h>
 #include <limits.h>
@@ -56,6 +58,19 @@ void blas_memory_free(void *buffer) {
 
 enum { PROBE = 128, PROBE_CALLS = 64 };
 
+const char *bq_blas_core(void) { return openblas_get_corename ? openblas_get_corename() : NULL; }
+
+static bool right(const float *a, const float *b, const float *c) {
+    double error = 0, size = 0;
+    for (int i = 0; i < PROBE * PROBE; i++) {
+        double sum = 0;
+        for (int k = 0; k < PROBE; k++)
+            sum += (double)a[i / PROBE * PROBE + k] * (double)b[i % PROBE * PROBE + k];
+        error += (sum - (double)c[i]) * (sum - (double)c[i]), size += sum * sum;
+    }
+    return error <= 1e-10 * size;
+}
+
 /* Many small calls at once, so that two threads enter the library together. */
 static bool threads_agree(void) {
     static float a[PROBE * PROBE], b[PROBE * PROBE], once[PROBE * PROBE];
@@ -63,6 +78,9 @@ static bool threads_agree(void) {
         a[i] = (float)(i % 17) * 0.37f - 3, b[i] = (float)(i % 13) * 0.11f;
     cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, PROBE, PROBE, PROBE, 1, a, PROBE, b, PROBE, 0, once,
                 PROBE);
+    BQ_CHECK(right(a, b, once),
+             "the BLAS multiplies wrongly with its kernels for %s: OPENBLAS_CORETYPE names others",
+             bq_blas_core() ? bq_blas_core() : "this processor");
     int wrong = 0;
 #pragma omp parallel reduction(+ : wrong)
     {
@@ -91,8 +109,8 @@ const char *bq_blas_name(void) {
     char *end = strchr(config, ' '); /* "OpenBLAS 0.3.21 NO_LAPACKE ...": two words are the name */
     if (end) end = strchr(end + 1, ' ');
     if (end) *end = 0;
-    snprintf(name, sizeof name, "%.32s%s%.24s", config, openblas_get_corename ? " " : "",
-             openblas_get_corename ? openblas_get_corename() : "");
+    snprintf(name, sizeof name, "%.32s%s%.24s", config, bq_blas_core() ? " " : "",
+             bq_blas_core() ? bq_blas_core() : "");
     return name;
 }
 
@@ -101,9 +119,10 @@ const char *bq_blas_name(void) {
 /* Tiles: about TILES of them, so that threads share the work, with sides from SIDE_MIN, below which packing
  * costs more than 5 %, to SIDE_MAX.  Powers of two in each direction divide evenly among 2, 4, 8 and 16
  * threads. */
-#define TILES    32
-#define SIDE_MIN 320
-#define SIDE_MAX 768
+#define AMX_LEAST (1 << 15) /* multiplications that pay for cutting tiles of bf16 */
+#define TILES     32
+#define SIDE_MIN  320
+#define SIDE_MAX  768
 
 static int64_t side(int64_t m, int64_t n) {
     double s = sqrt((double)m * (double)n / TILES);
@@ -132,6 +151,11 @@ void bq_cpu_gemm(bq_dev *dev, bool ta, bool tb, float alpha, bq_mat a, bq_mat b,
              "gemm: (%ld x %ld) (%ld x %ld) to %ld x %ld", (long)m, (long)k, (long)kb, (long)n, (long)c.rows,
              (long)c.cols);
     if (m == 0 || n == 0) return;
+    if (bq_amx() && m * n * k >= AMX_LEAST) {
+        bq_amx_gemm(BQ_AMX_F32, k, alpha, (bq_amx_side){a.data, a.ld, m, ta},
+                    (bq_amx_side){b.data, b.ld, n, !tb}, beta, c.data, c.ld);
+        return;
+    }
     int lda = fit(a.ld), ldb = fit(b.ld), ldc = fit(c.ld), depth = k ? fit(k) : 0;
     int64_t mt = piece(m, side(m, n)), nt = piece(n, side(m, n));
     int64_t down = (m + mt - 1) / mt, across = (n + nt - 1) / nt;

@@ -48,6 +48,30 @@ static int say_to_a_file(void) {
     return more == EOF && strstr(line, "tensor 'a 2026-01-01 00:00:00 forged?'\n") ? 0 : 92;
 }
 
+/* A rank that does not log there adds its errors alone. */
+static int errors_to_a_file(void) {
+    char path[] = "/tmp/bq_test_log_XXXXXX", line[256] = "";
+    int fd = mkstemp(path);
+    if (fd < 0) return 90;
+    close(fd);
+    bq_log_identity(3, 4);
+    bq_log_errors_to(path);
+    bq_log_all(BQ_INFO, "no error");
+    bq_log_all(BQ_ERROR, "an error");
+    bq_log_close();
+    bq_log_all(BQ_ERROR, "after the close");
+    FILE *f = fopen(path, "r");
+    if (!f || !fgets(line, sizeof line, f)) return 91;
+    int more = fgetc(f);
+    fclose(f), unlink(path);
+    return more == EOF && strstr(line, " r3 error: an error\n") ? 0 : 92;
+}
+
+static void other_ranks_add_errors(void **state) {
+    (void)state;
+    assert_int_equal(in_child(errors_to_a_file).code, 0);
+}
+
 static void the_log_file_has_one_line(void **state) {
     (void)state;
     assert_int_equal(in_child(say_to_a_file).code, 0);
@@ -58,6 +82,7 @@ int main(void) {
         cmocka_unit_test(names_cannot_draw_or_forge_lines),
         cmocka_unit_test(dumps_keep_their_lines),
         cmocka_unit_test(the_log_file_has_one_line),
+        cmocka_unit_test(other_ranks_add_errors),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

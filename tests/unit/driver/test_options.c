@@ -147,21 +147,25 @@ static const char *printed(const char *text) {
 static void help(void **state) {
     (void)state;
     static const char *const options[BQ_COMMANDS] = {
-        [BQ_COMMAND_RUN] = "--set --out --threads --device --memory --scratch --root-acts --split-reference "
-                           "--stages --micro "
-                           "--timeout --no-eval --result-only "
-                           "--save-every --stop-after-blocks "
-                           "--verbose",
-        [BQ_COMMAND_PLAN] = "--set --threads --device --memory --scratch --root-acts --split-reference "
-                            "--stages --micro --timeout --verbose",
+        [BQ_COMMAND_RUN] =
+            "--set --out --threads --device --memory --scratch --model-copy --root-acts --split-reference "
+            "--stages --micro "
+            "--timeout --no-eval --result-only "
+            "--save-every --stop-after-blocks "
+            "--verbose",
+        [BQ_COMMAND_PLAN] =
+            "--set --threads --device --memory --scratch --model-copy --root-acts --split-reference "
+            "--stages --micro --timeout --verbose",
         [BQ_COMMAND_EVAL] = "--model --run --tokens --ctx --windows --offset --rtn --threads --device "
                             "--memory --scratch --timeout --result-only --verbose",
         [BQ_COMMAND_EXPORT] = "--run --format --shard --out --timeout --verbose",
         [BQ_COMMAND_INSPECT] = "--verbose",
-        [BQ_COMMAND_TOKENS] = "--bytes --out --verbose"};
+        [BQ_COMMAND_TOKENS] = "--bytes --out --verbose",
+        [BQ_COMMAND_STATUS] = "--json --verbose"};
     static const char *const names[BQ_COMMANDS] = {
         [BQ_COMMAND_RUN] = "run",       [BQ_COMMAND_PLAN] = "plan",       [BQ_COMMAND_EVAL] = "eval",
-        [BQ_COMMAND_EXPORT] = "export", [BQ_COMMAND_INSPECT] = "inspect", [BQ_COMMAND_TOKENS] = "tokens"};
+        [BQ_COMMAND_EXPORT] = "export", [BQ_COMMAND_INSPECT] = "inspect", [BQ_COMMAND_TOKENS] = "tokens",
+        [BQ_COMMAND_STATUS] = "status"};
     char text[256], list[256], row[64];
     for (int c = 1; c < BQ_COMMANDS; c++) {
         const char *name = names[c];

@@ -129,6 +129,26 @@ static void the_further_one_counts(void **state) {
     clear();
 }
 
+/* For people: what the further one says, as far as its head goes. */
+static void a_glance(void **state) {
+    (void)state;
+    bq_inside in = {.block = 7, .fingerprint = print}, other = {.block = 7, .fingerprint = print + 1};
+    clear();
+    assert_false(bq_inside_glance(temp_dir, &in));
+    save_slot(0, 1, 9);
+    save_slot(1, 1, 4);
+    assert_true(bq_inside_glance(temp_dir, &in));
+    assert_true(in.sweep == 1 && in.phase == 2 && in.pass == 1 && in.steps == 9);
+    assert_false(bq_inside_glance(temp_dir, &other));
+    save_slot(1, 2, 1);
+    assert_true(bq_inside_glance(temp_dir, &in));
+    assert_true(in.pass == 2 && in.steps == 1);
+    assert_int_equal(truncate(slot_path(1), 100), 0);
+    assert_true(bq_inside_glance(temp_dir, &in));
+    assert_true(in.pass == 1 && in.steps == 9);
+    clear();
+}
+
 static void damage(void **state) {
     (void)state;
     size_t n;
@@ -325,10 +345,11 @@ static int child(const char *what, const char *path) {
 int main(int argc, char **argv) {
     if (argc == 3) return child(argv[1], argv[2]);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(names),        cmocka_unit_test(the_further_one_counts),
-        cmocka_unit_test(damage),       cmocka_unit_test(foreign),
-        cmocka_unit_test(hostile),      cmocka_unit_test(equal_bytes),
-        cmocka_unit_test(failed_calls), cmocka_unit_test(killed),
+        cmocka_unit_test(names),       cmocka_unit_test(the_further_one_counts),
+        cmocka_unit_test(a_glance),    cmocka_unit_test(damage),
+        cmocka_unit_test(foreign),     cmocka_unit_test(hostile),
+        cmocka_unit_test(equal_bytes), cmocka_unit_test(failed_calls),
+        cmocka_unit_test(killed),
     };
     return cmocka_run_group_tests(tests, temp_make, temp_remove);
 }

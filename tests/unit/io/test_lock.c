@@ -34,6 +34,24 @@ static void one_at_a_time(void **state) {
     bq_lock_release(&b);
 }
 
+/* A look says who holds it, and takes nothing. */
+static void looks(void **state) {
+    (void)state;
+    char run_dir[400], who[128], me[40];
+    bq_lock a = {0}, b = {0};
+    start("looks", run_dir);
+    assert_int_equal(bq_lock_look(run_dir, who), BQ_LOCK_FREE);
+    assert_string_equal(who, "");
+    assert_int_equal(bq_lock_take(&a, run_dir), BQ_OK);
+    assert_int_equal(bq_lock_look(run_dir, who), BQ_LOCK_HELD);
+    snprintf(me, sizeof me, "pid %ld", (long)getpid());
+    assert_non_null(strstr(who, me));
+    bq_lock_release(&a);
+    assert_int_equal(bq_lock_look(run_dir, who), BQ_LOCK_FREE);
+    assert_int_equal(bq_lock_take(&b, run_dir), BQ_OK);
+    bq_lock_release(&b);
+}
+
 static void a_killed_holder_is_gone(void **state) {
     (void)state;
     char run_dir[400], err[1024];
@@ -64,6 +82,7 @@ int main(int argc, char **argv) {
     }
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(one_at_a_time),
+        cmocka_unit_test(looks),
         cmocka_unit_test(a_killed_holder_is_gone),
         cmocka_unit_test(no_directory),
     };

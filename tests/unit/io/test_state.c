@@ -120,7 +120,7 @@ static void content(void **state) {
         if (*c != ' ' && *c != '\n') *t++ = *c;
     *t = 0;
     assert_string_equal(
-        text, "{\"version\":1,\"fingerprint\":\"0123456789abcdef\",\"parts\":{\"model\":"
+        text, "{\"version\":1,\"fingerprint\":\"0123456789abcdef\",\"shape\":[2,3,5],\"parts\":{\"model\":"
               "\"0000000000000001\",\"tokens\":\"ffffffffffffffff\",\"recipe.phases\":"
               "\"0000000000000003\"},\"done\":[[0,1,2],[1,0,0]],\"seconds\":0.25,\"grid\":\"2x4\"}");
     free(text);
@@ -242,6 +242,36 @@ static void failures(void **state) {
     assert_one_line(err, "sweep 0, phase 0, block 5 of a run of 2, 3, 5");
 }
 
+/* The file says the run's shape; a look at a triple reads only its file's end. */
+static void summary(void **state) {
+    (void)state;
+    static const char *const bad[] = {
+        "{}",
+        "{\"version\": 1, \"fingerprint\": \"0123\", \"shape\": [1, 1, 1], "
+        "\"seconds\": 1.0, \"grid\": \"1x1\"}",
+        "{\"version\": 1, \"fingerprint\": \"0123456789abcdef\", \"shape\": [60000, "
+        "60000, 60000], \"seconds\": 1.0, \"grid\": \"1x1\"}",
+        "{\"version\": 1, \"fingerprint\": \"0123456789abcdef\", \"shape\": [1, 1, 0], "
+        "\"seconds\": 1.0, \"grid\": \"1x1\"}"};
+    bq_state_summary sum;
+    start("summary");
+    assert_false(bq_state_read(run_dir, &sum));
+    bq_state *s = load();
+    save(s, 3.5);
+    finish(1, 2, 4);
+    assert_true(bq_state_seems_done(s, 1, 2, 4));
+    assert_false(bq_state_seems_done(s, 1, 2, 3));
+    bq_state_close(s);
+    assert_true(bq_state_read(run_dir, &sum));
+    assert_true(sum.fingerprint == print && sum.sweeps == SWEEPS && sum.phases == PHASES &&
+                sum.blocks == BLOCKS);
+    assert_true(sum.stages == 2 && sum.replicas == 4 && sum.seconds == 3.5);
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        file_save(json, bad[i], strlen(bad[i]));
+        assert_false(bq_state_read(run_dir, &sum));
+    }
+}
+
 static int child(const char *what, const char *path) {
     bq_state *s = bq_state_load(path, print, SWEEPS, PHASES, BLOCKS);
     if (strcmp(what, "range") == 0) bq_state_mark(s, 0, 0, BLOCKS);
@@ -254,7 +284,7 @@ int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(fresh),     cmocka_unit_test(marks_and_files), cmocka_unit_test(content),
         cmocka_unit_test(torn_json), cmocka_unit_test(compare),         cmocka_unit_test(files_are_the_truth),
-        cmocka_unit_test(failures),
+        cmocka_unit_test(failures),  cmocka_unit_test(summary),
     };
     return cmocka_run_group_tests(tests, temp_make, temp_remove);
 }

@@ -1,0 +1,10 @@
+#!/usr/bin/env bash
+#SBATCH --job-name=gptq-8b --output=%x.log --open-mode=append
+#SBATCH --nodes=4 --ntasks-per-node=1 --exclusive
+#SBATCH --time=02:00:00 --signal=USR1@300 --requeue
+# GPTQ of an 8B Llama, 4 bits in groups of 128; goes on by itself after a time limit.
+#   BQ_MODEL=DIR BQ_TOKENS=train.h5 BQ_EVAL=test.h5 sbatch [--nodes=N] [--gpus-per-node=N --ntasks-per-node=N] jobs/gptq_8b.sh
+# from blockq's directory (or with BQ_HOME set to it).  jobs/slurm.sh lists all settings; `blockq status` tells how far it is.
+: "${BQ_HOME:=${SLURM_SUBMIT_DIR:-.}}" "${BQ_RECIPE:=$BQ_HOME/configs/llama3_8b_gptq.json}"
+. "$BQ_HOME/jobs/slurm.sh"
+job quantize "${SLURM_JOB_NUM_NODES:-1}" "$BQ_OUT"

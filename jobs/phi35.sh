@@ -1,0 +1,10 @@
+#!/usr/bin/env bash
+#SBATCH --job-name=phi35 --output=%x.log --open-mode=append
+#SBATCH --nodes=4 --ntasks-per-node=1 --exclusive
+#SBATCH --time=04:00:00 --signal=USR1@300 --requeue
+# AdaScale of Phi-3.5 mini, 4 bits; goes on by itself after a time limit.
+#   BQ_MODEL=DIR BQ_TOKENS=train.h5 BQ_EVAL=test.h5 sbatch [--nodes=N] [--gpus-per-node=N --ntasks-per-node=N] jobs/phi35.sh
+# from blockq's directory (or with BQ_HOME set to it).  jobs/slurm.sh lists all settings; `blockq status` tells how far it is.
+: "${BQ_HOME:=${SLURM_SUBMIT_DIR:-.}}" "${BQ_RECIPE:=$BQ_HOME/configs/phi35_adascale.json}"
+. "$BQ_HOME/jobs/slurm.sh"
+job quantize "${SLURM_JOB_NUM_NODES:-1}" "$BQ_OUT"

@@ -1,0 +1,299 @@
+/* Blocks: DEPTH of k, ROWS of a and COLS of b at a time are cut into tiles of bf16 (16 rows x 32 k), which
+ * threads share; then each pair of panels of a meets each pair of panels of b: 32 x 32 elements of c in four
+ * tile registers.  b passes by with a at rest, so that c is walked along its rows: down its columns, tile
+ * after tile would be on other pages. */
+#include "kernels/cpu/amx.h"
+
+#include "base/die.h"
+
+#include <cpuid.h>
+#include <immintrin.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#define LANES 16   /* rows of a tile */
+#define STEP  32   /* k of a tile */
+#define TILE  1024 /* its bytes */
+#define DEPTH 320
+#define ROWS  1024
+#define COLS  2048
+#define CHUNK 512 /* rows of b whose tiles stay in the second cache while a passes by */
+
+/* ---- is it there ---- */
+
+static bool ask(void) {
+    unsigned a, b, c, d;
+    if (getenv("BQ_CPU_ISA")) return false;
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(d >> 24 & 1) || !(d >> 22 & 1)) return false;
+    if (!__get_cpuid_count(7, 1, &a, &b, &c, &d) || !(a >> 5 & 1)) return false;
+    if (!__builtin_cpu_supports("avx512vl") || !__builtin_cpu_supports("avx512bw")) return false;
+    enum { ARCH_REQ_XCOMP_PERM = 0x1023, XFEATURE_XTILEDATA = 18 };
+    return syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0;
+}
+
+bool bq_amx(void) {
+    static int known; /* 1: no, 2: yes */
+    if (!known) known = 1 + ask();
+    return known == 2;
+}
+
+static void configure(void) {
+    struct {
+        uint8_t palette, start, reserved[14];
+        uint16_t bytes[16];
+        uint8_t rows[16];
+    } all = {.palette = 1};
+    for (int i = 0; i < 8; i++) all.bytes[i] = 64, all.rows[i] = LANES;
+    _tile_loadconfig(&all);
+}
+
+/* ---- tiles ---- */
+
+static __m512 widened(__m256i half) {
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
+}
+
+/* The next bf16 of each of 32 floats, low then high; the floats become what is left. */
+static __m512i next_term(__m512 *low, __m512 *high) {
+    __m512i both = (__m512i)_mm512_cvtne2ps_pbh(*high, *low);
+    *low -= widened(_mm512_castsi512_si256(both));
+    *high -= widened(_mm512_extracti64x4_epi64(both, 1));
+    return both;
+}
+
+/* 16 x 16 words of 32 bits, in place. */
+static void transpose(char *tile) {
+    __m512i r[16], t[16];
+    for (int i = 0; i < 16; i++) r[i] = _mm512_load_si512(tile + 64 * i);
+    for (int i = 0; i < 16; i += 2) {
+        t[i] = _mm512_unpacklo_epi32(r[i], r[i + 1]);
+        t[i + 1] = _mm512_unpackhi_epi32(r[i], r[i + 1]);
+    }
+    for (int i = 0; i < 16; i += 4) {
+        r[i] = _mm512_unpacklo_epi64(t[i], t[i + 2]);
+        r[i + 1] = _mm512_unpackhi_epi64(t[i], t[i + 2]);
+        r[i + 2] = _mm512_unpacklo_epi64(t[i + 1], t[i + 3]);
+        r[i + 3] = _mm512_unpackhi_epi64(t[i + 1], t[i + 3]);
+    }
+    for (int h = 0; h < 16; h += 8)
+        for (int i = 0; i < 4; i++) {
+            t[h + i] = _mm512_shuffle_i32x4(r[h + i], r[h + i + 4], 0x88);
+            t[h + i + 4] = _mm512_shuffle_i32x4(r[h + i], r[h + i + 4], 0xdd);
+        }
+    for (int i = 0; i < 8; i++) {
+        _mm512_store_si512(tile + 64 * i, _mm512_shuffle_i32x4(t[i], t[i + 8], 0x88));
+        _mm512_store_si512(tile + 64 * (i + 8), _mm512_shuffle_i32x4(t[i], t[i + 8], 0xdd));
+    }
+}
+
+#define INLINE static inline __attribute__((always_inline))
+
+/* 16 rows from `row` and 32 k from `k`, `depth` of them within the matrix, as `terms` tiles; a row of a tile
+ * is a row of the operand, or where `pairs` a pair of k with 16 rows side by side. */
+INLINE void pack_tile(bq_amx_side m, bool across, int terms, bool pairs, float alpha, int64_t row, int64_t k,
+                      int64_t depth, char *to) {
+    const __m512i woven = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23,
+                                           7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+    int64_t rows = m.rows - row < LANES ? m.rows - row : LANES;
+    __mmask16 lanes = (__mmask16)((1u << rows) - 1);
+    __mmask32 inside = (__mmask32)(depth >= STEP ? 0xffffffff : (1u << depth) - 1);
+    for (int i = 0; i < 16; i++) {
+        __m512 low, high;
+        if (across) { /* k 2i and 2i + 1 of 16 rows */
+            const float *at = m.at + (k + 2 * i) * m.ld + row;
+            low = _mm512_maskz_loadu_ps(2 * i < depth ? lanes : 0, at);
+            high = _mm512_maskz_loadu_ps(2 * i + 1 < depth ? lanes : 0, at + m.ld);
+        } else { /* 32 k of row i */
+            const float *at = m.at + (row + i) * m.ld + k;
+            low = _mm512_maskz_loadu_ps((__mmask16)(i < rows ? inside : 0), at);
+            high = _mm512_maskz_loadu_ps((__mmask16)(i < rows ? inside >> 16 : 0), at + 16);
+        }
+        low *= alpha, high *= alpha;
+        for (int t = 0; t < terms; t++) {
+            __m512i both = next_term(&low, &high);
+            if (across) both = _mm512_permutexvar_epi16(woven, both);
+            _mm512_store_si512(to + t * TILE + 64 * i, both);
+        }
+    }
+    if (across != pairs)
+        for (int t = 0; t < terms; t++) transpose(to + t * TILE);
+}
+
+INLINE void pack_steps(bq_amx_side m, bool across, int terms, bool pairs, float alpha, int64_t row, int64_t k,
+                       int64_t depth, char *to) {
+    for (int64_t s = 0; s < depth; s += STEP, to += terms * TILE)
+        pack_tile(m, across, terms, pairs, alpha, row, k + s, depth - s, to);
+}
+
+static void pack(bq_amx_side m, int terms, bool pairs, float alpha, int64_t row, int64_t k, int64_t depth,
+                 char *to) {
+    if (terms == BQ_AMX_F32)
+        m.across ? pack_steps(m, true, 3, pairs, alpha, row, k, depth, to)
+                 : pack_steps(m, false, 3, pairs, alpha, row, k, depth, to);
+    else
+        m.across ? pack_steps(m, true, 2, pairs, alpha, row, k, depth, to)
+                 : pack_steps(m, false, 2, pairs, alpha, row, k, depth, to);
+}
+
+/* ---- 32 x 32 elements ---- */
+
+#define PAIR(r, s, at, apart)                                                                                \
+    do {                                                                                                     \
+        _tile_loadd(r, at, 64);                                                                              \
+        _tile_loadd(s, (at) + (apart), 64);                                                                  \
+    } while (0)
+#define LOAD_A(t) PAIR(4, 5, a + (t)*TILE, skip)
+#define LOAD_B(t) PAIR(6, 7, b + (t)*TILE, skip)
+#define MULTIPLY()                                                                                           \
+    do {                                                                                                     \
+        _tile_dpbf16ps(0, 4, 6);                                                                             \
+        _tile_dpbf16ps(1, 4, 7);                                                                             \
+        _tile_dpbf16ps(2, 5, 6);                                                                             \
+        _tile_dpbf16ps(3, 5, 7);                                                                             \
+    } while (0)
+
+/* a, b: pairs of panels, the second `skip` bytes behind; c: its tiles are added to. */
+INLINE void product(int terms, int64_t steps, const char *a, const char *b, bool zero, float *c,
+                    int64_t ldc) {
+    int64_t skip = steps * terms * TILE, stride = ldc * 4;
+    if (zero) {
+        _tile_zero(0);
+        _tile_zero(1);
+        _tile_zero(2);
+        _tile_zero(3);
+    } else {
+        _tile_loadd(0, c, stride);
+        _tile_loadd(1, c + 16, stride);
+        _tile_loadd(2, c + 16 * ldc, stride);
+        _tile_loadd(3, c + 16 * ldc + 16, stride);
+    }
+    for (int64_t s = 0; s < steps; s++, a += terms * TILE, b += terms * TILE) {
+        for (int64_t r = s * 32 / steps; r < (s + 1) * 32 / steps;
+             r++) { /* the elements to the right are next */
+            __builtin_prefetch(c + r * ldc + 32, 1);
+            __builtin_prefetch(c + r * ldc + 48, 1);
+        }
+        LOAD_A(0);
+        if (terms == BQ_AMX_F32) { /* the smallest products first */
+            LOAD_B(2);
+            MULTIPLY();
+        }
+        LOAD_B(1);
+        MULTIPLY();
+        if (terms == BQ_AMX_F32) {
+            LOAD_A(1);
+            MULTIPLY();
+            LOAD_B(0);
+            MULTIPLY();
+            LOAD_A(2);
+            MULTIPLY();
+            LOAD_A(0);
+            MULTIPLY();
+        } else {
+            LOAD_B(0);
+            MULTIPLY();
+            LOAD_A(1);
+            MULTIPLY();
+        }
+    }
+    _tile_stored(0, c, stride);
+    _tile_stored(1, c + 16, stride);
+    _tile_stored(2, c + 16 * ldc, stride);
+    _tile_stored(3, c + 16 * ldc + 16, stride);
+}
+
+typedef struct {
+    char *room;
+    int64_t k, depth, steps;         /* of this block: first k, how many, in steps */
+    int64_t row, rows, col, columns; /* of c */
+} block;
+
+static void elements(int terms, block w, int64_t i, int64_t j, const char *a, const char *b, bool zero,
+                     float *c, int64_t ldc) {
+    float edge[32 * 32] __attribute__((aligned(64)));
+    int64_t rows = w.rows - i < 32 ? w.rows - i : 32, cols = w.columns - j < 32 ? w.columns - j : 32;
+    bool whole = rows == 32 && cols == 32;
+    float *at = whole ? c : edge;
+    if (!whole && !zero) {
+        memset(edge, 0, sizeof edge);
+        for (int64_t r = 0; r < rows; r++) memcpy(edge + 32 * r, c + r * ldc, (size_t)cols * 4);
+    }
+    if (terms == 3)
+        product(3, w.steps, a, b, zero, at, whole ? ldc : 32);
+    else
+        product(2, w.steps, a, b, zero, at, whole ? ldc : 32);
+    for (int64_t r = 0; r < rows && !whole; r++) memcpy(c + r * ldc, edge + 32 * r, (size_t)cols * 4);
+}
+
+/* ---- the loops ---- */
+
+static int64_t pieces(int64_t n, int64_t length) { return (n + length - 1) / length; }
+static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+
+static char *room(void) {
+    static _Thread_local char *at;
+    if (!at) {
+        at = mmap(NULL, BQ_AMX_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        BQ_CHECK(at != MAP_FAILED, "no memory for the tiles of a matrix product");
+    }
+    return at;
+}
+
+/* Called by all threads of a team. */
+static void multiply(int terms, block w, float alpha, bq_amx_side a, bq_amx_side b, bool zero, float *c,
+                     int64_t ldc) {
+    int64_t panel = w.steps * terms * TILE, pa = pieces(w.rows, 32) * 2, pb = pieces(w.columns, 32) * 2;
+    char *ta = w.room, *tb = ta + pa * panel;
+#pragma omp for schedule(static)
+    for (int64_t p = 0; p < pa + pb; p++) {
+        int64_t row = p < pa ? w.row + p * LANES : w.col + (p - pa) * LANES;
+        bq_amx_side from = p < pa ? a : b;
+        if (row < from.rows)
+            pack(from, terms, p >= pa, p < pa ? alpha : 1, row, w.k, w.depth, ta + p * panel);
+        else
+            memset(ta + p * panel, 0, (size_t)panel);
+    }
+    int64_t down = pa / 2, chunks = pieces(w.columns, CHUNK);
+#pragma omp for schedule(static)
+    for (int64_t n = 0; n < chunks * down; n++) {
+        int64_t i = n % down * 32, first = n / down * CHUNK, end = least(first + CHUNK, w.columns);
+        for (int64_t j = first; j < end; j += 32)
+            elements(terms, w, i, j, ta + i / LANES * panel, tb + j / LANES * panel, zero,
+                     c + (w.row + i) * ldc + w.col + j, ldc);
+    }
+}
+
+static void scale_rows(int64_t rows, int64_t cols, float beta, float *c, int64_t ldc) {
+#pragma omp for schedule(static)
+    for (int64_t r = 0; r < rows; r++)
+        for (int64_t i = 0; i < cols; i++) c[r * ldc + i] = beta == 0 ? 0 : c[r * ldc + i] * beta;
+}
+
+void bq_amx_gemm(bq_amx_terms terms, int64_t k, float alpha, bq_amx_side a, bq_amx_side b, float beta,
+                 float *c, int64_t ldc) {
+    int64_t depth = pieces(pieces(k, pieces(k, DEPTH)), STEP) * STEP;
+    char *tiles = room();
+#pragma omp parallel
+    {
+        if (beta != 1 && (beta != 0 || k == 0)) scale_rows(a.rows, b.rows, beta, c, ldc);
+        configure();
+        for (int64_t i = 0; i < a.rows; i += ROWS)
+            for (int64_t j = 0; j < b.rows; j += COLS)
+                for (int64_t p = 0; p < k; p += depth) {
+                    block w = {tiles,
+                               p,
+                               least(depth, k - p),
+                               0,
+                               i,
+                               least(ROWS, a.rows - i),
+                               j,
+                               least(COLS, b.rows - j)};
+                    w.steps = pieces(w.depth, STEP);
+                    multiply(terms, w, alpha, a, b, beta == 0 && p == 0, c, ldc);
+                }
+        _tile_release();
+    }
+}

@@ -5,8 +5,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 build=${1:-}
-sources=(src/*/*.[ch] src/*/*/*.[ch])
-tests=(tests/*/*.[ch] tests/*/*/*.[ch])
+sources=(src/*/*.[ch] src/*/*.cu src/*/*/*.[ch] src/*/*/*.cu src/*/*/*.cuh)
+tests=(tests/*/*.[ch] tests/*/*.cc tests/*/*/*.[ch])
 scripts=(jobs/*.sh tests/*.sh tests/*/*.sh .ci/run)
 
 # say RULE: lines `file:line:text` become violations
@@ -51,7 +51,7 @@ homes() { # what may be called only in its home
 }
 
 conditions() { # include guards and AddressSanitizer's own macro, nothing else
-    grep -nHE '^ *# *(if|ifdef|ifndef|elif)' "${sources[@]}" | grep -vE '#ifndef BQ_[A-Z0-9_]+_H$' |
+    grep -nHE '^ *# *(if|ifdef|ifndef|elif)' "${sources[@]}" | grep -vE '#ifndef BQ_[A-Z0-9_]+_(CU)?H$' |
         grep -vE '^src/base/arena\.c:.*__SANITIZE_ADDRESS__' || true
 }
 

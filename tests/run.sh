@@ -77,12 +77,20 @@ python_tools() {
     grep skipped: build/tools.log || true
 }
 
-cuda() { # every .cu file compiles
-    local files
-    mapfile -t files < <(find src -name '*.cu')
-    ((${#files[@]})) || return 0
-    command -v nvcc >/dev/null || { skip "${#files[@]} CUDA files: no nvcc" && return 0; }
-    for file in "${files[@]}"; do quiet nvcc -Isrc -c "$file" -o build/cuda.o && pass; done
+# The CUDA build for sm_80 and sm_90: what every kernel takes, and no spills.  Where there is a GPU, the ops on it.
+cuda() {
+    command -v nvcc >/dev/null || { skip "the CUDA build: no nvcc" && return 0; }
+    mkdir -p build
+    rm -f build-cuda/src/kernels/CMakeFiles/bq_kernels.dir/cuda/*.o # so that all are compiled, and described
+    CCACHE_DISABLE=1 cmake --preset cuda >build/log 2>&1 && CCACHE_DISABLE=1 cmake --build --preset cuda >build/cuda.log 2>&1 ||
+        { tail -n 40 build/log build/cuda.log && return 1; }
+    pass
+    bash tests/simt/kernels.sh build/cuda.log || return 1
+    pass
+    command -v nvidia-smi >/dev/null && nvidia-smi -L 2>/dev/null | grep -q GPU || { skip "kernels on a GPU: none here" && return 0; }
+    quiet cmake --preset cuda -DBQ_TESTS=ON || return 1
+    quiet cmake --build --preset cuda || return 1
+    tests cuda -R '^gpu_'
 }
 
 demo() {

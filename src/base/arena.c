@@ -26,13 +26,18 @@ void bq_arena_open(bq_arena *arena, size_t size) {
     BQ_CHECK(p, "no memory for an arena of %zu bytes", size);
     if (size >= (4u << 20))
         madvise(p, size, MADV_HUGEPAGE); /* advice only: the answer changes speed, not results */
-    arena->base = p, arena->size = size;
-    ASAN_POISON_MEMORY_REGION(arena->base, size);
+    bq_arena_adopt(arena, p, size, BQ_HOST);
+    arena->owns = true;
+}
+
+void bq_arena_adopt(bq_arena *arena, void *base, size_t size, bq_place place) {
+    *arena = (bq_arena){.base = base, .size = size, .place = place};
+    if (base) ASAN_POISON_MEMORY_REGION(base, size);
 }
 
 void bq_arena_close(bq_arena *arena) {
     if (arena->base) ASAN_UNPOISON_MEMORY_REGION(arena->base, arena->size);
-    free(arena->base);
+    if (arena->owns) free(arena->base);
     *arena = (bq_arena){0};
 }
 

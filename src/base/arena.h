@@ -12,6 +12,7 @@ typedef struct {
     char *base;
     size_t size, used, peak;
     bq_place place;
+    bool owns; /* close frees it */
 } bq_arena;
 
 #define BQ_ARENA_ALIGN ((size_t)256)
@@ -22,6 +23,8 @@ size_t bq_arena_need(int64_t rows, int64_t cols, bq_type type);
 /* Reserve size bytes of host memory (BQ_HOST); dies when the system has none.  Close takes a zeroed struct.
  */
 void bq_arena_open(bq_arena *arena, size_t size);
+/* The same on memory that the caller owns, aligned to 256 bytes: close gives it back untouched. */
+void bq_arena_adopt(bq_arena *arena, void *base, size_t size, bq_place place);
 void bq_arena_close(bq_arena *arena);
 
 /* A fresh view, contents undefined; dies when the plan was too small (a bug in the plan). */

@@ -11,7 +11,7 @@
 
 void (*bq_die_hook)(int code);
 
-_Noreturn void bq_die(const char *file, int line, const char *fmt, ...) {
+void bq_die(const char *file, int line, const char *fmt, ...) {
     char text[1024], host[64] = "";
     va_list ap;
     va_start(ap, fmt);

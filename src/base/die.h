@@ -26,7 +26,7 @@ extern void (*bq_die_hook)(int code);
 
 /* Print "bq: r<rank> error: <host> <file>:<line>: <message>" (the rank where there are several) and end the
  * job with code 1. */
-_Noreturn void bq_die(const char *file, int line, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+void bq_die(const char *file, int line, const char *fmt, ...) __attribute__((noreturn, format(printf, 3, 4)));
 
 /* Print "bq: error: <message>" (to the log file too) and return code, so that `return bq_refuse(...)` reads
  * well. */

@@ -6,6 +6,7 @@
 #include "base/meter.h"
 #include "base/shard.h"
 #include "comm/heartbeat.h"
+#include "comm/nccl.h"
 
 #include <limits.h>
 #include <sched.h>
@@ -20,12 +21,21 @@ static void abort_job(int code) {
     MPI_Abort(MPI_COMM_WORLD, code);
 }
 
+/* A wait for the device is a wait like others: I am alive, and are they? */
+static const bq_comm *opened;
+
+static void waiting(void) {
+    bq_heartbeat(opened);
+    bq_nccl_poll(opened->nccl);
+}
+
 int bq_comm_open(bq_comm *comm, int *argc, char ***argv) {
     int provided;
     MPI_Init_thread(argc, argv, MPI_THREAD_FUNNELED, &provided);
     BQ_CHECK(provided >= MPI_THREAD_FUNNELED, "MPI offers thread level %d, MPI_THREAD_FUNNELED is needed",
              provided);
     bq_die_hook = abort_job;
+    opened = comm, bq_dev_waiting = waiting;
     *comm = (bq_comm){.world = MPI_COMM_WORLD, .stage = MPI_COMM_NULL, .nstage = 1, .nreplica = 1};
     MPI_Comm_rank(comm->world, &comm->rank);
     MPI_Comm_size(comm->world, &comm->size);
@@ -46,7 +56,7 @@ int bq_comm_open(bq_comm *comm, int *argc, char ***argv) {
 void bq_comm_close(bq_comm *comm) {
     bq_heartbeat_close(comm);
     if (comm->stage != MPI_COMM_NULL) MPI_Comm_free(&comm->stage);
-    bq_die_hook = NULL;
+    bq_die_hook = NULL, bq_dev_waiting = NULL;
     MPI_Finalize();
 }
 

@@ -20,6 +20,7 @@ typedef struct {
     int istage, nstage;    /* my stage, number of stages */
     int replica, nreplica; /* my place in the stage */
     int local, locals;     /* my number among the ranks of this node, and how many they are */
+    struct bq_nccl *nccl;  /* between the GPUs of the stage, or NULL (nccl.h) */
 } bq_comm;
 
 /* Start MPI, install the abort hook, tell the log who speaks.  Refuses (BQ_LAUNCH) a world of one rank while

@@ -2,6 +2,8 @@
 
 #include "base/die.h"
 #include "base/meter.h"
+#include "comm/nccl.h"
+#include "comm/staged.h"
 
 #include <limits.h>
 
@@ -82,45 +84,97 @@ size_t bq_treesum_exchange(int replica, int nreplica, const bq_shard *leaves, in
 enum { MAX_THEIRS = 1024, MAX_PENDING = 4096 };
 enum { F32 = sizeof(float) };
 
-/* Send each other replica its rows of my nodes; receive my rows of theirs, in the order of their leaves. */
-static int exchange(bq_treesum *sum, const bq_comm *comm, const bq_shard *leaves, bq_shard rows,
-                    bq_tree_node *theirs) {
-    MPI_Request request[MAX_PENDING];
-    int pending = 0, at = 0, most;
+/* Staging memory of an exchange: my nodes, and what comes from the others. */
+static size_t staging(const bq_treesum *sum, const bq_comm *comm, const bq_shard *leaves, bq_shard rows) {
     int64_t cols = sum->buffer[0].cols;
-    sum->dev->op->wait(sum->dev);
+    size_t bytes = (size_t)sum->nodes * bq_stage_need(rows.total, cols, BQ_F32);
+    for (int r = 0, most; r < comm->nreplica; r++)
+        bytes += (size_t)shape(leaves[r].first, leaves[r].count, NULL, &most) *
+                 bq_stage_need(rows.count, cols, BQ_F32);
+    return bytes;
+}
+
+/* The nodes that come from the others, in the order of their leaves, with room for my rows of them. */
+static int expect(bq_treesum *sum, const bq_comm *comm, const bq_shard *leaves, bq_shard rows,
+                  bq_tree_node *theirs) {
+    int at = 0, most;
+    int64_t cols = sum->buffer[0].cols;
     for (int r = 0; r < comm->nreplica; r++) {
-        if (r == comm->replica) continue;
-        bq_shard out = bq_shard_of(rows.total, r, comm->nreplica);
         bq_tree_node node[BQ_TREE_NODES];
-        int n = shape(leaves[r].first, leaves[r].count, node, &most);
-        BQ_CHECK((out.count + 1) * cols < 1 << 30 && at + n <= MAX_THEIRS &&
-                     pending + n + sum->nodes <= MAX_PENDING,
-                 "an exchange of %ld x %ld between %d replicas", (long)out.count, (long)cols, comm->nreplica);
+        int n = r == comm->replica ? 0 : shape(leaves[r].first, leaves[r].count, node, &most);
+        BQ_CHECK((bq_shard_of(rows.total, r, comm->nreplica).count + 1) * cols < 1 << 30 &&
+                     at + n <= MAX_THEIRS && at + n + sum->nodes * comm->nreplica <= MAX_PENDING,
+                 "an exchange of %ld x %ld between %d replicas", (long)rows.total, (long)cols,
+                 comm->nreplica);
         for (int k = 0; k < n; k++, at++) {
             theirs[at] = node[k];
             theirs[at].sum = bq_arena_push(&sum->dev->mem, rows.count, cols, BQ_F32);
-            bq_spent.received += rows.count * cols * F32;
-            MPI_Irecv(theirs[at].sum.data, (int)(rows.count * cols), MPI_FLOAT, r, k, comm->stage,
-                      &request[pending++]);
         }
-        bq_spent.sent += sum->nodes * out.count * cols * F32;
+    }
+    return at;
+}
+
+static int nodes_of(const bq_shard *leaves, int replica) {
+    int most;
+    return shape(leaves[replica].first, leaves[replica].count, NULL, &most);
+}
+
+/* From GPU to GPU: what a pair of replicas exchanges is in the same order on both sides. */
+static void exchange_nccl(bq_treesum *sum, const bq_comm *comm, const bq_shard *leaves, bq_shard rows,
+                          const bq_tree_node *theirs) {
+    int64_t cols = sum->buffer[0].cols;
+    bq_nccl_start(comm->nccl);
+    for (int r = 0, at = 0; r < comm->nreplica; r++) {
+        if (r == comm->replica) continue;
+        bq_shard out = bq_shard_of(rows.total, r, comm->nreplica);
+        for (int k = nodes_of(leaves, r); k > 0; k--)
+            bq_nccl_receive(comm->nccl, r, theirs[at++].sum.data, rows.count * cols);
         for (int k = 0; k < sum->nodes; k++)
-            MPI_Isend(bq_mat_at(sum->node[k].sum, out.first, 0), (int)(out.count * cols), MPI_FLOAT, r, k,
-                      comm->stage, &request[pending++]);
+            bq_nccl_send(comm->nccl, r, bq_mat_at(sum->node[k].sum, out.first, 0), out.count * cols);
+    }
+    bq_nccl_end(comm->nccl);
+}
+
+/* Send each other replica its rows of my nodes; receive my rows of theirs. */
+static void exchange(bq_treesum *sum, const bq_comm *comm, const bq_shard *leaves, bq_shard rows,
+                     bq_tree_node *theirs) {
+    MPI_Request request[MAX_PENDING];
+    bq_mat host[BQ_TREE_NODES], landed[MAX_THEIRS];
+    int pending = 0, all = expect(sum, comm, leaves, rows, theirs);
+    int64_t cols = sum->buffer[0].cols;
+    if (comm->nreplica == 1) return;
+    bq_spent.received += all * rows.count * cols * F32;
+    bq_spent.sent += sum->nodes * (rows.total - rows.count) * cols * F32;
+    if (comm->nccl) {
+        exchange_nccl(sum, comm, leaves, rows, theirs);
+        return;
+    }
+    bq_stage stage = bq_stage_open(sum->dev, staging(sum, comm, leaves, rows));
+    for (int k = 0; k < sum->nodes; k++) host[k] = bq_stage_get(&stage, sum->node[k].sum);
+    for (int k = 0; k < all; k++) landed[k] = bq_stage_room(&stage, theirs[k].sum);
+    sum->dev->op->wait(sum->dev);
+    for (int r = 0, at = 0; r < comm->nreplica; r++) {
+        if (r == comm->replica) continue;
+        bq_shard out = bq_shard_of(rows.total, r, comm->nreplica);
+        for (int k = 0; k < nodes_of(leaves, r); k++)
+            MPI_Irecv(landed[at++].data, (int)(rows.count * cols), MPI_FLOAT, r, k, comm->stage,
+                      &request[pending++]);
+        for (int k = 0; k < sum->nodes; k++)
+            MPI_Isend(bq_mat_at(host[k], out.first, 0), (int)(out.count * cols), MPI_FLOAT, r, k, comm->stage,
+                      &request[pending++]);
     }
     bq_comm_wait(comm, request, pending);
-    return at;
+    for (int k = 0; k < all; k++) bq_stage_put(&stage, landed[k], theirs[k].sum);
 }
 
 bq_mat bq_treesum_end(bq_treesum *sum, const bq_comm *comm, const bq_shard *leaves, bq_shard rows) {
     bq_tree_node mine[BQ_TREE_NODES], theirs[MAX_THEIRS];
-    int count = sum->nodes, at = 0, most;
+    int count = sum->nodes, at = 0;
     for (int k = 0; k < count; k++) mine[k] = sum->node[k];
     exchange(sum, comm, leaves, rows, theirs);
     sum->nodes = 0;
     for (int r = 0; r < comm->nreplica; r++) {
-        int n = r == comm->replica ? count : shape(leaves[r].first, leaves[r].count, NULL, &most);
+        int n = r == comm->replica ? count : nodes_of(leaves, r);
         for (int k = 0; k < n; k++) {
             bq_tree_node node = r == comm->replica ? mine[k] : theirs[at++];
             if (r == comm->replica) node.sum = bq_mat_rows(node.sum, rows.first, rows.count);
@@ -136,6 +190,17 @@ bq_mat bq_treesum_end(bq_treesum *sum, const bq_comm *comm, const bq_shard *leav
     return sum->node[0].sum;
 }
 
+static void gather_nccl(const bq_comm *comm, bq_mat m, const int64_t *first) {
+    int me = comm->replica;
+    bq_nccl_start(comm->nccl);
+    for (int r = 0; r < comm->nreplica; r++) {
+        if (r == me) continue;
+        bq_nccl_receive(comm->nccl, r, bq_mat_at(m, first[r], 0), (first[r + 1] - first[r]) * m.cols);
+        bq_nccl_send(comm->nccl, r, bq_mat_at(m, first[me], 0), (first[me + 1] - first[me]) * m.cols);
+    }
+    bq_nccl_end(comm->nccl);
+}
+
 void bq_comm_gather_slices(const bq_comm *comm, bq_dev *dev, bq_mat m, const int64_t *first) {
     int count[BQ_REPLICAS], place[BQ_REPLICAS];
     if (comm->nreplica == 1) return;
@@ -147,9 +212,18 @@ void bq_comm_gather_slices(const bq_comm *comm, bq_dev *dev, bq_mat m, const int
     bq_spent.sent += mine * (comm->nreplica - 1) * F32;
     bq_spent.received += (m.rows * m.cols - mine) * F32;
     MPI_Request request;
+    int64_t own = first[comm->replica], rows = first[comm->replica + 1] - own;
+    if (comm->nccl) {
+        gather_nccl(comm, m, first);
+        return;
+    }
+    bq_stage stage = bq_stage_open(dev, bq_stage_need(m.rows, m.cols, BQ_F32));
+    bq_mat host = bq_stage_room(&stage, m);
+    if (host.data != m.data) dev->op->get(dev, bq_mat_rows(m, own, rows), bq_mat_rows(host, own, rows));
     dev->op->wait(dev);
-    MPI_Iallgatherv(MPI_IN_PLACE, 0, MPI_FLOAT, m.data, count, place, MPI_FLOAT, comm->stage, &request);
+    MPI_Iallgatherv(MPI_IN_PLACE, 0, MPI_FLOAT, host.data, count, place, MPI_FLOAT, comm->stage, &request);
     bq_comm_wait(comm, &request, 1);
+    bq_stage_put(&stage, host, m);
 }
 
 void bq_comm_gather_rows(const bq_comm *comm, bq_dev *dev, bq_mat m) {
@@ -170,22 +244,21 @@ void bq_comm_fill(const bq_comm *comm, double *values, int count) {
     bq_comm_wait(comm, &request, 1);
 }
 
-void bq_comm_stage_max(const bq_comm *comm, bq_dev *dev, bq_mat v) {
+/* v = op of everybody's v, element by element. */
+static void reduce(const bq_comm *comm, bq_dev *dev, bq_mat v, MPI_Op op) {
     MPI_Request request;
     if (comm->nreplica == 1) return;
-    BQ_CHECK(v.ld == v.cols && v.type == BQ_F32 && v.rows * v.cols < INT_MAX, "maxima of %ld x %ld",
+    BQ_CHECK(v.ld == v.cols && v.type == BQ_F32 && v.rows * v.cols < INT_MAX, "a reduction of %ld x %ld",
              (long)v.rows, (long)v.cols);
+    bq_stage stage = bq_stage_open(dev, bq_stage_need(v.rows, v.cols, BQ_F32));
+    bq_mat host = bq_stage_get(&stage, v);
     dev->op->wait(dev);
     count_reduction(v.rows * v.cols * F32);
-    MPI_Iallreduce(MPI_IN_PLACE, v.data, (int)(v.rows * v.cols), MPI_FLOAT, MPI_MAX, comm->stage, &request);
+    MPI_Iallreduce(MPI_IN_PLACE, host.data, (int)(v.rows * v.cols), MPI_FLOAT, op, comm->stage, &request);
     bq_comm_wait(comm, &request, 1);
+    bq_stage_put(&stage, host, v);
 }
 
-void bq_comm_fill_scales(const bq_comm *comm, bq_dev *dev, bq_mat v) {
-    MPI_Request request;
-    if (comm->nreplica == 1) return;
-    dev->op->wait(dev);
-    count_reduction(v.rows * v.cols * F32);
-    MPI_Iallreduce(MPI_IN_PLACE, v.data, (int)(v.rows * v.cols), MPI_FLOAT, MPI_SUM, comm->stage, &request);
-    bq_comm_wait(comm, &request, 1);
-}
+void bq_comm_stage_max(const bq_comm *comm, bq_dev *dev, bq_mat v) { reduce(comm, dev, v, MPI_MAX); }
+
+void bq_comm_fill_scales(const bq_comm *comm, bq_dev *dev, bq_mat v) { reduce(comm, dev, v, MPI_SUM); }

@@ -2,6 +2,7 @@
 
 #include "base/die.h"
 #include "base/log.h"
+#include "driver/device.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -33,7 +34,7 @@ static int look(void *ctx) {
         code =
             bq_plan_evaluation(arena, bq_perplexity_host(&e->model.arch, a->ctx, e->windows, e->comm->size),
                                a->memory, e->comm, a->scratch, &e->scratch);
-    if (!code) code = bq_dev_open(&e->dev, a->device, a->threads, arena);
+    if (!code) code = bq_device_open(&e->dev, a, e->comm, arena);
     return code;
 }
 

@@ -1,6 +1,7 @@
 #include "driver/session.h"
 
 #include "base/die.h"
+#include "driver/device.h"
 #include "driver/sweep.h"
 #include "io/checkpoint.h"
 #include "io/files.h"
@@ -82,7 +83,7 @@ static int look(void *session) {
         code = bq_plan_evaluation(arena + bq_rotated_need(&s->recipe, &s->src.arch), host, a->memory, s->comm,
                                   a->scratch, &s->plan.scratch);
     }
-    if (!code) code = bq_dev_open(&s->dev, a->device, a->threads, arena);
+    if (!code) code = bq_device_open(&s->dev, a, s->comm, arena);
     return code;
 }
 

@@ -4,6 +4,7 @@
 #include "base/die.h"
 #include "base/log.h"
 #include "comm/heartbeat.h"
+#include "driver/device.h"
 
 #include <string.h>
 
@@ -27,7 +28,11 @@ static void save(void *ctx, bq_adascale_state *state) {
     if (k->s->comm->replica == 0) f = bq_inside_create(path, &k->head);
     for (int p = 0; p < k->head.parts; p++) {
         bq_mat part = bq_adascale_gather(state, p);
-        if (f) bq_inside_write(f, p, part);
+        if (f) {
+            bq_device_fetch(state->dev, &part);
+            bq_inside_write(f, p, part);
+            bq_device_drop(state->dev, &part);
+        }
         bq_heartbeat(k->s->comm);
     }
     if (f) bq_inside_commit(f);
@@ -50,7 +55,11 @@ static bool restore(void *ctx, bq_adascale_state *state) {
     for (int p = 0; p < k->head.parts; p++) {
         int64_t first;
         bq_mat rows = bq_adascale_room(state, p, &first);
-        if (rows.rows) bq_inside_read(k->file, p, first, rows);
+        if (rows.rows) {
+            bq_mat room = bq_device_room(state->dev, rows);
+            bq_inside_read(k->file, p, first, room);
+            bq_device_fill(state->dev, room, rows);
+        }
         bq_adascale_take(state, p);
         bq_heartbeat(k->s->comm);
     }

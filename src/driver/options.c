@@ -82,6 +82,12 @@ static int take_seconds(bq_args *args, const bq_option *o, const char *text) {
     return BQ_OK;
 }
 
+/* "cpu", "cuda", "cuda:N" or "auto". */
+static bool is_device(const char *text) {
+    if (strncmp(text, "cuda:", 5) == 0) return text[5] && strspn(text + 5, "0123456789") == strlen(text + 5);
+    return strcmp(text, "cpu") == 0 || strcmp(text, "cuda") == 0 || strcmp(text, "auto") == 0;
+}
+
 static int take(bq_args *args, const bq_option *o, char *text) {
     void *at = (char *)args + o->at;
     switch (o->kind) {
@@ -91,7 +97,7 @@ static int take(bq_args *args, const bq_option *o, char *text) {
     case BYTES: return take_bytes(args, o, text);
     case SECONDS: return take_seconds(args, o, text);
     case DEVICE:
-        if (strcmp(text, "cpu") && strcmp(text, "auto")) return complain_value(args, o, text, "cpu or auto");
+        if (!is_device(text)) return complain_value(args, o, text, "cpu, cuda, cuda:N or auto");
         args->device = text;
         return BQ_OK;
     case FORMAT:

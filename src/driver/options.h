@@ -40,7 +40,7 @@ typedef struct {
     char out[BQ_PATH_MAX];
     /* run, plan, eval */
     int threads;        /* 0: the environment's */
-    const char *device; /* "cpu" or "auto" */
+    const char *device; /* kernels/ops.h; without a number: by the rank on the node */
     int64_t timeout;    /* seconds of silence that mean a rank is dead; 0: never */
     size_t memory;      /* bytes this process may use; 0: what the system gives */
     const char *scratch;

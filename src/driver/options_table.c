@@ -26,7 +26,7 @@ const bq_option bq_options[BQ_OPTIONS] = {
     {"out", 'o', "FILE.h5", OUT, AT(out), 0, 0, TOKENS, "File to write"},
     {"threads", 0, "N", INT, AT(threads), 1, 4096, COMPUTE,
      "Threads of this rank (OMP_NUM_THREADS, or all cores)"},
-    {"device", 0, "NAME", DEVICE, AT(device), 0, 0, COMPUTE, "cpu or auto (auto)"},
+    {"device", 0, "NAME", DEVICE, AT(device), 0, 0, COMPUTE, "cpu, cuda, cuda:N (device N) or auto (auto)"},
     {"memory", 0, "BYTES", BYTES, AT(memory), 0, 0, COMPUTE,
      "What this rank may use, as in 12G (all that the system gives)"},
     {"scratch", 0, "DIR", TEXT, AT(scratch), 0, 0, COMPUTE,

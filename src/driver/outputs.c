@@ -4,6 +4,7 @@
 #include "base/die.h"
 #include "base/log.h"
 #include "comm/heartbeat.h"
+#include "driver/device.h"
 #include "driver/methods.h"
 #include "io/checkpoint.h"
 #include "io/export.h"
@@ -16,12 +17,22 @@
 
 #define MARK 64 /* bytes of a mark file */
 
+static void restore(bq_dev *dev, bq_ckpt_file *f, int linear, bq_ckpt_part part, bq_mat to) {
+    bq_mat room = bq_device_room(dev, to);
+    bq_ckpt_read(f, linear, part, room);
+    bq_device_fill(dev, room, to);
+}
+
 /* Norms and biases that passes had changed. */
-static void restore_folded(const bq_arch *arch, bq_ckpt_file *f, bq_block *blk) {
-    for (int i = 0; i < 2; i++) bq_ckpt_read_norm(f, i, blk->norm[i]);
+static void restore_folded(bq_dev *dev, const bq_arch *arch, bq_ckpt_file *f, bq_block *blk) {
+    for (int i = 0; i < 2; i++) {
+        bq_mat room = bq_device_room(dev, blk->norm[i]);
+        bq_ckpt_read_norm(f, i, room);
+        bq_device_fill(dev, room, blk->norm[i]);
+    }
     for (int i = 0; i < arch->linears; i++) {
         const bq_linear *l = &arch->linear[i];
-        if (l->bias) bq_ckpt_read(f, i, BQ_CKPT_BIAS, bq_mat_cols(blk->bias[l->mat], l->row, l->rows));
+        if (l->bias) restore(dev, f, i, BQ_CKPT_BIAS, bq_mat_cols(blk->bias[l->mat], l->row, l->rows));
     }
     blk->folded = true;
 }
@@ -39,13 +50,13 @@ bool bq_session_restore(const bq_session *s, bq_dev *dev, const char *path, bq_b
     BQ_CHECK(head.linears == arch->linears, "%s has %d linears, the model %d", path, head.linears,
              arch->linears);
     for (int i = 0; i < arch->linears; i++) {
-        if (fold) bq_ckpt_read(f, i, BQ_CKPT_FOLD, bq_linear_view(arch, i, q->fold));
-        bq_ckpt_read(f, i, BQ_CKPT_CODE, bq_linear_view(arch, i, q->code));
+        if (fold) restore(dev, f, i, BQ_CKPT_FOLD, bq_linear_view(arch, i, q->fold));
+        restore(dev, f, i, BQ_CKPT_CODE, bq_linear_view(arch, i, q->code));
         int64_t groups = bq_linear_groups(arch, q->scheme, i);
-        bq_ckpt_read(f, i, BQ_CKPT_SCALE, bq_mat_reshape(q->scale[i], groups));
-        if (q->zero[i].data) bq_ckpt_read(f, i, BQ_CKPT_ZERO, bq_mat_reshape(q->zero[i], groups));
+        restore(dev, f, i, BQ_CKPT_SCALE, bq_mat_reshape(q->scale[i], groups));
+        if (q->zero[i].data) restore(dev, f, i, BQ_CKPT_ZERO, bq_mat_reshape(q->zero[i], groups));
     }
-    if (bq_ckpt_folded(&head)) restore_folded(arch, f, blk);
+    if (bq_ckpt_folded(&head)) restore_folded(dev, arch, f, blk);
     bq_ckpt_close(f);
     bq_quantized_decode(dev, q);
     return true;

@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "comm/treesum.h"
 #include "driver/boundary.h"
+#include "driver/device.h"
 #include "driver/grid.h"
 #include "driver/methods.h"
 #include "driver/reference.h"
@@ -96,6 +97,16 @@ static bq_ckpt_linear describe_linear(const bq_walk *w, int i) {
     return l;
 }
 
+/* What a checkpoint holds, for the host to read, and given back. */
+static void each_mat(bq_dev *dev, bq_ckpt *c, void (*visit)(bq_dev *dev, bq_mat *m)) {
+    for (int i = 0; i < 2; i++) visit(dev, &c->norm[i]);
+    for (int i = 0; i < c->linears; i++) {
+        bq_ckpt_linear *l = &c->linear[i];
+        bq_mat *const all[] = {&l->fold, &l->code, &l->scale, &l->zero, &l->bias};
+        for (int k = 0; k < 5; k++) visit(dev, all[k]);
+    }
+}
+
 static void save_block(bq_walk *w) {
     bq_session *s = w->s;
     char path[BQ_PATH_MAX + 64];
@@ -109,7 +120,11 @@ static void save_block(bq_walk *w) {
     for (int i = 0; i < 2 && w->blk.folded; i++) c.norm[i] = w->blk.norm[i];
     for (int i = 0; i < c.linears; i++) c.linear[i] = describe_linear(w, i);
     bq_ckpt_path(path, sizeof path, s->dir, w->sweep, w->phase, w->block);
-    if (s->comm->replica == 0) bq_ckpt_write(path, &c);
+    if (s->comm->replica == 0) {
+        each_mat(&s->dev, &c, bq_device_fetch);
+        bq_ckpt_write(path, &c);
+        each_mat(&s->dev, &c, bq_device_drop);
+    }
     bq_state_mark(s->state, w->sweep, w->phase, w->block);
     bq_inside_end(&w->inside);
 }

@@ -109,6 +109,24 @@ void bq_plan_make(bq_plan *plan, const bq_recipe *r, const bq_arch *arch, const 
     bq_effort_count(plan->effort, r, arch, comm, micro, split, eval);
 }
 
+enum { GPU_BYTES = 64 << 20 }; /* workspace of libraries, results */
+
+void bq_plan_on_gpu(bq_plan *plan, const bq_arch *arch, const bq_scheme *scheme, const bq_comm *comm,
+                    size_t bytes) {
+    size_t most = 0;
+    for (int m = 0; m < BQ_MATS; m++) {
+        size_t one = (size_t)(arch->rows[m] * arch->cols[m]) * sizeof(float);
+        most = one > most ? one : most;
+    }
+    add(plan, "copies of a block for its checkpoint", bq_quantized_need(arch, scheme), false,
+        "this model needs a larger machine");
+    if (comm->nreplica > 1)
+        add(plan, "pinned memory for messages", 2 * most, false, "start fewer ranks on a node");
+    plan->gpu = bytes, plan->total = 0;
+    for (int i = 0; i < plan->items; i++)
+        if (!plan->item[i].device) plan->total += plan->item[i].bytes;
+}
+
 static int largest(const bq_plan *plan, const bool *printed) {
     int best = -1;
     for (int i = 0; i < plan->items; i++)
@@ -117,6 +135,11 @@ static int largest(const bq_plan *plan, const bool *printed) {
 }
 
 int bq_plan_check(const bq_plan *plan) {
+    if (plan->gpu && plan->arena + GPU_BYTES > plan->gpu)
+        return bq_refuse(
+            BQ_USAGE,
+            "the run needs %.0f MB of the GPU, %.0f MB are free: take shorter samples or --device cpu",
+            (double)(plan->arena + GPU_BYTES) / 1e6, (double)plan->gpu / 1e6);
     if (plan->total <= plan->limit) return BQ_OK;
     int top = largest(plan, (bool[BQ_PLAN_ITEMS]){0});
     return bq_refuse(BQ_USAGE,
@@ -143,6 +166,9 @@ void bq_plan_print(const bq_plan *plan, const bq_machine *machine, FILE *out) {
                 plan->item[i].device ? "device" : "host");
     fprintf(out, "  %-44s %10.1f  of %.1f that may be used\n", "total", (double)plan->total / 1e6,
             (double)plan->limit / 1e6);
+    if (plan->gpu)
+        fprintf(out, "  %-44s %10.1f  of %.1f that are free\n", "on the GPU",
+                (double)(plan->arena + GPU_BYTES) / 1e6, (double)plan->gpu / 1e6);
     if (plan->scratch) fprintf(out, "  streams of hidden states live in files in %s\n", plan->scratch);
     static const char *const name[BQ_WORKS] = {"reference pipeline", "targets (FP32 reference)",
                                                "training",           "other passes",

@@ -22,6 +22,7 @@ typedef struct {
     char pass[48];       /* the name of one of them */
     size_t arena;        /* device bytes to reserve: the largest of phases and evaluation */
     size_t total, limit; /* bytes of the process; what it may use */
+    size_t gpu;          /* bytes of a GPU that hold the arena; 0: the device is the host */
     const char *scratch; /* where streams live; NULL: memory */
     bq_effort effort[BQ_WORKS];
 } bq_plan;
@@ -32,6 +33,11 @@ typedef struct {
 void bq_plan_make(bq_plan *plan, const bq_recipe *recipe, const bq_arch *arch, const bq_scheme *scheme,
                   const bq_comm *comm, int64_t micro, size_t limit, const char *scratch, bool split,
                   bool eval);
+
+/* The device is a GPU of which `bytes` may be used: the arena is there, and what is copied to write it to
+ * files, or to send it, is on the host. */
+void bq_plan_on_gpu(bq_plan *plan, const bq_arch *arch, const bq_scheme *scheme, const bq_comm *comm,
+                    size_t bytes);
 
 /* BQ_USAGE, with one message naming the largest consumer, when the plan does not fit. */
 int bq_plan_check(const bq_plan *plan);

@@ -6,7 +6,9 @@
 #include "base/log.h"
 #include "base/shard.h"
 #include "comm/heartbeat.h"
+#include "comm/nccl.h"
 #include "driver/cache.h"
+#include "driver/device.h"
 #include "driver/methods.h"
 #include "driver/reference.h"
 #include "driver/sweep.h"
@@ -78,6 +80,8 @@ static int plan(void *session) {
     if (s->micro > share) s->micro = share;
     bq_plan_make(&s->plan, &s->recipe, &s->src.arch, s->scheme, s->comm, s->micro, a->memory, a->scratch,
                  a->split_reference, s->eval.ids != NULL);
+    size_t gpu = bq_device_memory(a, s->comm);
+    if (gpu) bq_plan_on_gpu(&s->plan, &s->src.arch, s->scheme, s->comm, gpu);
     return a->command == BQ_COMMAND_PLAN ? BQ_OK : bq_plan_check(&s->plan);
 }
 
@@ -86,7 +90,7 @@ static int open_device(void *session) {
     size_t arena = s->args->command == BQ_COMMAND_PLAN
                        ? bq_machine_need(&s->src.arch, s->recipe.calibration.length)
                        : s->plan.arena;
-    return bq_dev_open(&s->dev, s->args->device, s->args->threads, arena);
+    return bq_device_open(&s->dev, s->args, s->comm, arena);
 }
 
 volatile sig_atomic_t bq_stop_wanted;
@@ -132,12 +136,15 @@ int bq_session_open(bq_session *s, const bq_args *args, bq_comm *comm) {
     if ((code = bq_root_first(comm, choose_grid, s))) return code;
     if ((code = bq_comm_grid(comm, s->grid.nstage))) return code;
     if ((code = bq_root_first(comm, plan, s))) return code;
-    return bq_root_first(comm, open_device, s);
+    if ((code = bq_root_first(comm, open_device, s))) return code;
+    comm->nccl = bq_nccl_open(comm, &s->dev);
+    return BQ_OK;
 }
 
 void bq_session_close(bq_session *s) {
     bq_cache_close(s);
     bq_state_close(s->state);
+    if (s->comm) bq_nccl_close(s->comm->nccl), s->comm->nccl = NULL;
     bq_dev_close(&s->dev);
     bq_tokens_close(&s->calibration);
     bq_tokens_close(&s->eval);

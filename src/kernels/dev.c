@@ -2,18 +2,29 @@
 
 #include "base/die.h"
 
+#include <omp.h>
+#include <stdlib.h>
 #include <string.h>
 
-static const bq_ops *const backends[] = {&bq_ops_cpu};
+void (*bq_dev_waiting)(void);
+
+static bool is(const char *backend, const char *name) {
+    size_t n = strlen(name);
+    return strncmp(backend, name, n) == 0 && (backend[n] == 0 || backend[n] == ':');
+}
 
 int bq_dev_open(bq_dev *dev, const char *backend, int threads, size_t mem) {
+    const char *number = strchr(backend, ':');
     *dev = (bq_dev){0};
-    for (size_t i = 0; i < sizeof backends / sizeof *backends; i++) {
-        if (strcmp(backend, backends[i]->name) != 0 && strcmp(backend, "auto") != 0) continue;
-        dev->op = backends[i];
-        return dev->op->open(dev, threads, mem);
+    if (threads > 0) omp_set_num_threads(threads);
+    if (is(backend, "cuda") || (is(backend, "auto") && bq_cuda_devices() > 0)) {
+        dev->op = &bq_ops_cuda;
+        return dev->op->open(dev, number ? atoi(number + 1) : 0, mem);
     }
-    return bq_refuse(BQ_USAGE, "no backend '%s': this build has cpu", backend);
+    if (!is(backend, "cpu") && !is(backend, "auto"))
+        return bq_refuse(BQ_USAGE, "no backend '%s': there are cpu, cuda and auto", backend);
+    dev->op = &bq_ops_cpu;
+    return dev->op->open(dev, threads, mem);
 }
 
 void bq_dev_close(bq_dev *dev) {

@@ -15,40 +15,31 @@
 
 #include "base/arena.h"
 #include "base/rng.h"
+#include "kernels/grid.h"
 
 typedef struct bq_ops bq_ops;
 
 typedef struct {
     const bq_ops *op;
+    void *impl;    /* the backend's own state */
     bq_arena mem;  /* device memory, sized by the plan */
     char name[96]; /* "cpu avx512+amx OpenBLAS 0.3.21 ...": part of the numerics class */
 } bq_dev;
 
-/* Open a backend by name: "cpu" (threads > 0: OpenMP threads to use, 0: the environment's) or "auto".
+/* Open a backend by name: "cpu", "cuda", "cuda:N" (device N, modulo the number seen) or "auto": cuda where
+ * there is a device, else cpu; "auto:N" likewise.  threads: OpenMP threads to use, 0: the environment's.
  * mem: bytes of device memory to reserve.  Returns BQ_OK or BQ_USAGE for an unknown or absent backend. */
 int bq_dev_open(bq_dev *dev, const char *backend, int threads, size_t mem);
 void bq_dev_close(bq_dev *dev);
 
+/* Called now and then while a device is waited for, unless NULL; comm installs it. */
+extern void (*bq_dev_waiting)(void);
+
+/* g * sigmoid(t): silu with t = g, gelu's tanh form with t = 2 sqrt(2/pi) (g + 0.044715 g^3), which is
+ * g (BQ_GELU_1 + BQ_GELU_3 g^2). */
 typedef enum { BQ_SILU, BQ_GELU_TANH } bq_act;
-
-/* The step of a symmetric grid over values from lo <= 0 to hi >= 0: max(hi / qmax, lo / qmin), the least that
- * clips none (AIMET); or max(-lo, hi) / ((qmax - qmin) / 2), by which the largest value lies half a step
- * outside (compressed-tensors, Quark, GPTQModel). */
-typedef enum { BQ_GRID_AIMET, BQ_GRID_ABSMAX } bq_grid_kind;
-
-/* An integer grid of 2^bits steps, codes -2^(bits-1) .. 2^(bits-1)-1.  symmetric: zero point 0; else each
- * scale has a zero point, a code: the value 0 has that code, and `grid` does not count.  group: columns that
- * share a scale; -1: a whole row.  scale: type the scale is rounded to before codes are made. */
-typedef struct {
-    int bits;
-    int64_t group;
-    bool symmetric;
-    bq_type scale;
-    bq_grid_kind grid;
-} bq_scheme;
-
-static inline float bq_qmin(bq_scheme s) { return (float)-(1 << (s.bits - 1)); }
-static inline float bq_qmax(bq_scheme s) { return (float)((1 << (s.bits - 1)) - 1); }
+#define BQ_GELU_1 1.5957691216f
+#define BQ_GELU_3 0.0713548163f
 
 /* Search of a grid among ends that shrink: times p = 1 - i / steps, i = 0 .. count - 1 (gptq.md 6.2). */
 typedef enum { BQ_NORM_2, BQ_NORM_24 } bq_norm; /* of an error's power: 2, 2.4 */
@@ -128,9 +119,12 @@ struct bq_ops {
     const char *name;
 
     /* life */
-    int (*open)(bq_dev *dev, int threads, size_t mem);
+    int (*open)(bq_dev *dev, int number, size_t mem); /* number: of threads (cpu), of the device (cuda) */
     void (*close)(bq_dev *dev);
     void (*wait)(bq_dev *dev);
+    /* Host memory of at least that many bytes, pinned, for messages; valid until the next call.  NULL where
+     * the device is the host. */
+    void *(*stage)(bq_dev *dev, size_t bytes);
 
     /* move: same shape and type; put reads host memory, get writes it */
     void (*put)(bq_dev *dev, bq_mat host, bq_mat to);
@@ -307,8 +301,13 @@ struct bq_ops {
     void (*clip_rows)(bq_dev *dev, bq_mat error, float step, bq_mat w);
 };
 
-/* The backends. */
-extern const bq_ops bq_ops_cpu;
+/* The backends.  A build without CUDA has a bq_ops_cuda that refuses to open, and sees no devices. */
+extern const bq_ops bq_ops_cpu, bq_ops_cuda;
+int bq_cuda_devices(void);
+/* Free memory of device `number`, modulo those seen; 0 where there is none. */
+size_t bq_cuda_memory(int number);
+/* The stream (cudaStream_t) that the ops of a cuda device run on. */
+void *bq_cuda_stream(const bq_dev *dev);
 
 /* Device scratch an op takes beside its arguments, for the plan: the largest over the ops that need any. */
 size_t bq_op_scratch(int64_t tokens, bq_attention a, int64_t vocab);

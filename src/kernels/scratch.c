@@ -10,4 +10,10 @@ size_t bq_op_scratch(int64_t tokens, bq_attention a, int64_t vocab) {
 
 size_t bq_factor_scratch(int64_t k) { return bq_cpu_factor_scratch(k); }
 
-size_t bq_gptq_scratch(int64_t rows, int64_t k, int64_t group) { return bq_cpu_gptq_scratch(rows, k, group); }
+/* The cuda backend keeps the weights, 128 columns of errors, and a group that is fitted with its weights. */
+size_t bq_gptq_scratch(int64_t rows, int64_t k, int64_t group) {
+    if (group <= 0) group = k;
+    size_t cuda = bq_arena_need(k, rows, BQ_F32) + bq_arena_need(128, rows, BQ_F32) +
+                  bq_arena_need(rows, group, BQ_F32) + bq_arena_need(1, group, BQ_F32);
+    return larger(cuda, bq_cpu_gptq_scratch(rows, k, group));
+}

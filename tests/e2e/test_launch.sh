@@ -46,6 +46,13 @@ one_error "tokens is missing"
 expect 2 mpi 2 eval --run one --tokens eval.h5 --ctx 32 --memory 1M
 one_error MB
 
+# a device that is not here
+expect 2 mpi 2 run r.json --device cuda:1 -o none
+one_error "CUDA"
+expect 2 "$blockq" run r.json --device gpu -o none
+one_error "gpu: must be"
+check "nothing was made" [ ! -e none ]
+
 # a rank dies: the others do not wait for it
 since=$SECONDS
 BQ_FAULT=weights_read:3@1 expect 1 mpi 3 "${evaluate[@]}"

@@ -149,10 +149,15 @@ static inline uint64_t bits_of(uint64_t so_far, bq_mat m) {
     return so_far;
 }
 
+/* Makes a cpu device run every op on the cuda backend, too, and compare (tests/simt/mirror.c).  Only programs
+ * that are linked with it have this function. */
+void ops_mirror(bq_dev *dev) __attribute__((weak));
+
 /* A cpu device that uses `threads` threads from here on (OpenMP's setting is the process's). */
 static inline bq_dev cpu_with(int threads, size_t mem) {
     bq_dev dev;
     if (bq_dev_open(&dev, "cpu", threads, mem) != BQ_OK) abort();
+    if (ops_mirror && !getenv("BQ_TEST_BITS")) ops_mirror(&dev);
     return dev;
 }
 

@@ -35,6 +35,11 @@ static int cpu_open(bq_dev *dev, int threads, size_t mem) {
 static void cpu_close(bq_dev *dev) { (void)dev; }
 static void cpu_wait(bq_dev *dev) { (void)dev; }
 
+static void *cpu_stage(bq_dev *dev, size_t bytes) {
+    (void)dev, (void)bytes;
+    return NULL;
+}
+
 static void cpu_copy(bq_dev *dev, bq_mat from, bq_mat to) {
     (void)dev;
     BQ_CHECK(from.rows == to.rows && from.cols == to.cols && from.type == to.type,
@@ -67,6 +72,7 @@ const bq_ops bq_ops_cpu = {
     .open = cpu_open,
     .close = cpu_close,
     .wait = cpu_wait,
+    .stage = cpu_stage,
     .put = cpu_copy,
     .get = cpu_copy,
     .copy = cpu_copy,

@@ -52,17 +52,6 @@ void bq_cpu_adascale_weights(bq_dev *dev, const bq_adascale *p, bq_scheme s, bq_
     }
 }
 
-/* Bias corrections in double, once a step; the elements then see six floats. */
-static bq_adam_step adam_step(bq_adam a, float lr) {
-    double t = (double)a.step;
-    return (bq_adam_step){.keep1 = (float)(1 - a.beta1),
-                          .keep2 = (float)(1 - a.beta2),
-                          .beta2 = (float)a.beta2,
-                          .root = (float)sqrt(1 - pow(a.beta2, t)),
-                          .eps = a.eps,
-                          .step = (float)((double)lr / (1 - pow(a.beta1, t)))};
-}
-
 typedef struct {
     bq_adam_step clip, weight;
 } adam_steps;
@@ -103,7 +92,7 @@ void bq_cpu_adascale_step(bq_dev *dev, const bq_adascale *p, bq_scheme s, bq_mat
         check(p->m_row, rows, 3, "m_row"), check(p->v_row, rows, 3, "v_row");
         check(p->m_s2, rows, cols, "m_s2"), check(p->v_s2, rows, cols, "v_s2");
     }
-    adam_steps now = {adam_step(adam, adam.lr_clip), adam_step(adam, adam.lr_weight)};
+    adam_steps now = {bq_adam_step_of(adam, adam.lr_clip), bq_adam_step_of(adam, adam.lr_weight)};
 #pragma omp parallel for schedule(static) if (rows * cols > PARALLEL)
     for (int64_t r = 0; r < rows; r++) step_row(p, s, g, now, grad, r);
 }

@@ -19,6 +19,8 @@ static void check_rows(bq_mat w, bq_mat of_row, const char *what, const char *op
 
 void bq_grid_check(bq_scheme s, bq_mat w, bq_mat scale, bq_mat zero, const char *op) {
     BQ_CHECK(s.bits >= 2 && s.bits <= 8, "%s: only grids of 2 to 8 bits, not %d", op, s.bits);
+    BQ_CHECK(s.scale == BQ_F32 || s.scale == BQ_BF16 || s.scale == BQ_F16, "scales are not stored as %s",
+             bq_type_name(s.scale));
     BQ_CHECK(s.symmetric == !zero.data, "%s: a grid has zero points when it is not symmetric", op);
     check_rows(w, scale, "scales", op);
     if (zero.data) check_rows(w, zero, "zero points", op);
@@ -30,19 +32,6 @@ static void check_codes(bq_mat code, bq_mat w, const char *op) {
     BQ_CHECK(code.type == BQ_I8 && code.rows == w.rows && code.cols == w.cols,
              "%s: %ld x %ld %s codes of %ld x %ld", op, (long)code.rows, (long)code.cols,
              bq_type_name(code.type), (long)w.rows, (long)w.cols);
-}
-
-float bq_scale_round(float scale, bq_type type) {
-    float tiny = FLT_TRUE_MIN, huge = FLT_MAX;
-    if (type == BQ_BF16) {
-        scale = bq_from_bf16(bq_to_bf16(scale)), tiny = bq_from_bf16(1), huge = bq_from_bf16(0x7f7f);
-    } else if (type == BQ_F16) {
-        scale = bq_from_f16(bq_to_f16(scale)), tiny = bq_from_f16(1), huge = bq_from_f16(0x7bff);
-    } else {
-        BQ_CHECK(type == BQ_F32, "scales are not stored as %s", bq_type_name(type));
-    }
-    if (scale <= 0) return tiny;
-    return scale > huge ? huge : scale;
 }
 
 void bq_cpu_mix(bq_dev *dev, bq_mat fp, bq_mat qt, double p, bq_rng_key at, bq_mat out) {
@@ -65,20 +54,6 @@ void bq_cpu_mix(bq_dev *dev, bq_mat fp, bq_mat qt, double p, bq_rng_key at, bq_m
         else
             vec->mix(a, b, cols, r * cols, last, at, to);
     }
-}
-
-float bq_grid_step(float lo, float hi, bq_scheme s, float *zero) {
-    float qmin = bq_qmin(s), qmax = bq_qmax(s), steps = qmax - qmin,
-          least = fminf(FLT_EPSILON, 0.01f / steps);
-    if (s.symmetric && s.grid == BQ_GRID_ABSMAX) {
-        float step = fmaxf(-lo, hi) / (steps / 2);
-        return bq_scale_round(step == 0 ? FLT_EPSILON : step, s.scale);
-    }
-    if ((hi - lo) / steps < least) hi += floorf(steps / 2) * least, lo -= ceilf(steps / 2) * least;
-    if (s.symmetric) return bq_scale_round(fmaxf(hi / qmax, lo / qmin), s.scale);
-    float scale = bq_scale_round((hi - lo) / steps, s.scale);
-    *zero = fminf(fmaxf(qmin - rintf(lo / scale), qmin), qmax);
-    return scale;
 }
 
 void bq_cpu_range(bq_dev *dev, bq_mat w, bq_scheme s, bq_mat scale, bq_mat zero) {

@@ -152,13 +152,10 @@ void BQ_V(rope)(int64_t heads, int64_t hd, int64_t half, const float *cos, const
 
 INLINE v16 sigmoid(v16 x) { return 1.0f / (1.0f + vexp(-x)); }
 
-/* Both activations are g * sigmoid(t(g)): silu with t = g, gelu's tanh form with t = 2 sqrt(2/pi) (g +
- * 0.044715 g^3). */
-#define GELU_1 1.5957691216f
-#define GELU_3 0.0713548163f
-
-INLINE v16 gate(bq_act act, v16 g) { return act == BQ_SILU ? g : g * (GELU_1 + GELU_3 * (g * g)); }
-INLINE v16 gate_slope(bq_act act, v16 g) { return act == BQ_SILU ? all(1) : GELU_1 + 3 * GELU_3 * (g * g); }
+INLINE v16 gate(bq_act act, v16 g) { return act == BQ_SILU ? g : g * (BQ_GELU_1 + BQ_GELU_3 * (g * g)); }
+INLINE v16 gate_slope(bq_act act, v16 g) {
+    return act == BQ_SILU ? all(1) : BQ_GELU_1 + 3 * BQ_GELU_3 * (g * g);
+}
 
 INLINE void glu_row(bq_act act, int64_t n, const float *g, const float *u, float *z) {
     EACH(i, m, 0, n, {

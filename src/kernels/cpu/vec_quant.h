@@ -5,27 +5,12 @@
 #ifndef BQ_VEC_QUANT_H
 #define BQ_VEC_QUANT_H
 
+#include "kernels/adam.h"
+
 /* One row's grid: codes qmin .. qmax, whole numbers of at most 8 bits, times scale > 0. */
 typedef struct {
     float scale, qmin, qmax;
 } bq_grid;
-
-/* Adam's numbers of one step, the bias corrections worked in.  p -= step * m / (sqrt(v) / root + eps). */
-typedef struct {
-    float keep1, keep2; /* 1 - beta1 and 1 - beta2 */
-    float beta2;
-    float root, eps; /* sqrt(1 - beta2^t) */
-    float step;      /* lr / (1 - beta1^t) */
-} bq_adam_step;
-
-/* A computed scale as the type that will store it holds it.  What would become 0 (or less) is the smallest
- * positive number of that type and what would become infinite is its largest: codes stay defined and the file
- * finite.  NaN stays: a run that diverged has to show. */
-float bq_scale_round(float scale, bq_type type);
-
-/* The step that covers [lo, hi] with codes qmin .. qmax, lo <= 0 <= hi, and for a grid that is not symmetric
- * the code of 0.  A range too small for any grid is widened first, so that a row of zeros has a step too. */
-float bq_grid_step(float lo, float hi, bq_scheme s, float *zero);
 
 /* Die where the scheme, or the shapes of one scale (and zero point) a row of w, are not as kernels/ops.h has
  * them. */

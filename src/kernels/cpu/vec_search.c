@@ -14,14 +14,6 @@ void BQ_V(grid_error)(const float *w, int64_t n, bq_grid grid, float *e) {
     for (int64_t j = 0; j < n; j++) e[j] = on_grid(w[j], grid) - w[j];
 }
 
-/* x^(1/5) for x >= 0 as x z^4, z = x^(-1/5): the exponent's fifth as a guess that is at most 6 % off, then
- * Newton without a division, each step of which leaves three times the square of the error. */
-static inline float fifth_root(float x) {
-    float z = bq_float(1278423859u - bq_bits(x) / 5u); /* 6 / 5 of the bits of 1 */
-    for (int i = 0; i < 4; i++) z = z * (6.0f - x * z * z * z * z * z) * 0.2f;
-    return x * z * z * z * z;
-}
-
 static inline void terms(const float *w, int64_t n, bq_grid grid, bq_norm norm, float *term) {
     if (norm == BQ_NORM_2) {
 #pragma omp simd
@@ -34,7 +26,7 @@ static inline void terms(const float *w, int64_t n, bq_grid grid, bq_norm norm, 
 #pragma omp simd
     for (int64_t j = 0; j < n; j++) {
         float e = on_grid(w[j], grid) - w[j];
-        term[j] = e * e * fifth_root(e * e);
+        term[j] = e * e * bq_fifth_root(e * e);
     }
 }
 

@@ -56,6 +56,18 @@ static void an_empty_arena_holds_nothing(void **state) {
     bq_arena_close(&a);
 }
 
+static void adopted_memory_stays_its_owners(void **state) {
+    (void)state;
+    static _Alignas(256) char mine[1024];
+    bq_arena a;
+    bq_arena_adopt(&a, mine, sizeof mine, BQ_DEVICE);
+    bq_mat m = bq_arena_push(&a, 2, 3, BQ_F32);
+    assert_true(m.data == mine && m.place == BQ_DEVICE && a.size == sizeof mine);
+    bq_arena_close(&a);
+    memset(mine, 1, sizeof mine); /* neither freed nor poisoned */
+    assert_null(a.base);
+}
+
 static int overflow(void) {
     bq_arena a;
     bq_arena_open(&a, bq_arena_need(10, 10, BQ_F32));
@@ -110,6 +122,7 @@ int main(void) {
         cmocka_unit_test(pushes_are_aligned_and_apart),
         cmocka_unit_test(reset_gives_back_and_peak_stays),
         cmocka_unit_test(an_empty_arena_holds_nothing),
+        cmocka_unit_test(adopted_memory_stays_its_owners),
         cmocka_unit_test(unused_space_is_poisoned),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -96,7 +96,9 @@ static void refusals(void **state) {
     refused("blockq run a --no-eval=1", "--no-eval=1: takes no value");
     refused("blockq run a -z", "-z: no such option");
     refused("blockq run a --tokens t", "--tokens: no such option");
-    refused("blockq run a --device gpu", "--device gpu: must be cpu or auto");
+    refused("blockq run a --device gpu", "--device gpu: must be cpu, cuda, cuda:N or auto");
+    refused("blockq run a --device cuda:", "--device cuda:: must be cpu, cuda, cuda:N or auto");
+    refused("blockq run a --device cuda:1x", "--device cuda:1x: must be cpu, cuda, cuda:N or auto");
     refused("blockq run a --threads 0", "--threads 0: must be a whole number from 1 to 4096");
     refused("blockq run a --threads 2x", "--threads 2x: must be");
     refused("blockq run a --threads 99999999999999999999", "must be a whole number");

@@ -1,0 +1,27 @@
+/* adam.h - Adam's numbers of one step, the bias corrections worked in; the same for all backends. */
+#ifndef BQ_ADAM_H
+#define BQ_ADAM_H
+
+#include "kernels/ops.h"
+
+#include <math.h>
+
+/* p -= step * m / (sqrt(v) / root + eps). */
+typedef struct {
+    float keep1, keep2; /* 1 - beta1 and 1 - beta2 */
+    float beta2;
+    float root, eps; /* sqrt(1 - beta2^t) */
+    float step;      /* lr / (1 - beta1^t) */
+} bq_adam_step;
+
+/* Bias corrections in double, once a step; the elements then see six floats. */
+static inline bq_adam_step bq_adam_step_of(bq_adam a, float lr) {
+    double t = (double)a.step;
+    bq_adam_step s;
+    s.keep1 = (float)(1 - a.beta1), s.keep2 = (float)(1 - a.beta2), s.beta2 = (float)a.beta2;
+    s.root = (float)sqrt(1 - pow(a.beta2, t)), s.eps = a.eps;
+    s.step = (float)((double)lr / (1 - pow(a.beta1, t)));
+    return s;
+}
+
+#endif

@@ -1,0 +1,127 @@
+/* AdaScale's forward and its backward with Adam, each one pass over the weights. */
+#include "kernels/cuda/cuda_ops.h"
+#include "kernels/cuda/rows.cuh"
+
+extern "C" {
+#include "kernels/adam.h"
+}
+
+struct params {
+    bq_rows<float> w, hi, lo, beta, gamma, s3, s2, m_row, v_row, m_s2, v_s2;
+};
+
+static __device__ float high_of(const params &p, int64_t r) {
+    return bq_exp(*bq_row(p.gamma, r)) * *bq_row(p.hi, r);
+}
+static __device__ float low_of(const params &p, int64_t r) {
+    return bq_exp(*bq_row(p.beta, r)) * *bq_row(p.lo, r);
+}
+
+static __device__ bq_row_grid grid_of(const params &p, bq_scheme s, int64_t r) {
+    const float qmin = bq_qmin(s), qmax = bq_qmax(s);
+    return {bq_scale_round((high_of(p, r) - low_of(p, r)) / (qmax - qmin), s.scale), qmin, qmax};
+}
+
+/* The folded weight, with the divisions of the spec in their order: they decide ties. */
+static __device__ float folded(float w, float s2, float e3) { return w / bq_exp(s2) / e3; }
+
+/* A team or a whole block has a row; the number of threads on one is `wide`. */
+static __global__ void weights(params p, bq_scheme s, bq_rows<float> what, bq_rows<float> scale,
+                               bq_rows<float> fold, int wide, int64_t rows, int64_t cols) {
+    const int64_t r = ((int64_t)blockIdx.x * BQ_THREADS + threadIdx.x) / wide;
+    if (r >= rows) return; /* no barrier here */
+    const bq_row_grid grid = grid_of(p, s, r);
+    const float e3 = bq_exp(*bq_row(p.s3, r)), *w = bq_row(p.w, r), *s2 = bq_row(p.s2, r);
+    for (int64_t c = (int64_t)threadIdx.x % wide; c < cols; c += wide) {
+        const float x = folded(w[c], s2[c], e3);
+        if (fold.data) bq_row(fold, r)[c] = x;
+        bq_row(what, r)[c] = bq_on_grid(x, grid);
+    }
+    if ((int)threadIdx.x % wide == 0) *bq_row(scale, r) = grid.scale;
+}
+
+static __device__ void adam(float g, bq_adam_step a, float *p, float *m, float *v) {
+    const float mj = *m + a.keep1 * (g - *m), vj = *v * a.beta2 + a.keep2 * g * g;
+    *m = mj, *v = vj;
+    *p -= a.step * mj / (sqrtf(vj) / a.root + a.eps);
+}
+
+/* The mask looks at the rounded value, so r is clamped to one step outside the grid, not to the grid.  The
+ * row's parameters are the old ones for every element, and move last. */
+static __global__ void step_rows(params p, bq_scheme s, bq_rows<float> g, bq_adam_step clip,
+                                 bq_adam_step weight, bq_rows<float> grad, int64_t rows, int64_t cols) {
+    BQ_EACH_ROW(row, rows) {
+        const int64_t n = row < rows ? cols : 0, r = row < rows ? row : 0;
+        const bq_row_grid grid = grid_of(p, s, r);
+        const float e3 = bq_exp(*bq_row(p.s3, r)), low = low_of(p, r), high = high_of(p, r);
+        double scale = 0, all = 0;
+        for (int64_t c = bq_lane(); c < n; c += BQ_LANES) {
+            const float x = folded(bq_row(p.w, r)[c], bq_row(p.s2, r)[c], e3), t = x / grid.scale,
+                        d = bq_row(g, r)[c];
+            const float k = bq_nearest(bq_clamp(t, grid.qmin - 1, grid.qmax + 1)),
+                        q = bq_clamp(k, grid.qmin, grid.qmax);
+            const float slope = k == q ? k - t : q, ds2 = -((k == q ? d : 0.0f) * x);
+            scale += (double)(d * slope), all += (double)ds2;
+            if (grad.data)
+                bq_row(grad, r)[c] = ds2;
+            else
+                adam(ds2, weight, bq_row(p.s2, r) + c, bq_row(p.m_s2, r) + c, bq_row(p.v_s2, r) + c);
+        }
+        scale = bq_team_sum(scale), all = bq_team_sum(all);
+        if (row >= rows || bq_lane() > 0) continue; /* alone from here on, until the next row */
+        const double steps = (double)(grid.qmax - grid.qmin);
+        const float d[3] = {(float)(-scale * (double)low / steps), (float)(scale * (double)high / steps),
+                            (float)all};
+        if (grad.data) {
+            for (int i = 0; i < 3; i++) bq_row(grad, r)[cols + i] = d[i];
+        } else {
+            float *const at[3] = {bq_row(p.beta, r), bq_row(p.gamma, r), bq_row(p.s3, r)};
+            for (int i = 0; i < 3; i++)
+                adam(d[i], i < 2 ? clip : weight, at[i], bq_row(p.m_row, r) + i, bq_row(p.v_row, r) + i);
+        }
+    }
+}
+
+static params params_of(const bq_adascale *p, bq_scheme s) {
+    const int64_t rows = p->w.rows, cols = p->w.cols;
+    BQ_CHECK(s.symmetric && s.bits >= 2 && s.bits <= 8,
+             "adascale: only symmetric grids of 2 to 8 bits, not %d", s.bits);
+    bq_cuda_want(p->w, rows, cols, BQ_F32, "adascale", "w");
+    bq_cuda_want(p->s2, rows, cols, BQ_F32, "adascale", "s2");
+    const bq_mat column[] = {p->hi, p->lo, p->beta, p->gamma, p->s3};
+    for (const bq_mat &m : column) bq_cuda_want(m, rows, 1, BQ_F32, "adascale", "a parameter");
+    return {bq_f32_rows(p->w),     bq_f32_rows(p->hi),   bq_f32_rows(p->lo),  bq_f32_rows(p->beta),
+            bq_f32_rows(p->gamma), bq_f32_rows(p->s3),   bq_f32_rows(p->s2),  bq_f32_rows(p->m_row),
+            bq_f32_rows(p->v_row), bq_f32_rows(p->m_s2), bq_f32_rows(p->v_s2)};
+}
+
+void bq_cuda_adascale_weights(bq_dev *dev, const bq_adascale *p, bq_scheme s, bq_mat what, bq_mat scale,
+                              bq_mat fold) {
+    const int64_t rows = p->w.rows, cols = p->w.cols;
+    const params all = params_of(p, s);
+    bq_cuda_want(what, rows, cols, BQ_F32, "adascale", "what");
+    bq_cuda_want(scale, rows, 1, BQ_F32, "adascale", "scale");
+    if (fold.data) bq_cuda_want(fold, rows, cols, BQ_F32, "adascale", "fold");
+    const int wide = cols > 4 * BQ_THREADS ? (int)BQ_THREADS : 32;
+    bq_launch(dev, dim3(bq_pieces(rows * wide, BQ_THREADS)), BQ_THREADS, weights, all, s, bq_f32_rows(what),
+              bq_f32_rows(scale), bq_f32_rows(fold), wide, rows, cols);
+}
+
+void bq_cuda_adascale_step(bq_dev *dev, const bq_adascale *p, bq_scheme s, bq_mat g, bq_adam adam,
+                           bq_mat grad) {
+    const int64_t rows = p->w.rows, cols = p->w.cols;
+    const params all = params_of(p, s);
+    bq_cuda_want(g, rows, cols, BQ_F32, "adascale", "g");
+    if (grad.data) {
+        bq_cuda_want(grad, rows, cols + 3, BQ_F32, "adascale", "grad");
+    } else {
+        BQ_CHECK(adam.step >= 1, "adascale: step %ld", (long)adam.step);
+        bq_cuda_want(p->m_row, rows, 3, BQ_F32, "adascale", "m_row");
+        bq_cuda_want(p->v_row, rows, 3, BQ_F32, "adascale", "v_row");
+        bq_cuda_want(p->m_s2, rows, cols, BQ_F32, "adascale", "m_s2");
+        bq_cuda_want(p->v_s2, rows, cols, BQ_F32, "adascale", "v_s2");
+    }
+    bq_launch(dev, bq_grid_teams(rows), BQ_THREADS, step_rows, all, s, bq_f32_rows(g),
+              bq_adam_step_of(adam, adam.lr_clip), bq_adam_step_of(adam, adam.lr_weight), bq_f32_rows(grad),
+              rows, cols);
+}

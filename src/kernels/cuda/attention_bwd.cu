@@ -1,0 +1,103 @@
+/* Attention's backward.  Probabilities are computed again from lse, once for dq (a block has 64 queries) and
+ * once for dk and dv (a block has 64 keys and adds over the heads that share them), so that no two blocks add
+ * to one place and sums have one order. */
+#include "kernels/cuda/attention.cuh"
+
+/* d(head, t) = sum over channels of dout * out; a team has a token of a head. */
+static __global__ void dots(bq_attend a, int64_t heads, bq_rows<float> d) {
+    BQ_EACH_ROW(r, heads * a.tokens) {
+        const bool in = r < heads * a.tokens;
+        const int64_t head = in ? r / a.tokens : 0, t = in ? r % a.tokens : 0;
+        const float *x = bq_row(a.dout, t) + head * a.hd, *y = bq_row(a.out, t) + head * a.hd;
+        float sum = 0;
+        for (int c = bq_lane(); c < a.hd && in; c += BQ_LANES) sum = fmaf(x[c], y[c], sum);
+        sum = bq_team_sum(sum);
+        if (in && bq_lane() == 0) bq_row(d, head)[t] = sum;
+    }
+}
+
+template <int HD>
+static __global__ void __launch_bounds__(BQ_THREADS, 1)
+    attend_dq(bq_attend a, bq_rows<float> d, bq_rows<float> dq) {
+    __shared__ bq_tiles mem;
+    const int64_t tile = gridDim.x - 1 - blockIdx.x, head = blockIdx.y; /* long rows first */
+    const int64_t first = tile * BQ_TILE, query = first + threadIdx.x / 16 * 4, kv = head / a.group;
+    const bq_head q = bq_head_of(a, a.q, head), k = bq_head_of(a, a.k, kv), v = bq_head_of(a, a.v, kv),
+                  dout = bq_head_of(a, a.dout, head);
+    const int64_t seen = a.window > 0 && first >= a.window ? first - a.window + 1 : 0;
+    float o[4][HD / 16] = {}, lse[4], dot[4];
+    for (int i = 0; i < 4; i++) {
+        const bool in = query + i < a.tokens;
+        lse[i] = in ? bq_row(a.lse, head)[query + i] : 0;
+        dot[i] = in ? bq_row(d, head)[query + i] : 0;
+    }
+    for (int64_t key = seen / BQ_TILE * BQ_TILE; key < first + BQ_TILE; key += BQ_TILE) {
+        float p[4][4], ds[4][4];
+        bq_tile_scores<HD>(&mem, q, first, k, key, p);
+        bq_tile_scores<HD>(&mem, dout, first, v, key, ds);
+        for (int i = 0; i < 4; i++)
+            for (int j = 0; j < 4; j++) {
+                const bool sees =
+                    query + i < a.tokens && bq_sees(query + i, key + threadIdx.x % 16 * 4 + j, a.window);
+                ds[i][j] = sees ? bq_exp(p[i][j] * a.scale - lse[i]) * (ds[i][j] - dot[i]) : 0;
+            }
+        bq_tile_keep(&mem, ds);
+        bq_tile_add<HD>(&mem, k, key, o);
+    }
+    const float factor[4] = {a.scale, a.scale, a.scale, a.scale};
+    bq_tile_store<HD>(dq.data + head * a.hd, dq.ld, first, a.tokens, a.hd, o, factor);
+}
+
+template <int HD>
+static __global__ void __launch_bounds__(BQ_THREADS, 1)
+    attend_dkv(bq_attend a, bq_rows<float> d, bq_rows<float> dk, bq_rows<float> dv) {
+    __shared__ bq_tiles mem;
+    const int64_t first = (int64_t)blockIdx.x * BQ_TILE, key = first + threadIdx.x / 16 * 4, kv = blockIdx.y;
+    const bq_head k = bq_head_of(a, a.k, kv), v = bq_head_of(a, a.v, kv);
+    const int64_t last = first + BQ_TILE - 1 + a.window; /* behind the last query that sees a key of these */
+    const int64_t end = a.window > 0 && last < a.tokens ? last : a.tokens;
+    float ok[4][HD / 16] = {}, ov[4][HD / 16] = {};
+    for (int64_t head = kv * a.group; head < (kv + 1) * a.group; head++) {
+        const bq_head q = bq_head_of(a, a.q, head), dout = bq_head_of(a, a.dout, head);
+        const float *lse = bq_row(a.lse, head), *dot = bq_row(d, head);
+        for (int64_t row = first; row < end; row += BQ_TILE) {
+            const int64_t query = row + threadIdx.x % 16 * 4;
+            float p[4][4], ds[4][4];
+            bq_tile_scores<HD>(&mem, k, first, q, row, p);
+            for (int i = 0; i < 4; i++)
+                for (int j = 0; j < 4; j++) {
+                    const bool sees = query + j < a.tokens && bq_sees(query + j, key + i, a.window);
+                    p[i][j] = sees ? bq_exp(p[i][j] * a.scale - lse[query + j]) : 0;
+                }
+            bq_tile_keep(&mem, p);
+            bq_tile_add<HD>(&mem, dout, row, ov);
+            bq_tile_scores<HD>(&mem, v, first, dout, row, ds);
+            for (int i = 0; i < 4; i++)
+                for (int j = 0; j < 4; j++)
+                    ds[i][j] = query + j < a.tokens ? p[i][j] * (ds[i][j] - dot[query + j]) : 0;
+            bq_tile_keep(&mem, ds);
+            bq_tile_add<HD>(&mem, q, row, ok);
+        }
+    }
+    const float one[4] = {1, 1, 1, 1}, factor[4] = {a.scale, a.scale, a.scale, a.scale};
+    bq_tile_store<HD>(dk.data + kv * a.hd, dk.ld, first, a.tokens, a.hd, ok, factor);
+    bq_tile_store<HD>(dv.data + kv * a.hd, dv.ld, first, a.tokens, a.hd, ov, one);
+}
+
+void bq_cuda_attention_bwd(bq_dev *dev, bq_attention a, bq_mat q, bq_mat k, bq_mat v, bq_mat out, bq_mat lse,
+                           bq_mat dout, bq_mat dq, bq_mat dk, bq_mat dv) {
+    bq_attend all = bq_attend_of(a, q, k, v, out, lse);
+    bq_cuda_want(dout, q.rows, q.cols, BQ_F32, "attention_bwd", "dout");
+    bq_cuda_want(dq, q.rows, q.cols, BQ_F32, "attention_bwd", "dq");
+    bq_cuda_want(dk, k.rows, k.cols, BQ_F32, "attention_bwd", "dk");
+    bq_cuda_want(dv, k.rows, k.cols, BQ_F32, "attention_bwd", "dv");
+    all.dout = bq_f32_rows(dout);
+    const size_t mark = bq_arena_mark(&dev->mem);
+    const bq_rows<float> d = bq_f32_rows(bq_arena_push(&dev->mem, a.heads, q.rows, BQ_F32));
+    const unsigned tiles = bq_pieces(q.rows, BQ_TILE);
+    bq_launch(dev, bq_grid_teams(a.heads * q.rows), BQ_THREADS, dots, all, a.heads, d);
+    BQ_BY_HEAD_DIM(all.hd, dev, dim3(tiles, (unsigned)a.heads), attend_dq, all, d, bq_f32_rows(dq));
+    BQ_BY_HEAD_DIM(all.hd, dev, dim3(tiles, (unsigned)a.kv_heads), attend_dkv, all, d, bq_f32_rows(dk),
+                   bq_f32_rows(dv));
+    bq_arena_reset(&dev->mem, mark);
+}

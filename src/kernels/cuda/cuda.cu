@@ -1,0 +1,177 @@
+/* The cuda backend: a device opened and closed, waited for, and the table of its ops. */
+#include "kernels/cuda/cuda_ops.h"
+
+#include <stdio.h>
+#include <time.h>
+
+extern "C" int bq_cuda_devices(void) {
+    int count = 0;
+    return cudaGetDeviceCount(&count) == cudaSuccess ? count : 0;
+}
+
+extern "C" size_t bq_cuda_memory(int number) {
+    const int devices = bq_cuda_devices();
+    size_t available = 0, total = 0;
+    if (devices == 0) return 0;
+    BQ_CUDA(cudaSetDevice(number % devices));
+    BQ_CUDA(cudaMemGetInfo(&available, &total));
+    return available;
+}
+
+extern "C" void *bq_cuda_stream(const bq_dev *dev) { return ((const bq_cuda *)dev->impl)->stream; }
+
+static void describe(bq_dev *dev) {
+    bq_cuda *cuda = bq_cuda_of(dev);
+    int major, minor, blas;
+    BQ_CUDA(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, cuda->device));
+    BQ_CUDA(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, cuda->device));
+    BQ_CUBLAS(cublasGetVersion(cuda->blas, &blas));
+    snprintf(dev->name, sizeof dev->name, "cuda sm_%d%d cuBLAS %d", major, minor, blas);
+}
+
+static int cuda_open(bq_dev *dev, int number, size_t mem) {
+    const int devices = bq_cuda_devices();
+    if (devices == 0) {
+        dev->op = NULL;
+        return bq_refuse(BQ_USAGE, "no CUDA device here: use the cpu");
+    }
+    bq_cuda *cuda = new bq_cuda();
+    dev->impl = cuda;
+    cuda->device = number % devices;
+    BQ_CUDA(cudaSetDevice(cuda->device));
+    BQ_CUDA(cudaStreamCreateWithFlags(&cuda->stream, cudaStreamNonBlocking));
+    BQ_CUDA(cudaMalloc(&cuda->workspace, BQ_CUDA_WORKSPACE));
+    BQ_CUDA(cudaMalloc(&cuda->results, BQ_CUDA_RESULTS * sizeof *cuda->results));
+    BQ_CUDA(cudaMallocHost(&cuda->landed, BQ_CUDA_RESULTS * sizeof *cuda->landed));
+    BQ_CUBLAS(cublasCreate(&cuda->blas));
+    BQ_CUBLAS(cublasSetStream(cuda->blas, cuda->stream));
+    BQ_CUBLAS(cublasSetWorkspace(cuda->blas, cuda->workspace, BQ_CUDA_WORKSPACE));
+    BQ_CUBLAS(cublasSetMathMode(cuda->blas, CUBLAS_PEDANTIC_MATH));
+    BQ_CUSOLVER(cusolverDnCreate(&cuda->solver));
+    BQ_CUSOLVER(cusolverDnSetStream(cuda->solver, cuda->stream));
+    void *base = NULL;
+    const cudaError_t error = cudaMalloc(&base, mem);
+    BQ_CHECK(error == cudaSuccess, "%zu bytes on CUDA device %d: %s", mem, cuda->device,
+             cudaGetErrorString(error));
+    bq_arena_adopt(&dev->mem, base, mem, BQ_DEVICE);
+    describe(dev);
+    return BQ_OK;
+}
+
+static void cuda_close(bq_dev *dev) {
+    bq_cuda *cuda = bq_cuda_of(dev);
+    BQ_CUDA(cudaStreamSynchronize(cuda->stream));
+    BQ_CUSOLVER(cusolverDnDestroy(cuda->solver));
+    BQ_CUBLAS(cublasDestroy(cuda->blas));
+    void *base = dev->mem.base;
+    bq_arena_close(&dev->mem);
+    BQ_CUDA(cudaFree(base));
+    BQ_CUDA(cudaFreeHost(cuda->stage));
+    BQ_CUDA(cudaFreeHost(cuda->landed));
+    BQ_CUDA(cudaFree(cuda->results));
+    BQ_CUDA(cudaFree(cuda->workspace));
+    BQ_CUDA(cudaStreamDestroy(cuda->stream));
+    delete cuda;
+}
+
+/* Polls, so that a rank that waits uses no core for long. */
+static void cuda_wait(bq_dev *dev) {
+    bq_cuda *cuda = bq_cuda_of(dev);
+    if (cuda->nresults)
+        BQ_CUDA(cudaMemcpyAsync(cuda->landed, cuda->results, (size_t)cuda->nresults * sizeof *cuda->landed,
+                                cudaMemcpyDeviceToHost, cuda->stream));
+    cudaError_t state;
+    for (int tries = 0; (state = cudaStreamQuery(cuda->stream)) == cudaErrorNotReady; tries++) {
+        const struct timespec moment = {0, 20000};
+        if (tries < 1000) continue;
+        if (bq_dev_waiting) bq_dev_waiting();
+        nanosleep(&moment, NULL);
+    }
+    BQ_CUDA(state);
+    const double *from = cuda->landed;
+    for (int i = 0; i < cuda->npending; from += cuda->pending[i++].count)
+        memcpy(cuda->pending[i].to, from, (size_t)cuda->pending[i].count * sizeof *from);
+    cuda->nresults = cuda->npending = 0;
+}
+
+/* Copies from and to the memory handed out before are done when this returns. */
+static void *cuda_stage(bq_dev *dev, size_t bytes) {
+    bq_cuda *cuda = bq_cuda_of(dev);
+    cuda_wait(dev);
+    if (bytes <= cuda->stage_size) return cuda->stage;
+    BQ_CUDA(cudaFreeHost(cuda->stage));
+    BQ_CUDA(cudaMallocHost(&cuda->stage, bytes));
+    cuda->stage_size = bytes;
+    return cuda->stage;
+}
+
+double *bq_cuda_result(bq_dev *dev, double *to, int64_t count) {
+    bq_cuda *cuda = bq_cuda_of(dev);
+    BQ_CHECK(count <= BQ_CUDA_RESULTS, "%ld results of one op", (long)count);
+    if (cuda->npending == BQ_CUDA_PENDING || cuda->nresults + count > BQ_CUDA_RESULTS) cuda_wait(dev);
+    cuda->pending[cuda->npending].to = to;
+    cuda->pending[cuda->npending++].count = count;
+    cuda->nresults += count;
+    return cuda->results + cuda->nresults - count;
+}
+
+void bq_cuda_want(bq_mat m, int64_t rows, int64_t cols, bq_type type, const char *op, const char *what) {
+    BQ_CHECK(m.rows == rows && m.cols == cols && m.type == type && m.ld >= cols,
+             "%s: %s is %ld x %ld %s, not %ld x %ld %s", op, what, (long)m.rows, (long)m.cols,
+             bq_type_name(m.type), (long)rows, (long)cols, bq_type_name(type));
+    BQ_CHECK(m.place == BQ_DEVICE, "%s: %s is not on the device", op, what);
+}
+
+extern "C" const bq_ops bq_ops_cuda = {
+    .name = "cuda",
+    .open = cuda_open,
+    .close = cuda_close,
+    .wait = cuda_wait,
+    .stage = cuda_stage,
+    .put = bq_cuda_put,
+    .get = bq_cuda_get,
+    .copy = bq_cuda_copy,
+    .zero = bq_cuda_zero,
+    .gemm = bq_cuda_gemm,
+    .scale = bq_cuda_scale,
+    .add = bq_cuda_add,
+    .bias = bq_cuda_bias,
+    .rmsnorm = bq_cuda_rmsnorm,
+    .rmsnorm_bwd = bq_cuda_rmsnorm_bwd,
+    .rope = bq_cuda_rope,
+    .attention = bq_cuda_attention,
+    .attention_bwd = bq_cuda_attention_bwd,
+    .glu = bq_cuda_glu,
+    .glu_bwd = bq_cuda_glu_bwd,
+    .mse = bq_cuda_mse,
+    .mix = bq_cuda_mix,
+    .xent = bq_cuda_xent,
+    .range = bq_cuda_range,
+    .quantize = bq_cuda_quantize,
+    .dequantize = bq_cuda_dequantize,
+    .fake_quantize_rows = bq_cuda_fake_quantize_rows,
+    .range_shrunk = bq_cuda_range_shrunk,
+    .range_mse = bq_cuda_range_mse,
+    .range_better = bq_cuda_range_better,
+    .range_levels = bq_cuda_range_levels,
+    .adascale_weights = bq_cuda_adascale_weights,
+    .adascale_step = bq_cuda_adascale_step,
+    .gram = bq_cuda_gram,
+    .order = bq_cuda_order,
+    .factor = bq_cuda_factor,
+    .fit = bq_cuda_fit,
+    .gptq = bq_cuda_gptq,
+    .set = bq_cuda_set,
+    .column_max = bq_cuda_column_max,
+    .column_abs = bq_cuda_column_abs,
+    .column_squares = bq_cuda_column_squares,
+    .times_columns = bq_cuda_times_columns,
+    .over_columns = bq_cuda_over_columns,
+    .over_rows = bq_cuda_over_rows,
+    .smooth_scale = bq_cuda_smooth_scale,
+    .head_max = bq_cuda_head_max,
+    .smooth_weights = bq_cuda_smooth_weights,
+    .distance = bq_cuda_distance,
+    .clip_error = bq_cuda_clip_error,
+    .clip_rows = bq_cuda_clip_rows,
+};

@@ -1,0 +1,75 @@
+/* cuda.h - what the files of the cuda backend share: the open device, its checks, views for kernels, and the
+ * ops that cuda.cu joins in the table.  Contracts: kernels/ops.h.  C++, for .cu files only.
+ *
+ * Every op runs on one stream, in order; scratch from the arena may therefore be given back as soon as the
+ * kernels that use it are launched. */
+#ifndef BQ_CUDA_H
+#define BQ_CUDA_H
+
+#include "kernels/cuda/num.cuh"
+
+#include <cublas_v2.h>
+#include <cusolverDn.h>
+
+extern "C" {
+#include "base/die.h"
+#include "kernels/ops.h"
+}
+
+enum {
+    BQ_CUDA_RESULTS = 1 << 16,    /* doubles on their way to the host between two waits */
+    BQ_CUDA_PENDING = 64,         /* in so many pieces */
+    BQ_CUDA_WORKSPACE = 32 << 20, /* bytes: what cuBLAS asks for on Hopper; more than enough before */
+};
+
+typedef struct {
+    int device;
+    cudaStream_t stream;
+    cublasHandle_t blas;
+    cusolverDnHandle_t solver;
+    void *workspace;          /* of cuBLAS and cuSOLVER: fixed, and so are the algorithms they pick */
+    double *results, *landed; /* BQ_CUDA_RESULTS, on the device and pinned on the host */
+    int64_t nresults;
+    struct {
+        double *to;
+        int64_t count;
+    } pending[BQ_CUDA_PENDING];
+    int npending;
+    void *stage; /* pinned; grows */
+    size_t stage_size;
+} bq_cuda;
+
+static inline bq_cuda *bq_cuda_of(bq_dev *dev) { return (bq_cuda *)dev->impl; }
+
+/* Device memory for `count` doubles that are to[0 ...] on the host after the next wait. */
+double *bq_cuda_result(bq_dev *dev, double *to, int64_t count);
+
+#define BQ_CUDA(call)                                                                                        \
+    do {                                                                                                     \
+        cudaError_t bq_error = (call);                                                                       \
+        BQ_CHECK(bq_error == cudaSuccess, "%s: %s", #call, cudaGetErrorString(bq_error));                    \
+    } while (0)
+#define BQ_CUBLAS(call)                                                                                      \
+    do {                                                                                                     \
+        cublasStatus_t bq_status = (call);                                                                   \
+        BQ_CHECK(bq_status == CUBLAS_STATUS_SUCCESS, "%s: %s", #call, cublasGetStatusString(bq_status));     \
+    } while (0)
+#define BQ_CUSOLVER(call)                                                                                    \
+    do {                                                                                                     \
+        cusolverStatus_t bq_status = (call);                                                                 \
+        BQ_CHECK(bq_status == CUSOLVER_STATUS_SUCCESS, "%s: status %d", #call, (int)bq_status);              \
+    } while (0)
+
+/* Die unless m is a matrix on the device of that shape and type. */
+void bq_cuda_want(bq_mat m, int64_t rows, int64_t cols, bq_type type, const char *op, const char *what);
+
+/* A matrix as a kernel sees it. */
+template <class T> struct bq_rows {
+    T *data;
+    int64_t ld;
+};
+template <class T> static inline bq_rows<T> bq_rows_of(bq_mat m) { return {(T *)m.data, m.ld}; }
+static inline bq_rows<float> bq_f32_rows(bq_mat m) { return bq_rows_of<float>(m); }
+template <class T> static inline __device__ T *bq_row(bq_rows<T> m, int64_t r) { return m.data + r * m.ld; }
+
+#endif

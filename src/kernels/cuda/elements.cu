@@ -1,0 +1,37 @@
+/* Ops on single elements. */
+#include "kernels/cuda/cuda_ops.h"
+#include "kernels/cuda/launch.cuh"
+
+static __global__ void scale_elements(bq_rows<float> x, float factor, bq_rows<float> y, int64_t rows,
+                                      int64_t cols) {
+    const int64_t c = bq_column();
+    for (int64_t r = blockIdx.y; r < rows && c < cols; r += gridDim.y)
+        bq_row(y, r)[c] = bq_row(x, r)[c] * factor;
+}
+
+static __global__ void add_elements(bq_rows<float> x, bq_rows<float> y, int64_t rows, int64_t cols) {
+    const int64_t c = bq_column();
+    for (int64_t r = blockIdx.y; r < rows && c < cols; r += gridDim.y) bq_row(y, r)[c] += bq_row(x, r)[c];
+}
+
+void bq_cuda_scale(bq_dev *dev, bq_mat x, float factor, bq_mat y) {
+    bq_cuda_want(x, y.rows, y.cols, BQ_F32, "scale", "x");
+    bq_cuda_want(y, x.rows, x.cols, BQ_F32, "scale", "y");
+    bq_launch(dev, bq_grid_elements(y.rows, y.cols), BQ_THREADS, scale_elements, bq_f32_rows(x), factor,
+              bq_f32_rows(y), y.rows, y.cols);
+}
+
+void bq_cuda_add(bq_dev *dev, bq_mat x, bq_mat y) {
+    bq_cuda_want(x, y.rows, y.cols, BQ_F32, "add", "x");
+    bq_cuda_want(y, x.rows, x.cols, BQ_F32, "add", "y");
+    bq_launch(dev, bq_grid_elements(y.rows, y.cols), BQ_THREADS, add_elements, bq_f32_rows(x), bq_f32_rows(y),
+              y.rows, y.cols);
+}
+
+void bq_cuda_bias(bq_dev *dev, bq_mat bias, bq_mat y) {
+    bq_cuda_want(bias, 1, y.cols, BQ_F32, "bias", "bias");
+    bq_cuda_want(y, y.rows, bias.cols, BQ_F32, "bias", "y");
+    bq_rows<float> every = {bq_f32(bias), 0}; /* a row that repeats */
+    bq_launch(dev, bq_grid_elements(y.rows, y.cols), BQ_THREADS, add_elements, every, bq_f32_rows(y), y.rows,
+              y.cols);
+}

@@ -1,0 +1,54 @@
+/* Gated linear units. */
+#include "kernels/cuda/cuda_ops.h"
+#include "kernels/cuda/launch.cuh"
+
+static __device__ float sigmoid(float x) { return 1.0f / (1.0f + bq_exp(-x)); }
+
+template <bq_act ACT> static __device__ float gate(float g) {
+    return ACT == BQ_SILU ? g : g * (BQ_GELU_1 + BQ_GELU_3 * (g * g));
+}
+template <bq_act ACT> static __device__ float gate_slope(float g) {
+    return ACT == BQ_SILU ? 1.0f : BQ_GELU_1 + 3 * BQ_GELU_3 * (g * g);
+}
+
+template <bq_act ACT>
+static __global__ void forward(bq_rows<float> g, bq_rows<float> u, bq_rows<float> z, int64_t rows,
+                               int64_t cols) {
+    const int64_t c = bq_column();
+    for (int64_t r = blockIdx.y; r < rows && c < cols; r += gridDim.y) {
+        const float x = bq_row(g, r)[c];
+        bq_row(z, r)[c] = x * sigmoid(gate<ACT>(x)) * bq_row(u, r)[c];
+    }
+}
+
+template <bq_act ACT>
+static __global__ void backward(bq_rows<float> g, bq_rows<float> u, bq_rows<float> dz, bq_rows<float> dg,
+                                bq_rows<float> du, int64_t rows, int64_t cols) {
+    const int64_t c = bq_column();
+    for (int64_t r = blockIdx.y; r < rows && c < cols; r += gridDim.y) {
+        const float x = bq_row(g, r)[c], up = bq_row(u, r)[c], d = bq_row(dz, r)[c],
+                    s = sigmoid(gate<ACT>(x));
+        bq_row(du, r)[c] = d * (x * s);
+        bq_row(dg, r)[c] = d * up * (s * (1.0f + x * (1.0f - s) * gate_slope<ACT>(x)));
+    }
+}
+
+void bq_cuda_glu(bq_dev *dev, bq_act act, bq_mat g, bq_mat u, bq_mat z) {
+    bq_cuda_want(g, z.rows, z.cols, BQ_F32, "glu", "g");
+    bq_cuda_want(u, z.rows, z.cols, BQ_F32, "glu", "u");
+    bq_cuda_want(z, g.rows, g.cols, BQ_F32, "glu", "z");
+    bq_launch(dev, bq_grid_elements(z.rows, z.cols), BQ_THREADS,
+              act == BQ_SILU ? forward<BQ_SILU> : forward<BQ_GELU_TANH>, bq_f32_rows(g), bq_f32_rows(u),
+              bq_f32_rows(z), z.rows, z.cols);
+}
+
+void bq_cuda_glu_bwd(bq_dev *dev, bq_act act, bq_mat g, bq_mat u, bq_mat dz, bq_mat dg, bq_mat du) {
+    bq_cuda_want(g, dz.rows, dz.cols, BQ_F32, "glu_bwd", "g");
+    bq_cuda_want(u, dz.rows, dz.cols, BQ_F32, "glu_bwd", "u");
+    bq_cuda_want(dz, g.rows, g.cols, BQ_F32, "glu_bwd", "dz");
+    bq_cuda_want(dg, dz.rows, dz.cols, BQ_F32, "glu_bwd", "dg");
+    bq_cuda_want(du, dz.rows, dz.cols, BQ_F32, "glu_bwd", "du");
+    bq_launch(dev, bq_grid_elements(dz.rows, dz.cols), BQ_THREADS,
+              act == BQ_SILU ? backward<BQ_SILU> : backward<BQ_GELU_TANH>, bq_f32_rows(g), bq_f32_rows(u),
+              bq_f32_rows(dz), bq_f32_rows(dg), bq_f32_rows(du), dz.rows, dz.cols);
+}

@@ -1,0 +1,47 @@
+/* Copies between host and device and on the device. */
+#include "kernels/cuda/cuda_ops.h"
+
+static void same_shape(bq_mat a, bq_mat b, const char *op) {
+    BQ_CHECK(a.rows == b.rows && a.cols == b.cols && a.type == b.type, "%s of %ld x %ld %s to %ld x %ld %s",
+             op, (long)a.rows, (long)a.cols, bq_type_name(a.type), (long)b.rows, (long)b.cols,
+             bq_type_name(b.type));
+}
+
+/* One copy where rows follow each other on both sides: a copy by rows is slow through the bus. */
+static void move(bq_dev *dev, bq_mat from, bq_mat to, cudaMemcpyKind kind) {
+    const size_t size = bq_type_size(from.type), row = (size_t)from.cols * size;
+    const cudaStream_t stream = bq_cuda_of(dev)->stream;
+    if (row == 0 || from.rows == 0) return;
+    if (from.rows == 1 || (from.ld == from.cols && to.ld == to.cols))
+        BQ_CUDA(cudaMemcpyAsync(to.data, from.data, row * (size_t)from.rows, kind, stream));
+    else
+        BQ_CUDA(cudaMemcpy2DAsync(to.data, (size_t)to.ld * size, from.data, (size_t)from.ld * size, row,
+                                  (size_t)from.rows, kind, stream));
+}
+
+/* Pageable memory is read before the call returns, so the caller may write to it again. */
+void bq_cuda_put(bq_dev *dev, bq_mat host, bq_mat to) {
+    same_shape(host, to, "put");
+    BQ_CHECK(host.place != BQ_DEVICE && to.place == BQ_DEVICE, "put between the wrong places");
+    move(dev, host, to, cudaMemcpyHostToDevice);
+}
+
+void bq_cuda_get(bq_dev *dev, bq_mat from, bq_mat host) {
+    same_shape(from, host, "get");
+    BQ_CHECK(from.place == BQ_DEVICE && host.place != BQ_DEVICE, "get between the wrong places");
+    move(dev, from, host, cudaMemcpyDeviceToHost);
+}
+
+void bq_cuda_copy(bq_dev *dev, bq_mat from, bq_mat to) {
+    same_shape(from, to, "copy");
+    BQ_CHECK(from.place == BQ_DEVICE && to.place == BQ_DEVICE, "copy beyond the device");
+    move(dev, from, to, cudaMemcpyDeviceToDevice);
+}
+
+void bq_cuda_zero(bq_dev *dev, bq_mat m) {
+    const size_t size = bq_type_size(m.type);
+    BQ_CHECK(m.place == BQ_DEVICE, "zero beyond the device");
+    if (m.rows == 0 || m.cols == 0) return;
+    BQ_CUDA(cudaMemset2DAsync(m.data, (size_t)m.ld * size, 0, (size_t)m.cols * size, (size_t)m.rows,
+                              bq_cuda_of(dev)->stream));
+}

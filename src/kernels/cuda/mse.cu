@@ -1,0 +1,47 @@
+/* Mean squared error and its gradient in one pass; then the rows' sums in order. */
+#include "kernels/cuda/cuda_ops.h"
+#include "kernels/cuda/reduce.cuh"
+
+static __global__ void row_errors(bq_rows<float> y, bq_rows<float> target, float slope, bq_rows<float> dy,
+                                  double *sums, int64_t rows, int64_t cols) {
+    BQ_EACH_ROW(r, rows) {
+        const int64_t n = r < rows ? cols : 0;
+        double sum = 0;
+        for (int64_t c = bq_lane(); c < n; c += BQ_LANES) {
+            const float e = bq_row(y, r)[c] - bq_row(target, r)[c];
+            sum += (double)e * (double)e;
+            if (dy.data) bq_row(dy, r)[c] = e * slope;
+        }
+        sum = bq_team_sum(sum);
+        if (r < rows && bq_lane() == 0) sums[r] = sum;
+    }
+}
+
+static __global__ void add_up(const double *x, int64_t n, double factor, double *to) {
+    __shared__ double some[BQ_THREADS];
+    double sum = 0;
+    for (int64_t first = 0; first < n; first += BQ_THREADS) {
+        const int64_t i = first + threadIdx.x;
+        if (i < n) some[threadIdx.x] = x[i];
+        __syncthreads(); /* they are there */
+        for (int k = 0; threadIdx.x == 0 && k < BQ_THREADS && first + k < n; k++) sum += some[k];
+        __syncthreads(); /* they have been read */
+    }
+    if (threadIdx.x == 0) to[0] = factor * sum;
+}
+
+void bq_cuda_sum(bq_dev *dev, const double *x, int64_t n, double factor, double *sum) {
+    bq_launch(dev, dim3(1), BQ_THREADS, add_up, x, n, factor, bq_cuda_result(dev, sum, 1));
+}
+
+void bq_cuda_mse(bq_dev *dev, bq_mat y, bq_mat target, double factor, bq_mat dy, double *loss) {
+    bq_cuda_want(y, target.rows, target.cols, BQ_F32, "mse", "y");
+    bq_cuda_want(target, y.rows, y.cols, BQ_F32, "mse", "target");
+    if (dy.data) bq_cuda_want(dy, y.rows, y.cols, BQ_F32, "mse", "dy");
+    const size_t mark = bq_arena_mark(&dev->mem);
+    double *sums = (double *)bq_arena_push(&dev->mem, y.rows, 1, BQ_F64).data;
+    bq_launch(dev, bq_grid_teams(y.rows), BQ_THREADS, row_errors, bq_f32_rows(y), bq_f32_rows(target),
+              (float)(2 * factor), bq_f32_rows(dy), sums, y.rows, y.cols);
+    bq_cuda_sum(dev, sums, y.rows, factor, loss);
+    bq_arena_reset(&dev->mem, mark);
+}

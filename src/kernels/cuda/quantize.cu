@@ -1,0 +1,57 @@
+/* Codes from numbers and back. */
+#include "kernels/cuda/cuda_ops.h"
+#include "kernels/cuda/rows.cuh"
+
+static __global__ void encode(bq_rows<float> w, bq_rows<float> scale, bq_rows<float> zero, bq_scheme s,
+                              bq_rows<int8_t> code, int64_t rows, int64_t cols) {
+    const int64_t c = bq_column();
+    for (int64_t r = blockIdx.y; r < rows && c < cols; r += gridDim.y) {
+        const float z = bq_zero_of(zero, r);
+        const bq_row_grid g = bq_row_grid_of(s, *bq_row(scale, r), z);
+        const float q = bq_nearest(bq_clamp_code(bq_row(w, r)[c] / g.scale, g.qmin, g.qmax));
+        bq_row(code, r)[c] = (int8_t)((int)q + (int)z);
+    }
+}
+
+static __global__ void decode(bq_rows<int8_t> code, bq_rows<float> scale, bq_rows<float> zero,
+                              bq_rows<float> w, int64_t rows, int64_t cols) {
+    const int64_t c = bq_column();
+    for (int64_t r = blockIdx.y; r < rows && c < cols; r += gridDim.y)
+        bq_row(w, r)[c] = (float)(bq_row(code, r)[c] - (int)bq_zero_of(zero, r)) * *bq_row(scale, r);
+}
+
+static __global__ void fake_rows(bq_rows<float> x, bq_scheme s, bq_rows<float> y, int64_t rows,
+                                 int64_t cols) {
+    BQ_EACH_ROW(r, rows) {
+        const int64_t n = r < rows ? cols : 0;
+        float lo, hi, zero = 0;
+        bq_team_ends(bq_row(x, r), n, &lo, &hi);
+        const bq_row_grid grid = bq_row_grid_of(s, bq_grid_step(lo, hi, s, &zero), zero);
+        for (int64_t c = bq_lane(); c < n; c += BQ_LANES) bq_row(y, r)[c] = bq_on_grid(bq_row(x, r)[c], grid);
+    }
+}
+
+void bq_cuda_quantize(bq_dev *dev, bq_mat w, bq_mat scale, bq_mat zero, bq_scheme s, bq_mat code) {
+    bq_cuda_want_grid(w, s, scale, zero, "quantize");
+    bq_cuda_want(code, w.rows, w.cols, BQ_I8, "quantize", "code");
+    bq_launch(dev, bq_grid_elements(w.rows, w.cols), BQ_THREADS, encode, bq_f32_rows(w), bq_f32_rows(scale),
+              bq_f32_rows(zero), s, bq_rows_of<int8_t>(code), w.rows, w.cols);
+}
+
+void bq_cuda_dequantize(bq_dev *dev, bq_mat code, bq_mat scale, bq_mat zero, bq_mat w) {
+    bq_cuda_want(w, code.rows, code.cols, BQ_F32, "dequantize", "w");
+    bq_cuda_want(code, w.rows, w.cols, BQ_I8, "dequantize", "code");
+    bq_cuda_want(scale, w.rows, 1, BQ_F32, "dequantize", "scale");
+    if (zero.data) bq_cuda_want(zero, w.rows, 1, BQ_F32, "dequantize", "zero");
+    bq_launch(dev, bq_grid_elements(w.rows, w.cols), BQ_THREADS, decode, bq_rows_of<int8_t>(code),
+              bq_f32_rows(scale), bq_f32_rows(zero), bq_f32_rows(w), w.rows, w.cols);
+}
+
+void bq_cuda_fake_quantize_rows(bq_dev *dev, bq_mat x, int bits, bq_mat y) {
+    BQ_CHECK(bits >= 2 && bits <= 8, "fake_quantize_rows: only grids of 2 to 8 bits, not %d", bits);
+    bq_cuda_want(x, y.rows, y.cols, BQ_F32, "fake_quantize_rows", "x");
+    bq_cuda_want(y, x.rows, x.cols, BQ_F32, "fake_quantize_rows", "y");
+    const bq_scheme s = {bits, -1, true, BQ_F32, BQ_GRID_ABSMAX};
+    bq_launch(dev, bq_grid_teams(x.rows), BQ_THREADS, fake_rows, bq_f32_rows(x), s, bq_f32_rows(y), x.rows,
+              x.cols);
+}

@@ -1,0 +1,97 @@
+/* Grids from the ends of rows. */
+#include "kernels/cuda/cuda_ops.h"
+#include "kernels/cuda/rows.cuh"
+
+static __global__ void row_ranges(bq_rows<float> w, bq_scheme s, float shrink, bq_rows<float> scale,
+                                  bq_rows<float> zero, bq_rows<float> e, int64_t rows, int64_t cols) {
+    BQ_EACH_ROW(r, rows) {
+        const int64_t n = r < rows ? cols : 0;
+        const float *from = bq_row(w, r);
+        float lo, hi, z = 0;
+        bq_team_ends(from, n, &lo, &hi);
+        const float step = bq_grid_step(lo * shrink, hi * shrink, s, &z);
+        const bq_row_grid grid = bq_row_grid_of(s, step, z);
+        for (int64_t c = bq_lane(); e.data && c < n; c += BQ_LANES)
+            bq_row(e, r)[c] = bq_on_grid(from[c], grid) - from[c];
+        if (r < rows && bq_lane() == 0) {
+            *bq_row(scale, r) = step;
+            if (zero.data) *bq_row(zero, r) = z;
+        }
+    }
+}
+
+void bq_cuda_range_shrunk(bq_dev *dev, bq_mat w, bq_scheme s, float shrink, bq_mat scale, bq_mat zero,
+                          bq_mat e) {
+    bq_cuda_want_grid(w, s, scale, zero, "range");
+    BQ_CHECK(shrink > 0 && shrink <= 1, "range: ends times %g", (double)shrink);
+    if (e.data) bq_cuda_want(e, w.rows, w.cols, BQ_F32, "range", "e");
+    bq_launch(dev, bq_grid_teams(w.rows), BQ_THREADS, row_ranges, bq_f32_rows(w), s, shrink,
+              bq_f32_rows(scale), bq_f32_rows(zero), bq_f32_rows(e), w.rows, w.cols);
+}
+
+void bq_cuda_range(bq_dev *dev, bq_mat w, bq_scheme s, bq_mat scale, bq_mat zero) {
+    bq_cuda_range_shrunk(dev, w, s, 1, scale, zero, bq_mat{});
+}
+
+static __global__ void better(bool first, bq_rows<float> a, bq_rows<float> b, bq_rows<float> scale,
+                              bq_rows<float> zero, bq_rows<double> loss, bq_rows<float> best,
+                              bq_rows<float> best_zero, int64_t rows, int64_t cols) {
+    BQ_EACH_ROW(r, rows) {
+        double sum = 0;
+        for (int64_t c = bq_lane(); r < rows && c < cols; c += BQ_LANES)
+            sum += (double)bq_row(a, r)[c] * (double)bq_row(b, r)[c];
+        sum = bq_team_sum(sum);
+        if (r < rows && bq_lane() == 0 && (first || sum < *bq_row(loss, r))) {
+            *bq_row(loss, r) = sum;
+            *bq_row(best, r) = *bq_row(scale, r);
+            if (zero.data) *bq_row(best_zero, r) = *bq_row(zero, r);
+        }
+    }
+}
+
+void bq_cuda_range_better(bq_dev *dev, bool first, bq_mat a, bq_mat b, bq_mat scale, bq_mat zero, bq_mat loss,
+                          bq_mat best, bq_mat best_zero) {
+    const int64_t rows = a.rows;
+    bq_cuda_want(a, rows, b.cols, BQ_F32, "range_better", "a");
+    bq_cuda_want(b, rows, a.cols, BQ_F32, "range_better", "b");
+    bq_cuda_want(scale, rows, 1, BQ_F32, "range_better", "scale");
+    bq_cuda_want(best, rows, 1, BQ_F32, "range_better", "best");
+    bq_cuda_want(loss, rows, 1, BQ_F64, "range_better", "loss");
+    BQ_CHECK(!zero.data == !best_zero.data, "range_better: zero points on one side");
+    if (zero.data) bq_cuda_want(zero, rows, 1, BQ_F32, "range_better", "zero");
+    if (zero.data) bq_cuda_want(best_zero, rows, 1, BQ_F32, "range_better", "best_zero");
+    bq_launch(dev, bq_grid_teams(rows), BQ_THREADS, better, first, bq_f32_rows(a), bq_f32_rows(b),
+              bq_f32_rows(scale), bq_f32_rows(zero), bq_rows_of<double>(loss), bq_f32_rows(best),
+              bq_f32_rows(best_zero), rows, a.cols);
+}
+
+/* The unit whose multiples 1 .. levels the scales of a row with that largest one become: cut, not rounded, so
+ * that the largest is `levels` units and nothing leaves the type. */
+static __device__ float unit_of(float largest, int levels, bq_type type) {
+    int digits = type == BQ_BF16 ? 8 : type == BQ_F16 ? 11 : 24, exponent;
+    for (int l = levels; l > 1; l /= 2) digits--;
+    const double tiny = (double)bq_scale_round(0, type), unit = (double)largest / levels;
+    frexp(unit, &exponent);
+    const double step = fmax(ldexp(1.0, exponent - digits), tiny);
+    return (float)fmax(floor(unit / step) * step, tiny);
+}
+
+static __global__ void level(bq_rows<float> scale, int levels, bq_type type, int64_t rows, int64_t cols) {
+    BQ_EACH_ROW(r, rows) {
+        float largest = 0, *row = bq_row(scale, r), n = (float)levels;
+        for (int64_t c = bq_lane(); r < rows && c < cols; c += BQ_LANES)
+            largest = row[c] > largest ? row[c] : largest;
+        const float unit = unit_of(bq_team_max(largest), levels, type);
+        for (int64_t c = bq_lane(); r < rows && c < cols; c += BQ_LANES) {
+            const float k = rintf(row[c] / unit);
+            row[c] = (k < 1 ? 1 : k > n ? n : k) * unit; /* NaN stays */
+        }
+    }
+}
+
+void bq_cuda_range_levels(bq_dev *dev, bq_mat scale, int levels, bq_type type) {
+    BQ_CHECK(levels >= 1 && levels <= 64 && (levels & (levels - 1)) == 0, "range_levels: %d levels", levels);
+    bq_cuda_want(scale, scale.rows, scale.cols, BQ_F32, "range_levels", "scale");
+    bq_launch(dev, bq_grid_teams(scale.rows), BQ_THREADS, level, bq_f32_rows(scale), levels, type, scale.rows,
+              scale.cols);
+}

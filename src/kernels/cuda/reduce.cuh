@@ -1,0 +1,70 @@
+/* reduce.cuh - sums with the bits of the cpu's: 16 fixed lanes.
+ *
+ * Element j of a row meets lane j % 16, in the order of j; then lanes meet as (l, l + 8), (l, l + 4), ...
+ * Here a lane is a thread and a team of 16 threads has a row: two teams a warp, BQ_TEAMS a block.  A kernel
+ * on rows is launched with bq_grid_teams(rows) blocks and BQ_THREADS threads, and walks
+ *     BQ_EACH_ROW(r, rows) { ... }
+ * in which all threads of a block take part as often as each other: where r >= rows, a team has no row, must
+ * touch none, and still takes part in the exchanges. */
+#ifndef BQ_REDUCE_CUH
+#define BQ_REDUCE_CUH
+
+#include "kernels/cuda/launch.cuh"
+
+enum { BQ_LANES = 16, BQ_TEAMS = BQ_THREADS / BQ_LANES };
+constexpr unsigned BQ_WARP = 0xffffffffu;
+
+static inline dim3 bq_grid_teams(int64_t rows) { return dim3(bq_pieces(rows, BQ_TEAMS)); }
+
+static inline __device__ int bq_lane() { return (int)threadIdx.x % BQ_LANES; }
+
+#define BQ_EACH_ROW(r, rows)                                                                                 \
+    for (int64_t r##_first = (int64_t)blockIdx.x * BQ_TEAMS, r = r##_first + threadIdx.x / BQ_LANES;         \
+         r##_first < (rows); r##_first += (int64_t)gridDim.x * BQ_TEAMS, r += (int64_t)gridDim.x * BQ_TEAMS)
+
+/* Sum of a team's values, the same in all its lanes: addition commutes, so the butterfly adds as the cpu
+ * does.
+ */
+template <class T> static inline __device__ T bq_team_sum(T v) {
+    for (int w = BQ_LANES / 2; w > 0; w /= 2) v += __shfl_xor_sync(BQ_WARP, v, w);
+    return v;
+}
+
+/* Largest and smallest; a NaN in v is not passed on by a comparison, so keep it out before. */
+template <class T> static inline __device__ T bq_team_max(T v) {
+    for (int w = BQ_LANES / 2; w > 0; w /= 2) {
+        const T other = __shfl_xor_sync(BQ_WARP, v, w);
+        v = other > v ? other : v;
+    }
+    return v;
+}
+template <class T> static inline __device__ T bq_team_min(T v) {
+    for (int w = BQ_LANES / 2; w > 0; w /= 2) {
+        const T other = __shfl_xor_sync(BQ_WARP, v, w);
+        v = other < v ? other : v;
+    }
+    return v;
+}
+
+/* Sum and largest of a block of BQ_THREADS, the same in all its threads. */
+template <class T> static inline __device__ T bq_block_sum(T v) {
+    __shared__ T teams[BQ_TEAMS];
+    v = bq_team_sum(v);
+    if (bq_lane() == 0) teams[threadIdx.x / BQ_LANES] = v;
+    __syncthreads(); /* all teams have written */
+    v = 0;
+    for (int i = 0; i < BQ_TEAMS; i++) v += teams[i];
+    __syncthreads(); /* all threads have read: the next call writes to the same place */
+    return v;
+}
+template <class T> static inline __device__ T bq_block_max(T v) {
+    __shared__ T teams[BQ_TEAMS];
+    v = bq_team_max(v);
+    if (bq_lane() == 0) teams[threadIdx.x / BQ_LANES] = v;
+    __syncthreads(); /* all teams have written */
+    for (int i = 0; i < BQ_TEAMS; i++) v = teams[i] > v ? teams[i] : v;
+    __syncthreads(); /* all threads have read: the next call writes to the same place */
+    return v;
+}
+
+#endif

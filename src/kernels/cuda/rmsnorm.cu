@@ -1,0 +1,48 @@
+/* RMSNorm and its backward: a team of 16 lanes has a row, which it reads again from the cache. */
+#include "kernels/cuda/cuda_ops.h"
+#include "kernels/cuda/reduce.cuh"
+
+static __device__ float inverse_rms(const float *x, int64_t n, int64_t cols, float eps) {
+    float sum = 0;
+    for (int64_t c = bq_lane(); c < n; c += BQ_LANES) sum += x[c] * x[c];
+    return 1.0f / sqrtf(bq_team_sum(sum) / (float)cols + eps);
+}
+
+static __global__ void norm_rows(bq_rows<float> x, const float *weight, float eps, bq_rows<float> y,
+                                 int64_t rows, int64_t cols) {
+    BQ_EACH_ROW(r, rows) {
+        const int64_t n = r < rows ? cols : 0;
+        const float *from = bq_row(x, r), by = inverse_rms(from, n, cols, eps);
+        float *to = bq_row(y, r);
+        for (int64_t c = bq_lane(); c < n; c += BQ_LANES) to[c] = from[c] * by * weight[c];
+    }
+}
+
+static __global__ void norm_rows_bwd(bq_rows<float> x, const float *weight, float eps, bq_rows<float> dy,
+                                     bq_rows<float> dx, int64_t rows, int64_t cols) {
+    BQ_EACH_ROW(r, rows) {
+        const int64_t n = r < rows ? cols : 0;
+        const float *in = bq_row(x, r), *d = bq_row(dy, r), by = inverse_rms(in, n, cols, eps);
+        float *to = bq_row(dx, r), sum = 0;
+        for (int64_t c = bq_lane(); c < n; c += BQ_LANES) sum += weight[c] * d[c] * in[c];
+        const float back = by * by * by / (float)cols * bq_team_sum(sum);
+        for (int64_t c = bq_lane(); c < n; c += BQ_LANES) to[c] += weight[c] * d[c] * by - in[c] * back;
+    }
+}
+
+void bq_cuda_rmsnorm(bq_dev *dev, bq_mat x, bq_mat weight, float eps, bq_mat y) {
+    bq_cuda_want(x, y.rows, y.cols, BQ_F32, "rmsnorm", "x");
+    bq_cuda_want(y, x.rows, x.cols, BQ_F32, "rmsnorm", "y");
+    bq_cuda_want(weight, 1, x.cols, BQ_F32, "rmsnorm", "weight");
+    bq_launch(dev, bq_grid_teams(y.rows), BQ_THREADS, norm_rows, bq_f32_rows(x), bq_f32(weight), eps,
+              bq_f32_rows(y), y.rows, y.cols);
+}
+
+void bq_cuda_rmsnorm_bwd(bq_dev *dev, bq_mat x, bq_mat weight, float eps, bq_mat dy, bq_mat dx) {
+    bq_cuda_want(x, dx.rows, dx.cols, BQ_F32, "rmsnorm_bwd", "x");
+    bq_cuda_want(dx, x.rows, x.cols, BQ_F32, "rmsnorm_bwd", "dx");
+    bq_cuda_want(dy, x.rows, x.cols, BQ_F32, "rmsnorm_bwd", "dy");
+    bq_cuda_want(weight, 1, x.cols, BQ_F32, "rmsnorm_bwd", "weight");
+    bq_launch(dev, bq_grid_teams(dx.rows), BQ_THREADS, norm_rows_bwd, bq_f32_rows(x), bq_f32(weight), eps,
+              bq_f32_rows(dy), bq_f32_rows(dx), dx.rows, dx.cols);
+}

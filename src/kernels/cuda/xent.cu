@@ -1,0 +1,36 @@
+/* Cross-entropy: logits of some rows at a time by GEMM, then a block a row. */
+#include "kernels/cuda/cuda_ops.h"
+#include "kernels/cuda/reduce.cuh"
+
+constexpr int64_t ROWS = 128; /* of logits at a time, as on the cpu: the plan counts them */
+
+static __global__ void row_losses(bq_rows<float> logits, int64_t vocab, const int32_t *next, int64_t ldn,
+                                  double *nll) {
+    const float *x = bq_row(logits, blockIdx.x);
+    float top = -INFINITY;
+    for (int64_t c = threadIdx.x; c < vocab; c += BQ_THREADS) top = x[c] > top ? x[c] : top;
+    top = bq_block_max(top);
+    double sum = 0;
+    for (int64_t c = threadIdx.x; c < vocab; c += BQ_THREADS) sum += (double)bq_exp(x[c] - top);
+    sum = bq_block_sum(sum);
+    const int32_t id = next[blockIdx.x * ldn];
+    if (threadIdx.x == 0)
+        nll[blockIdx.x] = id >= 0 && id < vocab ? log(sum) + ((double)top - (double)x[id]) : (double)NAN;
+}
+
+void bq_cuda_xent(bq_dev *dev, bq_mat x, bq_mat head, bq_mat next, double *nll) {
+    bq_cuda_want(x, next.rows, head.cols, BQ_F32, "xent", "x");
+    bq_cuda_want(head, head.rows, x.cols, BQ_F32, "xent", "head");
+    bq_cuda_want(next, x.rows, 1, BQ_I32, "xent", "next");
+    const size_t mark = bq_arena_mark(&dev->mem);
+    const bq_mat logits = bq_arena_push(&dev->mem, x.rows < ROWS ? x.rows : ROWS, head.rows, BQ_F32);
+    double *to = bq_cuda_result(dev, nll, x.rows);
+    for (int64_t first = 0; first < x.rows; first += ROWS) {
+        const int64_t rows = x.rows - first < ROWS ? x.rows - first : ROWS;
+        const bq_mat part = bq_mat_rows(logits, 0, rows);
+        bq_cuda_gemm(dev, false, true, 1, bq_mat_rows(x, first, rows), head, 0, part);
+        bq_launch(dev, dim3((unsigned)rows), BQ_THREADS, row_losses, bq_f32_rows(part), head.rows,
+                  (const int32_t *)next.data + first * next.ld, next.ld, to + first);
+    }
+    bq_arena_reset(&dev->mem, mark);
+}

@@ -1,0 +1,148 @@
+#include "cublas_v2.h"
+
+#include "cusolverDn.h"
+
+#include <cblas.h>
+
+struct cublasContext {
+    cudaStream_t stream = nullptr;
+};
+struct cusolverDnContext {
+    cudaStream_t stream = nullptr;
+};
+
+static CBLAS_TRANSPOSE of(cublasOperation_t t) { return t == CUBLAS_OP_N ? CblasNoTrans : CblasTrans; }
+static CBLAS_UPLO of(cublasFillMode_t f) { return f == CUBLAS_FILL_MODE_LOWER ? CblasLower : CblasUpper; }
+
+/* A column-major operand of rows x cols lies whole on the device. */
+template <class T> static void want(const T *p, int rows, int cols, int ld, const char *what) {
+    if (rows == 0 || cols == 0) return;
+    if (ld < rows || !simt::on_device(p, ((size_t)(cols - 1) * (size_t)ld + (size_t)rows) * sizeof(T)))
+        simt::misuse(what);
+}
+
+const char *cublasGetStatusString(cublasStatus_t status) {
+    return status == CUBLAS_STATUS_SUCCESS ? "success" : "invalid value";
+}
+cublasStatus_t cublasCreate(cublasHandle_t *handle) {
+    *handle = new cublasContext();
+    return CUBLAS_STATUS_SUCCESS;
+}
+cublasStatus_t cublasDestroy(cublasHandle_t handle) {
+    delete handle;
+    return CUBLAS_STATUS_SUCCESS;
+}
+cublasStatus_t cublasGetVersion(cublasHandle_t, int *version) {
+    *version = 0;
+    return CUBLAS_STATUS_SUCCESS;
+}
+cublasStatus_t cublasSetStream(cublasHandle_t handle, cudaStream_t stream) {
+    handle->stream = stream;
+    return CUBLAS_STATUS_SUCCESS;
+}
+cublasStatus_t cublasSetMathMode(cublasHandle_t, cublasMath_t) { return CUBLAS_STATUS_SUCCESS; }
+cublasStatus_t cublasSetWorkspace(cublasHandle_t, void *workspace, size_t bytes) {
+    if (!simt::on_device(workspace, bytes)) simt::misuse("a workspace beyond the device's memory");
+    return CUBLAS_STATUS_SUCCESS;
+}
+
+cublasStatus_t cublasSgemm(cublasHandle_t h, cublasOperation_t ta, cublasOperation_t tb, int m, int n, int k,
+                           const float *alpha, const float *a, int lda, const float *b, int ldb,
+                           const float *beta, float *c, int ldc) {
+    const float by = *alpha, keep = *beta;
+    want(a, ta ? k : m, ta ? m : k, lda, "sgemm: a");
+    want(b, tb ? n : k, tb ? k : n, ldb, "sgemm: b");
+    want(c, m, n, ldc, "sgemm: c");
+    simt::enqueue(h->stream, [=] {
+        cblas_sgemm(CblasColMajor, of(ta), of(tb), m, n, k, by, a, lda, b, ldb, keep, c, ldc);
+    });
+    return CUBLAS_STATUS_SUCCESS;
+}
+
+cublasStatus_t cublasDgemm(cublasHandle_t h, cublasOperation_t ta, cublasOperation_t tb, int m, int n, int k,
+                           const double *alpha, const double *a, int lda, const double *b, int ldb,
+                           const double *beta, double *c, int ldc) {
+    const double by = *alpha, keep = *beta;
+    want(a, ta ? k : m, ta ? m : k, lda, "dgemm: a");
+    want(b, tb ? n : k, tb ? k : n, ldb, "dgemm: b");
+    want(c, m, n, ldc, "dgemm: c");
+    simt::enqueue(h->stream, [=] {
+        cblas_dgemm(CblasColMajor, of(ta), of(tb), m, n, k, by, a, lda, b, ldb, keep, c, ldc);
+    });
+    return CUBLAS_STATUS_SUCCESS;
+}
+
+cublasStatus_t cublasSsyrk(cublasHandle_t h, cublasFillMode_t uplo, cublasOperation_t trans, int n, int k,
+                           const float *alpha, const float *a, int lda, const float *beta, float *c,
+                           int ldc) {
+    const float by = *alpha, keep = *beta;
+    want(a, trans ? k : n, trans ? n : k, lda, "ssyrk: a");
+    want(c, n, n, ldc, "ssyrk: c");
+    simt::enqueue(h->stream,
+                  [=] { cblas_ssyrk(CblasColMajor, of(uplo), of(trans), n, k, by, a, lda, keep, c, ldc); });
+    return CUBLAS_STATUS_SUCCESS;
+}
+
+cublasStatus_t cublasDtrsm(cublasHandle_t h, cublasSideMode_t side, cublasFillMode_t uplo,
+                           cublasOperation_t trans, cublasDiagType_t diag, int m, int n, const double *alpha,
+                           const double *a, int lda, double *b, int ldb) {
+    const double by = *alpha;
+    const int k = side == CUBLAS_SIDE_LEFT ? m : n;
+    want(a, k, k, lda, "dtrsm: a");
+    want(b, m, n, ldb, "dtrsm: b");
+    simt::enqueue(h->stream, [=] {
+        cblas_dtrsm(CblasColMajor, side == CUBLAS_SIDE_LEFT ? CblasLeft : CblasRight, of(uplo), of(trans),
+                    diag == CUBLAS_DIAG_UNIT ? CblasUnit : CblasNonUnit, m, n, by, a, lda, b, ldb);
+    });
+    return CUBLAS_STATUS_SUCCESS;
+}
+
+/* ---- cuSOLVER ---- */
+
+cusolverStatus_t cusolverDnCreate(cusolverDnHandle_t *handle) {
+    *handle = new cusolverDnContext();
+    return CUSOLVER_STATUS_SUCCESS;
+}
+cusolverStatus_t cusolverDnDestroy(cusolverDnHandle_t handle) {
+    delete handle;
+    return CUSOLVER_STATUS_SUCCESS;
+}
+cusolverStatus_t cusolverDnSetStream(cusolverDnHandle_t handle, cudaStream_t stream) {
+    handle->stream = stream;
+    return CUSOLVER_STATUS_SUCCESS;
+}
+
+cusolverStatus_t cusolverDnDpotrf_bufferSize(cusolverDnHandle_t, cublasFillMode_t, int, double *, int,
+                                             int *lwork) {
+    *lwork = 1;
+    return CUSOLVER_STATUS_SUCCESS;
+}
+
+/* Element (row, col) of the triangle that is kept, seen as the lower one. */
+static double &cell(double *a, int64_t ld, bool lower, int64_t row, int64_t col) {
+    return lower ? a[row + col * ld] : a[col + row * ld];
+}
+
+static int factor(double *a, int64_t n, int64_t ld, bool lower) {
+    for (int64_t j = 0; j < n; j++) {
+        double d = cell(a, ld, lower, j, j);
+        for (int64_t k = 0; k < j; k++) d -= cell(a, ld, lower, j, k) * cell(a, ld, lower, j, k);
+        if (!(d > 0)) return (int)j + 1;
+        d = cell(a, ld, lower, j, j) = sqrt(d);
+        for (int64_t i = j + 1; i < n; i++) {
+            double sum = cell(a, ld, lower, i, j);
+            for (int64_t k = 0; k < j; k++) sum -= cell(a, ld, lower, i, k) * cell(a, ld, lower, j, k);
+            cell(a, ld, lower, i, j) = sum / d;
+        }
+    }
+    return 0;
+}
+
+cusolverStatus_t cusolverDnDpotrf(cusolverDnHandle_t h, cublasFillMode_t uplo, int n, double *a, int lda,
+                                  double *work, int lwork, int *info) {
+    want(a, n, n, lda, "dpotrf: a");
+    if (!simt::on_device(work, (size_t)lwork * sizeof *work) || !simt::on_device(info, sizeof *info))
+        simt::misuse("dpotrf: workspace or info");
+    simt::enqueue(h->stream, [=] { *info = factor(a, n, lda, uplo == CUBLAS_FILL_MODE_LOWER); });
+    return CUSOLVER_STATUS_SUCCESS;
+}

@@ -1,0 +1,116 @@
+/* cuda_runtime.h - shadow of NVIDIA's header, for running .cu files on the host: the calls blockq uses.
+ *
+ * Put this folder first on g++'s include path.  Work on streams is lazy: it runs at the latest moment the API
+ * allows, when the host waits for it, so that a forgotten event or wait leaves stale data behind.  Copies
+ * from or to pageable memory behave as the manual says: the source is read at once, and a copy to the host
+ * returns when it is done.  Device memory has guard zones and is filled with 0xff, so that floats nobody set
+ * are NaN; copies and kernel arguments are checked for the kind of memory they point to.  A misuse prints one
+ * line and ends the program. */
+#ifndef BQ_SIMT_CUDA_RUNTIME_H
+#define BQ_SIMT_CUDA_RUNTIME_H
+
+#include <math.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include "simt.h"
+
+enum cudaError_t {
+    cudaSuccess = 0,
+    cudaErrorInvalidValue = 1,
+    cudaErrorMemoryAllocation = 2,
+    cudaErrorInvalidConfiguration = 9,
+    cudaErrorNoDevice = 100,
+    cudaErrorNotReady = 600
+};
+enum cudaMemcpyKind {
+    cudaMemcpyHostToHost,
+    cudaMemcpyHostToDevice,
+    cudaMemcpyDeviceToHost,
+    cudaMemcpyDeviceToDevice,
+    cudaMemcpyDefault
+};
+enum { cudaStreamNonBlocking = 1, cudaEventDisableTiming = 2 };
+enum cudaDeviceAttr { cudaDevAttrComputeCapabilityMajor = 75, cudaDevAttrComputeCapabilityMinor = 76 };
+
+typedef struct CUstream_st *cudaStream_t;
+typedef struct CUevent_st *cudaEvent_t;
+
+const char *cudaGetErrorString(cudaError_t e);
+cudaError_t cudaGetDeviceCount(int *n);
+cudaError_t cudaSetDevice(int d);
+cudaError_t cudaGetDevice(int *d);
+cudaError_t cudaDeviceGetPCIBusId(char *name, int size,
+                                  int d); /* one a process, or with SIMT_ONE_GPU one for all */
+cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr attribute, int device);
+cudaError_t cudaMemGetInfo(size_t *available, size_t *total);
+cudaError_t cudaDeviceSynchronize(void);
+
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t *s, unsigned flags);
+cudaError_t cudaStreamDestroy(cudaStream_t s);
+cudaError_t cudaStreamSynchronize(cudaStream_t s);
+cudaError_t cudaStreamQuery(cudaStream_t s); /* not ready once, then everything runs */
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t *e, unsigned flags);
+cudaError_t cudaEventDestroy(cudaEvent_t e);
+cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t s);
+cudaError_t cudaEventSynchronize(cudaEvent_t e);
+cudaError_t cudaEventQuery(cudaEvent_t e);
+cudaError_t cudaStreamWaitEvent(cudaStream_t s, cudaEvent_t e, unsigned flags = 0);
+
+cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t n, cudaMemcpyKind kind, cudaStream_t s);
+cudaError_t cudaMemcpy2DAsync(void *to, size_t to_pitch, const void *from, size_t from_pitch, size_t width,
+                              size_t rows, cudaMemcpyKind kind, cudaStream_t s);
+cudaError_t cudaMemsetAsync(void *to, int value, size_t n, cudaStream_t s);
+cudaError_t cudaMemset2DAsync(void *to, size_t pitch, int value, size_t width, size_t rows, cudaStream_t s);
+
+struct cudaLaunchAttribute; /* attributes are refused */
+struct cudaLaunchConfig_t {
+    dim3 gridDim, blockDim;
+    size_t dynamicSmemBytes;
+    cudaStream_t stream;
+    cudaLaunchAttribute *attrs;
+    unsigned numAttrs;
+};
+
+namespace simt {
+
+/* Memory of the device (or pinned on the host), and whether n bytes lie in one piece of it. */
+cudaError_t allocate(void **p, size_t n, bool device);
+cudaError_t release(void *p, bool device);
+bool on_device(const void *p, size_t n);
+
+/* Put work on a stream; run all that stands before now. */
+void enqueue(cudaStream_t s, std::function<void()> work);
+
+/* End the program when a word of a kernel's argument is the address of host memory. */
+void check_argument(const void *argument, size_t bytes);
+bool launchable(const cudaLaunchConfig_t *c);
+[[noreturn]] void misuse(const char *what);
+
+} // namespace simt
+
+template <class T> inline cudaError_t cudaMalloc(T **p, size_t n) {
+    return simt::allocate((void **)p, n, true);
+}
+template <class T> inline cudaError_t cudaMallocHost(T **p, size_t n) {
+    return simt::allocate((void **)p, n, false);
+}
+inline cudaError_t cudaFree(void *p) { return simt::release(p, true); }
+inline cudaError_t cudaFreeHost(void *p) { return simt::release(p, false); }
+
+template <class T> inline void simt_check(T argument) {
+    __builtin_clear_padding(&argument); /* it may hold the rest of an old address */
+    simt::check_argument(&argument, sizeof argument);
+}
+
+template <class... P, class... A>
+cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t *c, void (*kernel)(P...), A &&...a) {
+    if (!simt::launchable(c)) return cudaErrorInvalidConfiguration;
+    (simt_check<P>(static_cast<P>(a)), ...);
+    const dim3 grid = c->gridDim, block = c->blockDim;
+    simt::enqueue(c->stream, [=] { simt::launch(grid, block, [&] { kernel(static_cast<P>(a)...); }); });
+    return cudaSuccess;
+}
+
+#endif

@@ -1,0 +1,190 @@
+/* mirror.c - an ops table that runs every op twice: on the cpu, and on the cuda backend under the emulator in
+ * three schedules, each on a fresh copy of the memory.  The results must be equal: bitwise where the op's
+ * class says so, else within its limit; schedules always bitwise.  Programs of tests/ops that are linked with
+ * this file test both backends with all their cases (ops_mirror in tests/ops/ops_common.h).
+ *
+ * Matrices that overlap stay so: their memory is copied as one piece, gaps between columns included. */
+#include "mirror.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <threads.h>
+
+enum { MATS = 16, RUNS = 4, DEVICE_BYTES = 24 << 20 };
+
+typedef struct {
+    char *host, *before, *first,
+        *cpu; /* the memory itself; as it was; after cuda's first run; after the cpu's */
+    size_t bytes;
+    bq_mat device;
+} piece;
+
+struct mirror_run {
+    const char *op;
+    double limit;
+    bq_mat *mat[MATS], view[MATS]; /* the op's arguments, and what they were */
+    int mats, pieces, run;
+    piece piece[MATS];
+    bq_dev *test; /* the device that the test opened */
+    bq_dev cpu;
+};
+
+static mtx_t one_at_a_time;
+static bq_dev cuda;
+
+static void wrong(const mirror_run *r, const char *what) {
+    fprintf(stderr, "%s: %s (run %d)\n", r->op, what, r->run);
+    abort();
+}
+
+static void *keep(const void *from, size_t bytes) {
+    void *p = malloc(bytes + 1);
+    if (!p) abort();
+    memcpy(p, from, bytes);
+    return p;
+}
+
+/* Pieces of memory that the matrices lie in. */
+static void add_piece(mirror_run *r, char *from, size_t bytes) {
+    char *end = from + bytes;
+    for (int i = 0; i < r->pieces; i++) {
+        piece *p = &r->piece[i];
+        if (from >= p->host + p->bytes || end <= p->host) continue;
+        if (p->host < from) from = p->host;
+        if (p->host + p->bytes > end) end = p->host + p->bytes;
+        *p = r->piece[--r->pieces];
+        i = -1; /* the larger one may meet others */
+    }
+    r->piece[r->pieces++] = (piece){.host = from, .bytes = (size_t)(end - from)};
+}
+
+mirror_run *mirror_start(bq_dev *dev, const char *op, double limit, bq_mat **mats) {
+    mtx_lock(&one_at_a_time);
+    mirror_run *r = calloc(1, sizeof *r);
+    if (!r) abort();
+    *r = (mirror_run){.op = op, .limit = limit, .test = dev, .cpu = *dev, .run = -1};
+    r->cpu.op = &bq_ops_cpu;
+    for (; *mats; mats++) {
+        if (!(*mats)->data) continue;
+        r->mat[r->mats] = *mats;
+        r->view[r->mats++] = **mats;
+        if (bq_mat_bytes(**mats)) add_piece(r, (*mats)->data, bq_mat_bytes(**mats));
+    }
+    for (int i = 0; i < r->pieces; i++) r->piece[i].before = keep(r->piece[i].host, r->piece[i].bytes);
+    return r;
+}
+
+static bq_mat bytes_of(void *data, size_t n) { return bq_mat_host(data, 1, (int64_t)n, BQ_U8); }
+
+static void to_device(mirror_run *r) {
+    for (int i = 0; i < r->pieces; i++) {
+        piece *p = &r->piece[i];
+        memcpy(p->host, p->before, p->bytes);
+        p->device = bq_arena_push(&cuda.mem, 1, (int64_t)p->bytes, BQ_U8);
+        cuda.op->put(&cuda, bytes_of(p->host, p->bytes), p->device);
+    }
+    for (int m = 0; m < r->mats; m++) {
+        if (r->view[m].place == MIRROR_HOST) continue;
+        r->mat[m]->place = BQ_DEVICE;
+        r->mat[m]->data = cuda.mem.base; /* where it has no bytes */
+        for (int i = 0; i < r->pieces; i++) {
+            ptrdiff_t at = (char *)r->view[m].data - r->piece[i].host;
+            if (at >= 0 && (size_t)at < r->piece[i].bytes)
+                r->mat[m]->data = (char *)r->piece[i].device.data + at;
+        }
+    }
+}
+
+/* Memory that ops write on the host themselves has its results already. */
+static bool on_host(const mirror_run *r, const piece *p) {
+    for (int m = 0; m < r->mats; m++)
+        if (r->view[m].place == MIRROR_HOST && (char *)r->view[m].data == p->host) return true;
+    return false;
+}
+
+static void from_device(mirror_run *r) {
+    for (int m = 0; m < r->mats; m++) *r->mat[m] = r->view[m];
+    cuda.op->wait(&cuda);
+    for (int i = 0; i < r->pieces; i++)
+        if (!on_host(r, &r->piece[i]))
+            cuda.op->get(&cuda, r->piece[i].device, bytes_of(r->piece[i].host, r->piece[i].bytes));
+    if (cuda.mem.used > 0 && r->pieces == 0) wrong(r, "scratch is not given back");
+    bq_arena_reset(&cuda.mem, 0);
+}
+
+static double number(bq_mat m, int64_t row, int64_t col) {
+    return m.type == BQ_F64 ? *(double *)bq_mat_at(m, row, col) : (double)*(float *)bq_mat_at(m, row, col);
+}
+
+/* How far the memory is from the cpu's, as seen by one matrix. */
+static double distance(const mirror_run *r, const piece *p, bq_mat m) {
+    double error = 0, power = 0;
+    bq_mat want = m;
+    want.data = p->cpu + ((char *)m.data - p->host);
+    for (int64_t i = 0; i < m.rows; i++)
+        for (int64_t j = 0; j < m.cols; j++) {
+            size_t n = bq_type_size(m.type);
+            if (memcmp(bq_mat_at(m, i, j), bq_mat_at(want, i, j), n) == 0) continue;
+            if (m.type != BQ_F32 && m.type != BQ_F64) wrong(r, "whole numbers differ from the cpu's");
+            double e = number(m, i, j) - number(want, i, j);
+            error += e * e;
+        }
+    for (int64_t i = 0; error != 0 && i < m.rows; i++)
+        for (int64_t j = 0; j < m.cols; j++) power += number(want, i, j) * number(want, i, j);
+    return error == 0 ? 0 : error / power;
+}
+
+static void compare(mirror_run *r) {
+    for (int i = 0; i < r->pieces; i++) {
+        piece *p = &r->piece[i];
+        if (r->run == 0) p->cpu = keep(p->host, p->bytes);
+        if (r->run == 1) p->first = keep(p->host, p->bytes);
+        if (r->run > 1 && memcmp(p->host, p->first, p->bytes) != 0) wrong(r, "schedules differ");
+        if (r->run != 1) continue;
+        if (r->limit == 0 && memcmp(p->host, p->cpu, p->bytes) != 0) wrong(r, "bits differ from the cpu's");
+        for (int m = 0; r->limit > 0 && m < r->mats; m++) {
+            ptrdiff_t at = (char *)r->view[m].data - p->host;
+            if (at < 0 || (size_t)at >= p->bytes) continue;
+            double d = distance(r, p, r->view[m]);
+            if (!(d < r->limit)) {
+                fprintf(stderr, "%s: argument %d: nmse %g\n", r->op, m, d);
+                wrong(r, "beyond its limit");
+            }
+        }
+    }
+}
+
+static void finish(mirror_run *r) {
+    r->cpu.op = r->test->op;
+    *r->test = r->cpu; /* the arena's peak */
+    for (int i = 0; i < r->pieces; i++)
+        free(r->piece[i].before), free(r->piece[i].cpu), free(r->piece[i].first);
+    free(r);
+    mtx_unlock(&one_at_a_time);
+}
+
+bq_dev *mirror_next(mirror_run *r) {
+    if (r->run >= 1) from_device(r);
+    if (r->run >= 0) compare(r);
+    if (++r->run == RUNS) {
+        finish(r);
+        return NULL;
+    }
+    if (r->run == 0) return &r->cpu;
+    if (mirror_schedule) mirror_schedule(r->run - 1);
+    to_device(r);
+    return &cuda;
+}
+
+static void close_cuda(void) { bq_dev_close(&cuda); }
+
+/* From here on the device computes as described above. */
+void ops_mirror(bq_dev *dev) {
+    if (!cuda.op) {
+        mtx_init(&one_at_a_time, mtx_plain);
+        if (bq_dev_open(&cuda, "cuda", 0, DEVICE_BYTES) != BQ_OK) abort();
+        atexit(close_cuda);
+    }
+    dev->op = &mirror_ops;
+}

@@ -1,0 +1,22 @@
+/* mirror.h - the two halves of the mirror: mirror.c runs and compares, mirror_ops.c is the table. */
+#ifndef MIRROR_H
+#define MIRROR_H
+
+#include "base/die.h"
+#include "kernels/ops.h"
+
+#define MIRROR_HOST BQ_PINNED /* the place of a matrix that an op writes on the host */
+
+typedef struct mirror_run mirror_run;
+
+/* Take the op's matrices (a list that ends with NULL; those without data do not count). */
+mirror_run *mirror_start(bq_dev *dev, const char *op, double limit, bq_mat **mats);
+/* The device of the next run, the matrices made to fit it; NULL after the last one. */
+bq_dev *mirror_next(mirror_run *run);
+
+extern const bq_ops mirror_ops;
+
+/* The emulator's schedule: 0, 1, 2.  On a GPU there is none to choose. */
+void mirror_schedule(int which) __attribute__((weak));
+
+#endif

@@ -1,0 +1,338 @@
+#include "cuda_runtime.h"
+
+#include <cstdio>
+#include <deque>
+#include <map>
+#include <memory>
+#include <set>
+#include <sys/mman.h>
+#include <unistd.h>
+#include <vector>
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/asan_interface.h>
+#else
+#define ASAN_POISON_MEMORY_REGION(p, n)   ((void)(p), (void)(n))
+#define ASAN_UNPOISON_MEMORY_REGION(p, n) ((void)(p), (void)(n))
+#endif
+
+namespace simt {
+
+/* One operation of a stream, or (run empty) a wait for another stream's first `upto` operations. */
+struct operation {
+    std::function<void()> run;
+    std::shared_ptr<struct line> after;
+    uint64_t upto;
+};
+struct line {
+    std::deque<operation> queue;
+    uint64_t issued = 0, done = 0;
+    bool asked = false;
+};
+
+} // namespace simt
+
+struct CUstream_st {
+    std::shared_ptr<simt::line> line = std::make_shared<simt::line>();
+};
+struct CUevent_st {
+    std::shared_ptr<simt::line> line;
+    uint64_t upto = 0;
+};
+
+namespace simt {
+
+void misuse(const char *what) {
+    fprintf(stderr, "simt: %s\n", what);
+    abort();
+}
+
+static std::set<CUstream_st *> streams;
+
+static void reach(bool device_works);
+
+static void drain(line &l, uint64_t upto) {
+    static int depth;
+    if (l.done >= upto) return;
+    if (depth++ == 0) reach(true);
+    while (l.done < upto) {
+        operation next = std::move(l.queue.front());
+        l.queue.pop_front();
+        l.done++; /* before it runs: a circle of waits cannot come back here */
+        if (next.run)
+            next.run();
+        else
+            drain(*next.after, next.upto);
+    }
+    if (--depth == 0) reach(false);
+}
+
+static void drain_all() {
+    if (schedule == REVERSE)
+        for (auto s = streams.rbegin(); s != streams.rend(); ++s) drain(*(*s)->line, (*s)->line->issued);
+    else
+        for (CUstream_st *s : streams) drain(*s->line, s->line->issued);
+}
+
+void enqueue(cudaStream_t s, std::function<void()> work) {
+    if (!s) misuse("work on the default stream");
+    s->line->queue.push_back({std::move(work), nullptr, 0});
+    s->line->issued++;
+    s->line->asked = false;
+}
+
+/* ---- memory: a guard page's worth of pattern on both sides ---- */
+
+enum { GUARD = 4096, PATTERN = 0xa5 };
+struct piece {
+    size_t bytes, mapped;
+    bool device;
+};
+static std::map<char *, piece> pieces;
+
+/* Device memory is out of the host's reach while the device does nothing: a pointer used on the wrong side is
+ * a fault there.  By a protection key where the processor has them, since page tables are slow. */
+static int key() {
+    static const int allocated = pkey_alloc(0, PKEY_DISABLE_ACCESS);
+    return allocated;
+}
+
+static void reach(bool device_works) {
+    if (key() >= 0) {
+        pkey_set(key(), device_works ? 0 : PKEY_DISABLE_ACCESS);
+        return;
+    }
+    for (auto &p : pieces)
+        if (p.second.device)
+            mprotect(p.first - GUARD, p.second.mapped, device_works ? PROT_READ | PROT_WRITE : PROT_NONE);
+}
+
+/* The piece that holds byte p, or null. */
+static const std::pair<char *const, piece> *piece_of(const void *p) {
+    auto next = pieces.upper_bound((char *)const_cast<void *>(p));
+    if (next == pieces.begin()) return nullptr;
+    --next;
+    return (const char *)p < next->first + next->second.bytes ? &*next : nullptr;
+}
+
+static bool inside(const void *p, size_t n, bool device) {
+    auto found = piece_of(p);
+    return found && found->second.device == device &&
+           (size_t)((const char *)p - found->first) + n <= found->second.bytes;
+}
+
+bool on_device(const void *p, size_t n) { return inside(p, n, true); }
+
+cudaError_t allocate(void **p, size_t n, bool device) {
+    *p = nullptr;
+    if (n == 0) return cudaSuccess;
+    const size_t all = (n + 2 * GUARD + 4095) / 4096 * 4096;
+    char *at = (char *)mmap(nullptr, all, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (at == MAP_FAILED) return cudaErrorMemoryAllocation;
+    memset(at, PATTERN, all);
+    memset(at + GUARD, 0xff, n);
+    pieces[at + GUARD] = {n, all, device};
+    ASAN_POISON_MEMORY_REGION(at, GUARD);
+    ASAN_POISON_MEMORY_REGION(at + GUARD + n, all - GUARD - n);
+    if (device && key() >= 0)
+        pkey_mprotect(at, all, PROT_READ | PROT_WRITE, key());
+    else if (device)
+        mprotect(at, all, PROT_NONE);
+    *p = at + GUARD;
+    return cudaSuccess;
+}
+
+cudaError_t release(void *p, bool device) {
+    if (!p) return cudaSuccess;
+    drain_all();
+    auto found = pieces.find((char *)p);
+    if (found == pieces.end() || found->second.device != device) misuse("freed what was not allocated");
+    const piece was = found->second;
+    char *at = found->first - GUARD;
+    ASAN_UNPOISON_MEMORY_REGION(at, was.mapped);
+    reach(true);
+    mprotect(at, was.mapped, PROT_READ | PROT_WRITE);
+    for (size_t i = 0; i < was.mapped; i++)
+        if ((i < GUARD || i >= GUARD + was.bytes) && at[i] != (char)PATTERN)
+            misuse("a write beyond an allocation");
+    reach(false);
+    pieces.erase(found);
+    munmap(at, was.mapped);
+    return cudaSuccess;
+}
+
+static bool mapped(const void *p) {
+    unsigned char there;
+    return mincore((void *)((uintptr_t)p / 4096 * 4096), 1, &there) == 0;
+}
+
+void check_argument(const void *argument, size_t bytes) {
+    for (size_t i = 0; i + 8 <= bytes; i += 8) {
+        void *word;
+        memcpy(&word, (const char *)argument + i, 8);
+        if ((uintptr_t)word >> 32 == 0 || (uintptr_t)word >> 47 || inside(word, 1, true)) continue;
+        if (mapped(word)) misuse("a kernel's argument is the address of host memory");
+    }
+}
+
+bool launchable(const cudaLaunchConfig_t *c) {
+    const dim3 g = c->gridDim, b = c->blockDim;
+    const uint64_t in_block = (uint64_t)b.x * b.y * b.z, blocks = (uint64_t)g.x * g.y * g.z;
+    return in_block > 0 && in_block <= MAX_THREADS && b.z <= 64 && b.x % WARP == 0 && blocks > 0 &&
+           g.x <= INT32_MAX && g.y <= 65535 && g.z <= 65535 && blocks <= UINT32_MAX && !c->dynamicSmemBytes &&
+           !c->numAttrs;
+}
+
+/* ---- copies ---- */
+
+static size_t span(size_t pitch, size_t width, size_t rows) { return (rows - 1) * pitch + width; }
+
+static void copy_rows(char *to, size_t to_pitch, const char *from, size_t from_pitch, size_t width,
+                      size_t rows) {
+    for (size_t r = 0; r < rows; r++) memcpy(to + r * to_pitch, from + r * from_pitch, width);
+}
+
+/* The kind must be true of both ends. */
+static void check_copy(const void *to, size_t to_bytes, const void *from, size_t from_bytes,
+                       cudaMemcpyKind kind) {
+    const bool to_device = kind == cudaMemcpyHostToDevice || kind == cudaMemcpyDeviceToDevice,
+               from_device = kind == cudaMemcpyDeviceToHost || kind == cudaMemcpyDeviceToDevice;
+    if (kind > cudaMemcpyDeviceToDevice) misuse("a copy of unknown kind");
+    if (to_device != inside(to, to_bytes, true) || from_device != inside(from, from_bytes, true))
+        misuse("a copy whose kind does not fit its ends, or beyond an allocation");
+}
+
+} // namespace simt
+
+using namespace simt;
+
+cudaError_t cudaMemcpy2DAsync(void *to, size_t to_pitch, const void *from, size_t from_pitch, size_t width,
+                              size_t rows, cudaMemcpyKind kind, cudaStream_t s) {
+    if (width == 0 || rows == 0) return cudaSuccess;
+    if (width > to_pitch || width > from_pitch) return cudaErrorInvalidValue;
+    const size_t n = span(from_pitch, width, rows);
+    check_copy(to, span(to_pitch, width, rows), from, n, kind);
+    const bool keep = kind == cudaMemcpyHostToDevice && !inside(from, n, false);
+    std::shared_ptr<std::vector<char>> kept; /* pageable: the driver has its own copy before it returns */
+    if (keep) {
+        kept = std::make_shared<std::vector<char>>(width * rows);
+        copy_rows(kept->data(), width, (const char *)from, from_pitch, width, rows);
+    }
+    enqueue(s, [=] {
+        copy_rows((char *)to, to_pitch, keep ? kept->data() : (const char *)from, keep ? width : from_pitch,
+                  width, rows);
+    });
+    if (kind == cudaMemcpyDeviceToHost && !inside(to, span(to_pitch, width, rows), false))
+        drain(*s->line, s->line->issued);
+    return cudaSuccess;
+}
+
+cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t n, cudaMemcpyKind kind, cudaStream_t s) {
+    return cudaMemcpy2DAsync(to, n, from, n, n, 1, kind, s);
+}
+
+cudaError_t cudaMemset2DAsync(void *to, size_t pitch, int value, size_t width, size_t rows, cudaStream_t s) {
+    if (width == 0 || rows == 0) return cudaSuccess;
+    if (width > pitch) return cudaErrorInvalidValue;
+    if (!on_device(to, span(pitch, width, rows))) misuse("a memset beyond the device's memory");
+    enqueue(s, [=] {
+        for (size_t r = 0; r < rows; r++) memset((char *)to + r * pitch, value, width);
+    });
+    return cudaSuccess;
+}
+
+cudaError_t cudaMemsetAsync(void *to, int value, size_t n, cudaStream_t s) {
+    return cudaMemset2DAsync(to, n, value, n, 1, s);
+}
+
+/* ---- streams and events ---- */
+
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t *s, unsigned) {
+    streams.insert(*s = new CUstream_st());
+    return cudaSuccess;
+}
+cudaError_t cudaStreamDestroy(cudaStream_t s) {
+    drain(*s->line, s->line->issued);
+    streams.erase(s);
+    delete s;
+    return cudaSuccess;
+}
+cudaError_t cudaStreamSynchronize(cudaStream_t s) {
+    drain(*s->line, s->line->issued);
+    return cudaSuccess;
+}
+cudaError_t cudaStreamQuery(cudaStream_t s) {
+    if (!s->line->asked && s->line->done < s->line->issued) {
+        s->line->asked = true;
+        return cudaErrorNotReady;
+    }
+    return cudaStreamSynchronize(s);
+}
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t *e, unsigned) {
+    *e = new CUevent_st();
+    return cudaSuccess;
+}
+cudaError_t cudaEventDestroy(cudaEvent_t e) {
+    delete e;
+    return cudaSuccess;
+}
+cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t s) {
+    e->line = s->line, e->upto = s->line->issued;
+    return cudaSuccess;
+}
+cudaError_t cudaEventSynchronize(cudaEvent_t e) {
+    if (e->line) drain(*e->line, e->upto);
+    return cudaSuccess;
+}
+cudaError_t cudaEventQuery(cudaEvent_t e) {
+    if (e->line && e->line->done < e->upto && !e->line->asked) {
+        e->line->asked = true;
+        return cudaErrorNotReady;
+    }
+    return cudaEventSynchronize(e);
+}
+cudaError_t cudaStreamWaitEvent(cudaStream_t s, cudaEvent_t e, unsigned) {
+    if (!e->line) return cudaSuccess;
+    s->line->queue.push_back({nullptr, e->line, e->upto});
+    s->line->issued++;
+    return cudaSuccess;
+}
+
+/* ---- the device ---- */
+
+const char *cudaGetErrorString(cudaError_t e) {
+    switch (e) {
+    case cudaSuccess: return "no error";
+    case cudaErrorInvalidValue: return "invalid argument";
+    case cudaErrorMemoryAllocation: return "out of memory";
+    case cudaErrorInvalidConfiguration: return "invalid configuration argument";
+    case cudaErrorNoDevice: return "no CUDA-capable device is detected";
+    case cudaErrorNotReady: return "device not ready";
+    }
+    return "unknown error";
+}
+cudaError_t cudaGetDeviceCount(int *n) {
+    *n = 1;
+    return cudaSuccess;
+}
+cudaError_t cudaSetDevice(int d) { return d == 0 ? cudaSuccess : cudaErrorInvalidValue; }
+cudaError_t cudaGetDevice(int *d) {
+    *d = 0;
+    return cudaSuccess;
+}
+cudaError_t cudaDeviceGetPCIBusId(char *name, int size, int) {
+    snprintf(name, (size_t)size, "simt:%d", getenv("SIMT_ONE_GPU") ? 0 : (int)getpid());
+    return cudaSuccess;
+}
+cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr, int device) {
+    *value = 0; /* compute capability 0.0: emulated */
+    return device == 0 ? cudaSuccess : cudaErrorInvalidValue;
+}
+cudaError_t cudaMemGetInfo(size_t *available, size_t *total) {
+    const char *bytes = getenv("SIMT_MEMORY");
+    *available = *total = bytes ? (size_t)atoll(bytes) : (size_t)8 << 30;
+    return cudaSuccess;
+}
+cudaError_t cudaDeviceSynchronize(void) {
+    drain_all();
+    return cudaSuccess;
+}

@@ -1,0 +1,55 @@
+#!/usr/bin/env bash
+# Bugs put into the cuda backend one at a time; the emulator or a comparison with the cpu must catch each.
+# seeded.sh BUILD CXX: BUILD has the test programs, made by make.
+set -euo pipefail
+build=$(realpath "$1") cxx=$2 root=$(cd "$(dirname "$0")/../.." && pwd)
+temp=$(mktemp -d "${TMPDIR:-/tmp}/blockq-seeded-XXXXXX")
+trap 'rm -rf "$temp"' EXIT
+caught=0 missed=0
+sanitize=()
+if grep -q '^BQ_SANITIZE:.*=ON' "$build/CMakeCache.txt"; then sanitize=("-fsanitize=address,undefined" -fno-sanitize-recover=all); fi
+[[ -e $build/tests/CMakeFiles/simt_test_gemm.dir/link.txt ]] || { echo "not built by make" && exit 77; }
+
+# bug WHAT FILE SED SOURCE TEST: the program simt_TEST with SOURCE compiled from a changed FILE (itself, or a header) fails.
+bug() {
+    local what=$1 file=$2 change=$3 source=$4 test=simt_$5 dir=$temp/$((caught + missed)) link code=0
+    mkdir -p "$dir/kernels/cuda"
+    sed -E "$change" "$root/src/kernels/cuda/$file" >"$dir/kernels/cuda/$file"
+    if cmp -s "$root/src/kernels/cuda/$file" "$dir/kernels/cuda/$file"; then
+        echo "MISSED $what: the change changes nothing" && missed=$((missed + 1)) && return 0
+    fi
+    [[ $file == "$source" ]] || cp "$root/src/kernels/cuda/$source" "$dir/kernels/cuda/"
+    "$cxx" -x c++ -std=gnu++20 -O1 -g -ffp-contract=off "${sanitize[@]}" -I"$root/tests/simt" -I"$dir" -I"$root/src" \
+        -c "$dir/kernels/cuda/$source" -o "$dir/seeded.o"
+    link=$(sed -E "s|[^ ]*/bq_simt.dir/[^ ]*/$source\.o|$dir/seeded.o|; s|-o $test( )|-o $dir/$test\1|" \
+        "$build/tests/CMakeFiles/$test.dir/link.txt")
+    (cd "$build/tests" && bash -c "$link")
+    (cd "$build/tests" && timeout 120 "$dir/$test" >"$dir/log" 2>&1) || code=$?
+    if ((code == 0)); then
+        echo "MISSED $what" && missed=$((missed + 1)) && return 0
+    fi
+    caught=$((caught + 1))
+    echo "caught $what: $(grep -m1 -E '^simt: |runtime error|AddressSanitizer|differ|beyond|nmse' "$dir/log" || echo "exit code $code")"
+}
+
+bug "a barrier dropped before a tile is used" tiles.cuh 's|__syncthreads\(\); /\* both are there \*/||' attention.cu test_attention
+bug "a barrier dropped after a tile was used" tiles.cuh 's|__syncthreads\(\); /\* `in` has been read, `across` is there \*/||' attention.cu test_attention
+bug "a barrier dropped between two uses of shared memory" reduce.cuh 's|__syncthreads\(\); /\* all threads have read: .*||' smooth.cu test_smooth_ops
+bug "a barrier that only some threads reach" mse.cu 's|__syncthreads\(\); /\* they are there|if (threadIdx.x < 32) __syncthreads(); /* they are there|' mse.cu test_model_ops
+bug "a thread that leaves before an exchange" rmsnorm.cu 's|^( *)const int64_t n = r < rows \? cols : 0;|\1if (r >= rows) return;\n\1const int64_t n = cols;|' rmsnorm.cu test_model_ops
+bug "an exchange with half a mask" reduce.cuh 's|BQ_WARP = 0xffffffffu|BQ_WARP = 0x0000ffffu|' rmsnorm.cu test_model_ops
+bug "a causal mask off by one" tiles.cuh 's|return j <= i \&\&|return j < i \&\&|' attention.cu test_attention
+bug "a window off by one" tiles.cuh 's|i - window < j|i - window <= j|' attention.cu test_attention
+bug "rows beyond the end are written" tiles.cuh 's|row \+ y \+ i < rows \&\& col < hd|col < hd|' attention.cu test_attention
+bug "a bound off by one" elements.cu 's|c < cols|c <= cols|' elements.cu test_model_ops
+bug "a shared index beyond its array" search.cuh 's|loss\[BQ_CANDIDATES\]|loss[BQ_CANDIDATES / 4]|' range_mse.cu test_search_ops
+bug "lanes summed in another order" reduce.cuh 's|int w = BQ_LANES / 2; w > 0; w /= 2|int w = 1; w < BQ_LANES; w *= 2|' rmsnorm.cu test_model_ops
+bug "a result read before the stream is done" cuda.cu 's|\(state = cudaStreamQuery\(cuda->stream\)\) == cudaErrorNotReady|(state = cudaSuccess) == cudaErrorNotReady|' cuda.cu test_model_ops
+bug "a copy on the wrong stream" move.cu 's|const cudaStream_t stream = bq_cuda_of\(dev\)->stream;|cudaStream_t stream; BQ_CUDA(cudaStreamCreateWithFlags(\&stream, cudaStreamNonBlocking));|' move.cu test_model_ops
+bug "a matrix on the host given to a kernel" elements.cu 's|bq_rows<float> every = \{bq_f32\(bias\), 0\};|static float here[4096]; bq_rows<float> every = {here, 0};|' elements.cu test_model_ops
+bug "operands of a GEMM exchanged" gemm.cu 's|tb \? CUBLAS_OP_T : CUBLAS_OP_N, ta|ta ? CUBLAS_OP_T : CUBLAS_OP_N, tb|' gemm.cu test_gemm
+bug "an error that a column of GPTQ misses" gptq.cu 's|for \(int j = 0; j < i; j\+\+\) x -=|for (int j = 0; j + 1 < i; j++) x -=|' gptq.cu test_gptq_ops
+bug "contraction of a product and a sum" adascale.cu 's|\*m \+ a.keep1 \* \(g - \*m\)|fmaf(a.keep1, g - *m, *m)|' adascale.cu test_adascale_ops
+bug "a reciprocal for a division" rows.cuh 's|x / g.scale|x * (1.0f / g.scale)|' quantize.cu test_quant_ops
+echo "$caught caught, $missed missed"
+((missed == 0))

@@ -1,0 +1,227 @@
+#include "simt.h"
+
+#include <cstdio>
+#include <cstdlib>
+#include <sys/mman.h>
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/common_interface_defs.h>
+#define ASAN(call) call
+#else
+#define ASAN(call)
+#endif
+
+dim3 threadIdx, blockIdx, blockDim, gridDim;
+
+/* Save the callee's registers on this stack, note where it ends, go on at `to` (System V, x86-64). */
+extern "C" void simt_switch(void **from, void *to);
+asm(R"(
+.text
+.globl simt_switch
+simt_switch:
+    push %rbp
+    push %rbx
+    push %r12
+    push %r13
+    push %r14
+    push %r15
+    mov %rsp, (%rdi)
+    mov %rsi, %rsp
+    pop %r15
+    pop %r14
+    pop %r13
+    pop %r12
+    pop %rbx
+    pop %rbp
+    ret
+)");
+
+namespace simt {
+
+order schedule = FORWARD;
+
+enum state { UNSTARTED, READY, AT_BLOCK, AT_WARP, DONE };
+constexpr size_t STACK = 256 * 1024;
+
+/* A stack that threads run on, one after the other, until one of them has to wait. */
+struct fiber {
+    void *sp;
+    char *stack;
+    void *fake; /* ASan's handle */
+};
+struct thread {
+    state st;
+    fiber *on;
+    const char *file; /* where it waits */
+    int line;
+    unsigned mask; /* lanes that must meet */
+    uint64_t mine; /* offered */
+};
+
+static fiber fibers[MAX_THREADS], *spare[MAX_THREADS], *current;
+static int nfibers, nspare;
+static thread threads[MAX_THREADS];
+static uint64_t values[MAX_THREADS]; /* what the lanes that met last have offered */
+static unsigned turn[MAX_THREADS], cursor, cur, nthreads;
+static void *scheduler_sp;
+[[maybe_unused]] static void *scheduler_fake; /* for ASan */
+[[maybe_unused]] static const void *scheduler_stack;
+[[maybe_unused]] static size_t scheduler_size;
+static const std::function<void()> *body;
+
+void die(const char *why) {
+    fprintf(stderr, "simt: %s, block (%u,%u,%u)\n", why, blockIdx.x, blockIdx.y, blockIdx.z);
+    for (unsigned t = 0; t < nthreads; t++) {
+        const thread &f = threads[t];
+        if (f.st == DONE)
+            fprintf(stderr, "  thread %4u has returned\n", t);
+        else if (f.st != UNSTARTED)
+            fprintf(stderr, "  thread %4u waits at %s:%d\n", t, f.file, f.line);
+    }
+    abort();
+}
+
+unsigned lane() { return cur % WARP; }
+
+static void become(unsigned t) {
+    cur = t;
+    threadIdx = dim3(t % blockDim.x, t / blockDim.x % blockDim.y, t / (blockDim.x * blockDim.y));
+}
+
+static void leave() { /* fiber -> scheduler */
+    fiber *me = current;
+    ASAN(__sanitizer_start_switch_fiber(&me->fake, scheduler_stack, scheduler_size));
+    simt_switch(&me->sp, scheduler_sp);
+    ASAN(__sanitizer_finish_switch_fiber(me->fake, &scheduler_stack, &scheduler_size));
+}
+
+static void enter(fiber *f) { /* scheduler -> fiber */
+    current = f;
+    ASAN(__sanitizer_start_switch_fiber(&scheduler_fake, f->stack, STACK));
+    simt_switch(&scheduler_sp, f->sp);
+    ASAN(__sanitizer_finish_switch_fiber(scheduler_fake, nullptr, nullptr));
+}
+
+/* Where a fiber starts: threads that have not begun, until one waits; then (resumed) the rest of that one. */
+static void work() {
+    ASAN(__sanitizer_finish_switch_fiber(nullptr, &scheduler_stack, &scheduler_size));
+    for (;;) {
+        while (cursor < nthreads) {
+            const unsigned t = turn[cursor++];
+            threads[t].on = current;
+            become(t);
+            (*body)();
+            threads[cur].st = DONE;
+        }
+        spare[nspare++] = current;
+        leave();
+    }
+}
+
+static fiber *fresh() {
+    if (nspare > 0) return spare[--nspare];
+    if (nfibers == MAX_THREADS) die("out of fibers");
+    fiber *f = &fibers[nfibers++];
+    f->stack = (char *)mmap(nullptr, STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (f->stack == MAP_FAILED) die("no memory for a stack");
+    void **top = (void **)(f->stack + STACK) - 2;
+    *top = (void *)work;
+    f->sp = top - 6; /* six registers, whatever they hold */
+    return f;
+}
+
+static void wait(state st, const char *file, int line) {
+    thread &t = threads[cur];
+    t.st = st, t.file = file, t.line = line;
+    leave();
+}
+
+void barrier(const char *file, int line) { wait(AT_BLOCK, file, line); }
+
+const uint64_t *meet(unsigned mask, uint64_t value, const char *file, int line) {
+    thread &t = threads[cur];
+    t.mine = value, t.mask = mask;
+    if (!(mask >> cur % WARP & 1)) die("a lane calls a warp exchange whose mask leaves it out");
+    wait(AT_WARP, file, line);
+    return &values[cur / WARP * WARP];
+}
+
+static bool elsewhere(const thread &a, const thread &b) {
+    return a.line != b.line || (a.file != b.file && strcmp(a.file, b.file) != 0);
+}
+
+/* Every thread waits for the block at one line: let them go. */
+static bool release_block() {
+    unsigned waiting = 0, done = 0;
+    for (unsigned t = 0; t < nthreads; t++) {
+        waiting += threads[t].st == AT_BLOCK;
+        done += threads[t].st == DONE;
+    }
+    if (waiting == 0 || waiting + done < nthreads) return false;
+    if (done) die("a thread returned before a barrier");
+    for (unsigned t = 1; t < nthreads; t++)
+        if (elsewhere(threads[t], threads[0])) die("threads wait at different barriers");
+    for (unsigned t = 0; t < nthreads; t++) threads[t].st = READY;
+    return true;
+}
+
+/* Lanes that have met at one line with one mask: exchange values, let them go. */
+static bool release_warps() {
+    bool any = false;
+    for (unsigned t = 0; t < nthreads; t++) {
+        if (threads[t].st != AT_WARP) continue;
+        thread *w = &threads[t / WARP * WARP];
+        unsigned mask = threads[t].mask, met = 0, n = nthreads - t / WARP * WARP;
+        for (unsigned k = 0; k < WARP && k < n; k++)
+            if (w[k].st == AT_WARP && w[k].mask == mask && !elsewhere(w[k], threads[t])) met |= 1u << k;
+        if (met != mask) continue;
+        for (unsigned k = 0; k < WARP; k++) {
+            if (!(mask >> k & 1)) continue;
+            values[t / WARP * WARP + k] = w[k].mine;
+            w[k].st = READY;
+        }
+        any = true;
+    }
+    return any;
+}
+
+static void shuffle() {
+    static uint32_t rng = 1;
+    for (unsigned i = nthreads - 1; i > 0; i--) {
+        rng = rng * 1664525u + 1013904223u;
+        const unsigned j = (rng >> 8) % (i + 1), x = turn[i];
+        turn[i] = turn[j], turn[j] = x;
+    }
+}
+
+static void run_block() {
+    for (unsigned t = 0; t < nthreads; t++) {
+        threads[t].st = UNSTARTED;
+        turn[t] = schedule == REVERSE ? nthreads - 1 - t : t;
+    }
+    if (schedule == SHUFFLED) shuffle();
+    for (cursor = 0; cursor < nthreads;) enter(fresh());
+    for (;;) {
+        if (!release_warps() && !release_block()) break;
+        if (schedule == SHUFFLED) shuffle();
+        for (unsigned i = 0; i < nthreads; i++) {
+            if (threads[turn[i]].st != READY) continue;
+            become(turn[i]);
+            enter(threads[turn[i]].on);
+        }
+    }
+    for (unsigned t = 0; t < nthreads; t++)
+        if (threads[t].st != DONE) die("no thread can run");
+}
+
+void launch(dim3 grid, dim3 block, const std::function<void()> &fn) {
+    gridDim = grid, blockDim = block, body = &fn;
+    nthreads = block.x * block.y * block.z;
+    if (nthreads == 0 || nthreads > MAX_THREADS) die("a block of that many threads");
+    for (unsigned i = 0, n = grid.x * grid.y * grid.z; i < n; i++) {
+        const unsigned b = schedule == REVERSE ? n - 1 - i : i;
+        blockIdx = dim3(b % grid.x, b / grid.x % grid.y, b / (grid.x * grid.y));
+        run_block();
+    }
+}
+
+} // namespace simt

@@ -1,0 +1,50 @@
+#!/usr/bin/env bash
+# The whole program on the emulated cuda backend: equal bytes on any number of ranks, losses as on the cpu, the same
+# after a stop.  test_cuda.sh BLOCKQ MAKE_MICRO MPIEXEC COMPARE_LOSSES
+compare_losses=$(realpath "$4")
+. "$(dirname "$0")/../e2e/lib.sh"
+micro llama_default phi3_short
+adascale='{"pass":"adascale","iterations":4,"batch":2}'
+gptq='{"pass":"gptq"}' smooth='{"pass":"autosmoothquant"}'
+recipe train.json m_llama_default 4 ', "bits": {"decoder": {"scale": "bf16"}}'
+sed -i "s/\"passes\": \[.*\]}\]/\"passes\": [$adascale]}]/" train.json
+recipe all.json m_phi3_short 4
+sed -i "s/\"inputs\": \"mix\", \"passes\": \[.*\]}\]/\"inputs\": \"qt\", \"passes\": [$smooth, $gptq, $adascale]}]/" all.json
+
+for name in train all; do
+    expect 0 "$blockq" run $name.json --device cpu --threads 1 -o cpu_$name
+    for ranks in 1 2 4; do
+        expect 0 mpi $ranks run $name.json --device cuda -o ${name}_$ranks
+        check "$name: the log says which device" grep -q 'cuda sm_00' ${name}_$ranks/run.log
+        same ${name}_1 ${name}_$ranks
+    done
+    for block in 000 001; do
+        "$compare_losses" 1e-5 cpu_$name/ckpt/block_$block.p0.s0.h5 ${name}_1/ckpt/block_$block.p0.s0.h5 >losses ||
+            bad "$name, block $block: $(cat losses)"
+        good
+        cat losses
+    done
+done
+
+# two ranks that share a GPU: messages go through the host, with the same bytes
+SIMT_ONE_GPU=1 expect 0 mpi 2 run all.json --device cuda -o shared
+same all_1 shared
+SIMT_NCCL_ERROR=1 expect 1 mpi 2 run all.json --device cuda -o broken
+check "an error of NCCL ends the job" grep -q 'error: .*NCCL: unhandled system error' err
+
+# stages and replicas; stopped inside a block and gone on with on another grid
+expect 0 mpi 4 run train.json --device cuda --stages 2 -o staged
+same train_1 staged
+expect 75 mpi 2 run train.json --device cuda --stop-after-blocks 1 -o stopped
+expect 0 mpi 1 run train.json --device cuda -o stopped
+same train_1 stopped
+
+# the plan knows what is on the GPU, and what does not fit there
+expect 0 "$blockq" plan train.json --device cuda
+check "the plan has a line for the GPU" grep -q 'on the GPU' out
+SIMT_MEMORY=66000000 expect 2 "$blockq" run train.json --device cuda -o small
+one_error 'of the GPU'
+
+# what the cpu began the gpu does not go on with: another class of numbers
+expect 2 "$blockq" run train.json --device cuda -o cpu_train
+finish

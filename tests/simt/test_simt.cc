@@ -1,0 +1,71 @@
+/* The emulator itself: streams are lazy, events order them, pageable copies are what the manual says. */
+#include "cuda_runtime.h"
+
+#include <cmath>
+#include <cstdio>
+
+static int failures;
+
+static void expect(bool good, const char *what) {
+    if (!good) printf("FAILED: %s\n", what), failures++;
+}
+
+static __global__ void twice(const float *x, float *y) {
+    const float other = __shfl_xor_sync(~0u, x[threadIdx.x], 1);
+    y[threadIdx.x] = x[threadIdx.x] + other;
+}
+
+enum { N = 32 };
+
+static void launch(cudaStream_t s, const float *x, float *y) {
+    cudaLaunchConfig_t c = {};
+    c.gridDim = dim3(1), c.blockDim = dim3(N), c.stream = s;
+    expect(cudaLaunchKernelEx(&c, twice, x, y) == cudaSuccess, "a launch");
+}
+
+/* x goes up on one stream, a kernel runs on another: with an event between, or without. */
+static float across(bool event) {
+    float *x, *y, *pinned, got[N];
+    cudaStream_t up, work;
+    cudaEvent_t there;
+    cudaStreamCreateWithFlags(&up, cudaStreamNonBlocking),
+        cudaStreamCreateWithFlags(&work, cudaStreamNonBlocking);
+    cudaEventCreateWithFlags(&there, cudaEventDisableTiming);
+    cudaMalloc(&x, sizeof got), cudaMalloc(&y, sizeof got), cudaMallocHost(&pinned, sizeof got);
+    for (int i = 0; i < N; i++) pinned[i] = (float)(i / 2);
+    cudaMemcpyAsync(x, pinned, sizeof got, cudaMemcpyHostToDevice, up);
+    cudaEventRecord(there, up);
+    if (event) cudaStreamWaitEvent(work, there);
+    launch(work, x, y);
+    cudaMemcpyAsync(got, y, sizeof got, cudaMemcpyDeviceToHost, work); /* pageable: done when it returns */
+    cudaEventDestroy(there), cudaStreamDestroy(up), cudaStreamDestroy(work);
+    cudaFree(x), cudaFree(y), cudaFreeHost(pinned);
+    return got[N - 1];
+}
+
+static void pinned_copies_wait(void) {
+    float *x, *pinned, value = 3;
+    cudaStream_t s;
+    cudaStreamCreateWithFlags(&s, cudaStreamNonBlocking);
+    cudaMalloc(&x, sizeof *x), cudaMallocHost(&pinned, sizeof *pinned);
+    cudaMemcpyAsync(x, &value, sizeof value, cudaMemcpyHostToDevice, s);
+    value = 4; /* pageable: it was read by then */
+    *pinned = 5;
+    cudaMemcpyAsync(pinned, x, sizeof *x, cudaMemcpyDeviceToHost, s);
+    expect(*pinned == 5, "a copy to pinned memory has not run before somebody waits");
+    expect(cudaStreamQuery(s) == cudaErrorNotReady, "a stream is busy when it is first asked");
+    cudaStreamSynchronize(s);
+    expect(*pinned == 3, "it has run then, with what the source was");
+    cudaStreamDestroy(s), cudaFree(x), cudaFreeHost(pinned);
+}
+
+int main() {
+    for (int s = 0; s < 3; s++) {
+        simt::schedule = (simt::order)s;
+        expect(across(true) == 30, "an event orders two streams");
+        expect(std::isnan(across(false)), "without it the kernel sees memory that nobody has written");
+    }
+    pinned_copies_wait();
+    printf("%d failures\n", failures);
+    return failures != 0;
+}

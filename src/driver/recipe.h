@@ -45,6 +45,7 @@ typedef struct {
         batch;                 /* sweep_iterations 0: a quarter; batch divides calibration.samples */
     double lr_clip, lr_weight; /* of beta and gamma; of s2 and s3 */
     bq_loss loss;
+    bq_compute compute;
     bool early_stop;
     int64_t check_interval, window; /* of early_stop, in iterations */
     double threshold;

@@ -69,8 +69,26 @@ static void rows_do_not_know_each_other(void **state) {
     drop(a), drop(b), drop(c);
 }
 
+/* gemm does what the device is asked for; without the unit that is f32, whatever is allowed. */
+static void compute_is_heeded(void **state) {
+    (void)state;
+    enum { M = 70, N = 50, K = 90 };
+    bq_dev dev = cpu_with(1, 0);
+    bq_mat a = make_filled(M, K, 2, 1, 1), b = make_filled(N, K, 0, 2, 1), c[3];
+    for (int v = 0; v < 3; v++) {
+        dev.compute = v == 1 ? BQ_COMPUTE_BF16X3 : BQ_COMPUTE_F32;
+        c[v] = make(M, N, 0, BQ_F32);
+        dev.op->gemm(&dev, false, true, 1, a, b, 0, c[v]);
+    }
+    assert_true(same(c[0], c[2]));
+    assert_int_equal(same(c[0], c[1]), !bq_amx());
+    for (int v = 0; v < 3; v++) drop(c[v]);
+    drop(a), drop(b), bq_dev_close(&dev);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(near_the_exact_products),
-                                       cmocka_unit_test(rows_do_not_know_each_other)};
+                                       cmocka_unit_test(rows_do_not_know_each_other),
+                                       cmocka_unit_test(compute_is_heeded)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -143,7 +143,6 @@ static int fit(int64_t n) {
 }
 
 void bq_cpu_gemm(bq_dev *dev, bool ta, bool tb, float alpha, bq_mat a, bq_mat b, float beta, bq_mat c) {
-    (void)dev;
     int64_t m = ta ? a.cols : a.rows, k = ta ? a.rows : a.cols, kb = tb ? b.cols : b.rows,
             n = tb ? b.rows : b.cols;
     BQ_CHECK(m == c.rows && n == c.cols && k == kb && a.type == BQ_F32 && b.type == BQ_F32 &&
@@ -152,8 +151,9 @@ void bq_cpu_gemm(bq_dev *dev, bool ta, bool tb, float alpha, bq_mat a, bq_mat b,
              (long)c.cols);
     if (m == 0 || n == 0) return;
     if (bq_amx() && m * n * k >= AMX_LEAST) {
-        bq_amx_gemm(BQ_AMX_F32, k, alpha, (bq_amx_side){a.data, a.ld, m, ta},
-                    (bq_amx_side){b.data, b.ld, n, !tb}, beta, c.data, c.ld);
+        bq_amx_gemm(dev->compute == BQ_COMPUTE_F32 ? BQ_AMX_F32 : BQ_AMX_BF16X3, k, alpha,
+                    (bq_amx_side){a.data, a.ld, m, ta}, (bq_amx_side){b.data, b.ld, n, !tb}, beta, c.data,
+                    c.ld);
         return;
     }
     int lda = fit(a.ld), ldb = fit(b.ld), ldc = fit(c.ld), depth = k ? fit(k) : 0;

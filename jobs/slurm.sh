@@ -43,7 +43,7 @@ quantize() {
     local options=()
     if [[ ${BQ_MODEL-} ]]; then options+=(--set "model=$BQ_MODEL"); fi
     if [[ ${BQ_TOKENS-} ]]; then options+=(--set "calibration.tokens=$BQ_TOKENS"); fi
-    if [[ ${BQ_EVAL-} ]]; then options+=(--set "eval.tokens=$BQ_EVAL"); else options+=(--no-eval); fi
+    if [[ ${BQ_EVAL-} ]]; then options+=(--set "eval.tokens=$BQ_EVAL"); fi
     if [[ ${BQ_SCRATCH-} ]]; then options+=(--scratch "$BQ_SCRATCH"); fi
     if [[ ${BQ_STAGE-} ]]; then options+=(--model-copy "$BQ_SCRATCH/model"); fi
     # shellcheck disable=SC2086 # words

@@ -39,6 +39,9 @@ homes() { # what may be called only in its home
     calls 'v?printf|puts|putchar|perror|system|popen' "${files[@]}"
     mapfile -t files < <(without '^src/base/log\.c')
     grep -nH stderr "${files[@]}" | grep -v 'isatty' || true
+    mapfile -t files < <(without '^src/base/log\.c') # the wall clock, which jumps
+    calls 'time|gettimeofday|localtime(_r)?' "${files[@]}"
+    grep -nH CLOCK_REALTIME "${files[@]}" || true
     mapfile -t files < <(without '^src/comm/')
     calls 'MPI_[A-Z][a-z_]+' "${files[@]}"
     calls 'MPI_Abort' src/comm/treesum.c

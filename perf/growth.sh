@@ -3,7 +3,7 @@
 # toy model and one AdaScale recipe (`inputs: fp`, batch 2); seconds are those of reference, phases and joins in run.csv, the slowest
 # rank's, and the least of REPEATS runs.  csv on standard output, slopes in log-log on standard error; tools/report.py plots the csv.
 #
-# Usage: bash perf/growth.sh BLOCKQ [REPEATS=1] [AXIS...]
+# Usage: bash perf/growth.sh BLOCKQ [REPEATS=1] [AXIS...]; TOKENS, HIDDEN, DEPTH, SAMPLES and RANKS are the sizes that stay
 set -euo pipefail
 if (($# < 1)) || [[ $1 == -h || $1 == --help ]]; then
     sed -n '2,6s/^# \{0,1\}//p' "$0"
@@ -19,8 +19,8 @@ trap 'rm -rf "$dir"' EXIT
 head -c 400000 /dev/zero | tr '\0' 'a' >"$dir/text"
 "$blockq" tokens --bytes "$dir/text" -o "$dir/tokens.h5" 2>/dev/null
 
-# The sizes that stay, when another one grows.  Training is one round of the samples.
-tokens=128 hidden=256 depth=4 samples=16 ranks=1
+# Training is one round of the samples.
+tokens=${TOKENS:-128} hidden=${HIDDEN:-256} depth=${DEPTH:-4} samples=${SAMPLES:-16} ranks=${RANKS:-1}
 
 # seconds: of one run of those sizes
 seconds() {
@@ -58,6 +58,6 @@ for axis in "${axes[@]}"; do
         )
     done
 done | tee "$dir/csv"
-awk -F, 'NR > 1 { x = log($2); y = log($3); n[$1]++; sx[$1] += x; sy[$1] += y; xx[$1] += x * x; xy[$1] += x * y }
+awk -F, '{ x = log($2); y = log($3); n[$1]++; sx[$1] += x; sy[$1] += y; xx[$1] += x * x; xy[$1] += x * y }
     END { for (a in n) if (n[a] > 1) printf "%s: slope %.2f over %d sizes\n", a, (n[a] * xy[a] - sx[a] * sy[a]) / (n[a] * xx[a] - sx[a]^2), n[a] }' \
     "$dir/csv" | sort >&2

@@ -57,7 +57,7 @@ void bq_comm_receive(const bq_comm *comm, int from, float *data, int64_t count, 
  * floats, and the rest.  The caller frees it.  Local. */
 MPI_Datatype bq_comm_floats(int64_t count, int piece);
 
-/* Wait until all requests are done, by polling: a rank that waits uses no core.  Local. */
+/* Wait until all requests are done, by polling: a rank that waits for more than 2 ms uses no core.  Local. */
 void bq_comm_wait(const bq_comm *comm, MPI_Request *request, int count);
 
 /* Everyone waits for everyone, by polling.  Collective over world. */

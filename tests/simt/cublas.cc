@@ -1,13 +1,8 @@
 #include "cublas_v2.h"
 
-#include "cusolverDn.h"
-
 #include <cblas.h>
 
 struct cublasContext {
-    cudaStream_t stream = nullptr;
-};
-struct cusolverDnContext {
     cudaStream_t stream = nullptr;
 };
 
@@ -95,54 +90,4 @@ cublasStatus_t cublasDtrsm(cublasHandle_t h, cublasSideMode_t side, cublasFillMo
                     diag == CUBLAS_DIAG_UNIT ? CblasUnit : CblasNonUnit, m, n, by, a, lda, b, ldb);
     });
     return CUBLAS_STATUS_SUCCESS;
-}
-
-/* ---- cuSOLVER ---- */
-
-cusolverStatus_t cusolverDnCreate(cusolverDnHandle_t *handle) {
-    *handle = new cusolverDnContext();
-    return CUSOLVER_STATUS_SUCCESS;
-}
-cusolverStatus_t cusolverDnDestroy(cusolverDnHandle_t handle) {
-    delete handle;
-    return CUSOLVER_STATUS_SUCCESS;
-}
-cusolverStatus_t cusolverDnSetStream(cusolverDnHandle_t handle, cudaStream_t stream) {
-    handle->stream = stream;
-    return CUSOLVER_STATUS_SUCCESS;
-}
-
-cusolverStatus_t cusolverDnDpotrf_bufferSize(cusolverDnHandle_t, cublasFillMode_t, int, double *, int,
-                                             int *lwork) {
-    *lwork = 1;
-    return CUSOLVER_STATUS_SUCCESS;
-}
-
-/* Element (row, col) of the triangle that is kept, seen as the lower one. */
-static double &cell(double *a, int64_t ld, bool lower, int64_t row, int64_t col) {
-    return lower ? a[row + col * ld] : a[col + row * ld];
-}
-
-static int factor(double *a, int64_t n, int64_t ld, bool lower) {
-    for (int64_t j = 0; j < n; j++) {
-        double d = cell(a, ld, lower, j, j);
-        for (int64_t k = 0; k < j; k++) d -= cell(a, ld, lower, j, k) * cell(a, ld, lower, j, k);
-        if (!(d > 0)) return (int)j + 1;
-        d = cell(a, ld, lower, j, j) = sqrt(d);
-        for (int64_t i = j + 1; i < n; i++) {
-            double sum = cell(a, ld, lower, i, j);
-            for (int64_t k = 0; k < j; k++) sum -= cell(a, ld, lower, i, k) * cell(a, ld, lower, j, k);
-            cell(a, ld, lower, i, j) = sum / d;
-        }
-    }
-    return 0;
-}
-
-cusolverStatus_t cusolverDnDpotrf(cusolverDnHandle_t h, cublasFillMode_t uplo, int n, double *a, int lda,
-                                  double *work, int lwork, int *info) {
-    want(a, n, n, lda, "dpotrf: a");
-    if (!simt::on_device(work, (size_t)lwork * sizeof *work) || !simt::on_device(info, sizeof *info))
-        simt::misuse("dpotrf: workspace or info");
-    simt::enqueue(h->stream, [=] { *info = factor(a, n, lda, uplo == CUBLAS_FILL_MODE_LOWER); });
-    return CUSOLVER_STATUS_SUCCESS;
 }

@@ -47,8 +47,6 @@ static int cuda_open(bq_dev *dev, int number, size_t mem) {
     BQ_CUBLAS(cublasSetStream(cuda->blas, cuda->stream));
     BQ_CUBLAS(cublasSetWorkspace(cuda->blas, cuda->workspace, BQ_CUDA_WORKSPACE));
     BQ_CUBLAS(cublasSetMathMode(cuda->blas, CUBLAS_PEDANTIC_MATH));
-    BQ_CUSOLVER(cusolverDnCreate(&cuda->solver));
-    BQ_CUSOLVER(cusolverDnSetStream(cuda->solver, cuda->stream));
     void *base = NULL;
     const cudaError_t error = cudaMalloc(&base, mem);
     BQ_CHECK(error == cudaSuccess, "%zu bytes on CUDA device %d: %s", mem, cuda->device,
@@ -61,7 +59,6 @@ static int cuda_open(bq_dev *dev, int number, size_t mem) {
 static void cuda_close(bq_dev *dev) {
     bq_cuda *cuda = bq_cuda_of(dev);
     BQ_CUDA(cudaStreamSynchronize(cuda->stream));
-    BQ_CUSOLVER(cusolverDnDestroy(cuda->solver));
     BQ_CUBLAS(cublasDestroy(cuda->blas));
     void *base = dev->mem.base;
     bq_arena_close(&dev->mem);

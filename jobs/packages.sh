@@ -13,7 +13,7 @@ bq_test_packages=(libcmocka-dev procps)
 # For tests that are skipped without them: fuzzers, tools in Python, house checks, Slurm.
 # shellcheck disable=SC2034
 bq_extra_packages=(clang-14 libclang-rt-14-dev clang-format-14 shellcheck python3 python3-numpy
-    python3-h5py slurmctld slurmd slurm-client munge)
+    python3-h5py python3-matplotlib slurmctld slurmd slurm-client munge)
 
 # Those of the named packages that are not installed, one a line.
 bq_packages_missing() {

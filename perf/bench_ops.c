@@ -1,6 +1,6 @@
 /* bench_ops - speed of the ops, as csv on standard output.
  *
- *     bench_ops [threads [tokens [op]]]      defaults: 1 thread, 2048 tokens, all ops
+ *     bench_ops [threads [tokens [op]]] [--compare OLD.csv]      defaults: 1 thread, 2048 tokens, all ops
  *
  * Shapes are those of a block of SmolLM2-135M.  Two roofs are measured beside every single run of an op,
  * because the machine may be shared: a GEMM (one large call a thread) and a copy beyond the caches.  The
@@ -9,6 +9,7 @@
  * data in cache may exceed the copy. */
 #include "base/clock.h"
 #include "base/die.h"
+#include "compare.h"
 #include "kernels/ops.h"
 #include "kernels/restart.h"
 
@@ -88,6 +89,7 @@ static void report(const char *op, const char *shape, double flop, double bytes,
     printf("%s,%s,%.3e,%.2f,%.2f,%.3f,%.3f\n", op, shape, best, flop / best * 1e-9, bytes / best * 1e-9,
            gemm[RUNS / 2], copy[RUNS / 2]);
     fflush(stdout);
+    compare_row(op, shape, 2, (double[]){gemm[RUNS / 2], copy[RUNS / 2]});
 }
 
 /* ---- the runs: m holds the op's arguments ---- */
@@ -215,6 +217,7 @@ static void moments(void) {
 
 int main(int argc, char **argv) {
     bq_restart(argv);
+    compare_open(&argc, argv);
     int threads = argc > 1 ? atoi(argv[1]) : 1;
     if (argc > 2) T = atol(argv[2]);
     if (argc > 3) only = argv[3];
@@ -230,5 +233,5 @@ int main(int argc, char **argv) {
            threads, (long)T);
     gemms(), rows(), scores(), moments();
     bq_dev_close(&dev);
-    return 0;
+    return compare_close();
 }

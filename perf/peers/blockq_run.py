@@ -48,7 +48,7 @@ def peak_mb():
 def blocks(path):
     """(seconds of all blocks, those of the passes, steps) from run.csv."""
     with open(path, newline="") as f:
-        rows = list(csv.DictReader(f))
+        rows = [r for r in csv.DictReader(f) if r["part"] == "block"]
     total = sum(float(r[k]) for r in rows for k in ("load_s", "target_s", "passes_s", "advance_s", "save_s"))
     return total, sum(float(r["passes_s"]) for r in rows), sum(int(r["steps"]) for r in rows)
 

@@ -1,10 +1,14 @@
 #include "base/clock.h"
 
+#include "base/meter.h"
+
 #include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
+
+_Thread_local bq_meter bq_spent;
 
 double bq_seconds(void) {
     struct timespec t;

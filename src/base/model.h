@@ -34,6 +34,8 @@ typedef struct {
     int64_t max_position;
     bool tied;                     /* lm_head is the embedding */
     bool attention_bias, mlp_bias; /* on q, k, v, o; on gate, up, down */
+    bool procedural; /* no file holds the weights: they are made from a seed (io/procedural.h) */
+    int64_t seed;
     bq_rope rope;
 } bq_model;
 

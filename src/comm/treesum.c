@@ -1,6 +1,7 @@
 #include "comm/treesum.h"
 
 #include "base/die.h"
+#include "base/meter.h"
 #include "comm/nccl.h"
 #include "comm/staged.h"
 
@@ -81,6 +82,7 @@ size_t bq_treesum_exchange(int replica, int nreplica, const bq_shard *leaves, in
 }
 
 enum { MAX_THEIRS = 1024, MAX_PENDING = 4096 };
+enum { F32 = sizeof(float) };
 
 /* Staging memory of an exchange: my nodes, and what comes from the others. */
 static size_t staging(const bq_treesum *sum, const bq_comm *comm, const bq_shard *leaves, bq_shard rows) {
@@ -141,6 +143,8 @@ static void exchange(bq_treesum *sum, const bq_comm *comm, const bq_shard *leave
     int pending = 0, all = expect(sum, comm, leaves, rows, theirs);
     int64_t cols = sum->buffer[0].cols;
     if (comm->nreplica == 1) return;
+    bq_spent.received += all * rows.count * cols * F32;
+    bq_spent.sent += sum->nodes * (rows.total - rows.count) * cols * F32;
     if (comm->nccl) {
         exchange_nccl(sum, comm, leaves, rows, theirs);
         return;
@@ -204,6 +208,9 @@ void bq_comm_gather_slices(const bq_comm *comm, bq_dev *dev, bq_mat m, const int
              (long)m.rows, (long)m.cols);
     for (int r = 0; r < comm->nreplica; r++)
         count[r] = (int)((first[r + 1] - first[r]) * m.cols), place[r] = (int)(first[r] * m.cols);
+    int64_t mine = count[comm->replica];
+    bq_spent.sent += mine * (comm->nreplica - 1) * F32;
+    bq_spent.received += (m.rows * m.cols - mine) * F32;
     MPI_Request request;
     int64_t own = first[comm->replica], rows = first[comm->replica + 1] - own;
     if (comm->nccl) {
@@ -226,9 +233,13 @@ void bq_comm_gather_rows(const bq_comm *comm, bq_dev *dev, bq_mat m) {
     bq_comm_gather_slices(comm, dev, m, first);
 }
 
+/* A sum or maximum of so many bytes over the stage: given and got once. */
+static void count_reduction(int64_t bytes) { bq_spent.sent += bytes, bq_spent.received += bytes; }
+
 void bq_comm_fill(const bq_comm *comm, double *values, int count) {
     MPI_Request request;
     if (comm->nreplica == 1) return;
+    count_reduction(count * (int64_t)sizeof *values);
     MPI_Iallreduce(MPI_IN_PLACE, values, count, MPI_DOUBLE, MPI_SUM, comm->stage, &request);
     bq_comm_wait(comm, &request, 1);
 }
@@ -242,6 +253,7 @@ static void reduce(const bq_comm *comm, bq_dev *dev, bq_mat v, MPI_Op op) {
     bq_stage stage = bq_stage_open(dev, bq_stage_need(v.rows, v.cols, BQ_F32));
     bq_mat host = bq_stage_get(&stage, v);
     dev->op->wait(dev);
+    count_reduction(v.rows * v.cols * F32);
     MPI_Iallreduce(MPI_IN_PLACE, host.data, (int)(v.rows * v.cols), MPI_FLOAT, op, comm->stage, &request);
     bq_comm_wait(comm, &request, 1);
     bq_stage_put(&stage, host, v);

@@ -3,38 +3,51 @@
 #include "driver/plan.h"
 #include "driver/reference.h"
 
-/* Seconds of a run on that grid at so many flop/s a rank.  A stage waits until the micro-batches have come
- * through those before it. */
-static double seconds_of(const bq_plan *p, const bq_comm *grid, double rate) {
-    double waiting = p->flop_reference / 4 * (grid->nstage > 1); /* a quarter a stage: bq_reference_micro */
-    return (p->flop_reference + waiting + p->flop_targets + p->flop_train + p->flop_passes + p->flop_advance +
-            p->flop_eval) /
-           rate;
-}
-
 static bool has_grid(const bq_grid *g, int ranks, bq_comm *comm) {
     int stages = bq_grid_stages(g, ranks);
     *comm = (bq_comm){.size = ranks, .locals = 1, .nstage = stages, .nreplica = ranks / stages};
     return comm->nreplica <= g->recipe->calibration.samples && comm->nreplica <= BQ_REPLICAS;
 }
 
-void bq_plan_advise(const bq_recipe *r, const bq_arch *arch, const bq_scheme *scheme, double rate, bool eval,
-                    FILE *out) {
+/* Seconds of a run, and what takes the most of them besides arithmetic: its share in *part. */
+static double seconds_of(const bq_plan *p, const bq_machine *machine, bq_use *limit, double *part) {
+    double sum[BQ_USES] = {0}, use[BQ_USES], all = 0;
+    for (int k = 0; k < BQ_WORKS; k++) {
+        all += bq_machine_seconds(machine, &p->effort[k], use);
+        for (int u = 0; u < BQ_USES; u++) sum[u] += use[u];
+    }
+    *limit = BQ_USE_MEMORY;
+    for (bq_use u = BQ_USE_MEMORY; u < BQ_USES; u++)
+        if (sum[u] > sum[*limit]) *limit = u;
+    *part = sum[*limit] / all;
+    return all;
+}
+
+/* The next number of ranks to look at: one more; or the next power of two, at last `most`. */
+static int next_of(int ranks, int most) {
+    if (!most) return ranks + 1;
+    return ranks < most && 2 * ranks > most ? most : 2 * ranks;
+}
+
+void bq_plan_advise(const bq_recipe *r, const bq_arch *arch, const bq_scheme *scheme,
+                    const bq_machine *machine, bool eval, int most, FILE *out) {
     bq_grid g = {r, arch->model.blocks, 1, true};
     double one = 0, best = 0;
     int last = 1; /* the last that helped */
     bq_comm comm;
-    if (rate <= 0) return;
-    fprintf(out, "ranks  stages x replicas   MB a rank     seconds  efficiency   (messages not counted)\n");
-    for (int ranks = 1; ranks <= 4 * last && has_grid(&g, ranks, &comm); ranks++) {
+    fprintf(out, "ranks  stages x replicas   MB a rank     seconds  efficiency  besides arithmetic\n");
+    for (int ranks = 1; ranks <= (most ? most : 4 * last); ranks = next_of(ranks, most)) {
         bq_plan p;
+        bq_use limit;
+        double part;
+        if (!has_grid(&g, ranks, &comm)) break;
         bq_plan_make(&p, r, arch, scheme, &comm, bq_reference_micro(r, comm.nstage, comm.nreplica), 0, NULL,
-                     eval);
-        double seconds = seconds_of(&p, &comm, rate);
+                     false, eval);
+        double seconds = seconds_of(&p, machine, &limit, &part);
         if (ranks == 1) one = seconds;
-        if (ranks > 1 && seconds > 0.9 * best) continue;
+        if (!most && ranks > 1 && seconds > 0.9 * best) continue;
         best = seconds, last = ranks;
-        fprintf(out, "%5d  %6d x %-8d %11.1f %11.1f %10.0f%%\n", ranks, comm.nstage, comm.nreplica,
-                (double)p.total / 1e6, seconds, 100 * one / seconds / ranks);
+        fprintf(out, "%5d  %6d x %-8d %11.1f %11.1f %10.0f%%  %s %.0f%%\n", ranks, comm.nstage, comm.nreplica,
+                (double)p.total / 1e6, seconds, 100 * one / seconds / ranks, bq_use_names[limit], 100 * part);
     }
 }

@@ -1,6 +1,8 @@
 #include "driver/boundary.h"
 
+#include "base/clock.h"
 #include "base/die.h"
+#include "base/meter.h"
 #include "base/hash.h"
 #include "base/shard.h"
 #include "comm/treesum.h"
@@ -75,7 +77,10 @@ bool bq_boundary_await(const bq_session *s, bq_boundary at) {
     do {
         there = bq_boundary_kept(s, at);
         stop = !bq_boundary_all(s, !bq_session_stopped(s));
-        if (!there && !stop) nanosleep(&(struct timespec){.tv_nsec = 20000000}, NULL);
+        if (there || stop) continue;
+        double start = bq_seconds();
+        nanosleep(&(struct timespec){.tv_nsec = 20000000}, NULL);
+        bq_spent.peers += bq_seconds() - start;
     } while (!there && !stop);
     return !stop;
 }

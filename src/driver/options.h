@@ -47,6 +47,9 @@ typedef struct {
     const char *model_copy; /* run, plan: where to read the recipe's model; NULL: there */
     bool split_reference;
     bool root_acts; /* rank 0 alone reads and writes acts/ of the run directory; needs scratch */
+    /* plan */
+    int ranks; /* forecast up to so many; 0: as far as more ranks help */
+    const char *gpu, *network;
     /* eval, export */
     const char *model, *run, *tokens; /* eval: exactly one of model and run */
     int64_t ctx, windows, offset;     /* windows 0: all */

@@ -2,6 +2,8 @@
 
 #include <limits.h>
 
+enum { RANKS_MAX = 65536 };
+
 #define AT(field) offsetof(bq_args, field)
 const bq_option bq_options[BQ_OPTIONS] = {
     {"set", 0, "KEY=VALUE", SET, 0, 0, 0, RUN | PLAN,
@@ -40,6 +42,12 @@ const bq_option bq_options[BQ_OPTIONS] = {
      "Cut the blocks among N groups of ranks; the ranks of a group share the samples (as many as can be)"},
     {"micro", 0, "N", I64, AT(micro), 1, 1 << 20, RUN | PLAN,
      "Samples that travel together from stage to stage (chosen by the plan)"},
+    {"ranks", 0, "N", INT, AT(ranks), 1, RANKS_MAX, PLAN,
+     "Predict runs on up to N ranks (as far as more ranks help)"},
+    {"gpu", 0, "NAME", TEXT, AT(gpu), 0, 0, PLAN,
+     "Predict for a GPU a rank, from its published rates: v100, a100, h100, h200, b200, mi250x or mi300x"},
+    {"network", 0, "RATE", TEXT, AT(network), 0, 0, PLAN,
+     "Predict for that rate of messages of a rank, as 200Gb (bits) or 25GB (bytes) a second"},
     {"timeout", 0, "SECONDS", I64, AT(timeout), 0, 1 << 20, COMPUTE | EXPORT,
      "End the job when a rank is silent for so long; a slow rank speaks at every step; 0: never (600)"},
     {"save-every", 0, "SECONDS", SECONDS, AT(save_every), 0, 1e9, RUN,
@@ -65,8 +73,10 @@ const bq_command_text bq_commands[BQ_COMMANDS] = {
     [BQ_COMMAND_PLAN] =
         {"plan", "RECIPE.json", 1, 1, "Say what a run will need, and stop.",
          "Print what each rank of a run would hold in memory, largest first, and how long its phases would "
-         "take; refuse what does not fit.",
-         "Example:\n  blockq plan configs/phi35_adascale.json --set model=DIR --memory 16G"},
+         "take; refuse what does not fit. With --gpu, --network and --ranks for machines that are not here.",
+         "Example:\n  blockq plan configs/phi35_adascale.json --set model=DIR --memory 16G\n"
+         "  blockq plan configs/llama3_8b_gptq.json --set model=configs/shapes/llama3_8b --gpu h100 --ranks "
+         "256"},
     [BQ_COMMAND_EVAL] =
         {"eval", "", 0, 0, "Measure the perplexity of a model or a run's result.",
          "Measure perplexity: windows of --ctx tokens, each alone, mean loss over all their predictions. One "

@@ -129,35 +129,6 @@ static void save_block(bq_walk *w) {
     bq_inside_end(&w->inside);
 }
 
-static double mean(const double *x, int64_t n) {
-    double sum = 0;
-    for (int64_t i = 0; i < n; i++) sum += x[i];
-    return n ? sum / (double)n : 0;
-}
-
-/* One row a block for machines, one line for people.  First and last loss are means over one round of the
- * samples, at most over half of the steps each. */
-static void report(bq_walk *w, double seconds) {
-    bq_session *s = w->s;
-    char path[BQ_PATH_MAX + 16], row[512];
-    int64_t n =
-        w->steps / 2 < s->recipe.calibration.samples ? (w->steps + 1) / 2 : s->recipe.calibration.samples;
-    double first = mean(w->loss, n), last = mean(w->loss + w->steps - n, n);
-    if (s->comm->replica) return;
-    snprintf(path, sizeof path, "%s/run.csv", s->dir);
-    int length = snprintf(row, sizeof row, "%d,%d,%d,%d,%ld,%.9g,%.9g,%.4f,%.4f,%.4f,%.4f,%.4f,%zu,%zu\n",
-                          w->sweep, w->phase, w->block, s->comm->istage, (long)w->steps, first, last,
-                          w->seconds[LOAD], w->seconds[TARGET], w->seconds[PASSES], w->seconds[ADVANCE],
-                          w->seconds[SAVE], bq_peak_rss(), s->dev.mem.peak);
-    int error = bq_file_append(path, row, (size_t)length);
-    BQ_CHECK(error == 0, "write of '%s' failed: %s", path, strerror(error));
-    if (w->steps)
-        bq_log_all(BQ_INFO, "block %d/%d: loss %.5g -> %.5g in %ld steps, %.1f s", w->block + 1,
-                   s->src.arch.model.blocks, first, last, (long)w->steps, seconds);
-    else
-        bq_log_all(BQ_INFO, "block %d/%d: %.1f s", w->block + 1, s->src.arch.model.blocks, seconds);
-}
-
 static void open_walk(bq_walk *w, bq_session *s, int sweep, int phase, const bq_phase_hooks *hooks) {
     const bq_recipe *r = &s->recipe;
     const bq_arch *arch = &s->src.arch;
@@ -249,7 +220,7 @@ static outcome do_block(bq_walk *w) {
     if (w->follows) bq_stream_swap(&w->fp, &w->target);
     if (w->qt.open) end_segment(w);
     clock_to(w, ADVANCE, &now);
-    if (!done) report(w, now - start);
+    if (!done) bq_account_block(w, now - start);
     return done ? RESTORED : MADE;
 }
 

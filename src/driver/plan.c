@@ -31,84 +31,6 @@ int bq_plan_schemes(const bq_recipe *recipe, const bq_arch *arch, bq_scheme *sch
     return code;
 }
 
-/* Flop of one sample of T tokens through one block: linears, and causal attention. */
-static double forward_flop(const bq_arch *arch, double tokens) {
-    const bq_model *m = &arch->model;
-    return 2 * tokens * (double)bq_arch_weights(arch) +
-           2 * tokens * tokens * (double)(m->heads * m->head_dim);
-}
-
-/* Backward: all weight gradients, input gradients but for q, k, v, attention with recomputation
- * (models.md 9.4). */
-static double backward_flop(const bq_arch *arch, double tokens) {
-    const bq_model *m = &arch->model;
-    double p = (double)bq_arch_weights(arch), p_qkv = (double)(arch->rows[BQ_QKV] * arch->cols[BQ_QKV]);
-    return 2 * tokens * (2 * p - p_qkv) + 5 * tokens * tokens * (double)(m->heads * m->head_dim);
-}
-
-/* Gram matrices of one sample's inputs to the four matrices. */
-static double gram_flop(const bq_arch *arch, double tokens) {
-    double sum = 0;
-    for (int m = 0; m < BQ_MATS; m++) sum += tokens * (double)(arch->cols[m] * arch->cols[m]);
-    return sum;
-}
-
-/* Sum over the matrices of rows cols^2, or with `factors` of 2/3 cols^3. */
-static double cubic_flop(const bq_arch *arch, bool factors) {
-    double sum = 0;
-    for (int m = 0; m < BQ_MATS; m++)
-        sum += (factors ? 2.0 / 3 * (double)arch->cols[m] : (double)arch->rows[m]) *
-               (double)(arch->cols[m] * arch->cols[m]);
-    return sum;
-}
-
-/* A pass that does not train, on one block and so many samples.  The searches look at about as many outputs
- * of modules as they have candidates, and one more. */
-static double pass_flop(const bq_pass *p, const bq_arch *arch, double samples, double tokens) {
-    double forward = samples * forward_flop(arch, tokens), grams = samples * gram_flop(arch, tokens);
-    switch (p->kind) {
-    case BQ_PASS_SMOOTHQUANT: return forward;
-    case BQ_PASS_AUTOSMOOTH: return 11 * forward;
-    case BQ_PASS_AWQ: return 21 * forward;
-    case BQ_PASS_SEQMSE: return 4 * forward + grams + 2 * p->seqmse.candidates * cubic_flop(arch, false);
-    case BQ_PASS_GPTQ:
-        return (p->gptq.sequential ? 4 : 1) * forward + (p->gptq.qep > 0) * (forward + grams) + grams +
-               cubic_flop(arch, true) + cubic_flop(arch, false);
-    default: return 0;
-    }
-}
-
-static int64_t steps_of_all_sweeps(const bq_recipe *r, const bq_pass *p) {
-    return bq_pass_steps(p, 0) + (r->sweeps - 1) * bq_pass_steps(p, 1);
-}
-
-/* One rank's share: its stage's blocks, its replica's samples. */
-static void count_flop(bq_plan *plan, const bq_recipe *r, const bq_arch *arch, const bq_comm *comm,
-                       bool eval) {
-    double blocks = (double)arch->model.blocks / comm->nstage, t = (double)r->calibration.length;
-    double samples = (double)bq_shard_of(r->calibration.samples, 0, comm->nreplica).count;
-    for (int p = 0; p < r->nphase; p++) {
-        if (!bq_phase_calibrated(&r->phase[p])) continue;
-        double walk = blocks * samples * forward_flop(arch, t);
-        plan->flop_targets += walk * r->sweeps;
-        if (comm->nstage > 1) plan->flop_reference = walk;
-        if (r->phase[p].inputs != BQ_INPUTS_FP) plan->flop_advance += walk * r->sweeps;
-        for (int i = 0; i < r->phase[p].npass; i++) {
-            const bq_pass *pass = &r->phase[p].pass[i];
-            plan->flop_passes += blocks * pass_flop(pass, arch, samples, t);
-            if (!bq_pass_steps(pass, 0)) continue;
-            int64_t leaves = bq_shard_of(pass->batch, 0, comm->nreplica).count;
-            plan->flop_train += blocks * (double)(steps_of_all_sweeps(r, pass) * leaves) *
-                                (forward_flop(arch, t) + backward_flop(arch, t));
-        }
-    }
-    if (!eval) return;
-    double ctx = (double)r->eval.ctx, windows = (double)bq_shard_of(r->eval.windows, 0, comm->size).count;
-    plan->flop_eval = 3 * windows *
-                      ((double)arch->model.blocks * forward_flop(arch, ctx) +
-                       2 * ctx * (double)(arch->model.vocab * arch->model.hidden));
-}
-
 /* The device arena of the phases: everything one block of training needs, whatever the depth. */
 static size_t plan_phases(bq_plan *plan, const bq_recipe *r, const bq_arch *arch, const bq_scheme *scheme,
                           const bq_comm *comm) {
@@ -146,7 +68,8 @@ static size_t plan_phases(bq_plan *plan, const bq_recipe *r, const bq_arch *arch
 }
 
 void bq_plan_make(bq_plan *plan, const bq_recipe *r, const bq_arch *arch, const bq_scheme *scheme,
-                  const bq_comm *comm, int64_t micro, size_t limit, const char *scratch, bool eval) {
+                  const bq_comm *comm, int64_t micro, size_t limit, const char *scratch, bool split,
+                  bool eval) {
     *plan = (bq_plan){.limit = limit ? limit : bq_memory_available() / (size_t)comm->locals};
     int64_t h = arch->model.hidden, streams = 0;
     size_t phases = plan_phases(plan, r, arch, scheme, comm), evaluation = 0, eval_host = 0;
@@ -183,7 +106,7 @@ void bq_plan_make(bq_plan *plan, const bq_recipe *r, const bq_arch *arch, const 
             "take a smaller --micro");
     add(plan, "program and libraries", PROGRAM_BYTES, false, "give it more");
     for (int i = 0; i < plan->items; i++) plan->total += plan->item[i].bytes;
-    count_flop(plan, r, arch, comm, eval);
+    bq_effort_count(plan->effort, r, arch, comm, micro, split, eval);
 }
 
 enum { GPU_BYTES = 64 << 20 }; /* workspace of libraries, results */
@@ -235,7 +158,7 @@ int bq_plan_evaluation(size_t arena, size_t stream, size_t limit, const bq_comm 
                      (double)total / 1e6, (double)limit / 1e6, scratch ? "" : ", or offer --scratch DIR");
 }
 
-void bq_plan_print(const bq_plan *plan, double rate, FILE *out) {
+void bq_plan_print(const bq_plan *plan, const bq_machine *machine, FILE *out) {
     bool printed[BQ_PLAN_ITEMS] = {0};
     fprintf(out, "memory of one rank                                    MB\n");
     for (int i; (i = largest(plan, printed)) >= 0; printed[i] = true)
@@ -247,50 +170,19 @@ void bq_plan_print(const bq_plan *plan, double rate, FILE *out) {
         fprintf(out, "  %-44s %10.1f  of %.1f that are free\n", "on the GPU",
                 (double)(plan->arena + GPU_BYTES) / 1e6, (double)plan->gpu / 1e6);
     if (plan->scratch) fprintf(out, "  streams of hidden states live in files in %s\n", plan->scratch);
-    const struct {
-        const char *name;
-        double flop;
-    } part[] = {{"reference pipeline", plan->flop_reference},
-                {"targets (FP32 reference)", plan->flop_targets},
-                {"training", plan->flop_train},
-                {"other passes", plan->flop_passes},
-                {"quantized stream", plan->flop_advance},
-                {"evaluation (fp, rtn, result)", plan->flop_eval}};
-    fprintf(out, "work of one rank                                  TFLOP%s\n",
-            rate > 0 ? "    seconds" : "");
-    for (int i = 0; i < 6; i++) {
-        if (part[i].flop <= 0) continue;
-        fprintf(out, "  %-44s %10.3f", part[i].name, part[i].flop / 1e12);
-        if (rate > 0) fprintf(out, "  %9.1f", part[i].flop / rate);
-        fprintf(out, "\n");
+    static const char *const name[BQ_WORKS] = {"reference pipeline", "targets (FP32 reference)",
+                                               "training",           "other passes",
+                                               "quantized stream",   "evaluation (fp, rtn, result)"};
+    double all = 0, use[BQ_USES];
+    fprintf(out, "work of one rank                                  TFLOP    seconds\n");
+    for (int i = 0; i < BQ_WORKS; i++) {
+        const bq_effort *e = &plan->effort[i];
+        double seconds = bq_machine_seconds(machine, e, use);
+        if (seconds <= 0) continue;
+        fprintf(out, "  %-44s %10.3f  %9.1f\n", name[i], (e->flop + e->flop64) / 1e12, seconds);
+        all += seconds;
     }
-    if (rate > 0)
-        fprintf(out, "seconds at %.1f GFLOP/s, the rate of this device's GEMM in this minute\n", rate / 1e9);
-}
-
-enum { PROBE_TOKENS = 512 };
-
-size_t bq_plan_rate_need(const bq_arch *arch) {
-    return bq_arena_need(PROBE_TOKENS, arch->cols[BQ_GATE_UP], BQ_F32) +
-           bq_arena_need(PROBE_TOKENS, arch->rows[BQ_GATE_UP], BQ_F32) +
-           bq_arena_need(arch->rows[BQ_GATE_UP], arch->cols[BQ_GATE_UP], BQ_F32);
-}
-
-double bq_plan_rate(bq_dev *dev, const bq_arch *arch) {
-    const int64_t tokens = PROBE_TOKENS;
-    size_t mark = bq_arena_mark(&dev->mem);
-    int64_t rows = arch->rows[BQ_GATE_UP], cols = arch->cols[BQ_GATE_UP], calls = 0;
-    bq_mat x = bq_arena_push(&dev->mem, tokens, cols, BQ_F32),
-           w = bq_arena_push(&dev->mem, rows, cols, BQ_F32);
-    bq_mat y = bq_arena_push(&dev->mem, tokens, rows, BQ_F32);
-    dev->op->zero(dev, x), dev->op->zero(dev, w);
-    double start = bq_seconds(), seconds;
-    do {
-        dev->op->gemm(dev, false, true, 1, x, w, 0, y);
-        dev->op->wait(dev);
-        calls++;
-        seconds = bq_seconds() - start;
-    } while (seconds < 0.2);
-    bq_arena_reset(&dev->mem, mark);
-    return 2.0 * (double)tokens * (double)rows * (double)cols * (double)calls / seconds;
+    fprintf(out, "  %-44s %10s  %9.1f\n", "all", "", all);
+    fprintf(out, "seconds on %s: %.1f GFLOP/s, memory %.1f GB/s, network %.1f GB/s\n", machine->name,
+            machine->flop / 1e9, machine->memory / 1e9, machine->network / 1e9);
 }

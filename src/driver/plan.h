@@ -5,7 +5,7 @@
 #define BQ_PLAN_H
 
 #include "block/pass.h"
-#include "driver/recipe.h"
+#include "driver/machine.h"
 
 #define BQ_PLAN_ITEMS 16
 
@@ -24,14 +24,15 @@ typedef struct {
     size_t total, limit; /* bytes of the process; what it may use */
     size_t gpu;          /* bytes of a GPU that hold the arena; 0: the device is the host */
     const char *scratch; /* where streams live; NULL: memory */
-    double flop_reference, flop_targets, flop_train, flop_passes, flop_advance, flop_eval;
+    bq_effort effort[BQ_WORKS];
 } bq_plan;
 
 /* Plan this rank's run on its grid.  micro: samples of a micro-batch.  limit 0: an even share of what the
  * machine (or its cgroup) gives.  scratch: directory offered for streams, used only when they do not fit in
- * memory; NULL: none.  eval: the evaluation is part of the run. */
+ * memory; NULL: none.  split: see bq_effort_count.  eval: the evaluation is part of the run. */
 void bq_plan_make(bq_plan *plan, const bq_recipe *recipe, const bq_arch *arch, const bq_scheme *scheme,
-                  const bq_comm *comm, int64_t micro, size_t limit, const char *scratch, bool eval);
+                  const bq_comm *comm, int64_t micro, size_t limit, const char *scratch, bool split,
+                  bool eval);
 
 /* The device is a GPU of which `bytes` may be used: the arena is there, and what is copied to write it to
  * files, or to send it, is on the host. */
@@ -46,19 +47,16 @@ int bq_plan_check(const bq_plan *plan);
 int bq_plan_evaluation(size_t arena, size_t stream, size_t limit, const bq_comm *comm, const char *scratch,
                        const char **use);
 
-/* The table, largest consumer first.  rate: flop/s to predict seconds with, 0: leave them out. */
-void bq_plan_print(const bq_plan *plan, double rate, FILE *out);
+/* The tables of memory, largest consumer first, and of work; machine: whose seconds, of all of it, are
+ * predicted.
+ */
+void bq_plan_print(const bq_plan *plan, const bq_machine *machine, FILE *out);
 
 /* What other numbers of ranks would make of the same recipe: the grid that a run would choose, bytes of a
- * rank, predicted seconds, and how much of the ranks' time is used; a line where more ranks help by a tenth.
- * Messages are not counted.  rate: flop/s. */
-void bq_plan_advise(const bq_recipe *recipe, const bq_arch *arch, const bq_scheme *scheme, double rate,
-                    bool eval, FILE *out);
-
-/* Flop/s of a GEMM of the block's own shapes on this device now, over about 0.2 s; the device bytes that
- * takes. */
-double bq_plan_rate(bq_dev *dev, const bq_arch *arch);
-size_t bq_plan_rate_need(const bq_arch *arch);
+ * rank, predicted seconds, how much of the ranks' time is used, and what takes the most of them besides
+ * arithmetic. most 0: as long as more ranks help by a tenth; else powers of two up to that many, and it. */
+void bq_plan_advise(const bq_recipe *recipe, const bq_arch *arch, const bq_scheme *scheme,
+                    const bq_machine *machine, bool eval, int most, FILE *out);
 
 /* The scheme of each linear of the model; BQ_USAGE when the recipe names linears the model does not have, or
  * a group that does not divide a linear's columns. */

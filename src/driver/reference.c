@@ -32,6 +32,7 @@ typedef struct {
     bq_shard blocks;        /* my stage's */
     int inner[BQ_PIECES];   /* blocks inside it that a piece starts at, whose inputs are kept, too */
     bq_acts *at[BQ_PIECES]; /* their files */
+    int held;               /* the block whose weights blk has; -1: none */
     int inners, until;      /* until: the block up to which somebody needs the stream */
     bq_acts *head, *from;   /* my head file being made; the one that feeds the pipeline, */
     bq_reader *ahead;       /* by this thread */
@@ -178,7 +179,8 @@ static void through_blocks(pipe_state *p, int64_t at, int64_t n, float *in, floa
     int64_t size = p->tokens * p->hidden;
     int first = (int)p->blocks.first;
     for (int b = first; b < p->until; b++) {
-        bq_source_block(&p->s->src, dev, b, &p->blk);
+        if (b != p->held) bq_source_block(&p->s->src, dev, b, &p->blk);
+        p->held = b; /* of a stage with one block they are read once */
         bq_source_prefetch(&p->s->src, b + 1 < p->until ? b + 1 : first);
         for (int64_t i = 0; i < n; i++) {
             float *y = out + i * size, *x = b == first ? in + i * size : y;
@@ -233,6 +235,7 @@ static void open_pipe(pipe_state *p, bq_session *s, int64_t micro) {
                       .tokens = r->calibration.length,
                       .hidden = arch->model.hidden,
                       .micro = micro,
+                      .held = -1,
                       .receive = MPI_REQUEST_NULL,
                       .send = {MPI_REQUEST_NULL, MPI_REQUEST_NULL}};
     p->share = bq_session_share(s);

@@ -17,10 +17,11 @@ static int sweeps(bq_session *s) {
     bool settled = false;
     for (int sweep = 0; sweep < s->recipe.sweeps && code == BQ_OK && !settled; sweep++) {
         for (int p = sweep ? s->recipe.nphase - 1 : 0; p < s->recipe.nphase && code == BQ_OK; p++)
-            code = bq_session_phase(s, sweep, p, NULL);
+            code = bq_session_phase(s, sweep, p, NULL), bq_account_part(s, "phase", sweep, p);
         code = bq_comm_agree(s->comm, code);
         bq_cache_give_boundaries(s, sweep);
         settled = code == BQ_OK && bq_sweep_settled(s, sweep);
+        bq_account_part(s, "join", sweep, -1);
     }
     return code;
 }
@@ -34,9 +35,11 @@ static int run(bq_session *s) {
         bq_log(BQ_INFO, "%d ranks: %d stages x %d replicas, micro-batches of %ld", s->comm->size,
                s->comm->nstage, s->comm->nreplica, (long)s->micro);
     bq_cache_fetch(s);
+    bq_account_part(s, "start", -1, -1);
     if (s->calibration.ids) bq_reference_run(s, s->micro);
     bq_cache_give_heads(s);
     code = bq_comm_agree(s->comm, bq_session_stopped(s) ? BQ_STOPPED : BQ_OK);
+    bq_account_part(s, "reference", -1, -1);
     if (code) return code;
     code = sweeps(s);
     bq_session_save(s, bq_seconds() - s->started);
@@ -47,7 +50,9 @@ static int run(bq_session *s) {
     code = bq_session_export(s);
     if (code) return code;
     exporting = bq_seconds() - exporting;
+    bq_account_part(s, "export", -1, -1);
     code = bq_session_evaluate(s);
+    bq_account_part(s, "eval", -1, -1);
     if (code) return code;
     bq_log(BQ_INFO, "done in %.1f s, export %.1f s of it; memory planned %.0f MB, peak %.0f MB",
            bq_seconds() - s->started, exporting, (double)s->plan.total / 1e6, (double)bq_peak_rss() / 1e6);
@@ -67,10 +72,14 @@ int bq_cmd_run(const bq_args *args, bq_comm *comm) {
 int bq_cmd_plan(const bq_args *args, bq_comm *comm) {
     bq_session s;
     int code = bq_session_open(&s, args, comm);
+    bq_machine machine;
+    if (code == BQ_OK) {
+        bq_machine_measure(&machine, &s.dev, &s.src.arch, s.recipe.calibration.length, comm);
+        code = bq_comm_agree(comm, comm->rank ? BQ_OK : bq_machine_named(&machine, args->gpu, args->network));
+    }
     if (code == BQ_OK && comm->rank == 0) {
-        double rate = bq_plan_rate(&s.dev, &s.src.arch);
-        bq_plan_print(&s.plan, rate, stdout);
-        bq_plan_advise(&s.recipe, &s.src.arch, s.scheme, rate, s.eval.ids != NULL, stdout);
+        bq_plan_print(&s.plan, &machine, stdout);
+        bq_plan_advise(&s.recipe, &s.src.arch, s.scheme, &machine, s.eval.ids != NULL, args->ranks, stdout);
         code = bq_plan_check(&s.plan);
     }
     code = bq_comm_agree(comm, code);

@@ -79,7 +79,7 @@ static int plan(void *session) {
     s->micro = a->micro ? a->micro : bq_reference_micro(&s->recipe, s->comm->nstage, s->comm->nreplica);
     if (s->micro > share) s->micro = share;
     bq_plan_make(&s->plan, &s->recipe, &s->src.arch, s->scheme, s->comm, s->micro, a->memory, a->scratch,
-                 s->eval.ids != NULL);
+                 a->split_reference, s->eval.ids != NULL);
     size_t gpu = bq_device_memory(a, s->comm);
     if (gpu) bq_plan_on_gpu(&s->plan, &s->src.arch, s->scheme, s->comm, gpu);
     return a->command == BQ_COMMAND_PLAN ? BQ_OK : bq_plan_check(&s->plan);
@@ -87,7 +87,9 @@ static int plan(void *session) {
 
 static int open_device(void *session) {
     bq_session *s = session;
-    size_t arena = s->args->command == BQ_COMMAND_PLAN ? bq_plan_rate_need(&s->src.arch) : s->plan.arena;
+    size_t arena = s->args->command == BQ_COMMAND_PLAN
+                       ? bq_machine_need(&s->src.arch, s->recipe.calibration.length)
+                       : s->plan.arena;
     return bq_device_open(&s->dev, s->args, s->comm, arena);
 }
 
@@ -122,6 +124,7 @@ static void catch_signals(void) {
 
 int bq_session_open(bq_session *s, const bq_args *args, bq_comm *comm) {
     *s = (bq_session){.args = args, .comm = comm, .started = bq_seconds()};
+    s->account.at = s->started;
     snprintf(s->dir, sizeof s->dir, "%s", args->out);
     if (args->command == BQ_COMMAND_RUN) catch_signals();
     int code = comm->rank == 0
@@ -273,17 +276,8 @@ static int enter(void *session) {
                          s->dir, changed);
     s->state =
         bq_state_load(s->dir, s->fingerprint, s->recipe.sweeps, s->recipe.nphase, s->src.arch.model.blocks);
+    if (s->comm->rank == 0 && s->args->command == BQ_COMMAND_RUN) bq_account_open(s);
     return BQ_OK;
-}
-
-static void start_csv(const bq_session *s) {
-    static const char head[] =
-        "sweep,phase,block,stage,steps,loss_first,loss_last,load_s,target_s,passes_s,advance_s,save_s,"
-        "peak_bytes,arena_bytes\n";
-    char path[BQ_PATH_MAX + 16];
-    snprintf(path, sizeof path, "%s/run.csv", s->dir);
-    int error = bq_file_exists(path) ? 0 : bq_file_append(path, head, sizeof head - 1);
-    BQ_CHECK(error == 0, "write of '%s' failed: %s", path, strerror(error));
 }
 
 /* Ranks that compute differently (another CPU or BLAS) would make checkpoints that the others refuse. */
@@ -305,7 +299,6 @@ int bq_session_enter(bq_session *s) {
     bq_cache_open(s);
     int64_t done = bq_state_count(s->state), all = (int64_t)s->recipe.nphase * s->src.arch.model.blocks;
     if (s->comm->rank == 0 && s->args->command == BQ_COMMAND_RUN) {
-        start_csv(s);
         write_recipe(s);
         bq_session_save(s, 0);
     }

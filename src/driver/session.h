@@ -5,6 +5,7 @@
 
 #include "driver/commands.h"
 #include "driver/perplexity.h"
+#include "base/meter.h"
 #include "block/adascale.h"
 #include "driver/grid.h"
 #include "driver/plan.h"
@@ -34,6 +35,10 @@ typedef struct {
     bq_state *state;
     double started; /* bq_seconds at open */
     int made;       /* blocks made since */
+    struct {
+        double at;      /* bq_seconds where the part of the run began that the next row is about */
+        bq_meter spent; /* until then */
+    } account;
 } bq_session;
 
 /* Rank 0 looks first, and speaks; the others look only when it found nothing wrong.  The verdict of all.
@@ -70,6 +75,11 @@ void bq_session_close(bq_session *s);
 
 /* The last phase's checkpoint of a block: what export and evaluation use. */
 void bq_session_checkpoint(const bq_session *s, int block, char *path, size_t n);
+
+/* account.c: run.csv (docs/formats.md).  Make it, on rank 0; a row of this rank about the part of the run
+ * that ends here and began where the last one ended.  Local. */
+void bq_account_open(const bq_session *s);
+void bq_account_part(bq_session *s, const char *part, int sweep, int phase);
 
 /* outputs.c: can their formats hold what the recipe's outputs would hold?  Known before any work.  BQ_OK, or
  * BQ_DATA after one message.  Local. */

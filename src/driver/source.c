@@ -40,7 +40,8 @@ static int expect_block(const bq_arch *arch, int b, const bq_block *blk, expecte
     return n;
 }
 
-static int check(const bq_source *src, const expected *e) {
+static int check(void *ctx, const bq_source *src, const expected *e) {
+    (void)ctx;
     const bq_tensor *t = bq_weights_find(src->weights, e->name);
     if (!t)
         return bq_refuse(BQ_DATA, "%s: tensor '%s' is missing: the files do not fit config.json", src->dir,
@@ -61,25 +62,54 @@ static int check(const bq_source *src, const expected *e) {
     return BQ_OK;
 }
 
-static int check_all(const bq_source *src) {
+/* Every tensor of the model until `visit` returns nonzero, which is returned. */
+static int each(const bq_source *src, int (*visit)(void *ctx, const bq_source *src, const expected *e),
+                void *ctx) {
     const bq_model *m = &src->arch.model;
     expected whole[3] = {
         {.rows = m->vocab, .cols = m->hidden}, {.cols = m->hidden}, {.rows = m->vocab, .cols = m->hidden}};
     const char *const name[3] = {bq_tensor_embed, bq_tensor_norm, bq_tensor_head};
-    for (int i = 0; i < (m->tied ? 2 : 3); i++) {
+    int code = BQ_OK;
+    for (int i = 0; i < (m->tied ? 2 : 3) && !code; i++) {
         snprintf(whole[i].name, sizeof whole[i].name, "%s", name[i]);
-        int code = check(src, &whole[i]);
-        if (code) return code;
+        code = visit(ctx, src, &whole[i]);
     }
     for (int b = 0; b < m->blocks; b++) {
         expected e[MAX_EXPECTED];
         int n = expect_block(&src->arch, b, NULL, e);
-        for (int i = 0; i < n; i++) {
-            int code = check(src, &e[i]);
-            if (code) return code;
-        }
+        for (int i = 0; i < n && !code; i++) code = visit(ctx, src, &e[i]);
     }
+    return code;
+}
+
+/* One line of a safetensors header. */
+typedef struct {
+    FILE *out;
+    int64_t end;
+} header;
+
+static int describe(void *ctx, const bq_source *src, const expected *e) {
+    header *h = ctx;
+    int64_t bytes = (e->rows ? e->rows : 1) * e->cols * 2;
+    (void)src;
+    fprintf(h->out, "%s\"%s\":{\"dtype\":\"BF16\",\"shape\":[", h->end ? "," : "{", e->name);
+    if (e->rows) fprintf(h->out, "%ld,", (long)e->rows);
+    fprintf(h->out, "%ld],\"data_offsets\":[%ld,%ld]}", (long)e->cols, (long)h->end, (long)(h->end + bytes));
+    h->end += bytes;
     return BQ_OK;
+}
+
+static int open_procedural(bq_source *src) {
+    char *text = NULL;
+    size_t bytes = 0;
+    header h = {.out = open_memstream(&text, &bytes)};
+    BQ_CHECK(h.out, "no memory to describe a model");
+    each(src, describe, &h);
+    fprintf(h.out, "}");
+    fclose(h.out);
+    int code = bq_weights_open_procedural(&src->weights, src->dir, text, (size_t)h.end, src->arch.model.seed);
+    free(text);
+    return code;
 }
 
 int bq_source_open(bq_source *src, const char *dir) {
@@ -91,8 +121,8 @@ int bq_source_open(bq_source *src, const char *dir) {
     int code = bq_config_read(dir, &model);
     if (code) return code;
     bq_arch_of(&model, &src->arch);
-    code = bq_weights_open(&src->weights, dir);
-    if (!code) code = check_all(src);
+    code = model.procedural ? open_procedural(src) : bq_weights_open(&src->weights, dir);
+    if (!code) code = each(src, check, NULL);
     if (code) bq_source_close(src);
     return code;
 }

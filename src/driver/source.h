@@ -15,8 +15,9 @@ typedef struct {
     bq_rotated *rotated; /* NULL: the tensors are those of the files */
 } bq_source;
 
-/* Read config.json and the shards' headers; every tensor that the config promises must be there with its
- * shape and a float type.  BQ_OK, or BQ_DATA after one message.  Local; close takes a zeroed struct. */
+/* Read config.json and the shards' headers (procedural weights: the former alone); every tensor that the
+ * config promises must be there with its shape and a float type.  BQ_OK, or BQ_DATA after one message. Local;
+ * close takes a zeroed struct. */
 int bq_source_open(bq_source *src, const char *dir);
 void bq_source_close(bq_source *src);
 

@@ -30,6 +30,9 @@ typedef struct {
     bq_inside_keep inside;      /* this block in the midst of its training */
 } bq_walk;
 
+/* account.c: the block at hand is done after `seconds`: its row in run.csv, a line for people.  Local. */
+void bq_account_block(const bq_walk *w, double seconds);
+
 /* The phase's passes on the block at hand, whose FP weights are in w->blk: the result is in w->q.  BQ_OK, or
  * BQ_STOPPED with what was trained kept.  Collective over stage. */
 int bq_walk_passes(bq_walk *w);

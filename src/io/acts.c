@@ -234,7 +234,8 @@ bool bq_acts_read(bq_acts *a, int64_t sample, float *data) {
 }
 
 void bq_acts_sync(bq_acts *a) {
-    if (bq_fault("acts_sync") ? (errno = EIO, true) : fdatasync(a->fd) || fdatasync(a->log)) fail(a, "sync");
+    errno = bq_fault("acts_sync") ? EIO : bq_raw_sync(a->fd);
+    if (errno || (errno = bq_raw_sync(a->log))) fail(a, "sync");
 }
 
 void bq_acts_close(bq_acts *a) {

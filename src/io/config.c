@@ -217,6 +217,8 @@ static int read_object(const json_t *object, const char *path, bq_model *m) {
     refuse_unusual(&j);
     read_sizes(&j, f, m);
     read_rope(&j, f, m);
+    m->procedural = bq_json_has(&j, BQ_PROCEDURAL_KEY);
+    bq_json_int(&j, BQ_PROCEDURAL_KEY, 0, INT64_MAX, &m->seed);
     return j.status;
 }
 

@@ -11,6 +11,9 @@
 
 #include <stddef.h>
 
+/* Its value, a seed from 0 on: the directory has no weights, they are procedural. */
+#define BQ_PROCEDURAL_KEY "blockq_procedural"
+
 #define BQ_CONFIG_MAX ((size_t)16 << 20) /* bytes of a config.json */
 
 /* Limits of what is accepted; products of any two sizes, times blocks, fit int64_t by far. */

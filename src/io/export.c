@@ -2,6 +2,7 @@
 
 #include "base/die.h"
 #include "base/shard.h"
+#include "io/config.h"
 #include "io/export_job.h"
 #include "io/files.h"
 
@@ -236,6 +237,7 @@ static void write_config(bq_export_job *job) {
     size_t bytes;
     for (int i = 0; i < job->items; i++)
         if (job->item[i].added) json_object_set_new(config, "tie_word_embeddings", json_false());
+    json_object_del(config, BQ_PROCEDURAL_KEY); /* the weights are in files now */
     job->format->edit(job, config);
     char *text = bq_json_text_of(config, &bytes);
     bq_path_join(path, sizeof path, job->out_dir, "config.json");

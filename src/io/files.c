@@ -1,6 +1,9 @@
 #include "io/files.h"
 
+#include "base/clock.h"
 #include "base/die.h"
+#include "base/meter.h"
+#include "io/raw.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -104,13 +107,16 @@ int bq_file_read(const char *path, size_t max_bytes, char **data, size_t *bytes)
 
 int bq_file_put(int fd, const void *data, size_t bytes) {
     const char *from = data;
-    while (bytes) {
+    double start = bq_seconds();
+    int error = 0;
+    while (bytes && !error) {
         ssize_t put = write(fd, from, bytes);
-        if (put < 0 && errno == EINTR) continue;
-        if (put < 0) return errno;
+        if (put < 0 && errno != EINTR) error = errno;
+        if (put < 0) continue;
         from += put, bytes -= (size_t)put;
     }
-    return 0;
+    bq_spent.files += bq_seconds() - start, bq_spent.written += from - (const char *)data;
+    return error;
 }
 
 /* The process whose temporary this is, of the file called name (NULL: of any); 0 for any other entry. */
@@ -164,7 +170,7 @@ static int put_and_sync(const char *temp, const void *data, size_t bytes) {
     int fd = open(temp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
     if (fd < 0) return errno;
     int err = bq_fault("file_write") ? ENOSPC : bq_file_put(fd, data, bytes);
-    if (!err) err = bq_fault("file_sync") ? EIO : fsync(fd) ? errno : 0;
+    if (!err) err = bq_fault("file_sync") ? EIO : bq_raw_sync(fd);
     if (close(fd) && !err) err = errno;
     return err;
 }
@@ -181,7 +187,7 @@ int bq_file_write_atomic(const char *path, const void *data, size_t bytes) {
 int bq_file_rename(const char *temp, const char *path) {
     int fd = open(temp, O_RDONLY | O_CLOEXEC);
     if (fd < 0) return errno;
-    int err = fsync(fd) ? errno : 0;
+    int err = bq_raw_sync(fd);
     close(fd);
     if (err) return err;
     if (bq_fault("file_rename")) return ENOSPC;
@@ -222,7 +228,7 @@ int bq_dir_make(const char *path) {
 int bq_dir_sync(const char *path) {
     int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (fd < 0) return errno;
-    int err = bq_fault("dir_sync") ? EIO : fsync(fd) ? errno : 0;
+    int err = bq_fault("dir_sync") ? EIO : bq_raw_sync(fd);
     close(fd);
     return err == EINVAL || err == ENOTSUP ? 0 : err;
 }

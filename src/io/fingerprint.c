@@ -8,6 +8,7 @@
 #include "base/num.h"
 #include "io/files.h"
 #include "io/json.h"
+#include "io/procedural.h"
 
 #include <endian.h>
 #include <math.h>
@@ -81,6 +82,19 @@ static int walk(const bq_weights *w, int file, void *buffer, uint64_t *hash) {
     return rc;
 }
 
+/* Procedural weights follow from these. */
+static uint64_t describe(const bq_weights *w, int64_t seed) {
+    const int64_t first[] = {BQ_PROCEDURAL_VERSION, seed};
+    bq_hash *h = bq_hash_open();
+    bq_hash_add(h, first, sizeof first);
+    for (int i = 0; i < bq_weights_count(w); i++) {
+        const bq_tensor *t = bq_weights_at(w, i);
+        bq_hash_add(h, t->name, strlen(t->name) + 1);
+        bq_hash_add(h, t->shape, (size_t)t->dims * sizeof *t->shape);
+    }
+    return bq_hash_close(h);
+}
+
 /* ---- cache ---- */
 
 typedef struct {
@@ -149,6 +163,11 @@ static void write_cache(const char *path, json_t *shards) {
 }
 
 int bq_weights_fingerprint(const bq_weights *w, const char *cache_path, uint64_t *hash) {
+    int64_t seed;
+    if (bq_weights_procedural(w, &seed)) {
+        *hash = describe(w, seed);
+        return BQ_OK;
+    }
     json_t *old = read_cache(cache_path), *fresh = json_array();
     void *buffer = malloc(CHUNK);
     BQ_CHECK(buffer && fresh, "no memory to hash a model");

@@ -183,7 +183,7 @@ void bq_h5_seal(bq_h5 *h, uint64_t tag) {
 }
 
 void bq_h5_commit(bq_h5 *h) {
-    if (bq_fault("h5_sync") ? (errno = EIO, -1) : fsync(h->fd)) bq_h5_fail(h, "write");
+    if ((errno = bq_fault("h5_sync") ? EIO : bq_raw_sync(h->fd))) bq_h5_fail(h, "write");
     int rc = close(h->fd);
     h->fd = -1;
     if (rc) bq_h5_fail(h, "write");

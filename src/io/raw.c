@@ -1,7 +1,9 @@
 #include "io/raw.h"
 
+#include "base/clock.h"
 #include "base/die.h"
 #include "base/hash.h"
+#include "base/meter.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -14,28 +16,46 @@ _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "files are little-endi
 
 enum { CHUNK = 1 << 22 };
 
+/* The seconds since `start` went into a file, and so did the bytes. */
+static bool spend(double start, int64_t *counter, size_t bytes, bool good) {
+    bq_spent.files += bq_seconds() - start;
+    *counter += (int64_t)bytes;
+    return good;
+}
+
 bool bq_raw_read(int fd, void *data, size_t bytes, int64_t offset) {
-    for (size_t done = 0; done < bytes;) {
+    double start = bq_seconds();
+    size_t done = 0;
+    while (done < bytes) {
         size_t want = bytes - done < 1 << 30 ? bytes - done : 1 << 30;
         ssize_t n = pread(fd, (char *)data + done, want, offset + (int64_t)done);
         if (n < 0 && errno == EINTR) continue;
         if (n == 0) errno = EIO;
-        if (n <= 0) return false;
+        if (n <= 0) break;
         done += (size_t)n;
     }
-    return true;
+    return spend(start, &bq_spent.read, done, done == bytes);
 }
 
 bool bq_raw_write(int fd, const void *data, size_t bytes, int64_t offset) {
-    for (size_t done = 0; done < bytes;) {
+    double start = bq_seconds();
+    size_t done = 0;
+    while (done < bytes) {
         size_t want = bytes - done < 1 << 30 ? bytes - done : 1 << 30;
         ssize_t n = pwrite(fd, (const char *)data + done, want, offset + (int64_t)done);
         if (n < 0 && errno == EINTR) continue;
         if (n == 0) errno = ENOSPC;
-        if (n <= 0) return false;
+        if (n <= 0) break;
         done += (size_t)n;
     }
-    return true;
+    return spend(start, &bq_spent.written, done, done == bytes);
+}
+
+int bq_raw_sync(int fd) {
+    double start = bq_seconds();
+    int error = fsync(fd) ? errno : 0;
+    bq_spent.files += bq_seconds() - start;
+    return error;
 }
 
 bool bq_raw_reserve(int fd, int64_t size) {

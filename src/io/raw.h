@@ -11,6 +11,9 @@
 bool bq_raw_read(int fd, void *data, size_t bytes, int64_t offset);
 bool bq_raw_write(int fd, const void *data, size_t bytes, int64_t offset);
 
+/* What was written is on disk: 0, or errno. */
+int bq_raw_sync(int fd);
+
 /* Claim the bytes [0, size) on disk now, where the file system can, so that a full disk shows before the
  * work. False: errno. */
 bool bq_raw_reserve(int fd, int64_t size);

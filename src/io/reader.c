@@ -2,6 +2,7 @@
 
 #include "base/clock.h"
 #include "base/die.h"
+#include "base/meter.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -71,6 +72,7 @@ bool bq_reader_wait(bq_reader *r, double seconds) {
     bool there = ready(r);
     pthread_mutex_unlock(&r->lock);
     r->stalled += bq_seconds() - start;
+    bq_spent.files += bq_seconds() - start;
     return there;
 }
 
@@ -78,6 +80,7 @@ const float *bq_reader_next(bq_reader *r) {
     while (!bq_reader_wait(r, 1)) {}
     const float *sample = NULL;
     pthread_mutex_lock(&r->lock);
+    if (r->have > r->taken) bq_spent.read += (int64_t)(r->size * sizeof *sample);
     if (r->have > r->taken) sample = r->ring + (size_t)(r->taken++ % r->depth) * r->size;
     pthread_cond_broadcast(&r->moved);
     pthread_mutex_unlock(&r->lock);

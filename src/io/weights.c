@@ -1,9 +1,12 @@
 #include "io/weights.h"
 
+#include "base/clock.h"
 #include "base/die.h"
+#include "base/meter.h"
 #include "base/num.h"
 #include "io/files.h"
 #include "io/json.h"
+#include "io/procedural.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -22,6 +25,8 @@ typedef struct {
 
 struct bq_weights {
     char *dir;
+    bool procedural; /* one shard, which describes tensors and is no file */
+    int64_t seed;
     shard *shard;
     int shards, count;
     bq_tensor *at;
@@ -177,6 +182,22 @@ int bq_weights_open_file(bq_weights **out, const char *path) {
     return finish(out, w, open_single(w, slash ? slash + 1 : path));
 }
 
+int bq_weights_open_procedural(bq_weights **out, const char *dir, const char *header, size_t data,
+                               int64_t seed) {
+    size_t bytes = strlen(header);
+    bq_weights *w = fresh(dir);
+    w->procedural = true, w->seed = seed;
+    w->shard = need(calloc(1, sizeof *w->shard));
+    w->shard[w->shards++] = (shard){.name = need(strdup("procedural")), .fd = -1};
+    int rc = bq_safetensors_parse(&w->shard[0].st, dir, header, bytes, 8 + bytes + data);
+    return finish(out, w, rc ? rc : gather(w));
+}
+
+bool bq_weights_procedural(const bq_weights *w, int64_t *seed) {
+    *seed = w->seed;
+    return w->procedural;
+}
+
 void bq_weights_close(bq_weights *w) {
     if (!w) return;
     for (int i = 0; i < w->shards; i++) {
@@ -221,6 +242,8 @@ void bq_weights_prefetch(const bq_weights *w, const bq_tensor *t) {
 
 void bq_weights_pread(const bq_weights *w, int file, size_t from, void *to, size_t bytes) {
     const shard *s = &w->shard[file];
+    double start = bq_seconds();
+    bq_spent.read += (int64_t)bytes;
     for (char *p = to; bytes;) {
         ssize_t got = bq_fault("weights_read") ? (errno = EIO, -1) : pread(s->fd, p, bytes, (off_t)from);
         if (got < 0 && errno == EINTR) continue;
@@ -228,11 +251,16 @@ void bq_weights_pread(const bq_weights *w, int file, size_t from, void *to, size
                  got < 0 ? strerror(errno) : "it is shorter than it was");
         p += got, from += (size_t)got, bytes -= (size_t)got;
     }
+    bq_spent.files += bq_seconds() - start;
 }
 
 void bq_weights_read_raw(const bq_weights *w, const bq_tensor *t, size_t from, void *to, size_t bytes) {
     BQ_CHECK(from <= t->bytes && bytes <= t->bytes - from, "%s: bytes %zu + %zu of %zu", t->name, from, bytes,
              t->bytes);
+    if (w->procedural) { /* t may be a flat view of it */
+        bq_procedural_make(w->seed, bq_weights_find(w, t->name), from, to, bytes);
+        return;
+    }
     bq_weights_pread(w, t->file, t->offset + from, to, bytes);
 }
 

@@ -15,6 +15,10 @@ typedef struct bq_weights bq_weights;
 int bq_weights_open(bq_weights **w, const char *dir);
 /* One safetensors file of any name, for golden data. */
 int bq_weights_open_file(bq_weights **w, const char *path);
+/* Procedural weights (procedural.h) of the tensors that a safetensors header describes, which is given as
+ * text; data: bytes of all of them.  BQ_OK, or BQ_DATA after one message. */
+int bq_weights_open_procedural(bq_weights **w, const char *dir, const char *header, size_t data,
+                               int64_t seed);
 void bq_weights_close(bq_weights *w); /* NULL is fine */
 
 /* Tensors in order of file, then offset.  They and their names live until close. */
@@ -27,6 +31,7 @@ const char *bq_weights_metadata(const bq_weights *w, const char *key);
 /* Shards: how many, their names without directory, their sizes. */
 int bq_weights_files(const bq_weights *w);
 const char *bq_weights_file(const bq_weights *w, int file, size_t *bytes);
+bool bq_weights_procedural(const bq_weights *w, int64_t *seed);
 const char *bq_weights_dir(const bq_weights *w);
 
 /* Rows [first, first + rows) as f32.

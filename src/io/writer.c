@@ -3,6 +3,7 @@
 #include "base/die.h"
 #include "io/files.h"
 #include "io/json.h"
+#include "io/raw.h"
 
 #include <endian.h>
 #include <errno.h>
@@ -110,7 +111,7 @@ void bq_writer_put(bq_writer *w, const void *data, size_t bytes) {
 
 void bq_writer_close(bq_writer *w) {
     BQ_CHECK(w->done == w->data, "%s: %zu of %zu bytes written", w->path, w->done, w->data);
-    int err = bq_fault("writer_close") ? EIO : fsync(w->fd) ? errno : 0;
+    int err = bq_fault("writer_close") ? EIO : bq_raw_sync(w->fd);
     if (close(w->fd) && !err) err = errno;
     w->fd = -1;
     if (!err) err = bq_file_rename(w->temp, w->path);

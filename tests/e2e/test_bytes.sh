@@ -40,4 +40,19 @@ for pair in "0 1" "1 0" "2 3" "3 2"; do
     check "weights from rank $1: $more bytes beyond $rows" [ $more -ge 0 -a $more -le $((rows / 100)) ]
     echo "rank $1: gradients $sums bytes, weights $rows and $more more"
 done
+
+# run.csv counts the same, and its seconds add up
+awk -F, -v reference=$reference -v low=$((sums + rows)) -v high=$(((sums + rows) * 101 / 100)) '
+    NR == 1 { for (i = 1; i <= NF; i++) at[$i] = i; next }
+    NF != length(at) { print "a row of " NF " columns"; bad = 1 }
+    $at["part"] == "block" { blocks++; next }
+    { rest = $at["wall_s"] - $at["compute_s"] - $at["peers_s"] - $at["files_s"]; key = $at["part"] $at["rank"]; n[key]++ }
+    rest > 0.001 || rest < -0.001 || $at["peers_s"] < 0 || $at["files_s"] < 0 { print "seconds: " $0; bad = 1 }
+    $at["part"] == "reference" { sent[$at["rank"]] = $at["sent_bytes"]; got[$at["rank"]] = $at["received_bytes"] }
+    $at["part"] == "phase" && ($at["sent_bytes"] < low || $at["sent_bytes"] > high) { print "sent: " $0; bad = 1 }
+    $at["part"] == "phase" && ($at["read_bytes"] == 0 || $at["written_bytes"] == 0 && $at["rank"] % 2 == 0) { print "files: " $0; bad = 1 }
+    END { for (r = 0; r < 2; r++) if (sent[r] != reference || got[r + 2] != reference) { print "reference: " sent[r], got[r + 2], reference; bad = 1 }
+        for (r = 0; r < 4; r++) if (n["start" r] != 1 || n["reference" r] != 1 || n["phase" r] != 1 || n["join" r] != 1 || n["eval" r] != 1) bad = 1
+        exit bad || blocks != '"$((mine * stages))"' }' run/run.csv >said || { bad "run.csv: $(cat said)" && cat run/run.csv; }
+good
 finish

@@ -155,7 +155,7 @@ static void help(void **state) {
             "--verbose",
         [BQ_COMMAND_PLAN] =
             "--set --threads --device --memory --scratch --model-copy --root-acts --split-reference "
-            "--stages --micro --timeout --verbose",
+            "--stages --micro --ranks --gpu --network --timeout --verbose",
         [BQ_COMMAND_EVAL] = "--model --run --tokens --ctx --windows --offset --rtn --threads --device "
                             "--memory --scratch --timeout --result-only --verbose",
         [BQ_COMMAND_EXPORT] = "--run --format --shard --out --timeout --verbose",

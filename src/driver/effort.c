@@ -1,0 +1,178 @@
+#include "driver/effort.h"
+
+#include "base/shard.h"
+#include "driver/methods.h"
+
+#include <math.h>
+
+typedef struct {
+    const bq_recipe *r;
+    const bq_arch *arch;
+    double blocks, samples, replicas; /* of the busiest rank; of its stage */
+    double weights;                   /* of a block */
+    double tokens;
+} share;
+
+static void add(bq_effort *to, double times, bq_effort e) {
+    to->flop += times * e.flop, to->flop64 += times * e.flop64, to->memory += times * e.memory;
+    to->sent += times * e.sent, to->messages += times * e.messages, to->idle += times * e.idle;
+    to->files += times * e.files;
+}
+
+/* Bytes of f32 arrays that ops other than GEMMs read and write for one sample in one block: norms, rope,
+ * attention, gating, residuals; and the GEMMs their weights. */
+static double traffic(const bq_arch *arch, double tokens) {
+    const bq_model *m = &arch->model;
+    return 4 * tokens * (double)(12 * m->hidden + 3 * m->inter + 3 * arch->rows[BQ_QKV]) +
+           4 * (double)bq_arch_weights(arch);
+}
+
+/* One sample of T tokens through one block: linears, and causal attention. */
+static bq_effort forward(const bq_arch *arch, double tokens) {
+    const bq_model *m = &arch->model;
+    return (bq_effort){.flop = 2 * tokens * (double)bq_arch_weights(arch) +
+                               2 * tokens * tokens * (double)(m->heads * m->head_dim),
+                       .memory = traffic(arch, tokens)};
+}
+
+/* Backward: all weight gradients, input gradients but for q, k, v, attention with recomputation. */
+static bq_effort backward(const bq_arch *arch, double tokens) {
+    const bq_model *m = &arch->model;
+    double p = (double)bq_arch_weights(arch), p_qkv = (double)(arch->rows[BQ_QKV] * arch->cols[BQ_QKV]);
+    return (bq_effort){.flop = 2 * tokens * (2 * p - p_qkv) +
+                               5 * tokens * tokens * (double)(m->heads * m->head_dim),
+                       .memory = 3 * traffic(arch, tokens)};
+}
+
+/* Sums over the matrices of rows^a cols^b. */
+static double powers(const bq_arch *arch, double a, double b) {
+    double sum = 0;
+    for (int m = 0; m < BQ_MATS; m++) sum += pow((double)arch->rows[m], a) * pow((double)arch->cols[m], b);
+    return sum;
+}
+
+/* Nodes of a tree sum that so many leaves end as, where their first is a multiple of their number. */
+static double nodes(double leaves) { return __builtin_popcountl((unsigned long)leaves); }
+
+/* Gram matrices of the samples: each sample's product, nodes to the others, rows to everybody. */
+static bq_effort grams(const share *s) {
+    double squares = powers(s->arch, 0, 2), others = (s->replicas - 1) / s->replicas;
+    return (bq_effort){.flop = s->samples * s->tokens * squares,
+                       .memory = s->samples * 12 * squares,
+                       .sent = 4 * squares * others * (nodes(s->samples) + 1),
+                       .messages = s->replicas > 1 ? 2 * BQ_MATS : 0};
+}
+
+/* A matrix is factored by one replica, different ones by different replicas: the largest is the least. */
+static double factors(const share *s) {
+    double largest = 0;
+    for (int m = 0; m < BQ_MATS; m++) largest = fmax(largest, pow((double)s->arch->cols[m], 3));
+    return 2.0 / 3 * fmax(largest, powers(s->arch, 0, 3) / s->replicas);
+}
+
+static bq_effort gather_rows(const share *s) {
+    return (bq_effort){.sent = 4 * s->weights * (s->replicas - 1) / s->replicas,
+                       .messages = s->replicas > 1 ? BQ_MATS : 0};
+}
+
+/* A pass that does not train, on one block.  The searches look at about as many outputs of modules as they
+ * have candidates, and one more. */
+static bq_effort one_pass(const bq_pass *p, const share *s) {
+    bq_effort e = {0}, f = forward(s->arch, s->tokens);
+    double column = powers(s->arch, 1, 2) / s->replicas; /* rows cols^2: rows are shared */
+    switch (p->kind) {
+    case BQ_PASS_SMOOTHQUANT: add(&e, s->samples, f); break;
+    case BQ_PASS_AUTOSMOOTH: add(&e, 11 * s->samples, f); break;
+    case BQ_PASS_AWQ: add(&e, 21 * s->samples, f); break;
+    case BQ_PASS_SEQMSE:
+        add(&e, 4 * s->samples, f), add(&e, 1, grams(s)), add(&e, 1, gather_rows(s));
+        e.flop += 2 * p->seqmse.candidates * column;
+        break;
+    case BQ_PASS_GPTQ:
+        add(&e, (p->gptq.sequential ? 4 : 1) * s->samples, f);
+        if (p->gptq.qep > 0) add(&e, s->samples, f), add(&e, 1, grams(s));
+        add(&e, 1, grams(s)), add(&e, 1, gather_rows(s));
+        e.flop += column, e.flop64 += factors(s);
+        e.sent += s->replicas > 1 ? 4 * powers(s->arch, 0, 2) : 0;
+        break;
+    default: break;
+    }
+    return e;
+}
+
+/* AdaScale's steps on one block: samples of a batch, then weights and moments of my rows, 44 bytes a weight.
+ */
+static bq_effort steps(const bq_pass *p, const share *s, int64_t count) {
+    bq_effort e = {0};
+    double leaves = ceil((double)p->batch / s->replicas), others = (s->replicas - 1) / s->replicas;
+    add(&e, leaves, forward(s->arch, s->tokens)), add(&e, leaves, backward(s->arch, s->tokens));
+    e.memory += 44 * s->weights / s->replicas;
+    if (s->replicas > 1) {
+        double nodes = fmin(leaves, 1 + log2(fmax(leaves, 1)));
+        bool mine =
+            (double)p->batch >= s->replicas; /* else a few replicas have samples, and these alone send */
+        e.memory += 12 * s->weights;         /* adding up what came */
+        e.sent += 4 * s->weights * others * ((mine ? nodes : 1) + 1);
+        e.messages += 2 * BQ_MATS + 1;
+    }
+    bq_effort all = {0};
+    add(&all, (double)count, e);
+    return all;
+}
+
+/* The stages up to the last but one, a micro-batch behind the other; weights are read for each of them. */
+static void count_reference(bq_effort *e, const share *s, const bq_comm *grid, double micro, bool split) {
+    bq_effort f = forward(s->arch, s->tokens);
+    if (grid->nstage == 1) return;
+    if (split) {
+        double samples = (double)bq_shard_of(s->r->calibration.samples, 0, grid->size).count;
+        double all = s->blocks * (grid->nstage - 1);
+        add(e, all * samples, f);
+        e->files += all * 2 * s->weights;
+        return;
+    }
+    add(e, s->blocks * s->samples, f);
+    e->sent += 4 * s->tokens * (double)s->arch->model.hidden * s->samples;
+    e->messages += ceil(s->samples / micro);
+    e->idle += (grid->nstage - 2) * s->blocks * micro * f.flop;
+    e->files += (s->blocks > 1 ? ceil(s->samples / micro) : 1) * s->blocks * 2 * s->weights;
+}
+
+static void count_phase(bq_effort *e, const share *s, const bq_phase *phase) {
+    int sweeps = s->r->sweeps;
+    double walk = s->blocks * s->samples * sweeps;
+    bq_effort f = forward(s->arch, s->tokens);
+    add(&e[BQ_WORK_TARGETS], walk, f);
+    e[BQ_WORK_TARGETS].files += s->blocks * sweeps * 2 * s->weights;
+    if (phase->inputs != BQ_INPUTS_FP) add(&e[BQ_WORK_ADVANCE], walk, f);
+    for (int i = 0; i < phase->npass; i++) {
+        const bq_pass *p = &phase->pass[i];
+        int64_t all = bq_pass_steps(p, 0) + (sweeps - 1) * bq_pass_steps(p, 1);
+        add(&e[BQ_WORK_PASSES], s->blocks, one_pass(p, s));
+        if (all) add(&e[BQ_WORK_TRAINING], s->blocks, steps(p, s, all));
+    }
+}
+
+void bq_effort_count(bq_effort e[BQ_WORKS], const bq_recipe *r, const bq_arch *arch, const bq_comm *grid,
+                     int64_t micro, bool split, bool eval) {
+    share s = {r,
+               arch,
+               ceil((double)arch->model.blocks / grid->nstage),
+               (double)bq_shard_of(r->calibration.samples, 0, grid->nreplica).count,
+               grid->nreplica,
+               (double)bq_arch_weights(arch),
+               (double)r->calibration.length};
+    bool calibrated = false;
+    for (int k = 0; k < BQ_WORKS; k++) e[k] = (bq_effort){0};
+    for (int p = 0; p < r->nphase; p++) {
+        if (!bq_phase_calibrated(&r->phase[p])) continue;
+        calibrated = true;
+        count_phase(e, &s, &r->phase[p]);
+    }
+    if (calibrated) count_reference(&e[BQ_WORK_REFERENCE], &s, grid, (double)micro, split);
+    if (!eval) return;
+    double windows = (double)bq_shard_of(r->eval.windows, 0, grid->size).count, blocks = arch->model.blocks;
+    add(&e[BQ_WORK_EVAL], 3 * windows * blocks, forward(arch, (double)r->eval.ctx));
+    e[BQ_WORK_EVAL].flop += 3 * windows * 2 * (double)(r->eval.ctx * arch->model.vocab * arch->model.hidden);
+    e[BQ_WORK_EVAL].files += 3 * blocks * 2 * s.weights;
+}

@@ -1,0 +1,34 @@
+/* effort.h - what one rank of a grid has to do, counted: arithmetic, traffic of memory, messages, files.
+ *
+ * The counts are those of the ops' contracts and of docs/architecture.md; docs/scaling.md has them as
+ * formulas. The busiest rank is counted: the first replica of a stage. */
+#ifndef BQ_EFFORT_H
+#define BQ_EFFORT_H
+
+#include "driver/recipe.h"
+
+typedef enum {
+    BQ_WORK_REFERENCE,
+    BQ_WORK_TARGETS,
+    BQ_WORK_TRAINING,
+    BQ_WORK_PASSES,
+    BQ_WORK_ADVANCE,
+    BQ_WORK_EVAL,
+    BQ_WORKS
+} bq_work_part;
+
+typedef struct {
+    double flop, flop64; /* of GEMMs and what goes with them; of factorizations, in double */
+    double memory;       /* bytes that ops move beside GEMMs */
+    double sent;         /* bytes to other ranks; as many come */
+    double messages;     /* one behind the other */
+    double idle;         /* flop of others that this rank waits for */
+    double files;        /* bytes of weights read */
+} bq_effort;
+
+/* Of all blocks of the rank in all phases and sweeps.  micro: samples of a micro-batch; split: the reference
+ * is shared by samples alone; eval: the evaluation is part of the run. */
+void bq_effort_count(bq_effort effort[BQ_WORKS], const bq_recipe *recipe, const bq_arch *arch,
+                     const bq_comm *grid, int64_t micro, bool split, bool eval);
+
+#endif

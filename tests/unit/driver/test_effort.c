@@ -1,0 +1,123 @@
+/* Counts of work against formulas written out for one small model, and the seconds they take. */
+#include "driver/machine.h"
+
+#include "base/die.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+enum { H = 64, I = 96, HEADS = 4, KV = 2, HD = 16, L = 6, T = 32, N = 8, QKV = (HEADS + 2 * KV) * HD };
+static bq_arch arch;
+static bq_recipe recipe;
+static bq_effort effort[BQ_WORKS];
+/* Weights of a block; flop of a sample through it. */
+static const double P = QKV * H + H * H + 3 * I * H;
+static const double forward = 2.0 * T * (QKV * H + H * H + 3 * I * H) + 2.0 * T * T * HEADS * HD;
+
+static int setup(void **state) {
+    (void)state;
+    bq_model m = {.family = BQ_LLAMA,
+                  .hidden = H,
+                  .inter = I,
+                  .vocab = 100,
+                  .blocks = L,
+                  .heads = HEADS,
+                  .kv_heads = KV,
+                  .head_dim = HD};
+    bq_arch_of(&m, &arch);
+    recipe = (bq_recipe){.segments = 3, .sweeps = 1, .nphase = 1};
+    recipe.calibration.samples = N, recipe.calibration.length = T;
+    recipe.phase[0].inputs = BQ_INPUTS_MIX, recipe.phase[0].npass = 1;
+    recipe.phase[0].pass[0] = (bq_pass){.kind = BQ_PASS_ADASCALE, .iterations = 10, .batch = 4};
+    return 0;
+}
+
+static void count(int stages, int replicas, bool split) {
+    bq_comm grid = {.size = stages * replicas, .nstage = stages, .nreplica = replicas};
+    bq_effort_count(effort, &recipe, &arch, &grid, 2, split, false);
+}
+
+static void near(double x, double want) {
+    if (fabs(x - want) > 1e-9 * want) fail_msg("%.10g, not %.10g", x, want);
+}
+
+static void one_rank(void **state) {
+    (void)state;
+    count(1, 1, false);
+    near(effort[BQ_WORK_TARGETS].flop, L * N * forward);
+    near(effort[BQ_WORK_ADVANCE].flop, L * N * forward);
+    double backward = 2.0 * T * (2 * P - QKV * H) + 5.0 * T * T * HEADS * HD;
+    near(effort[BQ_WORK_TRAINING].flop, L * 10 * 4 * (forward + backward));
+    for (int k = 0; k < BQ_WORKS; k++) assert_true(effort[k].sent == 0 && effort[k].messages == 0);
+    assert_true(effort[BQ_WORK_REFERENCE].flop == 0 && effort[BQ_WORK_EVAL].flop == 0);
+}
+
+/* The bytes are those that tests/e2e/test_bytes.sh finds on 2 x 2. */
+static void a_grid(void **state) {
+    (void)state;
+    count(3, 2, false);
+    near(effort[BQ_WORK_REFERENCE].flop, 2 * 4 * forward);
+    near(effort[BQ_WORK_REFERENCE].sent, 4.0 * T * H * 4);
+    near(effort[BQ_WORK_REFERENCE].idle, 1 * 2 * 2 * forward);
+    near(effort[BQ_WORK_REFERENCE].files, 2 * 2 * 2 * P); /* two micro-batches, two blocks */
+    near(effort[BQ_WORK_TRAINING].sent,
+         2 * 10 * 2 * (4 * P) / 2 * 1.5); /* a node each way is half; and new weights */
+    near(effort[BQ_WORK_TARGETS].flop, 2 * 4 * forward);
+    count(3, 2, true);
+    near(effort[BQ_WORK_REFERENCE].flop, 4 * 2 * forward); /* 2 of the 8 samples through 4 blocks */
+    assert_true(effort[BQ_WORK_REFERENCE].sent == 0);
+}
+
+/* More replicas than samples of a batch: a step takes no less. */
+static void a_batch_of_one(void **state) {
+    (void)state;
+    recipe.phase[0].pass[0].batch = 1;
+    count(1, 1, false);
+    double alone = effort[BQ_WORK_TRAINING].flop;
+    count(1, 4, false);
+    near(effort[BQ_WORK_TRAINING].flop, alone);
+    setup(NULL);
+}
+
+static void gptq_factors_are_shared(void **state) {
+    (void)state;
+    recipe.phase[0].pass[0] = (bq_pass){.kind = BQ_PASS_GPTQ};
+    double all = 2.0 / 3 * (3.0 * H * H * H + (double)I * I * I), down = 2.0 / 3 * I * I * I;
+    count(1, 1, false);
+    near(effort[BQ_WORK_PASSES].flop64, L * all);
+    count(1, 4, false);
+    near(effort[BQ_WORK_PASSES].flop64, L * fmax(down, all / 4));
+    setup(NULL);
+}
+
+static void seconds(void **state) {
+    (void)state;
+    bq_machine m = {"m", 100, 50, 10, 5, 0.5, 20};
+    bq_effort e = {
+        .flop = 200, .flop64 = 50, .memory = 40, .sent = 10, .messages = 4, .idle = 300, .files = 10};
+    double use[BQ_USES];
+    near(bq_machine_seconds(&m, &e, use), 3 + 4 + 4 + 3 + 0.5);
+    near(use[BQ_USE_FLOP], 3), near(use[BQ_USE_MEMORY], 4), near(use[BQ_USE_NETWORK], 4);
+    near(use[BQ_USE_IDLE], 3), near(use[BQ_USE_FILES], 0.5);
+    assert_int_equal(bq_machine_named(&m, "h100", "100Gb"), BQ_OK);
+    near(m.network, 0.9 * 12.5e9);
+    assert_true(m.flop > 3e13 && m.flop < 67e12 && m.memory < 3.35e12);
+    assert_int_equal(bq_machine_named(&m, NULL, "3GB"), BQ_OK);
+    near(m.network, 0.9 * 3e9);
+    static const char *const bad[] = {"", "Gb", "-1Gb", "10", "10Tb", "1e9Gb", "nanGb"};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
+        assert_int_equal(bq_machine_named(&m, NULL, bad[i]), BQ_USAGE);
+    assert_int_equal(bq_machine_named(&m, "h1000", NULL), BQ_USAGE);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {cmocka_unit_test(one_rank), cmocka_unit_test(a_grid),
+                                       cmocka_unit_test(a_batch_of_one),
+                                       cmocka_unit_test(gptq_factors_are_shared), cmocka_unit_test(seconds)};
+    return cmocka_run_group_tests(tests, setup, NULL);
+}

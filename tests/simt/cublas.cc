@@ -1,6 +1,11 @@
 #include "cublas_v2.h"
 
 #include <cblas.h>
+#include <omp.h>
+
+extern "C" {
+#include "kernels/cpu/cpu.h"
+}
 
 struct cublasContext {
     cudaStream_t stream = nullptr;
@@ -14,6 +19,22 @@ template <class T> static void want(const T *p, int rows, int cols, int ld, cons
     if (rows == 0 || cols == 0) return;
     if (ld < rows || !simt::on_device(p, ((size_t)(cols - 1) * (size_t)ld + (size_t)rows) * sizeof(T)))
         simt::misuse(what);
+}
+
+/* A column-major matrix as a row-major one: its transpose. */
+static bq_mat turned(const float *p, int rows, int cols, int ld) {
+    bq_mat m = bq_mat_host(const_cast<float *>(p), cols, rows, BQ_F32);
+    m.ld = ld;
+    return m;
+}
+
+/* Single precision is the cpu backend's, so that what follows can be compared with it; on one thread, since
+ * others may not reach the device's memory. */
+static void on_one_thread(const std::function<void()> &work) {
+    const int before = omp_get_max_threads();
+    omp_set_num_threads(1);
+    work();
+    omp_set_num_threads(before);
 }
 
 const char *cublasGetStatusString(cublasStatus_t status) {
@@ -49,7 +70,10 @@ cublasStatus_t cublasSgemm(cublasHandle_t h, cublasOperation_t ta, cublasOperati
     want(b, tb ? n : k, tb ? k : n, ldb, "sgemm: b");
     want(c, m, n, ldc, "sgemm: c");
     simt::enqueue(h->stream, [=] {
-        cblas_sgemm(CblasColMajor, of(ta), of(tb), m, n, k, by, a, lda, b, ldb, keep, c, ldc);
+        on_one_thread([&] {
+            bq_cpu_gemm(nullptr, tb, ta, by, turned(b, tb ? n : k, tb ? k : n, ldb),
+                        turned(a, ta ? k : m, ta ? m : k, lda), keep, turned(c, m, n, ldc));
+        });
     });
     return CUBLAS_STATUS_SUCCESS;
 }
@@ -70,11 +94,13 @@ cublasStatus_t cublasDgemm(cublasHandle_t h, cublasOperation_t ta, cublasOperati
 cublasStatus_t cublasSsyrk(cublasHandle_t h, cublasFillMode_t uplo, cublasOperation_t trans, int n, int k,
                            const float *alpha, const float *a, int lda, const float *beta, float *c,
                            int ldc) {
-    const float by = *alpha, keep = *beta;
-    want(a, trans ? k : n, trans ? n : k, lda, "ssyrk: a");
+    want(a, n, k, lda, "ssyrk: a");
     want(c, n, n, ldc, "ssyrk: c");
-    simt::enqueue(h->stream,
-                  [=] { cblas_ssyrk(CblasColMajor, of(uplo), of(trans), n, k, by, a, lda, keep, c, ldc); });
+    if (*alpha != 1 || *beta != 0 || trans || uplo != CUBLAS_FILL_MODE_UPPER)
+        simt::misuse("ssyrk of another kind");
+    simt::enqueue(h->stream, [=] {
+        on_one_thread([&] { bq_cpu_gram(nullptr, turned(a, n, k, lda), turned(c, n, n, ldc)); });
+    });
     return CUBLAS_STATUS_SUCCESS;
 }
 

@@ -80,9 +80,8 @@ static void cuda_wait(bq_dev *dev) {
     cudaError_t state;
     for (int tries = 0; (state = cudaStreamQuery(cuda->stream)) == cudaErrorNotReady; tries++) {
         const struct timespec moment = {0, 20000};
-        if (tries < 1000) continue;
-        if (bq_dev_waiting) bq_dev_waiting();
-        nanosleep(&moment, NULL);
+        if (bq_dev_waiting && tries % 64 == 0) bq_dev_waiting();
+        if (tries > 1000) nanosleep(&moment, NULL);
     }
     BQ_CUDA(state);
     const double *from = cuda->landed;

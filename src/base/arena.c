@@ -57,6 +57,7 @@ size_t bq_arena_mark(const bq_arena *arena) { return arena->used; }
 
 void bq_arena_reset(bq_arena *arena, size_t mark) {
     BQ_CHECK(mark <= arena->used, "arena reset to %zu with %zu in use", mark, arena->used);
-    if (arena->base) ASAN_POISON_MEMORY_REGION(arena->base + mark, arena->used - mark);
+    if (arena->base && arena->place == BQ_HOST) /* a device may still be at work there */
+        ASAN_POISON_MEMORY_REGION(arena->base + mark, arena->used - mark);
     arena->used = mark;
 }

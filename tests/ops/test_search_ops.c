@@ -29,17 +29,18 @@ static float made_of(float x, float scale, float zero, bq_scheme s) {
     return (float)(q - (double)zero) * scale;
 }
 
-/* The min-max grid of a row whose ends are shrunk: `range` itself on a row of the two ends. */
-static void grid_of(bq_mat w, int64_t r, float shrink, bq_scheme s, float *scale, float *zero) {
-    float ends[2] = {0, 0};
-    *zero = 0;
+/* The min-max grids of a row whose ends are shrunk, `count` times: `range` itself on rows of two ends. */
+enum { MOST = 300 };
+static void grids_of(bq_mat w, int64_t r, const float *shrink, int count, bq_scheme s, float *scale,
+                     float *zero) {
+    float lo = 0, hi = 0, ends[MOST][2];
     for (int64_t c = 0; c < w.cols; c++) {
         float x = *(float *)bq_mat_at(w, r, c);
-        ends[0] = x < ends[0] ? x : ends[0], ends[1] = x > ends[1] ? x : ends[1];
+        lo = x < lo ? x : lo, hi = x > hi ? x : hi;
     }
-    ends[0] *= shrink, ends[1] *= shrink;
-    dev.op->range(&dev, bq_mat_host(ends, 1, 2, BQ_F32), s, bq_mat_host(scale, 1, 1, BQ_F32),
-                  s.symmetric ? (bq_mat){0} : bq_mat_host(zero, 1, 1, BQ_F32));
+    for (int i = 0; i < count; i++) ends[i][0] = lo * shrink[i], ends[i][1] = hi * shrink[i], zero[i] = 0;
+    dev.op->range(&dev, bq_mat_host(ends, count, 2, BQ_F32), s, bq_mat_host(scale, count, 1, BQ_F32),
+                  s.symmetric ? (bq_mat){0} : bq_mat_host(zero, count, 1, BQ_F32));
 }
 
 static void check_shrunk(int64_t rows, int64_t cols, bq_scheme s, float shrink, int64_t pad) {
@@ -49,7 +50,7 @@ static void check_shrunk(int64_t rows, int64_t cols, bq_scheme s, float shrink, 
     dev.op->range_shrunk(&dev, w, s, shrink, again, zero, (bq_mat){0});
     for (int64_t r = 0; r < rows; r++) {
         float want, code;
-        grid_of(w, r, shrink, s, &want, &code);
+        grids_of(w, r, &shrink, 1, s, &want, &code);
         assert_true(f32(scale, r) == want && f32(again, r) == want);
         assert_true(s.symmetric || f32(zero, r) == code);
         for (int64_t c = 0; c < cols; c++) {
@@ -85,15 +86,17 @@ static double loss_of(bq_mat w, int64_t r, float scale, float zero, bq_scheme s,
 static void check_mse(int64_t rows, int64_t cols, bq_scheme s, bq_shrink ends, int64_t pad) {
     bq_mat w = make_filled(rows, cols, pad, 2, 0.05f), scale = make(rows, 1, 1, BQ_F32),
            zero = zeros_of(s, rows);
+    float shrink[MOST];
+    for (int i = 0; i < ends.count; i++) shrink[i] = (float)(1 - (double)i / ends.steps);
     dev.op->range_mse(&dev, w, s, ends, scale, zero);
     for (int64_t r = 0; r < rows; r++) {
-        float chosen = f32(scale, r), code = s.symmetric ? 0 : f32(zero, r), step, z;
+        float chosen = f32(scale, r), code = s.symmetric ? 0 : f32(zero, r), step[MOST], z[MOST];
         double loss = loss_of(w, r, chosen, code, s, ends.norm);
         int found = 0;
+        grids_of(w, r, shrink, ends.count, s, step, z);
         for (int i = 0; i < ends.count; i++) {
-            grid_of(w, r, (float)(1 - (double)i / ends.steps), s, &step, &z);
-            double other = loss_of(w, r, step, z, s, ends.norm);
-            found += step == chosen && z == code;
+            double other = loss_of(w, r, step[i], z[i], s, ends.norm);
+            found += step[i] == chosen && z[i] == code;
             assert_true(loss <= other * (1 + 4e-6));
             assert_true(found || loss < other * (1 + 4e-6));
         }

@@ -91,6 +91,9 @@ static void relative_sums(void **state) {
         }
         drop(x), drop(sum);
     }
+    float row[4] = {1, INFINITY, -2, 2}, sums[4]; /* beside an infinite number the others are nothing */
+    dev.op->column_abs(&dev, bq_mat_host(row, 1, 4, BQ_F32), 2, bq_mat_host(sums, 1, 4, BQ_F32));
+    assert_true(sums[0] == 0 && isnan(sums[1]) && fabsf(sums[2] - 1) < 1e-6f && sums[3] == sums[2]);
 }
 
 static double form_of(bq_smooth_form f, double a, double w) {

@@ -1,13 +1,13 @@
 #include "cublas_v2.h"
 
-#include "cusolverDn.h"
-
 #include <cblas.h>
+#include <omp.h>
+
+extern "C" {
+#include "kernels/cpu/cpu.h"
+}
 
 struct cublasContext {
-    cudaStream_t stream = nullptr;
-};
-struct cusolverDnContext {
     cudaStream_t stream = nullptr;
 };
 
@@ -19,6 +19,22 @@ template <class T> static void want(const T *p, int rows, int cols, int ld, cons
     if (rows == 0 || cols == 0) return;
     if (ld < rows || !simt::on_device(p, ((size_t)(cols - 1) * (size_t)ld + (size_t)rows) * sizeof(T)))
         simt::misuse(what);
+}
+
+/* A column-major matrix as a row-major one: its transpose. */
+static bq_mat turned(const float *p, int rows, int cols, int ld) {
+    bq_mat m = bq_mat_host(const_cast<float *>(p), cols, rows, BQ_F32);
+    m.ld = ld;
+    return m;
+}
+
+/* Single precision is the cpu backend's, so that what follows can be compared with it; on one thread, since
+ * others may not reach the device's memory. */
+static void on_one_thread(const std::function<void()> &work) {
+    const int before = omp_get_max_threads();
+    omp_set_num_threads(1);
+    work();
+    omp_set_num_threads(before);
 }
 
 const char *cublasGetStatusString(cublasStatus_t status) {
@@ -54,7 +70,10 @@ cublasStatus_t cublasSgemm(cublasHandle_t h, cublasOperation_t ta, cublasOperati
     want(b, tb ? n : k, tb ? k : n, ldb, "sgemm: b");
     want(c, m, n, ldc, "sgemm: c");
     simt::enqueue(h->stream, [=] {
-        cblas_sgemm(CblasColMajor, of(ta), of(tb), m, n, k, by, a, lda, b, ldb, keep, c, ldc);
+        on_one_thread([&] {
+            bq_cpu_gemm(nullptr, tb, ta, by, turned(b, tb ? n : k, tb ? k : n, ldb),
+                        turned(a, ta ? k : m, ta ? m : k, lda), keep, turned(c, m, n, ldc));
+        });
     });
     return CUBLAS_STATUS_SUCCESS;
 }
@@ -75,11 +94,13 @@ cublasStatus_t cublasDgemm(cublasHandle_t h, cublasOperation_t ta, cublasOperati
 cublasStatus_t cublasSsyrk(cublasHandle_t h, cublasFillMode_t uplo, cublasOperation_t trans, int n, int k,
                            const float *alpha, const float *a, int lda, const float *beta, float *c,
                            int ldc) {
-    const float by = *alpha, keep = *beta;
-    want(a, trans ? k : n, trans ? n : k, lda, "ssyrk: a");
+    want(a, n, k, lda, "ssyrk: a");
     want(c, n, n, ldc, "ssyrk: c");
-    simt::enqueue(h->stream,
-                  [=] { cblas_ssyrk(CblasColMajor, of(uplo), of(trans), n, k, by, a, lda, keep, c, ldc); });
+    if (*alpha != 1 || *beta != 0 || trans || uplo != CUBLAS_FILL_MODE_UPPER)
+        simt::misuse("ssyrk of another kind");
+    simt::enqueue(h->stream, [=] {
+        on_one_thread([&] { bq_cpu_gram(nullptr, turned(a, n, k, lda), turned(c, n, n, ldc)); });
+    });
     return CUBLAS_STATUS_SUCCESS;
 }
 
@@ -95,54 +116,4 @@ cublasStatus_t cublasDtrsm(cublasHandle_t h, cublasSideMode_t side, cublasFillMo
                     diag == CUBLAS_DIAG_UNIT ? CblasUnit : CblasNonUnit, m, n, by, a, lda, b, ldb);
     });
     return CUBLAS_STATUS_SUCCESS;
-}
-
-/* ---- cuSOLVER ---- */
-
-cusolverStatus_t cusolverDnCreate(cusolverDnHandle_t *handle) {
-    *handle = new cusolverDnContext();
-    return CUSOLVER_STATUS_SUCCESS;
-}
-cusolverStatus_t cusolverDnDestroy(cusolverDnHandle_t handle) {
-    delete handle;
-    return CUSOLVER_STATUS_SUCCESS;
-}
-cusolverStatus_t cusolverDnSetStream(cusolverDnHandle_t handle, cudaStream_t stream) {
-    handle->stream = stream;
-    return CUSOLVER_STATUS_SUCCESS;
-}
-
-cusolverStatus_t cusolverDnDpotrf_bufferSize(cusolverDnHandle_t, cublasFillMode_t, int, double *, int,
-                                             int *lwork) {
-    *lwork = 1;
-    return CUSOLVER_STATUS_SUCCESS;
-}
-
-/* Element (row, col) of the triangle that is kept, seen as the lower one. */
-static double &cell(double *a, int64_t ld, bool lower, int64_t row, int64_t col) {
-    return lower ? a[row + col * ld] : a[col + row * ld];
-}
-
-static int factor(double *a, int64_t n, int64_t ld, bool lower) {
-    for (int64_t j = 0; j < n; j++) {
-        double d = cell(a, ld, lower, j, j);
-        for (int64_t k = 0; k < j; k++) d -= cell(a, ld, lower, j, k) * cell(a, ld, lower, j, k);
-        if (!(d > 0)) return (int)j + 1;
-        d = cell(a, ld, lower, j, j) = sqrt(d);
-        for (int64_t i = j + 1; i < n; i++) {
-            double sum = cell(a, ld, lower, i, j);
-            for (int64_t k = 0; k < j; k++) sum -= cell(a, ld, lower, i, k) * cell(a, ld, lower, j, k);
-            cell(a, ld, lower, i, j) = sum / d;
-        }
-    }
-    return 0;
-}
-
-cusolverStatus_t cusolverDnDpotrf(cusolverDnHandle_t h, cublasFillMode_t uplo, int n, double *a, int lda,
-                                  double *work, int lwork, int *info) {
-    want(a, n, n, lda, "dpotrf: a");
-    if (!simt::on_device(work, (size_t)lwork * sizeof *work) || !simt::on_device(info, sizeof *info))
-        simt::misuse("dpotrf: workspace or info");
-    simt::enqueue(h->stream, [=] { *info = factor(a, n, lda, uplo == CUBLAS_FILL_MODE_LOWER); });
-    return CUSOLVER_STATUS_SUCCESS;
 }

@@ -13,7 +13,7 @@ awk '
 }
 END { exit bad }' "$1" >"$1.txt" && code=0 || code=1
 printf '%-44s %-6s %9s %7s %7s\n' kernel arch registers shared spills
-c++filt <"$1.txt" | sed -E 's/^(sm_[0-9]+) (void )?(.*) ([0-9]+) ([0-9]+) ([0-9]+)$/\3|\1|\4|\5|\6/; s/\([^|]*\)//' |
+c++filt <"$1.txt" | sed -E 's/\(bq_act\)//; s/^(sm_[0-9]+) (void )?(.*) ([0-9]+) ([0-9]+) ([0-9]+)$/\3|\1|\4|\5|\6/; s/\([^|]*\)//' |
     sort | awk -F'|' '{ printf "%-44s %-6s %9s %7s %7s\n", substr($1, 1, 44), $2, $3, $4, $5 }'
 [[ -s $1.txt ]] || { echo "no kernel in $1" && exit 1; }
 exit $code

@@ -10,6 +10,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <threads.h>
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/asan_interface.h>
+#else
+#define ASAN_POISON_MEMORY_REGION(p, n) ((void)(p), (void)(n))
+#endif
 
 enum { MATS = 16, RUNS = 4, DEVICE_BYTES = 24 << 20 };
 
@@ -111,6 +116,8 @@ static void from_device(mirror_run *r) {
             cuda.op->get(&cuda, r->piece[i].device, bytes_of(r->piece[i].host, r->piece[i].bytes));
     if (cuda.mem.used > 0 && r->pieces == 0) wrong(r, "scratch is not given back");
     bq_arena_reset(&cuda.mem, 0);
+    ASAN_POISON_MEMORY_REGION(cuda.mem.base,
+                              cuda.mem.size); /* everything has run: red zones for the next op */
 }
 
 static double number(bq_mat m, int64_t row, int64_t col) {

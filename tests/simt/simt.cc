@@ -61,7 +61,7 @@ static fiber fibers[MAX_THREADS], *spare[MAX_THREADS], *current;
 static int nfibers, nspare;
 static thread threads[MAX_THREADS];
 static uint64_t values[MAX_THREADS]; /* what the lanes that met last have offered */
-static unsigned turn[MAX_THREADS], cursor, cur, nthreads;
+static unsigned turn[MAX_THREADS], cursor, limit, cur, nthreads;
 static void *scheduler_sp;
 [[maybe_unused]] static void *scheduler_fake; /* for ASan */
 [[maybe_unused]] static const void *scheduler_stack;
@@ -105,7 +105,7 @@ static void enter(fiber *f) { /* scheduler -> fiber */
 static void work() {
     ASAN(__sanitizer_finish_switch_fiber(nullptr, &scheduler_stack, &scheduler_size));
     for (;;) {
-        while (cursor < nthreads) {
+        while (cursor < limit) {
             const unsigned t = turn[cursor++];
             threads[t].on = current;
             become(t);
@@ -164,19 +164,20 @@ static bool release_block() {
     return true;
 }
 
-/* Lanes that have met at one line with one mask: exchange values, let them go. */
-static bool release_warps() {
+/* Lanes of a warp that have met at one line with one mask: exchange values, let them go. */
+static bool release_warp(unsigned first) {
     bool any = false;
-    for (unsigned t = 0; t < nthreads; t++) {
-        if (threads[t].st != AT_WARP) continue;
-        thread *w = &threads[t / WARP * WARP];
-        unsigned mask = threads[t].mask, met = 0, n = nthreads - t / WARP * WARP;
-        for (unsigned k = 0; k < WARP && k < n; k++)
-            if (w[k].st == AT_WARP && w[k].mask == mask && !elsewhere(w[k], threads[t])) met |= 1u << k;
+    thread *w = &threads[first];
+    const unsigned n = nthreads - first < WARP ? nthreads - first : (unsigned)WARP;
+    for (unsigned t = 0; t < n; t++) {
+        if (w[t].st != AT_WARP) continue;
+        unsigned mask = w[t].mask, met = 0;
+        for (unsigned k = 0; k < n; k++)
+            if (w[k].st == AT_WARP && w[k].mask == mask && !elsewhere(w[k], w[t])) met |= 1u << k;
         if (met != mask) continue;
-        for (unsigned k = 0; k < WARP; k++) {
+        for (unsigned k = 0; k < n; k++) {
             if (!(mask >> k & 1)) continue;
-            values[t / WARP * WARP + k] = w[k].mine;
+            values[first + k] = w[k].mine;
             w[k].st = READY;
         }
         any = true;
@@ -193,21 +194,49 @@ static void shuffle() {
     }
 }
 
+/* Threads of turn[from ... from + 31] that can run do so, until each waits. */
+static bool run_some(unsigned from) {
+    bool ran = false;
+    for (unsigned i = from; i < from + WARP && i < nthreads; i++) {
+        if (threads[turn[i]].st != READY) continue;
+        become(turn[i]);
+        enter(threads[turn[i]].on);
+        ran = true;
+    }
+    return ran;
+}
+
+/* As far as a warp gets without the others. */
+static void run_warp(unsigned from) {
+    const unsigned first = turn[from] / WARP * WARP;
+    while (release_warp(first) || run_some(from)) continue;
+}
+
+/* Forward and reverse, one warp after the other runs ahead as far as it can, so that what it does too early
+ * shows; shuffled, all threads take one turn each, in another order every time. */
 static void run_block() {
     for (unsigned t = 0; t < nthreads; t++) {
         threads[t].st = UNSTARTED;
         turn[t] = schedule == REVERSE ? nthreads - 1 - t : t;
     }
     if (schedule == SHUFFLED) shuffle();
-    for (cursor = 0; cursor < nthreads;) enter(fresh());
-    for (;;) {
-        if (!release_warps() && !release_block()) break;
-        if (schedule == SHUFFLED) shuffle();
-        for (unsigned i = 0; i < nthreads; i++) {
-            if (threads[turn[i]].st != READY) continue;
-            become(turn[i]);
-            enter(threads[turn[i]].on);
+    for (cursor = limit = 0; cursor < nthreads;) {
+        const unsigned from = cursor;
+        limit = schedule == SHUFFLED || from + WARP > nthreads ? nthreads : from + WARP;
+        while (cursor < limit) enter(fresh());
+        if (schedule != SHUFFLED) run_warp(from);
+    }
+    for (bool any = true; any;) {
+        any = release_block();
+        if (schedule == SHUFFLED) {
+            shuffle();
+            for (unsigned w = 0; w < nthreads; w += WARP) any |= release_warp(w);
         }
+        for (unsigned w = 0; w < nthreads; w += WARP)
+            if (schedule == SHUFFLED)
+                any |= run_some(w);
+            else
+                run_warp(w);
     }
     for (unsigned t = 0; t < nthreads; t++)
         if (threads[t].st != DONE) die("no thread can run");

@@ -58,7 +58,7 @@ static void column_sums(bq_mat x, int64_t group, bool square, bq_mat sum, const 
             if (group > 0)
                 add_relative(vec, x, r, c, n, group, part);
             else
-                vec->column_sum(bq_mat_at(x, r, c), n, square ? 0 : 1, part);
+                vec->column_sum(bq_mat_at(x, r, c), n, square ? -1 : 1, part);
         for (int64_t i = 0; i < n; i++) *(float *)bq_mat_at(sum, 0, c + i) = (float)part[i];
     }
 }

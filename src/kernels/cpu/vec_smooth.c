@@ -20,7 +20,7 @@ void BQ_V(column_max)(const float *x, int64_t n, float sign, float *m) {
 }
 
 void BQ_V(column_sum)(const float *x, int64_t n, float factor, double *sum) {
-    if (factor == 0) {
+    if (factor < 0) {
 #pragma omp simd
         for (int64_t j = 0; j < n; j++) sum[j] += (double)x[j] * (double)x[j];
         return;

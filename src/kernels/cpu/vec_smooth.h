@@ -3,7 +3,7 @@
 #define BQ_VEC_SMOOTH_H
 
 /* column_max: m[j] = max(m[j], sign * x[j]), or of |x[j]| with sign 0; NaN is passed over.
- * column_sum: sum[j] += |x[j]| * factor, or x[j]^2 with factor 0.
+ * column_sum: sum[j] += |x[j]| * factor, or x[j]^2 where factor < 0.
  * col_times, col_over: y = x * s and x / s, y may alias x.
  * fake: x on the grid and back, then / s unless s is NULL; y may alias x; the grid's ends are without the
  * zero point.  clip: w clamped to -c .. c. distance: sum of d^2, |d| or sqrt|d|. */

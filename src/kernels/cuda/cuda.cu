@@ -47,8 +47,6 @@ static int cuda_open(bq_dev *dev, int number, size_t mem) {
     BQ_CUBLAS(cublasSetStream(cuda->blas, cuda->stream));
     BQ_CUBLAS(cublasSetWorkspace(cuda->blas, cuda->workspace, BQ_CUDA_WORKSPACE));
     BQ_CUBLAS(cublasSetMathMode(cuda->blas, CUBLAS_PEDANTIC_MATH));
-    BQ_CUSOLVER(cusolverDnCreate(&cuda->solver));
-    BQ_CUSOLVER(cusolverDnSetStream(cuda->solver, cuda->stream));
     void *base = NULL;
     const cudaError_t error = cudaMalloc(&base, mem);
     BQ_CHECK(error == cudaSuccess, "%zu bytes on CUDA device %d: %s", mem, cuda->device,
@@ -61,7 +59,6 @@ static int cuda_open(bq_dev *dev, int number, size_t mem) {
 static void cuda_close(bq_dev *dev) {
     bq_cuda *cuda = bq_cuda_of(dev);
     BQ_CUDA(cudaStreamSynchronize(cuda->stream));
-    BQ_CUSOLVER(cusolverDnDestroy(cuda->solver));
     BQ_CUBLAS(cublasDestroy(cuda->blas));
     void *base = dev->mem.base;
     bq_arena_close(&dev->mem);
@@ -83,9 +80,8 @@ static void cuda_wait(bq_dev *dev) {
     cudaError_t state;
     for (int tries = 0; (state = cudaStreamQuery(cuda->stream)) == cudaErrorNotReady; tries++) {
         const struct timespec moment = {0, 20000};
-        if (tries < 1000) continue;
-        if (bq_dev_waiting) bq_dev_waiting();
-        nanosleep(&moment, NULL);
+        if (bq_dev_waiting && tries % 64 == 0) bq_dev_waiting();
+        if (tries > 1000) nanosleep(&moment, NULL);
     }
     BQ_CUDA(state);
     const double *from = cuda->landed;

@@ -9,7 +9,6 @@
 #include "kernels/cuda/num.cuh"
 
 #include <cublas_v2.h>
-#include <cusolverDn.h>
 
 extern "C" {
 #include "base/die.h"
@@ -26,8 +25,7 @@ typedef struct {
     int device;
     cudaStream_t stream;
     cublasHandle_t blas;
-    cusolverDnHandle_t solver;
-    void *workspace;          /* of cuBLAS and cuSOLVER: fixed, and so are the algorithms they pick */
+    void *workspace;          /* of cuBLAS: fixed, and so are the algorithms it picks */
     double *results, *landed; /* BQ_CUDA_RESULTS, on the device and pinned on the host */
     int64_t nresults;
     struct {
@@ -53,11 +51,6 @@ double *bq_cuda_result(bq_dev *dev, double *to, int64_t count);
     do {                                                                                                     \
         cublasStatus_t bq_status = (call);                                                                   \
         BQ_CHECK(bq_status == CUBLAS_STATUS_SUCCESS, "%s: %s", #call, cublasGetStatusString(bq_status));     \
-    } while (0)
-#define BQ_CUSOLVER(call)                                                                                    \
-    do {                                                                                                     \
-        cusolverStatus_t bq_status = (call);                                                                 \
-        BQ_CHECK(bq_status == CUSOLVER_STATUS_SUCCESS, "%s: status %d", #call, (int)bq_status);              \
     } while (0)
 
 /* Die unless m is a matrix on the device of that shape and type. */

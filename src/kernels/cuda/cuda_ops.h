@@ -55,7 +55,7 @@ void bq_cuda_adascale_weights(bq_dev *dev, const bq_adascale *p, bq_scheme schem
                               bq_mat fold);
 void bq_cuda_adascale_step(bq_dev *dev, const bq_adascale *p, bq_scheme scheme, bq_mat g, bq_adam adam,
                            bq_mat grad);
-/* gram.cu */
+/* gram.cu, factor.cu */
 void bq_cuda_gram(bq_dev *dev, bq_mat x, bq_mat h);
 bool bq_cuda_factor(bq_dev *dev, bq_mat h, bq_mat order, double factor, double damp, bq_mat ut);
 /* order.cu, fit.cu, gptq.cu */

@@ -1,31 +1,29 @@
-/* search.cuh - the best of many scales for a row: a block has a row, each of its teams takes every 16th
- * candidate and sums over the row in its 16 lanes. */
+/* search.cuh - the best of many scales for a row: a block has a row, each of its threads a candidate, for
+ * which it sums over the row in 16 lanes of its own. */
 #ifndef BQ_SEARCH_CUH
 #define BQ_SEARCH_CUH
 
 #include "kernels/cuda/rows.cuh"
 
-enum { BQ_CANDIDATES = 128 }; /* most at a time */
+enum { BQ_CANDIDATES = 128 }; /* at a time: threads of a block */
 
-struct bq_losses {
+struct bq_candidates {
     double loss[BQ_CANDIDATES];
-    bq_row_grid grid[BQ_CANDIDATES];
-    float zero[BQ_CANDIDATES];
+    float scale[BQ_CANDIDATES], zero[BQ_CANDIDATES];
 };
 
-/* loss[k] = sum over the row of term(w, its number, grid[k]) for k < count.  The grids are there behind a
- * barrier of the caller's; the losses are there for all threads at the end. */
-template <class TERM>
-static __device__ void bq_row_losses(bq_losses *mem, const float *w, int64_t cols, int count, TERM term) {
-    for (int first = 0; first < count; first += BQ_TEAMS) {
-        const int k = first + (int)threadIdx.x / BQ_LANES;
-        const bq_row_grid grid = mem->grid[k < count ? k : 0];
-        double sum = 0;
-        for (int64_t c = bq_lane(); k < count && c < cols; c += BQ_LANES) sum += (double)term(w[c], c, grid);
-        sum = bq_team_sum(sum);
-        if (k < count && bq_lane() == 0) mem->loss[k] = sum;
-    }
-    __syncthreads(); /* every team has written its losses */
+/* Sum of term(j) over j < n in double, with the bits of a team's sum. */
+template <class TERM> static inline __device__ double bq_lane_sums(int64_t n, TERM term) {
+    double lane[BQ_LANES];
+    int64_t j = 0;
+    for (int l = 0; l < BQ_LANES; l++) lane[l] = 0;
+    for (; j + BQ_LANES <= n; j += BQ_LANES)
+        for (int l = 0; l < BQ_LANES; l++) lane[l] += (double)term(j + l);
+    for (int l = 0; l < BQ_LANES; l++)
+        if (j + l < n) lane[l] += (double)term(j + l);
+    for (int half = BQ_LANES / 2; half > 0; half /= 2)
+        for (int l = 0; l < half; l++) lane[l] += lane[l + half];
+    return lane[0];
 }
 
 #endif

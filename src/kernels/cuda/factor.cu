@@ -1,0 +1,124 @@
+/* Factors of inverses, in double.  Products and solves are cuBLAS's; the tile on the diagonal is ours, since
+ * cuSOLVER's scratch is known to a device alone, and plans are made without one. */
+#include "kernels/cuda/cuda_ops.h"
+#include "kernels/cuda/reduce.cuh"
+
+#include <limits.h>
+
+enum { TILE = 64 }; /* columns of a step, and so many does the inverse stand to the right */
+
+/* The matrix to be factored, A with both axes reversed, stands in a square of doubles with room for TILE more
+ * columns: its Cholesky factor L takes its place, and the transposed inverse of L, moved TILE columns to the
+ * right, does not touch it. */
+struct square {
+    bq_rows<float> h;
+    const int32_t *order; /* or NULL: as columns stand */
+    int64_t ldo, k;
+    bq_rows<double> s;
+};
+
+/* Figures of a factorization: the mean of the diagonal; how many columns had no positive root. */
+enum { MEAN, FLAWS, FIGURES };
+
+static __device__ int64_t column_of(const square &a, int64_t i) { return a.order ? a.order[i * a.ldo] : i; }
+
+static __device__ double diagonal(const square &a, int64_t i, double factor) {
+    const int64_t c = column_of(a, i);
+    const double d = factor * (double)bq_row(a.h, c)[c];
+    return d == 0 ? 1 : d;
+}
+
+static __global__ void begin(square a, double factor, double *figures) {
+    double sum = 0;
+    for (int64_t i = threadIdx.x; i < a.k; i += BQ_THREADS) sum += diagonal(a, i, factor);
+    sum = bq_block_sum(sum);
+    if (threadIdx.x == 0) figures[MEAN] = sum / (double)a.k, figures[FLAWS] = 0;
+}
+
+/* The lower triangle, and the identity to the right of it, from each tile's diagonal on. */
+static __global__ void fill(square a, double factor, double damp, const double *figures) {
+    const int64_t q = bq_column();
+    for (int64_t p = blockIdx.y; p < a.k && q < a.k; p += gridDim.y) {
+        double *row = bq_row(a.s, p);
+        if (q < p)
+            row[q] = factor * (double)bq_row(a.h, column_of(a, a.k - 1 - p))[column_of(a, a.k - 1 - q)];
+        if (q == p) row[q] = diagonal(a, a.k - 1 - p, factor) + damp * figures[MEAN];
+        if (q >= p / TILE * TILE) row[q + TILE] = q == p;
+    }
+}
+
+/* Cholesky of the n x n tile at (j, j), lower, in one block: thread t has column t % TILE of every fourth
+ * row. */
+static __global__ void factor_tile(bq_rows<double> s, int64_t j, int n, double *figures) {
+    __shared__ double a[TILE][TILE + 1];
+    const int c = (int)threadIdx.x % TILE, first = (int)threadIdx.x / TILE, step = (int)BQ_THREADS / TILE;
+    for (int r = first; r < n; r += step)
+        if (c <= r) a[r][c] = bq_row(s, j + r)[j + c];
+    for (int k = 0; k < n; k++) {
+        __syncthreads(); /* all that stands before column k has been taken off */
+        const double d = sqrt(a[k][k]);
+        if (threadIdx.x == 0 && !(d > 0 && d < (double)INFINITY)) figures[FLAWS]++;
+        __syncthreads(); /* its diagonal has been read */
+        if (first == 0 && c >= k && c < n) a[c][k] = c == k ? d : a[c][k] / d;
+        __syncthreads(); /* column k is done */
+        for (int r = first; r < n; r += step)
+            if (c > k && c <= r) a[r][c] -= a[r][k] * a[c][k];
+    }
+    for (int r = first; r < n; r += step) /* a thread has what it wrote, and column n - 1 is done */
+        if (c <= r) bq_row(s, j + r)[j + c] = a[r][c];
+}
+
+/* Both axes reversed once more. */
+static __global__ void take(square a, bq_rows<float> ut) {
+    const int64_t c = bq_column();
+    for (int64_t r = blockIdx.y; r < a.k && c < a.k; r += gridDim.y)
+        bq_row(ut, r)[c] = c <= r ? (float)bq_row(a.s, a.k - 1 - r)[a.k - 1 - c + TILE] : 0;
+}
+
+static int tile_at(const square &a, int64_t j) { return (int)(a.k - j < TILE ? a.k - j : (int64_t)TILE); }
+
+/* count rows X at `at`: X L^T = what stands there, L lower of n x n.  Seen by columns, L is an upper one. */
+static void solve(bq_dev *dev, const square &a, const double *l, int64_t n, double *at, int64_t count) {
+    const double one = 1;
+    BQ_CUBLAS(cublasDtrsm(bq_cuda_of(dev)->blas, CUBLAS_SIDE_LEFT, CUBLAS_FILL_MODE_UPPER, CUBLAS_OP_T,
+                          CUBLAS_DIAG_NON_UNIT, (int)n, (int)count, &one, l, (int)a.s.ld, at, (int)a.s.ld));
+}
+
+/* L in place: each tile of columns gets what the ones before it subtract, then its own factor. */
+static void cholesky(bq_dev *dev, const square &a, double *figures) {
+    const double one = 1, minus = -1;
+    for (int64_t j = 0; j < a.k; j += TILE) {
+        const int n = tile_at(a, j), ld = (int)a.s.ld;
+        double *left = a.s.data + j * a.s.ld, *at = left + j;
+        if (j)
+            BQ_CUBLAS(cublasDgemm(bq_cuda_of(dev)->blas, CUBLAS_OP_T, CUBLAS_OP_N, n, (int)(a.k - j), (int)j,
+                                  &minus, left, ld, left, ld, &one, at, ld));
+        bq_launch(dev, dim3(1), BQ_THREADS, factor_tile, a.s, j, n, figures);
+        if (j + n < a.k) solve(dev, a, at, n, at + n * a.s.ld, a.k - j - n);
+    }
+}
+
+bool bq_cuda_factor(bq_dev *dev, bq_mat h, bq_mat order, double factor, double damp, bq_mat ut) {
+    const int64_t k = h.rows;
+    bq_cuda_want(h, k, k, BQ_F32, "factor", "h");
+    bq_cuda_want(ut, k, k, BQ_F32, "factor", "ut");
+    if (order.data) bq_cuda_want(order, k, 1, BQ_I32, "factor", "order");
+    BQ_CHECK(k > 0 && k + TILE <= INT_MAX, "factor of %ld columns", (long)k);
+    const size_t mark = bq_arena_mark(&dev->mem);
+    const bq_mat room = bq_arena_push(&dev->mem, k, k + TILE, BQ_F64);
+    const square a = {bq_f32_rows(h), (const int32_t *)order.data, order.ld, k, bq_rows_of<double>(room)};
+    double found[FIGURES], *figures = bq_cuda_result(dev, found, FIGURES);
+    bq_launch(dev, dim3(1), BQ_THREADS, begin, a, factor, figures);
+    bq_launch(dev, bq_grid_elements(k, k), BQ_THREADS, fill, a, factor, damp, figures);
+    cholesky(dev, a, figures);
+    dev->op->wait(dev);
+    if (found[FLAWS] == 0) {
+        for (int64_t j = 0; j < k; j += TILE) { /* rows of the transposed inverse Y: Y L^T = 1 */
+            double *at = a.s.data + j * (a.s.ld + 1);
+            solve(dev, a, at, k - j, at + TILE, tile_at(a, j));
+        }
+        bq_launch(dev, bq_grid_elements(k, k), BQ_THREADS, take, a, bq_f32_rows(ut));
+    }
+    bq_arena_reset(&dev->mem, mark);
+    return found[FLAWS] == 0;
+}

@@ -77,6 +77,15 @@ python_tools() {
     grep skipped: build/tools.log || true
 }
 
+instructions() {
+    local code=0
+    bash perf/instructions.sh build >build/log 2>&1 || code=$?
+    ((code != 77)) || { skip "instruction counts: $(cat build/log)" && return 0; }
+    cat build/log
+    ((code == 0)) || return 1
+    pass
+}
+
 # The CUDA build for sm_80 and sm_90: what every kernel takes, and no spills.  Where there is a GPU, the ops on it.
 cuda() {
     command -v nvcc >/dev/null || { skip "the CUDA build: no nvcc" && return 0; }
@@ -123,6 +132,7 @@ part "sanitizer build" build asan
 part "sanitizer tests" tests asan -LE 'fuzz|slow'
 part "house rules" house
 part "recipes page" recipes_page
+part "instruction counts" instructions
 part "tools" python_tools
 part "cuda" cuda
 part "demo" demo

@@ -1,6 +1,6 @@
 /* Products on the tile unit: as near to the exact ones as those of floats, or as near as three products of
  * bf16 can be. */
-#include "ops_common.h"
+#include "ops/ops_common.h"
 
 #include "kernels/cpu/amx.h"
 

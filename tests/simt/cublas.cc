@@ -71,7 +71,8 @@ cublasStatus_t cublasSgemm(cublasHandle_t h, cublasOperation_t ta, cublasOperati
     want(c, m, n, ldc, "sgemm: c");
     simt::enqueue(h->stream, [=] {
         on_one_thread([&] {
-            bq_cpu_gemm(nullptr, tb, ta, by, turned(b, tb ? n : k, tb ? k : n, ldb),
+            bq_dev plain = {};
+            bq_cpu_gemm(&plain, tb, ta, by, turned(b, tb ? n : k, tb ? k : n, ldb),
                         turned(a, ta ? k : m, ta ? m : k, lda), keep, turned(c, m, n, ldc));
         });
     });

@@ -3,7 +3,8 @@
 #SBATCH --nodes=4 --ntasks-per-node=1 --exclusive
 #SBATCH --time=04:00:00 --signal=USR1@300 --requeue
 # The same recipe on 1, 2, 4, ... of the job's nodes, one run after the other, and BQ_OUT/scaling.csv: a row for each phase
-# and stage of each run (rank: the stage's first), seconds summed over its blocks.  Without Slurm: on 1, 2, 4, ... ranks.
+# and stage of each run (rank: the stage's first), seconds summed over its blocks; and BQ_OUT/runs.csv: all rows of all
+# runs, for tools/report.py.  Without Slurm: on 1, 2, 4, ... ranks.
 #   BQ_COUNTS="1 2 4"   how many; the powers of two that fit, if not given
 #   BQ_RECIPE=recipe.json BQ_MODEL=DIR BQ_TOKENS=train.h5 BQ_EVAL=test.h5 sbatch --nodes=8 jobs/scaling.sh
 : "${BQ_HOME:=${SLURM_SUBMIT_DIR:-.}}" "${BQ_RECIPE:=$BQ_HOME/configs/llama3_8b_gptq.json}"
@@ -28,7 +29,8 @@ rows() {
         }
         FNR == 1 { n = split($0, name, ","); for (i = 1; i <= n; i++) at[name[i]] = i; next }
         {
-            split($0, x, ","); key = x[at["sweep"]] "," x[at["phase"]] "," x[at["stage"]]
+            split($0, x, ","); if (x[at["part"]] != "block") next
+            key = x[at["sweep"]] "," x[at["phase"]] "," x[at["stage"]]
             if (!(key in blocks)) order[++keys] = key
             blocks[key]++; steps[key] += x[at["steps"]]
             for (i = 1; i <= n; i++) if (name[i] ~ /_s$/) seconds[key, name[i]] += x[i]
@@ -58,5 +60,7 @@ study() {
         echo "nodes,ranks,stages,replicas,sweep,phase,stage,rank,blocks,steps,load_s,target_s,passes_s,advance_s,save_s,peak_bytes,total_s,export_s,fp,rtn,result,outputs"
         for n in ${BQ_COUNTS:-$(counts)}; do rows "$n" "$BQ_OUT/n$n.run"; done
     } >"$BQ_OUT/scaling.csv"
+    for n in ${BQ_COUNTS:-$(counts)}; do sed "1s/^/run,/; 2,\$s/^/$n,/" "$BQ_OUT/n$n.run/run.csv"; done |
+        awk 'NR == 1 || !/^run,/' >"$BQ_OUT/runs.csv"
 }
 job study

@@ -16,6 +16,7 @@ check "blocks $(column blocks), steps $(column steps)" [ "$(column blocks)$(colu
 check "equal outputs $(column outputs), perplexities $(column result)" \
     awk -v o="$(column outputs)$(column result)" 'BEGIN { split(o, v, " "); exit !(v[1] == v[2] && v[3] == v[4] && v[3] > 1) }'
 check "times: $(column passes_s)$(column total_s)" awk -v t="$(column passes_s)$(column total_s)" 'BEGIN { n = split(t, v, " "); exit !(n == 4 && v[1] > 0 && v[4] > 0) }'
+check "runs.csv has a row a rank and part" [ "$(grep -c "^[12],.*,phase," study/runs.csv) $(grep -c "^run,sweep" study/runs.csv)" = "3 1" ]
 mv study/scaling.csv before.csv
 BQ_OUT=study BQ_COUNTS="1 2" expect 0 bash "$root/jobs/scaling.sh"
 check "a second time nothing is run again" cmp before.csv study/scaling.csv

@@ -3,7 +3,7 @@
 
     report.py demo.run -o report.html                  # one run: time, memory, losses, perplexities
     report.py one.run two.run four.run                 # several: efficiency over ranks, too
-    report.py scaling.csv                              # run.csv of several runs, with a first column "run"
+    report.py runs.csv                                 # run.csv of several runs, with a first column "run"
     report.py growth.csv                               # what perf/growth.sh wrote: time over the size of the problem
 
 Arguments may be mixed. Of a run directory run.csv, run.log, result.json and, where h5py is there, the checkpoints are
@@ -12,13 +12,9 @@ read; what is absent is left out. Needs matplotlib.
 import argparse
 import base64
 import collections
-import csv
 import glob
 import html
 import io
-import json
-import os
-import re
 import sys
 
 try:
@@ -30,108 +26,15 @@ except ImportError as e:
     print(f"report: the Python package {e.name} is missing: apt-get install python3-matplotlib", file=sys.stderr)
     sys.exit(3)
 
-PARTS = ["start", "reference", "phase", "join", "export", "eval"]
+from report_runs import PARTS, QUANTIZING, DataError, read  # noqa: E402
+
 PART_COLORS = dict(zip(PARTS, ["#bbbbbb", "#ccbb44", "#4477aa", "#ee6677", "#aa3377", "#66ccee"]))
 USES = [("compute_s", "computing", "#4477aa"), ("peers_s", "waiting for ranks", "#ee6677"), ("files_s", "files", "#ccbb44")]
 BLOCK_PARTS = [("passes_s", "passes", "#4477aa"), ("target_s", "FP32 targets", "#66ccee"),
                ("advance_s", "quantized stream", "#228833"), ("load_s", "reading weights", "#ccbb44"),
                ("save_s", "checkpoint", "#aa3377")]
-QUANTIZING = ("reference", "phase", "join")
 EXPECTED = {"tokens": "1: linears; towards 2 where attention's squares count", "hidden": "2: weights are a square; less while fixed costs count",
             "depth": "1: blocks follow each other", "samples": "1", "ranks": "-1: perfect sharing"}
-
-
-class DataError(Exception):
-    """A file cannot be used; the text names it."""
-
-
-class Run:
-    """Rows of one run.csv, and what lies beside it."""
-
-    def __init__(self, name, rows, folder=None):
-        self.name, self.folder = name, folder
-        self.blocks = [r for r in rows if r["part"] == "block"]
-        self.parts = [r for r in rows if r["part"] != "block"]
-        self.ranks = 1 + max([int(r["rank"]) for r in rows], default=0)
-        grid = self.parts[-1] if self.parts else {"stages": "?", "replicas": "?"}
-        self.grid = f"{grid['stages']} × {grid['replicas']}"
-        self.result = self.read_json("result.json")
-        self.moved = self.read_boundaries()
-
-    def path(self, name):
-        return os.path.join(self.folder, name) if self.folder else ""
-
-    def read_json(self, name):
-        try:
-            with open(self.path(name)) as f:
-                return json.load(f)
-        except (OSError, ValueError):
-            return {}
-
-    def read_boundaries(self):
-        """(sweep, block) -> relative movement, of the last attempt."""
-        line = re.compile(r"sweep (\d+): the boundary before block (\d+) moved by ([0-9.e+-]+)")
-        try:
-            with open(self.path("run.log"), errors="replace") as f:
-                return {(int(m[1]), int(m[2])): float(m[3]) for m in map(line.search, f) if m}
-        except OSError:
-            return {}
-
-    def total(self, column, parts=PARTS):
-        """rank -> sum over rows of these parts."""
-        sums = collections.Counter()
-        for r in self.parts:
-            if r["part"] in parts:
-                sums[int(r["rank"])] += float(r[column])
-        return sums
-
-    def seconds(self):
-        """Of quantization: the slowest rank's."""
-        return max(self.total("wall_s", QUANTIZING).values(), default=0)
-
-    def stall(self):
-        """Share of the reference that the slowest-fed rank waited for files; None without stages to feed."""
-        if self.grid.startswith("1 "):
-            return None
-        wall, files = self.total("wall_s", ("reference",)), self.total("files_s", ("reference",))
-        return max((files[r] / wall[r] for r in wall if wall[r] > 0), default=None)
-
-
-def read_rows(path):
-    try:
-        with open(path, newline="") as f:
-            rows = list(csv.DictReader(f))
-    except (OSError, UnicodeDecodeError, csv.Error) as e:
-        raise DataError(f"{path}: {e}") from None
-    if not rows:
-        raise DataError(f"{path}: no rows")
-    return rows
-
-
-def read(paths):
-    """(runs, rows of growth)"""
-    runs, growth = [], []
-    for path in paths:
-        if os.path.isdir(path):
-            rows = read_rows(os.path.join(path, "run.csv"))
-            need(rows, "part", path)
-            runs.append(Run(os.path.basename(os.path.normpath(path)), rows, path))
-            continue
-        rows = read_rows(path)
-        if "axis" in rows[0]:
-            growth += rows
-            continue
-        need(rows, "run", path)
-        by = collections.defaultdict(list)
-        for r in rows:
-            by[r["run"]].append(r)
-        runs += [Run(name, its) for name, its in by.items()]
-    return runs, growth
-
-
-def need(rows, column, path):
-    if column not in rows[0] or "wall_s" not in rows[0]:
-        raise DataError(f"{path}: no column '{column}': neither a run directory's, nor of scaling, nor of growth")
 
 
 # ---- figures: each takes runs, or rows of growth, and returns a figure, or None where there is nothing to show ----

@@ -20,6 +20,7 @@ def arguments():
     p.add_argument("--blockq", default="build/src/blockq", help="the program")
     p.add_argument("--passes", help='JSON: the passes of the one phase, as in [{"pass": "gptq"}]; without it only evaluates')
     p.add_argument("--inputs", default="qt", help="of the phase")
+    p.add_argument("--compute", default="f32", help="of the phase")
     for name in ("model", "tokens", "eval"):
         p.add_argument("--" + name)
     for name, value in (("samples", 32), ("length", 512), ("bits", 4), ("group", -1), ("ctx", 512), ("windows", 40),
@@ -57,7 +58,7 @@ def quantize(a, folder, line):
     recipe = {"model": os.path.abspath(a.model),
               "calibration": {"tokens": os.path.abspath(a.tokens), "samples": a.samples, "length": a.length},
               "bits": {"decoder": {"bits": a.bits, "group": a.group, "symmetric": not a.asymmetric, "grid": a.grid}},
-              "phases": [{"name": "result", "inputs": a.inputs, "passes": json.loads(a.passes)}]}
+              "phases": [{"name": "result", "inputs": a.inputs, "compute": a.compute, "passes": json.loads(a.passes)}]}
     path, run = os.path.join(folder, "recipe.json"), os.path.join(folder, "run")
     with open(path, "w") as f:
         json.dump(recipe, f)
@@ -73,7 +74,7 @@ def quantize(a, folder, line):
 def main():
     a = arguments()
     with tempfile.TemporaryDirectory() as folder:
-        line = {"peer": "blockq", "bits": a.bits, "group": a.group, "symmetric": not a.asymmetric, "grid": a.grid, "samples": a.samples,
+        line = {"peer": "blockq", "bits": a.bits, "group": a.group, "symmetric": not a.asymmetric, "grid": a.grid, "compute": a.compute, "samples": a.samples,
                 "length": a.length, "threads": a.threads}
         source = quantize(a, folder, line) if a.passes else ["--model", a.model]
         line["peak_rss_mb"] = peak_mb()

@@ -1,7 +1,8 @@
 """What the peers' scripts share: arguments, token ids, the model, the perplexity and the one line of JSON.
 
 Protocol of the perplexity (that of `blockq eval`): windows of ctx ids side by side from the start of the file, nothing
-put in front; a window's loss is the mean over its ctx - 1 predictions; exp of the mean over windows.  All in float32.
+put in front; a window's loss is the mean over its ctx - 1 predictions; exp of the mean over windows.  In float32,
+whatever --dtype says of the quantization.
 """
 import argparse
 import importlib.metadata
@@ -39,6 +40,7 @@ def arguments(text, **more):
     p.add_argument("--ctx", type=int, default=512)
     p.add_argument("--windows", type=int, default=40)
     p.add_argument("--threads", type=int, default=1)
+    p.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the model while it is quantized")
     p.add_argument("--save", help="directory for the model with its dequantized weights, float32")
     for name, keywords in more.items():
         p.add_argument("--" + name.replace("_", "-"), **keywords)
@@ -65,9 +67,9 @@ def calibration(a):
 
 
 def load(a, **more):
-    """The model in float32; attention as transformers chooses unless `more` says so."""
+    """The model, float32 unless --dtype says otherwise; attention as transformers chooses unless `more` says so."""
     from transformers import AutoModelForCausalLM
-    m = AutoModelForCausalLM.from_pretrained(a.model, dtype=torch.float32, **more).eval()
+    m = AutoModelForCausalLM.from_pretrained(a.model, dtype=getattr(torch, a.dtype), **more).eval()
     m.config.use_cache = False
     return m
 
@@ -93,6 +95,8 @@ def perplexity(m, a):
     if not a.eval:
         return None
     t, losses = ids(a.eval), []
+    if isinstance(m, torch.nn.Module):
+        m.float()
     if t.numel() < a.windows * a.ctx:
         sys.exit(f"{a.eval}: has {t.numel()} ids, {a.windows} x {a.ctx} are asked for")
     with torch.no_grad():
@@ -143,7 +147,7 @@ def report(peer, package, a, clock, ppl, **settings):
     """The one line on standard output.  The peak covers loading, quantization and what came before the call."""
     line = {"peer": peer, "version": importlib.metadata.version(package), "torch": torch.__version__,
             "bits": a.bits, "group": a.group, "symmetric": not a.asymmetric, "samples": a.samples, "length": a.length,
-            "threads": a.threads, **settings, "seconds": clock and round(clock.seconds, 2),
+            "threads": a.threads, "dtype": a.dtype, **settings, "seconds": clock and round(clock.seconds, 2),
             "cpu_seconds": clock and round(clock.cpu_seconds, 2), "peak_rss_mb": a.peak, "ctx": a.ctx,
             "windows": a.windows, "perplexity": ppl}
     print(json.dumps(line), file=_out, flush=True)

@@ -2,17 +2,18 @@
 # run.sh PAIR...: blockq and a peer in turn, with the same model, ids, settings and threads; then a table of medians.
 # PAIR: eval rtn gptq gptq-static gptq-mse gptq-group gptqmodel autosmoothquant awq smoothquant adascale adascale-torch, or all.
 # From the environment: MODEL TOKENS EVAL (paths; needed); SAMPLES 32, LENGTH 512, CTX 512, WINDOWS 40, GROUP 64 (of pairs
-# with groups), ITERATIONS 8 (AdaScale's, a block), THREADS 1, REPEATS 3, BLOCKQ build/src/blockq, PEERS build/peers (setup.sh
-# made it), OUT perf-peers.jsonl (lines are appended; `table.py FILE` prints the table again).
+# with groups), ITERATIONS 8 (AdaScale's, a block), THREADS 1, REPEATS 3, COMPUTE f32 (blockq's), DTYPE float32 (the peers'
+# models), BLOCKQ build/src/blockq, PEERS build/peers (setup.sh made it), OUT perf-peers.jsonl (lines are appended;
+# `table.py FILE` prints the table again).
 # Perplexities are measured in the first round only: neither side is random.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 : "${MODEL:?}" "${TOKENS:?}" "${EVAL:?}"
 : "${SAMPLES:=32}" "${LENGTH:=512}" "${CTX:=512}" "${WINDOWS:=40}" "${GROUP:=64}" "${ITERATIONS:=8}" "${THREADS:=1}"
-: "${REPEATS:=3}" "${BLOCKQ:=build/src/blockq}" "${PEERS:=build/peers}" "${OUT:=perf-peers.jsonl}"
+: "${REPEATS:=3}" "${COMPUTE:=f32}" "${DTYPE:=float32}" "${BLOCKQ:=build/src/blockq}" "${PEERS:=build/peers}" "${OUT:=perf-peers.jsonl}"
 export OMP_NUM_THREADS=$THREADS
 all=(eval rtn gptq gptq-static gptq-mse gptq-group gptqmodel autosmoothquant awq smoothquant adascale adascale-torch)
-[[ $# -gt 0 ]] || { sed -n '2,8s/^# //p' "$0" >&2 && exit 2; }
+[[ $# -gt 0 ]] || { sed -n '2,9s/^# //p' "$0" >&2 && exit 2; }
 [[ $1 != all ]] || set -- "${all[@]}"
 given=(--model "$MODEL" --samples "$SAMPLES" --length "$LENGTH" --ctx "$CTX" --windows "$WINDOWS" --threads "$THREADS")
 
@@ -31,13 +32,13 @@ ours() {
     local passes=$1 inputs=$2
     shift 2
     keep blockq python3 "$here/blockq_run.py" --blockq "$BLOCKQ" "${given[@]}" --tokens "$TOKENS" ${passes:+--passes "$passes"} \
-        --inputs "$inputs" "${evaluate[@]}" "$@"
+        --inputs "$inputs" --compute "$COMPUTE" "${evaluate[@]}" "$@"
 }
 # theirs ENVIRONMENT SCRIPT ARG...; the libraries' path is for torch alone
 theirs() {
     local python=$PEERS/$1/bin/python script=$here/$2.py
     shift 2
-    keep peer bash -c '. "$0" && exec "$@"' "$PEERS/env.sh" "$python" "$script" "${given[@]}" --tokens "$TOKENS" "${evaluate[@]}" "$@"
+    keep peer bash -c '. "$0" && exec "$@"' "$PEERS/env.sh" "$python" "$script" "${given[@]}" --dtype "$DTYPE" --tokens "$TOKENS" "${evaluate[@]}" "$@"
 }
 
 once() { # one round of a pair: the same settings on both sides

@@ -275,9 +275,7 @@ int64_t bq_pass_adascale(bq_pass_context *c, const bq_adascale_options *o) {
     if (c->keeper) c->keeper->restore(c->keeper->ctx, &s);
     while (s.step < o->iterations && !flat && !stopped) {
         weights(c, &t, false);
-        c->dev->compute = o->compute;
         losses[s.step] = batch_loss(c, o, &t, s.step);
-        c->dev->compute = BQ_COMPUTE_F32;
         finite = isfinite(losses[s.step]);
         if (!finite) {
             say_where(c, o, s.step);

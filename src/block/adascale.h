@@ -23,8 +23,7 @@ typedef struct {
     double lr_clip,
         lr_weight; /* of beta and gamma; of s2 and s3; both follow a cosine to 0 over the iterations */
     bq_loss loss;
-    bq_compute compute; /* of the training's forward and backward alone */
-    bool early_stop;    /* stop on a plateau; the schedule is not shortened */
+    bool early_stop; /* stop on a plateau; the schedule is not shortened */
     int64_t check_interval, window;
     double threshold;
 } bq_adascale_options;

@@ -14,7 +14,6 @@ static const bq_choice passes[] = {{"rtn", BQ_PASS_RTN},
                                    {"autosmoothquant", BQ_PASS_AUTOSMOOTH},
                                    {"awq", BQ_PASS_AWQ},
                                    {0}};
-static const bq_choice computes[] = {{"f32", BQ_COMPUTE_F32}, {"bf16x3", BQ_COMPUTE_BF16X3}, {0}};
 static const bq_choice losses[] = {{"sum_seq", BQ_LOSS_SUM_SEQ}, {"mean", BQ_LOSS_MEAN}, {0}};
 
 #define PASS_KEY                                                                                             \
@@ -75,12 +74,6 @@ static const bq_key adascale_keys[] = {
      .help = "Learning rate of the weights' factors (s2, s3)."},
     {"loss", BQ_KEY_CHOICE, AT(bq_pass, loss), .value = "sum_seq", .choice = losses,
      .help = "Squared error, summed over the sequence (AIMET since 2.34) or averaged over it (before)."},
-    {"compute", BQ_KEY_CHOICE, AT(bq_pass, compute), .value = "f32", .choice = computes,
-     .help = "Products of the training's forward and backward: in f32, or each of three products of bf16, "
-             "which leaves 2^-18 of a "
-             "product out (a relative error of 5e-6 in a sum) and is faster on processors with AMX; "
-             "elsewhere it is f32, too. FP32 "
-             "outputs are always f32."},
     {"early_stop", BQ_KEY_BOOL, AT(bq_pass, early_stop), .value = "false",
      .help = "End a block when its loss no longer falls."},
     {"check_interval", BQ_KEY_I64, AT(bq_pass, check_interval), .value = "200", .min = 1, .max = 1e7,

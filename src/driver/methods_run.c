@@ -40,7 +40,6 @@ static int64_t adascale(bq_pass_context *c, const bq_pass *p, int sweep) {
                              .lr_clip = p->lr_clip,
                              .lr_weight = p->lr_weight,
                              .loss = p->loss,
-                             .compute = p->compute,
                              .early_stop = p->early_stop,
                              .check_interval = p->check_interval,
                              .window = p->window,

@@ -45,7 +45,6 @@ typedef struct {
         batch;                 /* sweep_iterations 0: a quarter; batch divides calibration.samples */
     double lr_clip, lr_weight; /* of beta and gamma; of s2 and s3 */
     bq_loss loss;
-    bq_compute compute;
     bool early_stop;
     int64_t check_interval, window; /* of early_stop, in iterations */
     double threshold;
@@ -69,6 +68,7 @@ typedef struct {
     char name[32]; /* for people: log, run.csv */
     bq_inputs inputs;
     double mix; /* share of elements from the QT stream, with BQ_INPUTS_MIX */
+    bq_compute compute;
     int npass;
     bq_pass pass[BQ_PASSES];
 } bq_phase;

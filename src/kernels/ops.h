@@ -19,15 +19,17 @@
 
 typedef struct bq_ops bq_ops;
 
-/* How products of floats may be made.  A backend without a fast way to do it makes them in f32. */
+/* How products of floats may be made; sums are f32.  A backend without a fast way to do it makes them in f32.
+ */
 typedef enum {
     BQ_COMPUTE_F32,
     BQ_COMPUTE_BF16X3, /* from three products of bf16: 2^-18 of a product, NMSE 5e-11 of a sum */
+    BQ_COMPUTE_BF16,   /* operands rounded to bf16: 2^-9 of each, NMSE 1e-5 */
 } bq_compute;
 
 typedef struct {
     const bq_ops *op;
-    bq_compute compute; /* of gemm, from the next call on; F32 when opened */
+    bq_compute compute; /* of gemm and gram, from the next call on; F32 when opened */
     void *impl;         /* the backend's own state */
     bq_arena mem;       /* device memory, sized by the plan */
     char name[96];      /* "cpu avx512+amx OpenBLAS 0.3.21 ...": part of the numerics class */
@@ -141,7 +143,7 @@ struct bq_ops {
 
     /* c = alpha * op(a) op(b) + beta * c, op = transpose where ta / tb.  Class: NMSE 1e-10; the same bits for
      * any number of threads: tiles are cut by the full shape of c, each one call of a serial BLAS, or by
-     * kernels/cpu/amx.h.  dev->compute is heeded.  2 m n k flop. */
+     * kernels/cpu/bf16.h.  dev->compute is heeded.  2 m n k flop. */
     void (*gemm)(bq_dev *dev, bool ta, bool tb, float alpha, bq_mat a, bq_mat b, float beta, bq_mat c);
 
     /* y = x * factor elementwise; y may alias x.  Class: bitwise. */

@@ -2,7 +2,7 @@
 
 #include "base/die.h"
 #include "base/log.h"
-#include "kernels/cpu/amx.h"
+#include "kernels/cpu/bf16.h"
 #include "kernels/cpu/vec.h"
 #include "kernels/restart.h"
 
@@ -11,6 +11,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+static const char *const units[] = {
+    [BQ_BF16_NONE] = "", [BQ_BF16_VECTORS] = "+bf16", [BQ_BF16_TILES] = "+amx"};
 
 static int cpu_open(bq_dev *dev, int threads, size_t mem) {
     if (threads > 0) omp_set_num_threads(threads);
@@ -21,8 +24,7 @@ static int cpu_open(bq_dev *dev, int threads, size_t mem) {
                "cores",
                threads, CPU_COUNT(&mine));
     bq_arena_open(&dev->mem, mem);
-    snprintf(dev->name, sizeof dev->name, "cpu %s%s %s", bq_vec()->isa, bq_amx() ? "+amx" : "",
-             bq_blas_name());
+    snprintf(dev->name, sizeof dev->name, "cpu %s%s %s", bq_vec()->isa, units[bq_bf16()], bq_blas_name());
     int width = strcmp(bq_vec()->isa, "avx512") == 0 ? 2 : strcmp(bq_vec()->isa, "avx2") == 0;
     const char *better = bq_blas_core() ? bq_restart_core(bq_blas_core(), width) : NULL;
     if (better)

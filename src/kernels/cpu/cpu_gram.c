@@ -1,10 +1,10 @@
 /* Gram matrices and their factors.  Tiles are cut by the shape alone; each is a call of the serial BLAS, or
- * for Gram matrices of the tile unit where there is one. */
+ * for Gram matrices of bf16.h where that is fast and allowed. */
 #include "kernels/cpu/cpu.h"
 #include "kernels/cpu/cpu_scratch.h"
 
 #include "base/die.h"
-#include "kernels/cpu/amx.h"
+#include "kernels/cpu/bf16.h"
 
 #include <cblas.h>
 #include <limits.h>
@@ -66,12 +66,13 @@ void bq_cpu_gram(bq_dev *dev, bq_mat x, bq_mat h) {
         return;
     }
     tiling t = tiles_of(x.cols);
-    for (int64_t i = 0; i < x.cols && bq_amx(); i += t.side) { /* from the diagonal to the right */
-        bq_amx_side rows = {bq_mat_at(x, 0, i), x.ld, span(x.cols, i, t.side), true}, cols = rows;
+    bq_bf16_terms terms = bq_bf16_of(dev->compute);
+    for (int64_t i = 0; i < x.cols && terms; i += t.side) { /* from the diagonal to the right */
+        bq_bf16_side rows = {bq_mat_at(x, 0, i), x.ld, span(x.cols, i, t.side), true}, cols = rows;
         cols.rows = x.cols - i;
-        bq_amx_gemm(BQ_AMX_F32, x.rows, 1, rows, cols, 0, bq_mat_at(h, i, i), h.ld);
+        bq_bf16_gemm(terms, x.rows, 1, rows, cols, 0, bq_mat_at(h, i, i), h.ld);
     }
-    int64_t pairs = bq_amx() ? 0 : t.count * (t.count + 1) / 2;
+    int64_t pairs = terms ? 0 : t.count * (t.count + 1) / 2;
 #pragma omp parallel for schedule(dynamic) if (pairs > 1)
     for (int64_t p = 0; p < pairs; p++) {
         int64_t away = 0, i = p; /* far from the diagonal first: a tile on it is half the work */

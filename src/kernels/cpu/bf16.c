@@ -1,8 +1,8 @@
 /* Blocks: DEPTH of k, ROWS of a and COLS of b at a time are cut into tiles of bf16 (16 rows x 32 k), which
- * threads share; then each pair of panels of a meets each pair of panels of b: 32 x 32 elements of c in four
- * tile registers.  b passes by with a at rest, so that c is walked along its rows: down its columns, tile
- * after tile would be on other pages. */
-#include "kernels/cpu/amx.h"
+ * threads share; then each pair of panels of a meets each pair of panels of b: 32 x 32 elements of c, in four
+ * tile registers or, eight rows at a time, in sixteen vectors.  b passes by with a at rest, so that c is
+ * walked along its rows: down its columns, tile after tile would be on other pages. */
+#include "kernels/cpu/bf16.h"
 
 #include "base/die.h"
 
@@ -24,20 +24,30 @@
 
 /* ---- is it there ---- */
 
-static bool ask(void) {
-    unsigned a, b, c, d;
-    if (getenv("BQ_CPU_ISA")) return false;
-    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(d >> 24 & 1) || !(d >> 22 & 1)) return false;
-    if (!__get_cpuid_count(7, 1, &a, &b, &c, &d) || !(a >> 5 & 1)) return false;
-    if (!__builtin_cpu_supports("avx512vl") || !__builtin_cpu_supports("avx512bw")) return false;
+static bool tiles(unsigned leaf7) {
     enum { ARCH_REQ_XCOMP_PERM = 0x1023, XFEATURE_XTILEDATA = 18 };
-    return syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0;
+    return (leaf7 >> 24 & 1) && (leaf7 >> 22 & 1) &&
+           syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0;
 }
 
-bool bq_amx(void) {
-    static int known; /* 1: no, 2: yes */
-    if (!known) known = 1 + ask();
-    return known == 2;
+static bq_bf16_unit ask(void) {
+    unsigned a, b, c, d, more;
+    if (getenv("BQ_CPU_ISA") || !__get_cpuid_count(7, 0, &a, &b, &c, &d)) return BQ_BF16_NONE;
+    if (!__get_cpuid_count(7, 1, &more, &a, &b, &c) || !(more >> 5 & 1)) return BQ_BF16_NONE;
+    if (!__builtin_cpu_supports("avx512vl") || !__builtin_cpu_supports("avx512bw")) return BQ_BF16_NONE;
+    return tiles(d) ? BQ_BF16_TILES : BQ_BF16_VECTORS;
+}
+
+bq_bf16_unit bq_bf16(void) {
+    static int known; /* 1 + what there is */
+    if (!known) known = 1 + (int)ask();
+    return (bq_bf16_unit)(known - 1);
+}
+
+bq_bf16_terms bq_bf16_of(bq_compute compute) {
+    if (compute == BQ_COMPUTE_BF16) return bq_bf16() == BQ_BF16_NONE ? 0 : BQ_BF16_X1;
+    if (bq_bf16() != BQ_BF16_TILES) return 0;
+    return compute == BQ_COMPUTE_BF16X3 ? BQ_BF16_X3 : BQ_BF16_X6;
 }
 
 static void configure(void) {
@@ -93,7 +103,7 @@ static void transpose(char *tile) {
 
 /* 16 rows from `row` and 32 k from `k`, `depth` of them within the matrix, as `terms` tiles; a row of a tile
  * is a row of the operand, or where `pairs` a pair of k with 16 rows side by side. */
-INLINE void pack_tile(bq_amx_side m, bool across, int terms, bool pairs, float alpha, int64_t row, int64_t k,
+INLINE void pack_tile(bq_bf16_side m, bool across, int terms, bool pairs, float alpha, int64_t row, int64_t k,
                       int64_t depth, char *to) {
     const __m512i woven = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23,
                                            7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
@@ -122,20 +132,23 @@ INLINE void pack_tile(bq_amx_side m, bool across, int terms, bool pairs, float a
         for (int t = 0; t < terms; t++) transpose(to + t * TILE);
 }
 
-INLINE void pack_steps(bq_amx_side m, bool across, int terms, bool pairs, float alpha, int64_t row, int64_t k,
-                       int64_t depth, char *to) {
+INLINE void pack_steps(bq_bf16_side m, bool across, int terms, bool pairs, float alpha, int64_t row,
+                       int64_t k, int64_t depth, char *to) {
     for (int64_t s = 0; s < depth; s += STEP, to += terms * TILE)
         pack_tile(m, across, terms, pairs, alpha, row, k + s, depth - s, to);
 }
 
-static void pack(bq_amx_side m, int terms, bool pairs, float alpha, int64_t row, int64_t k, int64_t depth,
+static void pack(bq_bf16_side m, int terms, bool pairs, float alpha, int64_t row, int64_t k, int64_t depth,
                  char *to) {
-    if (terms == BQ_AMX_F32)
+    if (terms == BQ_BF16_X6)
         m.across ? pack_steps(m, true, 3, pairs, alpha, row, k, depth, to)
                  : pack_steps(m, false, 3, pairs, alpha, row, k, depth, to);
-    else
+    else if (terms == BQ_BF16_X3)
         m.across ? pack_steps(m, true, 2, pairs, alpha, row, k, depth, to)
                  : pack_steps(m, false, 2, pairs, alpha, row, k, depth, to);
+    else
+        m.across ? pack_steps(m, true, 1, pairs, alpha, row, k, depth, to)
+                 : pack_steps(m, false, 1, pairs, alpha, row, k, depth, to);
 }
 
 /* ---- 32 x 32 elements ---- */
@@ -177,25 +190,28 @@ INLINE void product(int terms, int64_t steps, const char *a, const char *b, bool
             __builtin_prefetch(c + r * ldc + 48, 1);
         }
         LOAD_A(0);
-        if (terms == BQ_AMX_F32) { /* the smallest products first */
+        if (terms == BQ_BF16_X6) { /* the smallest products first */
             LOAD_B(2);
             MULTIPLY();
         }
-        LOAD_B(1);
-        MULTIPLY();
-        if (terms == BQ_AMX_F32) {
+        if (terms >= BQ_BF16_X3) {
+            LOAD_B(1);
+            MULTIPLY();
+        }
+        if (terms == BQ_BF16_X6) {
             LOAD_A(1);
             MULTIPLY();
-            LOAD_B(0);
+        }
+        LOAD_B(0);
+        MULTIPLY();
+        if (terms == BQ_BF16_X3) {
+            LOAD_A(1);
             MULTIPLY();
+        }
+        if (terms == BQ_BF16_X6) {
             LOAD_A(2);
             MULTIPLY();
             LOAD_A(0);
-            MULTIPLY();
-        } else {
-            LOAD_B(0);
-            MULTIPLY();
-            LOAD_A(1);
             MULTIPLY();
         }
     }
@@ -203,6 +219,38 @@ INLINE void product(int terms, int64_t steps, const char *a, const char *b, bool
     _tile_stored(1, c + 16, stride);
     _tile_stored(2, c + 16 * ldc, stride);
     _tile_stored(3, c + 16 * ldc + 16, stride);
+}
+
+/* The same of one bf16 a float without the tile unit: 8 x 32 elements in 16 vectors at a time. */
+static void vectors(int64_t steps, const char *a, const char *b, bool zero, float *c, int64_t ldc) {
+    enum { DOWN = 8 };
+    int64_t skip = steps * TILE;
+    for (int64_t r = 0; r < 32; r += DOWN) {
+        const char *row = a + r / LANES * skip + r % LANES * 64;
+        float *to = c + r * ldc;
+        __m512 sum[DOWN][2];
+#pragma GCC unroll 8
+        for (int i = 0; i < DOWN; i++)
+            for (int h = 0; h < 2; h++)
+                sum[i][h] = zero ? _mm512_setzero_ps() : _mm512_loadu_ps(to + i * ldc + 16 * h);
+        for (int64_t s = 0; s < steps; s++) {
+#pragma GCC unroll 16
+            for (int64_t at = s * TILE; at < (s + 1) * TILE; at += 64) {
+                __m512bh left = (__m512bh)_mm512_load_ps(b + at),
+                         right = (__m512bh)_mm512_load_ps(b + skip + at);
+                const char *pair = row + s * TILE + (at - s * TILE) / LANES;
+#pragma GCC unroll 8
+                for (int i = 0; i < DOWN; i++) {
+                    __m512bh x = (__m512bh)_mm512_set1_epi32(*(const int *)(pair + 64 * i));
+                    sum[i][0] = _mm512_dpbf16_ps(sum[i][0], x, left);
+                    sum[i][1] = _mm512_dpbf16_ps(sum[i][1], x, right);
+                }
+            }
+        }
+#pragma GCC unroll 8
+        for (int i = 0; i < DOWN; i++)
+            for (int h = 0; h < 2; h++) _mm512_storeu_ps(to + i * ldc + 16 * h, sum[i][h]);
+    }
 }
 
 typedef struct {
@@ -221,10 +269,15 @@ static void elements(int terms, block w, int64_t i, int64_t j, const char *a, co
         memset(edge, 0, sizeof edge);
         for (int64_t r = 0; r < rows; r++) memcpy(edge + 32 * r, c + r * ldc, (size_t)cols * 4);
     }
-    if (terms == 3)
-        product(3, w.steps, a, b, zero, at, whole ? ldc : 32);
+    int64_t ld = whole ? ldc : 32;
+    if (bq_bf16() == BQ_BF16_VECTORS)
+        vectors(w.steps, a, b, zero, at, ld);
+    else if (terms == BQ_BF16_X6)
+        product(BQ_BF16_X6, w.steps, a, b, zero, at, ld);
+    else if (terms == BQ_BF16_X3)
+        product(BQ_BF16_X3, w.steps, a, b, zero, at, ld);
     else
-        product(2, w.steps, a, b, zero, at, whole ? ldc : 32);
+        product(BQ_BF16_X1, w.steps, a, b, zero, at, ld);
     for (int64_t r = 0; r < rows && !whole; r++) memcpy(c + r * ldc, edge + 32 * r, (size_t)cols * 4);
 }
 
@@ -236,21 +289,21 @@ static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 static char *room(void) {
     static _Thread_local char *at;
     if (!at) {
-        at = mmap(NULL, BQ_AMX_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        at = mmap(NULL, BQ_BF16_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         BQ_CHECK(at != MAP_FAILED, "no memory for the tiles of a matrix product");
     }
     return at;
 }
 
 /* Called by all threads of a team. */
-static void multiply(int terms, block w, float alpha, bq_amx_side a, bq_amx_side b, bool zero, float *c,
+static void multiply(int terms, block w, float alpha, bq_bf16_side a, bq_bf16_side b, bool zero, float *c,
                      int64_t ldc) {
     int64_t panel = w.steps * terms * TILE, pa = pieces(w.rows, 32) * 2, pb = pieces(w.columns, 32) * 2;
     char *ta = w.room, *tb = ta + pa * panel;
 #pragma omp for schedule(static)
     for (int64_t p = 0; p < pa + pb; p++) {
         int64_t row = p < pa ? w.row + p * LANES : w.col + (p - pa) * LANES;
-        bq_amx_side from = p < pa ? a : b;
+        bq_bf16_side from = p < pa ? a : b;
         if (row < from.rows)
             pack(from, terms, p >= pa, p < pa ? alpha : 1, row, w.k, w.depth, ta + p * panel);
         else
@@ -272,14 +325,16 @@ static void scale_rows(int64_t rows, int64_t cols, float beta, float *c, int64_t
         for (int64_t i = 0; i < cols; i++) c[r * ldc + i] = beta == 0 ? 0 : c[r * ldc + i] * beta;
 }
 
-void bq_amx_gemm(bq_amx_terms terms, int64_t k, float alpha, bq_amx_side a, bq_amx_side b, float beta,
-                 float *c, int64_t ldc) {
+void bq_bf16_gemm(bq_bf16_terms terms, int64_t k, float alpha, bq_bf16_side a, bq_bf16_side b, float beta,
+                  float *c, int64_t ldc) {
+    BQ_CHECK(bq_bf16() == BQ_BF16_TILES || (bq_bf16() == BQ_BF16_VECTORS && terms == BQ_BF16_X1),
+             "this processor has no products of %d bf16 a float", (int)terms);
     int64_t depth = pieces(pieces(k, pieces(k, DEPTH)), STEP) * STEP;
     char *tiles = room();
 #pragma omp parallel
     {
         if (beta != 1 && (beta != 0 || k == 0)) scale_rows(a.rows, b.rows, beta, c, ldc);
-        configure();
+        if (bq_bf16() == BQ_BF16_TILES) configure();
         for (int64_t i = 0; i < a.rows; i += ROWS)
             for (int64_t j = 0; j < b.rows; j += COLS)
                 for (int64_t p = 0; p < k; p += depth) {
@@ -294,6 +349,6 @@ void bq_amx_gemm(bq_amx_terms terms, int64_t k, float alpha, bq_amx_side a, bq_a
                     w.steps = pieces(w.depth, STEP);
                     multiply(terms, w, alpha, a, b, beta == 0 && p == 0, c, ldc);
                 }
-        _tile_release();
+        if (bq_bf16() == BQ_BF16_TILES) _tile_release();
     }
 }

@@ -1,0 +1,141 @@
+/* Matrix products made of products of bf16: as near to the exact ones as those of floats, as three products
+ * of bf16 can be, or as those of rounded operands. */
+#include "ops/ops_common.h"
+
+#include "base/num.h"
+#include "kernels/cpu/bf16.h"
+
+#include <math.h>
+
+typedef struct {
+    int64_t m, n, k;
+    float spread; /* numbers from e^-spread to e^spread */
+} problem;
+
+/* One after the other, as kernels of sgemm do it for each element. */
+static float plain(const float *a, const float *b, int64_t k) {
+    float sum = 0;
+    for (int64_t i = 0; i < k; i++) sum += a[i] * b[i];
+    return sum;
+}
+
+static bool has(bq_bf16_terms terms) {
+    return bq_bf16() == BQ_BF16_TILES || (bq_bf16() == BQ_BF16_VECTORS && terms == BQ_BF16_X1);
+}
+
+static double *exact(problem p, bq_mat a, bq_mat b, bool rounded) {
+    double *want = zeros(p.m * p.n);
+    for (int64_t i = 0; i < p.m; i++)
+        for (int64_t j = 0; j < p.n; j++)
+            for (int64_t q = 0; q < p.k; q++) {
+                double x = at(a, i, q), y = at(b, j, q);
+                if (rounded)
+                    x = (double)bq_from_bf16(bq_to_bf16((float)x)),
+                    y = (double)bq_from_bf16(bq_to_bf16((float)y));
+                want[i * p.n + j] += x * y;
+            }
+    return want;
+}
+
+static void check(problem p) {
+    bq_mat a = make_filled(p.m, p.k, 0, 1, 1), b = make_filled(p.n, p.k, 0, 2, 1), c[4],
+           floats = make(p.m, p.n, 0, BQ_F32);
+    for (int64_t i = 0; i < p.m * p.k; i++) bq_f32(a)[i] *= expf(p.spread * sinf((float)i));
+    for (int64_t i = 0; i < p.n * p.k; i++) bq_f32(b)[i] *= expf(p.spread * cosf((float)i));
+    double *want = exact(p, a, b, false), *rounded = exact(p, a, b, true), error[4] = {0};
+    for (int64_t i = 0; i < p.m; i++)
+        for (int64_t j = 0; j < p.n; j++)
+            *(float *)bq_mat_at(floats, i, j) = plain(bq_mat_at(a, i, 0), bq_mat_at(b, j, 0), p.k);
+    error[0] = nmse(floats, want);
+    bq_bf16_side x = {a.data, a.ld, p.m, false}, y = {b.data, b.ld, p.n, false};
+    for (int v = BQ_BF16_X1; v <= BQ_BF16_X6; v++) {
+        if (!has((bq_bf16_terms)v)) continue;
+        c[v] = make(p.m, p.n, 3, BQ_F32);
+        bq_bf16_gemm((bq_bf16_terms)v, p.k, 1, x, y, 0, c[v].data, c[v].ld);
+        error[v] = nmse(c[v], want);
+        if (v == BQ_BF16_X1)
+            assert_true(nmse(c[v], rounded) <= 1e-11); /* operands are rounded to even, sums are floats */
+        assert_true(intact(c[v])), drop(c[v]);
+    }
+    print_message("%ld x %ld x %ld: in floats %.1e; one product %.1e, three %.1e, six %.1e\n", (long)p.m,
+                  (long)p.n, (long)p.k, error[0], error[1], error[2], error[3]);
+    assert_true(error[BQ_BF16_X6] <= 2 * error[0]);
+    assert_true(error[BQ_BF16_X3] <= 5e-11);
+    assert_true(error[BQ_BF16_X1] <= 2e-5);
+    if (has(BQ_BF16_X3) && p.k >= 8)
+        assert_true(error[BQ_BF16_X3] > error[BQ_BF16_X6]); /* it is another sum */
+    drop(a), drop(b), drop(floats), free(want), free(rounded);
+}
+
+static void near_the_exact_products(void **state) {
+    (void)state;
+    if (bq_bf16() == BQ_BF16_NONE) skip();
+    check((problem){64, 64, 64, 0});
+    check((problem){33, 31, 577, 0});
+    check((problem){100, 129, 1536, 0});
+    check((problem){48, 96, 641, 3});
+    check((problem){1, 1, 1, 0});
+}
+
+/* An element is the same sum wherever it stands, and however its operands lie in memory. */
+static void rows_do_not_know_each_other(void **state) {
+    (void)state;
+    enum { M = 1200, N = 2100, K = 400, ROW = 1111, COL = 2077 };
+    bq_mat a = make_filled(M, K, 0, 1, 1), b = make_filled(N, K, 0, 2, 1), c = make(M, N, 0, BQ_F32);
+    float one, row[K];
+    for (int v = BQ_BF16_X1; v <= BQ_BF16_X6; v++) {
+        bq_bf16_side x = {a.data, a.ld, M, false}, y = {b.data, b.ld, N, false};
+        if (!has((bq_bf16_terms)v)) continue;
+        bq_bf16_gemm((bq_bf16_terms)v, K, 1, x, y, 0, c.data, c.ld);
+        x = (bq_bf16_side){bq_mat_at(a, ROW, 0), a.ld, 1, false};
+        y = (bq_bf16_side){bq_mat_at(b, COL, 0), b.ld, 1, false};
+        bq_bf16_gemm((bq_bf16_terms)v, K, 1, x, y, 0, &one, 1);
+        assert_memory_equal(&one, bq_mat_at(c, ROW, COL), sizeof one);
+        memcpy(row, bq_mat_at(a, ROW, 0), sizeof row);
+        x = (bq_bf16_side){row, 1, 1, true}; /* the same numbers as a column */
+        bq_bf16_gemm((bq_bf16_terms)v, K, 1, x, y, 0, &one, 1);
+        assert_memory_equal(&one, bq_mat_at(c, ROW, COL), sizeof one);
+    }
+    drop(a), drop(b), drop(c);
+}
+
+/* c = alpha a b + beta c, added to what is there block of k after block. */
+static void adds_to_c(void **state) {
+    (void)state;
+    enum { M = 37, N = 45, K = 700 };
+    if (!has(BQ_BF16_X1)) skip();
+    bq_mat a = make_filled(M, K, 0, 1, 1), b = make_filled(N, K, 0, 2, 1), c = make_filled(M, N, 1, 3, 1);
+    double *want = exact((problem){M, N, K, 0}, a, b, true);
+    for (int64_t i = 0; i < M * N; i++) want[i] = want[i] * -0.5 + 2 * at(c, i / N, i % N);
+    bq_bf16_side x = {a.data, a.ld, M, false}, y = {b.data, b.ld, N, false};
+    bq_bf16_gemm(BQ_BF16_X1, K, -0.5f, x, y, 2, c.data, c.ld);
+    assert_true(nmse(c, want) <= 1e-11);
+    drop(a), drop(b), drop(c), free(want);
+}
+
+/* gemm and gram do what the device is asked for; where nothing is faster that is f32, whatever is allowed. */
+static void compute_is_heeded(void **state) {
+    (void)state;
+    enum { M = 70, N = 50, K = 90 };
+    static const bq_compute asked[] = {BQ_COMPUTE_F32, BQ_COMPUTE_BF16X3, BQ_COMPUTE_BF16, BQ_COMPUTE_F32};
+    bq_dev dev = cpu_with(1, 0);
+    bq_mat a = make_filled(M, K, 2, 1, 1), b = make_filled(N, K, 0, 2, 1), c[4], h[4];
+    for (int v = 0; v < 4; v++) {
+        dev.compute = asked[v];
+        c[v] = make(M, N, 0, BQ_F32), h[v] = make(K, K, 0, BQ_F32);
+        dev.op->gemm(&dev, false, true, 1, a, b, 0, c[v]);
+        dev.op->gram(&dev, a, h[v]);
+    }
+    assert_true(same(c[0], c[3]) && same(h[0], h[3]));
+    assert_int_equal(same(c[0], c[1]) && same(h[0], h[1]), !has(BQ_BF16_X3));
+    assert_int_equal(same(c[0], c[2]) && same(h[0], h[2]), !has(BQ_BF16_X1));
+    for (int v = 0; v < 4; v++) drop(c[v]), drop(h[v]);
+    drop(a), drop(b), bq_dev_close(&dev);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {cmocka_unit_test(near_the_exact_products),
+                                       cmocka_unit_test(rows_do_not_know_each_other),
+                                       cmocka_unit_test(adds_to_c), cmocka_unit_test(compute_is_heeded)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -7,8 +7,11 @@
 #define TEXT(number)    QUOTE(number)
 
 static const bq_choice inputs[] = {{"fp", BQ_INPUTS_FP}, {"qt", BQ_INPUTS_QT}, {"mix", BQ_INPUTS_MIX}, {0}};
-static const bq_choice computes[] = {
-    {"f32", BQ_COMPUTE_F32}, {"bf16x3", BQ_COMPUTE_BF16X3}, {"bf16", BQ_COMPUTE_BF16}, {0}};
+static const bq_choice computes[] = {{"f32", BQ_COMPUTE_F32},
+                                     {"bf16x3", BQ_COMPUTE_BF16X3},
+                                     {"tf32", BQ_COMPUTE_TF32},
+                                     {"bf16", BQ_COMPUTE_BF16},
+                                     {0}};
 static const bq_choice angles[] = {{"hf", BQ_ANGLES_HF}, {"exact", BQ_ANGLES_EXACT}, {0}};
 static const bq_choice scales[] = {{"f32", BQ_F32}, {"bf16", BQ_BF16}, {"f16", BQ_F16}, {0}};
 static const bq_choice grids[] = {{"aimet", BQ_GRID_AIMET}, {"absmax", BQ_GRID_ABSMAX}, {0}};
@@ -117,11 +120,12 @@ static const bq_key phase_keys[] = {
     {"compute", BQ_KEY_CHOICE, AT(bq_phase, compute), .value = "f32", .choice = computes,
      .help =
          "How the passes and the quantized stream multiply matrices: in f32; each product of floats as three "
-         "products of bf16, which leaves 2^-18 of it out (`bf16x3`); or with operands rounded to bf16, as "
-         "engines "
-         "that serve models do (`bf16`). Sums are f32. What the processor has no faster way for (AMX for the "
-         "first, AMX or AVX512_BF16 for the second) is done in f32. FP32 outputs, factorizations and "
-         "GPTQ's loop over columns are never less than f32."},
+         "products of bf16, which leaves 2^-18 of it out (`bf16x3`: processors with AMX); or with operands "
+         "rounded to 11 digits (`tf32`: GPUs), or to the 8 of bf16, as engines that serve models do (`bf16`: "
+         "GPUs, AMX, AVX512_BF16). Sums are f32. A device takes the nearest way that it has and that is not "
+         "less exact, at last f32; the log says so, and how far the outputs of the first block's linears are "
+         "from f32's. FP32 outputs, factorizations and GPTQ's loop over columns are never less than f32, nor "
+         "are Gram matrices on GPUs."},
     {"passes", BQ_KEY_LIST, AT(bq_phase, pass), .min = 1, .max = BQ_PASSES, .scope = bq_pass_keys,
      .scopes = BQ_PASS_KINDS, .count = offsetof(bq_phase, npass),
      .help = "Applied to a block in this order."},

@@ -2,6 +2,7 @@
 
 #include "base/die.h"
 #include "base/log.h"
+#include "block/narrow.h"
 #include "driver/methods.h"
 #include "driver/sweep.h"
 #include "io/checkpoint.h"
@@ -64,6 +65,23 @@ static int64_t apply(bq_walk *w, bq_pass_context *c, const bq_pass *p) {
     return done;
 }
 
+/* Once a phase, on the first block at hand: how products are made if not in f32, and what that changes. */
+static void say_compute(bq_walk *w, bq_pass_context *c) {
+    bq_compute wanted = w->recipe->compute, used = bq_dev_compute(c->dev, wanted);
+    double nmse[BQ_MATS];
+    if (wanted == BQ_COMPUTE_F32 || !w->calibrated || w->said || c->comm->rank) return;
+    w->said = true;
+    if (used != wanted)
+        bq_log(BQ_INFO, "compute: %s is made in %s here, which is not less exact", bq_compute_name(wanted),
+               bq_compute_name(used));
+    if (used == BQ_COMPUTE_F32) return;
+    bq_narrow_error(c, used, nmse);
+    bq_log(BQ_INFO,
+           "compute: block %d's linears in %s, against f32: nmse qkv %.2g, o %.2g, gate_up %.2g, "
+           "down %.2g",
+           w->block + 1, bq_compute_name(used), nmse[BQ_QKV], nmse[BQ_O], nmse[BQ_GATE_UP], nmse[BQ_DOWN]);
+}
+
 int bq_walk_passes(bq_walk *w) {
     bq_session *s = w->s;
     const bq_recipe *r = &s->recipe;
@@ -83,6 +101,7 @@ int bq_walk_passes(bq_walk *w) {
                          .stop = &bq_stop_wanted,
                          .trained = w->hooks ? trained : NULL,
                          .ctx = w};
+    say_compute(w, &c);
     c.grid = start_from(w);
     w->steps = 0;
     bq_inside_begin(&w->inside, s, &w->q, w->sweep, w->phase, w->block, w->limit);

@@ -209,7 +209,7 @@ static outcome do_block(bq_walk *w) {
     if (w->follows) forward(w, w->blk.w, &w->fp, &w->target);
     clock_to(w, TARGET, &now);
     if (bq_walk_stops(w)) return STOPPED;
-    s->dev.compute = w->recipe->compute;
+    s->dev.compute = bq_dev_compute(&s->dev, w->recipe->compute);
     int stopped = done ? 0 : bq_walk_passes(w);
     s->dev.compute = BQ_COMPUTE_F32;
     if (stopped) return STOPPED;
@@ -217,7 +217,7 @@ static outcome do_block(bq_walk *w) {
     clock_to(w, PASSES, &now);
     if (!done) save_block(w);
     clock_to(w, SAVE, &now);
-    s->dev.compute = w->recipe->compute;
+    s->dev.compute = bq_dev_compute(&s->dev, w->recipe->compute);
     if (w->qt.open) forward(w, w->q.what, &w->qt, &w->qt);
     s->dev.compute = BQ_COMPUTE_F32;
     if (w->follows) bq_stream_swap(&w->fp, &w->target);

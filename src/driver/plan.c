@@ -3,6 +3,7 @@
 #include "base/clock.h"
 #include "base/die.h"
 #include "base/shard.h"
+#include "block/narrow.h"
 #include "driver/methods.h"
 #include "driver/perplexity.h"
 #include "driver/reference.h"
@@ -31,20 +32,44 @@ int bq_plan_schemes(const bq_recipe *recipe, const bq_arch *arch, bq_scheme *sch
     return code;
 }
 
+/* Scratch of the products that a phase makes otherwise than in f32: of linears, forward and backward; of
+ * moments of inputs; of weights' errors with such moments. */
+static size_t product_scratch(const bq_phase *phase, const bq_arch *arch, int64_t t) {
+    size_t most = 0;
+    int shapes = 4;
+    for (int i = 0; i < phase->npass; i++)
+        if (phase->pass[i].kind == BQ_PASS_GPTQ || phase->pass[i].kind == BQ_PASS_SEQMSE) shapes = 5;
+    for (int m = 0; m < BQ_MATS; m++) {
+        int64_t n = arch->rows[m], k = arch->cols[m];
+        const int64_t shape[][3] = {{t, n, k}, {t, k, n}, {n, k, t}, {k, k, t}, {n, k, k}};
+        for (int i = 0; i < shapes; i++) {
+            size_t one = bq_gemm_scratch(phase->compute, shape[i][0], shape[i][1], shape[i][2]);
+            most = one > most ? one : most;
+        }
+    }
+    return most;
+}
+
 /* The device arena of the phases: everything one block of training needs, whatever the depth. */
 static size_t plan_phases(bq_plan *plan, const bq_recipe *r, const bq_arch *arch, const bq_scheme *scheme,
                           const bq_comm *comm) {
     int64_t t = r->calibration.length;
     bq_pass_size of = {arch, scheme, t, r->calibration.samples, comm->replica, comm->nreplica};
     const bq_method *method = NULL; /* of the pass that takes the most */
-    size_t most = 0;
+    size_t most = 0, products = 0;
     bool calibrated = false, backward = false;
     for (int p = 0; p < r->nphase; p++) {
-        calibrated |= bq_phase_calibrated(&r->phase[p]);
-        backward |= bq_phase_backward(&r->phase[p]);
-        for (int i = 0; i < r->phase[p].npass; i++) {
-            const bq_method *one = &bq_methods[r->phase[p].pass[i].kind];
-            size_t bytes = bq_pass_need(&r->phase[p].pass[i], &of);
+        const bq_phase *phase = &r->phase[p];
+        size_t scratch = product_scratch(phase, arch, t), compared = 0;
+        calibrated |= bq_phase_calibrated(phase);
+        backward |= bq_phase_backward(phase);
+        products = scratch > products ? scratch : products;
+        if (phase->compute != BQ_COMPUTE_F32 && bq_phase_calibrated(phase))
+            compared = bq_narrow_need(arch, t);
+        for (int i = 0; i < phase->npass; i++) {
+            const bq_method *one = &bq_methods[phase->pass[i].kind];
+            size_t bytes = bq_pass_need(&phase->pass[i], &of);
+            if (compared > bytes) bytes = compared;
             if (bytes > most) most = bytes, method = one;
         }
     }
@@ -56,7 +81,8 @@ static size_t plan_phases(bq_plan *plan, const bq_recipe *r, const bq_arch *arch
         add(plan, "activations of one sample", bq_work_need(arch, t, backward), true, "take shorter samples");
         add(plan, "block inputs and outputs", 2 * bq_arena_need(t, arch->model.hidden, BQ_F32), true,
             "take shorter samples");
-        add(plan, "op scratch", bq_op_scratch(t, arch->attention, 1), true, "take shorter samples");
+        add(plan, "op scratch", bq_op_scratch(t, arch->attention, 1) + products, true,
+            "take shorter samples");
     }
     if (method) {
         snprintf(plan->pass, sizeof plan->pass, "working memory of %s", method->name);

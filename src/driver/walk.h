@@ -24,6 +24,7 @@ typedef struct {
     bq_mat buffer[3];           /* host (T, H), one a stream */
     double *loss, *batch;       /* of the pass that trained last, a value a step; of one batch */
     int64_t steps, limit, most; /* entries of loss; its size; that of batch */
+    bool said;                  /* the log says how products are made */
     double seconds[5];          /* load, target, passes, advance, save: of this block */
     int64_t units, all;         /* progress: optimizer steps done and in all, */
     int64_t before;             /* and before this pass */

@@ -27,6 +27,16 @@ int bq_dev_open(bq_dev *dev, const char *backend, int threads, size_t mem) {
     return dev->op->open(dev, threads, mem);
 }
 
+bq_compute bq_dev_compute(const bq_dev *dev, bq_compute wanted) {
+    while (wanted != BQ_COMPUTE_F32 && !(dev->computes >> wanted & 1)) wanted--;
+    return wanted;
+}
+
+const char *bq_compute_name(bq_compute compute) {
+    static const char *const name[BQ_COMPUTES] = {"f32", "bf16x3", "tf32", "bf16"};
+    return name[compute];
+}
+
 void bq_dev_close(bq_dev *dev) {
     if (dev->op) dev->op->close(dev);
     bq_arena_close(&dev->mem);

@@ -19,17 +19,19 @@
 
 typedef struct bq_ops bq_ops;
 
-/* How products of floats may be made; sums are f32.  A backend without a fast way to do it makes them in f32.
- */
+/* How products of floats are made, the most exact first; sums are always in f32. */
 typedef enum {
     BQ_COMPUTE_F32,
     BQ_COMPUTE_BF16X3, /* from three products of bf16: 2^-18 of a product, NMSE 5e-11 of a sum */
-    BQ_COMPUTE_BF16,   /* operands rounded to bf16: 2^-9 of each, NMSE 1e-5 */
+    BQ_COMPUTE_TF32,   /* of operands rounded to 10 bits behind the point: NMSE about 5e-8 */
+    BQ_COMPUTE_BF16,   /* of operands rounded to bf16, to nearest even: NMSE about 5e-6 */
+    BQ_COMPUTES
 } bq_compute;
 
 typedef struct {
     const bq_ops *op;
-    bq_compute compute; /* of gemm and gram, from the next call on; F32 when opened */
+    unsigned computes;  /* bit c: it makes products as compute c says; F32 always */
+    bq_compute compute; /* of gemm and gram, from the next call on, one of these; F32 when opened */
     void *impl;         /* the backend's own state */
     bq_arena mem;       /* device memory, sized by the plan */
     char name[96];      /* "cpu avx512+amx OpenBLAS 0.3.21 ...": part of the numerics class */
@@ -40,6 +42,10 @@ typedef struct {
  * mem: bytes of device memory to reserve.  Returns BQ_OK or BQ_USAGE for an unknown or absent backend. */
 int bq_dev_open(bq_dev *dev, const char *backend, int threads, size_t mem);
 void bq_dev_close(bq_dev *dev);
+
+/* The way nearest to the one wanted, and not less exact, that a device has.  The recipe's name of a way. */
+bq_compute bq_dev_compute(const bq_dev *dev, bq_compute wanted);
+const char *bq_compute_name(bq_compute compute);
 
 /* Called now and then while a device is waited for, unless NULL; comm installs it. */
 extern void (*bq_dev_waiting)(void);
@@ -143,7 +149,8 @@ struct bq_ops {
 
     /* c = alpha * op(a) op(b) + beta * c, op = transpose where ta / tb.  Class: NMSE 1e-10; the same bits for
      * any number of threads: tiles are cut by the full shape of c, each one call of a serial BLAS, or by
-     * kernels/cpu/bf16.h.  dev->compute is heeded.  2 m n k flop. */
+     * kernels/cpu/bf16.h.  dev->compute is heeded, with NMSE 1e-10 for the rounded operands.  2 m n k flop.
+     * Scratch: bq_gemm_scratch. */
     void (*gemm)(bq_dev *dev, bool ta, bool tb, float alpha, bq_mat a, bq_mat b, float beta, bq_mat c);
 
     /* y = x * factor elementwise; y may alias x.  Class: bitwise. */
@@ -320,7 +327,9 @@ void *bq_cuda_stream(const bq_dev *dev);
 
 /* Device scratch an op takes beside its arguments, for the plan: the largest over the ops that need any. */
 size_t bq_op_scratch(int64_t tokens, bq_attention a, int64_t vocab);
-/* The same for factor and gptq, which not every run needs; group: columns that share a scale. */
+/* The same for gemm, c (m, n) with sums of k, and for factor and gptq, which not every run needs; group:
+ * columns that share a scale. */
+size_t bq_gemm_scratch(bq_compute compute, int64_t m, int64_t n, int64_t k);
 size_t bq_factor_scratch(int64_t k);
 size_t bq_gptq_scratch(int64_t rows, int64_t k, int64_t group);
 

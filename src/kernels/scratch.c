@@ -8,6 +8,12 @@ size_t bq_op_scratch(int64_t tokens, bq_attention a, int64_t vocab) {
     return larger(bytes, bq_cpu_xent_scratch(tokens, vocab));
 }
 
+/* The cuda backend rounds both operands. */
+size_t bq_gemm_scratch(bq_compute compute, int64_t m, int64_t n, int64_t k) {
+    if (compute != BQ_COMPUTE_BF16) return 0;
+    return bq_arena_need(m, k, BQ_BF16) + bq_arena_need(n, k, BQ_BF16);
+}
+
 size_t bq_factor_scratch(int64_t k) { return bq_cpu_factor_scratch(k); }
 
 /* The cuda backend keeps the weights, 128 columns of errors, and a group that is fitted with its weights. */

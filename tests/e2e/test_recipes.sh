@@ -57,6 +57,9 @@ with three p.json bits.decoder.bits=3 'outputs=[{"format":"safetensors"}]'
 with batch b.json phases.0.passes.0.batch=3
 for name in v8 all8 group8 bf16 batch; do differ plain "$name"; done
 with gptq b.json 'phases=[{"inputs":"qt","passes":[{"pass":"gptq"}]}]' bits.decoder.group=8
+with tf32 b.json phases.0.compute=tf32
+check "tf32 on the cpu: the log says what it is instead" grep -qE 'tf32 is made in (f32|bf16x3) here' tf32/run.log
+if ! grep -q amx tf32/run.log; then check "tf32 is f32" cmp tf32/safetensors/model.safetensors plain/safetensors/model.safetensors; fi
 gptq='{"pass":"gptq","order":"gar","clip":"mse","sequential":true,"qep":0.5,"damp":0.02}'
 with gptq_all b.json 'phases=[{"inputs":"mix","passes":['"$gptq"',{"pass":"adascale","iterations":4}]}]' \
     bits.decoder.group=8

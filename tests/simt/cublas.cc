@@ -2,13 +2,16 @@
 
 #include <cblas.h>
 #include <omp.h>
+#include <vector>
 
 extern "C" {
+#include "base/num.h"
 #include "kernels/cpu/cpu.h"
 }
 
 struct cublasContext {
     cudaStream_t stream = nullptr;
+    cublasMath_t mode = CUBLAS_DEFAULT_MATH;
 };
 
 static CBLAS_TRANSPOSE of(cublasOperation_t t) { return t == CUBLAS_OP_N ? CblasNoTrans : CblasTrans; }
@@ -56,7 +59,10 @@ cublasStatus_t cublasSetStream(cublasHandle_t handle, cudaStream_t stream) {
     handle->stream = stream;
     return CUBLAS_STATUS_SUCCESS;
 }
-cublasStatus_t cublasSetMathMode(cublasHandle_t, cublasMath_t) { return CUBLAS_STATUS_SUCCESS; }
+cublasStatus_t cublasSetMathMode(cublasHandle_t handle, cublasMath_t mode) {
+    handle->mode = mode;
+    return CUBLAS_STATUS_SUCCESS;
+}
 cublasStatus_t cublasSetWorkspace(cublasHandle_t, void *workspace, size_t bytes) {
     if (!simt::on_device(workspace, bytes)) simt::misuse("a workspace beyond the device's memory");
     return CUBLAS_STATUS_SUCCESS;
@@ -66,6 +72,7 @@ cublasStatus_t cublasSgemm(cublasHandle_t h, cublasOperation_t ta, cublasOperati
                            const float *alpha, const float *a, int lda, const float *b, int ldb,
                            const float *beta, float *c, int ldc) {
     const float by = *alpha, keep = *beta;
+    if (h->mode != CUBLAS_PEDANTIC_MATH) simt::misuse("sgemm in another mode than pedantic");
     want(a, ta ? k : m, ta ? m : k, lda, "sgemm: a");
     want(b, tb ? n : k, tb ? k : n, ldb, "sgemm: b");
     want(c, m, n, ldc, "sgemm: c");
@@ -74,6 +81,53 @@ cublasStatus_t cublasSgemm(cublasHandle_t h, cublasOperation_t ta, cublasOperati
             bq_dev plain = {};
             bq_cpu_gemm(&plain, tb, ta, by, turned(b, tb ? n : k, tb ? k : n, ldb),
                         turned(a, ta ? k : m, ta ? m : k, lda), keep, turned(c, m, n, ldc));
+        });
+    });
+    return CUBLAS_STATUS_SUCCESS;
+}
+
+/* An operand as tensor cores see it, without gaps between columns. */
+struct operand {
+    const void *at;
+    cudaDataType_t type;
+    int rows, cols, ld;
+};
+static float seen(const operand &o, size_t i) {
+    if (o.type == CUDA_R_16BF) return bq_from_bf16(((const uint16_t *)o.at)[i]);
+    const float x = ((const float *)o.at)[i];
+    return isfinite(x) ? bq_float((bq_bits(x) + 0x1000u) & ~0x1fffu) : x;
+}
+static std::vector<float> seen(const operand &o) {
+    std::vector<float> to((size_t)o.rows * (size_t)o.cols);
+    for (size_t c = 0, i = 0; c < (size_t)o.cols; c++)
+        for (size_t r = 0; r < (size_t)o.rows; r++) to[i++] = seen(o, c * (size_t)o.ld + r);
+    return to;
+}
+static void want(const operand &o, const char *what) {
+    if (o.type == CUDA_R_16BF)
+        want((const uint16_t *)o.at, o.rows, o.cols, o.ld, what);
+    else
+        want((const float *)o.at, o.rows, o.cols, o.ld, what);
+}
+
+cublasStatus_t cublasGemmEx(cublasHandle_t h, cublasOperation_t ta, cublasOperation_t tb, int m, int n, int k,
+                            const void *alpha, const void *a, cudaDataType_t a_type, int lda, const void *b,
+                            cudaDataType_t b_type, int ldb, const void *beta, void *c, cudaDataType_t c_type,
+                            int ldc, cublasComputeType_t compute, cublasGemmAlgo_t) {
+    const bool bf16 = a_type == CUDA_R_16BF;
+    const float by = *(const float *)alpha, keep = *(const float *)beta;
+    const operand x = {a, a_type, ta ? k : m, ta ? m : k, lda}, y = {b, b_type, tb ? n : k, tb ? k : n, ldb};
+    if (h->mode == CUBLAS_PEDANTIC_MATH) simt::misuse("a product for tensor cores in pedantic mode");
+    if (a_type != b_type || c_type != CUDA_R_32F ||
+        compute != (bf16 ? CUBLAS_COMPUTE_32F : CUBLAS_COMPUTE_32F_FAST_TF32))
+        return CUBLAS_STATUS_INVALID_VALUE;
+    want(x, "gemm_ex: a"), want(y, "gemm_ex: b"), want((float *)c, m, n, ldc, "gemm_ex: c");
+    simt::enqueue(h->stream, [=] {
+        on_one_thread([&] {
+            bq_dev plain = {};
+            const std::vector<float> left = seen(x), right = seen(y);
+            bq_cpu_gemm(&plain, tb, ta, by, turned(right.data(), y.rows, y.cols, y.rows),
+                        turned(left.data(), x.rows, x.cols, x.rows), keep, turned((float *)c, m, n, ldc));
         });
     });
     return CUBLAS_STATUS_SUCCESS;

@@ -1,5 +1,6 @@
 /* cublas_v2.h - shadow of NVIDIA's header: the calls blockq uses, queued on the handle's stream and answered
- * by CBLAS.  It proves layouts, pointers and order, not rounding. */
+ * by CBLAS.  It proves layouts, pointers and order; of rounding only that of operands on their way into
+ * tensor cores, to tf32 (to nearest, as cvt.rna does) or as bf16. */
 #ifndef BQ_SIMT_CUBLAS_H
 #define BQ_SIMT_CUBLAS_H
 
@@ -11,6 +12,9 @@ enum cublasFillMode_t { CUBLAS_FILL_MODE_LOWER, CUBLAS_FILL_MODE_UPPER };
 enum cublasSideMode_t { CUBLAS_SIDE_LEFT, CUBLAS_SIDE_RIGHT };
 enum cublasDiagType_t { CUBLAS_DIAG_NON_UNIT, CUBLAS_DIAG_UNIT };
 enum cublasMath_t { CUBLAS_DEFAULT_MATH, CUBLAS_PEDANTIC_MATH = 2 };
+enum cudaDataType_t { CUDA_R_32F = 0, CUDA_R_16BF = 14 };
+enum cublasComputeType_t { CUBLAS_COMPUTE_32F = 68, CUBLAS_COMPUTE_32F_FAST_TF32 = 77 };
+enum cublasGemmAlgo_t { CUBLAS_GEMM_DEFAULT = -1 };
 typedef struct cublasContext *cublasHandle_t;
 
 const char *cublasGetStatusString(cublasStatus_t status);
@@ -25,6 +29,12 @@ cublasStatus_t cublasSetWorkspace(cublasHandle_t handle, void *workspace, size_t
 cublasStatus_t cublasSgemm(cublasHandle_t handle, cublasOperation_t ta, cublasOperation_t tb, int m, int n,
                            int k, const float *alpha, const float *a, int lda, const float *b, int ldb,
                            const float *beta, float *c, int ldc);
+/* Not in pedantic mode; factors are floats, c is FP32. */
+cublasStatus_t cublasGemmEx(cublasHandle_t handle, cublasOperation_t ta, cublasOperation_t tb, int m, int n,
+                            int k, const void *alpha, const void *a, cudaDataType_t a_type, int lda,
+                            const void *b, cudaDataType_t b_type, int ldb, const void *beta, void *c,
+                            cudaDataType_t c_type, int ldc, cublasComputeType_t compute,
+                            cublasGemmAlgo_t algo);
 cublasStatus_t cublasDgemm(cublasHandle_t handle, cublasOperation_t ta, cublasOperation_t tb, int m, int n,
                            int k, const double *alpha, const double *a, int lda, const double *b, int ldb,
                            const double *beta, double *c, int ldc);

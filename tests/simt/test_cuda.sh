@@ -32,6 +32,26 @@ for name in train gptq smooth all; do
     done
 done
 
+# narrower products: the log says what they change, the bytes are the same on any number of ranks; what the device does not
+# have is made in f32; another way is another recipe
+for compute in bf16 tf32; do
+    for ranks in 1 2; do
+        expect 0 mpi $ranks run train.json --device cuda --set phases.0.compute=$compute -o ${compute}_$ranks
+    done
+    same ${compute}_1 ${compute}_2
+    check "$compute: the log says the error once" [ "$(grep -c "in $compute, against f32: nmse qkv" ${compute}_1/run.log)" = 1 ]
+    differ train_1 ${compute}_1
+done
+error_of() { sed -nE "s/.*in $1, against f32: nmse qkv ([^,]*), o ([^,]*), gate_up ([^,]*), down (.*)/\1 \2 \3 \4/p" "$1_1/run.log"; }
+between() { awk -v lo="$2" -v hi="$3" '{ for (i = 1; i <= 4; i++) if ($i < lo || $i > hi) exit 1 } END { exit NR != 1 }' <<<"$1"; }
+check "errors of bf16: $(error_of bf16)" between "$(error_of bf16)" 1e-6 2e-5
+check "errors of tf32: $(error_of tf32)" between "$(error_of tf32)" 1e-8 2e-7
+expect 0 mpi 1 run train.json --device cuda --set phases.0.compute=bf16x3 -o bf16x3_1
+check "bf16x3 is f32 on a GPU" grep -q 'bf16x3 is made in f32 here' bf16x3_1/run.log
+check "bf16x3 is f32 on a GPU" cmp train_1/safetensors/model.safetensors bf16x3_1/safetensors/model.safetensors
+expect 2 mpi 1 run train.json --device cuda --set phases.0.compute=tf32 -o bf16_1
+one_error 'differs in: phases'
+
 # two ranks that share a GPU: messages go through the host, with the same bytes
 SIMT_ONE_GPU=1 expect 0 mpi 2 run all.json --device cuda -o shared
 same all_1 shared

@@ -24,6 +24,9 @@ static int cpu_open(bq_dev *dev, int threads, size_t mem) {
                "cores",
                threads, CPU_COUNT(&mine));
     bq_arena_open(&dev->mem, mem);
+    dev->computes = 1u << BQ_COMPUTE_F32 |
+                    (unsigned)(bq_bf16_of(BQ_COMPUTE_BF16X3) > 0) << BQ_COMPUTE_BF16X3 |
+                    (unsigned)(bq_bf16_of(BQ_COMPUTE_BF16) > 0) << BQ_COMPUTE_BF16;
     snprintf(dev->name, sizeof dev->name, "cpu %s%s %s", bq_vec()->isa, units[bq_bf16()], bq_blas_name());
     int width = strcmp(bq_vec()->isa, "avx512") == 0 ? 2 : strcmp(bq_vec()->isa, "avx2") == 0;
     const char *better = bq_blas_core() ? bq_restart_core(bq_blas_core(), width) : NULL;

@@ -7,7 +7,7 @@
  * product is the number of elements, or for ops of three loops that of innermost steps: queries x keys x
  * channels, rows x columns x columns behind, tokens x channels x vocabulary. */
 #include "base/die.h"
-#include "kernels/ops.h"
+#include "kernels/adam.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -18,7 +18,7 @@ static bq_dev dev;
 static bq_mat x, y, z, gain, u, v, dx, du;             /* (T, H) but for gain (1, H) */
 static bq_mat q, k, val, out, lse, dout, dq, dk, dval; /* attention's */
 static bq_mat head, next;
-static bq_mat w, fold, code, scale, gram, ut, order, diag, ones;
+static bq_mat w, fold, code, scale, gram, ut, order, diag, ones, adam;
 static bq_adascale trained;
 static double nll[T];
 
@@ -49,9 +49,7 @@ static void glu_bwd(void) { dev.op->glu_bwd(&dev, BQ_SILU, u, v, z, dx, du); }
 static void mix(void) { dev.op->mix(&dev, x, u, 0.5, (bq_rng_key){.seed = 1}, z); }
 static void xent(void) { dev.op->xent(&dev, x, head, next, nll); }
 static void adascale_weights(void) { dev.op->adascale_weights(&dev, &trained, w4, fold, scale, none); }
-static void adascale_step(void) {
-    dev.op->adascale_step(&dev, &trained, w4, fold, (bq_adam){1e-3f, 1e-3f, 0.9, 0.999, 1e-8f, 1}, none);
-}
+static void adascale_step(void) { dev.op->adascale_step(&dev, &trained, w4, fold, adam, none); }
 static void range_mse(void) { dev.op->range_mse(&dev, w, w4, (bq_shrink){100, 20, BQ_NORM_24}, scale, none); }
 static void quantize(void) { dev.op->quantize(&dev, w, scale, none, w4, code); }
 static void fit(void) { dev.op->fit(&dev, w, diag, w4, scale, none); }
@@ -106,6 +104,8 @@ static void weights(void) {
                             filled(N, 3, 0),
                             filled(N, H, 0),
                             filled(N, H, 0)};
+    adam = bq_arena_push(&dev.mem, 1, BQ_ADAM_NUMBERS, BQ_F32);
+    bq_adam_put(&dev, (bq_adam){1e-3f, 1e-3f, 0.9, 0.999, 1e-8f, 1}, adam);
     gram = fresh(H, H), ut = fresh(H, H), ones = filled(1, H, 1), diag = filled(1, H, 1);
     order = bq_arena_push(&dev.mem, H, 1, BQ_I32);
     dev.op->gram(&dev, x, gram);

@@ -1,9 +1,12 @@
 #include "block/adascale.h"
 
 #include "base/die.h"
+#include "base/hash.h"
 #include "base/log.h"
 #include "block/inside.h"
 #include "comm/treesum.h"
+#include "kernels/adam.h"
+#include "kernels/mark.h"
 
 #include <math.h>
 
@@ -15,6 +18,8 @@ typedef struct {
         linear[BQ_ARCH_LINEARS]; /* trained values of my rows of a linear; w.rows 0 where I have none */
     bq_treesum sum[BQ_MATS];     /* dL/dWhat over the batch */
     bq_mat fp, qt, x, y;         /* (T, H) */
+    bq_mat adam;                 /* this step's numbers */
+    double loss;                 /* of the sample at hand */
 } training;
 
 /* Row-wise values of linear i: hi, lo, beta, gamma, s3 and the moments of the last three. */
@@ -79,7 +84,8 @@ static size_t exchange_need(const bq_arch *arch, int64_t samples, int64_t batch,
 
 size_t bq_adascale_need(const bq_arch *arch, const bq_scheme *scheme, int64_t tokens, int64_t samples,
                         int64_t batch, int replica, int nreplica) {
-    size_t sum = 4 * bq_arena_need(tokens, arch->model.hidden, BQ_F32);
+    size_t sum =
+        4 * bq_arena_need(tokens, arch->model.hidden, BQ_F32) + bq_arena_need(1, BQ_ADAM_NUMBERS, BQ_F32);
     int more = buffers(samples, batch, replica, nreplica) - 1;
     for (int m = 0; m < BQ_MATS; m++) {
         bq_shard own = bq_shard_of(arch->rows[m], replica, nreplica);
@@ -140,23 +146,49 @@ static void start(bq_pass_context *c, const bq_adascale_options *o, training *t)
     for (int i = 0; i < arch->linears; i++) start_linear(c, t, i, moments);
     bq_mat *const hidden[] = {&t->fp, &t->qt, &t->x, &t->y};
     for (int k = 0; k < 4; k++) *hidden[k] = bq_arena_push(&dev->mem, c->tokens, arch->model.hidden, BQ_F32);
+    t->adam = bq_arena_push(&dev->mem, 1, BQ_ADAM_NUMBERS, BQ_F32);
 }
 
-/* Current W-hat of all linears, from every replica's rows; folded weights and scales too where fold is set.
- */
-static void weights(bq_pass_context *c, training *t, bool fold) {
+/* Current W-hat of my rows, and their scales; folded weights too where fold is set. */
+static void my_weights(bq_pass_context *c, training *t, bool fold) {
     bq_quantized *q = c->q;
     for (int i = 0; i < q->arch->linears; i++) {
         int m = q->arch->linear[i].mat;
         bq_shard rows = rows_in(&q->arch->linear[i], t->own[m]);
-        if (fold && c->comm->nreplica > 1) c->dev->op->zero(c->dev, q->scale[i]);
         if (rows.count)
             c->dev->op->adascale_weights(c->dev, &t->linear[i], q->scheme[i], part(q, i, q->what[m], 0, rows),
                                          scale_part(q, i, rows),
                                          fold ? part(q, i, q->fold[m], 0, rows) : (bq_mat){0});
-        if (fold) bq_comm_fill_scales(c->comm, c->dev, q->scale[i]);
     }
-    for (int m = 0; m < BQ_MATS; m++) bq_comm_gather_rows(c->comm, c->dev, fold ? q->fold[m] : q->what[m]);
+}
+
+/* Parts of a step that a device may replay.  What differs between two calls of a part is the matrices that
+ * gradients are in. */
+enum { WEIGHTS, SAMPLE, UPDATE };
+static uint64_t key_of(int part, const bq_mat gradient[BQ_MATS]) {
+    uint64_t key[1 + BQ_MATS] = {(uint64_t)part};
+    for (int m = 0; gradient && m < BQ_MATS; m++) key[1 + m] = (uintptr_t)gradient[m].data;
+    return bq_hash_bytes(key, sizeof key);
+}
+
+/* W-hat of all linears, from every replica's rows. */
+static void weights(bq_pass_context *c, training *t) {
+    if (!c->dev->op->replay(c->dev, key_of(WEIGHTS, NULL))) {
+        my_weights(c, t, false);
+        c->dev->op->recorded(c->dev);
+    }
+    for (int m = 0; m < BQ_MATS; m++) bq_comm_gather_rows(c->comm, c->dev, c->q->what[m]);
+}
+
+/* Folded weights and scales of all linears, and their codes. */
+static void result(bq_pass_context *c, training *t) {
+    bq_quantized *q = c->q;
+    for (int i = 0; i < q->arch->linears && c->comm->nreplica > 1; i++)
+        c->dev->op->zero(c->dev, q->scale[i]); /* others' rows are added */
+    my_weights(c, t, true);
+    for (int i = 0; i < q->arch->linears; i++) bq_comm_fill_scales(c->comm, c->dev, q->scale[i]);
+    for (int m = 0; m < BQ_MATS; m++) bq_comm_gather_rows(c->comm, c->dev, q->fold[m]);
+    bq_quantized_encode(c->dev, q);
 }
 
 static bq_mat block_input(bq_pass_context *c, training *t, int64_t step, int64_t sample) {
@@ -171,6 +203,16 @@ static bq_mat block_input(bq_pass_context *c, training *t, int64_t step, int64_t
     return t->x;
 }
 
+/* Forward, t->loss and gradients of the matrices. */
+static void differentiate(bq_pass_context *c, const bq_adascale_options *o, training *t, bq_mat x,
+                          bq_mat target, const bq_mat dw[BQ_MATS]) {
+    double elements = (double)o->batch * (double)x.cols;
+    if (o->loss == BQ_LOSS_MEAN) elements *= (double)x.rows;
+    bq_block_forward(c->dev, c->blk, c->q->what, c->work, x, t->y);
+    c->dev->op->mse(c->dev, t->y, target, 1 / elements, t->y, &t->loss);
+    bq_block_backward(c->dev, c->blk, c->q->what, c->work, x, t->y, dw, (bq_mat){0});
+}
+
 /* Loss of one sample of the batch; its gradient goes into the sums. */
 static double sample_step(bq_pass_context *c, const bq_adascale_options *o, training *t, int64_t step,
                           int64_t leaf) {
@@ -179,37 +221,40 @@ static double sample_step(bq_pass_context *c, const bq_adascale_options *o, trai
     bq_mat x = block_input(c, t, step, sample), dw[BQ_MATS];
     bq_mat target =
         x.data == t->qt.data ? t->fp : t->qt; /* inputs are read: the free buffer takes the target */
-    double elements = (double)o->batch * (double)x.cols, loss;
-    if (o->loss == BQ_LOSS_MEAN) elements *= (double)x.rows;
-    bq_block_forward(dev, c->blk, c->q->what, c->work, x, t->y);
     dev->op->put(dev, c->fetch(c->ctx, BQ_STREAM_TARGET, sample), target);
-    dev->op->mse(dev, t->y, target, 1 / elements, t->y, &loss);
     for (int m = 0; m < BQ_MATS; m++) dw[m] = bq_treesum_next(&t->sum[m]);
-    bq_block_backward(dev, c->blk, c->q->what, c->work, x, t->y, dw, (bq_mat){0});
+    if (!dev->op->replay(dev, key_of(SAMPLE, dw))) {
+        differentiate(c, o, t, x, target, dw);
+        dev->op->recorded(dev);
+    }
     for (int m = 0; m < BQ_MATS; m++) bq_treesum_add(&t->sum[m], leaf);
     dev->op->wait(dev);
-    return loss;
+    return t->loss;
 }
 
 /* Gradients meet at the owners of rows, who step. */
 static void update(bq_pass_context *c, const bq_adascale_options *o, training *t, int64_t step) {
+    bq_dev *dev = c->dev;
     bq_quantized *q = c->q;
     double cosine = (1 + cos(PI * (double)step / (double)o->iterations)) / 2;
     bq_adam adam = {
         (float)(o->lr_clip * cosine), (float)(o->lr_weight * cosine), 0.9, 0.999, 1e-8f, step + 1};
     bq_shard leaves[BQ_REPLICAS];
     bq_mat sum[BQ_MATS];
-    size_t mark = bq_arena_mark(&c->dev->mem);
+    size_t mark = bq_arena_mark(&dev->mem);
+    bq_adam_put(dev, adam, t->adam);
     all_leaves(c->samples, o->batch, step, c->comm->nreplica, leaves);
     for (int m = 0; m < BQ_MATS; m++) sum[m] = bq_treesum_end(&t->sum[m], c->comm, leaves, t->own[m]);
-    for (int i = 0; i < q->arch->linears; i++) {
+    bool again = dev->op->replay(dev, key_of(UPDATE, sum));
+    for (int i = 0; i < q->arch->linears && !again; i++) {
         int m = q->arch->linear[i].mat;
         bq_shard rows = rows_in(&q->arch->linear[i], t->own[m]);
         if (rows.count)
-            c->dev->op->adascale_step(c->dev, &t->linear[i], q->scheme[i],
-                                      part(q, i, sum[m], t->own[m].first, rows), adam, (bq_mat){0});
+            dev->op->adascale_step(dev, &t->linear[i], q->scheme[i],
+                                   part(q, i, sum[m], t->own[m].first, rows), t->adam, (bq_mat){0});
     }
-    bq_arena_reset(&c->dev->mem, mark);
+    if (!again) dev->op->recorded(dev);
+    bq_arena_reset(&dev->mem, mark);
 }
 
 bool bq_adascale_plateau(const bq_adascale_options *o, const double *losses, int64_t count,
@@ -265,6 +310,21 @@ static void forget(bq_pass_context *c, training *t) {
     }
 }
 
+/* False: the loss was no number, and nothing has moved. */
+static bool one_step(bq_pass_context *c, const bq_adascale_options *o, training *t, bq_adascale_state *s) {
+    int64_t step = s->step;
+    bq_mark_open("step %ld", (long)step);
+    weights(c, t);
+    s->losses[step] = batch_loss(c, o, t, step);
+    bool finite = isfinite(s->losses[step]);
+    if (finite)
+        update(c, o, t, s->step++);
+    else
+        say_where(c, o, step);
+    bq_mark_close();
+    return finite;
+}
+
 int64_t bq_pass_adascale(bq_pass_context *c, const bq_adascale_options *o) {
     double *losses = c->losses;
     size_t mark = bq_arena_mark(&c->dev->mem);
@@ -274,14 +334,8 @@ int64_t bq_pass_adascale(bq_pass_context *c, const bq_adascale_options *o) {
     start(c, o, &t);
     if (c->keeper) c->keeper->restore(c->keeper->ctx, &s);
     while (s.step < o->iterations && !flat && !stopped) {
-        weights(c, &t, false);
-        losses[s.step] = batch_loss(c, o, &t, s.step);
-        finite = isfinite(losses[s.step]);
-        if (!finite) {
-            say_where(c, o, s.step);
-            break;
-        }
-        update(c, o, &t, s.step++);
+        finite = one_step(c, o, &t, &s);
+        if (!finite) break;
         if (c->step) c->step(c->ctx, s.step, o->iterations, losses[s.step - 1]);
         flat = bq_adascale_plateau(o, losses, s.step, &s.previous);
         stopped = keep(c, o, &s, flat);
@@ -291,9 +345,9 @@ int64_t bq_pass_adascale(bq_pass_context *c, const bq_adascale_options *o) {
     if (!finite && !c->grid) {
         bq_pass_rtn(c);
     } else if (!stopped) {
-        weights(c, &t, true);
-        bq_quantized_encode(c->dev, c->q);
+        result(c, &t);
     }
+    c->dev->op->forget(c->dev);
     bq_arena_reset(&c->dev->mem, mark);
     return stopped ? BQ_PASS_STOPPED : finite ? s.step : BQ_PASS_NOT_FINITE;
 }

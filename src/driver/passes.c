@@ -6,6 +6,7 @@
 #include "driver/methods.h"
 #include "driver/sweep.h"
 #include "io/checkpoint.h"
+#include "kernels/mark.h"
 
 #include <stdio.h>
 
@@ -53,7 +54,9 @@ static bool start_from(bq_walk *w) {
 static int64_t apply(bq_walk *w, bq_pass_context *c, const bq_pass *p) {
     const bq_method *method = &bq_methods[p->kind];
     w->before = w->units;
+    bq_mark_open("%s", method->name);
     int64_t steps = bq_pass_steps(p, w->sweep), done = bq_pass_run(c, p, w->sweep);
+    bq_mark_close();
     w->units = w->before + steps;
     if (done == BQ_PASS_NOT_FINITE)
         bq_log(BQ_WARN, "block %d: the loss stopped being a number; %s left the block as it was",

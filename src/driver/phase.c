@@ -13,6 +13,7 @@
 #include "io/acts.h"
 #include "io/checkpoint.h"
 #include "io/files.h"
+#include "kernels/mark.h"
 
 #include <errno.h>
 #include <math.h>
@@ -255,7 +256,9 @@ static int do_piece(bq_walk *w, bq_piece piece, bool last) {
     if (!start_piece(w, piece)) return BQ_STOPPED;
     if (piece.takes && w->frozen) return BQ_OK;
     for (w->block = piece.first; w->block < piece.end; w->block++) {
+        bq_mark_open("block %d", w->block + 1);
         outcome got = do_block(w);
+        bq_mark_close();
         if (got == MADE) s->made++;
         if (got == RESTORED) w->units += w->all / w->blocks.count;
         if (got == MADE && s->made == s->args->stop_after && !(last && w->block + 1 == piece.end))

@@ -7,6 +7,7 @@
 #include "driver/reference.h"
 #include "driver/sweep.h"
 #include "io/inside.h"
+#include "kernels/mark.h"
 
 #include <stdio.h>
 
@@ -36,7 +37,9 @@ static int run(bq_session *s) {
                s->comm->nstage, s->comm->nreplica, (long)s->micro);
     bq_cache_fetch(s);
     bq_account_part(s, "start", -1, -1);
+    bq_mark_open("reference");
     if (s->calibration.ids) bq_reference_run(s, s->micro);
+    bq_mark_close();
     bq_cache_give_heads(s);
     code = bq_comm_agree(s->comm, bq_session_stopped(s) ? BQ_STOPPED : BQ_OK);
     bq_account_part(s, "reference", -1, -1);

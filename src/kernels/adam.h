@@ -2,6 +2,7 @@
 #ifndef BQ_ADAM_H
 #define BQ_ADAM_H
 
+#include "base/die.h"
 #include "kernels/ops.h"
 
 #include <math.h>
@@ -14,6 +15,12 @@ typedef struct {
     float step;      /* lr / (1 - beta1^t) */
 } bq_adam_step;
 
+/* What adascale_step reads on the device: of beta and gamma, then of s2 and s3. */
+typedef struct {
+    bq_adam_step clip, weight;
+} bq_adam_steps;
+enum { BQ_ADAM_NUMBERS = sizeof(bq_adam_steps) / sizeof(float) };
+
 /* Bias corrections in double, once a step; the elements then see six floats. */
 static inline bq_adam_step bq_adam_step_of(bq_adam a, float lr) {
     double t = (double)a.step;
@@ -22,6 +29,13 @@ static inline bq_adam_step bq_adam_step_of(bq_adam a, float lr) {
     s.root = (float)sqrt(1 - pow(a.beta2, t)), s.eps = a.eps;
     s.step = (float)((double)lr / (1 - pow(a.beta1, t)));
     return s;
+}
+
+/* The step's numbers to the device: to (1, BQ_ADAM_NUMBERS). */
+static inline void bq_adam_put(bq_dev *dev, bq_adam a, bq_mat to) {
+    bq_adam_steps s = {bq_adam_step_of(a, a.lr_clip), bq_adam_step_of(a, a.lr_weight)};
+    BQ_CHECK(a.step >= 1, "adam: step %ld", (long)a.step);
+    dev->op->put(dev, bq_mat_host(&s, 1, BQ_ADAM_NUMBERS, BQ_F32), to);
 }
 
 #endif

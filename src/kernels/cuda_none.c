@@ -2,6 +2,7 @@
 #include "kernels/ops.h"
 
 #include "base/die.h"
+#include "kernels/mark.h"
 
 int bq_cuda_devices(void) { return 0; }
 
@@ -14,6 +15,9 @@ void *bq_cuda_stream(const bq_dev *dev) {
     (void)dev;
     return NULL;
 }
+
+void bq_mark_open(const char *fmt, ...) { (void)fmt; }
+void bq_mark_close(void) {}
 
 static int none_open(bq_dev *dev, int number, size_t mem) {
     (void)number, (void)mem;

@@ -137,6 +137,18 @@ struct bq_ops {
     int (*open)(bq_dev *dev, int number, size_t mem); /* number: of threads (cpu), of the device (cuda) */
     void (*close)(bq_dev *dev);
     void (*wait)(bq_dev *dev);
+    /* Ops that are called again and again with the same arguments: one launch on a GPU.
+     *     if (!op->replay(dev, key)) {
+     *         ... the ops ...
+     *         op->recorded(dev);
+     *     }
+     * replay: true: the ops that were recorded under this key run again, scratch and results on the host
+     * included. False: call them, without put, get, wait or another replay among them.  Equal keys stand for
+     * the same calls with the same arguments, which is the caller's word.  forget: of all that is recorded,
+     * before the memory is used for something else.  The cpu never replays.  Class: bitwise. */
+    bool (*replay)(bq_dev *dev, uint64_t key);
+    void (*recorded)(bq_dev *dev);
+    void (*forget)(bq_dev *dev);
     /* Host memory of at least that many bytes, pinned, for messages; valid until the next call.  NULL where
      * the device is the host. */
     void *(*stage)(bq_dev *dev, size_t bytes);
@@ -246,10 +258,11 @@ struct bq_ops {
                              bq_mat fold);
 
     /* AdaScale backward and Adam in one pass over g = dL/dWhat (adascale.md 1.6, 2.3): straight-through, mask
-     * after rounding; updates beta, gamma, s3, s2 and all moments.  grad.data NULL, or (rows, cols + 3): the
-     * gradients of s2, then beta, gamma, s3 (tests; nothing is then updated).  Row sums run in 16 fixed
-     * lanes.  Class: bitwise. */
-    void (*adascale_step)(bq_dev *dev, const bq_adascale *p, bq_scheme scheme, bq_mat g, bq_adam adam,
+     * after rounding; updates beta, gamma, s3, s2 and all moments.  adam (1, BQ_ADAM_NUMBERS): this step's,
+     * from bq_adam_put (kernels/adam.h).  grad.data NULL, or (rows, cols + 3): the gradients of s2, then
+     * beta, gamma, s3 (tests; adam is not looked at and nothing is updated).  Row sums run in 16 fixed lanes.
+     * Class: bitwise. */
+    void (*adascale_step)(bq_dev *dev, const bq_adascale *p, bq_scheme scheme, bq_mat g, bq_mat adam,
                           bq_mat grad);
 
     /* h = x^T x, exactly symmetric; x (T, K), h (K, K).  Class: NMSE 1e-10; the same bits for any number of

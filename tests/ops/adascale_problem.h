@@ -4,6 +4,8 @@
 
 #include "ops_common.h"
 
+#include "kernels/adam.h"
+
 #include <math.h>
 
 static const bq_mat none; /* no fold, no gradients */
@@ -55,8 +57,12 @@ static inline problem start(int64_t rows, int64_t cols, int64_t pad, bq_scheme s
 static inline void forward(problem *q) {
     dev.op->adascale_weights(&dev, &q->p, q->s, q->what, q->scale, q->fold);
 }
-static inline void gradient(problem *q) {
-    dev.op->adascale_step(&dev, &q->p, q->s, q->g, (bq_adam){0}, q->grad);
+static inline void gradient(problem *q) { dev.op->adascale_step(&dev, &q->p, q->s, q->g, none, q->grad); }
+static inline void step(problem *q, bq_adam adam) {
+    bq_mat numbers = make(1, BQ_ADAM_NUMBERS, 0, BQ_F32);
+    bq_adam_put(&dev, adam, numbers);
+    dev.op->adascale_step(&dev, &q->p, q->s, q->g, numbers, none);
+    drop(numbers);
 }
 
 /* |got - want| <= limit * |size| */

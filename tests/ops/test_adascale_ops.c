@@ -84,7 +84,7 @@ static void golden_adam_with_cosine(void **state) {
         gradient(&q); /* ds2 is linear in g while s2 moves little: one division gives the g that is wanted */
         *ptr(q.g, 0, 0) = (float)(push[t - 1] / at(q.grad, 0, 0));
         adam.lr_weight = (float)(5e-4 * (1 + cos(M_PI * (t - 1) / 10)) / 2), adam.step = t;
-        dev.op->adascale_step(&dev, &q.p, q.s, q.g, adam, none);
+        step(&q, adam);
         expect_near(at(q.p.s2, 0, 0), want[t - 1], want[t - 1], 1e-6);
     }
     finish(&q);
@@ -139,7 +139,7 @@ static void oracle_on_odd_shapes(void **state) {
     for (int64_t rows = 0; rows < 3; rows += 2) { /* nothing to do, or rows of nothing */
         problem q = start(rows, rows ? 0 : 33, 1, grid_of(4, BQ_F32), 0.2f);
         forward(&q), gradient(&q);
-        dev.op->adascale_step(&dev, &q.p, q.s, q.g, (bq_adam){.step = 1}, none);
+        step(&q, (bq_adam){.step = 1});
         finish(&q);
     }
 }
@@ -241,7 +241,7 @@ static void step_is_adam(void **state) {
         assert_true(same(s2[0], q.p.s2) && same(s2[1], q.p.m_s2) && same(beta[1], q.p.m_row) &&
                     same(s3[0], q.p.s3));
         adam.step = t;
-        dev.op->adascale_step(&dev, &q.p, q.s, q.g, adam, none);
+        step(&q, adam);
         for (int64_t r = 0; r < ROWS; r++) {
             double db = at(q.grad, r, COLS), dg = at(q.grad, r, COLS + 1), d3 = at(q.grad, r, COLS + 2);
             for (int64_t c = 0; c < COLS; c++)
@@ -299,7 +299,7 @@ static void special_rows(void **state) {
     assert_true(*ptr(q.what, 4, 36) == 7 * *ptr(q.scale, 4, 0) && *ptr(q.what, 4, 8) == 0);
     bq_adam adam = {
         .lr_clip = 1e-3f, .lr_weight = 5e-4f, .beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8f, .step = 1};
-    dev.op->adascale_step(&dev, &q.p, q.s, q.g, adam, none);
+    step(&q, adam);
     for (int c = 0; c < N; c++) assert_true(*ptr(q.p.s2, 0, c) == 0);
     finish(&q);
 }
@@ -321,7 +321,7 @@ static void groups_are_short_rows(void **state) {
         one.beta = bq_mat_rows(q.p.beta, r, 1), one.gamma = bq_mat_rows(q.p.gamma, r, 1);
         one.s3 = bq_mat_rows(q.p.s3, r, 1), one.s2 = bq_mat_rows(q.p.s2, r, 1);
         dev.op->adascale_weights(&dev, &one, q.s, own, scale, none);
-        dev.op->adascale_step(&dev, &one, q.s, bq_mat_rows(q.g, r, 1), (bq_adam){0}, grad);
+        dev.op->adascale_step(&dev, &one, q.s, bq_mat_rows(q.g, r, 1), none, grad);
         assert_true(same(own, bq_mat_rows(q.what, r, 1)) && same(scale, bq_mat_rows(q.scale, r, 1)));
         assert_true(same(grad, bq_mat_rows(q.grad, r, 1)));
     }
@@ -336,7 +336,7 @@ static uint64_t all_bits(void) {
         bq_adam adam = {
             .lr_clip = 1e-3f, .lr_weight = 5e-4f, .beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8f, .step = 2};
         gradient(&q);
-        for (int t = 0; t < 2; t++) dev.op->adascale_step(&dev, &q.p, q.s, q.g, adam, none);
+        for (int t = 0; t < 2; t++) step(&q, adam);
         forward(&q);
         bq_mat out[] = {q.what,    q.scale, q.fold, q.grad,    q.p.beta,
                         q.p.gamma, q.p.s3,  q.p.s2, q.p.m_row, q.p.v_s2};

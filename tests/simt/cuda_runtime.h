@@ -36,6 +36,8 @@ enum cudaDeviceAttr { cudaDevAttrComputeCapabilityMajor = 75, cudaDevAttrCompute
 
 typedef struct CUstream_st *cudaStream_t;
 typedef struct CUevent_st *cudaEvent_t;
+typedef struct CUgraph_st *cudaGraph_t;
+typedef struct CUgraphExec_st *cudaGraphExec_t;
 
 const char *cudaGetErrorString(cudaError_t e);
 cudaError_t cudaGetDeviceCount(int *n);
@@ -57,6 +59,17 @@ cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t s);
 cudaError_t cudaEventSynchronize(cudaEvent_t e);
 cudaError_t cudaEventQuery(cudaEvent_t e);
 cudaError_t cudaStreamWaitEvent(cudaStream_t s, cudaEvent_t e, unsigned flags = 0);
+
+/* Work on a stream that is captured does not run: the graph has it, with kernel arguments and factors as they
+ * are now, and addresses whose contents are read at every launch.  Refused while capturing: waits, events,
+ * pageable memory, allocations; and to end a graph that has not run yet. */
+enum cudaStreamCaptureMode { cudaStreamCaptureModeGlobal, cudaStreamCaptureModeThreadLocal };
+cudaError_t cudaStreamBeginCapture(cudaStream_t s, cudaStreamCaptureMode mode);
+cudaError_t cudaStreamEndCapture(cudaStream_t s, cudaGraph_t *graph);
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t *exec, cudaGraph_t graph, unsigned long long flags = 0);
+cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t s);
+cudaError_t cudaGraphDestroy(cudaGraph_t graph);
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec);
 
 cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t n, cudaMemcpyKind kind, cudaStream_t s);
 cudaError_t cudaMemcpy2DAsync(void *to, size_t to_pitch, const void *from, size_t from_pitch, size_t width,
@@ -82,6 +95,13 @@ bool on_device(const void *p, size_t n);
 
 /* Put work on a stream; run all that stands before now. */
 void enqueue(cudaStream_t s, std::function<void()> work);
+
+/* What the host has launched; printed at the end of the program where SIMT_COUNT is set. */
+struct counts {
+    long kernels, graphs;
+    ~counts();
+};
+extern counts launched;
 
 /* End the program when a word of a kernel's argument is the address of host memory. */
 void check_argument(const void *argument, size_t bytes);
@@ -109,6 +129,7 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t *c, void (*kernel)(P...)
     if (!simt::launchable(c)) return cudaErrorInvalidConfiguration;
     (simt_check<P>(static_cast<P>(a)), ...);
     const dim3 grid = c->gridDim, block = c->blockDim;
+    simt::launched.kernels++;
     simt::enqueue(c->stream, [=] { simt::launch(grid, block, [&] { kernel(static_cast<P>(a)...); }); });
     return cudaSuccess;
 }

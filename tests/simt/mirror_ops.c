@@ -21,6 +21,11 @@ static int open_none(bq_dev *dev, int number, size_t mem) {
 }
 static void close_cpu(bq_dev *dev) { bq_ops_cpu.close(dev); }
 static void wait(bq_dev *dev) { (void)dev; }
+static bool replay(bq_dev *dev, uint64_t key) {
+    (void)dev, (void)key;
+    return false;
+}
+static void recorded(bq_dev *dev) { (void)dev; }
 static void *stage(bq_dev *dev, size_t bytes) {
     (void)dev, (void)bytes;
     return NULL;
@@ -106,11 +111,11 @@ static void adascale_weights(bq_dev *dev, const bq_adascale *of, bq_scheme s, bq
          &what, &by, &fold)
     d->op->adascale_weights(d, &p, s, what, by, fold);
 }
-static void adascale_step(bq_dev *dev, const bq_adascale *of, bq_scheme s, bq_mat g, bq_adam adam,
+static void adascale_step(bq_dev *dev, const bq_adascale *of, bq_scheme s, bq_mat g, bq_mat adam,
                           bq_mat grad) {
     bq_adascale p = *of;
     EACH(BITWISE, &p.w, &p.hi, &p.lo, &p.beta, &p.gamma, &p.s3, &p.s2, &p.m_row, &p.v_row, &p.m_s2, &p.v_s2,
-         &g, &grad)
+         &g, &adam, &grad)
     d->op->adascale_step(d, &p, s, g, adam, grad);
 }
 static void gram(bq_dev *dev, bq_mat x, bq_mat h) { EACH(NEAR, &x, &h) d->op->gram(d, x, h); }
@@ -176,6 +181,9 @@ const bq_ops mirror_ops = {
     .open = open_none,
     .close = close_cpu,
     .wait = wait,
+    .replay = replay,
+    .recorded = recorded,
+    .forget = recorded,
     .stage = stage,
     .put = copy,
     .get = copy,

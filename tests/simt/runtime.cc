@@ -31,8 +31,18 @@ struct line {
 
 } // namespace simt
 
+struct CUgraph_st {
+    std::vector<std::function<void()>> work;
+};
+struct CUgraphExec_st {
+    std::vector<std::function<void()>> work;
+    std::shared_ptr<simt::line>
+        line; /* where it was launched last, and how far that must be for it to have run */
+    uint64_t upto = 0;
+};
 struct CUstream_st {
     std::shared_ptr<simt::line> line = std::make_shared<simt::line>();
+    CUgraph_st *capture = nullptr;
 };
 struct CUevent_st {
     std::shared_ptr<simt::line> line;
@@ -47,6 +57,19 @@ void misuse(const char *what) {
 }
 
 static std::set<CUstream_st *> streams;
+
+counts launched;
+counts::~counts() {
+    if (getenv("SIMT_COUNT")) fprintf(stderr, "simt: %ld kernels, %ld graphs launched\n", kernels, graphs);
+}
+
+/* What may not be done while a stream is captured: that one, or any. */
+static void refuse(const CUstream_st *s) {
+    if (s->capture) misuse("a wait, an event or pageable memory on a stream that is captured");
+}
+static void refuse() {
+    for (const CUstream_st *s : streams) refuse(s);
+}
 
 static void reach(bool device_works);
 
@@ -67,6 +90,7 @@ static void drain(line &l, uint64_t upto) {
 }
 
 static void drain_all() {
+    refuse();
     if (schedule == REVERSE)
         for (auto s = streams.rbegin(); s != streams.rend(); ++s) drain(*(*s)->line, (*s)->line->issued);
     else
@@ -75,6 +99,10 @@ static void drain_all() {
 
 void enqueue(cudaStream_t s, std::function<void()> work) {
     if (!s) misuse("work on the default stream");
+    if (s->capture) {
+        s->capture->work.push_back(std::move(work));
+        return;
+    }
     s->line->queue.push_back({std::move(work), nullptr, 0});
     s->line->issued++;
     s->line->asked = false;
@@ -124,6 +152,7 @@ bool on_device(const void *p, size_t n) { return inside(p, n, true); }
 
 cudaError_t allocate(void **p, size_t n, bool device) {
     *p = nullptr;
+    refuse();
     if (n == 0) return cudaSuccess;
     const size_t all = (n + 2 * GUARD + 4095) / 4096 * 4096;
     char *at = (char *)mmap(nullptr, all, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -213,6 +242,8 @@ cudaError_t cudaMemcpy2DAsync(void *to, size_t to_pitch, const void *from, size_
     const size_t n = span(from_pitch, width, rows);
     check_copy(to, span(to_pitch, width, rows), from, n, kind);
     const bool keep = kind == cudaMemcpyHostToDevice && !inside(from, n, false);
+    const bool waits = kind == cudaMemcpyDeviceToHost && !inside(to, span(to_pitch, width, rows), false);
+    if (keep || waits) refuse(s);
     std::shared_ptr<std::vector<char>> kept; /* pageable: the driver has its own copy before it returns */
     if (keep) {
         kept = std::make_shared<std::vector<char>>(width * rows);
@@ -222,8 +253,7 @@ cudaError_t cudaMemcpy2DAsync(void *to, size_t to_pitch, const void *from, size_
         copy_rows((char *)to, to_pitch, keep ? kept->data() : (const char *)from, keep ? width : from_pitch,
                   width, rows);
     });
-    if (kind == cudaMemcpyDeviceToHost && !inside(to, span(to_pitch, width, rows), false))
-        drain(*s->line, s->line->issued);
+    if (waits) drain(*s->line, s->line->issued);
     return cudaSuccess;
 }
 
@@ -252,16 +282,19 @@ cudaError_t cudaStreamCreateWithFlags(cudaStream_t *s, unsigned) {
     return cudaSuccess;
 }
 cudaError_t cudaStreamDestroy(cudaStream_t s) {
+    refuse(s);
     drain(*s->line, s->line->issued);
     streams.erase(s);
     delete s;
     return cudaSuccess;
 }
 cudaError_t cudaStreamSynchronize(cudaStream_t s) {
+    refuse(s);
     drain(*s->line, s->line->issued);
     return cudaSuccess;
 }
 cudaError_t cudaStreamQuery(cudaStream_t s) {
+    refuse(s);
     if (!s->line->asked && s->line->done < s->line->issued) {
         s->line->asked = true;
         return cudaErrorNotReady;
@@ -277,6 +310,7 @@ cudaError_t cudaEventDestroy(cudaEvent_t e) {
     return cudaSuccess;
 }
 cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t s) {
+    refuse(s);
     e->line = s->line, e->upto = s->line->issued;
     return cudaSuccess;
 }
@@ -292,9 +326,45 @@ cudaError_t cudaEventQuery(cudaEvent_t e) {
     return cudaEventSynchronize(e);
 }
 cudaError_t cudaStreamWaitEvent(cudaStream_t s, cudaEvent_t e, unsigned) {
+    refuse(s);
     if (!e->line) return cudaSuccess;
     s->line->queue.push_back({nullptr, e->line, e->upto});
     s->line->issued++;
+    return cudaSuccess;
+}
+
+/* ---- graphs ---- */
+
+cudaError_t cudaStreamBeginCapture(cudaStream_t s, cudaStreamCaptureMode) {
+    refuse(s);
+    s->capture = new CUgraph_st();
+    return cudaSuccess;
+}
+cudaError_t cudaStreamEndCapture(cudaStream_t s, cudaGraph_t *graph) {
+    if (!s->capture) return cudaErrorInvalidValue;
+    *graph = s->capture;
+    s->capture = nullptr;
+    return cudaSuccess;
+}
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t *exec, cudaGraph_t graph, unsigned long long) {
+    *exec = new CUgraphExec_st();
+    (*exec)->work = graph->work;
+    return cudaSuccess;
+}
+cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t s) {
+    refuse(s);
+    for (const auto &work : exec->work) enqueue(s, work);
+    exec->line = s->line, exec->upto = s->line->issued;
+    launched.graphs++;
+    return cudaSuccess;
+}
+cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
+    delete graph;
+    return cudaSuccess;
+}
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec) {
+    if (exec->line && exec->line->done < exec->upto) misuse("a graph destroyed before it has run");
+    delete exec;
     return cudaSuccess;
 }
 

@@ -32,6 +32,22 @@ for name in train gptq smooth all; do
     done
 done
 
+# a step is a few launches from its third time on, and without that the same bytes
+SIMT_COUNT=1 expect 0 mpi 1 run train.json --device cuda -o graphs
+check "graphs: $(grep '^simt' err)" grep -qE ', [1-9][0-9]* graphs' err
+SIMT_COUNT=1 BQ_CUDA_GRAPH=0 expect 0 mpi 1 run train.json --device cuda -o plain
+check "no graphs: $(grep '^simt' err)" grep -q ', 0 graphs' err
+same graphs plain
+BQ_CUDA_GRAPH=0 expect 0 mpi 2 run all.json --device cuda -o plain_2
+same all_2 plain_2
+
+# what a profiler sees, with its depth
+SIMT_MARKS=1 expect 0 mpi 1 run train.json --device cuda -o marks
+check "marks: $(grep -c 'simt: mark' err) of them" diff - <(sed -n 's/^simt: mark //p' err) <<TEXT
+0 reference
+$(for b in 1 2; do printf '0 block %d\n1 adascale\n2 step 0\n2 step 1\n2 step 2\n2 step 3\n' $b; done)
+TEXT
+
 # narrower products: the log says what they change, the bytes are the same on any number of ranks; what the device does not
 # have is made in f32; another way is another recipe
 for compute in bf16 tf32; do

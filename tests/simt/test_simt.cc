@@ -59,6 +59,40 @@ static void pinned_copies_wait(void) {
     cudaStreamDestroy(s), cudaFree(x), cudaFreeHost(pinned);
 }
 
+/* A graph reads memory anew at each launch; a kernel's argument, here which element, is that of the capture.
+ */
+static __global__ void take(const float *x, int i, float *y) { y[threadIdx.x] = x[i] + y[threadIdx.x]; }
+
+static void graphs_replay() {
+    float *x, *y, *pinned;
+    int which = 3;
+    cudaStream_t s;
+    cudaGraph_t graph;
+    cudaGraphExec_t exec;
+    cudaStreamCreateWithFlags(&s, cudaStreamNonBlocking);
+    cudaMalloc(&x, N * sizeof *x), cudaMalloc(&y, N * sizeof *y), cudaMallocHost(&pinned, N * sizeof *pinned);
+    for (int i = 0; i < N; i++) pinned[i] = (float)i;
+    cudaMemsetAsync(y, 0, N * sizeof *y, s);
+    cudaStreamBeginCapture(s, cudaStreamCaptureModeThreadLocal);
+    cudaMemcpyAsync(x, pinned, N * sizeof *x, cudaMemcpyHostToDevice, s);
+    cudaLaunchConfig_t c = {};
+    c.gridDim = dim3(1), c.blockDim = dim3(N), c.stream = s;
+    cudaLaunchKernelEx(&c, take, (const float *)x, which, y);
+    cudaStreamEndCapture(s, &graph);
+    cudaGraphInstantiate(&exec, graph, 0), cudaGraphDestroy(graph);
+    float got[N];
+    cudaMemcpyAsync(got, y, sizeof got, cudaMemcpyDeviceToHost, s);
+    expect(got[0] == 0, "what is captured has not run");
+    which = 5;
+    cudaGraphLaunch(exec, s), cudaStreamSynchronize(s);
+    pinned[3] = 100, pinned[5] = 1000;
+    cudaGraphLaunch(exec, s);
+    cudaMemcpyAsync(got, y, sizeof got, cudaMemcpyDeviceToHost, s);
+    expect(got[0] == 103 && got[N - 1] == 103, "twice run, with the argument as it was and memory as it is");
+    cudaGraphExecDestroy(exec);
+    cudaFree(x), cudaFree(y), cudaFreeHost(pinned), cudaStreamDestroy(s);
+}
+
 int main() {
     for (int s = 0; s < 3; s++) {
         simt::schedule = (simt::order)s;
@@ -66,6 +100,7 @@ int main() {
         expect(std::isnan(across(false)), "without it the kernel sees memory that nobody has written");
     }
     pinned_copies_wait();
+    graphs_replay();
     printf("%d failures\n", failures);
     return failures != 0;
 }

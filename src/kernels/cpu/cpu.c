@@ -40,6 +40,13 @@ static int cpu_open(bq_dev *dev, int threads, size_t mem) {
 static void cpu_close(bq_dev *dev) { (void)dev; }
 static void cpu_wait(bq_dev *dev) { (void)dev; }
 
+static bool cpu_replay(bq_dev *dev, uint64_t key) {
+    (void)dev, (void)key;
+    return false;
+}
+static void cpu_recorded(bq_dev *dev) { (void)dev; }
+static void cpu_forget(bq_dev *dev) { (void)dev; }
+
 static void *cpu_stage(bq_dev *dev, size_t bytes) {
     (void)dev, (void)bytes;
     return NULL;
@@ -77,6 +84,9 @@ const bq_ops bq_ops_cpu = {
     .open = cpu_open,
     .close = cpu_close,
     .wait = cpu_wait,
+    .replay = cpu_replay,
+    .recorded = cpu_recorded,
+    .forget = cpu_forget,
     .stage = cpu_stage,
     .put = cpu_copy,
     .get = cpu_copy,

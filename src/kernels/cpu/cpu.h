@@ -43,7 +43,7 @@ void bq_cpu_range_levels(bq_dev *dev, bq_mat scale, int levels, bq_type type);
 /* cpu_adascale.c */
 void bq_cpu_adascale_weights(bq_dev *dev, const bq_adascale *p, bq_scheme scheme, bq_mat what, bq_mat scale,
                              bq_mat fold);
-void bq_cpu_adascale_step(bq_dev *dev, const bq_adascale *p, bq_scheme scheme, bq_mat g, bq_adam adam,
+void bq_cpu_adascale_step(bq_dev *dev, const bq_adascale *p, bq_scheme scheme, bq_mat g, bq_mat adam,
                           bq_mat grad);
 /* cpu_gram.c */
 void bq_cpu_gram(bq_dev *dev, bq_mat x, bq_mat h);

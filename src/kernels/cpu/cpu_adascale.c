@@ -52,20 +52,17 @@ void bq_cpu_adascale_weights(bq_dev *dev, const bq_adascale *p, bq_scheme s, bq_
     }
 }
 
-typedef struct {
-    bq_adam_step clip, weight;
-} adam_steps;
-
 /* One row.  Its scale and s3 are the old ones for every element, so the three row parameters move last. */
-static void step_row(const bq_adascale *p, bq_scheme s, bq_mat g, adam_steps adam, bq_mat grad, int64_t r) {
+static void step_row(const bq_adascale *p, bq_scheme s, bq_mat g, const bq_adam_steps *adam, bq_mat grad,
+                     int64_t r) {
     const bq_vec_table *vec = bq_vec();
     int64_t cols = p->w.cols;
     bq_grid grid = row_grid(p, s, r);
     bool look = grad.data != NULL;
     double sum[2], steps = (double)(grid.qmax - grid.qmin);
-    vec->adascale_step(at(p->w, r), at(g, r), cols, bq_exp(*at(p->s3, r)), grid, adam.weight, at(p->s2, r),
-                       look ? NULL : at(p->m_s2, r), look ? NULL : at(p->v_s2, r), look ? at(grad, r) : NULL,
-                       sum);
+    vec->adascale_step(at(p->w, r), at(g, r), cols, bq_exp(*at(p->s3, r)), grid,
+                       look ? (bq_adam_step){0} : adam->weight, at(p->s2, r), look ? NULL : at(p->m_s2, r),
+                       look ? NULL : at(p->v_s2, r), look ? at(grad, r) : NULL, sum);
     double low = (double)(bq_exp(*at(p->beta, r)) * *at(p->lo, r));
     double high = (double)(bq_exp(*at(p->gamma, r)) * *at(p->hi, r));
     float d[3] = {(float)(-sum[0] * low / steps), (float)(sum[0] * high / steps), (float)sum[1]};
@@ -74,12 +71,12 @@ static void step_row(const bq_adascale *p, bq_scheme s, bq_mat g, adam_steps ada
         return;
     }
     float *m = at(p->m_row, r), *v = at(p->v_row, r);
-    vec->adam(d, 1, adam.clip, at(p->beta, r), m, v);
-    vec->adam(d + 1, 1, adam.clip, at(p->gamma, r), m + 1, v + 1);
-    vec->adam(d + 2, 1, adam.weight, at(p->s3, r), m + 2, v + 2);
+    vec->adam(d, 1, adam->clip, at(p->beta, r), m, v);
+    vec->adam(d + 1, 1, adam->clip, at(p->gamma, r), m + 1, v + 1);
+    vec->adam(d + 2, 1, adam->weight, at(p->s3, r), m + 2, v + 2);
 }
 
-void bq_cpu_adascale_step(bq_dev *dev, const bq_adascale *p, bq_scheme s, bq_mat g, bq_adam adam,
+void bq_cpu_adascale_step(bq_dev *dev, const bq_adascale *p, bq_scheme s, bq_mat g, bq_mat adam,
                           bq_mat grad) {
     (void)dev;
     int64_t rows = p->w.rows, cols = p->w.cols;
@@ -88,11 +85,10 @@ void bq_cpu_adascale_step(bq_dev *dev, const bq_adascale *p, bq_scheme s, bq_mat
     if (grad.data) {
         check(grad, rows, cols + 3, "grad");
     } else {
-        BQ_CHECK(adam.step >= 1, "adascale: step %ld", (long)adam.step);
+        check(adam, 1, BQ_ADAM_NUMBERS, "adam");
         check(p->m_row, rows, 3, "m_row"), check(p->v_row, rows, 3, "v_row");
         check(p->m_s2, rows, cols, "m_s2"), check(p->v_s2, rows, cols, "v_s2");
     }
-    adam_steps now = {bq_adam_step_of(adam, adam.lr_clip), bq_adam_step_of(adam, adam.lr_weight)};
 #pragma omp parallel for schedule(static) if (rows * cols > PARALLEL)
-    for (int64_t r = 0; r < rows; r++) step_row(p, s, g, now, grad, r);
+    for (int64_t r = 0; r < rows; r++) step_row(p, s, g, adam.data, grad, r);
 }

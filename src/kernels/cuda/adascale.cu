@@ -48,8 +48,10 @@ static __device__ void adam(float g, bq_adam_step a, float *p, float *m, float *
 
 /* The mask looks at the rounded value, so r is clamped to one step outside the grid, not to the grid.  The
  * row's parameters are the old ones for every element, and move last. */
-static __global__ void step_rows(params p, bq_scheme s, bq_rows<float> g, bq_adam_step clip,
-                                 bq_adam_step weight, bq_rows<float> grad, int64_t rows, int64_t cols) {
+static __global__ void step_rows(params p, bq_scheme s, bq_rows<float> g, const bq_adam_steps *now,
+                                 bq_rows<float> grad, int64_t rows, int64_t cols) {
+    const bq_adam_step clip = grad.data ? bq_adam_step() : now->clip,
+                       weight = grad.data ? bq_adam_step() : now->weight;
     BQ_EACH_ROW(row, rows) {
         const int64_t n = row < rows ? cols : 0, r = row < rows ? row : 0;
         const bq_row_grid grid = grid_of(p, s, r);
@@ -107,7 +109,7 @@ void bq_cuda_adascale_weights(bq_dev *dev, const bq_adascale *p, bq_scheme s, bq
               bq_f32_rows(scale), bq_f32_rows(fold), wide, rows, cols);
 }
 
-void bq_cuda_adascale_step(bq_dev *dev, const bq_adascale *p, bq_scheme s, bq_mat g, bq_adam adam,
+void bq_cuda_adascale_step(bq_dev *dev, const bq_adascale *p, bq_scheme s, bq_mat g, bq_mat adam,
                            bq_mat grad) {
     const int64_t rows = p->w.rows, cols = p->w.cols;
     const params all = params_of(p, s);
@@ -115,13 +117,12 @@ void bq_cuda_adascale_step(bq_dev *dev, const bq_adascale *p, bq_scheme s, bq_ma
     if (grad.data) {
         bq_cuda_want(grad, rows, cols + 3, BQ_F32, "adascale", "grad");
     } else {
-        BQ_CHECK(adam.step >= 1, "adascale: step %ld", (long)adam.step);
+        bq_cuda_want(adam, 1, BQ_ADAM_NUMBERS, BQ_F32, "adascale", "adam");
         bq_cuda_want(p->m_row, rows, 3, BQ_F32, "adascale", "m_row");
         bq_cuda_want(p->v_row, rows, 3, BQ_F32, "adascale", "v_row");
         bq_cuda_want(p->m_s2, rows, cols, BQ_F32, "adascale", "m_s2");
         bq_cuda_want(p->v_s2, rows, cols, BQ_F32, "adascale", "v_s2");
     }
     bq_launch(dev, bq_grid_teams(rows), BQ_THREADS, step_rows, all, s, bq_f32_rows(g),
-              bq_adam_step_of(adam, adam.lr_clip), bq_adam_step_of(adam, adam.lr_weight), bq_f32_rows(grad),
-              rows, cols);
+              (const bq_adam_steps *)adam.data, bq_f32_rows(grad), rows, cols);
 }

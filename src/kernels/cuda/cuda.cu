@@ -2,6 +2,7 @@
 #include "kernels/cuda/cuda_ops.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <time.h>
 
 extern "C" int bq_cuda_devices(void) {
@@ -37,6 +38,8 @@ static int cuda_open(bq_dev *dev, int number, size_t mem) {
     }
     bq_cuda *cuda = new bq_cuda();
     dev->impl = cuda;
+    const char *graph = getenv("BQ_CUDA_GRAPH");
+    cuda->plain = graph && strcmp(graph, "0") == 0;
     cuda->device = number % devices;
     BQ_CUDA(cudaSetDevice(cuda->device));
     BQ_CUDA(cudaStreamCreateWithFlags(&cuda->stream, cudaStreamNonBlocking));
@@ -59,7 +62,7 @@ static int cuda_open(bq_dev *dev, int number, size_t mem) {
 
 static void cuda_close(bq_dev *dev) {
     bq_cuda *cuda = bq_cuda_of(dev);
-    BQ_CUDA(cudaStreamSynchronize(cuda->stream));
+    bq_cuda_forget(dev);
     BQ_CUBLAS(cublasDestroy(cuda->blas));
     void *base = dev->mem.base;
     bq_arena_close(&dev->mem);
@@ -75,6 +78,7 @@ static void cuda_close(bq_dev *dev) {
 /* Polls, so that a rank that waits uses no core for long. */
 static void cuda_wait(bq_dev *dev) {
     bq_cuda *cuda = bq_cuda_of(dev);
+    BQ_CHECK(!cuda->recording, "a wait among ops that are recorded");
     if (cuda->nresults)
         BQ_CUDA(cudaMemcpyAsync(cuda->landed, cuda->results, (size_t)cuda->nresults * sizeof *cuda->landed,
                                 cudaMemcpyDeviceToHost, cuda->stream));
@@ -124,6 +128,9 @@ extern "C" const bq_ops bq_ops_cuda = {
     .open = cuda_open,
     .close = cuda_close,
     .wait = cuda_wait,
+    .replay = bq_cuda_replay,
+    .recorded = bq_cuda_recorded,
+    .forget = bq_cuda_forget,
     .stage = cuda_stage,
     .put = bq_cuda_put,
     .get = bq_cuda_get,

@@ -19,7 +19,25 @@ enum {
     BQ_CUDA_RESULTS = 1 << 16,    /* doubles on their way to the host between two waits */
     BQ_CUDA_PENDING = 64,         /* in so many pieces */
     BQ_CUDA_WORKSPACE = 32 << 20, /* bytes: what cuBLAS asks for on Hopper; more than enough before */
+    BQ_CUDA_GRAPHS = 64,          /* recorded at a time; what comes beyond runs plainly */
+    BQ_CUDA_GRAPH_RESULTS = 8,    /* pieces of results of one */
 };
+
+/* Doubles on the device that become to[0 ... count - 1] on the host. */
+typedef struct {
+    double *to;
+    int64_t count;
+} bq_cuda_pending;
+
+/* Ops recorded under a key, with the arena filled so far: graph.cu. */
+typedef struct {
+    uint64_t key;
+    size_t used;
+    cudaGraphExec_t exec; /* NULL after the first call, which runs plainly */
+    int64_t first;        /* where their results begin, and what they are */
+    int results;
+    bq_cuda_pending result[BQ_CUDA_GRAPH_RESULTS];
+} bq_cuda_graph;
 
 typedef struct {
     int device;
@@ -28,12 +46,12 @@ typedef struct {
     void *workspace;          /* of cuBLAS: fixed, and so are the algorithms it picks */
     double *results, *landed; /* BQ_CUDA_RESULTS, on the device and pinned on the host */
     int64_t nresults;
-    struct {
-        double *to;
-        int64_t count;
-    } pending[BQ_CUDA_PENDING];
+    bq_cuda_pending pending[BQ_CUDA_PENDING];
     int npending;
-    void *stage; /* pinned; grows */
+    bq_cuda_graph graph[BQ_CUDA_GRAPHS], *recording; /* NULL: none */
+    int graphs, recorded_from;                       /* pending before the recording */
+    bool plain;                                      /* nothing is recorded: BQ_CUDA_GRAPH=0 */
+    void *stage;                                     /* pinned; grows */
     size_t stage_size;
 } bq_cuda;
 

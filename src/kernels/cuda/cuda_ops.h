@@ -9,6 +9,10 @@ void bq_cuda_put(bq_dev *dev, bq_mat host, bq_mat to);
 void bq_cuda_get(bq_dev *dev, bq_mat from, bq_mat host);
 void bq_cuda_copy(bq_dev *dev, bq_mat from, bq_mat to);
 void bq_cuda_zero(bq_dev *dev, bq_mat m);
+/* graph.cu */
+bool bq_cuda_replay(bq_dev *dev, uint64_t key);
+void bq_cuda_recorded(bq_dev *dev);
+void bq_cuda_forget(bq_dev *dev);
 /* gemm.cu */
 void bq_cuda_gemm(bq_dev *dev, bool ta, bool tb, float alpha, bq_mat a, bq_mat b, float beta, bq_mat c);
 /* elements.cu */
@@ -53,7 +57,7 @@ void bq_cuda_fake_quantize_rows(bq_dev *dev, bq_mat x, int bits, bq_mat y);
 /* adascale.cu */
 void bq_cuda_adascale_weights(bq_dev *dev, const bq_adascale *p, bq_scheme scheme, bq_mat what, bq_mat scale,
                               bq_mat fold);
-void bq_cuda_adascale_step(bq_dev *dev, const bq_adascale *p, bq_scheme scheme, bq_mat g, bq_adam adam,
+void bq_cuda_adascale_step(bq_dev *dev, const bq_adascale *p, bq_scheme scheme, bq_mat g, bq_mat adam,
                            bq_mat grad);
 /* gram.cu, factor.cu */
 void bq_cuda_gram(bq_dev *dev, bq_mat x, bq_mat h);

@@ -22,12 +22,14 @@ static void move(bq_dev *dev, bq_mat from, bq_mat to, cudaMemcpyKind kind) {
 /* Pageable memory is read before the call returns, so the caller may write to it again. */
 void bq_cuda_put(bq_dev *dev, bq_mat host, bq_mat to) {
     same_shape(host, to, "put");
+    BQ_CHECK(!bq_cuda_of(dev)->recording, "put among ops that are recorded");
     BQ_CHECK(host.place != BQ_DEVICE && to.place == BQ_DEVICE, "put between the wrong places");
     move(dev, host, to, cudaMemcpyHostToDevice);
 }
 
 void bq_cuda_get(bq_dev *dev, bq_mat from, bq_mat host) {
     same_shape(from, host, "get");
+    BQ_CHECK(!bq_cuda_of(dev)->recording, "get among ops that are recorded");
     BQ_CHECK(from.place == BQ_DEVICE && host.place != BQ_DEVICE, "get between the wrong places");
     move(dev, from, host, cudaMemcpyDeviceToHost);
 }

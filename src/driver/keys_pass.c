@@ -144,10 +144,22 @@ static const bq_key smooth_keys[] = {
     {"floor", BQ_KEY_REAL, AT(bq_pass, smooth.form.floor), .value = "1e-5", .min = 1e-12, .max = 1,
      .help = "Scales are at least this. Quark: 1e-3."},
     {"entries", BQ_KEY_CHOICE, AT(bq_pass, smooth.entries), .value = "norms", .choice = entries,
-     .help = "Fold scales into norms only (before q, k, v and before gate, up), or also into v (before o) "
-             "and up (before "
-             "down), as Quark does."},
+     .help = "Scale only what norms feed (q, k, v and gate, up), or also o and down (through v and up), as "
+             "Quark does, and torchao."},
+    {"fuse", BQ_KEY_BOOL, AT(bq_pass, smooth.fuse), .value = "true",
+     .help = "Fold a scale into what feeds the linears. False: each linear has its own, kept with it, and "
+             "its inputs are multiplied by 1 / scale before they are rounded (torchao). Then only `rtn` and "
+             "`lpbq` may follow, and `safetensors` holds the result where `bits.activations` is 16; "
+             "`compressed-tensors` never does."},
     {0}};
+#define SEARCHED_ACTIVATIONS(field)                                                                          \
+    {                                                                                                        \
+        "activations", BQ_KEY_INT, AT(bq_pass, field), .value = "16", .min = 8, .max = 16, .step = 8,        \
+                                                       .help = "Bits that the search rounds the scaled "     \
+                                                               "inputs to, with a scale for each token, as " \
+                                                               "Quark does where the scheme does (W8A8); "   \
+                                                               "16: as they are."                            \
+    }
 #define INSPECT(text, mat, default, blurb)                                                                   \
     {                                                                                                        \
         text, BQ_KEY_CHOICE, AT(bq_pass, autosmooth.inspect[mat]), .value = default, .choice = inspected,    \
@@ -172,6 +184,7 @@ static const bq_key autosmooth_keys[] = {
     INSPECT("o", BQ_O, "self", "The same for o."),
     INSPECT("gate_up", BQ_GATE_UP, "module", "The same for gate and up; their module is the MLP."),
     INSPECT("down", BQ_DOWN, "self", "The same for down."),
+    SEARCHED_ACTIVATIONS(autosmooth.activations),
     {0}};
 static const bq_key awq_keys[] = {
     PASS_KEY,
@@ -185,6 +198,7 @@ static const bq_key awq_keys[] = {
      .help = "Clip rows of groups afterwards, not those of q and k (MIT, Quark)."},
     {"grouped_queries", BQ_KEY_CHOICE, AT(bq_pass, awq.gqa), .value = "group", .choice = grouped,
      .help = "As for `autosmoothquant`; MIT and llm-compressor `skip`."},
+    SEARCHED_ACTIVATIONS(awq.activations),
     {0}};
 const bq_scope bq_pass_keys[BQ_PASS_KINDS] = {
     [BQ_PASS_RTN] = {"phases.N.passes.N, pass: rtn", "Round to nearest. Needs no data.", rtn_keys,

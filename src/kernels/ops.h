@@ -16,6 +16,7 @@
 #include "base/arena.h"
 #include "base/rng.h"
 #include "kernels/grid.h"
+#include "kernels/smooth.h"
 
 typedef struct bq_ops bq_ops;
 
@@ -111,18 +112,6 @@ typedef struct {
 /* How far a module's output is from what it was: sums of d^2, |d| and sqrt|d|; the last is what Quark calls
  * RMSE. */
 typedef enum { BQ_DISTANCE_MSE, BQ_DISTANCE_MAE, BQ_DISTANCE_RMSE } bq_distance;
-
-/* The scale s of an input channel from its activation statistic a and its weight statistic w
- * (smoothquant.md 3.6): ALPHA  s = a^ratio / (weight_factor w)^(1 - ratio), its divisor at least
- * weight_floor; a where the divisor is 0 LOG    s = a / log2(2 + a) POWER  s = a^ratio DUO    s = a^ratio /
- * (w^(1 - ratio) + 1e-4) then at least `floor`; POWER and DUO then / sqrt(max s * min s).  What is no
- * positive number becomes 1. */
-typedef enum { BQ_SMOOTH_ALPHA, BQ_SMOOTH_LOG, BQ_SMOOTH_POWER, BQ_SMOOTH_DUO } bq_smooth_kind;
-typedef struct {
-    bq_smooth_kind kind;
-    double ratio, floor;
-    double weight_factor, weight_floor; /* ALPHA */
-} bq_smooth_form;
 
 struct bq_ops {
     const char *name;

@@ -39,6 +39,26 @@ static void gram_tile(bq_mat x, bq_mat h, int64_t side, int64_t i, int64_t j) {
                     (int)h.ld);
 }
 
+/* The upper triangle in tiles, each a call of the BLAS. */
+static void gram_blas(bq_mat x, bq_mat h, tiling t) {
+    int64_t pairs = t.count * (t.count + 1) / 2;
+#pragma omp parallel for schedule(dynamic) if (pairs > 1)
+    for (int64_t p = 0; p < pairs; p++) {
+        int64_t away = 0, i = p; /* far from the diagonal first: a tile on it is half the work */
+        for (int64_t d = t.count - 1; d > 0 && i >= t.count - d; d--) i -= t.count - d, away++;
+        gram_tile(x, h, t.side, i, i + t.count - 1 - away);
+    }
+}
+
+/* The upper triangle in products of bf16, rows of a tile's height from the diagonal to the right. */
+static void gram_bf16(bq_mat x, bq_mat h, tiling t, bq_bf16_terms terms) {
+    for (int64_t i = 0; i < x.cols; i += t.side) {
+        bq_bf16_side rows = {bq_mat_at(x, 0, i), x.ld, span(x.cols, i, t.side), true}, cols = rows;
+        cols.rows = x.cols - i;
+        bq_bf16_gemm(terms, x.rows, 1, rows, cols, 0, bq_mat_at(h, i, i), h.ld);
+    }
+}
+
 /* The lower triangle from the upper one, in squares that fit the cache. */
 static void mirror(bq_mat h) {
     enum { SQUARE = 32 };
@@ -65,20 +85,11 @@ void bq_cpu_gram(bq_dev *dev, bq_mat x, bq_mat h) {
         dev->op->zero(dev, h);
         return;
     }
-    tiling t = tiles_of(x.cols);
     bq_bf16_terms terms = bq_bf16_of(dev->compute);
-    for (int64_t i = 0; i < x.cols && terms; i += t.side) { /* from the diagonal to the right */
-        bq_bf16_side rows = {bq_mat_at(x, 0, i), x.ld, span(x.cols, i, t.side), true}, cols = rows;
-        cols.rows = x.cols - i;
-        bq_bf16_gemm(terms, x.rows, 1, rows, cols, 0, bq_mat_at(h, i, i), h.ld);
-    }
-    int64_t pairs = terms ? 0 : t.count * (t.count + 1) / 2;
-#pragma omp parallel for schedule(dynamic) if (pairs > 1)
-    for (int64_t p = 0; p < pairs; p++) {
-        int64_t away = 0, i = p; /* far from the diagonal first: a tile on it is half the work */
-        for (int64_t d = t.count - 1; d > 0 && i >= t.count - d; d--) i -= t.count - d, away++;
-        gram_tile(x, h, t.side, i, i + t.count - 1 - away);
-    }
+    if (terms)
+        gram_bf16(x, h, tiles_of(x.cols), terms);
+    else
+        gram_blas(x, h, tiles_of(x.cols));
     mirror(h);
 }
 

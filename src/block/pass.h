@@ -1,10 +1,10 @@
 /* pass.h - what a pass sees of the world, and what it leaves.
  *
  * The passes of a phase work on one block after each other.  Those that prepare (smoothing, clipping) change
- * c->blk: weights, norms and biases, so that the FP block stays the same function, or nearly.  Those that
- * quantize leave codes and grids in c->q, and the weights behind the codes both in c->q->fold and c->blk->w,
- * where the next pass starts.  A pass reads calibration samples through `fetch` and computes on the device.
- * It opens no file; what the replicas must share goes through comm. */
+ * c->blk: weights, norms and biases, or factors of what linears are fed, so that the FP block stays the same
+ * function, or nearly.  Those that quantize leave codes and grids in c->q, and the weights behind the codes
+ * both in c->q->fold and c->blk->w, where the next pass starts.  A pass reads calibration samples through
+ * `fetch` and computes on the device. It opens no file; what the replicas must share goes through comm. */
 #ifndef BQ_PASS_H
 #define BQ_PASS_H
 

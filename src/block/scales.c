@@ -278,6 +278,6 @@ size_t bq_scales_need(const bq_arch *arch, const bq_scales_options *o, int64_t t
     if (rounds(o)) sum += bq_arena_need(tokens, cols, BQ_F32);
     for (int i = 0; i < HELD; i++) sum += columns[i] ? bq_arena_need(held_rows, columns[i], BQ_F32) : 0;
     sum += (size_t)(room > 1 ? room + 1 : 2) * bq_arena_need(LOSSES, 1, BQ_F32);
-    sum += bq_treesum_exchange(replica, nreplica, leaves, LOSSES, 1);
+    sum += bq_treesum_exchange(replica, nreplica, leaves, LOSSES, 1, BQ_F32);
     return sum + bq_channels_need(arch, tokens, samples, replica, nreplica);
 }

@@ -88,6 +88,7 @@ static const bq_choice orders[] = {
     {"none", BQ_ORDER_NONE}, {"act", BQ_ORDER_ACT}, {"gar", BQ_ORDER_GAR}, {0}};
 static const bq_choice clips[] = {
     {"minmax", BQ_CLIP_MINMAX}, {"mse", BQ_CLIP_MSE}, {"hessian", BQ_CLIP_HESSIAN}, {0}};
+static const bq_choice sums[] = {{"f32", BQ_F32}, {"f64", BQ_F64}, {0}};
 static const bq_key gptq_keys[] = {
     PASS_KEY,
     {"damp", BQ_KEY_REAL, AT(bq_pass, gptq.damp), .value = "0.01", .min = 1e-6, .max = 1,
@@ -107,6 +108,9 @@ static const bq_key gptq_keys[] = {
     {"sequential", BQ_KEY_BOOL, AT(bq_pass, gptq.sequential), .value = "false",
      .help = "Four passes over the samples: inputs of o, gate_up and down see the linears before them in the "
              "block quantized. Takes less memory."},
+    {"gram", BQ_KEY_CHOICE, AT(bq_pass, gptq.gram), .value = "f32", .choice = sums,
+     .help = "Type of the sums of Gram matrices over the samples. `f64` takes twice the memory for them; a "
+             "sample's own products are made in f32."},
     {"qep", BQ_KEY_REAL, AT(bq_pass, gptq.qep), .value = "0", .max = 1,
      .help = "Share of the QEP correction: weights first make up for what the quantized blocks before have "
              "done to their inputs (not down_proj). Needs `inputs` qt or mix, and a second forward."},

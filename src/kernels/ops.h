@@ -137,7 +137,8 @@ struct bq_ops {
 
     /* y = x * factor elementwise; y may alias x.  Class: bitwise. */
     void (*scale)(bq_dev *dev, bq_mat x, float factor, bq_mat y);
-    /* y += x elementwise.  Class: bitwise. */
+    /* y += x elementwise; each is f32 or f64, and where one is f64 so is the sum, rounded to y's type.  Class:
+     * bitwise. */
     void (*add)(bq_dev *dev, bq_mat x, bq_mat y);
     /* y(t, :) += bias(0, :).  Class: bitwise. */
     void (*bias)(bq_dev *dev, bq_mat bias, bq_mat y);
@@ -245,7 +246,7 @@ struct bq_ops {
 
     /* ut = U^T, lower triangular, zeros above, with U^T U = A^-1 (gptq.md 2 to 4).  A = factor * h with rows
      * and columns in the given order (order.data NULL: as they stand), 1 where its diagonal is 0, and damp
-     * times the mean of its diagonal added there.  h, ut (K, K); ut may alias h.  In double; reverse
+     * times the mean of its diagonal added there.  h, ut (K, K), h f32 or f64; ut may alias an h of f32.  In double; reverse
      * Cholesky: A = R R^T with R upper, U = R^-1. Returns false, ut untouched, when A is not positive
      * definite or not finite. Synchronous.  Class: NMSE 1e-10; the same bits for any number of threads.  2/3
      * K^3 flop.  Scratch: bq_factor_scratch. */

@@ -110,23 +110,25 @@ static int64_t column_of(bq_mat order, int64_t i) {
     return order.data ? *(const int32_t *)bq_mat_at(order, i, 0) : i;
 }
 
+static double entry(bq_mat h, int64_t r, int64_t c) {
+    return h.type == BQ_F64 ? *(double *)bq_mat_at(h, r, c) : (double)*(float *)bq_mat_at(h, r, c);
+}
+
 /* The matrix to be factored, both axes reversed: its lower triangle, up to the end of the diagonal's tiles.
  */
 static void reversed(bq_mat h, bq_mat order, double factor, double damp, bq_mat s) {
     int64_t k = h.rows;
     double mean = 0;
     for (int64_t i = 0; i < k; i++) {
-        int64_t c = column_of(order, i);
-        double d = factor * (double)*(const float *)bq_mat_at(h, c, c);
+        double d = factor * entry(h, column_of(order, i), column_of(order, i));
         mean += d == 0 ? 1 : d;
     }
     mean /= (double)k;
 #pragma omp parallel for schedule(dynamic, 16) if (k > 128)
     for (int64_t p = 0; p < k; p++) {
-        const float *from = bq_mat_at(h, column_of(order, k - 1 - p), 0);
         double *to = cell(s, p, 0);
-        int64_t end = (p / NB + 1) * NB < k ? (p / NB + 1) * NB : k;
-        for (int64_t q = 0; q < end; q++) to[q] = factor * (double)from[column_of(order, k - 1 - q)];
+        int64_t end = (p / NB + 1) * NB < k ? (p / NB + 1) * NB : k, from = column_of(order, k - 1 - p);
+        for (int64_t q = 0; q < end; q++) to[q] = factor * entry(h, from, column_of(order, k - 1 - q));
         to[p] = (to[p] == 0 ? 1 : to[p]) + damp * mean;
     }
 }
@@ -182,8 +184,8 @@ static void invert(bq_mat s, int64_t k) {
 
 bool bq_cpu_factor(bq_dev *dev, bq_mat h, bq_mat order, double factor, double damp, bq_mat ut) {
     int64_t k = h.rows;
-    BQ_CHECK(h.cols == k && ut.rows == k && ut.cols == k && h.type == BQ_F32 && ut.type == BQ_F32 &&
-                 k + NB <= INT_MAX &&
+    BQ_CHECK(h.cols == k && ut.rows == k && ut.cols == k && (h.type == BQ_F32 || h.type == BQ_F64) &&
+                 ut.type == BQ_F32 && k + NB <= INT_MAX &&
                  (!order.data || (order.rows == k && order.cols == 1 && order.type == BQ_I32)),
              "factor of %ld x %ld to %ld x %ld", (long)h.rows, (long)h.cols, (long)ut.rows, (long)ut.cols);
     size_t mark = bq_arena_mark(&dev->mem);

@@ -137,7 +137,7 @@ struct bq_ops {
 
     /* y = x * factor elementwise; y may alias x.  Class: bitwise. */
     void (*scale)(bq_dev *dev, bq_mat x, float factor, bq_mat y);
-    /* y += x elementwise; each is f32 or f64, and where one is f64 so is the sum, rounded to y's type.  Class:
+    /* y += x elementwise; each is f32 or f64, and where one is f64 so is the sum, rounded to y's type. Class:
      * bitwise. */
     void (*add)(bq_dev *dev, bq_mat x, bq_mat y);
     /* y(t, :) += bias(0, :).  Class: bitwise. */
@@ -246,10 +246,10 @@ struct bq_ops {
 
     /* ut = U^T, lower triangular, zeros above, with U^T U = A^-1 (gptq.md 2 to 4).  A = factor * h with rows
      * and columns in the given order (order.data NULL: as they stand), 1 where its diagonal is 0, and damp
-     * times the mean of its diagonal added there.  h, ut (K, K), h f32 or f64; ut may alias an h of f32.  In double; reverse
-     * Cholesky: A = R R^T with R upper, U = R^-1. Returns false, ut untouched, when A is not positive
-     * definite or not finite. Synchronous.  Class: NMSE 1e-10; the same bits for any number of threads.  2/3
-     * K^3 flop.  Scratch: bq_factor_scratch. */
+     * times the mean of its diagonal added there.  h, ut (K, K), h f32 or f64; ut may alias an h of f32.  In
+     * double; reverse Cholesky: A = R R^T with R upper, U = R^-1. Returns false, ut untouched, when A is not
+     * positive definite or not finite. Synchronous.  Class: NMSE 1e-10; the same bits for any number of
+     * threads.  2/3 K^3 flop.  Scratch: bq_factor_scratch. */
     bool (*factor)(bq_dev *dev, bq_mat h, bq_mat order, double factor, double damp, bq_mat ut);
 
     /* Grid of each row of w, as range, then clipped (gptq.md 6.2): of the scales range * p, p = 1 - i / 100,

@@ -3,7 +3,7 @@
  *
  * Raw sums over all tokens of all samples, h = sum x^T x with x (T, K) the inputs of a matrix in one sample,
  * added by the fixed tree of comm/treesum.h with one leaf a sample: the same bits for any number of replicas.
- * A sample's own moments are made in f32; the sums are f32 or f64.
+ * A sample's own moments are f32; their sums are f32 or f64.
  * Whoever uses them divides by what he counts. */
 #ifndef BQ_GRAM_H
 #define BQ_GRAM_H

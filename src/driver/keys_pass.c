@@ -110,7 +110,7 @@ static const bq_key gptq_keys[] = {
              "block quantized. Takes less memory."},
     {"gram", BQ_KEY_CHOICE, AT(bq_pass, gptq.gram), .value = "f32", .choice = sums,
      .help = "Type of the sums of Gram matrices over the samples. `f64` takes twice the memory for them; a "
-             "sample's own products are made in f32."},
+             "sample's own products are made as `compute` says."},
     {"qep", BQ_KEY_REAL, AT(bq_pass, gptq.qep), .value = "0", .max = 1,
      .help = "Share of the QEP correction: weights first make up for what the quantized blocks before have "
              "done to their inputs (not down_proj). Needs `inputs` qt or mix, and a second forward."},

@@ -77,7 +77,6 @@ static void mirror(bq_mat h) {
 }
 
 void bq_cpu_gram(bq_dev *dev, bq_mat x, bq_mat h) {
-    (void)dev;
     BQ_CHECK(x.type == BQ_F32 && h.type == BQ_F32 && h.rows == x.cols && h.cols == x.cols &&
                  x.rows <= INT_MAX && x.ld <= INT_MAX && h.ld <= INT_MAX,
              "gram of %ld x %ld to %ld x %ld", (long)x.rows, (long)x.cols, (long)h.rows, (long)h.cols);

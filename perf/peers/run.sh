@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # run.sh PAIR...: blockq and a peer in turn, with the same model, ids, settings and threads; then a table of medians.
-# PAIR: eval rtn gptq gptq-static gptq-mse gptq-group gptqmodel autosmoothquant awq smoothquant adascale adascale-torch, or all.
+# PAIR: eval rtn gptq gptq-static gptq-mse gptq-group gptqmodel autosmoothquant awq awq-symmetric awq-quark smoothquant adascale
+# adascale-torch, or all.
 # From the environment: MODEL TOKENS EVAL (paths; needed); SAMPLES 32, LENGTH 512, CTX 512, WINDOWS 40, GROUP 64 (of pairs
 # with groups), ITERATIONS 8 (AdaScale's, a block), THREADS 1, REPEATS 3, COMPUTE f32 (blockq's), DTYPE float32 (the peers'
 # models), BLOCKQ build/src/blockq, PEERS build/peers (setup.sh made it), OUT perf-peers.jsonl (lines are appended;
@@ -12,7 +13,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 : "${SAMPLES:=32}" "${LENGTH:=512}" "${CTX:=512}" "${WINDOWS:=40}" "${GROUP:=64}" "${ITERATIONS:=8}" "${THREADS:=1}"
 : "${REPEATS:=3}" "${COMPUTE:=f32}" "${DTYPE:=float32}" "${BLOCKQ:=build/src/blockq}" "${PEERS:=build/peers}" "${OUT:=perf-peers.jsonl}"
 export OMP_NUM_THREADS=$THREADS
-all=(eval rtn gptq gptq-static gptq-mse gptq-group gptqmodel autosmoothquant awq smoothquant adascale adascale-torch)
+all=(eval rtn gptq gptq-static gptq-mse gptq-group gptqmodel autosmoothquant awq awq-symmetric awq-quark smoothquant adascale adascale-torch)
 [[ $# -gt 0 ]] || { sed -n '2,9s/^# //p' "$0" >&2 && exit 2; }
 [[ $1 != all ]] || set -- "${all[@]}"
 given=(--model "$MODEL" --samples "$SAMPLES" --length "$LENGTH" --ctx "$CTX" --windows "$WINDOWS" --threads "$THREADS")
@@ -43,6 +44,7 @@ theirs() {
 
 once() { # one round of a pair: the same settings on both sides
     local llm=llmcompressor_peer group=(--group "$GROUP") grid=(--grid absmax)
+    local awq='[{"pass": "awq", "duo": true, "clip": false, "grouped_queries": "skip"}, {"pass": "rtn"}]'
     case $pair in
     eval) ours "" qt && theirs torch torch_eval ;;
     rtn) ours '[{"pass": "rtn"}]' fp "${grid[@]}" && theirs llmcompressor $llm --method rtn ;;
@@ -71,8 +73,16 @@ once() { # one round of a pair: the same settings on both sides
         theirs quark quark_peer --method autosmoothquant --loss MSE
         ;;
     awq)
-        ours '[{"pass": "awq", "duo": true, "clip": false, "grouped_queries": "skip"}, {"pass": "rtn"}]' qt "${group[@]}" --asymmetric
+        ours "$awq" qt "${group[@]}" --asymmetric
         theirs llmcompressor $llm --method awq "${group[@]}" --asymmetric
+        ;;
+    awq-symmetric)
+        ours "$awq" qt "${group[@]}" "${grid[@]}"
+        theirs llmcompressor $llm --method awq "${group[@]}"
+        ;;
+    awq-quark)
+        ours '[{"pass": "awq", "grouped_queries": "late"}, {"pass": "rtn"}]' fp "${group[@]}" "${grid[@]}"
+        theirs quark quark_peer --method awq "${group[@]}"
         ;;
     smoothquant)
         ours '[{"pass": "smoothquant", "statistic": "range", "weight_factor": 2, "weight_floor": 0}, {"pass": "rtn"}]' fp "${grid[@]}"

@@ -76,7 +76,7 @@ static size_t exchange_need(const bq_arch *arch, int64_t samples, int64_t batch,
         size_t sum = 0;
         all_leaves(samples, batch, step, nreplica, leaves);
         for (int m = 0; m < BQ_MATS; m++)
-            sum += bq_treesum_exchange(replica, nreplica, leaves, arch->rows[m], arch->cols[m]);
+            sum += bq_treesum_exchange(replica, nreplica, leaves, arch->rows[m], arch->cols[m], BQ_F32);
         most = sum > most ? sum : most;
     }
     return most;

@@ -11,6 +11,7 @@ typedef struct {
     bq_distance loss;
     bq_gqa gqa;
     bq_inspect inspect[BQ_MATS];
+    int activations; /* of scales.h */
 } bq_autosmooth_options;
 
 /* Ratios 0.0 ... 0.9 of max |x|, floor 1e-4; 0.0 scales nothing.  result may be NULL.  Returns as

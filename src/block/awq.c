@@ -142,6 +142,7 @@ static bq_scales_options search_of(const bq_awq_options *o) {
     bq_scales_options s = {.statistic = BQ_CHANNEL_MEAN,
                            .loss = BQ_DISTANCE_MSE,
                            .gqa = o->gqa,
+                           .activations = o->activations,
                            .inspect = {[BQ_QKV] = BQ_INSPECT_MODULE,
                                        [BQ_O] = BQ_INSPECT_SELF,
                                        [BQ_GATE_UP] = BQ_INSPECT_MODULE,

@@ -85,9 +85,40 @@ void bq_block_linear(bq_dev *dev, const bq_block *blk, int mat, const bq_mat w[B
     if (blk->bias[mat].data) dev->op->bias(dev, blk->bias[mat], out);
 }
 
-/* The same in a forward.  Nobody else reads x, so it is rounded in place. */
+/* Each linear of the matrix with its own factors of x. */
+static void prescaled(bq_dev *dev, const bq_block *blk, const bq_work *k, int mat, const bq_mat w[BQ_MATS],
+                      bq_mat x, bool keep, bq_mat out) {
+    const bq_arch *arch = blk->arch;
+    size_t mark = bq_arena_mark(&dev->mem);
+    bq_mat y = bq_arena_push(&dev->mem, x.rows, x.cols, BQ_F32);
+    for (int i = 0; i < arch->linears; i++) {
+        const bq_linear *l = &arch->linear[i];
+        if (l->mat != mat) continue;
+        dev->op->times_columns(dev, x, blk->pre[i], y);
+        if (k->activations) dev->op->fake_quantize_rows(dev, y, k->activations, y);
+        dev->op->gemm(dev, false, true, 1, y, bq_mat_rows(w[mat], l->row, l->rows), keep ? 1 : 0,
+                      bq_mat_cols(out, l->row, l->rows));
+    }
+    if (blk->bias[mat].data) dev->op->bias(dev, blk->bias[mat], out);
+    bq_arena_reset(&dev->mem, mark);
+}
+
+size_t bq_block_pre_scratch(const bq_arch *arch, int64_t tokens) {
+    size_t most = 0;
+    for (int m = 0; m < BQ_MATS; m++) {
+        size_t one = bq_arena_need(tokens, arch->cols[m], BQ_F32);
+        most = one > most ? one : most;
+    }
+    return most;
+}
+
+/* bq_block_linear in a forward.  Nobody else reads x, so it is rounded in place. */
 static void linear(bq_dev *dev, const bq_block *blk, const bq_work *k, int mat, const bq_mat w[BQ_MATS],
                    bq_mat x, bool keep, bq_mat out) {
+    if (blk->pre) {
+        prescaled(dev, blk, k, mat, w, x, keep, out);
+        return;
+    }
     if (k->activations) dev->op->fake_quantize_rows(dev, x, k->activations, x);
     bq_block_linear(dev, blk, mat, w, x, keep, out);
 }
@@ -132,7 +163,7 @@ void bq_block_backward(bq_dev *dev, const bq_block *blk, const bq_mat w[BQ_MATS]
     const bq_model *m = &blk->arch->model;
     heads h = split(m, k->qkv), dh = split(m, k->dqkv);
     bq_mat g = bq_mat_cols(k->gu, 0, m->inter), u = bq_mat_cols(k->gu, m->inter, m->inter);
-    BQ_CHECK(k->dz.data && !k->activations, "backward with a workspace for the forward only");
+    BQ_CHECK(k->dz.data && !k->activations && !blk->pre, "backward with what is for the forward only");
 
     op->gemm(dev, true, false, 1, dy, k->z, 0, dw[BQ_DOWN]);
     op->gemm(dev, false, false, 1, dy, w[BQ_DOWN], 0, k->dz);

@@ -14,6 +14,8 @@ typedef struct {
     bq_mat bias[BQ_MATS]; /* (1, rows) f32, data NULL where the matrix has none */
     bq_mat norm[2];       /* (1, H) f32 */
     bool folded;          /* norms or biases are no longer the model's: a pass has changed them */
+    const bq_mat *pre;    /* [linears] (1, cols) f32, the caller's: factors of what each linear is fed, which
+                             stand beside its weights; NULL: none.  There is no backward through them */
 } bq_block;
 
 /* What a forward leaves for the backward, and where it works. */
@@ -26,8 +28,8 @@ typedef struct {
     bq_mat gu;                     /* (T, 2 I); the backward overwrites it with its gradient */
     bq_mat z;                      /* (T, I) */
     bq_mat dz, dm, dn, dout, dqkv; /* backward only; data NULL in a forward-only workspace */
-    int activations; /* bits that the inputs of the matrices are rounded to, a scale a token; 0: they are not.
-                        For evaluation: there is no backward through it */
+    int activations; /* bits that the inputs of the matrices are rounded to, a scale a token, after blk->pre;
+                        0: they are not.  For evaluation: there is no backward through it */
 } bq_work;
 
 /* Push a block's buffers, a workspace.  train: with the backward's buffers.  The *_need functions give the
@@ -36,6 +38,8 @@ void bq_block_push(bq_block *blk, const bq_arch *arch, bq_arena *mem);
 size_t bq_block_need(const bq_arch *arch);
 void bq_work_push(bq_work *work, const bq_arch *arch, int64_t tokens, bool train, bq_arena *mem);
 size_t bq_work_need(const bq_arch *arch, int64_t tokens, bool train);
+/* Arena bytes that a forward takes beside them where there is blk->pre. */
+size_t bq_block_pre_scratch(const bq_arch *arch, int64_t tokens);
 
 /* y = block(x) with matrices w (the block's own, or quantized ones of the same shapes).  x, y: (T, H), no
  * alias.  y.data NULL: up to the inputs of the last matrix, which are then in work. */

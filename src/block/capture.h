@@ -1,7 +1,8 @@
 /* capture.h - what the linears of a block are fed: for passes that work from their inputs.
  *
  * The inputs of the four matrices are in the workspace after a forward: the first norm's output for qkv, the
- * heads for o, the second norm's output for gate_up, the gated activations for down. */
+ * heads for o, the second norm's output for gate_up, the gated activations for down.  They are as they were
+ * before a block's factors (blk->pre), which passes that capture do not follow. */
 #ifndef BQ_CAPTURE_H
 #define BQ_CAPTURE_H
 

@@ -141,5 +141,5 @@ size_t bq_channels_need(const bq_arch *arch, int64_t tokens, int64_t samples, in
     int room = bq_treesum_buffers(leaves[replica].first, leaves[replica].count);
     size_t sum = bq_capture_need(arch, tokens) + bq_channels_size(arch);
     sum += (size_t)(room > 1 ? room + 1 : 2) * bq_arena_need(columns(arch), 1, BQ_F32);
-    return sum + bq_treesum_exchange(replica, nreplica, leaves, columns(arch), 1);
+    return sum + bq_treesum_exchange(replica, nreplica, leaves, columns(arch), 1, BQ_F32);
 }

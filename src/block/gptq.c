@@ -52,7 +52,7 @@ static int units_of(const bq_arch *arch, const bq_scheme *scheme, bq_order order
 static unsigned without_down(unsigned which) { return which & ~(1u << BQ_DOWN); }
 
 static bq_gram_set set_of(const bq_gptq_options *o, unsigned which) {
-    return (bq_gram_set){which, o->qep > 0 ? without_down(which) : 0};
+    return (bq_gram_set){which, o->qep > 0 ? without_down(which) : 0, o->gram};
 }
 
 /* The damping that was enough, 0 when none was. */
@@ -167,7 +167,7 @@ static void quantize(work *a, const unit *t, int i, bq_mat w, bq_shard mine_of) 
 
 /* w += qep w cross (h + damping)^-1, a panel at a time, so that its GEMMs have the same shapes on any number
  * of replicas.  ut: factor of h in identity order. */
-static void correct(work *a, int m, bq_mat ut, bq_mat w) {
+static void correct(const work *a, bq_mat cross, bq_mat ut, bq_mat w) {
     bq_dev *dev = a->c->dev;
     float share = (float)(a->o->qep * unit_of(a->c));
     size_t mark = bq_arena_mark(&dev->mem);
@@ -176,11 +176,20 @@ static void correct(work *a, int m, bq_mat ut, bq_mat w) {
     for (int64_t r = 0; r < w.rows; r += BQ_GPTQ_ROWS) {
         bq_mat part = bq_mat_rows(w, r, w.rows - r < BQ_GPTQ_ROWS ? w.rows - r : BQ_GPTQ_ROWS);
         x.rows = y.rows = part.rows;
-        dev->op->gemm(dev, false, false, 1, part, a->gram.cross[m], 0, x);
+        dev->op->gemm(dev, false, false, 1, part, cross, 0, x);
         dev->op->gemm(dev, false, false, 1, x, ut, 0, y);
         dev->op->gemm(dev, false, true, share, y, ut, 1, part);
     }
     bq_arena_reset(&dev->mem, mark);
+}
+
+/* m as f32, in memory of the arena where it is not. */
+static bq_mat narrow(bq_dev *dev, bq_mat m) {
+    if (m.type == BQ_F32) return m;
+    bq_mat to = bq_arena_push(&dev->mem, m.rows, m.cols, BQ_F32);
+    dev->op->zero(dev, to);
+    dev->op->add(dev, m, to);
+    return to;
 }
 
 /* QEP: every replica factors for itself, since the next unit waits for this one. */
@@ -191,12 +200,13 @@ static void correct_unit(work *a, const unit *t) {
     size_t mark = bq_arena_mark(&dev->mem);
     int64_t cols = c->q->arch->cols[t->mat];
     bq_mat ut = bq_arena_push(&dev->mem, cols, cols, BQ_F32);
+    bq_mat cross = narrow(dev, a->gram.cross[t->mat]);
     double damp = factor(c, a->gram.h[t->mat], (bq_mat){0}, a->o->damp, ut);
     for (int k = 0; k < t->linears && damp > 0; k++) {
         const bq_linear *l = &c->q->arch->linear[t->linear[k]];
         bq_shard rows = panel_rows(l->rows, c->comm->replica, c->comm->nreplica);
         bq_mat all = bq_linear_view(c->q->arch, t->linear[k], c->q->fold);
-        if (rows.count) correct(a, t->mat, ut, bq_mat_rows(all, rows.first, rows.count));
+        if (rows.count) correct(a, cross, ut, bq_mat_rows(all, rows.first, rows.count));
     }
     bq_arena_reset(&dev->mem, mark);
 }
@@ -234,7 +244,8 @@ static void quantize_set(bq_pass_context *c, const bq_gptq_options *o, const bq_
         if (!h.data) continue;
         a.diag[m] = bq_arena_push(&dev->mem, h.cols, 1, BQ_F32);
         h.cols = 1, h.ld++;
-        dev->op->copy(dev, h, a.diag[m]);
+        dev->op->zero(dev, a.diag[m]);
+        dev->op->add(dev, h, a.diag[m]);
     }
     a.units = units_of(c->q->arch, c->q->scheme, o->order, which, a.unit);
     factor_units(&a);
@@ -274,7 +285,8 @@ static size_t set_need(const bq_arch *arch, const bq_scheme *scheme, int64_t tok
         size_t square = bq_arena_need(cols, cols, BQ_F32), room = bq_factor_scratch(cols);
         kept += square + bq_arena_need(cols, 1, BQ_I32);
         if (set.cross >> units[k].mat & 1)
-            room = square + larger(room, 2 * bq_arena_need(BQ_GPTQ_ROWS, cols, BQ_F32));
+            room = (set.type == BQ_F64 ? 2 : 1) * square +
+                   larger(room, 2 * bq_arena_need(BQ_GPTQ_ROWS, cols, BQ_F32));
         scratch = larger(scratch, room);
         for (int i = 0; i < units[k].linears; i++) {
             int l = units[k].linear[i];

@@ -24,7 +24,8 @@ typedef struct {
     bq_clip clip;
     bq_shrink ends; /* of BQ_CLIP_MSE */
     bool sequential;
-    double qep; /* 0: off; else the share of the QEP correction (gptq.md 10.1) for all but down */
+    bq_type gram; /* of the sums of Gram matrices: f32 or f64 */
+    double qep;   /* 0: off; else the share of the QEP correction (gptq.md 10.1) for all but down */
 } bq_gptq_options;
 
 /* Leave the result in c->q on all replicas: fold holds the compensated weight of each column when it was

@@ -8,18 +8,27 @@ typedef struct {
     bq_gram_set set;
     bq_treesum sum[2][BQ_MATS]; /* h, cross */
     bq_mat input[BQ_MATS];      /* (T, K): what the quantized stream fed, for cross */
+    bq_mat part;                /* flat room: a sample's moments, f32, on their way into sums of f64 */
 } collector;
 
 static bool has(unsigned set, int m) { return set >> m & 1; }
 
 static bool wanted(bq_gram_set set, int kind, int m) { return has(kind ? set.cross : set.which, m); }
 
+/* Columns of the widest matrix of the set. */
+static int64_t widest(const bq_arch *arch, bq_gram_set set) {
+    int64_t most = 0;
+    for (int m = 0; m < BQ_MATS; m++)
+        if (has(set.which, m) && arch->cols[m] > most) most = arch->cols[m];
+    return most;
+}
+
 void bq_gram_push(bq_gram *g, const bq_arch *arch, bq_gram_set set, bq_arena *mem) {
     *g = (bq_gram){0};
     for (int m = 0; m < BQ_MATS; m++) {
         int64_t k = arch->cols[m];
-        if (has(set.which, m)) g->h[m] = bq_arena_push(mem, k, k, BQ_F32);
-        if (has(set.cross, m)) g->cross[m] = bq_arena_push(mem, k, k, BQ_F32);
+        if (has(set.which, m)) g->h[m] = bq_arena_push(mem, k, k, set.type);
+        if (has(set.cross, m)) g->cross[m] = bq_arena_push(mem, k, k, set.type);
     }
 }
 
@@ -27,7 +36,7 @@ size_t bq_gram_need(const bq_arch *arch, bq_gram_set set) {
     size_t sum = 0;
     for (int m = 0; m < BQ_MATS; m++)
         sum += (size_t)(has(set.which, m) + has(set.cross, m)) *
-               bq_arena_need(arch->cols[m], arch->cols[m], BQ_F32);
+               bq_arena_need(arch->cols[m], arch->cols[m], set.type);
     return sum;
 }
 
@@ -44,18 +53,37 @@ size_t bq_gram_collect_need(const bq_arch *arch, bq_gram_set set, int64_t tokens
                             int replica, int nreplica) {
     bq_shard leaves[BQ_REPLICAS];
     size_t sum = 0, during = bq_capture_need(arch, tokens), after = 0;
+    int64_t most = widest(arch, set);
+    if (set.type == BQ_F64) during += bq_arena_need(most, most, BQ_F32);
     all_leaves(samples, nreplica, leaves);
     for (int m = 0; m < BQ_MATS; m++) {
         int64_t k = arch->cols[m];
         for (int kind = 0; kind < 2; kind++) {
             if (!wanted(set, kind, m)) continue;
-            sum += (size_t)(buffers(samples, replica, nreplica) - 1) * bq_arena_need(k, k, BQ_F32);
-            size_t exchange = nreplica > 1 ? bq_treesum_exchange(replica, nreplica, leaves, k, k) : 0;
+            sum += (size_t)(buffers(samples, replica, nreplica) - 1) * bq_arena_need(k, k, set.type);
+            size_t exchange =
+                nreplica > 1 ? bq_treesum_exchange(replica, nreplica, leaves, k, k, set.type) : 0;
             after = exchange > after ? exchange : after;
         }
         if (has(set.cross, m)) during += bq_arena_need(tokens, k, BQ_F32);
     }
     return sum + (during > after ? during : after);
+}
+
+/* Where a sample's moments are to be written; `add` then takes them into the sum. */
+static bq_mat part_of(const collector *a, bq_treesum *sum) {
+    bq_mat next = bq_treesum_next(sum), part = a->part;
+    part.rows = part.cols = part.ld = next.rows;
+    return a->set.type == BQ_F64 ? part : next;
+}
+
+static void add(collector *a, bq_treesum *sum, bq_mat part, int64_t sample) {
+    bq_dev *dev = a->c->dev;
+    if (a->set.type == BQ_F64) {
+        dev->op->zero(dev, bq_treesum_next(sum));
+        dev->op->add(dev, part, bq_treesum_next(sum));
+    }
+    bq_treesum_add(sum, sample);
 }
 
 /* The inputs of the FP stream less those kept, their product with those kept. */
@@ -66,11 +94,11 @@ static void add_cross(collector *a, int64_t sample, bq_mat x) {
     bq_block_forward(c->dev, c->blk, c->blk->w, c->work, x, (bq_mat){0});
     for (int m = 0; m < BQ_MATS; m++) {
         if (!has(a->set.cross, m)) continue;
-        bq_mat fp = bq_capture_input(c->work, m), to = bq_treesum_next(&a->sum[1][m]);
+        bq_mat fp = bq_capture_input(c->work, m), to = part_of(a, &a->sum[1][m]);
         op->scale(c->dev, fp, -1, fp);
         op->add(c->dev, a->input[m], fp);
         op->gemm(c->dev, true, false, -1, fp, a->input[m], 0, to);
-        bq_treesum_add(&a->sum[1][m], sample);
+        add(a, &a->sum[1][m], to, sample);
     }
 }
 
@@ -81,9 +109,9 @@ static void visit(void *ctx, int64_t sample, bq_mat x, bq_mat y) {
     bq_dev *dev = a->c->dev;
     for (int m = 0; m < BQ_MATS; m++) {
         if (!has(a->set.which, m)) continue;
-        bq_mat in = bq_capture_input(a->c->work, m);
-        dev->op->gram(dev, in, bq_treesum_next(&a->sum[0][m]));
-        bq_treesum_add(&a->sum[0][m], sample);
+        bq_mat in = bq_capture_input(a->c->work, m), to = part_of(a, &a->sum[0][m]);
+        dev->op->gram(dev, in, to);
+        add(a, &a->sum[0][m], to, sample);
         if (has(a->set.cross, m)) dev->op->copy(dev, in, a->input[m]);
     }
     if (a->set.cross) add_cross(a, sample, x);
@@ -113,6 +141,8 @@ void bq_gram_collect(bq_pass_context *c, const bq_mat w[BQ_MATS], bq_gram_set se
         if (has(set.cross, m)) bq_treesum_open(&a.sum[1][m], c->dev, room, g->cross[m]);
     }
     size_t sums = bq_arena_mark(mem);
+    int64_t most = widest(c->q->arch, set);
+    if (set.type == BQ_F64) a.part = bq_arena_push(mem, most, most, BQ_F32);
     for (int m = 0; m < BQ_MATS; m++)
         if (has(set.cross, m)) a.input[m] = bq_arena_push(mem, c->tokens, g->h[m].cols, BQ_F32);
     bq_capture(c, bq_capture_stream(c->input), w, false, visit, &a);

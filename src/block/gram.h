@@ -3,6 +3,7 @@
  *
  * Raw sums over all tokens of all samples, h = sum x^T x with x (T, K) the inputs of a matrix in one sample,
  * added by the fixed tree of comm/treesum.h with one leaf a sample: the same bits for any number of replicas.
+ * A sample's own moments are f32; their sums are f32 or f64.
  * Whoever uses them divides by what he counts. */
 #ifndef BQ_GRAM_H
 #define BQ_GRAM_H
@@ -12,13 +13,14 @@
 #define BQ_ALL_MATS ((1u << BQ_MATS) - 1)
 
 typedef struct {
-    bq_mat h[BQ_MATS];     /* (K, K) f32; data NULL where not asked for */
+    bq_mat h[BQ_MATS];     /* (K, K) of the set's type; data NULL where not asked for */
     bq_mat cross[BQ_MATS]; /* (K, K): sum (x_fp - x)^T x, the same for these */
 } bq_gram;
 
 /* Which matrices, as sets of bits 1 << m.  cross is a part of which. */
 typedef struct {
     unsigned which, cross;
+    bq_type type; /* of the sums */
 } bq_gram_set;
 
 /* Push the matrices of the set; the caller's mark and reset give them back. */

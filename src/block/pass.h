@@ -1,10 +1,10 @@
 /* pass.h - what a pass sees of the world, and what it leaves.
  *
  * The passes of a phase work on one block after each other.  Those that prepare (smoothing, clipping) change
- * c->blk: weights, norms and biases, so that the FP block stays the same function, or nearly.  Those that
- * quantize leave codes and grids in c->q, and the weights behind the codes both in c->q->fold and c->blk->w,
- * where the next pass starts.  A pass reads calibration samples through `fetch` and computes on the device.
- * It opens no file; what the replicas must share goes through comm. */
+ * c->blk: weights, norms and biases, or factors of what linears are fed, so that the FP block stays the same
+ * function, or nearly.  Those that quantize leave codes and grids in c->q, and the weights behind the codes
+ * both in c->q->fold and c->blk->w, where the next pass starts.  A pass reads calibration samples through
+ * `fetch` and computes on the device. It opens no file; what the replicas must share goes through comm. */
 #ifndef BQ_PASS_H
 #define BQ_PASS_H
 
@@ -22,10 +22,15 @@ typedef struct {
     bq_mat code[BQ_MATS];          /* (rows, cols) i8 */
     bq_mat scale[BQ_ARCH_LINEARS]; /* (rows * groups, 1) f32, groups of a row side by side */
     bq_mat zero[BQ_ARCH_LINEARS];  /* the same for zero points; data NULL where the scheme is symmetric */
+    bq_mat pre[BQ_ARCH_LINEARS];   /* (1, cols) f32: room for a block's factors; data NULL unless pushed */
 } bq_quantized;
 
 void bq_quantized_push(bq_quantized *q, const bq_arch *arch, const bq_scheme *scheme, bq_arena *mem);
 size_t bq_quantized_need(const bq_arch *arch, const bq_scheme *scheme);
+
+/* Room for factors of what the linears are fed (block.h), of which most runs have none. */
+void bq_quantized_push_pre(bq_quantized *q, bq_arena *mem);
+size_t bq_quantized_need_pre(const bq_arch *arch);
 
 /* Groups in a row of linear i; a scheme's group must divide the columns (checked with the recipe). */
 int64_t bq_linear_groups(const bq_arch *arch, const bq_scheme *scheme, int i);

@@ -46,6 +46,17 @@ size_t bq_quantized_need(const bq_arch *arch, const bq_scheme *scheme) {
     return sum;
 }
 
+void bq_quantized_push_pre(bq_quantized *q, bq_arena *mem) {
+    for (int i = 0; i < q->arch->linears; i++)
+        q->pre[i] = bq_arena_push(mem, 1, q->arch->linear[i].cols, BQ_F32);
+}
+
+size_t bq_quantized_need_pre(const bq_arch *arch) {
+    size_t sum = 0;
+    for (int i = 0; i < arch->linears; i++) sum += bq_arena_need(1, arch->linear[i].cols, BQ_F32);
+    return sum;
+}
+
 void bq_quantized_encode(bq_dev *dev, bq_quantized *q) {
     for (int i = 0; i < q->arch->linears; i++)
         dev->op->quantize(dev, bq_linear_grouped(q->arch, q->scheme, i, q->fold), q->scale[i], q->zero[i],

@@ -20,6 +20,7 @@ typedef struct {
     const bq_scales_options *o;
     bq_mat act[BQ_MATS], weight[BQ_MATS]; /* statistics, (1, cols) */
     bq_mat scale, have;                   /* flat room: one scale, one output */
+    bq_mat rounded;                       /* the same for an input; no data where none is rounded */
     bq_mat held[HELD];                    /* no columns where nobody asks for it */
     int64_t room, first, count;           /* samples that fit; those that are held */
     bq_treesum sum;                       /* (LOSSES, 1) */
@@ -78,14 +79,28 @@ static bq_mat scale_of(search *t, int m, int candidate) {
     return s;
 }
 
-/* The output that matrix m is judged by, with matrices w, for held sample i. */
-static void inspect(search *t, int m, const bq_mat w[BQ_MATS], int64_t i, bq_mat out) {
+static bool rounds(const bq_scales_options *o) { return o->activations > 0 && o->activations < 16; }
+
+/* What matrix m is fed with scale s, times s, for held sample i. */
+static bq_mat input_of(search *t, int m, bq_mat s, int64_t i) {
+    bq_dev *dev = t->c->dev;
+    bq_mat x = held(t, INPUT + m, i), y = t->rounded;
+    if (!rounds(t->o)) return x;
+    y.cols = y.ld = x.cols;
+    dev->op->over_columns(dev, x, s, y);
+    dev->op->fake_quantize_rows(dev, y, t->o->activations, y);
+    dev->op->times_columns(dev, y, s, y);
+    return y;
+}
+
+/* The output that matrix m is judged by, with matrices w, from its input x of held sample i. */
+static void inspect(search *t, int m, const bq_mat w[BQ_MATS], bq_mat x, int64_t i, bq_mat out) {
     bq_dev *dev = t->c->dev;
     const bq_block *blk = t->c->blk;
     bq_inspect how = t->o->inspect[m];
     bq_work k = *t->c->work;
     bq_mat *const input[BQ_MATS] = {[BQ_QKV] = &k.a, [BQ_O] = &k.o, [BQ_GATE_UP] = &k.n, [BQ_DOWN] = &k.z};
-    *input[m] = held(t, INPUT + m, i);
+    *input[m] = x;
     if (m == BQ_QKV && how != BQ_INSPECT_SELF) bq_block_heads(dev, blk, w, &k);
     if (m == BQ_GATE_UP && how != BQ_INSPECT_SELF) bq_block_gated(dev, blk, w, &k);
     if (how != BQ_INSPECT_BLOCK) {
@@ -123,7 +138,7 @@ static void try_matrix(search *t, int m, double *loss) {
         if (t->o->gqa == BQ_GQA_GROUP) bq_fold_group(dev, c->q->arch, m, s);
         quantized(t, m, s);
         for (int64_t i = 0; i < t->count; i++) {
-            inspect(t, m, w, i, have);
+            inspect(t, m, w, input_of(t, m, s, i), i, have);
             dev->op->distance(dev, have, held(t, want_of(t->o, m), i), t->o->loss, &loss[i * LOSSES + k]);
         }
         dev->op->wait(dev);
@@ -212,6 +227,7 @@ static void open_search(search *t) {
     widest(arch, t->o, &cols, &out);
     t->scale = bq_arena_push(mem, 1, cols, BQ_F32);
     t->have = bq_arena_push(mem, c->tokens, out, BQ_F32);
+    if (rounds(t->o)) t->rounded = bq_arena_push(mem, c->tokens, cols, BQ_F32);
     t->room = room_of(c->tokens, mine.count);
     held_columns(arch, t->o, columns);
     for (int i = 0; i < HELD; i++)
@@ -259,8 +275,9 @@ size_t bq_scales_need(const bq_arch *arch, const bq_scales_options *o, int64_t t
     int room = bq_treesum_buffers(leaves[replica].first, leaves[replica].count);
     size_t sum = 2 * bq_channels_size(arch) + bq_arena_need(1, cols, BQ_F32);
     sum += bq_arena_need(tokens, out, BQ_F32) + bq_fold_need(arch);
+    if (rounds(o)) sum += bq_arena_need(tokens, cols, BQ_F32);
     for (int i = 0; i < HELD; i++) sum += columns[i] ? bq_arena_need(held_rows, columns[i], BQ_F32) : 0;
     sum += (size_t)(room > 1 ? room + 1 : 2) * bq_arena_need(LOSSES, 1, BQ_F32);
-    sum += bq_treesum_exchange(replica, nreplica, leaves, LOSSES, 1);
+    sum += bq_treesum_exchange(replica, nreplica, leaves, LOSSES, 1, BQ_F32);
     return sum + bq_channels_need(arch, tokens, samples, replica, nreplica);
 }

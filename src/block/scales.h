@@ -2,11 +2,11 @@
  * the one whose quantized weights change a module's output least (smoothquant.md 4.1, 5.1).
  *
  * Every matrix is searched on the original weights and on the FP stream; then all chosen scales are folded
- * into the block. A candidate's weights are Q(W s) / s on the unscaled input, which is Q(W s) on x / s, as
- * only weights are quantized here.  A sample's forward is run once.  Of some samples at a time, a few
- * thousand tokens, inputs and outputs are held, and each candidate's weights are made once for all of them.
- * Losses are summed in f64 inside a sample, over samples in a fixed tree, so that how many are held changes
- * no bit. */
+ * into the block. A candidate's weights are Q(W s) / s on the unscaled input, which is Q(W s) on x / s; where
+ * inputs are rounded, the input is Q(x / s) s.  A sample's forward is run once.  Of some samples at a time, a
+ * few thousand tokens, inputs and outputs are held, and each candidate's weights are made once for all of
+ * them. Losses are summed in f64 inside a sample, over samples in a fixed tree, so that how many are held
+ * changes no bit. */
 #ifndef BQ_SCALES_H
 #define BQ_SCALES_H
 
@@ -29,6 +29,8 @@ typedef struct {
     bq_distance loss;
     bq_gqa gqa;
     bq_inspect inspect[BQ_MATS];
+    int activations; /* bits that a candidate's input is rounded to, a scale a token; 0, 16: it is not.  What
+                        the module makes of it on the way to its output is as it was */
     int candidates;
     bq_smooth_form form[BQ_CANDIDATES];
 } bq_scales_options;

@@ -41,7 +41,7 @@ void bq_treesum_open(bq_treesum *sum, bq_dev *dev, int buffers, bq_mat first) {
     BQ_CHECK(buffers <= BQ_TREE_NODES, "a sum with %d buffers", buffers);
     *sum = (bq_treesum){.dev = dev, .buffers = buffers, .free_buffers = buffers};
     for (int k = 0; k < buffers; k++) {
-        sum->buffer[k] = k ? bq_arena_push(&dev->mem, first.rows, first.cols, BQ_F32) : first;
+        sum->buffer[k] = k ? bq_arena_push(&dev->mem, first.rows, first.cols, first.type) : first;
         sum->free_buffer[k] = sum->buffer[k];
     }
 }
@@ -72,13 +72,20 @@ void bq_treesum_add(bq_treesum *sum, int64_t leaf) {
     push(sum, node, true);
 }
 
-size_t bq_treesum_exchange(int replica, int nreplica, const bq_shard *leaves, int64_t rows, int64_t cols) {
+size_t bq_treesum_exchange(int replica, int nreplica, const bq_shard *leaves, int64_t rows, int64_t cols,
+                           bq_type type) {
     size_t sum = 0;
     for (int r = 0, most; r < nreplica; r++)
         if (r != replica)
             sum += (size_t)shape(leaves[r].first, leaves[r].count, NULL, &most) *
-                   bq_arena_need(bq_shard_of(rows, replica, nreplica).count, cols, BQ_F32);
+                   bq_arena_need(bq_shard_of(rows, replica, nreplica).count, cols, type);
     return sum;
+}
+
+/* m as floats: of f64 each travels as a pair, bits as they are. */
+static bq_mat floats(bq_mat m) {
+    if (m.type == BQ_F64) m.cols *= 2, m.ld *= 2, m.type = BQ_F32;
+    return m;
 }
 
 enum { MAX_THEIRS = 1024, MAX_PENDING = 4096 };
@@ -86,7 +93,7 @@ enum { F32 = sizeof(float) };
 
 /* Staging memory of an exchange: my nodes, and what comes from the others. */
 static size_t staging(const bq_treesum *sum, const bq_comm *comm, const bq_shard *leaves, bq_shard rows) {
-    int64_t cols = sum->buffer[0].cols;
+    int64_t cols = floats(sum->buffer[0]).cols;
     size_t bytes = (size_t)sum->nodes * bq_stage_need(rows.total, cols, BQ_F32);
     for (int r = 0, most; r < comm->nreplica; r++)
         bytes += (size_t)shape(leaves[r].first, leaves[r].count, NULL, &most) *
@@ -98,7 +105,7 @@ static size_t staging(const bq_treesum *sum, const bq_comm *comm, const bq_shard
 static int expect(bq_treesum *sum, const bq_comm *comm, const bq_shard *leaves, bq_shard rows,
                   bq_tree_node *theirs) {
     int at = 0, most;
-    int64_t cols = sum->buffer[0].cols;
+    int64_t cols = floats(sum->buffer[0]).cols;
     for (int r = 0; r < comm->nreplica; r++) {
         bq_tree_node node[BQ_TREE_NODES];
         int n = r == comm->replica ? 0 : shape(leaves[r].first, leaves[r].count, node, &most);
@@ -108,7 +115,8 @@ static int expect(bq_treesum *sum, const bq_comm *comm, const bq_shard *leaves, 
                  comm->nreplica);
         for (int k = 0; k < n; k++, at++) {
             theirs[at] = node[k];
-            theirs[at].sum = bq_arena_push(&sum->dev->mem, rows.count, cols, BQ_F32);
+            theirs[at].sum =
+                bq_arena_push(&sum->dev->mem, rows.count, sum->buffer[0].cols, sum->buffer[0].type);
         }
     }
     return at;
@@ -122,7 +130,7 @@ static int nodes_of(const bq_shard *leaves, int replica) {
 /* From GPU to GPU: what a pair of replicas exchanges is in the same order on both sides. */
 static void exchange_nccl(bq_treesum *sum, const bq_comm *comm, const bq_shard *leaves, bq_shard rows,
                           const bq_tree_node *theirs) {
-    int64_t cols = sum->buffer[0].cols;
+    int64_t cols = floats(sum->buffer[0]).cols;
     bq_nccl_start(comm->nccl);
     for (int r = 0, at = 0; r < comm->nreplica; r++) {
         if (r == comm->replica) continue;
@@ -130,7 +138,7 @@ static void exchange_nccl(bq_treesum *sum, const bq_comm *comm, const bq_shard *
         for (int k = nodes_of(leaves, r); k > 0; k--)
             bq_nccl_receive(comm->nccl, r, theirs[at++].sum.data, rows.count * cols);
         for (int k = 0; k < sum->nodes; k++)
-            bq_nccl_send(comm->nccl, r, bq_mat_at(sum->node[k].sum, out.first, 0), out.count * cols);
+            bq_nccl_send(comm->nccl, r, bq_mat_at(floats(sum->node[k].sum), out.first, 0), out.count * cols);
     }
     bq_nccl_end(comm->nccl);
 }
@@ -141,7 +149,7 @@ static void exchange(bq_treesum *sum, const bq_comm *comm, const bq_shard *leave
     MPI_Request request[MAX_PENDING];
     bq_mat host[BQ_TREE_NODES], landed[MAX_THEIRS];
     int pending = 0, all = expect(sum, comm, leaves, rows, theirs);
-    int64_t cols = sum->buffer[0].cols;
+    int64_t cols = floats(sum->buffer[0]).cols;
     if (comm->nreplica == 1) return;
     bq_spent.received += all * rows.count * cols * F32;
     bq_spent.sent += sum->nodes * (rows.total - rows.count) * cols * F32;
@@ -150,8 +158,8 @@ static void exchange(bq_treesum *sum, const bq_comm *comm, const bq_shard *leave
         return;
     }
     bq_stage stage = bq_stage_open(sum->dev, staging(sum, comm, leaves, rows));
-    for (int k = 0; k < sum->nodes; k++) host[k] = bq_stage_get(&stage, sum->node[k].sum);
-    for (int k = 0; k < all; k++) landed[k] = bq_stage_room(&stage, theirs[k].sum);
+    for (int k = 0; k < sum->nodes; k++) host[k] = bq_stage_get(&stage, floats(sum->node[k].sum));
+    for (int k = 0; k < all; k++) landed[k] = bq_stage_room(&stage, floats(theirs[k].sum));
     sum->dev->op->wait(sum->dev);
     for (int r = 0, at = 0; r < comm->nreplica; r++) {
         if (r == comm->replica) continue;
@@ -164,7 +172,7 @@ static void exchange(bq_treesum *sum, const bq_comm *comm, const bq_shard *leave
                       &request[pending++]);
     }
     bq_comm_wait(comm, request, pending);
-    for (int k = 0; k < all; k++) bq_stage_put(&stage, landed[k], theirs[k].sum);
+    for (int k = 0; k < all; k++) bq_stage_put(&stage, landed[k], floats(theirs[k].sum));
 }
 
 bq_mat bq_treesum_end(bq_treesum *sum, const bq_comm *comm, const bq_shard *leaves, bq_shard rows) {
@@ -204,6 +212,7 @@ static void gather_nccl(const bq_comm *comm, bq_mat m, const int64_t *first) {
 void bq_comm_gather_slices(const bq_comm *comm, bq_dev *dev, bq_mat m, const int64_t *first) {
     int count[BQ_REPLICAS], place[BQ_REPLICAS];
     if (comm->nreplica == 1) return;
+    m = floats(m);
     BQ_CHECK(m.ld == m.cols && m.type == BQ_F32 && m.rows * m.cols < INT_MAX, "gather of %ld x %ld rows",
              (long)m.rows, (long)m.cols);
     for (int r = 0; r < comm->nreplica; r++)

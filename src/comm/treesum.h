@@ -31,8 +31,8 @@ typedef struct {
 /* Buffers that a sum over leaves [first, first + count) takes while it runs. */
 int bq_treesum_buffers(int64_t first, int64_t count);
 
-/* Room for `buffers` matrices of the shape of `first`, which is the first of them; the others come from the
- * device's arena (the caller's mark and reset give them back).  Local. */
+/* Room for `buffers` matrices of the shape and type (f32 or f64) of `first`, which is the first of them; the
+ * others come from the device's arena (the caller's mark and reset give them back).  Local. */
 void bq_treesum_open(bq_treesum *sum, bq_dev *dev, int buffers, bq_mat first);
 
 /* Where the next leaf's part is to be written; contents undefined.  `add` then takes it in; leaves come in
@@ -46,15 +46,16 @@ void bq_treesum_add(bq_treesum *sum, int64_t leaf);
  * arena (bq_treesum_exchange bytes) until the caller resets it.  Collective over stage. */
 bq_mat bq_treesum_end(bq_treesum *sum, const bq_comm *comm, const bq_shard *leaves, bq_shard rows);
 
-/* Arena bytes of bq_treesum_end for a matrix of that shape. */
-size_t bq_treesum_exchange(int replica, int nreplica, const bq_shard *leaves, int64_t rows, int64_t cols);
+/* Arena bytes of bq_treesum_end for a matrix of that shape and type. */
+size_t bq_treesum_exchange(int replica, int nreplica, const bq_shard *leaves, int64_t rows, int64_t cols,
+                           bq_type type);
 
 /* Every replica's rows of m, on all replicas: replica r has rows [first[r], first[r + 1]), first has nreplica
- * + 1 entries.  m: contiguous f32.  Collective over stage. */
+ * + 1 entries.  m: contiguous, f32 or f64.  Collective over stage. */
 void bq_comm_gather_slices(const bq_comm *comm, bq_dev *dev, bq_mat m, const int64_t *first);
 
-/* Every replica's rows of m (bq_shard_of its rows), on all replicas.  m: contiguous f32.  Collective over
- * stage. */
+/* Every replica's rows of m (bq_shard_of its rows), on all replicas.  m: contiguous, f32 or f64.  Collective
+ * over stage. */
 void bq_comm_gather_rows(const bq_comm *comm, bq_dev *dev, bq_mat m);
 
 /* The same for a vector of f32 on the device, of which each element is nonzero on one replica.  Collective

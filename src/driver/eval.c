@@ -29,7 +29,7 @@ static int look(void *ctx) {
         code = bq_source_check_tokens(&e->model, a->tokens, &e->tokens, a->offset, e->windows * a->ctx);
     for (int i = 0; i < BQ_ARCH_LINEARS; i++)
         e->scheme[i] = (bq_scheme){a->rtn, -1, true, BQ_F32, BQ_GRID_AIMET};
-    size_t arena = code ? 0 : bq_perplexity_need(&e->model.arch, a->rtn ? e->scheme : NULL, a->ctx);
+    size_t arena = code ? 0 : bq_perplexity_need(&e->model.arch, a->rtn ? e->scheme : NULL, false, a->ctx);
     if (!code)
         code =
             bq_plan_evaluation(arena, bq_perplexity_host(&e->model.arch, a->ctx, e->windows, e->comm->size),

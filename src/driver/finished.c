@@ -77,7 +77,9 @@ static int look(void *session) {
     if (!code && a->tokens)
         code =
             bq_source_check_tokens(&s->src, a->tokens, &s->eval, a->offset, s->recipe.eval.windows * a->ctx);
-    size_t arena = !code && a->tokens ? bq_perplexity_need(&s->src.arch, s->scheme, a->ctx) : 0;
+    size_t arena = !code && a->tokens
+                       ? bq_perplexity_need(&s->src.arch, s->scheme, bq_recipe_prescaled(&s->recipe), a->ctx)
+                       : 0;
     if (!code && a->tokens) {
         size_t host = bq_perplexity_host(&s->src.arch, a->ctx, s->recipe.eval.windows, s->comm->size);
         code = bq_plan_evaluation(arena + bq_rotated_need(&s->recipe, &s->src.arch), host, a->memory, s->comm,

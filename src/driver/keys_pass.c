@@ -88,6 +88,7 @@ static const bq_choice orders[] = {
     {"none", BQ_ORDER_NONE}, {"act", BQ_ORDER_ACT}, {"gar", BQ_ORDER_GAR}, {0}};
 static const bq_choice clips[] = {
     {"minmax", BQ_CLIP_MINMAX}, {"mse", BQ_CLIP_MSE}, {"hessian", BQ_CLIP_HESSIAN}, {0}};
+static const bq_choice sums[] = {{"f32", BQ_F32}, {"f64", BQ_F64}, {0}};
 static const bq_key gptq_keys[] = {
     PASS_KEY,
     {"damp", BQ_KEY_REAL, AT(bq_pass, gptq.damp), .value = "0.01", .min = 1e-6, .max = 1,
@@ -107,6 +108,9 @@ static const bq_key gptq_keys[] = {
     {"sequential", BQ_KEY_BOOL, AT(bq_pass, gptq.sequential), .value = "false",
      .help = "Four passes over the samples: inputs of o, gate_up and down see the linears before them in the "
              "block quantized. Takes less memory."},
+    {"gram", BQ_KEY_CHOICE, AT(bq_pass, gptq.gram), .value = "f32", .choice = sums,
+     .help = "Type of the sums of Gram matrices over the samples. `f64` takes twice the memory for them; a "
+             "sample's own products are made as `compute` says."},
     {"qep", BQ_KEY_REAL, AT(bq_pass, gptq.qep), .value = "0", .max = 1,
      .help = "Share of the QEP correction: weights first make up for what the quantized blocks before have "
              "done to their inputs (not down_proj). Needs `inputs` qt or mix, and a second forward."},
@@ -144,10 +148,22 @@ static const bq_key smooth_keys[] = {
     {"floor", BQ_KEY_REAL, AT(bq_pass, smooth.form.floor), .value = "1e-5", .min = 1e-12, .max = 1,
      .help = "Scales are at least this. Quark: 1e-3."},
     {"entries", BQ_KEY_CHOICE, AT(bq_pass, smooth.entries), .value = "norms", .choice = entries,
-     .help = "Fold scales into norms only (before q, k, v and before gate, up), or also into v (before o) "
-             "and up (before "
-             "down), as Quark does."},
+     .help = "Scale only what norms feed (q, k, v and gate, up), or also o and down (through v and up), as "
+             "Quark does, and torchao."},
+    {"fuse", BQ_KEY_BOOL, AT(bq_pass, smooth.fuse), .value = "true",
+     .help = "Fold a scale into what feeds the linears. False: each linear has its own, kept with it, and "
+             "its inputs are multiplied by 1 / scale before they are rounded (torchao). Then only `rtn` and "
+             "`lpbq` may follow, and `safetensors` holds the result where `bits.activations` is 16; "
+             "`compressed-tensors` never does."},
     {0}};
+#define SEARCHED_ACTIVATIONS(field)                                                                          \
+    {                                                                                                        \
+        "activations", BQ_KEY_INT, AT(bq_pass, field), .value = "16", .min = 8, .max = 16, .step = 8,        \
+                                                       .help = "Bits that the search rounds the scaled "     \
+                                                               "inputs to, with a scale for each token, as " \
+                                                               "Quark does where the scheme does (W8A8); "   \
+                                                               "16: as they are."                            \
+    }
 #define INSPECT(text, mat, default, blurb)                                                                   \
     {                                                                                                        \
         text, BQ_KEY_CHOICE, AT(bq_pass, autosmooth.inspect[mat]), .value = default, .choice = inspected,    \
@@ -172,6 +188,7 @@ static const bq_key autosmooth_keys[] = {
     INSPECT("o", BQ_O, "self", "The same for o."),
     INSPECT("gate_up", BQ_GATE_UP, "module", "The same for gate and up; their module is the MLP."),
     INSPECT("down", BQ_DOWN, "self", "The same for down."),
+    SEARCHED_ACTIVATIONS(autosmooth.activations),
     {0}};
 static const bq_key awq_keys[] = {
     PASS_KEY,
@@ -185,6 +202,7 @@ static const bq_key awq_keys[] = {
      .help = "Clip rows of groups afterwards, not those of q and k (MIT, Quark)."},
     {"grouped_queries", BQ_KEY_CHOICE, AT(bq_pass, awq.gqa), .value = "group", .choice = grouped,
      .help = "As for `autosmoothquant`; MIT and llm-compressor `skip`."},
+    SEARCHED_ACTIVATIONS(awq.activations),
     {0}};
 const bq_scope bq_pass_keys[BQ_PASS_KINDS] = {
     [BQ_PASS_RTN] = {"phases.N.passes.N, pass: rtn", "Round to nearest. Needs no data.", rtn_keys,

@@ -55,6 +55,9 @@ bool bq_session_restore(const bq_session *s, bq_dev *dev, const char *path, bq_b
         int64_t groups = bq_linear_groups(arch, q->scheme, i);
         restore(dev, f, i, BQ_CKPT_SCALE, bq_mat_reshape(q->scale[i], groups));
         if (q->zero[i].data) restore(dev, f, i, BQ_CKPT_ZERO, bq_mat_reshape(q->zero[i], groups));
+        if (!head.linear[i].pre.rows) continue;
+        restore(dev, f, i, BQ_CKPT_PRE, q->pre[i]);
+        blk->pre = q->pre;
     }
     if (bq_ckpt_folded(&head)) restore_folded(dev, arch, f, blk);
     bq_ckpt_close(f);
@@ -70,7 +73,7 @@ typedef struct {
     bq_ckpt_file *file;
     bq_ckpt head;
     int8_t *code; /* room for the largest linear, and for its scales and zero points */
-    float *scale, *zero;
+    float *scale, *zero, *pre;
 } tensors;
 
 static void open_block(tensors *t, int block) {
@@ -98,15 +101,15 @@ static bool get(void *ctx, const char *name, bool want_data, bq_qtensor *q) {
                       .activations = bq_recipe_activations(&t->s->recipe),
                       .code = bq_mat_host(NULL, l->rows, l->cols, BQ_I8),
                       .scale = bq_mat_host(NULL, l->rows, groups, BQ_F32),
-                      .zero = bq_mat_host(NULL, scheme.symmetric ? 0 : l->rows, groups, BQ_F32)};
+                      .zero = bq_mat_host(NULL, scheme.symmetric ? 0 : l->rows, groups, BQ_F32),
+                      .pre = bq_mat_host(NULL, bq_recipe_prescaled(&t->s->recipe), l->cols, BQ_F32)};
     if (!want_data) return true;
     open_block(t, block);
     q->code.data = t->code, q->scale.data = t->scale;
     bq_ckpt_read(t->file, i, BQ_CKPT_CODE, q->code);
     bq_ckpt_read(t->file, i, BQ_CKPT_SCALE, q->scale);
-    if (scheme.symmetric) return true;
-    q->zero.data = t->zero;
-    bq_ckpt_read(t->file, i, BQ_CKPT_ZERO, q->zero);
+    if (q->pre.rows) q->pre.data = t->pre, bq_ckpt_read(t->file, i, BQ_CKPT_PRE, q->pre);
+    if (q->zero.rows) q->zero.data = t->zero, bq_ckpt_read(t->file, i, BQ_CKPT_ZERO, q->zero);
     return true;
 }
 
@@ -169,18 +172,21 @@ static int open_output(void *ctx) {
     output *o = ctx;
     const bq_session *s = o->s;
     const bq_arch *arch = &s->src.arch;
-    size_t codes = 0, scales = 0;
+    size_t codes = 0, scales = 0, cols = 0;
     for (int i = 0; i < arch->linears; i++) {
         size_t c = (size_t)(arch->linear[i].rows * arch->linear[i].cols);
         size_t g = (size_t)(arch->linear[i].rows * bq_linear_groups(arch, s->scheme, i));
-        codes = c > codes ? c : codes, scales = g > scales ? g : scales;
+        size_t k = (size_t)arch->linear[i].cols;
+        codes = c > codes ? c : codes, scales = g > scales ? g : scales, cols = k > cols ? k : cols;
     }
     o->t = (tensors){.s = s,
                      .folds = folds(&s->recipe),
                      .code = malloc(codes),
                      .scale = malloc(scales * sizeof(float)),
-                     .zero = malloc(scales * sizeof(float))};
-    BQ_CHECK(o->t.code && o->t.scale && o->t.zero, "no memory to export a linear of %zu weights", codes);
+                     .zero = malloc(scales * sizeof(float)),
+                     .pre = malloc(cols * sizeof(float))};
+    BQ_CHECK(o->t.code && o->t.scale && o->t.zero && o->t.pre, "no memory to export a linear of %zu weights",
+             codes);
     bq_qsource source = {&o->t, get, dense};
     return bq_export_open(&o->job, s->src.weights, o->dir, source, o->format, o->shard_bytes);
 }
@@ -191,6 +197,7 @@ static void close_output(output *o) {
     free(o->t.code);
     free(o->t.scale);
     free(o->t.zero);
+    free(o->t.pre);
 }
 
 /* The steps of io/export.h; each agreement is also the barrier before the next step. */

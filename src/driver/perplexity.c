@@ -20,10 +20,11 @@ int bq_perplexity_windows(const char *path, const bq_tokens *t, int64_t ctx, int
     return BQ_OK;
 }
 
-size_t bq_perplexity_need(const bq_arch *arch, const bq_scheme *scheme, int64_t ctx) {
+size_t bq_perplexity_need(const bq_arch *arch, const bq_scheme *scheme, bool prescaled, int64_t ctx) {
     int64_t h = arch->model.hidden, v = arch->model.vocab;
     size_t blocks = bq_block_need(arch) + bq_work_need(arch, ctx, false);
     if (scheme) blocks += bq_quantized_need(arch, scheme);
+    if (prescaled) blocks += bq_quantized_need_pre(arch) + bq_block_pre_scratch(arch, ctx);
     size_t head = bq_arena_need(1, h, BQ_F32) + bq_arena_need(v, h, BQ_F32) + bq_arena_need(ctx, 1, BQ_I32);
     return (blocks > head ? blocks : head) + 2 * bq_arena_need(ctx, h, BQ_F32) +
            bq_op_scratch(ctx, arch->attention, v);
@@ -65,6 +66,7 @@ static bool blocks(walk *w, const bq_scheme *scheme, bq_weights_of weights, void
     bq_work_push(&work, arch, e->ctx, false, &dev->mem);
     work.activations = weights ? e->activations : 0;
     if (weights) bq_quantized_push(&q, arch, scheme, &dev->mem);
+    if (weights && e->prescaled) bq_quantized_push_pre(&q, &dev->mem);
     bq_source_rope(e->src, e->angles, dev, &work);
     bool stop = false;
     for (int b = 0; b < arch->model.blocks; b++) {

@@ -22,6 +22,7 @@ typedef struct {
     const void *stop_ctx;
     const char *label; /* for the progress line: "fp", "rtn", ... */
     int activations;   /* bits of the inputs of quantized linears; 0: as they are */
+    bool prescaled;    /* the quantized form has room for factors of these inputs */
 } bq_perplexity;
 
 /* Which weights: fills `what` (pushed) for block blk; NULL means the block's own. */
@@ -37,7 +38,7 @@ int bq_perplexity_windows(const char *path, const bq_tokens *t, int64_t ctx, int
 double bq_perplexity_run(const bq_perplexity *e, const bq_scheme *scheme, bq_weights_of weights, void *ctx);
 
 /* Device bytes of a run, and host bytes of its stream on the rank with the largest share. */
-size_t bq_perplexity_need(const bq_arch *arch, const bq_scheme *scheme, int64_t ctx);
+size_t bq_perplexity_need(const bq_arch *arch, const bq_scheme *scheme, bool prescaled, int64_t ctx);
 size_t bq_perplexity_host(const bq_arch *arch, int64_t ctx, int64_t windows, int ranks);
 
 #endif

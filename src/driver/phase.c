@@ -95,6 +95,7 @@ static bq_ckpt_linear describe_linear(const bq_walk *w, int i) {
     snprintf(l.name, sizeof l.name, "%s", of->module);
     if (w->q.zero[i].data) l.zero = bq_mat_reshape(w->q.zero[i], groups);
     if (w->blk.folded && of->bias) l.bias = bq_mat_cols(w->blk.bias[of->mat], of->row, of->rows);
+    if (w->blk.pre) l.pre = w->blk.pre[i];
     return l;
 }
 
@@ -103,8 +104,8 @@ static void each_mat(bq_dev *dev, bq_ckpt *c, void (*visit)(bq_dev *dev, bq_mat 
     for (int i = 0; i < 2; i++) visit(dev, &c->norm[i]);
     for (int i = 0; i < c->linears; i++) {
         bq_ckpt_linear *l = &c->linear[i];
-        bq_mat *const all[] = {&l->fold, &l->code, &l->scale, &l->zero, &l->bias};
-        for (int k = 0; k < 5; k++) visit(dev, all[k]);
+        bq_mat *const all[] = {&l->fold, &l->code, &l->scale, &l->zero, &l->bias, &l->pre};
+        for (int k = 0; k < 6; k++) visit(dev, all[k]);
     }
 }
 
@@ -143,6 +144,7 @@ static void open_walk(bq_walk *w, bq_session *s, int sweep, int phase, const bq_
     w->follows = bq_phase_reference(w->recipe) || (w->calibrated && r->segments > 1);
     bq_block_push(&w->blk, arch, mem);
     bq_quantized_push(&w->q, arch, s->scheme, mem);
+    if (bq_recipe_prescaled(r)) bq_quantized_push_pre(&w->q, mem);
     for (int i = 0; i < w->recipe->npass; i++) {
         const bq_pass *p = &w->recipe->pass[i];
         int64_t steps = bq_pass_steps(p, sweep);

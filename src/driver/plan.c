@@ -83,6 +83,9 @@ static size_t plan_phases(bq_plan *plan, const bq_recipe *r, const bq_arch *arch
             "take shorter samples");
         add(plan, "op scratch", bq_op_scratch(t, arch->attention, 1) + products, true,
             "take shorter samples");
+        if (bq_recipe_prescaled(r))
+            add(plan, "factors of inputs, inputs times them",
+                bq_quantized_need_pre(arch) + bq_block_pre_scratch(arch, t), true, "take shorter samples");
     }
     if (method) {
         snprintf(plan->pass, sizeof plan->pass, "working memory of %s", method->name);
@@ -105,7 +108,7 @@ void bq_plan_make(bq_plan *plan, const bq_recipe *r, const bq_arch *arch, const 
             streams = n > streams ? n : streams;
         }
     if (eval) {
-        evaluation = bq_perplexity_need(arch, scheme, r->eval.ctx);
+        evaluation = bq_perplexity_need(arch, scheme, bq_recipe_prescaled(r), r->eval.ctx);
         eval_host = bq_perplexity_host(arch, r->eval.ctx, r->eval.windows, comm->size);
         if (evaluation > phases)
             add(plan, "evaluation (head, activations) beyond that", evaluation - phases, true,

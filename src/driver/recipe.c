@@ -70,8 +70,17 @@ static bool absmax(const bq_recipe *r) {
     return any;
 }
 
+static bool prescales(const bq_pass *p) { return p->kind == BQ_PASS_SMOOTHQUANT && !p->smooth.fuse; }
+
+bool bq_recipe_prescaled(const bq_recipe *r) {
+    bool any = false;
+    for (int i = 0; i < r->nphase; i++)
+        for (int k = 0; k < r->phase[i].npass; k++) any |= prescales(&r->phase[i].pass[k]);
+    return any;
+}
+
 static int check_passes(const bq_origin *from, const bq_recipe *r) {
-    bool coded = false;
+    bool coded = false, prescaled = false;
     for (int i = 0; i < r->nphase; i++) {
         const bq_phase *phase = &r->phase[i];
         if (bq_phase_calibrated(phase) && !r->calibration.tokens[0])
@@ -87,6 +96,12 @@ static int check_passes(const bq_origin *from, const bq_recipe *r) {
                 return bq_origin_refuse(
                     from, path, "%s prepares weights, and a pass before it has made codes", method->name);
             coded |= method->quantizes;
+            if (prescaled && method->calibrated)
+                return bq_origin_refuse(from, path,
+                                        "%s looks at the inputs of linears: behind smoothquant without fuse "
+                                        "there can be rtn and lpbq alone",
+                                        method->name);
+            prescaled |= prescales(&phase->pass[k]);
             if (k + 1 == phase->npass && !method->quantizes)
                 return bq_origin_refuse(from, path,
                                         "%s makes no codes: end the phase with a pass that does, rtn say",

@@ -124,6 +124,9 @@ static inline int bq_recipe_activations(const bq_recipe *r) {
     return r->bits.activations < 16 ? r->bits.activations : 0;
 }
 
+/* Does a pass leave factors of the linears' inputs beside the weights? */
+bool bq_recipe_prescaled(const bq_recipe *r);
+
 /* Read a recipe file, and the files of Quark's that it names, and lay "key=value" overrides over it (keys as
  * dotted paths, phases.0.passes.0.iterations). BQ_OK, or BQ_USAGE (BQ_DATA for a file of Quark's) after one
  * message that names file, key, value and what is allowed.  Relative paths in the file start at its folder,

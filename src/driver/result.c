@@ -74,7 +74,8 @@ int bq_session_evaluate(bq_session *s) {
                        .stopped = stopped,
                        .stop_ctx = s,
                        .label = "fp",
-                       .activations = bq_recipe_activations(r)};
+                       .activations = bq_recipe_activations(r),
+                       .prescaled = bq_recipe_prescaled(r)};
     name_result(r, name, sizeof name);
     if (!s->eval.ids) {
         if (s->comm->rank == 0) printf("result: %s out=%s\n", name, s->dir);

@@ -188,6 +188,7 @@ void bq_source_block(const bq_source *src, bq_dev *dev, int b, bq_block *blk) {
     int n = expect_block(&src->arch, b, blk, e);
     blk->index = b;
     blk->folded = false;
+    blk->pre = NULL;
     for (int i = 0; i < n; i++) load(src, dev, e[i].name, e[i].to);
 }
 

@@ -14,11 +14,11 @@
 
 static const char format[] = "blockq block";
 
-enum { VERSION = 1, PARTS = 5 };
+enum { VERSION = 1, PARTS = 6 };
 #define MAX_STEPS ((int64_t)1 << 32)
 
-static const char *const part_name[PARTS] = {"fold", "code", "scale", "zero", "bias"};
-static const bq_type part_type[PARTS] = {BQ_F32, BQ_I8, BQ_F32, BQ_F32, BQ_F32};
+static const char *const part_name[PARTS] = {"fold", "code", "scale", "zero", "bias", "pre"};
+static const bq_type part_type[PARTS] = {BQ_F32, BQ_I8, BQ_F32, BQ_F32, BQ_F32, BQ_F32};
 static const char *const norm_name[2] = {"norm_0", "norm_1"};
 
 typedef struct {
@@ -37,7 +37,7 @@ void bq_ckpt_path(char *out, size_t n, const char *run_dir, int sweep, int phase
 }
 
 static bq_mat *part_of(bq_ckpt_linear *l, int part) {
-    bq_mat *const of[PARTS] = {&l->fold, &l->code, &l->scale, &l->zero, &l->bias};
+    bq_mat *const of[PARTS] = {&l->fold, &l->code, &l->scale, &l->zero, &l->bias, &l->pre};
     return of[part];
 }
 
@@ -47,12 +47,13 @@ static int64_t groups_of(bq_scheme s, int64_t cols) {
 
 /* Why the linear breaks the rules of the header; NULL: it does not. */
 static const char *fault_of(const bq_ckpt_linear *l) {
-    const bq_mat *f = &l->fold, *c = &l->code, *s = &l->scale, *z = &l->zero, *b = &l->bias;
+    const bq_mat *f = &l->fold, *c = &l->code, *s = &l->scale, *z = &l->zero, *b = &l->bias, *p = &l->pre;
     if (!l->name[0] || !memchr(l->name, 0, sizeof l->name)) return "no name";
     if (f->rows <= 0 || f->cols <= 0) return "no folded weight";
     if (l->scheme.group != -1 && (l->scheme.group < 1 || l->scheme.group > INT32_MAX))
         return "an impossible group";
     if (b->rows != 0 && (b->rows != 1 || b->cols != f->rows)) return "a bias of another shape";
+    if (p->rows != 0 && (p->rows != 1 || p->cols != f->cols)) return "factors of another shape";
     if (c->rows == 0 && s->rows == 0) return z->rows == 0 ? NULL : "zero points without codes";
     if (l->scheme.bits < 2 || l->scheme.bits > 8) return "an impossible number of bits";
     if (c->rows != f->rows || c->cols != f->cols) return "codes of another shape";

@@ -21,6 +21,7 @@ typedef struct {
     bq_mat scale; /* (rows, groups) f32; groups = 1 or ceil(cols / scheme.group) */
     bq_mat zero;  /* (rows, groups) f32, whole numbers */
     bq_mat bias;  /* (1, rows) f32: in a folded block, where the linear has one */
+    bq_mat pre;   /* (1, cols) f32: what the linear is fed is multiplied by it first; no rows: it is not */
 } bq_ckpt_linear;
 
 typedef struct {
@@ -35,7 +36,14 @@ typedef struct {
 
 static inline bool bq_ckpt_folded(const bq_ckpt *c) { return c->norm[0].rows > 0; }
 
-typedef enum { BQ_CKPT_FOLD, BQ_CKPT_CODE, BQ_CKPT_SCALE, BQ_CKPT_ZERO, BQ_CKPT_BIAS } bq_ckpt_part;
+typedef enum {
+    BQ_CKPT_FOLD,
+    BQ_CKPT_CODE,
+    BQ_CKPT_SCALE,
+    BQ_CKPT_ZERO,
+    BQ_CKPT_BIAS,
+    BQ_CKPT_PRE
+} bq_ckpt_part;
 
 /* <run_dir>/ckpt/block_<block>.p<phase>.s<sweep>.h5, the block with at least 3 digits. */
 void bq_ckpt_path(char *out, size_t n, const char *run_dir, int sweep, int phase, int block);

@@ -71,6 +71,10 @@ static int check_result(const bq_export_item *item) {
         return bq_refuse(BQ_DATA, "export: '%s': zero points (%lld, %lld) %s, wanted (%lld, %lld) f32",
                          item->name, (long long)q->zero.rows, (long long)q->zero.cols,
                          bq_type_name(q->zero.type), (long long)m.rows, (long long)groups);
+    if (q->pre.rows && (q->pre.type != BQ_F32 || q->pre.rows != 1 || q->pre.cols != m.cols))
+        return bq_refuse(BQ_DATA, "export: '%s': factors (%lld, %lld) %s, wanted (1, %lld) f32", item->name,
+                         (long long)q->pre.rows, (long long)q->pre.cols, bq_type_name(q->pre.type),
+                         (long long)m.cols);
     return BQ_OK;
 }
 
@@ -176,7 +180,7 @@ static void hold(bq_export_job *job, const bq_export_item *item, bq_qtensor *q) 
     BQ_CHECK(job->source.get(job->source.ctx, item->name, true, q), "export: '%s' is gone", item->name);
     BQ_CHECK(q->bits == p->bits && q->group == p->group && q->code.rows == p->code.rows &&
                  q->code.cols == p->code.cols && q->activations == p->activations &&
-                 q->zero.rows == p->zero.rows,
+                 q->zero.rows == p->zero.rows && q->pre.rows == p->pre.rows,
              "export: '%s' is not as it was planned", item->name);
 }
 

@@ -21,6 +21,7 @@ typedef struct {
     bq_mat code;     /* (rows, cols) i8, signed */
     bq_mat scale;    /* (rows, groups) f32, groups = 1 or ceil(cols / group) */
     bq_mat zero;     /* (rows, groups) f32, whole numbers that codes can be; no rows: symmetric */
+    bq_mat pre;      /* (1, cols) f32, what the inputs are multiplied by first; no rows: they are not */
     bq_mat dense;    /* (rows, cols) f32, (code - zero) * scale; data NULL: the exporter multiplies */
     int bits;        /* 2..8 */
     int activations; /* bits that engines are to round the inputs to, with a scale a token; 0: none */
@@ -44,9 +45,9 @@ typedef struct {
 
 typedef struct bq_export_format bq_export_format;
 
-/* Plain safetensors: every floating tensor F32, quantized ones (code - zero) * scale exactly; config.json
- * says float32.  Replaced tensors are F32 in every format, whatever type config.json names: loaders convert.
- */
+/* Plain safetensors: every floating tensor F32, quantized ones (code - zero) * scale exactly, times pre where
+ * there is one and no input is rounded; config.json says float32.  Replaced tensors are F32 in every format,
+ * whatever type config.json names: loaders convert. */
 extern const bq_export_format bq_export_dense;
 
 /* compressed-tensors.  Where inputs are rounded too: int-quantized, weight (the codes, I8) and weight_scale

@@ -36,6 +36,11 @@ static int plan(bq_export_job *job, int item) {
             "export: '%s' is not the weight of a Linear: compressed-tensors cannot hold it quantized",
             it->name);
     }
+    if (q->pre.rows)
+        return bq_refuse(BQ_DATA,
+                         "export: '%s': its inputs are multiplied by factors of their own (smoothquant "
+                         "without fuse): compressed-tensors has no place for these, write safetensors",
+                         it->name);
     if (q->bits != 4 && q->bits != 8) {
         return bq_refuse(BQ_DATA, "export: '%s' has %d bits, compressed-tensors is written with 4 or 8",
                          it->name, q->bits);

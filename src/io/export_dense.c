@@ -6,6 +6,13 @@
 static int plan(bq_export_job *job, int item) {
     const bq_export_item *it = &job->item[item];
     bq_type type;
+    if (it->quantized && it->q.pre.rows && it->q.activations)
+        return bq_refuse(
+            BQ_DATA,
+            "export: '%s': its inputs are multiplied by factors of their own (smoothquant without "
+            "fuse) and then rounded, which no plain checkpoint says; with bits.activations 16 the "
+            "weights absorb the factors",
+            it->name);
     const char *dtype = it->quantized || bq_dtype_float(it->t->dtype, &type) ? "F32" : it->t->dtype;
     bq_export_add(job, item, 0, 0, "", dtype, it->t->dims, it->t->shape);
     return BQ_OK;
@@ -28,15 +35,18 @@ static void put_product(bq_export_job *job, const bq_qtensor *q, bq_writer *w) {
     int64_t room = (int64_t)(BQ_EXPORT_BUFFER / 4);
     float *to = (float *)job->buffer;
     bool asymmetric = q->zero.rows > 0;
-    BQ_CHECK(q->code.data && q->scale.data && (q->zero.data || !asymmetric), "export: a result without data");
+    BQ_CHECK(q->code.data && q->scale.data && (q->zero.data || !asymmetric) && (q->pre.data || !q->pre.rows),
+             "export: a result without data");
     for (int64_t r = 0; r < q->code.rows; r++) {
         const int8_t *code = bq_mat_at(q->code, r, 0);
         const float *scale = bq_mat_at(q->scale, r, 0);
         const float *zero = asymmetric ? bq_mat_at(q->zero, r, 0) : NULL;
+        const float *pre = q->pre.rows ? q->pre.data : NULL;
         for (int64_t first = 0, n; first < cols; first += n) {
             n = cols - first < room ? cols - first : room;
             for (int64_t c = first; c < first + n; c++)
-                to[c - first] = ((float)code[c] - (zero ? zero[c / group] : 0)) * scale[c / group];
+                to[c - first] =
+                    ((float)code[c] - (zero ? zero[c / group] : 0)) * scale[c / group] * (pre ? pre[c] : 1);
             bq_writer_put(w, to, (size_t)n * 4);
         }
     }

@@ -16,6 +16,7 @@
 #include "base/arena.h"
 #include "base/rng.h"
 #include "kernels/grid.h"
+#include "kernels/smooth.h"
 
 typedef struct bq_ops bq_ops;
 
@@ -118,18 +119,6 @@ typedef struct {
  * RMSE. */
 typedef enum { BQ_DISTANCE_MSE, BQ_DISTANCE_MAE, BQ_DISTANCE_RMSE } bq_distance;
 
-/* The scale s of an input channel from its activation statistic a and its weight statistic w
- * (smoothquant.md 3.6): ALPHA  s = a^ratio / (weight_factor w)^(1 - ratio), its divisor at least
- * weight_floor; a where the divisor is 0 LOG    s = a / log2(2 + a) POWER  s = a^ratio DUO    s = a^ratio /
- * (w^(1 - ratio) + 1e-4) then at least `floor`; POWER and DUO then / sqrt(max s * min s).  What is no
- * positive number becomes 1. */
-typedef enum { BQ_SMOOTH_ALPHA, BQ_SMOOTH_LOG, BQ_SMOOTH_POWER, BQ_SMOOTH_DUO } bq_smooth_kind;
-typedef struct {
-    bq_smooth_kind kind;
-    double ratio, floor;
-    double weight_factor, weight_floor; /* ALPHA */
-} bq_smooth_form;
-
 struct bq_ops {
     const char *name;
 
@@ -167,7 +156,8 @@ struct bq_ops {
 
     /* y = x * factor elementwise; y may alias x.  Class: bitwise. */
     void (*scale)(bq_dev *dev, bq_mat x, float factor, bq_mat y);
-    /* y += x elementwise.  Class: bitwise. */
+    /* y += x elementwise; each is f32 or f64, and where one is f64 so is the sum, rounded to y's type. Class:
+     * bitwise. */
     void (*add)(bq_dev *dev, bq_mat x, bq_mat y);
     /* y(t, :) += bias(0, :).  Class: bitwise. */
     void (*bias)(bq_dev *dev, bq_mat bias, bq_mat y);
@@ -276,10 +266,10 @@ struct bq_ops {
 
     /* ut = U^T, lower triangular, zeros above, with U^T U = A^-1 (gptq.md 2 to 4).  A = factor * h with rows
      * and columns in the given order (order.data NULL: as they stand), 1 where its diagonal is 0, and damp
-     * times the mean of its diagonal added there.  h, ut (K, K); ut may alias h.  In double; reverse
-     * Cholesky: A = R R^T with R upper, U = R^-1. Returns false, ut untouched, when A is not positive
-     * definite or not finite. Synchronous.  Class: NMSE 1e-10; the same bits for any number of threads.  2/3
-     * K^3 flop.  Scratch: bq_factor_scratch. */
+     * times the mean of its diagonal added there.  h, ut (K, K), h f32 or f64; ut may alias an h of f32.  In
+     * double; reverse Cholesky: A = R R^T with R upper, U = R^-1. Returns false, ut untouched, when A is not
+     * positive definite or not finite. Synchronous.  Class: NMSE 1e-10; the same bits for any number of
+     * threads.  2/3 K^3 flop.  Scratch: bq_factor_scratch. */
     bool (*factor)(bq_dev *dev, bq_mat h, bq_mat order, double factor, double damp, bq_mat ut);
 
     /* Grid of each row of w, as range, then clipped (gptq.md 6.2): of the scales range * p, p = 1 - i / 100,

@@ -63,7 +63,8 @@ if ! grep -q amx tf32/run.log; then check "tf32 is f32" cmp tf32/safetensors/mod
 gptq='{"pass":"gptq","order":"gar","clip":"mse","sequential":true,"qep":0.5,"damp":0.02}'
 with gptq_all b.json 'phases=[{"inputs":"mix","passes":['"$gptq"',{"pass":"adascale","iterations":4}]}]' \
     bits.decoder.group=8
-for name in group8 gptq_all; do differ gptq "$name"; done
+with gptq_f64 b.json 'phases=[{"inputs":"qt","passes":[{"pass":"gptq","gram":"f64","qep":0.5}]}]' bits.decoder.group=8
+for name in group8 gptq_all gptq_f64; do differ gptq "$name"; done
 expect 2 "$blockq" run b.json --set 'phases=[{"inputs":"fp","passes":['"$gptq"']}]' -o refused
 one_error "needs inputs qt or mix"
 expect 2 "$blockq" run b.json --set bits.decoder.group=16 -o refused

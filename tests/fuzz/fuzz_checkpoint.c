@@ -34,7 +34,8 @@ static void make_good(void) {
                                        .code = bq_mat_host(code, l == 1 ? 0 : 3, 10, BQ_I8),
                                        .scale = bq_mat_host(scale, l == 1 ? 0 : 3, 3, BQ_F32),
                                        .zero = bq_mat_host(scale, l == 2 ? 3 : 0, 3, BQ_F32),
-                                       .bias = bq_mat_host(norm, l == 1, 3, BQ_F32)};
+                                       .bias = bq_mat_host(norm, l == 1, 3, BQ_F32),
+                                       .pre = bq_mat_host(w, l == 2, 10, BQ_F32)};
     int fd = mkstemp(path);
     if (fd < 0) abort();
     bq_ckpt_write(path, &c);
@@ -77,6 +78,7 @@ static void read_all(bq_ckpt_file *f, const bq_ckpt *head) {
         read_part(f, l, BQ_CKPT_SCALE, head->linear[l].scale);
         read_part(f, l, BQ_CKPT_ZERO, head->linear[l].zero);
         read_part(f, l, BQ_CKPT_BIAS, head->linear[l].bias);
+        read_part(f, l, BQ_CKPT_PRE, head->linear[l].pre);
     }
     for (int i = 0; i < 2 && bq_ckpt_folded(head); i++) {
         bq_mat norm = head->norm[i];

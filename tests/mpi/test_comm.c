@@ -124,33 +124,38 @@ static void barrier(void) {
 enum { COLS = 6, MOST_ROWS = 37, MOST_PARTS = 23 };
 
 static void fill(bq_mat m, int64_t leaf) {
-    for (int64_t i = 0; i < m.rows * m.cols; i++)
-        bq_f32(m)[i] = 1.0f / (float)(3 + (leaf * 7 + i) % 11) + (float)i * 1e-3f;
+    for (int64_t i = 0; i < m.rows * m.cols; i++) {
+        double x = 1 / (double)(3 + (leaf * 7 + i) % 11) + (double)i * 1e-3;
+        if (m.type == BQ_F64)
+            ((double *)m.data)[i] = x;
+        else
+            bq_f32(m)[i] = (float)x;
+    }
 }
 
 /* A sum over leaves that are shared out over the ranks: every rank's rows equal those of one rank alone, bit
  * for bit. */
-static void tree_over_ranks(int64_t rows, int64_t parts, bq_dev *dev) {
+static void tree_over_ranks(int64_t rows, int64_t parts, bq_type type, bq_dev *dev) {
     static const bq_comm alone = {.size = 1, .nstage = 1, .nreplica = 1};
     bq_shard leaves[64], whole = {0, rows, rows};
     bq_treesum sum;
-    bq_mat want = bq_arena_push(&dev->mem, rows, COLS, BQ_F32),
-           have = bq_arena_push(&dev->mem, rows, COLS, BQ_F32);
-    bq_treesum_open(&sum, dev, bq_treesum_buffers(0, parts), bq_arena_push(&dev->mem, rows, COLS, BQ_F32));
+    bq_mat want = bq_arena_push(&dev->mem, rows, COLS, type),
+           have = bq_arena_push(&dev->mem, rows, COLS, type);
+    bq_treesum_open(&sum, dev, bq_treesum_buffers(0, parts), bq_arena_push(&dev->mem, rows, COLS, type));
     for (int64_t i = 0; i < parts; i++) fill(bq_treesum_next(&sum), i), bq_treesum_add(&sum, i);
     dev->op->copy(dev, bq_treesum_end(&sum, &alone, &(bq_shard){0, parts, parts}, whole), want);
 
     for (int r = 0; r < comm.nreplica; r++) leaves[r] = bq_shard_of(parts, r, comm.nreplica);
     bq_shard mine = leaves[comm.replica], own = bq_shard_of(rows, comm.replica, comm.nreplica);
     bq_treesum_open(&sum, dev, bq_treesum_buffers(mine.first, mine.count),
-                    bq_arena_push(&dev->mem, rows, COLS, BQ_F32));
+                    bq_arena_push(&dev->mem, rows, COLS, type));
     for (int round = 0; round < 2; round++) { /* one opening serves several sums */
         for (int64_t i = mine.first; i < mine.first + mine.count; i++)
             fill(bq_treesum_next(&sum), i), bq_treesum_add(&sum, i);
         size_t mark = bq_arena_mark(&dev->mem);
         bq_mat slice = bq_treesum_end(&sum, &comm, leaves, own);
         EXPECT(bq_arena_mark(&dev->mem) - mark ==
-                   bq_treesum_exchange(comm.replica, comm.nreplica, leaves, rows, COLS),
+                   bq_treesum_exchange(comm.replica, comm.nreplica, leaves, rows, COLS, type),
                "exchange bytes");
         EXPECT(slice.rows == own.count, "%ld rows, not %ld", (long)slice.rows, (long)own.count);
         dev->op->zero(dev, have);
@@ -168,7 +173,7 @@ static void trees(void) {
     for (int64_t rows = 1; rows <= MOST_ROWS; rows += 6)
         for (int64_t parts = 1; parts <= MOST_PARTS; parts++) {
             size_t mark = bq_arena_mark(&dev.mem);
-            tree_over_ranks(rows, parts, &dev);
+            tree_over_ranks(rows, parts, parts % 2 ? BQ_F32 : BQ_F64, &dev);
             bq_arena_reset(&dev.mem, mark);
         }
     bq_dev_close(&dev);

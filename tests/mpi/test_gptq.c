@@ -16,6 +16,7 @@ int main(int argc, char **argv) {
                              .clip = (bq_clip)(n / 3 % 3),
                              .ends = {50, 10 + n, BQ_NORM_24},
                              .sequential = n % 2,
+                             .gram = n / 4 % 2 ? BQ_F64 : BQ_F32,
                              .qep = n % 4 == 1 ? 0.5 : 0};
         r->samples = n < 12 ? RIG_SAMPLES : 1 + n % 3;
         uint64_t want = rig_run(r, &rig_alone, &o);

@@ -43,7 +43,7 @@ int main(int argc, char **argv) {
     int code = bq_comm_open(&comm, &argc, &argv), failed = 0, total;
     static const bq_comm alone = {.size = 1, .locals = 1, .nstage = 1, .nreplica = 1};
     if (code) return code;
-    for (int v = 0; v < SMOOTH_VARIANTS; v++)
+    for (int v = 0; v < SMOOTH_ALL; v++)
         for (int64_t samples = SAMPLES; samples > 0; samples -= 8) {
             outcome want = pass(&alone, v, samples), have = pass(&comm, v, samples);
             bool same = want.block == have.block && want.block > 1 &&

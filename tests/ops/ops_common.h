@@ -100,7 +100,9 @@ static inline bq_mat clone(bq_mat m) {
     return c;
 }
 
-static inline double at(bq_mat m, int64_t r, int64_t c) { return (double)*(float *)bq_mat_at(m, r, c); }
+static inline double at(bq_mat m, int64_t r, int64_t c) {
+    return m.type == BQ_F64 ? *(double *)bq_mat_at(m, r, c) : (double)*(float *)bq_mat_at(m, r, c);
+}
 
 /* A contiguous copy in double precision (f32 source), for oracles; free() it. */
 static inline double *doubles(bq_mat m) {

@@ -89,6 +89,29 @@ static void factor_equals_naive(void **state) {
     }
 }
 
+/* Digits beyond those of a float count; without them the factor is that of floats. */
+static void doubles_are_factored(void **state) {
+    (void)state;
+    for (int64_t k = 33; k < 200; k += 96) {
+        bq_mat x = inputs(3 * k, k, 5), h = make(k, k, 1, BQ_F32), wide = make(k, k, 3, BQ_F64), u[3];
+        bq_mat order = make(k, 1, 0, BQ_I32);
+        for (int64_t i = 0; i < k; i++) *(int32_t *)bq_mat_at(order, i, 0) = (int32_t)((i * 7 + 3) % k);
+        for (int n = 0; n < 3; n++) u[n] = make(k, k, n, BQ_F32);
+        dev.op->gram(&dev, x, h), dev.op->zero(&dev, wide), dev.op->add(&dev, h, wide);
+        assert_true(dev.op->factor(&dev, h, order, 1, 0.01, u[0]));
+        assert_true(dev.op->factor(&dev, wide, order, 1, 0.01, u[1]));
+        assert_true(same(u[0], u[1]));
+        for (int64_t i = 0; i < k; i++)
+            for (int64_t j = 0; j < k; j++) *(double *)bq_mat_at(wide, i, j) *= 1 + 1e-8 * (double)(i == j);
+        assert_true(dev.op->factor(&dev, wide, order, 1, 0.01, u[2]));
+        double *want = doubles(u[0]);
+        assert_true(!same(u[0], u[2]) && nmse(u[2], want) < 1e-12);
+        assert_true(intact(wide) && intact(u[1]) && intact(u[2]));
+        drop(x), drop(h), drop(wide), drop(order), free(want);
+        for (int n = 0; n < 3; n++) drop(u[n]);
+    }
+}
+
 static void not_definite_is_said(void **state) {
     (void)state;
     for (int64_t k = 3; k < 200; k += 98) {
@@ -131,6 +154,7 @@ int main(void) {
         cmocka_unit_test(no_tokens_are_no_moments),
         cmocka_unit_test(orders),
         cmocka_unit_test(factor_equals_naive),
+        cmocka_unit_test(doubles_are_factored),
         cmocka_unit_test(not_definite_is_said),
         cmocka_unit_test(threads_change_nothing),
     };

@@ -65,6 +65,33 @@ static void add_and_bias(void **state) {
     bq_dev_close(&dev);
 }
 
+/* Sums of what is not all f32 are made in f64 and rounded once. */
+static void add_doubles(void **state) {
+    (void)state;
+    bq_dev dev = cpu_with(2, 0);
+    for (int i = 0; i < SHAPES; i++) {
+        shape s = shapes[i];
+        bq_mat f = make_filled(s.t, s.h, 2, 1, 1), g = make_filled(s.t, s.h, 1, 2, 1),
+               x = make(s.t, s.h, 7, BQ_F64), y = make(s.t, s.h, 3, BQ_F64);
+        for (int64_t r = 0; r < s.t; r++)
+            for (int64_t c = 0; c < s.h; c++) {
+                *(double *)bq_mat_at(x, r, c) = at(g, r, c) / 3;
+                *(double *)bq_mat_at(y, r, c) = at(f, r, c) / 7;
+            }
+        bq_mat sum = clone(y), wide = clone(x), narrow = clone(f);
+        dev.op->add(&dev, x, sum), dev.op->add(&dev, f, wide), dev.op->add(&dev, y, narrow);
+        for (int64_t r = 0; r < s.t; r++)
+            for (int64_t c = 0; c < s.h; c++) {
+                assert_true(at(sum, r, c) == at(y, r, c) + at(x, r, c));
+                assert_true(at(wide, r, c) == at(x, r, c) + at(f, r, c));
+                assert_true((float)at(narrow, r, c) == (float)(at(f, r, c) + at(y, r, c)));
+            }
+        assert_true(intact(sum) && intact(wide) && intact(narrow) && intact(x) && intact(f));
+        drop(f), drop(g), drop(x), drop(y), drop(sum), drop(wide), drop(narrow);
+    }
+    bq_dev_close(&dev);
+}
+
 static void rmsnorm(void **state) {
     (void)state;
     bq_dev dev = cpu_with(2, 0);
@@ -290,6 +317,7 @@ int main(void) {
     if (isa_child(bits_of_two_threads)) return 0;
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(add_and_bias),
+        cmocka_unit_test(add_doubles),
         cmocka_unit_test(naive_norm_slope),
         cmocka_unit_test(rmsnorm),
         cmocka_unit_test(rope),

@@ -13,7 +13,7 @@ passes() { # FILE MODEL INPUTS PASSES
     sed -i "s/\"inputs\": \"mix\", \"passes\": \[.*\]}\]/\"inputs\": \"$3\", \"passes\": [$4]}]/" "$1"
 }
 passes train.json m_llama_default mix "$adascale"
-passes gptq.json m_phi3_short qt "$gptq, $adascale"
+passes gptq.json m_phi3_short qt "${gptq/\}/,\"gram\":\"f64\"\}}, $adascale"
 passes smooth.json m_phi3_short qt "$smooth, $adascale"
 passes all.json m_phi3_short qt "$smooth, $gptq, $adascale"
 
@@ -67,6 +67,16 @@ check "bf16x3 is f32 on a GPU" grep -q 'bf16x3 is made in f32 here' bf16x3_1/run
 check "bf16x3 is f32 on a GPU" cmp train_1/safetensors/model.safetensors bf16x3_1/safetensors/model.safetensors
 expect 2 mpi 1 run train.json --device cuda --set phases.0.compute=tf32 -o bf16_1
 one_error 'differs in: phases'
+
+# factors beside the codes: the same on any number of ranks, and worth what they are on the cpu
+passes kept.json m_llama_default qt '{"pass":"smoothquant","fuse":false,"entries":"all"},{"pass":"rtn"}'
+keys=(--set 'outputs=[{"format":"safetensors"}]')
+expect 0 "$blockq" run kept.json "${keys[@]}" --device cpu --threads 1 -o cpu_kept
+for ranks in 1 2; do expect 0 mpi $ranks run kept.json "${keys[@]}" --device cuda -o kept_$ranks; done
+same kept_1 kept_2
+value() { sed -n 's/.*"smoothquant+rtn": \([0-9.]*\).*/\1/p' "$1/result.json"; }
+check "kept: $(value kept_1), not $(value cpu_kept)" \
+    awk -v a="$(value kept_1)" -v b="$(value cpu_kept)" 'BEGIN { exit !(a > 1 && (a / b - 1)^2 < 1e-6) }'
 
 # two ranks that share a GPU: messages go through the host, with the same bytes
 SIMT_ONE_GPU=1 expect 0 mpi 2 run all.json --device cuda -o shared

@@ -37,8 +37,8 @@ def rope(x):  # (T, heads, HD)
     return np.concatenate([x[..., :h] * c - x[..., h:] * s, x[..., h:] * c + x[..., :h] * s], -1)
 
 
-def heads(w, a):
-    y = a @ w["qkv"].T + w["b_qkv"]
+def heads(w, a, linear=None):
+    y = linear("qkv", a) if linear else a @ w["qkv"].T + w["b_qkv"]
     q, k, v = np.split(y, [NH * HD, (NH + NKV) * HD], -1)
     q, k, v = rope(q.reshape(T, NH, HD)), rope(k.reshape(T, NKV, HD)), v.reshape(T, NKV, HD)
     out = np.zeros((T, NH, HD))
@@ -50,8 +50,8 @@ def heads(w, a):
     return out.reshape(T, NH * HD)
 
 
-def gated(w, n):
-    g, u = np.split(n @ w["gate_up"].T + w["b_gate_up"], 2, -1)
+def gated(w, n, linear=None):
+    g, u = np.split(linear("gate_up", n) if linear else n @ w["gate_up"].T + w["b_gate_up"], 2, -1)
     return g / (1 + np.exp(-g)) * u
 
 
@@ -90,7 +90,26 @@ def candidate(act, r):
     return s / np.sqrt(s.max() * s.min())
 
 
-def losses(w, xs, mat, whole, grouped):
+def positive(w, xs):
+    """The block and its inputs, changed so that all inputs of matrices are positive: the largest of a token lies half a step
+    above its last code; of a negative one the last bit of a float would decide whether it is -127 or -128."""
+    w = {k: v.copy() for k, v in w.items()}
+    w["norm1"], w["norm2"], w["o"] = abs(w["norm1"]), abs(w["norm2"]), w["o"] / 256
+    w["b_qkv"][(NH + NKV) * HD:] += 64
+    w["b_gate_up"] += 64
+    w = {k: v.astype(np.float32).astype(np.float64) for k, v in w.items()}
+    xs = [(np.abs(x) + 1).astype(np.float32).astype(np.float64) for x in xs]
+    assert all(v.min() > 0 for x in xs for v in forward(w, x)[0].values())
+    return w, xs
+
+
+def per_token(x):
+    """Symmetric 8 bits, a scale for each row: max |x| / 127.5."""
+    s = np.abs(x).max(-1, keepdims=True) / 127.5
+    return np.clip(np.rint(x / s), -128, 127) * s
+
+
+def losses(w, xs, mat, whole, grouped, rounded=False):
     runs = [forward(w, x) for x in xs]
     act = np.max([np.abs(i[mat]).max(0) for i, _ in runs], 0)
     out = []
@@ -100,9 +119,32 @@ def losses(w, xs, mat, whole, grouped):
             s = group_heads(s)
         v = dict(w)
         v[mat] = quantized(w[mat] * s) / s
+        if rounded:
+            fed = [{**i, mat: per_token(i[mat] / s) * s} for i, _ in runs]
+            out.append(np.mean(np.square([module(v, mat, f) - module(w, mat, i) for f, (i, _) in zip(fed, runs)])))
+            continue
         d = [(forward(v, x)[1] - y if whole else module(v, mat, i) - module(w, mat, i)) for x, (i, y) in zip(xs, runs)]
         out.append(np.mean(np.square(d)))
     return act, out
+
+
+LINEARS = {"q": ("qkv", 0, NH * HD), "k": ("qkv", NH * HD, NKV * HD), "v": ("qkv", (NH + NKV) * HD, NKV * HD), "o": ("o", 0, H),
+           "gate": ("gate_up", 0, I), "up": ("gate_up", I, I), "down": ("down", 0, H)}
+
+
+def prescaled(w, xs, act):
+    """Factors 1 / s of each linear's own inputs (alpha 0.5), and the outputs of a block of such linears in W3 (groups of 16) A8."""
+    s = {n: np.sqrt(act[m] / np.abs(w[m][r:r + k]).max(0)) for n, (m, r, k) in LINEARS.items()}
+    q = {n: quantized(w[m][r:r + k] * s[n]) for n, (m, r, k) in LINEARS.items()}
+
+    def linear(mat, x):
+        return np.concatenate([per_token(x / s[n]) @ q[n].T for n in LINEARS if LINEARS[n][0] == mat], -1) + w["b_" + mat]
+
+    out = []
+    for x in xs:
+        m = x + linear("o", heads(w, rms(x, w["norm1"]), linear))
+        out.append(m + linear("down", gated(w, rms(m, w["norm2"]), linear)))
+    return {n: 1 / v for n, v in s.items()}, np.array(out)
 
 
 def clipped(w, x):
@@ -134,6 +176,14 @@ def main(path):
             print(mat, name, int(np.argmin(loss)), sorted(loss)[1] / min(loss))
         data[f"clip/{mat}"] = clipped(w[mat], stacked[mat])
         print(mat, "rows clipped", (np.abs(data[f"clip/{mat}"] - w[mat]).max(1) > 0).mean())
+    w, xs = positive(w, xs)
+    acts = {}
+    for mat in stacked:
+        acts[mat], plain = losses(w, xs, mat, False, True)
+        loss = data[f"losses/rounded/{mat}"] = np.array(losses(w, xs, mat, False, True, rounded=True)[1])
+        print(mat, "rounded", int(np.argmin(loss)), sorted(loss)[1] / min(loss), "not rounded is off by", np.abs(plain / loss - 1).max())
+    pre, data["prescaled"] = prescaled(w, xs, acts)
+    data.update({f"pre/{n}": v for n, v in pre.items()})
     keep = ("losses/",)
     data = {k: np.ascontiguousarray(v if k.startswith(keep) else v.astype(np.float32)) for k, v in data.items()}
     sizes = dict(hidden=H, inter=I, heads=NH, kv_heads=NKV, head_dim=HD, tokens=T, samples=N, bits=BITS, group=GROUP)

@@ -39,6 +39,26 @@ static void gram_tile(bq_mat x, bq_mat h, int64_t side, int64_t i, int64_t j) {
                     (int)h.ld);
 }
 
+/* The upper triangle in tiles, each a call of the BLAS. */
+static void gram_blas(bq_mat x, bq_mat h, tiling t) {
+    int64_t pairs = t.count * (t.count + 1) / 2;
+#pragma omp parallel for schedule(dynamic) if (pairs > 1)
+    for (int64_t p = 0; p < pairs; p++) {
+        int64_t away = 0, i = p; /* far from the diagonal first: a tile on it is half the work */
+        for (int64_t d = t.count - 1; d > 0 && i >= t.count - d; d--) i -= t.count - d, away++;
+        gram_tile(x, h, t.side, i, i + t.count - 1 - away);
+    }
+}
+
+/* The upper triangle in products of bf16, rows of a tile's height from the diagonal to the right. */
+static void gram_bf16(bq_mat x, bq_mat h, tiling t, bq_bf16_terms terms) {
+    for (int64_t i = 0; i < x.cols; i += t.side) {
+        bq_bf16_side rows = {bq_mat_at(x, 0, i), x.ld, span(x.cols, i, t.side), true}, cols = rows;
+        cols.rows = x.cols - i;
+        bq_bf16_gemm(terms, x.rows, 1, rows, cols, 0, bq_mat_at(h, i, i), h.ld);
+    }
+}
+
 /* The lower triangle from the upper one, in squares that fit the cache. */
 static void mirror(bq_mat h) {
     enum { SQUARE = 32 };
@@ -57,7 +77,6 @@ static void mirror(bq_mat h) {
 }
 
 void bq_cpu_gram(bq_dev *dev, bq_mat x, bq_mat h) {
-    (void)dev;
     BQ_CHECK(x.type == BQ_F32 && h.type == BQ_F32 && h.rows == x.cols && h.cols == x.cols &&
                  x.rows <= INT_MAX && x.ld <= INT_MAX && h.ld <= INT_MAX,
              "gram of %ld x %ld to %ld x %ld", (long)x.rows, (long)x.cols, (long)h.rows, (long)h.cols);
@@ -65,20 +84,11 @@ void bq_cpu_gram(bq_dev *dev, bq_mat x, bq_mat h) {
         dev->op->zero(dev, h);
         return;
     }
-    tiling t = tiles_of(x.cols);
     bq_bf16_terms terms = bq_bf16_of(dev->compute);
-    for (int64_t i = 0; i < x.cols && terms; i += t.side) { /* from the diagonal to the right */
-        bq_bf16_side rows = {bq_mat_at(x, 0, i), x.ld, span(x.cols, i, t.side), true}, cols = rows;
-        cols.rows = x.cols - i;
-        bq_bf16_gemm(terms, x.rows, 1, rows, cols, 0, bq_mat_at(h, i, i), h.ld);
-    }
-    int64_t pairs = terms ? 0 : t.count * (t.count + 1) / 2;
-#pragma omp parallel for schedule(dynamic) if (pairs > 1)
-    for (int64_t p = 0; p < pairs; p++) {
-        int64_t away = 0, i = p; /* far from the diagonal first: a tile on it is half the work */
-        for (int64_t d = t.count - 1; d > 0 && i >= t.count - d; d--) i -= t.count - d, away++;
-        gram_tile(x, h, t.side, i, i + t.count - 1 - away);
-    }
+    if (terms)
+        gram_bf16(x, h, tiles_of(x.cols), terms);
+    else
+        gram_blas(x, h, tiles_of(x.cols));
     mirror(h);
 }
 
@@ -99,23 +109,25 @@ static int64_t column_of(bq_mat order, int64_t i) {
     return order.data ? *(const int32_t *)bq_mat_at(order, i, 0) : i;
 }
 
+static double entry(bq_mat h, int64_t r, int64_t c) {
+    return h.type == BQ_F64 ? *(double *)bq_mat_at(h, r, c) : (double)*(float *)bq_mat_at(h, r, c);
+}
+
 /* The matrix to be factored, both axes reversed: its lower triangle, up to the end of the diagonal's tiles.
  */
 static void reversed(bq_mat h, bq_mat order, double factor, double damp, bq_mat s) {
     int64_t k = h.rows;
     double mean = 0;
     for (int64_t i = 0; i < k; i++) {
-        int64_t c = column_of(order, i);
-        double d = factor * (double)*(const float *)bq_mat_at(h, c, c);
+        double d = factor * entry(h, column_of(order, i), column_of(order, i));
         mean += d == 0 ? 1 : d;
     }
     mean /= (double)k;
 #pragma omp parallel for schedule(dynamic, 16) if (k > 128)
     for (int64_t p = 0; p < k; p++) {
-        const float *from = bq_mat_at(h, column_of(order, k - 1 - p), 0);
         double *to = cell(s, p, 0);
-        int64_t end = (p / NB + 1) * NB < k ? (p / NB + 1) * NB : k;
-        for (int64_t q = 0; q < end; q++) to[q] = factor * (double)from[column_of(order, k - 1 - q)];
+        int64_t end = (p / NB + 1) * NB < k ? (p / NB + 1) * NB : k, from = column_of(order, k - 1 - p);
+        for (int64_t q = 0; q < end; q++) to[q] = factor * entry(h, from, column_of(order, k - 1 - q));
         to[p] = (to[p] == 0 ? 1 : to[p]) + damp * mean;
     }
 }
@@ -171,8 +183,8 @@ static void invert(bq_mat s, int64_t k) {
 
 bool bq_cpu_factor(bq_dev *dev, bq_mat h, bq_mat order, double factor, double damp, bq_mat ut) {
     int64_t k = h.rows;
-    BQ_CHECK(h.cols == k && ut.rows == k && ut.cols == k && h.type == BQ_F32 && ut.type == BQ_F32 &&
-                 k + NB <= INT_MAX &&
+    BQ_CHECK(h.cols == k && ut.rows == k && ut.cols == k && (h.type == BQ_F32 || h.type == BQ_F64) &&
+                 ut.type == BQ_F32 && k + NB <= INT_MAX &&
                  (!order.data || (order.rows == k && order.cols == 1 && order.type == BQ_I32)),
              "factor of %ld x %ld to %ld x %ld", (long)h.rows, (long)h.cols, (long)ut.rows, (long)ut.cols);
     size_t mark = bq_arena_mark(&dev->mem);

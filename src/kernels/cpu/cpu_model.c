@@ -22,8 +22,34 @@ static void want(bq_mat m, int64_t rows, int64_t cols, const char *op, const cha
              bq_type_name(m.type), (long)rows, (long)cols);
 }
 
+static double number(bq_mat m, int64_t r, int64_t c) {
+    return m.type == BQ_F64 ? *(double *)bq_mat_at(m, r, c) : (double)*(float *)bq_mat_at(m, r, c);
+}
+
+/* Sums in double, of matrices that are not both f32. */
+static void add_wide(bq_mat x, bq_mat y) {
+    bool narrow = y.type == BQ_F32;
+    BQ_CHECK(x.rows == y.rows && x.cols == y.cols && (narrow ? x.type == BQ_F64 : y.type == BQ_F64) &&
+                 (x.type == BQ_F64 || x.type == BQ_F32),
+             "add of %ld x %ld %s to %ld x %ld %s", (long)x.rows, (long)x.cols, bq_type_name(x.type),
+             (long)y.rows, (long)y.cols, bq_type_name(y.type));
+#pragma omp parallel for schedule(static) if (worth_threads(y))
+    for (int64_t r = 0; r < y.rows; r++)
+        for (int64_t c = 0; c < y.cols; c++) {
+            double sum = number(y, r, c) + number(x, r, c);
+            if (narrow)
+                *(float *)bq_mat_at(y, r, c) = (float)sum;
+            else
+                *(double *)bq_mat_at(y, r, c) = sum;
+        }
+}
+
 void bq_cpu_add(bq_dev *dev, bq_mat x, bq_mat y) {
     (void)dev;
+    if (x.type != BQ_F32 || y.type != BQ_F32) {
+        add_wide(x, y);
+        return;
+    }
     want(x, y.rows, y.cols, "add", "x"), want(y, x.rows, x.cols, "add", "y");
 #pragma omp parallel for schedule(static) if (worth_threads(y))
     for (int64_t r = 0; r < y.rows; r++) bq_vec()->add(y.cols, row(x, r), row(y, r));

@@ -1,7 +1,6 @@
 #include "kernels/cpu/cpu.h"
 
 #include "base/die.h"
-#include "base/power.h"
 #include "kernels/cpu/vec.h"
 
 #include <math.h>
@@ -105,20 +104,6 @@ void bq_cpu_over_rows(bq_dev *dev, bq_mat x, bq_mat s, bq_mat y) {
     }
 }
 
-static double scale_of(bq_smooth_form f, double a, double w) {
-    double s = 0;
-    switch (f.kind) {
-    case BQ_SMOOTH_ALPHA:
-        w = fmax(f.weight_factor * w, f.weight_floor);
-        s = w > 0 ? bq_power(a, f.ratio) / bq_power(w, 1 - f.ratio) : a;
-        break;
-    case BQ_SMOOTH_LOG: s = a / bq_log2(2 + a); break;
-    case BQ_SMOOTH_POWER: s = bq_power(a, f.ratio); break;
-    case BQ_SMOOTH_DUO: s = bq_power(a, f.ratio) / (bq_power(w, 1 - f.ratio) + 1e-4); break;
-    }
-    return s > f.floor ? s : f.floor;
-}
-
 void bq_cpu_smooth_scale(bq_dev *dev, bq_smooth_form f, bq_mat act, bq_mat weight, bq_mat s) {
     (void)dev;
     bool weighted = f.kind == BQ_SMOOTH_ALPHA || f.kind == BQ_SMOOTH_DUO;
@@ -129,7 +114,7 @@ void bq_cpu_smooth_scale(bq_dev *dev, bq_smooth_form f, bq_mat act, bq_mat weigh
     float *to = s.data;
     float least = INFINITY, most = 0;
     for (int64_t c = 0; c < s.cols; c++) {
-        double x = scale_of(f, (double)a[c], weighted ? (double)w[c] : 0);
+        double x = bq_smooth_scale_of(f, (double)a[c], weighted ? (double)w[c] : 0);
         to[c] = isfinite((float)x) && (float)x > 0 ? (float)x : 1;
         least = to[c] < least ? to[c] : least;
         most = to[c] > most ? to[c] : most;

@@ -9,9 +9,16 @@ static __global__ void scale_elements(bq_rows<float> x, float factor, bq_rows<fl
         bq_row(y, r)[c] = bq_row(x, r)[c] * factor;
 }
 
-static __global__ void add_elements(bq_rows<float> x, bq_rows<float> y, int64_t rows, int64_t cols) {
+template <class X, class Y>
+static __global__ void add_elements(bq_rows<X> x, bq_rows<Y> y, int64_t rows, int64_t cols) {
     const int64_t c = bq_column();
-    for (int64_t r = blockIdx.y; r < rows && c < cols; r += gridDim.y) bq_row(y, r)[c] += bq_row(x, r)[c];
+    for (int64_t r = blockIdx.y; r < rows && c < cols; r += gridDim.y)
+        bq_row(y, r)[c] = (Y)(bq_row(y, r)[c] + bq_row(x, r)[c]);
+}
+
+template <class X, class Y> static void add(bq_dev *dev, bq_mat x, bq_mat y) {
+    bq_launch(dev, bq_grid_elements(y.rows, y.cols), BQ_THREADS, add_elements<X, Y>, bq_rows_of<X>(x),
+              bq_rows_of<Y>(y), y.rows, y.cols);
 }
 
 void bq_cuda_scale(bq_dev *dev, bq_mat x, float factor, bq_mat y) {
@@ -22,16 +29,19 @@ void bq_cuda_scale(bq_dev *dev, bq_mat x, float factor, bq_mat y) {
 }
 
 void bq_cuda_add(bq_dev *dev, bq_mat x, bq_mat y) {
-    bq_cuda_want(x, y.rows, y.cols, BQ_F32, "add", "x");
-    bq_cuda_want(y, x.rows, x.cols, BQ_F32, "add", "y");
-    bq_launch(dev, bq_grid_elements(y.rows, y.cols), BQ_THREADS, add_elements, bq_f32_rows(x), bq_f32_rows(y),
-              y.rows, y.cols);
+    const bool wide_x = x.type == BQ_F64, wide_y = y.type == BQ_F64;
+    bq_cuda_want(x, y.rows, y.cols, wide_x ? BQ_F64 : BQ_F32, "add", "x");
+    bq_cuda_want(y, x.rows, x.cols, wide_y ? BQ_F64 : BQ_F32, "add", "y");
+    if (wide_x)
+        wide_y ? add<double, double>(dev, x, y) : add<double, float>(dev, x, y);
+    else
+        wide_y ? add<float, double>(dev, x, y) : add<float, float>(dev, x, y);
 }
 
 void bq_cuda_bias(bq_dev *dev, bq_mat bias, bq_mat y) {
     bq_cuda_want(bias, 1, y.cols, BQ_F32, "bias", "bias");
     bq_cuda_want(y, y.rows, bias.cols, BQ_F32, "bias", "y");
     bq_rows<float> every = {bq_f32(bias), 0}; /* a row that repeats */
-    bq_launch(dev, bq_grid_elements(y.rows, y.cols), BQ_THREADS, add_elements, every, bq_f32_rows(y), y.rows,
-              y.cols);
+    bq_launch(dev, bq_grid_elements(y.rows, y.cols), BQ_THREADS, add_elements<float, float>, every,
+              bq_f32_rows(y), y.rows, y.cols);
 }

@@ -12,6 +12,7 @@ enum { TILE = 64 }; /* columns of a step, and so many does the inverse stand to 
  * right, does not touch it. */
 struct square {
     bq_rows<float> h;
+    bq_rows<double> wide; /* h, where it is of doubles */
     const int32_t *order; /* or NULL: as columns stand */
     int64_t ldo, k;
     bq_rows<double> s;
@@ -22,9 +23,13 @@ enum { MEAN, FLAWS, FIGURES };
 
 static __device__ int64_t column_of(const square &a, int64_t i) { return a.order ? a.order[i * a.ldo] : i; }
 
+static __device__ double entry(const square &a, int64_t i, int64_t j) {
+    const int64_t r = column_of(a, i), c = column_of(a, j);
+    return a.wide.data ? bq_row(a.wide, r)[c] : (double)bq_row(a.h, r)[c];
+}
+
 static __device__ double diagonal(const square &a, int64_t i, double factor) {
-    const int64_t c = column_of(a, i);
-    const double d = factor * (double)bq_row(a.h, c)[c];
+    const double d = factor * entry(a, i, i);
     return d == 0 ? 1 : d;
 }
 
@@ -40,8 +45,7 @@ static __global__ void fill(square a, double factor, double damp, const double *
     const int64_t q = bq_column();
     for (int64_t p = blockIdx.y; p < a.k && q < a.k; p += gridDim.y) {
         double *row = bq_row(a.s, p);
-        if (q < p)
-            row[q] = factor * (double)bq_row(a.h, column_of(a, a.k - 1 - p))[column_of(a, a.k - 1 - q)];
+        if (q < p) row[q] = factor * entry(a, a.k - 1 - p, a.k - 1 - q);
         if (q == p) row[q] = diagonal(a, a.k - 1 - p, factor) + damp * figures[MEAN];
         if (q >= p / TILE * TILE) row[q + TILE] = q == p;
     }
@@ -100,13 +104,16 @@ static void cholesky(bq_dev *dev, const square &a, double *figures) {
 
 bool bq_cuda_factor(bq_dev *dev, bq_mat h, bq_mat order, double factor, double damp, bq_mat ut) {
     const int64_t k = h.rows;
-    bq_cuda_want(h, k, k, BQ_F32, "factor", "h");
+    const bool wide = h.type == BQ_F64;
+    bq_cuda_want(h, k, k, wide ? BQ_F64 : BQ_F32, "factor", "h");
     bq_cuda_want(ut, k, k, BQ_F32, "factor", "ut");
     if (order.data) bq_cuda_want(order, k, 1, BQ_I32, "factor", "order");
     BQ_CHECK(k > 0 && k + TILE <= INT_MAX, "factor of %ld columns", (long)k);
     const size_t mark = bq_arena_mark(&dev->mem);
     const bq_mat room = bq_arena_push(&dev->mem, k, k + TILE, BQ_F64);
-    const square a = {bq_f32_rows(h), (const int32_t *)order.data, order.ld, k, bq_rows_of<double>(room)};
+    const bq_rows<double> doubles = wide ? bq_rows_of<double>(h) : bq_rows<double>{NULL, 0};
+    const square a = {bq_f32_rows(h), doubles, (const int32_t *)order.data,
+                      order.ld,       k,       bq_rows_of<double>(room)};
     double found[FIGURES], *figures = bq_cuda_result(dev, found, FIGURES);
     bq_launch(dev, dim3(1), BQ_THREADS, begin, a, factor, figures);
     bq_launch(dev, bq_grid_elements(k, k), BQ_THREADS, fill, a, factor, damp, figures);

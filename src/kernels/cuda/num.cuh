@@ -18,6 +18,7 @@ extern "C" {
 #include "base/power.h"
 #include "base/rng.h"
 #include "kernels/grid.h"
+#include "kernels/smooth.h"
 #undef static
 
 #endif

@@ -34,26 +34,12 @@ void bq_cuda_over_rows(bq_dev *dev, bq_mat x, bq_mat s, bq_mat y) {
     scaled<OVER>(dev, x, s, true, y, "over_rows");
 }
 
-static __device__ double scale_of(bq_smooth_form f, double a, double w) {
-    double s = 0;
-    switch (f.kind) {
-    case BQ_SMOOTH_ALPHA:
-        w = fmax(f.weight_factor * w, f.weight_floor);
-        s = w > 0 ? bq_power(a, f.ratio) / bq_power(w, 1 - f.ratio) : a;
-        break;
-    case BQ_SMOOTH_LOG: s = a / bq_log2(2 + a); break;
-    case BQ_SMOOTH_POWER: s = bq_power(a, f.ratio); break;
-    case BQ_SMOOTH_DUO: s = bq_power(a, f.ratio) / (bq_power(w, 1 - f.ratio) + 1e-4); break;
-    }
-    return s > f.floor ? s : f.floor;
-}
-
 /* One block; weight may be NULL. */
 static __global__ void scales(bq_smooth_form f, const float *act, const float *weight, float *s,
                               int64_t cols) {
     float least = INFINITY, most = 0;
     for (int64_t c = threadIdx.x; c < cols; c += BQ_THREADS) {
-        const float x = (float)scale_of(f, (double)act[c], weight ? (double)weight[c] : 0);
+        const float x = (float)bq_smooth_scale_of(f, (double)act[c], weight ? (double)weight[c] : 0);
         s[c] = x > 0 && x < INFINITY ? x : 1;
         least = s[c] < least ? s[c] : least;
         most = s[c] > most ? s[c] : most;

@@ -30,8 +30,8 @@ static double output_error(gptq_rig *r, int m, const bq_mat against[BQ_MATS], bq
                          .ctx = r};
     size_t mark = bq_arena_mark(&r->dev.mem);
     bq_gram g;
-    bq_gram_push(&g, &r->arch, (bq_gram_set){1u << m, 0}, &r->dev.mem);
-    bq_gram_collect(&c, r->blk.w, (bq_gram_set){1u << m, 0}, &g);
+    bq_gram_push(&g, &r->arch, (bq_gram_set){.which = 1u << m}, &r->dev.mem);
+    bq_gram_collect(&c, r->blk.w, (bq_gram_set){.which = 1u << m}, &g);
     double sum = 0;
     int64_t k = r->arch.cols[m];
     for (int64_t n = 0; n < r->arch.rows[m]; n++) {
@@ -116,7 +116,7 @@ static void moments_are_sums(void **state) {
                          .fetch = rig_fetch,
                          .ctx = r};
     bq_gram g;
-    bq_gram_set set = {BQ_ALL_MATS, 1u << BQ_QKV};
+    bq_gram_set set = {BQ_ALL_MATS, 1u << BQ_QKV, BQ_F32};
     bq_gram_push(&g, &r->arch, set, &r->dev.mem);
     bq_gram_collect(&c, r->blk.w, set, &g);
     double error[2] = {0}, power[2] = {0};
@@ -129,6 +129,50 @@ static void moments_are_sums(void **state) {
     assert_true(error[0] < 1e-12 * power[0] && error[1] < 1e-10 * power[1] && power[1] > 0);
     assert_null(g.cross[BQ_DOWN].data);
     free(want[0]), free(want[1]);
+    rig_close(r);
+}
+
+/* Sums of f64 hold the samples' own moments exactly, where those of f32 do not. */
+static void wide_sums_are_exact(void **state) {
+    (void)state;
+    gptq_rig *r = rig_open(w4, 1, 1);
+    bq_gram_set set = {.which = 1u << BQ_QKV, .type = BQ_F64}, narrow = {.which = 1u << BQ_QKV};
+    bq_pass_context c = {.dev = &r->dev,
+                         .blk = &r->blk,
+                         .work = &r->work,
+                         .q = &r->q,
+                         .comm = &rig_alone,
+                         .samples = RIG_SAMPLES,
+                         .tokens = RIG_TOKENS,
+                         .input = BQ_INPUTS_QT,
+                         .fetch = rig_fetch,
+                         .ctx = r};
+    bq_gram wide, f32;
+    bq_gram_push(&wide, &r->arch, set, &r->dev.mem);
+    bq_gram_push(&f32, &r->arch, narrow, &r->dev.mem);
+    size_t before = r->dev.mem.used;
+    r->dev.mem.peak = before;
+    bq_gram_collect(&c, r->blk.w, set, &wide);
+    assert_true(r->dev.mem.used == before);
+    assert_true(r->dev.mem.peak - before <=
+                bq_gram_collect_need(&r->arch, set, RIG_TOKENS, RIG_SAMPLES, 0, 1) +
+                    bq_op_scratch(RIG_TOKENS, r->arch.attention, 1));
+    assert_true(bq_gram_need(&r->arch, set) > 19 * bq_gram_need(&r->arch, narrow) / 10);
+    bq_gram_collect(&c, r->blk.w, narrow, &f32);
+    bq_mat x = bq_arena_push(&r->dev.mem, RIG_TOKENS, RIG_H, BQ_F32),
+           one = bq_arena_push(&r->dev.mem, RIG_H, RIG_H, BQ_F32);
+    long double want[RIG_H * RIG_H] = {0};
+    for (int s = 0; s < RIG_SAMPLES; s++) {
+        r->dev.op->rmsnorm(&r->dev, rig_fetch(r, BQ_STREAM_QT, s), r->blk.norm[0], 1e-5f, x);
+        r->dev.op->gram(&r->dev, x, one);
+        for (int i = 0; i < RIG_H * RIG_H; i++) want[i] += (long double)bq_f32(one)[i];
+    }
+    int rounded = 0;
+    for (int i = 0; i < RIG_H * RIG_H; i++) { /* 24 digits of each, few samples: nothing is lost in 53 */
+        assert_true((long double)((double *)wide.h[BQ_QKV].data)[i] == want[i]);
+        rounded += (long double)bq_f32(f32.h[BQ_QKV])[i] != want[i];
+    }
+    assert_true(rounded > RIG_H * RIG_H / 2);
     rig_close(r);
 }
 
@@ -181,11 +225,11 @@ static void qep_makes_up_for_the_stream(void **state) {
 
 static void options_differ(void **state) {
     (void)state;
-    bq_gptq_options some[9];
-    for (int i = 0; i < 9; i++) some[i] = plain, some[i].ends = ends;
+    bq_gptq_options some[10];
+    for (int i = 0; i < 10; i++) some[i] = plain, some[i].ends = ends;
     some[1].damp = 0.1, some[2].order = BQ_ORDER_NONE, some[3].order = BQ_ORDER_GAR;
     some[4].clip = BQ_CLIP_MINMAX, some[5].clip = BQ_CLIP_MSE, some[6].sequential = true, some[7].qep = 0.5;
-    some[8].clip = BQ_CLIP_MSE, some[8].ends.count = 10;
+    some[8].clip = BQ_CLIP_MSE, some[8].ends.count = 10, some[9].gram = BQ_F64;
     enum { N = sizeof some / sizeof *some };
     uint64_t got[N];
     for (int i = 0; i < N; i++) {
@@ -265,6 +309,7 @@ int main(void) {
         cmocka_unit_test(codes_are_those_of_fold),
         cmocka_unit_test(every_matrix_gains),
         cmocka_unit_test(moments_are_sums),
+        cmocka_unit_test(wide_sums_are_exact),
         cmocka_unit_test(qep_of_equal_streams_is_nothing),
         cmocka_unit_test(qep_makes_up_for_the_stream),
         cmocka_unit_test(options_differ),

@@ -182,7 +182,7 @@ static void smoothquant(void **state) {
                  {"log", {BQ_SMOOTH_LOG, 0.5, 1e-5, 2, 0}}};
     for (int k = 0; k < 3; k++) {
         rig *r = open_rig("peer_smoothquant", false);
-        bq_smooth_options o = {BQ_CHANNEL_RANGE, cases[k].form, BQ_ENTRIES_NORMS};
+        bq_smooth_options o = {BQ_CHANNEL_RANGE, cases[k].form, BQ_ENTRIES_NORMS, true};
         for (int b = 0; b < BLOCKS; b++) {
             bq_mat act[BQ_MATS];
             bq_channels_push(&r->dev, &r->arch, act);
@@ -282,7 +282,8 @@ static void autosmooth(void **state) {
         rig *r = open_rig("peer_autosmooth", cases[k].mha);
         bq_autosmooth_options o = {cases[k].loss,
                                    cases[k].gqa,
-                                   {BQ_INSPECT_MODULE, BQ_INSPECT_SELF, BQ_INSPECT_MODULE, BQ_INSPECT_SELF}};
+                                   {BQ_INSPECT_MODULE, BQ_INSPECT_SELF, BQ_INSPECT_MODULE, BQ_INSPECT_SELF},
+                                   16};
         double *losses = (double *)(void *)vector(r, cases[k].name, "losses", 0, 0), worst = 0;
         for (int b = 0; b < BLOCKS; b++) {
             bq_scales_result result;

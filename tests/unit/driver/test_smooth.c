@@ -13,6 +13,7 @@
 #include "block/autosmooth.h"
 #include "block/awq.h"
 #include "block/rope.h"
+#include "block/smooth.h"
 #include "io/weights.h"
 
 enum { SAMPLES = 3, TOKENS = 12, H = 32, INTER = 48 };
@@ -88,6 +89,17 @@ static rig *open_rig(void) {
     return r;
 }
 
+/* As positive() of make_smooth.py: no input of a matrix is below 0. */
+static void make_positive(rig *r) {
+    for (int n = 0; n < 2; n++)
+        for (int i = 0; i < H; i++) bq_f32(r->blk.norm[n])[i] = fabsf(bq_f32(r->blk.norm[n])[i]);
+    r->dev.op->scale(&r->dev, r->blk.w[BQ_O], 1.0f / 256, r->blk.w[BQ_O]);
+    for (int i = 48; i < 64; i++) bq_f32(r->blk.bias[BQ_QKV])[i] += 64; /* of v */
+    for (int i = 0; i < 2 * INTER; i++) bq_f32(r->blk.bias[BQ_GATE_UP])[i] += 64;
+    for (int s = 0; s < SAMPLES; s++)
+        for (int i = 0; i < TOKENS * H; i++) r->stream[s][i] = fabsf(r->stream[s][i]) + 1;
+}
+
 static void close_rig(rig *r) {
     bq_weights_close(r->file);
     bq_dev_close(&r->dev);
@@ -116,16 +128,21 @@ static void searches(void **state) {
         const char *name;
         bq_gqa gqa;
         bq_inspect qkv, o;
-    } cases[] = {{"losses/block/", BQ_GQA_GROUP, BQ_INSPECT_BLOCK, BQ_INSPECT_BLOCK},
-                 {"losses/module/", BQ_GQA_GROUP, BQ_INSPECT_MODULE, BQ_INSPECT_SELF},
-                 {"losses/module/", BQ_GQA_GROUP, BQ_INSPECT_MODULE, BQ_INSPECT_MODULE},
-                 {"losses/late/", BQ_GQA_LATE, BQ_INSPECT_MODULE, BQ_INSPECT_SELF}};
-    for (int k = 0; k < 4; k++) {
+        int activations;
+    } cases[] = {{"losses/block/", BQ_GQA_GROUP, BQ_INSPECT_BLOCK, BQ_INSPECT_BLOCK, 16},
+                 {"losses/module/", BQ_GQA_GROUP, BQ_INSPECT_MODULE, BQ_INSPECT_SELF, 16},
+                 {"losses/module/", BQ_GQA_GROUP, BQ_INSPECT_MODULE, BQ_INSPECT_MODULE, 16},
+                 {"losses/late/", BQ_GQA_LATE, BQ_INSPECT_MODULE, BQ_INSPECT_SELF, 16},
+                 {"losses/rounded/", BQ_GQA_GROUP, BQ_INSPECT_MODULE, BQ_INSPECT_SELF, 8}};
+    for (int k = 0; k < 5; k++) {
         rig *r = open_rig();
-        bq_autosmooth_options o = {
-            BQ_DISTANCE_MSE, cases[k].gqa, {cases[k].qkv, cases[k].o, cases[k].qkv, cases[k].o}};
+        bq_autosmooth_options o = {BQ_DISTANCE_MSE,
+                                   cases[k].gqa,
+                                   {cases[k].qkv, cases[k].o, cases[k].qkv, cases[k].o},
+                                   cases[k].activations};
         bq_scales_result result;
         double worst = 0;
+        if (cases[k].activations == 8) make_positive(r);
         bq_pass_autosmooth(&r->c, &o, &result);
         for (int m = 0; m < BQ_MATS; m++) {
             double want[10];
@@ -141,6 +158,40 @@ static void searches(void **state) {
         assert_true(worst <= 1e-4);
         close_rig(r);
     }
+}
+
+/* Factors of each linear beside its weights: what they are, and a block of rounded weights and inputs. */
+static void kept(void **state) {
+    (void)state;
+    static const char *const names[] = {"q", "k", "v", "o", "gate", "up", "down"};
+    rig *r = open_rig();
+    const bq_smooth_form form = {BQ_SMOOTH_ALPHA, 0.5, 1e-5, 1, 1e-5};
+    bq_smooth_options o = {BQ_CHANNEL_ABSMAX, form, BQ_ENTRIES_ALL, false};
+    make_positive(r);
+    bq_quantized_push_pre(&r->q, &r->dev.mem);
+    bq_pass_smoothquant(&r->c, &o);
+    for (int i = 0; i < 7; i++) {
+        float want[INTER];
+        get(r, "pre/", names[i], want, bq_mat_bytes(r->q.pre[i]));
+        for (int64_t c = 0; c < r->q.pre[i].cols; c++)
+            assert_true(fabsf(bq_f32(r->q.pre[i])[c] / want[c] - 1) <= 1e-5f);
+    }
+    bq_pass_rtn(&r->c);
+    r->work.activations = 8;
+    static float have[TOKENS * H], want[SAMPLES][TOKENS * H];
+    get(r, "", "prescaled", want, sizeof want);
+    double wrong = 0, all = 0;
+    for (int s = 0; s < SAMPLES; s++) {
+        bq_block_forward(&r->dev, &r->blk, r->q.what, &r->work, fetch(r, BQ_STREAM_FP, s),
+                         bq_mat_host(have, TOKENS, H, BQ_F32));
+        for (int i = 0; i < TOKENS * H; i++) {
+            double d = (double)have[i] - (double)want[s][i];
+            wrong += d * d, all += (double)want[s][i] * (double)want[s][i];
+        }
+    }
+    print_message("a block with factors: relative error %.1e\n", sqrt(wrong / all));
+    assert_true(wrong <= 1e-10 * all);
+    close_rig(r);
 }
 
 /* The best two limits are 0.02 % apart and more, or give the very same weights, and then the wider one is
@@ -167,6 +218,6 @@ static void clipping(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(statistics), cmocka_unit_test(searches),
-                                       cmocka_unit_test(clipping)};
+                                       cmocka_unit_test(kept), cmocka_unit_test(clipping)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

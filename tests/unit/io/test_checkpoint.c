@@ -4,11 +4,12 @@
 #include <signal.h>
 
 /* Three weights: per channel, in groups with a short last one and zero points, and one that is not quantized.
- * In a folded block the first and the last have a bias. */
+ * In a folded block the first and the last have a bias; in the others the second has factors of its inputs.
+ */
 typedef struct {
     float fold[3][5][16];
     int8_t code[2][5][16];
-    float scale[2][5][4], zero[5][4], bias[3][5], norm[2][11];
+    float scale[2][5][4], zero[5][4], bias[3][5], norm[2][11], pre[16];
     double loss[3];
     bq_ckpt c;
 } example;
@@ -24,6 +25,7 @@ static void fill(example *e, int salt) {
                 e->bias[l][r] = (float)(salt + l - r) / 9;
             }
     for (int i = 0; i < 22; i++) e->norm[i / 11][i % 11] = (float)(salt - i) / 3;
+    for (int i = 0; i < 16; i++) e->pre[i] = (float)(salt + i) / 5;
     for (int i = 0; i < 3; i++) e->loss[i] = salt + i / 3.0;
 }
 
@@ -46,7 +48,10 @@ static const bq_ckpt *build(example *e, int salt) {
     e->c.linear[1] = weight(e, 1, "mlp.gate/up", 3, 10, 3, (bq_scheme){8, 4, false, BQ_BF16, BQ_GRID_AIMET});
     e->c.linear[1].zero = (bq_mat){e->zero, 3, 3, 4, BQ_F32, BQ_HOST};
     e->c.linear[2] = weight(e, 2, "norm", 1, 16, 0, (bq_scheme){16, -1, true, BQ_F16, BQ_GRID_AIMET});
-    if (salt % 2) return &e->c;
+    if (salt % 2) {
+        e->c.linear[1].pre = bq_mat_host(e->pre, 1, 10, BQ_F32);
+        return &e->c;
+    }
     for (int i = 0; i < 2; i++) e->c.norm[i] = bq_mat_host(e->norm[i], 1, 11, BQ_F32);
     e->c.linear[0].bias = bq_mat_host(e->bias[0], 1, 5, BQ_F32);
     e->c.linear[2].bias = bq_mat_host(e->bias[2], 1, 1, BQ_F32);
@@ -99,6 +104,7 @@ static void assert_holds(const char *path, int salt) {
         assert_same_part(f, l, BQ_CKPT_SCALE, head.linear[l].scale, c->linear[l].scale);
         assert_same_part(f, l, BQ_CKPT_ZERO, head.linear[l].zero, c->linear[l].zero);
         assert_same_part(f, l, BQ_CKPT_BIAS, head.linear[l].bias, c->linear[l].bias);
+        assert_same_part(f, l, BQ_CKPT_PRE, head.linear[l].pre, c->linear[l].pre);
     }
     assert_int_equal(bq_ckpt_folded(&head), salt % 2 == 0);
     for (int i = 0; i < 2 && salt % 2 == 0; i++) {

@@ -25,6 +25,7 @@ typedef enum {
     SYMMETRIC,
     UNCODED,
     BIAS,
+    PRE,
     ONE_NORM,
     NORMS,
     TALL_NORM,
@@ -46,6 +47,7 @@ static void put_weight(bq_h5 *h, wrong w) {
     if (w != NO_ZERO)
         bq_h5_put_data(h, "zero", w == ZERO_TYPE ? BQ_I8 : BQ_F32, 2, (int64_t[]){3, w == ZERO ? 1 : 3});
     bq_h5_put_data(h, "bias", BQ_F32, 2, (int64_t[]){1, w == BIAS ? 10 : 3});
+    bq_h5_put_data(h, "pre", BQ_F32, 2, (int64_t[]){1, w == PRE ? 3 : 10});
 }
 
 static void make_wrong(const char *path, wrong w) {
@@ -95,6 +97,7 @@ static void hostile(void **state) {
                                           [SYMMETRIC] = "zero points in a symmetric scheme",
                                           [UNCODED] = "zero points without codes",
                                           [BIAS] = "a bias of another shape",
+                                          [PRE] = "factors of another shape",
                                           [ONE_NORM] = "norms of unlike shapes",
                                           [NORMS] = "norms of unlike shapes",
                                           [TALL_NORM] = "norms of unlike shapes",

@@ -42,8 +42,8 @@ static void dense_is_exact(void **state) {
     char out[512], twin[512];
     snprintf(out, sizeof out, "%s", temp_path("dense/deep/er"));
     snprintf(twin, sizeof twin, "%s", temp_path("dense2"));
-    static const toy_rule *const rules[] = {a4g4, a8, w4g4, mixed};
-    for (int i = 0; i < 4; i++) {
+    static const toy_rule *const rules[] = {a4g4, a8, kept, w4g4, mixed};
+    for (int i = 0; i < 5; i++) {
         make_source("model_llama_default", i % 2 ? "BF16" : "F32");
         int gets;
         assert_int_equal(export_to(out, rules[i], false, 0, &gets), BQ_OK);

@@ -312,7 +312,15 @@ static void bad_results_are_refused(void **state) {
         assert_refused(wrong((bq_qtensor){.code = code, .scale = three, .bits = 4}, ct), "scales (56, 3)");
         assert_refused(wrong((bq_qtensor){.code = code, .scale = one, .bits = 4, .group = 40}, ct),
                        "wanted (56, 3)");
+        assert_refused(wrong((bq_qtensor){.code = code, .scale = one, .bits = 4, .pre = one}, ct),
+                       "factors (56, 1) F32, wanted (1, 100)");
     }
+    bq_mat pre = bq_mat_host(NULL, 1, 100, BQ_F32);
+    assert_refused(wrong((bq_qtensor){.code = code, .scale = one, .bits = 4, .pre = pre}, true),
+                   "has no place for these");
+    assert_refused(
+        wrong((bq_qtensor){.code = code, .scale = one, .bits = 8, .pre = pre, .activations = 8}, false),
+        "which no plain checkpoint says");
     assert_refused(wrong((bq_qtensor){.code = code, .scale = one, .bits = 3}, true), "has 3 bits");
     assert_refused(wrong((bq_qtensor){.code = code, .scale = three, .bits = 4, .group = 40}, true),
                    "groups of 40");

@@ -53,7 +53,8 @@ static inline void toy_model(const char *dir, const char *golden, const char *dt
 }
 
 /* The rule of a toy result, by name: bits 0 leaves the tensor; bits 1 replaces it by twice its value;
- * negative bits: with zero points; 16 + bits: with inputs of 8 bits. */
+ * negative bits: with zero points; 16 + bits: with inputs of 8 bits; 32 + bits: with factors of the inputs.
+ */
 typedef struct {
     const char *part; /* of the name; the first rule that fits counts */
     int bits;
@@ -66,7 +67,7 @@ typedef struct {
     bool with_dense;      /* give the product too */
     int gets;             /* tensors whose data were asked for */
     int64_t rows;         /* of the replaced tensor, so far */
-    float *value, *scale, *zero, *dense;
+    float *value, *scale, *zero, *dense, pre[512];
     int8_t *code;
 } toy;
 
@@ -95,6 +96,7 @@ static inline void toy_quantize(toy *t, const bq_qtensor *q, int64_t rows, int64
                 float code = fmaxf(-limit - 1, fminf(limit, rintf(t->value[r * cols + c] / scale) + zero));
                 t->code[r * cols + c] = (int8_t)code;
                 t->dense[r * cols + c] = (code - zero) * scale;
+                if (q->pre.rows) t->dense[r * cols + c] *= t->pre[c];
             }
         }
     }
@@ -137,12 +139,16 @@ static inline bool toy_get(void *ctx, const char *name, bool want_data, bq_qtens
     int64_t rows = from->dims == 2 ? from->shape[0] : 1, cols = from->shape[from->dims - 1];
     int64_t groups = rule->group ? (cols + rule->group - 1) / rule->group : 1;
     *q = (bq_qtensor){.bits = abs(rule->bits) % 16,
-                      .activations = rule->bits > 16 ? 8 : 0,
+                      .activations = rule->bits > 16 && rule->bits < 32 ? 8 : 0,
                       .group = rule->group,
                       .code = bq_mat_host(NULL, rows, cols, BQ_I8),
                       .scale = bq_mat_host(NULL, rows, groups, BQ_F32),
-                      .zero = bq_mat_host(NULL, rule->bits < 0 ? rows : 0, groups, BQ_F32)};
+                      .zero = bq_mat_host(NULL, rule->bits < 0 ? rows : 0, groups, BQ_F32),
+                      .pre = bq_mat_host(NULL, rule->bits > 32, cols, BQ_F32)};
     if (!want_data) return true;
+    assert_true(cols <= 512);
+    for (int64_t c = 0; c < cols; c++) t->pre[c] = 1 / (float)(c % 7 + 3);
+    if (q->pre.rows) q->pre.data = t->pre;
     t->gets++;
     toy_free(t);
     size_t n = (size_t)(rows * cols);
@@ -166,6 +172,7 @@ static const toy_rule mixed[] = {{"lm_head", 8, 0}, {"model.norm", 1, 0},       
                                  {NULL, 0, 0}};
 static const toy_rule a4g4[] = {{"lm_head", 0, 0}, {"_proj.weight", -4, 4}, {NULL, 0, 0}};
 static const toy_rule a8[] = {{"lm_head", 0, 0}, {"k_proj", 8, 0}, {"_proj.weight", -8, 0}, {NULL, 0, 0}};
+static const toy_rule kept[] = {{"lm_head", 0, 0}, {"k_proj", 4, 0}, {"_proj.weight", 36, 4}, {NULL, 0, 0}};
 static const toy_rule w8a8[] = {{"lm_head", 0, 0}, {"_proj.weight", 24, 0}, {NULL, 0, 0}};
 static const toy_rule part8[] = {
     {"lm_head", 0, 0}, {"down_proj", 24, 0}, {"o_proj", 8, 0}, {"_proj.weight", -4, 4}, {NULL, 0, 0}};

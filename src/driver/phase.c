@@ -37,6 +37,7 @@ static void load_head(bq_walk *w, int b) {
     bq_reference_path(s, b, path, sizeof path);
     bool good = bq_acts_open(&acts, path, r->calibration.samples, r->calibration.length,
                              s->src.arch.model.hidden, bq_reference_hash(s, b), why) == BQ_ACTS_OK;
+    acts = bq_reference_join(s, acts);
     for (int64_t i = 0; good && i < w->share.count; i++) {
         good = bq_acts_read(acts, w->share.first + i, w->buffer[0].data);
         bq_stream_put(&w->fp, i, w->buffer[0]);

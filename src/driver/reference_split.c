@@ -30,20 +30,18 @@ static void look(const bq_session *s, bq_shard share, bool *starts, bool *lacks)
 /* Rank 0 makes the files that lack, before the others open them. */
 static void make_files(const bq_session *s, const bool *lacks, bq_acts **files) {
     char path[BQ_PATH_MAX + 96];
-    const bq_recipe *r = &s->recipe;
-    for (int turn = 0; turn < 2; turn++) {
-        for (int b = 0; b < s->grid.blocks; b++) {
-            if (!lacks[b] || (turn == 0) != (s->comm->rank == 0)) continue;
-            bq_reference_path(s, b, path, sizeof path);
-            files[b] = bq_reference_open(s, path, bq_reference_hash(s, b));
-            if (!files[b] && s->comm->rank == 0)
-                bq_acts_create(&files[b], path, r->calibration.samples, r->calibration.length,
-                               s->src.arch.model.hidden, bq_reference_hash(s, b));
-            BQ_CHECK(files[b],
-                     "%s was made by rank 0 and cannot be opened: is the run directory shared by all nodes?",
-                     path);
-        }
-        bq_comm_barrier(s->comm);
+    for (int b = 0; b < s->grid.blocks && s->comm->rank == 0; b++) {
+        bq_reference_path(s, b, path, sizeof path);
+        if (lacks[b]) bq_acts_close(bq_reference_new(s, path, bq_reference_hash(s, b)));
+    }
+    bq_comm_barrier(s->comm);
+    for (int b = 0; b < s->grid.blocks; b++) {
+        if (!lacks[b]) continue;
+        bq_reference_path(s, b, path, sizeof path);
+        files[b] = bq_reference_open(s, path, bq_reference_hash(s, b));
+        BQ_CHECK(files[b],
+                 "%s was made by rank 0 and cannot be opened: is the run directory shared by all nodes?",
+                 path);
     }
 }
 

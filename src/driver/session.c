@@ -68,7 +68,7 @@ static int open_inputs(void *session) {
 
 static int choose_grid(void *session) {
     bq_session *s = session;
-    s->grid = (bq_grid){&s->recipe, s->src.arch.model.blocks, 1, !s->args->root_acts};
+    s->grid = (bq_grid){&s->recipe, s->src.arch.model.blocks, 1, s->args->acts != BQ_ACTS_BY_ROOT};
     return bq_grid_choose(&s->grid, s->comm->size, s->args->stages);
 }
 
@@ -231,7 +231,7 @@ static int take_lock(bq_session *s) {
 static int open_log(bq_session *s) {
     char log[BQ_PATH_MAX + 16];
     snprintf(log, sizeof log, "%s/run.log", s->dir);
-    if (s->comm->rank && !s->args->root_acts) bq_log_errors_to(log);
+    if (s->comm->rank && s->args->acts != BQ_ACTS_BY_ROOT) bq_log_errors_to(log);
     int error = s->comm->rank == 0 ? bq_log_open(log) : 0;
     if (error) return bq_refuse(BQ_USAGE, "run directory %s cannot be written: %s", s->dir, strerror(error));
     return BQ_OK;

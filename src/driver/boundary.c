@@ -55,7 +55,7 @@ void bq_boundary_keep(const bq_session *s, bq_boundary at, const bq_stream *qt, 
     uint64_t hash = bq_boundary_file(s, at, path, sizeof path);
     bq_acts *acts = bq_reference_make(s, path, hash);
     for (int64_t i = 0; i < share.count; i++)
-        bq_acts_write(acts, share.first + i, bq_stream_get(qt, i, buffer).data);
+        bq_acts_write(acts, share.first + i, bq_stream_host(qt, i, buffer).data);
     bq_acts_sync(acts);
     bq_acts_close(acts);
     bq_comm_stage_barrier(s->comm);

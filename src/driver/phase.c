@@ -79,7 +79,7 @@ static void forward(bq_walk *w, const bq_mat mats[BQ_MATS], bq_stream *from, bq_
         dev->op->wait(dev);
         bq_session_finite(w->s, w->buffer[1], w->block, w->share.first + i,
                           from == &w->qt ? "quantized" : "original");
-        bq_stream_put(to, i, w->buffer[1]);
+        bq_stream_put(to, i, to->home.place == BQ_DEVICE ? w->y : w->buffer[1]);
         bq_session_stopped(w->s);
     }
 }
@@ -161,9 +161,9 @@ static void open_walk(bq_walk *w, bq_session *s, int sweep, int phase, const bq_
     w->memory = malloc((size_t)(3 * t * h) * sizeof *w->memory);
     BQ_CHECK(w->loss && w->batch && w->memory, "no memory for sample buffers of %ld x %ld", (long)t, (long)h);
     for (int i = 0; i < 3; i++) w->buffer[i] = bq_mat_host(w->memory + i * t * h, t, h, BQ_F32);
-    bq_stream_open(&w->fp, n, t, h, s->plan.scratch);
-    bq_stream_open(&w->target, n, t, h, s->plan.scratch);
-    if (w->recipe->inputs != BQ_INPUTS_FP) bq_stream_open(&w->qt, n, t, h, s->plan.scratch);
+    bq_stream_open(&w->fp, n, t, h, bq_session_home(s));
+    bq_stream_open(&w->target, n, t, h, bq_session_home(s));
+    if (w->recipe->inputs != BQ_INPUTS_FP) bq_stream_open(&w->qt, n, t, h, bq_session_home(s));
 }
 
 static void close_walk(bq_walk *w, size_t mark) {

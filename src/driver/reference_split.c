@@ -48,7 +48,7 @@ static void make_files(const bq_session *s, const bool *lacks, bq_acts **files) 
 static void open_way(way *w, bq_session *s, bq_shard share) {
     int64_t t = s->recipe.calibration.length, h = s->src.arch.model.hidden;
     *w = (way){.s = s, .share = share};
-    bq_stream_open(&w->stream, share.count, t, h, s->plan.scratch);
+    bq_stream_open(&w->stream, share.count, t, h, bq_session_home(s));
     bq_block_push(&w->blk, &s->src.arch, &s->dev.mem);
     bq_work_push(&w->work, &s->src.arch, t, false, &s->dev.mem);
     bq_source_rope(&s->src, s->recipe.rope, &s->dev, &w->work);
@@ -81,7 +81,7 @@ static bool through(way *w, int b, bq_acts *to) {
         dev->op->get(dev, w->y, w->buffer);
         dev->op->wait(dev);
         bq_session_finite(w->s, w->buffer, b, w->share.first + i, "original");
-        bq_stream_put(&w->stream, i, w->buffer);
+        bq_stream_put(&w->stream, i, w->stream.home.place == BQ_DEVICE ? w->y : w->buffer);
         if (to) bq_acts_write(to, w->share.first + i, w->buffer.data);
         if (bq_session_stopped(w->s)) return false;
     }

@@ -79,9 +79,7 @@ static int plan(void *session) {
     s->micro = a->micro ? a->micro : bq_reference_micro(&s->recipe, s->comm->nstage, s->comm->nreplica);
     if (s->micro > share) s->micro = share;
     bq_plan_make(&s->plan, &s->recipe, &s->src.arch, s->scheme, s->comm, s->micro, a->memory, a->scratch,
-                 a->split_reference, s->eval.ids != NULL);
-    size_t gpu = bq_device_memory(a, s->comm);
-    if (gpu) bq_plan_on_gpu(&s->plan, &s->src.arch, s->scheme, s->comm, gpu);
+                 a->split_reference, s->eval.ids != NULL, bq_device_memory(a, s->comm));
     return a->command == BQ_COMMAND_PLAN ? BQ_OK : bq_plan_check(&s->plan);
 }
 

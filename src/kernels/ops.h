@@ -135,7 +135,13 @@ struct bq_ops {
      * the device is the host. */
     void *(*stage)(bq_dev *dev, size_t bytes);
 
-    /* move: same shape and type; put reads host memory, get writes it */
+    /* Pinned host memory for the caller, who gives it back; NULL where the device is the host, or the system
+     * pins no more.  Fault point pin. */
+    void *(*pin)(bq_dev *dev, size_t bytes);
+    void (*unpin)(bq_dev *dev, void *memory);
+
+    /* move: same shape and type; put reads host memory (of a stream on the device that; pinned memory until the
+     * next wait), get writes it */
     void (*put)(bq_dev *dev, bq_mat host, bq_mat to);
     void (*get)(bq_dev *dev, bq_mat from, bq_mat host);
     void (*copy)(bq_dev *dev, bq_mat from, bq_mat to);

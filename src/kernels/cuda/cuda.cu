@@ -101,6 +101,17 @@ static void *cuda_stage(bq_dev *dev, size_t bytes) {
     return cuda->stage;
 }
 
+static void *cuda_pin(bq_dev *dev, size_t bytes) {
+    void *memory = NULL;
+    (void)dev;
+    return !bq_fault("pin") && cudaMallocHost(&memory, bytes + 1) == cudaSuccess ? memory : NULL;
+}
+
+static void cuda_unpin(bq_dev *dev, void *memory) {
+    cuda_wait(dev);
+    BQ_CUDA(cudaFreeHost(memory));
+}
+
 double *bq_cuda_result(bq_dev *dev, double *to, int64_t count) {
     bq_cuda *cuda = bq_cuda_of(dev);
     BQ_CHECK(count <= BQ_CUDA_RESULTS, "%ld results of one op", (long)count);
@@ -124,6 +135,8 @@ extern "C" const bq_ops bq_ops_cuda = {
     .close = cuda_close,
     .wait = cuda_wait,
     .stage = cuda_stage,
+    .pin = cuda_pin,
+    .unpin = cuda_unpin,
     .put = bq_cuda_put,
     .get = bq_cuda_get,
     .copy = bq_cuda_copy,

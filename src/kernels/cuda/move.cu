@@ -19,11 +19,12 @@ static void move(bq_dev *dev, bq_mat from, bq_mat to, cudaMemcpyKind kind) {
                                   (size_t)from.rows, kind, stream));
 }
 
-/* Pageable memory is read before the call returns, so the caller may write to it again. */
+/* Pageable memory is read before the call returns, so the caller may write to it again.  What is on the device
+ * already is a sample of a stream there. */
 void bq_cuda_put(bq_dev *dev, bq_mat host, bq_mat to) {
     same_shape(host, to, "put");
-    BQ_CHECK(host.place != BQ_DEVICE && to.place == BQ_DEVICE, "put between the wrong places");
-    move(dev, host, to, cudaMemcpyHostToDevice);
+    BQ_CHECK(to.place == BQ_DEVICE, "put between the wrong places");
+    move(dev, host, to, host.place == BQ_DEVICE ? cudaMemcpyDeviceToDevice : cudaMemcpyHostToDevice);
 }
 
 void bq_cuda_get(bq_dev *dev, bq_mat from, bq_mat host) {

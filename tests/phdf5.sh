@@ -32,7 +32,7 @@ same_logs() {
 expect 2 mpi 2 run r.json -o refused --acts parallel
 one_error "BQ_PHDF5=ON"
 number=0
-for grid in 1 2 "2 --stages 2" "3 --split-reference" "4 --stages 2" "4 --stages 4 --split-reference"; do
+for grid in 1 2 "2 --stages 2" "3 --split-reference" "4 --stages 2" "4 --stages 2 --split-reference"; do
     number=$((number + 1))
     # shellcheck disable=SC2086 # a rank count and options
     set -- $grid

@@ -81,6 +81,7 @@ static void forward(bq_walk *w, const bq_mat mats[BQ_MATS], bq_stream *from, bq_
                           from == &w->qt ? "quantized" : "original");
         bq_stream_put(to, i, to->home.place == BQ_DEVICE ? w->y : w->buffer[1]);
         bq_session_stopped(w->s);
+        bq_ahead_move(w->ahead);
     }
 }
 
@@ -143,6 +144,7 @@ static void open_walk(bq_walk *w, bq_session *s, int sweep, int phase, const bq_
     w->follows = bq_phase_reference(w->recipe) || (w->calibrated && r->segments > 1);
     bq_block_push(&w->blk, arch, mem);
     bq_quantized_push(&w->q, arch, s->scheme, mem);
+    if (s->plan.ahead) w->ahead = bq_ahead_open(&s->src, &s->dev, s->plan.ahead);
     for (int i = 0; i < w->recipe->npass; i++) {
         const bq_pass *p = &w->recipe->pass[i];
         int64_t steps = bq_pass_steps(p, sweep);
@@ -168,6 +170,7 @@ static void open_walk(bq_walk *w, bq_session *s, int sweep, int phase, const bq_
 
 static void close_walk(bq_walk *w, size_t mark) {
     bq_progress_clear();
+    bq_ahead_close(w->ahead);
     bq_stream_close(&w->fp);
     bq_stream_close(&w->target);
     bq_stream_close(&w->qt);
@@ -183,7 +186,7 @@ typedef enum { RESTORED, MADE, STOPPED } outcome;
 /* Only the FP stream moves on, for the segments behind. */
 static outcome pass_frozen(bq_walk *w) {
     bq_session *s = w->s;
-    bq_source_block(&s->src, &s->dev, w->block, &w->blk);
+    bq_ahead_take(w->ahead, &s->src, &s->dev, w->block, &w->blk);
     forward(w, w->blk.w, &w->fp, &w->target);
     bq_stream_swap(&w->fp, &w->target);
     return RESTORED;
@@ -204,8 +207,9 @@ static outcome do_block(bq_walk *w) {
     if (done && !w->calibrated) return RESTORED;
     if (bq_grid_is_start(&s->grid, w->block)) start_segment(w);
     if (w->frozen) return pass_frozen(w);
-    bq_source_block(&s->src, &s->dev, w->block, &w->blk);
+    bq_ahead_take(w->ahead, &s->src, &s->dev, w->block, &w->blk);
     bq_source_prefetch(&s->src, w->block + 1);
+    bq_ahead_start(w->ahead, w->block + 1);
     clock_to(w, LOAD, &now);
     if (w->follows) forward(w, w->blk.w, &w->fp, &w->target);
     clock_to(w, TARGET, &now);

@@ -3,6 +3,7 @@
 #include "base/clock.h"
 #include "base/die.h"
 #include "base/shard.h"
+#include "driver/ahead.h"
 #include "driver/methods.h"
 #include "driver/perplexity.h"
 #include "driver/reference.h"
@@ -64,11 +65,13 @@ static size_t plan_phases(bq_plan *plan, const bq_recipe *r, const bq_arch *arch
             if (bytes > most) most = bytes, method = one;
         }
     }
-    add(plan, "weights of one block, FP32", bq_block_need(arch), BQ_DEVICE, "this model needs a larger machine");
+    add(plan, "weights of one block, FP32", bq_block_need(arch), BQ_DEVICE,
+        "this model needs a larger machine");
     add(plan, "its quantized form and gradients", bq_quantized_need(arch, scheme), BQ_DEVICE,
         "this model needs a larger machine");
     if (calibrated) {
-        add(plan, "activations of one sample", bq_work_need(arch, t, backward), BQ_DEVICE, "take shorter samples");
+        add(plan, "activations of one sample", bq_work_need(arch, t, backward), BQ_DEVICE,
+            "take shorter samples");
         add(plan, "block inputs and outputs", 2 * bq_arena_need(t, arch->model.hidden, BQ_F32), BQ_DEVICE,
             "take shorter samples");
         add(plan, "op scratch", bq_op_scratch(t, arch->attention, 1), BQ_DEVICE, "take shorter samples");
@@ -89,6 +92,17 @@ static void add_copies(bq_plan *plan, const bq_arch *arch, const bq_scheme *sche
         "this model needs a larger machine");
     if (comm->nreplica > 1)
         add(plan, "pinned memory for messages", 2 * most, BQ_PINNED, "start fewer ranks on a node");
+}
+
+/* The next block's weights, where the GPU has room: arena would hold them.  Bytes that it then has. */
+static size_t plan_ahead(bq_plan *plan, const bq_arch *arch, bool rotated, size_t arena) {
+    size_t next = bq_block_need(arch);
+    if (arena + GPU_BYTES > plan->gpu) return 0;
+    plan->ahead = bq_source_piece_most(arch, rotated);
+    add(plan, "weights of the next block", next, BQ_DEVICE, "this model needs a larger machine");
+    add(plan, "buffers to read them ahead", BQ_AHEAD_SLOTS * (size_t)plan->ahead * sizeof(float), BQ_PINNED,
+        "this model needs a larger machine");
+    return next;
 }
 
 /* In the first place that they fit, all else being planned.  there: the arena with them in it; beside: bytes
@@ -120,13 +134,14 @@ void bq_plan_make(bq_plan *plan, const bq_recipe *r, const bq_arch *arch, const 
     if (eval) {
         evaluation = bq_perplexity_need(arch, scheme, r->eval.ctx);
         windows = bq_perplexity_stream(arch, r->eval.ctx, r->eval.windows, comm->size);
-        if (evaluation > phases)
-            add(plan, "evaluation (head, activations) beyond that", evaluation - phases, BQ_DEVICE,
-                "take a smaller eval.ctx, or --no-eval");
     }
+    phases += plan_ahead(plan, arch, r->ntransform > 0, larger(phases + bq_block_need(arch), evaluation));
+    if (evaluation > phases)
+        add(plan, "evaluation (head, activations) beyond that", evaluation - phases, BQ_DEVICE,
+            "take a smaller eval.ctx, or --no-eval");
     plan->arena = larger(phases, evaluation);
-    size_t calibration = (size_t)streams *
-                         bq_stream_need(bq_shard_of(r->calibration.samples, 0, comm->nreplica).count, t, h);
+    size_t calibration =
+        (size_t)streams * bq_stream_need(bq_shard_of(r->calibration.samples, 0, comm->nreplica).count, t, h);
     add(plan, "rotations, a matrix being rotated", bq_rotated_need(r, arch), BQ_HOST,
         "this model needs a larger machine");
     add(plan, "sample buffers", (size_t)(3 * t * h) * sizeof(float), BQ_HOST, "take shorter samples");

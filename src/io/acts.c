@@ -245,8 +245,8 @@ int64_t bq_acts_count(const bq_acts *a) {
 
 bool bq_acts_read(bq_acts *a, int64_t sample, float *data) {
     if (!bq_acts_has(a, sample)) return false;
-    a->has[sample] = !bq_fault("acts_read") && get(a, sample, data) &&
-                     bq_hash_bytes(data, a->bytes) == a->hash[sample];
+    a->has[sample] =
+        !bq_fault("acts_read") && get(a, sample, data) && bq_hash_bytes(data, a->bytes) == a->hash[sample];
     return a->has[sample];
 }
 

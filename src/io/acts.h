@@ -35,9 +35,9 @@ void bq_acts_create(bq_acts **a, const char *path, int64_t samples, int64_t toke
 int bq_acts_open(bq_acts **a, const char *path, int64_t samples, int64_t tokens, int64_t hidden,
                  uint64_t fingerprint, char *why);
 
-/* From here on samples go through MPI-IO (io/mpio.h) instead of plain reads and writes: the same bytes and the
- * same log.  All replicas of the stage have the file open and call this, sync and close together.  Collective
- * over stage; only where bq_mpio_built. */
+/* From here on samples go through MPI-IO (io/mpio.h) instead of plain reads and writes: the same bytes and
+ * the same log.  All replicas of the stage have the file open and call this, sync and close together.
+ * Collective over stage; only where bq_mpio_built. */
 void bq_acts_join(bq_acts *a, const bq_comm *comm);
 bool bq_acts_joined(const bq_acts *a);
 

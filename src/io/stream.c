@@ -57,16 +57,18 @@ static int open_scratch(const char *dir, int64_t bytes) {
 
 void bq_stream_open(bq_stream *s, int64_t samples, int64_t tokens, int64_t hidden, bq_home home) {
     size_t bytes = bq_stream_bytes(samples, tokens, hidden);
-    *s = (bq_stream){.samples = samples, .tokens = tokens, .hidden = hidden, .home = home, .fd = -1, .open = true};
+    *s = (bq_stream){
+        .samples = samples, .tokens = tokens, .hidden = hidden, .home = home, .fd = -1, .open = true};
     if (home.scratch) {
         s->fd = open_scratch(home.scratch, (int64_t)bytes);
         return;
     }
-    if (home.place == BQ_DEVICE) s->data = bq_arena_push(&home.dev->mem, samples * tokens, hidden, BQ_F32).data;
+    if (home.place == BQ_DEVICE)
+        s->data = bq_arena_push(&home.dev->mem, samples * tokens, hidden, BQ_F32).data;
     if (home.place == BQ_PINNED) s->data = home.dev->op->pin(home.dev, bytes);
     if (home.place == BQ_PINNED && !s->data) {
-        bq_log_all(BQ_WARN, "a stream of %zu bytes cannot be pinned: plain memory holds it, copies are slower",
-                   bytes);
+        bq_log_all(BQ_WARN,
+                   "a stream of %zu bytes cannot be pinned: plain memory holds it, copies are slower", bytes);
         s->home.place = BQ_HOST;
     }
     if (s->home.place == BQ_HOST)

@@ -40,6 +40,9 @@ static int cuda_open(bq_dev *dev, int number, size_t mem) {
     cuda->device = number % devices;
     BQ_CUDA(cudaSetDevice(cuda->device));
     BQ_CUDA(cudaStreamCreateWithFlags(&cuda->stream, cudaStreamNonBlocking));
+    BQ_CUDA(cudaStreamCreateWithFlags(&cuda->ahead, cudaStreamNonBlocking));
+    BQ_CUDA(cudaEventCreateWithFlags(&cuda->copied, cudaEventDisableTiming));
+    BQ_CUDA(cudaEventCreateWithFlags(&cuda->called, cudaEventDisableTiming));
     BQ_CUDA(cudaMalloc(&cuda->workspace, BQ_CUDA_WORKSPACE));
     BQ_CUDA(cudaMalloc(&cuda->results, BQ_CUDA_RESULTS * sizeof *cuda->results));
     BQ_CUDA(cudaMallocHost(&cuda->landed, BQ_CUDA_RESULTS * sizeof *cuda->landed));
@@ -59,6 +62,7 @@ static int cuda_open(bq_dev *dev, int number, size_t mem) {
 static void cuda_close(bq_dev *dev) {
     bq_cuda *cuda = bq_cuda_of(dev);
     BQ_CUDA(cudaStreamSynchronize(cuda->stream));
+    BQ_CUDA(cudaStreamSynchronize(cuda->ahead));
     BQ_CUBLAS(cublasDestroy(cuda->blas));
     void *base = dev->mem.base;
     bq_arena_close(&dev->mem);
@@ -67,6 +71,9 @@ static void cuda_close(bq_dev *dev) {
     BQ_CUDA(cudaFreeHost(cuda->landed));
     BQ_CUDA(cudaFree(cuda->results));
     BQ_CUDA(cudaFree(cuda->workspace));
+    BQ_CUDA(cudaEventDestroy(cuda->called));
+    BQ_CUDA(cudaEventDestroy(cuda->copied));
+    BQ_CUDA(cudaStreamDestroy(cuda->ahead));
     BQ_CUDA(cudaStreamDestroy(cuda->stream));
     delete cuda;
 }
@@ -140,6 +147,9 @@ extern "C" const bq_ops bq_ops_cuda = {
     .put = bq_cuda_put,
     .get = bq_cuda_get,
     .copy = bq_cuda_copy,
+    .put_ahead = bq_cuda_put_ahead,
+    .arrived = bq_cuda_arrived,
+    .join = bq_cuda_join,
     .zero = bq_cuda_zero,
     .gemm = bq_cuda_gemm,
     .scale = bq_cuda_scale,

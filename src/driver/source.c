@@ -176,7 +176,8 @@ int64_t bq_source_piece_most(const bq_arch *arch, bool rotated) {
     int64_t most = arch->model.hidden;
     for (int i = 0; i < arch->linears; i++) {
         const bq_linear *l = &arch->linear[i];
-        int64_t values = piece_rows(arch, l->rows, l->cols, rotated) * l->cols;
+        bool whole = rotated && (l->mat == BQ_O || l->mat == BQ_DOWN);
+        int64_t values = piece_rows(arch, l->rows, l->cols, whole) * l->cols;
         if (values < l->rows) values = l->rows; /* its bias */
         if (values > most) most = values;
     }

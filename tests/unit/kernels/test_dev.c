@@ -46,6 +46,7 @@ static void puts_ahead_are_in_order(void **state) {
     assert_true(dev.op->arrived(&dev)); /* nothing is on its way */
     for (int i = 0; i < N; i++) bq_f32(host)[i] = (float)i;
     dev.op->set(&dev, m, -1);
+    dev.op->wait(&dev);
     dev.op->copy(&dev, m, old);
     dev.op->join(&dev);
     dev.op->put_ahead(&dev, host, m);

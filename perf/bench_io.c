@@ -5,7 +5,8 @@
  *
  * Beside every run as many bytes go through plain write and fsync, or pread, of a file of their own in pieces
  * of a sample.  Before every read the kernel is asked to forget the file (POSIX_FADV_DONTNEED).  The fraction
- * is the median over runs of raw seconds by ours; seconds are the least. */
+ * is the median over runs of raw seconds by ours; seconds are the least.  A build with BQ_PHDF5 has rows for
+ * activations through MPI-IO, by one rank. */
 #include "base/clock.h"
 #include "base/die.h"
 #include "compare.h"
@@ -71,9 +72,13 @@ static void raw_read(size_t bytes) {
 
 /* ---- ours ---- */
 
+static bq_comm comm;
+static bool by_mpi; /* through MPI-IO */
+
 static void acts_write(void) {
     bq_acts *a;
     bq_acts_create(&a, path_of("acts.h5"), samples, TOKENS, HIDDEN, 1);
+    if (by_mpi) bq_acts_join(a, &comm);
     for (int64_t i = 0; i < samples; i++) bq_acts_write(a, i, data + i * SAMPLE);
     bq_acts_sync(a);
     bq_acts_close(a);
@@ -82,6 +87,7 @@ static void acts_write(void) {
 static bq_acts *acts_open(void) {
     bq_acts *a;
     must(bq_acts_open(&a, path_of("acts.h5"), samples, TOKENS, HIDDEN, 1, NULL) == BQ_ACTS_OK, "open");
+    if (by_mpi) bq_acts_join(a, &comm);
     return a;
 }
 
@@ -200,6 +206,12 @@ int main(int argc, char **argv) {
     report("activations write", NULL, acts_write);
     report("activations read", "acts.h5", acts_read);
     report("activations read ahead", "acts.h5", acts_ahead);
+    if ((by_mpi = bq_mpio_built())) {
+        must(bq_comm_open(&comm, &argc, &argv) == BQ_OK, "MPI");
+        report("activations write, MPI-IO", NULL, acts_write);
+        report("activations read, MPI-IO", "acts.h5", acts_read);
+        bq_comm_close(&comm);
+    }
     report("weights F32 write", NULL, f32_write);
     report("weights F32 read", "f32.safetensors", f32_read);
     report("weights BF16 write", NULL, bf16_write);

@@ -86,6 +86,16 @@ instructions() {
     pass
 }
 
+# The build with MPI-IO, against the one without.
+mpi_io() {
+    local code=0
+    bash tests/phdf5.sh build >build/log 2>&1 || code=$?
+    ((code != 77)) || { skip "MPI-IO: $(cat build/log)" && return 0; }
+    tail -n 20 build/log
+    ((code == 0)) || return 1
+    pass
+}
+
 # The CUDA build for sm_80 and sm_90: what every kernel takes, and no spills.  Where there is a GPU, the ops on it.
 cuda() {
     command -v nvcc >/dev/null || { skip "the CUDA build: no nvcc" && return 0; }
@@ -134,6 +144,7 @@ part "house rules" house
 part "recipes page" recipes_page
 part "instruction counts" instructions
 part "tools" python_tools
+part "MPI-IO" mpi_io
 part "cuda" cuda
 part "demo" demo
 part "recovery" recovery

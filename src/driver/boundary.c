@@ -22,12 +22,8 @@ uint64_t bq_boundary_file(const bq_session *s, bq_boundary at, char *path, size_
 
 bq_acts *bq_boundary_open(const bq_session *s, bq_boundary at) {
     char path[BQ_PATH_MAX + 96];
-    bq_shard share = bq_session_share(s);
     uint64_t hash = bq_boundary_file(s, at, path, sizeof path);
-    bq_acts *acts = bq_reference_open(s, path, hash);
-    if (acts && bq_acts_has_all(acts, share.first, share.count)) return acts;
-    bq_acts_close(acts);
-    return NULL;
+    return bq_reference_open(s, path, hash);
 }
 
 bool bq_boundary_all(const bq_session *s, bool mine) {
@@ -37,9 +33,13 @@ bool bq_boundary_all(const bq_session *s, bool mine) {
 }
 
 bool bq_boundary_kept(const bq_session *s, bq_boundary at) {
-    bq_acts *acts = bq_boundary_open(s, at);
+    char path[BQ_PATH_MAX + 96];
+    bq_shard share = bq_session_share(s);
+    uint64_t hash = bq_boundary_file(s, at, path, sizeof path);
+    bq_acts *acts = bq_reference_look(s, path, hash);
+    bool mine = acts && bq_acts_has_all(acts, share.first, share.count);
     bq_acts_close(acts);
-    return bq_boundary_all(s, acts != NULL);
+    return bq_boundary_all(s, mine);
 }
 
 void bq_boundary_read(bq_acts *acts, bq_boundary at, int64_t sample, bq_mat to) {
@@ -55,7 +55,7 @@ void bq_boundary_keep(const bq_session *s, bq_boundary at, const bq_stream *qt, 
     uint64_t hash = bq_boundary_file(s, at, path, sizeof path);
     bq_acts *acts = bq_reference_make(s, path, hash);
     for (int64_t i = 0; i < share.count; i++)
-        bq_acts_write(acts, share.first + i, bq_stream_get(qt, i, buffer).data);
+        bq_acts_write(acts, share.first + i, bq_stream_host(qt, i, buffer).data);
     bq_acts_sync(acts);
     bq_acts_close(acts);
     bq_comm_stage_barrier(s->comm);

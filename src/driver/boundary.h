@@ -19,10 +19,10 @@ typedef struct {
 /* Its path, and the hash that its file carries.  Local. */
 uint64_t bq_boundary_file(const bq_session *s, bq_boundary at, char *path, size_t n);
 
-/* The file with every sample of my share in it, or NULL; the caller closes.  Local. */
+/* Its file for the replicas to read their samples, or NULL; the caller closes.  Collective over stage. */
 bq_acts *bq_boundary_open(const bq_session *s, bq_boundary at);
 
-/* All replicas of the stage have that.  Collective over stage. */
+/* The file has all samples of all replicas of the stage.  Collective over stage. */
 bool bq_boundary_kept(const bq_session *s, bq_boundary at);
 /* True where all replicas say so.  Collective over stage. */
 bool bq_boundary_all(const bq_session *s, bool mine);
@@ -33,7 +33,7 @@ void bq_boundary_read(bq_acts *acts, bq_boundary at, int64_t sample, bq_mat to);
 /* Keep my share of the stream unless the file is there; buffer: host (T, H).  Collective over stage. */
 void bq_boundary_keep(const bq_session *s, bq_boundary at, const bq_stream *qt, bq_mat buffer);
 
-/* My share of the kept stream into qt.  Local. */
+/* My share of the kept stream into qt.  Collective over stage. */
 void bq_boundary_load(const bq_session *s, bq_boundary at, bq_stream *qt, bq_mat buffer);
 
 /* Wait until another stage has kept it; false: a stop came first, for all replicas.  Collective over stage.

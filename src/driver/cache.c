@@ -19,7 +19,7 @@ typedef struct {
 } file;
 
 static bool used(const bq_session *s) {
-    return s->args->root_acts && s->comm->size > 1 && s->calibration.ids;
+    return s->args->acts == BQ_ACTS_BY_ROOT && s->comm->size > 1 && s->calibration.ids;
 }
 
 static void remove_files(const char *dir) {
@@ -73,15 +73,6 @@ static bool moves(const bq_session *s, int peer, bool word) {
     return word && theirs > 0;
 }
 
-static bq_acts *open_or_make(const bq_session *s, const file *f) {
-    const bq_recipe *r = &s->recipe;
-    bq_acts *acts = bq_reference_open(s, f->path, f->hash);
-    if (!acts)
-        bq_acts_create(&acts, f->path, r->calibration.samples, r->calibration.length,
-                       s->src.arch.model.hidden, f->hash);
-    return acts;
-}
-
 static void send_share(const bq_session *s, int peer, bq_acts *acts, bq_shard share, float *buffer) {
     int64_t size = s->recipe.calibration.length * s->src.arch.model.hidden;
     MPI_Request sent[2] = {MPI_REQUEST_NULL, MPI_REQUEST_NULL};
@@ -96,7 +87,7 @@ static void send_share(const bq_session *s, int peer, bq_acts *acts, bq_shard sh
 }
 
 static void receive_share(const bq_session *s, int peer, const file *f, bq_shard share, float *buffer) {
-    bq_acts *acts = open_or_make(s, f);
+    bq_acts *acts = bq_reference_new(s, f->path, f->hash);
     for (int64_t i = 0; i < share.count; i++) {
         MPI_Request request;
         bq_comm_receive(s->comm, peer, buffer, s->recipe.calibration.length * s->src.arch.model.hidden,
@@ -119,7 +110,7 @@ static void exchange(const bq_session *s, file f, int stage, bool up) {
         int rank = stage * comm->nreplica + r, peer = comm->rank ? 0 : rank;
         if (rank == 0 || (comm->rank && comm->rank != rank)) continue;
         bq_shard share = bq_shard_of(s->recipe.calibration.samples, r, comm->nreplica);
-        bq_acts *acts = bq_reference_open(s, f.path, f.hash);
+        bq_acts *acts = bq_reference_look(s, f.path, f.hash);
         bool there = acts && bq_acts_has_all(acts, share.first, share.count), sends = (comm->rank == 0) != up;
         if (moves(s, peer, sends ? there : !there)) {
             if (sends)

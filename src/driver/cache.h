@@ -1,10 +1,10 @@
-/* cache.h - activation files where only rank 0 touches the run directory's (--root-acts).
+/* cache.h - activation files where only rank 0 touches the run directory's (--acts root).
  *
  * Every other rank keeps its share of the files that its stage reads or makes in a directory of its own below
  * --scratch; everything else works on these as it does on shared files.  Here they are brought up to date:
  * rank 0 has all that a run before left, and gets what this one makes.  Each exchange is one ordered walk
  * over the files, sample by sample, sender and receiver in step, so no cycle of full buffers can form.
- * Without --root-acts all of this does nothing.  Collective over world. */
+ * Without --acts root all of this does nothing.  Collective over world. */
 #ifndef BQ_CACHE_H
 #define BQ_CACHE_H
 

@@ -14,7 +14,7 @@ typedef struct {
     bq_dev dev;
     const bq_args *args;
     const bq_comm *comm;
-    const char *scratch;
+    bq_home home;
     int64_t windows;
 } evaluation;
 
@@ -32,8 +32,8 @@ static int look(void *ctx) {
     size_t arena = code ? 0 : bq_perplexity_need(&e->model.arch, a->rtn ? e->scheme : NULL, false, a->ctx);
     if (!code)
         code =
-            bq_plan_evaluation(arena, bq_perplexity_host(&e->model.arch, a->ctx, e->windows, e->comm->size),
-                               a->memory, e->comm, a->scratch, &e->scratch);
+            bq_plan_evaluation(arena, bq_perplexity_stream(&e->model.arch, a->ctx, e->windows, e->comm->size),
+                               a->memory, e->comm, a->scratch, &e->home.scratch);
     if (!code) code = bq_device_open(&e->dev, a, e->comm, arena);
     return code;
 }
@@ -59,7 +59,7 @@ static int evaluate(evaluation *e, bq_comm *comm) {
                        .ctx = a->ctx,
                        .windows = windows,
                        .offset = a->offset,
-                       .scratch = e->scratch,
+                       .home = e->home,
                        .label = "model"};
     double plain = bq_perplexity_run(&p, NULL, NULL, NULL), rounded = 0;
     if (a->rtn) rounded = bq_perplexity_run(&p, e->scheme, bq_rtn_weights, NULL);

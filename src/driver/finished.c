@@ -81,9 +81,9 @@ static int look(void *session) {
                        ? bq_perplexity_need(&s->src.arch, s->scheme, bq_recipe_prescaled(&s->recipe), a->ctx)
                        : 0;
     if (!code && a->tokens) {
-        size_t host = bq_perplexity_host(&s->src.arch, a->ctx, s->recipe.eval.windows, s->comm->size);
+        size_t host = bq_perplexity_stream(&s->src.arch, a->ctx, s->recipe.eval.windows, s->comm->size);
         code = bq_plan_evaluation(arena + bq_rotated_need(&s->recipe, &s->src.arch), host, a->memory, s->comm,
-                                  a->scratch, &s->plan.scratch);
+                                  a->scratch, &s->plan.home.scratch);
     }
     if (!code) code = bq_device_open(&s->dev, a, s->comm, arena);
     return code;

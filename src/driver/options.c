@@ -2,6 +2,7 @@
 
 #include "base/die.h"
 #include "base/log.h"
+#include "io/mpio.h"
 
 #include <argp.h>
 #include <errno.h>
@@ -88,6 +89,19 @@ static bool is_device(const char *text) {
     return strcmp(text, "cpu") == 0 || strcmp(text, "cuda") == 0 || strcmp(text, "auto") == 0;
 }
 
+static int take_acts(bq_args *args, const bq_option *o, const char *text) {
+    static const char *const names[] = {
+        [BQ_ACTS_BY_ALL] = "shared", [BQ_ACTS_BY_ROOT] = "root", [BQ_ACTS_BY_MPI] = "parallel"};
+    size_t i = 0, n = sizeof names / sizeof *names;
+    while (i < n && strcmp(text, names[i])) i++;
+    if (i == n) return complain_value(args, o, text, "shared, root or parallel");
+    if (i == BQ_ACTS_BY_MPI && !bq_mpio_built())
+        return complain(args->command,
+                        "--acts parallel: this build has no MPI-IO: configure it with -DBQ_PHDF5=ON");
+    args->acts = (bq_acts_by)i;
+    return BQ_OK;
+}
+
 static int take(bq_args *args, const bq_option *o, char *text) {
     void *at = (char *)args + o->at;
     switch (o->kind) {
@@ -100,6 +114,7 @@ static int take(bq_args *args, const bq_option *o, char *text) {
         if (!is_device(text)) return complain_value(args, o, text, "cpu, cuda, cuda:N or auto");
         args->device = text;
         return BQ_OK;
+    case ACTS: return take_acts(args, o, text);
     case FORMAT:
         args->format = strcmp(text, "safetensors") == 0 ? BQ_OUT_SAFETENSORS : BQ_OUT_COMPRESSED;
         if (args->format == BQ_OUT_SAFETENSORS || strcmp(text, "compressed-tensors") == 0) return BQ_OK;
@@ -178,8 +193,10 @@ static void fill(form *f, bq_command c) {
 static const char *lacks(const bq_args *a) {
     switch (a->command) {
     case BQ_COMMAND_RUN:
-        if (a->root_acts && a->split_reference) return "--root-acts and --split-reference exclude each other";
-        if (a->root_acts && !a->scratch) return "--root-acts needs --scratch, a place for each rank's files";
+        if (a->acts == BQ_ACTS_BY_ROOT && a->split_reference)
+            return "--acts root and --split-reference exclude each other";
+        if (a->acts == BQ_ACTS_BY_ROOT && !a->scratch)
+            return "--acts root needs --scratch, a place for each rank's files";
         return NULL;
     case BQ_COMMAND_EVAL:
         if (!a->model == !a->run) return "give one of --model and --run";

@@ -22,6 +22,13 @@ typedef enum {
     BQ_COMMANDS
 } bq_command;
 
+/* Who reads and writes acts/ of the run directory. */
+typedef enum {
+    BQ_ACTS_BY_ALL,  /* every rank its samples */
+    BQ_ACTS_BY_ROOT, /* rank 0 alone; the others' files are in scratch */
+    BQ_ACTS_BY_MPI,  /* every rank its samples, through MPI-IO */
+} bq_acts_by;
+
 /* Pointers are into argv or NULL where the option was not given. */
 typedef struct {
     bq_command command;
@@ -46,7 +53,7 @@ typedef struct {
     const char *scratch;
     const char *model_copy; /* run, plan: where to read the recipe's model; NULL: there */
     bool split_reference;
-    bool root_acts; /* rank 0 alone reads and writes acts/ of the run directory; needs scratch */
+    bq_acts_by acts;
     /* plan */
     int ranks; /* forecast up to so many; 0: as far as more ranks help */
     const char *gpu, *network;

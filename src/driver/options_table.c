@@ -33,8 +33,9 @@ const bq_option bq_options[BQ_OPTIONS] = {
      "Node-local place for streams that memory cannot hold"},
     {"model-copy", 0, "DIR", TEXT, AT(model_copy), 0, 0, RUN | PLAN,
      "Read the recipe's model from this copy of it, on a node's own disk say"},
-    {"root-acts", 0, NULL, FLAG, AT(root_acts), 0, 0, RUN | PLAN,
-     "Rank 0 alone touches the run's activation files; the others keep copies of theirs in --scratch"},
+    {"acts", 0, "HOW", ACTS, AT(acts), 0, 0, RUN | PLAN,
+     "How ranks reach the run's activation files: shared: each its samples; root: rank 0 alone, the others "
+     "keep copies of theirs in --scratch; parallel: as shared, through MPI-IO (shared)"},
     {"split-reference", 0, NULL, FLAG, AT(split_reference), 0, 0, RUN | PLAN,
      "Each rank takes a share of the samples through all blocks, instead of stages passing them on: less "
      "waiting for few stages, more reading of weights"},

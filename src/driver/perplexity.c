@@ -30,8 +30,8 @@ size_t bq_perplexity_need(const bq_arch *arch, const bq_scheme *scheme, bool pre
            bq_op_scratch(ctx, arch->attention, v);
 }
 
-size_t bq_perplexity_host(const bq_arch *arch, int64_t ctx, int64_t windows, int ranks) {
-    return bq_stream_bytes(bq_shard_of(windows, 0, ranks).count, ctx, arch->model.hidden);
+size_t bq_perplexity_stream(const bq_arch *arch, int64_t ctx, int64_t windows, int ranks) {
+    return bq_stream_need(bq_shard_of(windows, 0, ranks).count, ctx, arch->model.hidden);
 }
 
 typedef struct {
@@ -78,9 +78,9 @@ static bool blocks(walk *w, const bq_scheme *scheme, bq_weights_of weights, void
             char note[64];
             dev->op->put(dev, bq_stream_get(&w->stream, i, w->buffer), w->x);
             bq_block_forward(dev, &blk, weights ? q.what : blk.w, &work, w->x, w->y);
-            dev->op->get(dev, w->y, w->buffer);
+            if (e->home.place != BQ_DEVICE) dev->op->get(dev, w->y, w->buffer);
             dev->op->wait(dev);
-            bq_stream_put(&w->stream, i, w->buffer);
+            bq_stream_put(&w->stream, i, e->home.place == BQ_DEVICE ? w->y : w->buffer);
             bq_heartbeat(e->comm);
             snprintf(note, sizeof note, "eval %s  block %d/%d", e->label, b + 1, arch->model.blocks);
             bq_progress(b * w->share.count + i + 1, arch->model.blocks * w->share.count, note);
@@ -128,7 +128,7 @@ double bq_perplexity_run(const bq_perplexity *e, const bq_scheme *scheme, bq_wei
     w.buffer = bq_mat_host(buffer, e->ctx, hidden, BQ_F32);
     w.x = bq_arena_push(&e->dev->mem, e->ctx, hidden, BQ_F32);
     w.y = bq_arena_push(&e->dev->mem, e->ctx, hidden, BQ_F32);
-    bq_stream_open(&w.stream, w.share.count, e->ctx, hidden, e->scratch);
+    bq_stream_open(&w.stream, w.share.count, e->ctx, hidden, e->home);
     embed(&w);
     bool whole = blocks(&w, scheme, weights, ctx);
     if (whole) head(&w, losses);

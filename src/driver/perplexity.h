@@ -9,6 +9,7 @@
 
 #include "comm/comm.h"
 #include "driver/source.h"
+#include "io/stream.h"
 
 typedef struct {
     bq_dev *dev;
@@ -17,7 +18,7 @@ typedef struct {
     const bq_tokens *tokens;
     bq_angles angles;
     int64_t ctx, windows, offset;     /* windows > 0, all of them there (bq_perplexity_windows) */
-    const char *scratch;              /* directory for streams, NULL: memory */
+    bq_home home;                     /* of streams */
     bool (*stopped)(const void *ctx); /* asked on every rank at each block; NULL: never */
     const void *stop_ctx;
     const char *label; /* for the progress line: "fp", "rtn", ... */
@@ -37,8 +38,8 @@ int bq_perplexity_windows(const char *path, const bq_tokens *t, int64_t ctx, int
  * the value is rank 0's, 0 elsewhere; negative on all ranks when one was stopped. */
 double bq_perplexity_run(const bq_perplexity *e, const bq_scheme *scheme, bq_weights_of weights, void *ctx);
 
-/* Device bytes of a run, and host bytes of its stream on the rank with the largest share. */
+/* Device bytes of a run, and those of its stream on the rank with the largest share, wherever it lives. */
 size_t bq_perplexity_need(const bq_arch *arch, const bq_scheme *scheme, bool prescaled, int64_t ctx);
-size_t bq_perplexity_host(const bq_arch *arch, int64_t ctx, int64_t windows, int ranks);
+size_t bq_perplexity_stream(const bq_arch *arch, int64_t ctx, int64_t windows, int ranks);
 
 #endif

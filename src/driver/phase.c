@@ -38,6 +38,7 @@ static void load_head(bq_walk *w, int b) {
     bq_reference_path(s, b, path, sizeof path);
     bool good = bq_acts_open(&acts, path, r->calibration.samples, r->calibration.length,
                              s->src.arch.model.hidden, bq_reference_hash(s, b), why) == BQ_ACTS_OK;
+    acts = bq_reference_join(s, acts);
     for (int64_t i = 0; good && i < w->share.count; i++) {
         good = bq_acts_read(acts, w->share.first + i, w->buffer[0].data);
         bq_stream_put(&w->fp, i, w->buffer[0]);
@@ -79,8 +80,9 @@ static void forward(bq_walk *w, const bq_mat mats[BQ_MATS], bq_stream *from, bq_
         dev->op->wait(dev);
         bq_session_finite(w->s, w->buffer[1], w->block, w->share.first + i,
                           from == &w->qt ? "quantized" : "original");
-        bq_stream_put(to, i, w->buffer[1]);
+        bq_stream_put(to, i, to->home.place == BQ_DEVICE ? w->y : w->buffer[1]);
         bq_session_stopped(w->s);
+        bq_ahead_move(w->ahead);
     }
 }
 
@@ -145,6 +147,7 @@ static void open_walk(bq_walk *w, bq_session *s, int sweep, int phase, const bq_
     bq_block_push(&w->blk, arch, mem);
     bq_quantized_push(&w->q, arch, s->scheme, mem);
     if (bq_recipe_prescaled(r)) bq_quantized_push_pre(&w->q, mem);
+    if (s->plan.ahead) w->ahead = bq_ahead_open(&s->src, &s->dev, s->plan.ahead);
     for (int i = 0; i < w->recipe->npass; i++) {
         const bq_pass *p = &w->recipe->pass[i];
         int64_t steps = bq_pass_steps(p, sweep);
@@ -163,13 +166,14 @@ static void open_walk(bq_walk *w, bq_session *s, int sweep, int phase, const bq_
     w->memory = malloc((size_t)(3 * t * h) * sizeof *w->memory);
     BQ_CHECK(w->loss && w->batch && w->memory, "no memory for sample buffers of %ld x %ld", (long)t, (long)h);
     for (int i = 0; i < 3; i++) w->buffer[i] = bq_mat_host(w->memory + i * t * h, t, h, BQ_F32);
-    bq_stream_open(&w->fp, n, t, h, s->plan.scratch);
-    bq_stream_open(&w->target, n, t, h, s->plan.scratch);
-    if (w->recipe->inputs != BQ_INPUTS_FP) bq_stream_open(&w->qt, n, t, h, s->plan.scratch);
+    bq_stream_open(&w->fp, n, t, h, bq_session_home(s));
+    bq_stream_open(&w->target, n, t, h, bq_session_home(s));
+    if (w->recipe->inputs != BQ_INPUTS_FP) bq_stream_open(&w->qt, n, t, h, bq_session_home(s));
 }
 
 static void close_walk(bq_walk *w, size_t mark) {
     bq_progress_clear();
+    bq_ahead_close(w->ahead);
     bq_stream_close(&w->fp);
     bq_stream_close(&w->target);
     bq_stream_close(&w->qt);
@@ -185,7 +189,7 @@ typedef enum { RESTORED, MADE, STOPPED } outcome;
 /* Only the FP stream moves on, for the segments behind. */
 static outcome pass_frozen(bq_walk *w) {
     bq_session *s = w->s;
-    bq_source_block(&s->src, &s->dev, w->block, &w->blk);
+    bq_ahead_take(w->ahead, &s->src, &s->dev, w->block, &w->blk);
     forward(w, w->blk.w, &w->fp, &w->target);
     bq_stream_swap(&w->fp, &w->target);
     return RESTORED;
@@ -206,8 +210,9 @@ static outcome do_block(bq_walk *w) {
     if (done && !w->calibrated) return RESTORED;
     if (bq_grid_is_start(&s->grid, w->block)) start_segment(w);
     if (w->frozen) return pass_frozen(w);
-    bq_source_block(&s->src, &s->dev, w->block, &w->blk);
+    bq_ahead_take(w->ahead, &s->src, &s->dev, w->block, &w->blk);
     bq_source_prefetch(&s->src, w->block + 1);
+    bq_ahead_start(w->ahead, w->block + 1);
     clock_to(w, LOAD, &now);
     if (w->follows) forward(w, w->blk.w, &w->fp, &w->target);
     clock_to(w, TARGET, &now);

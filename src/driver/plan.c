@@ -4,6 +4,7 @@
 #include "base/die.h"
 #include "base/shard.h"
 #include "block/narrow.h"
+#include "driver/ahead.h"
 #include "driver/methods.h"
 #include "driver/perplexity.h"
 #include "driver/reference.h"
@@ -15,8 +16,24 @@
 /* Code, libraries, MPI's and HDF5's buffers: measured 30 to 45 MB with Open MPI 4.1 on one node. */
 #define PROGRAM_BYTES ((size_t)40 << 20)
 
-static void add(bq_plan *plan, const char *name, size_t bytes, bool device, const char *remedy) {
-    if (bytes) plan->item[plan->items++] = (bq_plan_item){name, bytes, device, remedy};
+enum { GPU_BYTES = 64 << 20 }; /* workspace of libraries, results */
+
+static void add(bq_plan *plan, const char *name, size_t bytes, bq_place place, const char *remedy) {
+    if (bytes) plan->item[plan->items++] = (bq_plan_item){name, bytes, place, remedy};
+}
+
+static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
+
+/* Of the items so far, in that place. */
+static size_t sum_of(const bq_plan *plan, bq_place place) {
+    size_t sum = 0;
+    for (int i = 0; i < plan->items; i++) sum += plan->item[i].place == place ? plan->item[i].bytes : 0;
+    return sum;
+}
+
+/* Bytes of the process. */
+static size_t process(const bq_plan *plan) {
+    return sum_of(plan, BQ_HOST) + sum_of(plan, BQ_PINNED) + (plan->gpu ? 0 : sum_of(plan, BQ_DEVICE));
 }
 
 int bq_plan_schemes(const bq_recipe *recipe, const bq_arch *arch, bq_scheme *scheme) {
@@ -73,35 +90,72 @@ static size_t plan_phases(bq_plan *plan, const bq_recipe *r, const bq_arch *arch
             if (bytes > most) most = bytes, method = one;
         }
     }
-    int first = plan->items;
-    add(plan, "weights of one block, FP32", bq_block_need(arch), true, "this model needs a larger machine");
-    add(plan, "its quantized form and gradients", bq_quantized_need(arch, scheme), true,
+    add(plan, "weights of one block, FP32", bq_block_need(arch), BQ_DEVICE,
+        "this model needs a larger machine");
+    add(plan, "its quantized form and gradients", bq_quantized_need(arch, scheme), BQ_DEVICE,
         "this model needs a larger machine");
     if (calibrated) {
-        add(plan, "activations of one sample", bq_work_need(arch, t, backward), true, "take shorter samples");
-        add(plan, "block inputs and outputs", 2 * bq_arena_need(t, arch->model.hidden, BQ_F32), true,
+        add(plan, "activations of one sample", bq_work_need(arch, t, backward), BQ_DEVICE,
             "take shorter samples");
-        add(plan, "op scratch", bq_op_scratch(t, arch->attention, 1) + products, true,
+        add(plan, "block inputs and outputs", 2 * bq_arena_need(t, arch->model.hidden, BQ_F32), BQ_DEVICE,
+            "take shorter samples");
+        add(plan, "op scratch", bq_op_scratch(t, arch->attention, 1) + products, BQ_DEVICE,
             "take shorter samples");
         if (bq_recipe_prescaled(r))
             add(plan, "factors of inputs, inputs times them",
-                bq_quantized_need_pre(arch) + bq_block_pre_scratch(arch, t), true, "take shorter samples");
+                bq_quantized_need_pre(arch) + bq_block_pre_scratch(arch, t), BQ_DEVICE,
+                "take shorter samples");
     }
     if (method) {
         snprintf(plan->pass, sizeof plan->pass, "working memory of %s", method->name);
-        add(plan, plan->pass, most, true, method->remedy);
+        add(plan, plan->pass, most, BQ_DEVICE, method->remedy);
     }
-    size_t sum = 0;
-    for (int i = first; i < plan->items; i++) sum += plan->item[i].bytes;
-    return sum;
+    return sum_of(plan, BQ_DEVICE);
+}
+
+/* What is on a GPU, on the host for files and messages. */
+static void add_copies(bq_plan *plan, const bq_arch *arch, const bq_scheme *scheme, const bq_comm *comm) {
+    size_t most = 0;
+    for (int m = 0; m < BQ_MATS; m++)
+        most = larger(most, (size_t)(arch->rows[m] * arch->cols[m]) * sizeof(float));
+    add(plan, "copies of a block for its checkpoint", bq_quantized_need(arch, scheme), BQ_HOST,
+        "this model needs a larger machine");
+    if (comm->nreplica > 1)
+        add(plan, "pinned memory for messages", 2 * most, BQ_PINNED, "start fewer ranks on a node");
+}
+
+/* The next block's weights, where the GPU has room: arena would hold them.  Bytes that it then has. */
+static size_t plan_ahead(bq_plan *plan, const bq_arch *arch, bool rotated, size_t arena) {
+    size_t next = bq_block_need(arch);
+    if (arena + GPU_BYTES > plan->gpu) return 0;
+    plan->ahead = bq_source_piece_most(arch, rotated);
+    add(plan, "weights of the next block", next, BQ_DEVICE, "this model needs a larger machine");
+    add(plan, "buffers to read them ahead", BQ_AHEAD_SLOTS * (size_t)plan->ahead * sizeof(float), BQ_PINNED,
+        "this model needs a larger machine");
+    return next;
+}
+
+/* In the first place that they fit, all else being planned.  there: the arena with them in it; beside: bytes
+ * beside it. */
+static void place_streams(bq_plan *plan, size_t there, size_t beside, const char *scratch) {
+    bool fits = process(plan) + beside <= plan->limit;
+    if (plan->gpu && there + GPU_BYTES <= plan->gpu)
+        plan->home.place = BQ_DEVICE, beside = there - plan->arena, plan->arena = there;
+    else if (plan->gpu && fits)
+        plan->home.place = BQ_PINNED;
+    else if (!fits)
+        plan->home.scratch = scratch;
+    if (!plan->home.scratch)
+        add(plan, "streams of hidden states", beside, plan->home.place,
+            "offer --scratch DIR, or take fewer samples");
 }
 
 void bq_plan_make(bq_plan *plan, const bq_recipe *r, const bq_arch *arch, const bq_scheme *scheme,
                   const bq_comm *comm, int64_t micro, size_t limit, const char *scratch, bool split,
-                  bool eval) {
-    *plan = (bq_plan){.limit = limit ? limit : bq_memory_available() / (size_t)comm->locals};
-    int64_t h = arch->model.hidden, streams = 0;
-    size_t phases = plan_phases(plan, r, arch, scheme, comm), evaluation = 0, eval_host = 0;
+                  bool eval, size_t gpu) {
+    *plan = (bq_plan){.gpu = gpu, .limit = limit ? limit : bq_memory_available() / (size_t)comm->locals};
+    int64_t h = arch->model.hidden, t = r->calibration.length, streams = 0;
+    size_t phases = plan_phases(plan, r, arch, scheme, comm), evaluation = 0, windows = 0;
     for (int p = 0; p < r->nphase; p++)
         if (bq_phase_calibrated(&r->phase[p])) {
             int64_t n = r->phase[p].inputs == BQ_INPUTS_FP ? 2 : 3;
@@ -109,51 +163,31 @@ void bq_plan_make(bq_plan *plan, const bq_recipe *r, const bq_arch *arch, const 
         }
     if (eval) {
         evaluation = bq_perplexity_need(arch, scheme, bq_recipe_prescaled(r), r->eval.ctx);
-        eval_host = bq_perplexity_host(arch, r->eval.ctx, r->eval.windows, comm->size);
-        if (evaluation > phases)
-            add(plan, "evaluation (head, activations) beyond that", evaluation - phases, true,
-                "take a smaller eval.ctx, or --no-eval");
+        windows = bq_perplexity_stream(arch, r->eval.ctx, r->eval.windows, comm->size);
     }
-    plan->arena = phases > evaluation ? phases : evaluation;
+    phases += plan_ahead(plan, arch, r->ntransform > 0, larger(phases + bq_block_need(arch), evaluation));
+    if (evaluation > phases)
+        add(plan, "evaluation (head, activations) beyond that", evaluation - phases, BQ_DEVICE,
+            "take a smaller eval.ctx, or --no-eval");
+    plan->arena = larger(phases, evaluation);
     size_t calibration =
-        (size_t)streams * bq_stream_bytes(bq_shard_of(r->calibration.samples, 0, comm->nreplica).count,
-                                          r->calibration.length, h);
+        (size_t)streams * bq_stream_need(bq_shard_of(r->calibration.samples, 0, comm->nreplica).count, t, h);
+    add(plan, "rotations, a matrix being rotated", bq_rotated_need(r, arch), BQ_HOST,
+        "this model needs a larger machine");
+    add(plan, "sample buffers", (size_t)(3 * t * h) * sizeof(float), BQ_HOST, "take shorter samples");
+    if (comm->nstage > 1)
+        add(plan, "micro-batches on their way", bq_reference_host(r, arch, micro), BQ_HOST,
+            "take a smaller --micro");
+    add(plan, "program and libraries", PROGRAM_BYTES, BQ_HOST, "give it more");
+    if (gpu) add_copies(plan, arch, scheme, comm);
     /* The streams of the phases and of the evaluation are never there at once, nor is the arena full in both.
      */
-    size_t training = phases + calibration, after = plan->arena + eval_host;
-    size_t held = (training > after ? training : after) - plan->arena;
-    size_t buffers = (size_t)(3 * r->calibration.length * h) * sizeof(float);
-    size_t rotated = bq_rotated_need(r, arch);
-    if (plan->arena + held + buffers + rotated + PROGRAM_BYTES > plan->limit && scratch)
-        plan->scratch = scratch;
-    if (!plan->scratch)
-        add(plan, "streams of hidden states", held, false, "offer --scratch DIR, or take fewer samples");
-    add(plan, "rotations, a matrix being rotated", rotated, false, "this model needs a larger machine");
-    add(plan, "sample buffers", buffers, false, "take shorter samples");
-    if (comm->nstage > 1)
-        add(plan, "micro-batches on their way", bq_reference_host(r, arch, micro), false,
-            "take a smaller --micro");
-    add(plan, "program and libraries", PROGRAM_BYTES, false, "give it more");
-    for (int i = 0; i < plan->items; i++) plan->total += plan->item[i].bytes;
+    size_t there = larger(phases + calibration, evaluation + windows);
+    size_t beside = gpu ? larger(calibration, windows)
+                        : larger(phases + calibration, plan->arena + windows) - plan->arena;
+    place_streams(plan, there, beside, scratch);
+    plan->total = process(plan);
     bq_effort_count(plan->effort, r, arch, comm, micro, split, eval);
-}
-
-enum { GPU_BYTES = 64 << 20 }; /* workspace of libraries, results */
-
-void bq_plan_on_gpu(bq_plan *plan, const bq_arch *arch, const bq_scheme *scheme, const bq_comm *comm,
-                    size_t bytes) {
-    size_t most = 0;
-    for (int m = 0; m < BQ_MATS; m++) {
-        size_t one = (size_t)(arch->rows[m] * arch->cols[m]) * sizeof(float);
-        most = one > most ? one : most;
-    }
-    add(plan, "copies of a block for its checkpoint", bq_quantized_need(arch, scheme), false,
-        "this model needs a larger machine");
-    if (comm->nreplica > 1)
-        add(plan, "pinned memory for messages", 2 * most, false, "start fewer ranks on a node");
-    plan->gpu = bytes, plan->total = 0;
-    for (int i = 0; i < plan->items; i++)
-        if (!plan->item[i].device) plan->total += plan->item[i].bytes;
 }
 
 static int largest(const bq_plan *plan, const bool *printed) {
@@ -187,18 +221,30 @@ int bq_plan_evaluation(size_t arena, size_t stream, size_t limit, const bq_comm 
                      (double)total / 1e6, (double)limit / 1e6, scratch ? "" : ", or offer --scratch DIR");
 }
 
+const char *bq_plan_home(const bq_plan *plan, char *text, size_t n) {
+    static const char *const names[] = {
+        [BQ_HOST] = "host memory", [BQ_PINNED] = "pinned host memory", [BQ_DEVICE] = "device memory"};
+    snprintf(text, n, "%s%s", plan->home.scratch ? "files in " : names[plan->home.place],
+             plan->home.scratch ? plan->home.scratch : "");
+    return text;
+}
+
 void bq_plan_print(const bq_plan *plan, const bq_machine *machine, FILE *out) {
+    static const char *const places[] = {[BQ_HOST] = "host", [BQ_PINNED] = "pinned", [BQ_DEVICE] = "device"};
     bool printed[BQ_PLAN_ITEMS] = {0};
     fprintf(out, "memory of one rank                                    MB\n");
     for (int i; (i = largest(plan, printed)) >= 0; printed[i] = true)
         fprintf(out, "  %-44s %10.1f  %s\n", plan->item[i].name, (double)plan->item[i].bytes / 1e6,
-                plan->item[i].device ? "device" : "host");
+                places[plan->item[i].place]);
     fprintf(out, "  %-44s %10.1f  of %.1f that may be used\n", "total", (double)plan->total / 1e6,
             (double)plan->limit / 1e6);
     if (plan->gpu)
         fprintf(out, "  %-44s %10.1f  of %.1f that are free\n", "on the GPU",
                 (double)(plan->arena + GPU_BYTES) / 1e6, (double)plan->gpu / 1e6);
-    if (plan->scratch) fprintf(out, "  streams of hidden states live in files in %s\n", plan->scratch);
+    if (sum_of(plan, BQ_PINNED))
+        fprintf(out, "  %-44s %10.1f  of the total\n", "pinned", (double)sum_of(plan, BQ_PINNED) / 1e6);
+    char home[BQ_PATH_MAX + 32];
+    fprintf(out, "  streams of hidden states live in %s\n", bq_plan_home(plan, home, sizeof home));
     static const char *const name[BQ_WORKS] = {"reference pipeline", "targets (FP32 reference)",
                                                "training",           "other passes",
                                                "quantized stream",   "evaluation (fp, rtn, result)"};

@@ -6,13 +6,14 @@
 
 #include "block/pass.h"
 #include "driver/machine.h"
+#include "io/stream.h"
 
-#define BQ_PLAN_ITEMS 16
+#define BQ_PLAN_ITEMS 20
 
 typedef struct {
     const char *name;
     size_t bytes;
-    bool device;        /* in the device arena; else host */
+    bq_place place;     /* BQ_DEVICE: in the arena */
     const char *remedy; /* when it is the largest and too large */
 } bq_plan_item;
 
@@ -23,21 +24,20 @@ typedef struct {
     size_t arena;        /* device bytes to reserve: the largest of phases and evaluation */
     size_t total, limit; /* bytes of the process; what it may use */
     size_t gpu;          /* bytes of a GPU that hold the arena; 0: the device is the host */
-    const char *scratch; /* where streams live; NULL: memory */
+    int64_t ahead; /* floats of a buffer for the next block's weights (ahead.h); 0: they are not read ahead */
+    bq_home home;  /* where streams live; its device is the session's */
     bq_effort effort[BQ_WORKS];
 } bq_plan;
 
 /* Plan this rank's run on its grid.  micro: samples of a micro-batch.  limit 0: an even share of what the
  * machine (or its cgroup) gives.  scratch: directory offered for streams, used only when they do not fit in
- * memory; NULL: none.  split: see bq_effort_count.  eval: the evaluation is part of the run. */
+ * memory; NULL: none.  split: see bq_effort_count.  eval: the evaluation is part of the run.  gpu: bytes of
+ * the GPU that is the device, 0: the host is.  With one the arena is there; the next block's weights are read
+ * ahead to it where it has room for them; streams live there if they fit, else pinned; and what is copied to
+ * write it to files, or to send it, is on the host. */
 void bq_plan_make(bq_plan *plan, const bq_recipe *recipe, const bq_arch *arch, const bq_scheme *scheme,
                   const bq_comm *comm, int64_t micro, size_t limit, const char *scratch, bool split,
-                  bool eval);
-
-/* The device is a GPU of which `bytes` may be used: the arena is there, and what is copied to write it to
- * files, or to send it, is on the host. */
-void bq_plan_on_gpu(bq_plan *plan, const bq_arch *arch, const bq_scheme *scheme, const bq_comm *comm,
-                    size_t bytes);
+                  bool eval, size_t gpu);
 
 /* BQ_USAGE, with one message naming the largest consumer, when the plan does not fit. */
 int bq_plan_check(const bq_plan *plan);
@@ -46,6 +46,9 @@ int bq_plan_check(const bq_plan *plan);
  * scratch where only that lets it.  BQ_USAGE with one message when it does not. */
 int bq_plan_evaluation(size_t arena, size_t stream, size_t limit, const bq_comm *comm, const char *scratch,
                        const char **use);
+
+/* Where streams live, in words. */
+const char *bq_plan_home(const bq_plan *plan, char *text, size_t n);
 
 /* The tables of memory, largest consumer first, and of work; machine: whose seconds, of all of it, are
  * predicted.

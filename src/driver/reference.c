@@ -3,6 +3,7 @@
 #include "base/die.h"
 #include "base/hash.h"
 #include "base/log.h"
+#include "driver/boundary.h"
 #include "driver/grid.h"
 #include "io/reader.h"
 
@@ -43,7 +44,7 @@ enum { RING = 4 };
 
 static int peer(const bq_session *s, int stage) { return stage * s->comm->nreplica + s->comm->replica; }
 
-bq_acts *bq_reference_open(const bq_session *s, const char *path, uint64_t hash) {
+bq_acts *bq_reference_look(const bq_session *s, const char *path, uint64_t hash) {
     const bq_recipe *r = &s->recipe;
     bq_acts *acts;
     int found = bq_acts_open(&acts, path, r->calibration.samples, r->calibration.length,
@@ -51,15 +52,33 @@ bq_acts *bq_reference_open(const bq_session *s, const char *path, uint64_t hash)
     return found == BQ_ACTS_OK ? acts : NULL;
 }
 
-bq_acts *bq_reference_make(const bq_session *s, const char *path, uint64_t hash) {
+bq_acts *bq_reference_new(const bq_session *s, const char *path, uint64_t hash) {
     const bq_recipe *r = &s->recipe;
-    bool maker = s->comm->replica == 0 || s->args->root_acts;
-    bq_acts *acts = maker ? bq_reference_open(s, path, hash) : NULL;
-    if (maker && !acts)
+    bq_acts *acts = bq_reference_look(s, path, hash);
+    if (!acts)
         bq_acts_create(&acts, path, r->calibration.samples, r->calibration.length, s->src.arch.model.hidden,
                        hash);
+    return acts;
+}
+
+bq_acts *bq_reference_join(const bq_session *s, bq_acts *acts) {
+    if (s->args->acts != BQ_ACTS_BY_MPI) return acts;
+    bool all = bq_boundary_all(s, acts != NULL);
+    if (all) bq_acts_join(acts, s->comm);
+    if (all) return acts;
+    bq_acts_close(acts);
+    return NULL;
+}
+
+bq_acts *bq_reference_open(const bq_session *s, const char *path, uint64_t hash) {
+    return bq_reference_join(s, bq_reference_look(s, path, hash));
+}
+
+bq_acts *bq_reference_make(const bq_session *s, const char *path, uint64_t hash) {
+    if (s->comm->replica == 0 || s->args->acts == BQ_ACTS_BY_ROOT)
+        bq_acts_close(bq_reference_new(s, path, hash));
     bq_comm_stage_barrier(s->comm);
-    if (!maker) acts = bq_reference_open(s, path, hash);
+    bq_acts *acts = bq_reference_open(s, path, hash);
     BQ_CHECK(acts,
              "%s was made by another rank and cannot be opened: is the run directory shared by all nodes?",
              path);

@@ -18,12 +18,18 @@ void bq_reference_run(bq_session *s, int64_t micro);
  * over world. */
 void bq_reference_split(bq_session *s);
 
-/* A file of one stream of this run's shape, NULL when there is none of that hash; the caller closes.  Local.
- */
+/* A file of one stream of this run's shape, which the caller closes: NULL when there is none of that hash,
+ * made where there is none.  Local. */
+bq_acts *bq_reference_look(const bq_session *s, const char *path, uint64_t hash);
+bq_acts *bq_reference_new(const bq_session *s, const char *path, uint64_t hash);
+
+/* What look gave, for the replicas of the stage to move samples: joined (io/acts.h) where --acts says so, and
+ * then NULL for all when one has none.  Then close is collective, too.  Collective over stage. */
+bq_acts *bq_reference_join(const bq_session *s, bq_acts *acts);
 bq_acts *bq_reference_open(const bq_session *s, const char *path, uint64_t hash);
 
-/* A file of one stream for the stage's replicas to write their samples to, created by replica 0 where there
- * is none, with --root-acts by each of them; the caller closes.  Collective over stage. */
+/* The same, created by replica 0 where there is none, with --acts root by each of them.  Collective over
+ * stage. */
 bq_acts *bq_reference_make(const bq_session *s, const char *path, uint64_t hash);
 
 /* The default c for a grid, and the host bytes of the buffers. */

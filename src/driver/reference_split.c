@@ -30,27 +30,25 @@ static void look(const bq_session *s, bq_shard share, bool *starts, bool *lacks)
 /* Rank 0 makes the files that lack, before the others open them. */
 static void make_files(const bq_session *s, const bool *lacks, bq_acts **files) {
     char path[BQ_PATH_MAX + 96];
-    const bq_recipe *r = &s->recipe;
-    for (int turn = 0; turn < 2; turn++) {
-        for (int b = 0; b < s->grid.blocks; b++) {
-            if (!lacks[b] || (turn == 0) != (s->comm->rank == 0)) continue;
-            bq_reference_path(s, b, path, sizeof path);
-            files[b] = bq_reference_open(s, path, bq_reference_hash(s, b));
-            if (!files[b] && s->comm->rank == 0)
-                bq_acts_create(&files[b], path, r->calibration.samples, r->calibration.length,
-                               s->src.arch.model.hidden, bq_reference_hash(s, b));
-            BQ_CHECK(files[b],
-                     "%s was made by rank 0 and cannot be opened: is the run directory shared by all nodes?",
-                     path);
-        }
-        bq_comm_barrier(s->comm);
+    for (int b = 0; b < s->grid.blocks && s->comm->rank == 0; b++) {
+        bq_reference_path(s, b, path, sizeof path);
+        if (lacks[b]) bq_acts_close(bq_reference_new(s, path, bq_reference_hash(s, b)));
+    }
+    bq_comm_barrier(s->comm);
+    for (int b = 0; b < s->grid.blocks; b++) {
+        if (!lacks[b]) continue;
+        bq_reference_path(s, b, path, sizeof path);
+        files[b] = bq_reference_open(s, path, bq_reference_hash(s, b));
+        BQ_CHECK(files[b],
+                 "%s was made by rank 0 and cannot be opened: is the run directory shared by all nodes?",
+                 path);
     }
 }
 
 static void open_way(way *w, bq_session *s, bq_shard share) {
     int64_t t = s->recipe.calibration.length, h = s->src.arch.model.hidden;
     *w = (way){.s = s, .share = share};
-    bq_stream_open(&w->stream, share.count, t, h, s->plan.scratch);
+    bq_stream_open(&w->stream, share.count, t, h, bq_session_home(s));
     bq_block_push(&w->blk, &s->src.arch, &s->dev.mem);
     bq_work_push(&w->work, &s->src.arch, t, false, &s->dev.mem);
     bq_source_rope(&s->src, s->recipe.rope, &s->dev, &w->work);
@@ -83,7 +81,7 @@ static bool through(way *w, int b, bq_acts *to) {
         dev->op->get(dev, w->y, w->buffer);
         dev->op->wait(dev);
         bq_session_finite(w->s, w->buffer, b, w->share.first + i, "original");
-        bq_stream_put(&w->stream, i, w->buffer);
+        bq_stream_put(&w->stream, i, w->stream.home.place == BQ_DEVICE ? w->y : w->buffer);
         if (to) bq_acts_write(to, w->share.first + i, w->buffer.data);
         if (bq_session_stopped(w->s)) return false;
     }

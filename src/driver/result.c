@@ -70,7 +70,7 @@ int bq_session_evaluate(bq_session *s) {
                        .ctx = r->eval.ctx,
                        .windows = r->eval.windows,
                        .offset = r->eval.offset,
-                       .scratch = s->plan.scratch,
+                       .home = bq_session_home(s),
                        .stopped = stopped,
                        .stop_ctx = s,
                        .label = "fp",

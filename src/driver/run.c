@@ -30,8 +30,9 @@ static int sweeps(bq_session *s) {
 static int run(bq_session *s) {
     int code = bq_session_enter(s);
     if (code) return code;
-    bq_log(BQ_INFO, "%s: %d blocks, %s, plan %.0f MB", s->src.dir, s->src.arch.model.blocks, s->dev.name,
-           (double)s->plan.total / 1e6);
+    char home[BQ_PATH_MAX + 32];
+    bq_log(BQ_INFO, "%s: %d blocks, %s, plan %.0f MB, streams in %s", s->src.dir, s->src.arch.model.blocks,
+           s->dev.name, (double)s->plan.total / 1e6, bq_plan_home(&s->plan, home, sizeof home));
     if (s->comm->size > 1)
         bq_log(BQ_INFO, "%d ranks: %d stages x %d replicas, micro-batches of %ld", s->comm->size,
                s->comm->nstage, s->comm->nreplica, (long)s->micro);

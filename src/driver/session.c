@@ -68,7 +68,7 @@ static int open_inputs(void *session) {
 
 static int choose_grid(void *session) {
     bq_session *s = session;
-    s->grid = (bq_grid){&s->recipe, s->src.arch.model.blocks, 1, !s->args->root_acts};
+    s->grid = (bq_grid){&s->recipe, s->src.arch.model.blocks, 1, s->args->acts != BQ_ACTS_BY_ROOT};
     return bq_grid_choose(&s->grid, s->comm->size, s->args->stages);
 }
 
@@ -79,9 +79,7 @@ static int plan(void *session) {
     s->micro = a->micro ? a->micro : bq_reference_micro(&s->recipe, s->comm->nstage, s->comm->nreplica);
     if (s->micro > share) s->micro = share;
     bq_plan_make(&s->plan, &s->recipe, &s->src.arch, s->scheme, s->comm, s->micro, a->memory, a->scratch,
-                 a->split_reference, s->eval.ids != NULL);
-    size_t gpu = bq_device_memory(a, s->comm);
-    if (gpu) bq_plan_on_gpu(&s->plan, &s->src.arch, s->scheme, s->comm, gpu);
+                 a->split_reference, s->eval.ids != NULL, bq_device_memory(a, s->comm));
     return a->command == BQ_COMMAND_PLAN ? BQ_OK : bq_plan_check(&s->plan);
 }
 
@@ -231,7 +229,7 @@ static int take_lock(bq_session *s) {
 static int open_log(bq_session *s) {
     char log[BQ_PATH_MAX + 16];
     snprintf(log, sizeof log, "%s/run.log", s->dir);
-    if (s->comm->rank && !s->args->root_acts) bq_log_errors_to(log);
+    if (s->comm->rank && s->args->acts != BQ_ACTS_BY_ROOT) bq_log_errors_to(log);
     int error = s->comm->rank == 0 ? bq_log_open(log) : 0;
     if (error) return bq_refuse(BQ_USAGE, "run directory %s cannot be written: %s", s->dir, strerror(error));
     return BQ_OK;

@@ -50,6 +50,13 @@ static inline bq_shard bq_session_share(const bq_session *s) {
     return bq_shard_of(s->recipe.calibration.samples, s->comm->replica, s->comm->nreplica);
 }
 
+/* Where its streams live, as the plan decided. */
+static inline bq_home bq_session_home(bq_session *s) {
+    bq_home home = s->plan.home;
+    home.dev = &s->dev;
+    return home;
+}
+
 /* Read and check everything that a user gave: recipe, model, tokens, and whether it fits.  BQ_OK, or the exit
  * code after one message.  Opens the device too.  Nothing is written.  Collective over world; close takes any
  * state. */

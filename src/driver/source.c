@@ -166,30 +166,74 @@ void bq_source_rows(const bq_source *src, const char *name, int64_t first, bq_ma
     bq_weights_read(src->weights, bq_weights_find(src->weights, name), first, to.rows, to);
 }
 
-/* A tensor into device memory, in row pieces (of whole heads) through a host buffer: bounded, or of the whole
- * tensor where a rotation needs that. */
-static void load(const bq_source *src, bq_dev *dev, const char *name, bq_mat to) {
-    int64_t head = src->arch.model.head_dim, step = (((int64_t)1 << 22) / to.cols / head + 1) * head;
-    if (bq_rotated_whole(src->rotated, name)) step = to.rows;
-    float *buffer = malloc((size_t)((step < to.rows ? step : to.rows) * to.cols) * sizeof *buffer);
-    BQ_CHECK(buffer, "no memory to read tensor '%s'", name);
-    for (int64_t r = 0; r < to.rows; r += step) {
-        int64_t rows = to.rows - r < step ? to.rows - r : step;
-        bq_mat piece = bq_mat_host(buffer, rows, to.cols, BQ_F32);
-        bq_source_rows(src, name, r, piece);
-        dev->op->put(dev, piece, bq_mat_rows(to, r, rows));
-        dev->op->wait(dev);
+/* Rows of a piece: whole heads, bounded, or the whole tensor where a rotation needs that. */
+static int64_t piece_rows(const bq_arch *arch, int64_t rows, int64_t cols, bool whole) {
+    int64_t head = arch->model.head_dim, step = (((int64_t)1 << 22) / cols / head + 1) * head;
+    return whole || step > rows ? rows : step;
+}
+
+int64_t bq_source_piece_most(const bq_arch *arch, bool rotated) {
+    int64_t most = arch->model.hidden;
+    for (int i = 0; i < arch->linears; i++) {
+        const bq_linear *l = &arch->linear[i];
+        bool whole = rotated && (l->mat == BQ_O || l->mat == BQ_DOWN);
+        int64_t values = piece_rows(arch, l->rows, l->cols, whole) * l->cols;
+        if (values < l->rows) values = l->rows; /* its bias */
+        if (values > most) most = values;
     }
-    free(buffer);
+    return most;
+}
+
+static bool pieces(const bq_source *src, const char *name, bq_mat to, bq_source_visit *visit, void *ctx) {
+    int64_t step = piece_rows(&src->arch, to.rows, to.cols, bq_rotated_whole(src->rotated, name));
+    bool on = true;
+    for (int64_t r = 0; r < to.rows && on; r += step)
+        on = visit(ctx, name, r, bq_mat_rows(to, r, to.rows - r < step ? to.rows - r : step));
+    return on;
+}
+
+void bq_source_pieces(const bq_source *src, int b, const bq_block *blk, bq_source_visit *visit, void *ctx) {
+    expected e[MAX_EXPECTED];
+    int n = expect_block(&src->arch, b, blk, e);
+    for (int i = 0; i < n && pieces(src, e[i].name, e[i].to, visit, ctx); i++) {}
+}
+
+/* A piece on its way to device memory through a host buffer. */
+typedef struct {
+    const bq_source *src;
+    bq_dev *dev;
+    float *buffer;
+} loading;
+
+static bool load_piece(void *ctx, const char *name, int64_t first, bq_mat to) {
+    loading *l = ctx;
+    bq_mat host = bq_mat_host(l->buffer, to.rows, to.cols, BQ_F32);
+    bq_source_rows(l->src, name, first, host);
+    l->dev->op->put(l->dev, host, to);
+    l->dev->op->wait(l->dev);
+    return true;
+}
+
+static float *buffer_of(int64_t values) {
+    float *buffer = malloc((size_t)values * sizeof *buffer);
+    BQ_CHECK(buffer, "no memory to read %ld weights", (long)values);
+    return buffer;
+}
+
+static void load(const bq_source *src, bq_dev *dev, const char *name, bq_mat to) {
+    bool whole = bq_rotated_whole(src->rotated, name);
+    loading l = {src, dev, buffer_of(piece_rows(&src->arch, to.rows, to.cols, whole) * to.cols)};
+    pieces(src, name, to, load_piece, &l);
+    free(l.buffer);
 }
 
 void bq_source_block(const bq_source *src, bq_dev *dev, int b, bq_block *blk) {
-    expected e[MAX_EXPECTED];
-    int n = expect_block(&src->arch, b, blk, e);
+    loading l = {src, dev, buffer_of(bq_source_piece_most(&src->arch, src->rotated))};
     blk->index = b;
     blk->folded = false;
     blk->pre = NULL;
-    for (int i = 0; i < n; i++) load(src, dev, e[i].name, e[i].to);
+    bq_source_pieces(src, b, blk, load_piece, &l);
+    free(l.buffer);
 }
 
 void bq_source_prefetch(const bq_source *src, int b) {

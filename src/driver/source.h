@@ -33,6 +33,13 @@ int bq_source_fingerprint(const bq_source *src, const char *cache, uint64_t *has
 /* Read block b's tensors into blk (pushed before). */
 void bq_source_block(const bq_source *src, bq_dev *dev, int b, bq_block *blk);
 
+/* The same as pieces that fit a buffer, in order: visit gets a tensor's name, the first of its rows, and
+ * where in blk they belong, until it returns false. */
+typedef bool bq_source_visit(void *ctx, const char *name, int64_t first, bq_mat to);
+void bq_source_pieces(const bq_source *src, int b, const bq_block *blk, bq_source_visit *visit, void *ctx);
+/* Values of the largest piece, at most; rotated: the recipe has transforms. */
+int64_t bq_source_piece_most(const bq_arch *arch, bool rotated);
+
 /* Rows [first, first + to.rows) of a tensor as the run has it, host f32; what is rotated is read in whole
  * heads (rotated.h). */
 void bq_source_rows(const bq_source *src, const char *name, int64_t first, bq_mat to);

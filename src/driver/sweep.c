@@ -82,7 +82,7 @@ double bq_sweep_moved(const bq_session *s, int sweep, int block, const bq_stream
     for (int64_t i = 0; i < share.count && now && (then || fp); i++) {
         bq_boundary_read(now, end_of(sweep, block), share.first + i, a);
         if (then) bq_boundary_read(then, end_of(before, block), share.first + i, b);
-        add_squares(a, then ? b : bq_stream_get(fp, i, b), sums + 2 * (share.first + i));
+        add_squares(a, then ? b : bq_stream_host(fp, i, b), sums + 2 * (share.first + i));
     }
     bq_comm_fill(s->comm, sums, (int)(2 * share.total));
     for (int64_t i = 0; i < share.total; i++) moved += sums[2 * i], size += sums[2 * i + 1];

@@ -4,6 +4,7 @@
 #define BQ_WALK_H
 
 #include "base/shard.h"
+#include "driver/ahead.h"
 #include "driver/inside.h"
 #include "io/stream.h"
 
@@ -19,6 +20,7 @@ typedef struct {
     bq_quantized q;
     bq_work work;
     bq_stream fp, target, qt;
+    bq_ahead *ahead;            /* of the next block's weights, or NULL */
     bq_mat x, y;                /* device (T, H) */
     float *memory;              /* of the buffers */
     bq_mat buffer[3];           /* host (T, H), one a stream */

@@ -13,7 +13,7 @@
 #include <string.h>
 #include <unistd.h>
 
-static const char format[] = "blockq stream";
+static const char format[] = "blockq stream", dataset[] = "hidden";
 
 enum { VERSION = 1 };
 #define MAX_LOG ((size_t)1 << 30)
@@ -24,6 +24,7 @@ struct bq_acts {
     size_t bytes;   /* of one sample */
     uint64_t identity;
     int fd, log;
+    bq_mpio *mpio; /* joined: through which samples go, else NULL */
     char *path;
     uint64_t *hash; /* (samples) as logged */
     bool *has;      /* (samples) */
@@ -115,7 +116,7 @@ void bq_acts_create(bq_acts **out, const char *path, int64_t samples, int64_t to
     bq_h5_put_text(&h, "format", format);
     bq_h5_put_int(&h, "version", BQ_I32, VERSION);
     bq_h5_put_hex(&h, "fingerprint", fingerprint);
-    a->offset = bq_h5_put_data(&h, "hidden", BQ_F32, 3, shape);
+    a->offset = bq_h5_put_data(&h, dataset, BQ_F32, 3, shape);
     bq_h5_fix(&h);
     bq_h5_commit(&h);
     int err = open_both(a);
@@ -135,7 +136,7 @@ static int look(bq_h5 *h, const bq_acts *a, uint64_t fingerprint, int64_t *offse
         bq_h5_refuse(h, "its version is %" PRId64 ", not %d", version, VERSION);
         return BQ_ACTS_FOREIGN;
     }
-    if (!bq_h5_get_hex(h, "fingerprint", &print) || !bq_h5_get_data(h, "hidden", BQ_F32, 3, shape, offset))
+    if (!bq_h5_get_hex(h, "fingerprint", &print) || !bq_h5_get_data(h, dataset, BQ_F32, 3, shape, offset))
         return BQ_ACTS_TORN;
     if (print != fingerprint)
         bq_h5_refuse(h, "its fingerprint is %016" PRIx64 ", not %016" PRIx64, print, fingerprint);
@@ -181,22 +182,39 @@ int bq_acts_open(bq_acts **out, const char *path, int64_t samples, int64_t token
     return status;
 }
 
+void bq_acts_join(bq_acts *a, const bq_comm *comm) { a->mpio = bq_mpio_open(comm, a->path, dataset); }
+
+bool bq_acts_joined(const bq_acts *a) { return a->mpio; }
+
 static int64_t place_of(const bq_acts *a, int64_t sample) {
     BQ_CHECK(sample >= 0 && sample < a->samples, "sample %" PRId64 " of '%s', which has %" PRId64, sample,
              a->path, a->samples);
     return a->offset + sample * (int64_t)a->bytes;
 }
 
+/* The first `tokens` tokens of a sample. */
+static void put(bq_acts *a, int64_t sample, int64_t tokens, const float *data) {
+    int64_t at = place_of(a, sample);
+    if (a->mpio)
+        bq_mpio_write(a->mpio, sample, tokens, data);
+    else if (!bq_raw_write(a->fd, data, (size_t)(tokens * a->hidden) * sizeof *data, at))
+        fail(a, "write");
+}
+
+static bool get(bq_acts *a, int64_t sample, float *data) {
+    int64_t at = place_of(a, sample);
+    return a->mpio ? bq_mpio_read(a->mpio, sample, a->tokens, data) : bq_raw_read(a->fd, data, a->bytes, at);
+}
+
 /* Data first: a record without its data is found by the hash, data without a record are only made again. */
 void bq_acts_write(bq_acts *a, int64_t sample, const float *data) {
-    int64_t at = place_of(a, sample);
     record r = {.sample = sample, .hash = bq_hash_bytes(data, a->bytes)};
     if (bq_fault("acts_write")) {
-        bq_raw_write(a->fd, data, a->bytes / 2, at);
+        put(a, sample, a->tokens / 2, data);
         errno = ENOSPC;
         fail(a, "write");
     }
-    if (!bq_raw_write(a->fd, data, a->bytes, at)) fail(a, "write");
+    put(a, sample, a->tokens, data);
     memcpy(r.magic, magic, sizeof magic);
     r.check = check_of(&r, a->identity);
     ssize_t n;
@@ -226,20 +244,21 @@ int64_t bq_acts_count(const bq_acts *a) {
 }
 
 bool bq_acts_read(bq_acts *a, int64_t sample, float *data) {
-    int64_t at = place_of(a, sample);
-    if (!a->has[sample]) return false;
-    a->has[sample] = !bq_fault("acts_read") && bq_raw_read(a->fd, data, a->bytes, at) &&
-                     bq_hash_bytes(data, a->bytes) == a->hash[sample];
+    if (!bq_acts_has(a, sample)) return false;
+    a->has[sample] =
+        !bq_fault("acts_read") && get(a, sample, data) && bq_hash_bytes(data, a->bytes) == a->hash[sample];
     return a->has[sample];
 }
 
 void bq_acts_sync(bq_acts *a) {
+    if (a->mpio) bq_mpio_sync(a->mpio);
     errno = bq_fault("acts_sync") ? EIO : bq_raw_sync(a->fd);
     if (errno || (errno = bq_raw_sync(a->log))) fail(a, "sync");
 }
 
 void bq_acts_close(bq_acts *a) {
     if (!a) return;
+    if (a->mpio) bq_mpio_close(a->mpio);
     if (a->fd >= 0) close(a->fd);
     if (a->log >= 0) close(a->log);
     free(a->has);

@@ -9,11 +9,12 @@
  *
  * Several processes may write different samples of one file at a time.  A network file system that loses an
  * appended record loses that sample's validity, never correctness.  One thread per handle.  All calls are
- * local. */
+ * local, but for those on a file that was joined. */
 #ifndef BQ_ACTS_H
 #define BQ_ACTS_H
 
 #include "io/h5.h"
+#include "io/mpio.h"
 
 typedef struct bq_acts bq_acts;
 
@@ -33,6 +34,12 @@ void bq_acts_create(bq_acts **a, const char *path, int64_t samples, int64_t toke
  * NULL); the caller decides to redo, and says so.  On BQ_ACTS_OK the caller closes, else *a is NULL. */
 int bq_acts_open(bq_acts **a, const char *path, int64_t samples, int64_t tokens, int64_t hidden,
                  uint64_t fingerprint, char *why);
+
+/* From here on samples go through MPI-IO (io/mpio.h) instead of plain reads and writes: the same bytes and
+ * the same log.  All replicas of the stage have the file open and call this, sync and close together.
+ * Collective over stage; only where bq_mpio_built. */
+void bq_acts_join(bq_acts *a, const bq_comm *comm);
+bool bq_acts_joined(const bq_acts *a);
 
 /* data: (tokens, hidden) f32, contiguous.  Ends the job when the disk fails.  Fault point acts_write. */
 void bq_acts_write(bq_acts *a, int64_t sample, const float *data);

@@ -67,7 +67,7 @@ static herr_t deepest(unsigned n, const H5E_error2_t *error, void *text) {
     return 0;
 }
 
-static const char *reason_of_h5(char text[BQ_WHY]) {
+const char *bq_h5_reason(char text[BQ_WHY]) {
     snprintf(text, BQ_WHY, "unknown HDF5 error");
     H5Ewalk2(H5E_DEFAULT, H5E_WALK_UPWARD, deepest, text);
     return text;
@@ -76,7 +76,7 @@ static const char *reason_of_h5(char text[BQ_WHY]) {
 /* A call of HDF5 that makes a file: negative ends the job. */
 static int64_t must(bq_h5 *h, int64_t result) {
     char text[BQ_WHY];
-    if (result < 0) give_up(h, "write", reason_of_h5(text));
+    if (result < 0) give_up(h, "write", bq_h5_reason(text));
     return result;
 }
 
@@ -226,7 +226,7 @@ bool bq_h5_open(bq_h5 *h, const char *path, uint64_t *tag) {
         else if (bq_fault("h5_open"))
             bq_h5_refuse(h, "HDF5 cannot open it: %s", strerror(EIO));
         else if ((h->file = H5Fopen(path, H5F_ACC_RDONLY, H5P_DEFAULT)) < 0)
-            bq_h5_refuse(h, "HDF5 cannot open it: %s", reason_of_h5(text));
+            bq_h5_refuse(h, "HDF5 cannot open it: %s", bq_h5_reason(text));
         else if ((h->at = H5Gopen2(h->file, "/", H5P_DEFAULT)) < 0)
             bq_h5_refuse(h, "it has no root group");
     }

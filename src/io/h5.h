@@ -58,6 +58,8 @@ void bq_h5_commit(bq_h5 *h);
 /* What all of these do when a call failed: remove the temporary file and end the job with "<what> of '<path>'
  * failed: <errno's text>".  Public for fault injection. */
 _Noreturn void bq_h5_fail(bq_h5 *h, const char *what);
+/* Why the last call of HDF5 failed, in text. */
+const char *bq_h5_reason(char text[BQ_WHY]);
 
 /* Reading a file. */
 

@@ -19,7 +19,7 @@ struct bq_reader {
     pthread_mutex_t lock;
     pthread_cond_t moved;
     int64_t have, taken; /* samples read, and given to the caller, who still looks at the last of them */
-    bool bad, stop;
+    bool bad, stop, threaded;
     double stalled;
 };
 
@@ -45,6 +45,7 @@ bq_reader *bq_reader_open(bq_acts *acts, int64_t values, int64_t first, int64_t 
     bq_reader *r = calloc(1, sizeof *r);
     BQ_CHECK(r, "no memory for a reader");
     *r = (bq_reader){.acts = acts, .first = first, .count = count, .depth = depth, .size = (size_t)values};
+    r->threaded = !bq_acts_joined(acts);
     r->ring = malloc((size_t)depth * r->size * sizeof *r->ring);
     BQ_CHECK(r->ring, "no memory for a ring of %d samples", depth);
     pthread_condattr_t clock;
@@ -53,7 +54,9 @@ bq_reader *bq_reader_open(bq_acts *acts, int64_t values, int64_t first, int64_t 
     pthread_mutex_init(&r->lock, NULL);
     pthread_cond_init(&r->moved, &clock);
     pthread_condattr_destroy(&clock);
-    int error = bq_fault("reader_thread") ? EAGAIN : pthread_create(&r->thread, NULL, read_ahead, r);
+    int error = 0;
+    if (r->threaded)
+        error = bq_fault("reader_thread") ? EAGAIN : pthread_create(&r->thread, NULL, read_ahead, r);
     BQ_CHECK(error == 0, "no thread to read ahead: error %d", error);
     return r;
 }
@@ -62,6 +65,7 @@ bq_reader *bq_reader_open(bq_acts *acts, int64_t values, int64_t first, int64_t 
 static bool ready(const bq_reader *r) { return r->have > r->taken || r->bad || r->taken == r->count; }
 
 bool bq_reader_wait(bq_reader *r, double seconds) {
+    if (!r->threaded) return true;
     double start = bq_seconds();
     struct timespec until;
     clock_gettime(CLOCK_MONOTONIC, &until);
@@ -76,7 +80,16 @@ bool bq_reader_wait(bq_reader *r, double seconds) {
     return there;
 }
 
+/* By the caller's thread. */
+static const float *read_now(bq_reader *r) {
+    if (r->bad || r->taken == r->count) return NULL;
+    r->bad = !bq_acts_read(r->acts, r->first + r->taken, r->ring);
+    r->taken += !r->bad;
+    return r->bad ? NULL : r->ring;
+}
+
 const float *bq_reader_next(bq_reader *r) {
+    if (!r->threaded) return read_now(r);
     while (!bq_reader_wait(r, 1)) {}
     const float *sample = NULL;
     pthread_mutex_lock(&r->lock);
@@ -95,7 +108,7 @@ void bq_reader_close(bq_reader *r) {
     r->stop = true;
     pthread_cond_broadcast(&r->moved);
     pthread_mutex_unlock(&r->lock);
-    pthread_join(r->thread, NULL);
+    if (r->threaded) pthread_join(r->thread, NULL);
     pthread_cond_destroy(&r->moved);
     pthread_mutex_destroy(&r->lock);
     free(r->ring);

@@ -1,7 +1,8 @@
 /* reader.h - samples of an activation file, read ahead by a thread.
  *
  * One thread reads and verifies samples in order into a ring of buffers while the caller computes; it does
- * nothing else, and sends no message.  The file handle is the reader's from open to close. */
+ * nothing else, and sends no message.  A joined file (acts.h) is read by the caller's thread instead, which
+ * alone talks MPI.  The file handle is the reader's from open to close. */
 #ifndef BQ_READER_H
 #define BQ_READER_H
 

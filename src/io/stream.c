@@ -1,6 +1,7 @@
 #include "io/stream.h"
 
 #include "base/die.h"
+#include "base/log.h"
 #include "io/files.h"
 #include "io/raw.h"
 
@@ -23,6 +24,10 @@ size_t bq_stream_bytes(int64_t samples, int64_t tokens, int64_t hidden) {
     return (size_t)bytes;
 }
 
+size_t bq_stream_need(int64_t samples, int64_t tokens, int64_t hidden) {
+    return bq_stream_bytes(samples, tokens, hidden) ? bq_arena_need(samples * tokens, hidden, BQ_F32) : 0;
+}
+
 static size_t sample_bytes(const bq_stream *s) { return bq_stream_bytes(1, s->tokens, s->hidden); }
 
 static void check_sample(const bq_stream *s, int64_t sample) {
@@ -31,7 +36,8 @@ static void check_sample(const bq_stream *s, int64_t sample) {
 }
 
 static void check_view(const bq_stream *s, bq_mat m) {
-    BQ_CHECK(m.rows == s->tokens && m.cols == s->hidden && m.type == BQ_F32 && m.place != BQ_DEVICE,
+    bool there = m.place != BQ_DEVICE || s->home.place == BQ_DEVICE;
+    BQ_CHECK(m.rows == s->tokens && m.cols == s->hidden && m.type == BQ_F32 && there,
              "a %" PRId64 " x %" PRId64 " view of %s for samples of %" PRId64 " x %" PRId64, m.rows, m.cols,
              bq_type_name(m.type), s->tokens, s->hidden);
 }
@@ -49,20 +55,31 @@ static int open_scratch(const char *dir, int64_t bytes) {
     return fd;
 }
 
-void bq_stream_open(bq_stream *s, int64_t samples, int64_t tokens, int64_t hidden, const char *scratch_dir) {
+void bq_stream_open(bq_stream *s, int64_t samples, int64_t tokens, int64_t hidden, bq_home home) {
     size_t bytes = bq_stream_bytes(samples, tokens, hidden);
-    *s = (bq_stream){.samples = samples, .tokens = tokens, .hidden = hidden, .fd = -1, .open = true};
-    if (scratch_dir) {
-        s->fd = open_scratch(scratch_dir, (int64_t)bytes);
+    *s = (bq_stream){
+        .samples = samples, .tokens = tokens, .hidden = hidden, .home = home, .fd = -1, .open = true};
+    if (home.scratch) {
+        s->fd = open_scratch(home.scratch, (int64_t)bytes);
         return;
     }
-    s->data = aligned_alloc(alignment, (bytes + alignment) / alignment * alignment);
+    if (home.place == BQ_DEVICE)
+        s->data = bq_arena_push(&home.dev->mem, samples * tokens, hidden, BQ_F32).data;
+    if (home.place == BQ_PINNED) s->data = home.dev->op->pin(home.dev, bytes);
+    if (home.place == BQ_PINNED && !s->data) {
+        bq_log_all(BQ_WARN,
+                   "a stream of %zu bytes cannot be pinned: plain memory holds it, copies are slower", bytes);
+        s->home.place = BQ_HOST;
+    }
+    if (s->home.place == BQ_HOST)
+        s->data = aligned_alloc(alignment, (bytes + alignment) / alignment * alignment);
     BQ_CHECK(s->data, "no memory for a stream of %zu bytes", bytes);
 }
 
 void bq_stream_close(bq_stream *s) {
     if (!s->open) return;
-    free(s->data);
+    if (s->home.place == BQ_HOST) free(s->data);
+    if (s->home.place == BQ_PINNED) s->home.dev->op->unpin(s->home.dev, s->data);
     if (s->fd >= 0) close(s->fd);
     *s = (bq_stream){0};
 }
@@ -73,9 +90,15 @@ float *bq_stream_map(const bq_stream *s, int64_t sample) {
     return s->data + sample * s->tokens * s->hidden;
 }
 
+static bq_mat own(const bq_stream *s, int64_t sample) {
+    bq_mat m = bq_mat_host(bq_stream_map(s, sample), s->tokens, s->hidden, BQ_F32);
+    m.place = s->home.place;
+    return m;
+}
+
 bq_mat bq_stream_get(const bq_stream *s, int64_t sample, bq_mat buffer) {
     check_sample(s, sample);
-    if (s->data) return bq_mat_host(bq_stream_map(s, sample), s->tokens, s->hidden, BQ_F32);
+    if (s->data) return own(s, sample);
     check_view(s, buffer);
     int64_t runs = buffer.ld == buffer.cols ? 1 : s->tokens;
     size_t bytes = sample_bytes(s), run = runs > 1 ? bytes / (size_t)runs : bytes;
@@ -86,10 +109,23 @@ bq_mat bq_stream_get(const bq_stream *s, int64_t sample, bq_mat buffer) {
     return buffer;
 }
 
+bq_mat bq_stream_host(const bq_stream *s, int64_t sample, bq_mat buffer) {
+    bq_mat m = bq_stream_get(s, sample, buffer);
+    if (m.place != BQ_DEVICE) return m;
+    check_view(s, buffer);
+    s->home.dev->op->get(s->home.dev, m, buffer);
+    s->home.dev->op->wait(s->home.dev);
+    return buffer;
+}
+
 void bq_stream_put(bq_stream *s, int64_t sample, bq_mat data) {
     check_sample(s, sample);
     check_view(s, data);
     if (s->data && data.data == bq_stream_map(s, sample)) return;
+    if (s->home.place == BQ_DEVICE) {
+        s->home.dev->op->put(s->home.dev, data, own(s, sample));
+        return;
+    }
     int64_t runs = data.ld == data.cols ? 1 : s->tokens;
     size_t bytes = sample_bytes(s), run = runs > 1 ? bytes / (size_t)runs : bytes;
     for (int64_t r = 0; r < runs; r++) {

@@ -127,10 +127,7 @@ struct bq_ops {
     void (*close)(bq_dev *dev);
     void (*wait)(bq_dev *dev);
     /* Ops that are called again and again with the same arguments: one launch on a GPU.
-     *     if (!op->replay(dev, key)) {
-     *         ... the ops ...
-     *         op->recorded(dev);
-     *     }
+     *     if (!op->replay(dev, key)) { ... the ops ...; op->recorded(dev); }
      * replay: true: the ops that were recorded under this key run again, scratch and results on the host
      * included. False: call them, without put, get, wait or another replay among them.  Equal keys stand for
      * the same calls with the same arguments, which is the caller's word.  forget: of all that is recorded,
@@ -142,10 +139,22 @@ struct bq_ops {
      * the device is the host. */
     void *(*stage)(bq_dev *dev, size_t bytes);
 
-    /* move: same shape and type; put reads host memory, get writes it */
+    /* Pinned host memory for the caller, who gives it back; NULL where the device is the host, or the system
+     * pins no more.  Fault point pin. */
+    void *(*pin)(bq_dev *dev, size_t bytes);
+    void (*unpin)(bq_dev *dev, void *memory);
+
+    /* move: same shape and type; put reads host memory (of a stream on the device that; pinned memory until
+     * the next wait), get writes it */
     void (*put)(bq_dev *dev, bq_mat host, bq_mat to);
     void (*get)(bq_dev *dev, bq_mat from, bq_mat host);
     void (*copy)(bq_dev *dev, bq_mat from, bq_mat to);
+    /* As put from pinned memory, but beside the ops that are called later: after those called before the last
+     * join, and seen by those called after the next.  arrived: what was put so is there, its source may be
+     * written again.  Where the device is the host: NULL. */
+    void (*put_ahead)(bq_dev *dev, bq_mat pinned, bq_mat to);
+    bool (*arrived)(bq_dev *dev);
+    void (*join)(bq_dev *dev);
     void (*zero)(bq_dev *dev, bq_mat m);
 
     /* c = alpha * op(a) op(b) + beta * c, op = transpose where ta / tb.  Class: NMSE 1e-10; the same bits for

@@ -73,11 +73,11 @@ grid mix4 4 --stages 2 --scratch scratch --memory 75M
 for ranks in 2 3 4; do grid phases $ranks --split-reference; done
 grid fp 4 --stages 2 --split-reference
 # rank 0 alone keeps the activation files
-for ranks in 2 3 4; do grid phases $ranks --root-acts --scratch scratch; done
-grid sweeps 4 --stages 2 --root-acts --scratch scratch
-grid fp 3 --stages 1 --root-acts --scratch scratch
+for ranks in 2 3 4; do grid phases $ranks --acts root --scratch scratch; done
+grid sweeps 4 --stages 2 --acts root --scratch scratch
+grid fp 3 --stages 1 --acts root --scratch scratch
 check "nothing stays in the scratch directory" [ -z "$(ls scratch)" ]
-expect 2 mpi 2 mix1.json --root-acts -o refused
+expect 2 mpi 2 mix1.json --acts root -o refused
 one_error "needs --scratch"
 expect 4 mpi 3 mix1.json --stages 2 -o refused
 one_error "3 ranks"
@@ -93,7 +93,7 @@ killed() {
     while ((kills < $2)); do
         ranks=$((1 + RANDOM % 4)) code=0 acts=()
         case $((RANDOM % 4)) in
-        0) acts=(--root-acts --scratch scratch) ;;
+        0) acts=(--acts root --scratch scratch) ;;
         1) acts=(--split-reference) ;;
         esac
         "$mpiexec" -n $ranks "$blockq" run "$recipe.json" --threads 1 -o killed "${acts[@]}" >out 2>err &

@@ -100,6 +100,41 @@ check "the plan has a line for the GPU" grep -q 'on the GPU' out
 SIMT_MEMORY=66000000 expect 2 "$blockq" run train.json --device cuda -o small
 one_error 'of the GPU'
 
+# streams live where the plan finds room, with the same bytes: on the device, pinned, in plain memory, in files
+passes places.json m_llama_default mix "$adascale"
+sed -i 's/"samples": 6/"samples": 60/' places.json
+megabytes() { awk "$1 { print int((\$$2 - 0.2) * 1e6) }" out; } # a little less than the plan says there
+expect 0 "$blockq" plan places.json --device cuda
+check "the plan says where streams live" grep -q 'live in device memory' out
+gpu=$(megabytes /GPU/ 4)
+SIMT_MEMORY=$gpu expect 0 "$blockq" plan places.json --device cuda
+check "the plan counts what is pinned" grep -Eq '^  pinned +[0-9.]+  of the total' out
+host=$(megabytes '$1 == "total"' 2)
+expect 0 mpi 2 run places.json --device cuda -v -o device
+SIMT_MEMORY=$gpu expect 0 mpi 1 run places.json --device cuda -o pinned
+BQ_FAULT=pin:4 SIMT_MEMORY=$gpu expect 0 mpi 1 run places.json --device cuda -o paged
+check "a stream that cannot be pinned is said so" grep -q 'stream of .* cannot be pinned' err
+mkdir scratch
+SIMT_MEMORY=$gpu expect 0 mpi 1 run places.json --device cuda --memory "$host" --scratch scratch -o files
+for home in "device:device memory" "pinned:pinned host memory" "files:files in scratch"; do
+    check "${home%%:*}: streams in ${home#*:}" grep -q "streams in ${home#*:}" "${home%%:*}/run.log"
+done
+for home in pinned paged files; do same device $home; done
+sweeps=(--device cuda --set segments=2 --set sweeps=2)
+expect 0 mpi 2 run places.json "${sweeps[@]}" --stages 1 -o sweeps_device
+SIMT_MEMORY=$gpu expect 0 mpi 1 run places.json "${sweeps[@]}" -o sweeps_pinned
+same sweeps_device sweeps_pinned
+expect 0 mpi 2 run places.json "${sweeps[@]}" --stages 2 --split-reference -o split
+check "split: the last block" cmp sweeps_device/ckpt/block_001.p0.s1.h5 split/ckpt/block_001.p0.s1.h5
+
+# the next block's weights come ahead, unless there is no room or no pinned memory for them: the same bytes
+check "the weights of block 2 came ahead" grep -q 'block 2: .* read ahead' device/run.log
+BQ_FAULT=pin:2 expect 0 mpi 1 run places.json --device cuda -v -o behind
+check "the weights of block 2 did not" grep -q 'no pinned memory to read weights ahead' err
+same device behind
+BQ_FAULT=ahead_thread expect 1 mpi 1 run places.json --device cuda -o refused
+one_error 'no thread to read weights ahead'
+
 # what the cpu began the gpu does not go on with: another class of numbers
 expect 2 "$blockq" run train.json --device cuda -o cpu_train
 finish

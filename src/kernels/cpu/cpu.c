@@ -52,6 +52,13 @@ static void *cpu_stage(bq_dev *dev, size_t bytes) {
     return NULL;
 }
 
+static void *cpu_pin(bq_dev *dev, size_t bytes) {
+    (void)dev, (void)bytes;
+    return NULL;
+}
+
+static void cpu_unpin(bq_dev *dev, void *memory) { (void)dev, (void)memory; }
+
 static void cpu_copy(bq_dev *dev, bq_mat from, bq_mat to) {
     (void)dev;
     BQ_CHECK(from.rows == to.rows && from.cols == to.cols && from.type == to.type,
@@ -88,6 +95,8 @@ const bq_ops bq_ops_cpu = {
     .recorded = cpu_recorded,
     .forget = cpu_forget,
     .stage = cpu_stage,
+    .pin = cpu_pin,
+    .unpin = cpu_unpin,
     .put = cpu_copy,
     .get = cpu_copy,
     .copy = cpu_copy,

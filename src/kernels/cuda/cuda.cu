@@ -43,6 +43,9 @@ static int cuda_open(bq_dev *dev, int number, size_t mem) {
     cuda->device = number % devices;
     BQ_CUDA(cudaSetDevice(cuda->device));
     BQ_CUDA(cudaStreamCreateWithFlags(&cuda->stream, cudaStreamNonBlocking));
+    BQ_CUDA(cudaStreamCreateWithFlags(&cuda->ahead, cudaStreamNonBlocking));
+    BQ_CUDA(cudaEventCreateWithFlags(&cuda->copied, cudaEventDisableTiming));
+    BQ_CUDA(cudaEventCreateWithFlags(&cuda->called, cudaEventDisableTiming));
     BQ_CUDA(cudaMalloc(&cuda->workspace, BQ_CUDA_WORKSPACE));
     BQ_CUDA(cudaMalloc(&cuda->results, BQ_CUDA_RESULTS * sizeof *cuda->results));
     BQ_CUDA(cudaMallocHost(&cuda->landed, BQ_CUDA_RESULTS * sizeof *cuda->landed));
@@ -63,6 +66,8 @@ static int cuda_open(bq_dev *dev, int number, size_t mem) {
 static void cuda_close(bq_dev *dev) {
     bq_cuda *cuda = bq_cuda_of(dev);
     bq_cuda_forget(dev);
+    BQ_CUDA(cudaStreamSynchronize(cuda->stream));
+    BQ_CUDA(cudaStreamSynchronize(cuda->ahead));
     BQ_CUBLAS(cublasDestroy(cuda->blas));
     void *base = dev->mem.base;
     bq_arena_close(&dev->mem);
@@ -71,6 +76,9 @@ static void cuda_close(bq_dev *dev) {
     BQ_CUDA(cudaFreeHost(cuda->landed));
     BQ_CUDA(cudaFree(cuda->results));
     BQ_CUDA(cudaFree(cuda->workspace));
+    BQ_CUDA(cudaEventDestroy(cuda->called));
+    BQ_CUDA(cudaEventDestroy(cuda->copied));
+    BQ_CUDA(cudaStreamDestroy(cuda->ahead));
     BQ_CUDA(cudaStreamDestroy(cuda->stream));
     delete cuda;
 }
@@ -106,6 +114,17 @@ static void *cuda_stage(bq_dev *dev, size_t bytes) {
     return cuda->stage;
 }
 
+static void *cuda_pin(bq_dev *dev, size_t bytes) {
+    void *memory = NULL;
+    (void)dev;
+    return !bq_fault("pin") && cudaMallocHost(&memory, bytes + 1) == cudaSuccess ? memory : NULL;
+}
+
+static void cuda_unpin(bq_dev *dev, void *memory) {
+    cuda_wait(dev);
+    BQ_CUDA(cudaFreeHost(memory));
+}
+
 double *bq_cuda_result(bq_dev *dev, double *to, int64_t count) {
     bq_cuda *cuda = bq_cuda_of(dev);
     BQ_CHECK(count <= BQ_CUDA_RESULTS, "%ld results of one op", (long)count);
@@ -132,9 +151,14 @@ extern "C" const bq_ops bq_ops_cuda = {
     .recorded = bq_cuda_recorded,
     .forget = bq_cuda_forget,
     .stage = cuda_stage,
+    .pin = cuda_pin,
+    .unpin = cuda_unpin,
     .put = bq_cuda_put,
     .get = bq_cuda_get,
     .copy = bq_cuda_copy,
+    .put_ahead = bq_cuda_put_ahead,
+    .arrived = bq_cuda_arrived,
+    .join = bq_cuda_join,
     .zero = bq_cuda_zero,
     .gemm = bq_cuda_gemm,
     .scale = bq_cuda_scale,

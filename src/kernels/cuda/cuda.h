@@ -1,8 +1,8 @@
 /* cuda.h - what the files of the cuda backend share: the open device, its checks, views for kernels, and the
  * ops that cuda.cu joins in the table.  Contracts: kernels/ops.h.  C++, for .cu files only.
  *
- * Every op runs on one stream, in order; scratch from the arena may therefore be given back as soon as the
- * kernels that use it are launched. */
+ * Every op but put_ahead runs on one stream, in order; scratch from the arena may therefore be given back as
+ * soon as the kernels that use it are launched. */
 #ifndef BQ_CUDA_H
 #define BQ_CUDA_H
 
@@ -42,6 +42,8 @@ typedef struct {
 typedef struct {
     int device;
     cudaStream_t stream;
+    cudaStream_t ahead;         /* of copies beside the ops (put_ahead), */
+    cudaEvent_t copied, called; /* the last of these; the ops before the last join */
     cublasHandle_t blas;
     void *workspace;          /* of cuBLAS: fixed, and so are the algorithms it picks */
     double *results, *landed; /* BQ_CUDA_RESULTS, on the device and pinned on the host */

@@ -8,6 +8,9 @@
 void bq_cuda_put(bq_dev *dev, bq_mat host, bq_mat to);
 void bq_cuda_get(bq_dev *dev, bq_mat from, bq_mat host);
 void bq_cuda_copy(bq_dev *dev, bq_mat from, bq_mat to);
+void bq_cuda_put_ahead(bq_dev *dev, bq_mat pinned, bq_mat to);
+bool bq_cuda_arrived(bq_dev *dev);
+void bq_cuda_join(bq_dev *dev);
 void bq_cuda_zero(bq_dev *dev, bq_mat m);
 /* graph.cu */
 bool bq_cuda_replay(bq_dev *dev, uint64_t key);

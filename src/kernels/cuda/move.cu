@@ -8,9 +8,8 @@ static void same_shape(bq_mat a, bq_mat b, const char *op) {
 }
 
 /* One copy where rows follow each other on both sides: a copy by rows is slow through the bus. */
-static void move(bq_dev *dev, bq_mat from, bq_mat to, cudaMemcpyKind kind) {
+static void move_on(cudaStream_t stream, bq_mat from, bq_mat to, cudaMemcpyKind kind) {
     const size_t size = bq_type_size(from.type), row = (size_t)from.cols * size;
-    const cudaStream_t stream = bq_cuda_of(dev)->stream;
     if (row == 0 || from.rows == 0) return;
     if (from.rows == 1 || (from.ld == from.cols && to.ld == to.cols))
         BQ_CUDA(cudaMemcpyAsync(to.data, from.data, row * (size_t)from.rows, kind, stream));
@@ -19,12 +18,18 @@ static void move(bq_dev *dev, bq_mat from, bq_mat to, cudaMemcpyKind kind) {
                                   (size_t)from.rows, kind, stream));
 }
 
-/* Pageable memory is read before the call returns, so the caller may write to it again. */
+static void move(bq_dev *dev, bq_mat from, bq_mat to, cudaMemcpyKind kind) {
+    const cudaStream_t stream = bq_cuda_of(dev)->stream;
+    move_on(stream, from, to, kind);
+}
+
+/* Pageable memory is read before the call returns, so the caller may write to it again.  What is on the
+ * device already is a sample of a stream there. */
 void bq_cuda_put(bq_dev *dev, bq_mat host, bq_mat to) {
     same_shape(host, to, "put");
     BQ_CHECK(!bq_cuda_of(dev)->recording, "put among ops that are recorded");
-    BQ_CHECK(host.place != BQ_DEVICE && to.place == BQ_DEVICE, "put between the wrong places");
-    move(dev, host, to, cudaMemcpyHostToDevice);
+    BQ_CHECK(to.place == BQ_DEVICE, "put between the wrong places");
+    move(dev, host, to, host.place == BQ_DEVICE ? cudaMemcpyDeviceToDevice : cudaMemcpyHostToDevice);
 }
 
 void bq_cuda_get(bq_dev *dev, bq_mat from, bq_mat host) {
@@ -38,6 +43,27 @@ void bq_cuda_copy(bq_dev *dev, bq_mat from, bq_mat to) {
     same_shape(from, to, "copy");
     BQ_CHECK(from.place == BQ_DEVICE && to.place == BQ_DEVICE, "copy beyond the device");
     move(dev, from, to, cudaMemcpyDeviceToDevice);
+}
+
+void bq_cuda_put_ahead(bq_dev *dev, bq_mat pinned, bq_mat to) {
+    same_shape(pinned, to, "put_ahead");
+    BQ_CHECK(pinned.place == BQ_PINNED && to.place == BQ_DEVICE, "put_ahead between the wrong places");
+    bq_cuda *cuda = bq_cuda_of(dev);
+    move_on(cuda->ahead, pinned, to, cudaMemcpyHostToDevice);
+    BQ_CUDA(cudaEventRecord(cuda->copied, cuda->ahead));
+}
+
+bool bq_cuda_arrived(bq_dev *dev) {
+    const cudaError_t state = cudaEventQuery(bq_cuda_of(dev)->copied);
+    if (state != cudaErrorNotReady) BQ_CUDA(state);
+    return state == cudaSuccess;
+}
+
+void bq_cuda_join(bq_dev *dev) {
+    bq_cuda *cuda = bq_cuda_of(dev);
+    BQ_CUDA(cudaStreamWaitEvent(cuda->stream, cuda->copied, 0));
+    BQ_CUDA(cudaEventRecord(cuda->called, cuda->stream));
+    BQ_CUDA(cudaStreamWaitEvent(cuda->ahead, cuda->called, 0));
 }
 
 void bq_cuda_zero(bq_dev *dev, bq_mat m) {

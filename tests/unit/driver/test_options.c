@@ -96,6 +96,9 @@ static void refusals(void **state) {
     refused("blockq run a --no-eval=1", "--no-eval=1: takes no value");
     refused("blockq run a -z", "-z: no such option");
     refused("blockq run a --tokens t", "--tokens: no such option");
+    refused("blockq run a --acts both", "--acts both: must be shared, root or parallel");
+    refused("blockq run a --acts root", "--acts root needs --scratch");
+    refused("blockq run a --acts root --scratch s --split-reference", "exclude each other");
     refused("blockq run a --device gpu", "--device gpu: must be cpu, cuda, cuda:N or auto");
     refused("blockq run a --device cuda:", "--device cuda:: must be cpu, cuda, cuda:N or auto");
     refused("blockq run a --device cuda:1x", "--device cuda:1x: must be cpu, cuda, cuda:N or auto");
@@ -148,13 +151,13 @@ static void help(void **state) {
     (void)state;
     static const char *const options[BQ_COMMANDS] = {
         [BQ_COMMAND_RUN] =
-            "--set --out --threads --device --memory --scratch --model-copy --root-acts --split-reference "
+            "--set --out --threads --device --memory --scratch --model-copy --acts --split-reference "
             "--stages --micro "
             "--timeout --no-eval --result-only "
             "--save-every --stop-after-blocks "
             "--verbose",
         [BQ_COMMAND_PLAN] =
-            "--set --threads --device --memory --scratch --model-copy --root-acts --split-reference "
+            "--set --threads --device --memory --scratch --model-copy --acts --split-reference "
             "--stages --micro --ranks --gpu --network --timeout --verbose",
         [BQ_COMMAND_EVAL] = "--model --run --tokens --ctx --windows --offset --rtn --threads --device "
                             "--memory --scratch --timeout --result-only --verbose",

@@ -48,7 +48,7 @@ static void both_kinds(void **state) {
     mkdir(folder, 0777);
     for (int scratch = 0; scratch < 2; scratch++) {
         bq_stream s;
-        bq_stream_open(&s, SAMPLES, TOKENS, HIDDEN, scratch ? folder : NULL);
+        bq_stream_open(&s, SAMPLES, TOKENS, HIDDEN, (bq_home){.scratch = scratch ? folder : NULL});
         fill(&s);
         check(&s);
         fill(&s);
@@ -62,8 +62,8 @@ static void both_kinds(void **state) {
 static void swap_and_own_view(void **state) {
     (void)state;
     bq_stream a, b;
-    bq_stream_open(&a, SAMPLES, TOKENS, HIDDEN, NULL);
-    bq_stream_open(&b, SAMPLES, TOKENS, HIDDEN, temp_dir);
+    bq_stream_open(&a, SAMPLES, TOKENS, HIDDEN, (bq_home){0});
+    bq_stream_open(&b, SAMPLES, TOKENS, HIDDEN, (bq_home){.scratch = temp_dir});
     fill(&a);
     bq_mat own = bq_stream_get(&a, 2, (bq_mat){0});
     bq_stream_put(&a, 2, own);
@@ -83,9 +83,9 @@ static void sizes(void **state) {
     assert_int_equal(bq_stream_bytes(0, 2048, 4096), 0);
     bq_stream s = {0};
     bq_stream_close(&s);
-    bq_stream_open(&s, 0, 4, 4, NULL);
+    bq_stream_open(&s, 0, 4, 4, (bq_home){0});
     bq_stream_close(&s);
-    bq_stream_open(&s, 0, 4, 4, temp_dir);
+    bq_stream_open(&s, 0, 4, 4, (bq_home){.scratch = temp_dir});
     bq_stream_close(&s);
 }
 
@@ -114,7 +114,7 @@ static void deaths(void **state) {
 static int child(const char *what, const char *path) {
     bq_stream s;
     if (strcmp(what, "large") == 0) bq_stream_bytes((int64_t)1 << 40, 1 << 20, 1 << 20);
-    bq_stream_open(&s, strcmp(what, "disk") ? SAMPLES : 5000, TOKENS, HIDDEN, path);
+    bq_stream_open(&s, strcmp(what, "disk") ? SAMPLES : 5000, TOKENS, HIDDEN, (bq_home){.scratch = path});
     if (strcmp(what, "map") == 0) bq_stream_map(&s, 0);
     if (strcmp(what, "range") == 0) bq_stream_get(&s, SAMPLES, (bq_mat){0});
     if (strcmp(what, "shape") == 0) bq_stream_put(&s, 0, bq_mat_host(&s, 2, HIDDEN, BQ_F32));

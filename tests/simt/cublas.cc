@@ -154,7 +154,10 @@ cublasStatus_t cublasSsyrk(cublasHandle_t h, cublasFillMode_t uplo, cublasOperat
     if (*alpha != 1 || *beta != 0 || trans || uplo != CUBLAS_FILL_MODE_UPPER)
         simt::misuse("ssyrk of another kind");
     simt::enqueue(h->stream, [=] {
-        on_one_thread([&] { bq_cpu_gram(nullptr, turned(a, n, k, lda), turned(c, n, n, ldc)); });
+        on_one_thread([&] {
+            bq_dev plain = {};
+            bq_cpu_gram(&plain, turned(a, n, k, lda), turned(c, n, n, ldc));
+        });
     });
     return CUBLAS_STATUS_SUCCESS;
 }

@@ -317,7 +317,7 @@ static size_t room(int threads) {
     size_t scratch = bq_op_scratch(T, heads, of.vocab) + bq_factor_scratch(inter) +
                      bq_gptq_scratch(h, inter, -1) + bq_gptq_scratch(QKV, h, -1);
     return (size_t)floats * sizeof(float) + scratch + bq_gemm_scratch(BQ_COMPUTE_BF16, T, 2 * inter, h) +
-           (1 << 20);
+           bq_gemm_scratch(BQ_COMPUTE_BF16, T, h, 2 * inter) + (1 << 20);
 }
 
 int main(int argc, char **argv) {

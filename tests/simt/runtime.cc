@@ -368,41 +368,6 @@ cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec) {
     return cudaSuccess;
 }
 
-/* ---- the device ---- */
-
-const char *cudaGetErrorString(cudaError_t e) {
-    switch (e) {
-    case cudaSuccess: return "no error";
-    case cudaErrorInvalidValue: return "invalid argument";
-    case cudaErrorMemoryAllocation: return "out of memory";
-    case cudaErrorInvalidConfiguration: return "invalid configuration argument";
-    case cudaErrorNoDevice: return "no CUDA-capable device is detected";
-    case cudaErrorNotReady: return "device not ready";
-    }
-    return "unknown error";
-}
-cudaError_t cudaGetDeviceCount(int *n) {
-    *n = 1;
-    return cudaSuccess;
-}
-cudaError_t cudaSetDevice(int d) { return d == 0 ? cudaSuccess : cudaErrorInvalidValue; }
-cudaError_t cudaGetDevice(int *d) {
-    *d = 0;
-    return cudaSuccess;
-}
-cudaError_t cudaDeviceGetPCIBusId(char *name, int size, int) {
-    snprintf(name, (size_t)size, "simt:%d", getenv("SIMT_ONE_GPU") ? 0 : (int)getpid());
-    return cudaSuccess;
-}
-cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr, int device) {
-    *value = 0; /* compute capability 0.0: emulated */
-    return device == 0 ? cudaSuccess : cudaErrorInvalidValue;
-}
-cudaError_t cudaMemGetInfo(size_t *available, size_t *total) {
-    const char *bytes = getenv("SIMT_MEMORY");
-    *available = *total = bytes ? (size_t)atoll(bytes) : (size_t)8 << 30;
-    return cudaSuccess;
-}
 cudaError_t cudaDeviceSynchronize(void) {
     drain_all();
     return cudaSuccess;

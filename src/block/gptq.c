@@ -23,6 +23,7 @@ typedef struct {
 typedef struct {
     bq_pass_context *c;
     const bq_gptq_options *o;
+    bq_gram_set set;
     bq_gram gram;
     bq_mat diag[BQ_MATS]; /* (K, 1): of gram.h */
     int units;
@@ -53,6 +54,14 @@ static unsigned without_down(unsigned which) { return which & ~(1u << BQ_DOWN); 
 
 static bq_gram_set set_of(const bq_gptq_options *o, unsigned which) {
     return (bq_gram_set){which, o->qep > 0 ? without_down(which) : 0, o->gram};
+}
+
+/* Can unit k's factor take the place of its Gram matrix?  Not where that is needed again: by another unit, or by
+ * QEP's own factor. */
+static bool in_place(const unit *units, int n, int k, bq_gram_set set) {
+    bool alone = set.type == BQ_F32 && !(set.cross >> units[k].mat & 1);
+    for (int i = 0; i < n; i++) alone = alone && (i == k || units[i].mat != units[k].mat);
+    return alone;
 }
 
 /* The damping that was enough, 0 when none was. */
@@ -95,7 +104,8 @@ static void factor_units(work *a) {
         unit *t = &a->unit[k];
         int64_t cols = c->q->arch->cols[t->mat];
         t->order = bq_arena_push(&dev->mem, cols, 1, BQ_I32);
-        t->ut = bq_arena_push(&dev->mem, cols, cols, BQ_F32);
+        bool over = in_place(a->unit, a->units, k, a->set);
+        t->ut = over ? a->gram.h[t->mat] : bq_arena_push(&dev->mem, cols, cols, BQ_F32);
         dev->op->order(dev, a->diag[t->mat], a->o->order, group_of(c->q->arch, c->q->scheme, t->first),
                        t->order);
         if (mine(c, k)) damp[k] = factor(c, a->gram.h[t->mat], t->order, a->o->damp, t->ut);
@@ -236,9 +246,9 @@ static void quantize_set(bq_pass_context *c, const bq_gptq_options *o, const bq_
                          unsigned which) {
     bq_dev *dev = c->dev;
     size_t mark = bq_arena_mark(&dev->mem);
-    work a = {.c = c, .o = o};
-    bq_gram_push(&a.gram, c->q->arch, set_of(o, which), &dev->mem);
-    bq_gram_collect(c, w, set_of(o, which), &a.gram);
+    work a = {.c = c, .o = o, .set = set_of(o, which)};
+    bq_gram_push(&a.gram, c->q->arch, a.set, &dev->mem);
+    bq_gram_collect(c, w, a.set, &a.gram);
     for (int m = 0; m < BQ_MATS; m++) {
         bq_mat h = a.gram.h[m];
         if (!h.data) continue;
@@ -283,7 +293,7 @@ static size_t set_need(const bq_arch *arch, const bq_scheme *scheme, int64_t tok
     for (int k = 0; k < n; k++) {
         int64_t cols = arch->cols[units[k].mat];
         size_t square = bq_arena_need(cols, cols, BQ_F32), room = bq_factor_scratch(cols);
-        kept += square + bq_arena_need(cols, 1, BQ_I32);
+        kept += (in_place(units, n, k, set) ? 0 : square) + bq_arena_need(cols, 1, BQ_I32);
         if (set.cross >> units[k].mat & 1)
             room = (set.type == BQ_F64 ? 2 : 1) * square +
                    larger(room, 2 * bq_arena_need(BQ_GPTQ_ROWS, cols, BQ_F32));

@@ -9,6 +9,7 @@
 #include <cblas.h>
 #include <limits.h>
 #include <math.h>
+#include <string.h>
 
 /* ---- gram ---- */
 
@@ -59,18 +60,22 @@ static void gram_bf16(bq_mat x, bq_mat h, tiling t, bq_bf16_terms terms) {
     }
 }
 
-/* The lower triangle from the upper one, in squares that fit the cache. */
+/* The lower triangle from the upper one, square by square; each is copied before it is read by columns, since
+ * in place these would fall on a few sets of the cache. */
 static void mirror(bq_mat h) {
     enum { SQUARE = 32 };
     int64_t n = (h.rows + SQUARE - 1) / SQUARE;
 #pragma omp parallel for schedule(dynamic) if (h.rows > 256)
     for (int64_t i = 0; i < n; i++) {
+        float copy[SQUARE][SQUARE];
+        int rows = span(h.rows, i * SQUARE, SQUARE);
         for (int64_t j = 0; j <= i; j++) {
-            int64_t rows = (i + 1) * SQUARE < h.rows ? (i + 1) * SQUARE : h.rows;
-            for (int64_t r = i * SQUARE; r < rows; r++) {
-                float *to = bq_mat_at(h, r, 0);
-                int64_t end = (j + 1) * SQUARE < r ? (j + 1) * SQUARE : r;
-                for (int64_t c = j * SQUARE; c < end; c++) to[c] = *(const float *)bq_mat_at(h, c, r);
+            int cols = span(h.rows, j * SQUARE, SQUARE);
+            for (int c = 0; c < cols; c++)
+                memcpy(copy[c], bq_mat_at(h, j * SQUARE + c, i * SQUARE), (size_t)rows * sizeof copy[c][0]);
+            for (int r = 0; r < rows; r++) {
+                float *to = bq_mat_at(h, i * SQUARE + r, j * SQUARE);
+                for (int c = 0; c < (i == j ? r : cols); c++) to[c] = copy[c][r];
             }
         }
     }

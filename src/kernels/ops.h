@@ -159,7 +159,7 @@ struct bq_ops {
 
     /* c = alpha * op(a) op(b) + beta * c, op = transpose where ta / tb.  Class: NMSE 1e-10; the same bits for
      * any number of threads: tiles are cut by the full shape of c, each one call of a serial BLAS, or by
-     * kernels/cpu/bf16.h.  dev->compute is heeded, with NMSE 1e-10 for the rounded operands.  2 m n k flop.
+     * kernels/cpu/product.h.  dev->compute is heeded, with NMSE 1e-10 for the rounded operands.  2 m n k flop.
      * Scratch: bq_gemm_scratch. */
     void (*gemm)(bq_dev *dev, bool ta, bool tb, float alpha, bq_mat a, bq_mat b, float beta, bq_mat c);
 

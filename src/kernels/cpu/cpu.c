@@ -2,7 +2,7 @@
 
 #include "base/die.h"
 #include "base/log.h"
-#include "kernels/cpu/bf16.h"
+#include "kernels/cpu/product.h"
 #include "kernels/cpu/vec.h"
 #include "kernels/restart.h"
 
@@ -13,7 +13,7 @@
 #include <string.h>
 
 static const char *const units[] = {
-    [BQ_BF16_NONE] = "", [BQ_BF16_VECTORS] = "+bf16", [BQ_BF16_TILES] = "+amx"};
+    [BQ_PRODUCT_NONE] = "", [BQ_PRODUCT_VECTORS] = "+bf16", [BQ_PRODUCT_TILES] = "+amx"};
 
 static int cpu_open(bq_dev *dev, int threads, size_t mem) {
     if (threads > 0) omp_set_num_threads(threads);
@@ -25,9 +25,9 @@ static int cpu_open(bq_dev *dev, int threads, size_t mem) {
                threads, CPU_COUNT(&mine));
     bq_arena_open(&dev->mem, mem);
     dev->computes = 1u << BQ_COMPUTE_F32 |
-                    (unsigned)(bq_bf16_of(BQ_COMPUTE_BF16X3) > 0) << BQ_COMPUTE_BF16X3 |
-                    (unsigned)(bq_bf16_of(BQ_COMPUTE_BF16) > 0) << BQ_COMPUTE_BF16;
-    snprintf(dev->name, sizeof dev->name, "cpu %s%s %s", bq_vec()->isa, units[bq_bf16()], bq_blas_name());
+                    (unsigned)(bq_products() == BQ_PRODUCT_TILES) << BQ_COMPUTE_BF16X3 |
+                    (unsigned)(bq_products() != BQ_PRODUCT_NONE) << BQ_COMPUTE_BF16;
+    snprintf(dev->name, sizeof dev->name, "cpu %s%s %s", bq_vec()->isa, units[bq_products()], bq_blas_name());
     int width = strcmp(bq_vec()->isa, "avx512") == 0 ? 2 : strcmp(bq_vec()->isa, "avx2") == 0;
     const char *better = bq_blas_core() ? bq_restart_core(bq_blas_core(), width) : NULL;
     if (better)

@@ -1,9 +1,9 @@
-/* GEMM: made of products of bf16 (bf16.h) where that is fast and allowed; else on a serial BLAS: tiles cut by
+/* GEMM: by our own kernels (product.h) where the processor has what they need; else on a serial BLAS: tiles cut by
  * the shape of c, each one call, spread over threads. */
 #include "kernels/cpu/cpu.h"
 
 #include "base/die.h"
-#include "kernels/cpu/bf16.h"
+#include "kernels/cpu/product.h"
 
 #include <cblas.h>
 #include <limits.h>
@@ -119,7 +119,7 @@ const char *bq_blas_name(void) {
 /* Tiles: about TILES of them, so that threads share the work, with sides from SIDE_MIN, below which packing
  * costs more than 5 %, to SIDE_MAX.  Powers of two in each direction divide evenly among 2, 4, 8 and 16
  * threads. */
-#define BF16_LEAST (1 << 15) /* multiplications that pay for cutting floats into bf16 */
+#define OWN_LEAST (1 << 15) /* multiplications that pay for packing */
 #define TILES      32
 #define SIDE_MIN   320
 #define SIDE_MAX   768
@@ -150,10 +150,10 @@ void bq_cpu_gemm(bq_dev *dev, bool ta, bool tb, float alpha, bq_mat a, bq_mat b,
              "gemm: (%ld x %ld) (%ld x %ld) to %ld x %ld", (long)m, (long)k, (long)kb, (long)n, (long)c.rows,
              (long)c.cols);
     if (m == 0 || n == 0) return;
-    bq_bf16_terms terms = bq_bf16_of(dev->compute);
-    if (terms && m * n * k >= BF16_LEAST) {
-        bq_bf16_gemm(terms, k, alpha, (bq_bf16_side){a.data, a.ld, m, ta},
-                     (bq_bf16_side){b.data, b.ld, n, !tb}, beta, c.data, c.ld);
+    bq_product_kind kind = bq_product_of(dev->compute);
+    if (kind != BQ_PRODUCT_BLAS && m * n * k >= OWN_LEAST) {
+        bq_product_gemm(kind, k, alpha, (bq_product_side){a.data, a.ld, m, ta},
+                        (bq_product_side){b.data, b.ld, n, !tb}, beta, c.data, c.ld);
         return;
     }
     int lda = fit(a.ld), ldb = fit(b.ld), ldc = fit(c.ld), depth = k ? fit(k) : 0;

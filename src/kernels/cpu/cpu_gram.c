@@ -4,7 +4,7 @@
 #include "kernels/cpu/cpu_scratch.h"
 
 #include "base/die.h"
-#include "kernels/cpu/bf16.h"
+#include "kernels/cpu/product.h"
 
 #include <cblas.h>
 #include <limits.h>
@@ -52,11 +52,11 @@ static void gram_blas(bq_mat x, bq_mat h, tiling t) {
 }
 
 /* The upper triangle in products of bf16, rows of a tile's height from the diagonal to the right. */
-static void gram_bf16(bq_mat x, bq_mat h, tiling t, bq_bf16_terms terms) {
+static void gram_bf16(bq_mat x, bq_mat h, tiling t, bq_product_kind kind) {
     for (int64_t i = 0; i < x.cols; i += t.side) {
-        bq_bf16_side rows = {bq_mat_at(x, 0, i), x.ld, span(x.cols, i, t.side), true}, cols = rows;
+        bq_product_side rows = {bq_mat_at(x, 0, i), x.ld, span(x.cols, i, t.side), true}, cols = rows;
         cols.rows = x.cols - i;
-        bq_bf16_gemm(terms, x.rows, 1, rows, cols, 0, bq_mat_at(h, i, i), h.ld);
+        bq_product_gemm(kind, x.rows, 1, rows, cols, 0, bq_mat_at(h, i, i), h.ld);
     }
 }
 
@@ -89,11 +89,11 @@ void bq_cpu_gram(bq_dev *dev, bq_mat x, bq_mat h) {
         dev->op->zero(dev, h);
         return;
     }
-    bq_bf16_terms terms = bq_bf16_of(dev->compute);
-    if (terms)
-        gram_bf16(x, h, tiles_of(x.cols), terms);
-    else
+    bq_product_kind kind = bq_product_of(dev->compute);
+    if (kind == BQ_PRODUCT_BLAS || kind == BQ_PRODUCT_F32) /* its syrk makes half of a tile on the diagonal */
         gram_blas(x, h, tiles_of(x.cols));
+    else
+        gram_bf16(x, h, tiles_of(x.cols), kind);
     mirror(h);
 }
 

@@ -3,7 +3,7 @@
 #include "ops/ops_common.h"
 
 #include "base/num.h"
-#include "kernels/cpu/bf16.h"
+#include "kernels/cpu/product.h"
 
 #include <math.h>
 
@@ -19,8 +19,9 @@ static float plain(const float *a, const float *b, int64_t k) {
     return sum;
 }
 
-static bool has(bq_bf16_terms terms) {
-    return bq_bf16() == BQ_BF16_TILES || (bq_bf16() == BQ_BF16_VECTORS && terms == BQ_BF16_X1);
+static bool has(bq_product_kind kind) {
+    return bq_products() == BQ_PRODUCT_TILES || (bq_products() == BQ_PRODUCT_VECTORS &&
+                                                 (kind == BQ_PRODUCT_BF16 || kind == BQ_PRODUCT_F32));
 }
 
 static double *exact(problem p, bq_mat a, bq_mat b, bool rounded) {
@@ -38,38 +39,39 @@ static double *exact(problem p, bq_mat a, bq_mat b, bool rounded) {
 }
 
 static void check(problem p) {
-    bq_mat a = make_filled(p.m, p.k, 0, 1, 1), b = make_filled(p.n, p.k, 0, 2, 1), c[4],
+    bq_mat a = make_filled(p.m, p.k, 0, 1, 1), b = make_filled(p.n, p.k, 0, 2, 1), c[5],
            floats = make(p.m, p.n, 0, BQ_F32);
     for (int64_t i = 0; i < p.m * p.k; i++) bq_f32(a)[i] *= expf(p.spread * sinf((float)i));
     for (int64_t i = 0; i < p.n * p.k; i++) bq_f32(b)[i] *= expf(p.spread * cosf((float)i));
-    double *want = exact(p, a, b, false), *rounded = exact(p, a, b, true), error[4] = {0};
+    double *want = exact(p, a, b, false), *rounded = exact(p, a, b, true), error[5] = {0};
     for (int64_t i = 0; i < p.m; i++)
         for (int64_t j = 0; j < p.n; j++)
             *(float *)bq_mat_at(floats, i, j) = plain(bq_mat_at(a, i, 0), bq_mat_at(b, j, 0), p.k);
     error[0] = nmse(floats, want);
-    bq_bf16_side x = {a.data, a.ld, p.m, false}, y = {b.data, b.ld, p.n, false};
-    for (int v = BQ_BF16_X1; v <= BQ_BF16_X6; v++) {
-        if (!has((bq_bf16_terms)v)) continue;
+    bq_product_side x = {a.data, a.ld, p.m, false}, y = {b.data, b.ld, p.n, false};
+    for (int v = BQ_PRODUCT_BF16; v <= BQ_PRODUCT_F32; v++) {
+        if (!has((bq_product_kind)v)) continue;
         c[v] = make(p.m, p.n, 3, BQ_F32);
-        bq_bf16_gemm((bq_bf16_terms)v, p.k, 1, x, y, 0, c[v].data, c[v].ld);
+        bq_product_gemm((bq_product_kind)v, p.k, 1, x, y, 0, c[v].data, c[v].ld);
         error[v] = nmse(c[v], want);
-        if (v == BQ_BF16_X1)
+        if (v == BQ_PRODUCT_BF16)
             assert_true(nmse(c[v], rounded) <= 1e-11); /* operands are rounded to even, sums are floats */
         assert_true(intact(c[v])), drop(c[v]);
     }
-    print_message("%ld x %ld x %ld: in floats %.1e; one product %.1e, three %.1e, six %.1e\n", (long)p.m,
-                  (long)p.n, (long)p.k, error[0], error[1], error[2], error[3]);
-    assert_true(error[BQ_BF16_X6] <= 2 * error[0]);
-    assert_true(error[BQ_BF16_X3] <= 5e-11);
-    assert_true(error[BQ_BF16_X1] <= 2e-5);
-    if (has(BQ_BF16_X3) && p.k >= 8)
-        assert_true(error[BQ_BF16_X3] > error[BQ_BF16_X6]); /* it is another sum */
+    print_message("%ld x %ld x %ld: in floats %.1e; one product %.1e, three %.1e, six %.1e, ours in floats %.1e\n",
+                  (long)p.m, (long)p.n, (long)p.k, error[0], error[1], error[2], error[3], error[4]);
+    assert_true(error[BQ_PRODUCT_F32] <= 2 * error[0]);
+    assert_true(error[BQ_PRODUCT_BF16X6] <= 2 * error[0]);
+    assert_true(error[BQ_PRODUCT_BF16X3] <= 5e-11);
+    assert_true(error[BQ_PRODUCT_BF16] <= 2e-5);
+    if (has(BQ_PRODUCT_BF16X3) && p.k >= 8)
+        assert_true(error[BQ_PRODUCT_BF16X3] > error[BQ_PRODUCT_BF16X6]); /* it is another sum */
     drop(a), drop(b), drop(floats), free(want), free(rounded);
 }
 
 static void near_the_exact_products(void **state) {
     (void)state;
-    if (bq_bf16() == BQ_BF16_NONE) skip();
+    if (bq_products() == BQ_PRODUCT_NONE) skip();
     check((problem){64, 64, 64, 0});
     check((problem){33, 31, 577, 0});
     check((problem){100, 129, 1536, 0});
@@ -83,17 +85,17 @@ static void rows_do_not_know_each_other(void **state) {
     enum { M = 1200, N = 2100, K = 400, ROW = 1111, COL = 2077 };
     bq_mat a = make_filled(M, K, 0, 1, 1), b = make_filled(N, K, 0, 2, 1), c = make(M, N, 0, BQ_F32);
     float one, row[K];
-    for (int v = BQ_BF16_X1; v <= BQ_BF16_X6; v++) {
-        bq_bf16_side x = {a.data, a.ld, M, false}, y = {b.data, b.ld, N, false};
-        if (!has((bq_bf16_terms)v)) continue;
-        bq_bf16_gemm((bq_bf16_terms)v, K, 1, x, y, 0, c.data, c.ld);
-        x = (bq_bf16_side){bq_mat_at(a, ROW, 0), a.ld, 1, false};
-        y = (bq_bf16_side){bq_mat_at(b, COL, 0), b.ld, 1, false};
-        bq_bf16_gemm((bq_bf16_terms)v, K, 1, x, y, 0, &one, 1);
+    for (int v = BQ_PRODUCT_BF16; v <= BQ_PRODUCT_F32; v++) {
+        bq_product_side x = {a.data, a.ld, M, false}, y = {b.data, b.ld, N, false};
+        if (!has((bq_product_kind)v)) continue;
+        bq_product_gemm((bq_product_kind)v, K, 1, x, y, 0, c.data, c.ld);
+        x = (bq_product_side){bq_mat_at(a, ROW, 0), a.ld, 1, false};
+        y = (bq_product_side){bq_mat_at(b, COL, 0), b.ld, 1, false};
+        bq_product_gemm((bq_product_kind)v, K, 1, x, y, 0, &one, 1);
         assert_memory_equal(&one, bq_mat_at(c, ROW, COL), sizeof one);
         memcpy(row, bq_mat_at(a, ROW, 0), sizeof row);
-        x = (bq_bf16_side){row, 1, 1, true}; /* the same numbers as a column */
-        bq_bf16_gemm((bq_bf16_terms)v, K, 1, x, y, 0, &one, 1);
+        x = (bq_product_side){row, 1, 1, true}; /* the same numbers as a column */
+        bq_product_gemm((bq_product_kind)v, K, 1, x, y, 0, &one, 1);
         assert_memory_equal(&one, bq_mat_at(c, ROW, COL), sizeof one);
     }
     drop(a), drop(b), drop(c);
@@ -103,14 +105,18 @@ static void rows_do_not_know_each_other(void **state) {
 static void adds_to_c(void **state) {
     (void)state;
     enum { M = 37, N = 45, K = 700 };
-    if (!has(BQ_BF16_X1)) skip();
-    bq_mat a = make_filled(M, K, 0, 1, 1), b = make_filled(N, K, 0, 2, 1), c = make_filled(M, N, 1, 3, 1);
-    double *want = exact((problem){M, N, K, 0}, a, b, true);
-    for (int64_t i = 0; i < M * N; i++) want[i] = want[i] * -0.5 + 2 * at(c, i / N, i % N);
-    bq_bf16_side x = {a.data, a.ld, M, false}, y = {b.data, b.ld, N, false};
-    bq_bf16_gemm(BQ_BF16_X1, K, -0.5f, x, y, 2, c.data, c.ld);
-    assert_true(nmse(c, want) <= 1e-11);
-    drop(a), drop(b), drop(c), free(want);
+    if (!has(BQ_PRODUCT_BF16)) skip();
+    bq_mat a = make_filled(M, K, 0, 1, 1), b = make_filled(N, K, 0, 2, 1);
+    bq_product_side x = {a.data, a.ld, M, false}, y = {b.data, b.ld, N, false};
+    for (int n = 0; n < 2; n++) {
+        bq_mat c = make_filled(M, N, 1, 3, 1);
+        double *want = exact((problem){M, N, K, 0}, a, b, n == 0);
+        for (int64_t i = 0; i < M * N; i++) want[i] = want[i] * -0.5 + 2 * at(c, i / N, i % N);
+        bq_product_gemm(n == 0 ? BQ_PRODUCT_BF16 : BQ_PRODUCT_F32, K, -0.5f, x, y, 2, c.data, c.ld);
+        assert_true(nmse(c, want) <= 1e-11);
+        assert_true(intact(c)), drop(c), free(want);
+    }
+    drop(a), drop(b);
 }
 
 /* gemm and gram do what the device is asked for; where nothing is faster that is f32, whatever is allowed. */
@@ -127,8 +133,8 @@ static void compute_is_heeded(void **state) {
         dev.op->gram(&dev, a, h[v]);
     }
     assert_true(same(c[0], c[3]) && same(h[0], h[3]));
-    assert_int_equal(same(c[0], c[1]) && same(h[0], h[1]), !has(BQ_BF16_X3));
-    assert_int_equal(same(c[0], c[2]) && same(h[0], h[2]), !has(BQ_BF16_X1));
+    assert_int_equal(same(c[0], c[1]) && same(h[0], h[1]), !has(BQ_PRODUCT_BF16X3));
+    assert_int_equal(same(c[0], c[2]) && same(h[0], h[2]), !has(BQ_PRODUCT_BF16));
     for (int v = 0; v < 4; v++) drop(c[v]), drop(h[v]);
     drop(a), drop(b), bq_dev_close(&dev);
 }

@@ -2,7 +2,7 @@
  * threads share; then each pair of panels of a meets each pair of panels of b: 32 x 32 elements of c, in four
  * tile registers or, eight rows at a time, in sixteen vectors.  b passes by with a at rest, so that c is
  * walked along its rows: down its columns, tile after tile would be on other pages. */
-#include "kernels/cpu/bf16.h"
+#include "kernels/cpu/product.h"
 
 #include "base/die.h"
 
@@ -14,13 +14,15 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#define LANES 16   /* rows of a tile */
-#define STEP  32   /* k of a tile */
-#define TILE  1024 /* its bytes */
-#define DEPTH 320
-#define ROWS  1024
-#define COLS  2048
-#define CHUNK 512 /* rows of b whose tiles stay in the second cache while a passes by */
+#define LANES       16   /* rows of a tile */
+#define STEP        32   /* k of a tile of bf16 */
+#define FLOAT_STEP  16   /* and of one of floats */
+#define TILE        1024 /* bytes of either */
+#define DEPTH       320
+#define FLOAT_DEPTH 192
+#define ROWS        1024
+#define COLS        2048
+#define CHUNK       512 /* rows of b whose tiles stay in the second cache while a passes by */
 
 /* ---- is it there ---- */
 
@@ -30,24 +32,25 @@ static bool tiles(unsigned leaf7) {
            syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0;
 }
 
-static bq_bf16_unit ask(void) {
+static bq_product_unit ask(void) {
     unsigned a, b, c, d, more;
-    if (getenv("BQ_CPU_ISA") || !__get_cpuid_count(7, 0, &a, &b, &c, &d)) return BQ_BF16_NONE;
-    if (!__get_cpuid_count(7, 1, &more, &a, &b, &c) || !(more >> 5 & 1)) return BQ_BF16_NONE;
-    if (!__builtin_cpu_supports("avx512vl") || !__builtin_cpu_supports("avx512bw")) return BQ_BF16_NONE;
-    return tiles(d) ? BQ_BF16_TILES : BQ_BF16_VECTORS;
+    if (getenv("BQ_CPU_ISA") || !__get_cpuid_count(7, 0, &a, &b, &c, &d)) return BQ_PRODUCT_NONE;
+    if (!__get_cpuid_count(7, 1, &more, &a, &b, &c) || !(more >> 5 & 1)) return BQ_PRODUCT_NONE;
+    if (!__builtin_cpu_supports("avx512vl") || !__builtin_cpu_supports("avx512bw")) return BQ_PRODUCT_NONE;
+    return tiles(d) ? BQ_PRODUCT_TILES : BQ_PRODUCT_VECTORS;
 }
 
-bq_bf16_unit bq_bf16(void) {
+bq_product_unit bq_products(void) {
     static int known; /* 1 + what there is */
     if (!known) known = 1 + (int)ask();
-    return (bq_bf16_unit)(known - 1);
+    return (bq_product_unit)(known - 1);
 }
 
-bq_bf16_terms bq_bf16_of(bq_compute compute) {
-    if (compute == BQ_COMPUTE_BF16) return bq_bf16() == BQ_BF16_NONE ? 0 : BQ_BF16_X1;
-    if (bq_bf16() != BQ_BF16_TILES) return 0;
-    return compute == BQ_COMPUTE_BF16X3 ? BQ_BF16_X3 : BQ_BF16_X6;
+bq_product_kind bq_product_of(bq_compute compute) {
+    if (compute == BQ_COMPUTE_BF16) return bq_products() == BQ_PRODUCT_NONE ? BQ_PRODUCT_BLAS : BQ_PRODUCT_BF16;
+    if (bq_products() == BQ_PRODUCT_NONE) return BQ_PRODUCT_BLAS;
+    if (bq_products() == BQ_PRODUCT_VECTORS) return BQ_PRODUCT_F32;
+    return compute == BQ_COMPUTE_BF16X3 ? BQ_PRODUCT_BF16X3 : BQ_PRODUCT_BF16X6;
 }
 
 static void configure(void) {
@@ -101,10 +104,10 @@ static void transpose(char *tile) {
 
 #define INLINE static inline __attribute__((always_inline))
 
-/* 16 rows from `row` and 32 k from `k`, `depth` of them within the matrix, as `terms` tiles; a row of a tile
+/* 16 rows from `row` and 32 k from `k`, `depth` of them within the matrix, as `kind` tiles; a row of a tile
  * is a row of the operand, or where `pairs` a pair of k with 16 rows side by side. */
-INLINE void pack_tile(bq_bf16_side m, bool across, int terms, bool pairs, float alpha, int64_t row, int64_t k,
-                      int64_t depth, char *to) {
+INLINE void pack_tile(bq_product_side m, bool across, bq_product_kind kind, bool pairs, float alpha,
+                      int64_t row, int64_t k, int64_t depth, char *to) {
     const __m512i woven = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23,
                                            7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
     int64_t rows = m.rows - row < LANES ? m.rows - row : LANES;
@@ -122,28 +125,48 @@ INLINE void pack_tile(bq_bf16_side m, bool across, int terms, bool pairs, float 
             high = _mm512_maskz_loadu_ps((__mmask16)(i < rows ? inside >> 16 : 0), at + 16);
         }
         low *= alpha, high *= alpha;
-        for (int t = 0; t < terms; t++) {
+        for (int t = 0; t < (int)kind; t++) {
             __m512i both = next_term(&low, &high);
             if (across) both = _mm512_permutexvar_epi16(woven, both);
             _mm512_store_si512(to + t * TILE + 64 * i, both);
         }
     }
     if (across != pairs)
-        for (int t = 0; t < terms; t++) transpose(to + t * TILE);
+        for (int t = 0; t < (int)kind; t++) transpose(to + t * TILE);
 }
 
-INLINE void pack_steps(bq_bf16_side m, bool across, int terms, bool pairs, float alpha, int64_t row,
-                       int64_t k, int64_t depth, char *to) {
-    for (int64_t s = 0; s < depth; s += STEP, to += terms * TILE)
-        pack_tile(m, across, terms, pairs, alpha, row, k + s, depth - s, to);
+INLINE void pack_steps(bq_product_side m, bool across, bq_product_kind kind, bool pairs, float alpha,
+                       int64_t row, int64_t k, int64_t depth, char *to) {
+    for (int64_t s = 0; s < depth; s += STEP, to += kind * TILE)
+        pack_tile(m, across, kind, pairs, alpha, row, k + s, depth - s, to);
 }
 
-static void pack(bq_bf16_side m, int terms, bool pairs, float alpha, int64_t row, int64_t k, int64_t depth,
-                 char *to) {
-    if (terms == BQ_BF16_X6)
+/* 16 rows and 16 k as floats, else as above. */
+INLINE void pack_floats(bq_product_side m, bool across, bool pairs, float alpha, int64_t row, int64_t k,
+                        int64_t depth, char *to) {
+    int64_t rows = m.rows - row < LANES ? m.rows - row : LANES;
+    __mmask16 lanes = (__mmask16)((1u << rows) - 1);
+    for (int64_t s = 0; s < depth; s += FLOAT_STEP, to += TILE) {
+        int64_t left = depth - s;
+        __mmask16 inside = (__mmask16)(left >= FLOAT_STEP ? 0xffff : (1u << left) - 1);
+        for (int i = 0; i < 16; i++) {
+            const float *at = across ? m.at + (k + s + i) * m.ld + row : m.at + (row + i) * m.ld + k + s;
+            __mmask16 there = across ? (i < left ? lanes : 0) : (i < rows ? inside : 0);
+            _mm512_store_ps(to + 64 * i, _mm512_maskz_loadu_ps(there, at) * alpha);
+        }
+        if (across != pairs) transpose(to);
+    }
+}
+
+static void pack(bq_product_side m, bq_product_kind kind, bool pairs, float alpha, int64_t row, int64_t k,
+                 int64_t depth, char *to) {
+    if (kind == BQ_PRODUCT_F32)
+        m.across ? pack_floats(m, true, pairs, alpha, row, k, depth, to)
+                 : pack_floats(m, false, pairs, alpha, row, k, depth, to);
+    else if (kind == BQ_PRODUCT_BF16X6)
         m.across ? pack_steps(m, true, 3, pairs, alpha, row, k, depth, to)
                  : pack_steps(m, false, 3, pairs, alpha, row, k, depth, to);
-    else if (terms == BQ_BF16_X3)
+    else if (kind == BQ_PRODUCT_BF16X3)
         m.across ? pack_steps(m, true, 2, pairs, alpha, row, k, depth, to)
                  : pack_steps(m, false, 2, pairs, alpha, row, k, depth, to);
     else
@@ -169,9 +192,9 @@ static void pack(bq_bf16_side m, int terms, bool pairs, float alpha, int64_t row
     } while (0)
 
 /* a, b: pairs of panels, the second `skip` bytes behind; c: its tiles are added to. */
-INLINE void product(int terms, int64_t steps, const char *a, const char *b, bool zero, float *c,
+INLINE void product(bq_product_kind kind, int64_t steps, const char *a, const char *b, bool zero, float *c,
                     int64_t ldc) {
-    int64_t skip = steps * terms * TILE, stride = ldc * 4;
+    int64_t skip = steps * kind * TILE, stride = ldc * 4;
     if (zero) {
         _tile_zero(0);
         _tile_zero(1);
@@ -183,32 +206,32 @@ INLINE void product(int terms, int64_t steps, const char *a, const char *b, bool
         _tile_loadd(2, c + 16 * ldc, stride);
         _tile_loadd(3, c + 16 * ldc + 16, stride);
     }
-    for (int64_t s = 0; s < steps; s++, a += terms * TILE, b += terms * TILE) {
+    for (int64_t s = 0; s < steps; s++, a += kind * TILE, b += kind * TILE) {
         for (int64_t r = s * 32 / steps; r < (s + 1) * 32 / steps;
              r++) { /* the elements to the right are next */
             __builtin_prefetch(c + r * ldc + 32, 1);
             __builtin_prefetch(c + r * ldc + 48, 1);
         }
         LOAD_A(0);
-        if (terms == BQ_BF16_X6) { /* the smallest products first */
+        if (kind == BQ_PRODUCT_BF16X6) { /* the smallest products first */
             LOAD_B(2);
             MULTIPLY();
         }
-        if (terms >= BQ_BF16_X3) {
+        if (kind >= BQ_PRODUCT_BF16X3) {
             LOAD_B(1);
             MULTIPLY();
         }
-        if (terms == BQ_BF16_X6) {
+        if (kind == BQ_PRODUCT_BF16X6) {
             LOAD_A(1);
             MULTIPLY();
         }
         LOAD_B(0);
         MULTIPLY();
-        if (terms == BQ_BF16_X3) {
+        if (kind == BQ_PRODUCT_BF16X3) {
             LOAD_A(1);
             MULTIPLY();
         }
-        if (terms == BQ_BF16_X6) {
+        if (kind == BQ_PRODUCT_BF16X6) {
             LOAD_A(2);
             MULTIPLY();
             LOAD_A(0);
@@ -221,8 +244,9 @@ INLINE void product(int terms, int64_t steps, const char *a, const char *b, bool
     _tile_stored(3, c + 16 * ldc + 16, stride);
 }
 
-/* The same of one bf16 a float without the tile unit: 8 x 32 elements in 16 vectors at a time. */
-static void vectors(int64_t steps, const char *a, const char *b, bool zero, float *c, int64_t ldc) {
+/* The same in vectors, of floats or of one bf16 a float: 8 x 32 elements in 16 vectors at a time. */
+INLINE void vectors(bool floats, int64_t steps, const char *a, const char *b, bool zero, float *c,
+                    int64_t ldc) {
     enum { DOWN = 8 };
     int64_t skip = steps * TILE;
     for (int64_t r = 0; r < 32; r += DOWN) {
@@ -236,14 +260,18 @@ static void vectors(int64_t steps, const char *a, const char *b, bool zero, floa
         for (int64_t s = 0; s < steps; s++) {
 #pragma GCC unroll 16
             for (int64_t at = s * TILE; at < (s + 1) * TILE; at += 64) {
-                __m512bh left = (__m512bh)_mm512_load_ps(b + at),
-                         right = (__m512bh)_mm512_load_ps(b + skip + at);
+                __m512 left = _mm512_load_ps(b + at), right = _mm512_load_ps(b + skip + at);
                 const char *pair = row + s * TILE + (at - s * TILE) / LANES;
 #pragma GCC unroll 8
                 for (int i = 0; i < DOWN; i++) {
-                    __m512bh x = (__m512bh)_mm512_set1_epi32(*(const int *)(pair + 64 * i));
-                    sum[i][0] = _mm512_dpbf16_ps(sum[i][0], x, left);
-                    sum[i][1] = _mm512_dpbf16_ps(sum[i][1], x, right);
+                    __m512 x = _mm512_castsi512_ps(_mm512_set1_epi32(*(const int *)(pair + 64 * i)));
+                    if (floats) {
+                        sum[i][0] = _mm512_fmadd_ps(x, left, sum[i][0]);
+                        sum[i][1] = _mm512_fmadd_ps(x, right, sum[i][1]);
+                    } else {
+                        sum[i][0] = _mm512_dpbf16_ps(sum[i][0], (__m512bh)x, (__m512bh)left);
+                        sum[i][1] = _mm512_dpbf16_ps(sum[i][1], (__m512bh)x, (__m512bh)right);
+                    }
                 }
             }
         }
@@ -259,8 +287,8 @@ typedef struct {
     int64_t row, rows, col, columns; /* of c */
 } block;
 
-static void elements(int terms, block w, int64_t i, int64_t j, const char *a, const char *b, bool zero,
-                     float *c, int64_t ldc) {
+static void elements(bq_product_kind kind, block w, int64_t i, int64_t j, const char *a, const char *b,
+                     bool zero, float *c, int64_t ldc) {
     float edge[32 * 32] __attribute__((aligned(64)));
     int64_t rows = w.rows - i < 32 ? w.rows - i : 32, cols = w.columns - j < 32 ? w.columns - j : 32;
     bool whole = rows == 32 && cols == 32;
@@ -270,14 +298,16 @@ static void elements(int terms, block w, int64_t i, int64_t j, const char *a, co
         for (int64_t r = 0; r < rows; r++) memcpy(edge + 32 * r, c + r * ldc, (size_t)cols * 4);
     }
     int64_t ld = whole ? ldc : 32;
-    if (bq_bf16() == BQ_BF16_VECTORS)
-        vectors(w.steps, a, b, zero, at, ld);
-    else if (terms == BQ_BF16_X6)
-        product(BQ_BF16_X6, w.steps, a, b, zero, at, ld);
-    else if (terms == BQ_BF16_X3)
-        product(BQ_BF16_X3, w.steps, a, b, zero, at, ld);
+    if (kind == BQ_PRODUCT_F32)
+        vectors(true, w.steps, a, b, zero, at, ld);
+    else if (bq_products() == BQ_PRODUCT_VECTORS)
+        vectors(false, w.steps, a, b, zero, at, ld);
+    else if (kind == BQ_PRODUCT_BF16X6)
+        product(BQ_PRODUCT_BF16X6, w.steps, a, b, zero, at, ld);
+    else if (kind == BQ_PRODUCT_BF16X3)
+        product(BQ_PRODUCT_BF16X3, w.steps, a, b, zero, at, ld);
     else
-        product(BQ_BF16_X1, w.steps, a, b, zero, at, ld);
+        product(BQ_PRODUCT_BF16, w.steps, a, b, zero, at, ld);
     for (int64_t r = 0; r < rows && !whole; r++) memcpy(c + r * ldc, edge + 32 * r, (size_t)cols * 4);
 }
 
@@ -289,23 +319,24 @@ static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 static char *room(void) {
     static _Thread_local char *at;
     if (!at) {
-        at = mmap(NULL, BQ_BF16_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        at = mmap(NULL, BQ_PRODUCT_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         BQ_CHECK(at != MAP_FAILED, "no memory for the tiles of a matrix product");
     }
     return at;
 }
 
 /* Called by all threads of a team. */
-static void multiply(int terms, block w, float alpha, bq_bf16_side a, bq_bf16_side b, bool zero, float *c,
-                     int64_t ldc) {
-    int64_t panel = w.steps * terms * TILE, pa = pieces(w.rows, 32) * 2, pb = pieces(w.columns, 32) * 2;
+static void multiply(bq_product_kind kind, block w, float alpha, bq_product_side a, bq_product_side b,
+                     bool zero, float *c, int64_t ldc) {
+    int64_t panel = w.steps * (kind == BQ_PRODUCT_F32 ? 1 : kind) * TILE, pa = pieces(w.rows, 32) * 2,
+            pb = pieces(w.columns, 32) * 2;
     char *ta = w.room, *tb = ta + pa * panel;
 #pragma omp for schedule(static)
     for (int64_t p = 0; p < pa + pb; p++) {
         int64_t row = p < pa ? w.row + p * LANES : w.col + (p - pa) * LANES;
-        bq_bf16_side from = p < pa ? a : b;
+        bq_product_side from = p < pa ? a : b;
         if (row < from.rows)
-            pack(from, terms, p >= pa, p < pa ? alpha : 1, row, w.k, w.depth, ta + p * panel);
+            pack(from, kind, p >= pa, p < pa ? alpha : 1, row, w.k, w.depth, ta + p * panel);
         else
             memset(ta + p * panel, 0, (size_t)panel);
     }
@@ -314,7 +345,7 @@ static void multiply(int terms, block w, float alpha, bq_bf16_side a, bq_bf16_si
     for (int64_t n = 0; n < chunks * down; n++) {
         int64_t i = n % down * 32, first = n / down * CHUNK, end = least(first + CHUNK, w.columns);
         for (int64_t j = first; j < end; j += 32)
-            elements(terms, w, i, j, ta + i / LANES * panel, tb + j / LANES * panel, zero,
+            elements(kind, w, i, j, ta + i / LANES * panel, tb + j / LANES * panel, zero,
                      c + (w.row + i) * ldc + w.col + j, ldc);
     }
 }
@@ -325,16 +356,18 @@ static void scale_rows(int64_t rows, int64_t cols, float beta, float *c, int64_t
         for (int64_t i = 0; i < cols; i++) c[r * ldc + i] = beta == 0 ? 0 : c[r * ldc + i] * beta;
 }
 
-void bq_bf16_gemm(bq_bf16_terms terms, int64_t k, float alpha, bq_bf16_side a, bq_bf16_side b, float beta,
-                  float *c, int64_t ldc) {
-    BQ_CHECK(bq_bf16() == BQ_BF16_TILES || (bq_bf16() == BQ_BF16_VECTORS && terms == BQ_BF16_X1),
-             "this processor has no products of %d bf16 a float", (int)terms);
-    int64_t depth = pieces(pieces(k, pieces(k, DEPTH)), STEP) * STEP;
+void bq_product_gemm(bq_product_kind kind, int64_t k, float alpha, bq_product_side a, bq_product_side b,
+                     float beta, float *c, int64_t ldc) {
+    bool floats = kind == BQ_PRODUCT_F32, vectored = floats || kind == BQ_PRODUCT_BF16;
+    BQ_CHECK(bq_products() == BQ_PRODUCT_TILES || (bq_products() == BQ_PRODUCT_VECTORS && vectored),
+             "this processor has no products of kind %d", (int)kind);
+    int64_t step = floats ? FLOAT_STEP : STEP;
+    int64_t depth = pieces(pieces(k, pieces(k, floats ? FLOAT_DEPTH : DEPTH)), step) * step;
     char *tiles = room();
 #pragma omp parallel
     {
         if (beta != 1 && (beta != 0 || k == 0)) scale_rows(a.rows, b.rows, beta, c, ldc);
-        if (bq_bf16() == BQ_BF16_TILES) configure();
+        if (bq_products() == BQ_PRODUCT_TILES) configure();
         for (int64_t i = 0; i < a.rows; i += ROWS)
             for (int64_t j = 0; j < b.rows; j += COLS)
                 for (int64_t p = 0; p < k; p += depth) {
@@ -346,9 +379,9 @@ void bq_bf16_gemm(bq_bf16_terms terms, int64_t k, float alpha, bq_bf16_side a, b
                                least(ROWS, a.rows - i),
                                j,
                                least(COLS, b.rows - j)};
-                    w.steps = pieces(w.depth, STEP);
-                    multiply(terms, w, alpha, a, b, beta == 0 && p == 0, c, ldc);
+                    w.steps = pieces(w.depth, step);
+                    multiply(kind, w, alpha, a, b, beta == 0 && p == 0, c, ldc);
                 }
-        if (bq_bf16() == BQ_BF16_TILES) _tile_release();
+        if (bq_products() == BQ_PRODUCT_TILES) _tile_release();
     }
 }

@@ -265,7 +265,8 @@ struct bq_ops {
                           bq_mat grad);
 
     /* h = x^T x, exactly symmetric; x (T, K), h (K, K).  Class: NMSE 1e-10; the same bits for any number of
-     * threads (tiles cut by K).  T K^2 flop: one triangle is computed, the other copied. */
+     * threads (tiles cut by K).  dev->compute is heeded, or something more exact done.  T K^2 flop: one
+     * triangle is computed, the other copied. */
     void (*gram)(bq_dev *dev, bq_mat x, bq_mat h);
 
     /* The order of the columns: order (K, 1) i32, entry i is the column that is taken i-th.  diag (K, 1);

@@ -6,7 +6,6 @@
 #include <memory>
 #include <set>
 #include <sys/mman.h>
-#include <unistd.h>
 #include <vector>
 #ifdef __SANITIZE_ADDRESS__
 #include <sanitizer/asan_interface.h>

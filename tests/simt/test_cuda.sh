@@ -58,6 +58,11 @@ for compute in bf16 tf32; do
     check "$compute: the log says the error once" [ "$(grep -c "in $compute, against f32: nmse qkv" ${compute}_1/run.log)" = 1 ]
     differ train_1 ${compute}_1
 done
+passes narrow.json m_phi3_short mix '{"pass":"gptq","qep":0.5}, {"pass":"seqmse"}' # products of other shapes, in the planned scratch
+for ranks in 1 2; do
+    for name in all narrow; do expect 0 mpi $ranks run $name.json --device cuda --set phases.0.compute=bf16 -o bf16_${name}_$ranks; done
+done
+for name in all narrow; do same bf16_${name}_1 bf16_${name}_2; done
 error_of() { sed -nE "s/.*in $1, against f32: nmse qkv ([^,]*), o ([^,]*), gate_up ([^,]*), down (.*)/\1 \2 \3 \4/p" "$1_1/run.log"; }
 between() { awk -v lo="$2" -v hi="$3" '{ for (i = 1; i <= 4; i++) if ($i < lo || $i > hi) exit 1 } END { exit NR != 1 }' <<<"$1"; }
 check "errors of bf16: $(error_of bf16)" between "$(error_of bf16)" 1e-6 2e-5

@@ -56,8 +56,8 @@ static bq_gram_set set_of(const bq_gptq_options *o, unsigned which) {
     return (bq_gram_set){which, o->qep > 0 ? without_down(which) : 0, o->gram};
 }
 
-/* Can unit k's factor take the place of its Gram matrix?  Not where that is needed again: by another unit, or by
- * QEP's own factor. */
+/* Can unit k's factor take the place of its Gram matrix?  Not where that is needed again: by another unit, or
+ * by QEP's own factor. */
 static bool in_place(const unit *units, int n, int k, bq_gram_set set) {
     bool alone = set.type == BQ_F32 && !(set.cross >> units[k].mat & 1);
     for (int i = 0; i < n; i++) alone = alone && (i == k || units[i].mat != units[k].mat);

@@ -159,8 +159,8 @@ struct bq_ops {
 
     /* c = alpha * op(a) op(b) + beta * c, op = transpose where ta / tb.  Class: NMSE 1e-10; the same bits for
      * any number of threads: tiles are cut by the full shape of c, each one call of a serial BLAS, or by
-     * kernels/cpu/product.h.  dev->compute is heeded, with NMSE 1e-10 for the rounded operands.  2 m n k flop.
-     * Scratch: bq_gemm_scratch. */
+     * kernels/cpu/product.h.  dev->compute is heeded, with NMSE 1e-10 for the rounded operands.  2 m n k
+     * flop. Scratch: bq_gemm_scratch. */
     void (*gemm)(bq_dev *dev, bool ta, bool tb, float alpha, bq_mat a, bq_mat b, float beta, bq_mat c);
 
     /* y = x * factor elementwise; y may alias x.  Class: bitwise. */

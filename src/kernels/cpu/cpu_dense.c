@@ -1,5 +1,5 @@
-/* GEMM: by our own kernels (product.h) where the processor has what they need; else on a serial BLAS: tiles cut by
- * the shape of c, each one call, spread over threads. */
+/* GEMM: by our own kernels (product.h) where the processor has what they need; else on a serial BLAS: tiles
+ * cut by the shape of c, each one call, spread over threads. */
 #include "kernels/cpu/cpu.h"
 
 #include "base/die.h"
@@ -120,9 +120,9 @@ const char *bq_blas_name(void) {
  * costs more than 5 %, to SIDE_MAX.  Powers of two in each direction divide evenly among 2, 4, 8 and 16
  * threads. */
 #define OWN_LEAST (1 << 15) /* multiplications that pay for packing */
-#define TILES      32
-#define SIDE_MIN   320
-#define SIDE_MAX   768
+#define TILES     32
+#define SIDE_MIN  320
+#define SIDE_MAX  768
 
 static int64_t side(int64_t m, int64_t n) {
     double s = sqrt((double)m * (double)n / TILES);

@@ -47,7 +47,8 @@ bq_product_unit bq_products(void) {
 }
 
 bq_product_kind bq_product_of(bq_compute compute) {
-    if (compute == BQ_COMPUTE_BF16) return bq_products() == BQ_PRODUCT_NONE ? BQ_PRODUCT_BLAS : BQ_PRODUCT_BF16;
+    if (compute == BQ_COMPUTE_BF16)
+        return bq_products() == BQ_PRODUCT_NONE ? BQ_PRODUCT_BLAS : BQ_PRODUCT_BF16;
     if (bq_products() == BQ_PRODUCT_NONE) return BQ_PRODUCT_BLAS;
     if (bq_products() == BQ_PRODUCT_VECTORS) return BQ_PRODUCT_F32;
     return compute == BQ_COMPUTE_BF16X3 ? BQ_PRODUCT_BF16X3 : BQ_PRODUCT_BF16X6;

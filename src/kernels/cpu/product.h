@@ -17,7 +17,13 @@
 #include "kernels/ops.h"
 
 /* 1 to 3 are also the number of bf16 that stand for a float. */
-typedef enum { BQ_PRODUCT_BLAS, BQ_PRODUCT_BF16, BQ_PRODUCT_BF16X3, BQ_PRODUCT_BF16X6, BQ_PRODUCT_F32 } bq_product_kind;
+typedef enum {
+    BQ_PRODUCT_BLAS,
+    BQ_PRODUCT_BF16,
+    BQ_PRODUCT_BF16X3,
+    BQ_PRODUCT_BF16X6,
+    BQ_PRODUCT_F32
+} bq_product_kind;
 
 /* What this process has: VECTORS make BF16 and F32, TILES (AMX) all kinds.  Asks the system for it once. NONE
  * where BQ_CPU_ISA (vec.h) names vectors. */

@@ -20,8 +20,8 @@ static float plain(const float *a, const float *b, int64_t k) {
 }
 
 static bool has(bq_product_kind kind) {
-    return bq_products() == BQ_PRODUCT_TILES || (bq_products() == BQ_PRODUCT_VECTORS &&
-                                                 (kind == BQ_PRODUCT_BF16 || kind == BQ_PRODUCT_F32));
+    return bq_products() == BQ_PRODUCT_TILES ||
+           (bq_products() == BQ_PRODUCT_VECTORS && (kind == BQ_PRODUCT_BF16 || kind == BQ_PRODUCT_F32));
 }
 
 static double *exact(problem p, bq_mat a, bq_mat b, bool rounded) {
@@ -58,8 +58,9 @@ static void check(problem p) {
             assert_true(nmse(c[v], rounded) <= 1e-11); /* operands are rounded to even, sums are floats */
         assert_true(intact(c[v])), drop(c[v]);
     }
-    print_message("%ld x %ld x %ld: in floats %.1e; one product %.1e, three %.1e, six %.1e, ours in floats %.1e\n",
-                  (long)p.m, (long)p.n, (long)p.k, error[0], error[1], error[2], error[3], error[4]);
+    print_message(
+        "%ld x %ld x %ld: in floats %.1e; one product %.1e, three %.1e, six %.1e, ours in floats %.1e\n",
+        (long)p.m, (long)p.n, (long)p.k, error[0], error[1], error[2], error[3], error[4]);
     assert_true(error[BQ_PRODUCT_F32] <= 2 * error[0]);
     assert_true(error[BQ_PRODUCT_BF16X6] <= 2 * error[0]);
     assert_true(error[BQ_PRODUCT_BF16X3] <= 5e-11);

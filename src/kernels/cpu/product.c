@@ -22,7 +22,8 @@
 #define FLOAT_DEPTH 192
 #define ROWS        1024
 #define COLS        2048
-#define CHUNK       512 /* rows of b whose tiles stay in the second cache while a passes by */
+#define TEAM        (1 << 22) /* multiplications that pay for a team of threads */
+#define CHUNK       512       /* rows of b whose tiles stay in the second cache while a passes by */
 
 /* ---- is it there ---- */
 
@@ -365,7 +366,7 @@ void bq_product_gemm(bq_product_kind kind, int64_t k, float alpha, bq_product_si
     int64_t step = floats ? FLOAT_STEP : STEP;
     int64_t depth = pieces(pieces(k, pieces(k, floats ? FLOAT_DEPTH : DEPTH)), step) * step;
     char *tiles = room();
-#pragma omp parallel
+#pragma omp parallel if (a.rows * b.rows * k >= TEAM)
     {
         if (beta != 1 && (beta != 0 || k == 0)) scale_rows(a.rows, b.rows, beta, c, ldc);
         if (bq_products() == BQ_PRODUCT_TILES) configure();

@@ -27,6 +27,7 @@ static const bq_comm *opened;
 static void waiting(void) {
     bq_heartbeat(opened);
     bq_nccl_poll(opened->nccl);
+    bq_nccl_poll(opened->depth);
 }
 
 int bq_comm_open(bq_comm *comm, int *argc, char ***argv) {

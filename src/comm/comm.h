@@ -21,6 +21,7 @@ typedef struct {
     int replica, nreplica; /* my place in the stage */
     int local, locals;     /* my number among the ranks of this node, and how many they are */
     struct bq_nccl *nccl;  /* between the GPUs of the stage, or NULL (nccl.h) */
+    struct bq_nccl *depth; /* between those of my replica in all stages, or NULL */
 } bq_comm;
 
 /* Start MPI, install the abort hook, tell the log who speaks.  Refuses (BQ_LAUNCH) a world of one rank while

@@ -13,68 +13,120 @@ enum { PLACE = 96 }; /* bytes of the name of a GPU: host and bus */
 
 struct bq_nccl {
     ncclComm_t comm;
-    cudaStream_t stream;
+    cudaStream_t ops, stream;  /* the device's; the messages': the same, or down the depth one beside it */
+    cudaEvent_t called, moved; /* there: the ops before the last start, the messages of the last group */
 };
-static bq_nccl joined; /* a rank has one device */
+static bq_nccl of_stage, of_depth; /* a rank has one device */
 
 #define NCCL(call)                                                                                           \
     do {                                                                                                     \
         ncclResult_t result = (call);                                                                        \
         BQ_CHECK(result == ncclSuccess, "%s: %s", #call, ncclGetErrorString(result));                        \
     } while (0)
+#define CUDA(call)                                                                                           \
+    do {                                                                                                     \
+        cudaError_t error = (call);                                                                          \
+        BQ_CHECK(error == cudaSuccess, "%s: %s", #call, cudaGetErrorString(error));                          \
+    } while (0)
 
-/* Is every replica of the stage on a GPU of its own? */
-static bool apart(const bq_comm *comm) {
+/* Is every rank of the line on a GPU of its own? */
+static bool apart(const bq_comm *comm, MPI_Comm line, int me, int all) {
     static char place[BQ_REPLICAS][PLACE];
-    char *mine = place[comm->replica];
+    char *mine = place[me];
     int device;
-    cudaError_t error = cudaGetDevice(&device);
     memset(place, 0, sizeof place);
     gethostname(mine, PLACE / 2);
-    if (error == cudaSuccess)
-        error = cudaDeviceGetPCIBusId(mine + strnlen(mine, PLACE / 2), PLACE / 2, device);
-    BQ_CHECK(error == cudaSuccess, "where a GPU is: %s", cudaGetErrorString(error));
+    CUDA(cudaGetDevice(&device));
+    CUDA(cudaDeviceGetPCIBusId(mine + strnlen(mine, PLACE / 2), PLACE / 2, device));
     MPI_Request request;
-    MPI_Iallgather(MPI_IN_PLACE, 0, MPI_CHAR, place, PLACE, MPI_CHAR, comm->stage, &request);
+    MPI_Iallgather(MPI_IN_PLACE, 0, MPI_CHAR, place, PLACE, MPI_CHAR, line, &request);
     bq_comm_wait(comm, &request, 1);
-    for (int a = 0; a < comm->nreplica; a++)
+    for (int a = 0; a < all; a++)
         for (int b = 0; b < a; b++)
             if (memcmp(place[a], place[b], PLACE) == 0) return false;
     return true;
 }
 
-extern "C" bq_nccl *bq_nccl_open(const bq_comm *comm, bq_dev *dev) {
+/* The ranks of my line; all lines, or none.  Collective over world. */
+static bool meet(bq_nccl *nccl, const bq_comm *comm, MPI_Comm line, bq_dev *dev) {
     ncclUniqueId id = {};
-    const bool can = dev->mem.place == BQ_DEVICE && comm->nreplica > 1 && apart(comm);
-    if (bq_comm_agree(comm, !can)) return NULL; /* all stages, or none */
-    if (comm->replica == 0) NCCL(ncclGetUniqueId(&id));
-    bq_comm_stage_bcast(comm, &id, sizeof id);
-    NCCL(ncclCommInitRank(&joined.comm, comm->nreplica, id, comm->replica));
-    joined.stream = (cudaStream_t)bq_cuda_stream(dev);
-    return &joined;
+    MPI_Request request;
+    int me, all;
+    MPI_Comm_rank(line, &me);
+    MPI_Comm_size(line, &all);
+    const bool can =
+        dev->mem.place == BQ_DEVICE && all > 1 && all <= BQ_REPLICAS && apart(comm, line, me, all);
+    if (bq_comm_agree(comm, !can)) return false;
+    if (me == 0) NCCL(ncclGetUniqueId(&id));
+    MPI_Ibcast(&id, sizeof id, MPI_BYTE, 0, line, &request);
+    bq_comm_wait(comm, &request, 1);
+    NCCL(ncclCommInitRank(&nccl->comm, all, id, me));
+    nccl->ops = nccl->stream = (cudaStream_t)bq_cuda_stream(dev);
+    return true;
+}
+
+extern "C" bq_nccl *bq_nccl_open(const bq_comm *comm, bq_dev *dev) {
+    return meet(&of_stage, comm, comm->stage, dev) ? &of_stage : NULL;
+}
+
+/* The first message between two GPUs makes their connection, and the host waits for the peer in the call:
+ * now, while all are here. */
+static void connect_depth(const bq_comm *comm, bq_dev *dev) {
+    const size_t mark = bq_arena_mark(&dev->mem);
+    float *token = (float *)bq_arena_push(&dev->mem, 1, 2, BQ_F32).data;
+    bq_nccl_start(&of_depth);
+    if (comm->istage > 0) bq_nccl_receive(&of_depth, comm->istage - 1, token, 1);
+    if (comm->istage + 1 < comm->nstage) bq_nccl_send(&of_depth, comm->istage + 1, token + 1, 1);
+    bq_nccl_end(&of_depth);
+    bq_nccl_join(&of_depth);
+    dev->op->wait(dev);
+    bq_arena_reset(&dev->mem, mark);
+}
+
+extern "C" bq_nccl *bq_nccl_open_depth(const bq_comm *comm, bq_dev *dev) {
+    MPI_Comm line;
+    MPI_Comm_split(comm->world, comm->replica, comm->istage, &line);
+    const bool met = meet(&of_depth, comm, line, dev);
+    MPI_Comm_free(&line);
+    if (!met) return NULL;
+    CUDA(cudaStreamCreateWithFlags(&of_depth.stream, cudaStreamNonBlocking));
+    CUDA(cudaEventCreateWithFlags(&of_depth.called, cudaEventDisableTiming));
+    CUDA(cudaEventCreateWithFlags(&of_depth.moved, cudaEventDisableTiming));
+    connect_depth(comm, dev);
+    return &of_depth;
 }
 
 extern "C" void bq_nccl_close(bq_nccl *nccl) {
-    if (nccl) NCCL(ncclCommDestroy(nccl->comm));
+    if (!nccl) return;
+    NCCL(ncclCommDestroy(nccl->comm));
+    if (nccl->stream == nccl->ops) return;
+    CUDA(cudaEventDestroy(nccl->moved));
+    CUDA(cudaEventDestroy(nccl->called));
+    CUDA(cudaStreamDestroy(nccl->stream));
 }
 
 extern "C" void bq_nccl_start(bq_nccl *nccl) {
-    (void)nccl;
+    if (nccl->stream != nccl->ops) {
+        CUDA(cudaEventRecord(nccl->called, nccl->ops));
+        CUDA(cudaStreamWaitEvent(nccl->stream, nccl->called, 0));
+    }
     NCCL(ncclGroupStart());
 }
 
-extern "C" void bq_nccl_send(bq_nccl *nccl, int replica, const float *data, int64_t count) {
-    NCCL(ncclSend(data, (size_t)count, ncclFloat, replica, nccl->comm, nccl->stream));
+extern "C" void bq_nccl_send(bq_nccl *nccl, int peer, const float *data, int64_t count) {
+    NCCL(ncclSend(data, (size_t)count, ncclFloat, peer, nccl->comm, nccl->stream));
 }
 
-extern "C" void bq_nccl_receive(bq_nccl *nccl, int replica, float *data, int64_t count) {
-    NCCL(ncclRecv(data, (size_t)count, ncclFloat, replica, nccl->comm, nccl->stream));
+extern "C" void bq_nccl_receive(bq_nccl *nccl, int peer, float *data, int64_t count) {
+    NCCL(ncclRecv(data, (size_t)count, ncclFloat, peer, nccl->comm, nccl->stream));
 }
 
 extern "C" void bq_nccl_end(bq_nccl *nccl) {
-    (void)nccl;
     NCCL(ncclGroupEnd());
+    if (nccl->stream != nccl->ops) CUDA(cudaEventRecord(nccl->moved, nccl->stream));
 }
+
+extern "C" void bq_nccl_join(bq_nccl *nccl) { CUDA(cudaStreamWaitEvent(nccl->ops, nccl->moved, 0)); }
 
 extern "C" void bq_nccl_poll(bq_nccl *nccl) {
     ncclResult_t state = ncclSuccess;

@@ -135,6 +135,16 @@ static size_t plan_ahead(bq_plan *plan, const bq_arch *arch, bool rotated, size_
     return next;
 }
 
+/* Micro-batches of the reference where the GPU has room for them. */
+static void plan_direct(bq_plan *plan, const bq_recipe *r, const bq_arch *arch, int64_t micro) {
+    size_t need = bq_reference_device(r, arch, micro);
+    plan->direct = larger(need, plan->arena) + GPU_BYTES <= plan->gpu;
+    if (!plan->direct || need <= plan->arena) return;
+    add(plan, "micro-batches on the GPU beyond that", need - plan->arena, BQ_DEVICE,
+        "take a smaller --micro");
+    plan->arena = need;
+}
+
 /* In the first place that they fit, all else being planned.  there: the arena with them in it; beside: bytes
  * beside it. */
 static void place_streams(bq_plan *plan, size_t there, size_t beside, const char *scratch) {
@@ -180,9 +190,10 @@ void bq_plan_make(bq_plan *plan, const bq_recipe *r, const bq_arch *arch, const 
             "take a smaller --micro");
     add(plan, "program and libraries", PROGRAM_BYTES, BQ_HOST, "give it more");
     if (gpu) add_copies(plan, arch, scheme, comm);
+    if (comm->nstage > 1 && streams && !split) plan_direct(plan, r, arch, micro);
     /* The streams of the phases and of the evaluation are never there at once, nor is the arena full in both.
      */
-    size_t there = larger(phases + calibration, evaluation + windows);
+    size_t there = larger(larger(phases + calibration, evaluation + windows), plan->arena);
     size_t beside = gpu ? larger(calibration, windows)
                         : larger(phases + calibration, plan->arena + windows) - plan->arena;
     place_streams(plan, there, beside, scratch);

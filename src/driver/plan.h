@@ -21,9 +21,10 @@ typedef struct {
     int items;
     bq_plan_item item[BQ_PLAN_ITEMS];
     char pass[48];       /* the name of one of them */
-    size_t arena;        /* device bytes to reserve: the largest of phases and evaluation */
+    size_t arena;        /* device bytes to reserve: the largest of phases, evaluation, reference */
     size_t total, limit; /* bytes of the process; what it may use */
     size_t gpu;          /* bytes of a GPU that hold the arena; 0: the device is the host */
+    bool direct;         /* it holds micro-batches of the reference, too, for messages from GPU to GPU */
     int64_t ahead; /* floats of a buffer for the next block's weights (ahead.h); 0: they are not read ahead */
     bq_home home;  /* where streams live; its device is the session's */
     bq_effort effort[BQ_WORKS];
@@ -33,8 +34,9 @@ typedef struct {
  * machine (or its cgroup) gives.  scratch: directory offered for streams, used only when they do not fit in
  * memory; NULL: none.  split: see bq_effort_count.  eval: the evaluation is part of the run.  gpu: bytes of
  * the GPU that is the device, 0: the host is.  With one the arena is there; the next block's weights are read
- * ahead to it where it has room for them; streams live there if they fit, else pinned; and what is copied to
- * write it to files, or to send it, is on the host. */
+ * ahead to it, and micro-batches are there, where it has room for them; streams live there if they fit, else
+ * pinned; and what is copied to write it to files, or to send it, is on the host, where micro-batches have
+ * room, too: whether they go from GPU to GPU turns out later. */
 void bq_plan_make(bq_plan *plan, const bq_recipe *recipe, const bq_arch *arch, const bq_scheme *scheme,
                   const bq_comm *comm, int64_t micro, size_t limit, const char *scratch, bool split,
                   bool eval, size_t gpu);

@@ -3,6 +3,7 @@
 #include "base/die.h"
 #include "base/hash.h"
 #include "base/log.h"
+#include "comm/flow.h"
 #include "driver/boundary.h"
 #include "driver/grid.h"
 #include "io/reader.h"
@@ -27,9 +28,8 @@ typedef struct {
     bq_block blk;
     bq_work work;
     bq_mat x, y;
-    float *memory;
-    bq_mat in[2], out[2]; /* host (micro * T, H): on their way in and out */
-    MPI_Request receive, send[2];
+    float *memory; /* buffers on the host, or where they are on a GPU one sample's copy */
+    bq_flow flow;
     bq_shard blocks;        /* my stage's */
     int inner[BQ_PIECES];   /* blocks inside it that a piece starts at, whose inputs are kept, too */
     bq_acts *at[BQ_PIECES]; /* their files */
@@ -41,8 +41,6 @@ typedef struct {
 
 /* Samples that are read ahead of the computation. */
 enum { RING = 4 };
-
-static int peer(const bq_session *s, int stage) { return stage * s->comm->nreplica + s->comm->replica; }
 
 bq_acts *bq_reference_look(const bq_session *s, const char *path, uint64_t hash) {
     const bq_recipe *r = &s->recipe;
@@ -156,59 +154,67 @@ static bool missing(bq_session *s, int *first, int *last) {
     return *last >= 0;
 }
 
+/* Samples of the micro-batch that starts at sample `at` of my share. */
 static int64_t count_at(const pipe_state *p, int64_t at) {
-    return p->share.count - at < p->micro ? p->share.count - at : p->micro;
+    int64_t left = p->share.count - at;
+    return left < 0 ? 0 : left < p->micro ? left : p->micro;
 }
 
-/* Floats of a message: the samples, and the stop flag. */
-static int64_t message(const pipe_state *p, int64_t at) {
-    return count_at(p, at) * p->tokens * p->hidden + 1;
+static bq_mat sample_of(const pipe_state *p, bq_mat buffer, int64_t i) {
+    float *data = bq_mat_at(buffer, 0, i * p->tokens * p->hidden);
+    return (bq_mat){data, p->tokens, p->hidden, p->hidden, BQ_F32, buffer.place};
 }
 
-static void start_receive(pipe_state *p, int64_t at, int slot) {
-    if (at >= p->share.count || p->from) return;
-    bq_comm_receive(p->s->comm, peer(p->s, p->s->comm->istage - 1), p->in[slot].data, message(p, at),
-                    &p->receive);
+/* As files take it; valid until the next call. */
+static const float *on_host(pipe_state *p, bq_mat x) {
+    bq_dev *dev = &p->s->dev;
+    if (x.place != BQ_DEVICE) return x.data;
+    dev->op->get(dev, x, bq_mat_host(p->memory, x.rows, x.cols, BQ_F32));
+    dev->op->wait(dev);
+    return p->memory;
 }
 
-/* The micro-batch that starts at sample `at` of my share, into slot's buffer. */
-static void take(pipe_state *p, int64_t at, int slot) {
-    int64_t n = count_at(p, at), size = p->tokens * p->hidden;
-    float *in = p->in[slot].data;
-    if (!p->from) bq_comm_wait(p->s->comm, &p->receive, 1);
-    if (!p->from && in[message(p, at) - 1] > 0) return;
-    for (int64_t i = 0; i < n && p->ahead; i++) {
-        while (!bq_reader_wait(p->ahead, 0.05)) bq_session_stopped(p->s);
-        const float *read = bq_reader_next(p->ahead);
-        BQ_CHECK(read, "sample %ld of a head file is damaged", (long)(p->share.first + at + i));
-        memcpy(in + i * size, read, (size_t)size * sizeof *in);
+/* The next sample of the file that feeds the pipeline, my share's number i. */
+static void read_ahead(pipe_state *p, int64_t i, bq_mat x) {
+    while (!bq_reader_wait(p->ahead, 0.05)) bq_session_stopped(p->s);
+    const float *read = bq_reader_next(p->ahead);
+    BQ_CHECK(read, "sample %ld of a head file is damaged", (long)(p->share.first + i));
+    if (x.place == BQ_DEVICE)
+        p->s->dev.op->put(&p->s->dev, bq_mat_host((void *)read, x.rows, x.cols, BQ_F32), x);
+    else
+        memcpy(x.data, read, bq_mat_bytes(x));
+}
+
+/* The n samples of my share from `at` on: out of the file that feeds the pipeline, or into my head file. */
+static void through_files(pipe_state *p, int64_t at, int64_t n) {
+    for (int64_t i = 0; i < n; i++) {
+        bq_mat x = sample_of(p, p->flow.in, i);
+        if (p->ahead) read_ahead(p, at + i, x);
+        if (p->head) bq_acts_write(p->head, p->share.first + at + i, on_host(p, x));
     }
-    for (int64_t i = 0; i < n && p->head; i++) bq_acts_write(p->head, p->share.first + at + i, in + i * size);
 }
 
 /* A sample before block b: kept where a piece starts there. */
-static void keep_inner(pipe_state *p, int b, int64_t sample, const float *x) {
+static void keep_inner(pipe_state *p, int b, int64_t sample, bq_mat x) {
     for (int k = 0; k < p->inners; k++)
-        if (p->inner[k] == b) bq_acts_write(p->at[k], sample, x);
+        if (p->inner[k] == b) bq_acts_write(p->at[k], sample, on_host(p, x));
 }
 
 /* n samples of my share from `at` on, as far as somebody needs them. */
-static void through_blocks(pipe_state *p, int64_t at, int64_t n, float *in, float *out) {
+static void through_blocks(pipe_state *p, int64_t at, int64_t n) {
     bq_dev *dev = &p->s->dev;
-    int64_t size = p->tokens * p->hidden;
     int first = (int)p->blocks.first;
     for (int b = first; b < p->until; b++) {
         if (b != p->held) bq_source_block(&p->s->src, dev, b, &p->blk);
         p->held = b; /* of a stage with one block they are read once */
         bq_source_prefetch(&p->s->src, b + 1 < p->until ? b + 1 : first);
         for (int64_t i = 0; i < n; i++) {
-            float *y = out + i * size, *x = b == first ? in + i * size : y;
-            dev->op->put(dev, bq_mat_host(x, p->tokens, p->hidden, BQ_F32), p->x);
+            bq_mat y = sample_of(p, p->flow.out, i), x = b == first ? sample_of(p, p->flow.in, i) : y;
+            dev->op->put(dev, x, p->x);
             bq_block_forward(dev, &p->blk, p->blk.w, &p->work, p->x, p->y);
-            dev->op->get(dev, p->y, bq_mat_host(y, p->tokens, p->hidden, BQ_F32));
+            (y.place == BQ_DEVICE ? dev->op->copy : dev->op->get)(dev, p->y, y);
             dev->op->wait(dev);
-            bq_session_finite(p->s, bq_mat_host(y, p->tokens, p->hidden, BQ_F32), b, p->share.first + at + i,
-                              "original");
+            bq_session_finite(p->s, y, b, p->share.first + at + i, "original");
             keep_inner(p, b + 1, p->share.first + at + i, y);
             bq_session_stopped(p->s);
         }
@@ -216,30 +222,33 @@ static void through_blocks(pipe_state *p, int64_t at, int64_t n, float *in, floa
 }
 
 /* All my micro-batches, one behind the other; `on`: there is a stage to send to.  A stop starts where the
- * samples come from: its flag follows the last micro-batch down the pipeline, so nobody waits for one that
- * never comes. */
+ * samples come from and goes down the pipeline with the last micro-batch, so nobody waits for one that never
+ * comes. */
 static void flow(pipe_state *p, bool on) {
     bq_session *s = p->s;
+    const int64_t size = p->tokens * p->hidden;
     bool stop = false;
-    start_receive(p, 0, 0);
-    for (int64_t at = 0, slot = 0; at < p->share.count && !stop; at += p->micro, slot ^= 1) {
-        float *in = p->in[slot].data, *out = p->out[slot].data;
-        take(p, at, (int)slot);
-        stop = p->from ? bq_session_stopped(s) : in[message(p, at) - 1] > 0;
-        if (!stop) start_receive(p, at + p->micro, (int)slot ^ 1);
-        if (on) bq_comm_wait(s->comm, &p->send[slot], 1);
-        if (!stop) through_blocks(p, at, count_at(p, at), in, out);
-        if (!on) continue;
-        out[message(p, at) - 1] = stop;
-        bq_comm_send(s->comm, peer(s, s->comm->istage + 1), out, message(p, at), &p->send[slot]);
-        if (s->comm->replica == 0) bq_progress(at + count_at(p, at), p->share.count, "reference");
+    for (int64_t at = 0; at < p->share.count && !stop; at += p->micro) {
+        int64_t n = count_at(p, at);
+        stop = bq_flow_take(&p->flow, n * size, count_at(p, at + p->micro) * size);
+        if (!stop) through_files(p, at, n);
+        if (p->from) stop = bq_session_stopped(s);
+        if (!stop) through_blocks(p, at, n);
+        bq_flow_give(&p->flow, n * size, stop);
+        if (on && s->comm->replica == 0) bq_progress(at + n, p->share.count, "reference");
     }
-    bq_comm_wait(s->comm, p->send, 2);
+    bq_flow_close(&p->flow);
     bq_progress_clear();
 }
 
 size_t bq_reference_host(const bq_recipe *r, const bq_arch *arch, int64_t micro) {
     return (4 * (size_t)micro + RING) * (size_t)(r->calibration.length * arch->model.hidden) * sizeof(float);
+}
+
+size_t bq_reference_device(const bq_recipe *r, const bq_arch *arch, int64_t micro) {
+    int64_t t = r->calibration.length, h = arch->model.hidden;
+    return bq_block_need(arch) + bq_work_need(arch, t, false) + 2 * bq_arena_need(t, h, BQ_F32) +
+           bq_op_scratch(t, arch->attention, 1) + bq_arena_need(BQ_FLOW_BUFFERS, micro * t * h + 1, BQ_F32);
 }
 
 int64_t bq_reference_micro(const bq_recipe *r, int nstage, int nreplica) {
@@ -250,13 +259,8 @@ int64_t bq_reference_micro(const bq_recipe *r, int nstage, int nreplica) {
 static void open_pipe(pipe_state *p, bq_session *s, int64_t micro) {
     const bq_recipe *r = &s->recipe;
     const bq_arch *arch = &s->src.arch;
-    *p = (pipe_state){.s = s,
-                      .tokens = r->calibration.length,
-                      .hidden = arch->model.hidden,
-                      .micro = micro,
-                      .held = -1,
-                      .receive = MPI_REQUEST_NULL,
-                      .send = {MPI_REQUEST_NULL, MPI_REQUEST_NULL}};
+    *p = (pipe_state){
+        .s = s, .tokens = r->calibration.length, .hidden = arch->model.hidden, .micro = micro, .held = -1};
     p->share = bq_session_share(s);
     if (p->micro > p->share.count) p->micro = p->share.count;
     bq_block_push(&p->blk, arch, &s->dev.mem);
@@ -264,14 +268,18 @@ static void open_pipe(pipe_state *p, bq_session *s, int64_t micro) {
     bq_source_rope(&s->src, r->rope, &s->dev, &p->work);
     p->x = bq_arena_push(&s->dev.mem, p->tokens, p->hidden, BQ_F32);
     p->y = bq_arena_push(&s->dev.mem, p->tokens, p->hidden, BQ_F32);
-    int64_t rows = p->micro * p->tokens;
-    const int64_t size = rows * p->hidden + 1;
-    p->memory = malloc((size_t)(4 * size) * sizeof *p->memory);
+}
+
+/* Buffers of micro-batches, on the GPU where messages go from there; the first one starts to come. */
+static void open_flow(pipe_state *p, bool takes, bool gives) {
+    bq_session *s = p->s;
+    const bool direct = s->comm->depth != NULL;
+    const int64_t sample = p->tokens * p->hidden, most = p->micro * sample + 1;
+    p->memory = malloc((size_t)(direct ? sample : BQ_FLOW_BUFFERS * most) * sizeof *p->memory);
     BQ_CHECK(p->memory, "no memory for micro-batches of %ld samples", (long)p->micro);
-    for (int k = 0; k < 2; k++) {
-        p->in[k] = bq_mat_host(p->memory + (2 * k) * size, rows, p->hidden, BQ_F32);
-        p->out[k] = bq_mat_host(p->memory + (2 * k + 1) * size, rows, p->hidden, BQ_F32);
-    }
+    bq_mat buffers = direct ? bq_arena_push(&s->dev.mem, BQ_FLOW_BUFFERS, most, BQ_F32)
+                            : bq_mat_host(p->memory, BQ_FLOW_BUFFERS, most, BQ_F32);
+    bq_flow_open(&p->flow, s->comm, &s->dev, buffers, takes, gives, count_at(p, 0) * sample);
 }
 
 /* Files that the pipeline reads from, and those that it makes. */
@@ -319,6 +327,7 @@ void bq_reference_run(bq_session *s, int64_t micro) {
     pipe_state p;
     open_pipe(&p, s, micro);
     open_files(&p, stage == first, stage < last);
+    open_flow(&p, stage > first, stage < last);
     flow(&p, stage < last);
     close_files(&p);
     free(p.memory);

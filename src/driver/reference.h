@@ -2,8 +2,9 @@
  *
  * The inputs of the first block of each piece of a stage (grid.h) are kept in acts/fp_<block>.h5.  A stage
  * that has its files whole needs nothing; for the others micro-batches of c samples flow from stage to stage:
- * received, run through the stage's blocks, sent on, while the next one is on its way.  A sample's numbers do
- * not depend on c. */
+ * received, run through the stage's blocks, sent on, while the next one is on its way (comm/flow.h): from GPU
+ * to GPU where all of them can (comm->depth), else through the host.  A sample's numbers depend neither on c
+ * nor on the way. */
 #ifndef BQ_REFERENCE_H
 #define BQ_REFERENCE_H
 
@@ -32,9 +33,10 @@ bq_acts *bq_reference_open(const bq_session *s, const char *path, uint64_t hash)
  * stage. */
 bq_acts *bq_reference_make(const bq_session *s, const char *path, uint64_t hash);
 
-/* The default c for a grid, and the host bytes of the buffers. */
+/* The default c for a grid; the host bytes of the buffers; the arena of a GPU that has them. */
 int64_t bq_reference_micro(const bq_recipe *recipe, int nstage, int nreplica);
 size_t bq_reference_host(const bq_recipe *recipe, const bq_arch *arch, int64_t micro);
+size_t bq_reference_device(const bq_recipe *recipe, const bq_arch *arch, int64_t micro);
 
 /* The head file of a block.  Its samples of [first, first + count) are there, with the data that the log
  * promises: bq_reference_whole. */

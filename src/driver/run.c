@@ -34,8 +34,8 @@ static int run(bq_session *s) {
     bq_log(BQ_INFO, "%s: %d blocks, %s, plan %.0f MB, streams in %s", s->src.dir, s->src.arch.model.blocks,
            s->dev.name, (double)s->plan.total / 1e6, bq_plan_home(&s->plan, home, sizeof home));
     if (s->comm->size > 1)
-        bq_log(BQ_INFO, "%d ranks: %d stages x %d replicas, micro-batches of %ld", s->comm->size,
-               s->comm->nstage, s->comm->nreplica, (long)s->micro);
+        bq_log(BQ_INFO, "%d ranks: %d stages x %d replicas, micro-batches of %ld%s", s->comm->size,
+               s->comm->nstage, s->comm->nreplica, (long)s->micro, s->comm->depth ? " from GPU to GPU" : "");
     bq_cache_fetch(s);
     bq_account_part(s, "start", -1, -1);
     bq_mark_open("reference");

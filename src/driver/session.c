@@ -105,9 +105,22 @@ bool bq_session_stopped(const bq_session *s) {
     return bq_stop_wanted;
 }
 
-void bq_session_finite(const bq_session *s, bq_mat y, int block, int64_t sample, const char *stream) {
+/* Each value's difference from itself is 0, or no number. */
+static bool finite_there(bq_dev *dev, bq_mat y) {
+    double apart;
+    dev->op->mse(dev, y, y, 1, (bq_mat){0}, &apart);
+    dev->op->wait(dev);
+    return apart == 0;
+}
+
+void bq_session_finite(bq_session *s, bq_mat y, int block, int64_t sample, const char *stream) {
+    const bool fault = bq_fault("stream_nan");
+    if (y.place == BQ_DEVICE) {
+        if (!fault && finite_there(&s->dev, y)) return;
+        bq_device_fetch(&s->dev, &y);
+    }
     float *x = y.data;
-    if (bq_fault("stream_nan")) x[0] = NAN;
+    if (fault) x[0] = NAN;
     for (int64_t e = 0; e < y.rows * y.cols; e++)
         BQ_CHECK(isfinite(x[e]), "block %d/%d: the %s stream of sample %ld has %g at token %ld, channel %ld",
                  block + 1, s->src.arch.model.blocks, stream, (long)sample, (double)x[e], (long)(e / y.cols),
@@ -136,13 +149,15 @@ int bq_session_open(bq_session *s, const bq_args *args, bq_comm *comm) {
     if ((code = bq_root_first(comm, plan, s))) return code;
     if ((code = bq_root_first(comm, open_device, s))) return code;
     comm->nccl = bq_nccl_open(comm, &s->dev);
+    if (!bq_comm_agree(comm, !s->plan.direct)) comm->depth = bq_nccl_open_depth(comm, &s->dev);
     return BQ_OK;
 }
 
 void bq_session_close(bq_session *s) {
     bq_cache_close(s);
     bq_state_close(s->state);
-    if (s->comm) bq_nccl_close(s->comm->nccl), s->comm->nccl = NULL;
+    if (s->comm) bq_nccl_close(s->comm->depth), bq_nccl_close(s->comm->nccl);
+    if (s->comm) s->comm->depth = s->comm->nccl = NULL;
     bq_dev_close(&s->dev);
     bq_tokens_close(&s->calibration);
     bq_tokens_close(&s->eval);

@@ -118,9 +118,9 @@ extern volatile sig_atomic_t bq_stop_wanted;
  * long.  Local: those who must stop together agree on it. */
 bool bq_session_stopped(const bq_session *s);
 
-/* One sample of a stream, (tokens, hidden) on the host, as a block has put it out: NaN or inf ends the job,
- * with block, sample and place.  Fault point stream_nan.  Local. */
-void bq_session_finite(const bq_session *s, bq_mat y, int block, int64_t sample, const char *stream);
+/* One sample of a stream, (tokens, hidden) on the host or the device, as a block has put it out: NaN or inf
+ * ends the job, with block, sample and place.  Fault point stream_nan.  Local. */
+void bq_session_finite(bq_session *s, bq_mat y, int block, int64_t sample, const char *stream);
 
 /* phase.c: one phase over the stage's blocks in one sweep; BQ_OK or BQ_STOPPED. */
 int bq_session_phase(bq_session *s, int sweep, int phase, const bq_phase_hooks *hooks);

@@ -89,6 +89,24 @@ same all_1 shared
 SIMT_NCCL_ERROR=1 expect 1 mpi 2 run all.json --device cuda -o broken
 check "an error of NCCL ends the job" grep -q 'error: .*NCCL: unhandled system error' err
 
+# micro-batches from GPU to GPU, the last one short, or through the host: the same bytes
+chain() { mpi "$1" run train.json --device cuda --set segments=2 --no-eval "${@:2}"; }
+expect 0 chain 1 -o chain_1
+for ranks in 2 4; do
+    expect 0 chain $ranks --stages 2 --micro 2 -o direct_$ranks
+    check "micro-batches go from GPU to GPU" grep -q 'micro-batches of 2 from GPU to GPU' direct_$ranks/run.log
+    SIMT_ONE_GPU=1 expect 0 chain $ranks --stages 2 --micro 2 -o staged_$ranks
+    check "micro-batches go through the host" grep -q 'micro-batches of 2$' staged_$ranks/run.log
+    same staged_$ranks direct_$ranks
+    for file in compressed-tensors/model.safetensors safetensors/model.safetensors ckpt/block_00{0,1}.p0.s0.h5; do
+        check "$file is the same on 2 x $((ranks / 2)) ranks" cmp chain_1/$file direct_$ranks/$file
+    done
+done
+SIMT_NCCL_ERROR=1 expect 1 chain 2 --stages 2 -o lost
+check "an error of NCCL in the pipeline ends the job" grep -q 'error: .*NCCL: unhandled system error' err
+BQ_FAULT=stream_nan:3 expect 1 chain 2 --stages 2 -o nan
+check "a NaN on its way is named" grep -q 'error: .*block 1/2: the original stream of sample 2 has nan at token 0' err
+
 # stages and replicas; stopped inside a block and gone on with on another grid
 expect 0 mpi 1 run train.json --device cuda --set phases.0.inputs=fp -o fp_1
 expect 0 mpi 4 run train.json --device cuda --set phases.0.inputs=fp --stages 2 -o fp_4
@@ -131,6 +149,20 @@ SIMT_MEMORY=$gpu expect 0 mpi 1 run places.json "${sweeps[@]}" -o sweeps_pinned
 same sweeps_device sweeps_pinned
 expect 0 mpi 2 run places.json "${sweeps[@]}" --stages 2 --split-reference -o split
 check "split: the last block" cmp sweeps_device/ckpt/block_001.p0.s1.h5 split/ckpt/block_001.p0.s1.h5
+# micro-batches are on the device if it has room for them, with the same bytes
+wide=(--device cuda --set segments=2 --stages 2 --micro 30)
+expect 0 mpi 2 run places.json "${wide[@]}" -o wide
+expect 0 mpi 2 plan places.json "${wide[@]}"
+check "the plan has micro-batches on the GPU" grep -q 'micro-batches on the GPU' out
+for name in tight narrow; do # without the streams; without micro-batches, too
+    both=$((2 * $(megabytes /GPU/ 4)))
+    SIMT_MEMORY=$both expect 0 mpi 2 run places.json "${wide[@]}" -o $name
+    same wide $name
+    SIMT_MEMORY=$both expect 0 mpi 2 plan places.json "${wide[@]}"
+done
+check "tight: from GPU to GPU" grep -q 'micro-batches of 30 from GPU to GPU' tight/run.log
+check "tight: streams are pinned" grep -q 'streams in pinned' tight/run.log
+check "narrow: through the host" grep -q 'micro-batches of 30$' narrow/run.log
 
 # the next block's weights come ahead, unless there is no room or no pinned memory for them: the same bytes
 check "the weights of block 2 came ahead" grep -q 'block 2: .* read ahead' device/run.log

@@ -19,10 +19,12 @@
 #include "comm/comm.h"
 #include "kernels/ops.h"
 
+/* Buffers, and floats of each for micro-batches of so many: one more for the stop, and all are aligned. */
 enum { BQ_FLOW_BUFFERS = 4 };
+static inline int64_t bq_flow_floats(int64_t most) { return (most + 64) / 64 * 64; }
 
 typedef struct {
-    bq_mat in, out; /* (1, floats + 1) views of the buffers: this micro-batch's */
+    bq_mat in, out; /* rows of the buffers: this micro-batch's */
     const bq_comm *comm;
     bq_dev *dev;
     bq_mat buffers; /* rows: in, in, out, out */
@@ -31,8 +33,8 @@ typedef struct {
     MPI_Request receive, send[2];
 } bq_flow;
 
-/* buffers: (BQ_FLOW_BUFFERS, most floats of a micro-batch + 1), the caller's; on the host, or on the device
- * where there is comm->depth.  takes, gives: from the stage before, to the one behind.  first: floats of the
+/* buffers: (BQ_FLOW_BUFFERS, bq_flow_floats), the caller's; on the host, or on the device where there is
+ * comm->depth.  takes, gives: from the stage before, to the one behind.  first: floats of the
  * first micro-batch. */
 void bq_flow_open(bq_flow *flow, const bq_comm *comm, bq_dev *dev, bq_mat buffers, bool takes, bool gives,
                   int64_t first);

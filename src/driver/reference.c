@@ -248,7 +248,8 @@ size_t bq_reference_host(const bq_recipe *r, const bq_arch *arch, int64_t micro)
 size_t bq_reference_device(const bq_recipe *r, const bq_arch *arch, int64_t micro) {
     int64_t t = r->calibration.length, h = arch->model.hidden;
     return bq_block_need(arch) + bq_work_need(arch, t, false) + 2 * bq_arena_need(t, h, BQ_F32) +
-           bq_op_scratch(t, arch->attention, 1) + bq_arena_need(BQ_FLOW_BUFFERS, micro * t * h + 1, BQ_F32);
+           bq_op_scratch(t, arch->attention, 1) +
+           bq_arena_need(BQ_FLOW_BUFFERS, bq_flow_floats(micro * t * h), BQ_F32);
 }
 
 int64_t bq_reference_micro(const bq_recipe *r, int nstage, int nreplica) {
@@ -274,7 +275,7 @@ static void open_pipe(pipe_state *p, bq_session *s, int64_t micro) {
 static void open_flow(pipe_state *p, bool takes, bool gives) {
     bq_session *s = p->s;
     const bool direct = s->comm->depth != NULL;
-    const int64_t sample = p->tokens * p->hidden, most = p->micro * sample + 1;
+    const int64_t sample = p->tokens * p->hidden, most = bq_flow_floats(p->micro * sample);
     p->memory = malloc((size_t)(direct ? sample : BQ_FLOW_BUFFERS * most) * sizeof *p->memory);
     BQ_CHECK(p->memory, "no memory for micro-batches of %ld samples", (long)p->micro);
     bq_mat buffers = direct ? bq_arena_push(&s->dev.mem, BQ_FLOW_BUFFERS, most, BQ_F32)

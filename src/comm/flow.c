@@ -17,7 +17,7 @@ static bq_mat buffer(const bq_flow *f, bool out, int turn) {
 /* Micro-batches end with one float more: is it the last one? */
 static bq_mat flag(bq_mat m, int64_t count) { return bq_mat_cols(m, count, 1); }
 
-/* One group: what has been given goes, the next one comes into the buffer of that turn. */
+/* One group: what was given last goes, the next one comes into the buffer of that turn. */
 static void exchange(bq_flow *f, int turn, int64_t next) {
     bq_nccl *nccl = f->comm->depth;
     bq_nccl_start(nccl);
@@ -30,7 +30,6 @@ static void exchange(bq_flow *f, int turn, int64_t next) {
         bq_spent.sent += (f->going + 1) * F32;
     }
     bq_nccl_end(nccl);
-    f->going = 0;
 }
 
 /* What is on its way has come and gone. */

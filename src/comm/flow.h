@@ -29,7 +29,7 @@ typedef struct {
     bq_dev *dev;
     bq_mat buffers; /* rows: in, in, out, out */
     int before, behind, turn;
-    int64_t going; /* floats given that no group has sent yet */
+    int64_t going; /* floats given last, which the next group sends; 0: none yet */
     MPI_Request receive, send[2];
 } bq_flow;
 

@@ -140,7 +140,7 @@ static void plan_direct(bq_plan *plan, const bq_recipe *r, const bq_arch *arch, 
     size_t need = bq_reference_device(r, arch, micro);
     plan->direct = larger(need, plan->arena) + GPU_BYTES <= plan->gpu;
     if (!plan->direct || need <= plan->arena) return;
-    add(plan, "micro-batches on the GPU beyond that", need - plan->arena, BQ_DEVICE,
+    add(plan, "micro-batches of the reference beyond that", need - plan->arena, BQ_DEVICE,
         "take a smaller --micro");
     plan->arena = need;
 }

@@ -242,7 +242,8 @@ static void flow(pipe_state *p, bool on) {
 }
 
 size_t bq_reference_host(const bq_recipe *r, const bq_arch *arch, int64_t micro) {
-    return (4 * (size_t)micro + RING) * (size_t)(r->calibration.length * arch->model.hidden) * sizeof(float);
+    return (BQ_FLOW_BUFFERS * (size_t)micro + RING) * (size_t)(r->calibration.length * arch->model.hidden) *
+           sizeof(float);
 }
 
 size_t bq_reference_device(const bq_recipe *r, const bq_arch *arch, int64_t micro) {

@@ -150,19 +150,19 @@ same sweeps_device sweeps_pinned
 expect 0 mpi 2 run places.json "${sweeps[@]}" --stages 2 --split-reference -o split
 check "split: the last block" cmp sweeps_device/ckpt/block_001.p0.s1.h5 split/ckpt/block_001.p0.s1.h5
 # micro-batches are on the device if it has room for them, with the same bytes
-wide=(--device cuda --set segments=2 --stages 2 --micro 30)
+wide=(--device cuda --set calibration.length=40 --set segments=2 --stages 2 --micro 60)
 expect 0 mpi 2 run places.json "${wide[@]}" -o wide
 expect 0 mpi 2 plan places.json "${wide[@]}"
-check "the plan has micro-batches on the GPU" grep -q 'micro-batches on the GPU' out
+check "the plan has micro-batches on the GPU" grep -q 'micro-batches of the reference beyond' out
 for name in tight narrow; do # without the streams; without micro-batches, too
     both=$((2 * $(megabytes /GPU/ 4)))
     SIMT_MEMORY=$both expect 0 mpi 2 run places.json "${wide[@]}" -o $name
     same wide $name
     SIMT_MEMORY=$both expect 0 mpi 2 plan places.json "${wide[@]}"
 done
-check "tight: from GPU to GPU" grep -q 'micro-batches of 30 from GPU to GPU' tight/run.log
+check "tight: from GPU to GPU" grep -q 'micro-batches of 60 from GPU to GPU' tight/run.log
 check "tight: streams are pinned" grep -q 'streams in pinned' tight/run.log
-check "narrow: through the host" grep -q 'micro-batches of 30$' narrow/run.log
+check "narrow: through the host" grep -q 'micro-batches of 60$' narrow/run.log
 
 # the next block's weights come ahead, unless there is no room or no pinned memory for them: the same bytes
 check "the weights of block 2 came ahead" grep -q 'block 2: .* read ahead' device/run.log

@@ -131,8 +131,14 @@ static void reversed(bq_mat h, bq_mat order, double factor, double damp, bq_mat 
 #pragma omp parallel for schedule(dynamic, 16) if (k > 128)
     for (int64_t p = 0; p < k; p++) {
         double *to = cell(s, p, 0);
-        int64_t end = (p / NB + 1) * NB < k ? (p / NB + 1) * NB : k, from = column_of(order, k - 1 - p);
-        for (int64_t q = 0; q < end; q++) to[q] = factor * entry(h, from, column_of(order, k - 1 - q));
+        const void *row = bq_mat_at(h, column_of(order, k - 1 - p), 0);
+        int64_t end = (p / NB + 1) * NB < k ? (p / NB + 1) * NB : k;
+        if (h.type == BQ_F64)
+            for (int64_t q = 0; q < end; q++)
+                to[q] = factor * ((const double *)row)[column_of(order, k - 1 - q)];
+        else
+            for (int64_t q = 0; q < end; q++)
+                to[q] = factor * (double)((const float *)row)[column_of(order, k - 1 - q)];
         to[p] = (to[p] == 0 ? 1 : to[p]) + damp * mean;
     }
 }

@@ -59,10 +59,8 @@ static size_t product_scratch(const bq_phase *phase, const bq_arch *arch, int64_
     for (int m = 0; m < BQ_MATS; m++) {
         int64_t n = arch->rows[m], k = arch->cols[m];
         const int64_t shape[][3] = {{t, n, k}, {t, k, n}, {n, k, t}, {k, k, t}, {n, k, k}};
-        for (int i = 0; i < shapes; i++) {
-            size_t one = bq_gemm_scratch(phase->compute, shape[i][0], shape[i][1], shape[i][2]);
-            most = one > most ? one : most;
-        }
+        for (int i = 0; i < shapes; i++)
+            most = larger(most, bq_gemm_scratch(phase->compute, shape[i][0], shape[i][1], shape[i][2]));
     }
     return most;
 }
@@ -77,16 +75,15 @@ static size_t plan_phases(bq_plan *plan, const bq_recipe *r, const bq_arch *arch
     bool calibrated = false, backward = false;
     for (int p = 0; p < r->nphase; p++) {
         const bq_phase *phase = &r->phase[p];
-        size_t scratch = product_scratch(phase, arch, t), compared = 0;
+        size_t compared = 0;
         calibrated |= bq_phase_calibrated(phase);
         backward |= bq_phase_backward(phase);
-        products = scratch > products ? scratch : products;
+        products = larger(products, product_scratch(phase, arch, t));
         if (phase->compute != BQ_COMPUTE_F32 && bq_phase_calibrated(phase))
             compared = bq_narrow_need(arch, t);
         for (int i = 0; i < phase->npass; i++) {
             const bq_method *one = &bq_methods[phase->pass[i].kind];
-            size_t bytes = bq_pass_need(&phase->pass[i], &of);
-            if (compared > bytes) bytes = compared;
+            size_t bytes = larger(bq_pass_need(&phase->pass[i], &of), compared);
             if (bytes > most) most = bytes, method = one;
         }
     }

@@ -5,6 +5,11 @@
 
 #include "kernels/ops.h"
 
+/* An element of a matrix of f32 or f64. */
+static inline double bq_cpu_number(bq_mat m, int64_t r, int64_t c) {
+    return m.type == BQ_F64 ? *(double *)bq_mat_at(m, r, c) : (double)*(float *)bq_mat_at(m, r, c);
+}
+
 /* cpu_dense.c */
 void bq_cpu_gemm(bq_dev *dev, bool ta, bool tb, float alpha, bq_mat a, bq_mat b, float beta, bq_mat c);
 /* The BLAS in use, with its version and kernel.  Probed once: its products are right, and calls from several

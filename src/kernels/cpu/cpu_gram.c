@@ -114,17 +114,13 @@ static int64_t column_of(bq_mat order, int64_t i) {
     return order.data ? *(const int32_t *)bq_mat_at(order, i, 0) : i;
 }
 
-static double entry(bq_mat h, int64_t r, int64_t c) {
-    return h.type == BQ_F64 ? *(double *)bq_mat_at(h, r, c) : (double)*(float *)bq_mat_at(h, r, c);
-}
-
 /* The matrix to be factored, both axes reversed: its lower triangle, up to the end of the diagonal's tiles.
  */
 static void reversed(bq_mat h, bq_mat order, double factor, double damp, bq_mat s) {
     int64_t k = h.rows;
     double mean = 0;
     for (int64_t i = 0; i < k; i++) {
-        double d = factor * entry(h, column_of(order, i), column_of(order, i));
+        double d = factor * bq_cpu_number(h, column_of(order, i), column_of(order, i));
         mean += d == 0 ? 1 : d;
     }
     mean /= (double)k;

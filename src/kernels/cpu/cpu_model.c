@@ -22,10 +22,6 @@ static void want(bq_mat m, int64_t rows, int64_t cols, const char *op, const cha
              bq_type_name(m.type), (long)rows, (long)cols);
 }
 
-static double number(bq_mat m, int64_t r, int64_t c) {
-    return m.type == BQ_F64 ? *(double *)bq_mat_at(m, r, c) : (double)*(float *)bq_mat_at(m, r, c);
-}
-
 /* Sums in double, of matrices that are not both f32. */
 static void add_wide(bq_mat x, bq_mat y) {
     bool narrow = y.type == BQ_F32;
@@ -36,7 +32,7 @@ static void add_wide(bq_mat x, bq_mat y) {
 #pragma omp parallel for schedule(static) if (worth_threads(y))
     for (int64_t r = 0; r < y.rows; r++)
         for (int64_t c = 0; c < y.cols; c++) {
-            double sum = number(y, r, c) + number(x, r, c);
+            double sum = bq_cpu_number(y, r, c) + bq_cpu_number(x, r, c);
             if (narrow)
                 *(float *)bq_mat_at(y, r, c) = (float)sum;
             else

@@ -77,19 +77,23 @@ static inline void rig_close(gptq_rig *r) {
     free(r);
 }
 
+static inline bq_pass_context rig_context(gptq_rig *r, const bq_comm *comm) {
+    return (bq_pass_context){.dev = &r->dev,
+                             .blk = &r->blk,
+                             .work = &r->work,
+                             .q = &r->q,
+                             .grid = r->grid,
+                             .comm = comm,
+                             .samples = r->samples,
+                             .tokens = RIG_TOKENS,
+                             .input = r->input,
+                             .fetch = rig_fetch,
+                             .ctx = r};
+}
+
 /* Fingerprint of what the pass leaves. */
 static inline uint64_t rig_run(gptq_rig *r, const bq_comm *comm, const bq_gptq_options *o) {
-    bq_pass_context c = {.dev = &r->dev,
-                         .blk = &r->blk,
-                         .work = &r->work,
-                         .q = &r->q,
-                         .grid = r->grid,
-                         .comm = comm,
-                         .samples = r->samples,
-                         .tokens = RIG_TOKENS,
-                         .input = r->input,
-                         .fetch = rig_fetch,
-                         .ctx = r};
+    bq_pass_context c = rig_context(r, comm);
     size_t before = r->dev.mem.used;
     r->dev.mem.peak = before;
     bq_pass_gptq(&c, o);

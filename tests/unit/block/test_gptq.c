@@ -18,16 +18,8 @@ static const bq_gptq_options plain = {.damp = 0.01, .order = BQ_ORDER_ACT, .clip
 /* sum |X (w - what)^T|^2 of matrix m over the samples, X what the unquantized block feeds it from a stream.
  */
 static double output_error(gptq_rig *r, int m, const bq_mat against[BQ_MATS], bq_inputs stream) {
-    bq_pass_context c = {.dev = &r->dev,
-                         .blk = &r->blk,
-                         .work = &r->work,
-                         .q = &r->q,
-                         .comm = &rig_alone,
-                         .samples = RIG_SAMPLES,
-                         .tokens = RIG_TOKENS,
-                         .input = stream,
-                         .fetch = rig_fetch,
-                         .ctx = r};
+    bq_pass_context c = rig_context(r, &rig_alone);
+    c.input = stream;
     size_t mark = bq_arena_mark(&r->dev.mem);
     bq_gram g;
     bq_gram_push(&g, &r->arch, (bq_gram_set){.which = 1u << m}, &r->dev.mem);
@@ -105,16 +97,8 @@ static void moments_are_sums(void **state) {
                     want[0][i * RIG_H + j] += qt * other, want[1][i * RIG_H + j] += (fp - qt) * other;
                 }
     }
-    bq_pass_context c = {.dev = &r->dev,
-                         .blk = &r->blk,
-                         .work = &r->work,
-                         .q = &r->q,
-                         .comm = &rig_alone,
-                         .samples = RIG_SAMPLES,
-                         .tokens = RIG_TOKENS,
-                         .input = BQ_INPUTS_MIX,
-                         .fetch = rig_fetch,
-                         .ctx = r};
+    bq_pass_context c = rig_context(r, &rig_alone);
+    c.input = BQ_INPUTS_MIX;
     bq_gram g;
     bq_gram_set set = {BQ_ALL_MATS, 1u << BQ_QKV, BQ_F32};
     bq_gram_push(&g, &r->arch, set, &r->dev.mem);
@@ -137,16 +121,8 @@ static void wide_sums_are_exact(void **state) {
     (void)state;
     gptq_rig *r = rig_open(w4, 1, 1);
     bq_gram_set set = {.which = 1u << BQ_QKV, .type = BQ_F64}, narrow = {.which = 1u << BQ_QKV};
-    bq_pass_context c = {.dev = &r->dev,
-                         .blk = &r->blk,
-                         .work = &r->work,
-                         .q = &r->q,
-                         .comm = &rig_alone,
-                         .samples = RIG_SAMPLES,
-                         .tokens = RIG_TOKENS,
-                         .input = BQ_INPUTS_QT,
-                         .fetch = rig_fetch,
-                         .ctx = r};
+    bq_pass_context c = rig_context(r, &rig_alone);
+    c.input = BQ_INPUTS_QT;
     bq_gram wide, f32;
     bq_gram_push(&wide, &r->arch, set, &r->dev.mem);
     bq_gram_push(&f32, &r->arch, narrow, &r->dev.mem);

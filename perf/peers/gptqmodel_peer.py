@@ -22,7 +22,7 @@ def main():
                             act_group_aware=a.order == "group-aware", true_sequential=not a.one_pass, damp_percent=a.damp,
                             mse=a.mse, offload_to_disk=False, device="cpu",
                             format=FORMAT.GPTQ_V2)  # whose zero points dequantize_weight() takes as they are
-    g = GPTQModel.load(a.model, config, dtype=torch.float32)
+    g = GPTQModel.load(a.model, config, dtype=getattr(torch, a.dtype))
     torch.set_num_threads(a.threads)
     samples = [{"input_ids": s[None], "attention_mask": torch.ones_like(s)[None]} for s in common.calibration(a)]
     with common.Clock() as clock:

@@ -320,7 +320,7 @@ static void a_stop_changes_nothing(void **state) {
         rig *r = rig_open(BQ_LLAMA, 1, w4);
         uint64_t before = rig_hash(r);
         bq_scales_result result;
-        r->c.stop = &stop;
+        r->c.stop = &stop, r->c.samples = v % 2 ? 1 : SAMPLES; /* of one sample a round, and empty ones */
         assert_int_equal(rig_pass(r, v, &result), BQ_PASS_STOPPED);
         assert_true(rig_hash(r) == before && !r->blk.folded);
         rig_close(r);

@@ -119,8 +119,16 @@ static inline uint64_t rig_hash(const rig *r) {
 static const bq_scheme w4 = {4, -1, true, BQ_F32, BQ_GRID_AIMET}, w4g8 = {4, 8, false, BQ_F32, BQ_GRID_AIMET};
 static const bq_smooth_form alpha_half = {BQ_SMOOTH_ALPHA, 0.5, 1e-5, 1, 1e-5};
 
-/* The passes in their variants; the last one keeps its factors beside the weights. */
-enum { SMOOTH_VARIANTS = 9, SMOOTH_KEPT = SMOOTH_VARIANTS, SMOOTH_ALL };
+/* The passes in their variants: smoothquant, autosmoothquant, awq, which clips in the last of them; and one
+ * that keeps its factors beside the weights. */
+enum {
+    SMOOTH_SEARCH = 3,
+    SMOOTH_AWQ = 7,
+    SMOOTH_CLIP = 10,
+    SMOOTH_VARIANTS,
+    SMOOTH_KEPT = SMOOTH_VARIANTS,
+    SMOOTH_ALL
+};
 typedef struct {
     bq_smooth_options smooth;
     bq_autosmooth_options autosmooth;
@@ -132,23 +140,26 @@ static inline rig_options rig_variant(int variant) {
                      {BQ_DISTANCE_MAE,
                       BQ_GQA_GROUP,
                       {BQ_INSPECT_MODULE, BQ_INSPECT_SELF, BQ_INSPECT_MODULE, BQ_INSPECT_SELF},
-                      16},
+                      16,
+                      variant == 6 ? BQ_SEARCH_HALVING : BQ_SEARCH_ALL},
                      {.gqa = BQ_GQA_GROUP}};
     if (variant == 1) o.smooth.statistic = BQ_CHANNEL_RANGE, o.smooth.form.kind = BQ_SMOOTH_LOG;
     if (variant == 2) o.smooth.statistic = BQ_CHANNEL_MEAN, o.smooth.entries = BQ_ENTRIES_NORMS;
     if (variant == 4)
         o.autosmooth.loss = BQ_DISTANCE_RMSE, o.autosmooth.gqa = BQ_GQA_LATE, o.autosmooth.activations = 8;
     for (int m = 0; m < BQ_MATS && variant == 5; m++) o.autosmooth.inspect[m] = BQ_INSPECT_BLOCK;
-    if (variant == 7) o.awq.duo = true, o.awq.gqa = BQ_GQA_SKIP, o.awq.activations = 8;
-    if (variant == 8) o.awq.clip = true;
+    if (variant == 8) o.awq.duo = true, o.awq.gqa = BQ_GQA_SKIP, o.awq.activations = 8;
+    if (variant == 9) o.awq.search = BQ_SEARCH_HALVING, o.awq.activations = 8;
+    if (variant == SMOOTH_CLIP) o.awq.clip = true;
     if (variant == SMOOTH_KEPT) o.smooth.fuse = false;
     return o;
 }
 
 static inline int64_t rig_pass(rig *r, int variant, bq_scales_result *result) {
     rig_options o = rig_variant(variant);
-    if (variant >= 6 && variant != SMOOTH_KEPT) return bq_pass_awq(&r->c, &o.awq, result);
-    if (variant >= 3 && variant != SMOOTH_KEPT) return bq_pass_autosmooth(&r->c, &o.autosmooth, result);
+    if (variant >= SMOOTH_AWQ && variant != SMOOTH_KEPT) return bq_pass_awq(&r->c, &o.awq, result);
+    if (variant >= SMOOTH_SEARCH && variant != SMOOTH_KEPT)
+        return bq_pass_autosmooth(&r->c, &o.autosmooth, result);
     bq_pass_smoothquant(&r->c, &o.smooth);
     return 0;
 }
@@ -157,9 +168,10 @@ static inline size_t rig_need(const rig *r, int variant) {
     rig_options o = rig_variant(variant);
     const bq_comm *on = r->c.comm;
     int64_t n = r->c.samples;
-    if (variant < 3 || variant == SMOOTH_KEPT)
+    if (variant < SMOOTH_SEARCH || variant == SMOOTH_KEPT)
         return bq_smooth_need(&r->arch, TOKENS, n, on->replica, on->nreplica);
-    if (variant < 6) return bq_autosmooth_need(&r->arch, &o.autosmooth, TOKENS, n, on->replica, on->nreplica);
+    if (variant < SMOOTH_AWQ)
+        return bq_autosmooth_need(&r->arch, &o.autosmooth, TOKENS, n, on->replica, on->nreplica);
     return bq_awq_need(&r->arch, r->q.scheme, &o.awq, TOKENS, n, on->replica, on->nreplica);
 }
 

@@ -15,4 +15,18 @@ static inline bq_shard bq_shard_of(int64_t total, int part, int parts) {
     return (bq_shard){first, base + (part < more), total};
 }
 
+/* Items first, first + step, ...; first < step. */
+typedef struct {
+    int64_t first, step;
+} bq_stride;
+
+static const bq_stride bq_every = {0, 1};
+
+/* Those in share `part` of [0, total), numbered among themselves: they follow each other, too. */
+static inline bq_shard bq_stride_of(bq_stride s, int64_t total, int part, int parts) {
+    bq_shard all = bq_shard_of(total, part, parts);
+    int64_t more = s.step - 1 - s.first, first = (all.first + more) / s.step;
+    return (bq_shard){first, (all.first + all.count + more) / s.step - first, (total + more) / s.step};
+}
+
 #endif

@@ -2,7 +2,7 @@
 
 static bq_scales_options search_of(const bq_autosmooth_options *o) {
     bq_scales_options s = {.statistic = BQ_CHANNEL_ABSMAX, .loss = o->loss, .gqa = o->gqa, .candidates = 10};
-    s.activations = o->activations;
+    s.activations = o->activations, s.search = o->search;
     for (int m = 0; m < BQ_MATS; m++) s.inspect[m] = o->inspect[m];
     for (int k = 0; k < s.candidates; k++)
         s.form[k] = (bq_smooth_form){.kind = BQ_SMOOTH_POWER, .ratio = k / 10.0, .floor = 1e-4};

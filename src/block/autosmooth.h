@@ -12,6 +12,7 @@ typedef struct {
     bq_gqa gqa;
     bq_inspect inspect[BQ_MATS];
     int activations; /* of scales.h */
+    bq_search search;
 } bq_autosmooth_options;
 
 /* Ratios 0.0 ... 0.9 of max |x|, floor 1e-4; 0.0 scales nothing.  result may be NULL.  Returns as

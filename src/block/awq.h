@@ -12,6 +12,7 @@ typedef struct {
     bool duo, to_one, clip;
     bq_gqa gqa;
     int activations; /* of scales.h */
+    bq_search search;
 } bq_awq_options;
 
 /* MSE of the outputs that Auto-SmoothQuant looks at, too.  result may be NULL.  Returns as

@@ -6,6 +6,7 @@
 #ifndef BQ_CAPTURE_H
 #define BQ_CAPTURE_H
 
+#include "base/shard.h"
 #include "block/pass.h"
 
 /* The stream that a pass sees which does not train: the quantized one with `qt` and `mix`. */
@@ -16,12 +17,12 @@ static inline bq_stream_id bq_capture_stream(bq_inputs input) {
 /* The input of matrix m after a forward: (T, its cols), a view into work. */
 bq_mat bq_capture_input(const bq_work *work, int m);
 
-/* This replica's samples of the stream, in order, through the block with matrices w; visit is called after
- * each forward, x (T, H) its input and y its output, or room for one where no `output` is wanted.  The
- * heartbeat beats.  Local. */
+/* Those of this replica's samples of the stream that are `of` a stride, in order, through the block with
+ * matrices w; visit is called after each forward, x (T, H) its input and y its output, or room for one where
+ * no `output` is wanted.  The heartbeat beats.  Local. */
 typedef void (*bq_visit)(void *ctx, int64_t sample, bq_mat x, bq_mat y);
-void bq_capture(bq_pass_context *c, bq_stream_id stream, const bq_mat w[BQ_MATS], bool output, bq_visit visit,
-                void *ctx);
+void bq_capture(bq_pass_context *c, bq_stream_id stream, bq_stride of, const bq_mat w[BQ_MATS], bool output,
+                bq_visit visit, void *ctx);
 
 /* Arena bytes that a capture takes beside the workspace. */
 size_t bq_capture_need(const bq_arch *arch, int64_t tokens);

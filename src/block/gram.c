@@ -145,7 +145,7 @@ void bq_gram_collect(bq_pass_context *c, const bq_mat w[BQ_MATS], bq_gram_set se
     if (set.type == BQ_F64) a.part = bq_arena_push(mem, most, most, BQ_F32);
     for (int m = 0; m < BQ_MATS; m++)
         if (has(set.cross, m)) a.input[m] = bq_arena_push(mem, c->tokens, g->h[m].cols, BQ_F32);
-    bq_capture(c, bq_capture_stream(c->input), w, false, visit, &a);
+    bq_capture(c, bq_capture_stream(c->input), bq_every, w, false, visit, &a);
     bq_arena_reset(mem, sums);
     for (int m = 0; m < BQ_MATS; m++) {
         if (has(set.which, m)) finish(c, &a.sum[0][m], g->h[m]);

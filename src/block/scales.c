@@ -1,6 +1,5 @@
 #include "block/scales.h"
 
-#include "base/shard.h"
 #include "block/capture.h"
 #include "comm/heartbeat.h"
 #include "comm/treesum.h"
@@ -22,8 +21,12 @@ typedef struct {
     bq_mat scale, have;                   /* flat room: one scale, one output */
     bq_mat rounded;                       /* the same for an input; no data where none is rounded */
     bq_mat held[HELD];                    /* no columns where nobody asks for it */
-    int64_t room, first, count;           /* samples that fit; those that are held */
-    bq_treesum sum;                       /* (LOSSES, 1) */
+    int64_t room, count;                  /* samples that fit; that are held */
+    bq_treesum sum;                       /* (LOSSES, 1), of a round */
+    int64_t leaf;                         /* the next one: samples of a round are numbered among themselves */
+    int64_t seen;                         /* samples of all replicas in the rounds so far */
+    double loss[BQ_MATS][BQ_CANDIDATES];  /* summed over these */
+    bool alive[BQ_MATS][BQ_CANDIDATES];   /* candidates that the next round tries */
 } search;
 
 static bool searched(const bq_arch *arch, const bq_scales_options *o, int m) {
@@ -124,7 +127,7 @@ static void quantized(search *t, int m, bq_mat s) {
 
 static bool signalled(const bq_pass_context *c) { return c->stop && *c->stop; }
 
-/* All candidates for matrix m on the held samples; loss: of the first of them, those of the others LOSSES
+/* The candidates for matrix m on the held samples; loss: of the first of them, those of the others LOSSES
  * apart. */
 static void try_matrix(search *t, int m, double *loss) {
     bq_pass_context *c = t->c;
@@ -134,6 +137,7 @@ static void try_matrix(search *t, int m, double *loss) {
     w[m] = c->q->what[m];
     have.cols = have.ld = width(c->q->arch, m, t->o->inspect[m]);
     for (int k = 0; k < t->o->candidates && !signalled(c); k++) {
+        if (!t->alive[m][k]) continue;
         bq_mat s = scale_of(t, m, k);
         if (t->o->gqa == BQ_GQA_GROUP) bq_fold_group(dev, c->q->arch, m, s);
         quantized(t, m, s);
@@ -157,9 +161,9 @@ static void try_held(search *t) {
         for (int k = 0; k < LOSSES; k++) leaf[k] = (float)loss[i * LOSSES + k];
         c->dev->op->put(c->dev, bq_mat_host(leaf, LOSSES, 1, BQ_F32), bq_treesum_next(&t->sum));
         c->dev->op->wait(c->dev);
-        bq_treesum_add(&t->sum, t->first + i);
+        bq_treesum_add(&t->sum, t->leaf++);
     }
-    t->first += t->count, t->count = 0;
+    t->count = 0;
 }
 
 /* Hold what the forward of a sample has left. */
@@ -167,8 +171,8 @@ static void visit(void *ctx, int64_t sample, bq_mat x, bq_mat y) {
     search *t = ctx;
     bq_dev *dev = t->c->dev;
     const bq_work *k = t->c->work;
+    (void)sample;
     if (signalled(t->c)) return; /* the others hear of it at the end */
-    if (t->count == 0) t->first = sample;
     int64_t i = t->count++;
     for (int m = 0; m < BQ_MATS; m++) {
         if (t->held[INPUT + m].cols) dev->op->copy(dev, bq_capture_input(k, m), held(t, INPUT + m, i));
@@ -182,28 +186,36 @@ static void visit(void *ctx, int64_t sample, bq_mat x, bq_mat y) {
     if (t->count == t->room) try_held(t);
 }
 
-static void total(search *t, bq_scales_result *result) {
+/* Everybody's losses of a round join those before. */
+static void total(search *t, bq_stride of, bq_scales_result *result) {
     bq_pass_context *c = t->c;
     bq_shard leaves[BQ_REPLICAS], own = bq_shard_of(LOSSES, c->comm->replica, c->comm->nreplica);
     float host[LOSSES];
-    for (int r = 0; r < c->comm->nreplica; r++) leaves[r] = bq_shard_of(c->samples, r, c->comm->nreplica);
+    for (int r = 0; r < c->comm->nreplica; r++)
+        leaves[r] = bq_stride_of(of, c->samples, r, c->comm->nreplica);
     bq_mat all = bq_arena_push(&c->dev->mem, LOSSES, 1, BQ_F32);
     c->dev->op->copy(c->dev, bq_treesum_end(&t->sum, c->comm, leaves, own),
                      bq_mat_rows(all, own.first, own.count));
     bq_comm_gather_rows(c->comm, c->dev, all);
     c->dev->op->get(c->dev, all, bq_mat_host(host, LOSSES, 1, BQ_F32));
     c->dev->op->wait(c->dev);
-    double rows = (double)c->samples * (double)c->tokens;
+    t->seen += leaves[0].total;
+    double rows = (double)t->seen * (double)c->tokens;
     for (int m = 0; m < BQ_MATS; m++) {
         double cols = (double)width(c->q->arch, m, t->o->inspect[m]);
-        result->best[m] = -1;
         for (int k = 0; k < BQ_CANDIDATES; k++) {
-            double loss = result->loss[m][k] = (double)host[m * BQ_CANDIDATES + k] / (rows * cols);
-            bool first = result->best[m] < 0;
-            if (!searched(c->q->arch, t->o, m) || k >= t->o->candidates || !isfinite(loss)) continue;
-            if (first || loss < result->loss[m][result->best[m]]) result->best[m] = k;
+            if (!t->alive[m][k]) continue;
+            t->loss[m][k] += (double)host[m * BQ_CANDIDATES + k];
+            result->loss[m][k] = t->loss[m][k] / (rows * cols);
         }
     }
+}
+
+static int best_of(const double *loss, const bool *alive) {
+    int best = -1;
+    for (int k = 0; k < BQ_CANDIDATES; k++)
+        if (alive[k] && isfinite(loss[k]) && (best < 0 || loss[k] < loss[best])) best = k;
+    return best;
 }
 
 /* The most columns that a searched matrix has, and an output that one is judged by. */
@@ -220,7 +232,6 @@ static void open_search(search *t) {
     bq_pass_context *c = t->c;
     bq_arena *mem = &c->dev->mem;
     const bq_arch *arch = c->q->arch;
-    bq_shard mine = bq_shard_of(c->samples, c->comm->replica, c->comm->nreplica);
     int64_t cols, out, columns[HELD];
     bq_channels_push(c->dev, arch, t->act);
     bq_channels_push(c->dev, arch, t->weight);
@@ -228,12 +239,12 @@ static void open_search(search *t) {
     t->scale = bq_arena_push(mem, 1, cols, BQ_F32);
     t->have = bq_arena_push(mem, c->tokens, out, BQ_F32);
     if (rounds(t->o)) t->rounded = bq_arena_push(mem, c->tokens, cols, BQ_F32);
-    t->room = room_of(c->tokens, mine.count);
+    t->room = room_of(c->tokens, bq_shard_of(c->samples, c->comm->replica, c->comm->nreplica).count);
     held_columns(arch, t->o, columns);
     for (int i = 0; i < HELD; i++)
         if (columns[i]) t->held[i] = bq_arena_push(mem, t->room * c->tokens, columns[i], BQ_F32);
-    int room = bq_treesum_buffers(mine.first, mine.count);
-    bq_treesum_open(&t->sum, c->dev, room > 1 ? room : 1, bq_arena_push(mem, LOSSES, 1, BQ_F32));
+    for (int m = 0; m < BQ_MATS; m++)
+        for (int k = 0; k < t->o->candidates; k++) t->alive[m][k] = searched(arch, t->o, m);
 }
 
 /* Has a signal reached any replica?  Its losses are not complete then. */
@@ -243,41 +254,70 @@ static bool stopped(const bq_pass_context *c) {
     return any > 0;
 }
 
+/* The candidates on the samples of a stride, then the better half of them.  False: a signal. */
+static bool round_of(search *t, bq_stride of, bq_scales_result *result) {
+    bq_pass_context *c = t->c;
+    bq_shard mine = bq_stride_of(of, c->samples, c->comm->replica, c->comm->nreplica);
+    size_t mark = bq_arena_mark(&c->dev->mem);
+    if (mine.total == 0) return true;
+    t->leaf = mine.first;
+    bq_treesum_open(&t->sum, c->dev, bq_treesum_buffers(mine.first, mine.count),
+                    bq_arena_push(&c->dev->mem, LOSSES, 1, BQ_F32));
+    bq_capture(c, BQ_STREAM_FP, of, c->blk->w, true, visit, t);
+    if (t->count) try_held(t);
+    bool good = !stopped(c);
+    if (good) total(t, of, result);
+    for (int m = 0; m < BQ_MATS && good; m++) bq_search_halve(result->loss[m], BQ_CANDIDATES, t->alive[m]);
+    bq_arena_reset(&c->dev->mem, mark);
+    return good;
+}
+
 int64_t bq_scales_search(bq_pass_context *c, const bq_scales_options *o, bq_scales_result *result) {
     size_t mark = bq_arena_mark(&c->dev->mem);
     search t = {.c = c, .o = o};
+    bool good = true;
     open_search(&t);
     bq_channels(c, o->statistic, t.act);
     for (int m = 0; m < BQ_MATS; m++) bq_channels_weight(c, m, true, t.weight[m]);
-    bq_capture(c, BQ_STREAM_FP, c->blk->w, true, visit, &t);
-    if (t.count) try_held(&t);
-    bool stop = stopped(c);
-    for (int m = 0; m < BQ_MATS; m++) result->best[m] = -1;
-    if (!stop) total(&t, result);
+    *result = (bq_scales_result){0};
+    for (int r = 0; r < bq_search_rounds(o->search) && good; r++)
+        good = round_of(&t, bq_search_samples(o->search, r), result);
     for (int m = 0; m < BQ_MATS; m++) {
-        if (result->best[m] < 0) continue;
-        bq_mat s = scale_of(&t, m, result->best[m]);
+        int best = result->best[m] = good ? best_of(result->loss[m], t.alive[m]) : -1;
+        if (best < 0) continue;
+        bq_mat s = scale_of(&t, m, best);
         bq_fold_group(c->dev, c->q->arch, m, s);
         bq_fold_apply(c->dev, c->blk, m, s);
     }
     bq_arena_reset(&c->dev->mem, mark);
-    return stop ? BQ_PASS_STOPPED : 0;
+    return good ? 0 : BQ_PASS_STOPPED;
+}
+
+/* The most that a round's sum of losses takes. */
+static size_t sum_need(bq_search how, int64_t samples, int replica, int nreplica) {
+    size_t most = 0;
+    for (int i = 0; i < bq_search_rounds(how); i++) {
+        bq_shard leaves[BQ_REPLICAS];
+        for (int r = 0; r < nreplica; r++)
+            leaves[r] = bq_stride_of(bq_search_samples(how, i), samples, r, nreplica);
+        int buffers = 1 + bq_treesum_buffers(leaves[replica].first, leaves[replica].count);
+        size_t sum = (size_t)buffers * bq_arena_need(LOSSES, 1, BQ_F32) +
+                     bq_treesum_exchange(replica, nreplica, leaves, LOSSES, 1, BQ_F32);
+        most = sum > most ? sum : most;
+    }
+    return most;
 }
 
 size_t bq_scales_need(const bq_arch *arch, const bq_scales_options *o, int64_t tokens, int64_t samples,
                       int replica, int nreplica) {
-    bq_shard leaves[BQ_REPLICAS];
     int64_t cols, out, columns[HELD];
     widest(arch, o, &cols, &out);
     held_columns(arch, o, columns);
-    for (int r = 0; r < nreplica; r++) leaves[r] = bq_shard_of(samples, r, nreplica);
-    int64_t held_rows = room_of(tokens, leaves[replica].count) * tokens;
-    int room = bq_treesum_buffers(leaves[replica].first, leaves[replica].count);
+    int64_t held_rows = room_of(tokens, bq_shard_of(samples, replica, nreplica).count) * tokens;
     size_t sum = 2 * bq_channels_size(arch) + bq_arena_need(1, cols, BQ_F32);
     sum += bq_arena_need(tokens, out, BQ_F32) + bq_fold_need(arch);
     if (rounds(o)) sum += bq_arena_need(tokens, cols, BQ_F32);
     for (int i = 0; i < HELD; i++) sum += columns[i] ? bq_arena_need(held_rows, columns[i], BQ_F32) : 0;
-    sum += (size_t)(room > 1 ? room + 1 : 2) * bq_arena_need(LOSSES, 1, BQ_F32);
-    sum += bq_treesum_exchange(replica, nreplica, leaves, LOSSES, 1, BQ_F32);
+    sum += sum_need(o->search, samples, replica, nreplica);
     return sum + bq_channels_need(arch, tokens, samples, replica, nreplica);
 }

@@ -12,6 +12,7 @@
 
 #include "block/channels.h"
 #include "block/fold.h"
+#include "block/halving.h"
 
 #define BQ_CANDIDATES 20
 
@@ -29,21 +30,24 @@ typedef struct {
     bq_distance loss;
     bq_gqa gqa;
     bq_inspect inspect[BQ_MATS];
-    int activations; /* bits that a candidate's input is rounded to, a scale a token; 0, 16: it is not.  What
-                        the module makes of it on the way to its output is as it was */
+    int activations;  /* bits that a candidate's input is rounded to, a scale a token; 0, 16: it is not.  What
+                         the module makes of it on the way to its output is as it was */
+    bq_search search; /* of halving.h */
     int candidates;
     bq_smooth_form form[BQ_CANDIDATES];
 } bq_scales_options;
 
 /* best: number of the candidate, -1 where nothing was searched or no loss was a number.  loss: means over all
- * elements of the output. */
+ * elements of the output, in the samples that the candidate was tried on: not all, where halving has dropped
+ * it. */
 typedef struct {
     int best[BQ_MATS];
     double loss[BQ_MATS][BQ_CANDIDATES];
 } bq_scales_result;
 
-/* Ties go to the earlier candidate.  c->q->what is overwritten.  Returns 0, or BQ_PASS_STOPPED with the block
- * as it was. Collective over stage. */
+/* Ties go to the earlier candidate; with halving the best of those that have seen all samples wins.
+ * c->q->what is overwritten.  Returns 0, or BQ_PASS_STOPPED with the block as it was. Collective over stage.
+ */
 int64_t bq_scales_search(bq_pass_context *c, const bq_scales_options *o, bq_scales_result *result);
 
 size_t bq_scales_need(const bq_arch *arch, const bq_scales_options *o, int64_t tokens, int64_t samples,

@@ -75,15 +75,20 @@ static bq_effort gather_rows(const share *s) {
                        .messages = s->replicas > 1 ? BQ_MATS : 0};
 }
 
-/* A pass that does not train, on one block.  The searches look at about as many outputs of modules as they
- * have candidates, and one more. */
+/* A search for scales on one sample: about as many outputs of modules as candidates are tried, and one more.
+ */
+static double looks(int candidates, bq_search how) {
+    return 1 + candidates * (how == BQ_SEARCH_HALVING ? 0.35 : 1);
+}
+
+/* A pass that does not train, on one block. */
 static bq_effort one_pass(const bq_pass *p, const share *s) {
     bq_effort e = {0}, f = forward(s->arch, s->tokens);
     double column = powers(s->arch, 1, 2) / s->replicas; /* rows cols^2: rows are shared */
     switch (p->kind) {
     case BQ_PASS_SMOOTHQUANT: add(&e, s->samples, f); break;
-    case BQ_PASS_AUTOSMOOTH: add(&e, 11 * s->samples, f); break;
-    case BQ_PASS_AWQ: add(&e, 21 * s->samples, f); break;
+    case BQ_PASS_AUTOSMOOTH: add(&e, looks(10, p->autosmooth.search) * s->samples, f); break;
+    case BQ_PASS_AWQ: add(&e, looks(BQ_CANDIDATES, p->awq.search) * s->samples, f); break;
     case BQ_PASS_SEQMSE:
         add(&e, 4 * s->samples, f), add(&e, 1, grams(s)), add(&e, 1, gather_rows(s));
         e.flop += 2 * p->seqmse.candidates * column;

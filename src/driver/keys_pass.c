@@ -156,13 +156,23 @@ static const bq_key smooth_keys[] = {
              "`lpbq` may follow, and `safetensors` holds the result where `bits.activations` is 16; "
              "`compressed-tensors` never does."},
     {0}};
-#define SEARCHED_ACTIVATIONS(field)                                                                          \
+static const bq_choice searches[] = {{"all", BQ_SEARCH_ALL}, {"halving", BQ_SEARCH_HALVING}, {0}};
+#define SEARCH_KEYS(of)                                                                                      \
+    {"activations",                                                                                          \
+     BQ_KEY_INT,                                                                                             \
+     AT(bq_pass, of.activations),                                                                            \
+     .value = "16",                                                                                          \
+     .min = 8,                                                                                               \
+     .max = 16,                                                                                              \
+     .step = 8,                                                                                              \
+     .help = "Bits that the search rounds the scaled inputs to, with a scale for each token, as Quark does " \
+             "where the scheme does (W8A8); 16: as they are."},                                              \
     {                                                                                                        \
-        "activations", BQ_KEY_INT, AT(bq_pass, field), .value = "16", .min = 8, .max = 16, .step = 8,        \
-                                                       .help = "Bits that the search rounds the scaled "     \
-                                                               "inputs to, with a scale for each token, as " \
-                                                               "Quark does where the scheme does (W8A8); "   \
-                                                               "16: as they are."                            \
+        "search", BQ_KEY_CHOICE, AT(bq_pass, of.search),                                                     \
+            .value = "all", .choice = searches,                                                              \
+            .help =                                                                                          \
+                "Every candidate is tried on all samples (`all`), or the better half goes on after 1/8, "    \
+                "1/4 and 1/2 of them (`halving`): about a third of the work, and the choice may differ."     \
     }
 #define INSPECT(text, mat, default, blurb)                                                                   \
     {                                                                                                        \
@@ -188,7 +198,7 @@ static const bq_key autosmooth_keys[] = {
     INSPECT("o", BQ_O, "self", "The same for o."),
     INSPECT("gate_up", BQ_GATE_UP, "module", "The same for gate and up; their module is the MLP."),
     INSPECT("down", BQ_DOWN, "self", "The same for down."),
-    SEARCHED_ACTIVATIONS(autosmooth.activations),
+    SEARCH_KEYS(autosmooth),
     {0}};
 static const bq_key awq_keys[] = {
     PASS_KEY,
@@ -202,7 +212,7 @@ static const bq_key awq_keys[] = {
      .help = "Clip rows of groups afterwards, not those of q and k (MIT, Quark)."},
     {"grouped_queries", BQ_KEY_CHOICE, AT(bq_pass, awq.gqa), .value = "group", .choice = grouped,
      .help = "As for `autosmoothquant`; MIT and llm-compressor `skip`."},
-    SEARCHED_ACTIVATIONS(awq.activations),
+    SEARCH_KEYS(awq),
     {0}};
 const bq_scope bq_pass_keys[BQ_PASS_KINDS] = {
     [BQ_PASS_RTN] = {"phases.N.passes.N, pass: rtn", "Round to nearest. Needs no data.", rtn_keys,

@@ -31,7 +31,7 @@ pass() { printf '{"pass": "%s"%s}' "$1" "${2-}"; }
 cat >every.json <<TEXT
 {"model": "$root/jobs/demo/model", "calibration": {"tokens": "text.h5", "samples": 12, "length": 24}, "segments": 3,
  "transforms": [{"transform": "rotate", "r1": "randomized", "r2": "hadamard"}], "bits": {"decoder": {"group": 32}},
- "phases": [{"inputs": "mix", "passes": [$(pass smoothquant), $(pass autosmoothquant), $(pass awq), $(pass rtn ', "clip": "mse"'),
+ "phases": [{"inputs": "mix", "passes": [$(pass smoothquant), $(pass autosmoothquant), $(pass awq ', "search": "halving"'), $(pass rtn ', "clip": "mse"'),
   $(pass seqmse), $(pass lpbq), $(pass gptq ', "qep": 0.5'), $(pass adascale ', "iterations": 5, "batch": 4')]}],
  "outputs": [{"format": "compressed-tensors"}], "eval": {"tokens": "text.h5", "ctx": 32, "windows": 5}}
 TEXT

@@ -80,6 +80,21 @@ static void shares_cover_everything_once(void **state) {
         }
 }
 
+static void strides_are_shared_as_what_they_are_of(void **state) {
+    (void)state;
+    for (int64_t total = 0; total < 40; total++)
+        for (int64_t step = 1; step < 10; step++)
+            for (int64_t first = 0; first < step; first++)
+                for (int parts = 1, part = 0; parts < 6; part = part + 1 < parts ? part + 1 : (parts++, 0)) {
+                    bq_shard all = bq_shard_of(total, part, parts);
+                    bq_shard s = bq_stride_of((bq_stride){first, step}, total, part, parts);
+                    int64_t before = 0, in = 0, behind = 0;
+                    for (int64_t i = first; i < total; i += step)
+                        (i < all.first ? before++ : i < all.first + all.count ? in++ : behind++);
+                    assert_true(s.first == before && s.count == in && s.total == before + in + behind);
+                }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(types),
@@ -87,6 +102,7 @@ int main(void) {
         cmocka_unit_test(reshaping),
         cmocka_unit_test(wrong_reshapes_die),
         cmocka_unit_test(shares_cover_everything_once),
+        cmocka_unit_test(strides_are_shared_as_what_they_are_of),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

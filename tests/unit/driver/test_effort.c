@@ -95,6 +95,23 @@ static void gptq_factors_are_shared(void **state) {
     setup(NULL);
 }
 
+static void halving_looks_at_a_third(void **state) {
+    (void)state;
+    static const struct {
+        bq_pass pass;
+        double looks;
+    } cases[] = {{{.kind = BQ_PASS_AUTOSMOOTH}, 11},
+                 {{.kind = BQ_PASS_AUTOSMOOTH, .autosmooth.search = BQ_SEARCH_HALVING}, 4.5},
+                 {{.kind = BQ_PASS_AWQ}, 21},
+                 {{.kind = BQ_PASS_AWQ, .awq.search = BQ_SEARCH_HALVING}, 8}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        recipe.phase[0].pass[0] = cases[i].pass;
+        count(1, 1, false);
+        near(effort[BQ_WORK_PASSES].flop, L * N * cases[i].looks * forward);
+    }
+    setup(NULL);
+}
+
 static void seconds(void **state) {
     (void)state;
     bq_machine m = {"m", 100, 50, 10, 5, 0.5, 20};
@@ -116,8 +133,11 @@ static void seconds(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(one_rank), cmocka_unit_test(a_grid),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(one_rank),
+                                       cmocka_unit_test(a_grid),
                                        cmocka_unit_test(a_batch_of_one),
-                                       cmocka_unit_test(gptq_factors_are_shared), cmocka_unit_test(seconds)};
+                                       cmocka_unit_test(gptq_factors_are_shared),
+                                       cmocka_unit_test(halving_looks_at_a_third),
+                                       cmocka_unit_test(seconds)};
     return cmocka_run_group_tests(tests, setup, NULL);
 }

@@ -283,7 +283,8 @@ static void autosmooth(void **state) {
         bq_autosmooth_options o = {cases[k].loss,
                                    cases[k].gqa,
                                    {BQ_INSPECT_MODULE, BQ_INSPECT_SELF, BQ_INSPECT_MODULE, BQ_INSPECT_SELF},
-                                   16};
+                                   16,
+                                   BQ_SEARCH_ALL};
         double *losses = (double *)(void *)vector(r, cases[k].name, "losses", 0, 0), worst = 0;
         for (int b = 0; b < BLOCKS; b++) {
             bq_scales_result result;

@@ -92,7 +92,7 @@ static void broken(void **state) {
 
 static const char recipe_text[] =
     "{\"model\": \"m\", \"calibration\": {\"tokens\": \"t.h5\"}, \"phases\": [{\"passes\": [{\"pass\": "
-    "\"autosmoothquant\", \"map\": \"q.json\"}, {\"pass\": \"rtn\"}]}]}";
+    "\"autosmoothquant\", \"map\": \"q.json\", \"search\": \"halving\"}, {\"pass\": \"rtn\"}]}]}";
 
 static int parse(const char *text, bq_recipe *r) {
     return bq_recipe_parse(text, strlen(text), "r.json", dir, 0, NULL, r);
@@ -110,6 +110,7 @@ static void recipes(void **state) {
     assert_int_equal(parse(recipe_text, &a), BQ_OK);
     assert_true(a.phase[0].pass[0].autosmooth.inspect[BQ_QKV] == BQ_INSPECT_OFF);
     assert_true(a.phase[0].pass[0].autosmooth.loss == BQ_DISTANCE_RMSE);
+    assert_true(a.phase[0].pass[0].autosmooth.search == BQ_SEARCH_HALVING);
     FILE *f = open_memstream(&text, &bytes);
     bq_recipe_write(&a, f);
     fclose(f);

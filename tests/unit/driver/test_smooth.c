@@ -139,7 +139,8 @@ static void searches(void **state) {
         bq_autosmooth_options o = {BQ_DISTANCE_MSE,
                                    cases[k].gqa,
                                    {cases[k].qkv, cases[k].o, cases[k].qkv, cases[k].o},
-                                   cases[k].activations};
+                                   cases[k].activations,
+                                   BQ_SEARCH_ALL};
         bq_scales_result result;
         double worst = 0;
         if (cases[k].activations == 8) make_positive(r);

@@ -1,0 +1,26 @@
+#include "block/halving.h"
+
+#include <math.h>
+
+static const bq_stride rounds[] = {{0, 8}, {4, 8}, {2, 4}, {1, 2}};
+
+int bq_search_rounds(bq_search how) {
+    return how == BQ_SEARCH_HALVING ? (int)(sizeof rounds / sizeof *rounds) : 1;
+}
+
+bq_stride bq_search_samples(bq_search how, int round) {
+    return how == BQ_SEARCH_HALVING ? rounds[round] : bq_every;
+}
+
+void bq_search_halve(const double *loss, int n, bool *alive) {
+    int drop = 0;
+    for (int k = 0; k < n; k++) drop += alive[k];
+    for (drop /= 2; drop > 0; drop--) {
+        int worst = -1;
+        for (int k = 0; k < n; k++) {
+            bool first = worst < 0, wrong = !isfinite(loss[k]);
+            if (alive[k] && (first || wrong || (isfinite(loss[worst]) && loss[k] >= loss[worst]))) worst = k;
+        }
+        alive[worst] = false;
+    }
+}

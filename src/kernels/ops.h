@@ -32,7 +32,7 @@ typedef enum {
 typedef struct {
     const bq_ops *op;
     unsigned computes;  /* bit c: it makes products as compute c says; F32 always */
-    bq_compute compute; /* of gemm and gram, from the next call on, one of these; F32 when opened */
+    bq_compute compute; /* of gemm and gram, attention where it likes; one of these; F32 when opened */
     void *impl;         /* the backend's own state */
     bq_arena mem;       /* device memory, sized by the plan */
     char name[96];      /* "cpu avx512+amx OpenBLAS 0.3.21 ...": part of the numerics class */
@@ -186,7 +186,8 @@ struct bq_ops {
 
     /* Causal (or windowed) attention of one sample: q (T, nh*hd), k and v (T, nkv*hd), out (T, nh*hd),
      * lse (nh, T): log of the sum of exponentials of scaled scores, for the backward.  Query head h reads kv
-     * head h / (nh/nkv).  Blocked with running max and sum: no T x T matrix.  Class: NMSE 1e-10. */
+     * head h / (nh/nkv).  Blocked with running max and sum: no T x T matrix.  Class: NMSE 1e-10; its products
+     * may be made as dev->compute allows. */
     void (*attention)(bq_dev *dev, bq_attention a, bq_mat q, bq_mat k, bq_mat v, bq_mat out, bq_mat lse);
     /* Overwrites dq (T, nh*hd), dk, dv (T, nkv*hd); recomputes probabilities from lse. */
     void (*attention_bwd)(bq_dev *dev, bq_attention a, bq_mat q, bq_mat k, bq_mat v, bq_mat out, bq_mat lse,

@@ -1,5 +1,5 @@
-/* Gram matrices and their factors.  Tiles are cut by the shape alone; each is a call of the serial BLAS, or
- * for Gram matrices of bf16.h where that is fast and allowed. */
+/* Gram matrices and their factors: Gram matrices by our own products where the processor has them.  Else
+ * tiles are cut by the shape alone; each is a call of the serial BLAS. */
 #include "kernels/cpu/cpu.h"
 #include "kernels/cpu/cpu_scratch.h"
 
@@ -51,15 +51,6 @@ static void gram_blas(bq_mat x, bq_mat h, tiling t) {
     }
 }
 
-/* The upper triangle in products of bf16, rows of a tile's height from the diagonal to the right. */
-static void gram_bf16(bq_mat x, bq_mat h, tiling t, bq_product_kind kind) {
-    for (int64_t i = 0; i < x.cols; i += t.side) {
-        bq_product_side rows = {bq_mat_at(x, 0, i), x.ld, span(x.cols, i, t.side), true}, cols = rows;
-        cols.rows = x.cols - i;
-        bq_product_gemm(kind, x.rows, 1, rows, cols, 0, bq_mat_at(h, i, i), h.ld);
-    }
-}
-
 /* The lower triangle from the upper one, square by square; each is copied before it is read by columns, since
  * in place these would fall on a few sets of the cache. */
 static void mirror(bq_mat h) {
@@ -90,10 +81,11 @@ void bq_cpu_gram(bq_dev *dev, bq_mat x, bq_mat h) {
         return;
     }
     bq_product_kind kind = bq_product_of(dev->compute);
-    if (kind == BQ_PRODUCT_BLAS || kind == BQ_PRODUCT_F32) /* its syrk makes half of a tile on the diagonal */
-        gram_blas(x, h, tiles_of(x.cols));
-    else
-        gram_bf16(x, h, tiles_of(x.cols), kind);
+    if (kind != BQ_PRODUCT_BLAS) {
+        bq_product_gram(kind, x.rows, (bq_product_side){x.data, x.ld, x.cols, true}, h.data, h.ld);
+        return;
+    }
+    gram_blas(x, h, tiles_of(x.cols));
     mirror(h);
 }
 

@@ -5,6 +5,7 @@
 #include "kernels/cpu/product.h"
 
 #include "base/die.h"
+#include "kernels/cpu/product_pack.h"
 
 #include <cpuid.h>
 #include <immintrin.h>
@@ -14,10 +15,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#define LANES       16   /* rows of a tile */
-#define STEP        32   /* k of a tile of bf16 */
-#define FLOAT_STEP  16   /* and of one of floats */
-#define TILE        1024 /* bytes of either */
+#define INLINE      static inline __attribute__((always_inline))
 #define DEPTH       320
 #define FLOAT_DEPTH 192
 #define ROWS        1024
@@ -63,117 +61,6 @@ static void configure(void) {
     } all = {.palette = 1};
     for (int i = 0; i < 8; i++) all.bytes[i] = 64, all.rows[i] = LANES;
     _tile_loadconfig(&all);
-}
-
-/* ---- tiles ---- */
-
-static __m512 widened(__m256i half) {
-    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
-}
-
-/* The next bf16 of each of 32 floats, low then high; the floats become what is left. */
-static __m512i next_term(__m512 *low, __m512 *high) {
-    __m512i both = (__m512i)_mm512_cvtne2ps_pbh(*high, *low);
-    *low -= widened(_mm512_castsi512_si256(both));
-    *high -= widened(_mm512_extracti64x4_epi64(both, 1));
-    return both;
-}
-
-/* 16 x 16 words of 32 bits, in place. */
-static void transpose(char *tile) {
-    __m512i r[16], t[16];
-    for (int i = 0; i < 16; i++) r[i] = _mm512_load_si512(tile + 64 * i);
-    for (int i = 0; i < 16; i += 2) {
-        t[i] = _mm512_unpacklo_epi32(r[i], r[i + 1]);
-        t[i + 1] = _mm512_unpackhi_epi32(r[i], r[i + 1]);
-    }
-    for (int i = 0; i < 16; i += 4) {
-        r[i] = _mm512_unpacklo_epi64(t[i], t[i + 2]);
-        r[i + 1] = _mm512_unpackhi_epi64(t[i], t[i + 2]);
-        r[i + 2] = _mm512_unpacklo_epi64(t[i + 1], t[i + 3]);
-        r[i + 3] = _mm512_unpackhi_epi64(t[i + 1], t[i + 3]);
-    }
-    for (int h = 0; h < 16; h += 8)
-        for (int i = 0; i < 4; i++) {
-            t[h + i] = _mm512_shuffle_i32x4(r[h + i], r[h + i + 4], 0x88);
-            t[h + i + 4] = _mm512_shuffle_i32x4(r[h + i], r[h + i + 4], 0xdd);
-        }
-    for (int i = 0; i < 8; i++) {
-        _mm512_store_si512(tile + 64 * i, _mm512_shuffle_i32x4(t[i], t[i + 8], 0x88));
-        _mm512_store_si512(tile + 64 * (i + 8), _mm512_shuffle_i32x4(t[i], t[i + 8], 0xdd));
-    }
-}
-
-#define INLINE static inline __attribute__((always_inline))
-
-/* 16 rows from `row` and 32 k from `k`, `depth` of them within the matrix, as `kind` tiles; a row of a tile
- * is a row of the operand, or where `pairs` a pair of k with 16 rows side by side. */
-INLINE void pack_tile(bq_product_side m, bool across, bq_product_kind kind, bool pairs, float alpha,
-                      int64_t row, int64_t k, int64_t depth, char *to) {
-    const __m512i woven = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23,
-                                           7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
-    int64_t rows = m.rows - row < LANES ? m.rows - row : LANES;
-    __mmask16 lanes = (__mmask16)((1u << rows) - 1);
-    __mmask32 inside = (__mmask32)(depth >= STEP ? 0xffffffff : (1u << depth) - 1);
-    for (int i = 0; i < 16; i++) {
-        __m512 low, high;
-        if (across) { /* k 2i and 2i + 1 of 16 rows */
-            const float *at = m.at + (k + 2 * i) * m.ld + row;
-            low = _mm512_maskz_loadu_ps(2 * i < depth ? lanes : 0, at);
-            high = _mm512_maskz_loadu_ps(2 * i + 1 < depth ? lanes : 0, at + m.ld);
-        } else { /* 32 k of row i */
-            const float *at = m.at + (row + i) * m.ld + k;
-            low = _mm512_maskz_loadu_ps((__mmask16)(i < rows ? inside : 0), at);
-            high = _mm512_maskz_loadu_ps((__mmask16)(i < rows ? inside >> 16 : 0), at + 16);
-        }
-        low *= alpha, high *= alpha;
-        for (int t = 0; t < (int)kind; t++) {
-            __m512i both = next_term(&low, &high);
-            if (across) both = _mm512_permutexvar_epi16(woven, both);
-            _mm512_store_si512(to + t * TILE + 64 * i, both);
-        }
-    }
-    if (across != pairs)
-        for (int t = 0; t < (int)kind; t++) transpose(to + t * TILE);
-}
-
-INLINE void pack_steps(bq_product_side m, bool across, bq_product_kind kind, bool pairs, float alpha,
-                       int64_t row, int64_t k, int64_t depth, char *to) {
-    for (int64_t s = 0; s < depth; s += STEP, to += kind * TILE)
-        pack_tile(m, across, kind, pairs, alpha, row, k + s, depth - s, to);
-}
-
-/* 16 rows and 16 k as floats, else as above. */
-INLINE void pack_floats(bq_product_side m, bool across, bool pairs, float alpha, int64_t row, int64_t k,
-                        int64_t depth, char *to) {
-    int64_t rows = m.rows - row < LANES ? m.rows - row : LANES;
-    __mmask16 lanes = (__mmask16)((1u << rows) - 1);
-    for (int64_t s = 0; s < depth; s += FLOAT_STEP, to += TILE) {
-        int64_t left = depth - s;
-        __mmask16 inside = (__mmask16)(left >= FLOAT_STEP ? 0xffff : (1u << left) - 1);
-        for (int i = 0; i < 16; i++) {
-            const float *at = across ? m.at + (k + s + i) * m.ld + row : m.at + (row + i) * m.ld + k + s;
-            __mmask16 there = across ? (i < left ? lanes : 0) : (i < rows ? inside : 0);
-            _mm512_store_ps(to + 64 * i, _mm512_maskz_loadu_ps(there, at) * alpha);
-        }
-        if (across != pairs) transpose(to);
-    }
-}
-
-static void pack(bq_product_side m, bq_product_kind kind, bool pairs, float alpha, int64_t row, int64_t k,
-                 int64_t depth, char *to) {
-    if (kind == BQ_PRODUCT_F32)
-        m.across ? pack_floats(m, true, pairs, alpha, row, k, depth, to)
-                 : pack_floats(m, false, pairs, alpha, row, k, depth, to);
-    else if (kind == BQ_PRODUCT_BF16X6)
-        m.across ? pack_steps(m, true, 3, pairs, alpha, row, k, depth, to)
-                 : pack_steps(m, false, 3, pairs, alpha, row, k, depth, to);
-    else if (kind == BQ_PRODUCT_BF16X3)
-        m.across ? pack_steps(m, true, 2, pairs, alpha, row, k, depth, to)
-                 : pack_steps(m, false, 2, pairs, alpha, row, k, depth, to);
-    else
-        m.across ? pack_steps(m, true, 1, pairs, alpha, row, k, depth, to)
-                 : pack_steps(m, false, 1, pairs, alpha, row, k, depth, to);
 }
 
 /* ---- 32 x 32 elements ---- */
@@ -287,6 +174,7 @@ typedef struct {
     char *room;
     int64_t k, depth, steps;         /* of this block: first k, how many, in steps */
     int64_t row, rows, col, columns; /* of c */
+    bool upper, last;                /* only c's upper triangle; which this block of k completes */
 } block;
 
 static void elements(bq_product_kind kind, block w, int64_t i, int64_t j, const char *a, const char *b,
@@ -311,6 +199,19 @@ static void elements(bq_product_kind kind, block w, int64_t i, int64_t j, const 
     else
         product(BQ_PRODUCT_BF16, w.steps, a, b, zero, at, ld);
     for (int64_t r = 0; r < rows && !whole; r++) memcpy(c + r * ldc, edge + 32 * r, (size_t)cols * 4);
+}
+
+/* Element (i, j) and those around it, above the diagonal or on it, to (j, i). */
+static void mirror(int64_t n, int64_t i, int64_t j, float *c, int64_t ldc) {
+    float tile[LANES][LANES] __attribute__((aligned(64)));
+    for (int64_t r = i; r < i + 32 && r < n; r += LANES)
+        for (int64_t q = j > r ? j : r; q < j + 32 && q < n; q += LANES) {
+            int64_t rows = n - r < LANES ? n - r : LANES, cols = n - q < LANES ? n - q : LANES;
+            for (int64_t t = 0; t < rows; t++) memcpy(tile[t], c + (r + t) * ldc + q, (size_t)cols * 4);
+            bq_product_transpose((char *)tile);
+            for (int64_t t = 0; t < cols; t++)
+                memcpy(c + (q + t) * ldc + r, tile[t], (size_t)(r == q ? t : rows) * 4);
+        }
 }
 
 /* ---- the loops ---- */
@@ -338,17 +239,20 @@ static void multiply(bq_product_kind kind, block w, float alpha, bq_product_side
         int64_t row = p < pa ? w.row + p * LANES : w.col + (p - pa) * LANES;
         bq_product_side from = p < pa ? a : b;
         if (row < from.rows)
-            pack(from, kind, p >= pa, p < pa ? alpha : 1, row, w.k, w.depth, ta + p * panel);
+            bq_product_pack(from, kind, p >= pa, p < pa ? alpha : 1, row, w.k, w.depth, ta + p * panel);
         else
             memset(ta + p * panel, 0, (size_t)panel);
     }
     int64_t down = pa / 2, chunks = pieces(w.columns, CHUNK);
-#pragma omp for schedule(static)
+#pragma omp for schedule(dynamic)
     for (int64_t n = 0; n < chunks * down; n++) {
         int64_t i = n % down * 32, first = n / down * CHUNK, end = least(first + CHUNK, w.columns);
-        for (int64_t j = first; j < end; j += 32)
+        if (w.upper && w.row + i > w.col + first) first = w.row + i - w.col;
+        for (int64_t j = first; j < end; j += 32) {
             elements(kind, w, i, j, ta + i / LANES * panel, tb + j / LANES * panel, zero,
                      c + (w.row + i) * ldc + w.col + j, ldc);
+            if (w.upper && w.last) mirror(a.rows, w.row + i, w.col + j, c, ldc);
+        }
     }
 }
 
@@ -358,8 +262,8 @@ static void scale_rows(int64_t rows, int64_t cols, float beta, float *c, int64_t
         for (int64_t i = 0; i < cols; i++) c[r * ldc + i] = beta == 0 ? 0 : c[r * ldc + i] * beta;
 }
 
-void bq_product_gemm(bq_product_kind kind, int64_t k, float alpha, bq_product_side a, bq_product_side b,
-                     float beta, float *c, int64_t ldc) {
+static void run(bq_product_kind kind, int64_t k, float alpha, bq_product_side a, bq_product_side b,
+                bool upper, float beta, float *c, int64_t ldc) {
     bool floats = kind == BQ_PRODUCT_F32, vectored = floats || kind == BQ_PRODUCT_BF16;
     BQ_CHECK(bq_products() == BQ_PRODUCT_TILES || (bq_products() == BQ_PRODUCT_VECTORS && vectored),
              "this processor has no products of kind %d", (int)kind);
@@ -371,19 +275,29 @@ void bq_product_gemm(bq_product_kind kind, int64_t k, float alpha, bq_product_si
         if (beta != 1 && (beta != 0 || k == 0)) scale_rows(a.rows, b.rows, beta, c, ldc);
         if (bq_products() == BQ_PRODUCT_TILES) configure();
         for (int64_t i = 0; i < a.rows; i += ROWS)
-            for (int64_t j = 0; j < b.rows; j += COLS)
+            for (int64_t j = upper ? i : 0; j < b.rows; j += COLS)
                 for (int64_t p = 0; p < k; p += depth) {
-                    block w = {tiles,
-                               p,
-                               least(depth, k - p),
-                               0,
-                               i,
-                               least(ROWS, a.rows - i),
-                               j,
-                               least(COLS, b.rows - j)};
+                    block w = {.room = tiles,
+                               .k = p,
+                               .depth = least(depth, k - p),
+                               .row = i,
+                               .rows = least(ROWS, a.rows - i),
+                               .col = j,
+                               .columns = least(COLS, b.rows - j),
+                               .upper = upper,
+                               .last = p + depth >= k};
                     w.steps = pieces(w.depth, step);
                     multiply(kind, w, alpha, a, b, beta == 0 && p == 0, c, ldc);
                 }
         if (bq_products() == BQ_PRODUCT_TILES) _tile_release();
     }
+}
+
+void bq_product_gemm(bq_product_kind kind, int64_t k, float alpha, bq_product_side a, bq_product_side b,
+                     float beta, float *c, int64_t ldc) {
+    run(kind, k, alpha, a, b, false, beta, c, ldc);
+}
+
+void bq_product_gram(bq_product_kind kind, int64_t k, bq_product_side x, float *c, int64_t ldc) {
+    run(kind, k, 1, x, x, true, 0, c, ldc);
 }

@@ -120,6 +120,31 @@ static void adds_to_c(void **state) {
     drop(a), drop(b);
 }
 
+/* x^T x has both triangles, and where they are made the bits of a product of x with itself. */
+static void gram_is_half_a_product(void **state) {
+    (void)state;
+    static const int64_t sizes[] = {1, 33, 129, 1061};
+    enum { K = 390 };
+    for (int n = 0; n < 4; n++) {
+        int64_t size = sizes[n];
+        bq_mat x = make_filled(K, size, 3, 1, 1), c = make(size, size, 5, BQ_F32),
+               whole = make(size, size, 0, BQ_F32);
+        bq_product_side side = {x.data, x.ld, size, true};
+        for (int v = BQ_PRODUCT_BF16; v <= BQ_PRODUCT_F32; v++) {
+            if (!has((bq_product_kind)v)) continue;
+            bq_product_gemm((bq_product_kind)v, K, 1, side, side, 0, whole.data, whole.ld);
+            bq_product_gram((bq_product_kind)v, K, side, c.data, c.ld);
+            for (int64_t i = 0; i < size; i++)
+                for (int64_t j = 0; j <= i; j++) {
+                    assert_memory_equal(bq_mat_at(c, j, i), bq_mat_at(whole, j, i), sizeof(float));
+                    assert_memory_equal(bq_mat_at(c, i, j), bq_mat_at(c, j, i), sizeof(float));
+                }
+            assert_true(intact(c));
+        }
+        drop(x), drop(c), drop(whole);
+    }
+}
+
 /* gemm and gram do what the device is asked for; where nothing is faster that is f32, whatever is allowed. */
 static void compute_is_heeded(void **state) {
     (void)state;
@@ -143,6 +168,7 @@ static void compute_is_heeded(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(near_the_exact_products),
                                        cmocka_unit_test(rows_do_not_know_each_other),
-                                       cmocka_unit_test(adds_to_c), cmocka_unit_test(compute_is_heeded)};
+                                       cmocka_unit_test(adds_to_c), cmocka_unit_test(gram_is_half_a_product),
+                                       cmocka_unit_test(compute_is_heeded)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

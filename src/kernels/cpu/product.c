@@ -1,7 +1,7 @@
-/* Blocks: DEPTH of k, ROWS of a and COLS of b at a time are cut into tiles of bf16 (16 rows x 32 k), which
- * threads share; then each pair of panels of a meets each pair of panels of b: 32 x 32 elements of c, in four
- * tile registers or, eight rows at a time, in sixteen vectors.  b passes by with a at rest, so that c is
- * walked along its rows: down its columns, tile after tile would be on other pages. */
+/* Blocks: some hundred k, ROWS of a and COLS of b at a time are cut into tiles of bf16 (16 rows x 32 k),
+ * which threads share; then each pair of panels of a meets each pair of panels of b: 32 x 32 elements of c,
+ * in four tile registers or, eight rows at a time, in sixteen vectors.  b passes by with a at rest, so that c
+ * is walked along its rows: down its columns, tile after tile would be on other pages. */
 #include "kernels/cpu/product.h"
 
 #include "base/die.h"
@@ -15,13 +15,11 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#define INLINE      static inline __attribute__((always_inline))
-#define DEPTH       320
-#define FLOAT_DEPTH 192
-#define ROWS        1024
-#define COLS        2048
-#define TEAM        (1 << 22) /* multiplications that pay for a team of threads */
-#define CHUNK       512       /* rows of b whose tiles stay in the second cache while a passes by */
+#define INLINE static inline __attribute__((always_inline))
+#define ROWS   1024
+#define COLS   2048
+#define TEAM   (1 << 22) /* multiplications that pay for a team of threads */
+#define CHUNK  512       /* rows of b whose tiles stay in the second cache while a passes by */
 
 /* ---- is it there ---- */
 
@@ -201,16 +199,19 @@ static void elements(bq_product_kind kind, block w, int64_t i, int64_t j, const 
     for (int64_t r = 0; r < rows && !whole; r++) memcpy(c + r * ldc, edge + 32 * r, (size_t)cols * 4);
 }
 
+static __mmask16 lanes(int64_t n) { return (__mmask16)(n >= LANES ? 0xffff : (1u << n) - 1); }
+
 /* Element (i, j) and those around it, above the diagonal or on it, to (j, i). */
 static void mirror(int64_t n, int64_t i, int64_t j, float *c, int64_t ldc) {
     float tile[LANES][LANES] __attribute__((aligned(64)));
     for (int64_t r = i; r < i + 32 && r < n; r += LANES)
         for (int64_t q = j > r ? j : r; q < j + 32 && q < n; q += LANES) {
-            int64_t rows = n - r < LANES ? n - r : LANES, cols = n - q < LANES ? n - q : LANES;
-            for (int64_t t = 0; t < rows; t++) memcpy(tile[t], c + (r + t) * ldc + q, (size_t)cols * 4);
+            for (int64_t t = 0; t < LANES && r + t < n; t++)
+                _mm512_store_ps(tile[t], _mm512_maskz_loadu_ps(lanes(n - q), c + (r + t) * ldc + q));
             bq_product_transpose((char *)tile);
-            for (int64_t t = 0; t < cols; t++)
-                memcpy(c + (q + t) * ldc + r, tile[t], (size_t)(r == q ? t : rows) * 4);
+            for (int64_t t = 0; t < LANES && q + t < n; t++)
+                _mm512_mask_storeu_ps(c + (q + t) * ldc + r, lanes(r == q ? t : n - r),
+                                      _mm512_load_ps(tile[t]));
         }
 }
 
@@ -262,13 +263,19 @@ static void scale_rows(int64_t rows, int64_t cols, float beta, float *c, int64_t
         for (int64_t i = 0; i < cols; i++) c[r * ldc + i] = beta == 0 ? 0 : c[r * ldc + i] * beta;
 }
 
+/* k of a block, at most: the fewer blocks, the less often c is read and written; room() holds them. */
+static int64_t deepest(bq_product_kind kind) {
+    if (kind == BQ_PRODUCT_F32) return 384;
+    return bq_products() == BQ_PRODUCT_VECTORS ? 576 : 320;
+}
+
 static void run(bq_product_kind kind, int64_t k, float alpha, bq_product_side a, bq_product_side b,
                 bool upper, float beta, float *c, int64_t ldc) {
     bool floats = kind == BQ_PRODUCT_F32, vectored = floats || kind == BQ_PRODUCT_BF16;
     BQ_CHECK(bq_products() == BQ_PRODUCT_TILES || (bq_products() == BQ_PRODUCT_VECTORS && vectored),
              "this processor has no products of kind %d", (int)kind);
-    int64_t step = floats ? FLOAT_STEP : STEP;
-    int64_t depth = pieces(pieces(k, pieces(k, floats ? FLOAT_DEPTH : DEPTH)), step) * step;
+    int64_t step = floats ? FLOAT_STEP : STEP,
+            depth = pieces(pieces(k, pieces(k, deepest(kind))), step) * step;
     char *tiles = room();
 #pragma omp parallel if (a.rows * b.rows * k >= TEAM)
     {

@@ -17,13 +17,13 @@ mkdir -p "$dir"
 rotate='"transforms": [{"transform": "rotate", "r1": "randomized", "r2": "hadamard"}],'
 a128='{"pass": "adascale", "iterations": 128}' a48='{"pass": "adascale", "iterations": 48}' rtn='{"pass": "rtn"}'
 gptq='{"pass": "gptq"}'
-# NAME INPUTS PASSES KEYS...
+# NAME INPUTS PASSES [KEYS [COMPUTE]]
 row() {
-    local name=$1 inputs=$2 passes=$3 keys=${4-}
+    local name=$1 inputs=$2 passes=$3 keys=${4-} compute=${5-f32}
     [[ $name =~ $pattern ]] || return 0
     cat >"$dir/$name.json" <<TEXT
 {"model": "$model", "calibration": {"tokens": "$calibration", "samples": 32, "length": 512}, $keys
- "phases": [{"inputs": "$inputs", "passes": [$passes]}], "eval": {"tokens": "$evaluation", "ctx": 512, "windows": 40}}
+ "phases": [{"inputs": "$inputs", "compute": "$compute", "passes": [$passes]}], "eval": {"tokens": "$evaluation", "ctx": 512, "windows": 40}}
 TEXT
     names+=("$name")
 }
@@ -33,8 +33,11 @@ row rtn-mse fp '{"pass": "rtn", "clip": "mse"}'
 row seqmse fp '{"pass": "seqmse"}'
 row smoothquant fp "{\"pass\": \"smoothquant\"}, $rtn"
 row autosmoothquant fp "{\"pass\": \"autosmoothquant\"}, $rtn"
+row autosmoothquant-halving fp "{\"pass\": \"autosmoothquant\", \"search\": \"halving\"}, $rtn"
 row awq fp "{\"pass\": \"awq\"}, $rtn"
+row awq-halving fp "{\"pass\": \"awq\", \"search\": \"halving\"}, $rtn"
 row gptq-qt qt "$gptq"
+row gptq-qt-bf16 qt "$gptq" '' bf16
 row gptq-fp fp "$gptq"
 row gptq-qt-noclip qt '{"pass": "gptq", "clip": "minmax"}'
 row gptq-fp-noclip fp '{"pass": "gptq", "clip": "minmax"}'
@@ -48,6 +51,7 @@ row gptq-adascale-5 mix "$gptq, $a48" '"segments": 5,'
 row gptq-adascale-fp fp "$gptq, $a48"
 row rotate-gptq-adascale mix "$gptq, $a48" "$rotate"
 row adascale mix "$a128"
+row adascale-bf16 mix "$a128" '' bf16
 row adascale-5 mix "$a128" '"segments": 5,'
 row adascale-30 mix "$a128" '"segments": 30,'
 row adascale-5-sweeps mix "$a128" '"segments": 5, "sweeps": 2,'

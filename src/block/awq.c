@@ -110,7 +110,7 @@ void bq_awq_clip(bq_pass_context *c) {
     clipping t = {.c = c, .tokens = tokens_of(c->samples, c->tokens)};
     for (int m = 0; m < BQ_MATS; m++)
         t.x[m] = bq_arena_push(&c->dev->mem, t.tokens, c->q->arch->cols[m], BQ_F32);
-    bq_capture(c, BQ_STREAM_FP, bq_every, c->blk->w, false, pick, &t);
+    bq_capture(c, bq_prepare_stream(c->input), bq_every, c->blk->w, false, pick, &t);
     gather_tokens(&t);
     clip_all(&t);
     bq_arena_reset(&c->dev->mem, mark);

@@ -14,6 +14,11 @@ static inline bq_stream_id bq_capture_stream(bq_inputs input) {
     return input == BQ_INPUTS_FP ? BQ_STREAM_FP : BQ_STREAM_QT;
 }
 
+/* The stream that passes see which prepare: the quantized one with `qt` alone. */
+static inline bq_stream_id bq_prepare_stream(bq_inputs input) {
+    return input == BQ_INPUTS_QT ? BQ_STREAM_QT : BQ_STREAM_FP;
+}
+
 /* The input of matrix m after a forward: (T, its cols), a view into work. */
 bq_mat bq_capture_input(const bq_work *work, int m);
 

@@ -95,7 +95,7 @@ void bq_channels(bq_pass_context *c, bq_channel_statistic what, const bq_mat act
         int room = bq_treesum_buffers(mine.first, mine.count);
         bq_treesum_open(&t.sum, dev, room > 1 ? room : 1, bq_arena_push(&dev->mem, columns(arch), 1, BQ_F32));
     }
-    bq_capture(c, BQ_STREAM_FP, bq_every, c->blk->w, false, look, &t);
+    bq_capture(c, bq_prepare_stream(c->input), bq_every, c->blk->w, false, look, &t);
     if (what == BQ_CHANNEL_MEAN)
         finish_means(&t);
     else

@@ -1,4 +1,5 @@
-/* channels.h - how loud each input channel of the four matrices is, over all samples of the FP stream.
+/* channels.h - how loud each input channel of the four matrices is, over all samples of the stream that
+ * preparing passes see (capture.h).
  *
  * Maxima are exact in any order; means are summed over a sample's tokens in f64, over samples in a fixed
  * tree.  So no bit depends on the number of replicas. */

@@ -263,7 +263,7 @@ static bool round_of(search *t, bq_stride of, bq_scales_result *result) {
     t->leaf = mine.first;
     bq_treesum_open(&t->sum, c->dev, bq_treesum_buffers(mine.first, mine.count),
                     bq_arena_push(&c->dev->mem, LOSSES, 1, BQ_F32));
-    bq_capture(c, BQ_STREAM_FP, of, c->blk->w, true, visit, t);
+    bq_capture(c, bq_prepare_stream(c->input), of, c->blk->w, true, visit, t);
     if (t->count) try_held(t);
     bool good = !stopped(c);
     if (good) total(t, of, result);

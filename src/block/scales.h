@@ -1,12 +1,12 @@
 /* scales.h - the search that Auto-SmoothQuant and AWQ share: of several scales for a matrix's input channels,
  * the one whose quantized weights change a module's output least (smoothquant.md 4.1, 5.1).
  *
- * Every matrix is searched on the original weights and on the FP stream; then all chosen scales are folded
- * into the block. A candidate's weights are Q(W s) / s on the unscaled input, which is Q(W s) on x / s; where
- * inputs are rounded, the input is Q(x / s) s.  A sample's forward is run once.  Of some samples at a time, a
- * few thousand tokens, inputs and outputs are held, and each candidate's weights are made once for all of
- * them. Losses are summed in f64 inside a sample, over samples in a fixed tree, so that how many are held
- * changes no bit. */
+ * Every matrix is searched on the original weights and on the stream that preparing passes see (capture.h);
+ * then all chosen scales are folded into the block. A candidate's weights are Q(W s) / s on the unscaled
+ * input, which is Q(W s) on x / s; where inputs are rounded, the input is Q(x / s) s.  A sample's forward is
+ * run once.  Of some samples at a time, a few thousand tokens, inputs and outputs are held, and each
+ * candidate's weights are made once for all of them. Losses are summed in f64 inside a sample, over samples
+ * in a fixed tree, so that how many are held changes no bit. */
 #ifndef BQ_SCALES_H
 #define BQ_SCALES_H
 

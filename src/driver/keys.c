@@ -114,7 +114,11 @@ static const bq_key phase_keys[] = {
      .help = "For log and tables; the last pass's name if left out."},
     {"inputs", BQ_KEY_CHOICE, AT(bq_phase, inputs), .value = "mix", .choice = inputs,
      .help = "What a block is trained on: the original model's stream (`fp`), the quantized one's (`qt`), or "
-             "each element from one of them (`mix`, AIMET's way). Targets are always the original's."},
+             "each element from one of them (`mix`, AIMET's way). Targets are always the original's. Passes "
+             "that do not "
+             "train see the quantized stream with `qt` and `mix`, those that prepare (smoothquant, "
+             "autosmoothquant, awq) "
+             "with `qt` alone."},
     {"mix", BQ_KEY_REAL, AT(bq_phase, mix), .value = "0.5", .max = 1,
      .help = "Share of elements from the quantized stream, with `inputs` `mix`."},
     {"compute", BQ_KEY_CHOICE, AT(bq_phase, compute), .value = "f32", .choice = computes,

@@ -22,19 +22,13 @@ const bq_method bq_methods[BQ_PASS_KINDS] = {
                       .remedy = "set sequential, which takes one matrix at a time"},
     [BQ_PASS_SMOOTHQUANT] = {.name = "smoothquant",
                              .calibrated = true,
-                             .reference = true,
                              .asymmetric = true,
                              .remedy = "take shorter samples"},
     [BQ_PASS_AUTOSMOOTH] = {.name = "autosmoothquant",
                             .calibrated = true,
-                            .reference = true,
                             .asymmetric = true,
                             .remedy = "take shorter samples"},
-    [BQ_PASS_AWQ] = {.name = "awq",
-                     .calibrated = true,
-                     .reference = true,
-                     .asymmetric = true,
-                     .remedy = "take shorter samples"},
+    [BQ_PASS_AWQ] = {.name = "awq", .calibrated = true, .asymmetric = true, .remedy = "take shorter samples"},
 };
 
 int64_t bq_pass_steps(const bq_pass *p, int sweep) {

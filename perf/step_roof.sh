@@ -1,0 +1,44 @@
+#!/usr/bin/env bash
+# step_roof.sh - a whole step of AdaScale beside the GEMM roof: floating-point operations that a step needs over its seconds, as a
+# fraction of what one large f32 product of the BLAS reaches a moment later.  Needed: products of the linears forward and backward, but
+# for the gradient of the block's input, and the seven of attention, half of each square.
+#
+# Usage: bash perf/step_roof.sh BUILD [MODEL=configs/shapes/llama32_1b] [TOKENS=512] [THREADS=1] [ROUNDS=5] [COMPUTE=f32]
+set -euo pipefail
+if (($# < 1)) || [[ $1 == -h || $1 == --help ]]; then
+    sed -n '2,6s/^# \{0,1\}//p' "$0"
+    exit 2
+fi
+root=$(cd "$(dirname "$0")/.." && pwd)
+build=$(realpath "$1") model=$(realpath "${2:-$root/configs/shapes/llama32_1b}") tokens=${3:-512} threads=${4:-1} rounds=${5:-5} compute=${6:-f32}
+dir=$(mktemp -d "${TMPDIR:-/tmp}/step-XXXXXX")
+trap 'rm -rf "$dir"' EXIT
+head -c $((4 * tokens)) /dev/zero | tr '\0' 'a' >"$dir/text"
+"$build/src/blockq" tokens --bytes "$dir/text" -o "$dir/tokens.h5" 2>/dev/null
+cat >"$dir/recipe.json" <<TEXT
+{"model": "$model", "calibration": {"tokens": "$dir/tokens.h5", "samples": 2, "length": $tokens},
+ "phases": [{"inputs": "mix", "compute": "$compute", "passes": [{"pass": "adascale", "iterations": 4}]}]}
+TEXT
+read -r needed < <(python3 - "$model/config.json" "$tokens" <<'TEXT'
+import json, sys
+c, t = json.load(open(sys.argv[1])), int(sys.argv[2])
+h, i, heads, kv = c["hidden_size"], c["intermediate_size"], c["num_attention_heads"], c["num_key_value_heads"]
+d = c.get("head_dim", h // heads)
+qkv = h * d * (heads + 2 * kv)
+print(2 * t * (3 * (qkv + heads * d * h + 3 * h * i) - qkv) + 7 * t * t * d * heads)
+TEXT
+)
+export OMP_NUM_THREADS=$threads
+# seconds ITERATIONS: of the pass
+seconds() {
+    rm -rf "$dir/run"
+    "$build/src/blockq" run "$dir/recipe.json" --set phases.0.passes.0.iterations="$1" --no-eval -o "$dir/run" --threads "$threads" --stop-after-blocks 1 \
+        >"$dir/log" 2>&1 || [[ $? == 75 ]] || { cat "$dir/log" >&2 && return 1; }
+    awk -F, 'NR == 1 { for (i = 1; i <= NF; i++) at[$i] = i; next } $at["part"] == "block" { print $at["passes_s"] }' "$dir/run/run.csv"
+}
+for ((k = 0; k < rounds; k++)); do
+    few=$(seconds 2) many=$(seconds 12) # what they share is not a step: grids, first touch
+    roof=$("$build/perf/bench_ops" "$threads" 512 gemm | awk -F, '$1 == "gemm forward" && !n++ { print $(NF - 3) / $(NF - 1) }')
+    awk -v f="$needed" -v s="$many" -v o="$few" -v r="$roof" 'BEGIN { s = (s - o) / 10; g = f / s / 1e9
+        printf "step %.4f s, %.1f GFLOP/s, roof %.1f, fraction %.3f\n", s, g, r, g / r }'
+done

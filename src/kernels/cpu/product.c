@@ -220,11 +220,16 @@ static void mirror(int64_t n, int64_t i, int64_t j, float *c, int64_t ldc) {
 static int64_t pieces(int64_t n, int64_t length) { return (n + length - 1) / length; }
 static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
+/* On huge pages where the system has them: tiles are walked by all threads, again and again. */
 static char *room(void) {
+    enum { HUGE = 2 << 20 };
     static _Thread_local char *at;
     if (!at) {
-        at = mmap(NULL, BQ_PRODUCT_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-        BQ_CHECK(at != MAP_FAILED, "no memory for the tiles of a matrix product");
+        void *p = mmap(NULL, BQ_PRODUCT_BYTES + HUGE, PROT_READ | PROT_WRITE,
+                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        BQ_CHECK(p != MAP_FAILED, "no memory for the tiles of a matrix product");
+        at = (char *)(((uintptr_t)p + HUGE - 1) / HUGE * HUGE);
+        madvise(at, BQ_PRODUCT_BYTES, MADV_HUGEPAGE); /* advice only: the answer changes speed, not results */
     }
     return at;
 }

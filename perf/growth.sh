@@ -44,7 +44,7 @@ TEXT
 echo axis,value,seconds
 for axis in "${axes[@]}"; do
     case $axis in
-    tokens) values=(64 128 256 512) ;;
+    tokens) values=(128 256 512 1024 2048 4096) ;;
     hidden) values=(128 256 512 1024) ;;
     depth) values=(2 4 8 16) ;;
     samples) values=(8 16 32 64) ;;

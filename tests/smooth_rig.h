@@ -33,7 +33,8 @@ static inline float noise(uint64_t seed, uint32_t sample, uint32_t i) {
 
 static inline bq_mat rig_fetch(void *ctx, bq_stream_id stream, int64_t sample) {
     rig *r = ctx;
-    if (stream != BQ_STREAM_FP) abort(); /* what keeps the function looks at the original's stream */
+    /* what keeps the function looks at the original's stream, unless it is to see the quantized one alone */
+    if (stream != (r->c.input == BQ_INPUTS_QT ? BQ_STREAM_QT : BQ_STREAM_FP)) abort();
     return bq_mat_host(r->stream[sample], TOKENS, H, BQ_F32);
 }
 

@@ -56,6 +56,7 @@ row adascale-5 mix "$a128" '"segments": 5,'
 row adascale-30 mix "$a128" '"segments": 30,'
 row adascale-5-sweeps mix "$a128" '"segments": 5, "sweeps": 2,'
 row rotate-adascale mix "$a128" "$rotate"
+row rotate-adascale-bf16 mix "$a128" "$rotate" bf16
 g64='"bits": {"decoder": {"group": 64}},'
 row g64-rtn fp "$rtn" "$g64"
 row g64-awq fp "{\"pass\": \"awq\"}, $rtn" "$g64"

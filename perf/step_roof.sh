@@ -19,7 +19,7 @@ cat >"$dir/recipe.json" <<TEXT
 {"model": "$model", "calibration": {"tokens": "$dir/tokens.h5", "samples": 2, "length": $tokens},
  "phases": [{"inputs": "mix", "compute": "$compute", "passes": [{"pass": "adascale", "iterations": 4}]}]}
 TEXT
-read -r needed < <(python3 - "$model/config.json" "$tokens" <<'TEXT'
+needed=$(python3 - "$model/config.json" "$tokens" <<'TEXT'
 import json, sys
 c, t = json.load(open(sys.argv[1])), int(sys.argv[2])
 h, i, heads, kv = c["hidden_size"], c["intermediate_size"], c["num_attention_heads"], c["num_key_value_heads"]

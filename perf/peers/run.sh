@@ -85,7 +85,7 @@ once() { # one round of a pair: the same settings on both sides
         theirs quark quark_peer --method awq "${group[@]}"
         ;;
     smoothquant)
-        ours '[{"pass": "smoothquant", "statistic": "range", "weight_factor": 2, "weight_floor": 0}, {"pass": "rtn"}]' qt "${grid[@]}"
+        ours '[{"pass": "smoothquant", "statistic": "range", "weight_factor": 2, "weight_floor": 0}, {"pass": "rtn"}]' fp "${grid[@]}"
         theirs llmcompressor $llm --method smoothquant
         ;;
     adascale)

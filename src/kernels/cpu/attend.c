@@ -11,9 +11,16 @@ enum {
     SMALL = 1000000 /* multiplications of a call without packing */
 };
 
-int64_t bq_attend_queries(bq_attention a) {
-    if (bq_products() != BQ_PRODUCT_NONE) return OWN;
-    return most(16, least(QUERIES, SMALL / (BQ_ATTEND_KEYS * a.head_dim) / 8 * 8));
+bq_attend bq_attend_of(bq_compute compute, bq_attention a, int64_t tokens) {
+    bool own = bq_products() != BQ_PRODUCT_NONE;
+    int64_t queries = own ? OWN : most(16, least(QUERIES, SMALL / (BQ_ATTEND_KEYS * a.head_dim) / 8 * 8));
+    return (bq_attend){.a = a,
+                       .tokens = tokens,
+                       .queries = queries,
+                       .tiles = pieces(tokens, queries),
+                       .group = a.heads / a.kv_heads,
+                       .own = own,
+                       .word = bq_product_of(compute) == BQ_PRODUCT_BF16 && a.head_dim % 2 == 0 ? 2 : 1};
 }
 
 /* k: numbers, not words. */

@@ -9,6 +9,7 @@
 #ifndef BQ_ATTEND_H
 #define BQ_ATTEND_H
 
+#include "kernels/cpu/pieces.h"
 #include "kernels/cpu/small.h"
 #include "kernels/cpu/vec.h"
 
@@ -29,17 +30,12 @@ typedef struct {
     bq_mat kp, vp; /* keys in words: k and v themselves, or their rows in pairs */
 } bq_attend;
 
-/* Queries of a tile. */
-int64_t bq_attend_queries(bq_attention a);
-
-static inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
-static inline int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
+/* All but the matrices. */
+bq_attend bq_attend_of(bq_compute compute, bq_attention a, int64_t tokens);
 
 static inline float *head(bq_mat m, int64_t row, int64_t h, int64_t hd) {
     return (float *)bq_mat_at(m, row, h * hd);
 }
-
-static inline int64_t pieces(int64_t n, int64_t length) { return (n + length - 1) / length; }
 
 /* The key tiles that query tile i sees. */
 static inline int64_t first_key(const bq_attend *j, int64_t i) {

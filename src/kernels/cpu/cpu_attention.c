@@ -9,7 +9,6 @@
 
 #include "base/die.h"
 #include "kernels/cpu/cpu_scratch.h"
-#include "kernels/cpu/product.h"
 #include "kernels/cpu/vec.h"
 
 #include <math.h>
@@ -34,18 +33,9 @@ static bq_attend check(bq_compute compute, bq_attention a, bq_mat q, bq_mat k, b
     want(q, t, a.heads * a.head_dim, "q"), want(out, t, a.heads * a.head_dim, "out");
     want(k, t, a.kv_heads * a.head_dim, "k"), want(v, t, a.kv_heads * a.head_dim, "v");
     want(lse, a.heads, t, "lse");
-    return (bq_attend){.a = a,
-                       .tokens = t,
-                       .queries = bq_attend_queries(a),
-                       .tiles = pieces(t, bq_attend_queries(a)),
-                       .group = a.heads / a.kv_heads,
-                       .own = bq_products() != BQ_PRODUCT_NONE,
-                       .word = bq_product_of(compute) == BQ_PRODUCT_BF16 && a.head_dim % 2 == 0 ? 2 : 1,
-                       .q = q,
-                       .k = k,
-                       .v = v,
-                       .out = out,
-                       .lse = lse};
+    bq_attend j = bq_attend_of(compute, a, t);
+    j.q = q, j.k = k, j.v = v, j.out = out, j.lse = lse;
+    return j;
 }
 
 /* ---- scratch: one slot a thread, always for WORKERS of them, so that a plan holds for any number ---- */
@@ -56,15 +46,14 @@ static bq_mat push_work(bq_arena *mem, const bq_attend *j) {
 
 static int workers(void) { return (int)least(omp_get_max_threads(), WORKERS); }
 
-static bq_mat push_transposed(bq_arena *mem, bq_attention a, int64_t tokens) {
-    return bq_arena_push(mem, a.kv_heads * pieces(tokens, BQ_ATTEND_BLOCK), a.head_dim * BQ_ATTEND_BLOCK,
-                         BQ_F32);
+static bq_mat push_transposed(bq_arena *mem, const bq_attend *j) {
+    return bq_arena_push(mem, j->a.kv_heads * pieces(j->tokens, BQ_ATTEND_BLOCK),
+                         j->a.head_dim * BQ_ATTEND_BLOCK, BQ_F32);
 }
 
 /* Room for pairs of rows, which only our own products take. */
-static bq_mat push_paired(bq_arena *mem, bq_attention a, int64_t tokens) {
-    bool own = bq_products() != BQ_PRODUCT_NONE;
-    return bq_arena_push(mem, own ? (tokens + 1) / 2 : 0, a.kv_heads * a.head_dim, BQ_F32);
+static bq_mat push_paired(bq_arena *mem, const bq_attend *j) {
+    return bq_arena_push(mem, j->own ? (j->tokens + 1) / 2 : 0, j->a.kv_heads * j->a.head_dim, BQ_F32);
 }
 
 /* ---- forward ---- */
@@ -95,8 +84,8 @@ void bq_cpu_attention(bq_dev *dev, bq_attention a, bq_mat q, bq_mat k, bq_mat v,
     bq_attend j = check(dev->compute, a, q, k, v, out, lse);
     size_t mark = bq_arena_mark(&dev->mem);
     bq_mat work = push_work(&dev->mem, &j);
-    j.kt = push_transposed(&dev->mem, a, j.tokens);
-    j.vp = bq_attend_paired(&j, v, push_paired(&dev->mem, a, j.tokens));
+    j.kt = push_transposed(&dev->mem, &j);
+    j.vp = bq_attend_paired(&j, v, push_paired(&dev->mem, &j));
     bq_attend_transpose(&j, k, j.kt);
 #pragma omp parallel for schedule(dynamic) num_threads(workers())
     for (int64_t n = 0; n < a.heads * j.tiles; n++) /* long rows first: short ones fill the end */
@@ -211,8 +200,8 @@ void bq_cpu_attention_bwd(bq_dev *dev, bq_attention a, bq_mat q, bq_mat k, bq_ma
     int64_t hd = a.head_dim, all = r.before[r.count];
     size_t mark = bq_arena_mark(&dev->mem);
     bq_mat work = push_work(&dev->mem, &j), part = push_part(&dev->mem, a, &r);
-    j.kt = push_transposed(&dev->mem, a, j.tokens), j.vt = push_transposed(&dev->mem, a, j.tokens);
-    j.kp = bq_attend_paired(&j, k, push_paired(&dev->mem, a, j.tokens));
+    j.kt = push_transposed(&dev->mem, &j), j.vt = push_transposed(&dev->mem, &j);
+    j.kp = bq_attend_paired(&j, k, push_paired(&dev->mem, &j));
     bq_attend_transpose(&j, k, j.kt), bq_attend_transpose(&j, v, j.vt);
 #pragma omp parallel for schedule(dynamic) num_threads(workers())
     for (int64_t n = 0; n < a.kv_heads * r.count; n++) {
@@ -235,11 +224,7 @@ void bq_cpu_attention_bwd(bq_dev *dev, bq_attention a, bq_mat q, bq_mat k, bq_ma
 }
 
 size_t bq_cpu_attention_scratch(int64_t tokens, bq_attention a) {
-    bq_attend j = {.a = a,
-                   .tokens = tokens,
-                   .queries = bq_attend_queries(a),
-                   .tiles = pieces(tokens, bq_attend_queries(a)),
-                   .own = bq_products() != BQ_PRODUCT_NONE};
+    bq_attend j = bq_attend_of(BQ_COMPUTE_F32, a, tokens); /* the same room for any */
     runs r = cut(&j);
     return bq_arena_need(WORKERS, bq_attend_numbers(&j), BQ_F32) +
            bq_arena_need(r.count > 1 ? a.kv_heads * r.before[r.count] : 0, 2 * a.head_dim, BQ_F32) +

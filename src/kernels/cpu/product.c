@@ -5,21 +5,21 @@
 #include "kernels/cpu/product.h"
 
 #include "base/die.h"
+#include "kernels/cpu/lanes.h"
+#include "kernels/cpu/pieces.h"
 #include "kernels/cpu/product_pack.h"
 
 #include <cpuid.h>
-#include <immintrin.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#define INLINE static inline __attribute__((always_inline))
-#define ROWS   1024
-#define COLS   2048
-#define TEAM   (1 << 22) /* multiplications that pay for a team of threads */
-#define CHUNK  512       /* rows of b whose tiles stay in the second cache while a passes by */
+#define ROWS  1024
+#define COLS  2048
+#define TEAM  (1 << 22) /* multiplications that pay for a team of threads */
+#define CHUNK 512       /* rows of b whose tiles stay in the second cache while a passes by */
 
 /* ---- is it there ---- */
 
@@ -199,8 +199,6 @@ static void elements(bq_product_kind kind, block w, int64_t i, int64_t j, const 
     for (int64_t r = 0; r < rows && !whole; r++) memcpy(c + r * ldc, edge + 32 * r, (size_t)cols * 4);
 }
 
-static __mmask16 lanes(int64_t n) { return (__mmask16)(n >= LANES ? 0xffff : (1u << n) - 1); }
-
 /* Element (i, j) and those around it, above the diagonal or on it, to (j, i). */
 static void mirror(int64_t n, int64_t i, int64_t j, float *c, int64_t ldc) {
     float tile[LANES][LANES] __attribute__((aligned(64)));
@@ -216,9 +214,6 @@ static void mirror(int64_t n, int64_t i, int64_t j, float *c, int64_t ldc) {
 }
 
 /* ---- the loops ---- */
-
-static int64_t pieces(int64_t n, int64_t length) { return (n + length - 1) / length; }
-static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
 /* On huge pages where the system has them: tiles are walked by all threads, again and again. */
 static char *room(void) {

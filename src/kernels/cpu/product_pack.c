@@ -1,6 +1,6 @@
 #include "kernels/cpu/product_pack.h"
 
-#include <immintrin.h>
+#include "kernels/cpu/lanes.h"
 
 static __m512 widened(__m256i half) {
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
@@ -38,14 +38,10 @@ void bq_product_transpose(char *tile) {
     }
 }
 
-#define INLINE static inline __attribute__((always_inline))
-
 /* 16 rows from `row` and 32 k from `k`, `depth` of them within the matrix, as `kind` tiles; a row of a tile
  * is a row of the operand, or where `pairs` a pair of k with 16 rows side by side. */
 INLINE void pack_tile(bq_product_side m, bool across, bq_product_kind kind, bool pairs, float alpha,
                       int64_t row, int64_t k, int64_t depth, char *to) {
-    const __m512i woven = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23,
-                                           7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
     int64_t rows = m.rows - row < LANES ? m.rows - row : LANES;
     __mmask16 lanes = (__mmask16)((1u << rows) - 1);
     __mmask32 inside = (__mmask32)(depth >= STEP ? 0xffffffff : (1u << depth) - 1);
@@ -63,7 +59,7 @@ INLINE void pack_tile(bq_product_side m, bool across, bq_product_kind kind, bool
         low *= alpha, high *= alpha;
         for (int t = 0; t < (int)kind; t++) {
             __m512i both = next_term(&low, &high);
-            if (across) both = _mm512_permutexvar_epi16(woven, both);
+            if (across) both = woven(both);
             _mm512_store_si512(to + t * TILE + 64 * i, both);
         }
     }

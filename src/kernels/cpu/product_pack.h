@@ -5,7 +5,6 @@
 
 #include "kernels/cpu/product.h"
 
-#define LANES      16   /* rows of a tile */
 #define STEP       32   /* k of a tile of bf16 */
 #define FLOAT_STEP 16   /* and of one of floats */
 #define TILE       1024 /* bytes of either */

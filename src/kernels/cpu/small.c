@@ -1,12 +1,8 @@
 #include "kernels/cpu/small.h"
 
-#include <immintrin.h>
+#include "kernels/cpu/lanes.h"
 
-#define INLINE static inline __attribute__((always_inline))
-
-enum { LANES = 16, DOWN = 8 };
-
-INLINE __mmask16 lanes(int64_t n) { return (__mmask16)(n >= LANES ? 0xffff : n > 0 ? (1u << n) - 1 : 0); }
+enum { DOWN = 8 };
 
 INLINE __m512 added(bool pairs, __m512 sum, __m512 x, __m512 y) {
     return pairs ? _mm512_dpbf16_ps(sum, (__m512bh)x, (__m512bh)y) : _mm512_fmadd_ps(x, y, sum);
@@ -75,14 +71,11 @@ void bq_small_pair_rows(int64_t rows, int64_t cols, const float *x, int64_t ldx,
 }
 
 void bq_small_pair_columns(int64_t rows, int64_t cols, const float *x, int64_t ldx, float *to, int64_t ldto) {
-    const __m512i woven = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23,
-                                           7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
     for (int64_t r = 0; r < rows; r += 2, x += 2 * ldx, to += ldto)
         for (int64_t c = 0; c < cols; c += LANES) {
             __mmask16 within = lanes(cols - c);
             __m512 low = _mm512_maskz_loadu_ps(within, x + c),
                    high = _mm512_maskz_loadu_ps(r + 1 < rows ? within : 0, x + ldx + c);
-            __m512i both = (__m512i)_mm512_cvtne2ps_pbh(high, low);
-            _mm512_mask_storeu_ps(to + c, within, (__m512)_mm512_permutexvar_epi16(woven, both));
+            _mm512_mask_storeu_ps(to + c, within, (__m512)woven((__m512i)_mm512_cvtne2ps_pbh(high, low)));
         }
 }

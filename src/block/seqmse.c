@@ -77,15 +77,6 @@ static void search(bq_pass_context *c, int i, int candidates, bq_mat gram) {
     if (q->zero[i].data) bq_comm_gather_slices(c->comm, c->dev, bq_mat_reshape(q->zero[i], groups), first);
 }
 
-/* Codes of linear i, and what they stand for, which the next linears' inputs come from. */
-static void encode(bq_dev *dev, bq_quantized *q, int i) {
-    bq_mat code = bq_linear_grouped(q->arch, q->scheme, i, q->code);
-    dev->op->quantize(dev, bq_linear_grouped(q->arch, q->scheme, i, q->fold), q->scale[i], q->zero[i],
-                      q->scheme[i], code);
-    dev->op->dequantize(dev, code, q->scale[i], q->zero[i],
-                        bq_linear_grouped(q->arch, q->scheme, i, q->what));
-}
-
 void bq_pass_seqmse(bq_pass_context *c, const bq_seqmse_options *o) {
     bq_quantized *q = c->q;
     const bq_ops *op = c->dev->op;
@@ -102,7 +93,7 @@ void bq_pass_seqmse(bq_pass_context *c, const bq_seqmse_options *o) {
         for (int i = 0; i < q->arch->linears; i++) {
             if (q->arch->linear[i].mat != m) continue;
             search(c, i, o->candidates, gram.h[m]);
-            encode(c->dev, q, i);
+            bq_linear_encode(c->dev, q, i);
         }
         bq_arena_reset(&c->dev->mem, mark);
     }

@@ -39,7 +39,7 @@ static int setup(void **state) {
 
 static void count(int stages, int replicas, bool split) {
     bq_comm grid = {.size = stages * replicas, .nstage = stages, .nreplica = replicas};
-    bq_effort_count(effort, &recipe, &arch, &grid, 2, split, false);
+    bq_effort_count(effort, &recipe, &arch, &grid, 2, split, false, 0);
 }
 
 static void near(double x, double want) {

@@ -269,12 +269,6 @@ static void quantize_set(bq_pass_context *c, const bq_gptq_options *o, bq_midway
     bq_arena_reset(&dev->mem, mark);
 }
 
-static void hand_on(void *ctx, int64_t sample, bq_mat x, bq_mat y) {
-    bq_pass_context *c = ctx;
-    (void)x;
-    c->advance(c->ctx, sample, y);
-}
-
 void bq_pass_gptq(bq_pass_context *c, const bq_gptq_options *o) {
     bq_mat w[BQ_MATS];
     for (int m = 0; m < BQ_MATS; m++) {
@@ -292,7 +286,7 @@ void bq_pass_gptq(bq_pass_context *c, const bq_gptq_options *o) {
         quantize_set(c, o, &way, w, 1u << m);
         w[m] = c->q->what[m];
     }
-    if (c->advance) bq_midway_to(&way, BQ_MATS, w, hand_on, c);
+    bq_midway_end(&way, w);
     bq_arena_reset(&c->dev->mem, mark);
 }
 

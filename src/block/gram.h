@@ -29,7 +29,8 @@ void bq_gram_push(bq_gram *g, const bq_arch *arch, bq_gram_set set, bq_arena *me
 /* Fill them: the samples of the pass's stream (bq_capture_stream) go through the block with matrices w, and
  * for cross the FP stream through its own as well.  All of it on all replicas.  Collective over stage. */
 void bq_gram_collect(bq_pass_context *c, const bq_mat w[BQ_MATS], bq_gram_set set, bq_gram *g);
-/* The same for a set of matrix m alone, the samples coming to before it from before the matrix ahead of it. */
+/* The same for a set of matrix m alone, the samples coming to before it from before the matrix ahead of it.
+ */
 void bq_gram_collect_midway(bq_midway *way, int m, const bq_mat w[BQ_MATS], bq_gram_set set, bq_gram *g);
 
 /* Arena bytes of push; and of collect, either way, on top of it. */

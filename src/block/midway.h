@@ -23,11 +23,14 @@ typedef struct {
 void bq_midway_open(bq_midway *a, bq_pass_context *c);
 size_t bq_midway_need(const bq_arch *arch, int64_t tokens, int64_t kept);
 
-/* Bring the samples of the pass's stream (bq_capture_stream), in order, from before the matrix ahead of `to` to
- * before `to`, BQ_MATS: out of the block, with the matrices w, of which those ahead of `to` are final.  Called
- * for qkv, o, gate_up, down and BQ_MATS in turn.  visit sees y what matrix `to` is fed (T, its columns), or the
- * output, and x: room (T, H), and may use c->work; for the output both are the same.  The heartbeat beats.
- * Local.  Takes no more of the arena than bq_capture. */
+/* Bring the samples of the pass's stream (bq_capture_stream), in order, from before the matrix ahead of `to`
+ * to before `to`, BQ_MATS: out of the block, with the matrices w, of which those ahead of `to` are final.
+ * Called for qkv, o, gate_up, down and BQ_MATS in turn.  visit sees y what matrix `to` is fed (T, its
+ * columns), or the output, and x: room (T, H), and may use c->work; for the output both are the same.  The
+ * heartbeat beats. Local.  Takes no more of the arena than bq_capture. */
 void bq_midway_to(bq_midway *a, int to, const bq_mat w[BQ_MATS], bq_visit visit, void *ctx);
+
+/* Bring them out of the block, with w final, and to c->advance, if anybody takes them. */
+void bq_midway_end(bq_midway *a, const bq_mat w[BQ_MATS]);
 
 #endif

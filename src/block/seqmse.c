@@ -84,12 +84,15 @@ void bq_pass_seqmse(bq_pass_context *c, const bq_seqmse_options *o) {
         op->copy(c->dev, c->blk->w[m], q->fold[m]);
         op->copy(c->dev, c->blk->w[m], q->what[m]);
     }
+    size_t start = bq_arena_mark(&c->dev->mem);
+    bq_midway way;
+    bq_midway_open(&way, c);
     for (int m = 0; m < BQ_MATS; m++) {
         size_t mark = bq_arena_mark(&c->dev->mem);
         bq_gram_set one = {.which = 1u << m};
         bq_gram gram;
         bq_gram_push(&gram, q->arch, one, &c->dev->mem);
-        bq_gram_collect(c, q->what, one, &gram);
+        bq_gram_collect_midway(&way, m, q->what, one, &gram);
         for (int i = 0; i < q->arch->linears; i++) {
             if (q->arch->linear[i].mat != m) continue;
             search(c, i, o->candidates, gram.h[m]);
@@ -97,6 +100,8 @@ void bq_pass_seqmse(bq_pass_context *c, const bq_seqmse_options *o) {
         }
         bq_arena_reset(&c->dev->mem, mark);
     }
+    bq_midway_end(&way, q->what);
+    bq_arena_reset(&c->dev->mem, start);
 }
 
 size_t bq_seqmse_need(const bq_arch *arch, const bq_scheme *scheme, int64_t tokens, int64_t samples,

@@ -47,7 +47,8 @@ static bq_effort forward_to(const bq_arch *arch, double tokens, int to) {
     return f;
 }
 
-/* To before matrix `to` from before the one ahead of it, where a sample is kept, else from the block's input. */
+/* To before matrix `to` from before the one ahead of it, where a sample is kept, else from the block's input.
+ */
 static void add_midway(bq_effort *e, const share *s, int to) {
     double kept = fmin(s->kept, s->samples);
     add(e, s->samples, forward_to(s->arch, s->tokens, to));
@@ -109,7 +110,8 @@ static bq_effort one_pass(const bq_pass *p, const share *s) {
     case BQ_PASS_AUTOSMOOTH: add(&e, looks(10, p->autosmooth.search) * s->samples, f); break;
     case BQ_PASS_AWQ: add(&e, looks(BQ_CANDIDATES, p->awq.search) * s->samples, f); break;
     case BQ_PASS_SEQMSE:
-        add(&e, 4 * s->samples, f), add(&e, 1, grams(s)), add(&e, 1, gather_rows(s));
+        for (int m = BQ_QKV; m < BQ_MATS; m++) add_midway(&e, s, m);
+        add(&e, 1, grams(s)), add(&e, 1, gather_rows(s));
         e.flop += 2 * p->seqmse.candidates * column;
         break;
     case BQ_PASS_GPTQ:
@@ -169,7 +171,7 @@ static void count_phase(bq_effort *e, const share *s, const bq_phase *phase) {
     int sweeps = s->r->sweeps;
     double walk = s->blocks * s->samples * sweeps;
     bq_effort f = forward(s->arch, s->tokens);
-    add(&e[BQ_WORK_TARGETS], walk, f);
+    if (bq_phase_reference(phase) || s->r->segments > 1) add(&e[BQ_WORK_TARGETS], walk, f);
     e[BQ_WORK_TARGETS].files += s->blocks * sweeps * 2 * s->weights;
     if (phase->inputs != BQ_INPUTS_FP && !bq_pass_advances(phase, phase->npass - 1))
         add(&e[BQ_WORK_ADVANCE], walk, f);

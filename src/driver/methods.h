@@ -34,8 +34,8 @@ extern const bq_method bq_methods[BQ_PASS_KINDS];
 int64_t bq_pass_run(bq_pass_context *c, const bq_pass *p, int sweep);
 size_t bq_pass_need(const bq_pass *p, const bq_pass_size *of);
 
-/* Does it go on from what it keeps of samples?  Does the i-th pass of a phase, done, leave the quantized stream
- * behind the block? */
+/* Does it go on from what it keeps of samples?  Does the i-th pass of a phase, done, leave the quantized
+ * stream behind the block? */
 bool bq_pass_keeps(const bq_pass *p);
 bool bq_pass_advances(const bq_phase *phase, int i);
 

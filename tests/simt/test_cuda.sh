@@ -15,6 +15,7 @@ passes() { # FILE MODEL INPUTS PASSES
 passes train.json m_llama_default mix "$adascale"
 passes gptq.json m_phi3_short qt "${gptq/\}/,\"gram\":\"f64\"\}}, $adascale"
 passes smooth.json m_phi3_short qt "$smooth, $adascale"
+passes midway.json m_phi3_short qt '{"pass":"gptq","sequential":true}'
 passes all.json m_phi3_short qt "$smooth, $gptq, $adascale"
 
 # Equal files on any number of ranks; losses near the cpu's, step by step.
@@ -31,6 +32,19 @@ for name in train gptq smooth all; do
             cpu_$name/ckpt/block_$block.p0.s0.h5 ${name}_1/ckpt/block_$block.p0.s0.h5
     done
 done
+
+# a matrix at a time, the samples kept on the GPU; without room for them there, with them as far as it goes
+expect 0 mpi 1 run midway.json --device cuda -o midway_1
+check "the samples are kept: $(grep kept: midway_1/run.log)" grep -q 'kept: 6 of 6 samples' midway_1/run.log
+expect 0 mpi 2 run midway.json --device cuda -o midway_2
+expect 0 "$blockq" plan midway.json --device cuda
+few=$(awk '/ on the GPU/ { gpu = $4 } /^  6 of 6 samples/ { kept = $(NF - 1) } END { print int((gpu - 0.2 * kept + 0.05) * 1e6) }' out)
+SIMT_MEMORY=$few expect 0 mpi 1 run midway.json --device cuda -o midway_few
+check "only some are kept: $(grep kept: midway_few/run.log)" grep -q 'kept: [0-5] of 6 samples' midway_few/run.log
+for other in 2 few; do same midway_1 midway_$other; done
+expect 75 mpi 1 run midway.json --device cuda --stop-after-blocks 1 -o midway_stopped
+expect 0 mpi 2 run midway.json --device cuda -o midway_stopped
+same midway_1 midway_stopped
 
 # a step is a few launches from its third time on, and without that the same bytes
 SIMT_COUNT=1 expect 0 mpi 1 run train.json --device cuda -o graphs

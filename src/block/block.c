@@ -139,22 +139,39 @@ void bq_block_gated(bq_dev *dev, const bq_block *blk, const bq_mat w[BQ_MATS], b
     dev->op->glu(dev, BQ_SILU, bq_mat_cols(k->gu, 0, inter), bq_mat_cols(k->gu, inter, inter), k->z);
 }
 
+void bq_block_norm(bq_dev *dev, const bq_block *blk, bq_work *k) {
+    dev->op->rmsnorm(dev, k->m, blk->norm[1], (float)blk->arch->model.eps, k->n);
+}
+
+static void part(bq_dev *dev, const bq_block *blk, const bq_mat w[BQ_MATS], bq_work *k, int m, bq_mat x,
+                 bq_mat y) {
+    const bq_ops *op = dev->op;
+    switch (m) {
+    case BQ_QKV: op->rmsnorm(dev, x, blk->norm[0], (float)blk->arch->model.eps, k->a); break;
+    case BQ_O: bq_block_heads(dev, blk, w, k); break;
+    case BQ_GATE_UP:
+        op->copy(dev, x, k->m);
+        linear(dev, blk, k, BQ_O, w, k->o, true, k->m);
+        bq_block_norm(dev, blk, k);
+        break;
+    case BQ_DOWN: bq_block_gated(dev, blk, w, k); break;
+    default: op->copy(dev, k->m, y); linear(dev, blk, k, BQ_DOWN, w, k->z, true, y);
+    }
+}
+
+void bq_block_parts(bq_dev *dev, const bq_block *blk, const bq_mat w[BQ_MATS], bq_work *k, int first,
+                    int last, bq_mat x, bq_mat y) {
+    for (int m = first; m <= last; m++) part(dev, blk, w, k, m, x, y);
+}
+
 void bq_block_rest(bq_dev *dev, const bq_block *blk, const bq_mat w[BQ_MATS], bq_work *k, bq_mat x,
                    bq_mat y) {
-    dev->op->copy(dev, x, k->m);
-    linear(dev, blk, k, BQ_O, w, k->o, true, k->m);
-    dev->op->rmsnorm(dev, k->m, blk->norm[1], (float)blk->arch->model.eps, k->n);
-    bq_block_gated(dev, blk, w, k);
-    if (!y.data) return;
-    dev->op->copy(dev, k->m, y);
-    linear(dev, blk, k, BQ_DOWN, w, k->z, true, y);
+    bq_block_parts(dev, blk, w, k, BQ_GATE_UP, y.data ? BQ_MATS : BQ_DOWN, x, y);
 }
 
 void bq_block_forward(bq_dev *dev, const bq_block *blk, const bq_mat w[BQ_MATS], bq_work *k, bq_mat x,
                       bq_mat y) {
-    dev->op->rmsnorm(dev, x, blk->norm[0], (float)blk->arch->model.eps, k->a);
-    bq_block_heads(dev, blk, w, k);
-    bq_block_rest(dev, blk, w, k, x, y);
+    bq_block_parts(dev, blk, w, k, BQ_QKV, y.data ? BQ_MATS : BQ_DOWN, x, y);
 }
 
 void bq_block_backward(bq_dev *dev, const bq_block *blk, const bq_mat w[BQ_MATS], bq_work *k, bq_mat x,

@@ -55,6 +55,14 @@ void bq_block_heads(bq_dev *dev, const bq_block *blk, const bq_mat w[BQ_MATS], b
 void bq_block_gated(bq_dev *dev, const bq_block *blk, const bq_mat w[BQ_MATS], bq_work *k);
 void bq_block_rest(bq_dev *dev, const bq_block *blk, const bq_mat w[BQ_MATS], bq_work *k, bq_mat x, bq_mat y);
 
+/* A forward cut at its matrices: part m makes what matrix m is fed from what the one before was fed (part qkv
+ * from x, gate_up from x and the heads), part BQ_MATS the output y, from k->m and k->z.  Parts first to last,
+ * the same bytes as in one forward. */
+void bq_block_parts(bq_dev *dev, const bq_block *blk, const bq_mat w[BQ_MATS], bq_work *k, int first,
+                    int last, bq_mat x, bq_mat y);
+/* Norm 2 of k->m again. */
+void bq_block_norm(bq_dev *dev, const bq_block *blk, bq_work *k);
+
 /* Gradients of the matrices from dy (T, H), after a forward with the same w and x: dw[i] (rows, cols)
  * overwritten. dx (T, H) receives the gradient of the block's input; data NULL leaves that part out.  dy is
  * kept. */

@@ -241,14 +241,18 @@ static void quantize_unit(work *a, const unit *t) {
 
 /* ---- the pass ---- */
 
-/* Quantize the matrices of a set, whose inputs come from a block with matrices w. */
-static void quantize_set(bq_pass_context *c, const bq_gptq_options *o, const bq_mat w[BQ_MATS],
-                         unsigned which) {
+/* Quantize the matrices of a set, whose inputs come from a block with matrices w.  way: how the samples come
+ * to before the only one of the set; NULL: by a forward. */
+static void quantize_set(bq_pass_context *c, const bq_gptq_options *o, bq_midway *way,
+                         const bq_mat w[BQ_MATS], unsigned which) {
     bq_dev *dev = c->dev;
     size_t mark = bq_arena_mark(&dev->mem);
     work a = {.c = c, .o = o, .set = set_of(o, which)};
     bq_gram_push(&a.gram, c->q->arch, a.set, &dev->mem);
-    bq_gram_collect(c, w, a.set, &a.gram);
+    if (way)
+        bq_gram_collect_midway(way, __builtin_ctz(which), w, a.set, &a.gram);
+    else
+        bq_gram_collect(c, w, a.set, &a.gram);
     for (int m = 0; m < BQ_MATS; m++) {
         bq_mat h = a.gram.h[m];
         if (!h.data) continue;
@@ -260,6 +264,8 @@ static void quantize_set(bq_pass_context *c, const bq_gptq_options *o, const bq_
     a.units = units_of(c->q->arch, c->q->scheme, o->order, which, a.unit);
     factor_units(&a);
     for (int k = 0; k < a.units; k++) quantize_unit(&a, &a.unit[k]);
+    for (int i = 0; i < c->q->arch->linears; i++)
+        if (which >> c->q->arch->linear[i].mat & 1) bq_linear_encode(dev, c->q, i);
     bq_arena_reset(&dev->mem, mark);
 }
 
@@ -269,13 +275,19 @@ void bq_pass_gptq(bq_pass_context *c, const bq_gptq_options *o) {
         c->dev->op->copy(c->dev, c->blk->w[m], c->q->fold[m]);
         w[m] = c->blk->w[m];
     }
-    if (!o->sequential) quantize_set(c, o, w, BQ_ALL_MATS);
-    for (int m = 0; m < BQ_MATS && o->sequential; m++) {
-        quantize_set(c, o, w, 1u << m);
-        bq_quantized_encode(c->dev, c->q);
+    if (!o->sequential) {
+        quantize_set(c, o, NULL, w, BQ_ALL_MATS);
+        return;
+    }
+    size_t mark = bq_arena_mark(&c->dev->mem);
+    bq_midway way;
+    bq_midway_open(&way, c);
+    for (int m = 0; m < BQ_MATS; m++) {
+        quantize_set(c, o, &way, w, 1u << m);
         w[m] = c->q->what[m];
     }
-    bq_quantized_encode(c->dev, c->q);
+    bq_midway_end(&way, w);
+    bq_arena_reset(&c->dev->mem, mark);
 }
 
 /* ---- memory ---- */

@@ -3,8 +3,10 @@
  *
  * The linears of a matrix share its inputs, so there is one factor for q, k, v and one for gate, up; each
  * linear has its own bits and groups.  The moments of all four matrices come from one pass over the samples
- * with the block's unquantized matrices, or with `sequential` from four, each with the matrices before it
- * quantized.
+ * with the block's unquantized matrices.  With `sequential` they come from one walk (midway.h) that halts
+ * before each matrix until it is quantized, so that each sees what the quantized ones before it give; at its
+ * end are the block's outputs, which c->advance gets.  Samples that are not kept on the way start again for
+ * each matrix, and so do, for `qep`, those of the FP stream.
  *
  * Grids: those of the pass before where c->grid is set; else, with order act, fitted to the weights before
  * the first column is quantized, and with none and gar, for a linear with groups, to the compensated weights
@@ -33,8 +35,8 @@ typedef struct {
  * rounded to nearest, with a warning.  Collective over stage. */
 void bq_pass_gptq(bq_pass_context *c, const bq_gptq_options *o);
 
-/* Device bytes the pass takes beside block, result and workspace, on one of nreplica replicas of the stage.
- */
+/* Device bytes the pass takes beside block, result and workspace, on one of nreplica replicas of the stage;
+ * sequential: and beside what it keeps of samples (bq_midway_need). */
 size_t bq_gptq_need(const bq_arch *arch, const bq_scheme *scheme, int64_t tokens, int64_t samples,
                     const bq_gptq_options *o, int replica, int nreplica);
 

@@ -6,6 +6,7 @@
 typedef struct {
     bq_pass_context *c;
     bq_gram_set set;
+    int at;                     /* the only matrix of the set, midway */
     bq_treesum sum[2][BQ_MATS]; /* h, cross */
     bq_mat input[BQ_MATS];      /* (T, K): what the quantized stream fed, for cross */
     bq_mat part;                /* flat room: a sample's moments, f32, on their way into sums of f64 */
@@ -14,6 +15,12 @@ typedef struct {
 static bool has(unsigned set, int m) { return set >> m & 1; }
 
 static bool wanted(bq_gram_set set, int kind, int m) { return has(kind ? set.cross : set.which, m); }
+
+static int last_of(unsigned set) {
+    int m = BQ_MATS - 1;
+    while (!has(set, m)) m--;
+    return m;
+}
 
 /* Columns of the widest matrix of the set. */
 static int64_t widest(const bq_arch *arch, bq_gram_set set) {
@@ -91,7 +98,7 @@ static void add_cross(collector *a, int64_t sample, bq_mat x) {
     bq_pass_context *c = a->c;
     const bq_ops *op = c->dev->op;
     op->put(c->dev, c->fetch(c->ctx, BQ_STREAM_FP, sample), x);
-    bq_block_forward(c->dev, c->blk, c->blk->w, c->work, x, (bq_mat){0});
+    bq_block_parts(c->dev, c->blk, c->blk->w, c->work, BQ_QKV, last_of(a->set.cross), x, (bq_mat){0});
     for (int m = 0; m < BQ_MATS; m++) {
         if (!has(a->set.cross, m)) continue;
         bq_mat fp = bq_capture_input(c->work, m), to = part_of(a, &a->sum[1][m]);
@@ -102,18 +109,26 @@ static void add_cross(collector *a, int64_t sample, bq_mat x) {
     }
 }
 
+static void take(collector *a, int m, int64_t sample, bq_mat in) {
+    bq_dev *dev = a->c->dev;
+    bq_mat to = part_of(a, &a->sum[0][m]);
+    dev->op->gram(dev, in, to);
+    add(a, &a->sum[0][m], to, sample);
+    if (has(a->set.cross, m)) dev->op->copy(dev, in, a->input[m]);
+}
+
 /* x is free once the inputs have been seen. */
 static void visit(void *ctx, int64_t sample, bq_mat x, bq_mat y) {
     collector *a = ctx;
     (void)y;
-    bq_dev *dev = a->c->dev;
-    for (int m = 0; m < BQ_MATS; m++) {
-        if (!has(a->set.which, m)) continue;
-        bq_mat in = bq_capture_input(a->c->work, m), to = part_of(a, &a->sum[0][m]);
-        dev->op->gram(dev, in, to);
-        add(a, &a->sum[0][m], to, sample);
-        if (has(a->set.cross, m)) dev->op->copy(dev, in, a->input[m]);
-    }
+    for (int m = 0; m < BQ_MATS; m++)
+        if (has(a->set.which, m)) take(a, m, sample, bq_capture_input(a->c->work, m));
+    if (a->set.cross) add_cross(a, sample, x);
+}
+
+static void visit_midway(void *ctx, int64_t sample, bq_mat x, bq_mat in) {
+    collector *a = ctx;
+    take(a, a->at, sample, in);
     if (a->set.cross) add_cross(a, sample, x);
 }
 
@@ -131,25 +146,38 @@ static void finish(bq_pass_context *c, bq_treesum *sum, bq_mat to) {
     bq_comm_gather_rows(c->comm, dev, to);
 }
 
-void bq_gram_collect(bq_pass_context *c, const bq_mat w[BQ_MATS], bq_gram_set set, bq_gram *g) {
+/* way: how the samples come to before matrix a->at; NULL: by a forward for all of the set. */
+static void collect(collector *a, bq_midway *way, const bq_mat w[BQ_MATS], bq_gram *g) {
+    bq_pass_context *c = a->c;
+    bq_gram_set set = a->set;
     bq_arena *mem = &c->dev->mem;
     size_t mark = bq_arena_mark(mem);
-    collector a = {.c = c, .set = set};
     int room = buffers(c->samples, c->comm->replica, c->comm->nreplica);
     for (int m = 0; m < BQ_MATS; m++) {
-        if (has(set.which, m)) bq_treesum_open(&a.sum[0][m], c->dev, room, g->h[m]);
-        if (has(set.cross, m)) bq_treesum_open(&a.sum[1][m], c->dev, room, g->cross[m]);
+        if (has(set.which, m)) bq_treesum_open(&a->sum[0][m], c->dev, room, g->h[m]);
+        if (has(set.cross, m)) bq_treesum_open(&a->sum[1][m], c->dev, room, g->cross[m]);
     }
     size_t sums = bq_arena_mark(mem);
     int64_t most = widest(c->q->arch, set);
-    if (set.type == BQ_F64) a.part = bq_arena_push(mem, most, most, BQ_F32);
+    if (set.type == BQ_F64) a->part = bq_arena_push(mem, most, most, BQ_F32);
     for (int m = 0; m < BQ_MATS; m++)
-        if (has(set.cross, m)) a.input[m] = bq_arena_push(mem, c->tokens, g->h[m].cols, BQ_F32);
-    bq_capture(c, bq_capture_stream(c->input), bq_every, w, false, visit, &a);
+        if (has(set.cross, m)) a->input[m] = bq_arena_push(mem, c->tokens, g->h[m].cols, BQ_F32);
+    if (way)
+        bq_midway_to(way, a->at, w, visit_midway, a);
+    else
+        bq_capture(c, bq_capture_stream(c->input), bq_every, w, false, visit, a);
     bq_arena_reset(mem, sums);
     for (int m = 0; m < BQ_MATS; m++) {
-        if (has(set.which, m)) finish(c, &a.sum[0][m], g->h[m]);
-        if (has(set.cross, m)) finish(c, &a.sum[1][m], g->cross[m]);
+        if (has(set.which, m)) finish(c, &a->sum[0][m], g->h[m]);
+        if (has(set.cross, m)) finish(c, &a->sum[1][m], g->cross[m]);
     }
     bq_arena_reset(mem, mark);
+}
+
+void bq_gram_collect(bq_pass_context *c, const bq_mat w[BQ_MATS], bq_gram_set set, bq_gram *g) {
+    collect(&(collector){.c = c, .set = set}, NULL, w, g);
+}
+
+void bq_gram_collect_midway(bq_midway *way, int m, const bq_mat w[BQ_MATS], bq_gram_set set, bq_gram *g) {
+    collect(&(collector){.c = way->c, .set = set, .at = m}, way, w, g);
 }

@@ -8,7 +8,7 @@
 #ifndef BQ_GRAM_H
 #define BQ_GRAM_H
 
-#include "block/pass.h"
+#include "block/midway.h"
 
 #define BQ_ALL_MATS ((1u << BQ_MATS) - 1)
 
@@ -29,8 +29,11 @@ void bq_gram_push(bq_gram *g, const bq_arch *arch, bq_gram_set set, bq_arena *me
 /* Fill them: the samples of the pass's stream (bq_capture_stream) go through the block with matrices w, and
  * for cross the FP stream through its own as well.  All of it on all replicas.  Collective over stage. */
 void bq_gram_collect(bq_pass_context *c, const bq_mat w[BQ_MATS], bq_gram_set set, bq_gram *g);
+/* The same for a set of matrix m alone, the samples coming to before it from before the matrix ahead of it.
+ */
+void bq_gram_collect_midway(bq_midway *way, int m, const bq_mat w[BQ_MATS], bq_gram_set set, bq_gram *g);
 
-/* Arena bytes of push; and of collect, on top of it. */
+/* Arena bytes of push; and of collect, either way, on top of it. */
 size_t bq_gram_need(const bq_arch *arch, bq_gram_set set);
 size_t bq_gram_collect_need(const bq_arch *arch, bq_gram_set set, int64_t tokens, int64_t samples,
                             int replica, int nreplica);

@@ -38,7 +38,8 @@ int64_t bq_linear_groups(const bq_arch *arch, const bq_scheme *scheme, int i);
 bq_mat bq_linear_view(const bq_arch *arch, int i, const bq_mat mats[BQ_MATS]);
 bq_mat bq_linear_grouped(const bq_arch *arch, const bq_scheme *scheme, int i, const bq_mat mats[BQ_MATS]);
 
-/* Codes from fold and scale, what from both. */
+/* Codes from fold and scale, what from both: of one linear, of all. */
+void bq_linear_encode(bq_dev *dev, bq_quantized *q, int i);
 void bq_quantized_encode(bq_dev *dev, bq_quantized *q);
 /* what from code and scale (a restored block). */
 void bq_quantized_decode(bq_dev *dev, bq_quantized *q);
@@ -64,6 +65,7 @@ typedef struct {
     bool grid;               /* q's grids and codes are those of a pass before: start from them */
     const bq_comm *comm;     /* replicas share the samples, and the rows of what is trained */
     int64_t samples, tokens; /* all samples; this replica has bq_shard_of(samples, replica, nreplica) */
+    int64_t keeps;           /* of so many of its samples a pass may keep what it goes on from (midway.h) */
     double *batch;           /* host room for a batch's losses and two more, where the pass trains */
     bq_inputs input;
     double mix;     /* probability of the QT stream per element with BQ_INPUTS_MIX */
@@ -72,6 +74,10 @@ typedef struct {
     /* A sample's hidden states as a host view (tokens, hidden), valid until the next call for the same
      * stream; only samples of this replica's share are asked for. */
     bq_mat (*fetch)(void *ctx, bq_stream_id stream, int64_t sample);
+    /* Takes a sample's output of the block with what is in q, a device view (tokens, hidden), in the place of
+     * its input: for a pass that quantizes and comes to the outputs anyway, of all samples of the share in
+     * order, each after the last fetch of it.  NULL: nobody does. */
+    void (*advance)(void *ctx, int64_t sample, bq_mat y);
     /* Called after each step with its loss; may be NULL. */
     void (*step)(void *ctx, int64_t step, int64_t steps, double loss);
     /* Set by a signal on any replica: the pass ends after the step it is at, its work lost unless kept. */

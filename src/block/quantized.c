@@ -57,15 +57,21 @@ size_t bq_quantized_need_pre(const bq_arch *arch) {
     return sum;
 }
 
+static void decode(bq_dev *dev, bq_quantized *q, int i) {
+    dev->op->dequantize(dev, bq_linear_grouped(q->arch, q->scheme, i, q->code), q->scale[i], q->zero[i],
+                        bq_linear_grouped(q->arch, q->scheme, i, q->what));
+}
+
+void bq_linear_encode(bq_dev *dev, bq_quantized *q, int i) {
+    dev->op->quantize(dev, bq_linear_grouped(q->arch, q->scheme, i, q->fold), q->scale[i], q->zero[i],
+                      q->scheme[i], bq_linear_grouped(q->arch, q->scheme, i, q->code));
+    decode(dev, q, i);
+}
+
 void bq_quantized_encode(bq_dev *dev, bq_quantized *q) {
-    for (int i = 0; i < q->arch->linears; i++)
-        dev->op->quantize(dev, bq_linear_grouped(q->arch, q->scheme, i, q->fold), q->scale[i], q->zero[i],
-                          q->scheme[i], bq_linear_grouped(q->arch, q->scheme, i, q->code));
-    bq_quantized_decode(dev, q);
+    for (int i = 0; i < q->arch->linears; i++) bq_linear_encode(dev, q, i);
 }
 
 void bq_quantized_decode(bq_dev *dev, bq_quantized *q) {
-    for (int i = 0; i < q->arch->linears; i++)
-        dev->op->dequantize(dev, bq_linear_grouped(q->arch, q->scheme, i, q->code), q->scale[i], q->zero[i],
-                            bq_linear_grouped(q->arch, q->scheme, i, q->what));
+    for (int i = 0; i < q->arch->linears; i++) decode(dev, q, i);
 }

@@ -29,10 +29,11 @@ typedef struct {
 
 #define BQ_SEARCH_SLAB 256
 
-/* Leaves codes and grids in c->q; the weights behind them are the block's.  Collective over stage. */
+/* Leaves codes and grids in c->q; the weights behind them are the block's.  The samples halt before each
+ * matrix (midway.h), and c->advance gets the outputs.  Collective over stage. */
 void bq_pass_seqmse(bq_pass_context *c, const bq_seqmse_options *o);
 
-/* Device bytes it takes beside block, result and workspace. */
+/* Device bytes it takes beside block, result, workspace and what it keeps of samples (bq_midway_need). */
 size_t bq_seqmse_need(const bq_arch *arch, const bq_scheme *scheme, int64_t tokens, int64_t samples,
                       int replica, int nreplica);
 

@@ -77,15 +77,6 @@ static void search(bq_pass_context *c, int i, int candidates, bq_mat gram) {
     if (q->zero[i].data) bq_comm_gather_slices(c->comm, c->dev, bq_mat_reshape(q->zero[i], groups), first);
 }
 
-/* Codes of linear i, and what they stand for, which the next linears' inputs come from. */
-static void encode(bq_dev *dev, bq_quantized *q, int i) {
-    bq_mat code = bq_linear_grouped(q->arch, q->scheme, i, q->code);
-    dev->op->quantize(dev, bq_linear_grouped(q->arch, q->scheme, i, q->fold), q->scale[i], q->zero[i],
-                      q->scheme[i], code);
-    dev->op->dequantize(dev, code, q->scale[i], q->zero[i],
-                        bq_linear_grouped(q->arch, q->scheme, i, q->what));
-}
-
 void bq_pass_seqmse(bq_pass_context *c, const bq_seqmse_options *o) {
     bq_quantized *q = c->q;
     const bq_ops *op = c->dev->op;
@@ -93,19 +84,24 @@ void bq_pass_seqmse(bq_pass_context *c, const bq_seqmse_options *o) {
         op->copy(c->dev, c->blk->w[m], q->fold[m]);
         op->copy(c->dev, c->blk->w[m], q->what[m]);
     }
+    size_t start = bq_arena_mark(&c->dev->mem);
+    bq_midway way;
+    bq_midway_open(&way, c);
     for (int m = 0; m < BQ_MATS; m++) {
         size_t mark = bq_arena_mark(&c->dev->mem);
         bq_gram_set one = {.which = 1u << m};
         bq_gram gram;
         bq_gram_push(&gram, q->arch, one, &c->dev->mem);
-        bq_gram_collect(c, q->what, one, &gram);
+        bq_gram_collect_midway(&way, m, q->what, one, &gram);
         for (int i = 0; i < q->arch->linears; i++) {
             if (q->arch->linear[i].mat != m) continue;
             search(c, i, o->candidates, gram.h[m]);
-            encode(c->dev, q, i);
+            bq_linear_encode(c->dev, q, i);
         }
         bq_arena_reset(&c->dev->mem, mark);
     }
+    bq_midway_end(&way, q->what);
+    bq_arena_reset(&c->dev->mem, start);
 }
 
 size_t bq_seqmse_need(const bq_arch *arch, const bq_scheme *scheme, int64_t tokens, int64_t samples,

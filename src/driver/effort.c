@@ -11,6 +11,7 @@ typedef struct {
     double blocks, samples, replicas; /* of the busiest rank; of its stage */
     double weights;                   /* of a block */
     double tokens;
+    double kept; /* samples, midway */
 } share;
 
 static void add(bq_effort *to, double times, bq_effort e) {
@@ -33,6 +34,25 @@ static bq_effort forward(const bq_arch *arch, double tokens) {
     return (bq_effort){.flop = 2 * tokens * (double)bq_arch_weights(arch) +
                                2 * tokens * tokens * (double)(m->heads * m->head_dim),
                        .memory = traffic(arch, tokens)};
+}
+
+/* The same to before matrix `to`. */
+static bq_effort forward_to(const bq_arch *arch, double tokens, int to) {
+    double rest = 0;
+    bq_effort f = forward(arch, tokens);
+    for (int m = to; m < BQ_MATS; m++) rest += 2 * tokens * (double)(arch->rows[m] * arch->cols[m]);
+    if (to <= BQ_QKV) rest = f.flop;
+    f.memory *= 1 - rest / f.flop;
+    f.flop -= rest;
+    return f;
+}
+
+/* To before matrix `to` from before the one ahead of it, where a sample is kept, else from the block's input.
+ */
+static void add_midway(bq_effort *e, const share *s, int to) {
+    double kept = fmin(s->kept, s->samples);
+    add(e, s->samples, forward_to(s->arch, s->tokens, to));
+    if (to > BQ_O) add(e, -kept, forward_to(s->arch, s->tokens, to - 1));
 }
 
 /* Backward: all weight gradients, input gradients but for q, k, v, attention with recomputation. */
@@ -90,12 +110,16 @@ static bq_effort one_pass(const bq_pass *p, const share *s) {
     case BQ_PASS_AUTOSMOOTH: add(&e, looks(10, p->autosmooth.search) * s->samples, f); break;
     case BQ_PASS_AWQ: add(&e, looks(BQ_CANDIDATES, p->awq.search) * s->samples, f); break;
     case BQ_PASS_SEQMSE:
-        add(&e, 4 * s->samples, f), add(&e, 1, grams(s)), add(&e, 1, gather_rows(s));
+        for (int m = BQ_QKV; m < BQ_MATS; m++) add_midway(&e, s, m);
+        add(&e, 1, grams(s)), add(&e, 1, gather_rows(s));
         e.flop += 2 * p->seqmse.candidates * column;
         break;
     case BQ_PASS_GPTQ:
-        add(&e, (p->gptq.sequential ? 4 : 1) * s->samples, f);
-        if (p->gptq.qep > 0) add(&e, s->samples, f), add(&e, 1, grams(s));
+        for (int m = BQ_QKV; m < BQ_MATS && p->gptq.sequential; m++) add_midway(&e, s, m);
+        if (!p->gptq.sequential) add(&e, s->samples, forward_to(s->arch, s->tokens, BQ_DOWN));
+        for (int m = p->gptq.sequential ? BQ_QKV : BQ_GATE_UP; m < BQ_DOWN && p->gptq.qep > 0; m++)
+            add(&e, s->samples, forward_to(s->arch, s->tokens, m));
+        if (p->gptq.qep > 0) add(&e, 1, grams(s));
         add(&e, 1, grams(s)), add(&e, 1, gather_rows(s));
         e.flop += column, e.flop64 += factors(s);
         e.sent += s->replicas > 1 ? 4 * powers(s->arch, 0, 2) : 0;
@@ -147,9 +171,14 @@ static void count_phase(bq_effort *e, const share *s, const bq_phase *phase) {
     int sweeps = s->r->sweeps;
     double walk = s->blocks * s->samples * sweeps;
     bq_effort f = forward(s->arch, s->tokens);
-    add(&e[BQ_WORK_TARGETS], walk, f);
+    if (bq_phase_reference(phase) || s->r->segments > 1) add(&e[BQ_WORK_TARGETS], walk, f);
     e[BQ_WORK_TARGETS].files += s->blocks * sweeps * 2 * s->weights;
-    if (phase->inputs != BQ_INPUTS_FP) add(&e[BQ_WORK_ADVANCE], walk, f);
+    if (phase->inputs != BQ_INPUTS_FP && !bq_pass_advances(phase, phase->npass - 1))
+        add(&e[BQ_WORK_ADVANCE], walk, f);
+    else if (phase->inputs != BQ_INPUTS_FP) { /* the pass, in the first sweep */
+        for (int b = 0; b < (int)s->blocks; b++) add_midway(&e[BQ_WORK_ADVANCE], s, BQ_MATS);
+        add(&e[BQ_WORK_ADVANCE], walk - s->blocks * s->samples, f);
+    }
     for (int i = 0; i < phase->npass; i++) {
         const bq_pass *p = &phase->pass[i];
         int64_t all = bq_pass_steps(p, 0) + (sweeps - 1) * bq_pass_steps(p, 1);
@@ -159,14 +188,15 @@ static void count_phase(bq_effort *e, const share *s, const bq_phase *phase) {
 }
 
 void bq_effort_count(bq_effort e[BQ_WORKS], const bq_recipe *r, const bq_arch *arch, const bq_comm *grid,
-                     int64_t micro, bool split, bool eval) {
+                     int64_t micro, bool split, bool eval, int64_t keeps) {
     share s = {r,
                arch,
                ceil((double)arch->model.blocks / grid->nstage),
                (double)bq_shard_of(r->calibration.samples, 0, grid->nreplica).count,
                grid->nreplica,
                (double)bq_arch_weights(arch),
-               (double)r->calibration.length};
+               (double)r->calibration.length,
+               (double)keeps};
     bool calibrated = false;
     for (int k = 0; k < BQ_WORKS; k++) e[k] = (bq_effort){0};
     for (int p = 0; p < r->nphase; p++) {

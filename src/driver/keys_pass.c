@@ -109,8 +109,11 @@ static const bq_key gptq_keys[] = {
              "(hessian). A pass before that leaves grids decides instead."},
     SHRINK_KEYS,
     {"sequential", BQ_KEY_BOOL, AT(bq_pass, gptq.sequential), .value = "false",
-     .help = "Four passes over the samples: inputs of o, gate_up and down see the linears before them in the "
-             "block quantized. Takes less memory."},
+     .help =
+         "Inputs of o, gate_up and down see the linears before them in the block quantized. One Gram matrix "
+         "is in memory at a time, and the samples go through the block once, kept where they halt before a "
+         "matrix, as many as half of the memory left holds (`plan` says how many; the others start again "
+         "for each matrix). As a phase's last pass it spares the quantized stream a forward."},
     {"gram", BQ_KEY_CHOICE, AT(bq_pass, gptq.gram), .value = "f32", .choice = sums,
      .help = "Type of the sums of Gram matrices over the samples. `f64` takes twice the memory for them; a "
              "sample's own products are made as `compute` says."},

@@ -37,6 +37,14 @@ int64_t bq_pass_steps(const bq_pass *p, int sweep) {
     return p->sweep_iterations ? p->sweep_iterations : (p->iterations + 3) / 4;
 }
 
+bool bq_pass_keeps(const bq_pass *p) {
+    return p->kind == BQ_PASS_SEQMSE || (p->kind == BQ_PASS_GPTQ && p->gptq.sequential);
+}
+
+bool bq_pass_advances(const bq_phase *phase, int i) {
+    return i + 1 == phase->npass && phase->inputs != BQ_INPUTS_FP && bq_pass_keeps(&phase->pass[i]);
+}
+
 bool bq_phase_calibrated(const bq_phase *phase) {
     bool any = false;
     for (int i = 0; i < phase->npass; i++) any |= bq_methods[phase->pass[i].kind].calibrated;

@@ -13,6 +13,7 @@ typedef struct {
     const bq_scheme *scheme;
     int64_t tokens, samples;
     int replica, nreplica;
+    int64_t keeps; /* of so many samples a pass keeps what it goes on from, if it does (bq_pass_keeps) */
 } bq_pass_size;
 
 typedef struct {
@@ -32,6 +33,11 @@ extern const bq_method bq_methods[BQ_PASS_KINDS];
  * it takes beside block, result and workspace. */
 int64_t bq_pass_run(bq_pass_context *c, const bq_pass *p, int sweep);
 size_t bq_pass_need(const bq_pass *p, const bq_pass_size *of);
+
+/* Does it go on from what it keeps of samples?  Does the i-th pass of a phase, done, leave the quantized
+ * stream behind the block? */
+bool bq_pass_keeps(const bq_pass *p);
+bool bq_pass_advances(const bq_phase *phase, int i);
 
 /* Steps of a pass that trains in one block, 0 for the others. */
 int64_t bq_pass_steps(const bq_pass *p, int sweep);

@@ -1,6 +1,8 @@
 /* What each kind of pass does, and the memory it takes. */
 #include "driver/methods.h"
 
+#include "block/midway.h"
+
 #include <math.h>
 
 static bq_shrink ends_of(const bq_pass *p) {
@@ -113,5 +115,6 @@ int64_t bq_pass_run(bq_pass_context *c, const bq_pass *p, int sweep) {
 }
 
 size_t bq_pass_need(const bq_pass *p, const bq_pass_size *of) {
-    return kinds[p->kind].need ? kinds[p->kind].need(p, of) : 0;
+    size_t kept = bq_pass_keeps(p) ? bq_midway_need(of->arch, of->tokens, of->keeps) : 0;
+    return kept + (kinds[p->kind].need ? kinds[p->kind].need(p, of) : 0);
 }

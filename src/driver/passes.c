@@ -17,6 +17,12 @@ static bq_mat fetch(void *ctx, bq_stream_id stream, int64_t sample) {
     return bq_stream_get(from[stream], sample - w->share.first, w->buffer[stream]);
 }
 
+static void advance(void *ctx, int64_t sample, bq_mat y) {
+    bq_walk *w = ctx;
+    bq_walk_put(w, &w->qt, sample - w->share.first, y, "quantized");
+    w->advanced = true;
+}
+
 static void step(void *ctx, int64_t at, int64_t steps, double loss) {
     bq_walk *w = ctx;
     char note[80];
@@ -98,6 +104,7 @@ int bq_walk_passes(bq_walk *w) {
                          .q = &w->q,
                          .samples = r->calibration.samples,
                          .tokens = r->calibration.length,
+                         .keeps = s->plan.keeps,
                          .input = w->recipe->inputs,
                          .mix = w->recipe->mix,
                          .fetch = fetch,
@@ -118,6 +125,7 @@ int bq_walk_passes(bq_walk *w) {
                             .phase = (uint32_t)(w->phase + BQ_PHASES * i),
                             .block = (uint32_t)w->block};
         c.keeper = bq_inside_pass(&w->inside, i);
+        c.advance = bq_pass_advances(w->recipe, i) ? advance : NULL;
         if (apply(w, &c, p) == BQ_PASS_STOPPED) return BQ_STOPPED;
     }
     return BQ_OK;

@@ -71,18 +71,22 @@ static void end_segment(bq_walk *w) {
                    moved);
 }
 
+void bq_walk_put(bq_walk *w, bq_stream *to, int64_t i, bq_mat y, const char *stream) {
+    bq_dev *dev = &w->s->dev;
+    dev->op->get(dev, y, w->buffer[BQ_STREAM_TARGET]);
+    dev->op->wait(dev);
+    bq_session_finite(w->s, w->buffer[BQ_STREAM_TARGET], w->block, w->share.first + i, stream);
+    bq_stream_put(to, i, to->home.place == BQ_DEVICE ? y : w->buffer[BQ_STREAM_TARGET]);
+    bq_session_stopped(w->s);
+    bq_ahead_move(w->ahead);
+}
+
 static void forward(bq_walk *w, const bq_mat mats[BQ_MATS], bq_stream *from, bq_stream *to) {
     bq_dev *dev = &w->s->dev;
     for (int64_t i = 0; i < from->samples; i++) {
         dev->op->put(dev, bq_stream_get(from, i, w->buffer[0]), w->x);
         bq_block_forward(dev, &w->blk, mats, &w->work, w->x, w->y);
-        dev->op->get(dev, w->y, w->buffer[1]);
-        dev->op->wait(dev);
-        bq_session_finite(w->s, w->buffer[1], w->block, w->share.first + i,
-                          from == &w->qt ? "quantized" : "original");
-        bq_stream_put(to, i, to->home.place == BQ_DEVICE ? w->y : w->buffer[1]);
-        bq_session_stopped(w->s);
-        bq_ahead_move(w->ahead);
+        bq_walk_put(w, to, i, w->y, from == &w->qt ? "quantized" : "original");
     }
 }
 
@@ -205,6 +209,7 @@ static outcome do_block(bq_walk *w) {
     bq_session *s = w->s;
     double start = bq_seconds(), now = start;
     memset(w->seconds, 0, sizeof w->seconds);
+    w->advanced = false;
     bool done = bq_state_done(s->state, w->sweep, w->phase, w->block);
     bq_comm_stage_bcast(s->comm, &done, sizeof done); /* replica 0 has looked last */
     if (done && !w->calibrated) return RESTORED;
@@ -226,7 +231,7 @@ static outcome do_block(bq_walk *w) {
     if (!done) save_block(w);
     clock_to(w, SAVE, &now);
     s->dev.compute = bq_dev_compute(&s->dev, w->recipe->compute);
-    if (w->qt.open) forward(w, w->q.what, &w->qt, &w->qt);
+    if (w->qt.open && !w->advanced) forward(w, w->q.what, &w->qt, &w->qt);
     s->dev.compute = BQ_COMPUTE_F32;
     if (w->follows) bq_stream_swap(&w->fp, &w->target);
     if (w->qt.open) end_segment(w);

@@ -65,27 +65,44 @@ static size_t product_scratch(const bq_phase *phase, const bq_arch *arch, int64_
     return most;
 }
 
+static bq_pass_size pass_size(const bq_recipe *r, const bq_arch *arch, const bq_scheme *scheme,
+                              const bq_comm *comm) {
+    return (bq_pass_size){.arch = arch,
+                          .scheme = scheme,
+                          .tokens = r->calibration.length,
+                          .samples = r->calibration.samples,
+                          .replica = comm->replica,
+                          .nreplica = comm->nreplica};
+}
+
+/* Bytes of the pass that takes the most, and what it is. */
+static size_t working_memory(const bq_recipe *r, bq_pass_size of, const bq_method **method) {
+    size_t most = 0;
+    for (int p = 0; p < r->nphase; p++) {
+        const bq_phase *phase = &r->phase[p];
+        size_t compared = 0;
+        if (phase->compute != BQ_COMPUTE_F32 && bq_phase_calibrated(phase))
+            compared = bq_narrow_need(of.arch, of.tokens);
+        for (int i = 0; i < phase->npass; i++) {
+            size_t bytes = larger(bq_pass_need(&phase->pass[i], &of), compared);
+            if (bytes > most) most = bytes, *method = &bq_methods[phase->pass[i].kind];
+        }
+    }
+    return most;
+}
+
 /* The device arena of the phases: everything one block of training needs, whatever the depth. */
 static size_t plan_phases(bq_plan *plan, const bq_recipe *r, const bq_arch *arch, const bq_scheme *scheme,
                           const bq_comm *comm) {
     int64_t t = r->calibration.length;
-    bq_pass_size of = {arch, scheme, t, r->calibration.samples, comm->replica, comm->nreplica};
     const bq_method *method = NULL; /* of the pass that takes the most */
-    size_t most = 0, products = 0;
+    size_t most = working_memory(r, pass_size(r, arch, scheme, comm), &method), products = 0;
     bool calibrated = false, backward = false;
     for (int p = 0; p < r->nphase; p++) {
         const bq_phase *phase = &r->phase[p];
-        size_t compared = 0;
         calibrated |= bq_phase_calibrated(phase);
         backward |= bq_phase_backward(phase);
         products = larger(products, product_scratch(phase, arch, t));
-        if (phase->compute != BQ_COMPUTE_F32 && bq_phase_calibrated(phase))
-            compared = bq_narrow_need(arch, t);
-        for (int i = 0; i < phase->npass; i++) {
-            const bq_method *one = &bq_methods[phase->pass[i].kind];
-            size_t bytes = larger(bq_pass_need(&phase->pass[i], &of), compared);
-            if (bytes > most) most = bytes, method = one;
-        }
     }
     add(plan, "weights of one block, FP32", bq_block_need(arch), BQ_DEVICE,
         "this model needs a larger machine");
@@ -157,6 +174,27 @@ static void place_streams(bq_plan *plan, size_t there, size_t beside, const char
             "offer --scratch DIR, or take fewer samples");
 }
 
+/* What passes keep of samples midway, when all else is planned: it saves time and is nobody's need.  Half of
+ * the room is left to the files' cache and to libraries. */
+static void plan_midway(bq_plan *plan, const bq_recipe *r, bq_pass_size of) {
+    const bq_method *method;
+    int64_t share = bq_shard_of(of.samples, of.replica, of.nreplica).count;
+    size_t used = plan->gpu ? plan->arena + GPU_BYTES : process(plan);
+    size_t limit = plan->gpu ? plan->gpu : plan->limit, room = used < limit ? (limit - used) / 2 : 0, most;
+    bool any = false;
+    for (int p = 0; p < r->nphase; p++)
+        for (int i = 0; i < r->phase[p].npass; i++) any |= bq_pass_keeps(&r->phase[p].pass[i]);
+    if (!any) return;
+    size_t without = working_memory(r, of, &method);
+    of.keeps = share;
+    while ((most = working_memory(r, of, &method)) > without + room) of.keeps--;
+    plan->keeps = of.keeps;
+    snprintf(plan->midway, sizeof plan->midway, "%ld of %ld samples midway in a block", (long)of.keeps,
+             (long)share);
+    add(plan, plan->midway, most - without, BQ_DEVICE, "start more ranks a stage");
+    plan->arena += most - without;
+}
+
 void bq_plan_make(bq_plan *plan, const bq_recipe *r, const bq_arch *arch, const bq_scheme *scheme,
                   const bq_comm *comm, int64_t micro, size_t limit, const char *scratch, bool split,
                   bool eval, size_t gpu) {
@@ -194,8 +232,9 @@ void bq_plan_make(bq_plan *plan, const bq_recipe *r, const bq_arch *arch, const 
     size_t beside = gpu ? larger(calibration, windows)
                         : larger(phases + calibration, plan->arena + windows) - plan->arena;
     place_streams(plan, there, beside, scratch);
+    plan_midway(plan, r, pass_size(r, arch, scheme, comm));
     plan->total = process(plan);
-    bq_effort_count(plan->effort, r, arch, comm, micro, split, eval);
+    bq_effort_count(plan->effort, r, arch, comm, micro, split, eval, plan->keeps);
 }
 
 static int largest(const bq_plan *plan, const bool *printed) {
@@ -253,6 +292,7 @@ void bq_plan_print(const bq_plan *plan, const bq_machine *machine, FILE *out) {
         fprintf(out, "  %-44s %10.1f  of the total\n", "pinned", (double)sum_of(plan, BQ_PINNED) / 1e6);
     char home[BQ_PATH_MAX + 32];
     fprintf(out, "  streams of hidden states live in %s\n", bq_plan_home(plan, home, sizeof home));
+    if (plan->midway[0]) fprintf(out, "  a pass keeps %s\n", plan->midway);
     static const char *const name[BQ_WORKS] = {"reference pipeline", "targets (FP32 reference)",
                                                "training",           "other passes",
                                                "quantized stream",   "evaluation (fp, rtn, result)"};

@@ -20,13 +20,15 @@ typedef struct {
 typedef struct {
     int items;
     bq_plan_item item[BQ_PLAN_ITEMS];
-    char pass[48];       /* the name of one of them */
-    size_t arena;        /* device bytes to reserve: the largest of phases, evaluation, reference */
-    size_t total, limit; /* bytes of the process; what it may use */
-    size_t gpu;          /* bytes of a GPU that hold the arena; 0: the device is the host */
-    bool direct;         /* it holds micro-batches of the reference, too, for messages from GPU to GPU */
+    char pass[48], midway[64]; /* the names of two of them */
+    size_t arena;              /* device bytes to reserve: the largest of phases, evaluation, reference */
+    size_t total, limit;       /* bytes of the process; what it may use */
+    size_t gpu;                /* bytes of a GPU that hold the arena; 0: the device is the host */
+    bool direct;   /* it holds micro-batches of the reference, too, for messages from GPU to GPU */
     int64_t ahead; /* floats of a buffer for the next block's weights (ahead.h); 0: they are not read ahead */
     bq_home home;  /* where streams live; its device is the session's */
+    int64_t keeps; /* of so many samples of the share, where passes ask for it, they keep what they go on from
+                      (midway.h): those that half of the memory left has room for; the others take time */
     bq_effort effort[BQ_WORKS];
 } bq_plan;
 

@@ -19,9 +19,11 @@ int main(int argc, char **argv) {
                              .gram = n / 4 % 2 ? BQ_F64 : BQ_F32,
                              .qep = n % 4 == 1 ? 0.5 : 0};
         r->samples = n < 12 ? RIG_SAMPLES : 1 + n % 3;
+        r->keeps = n % 5;
         uint64_t want = rig_run(r, &rig_alone, &o);
         int wrong = r->taken > rig_need(r, &rig_alone, &o);
         for (int m = 0; m < BQ_MATS; m++) r->dev.op->zero(&r->dev, r->q.fold[m]);
+        r->keeps = (n + comm.rank) % 4;
         uint64_t got = rig_run(r, &comm, &o);
         wrong |= (got != want) << 1 | (r->taken > rig_need(r, &comm, &o)) << 2;
         if (wrong)

@@ -16,6 +16,7 @@ passes() { # FILE MODEL INPUTS PASSES
 passes train.json m_llama_default mix "$adascale"
 passes gptq.json m_phi3_short qt "${gptq/\}/,\"gram\":\"f64\"\}}, $adascale"
 passes smooth.json m_phi3_short qt "$smooth, $adascale"
+passes midway.json m_phi3_short qt '{"pass":"gptq","sequential":true}'
 passes all.json m_phi3_short qt "$smooth, $gptq, $adascale"
 
 # Equal files on any number of ranks; losses near the cpu's, step by step.
@@ -32,6 +33,13 @@ for name in train gptq smooth all; do
             cpu_$name/ckpt/block_$block.p0.s0.h5 ${name}_1/ckpt/block_$block.p0.s0.h5
     done
 done
+
+# a matrix at a time, the samples kept on the GPU
+for ranks in 1 2; do expect 0 mpi $ranks run midway.json --device cuda -o midway_$ranks; done
+check "the samples are kept: $(grep kept: midway_1/run.log)" grep -q 'kept: 6 of 6 samples' midway_1/run.log
+expect 75 mpi 1 run midway.json --device cuda --stop-after-blocks 1 -o midway_stopped
+expect 0 mpi 2 run midway.json --device cuda -o midway_stopped
+for other in 2 stopped; do same midway_1 midway_$other; done
 
 # narrower products: the log says what they change, the bytes are the same on any number of ranks; what the device does not
 # have is made in f32; another way is another recipe

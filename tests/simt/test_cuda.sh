@@ -50,6 +50,13 @@ check "the plan has a line for the GPU" grep -q 'on the GPU' out
 SIMT_MEMORY=66000000 expect 2 "$blockq" run train.json --device cuda -o small
 one_error 'of the GPU'
 
+# samples that are kept midway: as far as there is room for them, with the same bytes
+expect 0 "$blockq" plan midway.json --device cuda
+few=$(awk '/ on the GPU/ { gpu = $4 } /^  6 of 6 samples/ { kept = $(NF - 1) } END { print int((gpu - 0.2 * kept + 0.05) * 1e6) }' out)
+SIMT_MEMORY=$few expect 0 mpi 1 run midway.json --device cuda -o midway_few
+check "only some are kept: $(grep kept: midway_few/run.log)" grep -q 'kept: [0-5] of 6 samples' midway_few/run.log
+same midway_1 midway_few
+
 # streams live where the plan finds room, with the same bytes: on the device, pinned, in plain memory, in files
 passes places.json m_llama_default mix "$adascale"
 sed -i 's/"samples": 6/"samples": 60/' places.json

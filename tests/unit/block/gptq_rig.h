@@ -9,6 +9,7 @@
 
 #include "base/hash.h"
 #include "block/gptq.h"
+#include "block/midway.h"
 
 enum { RIG_SAMPLES = 7, RIG_TOKENS = 40, RIG_H = 48 };
 
@@ -20,7 +21,10 @@ typedef struct {
     bq_quantized q;
     bq_scheme scheme[BQ_ARCH_LINEARS];
     float stream[3][RIG_SAMPLES][RIG_TOKENS * RIG_H];
-    int64_t samples;
+    int64_t samples, keeps;
+    float out[RIG_SAMPLES]
+             [RIG_TOKENS * RIG_H]; /* what the last pass has handed on, of the samples since `next` */
+    int64_t next;                  /* the sample that comes next, -1: nobody takes them */
     bq_inputs input;
     bool grid;
     size_t taken; /* of the arena, by the last pass */
@@ -35,6 +39,13 @@ static inline float rig_noise(uint64_t seed, uint32_t sample, uint32_t i) {
 static inline bq_mat rig_fetch(void *ctx, bq_stream_id stream, int64_t sample) {
     gptq_rig *r = ctx;
     return bq_mat_host(r->stream[stream][sample], RIG_TOKENS, RIG_H, BQ_F32);
+}
+
+static inline void rig_advance(void *ctx, int64_t sample, bq_mat y) {
+    gptq_rig *r = ctx;
+    if (sample != r->next++) abort();
+    r->dev.op->get(&r->dev, y, bq_mat_host(r->out[sample], RIG_TOKENS, RIG_H, BQ_F32));
+    r->dev.op->wait(&r->dev);
 }
 
 static inline gptq_rig *rig_open(const bq_scheme *scheme, int schemes, int threads) {
@@ -68,7 +79,7 @@ static inline gptq_rig *rig_open(const bq_scheme *scheme, int schemes, int threa
             r->stream[BQ_STREAM_FP][s][i] = x;
             r->stream[BQ_STREAM_QT][s][i] = x + 0.3f * rig_noise(3, s, i);
         }
-    r->samples = RIG_SAMPLES, r->input = BQ_INPUTS_QT;
+    r->samples = r->keeps = RIG_SAMPLES, r->next = -1, r->input = BQ_INPUTS_QT;
     return r;
 }
 
@@ -86,8 +97,10 @@ static inline bq_pass_context rig_context(gptq_rig *r, const bq_comm *comm) {
                              .comm = comm,
                              .samples = r->samples,
                              .tokens = RIG_TOKENS,
+                             .keeps = r->keeps,
                              .input = r->input,
                              .fetch = rig_fetch,
+                             .advance = r->next >= 0 ? rig_advance : NULL,
                              .ctx = r};
 }
 
@@ -114,6 +127,7 @@ static inline uint64_t rig_run(gptq_rig *r, const bq_comm *comm, const bq_gptq_o
 
 static inline size_t rig_need(const gptq_rig *r, const bq_comm *comm, const bq_gptq_options *o) {
     return bq_gptq_need(&r->arch, r->scheme, RIG_TOKENS, r->samples, o, comm->replica, comm->nreplica) +
+           (o->sequential ? bq_midway_need(&r->arch, RIG_TOKENS, r->keeps) : 0) +
            bq_op_scratch(RIG_TOKENS, r->arch.attention, r->arch.model.vocab);
 }
 

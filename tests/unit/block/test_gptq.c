@@ -233,6 +233,38 @@ static void sequential_sees_quantized_inputs(void **state) {
     rig_close(r);
 }
 
+/* The samples of one walk, kept on the way, some of them, or none: the same result in the planned memory, and
+ * the outputs of a plain forward. */
+static void what_is_kept_changes_no_bit(void **state) {
+    (void)state;
+    gptq_rig *r = rig_open(rig_mixed, 5, 2);
+    bq_mat y = bq_arena_push(&r->dev.mem, RIG_TOKENS, RIG_H, BQ_F32);
+    for (int n = 0; n < 12; n++) {
+        bq_gptq_options o = {.damp = 0.01,
+                             .order = (bq_order)(n % 3),
+                             .clip = BQ_CLIP_HESSIAN,
+                             .sequential = true,
+                             .gram = n % 2 ? BQ_F64 : BQ_F32,
+                             .qep = n / 3 % 2 ? 0.5 : 0};
+        r->dev.compute = bq_dev_compute(&r->dev, n < 6 ? BQ_COMPUTE_F32 : BQ_COMPUTE_BF16);
+        uint64_t want = 0;
+        for (int64_t keeps = 0; keeps <= RIG_SAMPLES + 1; keeps += 1 + keeps % 3) {
+            r->keeps = keeps, r->next = 0;
+            uint64_t got = rig_run(r, &rig_alone, &o);
+            if (keeps == 0) want = got;
+            assert_true(got == want && r->next == RIG_SAMPLES);
+            assert_true(r->taken <= rig_need(r, &rig_alone, &o) + (n < 6 ? 0 : (size_t)1 << 20));
+            for (int s = 0; s < RIG_SAMPLES; s++) {
+                bq_block_forward(&r->dev, &r->blk, r->q.what, &r->work, rig_fetch(r, BQ_STREAM_QT, s), y);
+                assert_memory_equal(y.data, r->out[s], sizeof r->out[s]);
+            }
+        }
+        r->next = -1;
+        assert_true(rig_run(r, &rig_alone, &o) == want && r->next == -1);
+    }
+    rig_close(r);
+}
+
 static void given_grids_stay(void **state) {
     (void)state;
     gptq_rig *r = rig_open(w3, 1, 1);
@@ -290,6 +322,7 @@ int main(void) {
         cmocka_unit_test(qep_makes_up_for_the_stream),
         cmocka_unit_test(options_differ),
         cmocka_unit_test(sequential_sees_quantized_inputs),
+        cmocka_unit_test(what_is_kept_changes_no_bit),
         cmocka_unit_test(given_grids_stay),
         cmocka_unit_test(not_finite_is_rounded),
         cmocka_unit_test(deficient_rank_passes),

@@ -37,9 +37,11 @@ static int setup(void **state) {
     return 0;
 }
 
+static int64_t keeps;
+
 static void count(int stages, int replicas, bool split) {
     bq_comm grid = {.size = stages * replicas, .nstage = stages, .nreplica = replicas};
-    bq_effort_count(effort, &recipe, &arch, &grid, 2, split, false);
+    bq_effort_count(effort, &recipe, &arch, &grid, 2, split, false, keeps);
 }
 
 static void near(double x, double want) {
@@ -95,6 +97,28 @@ static void gptq_factors_are_shared(void **state) {
     setup(NULL);
 }
 
+/* What is kept goes through the block once, and its outputs are there, too; the rest starts again. */
+static void one_walk(void **state) {
+    (void)state;
+    double o = 2.0 * T * (H * H), gate_up = 2.0 * T * (2 * I * H), down = 2.0 * T * (I * H),
+           qkv = forward - o - gate_up - down, gram = T * (3.0 * H * H + I * I), rows = 0;
+    const double shape[4][2] = {{QKV, H}, {H, H}, {2 * I, H}, {H, I}};
+    for (int m = 0; m < 4; m++) rows += shape[m][0] * shape[m][1] * shape[m][1];
+    recipe.phase[0].pass[0] = (bq_pass){.kind = BQ_PASS_GPTQ, .gptq.sequential = true};
+    for (keeps = 0; keeps <= N; keeps += 3) {
+        double again = (double)(N - keeps);
+        count(1, 1, false);
+        near(effort[BQ_WORK_PASSES].flop, L * (N * (forward - down + gram) + again * (2 * qkv + o) + rows));
+        near(effort[BQ_WORK_ADVANCE].flop, L * (N * down + again * (forward - down)));
+    }
+    keeps = 0;
+    recipe.phase[0].inputs = BQ_INPUTS_QT;
+    recipe.segments = 1;
+    count(1, 1, false);
+    assert_true(effort[BQ_WORK_TARGETS].flop == 0);
+    setup(NULL);
+}
+
 static void halving_looks_at_a_third(void **state) {
     (void)state;
     static const struct {
@@ -133,11 +157,10 @@ static void seconds(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(one_rank),
-                                       cmocka_unit_test(a_grid),
-                                       cmocka_unit_test(a_batch_of_one),
-                                       cmocka_unit_test(gptq_factors_are_shared),
-                                       cmocka_unit_test(halving_looks_at_a_third),
-                                       cmocka_unit_test(seconds)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(one_rank),       cmocka_unit_test(a_grid),
+        cmocka_unit_test(a_batch_of_one), cmocka_unit_test(gptq_factors_are_shared),
+        cmocka_unit_test(one_walk),       cmocka_unit_test(halving_looks_at_a_third),
+        cmocka_unit_test(seconds)};
     return cmocka_run_group_tests(tests, setup, NULL);
 }

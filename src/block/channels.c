@@ -9,6 +9,7 @@ typedef struct {
     bq_channel_statistic what;
     const bq_mat *act;
     bq_onlooker also;
+    bool handed;         /* outputs to c->target */
     bq_mat low[BQ_MATS]; /* max of -x, for ranges */
     bq_treesum sum;      /* (columns of all matrices, 1) */
 } channels;
@@ -51,6 +52,7 @@ static void look(void *ctx, int64_t sample, bq_mat x, bq_mat y) {
     }
     if (t->what == BQ_CHANNEL_MEAN) bq_treesum_add(&t->sum, sample);
     if (t->also.visit) t->also.visit(t->also.ctx, sample, x, y);
+    if (t->handed) t->c->target(t->c->ctx, sample, y);
 }
 
 static void finish_maxima(channels *t) {
@@ -95,7 +97,8 @@ void bq_channels(bq_pass_context *c, bq_channel_statistic what, const bq_mat act
         int room = bq_treesum_buffers(mine.first, mine.count);
         bq_treesum_open(&t.sum, dev, room > 1 ? room : 1, bq_arena_push(&dev->mem, columns(arch), 1, BQ_F32));
     }
-    bq_capture(c, bq_prepare_stream(c->input), bq_every, c->blk->w, also.output, look, &t);
+    t.handed = c->target && bq_prepare_stream(c->input) == BQ_STREAM_FP;
+    bq_capture(c, bq_prepare_stream(c->input), bq_every, c->blk->w, also.output || t.handed, look, &t);
     if (what == BQ_CHANNEL_MEAN)
         finish_means(&t);
     else

@@ -12,7 +12,8 @@ typedef enum { BQ_CHANNEL_ABSMAX, BQ_CHANNEL_RANGE, BQ_CHANNEL_MEAN } bq_channel
 
 /* The statistic of every input: max |x|, max x - min x, or mean |x|.  act[m] (1, cols of matrix m) are pushed
  * by bq_channels_push and live as long as the caller keeps the arena.  `also` (its visit may be NULL) is
- * shown every sample of this replica, so that nobody needs a second forward.  Collective over stage. */
+ * shown every sample of this replica, so that nobody needs a second forward; nor does c->target, which gets
+ * the outputs, of the FP stream.  Collective over stage. */
 typedef struct {
     bool output; /* of the block, wanted by visit */
     bq_visit visit;

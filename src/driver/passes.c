@@ -17,6 +17,11 @@ static bq_mat fetch(void *ctx, bq_stream_id stream, int64_t sample) {
     return bq_stream_get(from[stream], sample - w->share.first, w->buffer[stream]);
 }
 
+static void target(void *ctx, int64_t sample, bq_mat y) {
+    bq_walk *w = ctx;
+    bq_walk_put(w, &w->target, sample - w->share.first, y, "original");
+}
+
 static void step(void *ctx, int64_t at, int64_t steps, double loss) {
     bq_walk *w = ctx;
     char note[80];
@@ -118,6 +123,7 @@ int bq_walk_passes(bq_walk *w) {
                             .phase = (uint32_t)(w->phase + BQ_PHASES * i),
                             .block = (uint32_t)w->block};
         c.keeper = bq_inside_pass(&w->inside, i);
+        c.target = i == 0 && w->makes_target ? target : NULL;
         if (apply(w, &c, p) == BQ_PASS_STOPPED) return BQ_STOPPED;
     }
     return BQ_OK;

@@ -71,18 +71,22 @@ static void end_segment(bq_walk *w) {
                    moved);
 }
 
+void bq_walk_put(bq_walk *w, bq_stream *to, int64_t i, bq_mat y, const char *stream) {
+    bq_dev *dev = &w->s->dev;
+    dev->op->get(dev, y, w->buffer[BQ_STREAM_TARGET]);
+    dev->op->wait(dev);
+    bq_session_finite(w->s, w->buffer[BQ_STREAM_TARGET], w->block, w->share.first + i, stream);
+    bq_stream_put(to, i, to->home.place == BQ_DEVICE ? y : w->buffer[BQ_STREAM_TARGET]);
+    bq_session_stopped(w->s);
+    bq_ahead_move(w->ahead);
+}
+
 static void forward(bq_walk *w, const bq_mat mats[BQ_MATS], bq_stream *from, bq_stream *to) {
     bq_dev *dev = &w->s->dev;
     for (int64_t i = 0; i < from->samples; i++) {
         dev->op->put(dev, bq_stream_get(from, i, w->buffer[0]), w->x);
         bq_block_forward(dev, &w->blk, mats, &w->work, w->x, w->y);
-        dev->op->get(dev, w->y, w->buffer[1]);
-        dev->op->wait(dev);
-        bq_session_finite(w->s, w->buffer[1], w->block, w->share.first + i,
-                          from == &w->qt ? "quantized" : "original");
-        bq_stream_put(to, i, to->home.place == BQ_DEVICE ? w->y : w->buffer[1]);
-        bq_session_stopped(w->s);
-        bq_ahead_move(w->ahead);
+        bq_walk_put(w, to, i, w->y, from == &w->qt ? "quantized" : "original");
     }
 }
 
@@ -201,6 +205,19 @@ bool bq_walk_stops(const bq_walk *w) {
     return wanted > 0;
 }
 
+/* Does anybody read what the block makes of the FP stream?  After the last block of a piece only the passes
+ * may have, and the boundary behind it, where a later sweep starts from that. */
+static bool wants_target(const bq_walk *w) {
+    return w->follows && (w->block + 1 < w->end || w->s->recipe.sweeps > 1 || bq_phase_targets(w->recipe));
+}
+
+/* The first pass makes the targets where it sees the FP stream, the weights as they were, and products in
+ * f32. */
+static bool pass_makes_target(const bq_walk *w) {
+    bq_compute compute = bq_dev_compute(&w->s->dev, w->recipe->compute);
+    return w->phase == 0 && w->sweep == 0 && compute == BQ_COMPUTE_F32 && bq_phase_hands_on(w->recipe);
+}
+
 static outcome do_block(bq_walk *w) {
     bq_session *s = w->s;
     double start = bq_seconds(), now = start;
@@ -214,7 +231,8 @@ static outcome do_block(bq_walk *w) {
     bq_source_prefetch(&s->src, w->block + 1);
     bq_ahead_start(w->ahead, w->block + 1);
     clock_to(w, LOAD, &now);
-    if (w->follows) forward(w, w->blk.w, &w->fp, &w->target);
+    w->makes_target = wants_target(w) && !done && pass_makes_target(w);
+    if (wants_target(w) && !w->makes_target) forward(w, w->blk.w, &w->fp, &w->target);
     clock_to(w, TARGET, &now);
     if (bq_walk_stops(w)) return STOPPED;
     s->dev.compute = bq_dev_compute(&s->dev, w->recipe->compute);
@@ -262,6 +280,7 @@ static int do_piece(bq_walk *w, bq_piece piece, bool last) {
     bq_session *s = w->s;
     if (!start_piece(w, piece)) return BQ_STOPPED;
     if (piece.takes && w->frozen) return BQ_OK;
+    w->end = piece.end;
     for (w->block = piece.first; w->block < piece.end; w->block++) {
         bq_mark_open("block %d", w->block + 1);
         outcome got = do_block(w);

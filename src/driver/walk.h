@@ -10,11 +10,12 @@
 
 typedef struct {
     bq_session *s;
-    int sweep, phase, block;
+    int sweep, phase, block, end; /* end: of the piece at hand */
     const bq_phase *recipe;
     const bq_phase_hooks *hooks;
     bool calibrated, frozen; /* frozen: nothing of this segment is trained in this sweep */
     bool follows;            /* the FP stream is read behind the first block */
+    bool makes_target;       /* the first pass on the block makes the targets, too */
     bq_shard share, blocks;  /* my samples, my stage's blocks */
     bq_block blk;
     bq_quantized q;
@@ -39,6 +40,10 @@ void bq_account_block(const bq_walk *w, double seconds);
 /* The phase's passes on the block at hand, whose FP weights are in w->blk: the result is in w->q.  BQ_OK, or
  * BQ_STOPPED with what was trained kept.  Collective over stage. */
 int bq_walk_passes(bq_walk *w);
+
+/* A sample of my share as the block at hand has put it out: y, a device view, becomes sample i of a stream.
+ * Ends the job where it is no number.  Local. */
+void bq_walk_put(bq_walk *w, bq_stream *to, int64_t i, bq_mat y, const char *stream);
 
 /* Has a stop come to any replica of the stage?  Collective over stage. */
 bool bq_walk_stops(const bq_walk *w);

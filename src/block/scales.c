@@ -214,8 +214,8 @@ static void keep(void *ctx, int64_t sample, bq_mat x, bq_mat y) {
 static void visit(void *ctx, int64_t sample, bq_mat x, bq_mat y) {
     search *t = ctx;
     if (signalled(t->c)) return; /* the others hear of it at the end */
-    if (t->count == t->room) try_held(t), t->count = 0;
     hold(t, sample, x, y);
+    if (t->count == t->room) try_held(t), t->count = 0; /* what the forward has left is overwritten */
 }
 
 /* Everybody's losses of a round join those before. */
@@ -301,7 +301,7 @@ static bool do_round(search *t, int round, bq_scales_result *result) {
         t->count = 0;
         bq_capture(c, bq_prepare_stream(c->input), t->of, c->blk->w, judged_by_block(t), visit, t);
     }
-    if (mine.count) try_held(t);
+    if (t->count && mine.count) try_held(t);
     bool good = !stopped(c);
     if (good) total(t, result);
     for (int m = 0; m < BQ_MATS && good; m++) bq_search_halve(result->loss[m], BQ_CANDIDATES, t->alive[m]);

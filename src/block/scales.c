@@ -65,9 +65,7 @@ static void held_columns(const bq_arch *arch, const bq_scales_options *o, int64_
     }
 }
 
-/* Samples of a share that are held at a time: some thousand tokens, so that the time that a candidate's
- * weights take to be made is little beside their use. */
-static int64_t room_of(int64_t tokens, int64_t samples) {
+int64_t bq_scales_room(int64_t tokens, int64_t samples) {
     int64_t room = HELD_TOKENS / tokens < HELD_SAMPLES ? HELD_TOKENS / tokens : HELD_SAMPLES;
     room = room < samples ? room : samples;
     return room > 1 ? room : 1;
@@ -271,7 +269,7 @@ static void open_search(search *t) {
     t->scale = bq_arena_push(mem, 1, cols, BQ_F32);
     t->have = bq_arena_push(mem, c->tokens, out, BQ_F32);
     if (rounds(t->o)) t->rounded = bq_arena_push(mem, c->tokens, cols, BQ_F32);
-    t->room = room_of(c->tokens, bq_shard_of(c->samples, c->comm->replica, c->comm->nreplica).count);
+    t->room = bq_scales_room(c->tokens, bq_shard_of(c->samples, c->comm->replica, c->comm->nreplica).count);
     t->kept = kept_rounds(t);
     held_columns(arch, t->o, columns);
     for (int i = 0; i < HELD; i++)
@@ -349,7 +347,7 @@ size_t bq_scales_need(const bq_arch *arch, const bq_scales_options *o, int64_t t
     int64_t cols, out, columns[HELD];
     widest(arch, o, &cols, &out);
     held_columns(arch, o, columns);
-    int64_t held_rows = room_of(tokens, bq_shard_of(samples, replica, nreplica).count) * tokens;
+    int64_t held_rows = bq_scales_room(tokens, bq_shard_of(samples, replica, nreplica).count) * tokens;
     size_t sum = 2 * bq_channels_size(arch) + bq_arena_need(1, cols, BQ_F32);
     sum += bq_arena_need(tokens, out, BQ_F32) + bq_fold_need(arch);
     if (rounds(o)) sum += bq_arena_need(tokens, cols, BQ_F32);

@@ -2,6 +2,7 @@
 #ifndef BQ_SHARD_H
 #define BQ_SHARD_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 typedef struct {
@@ -21,6 +22,8 @@ typedef struct {
 } bq_stride;
 
 static const bq_stride bq_every = {0, 1};
+
+static inline bool bq_stride_has(bq_stride s, int64_t item) { return item % s.step == s.first; }
 
 /* Those in share `part` of [0, total), numbered among themselves: they follow each other, too. */
 static inline bq_shard bq_stride_of(bq_stride s, int64_t total, int part, int parts) {

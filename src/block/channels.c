@@ -1,6 +1,5 @@
 #include "block/channels.h"
 
-#include "block/capture.h"
 #include "comm/treesum.h"
 
 #include <float.h>
@@ -9,6 +8,8 @@ typedef struct {
     bq_pass_context *c;
     bq_channel_statistic what;
     const bq_mat *act;
+    bq_onlooker also;
+    bool handed;         /* outputs to c->target */
     bq_mat low[BQ_MATS]; /* max of -x, for ranges */
     bq_treesum sum;      /* (columns of all matrices, 1) */
 } channels;
@@ -40,7 +41,6 @@ static void look(void *ctx, int64_t sample, bq_mat x, bq_mat y) {
     channels *t = ctx;
     bq_dev *dev = t->c->dev;
     bq_mat leaf = {0};
-    (void)x, (void)y;
     if (t->what == BQ_CHANNEL_MEAN) leaf = bq_treesum_next(&t->sum);
     for (int m = 0; m < BQ_MATS; m++) {
         bq_mat in = bq_capture_input(t->c->work, m);
@@ -51,6 +51,8 @@ static void look(void *ctx, int64_t sample, bq_mat x, bq_mat y) {
         if (t->what == BQ_CHANNEL_RANGE) dev->op->column_max(dev, in, -1, t->low[m]);
     }
     if (t->what == BQ_CHANNEL_MEAN) bq_treesum_add(&t->sum, sample);
+    if (t->also.visit) t->also.visit(t->also.ctx, sample, x, y);
+    if (t->handed) t->c->target(t->c->ctx, sample, y);
 }
 
 static void finish_maxima(channels *t) {
@@ -78,10 +80,10 @@ static void finish_means(channels *t) {
     for (int m = 0; m < BQ_MATS; m++) dev->op->copy(dev, part_of(arch, all, m), t->act[m]);
 }
 
-void bq_channels(bq_pass_context *c, bq_channel_statistic what, const bq_mat act[BQ_MATS]) {
+void bq_channels(bq_pass_context *c, bq_channel_statistic what, const bq_mat act[BQ_MATS], bq_onlooker also) {
     bq_dev *dev = c->dev;
     const bq_arch *arch = c->q->arch;
-    channels t = {.c = c, .what = what, .act = act};
+    channels t = {.c = c, .what = what, .act = act, .also = also};
     size_t mark = bq_arena_mark(&dev->mem);
     float start = what == BQ_CHANNEL_ABSMAX ? 0 : -FLT_MAX;
     for (int m = 0; m < BQ_MATS && what != BQ_CHANNEL_MEAN; m++) {
@@ -95,7 +97,8 @@ void bq_channels(bq_pass_context *c, bq_channel_statistic what, const bq_mat act
         int room = bq_treesum_buffers(mine.first, mine.count);
         bq_treesum_open(&t.sum, dev, room > 1 ? room : 1, bq_arena_push(&dev->mem, columns(arch), 1, BQ_F32));
     }
-    bq_capture(c, bq_prepare_stream(c->input), bq_every, c->blk->w, false, look, &t);
+    t.handed = c->target && bq_prepare_stream(c->input) == BQ_STREAM_FP;
+    bq_capture(c, bq_prepare_stream(c->input), bq_every, c->blk->w, also.output || t.handed, look, &t);
     if (what == BQ_CHANNEL_MEAN)
         finish_means(&t);
     else

@@ -12,6 +12,12 @@ bq_stride bq_search_samples(bq_search how, int round) {
     return how == BQ_SEARCH_HALVING ? rounds[round] : bq_every;
 }
 
+int bq_search_round_of(bq_search how, int64_t sample) {
+    int round = 0;
+    while (!bq_stride_has(bq_search_samples(how, round), sample)) round++;
+    return round;
+}
+
 void bq_search_halve(const double *loss, int n, bool *alive) {
     int drop = 0;
     for (int k = 0; k < n; k++) drop += alive[k];

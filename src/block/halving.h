@@ -14,9 +14,10 @@
 /* all: one round, with every sample. */
 typedef enum { BQ_SEARCH_ALL, BQ_SEARCH_HALVING } bq_search;
 
-/* Its rounds, and the samples of one; there may be none. */
+/* Its rounds; the samples of one, of which there may be none; and the round of a sample. */
 int bq_search_rounds(bq_search how);
 bq_stride bq_search_samples(bq_search how, int round);
+int bq_search_round_of(bq_search how, int64_t sample);
 
 /* Of n candidates those alive with the least losses stay so, half of them, rounded up; among equals the
  * earlier ones, and a loss that is no number, or infinite, is the worst. */

@@ -78,6 +78,10 @@ typedef struct {
      * its input: for a pass that quantizes and comes to the outputs anyway, of all samples of the share in
      * order, each after the last fetch of it.  NULL: nobody does. */
     void (*advance)(void *ctx, int64_t sample, bq_mat y);
+    /* Takes a sample's output of the block with the weights as the pass finds them, a device view (tokens,
+     * hidden): for a pass whose first walk over the FP stream comes near it (channels.h), of all samples of
+     * the share in order.  NULL: nobody does. */
+    void (*target)(void *ctx, int64_t sample, bq_mat y);
     /* Called after each step with its loss; may be NULL. */
     void (*step)(void *ctx, int64_t step, int64_t steps, double loss);
     /* Set by a signal on any replica: the pass ends after the step it is at, its work lost unless kept. */

@@ -1,6 +1,5 @@
 #include "block/scales.h"
 
-#include "block/capture.h"
 #include "comm/heartbeat.h"
 #include "comm/treesum.h"
 
@@ -21,7 +20,10 @@ typedef struct {
     bq_mat scale, have;                   /* flat room: one scale, one output */
     bq_mat rounded;                       /* the same for an input; no data where none is rounded */
     bq_mat held[HELD];                    /* no columns where nobody asks for it */
-    int64_t room, count;                  /* samples that fit; that are held */
+    int64_t room, count;                  /* samples that fit; that are held, */
+    int64_t sample[HELD_SAMPLES];         /* and their numbers */
+    int kept;                             /* of the first rounds all samples are held before the first */
+    bq_stride of;                         /* the samples of a round */
     bq_treesum sum;                       /* (LOSSES, 1), of a round */
     int64_t leaf;                         /* the next one: samples of a round are numbered among themselves */
     int64_t seen;                         /* samples of all replicas in the rounds so far */
@@ -63,17 +65,30 @@ static void held_columns(const bq_arch *arch, const bq_scales_options *o, int64_
     }
 }
 
-/* Samples of a share that are held at a time: some thousand tokens, so that the time that a candidate's
- * weights take to be made is little beside their use. */
-static int64_t room_of(int64_t tokens, int64_t samples) {
+int64_t bq_scales_room(int64_t tokens, int64_t samples) {
     int64_t room = HELD_TOKENS / tokens < HELD_SAMPLES ? HELD_TOKENS / tokens : HELD_SAMPLES;
     room = room < samples ? room : samples;
     return room > 1 ? room : 1;
 }
 
+/* Rounds whose samples are held all at once, from the forwards that statistics take: the first ones, as many
+ * as fit. */
+static int kept_rounds(const search *t) {
+    const bq_pass_context *c = t->c;
+    int64_t all = 0;
+    for (int r = 0; r < bq_search_rounds(t->o->search); r++) {
+        bq_stride of = bq_search_samples(t->o->search, r);
+        all += bq_stride_of(of, c->samples, c->comm->replica, c->comm->nreplica).count;
+        if (all > t->room) return r;
+    }
+    return bq_search_rounds(t->o->search);
+}
+
 static bq_mat held(const search *t, int what, int64_t i) {
     return bq_mat_rows(t->held[what], i * t->c->tokens, t->c->tokens);
 }
+
+static bool judged_by_block(const search *t) { return t->held[WANT_BLOCK].cols > 0; }
 
 static bq_mat scale_of(search *t, int m, int candidate) {
     bq_mat s = bq_mat_cols(t->scale, 0, t->act[m].cols);
@@ -127,8 +142,11 @@ static void quantized(search *t, int m, bq_mat s) {
 
 static bool signalled(const bq_pass_context *c) { return c->stop && *c->stop; }
 
-/* The candidates for matrix m on the held samples; loss: of the first of them, those of the others LOSSES
- * apart. */
+/* Is held sample i one of the round? */
+static bool in_round(const search *t, int64_t i) { return bq_stride_has(t->of, t->sample[i]); }
+
+/* The candidates for matrix m on the held samples of a round; loss: of the first that is held, those of the
+ * others LOSSES apart. */
 static void try_matrix(search *t, int m, double *loss) {
     bq_pass_context *c = t->c;
     bq_dev *dev = c->dev;
@@ -142,6 +160,7 @@ static void try_matrix(search *t, int m, double *loss) {
         if (t->o->gqa == BQ_GQA_GROUP) bq_fold_group(dev, c->q->arch, m, s);
         quantized(t, m, s);
         for (int64_t i = 0; i < t->count; i++) {
+            if (!in_round(t, i)) continue;
             inspect(t, m, w, input_of(t, m, s, i), i, have);
             dev->op->distance(dev, have, held(t, want_of(t->o, m), i), t->o->loss, &loss[i * LOSSES + k]);
         }
@@ -150,7 +169,7 @@ static void try_matrix(search *t, int m, double *loss) {
     }
 }
 
-/* The losses of the held samples, which are then let go. */
+/* The losses of the held samples of a round. */
 static void try_held(search *t) {
     bq_pass_context *c = t->c;
     double loss[HELD_SAMPLES * LOSSES] = {0};
@@ -158,22 +177,20 @@ static void try_held(search *t) {
     for (int m = 0; m < BQ_MATS; m++)
         if (searched(c->q->arch, t->o, m)) try_matrix(t, m, loss + m * BQ_CANDIDATES);
     for (int64_t i = 0; i < t->count; i++) {
+        if (!in_round(t, i)) continue;
         for (int k = 0; k < LOSSES; k++) leaf[k] = (float)loss[i * LOSSES + k];
         c->dev->op->put(c->dev, bq_mat_host(leaf, LOSSES, 1, BQ_F32), bq_treesum_next(&t->sum));
         c->dev->op->wait(c->dev);
         bq_treesum_add(&t->sum, t->leaf++);
     }
-    t->count = 0;
 }
 
 /* Hold what the forward of a sample has left. */
-static void visit(void *ctx, int64_t sample, bq_mat x, bq_mat y) {
-    search *t = ctx;
+static void hold(search *t, int64_t sample, bq_mat x, bq_mat y) {
     bq_dev *dev = t->c->dev;
     const bq_work *k = t->c->work;
-    (void)sample;
-    if (signalled(t->c)) return; /* the others hear of it at the end */
     int64_t i = t->count++;
+    t->sample[i] = sample;
     for (int m = 0; m < BQ_MATS; m++) {
         if (t->held[INPUT + m].cols) dev->op->copy(dev, bq_capture_input(k, m), held(t, INPUT + m, i));
         if (t->held[WANT + m].cols)
@@ -183,16 +200,29 @@ static void visit(void *ctx, int64_t sample, bq_mat x, bq_mat y) {
     const bq_mat rest[] = {y, x, k->m};
     for (int n = 0; n < 3; n++)
         if (t->held[WANT_BLOCK + n].cols) dev->op->copy(dev, rest[n], held(t, WANT_BLOCK + n, i));
-    if (t->count == t->room) try_held(t);
+}
+
+/* A sample that the statistics see. */
+static void keep(void *ctx, int64_t sample, bq_mat x, bq_mat y) {
+    search *t = ctx;
+    if (bq_search_round_of(t->o->search, sample) < t->kept) hold(t, sample, x, y);
+}
+
+/* A sample of a round that was not kept. */
+static void visit(void *ctx, int64_t sample, bq_mat x, bq_mat y) {
+    search *t = ctx;
+    if (signalled(t->c)) return; /* the others hear of it at the end */
+    hold(t, sample, x, y);
+    if (t->count == t->room) try_held(t), t->count = 0; /* what the forward has left is overwritten */
 }
 
 /* Everybody's losses of a round join those before. */
-static void total(search *t, bq_stride of, bq_scales_result *result) {
+static void total(search *t, bq_scales_result *result) {
     bq_pass_context *c = t->c;
     bq_shard leaves[BQ_REPLICAS], own = bq_shard_of(LOSSES, c->comm->replica, c->comm->nreplica);
     float host[LOSSES];
     for (int r = 0; r < c->comm->nreplica; r++)
-        leaves[r] = bq_stride_of(of, c->samples, r, c->comm->nreplica);
+        leaves[r] = bq_stride_of(t->of, c->samples, r, c->comm->nreplica);
     bq_mat all = bq_arena_push(&c->dev->mem, LOSSES, 1, BQ_F32);
     c->dev->op->copy(c->dev, bq_treesum_end(&t->sum, c->comm, leaves, own),
                      bq_mat_rows(all, own.first, own.count));
@@ -239,7 +269,8 @@ static void open_search(search *t) {
     t->scale = bq_arena_push(mem, 1, cols, BQ_F32);
     t->have = bq_arena_push(mem, c->tokens, out, BQ_F32);
     if (rounds(t->o)) t->rounded = bq_arena_push(mem, c->tokens, cols, BQ_F32);
-    t->room = room_of(c->tokens, bq_shard_of(c->samples, c->comm->replica, c->comm->nreplica).count);
+    t->room = bq_scales_room(c->tokens, bq_shard_of(c->samples, c->comm->replica, c->comm->nreplica).count);
+    t->kept = kept_rounds(t);
     held_columns(arch, t->o, columns);
     for (int i = 0; i < HELD; i++)
         if (columns[i]) t->held[i] = bq_arena_push(mem, t->room * c->tokens, columns[i], BQ_F32);
@@ -254,19 +285,23 @@ static bool stopped(const bq_pass_context *c) {
     return any > 0;
 }
 
-/* The candidates on the samples of a stride, then the better half of them.  False: a signal. */
-static bool round_of(search *t, bq_stride of, bq_scales_result *result) {
+/* The candidates on the samples of a round, then the better half of them.  False: a signal. */
+static bool do_round(search *t, int round, bq_scales_result *result) {
     bq_pass_context *c = t->c;
-    bq_shard mine = bq_stride_of(of, c->samples, c->comm->replica, c->comm->nreplica);
+    t->of = bq_search_samples(t->o->search, round);
+    bq_shard mine = bq_stride_of(t->of, c->samples, c->comm->replica, c->comm->nreplica);
     size_t mark = bq_arena_mark(&c->dev->mem);
     if (mine.total == 0) return true;
     t->leaf = mine.first;
     bq_treesum_open(&t->sum, c->dev, bq_treesum_buffers(mine.first, mine.count),
                     bq_arena_push(&c->dev->mem, LOSSES, 1, BQ_F32));
-    bq_capture(c, bq_prepare_stream(c->input), of, c->blk->w, true, visit, t);
-    if (t->count) try_held(t);
+    if (round >= t->kept) {
+        t->count = 0;
+        bq_capture(c, bq_prepare_stream(c->input), t->of, c->blk->w, judged_by_block(t), visit, t);
+    }
+    if (t->count && mine.count) try_held(t);
     bool good = !stopped(c);
-    if (good) total(t, of, result);
+    if (good) total(t, result);
     for (int m = 0; m < BQ_MATS && good; m++) bq_search_halve(result->loss[m], BQ_CANDIDATES, t->alive[m]);
     bq_arena_reset(&c->dev->mem, mark);
     return good;
@@ -277,11 +312,10 @@ int64_t bq_scales_search(bq_pass_context *c, const bq_scales_options *o, bq_scal
     search t = {.c = c, .o = o};
     bool good = true;
     open_search(&t);
-    bq_channels(c, o->statistic, t.act);
+    bq_channels(c, o->statistic, t.act, (bq_onlooker){judged_by_block(&t), keep, &t});
     for (int m = 0; m < BQ_MATS; m++) bq_channels_weight(c, m, true, t.weight[m]);
     *result = (bq_scales_result){0};
-    for (int r = 0; r < bq_search_rounds(o->search) && good; r++)
-        good = round_of(&t, bq_search_samples(o->search, r), result);
+    for (int r = 0; r < bq_search_rounds(o->search) && good; r++) good = do_round(&t, r, result);
     for (int m = 0; m < BQ_MATS; m++) {
         int best = result->best[m] = good ? best_of(result->loss[m], t.alive[m]) : -1;
         if (best < 0) continue;
@@ -313,7 +347,7 @@ size_t bq_scales_need(const bq_arch *arch, const bq_scales_options *o, int64_t t
     int64_t cols, out, columns[HELD];
     widest(arch, o, &cols, &out);
     held_columns(arch, o, columns);
-    int64_t held_rows = room_of(tokens, bq_shard_of(samples, replica, nreplica).count) * tokens;
+    int64_t held_rows = bq_scales_room(tokens, bq_shard_of(samples, replica, nreplica).count) * tokens;
     size_t sum = 2 * bq_channels_size(arch) + bq_arena_need(1, cols, BQ_F32);
     sum += bq_arena_need(tokens, out, BQ_F32) + bq_fold_need(arch);
     if (rounds(o)) sum += bq_arena_need(tokens, cols, BQ_F32);

@@ -3,10 +3,11 @@
  *
  * Every matrix is searched on the original weights and on the stream that preparing passes see (capture.h);
  * then all chosen scales are folded into the block. A candidate's weights are Q(W s) / s on the unscaled
- * input, which is Q(W s) on x / s; where inputs are rounded, the input is Q(x / s) s.  A sample's forward is
- * run once.  Of some samples at a time, a few thousand tokens, inputs and outputs are held, and each
- * candidate's weights are made once for all of them. Losses are summed in f64 inside a sample, over samples
- * in a fixed tree, so that how many are held changes no bit. */
+ * input, which is Q(W s) on x / s; where inputs are rounded, the input is Q(x / s) s.  Of some samples at a
+ * time, a few thousand tokens, inputs and outputs are held, and each candidate's weights are made once for
+ * all of them.  They are held from the walk that takes the statistics, where a share is no more than that, or
+ * the first rounds of a halving; the others have a second forward.  Losses are summed in f64 inside a sample,
+ * over samples in a fixed tree, so that how many are held changes no bit. */
 #ifndef BQ_SCALES_H
 #define BQ_SCALES_H
 
@@ -49,6 +50,10 @@ typedef struct {
  * c->q->what is overwritten.  Returns 0, or BQ_PASS_STOPPED with the block as it was. Collective over stage.
  */
 int64_t bq_scales_search(bq_pass_context *c, const bq_scales_options *o, bq_scales_result *result);
+
+/* Samples of a share that are held at a time: some thousand tokens, so that the time that a candidate's
+ * weights take to be made is little beside their use. */
+int64_t bq_scales_room(int64_t tokens, int64_t samples);
 
 size_t bq_scales_need(const bq_arch *arch, const bq_scales_options *o, int64_t tokens, int64_t samples,
                       int replica, int nreplica);

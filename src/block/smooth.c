@@ -51,7 +51,7 @@ void bq_pass_smoothquant(bq_pass_context *c, const bq_smooth_options *o) {
     bq_mat act[BQ_MATS], scale[BQ_MATS];
     bq_channels_push(dev, c->q->arch, act);
     bq_channels_push(dev, c->q->arch, scale);
-    bq_channels(c, o->statistic, act);
+    bq_channels(c, o->statistic, act, (bq_onlooker){0});
     if (o->fuse)
         fold(c, o, act, scale);
     else

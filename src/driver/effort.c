@@ -95,10 +95,12 @@ static bq_effort gather_rows(const share *s) {
                        .messages = s->replicas > 1 ? BQ_MATS : 0};
 }
 
-/* A search for scales on one sample: about as many outputs of modules as candidates are tried, and one more.
- */
-static double looks(int candidates, bq_search how) {
-    return 1 + candidates * (how == BQ_SEARCH_HALVING ? 0.35 : 1);
+/* A search for scales on one sample: the statistics, about as many outputs of modules as candidates are
+ * tried, and a second walk where the first does not hold all. */
+static double looks(const share *s, int candidates, bq_search how) {
+    int64_t samples = (int64_t)s->samples;
+    int again = bq_scales_room(s->r->calibration.length, samples) < samples;
+    return 1 + again + candidates * (how == BQ_SEARCH_HALVING ? 0.35 : 1);
 }
 
 /* A pass that does not train, on one block. */
@@ -107,8 +109,8 @@ static bq_effort one_pass(const bq_pass *p, const share *s) {
     double column = powers(s->arch, 1, 2) / s->replicas; /* rows cols^2: rows are shared */
     switch (p->kind) {
     case BQ_PASS_SMOOTHQUANT: add(&e, s->samples, f); break;
-    case BQ_PASS_AUTOSMOOTH: add(&e, looks(10, p->autosmooth.search) * s->samples, f); break;
-    case BQ_PASS_AWQ: add(&e, looks(BQ_CANDIDATES, p->awq.search) * s->samples, f); break;
+    case BQ_PASS_AUTOSMOOTH: add(&e, looks(s, 10, p->autosmooth.search) * s->samples, f); break;
+    case BQ_PASS_AWQ: add(&e, looks(s, BQ_CANDIDATES, p->awq.search) * s->samples, f); break;
     case BQ_PASS_SEQMSE:
         for (int m = BQ_QKV; m < BQ_MATS; m++) add_midway(&e, s, m);
         add(&e, 1, grams(s)), add(&e, 1, gather_rows(s));
@@ -167,11 +169,20 @@ static void count_reference(bq_effort *e, const share *s, const bq_comm *grid, d
     e->files += (s->blocks > 1 ? ceil(s->samples / micro) : 1) * s->blocks * 2 * s->weights;
 }
 
+/* Walks of the samples through a block for targets: none in the first sweep where the first pass makes them,
+ * none of a last block's that nobody reads. */
+static double targets(const share *s, const bq_phase *phase) {
+    bool passes = phase == s->r->phase && phase->compute == BQ_COMPUTE_F32 && bq_phase_hands_on(phase);
+    bool all = s->r->sweeps > 1 || bq_phase_targets(phase);
+    if (!bq_phase_reference(phase) && s->r->segments == 1) return 0;
+    return s->blocks * (s->r->sweeps - 1) + (passes ? 0 : s->blocks - !all);
+}
+
 static void count_phase(bq_effort *e, const share *s, const bq_phase *phase) {
     int sweeps = s->r->sweeps;
     double walk = s->blocks * s->samples * sweeps;
     bq_effort f = forward(s->arch, s->tokens);
-    if (bq_phase_reference(phase) || s->r->segments > 1) add(&e[BQ_WORK_TARGETS], walk, f);
+    add(&e[BQ_WORK_TARGETS], targets(s, phase) * s->samples, f);
     e[BQ_WORK_TARGETS].files += s->blocks * sweeps * 2 * s->weights;
     if (phase->inputs != BQ_INPUTS_FP && !bq_pass_advances(phase, phase->npass - 1))
         add(&e[BQ_WORK_ADVANCE], walk, f);

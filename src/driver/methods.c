@@ -22,13 +22,19 @@ const bq_method bq_methods[BQ_PASS_KINDS] = {
                       .remedy = "set sequential, which takes one matrix at a time"},
     [BQ_PASS_SMOOTHQUANT] = {.name = "smoothquant",
                              .calibrated = true,
+                             .hands_on = true,
                              .asymmetric = true,
                              .remedy = "take shorter samples"},
     [BQ_PASS_AUTOSMOOTH] = {.name = "autosmoothquant",
                             .calibrated = true,
+                            .hands_on = true,
                             .asymmetric = true,
                             .remedy = "take shorter samples"},
-    [BQ_PASS_AWQ] = {.name = "awq", .calibrated = true, .asymmetric = true, .remedy = "take shorter samples"},
+    [BQ_PASS_AWQ] = {.name = "awq",
+                     .calibrated = true,
+                     .hands_on = true,
+                     .asymmetric = true,
+                     .remedy = "take shorter samples"},
 };
 
 int64_t bq_pass_steps(const bq_pass *p, int sweep) {
@@ -70,4 +76,14 @@ bool bq_phase_backward(const bq_phase *phase) {
     bool any = false;
     for (int i = 0; i < phase->npass; i++) any |= bq_methods[phase->pass[i].kind].backward;
     return any;
+}
+
+bool bq_phase_targets(const bq_phase *phase) {
+    bool any = false;
+    for (int i = 0; i < phase->npass; i++) any |= bq_methods[phase->pass[i].kind].reference;
+    return any;
+}
+
+bool bq_phase_hands_on(const bq_phase *phase) {
+    return phase->npass > 0 && phase->inputs != BQ_INPUTS_QT && bq_methods[phase->pass[0].kind].hands_on;
 }

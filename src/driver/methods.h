@@ -17,13 +17,14 @@ typedef struct {
 } bq_pass_size;
 
 typedef struct {
-    const char *name;   /* the recipe's, and the result's */
-    bool calibrated;    /* reads samples */
-    bool reference;     /* of the FP stream whatever the inputs are */
-    bool quantizes;     /* leaves codes; the others prepare, and come before all that quantize */
-    bool trains;        /* is done again in later sweeps */
-    bool backward;      /* needs the workspace of a backward */
-    bool asymmetric;    /* can give codes with zero points */
+    const char *name; /* the recipe's, and the result's */
+    bool calibrated;  /* reads samples */
+    bool reference;   /* of the FP stream whatever the inputs are */
+    bool quantizes;   /* leaves codes; the others prepare, and come before all that quantize */
+    bool trains;      /* is done again in later sweeps */
+    bool hands_on;    /* begins with a walk of what it prepares on through the block: the outputs are near */
+    bool backward;    /* needs the workspace of a backward */
+    bool asymmetric;  /* can give codes with zero points */
     const char *remedy; /* when its memory is too much */
 } bq_method;
 
@@ -49,5 +50,9 @@ bool bq_phase_calibrated(const bq_phase *phase);
 bool bq_phase_reference(const bq_phase *phase);
 bool bq_phase_trains(const bq_phase *phase);
 bool bq_phase_backward(const bq_phase *phase);
+
+/* Does a pass read the block's FP outputs?  Can the first pass make them (c->target of pass.h)? */
+bool bq_phase_targets(const bq_phase *phase);
+bool bq_phase_hands_on(const bq_phase *phase);
 
 #endif

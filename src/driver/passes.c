@@ -23,6 +23,11 @@ static void advance(void *ctx, int64_t sample, bq_mat y) {
     w->advanced = true;
 }
 
+static void target(void *ctx, int64_t sample, bq_mat y) {
+    bq_walk *w = ctx;
+    bq_walk_put(w, &w->target, sample - w->share.first, y, "original");
+}
+
 static void step(void *ctx, int64_t at, int64_t steps, double loss) {
     bq_walk *w = ctx;
     char note[80];
@@ -126,6 +131,7 @@ int bq_walk_passes(bq_walk *w) {
                             .block = (uint32_t)w->block};
         c.keeper = bq_inside_pass(&w->inside, i);
         c.advance = bq_pass_advances(w->recipe, i) ? advance : NULL;
+        c.target = i == 0 && w->makes_target ? target : NULL;
         if (apply(w, &c, p) == BQ_PASS_STOPPED) return BQ_STOPPED;
     }
     return BQ_OK;

@@ -205,6 +205,19 @@ bool bq_walk_stops(const bq_walk *w) {
     return wanted > 0;
 }
 
+/* Does anybody read what the block makes of the FP stream?  After the last block of a piece only the passes
+ * may have, and the boundary behind it, where a later sweep starts from that. */
+static bool wants_target(const bq_walk *w) {
+    return w->follows && (w->block + 1 < w->end || w->s->recipe.sweeps > 1 || bq_phase_targets(w->recipe));
+}
+
+/* The first pass makes the targets where it sees the FP stream, the weights as they were, and products in
+ * f32. */
+static bool pass_makes_target(const bq_walk *w) {
+    bq_compute compute = bq_dev_compute(&w->s->dev, w->recipe->compute);
+    return w->phase == 0 && w->sweep == 0 && compute == BQ_COMPUTE_F32 && bq_phase_hands_on(w->recipe);
+}
+
 static outcome do_block(bq_walk *w) {
     bq_session *s = w->s;
     double start = bq_seconds(), now = start;
@@ -219,7 +232,8 @@ static outcome do_block(bq_walk *w) {
     bq_source_prefetch(&s->src, w->block + 1);
     bq_ahead_start(w->ahead, w->block + 1);
     clock_to(w, LOAD, &now);
-    if (w->follows) forward(w, w->blk.w, &w->fp, &w->target);
+    w->makes_target = wants_target(w) && !done && pass_makes_target(w);
+    if (wants_target(w) && !w->makes_target) forward(w, w->blk.w, &w->fp, &w->target);
     clock_to(w, TARGET, &now);
     if (bq_walk_stops(w)) return STOPPED;
     s->dev.compute = bq_dev_compute(&s->dev, w->recipe->compute);
@@ -267,6 +281,7 @@ static int do_piece(bq_walk *w, bq_piece piece, bool last) {
     bq_session *s = w->s;
     if (!start_piece(w, piece)) return BQ_STOPPED;
     if (piece.takes && w->frozen) return BQ_OK;
+    w->end = piece.end;
     for (w->block = piece.first; w->block < piece.end; w->block++) {
         bq_mark_open("block %d", w->block + 1);
         outcome got = do_block(w);

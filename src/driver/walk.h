@@ -10,12 +10,13 @@
 
 typedef struct {
     bq_session *s;
-    int sweep, phase, block;
+    int sweep, phase, block, end; /* end: of the piece at hand */
     const bq_phase *recipe;
     const bq_phase_hooks *hooks;
     bool calibrated, frozen; /* frozen: nothing of this segment is trained in this sweep */
     bool follows;            /* the FP stream is read behind the first block */
     bool advanced;           /* the block's last pass has moved the quantized stream past it */
+    bool makes_target;       /* the first pass on the block makes the targets, too */
     bq_shard share, blocks;  /* my samples, my stage's blocks */
     bq_block blk;
     bq_quantized q;

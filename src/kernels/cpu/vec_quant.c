@@ -56,24 +56,27 @@ void BQ_V(mix)(const float *fp, const float *qt, int64_t n, int64_t first, uint3
 
 /* Smallest and largest are the same in any order, so the lanes here are only for speed. */
 void BQ_V(minmax)(const float *w, int64_t n, float *lo, float *hi) {
-    float low[4 * LANES] = {0}, high[4 * LANES] = {0};
+    float low[LANES] = {0}, high[LANES] = {0};
     int64_t j = 0;
-    for (; j + 4 * LANES <= n; j += 4 * LANES) {
+    for (; j + LANES <= n; j += LANES) {
 #pragma omp simd
-        for (int i = 0; i < 4 * LANES; i++) {
+        for (int i = 0; i < LANES; i++) {
             low[i] = w[j + i] < low[i] ? w[j + i] : low[i];
             high[i] = w[j + i] > high[i] ? w[j + i] : high[i];
         }
     }
-    *lo = *hi = 0;
-    for (; j < n; j++) {
-        *lo = w[j] < *lo ? w[j] : *lo;
-        *hi = w[j] > *hi ? w[j] : *hi;
+    for (int i = 0; j < n; j++, i++) {
+        low[i] = w[j] < low[i] ? w[j] : low[i];
+        high[i] = w[j] > high[i] ? w[j] : high[i];
     }
-    for (int i = 0; i < 4 * LANES; i++) {
-        *lo = low[i] < *lo ? low[i] : *lo;
-        *hi = high[i] > *hi ? high[i] : *hi;
+    for (int half = LANES / 2; half > 0; half /= 2) {
+#pragma omp simd
+        for (int i = 0; i < half; i++) {
+            low[i] = low[i + half] < low[i] ? low[i + half] : low[i];
+            high[i] = high[i + half] > high[i] ? high[i + half] : high[i];
+        }
     }
+    *lo = low[0], *hi = high[0];
 }
 
 void BQ_V(quantize)(const float *w, int64_t n, bq_grid grid, int zero, int8_t *code) {

@@ -221,7 +221,7 @@ static void kept_by_hand(void **state) {
         rig *r = rig_open(BQ_LLAMA, 1, w4);
         bq_mat act[BQ_MATS];
         bq_channels_push(&r->dev, &r->arch, act);
-        bq_channels(&r->c, BQ_CHANNEL_ABSMAX, act);
+        bq_channels(&r->c, BQ_CHANNEL_ABSMAX, act, (bq_onlooker){0});
         bq_smooth_options o = {BQ_CHANNEL_ABSMAX, alpha_half, all ? BQ_ENTRIES_ALL : BQ_ENTRIES_NORMS, false};
         bq_pass_smoothquant(&r->c, &o);
         assert_true(r->blk.pre == r->q.pre && !r->blk.folded);

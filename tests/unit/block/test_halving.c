@@ -48,6 +48,9 @@ static void rounds_part_the_samples(void **state) {
         for (int r = 0; r < 4; r++) {
             bq_stride of = bq_search_samples(BQ_SEARCH_HALVING, r);
             assert_true(((sample - of.first) % of.step == 0) == (r == round_of(sample)));
+            assert_true(bq_stride_has(of, sample) == (r == round_of(sample)));
+            assert_int_equal(bq_search_round_of(BQ_SEARCH_HALVING, sample), round_of(sample));
+            assert_int_equal(bq_search_round_of(BQ_SEARCH_ALL, sample), 0);
         }
 }
 
@@ -60,6 +63,7 @@ static struct {
     int samples, only;  /* only that sample's losses, unless it is below 0 */
     int bad, bad_round; /* a candidate that is NaN in that round's samples; below 0: none */
     int64_t calls, sample;
+    int round; /* of those that have a sample, by what was read of losses */
     int candidate, tried[CANDIDATES];
 } feed;
 
@@ -79,7 +83,13 @@ static void smooth_scale(bq_dev *dev, bq_smooth_form form, bq_mat act, bq_mat we
 static void distance(bq_dev *dev, bq_mat a, bq_mat b, bq_distance kind, double *loss) {
     real->distance(dev, a, b, kind, loss);
     feed.tried[feed.candidate]++;
-    if (feed.candidate == feed.bad && round_of((int)feed.sample) == feed.bad_round) *loss = NAN;
+    if (feed.candidate == feed.bad && (feed.only < 0 ? feed.round : round_of(feed.only)) == feed.bad_round)
+        *loss = NAN;
+}
+
+static void get(bq_dev *dev, bq_mat from, bq_mat host) {
+    real->get(dev, from, host);
+    feed.round += from.rows == BQ_MATS * BQ_CANDIDATES;
 }
 
 static bq_scales_result run(bq_search how, int64_t samples) {
@@ -88,10 +98,10 @@ static bq_scales_result run(bq_search how, int64_t samples) {
     rig_options o = rig_variant(3);
     o.autosmooth.search = how;
     real = r->dev.op, mine = *real;
-    mine.smooth_scale = smooth_scale, mine.distance = distance;
+    mine.smooth_scale = smooth_scale, mine.distance = distance, mine.get = get;
     r->dev.op = &mine;
     r->c.fetch = fetch, r->c.samples = samples;
-    feed.calls = 0;
+    feed.calls = feed.round = 0;
     memset(feed.tried, 0, sizeof feed.tried);
     assert_int_equal(bq_pass_autosmooth(&r->c, &o.autosmooth, &result), 0);
     rig_close(r);

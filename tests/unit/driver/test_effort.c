@@ -45,7 +45,7 @@ static void count(int stages, int replicas, bool split) {
 }
 
 static void near(double x, double want) {
-    if (fabs(x - want) > 1e-9 * want) fail_msg("%.10g, not %.10g", x, want);
+    if (fabs(x - want) > 1e-9 * fabs(want)) fail_msg("%.10g, not %.10g", x, want);
 }
 
 static void one_rank(void **state) {
@@ -136,6 +136,43 @@ static void halving_looks_at_a_third(void **state) {
     setup(NULL);
 }
 
+/* Targets that a first pass makes, that nobody reads, and all. */
+static void targets_that_are_walked_for(void **state) {
+    (void)state;
+    static const struct {
+        bq_phase phase;
+        int sweeps;
+        double walks;
+    } cases[] = {{{.inputs = BQ_INPUTS_FP, .npass = 1, .pass = {{.kind = BQ_PASS_SMOOTHQUANT}}}, 1, 0},
+                 {{.inputs = BQ_INPUTS_MIX, .npass = 1, .pass = {{.kind = BQ_PASS_AWQ}}}, 1, 0},
+                 {{.inputs = BQ_INPUTS_QT, .npass = 1, .pass = {{.kind = BQ_PASS_AWQ}}}, 1, L - 1},
+                 {{.compute = BQ_COMPUTE_BF16, .npass = 1, .pass = {{.kind = BQ_PASS_AUTOSMOOTH}}}, 1, L - 1},
+                 {{.npass = 2, .pass = {{.kind = BQ_PASS_AUTOSMOOTH}, {.kind = BQ_PASS_ADASCALE}}}, 3, 2 * L},
+                 {{.npass = 1, .pass = {{.kind = BQ_PASS_GPTQ}}}, 1, L - 1},
+                 {{.npass = 1, .pass = {{.kind = BQ_PASS_ADASCALE}}}, 1, L}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        recipe.phase[0] = cases[i].phase, recipe.sweeps = cases[i].sweeps;
+        count(1, 1, false);
+        near(effort[BQ_WORK_TARGETS].flop, cases[i].walks * N * forward);
+    }
+    recipe.segments = 1, recipe.sweeps = 1, recipe.phase[0] = cases[2].phase;
+    count(1, 1, false);
+    near(effort[BQ_WORK_TARGETS].flop, 0);
+    setup(NULL);
+}
+
+/* Samples beyond those that are held are walked again. */
+static void held_samples(void **state) {
+    (void)state;
+    recipe.phase[0].pass[0] = (bq_pass){.kind = BQ_PASS_AUTOSMOOTH};
+    recipe.calibration.samples = 2 * N;
+    count(1, 1, false);
+    near(effort[BQ_WORK_PASSES].flop, L * 2 * N * 12 * forward);
+    count(1, 2, false);
+    near(effort[BQ_WORK_PASSES].flop, L * N * 11 * forward);
+    setup(NULL);
+}
+
 static void seconds(void **state) {
     (void)state;
     bq_machine m = {"m", 100, 50, 10, 5, 0.5, 20};
@@ -157,10 +194,14 @@ static void seconds(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(one_rank),       cmocka_unit_test(a_grid),
-        cmocka_unit_test(a_batch_of_one), cmocka_unit_test(gptq_factors_are_shared),
-        cmocka_unit_test(one_walk),       cmocka_unit_test(halving_looks_at_a_third),
-        cmocka_unit_test(seconds)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(one_rank),
+                                       cmocka_unit_test(a_grid),
+                                       cmocka_unit_test(a_batch_of_one),
+                                       cmocka_unit_test(gptq_factors_are_shared),
+                                       cmocka_unit_test(one_walk),
+                                       cmocka_unit_test(halving_looks_at_a_third),
+                                       cmocka_unit_test(targets_that_are_walked_for),
+                                       cmocka_unit_test(held_samples),
+                                       cmocka_unit_test(seconds)};
     return cmocka_run_group_tests(tests, setup, NULL);
 }

@@ -186,7 +186,7 @@ static void smoothquant(void **state) {
         for (int b = 0; b < BLOCKS; b++) {
             bq_mat act[BQ_MATS];
             bq_channels_push(&r->dev, &r->arch, act);
-            bq_channels(&r->c, BQ_CHANNEL_RANGE, act);
+            bq_channels(&r->c, BQ_CHANNEL_RANGE, act, (bq_onlooker){0});
             float norm[2][H];
             for (int n = 0; n < 2; n++) memcpy(norm[n], r->blk.norm[n].data, sizeof norm[n]);
             bq_pass_smoothquant(&r->c, &o);

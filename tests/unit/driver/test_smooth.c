@@ -111,7 +111,7 @@ static void statistics(void **state) {
     rig *r = open_rig();
     bq_mat act[BQ_MATS];
     bq_channels_push(&r->dev, &r->arch, act);
-    bq_channels(&r->c, BQ_CHANNEL_ABSMAX, act);
+    bq_channels(&r->c, BQ_CHANNEL_ABSMAX, act, (bq_onlooker){0});
     for (int m = 0; m < BQ_MATS; m++) {
         float want[INTER];
         get(r, "act/", mats[m], want, bq_mat_bytes(act[m]));

@@ -1,7 +1,7 @@
 # device.sh - the whole program on a GPU or the emulated one: equal bytes on any number of ranks, losses as on the cpu, the
 # same after a stop.  A test is `bash X.sh BLOCKQ MAKE_MICRO MPIEXEC COMPARE_LOSSES`; it sets device_name, as the log has it,
 # and tf32_error, the most that products in tf32 may be off; it sources this first and ends with `finish`.
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2154 # the two are for the test to set
 compare_losses=$(realpath "$4")
 . "$(dirname "${BASH_SOURCE[0]}")/../e2e/lib.sh"
 # A search may choose otherwise between near equals where single roundings differ, and then losses do, too: one arithmetic

@@ -1,9 +1,9 @@
 /* mirror.c - an ops table that runs every op twice: on the cpu, and on the cuda backend under the emulator in
  * three schedules, each on a fresh copy of the memory.  The results must be equal: bitwise where the op's
- * class says so, else within its limit; schedules always bitwise.  A NaN equals a NaN: x86 makes it with another
- * sign and payload than a GPU does.  Programs of tests/ops that are linked with this file test both backends with
- * all their cases (ops_mirror in tests/ops/ops_common.h).  A process forked from such a program has no GPU, and
- * its ops run on the cpu alone.
+ * class says so, else within its limit; schedules always bitwise.  A NaN equals a NaN: x86 makes it with
+ * another sign and payload than a GPU does.  Programs of tests/ops that are linked with this file test both
+ * backends with all their cases (ops_mirror in tests/ops/ops_common.h).  A process forked from such a program
+ * has no GPU, and its ops run on the cpu alone.
  *
  * Matrices that overlap stay so: their memory is copied as one piece, gaps between columns included. */
 #include "mirror.h"

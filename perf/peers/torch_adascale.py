@@ -122,6 +122,8 @@ def train(block, fp, qt, targets, keywords, a, step):
             optimizer.step()
             schedule.step()
             optimizer.zero_grad()
+            if x.is_cuda:
+                torch.cuda.synchronize()
     replace(block, lambda x: x.fold())
     return loss.item()
 
@@ -132,11 +134,14 @@ def main():
         __doc__, iterations=dict(type=int, default=128, help="a block"),
         inputs=dict(choices=("fp", "qt", "mix"), default="mix", help="stream that blocks are trained on"),
         compile=dict(choices=("none", "quantizer", "block"), default="none", help="with torch.compile"),
+        device=dict(default="cpu", help="cuda: a step then ends with a wait for the GPU"),
         blocks=dict(type=int, default=0, help="stop after so many, for speed alone; 0: all"))
     if a.asymmetric:
         raise SystemExit("AdaScale is symmetric")
     m, samples = common.load(a), common.calibration(a)
     m.requires_grad_(False)
+    m.to(a.device)
+    samples = samples.to(a.device)
     if a.compile == "quantizer":
         kernels.update({k: torch.compile(f, dynamic=False) for k, f in kernels.items()})
     step = torch.compile(run, dynamic=False) if a.compile == "block" else run

@@ -20,6 +20,7 @@ typedef struct {
     bq_mat fp, qt, x, y;         /* (T, H) */
     bq_mat adam;                 /* this step's numbers */
     double loss;                 /* of the sample at hand */
+    int64_t flat;                /* steps before the plateau, 0: there has been none */
 } training;
 
 /* Row-wise values of linear i: hi, lo, beta, gamma, s3 and the moments of the last three. */
@@ -236,7 +237,7 @@ static double sample_step(bq_pass_context *c, const bq_adascale_options *o, trai
 static void update(bq_pass_context *c, const bq_adascale_options *o, training *t, int64_t step) {
     bq_dev *dev = c->dev;
     bq_quantized *q = c->q;
-    double cosine = (1 + cos(PI * (double)step / (double)o->iterations)) / 2;
+    double cosine = (1 + cos(PI * bq_adascale_phase(o, t->flat, step))) / 2;
     bq_adam adam = {
         (float)(o->lr_clip * cosine), (float)(o->lr_weight * cosine), 0.9, 0.999, 1e-8f, step + 1};
     bq_shard leaves[BQ_REPLICAS];
@@ -269,6 +270,22 @@ bool bq_adascale_plateau(const bq_adascale_options *o, const double *losses, int
     return flat;
 }
 
+int64_t bq_adascale_end(const bq_adascale_options *o, int64_t flat) {
+    int64_t end = flat + (int64_t)ceil(o->anneal * (double)flat);
+    return flat && end < o->iterations ? end : o->iterations;
+}
+
+double bq_adascale_phase(const bq_adascale_options *o, int64_t flat, int64_t step) {
+    double all = (double)o->iterations, at = (double)flat / all;
+    if (!flat) return (double)step / all;
+    return at + (1 - at) * (double)(step - flat) / (double)(bq_adascale_end(o, flat) - flat);
+}
+
+/* After some more steps: has the loss stopped falling?  It is looked at until it has. */
+static void look(const bq_adascale_options *o, training *t, bq_adascale_state *s, int64_t step) {
+    if (!t->flat && bq_adascale_plateau(o, s->losses, step, &s->previous)) t->flat = step;
+}
+
 /* The batch's loss: every replica's samples, summed in their order by everyone. */
 static double batch_loss(bq_pass_context *c, const bq_adascale_options *o, training *t, int64_t step) {
     bq_shard mine = leaves_of(c->samples, o->batch, step, c->comm->replica, c->comm->nreplica);
@@ -294,9 +311,9 @@ static void say_where(const bq_pass_context *c, const bq_adascale_options *o, in
 
 /* Keep the state where the step's exchange said so to everybody; true: stop here.  What has ended needs no
  * keeping. */
-static bool keep(bq_pass_context *c, const bq_adascale_options *o, bq_adascale_state *s, bool ended) {
+static bool keep(bq_pass_context *c, const bq_adascale_options *o, const training *t, bq_adascale_state *s) {
     bool stop = c->batch[o->batch] > 0, save = c->batch[o->batch + 1] > 0;
-    if (ended || s->step == o->iterations) return false;
+    if (s->step == bq_adascale_end(o, t->flat)) return false;
     if (c->keeper && (stop || save)) c->keeper->save(c->keeper->ctx, s);
     return stop;
 }
@@ -330,15 +347,18 @@ int64_t bq_pass_adascale(bq_pass_context *c, const bq_adascale_options *o) {
     size_t mark = bq_arena_mark(&c->dev->mem);
     training t = {0};
     bq_adascale_state s = {c->dev, c->comm, c->q, t.linear, 0, NAN, losses};
-    bool finite = true, flat = false, stopped = false;
+    bool finite = true, stopped = false;
     start(c, o, &t);
-    if (c->keeper) c->keeper->restore(c->keeper->ctx, &s);
-    while (s.step < o->iterations && !flat && !stopped) {
+    if (c->keeper && c->keeper->restore(c->keeper->ctx, &s)) {
+        s.previous = NAN;
+        for (int64_t k = 1; k <= s.step; k++) look(o, &t, &s, k);
+    }
+    while (s.step < bq_adascale_end(o, t.flat) && !stopped) {
         finite = one_step(c, o, &t, &s);
         if (!finite) break;
         if (c->step) c->step(c->ctx, s.step, o->iterations, losses[s.step - 1]);
-        flat = bq_adascale_plateau(o, losses, s.step, &s.previous);
-        stopped = keep(c, o, &s, flat);
+        look(o, &t, &s, s.step);
+        stopped = keep(c, o, &t, &s);
     }
     for (int i = 0; c->trained && i < c->q->arch->linears; i++) c->trained(c->ctx, i, &t.linear[i]);
     if (!finite && c->grid) forget(c, &t);

@@ -23,9 +23,11 @@ typedef struct {
     double lr_clip,
         lr_weight; /* of beta and gamma; of s2 and s3; both follow a cosine to 0 over the iterations */
     bq_loss loss;
-    bool early_stop; /* stop on a plateau; the schedule is not shortened */
+    bool early_stop; /* look for a plateau */
     int64_t check_interval, window;
     double threshold;
+    double anneal; /* steps after a plateau, as a share of those before: the rates fall to 0 over them; 0:
+                      none, and the rates do not fall (AIMET) */
 } bq_adascale_options;
 
 /* Train and leave the result in c->q, on all replicas, starting from the min-max grid, or from c->q's where
@@ -43,5 +45,10 @@ size_t bq_adascale_need(const bq_arch *arch, const bq_scheme *scheme, int64_t to
 /* True when the mean of the last `window` of the `count` losses has stopped falling (adascale.md 2.6);
  * *previous is the mean recorded before, NaN at the start.  Exposed for its test. */
 bool bq_adascale_plateau(const bq_adascale_options *o, const double *losses, int64_t count, double *previous);
+
+/* Steps in all, and where on the cosine (0 .. 1) a step is, after a plateau at step `flat` (0: there
+ * has been none).  The rates go on from where they were. */
+int64_t bq_adascale_end(const bq_adascale_options *o, int64_t flat);
+double bq_adascale_phase(const bq_adascale_options *o, int64_t flat, int64_t step);
 
 #endif

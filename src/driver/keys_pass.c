@@ -82,6 +82,9 @@ static const bq_key adascale_keys[] = {
      .help = "`early_stop` compares means of so many losses."},
     {"threshold", BQ_KEY_REAL, AT(bq_pass, threshold), .value = "1e-2", .max = 1,
      .help = "`early_stop` ends below this relative improvement."},
+    {"anneal", BQ_KEY_REAL, AT(bq_pass, anneal), .value = "0", .max = 1,
+     .help = "Steps after `early_stop` has seen the end, as a share of those before it: the learning rates "
+             "fall to 0 over them. 0: the block ends at once, with the rates as they are (AIMET)."},
     {0}};
 
 static const bq_choice orders[] = {

@@ -45,7 +45,8 @@ static int64_t adascale(bq_pass_context *c, const bq_pass *p, int sweep) {
                              .early_stop = p->early_stop,
                              .check_interval = p->check_interval,
                              .window = p->window,
-                             .threshold = p->threshold};
+                             .threshold = p->threshold,
+                             .anneal = p->anneal};
     return bq_pass_adascale(c, &o);
 }
 

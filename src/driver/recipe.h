@@ -47,7 +47,7 @@ typedef struct {
     bq_loss loss;
     bool early_stop;
     int64_t check_interval, window; /* of early_stop, in iterations */
-    double threshold;
+    double threshold, anneal;
     bq_clip clip; /* rtn only; not hessian */
     /* rtn and gptq, with BQ_CLIP_MSE */
     int grid;

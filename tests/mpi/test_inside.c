@@ -225,6 +225,8 @@ int main(int argc, char **argv) {
         EXPECT(stops_and_goes_on(&o) == STEPS, "all steps are done");
         o.threshold = 10; /* flat as soon as there are more losses than the window */
         EXPECT(stops_and_goes_on(&o) == 4, "an early stop");
+        o.anneal = 0.25; /* its rates fall in one more step, which a later process knows of */
+        EXPECT(stops_and_goes_on(&o) == 5, "an early stop that anneals");
     }
     bq_dev_close(&rig.dev);
     return expect_end();

@@ -2,6 +2,8 @@
 #include "kernels/cuda/cuda_ops.h"
 #include "kernels/cuda/rows.cuh"
 
+enum { BATCH = 4 };
+
 extern "C" {
 #include "kernels/adam.h"
 }
@@ -57,17 +59,26 @@ static __global__ void step_rows(params p, bq_scheme s, bq_rows<float> g, const 
         const bq_row_grid grid = grid_of(p, s, r);
         const float e3 = bq_exp(*bq_row(p.s3, r)), low = low_of(p, r), high = high_of(p, r);
         double scale = 0, all = 0;
-        for (int64_t c = bq_lane(); c < n; c += BQ_LANES) {
-            const float x = folded(bq_row(p.w, r)[c], bq_row(p.s2, r)[c], e3), t = x / grid.scale,
-                        d = bq_row(g, r)[c];
-            const float k = bq_nearest(bq_clamp(t, grid.qmin - 1, grid.qmax + 1)),
-                        q = bq_clamp(k, grid.qmin, grid.qmax);
-            const float slope = k == q ? k - t : q, ds2 = -((k == q ? d : 0.0f) * x);
-            scale += (double)(d * slope), all += (double)ds2;
-            if (grad.data)
-                bq_row(grad, r)[c] = ds2;
-            else
-                adam(ds2, weight, bq_row(p.s2, r) + c, bq_row(p.m_s2, r) + c, bq_row(p.v_s2, r) + c);
+        BQ_EACH_BATCH(c, n, BATCH) {
+            float w[BATCH], s2[BATCH], d[BATCH], m[BATCH] = {}, v[BATCH] = {};
+            bq_batch(bq_row(p.w, r), c, n, w), bq_batch(bq_row(p.s2, r), c, n, s2);
+            bq_batch(bq_row(g, r), c, n, d);
+            if (!grad.data) bq_batch(bq_row(p.m_s2, r), c, n, m), bq_batch(bq_row(p.v_s2, r), c, n, v);
+            for (int k = 0; k < BATCH; k++) {
+                const int64_t at = c + k * BQ_LANES;
+                if (at >= n) continue;
+                const float x = folded(w[k], s2[k], e3), t = x / grid.scale;
+                const float code = bq_nearest(bq_clamp(t, grid.qmin - 1, grid.qmax + 1)),
+                            q = bq_clamp(code, grid.qmin, grid.qmax);
+                const float slope = code == q ? code - t : q, ds2 = -((code == q ? d[k] : 0.0f) * x);
+                scale += (double)(d[k] * slope), all += (double)ds2;
+                if (grad.data) {
+                    bq_row(grad, r)[at] = ds2;
+                } else {
+                    adam(ds2, weight, &s2[k], &m[k], &v[k]);
+                    bq_row(p.s2, r)[at] = s2[k], bq_row(p.m_s2, r)[at] = m[k], bq_row(p.v_s2, r)[at] = v[k];
+                }
+            }
         }
         scale = bq_team_sum(scale), all = bq_team_sum(all);
         if (row >= rows || bq_lane() > 0) continue; /* alone from here on, until the next row */

@@ -2,15 +2,19 @@
 #include "kernels/cuda/cuda_ops.h"
 #include "kernels/cuda/reduce.cuh"
 
+enum { BATCH = 8 };
+
 static __global__ void row_errors(bq_rows<float> y, bq_rows<float> target, float slope, bq_rows<float> dy,
                                   double *sums, int64_t rows, int64_t cols) {
     BQ_EACH_ROW(r, rows) {
         const int64_t n = r < rows ? cols : 0;
         double sum = 0;
-        for (int64_t c = bq_lane(); c < n; c += BQ_LANES) {
-            const float e = bq_row(y, r)[c] - bq_row(target, r)[c];
-            sum += (double)e * (double)e;
-            if (dy.data) bq_row(dy, r)[c] = e * slope;
+        BQ_EACH_BATCH(c, n, BATCH) {
+            float e[BATCH], want[BATCH];
+            bq_batch(bq_row(y, r), c, n, e), bq_batch(bq_row(target, r), c, n, want);
+            for (int k = 0; k < BATCH; k++) e[k] -= want[k], sum += (double)e[k] * (double)e[k];
+            for (int k = 0; k < BATCH; k++)
+                if (dy.data && c + k * BQ_LANES < n) bq_row(dy, r)[c + k * BQ_LANES] = e[k] * slope;
         }
         sum = bq_team_sum(sum);
         if (r < rows && bq_lane() == 0) sums[r] = sum;

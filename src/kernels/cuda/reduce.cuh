@@ -22,6 +22,14 @@ static inline __device__ int bq_lane() { return (int)threadIdx.x % BQ_LANES; }
     for (int64_t r##_first = (int64_t)blockIdx.x * BQ_TEAMS, r = r##_first + threadIdx.x / BQ_LANES;         \
          r##_first < (rows); r##_first += (int64_t)gridDim.x * BQ_TEAMS, r += (int64_t)gridDim.x * BQ_TEAMS)
 
+/* A lane's columns in batches of N, c, c + BQ_LANES, ...: a batch is loaded before any of it is used, since a
+ * team walks its row alone and would wait for each load.  What lies behind the row's n columns reads as 0. */
+#define BQ_EACH_BATCH(c, n, N) for (int64_t c = bq_lane(); c < (n); c += (int64_t)(N)*BQ_LANES)
+template <int N>
+static inline __device__ void bq_batch(const float *x, int64_t c, int64_t n, float (&to)[N]) {
+    for (int k = 0; k < N; k++) to[k] = c + k * BQ_LANES < n ? x[c + k * BQ_LANES] : 0;
+}
+
 /* Sum of a team's values, the same in all its lanes: addition commutes, so the butterfly adds as the cpu
  * does.
  */

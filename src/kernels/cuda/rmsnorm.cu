@@ -2,9 +2,15 @@
 #include "kernels/cuda/cuda_ops.h"
 #include "kernels/cuda/reduce.cuh"
 
+enum { BATCH = 8 };
+
 static __device__ float inverse_rms(const float *x, int64_t n, int64_t cols, float eps) {
     float sum = 0;
-    for (int64_t c = bq_lane(); c < n; c += BQ_LANES) sum += x[c] * x[c];
+    BQ_EACH_BATCH(c, n, BATCH) {
+        float some[BATCH];
+        bq_batch(x, c, n, some);
+        for (int k = 0; k < BATCH; k++) sum += some[k] * some[k];
+    }
     return 1.0f / sqrtf(bq_team_sum(sum) / (float)cols + eps);
 }
 
@@ -14,7 +20,12 @@ static __global__ void norm_rows(bq_rows<float> x, const float *weight, float ep
         const int64_t n = r < rows ? cols : 0;
         const float *from = bq_row(x, r), by = inverse_rms(from, n, cols, eps);
         float *to = bq_row(y, r);
-        for (int64_t c = bq_lane(); c < n; c += BQ_LANES) to[c] = from[c] * by * weight[c];
+        BQ_EACH_BATCH(c, n, BATCH) {
+            float some[BATCH], w[BATCH];
+            bq_batch(from, c, n, some), bq_batch(weight, c, n, w);
+            for (int k = 0; k < BATCH; k++)
+                if (c + k * BQ_LANES < n) to[c + k * BQ_LANES] = some[k] * by * w[k];
+        }
     }
 }
 
@@ -23,10 +34,18 @@ static __global__ void norm_rows_bwd(bq_rows<float> x, const float *weight, floa
     BQ_EACH_ROW(r, rows) {
         const int64_t n = r < rows ? cols : 0;
         const float *in = bq_row(x, r), *d = bq_row(dy, r), by = inverse_rms(in, n, cols, eps);
-        float *to = bq_row(dx, r), sum = 0;
-        for (int64_t c = bq_lane(); c < n; c += BQ_LANES) sum += weight[c] * d[c] * in[c];
+        float *to = bq_row(dx, r), sum = 0, xs[BATCH], ds[BATCH], ws[BATCH], old[BATCH];
+        BQ_EACH_BATCH(c, n, BATCH) {
+            bq_batch(in, c, n, xs), bq_batch(d, c, n, ds), bq_batch(weight, c, n, ws);
+            for (int k = 0; k < BATCH; k++) sum += ws[k] * ds[k] * xs[k];
+        }
         const float back = by * by * by / (float)cols * bq_team_sum(sum);
-        for (int64_t c = bq_lane(); c < n; c += BQ_LANES) to[c] += weight[c] * d[c] * by - in[c] * back;
+        BQ_EACH_BATCH(c, n, BATCH) {
+            bq_batch(in, c, n, xs), bq_batch(d, c, n, ds), bq_batch(weight, c, n, ws),
+                bq_batch(to, c, n, old);
+            for (int k = 0; k < BATCH; k++)
+                if (c + k * BQ_LANES < n) to[c + k * BQ_LANES] = old[k] + (ws[k] * ds[k] * by - xs[k] * back);
+        }
     }
 }
 

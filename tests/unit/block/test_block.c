@@ -284,22 +284,6 @@ static void nan_falls_back_to_rtn(void **state) {
     close_rig(b);
 }
 
-static void plateau_rule(void **state) {
-    (void)state;
-    bq_adascale_options o = {.early_stop = true, .check_interval = 200, .window = 500, .threshold = 1e-2};
-    static double flat[2000], falling[2000];
-    for (int i = 0; i < 2000; i++) flat[i] = 5, falling[i] = 5.0 * exp(-i / 300.0);
-    double previous = NAN;
-    int stop = 0;
-    for (int t = 1; t <= 2000 && !stop; t++)
-        if (bq_adascale_plateau(&o, flat, t, &previous)) stop = t;
-    assert_int_equal(stop, 600); /* the earliest: 400 still has no more losses than the window */
-    previous = NAN;
-    for (int t = 1; t <= 2000; t++) assert_false(bq_adascale_plateau(&o, falling, t, &previous));
-    o.early_stop = false, previous = NAN;
-    for (int t = 1; t <= 2000; t++) assert_false(bq_adascale_plateau(&o, flat, t, &previous));
-}
-
 /* The plan's bytes are the bytes taken: one more push would die, and the peak is the sum. */
 /* The forward step by step, each matrix's input rounded by itself: the same bits. */
 static void inputs_are_rounded(void **state) {
@@ -392,7 +376,6 @@ int main(void) {
         cmocka_unit_test(batch_takes_every_sample),
         cmocka_unit_test(no_learning_is_rtn),
         cmocka_unit_test(nan_falls_back_to_rtn),
-        cmocka_unit_test(plateau_rule),
         cmocka_unit_test(inputs_are_rounded),
         cmocka_unit_test(needs_are_exact),
     };

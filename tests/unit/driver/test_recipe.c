@@ -60,7 +60,7 @@ static void defaults(void **state) {
     const bq_pass *p = r.phase[0].pass;
     assert_int_equal(p->kind, BQ_PASS_ADASCALE);
     assert_true(p->iterations == 1500 && p->batch == 1 && p->lr_clip == 1e-3 && p->lr_weight == 5e-4);
-    assert_true(p->loss == BQ_LOSS_SUM_SEQ && !p->early_stop && p->check_interval == 200);
+    assert_true(p->loss == BQ_LOSS_SUM_SEQ && !p->early_stop && p->check_interval == 200 && p->anneal == 0);
     assert_true(p->window == 500 && p->threshold == 1e-2);
     bq_scheme v = bq_recipe_scheme(&r, "self_attn.v_proj");
     assert_true(v.bits == 4 && v.group == -1 && v.symmetric && v.scale == BQ_F32);

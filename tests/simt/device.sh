@@ -1,0 +1,90 @@
+# device.sh - the whole program on a GPU or the emulated one: equal bytes on any number of ranks, losses as on the cpu, the
+# same after a stop.  A test is `bash X.sh BLOCKQ MAKE_MICRO MPIEXEC COMPARE_LOSSES`; it sets device_name, as the log has it,
+# and tf32_error, the most that products in tf32 may be off; it sources this first and ends with `finish`.
+# shellcheck shell=bash
+compare_losses=$(realpath "$4")
+. "$(dirname "${BASH_SOURCE[0]}")/../e2e/lib.sh"
+# A search may choose otherwise between near equals where single roundings differ, and then losses do, too: one arithmetic
+# on all machines, so that a test that passes on one does on the others.
+if grep -q avx2 /proc/cpuinfo; then export BQ_CPU_ISA=avx2 OPENBLAS_CORETYPE=Haswell; fi
+micro llama_default phi3_short
+adascale='{"pass":"adascale","iterations":4,"batch":2}' gptq='{"pass":"gptq"}' smooth='{"pass":"autosmoothquant"}'
+passes() { # FILE MODEL INPUTS PASSES
+    recipe "$1" "$2" 4 ', "bits": {"decoder": {"scale": "bf16"}}'
+    sed -i "s/\"inputs\": \"mix\", \"passes\": \[.*\]}\]/\"inputs\": \"$3\", \"passes\": [$4]}]/" "$1"
+}
+passes train.json m_llama_default mix "$adascale"
+passes gptq.json m_phi3_short qt "${gptq/\}/,\"gram\":\"f64\"\}}, $adascale"
+passes smooth.json m_phi3_short qt "$smooth, $adascale"
+passes midway.json m_phi3_short qt '{"pass":"gptq","sequential":true}'
+passes all.json m_phi3_short qt "$smooth, $gptq, $adascale"
+
+# Equal files on any number of ranks; losses near the cpu's, step by step.
+for name in train gptq smooth all; do
+    expect 0 "$blockq" run $name.json --device cpu --threads 1 -o cpu_$name
+    for ranks in 1 2 4; do
+        if [[ $name$ranks =~ ^(gptq|smooth)4$ ]]; then continue; fi
+        expect 0 mpi $ranks run $name.json --device cuda -o ${name}_$ranks
+        check "$name: the log says which device" grep -q "$device_name" ${name}_$ranks/run.log
+        same ${name}_1 ${name}_$ranks
+    done
+    for block in 000 001; do
+        check "$name, block $block: losses are not near the cpu's" "$compare_losses" 1e-5 \
+            cpu_$name/ckpt/block_$block.p0.s0.h5 ${name}_1/ckpt/block_$block.p0.s0.h5
+    done
+done
+
+# a matrix at a time, the samples kept on the GPU until it is quantized
+for ranks in 1 2; do expect 0 mpi $ranks run midway.json --device cuda -o midway_$ranks; done
+check "the samples are kept: $(grep kept: midway_1/run.log)" grep -q 'kept: 6 of 6 samples' midway_1/run.log
+expect 75 mpi 1 run midway.json --device cuda --stop-after-blocks 1 -o midway_stopped
+expect 0 mpi 2 run midway.json --device cuda -o midway_stopped
+for other in 2 stopped; do same midway_1 midway_$other; done
+
+# narrower products: the log says what they change, the bytes are the same on any number of ranks; what the device does not
+# have is made in f32; another way is another recipe
+for compute in bf16 tf32; do
+    for ranks in 1 2; do
+        expect 0 mpi $ranks run train.json --device cuda --set phases.0.compute=$compute -o ${compute}_$ranks
+    done
+    same ${compute}_1 ${compute}_2
+    check "$compute: the log says the error once" [ "$(grep -c "in $compute, against f32: nmse qkv" ${compute}_1/run.log)" = 1 ]
+    differ train_1 ${compute}_1
+done
+passes narrow.json m_phi3_short mix '{"pass":"gptq","qep":0.5}, {"pass":"seqmse"}' # products of other shapes, in the planned scratch
+for ranks in 1 2; do
+    for name in all narrow; do expect 0 mpi $ranks run $name.json --device cuda --set phases.0.compute=bf16 -o bf16_${name}_$ranks; done
+done
+for name in all narrow; do same bf16_${name}_1 bf16_${name}_2; done
+error_of() { sed -nE "s/.*in $1, against f32: nmse qkv ([^,]*), o ([^,]*), gate_up ([^,]*), down (.*)/\1 \2 \3 \4/p" "$1_1/run.log"; }
+between() { awk -v lo="$2" -v hi="$3" '{ for (i = 1; i <= 4; i++) if ($i < lo || $i > hi) exit 1 } END { exit NR != 1 }' <<<"$1"; }
+check "errors of bf16: $(error_of bf16)" between "$(error_of bf16)" 1e-6 2e-5
+check "errors of tf32: $(error_of tf32)" between "$(error_of tf32)" 1e-8 "$tf32_error"
+expect 0 mpi 1 run train.json --device cuda --set phases.0.compute=bf16x3 -o bf16x3_1
+check "bf16x3 is f32 on a GPU" grep -q 'bf16x3 is made in f32 here' bf16x3_1/run.log
+check "bf16x3 is f32 on a GPU" cmp train_1/safetensors/model.safetensors bf16x3_1/safetensors/model.safetensors
+expect 2 mpi 1 run train.json --device cuda --set phases.0.compute=tf32 -o bf16_1
+one_error 'differs in: phases'
+
+# factors beside the codes: the same on any number of ranks, and worth what they are on the cpu
+passes kept.json m_llama_default qt '{"pass":"smoothquant","fuse":false,"entries":"all"},{"pass":"rtn"}'
+keys=(--set 'outputs=[{"format":"safetensors"}]')
+expect 0 "$blockq" run kept.json "${keys[@]}" --device cpu --threads 1 -o cpu_kept
+for ranks in 1 2; do expect 0 mpi $ranks run kept.json "${keys[@]}" --device cuda -o kept_$ranks; done
+same kept_1 kept_2
+value() { sed -n 's/.*"smoothquant+rtn": \([0-9.]*\).*/\1/p' "$1/result.json"; }
+check "kept: $(value kept_1), not $(value cpu_kept)" \
+    awk -v a="$(value kept_1)" -v b="$(value cpu_kept)" 'BEGIN { exit !(a > 1 && (a / b - 1)^2 < 1e-6) }'
+
+# stages and replicas; stopped inside a block and gone on with on another grid
+expect 0 mpi 1 run train.json --device cuda --set phases.0.inputs=fp -o fp_1
+expect 0 mpi 4 run train.json --device cuda --set phases.0.inputs=fp --stages 2 -o fp_4
+for file in compressed-tensors/model.safetensors safetensors/model.safetensors ckpt/block_001.p0.s0.h5; do
+    check "$file is the same on 2 x 2 ranks" cmp fp_1/$file fp_4/$file
+done
+expect 75 mpi 2 run train.json --device cuda --stop-after-blocks 1 -o stopped
+expect 0 mpi 1 run train.json --device cuda -o stopped
+same train_1 stopped
+
+# what the cpu began the gpu does not go on with: another class of numbers
+expect 2 "$blockq" run train.json --device cuda -o cpu_train

@@ -132,7 +132,10 @@ one_error "sweeps is 2"
 # SIGUSR1 stops all ranks at the next step with one code; the same command goes on
 "$mpiexec" -n 2 "$blockq" run mix4.json --set phases.0.passes.0.iterations=4000 --threads 1 -o signalled >out 2>err &
 job=$!
-sleep 2
+for ((i = 0; i < 600; i++)); do # until they hear signals
+    if grep -q 'plan [0-9]* MB' err || ! kill -0 $job 2>/dev/null; then break; fi
+    sleep 0.05
+done
 pkill -USR1 -f "$blockq run mix4.json" || true
 code=0
 wait $job || code=$?

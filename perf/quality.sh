@@ -38,6 +38,7 @@ row awq fp "{\"pass\": \"awq\"}, $rtn"
 row awq-halving fp "{\"pass\": \"awq\", \"search\": \"halving\"}, $rtn"
 row gptq-qt qt "$gptq"
 row gptq-qt-bf16 qt "$gptq" '' bf16
+row gptq-sequential-bf16 qt '{"pass": "gptq", "sequential": true}' '' bf16
 row gptq-fp fp "$gptq"
 row gptq-qt-noclip qt '{"pass": "gptq", "clip": "minmax"}'
 row gptq-fp-noclip fp '{"pass": "gptq", "clip": "minmax"}'
@@ -52,6 +53,10 @@ row gptq-adascale-fp fp "$gptq, $a48"
 row rotate-gptq-adascale mix "$gptq, $a48" "$rotate"
 row adascale mix "$a128"
 row adascale-bf16 mix "$a128" '' bf16
+row adascale-early384-bf16 mix '{"pass": "adascale", "iterations": 384, "early_stop": true, "check_interval": 32, "window": 32, "threshold": 0.05, "anneal": 0.25}' '' bf16
+row adascale-early256-bf16 mix '{"pass": "adascale", "iterations": 256, "early_stop": true, "check_interval": 32, "window": 32, "threshold": 0.1, "anneal": 0.25}' '' bf16
+row adascale-batch2-bf16 mix '{"pass": "adascale", "iterations": 64, "batch": 2, "lr_clip": 1.4e-3, "lr_weight": 7e-4}' '' bf16
+row adascale-batch4-bf16 mix '{"pass": "adascale", "iterations": 32, "batch": 4, "lr_clip": 2e-3, "lr_weight": 1e-3}' '' bf16
 row adascale-5 mix "$a128" '"segments": 5,'
 row adascale-30 mix "$a128" '"segments": 30,'
 row adascale-5-sweeps mix "$a128" '"segments": 5, "sweeps": 2,'

@@ -174,7 +174,7 @@ static void count_reference(bq_effort *e, const share *s, const bq_comm *grid, d
 static double targets(const share *s, const bq_phase *phase) {
     bool passes = phase == s->r->phase && phase->compute == BQ_COMPUTE_F32 && bq_phase_hands_on(phase);
     bool all = s->r->sweeps > 1 || bq_phase_targets(phase);
-    if (!bq_phase_reference(phase) && s->r->segments == 1) return 0;
+    if (!bq_phase_follows(phase, s->r->segments)) return 0;
     return s->blocks * (s->r->sweeps - 1) + (passes ? 0 : s->blocks - !all);
 }
 

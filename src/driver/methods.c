@@ -66,6 +66,15 @@ bool bq_phase_reference(const bq_phase *phase) {
     return any && bq_phase_calibrated(phase);
 }
 
+bool bq_phase_follows(const bq_phase *phase, int segments) {
+    return bq_phase_reference(phase) || (bq_phase_calibrated(phase) && segments > 1);
+}
+
+int bq_phase_streams(const bq_phase *phase, int segments) {
+    if (!bq_phase_calibrated(phase)) return 0;
+    return 2 * bq_phase_follows(phase, segments) + (phase->inputs != BQ_INPUTS_FP);
+}
+
 bool bq_phase_trains(const bq_phase *phase) {
     bool any = false;
     for (int i = 0; i < phase->npass; i++) any |= bq_methods[phase->pass[i].kind].trains;

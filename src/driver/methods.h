@@ -51,6 +51,11 @@ bool bq_phase_reference(const bq_phase *phase);
 bool bq_phase_trains(const bq_phase *phase);
 bool bq_phase_backward(const bq_phase *phase);
 
+/* Is the FP stream moved on behind a segment's head, which is else the quantized stream's alone?  How many
+ * streams does the phase have: FP and targets where it is, and the quantized one? */
+bool bq_phase_follows(const bq_phase *phase, int segments);
+int bq_phase_streams(const bq_phase *phase, int segments);
+
 /* Does a pass read the block's FP outputs?  Can the first pass make them (c->target of pass.h)? */
 bool bq_phase_targets(const bq_phase *phase);
 bool bq_phase_hands_on(const bq_phase *phase);

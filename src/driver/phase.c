@@ -29,9 +29,11 @@ static void clock_to(bq_walk *w, int part, double *since) {
     *since = now;
 }
 
-/* My samples of the inputs of block b. */
+/* My samples of the inputs of block b, of the FP stream, or of the quantized one where that is the only one.
+ */
 static void load_head(bq_walk *w, int b) {
     bq_session *s = w->s;
+    bq_stream *to = w->follows ? &w->fp : &w->qt;
     const bq_recipe *r = &s->recipe;
     char path[BQ_PATH_MAX + 96], why[BQ_WHY];
     bq_acts *acts;
@@ -41,7 +43,7 @@ static void load_head(bq_walk *w, int b) {
     acts = bq_reference_join(s, acts);
     for (int64_t i = 0; good && i < w->share.count; i++) {
         good = bq_acts_read(acts, w->share.first + i, w->buffer[0].data);
-        bq_stream_put(&w->fp, i, w->buffer[0]);
+        bq_stream_put(to, i, w->buffer[0]);
     }
     BQ_CHECK(good, "%s: %s", path,
              why[0] ? why : "a sample was damaged since the run began; the same command makes it again");
@@ -53,7 +55,7 @@ static void load_head(bq_walk *w, int b) {
 static void start_segment(bq_walk *w) {
     w->frozen = bq_sweep_frozen(w->s, w->sweep, w->block);
     if (w->frozen || !w->qt.open || bq_sweep_head(w->s, w->sweep, w->block, &w->qt, w->buffer[0])) return;
-    for (int64_t i = 0; i < w->share.count; i++)
+    for (int64_t i = 0; i < w->share.count && w->follows; i++)
         bq_stream_put(&w->qt, i, bq_stream_get(&w->fp, i, w->buffer[0]));
 }
 
@@ -147,7 +149,7 @@ static void open_walk(bq_walk *w, bq_session *s, int sweep, int phase, const bq_
     w->blocks = bq_grid_blocks(&s->grid, s->comm->istage);
     int64_t n = w->share.count;
     w->calibrated = bq_phase_calibrated(w->recipe);
-    w->follows = bq_phase_reference(w->recipe) || (w->calibrated && r->segments > 1);
+    w->follows = bq_phase_follows(w->recipe, r->segments);
     bq_block_push(&w->blk, arch, mem);
     bq_quantized_push(&w->q, arch, s->scheme, mem);
     if (bq_recipe_prescaled(r)) bq_quantized_push_pre(&w->q, mem);
@@ -170,8 +172,8 @@ static void open_walk(bq_walk *w, bq_session *s, int sweep, int phase, const bq_
     w->memory = malloc((size_t)(3 * t * h) * sizeof *w->memory);
     BQ_CHECK(w->loss && w->batch && w->memory, "no memory for sample buffers of %ld x %ld", (long)t, (long)h);
     for (int i = 0; i < 3; i++) w->buffer[i] = bq_mat_host(w->memory + i * t * h, t, h, BQ_F32);
-    bq_stream_open(&w->fp, n, t, h, bq_session_home(s));
-    bq_stream_open(&w->target, n, t, h, bq_session_home(s));
+    if (w->follows) bq_stream_open(&w->fp, n, t, h, bq_session_home(s));
+    if (w->follows) bq_stream_open(&w->target, n, t, h, bq_session_home(s));
     if (w->recipe->inputs != BQ_INPUTS_FP) bq_stream_open(&w->qt, n, t, h, bq_session_home(s));
 }
 

@@ -201,11 +201,10 @@ void bq_plan_make(bq_plan *plan, const bq_recipe *r, const bq_arch *arch, const 
     *plan = (bq_plan){.gpu = gpu, .limit = limit ? limit : bq_memory_available() / (size_t)comm->locals};
     int64_t h = arch->model.hidden, t = r->calibration.length, streams = 0;
     size_t phases = plan_phases(plan, r, arch, scheme, comm), evaluation = 0, windows = 0;
-    for (int p = 0; p < r->nphase; p++)
-        if (bq_phase_calibrated(&r->phase[p])) {
-            int64_t n = r->phase[p].inputs == BQ_INPUTS_FP ? 2 : 3;
-            streams = n > streams ? n : streams;
-        }
+    for (int p = 0; p < r->nphase; p++) {
+        int64_t n = bq_phase_streams(&r->phase[p], r->segments);
+        streams = n > streams ? n : streams;
+    }
     if (eval) {
         evaluation = bq_perplexity_need(arch, scheme, bq_recipe_prescaled(r), r->eval.ctx);
         windows = bq_perplexity_stream(arch, r->eval.ctx, r->eval.windows, comm->size);

@@ -187,7 +187,9 @@ static void count_phase(bq_effort *e, const share *s, const bq_phase *phase) {
     if (phase->inputs != BQ_INPUTS_FP && !bq_pass_advances(phase, phase->npass - 1))
         add(&e[BQ_WORK_ADVANCE], walk, f);
     else if (phase->inputs != BQ_INPUTS_FP) { /* the pass, in the first sweep */
-        for (int b = 0; b < (int)s->blocks; b++) add_midway(&e[BQ_WORK_ADVANCE], s, BQ_MATS);
+        bq_effort out = {0};
+        add_midway(&out, s, BQ_MATS);
+        add(&e[BQ_WORK_ADVANCE], s->blocks, out);
         add(&e[BQ_WORK_ADVANCE], walk - s->blocks * s->samples, f);
     }
     for (int i = 0; i < phase->npass; i++) {

@@ -57,12 +57,16 @@ bool bq_phase_calibrated(const bq_phase *phase) {
     return any;
 }
 
+bool bq_phase_targets(const bq_phase *phase) {
+    bool any = false;
+    for (int i = 0; i < phase->npass; i++) any |= bq_methods[phase->pass[i].kind].reference;
+    return any;
+}
+
 bool bq_phase_reference(const bq_phase *phase) {
-    bool any = phase->inputs != BQ_INPUTS_QT;
-    for (int i = 0; i < phase->npass; i++) {
-        const bq_pass *p = &phase->pass[i];
-        any |= bq_methods[p->kind].reference || (p->kind == BQ_PASS_GPTQ && p->gptq.qep > 0);
-    }
+    bool any = phase->inputs != BQ_INPUTS_QT || bq_phase_targets(phase);
+    for (int i = 0; i < phase->npass; i++)
+        any |= phase->pass[i].kind == BQ_PASS_GPTQ && phase->pass[i].gptq.qep > 0;
     return any && bq_phase_calibrated(phase);
 }
 
@@ -84,12 +88,6 @@ bool bq_phase_trains(const bq_phase *phase) {
 bool bq_phase_backward(const bq_phase *phase) {
     bool any = false;
     for (int i = 0; i < phase->npass; i++) any |= bq_methods[phase->pass[i].kind].backward;
-    return any;
-}
-
-bool bq_phase_targets(const bq_phase *phase) {
-    bool any = false;
-    for (int i = 0; i < phase->npass; i++) any |= bq_methods[phase->pass[i].kind].reference;
     return any;
 }
 

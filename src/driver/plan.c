@@ -180,19 +180,25 @@ static void plan_midway(bq_plan *plan, const bq_recipe *r, bq_pass_size of) {
     const bq_method *method;
     int64_t share = bq_shard_of(of.samples, of.replica, of.nreplica).count;
     size_t used = plan->gpu ? plan->arena + GPU_BYTES : process(plan);
-    size_t limit = plan->gpu ? plan->gpu : plan->limit, room = used < limit ? (limit - used) / 2 : 0, most;
+    size_t limit = plan->gpu ? plan->gpu : plan->limit, room = used < limit ? (limit - used) / 2 : 0;
     bool any = false;
     for (int p = 0; p < r->nphase; p++)
         for (int i = 0; i < r->phase[p].npass; i++) any |= bq_pass_keeps(&r->phase[p].pass[i]);
     if (!any) return;
     size_t without = working_memory(r, of, &method);
-    of.keeps = share;
-    while ((most = working_memory(r, of, &method)) > without + room) of.keeps--;
-    plan->keeps = of.keeps;
+    for (int64_t least = 0, most = share; least <= most;) { /* the more are kept, the more it takes */
+        of.keeps = least + (most - least) / 2;
+        if (working_memory(r, of, &method) > without + room)
+            most = of.keeps - 1;
+        else
+            plan->keeps = of.keeps, least = of.keeps + 1;
+    }
+    of.keeps = plan->keeps;
+    size_t kept = working_memory(r, of, &method) - without;
     snprintf(plan->midway, sizeof plan->midway, "%ld of %ld samples midway in a block", (long)of.keeps,
              (long)share);
-    add(plan, plan->midway, most - without, BQ_DEVICE, "start more ranks a stage");
-    plan->arena += most - without;
+    add(plan, plan->midway, kept, BQ_DEVICE, "start more ranks a stage");
+    plan->arena += kept;
 }
 
 void bq_plan_make(bq_plan *plan, const bq_recipe *r, const bq_arch *arch, const bq_scheme *scheme,

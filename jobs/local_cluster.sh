@@ -11,6 +11,7 @@ DIR, which must be new, empty or an earlier cluster's.  `down` ends its jobs and
 
   export SLURM_CONF=DIR/slurm.conf    for sbatch, srun, squeue, ... to find it
   CORES=2                             of a node, as Slurm counts (those of the machine)
+  PATIENCE=120                        seconds that the nodes get to come up
 
 Needs the Debian packages slurmctld, slurmd, slurm-client and munge; root is not needed.
 TEXT
@@ -66,7 +67,8 @@ configure() {
     user=$(id -un)
     mkdir -p "$dir"/{ctld,log}
     for ((i = 1; i <= nodes; i++)); do mkdir -p "$dir/n$i/tmp"; done
-    echo CgroupAutomount=no >"$dir/cgroup.conf"
+    # A named plugin is not looked for: slurmd then starts where no cgroups are mounted, too.
+    printf 'CgroupAutomount=no\nCgroupPlugin=cgroup/v1\n' >"$dir/cgroup.conf"
     [[ -e $dir/munge.key ]] || (umask 077 && head -c 1024 /dev/urandom >"$dir/munge.key")
     cat >"$dir/slurm.conf" <<TEXT
 ClusterName=local
@@ -101,7 +103,13 @@ PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 TEXT
 }
 
-start_node() { slurmd -f "$dir/slurm.conf" -N "$1"; }
+# failed WHAT LOG: end what has started, show the end of the daemon's log, and go.
+failed() {
+    (down) || true
+    echo "local_cluster.sh: $1; the end of $dir/log/$2:" >&2
+    tail -n 15 "$dir/log/$2" >&2
+    exit 1
+}
 
 up() {
     local name
@@ -112,10 +120,13 @@ up() {
     [[ -e $dir/slurm.conf || ! $(ls -A "$dir" 2>/dev/null) ]] || refuse "$dir holds other things than a cluster: name a new directory"
     configure
     munged --force --key-file="$dir/munge.key" --socket="$dir/munge.socket" --pid-file="$dir/munge.pid" \
-        --log-file="$dir/log/munged" --seed-file="$dir/munge.seed" 2>"$dir/log/munged.start"
-    slurmctld -f "$dir/slurm.conf" -c
-    for ((i = 1; i <= nodes; i++)); do start_node "n$i"; done
-    await 30 all_idle || refuse "the nodes did not come up within 30 s; see $dir/log"
+        --log-file="$dir/log/munged" --seed-file="$dir/munge.seed" 2>"$dir/log/munged.start" ||
+        failed "munged does not start" munged.start
+    slurmctld -f "$dir/slurm.conf" -c || failed "slurmctld does not start" slurmctld
+    for ((i = 1; i <= nodes; i++)); do
+        slurmd -f "$dir/slurm.conf" -N "n$i" || failed "slurmd does not start on n$i" "n$i"
+    done
+    await "${PATIENCE:-120}" all_idle || failed "not all nodes are idle: $(sinfo -h -N -o '%N %T' 2>&1 | xargs)" slurmctld
     echo "$nodes nodes; export SLURM_CONF=$dir/slurm.conf"
 }
 

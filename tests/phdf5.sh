@@ -19,7 +19,7 @@ cat >r.json <<TEXT
  "phases": [{"inputs": "qt", "passes": [{"pass": "rtn"}, {"pass": "adascale", "iterations": 3}]}]}
 TEXT
 # plain or mpio, then RANKS DIR OPTION...
-go() { OMP_NUM_THREADS=1 timeout 120 "$mpiexec" -n "$2" "$1" run r.json -o "${@:3}"; }
+go() { OMP_NUM_THREADS=1 timeout $hang "$mpiexec" -n "$2" "$1" run r.json -o "${@:3}"; }
 plain() { go "$blockq" "$@"; }
 mpio() { go "$parallel" "$@" --acts parallel; }
 # The records of a log, in any order: ranks append as they go.

@@ -11,6 +11,7 @@ export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_
 export OMPI_MCA_hwloc_base_binding_policy=none OMP_WAIT_POLICY=passive OMP_NUM_THREADS=2
 unset BQ_FAULT SLURM_STEP_NUM_TASKS OPENBLAS_CORETYPE
 
+hang=900 # seconds; what takes as long hangs: ends the command, and measures nothing
 checks=0 failures=0
 trap 'mountpoint -q small && umount small; rm -rf "$temp"' EXIT
 cd "$temp"
@@ -24,6 +25,9 @@ finish() {
     echo "$((checks)) checks passed, $failures failed"
     exit $((failures > 0))
 }
+
+# more QUICK FULL: how many of something, in the quick suite and in the full one.
+more() { if [[ ${BQ_FULL-} ]]; then echo "$2"; else echo "$1"; fi; }
 
 # check TEXT COMMAND...: the command succeeds.
 check() {
@@ -103,7 +107,7 @@ TEXT
 mpi() {
     local ranks=$1
     shift
-    timeout 120 "$mpiexec" -n "$ranks" "$blockq" "$@"
+    timeout $hang "$mpiexec" -n "$ranks" "$blockq" "$@"
 }
 
 # The perplexity that the run printed last is that of the model it wrote (runs evaluated as `recipe` has it).

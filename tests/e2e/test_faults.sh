@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Every named fault in src/ happens: the run ends within 10 s with one message (or does without what failed, and warns), and
+# Every named fault in src/ happens: the run ends with one message (or does without what failed, and warns), and
 # the same command then ends with the bytes of a run without faults.
 . "$(dirname "$0")/lib.sh"
 micro llama_default
@@ -9,23 +9,22 @@ sed 's/"samples": 6/"samples": 90/' plain.json >scratch.json # streams that coun
 recipe stages.json m_llama_default 6 ', "segments": 2'
 memory=$("$blockq" plan scratch.json 2>/dev/null | awk '$1 == "total" { print int(($2 - 0.5) * 1e6) }')
 mkdir scratch
-soon=(timeout -s KILL 60)
+soon=(timeout -s KILL $hang)
 run_plain() { "${soon[@]}" "$blockq" run plain.json "$@"; }
 run_scratch() { "${soon[@]}" "$blockq" run scratch.json --scratch scratch --memory "$memory" "$@"; }
 run_stages() { OMP_NUM_THREADS=1 "${soon[@]}" "$mpiexec" -n 2 "$blockq" run stages.json --stages 2 "$@"; }
 for how in plain scratch stages; do expect 0 run_$how -o clean_$how; done
 
-hits="1 4" limit=10 sanitized=${KILLS-}
-if [[ $sanitized ]]; then hits=1 limit=60; fi
+hits=$(more "1 4" "1 2 3 4 5 7 11") sanitized=
+if ((${BQ_SANITIZE:-0})); then hits=1 sanitized=1; fi
 mapfile -t points < <(grep -rhoE '(bq_fault|fails)\("[a-z0-9_]+"' "$here/../../src" | cut -d'"' -f2 | sort -u)
 check "src/ has fault points" [ ${#points[@]} -ge 25 ]
 for point in "${points[@]}"; do check "docs name $point" grep -q "\`$point\`" "$here/../../docs/architecture.md"; done
 
 # one_fault HOW POINT HIT[@RANK]: 0: it ended the run; 1: the run did without, or the point was not reached so often
 one_fault() {
-    local how=$1 name=$2:$3 dir=$2_$3 code=0 since=$SECONDS
+    local how=$1 name=$2:$3 dir=$2_$3 code=0
     BQ_FAULT=$name run_"$how" -o "$dir" --save-every 0.0001 >out 2>err </dev/null || code=$?
-    check "$name took $((SECONDS - since)) s" [ $((SECONDS - since)) -le $limit ]
     if ((code)); then
         check "$name ended with code $code" [ "$code" -le 3 ]
         one_error "[a-z]"

@@ -19,12 +19,12 @@ predict() {
     expect 0 mpi "$1" plan recipe.json --stages "$2"
     awk '/^  all / { print $NF }' out
 }
-# Other users of the machine may change its speed in between: predicted before and after, tried up to three times.
+# Other users of the machine may change its speed in between: predicted before and after, tried up to ten times.
 for grid in "1 1" "2 2" "2 1" "4 2"; do
     # shellcheck disable=SC2086
     set -- $grid
     near=no
-    for try in 1 2 3; do
+    for try in {1..10}; do
         before=$(predict "$1" "$2")
         expect 0 mpi "$1" run recipe.json --stages "$2" --no-eval -o "run_$1_$2_$try"
         real=$(took "run_$1_$2_$try")

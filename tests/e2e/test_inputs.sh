@@ -66,10 +66,10 @@ check "one line" [ "$(wc -l <err)" = 1 ]
 mend
 fifo() { rm "$1" && mkfifo "$1"; }
 broken fifo $weights
-refused 3 'not a regular file' timeout -s KILL 20 "${run[@]}" -o fifo
+refused 3 'not a regular file' timeout -s KILL $hang "${run[@]}" -o fifo
 mend
 broken fifo $config
-refused 3 'not a regular file' timeout -s KILL 20 "${run[@]}" -o fifo
+refused 3 'not a regular file' timeout -s KILL $hang "${run[@]}" -o fifo
 mend
 then_clean fifo
 broken rm $config
@@ -90,10 +90,10 @@ refused 3 cal.h5 "${run[@]}" -o notokens
 mv away.h5 cal.h5
 then_clean notokens
 mkfifo fifo.h5
-refused 3 'not a regular file' timeout -s KILL 20 "${run[@]}" --set calibration.tokens=fifo.h5 -o notokens
-refused 3 'not a regular file' timeout -s KILL 20 "$blockq" inspect fifo.h5
-refused 3 'not a regular file' timeout -s KILL 20 "$blockq" tokens --bytes fifo.h5 -o fifo_tokens.h5
-refused 2 'not a regular file' timeout -s KILL 20 "$blockq" run fifo.h5 -o notokens
+refused 3 'not a regular file' timeout -s KILL $hang "${run[@]}" --set calibration.tokens=fifo.h5 -o notokens
+refused 3 'not a regular file' timeout -s KILL $hang "$blockq" inspect fifo.h5
+refused 3 'not a regular file' timeout -s KILL $hang "$blockq" tokens --bytes fifo.h5 -o fifo_tokens.h5
+refused 2 'not a regular file' timeout -s KILL $hang "$blockq" run fifo.h5 -o notokens
 expect 0 "$blockq" tokens --bytes <(head -c 1000 text) <(tail -c +1001 text) -o two.h5
 check "texts one behind the other" cmp two.h5 cal.h5
 tr '!-`' 'B-~' <text >large

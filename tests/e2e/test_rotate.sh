@@ -67,7 +67,7 @@ done
 mpi() {
     local ranks=$1
     shift
-    OMP_NUM_THREADS=1 timeout 120 "$mpiexec" -n "$ranks" "$blockq" "$@"
+    OMP_NUM_THREADS=1 timeout $hang "$mpiexec" -n "$ranks" "$blockq" "$@"
 }
 for name in l s; do
     expect 0 "$blockq" run $name.json --threads 3 -o threads_$name

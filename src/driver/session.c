@@ -122,9 +122,12 @@ void bq_session_finite(bq_session *s, bq_mat y, int block, int64_t sample, const
     float *x = y.data;
     if (fault) x[0] = NAN;
     for (int64_t e = 0; e < y.rows * y.cols; e++)
-        BQ_CHECK(isfinite(x[e]), "block %d/%d: the %s stream of sample %ld has %g at token %ld, channel %ld",
-                 block + 1, s->src.arch.model.blocks, stream, (long)sample, (double)x[e], (long)(e / y.cols),
-                 (long)(e % y.cols));
+        if (!isfinite(x[e]))
+            bq_refuse_job(BQ_DATA,
+                          "%s: block %d/%d: the %s stream of sample %ld has %g at token %ld, channel %ld: "
+                          "the weights are damaged, or too large for f32",
+                          s->src.dir, block + 1, s->src.arch.model.blocks, stream, (long)sample, (double)x[e],
+                          (long)(e / y.cols), (long)(e % y.cols));
 }
 
 static void catch_signals(void) {

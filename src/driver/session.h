@@ -97,8 +97,8 @@ int bq_session_export(const bq_session *s);
 /* One more form of a finished run, in a directory of the caller's choice.  Collective over world. */
 int bq_session_export_to(const bq_session *s, bq_format format, size_t shard_bytes, const char *dir);
 
-/* result.c: evaluate FP, round to nearest and the result; print the result line.  BQ_OK, or BQ_STOPPED.
- * Collective. */
+/* result.c: evaluate FP, round to nearest and the result; print the result line.  Returns as
+ * bq_perplexity_run.  Collective. */
 int bq_session_evaluate(bq_session *s);
 
 /* outputs.c: a checkpointed block's codes and scales, and its folded weights where wanted, into q (pushed);
@@ -119,7 +119,7 @@ extern volatile sig_atomic_t bq_stop_wanted;
 bool bq_session_stopped(const bq_session *s);
 
 /* One sample of a stream, (tokens, hidden) on the host or the device, as a block has put it out: NaN or inf
- * ends the job, with block, sample and place.  Fault point stream_nan.  Local. */
+ * ends the job with BQ_DATA, naming model, block, sample and place.  Fault point stream_nan.  Local. */
 void bq_session_finite(bq_session *s, bq_mat y, int block, int64_t sample, const char *stream);
 
 /* phase.c: one phase over the stage's blocks in one sweep; BQ_OK or BQ_STOPPED. */

@@ -237,6 +237,7 @@ static void print(const status *s) {
     if (s->left >= 0) print_time("  left of this phase       about ", s->left, "\n");
     json_object_foreach(json_object_get(s->out, "result"), name, value) {
         if (json_is_real(value)) printf("  perplexity of %-10.40s %.4f\n", name, json_real_value(value));
+        if (json_is_null(value)) printf("  perplexity of %-10.40s not finite\n", name);
     }
     if (*text_at(s, "reason")) printf("  why                      %s\n", text_at(s, "reason"));
     printf("  last words               %s\n", text_at(s, "log"));

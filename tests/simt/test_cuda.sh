@@ -41,7 +41,7 @@ for ranks in 2 4; do
 done
 SIMT_NCCL_ERROR=1 expect 1 chain 2 --stages 2 -o lost
 check "an error of NCCL in the pipeline ends the job" grep -q 'error: .*NCCL: unhandled system error' err
-BQ_FAULT=stream_nan:3 expect 1 chain 2 --stages 2 -o nan
+BQ_FAULT=stream_nan:3 expect 3 chain 2 --stages 2 -o nan
 check "a NaN on its way is named" grep -q 'error: .*block 1/2: the original stream of sample 2 has nan at token 0' err
 
 # the plan knows what is on the GPU, and what does not fit there

@@ -1,0 +1,61 @@
+#!/usr/bin/env bash
+# What one rank alone sees, a number that is none, a signal, a device, ends the job for all ranks in the same way.
+. "$(dirname "$0")/lib.sh"
+export OMP_NUM_THREADS=1
+micro llama_default
+recipe r.json m_llama_default 4
+rtn='phases=[{"passes":[{"pass":"rtn"}]}]'
+
+# spike MODEL: the first weight of each linear becomes 1e30
+spike() {
+    local file=$1/model.safetensors head at
+    head=$(od -An -t u8 -N 8 "$file" | tr -d ' ')
+    for at in $(tail -c +9 "$file" | head -c "$head" | grep -o '_proj\.weight":{[^}]*"data_offsets":\[[0-9]*' | grep -o '[0-9]*$'); do
+        printf '\312\362\111\161' | dd of="$file" bs=1 seek=$((8 + head + at)) conv=notrunc status=none
+    done
+}
+cp -r m_llama_default huge
+spike huge
+
+# weights that overflow: the perplexity of the original is no number, and all ranks leave with one message
+for ranks in 1 2 3 4; do
+    expect 3 mpi $ranks run r.json --set model=huge --set "$rtn" --set outputs='[]' -o "huge_$ranks"
+    one_error 'huge: the perplexity of the model is nan: the loss of window 0 is nan'
+    check "no result" [ ! -e "huge_$ranks/result.json" ]
+    expect 3 mpi $ranks eval --model huge --tokens eval.h5 --ctx 32 --rtn 4
+    one_error 'huge: the perplexity of the model is nan'
+    check "no perplexity: $(cat out)" [ ! -s out ]
+done
+expect 0 "$blockq" status huge_2
+check "how it ended: $(cat out)" grep -q 'why .*the perplexity of the model is nan' out
+expect 0 mpi 2 run r.json --set model=huge --set "$rtn" --no-eval -o huge_2
+expect 0 "$blockq" run r.json --set model=huge --set "$rtn" --result-only -o huge_1
+check "the result alone is not finite: $(cat out)" grep -q '^result: rtn=nan ' out
+# with samples it is found where it comes up, on each number of ranks
+for ranks in 1 2; do
+    expect 3 mpi $ranks run r.json --set model=huge -o samples
+    check "block, sample and place: $(cat err)" \
+        grep -qE 'error: .*/huge: block 1/2: the original stream of sample [0-9] has -?(nan|inf) at token [0-9]+, channel [0-9]+' err
+done
+expect 3 "$blockq" run r.json --set model=huge --split-reference -o split
+one_error 'huge: block 1/2: the original stream of sample 0'
+
+# the result's may be no number: a warning, and files that a program can read; the fault comes to a window of rank 1
+for ranks in 1 2 3; do
+    BQ_FAULT=window_nan:$((ranks == 1 ? 7 : ranks == 2 ? 4 : 3))@$((ranks > 1)) \
+        expect 0 mpi $ranks run r.json --set "$rtn" -o odd_$ranks
+    check "$ranks ranks: $(result)" grep -qE '^fp=[0-9.]+ rtn=nan$' <(result)
+    check "a warning names the window: $(cat err)" grep -q 'warning: rtn: the perplexity is nan: the loss of window [1-4] is nan' err
+    check "JSON: $(cat odd_$ranks/result.json)" grep -qE '^\{"ctx": 32, .*"fp": [0-9.]+, "rtn": null\}$' odd_$ranks/result.json
+    expect 0 "$blockq" status odd_$ranks
+    check "status: $(cat out)" grep -q 'perplexity of rtn  *not finite' out
+    expect 0 "$blockq" status --json odd_$ranks
+    check "status for programs" grep -q '"rtn": null' out
+done
+expect 0 mpi 2 run r.json --set "$rtn" -o odd_1
+check "the next run counts again: $(result)" grep -qE '^fp=[0-9.]+ rtn=[0-9.]+$' <(result)
+BQ_FAULT=window_nan:4@1 expect 0 mpi 2 eval --model m_llama_default --tokens eval.h5 --ctx 32 --windows 5 --rtn 4
+check "eval: $(cat out)" grep -qE '^perplexity: model=[0-9.]+ rtn4=nan ' out
+BQ_FAULT=window_nan:1@1 expect 3 mpi 2 eval --run odd_1 --tokens eval.h5 --ctx 32
+one_error 'm_llama_default: the perplexity of the model is nan: the loss of window'
+finish

@@ -162,7 +162,7 @@ int bq_perplexity_run(const bq_perplexity *e, const bq_scheme *scheme, bq_weight
     embed(&w);
     bool whole = blocks(&w, scheme, weights, ctx);
     if (whole) head(&w, losses);
-    bq_progress_clear();
+    bq_progress_end();
     bq_stream_close(&w.stream);
     free(buffer);
     bq_arena_reset(&e->dev->mem, mark);

@@ -178,7 +178,7 @@ static void open_walk(bq_walk *w, bq_session *s, int sweep, int phase, const bq_
 }
 
 static void close_walk(bq_walk *w, size_t mark) {
-    bq_progress_clear();
+    bq_progress_end();
     bq_ahead_close(w->ahead);
     bq_stream_close(&w->fp);
     bq_stream_close(&w->target);

@@ -130,10 +130,15 @@ void bq_session_finite(bq_session *s, bq_mat y, int block, int64_t sample, const
                           (long)(e / y.cols), (long)(e % y.cols));
 }
 
+/* A second SIGINT kills, as ever; where the shell has it ignored, as for a job in the background, it stays
+ * so. */
 static void catch_signals(void) {
-    struct sigaction act = {.sa_handler = want_stop, .sa_flags = SA_RESTART};
+    struct sigaction act = {.sa_handler = want_stop, .sa_flags = SA_RESTART}, before;
     sigaction(SIGTERM, &act, NULL);
     sigaction(SIGUSR1, &act, NULL);
+    act.sa_flags |= (int)SA_RESETHAND;
+    sigaction(SIGINT, NULL, &before);
+    if (before.sa_handler != SIG_IGN) sigaction(SIGINT, &act, NULL);
 }
 
 int bq_session_open(bq_session *s, const bq_args *args, bq_comm *comm) {

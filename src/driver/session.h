@@ -112,7 +112,7 @@ typedef struct {
     void (*trained)(void *ctx, int block, int linear, const bq_adascale *values);
 } bq_phase_hooks;
 
-/* Nonzero once SIGTERM or SIGUSR1 came to this rank (`run` catches them) or a stop to another one. */
+/* Nonzero once SIGTERM, SIGUSR1 or SIGINT came to this rank (`run` catches them) or a stop to another one. */
 extern volatile sig_atomic_t bq_stop_wanted;
 /* A heartbeat, and whether the run is to stop; told to the other ranks.  Called in every loop that takes
  * long.  Local: those who must stop together agree on it. */

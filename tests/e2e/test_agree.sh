@@ -58,4 +58,44 @@ BQ_FAULT=window_nan:4@1 expect 0 mpi 2 eval --model m_llama_default --tokens eva
 check "eval: $(cat out)" grep -qE '^perplexity: model=[0-9.]+ rtn4=nan ' out
 BQ_FAULT=window_nan:1@1 expect 3 mpi 2 eval --run odd_1 --tokens eval.h5 --ctx 32
 one_error 'm_llama_default: the perplexity of the model is nan: the loss of window'
+
+# Ctrl-C: the first one stops and keeps the state, the second one kills
+set -m # its own process group, in which SIGINT is not ignored
+caught() { [[ $((0x$(awk '/^SigCgt/ { print $2 }' /proc/$job/status) & 2)) != 0 ]]; }
+await() { # COMMAND...: until it holds
+    for ((i = 0; i < 3000; i++)); do
+        if "$@" 2>/dev/null; then return 0; fi
+        sleep 0.02
+    done
+    bad "never: $*"
+}
+"$blockq" run r.json --set phases.0.passes.0.iterations=200000 --save-every 0.01 -o stopped >out 2>err </dev/null &
+job=$!
+await compgen -G 'stopped/ckpt/inside_*.h5' >/dev/null
+kill -INT -- -$job
+code=0
+wait $job || code=$?
+check "SIGINT ends with 75, not $code: $(tail -n 2 err)" [ $code = 75 ]
+check "the state is kept" grep -q 'state after step .* kept' err
+for ((i = 0; i < 100; i++)); do cat text; done >large
+"$blockq" tokens --bytes large -o large.h5 2>/dev/null
+"$blockq" run r.json --set "$rtn" --set outputs='[]' --set eval.tokens=large.h5 --set eval.windows=0 -o killed >out 2>err </dev/null &
+job=$!
+await grep -q 'block 2/2' err # a long evaluation has begun
+kill -INT -- -$job
+await eval '! caught'
+kill -INT -- -$job
+code=0
+wait $job || code=$?
+check "a second SIGINT kills, code $code" [ $code = 130 ]
+(
+    trap '' INT
+    exec "$blockq" run r.json --set "$rtn" --set outputs='[]' --set eval.tokens=large.h5 --set eval.windows=0 -o ignored >out 2>err </dev/null
+) &
+job=$!
+await grep -q 'block 2/2' err
+check "where it is ignored it stays ignored" eval '! caught'
+kill -KILL $job
+wait $job 2>/dev/null || true
+set +m
 finish

@@ -33,6 +33,7 @@ typedef struct {
     uint64_t model_hash, acts_hash, fingerprint;
     bq_lock lock; /* of the run directory, rank 0 of a run */
     bq_state *state;
+    int *latest;    /* of each block the sweep of its result (bq_sweep_results), or NULL */
     double started; /* bq_seconds at open */
     int made;       /* blocks made since */
     struct {
@@ -80,7 +81,7 @@ void bq_session_save(bq_session *s, double seconds);
 
 void bq_session_close(bq_session *s);
 
-/* The last phase's checkpoint of a block: what export and evaluation use. */
+/* The last phase's checkpoint of a block: what export and evaluation use, behind bq_sweep_results. */
 void bq_session_checkpoint(const bq_session *s, int block, char *path, size_t n);
 
 /* account.c: run.csv (docs/formats.md).  Make it, on rank 0; a row of this rank about the part of the run

@@ -59,6 +59,33 @@ check "eval: $(cat out)" grep -qE '^perplexity: model=[0-9.]+ rtn4=nan ' out
 BQ_FAULT=window_nan:1@1 expect 3 mpi 2 eval --run odd_1 --tokens eval.h5 --ctx 32
 one_error 'm_llama_default: the perplexity of the model is nan: the loss of window'
 
+# sweeps: a rank that sees a checkpoint late goes on from the same one as the others
+recipe sweeps.json m_llama_default 4 ', "segments": 2, "sweeps": 2'
+expect 0 "$blockq" run sweeps.json -o sweeps
+said=$(result)
+for hit in 1 2 3; do
+    BQ_FAULT=sweep_late:$hit@1 expect 0 mpi 2 run sweeps.json --stages 1 -o late_$hit
+    same sweeps late_$hit
+    check "late by hit $hit: $(result), not $said" [ "$(result)" = "$said" ]
+done
+expect 0 mpi 2 eval --run sweeps --tokens eval.h5 --ctx 32 --windows 5
+check "eval of the run: $(result), not $said" [ "$(result)" = "$said" ]
+BQ_FAULT=sweep_late:6@1 expect 0 mpi 2 eval --run sweeps --tokens eval.h5 --ctx 32 --windows 5
+check "eval by a rank that is late: $(result), not $said" [ "$(result)" = "$said" ]
+
+# a stop between two sweeps; how many blocks there are
+expect 75 "$blockq" run sweeps.json --stop-after-blocks 2 -o half
+check "the second sweep has not begun" [ ! -e half/ckpt/block_001.p0.s1.h5 ]
+expect 0 "$blockq" status half
+check "status of sweeps: $(cat out)" grep -q 'adascale  *0 of 2 blocks, sweep 1, where it is wanted' out
+expect 0 mpi 2 run sweeps.json --stages 1 -o half
+check "two are done: $(head -n 1 err)" grep -q 'half: 2 of at most 4 blocks are done' err
+same sweeps half
+expect 0 "$blockq" run sweeps.json -o half
+check "three are done: $(head -n 1 err)" grep -q 'half: 3 of at most 4 blocks are done' err
+expect 0 "$blockq" status half
+check "nothing is left: $(cat out)" [ "$(grep -c 'left of this phase' out)" = 0 ]
+
 # Ctrl-C: the first one stops and keeps the state, the second one kills
 set -m # its own process group, in which SIGINT is not ignored
 caught() { [[ $((0x$(awk '/^SigCgt/ { print $2 }' /proc/$job/status) & 2)) != 0 ]]; }

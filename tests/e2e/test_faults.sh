@@ -58,6 +58,7 @@ point() {
 for name in "${points[@]}"; do
     case $name in
     loss_nan) ;; # below
+    sweep_late) ;; # tests/e2e/test_agree.sh
     mpio | pin | ahead_thread) ;; # in builds that have them: tests/phdf5.sh, tests/simt/test_cuda.sh
     scratch_*) point scratch "$name" "1 3" ;;
     reader_thread) point stages "$name" 1 ;;

@@ -30,7 +30,7 @@ check "an error of NCCL ends the job" grep -q 'error: .*NCCL: unhandled system e
 for kinds in 'cpu cuda' 'cuda cpu'; do
     expect 4 timeout -s KILL 60 "$mpiexec" -n 1 "$blockq" run train.json --device "${kinds% *}" -o kinds : \
         -n 1 "$blockq" run train.json --device "${kinds#* }" -o kinds
-    one_error 'r1 error: this rank computes with .*, rank 0 does not'
+    one_error 'this rank computes with .*, rank 0 does not'
 done
 check "nothing was made" [ ! -e kinds ]
 

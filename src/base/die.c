@@ -11,6 +11,13 @@
 
 void (*bq_die_hook)(int code);
 
+static void end(int code) __attribute__((noreturn));
+static void end(int code) {
+    fflush(NULL);
+    if (bq_die_hook) bq_die_hook(code);
+    _Exit(code);
+}
+
 void bq_die(const char *file, int line, const char *fmt, ...) {
     char text[1024], host[64] = "";
     va_list ap;
@@ -20,9 +27,7 @@ void bq_die(const char *file, int line, const char *fmt, ...) {
     gethostname(host, sizeof host - 1);
     const char *name = strrchr(file, '/');
     bq_log_all(BQ_ERROR, "%s %s:%d: %s", host, name ? name + 1 : file, line, text);
-    fflush(NULL);
-    if (bq_die_hook) bq_die_hook(BQ_DIED);
-    _Exit(BQ_DIED);
+    end(BQ_DIED);
 }
 
 int bq_refuse(int code, const char *fmt, ...) {
@@ -31,6 +36,14 @@ int bq_refuse(int code, const char *fmt, ...) {
     bq_vlog(BQ_ERROR, 1, fmt, ap);
     va_end(ap);
     return code;
+}
+
+void bq_refuse_job(int code, const char *fmt, ...) {
+    va_list ap;
+    va_start(ap, fmt);
+    bq_vlog(BQ_ERROR, 1, fmt, ap);
+    va_end(ap);
+    end(code);
 }
 
 bool bq_fault(const char *point) {

@@ -20,8 +20,8 @@ enum {
     BQ_STOPPED = 75, /* stopped on request with the state written */
 };
 
-/* Called once by bq_die after the message is out; must not return.  comm installs MPI_Abort; until then, and
- * in unit tests, NULL means _Exit(code). */
+/* Called once by bq_die and bq_refuse_job after the message is out; must not return.  comm installs
+ * MPI_Abort; until then, and in unit tests, NULL means _Exit(code). */
 extern void (*bq_die_hook)(int code);
 
 /* Print "bq: r<rank> error: <host> <file>:<line>: <message>" (the rank where there are several) and end the
@@ -31,6 +31,10 @@ void bq_die(const char *file, int line, const char *fmt, ...) __attribute__((nor
 /* Print "bq: error: <message>" (to the log file too) and return code, so that `return bq_refuse(...)` reads
  * well. */
 int bq_refuse(int code, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+/* Bad input that one rank alone finds in the midst of its work: print as bq_refuse does, and end the job with
+ * that code. */
+void bq_refuse_job(int code, const char *fmt, ...) __attribute__((noreturn, format(printf, 2, 3)));
 
 #define BQ_DIE(...) bq_die(__FILE__, __LINE__, __VA_ARGS__)
 #define BQ_CHECK(cond, ...)                                                                                  \

@@ -15,6 +15,11 @@ static FILE *file;
 static char errors[4096]; /* where errors alone go; "": nowhere */
 static int drawn;         /* width of the progress line on the screen */
 
+static void erase(void) {
+    if (drawn) fprintf(stderr, "\r%*s\r", drawn, "");
+    drawn = 0;
+}
+
 void bq_log_identity(int rank, int size) { my_rank = rank, world = size; }
 int bq_log_rank(void) { return my_rank; }
 void bq_log_level(bq_level level) { limit = level; }
@@ -54,7 +59,7 @@ void bq_vlog(bq_level level, int everyone, const char *fmt, va_list ap) {
     vsnprintf(text, sizeof text, fmt, ap);
     bq_log_clean(text, 0);
     if (everyone && world > 1) snprintf(who, sizeof who, "r%d ", my_rank);
-    bq_progress_clear();
+    erase();
     fprintf(stderr, "bq: %s%s%s\n", who, prefix[level], text);
     if (!file && level == BQ_ERROR && errors[0]) file = fopen(errors, "ae");
     if (file) {
@@ -104,25 +109,29 @@ static void draw(double percent, const char *eta, const char *note) {
     drawn = n;
 }
 
+static struct {
+    bool begun;
+    double start, last; /* bq_seconds of its first call, and of its last line */
+    int64_t first;      /* units done then */
+} loop;
+
 void bq_progress(int64_t done, int64_t total, const char *note) {
-    static double start, last;
-    static int64_t first;
     double now = bq_seconds();
     if (my_rank != 0 || total <= 0) return;
-    if (start == 0 || done < first) start = last = now, first = done;
+    if (!loop.begun) loop.begun = true, loop.start = loop.last = now, loop.first = done;
     bool terminal = isatty(STDERR_FILENO);
-    if (now - last < (terminal ? 0.1 : LINE_EVERY)) return;
+    if (now - loop.last < (terminal ? 0.1 : LINE_EVERY)) return;
     char eta[32];
     double percent = 100.0 * (double)done / (double)total;
-    put_eta(eta, sizeof eta, done, total, first, now - start);
-    last = now;
+    put_eta(eta, sizeof eta, done, total, loop.first, now - loop.start);
+    loop.last = now;
     if (terminal)
         draw(percent, eta, note);
     else
         bq_log(BQ_INFO, "%.1f%%, ETA %s, %s", percent, eta, note);
 }
 
-void bq_progress_clear(void) {
-    if (drawn) fprintf(stderr, "\r%*s\r", drawn, "");
-    drawn = 0;
+void bq_progress_end(void) {
+    erase();
+    loop.begun = false;
 }

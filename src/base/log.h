@@ -35,9 +35,10 @@ void bq_vlog(bq_level level, int everyone, const char *fmt, va_list ap);
 
 /* Progress of a long loop.  On a terminal one line is redrawn ("[####....]  42.0%  ETA 04:12  block 3/30 loss
  * ..."); where nothing can be drawn (a file, a pipe, under mpirun) a line is logged every minute.  Rank 0
- * only. done, total   in units of equal cost; note is appended, may be "" */
+ * only. done, total   in units of equal cost; note is appended, may be "".  The first call starts the loop's
+ * clock. */
 void bq_progress(int64_t done, int64_t total, const char *note);
-/* Remove the drawn line; call before printing anything else and at the end.  bq_log does it by itself. */
-void bq_progress_clear(void);
+/* The loop is over: the drawn line is removed, and the next call is of another loop. */
+void bq_progress_end(void);
 
 #endif

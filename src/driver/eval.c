@@ -61,9 +61,11 @@ static int evaluate(evaluation *e, bq_comm *comm) {
                        .offset = a->offset,
                        .home = e->home,
                        .label = "model"};
-    double plain = bq_perplexity_run(&p, NULL, NULL, NULL), rounded = 0;
-    if (a->rtn) rounded = bq_perplexity_run(&p, e->scheme, bq_rtn_weights, NULL);
-    if (comm->rank) return BQ_OK;
+    double plain, rounded;
+    code = bq_perplexity_run(&p, NULL, NULL, NULL, &plain);
+    p.label = "rtn";
+    if (!code && a->rtn) code = bq_perplexity_run(&p, e->scheme, bq_rtn_weights, NULL, &rounded);
+    if (code || comm->rank) return code;
     bq_log(BQ_INFO, "protocol A: %ld windows of %ld tokens, tokenizer %s, text joined %s, bos %d",
            (long)windows, (long)a->ctx, e->tokens.tokenizer, e->tokens.joiner, (int)e->tokens.bos);
     printf("perplexity: model=%.6f", plain);

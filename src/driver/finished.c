@@ -97,5 +97,7 @@ int bq_session_open_finished(bq_session *s, const bq_args *args, bq_comm *comm) 
     int code = comm->rank == 0 ? bq_recipe_read(recipe, 0, NULL, &s->recipe) : BQ_OK;
     if ((code = bq_comm_agree(comm, code))) return code;
     bq_comm_bcast(comm, &s->recipe, sizeof s->recipe);
-    return bq_root_first(comm, look, s);
+    if ((code = bq_root_first(comm, look, s))) return code;
+    bq_sweep_results(s);
+    return BQ_OK;
 }

@@ -7,40 +7,31 @@ const bq_method bq_methods[BQ_PASS_KINDS] = {
                           .reference = true,
                           .quantizes = true,
                           .trains = true,
-                          .backward = true,
-                          .remedy = "start more ranks a stage, or take a smaller batch"},
-    [BQ_PASS_SEQMSE] = {.name = "seqmse",
-                        .asymmetric = true,
-                        .calibrated = true,
-                        .quantizes = true,
-                        .remedy = "start more ranks a stage"},
+                          .backward = true},
+    [BQ_PASS_SEQMSE] = {.name = "seqmse", .asymmetric = true, .calibrated = true, .quantizes = true},
     [BQ_PASS_LPBQ] = {.name = "lpbq", .quantizes = true},
-    [BQ_PASS_GPTQ] = {.name = "gptq",
-                      .calibrated = true,
-                      .quantizes = true,
-                      .asymmetric = true,
-                      .remedy = "set sequential, which takes one matrix at a time"},
-    [BQ_PASS_SMOOTHQUANT] = {.name = "smoothquant",
-                             .calibrated = true,
-                             .hands_on = true,
-                             .asymmetric = true,
-                             .remedy = "take shorter samples"},
+    [BQ_PASS_GPTQ] = {.name = "gptq", .calibrated = true, .quantizes = true, .asymmetric = true},
+    [BQ_PASS_SMOOTHQUANT] = {.name = "smoothquant", .calibrated = true, .hands_on = true, .asymmetric = true},
     [BQ_PASS_AUTOSMOOTH] = {.name = "autosmoothquant",
                             .calibrated = true,
                             .hands_on = true,
-                            .asymmetric = true,
-                            .remedy = "take shorter samples"},
-    [BQ_PASS_AWQ] = {.name = "awq",
-                     .calibrated = true,
-                     .hands_on = true,
-                     .asymmetric = true,
-                     .remedy = "take shorter samples"},
+                            .asymmetric = true},
+    [BQ_PASS_AWQ] = {.name = "awq", .calibrated = true, .hands_on = true, .asymmetric = true},
 };
 
 int64_t bq_pass_steps(const bq_pass *p, int sweep) {
     if (p->kind != BQ_PASS_ADASCALE) return 0;
     if (sweep == 0) return p->iterations;
     return p->sweep_iterations ? p->sweep_iterations : (p->iterations + 3) / 4;
+}
+
+const char *bq_pass_remedy(const bq_pass *p) {
+    if (p->kind == BQ_PASS_GPTQ && !p->gptq.sequential)
+        return "set sequential, which takes one matrix at a time";
+    if (p->kind == BQ_PASS_ADASCALE && p->batch > 1)
+        return "start more ranks a stage, or take a smaller batch";
+    if (bq_methods[p->kind].quantizes) return "start more ranks a stage";
+    return "take shorter samples";
 }
 
 bool bq_pass_keeps(const bq_pass *p) {

@@ -25,7 +25,6 @@ typedef struct {
     bool hands_on;    /* begins with a walk of what it prepares on through the block: the outputs are near */
     bool backward;    /* needs the workspace of a backward */
     bool asymmetric;  /* can give codes with zero points */
-    const char *remedy; /* when its memory is too much */
 } bq_method;
 
 extern const bq_method bq_methods[BQ_PASS_KINDS];
@@ -34,6 +33,9 @@ extern const bq_method bq_methods[BQ_PASS_KINDS];
  * it takes beside block, result and workspace. */
 int64_t bq_pass_run(bq_pass_context *c, const bq_pass *p, int sweep);
 size_t bq_pass_need(const bq_pass *p, const bq_pass_size *of);
+
+/* What to do when its memory is too much. */
+const char *bq_pass_remedy(const bq_pass *p);
 
 /* Does it go on from what it keeps of samples?  Does the i-th pass of a phase, done, leave the quantized
  * stream behind the block? */

@@ -223,6 +223,28 @@ static const char *why_bad(const parsing *p) {
     return n == 1 ? "no such option, or its value is missing" : "no such option";
 }
 
+/* What libgomp takes for a number of threads, or for one on each level: whole numbers and commas. */
+static bool is_threads(const char *at) {
+    for (long most = BQ_THREADS_MAX;; most = INT_MAX, at++) {
+        char *end;
+        errno = 0;
+        long n = strtol(at, &end, 10);
+        if (end == at || errno || n < 1 || n > most) return false;
+        at = end + strspn(end, " ");
+        if (*at != ',') return *at == 0;
+    }
+}
+
+/* libgomp has read it before main: it takes all cores where it cannot read it, and dies of too many. */
+static int check_environment(const bq_args *args) {
+    const char *threads = getenv("OMP_NUM_THREADS");
+    if (!threads || args->threads || !((COMPUTE | EXPORT) & 1 << args->command) || is_threads(threads))
+        return BQ_OK;
+    return complain(args->command,
+                    "OMP_NUM_THREADS=%.200s: must be a whole number from 1 to %d; unset, all cores are used",
+                    threads, BQ_THREADS_MAX);
+}
+
 /* The recipe's name with .run, in the current directory. */
 static void name_run(bq_args *args) {
     const char *slash = strrchr(args->file[0], '/'), *name = slash ? slash + 1 : args->file[0];
@@ -253,6 +275,7 @@ static int parse_command(int argc, char **argv, bq_args *args) {
     }
     const char *why = lacks(args);
     if (why) return complain(c, "%s", why);
+    if (check_environment(args)) return BQ_USAGE;
     if (c == BQ_COMMAND_RUN && !args->out[0]) name_run(args);
     return BQ_OK;
 }

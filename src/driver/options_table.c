@@ -24,8 +24,8 @@ const bq_option bq_options[BQ_OPTIONS] = {
     {"out", 'o', "DIR", OUT, AT(out), 0, 0, RUN, "Run directory (the recipe's name with .run)"},
     {"out", 'o', "DIR", OUT, AT(out), 0, 0, EXPORT, "Directory of the new model"},
     {"out", 'o', "FILE.h5", OUT, AT(out), 0, 0, TOKENS, "File to write"},
-    {"threads", 0, "N", INT, AT(threads), 1, 4096, COMPUTE,
-     "Threads of this rank (OMP_NUM_THREADS, or all cores)"},
+    {"threads", 0, "N", INT, AT(threads), 1, BQ_THREADS_MAX, COMPUTE,
+     "Threads of this rank, up to 4096 (OMP_NUM_THREADS, or all cores)"},
     {"device", 0, "NAME", DEVICE, AT(device), 0, 0, COMPUTE, "cpu, cuda, cuda:N (device N) or auto (auto)"},
     {"memory", 0, "BYTES", BYTES, AT(memory), 0, 0, COMPUTE,
      "What this rank may use, as in 12G (all that the system gives)"},
@@ -68,7 +68,9 @@ const bq_command_text bq_commands[BQ_COMMANDS] = {
          "Quantize a model as a recipe says, write the outputs and evaluate the result. Everything that "
          "changes the result is in the recipe (blockq help recipe); the options change time and place alone. "
          "A run that was stopped or killed goes on where it was when the same command is given again, on any "
-         "number of ranks, and ends with the same bytes. SIGTERM and SIGUSR1 end it cleanly with code 75.",
+         "number of ranks, and ends with the same bytes. SIGTERM, SIGUSR1 and SIGINT (Ctrl-C) end it cleanly "
+         "with code 75; a second SIGINT kills. mpirun makes SIGTERM of a Ctrl-C and kills a second later: "
+         "send it SIGUSR1.",
          "Example:\n  blockq run configs/demo.json --set calibration.samples=32 -o demo.run\n"
          "  mpirun -n 4 blockq run recipe.json --threads 4"},
     [BQ_COMMAND_PLAN] =

@@ -57,7 +57,7 @@ static bool start_from(bq_walk *w) {
     bq_dev *dev = &w->s->dev;
     int phase = w->sweep ? w->phase : w->phase - 1;
     if (phase < 0) return false;
-    bq_walk_restore(w, phase, bq_sweep_latest(w->s, phase, w->block, w->sweep + (phase < w->phase)), true);
+    bq_walk_restore(w, phase, bq_sweep_start(w->s, phase, w->block, w->sweep + (phase < w->phase)), true);
     for (int m = 0; m < BQ_MATS; m++) dev->op->copy(dev, w->q.fold[m], w->blk.w[m]);
     return true;
 }

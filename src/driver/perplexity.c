@@ -112,13 +112,43 @@ static void head(walk *w, double *losses) {
         bq_heartbeat(e->comm);
         double sum = 0;
         for (int64_t t = 0; t < e->ctx - 1; t++) sum += nll[t];
-        losses[w->share.first + i] = sum / (double)(e->ctx - 1);
+        losses[w->share.first + i] = bq_fault("window_nan") ? NAN : sum / (double)(e->ctx - 1);
     }
     free(nll);
     bq_arena_reset(&dev->mem, mark);
 }
 
-double bq_perplexity_run(const bq_perplexity *e, const bq_scheme *scheme, bq_weights_of weights, void *ctx) {
+/* The first window from which no perplexity can be told; its loss may be finite, and exp of that inf. */
+static int64_t first_odd(const double *losses, int64_t windows) {
+    for (int64_t i = 0; i < windows; i++)
+        if (!isfinite(exp(losses[i]))) return i;
+    return 0;
+}
+
+/* A NaN may have a sign, which would be printed. */
+static double without_sign(double x) { return isnan(x) ? (double)NAN : x; }
+
+/* The losses of all windows, the same on all ranks.  own: of the model's own weights. */
+static int judge(const bq_perplexity *e, const double *losses, bool own, double *value) {
+    double mean = 0;
+    for (int64_t i = 0; i < e->windows; i++) mean += losses[i] / (double)e->windows;
+    *value = without_sign(exp(mean));
+    if (isfinite(*value)) return BQ_OK;
+    int64_t odd = first_odd(losses, e->windows);
+    double loss = without_sign(losses[odd]);
+    if (!own)
+        bq_log(BQ_WARN, "%s: the perplexity is %g: the loss of window %ld is %g", e->label, *value, (long)odd,
+               loss);
+    else if (e->comm->rank == 0)
+        bq_refuse(BQ_DATA,
+                  "%s: the perplexity of the model is %g: the loss of window %ld is %g: its weights are "
+                  "damaged, or too large for f32",
+                  e->src->dir, *value, (long)odd, loss);
+    return own ? BQ_DATA : BQ_OK;
+}
+
+int bq_perplexity_run(const bq_perplexity *e, const bq_scheme *scheme, bq_weights_of weights, void *ctx,
+                      double *value) {
     const int64_t hidden = e->src->arch.model.hidden;
     walk w = {.e = e, .share = bq_shard_of(e->windows, e->comm->rank, e->comm->size)};
     size_t mark = bq_arena_mark(&e->dev->mem);
@@ -132,15 +162,14 @@ double bq_perplexity_run(const bq_perplexity *e, const bq_scheme *scheme, bq_wei
     embed(&w);
     bool whole = blocks(&w, scheme, weights, ctx);
     if (whole) head(&w, losses);
-    bq_progress_clear();
+    bq_progress_end();
     bq_stream_close(&w.stream);
     free(buffer);
     bq_arena_reset(&e->dev->mem, mark);
 
     if (whole) bq_comm_gather(e->comm, losses, e->windows);
-    double mean = 0;
-    for (int64_t i = 0; i < e->windows; i++) mean += losses[i] / (double)e->windows;
+    if (whole) bq_comm_bcast(e->comm, losses, (size_t)e->windows * sizeof *losses);
+    int code = whole ? judge(e, losses, weights == NULL, value) : BQ_STOPPED;
     free(losses);
-    if (!whole) return -1;
-    return e->comm->rank == 0 ? exp(mean) : 0;
+    return code;
 }

@@ -34,9 +34,12 @@ typedef void (*bq_weights_of)(void *ctx, bq_dev *dev, bq_block *blk, bq_quantize
 int bq_perplexity_windows(const char *path, const bq_tokens *t, int64_t ctx, int64_t offset,
                           int64_t *windows);
 
-/* Walk all windows.  scheme: of the quantized form, used when weights is not NULL.  Collective over world;
- * the value is rank 0's, 0 elsewhere; negative on all ranks when one was stopped. */
-double bq_perplexity_run(const bq_perplexity *e, const bq_scheme *scheme, bq_weights_of weights, void *ctx);
+/* Walk all windows; *value is the same on all ranks.  scheme: of the quantized form, used when weights is not
+ * NULL.  BQ_OK; BQ_STOPPED on all ranks when one was stopped; BQ_DATA when the model's own weights give no
+ * finite perplexity, after one message that names the window.  Other weights may: *value is then inf or NaN
+ * (without a sign), after a warning.  Fault point window_nan.  Collective over world. */
+int bq_perplexity_run(const bq_perplexity *e, const bq_scheme *scheme, bq_weights_of weights, void *ctx,
+                      double *value);
 
 /* Device bytes of a run, and those of its stream on the rank with the largest share, wherever it lives. */
 size_t bq_perplexity_need(const bq_arch *arch, const bq_scheme *scheme, bool prescaled, int64_t ctx);

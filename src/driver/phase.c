@@ -41,6 +41,7 @@ static void load_head(bq_walk *w, int b) {
     bool good = bq_acts_open(&acts, path, r->calibration.samples, r->calibration.length,
                              s->src.arch.model.hidden, bq_reference_hash(s, b), why) == BQ_ACTS_OK;
     acts = bq_reference_join(s, acts);
+    good = good && acts; /* where they join, NULL if another replica has none */
     for (int64_t i = 0; good && i < w->share.count; i++) {
         good = bq_acts_read(acts, w->share.first + i, w->buffer[0].data);
         bq_stream_put(to, i, w->buffer[0]);
@@ -178,7 +179,7 @@ static void open_walk(bq_walk *w, bq_session *s, int sweep, int phase, const bq_
 }
 
 static void close_walk(bq_walk *w, size_t mark) {
-    bq_progress_clear();
+    bq_progress_end();
     bq_ahead_close(w->ahead);
     bq_stream_close(&w->fp);
     bq_stream_close(&w->target);
@@ -330,7 +331,8 @@ int bq_session_phase(bq_session *s, int sweep, int phase, const bq_phase_hooks *
     if (s->recipe.phase[phase].name[0]) bq_log(BQ_INFO, "phase %s", s->recipe.phase[phase].name);
     int pieces = bq_grid_pieces(&s->grid, s->comm->istage, piece);
     for (int i = 0; i < pieces && code == BQ_OK; i++)
-        code = do_piece(&w, piece[i], phase + 1 == s->recipe.nphase && i + 1 == pieces);
+        code = do_piece(&w, piece[i],
+                        sweep + 1 == s->recipe.sweeps && phase + 1 == s->recipe.nphase && i + 1 == pieces);
     close_walk(&w, mark);
     return code;
 }

@@ -76,7 +76,7 @@ static bq_pass_size pass_size(const bq_recipe *r, const bq_arch *arch, const bq_
 }
 
 /* Bytes of the pass that takes the most, and what it is. */
-static size_t working_memory(const bq_recipe *r, bq_pass_size of, const bq_method **method) {
+static size_t working_memory(const bq_recipe *r, bq_pass_size of, const bq_pass **pass) {
     size_t most = 0;
     for (int p = 0; p < r->nphase; p++) {
         const bq_phase *phase = &r->phase[p];
@@ -85,7 +85,7 @@ static size_t working_memory(const bq_recipe *r, bq_pass_size of, const bq_metho
             compared = bq_narrow_need(of.arch, of.tokens);
         for (int i = 0; i < phase->npass; i++) {
             size_t bytes = larger(bq_pass_need(&phase->pass[i], &of), compared);
-            if (bytes > most) most = bytes, *method = &bq_methods[phase->pass[i].kind];
+            if (bytes > most) most = bytes, *pass = &phase->pass[i];
         }
     }
     return most;
@@ -95,8 +95,8 @@ static size_t working_memory(const bq_recipe *r, bq_pass_size of, const bq_metho
 static size_t plan_phases(bq_plan *plan, const bq_recipe *r, const bq_arch *arch, const bq_scheme *scheme,
                           const bq_comm *comm) {
     int64_t t = r->calibration.length;
-    const bq_method *method = NULL; /* of the pass that takes the most */
-    size_t most = working_memory(r, pass_size(r, arch, scheme, comm), &method), products = 0;
+    const bq_pass *pass = NULL; /* that takes the most */
+    size_t most = working_memory(r, pass_size(r, arch, scheme, comm), &pass), products = 0;
     bool calibrated = false, backward = false;
     for (int p = 0; p < r->nphase; p++) {
         const bq_phase *phase = &r->phase[p];
@@ -120,9 +120,9 @@ static size_t plan_phases(bq_plan *plan, const bq_recipe *r, const bq_arch *arch
                 bq_quantized_need_pre(arch) + bq_block_pre_scratch(arch, t), BQ_DEVICE,
                 "take shorter samples");
     }
-    if (method) {
-        snprintf(plan->pass, sizeof plan->pass, "working memory of %s", method->name);
-        add(plan, plan->pass, most, BQ_DEVICE, method->remedy);
+    if (pass) {
+        snprintf(plan->pass, sizeof plan->pass, "working memory of %s", bq_methods[pass->kind].name);
+        add(plan, plan->pass, most, BQ_DEVICE, bq_pass_remedy(pass));
     }
     return sum_of(plan, BQ_DEVICE);
 }
@@ -177,7 +177,7 @@ static void place_streams(bq_plan *plan, size_t there, size_t beside, const char
 /* What passes keep of samples midway, when all else is planned: it saves time and is nobody's need.  Half of
  * the room is left to the files' cache and to libraries. */
 static void plan_midway(bq_plan *plan, const bq_recipe *r, bq_pass_size of) {
-    const bq_method *method;
+    const bq_pass *pass;
     int64_t share = bq_shard_of(of.samples, of.replica, of.nreplica).count;
     size_t used = plan->gpu ? plan->arena + GPU_BYTES : process(plan);
     size_t limit = plan->gpu ? plan->gpu : plan->limit, room = used < limit ? (limit - used) / 2 : 0;
@@ -185,16 +185,16 @@ static void plan_midway(bq_plan *plan, const bq_recipe *r, bq_pass_size of) {
     for (int p = 0; p < r->nphase; p++)
         for (int i = 0; i < r->phase[p].npass; i++) any |= bq_pass_keeps(&r->phase[p].pass[i]);
     if (!any) return;
-    size_t without = working_memory(r, of, &method);
+    size_t without = working_memory(r, of, &pass);
     for (int64_t least = 0, most = share; least <= most;) { /* the more are kept, the more it takes */
         of.keeps = least + (most - least) / 2;
-        if (working_memory(r, of, &method) > without + room)
+        if (working_memory(r, of, &pass) > without + room)
             most = of.keeps - 1;
         else
             plan->keeps = of.keeps, least = of.keeps + 1;
     }
     of.keeps = plan->keeps;
-    size_t kept = working_memory(r, of, &method) - without;
+    size_t kept = working_memory(r, of, &pass) - without;
     snprintf(plan->midway, sizeof plan->midway, "%ld of %ld samples midway in a block", (long)of.keeps,
              (long)share);
     add(plan, plan->midway, kept, BQ_DEVICE, "start more ranks a stage");

@@ -238,7 +238,7 @@ static void flow(pipe_state *p, bool on) {
         if (on && s->comm->replica == 0) bq_progress(at + n, p->share.count, "reference");
     }
     bq_flow_close(&p->flow);
-    bq_progress_clear();
+    bq_progress_end();
 }
 
 size_t bq_reference_host(const bq_recipe *r, const bq_arch *arch, int64_t micro) {

@@ -109,7 +109,7 @@ void bq_reference_split(bq_session *s) {
         on = through(&w, b, files[b + 1]);
         if (s->comm->rank == 0) bq_progress(b + 1 - first, last - first, "reference");
     }
-    bq_progress_clear();
+    bq_progress_end();
     for (int b = 0; b < blocks; b++) {
         if (files[b]) bq_acts_sync(files[b]);
         bq_acts_close(files[b]);

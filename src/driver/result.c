@@ -6,6 +6,7 @@
 #include "io/files.h"
 
 #include <errno.h>
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -34,6 +35,14 @@ static void name_result(const bq_recipe *r, char *out, size_t n) {
     }
 }
 
+/* One more perplexity for result.json, which has no word for what is no number but null. */
+static void add_value(char *line, size_t size, const char *name, double value) {
+    char text[32] = "null";
+    size_t n = strlen(line);
+    if (isfinite(value)) snprintf(text, sizeof text, "%.9g", value);
+    snprintf(line + n, size - n, ", \"%s\": %s", name, text);
+}
+
 /* For people, for programs, and in result.json where all three are known. */
 static void print_result(const bq_session *s, const bq_perplexity *e, const char *name, double fp, double rtn,
                          double result) {
@@ -43,14 +52,14 @@ static void print_result(const bq_session *s, const bq_perplexity *e, const char
     }
     char line[512], path[BQ_PATH_MAX + 32];
     bq_log(BQ_INFO, "perplexity over %ld windows of %ld tokens", (long)e->windows, (long)e->ctx);
-    int n = snprintf(line, sizeof line,
-                     "{\"ctx\": %ld, \"windows\": %ld, \"offset\": %ld, \"fp\": %.9g, \"rtn\": %.9g",
-                     (long)e->ctx, (long)e->windows, (long)e->offset, fp, rtn);
-    if (strcmp(name, "rtn") != 0)
-        n += snprintf(line + n, sizeof line - (size_t)n, ", \"%s\": %.9g", name, result);
-    n += snprintf(line + n, sizeof line - (size_t)n, "}\n");
+    snprintf(line, sizeof line, "{\"ctx\": %ld, \"windows\": %ld, \"offset\": %ld", (long)e->ctx,
+             (long)e->windows, (long)e->offset);
+    add_value(line, sizeof line, "fp", fp);
+    add_value(line, sizeof line, "rtn", rtn);
+    if (strcmp(name, "rtn") != 0) add_value(line, sizeof line, name, result);
+    strcat(line, "}\n");
     snprintf(path, sizeof path, "%s/result.json", s->dir);
-    int error = s->args->command == BQ_COMMAND_RUN ? bq_file_write_atomic(path, line, (size_t)n) : 0;
+    int error = s->args->command == BQ_COMMAND_RUN ? bq_file_write_atomic(path, line, strlen(line)) : 0;
     BQ_CHECK(error == 0, "write of '%s' failed: %s", path, strerror(error));
     printf("result: fp=%.4f rtn=%.4f", fp, rtn);
     if (strcmp(name, "rtn") != 0) printf(" %s=%.4f", name, result);
@@ -82,13 +91,15 @@ int bq_session_evaluate(bq_session *s) {
         return BQ_OK;
     }
     bool all = !s->args->result_only;
-    double fp = all ? bq_perplexity_run(&e, NULL, NULL, NULL) : 0, rtn = 0, result = 0;
+    double fp = 0, rtn = 0, result = 0;
+    int code = all ? bq_perplexity_run(&e, NULL, NULL, NULL, &fp) : BQ_OK;
     e.label = "rtn";
-    if (all && fp >= 0) rtn = bq_perplexity_run(&e, s->scheme, bq_rtn_weights, NULL);
+    if (all && !code) code = bq_perplexity_run(&e, s->scheme, bq_rtn_weights, NULL, &rtn);
     e.label = name;
-    if (fp >= 0 && rtn >= 0)
-        result = all && strcmp(name, "rtn") == 0 ? rtn : bq_perplexity_run(&e, s->scheme, result_weights, s);
-    if (fp < 0 || rtn < 0 || result < 0) return BQ_STOPPED;
-    if (s->comm->rank == 0) print_result(s, &e, name, fp, rtn, result);
-    return BQ_OK;
+    if (all && strcmp(name, "rtn") == 0)
+        result = rtn;
+    else if (!code)
+        code = bq_perplexity_run(&e, s->scheme, result_weights, s, &result);
+    if (!code && s->comm->rank == 0) print_result(s, &e, name, fp, rtn, result);
+    return code;
 }

@@ -49,6 +49,7 @@ static int run(bq_session *s) {
     code = sweeps(s);
     bq_session_save(s, bq_seconds() - s->started);
     if (code) return code;
+    bq_sweep_results(s);
     for (int b = 0; b < s->src.arch.model.blocks && s->comm->rank == 0; b++)
         bq_inside_remove(s->dir, b); /* of blocks that were done when a kill came */
     double exporting = bq_seconds();

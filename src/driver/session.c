@@ -122,15 +122,38 @@ void bq_session_finite(bq_session *s, bq_mat y, int block, int64_t sample, const
     float *x = y.data;
     if (fault) x[0] = NAN;
     for (int64_t e = 0; e < y.rows * y.cols; e++)
-        BQ_CHECK(isfinite(x[e]), "block %d/%d: the %s stream of sample %ld has %g at token %ld, channel %ld",
-                 block + 1, s->src.arch.model.blocks, stream, (long)sample, (double)x[e], (long)(e / y.cols),
-                 (long)(e % y.cols));
+        if (!isfinite(x[e]))
+            bq_refuse_job(BQ_DATA,
+                          "%s: block %d/%d: the %s stream of sample %ld has %g at token %ld, channel %ld: "
+                          "the weights are damaged, or too large for f32",
+                          s->src.dir, block + 1, s->src.arch.model.blocks, stream, (long)sample, (double)x[e],
+                          (long)(e / y.cols), (long)(e % y.cols));
 }
 
+/* A second SIGINT kills, as ever; where the shell has it ignored, as for a job in the background, it stays
+ * so. */
 static void catch_signals(void) {
-    struct sigaction act = {.sa_handler = want_stop, .sa_flags = SA_RESTART};
+    struct sigaction act = {.sa_handler = want_stop, .sa_flags = SA_RESTART}, before;
     sigaction(SIGTERM, &act, NULL);
     sigaction(SIGUSR1, &act, NULL);
+    act.sa_flags |= (int)SA_RESETHAND;
+    sigaction(SIGINT, NULL, &before);
+    if (before.sa_handler != SIG_IGN) sigaction(SIGINT, &act, NULL);
+}
+
+/* Ranks that compute differently (another device, CPU or BLAS) would make checkpoints that the others refuse.
+ * mine: what is the same on ranks of one kind. */
+static int check_class(const bq_session *s, uint64_t mine) {
+    uint64_t first = mine;
+    bq_comm_bcast(s->comm, &first, sizeof first);
+    int odd = bq_comm_agree(s->comm, first == mine ? 0 : s->comm->rank);
+    if (odd == 0) return BQ_OK;
+    if (odd == s->comm->rank)
+        bq_refuse(BQ_LAUNCH,
+                  "this rank computes with '%s', rank 0 does not: start on nodes of one kind, with one "
+                  "--device",
+                  s->dev.name);
+    return BQ_LAUNCH;
 }
 
 int bq_session_open(bq_session *s, const bq_args *args, bq_comm *comm) {
@@ -148,6 +171,7 @@ int bq_session_open(bq_session *s, const bq_args *args, bq_comm *comm) {
     if ((code = bq_comm_grid(comm, s->grid.nstage))) return code;
     if ((code = bq_root_first(comm, plan, s))) return code;
     if ((code = bq_root_first(comm, open_device, s))) return code;
+    if ((code = check_class(s, (uint64_t)s->dev.mem.place))) return code; /* bq_nccl_open would wait */
     comm->nccl = bq_nccl_open(comm, &s->dev);
     if (!bq_comm_agree(comm, !s->plan.direct)) comm->depth = bq_nccl_open_depth(comm, &s->dev);
     return BQ_OK;
@@ -156,6 +180,7 @@ int bq_session_open(bq_session *s, const bq_args *args, bq_comm *comm) {
 void bq_session_close(bq_session *s) {
     bq_cache_close(s);
     bq_state_close(s->state);
+    free(s->latest);
     if (s->comm) bq_nccl_close(s->comm->depth), bq_nccl_close(s->comm->nccl);
     if (s->comm) s->comm->depth = s->comm->nccl = NULL;
     bq_dev_close(&s->dev);
@@ -293,34 +318,23 @@ static int enter(void *session) {
     return BQ_OK;
 }
 
-/* Ranks that compute differently (another CPU or BLAS) would make checkpoints that the others refuse. */
-static int check_class(bq_session *s) {
-    uint64_t first = s->fingerprint;
-    bq_comm_bcast(s->comm, &first, sizeof first);
-    int odd = bq_comm_agree(s->comm, first == s->fingerprint ? 0 : s->comm->rank);
-    if (odd == 0) return BQ_OK;
-    if (odd == s->comm->rank)
-        bq_refuse(BQ_LAUNCH, "this rank computes with '%s', rank 0 does not: start on nodes of one kind",
-                  s->dev.name);
-    return BQ_LAUNCH;
-}
-
 int bq_session_enter(bq_session *s) {
     int code = bq_root_first(s->comm, enter, s);
-    if (!code) code = check_class(s);
+    if (!code) code = check_class(s, s->fingerprint);
     if (code) return code;
     bq_cache_open(s);
-    int64_t done = bq_state_count(s->state), all = (int64_t)s->recipe.nphase * s->src.arch.model.blocks;
+    int64_t done = bq_state_count(s->state), phases = s->recipe.nphase + s->recipe.sweeps - 1;
     if (s->comm->rank == 0 && s->args->command == BQ_COMMAND_RUN) {
         write_recipe(s);
         bq_session_save(s, 0);
     }
     if (done)
-        bq_log(BQ_INFO, "%s: %ld of %ld blocks are done, going on from there", s->dir, (long)done, (long)all);
+        bq_log(BQ_INFO, "%s: %ld of %s%ld blocks are done, going on from there", s->dir, (long)done,
+               s->recipe.sweeps > 1 ? "at most " : "", (long)phases * s->src.arch.model.blocks);
     return BQ_OK;
 }
 
 void bq_session_checkpoint(const bq_session *s, int block, char *path, size_t n) {
-    int phase = s->recipe.nphase - 1, sweep = bq_sweep_latest(s, phase, block, s->recipe.sweeps);
-    bq_ckpt_path(path, n, s->dir, sweep < 0 ? 0 : sweep, phase, block);
+    BQ_CHECK(s->latest, "the sweep of block %d's result is not known yet", block);
+    bq_ckpt_path(path, n, s->dir, s->latest[block], s->recipe.nphase - 1, block);
 }

@@ -33,6 +33,7 @@ typedef struct {
     uint64_t model_hash, acts_hash, fingerprint;
     bq_lock lock; /* of the run directory, rank 0 of a run */
     bq_state *state;
+    int *latest;    /* of each block the sweep of its result (bq_sweep_results), or NULL */
     double started; /* bq_seconds at open */
     int made;       /* blocks made since */
     struct {
@@ -80,7 +81,7 @@ void bq_session_save(bq_session *s, double seconds);
 
 void bq_session_close(bq_session *s);
 
-/* The last phase's checkpoint of a block: what export and evaluation use. */
+/* The last phase's checkpoint of a block: what export and evaluation use, behind bq_sweep_results. */
 void bq_session_checkpoint(const bq_session *s, int block, char *path, size_t n);
 
 /* account.c: run.csv (docs/formats.md).  Make it, on rank 0; a row of this rank about the part of the run
@@ -97,8 +98,8 @@ int bq_session_export(const bq_session *s);
 /* One more form of a finished run, in a directory of the caller's choice.  Collective over world. */
 int bq_session_export_to(const bq_session *s, bq_format format, size_t shard_bytes, const char *dir);
 
-/* result.c: evaluate FP, round to nearest and the result; print the result line.  BQ_OK, or BQ_STOPPED.
- * Collective. */
+/* result.c: evaluate FP, round to nearest and the result; print the result line.  Returns as
+ * bq_perplexity_run.  Collective. */
 int bq_session_evaluate(bq_session *s);
 
 /* outputs.c: a checkpointed block's codes and scales, and its folded weights where wanted, into q (pushed);
@@ -112,14 +113,14 @@ typedef struct {
     void (*trained)(void *ctx, int block, int linear, const bq_adascale *values);
 } bq_phase_hooks;
 
-/* Nonzero once SIGTERM or SIGUSR1 came to this rank (`run` catches them) or a stop to another one. */
+/* Nonzero once SIGTERM, SIGUSR1 or SIGINT came to this rank (`run` catches them) or a stop to another one. */
 extern volatile sig_atomic_t bq_stop_wanted;
 /* A heartbeat, and whether the run is to stop; told to the other ranks.  Called in every loop that takes
  * long.  Local: those who must stop together agree on it. */
 bool bq_session_stopped(const bq_session *s);
 
 /* One sample of a stream, (tokens, hidden) on the host or the device, as a block has put it out: NaN or inf
- * ends the job, with block, sample and place.  Fault point stream_nan.  Local. */
+ * ends the job with BQ_DATA, naming model, block, sample and place.  Fault point stream_nan.  Local. */
 void bq_session_finite(bq_session *s, bq_mat y, int block, int64_t sample, const char *stream);
 
 /* phase.c: one phase over the stage's blocks in one sweep; BQ_OK or BQ_STOPPED. */

@@ -68,6 +68,10 @@ static void look_at_log(status *s) {
     free(log);
 }
 
+static const char *text_at(const status *s, const char *key) {
+    return json_string_value(json_object_get(s->out, key));
+}
+
 /* ---- how far ---- */
 
 /* The phase's name, or the names of its passes. */
@@ -115,7 +119,8 @@ static double pace_of(const status *s, int sweep, int phase) {
 /* Every phase of sweep 0, then the last phase of each later one. */
 static json_t *phases(status *s) {
     json_t *list = json_array(), *recipe = read_json(s, "recipe.json");
-    bool found = false; /* the phase at work */
+    bool found =
+        strcmp(text_at(s, "state"), "done") == 0; /* the phase at work; where all is done there is none */
     for (int sweep = 0; sweep < s->made.sweeps; sweep++)
         for (int p = sweep ? s->made.phases - 1 : 0; p < s->made.phases; p++) {
             char name[128];
@@ -204,10 +209,6 @@ static void look(status *s) {
 
 /* ---- for people ---- */
 
-static const char *text_at(const status *s, const char *key) {
-    return json_string_value(json_object_get(s->out, key));
-}
-
 static void print_time(const char *before, double seconds, const char *after) {
     long t = (long)(seconds + 0.5);
     printf("%s%ld:%02ld:%02ld%s", before, t / 3600, t / 60 % 60, t % 60, after);
@@ -237,6 +238,7 @@ static void print(const status *s) {
     if (s->left >= 0) print_time("  left of this phase       about ", s->left, "\n");
     json_object_foreach(json_object_get(s->out, "result"), name, value) {
         if (json_is_real(value)) printf("  perplexity of %-10.40s %.4f\n", name, json_real_value(value));
+        if (json_is_null(value)) printf("  perplexity of %-10.40s not finite\n", name);
     }
     if (*text_at(s, "reason")) printf("  why                      %s\n", text_at(s, "reason"));
     printf("  last words               %s\n", text_at(s, "log"));

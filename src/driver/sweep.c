@@ -22,6 +22,16 @@ static int latest(const bq_session *s, int end, int block) {
     return -1;
 }
 
+/* A boundary that all replicas have seen: each has its samples, or dies. */
+static bq_acts *open_kept(const bq_session *s, int sweep, int block) {
+    bq_acts *acts = bq_boundary_open(s, end_of(sweep, block));
+    BQ_CHECK(acts,
+             "the boundary before block %d in sweep %d cannot be opened: is the run directory shared by all "
+             "nodes?",
+             block, sweep);
+    return acts;
+}
+
 /* Are two boundaries the same, byte by byte? */
 static bool equal(const bq_session *s, int a, int b, int block) {
     int64_t t = s->recipe.calibration.length, h = s->src.arch.model.hidden;
@@ -29,8 +39,8 @@ static bool equal(const bq_session *s, int a, int b, int block) {
     float *memory = malloc((size_t)(2 * t * h) * sizeof *memory);
     BQ_CHECK(memory, "no memory for two samples of %ld x %ld", (long)t, (long)h);
     bq_mat x = bq_mat_host(memory, t, h, BQ_F32), y = bq_mat_host(memory + t * h, t, h, BQ_F32);
-    bq_acts *fa = bq_boundary_open(s, end_of(a, block)), *fb = bq_boundary_open(s, end_of(b, block));
-    bool same = fa && fb;
+    bq_acts *fa = open_kept(s, a, block), *fb = open_kept(s, b, block);
+    bool same = true;
     for (int64_t i = share.first; i < share.first + share.count && same; i++) {
         bq_boundary_read(fa, end_of(a, block), i, x), bq_boundary_read(fb, end_of(b, block), i, y);
         same = memcmp(x.data, y.data, bq_mat_bytes(x)) == 0;
@@ -75,8 +85,8 @@ static void add_squares(bq_mat now, bq_mat then, double sum[2]) {
 double bq_sweep_moved(const bq_session *s, int sweep, int block, const bq_stream *fp, bq_mat a, bq_mat b) {
     bq_shard share = bq_session_share(s);
     int before = latest(s, sweep, block);
-    bq_acts *now = bq_boundary_open(s, end_of(sweep, block)),
-            *then = before >= 0 ? bq_boundary_open(s, end_of(before, block)) : NULL;
+    bq_acts *now = bq_sweep_kept(s, sweep, block) ? open_kept(s, sweep, block) : NULL,
+            *then = before >= 0 ? open_kept(s, before, block) : NULL;
     double *sums = calloc(2 * (size_t)share.total, sizeof *sums), moved = 0, size = 0;
     BQ_CHECK(sums, "no memory for %ld sums", (long)share.total);
     for (int64_t i = 0; i < share.count && now && (then || fp); i++) {
@@ -112,7 +122,21 @@ int bq_sweep_latest(const bq_session *s, int phase, int block, int end) {
     char path[BQ_PATH_MAX + 64];
     for (int sweep = end - 1; sweep >= 0; sweep--) {
         bq_ckpt_path(path, sizeof path, s->dir, sweep, phase, block);
-        if (bq_ckpt_peek(path, s->fingerprint) == BQ_CKPT_OK) return sweep;
+        if (!bq_fault("sweep_late") && bq_ckpt_peek(path, s->fingerprint) == BQ_CKPT_OK) return sweep;
     }
     return -1;
+}
+
+int bq_sweep_start(const bq_session *s, int phase, int block, int end) {
+    int sweep = s->comm->replica ? -1 : bq_sweep_latest(s, phase, block, end);
+    bq_comm_stage_bcast(s->comm, &sweep, sizeof sweep);
+    return sweep;
+}
+
+void bq_sweep_results(bq_session *s) {
+    int blocks = s->src.arch.model.blocks;
+    s->latest = calloc((size_t)blocks, sizeof *s->latest);
+    BQ_CHECK(s->latest, "no memory for %d blocks", blocks);
+    for (int b = 0; b < blocks && s->recipe.sweeps > 1; b++)
+        s->latest[b] = bq_comm_agree(s->comm, bq_sweep_latest(s, s->recipe.nphase - 1, b, s->recipe.sweeps));
 }

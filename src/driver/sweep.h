@@ -34,7 +34,13 @@ double bq_sweep_moved(const bq_session *s, int sweep, int block, const bq_stream
  * over world. */
 bool bq_sweep_settled(const bq_session *s, int sweep);
 
-/* The latest sweep before `end` in which a block was made; -1: none.  Local. */
+/* The latest sweep before `end` in which a block was made; -1: none.  Local: another rank may see a file
+ * later.  Fault point sweep_late. */
 int bq_sweep_latest(const bq_session *s, int phase, int block, int end);
+/* The same as replica 0 sees it.  Collective over stage. */
+int bq_sweep_start(const bq_session *s, int phase, int block, int end);
+
+/* Set s->latest once all blocks are made: the latest that any rank sees.  Collective over world. */
+void bq_sweep_results(bq_session *s);
 
 #endif

@@ -125,6 +125,9 @@ refused 2 'no such command' "$blockq" rum r.json
 refused 2 'no such option' "${run[@]}" --iterations 3
 refused 2 'RECIPE.json is missing' "$blockq" run
 refused 2 'whole number' "${run[@]}" --threads 0
+OMP_NUM_THREADS=99999 refused 2 'OMP_NUM_THREADS=99999: must be' "${run[@]}" -o typo
+OMP_NUM_THREADS=many refused 2 'OMP_NUM_THREADS=many: must be' "$blockq" eval --model m_llama_default --tokens eval.h5
+OMP_NUM_THREADS=99999 expect 0 "${run[@]}" --threads 1 -o threads
 refused 2 'may be used' "${run[@]}" --memory 1M -o typo
 refused 2 'may be used' "$blockq" plan r.json --memory 1M
 check "nothing was made" [ ! -e typo ]

@@ -26,6 +26,14 @@ same all_1 shared
 SIMT_NCCL_ERROR=1 expect 1 mpi 2 run all.json --device cuda -o broken
 check "an error of NCCL ends the job" grep -q 'error: .*NCCL: unhandled system error' err
 
+# ranks of two kinds are refused before they wait for each other
+for kinds in 'cpu cuda' 'cuda cpu'; do
+    expect 4 timeout -s KILL 60 "$mpiexec" -n 1 "$blockq" run train.json --device "${kinds% *}" -o kinds : \
+        -n 1 "$blockq" run train.json --device "${kinds#* }" -o kinds
+    one_error 'this rank computes with .*, rank 0 does not'
+done
+check "nothing was made" [ ! -e kinds ]
+
 # micro-batches from GPU to GPU, the last one short, or through the host: the same bytes
 chain() { mpi "$1" run train.json --device cuda --set segments=2 --no-eval "${@:2}"; }
 expect 0 chain 1 -o chain_1
@@ -41,7 +49,7 @@ for ranks in 2 4; do
 done
 SIMT_NCCL_ERROR=1 expect 1 chain 2 --stages 2 -o lost
 check "an error of NCCL in the pipeline ends the job" grep -q 'error: .*NCCL: unhandled system error' err
-BQ_FAULT=stream_nan:3 expect 1 chain 2 --stages 2 -o nan
+BQ_FAULT=stream_nan:3 expect 3 chain 2 --stages 2 -o nan
 check "a NaN on its way is named" grep -q 'error: .*block 1/2: the original stream of sample 2 has nan at token 0' err
 
 # the plan knows what is on the GPU, and what does not fit there

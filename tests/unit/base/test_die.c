@@ -104,10 +104,22 @@ static void a_fault_is_one_hit_of_one_point_on_one_rank(void **state) {
     assert_int_equal(faults_of("elsewhere:2", 0), 128);
 }
 
+static int refuse_the_job(void) {
+    bq_die_hook = leave;
+    bq_log_identity(2, 4);
+    bq_refuse_job(BQ_DATA, "sample %d", 7);
+}
+
+static void a_refused_job_ends_with_the_code(void **state) {
+    (void)state;
+    assert_true(one_line(in_child(refuse_the_job), 40 + BQ_DATA, "r2 error: sample 7"));
+}
+
 int main(void) {
     unsetenv("BQ_FAULT");
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(death_is_one_line_and_code_1),
+        cmocka_unit_test(a_refused_job_ends_with_the_code),
         cmocka_unit_test(refusal_is_one_line_and_the_code),
         cmocka_unit_test(a_fault_is_one_hit_of_one_point_on_one_rank),
     };

@@ -77,12 +77,42 @@ static void the_log_file_has_one_line(void **state) {
     assert_int_equal(in_child(say_to_a_file).code, 0);
 }
 
+/* The clock that bq_progress looks at (the linker's --wrap). */
+static double now = 1000;
+double __wrap_bq_seconds(void);
+double __wrap_bq_seconds(void) { return now; }
+
+/* Units first to last of 200, so many seconds each. */
+static void units(int64_t first, int64_t last, double seconds) {
+    for (int64_t i = first; i <= last; i++) {
+        now += seconds;
+        bq_progress(i, 200, "unit");
+    }
+}
+
+/* The second loop starts where the first one did, at unit 1, after a long time; and lines are logged. */
+static int two_loops(void) {
+    units(1, 200, 1);
+    bq_progress_end();
+    now += 5000;
+    units(1, 30, 1);
+    bq_log(BQ_INFO, "a line");
+    units(31, 92, 0.5);
+    return 0;
+}
+
+static void a_loop_has_its_own_clock(void **state) {
+    (void)state;
+    child_end end = in_child(two_loops);
+    assert_string_equal(end.text, "bq: 30.5%, ETA 02:19, unit\nbq: 60.5%, ETA 01:19, unit\n"
+                                  "bq: 90.5%, ETA 00:19, unit\nbq: a line\nbq: 46.0%, ETA 01:11, unit\n");
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(names_cannot_draw_or_forge_lines),
-        cmocka_unit_test(dumps_keep_their_lines),
-        cmocka_unit_test(the_log_file_has_one_line),
-        cmocka_unit_test(other_ranks_add_errors),
+        cmocka_unit_test(names_cannot_draw_or_forge_lines), cmocka_unit_test(dumps_keep_their_lines),
+        cmocka_unit_test(the_log_file_has_one_line),        cmocka_unit_test(other_ranks_add_errors),
+        cmocka_unit_test(a_loop_has_its_own_clock),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

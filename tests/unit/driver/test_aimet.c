@@ -4,6 +4,7 @@
 
 #include "driver/reference.h"
 #include "driver/session.h"
+#include "driver/sweep.h"
 #include "io/checkpoint.h"
 
 #define LOSS_TOLERANCE  1e-4 /* relative */
@@ -124,6 +125,7 @@ static void check(void **state) {
     bq_reference_run(&s, s.micro);
     bq_phase_hooks hooks = {&w, trained};
     assert_int_equal(bq_session_phase(&s, 0, 0, &hooks), 0);
+    bq_sweep_results(&s);
 
     double worst_loss = 0;
     int64_t codes = 0, differ = 0;

@@ -1,5 +1,6 @@
 /* Counts of work against formulas written out for one small model, and the seconds they take. */
 #include "driver/machine.h"
+#include "driver/methods.h"
 
 #include "base/die.h"
 
@@ -193,6 +194,19 @@ static void seconds(void **state) {
     assert_int_equal(bq_machine_named(&m, "h1000", NULL), BQ_USAGE);
 }
 
+/* What a plan advises is not what the recipe says already. */
+static void remedies(void **state) {
+    bq_pass gptq = {.kind = BQ_PASS_GPTQ}, train = {.kind = BQ_PASS_ADASCALE, .batch = 4};
+    (void)state;
+    assert_non_null(strstr(bq_pass_remedy(&gptq), "set sequential"));
+    gptq.gptq.sequential = true;
+    assert_string_equal(bq_pass_remedy(&gptq), "start more ranks a stage");
+    assert_non_null(strstr(bq_pass_remedy(&train), "a smaller batch"));
+    train.batch = 1;
+    assert_string_equal(bq_pass_remedy(&train), "start more ranks a stage");
+    assert_string_equal(bq_pass_remedy(&(bq_pass){.kind = BQ_PASS_AWQ}), "take shorter samples");
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(one_rank),
                                        cmocka_unit_test(a_grid),
@@ -202,6 +216,7 @@ int main(void) {
                                        cmocka_unit_test(halving_looks_at_a_third),
                                        cmocka_unit_test(targets_that_are_walked_for),
                                        cmocka_unit_test(held_samples),
-                                       cmocka_unit_test(seconds)};
+                                       cmocka_unit_test(seconds),
+                                       cmocka_unit_test(remedies)};
     return cmocka_run_group_tests(tests, setup, NULL);
 }

@@ -221,9 +221,35 @@ static void other_ranks_are_quiet(void **state) {
     bq_log_identity(0, 1);
 }
 
+/* libgomp would take all cores, or die. */
+static void threads_of_the_environment(void **state) {
+    static const char *const bad[] = {"0",  "-3", "abc", "", "2x", "2,", ",2", "4097", "99999999999999999999",
+                                      "4,0"},
+                             *const good[] = {"1", " 3 ", "4096", "4,2", "4 , 99999"};
+    (void)state;
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        char want[64];
+        setenv("OMP_NUM_THREADS", bad[i], 1);
+        snprintf(want, sizeof want, "OMP_NUM_THREADS=%s: must be a whole number from 1 to 4096", bad[i]);
+        refused("blockq run r.json", want);
+        refused("blockq export --run a --out b", want);
+        assert_int_equal(parse("blockq run r.json --threads 2"), BQ_OK);
+        assert_int_equal(parse("blockq status a"), BQ_OK);
+    }
+    for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
+        setenv("OMP_NUM_THREADS", good[i], 1);
+        assert_int_equal(parse("blockq run r.json"), BQ_OK);
+    }
+    unsetenv("OMP_NUM_THREADS");
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(run_takes_all), cmocka_unit_test(defaults), cmocka_unit_test(refusals),
-        cmocka_unit_test(help),          cmocka_unit_test(version),  cmocka_unit_test(other_ranks_are_quiet)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(run_takes_all),
+                                       cmocka_unit_test(defaults),
+                                       cmocka_unit_test(refusals),
+                                       cmocka_unit_test(help),
+                                       cmocka_unit_test(version),
+                                       cmocka_unit_test(other_ranks_are_quiet),
+                                       cmocka_unit_test(threads_of_the_environment)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -197,10 +197,13 @@ static void make_hostile(const char *path) {
     dataset(f, "external", H5T_STD_I32LE, 8, plist);
     H5Pclose(plist);
     plist = H5Pcreate(H5P_DATASET_CREATE);
+    hid_t named = H5Tcopy(H5T_STD_I32LE);
+    assert_true(H5Tcommit2(f, "type", named, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT) >= 0);
+    dataset(f, "named", named, 8, H5P_DEFAULT);
+    H5Tclose(named);
     H5Pset_chunk(plist, 1, &chunk);
     dataset(f, "chunked", H5T_STD_I32LE, 8, plist);
     assert_true(H5Lcreate_soft("/late", f, "soft", H5P_DEFAULT, H5P_DEFAULT) >= 0);
-    assert_true(H5Lcreate_external("/etc/passwd", "/x", f, "elsewhere", H5P_DEFAULT, H5P_DEFAULT) >= 0);
     H5Gclose(H5Gcreate2(f, "group", H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT));
     H5Pclose(plist);
     H5Tclose(string);
@@ -219,10 +222,10 @@ static void content_refuses(void **state) {
                                     {"vlen", "not a string"},  {"long", "300 bytes"},
                                     {"twenty", "longer than"}, {"control", "control"}};
     static const hostile sets[] = {
-        {"none", "is missing"},    {"late", "beyond the end"}, {"huge", "too large"},
-        {"far", "beyond the end"}, {"real", "not of type"},    {"swapped", "not of type"},
-        {"external", "contig"},    {"chunked", "contig"},      {"soft", "link"},
-        {"elsewhere", "link"},     {"group", "not a dataset"}};
+        {"none", "is missing"},     {"late", "beyond the end"}, {"huge", "too large"},
+        {"far", "beyond the end"},  {"real", "not of type"},    {"swapped", "not of type"},
+        {"external", "contig"},     {"chunked", "contig"},      {"soft", "link"},
+        {"group", "not a dataset"}, {"named", "elsewhere"}};
     const char *path = temp_path("hostile.h5");
     char text[16] = "kept";
     int64_t v = 5, shape[3], offset;
@@ -256,6 +259,70 @@ static void content_refuses(void **state) {
     assert_string_equal(text, "ab");
     assert_false(bq_h5_get_group(&h, "late"));
     bq_h5_close(&h);
+}
+
+/* Files in ways that the library knows and we do not: each is told so when it is opened. */
+static void other_structures(void **state) {
+    (void)state;
+    const char *path = temp_path("other.h5");
+    for (int way = 0; way < 6; way++) {
+        static const char *const needle[] = {"newer",      "newer",     "newer", "not an HDF5 file",
+                                             "superblock", "superblock"};
+        hid_t access = H5Pcreate(H5P_FILE_ACCESS), how = H5Pcreate(H5P_FILE_CREATE);
+        if (way == 0) H5Pset_libver_bounds(access, H5F_LIBVER_LATEST, H5F_LIBVER_LATEST);
+        if (way == 1) H5Pset_link_creation_order(how, H5P_CRT_ORDER_TRACKED);
+        if (way == 3) H5Pset_userblock(how, 512);
+        if (way == 4) H5Pset_sym_k(how, 32, 8);
+        if (way == 5) H5Pset_sizes(how, 4, 4);
+        hid_t f = H5Fcreate(path, H5F_ACC_TRUNC, how, access);
+        assert_true(f >= 0);
+        if (way == 2) H5Lcreate_external("/etc/passwd", "/x", f, "elsewhere", H5P_DEFAULT, H5P_DEFAULT);
+        H5Fclose(f);
+        H5Pclose(how);
+        H5Pclose(access);
+        expect(path, false, needle[way]);
+    }
+}
+
+/* A tree of two levels, names and attributes taken away again, and one name too many. */
+static void many_names(void **state) {
+    (void)state;
+    char name[16];
+    const char *path = temp_path("many.h5");
+    for (int n = 0; n < 300; n += 299) {
+        hid_t f = H5Fcreate(path, H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT);
+        for (int i = 0; i < 256 + n; i++) {
+            snprintf(name, sizeof name, "name_%d", i * 7919 % 1009);
+            dataset(f, name, H5T_STD_I8LE, 8, H5P_DEFAULT);
+            attribute(f, name, H5T_NATIVE_INT, 1, &i);
+            if (i % 5 == 0) H5Adelete(f, name);
+            if (i % 3 == 0 && !n) H5Ldelete(f, name, H5P_DEFAULT);
+        }
+        H5Fclose(f);
+        if (n) break;
+        bq_h5 h;
+        int64_t v;
+        if (!bq_h5_open(&h, path, NULL)) fail_msg("%s", h.why);
+        for (int i = 0; i < 1009; i++) {
+            snprintf(name, sizeof name, "name_%d", i * 7919 % 1009);
+            assert_int_equal(bq_h5_has_data(&h, name), i < 256 && i % 3 != 0);
+            if (i < 256 && i % 5 != 0) assert_true(bq_h5_get_int(&h, name, i, i, &v));
+        }
+        bq_h5_close(&h);
+    }
+    expect(path, false, "more than 256 names");
+}
+
+static void one_open(void **state) {
+    (void)state;
+    bq_h5 h;
+    uint64_t tag;
+    const char *path = temp_path("once.h5");
+    make(path);
+    int watch = watch_opens(path);
+    assert_true(bq_h5_open(&h, path, &tag));
+    bq_h5_close(&h);
+    assert_int_equal(count_opens(watch), 1);
 }
 
 static void full_disk(void **state) {
@@ -338,8 +405,10 @@ int main(int argc, char **argv) {
         cmocka_unit_test(round_trip),        cmocka_unit_test(any_hdf5_reader),
         cmocka_unit_test(equal_bytes),       cmocka_unit_test(open_refuses),
         cmocka_unit_test(seal_finds_damage), cmocka_unit_test(content_refuses),
-        cmocka_unit_test(full_disk),         cmocka_unit_test(no_room_at_all),
-        cmocka_unit_test(no_folder),         cmocka_unit_test(locking),
+        cmocka_unit_test(other_structures),  cmocka_unit_test(many_names),
+        cmocka_unit_test(one_open),          cmocka_unit_test(full_disk),
+        cmocka_unit_test(no_room_at_all),    cmocka_unit_test(no_folder),
+        cmocka_unit_test(locking),
     };
     return cmocka_run_group_tests(tests, temp_make, temp_remove);
 }

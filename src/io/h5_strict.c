@@ -44,7 +44,7 @@ bool bq_h5_load_super(bq_h5 *h) {
     if (!load(h, 0, sizeof s, s)) return false;
     if (memcmp(s, signature, sizeof signature)) return bq_h5_refuse(h, "not an HDF5 file");
     if (s[8] != 0) return too_new(h);
-    if (s[9] || s[10] || s[12] || s[13] != 8 || s[14] != 8 || u16(s + 16) != LEAF / 2 ||
+    if (s[9] || s[10] || s[12] || u32(s + 20) || s[13] != 8 || s[14] != 8 || u16(s + 16) != LEAF / 2 ||
         u16(s + 18) != BRANCH / 2 || u64(s + 24) != 0 || u64(s + 48) != UINT64_MAX)
         return bq_h5_broken(h, "its superblock");
     uint64_t end = u64(s + 40);

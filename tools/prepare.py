@@ -126,9 +126,10 @@ def put_string(h5py, f, name, text):
 
 
 def write_tokens(path, ids, vocab, tokenizer, text, joiner, bos):
-    """Write the file under another name first, so that it is complete or absent."""
+    """Write the file under another name first, so that it is complete or absent. blockq reads the earliest
+    of HDF5's formats."""
     import h5py
-    with h5py.File(path + ".tmp", "w") as f:
+    with h5py.File(path + ".tmp", "w", libver="earliest") as f:
         put_string(h5py, f, "format", "blockq tokens")
         f.attrs.create("version", 1, (), "<i4")
         f.attrs.create("vocab", vocab, (), "<i8")

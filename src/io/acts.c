@@ -97,11 +97,10 @@ static bq_acts *make(const char *path, int64_t samples, int64_t tokens, int64_t 
 }
 
 /* 0, or why not: see bq_file_open. */
-static int open_both(bq_acts *a) {
+static int open_log(bq_acts *a) {
     char log[BQ_PATH];
     path_of_log(log, sizeof log, a->path);
-    int err = bq_file_open(a->path, O_RDWR, &a->fd);
-    return err ? err : bq_file_open(log, O_WRONLY | O_APPEND | O_CREAT, &a->log);
+    return bq_file_open(log, O_WRONLY | O_APPEND | O_CREAT, &a->log);
 }
 
 void bq_acts_create(bq_acts **out, const char *path, int64_t samples, int64_t tokens, int64_t hidden,
@@ -119,7 +118,8 @@ void bq_acts_create(bq_acts **out, const char *path, int64_t samples, int64_t to
     a->offset = bq_h5_put_data(&h, dataset, BQ_F32, 3, shape);
     bq_h5_fix(&h);
     bq_h5_commit(&h);
-    int err = open_both(a);
+    int err = bq_file_open(path, O_RDWR, &a->fd);
+    if (!err) err = open_log(a);
     BQ_CHECK(!err, "open of '%s' failed: %s", path, bq_file_why(err));
     *out = a;
 }
@@ -163,12 +163,13 @@ int bq_acts_open(bq_acts **out, const char *path, int64_t samples, int64_t token
     bq_h5 h = {0};
     bq_acts *a = make(path, samples, tokens, hidden, fingerprint);
     int status = BQ_ACTS_TORN;
-    if (bq_h5_open(&h, path, NULL))
+    if (bq_h5_open_rw(&h, path))
         status = look(&h, a, fingerprint, &a->offset);
     else if (h.absent)
         status = BQ_ACTS_ABSENT;
+    if (status == BQ_ACTS_OK) a->fd = bq_h5_take(&h);
     bq_h5_close(&h);
-    int err = status == BQ_ACTS_OK ? open_both(a) : 0;
+    int err = status == BQ_ACTS_OK ? open_log(a) : 0;
     if (err) {
         status = BQ_ACTS_TORN;
         bq_h5_refuse(&h, "%s", bq_file_why(err));

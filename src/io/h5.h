@@ -1,16 +1,20 @@
-/* h5.h - HDF5 files, checked: HDF5 describes a file, plain reads and writes move its data.
+/* h5.h - HDF5 files: the HDF5 library describes a file, plain reads and writes move its data.
  *
  * A file is made beside its place as "<path>.<pid>.tmp": create, put attributes and datasets, fix (HDF5 is
  * done), write raw data at the offsets that put_data gave, commit (sync, rename, sync the directory).  So a
  * file is whole or absent, and data may be written later, from any thread, in any order, without the HDF5
- * library. Equal content gives equal bytes: no times, early allocation, no fill, contiguous, default library
+ * library. Equal content gives equal bytes: no times, early allocation, no fill, contiguous, earliest library
  * bounds.
+ *
+ * Reading does without the library, which is not made for bytes that somebody chose: a reader of our own
+ * (io/h5_strict.h) takes the few structures that files for blockq have, and refuses everything else.  All it
+ * reads comes from the one descriptor that open has made.
  *
  * Trouble: making a file never fails by value; a broken disk ends the job with path and reason, the temporary
  * file removed.  Reading never ends the job nor prints: a call returns false and h->why holds the first
- * reason; later calls then return false at once, so they chain with && or need no check until the last. The
- * HDF5 library is used by one thread at a time; read, write and the hashes of a seal do not use it. All calls
- * are local.  Numbers in files are little-endian. */
+ * reason; later calls then return false at once, so they chain with && or need no check until the last.  A
+ * file is made by one thread at a time, but for write.  All calls are local.  Numbers in files are
+ * little-endian. */
 #ifndef BQ_H5_H
 #define BQ_H5_H
 
@@ -20,17 +24,19 @@
 
 /* One open file, zero-initialised by the caller; not to be copied.  Only why and absent are for callers. */
 typedef struct {
-    int64_t file, at; /* HDF5 handles, 0 = none: the file, and the group that names are looked up in */
-    int fd;           /* for raw data, -1 = none; valid while path is set */
+    int64_t file, at; /* making: HDF5 handles, 0 = none: the file, and the group that things are put into */
+    int fd;           /* -1 = none; valid while path is set */
     int64_t size;     /* of the file, its seal not counted */
     char *path;       /* of the finished file, owned */
     char *temp;       /* making: where it is until commit, owned; reading: NULL */
-    bool absent;      /* reading: open failed because there is no such file */
-    char why[BQ_WHY]; /* reading: "" or the first reason, without the path */
+    uint64_t root;    /* reading: where the root group is */
+    struct bq_h5_group *group; /* reading: the group that names are looked up in, owned; NULL after detach */
+    bool absent;               /* reading: open failed because there is no such file */
+    char why[BQ_WHY];          /* reading: "" or the first reason, without the path */
 } bq_h5;
 
 /* Silence HDF5's own error printing, and default HDF5_USE_FILE_LOCKING to FALSE unless the user set it: our
- * files never need HDF5's locks, and network file systems refuse them.  Every call here does it by itself. */
+ * files never need HDF5's locks, and network file systems refuse them.  create does it by itself. */
 void bq_h5_init(void);
 
 /* Making a file. */
@@ -64,9 +70,14 @@ const char *bq_h5_reason(char text[BQ_WHY]);
 /* Reading a file. */
 
 /* Open for reading.  tag NULL: a file without a seal.  Else the seal must be there and agree with all bytes
- * before HDF5 looks at any, and tag gets its tag.  On false nothing stays open but why and absent are set. */
+ * before the structure is read, and tag gets its tag.  On false nothing stays open but why and absent are
+ * set.  Fault point h5_open. */
 bool bq_h5_open(bq_h5 *h, const char *path, uint64_t *tag);
-/* Look names up in this group of the root; NULL: in the root.  Links that leave the file are refused. */
+/* The same without a seal, with a descriptor that may write, too: take gives it to the caller and closes the
+ * rest.  So what is written to is the very file that was looked at. */
+bool bq_h5_open_rw(bq_h5 *h, const char *path);
+int bq_h5_take(bq_h5 *h);
+/* Look names up in this group of the root; NULL: in the root.  Links that are not hard are refused. */
 bool bq_h5_get_group(bq_h5 *h, const char *name);
 /* Scalar integer attribute of any width, min <= value <= max. */
 bool bq_h5_get_int(bq_h5 *h, const char *name, int64_t min, int64_t max, int64_t *value);
@@ -77,7 +88,7 @@ bool bq_h5_get_hex(bq_h5 *h, const char *name, uint64_t *value);
 bool bq_h5_has_data(bq_h5 *h, const char *name);
 /* A contiguous dataset of exactly that type and rank, all sizes > 0, wholly inside the file. */
 bool bq_h5_get_data(bq_h5 *h, const char *name, bq_type type, int rank, int64_t *shape, int64_t *offset);
-/* HDF5 is no longer needed: give its memory and handles back, keep the file open for reads. */
+/* The structure is no longer needed: give its memory back, keep the file open for reads. */
 void bq_h5_detach(bq_h5 *h);
 /* Packed rows at an offset into a host view. */
 bool bq_h5_read(bq_h5 *h, int64_t offset, bq_mat to);

@@ -36,6 +36,7 @@ bq_mpio *bq_mpio_open(const bq_comm *comm, const char *path, const char *name) {
     BQ_CHECK(m->path, "no memory for a path");
     hid_t plist = must(path, "open", H5Pcreate(H5P_FILE_ACCESS));
     must(path, "open", H5Pset_fapl_mpio(plist, comm->stage, MPI_INFO_NULL));
+    must(path, "open", H5Pset_libver_bounds(plist, H5F_LIBVER_EARLIEST, H5F_LIBVER_LATEST));
     bq_comm_stage_barrier(comm);
     m->file = must(path, "open", H5Fopen(path, H5F_ACC_RDWR, plist));
     m->data = must(path, "open", H5Dopen2(m->file, name, H5P_DEFAULT));

@@ -18,7 +18,8 @@ typedef struct bq_mpio bq_mpio;
 
 bool bq_mpio_built(void);
 
-/* Dataset `name` of a file that is there.  Collective over stage; the caller closes. */
+/* Dataset `name` of a file that the caller has made, or has read by io/h5.h and found in order: the HDF5
+ * library is not made for bytes that somebody chose.  Collective over stage; the caller closes. */
 bq_mpio *bq_mpio_open(const bq_comm *comm, const char *path, const char *name);
 
 /* The first `tokens` tokens of a sample.  read: false when it fails.  Fault point mpio.  Local. */

@@ -94,6 +94,14 @@ refused 3 'not a regular file' timeout -s KILL $hang "${run[@]}" --set calibrati
 refused 3 'not a regular file' timeout -s KILL $hang "$blockq" inspect fifo.h5
 refused 3 'not a regular file' timeout -s KILL $hang "$blockq" tokens --bytes fifo.h5 -o fifo_tokens.h5
 refused 2 'not a regular file' timeout -s KILL $hang "$blockq" run fifo.h5 -o notokens
+python=$(for p in python3 /usr/bin/python3; do "$p" -c 'import h5py' 2>/dev/null && echo "$p" && break; done) || true
+if [[ $python ]]; then # what h5py writes, by prepare.py and in a newer format
+    expect 0 "$python" "$here/../../tools/prepare.py" text -o py.h5 --tokenizer bytes
+    expect 0 "$blockq" inspect py.h5
+    check "h5py's tokens are read" cmp <(sed -n 3p out) <("$blockq" inspect cal.h5 | sed -n 3p)
+    "$python" -c 'import h5py; old = h5py.File("py.h5"); new = h5py.File("new.h5", "w", libver="latest"); old.copy("tokens", new)'
+    refused 3 "newer HDF5 format .* libver='earliest'" "${run[@]}" --set calibration.tokens=new.h5 -o notokens
+fi
 expect 0 "$blockq" tokens --bytes <(head -c 1000 text) <(tail -c +1001 text) -o two.h5
 check "texts one behind the other" cmp two.h5 cal.h5
 tr '!-`' 'B-~' <text >large

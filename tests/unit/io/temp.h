@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/inotify.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -145,6 +146,22 @@ static inline void captured_text(int fd, char *text, size_t size) {
     ssize_t n = pread(fd, text, size - 1, 0);
     text[n > 0 ? n : 0] = 0;
     close(fd);
+}
+
+/* How often a file is opened from here on: the descriptor that count_opens reads and closes.  Reads are
+ * watched to keep two opens apart, as equal events become one. */
+static inline int watch_opens(const char *path) {
+    int fd = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
+    assert_true(fd >= 0 && inotify_add_watch(fd, path, IN_OPEN | IN_ACCESS | IN_CLOSE) >= 0);
+    return fd;
+}
+
+static inline int count_opens(int watch) {
+    struct inotify_event event; /* of a file, not of a folder: without a name */
+    int n = 0;
+    while (read(watch, &event, sizeof event) == sizeof event) n += (event.mask & IN_OPEN) != 0;
+    close(watch);
+    return n;
 }
 
 /* A small file system at a folder; false (and nothing done) where we may not mount. */

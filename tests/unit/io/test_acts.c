@@ -1,8 +1,7 @@
 #include "base/die.h"
 #include "io/acts.h"
-#include "unit/io/temp.h"
+#include "unit/io/flip.h"
 
-#include <fcntl.h>
 #include <hdf5.h>
 #include <signal.h>
 
@@ -120,6 +119,38 @@ static void refusals(void **state) {
     file_save(bad, data, n);
     expect(bad, TOKENS, print, BQ_ACTS_TORN, "its format is 'blockq Stream'");
     free(data);
+}
+
+/* A reason, or the file as it is: every value that open checks is known. */
+static const char *look(const char *path) {
+    static char why[BQ_WHY];
+    bq_acts *a;
+    int status = bq_acts_open(&a, path, SAMPLES, TOKENS, HIDDEN, print, why);
+    for (int64_t s = 0; s < SAMPLES && status == BQ_ACTS_OK; s++) holds(a, s);
+    bq_acts_close(a);
+    return status == BQ_ACTS_OK ? NULL : why;
+}
+
+static void every_bit(void **state) {
+    (void)state;
+    size_t n;
+    const char *path = temp_path("bits.h5");
+    bq_acts *a = create(path);
+    for (int64_t s = 0; s < SAMPLES; s++) put(a, s);
+    bq_acts_close(a);
+    char *data = file_load(path, &n);
+    flip_bits(path, n - SAMPLES * VALUES * sizeof(float), 1, look);
+    free(data);
+}
+
+/* What is written to is the very file that was looked at: nothing opens its name a second time. */
+static void one_open(void **state) {
+    (void)state;
+    const char *path = temp_path("one.h5");
+    bq_acts_close(create(path));
+    int watch = watch_opens(path);
+    bq_acts_close(reopen(path));
+    assert_int_equal(count_opens(watch), 1);
 }
 
 static void torn_sample(void **state) {
@@ -295,7 +326,8 @@ int main(int argc, char **argv) {
     if (argc == 3) return child(argv[1], argv[2]);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(round_trip), cmocka_unit_test(any_hdf5_reader_and_equal_bytes),
-        cmocka_unit_test(refusals),   cmocka_unit_test(torn_sample),
+        cmocka_unit_test(refusals),   cmocka_unit_test(every_bit),
+        cmocka_unit_test(one_open),   cmocka_unit_test(torn_sample),
         cmocka_unit_test(torn_log),   cmocka_unit_test(garbage_and_foreign_logs),
         cmocka_unit_test(killed),     cmocka_unit_test(failed_write),
         cmocka_unit_test(full_disk),

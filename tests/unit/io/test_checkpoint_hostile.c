@@ -1,5 +1,6 @@
 /* Checkpoints whole by their seal that no program of ours wrote. */
 #include "unit/io/ckpt.h"
+#include "unit/io/flip.h"
 
 typedef enum {
     LATER,
@@ -116,7 +117,34 @@ static void hostile(void **state) {
     expect(temp_path("text.h5"), print, BQ_CKPT_TORN, "not an HDF5 file");
 }
 
+static size_t unsealed;
+
+/* With a seal that agrees: a reason, or a block all of whose folded weights can be read. */
+static const char *look(const char *path) {
+    static char why[BQ_WHY];
+    float fold[3 * 10];
+    bq_ckpt head;
+    bq_ckpt_file *f;
+    assert_int_equal(truncate(path, (off_t)unsealed), 0);
+    reseal(path);
+    int status = bq_ckpt_open(&f, path, print, &head, why);
+    if (status != BQ_CKPT_OK) return why;
+    assert_in_range(head.linears, 0, 1);
+    if (head.linears) bq_ckpt_read(f, 0, BQ_CKPT_FOLD, bq_mat_host(fold, 3, 10, BQ_F32));
+    bq_ckpt_close(f);
+    return NULL;
+}
+
+static void one_bit(void **state) {
+    (void)state;
+    const char *path = temp_path("bits.h5");
+    make_wrong(path, GOOD);
+    free(file_load(path, &unsealed));
+    unsealed -= BQ_SEAL;
+    flip_bits(path, unsealed, 5, look);
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(hostile)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(hostile), cmocka_unit_test(one_bit)};
     return cmocka_run_group_tests(tests, temp_make, temp_remove);
 }

@@ -2,7 +2,7 @@
 #include "base/hash.h"
 #include "io/h5.h"
 #include "io/tokens.h"
-#include "unit/io/temp.h"
+#include "unit/io/flip.h"
 
 #include <hdf5.h>
 
@@ -249,6 +249,34 @@ static void truncated(void **state) {
     bq_tokens_close(&t);
 }
 
+/* One line, or tokens that keep the rules. */
+static const char *look(const char *path) {
+    static char err[1024];
+    bq_tokens t;
+    int fd = captured_fd(0), rc = bq_tokens_read(path, &t);
+    captured_text(fd, err, sizeof err);
+    if (rc == BQ_OK) {
+        assert_string_equal(err, "");
+        assert_int_equal(t.count, 40);
+        for (int64_t i = 0; i < t.count; i++) assert_in_range(t.ids[i], 0, t.vocab - 1);
+        bq_tokens_close(&t);
+        return NULL;
+    }
+    assert_int_equal(rc, BQ_DATA);
+    assert_one_line(err, path);
+    return err;
+}
+
+static void every_bit(void **state) {
+    (void)state;
+    size_t n;
+    bq_tokens t = example(40);
+    assert_int_equal(bq_tokens_write(temp_path("t.h5"), &t), BQ_OK);
+    free(file_load(temp_path("t.h5"), &n));
+    flip_bits(temp_path("t.h5"), n, 1, look);
+    bq_tokens_close(&t);
+}
+
 static void write_refuses(void **state) {
     (void)state;
     char err[1024];
@@ -271,7 +299,8 @@ int main(void) {
         cmocka_unit_test(round_trip),      cmocka_unit_test(hash_sees_everything),
         cmocka_unit_test(text_bytes),      cmocka_unit_test(texts_are_joined),
         cmocka_unit_test(refuses_no_file), cmocka_unit_test(foreign_writers),
-        cmocka_unit_test(truncated),       cmocka_unit_test(write_refuses),
+        cmocka_unit_test(truncated),       cmocka_unit_test(every_bit),
+        cmocka_unit_test(write_refuses),
     };
     return cmocka_run_group_tests(tests, temp_make, temp_remove);
 }

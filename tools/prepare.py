@@ -11,6 +11,7 @@ Perplexities compare only between files made alike. The same input gives the sam
 tokenizers.
 """
 import argparse
+import contextlib
 import hashlib
 import json
 import os
@@ -126,10 +127,13 @@ def put_string(h5py, f, name, text):
 
 
 def write_tokens(path, ids, vocab, tokenizer, text, joiner, bos):
-    """Write the file under another name first, so that it is complete or absent. blockq reads the earliest
-    of HDF5's formats."""
+    """Write the file under another name first, so that it is complete or absent. No link is followed.
+    blockq reads the earliest of HDF5's formats."""
     import h5py
-    with h5py.File(path + ".tmp", "w", libver="earliest") as f:
+    temp = f"{path}.{os.getpid()}.tmp"
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(temp)
+    with h5py.File(temp, "x", libver="earliest") as f:
         put_string(h5py, f, "format", "blockq tokens")
         f.attrs.create("version", 1, (), "<i4")
         f.attrs.create("vocab", vocab, (), "<i8")
@@ -138,10 +142,22 @@ def write_tokens(path, ids, vocab, tokenizer, text, joiner, bos):
         put_string(h5py, f, "joiner", joiner)
         f.attrs.create("bos", bos, (), "<i4")
         f.create_dataset("tokens", data=np.ascontiguousarray(ids, "<i4"), track_times=False)
-    os.replace(path + ".tmp", path)
+    os.replace(temp, path)
+
+
+def check_place(a):
+    """What is at -o is replaced: it has to be a file, and none of the texts, by whatever name."""
+    if not os.path.exists(a.output):
+        return
+    if not os.path.isfile(a.output):
+        raise DataError(f"{a.output}: is not a regular file: give another -o")
+    for text in a.text:
+        if os.path.exists(text) and os.path.samefile(text, a.output):
+            raise DataError(f"{a.output}: is the text {text}: give another -o")
 
 
 def prepare(a):
+    check_place(a)
     raw = read_text(a.text, utf8=a.tokenizer != "bytes" or a.join == "rows")
     raw = join_rows(raw) if a.join == "rows" else raw
     ids, vocab, name, bos = tokenize(raw, a.tokenizer, a.bos)

@@ -1,8 +1,10 @@
 #include "base/log.h"
 
 #include "base/clock.h"
+#include "base/open.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
@@ -24,10 +26,20 @@ void bq_log_identity(int rank, int size) { my_rank = rank, world = size; }
 int bq_log_rank(void) { return my_rank; }
 void bq_log_level(bq_level level) { limit = level; }
 
+static int open_file(const char *path) {
+    int fd, err = bq_file_open_own(path, O_WRONLY | O_APPEND | O_CREAT, &fd);
+    if (err) return err;
+    file = fdopen(fd, "a");
+    if (file) return 0;
+    err = errno;
+    close(fd);
+    return err;
+}
+
 int bq_log_open(const char *path) {
     bq_log_close();
-    file = fopen(path, "a");
-    if (!file) return errno;
+    int err = open_file(path);
+    if (err) return err;
     setvbuf(file, NULL, _IOLBF, 4096);
     return 0;
 }
@@ -61,7 +73,7 @@ void bq_vlog(bq_level level, int everyone, const char *fmt, va_list ap) {
     if (everyone && world > 1) snprintf(who, sizeof who, "r%d ", my_rank);
     erase();
     fprintf(stderr, "bq: %s%s%s\n", who, prefix[level], text);
-    if (!file && level == BQ_ERROR && errors[0]) file = fopen(errors, "ae");
+    if (!file && level == BQ_ERROR && errors[0]) open_file(errors);
     if (file) {
         char when[32];
         time_t now = time(NULL);

@@ -21,7 +21,7 @@ int bq_log_rank(void);
 /* Lines above this level are dropped; BQ_INFO at start. */
 void bq_log_level(bq_level level);
 
-/* Append to this file too (rank 0).  Returns 0, or errno when it cannot be opened. */
+/* Append to this file of blockq's own, too (rank 0).  0, or why it cannot be opened (bq_file_why). */
 int bq_log_open(const char *path);
 /* On a rank that does not log there: add errors alone, opened when the first one comes. */
 void bq_log_errors_to(const char *path);

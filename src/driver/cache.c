@@ -6,12 +6,9 @@
 #include "driver/reference.h"
 #include "io/files.h"
 
-#include <dirent.h>
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 typedef struct {
     char path[BQ_PATH_MAX + 96];
@@ -22,31 +19,20 @@ static bool used(const bq_session *s) {
     return s->args->acts == BQ_ACTS_BY_ROOT && s->comm->size > 1 && s->calibration.ids;
 }
 
-static void remove_files(const char *dir) {
-    DIR *list = opendir(dir);
-    char path[2 * BQ_PATH_MAX];
-    for (struct dirent *e; list && (e = readdir(list));) {
-        snprintf(path, sizeof path, "%s/%s", dir, e->d_name);
-        if (e->d_name[0] != '.') unlink(path);
-    }
-    if (list) closedir(list);
-}
+/* What is made there: files, their logs, temporaries of both. */
+static const char *const made[] = {"fp_*.h5", "qt_*.h5", "*.h5.valid", "*.h5.*.tmp", NULL};
+static const char name[] = "blockq-acts";
 
 void bq_cache_open(bq_session *s) {
     snprintf(s->acts, sizeof s->acts, "%s/acts", s->dir);
     if (!used(s) || s->comm->rank == 0) return;
-    snprintf(s->acts, sizeof s->acts, "%.*s/blockq-acts-%016lx-%d", BQ_PATH_MAX - 1, s->args->scratch,
-             (unsigned long)s->fingerprint, s->comm->rank);
-    int error = bq_dir_make(s->acts);
-    BQ_CHECK(error == 0, "%s cannot be made: %s", s->acts, strerror(error));
-    remove_files(s->acts);
+    bq_folder_remove_left(s->args->scratch, name, made);
+    int error = bq_folder_make(&s->own, s->args->scratch, name);
+    BQ_CHECK(error == 0, "a folder in --scratch %s cannot be made: %s", s->args->scratch, strerror(error));
+    bq_path_join(s->acts, sizeof s->acts, "", s->own.path);
 }
 
-void bq_cache_close(const bq_session *s) {
-    if (!s->acts[0] || !used(s) || s->comm->rank == 0) return;
-    remove_files(s->acts);
-    rmdir(s->acts);
-}
+void bq_cache_close(bq_session *s) { bq_folder_remove(&s->own, made); }
 
 static int stage_of(const bq_session *s, int block) {
     int stage = 0;

@@ -10,9 +10,10 @@
 
 #include "driver/session.h"
 
-/* s->acts: the directory of this rank's files, empty at first but on rank 0.  Local. */
+/* s->acts: the directory of this rank's files; but on rank 0 a new, private one (io/folder.h).  Those that
+ * killed runs of this user left on this node are removed first.  Local. */
 void bq_cache_open(bq_session *s);
-void bq_cache_close(const bq_session *s);
+void bq_cache_close(bq_session *s);
 
 /* What rank 0 has, to those who need it: at the start. */
 void bq_cache_fetch(const bq_session *s);

@@ -6,6 +6,7 @@
 #include "io/checkpoint.h"
 #include "io/files.h"
 #include "io/raw.h"
+#include "io/rundir.h"
 
 #include <dirent.h>
 #include <fcntl.h>
@@ -19,8 +20,8 @@ static bool read_fingerprint(bq_session *s) {
     char path[BQ_PATH_MAX + 64];
     int64_t size;
     bq_ckpt_path(path, sizeof path, s->dir, 0, s->recipe.nphase - 1, 0);
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    bool sealed = fd >= 0 && bq_seal_check(fd, false, &size, &s->fingerprint);
+    int fd;
+    bool sealed = !bq_file_open_own(path, O_RDONLY, &fd) && bq_seal_check(fd, false, &size, &s->fingerprint);
     if (fd >= 0) close(fd);
     return sealed;
 }
@@ -50,6 +51,8 @@ static int check_model(bq_session *s) {
 static int check_place(const char *out) {
     char path[BQ_PATH_MAX + 32];
     struct dirent *entry;
+    int code = bq_rundir_folder(out);
+    if (code) return code;
     snprintf(path, sizeof path, "%s/config.json", out);
     DIR *dir = bq_file_exists(path) ? NULL : opendir(out);
     int others = 0;
@@ -63,7 +66,8 @@ static int check_place(const char *out) {
 static int look(void *session) {
     bq_session *s = session;
     const bq_args *a = s->args;
-    int code = bq_source_open(&s->src, s->recipe.model);
+    int code = s->comm->rank ? BQ_OK : bq_rundir_check(s->dir, false);
+    if (!code) code = bq_source_open(&s->src, s->recipe.model);
     if (!code) code = bq_plan_schemes(&s->recipe, &s->src.arch, s->scheme);
     if (!code) code = bq_source_transform(&s->src, &s->recipe);
     if (!code && (!read_fingerprint(s) || !finished(s)))

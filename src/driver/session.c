@@ -13,7 +13,9 @@
 #include "driver/reference.h"
 #include "driver/sweep.h"
 #include "io/checkpoint.h"
+#include "io/export.h"
 #include "io/files.h"
+#include "io/rundir.h"
 
 #include <errno.h>
 #include <gnu/libc-version.h>
@@ -245,6 +247,24 @@ static void run_dir(const bq_session *s, int i, char path[BQ_PATH_MAX + 16]) {
     snprintf(path, BQ_PATH_MAX + 16, "%s%s", s->dir, sub[i]);
 }
 
+/* Before anything is made or opened there. */
+static int check_place(const bq_session *s) {
+    const char *const model[] = {s->src.dir, s->recipe.model};
+    char path[2 * BQ_PATH_MAX];
+    if (s->comm->rank) return BQ_OK;
+    for (int i = 0; i < 2; i++)
+        if (bq_path_within(s->dir, model[i]))
+            return bq_refuse(BQ_USAGE, "%s is in the model's directory %s: give another --out", s->dir,
+                             model[i]);
+    int code = bq_rundir_place(s->dir);
+    if (!code) code = bq_rundir_check(s->dir, true);
+    for (int i = 0; i < s->recipe.noutput && !code; i++) {
+        snprintf(path, sizeof path, "%s/%s", s->dir, s->recipe.output[i].dir);
+        code = bq_export_look(s->src.dir, path);
+    }
+    return code;
+}
+
 static int make_dirs(const bq_session *s) {
     char path[BQ_PATH_MAX + 16];
     for (int i = 0; i < RUN_DIRS; i++) {
@@ -271,7 +291,7 @@ static int open_log(bq_session *s) {
     snprintf(log, sizeof log, "%s/run.log", s->dir);
     if (s->comm->rank && s->args->acts != BQ_ACTS_BY_ROOT) bq_log_errors_to(log);
     int error = s->comm->rank == 0 ? bq_log_open(log) : 0;
-    if (error) return bq_refuse(BQ_USAGE, "run directory %s cannot be written: %s", s->dir, strerror(error));
+    if (error) return bq_refuse(BQ_USAGE, "'%s' cannot be written: %s", log, bq_file_why(error));
     return BQ_OK;
 }
 
@@ -302,7 +322,8 @@ static int enter(void *session) {
     const char *names[BQ_PARTS];
     uint64_t hashes[BQ_PARTS];
     char changed[256];
-    int code = make_dirs(s);
+    int code = check_place(s);
+    if (!code) code = make_dirs(s);
     if (!code) code = take_lock(s);
     if (!code) code = open_log(s);
     if (!code) code = fingerprint(s);

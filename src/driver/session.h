@@ -9,6 +9,7 @@
 #include "block/adascale.h"
 #include "driver/grid.h"
 #include "driver/plan.h"
+#include "io/folder.h"
 #include "io/lock.h"
 #include "io/state.h"
 
@@ -21,6 +22,7 @@ typedef struct {
     bq_recipe recipe;
     char dir[BQ_PATH_MAX];       /* the run directory */
     char acts[BQ_PATH_MAX + 64]; /* of activation files: below it, or my own (cache.h) */
+    bq_folder own;               /* that one */
     bq_source src;
     bq_tokens calibration, eval; /* ids NULL where the recipe has none */
     bq_scheme scheme[BQ_ARCH_LINEARS];
@@ -72,8 +74,9 @@ int bq_session_open_finished(bq_session *s, const bq_args *args, bq_comm *comm);
 void bq_rtn_weights(void *ctx, bq_dev *dev, bq_block *blk, bq_quantized *q);
 
 /* Make the run directory and its log, write the resolved recipe, compare fingerprints with what a run before
- * left there. BQ_OK, BQ_USAGE (unwritable, or made by another recipe: the message lists what changed),
- * BQ_DATA (NaN weights). */
+ * left there. BQ_OK, BQ_USAGE (unwritable; neither empty nor a run; with links or other things where blockq
+ * has files; made by another recipe: the message lists what changed), BQ_DATA (NaN weights; a model of
+ * somebody else where an output is to go). */
 int bq_session_enter(bq_session *s);
 
 /* Write ckpt/state.json: what is done, after `seconds` of this run.  Local, rank 0 writes. */

@@ -96,11 +96,11 @@ static bq_acts *make(const char *path, int64_t samples, int64_t tokens, int64_t 
     return a;
 }
 
-/* 0, or why not: see bq_file_open. */
+/* 0, or why not: see bq_file_open_own. */
 static int open_log(bq_acts *a) {
     char log[BQ_PATH];
     path_of_log(log, sizeof log, a->path);
-    return bq_file_open(log, O_WRONLY | O_APPEND | O_CREAT, &a->log);
+    return bq_file_open_own(log, O_WRONLY | O_APPEND | O_CREAT, &a->log);
 }
 
 void bq_acts_create(bq_acts **out, const char *path, int64_t samples, int64_t tokens, int64_t hidden,

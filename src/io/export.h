@@ -69,8 +69,12 @@ int bq_export_open(bq_export_job **job, const bq_weights *src, const char *out_d
                    const bq_export_format *format, size_t shard_bytes);
 int bq_export_shards(const bq_export_job *job);
 
-/* BQ_OK, or BQ_DATA after one message: out_dir cannot be made, is the source itself, or holds a model that
- * blockq did not write.  Then nothing was removed. */
+/* May an export of the model in src_dir go to out_dir?  Nothing is touched.  BQ_OK, or after one message
+ * BQ_DATA: it is the source itself, inside of it, or holds a model that blockq did not write; or BQ_USAGE: it
+ * is a link, or a name in it that an export writes is one, or a FIFO, or a folder. */
+int bq_export_look(const char *src_dir, const char *out_dir);
+
+/* The same, then make it, and remove what an earlier export left there.  BQ_DATA: it cannot be made. */
 int bq_export_claim(const bq_export_job *job);
 
 /* Write share `part` of `parts` of the shards: neighbours, so that a block's results are asked for by few.

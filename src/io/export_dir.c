@@ -2,6 +2,7 @@
 #include "base/die.h"
 #include "io/export_job.h"
 #include "io/files.h"
+#include "io/rundir.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -58,34 +59,36 @@ static void free_entries(struct dirent **list, int n) {
     if (n >= 0) free(list);
 }
 
-/* 1: written by an export of ours, 0: not, -1: unreadable, the message is out. */
-static int is_ours(const char *path) {
-    bq_safetensors s;
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    int rc = fd < 0 ? bq_refuse(BQ_DATA, "cannot open '%s': %s", path, strerror(errno))
-                    : bq_safetensors_read(&s, fd, path);
-    if (fd >= 0) close(fd);
-    if (rc) return -1;
-    const char *producer = bq_safetensors_metadata(&s, "producer");
-    int ours = producer && strcmp(producer, BQ_WRITER_PRODUCER) == 0;
-    bq_safetensors_close(&s);
-    return ours;
+/* As the header's writer begins it (writer.c), so that a file that was damaged later is known, too. */
+static const char begins[] =
+    "{\"" BQ_METADATA_KEY "\":{\"format\":\"pt\",\"producer\":\"" BQ_WRITER_PRODUCER "\"}";
+
+enum { FOREIGN = -1, BLANK, OURS }; /* BLANK: too short to tell, and to be of any use */
+
+static int whose(const char *path) {
+    char have[8 + sizeof begins];
+    int fd;
+    if (bq_file_open_own(path, O_RDONLY, &fd)) return FOREIGN;
+    ssize_t got = pread(fd, have, 8 + sizeof begins - 1, 0), n = got - 8;
+    close(fd);
+    if (got < 0 || (n > 0 && memcmp(have + 8, begins, (size_t)n))) return FOREIGN;
+    return n == sizeof begins - 1 ? OURS : BLANK;
 }
 
-/* A model that somebody else put there is never deleted. */
+/* A model that somebody else put there is never deleted; what blockq removes or writes there is a file. */
 static int refuse_foreign(const char *out_dir, struct dirent **list, int n) {
     bool ours = false, model = false;
     char path[BQ_PATH];
     for (int i = 0; i < n; i++) {
         const char *name = list[i]->d_name;
-        model = model || matches(name, loadable);
-        if (!matches(name, shards)) continue;
+        bool shard = matches(name, shards), loads = matches(name, loadable);
+        if (!shard && !loads && !matches(name, leftovers) && !matches(name, copied)) continue;
         bq_path_join(path, sizeof path, out_dir, name);
-        int mine = is_ours(path);
-        if (mine < 0) return BQ_DATA;
-        if (!mine)
+        int code = bq_rundir_file(path), owner = !code && shard ? whose(path) : BLANK;
+        if (code) return code;
+        if (owner == FOREIGN)
             return bq_refuse(BQ_DATA, "export: '%s' is not from blockq; choose another directory", path);
-        ours = true;
+        model = model || loads, ours = ours || owner == OURS;
     }
     if (!model || ours) return BQ_OK;
     return bq_refuse(BQ_DATA, "export: '%s' holds a model that is not from blockq; choose another directory",
@@ -103,52 +106,66 @@ static void remove_matching(const char *out_dir, struct dirent **list, int n, co
     BQ_CHECK(!err, "cannot sync '%s': %s", out_dir, strerror(err));
 }
 
-int bq_export_dir_claim(const char *src_dir, const char *out_dir) {
+int bq_export_look(const char *src_dir, const char *out_dir) {
     struct stat src, out;
-    int err = bq_dir_make(out_dir);
-    if (err) return bq_refuse(BQ_DATA, "export: cannot create '%s': %s", out_dir, strerror(err));
-    if (stat(src_dir, &src) || stat(out_dir, &out)) {
-        return bq_refuse(BQ_DATA, "export: cannot look at '%s' and '%s': %s", src_dir, out_dir,
-                         strerror(errno));
-    }
-    if (src.st_dev == out.st_dev && src.st_ino == out.st_ino) {
-        return bq_refuse(BQ_DATA, "export: '%s' is the source model itself", out_dir);
-    }
     struct dirent **list = NULL;
+    if (stat(src_dir, &src))
+        return bq_refuse(BQ_DATA, "export: cannot look at '%s': %s", src_dir, strerror(errno));
+    if (stat(out_dir, &out) == 0 && src.st_dev == out.st_dev && src.st_ino == out.st_ino)
+        return bq_refuse(BQ_DATA, "export: '%s' is the source model itself", out_dir);
+    if (bq_path_within(out_dir, src_dir))
+        return bq_refuse(BQ_DATA, "export: '%s' is inside the source model; choose another directory",
+                         out_dir);
+    int code = bq_rundir_folder(out_dir);
+    if (code) return code;
     int n = entries(out_dir, &list);
+    if (n < 0 && (errno == ENOENT || errno == ENOTDIR)) return BQ_OK; /* for bq_dir_make to judge */
     if (n < 0) return bq_refuse(BQ_DATA, "export: cannot list '%s': %s", out_dir, strerror(errno));
-    int rc = refuse_foreign(out_dir, list, n);
-    if (!rc) {
-        remove_matching(out_dir, list, n, loadable); /* first, so that nothing half-removed loads */
-        remove_matching(out_dir, list, n, leftovers);
-    }
+    code = refuse_foreign(out_dir, list, n);
     free_entries(list, n);
-    return rc;
+    return code;
 }
 
-static int copy_file(const char *from, const char *to) {
+int bq_export_dir_claim(const char *src_dir, const char *out_dir) {
+    struct dirent **list = NULL;
+    int code = bq_export_look(src_dir, out_dir), err = code ? 0 : bq_dir_make(out_dir);
+    if (code) return code;
+    if (err) return bq_refuse(BQ_DATA, "export: cannot create '%s': %s", out_dir, strerror(err));
+    int n = entries(out_dir, &list);
+    if (n < 0) return bq_refuse(BQ_DATA, "export: cannot list '%s': %s", out_dir, strerror(errno));
+    remove_matching(out_dir, list, n, loadable); /* first, so that nothing half-removed loads */
+    remove_matching(out_dir, list, n, leftovers);
+    free_entries(list, n);
+    bq_temps_remove(out_dir);
+    return BQ_OK;
+}
+
+/* All bytes of one descriptor to another: BQ_OK, or BQ_DATA after one message; *err of the writing. */
+static int pour(int in, int out, const char *from, int *err) {
     enum { CHUNK = 1 << 20 };
-    char temp[BQ_PATH + 8];
-    bq_path_join(temp, sizeof temp - 4, "", to);
-    strcat(temp, ".tmp");
-    int in = open(from, O_RDONLY | O_CLOEXEC);
-    if (in < 0) return bq_refuse(BQ_DATA, "cannot open '%s': %s", from, strerror(errno));
-    int out = open(temp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-    BQ_CHECK(out >= 0, "cannot create '%s': %s", temp, strerror(errno));
     char *buffer = malloc(CHUNK);
     BQ_CHECK(buffer, "no memory to copy a file");
     ssize_t got;
-    int err = 0;
-    while (!err && ((got = read(in, buffer, CHUNK)) > 0 || (got < 0 && errno == EINTR))) {
-        if (got > 0) err = bq_fault("copy_write") ? ENOSPC : bq_file_put(out, buffer, (size_t)got);
-    }
-    int rc = !err && got < 0 ? bq_refuse(BQ_DATA, "cannot read '%s': %s", from, strerror(errno)) : BQ_OK;
+    while (!*err && ((got = read(in, buffer, CHUNK)) > 0 || (got < 0 && errno == EINTR)))
+        if (got > 0) *err = bq_fault("copy_write") ? ENOSPC : bq_file_put(out, buffer, (size_t)got);
     free(buffer);
+    return !*err && got < 0 ? bq_refuse(BQ_DATA, "cannot read '%s': %s", from, strerror(errno)) : BQ_OK;
+}
+
+static int copy_file(const char *from, const char *to) {
+    char temp[BQ_PATH + 32];
+    int in, out, err = bq_file_open(from, O_RDONLY, &in);
+    if (err) return bq_refuse(BQ_DATA, "cannot open '%s': %s", from, bq_file_why(err));
+    bq_temp_name(temp, sizeof temp, to);
+    err = bq_file_create(temp, &out);
+    BQ_CHECK(!err, "cannot create '%s': %s", temp, bq_file_why(err));
+    int code = pour(in, out, from, &err);
     close(in);
     if (close(out) && !err) err = errno;
-    if (!rc && !err) err = bq_file_rename(temp, to);
+    if (!code && !err) err = bq_file_rename(temp, to);
+    if (code || err) unlink(temp);
     BQ_CHECK(!err, "write of '%s' failed: %s", to, strerror(err));
-    return rc;
+    return code;
 }
 
 int bq_export_dir_copy(const char *src_dir, const char *out_dir) {

@@ -59,7 +59,7 @@ void bq_export_add(bq_export_job *job, int item, int part, size_t cut, const cha
 void bq_export_put_raw(bq_export_job *job, const bq_tensor *t, bq_writer *w);
 void bq_export_put_rows(bq_mat m, bq_writer *w);
 
-/* export_dir.c.  Make out_dir, refuse the source and foreign models, remove what an earlier export left. */
+/* export_dir.c.  bq_export_look, then make out_dir and remove what an earlier export left. */
 int bq_export_dir_claim(const char *src_dir, const char *out_dir);
 /* Copy tokenizer, generation and licence files, unchanged. */
 int bq_export_dir_copy(const char *src_dir, const char *out_dir);

@@ -38,26 +38,6 @@ int64_t bq_file_mtime(const char *path) {
     return stat(path, &st) == 0 ? (int64_t)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec : -1;
 }
 
-/* A FIFO would wait for a writer while it is opened, were it not for O_NONBLOCK; plain files ignore that. */
-static int open_any(const char *path, int flags, int *fd, struct stat *st) {
-    *fd = open(path, flags | O_CLOEXEC | O_NONBLOCK, 0666);
-    int err = *fd < 0 || fstat(*fd, st) ? errno : S_ISDIR(st->st_mode) ? EISDIR : 0;
-    if (err && *fd >= 0) close(*fd);
-    if (err) *fd = -1;
-    return err;
-}
-
-int bq_file_open(const char *path, int flags, int *fd) {
-    struct stat st;
-    int err = open_any(path, flags, fd, &st);
-    if (err || S_ISREG(st.st_mode)) return err;
-    close(*fd);
-    *fd = -1;
-    return BQ_NOT_FILE;
-}
-
-const char *bq_file_why(int error) { return error == BQ_NOT_FILE ? "not a regular file" : strerror(error); }
-
 /* Has no name, so somebody who meant it to be read made it; waiting for its writer is then right. */
 static bool is_pipe(int fd) {
     struct statfs fs;
@@ -93,7 +73,7 @@ static int read_all(int fd, size_t max_bytes, char **data, size_t *bytes) {
 int bq_file_read(const char *path, size_t max_bytes, char **data, size_t *bytes) {
     *data = NULL, *bytes = 0;
     struct stat st;
-    int fd, err = open_any(path, O_RDONLY, &fd, &st);
+    int fd, err = bq_file_open_any(path, O_RDONLY, &fd, &st);
     if (err) return err;
     if (bq_fault("file_read"))
         err = EIO;
@@ -167,9 +147,9 @@ void bq_temp_name(char *out, size_t n, const char *path) {
 }
 
 static int put_and_sync(const char *temp, const void *data, size_t bytes) {
-    int fd = open(temp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-    if (fd < 0) return errno;
-    int err = bq_fault("file_write") ? ENOSPC : bq_file_put(fd, data, bytes);
+    int fd, err = bq_file_create(temp, &fd);
+    if (err) return err;
+    err = bq_fault("file_write") ? ENOSPC : bq_file_put(fd, data, bytes);
     if (!err) err = bq_fault("file_sync") ? EIO : bq_raw_sync(fd);
     if (close(fd) && !err) err = errno;
     return err;
@@ -185,9 +165,9 @@ int bq_file_write_atomic(const char *path, const void *data, size_t bytes) {
 }
 
 int bq_file_rename(const char *temp, const char *path) {
-    int fd = open(temp, O_RDONLY | O_CLOEXEC);
-    if (fd < 0) return errno;
-    int err = bq_raw_sync(fd);
+    int fd, err = bq_file_open_own(temp, O_RDONLY, &fd);
+    if (err) return err < 0 ? EEXIST : err;
+    err = bq_raw_sync(fd);
     close(fd);
     if (err) return err;
     if (bq_fault("file_rename")) return ENOSPC;
@@ -201,6 +181,27 @@ int bq_file_rename(const char *temp, const char *path) {
     memcpy(dir, path, n);
     dir[n] = 0;
     return bq_dir_sync(n ? dir : slash ? "/" : ".");
+}
+
+/* The nearest folder that is there decides, with all links of it followed. */
+bool bq_path_within(const char *path, const char *dir) {
+    char part[BQ_PATH], *real;
+    struct stat top, st;
+    bq_path_join(part, sizeof part, "", path);
+    if (stat(dir, &top)) return false;
+    while (!(real = realpath(part[0] ? part : ".", NULL)) && part[0] && strcmp(part, "/")) {
+        char *slash = strrchr(part, '/');
+        slash = slash ? slash + (slash == part) : part;
+        *slash = 0;
+    }
+    bool within = false;
+    for (char *end = real; end && !within; *end = 0) {
+        within = stat(real[0] ? real : "/", &st) == 0 && st.st_dev == top.st_dev && st.st_ino == top.st_ino;
+        if (!real[0]) break;
+        end = strrchr(real, '/');
+    }
+    free(real);
+    return within;
 }
 
 static int make_one(const char *path) {
@@ -226,16 +227,16 @@ int bq_dir_make(const char *path) {
 }
 
 int bq_dir_sync(const char *path) {
-    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0) return errno;
-    int err = bq_fault("dir_sync") ? EIO : bq_raw_sync(fd);
+    int fd, err = bq_dir_open(path, false, &fd);
+    if (err) return err;
+    err = bq_fault("dir_sync") ? EIO : bq_raw_sync(fd);
     close(fd);
     return err == EINVAL || err == ENOTSUP ? 0 : err;
 }
 
 int bq_file_append(const char *path, const void *data, size_t bytes) {
-    int fd, error = bq_file_open(path, O_WRONLY | O_APPEND | O_CREAT, &fd);
-    if (error) return error == BQ_NOT_FILE ? EEXIST : error;
+    int fd, error = bq_file_open_own(path, O_WRONLY | O_APPEND | O_CREAT, &fd);
+    if (error) return error;
     error = bq_fault("file_append") ? ENOSPC : bq_file_put(fd, data, bytes);
     if (close(fd) && !error) error = errno;
     return error;

@@ -1,10 +1,12 @@
 /* files.h - names, sizes, and files that are whole or absent.
  *
- * Functions that return int return 0 or an errno: the caller knows whether that is a broken environment or
- * bad input.
+ * Functions that return int return 0, an errno or a code of base/open.h: the caller knows whether that is a
+ * broken environment or bad input.
  * Fault points: file_write and file_rename, both as "no space left on device". */
 #ifndef BQ_FILES_H
 #define BQ_FILES_H
+
+#include "base/open.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -20,12 +22,8 @@ bool bq_file_exists(const char *path);
 int64_t bq_file_size(const char *path);
 int64_t bq_file_mtime(const char *path);
 
-/* Open an input: 0, or an errno, or BQ_NOT_FILE where there is a FIFO, a socket or a device, which might keep
- * us waiting for ever.  flags as of open.  The caller closes. */
-#define BQ_NOT_FILE (-1)
-int bq_file_open(const char *path, int flags, int *fd);
-/* strerror for these codes. */
-const char *bq_file_why(int error);
+/* Is path, or the place where it would be made, the directory or below it, whatever links lead there? */
+bool bq_path_within(const char *path, const char *dir);
 
 /* The whole file, with a 0 after its end (not counted); free(*data).  EFBIG above max_bytes; else as open,
  * but a shell's nameless pipe, as in <(command), is read to its end. */
@@ -46,11 +44,11 @@ int bq_file_put(int fd, const void *data, size_t bytes);
  * directory. */
 int bq_file_write_atomic(const char *path, const void *data, size_t bytes);
 
-/* Add the bytes to the end of path, made if absent, with one write.  0, or errno. */
+/* Add the bytes to the end of path, a file of blockq's own (base/open.h) made if absent, with one write. */
 int bq_file_append(const char *path, const void *data, size_t bytes);
 
-/* The second half alone: temp (written and closed by anyone, HDF5 say) becomes path.  temp stays on failure.
- */
+/* The second half alone: temp (written and closed by anyone, HDF5 say) becomes path.  A link there is
+ * replaced, not followed; EEXIST for anything else that is no file.  temp stays on failure. */
 int bq_file_rename(const char *temp, const char *path);
 
 /* Create the directory and those above it; one that is there already is fine. */

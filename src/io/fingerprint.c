@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #define CHUNK ((size_t)4 << 20)
 
@@ -97,20 +98,30 @@ static uint64_t describe(const bq_weights *w, int64_t seed) {
 
 /* ---- cache ---- */
 
+/* What tells a file from another one in its place: some programs keep the time, and a new file may have the
+ * size of the old one.  Ranks behind 0 may read copies on their own disks (--model-copy): of theirs, only
+ * what copies share is compared, and they come when rank 0 has looked. */
+enum { SIZE, MTIME, CTIME, INODE, MARKS };
+static const char *const mark_name[MARKS] = {"size", "mtime_ns", "ctime_ns", "inode"};
+
 typedef struct {
     char path[BQ_PATH];
-    int64_t size, mtime;
+    int64_t mark[MARKS];
 } identity;
+
+static int64_t ns(struct timespec t) { return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec; }
 
 static void identify(const bq_weights *w, int file, identity *id) {
     size_t bytes;
     char joined[BQ_PATH];
+    struct stat st = {0};
     bq_path_join(joined, sizeof joined, bq_weights_dir(w), bq_weights_file(w, file, &bytes));
     char *real = realpath(joined, NULL);
     bq_path_join(id->path, sizeof id->path, "", real ? real : joined);
     free(real);
-    id->size = bq_file_size(id->path);
-    id->mtime = bq_file_mtime(id->path);
+    fstat(bq_weights_fd(w, file), &st); /* of what is read, whatever has that name by now */
+    const int64_t mark[MARKS] = {st.st_size, ns(st.st_mtim), ns(st.st_ctim), (int64_t)st.st_ino};
+    memcpy(id->mark, mark, sizeof mark);
 }
 
 /* The shard's value in the cache, if it is there and the file is the same. */
@@ -121,8 +132,10 @@ static bool cached(const json_t *shards, const identity *id, uint64_t *hash) {
         const char *path = json_string_value(json_object_get(v, "path"));
         const char *text = json_string_value(json_object_get(v, "hash"));
         if (!path || !text || strcmp(path, id->path) != 0 || strlen(text) != 16) continue;
-        if (json_integer_value(json_object_get(v, "size")) != id->size) continue;
-        if (json_integer_value(json_object_get(v, "mtime_ns")) != id->mtime) continue;
+        int same = 0, marks = bq_log_rank() ? CTIME : MARKS;
+        while (same < marks && json_integer_value(json_object_get(v, mark_name[same])) == id->mark[same])
+            same++;
+        if (same < marks) continue;
         char *end;
         *hash = strtoull(text, &end, 16);
         return *end == 0;
@@ -145,9 +158,9 @@ static json_t *read_cache(const char *path) {
 static void add_to_cache(json_t *shards, const identity *id, uint64_t hash) {
     char text[20];
     snprintf(text, sizeof text, "%016llx", (unsigned long long)hash);
-    json_array_append_new(shards,
-                          json_pack("{s:s, s:I, s:I, s:s}", "path", id->path, "size", (json_int_t)id->size,
-                                    "mtime_ns", (json_int_t)id->mtime, "hash", text));
+    json_t *entry = json_pack("{s:s, s:s}", "path", id->path, "hash", text);
+    for (int i = 0; i < MARKS; i++) json_object_set_new(entry, mark_name[i], json_integer(id->mark[i]));
+    json_array_append_new(shards, entry);
 }
 
 static void write_cache(const char *path, json_t *shards) {
@@ -175,16 +188,18 @@ int bq_weights_fingerprint(const bq_weights *w, const char *cache_path, uint64_t
     bool changed = false;
     int rc = BQ_OK;
     for (int i = 0; i < bq_weights_files(w) && !rc; i++) {
-        identity id;
+        identity id, after;
         uint64_t one;
         identify(w, i, &id);
-        if (!cached(old, &id, &one)) rc = walk(w, i, buffer, &one), changed = true;
-        add_to_cache(fresh, &id, one);
+        bool known = cached(old, &id, &one);
+        if (!known) rc = walk(w, i, buffer, &one), changed = true;
+        identify(w, i, &after);
+        if (memcmp(id.mark, after.mark, sizeof id.mark) == 0) add_to_cache(fresh, &id, one);
         one = htole64(one);
         bq_hash_add(all, &one, sizeof one);
     }
     *hash = bq_hash_close(all);
-    if (!rc && changed && cache_path) write_cache(cache_path, fresh);
+    if (!rc && changed && cache_path && bq_log_rank() == 0) write_cache(cache_path, fresh);
     free(buffer);
     json_decref(old);
     json_decref(fresh);

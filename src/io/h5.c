@@ -88,7 +88,7 @@ void bq_h5_create(bq_h5 *h, const char *path) {
     *h = (bq_h5){.fd = -1, .path = text_of(path), .temp = text_of(temp)};
     if (bq_fault("h5_create")) errno = ENOSPC, bq_h5_fail(h, "write");
     hid_t plist = earliest(h);
-    h->file = must(h, H5Fcreate(h->temp, H5F_ACC_TRUNC, H5P_DEFAULT, plist));
+    h->file = must(h, H5Fcreate(h->temp, H5F_ACC_EXCL, H5P_DEFAULT, plist));
     must(h, H5Pclose(plist));
     bq_h5_put_group(h, NULL);
 }
@@ -158,8 +158,7 @@ void bq_h5_fix(bq_h5 *h) {
     must(h, H5Gclose(h->at));
     must(h, H5Fclose(h->file));
     h->at = h->file = 0;
-    h->fd = open(h->temp, O_RDWR | O_CLOEXEC);
-    if (h->fd < 0 || fstat(h->fd, &st)) bq_h5_fail(h, "open");
+    if ((errno = bq_file_open_own(h->temp, O_RDWR, &h->fd)) || fstat(h->fd, &st)) bq_h5_fail(h, "open");
     h->size = st.st_size;
     if (!bq_raw_reserve(h->fd, h->size)) bq_h5_fail(h, "write");
 }

@@ -34,7 +34,8 @@ bool bq_h5_shape_bytes(bq_type type, int rank, const int64_t *shape, int64_t *by
 
 static bool open_raw(bq_h5 *h, int flags, uint64_t *tag) {
     struct stat st;
-    int err = bq_file_open(h->path, flags, &h->fd);
+    int err =
+        flags == O_RDONLY ? bq_file_open(h->path, flags, &h->fd) : bq_file_open_own(h->path, flags, &h->fd);
     h->absent = err == ENOENT;
     if (!err && fstat(h->fd, &st)) err = errno;
     if (!err && bq_fault("h5_open")) err = EIO;

@@ -38,7 +38,7 @@ int bq_lock_take(bq_lock *lock, const char *run_dir) {
     struct flock whole = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
     *lock = (bq_lock){0};
     bq_path_join(path, sizeof path, run_dir, "ckpt/lock");
-    int fd, err = bq_file_open(path, O_RDWR | O_CREAT, &fd);
+    int fd, err = bq_file_open_own(path, O_RDWR | O_CREAT, &fd);
     if (err) return bq_refuse(BQ_USAGE, "cannot open '%s': %s", path, bq_file_why(err));
     if (bq_fault("lock_take") ? (errno = ENOLCK, -1) : fcntl(fd, F_OFD_SETLK, &whole)) {
         if (errno == EAGAIN || errno == EACCES) return refuse_holder(fd, run_dir);
@@ -56,7 +56,7 @@ bq_lock_state bq_lock_look(const char *run_dir, char who[128]) {
     int fd;
     who[0] = 0;
     bq_path_join(path, sizeof path, run_dir, "ckpt/lock");
-    if (bq_file_open(path, O_RDONLY, &fd)) return BQ_LOCK_FREE;
+    if (bq_file_open_own(path, O_RDONLY, &fd)) return BQ_LOCK_FREE;
     bool known = fcntl(fd, F_OFD_GETLK, &whole) == 0;
     read_holder(fd, who);
     close(fd);

@@ -221,6 +221,8 @@ const char *bq_weights_file(const bq_weights *w, int file, size_t *bytes) {
     return w->shard[file].name;
 }
 
+int bq_weights_fd(const bq_weights *w, int file) { return w->shard[file].fd; }
+
 const char *bq_weights_dir(const bq_weights *w) { return w->dir; }
 
 const char *bq_weights_metadata(const bq_weights *w, const char *key) {

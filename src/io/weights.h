@@ -31,6 +31,7 @@ const char *bq_weights_metadata(const bq_weights *w, const char *key);
 /* Shards: how many, their names without directory, their sizes. */
 int bq_weights_files(const bq_weights *w);
 const char *bq_weights_file(const bq_weights *w, int file, size_t *bytes);
+int bq_weights_fd(const bq_weights *w, int file); /* stays ours; -1 where there is no file */
 bool bq_weights_procedural(const bq_weights *w, int64_t *seed);
 const char *bq_weights_dir(const bq_weights *w);
 
@@ -49,8 +50,9 @@ void bq_weights_pread(const bq_weights *w, int file, size_t from, void *to, size
 /* One number for the model's bytes: XXH3 over the little-endian XXH3 values of the shards in file order.  On
  * the way every F32, F16 and BF16 value is checked: a NaN or infinity is bad input, the message names
  * tensor, place and value.
- *   cache_path  NULL, or a JSON file of (path, size, mtime, hash) a shard: one that did not change since is
- *               not read again.  Written when it lacked something; an unreadable or torn one is ignored.
+ *   cache_path  NULL, or a JSON file of path, size, times, inode and hash a shard: one that did not change
+ *               since is not read again (on a rank behind 0, whose file may be a copy: path, size and time of
+ *               change).  Written by rank 0 when it lacked something; an unreadable or torn one is ignored.
  * Memory: a few MiB.  BQ_OK, or BQ_DATA after one message. */
 int bq_weights_fingerprint(const bq_weights *w, const char *cache_path, uint64_t *hash);
 

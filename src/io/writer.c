@@ -7,7 +7,6 @@
 
 #include <endian.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -91,8 +90,8 @@ void bq_writer_open(bq_writer *w, const char *path) {
     bq_temp_name(temp, sizeof temp, path);
     w->path = strdup(path), w->temp = strdup(temp);
     BQ_CHECK(w->path && w->temp, "no memory for a path");
-    w->fd = open(temp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-    BQ_CHECK(w->fd >= 0, "cannot create '%s': %s", temp, strerror(errno));
+    int err = bq_file_create(temp, &w->fd);
+    BQ_CHECK(!err, "cannot create '%s': %s", temp, bq_file_why(err));
     size_t bytes = strlen(text), padded = (bytes + 7) / 8 * 8;
     BQ_CHECK(padded <= BQ_HEADER_MAX, "%s: a header of %zu bytes", path, padded);
     uint64_t n = htole64(padded);

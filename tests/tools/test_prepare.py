@@ -86,7 +86,7 @@ class Prepare(unittest.TestCase):
             self.assertEqual(f.attrs.get_id("vocab").dtype, np.dtype("<i8"))
             self.assertEqual(f.attrs.get_id("bos").dtype, np.dtype("<i4"))
             self.assertEqual(f.attrs.get_id("bos").shape, ())
-        self.assertNotIn("t.h5.tmp", os.listdir(self.folder))
+        self.assertFalse([name for name in os.listdir(self.folder) if name.endswith(".tmp")])
 
     def test_same_bytes_again(self):
         text, files = self.write("text", b"a b c"), []
@@ -95,6 +95,24 @@ class Prepare(unittest.TestCase):
             with open(self.path("t.h5"), "rb") as f:
                 files.append(f.read())
         self.assertEqual(files[0], files[1])
+
+    def test_never_onto_a_text(self):
+        text, other = self.write("text", b"a b c"), self.write("other", b"b")
+        for make in (os.link, os.symlink):
+            make(text, self.path("t.h5"))
+            status, said = self.run_it(other, text, "--tokenizer", "bytes")
+            self.assertEqual((status, "is the text" in said), (3, True), said)
+            os.unlink(self.path("t.h5"))
+        os.mkfifo(self.path("t.h5"))
+        status, said = self.run_it(text, "--tokenizer", "bytes")
+        self.assertEqual((status, "not a regular file" in said), (3, True), said)
+        os.unlink(self.path("t.h5"))
+        for name in ("t.h5", f"t.h5.{os.getpid()}.tmp", "t.h5.tmp"):  # links there are not followed
+            os.symlink(other, self.path(name))
+        self.ids(text, "--tokenizer", "bytes")
+        self.assertFalse(os.path.islink(self.path("t.h5")))
+        with open(other, "rb") as f:
+            self.assertEqual(f.read(), b"b")
 
     def test_rows(self):
         self.assertEqual(prepare.join_rows(b" \n = A = \n \n text \n"), b"\n\n = A = \n\n\n\n\n text \n")

@@ -289,10 +289,12 @@ static void directories_are_guarded(void **state) {
     assert_int_equal(unlink(in(other, "config.json")), 0);
     st_save(in(other, "adapter.safetensors"), "{}", 0);
     assert_refused(export_to(other, w4, false, 0, NULL), "adapter.safetensors' is not from blockq");
-    text_in(other, "adapter.safetensors", "junk");
+    text_in(other, "adapter.safetensors", "junk that is longer than a header's length");
     assert_refused(export_to(other, w4, false, 0, NULL), "adapter.safetensors");
     assert_true(file_there(in(other, "adapter.safetensors")));
-    assert_refused(export_to(in(src_dir, "tokenizer.json"), w4, false, 0, NULL), "cannot create");
+    assert_refused(export_to(in(src_dir, "new"), w4, false, 0, NULL), "is inside the source model");
+    assert_false(file_there(in(src_dir, "new")));
+    assert_refused(export_to("/dev/null/x", w4, false, 0, NULL), "cannot create");
 }
 
 /* Dying anywhere leaves no directory that loads; the next export mends it. */

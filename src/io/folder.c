@@ -1,0 +1,96 @@
+#include "io/folder.h"
+
+#include "base/die.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <fnmatch.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+/* out = name-host-, the host without what has no place in a file's name. */
+static void begin_of(char *out, size_t n, const char *name) {
+    char host[65] = "";
+    gethostname(host, sizeof host - 1);
+    for (char *c = host; *c; c++)
+        if (*c == '/') *c = '_';
+    snprintf(out, n, "%s-%s-", name, host);
+}
+
+/* Somebody who removes what was left may be faster than our lock: EAGAIN then, else 0 or an errno. */
+static int hold(bq_folder *f) {
+    struct stat mine, there;
+    int err = bq_dir_open(f->path, true, &f->fd);
+    if (err) return err == ENOENT ? EAGAIN : err < 0 ? EPERM : err;
+    if (flock(f->fd, LOCK_EX | LOCK_NB) && errno == EWOULDBLOCK)
+        err = EAGAIN;
+    else if (fstat(f->fd, &mine))
+        err = errno;
+    else if (lstat(f->path, &there) || mine.st_ino != there.st_ino || mine.st_dev != there.st_dev)
+        err = EAGAIN;
+    else if (mine.st_uid != geteuid())
+        err = EPERM;
+    if (err) close(f->fd);
+    return err;
+}
+
+int bq_folder_make(bq_folder *f, const char *parent, const char *name) {
+    char begin[128];
+    begin_of(begin, sizeof begin, name);
+    int err = bq_dir_make(parent);
+    for (int tries = 0; !err && tries < 100; tries++) {
+        BQ_CHECK(snprintf(f->path, sizeof f->path, "%s/%sXXXXXX", parent, begin) < (int)sizeof f->path,
+                 "path too long: %.200s...", parent);
+        err = mkdtemp(f->path) ? hold(f) : errno;
+        if (err != EAGAIN) break;
+        err = 0;
+    }
+    if (err) f->path[0] = 0;
+    return err;
+}
+
+static bool matches(const char *name, const char *const *patterns) {
+    while (*patterns && fnmatch(*patterns, name, FNM_PERIOD)) patterns++;
+    return *patterns;
+}
+
+/* By descriptor: no name on the way to the folder counts. */
+static void empty(int fd, const char *const *patterns) {
+    int again = dup(fd);
+    DIR *list = again < 0 ? NULL : fdopendir(again);
+    if (list) rewinddir(list);
+    for (struct dirent *e; list && (e = readdir(list));)
+        if (matches(e->d_name, patterns)) unlinkat(fd, e->d_name, 0);
+    if (list) closedir(list);
+}
+
+void bq_folder_remove(bq_folder *f, const char *const *patterns) {
+    if (!f->path[0]) return;
+    empty(f->fd, patterns);
+    rmdir(f->path);
+    close(f->fd);
+    f->path[0] = 0;
+}
+
+void bq_folder_remove_left(const char *parent, const char *name, const char *const *patterns) {
+    char begin[128];
+    begin_of(begin, sizeof begin, name);
+    size_t n = strlen(begin);
+    DIR *list = opendir(parent);
+    for (struct dirent *e; list && (e = readdir(list));) {
+        bq_folder f;
+        struct stat st;
+        if (strncmp(e->d_name, begin, n) || strlen(e->d_name) != n + 6) continue;
+        bq_path_join(f.path, sizeof f.path, parent, e->d_name);
+        if (bq_dir_open(f.path, true, &f.fd)) continue;
+        if (fstat(f.fd, &st) == 0 && st.st_uid == geteuid() && flock(f.fd, LOCK_EX | LOCK_NB) == 0)
+            bq_folder_remove(&f, patterns);
+        else
+            close(f.fd);
+    }
+    if (list) closedir(list);
+}

@@ -28,17 +28,13 @@ static void path_of(char *out, size_t n, const char *run_dir) {
     bq_path_join(out, n, run_dir, "ckpt/state.json");
 }
 
-/* NULL when the file is absent, torn or of another version: nothing in it is needed, so nothing is said here.
+/* NULL when the file is absent, damaged or of another version: nothing in it is needed, so nothing is said here.
  */
 static json_t *read_quietly(const char *run_dir) {
-    char path[BQ_PATH], *text;
-    size_t bytes;
+    char path[BQ_PATH];
     path_of(path, sizeof path, run_dir);
-    if (bq_file_read(path, MAX_FILE, &text, &bytes)) return NULL;
-    json_t *root = json_loadb(text, bytes, JSON_REJECT_DUPLICATES, NULL);
-    free(text);
-    if (root && json_is_object(root) && json_integer_value(json_object_get(root, "version")) == VERSION)
-        return root;
+    json_t *root = bq_json_read_sealed(path, MAX_FILE);
+    if (json_integer_value(json_object_get(root, "version")) == VERSION) return root;
     json_decref(root);
     return NULL;
 }
@@ -144,11 +140,8 @@ void bq_state_save(bq_state *s, const char *const *names, const uint64_t *hashes
     BQ_CHECK(root && json_object_size(parts) == (size_t)n,
              "no memory for the state of a run, or a bad name in it");
     path_of(path, sizeof path, s->run_dir);
-    size_t bytes;
-    char *text = bq_json_text_of(root, &bytes);
-    int error = bq_file_write_atomic(path, text, bytes);
+    int error = bq_json_write_sealed(path, root);
     BQ_CHECK(error == 0, "write of '%s' failed: %s", path, strerror(error));
-    free(text);
     json_decref(root);
 }
 

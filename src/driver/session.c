@@ -156,6 +156,7 @@ int bq_session_open(bq_session *s, const bq_args *args, bq_comm *comm) {
 void bq_session_close(bq_session *s) {
     bq_cache_close(s);
     bq_state_close(s->state);
+    free(s->boundary);
     if (s->comm) bq_nccl_close(s->comm->depth), bq_nccl_close(s->comm->nccl);
     if (s->comm) s->comm->depth = s->comm->nccl = NULL;
     bq_dev_close(&s->dev);
@@ -310,6 +311,9 @@ int bq_session_enter(bq_session *s) {
     if (!code) code = check_class(s);
     if (code) return code;
     bq_cache_open(s);
+    s->boundary = calloc((size_t)s->recipe.sweeps * ((size_t)s->recipe.nphase + 1),
+                         (size_t)s->src.arch.model.blocks);
+    BQ_CHECK(s->boundary, "no memory for the boundaries of %d blocks", s->src.arch.model.blocks);
     int64_t done = bq_state_count(s->state), all = (int64_t)s->recipe.nphase * s->src.arch.model.blocks;
     if (s->comm->rank == 0 && s->args->command == BQ_COMMAND_RUN) {
         write_recipe(s);

@@ -33,6 +33,7 @@ typedef struct {
     uint64_t model_hash, acts_hash, fingerprint;
     bq_lock lock; /* of the run directory, rank 0 of a run */
     bq_state *state;
+    unsigned char *boundary; /* (sweeps, 1 + phases, blocks): what boundary.c knows of each */
     double started; /* bq_seconds at open */
     int made;       /* blocks made since */
     struct {

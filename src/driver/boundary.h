@@ -31,7 +31,8 @@ bool bq_boundary_all(const bq_session *s, bool mine);
 /* A sample of an open boundary that was kept, host (T, H); one damaged since ends the job.  Local. */
 void bq_boundary_read(bq_acts *acts, bq_boundary at, int64_t sample, bq_mat to);
 
-/* Keep my share of the stream unless the file is there and whole; buffer: host (T, H).  Collective over stage. */
+/* Keep my share of the stream unless the file is there and whole; buffer: host (T, H).  Collective over
+ * stage. */
 void bq_boundary_keep(const bq_session *s, bq_boundary at, const bq_stream *qt, bq_mat buffer);
 
 /* My share of the kept stream into qt.  Collective over stage. */

@@ -36,16 +36,15 @@ static void restore_folded(bq_dev *dev, const bq_arch *arch, bq_ckpt_file *f, bq
     blk->folded = true;
 }
 
-bool bq_session_restore(const bq_session *s, bq_dev *dev, const char *path, bq_block *blk, bq_quantized *q,
+void bq_session_restore(const bq_session *s, bq_dev *dev, const char *path, bq_block *blk, bq_quantized *q,
                         bool fold) {
     const bq_arch *arch = &s->src.arch;
     bq_ckpt_file *f;
     bq_ckpt head;
     char why[BQ_WHY];
-    if (bq_ckpt_open(&f, path, s->fingerprint, &head, why) != BQ_CKPT_OK) {
-        bq_log(BQ_WARN, "%s is made again: %s", path, why);
-        return false;
-    }
+    int found = bq_ckpt_open(&f, path, s->fingerprint, &head, why);
+    BQ_CHECK(found == BQ_CKPT_OK, "%s: damaged since the run began: %s; `blockq run` makes it again", path,
+             why);
     BQ_CHECK(head.linears == arch->linears, "%s has %d linears, the model %d", path, head.linears,
              arch->linears);
     for (int i = 0; i < arch->linears; i++) {
@@ -61,7 +60,6 @@ bool bq_session_restore(const bq_session *s, bq_dev *dev, const char *path, bq_b
     if (bq_ckpt_folded(&head)) restore_folded(dev, arch, f, blk);
     bq_ckpt_close(f);
     bq_quantized_decode(dev, q);
-    return true;
 }
 
 /* The exporter's view of the run: tensors of the checkpoint that was asked for last. */
@@ -81,7 +79,8 @@ static void open_block(tensors *t, int block) {
     bq_ckpt_close(t->file);
     bq_session_checkpoint(t->s, block, path, sizeof path);
     int found = bq_ckpt_open(&t->file, path, t->s->fingerprint, &t->head, why);
-    BQ_CHECK(found == BQ_CKPT_OK, "checkpoint %s cannot be exported: %s", path, why);
+    BQ_CHECK(found == BQ_CKPT_OK, "%s: damaged since the run began: %s; `blockq run` makes it again", path,
+             why);
     BQ_CHECK(t->folds || !bq_ckpt_folded(&t->head), "%s has norms of its own, which no pass makes", path);
     t->block = block;
 }
@@ -269,8 +268,8 @@ static void remove_listed(const bq_manifest *m, int i, const char *dir) {
     unlink(path);
 }
 
-/* My share of the listed files: the worst that was found.  Those that are not what was written are removed: the
- * directory is the run's own, and they would be refused as somebody else's. */
+/* My share of the listed files: the worst that was found.  Those that are not what was written are removed:
+ * the directory is the run's own, and they would be refused as somebody else's. */
 static int look_at(const bq_session *s, const bq_manifest *m, const char *dir, bool loud) {
     int worst = BQ_MANIFEST_SAME;
     for (int i = s->comm->rank; i < m->count; i += s->comm->size) {

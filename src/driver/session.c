@@ -275,21 +275,12 @@ static void write_recipe(const bq_session *s) {
 
 static int enter(void *session) {
     bq_session *s = session;
-    const char *names[BQ_PARTS];
-    uint64_t hashes[BQ_PARTS];
-    char changed[256];
     int code = make_dirs(s);
     if (!code) code = take_lock(s);
     if (!code) code = open_log(s);
     if (!code) code = fingerprint(s);
+    if (!code) code = bq_session_resume(s);
     if (code) return code;
-    part_arrays(s, names, hashes);
-    if (bq_state_compare(s->dir, names, hashes, s->parts, changed, sizeof changed) > 0)
-        return bq_refuse(BQ_USAGE,
-                         "%s holds a run that differs in: %s; give another --out, or remove that directory",
-                         s->dir, changed);
-    s->state =
-        bq_state_load(s->dir, s->fingerprint, s->recipe.sweeps, s->recipe.nphase, s->src.arch.model.blocks);
     if (s->comm->rank == 0 && s->args->command == BQ_COMMAND_RUN) bq_account_open(s);
     return BQ_OK;
 }
@@ -311,8 +302,8 @@ int bq_session_enter(bq_session *s) {
     if (!code) code = check_class(s);
     if (code) return code;
     bq_cache_open(s);
-    s->boundary = calloc((size_t)s->recipe.sweeps * ((size_t)s->recipe.nphase + 1),
-                         (size_t)s->src.arch.model.blocks);
+    s->boundary =
+        calloc((size_t)s->recipe.sweeps * ((size_t)s->recipe.nphase + 1), (size_t)s->src.arch.model.blocks);
     BQ_CHECK(s->boundary, "no memory for the boundaries of %d blocks", s->src.arch.model.blocks);
     int64_t done = bq_state_count(s->state), all = (int64_t)s->recipe.nphase * s->src.arch.model.blocks;
     if (s->comm->rank == 0 && s->args->command == BQ_COMMAND_RUN) {

@@ -42,8 +42,8 @@ struct bq_acts {
     int fd, log;
     bq_mpio *mpio; /* joined: through which samples go, else NULL */
     char *path;
-    uint64_t *hash; /* (samples) as logged */
-    bool *has;      /* (samples) */
+    uint64_t *hash;  /* (samples) as logged */
+    bool *has;       /* (samples) */
     record *waiting; /* of samples that are written, but not known to be on disk */
     size_t count, room;
     double since; /* the first of them */

@@ -49,7 +49,7 @@ struct bq_export_job {
     json_t *config;     /* the source's */
     int items, outs, room, shards;
     uint64_t *hash; /* (shards) of those written here */
-    char *buffer; /* BQ_EXPORT_BUFFER bytes, for write */
+    char *buffer;   /* BQ_EXPORT_BUFFER bytes, for write */
 };
 
 #define BQ_EXPORT_BUFFER ((size_t)4 << 20)

@@ -111,7 +111,8 @@ void bq_manifest_write(const bq_manifest *m, const char *path) {
                                               (json_int_t)m->file[i].size, "hash", hex));
     }
     json_t *root = json_pack("{s:s, s:o}", "of", m->of, "files", list);
-    BQ_CHECK(root && json_array_size(list) == (size_t)m->count, "no memory for '%s', or a bad name in it", path);
+    BQ_CHECK(root && json_array_size(list) == (size_t)m->count, "no memory for '%s', or a bad name in it",
+             path);
     int error = bq_json_write_sealed(path, root);
     BQ_CHECK(error == 0, "write of '%s' failed: %s", path, strerror(error));
     json_decref(root);

@@ -1,5 +1,5 @@
-/* manifest.h - what a finished directory holds: its files' names, sizes and hashes, in a sealed object (json.h)
- * that lies elsewhere.
+/* manifest.h - what a finished directory holds: its files' names, sizes and hashes, in a sealed object
+ * (json.h) that lies elsewhere.
  *
  * A file is the one that was written if it has its size, and has not changed (ctime) since the manifest was
  * written or else has its hash.  Looking at a directory that was left alone reads nothing, at a copy of it

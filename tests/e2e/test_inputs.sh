@@ -133,10 +133,20 @@ check "nothing was made" [ ! -e typo ]
 refused 2 text "${run[@]}" -o text/run
 refused 2 text "${run[@]}" -o text
 cp -r clean changed
-refused 2 'differs in: seed' "${run[@]}" --set seed=3 -o changed
-refused 2 'calibration, bits' "${run[@]}" --set calibration.length=16 --set bits.decoder.bits=8 -o changed
+refused 2 'differs in: seed (3 here, 0 in the run); give another --out' "${run[@]}" --set seed=3 -o changed
+refused 2 'calibration.length (16 here, 24 in the run), bits.decoder.bits (8 here, 4 in the run);' "${run[@]}" --set calibration.length=16 --set bits.decoder.bits=8 -o changed
 refused 2 'differs in: .*model' "${run[@]}" --set model=m_phi3_short -o changed
 refused 2 'differs in: .*tokens' "${run[@]}" --set calibration.tokens=eval.h5 -o changed
+# recipe.json and state.json help to say it; what cannot be said by one is not what was done with the other
+cp -r changed told
+rm told/recipe.json
+refused 2 'differs in: seed;' "${run[@]}" --set seed=3 -o told
+rm told/ckpt/state.json
+refused 2 'differs in: model, tokens or numerics' "${run[@]}" --set seed=3 -o told
+cp changed/recipe.json told
+truncate -s 100 told/ckpt/state.json
+refused 2 'differs in: seed (3 here, 0 in the run);' "${run[@]}" --set seed=3 -o told
+then_clean told
 then_clean changed
 expect 0 "${run[@]}" --set eval.windows=3 --set phases.0.name=again -o changed # may change
 expect 75 "${run[@]}" --stop-after-blocks 1 -o half

@@ -83,7 +83,8 @@ static void damaged(void **state) {
         "{\"of\": \"a run\", \"files\": [3]}",
         "{\"of\": \"a run\", \"files\": [{\"name\": \"w\", \"size\": -1, \"hash\": \"0123456789abcdef\"}]}",
         "{\"of\": \"a run\", \"files\": [{\"name\": \"w\", \"size\": 1, \"hash\": \"0123\"}]}",
-        "{\"of\": \"a run\", \"files\": [{\"name\": \"../w\", \"size\": 1, \"hash\": \"0123456789abcdef\"}]}"};
+        "{\"of\": \"a run\", \"files\": [{\"name\": \"../w\", \"size\": 1, \"hash\": "
+        "\"0123456789abcdef\"}]}"};
     size_t n;
     bq_manifest m;
     start("damaged");
@@ -91,7 +92,8 @@ static void damaged(void **state) {
     for (size_t bit = 0; bit < 8 * n; bit++) {
         data[bit / 8] ^= (char)(1 << bit % 8);
         file_save(list, data, n);
-        if (bq_manifest_read(&m, list)) assert_true(m.count == 2 && m.file[1].hash == bq_hash_text("weights"));
+        if (bq_manifest_read(&m, list))
+            assert_true(m.count == 2 && m.file[1].hash == bq_hash_text("weights"));
         bq_manifest_close(&m);
         data[bit / 8] ^= (char)(1 << bit % 8);
     }

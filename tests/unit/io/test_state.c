@@ -102,6 +102,8 @@ static void marks_and_files(void **state) {
     save(s, 12.5);
     bq_state_close(s);
     s = load();
+    assert_int_equal(bq_state_listed(run_dir, 2, 4), 1);
+    assert_int_equal(bq_state_listed(run_dir, 2, 3), -1);
     assert_true(done(s, 0, 0, 0, NULL) && done(s, 1, 2, 4, NULL));
     assert_false(done(s, 0, 0, 4, NULL) || done(s, 0, 2, 4, NULL));
     assert_true(seconds(s) == 12.5);
@@ -162,6 +164,7 @@ static void files_are_the_truth(void **state) {
     file_save(path, data, n);                          /* damaged inside: only reading it all finds that */
     finish_as(1, 0, 0, print, &(bq_ckpt){.block = 4}); /* copied to another name */
     s = load();
+    assert_int_equal(bq_state_foreign(s), 1);
     assert_int_equal(bq_state_count(s), 3); /* a quick look is not enough for the last two */
     assert_false(done(s, 0, 0, 0, NULL));
     assert_false(done(s, 0, 0, 1, "block 1 will be done again"));
@@ -253,6 +256,8 @@ static void compare(void **state) {
     assert_string_equal(changed, "model, numerics, tokens");
     assert_int_equal(bq_state_compare(run_dir, more, other, 3, small, sizeof small), 3);
     assert_string_equal(small, "model, ");
+    assert_true(bq_state_differs(run_dir, "model", 2));
+    assert_false(bq_state_differs(run_dir, "model", 1) || bq_state_differs(run_dir, "none", 1));
     static const char evil[] = "{\"version\":1,\"parts\":{\"a\\u001b[2J\":\"x\"}}";
     write_json(evil);
     assert_int_equal(bq_state_compare(run_dir, NULL, NULL, 0, changed, sizeof changed), 1);

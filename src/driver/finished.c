@@ -85,6 +85,7 @@ static int look(void *session) {
     if (!code && a->tokens)
         code =
             bq_source_check_tokens(&s->src, a->tokens, &s->eval, a->offset, s->recipe.eval.windows * a->ctx);
+    if (!code && a->tokens) bq_source_check_length(&s->src, "--ctx", a->ctx);
     size_t arena = !code && a->tokens
                        ? bq_perplexity_need(&s->src.arch, s->scheme, bq_recipe_prescaled(&s->recipe), a->ctx)
                        : 0;

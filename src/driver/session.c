@@ -46,6 +46,8 @@ static int open_inputs(void *session) {
     if (!code && s->calibration.ids)
         code = bq_source_check_tokens(&s->src, r->calibration.tokens, &s->calibration, r->calibration.offset,
                                       r->calibration.samples * r->calibration.length);
+    if (!code && s->calibration.ids)
+        bq_source_check_length(&s->src, "calibration.length", r->calibration.length);
     if (!code && !s->args->no_eval) code = read_tokens(r->eval.tokens, &s->eval);
     if (!code && s->eval.ids)
         code = bq_perplexity_windows(r->eval.tokens, &s->eval, r->eval.ctx, r->eval.offset,
@@ -53,6 +55,9 @@ static int open_inputs(void *session) {
     if (!code && s->eval.ids)
         code = bq_source_check_tokens(&s->src, r->eval.tokens, &s->eval, r->eval.offset,
                                       r->eval.windows * r->eval.ctx);
+    if (!code && s->eval.ids) bq_source_check_length(&s->src, "eval.ctx", r->eval.ctx);
+    if (!code && s->eval.ids && s->calibration.ids)
+        code = bq_source_same_tokenizer(r->calibration.tokens, &s->calibration, r->eval.tokens, &s->eval);
     const bq_phase *last = &r->phase[r->nphase - 1];
     if (!code && r->sweeps > 1 && (!bq_phase_trains(last) || last->inputs == BQ_INPUTS_FP))
         code = bq_refuse(

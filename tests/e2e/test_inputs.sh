@@ -99,6 +99,20 @@ check "texts one behind the other" cmp two.h5 cal.h5
 tr '!-`' 'B-~' <text >large
 "$blockq" tokens --bytes large -o large.h5 2>/dev/null
 refused 3 vocabulary "${run[@]}" --set calibration.tokens=large.h5 -o vocabulary
+# made by the model's tokenizer, by another one, by one that cannot be compared; both files by the same one
+tokens() { "$make_micro" tokens "$1" "$2" "$3"; }
+echo '{}' >m_llama_default/tokenizer.json
+hash=$(sha256sum <m_llama_default/tokenizer.json | cut -c -64)
+tokens cal.h5 cal_own.h5 "$hash" && tokens eval.h5 eval_own.h5 "$hash"
+tokens cal.h5 cal_other.h5 "${hash//[0-4]/5}" && tokens cal.h5 cal_named.h5 something
+expect 0 "${run[@]}" --set calibration.tokens=cal_own.h5 --set eval.tokens=eval_own.h5 -o own
+refused 3 "cal_other.h5 was made by a tokenizer.json.*--tokenizer .*m_llama_default" "${run[@]}" --set calibration.tokens=cal_other.h5 -o other
+refused 3 'cal_named.h5 was made by a tokenizer of 256 ids (something), the model.s vocabulary has 97' "${run[@]}" --set calibration.tokens=cal_named.h5 -o other
+refused 3 'calibrate and evaluate with one tokenizer' "${run[@]}" --set calibration.tokens=cal_own.h5 -o other
+refused 3 'cal_other.h5 was made by' "$blockq" eval --model m_llama_default --tokens cal_other.h5 --ctx 32 --windows 2
+refused 3 'cal_other.h5 was made by' "$blockq" eval --run own --tokens cal_other.h5 --ctx 32 --windows 2
+check "nothing was made" [ ! -e other ]
+rm -r own m_llama_default/tokenizer.json
 refused 3 'has 2400 tokens' "${run[@]}" --set calibration.samples=1000 -o few
 refused 3 'has 2400 tokens' "${run[@]}" --set calibration.offset=2399 -o few
 refused 3 eval.h5 "${run[@]}" --set eval.windows=1000 -o few

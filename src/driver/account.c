@@ -17,7 +17,7 @@ static const char head[] =
 static void append(const bq_session *s, const char *text, bool begin) {
     char path[BQ_PATH_MAX + 16];
     snprintf(path, sizeof path, "%s/run.csv", s->dir);
-    if (begin && bq_file_exists(path)) return;
+    if (begin && bq_file_size(path) > 0) return;
     int error = bq_file_append(path, text, strlen(text));
     BQ_CHECK(error == 0, "write of '%s' failed: %s", path, strerror(error));
 }

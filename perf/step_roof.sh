@@ -18,8 +18,10 @@ dir=$(mktemp -d "${TMPDIR:-/tmp}/step-XXXXXX")
 trap 'rm -rf "$dir"' EXIT
 head -c $((4 * tokens)) /dev/zero | tr '\0' 'a' >"$dir/text"
 "$build/src/blockq" tokens --bytes "$dir/text" -o "$dir/tokens.h5" 2>/dev/null
+mkdir "$dir/model" # of this shape, without its weights: bytes are no tokens of a model that has some
+python3 -c 'import json, sys; c = json.load(sys.stdin); c.setdefault("blockq_procedural", 1); print(json.dumps(c))' <"$model/config.json" >"$dir/model/config.json"
 cat >"$dir/recipe.json" <<TEXT
-{"model": "$model", "calibration": {"tokens": "$dir/tokens.h5", "samples": 2, "length": $tokens},
+{"model": "$dir/model", "calibration": {"tokens": "$dir/tokens.h5", "samples": 2, "length": $tokens},
  "phases": [{"inputs": "mix", "compute": "$compute", "passes": [{"pass": "adascale", "iterations": 4}]}]}
 TEXT
 needed=$(python3 - "$model/config.json" "$tokens" <<'TEXT'

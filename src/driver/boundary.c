@@ -2,14 +2,24 @@
 
 #include "base/clock.h"
 #include "base/die.h"
-#include "base/meter.h"
 #include "base/hash.h"
+#include "base/log.h"
+#include "base/meter.h"
 #include "base/shard.h"
 #include "comm/treesum.h"
 #include "driver/reference.h"
 
 #include <stdio.h>
 #include <time.h>
+
+enum { UNKNOWN, WHOLE, DAMAGED };
+
+/* WHOLE for all replicas of the stage, or for none. */
+static unsigned char *known(const bq_session *s, bq_boundary at) {
+    int phases = s->recipe.nphase + 1, blocks = s->src.arch.model.blocks;
+    return &s->boundary[((size_t)at.sweep * (size_t)phases + (size_t)(at.phase + 1)) * (size_t)blocks +
+                        (size_t)at.block];
+}
 
 uint64_t bq_boundary_file(const bq_session *s, bq_boundary at, char *path, size_t n) {
     const uint64_t of[] = {s->fingerprint, (uint64_t)at.sweep, (uint64_t)at.block, (uint64_t)(at.phase + 1)};
@@ -35,17 +45,27 @@ bool bq_boundary_all(const bq_session *s, bool mine) {
 bool bq_boundary_kept(const bq_session *s, bq_boundary at) {
     char path[BQ_PATH_MAX + 96];
     bq_shard share = bq_session_share(s);
+    unsigned char *state = known(s, at);
+    if (*state == WHOLE) return true;
     uint64_t hash = bq_boundary_file(s, at, path, sizeof path);
     bq_acts *acts = bq_reference_look(s, path, hash);
-    bool mine = acts && bq_acts_has_all(acts, share.first, share.count);
+    bool listed = acts && bq_acts_has_all(acts, share.first, share.count),
+         mine = listed && bq_acts_whole(acts, share.first, share.count);
     bq_acts_close(acts);
-    return bq_boundary_all(s, mine);
+    if (listed && !mine && *state != DAMAGED) {
+        bq_log_all(BQ_WARN, "%s: a sample is damaged: the boundary is made again", path);
+        *state = DAMAGED;
+    }
+    bool all = bq_boundary_all(s, mine);
+    if (all) *state = WHOLE;
+    return all;
 }
 
 void bq_boundary_read(bq_acts *acts, bq_boundary at, int64_t sample, bq_mat to) {
     BQ_CHECK(bq_acts_read(acts, sample, to.data),
-             "sample %ld of the boundary before block %d is damaged: remove acts/qt_%03d.*", (long)sample,
-             at.block, at.block);
+             "sample %ld of the boundary before block %d was damaged since the run began; the same command "
+             "makes it again",
+             (long)sample, at.block + 1);
 }
 
 void bq_boundary_keep(const bq_session *s, bq_boundary at, const bq_stream *qt, bq_mat buffer) {
@@ -59,6 +79,7 @@ void bq_boundary_keep(const bq_session *s, bq_boundary at, const bq_stream *qt, 
     bq_acts_sync(acts);
     bq_acts_close(acts);
     bq_comm_stage_barrier(s->comm);
+    *known(s, at) = WHOLE;
 }
 
 void bq_boundary_load(const bq_session *s, bq_boundary at, bq_stream *qt, bq_mat buffer) {

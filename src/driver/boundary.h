@@ -22,15 +22,17 @@ uint64_t bq_boundary_file(const bq_session *s, bq_boundary at, char *path, size_
 /* Its file for the replicas to read their samples, or NULL; the caller closes.  Collective over stage. */
 bq_acts *bq_boundary_open(const bq_session *s, bq_boundary at);
 
-/* The file has all samples of all replicas of the stage.  Collective over stage. */
+/* The file has all samples of all replicas of the stage, undamaged: until it does, each call reads those that
+ * its log has.  A damaged one is said, and counts as absent.  Collective over stage. */
 bool bq_boundary_kept(const bq_session *s, bq_boundary at);
 /* True where all replicas say so.  Collective over stage. */
 bool bq_boundary_all(const bq_session *s, bool mine);
 
-/* A sample of an open boundary, host (T, H); a damaged one ends the job.  Local. */
+/* A sample of an open boundary that was kept, host (T, H); one damaged since ends the job.  Local. */
 void bq_boundary_read(bq_acts *acts, bq_boundary at, int64_t sample, bq_mat to);
 
-/* Keep my share of the stream unless the file is there; buffer: host (T, H).  Collective over stage. */
+/* Keep my share of the stream unless the file is there and whole; buffer: host (T, H).  Collective over
+ * stage. */
 void bq_boundary_keep(const bq_session *s, bq_boundary at, const bq_stream *qt, bq_mat buffer);
 
 /* My share of the kept stream into qt.  Collective over stage. */

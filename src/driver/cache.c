@@ -97,7 +97,9 @@ static void exchange(const bq_session *s, file f, int stage, bool up) {
         if (rank == 0 || (comm->rank && comm->rank != rank)) continue;
         bq_shard share = bq_shard_of(s->recipe.calibration.samples, r, comm->nreplica);
         bq_acts *acts = bq_reference_look(s, f.path, f.hash);
-        bool there = acts && bq_acts_has_all(acts, share.first, share.count), sends = (comm->rank == 0) != up;
+        bool sends = (comm->rank == 0) != up; /* rank 0 has files of earlier runs */
+        bool there = acts && bq_acts_has_all(acts, share.first, share.count) &&
+                     (comm->rank || bq_acts_whole(acts, share.first, share.count));
         if (moves(s, peer, sends ? there : !there)) {
             if (sends)
                 send_share(s, peer, acts, share, buffer);

@@ -27,6 +27,7 @@ static int look(void *ctx) {
     if (!code) code = bq_perplexity_windows(a->tokens, &e->tokens, a->ctx, a->offset, &e->windows);
     if (!code)
         code = bq_source_check_tokens(&e->model, a->tokens, &e->tokens, a->offset, e->windows * a->ctx);
+    if (!code) bq_source_check_length(&e->model, "--ctx", a->ctx);
     for (int i = 0; i < BQ_ARCH_LINEARS; i++)
         e->scheme[i] = (bq_scheme){a->rtn, -1, true, BQ_F32, BQ_GRID_AIMET};
     size_t arena = code ? 0 : bq_perplexity_need(&e->model.arch, a->rtn ? e->scheme : NULL, false, a->ctx);

@@ -1,6 +1,7 @@
 #include "driver/session.h"
 
 #include "base/die.h"
+#include "comm/heartbeat.h"
 #include "driver/device.h"
 #include "driver/sweep.h"
 #include "io/checkpoint.h"
@@ -32,15 +33,22 @@ static bool finished(const bq_session *s) {
     return true;
 }
 
-/* Is the model still the one the run was made from? */
-static int check_model(bq_session *s) {
-    static const char *const name = "model";
-    char cache[BQ_PATH_MAX + 32], changed[256];
+/* Are recipe and model still those that the run was made from? */
+static int check_parts(bq_session *s) {
+    char cache[BQ_PATH_MAX + 32];
+    bq_part part[BQ_PARTS];
+    int parts = bq_recipe_parts(&s->recipe, part);
+    for (int i = 0; i < parts; i++)
+        if (bq_state_differs(s->dir, part[i].name, part[i].hash))
+            return bq_refuse(
+                BQ_DATA,
+                "%s/recipe.json is not the recipe that the run was made by (%s differs): `blockq "
+                "run` it again, that writes the file anew",
+                s->dir, part[i].name);
     snprintf(cache, sizeof cache, "%s/ckpt/model.hash.json", s->dir);
     int code = bq_source_fingerprint(&s->src, cache, &s->model_hash);
     if (code) return code;
-    if (bq_state_compare(s->dir, &name, &s->model_hash, 1, changed, sizeof changed) > 0 &&
-        strstr(changed, "model"))
+    if (bq_state_differs(s->dir, "model", s->model_hash))
         return bq_refuse(BQ_DATA, "%s: the model is not the one that the run in %s was made from", s->src.dir,
                          s->dir);
     return BQ_OK;
@@ -73,7 +81,7 @@ static int look(void *session) {
     if (!code && (!read_fingerprint(s) || !finished(s)))
         code = bq_refuse(BQ_DATA, "%s is not finished: `blockq run` it to the end first", s->dir);
     if (!code && a->command == BQ_COMMAND_EXPORT) code = check_place(a->out);
-    if (!code && s->comm->rank == 0) code = check_model(s);
+    if (!code && s->comm->rank == 0) code = check_parts(s);
     if (!code && a->tokens) code = bq_tokens_read(a->tokens, &s->eval);
     s->recipe.eval.ctx = a->ctx, s->recipe.eval.windows = a->windows, s->recipe.eval.offset = a->offset;
     if (!code && a->tokens)
@@ -81,6 +89,7 @@ static int look(void *session) {
     if (!code && a->tokens)
         code =
             bq_source_check_tokens(&s->src, a->tokens, &s->eval, a->offset, s->recipe.eval.windows * a->ctx);
+    if (!code && a->tokens) bq_source_check_length(&s->src, "--ctx", a->ctx);
     size_t arena = !code && a->tokens
                        ? bq_perplexity_need(&s->src.arch, s->scheme, bq_recipe_prescaled(&s->recipe), a->ctx)
                        : 0;
@@ -93,6 +102,31 @@ static int look(void *session) {
     return code;
 }
 
+/* Every byte of the checkpoints that will be used, a share of the blocks on each rank: found now, damage
+ * costs nothing but this.  The last one that is damaged is named, by the rank that read it. */
+static int check_blocks(const bq_session *s) {
+    char path[BQ_PATH_MAX + 64], why[BQ_WHY], bad_path[BQ_PATH_MAX + 64], bad_why[BQ_WHY];
+    int bad = 0, code = BQ_OK;
+    for (int b = s->comm->rank; b < s->src.arch.model.blocks; b += s->comm->size) {
+        bq_ckpt_file *f;
+        bq_ckpt head;
+        int phase = s->recipe.nphase - 1,
+            listed = bq_state_listed(s->dir, phase, b); /* of later sweeps, too, where that one is damaged */
+        bq_ckpt_path(path, sizeof path, s->dir, listed > s->latest[b] ? listed : s->latest[b], phase, b);
+        if (bq_ckpt_open(&f, path, s->fingerprint, &head, why) != BQ_CKPT_OK) {
+            bad = b + 1;
+            memcpy(bad_path, path, sizeof path), memcpy(bad_why, why, sizeof why);
+        }
+        bq_ckpt_close(f);
+        bq_heartbeat(s->comm);
+    }
+    int last = bq_comm_agree(s->comm, bad);
+    if (last && last == bad)
+        code =
+            bq_refuse(BQ_DATA, "%s: %s: `blockq run` it again, that makes the block anew", bad_path, bad_why);
+    return bq_comm_agree(s->comm, code);
+}
+
 int bq_session_open_finished(bq_session *s, const bq_args *args, bq_comm *comm) {
     char recipe[BQ_PATH_MAX + 16];
     *s = (bq_session){.args = args, .comm = comm};
@@ -103,5 +137,5 @@ int bq_session_open_finished(bq_session *s, const bq_args *args, bq_comm *comm) 
     bq_comm_bcast(comm, &s->recipe, sizeof s->recipe);
     if ((code = bq_root_first(comm, look, s))) return code;
     bq_sweep_results(s);
-    return BQ_OK;
+    return check_blocks(s);
 }

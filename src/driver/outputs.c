@@ -14,8 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-#define MARK 64 /* bytes of a mark file */
+#include <unistd.h>
 
 static void restore(bq_dev *dev, bq_ckpt_file *f, int linear, bq_ckpt_part part, bq_mat to) {
     bq_mat room = bq_device_room(dev, to);
@@ -37,16 +36,15 @@ static void restore_folded(bq_dev *dev, const bq_arch *arch, bq_ckpt_file *f, bq
     blk->folded = true;
 }
 
-bool bq_session_restore(const bq_session *s, bq_dev *dev, const char *path, bq_block *blk, bq_quantized *q,
+void bq_session_restore(const bq_session *s, bq_dev *dev, const char *path, bq_block *blk, bq_quantized *q,
                         bool fold) {
     const bq_arch *arch = &s->src.arch;
     bq_ckpt_file *f;
     bq_ckpt head;
     char why[BQ_WHY];
-    if (bq_ckpt_open(&f, path, s->fingerprint, &head, why) != BQ_CKPT_OK) {
-        bq_log(BQ_WARN, "%s is made again: %s", path, why);
-        return false;
-    }
+    int found = bq_ckpt_open(&f, path, s->fingerprint, &head, why);
+    BQ_CHECK(found == BQ_CKPT_OK, "%s: damaged since the run began: %s; `blockq run` makes it again", path,
+             why);
     BQ_CHECK(head.linears == arch->linears, "%s has %d linears, the model %d", path, head.linears,
              arch->linears);
     for (int i = 0; i < arch->linears; i++) {
@@ -62,7 +60,6 @@ bool bq_session_restore(const bq_session *s, bq_dev *dev, const char *path, bq_b
     if (bq_ckpt_folded(&head)) restore_folded(dev, arch, f, blk);
     bq_ckpt_close(f);
     bq_quantized_decode(dev, q);
-    return true;
 }
 
 /* The exporter's view of the run: tensors of the checkpoint that was asked for last. */
@@ -82,7 +79,8 @@ static void open_block(tensors *t, int block) {
     bq_ckpt_close(t->file);
     bq_session_checkpoint(t->s, block, path, sizeof path);
     int found = bq_ckpt_open(&t->file, path, t->s->fingerprint, &t->head, why);
-    BQ_CHECK(found == BQ_CKPT_OK, "checkpoint %s cannot be exported: %s", path, why);
+    BQ_CHECK(found == BQ_CKPT_OK, "%s: damaged since the run began: %s; `blockq run` makes it again", path,
+             why);
     BQ_CHECK(t->folds || !bq_ckpt_folded(&t->head), "%s has norms of its own, which no pass makes", path);
     t->block = block;
 }
@@ -225,11 +223,36 @@ int bq_session_outputs_fit(const bq_session *s) {
     return code;
 }
 
-static int export_one(const bq_session *s, bq_format format, size_t shard_bytes, const char *dir) {
+/* Each rank knows the hashes of its shards; halves of them are exact as doubles. */
+static void list_output(output *o, const char *mark, const char *of) {
+    const bq_comm *comm = o->s->comm;
+    int shards = bq_export_shards(o->job);
+    uint64_t *hash = bq_export_hashes(o->job);
+    double *half = calloc((size_t)shards, sizeof *half);
+    BQ_CHECK(half, "no memory for the hashes of %d shards", shards);
+    for (int shift = 0; shift < 64; shift += 32) {
+        for (int i = 0; i < shards; i++) half[i] = (double)(uint32_t)(hash[i] >> shift);
+        bq_comm_gather(comm, half, shards);
+        for (int i = 0; i < shards; i++)
+            hash[i] = (hash[i] & ~((uint64_t)UINT32_MAX << shift)) | (uint64_t)half[i] << shift;
+    }
+    free(half);
+    if (comm->rank) return;
+    bq_manifest m;
+    bq_manifest_new(&m, of);
+    bq_export_list(o->job, &m);
+    bq_manifest_write(&m, mark);
+    bq_manifest_close(&m);
+}
+
+/* mark: where the list of what was written goes, or NULL. */
+static int export_one(const bq_session *s, bq_format format, size_t shard_bytes, const char *dir,
+                      const char *mark, const char *of) {
     double since = bq_seconds();
     output o = {s, dir, format_of(format), shard_bytes, {0}, NULL};
     int code = bq_root_first(s->comm, open_output, &o);
     if (!code) code = write_output(&o);
+    if (!code && mark) list_output(&o, mark, of);
     if (!code) {
         int shards = bq_export_shards(o.job), ranks = s->comm->size < shards ? s->comm->size : shards;
         bq_log(BQ_INFO, "wrote %s: %d shard%s by %d rank%s in %.1f s", dir, shards, &"s"[shards == 1], ranks,
@@ -239,35 +262,51 @@ static int export_one(const bq_session *s, bq_format format, size_t shard_bytes,
     return code;
 }
 
-/* A mark says of which run and how cut the directory is; it counts once the directory is whole. */
-static bool exported(const char *mark, const char *text, const char *dir) {
-    char *have = NULL, config[2 * BQ_PATH_MAX + 16];
-    size_t bytes = 0;
-    snprintf(config, sizeof config, "%s/config.json", dir);
-    bool same = bq_file_read(mark, MARK, &have, &bytes) == 0 && strcmp(have, text) == 0;
-    free(have);
-    return same && bq_file_exists(config);
+static void remove_listed(const bq_manifest *m, int i, const char *dir) {
+    char path[4 * BQ_PATH_MAX];
+    snprintf(path, sizeof path, "%s/%s", dir, m->file[i].name);
+    unlink(path);
 }
 
-static void write_mark(const char *mark, const char *text) {
-    int error = bq_file_write_atomic(mark, text, strlen(text));
-    BQ_CHECK(error == 0, "write of '%s' failed: %s", mark, strerror(error));
+/* My share of the listed files: the worst that was found.  Those that are not what was written are removed:
+ * the directory is the run's own, and they would be refused as somebody else's. */
+static int look_at(const bq_session *s, const bq_manifest *m, const char *dir, bool loud) {
+    int worst = BQ_MANIFEST_SAME;
+    for (int i = s->comm->rank; i < m->count; i += s->comm->size) {
+        int found = bq_manifest_look(m, i, dir);
+        worst = found > worst ? found : worst;
+        bq_heartbeat(s->comm);
+        if (found != BQ_MANIFEST_OTHER) continue;
+        if (loud) bq_log_all(BQ_WARN, "%s is written again: %s is gone or has changed", dir, m->file[i].name);
+        remove_listed(m, i, dir);
+    }
+    return worst;
 }
 
-/* The mark of an older export goes before its directory does: a kill between must not leave it believed. */
+/* Is the directory what is wanted, and still as it was written? */
+static bool exported(const bq_session *s, const char *mark, const char *of, const char *dir) {
+    bq_manifest m;
+    bool same = bq_manifest_read(&m, mark) && strcmp(m.of, of) == 0;
+    int found = look_at(s, &m, dir, same), worst = bq_comm_agree(s->comm, same ? found : BQ_MANIFEST_OTHER);
+    for (int i = 0; i < m.count && worst == BQ_MANIFEST_OTHER && s->comm->rank == 0; i++) {
+        const char *name = m.file[i].name; /* what is left must not load */
+        if (strcmp(name, "config.json") == 0 || strstr(name, ".index.json")) remove_listed(&m, i, dir);
+    }
+    if (worst == BQ_MANIFEST_EQUAL && s->comm->rank == 0)
+        bq_manifest_write(&m, mark); /* no need to read it all again */
+    bq_manifest_close(&m);
+    return worst != BQ_MANIFEST_OTHER;
+}
+
 static int export_output(const bq_session *s, const bq_output *o) {
-    char dir[2 * BQ_PATH_MAX], mark[2 * BQ_PATH_MAX], text[MARK];
-    bool root = s->comm->rank == 0;
+    char dir[2 * BQ_PATH_MAX], mark[2 * BQ_PATH_MAX], of[64];
     snprintf(dir, sizeof dir, "%s/%s", s->dir, o->dir);
     snprintf(mark, sizeof mark, "%s/ckpt/export_%s.done", s->dir, o->dir);
-    snprintf(text, sizeof text, "%016lx %s %ld%s\n", (unsigned long)s->fingerprint,
+    snprintf(of, sizeof of, "%016lx %s %ld%s", (unsigned long)s->fingerprint,
              o->format == BQ_OUT_COMPRESSED ? "compressed-tensors" : "safetensors", (long)o->shard_bytes,
              bq_recipe_activations(&s->recipe) ? " a8" : "");
-    if (bq_comm_agree(s->comm, root && exported(mark, text, dir))) return BQ_OK;
-    if (root && bq_file_exists(mark)) write_mark(mark, "being written again\n");
-    int code = export_one(s, o->format, (size_t)o->shard_bytes, dir);
-    if (root && !code) write_mark(mark, text);
-    return code;
+    if (exported(s, mark, of, dir)) return BQ_OK;
+    return export_one(s, o->format, (size_t)o->shard_bytes, dir, mark, of);
 }
 
 int bq_session_export(const bq_session *s) {
@@ -277,5 +316,5 @@ int bq_session_export(const bq_session *s) {
 }
 
 int bq_session_export_to(const bq_session *s, bq_format format, size_t shard_bytes, const char *dir) {
-    return export_one(s, format, shard_bytes, dir);
+    return export_one(s, format, shard_bytes, dir, NULL, NULL);
 }

@@ -158,6 +158,11 @@ typedef struct {
 } bq_part;
 int bq_recipe_parts(const bq_recipe *recipe, bq_part part[BQ_PARTS]);
 
+/* Keys that change the result's bytes and differ from those of a resolved recipe in a file, a run's
+ * recipe.json: how many, and into text the first three with both values.  0, too, where the file cannot be
+ * read.  Silent. */
+int bq_recipe_differences(const char *path, const bq_recipe *recipe, char *text, size_t size);
+
 /* docs/recipes.md. */
 void bq_recipe_doc(FILE *out);
 

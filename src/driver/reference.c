@@ -97,13 +97,7 @@ static bq_acts *make_head(const bq_session *s, int block) {
 
 bool bq_reference_whole(const bq_session *s, int block, bq_shard samples) {
     bq_acts *acts = open_head(s, block);
-    float *buffer =
-        malloc((size_t)(s->recipe.calibration.length * s->src.arch.model.hidden) * sizeof *buffer);
-    BQ_CHECK(buffer, "no memory for a sample");
-    bool good = acts != NULL;
-    for (int64_t i = samples.first; i < samples.first + samples.count && good; i++)
-        good = bq_acts_read(acts, i, buffer);
-    free(buffer);
+    bool good = acts && bq_acts_whole(acts, samples.first, samples.count);
     bq_acts_close(acts);
     return good;
 }

@@ -48,6 +48,8 @@ static int open_inputs(void *session) {
     if (!code && s->calibration.ids)
         code = bq_source_check_tokens(&s->src, r->calibration.tokens, &s->calibration, r->calibration.offset,
                                       r->calibration.samples * r->calibration.length);
+    if (!code && s->calibration.ids)
+        bq_source_check_length(&s->src, "calibration.length", r->calibration.length);
     if (!code && !s->args->no_eval) code = read_tokens(r->eval.tokens, &s->eval);
     if (!code && s->eval.ids)
         code = bq_perplexity_windows(r->eval.tokens, &s->eval, r->eval.ctx, r->eval.offset,
@@ -55,6 +57,9 @@ static int open_inputs(void *session) {
     if (!code && s->eval.ids)
         code = bq_source_check_tokens(&s->src, r->eval.tokens, &s->eval, r->eval.offset,
                                       r->eval.windows * r->eval.ctx);
+    if (!code && s->eval.ids) bq_source_check_length(&s->src, "eval.ctx", r->eval.ctx);
+    if (!code && s->eval.ids && s->calibration.ids)
+        code = bq_source_same_tokenizer(r->calibration.tokens, &s->calibration, r->eval.tokens, &s->eval);
     const bq_phase *last = &r->phase[r->nphase - 1];
     if (!code && r->sweeps > 1 && (!bq_phase_trains(last) || last->inputs == BQ_INPUTS_FP))
         code = bq_refuse(
@@ -183,6 +188,7 @@ void bq_session_close(bq_session *s) {
     bq_cache_close(s);
     bq_state_close(s->state);
     free(s->latest);
+    free(s->boundary);
     if (s->comm) bq_nccl_close(s->comm->depth), bq_nccl_close(s->comm->nccl);
     if (s->comm) s->comm->depth = s->comm->nccl = NULL;
     bq_dev_close(&s->dev);
@@ -319,22 +325,13 @@ static void write_recipe(const bq_session *s) {
 
 static int enter(void *session) {
     bq_session *s = session;
-    const char *names[BQ_PARTS];
-    uint64_t hashes[BQ_PARTS];
-    char changed[256];
     int code = check_place(s);
     if (!code) code = make_dirs(s);
     if (!code) code = take_lock(s);
     if (!code) code = open_log(s);
     if (!code) code = fingerprint(s);
+    if (!code) code = bq_session_resume(s);
     if (code) return code;
-    part_arrays(s, names, hashes);
-    if (bq_state_compare(s->dir, names, hashes, s->parts, changed, sizeof changed) > 0)
-        return bq_refuse(BQ_USAGE,
-                         "%s holds a run that differs in: %s; give another --out, or remove that directory",
-                         s->dir, changed);
-    s->state =
-        bq_state_load(s->dir, s->fingerprint, s->recipe.sweeps, s->recipe.nphase, s->src.arch.model.blocks);
     if (s->comm->rank == 0 && s->args->command == BQ_COMMAND_RUN) bq_account_open(s);
     return BQ_OK;
 }
@@ -344,6 +341,9 @@ int bq_session_enter(bq_session *s) {
     if (!code) code = check_class(s, s->fingerprint);
     if (code) return code;
     bq_cache_open(s);
+    s->boundary =
+        calloc((size_t)s->recipe.sweeps * ((size_t)s->recipe.nphase + 1), (size_t)s->src.arch.model.blocks);
+    BQ_CHECK(s->boundary, "no memory for the boundaries of %d blocks", s->src.arch.model.blocks);
     int64_t done = bq_state_count(s->state), phases = s->recipe.nphase + s->recipe.sweeps - 1;
     if (s->comm->rank == 0 && s->args->command == BQ_COMMAND_RUN) {
         write_recipe(s);

@@ -35,9 +35,10 @@ typedef struct {
     uint64_t model_hash, acts_hash, fingerprint;
     bq_lock lock; /* of the run directory, rank 0 of a run */
     bq_state *state;
-    int *latest;    /* of each block the sweep of its result (bq_sweep_results), or NULL */
-    double started; /* bq_seconds at open */
-    int made;       /* blocks made since */
+    int *latest;             /* of each block the sweep of its result (bq_sweep_results), or NULL */
+    unsigned char *boundary; /* (sweeps, 1 + phases, blocks): what boundary.c knows of each */
+    double started;          /* bq_seconds at open */
+    int made;                /* blocks made since */
     struct {
         double at;      /* bq_seconds where the part of the run began that the next row is about */
         bq_meter spent; /* until then */
@@ -79,6 +80,10 @@ void bq_rtn_weights(void *ctx, bq_dev *dev, bq_block *blk, bq_quantized *q);
  * somebody else where an output is to go). */
 int bq_session_enter(bq_session *s);
 
+/* resume.c: open the state of what the run directory holds.  BQ_OK, or BQ_USAGE where that was made by
+ * another recipe, or of other inputs: the message has the keys with both values.  Local. */
+int bq_session_resume(bq_session *s);
+
 /* Write ckpt/state.json: what is done, after `seconds` of this run.  Local, rank 0 writes. */
 void bq_session_save(bq_session *s, double seconds);
 
@@ -106,8 +111,8 @@ int bq_session_export_to(const bq_session *s, bq_format format, size_t shard_byt
 int bq_session_evaluate(bq_session *s);
 
 /* outputs.c: a checkpointed block's codes and scales, and its folded weights where wanted, into q (pushed);
- * norms and biases that a pass has changed into blk.  False when the file is not there and whole. */
-bool bq_session_restore(const bq_session *s, bq_dev *dev, const char *path, bq_block *blk, bq_quantized *q,
+ * norms and biases that a pass has changed into blk.  The caller has seen it whole: else the job ends. */
+void bq_session_restore(const bq_session *s, bq_dev *dev, const char *path, bq_block *blk, bq_quantized *q,
                         bool fold);
 
 /* What a test may watch: the trained values of linear i of the block, before they are folded. */

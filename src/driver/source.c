@@ -269,18 +269,3 @@ void bq_source_rope(const bq_source *src, bq_angles angles, bq_dev *dev, bq_work
     dev->op->wait(dev);
     free(table);
 }
-
-int bq_source_check_tokens(const bq_source *src, const char *path, const bq_tokens *t, int64_t offset,
-                           int64_t need) {
-    if (need > t->count || offset > t->count - need)
-        return bq_refuse(
-            BQ_DATA,
-            "%s has %ld tokens, but %ld from number %ld on are needed: take fewer or shorter samples", path,
-            (long)t->count, (long)need, (long)offset);
-    for (int64_t i = offset; i < offset + need; i++)
-        if (t->ids[i] < 0 || t->ids[i] >= src->arch.model.vocab)
-            return bq_refuse(
-                BQ_DATA, "%s: token %ld is %ld, the model's vocabulary has %ld: another tokenizer made it",
-                path, (long)i, (long)t->ids[i], (long)src->arch.model.vocab);
-    return BQ_OK;
-}

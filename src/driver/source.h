@@ -57,8 +57,14 @@ void bq_source_head(const bq_source *src, bq_dev *dev, bq_mat norm, bq_mat head)
 /* The rotary table for T positions into a workspace. */
 void bq_source_rope(const bq_source *src, bq_angles angles, bq_dev *dev, bq_work *work);
 
-/* Refuse (BQ_DATA) tokens whose ids the model does not have, or too few of them: `need` from `offset` on. */
+/* vocabulary.c.  Refuse (BQ_DATA) tokens of another tokenizer than the model's (on rank 0 alone), those whose
+ * ids it does not have, or too few of them: `need` from `offset` on. */
 int bq_source_check_tokens(const bq_source *src, const char *path, const bq_tokens *t, int64_t offset,
                            int64_t need);
+/* Refuse (BQ_DATA) two files made by different tokenizers. */
+int bq_source_same_tokenizer(const char *path, const bq_tokens *t, const char *other_path,
+                             const bq_tokens *other);
+/* Warn where texts are longer than the model's positions; name: of the length. */
+void bq_source_check_length(const bq_source *src, const char *name, int64_t length);
 
 #endif

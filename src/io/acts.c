@@ -1,5 +1,6 @@
 #include "io/acts.h"
 
+#include "base/clock.h"
 #include "base/die.h"
 #include "base/hash.h"
 #include "io/files.h"
@@ -18,17 +19,9 @@ static const char format[] = "blockq stream", dataset[] = "hidden";
 enum { VERSION = 1 };
 #define MAX_LOG ((size_t)1 << 30)
 
-struct bq_acts {
-    int64_t samples, tokens, hidden;
-    int64_t offset; /* of the first sample's data in the file */
-    size_t bytes;   /* of one sample */
-    uint64_t identity;
-    int fd, log;
-    bq_mpio *mpio; /* joined: through which samples go, else NULL */
-    char *path;
-    uint64_t *hash; /* (samples) as logged */
-    bool *has;      /* (samples) */
-};
+/* Samples wait for their records until so much of them has been written, or so long ago. */
+#define BATCH         ((size_t)256 << 20)
+#define BATCH_SECONDS 5.0
 
 /* One line of the log. */
 typedef struct {
@@ -40,6 +33,21 @@ typedef struct {
 
 _Static_assert(sizeof(record) == 32, "a record has no holes");
 static const char magic[8] = "bqvalid1";
+
+struct bq_acts {
+    int64_t samples, tokens, hidden;
+    int64_t offset; /* of the first sample's data in the file */
+    size_t bytes;   /* of one sample */
+    uint64_t identity;
+    int fd, log;
+    bq_mpio *mpio; /* joined: through which samples go, else NULL */
+    char *path;
+    uint64_t *hash;  /* (samples) as logged */
+    bool *has;       /* (samples) */
+    record *waiting; /* of samples that are written, but not known to be on disk */
+    size_t count, room;
+    double since; /* the first of them */
+};
 
 static uint64_t check_of(const record *r, uint64_t identity) {
     char bytes[32];
@@ -207,7 +215,31 @@ static bool get(bq_acts *a, int64_t sample, float *data) {
     return a->mpio ? bq_mpio_read(a->mpio, sample, a->tokens, data) : bq_raw_read(a->fd, data, a->bytes, at);
 }
 
-/* Data first: a record without its data is found by the hash, data without a record are only made again. */
+/* Data first, also where power fails: a record is appended once its sample is on disk. */
+static void flush(bq_acts *a) {
+    size_t bytes = a->count * sizeof(record);
+    ssize_t n;
+    errno = bq_fault("acts_sync") ? EIO : bq_raw_sync(a->fd);
+    if (errno) fail(a, "sync");
+    if (!bytes) return;
+    do n = write(a->log, a->waiting, bq_fault("acts_log") ? bytes / 2 : bytes);
+    while (n < 0 && errno == EINTR);
+    if (n >= 0 && n < (ssize_t)bytes) errno = ENOSPC;
+    if (n != (ssize_t)bytes) fail(a, "write of the log");
+    a->count = 0;
+}
+
+static void await_sync(bq_acts *a, record r) {
+    if (a->count == a->room) {
+        a->room = a->room ? 2 * a->room : 16;
+        a->waiting = realloc(a->waiting, a->room * sizeof r);
+        BQ_CHECK(a->waiting, "no memory for the log of %zu samples", a->room);
+    }
+    if (a->count == 0) a->since = bq_seconds();
+    a->waiting[a->count++] = r;
+    if (a->count * a->bytes >= BATCH || bq_seconds() - a->since >= BATCH_SECONDS) flush(a);
+}
+
 void bq_acts_write(bq_acts *a, int64_t sample, const float *data) {
     record r = {.sample = sample, .hash = bq_hash_bytes(data, a->bytes)};
     if (bq_fault("acts_write")) {
@@ -218,11 +250,7 @@ void bq_acts_write(bq_acts *a, int64_t sample, const float *data) {
     put(a, sample, a->tokens, data);
     memcpy(r.magic, magic, sizeof magic);
     r.check = check_of(&r, a->identity);
-    ssize_t n;
-    do n = bq_fault("acts_log") ? write(a->log, &r, sizeof r / 2) : write(a->log, &r, sizeof r);
-    while (n < 0 && errno == EINTR);
-    if (n >= 0 && n < (ssize_t)sizeof r) errno = ENOSPC;
-    if (n != sizeof r) fail(a, "write of the log");
+    await_sync(a, r);
     a->hash[sample] = r.hash;
     a->has[sample] = true;
 }
@@ -235,6 +263,15 @@ bool bq_acts_has(const bq_acts *a, int64_t sample) {
 bool bq_acts_has_all(const bq_acts *a, int64_t first, int64_t count) {
     bool all = true;
     for (int64_t s = first; s < first + count && all; s++) all = bq_acts_has(a, s);
+    return all;
+}
+
+bool bq_acts_whole(bq_acts *a, int64_t first, int64_t count) {
+    bool all = bq_acts_has_all(a, first, count);
+    float *data = all ? malloc(a->bytes) : NULL;
+    BQ_CHECK(data || !all, "no memory for a sample of %zu bytes", a->bytes);
+    for (int64_t s = first; s < first + count && all; s++) all = bq_acts_read(a, s, data);
+    free(data);
     return all;
 }
 
@@ -253,15 +290,17 @@ bool bq_acts_read(bq_acts *a, int64_t sample, float *data) {
 
 void bq_acts_sync(bq_acts *a) {
     if (a->mpio) bq_mpio_sync(a->mpio);
-    errno = bq_fault("acts_sync") ? EIO : bq_raw_sync(a->fd);
-    if (errno || (errno = bq_raw_sync(a->log))) fail(a, "sync");
+    flush(a);
+    if ((errno = bq_raw_sync(a->log))) fail(a, "sync");
 }
 
 void bq_acts_close(bq_acts *a) {
     if (!a) return;
+    if (a->count) flush(a);
     if (a->mpio) bq_mpio_close(a->mpio);
     if (a->fd >= 0) close(a->fd);
     if (a->log >= 0) close(a->log);
+    free(a->waiting);
     free(a->has);
     free(a->hash);
     free(a->path);

@@ -41,20 +41,25 @@ int bq_acts_open(bq_acts **a, const char *path, int64_t samples, int64_t tokens,
 void bq_acts_join(bq_acts *a, const bq_comm *comm);
 bool bq_acts_joined(const bq_acts *a);
 
-/* data: (tokens, hidden) f32, contiguous.  Ends the job when the disk fails.  Fault point acts_write. */
+/* data: (tokens, hidden) f32, contiguous.  The sample's record is appended to the log once the data are known
+ * to be on disk: by sync or close, or with those of the samples after it, every few seconds or hundred
+ * megabytes.  Ends the job when the disk fails.  Fault points acts_write, acts_log, acts_sync. */
 void bq_acts_write(bq_acts *a, int64_t sample, const float *data);
 
-/* Whether the log has a whole record of the sample, of all in [first, first + count); and how many it has. */
+/* Whether there is a whole record of the sample, of all in [first, first + count); and how many there are. */
 bool bq_acts_has(const bq_acts *a, int64_t sample);
 bool bq_acts_has_all(const bq_acts *a, int64_t first, int64_t count);
 int64_t bq_acts_count(const bq_acts *a);
 
 /* False when the sample is absent or its data do not have the logged hash: it then counts as absent. */
 bool bq_acts_read(bq_acts *a, int64_t sample, float *data);
+/* As has_all, and all of them were read: they have the logged hashes. */
+bool bq_acts_whole(bq_acts *a, int64_t first, int64_t count);
 
 /* Data first, then the log, are on disk when this returns. */
 void bq_acts_sync(bq_acts *a);
-void bq_acts_close(bq_acts *a); /* NULL is fine */
+/* What was written and not synced is: the data, not the log.  NULL is fine. */
+void bq_acts_close(bq_acts *a);
 
 /* The log's parser: sets hash[s] and has[s] for each whole record of a sample s < samples made with this
  * identity; the last record of a sample counts.  Anything else in the bytes is skipped.  Returns the records

@@ -6,6 +6,7 @@
 #include "io/export_job.h"
 #include "io/files.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -214,7 +215,7 @@ static void write_shard(bq_export_job *job, int shard) {
         const bq_qtensor *result = out->part == BQ_EXPORT_BARE ? &item->q : &q;
         job->format->write(job, out, item->quantized ? result : NULL, w);
     }
-    bq_writer_close(w);
+    job->hash[shard] = bq_writer_close(w);
 }
 
 static void write_index(const bq_export_job *job) {
@@ -268,6 +269,7 @@ int bq_export_open(bq_export_job **out, const bq_weights *src, const char *out_d
         return rc;
     }
     cut_shards(job, shard_bytes);
+    job->hash = need(calloc((size_t)job->shards, sizeof *job->hash));
     if (job->outs) qsort(job->out, (size_t)job->outs, sizeof *job->out, compare_outs);
     *out = job;
     return BQ_OK;
@@ -292,12 +294,25 @@ int bq_export_finish(bq_export_job *job) {
     return BQ_OK;
 }
 
+uint64_t *bq_export_hashes(bq_export_job *job) { return job->hash; }
+
+void bq_export_list(const bq_export_job *job, bq_manifest *list) {
+    char name[64];
+    bq_export_dir_list(job->out_dir, list);
+    for (int i = 0; i < job->shards; i++) {
+        shard_name(job, i, name);
+        BQ_CHECK(bq_manifest_add(list, job->out_dir, name, &job->hash[i]), "cannot open '%s/%s' again: %s",
+                 job->out_dir, name, bq_file_why(errno));
+    }
+}
+
 void bq_export_close(bq_export_job *job) {
     if (!job) return;
     for (int i = 0; i < job->outs; i++) free((char *)(uintptr_t)job->out[i].t.name);
     free(job->out);
     free(job->item);
     free(job->buffer);
+    free(job->hash);
     json_decref(job->config);
     free(job);
 }

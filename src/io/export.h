@@ -4,6 +4,7 @@
  *   bq_export_claim    one   make the directory, remove an export that blockq left there
  *   bq_export_write    all   a part of the shards each
  *   bq_export_finish   one   tokenizer and generation files, the index of several shards, config.json
+ *   bq_export_list     one   names, sizes and hashes of all that was made
  *   bq_export_close    all
  *
  * in this order; the caller sees to it that a step is done everywhere before the next one starts.  No message
@@ -13,6 +14,7 @@
 #ifndef BQ_EXPORT_H
 #define BQ_EXPORT_H
 
+#include "io/manifest.h"
 #include "io/weights.h"
 
 /* What became of one quantized tensor.  Views are host memory; data may be NULL when only the plan is asked
@@ -68,6 +70,8 @@ typedef struct bq_export_job bq_export_job;
 int bq_export_open(bq_export_job **job, const bq_weights *src, const char *out_dir, bq_qsource q,
                    const bq_export_format *format, size_t shard_bytes);
 int bq_export_shards(const bq_export_job *job);
+/* (shards): XXH3 of those that this process has written.  For the list the caller fills in the others'. */
+uint64_t *bq_export_hashes(bq_export_job *job);
 
 /* May an export of the model in src_dir go to out_dir?  Nothing is touched.  BQ_OK, or after one message
  * BQ_DATA: it is the source itself, inside of it, or holds a model that blockq did not write; or BQ_USAGE: it
@@ -83,6 +87,9 @@ void bq_export_write(bq_export_job *job, int part, int parts);
 
 /* BQ_OK, or BQ_DATA after one message: a file of the source's cannot be read. */
 int bq_export_finish(bq_export_job *job);
+
+/* Add what was made, when it is finished and all hashes are known. */
+void bq_export_list(const bq_export_job *job, bq_manifest *list);
 
 void bq_export_close(bq_export_job *job); /* NULL is fine */
 

@@ -95,6 +95,19 @@ static int refuse_foreign(const char *out_dir, struct dirent **list, int n) {
                      out_dir);
 }
 
+void bq_export_dir_list(const char *out_dir, bq_manifest *list) {
+    struct dirent **entry = NULL;
+    int n = entries(out_dir, &entry);
+    BQ_CHECK(n >= 0, "cannot list '%s': %s", out_dir, strerror(errno));
+    for (int i = 0; i < n; i++) {
+        const char *name = entry[i]->d_name;
+        if ((!matches(name, loadable) && !matches(name, copied)) || fnmatch("*.tmp", name, 0) == 0) continue;
+        BQ_CHECK(bq_manifest_add(list, out_dir, name, NULL), "cannot read '%s/%s' again: %s", out_dir, name,
+                 bq_file_why(errno));
+    }
+    free_entries(entry, n);
+}
+
 static void remove_matching(const char *out_dir, struct dirent **list, int n, const char *const *patterns) {
     char path[BQ_PATH];
     for (int i = 0; i < n; i++) {

@@ -8,6 +8,7 @@
 
 #include "io/export.h"
 #include "io/json.h"
+#include "io/manifest.h"
 #include "io/writer.h"
 
 typedef struct {
@@ -47,7 +48,8 @@ struct bq_export_job {
     bq_export_out *out; /* in order of name */
     json_t *config;     /* the source's */
     int items, outs, room, shards;
-    char *buffer; /* BQ_EXPORT_BUFFER bytes, for write */
+    uint64_t *hash; /* (shards) of those written here */
+    char *buffer;   /* BQ_EXPORT_BUFFER bytes, for write */
 };
 
 #define BQ_EXPORT_BUFFER ((size_t)4 << 20)
@@ -63,5 +65,7 @@ void bq_export_put_rows(bq_mat m, bq_writer *w);
 int bq_export_dir_claim(const char *src_dir, const char *out_dir);
 /* Copy tokenizer, generation and licence files, unchanged. */
 int bq_export_dir_copy(const char *src_dir, const char *out_dir);
+/* Add what an export makes in out_dir, but for the shards. */
+void bq_export_dir_list(const char *out_dir, bq_manifest *list);
 
 #endif

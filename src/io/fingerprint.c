@@ -145,13 +145,9 @@ static bool cached(const json_t *shards, const identity *id, uint64_t *hash) {
 
 /* The list of a cache file; NULL where there is none or it cannot be trusted.  Silent: it is only a cache. */
 static json_t *read_cache(const char *path) {
-    char *text;
-    size_t bytes;
-    if (!path || bq_file_read(path, (size_t)16 << 20, &text, &bytes)) return NULL;
-    json_t *cache = json_loadb(text, bytes, JSON_REJECT_DUPLICATES, NULL);
+    json_t *cache = path ? bq_json_read_sealed(path, (size_t)16 << 20) : NULL;
     json_t *shards = json_incref(json_object_get(cache, "shards"));
     json_decref(cache);
-    free(text);
     return shards;
 }
 
@@ -166,12 +162,9 @@ static void add_to_cache(json_t *shards, const identity *id, uint64_t hash) {
 static void write_cache(const char *path, json_t *shards) {
     json_t *cache = json_pack("{s:O}", "shards", shards);
     BQ_CHECK(cache, "no memory for '%s'", path);
-    size_t bytes;
-    char *text = bq_json_text_of(cache, &bytes);
-    int err = bq_file_write_atomic(path, text, bytes);
+    int err = bq_json_write_sealed(path, cache);
     if (err)
         bq_log(BQ_WARN, "cannot write '%s': %s; the model will be read again next time", path, strerror(err));
-    free(text);
     json_decref(cache);
 }
 

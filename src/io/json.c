@@ -1,8 +1,10 @@
 #include "io/json.h"
 
 #include "base/die.h"
+#include "base/hash.h"
 #include "io/files.h"
 
+#include <inttypes.h>
 #include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -234,4 +236,42 @@ char *bq_json_text_of(const json_t *value, size_t *bytes) {
     fputc('\n', to);
     BQ_CHECK(fclose(to) == 0, "no memory for JSON text");
     return text;
+}
+
+/* ---- sealed ---- */
+
+static const char seal_key[] = "check";
+
+/* Of the values, not of the layout.  False: it cannot be said as text. */
+static bool seal_of(const json_t *object, char hex[17]) {
+    char *text = json_dumps(object, JSON_COMPACT);
+    if (text) snprintf(hex, 17, "%016" PRIx64, bq_hash_text(text));
+    free(text);
+    return text;
+}
+
+int bq_json_write_sealed(const char *path, json_t *object) {
+    char hex[17];
+    size_t bytes;
+    json_object_del(object, seal_key);
+    BQ_CHECK(seal_of(object, hex) && json_object_set_new(object, seal_key, json_string(hex)) == 0,
+             "no memory for '%s', or a bad name in it", path);
+    char *text = bq_json_text_of(object, &bytes);
+    int err = bq_file_write_atomic(path, text, bytes);
+    free(text);
+    return err;
+}
+
+json_t *bq_json_read_sealed(const char *path, size_t max_bytes) {
+    char *text, hex[17], said[17] = "";
+    size_t bytes;
+    if (bq_file_read(path, max_bytes, &text, &bytes)) return NULL;
+    json_t *object = json_loadb(text, bytes, JSON_REJECT_DUPLICATES, NULL);
+    free(text);
+    const char *seal = json_string_value(json_object_get(object, seal_key));
+    if (seal) snprintf(said, sizeof said, "%s", seal);
+    json_object_del(object, seal_key);
+    if (seal && seal_of(object, hex) && strcmp(said, hex) == 0) return object;
+    json_decref(object);
+    return NULL;
 }

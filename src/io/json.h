@@ -62,4 +62,11 @@ void bq_json_refuse(bq_json *from, const char *key, const char *fmt, ...)
  * newline at the end.  Equal values give equal bytes.  *bytes without the closing 0; free() it. */
 char *bq_json_text_of(const json_t *value, size_t *bytes);
 
+/* Small files of our own that are read back: a sealed object's last key, "check", is the XXH3 of the others,
+ * so that one that has been damaged is not believed. write   seals the object.  0, or errno: whole or not at
+ * all read    the object, the caller's; NULL where there is none, or one that is damaged or not sealed.
+ * Silent: what such a file says can be found out again */
+int bq_json_write_sealed(const char *path, json_t *object);
+json_t *bq_json_read_sealed(const char *path, size_t max_bytes);
+
 #endif

@@ -28,17 +28,14 @@ static void path_of(char *out, size_t n, const char *run_dir) {
     bq_path_join(out, n, run_dir, "ckpt/state.json");
 }
 
-/* NULL when the file is absent, torn or of another version: nothing in it is needed, so nothing is said here.
+/* NULL when the file is absent, damaged or of another version: nothing in it is needed, so nothing is said
+ * here.
  */
 static json_t *read_quietly(const char *run_dir) {
-    char path[BQ_PATH], *text;
-    size_t bytes;
+    char path[BQ_PATH];
     path_of(path, sizeof path, run_dir);
-    if (bq_file_read(path, MAX_FILE, &text, &bytes)) return NULL;
-    json_t *root = json_loadb(text, bytes, JSON_REJECT_DUPLICATES, NULL);
-    free(text);
-    if (root && json_is_object(root) && json_integer_value(json_object_get(root, "version")) == VERSION)
-        return root;
+    json_t *root = bq_json_read_sealed(path, MAX_FILE);
+    if (json_integer_value(json_object_get(root, "version")) == VERSION) return root;
     json_decref(root);
     return NULL;
 }
@@ -128,6 +125,17 @@ static int64_t walk(const bq_state *s, json_t *list) {
 
 int64_t bq_state_count(bq_state *s) { return walk(s, NULL); }
 
+int64_t bq_state_foreign(const bq_state *s) {
+    char path[BQ_PATH];
+    int64_t n = 0;
+    for (int i = 0; i < s->sweeps * s->phases * s->blocks; i++) {
+        int block = i % s->blocks, phase = i / s->blocks % s->phases, sweep = i / s->blocks / s->phases;
+        bq_ckpt_path(path, sizeof path, s->run_dir, sweep, phase, block);
+        n += bq_ckpt_peek(path, s->fingerprint) == BQ_CKPT_FOREIGN;
+    }
+    return n;
+}
+
 void bq_state_save(bq_state *s, const char *const *names, const uint64_t *hashes, int n, double seconds,
                    const char *grid) {
     char path[BQ_PATH], hex[17];
@@ -144,11 +152,8 @@ void bq_state_save(bq_state *s, const char *const *names, const uint64_t *hashes
     BQ_CHECK(root && json_object_size(parts) == (size_t)n,
              "no memory for the state of a run, or a bad name in it");
     path_of(path, sizeof path, s->run_dir);
-    size_t bytes;
-    char *text = bq_json_text_of(root, &bytes);
-    int error = bq_file_write_atomic(path, text, bytes);
+    int error = bq_json_write_sealed(path, root);
     BQ_CHECK(error == 0, "write of '%s' failed: %s", path, strerror(error));
-    free(text);
     json_decref(root);
 }
 
@@ -175,6 +180,26 @@ bool bq_state_read(const char *run_dir, bq_state_summary *out) {
     if (good) *out = s;
     json_decref(root);
     return good;
+}
+
+int bq_state_listed(const char *run_dir, int phase, int block) {
+    json_t *root = read_quietly(run_dir), *one;
+    int latest = -1, of[3];
+    size_t i;
+    json_array_foreach(json_object_get(root, "done"), i, one) {
+        if (json_unpack(one, "[iii]", &of[0], &of[1], &of[2]) || of[1] != phase || of[2] != block) continue;
+        latest = of[0] > latest ? of[0] : latest;
+    }
+    json_decref(root);
+    return latest;
+}
+
+bool bq_state_differs(const char *run_dir, const char *name, uint64_t hash) {
+    json_t *root = read_quietly(run_dir);
+    const json_t *part = json_object_get(json_object_get(root, "parts"), name);
+    bool differs = part && !is_hex(part, hash);
+    json_decref(root);
+    return differs;
 }
 
 /* Append a name to the list, with nothing in it that a terminal would obey. */

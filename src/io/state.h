@@ -29,12 +29,21 @@ bool bq_state_seems_done(const bq_state *state, int sweep, int phase, int block)
 /* How many triples have a checkpoint of the right fingerprint now, by a quick look at the files. */
 int64_t bq_state_count(bq_state *state);
 
+/* How many have one of another fingerprint. */
+int64_t bq_state_foreign(const bq_state *state);
+
 /* Write state.json: n named parts of the fingerprint, the triples done (also those that other ranks wrote),
  * the seconds of this run so far, to
  * which those of the runs before are added, the grid ("2x4") for information.  Whole or not at all; ends the
  * job when the disk fails. */
 void bq_state_save(bq_state *state, const char *const *names, const uint64_t *hashes, int n, double seconds,
                    const char *grid);
+
+/* The latest sweep in which <run_dir>/ckpt/state.json says that the phase has done the block; -1: none. */
+int bq_state_listed(const char *run_dir, int phase, int block);
+
+/* Does <run_dir>/ckpt/state.json have another hash of that part?  False where there is none to be read. */
+bool bq_state_differs(const char *run_dir, const char *name, uint64_t hash);
 
 void bq_state_close(bq_state *state); /* NULL is fine */
 

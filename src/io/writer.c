@@ -1,6 +1,7 @@
 #include "io/writer.h"
 
 #include "base/die.h"
+#include "base/hash.h"
 #include "io/files.h"
 #include "io/json.h"
 #include "io/raw.h"
@@ -18,6 +19,7 @@ struct bq_writer {
     size_t data, done; /* bytes of the data buffer: planned, written */
     char *path, *temp;
     int fd;
+    bq_hash *hash; /* of what is written; NULL: not open */
 };
 
 bq_writer *bq_writer_plan(void) {
@@ -81,6 +83,7 @@ static char *header_text(bq_writer *w) {
 static void put(bq_writer *w, const void *data, size_t bytes) {
     int err = bq_fault("writer_write") ? ENOSPC : bq_file_put(w->fd, data, bytes);
     BQ_CHECK(!err, "write of '%s' failed: %s", w->temp, strerror(err));
+    bq_hash_add(w->hash, data, bytes);
 }
 
 void bq_writer_open(bq_writer *w, const char *path) {
@@ -92,6 +95,7 @@ void bq_writer_open(bq_writer *w, const char *path) {
     BQ_CHECK(w->path && w->temp, "no memory for a path");
     int err = bq_file_create(temp, &w->fd);
     BQ_CHECK(!err, "cannot create '%s': %s", temp, bq_file_why(err));
+    w->hash = bq_hash_open();
     size_t bytes = strlen(text), padded = (bytes + 7) / 8 * 8;
     BQ_CHECK(padded <= BQ_HEADER_MAX, "%s: a header of %zu bytes", path, padded);
     uint64_t n = htole64(padded);
@@ -108,7 +112,7 @@ void bq_writer_put(bq_writer *w, const void *data, size_t bytes) {
     put(w, data, bytes);
 }
 
-void bq_writer_close(bq_writer *w) {
+uint64_t bq_writer_close(bq_writer *w) {
     BQ_CHECK(w->done == w->data, "%s: %zu of %zu bytes written", w->path, w->done, w->data);
     int err = bq_fault("writer_close") ? EIO : bq_raw_sync(w->fd);
     if (close(w->fd) && !err) err = errno;
@@ -117,13 +121,17 @@ void bq_writer_close(bq_writer *w) {
     BQ_CHECK(!err, "write of '%s' failed: %s", w->path, strerror(err));
     free(w->temp);
     w->temp = NULL;
+    uint64_t hash = bq_hash_close(w->hash);
+    w->hash = NULL;
     bq_writer_drop(w);
+    return hash;
 }
 
 void bq_writer_drop(bq_writer *w) {
     if (!w) return;
     if (w->fd >= 0) close(w->fd);
     if (w->temp) unlink(w->temp);
+    if (w->hash) bq_hash_close(w->hash);
     for (int i = 0; i < w->count; i++) free((char *)(uintptr_t)w->at[i].name);
     free(w->at);
     free(w->path);

@@ -24,8 +24,8 @@ int bq_writer_count(const bq_writer *w);
 const bq_tensor *bq_writer_at(const bq_writer *w, int i);
 /* The next bytes of the data, in any portions; more than planned dies. */
 void bq_writer_put(bq_writer *w, const void *data, size_t bytes);
-/* All bytes are there (else dies): fsync, rename, fsync of the directory; frees w. */
-void bq_writer_close(bq_writer *w);
+/* All bytes are there (else dies): fsync, rename, fsync of the directory; frees w.  The XXH3 of the file. */
+uint64_t bq_writer_close(bq_writer *w);
 /* Give up: remove the temporary, free w.  NULL is fine. */
 void bq_writer_drop(bq_writer *w);
 

@@ -2,6 +2,7 @@
  */
 #include "base/die.h"
 #include "io/files.h"
+#include "io/tokens.h"
 #include "io/weights.h"
 #include "io/writer.h"
 
@@ -22,9 +23,21 @@ static void copy_tensor(const bq_weights *from, const bq_tensor *to, bq_writer *
     free(data);
 }
 
+/* The same tokens, by another tokenizer's name. */
+static int rename_tokenizer(const char *from, const char *to, const char *name) {
+    bq_tokens t;
+    int code = bq_tokens_read(from, &t);
+    if (code) return code;
+    snprintf(t.tokenizer, sizeof t.tokenizer, "%s", name);
+    code = bq_tokens_write(to, &t);
+    bq_tokens_close(&t);
+    return code;
+}
+
 int main(int argc, char **argv) {
     char path[BQ_PATH];
     bq_weights *from;
+    if (argc == 5 && strcmp(argv[1], "tokens") == 0) return rename_tokenizer(argv[2], argv[3], argv[4]);
     BQ_CHECK(argc == 3, "two arguments are needed: the vector's name, the directory to make");
     snprintf(path, sizeof path, "%s/%s.safetensors", BQ_VECTORS, argv[1]);
     int code = bq_weights_open_file(&from, path);

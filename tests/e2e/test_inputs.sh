@@ -107,6 +107,20 @@ check "texts one behind the other" cmp two.h5 cal.h5
 tr '!-`' 'B-~' <text >large
 "$blockq" tokens --bytes large -o large.h5 2>/dev/null
 refused 3 vocabulary "${run[@]}" --set calibration.tokens=large.h5 -o vocabulary
+# made by the model's tokenizer, by another one, by one that cannot be compared; both files by the same one
+tokens() { "$make_micro" tokens "$1" "$2" "$3"; }
+echo '{}' >m_llama_default/tokenizer.json
+hash=$(sha256sum <m_llama_default/tokenizer.json | cut -c -64)
+tokens cal.h5 cal_own.h5 "$hash" && tokens eval.h5 eval_own.h5 "$hash"
+tokens cal.h5 cal_other.h5 "${hash//[0-4]/5}" && tokens cal.h5 cal_named.h5 something
+expect 0 "${run[@]}" --set calibration.tokens=cal_own.h5 --set eval.tokens=eval_own.h5 -o own
+refused 3 "cal_other.h5 was made by a tokenizer.json.*--tokenizer .*m_llama_default" "${run[@]}" --set calibration.tokens=cal_other.h5 -o other
+refused 3 'cal_named.h5 was made by a tokenizer of 256 ids (something), the model.s vocabulary has 97' "${run[@]}" --set calibration.tokens=cal_named.h5 -o other
+refused 3 'calibrate and evaluate with one tokenizer' "${run[@]}" --set calibration.tokens=cal_own.h5 -o other
+refused 3 'cal_other.h5 was made by' "$blockq" eval --model m_llama_default --tokens cal_other.h5 --ctx 32 --windows 2
+refused 3 'cal_other.h5 was made by' "$blockq" eval --run own --tokens cal_other.h5 --ctx 32 --windows 2
+check "nothing was made" [ ! -e other ]
+rm -r own m_llama_default/tokenizer.json
 refused 3 'has 2400 tokens' "${run[@]}" --set calibration.samples=1000 -o few
 refused 3 'has 2400 tokens' "${run[@]}" --set calibration.offset=2399 -o few
 refused 3 eval.h5 "${run[@]}" --set eval.windows=1000 -o few
@@ -144,10 +158,20 @@ check "nothing was made" [ ! -e typo ]
 refused 2 text "${run[@]}" -o text/run
 refused 2 text "${run[@]}" -o text
 cp -r clean changed
-refused 2 'differs in: seed' "${run[@]}" --set seed=3 -o changed
-refused 2 'calibration, bits' "${run[@]}" --set calibration.length=16 --set bits.decoder.bits=8 -o changed
+refused 2 'differs in: seed (3 here, 0 in the run); give another --out' "${run[@]}" --set seed=3 -o changed
+refused 2 'calibration.length (16 here, 24 in the run), bits.decoder.bits (8 here, 4 in the run);' "${run[@]}" --set calibration.length=16 --set bits.decoder.bits=8 -o changed
 refused 2 'differs in: .*model' "${run[@]}" --set model=m_phi3_short -o changed
 refused 2 'differs in: .*tokens' "${run[@]}" --set calibration.tokens=eval.h5 -o changed
+# recipe.json and state.json help to say it; what cannot be said by one is not what was done with the other
+cp -r changed told
+rm told/recipe.json
+refused 2 'differs in: seed;' "${run[@]}" --set seed=3 -o told
+rm told/ckpt/state.json
+refused 2 'differs in: model, tokens or numerics' "${run[@]}" --set seed=3 -o told
+cp changed/recipe.json told
+truncate -s 100 told/ckpt/state.json
+refused 2 'differs in: seed (3 here, 0 in the run);' "${run[@]}" --set seed=3 -o told
+then_clean told
 then_clean changed
 expect 0 "${run[@]}" --set eval.windows=3 --set phases.0.name=again -o changed # may change
 expect 75 "${run[@]}" --stop-after-blocks 1 -o half

@@ -22,6 +22,13 @@ same one three
 check "the export has its own weights" [ -s one/safetensors/model.safetensors ]
 check "the export does not say that it has none" [ "$(grep -c procedural one/safetensors/config.json)" = 0 ]
 worth one
+# bytes are no tokens of a large vocabulary, where its weights mean something
+sed -i 's/"vocab_size": 97/"vocab_size": 600/' toy/config.json
+recipe rtn.json toy 1
+expect 0 "$blockq" run rtn.json --set 'phases=[{"passes":[{"pass":"rtn"}]}]' --set calibration.length=200 --set eval.ctx=129 --set eval.windows=1 -o large
+check "longer than the positions" [ "$(grep -c 'warning: .*is [0-9]*, the model.s max_position_embeddings 128' err)" = 2 ]
+expect 3 "$blockq" eval --model large/safetensors --tokens eval.h5 --ctx 32
+one_error 'eval.h5 has the bytes of a text as tokens, 256 ids, the model.s vocabulary has 600'
 shape toy 4
 expect 2 "$blockq" run r.json -o one
 one_error 'differs in: model'

@@ -36,11 +36,27 @@ static void one_bit_changes_it(void **state) {
     }
 }
 
+/* Values of hashlib; the last is of the values of the first 0, 1, ... 199 bytes, all endings of a block. */
+static void sha256(void **state) {
+    (void)state;
+    char hex[65], all[200 * 64 + 1];
+    unsigned char data[200];
+    bq_sha256("", 0, hex);
+    assert_string_equal(hex, "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
+    bq_sha256("abc", 3, hex);
+    assert_string_equal(hex, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+    for (int i = 0; i < 200; i++) data[i] = (unsigned char)(i * 37 >> 3);
+    for (size_t n = 0; n < 200; n++) bq_sha256(data, n, all + 64 * n);
+    bq_sha256(all, 200 * 64, hex);
+    assert_string_equal(hex, "ecc0290f66c9f8bd61c75045bd779d22d392ccbb6b8b1cb257e2f14f3b54e8a6");
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(known_values),
         cmocka_unit_test(streaming_is_the_hash_of_the_whole),
         cmocka_unit_test(one_bit_changes_it),
+        cmocka_unit_test(sha256),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,5 +1,6 @@
 #include "base/die.h"
 #include "io/acts.h"
+#include "io/files.h"
 #include "unit/io/flip.h"
 
 #include <hdf5.h>
@@ -259,6 +260,51 @@ static void failed_write(void **state) {
     bq_acts_close(a);
 }
 
+/* No record is in the log before the sample's data are known to be on disk. */
+static void data_before_records(void **state) {
+    (void)state;
+    static const char *const fault[] = {"BQ_FAULT=acts_sync:1", "BQ_FAULT=acts_sync:2"};
+    const char *path = temp_path("order.h5"), *log = temp_path("order.h5.valid");
+    char err[1024];
+    bq_acts *a = create(path);
+    put(a, 3);
+    put(a, 1);
+    assert_int_equal(bq_file_size(log), 0);
+    bq_acts_sync(a);
+    assert_int_equal(bq_file_size(log), 2 * RECORD);
+    put(a, 2);
+    assert_int_equal(bq_file_size(log), 2 * RECORD);
+    bq_acts_close(a);
+    assert_int_equal(bq_file_size(log), 3 * RECORD);
+    for (int i = 0; i < 2; i++) { /* in sync, in close */
+        assert_int_equal(child_run("sync", path, fault[i], err, sizeof err), BQ_DIED);
+        assert_one_line(err, "sync of '");
+        assert_int_equal(bq_file_size(log), i * RECORD);
+    }
+}
+
+/* The records say that all is there; only reading it shows that it is not. */
+static void whole(void **state) {
+    (void)state;
+    size_t n;
+    const char *path = temp_path("whole.h5");
+    bq_acts *a = create(path);
+    for (int64_t s = 0; s < SAMPLES; s++) put(a, s);
+    assert_true(bq_acts_whole(a, 0, SAMPLES));
+    bq_acts_close(a);
+    char *data = file_load(path, &n);
+    data[n - 1] ^= 1;
+    file_save(path, data, n);
+    free(data);
+    a = reopen(path);
+    assert_true(bq_acts_has_all(a, 0, SAMPLES) && bq_acts_whole(a, 0, SAMPLES - 1));
+    assert_false(bq_acts_whole(a, 2, SAMPLES - 2));
+    assert_false(bq_acts_has(a, SAMPLES - 1));
+    put(a, SAMPLES - 1);
+    assert_true(bq_acts_whole(a, 0, SAMPLES));
+    bq_acts_close(a);
+}
+
 /* Killed at any time: the file opens (or there is none), and what the log has is right. */
 static void killed(void **state) {
     (void)state;
@@ -311,7 +357,16 @@ static int child(const char *what, const char *path) {
         bq_acts_create(&a, path, 100, 100, 100, print);
     else if (strcmp(what, "write") == 0) {
         a = create(path);
-        for (int64_t s = 0; s < SAMPLES; s++) put(a, s);
+        for (int64_t s = 0; s < SAMPLES; s++) {
+            put(a, s);
+            if (s == 1) bq_acts_sync(a);
+        }
+    } else if (strcmp(what, "sync") == 0) {
+        a = create(path);
+        put(a, 0);
+        bq_acts_sync(a);
+        put(a, 1);
+        bq_acts_close(a);
     } else {
         for (int64_t n = 0;; n++) {
             a = create(path);
@@ -330,7 +385,8 @@ int main(int argc, char **argv) {
         cmocka_unit_test(one_open),   cmocka_unit_test(torn_sample),
         cmocka_unit_test(torn_log),   cmocka_unit_test(garbage_and_foreign_logs),
         cmocka_unit_test(killed),     cmocka_unit_test(failed_write),
-        cmocka_unit_test(full_disk),
+        cmocka_unit_test(full_disk),  cmocka_unit_test(data_before_records),
+        cmocka_unit_test(whole),
     };
     return cmocka_run_group_tests(tests, temp_make, temp_remove);
 }

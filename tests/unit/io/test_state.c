@@ -1,5 +1,6 @@
 #include "base/die.h"
 #include "io/checkpoint.h"
+#include "io/json.h"
 #include "io/state.h"
 #include "unit/io/temp.h"
 
@@ -39,6 +40,16 @@ static void finish(int sweep, int phase, int block) { finish_as(sweep, phase, bl
 static bq_state *load(void) { return bq_state_load(run_dir, print, SWEEPS, PHASES, BLOCKS); }
 
 static void save(bq_state *s, double seconds) { bq_state_save(s, names, hashes, 3, seconds, "2x4"); }
+
+/* This text as state.json, sealed where it is an object. */
+static void write_json(const char *text) {
+    json_t *root = json_loads(text, 0, NULL);
+    if (json_is_object(root))
+        assert_int_equal(bq_json_write_sealed(json, root), 0);
+    else
+        file_save(json, text, strlen(text));
+    json_decref(root);
+}
 
 /* Of the runs before: what a save without a second of its own writes. */
 static double seconds(bq_state *s) {
@@ -91,6 +102,8 @@ static void marks_and_files(void **state) {
     save(s, 12.5);
     bq_state_close(s);
     s = load();
+    assert_int_equal(bq_state_listed(run_dir, 2, 4), 1);
+    assert_int_equal(bq_state_listed(run_dir, 2, 3), -1);
     assert_true(done(s, 0, 0, 0, NULL) && done(s, 1, 2, 4, NULL));
     assert_false(done(s, 0, 0, 4, NULL) || done(s, 0, 2, 4, NULL));
     assert_true(seconds(s) == 12.5);
@@ -119,6 +132,9 @@ static void content(void **state) {
     for (char *c = text; *c; c++) /* layout is the JSON writer's business */
         if (*c != ' ' && *c != '\n') *t++ = *c;
     *t = 0;
+    char *seal = strstr(text, ",\"check\":\"");
+    assert_true(seal && strlen(seal) == strlen(",\"check\":\"0123456789abcdef\"}"));
+    strcpy(seal, "}");
     assert_string_equal(
         text, "{\"version\":1,\"fingerprint\":\"0123456789abcdef\",\"shape\":[2,3,5],\"parts\":{\"model\":"
               "\"0000000000000001\",\"tokens\":\"ffffffffffffffff\",\"recipe.phases\":"
@@ -148,6 +164,7 @@ static void files_are_the_truth(void **state) {
     file_save(path, data, n);                          /* damaged inside: only reading it all finds that */
     finish_as(1, 0, 0, print, &(bq_ckpt){.block = 4}); /* copied to another name */
     s = load();
+    assert_int_equal(bq_state_foreign(s), 1);
     assert_int_equal(bq_state_count(s), 3); /* a quick look is not enough for the last two */
     assert_false(done(s, 0, 0, 0, NULL));
     assert_false(done(s, 0, 0, 1, "block 1 will be done again"));
@@ -190,7 +207,7 @@ static void torn_json(void **state) {
                                         "{\"version\":1,\"fingerprint\":3,\"seconds\":\"x\"}",
                                         "\xff"};
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
-        file_save(json, wrong[i], strlen(wrong[i]));
+        write_json(wrong[i]);
         assert_int_equal(bq_state_compare(run_dir, names, hashes, 3, changed, sizeof changed), -1);
         s = load();
         assert_true(seconds(s) == 0 && bq_state_done(s, 0, 0, 0));
@@ -200,6 +217,25 @@ static void torn_json(void **state) {
     }
     captured_text(fd, err, sizeof err);
     assert_string_equal(err, "");
+    free(data);
+}
+
+/* A bit that has changed never looks like another recipe: at worst the file counts for nothing. */
+static void flipped_json(void **state) {
+    (void)state;
+    size_t n;
+    char changed[64];
+    start("flipped");
+    bq_state *s = load();
+    save(s, 7);
+    bq_state_close(s);
+    char *data = file_load(json, &n);
+    for (size_t bit = 0; bit < 8 * n; bit++) {
+        data[bit / 8] ^= (char)(1 << bit % 8);
+        file_save(json, data, n);
+        assert_true(bq_state_compare(run_dir, names, hashes, 3, changed, sizeof changed) <= 0);
+        data[bit / 8] ^= (char)(1 << bit % 8);
+    }
     free(data);
 }
 
@@ -220,8 +256,10 @@ static void compare(void **state) {
     assert_string_equal(changed, "model, numerics, tokens");
     assert_int_equal(bq_state_compare(run_dir, more, other, 3, small, sizeof small), 3);
     assert_string_equal(small, "model, ");
+    assert_true(bq_state_differs(run_dir, "model", 2));
+    assert_false(bq_state_differs(run_dir, "model", 1) || bq_state_differs(run_dir, "none", 1));
     static const char evil[] = "{\"version\":1,\"parts\":{\"a\\u001b[2J\":\"x\"}}";
-    file_save(json, evil, strlen(evil));
+    write_json(evil);
     assert_int_equal(bq_state_compare(run_dir, NULL, NULL, 0, changed, sizeof changed), 1);
     assert_string_equal(changed, "a?[2J");
 }
@@ -267,7 +305,7 @@ static void summary(void **state) {
                 sum.blocks == BLOCKS);
     assert_true(sum.stages == 2 && sum.replicas == 4 && sum.seconds == 3.5);
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
-        file_save(json, bad[i], strlen(bad[i]));
+        write_json(bad[i]);
         assert_false(bq_state_read(run_dir, &sum));
     }
 }
@@ -284,7 +322,7 @@ int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(fresh),     cmocka_unit_test(marks_and_files), cmocka_unit_test(content),
         cmocka_unit_test(torn_json), cmocka_unit_test(compare),         cmocka_unit_test(files_are_the_truth),
-        cmocka_unit_test(failures),  cmocka_unit_test(summary),
+        cmocka_unit_test(failures),  cmocka_unit_test(summary),         cmocka_unit_test(flipped_json),
     };
     return cmocka_run_group_tests(tests, temp_make, temp_remove);
 }

@@ -1,3 +1,4 @@
+#include "base/hash.h"
 #include "refuse.h"
 
 #include "io/weights.h"
@@ -32,7 +33,11 @@ static void write_all(const char *path, const int *order, size_t piece) {
         }
     }
     assert_false(file_there(path)); /* not before close */
-    bq_writer_close(w);
+    uint64_t hash = bq_writer_close(w);
+    size_t n;
+    char *whole = file_load(path, &n);
+    assert_true(hash == bq_hash_bytes(whole, n));
+    free(whole);
 }
 
 static const int forward[] = {0, 1, 2, 3, 4, 5, 6, 7}, backward[] = {7, 6, 5, 4, 3, 2, 1, 0};

@@ -1,0 +1,143 @@
+#include "io/manifest.h"
+
+#include "base/die.h"
+#include "base/hash.h"
+#include "io/files.h"
+#include "io/json.h"
+#include "io/raw.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum { CHUNK = 1 << 20 };
+#define MAX_FILE ((size_t)64 << 20)
+
+static char *text_of(const char *text) {
+    char *copy = strdup(text);
+    BQ_CHECK(copy, "no memory for a name");
+    return copy;
+}
+
+void bq_manifest_new(bq_manifest *m, const char *of) { *m = (bq_manifest){.of = text_of(of)}; }
+
+static void add(bq_manifest *m, const char *name, int64_t size, uint64_t hash) {
+    if (m->count == m->room) {
+        m->room = m->room ? 2 * m->room : 16;
+        m->file = realloc(m->file, (size_t)m->room * sizeof *m->file);
+        BQ_CHECK(m->file, "no memory for a list of %d files", m->room);
+    }
+    m->file[m->count++] = (bq_manifest_file){text_of(name), size, hash};
+}
+
+void bq_manifest_close(bq_manifest *m) {
+    for (int i = 0; i < m->count; i++) free(m->file[i].name);
+    free(m->file);
+    free(m->of);
+    *m = (bq_manifest){0};
+}
+
+/* ---- files ---- */
+
+static int64_t ctime_of(const struct stat *st) {
+    return (int64_t)st->st_ctim.tv_sec * 1000000000 + st->st_ctim.tv_nsec;
+}
+
+static int open_file(const char *dir, const char *name, struct stat *st) {
+    char path[BQ_PATH];
+    int fd;
+    bq_path_join(path, sizeof path, dir, name);
+    if ((errno = bq_file_open(path, O_RDONLY, &fd))) return -1;
+    if (fstat(fd, st) == 0) return fd;
+    close(fd);
+    return -1;
+}
+
+static bool digest(int fd, int64_t size, uint64_t *value) {
+    char *chunk = malloc(CHUNK);
+    BQ_CHECK(chunk, "no memory to read a file");
+    bq_hash *hash = bq_hash_open();
+    bool good = true;
+    for (int64_t at = 0; good && at < size; at += CHUNK) {
+        size_t n = size - at < CHUNK ? (size_t)(size - at) : CHUNK;
+        good = bq_raw_read(fd, chunk, n, at);
+        if (good) bq_hash_add(hash, chunk, n);
+    }
+    *value = bq_hash_close(hash);
+    free(chunk);
+    return good;
+}
+
+bool bq_manifest_add(bq_manifest *m, const char *dir, const char *name, const uint64_t *hash) {
+    struct stat st;
+    uint64_t value = hash ? *hash : 0;
+    int fd = open_file(dir, name, &st);
+    bool good = fd >= 0 && (hash || digest(fd, st.st_size, &value));
+    int error = errno;
+    if (fd >= 0) close(fd);
+    if (good) add(m, name, st.st_size, value);
+    errno = error;
+    return good;
+}
+
+int bq_manifest_look(const bq_manifest *m, int i, const char *dir) {
+    struct stat st;
+    uint64_t hash;
+    const bq_manifest_file *f = &m->file[i];
+    int fd = open_file(dir, f->name, &st), found = BQ_MANIFEST_OTHER;
+    if (fd >= 0 && st.st_size == f->size) {
+        if (ctime_of(&st) <= m->written)
+            found = BQ_MANIFEST_SAME;
+        else if (digest(fd, f->size, &hash) && hash == f->hash)
+            found = BQ_MANIFEST_EQUAL;
+    }
+    if (fd >= 0) close(fd);
+    return found;
+}
+
+/* ---- as text ---- */
+
+void bq_manifest_write(const bq_manifest *m, const char *path) {
+    json_t *list = json_array();
+    for (int i = 0; i < m->count; i++) {
+        char hex[17];
+        snprintf(hex, sizeof hex, "%016" PRIx64, m->file[i].hash);
+        json_array_append_new(list, json_pack("{s:s, s:I, s:s}", "name", m->file[i].name, "size",
+                                              (json_int_t)m->file[i].size, "hash", hex));
+    }
+    json_t *root = json_pack("{s:s, s:o}", "of", m->of, "files", list);
+    BQ_CHECK(root && json_array_size(list) == (size_t)m->count, "no memory for '%s', or a bad name in it",
+             path);
+    int error = bq_json_write_sealed(path, root);
+    BQ_CHECK(error == 0, "write of '%s' failed: %s", path, strerror(error));
+    json_decref(root);
+}
+
+static bool take(bq_manifest *m, json_t *one) {
+    const char *name, *hex;
+    json_int_t size;
+    char *end;
+    if (json_unpack(one, "{s:s, s:I, s:s}", "name", &name, "size", &size, "hash", &hex)) return false;
+    uint64_t hash = strtoull(hex, &end, 16);
+    if (!*name || strchr(name, '/') || size < 0 || strlen(hex) != 16 || *end) return false;
+    add(m, name, size, hash);
+    return true;
+}
+
+bool bq_manifest_read(bq_manifest *m, const char *path) {
+    struct stat st;
+    json_t *root = bq_json_read_sealed(path, MAX_FILE), *list = json_object_get(root, "files"), *one;
+    const char *of = json_string_value(json_object_get(root, "of"));
+    size_t i;
+    bool good = of && json_is_array(list) && stat(path, &st) == 0;
+    bq_manifest_new(m, of ? of : "");
+    json_array_foreach(list, i, one) good = good && take(m, one);
+    if (good) m->written = ctime_of(&st);
+    json_decref(root);
+    return good;
+}

@@ -147,7 +147,7 @@ check "the link is a file now" cmp tokens.h5 cal.h5
 # ---- scratch folders: of somebody else, of a killed run, of one at work; two runs at a time
 mkdir scratch
 print=$(sed -n 's/.*"fingerprint": *"\([0-9a-f]*\)".*/\1/p' clean/ckpt/state.json)
-mine=scratch/blockq-acts-$(hostname)
+mine=scratch/blockq-acts-$(uname -n)
 ln -s ../victims/folder "scratch/blockq-acts-$print-1"
 ln -s ../victims/folder "$mine-AAAAAA"
 mkdir -m 700 "$mine-BBBBBB" "$mine-CCCCCC" "$mine-DDDDDD"

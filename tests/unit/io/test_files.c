@@ -9,7 +9,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <sys/file.h>
+#include <signal.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 
@@ -263,6 +264,28 @@ static void private_folders(void **state) {
     assert_false(b.path[0]);
 }
 
+/* One process removes what was left while another makes folders: none of these is ever gone. */
+static void makers_win_over_removers(void **state) {
+    (void)state;
+    char dir[400];
+    snprintf(dir, sizeof dir, "%s", temp_path("race"));
+    assert_int_equal(mkdir(dir, 0777), 0);
+    pid_t pid = fork();
+    assert_true(pid >= 0);
+    if (pid == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        for (;;) bq_folder_remove_left(dir, "name", patterns);
+    }
+    for (int i = 0; i < 1000; i++) {
+        bq_folder f = {0};
+        assert_int_equal(bq_folder_make(&f, dir, "name"), 0);
+        for (int k = 0; k < 3; k++) assert_true(file_there(f.path));
+        bq_folder_remove(&f, patterns);
+    }
+    assert_int_equal(kill(pid, SIGKILL), 0);
+    assert_int_equal(waitpid(pid, NULL, 0), pid);
+}
+
 /* Folders of the right name that are links, or of another user, are not entered. */
 static void folders_of_others(void **state) {
     (void)state;
@@ -283,13 +306,10 @@ static void folders_of_others(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(only_our_files_are_opened),
-        cmocka_unit_test(writers_touch_no_other_file),
-        cmocka_unit_test(places_are_told_from_names),
-        cmocka_unit_test(a_run_is_known_by_what_it_leaves),
-        cmocka_unit_test(a_run_holds_files_of_its_own),
-        cmocka_unit_test(private_folders),
-        cmocka_unit_test(folders_of_others),
+        cmocka_unit_test(only_our_files_are_opened),    cmocka_unit_test(writers_touch_no_other_file),
+        cmocka_unit_test(places_are_told_from_names),   cmocka_unit_test(a_run_is_known_by_what_it_leaves),
+        cmocka_unit_test(a_run_holds_files_of_its_own), cmocka_unit_test(private_folders),
+        cmocka_unit_test(makers_win_over_removers),     cmocka_unit_test(folders_of_others),
     };
     return cmocka_run_group_tests(tests, temp_make, temp_remove);
 }

@@ -37,3 +37,9 @@ d=$out/fuzz_quark
 mkdir -p "$d"
 cp "$(dirname "$0")"/../../configs/quark/*.json "$d"
 echo '{"compute_scale_loss":"RMSE","scaling_layers":[{"prev_op":"a","layers":["b"],"inp":"b","module2inspect":""}]}' > "$d/small"
+
+d=$out/fuzz_sealed
+mkdir -p "$d"
+echo '{"version":1,"fingerprint":"0123456789abcdef","shape":[2,2,3],"parts":{"model":"0000000000000001"},"done":[[0,0,1],[1,1,2]],"seconds":1.5,"grid":"2x1"}' > "$d/state"
+echo '{"of":"0123 safetensors 5000000000 a8","files":[{"name":"config.json","size":3,"hash":"0123456789abcdef"},{"name":"../x","size":-1,"hash":"01"}]}' > "$d/manifest"
+echo '{"seed":1,"phases":[{"name":"n","passes":[{"pass":"gptq","bits":3}]},{}],"bits":{"linears":{"q_proj":{"bits":8}}}}' > "$d/recipe"

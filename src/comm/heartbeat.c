@@ -93,7 +93,7 @@ static void take_stops(const bq_comm *comm) {
 }
 
 void bq_heartbeat_wait(const bq_comm *comm) {
-    if (ring == MPI_COMM_NULL) return;
+    if (comm->size == 1) return;
     const double now = bq_seconds();
     take_stops(comm);
     int sent;
@@ -127,7 +127,7 @@ static void drain_stops(const bq_comm *comm) {
 
 void bq_heartbeat_close(const bq_comm *comm) {
     MPI_Request last;
-    if (ring == MPI_COMM_NULL) return;
+    if (comm->size == 1) return;
     drain_stops(comm);
     /* Messages between two ranks keep their order: behind the last there is none. */
     bq_comm_wait(comm, &beat, 1);

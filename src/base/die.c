@@ -2,6 +2,7 @@
 
 #include "base/log.h"
 
+#include <signal.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -10,6 +11,19 @@
 #include <unistd.h>
 
 void (*bq_die_hook)(int code);
+
+/* What a process that ends may wait for: its line to be taken, MPI_Abort to return. */
+enum { LAST_WORDS = 20 }; /* seconds */
+
+static void end_now(int number) {
+    (void)number;
+    _exit(BQ_DIED);
+}
+
+static void limit_the_end(void) {
+    signal(SIGALRM, end_now);
+    alarm(LAST_WORDS);
+}
 
 static void end(int code) __attribute__((noreturn));
 static void end(int code) {
@@ -21,6 +35,7 @@ static void end(int code) {
 void bq_die(const char *file, int line, const char *fmt, ...) {
     char text[1024], host[64] = "";
     va_list ap;
+    limit_the_end();
     va_start(ap, fmt);
     vsnprintf(text, sizeof text, fmt, ap);
     va_end(ap);
@@ -40,18 +55,34 @@ int bq_refuse(int code, const char *fmt, ...) {
 
 void bq_refuse_job(int code, const char *fmt, ...) {
     va_list ap;
+    limit_the_end();
     va_start(ap, fmt);
     bq_vlog(BQ_ERROR, 1, fmt, ap);
     va_end(ap);
     end(code);
 }
 
+/* Is my rank among those of a text like "0,2"? */
+static bool names_me(const char *ranks) {
+    for (char *end; *ranks; ranks = end + (*end == ',')) {
+        if (strtol(ranks, &end, 10) == bq_log_rank() && end > ranks) return true;
+        if (end == ranks) return false;
+    }
+    return false;
+}
+
 bool bq_fault(const char *point) {
     static atomic_int seen;
     const char *spec = getenv("BQ_FAULT");
-    size_t n = strlen(point);
-    int hit = 1, rank = 0;
-    if (!spec || strncmp(spec, point, n) || (spec[n] && spec[n] != ':')) return false;
-    sscanf(spec + n, ":%d@%d", &hit, &rank);
-    return rank == bq_log_rank() && atomic_fetch_add(&seen, 1) + 1 == hit;
+    if (!spec) return false;
+    const size_t n = strlen(point);
+    int hit = 1;
+    if (strncmp(spec, point, n) || (spec[n] && spec[n] != ':')) return false;
+    sscanf(spec + n, ":%d", &hit);
+    const char *ranks = strchr(spec, '@');
+    return names_me(ranks ? ranks + 1 : "0") && atomic_fetch_add(&seen, 1) + 1 == hit;
+}
+
+void bq_fault_signal(const char *point, int number) {
+    if (bq_fault(point)) raise(number);
 }

@@ -25,7 +25,7 @@ enum {
 extern void (*bq_die_hook)(int code);
 
 /* Print "bq: r<rank> error: <host> <file>:<line>: <message>" (the rank where there are several) and end the
- * job with code 1. */
+ * job with code 1: this process within 20 s, whatever the hook or a reader of the line waits for. */
 void bq_die(const char *file, int line, const char *fmt, ...) __attribute__((noreturn, format(printf, 3, 4)));
 
 /* Print "bq: error: <message>" (to the log file too) and return code, so that `return bq_refuse(...)` reads
@@ -42,9 +42,13 @@ void bq_refuse_job(int code, const char *fmt, ...) __attribute__((noreturn, form
         if (!(cond)) bq_die(__FILE__, __LINE__, __VA_ARGS__);                                                \
     } while (0)
 
-/* Fault injection: true when the environment says BQ_FAULT=point:hit[@rank] and this is that hit of that
- * point on that rank (hit counts from 1, rank defaults to 0).  The caller then behaves as if the guarded call
- * had failed.  docs/architecture.md, "Trouble", lists the points; tests/e2e walks them all. */
+/* Fault injection: true when the environment says BQ_FAULT=point:hit[@ranks] and this is that hit of that
+ * point on one of these ranks (hit counts from 1, "@0,2" names two, no rank means 0).  The caller then
+ * behaves as if the guarded call had failed.  docs/architecture.md, "Trouble", lists the points; tests/e2e
+ * walks them all. */
 bool bq_fault(const char *point);
+
+/* A point where not a call fails, but this process gets a signal. */
+void bq_fault_signal(const char *point, int number);
 
 #endif

@@ -5,11 +5,13 @@
 #include "base/log.h"
 #include "base/meter.h"
 #include "base/shard.h"
+#include "comm/guard.h"
 #include "comm/heartbeat.h"
 #include "comm/nccl.h"
 
 #include <limits.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <time.h>
 #include <unistd.h>
@@ -25,13 +27,16 @@ static void abort_job(int code) {
 static const bq_comm *opened;
 
 static void waiting(void) {
-    bq_heartbeat(opened);
+    bq_heartbeat_wait(opened);
     bq_nccl_poll(opened->nccl);
     bq_nccl_poll(opened->depth);
 }
 
 int bq_comm_open(bq_comm *comm, int *argc, char ***argv) {
     int provided;
+    bq_guard_open();
+    bq_heartbeat_within("MPI_Init");
+    bq_fault_signal("open_stop", SIGSTOP);
     MPI_Init_thread(argc, argv, MPI_THREAD_FUNNELED, &provided);
     BQ_CHECK(provided >= MPI_THREAD_FUNNELED, "MPI offers thread level %d, MPI_THREAD_FUNNELED is needed",
              provided);
@@ -46,6 +51,8 @@ int bq_comm_open(bq_comm *comm, int *argc, char ***argv) {
     MPI_Comm_rank(node, &comm->local);
     MPI_Comm_size(node, &comm->locals);
     MPI_Comm_free(&node);
+    bq_heartbeat_open(comm);
+    bq_heartbeat_within(NULL);
     const char *tasks = getenv("SLURM_STEP_NUM_TASKS");
     if (comm->size == 1 && tasks && atoi(tasks) > 1 && !getenv("OMPI_COMM_WORLD_SIZE"))
         return bq_refuse(BQ_LAUNCH,
@@ -56,9 +63,19 @@ int bq_comm_open(bq_comm *comm, int *argc, char ***argv) {
 
 void bq_comm_close(bq_comm *comm) {
     bq_heartbeat_close(comm);
+    bq_heartbeat_within("MPI_Finalize");
+    bq_fault_signal("close_stop", SIGSTOP);
     if (comm->stage != MPI_COMM_NULL) MPI_Comm_free(&comm->stage);
     bq_die_hook = NULL, bq_dev_waiting = NULL;
     MPI_Finalize();
+    bq_heartbeat_within(NULL);
+}
+
+void bq_comm_split(const bq_comm *comm, int color, int key, MPI_Comm *part) {
+    bq_comm_barrier(comm);
+    bq_heartbeat_within("MPI_Comm_split");
+    MPI_Comm_split(comm->world, color, key, part);
+    bq_heartbeat_within(NULL);
 }
 
 int bq_comm_grid(bq_comm *comm, int nstage) {
@@ -69,7 +86,7 @@ int bq_comm_grid(bq_comm *comm, int nstage) {
     comm->nreplica = comm->size / nstage;
     comm->istage = comm->rank / comm->nreplica;
     comm->replica = comm->rank % comm->nreplica;
-    MPI_Comm_split(comm->world, comm->istage, comm->replica, &comm->stage);
+    bq_comm_split(comm, comm->istage, comm->replica, &comm->stage);
     return BQ_OK;
 }
 
@@ -86,7 +103,7 @@ void bq_comm_wait(const bq_comm *comm, MPI_Request *request, int count) {
             sched_yield();
             continue;
         }
-        bq_heartbeat(comm);
+        bq_heartbeat_wait(comm);
         nanosleep(&(struct timespec){.tv_nsec = 100000}, NULL);
     }
     bq_spent.peers += bq_seconds() - start;

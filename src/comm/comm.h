@@ -31,6 +31,10 @@ int bq_comm_open(bq_comm *comm, int *argc, char ***argv);
 /* Finalize MPI.  Collective over world. */
 void bq_comm_close(bq_comm *comm);
 
+/* A communicator of the ranks that pass the same color, in the order of their keys: after all have come,
+ * since MPI waits here without polling.  The caller frees it.  Collective over world. */
+void bq_comm_split(const bq_comm *comm, int color, int key, MPI_Comm *part);
+
 /* Make the grid of nstage x (size / nstage); BQ_LAUNCH when it does not divide.  Collective over world. */
 int bq_comm_grid(bq_comm *comm, int nstage);
 

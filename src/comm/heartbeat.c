@@ -2,42 +2,67 @@
 
 #include "base/clock.h"
 #include "base/die.h"
+#include "comm/guard.h"
 
-enum { BEAT = 99, STOP = 98 }; /* tags */
+#include <signal.h>
+#include <time.h>
+
+enum { STOP = 98 };          /* tag, in the world */
+enum { BEAT = 1, LAST = 2 }; /* tags, in the ring: a message from a rank that sends no more */
 
 /* A watcher's time runs only while it looks: a gap between two looks counts as this much. */
 #define LONGEST_GAP 1.0
 #define BEAT_EVERY  1.0
+#define LOOK_EVERY  0.05
+#define MPI_TAKES   30.0 /* seconds that MPI's own start and end may take, whatever the timeout */
 
 static double timeout = 600;
-static double heard[BQ_WATCHED]; /* when, in the watcher's time */
-static double time_now, looked, beat_at;
+static MPI_Comm ring = MPI_COMM_NULL;
+static int before, after, watched; /* my neighbours in the ring; the one before by its rank in the world */
+static double heard, time_now;     /* when it was heard of, in my time as a watcher */
+static double looked, beat_at;
 static MPI_Request beat = MPI_REQUEST_NULL;
-static bool stopped;
+static bool parted;       /* the one before has sent its last */
+static bool stopped;      /* told to stop */
+static int stops_to_root; /* messages that I have sent to rank 0 */
+static int stops_taken;   /* and received */
 
 void bq_heartbeat_timeout(double seconds) { timeout = seconds; }
 
-static void take_beats(const bq_comm *comm) {
-    for (int there = 1; there;) {
-        MPI_Status from;
-        MPI_Iprobe(MPI_ANY_SOURCE, BEAT, comm->world, &there, &from);
+void bq_heartbeat_within(const char *call) {
+    bq_guard_within(call, timeout > 0 && timeout < MPI_TAKES ? MPI_TAKES : timeout);
+}
+
+void bq_heartbeat_open(const bq_comm *comm) {
+    int place;
+    if (comm->size == 1) return;
+    MPI_Comm_split(comm->world, 0, comm->local, &ring);
+    MPI_Comm_rank(ring, &place);
+    before = (place + comm->size - 1) % comm->size, after = (place + 1) % comm->size;
+    MPI_Sendrecv(&comm->rank, 1, MPI_INT, after, BEAT, &watched, 1, MPI_INT, before, BEAT, ring,
+                 MPI_STATUS_IGNORE);
+}
+
+static void take_beats(void) {
+    for (int there = 1; there && !parted;) {
+        MPI_Status status;
+        MPI_Iprobe(before, MPI_ANY_TAG, ring, &there, &status);
         if (!there) return;
-        MPI_Recv(NULL, 0, MPI_BYTE, from.MPI_SOURCE, BEAT, comm->world, MPI_STATUS_IGNORE);
-        heard[from.MPI_SOURCE] = time_now;
+        MPI_Recv(NULL, 0, MPI_BYTE, before, status.MPI_TAG, ring, MPI_STATUS_IGNORE);
+        heard = time_now;
+        parted = status.MPI_TAG == LAST;
     }
 }
 
-static void watch(const bq_comm *comm, double now) {
-    double gap = now - looked;
-    time_now += gap < LONGEST_GAP ? gap : LONGEST_GAP;
+static void watch(double now) {
+    const double gap = now - looked;
+    if (looked > 0) time_now += gap < LONGEST_GAP ? gap : LONGEST_GAP;
     looked = now;
-    take_beats(comm);
-    int first = comm->rank == 0 ? 1 : 0, end = comm->rank == 0 ? comm->size : 1;
-    for (int r = first; timeout > 0 && r < end; r++)
-        BQ_CHECK(time_now - heard[r] <= timeout,
-                 "rank %d has not been heard of for %.0f s: it is dead or stopped (--timeout; the same "
-                 "command goes on)",
-                 r, time_now - heard[r]);
+    take_beats();
+    BQ_CHECK(parted || timeout <= 0 || time_now - heard <= timeout,
+             "rank %d has not been heard of for %.0f s: it is dead or stopped (--timeout; the same command "
+             "goes on)",
+             watched, time_now - heard);
 }
 
 /* Small enough to be on its way when the call returns; the last of a run are taken in by close. */
@@ -50,14 +75,14 @@ static void tell(const bq_comm *comm, int rank) {
 void bq_heartbeat_stop(const bq_comm *comm) {
     if (stopped) return;
     stopped = true;
-    if (comm->rank) tell(comm, 0);
+    if (comm->rank) tell(comm, 0), stops_to_root++;
     for (int r = 1; comm->rank == 0 && r < comm->size; r++) tell(comm, r);
 }
 
 bool bq_heartbeat_stopped(void) { return stopped; }
 
 static void take_stops(const bq_comm *comm) {
-    for (int there = 1; there;) {
+    for (int there = 1; there; stops_taken += there) {
         MPI_Status from;
         MPI_Iprobe(MPI_ANY_SOURCE, STOP, comm->world, &there, &from);
         if (!there) return;
@@ -67,30 +92,50 @@ static void take_stops(const bq_comm *comm) {
     }
 }
 
-void bq_heartbeat(const bq_comm *comm) {
+void bq_heartbeat_wait(const bq_comm *comm) {
     if (comm->size == 1) return;
-    double now = bq_seconds();
+    const double now = bq_seconds();
     take_stops(comm);
-    if (looked == 0) looked = now;
     int sent;
     MPI_Test(&beat, &sent, MPI_STATUS_IGNORE);
     if (sent && now - beat_at >= BEAT_EVERY) {
-        MPI_Isend(NULL, 0, MPI_BYTE, comm->rank == 0 ? 1 : 0, BEAT, comm->world, &beat);
+        MPI_Isend(NULL, 0, MPI_BYTE, after, BEAT, ring, &beat);
         beat_at = now;
     }
-    if (comm->rank <= 1 && now - looked >= 0.05) watch(comm, now);
+    if (now - looked >= LOOK_EVERY) watch(now);
+}
+
+void bq_heartbeat(const bq_comm *comm) {
+    bq_fault_signal("step_kill", SIGKILL);
+    bq_fault_signal("step_stop", SIGSTOP);
+    bq_fault_signal("step_usr1", SIGUSR1);
+    bq_heartbeat_wait(comm);
+}
+
+/* All ranks have told what they will tell: how much of that is on its way to me? */
+static void drain_stops(const bq_comm *comm) {
+    MPI_Request request;
+    int all = 0, told = 0;
+    MPI_Iallreduce(&stops_to_root, &all, 1, MPI_INT, MPI_SUM, comm->world, &request);
+    bq_comm_wait(comm, &request, 1);
+    while (comm->rank == 0 && stops_taken < all) bq_heartbeat_wait(comm);
+    told = stopped;
+    MPI_Ibcast(&told, 1, MPI_INT, 0, comm->world, &request);
+    bq_comm_wait(comm, &request, 1);
+    while (comm->rank && stops_taken < told) bq_heartbeat_wait(comm);
 }
 
 void bq_heartbeat_close(const bq_comm *comm) {
+    MPI_Request last;
     if (comm->size == 1) return;
-    /* Beats to a watcher come before its peers' part in this: messages between two ranks keep their order. */
-    bq_comm_barrier(comm);
-    for (int done = 0; !done;) {
-        take_beats(comm);
-        take_stops(comm);
-        MPI_Test(&beat, &done, MPI_STATUS_IGNORE);
+    drain_stops(comm);
+    /* Messages between two ranks keep their order: behind the last there is none. */
+    bq_comm_wait(comm, &beat, 1);
+    MPI_Isend(NULL, 0, MPI_BYTE, after, LAST, ring, &last);
+    for (int sent = 0; !sent || !parted;) {
+        MPI_Test(&last, &sent, MPI_STATUS_IGNORE);
+        watch(bq_seconds());
+        nanosleep(&(struct timespec){.tv_nsec = 100000}, NULL);
     }
-    MPI_Barrier(comm->world);
-    take_beats(comm);
-    take_stops(comm);
+    MPI_Comm_free(&ring);
 }

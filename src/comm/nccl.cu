@@ -6,6 +6,7 @@
 
 extern "C" {
 #include "base/die.h"
+#include "comm/heartbeat.h"
 #include "comm/nccl.h"
 }
 
@@ -60,7 +61,9 @@ static bool meet(bq_nccl *nccl, const bq_comm *comm, MPI_Comm line, bq_dev *dev)
     if (me == 0) NCCL(ncclGetUniqueId(&id));
     MPI_Ibcast(&id, sizeof id, MPI_BYTE, 0, line, &request);
     bq_comm_wait(comm, &request, 1);
+    bq_heartbeat_within("ncclCommInitRank");
     NCCL(ncclCommInitRank(&nccl->comm, all, id, me));
+    bq_heartbeat_within(NULL);
     nccl->ops = nccl->stream = (cudaStream_t)bq_cuda_stream(dev);
     return true;
 }
@@ -85,7 +88,7 @@ static void connect_depth(const bq_comm *comm, bq_dev *dev) {
 
 extern "C" bq_nccl *bq_nccl_open_depth(const bq_comm *comm, bq_dev *dev) {
     MPI_Comm line;
-    MPI_Comm_split(comm->world, comm->replica, comm->istage, &line);
+    bq_comm_split(comm, comm->replica, comm->istage, &line);
     const bool met = meet(&of_depth, comm, line, dev);
     MPI_Comm_free(&line);
     if (!met) return NULL;

@@ -39,8 +39,8 @@ int main(int argc, char **argv) {
         bq_log_identity(0, 1);
         return commands[args.command](&args, &comm);
     }
-    code = bq_comm_open(&comm, &argc, &argv);
     bq_heartbeat_timeout((double)args.timeout);
+    code = bq_comm_open(&comm, &argc, &argv);
     if (!code) code = commands[args.command](&args, &comm);
     bq_comm_close(&comm);
     return code;

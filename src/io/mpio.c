@@ -3,6 +3,7 @@
 #include "base/clock.h"
 #include "base/die.h"
 #include "base/meter.h"
+#include "comm/heartbeat.h"
 #include "io/h5.h"
 
 #include <hdf5.h>
@@ -38,6 +39,7 @@ bq_mpio *bq_mpio_open(const bq_comm *comm, const char *path, const char *name) {
     must(path, "open", H5Pset_fapl_mpio(plist, comm->stage, MPI_INFO_NULL));
     must(path, "open", H5Pset_libver_bounds(plist, H5F_LIBVER_EARLIEST, H5F_LIBVER_LATEST));
     bq_comm_stage_barrier(comm);
+    bq_heartbeat_within("MPI_File_open");
     m->file = must(path, "open", H5Fopen(path, H5F_ACC_RDWR, plist));
     m->data = must(path, "open", H5Dopen2(m->file, name, H5P_DEFAULT));
     m->space = must(path, "open", H5Dget_space(m->data));
@@ -46,6 +48,7 @@ bq_mpio *bq_mpio_open(const bq_comm *comm, const char *path, const char *name) {
     must(path, "open", H5Sget_simple_extent_dims(m->space, shape, NULL));
     m->hidden = shape[2];
     must(path, "open", H5Pclose(plist));
+    bq_heartbeat_within(NULL);
     return m;
 }
 
@@ -89,15 +92,19 @@ bool bq_mpio_read(bq_mpio *m, int64_t sample, int64_t tokens, float *data) {
 void bq_mpio_sync(bq_mpio *m) {
     bq_comm_stage_barrier(m->comm);
     double start = bq_seconds();
+    bq_heartbeat_within("MPI_File_sync");
     must(m->path, "sync", H5Fflush(m->file, H5F_SCOPE_GLOBAL));
+    bq_heartbeat_within(NULL);
     bq_spent.files += bq_seconds() - start;
 }
 
 void bq_mpio_close(bq_mpio *m) {
     bq_comm_stage_barrier(m->comm);
+    bq_heartbeat_within("MPI_File_close");
     must(m->path, "close", H5Sclose(m->space));
     must(m->path, "close", H5Dclose(m->data));
     must(m->path, "close", H5Fclose(m->file));
+    bq_heartbeat_within(NULL);
     free(m->path);
     free(m);
 }

@@ -17,7 +17,7 @@ for how in plain scratch stages; do expect 0 run_$how -o clean_$how; done
 
 hits=$(more "1 4" "1 2 3 4 5 7 11") sanitized=
 if ((${BQ_SANITIZE:-0})); then hits=1 sanitized=1; fi
-mapfile -t points < <(grep -rhoE '(bq_fault|fails)\("[a-z0-9_]+"' "$here/../../src" | cut -d'"' -f2 | sort -u)
+mapfile -t points < <(grep -rhoE '(bq_fault|bq_fault_signal|fails)\("[a-z0-9_]+"' "$here/../../src" | cut -d'"' -f2 | sort -u)
 check "src/ has fault points" [ ${#points[@]} -ge 25 ]
 for point in "${points[@]}"; do check "docs name $point" grep -q "\`$point\`" "$here/../../docs/architecture.md"; done
 
@@ -58,6 +58,7 @@ for name in "${points[@]}"; do
     case $name in
     loss_nan) ;; # below
     sweep_late) ;; # tests/e2e/test_agree.sh
+    step_* | open_stop | close_stop) ;; # a signal: test_watch.sh, test_inside.sh, test_kill.sh
     mpio | pin | ahead_thread) ;; # in builds that have them: tests/phdf5.sh, tests/simt/test_cuda.sh
     scratch_*) point scratch "$name" "1 3" ;;
     reader_thread) point stages "$name" 1 ;;

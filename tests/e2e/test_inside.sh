@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Stopped or killed inside a block, a run goes on inside that block, on any grid, and ends with the bytes of one that
-# nobody disturbed.  SEED=N repeats the moments of an earlier run, as far as the machine does.
+# nobody disturbed.  SEED=N repeats the moments of an earlier run: they are steps of a rank.
 . "$(dirname "$0")/lib.sh"
 RANDOM=${SEED:=$(($(date +%s) % 32768))}
 echo "SEED=$SEED"
@@ -10,8 +10,8 @@ micro llama_default
 cat >r.json <<TEXT
 {"model": "m_llama_default", "calibration": {"tokens": "cal.h5", "samples": 6, "length": 24}, "segments": 2, "sweeps": 2,
  "phases": [{"inputs": "mix", "passes": [
-   {"pass": "adascale", "iterations": 2000, "sweep_iterations": 4000, "batch": 3,
-    "early_stop": true, "check_interval": 50, "window": 4000, "threshold": 0}]}],
+   {"pass": "adascale", "iterations": 800, "sweep_iterations": 1600, "batch": 3,
+    "early_stop": true, "check_interval": 50, "window": 1600, "threshold": 0}]}],
  "outputs": [{"format": "compressed-tensors"}]}
 TEXT
 # start DIR RANKS OPTION...: in the background, as $job; returns when it is at work and hears signals.
@@ -32,10 +32,14 @@ ended() {
     wait $job 2>/dev/null || code=$?
     cat err >>said # run.log has rank 0's words alone
 }
-# A moment of the first quarter of a run; later rounds are in the second sweep.
-moment() {
-    local ms=$((took * (RANDOM % 25) / 100))
-    sleep "$((ms / 1000)).$(printf %03d $((ms % 1000)))"
+# signalled SIGNAL STEP DIR RANKS OPTION...: a run whose rank, any of them, gets that signal at its step of that number
+signalled() {
+    local signal=$1 step=$2 dir=$3 ranks=$4
+    shift 4
+    code=0
+    OMP_NUM_THREADS=1 BQ_FAULT=step_$signal:$step@$((RANDOM % ranks)) timeout 300 \
+        "$mpiexec" -n "$ranks" "$blockq" run r.json -o "$dir" "$@" >out 2>err </dev/null || code=$?
+    cat err >>said
 }
 states() { find "$1/ckpt" -name 'inside_*.h5' 2>/dev/null | wc -l; }
 went_on() { grep -sc 'going on inside it' said || true; }
@@ -43,11 +47,7 @@ done_blocks() { find "$1/ckpt" -name 'block_*.h5' 2>/dev/null | wc -l; }
 # RANKS OPTION...
 grids=("1" "2" "3 --stages 1" "4" "2 --stages 1" "1 --threads 2")
 
-now() { date +%s%N; }
-since=$(now)
 expect 0 "$mpiexec" -n 1 "$blockq" run r.json -o clean --threads 1
-took=$((($(now) - since) / 1000000))
-echo "a run takes $took ms"
 check "nothing is left of the states" [ "$(states clean)" = 0 ]
 
 # wait_state DIR: until there is a state, or no training is left.
@@ -58,24 +58,17 @@ wait_state() {
     done
 }
 
-# SIGUSR1: the step is finished, the state written, and the next grid goes on there.  The first signal cannot come too
-# early for a state, the later ones come at any moment.
+# SIGUSR1 to one rank: its step is finished, the state written by all, and the next grid goes on there.
 kept=0
 for grid in "${grids[@]}"; do
-    every=0
-    if ((kept == 0)); then every=0.01; fi
     # shellcheck disable=SC2086 # words
-    start stopped $grid --save-every $every
-    if ((kept == 0)); then wait_state stopped; else moment; fi
-    kill -USR1 $job 2>/dev/null || true
-    ended
+    signalled usr1 $((50 + RANDOM % 200)) stopped $grid
     if grep -q 'state after step .* kept' err; then kept=$((kept + 1)); fi
     echo "$grid: stopped with $(done_blocks stopped) blocks, $(states stopped) states, code $code"
-    if ((code == 0)); then break; fi
     check "a signal ends with 75, not $code" [ $code = 75 ]
 done
-check "a stop keeps the state" [ $kept -ge 1 ]
-check "it went on inside a block, $(went_on) times after $kept stops there" [ "$(went_on)" -ge 1 ]
+check "a stop keeps the state: $kept of ${#grids[@]}" [ $kept = ${#grids[@]} ]
+check "it went on inside a block, $(went_on) times after $kept stops there" [ "$(went_on)" -ge $((kept - 1)) ]
 expect 0 "$mpiexec" -n 1 "$blockq" run r.json -o stopped --threads 1
 same clean stopped
 check "nothing is left of the states" [ "$(states stopped)" = 0 ]
@@ -93,20 +86,16 @@ check "the torn state is named" grep -q 'state A of its training does not count:
 check "nothing to go on from" [ -z "$(grep 'going on' err)" ]
 same clean torn
 
-# kill -9 of a rank at any moment, with states every 0.2 s
+# kill -9 of a rank, with a state after every step
+: >said
 for grid in "${grids[@]}"; do
     # shellcheck disable=SC2086 # words
-    start killed $grid --save-every 0.2
-    wait_state killed
-    moment
-    victim=$(pgrep -P $job -f "run r.json" | head -n $((1 + RANDOM % 4)) | tail -n 1 || true)
-    kill -9 "${victim:-$job}" 2>/dev/null || true
-    ended
+    signalled kill $((60 + RANDOM % 150)) killed $grid --save-every 0.0001
     echo "$grid: killed with $(done_blocks killed) blocks, $(states killed) states, code $code"
-    if ((code == 0)); then break; fi
+    check "a killed rank ends the run with 137, not $code" [ $code = 137 ]
 done
-expect 0 "$mpiexec" -n 2 "$blockq" run r.json -o killed --threads 1 --save-every 0.2
+expect 0 "$mpiexec" -n 2 "$blockq" run r.json -o killed --threads 1
 same clean killed
-check "it went on inside a block" [ "$(went_on)" -ge 1 ]
+check "it went on inside a block, $(went_on) times" [ "$(went_on)" -ge 3 ]
 check "nothing is left of the states" [ -z "$(find killed/ckpt -name 'inside_*')" ]
 finish

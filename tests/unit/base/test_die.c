@@ -3,6 +3,8 @@
 #include "base/die.h"
 #include "base/log.h"
 
+#include <sys/time.h>
+
 static int die_here(void) {
     BQ_DIE("write of '%s' failed: %d", "some/file", 42);
     return 0;
@@ -18,6 +20,20 @@ static int check_holds(void) {
 static void leave(int code) { _Exit(40 + code); }
 static int die_by_hook(void) {
     bq_die_hook = leave;
+    BQ_DIE("over");
+    return 0;
+}
+static void wait_for_ever(int code) {
+    struct itimerval left;
+    (void)code;
+    getitimer(ITIMER_REAL, &left);
+    if (left.it_value.tv_sec == 0) _Exit(77); /* nothing would end this */
+    left = (struct itimerval){.it_value = {.tv_usec = 1000}};
+    setitimer(ITIMER_REAL, &left, NULL); /* now, not at its time */
+    for (;;) pause();
+}
+static int die_where_mpi_hangs(void) {
+    bq_die_hook = wait_for_ever;
     BQ_DIE("over");
     return 0;
 }
@@ -40,6 +56,7 @@ static void death_is_one_line_and_code_1(void **state) {
     end = in_child(check_holds);
     assert_true(end.code == 7 && end.text[0] == 0);
     assert_true(one_line(in_child(die_by_hook), 41, "over"));
+    assert_true(one_line(in_child(die_where_mpi_hangs), BQ_DIED, "over"));
     assert_true(one_line(in_child(die_as_rank_three), BQ_DIED, "r3 "));
 }
 
@@ -89,7 +106,7 @@ static int faults_of(const char *text, int me) {
     return in_child(faults).code;
 }
 
-static void a_fault_is_one_hit_of_one_point_on_one_rank(void **state) {
+static void a_fault_is_one_hit_of_one_point_on_the_named_ranks(void **state) {
     (void)state;
     assert_int_equal(faults_of(NULL, 0), 0);
     assert_int_equal(faults_of("here:1", 0), 1);
@@ -98,6 +115,11 @@ static void a_fault_is_one_hit_of_one_point_on_one_rank(void **state) {
     assert_int_equal(faults_of("here:3", 1), 0);
     assert_int_equal(faults_of("here:3@1", 0), 0);
     assert_int_equal(faults_of("here:3@1", 1), 4);
+    assert_int_equal(faults_of("here:3@0,2", 0), 4);
+    assert_int_equal(faults_of("here:3@0,2", 2), 4);
+    assert_int_equal(faults_of("here:3@0,2", 1), 0);
+    assert_int_equal(faults_of("here:3@12", 1), 0);
+    assert_int_equal(faults_of("here:3@x", 0), 0);
     assert_int_equal(faults_of("her:1", 0), 0);
     assert_int_equal(faults_of("here:99", 0), 0);
     assert_int_equal(faults_of("", 0), 0);
@@ -121,7 +143,7 @@ int main(void) {
         cmocka_unit_test(death_is_one_line_and_code_1),
         cmocka_unit_test(a_refused_job_ends_with_the_code),
         cmocka_unit_test(refusal_is_one_line_and_the_code),
-        cmocka_unit_test(a_fault_is_one_hit_of_one_point_on_one_rank),
+        cmocka_unit_test(a_fault_is_one_hit_of_one_point_on_the_named_ranks),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -3,8 +3,8 @@
 #include "base/meter.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -16,10 +16,16 @@ double bq_seconds(void) {
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
+/* Not getrusage's: after fork and exec that begins with the peak of the program that called exec. */
 size_t bq_peak_rss(void) {
-    struct rusage use;
-    getrusage(RUSAGE_SELF, &use);
-    return (size_t)use.ru_maxrss * 1024;
+    static const char key[] = "VmHWM:";
+    char line[128];
+    size_t kilobytes = 0;
+    FILE *f = fopen("/proc/self/status", "r");
+    while (f && !kilobytes && fgets(line, sizeof line, f))
+        if (strncmp(line, key, sizeof key - 1) == 0) kilobytes = strtoul(line + sizeof key - 1, NULL, 10);
+    if (f) fclose(f);
+    return kilobytes * 1024;
 }
 
 /* The limit of one control group, or `most` where it sets none. */

@@ -295,7 +295,7 @@ static double batch_loss(bq_pass_context *c, const bq_adascale_options *o, train
         c->batch[k] = bq_fault("loss_nan") ? NAN : sample_step(c, o, t, step, k);
     c->batch[o->batch] = c->stop && *c->stop;
     c->batch[o->batch + 1] = c->keeper && c->comm->replica == 0 && c->keeper->due(c->keeper->ctx);
-    bq_comm_fill(c->comm, c->batch, (int)o->batch + 2);
+    bq_comm_fill(c->comm, c->batch, o->batch + 2);
     for (int64_t k = 0; k < o->batch; k++) loss += c->batch[k];
     return loss;
 }

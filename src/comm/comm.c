@@ -122,31 +122,41 @@ static void count_bcast(int rank, int size, size_t bytes) {
     *(rank ? &bq_spent.received : &bq_spent.sent) += (int64_t)bytes * (rank ? 1 : size - 1);
 }
 
+int bq_comm_most = 1 << 30;
+
+/* Elements of the next call, of so many that are left. */
+static int piece_of(int64_t left) { return left < bq_comm_most ? (int)left : bq_comm_most; }
+
 void bq_comm_bcast(const bq_comm *comm, void *data, size_t bytes) {
     count_bcast(comm->rank, comm->size, bytes);
     for (size_t at = 0; at < bytes;) {
-        size_t piece = bytes - at < (1u << 30) ? bytes - at : 1u << 30;
+        int piece = piece_of((int64_t)(bytes - at));
         MPI_Request request;
-        MPI_Ibcast((char *)data + at, (int)piece, MPI_BYTE, 0, comm->world, &request);
+        MPI_Ibcast((char *)data + at, piece, MPI_BYTE, 0, comm->world, &request);
         bq_comm_wait(comm, &request, 1);
-        at += piece;
+        at += (size_t)piece;
+    }
+}
+
+/* values [at, end) of rank r for rank 0. */
+static void gather_share(const bq_comm *comm, double *values, int64_t at, int64_t end, int r) {
+    for (int piece; at < end; at += piece) {
+        MPI_Request request;
+        piece = piece_of(end - at);
+        if (comm->rank)
+            MPI_Isend(values + at, piece, MPI_DOUBLE, 0, 1, comm->world, &request);
+        else
+            MPI_Irecv(values + at, piece, MPI_DOUBLE, r, 1, comm->world, &request);
+        *(comm->rank ? &bq_spent.sent : &bq_spent.received) += piece * (int64_t)sizeof *values;
+        bq_comm_wait(comm, &request, 1);
     }
 }
 
 void bq_comm_gather(const bq_comm *comm, double *values, int64_t total) {
     for (int r = 1; r < comm->size; r++) {
         bq_shard share = bq_shard_of(total, r, comm->size);
-        BQ_CHECK(share.count < 1 << 28, "gather of %ld values from one rank", (long)share.count);
-        MPI_Request request;
-        if (share.count == 0) continue;
-        if (comm->rank == r)
-            MPI_Isend(values + share.first, (int)share.count, MPI_DOUBLE, 0, 1, comm->world, &request);
-        else if (comm->rank == 0)
-            MPI_Irecv(values + share.first, (int)share.count, MPI_DOUBLE, r, 1, comm->world, &request);
-        else
-            continue;
-        *(comm->rank ? &bq_spent.sent : &bq_spent.received) += share.count * (int64_t)sizeof(double);
-        bq_comm_wait(comm, &request, 1);
+        if (comm->rank == r || comm->rank == 0)
+            gather_share(comm, values, share.first, share.first + share.count, r);
     }
 }
 
@@ -168,6 +178,21 @@ void bq_comm_stage_bcast(const bq_comm *comm, void *data, int bytes) {
     MPI_Ibcast(data, bytes, MPI_BYTE, 0, comm->stage, &request);
     bq_comm_wait(comm, &request, 1);
 }
+
+/* A sum or maximum over the stage: given and got once. */
+void bq_comm_reduce(const bq_comm *comm, void *values, int64_t count, MPI_Datatype type, MPI_Op op) {
+    int size;
+    MPI_Type_size(type, &size);
+    bq_spent.sent += count * size, bq_spent.received += count * size;
+    for (int64_t at = 0; at < count; at += bq_comm_most) {
+        MPI_Request request;
+        MPI_Iallreduce(MPI_IN_PLACE, (char *)values + at * size, piece_of(count - at), type, op, comm->stage,
+                       &request);
+        bq_comm_wait(comm, &request, 1);
+    }
+}
+
+int bq_comm_rank_of(const bq_comm *comm, int replica) { return comm->istage * comm->nreplica + replica; }
 
 enum { FLOW = 7 }; /* tag */
 
@@ -191,22 +216,22 @@ enum { PIECE = 1 << 20 };
 
 void bq_comm_send(const bq_comm *comm, int to, const float *data, int64_t count, MPI_Request *request) {
     bq_spent.sent += count * (int64_t)sizeof(float);
-    if (count <= INT_MAX) {
+    if (count <= bq_comm_most) {
         MPI_Isend(data, (int)count, MPI_FLOAT, to, FLOW, comm->world, request);
         return;
     }
-    MPI_Datatype all = bq_comm_floats(count, PIECE);
+    MPI_Datatype all = bq_comm_floats(count, piece_of(PIECE));
     MPI_Isend(data, 1, all, to, FLOW, comm->world, request);
     MPI_Type_free(&all);
 }
 
 void bq_comm_receive(const bq_comm *comm, int from, float *data, int64_t count, MPI_Request *request) {
     bq_spent.received += count * (int64_t)sizeof(float);
-    if (count <= INT_MAX) {
+    if (count <= bq_comm_most) {
         MPI_Irecv(data, (int)count, MPI_FLOAT, from, FLOW, comm->world, request);
         return;
     }
-    MPI_Datatype all = bq_comm_floats(count, PIECE);
+    MPI_Datatype all = bq_comm_floats(count, piece_of(PIECE));
     MPI_Irecv(data, 1, all, from, FLOW, comm->world, request);
     MPI_Type_free(&all);
 }

@@ -49,9 +49,19 @@ void bq_comm_bcast(const bq_comm *comm, void *data, size_t bytes);
  * a vector of `total` doubles, rank 0 ends with all of it.  Shares as bq_shard_of.  Collective over world. */
 void bq_comm_gather(const bq_comm *comm, double *values, int64_t total);
 
+/* The rank of the world that a replica of my stage is.  Local. */
+int bq_comm_rank_of(const bq_comm *comm, int replica);
+
 /* The same among the replicas of a stage, and replica 0's bytes for them.  Collective over stage. */
 void bq_comm_stage_barrier(const bq_comm *comm);
 void bq_comm_stage_bcast(const bq_comm *comm, void *data, int bytes);
+
+/* values[i] = op of everybody's values[i].  Any count.  Collective over stage. */
+void bq_comm_reduce(const bq_comm *comm, void *values, int64_t count, MPI_Datatype type, MPI_Op op);
+
+/* Most elements of one call of MPI: what is more goes as a type of several elements, or in several calls.
+ * Tests make it small. */
+extern int bq_comm_most;
 
 /* Start to send or receive floats between two ranks of the world, in order; the buffer is theirs until
  * bq_comm_wait on the request.  Any count.  Local. */

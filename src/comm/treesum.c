@@ -5,8 +5,6 @@
 #include "comm/nccl.h"
 #include "comm/staged.h"
 
-#include <limits.h>
-
 /* May the node to the right join the one to the left? */
 static bool siblings(int level, int64_t index, int level2, int64_t index2) {
     return level == level2 && index % 2 == 0 && index2 == index + 1;
@@ -88,7 +86,6 @@ static bq_mat floats(bq_mat m) {
     return m;
 }
 
-enum { MAX_THEIRS = 1024, MAX_PENDING = 4096 };
 enum { F32 = sizeof(float) };
 
 /* Staging memory of an exchange: my nodes, and what comes from the others. */
@@ -101,92 +98,120 @@ static size_t staging(const bq_treesum *sum, const bq_comm *comm, const bq_shard
     return bytes;
 }
 
-/* The nodes that come from the others, in the order of their leaves, with room for my rows of them. */
-static int expect(bq_treesum *sum, const bq_comm *comm, const bq_shard *leaves, bq_shard rows,
-                  bq_tree_node *theirs) {
-    int at = 0, most;
-    int64_t cols = floats(sum->buffer[0]).cols;
-    for (int r = 0; r < comm->nreplica; r++) {
-        bq_tree_node node[BQ_TREE_NODES];
-        int n = r == comm->replica ? 0 : shape(leaves[r].first, leaves[r].count, node, &most);
-        BQ_CHECK((bq_shard_of(rows.total, r, comm->nreplica).count + 1) * cols < 1 << 30 &&
-                     at + n <= MAX_THEIRS && at + n + sum->nodes * comm->nreplica <= MAX_PENDING,
-                 "an exchange of %ld x %ld between %d replicas", (long)rows.total, (long)cols,
-                 comm->nreplica);
-        for (int k = 0; k < n; k++, at++) {
-            theirs[at] = node[k];
-            theirs[at].sum =
-                bq_arena_push(&sum->dev->mem, rows.count, sum->buffer[0].cols, sum->buffer[0].type);
-        }
-    }
-    return at;
-}
-
 static int nodes_of(const bq_shard *leaves, int replica) {
     int most;
     return shape(leaves[replica].first, leaves[replica].count, NULL, &most);
 }
 
+/* What comes from the others: as many nodes, with my rows of each, side by side in the order of their leaves.
+ */
+typedef struct {
+    bq_mat first;
+    size_t apart;            /* bytes from one to the next */
+    int at[BQ_REPLICAS + 1]; /* the number of a replica's first one; at last, of all */
+} arrivals;
+
+static bq_mat arrival(const arrivals *theirs, int number) {
+    bq_mat m = theirs->first;
+    m.data = (char *)m.data + (size_t)number * theirs->apart;
+    return m;
+}
+
+/* Room for them. */
+static void expect(bq_treesum *sum, const bq_comm *comm, const bq_shard *leaves, bq_shard rows,
+                   arrivals *theirs) {
+    const bq_mat *like = &sum->buffer[0];
+    theirs->apart = bq_arena_need(rows.count, like->cols, like->type);
+    theirs->at[0] = 0;
+    for (int r = 0; r < comm->nreplica; r++) {
+        int n = r == comm->replica ? 0 : nodes_of(leaves, r);
+        theirs->at[r + 1] = theirs->at[r] + n;
+        for (int k = 0; k < n; k++) {
+            bq_mat m = bq_arena_push(&sum->dev->mem, rows.count, like->cols, like->type);
+            if (theirs->at[r] + k == 0) theirs->first = m;
+        }
+    }
+}
+
 /* From GPU to GPU: what a pair of replicas exchanges is in the same order on both sides. */
-static void exchange_nccl(bq_treesum *sum, const bq_comm *comm, const bq_shard *leaves, bq_shard rows,
-                          const bq_tree_node *theirs) {
+static void exchange_nccl(bq_treesum *sum, const bq_comm *comm, bq_shard rows, const arrivals *theirs) {
     int64_t cols = floats(sum->buffer[0]).cols;
+    bq_spent.received += theirs->at[comm->nreplica] * rows.count * cols * F32;
+    bq_spent.sent += sum->nodes * (rows.total - rows.count) * cols * F32;
     bq_nccl_start(comm->nccl);
-    for (int r = 0, at = 0; r < comm->nreplica; r++) {
+    for (int r = 0; r < comm->nreplica; r++) {
         if (r == comm->replica) continue;
         bq_shard out = bq_shard_of(rows.total, r, comm->nreplica);
-        for (int k = nodes_of(leaves, r); k > 0; k--)
-            bq_nccl_receive(comm->nccl, r, theirs[at++].sum.data, rows.count * cols);
+        for (int k = theirs->at[r]; k < theirs->at[r + 1]; k++)
+            bq_nccl_receive(comm->nccl, r, arrival(theirs, k).data, rows.count * cols);
         for (int k = 0; k < sum->nodes; k++)
             bq_nccl_send(comm->nccl, r, bq_mat_at(floats(sum->node[k].sum), out.first, 0), out.count * cols);
     }
     bq_nccl_end(comm->nccl);
 }
 
+/* By MPI, in turn to the replica d behind me and from the one d before me.  Who has as many messages under
+ * way as the list holds waits for them: each d comes to an end, since those before it do on all replicas. */
+static void exchange_mpi(const bq_treesum *sum, const bq_comm *comm, bq_shard rows, const bq_mat *mine,
+                         const arrivals *theirs) {
+    enum { LIST = 4096 };
+    MPI_Request request[LIST];
+    int64_t cols = floats(sum->buffer[0]).cols;
+    int pending = 0, n = comm->nreplica;
+    for (int d = 1; d < n; d++) {
+        int to = (comm->replica + d) % n, from = (comm->replica + n - d) % n;
+        bq_shard out = bq_shard_of(rows.total, to, n);
+        if (pending + 2 * BQ_TREE_NODES > LIST || pending > bq_comm_most)
+            bq_comm_wait(comm, request, pending), pending = 0;
+        for (int k = theirs->at[from]; k < theirs->at[from + 1]; k++)
+            bq_comm_receive(comm, bq_comm_rank_of(comm, from), arrival(theirs, k).data, rows.count * cols,
+                            &request[pending++]);
+        for (int k = 0; k < sum->nodes; k++)
+            bq_comm_send(comm, bq_comm_rank_of(comm, to), bq_mat_at(mine[k], out.first, 0), out.count * cols,
+                         &request[pending++]);
+    }
+    bq_comm_wait(comm, request, pending);
+}
+
 /* Send each other replica its rows of my nodes; receive my rows of theirs. */
 static void exchange(bq_treesum *sum, const bq_comm *comm, const bq_shard *leaves, bq_shard rows,
-                     bq_tree_node *theirs) {
-    MPI_Request request[MAX_PENDING];
-    bq_mat host[BQ_TREE_NODES], landed[MAX_THEIRS];
-    int pending = 0, all = expect(sum, comm, leaves, rows, theirs);
-    int64_t cols = floats(sum->buffer[0]).cols;
+                     arrivals *theirs) {
+    bq_mat mine[BQ_TREE_NODES];
+    expect(sum, comm, leaves, rows, theirs);
+    int all = theirs->at[comm->nreplica];
     if (comm->nreplica == 1) return;
-    bq_spent.received += all * rows.count * cols * F32;
-    bq_spent.sent += sum->nodes * (rows.total - rows.count) * cols * F32;
     if (comm->nccl) {
-        exchange_nccl(sum, comm, leaves, rows, theirs);
+        exchange_nccl(sum, comm, rows, theirs);
         return;
     }
     bq_stage stage = bq_stage_open(sum->dev, staging(sum, comm, leaves, rows));
-    for (int k = 0; k < sum->nodes; k++) host[k] = bq_stage_get(&stage, floats(sum->node[k].sum));
-    for (int k = 0; k < all; k++) landed[k] = bq_stage_room(&stage, floats(theirs[k].sum));
-    sum->dev->op->wait(sum->dev);
-    for (int r = 0, at = 0; r < comm->nreplica; r++) {
-        if (r == comm->replica) continue;
-        bq_shard out = bq_shard_of(rows.total, r, comm->nreplica);
-        for (int k = 0; k < nodes_of(leaves, r); k++)
-            MPI_Irecv(landed[at++].data, (int)(rows.count * cols), MPI_FLOAT, r, k, comm->stage,
-                      &request[pending++]);
-        for (int k = 0; k < sum->nodes; k++)
-            MPI_Isend(bq_mat_at(host[k], out.first, 0), (int)(out.count * cols), MPI_FLOAT, r, k, comm->stage,
-                      &request[pending++]);
+    arrivals landed = *theirs;
+    for (int k = 0; k < sum->nodes; k++) mine[k] = bq_stage_get(&stage, floats(sum->node[k].sum));
+    for (int k = 0; k < all; k++) {
+        bq_mat room = bq_stage_room(&stage, floats(arrival(theirs, k)));
+        if (k == 0) landed.first = room;
+        if (k == 1) landed.apart = (size_t)((char *)room.data - (char *)landed.first.data);
     }
-    bq_comm_wait(comm, request, pending);
-    for (int k = 0; k < all; k++) bq_stage_put(&stage, landed[k], floats(theirs[k].sum));
+    sum->dev->op->wait(sum->dev);
+    exchange_mpi(sum, comm, rows, mine, &landed);
+    for (int k = 0; k < all; k++) bq_stage_put(&stage, arrival(&landed, k), floats(arrival(theirs, k)));
 }
 
 bq_mat bq_treesum_end(bq_treesum *sum, const bq_comm *comm, const bq_shard *leaves, bq_shard rows) {
-    bq_tree_node mine[BQ_TREE_NODES], theirs[MAX_THEIRS];
-    int count = sum->nodes, at = 0;
+    bq_tree_node mine[BQ_TREE_NODES], node[BQ_TREE_NODES];
+    arrivals theirs;
+    int count = sum->nodes;
     for (int k = 0; k < count; k++) mine[k] = sum->node[k];
-    exchange(sum, comm, leaves, rows, theirs);
+    exchange(sum, comm, leaves, rows, &theirs);
     sum->nodes = 0;
-    for (int r = 0; r < comm->nreplica; r++) {
-        int n = r == comm->replica ? count : nodes_of(leaves, r);
+    for (int r = 0, most; r < comm->nreplica; r++) {
+        bool own = r == comm->replica;
+        int n = own ? count : shape(leaves[r].first, leaves[r].count, node, &most);
         for (int k = 0; k < n; k++) {
-            bq_tree_node node = r == comm->replica ? mine[k] : theirs[at++];
-            if (r == comm->replica) node.sum = bq_mat_rows(node.sum, rows.first, rows.count);
-            push(sum, node, false);
+            bq_tree_node next = own ? mine[k] : node[k];
+            next.sum =
+                own ? bq_mat_rows(next.sum, rows.first, rows.count) : arrival(&theirs, theirs.at[r] + k);
+            push(sum, next, false);
         }
     }
     BQ_CHECK(sum->nodes > 0, "a tree sum without parts");
@@ -209,19 +234,27 @@ static void gather_nccl(const bq_comm *comm, bq_mat m, const int64_t *first) {
     bq_nccl_end(comm->nccl);
 }
 
-void bq_comm_gather_slices(const bq_comm *comm, bq_dev *dev, bq_mat m, const int64_t *first) {
+/* In place, rows as elements: MPI counts rows, whatever they are long. */
+static void gather_mpi(const bq_comm *comm, bq_mat m, const int64_t *first) {
     int count[BQ_REPLICAS], place[BQ_REPLICAS];
+    MPI_Request request;
+    MPI_Datatype row;
+    for (int r = 0; r < comm->nreplica; r++)
+        count[r] = (int)(first[r + 1] - first[r]), place[r] = (int)first[r];
+    MPI_Type_contiguous((int)m.cols, MPI_FLOAT, &row);
+    MPI_Type_commit(&row);
+    MPI_Iallgatherv(MPI_IN_PLACE, 0, row, m.data, count, place, row, comm->stage, &request);
+    bq_comm_wait(comm, &request, 1);
+    MPI_Type_free(&row);
+}
+
+void bq_comm_gather_slices(const bq_comm *comm, bq_dev *dev, bq_mat m, const int64_t *first) {
     if (comm->nreplica == 1) return;
     m = floats(m);
-    BQ_CHECK(m.ld == m.cols && m.type == BQ_F32 && m.rows * m.cols < INT_MAX, "gather of %ld x %ld rows",
-             (long)m.rows, (long)m.cols);
-    for (int r = 0; r < comm->nreplica; r++)
-        count[r] = (int)((first[r + 1] - first[r]) * m.cols), place[r] = (int)(first[r] * m.cols);
-    int64_t mine = count[comm->replica];
-    bq_spent.sent += mine * (comm->nreplica - 1) * F32;
-    bq_spent.received += (m.rows * m.cols - mine) * F32;
-    MPI_Request request;
+    BQ_CHECK(m.ld == m.cols && m.type == BQ_F32, "gather of %ld x %ld rows", (long)m.rows, (long)m.cols);
     int64_t own = first[comm->replica], rows = first[comm->replica + 1] - own;
+    bq_spent.sent += rows * m.cols * (comm->nreplica - 1) * F32;
+    bq_spent.received += (m.rows - rows) * m.cols * F32;
     if (comm->nccl) {
         gather_nccl(comm, m, first);
         return;
@@ -230,8 +263,7 @@ void bq_comm_gather_slices(const bq_comm *comm, bq_dev *dev, bq_mat m, const int
     bq_mat host = bq_stage_room(&stage, m);
     if (host.data != m.data) dev->op->get(dev, bq_mat_rows(m, own, rows), bq_mat_rows(host, own, rows));
     dev->op->wait(dev);
-    MPI_Iallgatherv(MPI_IN_PLACE, 0, MPI_FLOAT, host.data, count, place, MPI_FLOAT, comm->stage, &request);
-    bq_comm_wait(comm, &request, 1);
+    gather_mpi(comm, host, first);
     bq_stage_put(&stage, host, m);
 }
 
@@ -242,29 +274,18 @@ void bq_comm_gather_rows(const bq_comm *comm, bq_dev *dev, bq_mat m) {
     bq_comm_gather_slices(comm, dev, m, first);
 }
 
-/* A sum or maximum of so many bytes over the stage: given and got once. */
-static void count_reduction(int64_t bytes) { bq_spent.sent += bytes, bq_spent.received += bytes; }
-
-void bq_comm_fill(const bq_comm *comm, double *values, int count) {
-    MPI_Request request;
-    if (comm->nreplica == 1) return;
-    count_reduction(count * (int64_t)sizeof *values);
-    MPI_Iallreduce(MPI_IN_PLACE, values, count, MPI_DOUBLE, MPI_SUM, comm->stage, &request);
-    bq_comm_wait(comm, &request, 1);
+void bq_comm_fill(const bq_comm *comm, double *values, int64_t count) {
+    if (comm->nreplica > 1) bq_comm_reduce(comm, values, count, MPI_DOUBLE, MPI_SUM);
 }
 
 /* v = op of everybody's v, element by element. */
 static void reduce(const bq_comm *comm, bq_dev *dev, bq_mat v, MPI_Op op) {
-    MPI_Request request;
     if (comm->nreplica == 1) return;
-    BQ_CHECK(v.ld == v.cols && v.type == BQ_F32 && v.rows * v.cols < INT_MAX, "a reduction of %ld x %ld",
-             (long)v.rows, (long)v.cols);
+    BQ_CHECK(v.ld == v.cols && v.type == BQ_F32, "a reduction of %ld x %ld", (long)v.rows, (long)v.cols);
     bq_stage stage = bq_stage_open(dev, bq_stage_need(v.rows, v.cols, BQ_F32));
     bq_mat host = bq_stage_get(&stage, v);
     dev->op->wait(dev);
-    count_reduction(v.rows * v.cols * F32);
-    MPI_Iallreduce(MPI_IN_PLACE, host.data, (int)(v.rows * v.cols), MPI_FLOAT, op, comm->stage, &request);
-    bq_comm_wait(comm, &request, 1);
+    bq_comm_reduce(comm, host.data, v.rows * v.cols, MPI_FLOAT, op);
     bq_stage_put(&stage, host, v);
 }
 

@@ -66,6 +66,6 @@ void bq_comm_fill_scales(const bq_comm *comm, bq_dev *dev, bq_mat v);
 void bq_comm_stage_max(const bq_comm *comm, bq_dev *dev, bq_mat v);
 
 /* values[i] of everybody = the one nonzero values[i] of the stage (others pass 0).  Collective over stage. */
-void bq_comm_fill(const bq_comm *comm, double *values, int count);
+void bq_comm_fill(const bq_comm *comm, double *values, int64_t count);
 
 #endif

@@ -42,7 +42,7 @@ void bq_plan_advise(const bq_recipe *r, const bq_arch *arch, const bq_scheme *sc
         double part;
         if (!has_grid(&g, ranks, &comm)) break;
         bq_plan_make(&p, r, arch, scheme, &comm, bq_reference_micro(r, comm.nstage, comm.nreplica), 0, NULL,
-                     false, eval, 0);
+                     false, eval, 0, 0);
         double seconds = seconds_of(&p, machine, &limit, &part);
         if (ranks == 1) one = seconds;
         if (!most && ranks > 1 && seconds > 0.9 * best) continue;

@@ -32,9 +32,9 @@ static int look(void *ctx) {
         e->scheme[i] = (bq_scheme){a->rtn, -1, true, BQ_F32, BQ_GRID_AIMET};
     size_t arena = code ? 0 : bq_perplexity_need(&e->model.arch, a->rtn ? e->scheme : NULL, false, a->ctx);
     if (!code)
-        code =
-            bq_plan_evaluation(arena, bq_perplexity_stream(&e->model.arch, a->ctx, e->windows, e->comm->size),
-                               a->memory, e->comm, a->scratch, &e->home.scratch);
+        code = bq_plan_evaluation(arena + bq_perplexity_host(&e->model.arch, a->ctx, e->windows),
+                                  bq_perplexity_stream(&e->model.arch, a->ctx, e->windows, e->comm->size),
+                                  a->memory, e->comm, a->scratch, &e->home.scratch);
     if (!code) code = bq_device_open(&e->dev, a, e->comm, arena);
     return code;
 }

@@ -39,13 +39,27 @@ double bq_machine_seconds(const bq_machine *m, const bq_effort *e, double use[BQ
     return sum;
 }
 
-/* Long enough to fill the device, as long as a sample where that is less. */
-static int64_t probe_tokens(int64_t tokens) { return tokens < 512 ? tokens : 512; }
+/* Sides of a product. */
+typedef struct {
+    int64_t t, rows, cols;
+} shape;
 
-size_t bq_machine_need(const bq_arch *arch, int64_t tokens) {
-    int64_t t = probe_tokens(tokens), rows = arch->rows[BQ_GATE_UP], cols = arch->cols[BQ_GATE_UP];
-    return bq_arena_need(t, cols, BQ_F32) + bq_arena_need(t, rows, BQ_F32) +
-           2 * bq_arena_need(rows, cols, BQ_F32);
+static size_t need(shape s) {
+    return bq_arena_need(s.t, s.cols, BQ_F32) + bq_arena_need(s.t, s.rows, BQ_F32) +
+           2 * bq_arena_need(s.rows, s.cols, BQ_F32);
+}
+
+/* Tokens to fill the device, as many as a sample has where these are fewer, by gate and up, of which the
+ * longer side is halved until all fits. */
+static shape shape_of(const bq_arch *arch, int64_t tokens, size_t most) {
+    enum { LEAST = 16 };
+    shape s = {tokens < 512 ? tokens : 512, arch->rows[BQ_GATE_UP], arch->cols[BQ_GATE_UP]};
+    while (need(s) > most && (s.rows > LEAST || s.cols > LEAST)) *(s.rows > s.cols ? &s.rows : &s.cols) /= 2;
+    return s;
+}
+
+size_t bq_machine_need(const bq_arch *arch, int64_t tokens, size_t most) {
+    return need(shape_of(arch, tokens, most));
 }
 
 typedef struct {
@@ -71,13 +85,14 @@ static double rate(bq_dev *dev, const probe *p, void (*work)(bq_dev *, const pro
 void bq_machine_measure(bq_machine *m, bq_dev *dev, const bq_arch *arch, int64_t tokens,
                         const bq_comm *comm) {
     size_t mark = bq_arena_mark(&dev->mem);
-    int64_t t = probe_tokens(tokens), rows = arch->rows[BQ_GATE_UP], cols = arch->cols[BQ_GATE_UP];
-    probe p = {bq_arena_push(&dev->mem, t, cols, BQ_F32), bq_arena_push(&dev->mem, rows, cols, BQ_F32),
-               bq_arena_push(&dev->mem, rows, cols, BQ_F32), bq_arena_push(&dev->mem, t, rows, BQ_F32)};
+    shape s = shape_of(arch, tokens, dev->mem.size - mark);
+    probe p = {
+        bq_arena_push(&dev->mem, s.t, s.cols, BQ_F32), bq_arena_push(&dev->mem, s.rows, s.cols, BQ_F32),
+        bq_arena_push(&dev->mem, s.rows, s.cols, BQ_F32), bq_arena_push(&dev->mem, s.t, s.rows, BQ_F32)};
     dev->op->zero(dev, p.x), dev->op->zero(dev, p.w);
     bq_comm_barrier(comm);
-    double flop = 2 * (double)(t * rows * cols) * rate(dev, &p, gemm, 0.3);
-    double memory = 8 * (double)(rows * cols) * rate(dev, &p, copy, 0.1);
+    double flop = 2 * (double)(s.t * s.rows * s.cols) * rate(dev, &p, gemm, 0.3);
+    double memory = 8 * (double)(s.rows * s.cols) * rate(dev, &p, copy, 0.1);
     double *all = calloc(2 * (size_t)comm->size, sizeof *all);
     BQ_CHECK(all, "no memory for the rates of %d ranks", comm->size);
     all[2 * comm->rank] = flop, all[2 * comm->rank + 1] = memory;

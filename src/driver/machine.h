@@ -23,10 +23,12 @@ extern const char *const bq_use_names[BQ_USES];
 double bq_machine_seconds(const bq_machine *machine, const bq_effort *effort, double use[BQ_USES]);
 
 /* The rates of this device for a model with such blocks and samples of so many tokens, over about 0.4 s; on
- * rank 0 the slowest rank's.  Takes bq_machine_need bytes of the arena.  Collective over world. */
+ * rank 0 the slowest rank's.  Takes bq_machine_need bytes of the arena, which may be all of it.  Collective
+ * over world. */
 void bq_machine_measure(bq_machine *machine, bq_dev *dev, const bq_arch *arch, int64_t tokens,
                         const bq_comm *comm);
-size_t bq_machine_need(const bq_arch *arch, int64_t tokens);
+/* Bytes for products of the model's shape, or of parts of it that take `most` at most. */
+size_t bq_machine_need(const bq_arch *arch, int64_t tokens, size_t most);
 
 /* A GPU by its name ("h100"), NULL to keep *machine; and a network by its rate ("200Gb", "25GB" a second),
  * NULL for the GPU's default.  BQ_OK, or BQ_USAGE after one message. */

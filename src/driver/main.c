@@ -5,6 +5,7 @@
 #include "driver/commands.h"
 #include "kernels/restart.h"
 
+#include <malloc.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -26,6 +27,10 @@ int main(int argc, char **argv) {
         [BQ_COMMAND_INSPECT] = bq_cmd_inspect, [BQ_COMMAND_TOKENS] = bq_cmd_tokens,
         [BQ_COMMAND_STATUS] = bq_cmd_status};
     static bq_args args; /* large */
+    /* What is freed goes back to the system: else the C library keeps pieces of up to 32 MB, and they add up
+     * with what a plan counts after them. */
+    mallopt(M_MMAP_THRESHOLD, 2 << 20);
+    mallopt(M_TRIM_THRESHOLD, 4 << 20);
     bq_restart(argv);
     introduce();
     int code = bq_options_parse(argc, argv, &args);

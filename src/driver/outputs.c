@@ -166,25 +166,42 @@ typedef struct {
     bq_export_job *job;
 } output;
 
+/* The largest linear: its codes, the scales (or zero points) of the one that has the most, its columns. */
+typedef struct {
+    size_t codes, scales, cols;
+} room;
+
+static room room_of(const bq_arch *arch, const bq_scheme *scheme) {
+    room most = {0};
+    for (int i = 0; i < arch->linears; i++) {
+        size_t c = (size_t)(arch->linear[i].rows * arch->linear[i].cols);
+        size_t g = (size_t)(arch->linear[i].rows * bq_linear_groups(arch, scheme, i));
+        size_t k = (size_t)arch->linear[i].cols;
+        most = (room){c > most.codes ? c : most.codes, g > most.scales ? g : most.scales,
+                      k > most.cols ? k : most.cols};
+    }
+    return most;
+}
+
+size_t bq_session_export_need(const bq_arch *arch, const bq_scheme *scheme) {
+    room most = room_of(arch, scheme);
+    return most.codes + (2 * most.scales + most.cols) * sizeof(float) + BQ_EXPORT_BUFFER;
+}
+
+static void take_room(tensors *t) {
+    room most = room_of(&t->s->src.arch, t->s->scheme);
+    t->code = malloc(most.codes);
+    t->scale = malloc(most.scales * sizeof(float));
+    t->zero = malloc(most.scales * sizeof(float));
+    t->pre = malloc(most.cols * sizeof(float));
+    BQ_CHECK(t->code && t->scale && t->zero && t->pre, "no memory to export a linear of %zu weights",
+             most.codes);
+}
+
 static int open_output(void *ctx) {
     output *o = ctx;
     const bq_session *s = o->s;
-    const bq_arch *arch = &s->src.arch;
-    size_t codes = 0, scales = 0, cols = 0;
-    for (int i = 0; i < arch->linears; i++) {
-        size_t c = (size_t)(arch->linear[i].rows * arch->linear[i].cols);
-        size_t g = (size_t)(arch->linear[i].rows * bq_linear_groups(arch, s->scheme, i));
-        size_t k = (size_t)arch->linear[i].cols;
-        codes = c > codes ? c : codes, scales = g > scales ? g : scales, cols = k > cols ? k : cols;
-    }
-    o->t = (tensors){.s = s,
-                     .folds = folds(&s->recipe),
-                     .code = malloc(codes),
-                     .scale = malloc(scales * sizeof(float)),
-                     .zero = malloc(scales * sizeof(float)),
-                     .pre = malloc(cols * sizeof(float))};
-    BQ_CHECK(o->t.code && o->t.scale && o->t.zero && o->t.pre, "no memory to export a linear of %zu weights",
-             codes);
+    o->t = (tensors){.s = s, .folds = folds(&s->recipe)};
     bq_qsource source = {&o->t, get, dense};
     return bq_export_open(&o->job, s->src.weights, o->dir, source, o->format, o->shard_bytes);
 }
@@ -203,6 +220,7 @@ static int write_output(output *o) {
     const bq_comm *comm = o->s->comm;
     int code = bq_comm_agree(comm, comm->rank == 0 ? bq_export_claim(o->job) : BQ_OK);
     if (code) return code;
+    take_room(&o->t);
     bq_export_write(o->job, comm->rank, comm->size);
     bq_comm_barrier(comm);
     return bq_comm_agree(comm, comm->rank == 0 ? bq_export_finish(o->job) : BQ_OK);

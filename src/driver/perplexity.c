@@ -30,6 +30,11 @@ size_t bq_perplexity_need(const bq_arch *arch, const bq_scheme *scheme, bool pre
            bq_op_scratch(ctx, arch->attention, v);
 }
 
+size_t bq_perplexity_host(const bq_arch *arch, int64_t ctx, int64_t windows) {
+    int64_t window = ctx * (arch->model.hidden + arch->model.head_dim), losses = ctx + windows;
+    return (size_t)window * sizeof(float) + (size_t)losses * sizeof(double);
+}
+
 size_t bq_perplexity_stream(const bq_arch *arch, int64_t ctx, int64_t windows, int ranks) {
     return bq_stream_need(bq_shard_of(windows, 0, ranks).count, ctx, arch->model.hidden);
 }

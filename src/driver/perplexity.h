@@ -43,6 +43,8 @@ int bq_perplexity_run(const bq_perplexity *e, const bq_scheme *scheme, bq_weight
 
 /* Device bytes of a run, and those of its stream on the rank with the largest share, wherever it lives. */
 size_t bq_perplexity_need(const bq_arch *arch, const bq_scheme *scheme, bool prescaled, int64_t ctx);
+/* Host bytes beside both: a window, its rotary table, losses. */
+size_t bq_perplexity_host(const bq_arch *arch, int64_t ctx, int64_t windows);
 size_t bq_perplexity_stream(const bq_arch *arch, int64_t ctx, int64_t windows, int ranks);
 
 #endif

@@ -9,12 +9,16 @@
 #include "driver/perplexity.h"
 #include "driver/reference.h"
 #include "driver/rotated.h"
+#include "driver/session.h"
 #include "io/stream.h"
 
 #include <stdio.h>
 
-/* Code, libraries, MPI's and HDF5's buffers: measured 30 to 45 MB with Open MPI 4.1 on one node. */
-#define PROGRAM_BYTES ((size_t)40 << 20)
+/* Code, libraries, MPI's and HDF5's buffers, tokens and the lists of tensors: what has been resident up to
+ * the plan, and what comes later (code not yet run, connections, small blocks; 2 to 5 MB were measured with
+ * Open MPI 4.1 on one node).  With a floor, so that a plan does not change from start to start. */
+#define PROGRAM_LATER ((size_t)8 << 20)
+#define PROGRAM_LEAST ((size_t)40 << 20)
 
 enum { GPU_BYTES = 64 << 20 }; /* workspace of libraries, results */
 
@@ -23,6 +27,13 @@ static void add(bq_plan *plan, const char *name, size_t bytes, bq_place place, c
 }
 
 static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
+
+/* Measured once: the plans of a process agree. */
+static size_t program(void) {
+    static size_t bytes;
+    if (!bytes) bytes = larger(bq_peak_rss() + PROGRAM_LATER, PROGRAM_LEAST);
+    return bytes;
+}
 
 /* Of the items so far, in that place. */
 static size_t sum_of(const bq_plan *plan, bq_place place) {
@@ -127,9 +138,29 @@ static size_t plan_phases(bq_plan *plan, const bq_recipe *r, const bq_arch *arch
     return sum_of(plan, BQ_DEVICE);
 }
 
+/* Host memory beside arena and streams, of which only one is taken at a time: three samples, a rotary table
+ * and losses in the phases; a linear in the export; a window, its table and losses in the evaluation. */
+static size_t buffers(const bq_recipe *r, const bq_arch *arch, const bq_scheme *scheme, bool eval) {
+    size_t h = (size_t)arch->model.hidden, d = (size_t)arch->model.head_dim,
+           t = (size_t)r->calibration.length;
+    int64_t steps = 0;
+    for (int p = 0; p < r->nphase; p++)
+        for (int i = 0; i < r->phase[p].npass; i++) {
+            int64_t n = bq_pass_steps(&r->phase[p].pass[i], 0);
+            steps = n > steps ? n : steps;
+        }
+    size_t most = t * (3 * h + d) * sizeof(float) + (size_t)steps * sizeof(double);
+    if (r->noutput) most = larger(most, bq_session_export_need(arch, scheme));
+    if (eval) most = larger(most, bq_perplexity_host(arch, r->eval.ctx, r->eval.windows));
+    return most;
+}
+
 /* What is on a GPU, on the host for files and messages. */
-static void add_copies(bq_plan *plan, const bq_arch *arch, const bq_scheme *scheme, const bq_comm *comm) {
+static void add_copies(bq_plan *plan, const bq_recipe *r, const bq_arch *arch, const bq_scheme *scheme,
+                       const bq_comm *comm) {
     size_t most = 0;
+    add(plan, "a piece of weights being read", bq_source_need(arch, r->ntransform > 0), BQ_HOST,
+        "this model needs a larger machine");
     for (int m = 0; m < BQ_MATS; m++)
         most = larger(most, (size_t)(arch->rows[m] * arch->cols[m]) * sizeof(float));
     add(plan, "copies of a block for its checkpoint", bq_quantized_need(arch, scheme), BQ_HOST,
@@ -203,7 +234,7 @@ static void plan_midway(bq_plan *plan, const bq_recipe *r, bq_pass_size of) {
 
 void bq_plan_make(bq_plan *plan, const bq_recipe *r, const bq_arch *arch, const bq_scheme *scheme,
                   const bq_comm *comm, int64_t micro, size_t limit, const char *scratch, bool split,
-                  bool eval, size_t gpu) {
+                  bool eval, size_t gpu, int threads) {
     *plan = (bq_plan){.gpu = gpu, .limit = limit ? limit : bq_memory_available() / (size_t)comm->locals};
     int64_t h = arch->model.hidden, t = r->calibration.length, streams = 0;
     size_t phases = plan_phases(plan, r, arch, scheme, comm), evaluation = 0, windows = 0;
@@ -222,14 +253,17 @@ void bq_plan_make(bq_plan *plan, const bq_recipe *r, const bq_arch *arch, const 
     plan->arena = larger(phases, evaluation);
     size_t calibration =
         (size_t)streams * bq_stream_need(bq_shard_of(r->calibration.samples, 0, comm->nreplica).count, t, h);
-    add(plan, "rotations, a matrix being rotated", bq_rotated_need(r, arch), BQ_HOST,
-        "this model needs a larger machine");
-    add(plan, "sample buffers", (size_t)(3 * t * h) * sizeof(float), BQ_HOST, "take shorter samples");
+    add(plan, "rotations", bq_rotated_need(r, arch), BQ_HOST, "this model needs a larger machine");
+    add(plan, "buffers of samples, of an exported linear", buffers(r, arch, scheme, eval), BQ_HOST,
+        "take shorter samples");
     if (comm->nstage > 1)
         add(plan, "micro-batches on their way", bq_reference_host(r, arch, micro), BQ_HOST,
             "take a smaller --micro");
-    add(plan, "program and libraries", PROGRAM_BYTES, BQ_HOST, "give it more");
-    if (gpu) add_copies(plan, arch, scheme, comm);
+    add(plan, "program, libraries, tokens", program(), BQ_HOST, "give it more");
+    if (gpu)
+        add_copies(plan, r, arch, scheme, comm);
+    else
+        add(plan, "operands of products, packed", bq_cpu_packing(threads), BQ_HOST, "take fewer --threads");
     if (comm->nstage > 1 && streams && !split) plan_direct(plan, r, arch, micro);
     /* The streams of the phases and of the evaluation are never there at once, nor is the arena full in both.
      */
@@ -266,11 +300,21 @@ int bq_plan_check(const bq_plan *plan) {
 int bq_plan_evaluation(size_t arena, size_t stream, size_t limit, const bq_comm *comm, const char *scratch,
                        const char **use) {
     if (!limit) limit = bq_memory_available() / (size_t)comm->locals;
-    size_t total = arena + stream + PROGRAM_BYTES;
+    size_t total = arena + stream + program() + bq_cpu_packing(0);
     *use = total > limit ? scratch : NULL;
     if (total <= limit || (scratch && total - stream <= limit)) return BQ_OK;
     return bq_refuse(BQ_USAGE, "the evaluation needs %.0f MB, %.0f MB may be used: take a smaller --ctx%s",
                      (double)total / 1e6, (double)limit / 1e6, scratch ? "" : ", or offer --scratch DIR");
+}
+
+/* Whatever the model, a probe of the host is small: the larger, the closer to the run, by little. */
+#define PROBE_HOST ((size_t)64 << 20)
+#define PROBE_GPU  ((size_t)1 << 30)
+
+size_t bq_plan_probe(const bq_plan *plan) {
+    size_t used = bq_peak_rss(), room = used < plan->limit ? plan->limit - used : 0;
+    if (plan->gpu) return plan->gpu < PROBE_GPU ? plan->gpu : PROBE_GPU;
+    return room < PROBE_HOST ? room : PROBE_HOST;
 }
 
 const char *bq_plan_home(const bq_plan *plan, char *text, size_t n) {

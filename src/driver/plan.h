@@ -38,10 +38,11 @@ typedef struct {
  * the GPU that is the device, 0: the host is.  With one the arena is there; the next block's weights are read
  * ahead to it, and micro-batches are there, where it has room for them; streams live there if they fit, else
  * pinned; and what is copied to write it to files, or to send it, is on the host, where micro-batches have
- * room, too: whether they go from GPU to GPU turns out later. */
+ * room, too: whether they go from GPU to GPU turns out later.  threads: of the cpu backend; 0: as many as
+ * OpenMP starts.  What the process holds already is counted as the first plan finds it. */
 void bq_plan_make(bq_plan *plan, const bq_recipe *recipe, const bq_arch *arch, const bq_scheme *scheme,
                   const bq_comm *comm, int64_t micro, size_t limit, const char *scratch, bool split,
-                  bool eval, size_t gpu);
+                  bool eval, size_t gpu, int threads);
 
 /* BQ_USAGE, with one message naming the largest consumer, when the plan does not fit. */
 int bq_plan_check(const bq_plan *plan);
@@ -50,6 +51,9 @@ int bq_plan_check(const bq_plan *plan);
  * scratch where only that lets it.  BQ_USAGE with one message when it does not. */
 int bq_plan_evaluation(size_t arena, size_t stream, size_t limit, const bq_comm *comm, const char *scratch,
                        const char **use);
+
+/* Bytes of the device that measuring rates for the plan may take: within what may be used, and never many. */
+size_t bq_plan_probe(const bq_plan *plan);
 
 /* Where streams live, in words. */
 const char *bq_plan_home(const bq_plan *plan, char *text, size_t n);

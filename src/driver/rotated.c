@@ -27,14 +27,8 @@ static size_t doubles(const bq_transform *t, const bq_model *m) {
 
 size_t bq_rotated_need(const bq_recipe *recipe, const bq_arch *arch) {
     const bq_transform *t = &recipe->transform[0];
-    size_t most = 0;
     if (!recipe->ntransform) return 0;
-    for (int i = 0; i < arch->linears && t->r1; i++) {
-        const bq_linear *l = &arch->linear[i];
-        size_t size = (size_t)(l->rows * l->cols) * sizeof(float);
-        if ((l->mat == BQ_O || l->mat == BQ_DOWN) && size > most) most = size;
-    }
-    return doubles(t, &arch->model) * sizeof(double) + (size_t)arch->model.hidden * sizeof(float) + most;
+    return doubles(t, &arch->model) * sizeof(double) + (size_t)arch->model.hidden * sizeof(float);
 }
 
 static int check(const char *key, bq_rotate_kind kind, int64_t n, int64_t block) {
@@ -63,6 +57,15 @@ int bq_rotated_open(bq_rotated **out, const bq_arch *arch, const bq_weights *wei
     bq_rotated *r = calloc(1, sizeof *r);
     BQ_CHECK(r, "no memory for a rotation");
     *r = (bq_rotated){.arch = arch, .weights = weights, .how = *t, .seed = recipe->seed, .block = -1};
+    *out = r;
+    return BQ_OK;
+}
+
+/* With the first tensor: who only plans takes neither the memory nor the time. */
+static void make(bq_rotated *r) {
+    const bq_transform *t = &r->how;
+    const bq_model *m = &r->arch->model;
+    if (r->memory) return;
     r->memory = malloc(doubles(t, m) * sizeof *r->memory);
     r->gamma = malloc((size_t)m->hidden * sizeof *r->gamma);
     BQ_CHECK(r->memory && r->gamma, "no memory for rotations of size %ld", (long)m->hidden);
@@ -70,8 +73,6 @@ int bq_rotated_open(bq_rotated **out, const bq_arch *arch, const bq_weights *wei
     r->room = r->memory2 + bq_rotation_need(t->r2, m->head_dim, t->r2_block);
     bq_rng_key at = {.seed = r->seed, .sweep = AT, .phase = AT};
     if (t->r1) bq_rotation_make(&r->r1, t->r1, m->hidden, t->r1_block, at, r->memory);
-    *out = r;
-    return BQ_OK;
 }
 
 void bq_rotated_close(bq_rotated *r) {
@@ -216,6 +217,7 @@ bool bq_rotated_read(bq_rotated *r, const char *name, int64_t first, bq_mat to) 
     if (r) p = find(r->arch, name);
     if (!r || !changes(r, &p)) return false;
     if (!to.data) return true;
+    make(r);
     bool tied = p.kind == HEAD && r->arch->model.tied;
     if (p.kind != NORM) read_rows(r, tied ? bq_tensor_embed : name, first, to);
     switch (p.kind) {
@@ -231,5 +233,7 @@ bool bq_rotated_read(bq_rotated *r, const char *name, int64_t first, bq_mat to) 
 }
 
 void bq_rotated_embed(bq_rotated *r, bq_mat rows) {
-    if (r && r->how.r1) rows_of_stream(r, NULL, rows);
+    if (!r || !r->how.r1) return;
+    make(r);
+    rows_of_stream(r, NULL, rows);
 }

@@ -26,7 +26,7 @@ typedef struct bq_rotated bq_rotated;
 int bq_rotated_open(bq_rotated **r, const bq_arch *arch, const bq_weights *weights, const bq_recipe *recipe);
 void bq_rotated_close(bq_rotated *r); /* NULL is fine */
 
-/* Host bytes: what r keeps, and the largest matrix that must be read as a whole. */
+/* Host bytes that r keeps, from the first tensor on. */
 size_t bq_rotated_need(const bq_recipe *recipe, const bq_arch *arch);
 
 /* Has the rotated model another tensor of that name?  to.data not NULL: its rows [first, first + to.rows),

@@ -86,14 +86,14 @@ static int plan(void *session) {
     s->micro = a->micro ? a->micro : bq_reference_micro(&s->recipe, s->comm->nstage, s->comm->nreplica);
     if (s->micro > share) s->micro = share;
     bq_plan_make(&s->plan, &s->recipe, &s->src.arch, s->scheme, s->comm, s->micro, a->memory, a->scratch,
-                 a->split_reference, s->eval.ids != NULL, bq_device_memory(a, s->comm));
+                 a->split_reference, s->eval.ids != NULL, bq_device_memory(a, s->comm), a->threads);
     return a->command == BQ_COMMAND_PLAN ? BQ_OK : bq_plan_check(&s->plan);
 }
 
 static int open_device(void *session) {
     bq_session *s = session;
     size_t arena = s->args->command == BQ_COMMAND_PLAN
-                       ? bq_machine_need(&s->src.arch, s->recipe.calibration.length)
+                       ? bq_machine_need(&s->src.arch, s->recipe.calibration.length, bq_plan_probe(&s->plan))
                        : s->plan.arena;
     return bq_device_open(&s->dev, s->args, s->comm, arena);
 }

@@ -100,6 +100,8 @@ void bq_account_part(bq_session *s, const char *part, int sweep, int phase);
 /* outputs.c: can their formats hold what the recipe's outputs would hold?  Known before any work.  BQ_OK, or
  * BQ_DATA after one message.  Local. */
 int bq_session_outputs_fit(const bq_session *s);
+/* Host bytes of an export. */
+size_t bq_session_export_need(const bq_arch *arch, const bq_scheme *scheme);
 /* Write the outputs of the recipe that are not there yet, each rank its share of the shards.
  * BQ_OK, or BQ_DATA after one message.  Collective over world. */
 int bq_session_export(const bq_session *s);

@@ -184,6 +184,12 @@ int64_t bq_source_piece_most(const bq_arch *arch, bool rotated) {
     return most;
 }
 
+size_t bq_source_need(const bq_arch *arch, bool rotated) {
+    const bq_model *m = &arch->model;
+    int64_t most = bq_source_piece_most(arch, rotated), head = piece_rows(arch, m->vocab, m->hidden, false);
+    return (size_t)(head * m->hidden > most ? head * m->hidden : most) * sizeof(float);
+}
+
 static bool pieces(const bq_source *src, const char *name, bq_mat to, bq_source_visit *visit, void *ctx) {
     int64_t step = piece_rows(&src->arch, to.rows, to.cols, bq_rotated_whole(src->rotated, name));
     bool on = true;
@@ -198,7 +204,7 @@ void bq_source_pieces(const bq_source *src, int b, const bq_block *blk, bq_sourc
     for (int i = 0; i < n && pieces(src, e[i].name, e[i].to, visit, ctx); i++) {}
 }
 
-/* A piece on its way to device memory through a host buffer. */
+/* A piece on its way to device memory through a host buffer; none where the device is the host. */
 typedef struct {
     const bq_source *src;
     bq_dev *dev;
@@ -207,6 +213,10 @@ typedef struct {
 
 static bool load_piece(void *ctx, const char *name, int64_t first, bq_mat to) {
     loading *l = ctx;
+    if (!l->buffer) {
+        bq_source_rows(l->src, name, first, to);
+        return true;
+    }
     bq_mat host = bq_mat_host(l->buffer, to.rows, to.cols, BQ_F32);
     bq_source_rows(l->src, name, first, host);
     l->dev->op->put(l->dev, host, to);
@@ -214,7 +224,8 @@ static bool load_piece(void *ctx, const char *name, int64_t first, bq_mat to) {
     return true;
 }
 
-static float *buffer_of(int64_t values) {
+static float *buffer_of(const bq_dev *dev, int64_t values) {
+    if (dev->mem.place != BQ_DEVICE) return NULL;
     float *buffer = malloc((size_t)values * sizeof *buffer);
     BQ_CHECK(buffer, "no memory to read %ld weights", (long)values);
     return buffer;
@@ -222,13 +233,13 @@ static float *buffer_of(int64_t values) {
 
 static void load(const bq_source *src, bq_dev *dev, const char *name, bq_mat to) {
     bool whole = bq_rotated_whole(src->rotated, name);
-    loading l = {src, dev, buffer_of(piece_rows(&src->arch, to.rows, to.cols, whole) * to.cols)};
+    loading l = {src, dev, buffer_of(dev, piece_rows(&src->arch, to.rows, to.cols, whole) * to.cols)};
     pieces(src, name, to, load_piece, &l);
     free(l.buffer);
 }
 
 void bq_source_block(const bq_source *src, bq_dev *dev, int b, bq_block *blk) {
-    loading l = {src, dev, buffer_of(bq_source_piece_most(&src->arch, src->rotated))};
+    loading l = {src, dev, buffer_of(dev, bq_source_piece_most(&src->arch, src->rotated))};
     blk->index = b;
     blk->folded = false;
     blk->pre = NULL;

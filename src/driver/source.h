@@ -40,6 +40,10 @@ void bq_source_pieces(const bq_source *src, int b, const bq_block *blk, bq_sourc
 /* Values of the largest piece, at most; rotated: the recipe has transforms. */
 int64_t bq_source_piece_most(const bq_arch *arch, bool rotated);
 
+/* Host bytes to read a block or the head for a device that is not the host; there pieces are read in place.
+ */
+size_t bq_source_need(const bq_arch *arch, bool rotated);
+
 /* Rows [first, first + to.rows) of a tensor as the run has it, host f32; what is rotated is read in whole
  * heads (rotated.h). */
 void bq_source_rows(const bq_source *src, const char *name, int64_t first, bq_mat to);

@@ -94,7 +94,7 @@ double bq_sweep_moved(const bq_session *s, int sweep, int block, const bq_stream
         if (then) bq_boundary_read(then, end_of(before, block), share.first + i, b);
         add_squares(a, then ? b : bq_stream_host(fp, i, b), sums + 2 * (share.first + i));
     }
-    bq_comm_fill(s->comm, sums, (int)(2 * share.total));
+    bq_comm_fill(s->comm, sums, 2 * share.total);
     for (int64_t i = 0; i < share.total; i++) moved += sums[2 * i], size += sums[2 * i + 1];
     bq_acts_close(now);
     bq_acts_close(then);

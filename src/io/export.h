@@ -17,6 +17,9 @@
 #include "io/manifest.h"
 #include "io/weights.h"
 
+/* Bytes that a job keeps to copy through. */
+#define BQ_EXPORT_BUFFER ((size_t)4 << 20)
+
 /* What became of one quantized tensor.  Views are host memory; data may be NULL when only the plan is asked
  * for, rows and cols never lie. */
 typedef struct {

@@ -52,8 +52,6 @@ struct bq_export_job {
     char *buffer;   /* BQ_EXPORT_BUFFER bytes, for write */
 };
 
-#define BQ_EXPORT_BUFFER ((size_t)4 << 20)
-
 /* For plan: the item becomes base + suffix, where base is its name without the last `cut` characters. */
 void bq_export_add(bq_export_job *job, int item, int part, size_t cut, const char *suffix, const char *dtype,
                    int dims, const int64_t *shape);

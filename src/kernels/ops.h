@@ -344,6 +344,9 @@ size_t bq_op_scratch(int64_t tokens, bq_attention a, int64_t vocab);
 /* The same for gemm, c (m, n) with sums of k, and for factor and gptq, which not every run needs; group:
  * columns that share a scale. */
 size_t bq_gemm_scratch(bq_compute compute, int64_t m, int64_t n, int64_t k);
+/* Host memory outside of arenas that the cpu backend takes in its first products and keeps: what operands are
+ * packed to, of so many threads (0: as many as OpenMP starts). */
+size_t bq_cpu_packing(int threads);
 size_t bq_factor_scratch(int64_t k);
 size_t bq_gptq_scratch(int64_t rows, int64_t k, int64_t group);
 

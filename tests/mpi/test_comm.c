@@ -59,9 +59,9 @@ static void agree(void) {
 
 static unsigned char byte_of(size_t i) { return (unsigned char)(i * 37 + (i >> 8)); }
 
-static void bcast(void) {
-    static const size_t sizes[] = {0, 1, 7, 4096, ((size_t)1 << 22) + 3};
-    for (size_t k = 0; k < sizeof sizes / sizeof *sizes; k++) {
+static void bcast_up_to(size_t most) {
+    static const size_t sizes[] = {0, 1, 7, 8, 100, 4096, ((size_t)1 << 22) + 3};
+    for (size_t k = 0; k < sizeof sizes / sizeof *sizes && sizes[k] <= most; k++) {
         unsigned char *data = calloc(sizes[k] + 1, 1);
         if (!data) abort();
         for (size_t i = 0; comm.rank == 0 && i < sizes[k]; i++) data[i] = byte_of(i);
@@ -73,6 +73,8 @@ static void bcast(void) {
         free(data);
     }
 }
+
+static void bcast(void) { bcast_up_to(SIZE_MAX); }
 
 /* Shares of every size, none among them; what is not mine stays as it was. */
 static void gather(void) {
@@ -167,17 +169,19 @@ static void tree_over_ranks(int64_t rows, int64_t parts, bq_type type, bq_dev *d
     }
 }
 
-static void trees(void) {
+static void trees_apart(int64_t step) {
     bq_dev dev;
     EXPECT(bq_dev_open(&dev, "cpu", 1, (size_t)1 << 20) == BQ_OK, "no device");
     for (int64_t rows = 1; rows <= MOST_ROWS; rows += 6)
-        for (int64_t parts = 1; parts <= MOST_PARTS; parts++) {
+        for (int64_t parts = 1; parts <= MOST_PARTS; parts += step) {
             size_t mark = bq_arena_mark(&dev.mem);
             tree_over_ranks(rows, parts, parts % 2 ? BQ_F32 : BQ_F64, &dev);
             bq_arena_reset(&dev.mem, mark);
         }
     bq_dev_close(&dev);
 }
+
+static void trees(void) { trees_apart(1); }
 
 /* Each element from the one rank that has it. */
 static void fills(void) {
@@ -187,11 +191,64 @@ static void fills(void) {
     for (int i = 0; i < 9; i++) EXPECT(v[i] == 0.1 * (i + 1), "value %d is %g", i, v[i]);
 }
 
+/* Around the ring at once, of every count, in order. */
+static void messages(void) {
+    enum { COUNTS = 30 };
+    static float sent[COUNTS][COUNTS], got[COUNTS][COUNTS + 1];
+    int to = (comm.rank + 1) % comm.size, from = (comm.rank + comm.size - 1) % comm.size;
+    MPI_Request request[2 * COUNTS];
+    for (int n = 0; n < COUNTS; n++) {
+        for (int i = 0; i < n; i++) sent[n][i] = (float)(comm.rank * 10000 + n * 100 + i);
+        got[n][n] = -1;
+        bq_comm_receive(&comm, from, got[n], n, &request[2 * n]);
+        bq_comm_send(&comm, to, sent[n], n, &request[2 * n + 1]);
+    }
+    bq_comm_wait(&comm, request, 2 * COUNTS);
+    for (int n = 0; n < COUNTS; n++) {
+        for (int i = 0; i < n; i++)
+            EXPECT(got[n][i] == (float)(from * 10000 + n * 100 + i), "%d floats, number %d", n, i);
+        EXPECT(got[n][n] == -1, "more than %d floats", n);
+    }
+}
+
+/* Vectors on the device: the largest of everybody's, and the one that is not 0. */
+static void vectors(void) {
+    bq_dev dev;
+    EXPECT(bq_dev_open(&dev, "cpu", 1, (size_t)1 << 16) == BQ_OK, "no device");
+    bq_mat most = bq_arena_push(&dev.mem, 5, 3, BQ_F32), one = bq_arena_push(&dev.mem, 5, 3, BQ_F32);
+    for (int i = 0; i < 15; i++) {
+        bq_f32(most)[i] = (float)((i + comm.replica) % comm.nreplica);
+        bq_f32(one)[i] = i % comm.nreplica == comm.replica ? (float)i + 0.5f : 0;
+    }
+    bq_comm_stage_max(&comm, &dev, most);
+    bq_comm_fill_scales(&comm, &dev, one);
+    for (int i = 0; i < 15; i++) {
+        EXPECT(bq_f32(most)[i] == (float)(comm.nreplica - 1), "largest %d", i);
+        EXPECT(bq_f32(one)[i] == (float)i + 0.5f, "element %d", i);
+    }
+    bq_dev_close(&dev);
+}
+
+/* What MPI cannot count in one call: the same, where that is few elements, in each grid. */
+static void many_calls(void) {
+    const int usual = bq_comm_most, small[] = {7, 4, 1};
+    for (int stages = 1; stages <= comm.size; stages++) {
+        if (comm.size % stages || bq_comm_grid(&comm, stages) != BQ_OK) continue;
+        for (int i = 0; i < 3; i++) {
+            bq_comm_most = small[i];
+            bcast_up_to(100);
+            gather(), fills(), messages(), vectors(), trees_apart(5);
+        }
+    }
+    bq_comm_most = usual;
+    bq_comm_grid(&comm, 1);
+}
+
 int main(int argc, char **argv) {
     int code = bq_comm_open(&comm, &argc, &argv);
     if (code) return code;
-    void (*const checks[])(void) = {identity, grid,           agree, bcast, gather,
-                                    barrier,  large_messages, trees, fills};
+    void (*const checks[])(void) = {identity, grid,    agree,          bcast, gather, barrier,
+                                    messages, vectors, large_messages, trees, fills,  many_calls};
     for (size_t i = 0; i < sizeof checks / sizeof *checks; i++) checks[i]();
     return expect_end();
 }

@@ -8,6 +8,7 @@
 #include <cblas.h>
 #include <limits.h>
 #include <math.h>
+#include <omp.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -27,6 +28,9 @@ void blas_memory_free(void *buffer) __attribute__((weak));
 
 #define BUFFER_BYTES (((size_t)128 << 20) + 4096) /* address space; what x86 and ARM builds assume */
 #define BUFFERS      4                            /* a BLAS call takes one; LAPACK nests two */
+/* What of it is written: P x Q of one operand and Q x (columns of a tile) of the other.  The largest of x86
+ * kernels: 768 x 384 floats (Haswell, Zen), or 448 x 448 (SkylakeX), and tiles of 1075 columns at most. */
+#define PACKED_BYTES ((size_t)4 << 20)
 
 static _Thread_local struct {
     void *at;
@@ -52,6 +56,11 @@ void *blas_memory_alloc(int place) {
 void blas_memory_free(void *buffer) {
     for (int i = 0; i < BUFFERS; i++)
         if (buffers[i].at == buffer) buffers[i].used = false;
+}
+
+size_t bq_cpu_packing(int threads) {
+    size_t own = bq_products() == BQ_PRODUCT_NONE ? 0 : BQ_PRODUCT_BYTES;
+    return own + (size_t)(threads > 0 ? threads : omp_get_max_threads()) * PACKED_BYTES;
 }
 
 /* ---- which BLAS, and does it work from threads ---- */

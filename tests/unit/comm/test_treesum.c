@@ -3,6 +3,8 @@
 
 #include "comm/treesum.h"
 
+#include <sys/mman.h>
+
 enum { ROWS = 3, COLS = 5, MOST = 40 };
 
 static bq_dev dev;
@@ -124,6 +126,23 @@ static void open_sum(bq_treesum *sum, int64_t parts) {
     bq_treesum_open(sum, &dev, bq_treesum_buffers(0, parts), bq_arena_push(&dev.mem, ROWS, COLS, BQ_F32));
 }
 
+/* More elements than MPI counts, which one replica does not send: 4 GB of address space, of which no byte is
+ * touched. */
+static void large(void **state) {
+    (void)state;
+    enum { SIDE = 1 << 15 };
+    const size_t bytes = (size_t)SIDE * SIDE * sizeof(float);
+    void *memory = mmap(NULL, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    assert_ptr_not_equal(memory, MAP_FAILED);
+    bq_treesum sum;
+    bq_treesum_open(&sum, &dev, 1, bq_mat_host(memory, SIDE, SIDE, BQ_F32));
+    bq_treesum_next(&sum);
+    bq_treesum_add(&sum, 0);
+    bq_mat all = bq_treesum_end(&sum, &alone, &(bq_shard){0, 1, 1}, (bq_shard){0, SIDE, SIDE});
+    assert_true(all.data == memory && all.rows == SIDE && all.cols == SIDE);
+    munmap(memory, bytes);
+}
+
 static int none(void) {
     bq_treesum sum;
     open_sum(&sum, 3);
@@ -158,6 +177,7 @@ static int stop(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(order),   cmocka_unit_test(again),
                                        cmocka_unit_test(strided), cmocka_unit_test(buffers),
-                                       cmocka_unit_test(ranges),  cmocka_unit_test(refusals)};
+                                       cmocka_unit_test(ranges),  cmocka_unit_test(large),
+                                       cmocka_unit_test(refusals)};
     return cmocka_run_group_tests(tests, start, stop);
 }

@@ -163,6 +163,9 @@ static inline bq_dev cpu_with(int threads, size_t mem) {
     return dev;
 }
 
+/* 1, 2, ... threads that a test tries; they are the cpu's, and on the mirror one is enough. */
+#define THREAD_COUNTS (ops_mirror ? 1 : 3)
+
 /* Instruction sets.  The choice is made once a process, so that each set runs in its own: main starts with
  *     if (isa_child(work)) return 0;
  * where work runs ops and returns bits_of their outputs; same_on_every_isa() starts the program again under
@@ -174,6 +177,7 @@ static inline bool isa_child(uint64_t (*work)(void)) {
 }
 
 static inline bool same_on_every_isa(void) {
+    if (ops_mirror) return true; /* the cpu's alone: another program's test */
     static const char *const isa[] = {"base", "avx2", "avx512"};
     char program[512], command[640], line[256], bits[3][32] = {{0}};
     ssize_t n = readlink("/proc/self/exe", program, sizeof program - 1);

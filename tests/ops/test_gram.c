@@ -133,7 +133,7 @@ static void not_definite_is_said(void **state) {
 
 static void threads_change_nothing(void **state) {
     (void)state;
-    int64_t k = 900;
+    const int64_t k = ops_mirror ? 300 : 900;
     bq_mat x = inputs(1000, k, 3), h[2], u[2];
     for (int n = 0; n < 2; n++) {
         bq_dev d = cpu_with(n ? 3 : 1, bq_factor_scratch(k));

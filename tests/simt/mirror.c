@@ -41,6 +41,9 @@ struct mirror_run {
     bq_dev cpu;
 };
 
+void ops_mirror(bq_dev *dev); /* these two are what tests/ops has from here */
+bool ops_quick(void);
+
 static mtx_t one_at_a_time;
 static bq_dev cuda;
 static pid_t opener; /* the process whose device cuda is */
@@ -55,6 +58,11 @@ static void *keep(const void *from, size_t bytes) {
     if (!p) abort();
     memcpy(p, from, bytes);
     return p;
+}
+
+bool ops_quick(void) {
+    const char *full = getenv("BQ_FULL");
+    return mirror_schedule && (!full || !atoi(full));
 }
 
 /* Pieces of memory that the matrices lie in. */
@@ -77,8 +85,7 @@ mirror_run *mirror_start(bq_dev *dev, const char *op, double limit, unsigned *ca
     if (!r) abort();
     *r = (mirror_run){.op = op, .limit = limit, .test = dev, .cpu = *dev, .run = -1};
     r->cpu.op = &bq_ops_cpu;
-    const char *full = getenv("BQ_FULL");
-    r->runs = 1 + (!mirror_schedule || (full && atoi(full)) ? SCHEDULES : limit > 0 ? 2 : 1);
+    r->runs = 1 + (!ops_quick() ? SCHEDULES : limit > 0 ? 2 : 1);
     r->turn = (*calls)++ * 2654435761u >> 16; /* not in step with a test that calls the op thrice a case */
     for (; *mats; mats++) {
         if (!(*mats)->data) continue;

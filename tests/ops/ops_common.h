@@ -154,6 +154,9 @@ static inline uint64_t bits_of(uint64_t so_far, bq_mat m) {
 /* Makes a cpu device run every op on the cuda backend, too, and compare (tests/simt/mirror.c).  Only programs
  * that are linked with it have this function. */
 void ops_mirror(bq_dev *dev) __attribute__((weak));
+/* On the emulator, and nobody asks for all (BQ_FULL=1). */
+bool ops_quick(void) __attribute__((weak));
+static inline bool few_cases(void) { return ops_quick && ops_quick(); }
 
 /* A cpu device that uses `threads` threads from here on (OpenMP's setting is the process's). */
 static inline bq_dev cpu_with(int threads, size_t mem) {
@@ -162,6 +165,9 @@ static inline bq_dev cpu_with(int threads, size_t mem) {
     if (ops_mirror && !getenv("BQ_TEST_BITS")) ops_mirror(&dev);
     return dev;
 }
+
+/* 1, 2, ... threads that a test tries; they are the cpu's, and on the mirror one is enough. */
+#define THREAD_COUNTS (ops_mirror ? 1 : 3)
 
 /* Instruction sets.  The choice is made once a process, so that each set runs in its own: main starts with
  *     if (isa_child(work)) return 0;
@@ -174,6 +180,7 @@ static inline bool isa_child(uint64_t (*work)(void)) {
 }
 
 static inline bool same_on_every_isa(void) {
+    if (ops_mirror) return true; /* the cpu's alone: another program's test */
     static const char *const isa[] = {"base", "avx2", "avx512"};
     char program[512], command[640], line[256], bits[3][32] = {{0}};
     ssize_t n = readlink("/proc/self/exe", program, sizeof program - 1);

@@ -159,6 +159,8 @@ static void equals_naive(void **state) {
     (void)state;
     for (int i = 0; i < SHAPES; i++) {
         shape s = shapes[i];
+        if (few_cases() && s.t * s.t * s.a.heads > 2 * 257 * 257)
+            continue; /* no further way through a kernel */
         fixture f = build(s);
         naive n = naive_of(f, s);
         bq_dev dev = cpu_with(2, 0);
@@ -229,8 +231,9 @@ static uint64_t bits_of_two_threads(void) { return all_bits(2); }
 
 static void same_for_any_threads(void **state) {
     (void)state;
+    if (few_cases()) return;
     uint64_t one = all_bits(1);
-    assert_true(one == all_bits(2) && one == all_bits(3));
+    for (int i = 2; i <= THREAD_COUNTS; i++) assert_true(one == all_bits(i));
 }
 
 static void same_for_any_isa(void **state) {

@@ -19,18 +19,18 @@ static void check_one(bq_dev *dev, shape s, bool ta, bool tb, float alpha, float
     bq_mat c = make_filled(s.m, s.n, 5, 3, 1);
     if (beta == 0) /* 0 * anything is 0 here: old contents must not matter */
         for (int64_t i = 0; i < s.m; i++) *(float *)bq_mat_at(c, i, s.n - 1) = NAN;
-    double *want = zeros(s.m * s.n);
+    double *want = zeros(s.m * s.n), *left = doubles(a), *right = doubles(b);
     for (int64_t i = 0; i < s.m; i++)
         for (int64_t j = 0; j < s.n; j++) {
             double sum = 0;
             for (int64_t p = 0; p < s.k; p++)
-                sum += at(a, ta ? p : i, ta ? i : p) * at(b, tb ? j : p, tb ? p : j);
+                sum += left[ta ? p * s.m + i : i * s.k + p] * right[tb ? j * s.k + p : p * s.n + j];
             want[i * s.n + j] = (double)alpha * sum + (beta == 0 ? 0 : (double)beta * at(c, i, j));
         }
     dev->op->gemm(dev, ta, tb, alpha, a, b, beta, c);
     assert_true(nmse(c, want) < LIMIT);
     assert_true(intact(a) && intact(b) && intact(c));
-    drop(a), drop(b), drop(c), free(want);
+    drop(a), drop(b), drop(c), free(want), free(left), free(right);
 }
 
 static void equals_naive(void **state) {
@@ -58,10 +58,10 @@ static void empty_is_nothing(void **state) {
     drop(a), drop(b), drop(c), bq_dev_close(&dev);
 }
 
-/* Larger than several tiles in both directions. */
+/* Larger than several tiles in both directions; of the cpu alone, as what follows. */
 static void same_for_any_threads(void **state) {
     (void)state;
-    for (int t = 0; t < 4; t++) {
+    for (int t = 0; t < 4 && !ops_mirror; t++) {
         shape s = {1300, 1111, 70};
         bool ta = t & 1, tb = t & 2;
         bq_mat a = make_filled(ta ? s.k : s.m, ta ? s.m : s.k, 0, 4, 1);
@@ -100,6 +100,7 @@ static int call(void *arg) {
 
 static void blas_is_safe_in_threads(void **state) {
     (void)state;
+    if (ops_mirror) return;
     bq_dev dev = cpu_with(1, 0);
     bq_mat a = make_filled(SIDE, SIDE, 0, 6, 1), b = make_filled(SIDE, SIDE, 0, 7, 1),
            once = make(SIDE, SIDE, 0, BQ_F32);

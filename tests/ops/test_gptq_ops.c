@@ -347,8 +347,9 @@ static uint64_t all_bits(void) {
 
 static void threads_change_nothing(void **state) {
     (void)state;
+    if (few_cases()) return;
     uint64_t one = bits_with(1);
-    assert_true(one == bits_with(2) && one == bits_with(3));
+    for (int i = 2; i <= THREAD_COUNTS; i++) assert_true(one == bits_with(i));
 }
 
 static void instruction_sets_change_nothing(void **state) {

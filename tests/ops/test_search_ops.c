@@ -111,7 +111,7 @@ static void mse_on_odd_shapes(void **state) {
     for (int i = 0; i < 3; i++)
         for (int j = 0; j < ODD_SIZES; j++)
             for (int k = 0; k < SCHEMES; k++)
-                for (int norm = 0; norm < 2; norm++)
+                for (int norm = few_cases() ? (i + j + k) % 2 : 0; norm < 2; norm += few_cases() ? 2 : 1)
                     check_mse(few_rows[i], odd_sizes[j], schemes[k],
                               (bq_shrink){100, 80, norm ? BQ_NORM_24 : BQ_NORM_2}, j % 3);
     check_mse(0, 33, schemes[0], (bq_shrink){100, 80, BQ_NORM_2}, 0);
@@ -294,12 +294,12 @@ static uint64_t all_bits(void) {
 static void threads_change_nothing(void **state) {
     (void)state;
     uint64_t bits[3];
-    for (int i = 0; i < 3; i++) {
+    for (int i = 0; i < THREAD_COUNTS; i++) {
         bq_dev with = cpu_with(i + 1, 0);
         bits[i] = all_bits();
         bq_dev_close(&with);
+        assert_true(bits[i] == bits[0]);
     }
-    assert_true(bits[0] == bits[1] && bits[0] == bits[2]);
 }
 
 static void instruction_sets_change_nothing(void **state) {

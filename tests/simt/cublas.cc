@@ -24,15 +24,16 @@ template <class T> static void want(const T *p, int rows, int cols, int ld, cons
         simt::misuse(what);
 }
 
+static double *there(const double *p) { return (double *)simt::there(p); }
+
 /* A column-major matrix as a row-major one: its transpose. */
 static bq_mat turned(const float *p, int rows, int cols, int ld) {
-    bq_mat m = bq_mat_host(const_cast<float *>(p), cols, rows, BQ_F32);
+    bq_mat m = bq_mat_host(simt::there(p), cols, rows, BQ_F32);
     m.ld = ld;
     return m;
 }
 
-/* Single precision is the cpu backend's, so that what follows can be compared with it; on one thread, since
- * others may not reach the device's memory. */
+/* Single precision is the cpu backend's, so that what follows can be compared with it; on one thread. */
 static void on_one_thread(const std::function<void()> &work) {
     const int before = omp_get_max_threads();
     omp_set_num_threads(1);
@@ -93,8 +94,9 @@ struct operand {
     int rows, cols, ld;
 };
 static float seen(const operand &o, size_t i) {
-    if (o.type == CUDA_R_16BF) return bq_from_bf16(((const uint16_t *)o.at)[i]);
-    const float x = ((const float *)o.at)[i];
+    const void *at = simt::there(o.at);
+    if (o.type == CUDA_R_16BF) return bq_from_bf16(((const uint16_t *)at)[i]);
+    const float x = ((const float *)at)[i];
     return isfinite(x) ? bq_float((bq_bits(x) + 0x1000u) & ~0x1fffu) : x;
 }
 static std::vector<float> seen(const operand &o) {
@@ -141,7 +143,8 @@ cublasStatus_t cublasDgemm(cublasHandle_t h, cublasOperation_t ta, cublasOperati
     want(b, tb ? n : k, tb ? k : n, ldb, "dgemm: b");
     want(c, m, n, ldc, "dgemm: c");
     simt::enqueue(h->stream, [=] {
-        cblas_dgemm(CblasColMajor, of(ta), of(tb), m, n, k, by, a, lda, b, ldb, keep, c, ldc);
+        cblas_dgemm(CblasColMajor, of(ta), of(tb), m, n, k, by, there(a), lda, there(b), ldb, keep, there(c),
+                    ldc);
     });
     return CUBLAS_STATUS_SUCCESS;
 }
@@ -171,7 +174,8 @@ cublasStatus_t cublasDtrsm(cublasHandle_t h, cublasSideMode_t side, cublasFillMo
     want(b, m, n, ldb, "dtrsm: b");
     simt::enqueue(h->stream, [=] {
         cblas_dtrsm(CblasColMajor, side == CUBLAS_SIDE_LEFT ? CblasLeft : CblasRight, of(uplo), of(trans),
-                    diag == CUBLAS_DIAG_UNIT ? CblasUnit : CblasNonUnit, m, n, by, a, lda, b, ldb);
+                    diag == CUBLAS_DIAG_UNIT ? CblasUnit : CblasNonUnit, m, n, by, there(a), lda, there(b),
+                    ldb);
     });
     return CUBLAS_STATUS_SUCCESS;
 }

@@ -3,9 +3,9 @@
  * Put this folder first on g++'s include path.  Work on streams is lazy: it runs at the latest moment the API
  * allows, when the host waits for it, so that a forgotten event or wait leaves stale data behind.  Copies
  * from or to pageable memory behave as the manual says: the source is read at once, and a copy to the host
- * returns when it is done.  Device memory has guard zones and is filled with 0xff, so that floats nobody set
- * are NaN; copies and kernel arguments are checked for the kind of memory they point to.  A misuse prints one
- * line and ends the program. */
+ * returns when it is done.  Device memory is out of the host's reach, has guard zones and is filled with
+ * 0xff, so that floats nobody set are NaN; copies and kernel arguments are checked for the kind of memory
+ * they point to.  A misuse prints one line and ends the program. */
 #ifndef BQ_SIMT_CUDA_RUNTIME_H
 #define BQ_SIMT_CUDA_RUNTIME_H
 
@@ -14,6 +14,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <tuple>
 #include "simt.h"
 
 enum cudaError_t {
@@ -92,6 +93,9 @@ namespace simt {
 cudaError_t allocate(void **p, size_t n, bool device);
 cudaError_t release(void *p, bool device);
 bool on_device(const void *p, size_t n);
+/* Where the bytes of an address lie: device memory has other addresses on the host.  What runs on a stream
+ * reads and writes there. */
+void *there(const void *p);
 
 /* Put work on a stream; run all that stands before now. */
 void enqueue(cudaStream_t s, std::function<void()> work);
@@ -103,8 +107,8 @@ struct counts {
 };
 extern counts launched;
 
-/* End the program when a word of a kernel's argument is the address of host memory. */
-void check_argument(const void *argument, size_t bytes);
+/* Addresses in a kernel's argument become what they are there; one of host memory ends the program. */
+void move_argument(void *argument, size_t bytes);
 bool launchable(const cudaLaunchConfig_t *c);
 [[noreturn]] void misuse(const char *what);
 
@@ -119,18 +123,19 @@ template <class T> inline cudaError_t cudaMallocHost(T **p, size_t n) {
 inline cudaError_t cudaFree(void *p) { return simt::release(p, true); }
 inline cudaError_t cudaFreeHost(void *p) { return simt::release(p, false); }
 
-template <class T> inline void simt_check(T argument) {
+template <class T> inline T simt_argument(T argument) {
     __builtin_clear_padding(&argument); /* it may hold the rest of an old address */
-    simt::check_argument(&argument, sizeof argument);
+    simt::move_argument(&argument, sizeof argument);
+    return argument;
 }
 
 template <class... P, class... A>
 cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t *c, void (*kernel)(P...), A &&...a) {
     if (!simt::launchable(c)) return cudaErrorInvalidConfiguration;
-    (simt_check<P>(static_cast<P>(a)), ...);
+    const std::tuple<P...> with{simt_argument<P>(static_cast<P>(a))...};
     const dim3 grid = c->gridDim, block = c->blockDim;
     simt::launched.kernels++;
-    simt::enqueue(c->stream, [=] { simt::launch(grid, block, [&] { kernel(static_cast<P>(a)...); }); });
+    simt::enqueue(c->stream, [=] { simt::launch(grid, block, [&] { std::apply(kernel, with); }); });
     return cudaSuccess;
 }
 

@@ -9,8 +9,9 @@
 
 typedef struct mirror_run mirror_run;
 
-/* Take the op's matrices (a list that ends with NULL; those without data do not count). */
-mirror_run *mirror_start(bq_dev *dev, const char *op, double limit, bq_mat **mats);
+/* Take the op's matrices (a list that ends with NULL; those without data do not count).  calls: how often the
+ * op was called, counted here. */
+mirror_run *mirror_start(bq_dev *dev, const char *op, double limit, unsigned *calls, bq_mat **mats);
 /* The device of the next run, the matrices made to fit it; NULL after the last one. */
 bq_dev *mirror_next(mirror_run *run);
 

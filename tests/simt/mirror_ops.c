@@ -6,7 +6,8 @@
 
 /* For each run: d is its device. */
 #define EACH(limit, ...)                                                                                     \
-    mirror_run *run = mirror_start(dev, __func__, limit, (bq_mat *[]){__VA_ARGS__, NULL});                   \
+    static unsigned calls;                                                                                   \
+    mirror_run *run = mirror_start(dev, __func__, limit, &calls, (bq_mat *[]){__VA_ARGS__, NULL});           \
     for (bq_dev * d; (d = mirror_next(run));)
 
 static bq_mat host(double *values, int64_t count) {

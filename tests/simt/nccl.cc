@@ -32,10 +32,11 @@ void exchange(const std::vector<message> &all, MPI_Comm mpi) {
     std::vector<MPI_Request> request(all.size());
     for (size_t i = 0; i < all.size(); i++) {
         const message &m = all[i];
+        void *data = simt::there(m.data);
         if (m.send)
-            MPI_Isend(m.data, m.count, MPI_FLOAT, m.peer, 0, mpi, &request[i]);
+            MPI_Isend(data, m.count, MPI_FLOAT, m.peer, 0, mpi, &request[i]);
         else
-            MPI_Irecv(m.data, m.count, MPI_FLOAT, m.peer, 0, mpi, &request[i]);
+            MPI_Irecv(data, m.count, MPI_FLOAT, m.peer, 0, mpi, &request[i]);
     }
     int done = 0;
     while (!done) {

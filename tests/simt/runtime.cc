@@ -70,12 +70,7 @@ static void refuse() {
     for (const CUstream_st *s : streams) refuse(s);
 }
 
-static void reach(bool device_works);
-
 static void drain(line &l, uint64_t upto) {
-    static int depth;
-    if (l.done >= upto) return;
-    if (depth++ == 0) reach(true);
     while (l.done < upto) {
         operation next = std::move(l.queue.front());
         l.queue.pop_front();
@@ -85,7 +80,6 @@ static void drain(line &l, uint64_t upto) {
         else
             drain(*next.after, next.upto);
     }
-    if (--depth == 0) reach(false);
 }
 
 static void drain_all() {
@@ -109,28 +103,46 @@ void enqueue(cudaStream_t s, std::function<void()> work) {
 
 /* ---- memory: a guard page's worth of pattern on both sides ---- */
 
-enum { GUARD = 4096, PATTERN = 0xa5 };
+/* The host's addresses of device memory are never mapped, so that one used on the wrong side is a fault
+ * there. The memory itself lies SPACE below; a kernel's arguments are moved there at the launch (there()).
+ * What is freed does not come back: the space is larger than all a program allocates. */
+enum { PAGE = 4096, GUARD = PAGE, PATTERN = 0xa5 };
+constexpr size_t SPACE = (size_t)1 << 38;
 struct piece {
     size_t bytes, mapped;
     bool device;
 };
-static std::map<char *, piece> pieces;
+static std::map<char *, piece> pieces; /* by the host's address */
+static size_t taken;
 
-/* Device memory is out of the host's reach while the device does nothing: a pointer used on the wrong side is
- * a fault there.  By a protection key where the processor has them, since page tables are slow. */
-static int key() {
-    static const int allocated = pkey_alloc(0, PKEY_DISABLE_ACCESS);
-    return allocated;
+static char *space() {
+    static char *const at =
+        (char *)mmap(nullptr, 2 * SPACE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (at == MAP_FAILED) misuse("no addresses for device memory");
+    return at;
 }
 
-static void reach(bool device_works) {
-    if (key() >= 0) {
-        pkey_set(key(), device_works ? 0 : PKEY_DISABLE_ACCESS);
-        return;
-    }
-    for (auto &p : pieces)
-        if (p.second.device)
-            mprotect(p.first - GUARD, p.second.mapped, device_works ? PROT_READ | PROT_WRITE : PROT_NONE);
+void *there(const void *p) {
+    const uintptr_t at = (uintptr_t)p, first = (uintptr_t)space() + SPACE;
+    return (void *)(at >= first && at < first + SPACE ? at - SPACE : at);
+}
+
+/* Fresh memory as the host will know it; null if there is none. */
+static char *map(size_t all, bool device) {
+    if (device && all > SPACE - taken) return nullptr;
+    char *at = (char *)mmap(device ? space() + taken : nullptr, all, PROT_READ | PROT_WRITE,
+                            MAP_PRIVATE | MAP_ANONYMOUS | (device ? MAP_FIXED : 0), -1, 0);
+    if (at == MAP_FAILED) return nullptr;
+    if (!device) return at;
+    taken += all;
+    return at + SPACE;
+}
+
+static void unmap(char *at, size_t all, bool device) {
+    if (device)
+        mmap(there(at), all, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+    else
+        munmap(at, all);
 }
 
 /* The piece that holds byte p, or null. */
@@ -153,18 +165,14 @@ cudaError_t allocate(void **p, size_t n, bool device) {
     *p = nullptr;
     refuse();
     if (n == 0) return cudaSuccess;
-    const size_t all = (n + 2 * GUARD + 4095) / 4096 * 4096;
-    char *at = (char *)mmap(nullptr, all, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (at == MAP_FAILED) return cudaErrorMemoryAllocation;
-    memset(at, PATTERN, all);
-    memset(at + GUARD, 0xff, n);
+    const size_t all = (n + 2 * GUARD + PAGE - 1) / PAGE * PAGE;
+    char *at = map(all, device);
+    if (!at) return cudaErrorMemoryAllocation;
+    memset(there(at), PATTERN, all);
+    memset(there(at + GUARD), 0xff, n);
     pieces[at + GUARD] = {n, all, device};
-    ASAN_POISON_MEMORY_REGION(at, GUARD);
-    ASAN_POISON_MEMORY_REGION(at + GUARD + n, all - GUARD - n);
-    if (device && key() >= 0)
-        pkey_mprotect(at, all, PROT_READ | PROT_WRITE, key());
-    else if (device)
-        mprotect(at, all, PROT_NONE);
+    ASAN_POISON_MEMORY_REGION(there(at), GUARD);
+    ASAN_POISON_MEMORY_REGION(there(at + GUARD + n), all - GUARD - n);
     *p = at + GUARD;
     return cudaSuccess;
 }
@@ -176,29 +184,31 @@ cudaError_t release(void *p, bool device) {
     if (found == pieces.end() || found->second.device != device) misuse("freed what was not allocated");
     const piece was = found->second;
     char *at = found->first - GUARD;
-    ASAN_UNPOISON_MEMORY_REGION(at, was.mapped);
-    reach(true);
-    mprotect(at, was.mapped, PROT_READ | PROT_WRITE);
+    const char *bytes = (char *)there(at);
+    ASAN_UNPOISON_MEMORY_REGION(bytes, was.mapped);
     for (size_t i = 0; i < was.mapped; i++)
-        if ((i < GUARD || i >= GUARD + was.bytes) && at[i] != (char)PATTERN)
+        if ((i < GUARD || i >= GUARD + was.bytes) && bytes[i] != (char)PATTERN)
             misuse("a write beyond an allocation");
-    reach(false);
     pieces.erase(found);
-    munmap(at, was.mapped);
+    unmap(at, was.mapped, device);
     return cudaSuccess;
 }
 
 static bool mapped(const void *p) {
-    unsigned char there;
-    return mincore((void *)((uintptr_t)p / 4096 * 4096), 1, &there) == 0;
+    unsigned char resident;
+    return mincore((void *)((uintptr_t)p / PAGE * PAGE), 1, &resident) == 0;
 }
 
-void check_argument(const void *argument, size_t bytes) {
+void move_argument(void *argument, size_t bytes) {
     for (size_t i = 0; i + 8 <= bytes; i += 8) {
         void *word;
         memcpy(&word, (const char *)argument + i, 8);
+        if (void *moved = there(word); moved != word) {
+            memcpy((char *)argument + i, &moved, 8);
+            continue;
+        }
         /* programs, heaps and stacks lie high; lower numbers may be anything, and are mapped under ASan */
-        if ((uintptr_t)word >> 40 < 0x50 || (uintptr_t)word >> 47 || inside(word, 1, true)) continue;
+        if ((uintptr_t)word >> 40 < 0x50 || (uintptr_t)word >> 47) continue;
         if (mapped(word)) misuse("a kernel's argument is the address of host memory");
     }
 }
@@ -234,6 +244,20 @@ static void check_copy(const void *to, size_t to_bytes, const void *from, size_t
 
 using namespace simt;
 
+#ifdef __SANITIZE_ADDRESS__
+/* Arenas poison device memory by the host's addresses (CMakeLists.txt has the linker wrap the two). */
+extern "C" {
+void __real___asan_poison_memory_region(const volatile void *p, size_t n);
+void __real___asan_unpoison_memory_region(const volatile void *p, size_t n);
+void __wrap___asan_poison_memory_region(const volatile void *p, size_t n) {
+    __real___asan_poison_memory_region(there(const_cast<const void *>(p)), n);
+}
+void __wrap___asan_unpoison_memory_region(const volatile void *p, size_t n) {
+    __real___asan_unpoison_memory_region(there(const_cast<const void *>(p)), n);
+}
+}
+#endif
+
 cudaError_t cudaMemcpy2DAsync(void *to, size_t to_pitch, const void *from, size_t from_pitch, size_t width,
                               size_t rows, cudaMemcpyKind kind, cudaStream_t s) {
     if (width == 0 || rows == 0) return cudaSuccess;
@@ -249,8 +273,8 @@ cudaError_t cudaMemcpy2DAsync(void *to, size_t to_pitch, const void *from, size_
         copy_rows(kept->data(), width, (const char *)from, from_pitch, width, rows);
     }
     enqueue(s, [=] {
-        copy_rows((char *)to, to_pitch, keep ? kept->data() : (const char *)from, keep ? width : from_pitch,
-                  width, rows);
+        copy_rows((char *)there(to), to_pitch, keep ? kept->data() : (const char *)there(from),
+                  keep ? width : from_pitch, width, rows);
     });
     if (waits) drain(*s->line, s->line->issued);
     return cudaSuccess;
@@ -265,7 +289,7 @@ cudaError_t cudaMemset2DAsync(void *to, size_t pitch, int value, size_t width, s
     if (width > pitch) return cudaErrorInvalidValue;
     if (!on_device(to, span(pitch, width, rows))) misuse("a memset beyond the device's memory");
     enqueue(s, [=] {
-        for (size_t r = 0; r < rows; r++) memset((char *)to + r * pitch, value, width);
+        for (size_t r = 0; r < rows; r++) memset((char *)there(to) + r * pitch, value, width);
     });
     return cudaSuccess;
 }

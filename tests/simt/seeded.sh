@@ -1,35 +1,41 @@
 #!/usr/bin/env bash
 # Bugs put into the cuda backend one at a time; the emulator or a comparison with the cpu must catch each.
-# seeded.sh BUILD CXX: BUILD has the test programs, made by make.
+# seeded.sh BUILD CXX [PART PARTS]: BUILD has the test programs, made by make; every PARTS-th bug from the PART-th on, all
+# without these.
 set -euo pipefail
-build=$(realpath "$1") cxx=$2 root=$(cd "$(dirname "$0")/../.." && pwd)
+build=$(realpath "$1") cxx=$2 part=${3-1} parts=${4-1} root=$(cd "$(dirname "$0")/../.." && pwd)
 temp=$(mktemp -d "${TMPDIR:-/tmp}/blockq-seeded-XXXXXX")
 trap 'rm -rf "$temp"' EXIT
-caught=0 missed=0
-sanitize=()
-if grep -q '^BQ_SANITIZE:.*=ON' "$build/CMakeCache.txt"; then sanitize=("-fsanitize=address,undefined" -fno-sanitize-recover=all); fi
+ulimit -c 0
+seen=0 caught=0 missed=0
+compile=("$cxx" -std=gnu++20 -O1 -ffp-contract=off "-I$temp" "-I$root/tests/simt")
+if grep -q '^BQ_SANITIZE:.*=ON' "$build/CMakeCache.txt"; then compile+=("-fsanitize=address,undefined" -fno-sanitize-recover=all); fi
 [[ -e $build/tests/CMakeFiles/simt_test_gemm.dir/link.txt ]] || { echo "not built by make" && exit 77; }
+cp "$root/tests/simt/cuda_runtime.h" "$temp"
+"${compile[@]}" -x c++-header "$temp/cuda_runtime.h" -o "$temp/cuda_runtime.h.gch" # most of a compilation is this
 
-# bug WHAT FILE SED SOURCE TEST: the program simt_TEST with SOURCE compiled from a changed FILE (itself, or a header) fails.
+# bug WHAT FILE SED SOURCE PROGRAM: simt_PROGRAM with SOURCE compiled from a changed FILE (itself, or a header) fails.
 bug() {
-    local what=$1 file=$2 change=$3 source=$4 test=simt_$5 dir=$temp/$((caught + missed)) link code=0
+    (((seen++ - part + 1) % parts == 0)) || return 0
+    local what=$1 file=$2 change=$3 source=$4 program=simt_$5 dir=$temp/$seen link code=0
     mkdir -p "$dir/kernels/cuda"
     sed -E "$change" "$root/src/kernels/cuda/$file" >"$dir/kernels/cuda/$file"
     if cmp -s "$root/src/kernels/cuda/$file" "$dir/kernels/cuda/$file"; then
         echo "MISSED $what: the change changes nothing" && missed=$((missed + 1)) && return 0
     fi
     [[ $file == "$source" ]] || cp "$root/src/kernels/cuda/$source" "$dir/kernels/cuda/"
-    "$cxx" -x c++ -std=gnu++20 -O1 -g -ffp-contract=off "${sanitize[@]}" -I"$root/tests/simt" -I"$dir" -I"$root/src" \
-        -c "$dir/kernels/cuda/$source" -o "$dir/seeded.o"
-    link=$(sed -E "s|[^ ]*/bq_simt.dir/[^ ]*/$source\.o|$dir/seeded.o|; s|-o $test( )|-o $dir/$test\1|" \
-        "$build/tests/CMakeFiles/$test.dir/link.txt")
+    "${compile[@]}" "-I$dir" "-I$root/src" -include cuda_runtime.h -x c++ -c "$dir/kernels/cuda/$source" -o "$dir/seeded.o"
+    link=$(sed -E "s|[^ ]*/bq_simt.dir/[^ ]*/$source\.o|$dir/seeded.o|; s|-o $program( )|-o $dir/$program\1|" \
+        "$build/tests/CMakeFiles/$program.dir/link.txt")
     (cd "$build/tests" && bash -c "$link")
-    (cd "$build/tests" && timeout 120 "$dir/$test" >"$dir/log" 2>&1) || code=$?
-    if ((code == 0)); then
-        echo "MISSED $what" && missed=$((missed + 1)) && return 0
+    { (cd "$build/tests" && timeout 600 "$dir/$program" >"$dir/log" 2>&1) || code=$?; } 2>/dev/null
+    if ((code == 0 || code == 124)); then
+        echo "MISSED $what: exit code $code" && missed=$((missed + 1)) && return 0
     fi
     caught=$((caught + 1))
-    echo "caught $what: $(grep -m1 -E '^simt: |runtime error|AddressSanitizer|differ|beyond|nmse' "$dir/log" || echo "exit code $code")"
+    echo "caught $what: $(grep -m1 -E '^simt: |runtime error|AddressSanitizer|differ|beyond|nmse' "$dir/log" || echo "exit code $code")," \
+        "$(sed -n 's/^\[ RUN *\] //p' "$dir/log" | tail -n 1)"
+    rm -r "$dir"
 }
 
 bug "a barrier dropped before a tile is used" tiles.cuh 's|__syncthreads\(\); /\* both are there \*/||' attention.cu test_attention

@@ -40,7 +40,7 @@ namespace simt {
 order schedule = FORWARD;
 
 enum state { UNSTARTED, READY, AT_BLOCK, AT_WARP, DONE };
-constexpr size_t STACK = 256 * 1024;
+constexpr size_t STACK = 256 * 1024, LINE = 64;
 
 /* A stack that threads run on, one after the other, until one of them has to wait. */
 struct fiber {
@@ -53,6 +53,7 @@ struct thread {
     fiber *on;
     const char *file; /* where it waits */
     int line;
+    dim3 index;
     unsigned mask; /* lanes that must meet */
     uint64_t mine; /* offered */
 };
@@ -62,10 +63,12 @@ static int nfibers, nspare;
 static thread threads[MAX_THREADS];
 static uint64_t values[MAX_THREADS]; /* what the lanes that met last have offered */
 static unsigned turn[MAX_THREADS], cursor, limit, cur, nthreads;
+static unsigned next, end; /* of the turn: who goes on when a fiber leaves */
 static void *scheduler_sp;
 [[maybe_unused]] static void *scheduler_fake; /* for ASan */
 [[maybe_unused]] static const void *scheduler_stack;
 [[maybe_unused]] static size_t scheduler_size;
+[[maybe_unused]] static bool from_scheduler;
 static const std::function<void()> *body;
 
 void die(const char *why) {
@@ -84,18 +87,41 @@ unsigned lane() { return cur % WARP; }
 
 static void become(unsigned t) {
     cur = t;
-    threadIdx = dim3(t % blockDim.x, t / blockDim.x % blockDim.y, t / (blockDim.x * blockDim.y));
+    threadIdx = threads[t].index;
 }
 
-static void leave() { /* fiber -> scheduler */
-    fiber *me = current;
-    ASAN(__sanitizer_start_switch_fiber(&me->fake, scheduler_stack, scheduler_size));
-    simt_switch(&me->sp, scheduler_sp);
-    ASAN(__sanitizer_finish_switch_fiber(me->fake, &scheduler_stack, &scheduler_size));
+/* The fiber of the next thread in turn that can run, or null. */
+static fiber *ready() {
+    while (next < end) {
+        const unsigned t = turn[next++];
+        if (threads[t].st != READY) continue;
+        become(t);
+        return threads[t].on;
+    }
+    return nullptr;
+}
+
+/* For ASan: the fiber is back; if from the scheduler, that is where its stack is. */
+[[maybe_unused]] static void arrive([[maybe_unused]] void *fake) {
+    const void *stack = nullptr;
+    size_t size = 0;
+    ASAN(__sanitizer_finish_switch_fiber(fake, &stack, &size));
+    if (from_scheduler) scheduler_stack = stack, scheduler_size = size;
+    from_scheduler = false;
+}
+
+static void leave() { /* fiber -> the next one, or the scheduler */
+    fiber *me = current, *to = ready();
+    if (to) current = to;
+    ASAN(__sanitizer_start_switch_fiber(&me->fake, to ? to->stack : scheduler_stack,
+                                        to ? STACK : scheduler_size));
+    simt_switch(&me->sp, to ? to->sp : scheduler_sp);
+    ASAN(arrive(me->fake));
 }
 
 static void enter(fiber *f) { /* scheduler -> fiber */
     current = f;
+    ASAN(from_scheduler = true);
     ASAN(__sanitizer_start_switch_fiber(&scheduler_fake, f->stack, STACK));
     simt_switch(&scheduler_sp, f->sp);
     ASAN(__sanitizer_finish_switch_fiber(scheduler_fake, nullptr, nullptr));
@@ -103,7 +129,7 @@ static void enter(fiber *f) { /* scheduler -> fiber */
 
 /* Where a fiber starts: threads that have not begun, until one waits; then (resumed) the rest of that one. */
 static void work() {
-    ASAN(__sanitizer_finish_switch_fiber(nullptr, &scheduler_stack, &scheduler_size));
+    ASAN(arrive(nullptr));
     for (;;) {
         while (cursor < limit) {
             const unsigned t = turn[cursor++];
@@ -123,7 +149,8 @@ static fiber *fresh() {
     fiber *f = &fibers[nfibers++];
     f->stack = (char *)mmap(nullptr, STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (f->stack == MAP_FAILED) die("no memory for a stack");
-    void **top = (void **)(f->stack + STACK) - 2;
+    /* the stacks' ends lie in different sets of the processor's caches: each switch touches one */
+    void **top = (void **)(f->stack + STACK - 11 * LINE * (size_t)(nfibers % 64)) - 2;
     *top = (void *)work;
     f->sp = top - 6; /* six registers, whatever they hold */
     return f;
@@ -196,14 +223,10 @@ static void shuffle() {
 
 /* Threads of turn[from ... from + 31] that can run do so, until each waits. */
 static bool run_some(unsigned from) {
-    bool ran = false;
-    for (unsigned i = from; i < from + WARP && i < nthreads; i++) {
-        if (threads[turn[i]].st != READY) continue;
-        become(turn[i]);
-        enter(threads[turn[i]].on);
-        ran = true;
-    }
-    return ran;
+    next = from, end = from + WARP < nthreads ? from + WARP : nthreads;
+    fiber *first = ready();
+    if (first) enter(first);
+    return first;
 }
 
 /* As far as a warp gets without the others. */
@@ -246,6 +269,8 @@ void launch(dim3 grid, dim3 block, const std::function<void()> &fn) {
     gridDim = grid, blockDim = block, body = &fn;
     nthreads = block.x * block.y * block.z;
     if (nthreads == 0 || nthreads > MAX_THREADS) die("a block of that many threads");
+    for (unsigned t = 0; t < nthreads; t++)
+        threads[t].index = dim3(t % block.x, t / block.x % block.y, t / (block.x * block.y));
     for (unsigned i = 0, n = grid.x * grid.y * grid.z; i < n; i++) {
         const unsigned b = schedule == REVERSE ? n - 1 - i : i;
         blockIdx = dim3(b % grid.x, b / grid.x % grid.y, b / (grid.x * grid.y));

@@ -3,6 +3,8 @@
 
 #include <cmath>
 #include <cstdio>
+#include <sys/wait.h>
+#include <unistd.h>
 
 static int failures;
 
@@ -93,6 +95,61 @@ static void graphs_replay() {
     cudaFree(x), cudaFree(y), cudaFreeHost(pinned), cudaStreamDestroy(s);
 }
 
+/* How a child ends that does `what`: false for exit code 0. */
+static bool dies(const std::function<void()> &what) {
+    fflush(nullptr);
+    const pid_t child = fork();
+    if (child == 0) {
+        if (!freopen("/dev/null", "w", stderr)) _exit(0);
+        what();
+        _exit(0);
+    }
+    int status = 0;
+    waitpid(child, &status, 0);
+    return status != 0;
+}
+
+struct deep { /* where addresses may be in an argument */
+    int before;
+    const float *x;
+    int after;
+};
+static __global__ void add_deep(deep d, float *y) { *y = d.x[d.before + d.after]; }
+static __global__ void beyond(float *y, int i) { y[i] = 1; }
+
+template <class... P, class... A> static void run(cudaStream_t s, void (*kernel)(P...), A... a) {
+    cudaLaunchConfig_t c = {};
+    c.gridDim = dim3(1), c.blockDim = dim3(N), c.stream = s;
+    cudaLaunchKernelEx(&c, kernel, a...), cudaStreamSynchronize(s);
+}
+
+/* The host and the device each use their own memory alone. */
+static void memory_has_sides() {
+    float *x, *y, got[2] = {1, 2}, mine[4] = {};
+    cudaStream_t s;
+    cudaStreamCreateWithFlags(&s, cudaStreamNonBlocking);
+    cudaMalloc(&x, sizeof got), cudaMalloc(&y, sizeof *y);
+    cudaMemcpyAsync(x, got, sizeof got, cudaMemcpyHostToDevice, s);
+    run(s, add_deep, deep{-3, x, 4}, y);
+    cudaMemcpyAsync(got, y, sizeof *y, cudaMemcpyDeviceToHost, s);
+    expect(got[0] == 2, "an address within an argument");
+    volatile float *at = y;
+    expect(dies([=] { *at = 1; }), "the host writes to device memory");
+    expect(dies([=] {
+               float v = *at;
+               (void)v;
+           }),
+           "the host reads device memory");
+    expect(dies([&] { run(s, beyond, (float *)mine, 0); }), "a kernel gets an address of the host");
+    expect(dies([&] { run(s, beyond, y, 1), cudaFree(y); }), "a kernel writes just beyond a piece");
+    expect(dies([&] { run(s, beyond, y, -1), cudaFree(y); }), "a kernel writes just before a piece");
+    expect(dies([&] { cudaFree(y), run(s, beyond, y, 0); }), "a kernel writes to what was freed");
+    expect(dies([&] { cudaMemcpyAsync(mine, x, 3 * sizeof *x, cudaMemcpyDeviceToHost, s); }),
+           "a copy beyond a piece");
+    expect(!dies([&] { run(s, beyond, y, 0), cudaFree(y); }), "and nothing of that");
+    cudaFree(x), cudaFree(y), cudaStreamDestroy(s);
+}
+
 int main() {
     for (int s = 0; s < 3; s++) {
         simt::schedule = (simt::order)s;
@@ -101,6 +158,7 @@ int main() {
     }
     pinned_copies_wait();
     graphs_replay();
+    memory_has_sides();
     printf("%d failures\n", failures);
     return failures != 0;
 }

@@ -18,7 +18,8 @@
 void bq_heartbeat_timeout(double seconds);
 
 /* MPI is about to wait in `call`, by itself, for ranks that are all on their way there: the process ends
- * where that takes longer than the timeout, or than half a minute if that is more.  NULL: it is back.  Local.
+ * where that takes longer than the timeout, or than two minutes if that is more (a busy machine takes half of
+ * one to load MPI).  NULL: it is back.  Local.
  */
 void bq_heartbeat_within(const char *call);
 

@@ -53,7 +53,7 @@ const bq_option bq_options[BQ_OPTIONS] = {
      "Predict for that rate of messages of a rank, as 200Gb (bits) or 25GB (bytes) a second"},
     {"timeout", 0, "SECONDS", I64, AT(timeout), 0, 1 << 20, COMPUTE | EXPORT,
      "End the job when a rank is silent for so long; a slow rank speaks at every step; MPI's own start and "
-     "end get at least 30; 0: never (600)"},
+     "end get at least 120; 0: never (600)"},
     {"save-every", 0, "SECONDS", SECONDS, AT(save_every), 0, 1e9, RUN,
      "Keep the state inside a block so often, to go on there after a kill; 0: only on a stop (300)"},
     {"no-eval", 0, NULL, FLAG, AT(no_eval), 0, 0, RUN, "Skip the recipe's evaluation"},

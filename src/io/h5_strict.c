@@ -172,7 +172,9 @@ bool bq_h5_load_group(bq_h5 *h, uint64_t at, const char *name) {
     if (m.bytes < 16) return bq_h5_broken(h, "a symbol table");
     if (!load(h, u64(m.at + 8), sizeof head, head)) return false;
     g->heap_bytes = u64(head + 8);
-    if (memcmp(head, "HEAP\0", 5) || g->heap_bytes > sizeof g->heap)
+    uint64_t unused = u64(head + 16); /* the first free piece of the heap; 1: there is none */
+    if (memcmp(head, "HEAP\0", 5) || g->heap_bytes > sizeof g->heap ||
+        (unused != 1 && unused >= g->heap_bytes))
         return bq_h5_broken(h, "a heap of names");
     return load(h, u64(head + 24), g->heap_bytes, g->heap) && add_tree(h, u64(m.at), -1, &last);
 }

@@ -80,6 +80,11 @@ refused 2 "'read/ckpt': a link" "$blockq" eval --run read --tokens eval.h5 --ctx
 refused 2 "'read/ckpt': a link" "$blockq" export --run read --out later
 check "nothing was made" [ ! -e later ]
 
+rm -rf read # what is left of an output of this run is not somebody else's
+cp -r clean read
+rm read/safetensors/model.safetensors
+expect 0 "${run[@]}" -o read
+
 # ---- where an output may go
 run=("$blockq" run r.json)
 refused 2 "is in the model's directory" "${run[@]}" -o m_llama_default

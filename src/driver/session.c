@@ -256,7 +256,7 @@ static void run_dir(const bq_session *s, int i, char path[BQ_PATH_MAX + 16]) {
 /* Before anything is made or opened there. */
 static int check_place(const bq_session *s) {
     const char *const model[] = {s->src.dir, s->recipe.model};
-    char path[2 * BQ_PATH_MAX];
+    char path[2 * BQ_PATH_MAX], mark[2 * BQ_PATH_MAX];
     if (s->comm->rank) return BQ_OK;
     for (int i = 0; i < 2; i++)
         if (bq_path_within(s->dir, model[i]))
@@ -266,7 +266,8 @@ static int check_place(const bq_session *s) {
     if (!code) code = bq_rundir_check(s->dir, true);
     for (int i = 0; i < s->recipe.noutput && !code; i++) {
         snprintf(path, sizeof path, "%s/%s", s->dir, s->recipe.output[i].dir);
-        code = bq_export_look(s->src.dir, path);
+        snprintf(mark, sizeof mark, "%s/ckpt/export_%s.done", s->dir, s->recipe.output[i].dir);
+        code = bq_export_look(s->src.dir, path, bq_file_exists(mark));
     }
     return code;
 }

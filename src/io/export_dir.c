@@ -76,7 +76,7 @@ static int whose(const char *path) {
 }
 
 /* A model that somebody else put there is never deleted; what blockq removes or writes there is a file. */
-static int refuse_foreign(const char *out_dir, struct dirent **list, int n) {
+static int refuse_foreign(const char *out_dir, struct dirent **list, int n, bool own) {
     bool ours = false, model = false;
     char path[BQ_PATH];
     for (int i = 0; i < n; i++) {
@@ -84,13 +84,13 @@ static int refuse_foreign(const char *out_dir, struct dirent **list, int n) {
         bool shard = matches(name, shards), loads = matches(name, loadable);
         if (!shard && !loads && !matches(name, leftovers) && !matches(name, copied)) continue;
         bq_path_join(path, sizeof path, out_dir, name);
-        int code = bq_rundir_file(path), owner = !code && shard ? whose(path) : BLANK;
+        int code = bq_rundir_file(path), owner = !code && shard && !own ? whose(path) : BLANK;
         if (code) return code;
         if (owner == FOREIGN)
             return bq_refuse(BQ_DATA, "export: '%s' is not from blockq; choose another directory", path);
         model = model || loads, ours = ours || owner == OURS;
     }
-    if (!model || ours) return BQ_OK;
+    if (!model || ours || own) return BQ_OK;
     return bq_refuse(BQ_DATA, "export: '%s' holds a model that is not from blockq; choose another directory",
                      out_dir);
 }
@@ -119,7 +119,7 @@ static void remove_matching(const char *out_dir, struct dirent **list, int n, co
     BQ_CHECK(!err, "cannot sync '%s': %s", out_dir, strerror(err));
 }
 
-int bq_export_look(const char *src_dir, const char *out_dir) {
+int bq_export_look(const char *src_dir, const char *out_dir, bool own) {
     struct stat src, out;
     struct dirent **list = NULL;
     if (stat(src_dir, &src))
@@ -134,14 +134,14 @@ int bq_export_look(const char *src_dir, const char *out_dir) {
     int n = entries(out_dir, &list);
     if (n < 0 && (errno == ENOENT || errno == ENOTDIR)) return BQ_OK; /* for bq_dir_make to judge */
     if (n < 0) return bq_refuse(BQ_DATA, "export: cannot list '%s': %s", out_dir, strerror(errno));
-    code = refuse_foreign(out_dir, list, n);
+    code = refuse_foreign(out_dir, list, n, own);
     free_entries(list, n);
     return code;
 }
 
 int bq_export_dir_claim(const char *src_dir, const char *out_dir) {
     struct dirent **list = NULL;
-    int code = bq_export_look(src_dir, out_dir), err = code ? 0 : bq_dir_make(out_dir);
+    int code = bq_export_look(src_dir, out_dir, false), err = code ? 0 : bq_dir_make(out_dir);
     if (code) return code;
     if (err) return bq_refuse(BQ_DATA, "export: cannot create '%s': %s", out_dir, strerror(err));
     int n = entries(out_dir, &list);

@@ -33,11 +33,6 @@ int64_t bq_file_size(const char *path) {
     return stat(path, &st) == 0 ? (int64_t)st.st_size : -1;
 }
 
-int64_t bq_file_mtime(const char *path) {
-    struct stat st;
-    return stat(path, &st) == 0 ? (int64_t)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec : -1;
-}
-
 /* Has no name, so somebody who meant it to be read made it; waiting for its writer is then right. */
 static bool is_pipe(int fd) {
     struct statfs fs;

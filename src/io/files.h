@@ -18,9 +18,7 @@
 void bq_path_join(char *out, size_t n, const char *dir, const char *name);
 
 bool bq_file_exists(const char *path);
-/* Bytes, and time of the last change in ns since 1970; -1 when there is no such file. */
-int64_t bq_file_size(const char *path);
-int64_t bq_file_mtime(const char *path);
+int64_t bq_file_size(const char *path); /* -1 when there is no such file */
 
 /* Is path, or the place where it would be made, the directory or below it, whatever links lead there? */
 bool bq_path_within(const char *path, const char *dir);

@@ -189,9 +189,9 @@ static void files_are_whole_or_absent(void **state) {
     char path[512];
     snprintf(path, sizeof path, "%s", temp_path("x/file"));
     assert_false(bq_file_exists(path));
-    assert_true(bq_file_size(path) == -1 && bq_file_mtime(path) == -1);
+    assert_true(bq_file_size(path) == -1);
     assert_int_equal(bq_file_write_atomic(path, "old", 3), 0);
-    assert_true(bq_file_size(path) == 3 && bq_file_mtime(path) > 0);
+    assert_true(bq_file_size(path) == 3);
     assert_int_equal(bq_dir_make(path), ENOTDIR);
     assert_int_equal(bq_file_write_atomic(temp_path("none/file"), "x", 1), ENOENT);
     const char *faults[] = {"BQ_FAULT=file_write", "BQ_FAULT=file_rename:1@0"};

@@ -32,9 +32,15 @@ static void waiting(void) {
     bq_nccl_poll(opened->depth);
 }
 
+void bq_comm_beat(void) {
+    if (opened) waiting();
+}
+
 int bq_comm_open(bq_comm *comm, int *argc, char ***argv) {
     int provided;
     bq_guard_open();
+    /* alone: without a daemon of Open MPI's beside, which takes longer to start than a small run */
+    if (!bq_guard_launched()) setenv("OMPI_MCA_ess_singleton_isolated", "1", 0);
     bq_heartbeat_within("MPI_Init");
     bq_fault_signal("open_stop", SIGSTOP);
     MPI_Init_thread(argc, argv, MPI_THREAD_FUNNELED, &provided);
@@ -66,7 +72,7 @@ void bq_comm_close(bq_comm *comm) {
     bq_heartbeat_within("MPI_Finalize");
     bq_fault_signal("close_stop", SIGSTOP);
     if (comm->stage != MPI_COMM_NULL) MPI_Comm_free(&comm->stage);
-    bq_die_hook = NULL, bq_dev_waiting = NULL;
+    bq_die_hook = NULL, bq_dev_waiting = NULL, opened = NULL;
     MPI_Finalize();
     bq_heartbeat_within(NULL);
 }

@@ -31,6 +31,10 @@ int bq_comm_open(bq_comm *comm, int *argc, char ***argv);
 /* Finalize MPI.  Collective over world. */
 void bq_comm_close(bq_comm *comm);
 
+/* I am alive: called in long work in which a rank neither waits nor steps (a model is hashed), at least every
+ * second or so.  Nothing before bq_comm_open.  Local; not from other threads. */
+void bq_comm_beat(void);
+
 /* A communicator of the ranks that pass the same color, in the order of their keys: after all have come,
  * since MPI waits here without polling.  The caller frees it.  Collective over world. */
 void bq_comm_split(const bq_comm *comm, int color, int key, MPI_Comm *part);

@@ -43,10 +43,15 @@ static void *guard(void *nothing) {
     return nothing;
 }
 
-void bq_guard_open(void) {
+bool bq_guard_launched(void) {
     static const char *const names[] = {"OMPI_COMM_WORLD_SIZE", "PMIX_RANK", "PMI_RANK"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
-        if (getenv(names[i])) launcher = getppid();
+        if (getenv(names[i])) return true;
+    return false;
+}
+
+void bq_guard_open(void) {
+    if (bq_guard_launched()) launcher = getppid();
     pthread_t thread;
     sigset_t all, before;
     sigfillset(&all);

@@ -6,6 +6,7 @@
 #include "base/hash.h"
 #include "base/log.h"
 #include "base/num.h"
+#include "comm/comm.h"
 #include "io/files.h"
 #include "io/json.h"
 #include "io/procedural.h"
@@ -67,6 +68,7 @@ static int walk(const bq_weights *w, int file, void *buffer, uint64_t *hash) {
         bytes = end - at < CHUNK ? end - at : CHUNK;
         bq_weights_pread(w, file, at, buffer, bytes);
         bq_hash_add(h, buffer, bytes);
+        bq_comm_beat();
     }
     for (; !rc && i < bq_weights_count(w) && bq_weights_at(w, i)->file == file; i++) {
         const bq_tensor *t = bq_weights_at(w, i);
@@ -76,6 +78,7 @@ static int walk(const bq_weights *w, int file, void *buffer, uint64_t *hash) {
             bytes = t->bytes - from < CHUNK ? t->bytes - from : CHUNK;
             bq_weights_read_raw(w, t, from, buffer, bytes);
             bq_hash_add(h, buffer, bytes);
+            bq_comm_beat();
             if (check && !all_finite(buffer, bytes, type)) rc = refuse_value(name, t, type, buffer, from);
         }
     }

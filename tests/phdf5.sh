@@ -63,9 +63,10 @@ for pause in 0.4 0.8; do
     mpio 2 killed >out 2>err &
     job=$!
     sleep $pause
-    kill -9 $job $(pgrep -P $job) 2>/dev/null || true
+    kill -9 $job "-$(pgrep -P $job)" 2>/dev/null || true # with what `timeout` has started
     wait $job 2>/dev/null || true
 done
+while "$blockq" status killed 2>/dev/null | grep -q running; do sleep 0.1; done # ranks on their way out
 expect 0 mpio 2 killed
 same plain2 killed
 finish

@@ -63,6 +63,7 @@ for pause in 0.4 0.8; do
     mpio 2 killed >out 2>err &
     job=$!
     sleep $pause
+    # shellcheck disable=SC2046 # words
     kill -9 $job $(pgrep -P $job | sed 's/^/-/') 2>/dev/null || true # with what `timeout` has started
     wait $job 2>/dev/null || true
 done

@@ -255,13 +255,8 @@ static void run_dir(const bq_session *s, int i, char path[BQ_PATH_MAX + 16]) {
 
 /* Before anything is made or opened there. */
 static int check_place(const bq_session *s) {
-    const char *const model[] = {s->src.dir, s->recipe.model};
     char path[2 * BQ_PATH_MAX], mark[2 * BQ_PATH_MAX];
     if (s->comm->rank) return BQ_OK;
-    for (int i = 0; i < 2; i++)
-        if (bq_path_within(s->dir, model[i]))
-            return bq_refuse(BQ_USAGE, "%s is in the model's directory %s: give another --out", s->dir,
-                             model[i]);
     int code = bq_rundir_place(s->dir);
     if (!code) code = bq_rundir_check(s->dir, true);
     for (int i = 0; i < s->recipe.noutput && !code; i++) {

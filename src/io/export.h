@@ -77,7 +77,7 @@ int bq_export_shards(const bq_export_job *job);
 uint64_t *bq_export_hashes(bq_export_job *job);
 
 /* May an export of the model in src_dir go to out_dir?  Nothing is touched.  BQ_OK, or after one message
- * BQ_DATA: it is the source itself, inside of it, or holds a model that blockq did not write; or BQ_USAGE: it
+ * BQ_DATA: it is the source itself, or holds a model that blockq did not write; or BQ_USAGE: it
  * is a link, or a name in it that an export writes is one, or a FIFO, or a folder.  own: the caller knows
  * that blockq wrote what is there, whatever became of it. */
 int bq_export_look(const char *src_dir, const char *out_dir, bool own);

@@ -126,9 +126,6 @@ int bq_export_look(const char *src_dir, const char *out_dir, bool own) {
         return bq_refuse(BQ_DATA, "export: cannot look at '%s': %s", src_dir, strerror(errno));
     if (stat(out_dir, &out) == 0 && src.st_dev == out.st_dev && src.st_ino == out.st_ino)
         return bq_refuse(BQ_DATA, "export: '%s' is the source model itself", out_dir);
-    if (bq_path_within(out_dir, src_dir))
-        return bq_refuse(BQ_DATA, "export: '%s' is inside the source model; choose another directory",
-                         out_dir);
     int code = bq_rundir_folder(out_dir);
     if (code) return code;
     int n = entries(out_dir, &list);

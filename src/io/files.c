@@ -178,27 +178,6 @@ int bq_file_rename(const char *temp, const char *path) {
     return bq_dir_sync(n ? dir : slash ? "/" : ".");
 }
 
-/* The nearest folder that is there decides, with all links of it followed. */
-bool bq_path_within(const char *path, const char *dir) {
-    char part[BQ_PATH], *real;
-    struct stat top, st;
-    bq_path_join(part, sizeof part, "", path);
-    if (stat(dir, &top)) return false;
-    while (!(real = realpath(part[0] ? part : ".", NULL)) && part[0] && strcmp(part, "/")) {
-        char *slash = strrchr(part, '/');
-        slash = slash ? slash + (slash == part) : part;
-        *slash = 0;
-    }
-    bool within = false;
-    for (char *end = real; end && !within; *end = 0) {
-        within = stat(real[0] ? real : "/", &st) == 0 && st.st_dev == top.st_dev && st.st_ino == top.st_ino;
-        if (!real[0]) break;
-        end = strrchr(real, '/');
-    }
-    free(real);
-    return within;
-}
-
 static int make_one(const char *path) {
     struct stat st;
     if (bq_fault("dir_make")) return EACCES;

@@ -20,9 +20,6 @@ void bq_path_join(char *out, size_t n, const char *dir, const char *name);
 bool bq_file_exists(const char *path);
 int64_t bq_file_size(const char *path); /* -1 when there is no such file */
 
-/* Is path, or the place where it would be made, the directory or below it, whatever links lead there? */
-bool bq_path_within(const char *path, const char *dir);
-
 /* The whole file, with a 0 after its end (not counted); free(*data).  EFBIG above max_bytes; else as open,
  * but a shell's nameless pipe, as in <(command), is read to its end. */
 int bq_file_read(const char *path, size_t max_bytes, char **data, size_t *bytes);

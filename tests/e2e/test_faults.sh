@@ -9,7 +9,7 @@ sed 's/"samples": 6/"samples": 90/' plain.json >scratch.json # streams that coun
 recipe stages.json m_llama_default 6 ', "segments": 2'
 memory=$("$blockq" plan scratch.json 2>/dev/null | awk '$1 == "total" { print int(($2 - 0.5) * 1e6) }')
 mkdir scratch
-soon=(timeout -s KILL $hang)
+soon=(timeout -s KILL "$hang")
 run_plain() { "${soon[@]}" "$blockq" run plain.json "$@"; }
 run_scratch() { "${soon[@]}" "$blockq" run scratch.json --scratch scratch --memory "$memory" "$@"; }
 run_stages() { OMP_NUM_THREADS=1 "${soon[@]}" "$mpiexec" -n 2 "$blockq" run stages.json --stages 2 "$@"; }

@@ -87,10 +87,9 @@ expect 0 "${run[@]}" -o read
 
 # ---- where an output may go
 run=("$blockq" run r.json)
-refused 2 "is in the model's directory" "${run[@]}" -o m_llama_default
+refused 2 "neither empty nor a run directory" "${run[@]}" -o m_llama_default
 ln -s m_llama_default also
-refused 2 "is in the model's directory" "${run[@]}" -o also
-refused 2 "is in the model's directory" "${run[@]}" -o also/new/run
+refused 2 "neither empty nor a run directory" "${run[@]}" -o also
 refused 2 "neither empty nor a run directory (it holds '" "${run[@]}" -o victims
 refused 2 "run directory victims/victim cannot be made" "${run[@]}" -o victims/victim
 mkdir book && cp r.json book/recipe.json
@@ -102,7 +101,6 @@ rm job/job.nodes
 same clean job
 rm job/ckpt/lock # of an early version
 expect 0 "${run[@]}" -o job
-refused 3 'inside the source model' "$blockq" export --run clean --out m_llama_default/new
 refused 3 'is the source model itself' "$blockq" export --run clean --out also/.
 ln -s victims/folder away
 refused 2 "'away': a link" "$blockq" export --run clean --out away

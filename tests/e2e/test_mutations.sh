@@ -4,7 +4,7 @@
 # FIRST=N starts at seed N, ROUNDS=N does so many; a failure names its seed.
 . "$(dirname "$0")/lib.sh"
 mutate=$(dirname "$make_micro")/mutate
-first=${FIRST:-1} rounds=${ROUNDS:-$(more $(((${BQ_SANITIZE:-0})) && echo 150 || echo 60) 10000)}
+first=${FIRST:-1} rounds=${ROUNDS:-$(more "$((60 + 90 * ${BQ_SANITIZE:-0}))" 10000)}
 export OMP_NUM_THREADS=1 ASAN_OPTIONS=detect_leaks=0:${ASAN_OPTIONS-}
 micro llama_default phi3_short
 recipe r.json m_llama_default 2

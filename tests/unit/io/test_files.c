@@ -138,20 +138,6 @@ static void writers_touch_no_other_file(void **state) {
     assert_untouched();
 }
 
-static void places_are_told_from_names(void **state) {
-    (void)state;
-    make_kinds("within");
-    assert_int_equal(bq_dir_make("folder/a/b"), 0);
-    assert_true(bq_path_within("folder", "folder") && bq_path_within("away", "folder"));
-    assert_true(bq_path_within("folder/a/b", "away") && bq_path_within("away/new/run", "folder"));
-    assert_true(bq_path_within("folder/a/../a/x", "folder/a") && bq_path_within("new", ".") &&
-                bq_path_within(".", "/") && bq_path_within("/", "/") && bq_path_within("", "."));
-    assert_false(bq_path_within("folder", "folder/a") || bq_path_within("folder2", "folder") ||
-                 bq_path_within("folder/..", "folder") || bq_path_within("folder", "absent") ||
-                 bq_path_within("/new", "folder"));
-    assert_untouched();
-}
-
 #define assert_usage(call, needle)                                                                           \
     do {                                                                                                     \
         char usage_text[4096];                                                                               \
@@ -306,10 +292,13 @@ static void folders_of_others(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(only_our_files_are_opened),    cmocka_unit_test(writers_touch_no_other_file),
-        cmocka_unit_test(places_are_told_from_names),   cmocka_unit_test(a_run_is_known_by_what_it_leaves),
-        cmocka_unit_test(a_run_holds_files_of_its_own), cmocka_unit_test(private_folders),
-        cmocka_unit_test(makers_win_over_removers),     cmocka_unit_test(folders_of_others),
+        cmocka_unit_test(only_our_files_are_opened),
+        cmocka_unit_test(writers_touch_no_other_file),
+        cmocka_unit_test(a_run_is_known_by_what_it_leaves),
+        cmocka_unit_test(a_run_holds_files_of_its_own),
+        cmocka_unit_test(private_folders),
+        cmocka_unit_test(makers_win_over_removers),
+        cmocka_unit_test(folders_of_others),
     };
     return cmocka_run_group_tests(tests, temp_make, temp_remove);
 }

@@ -35,12 +35,16 @@ void bq_heartbeat_within(const char *call) {
 
 void bq_heartbeat_open(const bq_comm *comm) {
     int place;
+    MPI_Group places, ranks;
     if (comm->size == 1) return;
     MPI_Comm_split(comm->world, 0, comm->local, &ring);
     MPI_Comm_rank(ring, &place);
     before = (place + comm->size - 1) % comm->size, after = (place + 1) % comm->size;
-    MPI_Sendrecv(&comm->rank, 1, MPI_INT, after, BEAT, &watched, 1, MPI_INT, before, BEAT, ring,
-                 MPI_STATUS_IGNORE);
+    MPI_Comm_group(ring, &places);
+    MPI_Comm_group(comm->world, &ranks);
+    MPI_Group_translate_ranks(places, 1, &before, ranks, &watched);
+    MPI_Group_free(&places);
+    MPI_Group_free(&ranks);
 }
 
 static void take_beats(void) {

@@ -15,7 +15,7 @@ TEXT
 cp -r m_llama_default m
 cp cal.h5 c.h5
 expect 0 "$blockq" run w.json -o clean
-expect 75 "$blockq" run w.json -o half --stop-after-blocks 3
+expect 75 "$blockq" run w.json -o half --stop-after-blocks 2
 mapfile -t kept < <(find half -type f ! -name '*.log' | LC_ALL=C sort)
 check "a run stopped midway holds files of every kind: ${kept[*]}" [ "$(printf '%s\n' "${kept[@]}" | grep -cE 'fp_000|\.valid|block_|state|hash|recipe|csv|lock')" -ge 8 ]
 

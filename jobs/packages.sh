@@ -11,9 +11,9 @@ bq_packages=(build-essential cmake pkg-config libopenmpi-dev openmpi-bin libhdf5
 bq_test_packages=(libcmocka-dev procps)
 
 # For tests that are skipped without them: fuzzers, tools in Python, house checks, instruction counts, Slurm, MPI-IO
-# (beside the serial HDF5, which CMake takes unless BQ_PHDF5 is on).
+# (beside the serial HDF5, which CMake takes unless BQ_PHDF5 is on).  ccache saves the tests' builds from doing the same twice.
 # shellcheck disable=SC2034
-bq_extra_packages=(clang-14 libclang-rt-14-dev clang-format-14 shellcheck python3 python3-numpy
+bq_extra_packages=(ccache clang-14 libclang-rt-14-dev clang-format-14 shellcheck python3 python3-numpy
     python3-h5py python3-matplotlib slurmctld slurmd slurm-client munge valgrind libhdf5-openmpi-dev)
 
 # Those of the named packages that are not installed, one a line.

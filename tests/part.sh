@@ -34,7 +34,6 @@ phdf5() { bash tests/phdf5.sh "$build"; }
 cuda() {
     command -v nvcc >/dev/null || skip "no nvcc"
     rm -f build-cuda/src/kernels/CMakeFiles/bq_kernels.dir/cuda/*.o # so that all are compiled, and described
-    export CCACHE_DISABLE=1
     cmake --preset cuda >"$temp/log" 2>&1 && cmake --build --preset cuda -j 1 >"$temp/cuda" 2>&1 ||
         { tail -n 40 "$temp/log" "$temp/cuda" && return 1; }
     bash tests/simt/kernels.sh "$temp/cuda"

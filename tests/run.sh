@@ -31,6 +31,12 @@ cores=$(nproc)
 export CTEST_PARALLEL_LEVEL=${CTEST_PARALLEL_LEVEL:-$((cores + 1))} CMAKE_BUILD_PARALLEL_LEVEL=$cores
 passed=0 failed=0 skipped=0
 
+# What builds have in common is compiled once, where there is ccache.  Builds for CUDA and MPI-IO differ from the first in few files.
+use_ccache() {
+    command -v ccache >/dev/null || return 0
+    export CMAKE_C_COMPILER_LAUNCHER=ccache CMAKE_CXX_COMPILER_LAUNCHER=ccache CCACHE_BASEDIR=$root CCACHE_NOHASHDIR=1
+}
+
 # part NAME COMMAND...: run it, say how long it took.  A part counts its own results; a failing command counts as one.
 part() {
     local name=$1 since=$SECONDS code=0
@@ -100,6 +106,7 @@ demo() {
 }
 
 part "packages" install
+use_ccache
 part "release build" build release
 part "sanitizer build" build asan
 part "tests" all_tests

@@ -126,7 +126,7 @@ void bq_acts_create(bq_acts **out, const char *path, int64_t samples, int64_t to
     a->offset = bq_h5_put_data(&h, dataset, BQ_F32, 3, shape);
     bq_h5_fix(&h);
     bq_h5_commit(&h);
-    int err = bq_file_open(path, O_RDWR, &a->fd);
+    int err = bq_file_open_own(path, O_RDWR, &a->fd);
     if (!err) err = open_log(a);
     BQ_CHECK(!err, "open of '%s' failed: %s", path, bq_file_why(err));
     *out = a;

@@ -5,7 +5,7 @@
 . "$(dirname "$0")/lib.sh"
 mutate=$(dirname "$make_micro")/mutate
 first=${FIRST:-1} rounds=${ROUNDS:-$(more "$((60 + 90 * ${BQ_SANITIZE:-0}))" 10000)}
-export OMP_NUM_THREADS=1 ASAN_OPTIONS=detect_leaks=0:${ASAN_OPTIONS-}
+export OMP_NUM_THREADS=1
 micro llama_default phi3_short
 recipe r.json m_llama_default 2
 cat >w.json <<TEXT

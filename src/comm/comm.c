@@ -39,8 +39,12 @@ void bq_comm_beat(void) {
 int bq_comm_open(bq_comm *comm, int *argc, char ***argv) {
     int provided;
     bq_guard_open();
-    /* alone: without a daemon of Open MPI's beside, which takes longer to start than a small run */
-    if (!bq_guard_launched()) setenv("OMPI_MCA_ess_singleton_isolated", "1", 0);
+    /* Alone: without a daemon of Open MPI's beside, which takes longer to start than a small run; and without
+     * its folder in /tmp, which such processes of a user share, and remove from under each other. */
+    if (!bq_guard_launched()) {
+        setenv("OMPI_MCA_ess_singleton_isolated", "1", 0);
+        setenv("OMPI_MCA_orte_create_session_dirs", "0", 0);
+    }
     bq_heartbeat_within("MPI_Init");
     bq_fault_signal("open_stop", SIGSTOP);
     MPI_Init_thread(argc, argv, MPI_THREAD_FUNNELED, &provided);

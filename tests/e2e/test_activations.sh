@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Inputs rounded to 8 bits: what the result is worth and what is exported changes, what the passes made does not.
+leaks=1
 . "$(dirname "$0")/lib.sh"
 micro llama_bias
 cat >r.json <<TEXT

@@ -1,6 +1,5 @@
 #!/usr/bin/env bash
 # Every recipe in configs/ runs on a small model; so do other models, widths, groups and types of scale.
-leaks=1
 . "$(dirname "$0")/lib.sh"
 micro llama_default llama_bias llama_llama3 phi3_short phi3_partial
 

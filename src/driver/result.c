@@ -35,7 +35,7 @@ static void name_result(const bq_recipe *r, char *out, size_t n) {
     }
 }
 
-/* One more perplexity for result.json, which has no word for what is no number but null. */
+/* Add a perplexity to the text of result.json: null for inf and NaN, which JSON does not have. */
 static void add_value(char *line, size_t size, const char *name, double value) {
     char text[32] = "null";
     size_t n = strlen(line);

@@ -1,7 +1,6 @@
 #include "io/manifest.h"
 
 #include "base/die.h"
-#include "base/hash.h"
 #include "io/files.h"
 #include "io/json.h"
 #include "io/raw.h"
@@ -15,7 +14,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { CHUNK = 1 << 20 };
 #define MAX_FILE ((size_t)64 << 20)
 
 static char *text_of(const char *text) {
@@ -58,26 +56,11 @@ static int open_file(const char *dir, const char *name, struct stat *st) {
     return -1;
 }
 
-static bool digest(int fd, int64_t size, uint64_t *value) {
-    char *chunk = malloc(CHUNK);
-    BQ_CHECK(chunk, "no memory to read a file");
-    bq_hash *hash = bq_hash_open();
-    bool good = true;
-    for (int64_t at = 0; good && at < size; at += CHUNK) {
-        size_t n = size - at < CHUNK ? (size_t)(size - at) : CHUNK;
-        good = bq_raw_read(fd, chunk, n, at);
-        if (good) bq_hash_add(hash, chunk, n);
-    }
-    *value = bq_hash_close(hash);
-    free(chunk);
-    return good;
-}
-
 bool bq_manifest_add(bq_manifest *m, const char *dir, const char *name, const uint64_t *hash) {
     struct stat st;
     uint64_t value = hash ? *hash : 0;
     int fd = open_file(dir, name, &st);
-    bool good = fd >= 0 && (hash || digest(fd, st.st_size, &value));
+    bool good = fd >= 0 && (hash || bq_raw_hash(fd, st.st_size, &value));
     int error = errno;
     if (fd >= 0) close(fd);
     if (good) add(m, name, st.st_size, value);
@@ -93,7 +76,7 @@ int bq_manifest_look(const bq_manifest *m, int i, const char *dir) {
     if (fd >= 0 && st.st_size == f->size) {
         if (ctime_of(&st) <= m->written)
             found = BQ_MANIFEST_SAME;
-        else if (digest(fd, f->size, &hash) && hash == f->hash)
+        else if (bq_raw_hash(fd, f->size, &hash) && hash == f->hash)
             found = BQ_MANIFEST_EQUAL;
     }
     if (fd >= 0) close(fd);

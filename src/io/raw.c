@@ -76,8 +76,7 @@ typedef struct {
 _Static_assert(sizeof(seal) == BQ_SEAL, "the seal has no holes");
 static const char magic[8] = "bqseal1\n";
 
-/* XXH3 of the first size bytes of a file. */
-static bool digest(int fd, int64_t size, uint64_t *value) {
+bool bq_raw_hash(int fd, int64_t size, uint64_t *value) {
     size_t room = size < CHUNK ? (size_t)size + 1 : CHUNK;
     char *chunk = malloc(room);
     BQ_CHECK(chunk, "no memory for %zu bytes to read a file", room);
@@ -100,7 +99,7 @@ static bool digest(int fd, int64_t size, uint64_t *value) {
 bool bq_seal_append(int fd, int64_t size, uint64_t tag) {
     seal s = {.size = (uint64_t)size, .tag = tag};
     memcpy(s.magic, magic, sizeof magic);
-    if (!digest(fd, size, &s.hash)) return false;
+    if (!bq_raw_hash(fd, size, &s.hash)) return false;
     s.check = bq_hash_bytes(&s, sizeof s - sizeof s.check);
     return bq_raw_write(fd, &s, sizeof s, size);
 }
@@ -113,7 +112,7 @@ bool bq_seal_check(int fd, bool every, int64_t *size, uint64_t *tag) {
     if (!bq_raw_read(fd, &s, sizeof s, st.st_size - BQ_SEAL)) return false;
     if (memcmp(s.magic, magic, sizeof magic) || s.size != (uint64_t)st.st_size - BQ_SEAL) return false;
     if (s.check != bq_hash_bytes(&s, sizeof s - sizeof s.check)) return false;
-    if (every && (!digest(fd, st.st_size - BQ_SEAL, &hash) || hash != s.hash)) return false;
+    if (every && (!bq_raw_hash(fd, st.st_size - BQ_SEAL, &hash) || hash != s.hash)) return false;
     *size = st.st_size - BQ_SEAL;
     *tag = s.tag;
     return true;

@@ -11,6 +11,9 @@
 bool bq_raw_read(int fd, void *data, size_t bytes, int64_t offset);
 bool bq_raw_write(int fd, const void *data, size_t bytes, int64_t offset);
 
+/* XXH3 of the first size bytes of a file.  False: errno. */
+bool bq_raw_hash(int fd, int64_t size, uint64_t *value);
+
 /* What was written is on disk: 0, or errno. */
 int bq_raw_sync(int fd);
 

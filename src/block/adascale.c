@@ -314,7 +314,7 @@ static void say_where(const bq_pass_context *c, const bq_adascale_options *o, in
 static bool keep(bq_pass_context *c, const bq_adascale_options *o, const training *t, bq_adascale_state *s) {
     bool stop = c->batch[o->batch] > 0, save = c->batch[o->batch + 1] > 0;
     if (s->step == bq_adascale_end(o, t->flat)) return false;
-    if (c->keeper && (stop || save)) c->keeper->save(c->keeper->ctx, s);
+    if (c->keeper && (stop || save)) c->keeper->save(c->keeper->ctx, s, stop);
     return stop;
 }
 

@@ -53,7 +53,7 @@ typedef struct bq_adascale_state bq_adascale_state;
 typedef struct {
     void *ctx;
     bool (*due)(void *ctx); /* is it time to save?  Only replica 0 is asked */
-    void (*save)(void *ctx, bq_adascale_state *state);
+    void (*save)(void *ctx, bq_adascale_state *state, bool stop); /* stop: some replica was told to */
     bool (*restore)(void *ctx, bq_adascale_state *state); /* before the first step; false: nothing was kept */
 } bq_keeper;
 

@@ -16,7 +16,7 @@ static bool due(void *ctx) {
     return every > 0 && bq_seconds() - k->since >= every && k->found <= k->head.pass;
 }
 
-static void save(void *ctx, bq_adascale_state *state) {
+static void save(void *ctx, bq_adascale_state *state, bool stop) {
     bq_inside_keep *k = ctx;
     char path[BQ_PATH_MAX + 64];
     double start = bq_seconds();
@@ -38,7 +38,7 @@ static void save(void *ctx, bq_adascale_state *state) {
     if (f) bq_inside_commit(f);
     k->since = bq_seconds();
     if (f)
-        bq_log_all(bq_stop_wanted ? BQ_INFO : BQ_DEBUG, "block %d/%d: state after step %ld kept in %.1f s",
+        bq_log_all(stop ? BQ_INFO : BQ_DEBUG, "block %d/%d: state after step %ld kept in %.1f s",
                    k->head.block + 1, k->s->src.arch.model.blocks, (long)state->step, k->since - start);
 }
 

@@ -14,7 +14,7 @@ unset BQ_FAULT SLURM_STEP_NUM_TASKS OPENBLAS_CORETYPE
 # of a start under sanitizers.
 if [[ ! ${leaks-}${BQ_FULL-} ]]; then export ASAN_OPTIONS=detect_leaks=0; fi
 
-hang=900 # seconds; what takes as long hangs: ends the command, and measures nothing
+hang=${BQ_HANG:-900} # seconds; what takes as long hangs: ends the command, and measures nothing
 checks=0 failures=0
 trap 'mountpoint -q small && umount small; rm -rf "$temp"' EXIT
 cd "$temp"

@@ -37,7 +37,7 @@ signalled() {
     local signal=$1 step=$2 dir=$3 ranks=$4
     shift 4
     code=0
-    OMP_NUM_THREADS=1 BQ_FAULT=step_$signal:$step@$((RANDOM % ranks)) timeout 300 \
+    OMP_NUM_THREADS=1 BQ_FAULT=step_$signal:$step@$((RANDOM % ranks)) timeout $hang \
         "$mpiexec" -n "$ranks" "$blockq" run r.json -o "$dir" "$@" >out 2>err </dev/null || code=$?
     cat err >>said
 }

@@ -6,7 +6,7 @@ recipe r.json m_llama_default 4
 mpi() {
     local ranks=$1
     shift
-    OMP_NUM_THREADS=1 timeout 300 "$mpiexec" -n "$ranks" "$blockq" "$@"
+    OMP_NUM_THREADS=1 timeout $hang "$mpiexec" -n "$ranks" "$blockq" "$@"
 }
 
 SLURM_STEP_NUM_TASKS=4 expect 4 "$blockq" run r.json -o slurm

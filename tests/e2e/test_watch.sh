@@ -15,7 +15,7 @@ export_=(export --run rtn --format compressed-tensors)
 mpi() {
     local ranks=$1
     shift
-    timeout 800 "$mpiexec" -n "$ranks" "$blockq" "$@"
+    timeout $hang "$mpiexec" -n "$ranks" "$blockq" "$@"
 }
 
 # The timeout is more than all of an evaluation takes here and now: ranks that are alive speak all the time.

@@ -66,9 +66,10 @@ static bool due(void *ctx) {
     return rig.due_at == rig.at + 1;
 }
 
-static void save(void *ctx, bq_adascale_state *s) {
+static void save(void *ctx, bq_adascale_state *s, bool stop) {
     kept *to = rig.to;
     (void)ctx;
+    EXPECT(stop == (s->step == rig.stop_at), "step %ld: stop is %d", (long)s->step, stop);
     EXPECT(s->step == rig.at, "state of step %ld at %ld", (long)s->step, (long)rig.at);
     to->step = s->step, to->previous = s->previous;
     memcpy(to->losses, s->losses, (size_t)s->step * sizeof(double));

@@ -62,6 +62,7 @@ static const bq_ops *real;
 static struct {
     int samples, only;  /* only that sample's losses, unless it is below 0 */
     int bad, bad_round; /* a candidate that is NaN in that round's samples; below 0: none */
+    bool equal;         /* all losses are 1 */
     int64_t calls, sample;
     int round; /* of those that have a sample, by what was read of losses */
     int candidate, tried[CANDIDATES];
@@ -85,6 +86,7 @@ static void distance(bq_dev *dev, bq_mat a, bq_mat b, bq_distance kind, double *
     feed.tried[feed.candidate]++;
     if (feed.candidate == feed.bad && (feed.only < 0 ? feed.round : round_of(feed.only)) == feed.bad_round)
         *loss = NAN;
+    if (feed.equal) *loss = 1;
 }
 
 static void get(bq_dev *dev, bq_mat from, bq_mat host) {
@@ -229,6 +231,16 @@ static void what_is_no_number_drops_out(void **state) {
     feed.bad = -1;
 }
 
+static void the_first_of_equals_wins(void **state) {
+    (void)state;
+    feed.equal = true, feed.samples = 5;
+    for (int how = BQ_SEARCH_ALL; how <= BQ_SEARCH_HALVING; how++) {
+        bq_scales_result have = run((bq_search)how, 5);
+        for (int m = 0; m < BQ_MATS; m++) assert_int_equal(have.best[m], 0);
+    }
+    feed.equal = false;
+}
+
 static int setup(void **state) {
     (void)state;
     for (uint32_t s = 0; s < MOST; s++)
@@ -242,7 +254,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_better_half_stays),       cmocka_unit_test(rounds_part_the_samples),
         cmocka_unit_test(all_is_the_mean_of_all),      cmocka_unit_test(halving_is_as_the_plain_one),
-        cmocka_unit_test(what_is_no_number_drops_out),
+        cmocka_unit_test(what_is_no_number_drops_out), cmocka_unit_test(the_first_of_equals_wins),
     };
     return cmocka_run_group_tests(tests, setup, NULL);
 }

@@ -168,3 +168,45 @@ size_t bq_awq_need(const bq_arch *arch, const bq_scheme *scheme, const bq_awq_op
     size_t clip = o->clip ? clip_need(arch, scheme, tokens, samples) : 0;
     return search > clip ? search : clip;
 }
+
+/* ---- the kind ---- */
+
+typedef struct {
+    bq_awq_options o;
+} options;
+
+static const bq_key keys[] = {
+
+    {"duo", BQ_KEY_BOOL, BQ_AT(options, o.duo), .value = "false",
+     .help = "Candidates from activations and weights: none and a^(i/18) / w^(1 - i/18) (llm-compressor's "
+             "default). Else "
+             "a^(i/20), i < 20 (MIT, Quark)."},
+    {"to_one", BQ_KEY_BOOL, BQ_AT(options, o.to_one), .value = "false",
+     .help = "Without `duo`: a^(i/19), so that the last is a itself (llm-compressor)."},
+    {"clip", BQ_KEY_BOOL, BQ_AT(options, o.clip), .value = "true",
+     .help = "Clip rows of groups afterwards, not those of q and k (MIT, Quark)."},
+    {"grouped_queries", BQ_KEY_CHOICE, BQ_AT(options, o.gqa), .value = "group", .choice = bq_gqa_choices,
+     .help = "As for `autosmoothquant`; MIT and llm-compressor `skip`."},
+    BQ_SCALES_KEYS(options, o),
+    {0}};
+
+static size_t need(const void *o, const bq_pass_size *of) {
+    return bq_awq_need(of->arch, of->scheme, o, of->tokens, of->samples, of->replica, of->nreplica);
+}
+
+static bq_effort cost(const void *o, const bq_cost *c) {
+    return bq_scales_cost(c, BQ_CANDIDATES, ((const options *)o)->o.search);
+}
+
+static int64_t run(bq_pass_context *c, const void *o) { return bq_pass_awq(c, o, NULL); }
+
+const bq_pass_kind bq_pass_kind_awq = {
+    .scope = {"phases.N.passes.N, pass: awq",
+              "Activation-aware scaling, searched by the squared error of outputs, and clipping. Prepares.",
+              keys, BQ_PASS_OPTIONS_OF(options)},
+    .name = "awq",
+    .traits = BQ_PASS_CALIBRATED | BQ_PASS_HANDS_ON | BQ_PASS_ZEROS,
+    .need = need,
+    .cost = cost,
+    .run = run,
+};

@@ -30,3 +30,5 @@ void bq_search_halve(const double *loss, int n, bool *alive) {
         alive[worst] = false;
     }
 }
+
+const bq_choice bq_search_choices[] = {{"all", BQ_SEARCH_ALL}, {"halving", BQ_SEARCH_HALVING}, {0}};

@@ -7,12 +7,14 @@
 #ifndef BQ_HALVING_H
 #define BQ_HALVING_H
 
+#include "base/key.h"
 #include "base/shard.h"
 
 #include <stdbool.h>
 
 /* all: one round, with every sample. */
 typedef enum { BQ_SEARCH_ALL, BQ_SEARCH_HALVING } bq_search;
+extern const bq_choice bq_search_choices[];
 
 /* Its rounds; the samples of one, of which there may be none; and the round of a sample. */
 int bq_search_rounds(bq_search how);

@@ -8,41 +8,12 @@
 #ifndef BQ_PASS_H
 #define BQ_PASS_H
 
-#include "block/block.h"
+#include "base/key.h"
+#include "block/cost.h"
+#include "block/quantized.h"
 #include "comm/comm.h"
 
 #include <signal.h>
-
-/* A quantized block on the device.  code = quantize(fold), what = dequantize(code), exactly. */
-typedef struct {
-    const bq_arch *arch;
-    bq_scheme scheme[BQ_ARCH_LINEARS];
-    bq_mat what[BQ_MATS];          /* (rows, cols) f32: the weights that the next blocks see */
-    bq_mat fold[BQ_MATS];          /* (rows, cols) f32: folded weights; gradients while a pass trains */
-    bq_mat code[BQ_MATS];          /* (rows, cols) i8 */
-    bq_mat scale[BQ_ARCH_LINEARS]; /* (rows * groups, 1) f32, groups of a row side by side */
-    bq_mat zero[BQ_ARCH_LINEARS];  /* the same for zero points; data NULL where the scheme is symmetric */
-    bq_mat pre[BQ_ARCH_LINEARS];   /* (1, cols) f32: room for a block's factors; data NULL unless pushed */
-} bq_quantized;
-
-void bq_quantized_push(bq_quantized *q, const bq_arch *arch, const bq_scheme *scheme, bq_arena *mem);
-size_t bq_quantized_need(const bq_arch *arch, const bq_scheme *scheme);
-
-/* Room for factors of what the linears are fed (block.h), of which most runs have none. */
-void bq_quantized_push_pre(bq_quantized *q, bq_arena *mem);
-size_t bq_quantized_need_pre(const bq_arch *arch);
-
-/* Groups in a row of linear i; a scheme's group must divide the columns (checked with the recipe). */
-int64_t bq_linear_groups(const bq_arch *arch, const bq_scheme *scheme, int i);
-/* Linear i's rows of the four matrices, and the same memory as rows of one group each. */
-bq_mat bq_linear_view(const bq_arch *arch, int i, const bq_mat mats[BQ_MATS]);
-bq_mat bq_linear_grouped(const bq_arch *arch, const bq_scheme *scheme, int i, const bq_mat mats[BQ_MATS]);
-
-/* Codes from fold and scale, what from both: of one linear, of all. */
-void bq_linear_encode(bq_dev *dev, bq_quantized *q, int i);
-void bq_quantized_encode(bq_dev *dev, bq_quantized *q);
-/* what from code and scale (a restored block). */
-void bq_quantized_decode(bq_dev *dev, bq_quantized *q);
 
 typedef enum { BQ_INPUTS_FP, BQ_INPUTS_QT, BQ_INPUTS_MIX } bq_inputs;
 typedef enum { BQ_STREAM_FP, BQ_STREAM_QT, BQ_STREAM_TARGET } bq_stream_id;
@@ -92,10 +63,87 @@ typedef struct {
     void *ctx;
 } bq_pass_context;
 
+/* A pass's random numbers depend on its phase and on its place i in the phase: at.phase = phase + this * i.
+ * Another value changes result bytes. */
+#define BQ_RNG_PASS_STRIDE 8
+
 /* Why a pass has left no result, below 0: a number was no number, or c->stop. */
 enum { BQ_PASS_NOT_FINITE = -1, BQ_PASS_STOPPED = -2 };
 
-/* Round to nearest on the min-max grid. */
+/* Round to nearest on the min-max grid: what other passes start from, or fall back to. */
 void bq_pass_rtn(bq_pass_context *c);
+
+/* ---- a kind of pass ---- */
+
+/* What others must know of a pass before it runs. */
+enum {
+    BQ_PASS_CALIBRATED = 1 << 0, /* reads calibration samples */
+    BQ_PASS_FP = 1 << 1,         /* reads the FP stream even where `inputs` is qt */
+    BQ_PASS_TARGETS = 1 << 2,    /* reads the block's outputs of the FP stream */
+    BQ_PASS_QUANTIZES = 1 << 3,  /* leaves codes; a pass that does not comes before all that do */
+    BQ_PASS_TRAINS = 1 << 4,     /* is repeated in later sweeps, and can be kept between two steps */
+    BQ_PASS_BACKWARD = 1 << 5,   /* needs the workspace of a backward */
+    BQ_PASS_HANDS_ON = 1 << 6,   /* its first walk over the samples computes the targets, too: c->target */
+    BQ_PASS_ZEROS = 1 << 7,      /* can make codes with zero points */
+    BQ_PASS_AIMET_GRID = 1 << 8, /* works on grids by the rule `aimet` alone */
+    BQ_PASS_KEEPS = 1 << 9,      /* keeps samples halfway through the block (midway.h) */
+    BQ_PASS_MOMENTS = 1 << 10,   /* multiplies by second moments of the inputs */
+    BQ_PASS_PRESCALES = 1 << 11, /* leaves factors of the linears' inputs beside the weights */
+};
+
+/* Room for a pass's options in a recipe. */
+#define BQ_PASS_OPTIONS 1280
+#define BQ_PASS_OPTIONS_OF(type)                                                                             \
+    (sizeof(type) + 0 * sizeof(struct {                                                                      \
+                        _Static_assert(sizeof(type) <= BQ_PASS_OPTIONS, "too large");                        \
+                        int x;                                                                               \
+                    }))
+
+/* What decides how much device memory a pass takes on this replica. */
+typedef struct {
+    const bq_arch *arch;
+    const bq_scheme *scheme;
+    int64_t tokens, samples;
+    int replica, nreplica;
+    int64_t keeps; /* samples that a pass with BQ_PASS_KEEPS keeps */
+} bq_pass_size;
+
+/* Steps of a pass that trains, in one block, and samples of a step, which divide calibration.samples. */
+typedef struct {
+    int64_t steps, batch;
+} bq_training;
+
+/* A key of the pass, "" for the pass itself, and why its value cannot be. */
+typedef struct {
+    char key[24], why[160];
+} bq_pass_reason;
+
+/* One file defines a kind, one row of passes.c lists it.  o: the kind's options, as the recipe has them.
+ * Functions that are NULL have a default. */
+typedef struct {
+    bq_scope scope;                       /* its section of docs/recipes.md; keys and size of the options */
+    const char *name;                     /* in recipes and results */
+    unsigned traits;                      /* BQ_PASS_CALIBRATED ... */
+    unsigned (*more)(const void *o);      /* traits that its options add */
+    const char *(*suffix)(const void *o); /* of its name in results; NULL: none */
+    /* False, and why, where it cannot run on such inputs. */
+    bool (*fits)(const void *o, bq_inputs inputs, bq_pass_reason *why);
+    bq_training (*training)(const void *o, int sweep);
+    /* What to do when its memory is too much; NULL: what helps any pass. */
+    const char *(*remedy)(const void *o);
+    /* Device bytes that it takes beside block, result, workspace and what it keeps midway. */
+    size_t (*need)(const void *o, const bq_pass_size *of);
+    /* Its work on one block: without training; of one step of a training. */
+    bq_effort (*cost)(const void *o, const bq_cost *c);
+    bq_effort (*step_cost)(const void *o, const bq_cost *c);
+    /* Steps done, or a value below 0.  Collective over stage. */
+    int64_t (*run)(bq_pass_context *c, const void *o);
+} bq_pass_kind;
+
+/* The table: row i, NULL behind the last; the row of a name, or -1; and the names as choices of a key. */
+const bq_pass_kind *bq_pass_kind_at(int i);
+int bq_pass_kind_find(const char *name);
+bq_choice bq_pass_kind_choice(int i);
+const bq_scope *bq_pass_kind_scope(int i);
 
 #endif

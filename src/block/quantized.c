@@ -1,4 +1,4 @@
-#include "block/pass.h"
+#include "block/quantized.h"
 
 #include "base/die.h"
 

@@ -355,3 +355,17 @@ size_t bq_scales_need(const bq_arch *arch, const bq_scales_options *o, int64_t t
     sum += sum_need(o->search, samples, replica, nreplica);
     return sum + bq_channels_need(arch, tokens, samples, replica, nreplica);
 }
+
+const bq_choice bq_gqa_choices[] = {
+    {"group", BQ_GQA_GROUP}, {"late", BQ_GQA_LATE}, {"skip", BQ_GQA_SKIP}, {0}};
+
+/* The statistics, about as many outputs of modules as candidates are tried, and a second walk where the first
+ * does not hold all. */
+bq_effort bq_scales_cost(const bq_cost *c, int candidates, bq_search how) {
+    int64_t samples = (int64_t)c->samples;
+    int again = bq_scales_room((int64_t)c->tokens, samples) < samples;
+    bq_effort e = {0};
+    bq_effort_add(&e, (1 + again + candidates * (how == BQ_SEARCH_HALVING ? 0.35 : 1)) * c->samples,
+                  bq_effort_forward(c->arch, c->tokens));
+    return e;
+}

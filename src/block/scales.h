@@ -55,6 +55,29 @@ int64_t bq_scales_search(bq_pass_context *c, const bq_scales_options *o, bq_scal
  * weights take to be made is little beside their use. */
 int64_t bq_scales_room(int64_t tokens, int64_t samples);
 
+/* Keys that its passes share. */
+extern const bq_choice bq_gqa_choices[];
+#define BQ_SCALES_KEYS(type, field)                                                                          \
+    {"activations",                                                                                          \
+     BQ_KEY_INT,                                                                                             \
+     BQ_AT(type, field.activations),                                                                         \
+     .value = "16",                                                                                          \
+     .min = 8,                                                                                               \
+     .max = 16,                                                                                              \
+     .step = 8,                                                                                              \
+     .help = "Bits that the search rounds the scaled inputs to, with a scale for each token, as Quark does " \
+             "where the scheme does (W8A8); 16: as they are."},                                              \
+    {                                                                                                        \
+        "search", BQ_KEY_CHOICE, BQ_AT(type, field.search),                                                  \
+            .value = "all", .choice = bq_search_choices,                                                     \
+            .help =                                                                                          \
+                "Every candidate is tried on all samples (`all`), or the better half goes on after 1/8, "    \
+                "1/4 and 1/2 of them (`halving`): about a third of the work, and the choice may differ."     \
+    }
+
+/* Work of such a search with so many candidates. */
+bq_effort bq_scales_cost(const bq_cost *c, int candidates, bq_search how);
+
 size_t bq_scales_need(const bq_arch *arch, const bq_scales_options *o, int64_t tokens, int64_t samples,
                       int replica, int nreplica);
 

@@ -6,6 +6,39 @@
 
 #include "block/pass.h"
 
+/* How far the ends of a grid are narrowed in a search for the least error of the weights: keys of rtn and
+ * gptq.  Ends are tried times 1 - i / grid, i < grid * shrink. */
+typedef struct {
+    int grid;
+    double shrink;
+    bq_norm norm;
+} bq_shrink_options;
+
+bq_shrink bq_shrink_of(const bq_shrink_options *o);
+
+extern const bq_choice bq_norm_choices[];
+#define BQ_SHRINK_KEYS(type, field)                                                                          \
+    {"grid",                                                                                                 \
+     BQ_KEY_INT,                                                                                             \
+     BQ_AT(type, field.grid),                                                                                \
+     .value = "100",                                                                                         \
+     .min = 1,                                                                                               \
+     .max = 10000,                                                                                           \
+     .help = "With `mse`: ends are tried times 1 - i / `grid`, i = 0, 1, ..."},                              \
+        {"shrink",                                                                                           \
+         BQ_KEY_REAL,                                                                                        \
+         BQ_AT(type, field.shrink),                                                                          \
+         .value = "0.8",                                                                                     \
+         .max = 1,                                                                                           \
+         .help = "With `mse`: how far they shrink, so that `grid` * `shrink` ends are tried. "               \
+                 "llm-compressor: 0.2."},                                                                    \
+    {                                                                                                        \
+        "norm", BQ_KEY_CHOICE, BQ_AT(type, field.norm),                                                      \
+            .value = "l2.4", .choice = bq_norm_choices,                                                      \
+            .help = "With `mse`: a weight's error counts by its "                                            \
+                    "power 2 or 2.4."                                                                        \
+    }
+
 /* Round to nearest on grids whose ends are the row's, shrunk to the least error of the weights (range_mse in
  * kernels/ops.h; gptq.md 6.2).  Needs no data.  Collective over stage. */
 void bq_pass_rtn_mse(bq_pass_context *c, bq_shrink ends);

@@ -118,3 +118,40 @@ size_t bq_seqmse_need(const bq_arch *arch, const bq_scheme *scheme, int64_t toke
     }
     return most;
 }
+
+/* ---- the kind ---- */
+
+static const bq_key keys[] = {{"candidates", BQ_KEY_INT, BQ_AT(bq_seqmse_options, candidates), .value = "20",
+                               .min = 1, .max = 1000,
+                               .help = "How many grids are tried: ends times (i + 1) / `candidates`."},
+                              {0}};
+
+static size_t need(const void *o, const bq_pass_size *of) {
+    (void)o;
+    return bq_seqmse_need(of->arch, of->scheme, of->tokens, of->samples, of->replica, of->nreplica);
+}
+
+static bq_effort cost(const void *o, const bq_cost *c) {
+    bq_effort e = bq_effort_grams(c);
+    bq_effort_add(&e, 1, bq_effort_rows(c));
+    for (int m = BQ_QKV; m < BQ_MATS; m++) bq_effort_add(&e, 1, bq_effort_midway(c, m));
+    e.flop += 2 * ((const bq_seqmse_options *)o)->candidates * bq_effort_powers(c->arch, 1, 2) / c->replicas;
+    return e;
+}
+
+static int64_t run(bq_pass_context *c, const void *o) {
+    bq_pass_seqmse(c, o);
+    return 0;
+}
+
+const bq_pass_kind bq_pass_kind_seqmse = {
+    .scope = {"phases.N.passes.N, pass: seqmse",
+              "Chooses each row's clipping by the error of its linear's output, one linear after the other "
+              "(AIMET's Sequential MSE).",
+              keys, BQ_PASS_OPTIONS_OF(bq_seqmse_options)},
+    .name = "seqmse",
+    .traits = BQ_PASS_CALIBRATED | BQ_PASS_QUANTIZES | BQ_PASS_ZEROS | BQ_PASS_KEEPS | BQ_PASS_MOMENTS,
+    .need = need,
+    .cost = cost,
+    .run = run,
+};

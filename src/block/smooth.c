@@ -65,3 +65,69 @@ size_t bq_smooth_need(const bq_arch *arch, int64_t tokens, int64_t samples, int 
     return 2 * bq_channels_size(arch) +
            larger(one, bq_channels_need(arch, tokens, samples, replica, nreplica));
 }
+
+/* ---- the kind ---- */
+
+static const bq_choice statistics[] = {
+    {"absmax", BQ_CHANNEL_ABSMAX}, {"range", BQ_CHANNEL_RANGE}, {"mean", BQ_CHANNEL_MEAN}, {0}};
+static const bq_choice formulas[] = {{"alpha", BQ_SMOOTH_ALPHA}, {"log", BQ_SMOOTH_LOG}, {0}};
+static const bq_choice entries[] = {{"norms", BQ_ENTRIES_NORMS}, {"all", BQ_ENTRIES_ALL}, {0}};
+static const bq_key keys[] = {
+
+    {"statistic", BQ_KEY_CHOICE, BQ_AT(bq_smooth_options, statistic), .value = "absmax", .choice = statistics,
+     .help = "Of an input channel over all samples: max abs (MIT, Quark), max - min (llm-compressor), or "
+             "mean abs."},
+    {"formula", BQ_KEY_CHOICE, BQ_AT(bq_smooth_options, form.kind), .value = "alpha", .choice = formulas,
+     .help = "Scale of a channel with statistic a and largest weight w: a^alpha / w^(1 - alpha), or a / "
+             "log2(2 + a) "
+             "(llm-compressor's log_equalization)."},
+    {"alpha", BQ_KEY_REAL, BQ_AT(bq_smooth_options, form.ratio), .value = "0.5", .max = 1,
+     .help =
+         "0.5 is everybody's default but Quark's, which is 1; for Llama-3 0.85 is advised, for Mistral 0.8."},
+    {"weight_factor", BQ_KEY_REAL, BQ_AT(bq_smooth_options, form.weight_factor), .value = "1", .min = 1e-6,
+     .max = 1e6, .help = "Multiplies w. llm-compressor: 2."},
+    {"weight_floor", BQ_KEY_REAL, BQ_AT(bq_smooth_options, form.weight_floor), .value = "1e-5", .max = 1,
+     .help = "w is at least this. 0: where w is 0 the scale is a (llm-compressor)."},
+    {"floor", BQ_KEY_REAL, BQ_AT(bq_smooth_options, form.floor), .value = "1e-5", .min = 1e-12, .max = 1,
+     .help = "Scales are at least this. Quark: 1e-3."},
+    {"entries", BQ_KEY_CHOICE, BQ_AT(bq_smooth_options, entries), .value = "norms", .choice = entries,
+     .help = "Scale only what norms feed (q, k, v and gate, up), or also o and down (through v and up), as "
+             "Quark does, and torchao."},
+    {"fuse", BQ_KEY_BOOL, BQ_AT(bq_smooth_options, fuse), .value = "true",
+     .help = "Fold a scale into what feeds the linears. False: each linear has its own, kept with it, and "
+             "its inputs are multiplied by 1 / scale before they are rounded (torchao). Then only `rtn` and "
+             "`lpbq` may follow, and `safetensors` holds the result where `bits.activations` is 16; "
+             "`compressed-tensors` never does."},
+    {0}};
+
+static unsigned more(const void *o) { return ((const bq_smooth_options *)o)->fuse ? 0 : BQ_PASS_PRESCALES; }
+
+static size_t need(const void *o, const bq_pass_size *of) {
+    (void)o;
+    return bq_smooth_need(of->arch, of->tokens, of->samples, of->replica, of->nreplica);
+}
+
+static bq_effort cost(const void *o, const bq_cost *c) {
+    (void)o;
+    bq_effort e = {0};
+    bq_effort_add(&e, c->samples, bq_effort_forward(c->arch, c->tokens));
+    return e;
+}
+
+static int64_t run(bq_pass_context *c, const void *o) {
+    bq_pass_smoothquant(c, o);
+    return 0;
+}
+
+const bq_pass_kind bq_pass_kind_smoothquant = {
+    .scope = {"phases.N.passes.N, pass: smoothquant",
+              "Gives range of loud input channels to the weights, by a formula; the model's function stays. "
+              "Prepares: a pass that quantizes follows.",
+              keys, BQ_PASS_OPTIONS_OF(bq_smooth_options)},
+    .name = "smoothquant",
+    .traits = BQ_PASS_CALIBRATED | BQ_PASS_HANDS_ON | BQ_PASS_ZEROS,
+    .more = more,
+    .need = need,
+    .cost = cost,
+    .run = run,
+};

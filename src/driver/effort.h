@@ -17,15 +17,6 @@ typedef enum {
     BQ_WORKS
 } bq_work_part;
 
-typedef struct {
-    double flop, flop64; /* of GEMMs and what goes with them; of factorizations, in double */
-    double memory;       /* bytes that ops move beside GEMMs */
-    double sent;         /* bytes to other ranks; as many come */
-    double messages;     /* one behind the other */
-    double idle;         /* flop of others that this rank waits for */
-    double files;        /* bytes of weights read */
-} bq_effort;
-
 /* Of all blocks of the rank in all phases and sweeps.  micro: samples of a micro-batch; split: the reference
  * is shared by samples alone; eval: the evaluation is part of the run; keeps: samples that passes keep
  * midway.

@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "comm/heartbeat.h"
 #include "driver/device.h"
+#include "driver/methods.h"
 
 #include <string.h>
 
@@ -77,7 +78,7 @@ static void look(bq_inside_keep *k, int64_t most) {
     if (!k->file) return;
     const bq_phase *phase = &k->s->recipe.phase[k->head.phase];
     int pass = k->head.pass;
-    if (pass < phase->npass && phase->pass[pass].kind == BQ_PASS_ADASCALE && k->head.steps <= most) {
+    if (pass < phase->npass && bq_pass_traits(&phase->pass[pass]) & BQ_PASS_TRAINS && k->head.steps <= most) {
         k->found = pass;
         return;
     }

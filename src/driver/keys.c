@@ -1,10 +1,12 @@
 #include "driver/keys.h"
 
+#include "io/export.h"
+
 #include <stddef.h>
 
-#define AT(type, field) .at = offsetof(type, field)
-#define QUOTE(text)     #text
-#define TEXT(number)    QUOTE(number)
+#define AT           BQ_AT
+#define QUOTE(text)  #text
+#define TEXT(number) QUOTE(number)
 
 static const bq_choice inputs[] = {{"fp", BQ_INPUTS_FP}, {"qt", BQ_INPUTS_QT}, {"mix", BQ_INPUTS_MIX}, {0}};
 static const bq_choice computes[] = {{"f32", BQ_COMPUTE_F32},
@@ -15,14 +17,12 @@ static const bq_choice computes[] = {{"f32", BQ_COMPUTE_F32},
 static const bq_choice angles[] = {{"hf", BQ_ANGLES_HF}, {"exact", BQ_ANGLES_EXACT}, {0}};
 static const bq_choice scales[] = {{"f32", BQ_F32}, {"bf16", BQ_BF16}, {"f16", BQ_F16}, {0}};
 static const bq_choice grids[] = {{"aimet", BQ_GRID_AIMET}, {"absmax", BQ_GRID_ABSMAX}, {0}};
-static const bq_choice formats[] = {
-    {"safetensors", BQ_OUT_SAFETENSORS}, {"compressed-tensors", BQ_OUT_COMPRESSED}, {0}};
 
 const char *const bq_linear_names[BQ_LINEARS] = {
     "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "qkv_proj", "gate_up_proj"};
 
 static const bq_key calibration_keys[] = {
-    {"tokens", BQ_KEY_PATH, AT(bq_recipe, calibration.tokens), .value = "", .quiet = true,
+    {"tokens", BQ_KEY_PATH, AT(bq_recipe, calibration.tokens), .value = "", .unhashed = true,
      .help = "Tokens file. Needed unless every pass is `rtn`."},
     {"samples", BQ_KEY_I64, AT(bq_recipe, calibration.samples), .value = "128", .min = 1, .max = 1 << 24,
      .help = "How many samples."},
@@ -76,7 +76,7 @@ static const bq_key bits_keys[] = {
      .help = "Every linear of every decoder block."},
     {"linears", BQ_KEY_OBJECT, .value = "{}", .scope = &linears, .help = "Exceptions by name."},
     {"activations", BQ_KEY_INT, AT(bq_recipe, bits.activations), .value = "16", .min = 8, .max = 16,
-     .step = 8, .quiet = true,
+     .step = 8, .unhashed = true,
      .help =
          "Bits that the inputs of linears are rounded to, with a scale for each token; 16: as they are. For "
          "evaluation and `compressed-tensors` (W8A8); the passes do not see it."},
@@ -109,8 +109,13 @@ static const bq_scope transform = {"transforms.N, transform: rotate",
                                    "embedding becomes a matrix of its own, in the exported model too.",
                                    transform_keys, sizeof(bq_transform)};
 
+static const bq_key pass_keys[] = {{"pass", BQ_KEY_CHOICE, AT(bq_pass, kind), .row = bq_pass_kind_choice,
+                                    .help = "Which pass; it decides which other keys there are."},
+                                   {0}};
+static const bq_scope pass = {"phases.N.passes.N", "A pass.", pass_keys, sizeof(bq_pass)};
+
 static const bq_key phase_keys[] = {
-    {"name", BQ_KEY_NAME, AT(bq_phase, name), .value = "", .max = 31, .quiet = true,
+    {"name", BQ_KEY_NAME, AT(bq_phase, name), .value = "", .max = 31, .unhashed = true,
      .help = "For log and tables; the last pass's name if left out."},
     {"inputs", BQ_KEY_CHOICE, AT(bq_phase, inputs), .value = "mix", .choice = inputs,
      .help = "What a block is trained on: the original model's stream (`fp`), the quantized one's (`qt`), or "
@@ -130,16 +135,15 @@ static const bq_key phase_keys[] = {
          "less exact, at last f32; the log says so, and how far the outputs of the first block's linears are "
          "from f32's. FP32 outputs, factorizations and GPTQ's loop over columns are never less than f32, nor "
          "are Gram matrices on GPUs."},
-    {"passes", BQ_KEY_LIST, AT(bq_phase, pass), .min = 1, .max = BQ_PASSES, .scope = bq_pass_keys,
-     .scopes = BQ_PASS_KINDS, .count = offsetof(bq_phase, npass),
+    {"passes", BQ_KEY_LIST, AT(bq_phase, pass), .min = 1, .max = BQ_PASSES, .scope = &pass,
+     .variant = bq_pass_kind_scope, .inside = offsetof(bq_pass, options), .count = offsetof(bq_phase, npass),
      .help = "Applied to a block in this order."},
     {0}};
 static const bq_scope phase = {"phases.N", "One walk over the blocks.", phase_keys, sizeof(bq_phase)};
 
 static const bq_key output_keys[] = {
-    {"format", BQ_KEY_CHOICE, AT(bq_output, format), .choice = formats,
-     .help = "`safetensors`: quantized values as ordinary float weights. `compressed-tensors`: packed codes "
-             "and scales, as vLLM and transformers read them."},
+    {"format", BQ_KEY_CHOICE, AT(bq_output, format), .row = bq_format_choice, .row_help = bq_format_help,
+     .help = ""},
     {"dir", BQ_KEY_NAME, AT(bq_output, dir), .value = "", .max = 63,
      .help = "Folder made in the run directory; the format's name if left out."},
     {"shard_bytes", BQ_KEY_I64, AT(bq_output, shard_bytes), .value = TEXT(BQ_SHARD_BYTES),
@@ -162,7 +166,7 @@ static const bq_scope eval = {"eval", "Perplexity of the original, of round to n
                               eval_keys, 0};
 
 static const bq_key recipe_keys[] = {
-    {"model", BQ_KEY_PATH, AT(bq_recipe, model), .quiet = true,
+    {"model", BQ_KEY_PATH, AT(bq_recipe, model), .unhashed = true,
      .help = "Directory with config.json and safetensors, as from the Hugging Face hub."},
     {"calibration", BQ_KEY_OBJECT, .value = "{}", .scope = &calibration, .help = "Samples of text."},
     {"seed", BQ_KEY_SEED, AT(bq_recipe, seed), .value = "0", .help = "Of every random number."},
@@ -185,9 +189,9 @@ static const bq_key recipe_keys[] = {
     {"phases", BQ_KEY_LIST, AT(bq_recipe, phase), .min = 1, .max = BQ_PHASES, .scope = &phase,
      .count = offsetof(bq_recipe, nphase), .help = "What is done, in this order."},
     {"outputs", BQ_KEY_LIST, AT(bq_recipe, output), .value = "[]", .max = BQ_OUTPUTS, .scope = &output,
-     .count = offsetof(bq_recipe, noutput), .quiet = true,
+     .count = offsetof(bq_recipe, noutput), .unhashed = true,
      .help = "Models to write; `blockq export` writes more later."},
-    {"eval", BQ_KEY_OBJECT, .value = "{}", .scope = &eval, .quiet = true, .help = "Measuring the result."},
+    {"eval", BQ_KEY_OBJECT, .value = "{}", .scope = &eval, .unhashed = true, .help = "Measuring the result."},
     {0}};
 const bq_scope bq_recipe_keys = {"The recipe", "Keys of the file.", recipe_keys, sizeof(bq_recipe)};
 
@@ -223,8 +227,9 @@ void bq_key_allowed(const bq_key *key, char *text, size_t size) {
     case BQ_KEY_CHOICE: break;
     }
     size_t n = 0;
-    for (const bq_choice *c = key->choice; c->name && n < size; c++) {
-        const char *joint = c == key->choice ? "" : c[1].name ? ", " : " or ";
-        n += (size_t)snprintf(text + n, size - n, "%s\"%s\"", joint, c->name);
+    bq_choice c;
+    for (int i = 0; (c = bq_key_choice(key, i)).name && n < size; i++) {
+        const char *joint = i == 0 ? "" : bq_key_choice(key, i + 1).name ? ", " : " or ";
+        n += (size_t)snprintf(text + n, size - n, "%s\"%s\"", joint, c.name);
     }
 }

@@ -53,7 +53,7 @@ static void say_values(report *r, const char *path, const json_t *here, const js
 
 static void compare(report *r, const bq_key *keys, const json_t *here, const json_t *there, const char *path);
 
-/* Elements whose first key, a choice, names other tables differ in that. */
+/* Elements of different kinds differ in their first key alone. */
 static void compare_lists(report *r, const bq_key *key, const json_t *here, const json_t *there,
                           const char *path) {
     size_t n = json_array_size(here), m = json_array_size(there);
@@ -65,15 +65,14 @@ static void compare_lists(report *r, const bq_key *key, const json_t *here, cons
         const bq_key *first = key->scope->key;
         const json_t *a = json_array_get(here, i), *b = json_array_get(there, i);
         const char *kind = json_string_value(json_object_get(a, first->name));
-        const bq_choice *c = first->choice;
-        while (key->scopes > 1 && kind && c->name && strcmp(c->name, kind)) c++;
         path_of(inner, "%s.%zu", path, i);
-        if (key->scopes > 1 &&
-            !json_equal(json_object_get(a, first->name), json_object_get(b, first->name))) {
-            path_of(inner, "%s.%zu.%s", path, i, first->name);
-            say_values(r, inner, json_object_get(a, first->name), json_object_get(b, first->name));
-        } else
-            compare(r, key->scope[key->scopes > 1 && c->name ? c->value : 0].key, a, b, inner);
+        compare(r, key->scope->key, a, b, inner);
+        if (!key->variant || !json_equal(json_object_get(a, first->name), json_object_get(b, first->name)))
+            continue;
+        int k = 0;
+        while (kind && bq_key_choice(first, k).name && strcmp(bq_key_choice(first, k).name, kind)) k++;
+        if (kind && bq_key_choice(first, k).name)
+            compare(r, key->variant(bq_key_choice(first, k).value)->key, a, b, inner);
     }
 }
 
@@ -82,7 +81,7 @@ static void compare(report *r, const bq_key *keys, const json_t *here, const jso
     char inner[PATH];
     for (const bq_key *k = keys; k->name; k++) {
         const json_t *a = json_object_get(here, k->name), *b = json_object_get(there, k->name);
-        if (k->quiet) continue;
+        if (k->unhashed) continue;
         path_of(inner, "%s%s%s", path, *path ? "." : "", k->name);
         if (k->type == BQ_KEY_OBJECT && json_is_object(a) && json_is_object(b))
             compare(r, k->scope->key, a, b, inner);

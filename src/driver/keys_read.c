@@ -67,16 +67,25 @@ static int distance(const char *a, const char *b) {
     return row[n];
 }
 
-static int refuse_key(const bq_origin *from, const char *path, const char *name, const bq_key *keys) {
+/* Keys of one object, and where their struct is. */
+typedef struct {
+    const bq_key *key;
+    char *base;
+} part;
+
+static int refuse_key(const bq_origin *from, const char *path, const char *name, const part *parts,
+                      int count) {
     const char *best = NULL;
     int least = (int)strlen(name) < 5 ? 2 : 3;
     char all[512] = "";
     size_t n = 0;
-    for (const bq_key *k = keys; k->name; k++) {
-        int d = distance(name, k->name);
-        if (d <= least && (!best || d < least)) best = k->name, least = d;
-        if (n < sizeof all) n += (size_t)snprintf(all + n, sizeof all - n, "%s%s", n ? ", " : "", k->name);
-    }
+    for (int p = 0; p < count; p++)
+        for (const bq_key *k = parts[p].key; k->name; k++) {
+            int d = distance(name, k->name);
+            if (d <= least && (!best || d < least)) best = k->name, least = d;
+            if (n < sizeof all)
+                n += (size_t)snprintf(all + n, sizeof all - n, "%s%s", n ? ", " : "", k->name);
+        }
     if (best) return bq_origin_refuse(from, path, "unknown key; did you mean '%s'?", best);
     return bq_origin_refuse(from, path, "unknown key; known here: %s", all);
 }
@@ -128,9 +137,10 @@ static int take_name(const bq_origin *from, const char *path, const bq_key *key,
 static int take_choice(const bq_origin *from, const char *path, const bq_key *key, const json_t *value,
                        void *to) {
     const char *text = json_string_value(value);
-    for (const bq_choice *c = key->choice; text && c->name; c++) {
-        if (strcmp(text, c->name) == 0) {
-            memcpy(to, &c->value, sizeof(int));
+    bq_choice c;
+    for (int i = 0; text && (c = bq_key_choice(key, i)).name; i++) {
+        if (strcmp(text, c.name) == 0) {
+            memcpy(to, &c.value, sizeof(int));
             return BQ_OK;
         }
     }
@@ -172,8 +182,23 @@ typedef struct {
     bq_recipe *recipe;
 } reader;
 
-static int take_object(reader *r, const char *path, const bq_key *keys, const json_t *value, char *base,
+static int take_object(reader *r, const char *path, const part *parts, int count, const json_t *value,
                        bool keep);
+
+/* An element of a list; the first key of one of several kinds says which further keys there are. */
+static int take_element(reader *r, const char *path, const bq_key *list, const json_t *value, char *to) {
+    part parts[2] = {{list->scope->key, to}};
+    int kind = 0;
+    if (!list->variant || !json_is_object(value)) return take_object(r, path, parts, 1, value, false);
+    const bq_key *first = list->scope->key;
+    const json_t *named = json_object_get(value, first->name);
+    char deep[PATH + 16];
+    snprintf(deep, sizeof deep, "%s.%s", path, first->name);
+    if (!named) return bq_origin_refuse(r->from, deep, "is missing");
+    if (take_choice(r->from, deep, first, named, &kind)) return BQ_USAGE;
+    parts[1] = (part){list->variant(kind)->key, to + list->inside};
+    return take_object(r, path, parts, 2, value, false);
+}
 
 static int take_list(reader *r, const char *path, const bq_key *key, const json_t *value, char *base) {
     size_t n = json_array_size(value);
@@ -182,19 +207,9 @@ static int take_list(reader *r, const char *path, const bq_key *key, const json_
     }
     *(int *)(void *)(base + key->count) = (int)n;
     for (size_t i = 0; i < n; i++) {
-        const json_t *element = json_array_get(value, i);
-        char inner[PATH], *to = base + key->at + i * key->scope->size;
-        int kind = 0;
+        char inner[PATH];
         snprintf(inner, sizeof inner, "%.200s.%zu", path, i);
-        if (key->scopes > 1 && json_is_object(element)) { /* the first key says which keys there are */
-            const bq_key *first = key->scope->key;
-            const json_t *named = json_object_get(element, first->name);
-            char deep[PATH + 16];
-            snprintf(deep, sizeof deep, "%s.%s", inner, first->name);
-            if (!named) return bq_origin_refuse(r->from, deep, "is missing");
-            if (take_choice(r->from, deep, first, named, &kind)) return BQ_USAGE;
-        }
-        int rc = take_object(r, inner, key->scope[kind].key, element, to, false);
+        int rc = take_element(r, inner, key, json_array_get(value, i), base + key->at + i * key->scope->size);
         if (rc) return rc;
     }
     return BQ_OK;
@@ -219,7 +234,7 @@ static int take(reader *r, const char *path, const bq_key *key, const json_t *va
     case BQ_KEY_OBJECT:
         if (!json_is_object(value)) break;
         if (key->like) memcpy(to, (char *)r->recipe + key->like, key->scope->size);
-        return take_object(r, path, key->scope->key, value, to, key->like != 0);
+        return take_object(r, path, &(part){key->scope->key, to}, 1, value, key->like != 0);
     }
     return refuse_value(r->from, path, key, value);
 }
@@ -232,38 +247,45 @@ static json_t *otherwise(const bq_key *key) {
     return value;
 }
 
+/* member NULL: the key is absent. */
+static int take_member(reader *r, const char *path, const bq_key *key, json_t *member, char *base) {
+    if (!member && !key->value) {
+        char allowed[160];
+        bq_key_allowed(key, allowed, sizeof allowed);
+        return bq_origin_refuse(r->from, path, "is missing (%s): write it there or give --set %s=...",
+                                allowed, path);
+    }
+    json_t *filled = member ? json_incref(member) : otherwise(key);
+    int rc = take(r, path, key, filled, base);
+    json_decref(filled);
+    return rc;
+}
+
 /* keep: absent keys leave what is there. */
-static int take_object(reader *r, const char *path, const bq_key *keys, const json_t *value, char *base,
+static int take_object(reader *r, const char *path, const part *parts, int count, const json_t *value,
                        bool keep) {
     if (!json_is_object(value)) return bq_origin_refuse(r->from, path, "is not an object");
     const char *dot = *path ? "." : "", *name;
     char inner[PATH];
     json_t *member;
     json_object_foreach((json_t *)(uintptr_t)value, name, member) {
-        const bq_key *k = keys;
-        while (k->name && strcmp(k->name, name)) k++;
+        bool known = false;
+        for (int p = 0; p < count; p++)
+            for (const bq_key *k = parts[p].key; k->name; k++) known |= strcmp(k->name, name) == 0;
         snprintf(inner, sizeof inner, "%.180s%s%.60s", path, dot, name);
-        if (!k->name) return refuse_key(r->from, inner, name, keys);
+        if (!known) return refuse_key(r->from, inner, name, parts, count);
     }
-    for (const bq_key *k = keys; k->name; k++) {
-        snprintf(inner, sizeof inner, "%.180s%s%.60s", path, dot, k->name);
-        member = json_object_get(value, k->name);
-        if (!member && keep) continue;
-        if (!member && !k->value) {
-            char allowed[160];
-            bq_key_allowed(k, allowed, sizeof allowed);
-            return bq_origin_refuse(r->from, inner, "is missing (%s): write it there or give --set %s=...",
-                                    allowed, inner);
+    for (int p = 0; p < count; p++)
+        for (const bq_key *k = parts[p].key; k->name; k++) {
+            snprintf(inner, sizeof inner, "%.180s%s%.60s", path, dot, k->name);
+            member = json_object_get(value, k->name);
+            int rc = member || !keep ? take_member(r, inner, k, member, parts[p].base) : BQ_OK;
+            if (rc) return rc;
         }
-        json_t *filled = member ? json_incref(member) : otherwise(k);
-        int rc = take(r, inner, k, filled, base);
-        json_decref(filled);
-        if (rc) return rc;
-    }
     return BQ_OK;
 }
 
 int bq_keys_read(const bq_origin *from, const json_t *object, bq_recipe *recipe) {
     reader r = {from, recipe};
-    return take_object(&r, "", bq_recipe_keys.key, object, (char *)recipe, false);
+    return take_object(&r, "", &(part){bq_recipe_keys.key, (char *)recipe}, 1, object, false);
 }

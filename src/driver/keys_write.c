@@ -7,20 +7,29 @@
 
 /* ---- JSON ---- */
 
-static json_t *object_of(const bq_recipe *recipe, const bq_key *keys, const char *base, bool loud);
+static void add_keys(json_t *object, const bq_recipe *recipe, const bq_key *keys, const char *base,
+                     bool hashed);
 
-static json_t *list_of(const bq_recipe *recipe, const bq_key *key, const char *base, bool loud) {
+static json_t *object_of(const bq_recipe *recipe, const bq_key *keys, const char *base, bool hashed) {
+    json_t *object = json_object();
+    add_keys(object, recipe, keys, base, hashed);
+    return object;
+}
+
+static json_t *list_of(const bq_recipe *recipe, const bq_key *key, const char *base, bool hashed) {
     json_t *list = json_array();
-    int n = *(const int *)(const void *)(base + key->count), kind = 0;
+    int n = *(const int *)(const void *)(base + key->count), kind;
     for (int i = 0; i < n; i++) {
         const char *element = base + key->at + (size_t)i * key->scope->size;
-        if (key->scopes > 1) memcpy(&kind, element + key->scope->key->at, sizeof kind);
-        json_array_append_new(list, object_of(recipe, key->scope[kind].key, element, loud));
+        json_t *object = object_of(recipe, key->scope->key, element, hashed);
+        memcpy(&kind, element + key->scope->key->at, sizeof kind);
+        if (key->variant) add_keys(object, recipe, key->variant(kind)->key, element + key->inside, hashed);
+        json_array_append_new(list, object);
     }
     return list;
 }
 
-static json_t *value_of(const bq_recipe *recipe, const bq_key *key, const char *base, bool loud) {
+static json_t *value_of(const bq_recipe *recipe, const bq_key *key, const char *base, bool hashed) {
     const void *at = base + key->at;
     switch (key->type) {
     case BQ_KEY_INT: return json_integer(*(const int *)at);
@@ -31,24 +40,23 @@ static json_t *value_of(const bq_recipe *recipe, const bq_key *key, const char *
     case BQ_KEY_BOOL: return json_boolean(*(const bool *)at);
     case BQ_KEY_PATH:
     case BQ_KEY_NAME: return json_string(at);
-    case BQ_KEY_OBJECT: return object_of(recipe, key->scope->key, at, loud);
-    case BQ_KEY_LIST: return list_of(recipe, key, base, loud);
+    case BQ_KEY_OBJECT: return object_of(recipe, key->scope->key, at, hashed);
+    case BQ_KEY_LIST: return list_of(recipe, key, base, hashed);
     case BQ_KEY_CHOICE: break;
     }
-    int value;
+    int value, i = 0;
     memcpy(&value, at, sizeof value);
-    const bq_choice *c = key->choice;
-    while (c->name && c->value != value) c++;
-    return json_string(c->name); /* NULL, and so refused below, for a value that is no choice */
+    while (bq_key_choice(key, i).name && bq_key_choice(key, i).value != value) i++;
+    return json_string(bq_key_choice(key, i).name); /* NULL for a value that is no choice: refused below */
 }
 
-static json_t *object_of(const bq_recipe *recipe, const bq_key *keys, const char *base, bool loud) {
-    json_t *object = json_object();
+static void add_keys(json_t *object, const bq_recipe *recipe, const bq_key *keys, const char *base,
+                     bool hashed) {
     for (const bq_key *k = keys; k->name; k++) {
-        if (loud && k->quiet) continue;
-        json_t *value = value_of(recipe, k, base, loud);
+        if (hashed && k->unhashed) continue;
+        json_t *value = value_of(recipe, k, base, hashed);
         if (k->like) {
-            json_t *model = object_of(recipe, k->scope->key, (const char *)recipe + k->like, loud);
+            json_t *model = object_of(recipe, k->scope->key, (const char *)recipe + k->like, hashed);
             bool same = json_equal(value, model);
             json_decref(model);
             if (same) {
@@ -58,11 +66,10 @@ static json_t *object_of(const bq_recipe *recipe, const bq_key *keys, const char
         }
         BQ_CHECK(json_object_set_new(object, k->name, value) == 0, "key '%s' cannot be written", k->name);
     }
-    return object;
 }
 
-json_t *bq_keys_json(const bq_recipe *recipe, bool loud) {
-    return object_of(recipe, bq_recipe_keys.key, (const char *)recipe, loud);
+json_t *bq_keys_json(const bq_recipe *recipe, bool hashed) {
+    return object_of(recipe, bq_recipe_keys.key, (const char *)recipe, hashed);
 }
 
 /* ---- docs/recipes.md ---- */
@@ -99,35 +106,52 @@ static const char *const head =
 static void put_row(FILE *out, const bq_key *key) {
     char allowed[160];
     bq_key_allowed(key, allowed, sizeof allowed);
-    fprintf(out, "| `%s`%s | ", key->name, key->quiet ? " *" : "");
+    fprintf(out, "| `%s`%s | ", key->name, key->unhashed ? " *" : "");
     if (!key->value)
         fputs("required", out);
     else if (*key->value)
         fprintf(out, "`%s`", key->value);
-    fprintf(out, " | %s | %s |\n", allowed, key->help);
+    fprintf(out, " | %s | %s", allowed, key->help);
+    bq_choice c;
+    for (int i = 0; key->row_help && (c = bq_key_choice(key, i)).name; i++)
+        fprintf(out, "%s`%s`: %s", i || *key->help ? " " : "", c.name, key->row_help(i));
+    fputs(" |\n", out);
 }
 
 enum { SCOPES = 64 };
 
-/* Every scope once, in the order of first use. */
-static void put_scope(FILE *out, const bq_scope *scope, const bq_scope **done, int *ndone) {
-    for (int i = 0; i < *ndone; i++) {
-        if (done[i] == scope) return;
-    }
-    BQ_CHECK(*ndone < SCOPES, "the page has room for %d tables of keys", SCOPES);
-    done[(*ndone)++] = scope;
-    fprintf(out, "\n## %s\n\n%s\n\n| key | default | allowed | meaning |\n| --- | --- | --- | --- |\n",
-            scope->title, scope->help);
-    for (const bq_key *k = scope->key; k->name; k++) put_row(out, k);
-    for (const bq_key *k = scope->key; k->name; k++) {
-        int kinds = k->scopes ? k->scopes : k->scope != NULL;
-        for (int i = 0; i < kinds; i++) put_scope(out, k->scope + i, done, ndone);
+/* The page, and the scopes that are on it. */
+typedef struct {
+    FILE *out;
+    const bq_scope *done[SCOPES];
+    int count;
+} page;
+
+static void put_scope(page *p, const bq_scope *scope, const bq_key *first);
+
+static void put_inner(page *p, const bq_key *keys) {
+    for (const bq_key *k = keys; k->name; k++) {
+        if (k->scope && !k->variant) put_scope(p, k->scope, NULL);
+        for (int i = 0; k->variant && bq_key_choice(k->scope->key, i).name; i++)
+            put_scope(p, k->variant(bq_key_choice(k->scope->key, i).value), k->scope->key);
     }
 }
 
+/* Every scope once, in the order of first use.  first: the key that says which kind of element it is of. */
+static void put_scope(page *p, const bq_scope *scope, const bq_key *first) {
+    for (int i = 0; i < p->count; i++)
+        if (p->done[i] == scope) return;
+    BQ_CHECK(p->count < SCOPES, "the page has room for %d tables of keys", SCOPES);
+    p->done[p->count++] = scope;
+    fprintf(p->out, "\n## %s\n\n%s\n\n| key | default | allowed | meaning |\n| --- | --- | --- | --- |\n",
+            scope->title, scope->help);
+    if (first) put_row(p->out, first);
+    for (const bq_key *k = scope->key; k->name; k++) put_row(p->out, k);
+    put_inner(p, scope->key);
+}
+
 void bq_recipe_doc(FILE *out) {
-    const bq_scope *done[SCOPES];
-    int ndone = 0;
+    page p = {.out = out};
     fputs(head, out);
-    put_scope(out, &bq_recipe_keys, done, &ndone);
+    put_scope(&p, &bq_recipe_keys, NULL);
 }

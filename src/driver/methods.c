@@ -1,64 +1,47 @@
 #include "driver/methods.h"
 
-const bq_method bq_methods[BQ_PASS_KINDS] = {
-    [BQ_PASS_RTN] = {.name = "rtn", .quantizes = true, .asymmetric = true},
-    [BQ_PASS_ADASCALE] = {.name = "adascale",
-                          .calibrated = true,
-                          .reference = true,
-                          .quantizes = true,
-                          .trains = true,
-                          .backward = true},
-    [BQ_PASS_SEQMSE] = {.name = "seqmse", .asymmetric = true, .calibrated = true, .quantizes = true},
-    [BQ_PASS_LPBQ] = {.name = "lpbq", .quantizes = true},
-    [BQ_PASS_GPTQ] = {.name = "gptq", .calibrated = true, .quantizes = true, .asymmetric = true},
-    [BQ_PASS_SMOOTHQUANT] = {.name = "smoothquant", .calibrated = true, .hands_on = true, .asymmetric = true},
-    [BQ_PASS_AUTOSMOOTH] = {.name = "autosmoothquant",
-                            .calibrated = true,
-                            .hands_on = true,
-                            .asymmetric = true},
-    [BQ_PASS_AWQ] = {.name = "awq", .calibrated = true, .hands_on = true, .asymmetric = true},
-};
+#include "block/midway.h"
 
-int64_t bq_pass_steps(const bq_pass *p, int sweep) {
-    if (p->kind != BQ_PASS_ADASCALE) return 0;
-    if (sweep == 0) return p->iterations;
-    return p->sweep_iterations ? p->sweep_iterations : (p->iterations + 3) / 4;
+unsigned bq_pass_traits(const bq_pass *p) {
+    const bq_pass_kind *kind = bq_pass_kind_at(p->kind);
+    return kind->traits | (kind->more ? kind->more(p->options) : 0);
+}
+
+unsigned bq_phase_traits(const bq_phase *phase) {
+    unsigned all = 0;
+    for (int i = 0; i < phase->npass; i++) all |= bq_pass_traits(&phase->pass[i]);
+    return all;
+}
+
+bq_training bq_pass_training(const bq_pass *p, int sweep) {
+    const bq_pass_kind *kind = bq_pass_kind_at(p->kind);
+    return kind->training ? kind->training(p->options, sweep) : (bq_training){0};
 }
 
 const char *bq_pass_remedy(const bq_pass *p) {
-    if (p->kind == BQ_PASS_GPTQ && !p->gptq.sequential)
-        return "set sequential, which takes one matrix at a time";
-    if (p->kind == BQ_PASS_ADASCALE && p->batch > 1)
-        return "start more ranks a stage, or take a smaller batch";
-    if (bq_methods[p->kind].quantizes) return "start more ranks a stage";
-    return "take shorter samples";
+    const bq_pass_kind *kind = bq_pass_kind_at(p->kind);
+    const char *own = kind->remedy ? kind->remedy(p->options) : NULL;
+    if (own) return own;
+    return kind->traits & BQ_PASS_QUANTIZES ? "start more ranks a stage" : "take shorter samples";
 }
 
-bool bq_pass_keeps(const bq_pass *p) {
-    return p->kind == BQ_PASS_SEQMSE || (p->kind == BQ_PASS_GPTQ && p->gptq.sequential);
+size_t bq_pass_need(const bq_pass *p, const bq_pass_size *of) {
+    const bq_pass_kind *kind = bq_pass_kind_at(p->kind);
+    size_t kept = bq_pass_traits(p) & BQ_PASS_KEEPS ? bq_midway_need(of->arch, of->tokens, of->keeps) : 0;
+    return kept + (kind->need ? kind->need(p->options, of) : 0);
 }
 
 bool bq_pass_advances(const bq_phase *phase, int i) {
-    return i + 1 == phase->npass && phase->inputs != BQ_INPUTS_FP && bq_pass_keeps(&phase->pass[i]);
+    return i + 1 == phase->npass && phase->inputs != BQ_INPUTS_FP &&
+           bq_pass_traits(&phase->pass[i]) & BQ_PASS_KEEPS;
 }
 
-bool bq_phase_calibrated(const bq_phase *phase) {
-    bool any = false;
-    for (int i = 0; i < phase->npass; i++) any |= bq_methods[phase->pass[i].kind].calibrated;
-    return any;
-}
-
-bool bq_phase_targets(const bq_phase *phase) {
-    bool any = false;
-    for (int i = 0; i < phase->npass; i++) any |= bq_methods[phase->pass[i].kind].reference;
-    return any;
-}
+bool bq_phase_calibrated(const bq_phase *phase) { return bq_phase_traits(phase) & BQ_PASS_CALIBRATED; }
 
 bool bq_phase_reference(const bq_phase *phase) {
-    bool any = phase->inputs != BQ_INPUTS_QT || bq_phase_targets(phase);
-    for (int i = 0; i < phase->npass; i++)
-        any |= phase->pass[i].kind == BQ_PASS_GPTQ && phase->pass[i].gptq.qep > 0;
-    return any && bq_phase_calibrated(phase);
+    unsigned all = bq_phase_traits(phase);
+    bool reads = phase->inputs != BQ_INPUTS_QT || all & (BQ_PASS_TARGETS | BQ_PASS_FP);
+    return reads && all & BQ_PASS_CALIBRATED;
 }
 
 bool bq_phase_follows(const bq_phase *phase, int segments) {
@@ -70,18 +53,7 @@ int bq_phase_streams(const bq_phase *phase, int segments) {
     return 2 * bq_phase_follows(phase, segments) + (phase->inputs != BQ_INPUTS_FP);
 }
 
-bool bq_phase_trains(const bq_phase *phase) {
-    bool any = false;
-    for (int i = 0; i < phase->npass; i++) any |= bq_methods[phase->pass[i].kind].trains;
-    return any;
-}
-
-bool bq_phase_backward(const bq_phase *phase) {
-    bool any = false;
-    for (int i = 0; i < phase->npass; i++) any |= bq_methods[phase->pass[i].kind].backward;
-    return any;
-}
-
 bool bq_phase_hands_on(const bq_phase *phase) {
-    return phase->npass > 0 && phase->inputs != BQ_INPUTS_QT && bq_methods[phase->pass[0].kind].hands_on;
+    return phase->npass > 0 && phase->inputs != BQ_INPUTS_QT &&
+           bq_pass_traits(&phase->pass[0]) & BQ_PASS_HANDS_ON;
 }

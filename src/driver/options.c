@@ -2,6 +2,8 @@
 
 #include "base/die.h"
 #include "base/log.h"
+#include "driver/keys.h"
+#include "io/export.h"
 #include "io/mpio.h"
 
 #include <argp.h>
@@ -103,6 +105,7 @@ static int take_acts(bq_args *args, const bq_option *o, const char *text) {
 }
 
 static int take(bq_args *args, const bq_option *o, char *text) {
+    char allowed[160];
     void *at = (char *)args + o->at;
     switch (o->kind) {
     case FLAG: *(bool *)at = true; return BQ_OK;
@@ -116,9 +119,10 @@ static int take(bq_args *args, const bq_option *o, char *text) {
         return BQ_OK;
     case ACTS: return take_acts(args, o, text);
     case FORMAT:
-        args->format = strcmp(text, "safetensors") == 0 ? BQ_OUT_SAFETENSORS : BQ_OUT_COMPRESSED;
-        if (args->format == BQ_OUT_SAFETENSORS || strcmp(text, "compressed-tensors") == 0) return BQ_OK;
-        return complain_value(args, o, text, "safetensors or compressed-tensors");
+        args->format = bq_format_find(text);
+        if (args->format >= 0) return BQ_OK;
+        bq_key_allowed(&(bq_key){.type = BQ_KEY_CHOICE, .row = bq_format_choice}, allowed, sizeof allowed);
+        return complain_value(args, o, text, allowed);
     case SET:
         if (args->nset == BQ_SETS) return complain(args->command, "more than %d --set", BQ_SETS);
         args->set[args->nset++] = text;
@@ -257,7 +261,8 @@ static int parse_command(int argc, char **argv, bq_args *args) {
     form f;
     bq_command c = args->command;
     parsing p = {.args = args};
-    args->device = "auto", args->ctx = 2048, args->timeout = 600, args->format = BQ_OUT_COMPRESSED;
+    args->device = "auto", args->ctx = 2048, args->timeout = 600,
+    args->format = bq_format_find("compressed-tensors");
     args->shard = BQ_SHARD_BYTES;
     args->save_every = 300;
     fill(&f, c);

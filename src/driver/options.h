@@ -61,8 +61,8 @@ typedef struct {
     const char *model, *run, *tokens; /* eval: exactly one of model and run */
     int64_t ctx, windows, offset;     /* windows 0: all */
     int rtn;                          /* 0, or also evaluate round to nearest with this many bits */
-    bq_format format;
-    size_t shard; /* bytes of tensors in a file */
+    int format;                       /* bq_format_at */
+    size_t shard;                     /* bytes of tensors in a file */
     /* all */
     bool verbose;
     /* tokens */

@@ -16,8 +16,7 @@ const bq_option bq_options[BQ_OPTIONS] = {
     {"offset", 0, "N", I64, AT(offset), 0, 1e15, EVAL, "First token (0)"},
     {"rtn", 0, "BITS", INT, AT(rtn), 2, 8, EVAL, "Also evaluate round to nearest, 2 to 8 bits, per channel"},
     {"format", 0, "FORMAT", FORMAT, AT(format), 0, 0, EXPORT,
-     "compressed-tensors: packed codes and scales; safetensors: quantized values as float weights "
-     "(compressed-tensors)"},
+     "A format that recipes have for outputs; 'blockq help recipe' says what each is (compressed-tensors)"},
     {"shard", 0, "BYTES", BYTES, AT(shard), BQ_SHARD_MIN, 0, EXPORT,
      "Tensors in one file, at most, as in 2G; ranks write different files (5000000000)"},
     {"bytes", 0, NULL, FLAG, AT(bytes), 0, 0, TOKENS, "A token is a byte; the only tokenizer built in"},

@@ -152,7 +152,8 @@ static bool dense(void *ctx, const char *name, int64_t first, bq_mat to) {
 static bool folds(const bq_recipe *r) {
     bool any = false;
     for (int i = 0; i < r->nphase; i++)
-        for (int k = 0; k < r->phase[i].npass; k++) any |= !bq_methods[r->phase[i].pass[k].kind].quantizes;
+        for (int k = 0; k < r->phase[i].npass; k++)
+            any |= !(bq_pass_traits(&r->phase[i].pass[k]) & BQ_PASS_QUANTIZES);
     return any;
 }
 
@@ -160,7 +161,7 @@ static bool folds(const bq_recipe *r) {
 typedef struct {
     const bq_session *s;
     const char *dir;
-    const bq_export_format *format;
+    const bq_format *format;
     size_t shard_bytes;
     tensors t;
     bq_export_job *job;
@@ -226,15 +227,11 @@ static int write_output(output *o) {
     return bq_comm_agree(comm, comm->rank == 0 ? bq_export_finish(o->job) : BQ_OK);
 }
 
-static const bq_export_format *format_of(bq_format format) {
-    return format == BQ_OUT_COMPRESSED ? &bq_export_ct : &bq_export_dense;
-}
-
 int bq_session_outputs_fit(const bq_session *s) {
     int code = BQ_OK;
     for (int i = 0; i < s->recipe.noutput && !code; i++) {
         const bq_output *out = &s->recipe.output[i];
-        output o = {s, out->dir, format_of(out->format), (size_t)out->shard_bytes, {0}, NULL};
+        output o = {s, out->dir, bq_format_at(out->format), (size_t)out->shard_bytes, {0}, NULL};
         code = open_output(&o);
         close_output(&o);
     }
@@ -264,10 +261,10 @@ static void list_output(output *o, const char *mark, const char *of) {
 }
 
 /* mark: where the list of what was written goes, or NULL. */
-static int export_one(const bq_session *s, bq_format format, size_t shard_bytes, const char *dir,
+static int export_one(const bq_session *s, const bq_format *format, size_t shard_bytes, const char *dir,
                       const char *mark, const char *of) {
     double since = bq_seconds();
-    output o = {s, dir, format_of(format), shard_bytes, {0}, NULL};
+    output o = {s, dir, format, shard_bytes, {0}, NULL};
     int code = bq_root_first(s->comm, open_output, &o);
     if (!code) code = write_output(&o);
     if (!code && mark) list_output(&o, mark, of);
@@ -321,10 +318,10 @@ static int export_output(const bq_session *s, const bq_output *o) {
     snprintf(dir, sizeof dir, "%s/%s", s->dir, o->dir);
     snprintf(mark, sizeof mark, "%s/ckpt/export_%s.done", s->dir, o->dir);
     snprintf(of, sizeof of, "%016lx %s %ld%s", (unsigned long)s->fingerprint,
-             o->format == BQ_OUT_COMPRESSED ? "compressed-tensors" : "safetensors", (long)o->shard_bytes,
+             bq_format_choice(o->format).name, (long)o->shard_bytes,
              bq_recipe_activations(&s->recipe) ? " a8" : "");
     if (exported(s, mark, of, dir)) return BQ_OK;
-    return export_one(s, o->format, (size_t)o->shard_bytes, dir, mark, of);
+    return export_one(s, bq_format_at(o->format), (size_t)o->shard_bytes, dir, mark, of);
 }
 
 int bq_session_export(const bq_session *s) {
@@ -333,6 +330,6 @@ int bq_session_export(const bq_session *s) {
     return code;
 }
 
-int bq_session_export_to(const bq_session *s, bq_format format, size_t shard_bytes, const char *dir) {
-    return export_one(s, format, shard_bytes, dir, NULL, NULL);
+int bq_session_export_to(const bq_session *s, int format, size_t shard_bytes, const char *dir) {
+    return export_one(s, bq_format_at(format), shard_bytes, dir, NULL, NULL);
 }

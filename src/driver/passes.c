@@ -63,17 +63,17 @@ static bool start_from(bq_walk *w) {
 
 /* A pass that does not train leaves the count of steps as it is. */
 static int64_t apply(bq_walk *w, bq_pass_context *c, const bq_pass *p) {
-    const bq_method *method = &bq_methods[p->kind];
+    const bq_pass_kind *kind = bq_pass_kind_at(p->kind);
     w->before = w->units;
-    bq_mark_open("%s", method->name);
-    int64_t steps = bq_pass_steps(p, w->sweep), done = bq_pass_run(c, p, w->sweep);
+    bq_mark_open("%s", kind->name);
+    int64_t steps = bq_pass_training(p, w->sweep).steps, done = kind->run(c, p->options);
     bq_mark_close();
     w->units = w->before + steps;
     if (done == BQ_PASS_NOT_FINITE)
         bq_log(BQ_WARN, "block %d: the loss stopped being a number; %s left the block as it was",
-               w->block + 1, method->name);
+               w->block + 1, kind->name);
     if (steps) w->steps = done < 0 ? 0 : done;
-    if (!method->quantizes || done == BQ_PASS_STOPPED) return done;
+    if (!(kind->traits & BQ_PASS_QUANTIZES) || done == BQ_PASS_STOPPED) return done;
     for (int m = 0; m < BQ_MATS; m++) c->dev->op->copy(c->dev, w->q.fold[m], w->blk.w[m]);
     c->grid = true;
     return done;
@@ -122,11 +122,11 @@ int bq_walk_passes(bq_walk *w) {
     bq_inside_begin(&w->inside, s, &w->q, w->sweep, w->phase, w->block, w->limit);
     for (int i = 0; i < w->recipe->npass; i++) {
         const bq_pass *p = &w->recipe->pass[i];
-        if (w->sweep && !bq_methods[p->kind].trains) continue; /* later sweeps only train */
+        if (w->sweep && !(bq_pass_traits(p) & BQ_PASS_TRAINS)) continue; /* later sweeps only train */
         if (i && bq_walk_stops(w)) return BQ_STOPPED;
         c.at = (bq_rng_key){.seed = r->seed,
                             .sweep = (uint32_t)w->sweep,
-                            .phase = (uint32_t)(w->phase + BQ_PHASES * i),
+                            .phase = (uint32_t)(w->phase + BQ_RNG_PASS_STRIDE * i),
                             .block = (uint32_t)w->block};
         c.keeper = bq_inside_pass(&w->inside, i);
         c.advance = bq_pass_advances(w->recipe, i) ? advance : NULL;

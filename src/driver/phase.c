@@ -157,14 +157,13 @@ static void open_walk(bq_walk *w, bq_session *s, int sweep, int phase, const bq_
     if (s->plan.ahead) w->ahead = bq_ahead_open(&s->src, &s->dev, s->plan.ahead);
     for (int i = 0; i < w->recipe->npass; i++) {
         const bq_pass *p = &w->recipe->pass[i];
-        int64_t steps = bq_pass_steps(p, sweep);
-        if (!steps) continue;
-        w->all += steps * w->blocks.count;
-        w->most = p->batch > w->most ? p->batch : w->most;
-        w->limit = steps > w->limit ? steps : w->limit;
+        bq_training of = bq_pass_training(p, sweep);
+        w->all += of.steps * w->blocks.count;
+        w->most = of.batch > w->most ? of.batch : w->most;
+        w->limit = of.steps > w->limit ? of.steps : w->limit;
     }
     if (!w->calibrated) return;
-    bq_work_push(&w->work, arch, t, bq_phase_backward(w->recipe), mem);
+    bq_work_push(&w->work, arch, t, bq_phase_traits(w->recipe) & BQ_PASS_BACKWARD, mem);
     bq_source_rope(&s->src, r->rope, &s->dev, &w->work);
     w->x = bq_arena_push(mem, t, h, BQ_F32);
     w->y = bq_arena_push(mem, t, h, BQ_F32);
@@ -211,7 +210,8 @@ bool bq_walk_stops(const bq_walk *w) {
 /* Does anybody read what the block makes of the FP stream?  After the last block of a piece only the passes
  * may have, and the boundary behind it, where a later sweep starts from that. */
 static bool wants_target(const bq_walk *w) {
-    return w->follows && (w->block + 1 < w->end || w->s->recipe.sweeps > 1 || bq_phase_targets(w->recipe));
+    return w->follows &&
+           (w->block + 1 < w->end || w->s->recipe.sweeps > 1 || bq_phase_traits(w->recipe) & BQ_PASS_TARGETS);
 }
 
 /* The first pass makes the targets where it sees the FP stream, the weights as they were, and products in

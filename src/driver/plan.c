@@ -64,9 +64,7 @@ int bq_plan_schemes(const bq_recipe *recipe, const bq_arch *arch, bq_scheme *sch
  * moments of inputs; of weights' errors with such moments. */
 static size_t product_scratch(const bq_phase *phase, const bq_arch *arch, int64_t t) {
     size_t most = 0;
-    int shapes = 4;
-    for (int i = 0; i < phase->npass; i++)
-        if (phase->pass[i].kind == BQ_PASS_GPTQ || phase->pass[i].kind == BQ_PASS_SEQMSE) shapes = 5;
+    int shapes = bq_phase_traits(phase) & BQ_PASS_MOMENTS ? 5 : 4;
     for (int m = 0; m < BQ_MATS; m++) {
         int64_t n = arch->rows[m], k = arch->cols[m];
         const int64_t shape[][3] = {{t, n, k}, {t, k, n}, {n, k, t}, {k, k, t}, {n, k, k}};
@@ -112,7 +110,7 @@ static size_t plan_phases(bq_plan *plan, const bq_recipe *r, const bq_arch *arch
     for (int p = 0; p < r->nphase; p++) {
         const bq_phase *phase = &r->phase[p];
         calibrated |= bq_phase_calibrated(phase);
-        backward |= bq_phase_backward(phase);
+        backward |= (bq_phase_traits(phase) & BQ_PASS_BACKWARD) != 0;
         products = larger(products, product_scratch(phase, arch, t));
     }
     add(plan, "weights of one block, FP32", bq_block_need(arch), BQ_DEVICE,
@@ -132,7 +130,7 @@ static size_t plan_phases(bq_plan *plan, const bq_recipe *r, const bq_arch *arch
                 "take shorter samples");
     }
     if (pass) {
-        snprintf(plan->pass, sizeof plan->pass, "working memory of %s", bq_methods[pass->kind].name);
+        snprintf(plan->pass, sizeof plan->pass, "working memory of %s", bq_pass_kind_at(pass->kind)->name);
         add(plan, plan->pass, most, BQ_DEVICE, bq_pass_remedy(pass));
     }
     return sum_of(plan, BQ_DEVICE);
@@ -146,7 +144,7 @@ static size_t buffers(const bq_recipe *r, const bq_arch *arch, const bq_scheme *
     int64_t steps = 0;
     for (int p = 0; p < r->nphase; p++)
         for (int i = 0; i < r->phase[p].npass; i++) {
-            int64_t n = bq_pass_steps(&r->phase[p].pass[i], 0);
+            int64_t n = bq_pass_training(&r->phase[p].pass[i], 0).steps;
             steps = n > steps ? n : steps;
         }
     size_t most = t * (3 * h + d) * sizeof(float) + (size_t)steps * sizeof(double);
@@ -213,8 +211,7 @@ static void plan_midway(bq_plan *plan, const bq_recipe *r, bq_pass_size of) {
     size_t used = plan->gpu ? plan->arena + GPU_BYTES : process(plan);
     size_t limit = plan->gpu ? plan->gpu : plan->limit, room = used < limit ? (limit - used) / 2 : 0;
     bool any = false;
-    for (int p = 0; p < r->nphase; p++)
-        for (int i = 0; i < r->phase[p].npass; i++) any |= bq_pass_keeps(&r->phase[p].pass[i]);
+    for (int p = 0; p < r->nphase; p++) any |= (bq_phase_traits(&r->phase[p]) & BQ_PASS_KEEPS) != 0;
     if (!any) return;
     size_t without = working_memory(r, of, &pass);
     for (int64_t least = 0, most = share; least <= most;) { /* the more are kept, the more it takes */

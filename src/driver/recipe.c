@@ -5,6 +5,7 @@
 #include "driver/keys.h"
 #include "driver/methods.h"
 #include "driver/quark_map.h"
+#include "io/export.h"
 #include "io/files.h"
 
 #include <errno.h>
@@ -70,13 +71,32 @@ static bool absmax(const bq_recipe *r) {
     return any;
 }
 
-static bool prescales(const bq_pass *p) { return p->kind == BQ_PASS_SMOOTHQUANT && !p->smooth.fuse; }
-
 bool bq_recipe_prescaled(const bq_recipe *r) {
     bool any = false;
-    for (int i = 0; i < r->nphase; i++)
-        for (int k = 0; k < r->phase[i].npass; k++) any |= prescales(&r->phase[i].pass[k]);
+    for (int i = 0; i < r->nphase; i++) any |= (bq_phase_traits(&r->phase[i]) & BQ_PASS_PRESCALES) != 0;
     return any;
+}
+
+/* One pass of phase i: what its options ask of the rest of the recipe. */
+static int check_pass(const bq_origin *from, const bq_recipe *r, const bq_phase *phase, const bq_pass *p,
+                      const char *path) {
+    const bq_pass_kind *kind = bq_pass_kind_at(p->kind);
+    bq_pass_reason reason;
+    char key[96];
+    if (!(kind->traits & BQ_PASS_ZEROS) && asymmetric(r))
+        return bq_origin_refuse(from, path, "%s needs symmetric grids, and bits has others", kind->name);
+    if (kind->traits & BQ_PASS_AIMET_GRID && absmax(r))
+        return bq_origin_refuse(from, path, "%s trains the ends of aimet's grids, and bits has others",
+                                kind->name);
+    if (kind->fits && !kind->fits(p->options, phase->inputs, &reason)) {
+        snprintf(key, sizeof key, "%s%s%s", path, reason.key[0] ? "." : "", reason.key);
+        return bq_origin_refuse(from, key, "%s", reason.why);
+    }
+    bq_training t = bq_pass_training(p, 0);
+    if (t.steps == 0 || r->calibration.samples % t.batch == 0) return BQ_OK;
+    snprintf(key, sizeof key, "%s.batch", path);
+    return bq_origin_refuse(from, key, "is %lld, must divide calibration.samples, which is %lld",
+                            (long long)t.batch, (long long)r->calibration.samples);
 }
 
 static int check_passes(const bq_origin *from, const bq_recipe *r) {
@@ -89,40 +109,26 @@ static int check_passes(const bq_origin *from, const bq_recipe *r) {
                                     "calibration.tokens=...",
                                     i);
         for (int k = 0; k < phase->npass; k++) {
-            const bq_method *method = &bq_methods[phase->pass[k].kind];
+            const bq_pass_kind *kind = bq_pass_kind_at(phase->pass[k].kind);
+            unsigned traits = bq_pass_traits(&phase->pass[k]);
             char path[64];
             snprintf(path, sizeof path, "phases.%d.passes.%d", i, k);
-            if (coded && !method->quantizes)
+            if (coded && !(traits & BQ_PASS_QUANTIZES))
                 return bq_origin_refuse(
-                    from, path, "%s prepares weights, and a pass before it has made codes", method->name);
-            coded |= method->quantizes;
-            if (prescaled && method->calibrated)
+                    from, path, "%s prepares weights, and a pass before it has made codes", kind->name);
+            coded |= (traits & BQ_PASS_QUANTIZES) != 0;
+            if (prescaled && traits & BQ_PASS_CALIBRATED)
                 return bq_origin_refuse(from, path,
                                         "%s looks at the inputs of linears: behind smoothquant without fuse "
                                         "there can be rtn and lpbq alone",
-                                        method->name);
-            prescaled |= prescales(&phase->pass[k]);
-            if (k + 1 == phase->npass && !method->quantizes)
+                                        kind->name);
+            prescaled |= (traits & BQ_PASS_PRESCALES) != 0;
+            if (k + 1 == phase->npass && !(traits & BQ_PASS_QUANTIZES))
                 return bq_origin_refuse(from, path,
                                         "%s makes no codes: end the phase with a pass that does, rtn say",
-                                        method->name);
-            if (!method->asymmetric && asymmetric(r))
-                return bq_origin_refuse(from, path, "%s needs symmetric grids, and bits has others",
-                                        method->name);
-            if (method->trains && absmax(r))
-                return bq_origin_refuse(
-                    from, path, "%s trains the ends of aimet's grids, and bits has others", method->name);
-            if (phase->pass[k].kind == BQ_PASS_GPTQ && phase->pass[k].gptq.qep > 0 &&
-                phase->inputs == BQ_INPUTS_FP) {
-                strcat(path, ".qep");
-                return bq_origin_refuse(from, path,
-                                        "needs inputs qt or mix: with fp there is nothing to correct");
-            }
-            if (bq_pass_steps(&phase->pass[k], 0) == 0 || r->calibration.samples % phase->pass[k].batch == 0)
-                continue;
-            strcat(path, ".batch");
-            return bq_origin_refuse(from, path, "is %lld, must divide calibration.samples, which is %lld",
-                                    (long long)phase->pass[k].batch, (long long)r->calibration.samples);
+                                        kind->name);
+            int code = check_pass(from, r, phase, &phase->pass[k], path);
+            if (code) return code;
         }
     }
     return BQ_OK;
@@ -170,26 +176,46 @@ static int check_outputs(const bq_origin *from, const bq_recipe *r) {
 static void fill_names(bq_recipe *r) {
     for (int i = 0; i < r->nphase; i++) {
         bq_phase *p = &r->phase[i];
-        if (!p->name[0]) snprintf(p->name, sizeof p->name, "%s", bq_methods[p->pass[p->npass - 1].kind].name);
+        if (!p->name[0])
+            snprintf(p->name, sizeof p->name, "%s", bq_pass_kind_at(p->pass[p->npass - 1].kind)->name);
     }
     for (int i = 0; i < r->noutput; i++) {
         bq_output *o = &r->output[i];
-        const char *name = o->format == BQ_OUT_SAFETENSORS ? "safetensors" : "compressed-tensors";
-        if (!o->dir[0]) snprintf(o->dir, sizeof o->dir, "%s", name);
+        if (!o->dir[0]) snprintf(o->dir, sizeof o->dir, "%s", bq_format_choice(o->format).name);
     }
 }
 
 /* ---- reading ---- */
 
-/* A file of Quark's becomes the keys it stands for, so that the resolved recipe does not need it any more. */
-static int fill_maps(bq_recipe *r) {
+/* A key that names a file which stands for other keys of its pass: these are filled, so that the resolved
+ * recipe does not need the file any more. */
+typedef struct {
+    const char *pass, *key;
+    int (*fill)(const char *path, void *options);
+} file_key;
+
+static int fill_autosmooth(const char *path, void *options) { return bq_quark_map(path, options); }
+
+static const file_key file_keys[] = {{"autosmoothquant", "map", fill_autosmooth}};
+
+static int fill_pass(bq_pass *p) {
+    const bq_pass_kind *kind = bq_pass_kind_at(p->kind);
+    int rc = BQ_OK;
+    for (size_t i = 0; i < sizeof file_keys / sizeof *file_keys && !rc; i++) {
+        const bq_key *key = kind->scope.key;
+        if (strcmp(kind->name, file_keys[i].pass)) continue;
+        while (strcmp(key->name, file_keys[i].key)) key++;
+        char *path = p->options + key->at;
+        if (path[0]) rc = file_keys[i].fill(path, p->options);
+        memset(path, 0, BQ_PATH_MAX);
+    }
+    return rc;
+}
+
+static int fill_files(bq_recipe *r) {
     int rc = BQ_OK;
     for (int i = 0; i < r->nphase; i++)
-        for (int k = 0; k < r->phase[i].npass && !rc; k++) {
-            bq_pass *p = &r->phase[i].pass[k];
-            if (p->map[0]) rc = bq_quark_map(p->map, &p->autosmooth);
-            memset(p->map, 0, sizeof p->map);
-        }
+        for (int k = 0; k < r->phase[i].npass && !rc; k++) rc = fill_pass(&r->phase[i].pass[k]);
     return rc;
 }
 
@@ -210,7 +236,7 @@ int bq_recipe_parse(const char *text, size_t bytes, const char *name, const char
     memset(recipe, 0, sizeof *recipe);
     if (!rc) rc = bq_keys_read(&from, root, recipe);
     json_decref(root);
-    if (!rc) rc = fill_maps(recipe);
+    if (!rc) rc = fill_files(recipe);
     if (rc) return rc;
     fill_names(recipe);
     rc = check_passes(&from, recipe);

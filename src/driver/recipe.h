@@ -6,18 +6,12 @@
 #ifndef BQ_RECIPE_H
 #define BQ_RECIPE_H
 
-#include "block/adascale.h"
-#include "block/autosmooth.h"
-#include "block/awq.h"
-#include "block/gptq.h"
+#include "block/pass.h"
 #include "block/rope.h"
 #include "block/rotate.h"
-#include "block/search.h"
-#include "block/smooth.h"
 
 #include <stdio.h>
 
-#define BQ_PATH_MAX   1024
 #define BQ_PHASES     8
 #define BQ_PASSES     8
 #define BQ_OUTPUTS    4
@@ -25,43 +19,9 @@
 #define BQ_LINEARS    9  /* names a recipe may give bits to: q_proj ... gate_up_proj */
 #define BQ_PARTS      16 /* capacity for bq_recipe_parts */
 
-typedef enum {
-    BQ_PASS_RTN,
-    BQ_PASS_ADASCALE,
-    BQ_PASS_GPTQ,
-    BQ_PASS_SEQMSE,
-    BQ_PASS_LPBQ,
-    BQ_PASS_SMOOTHQUANT,
-    BQ_PASS_AUTOSMOOTH,
-    BQ_PASS_AWQ,
-    BQ_PASS_KINDS
-} bq_pass_kind;
-typedef enum { BQ_OUT_SAFETENSORS, BQ_OUT_COMPRESSED } bq_format;
-
 typedef struct {
-    bq_pass_kind kind;
-    /* adascale only */
-    int64_t iterations, sweep_iterations,
-        batch;                 /* sweep_iterations 0: a quarter; batch divides calibration.samples */
-    double lr_clip, lr_weight; /* of beta and gamma; of s2 and s3 */
-    bq_loss loss;
-    bool early_stop;
-    int64_t check_interval, window; /* of early_stop, in iterations */
-    double threshold, anneal;
-    bq_clip clip; /* rtn only; not hessian */
-    /* rtn and gptq, with BQ_CLIP_MSE */
-    int grid;
-    double shrink;
-    bq_norm norm;
-    bq_seqmse_options seqmse; /* seqmse only */
-    int decompressed;         /* lpbq only: bits */
-    /* gptq only */
-    bq_gptq_options gptq; /* but for ends */
-    /* of the passes of that name */
-    bq_smooth_options smooth;
-    bq_autosmooth_options autosmooth;
-    char map[BQ_PATH_MAX]; /* a file of Quark's while the recipe is read: it fills autosmooth */
-    bq_awq_options awq;
+    int kind; /* bq_pass_kind_at */
+    _Alignas(8) char options[BQ_PASS_OPTIONS];
 } bq_pass;
 
 typedef struct {
@@ -83,7 +43,7 @@ typedef struct {
 } bq_transform;
 
 typedef struct {
-    bq_format format;
+    int format;          /* bq_format_at */
     char dir[64];        /* a plain name, made below the run directory */
     int64_t shard_bytes; /* of tensors in one file */
 } bq_output;

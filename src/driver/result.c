@@ -29,9 +29,10 @@ static void name_result(const bq_recipe *r, char *out, size_t n) {
     out[0] = 0;
     for (int i = 0; i < last->npass; i++) {
         if (i) strncat(out, "+", n - strlen(out) - 1);
-        strncat(out, bq_methods[last->pass[i].kind].name, n - strlen(out) - 1);
-        if (last->pass[i].kind == BQ_PASS_RTN && last->pass[i].clip == BQ_CLIP_MSE)
-            strncat(out, "_mse", n - strlen(out) - 1);
+        const bq_pass_kind *kind = bq_pass_kind_at(last->pass[i].kind);
+        const char *suffix = kind->suffix ? kind->suffix(last->pass[i].options) : NULL;
+        strncat(out, kind->name, n - strlen(out) - 1);
+        if (suffix) strncat(out, suffix, n - strlen(out) - 1);
     }
 }
 

@@ -61,7 +61,7 @@ static int open_inputs(void *session) {
     if (!code && s->eval.ids && s->calibration.ids)
         code = bq_source_same_tokenizer(r->calibration.tokens, &s->calibration, r->eval.tokens, &s->eval);
     const bq_phase *last = &r->phase[r->nphase - 1];
-    if (!code && r->sweeps > 1 && (!bq_phase_trains(last) || last->inputs == BQ_INPUTS_FP))
+    if (!code && r->sweeps > 1 && (!(bq_phase_traits(last) & BQ_PASS_TRAINS) || last->inputs == BQ_INPUTS_FP))
         code = bq_refuse(
             BQ_USAGE,
             "sweeps is %d: repeats need a last phase that trains on the quantized stream (inputs qt "

@@ -106,7 +106,7 @@ size_t bq_session_export_need(const bq_arch *arch, const bq_scheme *scheme);
  * BQ_OK, or BQ_DATA after one message.  Collective over world. */
 int bq_session_export(const bq_session *s);
 /* One more form of a finished run, in a directory of the caller's choice.  Collective over world. */
-int bq_session_export_to(const bq_session *s, bq_format format, size_t shard_bytes, const char *dir);
+int bq_session_export_to(const bq_session *s, int format, size_t shard_bytes, const char *dir);
 
 /* result.c: evaluate FP, round to nearest and the result; print the result line.  Returns as
  * bq_perplexity_run.  Collective. */

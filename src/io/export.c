@@ -254,7 +254,7 @@ static void write_config(bq_export_job *job) {
 /* ---- the job ---- */
 
 int bq_export_open(bq_export_job **out, const bq_weights *src, const char *out_dir, bq_qsource q,
-                   const bq_export_format *format, size_t shard_bytes) {
+                   const bq_format *format, size_t shard_bytes) {
     char path[BQ_PATH];
     bq_export_job *job = need(calloc(1, sizeof *job));
     *job = (bq_export_job){.src = src, .out_dir = out_dir, .source = q, .format = format};

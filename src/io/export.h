@@ -14,6 +14,7 @@
 #ifndef BQ_EXPORT_H
 #define BQ_EXPORT_H
 
+#include "base/key.h"
 #include "io/manifest.h"
 #include "io/weights.h"
 
@@ -48,19 +49,17 @@ typedef struct {
     bool (*dense)(void *ctx, const char *name, int64_t first, bq_mat to);
 } bq_qsource;
 
-typedef struct bq_export_format bq_export_format;
+/* A format of outputs: one file defines it, one row of formats.c lists it.  In every format tensors that are
+ * not quantized keep type and bytes, but replaced ones are F32, whatever type config.json names: loaders
+ * convert. */
+typedef struct bq_format bq_format;
 
-/* Plain safetensors: every floating tensor F32, quantized ones (code - zero) * scale exactly, times pre where
- * there is one and no input is rounded; config.json says float32.  Replaced tensors are F32 in every format,
- * whatever type config.json names: loaders convert. */
-extern const bq_export_format bq_export_dense;
-
-/* compressed-tensors.  Where inputs are rounded too: int-quantized, weight (the codes, I8) and weight_scale
- * F32; 8 bits, symmetric, one scale a row.  Else pack-quantized: weight_packed (codes as given, never
- * recomputed), weight_scale F32, weight_shape, and of asymmetric schemes weight_zero_point. 4 or 8 bits, one
- * scale a row or a group; cols % group = 0.  Only Linear weights can be quantized.  Other tensors keep dtype
- * and bytes, but for replaced ones.  Several schemes become several config_groups. */
-extern const bq_export_format bq_export_ct;
+/* The table: row i, NULL behind the last; the row of a name, or -1; the names as choices of a key, and what
+ * docs/recipes.md says of a row. */
+const bq_format *bq_format_at(int i);
+int bq_format_find(const char *name);
+bq_choice bq_format_choice(int i);
+const char *bq_format_help(int i);
 
 typedef struct bq_export_job bq_export_job;
 
@@ -71,7 +70,7 @@ typedef struct bq_export_job bq_export_job;
  * BQ_OK, or BQ_DATA after one message (config.json unreadable; a result of another shape; bits or group that
  * the format cannot say); *job is then NULL. */
 int bq_export_open(bq_export_job **job, const bq_weights *src, const char *out_dir, bq_qsource q,
-                   const bq_export_format *format, size_t shard_bytes);
+                   const bq_format *format, size_t shard_bytes);
 int bq_export_shards(const bq_export_job *job);
 /* (shards): XXH3 of those that this process has written.  For the list the caller fills in the others'. */
 uint64_t *bq_export_hashes(bq_export_job *job);

@@ -1,3 +1,8 @@
+/* compressed-tensors.  Where inputs are rounded too: int-quantized, weight (the codes, I8) and
+ * weight_scale F32; 8 bits, symmetric, one scale a row.  Else pack-quantized: weight_packed (codes as given, never computed
+ * again), weight_scale F32, weight_shape, and of asymmetric schemes weight_zero_point; 4 or 8 bits, one scale
+ * a row or a group, cols % group = 0.  Only weights of a Linear can be quantized.  Several schemes become
+ * several config_groups. */
 #include "base/die.h"
 #include "io/export_job.h"
 #include "io/pack.h"
@@ -265,4 +270,11 @@ static void edit(const bq_export_job *job, json_t *config) {
              "no memory for a configuration");
 }
 
-const bq_export_format bq_export_ct = {plan, write_out, edit, true};
+const bq_format bq_format_compressed_tensors = {
+    .name = "compressed-tensors",
+    .help = "packed codes and scales, as vLLM and transformers read them.",
+    .plan = plan,
+    .write = write_out,
+    .edit = edit,
+    .quantized = true,
+};

@@ -1,3 +1,5 @@
+/* Plain safetensors: every floating tensor is F32, quantized ones are (code - zero) * scale exactly, times
+ * pre where there is one and no input is rounded; config.json says float32. */
 #include "base/die.h"
 #include "io/export_job.h"
 
@@ -74,4 +76,10 @@ static void edit(const bq_export_job *job, json_t *config) {
     }
 }
 
-const bq_export_format bq_export_dense = {plan, write_out, edit, false};
+const bq_format bq_format_safetensors = {
+    .name = "safetensors",
+    .help = "quantized values as ordinary float weights.",
+    .plan = plan,
+    .write = write_out,
+    .edit = edit,
+};

@@ -29,7 +29,8 @@ typedef struct {
 
 #define BQ_EXPORT_BARE (-1) /* written from the plan alone: the result's data are not asked for */
 
-struct bq_export_format {
+struct bq_format {
+    const char *name, *help; /* in recipes, as --format, as the default folder; what docs/recipes.md says */
     /* Check an item that is not replaced and add its outs.  BQ_OK, or BQ_DATA after one message. */
     int (*plan)(bq_export_job *job, int item);
     /* Put an out's bytes; q is the item's result with data (bare: as planned), NULL when it is as it was. */
@@ -43,7 +44,7 @@ struct bq_export_job {
     const bq_weights *src;
     const char *out_dir;
     bq_qsource source;
-    const bq_export_format *format;
+    const bq_format *format;
     bq_export_item *item;
     bq_export_out *out; /* in order of name */
     json_t *config;     /* the source's */

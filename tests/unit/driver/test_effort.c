@@ -4,6 +4,8 @@
 
 #include "base/die.h"
 
+#include <stdio.h>
+
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -20,6 +22,20 @@ static bq_effort effort[BQ_WORKS];
 static const double P = QKV * H + H * H + 3 * I * H;
 static const double forward = 2.0 * T * (QKV * H + H * H + 3 * I * H) + 2.0 * T * T * HEADS * HD;
 
+#define ADASCALE(batch) "{\"pass\": \"adascale\", \"iterations\": 10, \"batch\": " #batch "}"
+#define RTN             "{\"pass\": \"rtn\"}"
+
+/* The recipe's only phase: its passes, and further keys, each with a comma behind. */
+static void phase(const char *keys, const char *passes) {
+    char text[1024];
+    snprintf(text, sizeof text,
+             "{\"model\": \"m\", \"calibration\": {\"tokens\": \"t\", \"samples\": %d, \"length\": %d}, "
+             "\"segments\": 3, "
+             "\"phases\": [{%s \"passes\": [%s]}]}",
+             N, T, keys, passes);
+    assert_int_equal(bq_recipe_parse(text, strlen(text), "r.json", "/", 0, NULL, &recipe), BQ_OK);
+}
+
 static int setup(void **state) {
     (void)state;
     bq_model m = {.family = BQ_LLAMA,
@@ -31,10 +47,7 @@ static int setup(void **state) {
                   .kv_heads = KV,
                   .head_dim = HD};
     bq_arch_of(&m, &arch);
-    recipe = (bq_recipe){.segments = 3, .sweeps = 1, .nphase = 1};
-    recipe.calibration.samples = N, recipe.calibration.length = T;
-    recipe.phase[0].inputs = BQ_INPUTS_MIX, recipe.phase[0].npass = 1;
-    recipe.phase[0].pass[0] = (bq_pass){.kind = BQ_PASS_ADASCALE, .iterations = 10, .batch = 4};
+    phase("", ADASCALE(4));
     return 0;
 }
 
@@ -79,7 +92,7 @@ static void a_grid(void **state) {
 /* More replicas than samples of a batch: a step takes no less. */
 static void a_batch_of_one(void **state) {
     (void)state;
-    recipe.phase[0].pass[0].batch = 1;
+    phase("", ADASCALE(1));
     count(1, 1, false);
     double alone = effort[BQ_WORK_TRAINING].flop;
     count(1, 4, false);
@@ -89,7 +102,7 @@ static void a_batch_of_one(void **state) {
 
 static void gptq_factors_are_shared(void **state) {
     (void)state;
-    recipe.phase[0].pass[0] = (bq_pass){.kind = BQ_PASS_GPTQ};
+    phase("", "{\"pass\": \"gptq\"}");
     double all = 2.0 / 3 * (3.0 * H * H * H + (double)I * I * I), down = 2.0 / 3 * I * I * I;
     count(1, 1, false);
     near(effort[BQ_WORK_PASSES].flop64, L * all);
@@ -105,7 +118,7 @@ static void one_walk(void **state) {
            qkv = forward - o - gate_up - down, gram = T * (3.0 * H * H + I * I), rows = 0;
     const double shape[4][2] = {{QKV, H}, {H, H}, {2 * I, H}, {H, I}};
     for (int m = 0; m < 4; m++) rows += shape[m][0] * shape[m][1] * shape[m][1];
-    recipe.phase[0].pass[0] = (bq_pass){.kind = BQ_PASS_GPTQ, .gptq.sequential = true};
+    phase("", "{\"pass\": \"gptq\", \"sequential\": true}");
     for (keeps = 0; keeps <= N; keeps += 3) {
         double again = (double)(N - keeps);
         count(1, 1, false);
@@ -123,14 +136,14 @@ static void one_walk(void **state) {
 static void halving_looks_at_a_third(void **state) {
     (void)state;
     static const struct {
-        bq_pass pass;
+        const char *passes;
         double looks;
-    } cases[] = {{{.kind = BQ_PASS_AUTOSMOOTH}, 11},
-                 {{.kind = BQ_PASS_AUTOSMOOTH, .autosmooth.search = BQ_SEARCH_HALVING}, 4.5},
-                 {{.kind = BQ_PASS_AWQ}, 21},
-                 {{.kind = BQ_PASS_AWQ, .awq.search = BQ_SEARCH_HALVING}, 8}};
+    } cases[] = {{"{\"pass\": \"autosmoothquant\"}, " RTN, 11},
+                 {"{\"pass\": \"autosmoothquant\", \"search\": \"halving\"}, " RTN, 4.5},
+                 {"{\"pass\": \"awq\"}, " RTN, 21},
+                 {"{\"pass\": \"awq\", \"search\": \"halving\"}, " RTN, 8}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        recipe.phase[0].pass[0] = cases[i].pass;
+        phase("", cases[i].passes);
         count(1, 1, false);
         near(effort[BQ_WORK_PASSES].flop, L * N * cases[i].looks * forward);
     }
@@ -141,22 +154,24 @@ static void halving_looks_at_a_third(void **state) {
 static void targets_that_are_walked_for(void **state) {
     (void)state;
     static const struct {
-        bq_phase phase;
+        const char *keys, *passes;
         int sweeps;
         double walks;
-    } cases[] = {{{.inputs = BQ_INPUTS_FP, .npass = 1, .pass = {{.kind = BQ_PASS_SMOOTHQUANT}}}, 1, 0},
-                 {{.inputs = BQ_INPUTS_MIX, .npass = 1, .pass = {{.kind = BQ_PASS_AWQ}}}, 1, 0},
-                 {{.inputs = BQ_INPUTS_QT, .npass = 1, .pass = {{.kind = BQ_PASS_AWQ}}}, 1, L - 1},
-                 {{.compute = BQ_COMPUTE_BF16, .npass = 1, .pass = {{.kind = BQ_PASS_AUTOSMOOTH}}}, 1, L - 1},
-                 {{.npass = 2, .pass = {{.kind = BQ_PASS_AUTOSMOOTH}, {.kind = BQ_PASS_ADASCALE}}}, 3, 2 * L},
-                 {{.npass = 1, .pass = {{.kind = BQ_PASS_GPTQ}}}, 1, L - 1},
-                 {{.npass = 1, .pass = {{.kind = BQ_PASS_ADASCALE}}}, 1, L}};
+    } cases[] = {{"\"inputs\": \"fp\",", "{\"pass\": \"smoothquant\"}, " RTN, 1, 0},
+                 {"\"inputs\": \"mix\",", "{\"pass\": \"awq\"}, " RTN, 1, 0},
+                 {"\"inputs\": \"qt\",", "{\"pass\": \"awq\"}, " RTN, 1, L - 1},
+                 {"\"compute\": \"bf16\",", "{\"pass\": \"autosmoothquant\"}, " RTN, 1, L - 1},
+                 {"\"inputs\": \"fp\",", "{\"pass\": \"autosmoothquant\"}, " ADASCALE(4), 3, 2 * L},
+                 {"\"inputs\": \"fp\",", "{\"pass\": \"gptq\"}", 1, L - 1},
+                 {"\"inputs\": \"fp\",", ADASCALE(4), 1, L}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        recipe.phase[0] = cases[i].phase, recipe.sweeps = cases[i].sweeps;
+        phase(cases[i].keys, cases[i].passes);
+        recipe.sweeps = cases[i].sweeps;
         count(1, 1, false);
         near(effort[BQ_WORK_TARGETS].flop, cases[i].walks * N * forward);
     }
-    recipe.segments = 1, recipe.sweeps = 1, recipe.phase[0] = cases[2].phase;
+    phase(cases[2].keys, cases[2].passes);
+    recipe.segments = 1;
     count(1, 1, false);
     near(effort[BQ_WORK_TARGETS].flop, 0);
     setup(NULL);
@@ -165,7 +180,7 @@ static void targets_that_are_walked_for(void **state) {
 /* Samples beyond those that are held are walked again. */
 static void held_samples(void **state) {
     (void)state;
-    recipe.phase[0].pass[0] = (bq_pass){.kind = BQ_PASS_AUTOSMOOTH};
+    phase("", "{\"pass\": \"autosmoothquant\"}, " RTN);
     recipe.calibration.samples = 2 * N;
     count(1, 1, false);
     near(effort[BQ_WORK_PASSES].flop, L * 2 * N * 12 * forward);
@@ -196,15 +211,18 @@ static void seconds(void **state) {
 
 /* What a plan advises is not what the recipe says already. */
 static void remedies(void **state) {
-    bq_pass gptq = {.kind = BQ_PASS_GPTQ}, train = {.kind = BQ_PASS_ADASCALE, .batch = 4};
+    static const char *const cases[][2] = {
+        {"{\"pass\": \"gptq\"}", "set sequential"},
+        {"{\"pass\": \"gptq\", \"sequential\": true}", "start more ranks a stage"},
+        {ADASCALE(4), "a smaller batch"},
+        {ADASCALE(1), "start more ranks a stage"},
+        {"{\"pass\": \"awq\"}, " RTN, "take shorter samples"}};
     (void)state;
-    assert_non_null(strstr(bq_pass_remedy(&gptq), "set sequential"));
-    gptq.gptq.sequential = true;
-    assert_string_equal(bq_pass_remedy(&gptq), "start more ranks a stage");
-    assert_non_null(strstr(bq_pass_remedy(&train), "a smaller batch"));
-    train.batch = 1;
-    assert_string_equal(bq_pass_remedy(&train), "start more ranks a stage");
-    assert_string_equal(bq_pass_remedy(&(bq_pass){.kind = BQ_PASS_AWQ}), "take shorter samples");
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        phase("", cases[i][0]);
+        assert_non_null(strstr(bq_pass_remedy(recipe.phase[0].pass), cases[i][1]));
+    }
+    setup(NULL);
 }
 
 int main(void) {

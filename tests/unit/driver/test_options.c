@@ -3,6 +3,7 @@
 
 #include "base/die.h"
 #include "base/log.h"
+#include "io/export.h"
 #include "driver/options.h"
 
 #include <setjmp.h>
@@ -67,9 +68,9 @@ static void defaults(void **state) {
     assert_int_equal(parse("blockq eval --model d --tokens t --ctx 512 --windows 40 --offset 7 --rtn 4"), 0);
     assert_true(args.ctx == 512 && args.windows == 40 && args.offset == 7 && args.rtn == 4 && !args.run);
     assert_int_equal(parse("blockq export --run d --out o"), BQ_OK);
-    assert_int_equal(args.format, BQ_OUT_COMPRESSED);
+    assert_int_equal(args.format, bq_format_find("compressed-tensors"));
     assert_int_equal(parse("blockq export --run d --out o --format safetensors"), BQ_OK);
-    assert_int_equal(args.format, BQ_OUT_SAFETENSORS);
+    assert_int_equal(args.format, bq_format_find("safetensors"));
     assert_true(args.shard == 5000000000);
     assert_int_equal(parse("blockq export --run d --out o --shard 200K"), BQ_OK);
     assert_true(args.shard == 200 << 10);
@@ -126,7 +127,8 @@ static void refusals(void **state) {
     refused("blockq eval --tokens t --model m --ctx 1", "--ctx 1: must be");
     refused("blockq export --run r", "--out is missing");
     refused("blockq export --out r", "--run is missing");
-    refused("blockq export --out r --run r --format gguf", "must be safetensors or compressed-tensors");
+    refused("blockq export --out r --run r --format gguf",
+            "must be \"safetensors\" or \"compressed-tensors\"");
     refused("blockq export --out r --run r --shard 99999", "--shard 99999: must be at least 100000 bytes");
     refused("blockq export --out r --run r --shard 5e9", "--shard 5e9: must be bytes");
     refused("blockq tokens a -o t", "--bytes is missing");

@@ -108,9 +108,10 @@ static void recipes(void **state) {
     size_t bytes;
     save(ONE("mlp.up_proj", "\"mlp.down_proj\"", "mlp.down_proj", ""));
     assert_int_equal(parse(recipe_text, &a), BQ_OK);
-    assert_true(a.phase[0].pass[0].autosmooth.inspect[BQ_QKV] == BQ_INSPECT_OFF);
-    assert_true(a.phase[0].pass[0].autosmooth.loss == BQ_DISTANCE_RMSE);
-    assert_true(a.phase[0].pass[0].autosmooth.search == BQ_SEARCH_HALVING);
+    const bq_autosmooth_options *o = (const void *)a.phase[0].pass[0].options;
+    assert_true(o->inspect[BQ_QKV] == BQ_INSPECT_OFF);
+    assert_true(o->loss == BQ_DISTANCE_RMSE);
+    assert_true(o->search == BQ_SEARCH_HALVING);
     FILE *f = open_memstream(&text, &bytes);
     bq_recipe_write(&a, f);
     fclose(f);
@@ -130,7 +131,9 @@ static void recipes(void **state) {
     assert_int_equal(bq_recipe_parts(&b, pb), n);
     for (int i = 0; i < n; i++) differ += pa[i].hash != pb[i].hash;
     assert_int_equal(differ, 1);
-    strcpy(b.phase[0].pass[0].map, "/elsewhere.json");
+    const bq_key *map = bq_pass_kind_at(b.phase[0].pass[0].kind)->scope.key;
+    while (strcmp(map->name, "map")) map++;
+    strcpy(b.phase[0].pass[0].options + map->at, "/elsewhere.json");
     bq_recipe_parts(&b, pa);
     for (int i = 0; i < n; i++) assert_true(pa[i].hash == pb[i].hash);
 }

@@ -2,6 +2,7 @@
 #include "unit/driver/captured.h"
 
 #include "base/die.h"
+#include "block/adascale.h"
 #include "driver/recipe.h"
 
 #include <dirent.h>
@@ -52,16 +53,14 @@ static void defaults(void **state) {
     assert_int_equal(r.calibration.samples, 128);
     assert_int_equal(r.calibration.length, 2048);
     assert_true(r.segments == 1 && r.sweeps == 1 && r.nphase == 1 && r.noutput == 0);
-    assert_int_equal(r.eval.ctx, 2048);
-    assert_string_equal(r.eval.tokens, "");
-    assert_int_equal(r.phase[0].inputs, BQ_INPUTS_MIX);
-    assert_true(r.phase[0].mix == 0.5);
+    assert_true(r.eval.ctx == 2048 && r.eval.tokens[0] == 0);
+    assert_true(r.phase[0].inputs == BQ_INPUTS_MIX && r.phase[0].mix == 0.5);
     assert_string_equal(r.phase[0].name, "adascale");
-    const bq_pass *p = r.phase[0].pass;
-    assert_int_equal(p->kind, BQ_PASS_ADASCALE);
-    assert_true(p->iterations == 1500 && p->batch == 1 && p->lr_clip == 1e-3 && p->lr_weight == 5e-4);
-    assert_true(p->loss == BQ_LOSS_SUM_SEQ && !p->early_stop && p->check_interval == 200 && p->anneal == 0);
-    assert_true(p->window == 500 && p->threshold == 1e-2);
+    const bq_adascale_options *o = (const void *)r.phase[0].pass[0].options;
+    assert_int_equal(r.phase[0].pass[0].kind, bq_pass_kind_find("adascale"));
+    assert_true(o->iterations == 1500 && o->batch == 1 && o->lr_clip == 1e-3 && o->lr_weight == 5e-4);
+    assert_true(o->loss == BQ_LOSS_SUM_SEQ && !o->early_stop && o->check_interval == 200 && o->anneal == 0);
+    assert_true(o->window == 500 && o->threshold == 1e-2);
     bq_scheme v = bq_recipe_scheme(&r, "self_attn.v_proj");
     assert_true(v.bits == 4 && v.group == -1 && v.symmetric && v.scale == BQ_F32);
 }
@@ -103,7 +102,8 @@ static void overrides(void **state) {
                    "outputs.0.dir=fq",
                    "phases.0.mix=1"};
     assert_int_equal(parse(SMALL, sizeof set / sizeof *set, set, &r), BQ_OK);
-    assert_int_equal(r.phase[0].pass[0].iterations, 64);
+    const bq_adascale_options *o = (const void *)r.phase[0].pass[0].options;
+    assert_int_equal(o->iterations, 64);
     assert_int_equal(r.calibration.samples, 30);
     assert_true(r.seed == 9223372036854775807u);
     *strrchr(cwd, '/') = 0;
@@ -111,7 +111,7 @@ static void overrides(void **state) {
     assert_string_equal(r.model, want);
     assert_string_equal(r.calibration.tokens, "/abs/t");
     assert_string_equal(r.eval.tokens + strlen(r.eval.tokens) - 8, "/a//b.h5");
-    assert_true(r.phase[0].inputs == BQ_INPUTS_QT && r.phase[0].mix == 1 && r.phase[0].pass[0].early_stop);
+    assert_true(r.phase[0].inputs == BQ_INPUTS_QT && r.phase[0].mix == 1 && o->early_stop);
     assert_true(strcmp(r.output[0].dir, "fq") == 0 && r.output[0].shard_bytes == 5000000000);
 }
 

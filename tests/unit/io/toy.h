@@ -191,7 +191,8 @@ static inline int export_parts(const bq_weights *w, const char *out, bq_qsource 
     int rc = BQ_OK;
     assert_true(parts <= 8);
     for (int i = 0; i < parts && !rc; i++)
-        rc = bq_export_open(&job[i], w, out, q, ct ? &bq_export_ct : &bq_export_dense, limit);
+        rc = bq_export_open(&job[i], w, out, q,
+                            bq_format_at(bq_format_find(ct ? "compressed-tensors" : "safetensors")), limit);
     if (!rc) rc = bq_export_claim(job[parts - 1]);
     if (!rc) {
         for (int i = parts; i-- > 0;) bq_export_write(job[i], i, parts);

@@ -1,8 +1,8 @@
-/* compressed-tensors.  Where inputs are rounded too: int-quantized, weight (the codes, I8) and
- * weight_scale F32; 8 bits, symmetric, one scale a row.  Else pack-quantized: weight_packed (codes as given, never computed
- * again), weight_scale F32, weight_shape, and of asymmetric schemes weight_zero_point; 4 or 8 bits, one scale
- * a row or a group, cols % group = 0.  Only weights of a Linear can be quantized.  Several schemes become
- * several config_groups. */
+/* compressed-tensors.  Where inputs are rounded too: int-quantized, weight (the codes, I8) and weight_scale
+ * F32; 8 bits, symmetric, one scale a row.  Else pack-quantized: weight_packed (codes as given, never
+ * computed again), weight_scale F32, weight_shape, and of asymmetric schemes weight_zero_point; 4 or 8 bits,
+ * one scale a row or a group, cols % group = 0.  Only weights of a Linear can be quantized.  Several schemes
+ * become several config_groups. */
 #include "base/die.h"
 #include "io/export_job.h"
 #include "io/pack.h"

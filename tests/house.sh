@@ -30,6 +30,21 @@ driver base|kernels|comm|block|io|driver
 TEXT
 }
 
+rooms() { # of driver: a room includes itself and those before it; a .c has a header of its name, or of its name up to a '_'
+    local room before="" file name
+    for room in recipe load eval plan streams run commands; do
+        before+=${before:+|}$room
+        grep -rnE '#include "driver/' "src/driver/$room" | grep -vE "#include \"driver/($before)/" || true
+    done
+    for file in src/driver/*/*.c; do
+        if grep -q '^int \(bq_cmd_\|main\)' "$file"; then continue; fi # commands.h has them
+        name=${file%.c}
+        while [[ ! -e $name.h && $name == *_* ]]; do name=${name%_*}; done
+        [[ -e $name.h ]] || echo "$file:no header"
+    done
+    grep -nHE 'kind *[!=]= *BQ_PASS' "${sources[@]}" | grep -v '^src/block/' || true # what a pass is, its file knows
+}
+
 homes() { # what may be called only in its home
     mapfile -t files < <(without '^src/base/arena\.c|^src/(io|driver)/')
     calls '[mc]alloc|realloc|reallocarray|aligned_alloc|posix_memalign|strn?dup|v?asprintf|open_memstream' "${files[@]}"
@@ -93,7 +108,7 @@ shell() {
     shellcheck -S warning -x -P SCRIPTDIR -f gcc "${scripts[@]}" || true
 }
 
-violations=$(for rule in layers homes conditions symbols lengths words layout shell; do $rule | say $rule; done)
+violations=$(for rule in layers rooms homes conditions symbols lengths words layout shell; do $rule | say $rule; done)
 known=$(grep -vE "^ *(#|$)$([[ $build ]] || echo '|^symbols')" tests/house_exceptions.txt || true)
 fresh=$(grep -vFf <(sed 's/$/:/' <<<"${known:-nothing is known}") <<<"$violations" || true)
 while read -r line; do

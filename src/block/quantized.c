@@ -10,6 +10,18 @@ int64_t bq_linear_groups(const bq_arch *arch, const bq_scheme *scheme, int i) {
     return cols / group;
 }
 
+bq_linear_most bq_linear_most_of(const bq_arch *arch, const bq_scheme *scheme) {
+    bq_linear_most most = {0};
+    for (int i = 0; i < arch->linears; i++) {
+        size_t c = (size_t)(arch->linear[i].rows * arch->linear[i].cols);
+        size_t g = (size_t)(arch->linear[i].rows * bq_linear_groups(arch, scheme, i));
+        size_t k = (size_t)arch->linear[i].cols;
+        most = (bq_linear_most){c > most.codes ? c : most.codes, g > most.scales ? g : most.scales,
+                                k > most.cols ? k : most.cols};
+    }
+    return most;
+}
+
 bq_mat bq_linear_view(const bq_arch *arch, int i, const bq_mat mats[BQ_MATS]) {
     const bq_linear *l = &arch->linear[i];
     return bq_mat_rows(mats[l->mat], l->row, l->rows);

@@ -29,6 +29,12 @@ int64_t bq_linear_groups(const bq_arch *arch, const bq_scheme *scheme, int i);
 bq_mat bq_linear_view(const bq_arch *arch, int i, const bq_mat mats[BQ_MATS]);
 bq_mat bq_linear_grouped(const bq_arch *arch, const bq_scheme *scheme, int i, const bq_mat mats[BQ_MATS]);
 
+/* The most that a linear of the model has: weights, scales, columns. */
+typedef struct {
+    size_t codes, scales, cols;
+} bq_linear_most;
+bq_linear_most bq_linear_most_of(const bq_arch *arch, const bq_scheme *scheme);
+
 /* Codes from fold and scale, what from both: of one linear, of all. */
 void bq_linear_encode(bq_dev *dev, bq_quantized *q, int i);
 void bq_quantized_encode(bq_dev *dev, bq_quantized *q);

@@ -1,7 +1,7 @@
 /* A recipe of any bytes is refused, or read, and then what is written back reads as the same.
  * Run with -close_fd_mask=2: every refusal is a line. */
 #include "base/die.h"
-#include "driver/recipe.h"
+#include "driver/recipe/recipe.h"
 
 #include <stdlib.h>
 #include <string.h>

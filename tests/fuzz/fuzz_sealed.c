@@ -1,6 +1,6 @@
 /* Sealed objects of any content, as the files that a run reads back: nothing is said, nothing is believed
  * that is no state, no list of files, no recipe.  Unsealed bytes are none of them. */
-#include "driver/recipe.h"
+#include "driver/recipe/recipe.h"
 #include "io/files.h"
 #include "io/json.h"
 #include "io/manifest.h"

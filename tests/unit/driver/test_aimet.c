@@ -2,9 +2,10 @@
  * phase loop, checkpoints.  Tolerances: tests/vectors/README.md. */
 #include "golden.h"
 
-#include "driver/reference.h"
-#include "driver/session.h"
-#include "driver/sweep.h"
+#include "driver/streams/reference.h"
+#include "driver/run/phase.h"
+#include "driver/run/session.h"
+#include "driver/streams/sweep.h"
 #include "io/checkpoint.h"
 
 #define LOSS_TOLERANCE  1e-4 /* relative */
@@ -118,13 +119,13 @@ static void check(void **state) {
     write_inputs(&w.g, *state, recipe, sizeof recipe);
     bq_args args = {.command = BQ_COMMAND_RUN, .nfile = 1, .file = file, .device = "cpu"};
     snprintf(args.out, sizeof args.out, "%s/run", w.g.dir);
-    bq_session s;
+    bq_run s;
     assert_int_equal(bq_session_open(&s, &args, &comm), 0);
     assert_int_equal(bq_session_enter(&s), 0);
     arch_now = &s.src.arch;
     bq_reference_run(&s, s.micro);
     bq_phase_hooks hooks = {&w, trained};
-    assert_int_equal(bq_session_phase(&s, 0, 0, &hooks), 0);
+    assert_int_equal(bq_phase_run(&s, 0, 0, &hooks), 0);
     bq_sweep_results(&s);
 
     double worst_loss = 0;
@@ -134,7 +135,7 @@ static void check(void **state) {
         bq_ckpt_file *f;
         bq_ckpt head;
         double loss[24];
-        bq_session_checkpoint(&s, b, path, sizeof path);
+        bq_run_checkpoint(&s, b, path, sizeof path);
         assert_int_equal(bq_ckpt_open(&f, path, s.fingerprint, &head, NULL), BQ_CKPT_OK);
         assert_int_equal(head.steps, 24);
         bq_ckpt_read_loss(f, loss);

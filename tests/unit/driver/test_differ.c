@@ -1,6 +1,6 @@
 /* What a refused resume says of two recipes. */
 #include "base/die.h"
-#include "driver/recipe.h"
+#include "driver/recipe/recipe.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

@@ -1,6 +1,6 @@
 /* Counts of work against formulas written out for one small model, and the seconds they take. */
-#include "driver/machine.h"
-#include "driver/methods.h"
+#include "driver/plan/machine.h"
+#include "driver/recipe/traits.h"
 
 #include "base/die.h"
 

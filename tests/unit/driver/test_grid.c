@@ -1,5 +1,5 @@
 /* Grids as arithmetic: pieces cover a stage's blocks once, in an order in which nobody waits for himself. */
-#include "driver/grid.h"
+#include "driver/plan/grid.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

@@ -1,6 +1,6 @@
 /* What measuring rates takes: the product of the model's shape where it is small, never more than may be
  * taken. */
-#include "driver/machine.h"
+#include "driver/plan/machine.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

@@ -2,7 +2,7 @@
  * run. */
 #include "golden.h"
 
-#include "driver/source.h"
+#include "driver/load/source.h"
 
 #define TOLERANCE 1e-5
 

@@ -4,7 +4,7 @@
 #include "base/die.h"
 #include "base/log.h"
 #include "io/export.h"
-#include "driver/options.h"
+#include "driver/commands/options.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

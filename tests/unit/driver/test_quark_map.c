@@ -10,8 +10,8 @@
 #include <cmocka.h>
 
 #include "base/die.h"
-#include "driver/quark_map.h"
-#include "driver/recipe.h"
+#include "driver/recipe/quark_map.h"
+#include "driver/recipe/recipe.h"
 #include "io/files.h"
 
 #define LLAMA BQ_VECTORS "/../../configs/quark/llama.json"

@@ -3,7 +3,7 @@
 
 #include "base/die.h"
 #include "block/adascale.h"
-#include "driver/recipe.h"
+#include "driver/recipe/recipe.h"
 
 #include <dirent.h>
 #include <setjmp.h>

@@ -4,7 +4,7 @@
 #include "unit/driver/captured.h"
 
 #include "base/die.h"
-#include "driver/source.h"
+#include "driver/load/source.h"
 
 #define TOLERANCE 1e-5
 

@@ -1,0 +1,115 @@
+#include "driver/commands/commands.h"
+#include "driver/load/source.h"
+
+#include "base/die.h"
+#include "base/log.h"
+#include "io/checkpoint.h"
+#include "io/files.h"
+#include "io/raw.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static int inspect_model(const char *dir) {
+    static const char *const family[] = {[BQ_LLAMA] = "llama", [BQ_PHI3] = "phi3"};
+    static const char *const rope[] = {"default", "linear", "llama3", "longrope"};
+    bq_source src;
+    int code = bq_source_open(&src, dir);
+    if (code) return code;
+    const bq_arch *a = &src.arch;
+    const bq_model *m = &a->model;
+    size_t bytes = 0, one;
+    for (int i = 0; i < bq_weights_files(src.weights); i++)
+        bq_weights_file(src.weights, i, &one), bytes += one;
+    printf("model %s\n  family %s, %d blocks, hidden %ld, intermediate %ld, vocabulary %ld%s\n", dir,
+           family[m->family], m->blocks, (long)m->hidden, (long)m->inter, (long)m->vocab,
+           m->tied ? ", tied" : "");
+    printf("  heads %ld, kv heads %ld, head size %ld, rope %s (%ld channels, theta %g), eps %g, window %ld\n",
+           (long)m->heads, (long)m->kv_heads, (long)m->head_dim, rope[m->rope.kind], (long)m->rope.dim,
+           m->rope.theta, m->eps, (long)m->window);
+    printf("  %d tensors in %d files, %.1f MB; %.2f M weights in a block's linears:\n",
+           bq_weights_count(src.weights), bq_weights_files(src.weights), (double)bytes / 1e6,
+           (double)bq_arch_weights(a) / 1e6);
+    for (int i = 0; i < a->linears; i++)
+        printf("    %-20s %6ld x %ld%s\n", a->linear[i].module, (long)a->linear[i].rows,
+               (long)a->linear[i].cols, a->linear[i].bias ? " + bias" : "");
+    bq_source_close(&src);
+    return BQ_OK;
+}
+
+static int inspect_checkpoint(const char *path, uint64_t fingerprint) {
+    static const char *const scale[] = {
+        [BQ_F32] = "f32", [BQ_F64] = "f64", [BQ_F16] = "f16", [BQ_BF16] = "bf16"};
+    bq_ckpt_file *f;
+    bq_ckpt head;
+    char why[BQ_WHY];
+    if (bq_ckpt_open(&f, path, fingerprint, &head, why) != BQ_CKPT_OK)
+        return bq_refuse(BQ_DATA, "%s: %s", path, why);
+    printf("checkpoint %s\n  block %d, phase %d, sweep %d, %ld steps, fingerprint %016lx\n", path, head.block,
+           head.phase, head.sweep, (long)head.steps, (unsigned long)head.fingerprint);
+    for (int i = 0; i < head.linears; i++) {
+        const bq_ckpt_linear *l = &head.linear[i];
+        printf("    %-20s %6ld x %-6ld %d bits, %ld groups a row, scale %s%s%s%s\n", l->name,
+               (long)l->fold.rows, (long)l->fold.cols, l->scheme.bits, (long)l->scale.cols,
+               scale[l->scheme.scale], l->zero.rows ? ", zero points" : "", l->bias.rows ? ", bias" : "",
+               l->pre.rows ? ", factors of its inputs" : "");
+    }
+    if (bq_ckpt_folded(&head)) printf("    norms of its own, 2 x %ld\n", (long)head.norm[0].cols);
+    bq_ckpt_close(f);
+    return BQ_OK;
+}
+
+static int inspect_run(const char *dir) {
+    char path[BQ_PATH_MAX + 16], *text;
+    size_t bytes;
+    static const char *const part[] = {"recipe.json", "result.json", "ckpt/state.json"};
+    printf("run %s\n", dir);
+    for (int i = 0; i < 3; i++) {
+        snprintf(path, sizeof path, "%s/%s", dir, part[i]);
+        if (bq_file_read(path, (size_t)4 << 20, &text, &bytes)) continue;
+        bq_log_clean(text, 1);
+        printf("--- %s\n%s", part[i], text);
+        free(text);
+    }
+    return BQ_OK;
+}
+
+static int inspect_tokens(const char *path) {
+    bq_tokens t;
+    int code = bq_tokens_read(path, &t);
+    if (code) return code;
+    printf("tokens %s\n  %ld tokens, vocabulary %ld, tokenizer %s, text %s, joined %s, bos %d, hash %016lx\n",
+           path, (long)t.count, (long)t.vocab, t.tokenizer, t.text, t.joiner, (int)t.bos,
+           (unsigned long)t.hash);
+    printf("  first:");
+    for (int64_t i = 0; i < t.count && i < 12; i++) printf(" %d", (int)t.ids[i]);
+    printf("\n");
+    bq_tokens_close(&t);
+    return BQ_OK;
+}
+
+/* Only checkpoints end in a seal; its tag is the run's fingerprint. */
+static bool is_sealed(const char *path, uint64_t *fingerprint) {
+    int64_t size;
+    int fd;
+    bool sealed = bq_file_open(path, O_RDONLY, &fd) == 0 && bq_seal_check(fd, false, &size, fingerprint);
+    if (fd >= 0) close(fd);
+    return sealed;
+}
+
+int bq_cmd_inspect(const bq_args *args, bq_comm *comm) {
+    (void)comm;
+    const char *path = args->file[0];
+    char inside[BQ_PATH_MAX + 16];
+    struct stat st;
+    uint64_t fingerprint;
+    if (stat(path, &st)) return bq_refuse(BQ_USAGE, "%s: there is no such file or directory", path);
+    if (S_ISDIR(st.st_mode)) {
+        snprintf(inside, sizeof inside, "%s/recipe.json", path);
+        return bq_file_exists(inside) ? inspect_run(path) : inspect_model(path);
+    }
+    return is_sealed(path, &fingerprint) ? inspect_checkpoint(path, fingerprint) : inspect_tokens(path);
+}

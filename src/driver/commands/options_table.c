@@ -1,0 +1,113 @@
+#include "driver/commands/options_table.h"
+
+#include "driver/recipe/recipe.h"
+
+#include <limits.h>
+
+enum { RANKS_MAX = 65536 };
+
+#define AT(field) offsetof(bq_args, field)
+const bq_option bq_options[BQ_OPTIONS] = {
+    {"set", 0, "KEY=VALUE", SET, 0, 0, 0, RUN | PLAN,
+     "Override a key of the recipe, as in --set calibration.samples=64; may be given often"},
+    {"model", 0, "DIR", TEXT, AT(model), 0, 0, EVAL, "Evaluate this model directory"},
+    {"run", 0, "DIR", TEXT, AT(run), 0, 0, EVAL | EXPORT, "Use the result in this run directory"},
+    {"tokens", 0, "FILE.h5", TEXT, AT(tokens), 0, 0, EVAL, "Evaluate on these tokens"},
+    {"ctx", 0, "N", I64, AT(ctx), 2, 1 << 20, EVAL, "Tokens of a window (2048)"},
+    {"windows", 0, "N", I64, AT(windows), 0, 1e9, EVAL, "How many windows; 0: all (0)"},
+    {"offset", 0, "N", I64, AT(offset), 0, 1e15, EVAL, "First token (0)"},
+    {"rtn", 0, "BITS", INT, AT(rtn), 2, 8, EVAL, "Also evaluate round to nearest, 2 to 8 bits, per channel"},
+    {"format", 0, "FORMAT", FORMAT, AT(format), 0, 0, EXPORT,
+     "A format that recipes have for outputs; 'blockq help recipe' says what each is (compressed-tensors)"},
+    {"shard", 0, "BYTES", BYTES, AT(shard), BQ_SHARD_MIN, 0, EXPORT,
+     "Tensors in one file, at most, as in 2G; ranks write different files (5000000000)"},
+    {"bytes", 0, NULL, FLAG, AT(bytes), 0, 0, TOKENS, "A token is a byte; the only tokenizer built in"},
+    {"out", 'o', "DIR", OUT, AT(out), 0, 0, RUN,
+     "Run directory: a new or empty one, or a run's, which goes on (the recipe's name with .run)"},
+    {"out", 'o', "DIR", OUT, AT(out), 0, 0, EXPORT,
+     "Directory of the new model: a new or empty one, or an earlier export's"},
+    {"out", 'o', "FILE.h5", OUT, AT(out), 0, 0, TOKENS, "File to write"},
+    {"threads", 0, "N", INT, AT(threads), 1, BQ_THREADS_MAX, COMPUTE,
+     "Threads of this rank, up to 4096 (OMP_NUM_THREADS, or all cores)"},
+    {"device", 0, "NAME", DEVICE, AT(device), 0, 0, COMPUTE, "cpu, cuda, cuda:N (device N) or auto (auto)"},
+    {"memory", 0, "BYTES", BYTES, AT(memory), 0, 0, COMPUTE,
+     "What this rank may use, as in 12G (all that the system gives)"},
+    {"scratch", 0, "DIR", TEXT, AT(scratch), 0, 0, COMPUTE,
+     "Node-local place for streams that memory cannot hold"},
+    {"model-copy", 0, "DIR", TEXT, AT(model_copy), 0, 0, RUN | PLAN,
+     "Read the recipe's model from this copy of it, on a node's own disk say"},
+    {"acts", 0, "HOW", ACTS, AT(acts), 0, 0, RUN | PLAN,
+     "How ranks reach the run's activation files: shared: each its samples; root: rank 0 alone, the others "
+     "keep copies of theirs in --scratch; parallel: as shared, through MPI-IO (shared)"},
+    {"split-reference", 0, NULL, FLAG, AT(split_reference), 0, 0, RUN | PLAN,
+     "Each rank takes a share of the samples through all blocks, instead of stages passing them on: less "
+     "waiting for few stages, more reading of weights"},
+    {"stages", 0, "N", INT, AT(stages), 1, 4096, RUN | PLAN,
+     "Cut the blocks among N groups of ranks; the ranks of a group share the samples (as many as can be)"},
+    {"micro", 0, "N", I64, AT(micro), 1, 1 << 20, RUN | PLAN,
+     "Samples that travel together from stage to stage (chosen by the plan)"},
+    {"ranks", 0, "N", INT, AT(ranks), 1, RANKS_MAX, PLAN,
+     "Predict runs on up to N ranks (as far as more ranks help)"},
+    {"gpu", 0, "NAME", TEXT, AT(gpu), 0, 0, PLAN,
+     "Predict for a GPU a rank, from its published rates: v100, a100, h100, h200, b200, mi250x or mi300x"},
+    {"network", 0, "RATE", TEXT, AT(network), 0, 0, PLAN,
+     "Predict for that rate of messages of a rank, as 200Gb (bits) or 25GB (bytes) a second"},
+    {"timeout", 0, "SECONDS", I64, AT(timeout), 0, 1 << 20, COMPUTE | EXPORT,
+     "End the job when a rank is silent for so long; a slow rank speaks at every step; MPI's own start and "
+     "end get at least 120; 0: never (600)"},
+    {"save-every", 0, "SECONDS", SECONDS, AT(save_every), 0, 1e9, RUN,
+     "Keep the state inside a block so often, to go on there after a kill; 0: only on a stop (300)"},
+    {"no-eval", 0, NULL, FLAG, AT(no_eval), 0, 0, RUN, "Skip the recipe's evaluation"},
+    {"result-only", 0, NULL, FLAG, AT(result_only), 0, 0, RUN | EVAL,
+     "Evaluate a run's result alone, not the original model and round to nearest, too"},
+    {"stop-after-blocks", 0, "N", INT, AT(stop_after), 1, INT_MAX, RUN,
+     "End with code 75 after N new blocks, as a stop signal would (for tests)"},
+    {"json", 0, NULL, FLAG, AT(json), 0, 0, STATUS, "For programs: one JSON object"},
+    {"verbose", 'v', NULL, FLAG, AT(verbose), 0, 0, ALL, "Say more"},
+    {0}};
+
+const bq_command_text bq_commands[BQ_COMMANDS] = {
+    [BQ_COMMAND_RUN] =
+        {"run", "RECIPE.json", 1, 1, "Quantize a model as a recipe says.",
+         "Quantize a model as a recipe says, write the outputs and evaluate the result. Everything that "
+         "changes the result is in the recipe (blockq help recipe); the options change time and place alone. "
+         "A run that was stopped or killed goes on where it was when the same command is given again, on any "
+         "number of ranks, and ends with the same bytes. SIGTERM, SIGUSR1 and SIGINT (Ctrl-C) end it cleanly "
+         "with code 75; a second SIGINT kills. mpirun makes SIGTERM of a Ctrl-C and kills a second later: "
+         "send it SIGUSR1.",
+         "Example:\n  blockq run configs/demo.json --set calibration.samples=32 -o demo.run\n"
+         "  mpirun -n 4 blockq run recipe.json --threads 4"},
+    [BQ_COMMAND_PLAN] =
+        {"plan", "RECIPE.json", 1, 1, "Say what a run will need, and stop.",
+         "Print what each rank of a run would hold in memory, largest first, and how long its phases would "
+         "take; refuse what does not fit. With --gpu, --network and --ranks for machines that are not here.",
+         "Example:\n  blockq plan configs/phi35_adascale.json --set model=DIR --memory 16G\n"
+         "  blockq plan configs/llama3_8b_gptq.json --set model=configs/shapes/llama3_8b --gpu h100 --ranks "
+         "256"},
+    [BQ_COMMAND_EVAL] =
+        {"eval", "", 0, 0, "Measure the perplexity of a model or a run's result.",
+         "Measure perplexity: windows of --ctx tokens, each alone, mean loss over all their predictions. One "
+         "of --model and --run is needed. Numbers compare only on the same tokens, ctx and windows.",
+         "Example:\n  blockq eval --model DIR --tokens test.h5 --ctx 512 --rtn 4\n"
+         "  blockq eval --run demo.run --tokens test.h5"},
+    [BQ_COMMAND_EXPORT] =
+        {"export", "", 0, 0, "Write a run's result as a model directory.",
+         "Write the result of a finished run as a model directory that other programs load, in a format that "
+         "the recipe need not have named. Several ranks write it together, the same bytes.",
+         "Example:\n  blockq export --run demo.run --format compressed-tensors --out demo-w4"},
+    [BQ_COMMAND_INSPECT] =
+        {"inspect", "PATH", 1, 1, "Say what is in a file or directory of blockq.",
+         "Print what is in a model directory, a tokens file, a run directory or a checkpoint file.",
+         "Example:\n  blockq inspect demo.run\n  blockq inspect demo.run/ckpt/block_000.p0.s0.h5"},
+    [BQ_COMMAND_TOKENS] =
+        {"tokens", "TEXT...", 1, INT_MAX, "Make a tokens file from text.",
+         "Write the bytes of the text files, one behind the other, as a tokens file. For models with a "
+         "tokenizer of their own use tools/prepare.py.",
+         "Example:\n  blockq tokens --bytes book.txt -o tokens.h5"},
+    [BQ_COMMAND_STATUS] = {
+        "status", "DIR", 1, 1, "Say how far a run is, while it runs or after.",
+        "Read a run directory: whether a process works on it or how the last one ended, blocks done, pace "
+        "and "
+        "time left, perplexities, the last line of its log. Nothing is written, and a run at work is not "
+        "disturbed.",
+        "Example:\n  blockq status demo.run\n  blockq status --json demo.run"}};

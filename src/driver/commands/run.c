@@ -1,0 +1,107 @@
+#include "driver/commands/commands.h"
+
+#include "base/clock.h"
+#include "base/die.h"
+#include "base/log.h"
+#include "driver/run/account.h"
+#include "driver/run/outputs.h"
+#include "driver/run/phase.h"
+#include "driver/run/result.h"
+#include "driver/run/session.h"
+#include "driver/streams/cache.h"
+#include "driver/streams/reference.h"
+#include "driver/streams/sweep.h"
+#include "io/inside.h"
+#include "kernels/mark.h"
+
+#include <stdio.h>
+
+/* Heads of a sweep are boundaries of the one before: everyone has to be there.  Only the last phase is
+ * repeated: it starts from its own result. */
+static int sweeps(bq_run *s) {
+    int code = BQ_OK;
+    bool settled = false;
+    for (int sweep = 0; sweep < s->recipe.sweeps && code == BQ_OK && !settled; sweep++) {
+        for (int p = sweep ? s->recipe.nphase - 1 : 0; p < s->recipe.nphase && code == BQ_OK; p++)
+            code = bq_phase_run(s, sweep, p, NULL), bq_account_part(s, "phase", sweep, p);
+        code = bq_comm_agree(s->comm, code);
+        bq_cache_give_boundaries(s, sweep);
+        settled = code == BQ_OK && bq_sweep_settled(s, sweep);
+        bq_account_part(s, "join", sweep, -1);
+    }
+    return code;
+}
+
+static int run(bq_run *s) {
+    int code = bq_session_enter(s);
+    if (code) return code;
+    char home[BQ_PATH_MAX + 32];
+    bq_log(BQ_INFO, "%s: %d blocks, %s, plan %.0f MB, streams in %s", s->src.dir, s->src.arch.model.blocks,
+           s->dev.name, (double)s->plan.total / 1e6, bq_plan_home(&s->plan, home, sizeof home));
+    if (s->plan.midway[0]) bq_log(BQ_INFO, "kept: %s", s->plan.midway);
+    if (s->comm->size > 1)
+        bq_log(BQ_INFO, "%d ranks: %d stages x %d replicas, micro-batches of %ld%s", s->comm->size,
+               s->comm->nstage, s->comm->nreplica, (long)s->micro, s->comm->depth ? " from GPU to GPU" : "");
+    bq_cache_fetch(s);
+    bq_account_part(s, "start", -1, -1);
+    bq_mark_open("reference");
+    if (s->calibration.ids) bq_reference_run(s, s->micro);
+    bq_mark_close();
+    bq_cache_give_heads(s);
+    code = bq_comm_agree(s->comm, bq_run_stopped(s) ? BQ_STOPPED : BQ_OK);
+    bq_account_part(s, "reference", -1, -1);
+    if (code) return code;
+    code = sweeps(s);
+    bq_session_save(s, bq_seconds() - s->started);
+    if (code) return code;
+    bq_sweep_results(s);
+    for (int b = 0; b < s->src.arch.model.blocks && s->comm->rank == 0; b++)
+        bq_inside_remove(s->dir, b); /* of blocks that were done when a kill came */
+    double exporting = bq_seconds();
+    code = bq_outputs_write(s);
+    if (code) return code;
+    exporting = bq_seconds() - exporting;
+    bq_account_part(s, "export", -1, -1);
+    code = bq_result_evaluate(s);
+    bq_account_part(s, "eval", -1, -1);
+    if (code) return code;
+    bq_log(BQ_INFO, "done in %.1f s, export %.1f s of it; memory planned %.0f MB, peak %.0f MB",
+           bq_seconds() - s->started, exporting, (double)s->plan.total / 1e6, (double)bq_peak_rss() / 1e6);
+    return BQ_OK;
+}
+
+int bq_cmd_run(const bq_args *args, bq_comm *comm) {
+    bq_run s;
+    int code = bq_session_open(&s, args, comm);
+    if (code == BQ_OK) code = run(&s);
+    if (code == BQ_STOPPED)
+        bq_log(BQ_INFO, "stopped with the state written: the same command goes on from there");
+    bq_session_close(&s);
+    return code;
+}
+
+int bq_cmd_plan(const bq_args *args, bq_comm *comm) {
+    bq_run s;
+    int code = bq_session_open(&s, args, comm);
+    bq_machine machine;
+    if (code == BQ_OK) {
+        bq_machine_measure(&machine, &s.dev, &s.src.arch, s.recipe.calibration.length, comm);
+        code = bq_comm_agree(comm, comm->rank ? BQ_OK : bq_machine_named(&machine, args->gpu, args->network));
+    }
+    if (code == BQ_OK && comm->rank == 0) {
+        bq_plan_print(&s.plan, &machine, stdout);
+        bq_plan_advise(&s.recipe, &s.src.arch, s.scheme, &machine, s.eval.ids != NULL, args->ranks, stdout);
+        code = bq_plan_check(&s.plan);
+    }
+    code = bq_comm_agree(comm, code);
+    bq_session_close(&s);
+    return code;
+}
+
+int bq_cmd_export(const bq_args *args, bq_comm *comm) {
+    bq_run s;
+    int code = bq_session_open_finished(&s, args, comm);
+    if (code == BQ_OK) code = bq_outputs_write_one(&s, args->format, args->shard, args->out);
+    bq_session_close(&s);
+    return code;
+}

@@ -1,0 +1,264 @@
+#include "base/die.h"
+#include "base/hash.h"
+#include "base/log.h"
+#include "driver/commands/commands.h"
+#include "io/files.h"
+#include "io/inside.h"
+#include "io/json.h"
+#include "io/lock.h"
+#include "io/state.h"
+
+#include <dirent.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define MAX_FILE ((size_t)64 << 20)
+
+typedef struct {
+    const char *dir;
+    bq_state_summary made; /* blocks 0: there is no state yet */
+    bq_state *state;
+    int64_t done, all; /* blocks of all phases and sweeps */
+    double pace;       /* seconds a block of the phase at work takes, of late; 0: unknown */
+    double left;       /* seconds of that phase; -1: unknown */
+    json_t *out;
+} status;
+
+static json_t *read_json(const status *s, const char *name) {
+    char path[BQ_PATH], *text;
+    size_t bytes;
+    bq_path_join(path, sizeof path, s->dir, name);
+    if (bq_file_read(path, MAX_FILE, &text, &bytes)) return NULL;
+    json_t *root = json_loadb(text, bytes, JSON_REJECT_DUPLICATES, NULL);
+    free(text);
+    return root;
+}
+
+/* ---- how it ended, by its last words ---- */
+
+static void take_words(status *s, char *log, bq_lock_state lock, const char *who) {
+    const char *state = NULL, *reason = "", *last = "";
+    for (char *line = strtok(log, "\n"); line; line = strtok(NULL, "\n")) {
+        bq_log_clean(line, 0);
+        last = line;
+        if (strstr(line, ", plan ")) state = NULL, reason = ""; /* a run's first line */
+        if (strstr(line, " done in ")) state = "done";
+        if (strstr(line, " stopped with the state written")) state = "stopped";
+        if (strstr(line, " error: ")) state = "failed", reason = line;
+    }
+    if (!state) state = *last ? "killed" : "new";
+    if (lock == BQ_LOCK_HELD) state = "running", reason = "";
+    if (lock == BQ_LOCK_UNKNOWN && strcmp(state, "killed") == 0) state = "running or killed";
+    json_object_set_new(s->out, "state", json_string(state));
+    json_object_set_new(s->out, "holder", json_string(lock == BQ_LOCK_HELD ? who : ""));
+    json_object_set_new(s->out, "reason", json_string(reason));
+    json_object_set_new(s->out, "log", json_string(last));
+}
+
+static void look_at_log(status *s) {
+    enum { TAIL = 1 << 16 };
+    char path[BQ_PATH], who[128], *log = NULL;
+    size_t bytes = 0;
+    bq_path_join(path, sizeof path, s->dir, "run.log");
+    bq_lock_state lock = bq_lock_look(s->dir, who);
+    if (bq_file_read(path, MAX_FILE, &log, &bytes)) log = calloc(1, 1);
+    BQ_CHECK(log, "no memory for the end of a log");
+    take_words(s, bytes > TAIL ? log + bytes - TAIL : log, lock, who);
+    free(log);
+}
+
+static const char *text_at(const status *s, const char *key) {
+    return json_string_value(json_object_get(s->out, key));
+}
+
+/* ---- how far ---- */
+
+/* The phase's name, or the names of its passes. */
+static void name_phase(const json_t *recipe, int phase, char *out, size_t n) {
+    const json_t *p = json_array_get(json_object_get(recipe, "phases"), (size_t)phase), *pass;
+    const char *name = json_string_value(json_object_get(p, "name"));
+    size_t i;
+    snprintf(out, n, "%s", name ? name : "");
+    json_array_foreach(json_object_get(p, "passes"), i, pass) {
+        const char *one = json_string_value(json_object_get(pass, "pass"));
+        if (name && *name) break;
+        snprintf(out + strlen(out), n - strlen(out), "%s%s", i ? "+" : "", one ? one : "?");
+    }
+    bq_log_clean(out, 0);
+}
+
+static int64_t count_done(const status *s, int sweep, int phase) {
+    int64_t n = 0;
+    for (int b = 0; b < s->made.blocks; b++) n += bq_state_seems_done(s->state, sweep, phase, b);
+    return n;
+}
+
+/* Mean seconds a block, over the last rows of run.csv that are of this phase. */
+static double pace_of(const status *s, int sweep, int phase) {
+    enum { ROWS = 16 };
+    char path[BQ_PATH], *text;
+    size_t bytes;
+    double recent[ROWS], sum = 0;
+    int64_t n = 0;
+    bq_path_join(path, sizeof path, s->dir, "run.csv");
+    if (bq_file_read(path, MAX_FILE, &text, &bytes)) return 0;
+    for (char *line = strtok(text, "\n"); line; line = strtok(NULL, "\n")) {
+        int row[2];
+        double t[5];
+        if (sscanf(line, "%d,%d,%*d,%*d,%*d,%*[^,],%*[^,],%lf,%lf,%lf,%lf,%lf", &row[0], &row[1], &t[0],
+                   &t[1], &t[2], &t[3], &t[4]) == 7 &&
+            row[0] == sweep && row[1] == phase)
+            recent[n++ % ROWS] = t[0] + t[1] + t[2] + t[3] + t[4];
+    }
+    free(text);
+    for (int i = 0; i < ROWS && i < n; i++) sum += recent[i];
+    return n ? sum / (double)(n < ROWS ? n : ROWS) : 0;
+}
+
+/* Every phase of sweep 0, then the last phase of each later one. */
+static json_t *phases(status *s) {
+    json_t *list = json_array(), *recipe = read_json(s, "recipe.json");
+    bool found =
+        strcmp(text_at(s, "state"), "done") == 0; /* the phase at work; where all is done there is none */
+    for (int sweep = 0; sweep < s->made.sweeps; sweep++)
+        for (int p = sweep ? s->made.phases - 1 : 0; p < s->made.phases; p++) {
+            char name[128];
+            int64_t done = count_done(s, sweep, p), todo = s->made.blocks - done;
+            name_phase(recipe, p, name, sizeof name);
+            json_array_append_new(list,
+                                  json_pack("{s:s, s:i, s:i, s:I, s:i}", "name", name, "phase", p, "sweep",
+                                            sweep, "done", (json_int_t)done, "blocks", s->made.blocks));
+            s->done += done, s->all += s->made.blocks;
+            if (found || !todo) continue;
+            found = true;
+            s->pace = pace_of(s, sweep, p);
+            if (s->pace > 0) s->left = s->pace * (double)todo / s->made.stages;
+        }
+    json_decref(recipe);
+    return list;
+}
+
+static json_t *insides(const status *s) {
+    json_t *list = json_array();
+    for (int b = 0; b < s->made.blocks; b++) {
+        bq_inside in = {.block = b, .fingerprint = s->made.fingerprint};
+        if (bq_inside_glance(s->dir, &in))
+            json_array_append_new(list, json_pack("{s:i, s:i, s:i, s:i, s:I}", "block", b, "phase", in.phase,
+                                                  "sweep", in.sweep, "pass", in.pass, "steps",
+                                                  (json_int_t)in.steps));
+    }
+    return list;
+}
+
+/* Samples of activation files that are kept: the records of their logs. */
+static int64_t samples(const status *s) {
+    enum { RECORD = 32 };
+    char path[BQ_PATH], dir[BQ_PATH];
+    int64_t n = 0;
+    bq_path_join(dir, sizeof dir, s->dir, "acts");
+    DIR *list = opendir(dir);
+    for (struct dirent *e; list && (e = readdir(list));) {
+        const char *end = strrchr(e->d_name, '.');
+        if (!end || strcmp(end, ".valid")) continue;
+        bq_path_join(path, sizeof path, dir, e->d_name);
+        int64_t bytes = bq_file_size(path);
+        n += bytes > 0 ? bytes / RECORD : 0;
+    }
+    if (list) closedir(list);
+    return n;
+}
+
+/* One text that changes whenever something was gained that a restart keeps. */
+static void set_progress(status *s, const json_t *inside, int64_t kept) {
+    char text[128], *states = json_dumps(inside, JSON_COMPACT);
+    BQ_CHECK(states, "no memory for the states of %d blocks", s->made.blocks);
+    snprintf(text, sizeof text, "%ld blocks, %ld samples, states %016lx", (long)s->done, (long)kept,
+             (unsigned long)bq_hash_text(states));
+    free(states);
+    json_object_set_new(s->out, "progress", json_string(text));
+}
+
+static void look(status *s) {
+    s->out = json_pack("{s:s}", "dir", s->dir);
+    BQ_CHECK(s->out, "no memory, or a bad name: %s", s->dir);
+    s->left = -1;
+    look_at_log(s);
+    json_t *list = json_array(), *inside;
+    if (bq_state_read(s->dir, &s->made)) {
+        s->state = bq_state_load(s->dir, s->made.fingerprint, s->made.sweeps, s->made.phases, s->made.blocks);
+        json_decref(list);
+        list = phases(s);
+    }
+    inside = insides(s);
+    int64_t kept = samples(s);
+    json_object_set_new(s->out, "done", json_integer(s->done));
+    json_object_set_new(s->out, "blocks", json_integer(s->all));
+    json_object_set_new(s->out, "phases", list);
+    set_progress(s, inside, kept);
+    json_object_set_new(s->out, "inside", inside);
+    json_object_set_new(s->out, "samples", json_integer(kept));
+    json_object_set_new(s->out, "stages", json_integer(s->made.stages));
+    json_object_set_new(s->out, "replicas", json_integer(s->made.replicas));
+    json_object_set_new(s->out, "seconds", json_real(s->made.seconds));
+    json_object_set_new(s->out, "pace", s->pace > 0 ? json_real(s->pace) : json_null());
+    json_object_set_new(s->out, "left", s->left >= 0 ? json_real(s->left) : json_null());
+    json_t *result = read_json(s, "result.json");
+    json_object_set_new(s->out, "result", result ? result : json_null());
+}
+
+/* ---- for people ---- */
+
+static void print_time(const char *before, double seconds, const char *after) {
+    long t = (long)(seconds + 0.5);
+    printf("%s%ld:%02ld:%02ld%s", before, t / 3600, t / 60 % 60, t % 60, after);
+}
+
+static void print(const status *s) {
+    const json_t *one, *value;
+    const char *name;
+    size_t i;
+    printf("%s: %s", s->dir, text_at(s, "state"));
+    if (*text_at(s, "holder")) printf(" (%s)", text_at(s, "holder"));
+    printf("\n");
+    json_array_foreach(json_object_get(s->out, "phases"), i, one) {
+        long done, blocks, sweep = (long)json_integer_value(json_object_get(one, "sweep"));
+        done = (long)json_integer_value(json_object_get(one, "done"));
+        blocks = (long)json_integer_value(json_object_get(one, "blocks"));
+        printf("  %-24s %ld of %ld blocks", json_string_value(json_object_get(one, "name")), done, blocks);
+        if (s->made.sweeps > 1) printf(", sweep %ld%s", sweep, sweep ? ", where it is wanted" : "");
+        printf("\n");
+    }
+    json_array_foreach(json_object_get(s->out, "inside"), i, one)
+        printf("  inside block %-11ld step %ld is kept\n",
+               (long)json_integer_value(json_object_get(one, "block")) + 1,
+               (long)json_integer_value(json_object_get(one, "steps")));
+    if (s->pace > 0)
+        printf("  pace                     %.1f s a block, %d at a time\n", s->pace, s->made.stages);
+    if (s->left >= 0) print_time("  left of this phase       about ", s->left, "\n");
+    json_object_foreach(json_object_get(s->out, "result"), name, value) {
+        if (json_is_real(value)) printf("  perplexity of %-10.40s %.4f\n", name, json_real_value(value));
+        if (json_is_null(value)) printf("  perplexity of %-10.40s not finite\n", name);
+    }
+    if (*text_at(s, "reason")) printf("  why                      %s\n", text_at(s, "reason"));
+    printf("  last words               %s\n", text_at(s, "log"));
+}
+
+int bq_cmd_status(const bq_args *args, bq_comm *comm) {
+    status s = {.dir = args->file[0]};
+    char path[BQ_PATH];
+    (void)comm;
+    bq_path_join(path, sizeof path, s.dir, "ckpt");
+    if (!bq_file_exists(path)) return bq_refuse(BQ_USAGE, "%s: there is no run", s.dir);
+    look(&s);
+    if (args->json) {
+        size_t bytes;
+        char *text = bq_json_text_of(s.out, &bytes);
+        fwrite(text, 1, bytes, stdout);
+        free(text);
+    } else
+        print(&s);
+    json_decref(s.out);
+    bq_state_close(s.state);
+    return BQ_OK;
+}

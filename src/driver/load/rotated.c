@@ -1,0 +1,239 @@
+#include "driver/load/rotated.h"
+
+#include "base/die.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* Philox: no phase and no sweep of a run has these numbers. */
+#define AT 255
+
+struct bq_rotated {
+    const bq_arch *arch;
+    const bq_weights *weights;
+    bq_transform how;
+    uint64_t seed;
+    bq_rotation r1, r2;
+    int block;      /* whose r2 */
+    double *memory; /* of r1, of r2, the panels' room */
+    double *memory2, *room;
+    float *gamma;
+};
+
+static size_t doubles(const bq_transform *t, const bq_model *m) {
+    return bq_rotation_need(t->r1, m->hidden, t->r1_block) +
+           bq_rotation_need(t->r2, m->head_dim, t->r2_block) + bq_rotate_room(m->hidden);
+}
+
+size_t bq_rotated_need(const bq_recipe *recipe, const bq_arch *arch) {
+    const bq_transform *t = &recipe->transform[0];
+    if (!recipe->ntransform) return 0;
+    return doubles(t, &arch->model) * sizeof(double) + (size_t)arch->model.hidden * sizeof(float);
+}
+
+static int check(const char *key, bq_rotate_kind kind, int64_t n, int64_t block) {
+    if (bq_rotation_exists(kind, n, block)) return BQ_OK;
+    if (kind == BQ_ROTATE_BLOCK)
+        return bq_refuse(
+            BQ_USAGE, "transforms.0.%s_block: blocks of %ld are no Hadamard matrices, or do not divide %ld",
+            key, (long)block, (long)n);
+    return bq_refuse(
+        BQ_USAGE, "transforms.0.%s: no Hadamard matrix of size %ld is known here: take block or orthogonal",
+        key, (long)n);
+}
+
+int bq_rotated_open(bq_rotated **out, const bq_arch *arch, const bq_weights *weights,
+                    const bq_recipe *recipe) {
+    const bq_transform *t = &recipe->transform[0];
+    const bq_model *m = &arch->model;
+    *out = NULL;
+    if (!recipe->ntransform) return BQ_OK;
+    int code = check("r1", t->r1, m->hidden, t->r1_block);
+    if (!code) code = check("r2", t->r2, m->head_dim, t->r2_block);
+    if (!code && t->r2 && m->head_dim > BQ_ROTATE_PANEL)
+        code = bq_refuse(BQ_USAGE, "transforms.0.r2: the model's heads have %ld channels, %d at most",
+                         (long)m->head_dim, BQ_ROTATE_PANEL);
+    if (code) return code;
+    bq_rotated *r = calloc(1, sizeof *r);
+    BQ_CHECK(r, "no memory for a rotation");
+    *r = (bq_rotated){.arch = arch, .weights = weights, .how = *t, .seed = recipe->seed, .block = -1};
+    *out = r;
+    return BQ_OK;
+}
+
+/* With the first tensor: who only plans takes neither the memory nor the time. */
+static void make(bq_rotated *r) {
+    const bq_transform *t = &r->how;
+    const bq_model *m = &r->arch->model;
+    if (r->memory) return;
+    r->memory = malloc(doubles(t, m) * sizeof *r->memory);
+    r->gamma = malloc((size_t)m->hidden * sizeof *r->gamma);
+    BQ_CHECK(r->memory && r->gamma, "no memory for rotations of size %ld", (long)m->hidden);
+    r->memory2 = r->memory + bq_rotation_need(t->r1, m->hidden, t->r1_block);
+    r->room = r->memory2 + bq_rotation_need(t->r2, m->head_dim, t->r2_block);
+    bq_rng_key at = {.seed = r->seed, .sweep = AT, .phase = AT};
+    if (t->r1) bq_rotation_make(&r->r1, t->r1, m->hidden, t->r1_block, at, r->memory);
+}
+
+void bq_rotated_close(bq_rotated *r) {
+    if (!r) return;
+    free(r->memory);
+    free(r->gamma);
+    free(r);
+}
+
+static const bq_rotation *r1_of(const bq_rotated *r) { return r->how.r1 ? &r->r1 : NULL; }
+
+static const bq_rotation *r2_of(bq_rotated *r, int block) {
+    const bq_transform *t = &r->how;
+    if (!t->r2) return NULL;
+    bq_rng_key at = {.seed = r->seed, .sweep = AT, .phase = AT, .iteration = 1, .block = (uint32_t)block};
+    if (block != r->block)
+        bq_rotation_make(&r->r2, t->r2, r->arch->model.head_dim, t->r2_block, at, r->memory2);
+    r->block = block;
+    return &r->r2;
+}
+
+/* ---- what a name is ---- */
+
+typedef enum { OTHER, EMBED, HEAD, NORM, WEIGHT, BIAS } tensor_kind;
+
+typedef struct {
+    tensor_kind kind;
+    int block;
+    const bq_linear *linear; /* of weights and biases */
+} place;
+
+static bool named(int block, const char *module, const char *what, const char *name) {
+    char full[160];
+    bq_arch_tensor(full, sizeof full, block, module, what);
+    return strcmp(full, name) == 0;
+}
+
+static place find(const bq_arch *arch, const char *name) {
+    static const char head[] = "model.layers.";
+    place p = {OTHER, -1, NULL};
+    if (strcmp(name, bq_tensor_embed) == 0) p.kind = EMBED;
+    if (strcmp(name, bq_tensor_head) == 0) p.kind = HEAD;
+    if (strcmp(name, bq_tensor_norm) == 0) p.kind = NORM;
+    if (strncmp(name, head, sizeof head - 1) != 0) return p;
+    p.block = (int)strtol(name + sizeof head - 1, NULL, 10);
+    for (int i = 0; i < arch->linears && !p.kind; i++) {
+        p.linear = &arch->linear[i];
+        if (named(p.block, p.linear->module, "weight", name)) p.kind = WEIGHT;
+        if (named(p.block, p.linear->module, "bias", name)) p.kind = BIAS;
+    }
+    for (int i = 0; i < 2 && !p.kind; i++)
+        if (named(p.block, arch->norm[i], "weight", name)) p.kind = NORM;
+    return p;
+}
+
+static bool writes_stream(const bq_linear *l) { return l->mat == BQ_O || l->mat == BQ_DOWN; }
+
+/* Where the value heads start among the rows of q, k and v. */
+static int64_t first_value(const bq_model *m) { return (m->heads + m->kv_heads) * m->head_dim; }
+
+static bool has_values(const bq_arch *arch, const bq_linear *l) {
+    return l->mat == BQ_QKV && l->row + l->rows > first_value(&arch->model);
+}
+
+static bool changes(const bq_rotated *r, const place *p) {
+    bool r1 = r->how.r1, r2 = r->how.r2;
+    switch (p->kind) {
+    case OTHER: return false;
+    case EMBED:
+    case HEAD:
+    case NORM: return r1;
+    case WEIGHT: return r1 || (r2 && (p->linear->mat == BQ_O || has_values(r->arch, p->linear)));
+    case BIAS: break;
+    }
+    return (r1 && writes_stream(p->linear)) || (r2 && has_values(r->arch, p->linear));
+}
+
+bool bq_rotated_whole(const bq_rotated *r, const char *name) {
+    place p = {OTHER, -1, NULL};
+    if (r && r->how.r1) p = find(r->arch, name);
+    return p.kind == WEIGHT && writes_stream(p.linear);
+}
+
+/* ---- what becomes of it ---- */
+
+static void read_rows(const bq_rotated *r, const char *name, int64_t first, bq_mat to) {
+    bq_weights_read(r->weights, bq_weights_find(r->weights, name), first, to.rows, to);
+}
+
+/* The gain of the norm before a matrix; NULL where it stays in the norm. */
+static const float *gain(bq_rotated *r, const char *norm) {
+    if (!r->how.r1) return NULL;
+    read_rows(r, norm, 0, bq_mat_host(r->gamma, 1, r->arch->model.hidden, BQ_F32));
+    return r->gamma;
+}
+
+/* Rows that are vectors of the residual stream. */
+static void rows_of_stream(bq_rotated *r, const float *gamma, bq_mat w) {
+    for (int64_t at = 0; at < w.rows; at += BQ_ROTATE_PANEL) {
+        int64_t n = w.rows - at < BQ_ROTATE_PANEL ? w.rows - at : BQ_ROTATE_PANEL;
+        bq_panel p = {bq_mat_at(w, at, 0), w.cols, n, 1, w.ld};
+        bq_rotate_panel(p, gamma, r1_of(r), NULL, r->room);
+    }
+}
+
+/* A linear's rows from `first` on; all of them where it writes to the stream.  With R2 a panel is a head. */
+static void weight(bq_rotated *r, const place *p, int64_t first, bq_mat w) {
+    const bq_linear *l = p->linear;
+    const bq_model *m = &r->arch->model;
+    const bq_rotation *r2 = l->mat == BQ_QKV || l->mat == BQ_O ? r2_of(r, p->block) : NULL;
+    bool writes = writes_stream(l);
+    char norm[160];
+    bq_arch_tensor(norm, sizeof norm, p->block, r->arch->norm[l->mat == BQ_GATE_UP], "weight");
+    const float *gamma = writes ? NULL : gain(r, norm);
+    int64_t all = writes ? w.cols : w.rows, step = r2 ? m->head_dim : BQ_ROTATE_PANEL;
+    BQ_CHECK(!r2 || (l->row + first) % m->head_dim == 0, "%s is read in parts of heads", l->name);
+    for (int64_t at = 0; at < all; at += step) {
+        int64_t n = all - at < step ? all - at : step;
+        bool turn = writes || l->row + first + at >= first_value(m);
+        bq_panel panel = writes ? (bq_panel){bq_mat_at(w, 0, at), w.rows, n, w.ld, 1}
+                                : (bq_panel){bq_mat_at(w, at, 0), w.cols, n, 1, w.ld};
+        bq_rotate_panel(panel, gamma, r1_of(r), turn ? r2 : NULL, r->room);
+    }
+}
+
+static void bias(bq_rotated *r, const place *p, bq_mat b) {
+    const bq_linear *l = p->linear;
+    const bq_model *m = &r->arch->model;
+    float *x = b.data;
+    if (writes_stream(l)) {
+        bq_rotate_panel((bq_panel){x, b.cols, 1, 1, 1}, NULL, r1_of(r), NULL, r->room);
+        return;
+    }
+    const bq_rotation *r2 = r2_of(r, p->block);
+    int64_t skip = first_value(m) - l->row;
+    for (int64_t at = skip > 0 ? skip : 0; at < l->rows; at += m->head_dim)
+        bq_rotate_panel((bq_panel){x + at, 1, m->head_dim, 1, 1}, NULL, NULL, r2, r->room);
+}
+
+bool bq_rotated_read(bq_rotated *r, const char *name, int64_t first, bq_mat to) {
+    place p = {OTHER, -1, NULL};
+    if (r) p = find(r->arch, name);
+    if (!r || !changes(r, &p)) return false;
+    if (!to.data) return true;
+    make(r);
+    bool tied = p.kind == HEAD && r->arch->model.tied;
+    if (p.kind != NORM) read_rows(r, tied ? bq_tensor_embed : name, first, to);
+    switch (p.kind) {
+    case OTHER: break;
+    case EMBED: rows_of_stream(r, NULL, to); break;
+    case HEAD: rows_of_stream(r, gain(r, bq_tensor_norm), to); break;
+    case WEIGHT: weight(r, &p, first, to); break;
+    case BIAS: bias(r, &p, to); break;
+    case NORM:
+        for (int64_t i = 0; i < to.cols; i++) bq_f32(to)[i] = 1;
+    }
+    return true;
+}
+
+void bq_rotated_embed(bq_rotated *r, bq_mat rows) {
+    if (!r || !r->how.r1) return;
+    make(r);
+    rows_of_stream(r, NULL, rows);
+}

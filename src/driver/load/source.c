@@ -1,0 +1,282 @@
+#include "driver/load/source.h"
+
+#include "base/die.h"
+#include "base/hash.h"
+#include "io/config.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* One expected tensor: where its rows go, or just its shape when there is no place (checking). */
+typedef struct {
+    char name[160];
+    int64_t rows, cols; /* rows 0: one-dimensional of cols */
+    bq_mat to;
+} expected;
+
+enum { MAX_EXPECTED = 2 * BQ_ARCH_LINEARS + 2 };
+
+static int expect_block(const bq_arch *arch, int b, const bq_block *blk, expected *out) {
+    int n = 0;
+    for (int i = 0; i < arch->linears; i++) {
+        const bq_linear *l = &arch->linear[i];
+        expected *e = &out[n++];
+        *e = (expected){.rows = l->rows, .cols = l->cols};
+        bq_arch_tensor(e->name, sizeof e->name, b, l->module, "weight");
+        if (blk) e->to = bq_linear_view(arch, i, blk->w);
+        if (!l->bias) continue;
+        e = &out[n++];
+        *e = (expected){.cols = l->rows};
+        bq_arch_tensor(e->name, sizeof e->name, b, l->module, "bias");
+        if (blk) e->to = bq_mat_cols(blk->bias[l->mat], l->row, l->rows);
+    }
+    for (int i = 0; i < 2; i++) {
+        expected *e = &out[n++];
+        *e = (expected){.cols = arch->model.hidden};
+        bq_arch_tensor(e->name, sizeof e->name, b, arch->norm[i], "weight");
+        if (blk) e->to = blk->norm[i];
+    }
+    return n;
+}
+
+static int check(void *ctx, const bq_source *src, const expected *e) {
+    (void)ctx;
+    const bq_tensor *t = bq_weights_find(src->weights, e->name);
+    if (!t)
+        return bq_refuse(BQ_DATA, "%s: tensor '%s' is missing: the files do not fit config.json", src->dir,
+                         e->name);
+    if (strcmp(t->dtype, "F32") && strcmp(t->dtype, "F16") && strcmp(t->dtype, "BF16"))
+        return bq_refuse(BQ_DATA, "%s: tensor '%s' has type %s: F32, F16 or BF16 is needed", src->dir,
+                         e->name, t->dtype);
+    bool fits = e->rows ? t->dims == 2 && t->shape[0] == e->rows && t->shape[1] == e->cols
+                        : t->dims == 1 && t->shape[0] == e->cols;
+    char want[64];
+    if (e->rows)
+        snprintf(want, sizeof want, "%ld x %ld", (long)e->rows, (long)e->cols);
+    else
+        snprintf(want, sizeof want, "%ld", (long)e->cols);
+    if (!fits)
+        return bq_refuse(BQ_DATA, "%s: tensor '%s' has another shape than config.json says (%s)", src->dir,
+                         e->name, want);
+    return BQ_OK;
+}
+
+/* Every tensor of the model until `visit` returns nonzero, which is returned. */
+static int each(const bq_source *src, int (*visit)(void *ctx, const bq_source *src, const expected *e),
+                void *ctx) {
+    const bq_model *m = &src->arch.model;
+    expected whole[3] = {
+        {.rows = m->vocab, .cols = m->hidden}, {.cols = m->hidden}, {.rows = m->vocab, .cols = m->hidden}};
+    const char *const name[3] = {bq_tensor_embed, bq_tensor_norm, bq_tensor_head};
+    int code = BQ_OK;
+    for (int i = 0; i < (m->tied ? 2 : 3) && !code; i++) {
+        snprintf(whole[i].name, sizeof whole[i].name, "%s", name[i]);
+        code = visit(ctx, src, &whole[i]);
+    }
+    for (int b = 0; b < m->blocks; b++) {
+        expected e[MAX_EXPECTED];
+        int n = expect_block(&src->arch, b, NULL, e);
+        for (int i = 0; i < n && !code; i++) code = visit(ctx, src, &e[i]);
+    }
+    return code;
+}
+
+/* One line of a safetensors header. */
+typedef struct {
+    FILE *out;
+    int64_t end;
+} header;
+
+static int describe(void *ctx, const bq_source *src, const expected *e) {
+    header *h = ctx;
+    int64_t bytes = (e->rows ? e->rows : 1) * e->cols * 2;
+    (void)src;
+    fprintf(h->out, "%s\"%s\":{\"dtype\":\"BF16\",\"shape\":[", h->end ? "," : "{", e->name);
+    if (e->rows) fprintf(h->out, "%ld,", (long)e->rows);
+    fprintf(h->out, "%ld],\"data_offsets\":[%ld,%ld]}", (long)e->cols, (long)h->end, (long)(h->end + bytes));
+    h->end += bytes;
+    return BQ_OK;
+}
+
+static int open_procedural(bq_source *src) {
+    char *text = NULL;
+    size_t bytes = 0;
+    header h = {.out = open_memstream(&text, &bytes)};
+    BQ_CHECK(h.out, "no memory to describe a model");
+    each(src, describe, &h);
+    fprintf(h.out, "}");
+    fclose(h.out);
+    int code = bq_weights_open_procedural(&src->weights, src->dir, text, (size_t)h.end, src->arch.model.seed);
+    free(text);
+    return code;
+}
+
+int bq_source_open(bq_source *src, const char *dir) {
+    bq_model model;
+    *src = (bq_source){0};
+    if (strlen(dir) >= sizeof src->dir)
+        return bq_refuse(BQ_DATA, "model path of %zu bytes is too long", strlen(dir));
+    strcpy(src->dir, dir);
+    int code = bq_config_read(dir, &model);
+    if (code) return code;
+    bq_arch_of(&model, &src->arch);
+    code = model.procedural ? open_procedural(src) : bq_weights_open(&src->weights, dir);
+    if (!code) code = each(src, check, NULL);
+    if (code) bq_source_close(src);
+    return code;
+}
+
+void bq_source_close(bq_source *src) {
+    bq_rotated_close(src->rotated);
+    bq_weights_close(src->weights);
+    *src = (bq_source){0};
+}
+
+int bq_source_transform(bq_source *src, const bq_recipe *recipe) {
+    return bq_rotated_open(&src->rotated, &src->arch, src->weights, recipe);
+}
+
+int bq_source_fingerprint(const bq_source *src, const char *cache, uint64_t *hash) {
+    uint64_t weights;
+    int code = bq_weights_fingerprint(src->weights, cache, &weights);
+    if (code) return code;
+    const bq_model *m = &src->arch.model;
+    bq_hash *h = bq_hash_open();
+    bq_hash_add(h, &weights, sizeof weights);
+    /* field by field: a struct's padding has no defined value */
+    const int64_t numbers[] = {
+        (int64_t)m->family,    m->hidden,   m->inter,  m->vocab, m->blocks,         m->heads,
+        m->kv_heads,           m->head_dim, m->window, m->tied,  m->attention_bias, m->mlp_bias,
+        (int64_t)m->rope.kind, m->rope.dim};
+    const double reals[] = {m->eps,       m->rope.theta,    m->rope.factor,   m->rope.low,
+                            m->rope.high, m->rope.original, m->rope.attention};
+    bq_hash_add(h, numbers, sizeof numbers);
+    bq_hash_add(h, reals, sizeof reals);
+    if (m->rope.kind == BQ_ROPE_LONG) {
+        bq_hash_add(h, m->rope.short_factor, (size_t)m->rope.dim / 2 * sizeof(double));
+        bq_hash_add(h, m->rope.long_factor, (size_t)m->rope.dim / 2 * sizeof(double));
+    }
+    *hash = bq_hash_close(h);
+    return BQ_OK;
+}
+
+void bq_source_rows(const bq_source *src, const char *name, int64_t first, bq_mat to) {
+    if (bq_rotated_read(src->rotated, name, first, to)) return;
+    bq_weights_read(src->weights, bq_weights_find(src->weights, name), first, to.rows, to);
+}
+
+/* Rows of a piece: whole heads, bounded, or the whole tensor where a rotation needs that. */
+static int64_t piece_rows(const bq_arch *arch, int64_t rows, int64_t cols, bool whole) {
+    int64_t head = arch->model.head_dim, step = (((int64_t)1 << 22) / cols / head + 1) * head;
+    return whole || step > rows ? rows : step;
+}
+
+int64_t bq_source_piece_most(const bq_arch *arch, bool rotated) {
+    int64_t most = arch->model.hidden;
+    for (int i = 0; i < arch->linears; i++) {
+        const bq_linear *l = &arch->linear[i];
+        bool whole = rotated && (l->mat == BQ_O || l->mat == BQ_DOWN);
+        int64_t values = piece_rows(arch, l->rows, l->cols, whole) * l->cols;
+        if (values < l->rows) values = l->rows; /* its bias */
+        if (values > most) most = values;
+    }
+    return most;
+}
+
+size_t bq_source_need(const bq_arch *arch, bool rotated) {
+    const bq_model *m = &arch->model;
+    int64_t most = bq_source_piece_most(arch, rotated), head = piece_rows(arch, m->vocab, m->hidden, false);
+    return (size_t)(head * m->hidden > most ? head * m->hidden : most) * sizeof(float);
+}
+
+static bool pieces(const bq_source *src, const char *name, bq_mat to, bq_source_visit *visit, void *ctx) {
+    int64_t step = piece_rows(&src->arch, to.rows, to.cols, bq_rotated_whole(src->rotated, name));
+    bool on = true;
+    for (int64_t r = 0; r < to.rows && on; r += step)
+        on = visit(ctx, name, r, bq_mat_rows(to, r, to.rows - r < step ? to.rows - r : step));
+    return on;
+}
+
+void bq_source_pieces(const bq_source *src, int b, const bq_block *blk, bq_source_visit *visit, void *ctx) {
+    expected e[MAX_EXPECTED];
+    int n = expect_block(&src->arch, b, blk, e);
+    for (int i = 0; i < n && pieces(src, e[i].name, e[i].to, visit, ctx); i++) {}
+}
+
+/* A piece on its way to device memory through a host buffer; none where the device is the host. */
+typedef struct {
+    const bq_source *src;
+    bq_dev *dev;
+    float *buffer;
+} loading;
+
+static bool load_piece(void *ctx, const char *name, int64_t first, bq_mat to) {
+    loading *l = ctx;
+    if (!l->buffer) {
+        bq_source_rows(l->src, name, first, to);
+        return true;
+    }
+    bq_mat host = bq_mat_host(l->buffer, to.rows, to.cols, BQ_F32);
+    bq_source_rows(l->src, name, first, host);
+    l->dev->op->put(l->dev, host, to);
+    l->dev->op->wait(l->dev);
+    return true;
+}
+
+static float *buffer_of(const bq_dev *dev, int64_t values) {
+    if (dev->mem.place != BQ_DEVICE) return NULL;
+    float *buffer = malloc((size_t)values * sizeof *buffer);
+    BQ_CHECK(buffer, "no memory to read %ld weights", (long)values);
+    return buffer;
+}
+
+static void load(const bq_source *src, bq_dev *dev, const char *name, bq_mat to) {
+    bool whole = bq_rotated_whole(src->rotated, name);
+    loading l = {src, dev, buffer_of(dev, piece_rows(&src->arch, to.rows, to.cols, whole) * to.cols)};
+    pieces(src, name, to, load_piece, &l);
+    free(l.buffer);
+}
+
+void bq_source_block(const bq_source *src, bq_dev *dev, int b, bq_block *blk) {
+    loading l = {src, dev, buffer_of(dev, bq_source_piece_most(&src->arch, src->rotated))};
+    blk->index = b;
+    blk->folded = false;
+    blk->pre = NULL;
+    bq_source_pieces(src, b, blk, load_piece, &l);
+    free(l.buffer);
+}
+
+void bq_source_prefetch(const bq_source *src, int b) {
+    expected e[MAX_EXPECTED];
+    bq_block none = {0};
+    if (b >= src->arch.model.blocks) return;
+    int n = expect_block(&src->arch, b, &none, e);
+    for (int i = 0; i < n; i++) bq_weights_prefetch(src->weights, bq_weights_find(src->weights, e[i].name));
+}
+
+void bq_source_embed(const bq_source *src, const int32_t *ids, bq_mat out) {
+    const bq_tensor *t = bq_weights_find(src->weights, bq_tensor_embed);
+    for (int64_t r = 0; r < out.rows; r++)
+        bq_weights_read(src->weights, t, ids[r], 1, bq_mat_rows(out, r, 1));
+    bq_rotated_embed(src->rotated, out);
+}
+
+void bq_source_head(const bq_source *src, bq_dev *dev, bq_mat norm, bq_mat head) {
+    bool apart = !src->arch.model.tied || bq_rotated_read(src->rotated, bq_tensor_head, 0, (bq_mat){0});
+    load(src, dev, bq_tensor_norm, norm);
+    load(src, dev, apart ? bq_tensor_head : bq_tensor_embed, head);
+}
+
+void bq_source_rope(const bq_source *src, bq_angles angles, bq_dev *dev, bq_work *work) {
+    size_t n = (size_t)(work->cos.rows * work->cos.cols);
+    float *table = malloc(2 * n * sizeof *table + 1);
+    BQ_CHECK(table, "no memory for a rotary table of %zu values", n);
+    bq_mat c = bq_mat_host(table, work->cos.rows, work->cos.cols, BQ_F32);
+    bq_mat s = bq_mat_host(table + n, work->cos.rows, work->cos.cols, BQ_F32);
+    bq_rope_table(&src->arch.model.rope, angles, work->cos.rows, c, s);
+    dev->op->put(dev, c, work->cos);
+    dev->op->put(dev, s, work->sin);
+    dev->op->wait(dev);
+    free(table);
+}

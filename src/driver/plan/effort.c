@@ -1,0 +1,87 @@
+#include "driver/plan/effort.h"
+
+#include "base/shard.h"
+#include "driver/recipe/traits.h"
+
+#include <math.h>
+
+typedef struct {
+    const bq_recipe *r;
+    bq_cost cost;  /* of the busiest rank */
+    double blocks; /* of that rank */
+} share;
+
+/* The stages up to the last but one, a micro-batch behind the other; weights are read for each of them. */
+static void count_reference(bq_effort *e, const share *s, const bq_comm *grid, double micro, bool split) {
+    bq_effort f = bq_effort_forward(s->cost.arch, s->cost.tokens);
+    if (grid->nstage == 1) return;
+    if (split) {
+        double samples = (double)bq_shard_of(s->r->calibration.samples, 0, grid->size).count;
+        double all = s->blocks * (grid->nstage - 1);
+        bq_effort_add(e, all * samples, f);
+        e->files += all * 2 * s->cost.weights;
+        return;
+    }
+    bq_effort_add(e, s->blocks * s->cost.samples, f);
+    e->sent += 4 * s->cost.tokens * (double)s->cost.arch->model.hidden * s->cost.samples;
+    e->messages += ceil(s->cost.samples / micro);
+    e->idle += (grid->nstage - 2) * s->blocks * micro * f.flop;
+    e->files += (s->blocks > 1 ? ceil(s->cost.samples / micro) : 1) * s->blocks * 2 * s->cost.weights;
+}
+
+/* Walks of the samples through a block for targets: none in the first sweep where the first pass makes them,
+ * none of a last block's that nobody reads. */
+static double targets(const share *s, const bq_phase *phase) {
+    bool passes = phase == s->r->phase && phase->compute == BQ_COMPUTE_F32 && bq_phase_hands_on(phase);
+    bool all = s->r->sweeps > 1 || bq_phase_traits(phase) & BQ_PASS_TARGETS;
+    if (!bq_phase_follows(phase, s->r->segments)) return 0;
+    return s->blocks * (s->r->sweeps - 1) + (passes ? 0 : s->blocks - !all);
+}
+
+static void count_phase(bq_effort *e, const share *s, const bq_phase *phase) {
+    int sweeps = s->r->sweeps;
+    double walk = s->blocks * s->cost.samples * sweeps;
+    bq_effort f = bq_effort_forward(s->cost.arch, s->cost.tokens);
+    bq_effort_add(&e[BQ_WORK_TARGETS], targets(s, phase) * s->cost.samples, f);
+    e[BQ_WORK_TARGETS].files += s->blocks * sweeps * 2 * s->cost.weights;
+    if (phase->inputs != BQ_INPUTS_FP && !bq_pass_advances(phase, phase->npass - 1))
+        bq_effort_add(&e[BQ_WORK_ADVANCE], walk, f);
+    else if (phase->inputs != BQ_INPUTS_FP) { /* the pass, in the first sweep */
+        bq_effort_add(&e[BQ_WORK_ADVANCE], s->blocks, bq_effort_midway(&s->cost, BQ_MATS));
+        bq_effort_add(&e[BQ_WORK_ADVANCE], walk - s->blocks * s->cost.samples, f);
+    }
+    for (int i = 0; i < phase->npass; i++) {
+        const bq_pass *p = &phase->pass[i];
+        const bq_pass_kind *kind = bq_pass_kind_at(p->kind);
+        int64_t all = bq_pass_training(p, 0).steps + (sweeps - 1) * bq_pass_training(p, 1).steps;
+        if (kind->cost) bq_effort_add(&e[BQ_WORK_PASSES], s->blocks, kind->cost(p->options, &s->cost));
+        if (kind->step_cost)
+            bq_effort_add(&e[BQ_WORK_TRAINING], s->blocks * (double)all,
+                          kind->step_cost(p->options, &s->cost));
+    }
+}
+
+void bq_effort_count(bq_effort e[BQ_WORKS], const bq_recipe *r, const bq_arch *arch, const bq_comm *grid,
+                     int64_t micro, bool split, bool eval, int64_t keeps) {
+    share s = {.r = r,
+               .blocks = ceil((double)arch->model.blocks / grid->nstage),
+               .cost = {.arch = arch,
+                        .samples = (double)bq_shard_of(r->calibration.samples, 0, grid->nreplica).count,
+                        .replicas = grid->nreplica,
+                        .weights = (double)bq_arch_weights(arch),
+                        .tokens = (double)r->calibration.length,
+                        .kept = (double)keeps}};
+    bool calibrated = false;
+    for (int k = 0; k < BQ_WORKS; k++) e[k] = (bq_effort){0};
+    for (int p = 0; p < r->nphase; p++) {
+        if (!bq_phase_calibrated(&r->phase[p])) continue;
+        calibrated = true;
+        count_phase(e, &s, &r->phase[p]);
+    }
+    if (calibrated) count_reference(&e[BQ_WORK_REFERENCE], &s, grid, (double)micro, split);
+    if (!eval) return;
+    double windows = (double)bq_shard_of(r->eval.windows, 0, grid->size).count, blocks = arch->model.blocks;
+    bq_effort_add(&e[BQ_WORK_EVAL], 3 * windows * blocks, bq_effort_forward(arch, (double)r->eval.ctx));
+    e[BQ_WORK_EVAL].flop += 3 * windows * 2 * (double)(r->eval.ctx * arch->model.vocab * arch->model.hidden);
+    e[BQ_WORK_EVAL].files += 3 * blocks * 2 * s.cost.weights;
+}

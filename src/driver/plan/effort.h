@@ -1,0 +1,27 @@
+/* effort.h - what one rank of a grid has to do, counted: arithmetic, traffic of memory, messages, files.
+ *
+ * The counts are those of the ops' contracts and of docs/architecture.md; docs/scaling.md has them as
+ * formulas. The busiest rank is counted: the first replica of a stage. */
+#ifndef BQ_EFFORT_H
+#define BQ_EFFORT_H
+
+#include "driver/recipe/recipe.h"
+
+typedef enum {
+    BQ_WORK_REFERENCE,
+    BQ_WORK_TARGETS,
+    BQ_WORK_TRAINING,
+    BQ_WORK_PASSES,
+    BQ_WORK_ADVANCE,
+    BQ_WORK_EVAL,
+    BQ_WORKS
+} bq_work_part;
+
+/* Of all blocks of the rank in all phases and sweeps.  micro: samples of a micro-batch; split: the reference
+ * is shared by samples alone; eval: the evaluation is part of the run; keeps: samples that passes keep
+ * midway.
+ */
+void bq_effort_count(bq_effort effort[BQ_WORKS], const bq_recipe *recipe, const bq_arch *arch,
+                     const bq_comm *grid, int64_t micro, bool split, bool eval, int64_t keeps);
+
+#endif

@@ -1,0 +1,363 @@
+#include "driver/plan/plan.h"
+
+#include "base/clock.h"
+#include "base/die.h"
+#include "base/shard.h"
+#include "block/narrow.h"
+#include "driver/load/ahead.h"
+#include "driver/eval/perplexity.h"
+#include "driver/load/source.h"
+#include "driver/plan/pipeline.h"
+#include "driver/recipe/traits.h"
+#include "io/export.h"
+#include "io/stream.h"
+
+#include <stdio.h>
+
+/* Code, libraries, MPI's and HDF5's buffers, tokens and the lists of tensors: what has been resident up to
+ * the plan, and what comes later (code not yet run, connections, small blocks; 2 to 5 MB were measured with
+ * Open MPI 4.1 on one node).  With a floor, so that a plan does not change from start to start. */
+#define PROGRAM_LATER ((size_t)8 << 20)
+#define PROGRAM_LEAST ((size_t)40 << 20)
+
+enum { GPU_BYTES = 64 << 20 }; /* workspace of libraries, results */
+
+static void add(bq_plan *plan, const char *name, size_t bytes, bq_place place, const char *remedy) {
+    if (bytes) plan->item[plan->items++] = (bq_plan_item){name, bytes, place, remedy};
+}
+
+static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
+
+/* Measured once: the plans of a process agree. */
+static size_t program(void) {
+    static size_t bytes;
+    if (!bytes) bytes = larger(bq_peak_rss() + PROGRAM_LATER, PROGRAM_LEAST);
+    return bytes;
+}
+
+/* Of the items so far, in that place. */
+static size_t sum_of(const bq_plan *plan, bq_place place) {
+    size_t sum = 0;
+    for (int i = 0; i < plan->items; i++) sum += plan->item[i].place == place ? plan->item[i].bytes : 0;
+    return sum;
+}
+
+/* Bytes of the process. */
+static size_t process(const bq_plan *plan) {
+    return sum_of(plan, BQ_HOST) + sum_of(plan, BQ_PINNED) + (plan->gpu ? 0 : sum_of(plan, BQ_DEVICE));
+}
+
+int bq_plan_schemes(const bq_recipe *recipe, const bq_arch *arch, bq_scheme *scheme) {
+    const char *names[BQ_ARCH_LINEARS];
+    for (int i = 0; i < arch->linears; i++) names[i] = arch->linear[i].name;
+    int code = bq_recipe_fits(recipe, arch->linears, names);
+    for (int i = 0; i < arch->linears && !code; i++) {
+        scheme[i] = bq_recipe_scheme(recipe, names[i]);
+        if (scheme[i].group > 0 && arch->linear[i].cols % scheme[i].group)
+            code = bq_refuse(BQ_USAGE, "bits: group %ld does not divide the %ld input columns of %s",
+                             (long)scheme[i].group, (long)arch->linear[i].cols, names[i]);
+    }
+    return code;
+}
+
+/* Scratch of the products that a phase makes otherwise than in f32: of linears, forward and backward; of
+ * moments of inputs; of weights' errors with such moments. */
+static size_t product_scratch(const bq_phase *phase, const bq_arch *arch, int64_t t) {
+    size_t most = 0;
+    int shapes = bq_phase_traits(phase) & BQ_PASS_MOMENTS ? 5 : 4;
+    for (int m = 0; m < BQ_MATS; m++) {
+        int64_t n = arch->rows[m], k = arch->cols[m];
+        const int64_t shape[][3] = {{t, n, k}, {t, k, n}, {n, k, t}, {k, k, t}, {n, k, k}};
+        for (int i = 0; i < shapes; i++)
+            most = larger(most, bq_gemm_scratch(phase->compute, shape[i][0], shape[i][1], shape[i][2]));
+    }
+    return most;
+}
+
+static bq_pass_size pass_size(const bq_recipe *r, const bq_arch *arch, const bq_scheme *scheme,
+                              const bq_comm *comm) {
+    return (bq_pass_size){.arch = arch,
+                          .scheme = scheme,
+                          .tokens = r->calibration.length,
+                          .samples = r->calibration.samples,
+                          .replica = comm->replica,
+                          .nreplica = comm->nreplica};
+}
+
+/* Bytes of the pass that takes the most, and what it is. */
+static size_t working_memory(const bq_recipe *r, bq_pass_size of, const bq_pass **pass) {
+    size_t most = 0;
+    for (int p = 0; p < r->nphase; p++) {
+        const bq_phase *phase = &r->phase[p];
+        size_t compared = 0;
+        if (phase->compute != BQ_COMPUTE_F32 && bq_phase_calibrated(phase))
+            compared = bq_narrow_need(of.arch, of.tokens);
+        for (int i = 0; i < phase->npass; i++) {
+            size_t bytes = larger(bq_pass_need(&phase->pass[i], &of), compared);
+            if (bytes > most) most = bytes, *pass = &phase->pass[i];
+        }
+    }
+    return most;
+}
+
+/* The device arena of the phases: everything one block of training needs, whatever the depth. */
+static size_t plan_phases(bq_plan *plan, const bq_recipe *r, const bq_arch *arch, const bq_scheme *scheme,
+                          const bq_comm *comm) {
+    int64_t t = r->calibration.length;
+    const bq_pass *pass = NULL; /* that takes the most */
+    size_t most = working_memory(r, pass_size(r, arch, scheme, comm), &pass), products = 0;
+    bool calibrated = false, backward = false;
+    for (int p = 0; p < r->nphase; p++) {
+        const bq_phase *phase = &r->phase[p];
+        calibrated |= bq_phase_calibrated(phase);
+        backward |= (bq_phase_traits(phase) & BQ_PASS_BACKWARD) != 0;
+        products = larger(products, product_scratch(phase, arch, t));
+    }
+    add(plan, "weights of one block, FP32", bq_block_need(arch), BQ_DEVICE,
+        "this model needs a larger machine");
+    add(plan, "its quantized form and gradients", bq_quantized_need(arch, scheme), BQ_DEVICE,
+        "this model needs a larger machine");
+    if (calibrated) {
+        add(plan, "activations of one sample", bq_work_need(arch, t, backward), BQ_DEVICE,
+            "take shorter samples");
+        add(plan, "block inputs and outputs", 2 * bq_arena_need(t, arch->model.hidden, BQ_F32), BQ_DEVICE,
+            "take shorter samples");
+        add(plan, "op scratch", bq_op_scratch(t, arch->attention, 1) + products, BQ_DEVICE,
+            "take shorter samples");
+        if (bq_recipe_prescaled(r))
+            add(plan, "factors of inputs, inputs times them",
+                bq_quantized_need_pre(arch) + bq_block_pre_scratch(arch, t), BQ_DEVICE,
+                "take shorter samples");
+    }
+    if (pass) {
+        snprintf(plan->pass, sizeof plan->pass, "working memory of %s", bq_pass_kind_at(pass->kind)->name);
+        add(plan, plan->pass, most, BQ_DEVICE, bq_pass_remedy(pass));
+    }
+    return sum_of(plan, BQ_DEVICE);
+}
+
+/* Codes, scales, zero points and factors of one linear, and what an exporter copies through. */
+static size_t export_need(const bq_arch *arch, const bq_scheme *scheme) {
+    bq_linear_most most = bq_linear_most_of(arch, scheme);
+    return most.codes + (2 * most.scales + most.cols) * sizeof(float) + BQ_EXPORT_BUFFER;
+}
+
+/* Host memory beside arena and streams, of which only one is taken at a time: three samples, a rotary table
+ * and losses in the phases; a linear in the export; a window, its table and losses in the evaluation. */
+static size_t buffers(const bq_recipe *r, const bq_arch *arch, const bq_scheme *scheme, bool eval) {
+    size_t h = (size_t)arch->model.hidden, d = (size_t)arch->model.head_dim,
+           t = (size_t)r->calibration.length;
+    int64_t steps = 0;
+    for (int p = 0; p < r->nphase; p++)
+        for (int i = 0; i < r->phase[p].npass; i++) {
+            int64_t n = bq_pass_training(&r->phase[p].pass[i], 0).steps;
+            steps = n > steps ? n : steps;
+        }
+    size_t most = t * (3 * h + d) * sizeof(float) + (size_t)steps * sizeof(double);
+    if (r->noutput) most = larger(most, export_need(arch, scheme));
+    if (eval) most = larger(most, bq_perplexity_host(arch, r->eval.ctx, r->eval.windows));
+    return most;
+}
+
+/* What is on a GPU, on the host for files and messages. */
+static void add_copies(bq_plan *plan, const bq_recipe *r, const bq_arch *arch, const bq_scheme *scheme,
+                       const bq_comm *comm) {
+    size_t most = 0;
+    add(plan, "a piece of weights being read", bq_source_need(arch, r->ntransform > 0), BQ_HOST,
+        "this model needs a larger machine");
+    for (int m = 0; m < BQ_MATS; m++)
+        most = larger(most, (size_t)(arch->rows[m] * arch->cols[m]) * sizeof(float));
+    add(plan, "copies of a block for its checkpoint", bq_quantized_need(arch, scheme), BQ_HOST,
+        "this model needs a larger machine");
+    if (comm->nreplica > 1)
+        add(plan, "pinned memory for messages", 2 * most, BQ_PINNED, "start fewer ranks on a node");
+}
+
+/* The next block's weights, where the GPU has room: arena would hold them.  Bytes that it then has. */
+static size_t plan_ahead(bq_plan *plan, const bq_arch *arch, bool rotated, size_t arena) {
+    size_t next = bq_block_need(arch);
+    if (arena + GPU_BYTES > plan->gpu) return 0;
+    plan->ahead = bq_source_piece_most(arch, rotated);
+    add(plan, "weights of the next block", next, BQ_DEVICE, "this model needs a larger machine");
+    add(plan, "buffers to read them ahead", BQ_AHEAD_SLOTS * (size_t)plan->ahead * sizeof(float), BQ_PINNED,
+        "this model needs a larger machine");
+    return next;
+}
+
+/* Micro-batches of the reference where the GPU has room for them. */
+static void plan_direct(bq_plan *plan, const bq_recipe *r, const bq_arch *arch, int64_t micro) {
+    size_t need = bq_pipeline_device(r, arch, micro);
+    plan->direct = larger(need, plan->arena) + GPU_BYTES <= plan->gpu;
+    if (!plan->direct || need <= plan->arena) return;
+    add(plan, "micro-batches of the reference beyond that", need - plan->arena, BQ_DEVICE,
+        "take a smaller --micro");
+    plan->arena = need;
+}
+
+/* In the first place that they fit, all else being planned.  there: the arena with them in it; beside: bytes
+ * beside it. */
+static void place_streams(bq_plan *plan, size_t there, size_t beside, const char *scratch) {
+    bool fits = process(plan) + beside <= plan->limit;
+    if (plan->gpu && there + GPU_BYTES <= plan->gpu)
+        plan->home.place = BQ_DEVICE, beside = there - plan->arena, plan->arena = there;
+    else if (plan->gpu && fits)
+        plan->home.place = BQ_PINNED;
+    else if (!fits)
+        plan->home.scratch = scratch;
+    if (!plan->home.scratch)
+        add(plan, "streams of hidden states", beside, plan->home.place,
+            "offer --scratch DIR, or take fewer samples");
+}
+
+/* What passes keep of samples midway, when all else is planned: it saves time and is nobody's need.  Half of
+ * the room is left to the files' cache and to libraries. */
+static void plan_midway(bq_plan *plan, const bq_recipe *r, bq_pass_size of) {
+    const bq_pass *pass;
+    int64_t share = bq_shard_of(of.samples, of.replica, of.nreplica).count;
+    size_t used = plan->gpu ? plan->arena + GPU_BYTES : process(plan);
+    size_t limit = plan->gpu ? plan->gpu : plan->limit, room = used < limit ? (limit - used) / 2 : 0;
+    bool any = false;
+    for (int p = 0; p < r->nphase; p++) any |= (bq_phase_traits(&r->phase[p]) & BQ_PASS_KEEPS) != 0;
+    if (!any) return;
+    size_t without = working_memory(r, of, &pass);
+    for (int64_t least = 0, most = share; least <= most;) { /* the more are kept, the more it takes */
+        of.keeps = least + (most - least) / 2;
+        if (working_memory(r, of, &pass) > without + room)
+            most = of.keeps - 1;
+        else
+            plan->keeps = of.keeps, least = of.keeps + 1;
+    }
+    of.keeps = plan->keeps;
+    size_t kept = working_memory(r, of, &pass) - without;
+    snprintf(plan->midway, sizeof plan->midway, "%ld of %ld samples midway in a block", (long)of.keeps,
+             (long)share);
+    add(plan, plan->midway, kept, BQ_DEVICE, "start more ranks a stage");
+    plan->arena += kept;
+}
+
+void bq_plan_make(bq_plan *plan, const bq_recipe *r, const bq_arch *arch, const bq_scheme *scheme,
+                  const bq_comm *comm, int64_t micro, size_t limit, const char *scratch, bool split,
+                  bool eval, size_t gpu, int threads) {
+    *plan = (bq_plan){.gpu = gpu, .limit = limit ? limit : bq_memory_available() / (size_t)comm->locals};
+    int64_t h = arch->model.hidden, t = r->calibration.length, streams = 0;
+    size_t phases = plan_phases(plan, r, arch, scheme, comm), evaluation = 0, windows = 0;
+    for (int p = 0; p < r->nphase; p++) {
+        int64_t n = bq_phase_streams(&r->phase[p], r->segments);
+        streams = n > streams ? n : streams;
+    }
+    if (eval) {
+        evaluation = bq_perplexity_need(arch, scheme, bq_recipe_prescaled(r), r->eval.ctx);
+        windows = bq_perplexity_stream(arch, r->eval.ctx, r->eval.windows, comm->size);
+    }
+    phases += plan_ahead(plan, arch, r->ntransform > 0, larger(phases + bq_block_need(arch), evaluation));
+    if (evaluation > phases)
+        add(plan, "evaluation (head, activations) beyond that", evaluation - phases, BQ_DEVICE,
+            "take a smaller eval.ctx, or --no-eval");
+    plan->arena = larger(phases, evaluation);
+    size_t calibration =
+        (size_t)streams * bq_stream_need(bq_shard_of(r->calibration.samples, 0, comm->nreplica).count, t, h);
+    add(plan, "rotations", bq_rotated_need(r, arch), BQ_HOST, "this model needs a larger machine");
+    add(plan, "buffers of samples, of an exported linear", buffers(r, arch, scheme, eval), BQ_HOST,
+        "take shorter samples");
+    if (comm->nstage > 1)
+        add(plan, "micro-batches on their way", bq_pipeline_host(r, arch, micro), BQ_HOST,
+            "take a smaller --micro");
+    add(plan, "program, libraries, tokens", program(), BQ_HOST, "give it more");
+    if (gpu)
+        add_copies(plan, r, arch, scheme, comm);
+    else
+        add(plan, "operands of products, packed", bq_cpu_packing(threads), BQ_HOST, "take fewer --threads");
+    if (comm->nstage > 1 && streams && !split) plan_direct(plan, r, arch, micro);
+    /* The streams of the phases and of the evaluation are never there at once, nor is the arena full in both.
+     */
+    size_t there = larger(larger(phases + calibration, evaluation + windows), plan->arena);
+    size_t beside = gpu ? larger(calibration, windows)
+                        : larger(phases + calibration, plan->arena + windows) - plan->arena;
+    place_streams(plan, there, beside, scratch);
+    plan_midway(plan, r, pass_size(r, arch, scheme, comm));
+    plan->total = process(plan);
+    bq_effort_count(plan->effort, r, arch, comm, micro, split, eval, plan->keeps);
+}
+
+static int largest(const bq_plan *plan, const bool *printed) {
+    int best = -1;
+    for (int i = 0; i < plan->items; i++)
+        if (!printed[i] && (best < 0 || plan->item[i].bytes > plan->item[best].bytes)) best = i;
+    return best;
+}
+
+int bq_plan_check(const bq_plan *plan) {
+    if (plan->gpu && plan->arena + GPU_BYTES > plan->gpu)
+        return bq_refuse(
+            BQ_USAGE,
+            "the run needs %.0f MB of the GPU, %.0f MB are free: take shorter samples or --device cpu",
+            (double)(plan->arena + GPU_BYTES) / 1e6, (double)plan->gpu / 1e6);
+    if (plan->total <= plan->limit) return BQ_OK;
+    int top = largest(plan, (bool[BQ_PLAN_ITEMS]){0});
+    return bq_refuse(BQ_USAGE,
+                     "the run needs %.0f MB, %.0f MB may be used; the largest part is %s with %.0f MB: %s",
+                     (double)plan->total / 1e6, (double)plan->limit / 1e6, plan->item[top].name,
+                     (double)plan->item[top].bytes / 1e6, plan->item[top].remedy);
+}
+
+int bq_plan_evaluation(size_t arena, size_t stream, size_t limit, const bq_comm *comm, const char *scratch,
+                       const char **use) {
+    if (!limit) limit = bq_memory_available() / (size_t)comm->locals;
+    size_t total = arena + stream + program() + bq_cpu_packing(0);
+    *use = total > limit ? scratch : NULL;
+    if (total <= limit || (scratch && total - stream <= limit)) return BQ_OK;
+    return bq_refuse(BQ_USAGE, "the evaluation needs %.0f MB, %.0f MB may be used: take a smaller --ctx%s",
+                     (double)total / 1e6, (double)limit / 1e6, scratch ? "" : ", or offer --scratch DIR");
+}
+
+/* Whatever the model, a probe of the host is small: the larger, the closer to the run, by little. */
+#define PROBE_HOST ((size_t)64 << 20)
+#define PROBE_GPU  ((size_t)1 << 30)
+
+size_t bq_plan_probe(const bq_plan *plan) {
+    size_t used = bq_peak_rss(), room = used < plan->limit ? plan->limit - used : 0;
+    if (plan->gpu) return plan->gpu < PROBE_GPU ? plan->gpu : PROBE_GPU;
+    return room < PROBE_HOST ? room : PROBE_HOST;
+}
+
+const char *bq_plan_home(const bq_plan *plan, char *text, size_t n) {
+    static const char *const names[] = {
+        [BQ_HOST] = "host memory", [BQ_PINNED] = "pinned host memory", [BQ_DEVICE] = "device memory"};
+    snprintf(text, n, "%s%s", plan->home.scratch ? "files in " : names[plan->home.place],
+             plan->home.scratch ? plan->home.scratch : "");
+    return text;
+}
+
+void bq_plan_print(const bq_plan *plan, const bq_machine *machine, FILE *out) {
+    static const char *const places[] = {[BQ_HOST] = "host", [BQ_PINNED] = "pinned", [BQ_DEVICE] = "device"};
+    bool printed[BQ_PLAN_ITEMS] = {0};
+    fprintf(out, "memory of one rank                                    MB\n");
+    for (int i; (i = largest(plan, printed)) >= 0; printed[i] = true)
+        fprintf(out, "  %-44s %10.1f  %s\n", plan->item[i].name, (double)plan->item[i].bytes / 1e6,
+                places[plan->item[i].place]);
+    fprintf(out, "  %-44s %10.1f  of %.1f that may be used\n", "total", (double)plan->total / 1e6,
+            (double)plan->limit / 1e6);
+    if (plan->gpu)
+        fprintf(out, "  %-44s %10.1f  of %.1f that are free\n", "on the GPU",
+                (double)(plan->arena + GPU_BYTES) / 1e6, (double)plan->gpu / 1e6);
+    if (sum_of(plan, BQ_PINNED))
+        fprintf(out, "  %-44s %10.1f  of the total\n", "pinned", (double)sum_of(plan, BQ_PINNED) / 1e6);
+    char home[BQ_PATH_MAX + 32];
+    fprintf(out, "  streams of hidden states live in %s\n", bq_plan_home(plan, home, sizeof home));
+    if (plan->midway[0]) fprintf(out, "  a pass keeps %s\n", plan->midway);
+    static const char *const name[BQ_WORKS] = {"reference pipeline", "targets (FP32 reference)",
+                                               "training",           "other passes",
+                                               "quantized stream",   "evaluation (fp, rtn, result)"};
+    double all = 0, use[BQ_USES];
+    fprintf(out, "work of one rank                                  TFLOP    seconds\n");
+    for (int i = 0; i < BQ_WORKS; i++) {
+        const bq_effort *e = &plan->effort[i];
+        double seconds = bq_machine_seconds(machine, e, use);
+        if (seconds <= 0) continue;
+        fprintf(out, "  %-44s %10.3f  %9.1f\n", name[i], (e->flop + e->flop64) / 1e12, seconds);
+        all += seconds;
+    }
+    fprintf(out, "  %-44s %10s  %9.1f\n", "all", "", all);
+    fprintf(out, "seconds on %s: %.1f GFLOP/s, memory %.1f GB/s, network %.1f GB/s\n", machine->name,
+            machine->flop / 1e9, machine->memory / 1e9, machine->network / 1e9);
+}

@@ -1,0 +1,72 @@
+/* args.h - what the command line says, checked: options.h fills it. */
+#ifndef BQ_ARGS_H
+#define BQ_ARGS_H
+
+#include "base/key.h"
+
+#include <stdint.h>
+
+#define BQ_SETS 64
+
+typedef enum {
+    BQ_COMMAND_NONE, /* help or version was printed: nothing to do */
+    BQ_COMMAND_RUN,
+    BQ_COMMAND_PLAN,
+    BQ_COMMAND_EVAL,
+    BQ_COMMAND_EXPORT,
+    BQ_COMMAND_INSPECT,
+    BQ_COMMAND_TOKENS,
+    BQ_COMMAND_STATUS,
+    BQ_COMMANDS
+} bq_command;
+
+/* Who reads and writes acts/ of the run directory. */
+typedef enum {
+    BQ_ACTS_BY_ALL,  /* every rank its samples */
+    BQ_ACTS_BY_ROOT, /* rank 0 alone; the others' files are in scratch */
+    BQ_ACTS_BY_MPI,  /* every rank its samples, through MPI-IO */
+} bq_acts_by;
+
+/* Pointers are into argv or NULL where the option was not given. */
+typedef struct {
+    bq_command command;
+    int nfile;
+    char **file; /* arguments: run, plan, inspect, status: one path; tokens: texts; eval, export: none */
+    /* run, plan */
+    int nset;
+    char *set[BQ_SETS]; /* "key=value", for bq_recipe_read */
+    bool no_eval;
+    bool result_only;  /* run, and eval of a run: no perplexities but the result's */
+    int stages;        /* of the grid; 0: chosen */
+    int64_t micro;     /* samples of a micro-batch; 0: chosen */
+    double save_every; /* seconds between states inside a block; 0: only on a stop */
+    int stop_after;    /* --stop-after-blocks: end with BQ_STOPPED after so many blocks; 0: never */
+    /* run (the run directory, "<recipe name>.run" if not given), export, tokens */
+    char out[BQ_PATH_MAX];
+    /* run, plan, eval */
+    int threads;        /* 0: the environment's */
+    const char *device; /* kernels/ops.h; without a number: by the rank on the node */
+    int64_t timeout;    /* seconds of silence that mean a rank is dead; 0: never */
+    size_t memory;      /* bytes this process may use; 0: what the system gives */
+    const char *scratch;
+    const char *model_copy; /* run, plan: where to read the recipe's model; NULL: there */
+    bool split_reference;
+    bq_acts_by acts;
+    /* plan */
+    int ranks; /* forecast up to so many; 0: as far as more ranks help */
+    const char *gpu, *network;
+    /* eval, export */
+    const char *model, *run, *tokens; /* eval: exactly one of model and run */
+    int64_t ctx, windows, offset;     /* windows 0: all */
+    int rtn;                          /* 0, or also evaluate round to nearest with this many bits */
+    int format;                       /* bq_format_at */
+    size_t shard;                     /* bytes of tensors in a file */
+    /* all */
+    bool verbose;
+    /* tokens */
+    bool bytes;
+    /* status */
+    bool json;
+} bq_args;
+
+#endif

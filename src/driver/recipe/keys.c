@@ -1,0 +1,235 @@
+#include "driver/recipe/keys.h"
+
+#include "io/export.h"
+
+#include <stddef.h>
+
+#define AT           BQ_AT
+#define QUOTE(text)  #text
+#define TEXT(number) QUOTE(number)
+
+static const bq_choice inputs[] = {{"fp", BQ_INPUTS_FP}, {"qt", BQ_INPUTS_QT}, {"mix", BQ_INPUTS_MIX}, {0}};
+static const bq_choice computes[] = {{"f32", BQ_COMPUTE_F32},
+                                     {"bf16x3", BQ_COMPUTE_BF16X3},
+                                     {"tf32", BQ_COMPUTE_TF32},
+                                     {"bf16", BQ_COMPUTE_BF16},
+                                     {0}};
+static const bq_choice angles[] = {{"hf", BQ_ANGLES_HF}, {"exact", BQ_ANGLES_EXACT}, {0}};
+static const bq_choice scales[] = {{"f32", BQ_F32}, {"bf16", BQ_BF16}, {"f16", BQ_F16}, {0}};
+static const bq_choice grids[] = {{"aimet", BQ_GRID_AIMET}, {"absmax", BQ_GRID_ABSMAX}, {0}};
+
+const char *const bq_linear_names[BQ_LINEARS] = {
+    "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "qkv_proj", "gate_up_proj"};
+
+static const bq_key calibration_keys[] = {
+    {"tokens", BQ_KEY_PATH, AT(bq_recipe, calibration.tokens), .value = "", .unhashed = true,
+     .help = "Tokens file. Needed unless every pass is `rtn`."},
+    {"samples", BQ_KEY_I64, AT(bq_recipe, calibration.samples), .value = "128", .min = 1, .max = 1 << 24,
+     .help = "How many samples."},
+    {"length", BQ_KEY_I64, AT(bq_recipe, calibration.length), .value = "2048", .min = 1, .max = 1 << 20,
+     .help = "Tokens of a sample."},
+    {"offset", BQ_KEY_I64, AT(bq_recipe, calibration.offset), .value = "0", .max = 1e15,
+     .help = "First token. Samples follow each other without gaps."},
+    {0}};
+static const bq_scope calibration = {"calibration", "The text that the passes see.", calibration_keys, 0};
+
+static const bq_key scheme_keys[] = {
+    {"bits", BQ_KEY_INT, AT(bq_scheme, bits), .value = "4", .min = 2, .max = 8,
+     .help = "Bits of a code: 4 bits are -8 ... 7."},
+    {"group", BQ_KEY_GROUP, AT(bq_scheme, group), .value = "-1", .max = 1 << 20,
+     .help = "Columns that share a scale; -1: a whole row (per channel)."},
+    {"symmetric", BQ_KEY_BOOL, AT(bq_scheme, symmetric), .value = "true",
+     .help = "False: each scale has a zero point, so that the codes cover just the values there are."},
+    {"scale", BQ_KEY_CHOICE, AT(bq_scheme, scale), .value = "f32", .choice = scales,
+     .help = "Type that scales are rounded to before codes are made."},
+    {"grid", BQ_KEY_CHOICE, AT(bq_scheme, grid), .value = "aimet", .choice = grids,
+     .help =
+         "Of symmetric grids, what a step is for weights from lo to hi: with 4 bits max(hi / 7, -lo / 8) "
+         "(`aimet`), or max(-lo, hi) / 7.5 (`absmax`: llm-compressor, Quark, GPTQModel). `adascale` takes "
+         "the first alone."},
+    {0}};
+static const bq_scope decoder = {"bits.decoder, bits.linears.NAME", "How a matrix becomes integers.",
+                                 scheme_keys, sizeof(bq_scheme)};
+
+#define LINEAR(i, text, blurb)                                                                               \
+    {                                                                                                        \
+        text, BQ_KEY_OBJECT, AT(bq_recipe, bits.linear[i]),                                                  \
+            .value = "{}", .scope = &decoder, .like = offsetof(bq_recipe, bits.decoder), .help = blurb       \
+    }
+static const bq_key linears_keys[] = {LINEAR(0, "q_proj", "Query."),
+                                      LINEAR(1, "k_proj", "Key."),
+                                      LINEAR(2, "v_proj", "Value."),
+                                      LINEAR(3, "o_proj", "Output of attention."),
+                                      LINEAR(4, "gate_proj", "Gate of the MLP."),
+                                      LINEAR(5, "up_proj", "Up projection."),
+                                      LINEAR(6, "down_proj", "Down projection."),
+                                      LINEAR(7, "qkv_proj", "Query, key and value in one matrix (Phi-3)."),
+                                      LINEAR(8, "gate_up_proj", "Gate and up in one matrix (Phi-3)."),
+                                      {0}};
+static const bq_scope linears = {
+    "bits.linears",
+    "Matrices that differ from `bits.decoder`; keys left out are as there. The model must have the name.",
+    linears_keys, 0};
+
+static const bq_key bits_keys[] = {
+    {"decoder", BQ_KEY_OBJECT, AT(bq_recipe, bits.decoder), .value = "{}", .scope = &decoder,
+     .help = "Every linear of every decoder block."},
+    {"linears", BQ_KEY_OBJECT, .value = "{}", .scope = &linears, .help = "Exceptions by name."},
+    {"activations", BQ_KEY_INT, AT(bq_recipe, bits.activations), .value = "16", .min = 8, .max = 16,
+     .step = 8, .unhashed = true,
+     .help =
+         "Bits that the inputs of linears are rounded to, with a scale for each token; 16: as they are. For "
+         "evaluation and `compressed-tensors` (W8A8); the passes do not see it."},
+    {0}};
+static const bq_scope bits = {"bits", "Embedding, norms and lm_head keep the type they have.", bits_keys, 0};
+
+static const bq_choice transforms[] = {{"rotate", BQ_TRANSFORM_ROTATE}, {0}};
+static const bq_choice rotations[] = {{"hadamard", BQ_ROTATE_HADAMARD}, {"randomized", BQ_ROTATE_RANDOMIZED},
+                                      {"block", BQ_ROTATE_BLOCK},       {"orthogonal", BQ_ROTATE_ORTHOGONAL},
+                                      {"none", BQ_ROTATE_NONE},         {0}};
+static const bq_key transform_keys[] = {
+    {"transform", BQ_KEY_CHOICE, AT(bq_transform, kind), .choice = transforms, .help = "Which transform."},
+    {"r1", BQ_KEY_CHOICE, AT(bq_transform, r1), .value = "hadamard", .choice = rotations,
+     .help =
+         "Basis of the residual stream. `hadamard`, if the hidden size has one (2^n times an order of "
+         "Paley's: 576 = 36 x 16); `randomized`: with signs from `seed`; `block`: of a smaller size, along "
+         "the diagonal; `orthogonal`: random, of any size, slower to load."},
+    {"r1_block", BQ_KEY_I64, AT(bq_transform, r1_block), .value = "0", .max = 1 << 20,
+     .help = "Size of a block, a divisor of the hidden size, with `r1` `block`."},
+    {"r2", BQ_KEY_CHOICE, AT(bq_transform, r2), .value = "none", .choice = rotations,
+     .help = "Basis of each value head, between v_proj and o_proj."},
+    {"r2_block", BQ_KEY_I64, AT(bq_transform, r2_block), .value = "0", .max = 1 << 20,
+     .help = "The same for `r2`: a divisor of the head size."},
+    {0}};
+static const bq_scope transform = {"transforms.N, transform: rotate",
+                                   "The same function in another basis, in which the weights have fewer "
+                                   "outliers: the norms' gains move into "
+                                   "the matrices, and these are rotated, with nothing left to do when the "
+                                   "model is used. A head that was the "
+                                   "embedding becomes a matrix of its own, in the exported model too.",
+                                   transform_keys, sizeof(bq_transform)};
+
+static const bq_key pass_keys[] = {{"pass", BQ_KEY_CHOICE, AT(bq_pass, kind), .row = bq_pass_kind_choice,
+                                    .help = "Which pass; it decides which other keys there are."},
+                                   {0}};
+static const bq_scope pass = {"phases.N.passes.N", "A pass.", pass_keys, sizeof(bq_pass)};
+
+static const bq_key phase_keys[] = {
+    {"name", BQ_KEY_NAME, AT(bq_phase, name), .value = "", .max = 31, .unhashed = true,
+     .help = "For log and tables; the last pass's name if left out."},
+    {"inputs", BQ_KEY_CHOICE, AT(bq_phase, inputs), .value = "mix", .choice = inputs,
+     .help = "What a block is trained on: the original model's stream (`fp`), the quantized one's (`qt`), or "
+             "each element from one of them (`mix`, AIMET's way). Targets are always the original's. Passes "
+             "that do not "
+             "train see the quantized stream with `qt` and `mix`, those that prepare (smoothquant, "
+             "autosmoothquant, awq) "
+             "with `qt` alone."},
+    {"mix", BQ_KEY_REAL, AT(bq_phase, mix), .value = "0.5", .max = 1,
+     .help = "Share of elements from the quantized stream, with `inputs` `mix`."},
+    {"compute", BQ_KEY_CHOICE, AT(bq_phase, compute), .value = "f32", .choice = computes,
+     .help =
+         "How the passes and the quantized stream multiply matrices: in f32; each product of floats as three "
+         "products of bf16, which leaves 2^-18 of it out (`bf16x3`: processors with AMX); or with operands "
+         "rounded to 11 digits (`tf32`: GPUs), or to the 8 of bf16, as engines that serve models do (`bf16`: "
+         "GPUs, AMX, AVX512_BF16). Sums are f32. A device takes the nearest way that it has and that is not "
+         "less exact, at last f32; the log says so, and how far the outputs of the first block's linears are "
+         "from f32's. FP32 outputs, factorizations and GPTQ's loop over columns are never less than f32, nor "
+         "are Gram matrices on GPUs."},
+    {"passes", BQ_KEY_LIST, AT(bq_phase, pass), .min = 1, .max = BQ_PASSES, .scope = &pass,
+     .variant = bq_pass_kind_scope, .inside = offsetof(bq_pass, options), .count = offsetof(bq_phase, npass),
+     .help = "Applied to a block in this order."},
+    {0}};
+static const bq_scope phase = {"phases.N", "One walk over the blocks.", phase_keys, sizeof(bq_phase)};
+
+static const bq_key output_keys[] = {
+    {"format", BQ_KEY_CHOICE, AT(bq_output, format), .row = bq_format_choice, .row_help = bq_format_help,
+     .help = ""},
+    {"dir", BQ_KEY_NAME, AT(bq_output, dir), .value = "", .max = 63,
+     .help = "Folder made in the run directory; the format's name if left out."},
+    {"shard_bytes", BQ_KEY_I64, AT(bq_output, shard_bytes), .value = TEXT(BQ_SHARD_BYTES),
+     .min = BQ_SHARD_MIN, .max = 1e15,
+     .help = "Tensors in one file, at most; a larger tensor gets its own. Ranks write different files."},
+    {0}};
+static const bq_scope output = {"outputs.N", "A model directory to write at the end.", output_keys,
+                                sizeof(bq_output)};
+
+static const bq_key eval_keys[] = {
+    {"tokens", BQ_KEY_PATH, AT(bq_recipe, eval.tokens), .value = "",
+     .help = "Tokens file; left out: no evaluation."},
+    {"ctx", BQ_KEY_I64, AT(bq_recipe, eval.ctx), .value = "2048", .min = 2, .max = 1 << 20,
+     .help = "Tokens of a window."},
+    {"windows", BQ_KEY_I64, AT(bq_recipe, eval.windows), .value = "0", .max = 1e9,
+     .help = "How many windows; 0: all."},
+    {"offset", BQ_KEY_I64, AT(bq_recipe, eval.offset), .value = "0", .max = 1e15, .help = "First token."},
+    {0}};
+static const bq_scope eval = {"eval", "Perplexity of the original, of round to nearest and of the result.",
+                              eval_keys, 0};
+
+static const bq_key recipe_keys[] = {
+    {"model", BQ_KEY_PATH, AT(bq_recipe, model), .unhashed = true,
+     .help = "Directory with config.json and safetensors, as from the Hugging Face hub."},
+    {"calibration", BQ_KEY_OBJECT, .value = "{}", .scope = &calibration, .help = "Samples of text."},
+    {"seed", BQ_KEY_SEED, AT(bq_recipe, seed), .value = "0", .help = "Of every random number."},
+    {"bits", BQ_KEY_OBJECT, .value = "{}", .scope = &bits, .help = "Width of the codes."},
+    {"rope", BQ_KEY_CHOICE, AT(bq_recipe, rope), .value = "hf", .choice = angles,
+     .help = "Angles of the position embedding in float32 like transformers (`hf`), or in double."},
+    {"transforms", BQ_KEY_LIST, AT(bq_recipe, transform), .value = "[]", .max = BQ_TRANSFORMS,
+     .scope = &transform, .count = offsetof(bq_recipe, ntransform),
+     .help = "Exact changes of the model before quantization. `fp` in the result is the changed model's."},
+    {"segments", BQ_KEY_INT, AT(bq_recipe, segments), .value = "1", .min = 1, .max = 4096,
+     .help = "Ranges of blocks inside which the quantized stream is chained; it starts anew from the "
+             "original's at "
+             "each head. Segments can run on different ranks."},
+    {"sweeps", BQ_KEY_INT, AT(bq_recipe, sweeps), .value = "1", .min = 1, .max = 64,
+     .help = "Rounds over the blocks. From the second on a segment starts from the quantized stream of the "
+             "round before, "
+             "and from its own result; one whose start has not changed is left as it is."},
+    {"tolerance", BQ_KEY_REAL, AT(bq_recipe, tolerance), .value = "0", .max = 1,
+     .help = "No more sweeps once no segment's start moved by more than this (relative L2 norm)."},
+    {"phases", BQ_KEY_LIST, AT(bq_recipe, phase), .min = 1, .max = BQ_PHASES, .scope = &phase,
+     .count = offsetof(bq_recipe, nphase), .help = "What is done, in this order."},
+    {"outputs", BQ_KEY_LIST, AT(bq_recipe, output), .value = "[]", .max = BQ_OUTPUTS, .scope = &output,
+     .count = offsetof(bq_recipe, noutput), .unhashed = true,
+     .help = "Models to write; `blockq export` writes more later."},
+    {"eval", BQ_KEY_OBJECT, .value = "{}", .scope = &eval, .unhashed = true, .help = "Measuring the result."},
+    {0}};
+const bq_scope bq_recipe_keys = {"The recipe", "Keys of the file.", recipe_keys, sizeof(bq_recipe)};
+
+/* Bounds are small integers or short decimals: the shortest form that reads back. */
+static const char *number(double x, char text[32]) {
+    snprintf(text, 32, x < 1e16 && x == (double)(int64_t)x ? "%.0f" : "%g", x);
+    return text;
+}
+
+void bq_key_allowed(const bq_key *key, char *text, size_t size) {
+    char low[32], high[32];
+    number(key->min, low), number(key->max, high);
+    switch (key->type) {
+    case BQ_KEY_INT:
+    case BQ_KEY_I64:
+        if (key->min == key->max)
+            snprintf(text, size, "%s in this version", low);
+        else if (key->min + key->step == key->max)
+            snprintf(text, size, "%s or %s", low, high);
+        else
+            snprintf(text, size, "an integer from %s to %s", low, high);
+        return;
+    case BQ_KEY_SEED: snprintf(text, size, "an integer from 0 to 2^63 - 1"); return;
+    case BQ_KEY_GROUP: snprintf(text, size, "-1, or a multiple of 8 up to %s", high); return;
+    case BQ_KEY_REAL: snprintf(text, size, "a number from %s to %s", low, high); return;
+    case BQ_KEY_BOOL: snprintf(text, size, "true or false"); return;
+    case BQ_KEY_PATH: snprintf(text, size, "a path of at most %d bytes", BQ_PATH_MAX - 1); return;
+    case BQ_KEY_NAME:
+        snprintf(text, size, "a name of at most %s letters, digits, '_', '-' or '.', not first a '.'", high);
+        return;
+    case BQ_KEY_OBJECT: snprintf(text, size, "an object"); return;
+    case BQ_KEY_LIST: snprintf(text, size, "a list of %s to %s objects", low, high); return;
+    case BQ_KEY_CHOICE: break;
+    }
+    size_t n = 0;
+    bq_choice c;
+    for (int i = 0; (c = bq_key_choice(key, i)).name && n < size; i++) {
+        const char *joint = i == 0 ? "" : bq_key_choice(key, i + 1).name ? ", " : " or ";
+        n += (size_t)snprintf(text + n, size - n, "%s\"%s\"", joint, c.name);
+    }
+}

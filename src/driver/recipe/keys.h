@@ -1,0 +1,37 @@
+/* keys.h - the recipe's keys as tables, and what works by them: checking, writing, docs/recipes.md.
+ *
+ * To add a key: a field in recipe.h and a row in keys.c, or both in the file of a pass; then `blockq help
+ * recipe > docs/recipes.md`. */
+#ifndef BQ_KEYS_H
+#define BQ_KEYS_H
+
+#include "driver/recipe/recipe.h"
+#include "io/json.h"
+
+extern const bq_scope bq_recipe_keys;
+extern const char *const bq_linear_names[BQ_LINEARS];
+
+/* "an integer from 1 to 8": for messages and the page. */
+void bq_key_allowed(const bq_key *key, char *text, size_t size);
+
+/* Where values come from; the overrides are already laid over the JSON and serve messages and paths. */
+typedef struct {
+    const char *file;   /* for messages */
+    const char *folder; /* absolute, no links: where the file's relative paths start */
+    int nset;
+    char *const *set;
+} bq_origin;
+
+/* Print one message about the key at that dotted path, naming the file or the override; returns BQ_USAGE. */
+int bq_origin_refuse(const bq_origin *from, const char *path, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
+/* The override that set the value at path, or NULL. */
+const char *bq_origin_set(const bq_origin *from, const char *path);
+
+/* Check the object by the table and fill the recipe; BQ_OK, or BQ_USAGE after one message. */
+int bq_keys_read(const bq_origin *from, const json_t *object, bq_recipe *recipe);
+
+/* The recipe as JSON, the caller's; hashed: only keys that change the result's bytes. */
+json_t *bq_keys_json(const bq_recipe *recipe, bool hashed);
+
+#endif

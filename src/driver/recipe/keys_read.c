@@ -1,0 +1,291 @@
+/* From JSON to the struct, by the tables: one message for the first fault. */
+#include "driver/recipe/keys.h"
+
+#include "base/die.h"
+
+#include <ctype.h>
+#include <math.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define PATH 256 /* of a dotted key; longer ones are cut in messages */
+
+/* ---- messages ---- */
+
+const char *bq_origin_set(const bq_origin *from, const char *path) {
+    for (int i = from->nset - 1; i >= 0; i--) {
+        size_t n = strcspn(from->set[i], "=");
+        if (strncmp(path, from->set[i], n) == 0 && (path[n] == 0 || path[n] == '.')) return from->set[i];
+    }
+    return NULL;
+}
+
+int bq_origin_refuse(const bq_origin *from, const char *path, const char *fmt, ...) {
+    char why[1024], text[1536];
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(why, sizeof why, fmt, ap);
+    va_end(ap);
+    const char *set = bq_origin_set(from, path);
+    snprintf(text, sizeof text, "%s%.200s: %s%s%s", set ? "--set " : "", set ? set : from->file, path,
+             *path ? ": " : "", why);
+    for (char *c = text; *c; c++) { /* the file's bytes must not reach a terminal as commands */
+        if (iscntrl((unsigned char)*c)) *c = '?';
+    }
+    return bq_refuse(BQ_USAGE, "%s", text);
+}
+
+/* The value as JSON, cut to what one line can take. */
+static const char *shown(const json_t *value, char text[72]) {
+    char *full = json_dumps(value, JSON_ENCODE_ANY | JSON_COMPACT | JSON_REAL_PRECISION(9));
+    snprintf(text, 72, "%.60s%s", full ? full : "?", full && strlen(full) > 60 ? "..." : "");
+    free(full);
+    return text;
+}
+
+static int refuse_value(const bq_origin *from, const char *path, const bq_key *key, const json_t *value) {
+    char text[72], allowed[160];
+    bq_key_allowed(key, allowed, sizeof allowed);
+    return bq_origin_refuse(from, path, "is %s, must be %s", shown(value, text), allowed);
+}
+
+/* Levenshtein distance; names longer than any key are far from all of them. */
+static int distance(const char *a, const char *b) {
+    int row[32], n = (int)strlen(b);
+    if (strlen(a) > 30 || n > 30) return 99;
+    for (int j = 0; j <= n; j++) row[j] = j;
+    for (int i = 0; a[i]; i++) {
+        int corner = row[0];
+        row[0] = i + 1;
+        for (int j = 0; j < n; j++) {
+            int swap = corner + (a[i] != b[j]), near = row[j] < row[j + 1] ? row[j] : row[j + 1];
+            corner = row[j + 1];
+            row[j + 1] = swap < near + 1 ? swap : near + 1;
+        }
+    }
+    return row[n];
+}
+
+/* Keys of one object, and where their struct is. */
+typedef struct {
+    const bq_key *key;
+    char *base;
+} part;
+
+static int refuse_key(const bq_origin *from, const char *path, const char *name, const part *parts,
+                      int count) {
+    const char *best = NULL;
+    int least = (int)strlen(name) < 5 ? 2 : 3;
+    char all[512] = "";
+    size_t n = 0;
+    for (int p = 0; p < count; p++)
+        for (const bq_key *k = parts[p].key; k->name; k++) {
+            int d = distance(name, k->name);
+            if (d <= least && (!best || d < least)) best = k->name, least = d;
+            if (n < sizeof all)
+                n += (size_t)snprintf(all + n, sizeof all - n, "%s%s", n ? ", " : "", k->name);
+        }
+    if (best) return bq_origin_refuse(from, path, "unknown key; did you mean '%s'?", best);
+    return bq_origin_refuse(from, path, "unknown key; known here: %s", all);
+}
+
+/* ---- values ---- */
+
+/* Absolute; leading dots are taken off the folder, which is exact, as the folder has no links in it. */
+static int take_path(const bq_origin *from, const char *path, const bq_key *key, const json_t *value,
+                     char *to) {
+    const char *text = json_string_value(value);
+    char folder[BQ_PATH_MAX];
+    if (!text || (!*text && !key->value)) return refuse_value(from, path, key, value);
+    if (!*text) return BQ_OK;
+    if (bq_origin_set(from, path)) {
+        if (!realpath(".", folder)) return bq_origin_refuse(from, path, "the current directory has no name");
+    } else
+        snprintf(folder, sizeof folder, "%s", from->folder);
+    if (*text == '/' || !folder[1]) *folder = 0; /* "/" has its slash from the joint */
+    while (*folder && text[0] == '.') {
+        size_t up = text[1] == '.';
+        if (text[1 + up] != '/' && text[1 + up]) break;
+        if (up) *strrchr(folder, '/') = 0;
+        text += 1 + up;
+        text += strspn(text, "/");
+    }
+    const char *joint = *text == '/' || !*text ? "" : "/";
+    if (!*folder && !*text) text = "/";
+    if (snprintf(to, BQ_PATH_MAX, "%s%s%s", folder, joint, text) >= BQ_PATH_MAX) {
+        return refuse_value(from, path, key, value);
+    }
+    json_t *clean = json_string(to); /* the folder's name comes from the system */
+    if (!clean) return bq_origin_refuse(from, path, "the folder '%s' is not UTF-8", folder);
+    json_decref(clean);
+    return BQ_OK;
+}
+
+static int take_name(const bq_origin *from, const char *path, const bq_key *key, const json_t *value,
+                     char *to) {
+    const char *text = json_string_value(value);
+    if (!text || strlen(text) > (size_t)key->max || *text == '.') return refuse_value(from, path, key, value);
+    for (const char *c = text; *c; c++) {
+        bool fits = (*c >= 'a' && *c <= 'z') || (*c >= 'A' && *c <= 'Z') || (*c >= '0' && *c <= '9');
+        if (!fits && !strchr("_-.", *c)) return refuse_value(from, path, key, value);
+    }
+    memcpy(to, text, strlen(text) + 1);
+    return BQ_OK;
+}
+
+static int take_choice(const bq_origin *from, const char *path, const bq_key *key, const json_t *value,
+                       void *to) {
+    const char *text = json_string_value(value);
+    bq_choice c;
+    for (int i = 0; text && (c = bq_key_choice(key, i)).name; i++) {
+        if (strcmp(text, c.name) == 0) {
+            memcpy(to, &c.value, sizeof(int));
+            return BQ_OK;
+        }
+    }
+    return refuse_value(from, path, key, value);
+}
+
+static int take_integer(const bq_origin *from, const char *path, const bq_key *key, const json_t *value,
+                        void *to) {
+    int64_t x = json_integer_value(value);
+    bool fits = key->type == BQ_KEY_SEED ? x >= 0
+                : key->type == BQ_KEY_GROUP
+                    ? x == -1 || (x > 0 && x % 8 == 0 && (double)x <= key->max)
+                    : (double)x >= key->min && (double)x <= key->max &&
+                          (key->step == 0 || fmod((double)x - key->min, key->step) == 0);
+    if (!json_is_integer(value) || !fits) return refuse_value(from, path, key, value);
+    if (key->type == BQ_KEY_INT)
+        *(int *)to = (int)x;
+    else if (key->type == BQ_KEY_SEED)
+        *(uint64_t *)to = (uint64_t)x;
+    else
+        *(int64_t *)to = x;
+    return BQ_OK;
+}
+
+static int take_real(const bq_origin *from, const char *path, const bq_key *key, const json_t *value,
+                     double *to) {
+    double x = json_number_value(value);
+    if (!json_is_number(value) || !(x >= key->min && x <= key->max)) {
+        return refuse_value(from, path, key, value);
+    }
+    *to = x == 0 ? 0 : x; /* -0 and 0 are one value and shall have one fingerprint */
+    return BQ_OK;
+}
+
+/* ---- objects and lists ---- */
+
+typedef struct {
+    const bq_origin *from;
+    bq_recipe *recipe;
+} reader;
+
+static int take_object(reader *r, const char *path, const part *parts, int count, const json_t *value,
+                       bool keep);
+
+/* An element of a list; the first key of one of several kinds says which further keys there are. */
+static int take_element(reader *r, const char *path, const bq_key *list, const json_t *value, char *to) {
+    part parts[2] = {{list->scope->key, to}};
+    int kind = 0;
+    if (!list->variant || !json_is_object(value)) return take_object(r, path, parts, 1, value, false);
+    const bq_key *first = list->scope->key;
+    const json_t *named = json_object_get(value, first->name);
+    char deep[PATH + 16];
+    snprintf(deep, sizeof deep, "%s.%s", path, first->name);
+    if (!named) return bq_origin_refuse(r->from, deep, "is missing");
+    if (take_choice(r->from, deep, first, named, &kind)) return BQ_USAGE;
+    parts[1] = (part){list->variant(kind)->key, to + list->inside};
+    return take_object(r, path, parts, 2, value, false);
+}
+
+static int take_list(reader *r, const char *path, const bq_key *key, const json_t *value, char *base) {
+    size_t n = json_array_size(value);
+    if (!json_is_array(value) || n < (size_t)key->min || n > (size_t)key->max) {
+        return refuse_value(r->from, path, key, value);
+    }
+    *(int *)(void *)(base + key->count) = (int)n;
+    for (size_t i = 0; i < n; i++) {
+        char inner[PATH];
+        snprintf(inner, sizeof inner, "%.200s.%zu", path, i);
+        int rc = take_element(r, inner, key, json_array_get(value, i), base + key->at + i * key->scope->size);
+        if (rc) return rc;
+    }
+    return BQ_OK;
+}
+
+static int take(reader *r, const char *path, const bq_key *key, const json_t *value, char *base) {
+    void *to = base + key->at;
+    switch (key->type) {
+    case BQ_KEY_INT:
+    case BQ_KEY_I64:
+    case BQ_KEY_SEED:
+    case BQ_KEY_GROUP: return take_integer(r->from, path, key, value, to);
+    case BQ_KEY_REAL: return take_real(r->from, path, key, value, to);
+    case BQ_KEY_CHOICE: return take_choice(r->from, path, key, value, to);
+    case BQ_KEY_PATH: return take_path(r->from, path, key, value, to);
+    case BQ_KEY_NAME: return take_name(r->from, path, key, value, to);
+    case BQ_KEY_LIST: return take_list(r, path, key, value, base);
+    case BQ_KEY_BOOL:
+        if (!json_is_boolean(value)) break;
+        *(bool *)to = json_is_true(value);
+        return BQ_OK;
+    case BQ_KEY_OBJECT:
+        if (!json_is_object(value)) break;
+        if (key->like) memcpy(to, (char *)r->recipe + key->like, key->scope->size);
+        return take_object(r, path, &(part){key->scope->key, to}, 1, value, key->like != 0);
+    }
+    return refuse_value(r->from, path, key, value);
+}
+
+/* An absent key's value, in the form a file would have it. */
+static json_t *otherwise(const bq_key *key) {
+    bool bare = key->type == BQ_KEY_CHOICE || key->type == BQ_KEY_PATH || key->type == BQ_KEY_NAME;
+    json_t *value = bare ? json_string(key->value) : json_loads(key->value, JSON_DECODE_ANY, NULL);
+    BQ_CHECK(value, "the default of '%s' is no JSON: %s", key->name, key->value);
+    return value;
+}
+
+/* member NULL: the key is absent. */
+static int take_member(reader *r, const char *path, const bq_key *key, json_t *member, char *base) {
+    if (!member && !key->value) {
+        char allowed[160];
+        bq_key_allowed(key, allowed, sizeof allowed);
+        return bq_origin_refuse(r->from, path, "is missing (%s): write it there or give --set %s=...",
+                                allowed, path);
+    }
+    json_t *filled = member ? json_incref(member) : otherwise(key);
+    int rc = take(r, path, key, filled, base);
+    json_decref(filled);
+    return rc;
+}
+
+/* keep: absent keys leave what is there. */
+static int take_object(reader *r, const char *path, const part *parts, int count, const json_t *value,
+                       bool keep) {
+    if (!json_is_object(value)) return bq_origin_refuse(r->from, path, "is not an object");
+    const char *dot = *path ? "." : "", *name;
+    char inner[PATH];
+    json_t *member;
+    json_object_foreach((json_t *)(uintptr_t)value, name, member) {
+        bool known = false;
+        for (int p = 0; p < count; p++)
+            for (const bq_key *k = parts[p].key; k->name; k++) known |= strcmp(k->name, name) == 0;
+        snprintf(inner, sizeof inner, "%.180s%s%.60s", path, dot, name);
+        if (!known) return refuse_key(r->from, inner, name, parts, count);
+    }
+    for (int p = 0; p < count; p++)
+        for (const bq_key *k = parts[p].key; k->name; k++) {
+            snprintf(inner, sizeof inner, "%.180s%s%.60s", path, dot, k->name);
+            member = json_object_get(value, k->name);
+            int rc = member || !keep ? take_member(r, inner, k, member, parts[p].base) : BQ_OK;
+            if (rc) return rc;
+        }
+    return BQ_OK;
+}
+
+int bq_keys_read(const bq_origin *from, const json_t *object, bq_recipe *recipe) {
+    reader r = {from, recipe};
+    return take_object(&r, "", &(part){bq_recipe_keys.key, (char *)recipe}, 1, object, false);
+}

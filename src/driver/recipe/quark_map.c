@@ -1,0 +1,87 @@
+#include "driver/recipe/quark_map.h"
+
+#include "base/die.h"
+#include "io/quark.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static int refuse(const char *path, int entry, const char *key, const char *name, const char *why) {
+    return bq_refuse(BQ_DATA, "%s: scaling_layers.%d.%s: '%s' %s", path, entry, key, name, why);
+}
+
+/* The names of a family need no sizes. */
+static void names_of(bq_family family, bq_arch *arch) {
+    const bq_model one = {
+        .family = family, .hidden = 1, .inter = 1, .vocab = 1, .heads = 1, .kv_heads = 1, .head_dim = 1};
+    bq_arch_of(&one, arch);
+}
+
+static const char *producer_of(const bq_arch *arch, int mat) {
+    bq_fusion f = bq_fusion_of(arch, mat);
+    if (f.norm >= 0) return arch->norm[f.norm];
+    for (int i = 0; i < arch->linears; i++) {
+        const bq_linear *l = &arch->linear[i];
+        if (l->mat == f.producer && l->row <= f.row && f.row + f.rows <= l->row + l->rows) return l->module;
+    }
+    return NULL;
+}
+
+/* The matrix that prev_op feeds and the entry's layers make up; -1: there is none in this family. */
+static int find(const bq_arch *arch, const bq_quark_entry *e) {
+    for (int m = 0; m < BQ_MATS; m++) {
+        int readers = 0, named = 0;
+        if (strcmp(producer_of(arch, m), e->prev_op) != 0) continue;
+        for (int i = 0; i < arch->linears; i++) {
+            bool there = false;
+            if (arch->linear[i].mat != m) continue;
+            for (int k = 0; k < e->layers; k++) there |= strcmp(arch->linear[i].module, e->layer[k]) == 0;
+            readers++, named += there;
+        }
+        if (readers == e->layers && named == readers) return m;
+    }
+    return -1;
+}
+
+static int take(const char *path, int i, const bq_quark_entry *e, bq_autosmooth_options *o) {
+    bq_arch arch;
+    int m = -1;
+    bool reads = false;
+    for (int family = 0; family < BQ_FAMILIES && m < 0; family++) {
+        names_of((bq_family)family, &arch);
+        m = find(&arch, e);
+    }
+    if (m < 0)
+        return refuse(path, i, "prev_op", e->prev_op,
+                      "and these layers are no fusion: all that read its output, "
+                      "and nothing else, are scaled");
+    if (o->inspect[m] != BQ_INSPECT_OFF)
+        return refuse(path, i, "prev_op", e->prev_op, "is there twice for these layers");
+    for (int k = 0; k < e->layers; k++) reads |= strcmp(e->layer[k], e->inp) == 0;
+    if (!reads) return refuse(path, i, "inp", e->inp, "is not one of the layers");
+    const char *module = m == BQ_QKV || m == BQ_O ? "self_attn" : "mlp";
+    if (!e->inspects || (e->layers == 1 && strcmp(e->module, e->layer[0]) == 0)) {
+        if (e->layers > 1)
+            return refuse(path, i, "layers", e->layer[1], "is a second layer: say which module2inspect");
+        o->inspect[m] = BQ_INSPECT_SELF;
+    } else if (!e->module[0]) {
+        o->inspect[m] = BQ_INSPECT_BLOCK;
+    } else if (strcmp(e->module, module) == 0) {
+        o->inspect[m] = BQ_INSPECT_MODULE;
+    } else {
+        return refuse(path, i, "module2inspect", e->module, "does not hold the layers");
+    }
+    return BQ_OK;
+}
+
+int bq_quark_map(const char *path, bq_autosmooth_options *o) {
+    bq_quark file;
+    int rc = bq_quark_read(path, &file);
+    if (rc) return rc;
+    for (int m = 0; m < BQ_MATS; m++) o->inspect[m] = BQ_INSPECT_OFF;
+    o->loss = strcmp(file.loss, "MAE") == 0   ? BQ_DISTANCE_MAE
+              : strcmp(file.loss, "MSE") == 0 ? BQ_DISTANCE_MSE
+                                              : BQ_DISTANCE_RMSE;
+    for (int i = 0; i < file.entries && !rc; i++) rc = take(path, i, &file.entry[i], o);
+    return rc;
+}

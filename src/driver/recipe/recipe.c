@@ -1,0 +1,328 @@
+#include "driver/recipe/recipe.h"
+
+#include "base/die.h"
+#include "base/hash.h"
+#include "driver/recipe/keys.h"
+#include "driver/recipe/traits.h"
+#include "driver/recipe/quark_map.h"
+#include "io/export.h"
+#include "io/files.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define RECIPE_BYTES ((size_t)1 << 20) /* a recipe is small: more is a wrong file */
+
+/* ---- overrides ---- */
+
+/* The member or element that a word of a dotted path names.  Missing objects are made, so that --set reaches
+ * keys whose scope the file leaves out; the last word takes the leaf; NULL where the word fits nothing. */
+static json_t *enter(json_t *node, const char *word, bool more, json_t *leaf) {
+    if (json_is_array(node)) {
+        char *end;
+        unsigned long i = strtoul(word, &end, 10);
+        if (*end || *word < '0' || *word > '9') return NULL;
+        if (!more) json_array_set(node, i, leaf); /* past the end nothing is set, and got */
+        return json_array_get(node, i);
+    }
+    if (!json_is_object(node)) return NULL;
+    if (!more)
+        json_object_set(node, word, leaf);
+    else if (!json_object_get(node, word))
+        json_object_set_new(node, word, json_object());
+    return json_object_get(node, word);
+}
+
+/* Lay one "a.b.0.c=value" over the recipe; the tables judge the result. */
+static int lay(json_t *root, const char *set) {
+    const char *equals = strchr(set, '='), *at = set;
+    if (!equals || equals == set || equals - set > 200) {
+        return bq_refuse(BQ_USAGE, "--set %.200s: must be KEY=VALUE, such as calibration.samples=64", set);
+    }
+    json_t *leaf = json_loads(equals + 1, JSON_DECODE_ANY | JSON_REJECT_DUPLICATES, NULL), *node = root;
+    if (!leaf) leaf = json_string(equals + 1);
+    if (!leaf) return bq_refuse(BQ_USAGE, "--set %.*s: the value is not UTF-8", (int)(equals - set), set);
+    while (node && at <= equals) {
+        char word[208];
+        size_t n = strcspn(at, ".=");
+        snprintf(word, sizeof word, "%.*s", (int)n, at);
+        node = n ? enter(node, word, at + n < equals, leaf) : NULL;
+        if (node) at += n + 1;
+    }
+    json_decref(leaf);
+    if (node) return BQ_OK;
+    return bq_refuse(BQ_USAGE, "--set %.200s: there is no '%.*s' in the recipe%s", set,
+                     (int)(at - set + (ptrdiff_t)strcspn(at, ".=")), set,
+                     at == set ? "" : "; lists are set as a whole, or by the number of an element they have");
+}
+
+/* ---- rules between keys ---- */
+
+static bool asymmetric(const bq_recipe *r) {
+    bool any = false;
+    for (int i = 0; i < BQ_LINEARS; i++) any |= !r->bits.linear[i].symmetric;
+    return any;
+}
+
+static bool absmax(const bq_recipe *r) {
+    bool any = false;
+    for (int i = 0; i < BQ_LINEARS; i++) any |= r->bits.linear[i].grid != BQ_GRID_AIMET;
+    return any;
+}
+
+bool bq_recipe_prescaled(const bq_recipe *r) {
+    bool any = false;
+    for (int i = 0; i < r->nphase; i++) any |= (bq_phase_traits(&r->phase[i]) & BQ_PASS_PRESCALES) != 0;
+    return any;
+}
+
+/* One pass of phase i: what its options ask of the rest of the recipe. */
+static int check_pass(const bq_origin *from, const bq_recipe *r, const bq_phase *phase, const bq_pass *p,
+                      const char *path) {
+    const bq_pass_kind *kind = bq_pass_kind_at(p->kind);
+    bq_pass_reason reason;
+    char key[96];
+    if (!(kind->traits & BQ_PASS_ZEROS) && asymmetric(r))
+        return bq_origin_refuse(from, path, "%s needs symmetric grids, and bits has others", kind->name);
+    if (kind->traits & BQ_PASS_AIMET_GRID && absmax(r))
+        return bq_origin_refuse(from, path, "%s trains the ends of aimet's grids, and bits has others",
+                                kind->name);
+    if (kind->fits && !kind->fits(p->options, phase->inputs, &reason)) {
+        snprintf(key, sizeof key, "%s%s%s", path, reason.key[0] ? "." : "", reason.key);
+        return bq_origin_refuse(from, key, "%s", reason.why);
+    }
+    bq_training t = bq_pass_training(p, 0);
+    if (t.steps == 0 || r->calibration.samples % t.batch == 0) return BQ_OK;
+    snprintf(key, sizeof key, "%s.batch", path);
+    return bq_origin_refuse(from, key, "is %lld, must divide calibration.samples, which is %lld",
+                            (long long)t.batch, (long long)r->calibration.samples);
+}
+
+static int check_passes(const bq_origin *from, const bq_recipe *r) {
+    bool coded = false, prescaled = false;
+    for (int i = 0; i < r->nphase; i++) {
+        const bq_phase *phase = &r->phase[i];
+        if (bq_phase_calibrated(phase) && !r->calibration.tokens[0])
+            return bq_origin_refuse(from, "calibration.tokens",
+                                    "is missing, and phases.%d reads samples: write it there or give --set "
+                                    "calibration.tokens=...",
+                                    i);
+        for (int k = 0; k < phase->npass; k++) {
+            const bq_pass_kind *kind = bq_pass_kind_at(phase->pass[k].kind);
+            unsigned traits = bq_pass_traits(&phase->pass[k]);
+            char path[64];
+            snprintf(path, sizeof path, "phases.%d.passes.%d", i, k);
+            if (coded && !(traits & BQ_PASS_QUANTIZES))
+                return bq_origin_refuse(
+                    from, path, "%s prepares weights, and a pass before it has made codes", kind->name);
+            coded |= (traits & BQ_PASS_QUANTIZES) != 0;
+            if (prescaled && traits & BQ_PASS_CALIBRATED)
+                return bq_origin_refuse(from, path,
+                                        "%s looks at the inputs of linears: behind smoothquant without fuse "
+                                        "there can be rtn and lpbq alone",
+                                        kind->name);
+            prescaled |= (traits & BQ_PASS_PRESCALES) != 0;
+            if (k + 1 == phase->npass && !(traits & BQ_PASS_QUANTIZES))
+                return bq_origin_refuse(from, path,
+                                        "%s makes no codes: end the phase with a pass that does, rtn say",
+                                        kind->name);
+            int code = check_pass(from, r, phase, &phase->pass[k], path);
+            if (code) return code;
+        }
+    }
+    return BQ_OK;
+}
+
+static int check_transforms(const bq_origin *from, const bq_recipe *r) {
+    for (int i = 0; i < r->ntransform; i++) {
+        const bq_transform *t = &r->transform[i];
+        const bool block[2] = {t->r1 == BQ_ROTATE_BLOCK, t->r2 == BQ_ROTATE_BLOCK};
+        const int64_t size[2] = {t->r1_block, t->r2_block};
+        char path[64];
+        for (int k = 0; k < 2; k++) {
+            snprintf(path, sizeof path, "transforms.%d.r%d_block", i, k + 1);
+            if (block[k] == (size[k] > 0)) continue;
+            return bq_origin_refuse(
+                from, path, block[k] ? "is missing, and r%d is block" : "is there, but r%d is not block",
+                k + 1);
+        }
+        snprintf(path, sizeof path, "transforms.%d", i);
+        if (!t->r1 && !t->r2) return bq_origin_refuse(from, path, "rotates nothing: r1 and r2 are none");
+    }
+    return BQ_OK;
+}
+
+/* Output folders lie beside what the run itself keeps. */
+static int check_outputs(const bq_origin *from, const bq_recipe *r) {
+    static const char *const taken[] = {"acts",    "ckpt",        "recipe.json", "run.csv",
+                                        "run.log", "result.json", "report.html"};
+    char path[64];
+    for (int i = 0; i < r->noutput; i++) {
+        const char *dir = r->output[i].dir;
+        snprintf(path, sizeof path, "outputs.%d.dir", i);
+        for (size_t k = 0; k < sizeof taken / sizeof *taken; k++) {
+            if (strcmp(dir, taken[k]) == 0) return bq_origin_refuse(from, path, "'%s' is the run's own", dir);
+        }
+        for (int k = 0; k < i; k++) {
+            if (strcmp(dir, r->output[k].dir)) continue;
+            return bq_origin_refuse(from, path, "is '%s', as outputs.%d: give one of them another", dir, k);
+        }
+    }
+    return BQ_OK;
+}
+
+/* Names that follow from other keys. */
+static void fill_names(bq_recipe *r) {
+    for (int i = 0; i < r->nphase; i++) {
+        bq_phase *p = &r->phase[i];
+        if (!p->name[0])
+            snprintf(p->name, sizeof p->name, "%s", bq_pass_kind_at(p->pass[p->npass - 1].kind)->name);
+    }
+    for (int i = 0; i < r->noutput; i++) {
+        bq_output *o = &r->output[i];
+        if (!o->dir[0]) snprintf(o->dir, sizeof o->dir, "%s", bq_format_choice(o->format).name);
+    }
+}
+
+/* ---- reading ---- */
+
+/* A key that names a file which stands for other keys of its pass: these are filled, so that the resolved
+ * recipe does not need the file any more. */
+typedef struct {
+    const char *pass, *key;
+    int (*fill)(const char *path, void *options);
+} file_key;
+
+static int fill_autosmooth(const char *path, void *options) { return bq_quark_map(path, options); }
+
+static const file_key file_keys[] = {{"autosmoothquant", "map", fill_autosmooth}};
+
+static int fill_pass(bq_pass *p) {
+    const bq_pass_kind *kind = bq_pass_kind_at(p->kind);
+    int rc = BQ_OK;
+    for (size_t i = 0; i < sizeof file_keys / sizeof *file_keys && !rc; i++) {
+        const bq_key *key = kind->scope.key;
+        if (strcmp(kind->name, file_keys[i].pass)) continue;
+        while (strcmp(key->name, file_keys[i].key)) key++;
+        char *path = p->options + key->at;
+        if (path[0]) rc = file_keys[i].fill(path, p->options);
+        memset(path, 0, BQ_PATH_MAX);
+    }
+    return rc;
+}
+
+static int fill_files(bq_recipe *r) {
+    int rc = BQ_OK;
+    for (int i = 0; i < r->nphase; i++)
+        for (int k = 0; k < r->phase[i].npass && !rc; k++) rc = fill_pass(&r->phase[i].pass[k]);
+    return rc;
+}
+
+int bq_recipe_parse(const char *text, size_t bytes, const char *name, const char *folder, int nset,
+                    char *const *set, bq_recipe *recipe) {
+    bq_origin from = {name, folder, nset, set};
+    json_error_t error;
+    BQ_CHECK(folder[0] == '/', "folder '%s' is not absolute", folder);
+    json_t *root = json_loadb(text, bytes, JSON_REJECT_DUPLICATES, &error);
+    if (!root) {
+        char where[400];
+        snprintf(where, sizeof where, "%.300s:%d:%d", name, error.line, error.column);
+        from = (bq_origin){where, folder, 0, NULL};
+        return bq_origin_refuse(&from, "", "%s", error.text);
+    }
+    int rc = BQ_OK;
+    for (int i = 0; i < nset && !rc; i++) rc = lay(root, set[i]);
+    memset(recipe, 0, sizeof *recipe);
+    if (!rc) rc = bq_keys_read(&from, root, recipe);
+    json_decref(root);
+    if (!rc) rc = fill_files(recipe);
+    if (rc) return rc;
+    fill_names(recipe);
+    rc = check_passes(&from, recipe);
+    if (!rc) rc = check_transforms(&from, recipe);
+    return rc ? rc : check_outputs(&from, recipe);
+}
+
+int bq_recipe_read(const char *path, int nset, char *const *set, bq_recipe *recipe) {
+    char *text, *real = realpath(path, NULL);
+    size_t bytes;
+    int err = real ? bq_file_read(path, RECIPE_BYTES, &text, &bytes) : errno;
+    if (err) {
+        free(real);
+        return bq_refuse(BQ_USAGE, "%s: cannot be read as a recipe: %s", path, bq_file_why(err));
+    }
+    char *slash = strrchr(real, '/');
+    slash[slash == real] = 0;
+    int rc = bq_recipe_parse(text, bytes, path, real, nset, set, recipe);
+    free(text);
+    free(real);
+    return rc;
+}
+
+/* ---- looking things up ---- */
+
+static int find_linear(const char *name) {
+    const char *dot = strrchr(name, '.');
+    for (int i = 0; i < BQ_LINEARS; i++) {
+        if (strcmp(dot ? dot + 1 : name, bq_linear_names[i]) == 0) return i;
+    }
+    return -1;
+}
+
+bq_scheme bq_recipe_scheme(const bq_recipe *recipe, const char *linear) {
+    int i = find_linear(linear);
+    BQ_CHECK(i >= 0, "no recipe has bits for a linear '%s'", linear);
+    return recipe->bits.linear[i];
+}
+
+int bq_recipe_fits(const bq_recipe *recipe, int count, const char *const *names) {
+    bool there[BQ_LINEARS] = {false};
+    char all[256] = "";
+    size_t n = 0;
+    for (int i = 0; i < count; i++) {
+        int k = find_linear(names[i]);
+        if (k < 0 || there[k]) continue;
+        there[k] = true;
+        n += (size_t)snprintf(all + n, sizeof all - n, "%s%s", n ? ", " : "", bq_linear_names[k]);
+    }
+    const bq_scheme *d = &recipe->bits.decoder;
+    for (int i = 0; i < BQ_LINEARS; i++) {
+        const bq_scheme *s = &recipe->bits.linear[i];
+        if (there[i] || (s->bits == d->bits && s->group == d->group && s->symmetric == d->symmetric &&
+                         s->scale == d->scale && s->grid == d->grid))
+            continue;
+        return bq_refuse(BQ_USAGE, "bits.linears.%s: the model has no such linear; it has %s",
+                         bq_linear_names[i], all);
+    }
+    return BQ_OK;
+}
+
+/* ---- writing ---- */
+
+void bq_recipe_write(const bq_recipe *recipe, FILE *out) {
+    json_t *json = bq_keys_json(recipe, false);
+    size_t bytes;
+    char *text = bq_json_text_of(json, &bytes);
+    fwrite(text, 1, bytes, out);
+    free(text);
+    json_decref(json);
+}
+
+int bq_recipe_parts(const bq_recipe *recipe, bq_part part[BQ_PARTS]) {
+    json_t *json = bq_keys_json(recipe, true), *value;
+    const char *key;
+    int n = 0;
+    json_object_foreach(json, key, value) {
+        json_t *pair = json_pack("{sO}", key, value); /* the text is of one object, whatever the value is */
+        size_t bytes;
+        char *text = bq_json_text_of(pair, &bytes);
+        BQ_CHECK(n < BQ_PARTS, "more than %d parts", BQ_PARTS);
+        snprintf(part[n].name, sizeof part[n].name, "%s", key);
+        part[n++].hash = bq_hash_bytes(text, bytes);
+        free(text);
+        json_decref(pair);
+    }
+    json_decref(json);
+    return n;
+}

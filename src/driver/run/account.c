@@ -1,0 +1,75 @@
+#include "driver/run/account.h"
+
+#include "base/clock.h"
+#include "base/die.h"
+#include "base/log.h"
+#include "io/files.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static const char head[] =
+    "sweep,phase,block,stage,steps,loss_first,loss_last,load_s,target_s,passes_s,advance_s,save_s,peak_bytes,"
+    "arena_bytes,part,rank,stages,replicas,wall_s,compute_s,peers_s,files_s,sent_bytes,received_bytes,"
+    "read_bytes,written_bytes,planned_bytes\n";
+
+static void append(const bq_run *s, const char *text, bool begin) {
+    char path[BQ_PATH_MAX + 16];
+    snprintf(path, sizeof path, "%s/run.csv", s->dir);
+    if (begin && bq_file_size(path) > 0) return;
+    int error = bq_file_append(path, text, strlen(text));
+    BQ_CHECK(error == 0, "write of '%s' failed: %s", path, bq_file_why(error));
+}
+
+void bq_account_open(const bq_run *s) { append(s, head, true); }
+
+/* A number from 0 on, or nothing. */
+static const char *number(int x, char text[16]) {
+    text[0] = 0;
+    if (x >= 0) snprintf(text, 16, "%d", x);
+    return text;
+}
+
+void bq_account_part(bq_run *s, const char *part, int sweep, int phase) {
+    const bq_comm *c = s->comm;
+    const bq_meter *now = &bq_spent, *then = &s->account.spent;
+    char row[512], sweep_text[16], phase_text[16];
+    double at = bq_seconds(), wall = at - s->account.at, peers = now->peers - then->peers,
+           files = now->files - then->files;
+    snprintf(row, sizeof row,
+             "%s,%s,,%d,,,,,,,,,%zu,%zu,%s,%d,%d,%d,%.4f,%.4f,%.4f,%.4f,%ld,%ld,%ld,%ld,%zu\n",
+             number(sweep, sweep_text), number(phase, phase_text), c->istage, bq_peak_rss(), s->dev.mem.peak,
+             part, c->rank, c->nstage, c->nreplica, wall, wall - peers - files, peers, files,
+             (long)(now->sent - then->sent), (long)(now->received - then->received),
+             (long)(now->read - then->read), (long)(now->written - then->written), s->plan.total);
+    append(s, row, false);
+    s->account.at = at, s->account.spent = bq_spent;
+}
+
+static double mean(const double *x, int64_t n) {
+    double sum = 0;
+    for (int64_t i = 0; i < n; i++) sum += x[i];
+    return n ? sum / (double)n : 0;
+}
+
+/* First and last loss are means over one round of the samples, at most over half of the steps each. */
+void bq_account_block(const bq_walk *w, double seconds) {
+    const bq_run *s = w->s;
+    char row[512];
+    const double *part = w->seconds;
+    int64_t n =
+        w->steps / 2 < s->recipe.calibration.samples ? (w->steps + 1) / 2 : s->recipe.calibration.samples;
+    double first = mean(w->loss, n), last = mean(w->loss + w->steps - n, n);
+    if (s->comm->replica) return;
+    snprintf(row, sizeof row,
+             "%d,%d,%d,%d,%ld,%.9g,%.9g,%.4f,%.4f,%.4f,%.4f,%.4f,%zu,%zu,block,%d,%d,%d,%.4f,,,,,,,,%zu\n",
+             w->sweep, w->phase, w->block, s->comm->istage, (long)w->steps, first, last, part[0], part[1],
+             part[2], part[3], part[4], bq_peak_rss(), s->dev.mem.peak, s->comm->rank, s->comm->nstage,
+             s->comm->nreplica, seconds, s->plan.total);
+    append(s, row, false);
+    if (w->steps)
+        bq_log_all(BQ_INFO, "block %d/%d: loss %.5g -> %.5g in %ld steps, %.1f s", w->block + 1,
+                   s->src.arch.model.blocks, first, last, (long)w->steps, seconds);
+    else
+        bq_log_all(BQ_INFO, "block %d/%d: %.1f s", w->block + 1, s->src.arch.model.blocks, seconds);
+}

@@ -1,0 +1,267 @@
+#include "driver/run/outputs.h"
+
+#include "base/clock.h"
+#include "base/die.h"
+#include "base/log.h"
+#include "comm/heartbeat.h"
+#include "driver/load/device.h"
+#include "driver/recipe/traits.h"
+#include "io/checkpoint.h"
+#include "io/export.h"
+#include "io/files.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* The exporter's view of the run: tensors of the checkpoint that was asked for last. */
+typedef struct {
+    const bq_run *s;
+    bool folds; /* the recipe's passes change norms or biases */
+    int block;
+    bq_ckpt_file *file;
+    bq_ckpt head;
+    int8_t *code; /* room for the largest linear, and for its scales and zero points */
+    float *scale, *zero, *pre;
+} tensors;
+
+static void open_block(tensors *t, int block) {
+    char path[BQ_PATH_MAX + 64], why[BQ_WHY];
+    if (t->file && t->block == block) return;
+    bq_ckpt_close(t->file);
+    bq_run_checkpoint(t->s, block, path, sizeof path);
+    int found = bq_ckpt_open(&t->file, path, t->s->fingerprint, &t->head, why);
+    BQ_CHECK(found == BQ_CKPT_OK, "%s: damaged since the run began: %s; `blockq run` makes it again", path,
+             why);
+    BQ_CHECK(t->folds || !bq_ckpt_folded(&t->head), "%s has norms of its own, which no pass makes", path);
+    t->block = block;
+}
+
+static bool get(void *ctx, const char *name, bool want_data, bq_qtensor *q) {
+    tensors *t = ctx;
+    const bq_arch *arch = &t->s->src.arch;
+    int block, i;
+    bq_heartbeat(t->s->comm);
+    if (!bq_arch_find(arch, name, &block, &i)) return false;
+    const bq_linear *l = &arch->linear[i];
+    bq_scheme scheme = t->s->scheme[i];
+    int64_t groups = bq_linear_groups(arch, t->s->scheme, i);
+    *q = (bq_qtensor){.bits = scheme.bits,
+                      .group = scheme.group > 0 ? scheme.group : 0,
+                      .activations = bq_recipe_activations(&t->s->recipe),
+                      .code = bq_mat_host(NULL, l->rows, l->cols, BQ_I8),
+                      .scale = bq_mat_host(NULL, l->rows, groups, BQ_F32),
+                      .zero = bq_mat_host(NULL, scheme.symmetric ? 0 : l->rows, groups, BQ_F32),
+                      .pre = bq_mat_host(NULL, bq_recipe_prescaled(&t->s->recipe), l->cols, BQ_F32)};
+    if (!want_data) return true;
+    open_block(t, block);
+    q->code.data = t->code, q->scale.data = t->scale;
+    bq_ckpt_read(t->file, i, BQ_CKPT_CODE, q->code);
+    bq_ckpt_read(t->file, i, BQ_CKPT_SCALE, q->scale);
+    if (q->pre.rows) q->pre.data = t->pre, bq_ckpt_read(t->file, i, BQ_CKPT_PRE, q->pre);
+    if (q->zero.rows) q->zero.data = t->zero, bq_ckpt_read(t->file, i, BQ_CKPT_ZERO, q->zero);
+    return true;
+}
+
+/* Is this tensor a norm of a block (linear -1), or a linear's bias? */
+static bool find_folded(const bq_arch *arch, const char *name, int *block, int *norm, int *linear) {
+    char other[256];
+    if (sscanf(name, "model.layers.%d.", block) != 1 || *block < 0 || *block >= arch->model.blocks)
+        return false;
+    for (*linear = -1, *norm = 0; *norm < 2; ++*norm) {
+        bq_arch_tensor(other, sizeof other, *block, arch->norm[*norm], "weight");
+        if (strcmp(name, other) == 0) return true;
+    }
+    for (*linear = 0; *linear < arch->linears; ++*linear) {
+        bq_arch_tensor(other, sizeof other, *block, arch->linear[*linear].module, "bias");
+        if (arch->linear[*linear].bias && strcmp(name, other) == 0) return true;
+    }
+    return false;
+}
+
+/* What transforms have changed, and what passes have, which lies on it.
+ * Which blocks the passes have changed is known when they are done, which tensors are written before: where
+ * passes might change some, those of all blocks are written as floats. */
+static bool dense(void *ctx, const char *name, int64_t first, bq_mat to) {
+    tensors *t = ctx;
+    int block, norm, linear;
+    bq_heartbeat(t->s->comm);
+    const bq_source *src = &t->s->src;
+    if (!t->folds || !find_folded(&src->arch, name, &block, &norm, &linear))
+        return bq_rotated_read(src->rotated, name, first, to);
+    if (!to.data) return true;
+    open_block(t, block);
+    if (!bq_ckpt_folded(&t->head))
+        bq_source_rows(src, name, first, to);
+    else if (linear < 0)
+        bq_ckpt_read_norm(t->file, norm, to);
+    else
+        bq_ckpt_read(t->file, linear, BQ_CKPT_BIAS, to);
+    return true;
+}
+
+/* Passes that prepare may change norms and biases. */
+static bool folds(const bq_recipe *r) {
+    bool any = false;
+    for (int i = 0; i < r->nphase; i++)
+        for (int k = 0; k < r->phase[i].npass; k++)
+            any |= !(bq_pass_traits(&r->phase[i].pass[k]) & BQ_PASS_QUANTIZES);
+    return any;
+}
+
+/* One output, as every rank sees it. */
+typedef struct {
+    const bq_run *s;
+    const char *dir;
+    const bq_format *format;
+    size_t shard_bytes;
+    tensors t;
+    bq_export_job *job;
+} output;
+
+static void take_room(tensors *t) {
+    bq_linear_most most = bq_linear_most_of(&t->s->src.arch, t->s->scheme);
+    t->code = malloc(most.codes);
+    t->scale = malloc(most.scales * sizeof(float));
+    t->zero = malloc(most.scales * sizeof(float));
+    t->pre = malloc(most.cols * sizeof(float));
+    BQ_CHECK(t->code && t->scale && t->zero && t->pre, "no memory to export a linear of %zu weights",
+             most.codes);
+}
+
+static int open_output(void *ctx) {
+    output *o = ctx;
+    const bq_run *s = o->s;
+    o->t = (tensors){.s = s, .folds = folds(&s->recipe)};
+    bq_qsource source = {&o->t, get, dense};
+    return bq_export_open(&o->job, s->src.weights, o->dir, source, o->format, o->shard_bytes);
+}
+
+static void close_output(output *o) {
+    bq_export_close(o->job);
+    bq_ckpt_close(o->t.file);
+    free(o->t.code);
+    free(o->t.scale);
+    free(o->t.zero);
+    free(o->t.pre);
+}
+
+/* The steps of io/export.h; each agreement is also the barrier before the next step. */
+static int write_output(output *o) {
+    const bq_comm *comm = o->s->comm;
+    int code = bq_comm_agree(comm, comm->rank == 0 ? bq_export_claim(o->job) : BQ_OK);
+    if (code) return code;
+    take_room(&o->t);
+    bq_export_write(o->job, comm->rank, comm->size);
+    bq_comm_barrier(comm);
+    return bq_comm_agree(comm, comm->rank == 0 ? bq_export_finish(o->job) : BQ_OK);
+}
+
+int bq_outputs_fit(const bq_run *s) {
+    int code = BQ_OK;
+    for (int i = 0; i < s->recipe.noutput && !code; i++) {
+        const bq_output *out = &s->recipe.output[i];
+        output o = {s, out->dir, bq_format_at(out->format), (size_t)out->shard_bytes, {0}, NULL};
+        code = open_output(&o);
+        close_output(&o);
+    }
+    return code;
+}
+
+/* Each rank knows the hashes of its shards; halves of them are exact as doubles. */
+static void list_output(output *o, const char *mark, const char *of) {
+    const bq_comm *comm = o->s->comm;
+    int shards = bq_export_shards(o->job);
+    uint64_t *hash = bq_export_hashes(o->job);
+    double *half = calloc((size_t)shards, sizeof *half);
+    BQ_CHECK(half, "no memory for the hashes of %d shards", shards);
+    for (int shift = 0; shift < 64; shift += 32) {
+        for (int i = 0; i < shards; i++) half[i] = (double)(uint32_t)(hash[i] >> shift);
+        bq_comm_gather(comm, half, shards);
+        for (int i = 0; i < shards; i++)
+            hash[i] = (hash[i] & ~((uint64_t)UINT32_MAX << shift)) | (uint64_t)half[i] << shift;
+    }
+    free(half);
+    if (comm->rank) return;
+    bq_manifest m;
+    bq_manifest_new(&m, of);
+    bq_export_list(o->job, &m);
+    bq_manifest_write(&m, mark);
+    bq_manifest_close(&m);
+}
+
+/* mark: where the list of what was written goes, or NULL. */
+static int export_one(const bq_run *s, const bq_format *format, size_t shard_bytes, const char *dir,
+                      const char *mark, const char *of) {
+    double since = bq_seconds();
+    output o = {s, dir, format, shard_bytes, {0}, NULL};
+    int code = bq_root_first(s->comm, open_output, &o);
+    if (!code) code = write_output(&o);
+    if (!code && mark) list_output(&o, mark, of);
+    if (!code) {
+        int shards = bq_export_shards(o.job), ranks = s->comm->size < shards ? s->comm->size : shards;
+        bq_log(BQ_INFO, "wrote %s: %d shard%s by %d rank%s in %.1f s", dir, shards, &"s"[shards == 1], ranks,
+               &"s"[ranks == 1], bq_seconds() - since);
+    }
+    close_output(&o);
+    return code;
+}
+
+static void remove_listed(const bq_manifest *m, int i, const char *dir) {
+    char path[4 * BQ_PATH_MAX];
+    snprintf(path, sizeof path, "%s/%s", dir, m->file[i].name);
+    unlink(path);
+}
+
+/* My share of the listed files: the worst that was found.  Those that are not what was written are removed:
+ * the directory is the run's own, and they would be refused as somebody else's. */
+static int look_at(const bq_run *s, const bq_manifest *m, const char *dir, bool loud) {
+    int worst = BQ_MANIFEST_SAME;
+    for (int i = s->comm->rank; i < m->count; i += s->comm->size) {
+        int found = bq_manifest_look(m, i, dir);
+        worst = found > worst ? found : worst;
+        bq_heartbeat(s->comm);
+        if (found != BQ_MANIFEST_OTHER) continue;
+        if (loud) bq_log_all(BQ_WARN, "%s is written again: %s is gone or has changed", dir, m->file[i].name);
+        remove_listed(m, i, dir);
+    }
+    return worst;
+}
+
+/* Is the directory what is wanted, and still as it was written? */
+static bool exported(const bq_run *s, const char *mark, const char *of, const char *dir) {
+    bq_manifest m;
+    bool same = bq_manifest_read(&m, mark) && strcmp(m.of, of) == 0;
+    int found = look_at(s, &m, dir, same), worst = bq_comm_agree(s->comm, same ? found : BQ_MANIFEST_OTHER);
+    for (int i = 0; i < m.count && worst == BQ_MANIFEST_OTHER && s->comm->rank == 0; i++) {
+        const char *name = m.file[i].name; /* what is left must not load */
+        if (strcmp(name, "config.json") == 0 || strstr(name, ".index.json")) remove_listed(&m, i, dir);
+    }
+    if (worst == BQ_MANIFEST_EQUAL && s->comm->rank == 0)
+        bq_manifest_write(&m, mark); /* no need to read it all again */
+    bq_manifest_close(&m);
+    return worst != BQ_MANIFEST_OTHER;
+}
+
+static int export_output(const bq_run *s, const bq_output *o) {
+    char dir[2 * BQ_PATH_MAX], mark[2 * BQ_PATH_MAX], of[64];
+    snprintf(dir, sizeof dir, "%s/%s", s->dir, o->dir);
+    snprintf(mark, sizeof mark, "%s/ckpt/export_%s.done", s->dir, o->dir);
+    snprintf(of, sizeof of, "%016lx %s %ld%s", (unsigned long)s->fingerprint,
+             bq_format_choice(o->format).name, (long)o->shard_bytes,
+             bq_recipe_activations(&s->recipe) ? " a8" : "");
+    if (exported(s, mark, of, dir)) return BQ_OK;
+    return export_one(s, bq_format_at(o->format), (size_t)o->shard_bytes, dir, mark, of);
+}
+
+int bq_outputs_write(const bq_run *s) {
+    int code = BQ_OK;
+    for (int i = 0; i < s->recipe.noutput && !code; i++) code = export_output(s, &s->recipe.output[i]);
+    return code;
+}
+
+int bq_outputs_write_one(const bq_run *s, int format, size_t shard_bytes, const char *dir) {
+    return export_one(s, bq_format_at(format), shard_bytes, dir, NULL, NULL);
+}

@@ -1,0 +1,131 @@
+#include "driver/run/passes.h"
+
+#include "base/die.h"
+#include "base/log.h"
+#include "block/narrow.h"
+#include "driver/recipe/traits.h"
+#include "driver/streams/sweep.h"
+#include "io/checkpoint.h"
+#include "kernels/mark.h"
+
+#include <stdio.h>
+
+static bq_mat fetch(void *ctx, bq_stream_id stream, int64_t sample) {
+    bq_walk *w = ctx;
+    bq_stream *const from[] = {
+        [BQ_STREAM_FP] = &w->fp, [BQ_STREAM_QT] = &w->qt, [BQ_STREAM_TARGET] = &w->target};
+    return bq_stream_get(from[stream], sample - w->share.first, w->buffer[stream]);
+}
+
+static void advance(void *ctx, int64_t sample, bq_mat y) {
+    bq_walk *w = ctx;
+    bq_walk_put(w, &w->qt, sample - w->share.first, y, "quantized");
+    w->advanced = true;
+}
+
+static void target(void *ctx, int64_t sample, bq_mat y) {
+    bq_walk *w = ctx;
+    bq_walk_put(w, &w->target, sample - w->share.first, y, "original");
+}
+
+static void step(void *ctx, int64_t at, int64_t steps, double loss) {
+    bq_walk *w = ctx;
+    char note[80];
+    (void)steps;
+    bq_run_stopped(w->s);
+    bq_ahead_move(w->ahead);
+    w->units = w->before + at;
+    snprintf(note, sizeof note, "block %d/%d  loss %.4g", w->block + 1, w->s->src.arch.model.blocks, loss);
+    bq_progress(w->units, w->all, note);
+}
+
+static void trained(void *ctx, int linear, const bq_adascale *values) {
+    bq_walk *w = ctx;
+    w->hooks->trained(w->hooks->ctx, w->block, linear, values);
+}
+
+/* What the passes start from: this phase's result of an earlier sweep, or that of the phase before; false:
+ * the model's weights, without a grid. */
+static bool start_from(bq_walk *w) {
+    bq_dev *dev = &w->s->dev;
+    int phase = w->sweep ? w->phase : w->phase - 1;
+    if (phase < 0) return false;
+    bq_walk_restore(w, phase, bq_sweep_start(w->s, phase, w->block, w->sweep + (phase < w->phase)), true);
+    for (int m = 0; m < BQ_MATS; m++) dev->op->copy(dev, w->q.fold[m], w->blk.w[m]);
+    return true;
+}
+
+/* A pass that does not train leaves the count of steps as it is. */
+static int64_t apply(bq_walk *w, bq_pass_context *c, const bq_pass *p) {
+    const bq_pass_kind *kind = bq_pass_kind_at(p->kind);
+    w->before = w->units;
+    bq_mark_open("%s", kind->name);
+    int64_t steps = bq_pass_training(p, w->sweep).steps, done = kind->run(c, p->options);
+    bq_mark_close();
+    w->units = w->before + steps;
+    if (done == BQ_PASS_NOT_FINITE)
+        bq_log(BQ_WARN, "block %d: the loss stopped being a number; %s left the block as it was",
+               w->block + 1, kind->name);
+    if (steps) w->steps = done < 0 ? 0 : done;
+    if (!(kind->traits & BQ_PASS_QUANTIZES) || done == BQ_PASS_STOPPED) return done;
+    for (int m = 0; m < BQ_MATS; m++) c->dev->op->copy(c->dev, w->q.fold[m], w->blk.w[m]);
+    c->grid = true;
+    return done;
+}
+
+/* Once a phase, on the first block at hand: how products are made if not in f32, and what that changes. */
+static void say_compute(bq_walk *w, bq_pass_context *c) {
+    bq_compute wanted = w->recipe->compute, used = bq_dev_compute(c->dev, wanted);
+    double nmse[BQ_MATS];
+    if (wanted == BQ_COMPUTE_F32 || !w->calibrated || w->said || c->comm->rank) return;
+    w->said = true;
+    if (used != wanted)
+        bq_log(BQ_INFO, "compute: %s is made in %s here, which is not less exact", bq_compute_name(wanted),
+               bq_compute_name(used));
+    if (used == BQ_COMPUTE_F32) return;
+    bq_narrow_error(c, used, nmse);
+    bq_log(BQ_INFO,
+           "compute: block %d's linears in %s, against f32: nmse qkv %.2g, o %.2g, gate_up %.2g, "
+           "down %.2g",
+           w->block + 1, bq_compute_name(used), nmse[BQ_QKV], nmse[BQ_O], nmse[BQ_GATE_UP], nmse[BQ_DOWN]);
+}
+
+int bq_walk_passes(bq_walk *w) {
+    bq_run *s = w->s;
+    const bq_recipe *r = &s->recipe;
+    bq_pass_context c = {.comm = s->comm,
+                         .batch = w->batch,
+                         .losses = w->loss,
+                         .dev = &s->dev,
+                         .blk = &w->blk,
+                         .work = &w->work,
+                         .q = &w->q,
+                         .samples = r->calibration.samples,
+                         .tokens = r->calibration.length,
+                         .keeps = s->plan.keeps,
+                         .input = w->recipe->inputs,
+                         .mix = w->recipe->mix,
+                         .fetch = fetch,
+                         .step = step,
+                         .stop = &bq_stop_wanted,
+                         .trained = w->hooks ? trained : NULL,
+                         .ctx = w};
+    say_compute(w, &c);
+    c.grid = start_from(w);
+    w->steps = 0;
+    bq_midblock_begin(&w->inside, s, &w->q, w->sweep, w->phase, w->block, w->limit);
+    for (int i = 0; i < w->recipe->npass; i++) {
+        const bq_pass *p = &w->recipe->pass[i];
+        if (w->sweep && !(bq_pass_traits(p) & BQ_PASS_TRAINS)) continue; /* later sweeps only train */
+        if (i && bq_walk_stops(w)) return BQ_STOPPED;
+        c.at = (bq_rng_key){.seed = r->seed,
+                            .sweep = (uint32_t)w->sweep,
+                            .phase = (uint32_t)(w->phase + BQ_RNG_PASS_STRIDE * i),
+                            .block = (uint32_t)w->block};
+        c.keeper = bq_midblock_pass(&w->inside, i);
+        c.advance = bq_pass_advances(w->recipe, i) ? advance : NULL;
+        c.target = i == 0 && w->makes_target ? target : NULL;
+        if (apply(w, &c, p) == BQ_PASS_STOPPED) return BQ_STOPPED;
+    }
+    return BQ_OK;
+}

@@ -1,0 +1,11 @@
+/* passes.h - the passes of a phase on one block. */
+#ifndef BQ_PASSES_H
+#define BQ_PASSES_H
+
+#include "driver/run/walk.h"
+
+/* The phase's passes on the block at hand, whose FP weights are in w->blk: the result is in w->q.  BQ_OK, or
+ * BQ_STOPPED with what was trained kept.  Collective over stage. */
+int bq_walk_passes(bq_walk *w);
+
+#endif

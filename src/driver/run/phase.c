@@ -1,0 +1,325 @@
+#include "driver/run/phase.h"
+
+#include "base/clock.h"
+#include "base/die.h"
+#include "base/log.h"
+#include "comm/treesum.h"
+#include "driver/run/account.h"
+#include "driver/run/passes.h"
+#include "driver/streams/boundary.h"
+#include "driver/load/device.h"
+#include "driver/plan/grid.h"
+#include "driver/recipe/traits.h"
+#include "driver/streams/reference.h"
+#include "driver/streams/stream_file.h"
+#include "driver/streams/sweep.h"
+#include "io/acts.h"
+#include "io/checkpoint.h"
+#include "io/files.h"
+#include "kernels/mark.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { LOAD, TARGET, PASSES, ADVANCE, SAVE };
+
+static void clock_to(bq_walk *w, int part, double *since) {
+    double now = bq_seconds();
+    w->seconds[part] += now - *since;
+    *since = now;
+}
+
+/* My samples of the inputs of block b, of the FP stream, or of the quantized one where that is the only one.
+ */
+static void load_head(bq_walk *w, int b) {
+    bq_run *s = w->s;
+    bq_stream *to = w->follows ? &w->fp : &w->qt;
+    const bq_recipe *r = &s->recipe;
+    char path[BQ_PATH_MAX + 96], why[BQ_WHY];
+    bq_acts *acts;
+    bq_reference_path(s, b, path, sizeof path);
+    bool good = bq_acts_open(&acts, path, r->calibration.samples, r->calibration.length,
+                             s->src.arch.model.hidden, bq_reference_hash(s, b), why) == BQ_ACTS_OK;
+    acts = bq_stream_file_join(s, acts);
+    good = good && acts; /* where they join, NULL if another replica has none */
+    for (int64_t i = 0; good && i < w->share.count; i++) {
+        good = bq_acts_read(acts, w->share.first + i, w->buffer[0].data);
+        bq_stream_put(to, i, w->buffer[0]);
+    }
+    BQ_CHECK(good, "%s: %s", path,
+             why[0] ? why : "a sample was damaged since the run began; the same command makes it again");
+    bq_acts_close(acts);
+}
+
+/* At a segment's head the quantized stream is the boundary that the sweep before kept, at first the FP
+ * stream. */
+static void start_segment(bq_walk *w) {
+    w->frozen = bq_sweep_frozen(w->s, w->sweep, w->block);
+    if (w->frozen || !w->qt.open || bq_sweep_head(w->s, w->sweep, w->block, &w->qt, w->buffer[0])) return;
+    for (int64_t i = 0; i < w->share.count && w->follows; i++)
+        bq_stream_put(&w->qt, i, bq_stream_get(&w->fp, i, w->buffer[0]));
+}
+
+/* After its last block a segment's quantized stream is the next one's head in the next sweep. */
+static void end_segment(bq_walk *w) {
+    bq_run *s = w->s;
+    int next = w->block + 1, blocks = s->src.arch.model.blocks;
+    if (s->recipe.sweeps == 1 || w->phase + 1 < s->recipe.nphase || next == blocks ||
+        !bq_grid_is_start(&s->grid, next))
+        return;
+    bq_sweep_keep(s, w->sweep, next, &w->qt, w->buffer[0]);
+    double moved = bq_sweep_moved(s, w->sweep, next, &w->fp, w->buffer[0], w->buffer[1]);
+    if (s->comm->replica == 0)
+        bq_log_all(BQ_INFO, "sweep %d: the boundary before block %d moved by %.3g", w->sweep, next + 1,
+                   moved);
+}
+
+static void forward(bq_walk *w, const bq_mat mats[BQ_MATS], bq_stream *from, bq_stream *to) {
+    bq_dev *dev = &w->s->dev;
+    for (int64_t i = 0; i < from->samples; i++) {
+        dev->op->put(dev, bq_stream_get(from, i, w->buffer[0]), w->x);
+        bq_block_forward(dev, &w->blk, mats, &w->work, w->x, w->y);
+        bq_walk_put(w, to, i, w->y, from == &w->qt ? "quantized" : "original");
+    }
+}
+
+static bq_ckpt_linear describe_linear(const bq_walk *w, int i) {
+    const bq_arch *arch = &w->s->src.arch;
+    const bq_linear *of = &arch->linear[i];
+    int64_t groups = bq_linear_groups(arch, w->q.scheme, i);
+    bq_ckpt_linear l = {.scheme = w->q.scheme[i],
+                        .fold = bq_linear_view(arch, i, w->q.fold),
+                        .code = bq_linear_view(arch, i, w->q.code),
+                        .scale = bq_mat_reshape(w->q.scale[i], groups)};
+    snprintf(l.name, sizeof l.name, "%s", of->module);
+    if (w->q.zero[i].data) l.zero = bq_mat_reshape(w->q.zero[i], groups);
+    if (w->blk.folded && of->bias) l.bias = bq_mat_cols(w->blk.bias[of->mat], of->row, of->rows);
+    if (w->blk.pre) l.pre = w->blk.pre[i];
+    return l;
+}
+
+/* What a checkpoint holds, for the host to read, and given back. */
+static void each_mat(bq_dev *dev, bq_ckpt *c, void (*visit)(bq_dev *dev, bq_mat *m)) {
+    for (int i = 0; i < 2; i++) visit(dev, &c->norm[i]);
+    for (int i = 0; i < c->linears; i++) {
+        bq_ckpt_linear *l = &c->linear[i];
+        bq_mat *const all[] = {&l->fold, &l->code, &l->scale, &l->zero, &l->bias, &l->pre};
+        for (int k = 0; k < 6; k++) visit(dev, all[k]);
+    }
+}
+
+static void save_block(bq_walk *w) {
+    bq_run *s = w->s;
+    char path[BQ_PATH_MAX + 64];
+    bq_ckpt c = {.sweep = w->sweep,
+                 .phase = w->phase,
+                 .block = w->block,
+                 .fingerprint = s->fingerprint,
+                 .linears = s->src.arch.linears,
+                 .steps = w->steps,
+                 .loss = w->loss};
+    for (int i = 0; i < 2 && w->blk.folded; i++) c.norm[i] = w->blk.norm[i];
+    for (int i = 0; i < c.linears; i++) c.linear[i] = describe_linear(w, i);
+    bq_ckpt_path(path, sizeof path, s->dir, w->sweep, w->phase, w->block);
+    if (s->comm->replica == 0) {
+        each_mat(&s->dev, &c, bq_device_fetch);
+        bq_ckpt_write(path, &c);
+        each_mat(&s->dev, &c, bq_device_drop);
+    }
+    bq_state_mark(s->state, w->sweep, w->phase, w->block);
+    bq_midblock_end(&w->inside);
+}
+
+static void open_walk(bq_walk *w, bq_run *s, int sweep, int phase, const bq_phase_hooks *hooks) {
+    const bq_recipe *r = &s->recipe;
+    const bq_arch *arch = &s->src.arch;
+    bq_arena *mem = &s->dev.mem;
+    int64_t t = r->calibration.length, h = arch->model.hidden;
+    *w = (bq_walk){.s = s, .sweep = sweep, .phase = phase, .recipe = &r->phase[phase], .hooks = hooks};
+    w->share = bq_run_share(s);
+    w->blocks = bq_grid_blocks(&s->grid, s->comm->istage);
+    int64_t n = w->share.count;
+    w->calibrated = bq_phase_calibrated(w->recipe);
+    w->follows = bq_phase_follows(w->recipe, r->segments);
+    bq_block_push(&w->blk, arch, mem);
+    bq_quantized_push(&w->q, arch, s->scheme, mem);
+    if (bq_recipe_prescaled(r)) bq_quantized_push_pre(&w->q, mem);
+    if (s->plan.ahead) w->ahead = bq_ahead_open(&s->src, &s->dev, s->plan.ahead);
+    for (int i = 0; i < w->recipe->npass; i++) {
+        const bq_pass *p = &w->recipe->pass[i];
+        bq_training of = bq_pass_training(p, sweep);
+        w->all += of.steps * w->blocks.count;
+        w->most = of.batch > w->most ? of.batch : w->most;
+        w->limit = of.steps > w->limit ? of.steps : w->limit;
+    }
+    if (!w->calibrated) return;
+    bq_work_push(&w->work, arch, t, bq_phase_traits(w->recipe) & BQ_PASS_BACKWARD, mem);
+    bq_source_rope(&s->src, r->rope, &s->dev, &w->work);
+    w->x = bq_arena_push(mem, t, h, BQ_F32);
+    w->y = bq_arena_push(mem, t, h, BQ_F32);
+    w->loss = calloc((size_t)w->limit, sizeof *w->loss);
+    w->batch = calloc((size_t)w->most + 2, sizeof *w->batch);
+    w->memory = malloc((size_t)(3 * t * h) * sizeof *w->memory);
+    BQ_CHECK(w->loss && w->batch && w->memory, "no memory for sample buffers of %ld x %ld", (long)t, (long)h);
+    for (int i = 0; i < 3; i++) w->buffer[i] = bq_mat_host(w->memory + i * t * h, t, h, BQ_F32);
+    if (w->follows) bq_stream_open(&w->fp, n, t, h, bq_run_home(s));
+    if (w->follows) bq_stream_open(&w->target, n, t, h, bq_run_home(s));
+    if (w->recipe->inputs != BQ_INPUTS_FP) bq_stream_open(&w->qt, n, t, h, bq_run_home(s));
+}
+
+static void close_walk(bq_walk *w, size_t mark) {
+    bq_progress_end();
+    bq_ahead_close(w->ahead);
+    bq_stream_close(&w->fp);
+    bq_stream_close(&w->target);
+    bq_stream_close(&w->qt);
+    free(w->memory);
+    free(w->loss);
+    free(w->batch);
+    bq_arena_reset(&w->s->dev.mem, mark);
+}
+
+/* Block b: its FP outputs, its quantized form (restored or made), the streams moved past it. */
+typedef enum { RESTORED, MADE, STOPPED } outcome;
+
+/* Only the FP stream moves on, for the segments behind. */
+static outcome pass_frozen(bq_walk *w) {
+    bq_run *s = w->s;
+    bq_ahead_take(w->ahead, &s->src, &s->dev, w->block, &w->blk);
+    forward(w, w->blk.w, &w->fp, &w->target);
+    bq_stream_swap(&w->fp, &w->target);
+    return RESTORED;
+}
+
+/* Does anybody read what the block makes of the FP stream?  After the last block of a piece only the passes
+ * may have, and the boundary behind it, where a later sweep starts from that. */
+static bool wants_target(const bq_walk *w) {
+    return w->follows &&
+           (w->block + 1 < w->end || w->s->recipe.sweeps > 1 || bq_phase_traits(w->recipe) & BQ_PASS_TARGETS);
+}
+
+/* The first pass makes the targets where it sees the FP stream, the weights as they were, and products in
+ * f32. */
+static bool pass_makes_target(const bq_walk *w) {
+    bq_compute compute = bq_dev_compute(&w->s->dev, w->recipe->compute);
+    return w->phase == 0 && w->sweep == 0 && compute == BQ_COMPUTE_F32 && bq_phase_hands_on(w->recipe);
+}
+
+static outcome do_block(bq_walk *w) {
+    bq_run *s = w->s;
+    double start = bq_seconds(), now = start;
+    memset(w->seconds, 0, sizeof w->seconds);
+    w->advanced = false;
+    bool done = bq_state_done(s->state, w->sweep, w->phase, w->block);
+    bq_comm_stage_bcast(s->comm, &done, sizeof done); /* replica 0 has looked last */
+    if (done && !w->calibrated) return RESTORED;
+    if (bq_grid_is_start(&s->grid, w->block)) start_segment(w);
+    if (w->frozen) return pass_frozen(w);
+    bq_ahead_take(w->ahead, &s->src, &s->dev, w->block, &w->blk);
+    bq_source_prefetch(&s->src, w->block + 1);
+    bq_ahead_start(w->ahead, w->block + 1);
+    clock_to(w, LOAD, &now);
+    w->makes_target = wants_target(w) && !done && pass_makes_target(w);
+    if (wants_target(w) && !w->makes_target) forward(w, w->blk.w, &w->fp, &w->target);
+    clock_to(w, TARGET, &now);
+    if (bq_walk_stops(w)) return STOPPED;
+    s->dev.compute = bq_dev_compute(&s->dev, w->recipe->compute);
+    int stopped = done ? 0 : bq_walk_passes(w);
+    s->dev.compute = BQ_COMPUTE_F32;
+    if (stopped) return STOPPED;
+    if (done) bq_walk_restore(w, w->phase, w->sweep, false);
+    clock_to(w, PASSES, &now);
+    if (!done) save_block(w);
+    clock_to(w, SAVE, &now);
+    s->dev.compute = bq_dev_compute(&s->dev, w->recipe->compute);
+    if (w->qt.open && !w->advanced) forward(w, w->q.what, &w->qt, &w->qt);
+    s->dev.compute = BQ_COMPUTE_F32;
+    if (w->follows) bq_stream_swap(&w->fp, &w->target);
+    if (w->qt.open) end_segment(w);
+    clock_to(w, ADVANCE, &now);
+    if (!done) bq_account_block(w, now - start);
+    return done ? RESTORED : MADE;
+}
+
+/* Where the stage ends inside a segment, and where it begins inside one. */
+static bq_boundary given(const bq_walk *w, bq_piece piece) {
+    return (bq_boundary){w->sweep, w->phase, piece.end};
+}
+static bq_boundary taken(const bq_walk *w, bq_piece piece) {
+    return (bq_boundary){w->sweep, w->phase, piece.first};
+}
+
+/* The streams before a piece's first block; false: a stop came while waiting for them. */
+static bool start_piece(bq_walk *w, bq_piece piece) {
+    bq_run *s = w->s;
+    w->frozen = false;
+    if (!w->calibrated) return true;
+    load_head(w, piece.first);
+    if (!piece.takes) return true;
+    w->frozen = bq_sweep_frozen(s, w->sweep, bq_grid_unit_start(&s->grid, piece.first));
+    if (w->frozen || !w->qt.open) return true;
+    if (!bq_boundary_await(s, taken(w, piece))) return false;
+    bq_boundary_load(s, taken(w, piece), &w->qt, w->buffer[0]);
+    return true;
+}
+
+/* last: nothing follows this piece. */
+static int do_piece(bq_walk *w, bq_piece piece, bool last) {
+    bq_run *s = w->s;
+    if (!start_piece(w, piece)) return BQ_STOPPED;
+    if (piece.takes && w->frozen) return BQ_OK;
+    w->end = piece.end;
+    for (w->block = piece.first; w->block < piece.end; w->block++) {
+        bq_mark_open("block %d", w->block + 1);
+        outcome got = do_block(w);
+        bq_mark_close();
+        if (got == MADE) s->made++;
+        if (got == RESTORED) w->units += w->all / w->blocks.count;
+        if (got == MADE && s->made == s->args->stop_after && !(last && w->block + 1 == piece.end))
+            bq_stop_wanted = 1;
+        if (got == STOPPED) return BQ_STOPPED;
+    }
+    if (piece.gives && w->qt.open && !w->frozen) bq_boundary_keep(s, given(w, piece), &w->qt, w->buffer[0]);
+    return BQ_OK;
+}
+
+/* Nothing is left to do for this stage (collective over it): every block is made or frozen, every boundary
+ * kept. */
+static bool all_done(const bq_run *s, int sweep, int phase, bq_shard blocks) {
+    bool frozen = false, chained = s->recipe.sweeps > 1 && phase + 1 == s->recipe.nphase;
+    int all = s->src.arch.model.blocks, end = (int)(blocks.first + blocks.count);
+    bq_boundary give = {sweep, phase, end};
+    if (!bq_grid_is_start(&s->grid, (int)blocks.first))
+        frozen = bq_sweep_frozen(s, sweep, bq_grid_unit_start(&s->grid, (int)blocks.first));
+    for (int b = (int)blocks.first; b < end; b++) {
+        bool head = bq_grid_is_start(&s->grid, b);
+        if (head && b > blocks.first && chained && !frozen && !bq_sweep_kept(s, sweep, b)) return false;
+        if (head) frozen = bq_sweep_frozen(s, sweep, b);
+        bool made = bq_state_done(s->state, sweep, phase, b);
+        bq_comm_stage_bcast(s->comm, &made, sizeof made);
+        if (!frozen && !made) return false;
+    }
+    if (frozen || end == all) return true;
+    if (bq_grid_is_start(&s->grid, end)) return !chained || bq_sweep_kept(s, sweep, end);
+    return s->recipe.phase[phase].inputs == BQ_INPUTS_FP || bq_boundary_kept(s, give);
+}
+
+int bq_phase_run(bq_run *s, int sweep, int phase, const bq_phase_hooks *hooks) {
+    size_t mark = bq_arena_mark(&s->dev.mem);
+    int code = BQ_OK;
+    bq_shard blocks = bq_grid_blocks(&s->grid, s->comm->istage);
+    if (all_done(s, sweep, phase, blocks)) return BQ_OK;
+    bq_walk w;
+    bq_piece piece[BQ_PIECES];
+    open_walk(&w, s, sweep, phase, hooks);
+    if (s->recipe.phase[phase].name[0]) bq_log(BQ_INFO, "phase %s", s->recipe.phase[phase].name);
+    int pieces = bq_grid_pieces(&s->grid, s->comm->istage, piece);
+    for (int i = 0; i < pieces && code == BQ_OK; i++)
+        code = do_piece(&w, piece[i],
+                        sweep + 1 == s->recipe.sweeps && phase + 1 == s->recipe.nphase && i + 1 == pieces);
+    close_walk(&w, mark);
+    return code;
+}

@@ -1,0 +1,10 @@
+/* phase.h - one phase of a recipe: a stage's walk over its blocks. */
+#ifndef BQ_PHASE_H
+#define BQ_PHASE_H
+
+#include "driver/run/walk.h"
+
+/* One phase over the stage's blocks in one sweep; BQ_OK or BQ_STOPPED. */
+int bq_phase_run(bq_run *s, int sweep, int phase, const bq_phase_hooks *hooks);
+
+#endif

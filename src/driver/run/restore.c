@@ -1,0 +1,50 @@
+#include "driver/run/restore.h"
+
+#include "base/die.h"
+#include "driver/load/device.h"
+#include "io/checkpoint.h"
+
+static void restore(bq_dev *dev, bq_ckpt_file *f, int linear, bq_ckpt_part part, bq_mat to) {
+    bq_mat room = bq_device_room(dev, to);
+    bq_ckpt_read(f, linear, part, room);
+    bq_device_fill(dev, room, to);
+}
+
+/* Norms and biases that passes had changed. */
+static void restore_folded(bq_dev *dev, const bq_arch *arch, bq_ckpt_file *f, bq_block *blk) {
+    for (int i = 0; i < 2; i++) {
+        bq_mat room = bq_device_room(dev, blk->norm[i]);
+        bq_ckpt_read_norm(f, i, room);
+        bq_device_fill(dev, room, blk->norm[i]);
+    }
+    for (int i = 0; i < arch->linears; i++) {
+        const bq_linear *l = &arch->linear[i];
+        if (l->bias) restore(dev, f, i, BQ_CKPT_BIAS, bq_mat_cols(blk->bias[l->mat], l->row, l->rows));
+    }
+    blk->folded = true;
+}
+
+void bq_restore(const bq_run *s, bq_dev *dev, const char *path, bq_block *blk, bq_quantized *q, bool fold) {
+    const bq_arch *arch = &s->src.arch;
+    bq_ckpt_file *f;
+    bq_ckpt head;
+    char why[BQ_WHY];
+    int found = bq_ckpt_open(&f, path, s->fingerprint, &head, why);
+    BQ_CHECK(found == BQ_CKPT_OK, "%s: damaged since the run began: %s; `blockq run` makes it again", path,
+             why);
+    BQ_CHECK(head.linears == arch->linears, "%s has %d linears, the model %d", path, head.linears,
+             arch->linears);
+    for (int i = 0; i < arch->linears; i++) {
+        if (fold) restore(dev, f, i, BQ_CKPT_FOLD, bq_linear_view(arch, i, q->fold));
+        restore(dev, f, i, BQ_CKPT_CODE, bq_linear_view(arch, i, q->code));
+        int64_t groups = bq_linear_groups(arch, q->scheme, i);
+        restore(dev, f, i, BQ_CKPT_SCALE, bq_mat_reshape(q->scale[i], groups));
+        if (q->zero[i].data) restore(dev, f, i, BQ_CKPT_ZERO, bq_mat_reshape(q->zero[i], groups));
+        if (!head.linear[i].pre.rows) continue;
+        restore(dev, f, i, BQ_CKPT_PRE, q->pre[i]);
+        blk->pre = q->pre;
+    }
+    if (bq_ckpt_folded(&head)) restore_folded(dev, arch, f, blk);
+    bq_ckpt_close(f);
+    bq_quantized_decode(dev, q);
+}

@@ -1,0 +1,14 @@
+/* result.h - the perplexities that a run ends with. */
+#ifndef BQ_RESULT_H
+#define BQ_RESULT_H
+
+#include "driver/streams/run.h"
+
+/* Round to nearest, as a bq_weights_of. */
+void bq_rtn_weights(void *ctx, bq_dev *dev, bq_block *blk, bq_quantized *q);
+
+/* Evaluate FP, round to nearest and the result; print the result line.  Returns as
+ * bq_perplexity_run.  Collective. */
+int bq_result_evaluate(bq_run *s);
+
+#endif

@@ -1,0 +1,314 @@
+#include "driver/run/session.h"
+
+#include "base/clock.h"
+#include "base/die.h"
+#include "base/hash.h"
+#include "base/log.h"
+#include "base/shard.h"
+#include "comm/heartbeat.h"
+#include "comm/nccl.h"
+#include "driver/streams/cache.h"
+#include "driver/eval/perplexity.h"
+#include "driver/load/device.h"
+#include "driver/recipe/traits.h"
+#include "driver/plan/pipeline.h"
+#include "driver/run/account.h"
+#include "driver/run/outputs.h"
+#include "io/checkpoint.h"
+#include "io/export.h"
+#include "io/files.h"
+#include "io/rundir.h"
+
+#include <errno.h>
+#include <gnu/libc-version.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static int read_tokens(const char *path, bq_tokens *t) { return path[0] ? bq_tokens_read(path, t) : BQ_OK; }
+
+static int open_inputs(void *session) {
+    bq_run *s = session;
+    const bq_recipe *r = &s->recipe;
+    bool calibrated = false;
+    for (int p = 0; p < r->nphase; p++) calibrated |= bq_phase_calibrated(&r->phase[p]);
+    int code = bq_source_open(&s->src, s->args->model_copy ? s->args->model_copy : r->model);
+    if (!code) code = bq_plan_schemes(r, &s->src.arch, s->scheme);
+    if (!code) code = bq_source_transform(&s->src, r);
+    if (!code && (s->args->command == BQ_COMMAND_RUN || s->args->command == BQ_COMMAND_PLAN))
+        code = bq_outputs_fit(s);
+    if (!code && calibrated && !r->calibration.tokens[0])
+        code = bq_refuse(BQ_USAGE, "calibration.tokens is missing: a phase trains on samples");
+    if (!code) code = read_tokens(r->calibration.tokens, &s->calibration);
+    if (!code && s->calibration.ids)
+        code = bq_source_check_tokens(&s->src, r->calibration.tokens, &s->calibration, r->calibration.offset,
+                                      r->calibration.samples * r->calibration.length);
+    if (!code && s->calibration.ids)
+        bq_source_check_length(&s->src, "calibration.length", r->calibration.length);
+    if (!code && !s->args->no_eval) code = read_tokens(r->eval.tokens, &s->eval);
+    if (!code && s->eval.ids)
+        code = bq_perplexity_windows(r->eval.tokens, &s->eval, r->eval.ctx, r->eval.offset,
+                                     &s->recipe.eval.windows);
+    if (!code && s->eval.ids)
+        code = bq_source_check_tokens(&s->src, r->eval.tokens, &s->eval, r->eval.offset,
+                                      r->eval.windows * r->eval.ctx);
+    if (!code && s->eval.ids) bq_source_check_length(&s->src, "eval.ctx", r->eval.ctx);
+    if (!code && s->eval.ids && s->calibration.ids)
+        code = bq_source_same_tokenizer(r->calibration.tokens, &s->calibration, r->eval.tokens, &s->eval);
+    const bq_phase *last = &r->phase[r->nphase - 1];
+    if (!code && r->sweeps > 1 && (!(bq_phase_traits(last) & BQ_PASS_TRAINS) || last->inputs == BQ_INPUTS_FP))
+        code = bq_refuse(
+            BQ_USAGE,
+            "sweeps is %d: repeats need a last phase that trains on the quantized stream (inputs qt "
+            "or mix)",
+            r->sweeps);
+    if (!code && r->segments > s->src.arch.model.blocks)
+        code = bq_refuse(BQ_USAGE, "segments is %d, the model has %d blocks", r->segments,
+                         s->src.arch.model.blocks);
+    return code;
+}
+
+static int choose_grid(void *session) {
+    bq_run *s = session;
+    s->grid = (bq_grid){&s->recipe, s->src.arch.model.blocks, 1, s->args->acts != BQ_ACTS_BY_ROOT};
+    return bq_grid_choose(&s->grid, s->comm->size, s->args->stages);
+}
+
+static int plan(void *session) {
+    bq_run *s = session;
+    const bq_args *a = s->args;
+    int64_t share = bq_shard_of(s->recipe.calibration.samples, 0, s->comm->nreplica).count;
+    s->micro = a->micro ? a->micro : bq_pipeline_micro(&s->recipe, s->comm->nstage, s->comm->nreplica);
+    if (s->micro > share) s->micro = share;
+    bq_plan_make(&s->plan, &s->recipe, &s->src.arch, s->scheme, s->comm, s->micro, a->memory, a->scratch,
+                 a->split_reference, s->eval.ids != NULL, bq_device_memory(a, s->comm), a->threads);
+    return a->command == BQ_COMMAND_PLAN ? BQ_OK : bq_plan_check(&s->plan);
+}
+
+static int open_device(void *session) {
+    bq_run *s = session;
+    size_t arena = s->args->command == BQ_COMMAND_PLAN
+                       ? bq_machine_need(&s->src.arch, s->recipe.calibration.length, bq_plan_probe(&s->plan))
+                       : s->plan.arena;
+    return bq_device_open(&s->dev, s->args, s->comm, arena);
+}
+
+static void want_stop(int number) {
+    (void)number;
+    bq_stop_wanted = 1;
+}
+
+/* A second SIGINT kills, as ever; where the shell has it ignored, as for a job in the background, it stays
+ * so. */
+static void catch_signals(void) {
+    struct sigaction act = {.sa_handler = want_stop, .sa_flags = SA_RESTART}, before;
+    sigaction(SIGTERM, &act, NULL);
+    sigaction(SIGUSR1, &act, NULL);
+    act.sa_flags |= (int)SA_RESETHAND;
+    sigaction(SIGINT, NULL, &before);
+    if (before.sa_handler != SIG_IGN) sigaction(SIGINT, &act, NULL);
+}
+
+/* Ranks that compute differently (another device, CPU or BLAS) would make checkpoints that the others refuse.
+ * mine: what is the same on ranks of one kind. */
+static int check_class(const bq_run *s, uint64_t mine) {
+    uint64_t first = mine;
+    bq_comm_bcast(s->comm, &first, sizeof first);
+    int odd = bq_comm_agree(s->comm, first == mine ? 0 : s->comm->rank);
+    if (odd == 0) return BQ_OK;
+    if (odd == s->comm->rank)
+        bq_refuse(BQ_LAUNCH,
+                  "this rank computes with '%s', rank 0 does not: start on nodes of one kind, with one "
+                  "--device",
+                  s->dev.name);
+    return BQ_LAUNCH;
+}
+
+int bq_session_open(bq_run *s, const bq_args *args, bq_comm *comm) {
+    *s = (bq_run){.args = args, .comm = comm, .started = bq_seconds()};
+    s->account.at = s->started;
+    snprintf(s->dir, sizeof s->dir, "%s", args->out);
+    if (args->command == BQ_COMMAND_RUN) catch_signals();
+    int code = comm->rank == 0
+                   ? bq_recipe_read(args->file[0], args->nset, (char *const *)args->set, &s->recipe)
+                   : BQ_OK;
+    if ((code = bq_comm_agree(comm, code))) return code;
+    bq_comm_bcast(comm, &s->recipe, sizeof s->recipe);
+    if ((code = bq_root_first(comm, open_inputs, s))) return code;
+    if ((code = bq_root_first(comm, choose_grid, s))) return code;
+    if ((code = bq_comm_grid(comm, s->grid.nstage))) return code;
+    if ((code = bq_root_first(comm, plan, s))) return code;
+    if ((code = bq_root_first(comm, open_device, s))) return code;
+    if ((code = check_class(s, (uint64_t)s->dev.mem.place))) return code; /* bq_nccl_open would wait */
+    comm->nccl = bq_nccl_open(comm, &s->dev);
+    if (!bq_comm_agree(comm, !s->plan.direct)) comm->depth = bq_nccl_open_depth(comm, &s->dev);
+    return BQ_OK;
+}
+
+void bq_session_close(bq_run *s) {
+    bq_cache_close(s);
+    bq_state_close(s->state);
+    free(s->latest);
+    free(s->boundary);
+    if (s->comm) bq_nccl_close(s->comm->depth), bq_nccl_close(s->comm->nccl);
+    if (s->comm) s->comm->depth = s->comm->nccl = NULL;
+    bq_dev_close(&s->dev);
+    bq_tokens_close(&s->calibration);
+    bq_tokens_close(&s->eval);
+    bq_source_close(&s->src);
+    bq_lock_release(&s->lock);
+    bq_log_close();
+    *s = (bq_run){0};
+}
+
+static void add_part(bq_run *s, const char *name, uint64_t hash) {
+    BQ_CHECK(s->parts < BQ_PARTS, "more than %d parts in a fingerprint", BQ_PARTS);
+    bq_part *p = &s->part[s->parts++];
+    snprintf(p->name, sizeof p->name, "%s", name);
+    p->hash = hash;
+}
+
+static uint64_t part_of(const bq_run *s, const char *name) {
+    int i = 0;
+    while (i < s->parts && strcmp(s->part[i].name, name)) i++;
+    BQ_CHECK(i < s->parts, "the fingerprint has no part '%s'", name);
+    return s->part[i].hash;
+}
+
+/* Everything that changes bytes, by name, and the two sums of it: of the FP stream, and of the whole run. */
+static int fingerprint(bq_run *s) {
+    char cache[BQ_PATH_MAX + 32], class[256];
+    snprintf(cache, sizeof cache, "%s/ckpt/model.hash.json", s->dir);
+    int code = bq_source_fingerprint(&s->src, cache, &s->model_hash);
+    if (code) return code;
+    snprintf(class, sizeof class, "%d %s glibc %s gcc %s", BQ_NUMERICS, s->dev.name, gnu_get_libc_version(),
+             __VERSION__);
+    s->parts = bq_recipe_parts(&s->recipe, s->part);
+    add_part(s, "model", s->model_hash);
+    add_part(s, "numerics", bq_hash_text(class));
+    if (s->calibration.ids) add_part(s, "tokens", s->calibration.hash);
+    bq_hash *all = bq_hash_open();
+    for (int i = 0; i < s->parts; i++) {
+        bq_hash_add(all, s->part[i].name, strlen(s->part[i].name) + 1);
+        bq_hash_add(all, &s->part[i].hash, sizeof s->part[i].hash);
+    }
+    s->fingerprint = bq_hash_close(all);
+    const uint64_t acts[] = {s->model_hash,
+                             s->calibration.hash,
+                             (uint64_t)s->recipe.calibration.offset,
+                             (uint64_t)s->recipe.rope,
+                             bq_hash_text(class),
+                             part_of(s, "transforms"),
+                             s->recipe.ntransform ? s->recipe.seed : 0};
+    s->acts_hash = bq_hash_bytes(acts, sizeof acts);
+    return BQ_OK;
+}
+
+static void part_arrays(const bq_run *s, const char **names, uint64_t *hashes) {
+    for (int i = 0; i < s->parts; i++) names[i] = s->part[i].name, hashes[i] = s->part[i].hash;
+}
+
+enum { RUN_DIRS = 3 };
+static void run_dir(const bq_run *s, int i, char path[BQ_PATH_MAX + 16]) {
+    static const char *const sub[RUN_DIRS] = {"", "/ckpt", "/acts"};
+    snprintf(path, BQ_PATH_MAX + 16, "%s%s", s->dir, sub[i]);
+}
+
+/* Before anything is made or opened there. */
+static int check_place(const bq_run *s) {
+    char path[2 * BQ_PATH_MAX], mark[2 * BQ_PATH_MAX];
+    if (s->comm->rank) return BQ_OK;
+    int code = bq_rundir_place(s->dir);
+    if (!code) code = bq_rundir_check(s->dir, true);
+    for (int i = 0; i < s->recipe.noutput && !code; i++) {
+        snprintf(path, sizeof path, "%s/%s", s->dir, s->recipe.output[i].dir);
+        snprintf(mark, sizeof mark, "%s/ckpt/export_%s.done", s->dir, s->recipe.output[i].dir);
+        code = bq_export_look(s->src.dir, path, bq_file_exists(mark));
+    }
+    return code;
+}
+
+static int make_dirs(const bq_run *s) {
+    char path[BQ_PATH_MAX + 16];
+    for (int i = 0; i < RUN_DIRS; i++) {
+        run_dir(s, i, path);
+        int error = bq_dir_make(path);
+        if (error) return bq_refuse(BQ_USAGE, "run directory %s cannot be made: %s", path, strerror(error));
+    }
+    return BQ_OK;
+}
+
+static int take_lock(bq_run *s) {
+    char path[BQ_PATH_MAX + 16];
+    if (s->comm->rank || s->args->command != BQ_COMMAND_RUN) return BQ_OK;
+    int code = bq_lock_take(&s->lock, s->dir);
+    for (int i = 0; i < RUN_DIRS && s->lock.held; i++) {
+        run_dir(s, i, path);
+        bq_temps_remove(path);
+    }
+    return code;
+}
+
+static int open_log(bq_run *s) {
+    char log[BQ_PATH_MAX + 16];
+    snprintf(log, sizeof log, "%s/run.log", s->dir);
+    if (s->comm->rank && s->args->acts != BQ_ACTS_BY_ROOT) bq_log_errors_to(log);
+    int error = s->comm->rank == 0 ? bq_log_open(log) : 0;
+    if (error) return bq_refuse(BQ_USAGE, "'%s' cannot be written: %s", log, bq_file_why(error));
+    return BQ_OK;
+}
+
+void bq_session_save(bq_run *s, double seconds) {
+    const char *names[BQ_PARTS];
+    uint64_t hashes[BQ_PARTS];
+    char grid[32];
+    part_arrays(s, names, hashes);
+    snprintf(grid, sizeof grid, "%dx%d", s->comm->nstage, s->comm->nreplica);
+    if (s->comm->rank == 0) bq_state_save(s->state, names, hashes, s->parts, seconds, grid);
+}
+
+static void write_recipe(const bq_run *s) {
+    char *text = NULL, path[BQ_PATH_MAX + 16];
+    size_t bytes = 0;
+    FILE *f = open_memstream(&text, &bytes);
+    BQ_CHECK(f, "no memory for the resolved recipe");
+    bq_recipe_write(&s->recipe, f);
+    fclose(f);
+    snprintf(path, sizeof path, "%s/recipe.json", s->dir);
+    int error = bq_file_write_atomic(path, text, bytes);
+    BQ_CHECK(error == 0, "write of '%s' failed: %s", path, strerror(error));
+    free(text);
+}
+
+static int enter(void *session) {
+    bq_run *s = session;
+    int code = check_place(s);
+    if (!code) code = make_dirs(s);
+    if (!code) code = take_lock(s);
+    if (!code) code = open_log(s);
+    if (!code) code = fingerprint(s);
+    if (!code) code = bq_session_resume(s);
+    if (code) return code;
+    if (s->comm->rank == 0 && s->args->command == BQ_COMMAND_RUN) bq_account_open(s);
+    return BQ_OK;
+}
+
+int bq_session_enter(bq_run *s) {
+    int code = bq_root_first(s->comm, enter, s);
+    if (!code) code = check_class(s, s->fingerprint);
+    if (code) return code;
+    bq_cache_open(s);
+    s->boundary =
+        calloc((size_t)s->recipe.sweeps * ((size_t)s->recipe.nphase + 1), (size_t)s->src.arch.model.blocks);
+    BQ_CHECK(s->boundary, "no memory for the boundaries of %d blocks", s->src.arch.model.blocks);
+    int64_t done = bq_state_count(s->state), phases = s->recipe.nphase + s->recipe.sweeps - 1;
+    if (s->comm->rank == 0 && s->args->command == BQ_COMMAND_RUN) {
+        write_recipe(s);
+        bq_session_save(s, 0);
+    }
+    if (done)
+        bq_log(BQ_INFO, "%s: %ld of %s%ld blocks are done, going on from there", s->dir, (long)done,
+               s->recipe.sweeps > 1 ? "at most " : "", (long)phases * s->src.arch.model.blocks);
+    return BQ_OK;
+}

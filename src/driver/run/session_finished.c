@@ -1,0 +1,142 @@
+#include "driver/run/session.h"
+
+#include "base/die.h"
+#include "comm/heartbeat.h"
+#include "driver/eval/perplexity.h"
+#include "driver/load/device.h"
+#include "driver/streams/sweep.h"
+#include "io/checkpoint.h"
+#include "io/files.h"
+#include "io/raw.h"
+#include "io/rundir.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+/* The run's fingerprint, as its first checkpoint's seal says it: this machine's kind need not be the run's.
+ */
+static bool read_fingerprint(bq_run *s) {
+    char path[BQ_PATH_MAX + 64];
+    int64_t size;
+    bq_ckpt_path(path, sizeof path, s->dir, 0, s->recipe.nphase - 1, 0);
+    int fd;
+    bool sealed = !bq_file_open_own(path, O_RDONLY, &fd) && bq_seal_check(fd, false, &size, &s->fingerprint);
+    if (fd >= 0) close(fd);
+    return sealed;
+}
+
+static bool finished(const bq_run *s) {
+    for (int b = 0; b < s->src.arch.model.blocks; b++)
+        if (bq_sweep_latest(s, s->recipe.nphase - 1, b, s->recipe.sweeps) < 0) return false;
+    return true;
+}
+
+/* Are recipe and model still those that the run was made from? */
+static int check_parts(bq_run *s) {
+    char cache[BQ_PATH_MAX + 32];
+    bq_part part[BQ_PARTS];
+    int parts = bq_recipe_parts(&s->recipe, part);
+    for (int i = 0; i < parts; i++)
+        if (bq_state_differs(s->dir, part[i].name, part[i].hash))
+            return bq_refuse(
+                BQ_DATA,
+                "%s/recipe.json is not the recipe that the run was made by (%s differs): `blockq "
+                "run` it again, that writes the file anew",
+                s->dir, part[i].name);
+    snprintf(cache, sizeof cache, "%s/ckpt/model.hash.json", s->dir);
+    int code = bq_source_fingerprint(&s->src, cache, &s->model_hash);
+    if (code) return code;
+    if (bq_state_differs(s->dir, "model", s->model_hash))
+        return bq_refuse(BQ_DATA, "%s: the model is not the one that the run in %s was made from", s->src.dir,
+                         s->dir);
+    return BQ_OK;
+}
+
+/* A model goes into a folder of its own: a new one, an empty one, or that of an earlier export (the exporter
+ * knows those). */
+static int check_place(const char *out) {
+    char path[BQ_PATH_MAX + 32];
+    struct dirent *entry;
+    int code = bq_rundir_folder(out);
+    if (code) return code;
+    snprintf(path, sizeof path, "%s/config.json", out);
+    DIR *dir = bq_file_exists(path) ? NULL : opendir(out);
+    int others = 0;
+    while (dir && (entry = readdir(dir))) others += strcmp(entry->d_name, ".") && strcmp(entry->d_name, "..");
+    if (dir) closedir(dir);
+    return others
+               ? bq_refuse(BQ_USAGE, "%s holds other things than a model: name a new or empty directory", out)
+               : BQ_OK;
+}
+
+static int look(void *session) {
+    bq_run *s = session;
+    const bq_args *a = s->args;
+    int code = s->comm->rank ? BQ_OK : bq_rundir_check(s->dir, false);
+    if (!code) code = bq_source_open(&s->src, s->recipe.model);
+    if (!code) code = bq_plan_schemes(&s->recipe, &s->src.arch, s->scheme);
+    if (!code) code = bq_source_transform(&s->src, &s->recipe);
+    if (!code && (!read_fingerprint(s) || !finished(s)))
+        code = bq_refuse(BQ_DATA, "%s is not finished: `blockq run` it to the end first", s->dir);
+    if (!code && a->command == BQ_COMMAND_EXPORT) code = check_place(a->out);
+    if (!code && s->comm->rank == 0) code = check_parts(s);
+    if (!code && a->tokens) code = bq_tokens_read(a->tokens, &s->eval);
+    s->recipe.eval.ctx = a->ctx, s->recipe.eval.windows = a->windows, s->recipe.eval.offset = a->offset;
+    if (!code && a->tokens)
+        code = bq_perplexity_windows(a->tokens, &s->eval, a->ctx, a->offset, &s->recipe.eval.windows);
+    if (!code && a->tokens)
+        code =
+            bq_source_check_tokens(&s->src, a->tokens, &s->eval, a->offset, s->recipe.eval.windows * a->ctx);
+    if (!code && a->tokens) bq_source_check_length(&s->src, "--ctx", a->ctx);
+    size_t arena = !code && a->tokens
+                       ? bq_perplexity_need(&s->src.arch, s->scheme, bq_recipe_prescaled(&s->recipe), a->ctx)
+                       : 0;
+    if (!code && a->tokens) {
+        size_t host = bq_perplexity_stream(&s->src.arch, a->ctx, s->recipe.eval.windows, s->comm->size);
+        code = bq_plan_evaluation(arena + bq_rotated_need(&s->recipe, &s->src.arch), host, a->memory, s->comm,
+                                  a->scratch, &s->plan.home.scratch);
+    }
+    if (!code) code = bq_device_open(&s->dev, a, s->comm, arena);
+    return code;
+}
+
+/* Every byte of the checkpoints that will be used, a share of the blocks on each rank: found now, damage
+ * costs nothing but this.  The last one that is damaged is named, by the rank that read it. */
+static int check_blocks(const bq_run *s) {
+    char path[BQ_PATH_MAX + 64], why[BQ_WHY], bad_path[BQ_PATH_MAX + 64], bad_why[BQ_WHY];
+    int bad = 0, code = BQ_OK;
+    for (int b = s->comm->rank; b < s->src.arch.model.blocks; b += s->comm->size) {
+        bq_ckpt_file *f;
+        bq_ckpt head;
+        int phase = s->recipe.nphase - 1,
+            listed = bq_state_listed(s->dir, phase, b); /* of later sweeps, too, where that one is damaged */
+        bq_ckpt_path(path, sizeof path, s->dir, listed > s->latest[b] ? listed : s->latest[b], phase, b);
+        if (bq_ckpt_open(&f, path, s->fingerprint, &head, why) != BQ_CKPT_OK) {
+            bad = b + 1;
+            memcpy(bad_path, path, sizeof path), memcpy(bad_why, why, sizeof why);
+        }
+        bq_ckpt_close(f);
+        bq_heartbeat(s->comm);
+    }
+    int last = bq_comm_agree(s->comm, bad);
+    if (last && last == bad)
+        code =
+            bq_refuse(BQ_DATA, "%s: %s: `blockq run` it again, that makes the block anew", bad_path, bad_why);
+    return bq_comm_agree(s->comm, code);
+}
+
+int bq_session_open_finished(bq_run *s, const bq_args *args, bq_comm *comm) {
+    char recipe[BQ_PATH_MAX + 16];
+    *s = (bq_run){.args = args, .comm = comm};
+    snprintf(s->dir, sizeof s->dir, "%s", args->run);
+    snprintf(recipe, sizeof recipe, "%s/recipe.json", args->run);
+    int code = comm->rank == 0 ? bq_recipe_read(recipe, 0, NULL, &s->recipe) : BQ_OK;
+    if ((code = bq_comm_agree(comm, code))) return code;
+    bq_comm_bcast(comm, &s->recipe, sizeof s->recipe);
+    if ((code = bq_root_first(comm, look, s))) return code;
+    bq_sweep_results(s);
+    return check_blocks(s);
+}

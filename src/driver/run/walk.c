@@ -1,0 +1,27 @@
+#include "driver/run/walk.h"
+
+#include "comm/treesum.h"
+#include "driver/run/restore.h"
+#include "io/checkpoint.h"
+
+void bq_walk_put(bq_walk *w, bq_stream *to, int64_t i, bq_mat y, const char *stream) {
+    bq_dev *dev = &w->s->dev;
+    dev->op->get(dev, y, w->buffer[BQ_STREAM_TARGET]);
+    dev->op->wait(dev);
+    bq_run_finite(w->s, w->buffer[BQ_STREAM_TARGET], w->block, w->share.first + i, stream);
+    bq_stream_put(to, i, to->home.place == BQ_DEVICE ? y : w->buffer[BQ_STREAM_TARGET]);
+    bq_run_stopped(w->s);
+    bq_ahead_move(w->ahead);
+}
+
+bool bq_walk_stops(const bq_walk *w) {
+    double wanted = bq_run_stopped(w->s);
+    bq_comm_fill(w->s->comm, &wanted, 1);
+    return wanted > 0;
+}
+
+void bq_walk_restore(bq_walk *w, int phase, int sweep, bool fold) {
+    char path[BQ_PATH_MAX + 64];
+    bq_ckpt_path(path, sizeof path, w->s->dir, sweep, phase, w->block);
+    bq_restore(w->s, &w->s->dev, path, &w->blk, &w->q, fold);
+}

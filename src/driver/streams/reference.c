@@ -1,0 +1,272 @@
+#include "driver/streams/reference.h"
+
+#include "base/die.h"
+#include "base/hash.h"
+#include "base/log.h"
+#include "comm/flow.h"
+#include "driver/plan/pipeline.h"
+#include "driver/streams/stream_file.h"
+#include "io/reader.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+void bq_reference_path(const bq_run *s, int block, char *path, size_t n) {
+    snprintf(path, n, "%s/fp_%03d.h5", s->acts, block);
+}
+
+uint64_t bq_reference_hash(const bq_run *s, int block) {
+    const uint64_t of[] = {s->acts_hash, (uint64_t)block};
+    return bq_hash_bytes(of, sizeof of);
+}
+
+typedef struct {
+    bq_run *s;
+    int64_t tokens, hidden, micro;
+    bq_shard share; /* my samples */
+    bq_block blk;
+    bq_work work;
+    bq_mat x, y;
+    float *memory; /* buffers on the host, or where they are on a GPU one sample's copy */
+    bq_flow flow;
+    bq_shard blocks;        /* my stage's */
+    int inner[BQ_PIECES];   /* blocks inside it that a piece starts at, whose inputs are kept, too */
+    bq_acts *at[BQ_PIECES]; /* their files */
+    int held;               /* the block whose weights blk has; -1: none */
+    int inners, until;      /* until: the block up to which somebody needs the stream */
+    bq_acts *head, *from;   /* my head file being made; the one that feeds the pipeline, */
+    bq_reader *ahead;       /* by this thread */
+} pipe_state;
+
+static bq_acts *open_head(const bq_run *s, int block) {
+    char path[BQ_PATH_MAX + 96];
+    bq_reference_path(s, block, path, sizeof path);
+    return bq_stream_file_open(s, path, bq_reference_hash(s, block));
+}
+
+static bq_acts *make_head(const bq_run *s, int block) {
+    char path[BQ_PATH_MAX + 96];
+    bq_reference_path(s, block, path, sizeof path);
+    return bq_stream_file_make(s, path, bq_reference_hash(s, block));
+}
+
+bool bq_reference_whole(const bq_run *s, int block, bq_shard samples) {
+    bq_acts *acts = open_head(s, block);
+    bool good = acts && bq_acts_whole(acts, samples.first, samples.count);
+    bq_acts_close(acts);
+    return good;
+}
+
+/* The embedded samples of my share, where block 0's file lacks them: stage 0 only. */
+static void embed(bq_run *s) {
+    const bq_recipe *r = &s->recipe;
+    int64_t t = r->calibration.length, h = s->src.arch.model.hidden;
+    bq_shard share = bq_run_share(s);
+    bq_acts *acts = make_head(s, 0);
+    float *buffer = malloc((size_t)(t * h) * sizeof *buffer);
+    BQ_CHECK(buffer, "no memory for a sample of %ld x %ld", (long)t, (long)h);
+    for (int64_t i = share.first; i < share.first + share.count; i++) {
+        if (bq_acts_has(acts, i) && bq_acts_read(acts, i, buffer)) continue;
+        bq_source_embed(&s->src, s->calibration.ids + r->calibration.offset + i * t,
+                        bq_mat_host(buffer, t, h, BQ_F32));
+        bq_acts_write(acts, i, buffer);
+    }
+    bq_acts_sync(acts);
+    bq_acts_close(acts);
+    free(buffer);
+    bq_comm_stage_barrier(s->comm);
+}
+
+/* Blocks that pieces of the stage start at, but for its first. */
+static int inner_starts(const bq_run *s, int inner[BQ_PIECES]) {
+    bq_piece piece[BQ_PIECES];
+    int pieces = bq_grid_pieces(&s->grid, s->comm->istage, piece), n = 0;
+    bq_shard own = bq_grid_blocks(&s->grid, s->comm->istage);
+    for (int i = 0; i < pieces; i++)
+        if (piece[i].first > own.first) inner[n++] = piece[i].first;
+    return n;
+}
+
+static bool have(const bq_run *s, int block) { return bq_reference_whole(s, block, bq_run_share(s)); }
+
+/* The stages that have something to do: [first, last].  The first feeds the pipeline from its head file: it
+ * is the one before a stage that lacks its own, or one that lacks an inner file alone.  False: none. */
+static bool missing(bq_run *s, int *first, int *last) {
+    int inner[BQ_PIECES], n = inner_starts(s, inner), stage = s->comm->istage;
+    bool head = have(s, (int)bq_grid_blocks(&s->grid, stage).first);
+    bool all = head;
+    BQ_CHECK(head || stage > 0, "%s/fp_000.h5 does not give back the samples that were just written",
+             s->acts);
+    for (int i = 0; i < n; i++) all = have(s, inner[i]) && all;
+    *last = bq_comm_agree(s->comm, all ? -1 : stage);
+    *first = -bq_comm_agree(s->comm, all ? -s->comm->nstage : head ? -stage : -(stage - 1));
+    return *last >= 0;
+}
+
+/* Samples of the micro-batch that starts at sample `at` of my share. */
+static int64_t count_at(const pipe_state *p, int64_t at) {
+    int64_t left = p->share.count - at;
+    return left < 0 ? 0 : left < p->micro ? left : p->micro;
+}
+
+static bq_mat sample_of(const pipe_state *p, bq_mat buffer, int64_t i) {
+    float *data = bq_mat_at(buffer, 0, i * p->tokens * p->hidden);
+    return (bq_mat){data, p->tokens, p->hidden, p->hidden, BQ_F32, buffer.place};
+}
+
+/* As files take it; valid until the next call. */
+static const float *on_host(pipe_state *p, bq_mat x) {
+    bq_dev *dev = &p->s->dev;
+    if (x.place != BQ_DEVICE) return x.data;
+    dev->op->get(dev, x, bq_mat_host(p->memory, x.rows, x.cols, BQ_F32));
+    dev->op->wait(dev);
+    return p->memory;
+}
+
+/* The next sample of the file that feeds the pipeline, my share's number i. */
+static void read_ahead(pipe_state *p, int64_t i, bq_mat x) {
+    while (!bq_reader_wait(p->ahead, 0.05)) bq_run_stopped(p->s);
+    const float *read = bq_reader_next(p->ahead);
+    BQ_CHECK(read, "sample %ld of a head file is damaged", (long)(p->share.first + i));
+    if (x.place == BQ_DEVICE)
+        p->s->dev.op->put(&p->s->dev, bq_mat_host((void *)read, x.rows, x.cols, BQ_F32), x);
+    else
+        memcpy(x.data, read, bq_mat_bytes(x));
+}
+
+/* The n samples of my share from `at` on: out of the file that feeds the pipeline, or into my head file. */
+static void through_files(pipe_state *p, int64_t at, int64_t n) {
+    for (int64_t i = 0; i < n; i++) {
+        bq_mat x = sample_of(p, p->flow.in, i);
+        if (p->ahead) read_ahead(p, at + i, x);
+        if (p->head) bq_acts_write(p->head, p->share.first + at + i, on_host(p, x));
+    }
+}
+
+/* A sample before block b: kept where a piece starts there. */
+static void keep_inner(pipe_state *p, int b, int64_t sample, bq_mat x) {
+    for (int k = 0; k < p->inners; k++)
+        if (p->inner[k] == b) bq_acts_write(p->at[k], sample, on_host(p, x));
+}
+
+/* n samples of my share from `at` on, as far as somebody needs them. */
+static void through_blocks(pipe_state *p, int64_t at, int64_t n) {
+    bq_dev *dev = &p->s->dev;
+    int first = (int)p->blocks.first;
+    for (int b = first; b < p->until; b++) {
+        if (b != p->held) bq_source_block(&p->s->src, dev, b, &p->blk);
+        p->held = b; /* of a stage with one block they are read once */
+        bq_source_prefetch(&p->s->src, b + 1 < p->until ? b + 1 : first);
+        for (int64_t i = 0; i < n; i++) {
+            bq_mat y = sample_of(p, p->flow.out, i), x = b == first ? sample_of(p, p->flow.in, i) : y;
+            dev->op->put(dev, x, p->x);
+            bq_block_forward(dev, &p->blk, p->blk.w, &p->work, p->x, p->y);
+            (y.place == BQ_DEVICE ? dev->op->copy : dev->op->get)(dev, p->y, y);
+            dev->op->wait(dev);
+            bq_run_finite(p->s, y, b, p->share.first + at + i, "original");
+            keep_inner(p, b + 1, p->share.first + at + i, y);
+            bq_run_stopped(p->s);
+        }
+    }
+}
+
+/* All my micro-batches, one behind the other; `on`: there is a stage to send to.  A stop starts where the
+ * samples come from and goes down the pipeline with the last micro-batch, so nobody waits for one that never
+ * comes. */
+static void flow(pipe_state *p, bool on) {
+    bq_run *s = p->s;
+    const int64_t size = p->tokens * p->hidden;
+    bool stop = false;
+    for (int64_t at = 0; at < p->share.count && !stop; at += p->micro) {
+        int64_t n = count_at(p, at);
+        stop = bq_flow_take(&p->flow, n * size, count_at(p, at + p->micro) * size);
+        if (!stop) through_files(p, at, n);
+        if (p->from) stop = bq_run_stopped(s);
+        if (!stop) through_blocks(p, at, n);
+        bq_flow_give(&p->flow, n * size, stop);
+        if (on && s->comm->replica == 0) bq_progress(at + n, p->share.count, "reference");
+    }
+    bq_flow_close(&p->flow);
+    bq_progress_end();
+}
+
+static void open_pipe(pipe_state *p, bq_run *s, int64_t micro) {
+    const bq_recipe *r = &s->recipe;
+    const bq_arch *arch = &s->src.arch;
+    *p = (pipe_state){
+        .s = s, .tokens = r->calibration.length, .hidden = arch->model.hidden, .micro = micro, .held = -1};
+    p->share = bq_run_share(s);
+    if (p->micro > p->share.count) p->micro = p->share.count;
+    bq_block_push(&p->blk, arch, &s->dev.mem);
+    bq_work_push(&p->work, arch, p->tokens, false, &s->dev.mem);
+    bq_source_rope(&s->src, r->rope, &s->dev, &p->work);
+    p->x = bq_arena_push(&s->dev.mem, p->tokens, p->hidden, BQ_F32);
+    p->y = bq_arena_push(&s->dev.mem, p->tokens, p->hidden, BQ_F32);
+}
+
+/* Buffers of micro-batches, on the GPU where messages go from there; the first one starts to come. */
+static void open_flow(pipe_state *p, bool takes, bool gives) {
+    bq_run *s = p->s;
+    const bool direct = s->comm->depth != NULL;
+    const int64_t sample = p->tokens * p->hidden, most = bq_flow_floats(p->micro * sample);
+    p->memory = malloc((size_t)(direct ? sample : BQ_FLOW_BUFFERS * most) * sizeof *p->memory);
+    BQ_CHECK(p->memory, "no memory for micro-batches of %ld samples", (long)p->micro);
+    bq_mat buffers = direct ? bq_arena_push(&s->dev.mem, BQ_FLOW_BUFFERS, most, BQ_F32)
+                            : bq_mat_host(p->memory, BQ_FLOW_BUFFERS, most, BQ_F32);
+    bq_flow_open(&p->flow, s->comm, &s->dev, buffers, takes, gives, count_at(p, 0) * sample);
+}
+
+/* Files that the pipeline reads from, and those that it makes. */
+static void open_files(pipe_state *p, bool feed, bool on) {
+    p->blocks = bq_grid_blocks(&p->s->grid, p->s->comm->istage);
+    p->inners = inner_starts(p->s, p->inner);
+    p->until = (int)(p->blocks.first + (on ? p->blocks.count : 0));
+    for (int k = 0; k < p->inners; k++) {
+        p->at[k] = make_head(p->s, p->inner[k]);
+        if (p->inner[k] > p->until) p->until = p->inner[k];
+    }
+    if (!feed) {
+        p->head = make_head(p->s, (int)p->blocks.first);
+        return;
+    }
+    p->from = open_head(p->s, (int)p->blocks.first);
+    p->ahead =
+        bq_reader_open(p->from, p->tokens * p->hidden, p->share.first, p->share.count, BQ_PIPELINE_RING);
+}
+
+static void close_files(pipe_state *p) {
+    for (int k = 0; k < p->inners; k++) {
+        bq_acts_sync(p->at[k]);
+        bq_acts_close(p->at[k]);
+    }
+    if (p->ahead && p->s->comm->replica == 0)
+        bq_log_all(BQ_DEBUG, "reference: waited %.2f s for block inputs from the disk",
+                   bq_reader_stalled(p->ahead));
+    bq_reader_close(p->ahead);
+    if (p->head) bq_acts_sync(p->head);
+    bq_acts_close(p->head);
+    bq_acts_close(p->from);
+}
+
+void bq_reference_run(bq_run *s, int64_t micro) {
+    int first, last, stage = s->comm->istage;
+    if (stage == 0) embed(s);
+    if (s->args->split_reference) {
+        bq_comm_barrier(s->comm);
+        bq_reference_split(s);
+        return;
+    }
+    if (!missing(s, &first, &last)) return;
+    if (stage < first || stage > last) return;
+    size_t mark = bq_arena_mark(&s->dev.mem);
+    pipe_state p;
+    open_pipe(&p, s, micro);
+    open_files(&p, stage == first, stage < last);
+    open_flow(&p, stage > first, stage < last);
+    flow(&p, stage < last);
+    close_files(&p);
+    free(p.memory);
+    bq_arena_reset(&s->dev.mem, mark);
+    bq_comm_stage_barrier(s->comm);
+}

@@ -1,0 +1,60 @@
+#include "driver/streams/run.h"
+
+#include "base/die.h"
+#include "comm/heartbeat.h"
+#include "comm/treesum.h"
+#include "driver/load/device.h"
+#include "io/checkpoint.h"
+
+#include <math.h>
+
+int bq_root_first(const bq_comm *comm, int (*look)(void *), void *s) {
+    int code = bq_comm_agree(comm, comm->rank == 0 ? look(s) : BQ_OK);
+    if (code) return code;
+    return bq_comm_agree(comm, comm->rank == 0 ? BQ_OK : look(s));
+}
+
+volatile sig_atomic_t bq_stop_wanted;
+
+bool bq_run_stopped(const bq_run *s) {
+    bq_heartbeat(s->comm);
+    if (bq_heartbeat_stopped()) bq_stop_wanted = 1;
+    if (bq_stop_wanted) bq_heartbeat_stop(s->comm);
+    return bq_stop_wanted;
+}
+
+/* Each value's difference from itself is 0, or no number. */
+static bool finite_there(bq_dev *dev, bq_mat y) {
+    double apart;
+    dev->op->mse(dev, y, y, 1, (bq_mat){0}, &apart);
+    dev->op->wait(dev);
+    return apart == 0;
+}
+
+void bq_run_finite(bq_run *s, bq_mat y, int block, int64_t sample, const char *stream) {
+    const bool fault = bq_fault("stream_nan");
+    if (y.place == BQ_DEVICE) {
+        if (!fault && finite_there(&s->dev, y)) return;
+        bq_device_fetch(&s->dev, &y);
+    }
+    float *x = y.data;
+    if (fault) x[0] = NAN;
+    for (int64_t e = 0; e < y.rows * y.cols; e++)
+        if (!isfinite(x[e]))
+            bq_refuse_job(BQ_DATA,
+                          "%s: block %d/%d: the %s stream of sample %ld has %g at token %ld, channel %ld: "
+                          "the weights are damaged, or too large for f32",
+                          s->src.dir, block + 1, s->src.arch.model.blocks, stream, (long)sample, (double)x[e],
+                          (long)(e / y.cols), (long)(e % y.cols));
+}
+
+bool bq_run_all(const bq_run *s, bool mine) {
+    double missing = !mine;
+    bq_comm_fill(s->comm, &missing, 1);
+    return missing == 0;
+}
+
+void bq_run_checkpoint(const bq_run *s, int block, char *path, size_t n) {
+    BQ_CHECK(s->latest, "the sweep of block %d's result is not known yet", block);
+    bq_ckpt_path(path, n, s->dir, s->latest[block], s->recipe.nphase - 1, block);
+}

@@ -123,11 +123,11 @@ def results():
 def legend():
     y = 824
     for line in ("1  The ranks of stage 0 embed their samples.",
-                 "2  Reference: stage 0 runs the FP stream through its blocks and sends it on: rank 0 to 2, rank 1 to 3.",
+                 "2  Reference: stage 0 runs the FP stream through its blocks and sends it: rank 0 to 2, rank 1 to 3.",
                  "3  Both stages work at once, block by block: FP outputs (targets), passes, checkpoint, QT stream.",
                  "   The QT stream of a segment starts from the FP stream, in later sweeps from acts/qt_016.",
                  "4  In 3, replicas exchange sums in every step.  Stages exchange neither activations nor weights.",
-                 "5  Export and evaluation.  A killed run goes on from the files, on any grid, and ends with the same bytes."):
+                 "5  Export, evaluation.  A killed run goes on from the files, on any grid, and ends with the same bytes."):
         text(STAGE_X[0] + 24, y, line[3:], 13)
         if line[0] != " ":
             step(STAGE_X[0] + 4, y - 4.5, line[0])

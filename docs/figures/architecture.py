@@ -127,7 +127,7 @@ def legend():
                  "3  Both stages work at once, block by block: FP outputs (targets), passes, checkpoint, QT stream.",
                  "   The QT stream of a segment starts from the FP stream, in later sweeps from acts/qt_016.",
                  "4  In 3, replicas exchange sums in every step.  Stages exchange neither activations nor weights.",
-                 "5  Export, evaluation.  A killed run goes on from the files, on any grid, and ends with the same bytes."):
+                 "5  Export, evaluation.  A killed run goes on from its files, on any grid, to the same bytes."):
         text(STAGE_X[0] + 24, y, line[3:], 13)
         if line[0] != " ":
             step(STAGE_X[0] + 4, y - 4.5, line[0])

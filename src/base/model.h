@@ -1,5 +1,6 @@
 /* model.h - the numbers that describe a decoder-only model.  io fills them from config.json; block computes
- * with them.  Sections named models.md, adascale.md and so on are those of the specification. */
+ * with them.  References such as "models.md 4.4" are to sections of blockq's written specification, which is
+ * not part of this repository. */
 #ifndef BQ_MODEL_H
 #define BQ_MODEL_H
 

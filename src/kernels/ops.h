@@ -155,16 +155,16 @@ struct bq_ops {
     void (*unpin)(bq_dev *dev, void *memory);
 
     /* Copies between matrices of the same shape and type.
-     *   put    from the host, or from the device where a stream is kept there.  Pinned memory must not be written
-     *          until the next wait; other memory may be written at once
+     *   put    from the host, or from the device where a stream is kept there.  Pinned memory must not be
+     *          written until the next wait; other memory may be written at once
      *   get    to the host; there after the next wait
      *   copy   on the device */
     void (*put)(bq_dev *dev, bq_mat host, bq_mat to);
     void (*get)(bq_dev *dev, bq_mat from, bq_mat host);
     void (*copy)(bq_dev *dev, bq_mat from, bq_mat to);
     /* Copies beside the ops.
-     *   put_ahead   from pinned memory.  It waits for the ops that were called before the last join, not for later
-     *               ones; ops called after the next join see the copy
+     *   put_ahead   from pinned memory.  It waits for the ops that were called before the last join, not for
+     *               later ones; ops called after the next join see the copy
      *   arrived     are all these copies done, so that their sources may be written again?
      *   join        see put_ahead
      * All three are NULL where the device is the host. */

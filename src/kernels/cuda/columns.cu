@@ -1,4 +1,4 @@
-/* Statistics of columns, for smoothing: a thread walks down one column, rows in order. */
+/* Statistics of columns, for smoothing.  A thread has one column and goes over its rows in order. */
 #include "kernels/cuda/cuda_ops.h"
 #include "kernels/cuda/launch.cuh"
 
@@ -18,7 +18,7 @@ static __global__ void largest(bq_rows<float> x, float sign, float *m, int64_t r
     m[c] = most;
 }
 
-/* 1 / (the largest |x| of a group of a row + 1e-6); NaN is passed over. */
+/* 1 / (the largest |x| of a group of a row + 1e-6); NaN is skipped. */
 static __device__ float unit(const float *x, int64_t group) {
     float lo = 0, hi = 0;
     for (int64_t i = 0; i < group; i++) {

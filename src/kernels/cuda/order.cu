@@ -1,4 +1,4 @@
-/* The order in which GPTQ takes columns: each column's rank is counted. */
+/* The order in which GPTQ takes the columns: for each column count how many come before it. */
 #include "kernels/cuda/cuda_ops.h"
 #include "kernels/cuda/launch.cuh"
 

@@ -274,7 +274,7 @@ struct bq_ops {
      * most 64.  Class: bitwise. */
     void (*range_levels)(bq_dev *dev, bq_mat scale, int levels, bq_type type);
 
-    /* AdaScale's forward, in one pass over W (adascale.md 1.5); fold.data may be NULL:
+    /* AdaScale's forward, which reads W once (adascale.md 1.5); fold.data may be NULL:
      *   s = (exp(gamma) hi - exp(beta) lo) / (qmax - qmin), rounded to scheme.scale   -> scale (rows, 1)
      *   fold = (W / exp(s2)) / exp(s3)                                                -> fold
      *   w_hat = clamp(rne(fold / s), qmin, qmax) * s                                  -> what
@@ -282,7 +282,7 @@ struct bq_ops {
     void (*adascale_weights)(bq_dev *dev, const bq_adascale *p, bq_scheme scheme, bq_mat what, bq_mat scale,
                              bq_mat fold);
 
-    /* AdaScale's backward and the Adam step, in one pass over g = dL/dw_hat (adascale.md 1.6, 2.3):
+    /* AdaScale's backward and the Adam step (adascale.md 1.6, 2.3), from g = dL/dw_hat, which is read once:
      * straight-through, with the mask after rounding.  Updates beta, gamma, s3, s2 and all moments.  adam (1,
      * BQ_ADAM_NUMBERS): the numbers of this step, from bq_adam_put (kernels/adam.h).  For tests: with grad
      * (rows, cols + 3) it only writes the gradients of s2, then beta, gamma, s3, and does not read adam; else

@@ -1,8 +1,8 @@
-/* Products by blocks.  Some hundred k of ROWS rows of a and of COLS rows of b are packed into tiles (16 rows
- * x 32 k of bf16), a job that the threads share.  Then each pair of panels of a meets each pair of panels of
- * b.  That makes 32 x 32 elements of c: in four tile registers or, eight rows at a time, in sixteen vectors.
- * The panels of a stay while those of b change, so c is walked along its rows; down its columns each tile
- * would be on other pages of memory. */
+/* Products by blocks of a, b and k.  Some hundred k of ROWS rows of a and of COLS rows of b are packed into
+ * tiles (16 rows x 32 k of bf16), a job that the threads share.  Then each pair of panels of a meets each
+ * pair of panels of b, which makes 32 x 32 elements of c: in four tile registers or, eight rows at a time, in
+ * sixteen vectors.  The panels of a stay while those of b change, so c is gone through along its rows; down
+ * its columns each tile would be on other pages of memory. */
 #include "kernels/cpu/product.h"
 
 #include "base/die.h"
@@ -20,7 +20,7 @@
 #define ROWS  1024
 #define COLS  2048
 #define TEAM  (1 << 22) /* products with fewer multiplications do not pay for a team of threads */
-#define CHUNK 512       /* rows of b whose tiles stay in the second-level cache while all of a passes */
+#define CHUNK 512       /* rows of b whose tiles stay in the second-level cache, for all rows of a */
 
 /* ---- what the processor has ---- */
 

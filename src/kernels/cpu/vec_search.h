@@ -6,7 +6,7 @@
 
 /* The ends of a grid have the zero subtracted.
  *   grid_error    e = w_hat - w on that grid
- *   grid_losses   loss[k] = sum |w_hat - w|^norm for each of `count` grids, in one pass over w
+ *   grid_losses   loss[k] = sum |w_hat - w|^norm for each of `count` grids, reading w once
  *   inner         returns sum a b in double */
 #define BQ_VEC_SEARCH(X)                                                                                     \
     X(void, grid_error, (const float *w, int64_t n, bq_grid grid, float *e))                                 \

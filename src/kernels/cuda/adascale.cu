@@ -1,4 +1,4 @@
-/* AdaScale's forward, and its backward with the Adam step; each is one pass over the weights. */
+/* AdaScale's forward; its backward with the Adam step.  Each reads the weights once. */
 #include "kernels/cuda/cuda_ops.h"
 #include "kernels/cuda/rows.cuh"
 
@@ -31,7 +31,7 @@ static __device__ float folded(float w, float s2, float e3) { return w / bq_exp(
 static __global__ void weights(params p, bq_scheme s, bq_rows<float> what, bq_rows<float> scale,
                                bq_rows<float> fold, int wide, int64_t rows, int64_t cols) {
     const int64_t r = ((int64_t)blockIdx.x * BQ_THREADS + threadIdx.x) / wide;
-    if (r >= rows) return; /* no barrier here */
+    if (r >= rows) return; /* allowed: no barrier follows */
     const bq_row_grid grid = grid_of(p, s, r);
     const float e3 = bq_exp(*bq_row(p.s3, r)), *w = bq_row(p.w, r), *s2 = bq_row(p.s2, r);
     for (int64_t c = (int64_t)threadIdx.x % wide; c < cols; c += wide) {

@@ -56,7 +56,7 @@ static __device__ float quantize(float *w, float scale, float zero, bq_scheme s,
 static __global__ void __launch_bounds__(LANES) quantize_block(layer a, int64_t begin, int count) {
     __shared__ float error[COLUMNS][LANES]; /* a thread uses its own column only */
     const int64_t r = (int64_t)blockIdx.x * LANES + threadIdx.x;
-    if (r >= a.rows) return; /* no barrier here */
+    if (r >= a.rows) return; /* allowed: no barrier follows */
     for (int i = 0; i < count; i++) {
         const float *u = bq_row(a.ut, begin + i) + begin;
         float x = a.line[(begin + i) * a.pitch + r];

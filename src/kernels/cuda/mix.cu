@@ -5,7 +5,7 @@
 static __global__ void choose(bq_rows<float> fp, bq_rows<float> qt, uint32_t last, bq_rng_key at,
                               bq_rows<float> out, int64_t rows, int64_t cols) {
     const int64_t quad = (int64_t)blockIdx.x * BQ_THREADS + threadIdx.x;
-    if (4 * quad >= rows * cols) return; /* no barrier here */
+    if (4 * quad >= rows * cols) return; /* allowed: no barrier follows */
     uint32_t word[4];
     bq_philox(at, (uint32_t)quad, word);
     int64_t r = 4 * quad / cols, c = 4 * quad % cols;

@@ -23,8 +23,8 @@ int bq_log_rank(void);
 /* Messages above this level are dropped.  At the start it is BQ_INFO. */
 void bq_log_level(bq_level level);
 
-/* Append all messages to this file, too, which must be one that blockq may write (base/open.h).  For rank 0.
- * Returns 0, or the reason why it cannot be opened (bq_file_why). */
+/* Append all messages to this file, too, an own file in the sense of base/open.h.  For rank 0.  Returns 0, or
+ * the reason why it cannot be opened (bq_file_why). */
 int bq_log_open(const char *path);
 /* For the other ranks: append only errors to this file.  It is opened when the first error comes. */
 void bq_log_errors_to(const char *path);

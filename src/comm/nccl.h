@@ -1,6 +1,7 @@
 /* nccl.h - messages from GPU to GPU that do not pass through the host.
  *
- * nccl.cu implements this; in a build without NCCL nccl_none.c does, with nothing.  There are two kinds:
+ * nccl.cu has these functions; in a build without NCCL nccl_none.c takes its place, and open returns NULL.
+ * There are two kinds of connection:
  *
  *   stage   (comm->nccl) between the replicas of a stage.  Messages run on the device's stream, in order with
  *           its ops: they send what earlier ops have made, and later ops see what was received.
@@ -21,7 +22,7 @@ typedef struct bq_nccl bq_nccl;
  * NULL on all ranks.  Collective over world. */
 bq_nccl *bq_nccl_open(const bq_comm *comm, bq_dev *dev);
 bq_nccl *bq_nccl_open_depth(const bq_comm *comm, bq_dev *dev);
-void bq_nccl_close(bq_nccl *nccl); /* NULL is fine.  Collective over the ranks that were connected. */
+void bq_nccl_close(bq_nccl *nccl); /* NULL is fine.  Collective over the ranks of the connection. */
 
 /* Send floats on the device to a peer, or receive them; a peer is the number of a replica (stage) or of a
  * stage (depth).  All messages between start and end move at the same time.  Depth: they send what ops called

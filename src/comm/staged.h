@@ -19,8 +19,10 @@ size_t bq_stage_need(int64_t rows, int64_t cols, bq_type type);
 /* Open a staging area for matrices of `bytes` bytes in all. */
 bq_stage bq_stage_open(bq_dev *dev, size_t bytes);
 
-/* room: the host view for m, contents undefined (m itself where the device is the host).  get: the same with
- * m's contents, which are there after the device's next wait.  put: start to copy a host view back to m. */
+/* The host view of m (m itself where the device is the host):
+ *   room   contents undefined
+ *   get    with m's contents, which are there after the device's next wait
+ *   put    start to copy a host view back to m */
 bq_mat bq_stage_room(bq_stage *stage, bq_mat m);
 bq_mat bq_stage_get(bq_stage *stage, bq_mat m);
 void bq_stage_put(bq_stage *stage, bq_mat host, bq_mat m);

@@ -28,9 +28,9 @@ static __global__ void add_up(const double *x, int64_t n, double factor, double 
     for (int64_t first = 0; first < n; first += BQ_THREADS) {
         const int64_t i = first + threadIdx.x;
         if (i < n) some[threadIdx.x] = x[i];
-        __syncthreads(); /* all of them are there */
+        __syncthreads(); /* they are there */
         for (int k = 0; threadIdx.x == 0 && k < BQ_THREADS && first + k < n; k++) sum += some[k];
-        __syncthreads(); /* all of them have been read */
+        __syncthreads(); /* they have been read */
     }
     if (threadIdx.x == 0) to[0] = factor * sum;
 }

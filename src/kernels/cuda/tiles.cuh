@@ -53,10 +53,10 @@ static __device__ void bq_tile_scores(bq_tiles *mem, bq_head a, int64_t arow, bq
     for (int i = 0; i < 4; i++)
         for (int j = 0; j < 4; j++) s[i][j] = 0;
     for (int col = 0; col < HD; col += BQ_DEPTH) {
-        __syncthreads(); /* all threads have read `in` and `across` */
+        __syncthreads(); /* `in` and `across` have been read */
         bq_tile_load(a, arow, col, left);
         bq_tile_load(b, brow, col, right);
-        __syncthreads(); /* both operands are there */
+        __syncthreads(); /* both are there */
         for (int d = 0; d < BQ_DEPTH; d++) {
             const bq_four l = *(const bq_four *)(left + d * BQ_PITCH + y),
                           r = *(const bq_four *)(right + d * BQ_PITCH + x);
@@ -79,7 +79,7 @@ static __device__ void bq_tile_add(bq_tiles *mem, bq_head m, int64_t row, float 
     static_assert(BQ_DEPTH * HD <= 2 * BQ_DEPTH * BQ_PITCH, "the operand fits");
     const int y = (int)threadIdx.x / 16 * 4, x = (int)threadIdx.x % 16 * 2;
     for (int half = 0; half < BQ_TILE; half += BQ_DEPTH) {
-        __syncthreads(); /* all threads have read `in`, and `across` is there */
+        __syncthreads(); /* `in` has been read, `across` is there */
         for (int i = (int)threadIdx.x; i < BQ_DEPTH * HD; i += BQ_THREADS)
             mem->in[i] = bq_head_at(m, row + half + i / HD, i % HD);
         __syncthreads(); /* the operand is there */

@@ -116,7 +116,8 @@ typedef enum {
 #define BQ_GPTQ_ROWS 128
 typedef struct {
     bq_mat w;           /* (rows, K) */
-    bq_mat ut;          /* (K, K): U^T from `factor`, in processing order: row j is applied to column j */
+    bq_mat ut;          /* (K, K): U^T from `factor`, in processing order: row j multiplies the
+                           errors that column j takes */
     bq_mat order;       /* (K, 1) i32, from `order` */
     bq_mat diag;        /* (K, 1), columns as they stand; where it is 0 the weights count as 0 */
     bq_mat scale, zero; /* (rows * groups, 1): the grids; with `dynamic` an output, too */

@@ -25,7 +25,7 @@ void bq_arena_open(bq_arena *arena, size_t size) {
     void *p = bq_fault("arena_open") ? NULL : aligned_alloc(BQ_ARENA_ALIGN, size);
     BQ_CHECK(p, "no memory for an arena of %zu bytes", size);
     if (size >= (4u << 20))
-        madvise(p, size, MADV_HUGEPAGE); /* advice only: the answer changes speed, not results */
+        madvise(p, size, MADV_HUGEPAGE); /* the kernel may refuse: this changes speed only, never results */
     bq_arena_adopt(arena, p, size, BQ_HOST);
     arena->owns = true;
 }
@@ -57,7 +57,8 @@ size_t bq_arena_mark(const bq_arena *arena) { return arena->used; }
 
 void bq_arena_reset(bq_arena *arena, size_t mark) {
     BQ_CHECK(mark <= arena->used, "arena reset to %zu with %zu in use", mark, arena->used);
-    if (arena->base && arena->place == BQ_HOST) /* a device may still be at work there */
+    if (arena->base && arena->place == BQ_HOST) /* memory of a device is not poisoned: a kernel may still
+                                                   read what was taken back */
         ASAN_POISON_MEMORY_REGION(arena->base + mark, arena->used - mark);
     arena->used = mark;
 }

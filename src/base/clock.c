@@ -16,7 +16,7 @@ double bq_seconds(void) {
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-/* Not getrusage's: after fork and exec that begins with the peak of the program that called exec. */
+/* getrusage does not serve: after fork and exec its peak starts with that of the program that called exec. */
 size_t bq_peak_rss(void) {
     static const char key[] = "VmHWM:";
     char line[128];
@@ -28,14 +28,14 @@ size_t bq_peak_rss(void) {
     return kilobytes * 1024;
 }
 
-/* The limit of one control group, or `most` where it sets none. */
+/* The memory limit of one control group; `most` where it sets none, or a larger one. */
 static size_t group_limit(const char *group, size_t most) {
     char path[1200];
     size_t limit;
     snprintf(path, sizeof path, "/sys/fs/cgroup%s/memory.max", group);
     FILE *f = fopen(path, "r");
     if (!f) return most;
-    if (fscanf(f, "%zu", &limit) != 1 || limit > most) limit = most; /* "max": no limit */
+    if (fscanf(f, "%zu", &limit) != 1 || limit > most) limit = most; /* the file says "max": no limit */
     fclose(f);
     return limit;
 }
@@ -49,6 +49,6 @@ size_t bq_memory_available(void) {
         fclose(f);
     }
     for (char *slash; (slash = strrchr(group, '/')); *slash = 0)
-        most = group_limit(group, most); /* and those above */
+        most = group_limit(group, most); /* the limits of the groups above hold, too */
     return group_limit("", most);
 }

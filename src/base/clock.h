@@ -1,14 +1,16 @@
-/* clock.h - time and memory as the system counts them. */
+/* clock.h - time and memory, as the operating system counts them. */
 #ifndef BQ_CLOCK_H
 #define BQ_CLOCK_H
 
 #include <stddef.h>
 
-/* Seconds on a monotonic clock; a jump of the wall clock does not show. */
+/* Seconds on a monotonic clock: setting the computer's clock does not change it.  The zero is arbitrary. */
 double bq_seconds(void);
 
-/* The process's peak resident bytes so far, and what the machine (or its cgroup) lets one process use. */
+/* The largest resident memory of this process so far, in bytes; 0 where the system does not tell. */
 size_t bq_peak_rss(void);
+/* Bytes that one process may use: the machine's memory, or the limit of its control groups (cgroup
+ * v2) where that is less. */
 size_t bq_memory_available(void);
 
 #endif

@@ -12,7 +12,7 @@
 
 void (*bq_die_hook)(int code);
 
-/* What a process that ends may wait for: its line to be taken, MPI_Abort to return. */
+/* How long a process that ends waits for others: for a reader to take its line, for MPI_Abort to return. */
 enum { LAST_WORDS = 20 }; /* seconds */
 
 static void end_now(int number) {
@@ -62,7 +62,7 @@ void bq_refuse_job(int code, const char *fmt, ...) {
     end(code);
 }
 
-/* Is my rank among those of a text like "0,2"? */
+/* Is my rank in a list like "0,2"? */
 static bool names_me(const char *ranks) {
     for (char *end; *ranks; ranks = end + (*end == ',')) {
         if (strtol(ranks, &end, 10) == bq_log_rank() && end > ranks) return true;

@@ -14,8 +14,8 @@
 static int my_rank, world = 1;
 static bq_level limit = BQ_INFO;
 static FILE *file;
-static char errors[4096]; /* where errors alone go; "": nowhere */
-static int drawn;         /* width of the progress line on the screen */
+static char errors[4096]; /* path for bq_log_errors_to; "": none */
+static int drawn;         /* columns of the progress line on the screen; 0: none is drawn */
 
 static void erase(void) {
     if (drawn) fprintf(stderr, "\r%*s\r", drawn, "");
@@ -52,7 +52,8 @@ void bq_log_close(void) {
     file = NULL;
 }
 
-/* Bytes 0x80 to 0x9f are control characters only as the second of a UTF-8 pair that begins with 0xc2. */
+/* In UTF-8 the control characters 0x80 to 0x9f are two bytes, of which the first is 0xc2.  Elsewhere these
+ * bytes are parts of letters. */
 void bq_log_clean(char *text, int lines) {
     for (unsigned char *c = (unsigned char *)text; *c; c++) {
         if (*c == '\n')
@@ -97,7 +98,7 @@ void bq_log_all(bq_level level, const char *fmt, ...) {
 }
 
 enum { BAR = 24 };
-#define LINE_EVERY 60.0 /* seconds between lines where nothing can be drawn */
+#define LINE_EVERY 60.0 /* seconds between messages where no line can be drawn */
 
 static void put_eta(char *out, size_t n, int64_t done, int64_t total, int64_t first, double seconds) {
     if (done <= first) {
@@ -123,8 +124,8 @@ static void draw(double percent, const char *eta, const char *note) {
 
 static struct {
     bool begun;
-    double start, last; /* bq_seconds of its first call, and of its last line */
-    int64_t first;      /* units done then */
+    double start, last; /* bq_seconds at the first call, and when the last line was written */
+    int64_t first;      /* units done at the first call */
 } loop;
 
 void bq_progress(int64_t done, int64_t total, const char *note) {

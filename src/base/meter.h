@@ -1,9 +1,10 @@
-/* meter.h - what the main thread has spent beside computing; only grows.  Differences of two looks are rows
- * of run.csv.
+/* meter.h - what a thread has spent on waiting and on moving data, since the start.  The values only grow;
+ * run.csv has differences of the main thread's.
  *
- * Every wait for other ranks is in comm and adds its seconds to `peers`; every read, write and sync of a
- * large file is in io and adds its seconds to `files`, and so do waits for a thread that reads ahead.  Bytes
- * of messages count as a rank's share of them: what it gives each other rank, what it gets from each. */
+ * comm adds the seconds of every wait for other ranks to `peers`.  io adds the seconds of every read, write
+ * and sync of a large file, and of every wait for a thread that reads ahead, to `files`.  Bytes of messages
+ * are counted as what this rank gives to others and gets from them, whatever way MPI sends them: a root that
+ * broadcasts n bytes to r other ranks has sent n r. */
 #ifndef BQ_METER_H
 #define BQ_METER_H
 

@@ -1,5 +1,6 @@
-/* model.h - what a decoder-only model is, as numbers.  io fills it from config.json, block computes with it.
- */
+/* model.h - the numbers that describe a decoder-only model.  io fills them from config.json; block computes
+ * with them.  References such as "models.md 4.4" are to sections of blockq's written specification, which is
+ * not part of this repository. */
 #ifndef BQ_MODEL_H
 #define BQ_MODEL_H
 
@@ -8,19 +9,20 @@
 
 typedef enum { BQ_LLAMA, BQ_PHI3, BQ_FAMILIES } bq_family;
 
-/* Where rotary frequencies come from.  All kinds end as one vector of inverse frequencies and one scalar. */
+/* Which rule makes the rotary frequencies.  Every rule ends in the same form: a vector of inverse frequencies
+ * and one factor (`attention`). */
 typedef enum { BQ_ROPE_DEFAULT, BQ_ROPE_LINEAR, BQ_ROPE_LLAMA3, BQ_ROPE_LONG } bq_rope_kind;
 
-#define BQ_ROPE_MAX 256 /* largest number of rotary frequencies, rotary channels / 2 */
+#define BQ_ROPE_MAX 256 /* most rotary frequencies: rotated channels of a head / 2 */
 
 typedef struct {
     bq_rope_kind kind;
-    int64_t dim; /* rotated channels of a head, even, <= head_dim; the rest passes through */
+    int64_t dim; /* rotated channels of a head: even, <= head_dim; the others are left as they are */
     double theta;
-    double factor;    /* linear, llama3: divisor of (low) frequencies; longrope: see models.md 4.4 */
+    double factor;    /* linear, llama3: what (low) frequencies are divided by; longrope: see models.md 4.4 */
     double low, high; /* llama3: low_freq_factor, high_freq_factor */
     double original;  /* llama3, longrope: original_max_position_embeddings */
-    double attention; /* factor on cos and sin; 1 except longrope */
+    double attention; /* factor on cos and sin; 1 for all but longrope */
     double short_factor[BQ_ROPE_MAX], long_factor[BQ_ROPE_MAX]; /* longrope: dim / 2 values each */
 } bq_rope;
 
@@ -29,12 +31,12 @@ typedef struct {
     int64_t hidden, inter, vocab;      /* H, I, V */
     int blocks;                        /* L */
     int64_t heads, kv_heads, head_dim; /* nh, nkv, hd; nkv divides nh */
-    double eps;                        /* of every RMSNorm */
-    int64_t window; /* sliding window W: key j is seen by query i iff i - W < j <= i; 0 = none */
+    double eps;                        /* epsilon of every RMSNorm */
+    int64_t window; /* sliding window W: query i sees key j if i - W < j <= i; 0: no window */
     int64_t max_position;
-    bool tied;                     /* lm_head is the embedding */
-    bool attention_bias, mlp_bias; /* on q, k, v, o; on gate, up, down */
-    bool procedural; /* no file holds the weights: they are made from a seed (io/procedural.h) */
+    bool tied;                     /* lm_head and the embedding are one matrix */
+    bool attention_bias, mlp_bias; /* biases on q, k, v, o; on gate, up, down */
+    bool procedural; /* no file holds the weights: they are computed from a seed (io/procedural.h) */
     int64_t seed;
     bq_rope rope;
 } bq_model;

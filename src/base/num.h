@@ -1,7 +1,7 @@
-/* num.h - number formats and functions with the same bits everywhere.
+/* num.h - number formats and functions that give the same bits everywhere.
  *
- * Built from + - * /, comparisons and bit moves alone, so that any compiler without contraction gives equal
- * bits. */
+ * They use only + - * /, comparisons and operations on bits.  So every compiler that does not contract
+ * a * b + c into one fused operation gives the same bits, on a CPU and on a GPU. */
 #ifndef BQ_NUM_H
 #define BQ_NUM_H
 
@@ -22,7 +22,7 @@ static inline float bq_float(uint32_t u) {
 
 static inline float bq_from_bf16(uint16_t h) { return bq_float((uint32_t)h << 16); }
 
-/* Round to nearest, ties to even; NaN stays NaN. */
+/* To nearest, ties to even; NaN stays NaN. */
 static inline uint16_t bq_to_bf16(float x) {
     uint32_t u = bq_bits(x);
     if ((u & 0x7fffffffu) > 0x7f800000u) return (uint16_t)(u >> 16 | 0x40u);
@@ -33,28 +33,28 @@ static inline float bq_from_f16(uint16_t h) {
     uint32_t sign = (uint32_t)(h & 0x8000u) << 16, exp = h >> 10 & 31u, man = h & 0x3ffu;
     if (exp == 31) return bq_float(sign | 0x7f800000u | man << 13);
     if (exp) return bq_float(sign | (exp + 112) << 23 | man << 13);
-    float v = (float)man * 0x1p-24f; /* zero and subnormals */
+    float v = (float)man * 0x1p-24f; /* zero and subnormal numbers */
     return sign ? -v : v;
 }
 
-/* Round to nearest, ties to even; beyond 65504 + half a step becomes infinity; NaN stays NaN. */
+/* To nearest, ties to even; from 65520 on it is infinity; NaN stays NaN. */
 static inline uint16_t bq_to_f16(float x) {
     uint32_t u = bq_bits(x), sign = u >> 16 & 0x8000u, a = u & 0x7fffffffu;
     if (a > 0x7f800000u) return (uint16_t)(sign | 0x7e00u);
     if (a >= 0x477ff000u) return (uint16_t)(sign | 0x7c00u);
-    if (a < 0x38800000u) { /* subnormal in f16: adding 0.5 aligns the last place to 2^-24 */
+    if (a < 0x38800000u) { /* subnormal in f16: adding 0.5 aligns the last bit with 2^-24 */
         return (uint16_t)(sign | (bq_bits(bq_float(a) + 0.5f) - 0x3f000000u));
     }
     return (uint16_t)(sign | (a - 0x38000000u + 0xfffu + (a >> 13 & 1u)) >> 13);
 }
 
-/* e^x: Cody-Waite reduction and a polynomial, at most 2 ulp; 0 below -87.33, clamped to e^88 above 88.
- * Branch-free, so that loops over it vectorize; with the same bits in any vector width. */
+/* e^x by Cody-Waite reduction and a polynomial; error at most 2 ulp.  0 for x < -87.33; e^88 for x > 88.
+ * There is no branch, so that loops over it vectorize; every vector width gives the same bits. */
 static inline float bq_exp(float x) {
-    float lo = x < -87.33f ? 1.0f : 0.0f; /* kept as arithmetic: selects vectorize */
+    float lo = x < -87.33f ? 1.0f : 0.0f; /* 1: the result is 0.  Not a branch, since loops must vectorize */
     x = x < -87.33f ? -87.33f : x;
     x = x > 88.0f ? 88.0f : x;
-    float k = x * 1.44269504f + 12582912.0f; /* 1.5 * 2^23: the low bits hold round(x / ln 2) */
+    float k = x * 1.44269504f + 12582912.0f; /* adding 1.5 * 2^23 leaves round(x / ln 2) in the low bits */
     uint32_t n = bq_bits(k) - 0x4b400000u;
     k -= 12582912.0f;
     float r = (x - k * 0.693359375f) + k * 2.12194440e-4f;
@@ -69,10 +69,11 @@ static inline float bq_exp(float x) {
     return lo > 0 ? 0.0f : y;
 }
 
-/* x^(1/5) for x >= 0 as x z^4, z = x^(-1/5): the exponent's fifth as a guess that is at most 6 % off, then
- * Newton without a division, each step of which leaves three times the square of the error. */
+/* x^(1/5) for x >= 0, as x z^4 with z = x^(-1/5).  The first guess of z divides the exponent by 5
+ * and is at most 6 % off.  Then four Newton steps without a division: a step turns a relative
+ * error e into about 3 e^2. */
 static inline float bq_fifth_root(float x) {
-    float z = bq_float(1278423859u - bq_bits(x) / 5u); /* 6 / 5 of the bits of 1 */
+    float z = bq_float(1278423859u - bq_bits(x) / 5u); /* the constant: 6 / 5 of the bits of 1.0 */
     for (int i = 0; i < 4; i++) z = z * (6.0f - x * z * z * z * z * z) * 0.2f;
     return x * z * z * z * z;
 }

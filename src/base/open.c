@@ -12,8 +12,8 @@ const char *bq_file_why(int error) {
     return strerror(error);
 }
 
-/* A FIFO would wait for a peer while it is opened, were it not for O_NONBLOCK, and then ENXIO says that there
- * is none; plain files ignore that. */
+/* Without O_NONBLOCK opening a FIFO would wait until somebody opens its other end; with it the error is
+ * ENXIO.  Regular files ignore the flag. */
 int bq_file_open_any(const char *path, int flags, int *fd, struct stat *st) {
     *fd = open(path, flags | O_CLOEXEC | O_NONBLOCK | O_NOCTTY, 0666);
     int err = *fd < 0 ? errno : fstat(*fd, st) ? errno : S_ISDIR(st->st_mode) ? EISDIR : 0;
@@ -40,7 +40,7 @@ static int judge(const struct stat *st, bool folder, bool written) {
     return written && st->st_nlink > 1 ? BQ_FILE_NAMES : 0;
 }
 
-/* O_NOFOLLOW has several errors for a link. */
+/* With O_NOFOLLOW a link gives one of several errors: look whether it is one. */
 static int explain(const char *path, int err) {
     struct stat st;
     bool link = (err == ELOOP || err == EMLINK || err == ENOTDIR) && lstat(path, &st) == 0;

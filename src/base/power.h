@@ -1,7 +1,7 @@
 /* power.h - logarithm and power with the same bits everywhere, to about 14 digits.
  *
- * Built from + - * / and bit moves alone, like num.h, for the few places where a library's last bit would
- * decide which weights a model gets. */
+ * They use only + - * /, rint and operations on bits, like num.h.  They serve the few places where the last
+ * bit of a C library's function would decide which weights a model gets. */
 #ifndef BQ_POWER_H
 #define BQ_POWER_H
 
@@ -9,7 +9,7 @@
 #include <stdint.h>
 #include <string.h>
 
-/* log2(x), x positive, finite and no subnormal number: x = 2^e m, log m = 2 atanh((m - 1) / (m + 1)). */
+/* log2(x) for x positive, finite and not subnormal: x = 2^e m, and log m = 2 atanh((m - 1) / (m + 1)). */
 static inline double bq_log2(double x) {
     uint64_t u;
     memcpy(&u, &x, 8);
@@ -23,7 +23,7 @@ static inline double bq_log2(double x) {
     return (double)e + 2 * f * sum * 1.4426950408889634;
 }
 
-/* 2^y; y is cut to +-1000. */
+/* 2^y; y is clamped to [-1000, 1000]. */
 static inline double bq_exp2(double y) {
     y = y > 1000 ? 1000 : y < -1000 ? -1000 : y;
     double whole = rint(y), f = (y - whole) * 0.6931471805599453, sum = 1, power;
@@ -33,7 +33,7 @@ static inline double bq_exp2(double y) {
     return sum * power;
 }
 
-/* x^r, x >= 0, r >= 0; exact for r = 0 (also 0^0 = 1) and r = 1. */
+/* x^r for x >= 0, r >= 0; exact for r = 0 (also 0^0 = 1) and for r = 1. */
 static inline double bq_power(double x, double r) {
     if (r == 0) return 1;
     if (r == 1 || x == 0) return x;

@@ -1,21 +1,23 @@
-/* rng.h - counter-based random numbers: Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1,
- * 2, 3").
+/* rng.h - random numbers without state: Philox4x32-10 (Salmon et al., "Parallel random numbers: as
+ * easy as 1, 2, 3", SC 2011).
  *
- * There is no state: a number is a function of where it is used, so it is the same on any rank, thread or
- * restart. */
+ * A random number is a function of the place where it is used.  So it is the same on every rank, in every
+ * thread and after every restart. */
 #ifndef BQ_RNG_H
 #define BQ_RNG_H
 
 #include <stdint.h>
 
-/* Where numbers are drawn.  Limits: block < 65536, phase and sweep < 256, iteration and sample < 2^32. */
+/* The place where numbers are drawn.  Limits: block < 65536; phase and sweep < 256;
+ * iteration and sample < 2^32. */
 typedef struct {
     uint64_t seed;
     uint32_t sweep, phase, block, iteration, sample;
 } bq_rng_key;
 
-/* The Philox counter of 32-bit words 4*quad .. 4*quad+3 at a place:
- *   counter = (quad, sample, iteration, block << 16 | phase << 8 | sweep), key = (low, high half of seed). */
+/* Words 4 * quad ... 4 * quad + 3, of 32 bits each, at a place:
+ *   counter = (quad, sample, iteration, block << 16 | phase << 8 | sweep)
+ *   key     = (low half, high half of seed) */
 static inline void bq_philox(bq_rng_key at, uint32_t quad, uint32_t out[4]) {
     uint32_t c0 = quad, c1 = at.sample, c2 = at.iteration;
     uint32_t c3 = at.block << 16 | (at.phase & 255u) << 8 | (at.sweep & 255u);

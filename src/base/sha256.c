@@ -1,4 +1,4 @@
-/* SHA-256, as FIPS 180-4 has it. */
+/* SHA-256 (FIPS 180-4). */
 #include "base/hash.h"
 
 #include <stdio.h>

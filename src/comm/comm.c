@@ -19,11 +19,11 @@
 static void abort_job(int code) {
     int size;
     MPI_Comm_size(MPI_COMM_WORLD, &size);
-    if (size > 1) sleep(1); /* lets the line leave the node before the job is torn down */
+    if (size > 1) sleep(1); /* gives the error line time to leave the node before the job is torn down */
     MPI_Abort(MPI_COMM_WORLD, code);
 }
 
-/* A wait for the device is a wait like others: I am alive, and are they? */
+/* Called while a device is waited for: such a wait, too, must send and watch heartbeats. */
 static const bq_comm *opened;
 
 static void waiting(void) {
@@ -39,8 +39,9 @@ void bq_comm_beat(void) {
 int bq_comm_open(bq_comm *comm, int *argc, char ***argv) {
     int provided;
     bq_guard_open();
-    /* Alone: without a daemon of Open MPI's beside, which takes longer to start than a small run; and without
-     * its folder in /tmp, which such processes of a user share, and remove from under each other. */
+    /* For a run without mpirun, two settings of Open MPI: start no daemon, which takes longer than a
+     * small run; and make no session directory in /tmp, which all such processes of a user share and
+     * delete for each other. */
     if (!bq_guard_launched()) {
         setenv("OMPI_MCA_ess_singleton_isolated", "1", 0);
         setenv("OMPI_MCA_orte_create_session_dirs", "0", 0);
@@ -100,9 +101,9 @@ int bq_comm_grid(bq_comm *comm, int nstage) {
     return BQ_OK;
 }
 
-/* Spins a moment, since most messages are on their way already, then lets others have the core, and after
- * that sleeps between looks.  A large message moves only while somebody looks: sleeping at once took three
- * times as long for 4 MB (perf/bench_comm). */
+/* Spin first, since most messages are nearly there; then yield the core; after SLEEPLESS sleep between
+ * looks.  A large message moves only while somebody looks: sleeping at once took three times as long for
+ * 4 MB (perf/bench_comm). */
 #define SLEEPLESS 2e-3 /* seconds */
 void bq_comm_wait(const bq_comm *comm, MPI_Request *request, int count) {
     double start = bq_seconds();
@@ -127,14 +128,14 @@ int bq_comm_agree(const bq_comm *comm, int mine) {
     return all;
 }
 
-/* Bytes that a root gives everybody else. */
+/* Count a broadcast from rank 0 of a communicator: the root has sent the bytes to every other rank. */
 static void count_bcast(int rank, int size, size_t bytes) {
     *(rank ? &bq_spent.received : &bq_spent.sent) += (int64_t)bytes * (rank ? 1 : size - 1);
 }
 
 int bq_comm_most = 1 << 30;
 
-/* Elements of the next call, of so many that are left. */
+/* How many of `left` elements the next call of MPI gets. */
 static int piece_of(int64_t left) { return left < bq_comm_most ? (int)left : bq_comm_most; }
 
 void bq_comm_bcast(const bq_comm *comm, void *data, size_t bytes) {
@@ -148,7 +149,7 @@ void bq_comm_bcast(const bq_comm *comm, void *data, size_t bytes) {
     }
 }
 
-/* values [at, end) of rank r for rank 0. */
+/* Move values [at, end) of rank r to rank 0; these two ranks call it. */
 static void gather_share(const bq_comm *comm, double *values, int64_t at, int64_t end, int r) {
     for (int piece; at < end; at += piece) {
         MPI_Request request;
@@ -189,7 +190,7 @@ void bq_comm_stage_bcast(const bq_comm *comm, void *data, int bytes) {
     bq_comm_wait(comm, &request, 1);
 }
 
-/* A sum or maximum over the stage: given and got once. */
+/* A reduction is counted as if each value were sent once and received once. */
 void bq_comm_reduce(const bq_comm *comm, void *values, int64_t count, MPI_Datatype type, MPI_Op op) {
     int size;
     MPI_Type_size(type, &size);

@@ -1,9 +1,11 @@
 /* comm.h - who the ranks are, and what they decide together.
  *
- * The grid is stages x replicas: a stage owns whole segments of blocks, its replicas share the samples.
- * "collective": all ranks of the named communicator call it, in the same order.  "local": no message is sent.
- * A lost peer ends the job (heartbeat.h); nothing here returns an error.  One thread talks MPI
- * (MPI_THREAD_FUNNELED). */
+ * The ranks form a grid of stages x replicas.  A stage owns blocks that follow each other (driver/grid.h
+ * decides which); its replicas share the samples.
+ *
+ * "Collective over C": all ranks of the communicator C call the function, in the same order.  "Local": no
+ * other rank has to call it at the same time.  Where another rank is lost the job ends (heartbeat.h), so
+ * nothing here returns an error of MPI.  Only one thread of a rank calls MPI (MPI_THREAD_FUNNELED). */
 #ifndef BQ_COMM_H
 #define BQ_COMM_H
 
@@ -12,74 +14,80 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define BQ_REPLICAS 1024 /* most replicas of a stage */
+#define BQ_REPLICAS 1024 /* most replicas that a stage may have */
 
 typedef struct {
     MPI_Comm world, stage;
-    int rank, size;        /* in world */
+    int rank, size;        /* in world: my rank, number of ranks */
     int istage, nstage;    /* my stage, number of stages */
-    int replica, nreplica; /* my place in the stage */
-    int local, locals;     /* my number among the ranks of this node, and how many they are */
-    struct bq_nccl *nccl;  /* between the GPUs of the stage, or NULL (nccl.h) */
-    struct bq_nccl *depth; /* between those of my replica in all stages, or NULL */
+    int replica, nreplica; /* my number in the stage, ranks of the stage */
+    int local, locals;     /* my number among the ranks of this node, their number */
+    struct bq_nccl *nccl;  /* between the GPUs of my stage, or NULL (nccl.h) */
+    struct bq_nccl *depth; /* between the GPUs of my replica in all stages, or NULL */
 } bq_comm;
 
-/* Start MPI, install the abort hook, tell the log who speaks.  Refuses (BQ_LAUNCH) a world of one rank while
- * Slurm announces more tasks: that is srun without PMIx, and every process would do the whole job. Collective
- * over world. */
+/* Start MPI, the guard (guard.h) and the heartbeat, with a grid of one stage; set bq_die_hook to abort the
+ * job, and tell the log this rank.  Returns BQ_OK; or BQ_LAUNCH after a message when there is one rank while
+ * Slurm has started more tasks.  That is srun without PMIx: every process would believe to be alone and do
+ * the whole job.  Collective over world. */
 int bq_comm_open(bq_comm *comm, int *argc, char ***argv);
-/* Finalize MPI.  Collective over world. */
+/* Free what open and grid made, and finalize MPI.  Collective over world. */
 void bq_comm_close(bq_comm *comm);
 
-/* I am alive: called in long work in which a rank neither waits nor steps (a model is hashed), at least every
- * second or so.  Nothing before bq_comm_open.  Local; not from other threads. */
+/* Tell the others that this rank is alive, and look whether they are.  For long work without waits or steps,
+ * such as hashing a model: call it at least about once a second.  Before bq_comm_open it does nothing.
+ * Local; for the thread that calls MPI only. */
 void bq_comm_beat(void);
 
-/* A communicator of the ranks that pass the same color, in the order of their keys: after all have come,
- * since MPI waits here without polling.  The caller frees it.  Collective over world. */
+/* Make a communicator of the ranks that pass the same color, ordered by key.  MPI waits in this call without
+ * polling, so all ranks meet in a barrier first.  The caller frees it.  Collective over world. */
 void bq_comm_split(const bq_comm *comm, int color, int key, MPI_Comm *part);
 
-/* Make the grid of nstage x (size / nstage); BQ_LAUNCH when it does not divide.  Collective over world. */
+/* Make the grid of nstage stages with size / nstage replicas each.  Ranks of a stage follow each other in
+ * world.  BQ_LAUNCH after a message when nstage does not divide size.  Collective over world. */
 int bq_comm_grid(bq_comm *comm, int nstage);
 
-/* The largest of the values the ranks pass: how a local event becomes everybody's decision.
+/* The largest of the values that the ranks pass: so an event on one rank becomes a decision of all.
  * Collective over world. */
 int bq_comm_agree(const bq_comm *comm, int mine);
 
-/* Rank 0's bytes for everyone, in pieces that fit MPI's counts.  Collective over world. */
+/* Copy rank 0's bytes to all ranks; any size.  Collective over world. */
 void bq_comm_bcast(const bq_comm *comm, void *data, size_t bytes);
 
-/* values[i] of rank 0 = values[i] of the rank that owns i: rank r passes its share [first, first + count) of
- * a vector of `total` doubles, rank 0 ends with all of it.  Shares as bq_shard_of.  Collective over world. */
+/* Collect on rank 0 a vector of `total` doubles that the ranks hold in shares.  Every rank passes a vector of
+ * full length in which its share (bq_shard_of over the ranks) is filled; on rank 0 all of it is filled then.
+ * Collective over world. */
 void bq_comm_gather(const bq_comm *comm, double *values, int64_t total);
 
-/* The rank of the world that a replica of my stage is.  Local. */
+/* The rank in world of a replica of my stage.  Local. */
 int bq_comm_rank_of(const bq_comm *comm, int replica);
 
-/* The same among the replicas of a stage, and replica 0's bytes for them.  Collective over stage. */
+/* Wait for all replicas of my stage; copy replica 0's bytes to all of them.  Collective over stage. */
 void bq_comm_stage_barrier(const bq_comm *comm);
 void bq_comm_stage_bcast(const bq_comm *comm, void *data, int bytes);
 
-/* values[i] = op of everybody's values[i].  Any count.  Collective over stage. */
+/* values[i] = op over all replicas' values[i], in place; any count.  The order of a sum is MPI's: use it only
+ * where every order gives the same bits, else treesum.h.  Collective over stage. */
 void bq_comm_reduce(const bq_comm *comm, void *values, int64_t count, MPI_Datatype type, MPI_Op op);
 
-/* Most elements of one call of MPI: what is more goes as a type of several elements, or in several calls.
- * Tests make it small. */
+/* Most elements that one call of MPI gets.  Longer messages are sent as a type of several elements, or in
+ * several calls.  Tests make it small. */
 extern int bq_comm_most;
 
-/* Start to send or receive floats between two ranks of the world, in order; the buffer is theirs until
- * bq_comm_wait on the request.  Any count.  Local. */
+/* Start to send floats to a rank of world, or to receive them; any count.  Messages between two ranks keep
+ * their order.  The buffer must stay as it is until bq_comm_wait on the request has returned.  Local. */
 void bq_comm_send(const bq_comm *comm, int to, const float *data, int64_t count, MPI_Request *request);
 void bq_comm_receive(const bq_comm *comm, int from, float *data, int64_t count, MPI_Request *request);
 
-/* `count` floats that lie together as one MPI type, for messages beyond MPI's counts: pieces of `piece`
- * floats, and the rest.  The caller frees it.  Local. */
+/* An MPI type that stands for `count` contiguous floats, for messages beyond MPI's int counts: pieces of
+ * `piece` floats, and the rest.  The caller frees it.  Local. */
 MPI_Datatype bq_comm_floats(int64_t count, int piece);
 
-/* Wait until all requests are done, by polling: a rank that waits for more than 2 ms uses no core.  Local. */
+/* Wait until all requests are complete.  It polls, and sends and watches heartbeats; after 2 ms it sleeps
+ * between looks, so a longer wait uses no core.  Its seconds go to bq_spent.peers.  Local. */
 void bq_comm_wait(const bq_comm *comm, MPI_Request *request, int count);
 
-/* Everyone waits for everyone, by polling.  Collective over world. */
+/* Wait for all ranks, by polling.  Collective over world. */
 void bq_comm_barrier(const bq_comm *comm);
 
 #endif

@@ -14,10 +14,10 @@ static bq_mat buffer(const bq_flow *f, bool out, int turn) {
     return bq_mat_rows(f->buffers, (out ? 2 : 0) + turn % 2, 1);
 }
 
-/* Micro-batches end with one float more: is it the last one? */
+/* The float behind the values of a micro-batch: 1 where it is the last one. */
 static bq_mat flag(bq_mat m, int64_t count) { return bq_mat_cols(m, count, 1); }
 
-/* One group: what was given last goes, the next one comes into the buffer of that turn. */
+/* One NCCL group: send the micro-batch given last, receive the next one into the buffer of `turn`. */
 static void exchange(bq_flow *f, int turn, int64_t next) {
     bq_nccl *nccl = f->comm->depth;
     bq_nccl_start(nccl);
@@ -32,7 +32,7 @@ static void exchange(bq_flow *f, int turn, int64_t next) {
     bq_nccl_end(nccl);
 }
 
-/* What is on its way has come and gone. */
+/* Wait until the group that is under way is done. */
 static void settle(bq_flow *f) {
     const double start = bq_seconds();
     bq_nccl_join(f->comm->depth);
@@ -61,7 +61,7 @@ void bq_flow_open(bq_flow *f, const bq_comm *comm, bq_dev *dev, bq_mat buffers, 
     start_receive(f, 0, first);
 }
 
-/* The copy of the flag follows the wait, since alone it would block without a look at the peers. */
+/* First settle, then copy the flag: the copy alone would block without watching the other ranks. */
 static float wait_direct(bq_flow *f, bq_mat in, int64_t count) {
     float stop = 0;
     settle(f);

@@ -11,12 +11,12 @@
 #include <unistd.h>
 
 #define LOOK_EVERY  0.25 /* seconds */
-#define LONGEST_GAP 1.0  /* between two looks: what is longer counts as this much */
+#define LONGEST_GAP 1.0  /* seconds: a longer time between two looks counts as this much */
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static const char *inside; /* a call of MPI, or NULL */
-static double limit, left; /* seconds that it may take, and that it still has */
-static pid_t launcher;     /* 0: nobody's */
+static const char *inside; /* name of the call of MPI, or NULL */
+static double limit, left; /* seconds that it may take; seconds that are left of them */
+static pid_t launcher;     /* its process; 0: there is none */
 
 static void look(double gap) {
     pthread_mutex_lock(&lock);
@@ -26,7 +26,7 @@ static void look(double gap) {
     pthread_mutex_unlock(&lock);
     const bool alone = launcher && getppid() != launcher;
     if (!late && !alone) return;
-    bq_die_hook = NULL; /* MPI is the other thread's, and may never answer */
+    bq_die_hook = NULL; /* no MPI_Abort: MPI belongs to the other thread and may never answer */
     BQ_CHECK(!alone, "the launcher (process %d) is gone: this rank ends, too (the same command goes on)",
              (int)launcher);
     BQ_DIE("%s has not come back for %.0f s: a rank is dead or stopped (--timeout; the same command goes on)",
@@ -55,7 +55,7 @@ void bq_guard_open(void) {
     pthread_t thread;
     sigset_t all, before;
     sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before); /* signals are for the thread that works */
+    pthread_sigmask(SIG_SETMASK, &all, &before); /* signals are for the main thread */
     const int error = pthread_create(&thread, NULL, guard, NULL);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     if (error == 0)
@@ -68,6 +68,7 @@ void bq_guard_within(const char *call, double seconds) {
     pthread_mutex_lock(&lock);
     inside = seconds > 0 ? call : NULL;
     limit = seconds;
-    left = seconds + 0.5 * (bq_log_rank() % 8); /* one speaks, and the launcher ends the others */
+    left = seconds + 0.5 * (bq_log_rank() % 8); /* not all at once: one rank prints its line, and the
+                                                   launcher ends the others */
     pthread_mutex_unlock(&lock);
 }

@@ -7,25 +7,28 @@
 #include <signal.h>
 #include <time.h>
 
-enum { STOP = 98 };          /* tag, in the world */
-enum { BEAT = 1, LAST = 2 }; /* tags, in the ring: a message from a rank that sends no more */
+enum { STOP = 98 };          /* tag, in world */
+enum { BEAT = 1, LAST = 2 }; /* tags, in the ring; LAST: this rank sends no more */
 
-/* A watcher's time runs only while it looks: a gap between two looks counts as this much. */
+/* A rank counts the silence of another only while it looks itself: a longer time between two looks counts
+ * as LONGEST_GAP seconds. */
 #define LONGEST_GAP 1.0
 #define BEAT_EVERY  1.0
 #define LOOK_EVERY  0.05
-#define MPI_TAKES   120.0 /* seconds that MPI's own start and end may take, whatever the timeout */
+#define MPI_TAKES   120.0 /* seconds that a call of MPI may take at least, whatever the timeout */
 
 static double timeout = 600;
 static MPI_Comm ring = MPI_COMM_NULL;
-static int before, after, watched; /* my neighbours in the ring; the one before by its rank in the world */
-static double heard, time_now;     /* when it was heard of, in my time as a watcher */
+static int before, after, watched; /* my neighbours in the ring; `before` by its rank in world */
+static double heard, time_now;     /* when `before` was heard of, and now, on the clock that
+                                      runs while I look */
+/* bq_seconds: of the last look, and of the last beat sent */
 static double looked, beat_at;
 static MPI_Request beat = MPI_REQUEST_NULL;
-static bool parted;       /* the one before has sent its last */
-static bool stopped;      /* told to stop */
-static int stops_to_root; /* messages that I have sent to rank 0 */
-static int stops_taken;   /* and received */
+static bool parted;       /* `before` has sent its LAST */
+static bool stopped;      /* this rank has been told to stop */
+static int stops_to_root; /* stop messages that I have sent to rank 0 */
+static int stops_taken;   /* stop messages that I have received */
 
 void bq_heartbeat_timeout(double seconds) { timeout = seconds; }
 
@@ -69,7 +72,8 @@ static void watch(double now) {
              watched, time_now - heard);
 }
 
-/* Small enough to be on its way when the call returns; the last of a run are taken in by close. */
+/* An empty message has left when the call returns.  close receives those that are still on
+ * their way at the end. */
 static void tell(const bq_comm *comm, int rank) {
     MPI_Request request;
     MPI_Isend(NULL, 0, MPI_BYTE, rank, STOP, comm->world, &request);
@@ -116,7 +120,7 @@ void bq_heartbeat(const bq_comm *comm) {
     bq_heartbeat_wait(comm);
 }
 
-/* All ranks have told what they will tell: how much of that is on its way to me? */
+/* All ranks have sent their stop messages: receive those that are on their way to me. */
 static void drain_stops(const bq_comm *comm) {
     MPI_Request request;
     int all = 0, told = 0;
@@ -133,7 +137,7 @@ void bq_heartbeat_close(const bq_comm *comm) {
     MPI_Request last;
     if (comm->size == 1) return;
     drain_stops(comm);
-    /* Messages between two ranks keep their order: behind the last there is none. */
+    /* Messages between two ranks keep their order: nothing comes after LAST. */
     bq_comm_wait(comm, &beat, 1);
     MPI_Isend(NULL, 0, MPI_BYTE, after, LAST, ring, &last);
     for (int sent = 0; !sent || !parted;) {

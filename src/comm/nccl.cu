@@ -10,14 +10,16 @@ extern "C" {
 #include "comm/nccl.h"
 }
 
-enum { PLACE = 96 }; /* bytes of the name of a GPU: host and bus */
+enum { PLACE = 96 }; /* bytes of a GPU's name: host name and bus id */
 
 struct bq_nccl {
     ncclComm_t comm;
-    cudaStream_t ops, stream;  /* the device's; the messages': the same, or down the depth one beside it */
-    cudaEvent_t called, moved; /* there: the ops before the last start, the messages of the last group */
+    cudaStream_t ops, stream;  /* the stream of the device's ops; that of the messages: the same one, or
+                                  for `depth` one of its own */
+    cudaEvent_t called, moved; /* depth: after the ops before the last start; after the
+                                  messages of the last group */
 };
-static bq_nccl of_stage, of_depth; /* a rank has one device */
+static bq_nccl of_stage, of_depth; /* a rank has one device, so one of each is enough */
 
 #define NCCL(call)                                                                                           \
     do {                                                                                                     \
@@ -30,7 +32,7 @@ static bq_nccl of_stage, of_depth; /* a rank has one device */
         BQ_CHECK(error == cudaSuccess, "%s: %s", #call, cudaGetErrorString(error));                          \
     } while (0)
 
-/* Is every rank of the line on a GPU of its own? */
+/* Is every rank of the communicator on a GPU of its own? */
 static bool apart(const bq_comm *comm, MPI_Comm line, int me, int all) {
     static char place[BQ_REPLICAS][PLACE];
     char *mine = place[me];
@@ -48,7 +50,8 @@ static bool apart(const bq_comm *comm, MPI_Comm line, int me, int all) {
     return true;
 }
 
-/* The ranks of my line; all lines, or none.  Collective over world. */
+/* Connect the ranks of `line`: my stage, or my replica in all stages.  Either all ranks of world do, or none.
+ * Collective over world. */
 static bool meet(bq_nccl *nccl, const bq_comm *comm, MPI_Comm line, bq_dev *dev) {
     ncclUniqueId id = {};
     MPI_Request request;
@@ -72,8 +75,8 @@ extern "C" bq_nccl *bq_nccl_open(const bq_comm *comm, bq_dev *dev) {
     return meet(&of_stage, comm, comm->stage, dev) ? &of_stage : NULL;
 }
 
-/* The first message between two GPUs makes their connection, and the host waits for the peer in the call:
- * now, while all are here. */
+/* The first message between two GPUs sets up their connection, and the host waits for the other rank inside
+ * that call.  So send a first one here, where all ranks are present. */
 static void connect_depth(const bq_comm *comm, bq_dev *dev) {
     const size_t mark = bq_arena_mark(&dev->mem);
     float *token = (float *)bq_arena_push(&dev->mem, 1, 2, BQ_F32).data;
@@ -136,6 +139,6 @@ extern "C" void bq_nccl_poll(bq_nccl *nccl) {
     if (!nccl) return;
     NCCL(ncclCommGetAsyncError(nccl->comm, &state));
     if (state == ncclSuccess || state == ncclInProgress) return;
-    ncclCommAbort(nccl->comm); /* the stream lets go of what waits for a peer */
+    ncclCommAbort(nccl->comm); /* frees the stream from operations that wait for another rank */
     BQ_DIE("NCCL: %s", ncclGetErrorString(state));
 }

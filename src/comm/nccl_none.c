@@ -1,4 +1,4 @@
-/* A build without NCCL: messages go through the host. */
+/* A build without NCCL: open returns NULL, and all messages go through the host. */
 #include "comm/nccl.h"
 
 bq_nccl *bq_nccl_open(const bq_comm *comm, bq_dev *dev) {

@@ -5,13 +5,13 @@
 #include "comm/nccl.h"
 #include "comm/staged.h"
 
-/* May the node to the right join the one to the left? */
+/* Are these two nodes siblings, the first the left one? */
 static bool siblings(int level, int64_t index, int level2, int64_t index2) {
     return level == level2 && index % 2 == 0 && index2 == index + 1;
 }
 
-/* The nodes that leaves [first, first + count) end as; returns how many, *most: alive at a time, with the
- * leaf coming in. */
+/* The nodes that leaves [first, first + count) end as.  Returns their number; *most: the largest number of
+ * nodes at any time, the leaf that comes in included. */
 static int shape(int64_t first, int64_t count, bq_tree_node *out, int *most) {
     bq_tree_node own[BQ_TREE_NODES], *node = out ? out : own;
     int n = 0;
@@ -49,8 +49,8 @@ bq_mat bq_treesum_next(bq_treesum *sum) {
     return sum->free_buffer[sum->free_buffers - 1];
 }
 
-/* Put a finished node behind the others and merge while there are siblings.  A merged node's buffer is free
- * again when it is one of the sum's own. */
+/* Append a finished node and add siblings while there are any.  own: nodes are in the sum's own buffers, so a
+ * buffer is free again when its node has been added to another. */
 static void push(bq_treesum *sum, bq_tree_node node, bool own) {
     BQ_CHECK(sum->nodes < BQ_TREE_NODES, "a tree sum with more than %d nodes", BQ_TREE_NODES);
     sum->node[sum->nodes++] = node;
@@ -80,7 +80,7 @@ size_t bq_treesum_exchange(int replica, int nreplica, const bq_shard *leaves, in
     return sum;
 }
 
-/* m as floats: of f64 each travels as a pair, bits as they are. */
+/* m as a matrix of floats.  A double travels as two floats; its bits are not changed. */
 static bq_mat floats(bq_mat m) {
     if (m.type == BQ_F64) m.cols *= 2, m.ld *= 2, m.type = BQ_F32;
     return m;
@@ -88,7 +88,7 @@ static bq_mat floats(bq_mat m) {
 
 enum { F32 = sizeof(float) };
 
-/* Staging memory of an exchange: my nodes, and what comes from the others. */
+/* Bytes of staging memory for an exchange: my nodes, and my rows of the others' nodes. */
 static size_t staging(const bq_treesum *sum, const bq_comm *comm, const bq_shard *leaves, bq_shard rows) {
     int64_t cols = floats(sum->buffer[0]).cols;
     size_t bytes = (size_t)sum->nodes * bq_stage_need(rows.total, cols, BQ_F32);
@@ -103,12 +103,11 @@ static int nodes_of(const bq_shard *leaves, int replica) {
     return shape(leaves[replica].first, leaves[replica].count, NULL, &most);
 }
 
-/* What comes from the others: as many nodes, with my rows of each, side by side in the order of their leaves.
- */
+/* What the other replicas send: my rows of each of their nodes, side by side in the order of their leaves. */
 typedef struct {
     bq_mat first;
-    size_t apart;            /* bytes from one to the next */
-    int at[BQ_REPLICAS + 1]; /* the number of a replica's first one; at last, of all */
+    size_t apart;            /* bytes from one node to the next */
+    int at[BQ_REPLICAS + 1]; /* number of a replica's first node; the last entry: of all nodes */
 } arrivals;
 
 static bq_mat arrival(const arrivals *theirs, int number) {
@@ -117,7 +116,7 @@ static bq_mat arrival(const arrivals *theirs, int number) {
     return m;
 }
 
-/* Room for them. */
+/* Push room for them to the arena. */
 static void expect(bq_treesum *sum, const bq_comm *comm, const bq_shard *leaves, bq_shard rows,
                    arrivals *theirs) {
     const bq_mat *like = &sum->buffer[0];
@@ -133,7 +132,7 @@ static void expect(bq_treesum *sum, const bq_comm *comm, const bq_shard *leaves,
     }
 }
 
-/* From GPU to GPU: what a pair of replicas exchanges is in the same order on both sides. */
+/* From GPU to GPU.  Both sides of a pair of replicas name their messages in the same order. */
 static void exchange_nccl(bq_treesum *sum, const bq_comm *comm, bq_shard rows, const arrivals *theirs) {
     int64_t cols = floats(sum->buffer[0]).cols;
     bq_spent.received += theirs->at[comm->nreplica] * rows.count * cols * F32;
@@ -150,8 +149,9 @@ static void exchange_nccl(bq_treesum *sum, const bq_comm *comm, bq_shard rows, c
     bq_nccl_end(comm->nccl);
 }
 
-/* By MPI, in turn to the replica d behind me and from the one d before me.  Who has as many messages under
- * way as the list holds waits for them: each d comes to an end, since those before it do on all replicas. */
+/* By MPI.  In round d a replica sends to the one d behind it and receives from the one d before it.  When the
+ * list of requests is nearly full it waits for all of them.  That cannot block for ever: all replicas go
+ * through the rounds in the same order, so the messages of earlier rounds arrive. */
 static void exchange_mpi(const bq_treesum *sum, const bq_comm *comm, bq_shard rows, const bq_mat *mine,
                          const arrivals *theirs) {
     enum { LIST = 4096 };
@@ -173,7 +173,7 @@ static void exchange_mpi(const bq_treesum *sum, const bq_comm *comm, bq_shard ro
     bq_comm_wait(comm, request, pending);
 }
 
-/* Send each other replica its rows of my nodes; receive my rows of theirs. */
+/* Send every other replica its rows of my nodes, and receive my rows of theirs. */
 static void exchange(bq_treesum *sum, const bq_comm *comm, const bq_shard *leaves, bq_shard rows,
                      arrivals *theirs) {
     bq_mat mine[BQ_TREE_NODES];
@@ -234,7 +234,7 @@ static void gather_nccl(const bq_comm *comm, bq_mat m, const int64_t *first) {
     bq_nccl_end(comm->nccl);
 }
 
-/* In place, rows as elements: MPI counts rows, whatever they are long. */
+/* In place.  The MPI type is one row, so that counts stay small however long the rows are. */
 static void gather_mpi(const bq_comm *comm, bq_mat m, const int64_t *first) {
     int count[BQ_REPLICAS], place[BQ_REPLICAS];
     MPI_Request request;
@@ -278,7 +278,7 @@ void bq_comm_fill(const bq_comm *comm, double *values, int64_t count) {
     if (comm->nreplica > 1) bq_comm_reduce(comm, values, count, MPI_DOUBLE, MPI_SUM);
 }
 
-/* v = op of everybody's v, element by element. */
+/* v = op over all replicas' v, element by element. */
 static void reduce(const bq_comm *comm, bq_dev *dev, bq_mat v, MPI_Op op) {
     if (comm->nreplica == 1) return;
     BQ_CHECK(v.ld == v.cols && v.type == BQ_F32, "a reduction of %ld x %ld", (long)v.rows, (long)v.cols);

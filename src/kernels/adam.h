@@ -1,4 +1,5 @@
-/* adam.h - Adam's numbers of one step, the bias corrections worked in; the same for all backends. */
+/* adam.h - the numbers of one Adam step, with the bias corrections in them.  The same
+ * source for all backends. */
 #ifndef BQ_ADAM_H
 #define BQ_ADAM_H
 
@@ -7,7 +8,7 @@
 
 #include <math.h>
 
-/* p -= step * m / (sqrt(v) / root + eps). */
+/* p -= step * m / (sqrt(v) / root + eps).  t below is the number of the step, from 1. */
 typedef struct {
     float keep1, keep2; /* 1 - beta1 and 1 - beta2 */
     float beta2;
@@ -15,13 +16,13 @@ typedef struct {
     float step;      /* lr / (1 - beta1^t) */
 } bq_adam_step;
 
-/* What adascale_step reads on the device: of beta and gamma, then of s2 and s3. */
+/* What adascale_step reads on the device: for beta and gamma, and for s2 and s3. */
 typedef struct {
     bq_adam_step clip, weight;
 } bq_adam_steps;
 enum { BQ_ADAM_NUMBERS = sizeof(bq_adam_steps) / sizeof(float) };
 
-/* Bias corrections in double, once a step; the elements then see six floats. */
+/* The bias corrections are computed in double, once a step; the elements then use floats only. */
 static inline bq_adam_step bq_adam_step_of(bq_adam a, float lr) {
     double t = (double)a.step;
     bq_adam_step s;
@@ -31,7 +32,7 @@ static inline bq_adam_step bq_adam_step_of(bq_adam a, float lr) {
     return s;
 }
 
-/* The step's numbers to the device: to (1, BQ_ADAM_NUMBERS). */
+/* Copy the numbers of a step to the device: `to` is (1, BQ_ADAM_NUMBERS). */
 static inline void bq_adam_put(bq_dev *dev, bq_adam a, bq_mat to) {
     bq_adam_steps s = {bq_adam_step_of(a, a.lr_clip), bq_adam_step_of(a, a.lr_weight)};
     BQ_CHECK(a.step >= 1, "adam: step %ld", (long)a.step);

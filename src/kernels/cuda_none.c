@@ -1,4 +1,4 @@
-/* The cuda backend of a build without CUDA. */
+/* The cuda backend of a build without CUDA: it refuses to open. */
 #include "kernels/ops.h"
 
 #include "base/die.h"

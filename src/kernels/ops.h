@@ -1,15 +1,20 @@
-/* ops.h - the ops table: everything blockq computes on a device, and what each op promises.  Read this page
- * first.
+/* ops.h - the ops table: everything that blockq computes on a device, and what each op
+ * promises.  Read this first.
  *
- * A backend is one instance of this table.  `cpu` is complete and is the definition; another backend equals
- * it bitwise where the class says so, else within the op's limit (normalized mean squared error, NMSE).
+ * A backend is one instance of this table.  `cpu` has every op and defines its result.  Another backend must
+ * give the same bits in ops of class "bitwise"; in ops of class "NMSE x" its normalized mean squared error,
+ * sum (result - cpu)^2 / sum cpu^2, is at most x.
  *
- * All matrices are views (base/mat.h) on memory of the device, f32 unless stated; ld may exceed cols.  T:
- * tokens of one sample, H: hidden size, I: MLP width, nh / nkv: query / key-value heads, hd: head size.
- * Outputs must not alias inputs unless the op says so.  Ops are asynchronous: results on the host are valid
- * after wait.  Scratch comes from the device's arena and is given back before the op returns; bq_op_scratch
- * says how much that is. Results never depend on the number of threads.  A wrong shape is a bug and ends the
- * job (BQ_CHECK). */
+ * Matrices are views (base/mat.h) of the device's memory, f32 unless stated; ld may exceed cols.  Letters:
+ *   T       tokens of one sample            nh, nkv   query heads, key-value heads
+ *   H, I    hidden size, width of the MLP   hd        size of a head
+ *   V       vocabulary                      K         columns of a linear
+ *   rne     round to nearest, ties to even  w_hat     dequantized weights (`what` in names)
+ *
+ * An output must not share memory with an input unless the op says so.  Ops are asynchronous but run in the
+ * order of their calls; what they write on the host is there after `wait`.  Scratch is pushed to the device's
+ * arena and taken back before the op returns (bq_op_scratch says how much).  No result depends on the number
+ * of threads.  A wrong shape is a bug and ends the job (BQ_CHECK). */
 #ifndef BQ_OPS_H
 #define BQ_OPS_H
 
@@ -20,333 +25,357 @@
 
 typedef struct bq_ops bq_ops;
 
-/* How products of floats are made, the most exact first; sums are always in f32. */
+/* How products of floats are computed, the most exact way first.  Sums are always in f32. */
 typedef enum {
     BQ_COMPUTE_F32,
-    BQ_COMPUTE_BF16X3, /* from three products of bf16: 2^-18 of a product, NMSE 5e-11 of a sum */
-    BQ_COMPUTE_TF32,   /* of operands rounded to 10 bits behind the point: NMSE about 5e-8 */
-    BQ_COMPUTE_BF16,   /* of operands rounded to bf16, to nearest even: NMSE about 5e-6 */
+    BQ_COMPUTE_BF16X3, /* three products of bf16: an error of 2^-18 in a product; NMSE 5e-11 in a sum */
+    BQ_COMPUTE_TF32,   /* operands rounded to 10 bits behind the point: NMSE about 5e-8 */
+    BQ_COMPUTE_BF16,   /* operands rounded to bf16, to nearest even: NMSE about 5e-6 */
     BQ_COMPUTES
 } bq_compute;
 
 typedef struct {
     const bq_ops *op;
-    unsigned computes;  /* bit c: it makes products as compute c says; F32 always */
-    bq_compute compute; /* of gemm and gram, attention where it likes; one of these; F32 when opened */
-    void *impl;         /* the backend's own state */
-    bq_arena mem;       /* device memory, sized by the plan */
+    unsigned computes;  /* bit c: the device can compute in way c; F32 is always set */
+    bq_compute compute; /* how it computes now, one of `computes`: F32 when opened.  For gemm and
+                           gram; attention may follow it */
+    void *impl;         /* the backend's state */
+    bq_arena mem;       /* memory of the device; the plan decides its size */
     char name[96];      /* "cpu avx512+amx OpenBLAS 0.3.21 ...": part of the numerics class */
 } bq_dev;
 
-/* Open a backend by name: "cpu", "cuda", "cuda:N" (device N, modulo the number seen) or "auto": cuda where
- * there is a device, else cpu; "auto:N" likewise.  threads: OpenMP threads to use, 0: the environment's.
- * mem: bytes of device memory to reserve.  Returns BQ_OK or BQ_USAGE for an unknown or absent backend. */
+/* Open a device: "cpu"; "cuda" or "cuda:N" (GPU N modulo the number of GPUs); "auto" or "auto:N": cuda
+ * where there is a GPU, else cpu.  threads: OpenMP threads, 0: as the environment says.  mem: bytes of
+ * device memory to reserve for dev->mem.  Returns BQ_OK, or BQ_USAGE after a message when there is no
+ * such backend or device. */
 int bq_dev_open(bq_dev *dev, const char *backend, int threads, size_t mem);
 void bq_dev_close(bq_dev *dev);
 
-/* The way nearest to the one wanted, and not less exact, that a device has.  The recipe's name of a way. */
+/* How the device computes products where `wanted` is asked for: that way, or the nearest more exact one that
+ * it has.  And the name of a way, as in recipes. */
 bq_compute bq_dev_compute(const bq_dev *dev, bq_compute wanted);
 const char *bq_compute_name(bq_compute compute);
 
-/* Called now and then while a device is waited for, unless NULL; comm installs it. */
+/* Unless NULL, called now and then while a device is waited for.  comm sets it. */
 extern void (*bq_dev_waiting)(void);
 
-/* g * sigmoid(t): silu with t = g, gelu's tanh form with t = 2 sqrt(2/pi) (g + 0.044715 g^3), which is
- * g (BQ_GELU_1 + BQ_GELU_3 g^2). */
+/* act(g) = g * sigmoid(t).  silu: t = g.  gelu in its tanh form: t = 2 sqrt(2/pi) (g + 0.044715 g^3),
+ * computed as g (BQ_GELU_1 + BQ_GELU_3 g^2). */
 typedef enum { BQ_SILU, BQ_GELU_TANH } bq_act;
 #define BQ_GELU_1 1.5957691216f
 #define BQ_GELU_3 0.0713548163f
 
-/* Search of a grid among ends that shrink: times p = 1 - i / steps, i = 0 .. count - 1 (gptq.md 6.2). */
-typedef enum { BQ_NORM_2, BQ_NORM_24 } bq_norm; /* of an error's power: 2, 2.4 */
+/* A search among grids whose ends shrink: both ends times p = 1 - i / steps, for i = 0 ...
+ * count - 1 (gptq.md 6.2). */
+typedef enum { BQ_NORM_2, BQ_NORM_24 } bq_norm; /* the exponent of |error|: 2 or 2.4 */
 typedef struct {
     int steps, count; /* 1 <= count <= steps */
     bq_norm norm;
 } bq_shrink;
 
-/* Attention's fixed numbers. */
+/* The numbers of an attention. */
 typedef struct {
     int64_t heads, kv_heads, head_dim;
-    float scale;    /* on q k^T, usually head_dim^-1/2 */
-    int64_t window; /* key j is visible to query i iff i - window < j <= i; 0: j <= i */
+    float scale;    /* factor of q k^T, usually head_dim^-1/2 */
+    int64_t window; /* query i sees key j if i - window < j <= i; 0: if j <= i */
 } bq_attention;
 
-/* AdaScale's trained values of one matrix W (rows, cols): spec names.  hi, lo: (rows, 1), constants, the ends
- * of the initial grid (max, min).  beta scales lo, gamma scales hi, s3 the row, s2 (rows, cols) each element;
- * all in the log domain, 0 at the start.  A matrix with groups is viewed as rows * groups rows of length
- * group. */
+/* AdaScale's values for one matrix W (rows, cols), with the names of adascale.md 1.4.  hi, lo: the ends of
+ * the initial grid, constants.  beta scales lo, gamma scales hi, s3 the row, s2 each element; these four are
+ * logarithms, 0 at the start.  A matrix with groups is passed as rows * groups rows of the group's length. */
 typedef struct {
-    bq_mat w, hi, lo;           /* in: never written */
-    bq_mat beta, gamma, s3, s2; /* trained */
+    bq_mat w, hi, lo;           /* (rows, cols); (rows, 1): read only */
+    bq_mat beta, gamma, s3, s2; /* trained: (rows, 1), but s2 (rows, cols) */
     bq_mat m_row, v_row;        /* Adam moments of beta, gamma, s3: (rows, 3) */
     bq_mat m_s2, v_s2;          /* Adam moments of s2: (rows, cols) */
 } bq_adascale;
 
 typedef struct {
-    float lr_clip, lr_weight; /* of beta and gamma; of s2 and s3: this step's, after the schedule */
-    double beta1, beta2;      /* double: torch derives 1 - beta from the decimal number */
+    float lr_clip, lr_weight; /* learning rates of this step: of beta and gamma; of s2 and s3 */
+    double beta1, beta2;      /* double, since torch computes 1 - beta from the decimal number */
     float eps;
-    int64_t step; /* 1-based, for the bias correction */
+    int64_t step; /* from 1, for the bias correction */
 } bq_adam;
 
-/* How a grid that is fitted to weights may be narrower than their range. */
+/* How a grid may be narrower than the range of the weights that it is fitted to. */
 typedef enum {
-    BQ_CLIP_MINMAX,  /* it is not */
-    BQ_CLIP_MSE,     /* least sum |error|^norm */
-    BQ_CLIP_HESSIAN, /* least sum h error^2, h the diagonal of the inputs' Gram matrix */
+    BQ_CLIP_MINMAX,  /* not at all: from the smallest to the largest weight */
+    BQ_CLIP_MSE,     /* so that sum |error|^norm is least */
+    BQ_CLIP_HESSIAN, /* so that sum h error^2 is least, h the diagonal of the inputs' Gram matrix */
 } bq_clip;
 
-/* Orders in which GPTQ takes the columns. */
+/* The order in which GPTQ takes the columns. */
 typedef enum {
-    BQ_ORDER_NONE, /* as they stand */
-    BQ_ORDER_ACT,  /* falling diagonal of the Gram matrix */
-    BQ_ORDER_GAR,  /* groups by their largest diagonal, falling; inside a group as with act */
+    BQ_ORDER_NONE, /* from the first to the last */
+    BQ_ORDER_ACT,  /* by the diagonal of the Gram matrix, largest first */
+    BQ_ORDER_GAR,  /* whole groups by their largest diagonal, largest first; inside a group as ACT */
 } bq_order;
 
-/* GPTQ of rows of a linear.  It works on panels of so many: who splits a linear does it there. */
+/* GPTQ for some rows of a linear.  It works on panels of BQ_GPTQ_ROWS rows; a linear must be split by rows
+ * at a multiple of that. */
 #define BQ_GPTQ_ROWS 128
 typedef struct {
     bq_mat w;           /* (rows, K) */
-    bq_mat ut;          /* (K, K): factor's U^T, in processing order: row j is what is done to column j */
-    bq_mat order;       /* (K, 1) i32 */
-    bq_mat diag;        /* (K, 1), identity order: where 0, the weights are taken as 0 */
-    bq_mat scale, zero; /* (rows * groups, 1): the grids; written where `dynamic` */
-    bool dynamic;       /* the grid of a group is fitted when its first column's turn comes */
-    bq_clip clip;       /* how, then: range, range_mse with `ends`, or fit with weights diag */
+    bq_mat ut;          /* (K, K): U^T from `factor`, in processing order: row j multiplies the
+                           errors that column j takes */
+    bq_mat order;       /* (K, 1) i32, from `order` */
+    bq_mat diag;        /* (K, 1), columns as they stand; where it is 0 the weights count as 0 */
+    bq_mat scale, zero; /* (rows * groups, 1): the grids; with `dynamic` an output, too */
+    bool dynamic;       /* fit the grid of a group when its first column's turn comes */
+    bq_clip clip;       /* how to fit it: range, range_mse with `ends`, or fit with weights diag */
     bq_shrink ends;
 } bq_gptq;
-/* How far a module's output is from what it was: sums of d^2, |d| and sqrt|d|; the last is what Quark calls
- * RMSE. */
+
+/* A distance between two outputs: the sum of d^2, of |d|, or of sqrt|d|.  Quark calls the last one RMSE. */
 typedef enum { BQ_DISTANCE_MSE, BQ_DISTANCE_MAE, BQ_DISTANCE_RMSE } bq_distance;
 
 struct bq_ops {
     const char *name;
 
-    /* life */
-    int (*open)(bq_dev *dev, int number, size_t mem); /* number: of threads (cpu), of the device (cuda) */
+    /* open, close, wait */
+    int (*open)(bq_dev *dev, int number, size_t mem); /* number: threads (cpu) or device (cuda) */
     void (*close)(bq_dev *dev);
     void (*wait)(bq_dev *dev);
-    /* Ops that are called again and again with the same arguments: one launch on a GPU.
+    /* Recording: a list of ops that is called again and again with the same arguments
+     * becomes one launch on a GPU.
      *     if (!op->replay(dev, key)) { ... the ops ...; op->recorded(dev); }
-     * replay: true: the ops that were recorded under this key run again, scratch and results on the host
-     * included. False: call them, without put, get, wait or another replay among them.  Equal keys stand for
-     * the same calls with the same arguments, which is the caller's word.  forget: of all that is recorded,
-     * before the memory is used for something else.  The cpu never replays.  Class: bitwise. */
+     * replay returns true when the ops recorded under `key` run again, with their scratch and their results
+     * on the host.  Else call the ops, but no put, get, wait or other replay among them.  The caller promises
+     * that equal keys mean the same calls with the same arguments.  forget: drop all recordings; call it
+     * before their memory is used for something else.  The cpu never replays.  Class: bitwise. */
     bool (*replay)(bq_dev *dev, uint64_t key);
     void (*recorded)(bq_dev *dev);
     void (*forget)(bq_dev *dev);
-    /* Host memory of at least that many bytes, pinned, for messages; valid until the next call.  NULL where
+    /* Pinned host memory of at least `bytes` bytes for messages, valid until the next call.  NULL where
      * the device is the host. */
     void *(*stage)(bq_dev *dev, size_t bytes);
 
-    /* Pinned host memory for the caller, who gives it back; NULL where the device is the host, or the system
-     * pins no more.  Fault point pin. */
+    /* Pinned host memory for the caller, who gives it back with unpin.  NULL where the device is the host, or
+     * where the system pins no more.  Fault point: pin. */
     void *(*pin)(bq_dev *dev, size_t bytes);
     void (*unpin)(bq_dev *dev, void *memory);
 
-    /* move: same shape and type; put reads host memory (of a stream on the device that; pinned memory until
-     * the next wait), get writes it */
+    /* Copies between matrices of the same shape and type.
+     *   put    from the host, or from the device where a stream is kept there.  Pinned memory must not be
+     *          written until the next wait; other memory may be written at once
+     *   get    to the host; there after the next wait
+     *   copy   on the device */
     void (*put)(bq_dev *dev, bq_mat host, bq_mat to);
     void (*get)(bq_dev *dev, bq_mat from, bq_mat host);
     void (*copy)(bq_dev *dev, bq_mat from, bq_mat to);
-    /* As put from pinned memory, but beside the ops that are called later: after those called before the last
-     * join, and seen by those called after the next.  arrived: what was put so is there, its source may be
-     * written again.  Where the device is the host: NULL. */
+    /* Copies beside the ops.
+     *   put_ahead   from pinned memory.  It waits for the ops that were called before the last join, not for
+     *               later ones; ops called after the next join see the copy
+     *   arrived     are all these copies done, so that their sources may be written again?
+     *   join        see put_ahead
+     * All three are NULL where the device is the host. */
     void (*put_ahead)(bq_dev *dev, bq_mat pinned, bq_mat to);
     bool (*arrived)(bq_dev *dev);
     void (*join)(bq_dev *dev);
+    /* All elements of m become 0; any type. */
     void (*zero)(bq_dev *dev, bq_mat m);
 
-    /* c = alpha * op(a) op(b) + beta * c, op = transpose where ta / tb.  Class: NMSE 1e-10; the same bits for
-     * any number of threads: tiles are cut by the full shape of c, each one call of a serial BLAS, or by
-     * kernels/cpu/product.h.  dev->compute is heeded, with NMSE 1e-10 for the rounded operands.  2 m n k
-     * flop. Scratch: bq_gemm_scratch. */
+    /* c = alpha * op(a) op(b) + beta * c; op transposes where ta, tb are set.  Class: NMSE 1e-10; in the ways
+     * of dev->compute that round, NMSE 1e-10 from the product of the rounded operands.  On the cpu tiles are
+     * cut by the full shape of c, each one call of a serial BLAS, or kernels/cpu/product.h does it.  2 m n k
+     * flop.  Scratch: bq_gemm_scratch. */
     void (*gemm)(bq_dev *dev, bool ta, bool tb, float alpha, bq_mat a, bq_mat b, float beta, bq_mat c);
 
-    /* y = x * factor elementwise; y may alias x.  Class: bitwise. */
+    /* y = x * factor, element by element; y may be x.  Class: bitwise. */
     void (*scale)(bq_dev *dev, bq_mat x, float factor, bq_mat y);
-    /* y += x elementwise; each is f32 or f64, and where one is f64 so is the sum, rounded to y's type. Class:
-     * bitwise. */
+    /* y += x, element by element.  Each may be f32 or f64; where one of them is f64 the sum is, and is then
+     * rounded to y's type.  Class: bitwise. */
     void (*add)(bq_dev *dev, bq_mat x, bq_mat y);
-    /* y(t, :) += bias(0, :).  Class: bitwise. */
+    /* y(t, :) += bias(0, :) for all t.  Class: bitwise. */
     void (*bias)(bq_dev *dev, bq_mat bias, bq_mat y);
 
-    /* y = x * rsqrt(mean(x^2) + eps) * weight, per row; weight (1, H).  Class: bitwise (16 fixed lanes). */
+    /* y = x / sqrt(mean(x^2) + eps) * weight, row by row; weight (1, H).  Row sums in 16 fixed
+     * lanes.  Class: bitwise. */
     void (*rmsnorm)(bq_dev *dev, bq_mat x, bq_mat weight, float eps, bq_mat y);
-    /* dx += gradient of the above (models.md 9.1 item 5): adds into dx, which usually holds the residual's
-     * gradient. */
+    /* dx += the gradient of rmsnorm (models.md 9.1 item 5).  It adds, since dx usually holds the gradient of
+     * the residual.  Class: bitwise. */
     void (*rmsnorm_bwd)(bq_dev *dev, bq_mat x, bq_mat weight, float eps, bq_mat dy, bq_mat dx);
 
-    /* Rotate the first 2 * cos.cols channels of each of `heads` heads of size head_dim in x (T, heads *
-     * head_dim), in place: rotate-half form, out[i] = x[i] c - x[i+d/2] s, out[i+d/2] = x[i+d/2] c + x[i] s.
-     * cos, sin: (T, d/2), attention scaling included.  inverse: the transpose, for gradients.  Class:
-     * bitwise. */
+    /* Rotary positions, in place, on the first d = 2 * cos.cols channels of each of `heads` heads of
+     * x (T, heads * head_dim):
+     *   x[i]       becomes x[i] cos[i] - x[i + d/2] sin[i]
+     *   x[i + d/2] becomes x[i + d/2] cos[i] + x[i] sin[i]
+     * cos, sin: (T, d/2), with the factor bq_rope.attention in them.  inverse: the transpose, for
+     * gradients.  Class: bitwise. */
     void (*rope)(bq_dev *dev, bq_mat x, int64_t heads, int64_t head_dim, bq_mat cos, bq_mat sin,
                  bool inverse);
 
-    /* Causal (or windowed) attention of one sample: q (T, nh*hd), k and v (T, nkv*hd), out (T, nh*hd),
-     * lse (nh, T): log of the sum of exponentials of scaled scores, for the backward.  Query head h reads kv
-     * head h / (nh/nkv).  Blocked with running max and sum: no T x T matrix.  Class: NMSE 1e-10; its products
-     * may be made as dev->compute allows. */
+    /* Causal attention of one sample, with a window if there is one: q, out (T, nh * hd), k, v (T, nkv * hd).
+     * Query head h reads kv head h / (nh / nkv).  lse (nh, T) is for the backward: the log of the sum of exp
+     * of the scaled scores.  It goes over tiles with a running maximum and sum, so no T x T matrix exists.
+     * Products may be computed as dev->compute says.  Class: NMSE 1e-10. */
     void (*attention)(bq_dev *dev, bq_attention a, bq_mat q, bq_mat k, bq_mat v, bq_mat out, bq_mat lse);
-    /* Overwrites dq (T, nh*hd), dk, dv (T, nkv*hd); recomputes probabilities from lse. */
+    /* Gradients dq (T, nh * hd), dk, dv (T, nkv * hd), which are overwritten; probabilities are computed
+     * again from lse.  Class: NMSE 1e-10. */
     void (*attention_bwd)(bq_dev *dev, bq_attention a, bq_mat q, bq_mat k, bq_mat v, bq_mat out, bq_mat lse,
                           bq_mat dout, bq_mat dq, bq_mat dk, bq_mat dv);
 
-    /* z = act(g) * u elementwise.  Class: bitwise. */
+    /* z = act(g) * u, element by element.  Class: bitwise. */
     void (*glu)(bq_dev *dev, bq_act act, bq_mat g, bq_mat u, bq_mat z);
-    /* dg, du from dz; dg may alias g and du may alias u.  Class: bitwise. */
+    /* dg, du from dz; dg may be g and du may be u.  Class: bitwise. */
     void (*glu_bwd)(bq_dev *dev, bq_act act, bq_mat g, bq_mat u, bq_mat dz, bq_mat dg, bq_mat du);
 
-    /* loss[0] = factor * sum (y - target)^2 (f64, host-visible after wait; rows in order, 16 lanes), and,
-     * unless dy.data is NULL, dy = 2 factor (y - target); dy may alias y.  Class: bitwise. */
+    /* loss[0] = factor * sum (y - target)^2, on the host after wait; summed in f64, a row in 16
+     * lanes, then the rows in order.  Unless dy.data is NULL, dy = 2 factor (y - target); dy may
+     * be y.  Class: bitwise. */
     void (*mse)(bq_dev *dev, bq_mat y, bq_mat target, double factor, bq_mat dy, double *loss);
 
-    /* out = u < p ? qt : fp per element, u the Philox number of that element (base/rng.h): element e = row *
-     * cols + col uses word e % 4 of quad e / 4; u < p is word < p * 2^32.  out may alias neither.  Class:
-     * bitwise. */
+    /* Each element of out is qt's with probability p, else fp's.  Element e = row * cols + col uses word
+     * e % 4 of Philox quad e / 4 at `at` (base/rng.h), and is qt's where word < p * 2^32.  Class: bitwise. */
     void (*mix)(bq_dev *dev, bq_mat fp, bq_mat qt, double p, bq_rng_key at, bq_mat out);
 
-    /* nll[t] = logsumexp(logits(t, :)) - logits(t, next(t)), f64, logits = x head^T computed in chunks of
-     * rows, never all at once; x (T, H), head (V, H), next (T, 1) i32 in [0, V); nll: T doubles on the host.
-     * Class: NMSE 1e-10. */
+    /* nll[t] = logsumexp(logits(t, :)) - logits(t, next(t)) in f64, with logits = x head^T; head is the
+     * lm_head.  x (T, H), head (V, H), next (T, 1) i32 in [0, V); nll: T doubles on the host, there after
+     * wait.  Logits are made for some rows at a time.  Class: NMSE 1e-10. */
     void (*xent)(bq_dev *dev, bq_mat x, bq_mat head, bq_mat next, double *nll);
 
-    /* Min-max grid of each row of w; scale, zero: (rows, 1) f32, zero holds whole numbers, and has data NULL
-     * for a symmetric scheme, here and below.  lo <= 0 <= hi are the ends of the row and 0, widened when too
-     * close (adascale.md 1.3).  Symmetric: the scale is s.grid's step; BQ_GRID_ABSMAX widens no ends, its
-     * step is FLT_EPSILON where they are 0.  Else scale = (hi - lo) / (qmax - qmin) and zero = clamp(qmin -
-     * rne(lo / scale), qmin, qmax) (gptq.md 6.1).  Scales are rounded to s.scale, before zero is taken.
-     * Class: bitwise. */
+    /* The min-max grid of each row of w.  scale, zero: (rows, 1).  zero has whole numbers; here and below
+     * zero.data is NULL where the scheme is symmetric.  lo <= 0 <= hi are the ends of the row with 0
+     * included; ends that are too close are widened (adascale.md 1.3).
+     *   symmetric    scale = the step of s.grid (grid.h); BQ_GRID_ABSMAX widens no ends: where they are 0 its
+     *                step is FLT_EPSILON
+     *   asymmetric   scale = (hi - lo) / (qmax - qmin), zero = clamp(qmin - rne(lo / scale), qmin, qmax)
+     *                (gptq.md 6.1)
+     * The scale is rounded to s.scale, before zero is computed from it.  Class: bitwise. */
     void (*range)(bq_dev *dev, bq_mat w, bq_scheme s, bq_mat scale, bq_mat zero);
 
-    /* code = clamp(rne(w / scale) + zero, qmin, qmax), true division, half to even; code: (rows, cols) i8.
-     * Class: bitwise. */
+    /* code = clamp(rne(w / scale) + zero, qmin, qmax) with a true division; NaN becomes qmin.  code
+     * (rows, cols) i8.  Class: bitwise. */
     void (*quantize)(bq_dev *dev, bq_mat w, bq_mat scale, bq_mat zero, bq_scheme s, bq_mat code);
     /* w = (code - zero) * scale.  Class: bitwise. */
     void (*dequantize)(bq_dev *dev, bq_mat code, bq_mat scale, bq_mat zero, bq_mat w);
 
-    /* y = clamp(rne(x / s), qmin, qmax) * s with codes of `bits` bits (2 .. 8) and a scale s of its own for
-     * each row, that of BQ_GRID_ABSMAX: what compressed-tensors does to the inputs of a linear with dynamic
-     * symmetric quantization a token.  y may alias x.  Class: bitwise. */
+    /* y = clamp(rne(x / s), qmin, qmax) * s with codes of `bits` bits (2 ... 8) and, for each row, the scale
+     * s of BQ_GRID_ABSMAX.  compressed-tensors does this to the inputs of a linear with dynamic symmetric
+     * quantization per token.  y may be x.  Class: bitwise. */
     void (*fake_quantize_rows)(bq_dev *dev, bq_mat x, int bits, bq_mat y);
-    /* The min-max grid of each row as `range` makes it, from ends that are shrunk first: both times `shrink`,
-     * in (0, 1].  e, unless its data is NULL: what the grid makes of w, minus w; (rows, cols) f32.  Class:
-     * bitwise. */
+    /* As range, but both ends are multiplied by `shrink` first, in (0, 1].  Unless e.data is NULL, e
+     * (rows, cols) = w_hat - w on that grid.  Class: bitwise. */
     void (*range_shrunk)(bq_dev *dev, bq_mat w, bq_scheme s, float shrink, bq_mat scale, bq_mat zero,
                          bq_mat e);
-    /* Of the grids above with those values of `shrink`, each row's with the least sum |what - w|^norm
-     * (rounding in f32, sums in double, 16 lanes; norm 2.4 to 1e-6); the widest among equals.  An error that
-     * is no number never wins over the min-max grid.  Reads w once for up to 128 grids.  Class: bitwise. */
+    /* For each row the best grid of range_shrunk with the values of `ends`: the one with the least
+     * sum |w_hat - w|^norm, of equals the widest.  w_hat in f32, sums in f64 in 16 lanes; |e|^2.4 is
+     * exact to 1e-6.  A sum that is NaN never replaces the min-max grid.  Reads w once for up to 128
+     * grids.  Class: bitwise. */
     void (*range_mse)(bq_dev *dev, bq_mat w, bq_scheme s, bq_shrink ends, bq_mat scale, bq_mat zero);
-    /* Row r of the candidate grids scale, zero replaces that of best and best_zero where sum(a(r, :) b(r, :))
-     * (double, 16 lanes) < loss(r), which it replaces too; all rows where first is set.  loss: (rows, 1) f64;
-     * a and b may be the same matrix.  Class: bitwise. */
+    /* Keep the better grid, row by row.  Where sum a(r, :) b(r, :) (f64, 16 lanes) < loss(r), and with
+     * `first` everywhere: loss(r) becomes that sum, and best, best_zero take the row of scale, zero.  loss:
+     * (rows, 1) f64.  a and b may be the same matrix.  Class: bitwise. */
     void (*range_better)(bq_dev *dev, bool first, bq_mat a, bq_mat b, bq_mat scale, bq_mat zero, bq_mat loss,
                          bq_mat best, bq_mat best_zero);
-    /* Scales in two levels, in place (adascale.md 5.4): the scales of a row become k * unit, k a whole number
-     * in 1 .. levels, k = rne(scale / unit), unit = max of the row / levels.  scale: (rows, groups) f32.
-     * levels: a power of 2 up to 64.  unit is cut to log2(levels) fewer digits than `type` has: each product
-     * is exact and a number of that type, and the row's largest is levels * unit.  Class: bitwise. */
+    /* Scales in two levels, in place (adascale.md 5.4): the scales of a row become k * unit with k =
+     * rne(scale / unit), a whole number in 1 ... levels.  unit is the row's largest scale / levels, cut
+     * off (not rounded) to log2(levels) bits less than `type` has; so every product is exact in that
+     * type, and the largest one is levels * unit.  scale: (rows, groups).  levels: a power of 2, at
+     * most 64.  Class: bitwise. */
     void (*range_levels)(bq_dev *dev, bq_mat scale, int levels, bq_type type);
 
-    /* AdaScale forward in one pass over W (adascale.md 1.5):
-     *   s = (exp(gamma) hi - exp(beta) lo) / (qmax - qmin), rounded to scheme.scale    -> scale (rows, 1)
-     *   fold = (W / exp(s2)) / exp(s3);  what = clamp(rne(fold / s), qmin, qmax) * s
-     * fold.data may be NULL.  Class: bitwise. */
+    /* AdaScale's forward, which reads W once (adascale.md 1.5); fold.data may be NULL:
+     *   s = (exp(gamma) hi - exp(beta) lo) / (qmax - qmin), rounded to scheme.scale   -> scale (rows, 1)
+     *   fold = (W / exp(s2)) / exp(s3)                                                -> fold
+     *   w_hat = clamp(rne(fold / s), qmin, qmax) * s                                  -> what
+     * Class: bitwise. */
     void (*adascale_weights)(bq_dev *dev, const bq_adascale *p, bq_scheme scheme, bq_mat what, bq_mat scale,
                              bq_mat fold);
 
-    /* AdaScale backward and Adam in one pass over g = dL/dWhat (adascale.md 1.6, 2.3): straight-through, mask
-     * after rounding; updates beta, gamma, s3, s2 and all moments.  adam (1, BQ_ADAM_NUMBERS): this step's,
-     * from bq_adam_put (kernels/adam.h).  grad.data NULL, or (rows, cols + 3): the gradients of s2, then
-     * beta, gamma, s3 (tests; adam is not looked at and nothing is updated).  Row sums run in 16 fixed lanes.
-     * Class: bitwise. */
+    /* AdaScale's backward and the Adam step (adascale.md 1.6, 2.3), from g = dL/dw_hat, which is read once:
+     * straight-through, with the mask after rounding.  Updates beta, gamma, s3, s2 and all moments.  adam (1,
+     * BQ_ADAM_NUMBERS): the numbers of this step, from bq_adam_put (kernels/adam.h).  For tests: with grad
+     * (rows, cols + 3) it only writes the gradients of s2, then beta, gamma, s3, and does not read adam; else
+     * grad.data is NULL.  Row sums in 16 fixed lanes.  Class: bitwise. */
     void (*adascale_step)(bq_dev *dev, const bq_adascale *p, bq_scheme scheme, bq_mat g, bq_mat adam,
                           bq_mat grad);
 
-    /* h = x^T x, exactly symmetric; x (T, K), h (K, K).  Class: NMSE 1e-10; the same bits for any number of
-     * threads (tiles cut by K).  dev->compute is heeded, or something more exact done.  T K^2 flop: one
-     * triangle is computed, the other copied. */
+    /* h = x^T x, exactly symmetric; x (T, K), h (K, K).  It is computed as dev->compute says, or more
+     * exactly.  T K^2 flop: one triangle is computed and copied to the other.  Class: NMSE 1e-10. */
     void (*gram)(bq_dev *dev, bq_mat x, bq_mat h);
 
-    /* The order of the columns: order (K, 1) i32, entry i is the column that is taken i-th.  diag (K, 1);
-     * group: of BQ_ORDER_GAR, divides K.  Equal (NaN counts as 0): the smaller column first.  Class: bitwise.
-     */
+    /* order (K, 1) i32: entry i is the column that is taken as number i.  diag (K, 1), NaN counts as 0;
+     * group: for BQ_ORDER_GAR, divides K.  Of equal columns the one with the smaller number comes
+     * first.  Class: bitwise. */
     void (*order)(bq_dev *dev, bq_mat diag, bq_order kind, int64_t group, bq_mat order);
 
-    /* ut = U^T, lower triangular, zeros above, with U^T U = A^-1 (gptq.md 2 to 4).  A = factor * h with rows
-     * and columns in the given order (order.data NULL: as they stand), 1 where its diagonal is 0, and damp
-     * times the mean of its diagonal added there.  h, ut (K, K), h f32 or f64; ut may alias an h of f32.  In
-     * double; reverse Cholesky: A = R R^T with R upper, U = R^-1. Returns false, ut untouched, when A is not
-     * positive definite or not finite. Synchronous.  Class: NMSE 1e-10; the same bits for any number of
-     * threads.  2/3 K^3 flop.  Scratch: bq_factor_scratch. */
+    /* ut = U^T, lower triangular, with U^T U = A^-1 (gptq.md 2 to 4).  A is factor * h with rows and columns
+     * in the given order (order.data NULL: as they stand); a 0 on its diagonal becomes 1; then damp times the
+     * mean of the diagonal is added to the diagonal.  h, ut (K, K); h f32 or f64; ut may be h where that is
+     * f32.  Computed in f64 by a reverse Cholesky factorization: A = R R^T with R upper, U = R^-1.
+     * Synchronous.  Returns false, with ut unchanged, when A is not positive definite or not finite.  2/3 K^3
+     * flop.  Scratch: bq_factor_scratch.  Class: NMSE 1e-10. */
     bool (*factor)(bq_dev *dev, bq_mat h, bq_mat order, double factor, double damp, bq_mat ut);
 
-    /* Grid of each row of w, as range, then clipped (gptq.md 6.2): of the scales range * p, p = 1 - i / 100,
-     * i = 0 .. 79, rounded to s.scale, the first with the least sum weight error^2; weight: (groups, cols),
-     * row r has weights r % groups.  The zero point is range's.  Sums in 16 fixed lanes.  Class: bitwise.  Up
-     * to 800 rows cols flop. */
+    /* The grid of each row of w as range gives it, then clipped (gptq.md 6.2): of the scales range *
+     * (1 - i / 100), i = 0 ... 79, rounded to s.scale, the first with the least sum weight (w_hat - w)^2.
+     * weight (groups, cols): row r uses row r % groups.  zero is range's.  Sums in 16 fixed lanes.  Up to
+     * 800 rows cols flop.  Class: bitwise. */
     void (*fit)(bq_dev *dev, bq_mat w, bq_mat weight, bq_scheme s, bq_mat scale, bq_mat zero);
 
-    /* GPTQ's loop over the columns in their order (gptq.md 5): column i is quantized to q on its group's grid
-     * (true division), e = (w - q) / u_ii, and w_j -= e u_ij for the columns j behind.  fold (rows, K),
-     * identity order, may alias w: the weight of each column when it was quantized, clamped to half a step
-     * outside the grid, so that quantize gives GPTQ's codes.  A weight takes in the errors one by one in
-     * processing order, each with a multiplication and a subtraction.  Rows do not interact; panels are cut
-     * every BQ_GPTQ_ROWS rows.  Class: bitwise.  rows K^2 flop.  Scratch: bq_gptq_scratch. */
+    /* GPTQ's loop over the columns in their order (gptq.md 5).  Column i is rounded to w_hat on its group's
+     * grid (true division); e = (w - w_hat) / u_ii; then w_j -= e u_ij for all later columns j.  A weight
+     * takes these errors one by one, in processing order, each by a multiplication and a subtraction.  fold
+     * (rows, K), columns as they stand, may be w: each weight as it was just before rounding, clamped to half
+     * a step outside the grid, so that quantize gives GPTQ's codes.  Rows do not interact; panels start at
+     * multiples of BQ_GPTQ_ROWS.  rows K^2 flop.  Scratch: bq_gptq_scratch.  Class: bitwise. */
     void (*gptq)(bq_dev *dev, const bq_gptq *p, bq_scheme s, bq_mat fold);
-    /* smoothing: statistics of channels, scales, and what they do to a matrix */
-    /* Every element of m (f32).  Class: bitwise. */
+
+    /* Smoothing: statistics of columns (input channels), scales from them, and what scales do to a matrix. */
+    /* All elements of m = value.  Class: bitwise. */
     void (*set)(bq_dev *dev, bq_mat m, float value);
-    /* m(0, c) = max(m(0, c), sign * x(r, c)) over the rows; sign 1, -1, or 0 for |x|.  NaN is passed over.
-     * Class: bitwise. */
+    /* m(0, c) = max(m(0, c), sign * x(r, c)) over all rows r; sign: 1, -1, or 0 for |x|.  NaN is
+     * skipped.  Class: bitwise. */
     void (*column_max)(bq_dev *dev, bq_mat x, float sign, bq_mat m);
-    /* sum(0, c) = sum of |x(r, c)| over the rows, in order in f64.  group > 0: each |x| times 1 / (the
-     * largest |x| among the `group` columns of that row that c belongs to, + 1e-6).  Class: bitwise. */
+    /* sum(0, c) = sum over r of |x(r, c)|, rows in order in f64, rounded to f32 at the end.  group > 0: each
+     * |x| is first divided by the largest |x| among the `group` columns of its row and group, + 1e-6 (as a
+     * product with the reciprocal).  Class: bitwise. */
     void (*column_abs)(bq_dev *dev, bq_mat x, int64_t group, bq_mat sum);
-    /* sum(0, c) = sum of x(r, c)^2 over the rows, in order in f64.  Class: bitwise. */
+    /* sum(0, c) = sum over r of x(r, c)^2, rows in order in f64, rounded to f32 at the
+     * end.  Class: bitwise. */
     void (*column_squares)(bq_dev *dev, bq_mat x, bq_mat sum);
-    /* y(r, c) = x(r, c) * s(0, c), x(r, c) / s(0, c), x(r, c) / s(r, 0); y may alias x.  Class: bitwise. */
+    /* y(r, c) = x(r, c) * s(0, c); x(r, c) / s(0, c); x(r, c) / s(r, 0).  y may be x.  Class: bitwise. */
     void (*times_columns)(bq_dev *dev, bq_mat x, bq_mat s, bq_mat y);
     void (*over_columns)(bq_dev *dev, bq_mat x, bq_mat s, bq_mat y);
     void (*over_rows)(bq_dev *dev, bq_mat x, bq_mat s, bq_mat y);
-    /* s (1, cols) by the form from act (1, cols) >= 0 and weight (1, cols) >= 0, in f64 with base/power.h;
-     * weight.data may be NULL for LOG and POWER.  Class: bitwise. */
+    /* s (1, cols) by the form (smooth.h), from the statistics act >= 0 and weight >= 0, both (1, cols), in
+     * f64 with base/power.h.  weight is not read by LOG and POWER.  Class: bitwise. */
     void (*smooth_scale)(bq_dev *dev, bq_smooth_form form, bq_mat act, bq_mat weight, bq_mat s);
-    /* Each row of s holds the heads of a group, `head` values each: all become the largest over the heads,
-     * value by value.  In place.  Class: bitwise. */
+    /* In place: each row of s has the values of several heads, `head` values for each head.  Every value
+     * becomes the largest of its place over the heads of the row.  Class: bitwise. */
     void (*head_max)(bq_dev *dev, bq_mat s, int64_t head);
-    /* out = dequantize(quantize(w * s)) / s, on min-max grids of the scheme's groups as `range` gives them;
+    /* out = dequantize(quantize(w * s)) / s, on the min-max grids of the scheme's groups as range gives them;
      * w, out (rows, cols), s (1, cols).  Class: bitwise. */
     void (*smooth_weights)(bq_dev *dev, bq_mat w, bq_mat s, bq_scheme scheme, bq_mat out);
-    /* sum[0] = the sum over all elements (f64, rows in order, 16 lanes; host-visible after wait).  Class:
-     * bitwise. */
+    /* sum[0] = the distance of a and b, summed over all elements; on the host after wait.  In f64, a row in
+     * 16 lanes, then the rows in order.  Class: bitwise. */
     void (*distance)(bq_dev *dev, bq_mat a, bq_mat b, bq_distance kind, double *sum);
-    /* out = dequantize(quantize(clamp(w, -c, c))) - w, c = factor * the largest |w| of the row, on the row's
-     * min-max grid after clamping; out does not alias w.  Class: bitwise. */
+    /* out = dequantize(quantize(clamp(w, -c, c))) - w, with c = factor * the row's largest |w|, on the row's
+     * min-max grid after clamping.  out must not be w.  Class: bitwise. */
     void (*clip_error)(bq_dev *dev, bq_mat w, float factor, bq_scheme s, bq_mat out);
-    /* Clamps each row r of w to +-(1 - i * step) times its largest |w|, i the first row of `error`
-     * (candidates, rows of w) with the least error in column r.  In place.  Class: bitwise. */
+    /* In place: clamp row r of w to +-(1 - i * step) times its largest |w|, where i is the first row of
+     * `error` (candidates, rows of w) that is least in column r.  Class: bitwise. */
     void (*clip_rows)(bq_dev *dev, bq_mat error, float step, bq_mat w);
 };
 
-/* The backends.  A build without CUDA has a bq_ops_cuda that refuses to open, and sees no devices. */
+/* The backends.  In a build without CUDA bq_ops_cuda refuses to open, and there are 0 devices. */
 extern const bq_ops bq_ops_cpu, bq_ops_cuda;
 int bq_cuda_devices(void);
-/* Free memory of device `number`, modulo those seen; 0 where there is none. */
+/* Free bytes of GPU `number`, modulo the number of GPUs; 0 where there is none. */
 size_t bq_cuda_memory(int number);
-/* The stream (cudaStream_t) that the ops of a cuda device run on. */
+/* The stream (cudaStream_t) on which the ops of a cuda device run. */
 void *bq_cuda_stream(const bq_dev *dev);
 
-/* Device scratch an op takes beside its arguments, for the plan: the largest over the ops that need any. */
+/* Arena bytes that ops take beside their arguments, for the plan: the most that one op takes, but for gemm,
+ * factor and gptq, which are below since not every run needs them. */
 size_t bq_op_scratch(int64_t tokens, bq_attention a, int64_t vocab);
-/* The same for gemm, c (m, n) with sums of k, and for factor and gptq, which not every run needs; group:
- * columns that share a scale. */
+/* The same for a gemm with c (m, n) and sums over k. */
 size_t bq_gemm_scratch(bq_compute compute, int64_t m, int64_t n, int64_t k);
-/* Host memory outside of arenas that the cpu backend takes in its first products and keeps: what operands are
- * packed to, of so many threads (0: as many as OpenMP starts). */
+/* Host bytes outside arenas that the cpu backend takes at its first products and keeps, for packed operands,
+ * with that many threads (0: as many as OpenMP starts). */
 size_t bq_cpu_packing(int threads);
+/* The same as bq_gemm_scratch for factor and gptq; group: columns that share a scale, <= 0: all. */
 size_t bq_factor_scratch(int64_t k);
 size_t bq_gptq_scratch(int64_t rows, int64_t k, int64_t group);
 

@@ -1,4 +1,4 @@
-/* smooth.h - the scale of an input channel from its statistics.  The same source for all backends, so that
+/* smooth.h - the scale of an input channel, computed from its statistics.  All backends use this source, so
  * scales are equal bit for bit. */
 #ifndef BQ_KERNELS_SMOOTH_H
 #define BQ_KERNELS_SMOOTH_H
@@ -7,13 +7,14 @@
 
 #include "base/power.h"
 
-/* The scale s of an input channel from its activation statistic a and its weight statistic w
- * (smoothquant.md 3.6):
- *   ALPHA  a^ratio / (weight_factor w)^(1 - ratio), its divisor at least weight_floor; a where that is 0
- *   LOG    a / log2(2 + a)
- *   POWER  a^ratio
- *   DUO    a^ratio / (w^(1 - ratio) + 1e-4)
- * then at least `floor`; POWER and DUO then / sqrt(max s * min s).  What is no positive number becomes 1. */
+/* The scale s of an input channel from its activation statistic a and its weight
+ * statistic w (smoothquant.md 3.6):
+ *   ALPHA   a^ratio / W^(1 - ratio) with W = max(weight_factor * w, weight_floor); a where W is 0
+ *   LOG     a / log2(2 + a)
+ *   POWER   a^ratio
+ *   DUO     a^ratio / (w^(1 - ratio) + 1e-4)
+ * s is then at least `floor`.  The op smooth_scale does the rest: s that is not positive or not finite
+ * becomes 1; with POWER and DUO every s is divided by sqrt(max s * min s). */
 typedef enum { BQ_SMOOTH_ALPHA, BQ_SMOOTH_LOG, BQ_SMOOTH_POWER, BQ_SMOOTH_DUO } bq_smooth_kind;
 typedef struct {
     bq_smooth_kind kind;
@@ -21,7 +22,7 @@ typedef struct {
     double weight_factor, weight_floor; /* ALPHA */
 } bq_smooth_form;
 
-/* The scale of one channel alone: before all are divided by their middle. */
+/* s of one channel, before that rest. */
 static inline double bq_smooth_scale_of(bq_smooth_form f, double a, double w) {
     double s = 0;
     switch (f.kind) {

@@ -5,10 +5,10 @@
 #include <cblas.h>
 
 enum {
-    OWN = 64,       /* queries of a tile, with our own products; BQ_ATTEND_KEYS is a multiple of it */
-    SLAB = 16,      /* queries, or keys, that are told apart in a tile on the diagonal */
-    QUERIES = 160,  /* at most, of a tile, with the BLAS */
-    SMALL = 1000000 /* multiplications of a call without packing */
+    OWN = 64,       /* queries in a tile with our own products; BQ_ATTEND_KEYS is a multiple of it */
+    SLAB = 16,      /* in a tile on the diagonal: queries, or keys, that are multiplied together */
+    QUERIES = 160,  /* queries in a tile with the BLAS, at most */
+    SMALL = 1000000 /* multiplications in a BLAS call that does not pack */
 };
 
 bq_attend bq_attend_of(bq_compute compute, bq_attention a, int64_t tokens) {
@@ -23,7 +23,7 @@ bq_attend bq_attend_of(bq_compute compute, bq_attention a, int64_t tokens) {
                        .word = bq_product_of(compute) == BQ_PRODUCT_BF16 && a.head_dim % 2 == 0 ? 2 : 1};
 }
 
-/* k: numbers, not words. */
+/* k counts numbers, not words. */
 static void multiply(const bq_attend *j, int64_t m, int64_t n, int64_t k, float alpha, bq_small_left a,
                      bq_small_right b, bool add, float *c, int64_t ldc) {
     if (j->own)
@@ -50,7 +50,7 @@ int64_t bq_attend_numbers(const bq_attend *j) {
     return (2 * BQ_ATTEND_LD + 2) * rows + (j->own ? pairs : 0);
 }
 
-/* Rows of one block, as words, to its columns. */
+/* The rows of one block, as words, become its columns. */
 static void transpose_block(const bq_attend *j, int64_t rows, const float *from, int64_t ld, float *block) {
     enum { WORDS = 16 };
     float pairs[BQ_ATTEND_BLOCK][WORDS];
@@ -87,7 +87,7 @@ bq_small_right bq_attend_keys(const bq_attend *j, bq_mat m, int64_t key, int64_t
     return (bq_small_right){head(m, key * BQ_ATTEND_KEYS / j->word, kv, j->a.head_dim), m.ld};
 }
 
-/* ---- operands of a tile: as they stand, or as words of pairs that are made in `to` ---- */
+/* ---- operands of a tile: the matrix itself, or pairs that are made in `to` ---- */
 
 bq_small_left bq_attend_rows(const bq_attend *j, int64_t rows, int64_t cols, const float *x, int64_t ld,
                              float *to) {
@@ -103,14 +103,13 @@ bq_small_right bq_attend_columns(const bq_attend *j, int64_t rows, int64_t cols,
     return (bq_small_right){to, cols};
 }
 
-/* ---- products of a tile: where it lies on the diagonal, a slab of its rows, or of its keys, at a time ----
- */
+/* ---- products of a tile: on the diagonal one slab of rows, or of keys, at a time ---- */
 
 static int64_t slab_of(const bq_attend *j, bq_tile t, int64_t all) {
     return j->own && t.shift + 1 < t.cols ? SLAB : all;
 }
 
-/* Columns that the rows before `end` see. */
+/* How many columns the rows before `end` see. */
 static int64_t seen(bq_tile t, int64_t end) { return least(t.cols, t.shift + end); }
 
 void bq_attend_score(const bq_attend *j, bq_tile t, float alpha, bq_small_left x, bq_mat keys, int64_t kv,
@@ -139,7 +138,7 @@ void bq_attend_gather(const bq_attend *j, bq_tile t, float alpha, const float *x
                       float *to, int64_t ldto) {
     int64_t slab = slab_of(j, t, t.cols);
     for (int64_t c = 0; c < t.cols; c += slab) {
-        int64_t first = most(0, c - t.shift) / j->word; /* no row before sees these keys */
+        int64_t first = most(0, c - t.shift) / j->word; /* the rows before `first` do not see these keys */
         multiply(j, least(slab, t.cols - c), j->a.head_dim, t.rows - first * j->word, alpha,
                  (bq_small_left){x + first * BQ_ATTEND_LD + c, 1, BQ_ATTEND_LD},
                  (bq_small_right){rows.at + first * rows.row, rows.row}, true, to + c * ldto, ldto);

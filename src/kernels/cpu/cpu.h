@@ -1,21 +1,21 @@
-/* cpu.h - the cpu backend's ops, one file a topic; cpu.c joins them in the table.  Contracts: kernels/ops.h.
- */
+/* cpu.h - the ops of the cpu backend, one file for each topic; cpu.c puts them in the table.
+ * Contracts: kernels/ops.h. */
 #ifndef BQ_CPU_H
 #define BQ_CPU_H
 
 #include "kernels/ops.h"
 
-/* An element of a matrix of f32 or f64. */
+/* An element of a matrix of f32 or f64, as a double. */
 static inline double bq_cpu_number(bq_mat m, int64_t r, int64_t c) {
     return m.type == BQ_F64 ? *(double *)bq_mat_at(m, r, c) : (double)*(float *)bq_mat_at(m, r, c);
 }
 
 /* cpu_dense.c */
 void bq_cpu_gemm(bq_dev *dev, bool ta, bool tb, float alpha, bq_mat a, bq_mat b, float beta, bq_mat c);
-/* The BLAS in use, with its version and kernel.  Probed once: its products are right, and calls from several
- * threads agree with calls from one; dies when they do not. */
+/* The name of the BLAS with its version and kernel.  The first call tests it: its products must be right, and
+ * calls from several threads must give the bits of a single call; else the job ends. */
 const char *bq_blas_name(void);
-/* The kernel that OpenBLAS has picked; NULL where the BLAS is another. */
+/* The name of the kernel that OpenBLAS has chosen; NULL where the BLAS is another one. */
 const char *bq_blas_core(void);
 /* cpu_model.c */
 void bq_cpu_add(bq_dev *dev, bq_mat x, bq_mat y);

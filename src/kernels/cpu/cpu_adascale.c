@@ -1,7 +1,8 @@
-/* AdaScale's two ops.  hi and lo are the caller's: qmax * delta and qmin * delta with delta from range, both
- * in f32. Then the step at zero parameters is (hi - lo) / (qmax - qmin), and the forward equals quantize and
- * dequantize with that scale bit for bit.  It can differ from delta itself by one unit in the last place, as
- * AIMET's does. */
+/* AdaScale's two ops.
+ *
+ * The caller computes hi and lo: qmax * delta and qmin * delta, in f32, with delta from `range`.  Then at the
+ * start the step is (hi - lo) / (qmax - qmin), and the forward equals quantize and dequantize with that
+ * scale, bit for bit.  It may differ from delta in the last bit, as AIMET's does. */
 #include "kernels/cpu/cpu.h"
 
 #include "base/die.h"
@@ -52,7 +53,8 @@ void bq_cpu_adascale_weights(bq_dev *dev, const bq_adascale *p, bq_scheme s, bq_
     }
 }
 
-/* One row.  Its scale and s3 are the old ones for every element, so the three row parameters move last. */
+/* One row.  All elements use the old values of its scale and s3, so its three row
+ * parameters are updated last. */
 static void step_row(const bq_adascale *p, bq_scheme s, bq_mat g, const bq_adam_steps *adam, bq_mat grad,
                      int64_t r) {
     const bq_vec_table *vec = bq_vec();

@@ -1,9 +1,9 @@
-/* Attention by tiles of queries x keys (attend.h): scores of a tile, softmax by vectors, then products again.
+/* Attention by tiles of queries x keys (attend.h): the scores of a tile, its softmax, then products again.
  *
- * Forward: one task is a query tile of one head; keys pass by with a running maximum and sum.  Backward: one
- * task is a key/value head and a run of query tiles; it owns its rows of dq and adds dk and dv into a buffer
- * of its own, and the buffers are added in order at the end.  Runs depend on the shape alone, so sums have
- * one order for any number of threads. */
+ * Forward: a task is one query tile of one head.  It goes over the keys with a running maximum and sum.
+ * Backward: a task is one kv head and a run of query tiles.  It owns its rows of dq.  It adds to dk and dv in
+ * a buffer of its own, and at the end the buffers are added in order.  Runs depend on the shape alone, so the
+ * order of a sum does not depend on the number of threads. */
 #include "kernels/cpu/attend.h"
 #include "kernels/cpu/cpu.h"
 
@@ -15,8 +15,8 @@
 #include <omp.h>
 #include <string.h>
 
-#define WORKERS 64 /* threads at most */
-#define TASKS   32 /* backward tasks to aim for: keeps 16 threads busy without many buffers to add */
+#define WORKERS 64 /* threads, at most */
+#define TASKS   32 /* tasks of the backward to aim for: enough for 16 threads, without many buffers to add */
 
 static void want(bq_mat m, int64_t rows, int64_t cols, const char *what) {
     BQ_CHECK(m.rows == rows && m.cols == cols && m.type == BQ_F32 && m.ld >= cols && m.ld < 1l << 31,
@@ -38,7 +38,7 @@ static bq_attend check(bq_compute compute, bq_attention a, bq_mat q, bq_mat k, b
     return j;
 }
 
-/* ---- scratch: one slot a thread, always for WORKERS of them, so that a plan holds for any number ---- */
+/* ---- scratch: one part for each thread, always for WORKERS threads, so that one plan holds for all ---- */
 
 static bq_mat push_work(bq_arena *mem, const bq_attend *j) {
     return bq_arena_push(mem, WORKERS, bq_attend_numbers(j), BQ_F32);
@@ -51,7 +51,7 @@ static bq_mat push_transposed(bq_arena *mem, const bq_attend *j) {
                          j->a.head_dim * BQ_ATTEND_BLOCK, BQ_F32);
 }
 
-/* Room for pairs of rows, which only our own products take. */
+/* Room for pairs of rows.  Only our own products need it. */
 static bq_mat push_paired(bq_arena *mem, const bq_attend *j) {
     return bq_arena_push(mem, j->own ? (j->tokens + 1) / 2 : 0, j->a.kv_heads * j->a.head_dim, BQ_F32);
 }
@@ -88,20 +88,21 @@ void bq_cpu_attention(bq_dev *dev, bq_attention a, bq_mat q, bq_mat k, bq_mat v,
     j.vp = bq_attend_paired(&j, v, push_paired(&dev->mem, &j));
     bq_attend_transpose(&j, k, j.kt);
 #pragma omp parallel for schedule(dynamic) num_threads(workers())
-    for (int64_t n = 0; n < a.heads * j.tiles; n++) /* long rows first: short ones fill the end */
+    for (int64_t n = 0; n < a.heads * j.tiles; n++) /* tiles with the most keys first; short
+                                                       ones fill the end */
         attend(&j, n % a.heads, j.tiles - 1 - n / a.heads, bq_mat_at(work, omp_get_thread_num(), 0));
     bq_arena_reset(&dev->mem, mark);
 }
 
 /* ---- backward ---- */
 
-/* How the query tiles are cut into runs of about equal work (a tile's work grows with its index), and the
- * rows of dk and dv that each run adds to. */
+/* How the query tiles are cut into runs of about equal work (a tile's work grows with its number), and the
+ * rows of dk and dv that a run adds to. */
 typedef struct {
     int count;
-    int64_t first[TASKS + 1];        /* query tiles [first[r], first[r + 1]) */
-    int64_t row[TASKS], rows[TASKS]; /* keys */
-    int64_t before[TASKS + 1];       /* rows of the runs before */
+    int64_t first[TASKS + 1];        /* run r has query tiles [first[r], first[r + 1]) */
+    int64_t row[TASKS], rows[TASKS]; /* the keys it adds to: the first, how many */
+    int64_t before[TASKS + 1];       /* sum of `rows` of the runs before */
 } runs;
 
 static runs cut(const bq_attend *j) {
@@ -120,13 +121,14 @@ static runs cut(const bq_attend *j) {
     return r;
 }
 
-/* Where a run's dk and dv of its kv head grow; the first of `rows` rows is that of key `row`. */
+/* Where a run adds dk and dv of its kv head: `rows` rows, of which the first belongs to key `row`. */
 typedef struct {
     float *dk, *dv;
     int64_t ldk, ldv, row, rows;
 } sums;
 
-/* One head and query tile of a run: scores, probabilities and their gradients, key tile by key tile. */
+/* One head and one query tile of a run: scores, probabilities and their gradients, one key
+ * tile after the other. */
 static void differentiate(const bq_attend *j, int64_t h, int64_t i, float *work, sums to) {
     int64_t hd = j->a.head_dim, kv = h / j->group, row = i * j->queries,
             rows = least(j->queries, j->tokens - row), ldq = j->q.ld, ldd = j->dout.ld;
@@ -171,7 +173,7 @@ static void differentiate_run(const bq_attend *j, int64_t kv, int64_t first, int
         for (int64_t i = first; i < end; i++) differentiate(j, h, i, work, to);
 }
 
-/* Row t of a kv head = sum over the runs that hold it, in order. */
+/* Row t of a kv head: the sum over the runs that have it, in order. */
 static void add_runs(const runs *r, bq_mat part, int64_t t, int64_t kv, int64_t hd, float *dk, float *dv) {
     bool any = false;
     for (int n = 0; n < r->count; n++) {
@@ -207,7 +209,7 @@ void bq_cpu_attention_bwd(bq_dev *dev, bq_attention a, bq_mat q, bq_mat k, bq_ma
     for (int64_t n = 0; n < a.kv_heads * r.count; n++) {
         int64_t kv = n % a.kv_heads, run = n / a.kv_heads;
         sums to = {head(dk, 0, kv, hd), head(dv, 0, kv, hd), dk.ld, dv.ld, 0, j.tokens};
-        if (r.count > 1) { /* a single run needs no buffer */
+        if (r.count > 1) { /* a single run adds to dk and dv themselves */
             float *at = bq_mat_at(part, kv * all + r.before[run], 0);
             to = (sums){at, at + hd, 2 * hd, 2 * hd, r.row[run], r.rows[run]};
         }
@@ -224,7 +226,7 @@ void bq_cpu_attention_bwd(bq_dev *dev, bq_attention a, bq_mat q, bq_mat k, bq_ma
 }
 
 size_t bq_cpu_attention_scratch(int64_t tokens, bq_attention a) {
-    bq_attend j = bq_attend_of(BQ_COMPUTE_F32, a, tokens); /* the same room for any */
+    bq_attend j = bq_attend_of(BQ_COMPUTE_F32, a, tokens); /* the room is the same for every compute */
     runs r = cut(&j);
     return bq_arena_need(WORKERS, bq_attend_numbers(&j), BQ_F32) +
            bq_arena_need(r.count > 1 ? a.kv_heads * r.before[r.count] : 0, 2 * a.head_dim, BQ_F32) +

@@ -1,5 +1,5 @@
-/* GEMM: by our own kernels (product.h) where the processor has what they need; else on a serial BLAS: tiles
- * cut by the shape of c, each one call, spread over threads. */
+/* GEMM: by our own kernels (product.h) where the processor allows it; else c is cut into tiles by its shape,
+ * threads share the tiles, and each tile is one call of a serial BLAS. */
 #include "kernels/cpu/cpu.h"
 
 #include "base/die.h"
@@ -13,23 +13,25 @@
 #include <string.h>
 #include <sys/mman.h>
 
-/* ---- OpenBLAS, if that is the BLAS: these are absent from others ---- */
+/* ---- OpenBLAS, if that is the BLAS: other BLAS libraries do not have these functions ---- */
 
 char *openblas_get_config(void) __attribute__((weak));
 char *openblas_get_corename(void) __attribute__((weak));
 void openblas_set_num_threads(int) __attribute__((weak));
 
-/* OpenBLAS packs operands into buffers from these two functions.  Its serial build, which distributions ship
- * without USE_LOCKING, hands the same buffer to two threads now and then, and its pooled builds run out
- * beyond a number of threads fixed when they were compiled.  Defined here they come before the library's own
- * (ELF symbol lookup), and every thread has its buffers to itself, without a lock. */
-void *blas_memory_alloc(int place) __attribute__((weak)); /* weak: a static library brings its own */
+/* OpenBLAS gets its packing buffers from the next two functions.  Its own versions fail in two ways.  The
+ * serial build, which distributions ship without USE_LOCKING, sometimes gives the same buffer to two threads.
+ * The other builds run out of buffers beyond a number of threads that was fixed when they were compiled.
+ * Functions of the same name in the program are found before those of the library (ELF symbol lookup).  Ours
+ * give every thread buffers of its own, without a lock. */
+void *blas_memory_alloc(int place) __attribute__((weak)); /* weak, since a static library brings its own */
 void blas_memory_free(void *buffer) __attribute__((weak));
 
-#define BUFFER_BYTES (((size_t)128 << 20) + 4096) /* address space; what x86 and ARM builds assume */
-#define BUFFERS      4                            /* a BLAS call takes one; LAPACK nests two */
-/* What of it is written: P x Q of one operand and Q x (columns of a tile) of the other.  The largest of x86
- * kernels: 768 x 384 floats (Haswell, Zen), or 448 x 448 (SkylakeX), and tiles of 1075 columns at most. */
+#define BUFFER_BYTES (((size_t)128 << 20) + 4096) /* address space; builds for x86 and ARM assume this size */
+#define BUFFERS      4                            /* a BLAS call takes one; LAPACK takes two, nested */
+/* How much of a buffer is written: P x Q of one operand and Q x (columns of a tile) of the
+ * other.  The largest on x86: 768 x 384 floats (Haswell, Zen) or 448 x 448 (SkylakeX), with
+ * tiles of at most 1075 columns. */
 #define PACKED_BYTES ((size_t)4 << 20)
 
 static _Thread_local struct {
@@ -63,7 +65,7 @@ size_t bq_cpu_packing(int threads) {
     return own + (size_t)(threads > 0 ? threads : omp_get_max_threads()) * PACKED_BYTES;
 }
 
-/* ---- which BLAS, and does it work from threads ---- */
+/* ---- which BLAS is it, and is it right when several threads call it ---- */
 
 enum { PROBE = 128, PROBE_CALLS = 64 };
 
@@ -80,7 +82,7 @@ static bool right(const float *a, const float *b, const float *c) {
     return error <= 1e-10 * size;
 }
 
-/* Many small calls at once, so that two threads enter the library together. */
+/* Many small calls at the same time, so that threads meet inside the library. */
 static bool threads_agree(void) {
     static float a[PROBE * PROBE], b[PROBE * PROBE], once[PROBE * PROBE];
     for (int i = 0; i < PROBE * PROBE; i++)
@@ -106,7 +108,7 @@ static bool threads_agree(void) {
 const char *bq_blas_name(void) {
     static char name[64];
     if (name[0]) return name;
-    if (openblas_set_num_threads) openblas_set_num_threads(1); /* the threads are ours */
+    if (openblas_set_num_threads) openblas_set_num_threads(1); /* threads are ours */
     void *buffer = blas_memory_alloc(0);
     BQ_CHECK(buffer == buffers[0].at,
              "OpenBLAS is linked as a static library, and threads may share its buffers: link "
@@ -115,7 +117,7 @@ const char *bq_blas_name(void) {
     BQ_CHECK(threads_agree(), "the BLAS gives wrong results when threads call it at the same time");
     char config[128] = "cblas";
     if (openblas_get_config) snprintf(config, sizeof config, "%s", openblas_get_config());
-    char *end = strchr(config, ' '); /* "OpenBLAS 0.3.21 NO_LAPACKE ...": two words are the name */
+    char *end = strchr(config, ' '); /* "OpenBLAS 0.3.21 NO_LAPACKE ...": the first two words are the name */
     if (end) end = strchr(end + 1, ' ');
     if (end) *end = 0;
     snprintf(name, sizeof name, "%.32s%s%.24s", config, bq_blas_core() ? " " : "",
@@ -125,10 +127,10 @@ const char *bq_blas_name(void) {
 
 /* ---- gemm ---- */
 
-/* Tiles: about TILES of them, so that threads share the work, with sides from SIDE_MIN, below which packing
- * costs more than 5 %, to SIDE_MAX.  Powers of two in each direction divide evenly among 2, 4, 8 and 16
- * threads. */
-#define OWN_LEAST (1 << 15) /* multiplications that pay for packing */
+/* About TILES tiles, so that threads can share them.  Sides are at least SIDE_MIN, below which
+ * packing costs more than 5 %, and at most SIDE_MAX.  Powers of two in each direction divide evenly
+ * among 2, 4, 8 and 16 threads. */
+#define OWN_LEAST (1 << 15) /* products with fewer multiplications do not pay for packing */
 #define TILES     32
 #define SIDE_MIN  320
 #define SIDE_MAX  768
@@ -138,11 +140,11 @@ static int64_t side(int64_t m, int64_t n) {
     return s < SIDE_MIN ? SIDE_MIN : s > SIDE_MAX ? SIDE_MAX : (int64_t)s;
 }
 
-/* Length of the pieces that n is cut into, whole vectors: the power of two of them that comes nearest to
- * `goal`. */
+/* The length of the pieces that n is cut into, a multiple of 16.  The number of pieces is the power of two
+ * that brings the length nearest to `goal`. */
 static int64_t piece(int64_t n, int64_t goal) {
     int64_t count = 1;
-    while (n * 5 > count * goal * 7) count *= 2; /* 7 / 5: the square root of 2 */
+    while (n * 5 > count * goal * 7) count *= 2; /* 7 / 5 is about the square root of 2 */
     return ((n + count - 1) / count + 15) / 16 * 16;
 }
 

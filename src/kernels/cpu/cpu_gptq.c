@@ -1,5 +1,5 @@
-/* GPTQ on the cpu: rows are lanes.  A panel of BQ_GPTQ_ROWS rows stands transposed, columns in processing
- * order, so that a column is one line of memory; threads share the panels. */
+/* GPTQ on the cpu.  A lane is a row.  A panel of BQ_GPTQ_ROWS rows is stored transposed, with the columns in
+ * processing order, so a column is one line of memory.  Threads share the panels. */
 #include "kernels/cpu/cpu.h"
 #include "kernels/cpu/cpu_scratch.h"
 
@@ -53,7 +53,7 @@ void bq_cpu_order(bq_dev *dev, bq_mat diag, bq_order kind, int64_t group, bq_mat
 
 /* ---- fit ---- */
 
-/* The clipped grid of one row from its range's. */
+/* The clipped scale of one row; scale and zero are those of its range. */
 static float clipped(const float *w, const float *weight, int64_t n, bq_scheme s, float scale, float zero) {
     float lo = bq_qmin(s) - zero, hi = bq_qmax(s) - zero, kept = scale;
     double least = INFINITY;
@@ -80,15 +80,15 @@ void bq_cpu_fit(bq_dev *dev, bq_mat w, bq_mat weight, bq_scheme s, bq_mat scale,
 
 /* ---- gptq ---- */
 
-/* One panel: lines of PANEL floats. */
+/* One panel: lines of PANEL floats.  Lanes from `rows` on are 0, on a grid of scale 1. */
 typedef struct {
     const bq_gptq *p;
     bq_scheme s;
-    int64_t first, rows; /* of the linear; lanes beyond rows are 0 on a grid of scale 1 */
+    int64_t first, rows; /* its rows of the linear */
     int64_t k, group, groups;
-    float *w;            /* k lines: columns in processing order */
-    float *scale, *zero; /* a line a group */
-    float *gather;       /* a group of one lane, and its weights */
+    float *w;            /* k lines: the columns in processing order */
+    float *scale, *zero; /* a line for each group */
+    float *gather;       /* the columns of a group in one lane, then their weights for `fit` */
 } panel;
 
 static int64_t lines(int64_t k, int64_t group) {
@@ -106,7 +106,8 @@ static float *grid_at(bq_mat m, const panel *a, int64_t lane, int64_t group) {
     return bq_mat_at(m, (a->first + lane) * a->groups + group, 0);
 }
 
-/* A panel is turned in strips of lanes, so that a line of cache is used up before it is lost. */
+/* A panel is transposed in strips of STRIP lanes, so that all of a cache line is used
+ * before it is evicted. */
 enum { STRIP = 16 };
 
 static void load(panel *a) {
@@ -144,7 +145,7 @@ static void store(const panel *a, bq_mat fold) {
     }
 }
 
-/* Fit the grids of the group whose columns stand at i, i + 1, ..., from what they are now. */
+/* Fit the grids of the group whose columns are at i, i + 1, ... to the weights as they are now. */
 static void fit_group(bq_dev *dev, panel *a, int64_t i) {
     const bq_gptq *p = a->p;
     int64_t n = a->group, g = column(a, i) / n;
@@ -165,8 +166,8 @@ static void fit_group(bq_dev *dev, panel *a, int64_t i) {
     }
 }
 
-/* The end of a block that begins at i: a group whose grid is fitted on the way begins no later than its
- * block, unless all of it is inside. */
+/* The end of the column block that begins at i.  With `dynamic` a group either lies inside one
+ * column block or begins one. */
 static int64_t block_end(const panel *a, int64_t i) {
     int64_t end = i + BLOCK;
     if (a->p->dynamic && a->group <= BLOCK) end = i + BLOCK / a->group * a->group;
@@ -175,7 +176,8 @@ static int64_t block_end(const panel *a, int64_t i) {
     return end < a->k ? end : a->k;
 }
 
-/* Columns [begin, end).  done: how many of the block's errors a column has taken in. */
+/* Columns [begin, end): one column block.  done[j]: how many errors of the block have been
+ * subtracted from column j. */
 static void block(bq_dev *dev, panel *a, int64_t begin, int64_t end, float *error) {
     const bq_vec_table *vec = bq_vec();
     int64_t done[BLOCK] = {0}, n = end - begin;

@@ -1,5 +1,5 @@
-/* Gram matrices and their factors: Gram matrices by our own products where the processor has them.  Else
- * tiles are cut by the shape alone; each is a call of the serial BLAS. */
+/* Gram matrices and factors of their inverses.  Gram matrices are computed by our own products where the
+ * processor allows it.  Else tiles are cut by the shape alone, and each is one call of the serial BLAS. */
 #include "kernels/cpu/cpu.h"
 #include "kernels/cpu/cpu_scratch.h"
 
@@ -13,10 +13,10 @@
 
 /* ---- gram ---- */
 
-enum { SIDE = 384 }; /* of a tile, at most */
+enum { SIDE = 384 }; /* columns in a tile, at most */
 
 typedef struct {
-    int64_t count, side; /* tiles in a direction */
+    int64_t count, side; /* tiles in one direction; columns of a tile */
 } tiling;
 
 static tiling tiles_of(int64_t k) {
@@ -26,7 +26,7 @@ static tiling tiles_of(int64_t k) {
 
 static int span(int64_t k, int64_t first, int64_t side) { return (int)(k - first < side ? k - first : side); }
 
-/* Tile (i, j), j >= i, of the upper triangle. */
+/* Tile (i, j) of the upper triangle, j >= i. */
 static void gram_tile(bq_mat x, bq_mat h, int64_t side, int64_t i, int64_t j) {
     int64_t k = h.rows, first = i * side, second = j * side;
     if (first >= k || second >= k) return;
@@ -40,19 +40,19 @@ static void gram_tile(bq_mat x, bq_mat h, int64_t side, int64_t i, int64_t j) {
                     (int)h.ld);
 }
 
-/* The upper triangle in tiles, each a call of the BLAS. */
+/* The upper triangle, tile by tile. */
 static void gram_blas(bq_mat x, bq_mat h, tiling t) {
     int64_t pairs = t.count * (t.count + 1) / 2;
 #pragma omp parallel for schedule(dynamic) if (pairs > 1)
     for (int64_t p = 0; p < pairs; p++) {
-        int64_t away = 0, i = p; /* far from the diagonal first: a tile on it is half the work */
+        int64_t away = 0, i = p; /* tiles far from the diagonal first; one on it is half the work */
         for (int64_t d = t.count - 1; d > 0 && i >= t.count - d; d--) i -= t.count - d, away++;
         gram_tile(x, h, t.side, i, i + t.count - 1 - away);
     }
 }
 
-/* The lower triangle from the upper one, square by square; each is copied before it is read by columns, since
- * in place these would fall on a few sets of the cache. */
+/* Copy the upper triangle to the lower one, square by square.  A square is copied before it is read by
+ * columns: in place its columns would use only few sets of the cache. */
 static void mirror(bq_mat h) {
     enum { SQUARE = 32 };
     int64_t n = (h.rows + SQUARE - 1) / SQUARE;
@@ -92,22 +92,22 @@ void bq_cpu_gram(bq_dev *dev, bq_mat x, bq_mat h) {
 /* ---- factor ---- */
 
 enum {
-    NB = 64,   /* columns of a step of the factorization */
-    DOWN = 128 /* rows of a task in it */
+    NB = 64,   /* columns in a step of the factorization */
+    DOWN = 128 /* rows in a task of it */
 };
 
 size_t bq_cpu_factor_scratch(int64_t k) { return bq_arena_need(k, k + NB, BQ_F64); }
 
-/* Row p of a square of doubles, with room for NB more columns: L stands at its place; the transposed inverse
- * of L, moved NB columns to the right, does not touch it. */
+/* Element (row, col) of a square matrix of doubles with NB more columns.  L is in its place; the transposed
+ * inverse of L is NB columns further right, so the two do not overlap. */
 static double *cell(bq_mat s, int64_t row, int64_t col) { return bq_mat_at(s, row, col); }
 
 static int64_t column_of(bq_mat order, int64_t i) {
     return order.data ? *(const int32_t *)bq_mat_at(order, i, 0) : i;
 }
 
-/* The matrix to be factored, both axes reversed: its lower triangle, up to the end of the diagonal's tiles.
- */
+/* The matrix to be factored, A with both axes reversed: its lower triangle, to the end of the
+ * tiles on the diagonal. */
 static void reversed(bq_mat h, bq_mat order, double factor, double damp, bq_mat s) {
     int64_t k = h.rows;
     double mean = 0;
@@ -131,7 +131,7 @@ static void reversed(bq_mat h, bq_mat order, double factor, double damp, bq_mat 
     }
 }
 
-/* Cholesky of an n x n tile in place: A = L L^T, lower. */
+/* Cholesky factorization of an n x n tile, in place: A = L L^T with L lower. */
 static bool factor_tile(double *a, int64_t n, int64_t ld) {
     double column[NB];
     for (int64_t k = 0; k < n; k++) {
@@ -146,8 +146,8 @@ static bool factor_tile(double *a, int64_t n, int64_t ld) {
     return true;
 }
 
-/* A = L L^T in place, lower: each block of columns gets what the ones before it subtract, then its own
- * factor. */
+/* A = L L^T in place, with L lower: subtract from each block of columns what the blocks before it
+ * contribute, then factor it. */
 static bool cholesky(bq_mat s, int64_t k) {
     int ld = (int)s.ld;
     for (int64_t j = 0; j < k; j += NB) {
@@ -166,7 +166,7 @@ static bool cholesky(bq_mat s, int64_t k) {
     return true;
 }
 
-/* The rows of the transposed inverse, a block at a time: Y L^T = 1 from the block's diagonal on. */
+/* The transposed inverse Y of L, a block of rows at a time: Y L^T = 1, from the block's diagonal on. */
 static void invert(bq_mat s, int64_t k) {
     int ld = (int)s.ld;
 #pragma omp parallel for schedule(dynamic) if (k > NB)
@@ -193,7 +193,7 @@ bool bq_cpu_factor(bq_dev *dev, bq_mat h, bq_mat order, double factor, double da
     if (definite) {
         invert(s, k);
 #pragma omp parallel for schedule(static) if (k > 128)
-        for (int64_t r = 0; r < k; r++) { /* both axes reversed once more */
+        for (int64_t r = 0; r < k; r++) { /* reverse both axes again */
             float *to = bq_mat_at(ut, r, 0);
             const double *from = cell(s, k - 1 - r, k - 1 + NB);
             for (int64_t c = 0; c < k; c++) to[c] = c <= r ? (float)from[-c] : 0;

@@ -1,5 +1,5 @@
-/* Ops on rows: threads share the rows, vectors do a row, so results cannot depend on the number of threads.
- */
+/* Ops on rows.  Threads share the rows and a vector function computes each row, so results cannot depend on
+ * the number of threads. */
 #include "kernels/cpu/cpu.h"
 
 #include "base/die.h"
@@ -9,9 +9,9 @@
 #include <math.h>
 #include <string.h>
 
-#define XENT_ROWS 128 /* logits rows at a time: enough for the GEMM to reuse the head it packs */
+#define XENT_ROWS 128 /* rows of logits at a time: enough for the GEMM to use its packed head again */
 
-/* Waking threads costs more than a few ten thousand numbers of work. */
+/* To wake threads costs as much as some ten thousand numbers of work. */
 static bool worth_threads(bq_mat m) { return m.rows * m.cols > 1 << 14; }
 
 static float *row(bq_mat m, int64_t r) { return (float *)m.data + r * m.ld; }
@@ -22,7 +22,7 @@ static void want(bq_mat m, int64_t rows, int64_t cols, const char *op, const cha
              bq_type_name(m.type), (long)rows, (long)cols);
 }
 
-/* Sums in double, of matrices that are not both f32. */
+/* add, where one of the matrices is f64: the sum is in double. */
 static void add_wide(bq_mat x, bq_mat y) {
     bool narrow = y.type == BQ_F32;
     BQ_CHECK(x.rows == y.rows && x.cols == y.cols && (narrow ? x.type == BQ_F64 : y.type == BQ_F64) &&

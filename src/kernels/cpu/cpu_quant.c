@@ -8,7 +8,7 @@
 #include <math.h>
 #include <string.h>
 
-/* Below this many elements a row loop is not worth waking threads. */
+/* With fewer elements it does not pay to wake threads. */
 enum { PARALLEL = 1 << 15 };
 
 static void check_rows(bq_mat w, bq_mat of_row, const char *what, const char *op) {
@@ -42,7 +42,8 @@ void bq_cpu_mix(bq_dev *dev, bq_mat fp, bq_mat qt, double p, bq_rng_key at, bq_m
                  qt.rows == rows && fp.cols == cols && qt.cols == cols && rows * cols <= INT64_C(4) << 32,
              "mix: %ld x %ld and %ld x %ld to %ld x %ld", (long)fp.rows, (long)fp.cols, (long)qt.rows,
              (long)qt.cols, (long)rows, (long)cols);
-    double words = ceil(p * 0x1p32); /* so many of the 2^32 values of a word take qt: word < p 2^32 */
+    double words = ceil(p * 0x1p32); /* so many of the 2^32 values of a word take qt: those
+                                        with word < p * 2^32 */
     uint32_t last = words > 0 ? (uint32_t)(words - 1) : 0;
     const bq_vec_table *vec = bq_vec();
 #pragma omp parallel for schedule(static) if (rows * cols > PARALLEL)

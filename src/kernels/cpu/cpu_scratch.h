@@ -1,10 +1,11 @@
-/* cpu_scratch.h - bytes of arena the cpu's ops push, for bq_op_scratch; each stands beside its op. */
+/* cpu_scratch.h - arena bytes that the cpu's ops push, for bq_op_scratch and its kin; each is
+ * defined beside its op. */
 #ifndef BQ_CPU_SCRATCH_H
 #define BQ_CPU_SCRATCH_H
 
 #include "kernels/ops.h"
 
-/* Both directions; the same for any number of threads. */
+/* The larger one of forward and backward; the same for any number of threads. */
 size_t bq_cpu_attention_scratch(int64_t tokens, bq_attention a);
 size_t bq_cpu_mse_scratch(int64_t tokens);
 size_t bq_cpu_xent_scratch(int64_t tokens, int64_t vocab);

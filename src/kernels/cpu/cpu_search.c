@@ -5,7 +5,7 @@
 
 #include <math.h>
 
-/* Below this many elements a row loop is not worth waking threads; the search does more for each. */
+/* With fewer elements it does not pay to wake threads; a search does more work for an element. */
 enum { PARALLEL = 1 << 15, PARALLEL_SEARCH = 1 << 10 };
 
 static void check_shrink(float shrink) {
@@ -39,7 +39,7 @@ void bq_cpu_range_shrunk(bq_dev *dev, bq_mat w, bq_scheme s, float shrink, bq_ma
     }
 }
 
-/* The best of the ends' grids for one row. */
+/* The scale and zero of the best grid among `ends`, for one row. */
 static float search(const bq_vec_table *vec, const float *w, int64_t n, bq_scheme s, bq_shrink ends,
                     float *zero) {
     bq_grid grid[BQ_SEARCH_GRIDS];
@@ -103,8 +103,9 @@ void bq_cpu_range_better(bq_dev *dev, bool first, bq_mat a, bq_mat b, bq_mat sca
     }
 }
 
-/* The unit whose multiples 1 .. levels the scales of a row with that largest one become: cut, not rounded, so
- * that the largest is `levels` units and nothing leaves the type. */
+/* The unit whose multiples 1 ... levels become the scales of a row with that largest scale.  It is
+ * cut off, not rounded: so the largest multiple is not above the largest scale, and every multiple
+ * is exact in the type. */
 static float unit_of(float largest, int levels, bq_type type) {
     int digits = type == BQ_BF16 ? 8 : type == BQ_F16 ? 11 : 24, exponent;
     for (int l = levels; l > 1; l /= 2) digits--;
@@ -124,7 +125,7 @@ void bq_cpu_range_levels(bq_dev *dev, bq_mat scale, int levels, bq_type type) {
         float unit = unit_of(largest, levels, type);
         for (int64_t g = 0; g < scale.cols; g++) {
             float k = rintf(row[g] / unit);
-            row[g] = (k < 1 ? 1 : k > n ? n : k) * unit; /* NaN stays */
+            row[g] = (k < 1 ? 1 : k > n ? n : k) * unit; /* NaN stays NaN */
         }
     }
 }

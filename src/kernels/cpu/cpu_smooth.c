@@ -5,7 +5,7 @@
 
 #include <math.h>
 
-enum { PARALLEL = 1 << 15, COLUMNS = 256 }; /* columns that a thread walks down together */
+enum { PARALLEL = 1 << 15, COLUMNS = 256 }; /* COLUMNS: columns that a thread takes together, row by row */
 
 static void check_shape(bq_mat m, int64_t rows, int64_t cols, const char *op) {
     BQ_CHECK(m.type == BQ_F32 && m.rows == rows && m.cols == cols, "%s: %ld x %ld %s, not %ld x %ld f32", op,
@@ -30,7 +30,7 @@ void bq_cpu_column_max(bq_dev *dev, bq_mat x, float sign, bq_mat m) {
     }
 }
 
-/* One row's |x| of columns c .. c + n - 1, each over its group's largest. */
+/* Add |x| of one row, columns c ... c + n - 1, each divided by the largest of its group. */
 static void add_relative(const bq_vec_table *vec, bq_mat x, int64_t r, int64_t c, int64_t n, int64_t group,
                          double *sum) {
     for (int64_t at = c, next; at < c + n; at = next) {
@@ -47,7 +47,7 @@ static void column_sums(bq_mat x, int64_t group, bool square, bq_mat sum, const 
     BQ_CHECK(group <= 0 || x.cols % group == 0, "%s: groups of %ld in %ld columns", op, (long)group,
              (long)x.cols);
     const bq_vec_table *vec = bq_vec();
-    /* Whole groups stay with one thread, as far as they fit. */
+    /* A group stays with one thread, unless it is wider than COLUMNS. */
     int64_t step = group > 0 && group <= COLUMNS ? COLUMNS / group * group : COLUMNS;
 #pragma omp parallel for schedule(static) if (x.rows * x.cols > PARALLEL)
     for (int64_t c = 0; c < x.cols; c += step) {
@@ -138,7 +138,7 @@ void bq_cpu_head_max(bq_dev *dev, bq_mat s, int64_t head) {
     }
 }
 
-/* The min-max grid of some values, as `range` and `quantize` use it. */
+/* The min-max grid of n values, as `range` makes and `quantize` uses it. */
 static bq_grid grid_of(const bq_vec_table *vec, const float *w, int64_t n, bq_scheme s) {
     float lo, hi, zero = 0;
     vec->minmax(w, n, &lo, &hi);

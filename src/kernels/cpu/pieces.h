@@ -1,4 +1,4 @@
-/* pieces.h - arithmetic of cutting into pieces. */
+/* pieces.h - arithmetic for cutting n items into pieces. */
 #ifndef BQ_PIECES_H
 #define BQ_PIECES_H
 

@@ -1,7 +1,8 @@
-/* Blocks: some hundred k, ROWS of a and COLS of b at a time are cut into tiles of bf16 (16 rows x 32 k),
- * which threads share; then each pair of panels of a meets each pair of panels of b: 32 x 32 elements of c,
- * in four tile registers or, eight rows at a time, in sixteen vectors.  b passes by with a at rest, so that c
- * is walked along its rows: down its columns, tile after tile would be on other pages. */
+/* Products by blocks of a, b and k.  Some hundred k of ROWS rows of a and of COLS rows of b are packed into
+ * tiles (16 rows x 32 k of bf16), a job that the threads share.  Then each pair of panels of a meets each
+ * pair of panels of b, which makes 32 x 32 elements of c: in four tile registers or, eight rows at a time, in
+ * sixteen vectors.  The panels of a stay while those of b change, so c is gone through along its rows; down
+ * its columns each tile would be on other pages of memory. */
 #include "kernels/cpu/product.h"
 
 #include "base/die.h"
@@ -18,10 +19,10 @@
 
 #define ROWS  1024
 #define COLS  2048
-#define TEAM  (1 << 22) /* multiplications that pay for a team of threads */
-#define CHUNK 512       /* rows of b whose tiles stay in the second cache while a passes by */
+#define TEAM  (1 << 22) /* products with fewer multiplications do not pay for a team of threads */
+#define CHUNK 512       /* rows of b whose tiles stay in the second-level cache, for all rows of a */
 
-/* ---- is it there ---- */
+/* ---- what the processor has ---- */
 
 static bool tiles(unsigned leaf7) {
     enum { ARCH_REQ_XCOMP_PERM = 0x1023, XFEATURE_XTILEDATA = 18 };
@@ -38,7 +39,7 @@ static bq_product_unit ask(void) {
 }
 
 bq_product_unit bq_products(void) {
-    static int known; /* 1 + what there is */
+    static int known; /* 1 + the answer; 0: not asked yet */
     if (!known) known = 1 + (int)ask();
     return (bq_product_unit)(known - 1);
 }
@@ -78,7 +79,8 @@ static void configure(void) {
         _tile_dpbf16ps(3, 5, 7);                                                                             \
     } while (0)
 
-/* a, b: pairs of panels, the second `skip` bytes behind; c: its tiles are added to. */
+/* a, b: pairs of panels, the second one `skip` bytes after the first.  Adds to c, or with
+ * `zero` overwrites it. */
 INLINE void product(bq_product_kind kind, int64_t steps, const char *a, const char *b, bool zero, float *c,
                     int64_t ldc) {
     int64_t skip = steps * kind * TILE, stride = ldc * 4;
@@ -95,12 +97,12 @@ INLINE void product(bq_product_kind kind, int64_t steps, const char *a, const ch
     }
     for (int64_t s = 0; s < steps; s++, a += kind * TILE, b += kind * TILE) {
         for (int64_t r = s * 32 / steps; r < (s + 1) * 32 / steps;
-             r++) { /* the elements to the right are next */
+             r++) { /* fetch the elements of c to the right, which are next */
             __builtin_prefetch(c + r * ldc + 32, 1);
             __builtin_prefetch(c + r * ldc + 48, 1);
         }
         LOAD_A(0);
-        if (kind == BQ_PRODUCT_BF16X6) { /* the smallest products first */
+        if (kind == BQ_PRODUCT_BF16X6) { /* the smallest products are added first */
             LOAD_B(2);
             MULTIPLY();
         }
@@ -131,7 +133,7 @@ INLINE void product(bq_product_kind kind, int64_t steps, const char *a, const ch
     _tile_stored(3, c + 16 * ldc + 16, stride);
 }
 
-/* The same in vectors, of floats or of one bf16 a float: 8 x 32 elements in 16 vectors at a time. */
+/* The same in vectors, for floats or for one bf16 for each float: 8 x 32 elements in 16 vectors at a time. */
 INLINE void vectors(bool floats, int64_t steps, const char *a, const char *b, bool zero, float *c,
                     int64_t ldc) {
     enum { DOWN = 8 };
@@ -170,9 +172,9 @@ INLINE void vectors(bool floats, int64_t steps, const char *a, const char *b, bo
 
 typedef struct {
     char *room;
-    int64_t k, depth, steps;         /* of this block: first k, how many, in steps */
-    int64_t row, rows, col, columns; /* of c */
-    bool upper, last;                /* only c's upper triangle; which this block of k completes */
+    int64_t k, depth, steps;         /* of this block: its first k, how many, and how many steps they are */
+    int64_t row, rows, col, columns; /* of this block in c: rows from `row`, columns from `col` */
+    bool upper, last;                /* only c's upper triangle; this is the last block of k */
 } block;
 
 static void elements(bq_product_kind kind, block w, int64_t i, int64_t j, const char *a, const char *b,
@@ -199,7 +201,7 @@ static void elements(bq_product_kind kind, block w, int64_t i, int64_t j, const 
     for (int64_t r = 0; r < rows && !whole; r++) memcpy(c + r * ldc, edge + 32 * r, (size_t)cols * 4);
 }
 
-/* Element (i, j) and those around it, above the diagonal or on it, to (j, i). */
+/* Copy the 32 x 32 elements at (i, j), those on or above the diagonal, to (j, i). */
 static void mirror(int64_t n, int64_t i, int64_t j, float *c, int64_t ldc) {
     float tile[LANES][LANES] __attribute__((aligned(64)));
     for (int64_t r = i; r < i + 32 && r < n; r += LANES)
@@ -215,7 +217,8 @@ static void mirror(int64_t n, int64_t i, int64_t j, float *c, int64_t ldc) {
 
 /* ---- the loops ---- */
 
-/* On huge pages where the system has them: tiles are walked by all threads, again and again. */
+/* The thread's buffer, on huge pages where the system has them, since all threads read its
+ * tiles again and again. */
 static char *room(void) {
     enum { HUGE = 2 << 20 };
     static _Thread_local char *at;
@@ -224,12 +227,13 @@ static char *room(void) {
                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
         BQ_CHECK(p != MAP_FAILED, "no memory for the tiles of a matrix product");
         at = (char *)(((uintptr_t)p + HUGE - 1) / HUGE * HUGE);
-        madvise(at, BQ_PRODUCT_BYTES, MADV_HUGEPAGE); /* advice only: the answer changes speed, not results */
+        madvise(at, BQ_PRODUCT_BYTES, MADV_HUGEPAGE); /* the kernel may refuse: this changes
+                                                         speed only, never results */
     }
     return at;
 }
 
-/* Called by all threads of a team. */
+/* One block.  All threads of a team call it. */
 static void multiply(bq_product_kind kind, block w, float alpha, bq_product_side a, bq_product_side b,
                      bool zero, float *c, int64_t ldc) {
     int64_t panel = w.steps * (kind == BQ_PRODUCT_F32 ? 1 : kind) * TILE, pa = pieces(w.rows, 32) * 2,
@@ -263,7 +267,7 @@ static void scale_rows(int64_t rows, int64_t cols, float beta, float *c, int64_t
         for (int64_t i = 0; i < cols; i++) c[r * ldc + i] = beta == 0 ? 0 : c[r * ldc + i] * beta;
 }
 
-/* k of a block, at most: the fewer blocks, the less often c is read and written; room() holds them. */
+/* The most k in a block.  With few blocks c is read and written less often; a block must fit into room(). */
 static int64_t deepest(bq_product_kind kind) {
     if (kind == BQ_PRODUCT_F32) return 384;
     return bq_products() == BQ_PRODUCT_VECTORS ? 576 : 320;

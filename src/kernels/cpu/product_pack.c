@@ -6,7 +6,7 @@ static __m512 widened(__m256i half) {
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
 }
 
-/* The next bf16 of each of 32 floats, low then high; the floats become what is left. */
+/* Take the next bf16 from each of 32 floats, those of `low` first.  The floats become what is left. */
 static __m512i next_term(__m512 *low, __m512 *high) {
     __m512i both = (__m512i)_mm512_cvtne2ps_pbh(*high, *low);
     *low -= widened(_mm512_castsi512_si256(both));
@@ -38,8 +38,8 @@ void bq_product_transpose(char *tile) {
     }
 }
 
-/* 16 rows from `row` and 32 k from `k`, `depth` of them within the matrix, as `kind` tiles; a row of a tile
- * is a row of the operand, or where `pairs` a pair of k with 16 rows side by side. */
+/* Pack 16 rows from `row` and 32 k from `k`, of which `depth` are inside the matrix, as `kind` tiles.  A row
+ * of a tile is a row of the operand, or with `pairs` a pair of k of 16 rows, side by side. */
 INLINE void pack_tile(bq_product_side m, bool across, bq_product_kind kind, bool pairs, float alpha,
                       int64_t row, int64_t k, int64_t depth, char *to) {
     int64_t rows = m.rows - row < LANES ? m.rows - row : LANES;
@@ -47,7 +47,7 @@ INLINE void pack_tile(bq_product_side m, bool across, bq_product_kind kind, bool
     __mmask32 inside = (__mmask32)(depth >= STEP ? 0xffffffff : (1u << depth) - 1);
     for (int i = 0; i < 16; i++) {
         __m512 low, high;
-        if (across) { /* k 2i and 2i + 1 of 16 rows */
+        if (across) { /* k = 2i and 2i + 1 of 16 rows */
             const float *at = m.at + (k + 2 * i) * m.ld + row;
             low = _mm512_maskz_loadu_ps(2 * i < depth ? lanes : 0, at);
             high = _mm512_maskz_loadu_ps(2 * i + 1 < depth ? lanes : 0, at + m.ld);
@@ -73,7 +73,7 @@ INLINE void pack_steps(bq_product_side m, bool across, bq_product_kind kind, boo
         pack_tile(m, across, kind, pairs, alpha, row, k + s, depth - s, to);
 }
 
-/* 16 rows and 16 k as floats, else as above. */
+/* The same for 16 rows and 16 k of floats. */
 INLINE void pack_floats(bq_product_side m, bool across, bool pairs, float alpha, int64_t row, int64_t k,
                         int64_t depth, char *to) {
     int64_t rows = m.rows - row < LANES ? m.rows - row : LANES;

@@ -8,7 +8,7 @@ INLINE __m512 added(bool pairs, __m512 sum, __m512 x, __m512 y) {
     return pairs ? _mm512_dpbf16_ps(sum, (__m512bh)x, (__m512bh)y) : _mm512_fmadd_ps(x, y, sum);
 }
 
-/* rows x 32 elements of c, of which the lanes of `within` are there. */
+/* rows x 32 elements of c; only the lanes in `within` exist. */
 INLINE void piece(bool pairs, int rows, int64_t k, float alpha, bq_small_left a, bq_small_right b,
                   const __mmask16 within[2], bool add, float *c, int64_t ldc) {
     __m512 sum[DOWN][2];

@@ -1,9 +1,9 @@
-/* vec.h - vector code of the cpu backend: one source, compiled per instruction set, chosen at run time.
+/* vec.h - vector code of the cpu backend: one source, compiled for each instruction set, chosen at run time.
  *
  * A file vec_<topic>.c defines functions BQ_V(name); CMake compiles it with BQ_ISA = base, avx2 and avx512.
- * All arithmetic is plain C on 16-lane vectors without contraction, and sums run in 16 fixed lanes, so that
- * every instruction set gives the same bits.  Callers use `bq_vec()->name`.  Vector functions are
- * single-threaded and work on rows; the op around them spreads rows over threads. */
+ * The arithmetic is plain C on 16 lanes without contraction, and sums run in 16 fixed lanes.  So every
+ * instruction set gives the same bits.  Callers write `bq_vec()->name`.  Vector functions use one thread and
+ * work on rows; the op that calls them shares the rows among threads. */
 #ifndef BQ_VEC_H
 #define BQ_VEC_H
 
@@ -13,8 +13,8 @@
 #define BQ_V_JOIN(a, b)  BQ_V_JOIN2(a, b)
 #define BQ_V(name)       BQ_V_JOIN(bq_v_##name, BQ_ISA)
 
-/* Every vector function once: X(return type, name, (arguments)).  Each vec_<topic>.c's rows stand in their
- * own list. */
+/* Every vector function once: X(return type, name, (arguments)).  Each vec_<topic>.h has
+ * the list of its file. */
 #include "kernels/cpu/vec_gptq.h"
 #include "kernels/cpu/vec_model.h"
 #include "kernels/cpu/vec_quant.h"
@@ -29,8 +29,8 @@ typedef struct {
 #undef BQ_X
 } bq_vec_table;
 
-/* The table of the best instruction set this machine has (BQ_CPU_ISA=base|avx2|avx512 lowers it, for tests).
- */
+/* The table for the best instruction set of this machine.  BQ_CPU_ISA=base|avx2|avx512 may name a
+ * lower one, for tests. */
 const bq_vec_table *bq_vec(void);
 
 #endif

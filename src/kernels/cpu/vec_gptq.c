@@ -10,8 +10,8 @@ BQ_VEC_GPTQ(BQ_X)
 
 enum { PANEL = BQ_GPTQ_ROWS };
 
-/* A register of this instruction set.  Lanes do not meet, so its width does not show in the bits.  Eight
- * accumulators hide the latency of subtraction, and leave registers for the rest. */
+/* A vector register of this instruction set.  Lanes do not interact, so its width does not change the bits.
+ * Eight accumulators hide the latency of the subtraction and leave registers for the rest. */
 typedef float vector __attribute__((vector_size(__BIGGEST_ALIGNMENT__)));
 enum { EACH = __BIGGEST_ALIGNMENT__ / 4, WIDE = 2, LINES = 4, MORE = WIDE * LINES };
 
@@ -32,7 +32,8 @@ void BQ_V(gptq_update)(float *w, const float *e, const float *u, int64_t n) {
     }
 }
 
-/* Four lines at a time use an error four times; the lanes of all errors stay in the first-level cache. */
+/* Four lines at a time, so that an error is loaded once and used four times.  All errors of these lanes stay
+ * in the first-level cache. */
 static inline void update_lines(float *w, int lines, const float *e, const float *u, int64_t ldu, int64_t n) {
     vector sum[LINES][WIDE];
     for (int c = 0; c < lines; c++) {
@@ -64,7 +65,7 @@ void BQ_V(gptq_quantize)(float *w, const float *scale, const float *zero, bq_sch
 #pragma omp simd
     for (int l = 0; l < PANEL; l++) {
         float x = w[l], lo = qmin - zero[l], hi = qmax - zero[l], r = x / scale[l];
-        r = r > lo ? r : lo; /* NaN is qmin, as in quantize */
+        r = r > lo ? r : lo; /* NaN becomes qmin, as in quantize */
         r = r < hi ? r : hi;
         e[l] = (x - nearest(r) * scale[l]) / d;
         float least = (lo - 0.5f) * scale[l], most = (hi + 0.5f) * scale[l];

@@ -1,5 +1,4 @@
-/* Vector bodies of the model ops; what each does stands in vec_model.h, compiled per instruction set (vec.h).
- */
+/* The vector functions of the model ops.  vec_model.h says what each does; vec.h how they are compiled. */
 #include "kernels/cpu/vec.h"
 
 #include "base/num.h"
@@ -22,7 +21,8 @@ INLINE v16 all(float x) { return (v16){} + x; }
 INLINE v16 pick(i16 mask, v16 yes, v16 no) { return (v16)((mask & (i16)yes) | (~mask & (i16)no)); }
 INLINE v16 larger(v16 a, v16 b) { return pick(a > b, a, b); }
 
-/* Lanes from n on read `rest` and are not written. */
+/* load_or: n numbers from p; the other lanes are `rest`.  store: n numbers to p; the other
+ * lanes are not written. */
 INLINE v16 load_or(const float *p, int64_t n, float rest) {
     v16 v = all(rest);
     if (n >= LANES)
@@ -39,8 +39,9 @@ INLINE void store(float *p, int64_t n, v16 v) {
         for (int64_t l = 0; l < n; l++) p[l] = v[l];
 }
 
-/* Run the statements for i = first, first + 16, ... below end, with m numbers to do at i.  They stand twice
- * in the code: with m = 16, where the tests in load and store fold away, and for the row's end. */
+/* Run the statements for i = first, first + 16, ... below end, with m numbers to do at i.  They
+ * are in the code twice: with m = 16, where the compiler removes the tests in load and store, and
+ * for the end of the row. */
 #define EACH(i, m, first, end, ...)                                                                          \
     do {                                                                                                     \
         int64_t i = first;                                                                                   \
@@ -54,7 +55,7 @@ INLINE void store(float *p, int64_t n, v16 v) {
         }                                                                                                    \
     } while (0)
 
-/* Lanes meet as (l, l + 8), then (l, l + 4), (l, l + 2), (l, l + 1). */
+/* Lanes are added as l and l + 8, then l and l + 4, l + 2, l + 1. */
 #define LOWER(v)  __builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7)
 #define UPPER(v)  __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15)
 #define LOWER4(v) __builtin_shufflevector(v, v, 0, 1, 2, 3)
@@ -83,7 +84,7 @@ INLINE float largest(v16 v) {
                      larger_of(larger_of(b[2], c[2]), larger_of(b[3], c[3])));
 }
 
-/* bq_exp in every lane, the same operations in the same order. */
+/* bq_exp in every lane: the same operations in the same order. */
 INLINE v16 vexp(v16 x) {
     i16 low = x < -87.33f;
     x = pick(low, all(-87.33f), x);
@@ -140,7 +141,7 @@ void BQ_V(rmsnorm_bwd)(int64_t n, const float *x, const float *weight, float eps
 
 void BQ_V(rope)(int64_t heads, int64_t hd, int64_t half, const float *cos, const float *sin, bool inverse,
                 float *x) {
-    float sign = inverse ? -1.0f : 1.0f; /* exact: the transpose turns back */
+    float sign = inverse ? -1.0f : 1.0f; /* exact; the transpose turns back */
     for (int64_t h = 0; h < heads; h++, x += hd)
         EACH(i, m, 0, half, {
             v16 c = load(cos + i, m), s = load(sin + i, m) * sign;
@@ -208,7 +209,7 @@ double BQ_V(sum_exp)(int64_t n, const float *x, float *max) {
     return total_double(sum);
 }
 
-/* The visible columns of row r of a tile: [from, end), empty when from >= end. */
+/* The columns that row r of a tile sees: [from, end); none where from >= end. */
 INLINE void see(bq_tile t, int64_t r, int64_t *from, int64_t *end) {
     int64_t last = t.shift + r;
     *from = t.window > 0 && last - t.window + 1 > 0 ? last - t.window + 1 : 0;
@@ -221,7 +222,7 @@ INLINE void hide(float *row, int64_t from, int64_t end, int64_t cols) {
     if (end < cols) memset(row + end, 0, (size_t)(cols - end) * sizeof *row);
 }
 
-/* Up to 16 rows from row r: the new maxima first, so that their exponentials are one vector. */
+/* Up to 16 rows from row r.  All new maxima come first, so that their exponentials are one vector. */
 static void softmax_rows(bq_tile t, int64_t r, float *s, float *max, float *sum, int64_t hd, int64_t ldo,
                          float *out) {
     int64_t rows = t.rows - r < LANES ? t.rows - r : LANES, from[LANES], end[LANES];

@@ -1,28 +1,31 @@
-/* vec_model.h - rows of the vector table for model ops (vec_model.c).  X(return type, name, (arguments)).
+/* vec_model.h - the vector functions of model ops (vec_model.c): X(return type, name, (arguments)).
  *
- * Arrays are rows of n numbers; an output may be an input (each element is read before it is written), but no
- * other overlap.  Sums: lane l adds the elements l, l + 16, ... in order, then lanes meet as (l, l + 8), (l,
- * l + 4), ... */
+ * Arrays are rows of n numbers.  An output may be one of the inputs (each element is read before it is
+ * written); else they do not overlap.  Sums: lane l adds elements l, l + 16, ... in order; then lanes are
+ * added as l and l + 8, l and l + 4, and so on. */
 #ifndef BQ_VEC_MODEL_H
 #define BQ_VEC_MODEL_H
 
-/* A tile of attention scores: rows are queries, columns keys, ld numbers apart.  Row r sees the columns c
- * with shift + r - window < c <= shift + r; window 0: no lower end. */
+/* A tile of attention scores: rows are queries, columns are keys, rows are ld numbers apart.  Row r sees the
+ * columns c with shift + r - window < c <= shift + r; window 0: no lower end. */
 typedef struct {
     int64_t rows, cols, ld, shift, window;
 } bq_tile;
 
-/* add            y += x
- * times          y = x * factor
- * rmsnorm        y = x * r * weight, r = 1 / sqrt(mean(x^2) + eps)
- * rmsnorm_bwd    dx += r weight dy - x (r^3 / n) sum(weight dy x)
- * rope           one token: heads of size hd, the first 2 * half channels of each turn
- * mse            returns sum (y - target)^2 in double; dy = slope (y - target) unless NULL
- * dot            returns sum a b
- * sum_exp        returns max(x) in *max and sum exp(x - max), in double
- * softmax_tile   scores s become exp(s - max), invisible ones 0; max and sum (one a row) move on from their
- * values so far, and out (rows x hd), the result so far, is scaled to the new maximum softmax_bwd    scores s
- * become p = exp(s - lse), invisible ones 0; dp becomes p (dp - d) */
+/* What the functions do:
+ *   add            y += x
+ *   times          y = x * factor
+ *   rmsnorm        y = x * r * weight, r = 1 / sqrt(mean(x^2) + eps)
+ *   rmsnorm_bwd    dx += r weight dy - x (r^3 / n) sum(weight dy x)
+ *   rope           one token: heads of size hd, of which the first 2 * half channels are turned
+ *   glu, glu_bwd   as in kernels/ops.h
+ *   mse            returns sum (y - target)^2 in double; unless dy is NULL, dy = slope (y - target)
+ *   dot            returns sum a b
+ *   sum_exp        *max = max(x); returns sum exp(x - max) in double
+ *   softmax_tile   one step of the running softmax.  max and sum (one for each row) and out (rows, hd) are
+ *                  the results of the tiles before.  Scores s become exp(s - new max), invisible ones 0; max
+ *                  and sum are updated; out is scaled to the new max
+ *   softmax_bwd    scores s become p = exp(s - lse), invisible ones 0; dp becomes p (dp - d) */
 #define BQ_VEC_MODEL(X)                                                                                      \
     X(void, add, (int64_t n, const float *x, float *y))                                                      \
     X(void, times, (int64_t n, float factor, const float *x, float *y))                                      \

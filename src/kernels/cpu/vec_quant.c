@@ -1,7 +1,7 @@
-/* Loops of independent elements are left to the compiler (omp simd): every lane does the same IEEE operations
- * as the scalar tail, so neither the width nor the length of a row shows in the bits.  Sums are the one place
- * where order matters; they go through a block of terms on the stack into 16 double lanes: element j always
- * meets lane j % 16. */
+/* Loops over independent elements are left to the compiler (omp simd).  Every lane does the same IEEE
+ * operations as the scalar rest of a loop, so neither the vector width nor the length of a row changes the
+ * bits.  Only in sums the order matters.  Their terms go, a block at a time on the stack, to 16 lanes of
+ * doubles: element j is always added to lane j % 16. */
 #include "kernels/cpu/vec.h"
 
 #include "base/num.h"
@@ -13,8 +13,8 @@
 BQ_VEC_QUANT(BQ_X)
 #undef BQ_X
 
-/* bq_philox (base/rng.h) for 64 quads at once, round by round: the compiler does not vectorize over calls of
- * it. */
+/* bq_philox (base/rng.h) for 64 quads at once, round by round: a loop over calls of
+ * bq_philox would not vectorize. */
 enum { QUADS = 64 };
 
 static void philox(bq_rng_key at, uint32_t quad, uint32_t *word) {
@@ -37,7 +37,7 @@ static void philox(bq_rng_key at, uint32_t quad, uint32_t *word) {
     }
 }
 
-/* A row that starts inside a quad skips that quad's first words. */
+/* A row may start inside a quad; then the first words of that quad are skipped. */
 void BQ_V(mix)(const float *fp, const float *qt, int64_t n, int64_t first, uint32_t last, bq_rng_key at,
                float *out) {
     uint32_t word[4 * QUADS];
@@ -54,7 +54,7 @@ void BQ_V(mix)(const float *fp, const float *qt, int64_t n, int64_t first, uint3
     }
 }
 
-/* Smallest and largest are the same in any order, so the lanes here are only for speed. */
+/* Any order gives the same smallest and largest number, so the lanes here are for speed only. */
 void BQ_V(minmax)(const float *w, int64_t n, float *lo, float *hi) {
     float low[LANES] = {0}, high[LANES] = {0};
     int64_t j = 0;
@@ -83,7 +83,8 @@ void BQ_V(quantize)(const float *w, int64_t n, bq_grid grid, int zero, int8_t *c
 #pragma omp simd
     for (int64_t j = 0; j < n; j++) {
         float r = w[j] / grid.scale;
-        r = r > grid.qmin ? r : grid.qmin; /* this way round a NaN is qmin, and converting it is defined */
+        r = r > grid.qmin ? r : grid.qmin; /* this order turns a NaN into qmin, so that its
+                                              conversion is defined */
         r = r < grid.qmax ? r : grid.qmax;
         code[j] = (int8_t)((int32_t)nearest(r) + zero);
     }
@@ -94,10 +95,10 @@ void BQ_V(dequantize)(const int8_t *code, int64_t n, float scale, int zero, floa
     for (int64_t j = 0; j < n; j++) w[j] = (float)(code[j] - zero) * scale;
 }
 
-/* The folded weight, with the divisions of the spec in their order: they decide ties. */
+/* The folded weight.  The divisions and their order are the specification's: they decide ties. */
 static inline float folded(float w, float s2, float e3) { return w / bq_exp(s2) / e3; }
 
-/* x and y may be one row. */
+/* x and y may be the same row. */
 void BQ_V(fake_quantize)(const float *x, int64_t n, bq_grid grid, float *y) {
 #pragma omp simd
     for (int64_t j = 0; j < n; j++) y[j] = on_grid(x[j], grid);
@@ -128,8 +129,8 @@ void BQ_V(adam)(const float *g, int64_t n, bq_adam_step a, float *p, float *m, f
     }
 }
 
-/* Gradients of one block: ds2 and the terms of dL/dscale.  The mask looks at the rounded value, so r is
- * clamped to one step outside the grid, not to the grid. */
+/* Gradients of one block of terms: ds2, and the terms of dL/dscale.  The mask looks at the rounded value, so
+ * r is clamped to one step outside the grid and not to the grid. */
 static inline void gradients(const float *w, const float *s2, const float *g, int64_t n, float e3,
                              bq_grid grid, float *ds2, float *term) {
     float below = grid.qmin - 1, above = grid.qmax + 1;

@@ -1,27 +1,29 @@
-/* vec_quant.h - rows of the vector table for quantizer ops (vec_quant.c), and what they share with the ops
- * around.
- *
- * X(return type, name, (arguments)).  n counts elements of one row; rows lie contiguous. */
+/* vec_quant.h - the vector functions of quantizer ops (vec_quant.c), X(return type, name,
+ * (arguments)), and what they share with the ops that call them.  n is the number of elements of one
+ * row, which are contiguous. */
 #ifndef BQ_VEC_QUANT_H
 #define BQ_VEC_QUANT_H
 
 #include "kernels/adam.h"
 
-/* One row's grid: codes qmin .. qmax, whole numbers of at most 8 bits, times scale > 0. */
+/* The grid of one row: whole numbers qmin ... qmax times scale > 0.  Where there is a zero it has been
+ * subtracted from qmin and qmax. */
 typedef struct {
     float scale, qmin, qmax;
 } bq_grid;
 
-/* Die where the scheme, or the shapes of one scale (and zero point) a row of w, are not as kernels/ops.h has
- * them. */
+/* End the job unless the scheme, and the shapes of scale (and zero), one for each row of w, are
+ * as kernels/ops.h says. */
 void bq_grid_check(bq_scheme s, bq_mat w, bq_mat scale, bq_mat zero, const char *op);
 
-/* mix: words first .. first + n - 1 of the place; a word <= last takes qt.
- * minmax: smallest and largest of the row and 0; NaN is passed over.
- * quantize: NaN becomes qmin; the grid's ends are without the zero point, which codes have added.
- * adascale_row: e3 = exp(s3); fold may be NULL.
- * adascale_step: sum[0] = dL/dscale, sum[1] = ds3 = sum of ds2.  grad NULL: s2, m and v move; else grad gets
- * ds2 and nothing moves. */
+/* What the functions do:
+ *   mix             elements first ... first + n - 1 of the matrix; a word <= last takes qt
+ *   minmax          the smallest and the largest of the row and 0; NaN is skipped
+ *   quantize        NaN becomes qmin; zero is added to the codes
+ *   adascale_row    e3 = exp(s3); fold may be NULL
+ *   adascale_step   sum[0] = dL/dscale, sum[1] = ds3 = sum of ds2.  grad NULL: s2, m and v are updated; else
+ *                   grad becomes ds2 and nothing is updated
+ *   adam            one Adam step of p with gradient g and moments m, v */
 #define BQ_VEC_QUANT(X)                                                                                      \
     X(void, mix,                                                                                             \
       (const float *fp, const float *qt, int64_t n, int64_t first, uint32_t last, bq_rng_key at,             \

@@ -1,4 +1,4 @@
-/* Elements are independent and vectorize; sums run in 16 fixed lanes (vec_grid.h). */
+/* Elements are independent, so loops over them vectorize; sums run in 16 fixed lanes (vec_grid.h). */
 #include "kernels/cpu/vec_grid.h"
 
 #include "base/num.h"

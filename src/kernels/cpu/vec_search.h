@@ -1,15 +1,13 @@
-/* vec_search.h - rows of the vector table for grid searches (vec_search.c).  X(return type, name,
- * (arguments)).
- */
+/* vec_search.h - the vector functions of grid searches (vec_search.c): X(return type, name, (arguments)). */
 #ifndef BQ_VEC_SEARCH_H
 #define BQ_VEC_SEARCH_H
 
-#define BQ_SEARCH_GRIDS 128 /* most grids of one call */
+#define BQ_SEARCH_GRIDS 128 /* grids in one call, at most */
 
-/* The grids' ends are without the zero point.
- * grid_error   e = what the grid makes of w, minus w
- * grid_losses  loss[k] = sum |e|^norm for each of count grids, in one pass over w
- * inner        returns sum a b in double */
+/* The ends of a grid have the zero subtracted.
+ *   grid_error    e = w_hat - w on that grid
+ *   grid_losses   loss[k] = sum |w_hat - w|^norm for each of `count` grids, reading w once
+ *   inner         returns sum a b in double */
 #define BQ_VEC_SEARCH(X)                                                                                     \
     X(void, grid_error, (const float *w, int64_t n, bq_grid grid, float *e))                                 \
     X(void, grid_losses,                                                                                     \

@@ -1,4 +1,5 @@
-/* As in vec_quant.c: loops of independent elements are the compiler's, sums go through 16 double lanes. */
+/* As in vec_quant.c: loops over independent elements are left to the compiler; sums run
+ * in 16 lanes of doubles. */
 #include "kernels/cpu/vec.h"
 
 #include <math.h>
@@ -41,9 +42,9 @@ void BQ_V(col_over)(const float *x, const float *s, int64_t n, float *y) {
 
 static inline float on_grid(float x, bq_grid grid) {
     float r = x / grid.scale;
-    r = r > grid.qmin ? r : grid.qmin; /* this way round a NaN is qmin, as in quantize */
+    r = r > grid.qmin ? r : grid.qmin; /* this order turns a NaN into qmin, as in quantize */
     r = r < grid.qmax ? r : grid.qmax;
-    return ((r + 12582912.0f) - 12582912.0f) * grid.scale; /* half to even */
+    return ((r + 12582912.0f) - 12582912.0f) * grid.scale; /* to nearest, ties to even */
 }
 
 void BQ_V(fake)(const float *x, int64_t n, bq_grid grid, const float *s, float *y) {

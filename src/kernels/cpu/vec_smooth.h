@@ -1,12 +1,15 @@
-/* vec_smooth.h - rows of the vector table for the smoothing ops (vec_smooth.c). */
+/* vec_smooth.h - the vector functions of smoothing ops (vec_smooth.c): X(return type, name, (arguments)). */
 #ifndef BQ_VEC_SMOOTH_H
 #define BQ_VEC_SMOOTH_H
 
-/* column_max: m[j] = max(m[j], sign * x[j]), or of |x[j]| with sign 0; NaN is passed over.
- * column_sum: sum[j] += |x[j]| * factor, or x[j]^2 where factor < 0.
- * col_times, col_over: y = x * s and x / s, y may alias x.
- * fake: x on the grid and back, then / s unless s is NULL; y may alias x; the grid's ends are without the
- * zero point.  clip: w clamped to -c .. c. distance: sum of d^2, |d| or sqrt|d|. */
+/* What the functions do:
+ *   column_max            m[j] = max(m[j], sign * x[j]), with sign 0 of |x[j]|; NaN is skipped
+ *   column_sum            sum[j] += |x[j]| * factor; where factor < 0, sum[j] += x[j]^2
+ *   col_times, col_over   y = x * s, y = x / s; y may be x
+ *   fake                  y = x on the grid (w_hat), then / s unless s is NULL; y may be x.  The ends of the
+ *                         grid have the zero subtracted
+ *   clip                  y = w clamped to [-c, c]
+ *   distance              returns the sum of d^2, |d| or sqrt|d| */
 #define BQ_VEC_SMOOTH(X)                                                                                     \
     X(void, column_max, (const float *x, int64_t n, float sign, float *m))                                   \
     X(void, column_sum, (const float *x, int64_t n, float factor, double *sum))                              \

@@ -1,4 +1,4 @@
-/* AdaScale's forward and its backward with Adam, each one pass over the weights. */
+/* AdaScale's forward; its backward with the Adam step.  Each reads the weights once. */
 #include "kernels/cuda/cuda_ops.h"
 #include "kernels/cuda/rows.cuh"
 
@@ -24,14 +24,14 @@ static __device__ bq_row_grid grid_of(const params &p, bq_scheme s, int64_t r) {
     return {bq_scale_round((high_of(p, r) - low_of(p, r)) / (qmax - qmin), s.scale), qmin, qmax};
 }
 
-/* The folded weight, with the divisions of the spec in their order: they decide ties. */
+/* The folded weight.  The divisions and their order are the specification's: they decide ties. */
 static __device__ float folded(float w, float s2, float e3) { return w / bq_exp(s2) / e3; }
 
-/* A team or a whole block has a row; the number of threads on one is `wide`. */
+/* `wide` threads have a row: 32, or a whole thread block. */
 static __global__ void weights(params p, bq_scheme s, bq_rows<float> what, bq_rows<float> scale,
                                bq_rows<float> fold, int wide, int64_t rows, int64_t cols) {
     const int64_t r = ((int64_t)blockIdx.x * BQ_THREADS + threadIdx.x) / wide;
-    if (r >= rows) return; /* no barrier here */
+    if (r >= rows) return; /* allowed: no barrier follows */
     const bq_row_grid grid = grid_of(p, s, r);
     const float e3 = bq_exp(*bq_row(p.s3, r)), *w = bq_row(p.w, r), *s2 = bq_row(p.s2, r);
     for (int64_t c = (int64_t)threadIdx.x % wide; c < cols; c += wide) {
@@ -48,8 +48,8 @@ static __device__ void adam(float g, bq_adam_step a, float *p, float *m, float *
     *p -= a.step * mj / (sqrtf(vj) / a.root + a.eps);
 }
 
-/* The mask looks at the rounded value, so r is clamped to one step outside the grid, not to the grid.  The
- * row's parameters are the old ones for every element, and move last. */
+/* The mask looks at the rounded value, so the quotient is clamped to one step outside the grid and not to the
+ * grid.  All elements of a row use the old values of its three parameters, so these are updated last. */
 static __global__ void step_rows(params p, bq_scheme s, bq_rows<float> g, const bq_adam_steps *now,
                                  bq_rows<float> grad, int64_t rows, int64_t cols) {
     const bq_adam_step clip = grad.data ? bq_adam_step() : now->clip,
@@ -81,7 +81,7 @@ static __global__ void step_rows(params p, bq_scheme s, bq_rows<float> g, const 
             }
         }
         scale = bq_team_sum(scale), all = bq_team_sum(all);
-        if (row >= rows || bq_lane() > 0) continue; /* alone from here on, until the next row */
+        if (row >= rows || bq_lane() > 0) continue; /* only lane 0 goes on, until the next row */
         const double steps = (double)(grid.qmax - grid.qmin);
         const float d[3] = {(float)(-scale * (double)low / steps), (float)(scale * (double)high / steps),
                             (float)all};

@@ -1,9 +1,9 @@
-/* Attention: a block has 64 queries of one head; keys pass by in tiles of 64, with a running maximum and sum
- * a row. */
+/* Attention.  A thread block has 64 queries of one head.  It goes over the keys in tiles of 64, with a
+ * running maximum and sum for each row. */
 #include "kernels/cuda/attention.cuh"
 
-/* Scores of a tile become exp(s - max), invisible ones 0; max and sum move on.  Returns by how much what was
- * summed so far shrinks. */
+/* Scores of a tile become exp(s - new max), invisible ones 0; max and sum are updated.  Returns the factor
+ * that the sums so far are scaled by. */
 static __device__ float soften(const bq_attend &a, int64_t i, int64_t key, float s[4], float *max,
                                float *sum) {
     float top = *max;
@@ -12,7 +12,7 @@ static __device__ float soften(const bq_attend &a, int64_t i, int64_t key, float
         top = s[j] > top ? s[j] : top;
     }
     top = bq_team_max(top);
-    const bool none = top == -INFINITY; /* nothing was visible yet */
+    const bool none = top == -INFINITY; /* no key was visible so far */
     float add = 0;
     for (int j = 0; j < 4; j++) {
         s[j] = none ? 0 : bq_exp(s[j] - top);
@@ -25,7 +25,7 @@ static __device__ float soften(const bq_attend &a, int64_t i, int64_t key, float
 
 template <int HD> static __global__ void __launch_bounds__(BQ_THREADS, 2) attend(bq_attend a) {
     __shared__ bq_tiles mem;
-    const int64_t tile = gridDim.x - 1 - blockIdx.x, head = blockIdx.y; /* long rows first */
+    const int64_t tile = gridDim.x - 1 - blockIdx.x, head = blockIdx.y; /* tiles with the most keys first */
     const int64_t first = tile * BQ_TILE, query = first + threadIdx.x / 16 * 4, kv = head / a.group;
     const bq_head q = bq_head_of(a, a.q, head), k = bq_head_of(a, a.k, kv), v = bq_head_of(a, a.v, kv);
     const int64_t seen = a.window > 0 && first >= a.window ? first - a.window + 1 : 0;

@@ -1,4 +1,4 @@
-/* attention.cuh - what attention's two directions share. */
+/* attention.cuh - what attention's forward and backward share. */
 #ifndef BQ_ATTENTION_CUH
 #define BQ_ATTENTION_CUH
 
@@ -6,18 +6,18 @@
 #include "kernels/cuda/tiles.cuh"
 
 struct bq_attend {
-    int64_t tokens, window, group; /* group: query heads that share a key/value head */
+    int64_t tokens, window, group; /* group: query heads that read one kv head */
     int hd;
     float scale;
     bq_rows<float> q, k, v, out, lse, dout;
 };
 
-/* One head of a matrix. */
+/* One head of a matrix of heads. */
 static inline __device__ bq_head bq_head_of(const bq_attend &a, bq_rows<float> m, int64_t head) {
     return {m.data + head * a.hd, m.ld, a.tokens, a.hd};
 }
 
-/* Checks shapes; the matrices of the backward are the caller's to check. */
+/* Check the shapes.  The backward checks its other matrices itself. */
 static inline bq_attend bq_attend_of(bq_attention a, bq_mat q, bq_mat k, bq_mat v, bq_mat out, bq_mat lse) {
     const int64_t wide = a.heads * a.head_dim, narrow = a.kv_heads * a.head_dim;
     BQ_CHECK(a.kv_heads > 0 && a.heads % a.kv_heads == 0 && a.window >= 0,
@@ -34,7 +34,7 @@ static inline bq_attend bq_attend_of(bq_attention a, bq_mat q, bq_mat k, bq_mat 
             bq_f32_rows(k), bq_f32_rows(v), bq_f32_rows(out),     bq_f32_rows(lse), {}};
 }
 
-/* Launch the instance of a kernel for a head size. */
+/* Launch the instance of a kernel for a head of size hd. */
 #define BQ_BY_HEAD_DIM(hd, dev, grid, kernel, ...)                                                           \
     do {                                                                                                     \
         if ((hd) <= 32)                                                                                      \

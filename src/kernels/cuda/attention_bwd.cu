@@ -1,9 +1,9 @@
-/* Attention's backward.  Probabilities are computed again from lse, once for dq (a block has 64 queries) and
- * once for dk and dv (a block has 64 keys and adds over the heads that share them), so that no two blocks add
- * to one place and sums have one order. */
+/* Attention's backward.  Probabilities are computed again from lse, twice: for dq by thread blocks with 64
+ * queries, and for dk and dv by thread blocks with 64 keys, which add over the query heads that read their kv
+ * head.  So no two thread blocks add to the same place, and every sum has one order. */
 #include "kernels/cuda/attention.cuh"
 
-/* d(head, t) = sum over channels of dout * out; a team has a token of a head. */
+/* d(head, t) = sum over the channels of dout * out.  A team has one token of one head. */
 static __global__ void dots(bq_attend a, int64_t heads, bq_rows<float> d) {
     BQ_EACH_ROW(r, heads * a.tokens) {
         const bool in = r < heads * a.tokens;
@@ -20,7 +20,7 @@ template <int HD>
 static __global__ void __launch_bounds__(BQ_THREADS, 1)
     attend_dq(bq_attend a, bq_rows<float> d, bq_rows<float> dq) {
     __shared__ bq_tiles mem;
-    const int64_t tile = gridDim.x - 1 - blockIdx.x, head = blockIdx.y; /* long rows first */
+    const int64_t tile = gridDim.x - 1 - blockIdx.x, head = blockIdx.y; /* tiles with the most keys first */
     const int64_t first = tile * BQ_TILE, query = first + threadIdx.x / 16 * 4, kv = head / a.group;
     const bq_head q = bq_head_of(a, a.q, head), k = bq_head_of(a, a.k, kv), v = bq_head_of(a, a.v, kv),
                   dout = bq_head_of(a, a.dout, head);
@@ -54,7 +54,8 @@ static __global__ void __launch_bounds__(BQ_THREADS, 1)
     __shared__ bq_tiles mem;
     const int64_t first = (int64_t)blockIdx.x * BQ_TILE, key = first + threadIdx.x / 16 * 4, kv = blockIdx.y;
     const bq_head k = bq_head_of(a, a.k, kv), v = bq_head_of(a, a.v, kv);
-    const int64_t last = first + BQ_TILE - 1 + a.window; /* behind the last query that sees a key of these */
+    const int64_t last = first + BQ_TILE - 1 + a.window; /* one past the last query that sees one
+                                                            of these keys */
     const int64_t end = a.window > 0 && last < a.tokens ? last : a.tokens;
     float ok[4][HD / 16] = {}, ov[4][HD / 16] = {};
     for (int64_t head = kv * a.group; head < (kv + 1) * a.group; head++) {

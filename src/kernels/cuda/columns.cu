@@ -1,4 +1,4 @@
-/* Statistics of columns, for smoothing: a thread walks down one column, rows in order. */
+/* Statistics of columns, for smoothing.  A thread has one column and goes over its rows in order. */
 #include "kernels/cuda/cuda_ops.h"
 #include "kernels/cuda/launch.cuh"
 
@@ -9,7 +9,7 @@ static __global__ void fill(bq_rows<float> m, float value, int64_t rows, int64_t
 
 static __global__ void largest(bq_rows<float> x, float sign, float *m, int64_t rows, int64_t cols) {
     const int64_t c = bq_column();
-    if (c >= cols) return; /* no barrier here */
+    if (c >= cols) return; /* allowed: no barrier follows */
     float most = m[c];
     for (int64_t r = 0; r < rows; r++) {
         const float v = sign == 0 ? fabsf(bq_row(x, r)[c]) : sign * bq_row(x, r)[c];
@@ -18,7 +18,7 @@ static __global__ void largest(bq_rows<float> x, float sign, float *m, int64_t r
     m[c] = most;
 }
 
-/* 1 / (the largest |x| of a group of a row + 1e-6); NaN is passed over. */
+/* 1 / (the largest |x| of a group of a row + 1e-6); NaN is skipped. */
 static __device__ float unit(const float *x, int64_t group) {
     float lo = 0, hi = 0;
     for (int64_t i = 0; i < group; i++) {
@@ -30,7 +30,7 @@ static __device__ float unit(const float *x, int64_t group) {
 
 static __global__ void sum_abs(bq_rows<float> x, int64_t group, float *sum, int64_t rows, int64_t cols) {
     const int64_t c = bq_column();
-    if (c >= cols) return; /* no barrier here */
+    if (c >= cols) return; /* allowed: no barrier follows */
     double all = 0;
     for (int64_t r = 0; r < rows; r++) {
         const float *row = bq_row(x, r);
@@ -41,7 +41,7 @@ static __global__ void sum_abs(bq_rows<float> x, int64_t group, float *sum, int6
 
 static __global__ void sum_squares(bq_rows<float> x, float *sum, int64_t rows, int64_t cols) {
     const int64_t c = bq_column();
-    if (c >= cols) return; /* no barrier here */
+    if (c >= cols) return; /* allowed: no barrier follows */
     double all = 0;
     for (int64_t r = 0; r < rows; r++) all += (double)bq_row(x, r)[c] * (double)bq_row(x, r)[c];
     sum[c] = (float)all;

@@ -1,4 +1,4 @@
-/* The cuda backend: a device opened and closed, waited for, and the table of its ops. */
+/* The cuda backend: how a device is opened, closed and waited for, and the table of its ops. */
 #include "kernels/cuda/cuda_ops.h"
 
 #include <stdio.h>
@@ -83,7 +83,7 @@ static void cuda_close(bq_dev *dev) {
     delete cuda;
 }
 
-/* Polls, so that a rank that waits uses no core for long. */
+/* It polls, so that a rank that waits for long uses no core and can watch the other ranks. */
 static void cuda_wait(bq_dev *dev) {
     bq_cuda *cuda = bq_cuda_of(dev);
     BQ_CHECK(!cuda->recording, "a wait among ops that are recorded");
@@ -103,7 +103,7 @@ static void cuda_wait(bq_dev *dev) {
     cuda->nresults = cuda->npending = 0;
 }
 
-/* Copies from and to the memory handed out before are done when this returns. */
+/* It waits first: copies from and to the memory that it handed out before are done then. */
 static void *cuda_stage(bq_dev *dev, size_t bytes) {
     bq_cuda *cuda = bq_cuda_of(dev);
     cuda_wait(dev);

@@ -1,8 +1,8 @@
-/* cuda.h - what the files of the cuda backend share: the open device, its checks, views for kernels, and the
- * ops that cuda.cu joins in the table.  Contracts: kernels/ops.h.  C++, for .cu files only.
+/* cuda.h - what the files of the cuda backend share: the open device, checks, and matrices as kernels see
+ * them.  Contracts of the ops: kernels/ops.h.  C++, for .cu files only.
  *
- * Every op but put_ahead runs on one stream, in order; scratch from the arena may therefore be given back as
- * soon as the kernels that use it are launched. */
+ * All ops but put_ahead run on one stream, in order.  So scratch may be given back to the arena as soon as
+ * the kernels that use it are launched. */
 #ifndef BQ_CUDA_H
 #define BQ_CUDA_H
 
@@ -16,25 +16,25 @@ extern "C" {
 }
 
 enum {
-    BQ_CUDA_RESULTS = 1 << 16,    /* doubles on their way to the host between two waits */
-    BQ_CUDA_PENDING = 64,         /* in so many pieces */
-    BQ_CUDA_WORKSPACE = 32 << 20, /* bytes: what cuBLAS asks for on Hopper; more than enough before */
-    BQ_CUDA_GRAPHS = 64,          /* recorded at a time; what comes beyond runs plainly */
-    BQ_CUDA_GRAPH_RESULTS = 8,    /* pieces of results of one */
+    BQ_CUDA_RESULTS = 1 << 16,    /* doubles on their way to the host, between two waits */
+    BQ_CUDA_PENDING = 64,         /* at most so many results */
+    BQ_CUDA_WORKSPACE = 32 << 20, /* bytes: what cuBLAS needs on Hopper, more than it needs elsewhere */
+    BQ_CUDA_GRAPHS = 64,          /* recordings at a time; more ops are run without */
+    BQ_CUDA_GRAPH_RESULTS = 8,    /* results of one recording */
 };
 
-/* Doubles on the device that become to[0 ... count - 1] on the host. */
+/* A result: doubles on the device that become to[0] ... to[count - 1] on the host. */
 typedef struct {
     double *to;
     int64_t count;
 } bq_cuda_pending;
 
-/* Ops recorded under a key, with the arena filled so far: graph.cu. */
+/* A recording: the ops under a key, with the arena filled up to `used` (graph.cu). */
 typedef struct {
     uint64_t key;
     size_t used;
-    cudaGraphExec_t exec; /* NULL after the first call, which runs plainly */
-    int64_t first;        /* where their results begin, and what they are */
+    cudaGraphExec_t exec; /* NULL until it is recorded, which the second call does */
+    int64_t first;        /* place of its first result; number of results */
     int results;
     bq_cuda_pending result[BQ_CUDA_GRAPH_RESULTS];
 } bq_cuda_graph;
@@ -42,24 +42,25 @@ typedef struct {
 typedef struct {
     int device;
     cudaStream_t stream;
-    cudaStream_t ahead;         /* of copies beside the ops (put_ahead), */
-    cudaEvent_t copied, called; /* the last of these; the ops before the last join */
+    cudaStream_t ahead;         /* for copies beside the ops (put_ahead) */
+    cudaEvent_t copied, called; /* after the last of these copies; after the ops before the last join */
     cublasHandle_t blas;
-    void *workspace;          /* of cuBLAS: fixed, and so are the algorithms it picks */
-    double *results, *landed; /* BQ_CUDA_RESULTS, on the device and pinned on the host */
+    void *workspace;          /* of cuBLAS; its size is fixed, so that the algorithms that
+                                 cuBLAS picks are, too */
+    double *results, *landed; /* BQ_CUDA_RESULTS doubles, on the device, and pinned on the host */
     int64_t nresults;
     bq_cuda_pending pending[BQ_CUDA_PENDING];
     int npending;
-    bq_cuda_graph graph[BQ_CUDA_GRAPHS], *recording; /* NULL: none */
-    int graphs, recorded_from;                       /* pending before the recording */
-    bool plain;                                      /* nothing is recorded: BQ_CUDA_GRAPH=0 */
-    void *stage;                                     /* pinned; grows */
+    bq_cuda_graph graph[BQ_CUDA_GRAPHS], *recording; /* the recording being made, or NULL */
+    int graphs, recorded_from;                       /* npending when the recording began */
+    bool plain;                                      /* record nothing: BQ_CUDA_GRAPH=0 */
+    void *stage;                                     /* pinned; it grows */
     size_t stage_size;
 } bq_cuda;
 
 static inline bq_cuda *bq_cuda_of(bq_dev *dev) { return (bq_cuda *)dev->impl; }
 
-/* Device memory for `count` doubles that are to[0 ...] on the host after the next wait. */
+/* Device memory for a result of `count` doubles, which are in to[0] ... on the host after the next wait. */
 double *bq_cuda_result(bq_dev *dev, double *to, int64_t count);
 
 #define BQ_CUDA(call)                                                                                        \
@@ -73,7 +74,7 @@ double *bq_cuda_result(bq_dev *dev, double *to, int64_t count);
         BQ_CHECK(bq_status == CUBLAS_STATUS_SUCCESS, "%s: %s", #call, cublasGetStatusString(bq_status));     \
     } while (0)
 
-/* Die unless m is a matrix on the device of that shape and type. */
+/* End the job unless m is a matrix on the device of that shape and type. */
 void bq_cuda_want(bq_mat m, int64_t rows, int64_t cols, bq_type type, const char *op, const char *what);
 
 /* A matrix as a kernel sees it. */

@@ -1,4 +1,4 @@
-/* cuda_ops.h - the ops of the cuda backend, one file a topic; cuda.cu joins them in the table. */
+/* cuda_ops.h - the ops of the cuda backend, one file for each topic; cuda.cu puts them in the table. */
 #ifndef BQ_CUDA_OPS_H
 #define BQ_CUDA_OPS_H
 
@@ -37,13 +37,13 @@ void bq_cuda_glu(bq_dev *dev, bq_act act, bq_mat g, bq_mat u, bq_mat z);
 void bq_cuda_glu_bwd(bq_dev *dev, bq_act act, bq_mat g, bq_mat u, bq_mat dz, bq_mat dg, bq_mat du);
 /* mix.cu */
 void bq_cuda_mix(bq_dev *dev, bq_mat fp, bq_mat qt, double p, bq_rng_key at, bq_mat out);
-/* mse.cu: sum[0] on the host, after the next wait, is factor * (x[0] + x[1] + ...), in this order; and the op
- */
+/* mse.cu.  bq_cuda_sum: sum[0], on the host after the next wait, is factor * (x[0] +
+ * x[1] + ...), in this order. */
 void bq_cuda_sum(bq_dev *dev, const double *x, int64_t n, double factor, double *sum);
 void bq_cuda_mse(bq_dev *dev, bq_mat y, bq_mat target, double factor, bq_mat dy, double *loss);
 /* xent.cu */
 void bq_cuda_xent(bq_dev *dev, bq_mat x, bq_mat head, bq_mat next, double *nll);
-/* grids.cu: die unless scale (and zero) fit the rows of w and the scheme. */
+/* grids.cu: end the job unless scale (and zero) fit the scheme and the rows of w. */
 void bq_cuda_want_grid(bq_mat w, bq_scheme s, bq_mat scale, bq_mat zero, const char *op);
 /* range.cu, range_mse.cu */
 void bq_cuda_range(bq_dev *dev, bq_mat w, bq_scheme s, bq_mat scale, bq_mat zero);

@@ -41,7 +41,7 @@ void bq_cuda_add(bq_dev *dev, bq_mat x, bq_mat y) {
 void bq_cuda_bias(bq_dev *dev, bq_mat bias, bq_mat y) {
     bq_cuda_want(bias, 1, y.cols, BQ_F32, "bias", "bias");
     bq_cuda_want(y, y.rows, bias.cols, BQ_F32, "bias", "y");
-    bq_rows<float> every = {bq_f32(bias), 0}; /* a row that repeats */
+    bq_rows<float> every = {bq_f32(bias), 0}; /* ld 0: every row is the same one */
     bq_launch(dev, bq_grid_elements(y.rows, y.cols), BQ_THREADS, add_elements<float, float>, every,
               bq_f32_rows(y), y.rows, y.cols);
 }

@@ -1,24 +1,25 @@
-/* Factors of inverses, in double.  Products and solves are cuBLAS's; the tile on the diagonal is ours, since
- * cuSOLVER's scratch is known to a device alone, and plans are made without one. */
+/* Factors of inverses, in double.  Products and triangular solves are done by cuBLAS.  The Cholesky
+ * factorization of a tile on the diagonal is our own: cuSOLVER tells its scratch only where there is a
+ * device, and plans are made without one. */
 #include "kernels/cuda/cuda_ops.h"
 #include "kernels/cuda/reduce.cuh"
 
 #include <limits.h>
 
-enum { TILE = 64 }; /* columns of a step, and so many does the inverse stand to the right */
+enum { TILE = 64 }; /* columns in a step; also how far to the right the inverse is stored */
 
-/* The matrix to be factored, A with both axes reversed, stands in a square of doubles with room for TILE more
- * columns: its Cholesky factor L takes its place, and the transposed inverse of L, moved TILE columns to the
- * right, does not touch it. */
+/* The matrix to be factored: A with both axes reversed, as a square matrix of doubles with TILE more columns.
+ * Its Cholesky factor L takes its place.  The transposed inverse of L is stored TILE columns further right,
+ * so the two do not overlap. */
 struct square {
     bq_rows<float> h;
-    bq_rows<double> wide; /* h, where it is of doubles */
-    const int32_t *order; /* or NULL: as columns stand */
+    bq_rows<double> wide; /* h where it is f64, else data NULL */
+    const int32_t *order; /* NULL: columns as they stand */
     int64_t ldo, k;
     bq_rows<double> s;
 };
 
-/* Figures of a factorization: the mean of the diagonal; how many columns had no positive root. */
+/* The figures of a factorization: the mean of the diagonal; the number of columns without a positive root. */
 enum { MEAN, FLAWS, FIGURES };
 
 static __device__ int64_t column_of(const square &a, int64_t i) { return a.order ? a.order[i * a.ldo] : i; }
@@ -40,7 +41,7 @@ static __global__ void begin(square a, double factor, double *figures) {
     if (threadIdx.x == 0) figures[MEAN] = sum / (double)a.k, figures[FLAWS] = 0;
 }
 
-/* The lower triangle, and the identity to the right of it, from each tile's diagonal on. */
+/* Fill in the lower triangle, and to the right of it, from the diagonal tiles on, the identity. */
 static __global__ void fill(square a, double factor, double damp, const double *figures) {
     const int64_t q = bq_column();
     for (int64_t p = blockIdx.y; p < a.k && q < a.k; p += gridDim.y) {
@@ -51,28 +52,29 @@ static __global__ void fill(square a, double factor, double damp, const double *
     }
 }
 
-/* Cholesky of the n x n tile at (j, j), lower, in one block: thread t has column t % TILE of every fourth
- * row. */
+/* Cholesky factorization of the n x n tile at (j, j), lower, by one thread block.  Thread t has column t %
+ * TILE of every fourth row. */
 static __global__ void factor_tile(bq_rows<double> s, int64_t j, int n, double *figures) {
     __shared__ double a[TILE][TILE + 1];
     const int c = (int)threadIdx.x % TILE, first = (int)threadIdx.x / TILE, step = (int)BQ_THREADS / TILE;
     for (int r = first; r < n; r += step)
         if (c <= r) a[r][c] = bq_row(s, j + r)[j + c];
     for (int k = 0; k < n; k++) {
-        __syncthreads(); /* all that stands before column k has been taken off */
+        __syncthreads(); /* everything before column k has been subtracted */
         const double d = sqrt(a[k][k]);
         if (threadIdx.x == 0 && !(d > 0 && d < (double)INFINITY)) figures[FLAWS]++;
-        __syncthreads(); /* its diagonal has been read */
+        __syncthreads(); /* all threads have read the diagonal element */
         if (first == 0 && c >= k && c < n) a[c][k] = c == k ? d : a[c][k] / d;
-        __syncthreads(); /* column k is done */
+        __syncthreads(); /* column k is there */
         for (int r = first; r < n; r += step)
             if (c > k && c <= r) a[r][c] -= a[r][k] * a[c][k];
     }
-    for (int r = first; r < n; r += step) /* a thread has what it wrote, and column n - 1 is done */
+    for (int r = first; r < n; r += step) /* no barrier: a thread reads what it wrote itself, or
+                                             column n - 1, which is done */
         if (c <= r) bq_row(s, j + r)[j + c] = a[r][c];
 }
 
-/* Both axes reversed once more. */
+/* Reverse both axes again. */
 static __global__ void take(square a, bq_rows<float> ut) {
     const int64_t c = bq_column();
     for (int64_t r = blockIdx.y; r < a.k && c < a.k; r += gridDim.y)
@@ -81,14 +83,15 @@ static __global__ void take(square a, bq_rows<float> ut) {
 
 static int tile_at(const square &a, int64_t j) { return (int)(a.k - j < TILE ? a.k - j : (int64_t)TILE); }
 
-/* count rows X at `at`: X L^T = what stands there, L lower of n x n.  Seen by columns, L is an upper one. */
+/* Solve X L^T = B for `count` rows X in the place of B, at `at`; L lower, n x n.  To cuBLAS, which counts by
+ * columns, L is an upper matrix. */
 static void solve(bq_dev *dev, const square &a, const double *l, int64_t n, double *at, int64_t count) {
     const double one = 1;
     BQ_CUBLAS(cublasDtrsm(bq_cuda_of(dev)->blas, CUBLAS_SIDE_LEFT, CUBLAS_FILL_MODE_UPPER, CUBLAS_OP_T,
                           CUBLAS_DIAG_NON_UNIT, (int)n, (int)count, &one, l, (int)a.s.ld, at, (int)a.s.ld));
 }
 
-/* L in place: each tile of columns gets what the ones before it subtract, then its own factor. */
+/* L in place: subtract from each tile of columns what the tiles before it contribute, then factor it. */
 static void cholesky(bq_dev *dev, const square &a, double *figures) {
     const double one = 1, minus = -1;
     for (int64_t j = 0; j < a.k; j += TILE) {

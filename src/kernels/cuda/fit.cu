@@ -1,4 +1,4 @@
-/* A grid's scale clipped to where the error is least. */
+/* The scale of a grid, clipped to where the error is least. */
 #include "kernels/cuda/cuda_ops.h"
 #include "kernels/cuda/search.cuh"
 
@@ -20,7 +20,7 @@ static __global__ void __launch_bounds__(BQ_CANDIDATES)
             return h[c] * d * d;
         });
     }
-    __syncthreads(); /* the losses are there, the scale has been read */
+    __syncthreads(); /* the losses are there, and all threads have read the scale */
     double least = INFINITY;
     float kept = whole;
     for (int k = 0; k < SHRINKS; k++)

@@ -1,5 +1,5 @@
-/* GEMM by cuBLAS, in IEEE single precision unless dev->compute allows tensor cores.  cuBLAS counts by
- * columns: a row-major c = a b is its c^T = b^T a^T, the same memory with operands exchanged. */
+/* GEMM by cuBLAS, in IEEE single precision unless dev->compute allows tensor cores.  cuBLAS stores matrices
+ * by columns: to it a row-major c = a b is c^T = b^T a^T, the same memory with the operands exchanged. */
 #include "kernels/cuda/cuda_ops.h"
 #include "kernels/cuda/launch.cuh"
 
@@ -24,7 +24,7 @@ static bq_mat rounded(bq_dev *dev, bq_mat m) {
     return to;
 }
 
-/* On tensor cores, which the handle's mode keeps from all other products. */
+/* A product on tensor cores.  The mode of the cuBLAS handle forbids them for all other products. */
 static void narrow(bq_dev *dev, bool ta, bool tb, float alpha, bq_mat a, bq_mat b, float beta, bq_mat c,
                    int64_t k) {
     const bool bf16 = dev->compute == BQ_COMPUTE_BF16;

@@ -1,7 +1,8 @@
-/* GPTQ's loop over the columns.  The weights stand transposed, columns in processing order: a column is one
- * line of memory, a thread has a row.  A block of up to 128 columns is quantized by one kernel, which keeps
- * its errors; another takes them into all columns behind, one by one in their order, as the contract says: no
- * sum is ever formed beside a weight, and any cut into blocks gives the same bits. */
+/* GPTQ's loop over the columns.  The weights are stored transposed, with the columns in processing order, so
+ * a column is one line of memory; a thread has a row.  One kernel quantizes a column block of up to 128
+ * columns and keeps its errors.  Another subtracts them from all later columns, one by one in their order,
+ * as the contract says.  A sum of errors is never formed apart from a weight, so every cut into column
+ * blocks gives the same bits. */
 #include "kernels/cuda/cuda_ops.h"
 #include "kernels/cuda/rows.cuh"
 
@@ -11,14 +12,14 @@ struct layer {
     bq_rows<float> w, fold, ut, scale, zero;
     bq_rows<int32_t> order;
     bq_rows<float> diag;
-    int64_t rows, k, group, groups, pitch; /* pitch: of lines */
+    int64_t rows, k, group, groups, pitch; /* pitch: floats from line to line */
     float *line, *error;                   /* k lines of weights; COLUMNS lines of errors */
     bq_scheme s;
 };
 
 static __device__ int64_t column_at(const layer &a, int64_t i) { return *bq_row(a.order, i); }
 
-/* Columns come in processing order; those whose diagonal is 0 count as 0. */
+/* Copy the weights to lines in processing order; columns whose diagonal is 0 become 0. */
 static __global__ void load(layer a) {
     const int64_t r = bq_column();
     for (int64_t i = blockIdx.y; i < a.k && r < a.rows; i += gridDim.y) {
@@ -33,7 +34,7 @@ static __global__ void store(layer a) {
         bq_row(a.fold, r)[column_at(a, i)] = a.line[i * a.pitch + r];
 }
 
-/* The columns from `begin` on, `count` of them, as rows of a matrix, and their weights for a fit. */
+/* Copy `count` columns from `begin` on to the rows of a matrix, and their weights for `fit`. */
 static __global__ void gather(layer a, int64_t begin, int64_t count, bq_rows<float> to, float *weight) {
     const int64_t j = bq_column();
     for (int64_t r = blockIdx.y; r < a.rows && j < count; r += gridDim.y) {
@@ -43,7 +44,7 @@ static __global__ void gather(layer a, int64_t begin, int64_t count, bq_rows<flo
     }
 }
 
-/* One column of one row: the weight that is kept; the error that goes to the columns behind. */
+/* One weight: *w becomes the weight that is kept; returns the error for the later columns. */
 static __device__ float quantize(float *w, float scale, float zero, bq_scheme s, float d) {
     const float x = *w, lo = bq_qmin(s) - zero, hi = bq_qmax(s) - zero;
     const float error = (x - bq_nearest(bq_clamp_code(x / scale, lo, hi)) * scale) / d;
@@ -53,9 +54,9 @@ static __device__ float quantize(float *w, float scale, float zero, bq_scheme s,
 }
 
 static __global__ void __launch_bounds__(LANES) quantize_block(layer a, int64_t begin, int count) {
-    __shared__ float error[COLUMNS][LANES]; /* a thread's own column of it */
+    __shared__ float error[COLUMNS][LANES]; /* a thread uses its own column only */
     const int64_t r = (int64_t)blockIdx.x * LANES + threadIdx.x;
-    if (r >= a.rows) return; /* no barrier here */
+    if (r >= a.rows) return; /* allowed: no barrier follows */
     for (int i = 0; i < count; i++) {
         const float *u = bq_row(a.ut, begin + i) + begin;
         float x = a.line[(begin + i) * a.pitch + r];
@@ -67,8 +68,8 @@ static __global__ void __launch_bounds__(LANES) quantize_block(layer a, int64_t 
     }
 }
 
-/* Columns from `end` on take in the errors of [begin, end): a tile of 64 columns x 64 rows a block; a thread
- * has 4 x 4 of it. */
+/* Subtract the errors of `count` columns from `begin` from all columns behind them.  A thread block has a
+ * tile of 64 columns x 64 rows; a thread has 4 x 4 of it. */
 static __global__ void __launch_bounds__(BQ_THREADS) update(layer a, int64_t begin, int count) {
     __shared__ float u[DEPTH][PITCH], e[DEPTH][PITCH];
     const int64_t first = begin + count + (int64_t)blockIdx.x * TILE, row = (int64_t)blockIdx.y * TILE;
@@ -81,7 +82,7 @@ static __global__ void __launch_bounds__(BQ_THREADS) update(layer a, int64_t beg
         }
     for (int at = 0; at < count; at += DEPTH) {
         const int depth = count - at < DEPTH ? count - at : (int)DEPTH;
-        __syncthreads(); /* u and e have been read */
+        __syncthreads(); /* all threads have read u and e */
         for (int n = (int)threadIdx.x; n < DEPTH * TILE; n += BQ_THREADS) {
             const int64_t c = first + n / DEPTH, r = row + n % TILE;
             u[n % DEPTH][n / DEPTH] =
@@ -100,7 +101,7 @@ static __global__ void __launch_bounds__(BQ_THREADS) update(layer a, int64_t beg
                 a.line[(first + y + i) * a.pitch + row + x + j] = sum[i][j];
 }
 
-/* The grids of a group whose columns stand at begin, begin + 1, ..., from what they are now. */
+/* Fit the grids of the group whose columns are at begin, begin + 1, ... to the weights as they are now. */
 static void fit_group(bq_dev *dev, const layer &a, const bq_gptq *p, int64_t group, int64_t begin) {
     const size_t mark = bq_arena_mark(&dev->mem);
     const bq_mat w = bq_arena_push(&dev->mem, a.rows, a.group, BQ_F32),
@@ -150,7 +151,7 @@ static layer layer_of(bq_dev *dev, const bq_gptq *p, bq_scheme s, bq_mat fold) {
             s};
 }
 
-/* A group whose grid is fitted on the way begins a block, when all errors before it have been taken in. */
+/* With `dynamic` a group begins a column block: then all errors before it have been subtracted. */
 static void columns(bq_dev *dev, const layer &a, const bq_gptq *p, const int32_t *order) {
     for (int64_t begin = 0, count; begin < a.k; begin += count) {
         count = a.k - begin < COLUMNS ? a.k - begin : (int64_t)COLUMNS;
@@ -170,7 +171,7 @@ void bq_cuda_gptq(bq_dev *dev, const bq_gptq *p, bq_scheme s, bq_mat fold) {
     const size_t mark = bq_arena_mark(&dev->mem);
     const layer a = layer_of(dev, p, s, fold);
     const int32_t *order = NULL;
-    if (p->dynamic) { /* which group comes when is asked for on the host */
+    if (p->dynamic) { /* the host must know which group comes when */
         bq_mat there = bq_mat_host(dev->op->stage(dev, (size_t)a.k * sizeof *order), a.k, 1, BQ_I32);
         bq_cuda_get(dev, p->order, there);
         dev->op->wait(dev);

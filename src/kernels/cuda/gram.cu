@@ -4,14 +4,14 @@
 
 #include <limits.h>
 
-/* The upper triangle from the lower one. */
+/* Copy the lower triangle to the upper one. */
 static __global__ void mirror(bq_rows<float> h, int64_t k) {
     const int64_t c = bq_column();
     for (int64_t r = blockIdx.y; r < k && c < k; r += gridDim.y)
         if (c > r) bq_row(h, r)[c] = bq_row(h, c)[r];
 }
 
-/* Seen by columns, x is x^T (K, T), and the triangle that is computed is the row-major lower one. */
+/* cuBLAS stores matrices by columns: to it x is x^T (K, T), and its upper triangle is our lower one. */
 void bq_cuda_gram(bq_dev *dev, bq_mat x, bq_mat h) {
     const int64_t k = x.cols;
     const float one = 1, none = 0;

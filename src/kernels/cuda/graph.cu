@@ -1,5 +1,5 @@
-/* Ops that come again, as CUDA graphs: captured from the stream the second time, since the first loads
- * kernels and lets cuBLAS choose; one launch from then on. */
+/* Recorded ops, as CUDA graphs: one launch for all of them.  The first call runs as usual, since it loads
+ * kernels and lets cuBLAS choose; the second one is captured from the stream. */
 #include "kernels/cuda/cuda_ops.h"
 
 static bq_cuda_graph *find(bq_cuda *cuda, uint64_t key, size_t used) {
@@ -8,7 +8,7 @@ static bq_cuda_graph *find(bq_cuda *cuda, uint64_t key, size_t used) {
     return NULL;
 }
 
-/* Results lie where they lay when this was recorded, and are awaited again. */
+/* The results are in the same place as when they were recorded, and become pending again. */
 static bool launch(bq_cuda *cuda, const bq_cuda_graph *g) {
     if (g->first != cuda->nresults || cuda->npending + g->results > BQ_CUDA_PENDING) return false;
     for (int i = 0; i < g->results; i++) {
@@ -52,7 +52,7 @@ void bq_cuda_recorded(bq_dev *dev) {
 
 void bq_cuda_forget(bq_dev *dev) {
     bq_cuda *cuda = bq_cuda_of(dev);
-    BQ_CUDA(cudaStreamSynchronize(cuda->stream)); /* they may be running */
+    BQ_CUDA(cudaStreamSynchronize(cuda->stream)); /* they may still be running */
     for (int i = 0; i < cuda->graphs; i++)
         if (cuda->graph[i].exec) BQ_CUDA(cudaGraphExecDestroy(cuda->graph[i].exec));
     cuda->graphs = 0;

@@ -1,4 +1,4 @@
-/* Checks of grids, for the launchers. */
+/* Checks of grids. */
 #include "kernels/cuda/cuda_ops.h"
 
 void bq_cuda_want_grid(bq_mat w, bq_scheme s, bq_mat scale, bq_mat zero, const char *op) {

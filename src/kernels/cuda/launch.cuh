@@ -1,12 +1,13 @@
-/* launch.cuh - how kernels are launched, and the shapes of their grids. */
+/* launch.cuh - how kernels are launched, and common shapes of their grids. */
 #ifndef BQ_LAUNCH_CUH
 #define BQ_LAUNCH_CUH
 
 #include "kernels/cuda/cuda.h"
 
-enum { BQ_THREADS = 256 }; /* of a block, where nothing speaks for another number */
+enum { BQ_THREADS = 256 }; /* threads of a thread block, unless there is a reason for another number */
 
-/* Arguments are converted to the kernel's parameters; an empty grid launches nothing. */
+/* Launch a kernel on the device's stream.  Arguments are converted to the kernel's parameters.  An empty
+ * grid launches nothing. */
 template <class... P, class... A>
 static inline void bq_launch(bq_dev *dev, dim3 grid, unsigned threads, void (*kernel)(P...), A... args) {
     if (grid.x == 0 || grid.y == 0 || grid.z == 0) return;
@@ -19,7 +20,8 @@ static inline void bq_launch(bq_dev *dev, dim3 grid, unsigned threads, void (*ke
 
 static inline unsigned bq_pieces(int64_t n, int64_t each) { return (unsigned)((n + each - 1) / each); }
 
-/* One thread an element: x walks the columns, y the rows, which kernels take in steps of gridDim.y. */
+/* One thread for each element: x goes over the columns, y over the rows, which kernels take
+ * in steps of gridDim.y. */
 static inline dim3 bq_grid_elements(int64_t rows, int64_t cols) {
     return dim3(bq_pieces(cols, BQ_THREADS), (unsigned)(rows < 65535 ? rows : 65535));
 }

@@ -1,4 +1,4 @@
-/* Ranges for profilers. */
+/* Ranges for GPU profilers. */
 #include <nvtx3/nvToolsExt.h>
 #include <stdarg.h>
 #include <stdio.h>

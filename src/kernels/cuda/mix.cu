@@ -1,11 +1,11 @@
-/* Two streams mixed by Philox numbers: a thread has the four elements of a quad. */
+/* Two streams mixed by Philox numbers.  A thread has the four elements of a quad. */
 #include "kernels/cuda/cuda_ops.h"
 #include "kernels/cuda/launch.cuh"
 
 static __global__ void choose(bq_rows<float> fp, bq_rows<float> qt, uint32_t last, bq_rng_key at,
                               bq_rows<float> out, int64_t rows, int64_t cols) {
     const int64_t quad = (int64_t)blockIdx.x * BQ_THREADS + threadIdx.x;
-    if (4 * quad >= rows * cols) return; /* no barrier here */
+    if (4 * quad >= rows * cols) return; /* allowed: no barrier follows */
     uint32_t word[4];
     bq_philox(at, (uint32_t)quad, word);
     int64_t r = 4 * quad / cols, c = 4 * quad % cols;
@@ -22,7 +22,8 @@ void bq_cuda_mix(bq_dev *dev, bq_mat fp, bq_mat qt, double p, bq_rng_key at, bq_
     bq_cuda_want(fp, rows, cols, BQ_F32, "mix", "fp");
     bq_cuda_want(qt, rows, cols, BQ_F32, "mix", "qt");
     bq_cuda_want(out, rows, cols, BQ_F32, "mix", "out");
-    const double words = ceil(p * 0x1p32); /* so many of the 2^32 values of a word take qt: word < p 2^32 */
+    const double words = ceil(p * 0x1p32); /* so many of the 2^32 values of a word take qt:
+                                              those with word < p * 2^32 */
     if (words <= 0 || words >= 0x1p32)
         bq_cuda_copy(dev, words <= 0 ? fp : qt, out);
     else

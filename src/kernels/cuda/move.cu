@@ -1,4 +1,4 @@
-/* Copies between host and device and on the device. */
+/* Copies between host and device, and on the device. */
 #include "kernels/cuda/cuda_ops.h"
 
 static void same_shape(bq_mat a, bq_mat b, const char *op) {
@@ -7,7 +7,7 @@ static void same_shape(bq_mat a, bq_mat b, const char *op) {
              bq_type_name(b.type));
 }
 
-/* One copy where rows follow each other on both sides: a copy by rows is slow through the bus. */
+/* A single copy where rows follow each other on both sides: a copy row by row is slow over the bus. */
 static void move_on(cudaStream_t stream, bq_mat from, bq_mat to, cudaMemcpyKind kind) {
     const size_t size = bq_type_size(from.type), row = (size_t)from.cols * size;
     if (row == 0 || from.rows == 0) return;
@@ -23,8 +23,8 @@ static void move(bq_dev *dev, bq_mat from, bq_mat to, cudaMemcpyKind kind) {
     move_on(stream, from, to, kind);
 }
 
-/* Pageable memory is read before the call returns, so the caller may write to it again.  What is on the
- * device already is a sample of a stream there. */
+/* Pageable memory has been read when the call returns, so the caller may write to it at once.  A source on
+ * the device is a sample of a stream that is kept there. */
 void bq_cuda_put(bq_dev *dev, bq_mat host, bq_mat to) {
     same_shape(host, to, "put");
     BQ_CHECK(!bq_cuda_of(dev)->recording, "put among ops that are recorded");

@@ -1,4 +1,5 @@
-/* Mean squared error and its gradient in one pass; then the rows' sums in order. */
+/* Mean squared error and its gradient, which read the rows once; then the sums of the
+ * rows are added in order. */
 #include "kernels/cuda/cuda_ops.h"
 #include "kernels/cuda/reduce.cuh"
 

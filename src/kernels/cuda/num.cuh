@@ -1,5 +1,5 @@
-/* num.cuh - the functions of base/ that have the same bits everywhere, for kernels, too: one source, one
- * meaning.  They are static, which here also says where they run. */
+/* num.cuh - the functions of base/ and kernels/ with the same bits everywhere, for kernels, too: one source
+ * for both.  They are declared `static`, which here also says that they run on the host and on the device. */
 #ifndef BQ_NUM_CUH
 #define BQ_NUM_CUH
 

@@ -1,4 +1,4 @@
-/* The order in which GPTQ takes columns: each column's rank is counted. */
+/* The order in which GPTQ takes the columns: for each column count how many come before it. */
 #include "kernels/cuda/cuda_ops.h"
 #include "kernels/cuda/launch.cuh"
 
@@ -16,7 +16,7 @@ static __device__ float largest(bq_rows<float> diag, int64_t first, int64_t coun
 static __global__ void rank_columns(bq_rows<float> diag, bool keep, int64_t group, int64_t k,
                                     bq_rows<int32_t> order) {
     const int64_t c = bq_column();
-    if (c >= k) return; /* no barrier here */
+    if (c >= k) return; /* allowed: no barrier follows */
     const int64_t mine = c / group * group;
     const float d = weight_at(diag, c), top = group < k ? largest(diag, mine, group) : 0;
     int64_t rank = 0;

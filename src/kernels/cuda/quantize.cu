@@ -1,4 +1,4 @@
-/* Codes from numbers and back. */
+/* Codes from numbers, and numbers from codes. */
 #include "kernels/cuda/cuda_ops.h"
 #include "kernels/cuda/rows.cuh"
 

@@ -65,8 +65,9 @@ void bq_cuda_range_better(bq_dev *dev, bool first, bq_mat a, bq_mat b, bq_mat sc
               bq_f32_rows(best_zero), rows, a.cols);
 }
 
-/* The unit whose multiples 1 .. levels the scales of a row with that largest one become: cut, not rounded, so
- * that the largest is `levels` units and nothing leaves the type. */
+/* The unit whose multiples 1 ... levels become the scales of a row with that largest scale.  It is
+ * cut off, not rounded: so the largest multiple is not above the largest scale, and every multiple
+ * is exact in the type. */
 static __device__ float unit_of(float largest, int levels, bq_type type) {
     int digits = type == BQ_BF16 ? 8 : type == BQ_F16 ? 11 : 24, exponent;
     for (int l = levels; l > 1; l /= 2) digits--;
@@ -84,7 +85,7 @@ static __global__ void level(bq_rows<float> scale, int levels, bq_type type, int
         const float unit = unit_of(bq_team_max(largest), levels, type);
         for (int64_t c = bq_lane(); r < rows && c < cols; c += BQ_LANES) {
             const float k = rintf(row[c] / unit);
-            row[c] = (k < 1 ? 1 : k > n ? n : k) * unit; /* NaN stays */
+            row[c] = (k < 1 ? 1 : k > n ? n : k) * unit; /* NaN stays NaN */
         }
     }
 }

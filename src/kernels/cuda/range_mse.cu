@@ -1,4 +1,4 @@
-/* The ends that leave the least error, row by row. */
+/* For each row the ends with the least error. */
 #include "kernels/cuda/cuda_ops.h"
 #include "kernels/cuda/search.cuh"
 
@@ -30,7 +30,7 @@ static __global__ void __launch_bounds__(BQ_CANDIDATES)
             if (from + k > 0 && !(mem.loss[k] < least)) continue;
             least = mem.loss[k], best = mem.scale[k], best_zero = mem.zero[k];
         }
-        __syncthreads(); /* they have been read */
+        __syncthreads(); /* all threads have read them */
     }
     if (me == 0) {
         *bq_row(scale, blockIdx.x) = best;

@@ -1,11 +1,12 @@
-/* reduce.cuh - sums with the bits of the cpu's: 16 fixed lanes.
+/* reduce.cuh - sums with the bits of the cpu's: in 16 fixed lanes.
  *
- * Element j of a row meets lane j % 16, in the order of j; then lanes meet as (l, l + 8), (l, l + 4), ...
- * Here a lane is a thread and a team of 16 threads has a row: two teams a warp, BQ_TEAMS a block.  A kernel
- * on rows is launched with bq_grid_teams(rows) blocks and BQ_THREADS threads, and walks
+ * Element j of a row is added to lane j % 16, in the order of j; then lanes are added as l and l + 8, l and
+ * l + 4, and so on.  Here a lane is a thread, and a team of 16 threads has a row: two teams in a warp,
+ * BQ_TEAMS in a thread block.  A kernel on rows is launched with bq_grid_teams(rows) thread blocks of
+ * BQ_THREADS threads, and goes over its rows by
  *     BQ_EACH_ROW(r, rows) { ... }
- * in which all threads of a block take part as often as each other: where r >= rows, a team has no row, must
- * touch none, and still takes part in the exchanges. */
+ * All threads of a thread block run this loop equally often.  Where r >= rows a team has no row: it must not
+ * touch any, but it must take part in the exchanges between threads. */
 #ifndef BQ_REDUCE_CUH
 #define BQ_REDUCE_CUH
 
@@ -22,23 +23,23 @@ static inline __device__ int bq_lane() { return (int)threadIdx.x % BQ_LANES; }
     for (int64_t r##_first = (int64_t)blockIdx.x * BQ_TEAMS, r = r##_first + threadIdx.x / BQ_LANES;         \
          r##_first < (rows); r##_first += (int64_t)gridDim.x * BQ_TEAMS, r += (int64_t)gridDim.x * BQ_TEAMS)
 
-/* A lane's columns in batches of N, c, c + BQ_LANES, ...: a batch is loaded before any of it is used, since a
- * team walks its row alone and would wait for each load.  What lies behind the row's n columns reads as 0. */
+/* The columns of a lane, c, c + BQ_LANES, ..., in batches of N.  A batch is loaded before any of
+ * it is used, since otherwise a team, alone on its row, would wait for each load.  Behind the
+ * row's n columns it reads 0. */
 #define BQ_EACH_BATCH(c, n, N) for (int64_t c = bq_lane(); c < (n); c += (int64_t)(N)*BQ_LANES)
 template <int N>
 static inline __device__ void bq_batch(const float *x, int64_t c, int64_t n, float (&to)[N]) {
     for (int k = 0; k < N; k++) to[k] = c + k * BQ_LANES < n ? x[c + k * BQ_LANES] : 0;
 }
 
-/* Sum of a team's values, the same in all its lanes: addition commutes, so the butterfly adds as the cpu
- * does.
- */
+/* The sum of a team's values, the same in all its lanes.  Addition commutes, so this butterfly
+ * adds as the cpu does. */
 template <class T> static inline __device__ T bq_team_sum(T v) {
     for (int w = BQ_LANES / 2; w > 0; w /= 2) v += __shfl_xor_sync(BQ_WARP, v, w);
     return v;
 }
 
-/* Largest and smallest; a NaN in v is not passed on by a comparison, so keep it out before. */
+/* The largest and the smallest.  A comparison may lose a NaN, so there must be none in v. */
 template <class T> static inline __device__ T bq_team_max(T v) {
     for (int w = BQ_LANES / 2; w > 0; w /= 2) {
         const T other = __shfl_xor_sync(BQ_WARP, v, w);
@@ -54,7 +55,7 @@ template <class T> static inline __device__ T bq_team_min(T v) {
     return v;
 }
 
-/* Sum and largest of a block of BQ_THREADS, the same in all its threads. */
+/* Sum and largest value over BQ_THREADS threads of a thread block, the same in all of them. */
 template <class T> static inline __device__ T bq_block_sum(T v) {
     __shared__ T teams[BQ_TEAMS];
     v = bq_team_sum(v);

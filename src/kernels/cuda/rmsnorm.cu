@@ -1,4 +1,4 @@
-/* RMSNorm and its backward: a team of 16 lanes has a row, which it reads again from the cache. */
+/* RMSNorm and its backward.  A team of 16 lanes has a row; it reads the row a second time, from the cache. */
 #include "kernels/cuda/cuda_ops.h"
 #include "kernels/cuda/reduce.cuh"
 

@@ -1,4 +1,4 @@
-/* Rotary positions: a thread turns one pair of channels. */
+/* Rotary positions.  A thread turns one pair of channels. */
 #include "kernels/cuda/cuda_ops.h"
 #include "kernels/cuda/launch.cuh"
 

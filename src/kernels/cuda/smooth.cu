@@ -2,9 +2,9 @@
 #include "kernels/cuda/cuda_ops.h"
 #include "kernels/cuda/rows.cuh"
 
-enum { TIMES, OVER }; /* what is done with a scale */
+enum { TIMES, OVER }; /* y = x * s, y = x / s */
 
-/* s(r, 0) with by_row, else s(0, c). */
+/* The scale is s(r, 0) with by_row, else s(0, c). */
 template <int KIND>
 static __global__ void apply(bq_rows<float> x, bq_rows<float> s, bool by_row, bq_rows<float> y, int64_t rows,
                              int64_t cols) {
@@ -34,7 +34,7 @@ void bq_cuda_over_rows(bq_dev *dev, bq_mat x, bq_mat s, bq_mat y) {
     scaled<OVER>(dev, x, s, true, y, "over_rows");
 }
 
-/* One block; weight may be NULL. */
+/* One thread block.  weight may be NULL. */
 static __global__ void scales(bq_smooth_form f, const float *act, const float *weight, float *s,
                               int64_t cols) {
     float least = INFINITY, most = 0;
@@ -75,7 +75,7 @@ void bq_cuda_head_max(bq_dev *dev, bq_mat s, int64_t head) {
     bq_launch(dev, bq_grid_elements(s.rows, head), BQ_THREADS, heads, bq_f32_rows(s), head, s.rows, s.cols);
 }
 
-/* A team has a group of a row. */
+/* A team has one group of one row. */
 static __global__ void fake_groups(bq_rows<float> w, const float *s, bq_scheme scheme, int64_t group,
                                    bq_rows<float> out, int64_t rows, int64_t groups) {
     BQ_EACH_ROW(g, rows * groups) {

@@ -1,15 +1,17 @@
-/* tiles.cuh - products of 64 x 64 tiles, for attention: own GEMMs in shared memory and registers.
+/* tiles.cuh - products of 64 x 64 tiles for attention, in shared memory and registers.
  *
- * A block has 256 threads; thread t has rows 4 (t / 16) + i of a tile, and columns 4 (t % 16) + j of scores
- * (i, j < 4), or columns 2 (t % 16) + 32 j + {0, 1} of a result of HD columns.  So the 16 threads of a team
- * (reduce.cuh) share rows.  A matrix is one head of a wider one: `hd` columns from `at`, rows `ld` apart.
- * Rows from `rows` on, and columns between hd and HD, count as 0. */
+ * A thread block has 256 threads.  Thread t has the rows 4 (t / 16) + i of a tile.  Of scores it has the
+ * columns 4 (t % 16) + j (i, j < 4); of a result of HD columns it has the columns 2 (t % 16) + 32 j + {0, 1}.
+ * So the 16 threads of a team (reduce.cuh) share rows.
+ *
+ * A matrix is one head of a wider matrix: `hd` columns from `at`, rows `ld` apart.  Rows from `rows` on, and
+ * columns from hd to HD, count as 0. */
 #ifndef BQ_TILES_CUH
 #define BQ_TILES_CUH
 
 #include "kernels/cuda/reduce.cuh"
 
-enum { BQ_TILE = 64, BQ_DEPTH = 32, BQ_PITCH = BQ_TILE + 4 }; /* a pitch that keeps vectors aligned */
+enum { BQ_TILE = 64, BQ_DEPTH = 32, BQ_PITCH = BQ_TILE + 4 }; /* pitch: a multiple of 4 for vector loads */
 
 struct alignas(16) bq_four {
     float v[4];
@@ -24,8 +26,8 @@ struct bq_head {
     int hd;
 };
 
-/* Shared memory of a block: operands pass through `in`, `across` holds a tile of the left operand of
- * bq_tile_add: row k of it is what all 64 rows have in column k. */
+/* The shared memory of a thread block.  Operands pass through `in`.  `across` holds the left operand of
+ * bq_tile_add: its row k is column k of the tile's 64 rows. */
 struct bq_tiles {
     alignas(16) float in[2 * BQ_DEPTH * BQ_PITCH];
     alignas(16) float across[BQ_TILE * BQ_PITCH];
@@ -35,14 +37,14 @@ static inline __device__ float bq_head_at(bq_head m, int64_t row, int col) {
     return row < m.rows && col < m.hd ? m.at[row * m.ld + col] : 0;
 }
 
-/* Rows [row, row + 64) and columns [col, col + BQ_DEPTH) to `to`, transposed. */
+/* Load rows [row, row + 64) and columns [col, col + BQ_DEPTH) to `to`, transposed. */
 static inline __device__ void bq_tile_load(bq_head m, int64_t row, int col, float *to) {
     for (int i = (int)threadIdx.x; i < BQ_TILE * BQ_DEPTH; i += BQ_THREADS)
         to[i % BQ_DEPTH * BQ_PITCH + i / BQ_DEPTH] = bq_head_at(m, row + i / BQ_DEPTH, col + i % BQ_DEPTH);
 }
 
-/* s = 64 rows of a from `arow` times 64 rows of b from `brow`, transposed.  Enters with any shared memory in
- * use, leaves with `in` in use. */
+/* s = 64 rows of a from `arow` times the transpose of 64 rows of b from `brow`.  Any shared memory may be in
+ * use when it is called; when it returns `in` is in use. */
 template <int HD>
 static __device__ void bq_tile_scores(bq_tiles *mem, bq_head a, int64_t arow, bq_head b, int64_t brow,
                                       float s[4][4]) {
@@ -64,7 +66,7 @@ static __device__ void bq_tile_scores(bq_tiles *mem, bq_head a, int64_t arow, bq
     }
 }
 
-/* Keep a tile of scores as the left operand of bq_tile_add. */
+/* Keep a tile of scores: it becomes the left operand of bq_tile_add. */
 static inline __device__ void bq_tile_keep(bq_tiles *mem, const float s[4][4]) {
     const int y = (int)threadIdx.x / 16 * 4, x = (int)threadIdx.x % 16 * 4;
     for (int j = 0; j < 4; j++)
@@ -94,7 +96,7 @@ static __device__ void bq_tile_add(bq_tiles *mem, bq_head m, int64_t row, float 
     }
 }
 
-/* Rows [row, row + 64) of a result, times factor[i], to one head of a matrix. */
+/* Store rows [row, row + 64) of a result, row i times factor[i], to one head of a matrix. */
 template <int HD>
 static __device__ void bq_tile_store(float *to, int64_t ld, int64_t row, int64_t rows, int hd,
                                      const float o[4][HD / 16], const float factor[4]) {

@@ -1,8 +1,8 @@
-/* Cross-entropy: logits of some rows at a time by GEMM, then a block a row. */
+/* Cross-entropy.  GEMM makes the logits of some rows at a time; then a thread block has a row. */
 #include "kernels/cuda/cuda_ops.h"
 #include "kernels/cuda/reduce.cuh"
 
-constexpr int64_t ROWS = 128; /* of logits at a time, as on the cpu: the plan counts them */
+constexpr int64_t ROWS = 128; /* rows of logits at a time, as on the cpu: the plan counts them */
 
 static __global__ void row_losses(bq_rows<float> logits, int64_t vocab, const int32_t *next, int64_t ldn,
                                   double *nll) {

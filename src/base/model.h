@@ -1,13 +1,10 @@
 /* model.h - the numbers that describe a decoder-only model.  io fills them from config.json; block computes
- * with them.  References such as "models.md 4.4" are to sections of blockq's written specification, which is
- * not part of this repository. */
+ * with them. */
 #ifndef BQ_MODEL_H
 #define BQ_MODEL_H
 
 #include <stdbool.h>
 #include <stdint.h>
-
-typedef enum { BQ_LLAMA, BQ_PHI3, BQ_FAMILIES } bq_family;
 
 /* Which rule makes the rotary frequencies.  Every rule ends in the same form: a vector of inverse frequencies
  * and one factor (`attention`). */
@@ -27,7 +24,7 @@ typedef struct {
 } bq_rope;
 
 typedef struct {
-    bq_family family;
+    int family;                        /* bq_family_at */
     int64_t hidden, inter, vocab;      /* H, I, V */
     int blocks;                        /* L */
     int64_t heads, kv_heads, head_dim; /* nh, nkv, hd; nkv divides nh */

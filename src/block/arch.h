@@ -1,16 +1,13 @@
-/* arch.h - model families as tables: which tensors a block has, and where they lie in memory.
+/* arch.h - a model's blocks: the linears that a checkpoint has, and where they lie in the four matrices of
+ * base/family.h.
  *
- * In memory every block has four matrices, whatever the checkpoint's layout: qkv [(nh + 2 nkv) hd, H] (rows q
- * | k | v), o [H, nh hd], gate_up [2 I, H] (rows gate | up) and down [H, I].  All methods here work on rows,
- * so a checkpoint that stores q, k, v apart (Llama) and one that stores them fused (Phi-3) differ in names
- * alone. */
+ * All methods work on rows, so a checkpoint that stores q, k, v apart (Llama) and one that stores them fused
+ * (Phi-3) differ in names alone. */
 #ifndef BQ_ARCH_H
 #define BQ_ARCH_H
 
-#include "base/model.h"
+#include "base/family.h"
 #include "kernels/ops.h"
-
-enum { BQ_QKV, BQ_O, BQ_GATE_UP, BQ_DOWN, BQ_MATS };
 
 #define BQ_ARCH_LINEARS 8
 

@@ -1,6 +1,7 @@
 #include "io/config.h"
 
 #include "base/die.h"
+#include "base/family.h"
 #include "io/files.h"
 #include "io/json.h"
 
@@ -8,24 +9,6 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-
-/* What differs between families in reading; what differs in computing is block's affair. */
-typedef struct {
-    bq_family family;
-    const char *type, *architecture;
-    int64_t max_position;  /* when absent */
-    unsigned ropes;        /* kinds it may have, as bits 1 << bq_rope_kind */
-    bool biases, windowed; /* has attention_bias and mlp_bias; has sliding_window */
-    bool partial;          /* may rotate a part of the head only */
-} family;
-
-#define KIND(k) (1u << (k))
-
-static const family families[BQ_FAMILIES] = {
-    {BQ_LLAMA, "llama", "LlamaForCausalLM", 2048,
-     KIND(BQ_ROPE_DEFAULT) | KIND(BQ_ROPE_LINEAR) | KIND(BQ_ROPE_LLAMA3), true, false, false},
-    {BQ_PHI3, "phi3", "Phi3ForCausalLM", 4096, KIND(BQ_ROPE_DEFAULT) | KIND(BQ_ROPE_LONG), false, true, true},
-};
 
 static const struct {
     const char *name;
@@ -47,27 +30,36 @@ static bool has_architecture(const json_t *list, const char *name) {
     return false;
 }
 
-/* model_type decides; where it is absent the architecture does; where both are there they must agree. */
-static const family *find_family(bq_json *j) {
-    const json_t *list = json_object_get(j->object, "architectures");
-    const char *type = NULL;
-    bq_json_text(j, "model_type", &type);
-    for (int i = 0; i < BQ_FAMILIES && !j->status; i++) {
-        const family *f = &families[i];
-        bool named = has_architecture(list, f->architecture);
-        if (type ? strcmp(type, f->type) == 0 && (named || json_array_size(list) == 0) : named) return f;
-    }
-    const char *first = json_string_value(json_array_get(list, 0));
-    bq_json_refuse(j, "model_type",
-                   "'%.60s' (%.60s) is not known; known are llama (LlamaForCausalLM; SmolLM2 is one) and "
-                   "phi3 (Phi3ForCausalLM)",
-                   type ? type : "", first ? first : "no architecture");
-    return NULL;
+/* "llama (LlamaForCausalLM; SmolLM2 is one), phi3 (Phi3ForCausalLM)" */
+static void list_families(char *text, size_t size) {
+    size_t n = 0;
+    const bq_family *f;
+    for (int i = 0; (f = bq_family_at(i)) && n < size; i++)
+        n += (size_t)snprintf(text + n, size - n, "%s%s (%s%s%s)", i ? ", " : "", f->type, f->architecture,
+                              f->members ? "; " : "", f->members ? f->members : "");
 }
 
-static void refuse_unusual(bq_json *j) {
+/* model_type decides; where it is absent the architecture does; where both are there they must agree. */
+static int find_family(bq_json *j) {
+    const json_t *list = json_object_get(j->object, "architectures");
+    const char *type = NULL;
+    const bq_family *f;
+    char known[512];
+    bq_json_text(j, "model_type", &type);
+    for (int i = 0; !j->status && (f = bq_family_at(i)); i++) {
+        bool named = has_architecture(list, f->architecture);
+        if (type ? strcmp(type, f->type) == 0 && (named || json_array_size(list) == 0) : named) return i;
+    }
+    const char *first = json_string_value(json_array_get(list, 0));
+    list_families(known, sizeof known);
+    bq_json_refuse(j, "model_type", "'%.60s' (%.60s) is not known; known are %s", type ? type : "",
+                   first ? first : "no architecture", known);
+    return -1;
+}
+
+static void refuse_unusual(bq_json *j, const bq_family *f) {
     const char *act = "silu";
-    bool interleaved = false;
+    bool interleaved = false, unsupported = false;
     if (bq_json_has(j, "quantization_config") || bq_json_has(j, "compression_config")) {
         bq_json_refuse(j, "quantization_config",
                        "this checkpoint is quantized already; start from the unquantized model");
@@ -76,6 +68,8 @@ static void refuse_unusual(bq_json *j) {
     if (strcmp(act, "silu") != 0) bq_json_refuse(j, "hidden_act", "'%.60s' is not silu", act);
     bq_json_bool(j, "rope_interleaved", &interleaved);
     if (interleaved) bq_json_refuse(j, "rope_interleaved", "interleaved rotary channels are not supported");
+    if (f->unsupported) bq_json_bool(j, f->unsupported, &unsupported);
+    if (unsupported) bq_json_refuse(j, f->unsupported, "is true, which is not supported for %s", f->type);
 }
 
 /* ---- sizes ---- */
@@ -85,7 +79,7 @@ static void need_int(bq_json *j, const char *key, int64_t high, int64_t *value) 
     bq_json_int(j, key, 1, high, value);
 }
 
-static void read_sizes(bq_json *j, const family *f, bq_model *m) {
+static void read_sizes(bq_json *j, const bq_family *f, bq_model *m) {
     int64_t blocks = 1;
     m->hidden = m->inter = m->vocab = m->heads = 1; /* so that nothing below divides by 0 after a refusal */
     need_int(j, "hidden_size", BQ_SIZE_MAX, &m->hidden);
@@ -112,24 +106,24 @@ static void read_sizes(bq_json *j, const family *f, bq_model *m) {
     }
     m->max_position = f->max_position;
     bq_json_int(j, "max_position_embeddings", 1, (int64_t)1 << 40, &m->max_position);
-    if (f->windowed) bq_json_int(j, "sliding_window", 1, (int64_t)1 << 40, &m->window);
+    if (f->config & BQ_CONFIG_WINDOW) bq_json_int(j, "sliding_window", 1, (int64_t)1 << 40, &m->window);
     bq_json_need(j, "rms_norm_eps");
     bq_json_real(j, "rms_norm_eps", FLT_MIN, 1, &m->eps);
     bq_json_bool(j, "tie_word_embeddings", &m->tied);
-    if (f->biases) bq_json_bool(j, "attention_bias", &m->attention_bias);
-    if (f->biases) bq_json_bool(j, "mlp_bias", &m->mlp_bias);
+    if (f->config & BQ_CONFIG_BIASES) bq_json_bool(j, "attention_bias", &m->attention_bias);
+    if (f->config & BQ_CONFIG_BIASES) bq_json_bool(j, "mlp_bias", &m->mlp_bias);
 }
 
 /* ---- rope ---- */
 
-static void read_kind(bq_json *d, const family *f, bq_rope *rope) {
+static void read_kind(bq_json *d, const bq_family *f, bq_rope *rope) {
     const char *name = NULL;
     bq_json_text(d, "type", &name);
     bq_json_text(d, "rope_type", &name);
     if (!name && bq_json_has(d, "factor")) bq_json_refuse(d, "rope_type", "is missing beside a factor");
     if (!name || d->status) return; /* the default */
     for (int i = 0; i < (int)(sizeof ropes / sizeof *ropes); i++) {
-        if (strcmp(ropes[i].name, name) != 0 || !(f->ropes & KIND(ropes[i].kind))) continue;
+        if (strcmp(ropes[i].name, name) != 0 || !(f->ropes & 1u << ropes[i].kind)) continue;
         rope->kind = ropes[i].kind;
         return;
     }
@@ -137,13 +131,13 @@ static void read_kind(bq_json *d, const family *f, bq_rope *rope) {
 }
 
 /* Rotary channels: the first int(head_dim * partial) of a head. */
-static void read_dim(bq_json *j, bq_json *d, const family *f, const bq_model *m, bq_rope *rope) {
+static void read_dim(bq_json *j, bq_json *d, const bq_family *f, const bq_model *m, bq_rope *rope) {
     double partial = 1;
     bq_json_real(j, "partial_rotary_factor", 0, 1, &partial);
     bq_json_join(d, j);
     bq_json_real(d, "partial_rotary_factor", 0, 1, &partial);
     rope->dim = (int64_t)((double)m->head_dim * partial);
-    if (!f->partial && rope->dim != m->head_dim) {
+    if (!(f->config & BQ_CONFIG_PARTIAL) && rope->dim != m->head_dim) {
         bq_json_refuse(d, "partial_rotary_factor", "%g is not supported for %s", partial, f->type);
     }
     if (rope->dim < 2 || rope->dim % 2 || rope->dim / 2 > BQ_ROPE_MAX) {
@@ -180,7 +174,7 @@ static void read_long(bq_json *j, bq_json *d, const bq_model *m, bq_rope *rope) 
 }
 
 /* transformers lets rope_scaling win where both schemas are there. */
-static void read_rope(bq_json *j, const family *f, bq_model *m) {
+static void read_rope(bq_json *j, const bq_family *f, bq_model *m) {
     bq_rope *rope = &m->rope;
     char prefix[64];
     const char *key = bq_json_has(j, "rope_scaling") ? "rope_scaling" : "rope_parameters";
@@ -211,10 +205,10 @@ static void read_rope(bq_json *j, const family *f, bq_model *m) {
 static int read_object(const json_t *object, const char *path, bq_model *m) {
     bq_json j = bq_json_of(object, path);
     *m = (bq_model){0};
-    const family *f = find_family(&j);
-    if (!f) return j.status;
-    m->family = f->family;
-    refuse_unusual(&j);
+    m->family = find_family(&j);
+    if (m->family < 0) return j.status;
+    const bq_family *f = bq_family_at(m->family);
+    refuse_unusual(&j, f);
     read_sizes(&j, f, m);
     read_rope(&j, f, m);
     m->procedural = bq_json_has(&j, BQ_PROCEDURAL_KEY);

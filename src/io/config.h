@@ -1,9 +1,9 @@
 /* config.h - config.json of a Hugging Face model directory as a bq_model.
  *
- * Both schemas are read: transformers 4 (rope_theta, rope_scaling) and 5 (rope_parameters).  Families: llama
- * (SmolLM2 is one) and phi3.  Refused as BQ_DATA, with one message: other families, quantized checkpoints,
- * another activation, unknown rope types, interleaved rope, values out of range, sizes that do not divide or
- * whose products overflow. */
+ * Both schemas are read: transformers 4 (rope_theta, rope_scaling) and 5 (rope_parameters).  base/family.h has
+ * the families.  Refused as BQ_DATA, with one message: other families, quantized checkpoints, another
+ * activation, unknown rope types, interleaved rope, values out of range, sizes that do not divide or whose
+ * products overflow. */
 #ifndef BQ_CONFIG_H
 #define BQ_CONFIG_H
 

@@ -14,7 +14,6 @@
 #include <unistd.h>
 
 static int inspect_model(const char *dir) {
-    static const char *const family[] = {[BQ_LLAMA] = "llama", [BQ_PHI3] = "phi3"};
     static const char *const rope[] = {"default", "linear", "llama3", "longrope"};
     bq_source src;
     int code = bq_source_open(&src, dir);
@@ -25,7 +24,7 @@ static int inspect_model(const char *dir) {
     for (int i = 0; i < bq_weights_files(src.weights); i++)
         bq_weights_file(src.weights, i, &one), bytes += one;
     printf("model %s\n  family %s, %d blocks, hidden %ld, intermediate %ld, vocabulary %ld%s\n", dir,
-           family[m->family], m->blocks, (long)m->hidden, (long)m->inter, (long)m->vocab,
+           bq_family_at(m->family)->type, m->blocks, (long)m->hidden, (long)m->inter, (long)m->vocab,
            m->tied ? ", tied" : "");
     printf("  heads %ld, kv heads %ld, head size %ld, rope %s (%ld channels, theta %g), eps %g, window %ld\n",
            (long)m->heads, (long)m->kv_heads, (long)m->head_dim, rope[m->rope.kind], (long)m->rope.dim,

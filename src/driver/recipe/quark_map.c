@@ -11,7 +11,7 @@ static int refuse(const char *path, int entry, const char *key, const char *name
 }
 
 /* The names of a family need no sizes. */
-static void names_of(bq_family family, bq_arch *arch) {
+static void names_of(int family, bq_arch *arch) {
     const bq_model one = {
         .family = family, .hidden = 1, .inter = 1, .vocab = 1, .heads = 1, .kv_heads = 1, .head_dim = 1};
     bq_arch_of(&one, arch);
@@ -47,8 +47,8 @@ static int take(const char *path, int i, const bq_quark_entry *e, bq_autosmooth_
     bq_arch arch;
     int m = -1;
     bool reads = false;
-    for (int family = 0; family < BQ_FAMILIES && m < 0; family++) {
-        names_of((bq_family)family, &arch);
+    for (int family = 0; bq_family_at(family) && m < 0; family++) {
+        names_of(family, &arch);
         m = find(&arch, e);
     }
     if (m < 0)

@@ -1,0 +1,20 @@
+/* All families.  To add one: its file in family/, and its row here.  The order is part of fingerprints: new
+ * rows come last. */
+#include "base/family.h"
+
+#include <string.h>
+
+#define FAMILIES(ROW) ROW(llama) ROW(phi3)
+
+#define DECLARE(name) extern const bq_family bq_family_##name;
+#define ADDRESS(name) &bq_family_##name,
+FAMILIES(DECLARE)
+static const bq_family *const families[] = {FAMILIES(ADDRESS) NULL};
+
+const bq_family *bq_family_at(int i) { return families[i]; }
+
+int bq_family_find(const char *type) {
+    int i = 0;
+    while (families[i] && strcmp(families[i]->type, type)) i++;
+    return families[i] ? i : -1;
+}

@@ -5,12 +5,12 @@
  *     bq_pass_rtn(&r->c);
  *     rig_close(r);
  *
- * Tests fill a bq_model, a bq_pass_context, and the buffers of a block and of its quantized form here and
- * nowhere else, so that a change of these structs changes this file alone.  A test then overwrites what it
- * wants otherwise: weights, samples, fields of r->c.
+ * This file fills bq_model, bq_pass_context and the buffers of a block for the tests, so that a change of
+ * these structs changes this file and not each test.  A test then overwrites what it wants otherwise:
+ * weights, samples, fields of r->c.
  *
- * The rig owns all that it points to; rig_close frees it.  What goes wrong here aborts: programs with and
- * without cmocka use it. */
+ * The rig owns all that it points to; rig_close frees it.  An error here ends the program by abort(), since
+ * programs without cmocka use the rig, too. */
 #ifndef BQ_TESTS_RIG_H
 #define BQ_TESTS_RIG_H
 
@@ -56,21 +56,20 @@ typedef struct {
     int threads;             /* 0: 1 */
     int64_t samples, tokens;
     uint64_t noise[3]; /* the seed of each stream's samples; 0: there is no such stream */
-    bool train; /* with all that a training pass needs: the backward's buffers, r->c.batch, r->c.losses */
-    bool pre;   /* with room for factors of what linears are fed */
+    int64_t steps;     /* the most that a pass trains: room for losses, a batch, the backward; 0: none */
+    bool pre;          /* room for factors of what linears are fed */
 } rig_spec;
 
 typedef struct {
-    bq_dev dev; /* cpu, 32 MiB */
+    bq_dev dev; /* cpu, with an arena of 32 MiB */
     bq_arch arch;
-    bq_block blk, original; /* original: see rig_keep */
+    bq_block blk, original; /* original: a copy that rig_keep makes */
     bq_work work;
     bq_quantized q;
     bq_pass_context c; /* of one rank; input: FP */
     float *stream[3];  /* (samples, tokens, hidden) each, NULL where there is none */
+    size_t watched;    /* see rig_watch */
 } rig;
-
-enum { RIG_LOSSES = 64 }; /* room in c.losses */
 
 static const bq_comm rig_alone = {.size = 1, .locals = 1, .nstage = 1, .nreplica = 1};
 
@@ -129,7 +128,7 @@ static inline rig *rig_open(const rig_spec *spec) {
     if (bq_dev_open(&r->dev, "cpu", spec->threads ? spec->threads : 1, (size_t)32 << 20)) abort();
     for (int i = 0; i < r->arch.linears; i++) scheme[i] = spec->scheme[spec->schemes ? i % spec->schemes : 0];
     bq_block_push(&r->blk, &r->arch, &r->dev.mem);
-    bq_work_push(&r->work, &r->arch, spec->tokens, spec->train, &r->dev.mem);
+    bq_work_push(&r->work, &r->arch, spec->tokens, spec->steps > 0, &r->dev.mem);
     bq_quantized_push(&r->q, &r->arch, scheme, &r->dev.mem);
     if (spec->pre) bq_quantized_push_pre(&r->q, &r->dev.mem);
     rig_fill(r, spec);
@@ -142,9 +141,9 @@ static inline rig *rig_open(const rig_spec *spec) {
                              .tokens = spec->tokens,
                              .fetch = rig_fetch,
                              .ctx = r};
-    if (!spec->train) return r;
+    if (!spec->steps) return r;
     r->c.batch = rig_room((size_t)spec->samples + 2, sizeof(double));
-    r->c.losses = rig_room(RIG_LOSSES, sizeof(double));
+    r->c.losses = rig_room((size_t)spec->steps, sizeof(double));
     r->c.at = (bq_rng_key){.seed = 7, .block = 1};
     return r;
 }
@@ -166,16 +165,8 @@ static inline void rig_keep(rig *r) {
     for (int n = 0; n < 2; n++) r->dev.op->copy(&r->dev, r->blk.norm[n], r->original.norm[n]);
 }
 
-/* All matrices of the block, or of its quantized form: how many there are. */
+/* All matrices that a quantizing pass fills; their number.  Data are NULL where there are no zero points. */
 enum { RIG_PARTS = 3 * BQ_MATS + 2 * BQ_ARCH_LINEARS };
-static inline int rig_block_parts(const rig *r, bq_mat part[RIG_PARTS]) {
-    int n = 0;
-    for (int m = 0; m < BQ_MATS; m++) part[n++] = r->blk.w[m], part[n++] = r->blk.bias[m];
-    for (int k = 0; k < 2; k++) part[n++] = r->blk.norm[k];
-    for (int i = 0; i < r->arch.linears && r->blk.pre; i++) part[n++] = r->blk.pre[i];
-    return n;
-}
-
 static inline int rig_quantized_parts(const rig *r, bq_mat part[RIG_PARTS]) {
     int n = 0;
     for (int m = 0; m < BQ_MATS; m++)
@@ -191,19 +182,23 @@ static inline uint64_t rig_hash_parts(const bq_mat *part, int n) {
     return bq_hash_close(h);
 }
 
-/* All that a preparing pass may change, and all that a quantizing pass leaves. */
-static inline uint64_t rig_block_hash(const rig *r) {
-    bq_mat part[RIG_PARTS];
-    return rig_hash_parts(part, rig_block_parts(r, part));
-}
-
 static inline uint64_t rig_quantized_hash(const rig *r) {
     bq_mat part[RIG_PARTS];
     return rig_hash_parts(part, rig_quantized_parts(r, part));
 }
 
-/* Arena bytes: those in use, from which rig_taken counts; the most that were taken beyond them since. */
-static inline size_t rig_watch(rig *r) { return r->dev.mem.peak = r->dev.mem.used; }
-static inline size_t rig_taken(const rig *r) { return r->dev.mem.peak - r->dev.mem.used; }
+/* All that a preparing pass may change. */
+static inline uint64_t rig_block_hash(const rig *r) {
+    bq_mat part[3 * BQ_MATS + BQ_ARCH_LINEARS];
+    int n = 0;
+    for (int m = 0; m < BQ_MATS; m++) part[n++] = r->blk.w[m], part[n++] = r->blk.bias[m];
+    for (int k = 0; k < 2; k++) part[n++] = r->blk.norm[k];
+    for (int i = 0; i < r->arch.linears && r->blk.pre; i++) part[n++] = r->blk.pre[i];
+    return rig_hash_parts(part, n);
+}
+
+/* rig_watch returns the arena bytes in use; rig_taken, the most that were taken beyond them since then. */
+static inline size_t rig_watch(rig *r) { return r->watched = r->dev.mem.peak = r->dev.mem.used; }
+static inline size_t rig_taken(const rig *r) { return r->dev.mem.peak - r->watched; }
 
 #endif

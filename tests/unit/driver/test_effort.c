@@ -3,12 +3,10 @@
 #include "driver/methods.h"
 
 #include "base/die.h"
+#include "rig.h"
 
-#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
-#include <stdlib.h>
-#include <string.h>
 
 #include <cmocka.h>
 
@@ -22,15 +20,7 @@ static const double forward = 2.0 * T * (QKV * H + H * H + 3 * I * H) + 2.0 * T 
 
 static int setup(void **state) {
     (void)state;
-    bq_model m = {.family = BQ_LLAMA,
-                  .hidden = H,
-                  .inter = I,
-                  .vocab = 100,
-                  .blocks = L,
-                  .heads = HEADS,
-                  .kv_heads = KV,
-                  .head_dim = HD};
-    bq_arch_of(&m, &arch);
+    arch = rig_arch((rig_model){BQ_LLAMA, H, I, .heads = HEADS, .kv_heads = KV, .vocab = 100, .blocks = L});
     recipe = (bq_recipe){.segments = 3, .sweeps = 1, .nphase = 1};
     recipe.calibration.samples = N, recipe.calibration.length = T;
     recipe.phase[0].inputs = BQ_INPUTS_MIX, recipe.phase[0].npass = 1;

@@ -1,11 +1,8 @@
 /* A block's passes on a small random model: what a pass leaves, what it must not depend on. */
-#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <stdlib.h>
-#include <string.h>
 #include <cmocka.h>
 
 #include "block/adascale.h"

@@ -1,7 +1,7 @@
 /* config.h - config.json of a Hugging Face model directory as a bq_model.
  *
- * Both schemas are read: transformers 4 (rope_theta, rope_scaling) and 5 (rope_parameters).  base/family.h has
- * the families.  Refused as BQ_DATA, with one message: other families, quantized checkpoints, another
+ * Both schemas are read: transformers 4 (rope_theta, rope_scaling) and 5 (rope_parameters).  base/family.h
+ * has the families.  Refused as BQ_DATA, with one message: other families, quantized checkpoints, another
  * activation, unknown rope types, interleaved rope, values out of range, sizes that do not divide or whose
  * products overflow. */
 #ifndef BQ_CONFIG_H

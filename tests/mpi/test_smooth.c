@@ -1,10 +1,7 @@
 /* The smoothing passes on as many replicas as mpirun gives leave the bytes that one rank leaves, also where a
  * replica has no sample. */
 #include "../smooth_rig.h"
-
-#include <stdio.h>
-
-static bq_comm comm;
+#include "expect.h"
 
 typedef struct {
     uint64_t block;
@@ -12,16 +9,16 @@ typedef struct {
 } outcome;
 
 static outcome pass(const bq_comm *on, int variant, int64_t samples) {
-    rig *r = rig_open(BQ_LLAMA, 1, (bq_scheme){4, 8, variant % 2 == 0, BQ_F32, BQ_GRID_AIMET});
+    rig *r =
+        smooth_open(bq_family_find("llama"), 1, (bq_scheme){4, 8, variant % 2 == 0, BQ_F32, BQ_GRID_AIMET});
     outcome out = {0};
     r->c.comm = on, r->c.samples = samples;
-    size_t before = r->dev.mem.used;
-    r->dev.mem.peak = before;
-    rig_pass(r, variant, &out.result);
-    if (r->dev.mem.peak - before > rig_need(r, variant) + bq_op_scratch(TOKENS, r->arch.attention, 1))
-        out.block = 1;
-    else
-        out.block = rig_hash(r);
+    rig_watch(r);
+    smooth_pass(r, variant, &out.result);
+    EXPECT(rig_taken(r) <= smooth_need(r, variant) + bq_op_scratch(TOKENS, r->arch.attention, 1),
+           "variant %d, %ld samples: %zu bytes, planned %zu", variant, (long)samples, rig_taken(r),
+           smooth_need(r, variant));
+    out.block = rig_block_hash(r);
     rig_close(r);
     return out;
 }
@@ -37,13 +34,13 @@ static bq_mat fetch(void *ctx, bq_stream_id stream, int64_t sample) {
 
 /* The pass with a signal to the last replica at its fetch number `at`, 0: without. */
 static bool stops(int variant, int64_t at) {
-    rig *r = rig_open(BQ_LLAMA, 1, w4);
-    uint64_t before = rig_hash(r);
+    rig *r = smooth_open(bq_family_find("llama"), 1, w4);
+    uint64_t before = rig_block_hash(r);
     bq_scales_result result;
     left = at, fetches = 0;
     r->c.comm = &comm, r->c.stop = &stop, r->c.fetch = fetch;
     stop = 0;
-    bool good = rig_pass(r, variant, &result) == BQ_PASS_STOPPED && rig_hash(r) == before;
+    bool good = smooth_pass(r, variant, &result) == BQ_PASS_STOPPED && rig_block_hash(r) == before;
     rig_close(r);
     return good;
 }
@@ -58,25 +55,15 @@ static bool is_stopped(int variant) {
 }
 
 int main(int argc, char **argv) {
-    int code = bq_comm_open(&comm, &argc, &argv), failed = 0, total;
-    static const bq_comm alone = {.size = 1, .locals = 1, .nstage = 1, .nreplica = 1};
+    int code = bq_comm_open(&comm, &argc, &argv);
     if (code) return code;
     for (int v = 0; v < SMOOTH_ALL; v++)
         for (int64_t samples = SAMPLES; samples > 0; samples -= 8) {
-            outcome want = pass(&alone, v, samples), have = pass(&comm, v, samples);
-            bool same = want.block == have.block && want.block > 1 &&
-                        memcmp(&want.result, &have.result, sizeof want.result) == 0;
-            if (same) continue;
-            failed++;
-            fprintf(stderr, "rank %d of %d: variant %d, %ld samples: another result\n", comm.rank, comm.size,
-                    v, (long)samples);
+            outcome want = pass(&rig_alone, v, samples), have = pass(&comm, v, samples);
+            EXPECT(want.block == have.block && memcmp(&want.result, &have.result, sizeof want.result) == 0,
+                   "variant %d, %ld samples: another result", v, (long)samples);
         }
-    for (int v = SMOOTH_SEARCH; v < SMOOTH_VARIANTS; v++) {
-        if (is_stopped(v)) continue;
-        failed++;
-        fprintf(stderr, "rank %d of %d: variant %d was not stopped\n", comm.rank, comm.size, v);
-    }
-    MPI_Allreduce(&failed, &total, 1, MPI_INT, MPI_SUM, MPI_COMM_WORLD);
-    bq_comm_close(&comm);
-    return total > 0;
+    for (int v = SMOOTH_SEARCH; v < SMOOTH_VARIANTS; v++)
+        EXPECT(is_stopped(v), "variant %d was not stopped", v);
+    return expect_end();
 }

@@ -11,11 +11,6 @@
 static const bq_mat none; /* no fold, no gradients */
 static bq_dev dev;        /* opened by main */
 
-static inline bq_scheme grid_of(int bits, bq_type scale) {
-    return (bq_scheme){bits, -1, true, scale, BQ_GRID_AIMET};
-}
-static inline float *ptr(bq_mat m, int64_t r, int64_t c) { return bq_mat_at(m, r, c); }
-
 typedef struct {
     bq_adascale p;
     bq_scheme s;

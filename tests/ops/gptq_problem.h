@@ -9,7 +9,6 @@
 static bq_dev dev;
 static const bq_shrink few_ends = {100, 20, BQ_NORM_24}; /* of BQ_CLIP_MSE */
 
-static inline float *ptr(bq_mat m, int64_t r, int64_t c) { return bq_mat_at(m, r, c); }
 static inline int64_t order_at(bq_mat order, int64_t i) {
     return order.data ? *(int32_t *)bq_mat_at(order, i, 0) : i;
 }

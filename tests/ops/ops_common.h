@@ -28,6 +28,14 @@
 /* Sizes around vector and tile borders; the shapes of a test are drawn from here. */
 static const int64_t odd_sizes[] = {1, 31, 33, 127, 129, 257};
 #define ODD_SIZES ((int)(sizeof odd_sizes / sizeof *odd_sizes))
+static const int64_t few_rows[] = {1, 3, 17};
+
+/* Grids of a row: their widths and the types of their scales. */
+static const int bit_widths[] = {2, 3, 4, 8};
+static const bq_type scale_types[] = {BQ_F32, BQ_BF16, BQ_F16};
+static inline bq_scheme grid_of(int bits, bq_type scale) {
+    return (bq_scheme){bits, -1, true, scale, BQ_GRID_AIMET};
+}
 
 /* rows x cols with ld = cols + pad, guarded; contents undefined. */
 static inline bq_mat make(int64_t rows, int64_t cols, int64_t pad, bq_type type) {
@@ -100,6 +108,8 @@ static inline bq_mat clone(bq_mat m) {
     return c;
 }
 
+static inline float *ptr(bq_mat m, int64_t r, int64_t c) { return bq_mat_at(m, r, c); }
+static inline float f32(bq_mat m, int64_t r, int64_t c) { return *(float *)bq_mat_at(m, r, c); }
 static inline double at(bq_mat m, int64_t r, int64_t c) {
     return m.type == BQ_F64 ? *(double *)bq_mat_at(m, r, c) : (double)*(float *)bq_mat_at(m, r, c);
 }

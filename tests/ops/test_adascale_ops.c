@@ -121,10 +121,6 @@ static void check_row(problem *q, int64_t r) {
     expect_near(at(q->grad, r, cols + 2), ds3, size3, 1e-7);
 }
 
-static const int64_t few_rows[] = {1, 3, 17};
-static const int bit_widths[] = {2, 3, 4, 8};
-static const bq_type scale_types[] = {BQ_F32, BQ_BF16, BQ_F16};
-
 static void oracle_on_odd_shapes(void **state) {
     (void)state;
     for (int i = 0; i < 3; i++)

@@ -8,15 +8,8 @@
 #include <math.h>
 #include <sys/wait.h>
 
-static const int64_t few_rows[] = {1, 3, 17};
-static const int bit_widths[] = {2, 3, 4, 8};
-static const bq_type scale_types[] = {BQ_F32, BQ_BF16, BQ_F16};
 static bq_dev dev;
 
-static bq_scheme grid_of(int bits, bq_type scale) {
-    return (bq_scheme){bits, -1, true, scale, BQ_GRID_AIMET};
-}
-static float f32(bq_mat m, int64_t r, int64_t c) { return *(float *)bq_mat_at(m, r, c); }
 static int code_at(bq_mat m, int64_t r, int64_t c) { return *(int8_t *)bq_mat_at(m, r, c); }
 
 /* The stored type's nearest number, by means other than base/num.h; finite and > 0. */

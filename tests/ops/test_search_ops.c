@@ -7,7 +7,6 @@
 #include <float.h>
 #include <math.h>
 
-static const int64_t few_rows[] = {1, 3, 17};
 static const bq_scheme schemes[] = {
     {4, -1, true, BQ_F32, BQ_GRID_AIMET},  {4, -1, false, BQ_F32, BQ_GRID_AIMET},
     {2, -1, true, BQ_BF16, BQ_GRID_AIMET}, {3, -1, false, BQ_F16, BQ_GRID_AIMET},
@@ -16,7 +15,6 @@ static const bq_scheme schemes[] = {
 #define SCHEMES ((int)(sizeof schemes / sizeof *schemes))
 static bq_dev dev;
 
-static float f32(bq_mat m, int64_t r) { return *(float *)bq_mat_at(m, r, 0); }
 static bq_mat zeros_of(bq_scheme s, int64_t rows) {
     return s.symmetric ? (bq_mat){0} : make(rows, 1, 1, BQ_F32);
 }
@@ -51,8 +49,8 @@ static void check_shrunk(int64_t rows, int64_t cols, bq_scheme s, float shrink, 
     for (int64_t r = 0; r < rows; r++) {
         float want, code;
         grids_of(w, r, &shrink, 1, s, &want, &code);
-        assert_true(f32(scale, r) == want && f32(again, r) == want);
-        assert_true(s.symmetric || f32(zero, r) == code);
+        assert_true(f32(scale, r, 0) == want && f32(again, r, 0) == want);
+        assert_true(s.symmetric || f32(zero, r, 0) == code);
         for (int64_t c = 0; c < cols; c++) {
             float x = *(float *)bq_mat_at(w, r, c);
             assert_true((float)at(e, r, c) == made_of(x, want, code, s) - x);
@@ -90,7 +88,7 @@ static void check_mse(int64_t rows, int64_t cols, bq_scheme s, bq_shrink ends, i
     for (int i = 0; i < ends.count; i++) shrink[i] = (float)(1 - (double)i / ends.steps);
     dev.op->range_mse(&dev, w, s, ends, scale, zero);
     for (int64_t r = 0; r < rows; r++) {
-        float chosen = f32(scale, r), code = s.symmetric ? 0 : f32(zero, r), step[MOST], z[MOST];
+        float chosen = f32(scale, r, 0), code = s.symmetric ? 0 : f32(zero, r, 0), step[MOST], z[MOST];
         double loss = loss_of(w, r, chosen, code, s, ends.norm);
         int found = 0;
         grids_of(w, r, shrink, ends.count, s, step, z);
@@ -130,9 +128,9 @@ static void mse_clips_a_far_weight(void **state) {
     for (int norm = 0; norm < 2; norm++) {
         bq_norm n = norm ? BQ_NORM_24 : BQ_NORM_2;
         dev.op->range_mse(&dev, w, schemes[0], (bq_shrink){100, 80, n}, scale, (bq_mat){0});
-        assert_true(f32(scale, 0) < 0.9f * f32(plain, 0));
-        assert_true(loss_of(w, 0, f32(scale, 0), 0, schemes[0], n) <
-                    0.8 * loss_of(w, 0, f32(plain, 0), 0, schemes[0], n));
+        assert_true(f32(scale, 0, 0) < 0.9f * f32(plain, 0, 0));
+        assert_true(loss_of(w, 0, f32(scale, 0, 0), 0, schemes[0], n) <
+                    0.8 * loss_of(w, 0, f32(plain, 0, 0), 0, schemes[0], n));
     }
     drop(w), drop(scale), drop(plain);
 }
@@ -175,14 +173,14 @@ static void check_better(int64_t rows, int64_t cols, bool zeros, int64_t pad) {
     }
     dev.op->range_better(&dev, false, a, b, scale, zero, loss, best, best_zero);
     for (int64_t r = 0; r < rows; r++) {
-        assert_true(f32(best, r) == (r % 2 ? f32(scale, r) : f32(was, r)));
-        assert_true(f32(column[3], r) == (zeros && r % 2 ? f32(zero, r) : f32(was_zero, r)));
+        assert_true(f32(best, r, 0) == (r % 2 ? f32(scale, r, 0) : f32(was, r, 0)));
+        assert_true(f32(column[3], r, 0) == (zeros && r % 2 ? f32(zero, r, 0) : f32(was_zero, r, 0)));
         double now = *(double *)bq_mat_at(loss, r, 0);
         assert_true(fabs(now - (r % 2 ? want[r] : want[r] - (r % 3 ? 1e-9 : 10))) < 1e-11);
     }
     dev.op->range_better(&dev, true, a, b, scale, zero, loss, best, best_zero);
     for (int64_t r = 0; r < rows; r++)
-        assert_true(f32(best, r) == f32(scale, r) &&
+        assert_true(f32(best, r, 0) == f32(scale, r, 0) &&
                     fabs(*(double *)bq_mat_at(loss, r, 0) - want[r]) < 1e-11);
     assert_true(intact(loss) && intact(best) && intact(column[3]));
     drop(a), drop(b), drop(loss), drop(was), drop(was_zero), free(want);
@@ -206,7 +204,6 @@ static void better_replaces_what_is_worse(void **state) {
     }
 }
 
-static const bq_type scale_types[] = {BQ_F32, BQ_BF16, BQ_F16};
 static const int digits[] = {24, 8, 11};
 
 static float rounded(float x, bq_type type) {

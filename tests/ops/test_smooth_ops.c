@@ -7,9 +7,6 @@
 #include <math.h>
 
 static bq_dev dev;
-static const int64_t few_rows[] = {1, 3, 17};
-
-static float f32(bq_mat m, int64_t r, int64_t c) { return *(float *)bq_mat_at(m, r, c); }
 
 /* As the compiler's own libm has it, to 13 digits; exact at the ends. */
 static void powers(void **state) {

@@ -6,7 +6,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
-#include "../../smooth_rig.h"
+#include "smooth_rig.h"
 
 /* ---- a block in double precision, from the float weights ---- */
 
@@ -126,10 +126,10 @@ static void folds_keep_the_block(void **state) {
     for (int family = 0; family < 2; family++)
         for (int exact = 0; exact < 2; exact++)
             for (int m = 0; m < BQ_MATS; m++) {
-                rig *r = rig_open((bq_family)family, 1, w4);
+                rig *r = smooth_open(family, 1, w4);
                 float s[INTER];
                 for (uint32_t i = 0; i < INTER; i++) { /* powers of two round nowhere */
-                    float x = 8 * noise(5, (uint32_t)m, i);
+                    float x = 8 * rig_noise(5, (uint32_t)m, i);
                     s[i] = exact ? ldexpf(1, (int)x) : expf(x / 2);
                 }
                 bq_mat scale = bq_mat_host(s, 1, r->arch.cols[m], BQ_F32);
@@ -137,7 +137,7 @@ static void folds_keep_the_block(void **state) {
                 bq_fold_apply(&r->dev, &r->blk, m, scale);
                 assert_true(r->blk.folded);
                 assert_true(memcmp(r->blk.w[m].data, r->original.w[m].data, bq_mat_bytes(r->blk.w[m])) != 0);
-                assert_true(drift(r, r->stream[2]) <= (exact ? 1e-12 : 1e-5));
+                assert_true(drift(r, rig_sample(r, BQ_STREAM_FP, 2)) <= (exact ? 1e-12 : 1e-5));
                 assert_true(forward_drift(r, &r->blk, &r->original, 2) <= 1e-5);
                 rig_close(r);
             }
@@ -146,12 +146,12 @@ static void folds_keep_the_block(void **state) {
 /* An ungrouped scale of o cannot be hidden in v: the test above would notice. */
 static void heads_need_one_scale(void **state) {
     (void)state;
-    rig *r = rig_open(BQ_LLAMA, 1, w4);
+    rig *r = smooth_open(bq_family_find("llama"), 1, w4);
     float s[H];
     for (int i = 0; i < H; i++) s[i] = ldexpf(1, i / HEAD);
     bq_mat scale = bq_mat_host(s, 1, H, BQ_F32);
     bq_fold_apply(&r->dev, &r->blk, BQ_O, scale);
-    assert_true(drift(r, r->stream[0]) > 1e-2);
+    assert_true(drift(r, rig_sample(r, BQ_STREAM_FP, 0)) > 1e-2);
     bq_fold_group(&r->dev, &r->arch, BQ_O, scale);
     for (int i = 0; i < H; i++) assert_true(s[i] == (i / HEAD < 2 ? 2 : 8));
     rig_close(r);
@@ -160,9 +160,9 @@ static void heads_need_one_scale(void **state) {
 static void passes_keep_the_block(void **state) {
     (void)state;
     for (int v = 0; v < SMOOTH_CLIP; v++) {
-        rig *r = rig_open(BQ_LLAMA, 1, w4g8);
+        rig *r = smooth_open(bq_family_find("llama"), 1, w4g8);
         bq_scales_result result;
-        rig_pass(r, v, &result);
+        smooth_pass(r, v, &result);
         for (int s = 0; s < SAMPLES; s++) assert_true(forward_drift(r, &r->blk, &r->original, s) <= 1e-5);
         assert_true(r->blk.folded);
         rig_close(r);
@@ -178,12 +178,13 @@ static void families_and_threads_agree(void **state) {
     for (int v = 0; v < SMOOTH_ALL; v++) {
         uint64_t want = 0;
         for (int k = 0; k < 3; k++) {
-            rig *r = rig_open(k == 1 && v < 8 ? BQ_PHI3 : BQ_LLAMA, 1 + k, w4g8);
+            rig *r =
+                smooth_open(k == 1 && v < 8 ? bq_family_find("phi3") : bq_family_find("llama"), 1 + k, w4g8);
             bq_scales_result result;
-            r->c.input = (bq_inputs)k;
-            rig_pass(r, v, &result);
-            if (k == 0) want = rig_hash(r);
-            assert_true(rig_hash(r) == want);
+            smooth_input(r, (bq_inputs)k);
+            smooth_pass(r, v, &result);
+            if (k == 0) want = rig_block_hash(r);
+            assert_true(rig_block_hash(r) == want);
             rig_close(r);
         }
     }
@@ -192,11 +193,11 @@ static void families_and_threads_agree(void **state) {
 /* MIT's formula at q, k, v, and what entries leaves alone. */
 static void smoothquant_by_hand(void **state) {
     (void)state;
-    rig *r = rig_open(BQ_LLAMA, 1, w4);
+    rig *r = smooth_open(bq_family_find("llama"), 1, w4);
     double act[H] = {0};
     for (int s = 0; s < SAMPLES; s++) {
         double x[TOKENS * H], a[TOKENS * H];
-        for (int i = 0; i < TOKENS * H; i++) x[i] = (double)r->stream[s][i];
+        for (int i = 0; i < TOKENS * H; i++) x[i] = (double)rig_sample(r, BQ_STREAM_FP, s)[i];
         norm_of(x, r->original.norm[0], a);
         for (int i = 0; i < TOKENS * H; i++) act[i % H] = fmax(act[i % H], fabs(a[i]));
     }
@@ -218,7 +219,7 @@ static void smoothquant_by_hand(void **state) {
 static void kept_by_hand(void **state) {
     (void)state;
     for (int all = 0; all < 2; all++) {
-        rig *r = rig_open(BQ_LLAMA, 1, w4);
+        rig *r = smooth_open(bq_family_find("llama"), 1, w4);
         bq_mat act[BQ_MATS];
         bq_channels_push(&r->dev, &r->arch, act);
         bq_channels(&r->c, BQ_CHANNEL_ABSMAX, act, (bq_onlooker){0});
@@ -242,7 +243,7 @@ static void kept_by_hand(void **state) {
             }
         }
         for (int s = 0; s < SAMPLES; s++) {
-            assert_true(drift(r, r->stream[s]) <= 1e-5);
+            assert_true(drift(r, rig_sample(r, BQ_STREAM_FP, s)) <= 1e-5);
             assert_true(forward_drift(r, &r->blk, &r->original, s) <= 1e-5);
         }
         rig_close(r);
@@ -253,20 +254,20 @@ static void kept_by_hand(void **state) {
 static void kept_factors_keep_the_block(void **state) {
     (void)state;
     for (int family = 0; family < 2; family++) {
-        rig *r = rig_open((bq_family)family, 1, w4);
+        rig *r = smooth_open(family, 1, w4);
         r->blk.pre = r->q.pre;
         for (int i = 0; i < r->arch.linears; i++) {
             bq_mat w = bq_linear_view(&r->arch, i, r->blk.w), pre = r->blk.pre[i];
             for (int64_t c = 0; c < pre.cols; c++)
-                bq_f32(pre)[c] = ldexpf(1, (int)(8 * noise(5, (uint32_t)i, (uint32_t)c)));
+                bq_f32(pre)[c] = ldexpf(1, (int)(8 * rig_noise(5, (uint32_t)i, (uint32_t)c)));
             r->dev.op->over_columns(&r->dev, w, pre, w);
         }
         for (int s = 0; s < SAMPLES; s++) {
-            assert_true(drift(r, r->stream[s]) <= 1e-12);
+            assert_true(drift(r, rig_sample(r, BQ_STREAM_FP, s)) <= 1e-12);
             assert_true(forward_drift(r, &r->blk, &r->original, s) <= 1e-5);
         }
         r->blk.pre = NULL; /* the test would notice */
-        assert_true(drift(r, r->stream[0]) > 1e-2);
+        assert_true(drift(r, rig_sample(r, BQ_STREAM_FP, 0)) > 1e-2);
         rig_close(r);
     }
 }
@@ -274,10 +275,10 @@ static void kept_factors_keep_the_block(void **state) {
 /* Ratio 0 tries round to nearest of the weights as they are, and no choice is worse than that. */
 static void ratio_zero_is_no_smoothing(void **state) {
     (void)state;
-    rig *r = rig_open(BQ_LLAMA, 1, w4g8);
+    rig *r = smooth_open(bq_family_find("llama"), 1, w4g8);
     bq_scales_result result;
-    rig_pass(r, 5, &result); /* the whole block is inspected */
-    rig *plain = rig_open(BQ_LLAMA, 1, w4g8);
+    smooth_pass(r, 5, &result); /* the whole block is inspected */
+    rig *plain = smooth_open(bq_family_find("llama"), 1, w4g8);
     bq_pass_rtn(&plain->c);
     for (int m = 0; m < BQ_MATS; m++) {
         double sum = 0;
@@ -304,13 +305,13 @@ static void ratio_zero_is_no_smoothing(void **state) {
 static void nan_changes_nothing(void **state) {
     (void)state;
     for (int v = SMOOTH_SEARCH; v < SMOOTH_CLIP; v++) {
-        rig *r = rig_open(BQ_LLAMA, 1, w4);
-        uint64_t before = rig_hash(r);
+        rig *r = smooth_open(bq_family_find("llama"), 1, w4);
+        uint64_t before = rig_block_hash(r);
         bq_scales_result result;
-        for (int i = 0; i < TOKENS * H; i++) r->stream[3][i] = NAN;
-        rig_pass(r, v, &result);
+        for (int i = 0; i < TOKENS * H; i++) rig_sample(r, BQ_STREAM_FP, 3)[i] = NAN;
+        smooth_pass(r, v, &result);
         for (int m = 0; m < BQ_MATS; m++) assert_int_equal(result.best[m], -1);
-        assert_true(rig_hash(r) == before && !r->blk.folded);
+        assert_true(rig_block_hash(r) == before && !r->blk.folded);
         rig_close(r);
     }
 }
@@ -319,12 +320,12 @@ static void a_stop_changes_nothing(void **state) {
     (void)state;
     volatile sig_atomic_t stop = 1;
     for (int v = SMOOTH_SEARCH; v < SMOOTH_VARIANTS; v++) {
-        rig *r = rig_open(BQ_LLAMA, 1, w4);
-        uint64_t before = rig_hash(r);
+        rig *r = smooth_open(bq_family_find("llama"), 1, w4);
+        uint64_t before = rig_block_hash(r);
         bq_scales_result result;
         r->c.stop = &stop, r->c.samples = v % 2 ? 1 : SAMPLES; /* of one sample a round, and empty ones */
-        assert_int_equal(rig_pass(r, v, &result), BQ_PASS_STOPPED);
-        assert_true(rig_hash(r) == before && !r->blk.folded);
+        assert_int_equal(smooth_pass(r, v, &result), BQ_PASS_STOPPED);
+        assert_true(rig_block_hash(r) == before && !r->blk.folded);
         rig_close(r);
     }
 }
@@ -332,7 +333,7 @@ static void a_stop_changes_nothing(void **state) {
 /* Clamping lowers what round to nearest does to the outputs of o and down, and leaves q and k alone. */
 static void clipping_helps(void **state) {
     (void)state;
-    rig *r = rig_open(BQ_LLAMA, 1, (bq_scheme){3, 8, true, BQ_F32, BQ_GRID_AIMET});
+    rig *r = smooth_open(bq_family_find("llama"), 1, (bq_scheme){3, 8, true, BQ_F32, BQ_GRID_AIMET});
     double error[2][BQ_MATS] = {{0}};
     for (int clip = 0; clip < 2; clip++) {
         if (clip) bq_awq_clip(&r->c);
@@ -367,15 +368,14 @@ static void clipping_helps(void **state) {
 static void needs_cover(void **state) {
     (void)state;
     for (int v = 0; v < SMOOTH_ALL; v++) {
-        rig *r = rig_open(BQ_LLAMA, 1, w4g8);
+        rig *r = smooth_open(bq_family_find("llama"), 1, w4g8);
         bq_scales_result result;
-        size_t before = r->dev.mem.used, scratch = bq_op_scratch(TOKENS, r->arch.attention, 1);
-        r->dev.mem.peak = before;
-        rig_pass(r, v, &result);
+        size_t before = rig_watch(r), scratch = bq_op_scratch(TOKENS, r->arch.attention, 1);
+        smooth_pass(r, v, &result);
         assert_int_equal(r->dev.mem.used, before);
-        size_t need = rig_need(r, v);
-        assert_true(r->dev.mem.peak - before <= need + scratch);
-        if (v != SMOOTH_CLIP) assert_true(r->dev.mem.peak - before >= need / 2);
+        size_t need = smooth_need(r, v);
+        assert_true(rig_taken(r) <= need + scratch);
+        if (v != SMOOTH_CLIP) assert_true(rig_taken(r) >= need / 2);
         rig_close(r);
     }
 }

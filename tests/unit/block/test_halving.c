@@ -5,7 +5,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
-#include "../../smooth_rig.h"
+#include "smooth_rig.h"
 
 enum { MOST = 16, CANDIDATES = 10 };
 typedef struct {
@@ -95,9 +95,9 @@ static void get(bq_dev *dev, bq_mat from, bq_mat host) {
 }
 
 static bq_scales_result run(bq_search how, int64_t samples) {
-    rig *r = rig_open(BQ_LLAMA, 1, w4g8);
+    rig *r = smooth_open(bq_family_find("llama"), 1, w4g8);
     bq_scales_result result;
-    rig_options o = rig_variant(3);
+    smooth_passes o = smooth_variant(3);
     o.autosmooth.search = how;
     real = r->dev.op, mine = *real;
     mine.smooth_scale = smooth_scale, mine.distance = distance, mine.get = get;
@@ -245,7 +245,7 @@ static int setup(void **state) {
     (void)state;
     for (uint32_t s = 0; s < MOST; s++)
         for (uint32_t i = 0; i < TOKENS * H; i++)
-            stream[s][i] = noise(4, s, i) * (i % 5 == s % 5 ? 4.0f : 1.0f);
+            stream[s][i] = rig_noise(4, s, i) * (i % 5 == s % 5 ? 4.0f : 1.0f);
     feed.bad = feed.only = -1;
     return 0;
 }

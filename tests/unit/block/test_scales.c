@@ -6,7 +6,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
-#include "../../smooth_rig.h"
+#include "smooth_rig.h"
 
 static struct {
     int64_t fetches, targets;
@@ -27,15 +27,14 @@ static void target(void *ctx, int64_t sample, bq_mat y) {
 
 /* The pass on so many samples: what it leaves of the block. */
 static uint64_t pass(int variant, int64_t samples, bq_inputs input, bool wanted, bq_scales_result *result) {
-    rig *r = rig_open(BQ_LLAMA, 1, w4g8);
+    rig *r = smooth_open(bq_family_find("llama"), 1, w4g8);
     seen.fetches = seen.targets = 0;
-    r->c.samples = samples, r->c.fetch = fetch, r->c.input = input, r->c.target = wanted ? target : NULL;
-    size_t before = r->dev.mem.used;
-    r->dev.mem.peak = before;
-    rig_pass(r, variant, result);
-    assert_true(r->dev.mem.peak <=
-                before + rig_need(r, variant) + bq_op_scratch(TOKENS, r->arch.attention, 1));
-    uint64_t hash = rig_hash(r);
+    r->c.samples = samples, r->c.fetch = fetch, r->c.target = wanted ? target : NULL;
+    smooth_input(r, input);
+    rig_watch(r);
+    smooth_pass(r, variant, result);
+    assert_true(rig_taken(r) <= smooth_need(r, variant) + bq_op_scratch(TOKENS, r->arch.attention, 1));
+    uint64_t hash = rig_block_hash(r);
     rig_close(r);
     return hash;
 }
@@ -69,11 +68,11 @@ static void targets_are_outputs(void **state) {
             assert_memory_equal(&result, &same, sizeof same);
             assert_int_equal(seen.fetches, fetches);
             assert_int_equal(seen.targets, samples);
-            rig *r = rig_open(BQ_LLAMA, 1, w4g8);
+            rig *r = smooth_open(bq_family_find("llama"), 1, w4g8);
             bq_mat x = bq_arena_push(&r->dev.mem, TOKENS, H, BQ_F32),
                    y = bq_arena_push(&r->dev.mem, TOKENS, H, BQ_F32);
             for (int64_t i = 0; i < samples; i++) {
-                r->dev.op->put(&r->dev, bq_mat_host(r->stream[i], TOKENS, H, BQ_F32), x);
+                r->dev.op->put(&r->dev, rig_fetch(r, BQ_STREAM_FP, i), x);
                 bq_block_forward(&r->dev, &r->original, r->original.w, &r->work, x, y);
                 assert_memory_equal(seen.y[i], y.data, bq_mat_bytes(y));
             }

@@ -3,14 +3,12 @@
 #include "driver/recipe/traits.h"
 
 #include "base/die.h"
+#include "rig.h"
 
 #include <stdio.h>
 
-#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
-#include <stdlib.h>
-#include <string.h>
 
 #include <cmocka.h>
 
@@ -38,15 +36,8 @@ static void phase(const char *keys, const char *passes) {
 
 static int setup(void **state) {
     (void)state;
-    bq_model m = {.family = BQ_LLAMA,
-                  .hidden = H,
-                  .inter = I,
-                  .vocab = 100,
-                  .blocks = L,
-                  .heads = HEADS,
-                  .kv_heads = KV,
-                  .head_dim = HD};
-    bq_arch_of(&m, &arch);
+    arch = rig_arch((rig_model){bq_family_find("llama"), H, I, .heads = HEADS, .kv_heads = KV, .vocab = 100,
+                                .blocks = L});
     phase("", ADASCALE(4));
     return 0;
 }

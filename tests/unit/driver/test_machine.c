@@ -1,27 +1,18 @@
 /* What measuring rates takes: the product of the model's shape where it is small, never more than may be
  * taken. */
 #include "driver/plan/machine.h"
+#include "rig.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <stdlib.h>
 
 #include <cmocka.h>
 
 static bq_arch arch_of(int64_t hidden, int64_t inter) {
-    bq_model m = {.hidden = hidden,
-                  .inter = inter,
-                  .vocab = 97,
-                  .blocks = 1,
-                  .heads = 4,
-                  .kv_heads = 2,
-                  .head_dim = hidden / 4,
-                  .rope = {.dim = hidden / 4}};
-    bq_arch arch;
-    bq_arch_of(&m, &arch);
-    return arch;
+    return rig_arch((rig_model){bq_family_find("llama"), hidden, inter, .heads = 4, .kv_heads = 2,
+                                .vocab = 97, .blocks = 1});
 }
 
 static void bounded(void **state) {

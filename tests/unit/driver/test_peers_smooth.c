@@ -69,7 +69,7 @@ static rig *open_rig(const char *vector, bool mha) {
     int32_t ids[SAMPLES * TOKENS];
     float embed[97 * H];
     bq_scheme scheme[BQ_ARCH_LINEARS];
-    bq_model m = {.family = BQ_LLAMA,
+    bq_model m = {.family = bq_family_find("llama"),
                   .hidden = H,
                   .inter = 128,
                   .vocab = 97,

@@ -1,6 +1,7 @@
 #include "refuse.h"
 
 #include "base/model.h"
+#include "base/family.h"
 #include "io/config.h"
 #include "io/weights.h"
 
@@ -98,7 +99,8 @@ static void published_models(void **state) {
     (void)state;
     bq_model m;
     assert_int_equal(parse(smollm2, &m), BQ_OK);
-    assert_true(m.family == BQ_LLAMA && m.hidden == 576 && m.inter == 1536 && m.blocks == 30 && m.heads == 9);
+    assert_true(m.family == bq_family_find("llama") && m.hidden == 576 && m.inter == 1536 && m.blocks == 30 &&
+                m.heads == 9);
     assert_true(m.kv_heads == 3 && m.head_dim == 64 && m.vocab == 49152 && m.eps == 1e-5 &&
                 m.max_position == 8192);
     assert_true(m.tied && !m.attention_bias && !m.mlp_bias && m.window == 0);
@@ -115,8 +117,8 @@ static void published_models(void **state) {
                 m.head_dim == 64);
     for (int v5 = 0; v5 < 2; v5++) { /* the inner original length of v5 says nothing */
         assert_int_equal(parse(v5 ? phi35_v5 : phi35, &m), BQ_OK);
-        assert_true(m.family == BQ_PHI3 && m.head_dim == 96 && m.kv_heads == 32 && m.window == 262144 &&
-                    !m.tied);
+        assert_true(m.family == bq_family_find("phi3") && m.head_dim == 96 && m.kv_heads == 32 &&
+                    m.window == 262144 && !m.tied);
         assert_true(m.rope.kind == BQ_ROPE_LONG && m.rope.dim == 96 && m.rope.original == 4096 &&
                     m.rope.factor == 32);
         assert_true(fabs(m.rope.attention - 1.19023807) < 5e-9 && m.rope.theta == 1e4);
@@ -170,7 +172,7 @@ static void defaults_and_aliases(void **state) {
     assert_int_equal(parse_edited(llama31, "tie_word_embeddings", NULL, &m), BQ_OK);
     assert_true(!m.tied);
     assert_int_equal(parse_edited(llama31, "model_type", NULL, &m), BQ_OK);
-    assert_true(m.family == BQ_LLAMA);
+    assert_true(m.family == bq_family_find("llama"));
     assert_int_equal(parse_edited(llama31, "architectures", NULL, &m), BQ_OK);
     assert_int_equal(parse_edited(llama31, "attention_bias", "true", &m), BQ_OK);
     assert_true(m.attention_bias && !m.mlp_bias);

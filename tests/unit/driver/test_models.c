@@ -57,6 +57,7 @@ int main(void) {
         cmocka_unit_test_prestate(check, "model_phi3_short"),
         cmocka_unit_test_prestate(check, "model_phi3_long"),
         cmocka_unit_test_prestate(check, "model_phi3_partial"),
+        cmocka_unit_test_prestate(check, "model_qwen2"),
         cmocka_unit_test(input_gradient),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

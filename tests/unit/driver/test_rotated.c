@@ -206,6 +206,7 @@ int main(void) {
         cmocka_unit_test_prestate(golden_models, "model_llama_bias"),
         cmocka_unit_test_prestate(golden_models, "model_phi3_short"),
         cmocka_unit_test_prestate(golden_models, "model_phi3_partial"),
+        cmocka_unit_test_prestate(golden_models, "model_qwen2"),
         cmocka_unit_test(demo),
         cmocka_unit_test(tensors),
         cmocka_unit_test(seeds),

@@ -3,7 +3,7 @@
 #include "base/die.h"
 #include "io/files.h"
 #include "io/json.h"
-#include "io/writer.h"
+#include "io/out/writer.h"
 
 #include <ftw.h>
 #include <stdarg.h>

@@ -7,7 +7,7 @@
 #ifndef BQ_GOLDEN_H
 #define BQ_GOLDEN_H
 
-#include "io/weights.h"
+#include "io/in/weights.h"
 
 typedef struct {
     bq_weights *file;

@@ -1,8 +1,8 @@
 #include "golden/peer_rig.h"
 
 #include "base/die.h"
-#include "block/rope.h"
-#include "io/config.h"
+#include "block/model/rope.h"
+#include "io/in/config.h"
 
 #include <string.h>
 

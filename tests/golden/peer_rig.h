@@ -4,9 +4,9 @@
 
 #include "golden/report.h"
 
-#include "block/autosmooth.h"
-#include "block/awq.h"
-#include "block/smooth.h"
+#include "block/passes/autosmooth.h"
+#include "block/passes/awq.h"
+#include "block/passes/smooth.h"
 
 typedef struct {
     golden *g;

@@ -7,7 +7,7 @@
 #include "driver/run/session.h"
 #include "driver/streams/reference.h"
 #include "driver/streams/sweep.h"
-#include "io/checkpoint.h"
+#include "io/state/checkpoint.h"
 #include "io/files.h"
 
 #include <math.h>

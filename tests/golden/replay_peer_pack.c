@@ -1,7 +1,7 @@
 /* Codes and zero points in words, as compressed-tensors packs them: every word. */
 #include "golden/replay.h"
 
-#include "io/pack.h"
+#include "io/out/pack.h"
 
 #include <string.h>
 

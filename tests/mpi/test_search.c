@@ -2,8 +2,8 @@
  * errors that are never larger than those of the min-max grid.
  */
 #include "../rig.h"
-#include "block/gram.h"
-#include "block/search.h"
+#include "block/common/gram.h"
+#include "block/passes/search.h"
 #include "expect.h"
 
 /* gate and up have three slabs, the last one short; replicas beyond the third have none */

@@ -4,7 +4,7 @@
 #include "base/log.h"
 #include "base/shard.h"
 #include "comm/heartbeat.h"
-#include "io/stream.h"
+#include "io/state/stream.h"
 
 #include <math.h>
 #include <stdio.h>

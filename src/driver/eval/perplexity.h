@@ -9,7 +9,7 @@
 
 #include "comm/comm.h"
 #include "driver/load/source.h"
-#include "io/stream.h"
+#include "io/state/stream.h"
 
 typedef struct {
     bq_dev *dev;

@@ -6,8 +6,8 @@
 #include "comm/heartbeat.h"
 #include "driver/load/device.h"
 #include "driver/recipe/traits.h"
-#include "io/checkpoint.h"
-#include "io/export.h"
+#include "io/state/checkpoint.h"
+#include "io/out/export.h"
 #include "io/files.h"
 
 #include <errno.h>

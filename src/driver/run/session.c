@@ -14,8 +14,8 @@
 #include "driver/plan/pipeline.h"
 #include "driver/run/account.h"
 #include "driver/run/outputs.h"
-#include "io/checkpoint.h"
-#include "io/export.h"
+#include "io/state/checkpoint.h"
+#include "io/out/export.h"
 #include "io/files.h"
 #include "io/rundir.h"
 

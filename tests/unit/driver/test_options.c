@@ -3,7 +3,7 @@
 
 #include "base/die.h"
 #include "base/log.h"
-#include "io/export.h"
+#include "io/out/export.h"
 #include "driver/commands/options.h"
 
 #include <setjmp.h>

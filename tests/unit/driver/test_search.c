@@ -1,7 +1,7 @@
 /* Clipping, Sequential MSE and two-level scales against numpy (tests/vectors/make_search.py), bit for bit. */
 #include "golden.h"
 
-#include "block/search.h"
+#include "block/passes/search.h"
 #include "rig.h"
 
 enum { H = 24, TOKENS = 19, SAMPLES = 5 };

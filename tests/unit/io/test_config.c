@@ -2,8 +2,8 @@
 
 #include "base/model.h"
 #include "base/family.h"
-#include "io/config.h"
-#include "io/weights.h"
+#include "io/in/config.h"
+#include "io/in/weights.h"
 
 #include <math.h>
 

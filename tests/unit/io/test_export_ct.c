@@ -1,6 +1,6 @@
 #include "toy.h"
 
-#include "io/config.h"
+#include "io/in/config.h"
 #include "unpack.h"
 
 /* Packed along a column, most of a word's fields at a time. */

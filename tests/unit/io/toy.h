@@ -6,10 +6,10 @@
 #include "refuse.h"
 
 #include "base/num.h"
-#include "io/export_job.h"
+#include "io/out/format.h"
 #include "io/files.h"
 #include "io/json.h"
-#include "io/writer.h"
+#include "io/out/writer.h"
 
 #include <math.h>
 

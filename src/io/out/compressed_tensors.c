@@ -19,13 +19,6 @@ enum { SHAPE = BQ_EXPORT_BARE, AS_IS, PACKED, CODES, SCALE, ZERO };
 
 /* ---- tensors ---- */
 
-/* Of the families known here, everything with two dimensions but the embedding is a Linear. */
-static bool is_linear(const bq_export_item *item) {
-    size_t n = strlen(item->name), cut = strlen(WEIGHT);
-    return item->t->dims == 2 && n > cut && strcmp(item->name + n - cut, WEIGHT) == 0 &&
-           !strstr(item->name, "embed_tokens");
-}
-
 static int plan(bq_export_job *job, int item) {
     const bq_export_item *it = &job->item[item];
     const bq_qtensor *q = &it->q;
@@ -35,7 +28,7 @@ static int plan(bq_export_job *job, int item) {
         bq_export_add(job, item, AS_IS, 0, "", it->t->dtype, it->t->dims, it->t->shape);
         return BQ_OK;
     }
-    if (!is_linear(it)) {
+    if (!bq_export_is_linear(it)) {
         return bq_refuse(
             BQ_DATA,
             "export: '%s' is not the weight of a Linear: compressed-tensors cannot hold it quantized",
@@ -252,7 +245,7 @@ static json_t *ignore_list(const bq_export_job *job) {
     for (int i = 0; i < job->items; i++) {
         const bq_export_item *item = &job->item[i];
         head = head || strcmp(item->name, "lm_head.weight") == 0;
-        if (!is_linear(item) || item->quantized) continue;
+        if (!bq_export_is_linear(item) || item->quantized) continue;
         snprintf(module, sizeof module, "%.*s", (int)(strlen(item->name) - strlen(WEIGHT)), item->name);
         json_array_append_new(ignore, json_string(module));
     }

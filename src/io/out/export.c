@@ -185,8 +185,8 @@ static void hold(bq_export_job *job, const bq_export_item *item, bq_qtensor *q) 
              "export: '%s' is not as it was planned", item->name);
 }
 
-/* The outs of one item that need its data are neighbours in the file, so that each result is asked for once.
- */
+/* The outs of an item that need its data and have types of one width are neighbours in the file: each result
+ * is asked for once for them. */
 static void write_shard(bq_export_job *job, int shard) {
     char name[64], path[BQ_PATH];
     bq_writer *w = bq_writer_plan();
@@ -273,6 +273,13 @@ int bq_export_open(bq_export_job **out, const bq_weights *src, const char *out_d
     if (job->outs) qsort(job->out, (size_t)job->outs, sizeof *job->out, compare_outs);
     *out = job;
     return BQ_OK;
+}
+
+bool bq_export_is_linear(const bq_export_item *item) {
+    static const char weight[] = ".weight";
+    size_t n = strlen(item->name), cut = sizeof weight - 1;
+    return item->t->dims == 2 && n > cut && strcmp(item->name + n - cut, weight) == 0 &&
+           !strstr(item->name, "embed_tokens");
 }
 
 int bq_export_shards(const bq_export_job *job) { return job->shards; }

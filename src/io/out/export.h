@@ -24,14 +24,15 @@
 /* What became of one quantized tensor.  Views are host memory; data may be NULL when only the plan is asked
  * for, rows and cols never lie. */
 typedef struct {
-    bq_mat code;     /* (rows, cols) i8, signed */
-    bq_mat scale;    /* (rows, groups) f32, groups = 1 or ceil(cols / group) */
-    bq_mat zero;     /* (rows, groups) f32, whole numbers that codes can be; no rows: symmetric */
-    bq_mat pre;      /* (1, cols) f32, what the inputs are multiplied by first; no rows: they are not */
-    bq_mat dense;    /* (rows, cols) f32, (code - zero) * scale; data NULL: the exporter multiplies */
-    int bits;        /* 2..8 */
-    int activations; /* bits that engines are to round the inputs to, with a scale a token; 0: none */
-    int64_t group;   /* columns a scale; 0: one scale a row */
+    bq_mat code;        /* (rows, cols) i8, signed */
+    bq_mat scale;       /* (rows, groups) f32, groups = 1 or ceil(cols / group) */
+    bq_mat zero;        /* (rows, groups) f32, whole numbers that codes can be; no rows: symmetric */
+    bq_mat pre;         /* (1, cols) f32, what the inputs are multiplied by first; no rows: they are not */
+    bq_mat dense;       /* (rows, cols) f32, (code - zero) * scale; data NULL: the exporter multiplies */
+    int bits;           /* 2..8 */
+    bq_type scale_type; /* f32, f16 or bf16: every scale is a value of it */
+    int activations;    /* bits that engines are to round the inputs to, with a scale a token; 0: none */
+    int64_t group;      /* columns a scale; 0: one scale a row */
 } bq_qtensor;
 
 /* Where results come from.  name is the tensor's name in the source

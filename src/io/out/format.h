@@ -56,6 +56,8 @@ struct bq_export_job {
 /* For plan: the item becomes base + suffix, where base is its name without the last `cut` characters. */
 void bq_export_add(bq_export_job *job, int item, int part, size_t cut, const char *suffix, const char *dtype,
                    int dims, const int64_t *shape);
+/* Of the families known here, everything with two dimensions but the embedding is the weight of a linear. */
+bool bq_export_is_linear(const bq_export_item *item);
 /* For write: bytes as they lie in the source; the rows of a view. */
 void bq_export_put_raw(bq_export_job *job, const bq_tensor *t, bq_writer *w);
 void bq_export_put_rows(bq_mat m, bq_writer *w);

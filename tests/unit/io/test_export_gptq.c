@@ -87,6 +87,7 @@ static bool peer_get(void *ctx, const char *name, bool want_data, bq_qtensor *q)
     while (i < CASES && strcmp(name, name_of(i)) != 0) i++;
     if (i == CASES) return false;
     *q = (bq_qtensor){.bits = bits_of(i),
+                      .scale_type = BQ_F16,
                       .group = GROUP,
                       .code = bq_mat_host(want_data ? p->code[i] : NULL, ROWS, COLS, BQ_I8),
                       .scale = bq_mat_host(want_data ? p->scale[i] : NULL, ROWS, PARTS, BQ_F32),
@@ -145,6 +146,7 @@ static void peer_words(void **state) {
 static bool half_get(void *ctx, const char *name, bool want_data, bq_qtensor *q) {
     toy *t = ctx;
     if (!toy_get(ctx, name, want_data, q)) return false;
+    q->scale_type = BQ_F16;
     for (int64_t i = 0; want_data && i < q->scale.rows * q->scale.cols; i++)
         t->scale[i] = bq_from_f16(bq_to_f16(t->scale[i]));
     return true;
@@ -301,6 +303,7 @@ static bool tall_get(void *ctx, const char *name, bool want_data, bq_qtensor *q)
     static float scale[TALL];
     (void)name, (void)want_data;
     *q = (bq_qtensor){.bits = 4,
+                      .scale_type = BQ_F16,
                       .code = bq_mat_host(ctx, TALL, WIDE, BQ_I8),
                       .scale = bq_mat_host(scale, TALL, 1, BQ_F32),
                       .zero = bq_mat_host(NULL, 0, 1, BQ_F32)};
@@ -327,7 +330,10 @@ static void tall(void **state) {
 
 /* ---- refusals ---- */
 
-static int wrong(bq_qtensor q) { return export_wrong("gptq", q); }
+static int wrong(bq_qtensor q) {
+    q.scale_type = BQ_F16;
+    return export_wrong("gptq", q);
+}
 
 static void refusals(void **state) {
     (void)state;
@@ -343,6 +349,8 @@ static void refusals(void **state) {
                    "is (48, 112): gptq packs 3 bits in multiples of 32");
     assert_refused(wrong((bq_qtensor){.code = code, .scale = one, .zero = one, .bits = 4}),
                    "set bits.decoder.symmetric=true");
+    assert_refused(export_wrong("gptq", (bq_qtensor){.code = code, .scale = one, .bits = 4}),
+                   "set bits.decoder.scale=f16");
     assert_refused(wrong((bq_qtensor){.code = code, .scale = one, .bits = 8, .activations = 8}),
                    "rounded to 8 bits, which gptq cannot say");
     assert_refused(wrong((bq_qtensor){.code = code, .scale = one, .bits = 4, .pre = pre}),
@@ -362,37 +370,10 @@ static void refusals(void **state) {
     assert_false(file_there(temp_path("wrong"))); /* all of it before anything is written */
 }
 
-/* The toy's own scales are F32. */
-static int export_f32(const char *out) {
-    bq_weights *w;
-    assert_int_equal(bq_weights_open(&w, src_dir), BQ_OK);
-    toy t = {.src = w, .rule = w4};
-    return export_as("gptq", w, out, (bq_qsource){&t, toy_get, toy_dense}, TOY_SHARD, 1);
-}
-
-static void wide_scales(void **state) {
-    (void)state;
-    char err[600], out[512];
-    snprintf(out, sizeof out, "%s", temp_path("wide"));
-    make_source("model_llama_llama3", "F32");
-    setenv("BQ_SOURCE", src_dir, 1);
-    assert_int_equal(child_run("f32", out, NULL, err, sizeof err), BQ_DATA);
-    assert_one_line(err, "model.layers.0.mlp.down_proj.weight': its scale ");
-    assert_non_null(strstr(err, "is not an F16 value"));
-    assert_non_null(strstr(err, "bits.decoder.scale=f16"));
-    assert_false(file_there(in(out, "config.json")) || file_there(in(out, "model.safetensors")));
-    assert_int_equal(export_half(out, w4, TOY_SHARD, 1, NULL), BQ_OK); /* over what was left */
-    check_gptq(out, w4);
-}
-
-int main(int argc, char **argv) {
-    if (argc == 3) { /* a child of the tests */
-        snprintf(src_dir, sizeof src_dir, "%s", getenv("BQ_SOURCE"));
-        return export_f32(argv[2]);
-    }
+int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(peer_words), cmocka_unit_test(directories), cmocka_unit_test(exceptions),
-        cmocka_unit_test(tall),       cmocka_unit_test(refusals),    cmocka_unit_test(wide_scales),
+        cmocka_unit_test(tall),       cmocka_unit_test(refusals),
     };
     return cmocka_run_group_tests(tests, temp_make, temp_remove);
 }

@@ -10,8 +10,8 @@
  * Scales must be F16 values already: rounding them here would change the weights. */
 #include "base/die.h"
 #include "base/num.h"
-#include "io/export_job.h"
-#include "io/pack.h"
+#include "io/out/format.h"
+#include "io/out/pack.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -24,20 +24,13 @@ enum { ZEROS = BQ_EXPORT_BARE, AS_IS, CODES, SCALES, GROUPS };
 
 /* ---- tensors ---- */
 
-/* Of the families known here, everything with two dimensions but the embedding is a linear. */
-static bool is_linear(const bq_export_item *item) {
-    size_t n = strlen(item->name), cut = strlen(WEIGHT);
-    return item->t->dims == 2 && n > cut && strcmp(item->name + n - cut, WEIGHT) == 0 &&
-           !strstr(item->name, "embed_tokens");
-}
-
 /* BQ_OK, or BQ_DATA after one message: what the format has no place for. */
 static int check(const bq_export_item *item) {
     const bq_qtensor *q = &item->q;
     const char *name = item->name;
     int64_t rows = q->code.rows, cols = q->code.cols;
     int fill = q->bits == 3 ? 32 : 32 / q->bits; /* codes that fill whole words */
-    if (!is_linear(item))
+    if (!bq_export_is_linear(item))
         return bq_refuse(BQ_DATA, "export: '%s' is not the weight of a linear: gptq cannot hold it quantized",
                          name);
     if (q->pre.rows)
@@ -57,6 +50,11 @@ static int check(const bq_export_item *item) {
         return bq_refuse(BQ_DATA,
                          "export: '%s' has zero points, and gptq is written for symmetric codes only: write "
                          "compressed-tensors, or set bits.decoder.symmetric=true",
+                         name);
+    if (q->scale_type != BQ_F16)
+        return bq_refuse(BQ_DATA,
+                         "export: '%s' has scales of another type than f16, the only one that gptq has: set "
+                         "bits.decoder.scale=f16, or write compressed-tensors",
                          name);
     if (rows % fill || cols % fill)
         return bq_refuse(BQ_DATA,
@@ -109,25 +107,10 @@ static void *room_for(const bq_export_job *job, int64_t count, size_t size) {
     return job->buffer;
 }
 
-/* The plan does not say what type scales were rounded to, so this needs the data.  It is called before the
- * first code of a linear is written. */
-static void check_scales(const char *name, bq_mat scale) {
-    for (int64_t r = 0; r < scale.rows; r++)
-        for (int64_t g = 0; g < scale.cols; g++) {
-            float x = *(const float *)bq_mat_at(scale, r, g);
-            if (bq_from_f16(bq_to_f16(x)) != x)
-                bq_refuse_job(BQ_DATA,
-                              "export: '%s': its scale %.9g is not an F16 value, and gptq has F16 scales: "
-                              "run with bits.decoder.scale=f16, or write compressed-tensors",
-                              name, (double)x);
-        }
-}
-
-static void put_codes(bq_export_job *job, const char *name, const bq_qtensor *q, bq_writer *w) {
+static void put_codes(bq_export_job *job, const bq_qtensor *q, bq_writer *w) {
     int64_t rows = q->code.rows, words = bq_pack_words(q->code.cols, q->bits);
     int64_t room = (int64_t)(BQ_EXPORT_BUFFER / 4) / rows, at_once = room < AT_ONCE ? room : AT_ONCE;
     BQ_CHECK(q->code.data && q->scale.data, "export: a result without data");
-    check_scales(name, q->scale);
     uint32_t *word = room_for(job, rows, 4);
     for (int64_t first = 0, m; first < words; first += m) {
         m = words - first < at_once ? words - first : at_once;
@@ -141,7 +124,11 @@ static void put_codes(bq_export_job *job, const char *name, const bq_qtensor *q,
 static void put_scales(bq_export_job *job, bq_mat scale, bq_writer *w) {
     uint16_t *row = room_for(job, scale.rows, 2);
     for (int64_t g = 0; g < scale.cols; g++) {
-        for (int64_t n = 0; n < scale.rows; n++) row[n] = bq_to_f16(*(const float *)bq_mat_at(scale, n, g));
+        for (int64_t n = 0; n < scale.rows; n++) {
+            float x = *(const float *)bq_mat_at(scale, n, g);
+            row[n] = bq_to_f16(x);
+            BQ_CHECK(bq_from_f16(row[n]) == x, "export: the scale %.9g is no f16 value", (double)x);
+        }
         bq_writer_put(w, row, (size_t)scale.rows * 2);
     }
 }
@@ -166,7 +153,7 @@ static void put_groups(bq_export_job *job, const bq_qtensor *q, bq_writer *w) {
 static void write_out(bq_export_job *job, const bq_export_out *out, const bq_qtensor *q, bq_writer *w) {
     switch (out->part) {
     case AS_IS: bq_export_put_raw(job, job->item[out->item].t, w); break;
-    case CODES: put_codes(job, job->item[out->item].name, q, w); break;
+    case CODES: put_codes(job, q, w); break;
     case SCALES: put_scales(job, q->scale, w); break;
     case ZEROS: put_zeros(job, q, w); break;
     case GROUPS: put_groups(job, q, w); break;
@@ -221,7 +208,7 @@ static void edit(const bq_export_job *job, json_t *config) {
         const bq_export_item *item = &job->item[i];
         bool is_head = strcmp(item->name, "lm_head.weight") == 0;
         head = head || (is_head && item->quantized);
-        if (item->quantized ? !same(&item->q, most) : is_linear(item) && !is_head)
+        if (item->quantized ? !same(&item->q, most) : bq_export_is_linear(item) && !is_head)
             add_exception(dynamic, item);
     }
     json_t *q =

@@ -132,6 +132,25 @@ static void large_errors_are_left_out(void **state) {
     drop(w), drop(scale[0]), drop(scale[1]), drop(scale[2]);
 }
 
+/* What a zero point wins by its fraction is lost when it is rounded. */
+static void fractions_are_the_gain(void **state) {
+    (void)state;
+    enum { ROWS = 100 };
+    bq_mat w = make_filled(ROWS, 64, 0, 3, 0.05f), scale = make(ROWS, 1, 0, BQ_F32),
+           zero = make(ROWS, 1, 0, BQ_F32);
+    double loss[3] = {0};
+    for (int k = 0; k < 3; k++) {
+        bq_quadratic o = options(BQ_SOLVE_ZERO);
+        o.iterations = 20, o.early_stop = true, o.whole = k == 2;
+        dev.op->range(&dev, w, schemes[1], scale, zero);
+        if (k > 0) dev.op->half_quadratic(&dev, w, schemes[1], o, scale, zero);
+        for (int64_t r = 0; r < ROWS; r++) loss[k] += loss_of(w, r, f32(scale, r), f32(zero, r), schemes[1]);
+    }
+    print_message("of the error of min-max: %.3f, rounded %.3f\n", loss[1] / loss[0], loss[2] / loss[0]);
+    assert_true(loss[1] < 0.96 * loss[0] && loss[2] > 0.99 * loss[0] && loss[2] < 1.01 * loss[0]);
+    drop(w), drop(scale), drop(zero);
+}
+
 static void special_rows_keep_their_grid(void **state) {
     (void)state;
     static const float row[][3] = {
@@ -195,11 +214,9 @@ int main(void) {
     dev = cpu_with(2, 0);
     if (isa_child(all_bits)) return 0;
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(on_odd_shapes),
-        cmocka_unit_test(large_errors_are_left_out),
-        cmocka_unit_test(special_rows_keep_their_grid),
-        cmocka_unit_test(threads_change_nothing),
-        cmocka_unit_test(instruction_sets_change_nothing),
+        cmocka_unit_test(on_odd_shapes),          cmocka_unit_test(large_errors_are_left_out),
+        cmocka_unit_test(fractions_are_the_gain), cmocka_unit_test(special_rows_keep_their_grid),
+        cmocka_unit_test(threads_change_nothing), cmocka_unit_test(instruction_sets_change_nothing),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     bq_dev_close(&dev);

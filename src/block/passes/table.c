@@ -4,7 +4,8 @@
 #include <string.h>
 
 #define PASSES(ROW)                                                                                          \
-    ROW(rtn) ROW(adascale) ROW(gptq) ROW(seqmse) ROW(lpbq) ROW(smoothquant) ROW(autosmoothquant) ROW(awq)
+    ROW(rtn)                                                                                                 \
+    ROW(adascale) ROW(gptq) ROW(seqmse) ROW(lpbq) ROW(hqq) ROW(smoothquant) ROW(autosmoothquant) ROW(awq)
 
 #define DECLARE(name) extern const bq_pass_kind bq_pass_kind_##name;
 #define ADDRESS(name) &bq_pass_kind_##name,

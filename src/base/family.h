@@ -1,7 +1,7 @@
 /* family.h - model families as data: what config.json calls one, which tensors a block has, and what each is.
  *
  * One file in family/ defines a family, one row of families.c lists it.  io reads config.json by it, block
- * lays out matrices by it (block/arch.h); nothing else knows a family. */
+ * lays out matrices by it (block/model/arch.h); nothing else knows a family. */
 #ifndef BQ_FAMILY_H
 #define BQ_FAMILY_H
 

@@ -1,7 +1,7 @@
 /* key.h - keys of JSON objects as tables: what a recipe may say, and what a pass or an evaluation adds.
  *
  * A table says where each value goes in a struct, its default, what is allowed, and the help text.  Reading,
- * writing, comparing and documenting work by the tables (driver/keys.h). */
+ * writing, comparing and documenting work by the tables (driver/recipe/keys.h). */
 #ifndef BQ_KEY_H
 #define BQ_KEY_H
 

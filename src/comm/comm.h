@@ -1,6 +1,6 @@
 /* comm.h - who the ranks are, and what they decide together.
  *
- * The ranks form a grid of stages x replicas.  A stage owns blocks that follow each other (driver/grid.h
+ * The ranks form a grid of stages x replicas.  A stage owns blocks that follow each other (driver/plan/grid.h
  * decides which); its replicas share the samples.
  *
  * "Collective over C": all ranks of the communicator C call the function, in the same order.  "Local": no

@@ -19,6 +19,8 @@
 #define BQ_LINEARS    9  /* names a recipe may give bits to: q_proj ... gate_up_proj */
 #define BQ_PARTS      16 /* capacity for bq_recipe_parts */
 
+_Static_assert(BQ_PHASES <= BQ_RNG_PASS_STRIDE, "two passes would have the same random numbers");
+
 typedef struct {
     int kind; /* bq_pass_kind_at */
     _Alignas(8) char options[BQ_PASS_OPTIONS];

@@ -36,10 +36,10 @@ typedef struct {
     int64_t group;   /* columns that share a scale; 0: the whole row */
 } bq_qtensor;
 
-/* Where results come from. name is the tensor's name in the source
+/* Where results come from.  name is the tensor's name in the source
  * ("model.layers.0.self_attn.q_proj.weight").
- *   get    is the tensor quantized?  If so, *q has the result; its views are valid until the next call.  It is
- *          called with want_data false for the plan and true for writing, each time once or more; all answers
+ *   get    is the tensor quantized?  If so, *q has the result; its views are valid until the next call.
+ *          Called with want_data false for the plan and true for writing, each time once or more; all answers
  *          are the same but for data
  *   dense  are the values of a tensor that is not quantized replaced (a norm after smoothing, say)?  If
  *          to.data is NULL, only the answer is wanted (plan).  Else fill to, a host view (rows, cols) f32,

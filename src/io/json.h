@@ -41,7 +41,7 @@ bool bq_json_has(const bq_json *from, const char *key);
 void bq_json_need(bq_json *from, const char *key);
 
 /* If the key is absent or null, *value stays as it was: set it to the default first.  A value of another
- * type or outside [low, high] is refused. int also takes a real without fraction (8192.0) up to 2^53; real
+ * type or outside [low, high] is refused.  int also takes a real without fraction (8192.0) up to 2^53; real
  * also takes an integer. */
 void bq_json_int(bq_json *from, const char *key, int64_t low, int64_t high, int64_t *value);
 void bq_json_real(bq_json *from, const char *key, double low, double high, double *value);
@@ -60,7 +60,7 @@ void bq_json_refuse(bq_json *from, const char *key, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 
 /* The value as text: keys in their order, two spaces a level, reals in their shortest exact form (1e-05,
- * 10000.0), a newline at the end.  Equal values give equal bytes. *bytes does not count the closing 0;
+ * 10000.0), a newline at the end.  Equal values give equal bytes.  *bytes does not count the closing 0;
  * free() the text. */
 char *bq_json_text_of(const json_t *value, size_t *bytes);
 

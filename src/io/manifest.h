@@ -1,5 +1,5 @@
 /* manifest.h - the files of a finished directory: their names, sizes and hashes, kept as a sealed object
- * (json.h) outside of it. docs/formats.md has the file (export_<dir>.done).
+ * (json.h) outside of it.  docs/formats.md has the file (export_<dir>.done).
  *
  * A file is taken for the one that was written if it has its size, and either has not changed (ctime) since
  * the manifest was written, or has its hash.  So of a directory that was left alone nothing is read, and of
@@ -23,7 +23,7 @@ typedef struct {
     bq_manifest_file *file;
 } bq_manifest;
 
-/* A new manifest without files; `of` is copied. close also takes a zeroed struct. */
+/* A new manifest without files; `of` is copied.  close also takes a zeroed struct. */
 void bq_manifest_new(bq_manifest *m, const char *of);
 /* Add a file of the directory as it is now; hash: its XXH3 if that is known, else NULL and the file is
  * read.  On false nothing is added, and errno has an errno or BQ_NOT_FILE. */

@@ -1,7 +1,5 @@
 /* tokens.h - texts for calibration or evaluation, as token ids: files tokens.h5, which tools/prepare.py
- * writes, too. docs/formats.md has the format.
- *
- * All calls are local. */
+ * writes, too.  docs/formats.md has the format.  All calls are local. */
 #ifndef BQ_TOKENS_H
 #define BQ_TOKENS_H
 
@@ -29,7 +27,7 @@ int bq_tokens_from_text(int n, const char *const *text_path, bq_tokens *t);
  * if t breaks the format's rules.  Ends the job when the disk fails. */
 int bq_tokens_write(const char *path, const bq_tokens *t);
 
-/* XXH3 of all other fields. bq_tokens_read and bq_tokens_from_text set hash; a caller that fills t sets it
+/* XXH3 of all other fields.  bq_tokens_read and bq_tokens_from_text set hash; a caller that fills t sets it
  * by this. */
 uint64_t bq_tokens_hash(const bq_tokens *t);
 

@@ -21,7 +21,7 @@
 #define BQ_SIZE_MAX   ((int64_t)1 << 24) /* hidden, inter, vocab, head_dim, heads x head_dim */
 #define BQ_BLOCKS_MAX 4096               /* blocks; heads too */
 
-/* On BQ_OK every field of *model is set. rope.attention is computed where the file does not give it
+/* On BQ_OK every field of *model is set.  rope.attention is computed where the file does not give it
  * (Phi-3.5: 1.19023807).  The short and long factors have rope.dim / 2 values, then zeros. */
 int bq_config_read(const char *dir, bq_model *model);
 /* The same from memory; path names the text in messages. */

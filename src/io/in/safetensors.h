@@ -43,14 +43,14 @@ typedef struct {
     json_t *header; /* owns the names */
 } bq_safetensors;
 
-/* Read the header.  BQ_OK, and the caller closes; or BQ_DATA after one message, and *s is empty. fd stays
+/* Read the header.  BQ_OK, and the caller closes; or BQ_DATA after one message, and *s is empty.  fd stays
  * the caller's; its position does not matter. */
 int bq_safetensors_read(bq_safetensors *s, int fd, const char *path);
 /* The same from the text of the header; file_bytes: size of the whole file, at least 8 + bytes. */
 int bq_safetensors_parse(bq_safetensors *s, const char *path, const char *text, size_t bytes,
                          size_t file_bytes);
 void bq_safetensors_close(bq_safetensors *s);
-/* A value of __metadata__, or NULL. s owns it. */
+/* A value of __metadata__, or NULL.  s owns it. */
 const char *bq_safetensors_metadata(const bq_safetensors *s, const char *key);
 
 /* Parse model.safetensors.index.json: *map is its weight_map, from a tensor's name to its file's.  Every

@@ -15,8 +15,8 @@ typedef struct bq_weights bq_weights;
 int bq_weights_open(bq_weights **w, const char *dir);
 /* The same for one safetensors file of any name (golden data of tests). */
 int bq_weights_open_file(bq_weights **w, const char *path);
-/* The same for procedural weights (procedural.h). header: the text of a safetensors header with the
- * tensors; data: bytes of all of them. dir is only for messages. */
+/* The same for procedural weights (procedural.h) of the model directory dir.  header: the text of a
+ * safetensors header with the tensors; data: bytes of all of them. */
 int bq_weights_open_procedural(bq_weights **w, const char *dir, const char *header, size_t data,
                                int64_t seed);
 void bq_weights_close(bq_weights *w); /* NULL is fine */

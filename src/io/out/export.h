@@ -8,10 +8,10 @@
  *   bq_export_close    all
  *
  * in this order.  All calls are local: the caller makes sure that all processes are done with a step before
- * the next begins. config.json is removed first and written last, so a directory can be loaded only when it
- * is whole.  Where a shard ends depends on the model and shard_bytes alone: equal input gives equal bytes
- * for any number of processes.  Memory: 4 MiB and the list of tensors, besides what the source of results
- * holds. */
+ * the next begins.  config.json is removed first and written last, so a directory can be loaded only when
+ * it is whole.  Where a shard ends depends on the model, the results' shapes and shard_bytes: equal input
+ * gives equal bytes for any number of processes.  Memory: 4 MiB and the list of tensors, besides what the
+ * source of results holds. */
 #ifndef BQ_EXPORT_H
 #define BQ_EXPORT_H
 
@@ -22,7 +22,7 @@
 /* Bytes of a job's buffer. */
 #define BQ_EXPORT_BUFFER ((size_t)4 << 20)
 
-/* The result for one quantized tensor.  Views are in host memory. data may be NULL if only the plan is
+/* The result for one quantized tensor.  Views are in host memory.  data may be NULL if only the plan is
  * asked for; rows and cols are always right. */
 typedef struct {
     bq_mat code;        /* (rows, cols) i8, signed */
@@ -42,9 +42,9 @@ typedef struct {
  *          Called with want_data false for the plan and true for writing, each time once or more; all answers
  *          are the same but for data
  *   dense  are the values of a tensor that is not quantized replaced (a norm after smoothing, say)?  If
- *          to.data is NULL, only the answer is wanted (plan).  Else fill to, a host view (rows, cols) f32,
- *          with the rows from `first` on; each row is asked for once, in order.  A tensor of one dimension is
- *          one row.  The pointer may be NULL: no tensor is replaced
+ *          to.data is NULL, only the answer is wanted (plan).  Else `to` is a host view (rows, cols) f32, to
+ *          be filled with the tensor's rows from `first` on; each row is asked for once, in order.  A tensor
+ *          of one dimension is one row.  dense may be NULL: no tensor is replaced
  * If both say no, the tensor is written from the source.  "lm_head.weight" is asked for even where the
  * source ties it to the embedding, whose shape it has: a yes unties it. */
 typedef struct {
@@ -53,8 +53,9 @@ typedef struct {
     bool (*dense)(void *ctx, const char *name, int64_t first, bq_mat to);
 } bq_qsource;
 
-/* An output format: one file defines it (format.h), one row of formats.c lists it.  A replaced tensor is
- * F32 in every format, whatever type config.json names; loaders convert it. */
+/* An output format: one file defines it (format.h), one row of formats.c lists it.  Of tensors that are not
+ * quantized, replaced ones are F32 in every format, whatever type config.json names (loaders convert them).
+ * The others keep type and bytes, but safetensors makes floats F32. */
 typedef struct bq_format bq_format;
 
 /* The table of formats: row i, or NULL behind the last; the number of the row with a name, or -1; the names
@@ -81,7 +82,7 @@ uint64_t *bq_export_hashes(bq_export_job *job);
 
 /* May an export of the model in src_dir go to out_dir?  Changes nothing.  BQ_OK, or after one message
  * BQ_DATA: out_dir is the source itself, holds a model that blockq did not write, or cannot be listed; or
- * BQ_USAGE: out_dir is a link, or a name in it that an export writes is a link, a FIFO or a folder. own:
+ * BQ_USAGE: out_dir is a link, or a name in it that an export writes is a link, a FIFO or a folder.  own:
  * the caller knows that blockq wrote what is there, in whatever state it is. */
 int bq_export_look(const char *src_dir, const char *out_dir, bool own);
 

@@ -34,7 +34,7 @@ struct bq_format {
     const char *name, *help; /* in recipes, for --format and as the default folder; for docs/recipes.md */
     /* Check an item, which is not replaced, and add its outs.  BQ_OK, or BQ_DATA after one message. */
     int (*plan)(bq_export_job *job, int item);
-    /* Put the bytes of an out. q: the item's result with data (BQ_EXPORT_BARE: as planned); NULL if the
+    /* Put the bytes of an out.  q: the item's result with data (BQ_EXPORT_BARE: as planned); NULL if the
      * item is not quantized. */
     void (*write)(bq_export_job *job, const bq_export_out *out, const bq_qtensor *q, bq_writer *w);
     /* Change config, which becomes config.json. */

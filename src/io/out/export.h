@@ -96,7 +96,7 @@ int bq_export_claim(const bq_export_job *job);
 void bq_export_write(bq_export_job *job, int part, int parts);
 
 /* Write what goes beside the shards.  BQ_OK, or BQ_DATA after one message: a file of the source cannot be
- * read.  Ends the job when the disk fails. */
+ * read.  Ends the job when the disk fails.  Fault point copy_write. */
 int bq_export_finish(bq_export_job *job);
 
 /* Add to list all files that were made.  Call it after finish, when all hashes are known. */

@@ -15,7 +15,7 @@ typedef struct {
 
 /* Take the lock, by one process of a job; <run_dir>/ckpt must exist.  BQ_OK; also, after one warning, where
  * the file system has no locks.  BQ_USAGE after one message: another run holds it (the message says which),
- * or the file cannot be opened. */
+ * or the file cannot be opened.  Fault point lock_take. */
 int bq_lock_take(bq_lock *lock, const char *run_dir);
 
 /* Does somebody hold it?  Writes nothing, takes no lock.  who: the last holder, or "".  A lock file that is

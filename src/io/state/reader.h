@@ -10,7 +10,8 @@
 
 typedef struct bq_reader bq_reader;
 
-/* Read samples [first, first + count) of acts, `values` f32 each, through a ring of `depth` >= 2 samples. */
+/* Read samples [first, first + count) of acts, `values` f32 each, through a ring of `depth` >= 2 samples.
+ * Fault point reader_thread. */
 bq_reader *bq_reader_open(bq_acts *acts, int64_t values, int64_t first, int64_t count, int depth);
 
 /* Is the next sample there, or is none to come?  Waits for that, at most so many seconds, which count as

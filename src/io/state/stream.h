@@ -3,7 +3,7 @@
  *
  * A scratch file is raw (docs/formats.md) and its name is removed at once, so nothing is left behind
  * however the job ends.  A failing disk ends the job.  Several threads may read and write different samples
- * at a time.  All calls are local. */
+ * at a time.  All calls are local.  Fault points: scratch_open, scratch_read, scratch_write. */
 #ifndef BQ_STREAM_H
 #define BQ_STREAM_H
 

@@ -33,13 +33,13 @@ int64_t bq_file_size(const char *path) {
     return stat(path, &st) == 0 ? (int64_t)st.st_size : -1;
 }
 
-/* Has no name, so somebody who meant it to be read made it; waiting for its writer is then right. */
+/* Is it a pipe without a name?  Somebody made that to be read, so it is right to wait for its writer. */
 static bool is_pipe(int fd) {
     struct statfs fs;
     return fstatfs(fd, &fs) == 0 && fs.f_type == PIPEFS_MAGIC && fcntl(fd, F_SETFL, 0) == 0;
 }
 
-/* Read to the end rather than by fstat's size: pipes and /proc have none. */
+/* Read to the end; fstat's size does not help, as pipes and /proc have none. */
 static int read_all(int fd, size_t max_bytes, char **data, size_t *bytes) {
     size_t room = 0, have = 0;
     char *text = NULL;
@@ -94,7 +94,8 @@ int bq_file_put(int fd, const void *data, size_t bytes) {
     return error;
 }
 
-/* The process whose temporary this is, of the file called name (NULL: of any); 0 for any other entry. */
+/* The number of the process whose temporary file this entry is, for the file called name (NULL: any); 0 for
+ * other entries. */
 static long writer_of(const char *entry, const char *name) {
     const char *end = strrchr(entry, '.'), *dot = end;
     if (!end || strcmp(end, ".tmp")) return 0;
@@ -110,7 +111,7 @@ static bool lives(long pid) {
     return pid != getpid() && bq_file_exists(proc);
 }
 
-/* Of the file called name, those of dead processes; of any file (NULL) all. */
+/* Remove the temporary files of dead processes for the file called name; name NULL: all temporary files. */
 static void remove_temps(const char *dir, const char *name) {
     char path[2 * BQ_PATH];
     DIR *list = opendir(dir);
@@ -166,7 +167,7 @@ int bq_file_rename(const char *temp, const char *path) {
     close(fd);
     if (err) return err;
     if (bq_fault("file_rename")) return ENOSPC;
-    struct stat st; /* as root a rename would replace a device */
+    struct stat st; /* root's rename would replace even a device */
     if (lstat(path, &st) == 0 && !S_ISREG(st.st_mode) && !S_ISLNK(st.st_mode)) return EEXIST;
     if (rename(temp, path)) return errno;
     char dir[BQ_PATH];

@@ -1,8 +1,10 @@
-/* files.h - names, sizes, and files that are whole or absent.
+/* files.h - paths, sizes, and files that are whole or absent.
  *
- * Functions that return int return 0, an errno or a code of base/open.h: the caller knows whether that is a
- * broken environment or bad input.
- * Fault points: file_write and file_rename, both as "no space left on device". */
+ * Functions that return int return 0, an errno, or a code of base/open.h.  They print nothing: the caller
+ * decides whether that is a broken environment or bad input.  All calls are local.
+ *
+ * Fault points: file_read, file_sync, dir_sync (EIO); file_write, file_rename, file_append (ENOSPC);
+ * dir_make (EACCES). */
 #ifndef BQ_FILES_H
 #define BQ_FILES_H
 
@@ -14,42 +16,46 @@
 
 #define BQ_PATH 4096 /* room for a path, the closing 0 included */
 
-/* out = dir/name; dies when it does not fit.  An empty dir, or an absolute name, gives name. */
+/* out = dir/name.  An empty dir or an absolute name gives name.  A path that does not fit ends the job. */
 void bq_path_join(char *out, size_t n, const char *dir, const char *name);
 
 bool bq_file_exists(const char *path);
-int64_t bq_file_size(const char *path); /* -1 when there is no such file */
+int64_t bq_file_size(const char *path); /* -1 if there is no such file */
 
-/* The whole file, with a 0 after its end (not counted); free(*data).  EFBIG above max_bytes; else as open,
- * but a shell's nameless pipe, as in <(command), is read to its end. */
+/* Read the whole file into *data, with a 0 after its end that *bytes does not count; free(*data).  EFBIG if
+ * it is longer than max_bytes.  It must be a regular file, or a pipe without a name, as the shell makes for
+ * <(command): that is read to its end.  On failure *data is NULL. */
 int bq_file_read(const char *path, size_t max_bytes, char **data, size_t *bytes);
 
-/* out = "<path>.<pid>.tmp": where this process makes what becomes path, so that two processes never write
- * into one file, and the later rename wins.  Temporaries of the same path whose process is gone are removed;
- * one on another machine looks gone, too: in a run directory io/lock.h keeps those away. */
+/* out = "<path>.<pid>.tmp", where this process makes what becomes path.  So two processes never write into
+ * one file, and the later rename wins.  Temporary files of the same path are removed if their process is
+ * gone.  A process on another machine looks gone, too; in a run directory the lock (state/lock.h) keeps
+ * those away. */
 void bq_temp_name(char *out, size_t n, const char *path);
-/* Remove all of them in a directory whose only writer is the caller's job, who has written nothing yet: a
- * process number may live again, or stay with a process that nobody waits for. */
+/* Remove all temporary files in dir, also those whose process seems to live: its number may have been given
+ * to another one.  Only for a directory that this job alone writes to, before it has written there. */
 void bq_temps_remove(const char *dir);
 
-/* Write to descriptor until all is out; short writes and signals are handled. */
+/* Write all bytes to the descriptor, through short writes and signals. */
 int bq_file_put(int fd, const void *data, size_t bytes);
 
-/* Make path hold exactly these bytes, or leave it as it was: temporary, fsync, rename, fsync of the
- * directory. */
+/* Make path hold exactly these bytes, or leave it as it was: write a temporary file, fsync, rename, fsync
+ * the directory. (Only if the last step fails, path has the new bytes already.) */
 int bq_file_write_atomic(const char *path, const void *data, size_t bytes);
 
-/* Add the bytes to the end of path, a file of blockq's own (base/open.h) made if absent, with one write. */
+/* Append the bytes to path, an own file (base/open.h) that is made if absent.  One write, unless the system
+ * takes less than all. */
 int bq_file_append(const char *path, const void *data, size_t bytes);
 
-/* The second half alone: temp (written and closed by anyone, HDF5 say) becomes path.  A link there is
- * replaced, not followed; EEXIST for anything else that is no file.  temp stays on failure. */
+/* The second half alone: temp, which anyone has written and closed (the HDF5 library, say), becomes path.
+ * A link at path is replaced, not followed; anything else that is not a regular file gives EEXIST.  Where
+ * it fails before the rename, temp stays. */
 int bq_file_rename(const char *temp, const char *path);
 
-/* Create the directory and those above it; one that is there already is fine. */
+/* Create the directory and those above it.  It may exist already. */
 int bq_dir_make(const char *path);
-/* Make renames and new names in a directory durable.  File systems that cannot sync one (EINVAL) are
- * believed. */
+/* Make renames and new names in a directory durable.  Where the file system cannot sync a directory
+ * (EINVAL, ENOTSUP), that counts as done. */
 int bq_dir_sync(const char *path);
 
 #endif

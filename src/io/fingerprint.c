@@ -1,5 +1,5 @@
-/* One pass over a model's bytes: hash of every shard, check of every value, and the cache that saves the
- * pass. */
+/* The hash of a model: one pass over its bytes hashes every shard and checks every value; a file keeps the
+ * hashes to save the pass next time. */
 #include "io/in/weights.h"
 
 #include "base/die.h"
@@ -22,7 +22,7 @@
 
 /* ---- values ---- */
 
-/* Element i's bits with the exponent alone, and what an infinite or NaN value has there. */
+/* Only infinities and NaN have all bits of the exponent set. */
 static bool all_finite(const void *data, size_t bytes, bq_type type) {
     uint32_t bad = 0;
     if (type == BQ_F32) {
@@ -56,7 +56,7 @@ static int refuse_value(const char *file, const bq_tensor *t, bq_type type, cons
                      place / cols, place % cols);
 }
 
-/* Hash a shard: its header, then its tensors in order, which lie without holes. */
+/* Hash a shard: its header, then its tensors in order, which have no gaps between them. */
 static int walk(const bq_weights *w, int file, void *buffer, uint64_t *hash) {
     size_t at = 0, bytes, shard_bytes;
     const char *name = bq_weights_file(w, file, &shard_bytes);
@@ -86,7 +86,7 @@ static int walk(const bq_weights *w, int file, void *buffer, uint64_t *hash) {
     return rc;
 }
 
-/* Procedural weights follow from these. */
+/* All that decides procedural weights. */
 static uint64_t describe(const bq_weights *w, int64_t seed) {
     const int64_t first[] = {BQ_PROCEDURAL_VERSION, seed};
     bq_hash *h = bq_hash_open();
@@ -101,9 +101,9 @@ static uint64_t describe(const bq_weights *w, int64_t seed) {
 
 /* ---- cache ---- */
 
-/* What tells a file from another one in its place: some programs keep the time, and a new file may have the
- * size of the old one.  Ranks behind 0 may read copies on their own disks (--model-copy): of theirs, only
- * what copies share is compared, and they come when rank 0 has looked. */
+/* What shows that a file was replaced: some programs keep its time, and a new file may have the old size.
+ * Ranks other than 0 may read copies on their own disks (--model-copy).  For these only size and mtime are
+ * compared, and only with what rank 0 has found before. */
 enum { SIZE, MTIME, CTIME, INODE, MARKS };
 static const char *const mark_name[MARKS] = {"size", "mtime_ns", "ctime_ns", "inode"};
 
@@ -122,12 +122,12 @@ static void identify(const bq_weights *w, int file, identity *id) {
     char *real = realpath(joined, NULL);
     bq_path_join(id->path, sizeof id->path, "", real ? real : joined);
     free(real);
-    fstat(bq_weights_fd(w, file), &st); /* of what is read, whatever has that name by now */
+    fstat(bq_weights_fd(w, file), &st); /* of the open file, whatever has its name now */
     const int64_t mark[MARKS] = {st.st_size, ns(st.st_mtim), ns(st.st_ctim), (int64_t)st.st_ino};
     memcpy(id->mark, mark, sizeof mark);
 }
 
-/* The shard's value in the cache, if it is there and the file is the same. */
+/* The shard's hash in the list, if it is there and the file is the same. */
 static bool cached(const json_t *shards, const identity *id, uint64_t *hash) {
     size_t i;
     json_t *v;
@@ -146,7 +146,7 @@ static bool cached(const json_t *shards, const identity *id, uint64_t *hash) {
     return false;
 }
 
-/* The list of a cache file; NULL where there is none or it cannot be trusted.  Silent: it is only a cache. */
+/* The list in the file; NULL, silently, if it is absent or damaged. */
 static json_t *read_cache(const char *path) {
     json_t *cache = path ? bq_json_read_sealed(path, (size_t)16 << 20) : NULL;
     json_t *shards = json_incref(json_object_get(cache, "shards"));

@@ -12,7 +12,7 @@
 #include <sys/file.h>
 #include <unistd.h>
 
-/* out = name-host-, the host without what has no place in a file's name. */
+/* out = "name-host-", with '_' for each '/' in the host's name. */
 static void begin_of(char *out, size_t n, const char *name) {
     char host[65] = "";
     gethostname(host, sizeof host - 1);
@@ -21,7 +21,8 @@ static void begin_of(char *out, size_t n, const char *name) {
     snprintf(out, n, "%s-%s-", name, host);
 }
 
-/* Somebody who removes what was left may be faster than our lock: EAGAIN then, else 0 or an errno. */
+/* Open and lock the new folder.  EAGAIN if another process has taken it for one that was left, and was
+ * faster; else 0 or an errno. */
 static int hold(bq_folder *f) {
     struct stat mine, there;
     int err = bq_dir_open(f->path, true, &f->fd);
@@ -58,7 +59,7 @@ static bool matches(const char *name, const char *const *patterns) {
     return *patterns;
 }
 
-/* By descriptor: no name on the way to the folder counts. */
+/* Through the descriptor, so no change of names on the path can lead elsewhere. */
 static void empty(int fd, const char *const *patterns) {
     int again = dup(fd);
     DIR *list = again < 0 ? NULL : fdopendir(again);

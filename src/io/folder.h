@@ -1,28 +1,28 @@
-/* folder.h - a private folder below a directory that others may write to, too: a node's scratch.
+/* folder.h - a private folder in a directory that others may write to, too: a node's scratch.
  *
- * Its name is new and cannot be guessed, only its user reaches it, and it is held by a lock on it (flock)
- * until it is closed, however the process ends.  So two runs work beside each other, and what a killed one
- * has left is told from what is in use.  All calls are local. */
+ * Its name is new and cannot be guessed, and only its user may enter it.  A lock on the folder (flock)
+ * marks it as in use until it is closed or its process ends in any way.  So several runs work beside each
+ * other, and what a killed run left is known from what is in use.  All calls are local. */
 #ifndef BQ_FOLDER_H
 #define BQ_FOLDER_H
 
 #include "io/files.h"
 
-/* Zeroed: none. */
+/* Zeroed: no folder. */
 typedef struct {
     char path[BQ_PATH];
-    int fd; /* of the folder, valid while path is not "" */
+    int fd; /* of the folder; valid if path is not "" */
 } bq_folder;
 
-/* Make parent where it is absent, and <parent>/<name>-<host>-XXXXXX in it.  0, or an errno. */
+/* Make <parent>/<name>-<host>-XXXXXX, and parent where it is absent.  Returns 0, or an errno. */
 int bq_folder_make(bq_folder *f, const char *parent, const char *name);
 
-/* Remove the files whose names match one of the patterns (fnmatch, closed by NULL), and then the folder; what
- * else is in it stays, and keeps it.  A zeroed struct is fine. */
+/* Remove the files in it that match one of the patterns (fnmatch; the list ends with NULL), then the folder
+ * and the lock.  If anything else is in the folder, that and the folder stay.  A zeroed struct is fine. */
 void bq_folder_remove(bq_folder *f, const char *const *patterns);
 
-/* The same for what killed processes left: folders of that name in parent which are of this user and host and
- * which nobody holds.  Where the file system has no locks: nothing. */
+/* The same for folders of that name, user and host in parent that nobody holds: what killed processes left.
+ * Does nothing where the file system has no locks. */
 void bq_folder_remove_left(const char *parent, const char *name, const char *const *patterns);
 
 #endif

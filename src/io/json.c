@@ -11,7 +11,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Jansson recurses, and its own limit is 2048 levels: count before it does. */
+/* The deepest nesting.  It is counted before Jansson reads the text: Jansson recurses, and its own limit is
+ * 2048 levels. */
 static int depth_of(const char *text, size_t bytes) {
     int depth = 0, deepest = 0;
     bool quoted = false;
@@ -107,7 +108,7 @@ void bq_json_int(bq_json *from, const char *key, int64_t low, int64_t high, int6
     *value = x;
 }
 
-/* NaN fails every comparison, so it is written that way round. */
+/* Written so that NaN is refused, too. */
 static void take_real(bq_json *from, const char *key, const json_t *v, double low, double high,
                       double *value) {
     double x = json_number_value(v);
@@ -242,7 +243,7 @@ char *bq_json_text_of(const json_t *value, size_t *bytes) {
 
 static const char seal_key[] = "check";
 
-/* Of the values, not of the layout.  False: it cannot be said as text. */
+/* XXH3 of the values, whatever their layout in the file.  False: the object cannot be written as text. */
 static bool seal_of(const json_t *object, char hex[17]) {
     char *text = json_dumps(object, JSON_COMPACT);
     if (text) snprintf(hex, 17, "%016" PRIx64, bq_hash_text(text));

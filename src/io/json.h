@@ -1,8 +1,8 @@
-/* json.h - JSON read with care: Jansson, plus limits and messages that name file and key.
+/* json.h - JSON by Jansson, with limits, and with messages that name file and key.
  *
- * Everything here treats the text as hostile: size, depth, UTF-8 and duplicate keys are checked, and a
- * refusal is one message.  Errors are bad input (BQ_DATA, or the code the reader asks for); only a lack of
- * memory dies. */
+ * The text may be hostile: its size, depth, UTF-8 and duplicate keys are checked, and a refusal is one
+ * message.  Errors are bad input (BQ_DATA, or the code that the reader was given); only a lack of memory
+ * ends the job.  All calls are local. */
 #ifndef BQ_JSON_H
 #define BQ_JSON_H
 
@@ -11,22 +11,23 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define BQ_JSON_DEPTH 64 /* nested objects and arrays a text may have */
+#define BQ_JSON_DEPTH 64 /* how deep objects and arrays may be nested */
 
-/* Read the file, at most max_bytes long, as one JSON object.  BQ_OK and *out (the caller's: json_decref), or
- * BQ_DATA after a message with file, line and reason. */
+/* Read the file, at most max_bytes long, which must hold one JSON object.  BQ_OK, and *out is the caller's
+ * (json_decref); or BQ_DATA after a message with the file and the reason. */
 int bq_json_read(const char *path, size_t max_bytes, json_t **out);
 
-/* The same from memory; path only names the text in messages. */
+/* The same from memory; path names the text in messages. */
 int bq_json_parse(const char *path, const char *text, size_t bytes, json_t **out);
 
-/* A reader of one object's values.  The first refusal is printed and kept in status; every later call does
- * nothing, so that a dozen getters need one check at their end.  It owns nothing: object must outlive it. */
+/* Reads the values of one object.  The first refusal is printed and kept in status; later calls then do
+ * nothing.  So a dozen getters need one check at their end.  It owns nothing: object and texts must outlive
+ * it. */
 typedef struct {
     const json_t *object;
     const char *file;   /* for messages */
     const char *prefix; /* before each key in messages: "" or "rope_scaling." */
-    int code;           /* what a refusal returns; 0 means BQ_DATA */
+    int code;           /* what a refusal sets status to; 0: BQ_DATA */
     int status;         /* BQ_OK until a value was refused */
 } bq_json;
 
@@ -34,38 +35,40 @@ static inline bq_json bq_json_of(const json_t *object, const char *file) {
     return (bq_json){object, file, "", 0, 0};
 }
 
-/* Is the key there with a value other than null? */
+/* Is the key there, with a value other than null?  False, too, after a refusal. */
 bool bq_json_has(const bq_json *from, const char *key);
 /* Refuse unless it is. */
 void bq_json_need(bq_json *from, const char *key);
 
-/* An absent key, or null, leaves *value as it was: preset it with the default.  A value of another type or
- * outside [low, high] is refused.  int also takes a real without fraction (8192.0), real also takes an
- * integer. */
+/* If the key is absent or null, *value stays as it was: set it to the default first.  A value of another
+ * type or outside [low, high] is refused.  int also takes a real without fraction (8192.0) up to 2^53; real
+ * also takes an integer. */
 void bq_json_int(bq_json *from, const char *key, int64_t low, int64_t high, int64_t *value);
 void bq_json_real(bq_json *from, const char *key, double low, double high, double *value);
 void bq_json_bool(bq_json *from, const char *key, bool *value);
-/* The text stays owned by the object. */
+/* *value points into the object, which owns the text. */
 void bq_json_text(bq_json *from, const char *key, const char **value);
-/* Exactly count numbers in [low, high]; the key must be there. */
+/* A list of exactly count numbers in [low, high]; the key must be there. */
 void bq_json_reals(bq_json *from, const char *key, double low, double high, int64_t count, double *value);
-/* The object under key, as a reader with that prefix; object NULL when absent or null.  Hand its status back
- * with bq_json_join when done. */
+/* The object under key, as a reader of its own with the prefix "<key>."; its object is NULL if the key is
+ * absent or null.  When done with it, hand its status back by join. */
 bq_json bq_json_object(bq_json *from, const char *key, char prefix[64]);
 void bq_json_join(bq_json *from, const bq_json *inner);
 
-/* Refuse for a reason of the caller's own: "<file>: <prefix><key>: <message>". */
+/* Refuse for a reason of the caller's: the message is "<file>: <prefix><key>: <text>". */
 void bq_json_refuse(bq_json *from, const char *key, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 
-/* Text with keys in their order, two blanks a level, reals in their shortest exact form (1e-05, 10000.0), a
- * newline at the end.  Equal values give equal bytes.  *bytes without the closing 0; free() it. */
+/* The value as text: keys in their order, two spaces a level, reals in their shortest exact form (1e-05,
+ * 10000.0), a newline at the end.  Equal values give equal bytes.  *bytes does not count the closing 0;
+ * free() the text. */
 char *bq_json_text_of(const json_t *value, size_t *bytes);
 
-/* Small files of our own that are read back: a sealed object's last key, "check", is the XXH3 of the others,
- * so that one that has been damaged is not believed. write   seals the object.  0, or errno: whole or not at
- * all read    the object, the caller's; NULL where there is none, or one that is damaged or not sealed.
- * Silent: what such a file says can be found out again */
+/* Sealed objects: small files of our own that are read back (docs/formats.md).  The last key, "check", is
+ * the XXH3 of the others, so a damaged file is not believed.
+ *   write   adds the key to object, then writes the file whole or not at all.  0, or as files.h
+ *   read    the object without the key, which the caller owns; NULL if the file is absent, damaged or not
+ *           sealed.  Silent, because what such files say can be found out again */
 int bq_json_write_sealed(const char *path, json_t *object);
 json_t *bq_json_read_sealed(const char *path, size_t max_bytes);
 

@@ -1,9 +1,9 @@
-/* manifest.h - what a finished directory holds: its files' names, sizes and hashes, in a sealed object
- * (json.h) that lies elsewhere.
+/* manifest.h - the files of a finished directory: their names, sizes and hashes, kept as a sealed object
+ * (json.h) outside of it.  docs/formats.md has the file (export_<dir>.done).
  *
- * A file is the one that was written if it has its size, and has not changed (ctime) since the manifest was
- * written or else has its hash.  Looking at a directory that was left alone reads nothing, at a copy of it
- * each file once.  All calls are local. */
+ * A file is taken for the one that was written if it has its size, and either has not changed (ctime) since
+ * the manifest was written, or has its hash.  So of a directory that was left alone nothing is read, and of
+ * a copy each file is read once.  All calls are local. */
 #ifndef BQ_MANIFEST_H
 #define BQ_MANIFEST_H
 
@@ -11,34 +11,34 @@
 #include <stdint.h>
 
 typedef struct {
-    char *name; /* in the directory itself */
+    char *name; /* without a folder */
     int64_t size;
-    uint64_t hash; /* XXH3 of its bytes */
+    uint64_t hash;
 } bq_manifest_file;
 
 typedef struct {
-    char *of;        /* what the directory holds, in the caller's words */
-    int64_t written; /* ctime of the manifest in ns since 1970, when it was read */
+    char *of;        /* what the directory holds, in the caller's words; owned */
+    int64_t written; /* ctime of the file that it was read from, in ns since 1970; 0 for a new one */
     int count, room;
     bq_manifest_file *file;
 } bq_manifest;
 
-/* A new one has no file; close takes a zeroed struct, too. */
+/* A new manifest without files; `of` is copied.  close also takes a zeroed struct. */
 void bq_manifest_new(bq_manifest *m, const char *of);
-/* A file of the directory as it is now; its hash, where that is known, or NULL.  False, and nothing is added:
- * errno, or BQ_NOT_FILE. */
+/* Add a file of the directory as it is now; hash: its XXH3 if that is known, else NULL and the file is
+ * read.  On false nothing is added, and errno has an errno or BQ_NOT_FILE. */
 bool bq_manifest_add(bq_manifest *m, const char *dir, const char *name, const uint64_t *hash);
 void bq_manifest_close(bq_manifest *m);
 
-/* Whole or not at all; ends the job when the disk fails. */
+/* Write the file, whole or not at all.  Ends the job when the disk fails. */
 void bq_manifest_write(const bq_manifest *m, const char *path);
-/* False where there is none that can be believed; silent.  The caller closes in any case. */
+/* False, silently, where there is no file that can be believed.  The caller closes in any case. */
 bool bq_manifest_read(bq_manifest *m, const char *path);
 
 enum {
-    BQ_MANIFEST_SAME,  /* unchanged since */
-    BQ_MANIFEST_EQUAL, /* changed in time, not in content: it was read */
-    BQ_MANIFEST_OTHER, /* gone, or of other content */
+    BQ_MANIFEST_SAME,  /* not changed since the manifest was written */
+    BQ_MANIFEST_EQUAL, /* ctime has changed, the content has not: the file was read */
+    BQ_MANIFEST_OTHER, /* gone, of other content, or unreadable */
 };
 int bq_manifest_look(const bq_manifest *m, int i, const char *dir);
 

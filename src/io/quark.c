@@ -11,7 +11,7 @@
 
 #define QUARK_BYTES ((size_t)1 << 20)
 
-/* A module's name: letters, digits, '_' and '.'; empty only where that has a meaning. */
+/* Can this be a module's name: letters, digits, '_' and '.'?  empty: it may be empty. */
 static bool name_fits(const char *text, bool empty) {
     size_t n = strlen(text);
     return n < BQ_QUARK_NAME && (n || empty) &&

@@ -1,6 +1,6 @@
-/* quark.h - AMD Quark's JSON files for Auto-SmoothQuant, read as they are (smoothquant.md 4.4).
+/* quark.h - configuration files of AMD Quark's Auto-SmoothQuant (JSON), read as they are.
  *
- * Only names are taken from it here; what they mean in a model is the caller's. */
+ * Names of modules are copied; what they mean in a model is for the caller to find out. */
 #ifndef BQ_QUARK_H
 #define BQ_QUARK_H
 
@@ -15,7 +15,7 @@ typedef struct {
     char prev_op[BQ_QUARK_NAME], inp[BQ_QUARK_NAME];
     int layers;
     char layer[BQ_QUARK_LAYERS][BQ_QUARK_NAME];
-    bool inspects;              /* module2inspect is there */
+    bool inspects;              /* module2inspect is given */
     char module[BQ_QUARK_NAME]; /* "": the whole block */
 } bq_quark_entry;
 
@@ -25,11 +25,11 @@ typedef struct {
     bq_quark_entry entry[BQ_QUARK_ENTRIES];
 } bq_quark;
 
-/* BQ_OK, or BQ_DATA after one message with file and key.  Keys that Auto-SmoothQuant does not have are passed
- * over with a warning.  Local. */
+/* BQ_OK, or BQ_DATA after one message with file and key.  Keys that Auto-SmoothQuant does not have are
+ * ignored with a warning.  Local. */
 int bq_quark_read(const char *path, bq_quark *out);
 
-/* The same from memory; path only names the text. */
+/* The same from memory; path names the text in messages. */
 int bq_quark_parse(const char *path, const char *text, size_t bytes, bq_quark *out);
 
 #endif

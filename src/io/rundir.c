@@ -18,7 +18,7 @@ static bool is_run(const char *dir) {
     return has(dir, "ckpt/lock") || (has(dir, "recipe.json") && (has(dir, "ckpt") || has(dir, "run.log")));
 }
 
-/* What a start that was killed at once, or a job script, may have left. */
+/* What a run that was killed at its start, or a job script, may have left. */
 static bool is_beginning(const char *name) {
     return strcmp(name, "ckpt") == 0 || strcmp(name, "acts") == 0 || fnmatch("job.*", name, 0) == 0 ||
            strcmp(name, ".") == 0 || strcmp(name, "..") == 0;
@@ -48,7 +48,7 @@ static int refuse(const char *path, bool folder, bool written) {
 int bq_rundir_folder(const char *path) { return refuse(path, true, false); }
 int bq_rundir_file(const char *path) { return refuse(path, false, false); }
 
-/* A folder in which everything is blockq's; only in acts/ are files written in place. */
+/* Check a folder in which every file is blockq's.  Only in acts/ are files written in place. */
 static int check_folder(const char *dir, bool written) {
     char path[BQ_PATH];
     struct dirent *e;

@@ -33,7 +33,7 @@ static int32_t *make_ids(int64_t count) {
     return ids;
 }
 
-/* The first id outside the vocabulary, or count. */
+/* Index of the first id outside the vocabulary, or count. */
 static int64_t first_bad(const bq_tokens *t) {
     int64_t i = 0;
     while (i < t->count && t->ids[i] >= 0 && t->ids[i] < t->vocab) i++;
@@ -81,7 +81,7 @@ int bq_tokens_read(const char *path, bq_tokens *t) {
     return bq_refuse(BQ_DATA, "tokens '%s': %s", path, h.why);
 }
 
-/* One more text at the end of t->ids. */
+/* Append the bytes of one more text to t->ids. */
 static int add_text(const char *path, bq_tokens *t, bq_hash *hash) {
     char *data;
     size_t bytes;

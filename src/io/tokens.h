@@ -1,36 +1,34 @@
-/* tokens.h - the calibration or evaluation text as token ids: tokens.h5, also written by tools/prepare.py.
- *
- * File: root attributes format "blockq tokens", version 1, vocab, tokenizer, text, joiner, bos; dataset
- * /tokens, one row of int32.  docs/formats.md has the details.  All calls are local. */
+/* tokens.h - texts for calibration or evaluation, as token ids: files tokens.h5, which tools/prepare.py
+ * writes, too.  docs/formats.md has the format.  All calls are local. */
 #ifndef BQ_TOKENS_H
 #define BQ_TOKENS_H
 
 #include <stdint.h>
 
 typedef struct {
-    int64_t count, vocab; /* count ids, each in [0, vocab) */
-    int32_t bos;          /* id that stands once in front of ids, -1 = none */
+    int64_t count, vocab; /* number of ids; each is in [0, vocab) */
+    int32_t bos;          /* id that begins each text, -1 = none */
     char tokenizer[80],
-        text[80];    /* what made the ids ("bytes", "xxh3:..." of a tokenizer), from which text */
-    char joiner[16]; /* how documents were joined: "raw", ... */
-    uint64_t hash;   /* XXH3 of ids and attributes: part of fingerprints */
+        text[80];    /* what made the ids: "bytes", or a hash of the tokenizer; a hash of the text */
+    char joiner[16]; /* how documents were joined */
+    uint64_t hash;   /* of the other fields (bq_tokens_hash), for fingerprints */
     int32_t *ids;    /* (count), owned */
 } bq_tokens;
 
-/* Read and check a file.  BQ_OK, or BQ_DATA with one message (file and reason).  At most 2^31 - 1 ids.
- * On BQ_OK the caller closes. */
+/* Read and check a file.  BQ_OK, and the caller closes; or BQ_DATA after one message with file and reason. */
 int bq_tokens_read(const char *path, bq_tokens *t);
 
-/* Each byte of n text files, one behind the other with nothing between, is a token: vocab 256, tokenizer
- * "bytes", text "xxh3:<hex>" of all the bytes, joiner "raw", bos -1.  BQ_OK, or BQ_DATA with one message (one
- * is absent or empty, or they are too long).  On BQ_OK the caller closes. */
+/* Take each byte of n text files, one after the other with nothing in between, as a token: vocab 256,
+ * tokenizer "bytes", text "xxh3:<hex>" of all the bytes, joiner "raw", bos -1.  BQ_OK, and the caller
+ * closes; or BQ_DATA after one message: a file is absent or empty, or all are longer than 2^31 - 1 bytes. */
 int bq_tokens_from_text(int n, const char *const *text_path, bq_tokens *t);
 
-/* Write the file, whole or not at all; equal tokens give equal bytes.  Ends the job when the disk fails.
- * Returns BQ_OK, or BQ_DATA with one message when t itself is not valid. */
+/* Write the file, whole or not at all; equal tokens give equal bytes.  BQ_OK, or BQ_DATA after one message
+ * if t breaks the format's rules.  Ends the job when the disk fails. */
 int bq_tokens_write(const char *path, const bq_tokens *t);
 
-/* The hash of the other fields; read, from_text and a caller that filled t itself use it. */
+/* XXH3 of all other fields.  bq_tokens_read and bq_tokens_from_text set hash; a caller that fills t sets it
+ * by this. */
 uint64_t bq_tokens_hash(const bq_tokens *t);
 
 void bq_tokens_close(bq_tokens *t);

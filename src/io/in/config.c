@@ -30,7 +30,7 @@ static bool has_architecture(const json_t *list, const char *name) {
     return false;
 }
 
-/* "llama (LlamaForCausalLM; SmolLM2 is one), phi3 (Phi3ForCausalLM)" */
+/* text = "llama (LlamaForCausalLM; SmolLM2 is one), phi3 (Phi3ForCausalLM)", say. */
 static void list_families(char *text, size_t size) {
     size_t n = 0;
     const bq_family *f;
@@ -39,7 +39,7 @@ static void list_families(char *text, size_t size) {
                               f->members ? "; " : "", f->members ? f->members : "");
 }
 
-/* model_type decides; where it is absent the architecture does; where both are there they must agree. */
+/* model_type decides.  Where it is absent, the architecture does.  Where both are given, they must agree. */
 static int find_family(bq_json *j) {
     const json_t *list = json_object_get(j->object, "architectures");
     const char *type = NULL;
@@ -81,7 +81,7 @@ static void need_int(bq_json *j, const char *key, int64_t high, int64_t *value) 
 
 static void read_sizes(bq_json *j, const bq_family *f, bq_model *m) {
     int64_t blocks = 1;
-    m->hidden = m->inter = m->vocab = m->heads = 1; /* so that nothing below divides by 0 after a refusal */
+    m->hidden = m->inter = m->vocab = m->heads = 1; /* so that nothing divides by 0 after a refusal */
     need_int(j, "hidden_size", BQ_SIZE_MAX, &m->hidden);
     need_int(j, "intermediate_size", BQ_SIZE_MAX, &m->inter);
     need_int(j, "vocab_size", BQ_SIZE_MAX, &m->vocab);
@@ -130,7 +130,7 @@ static void read_kind(bq_json *d, const bq_family *f, bq_rope *rope) {
     bq_json_refuse(d, "rope_type", "'%.60s' is not known for %s", name, f->type);
 }
 
-/* Rotary channels: the first int(head_dim * partial) of a head. */
+/* Number of rotary channels: the first int(head_dim * partial) of a head. */
 static void read_dim(bq_json *j, bq_json *d, const bq_family *f, const bq_model *m, bq_rope *rope) {
     double partial = 1;
     bq_json_real(j, "partial_rotary_factor", 0, 1, &partial);
@@ -159,7 +159,8 @@ static void read_llama3(bq_json *d, bq_rope *rope) {
     }
 }
 
-/* models.md knows two places of the original length: the one at top level counts. */
+/* As transformers' Phi3 does: the original length is the one at top level, whatever the rope's own object
+ * says. */
 static void read_long(bq_json *j, bq_json *d, const bq_model *m, bq_rope *rope) {
     rope->original = 4096;
     bq_json_real(j, "original_max_position_embeddings", 2, 1e12, &rope->original);
@@ -173,7 +174,7 @@ static void read_long(bq_json *j, bq_json *d, const bq_model *m, bq_rope *rope) 
     bq_json_real(d, "attention_factor", 1e-6, 1e6, &rope->attention);
 }
 
-/* transformers lets rope_scaling win where both schemas are there. */
+/* If both schemas are there, rope_scaling wins, as in transformers. */
 static void read_rope(bq_json *j, const bq_family *f, bq_model *m) {
     bq_rope *rope = &m->rope;
     char prefix[64];

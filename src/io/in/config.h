@@ -1,9 +1,9 @@
-/* config.h - config.json of a Hugging Face model directory as a bq_model.
+/* config.h - config.json of a Hugging Face model directory, read into a bq_model.
  *
- * Both schemas are read: transformers 4 (rope_theta, rope_scaling) and 5 (rope_parameters).  base/family.h
- * has the families.  Refused as BQ_DATA, with one message: other families, quantized checkpoints, another
- * activation, unknown rope types, interleaved rope, values out of range, sizes that do not divide or whose
- * products overflow. */
+ * Both schemas are read: that of transformers 4 (rope_theta, rope_scaling) and of 5 (rope_parameters).
+ * base/family.h has the families.  BQ_DATA after one message: another family, a quantized checkpoint, an
+ * activation other than silu, an unknown type of rope, interleaved rope, values out of range, sizes that do
+ * not divide.  All calls are local. */
 #ifndef BQ_CONFIG_H
 #define BQ_CONFIG_H
 
@@ -11,19 +11,20 @@
 
 #include <stddef.h>
 
-/* Its value, a seed from 0 on: the directory has no weights, they are procedural. */
+/* This key says that the directory has no weights: they are procedural (procedural.h).  Its value is the
+ * seed, from 0 on. */
 #define BQ_PROCEDURAL_KEY "blockq_procedural"
 
 #define BQ_CONFIG_MAX ((size_t)16 << 20) /* bytes of a config.json */
 
-/* Limits of what is accepted; products of any two sizes, times blocks, fit int64_t by far. */
-#define BQ_SIZE_MAX   ((int64_t)1 << 24) /* hidden, inter, vocab, heads x head_dim */
+/* Most that is accepted.  The product of two sizes and the number of blocks fits int64_t. */
+#define BQ_SIZE_MAX   ((int64_t)1 << 24) /* hidden, inter, vocab, head_dim, heads x head_dim */
 #define BQ_BLOCKS_MAX 4096               /* blocks; heads too */
 
-/* Every field of *model is set on BQ_OK.  rope.attention is computed (Phi-3.5: 1.19023807); short and long
- * factors hold rope.dim / 2 values and zeros after them. */
+/* On BQ_OK every field of *model is set.  rope.attention is computed where the file does not give it
+ * (Phi-3.5: 1.19023807).  The short and long factors have rope.dim / 2 values, then zeros. */
 int bq_config_read(const char *dir, bq_model *model);
-/* The same from memory; path only names the text in messages. */
+/* The same from memory; path names the text in messages. */
 int bq_config_parse(const char *path, const char *text, size_t bytes, bq_model *model);
 
 #endif

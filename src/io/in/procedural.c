@@ -8,11 +8,11 @@
 #include <math.h>
 #include <string.h>
 
-/* The sum of four bytes: mean and standard deviation. */
+/* Of the sum of four random bytes. */
 #define MEAN      510
 #define DEVIATION 147.8005413f
 
-/* Apart from every other use of the generator. */
+/* Keeps these numbers apart from all other uses of the generator. */
 enum { PURPOSE = 0x77656967 };
 
 static float bell(uint32_t word) {

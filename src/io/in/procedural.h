@@ -1,18 +1,19 @@
-/* procedural.h - weights that no file holds: each is made when it is read, from a seed, its tensor's name and
- * its place.  For tests of capacity and time with models of any size: a directory with a config.json that
- * has the key "blockq_procedural" (a seed) is such a model.
+/* procedural.h - weights that are in no file: each is computed when it is read, from a seed, its tensor's
+ * name and its place.  They serve tests of memory and time with models of any size.  A directory is such a
+ * model if its config.json has the key "blockq_procedural" (config.h).
  *
- * All tensors are BF16.  Matrices (rows, cols): a bell of four bytes of Philox4x32-10, |x| <= 3.5 deviations,
- * with the deviation 1 / sqrt(cols), so that a matrix keeps the size of what goes through it.  Norms are 1,
- * biases 0.  The model says nothing sensible; its perplexity is about that of chance. */
+ * All tensors are BF16.  In a matrix (rows, cols) each value is the sum of four bytes of Philox4x32-10,
+ * less its mean, scaled to the standard deviation 1 / sqrt(cols): so the matrix keeps the size of what it
+ * multiplies.  No value is beyond 3.5 deviations.  Norms are 1, biases are 0.  The perplexity of such a
+ * model is about that of guessing. */
 #ifndef BQ_PROCEDURAL_H
 #define BQ_PROCEDURAL_H
 
 #include "io/in/safetensors.h"
 
-#define BQ_PROCEDURAL_VERSION 1 /* of the rule above: part of a model's fingerprint */
+#define BQ_PROCEDURAL_VERSION 1 /* of the rule above; part of a model's fingerprint */
 
-/* Bytes [from, from + bytes) of tensor t; both are even.  Local. */
+/* Write bytes [from, from + bytes) of tensor t to `to`; both numbers are even.  Local. */
 void bq_procedural_make(int64_t seed, const bq_tensor *t, size_t from, void *to, size_t bytes);
 
 #endif

@@ -60,7 +60,7 @@ static int64_t natural(const json_t *v) {
     return json_is_integer(v) && json_integer_value(v) >= 0 ? (int64_t)json_integer_value(v) : -1;
 }
 
-/* Fills shape; the bytes it stands for, or -1 with *why set. */
+/* Fill t->shape.  Returns the bytes of such a tensor, or -1 with *why set. */
 static int64_t shape_bytes(bq_tensor *t, const json_t *shape, int bits, const char **why) {
     int64_t count = 1;
     *why = "its shape is not a list of at most 8 sizes";
@@ -80,8 +80,8 @@ static int64_t shape_bytes(bq_tensor *t, const json_t *shape, int bits, const ch
     return count % 8 ? -1 : count / 8;
 }
 
-/* One header entry; data is the size of the data buffer, start its place in the file.  NULL, or what is
- * wrong. */
+/* Fill t from one entry of the header.  data: size of the data buffer, start: its offset in the file.
+ * Returns NULL, or what is wrong. */
 static const char *entry(bq_tensor *t, const json_t *v, size_t data, size_t start) {
     const char *why, *dtype = json_string_value(json_object_get(v, "dtype"));
     const json_t *range = json_object_get(v, "data_offsets");
@@ -103,7 +103,7 @@ static const char *entry(bq_tensor *t, const json_t *v, size_t data, size_t star
 static int by_place(const void *a, const void *b) {
     const bq_tensor *x = a, *y = b;
     if (x->offset != y->offset) return x->offset < y->offset ? -1 : 1;
-    if (x->bytes != y->bytes) return x->bytes < y->bytes ? -1 : 1; /* empty ones first */
+    if (x->bytes != y->bytes) return x->bytes < y->bytes ? -1 : 1; /* empty tensors first */
     return strcmp(x->name, y->name);
 }
 
@@ -119,7 +119,7 @@ static int metadata_check(const char *path, const json_t *meta) {
     return BQ_OK;
 }
 
-/* All entries, in order of place, without holes or overlaps from start to the file's end. */
+/* List all entries in order of their bytes: without gaps or overlaps from start to the file's end. */
 static int list(bq_safetensors *s, const char *path, size_t start) {
     const char *key;
     json_t *v;
@@ -161,7 +161,7 @@ int bq_safetensors_parse(bq_safetensors *s, const char *path, const char *text, 
     return rc;
 }
 
-/* The bytes at a place, or an errno; ENODATA at the end of the file. */
+/* Read bytes at an offset: 0 or an errno; ENODATA at the end of the file. */
 static int get(int fd, void *to, size_t bytes, off_t from) {
     for (char *p = to; bytes;) {
         ssize_t got = pread(fd, p, bytes, from);
@@ -207,7 +207,7 @@ const char *bq_safetensors_metadata(const bq_safetensors *s, const char *key) {
     return json_string_value(json_object_get(json_object_get(s->header, BQ_METADATA_KEY), key));
 }
 
-/* A plain name can not lead out of the directory, whatever it is joined to. */
+/* A plain name cannot lead out of the directory, whatever it is joined to. */
 static bool plain(const char *file) {
     size_t n = file ? strlen(file) : 0;
     return n > 12 && n < 256 && file[0] != '.' && !strchr(file, '/') &&

@@ -1,8 +1,9 @@
-/* safetensors.h - what one safetensors file holds, checked.
+/* safetensors.h - the header of a safetensors file, checked.
  *
- * u64 length n (little-endian), n bytes of JSON, data.  Refused: n beyond 100,000,000 or the file, text that
- * is not UTF-8 JSON, duplicate names, unknown dtypes, shapes whose bytes do not equal the range, holes,
- * overlaps, bytes after the last tensor.  Tensors may start at any address: never cast, copy. */
+ * The file: u64 n (little-endian), n bytes of JSON, the tensors' data.  Refused: n above 100,000,000 or
+ * beyond the file; text that is not a JSON object in UTF-8; a duplicate name; an unknown dtype; more than 8
+ * dimensions; a shape that does not fill its range of bytes; holes, overlaps, bytes behind the last tensor.
+ * Data may be misaligned in the file: copy them, never cast.  All calls are local. */
 #ifndef BQ_SAFETENSORS_H
 #define BQ_SAFETENSORS_H
 
@@ -16,25 +17,25 @@
 #define BQ_METADATA_KEY "__metadata__"
 
 typedef struct {
-    const char *name;  /* owned by whoever listed it */
-    const char *dtype; /* "F32", "BF16", ...: static text */
+    const char *name;  /* owned by the list that the tensor is in */
+    const char *dtype; /* the format's name: "F32", "BF16", ...; static */
     int dims;
     int64_t shape[BQ_TENSOR_DIMS];
-    int file;      /* which shard, from 0 in order of file name */
-    size_t offset; /* of the first byte in the file */
+    int file;      /* number of its shard, in order of the files' names */
+    size_t offset; /* of its first byte in the file */
     size_t bytes;
 } bq_tensor;
 
-/* The format's own spelling of a dtype as static text, and its bits an element; NULL and 0 when unknown. */
+/* The format's name of a dtype as static text, and the bits of an element; NULL and 0 if it is unknown. */
 const char *bq_dtype_name(const char *dtype);
 int bq_dtype_bits(const char *dtype);
 /* F32, F16 and BF16 as a bq_type; false for all others. */
 bool bq_dtype_float(const char *dtype, bq_type *type);
 
-/* Elements; 1 for a scalar. */
+/* Number of elements; 1 for a scalar. */
 int64_t bq_tensor_count(const bq_tensor *t);
 
-/* One file's tensors, in order of their bytes. */
+/* The tensors of one file, in order of their bytes. */
 typedef struct {
     bq_tensor *at;
     int count;
@@ -42,18 +43,19 @@ typedef struct {
     json_t *header; /* owns the names */
 } bq_safetensors;
 
-/* BQ_OK, or BQ_DATA after one message; *s is then empty.  fd is read at its start and stays the caller's. */
+/* Read the header.  BQ_OK, and the caller closes; or BQ_DATA after one message, and *s is empty.  fd stays
+ * the caller's; its position does not matter. */
 int bq_safetensors_read(bq_safetensors *s, int fd, const char *path);
-/* The same from the JSON alone: header text and the whole file's size (at least 8 + bytes). */
+/* The same from the text of the header; file_bytes: size of the whole file, at least 8 + bytes. */
 int bq_safetensors_parse(bq_safetensors *s, const char *path, const char *text, size_t bytes,
                          size_t file_bytes);
 void bq_safetensors_close(bq_safetensors *s);
-/* A value of __metadata__, or NULL. */
+/* A value of __metadata__, or NULL.  s owns it. */
 const char *bq_safetensors_metadata(const bq_safetensors *s, const char *key);
 
-/* model.safetensors.index.json: *map is its weight_map, name to file name, every file name plain (no '/', no
- * "..", no leading dot) and ending in ".safetensors".  BQ_OK (json_decref(*map)) or BQ_DATA after one
- * message. */
+/* Parse model.safetensors.index.json: *map is its weight_map, from a tensor's name to its file's.  Every
+ * file name is plain (no '/', no leading dot) and ends in ".safetensors".  BQ_OK, and *map is the caller's
+ * (json_decref); or BQ_DATA after one message. */
 int bq_index_parse(const char *path, const char *text, size_t bytes, json_t **map);
 
 #endif

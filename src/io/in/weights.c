@@ -14,7 +14,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#define SHARDS_MAX 900 /* every shard keeps a descriptor, and 1024 is the usual limit */
+#define SHARDS_MAX 900 /* every shard has an open descriptor, and 1024 is the usual limit */
 #define CHUNK      ((size_t)1 << 20)
 
 typedef struct {
@@ -25,7 +25,7 @@ typedef struct {
 
 struct bq_weights {
     char *dir;
-    bool procedural; /* one shard, which describes tensors and is no file */
+    bool procedural; /* there is one shard, which has no file */
     int64_t seed;
     shard *shard;
     int shards, count;
@@ -58,7 +58,7 @@ static int open_shard(bq_weights *w, const char *name) {
     return bq_safetensors_read(&s->st, fd, path);
 }
 
-/* Flat list and list by name; a name in two shards is refused. */
+/* List the tensors of all shards, in order and by name.  A name in two shards is refused. */
 static int gather(bq_weights *w) {
     for (int i = 0; i < w->shards; i++) w->count += w->shard[i].st.count;
     w->at = need(calloc((size_t)w->count + 1, sizeof *w->at));
@@ -81,7 +81,7 @@ static int gather(bq_weights *w) {
     return BQ_OK;
 }
 
-/* The files the map names, each once, in order. */
+/* Open the files that the map names, each once, in order of name. */
 static int open_shards(bq_weights *w, const json_t *map) {
     const char *key;
     json_t *v;
@@ -103,7 +103,7 @@ static int open_shards(bq_weights *w, const json_t *map) {
     return rc;
 }
 
-/* The index and the headers must say the same. */
+/* Check that the index and the headers agree. */
 static int agree(const bq_weights *w, const char *path, const json_t *map) {
     const char *key;
     json_t *v;
@@ -259,14 +259,14 @@ void bq_weights_pread(const bq_weights *w, int file, size_t from, void *to, size
 void bq_weights_read_raw(const bq_weights *w, const bq_tensor *t, size_t from, void *to, size_t bytes) {
     BQ_CHECK(from <= t->bytes && bytes <= t->bytes - from, "%s: bytes %zu + %zu of %zu", t->name, from, bytes,
              t->bytes);
-    if (w->procedural) { /* t may be a flat view of it */
+    if (w->procedural) { /* t may be a view of the tensor with another shape */
         bq_procedural_make(w->seed, bq_weights_find(w, t->name), from, to, bytes);
         return;
     }
     bq_weights_pread(w, t->file, t->offset + from, to, bytes);
 }
 
-/* count values from element `first` on, converted through a buffer of CHUNK bytes. */
+/* Read count values from element `first` on, converted through a buffer of CHUNK bytes. */
 static void read_run(const bq_weights *w, const bq_tensor *t, bq_type type, int64_t first, int64_t count,
                      float *to, uint16_t *buffer) {
     if (type == BQ_F32) {

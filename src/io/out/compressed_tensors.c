@@ -1,8 +1,13 @@
-/* compressed-tensors.  Where inputs are rounded too: int-quantized, weight (the codes, I8) and weight_scale
- * F32; 8 bits, symmetric, one scale a row.  Else pack-quantized: weight_packed (codes as given, never
- * computed again), weight_scale F32, weight_shape, and of asymmetric schemes weight_zero_point; 4 or 8 bits,
- * one scale a row or a group, cols % group = 0.  Only weights of a Linear can be quantized.  Several schemes
- * become several config_groups. */
+/* compressed-tensors.
+ *
+ * Where inputs are rounded, too: format int-quantized; weight I8 (the codes), weight_scale F32; 8 bits,
+ * symmetric, one scale a row.
+ *
+ * Else: format pack-quantized; weight_packed I32 (the codes as they are given, never computed again),
+ * weight_scale F32, weight_shape I64, and in asymmetric schemes weight_zero_point I32; 4 or 8 bits, one
+ * scale a row or a group that divides the columns.
+ *
+ * Only weights of linears can be quantized.  Each scheme is one of config_groups. */
 #include "base/die.h"
 #include "io/out/format.h"
 #include "io/out/pack.h"
@@ -11,7 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define VERSION     "0.18.0" /* of the format: the first whose layout is fixed for all bits */
+#define VERSION     "0.18.0" /* of the package: the first with today's layout for every number of bits */
 #define WEIGHT      ".weight"
 #define SCHEMES_MAX 16
 
@@ -104,7 +109,7 @@ static void write_out(bq_export_job *job, const bq_export_out *out, const bq_qte
 
 typedef struct {
     int bits;
-    int64_t group; /* 0: channel */
+    int64_t group; /* 0: one scale a row ("channel") */
     bool symmetric;
     int activations;
 } scheme;
@@ -120,9 +125,8 @@ static bool same(scheme a, scheme b) {
            a.activations == b.activations;
 }
 
-/* "model.layers.12.mlp.up_proj.weight" as head "model.layers.", block 12 and tail "mlp.up_proj" (module name,
- * no
- * ".weight"); block -1 and the whole module name as tail for all others. */
+/* Split "model.layers.12.mlp.up_proj.weight" into head "model.layers.", block 12 and tail "mlp.up_proj" (a
+ * module's name has no ".weight").  Any other name: block -1, and tail is the module's whole name. */
 static int split(const char *name, char head[256], char tail[256]) {
     const char *layers = strstr(name, "layers.");
     int block = -1, used = 0, n = (int)(strlen(name) - strlen(WEIGHT));
@@ -141,8 +145,9 @@ static void put_escaped(FILE *to, const char *text) {
     for (; *text; text++) fprintf(to, *text == '.' ? "\\." : "%c", *text);
 }
 
-/* One target for all modules that differ from item i by block alone and have its scheme; NULL when an earlier
- * item has said it.  Where every quantized one of them has that scheme, blocks are not listed. */
+/* A target (regular expression) for all linears that differ from item i in their block alone and have its
+ * scheme; NULL if an earlier item had it.  If all quantized linears of this kind have the scheme, it
+ * matches every block. */
 static json_t *target(const bq_export_job *job, int i) {
     char head[256], tail[256], other_head[256], other_tail[256], *text = NULL;
     size_t bytes;
@@ -180,7 +185,7 @@ static json_t *target(const bq_export_job *job, int i) {
     return out;
 }
 
-/* What a tensor is rounded to. */
+/* The arguments for one tensor: what it is rounded to. */
 static json_t *arguments(int bits, bool symmetric, const char *strategy, int64_t group, bool dynamic) {
     return json_pack("{s:i, s:s, s:b, s:s, s:o, s:n, s:b, s:n, s:n, s:s?, s:s?, s:{}}", "num_bits", bits,
                      "type", "int", "symmetric", symmetric, "strategy", strategy, "group_size",
@@ -198,7 +203,7 @@ static json_t *group_config(scheme s, json_t *targets) {
                      "input_activations", inputs, "output_activations", "weights", weights);
 }
 
-/* The format of the whole: that of all groups, or none in particular. */
+/* The format of the whole model: that of all groups, or "mixed-precision". */
 static const char *common_format(const bq_export_job *job) {
     const char *one = NULL;
     for (int i = 0; i < job->items; i++) {
@@ -210,7 +215,8 @@ static const char *common_format(const bq_export_job *job) {
     return one;
 }
 
-/* Every scheme in use becomes a group; a single one can say "Linear", as the rest is ignored by name. */
+/* Each scheme in use becomes a group.  If there is only one, its target is "Linear", because other linears
+ * are in the ignore list. */
 static json_t *groups_config(const bq_export_job *job) {
     scheme found[SCHEMES_MAX];
     int schemes = 0;
@@ -237,7 +243,7 @@ static json_t *groups_config(const bq_export_job *job) {
     return groups;
 }
 
-/* A tied head is a Linear without a tensor of its own. */
+/* All linears that are not quantized.  A tied head is a linear, too, but has no tensor. */
 static json_t *ignore_list(const bq_export_job *job) {
     json_t *ignore = json_array();
     bool head = false;

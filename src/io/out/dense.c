@@ -1,5 +1,5 @@
-/* Plain safetensors: every floating tensor is F32, quantized ones are (code - zero) * scale exactly, times
- * pre where there is one and no input is rounded; config.json says float32. */
+/* Plain safetensors: every float tensor becomes F32.  Quantized ones are exactly (code - zero) * scale,
+ * times pre if there is one and inputs are not rounded.  config.json says float32. */
 #include "base/die.h"
 #include "io/out/format.h"
 
@@ -20,7 +20,7 @@ static int plan(bq_export_job *job, int item) {
     return BQ_OK;
 }
 
-/* Any shape is count rows of one value: one run in the file. */
+/* Seen as (count, 1), a tensor of any shape is one run in the file. */
 static void put_as_f32(bq_export_job *job, const bq_tensor *t, bq_writer *w) {
     bq_tensor flat = *t;
     flat.dims = 2, flat.shape[0] = bq_tensor_count(t), flat.shape[1] = 1;
@@ -66,7 +66,7 @@ static void write_out(bq_export_job *job, const bq_export_out *out, const bq_qte
         put_product(job, q, w);
 }
 
-/* transformers 4 wrote torch_dtype, 5 writes dtype and reads both. */
+/* transformers 4 writes torch_dtype, 5 writes dtype and reads both. */
 static void edit(const bq_export_job *job, json_t *config) {
     (void)job;
     bool newer = json_object_get(config, "dtype");

@@ -12,7 +12,7 @@
 #include <string.h>
 
 #define HEAD  "lm_head.weight"
-#define EMBED "model.embed_tokens.weight" /* what a tied head is */
+#define EMBED "model.embed_tokens.weight" /* the tensor of a tied head */
 
 static void *need(void *memory) {
     BQ_CHECK(memory, "no memory to plan an export");
@@ -23,7 +23,7 @@ static void *need(void *memory) {
 
 static int compare_items(const void *a, const void *b) {
     const bq_export_item *x = a, *y = b;
-    return strverscmp(x->name, y->name); /* layers.2 before layers.10: shards hold neighbours */
+    return strverscmp(x->name, y->name); /* layers.2 before layers.10: tensors of a block are neighbours */
 }
 
 static bool is_replaced(const bq_export_job *job, const char *name, const bq_tensor *t) {
@@ -32,7 +32,7 @@ static bool is_replaced(const bq_export_job *job, const char *name, const bq_ten
     return job->source.dense && job->source.dense(job->source.ctx, name, 0, ask);
 }
 
-/* The source's tensors, and the head where the results have one that the source ties. */
+/* List the source's tensors, and a head that the source ties if the results have one. */
 static void collect(bq_export_job *job) {
     int count = bq_weights_count(job->src);
     job->item = need(calloc((size_t)count + 1, sizeof *job->item));
@@ -49,7 +49,8 @@ static void collect(bq_export_job *job) {
     qsort(job->item, (size_t)job->items, sizeof *job->item, compare_items);
 }
 
-/* A result must have the shape of what it replaces; this decides how many bytes are read from its views. */
+/* A result must have the shape of the tensor it replaces: shapes decide how many bytes are read from
+ * views. */
 static int check_result(const bq_export_item *item) {
     const bq_qtensor *q = &item->q;
     const bq_tensor *t = item->t;
@@ -79,7 +80,7 @@ static int check_result(const bq_export_item *item) {
     return BQ_OK;
 }
 
-/* Rows go through the buffer, so one of them must fit. */
+/* Plan a replaced tensor.  Whole rows go through the buffer, so one must fit. */
 static int plan_replaced(bq_export_job *job, int i) {
     const bq_tensor *t = job->item[i].t;
     if (t->dims < 1 || t->dims > 2 || t->shape[t->dims - 1] > (int64_t)(BQ_EXPORT_BUFFER / 4))
@@ -174,7 +175,7 @@ static void put_replaced(bq_export_job *job, const bq_tensor *t, bq_writer *w) {
     }
 }
 
-/* Ask for an item's data. */
+/* Ask for an item's data, and check that its shape is the planned one. */
 static void hold(bq_export_job *job, const bq_export_item *item, bq_qtensor *q) {
     const bq_qtensor *p = &item->q;
     *q = (bq_qtensor){0};
@@ -185,8 +186,8 @@ static void hold(bq_export_job *job, const bq_export_item *item, bq_qtensor *q) 
              "export: '%s' is not as it was planned", item->name);
 }
 
-/* The outs of an item that need its data and have types of one width are neighbours in the file: each result
- * is asked for once for them. */
+/* Outs of an item that have types of one width are neighbours in the file, so its data are asked for once
+ * for all of these. */
 static void write_shard(bq_export_job *job, int shard) {
     char name[64], path[BQ_PATH];
     bq_writer *w = bq_writer_plan();

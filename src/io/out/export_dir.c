@@ -1,4 +1,4 @@
-/* The directory an export goes to: whose it is, what is removed first, what is copied. */
+/* The directory of an export: who wrote what is there, what is removed first, what is copied. */
 #include "base/die.h"
 #include "io/out/format.h"
 #include "io/files.h"
@@ -20,12 +20,12 @@ static bool matches(const char *name, const char *const *patterns) {
     return false;
 }
 
-/* What makes a directory loadable; the entry that a loader opens first comes first. */
+/* What makes a directory loadable, in the order of removal: loaders open the first one first. */
 static const char *const loadable[] = {"config.json", "*.index.json", NULL};
 static const char *const shards[] = {"*.safetensors", NULL};
 static const char *const leftovers[] = {"*.safetensors", "*.safetensors.*tmp", NULL};
 
-/* *.py and licences belong to a model as much as its tokenizer: config.json may name the first. */
+/* Copied from the source.  *.py, too, as config.json may name code, and licences. */
 static const char *const copied[] = {
     "tokenizer*",
     "generation_config.json",
@@ -41,11 +41,11 @@ static const char *const copied[] = {
     NULL,
 };
 
-/* Entries of dir in order of name: the list and its names are the caller's to free.  -1 when dir cannot be
+/* The entries of dir in order of name; the caller frees the list and each entry.  -1 if dir cannot be
  * read. */
 static int entries(const char *dir, struct dirent ***list) {
     int n = scandir(dir, list, NULL, NULL);
-    for (int i = 1; i < n; i++) { /* insertion sort: locale-free, and directories of models are short */
+    for (int i = 1; i < n; i++) { /* not alphasort, which depends on the locale; lists are short */
         struct dirent *e = (*list)[i];
         int k = i;
         for (; k > 0 && strcmp((*list)[k - 1]->d_name, e->d_name) > 0; k--) (*list)[k] = (*list)[k - 1];
@@ -59,11 +59,12 @@ static void free_entries(struct dirent **list, int n) {
     if (n >= 0) free(list);
 }
 
-/* As the header's writer begins it (writer.c), so that a file that was damaged later is known, too. */
+/* The first bytes of the header in our files (writer.c).  They show that a file is ours even if the rest is
+ * damaged. */
 static const char begins[] =
     "{\"" BQ_METADATA_KEY "\":{\"format\":\"pt\",\"producer\":\"" BQ_WRITER_PRODUCER "\"}";
 
-enum { FOREIGN = -1, BLANK, OURS }; /* BLANK: too short to tell, and to be of any use */
+enum { FOREIGN = -1, BLANK, OURS }; /* BLANK: too short to tell, and worth nothing */
 
 static int whose(const char *path) {
     char have[8 + sizeof begins];
@@ -75,7 +76,8 @@ static int whose(const char *path) {
     return n == sizeof begins - 1 ? OURS : BLANK;
 }
 
-/* A model that somebody else put there is never deleted; what blockq removes or writes there is a file. */
+/* Refuse if a model is there that somebody else wrote, or if a name that blockq removes or writes is not a
+ * file's. */
 static int refuse_foreign(const char *out_dir, struct dirent **list, int n, bool own) {
     bool ours = false, model = false;
     char path[BQ_PATH];
@@ -129,7 +131,7 @@ int bq_export_look(const char *src_dir, const char *out_dir, bool own) {
     int code = bq_rundir_folder(out_dir);
     if (code) return code;
     int n = entries(out_dir, &list);
-    if (n < 0 && (errno == ENOENT || errno == ENOTDIR)) return BQ_OK; /* for bq_dir_make to judge */
+    if (n < 0 && (errno == ENOENT || errno == ENOTDIR)) return BQ_OK; /* bq_dir_make will say why */
     if (n < 0) return bq_refuse(BQ_DATA, "export: cannot list '%s': %s", out_dir, strerror(errno));
     code = refuse_foreign(out_dir, list, n, own);
     free_entries(list, n);
@@ -143,14 +145,15 @@ int bq_export_dir_claim(const char *src_dir, const char *out_dir) {
     if (err) return bq_refuse(BQ_DATA, "export: cannot create '%s': %s", out_dir, strerror(err));
     int n = entries(out_dir, &list);
     if (n < 0) return bq_refuse(BQ_DATA, "export: cannot list '%s': %s", out_dir, strerror(errno));
-    remove_matching(out_dir, list, n, loadable); /* first, so that nothing half-removed loads */
+    remove_matching(out_dir, list, n, loadable); /* first, so that nothing incomplete can be loaded */
     remove_matching(out_dir, list, n, leftovers);
     free_entries(list, n);
     bq_temps_remove(out_dir);
     return BQ_OK;
 }
 
-/* All bytes of one descriptor to another: BQ_OK, or BQ_DATA after one message; *err of the writing. */
+/* Copy all bytes from one descriptor to another.  BQ_OK, or BQ_DATA after one message if reading fails;
+ * *err: the errno of writing. */
 static int pour(int in, int out, const char *from, int *err) {
     enum { CHUNK = 1 << 20 };
     char *buffer = malloc(CHUNK);

@@ -1,8 +1,9 @@
-/* export_job.h - what the exporters share; nobody but export*.c includes it, and the tests.
+/* format.h - what an output format is, and what it may use of a job.  Only files of io/out and tests
+ * include it.
  *
- * A job is a list of items (tensors of the source, in order of name, blocks counted as numbers) and a list of
- * outs (tensors of the result; an item becomes one or several, all in one shard).  A format says which and
- * how. */
+ * A job is a list of items and a list of outs.  Items are the tensors of the source in order of name,
+ * blocks counted as numbers.  Outs are the tensors of the result: an item becomes one or several of them,
+ * all in one shard.  A format decides which they are, and writes them. */
 #ifndef BQ_EXPORT_JOB_H
 #define BQ_EXPORT_JOB_H
 
@@ -13,31 +14,32 @@
 
 typedef struct {
     const char *name;
-    const bq_tensor *t; /* an lm_head that the source ties has the embedding's */
+    const bq_tensor *t; /* of the source; for an lm_head that is tied there, the embedding */
     bool added;         /* not in the source */
-    bool quantized;     /* q holds, its data do not */
-    bool replaced;      /* by rows that the results' source has; the formats do not see it */
+    bool quantized;     /* q is valid, without data */
+    bool replaced;      /* by bq_qsource.dense: then formats do not see it */
     bq_qtensor q;
     int shard;
     size_t bytes; /* of its outs */
 } bq_export_item;
 
 typedef struct {
-    bq_tensor t;    /* owns its name; offset unused */
-    int item, part; /* part: the format's own number, or BQ_EXPORT_BARE */
+    bq_tensor t;    /* name is owned, offset is not used */
+    int item, part; /* part: a number of the format's own, or BQ_EXPORT_BARE */
 } bq_export_out;
 
-#define BQ_EXPORT_BARE (-1) /* written from the plan alone: the result's data are not asked for */
+#define BQ_EXPORT_BARE (-1) /* needs no data of the result, the plan is enough */
 
 struct bq_format {
-    const char *name, *help; /* in recipes, as --format, as the default folder; what docs/recipes.md says */
-    /* Check an item that is not replaced and add its outs.  BQ_OK, or BQ_DATA after one message. */
+    const char *name, *help; /* in recipes, for --format and as the default folder; for docs/recipes.md */
+    /* Check an item, which is not replaced, and add its outs.  BQ_OK, or BQ_DATA after one message. */
     int (*plan)(bq_export_job *job, int item);
-    /* Put an out's bytes; q is the item's result with data (bare: as planned), NULL when it is as it was. */
+    /* Put the bytes of an out.  q: the item's result with data (BQ_EXPORT_BARE: as planned); NULL if the
+     * item is not quantized. */
     void (*write)(bq_export_job *job, const bq_export_out *out, const bq_qtensor *q, bq_writer *w);
-    /* Change config.json. */
+    /* Change config, which becomes config.json. */
     void (*edit)(const bq_export_job *job, json_t *config);
-    bool quantized; /* makes no sense where nothing is quantized */
+    bool quantized; /* refused if no tensor is quantized */
 };
 
 struct bq_export_job {
@@ -50,23 +52,25 @@ struct bq_export_job {
     json_t *config;     /* the source's */
     int items, outs, room, shards;
     uint64_t *hash; /* (shards) of those written here */
-    char *buffer;   /* BQ_EXPORT_BUFFER bytes, for write */
+    char *buffer;   /* BQ_EXPORT_BUFFER bytes, free for use in write */
 };
 
-/* For plan: the item becomes base + suffix, where base is its name without the last `cut` characters. */
+/* For plan: add an out to the item.  Its name is the item's without the last `cut` characters, then
+ * suffix. */
 void bq_export_add(bq_export_job *job, int item, int part, size_t cut, const char *suffix, const char *dtype,
                    int dims, const int64_t *shape);
-/* Of the families known here, everything with two dimensions but the embedding is the weight of a linear. */
+/* Is it the weight of a linear?  In the families we know, this is so for every "*.weight" of two dimensions
+ * but the embedding. */
 bool bq_export_is_linear(const bq_export_item *item);
-/* For write: bytes as they lie in the source; the rows of a view. */
+/* For write: put the tensor's bytes as they are in the source; put the rows of a view. */
 void bq_export_put_raw(bq_export_job *job, const bq_tensor *t, bq_writer *w);
 void bq_export_put_rows(bq_mat m, bq_writer *w);
 
-/* export_dir.c.  bq_export_look, then make out_dir and remove what an earlier export left. */
+/* In export_dir.c: what bq_export_claim does. */
 int bq_export_dir_claim(const char *src_dir, const char *out_dir);
-/* Copy tokenizer, generation and licence files, unchanged. */
+/* Copy tokenizer, generation, code and licence files, unchanged.  BQ_OK, or BQ_DATA after one message. */
 int bq_export_dir_copy(const char *src_dir, const char *out_dir);
-/* Add what an export makes in out_dir, but for the shards. */
+/* Add the files of an export in out_dir, without its shards. */
 void bq_export_dir_list(const char *out_dir, bq_manifest *list);
 
 #endif

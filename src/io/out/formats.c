@@ -1,4 +1,4 @@
-/* All formats of outputs.  To add one: its file, and its row here. */
+/* The table of output formats.  To add one: its file, and its name here (docs/add-a-format.md). */
 #include "io/out/format.h"
 
 #include <string.h>

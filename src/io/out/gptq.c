@@ -1,13 +1,13 @@
 /* GPTQ v1.  A quantized linear (rows, cols) with G groups becomes
  *
  *   qweight  I32 (cols * bits / 32, rows)  codes, packed along cols
- *   qzeros   I32 (G, rows * bits / 32)     zero points less one, packed along rows: v1 stores them so
+ *   qzeros   I32 (G, rows * bits / 32)     zero points less one, as v1 stores them, packed along rows
  *   scales   F16 (G, rows)
  *   g_idx    I32 (cols)                    column c belongs to group c / group
  *
- * 2, 3, 4 or 8 bits, one scale a row or a group, symmetric only: GPTQModel refuses zero points in v1 files of
- * other producers.  The stored code is the signed one plus 2^(bits - 1), so that is the zero point, too.
- * Scales must be F16 values already: rounding them here would change the weights. */
+ * with 2, 3, 4 or 8 bits and one scale a row or a group.  Only symmetric schemes: GPTQModel refuses zero
+ * points in v1 files of other writers.  The stored code is the signed one plus 2^(bits - 1), so that is the
+ * zero point of all.  Scales must be F16 values already: to round them here would change the weights. */
 #include "base/die.h"
 #include "base/num.h"
 #include "io/out/format.h"
@@ -18,18 +18,18 @@
 #include <string.h>
 
 #define WEIGHT  ".weight"
-#define AT_ONCE 16 /* words of a row that are packed together, for whole cache lines of codes are read then */
+#define AT_ONCE 16 /* words of a row that are packed at a time, so that whole cache lines of codes are read */
 
 enum { ZEROS = BQ_EXPORT_BARE, AS_IS, CODES, SCALES, GROUPS };
 
 /* ---- tensors ---- */
 
-/* BQ_OK, or BQ_DATA after one message: what the format has no place for. */
+/* BQ_OK, or BQ_DATA after one message if the format cannot hold the item. */
 static int check(const bq_export_item *item) {
     const bq_qtensor *q = &item->q;
     const char *name = item->name;
     int64_t rows = q->code.rows, cols = q->code.cols;
-    int fill = q->bits == 3 ? 32 : 32 / q->bits; /* codes that fill whole words */
+    int fill = q->bits == 3 ? 32 : 32 / q->bits; /* the fewest codes that fill whole words */
     if (!bq_export_is_linear(item))
         return bq_refuse(BQ_DATA, "export: '%s' is not the weight of a linear: gptq cannot hold it quantized",
                          name);
@@ -88,8 +88,8 @@ static int plan(bq_export_job *job, int item) {
     return BQ_OK;
 }
 
-/* Word r of a row, which is one stream of bits: code c lies in bits c * bits to (c + 1) * bits.  With 3 bits
- * some codes begin in the word before. */
+/* Word r of a row.  The row is one stream of bits: code c is in bits c * bits up to (c + 1) * bits.  With 3
+ * bits a code may begin in the word before. */
 static uint32_t word_of(const int8_t *code, int bits, int64_t r) {
     int offset = 1 << (bits - 1);
     uint32_t word = 0;
@@ -101,7 +101,7 @@ static uint32_t word_of(const int8_t *code, int bits, int64_t r) {
     return word;
 }
 
-/* The buffer as room for `count` values of the file. */
+/* The buffer, which must hold `count` values. */
 static void *room_for(const bq_export_job *job, int64_t count, size_t size) {
     BQ_CHECK((size_t)count <= BQ_EXPORT_BUFFER / size, "export: a row of %lld values", (long long)count);
     return job->buffer;
@@ -133,7 +133,7 @@ static void put_scales(bq_export_job *job, bq_mat scale, bq_writer *w) {
     }
 }
 
-/* All zero points are 2^(bits - 1): less one, they are what the code -1 is stored as. */
+/* All zero points are 2^(bits - 1).  Less one, that is the stored form of code -1. */
 static void put_zeros(bq_export_job *job, const bq_qtensor *q, bq_writer *w) {
     int64_t words = bq_pack_words(q->code.rows, q->bits);
     uint32_t *row = room_for(job, words, 4);
@@ -168,7 +168,7 @@ static bool same(const bq_qtensor *a, const bq_qtensor *b) {
     return a->bits == b->bits && group_of(a) == group_of(b);
 }
 
-/* The scheme of most linears; the first of equals. */
+/* The scheme that most linears have; the first if several do. */
 static const bq_qtensor *common(const bq_export_job *job) {
     const bq_qtensor *best = NULL;
     int most = 0;
@@ -181,7 +181,7 @@ static const bq_qtensor *common(const bq_export_job *job) {
     return best;
 }
 
-/* One linear by its name: with a scheme of its own, or not quantized. */
+/* An entry for one linear, by its name: it has another scheme, or is not quantized. */
 static void add_exception(json_t *dynamic, const bq_export_item *item) {
     char *key = NULL;
     size_t bytes, n = strlen(item->name) - strlen(WEIGHT);
@@ -198,8 +198,8 @@ static void add_exception(json_t *dynamic, const bq_export_item *item) {
     free(key);
 }
 
-/* true_sequential, static_groups and damp_percent say how AutoGPTQ makes codes.  Other writers put them here,
- * too; readers do not compute with them. */
+/* true_sequential, static_groups and damp_percent say how AutoGPTQ makes codes.  Other writers have them,
+ * too; readers do not use them. */
 static void edit(const bq_export_job *job, json_t *config) {
     const bq_qtensor *most = common(job);
     json_t *dynamic = json_object();

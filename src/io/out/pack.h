@@ -1,23 +1,25 @@
-/* pack.h - codes in 32-bit words, as compressed-tensors stores them. */
+/* pack.h - codes and zero points in 32-bit words, as compressed-tensors stores them.  A code or zero point
+ * that does not fit its bits is a bug and ends the job.  Local. */
 #ifndef BQ_PACK_H
 #define BQ_PACK_H
 
 #include "base/mat.h"
 
-/* Words of a packed row. */
+/* Words of a packed row of cols codes. */
 int64_t bq_pack_words(int64_t cols, int bits);
 
-/* Each code c becomes the unsigned field c + 2^(bits - 1), least significant field first; fields after a
- * row's end are 0.
- *   code  in   (rows, cols) i8, within [-2^(bits-1), 2^(bits-1) - 1]: else a bug, dies
+/* Pack codes along rows: code c becomes the unsigned field c + 2^(bits - 1), the first one in the lowest
+ * bits.  Fields behind a row's end are 0.
+ *   code  in   (rows, cols) i8, in [-2^(bits-1), 2^(bits-1) - 1]
  *   bits       4 or 8
- *   word  out  (rows, bq_pack_words) i32; no alias */
+ *   word  out  (rows, bq_pack_words(cols)) i32 */
 void bq_pack_rows(bq_mat code, int bits, bq_mat word);
 
-/* Zero points, packed along a column: field i of word (w, g) is that of row w * 32 / bits + i, the value plus
- * 2^(bits - 1); fields after the last row are 0.
- *   zero  in   (rows, groups) f32, whole numbers that codes of those bits can be: else a bug, dies
- *   word  out  (bq_pack_words(rows), groups) i32; no alias */
+/* Pack zero points along columns: field i of word (w, g) is the zero point in row w * 32 / bits + i plus
+ * 2^(bits - 1).  Fields behind the last row are 0.
+ *   zero  in   (rows, groups) f32, whole numbers in the range of codes
+ *   bits       4 or 8
+ *   word  out  (bq_pack_words(rows), groups) i32 */
 void bq_pack_zeros(bq_mat zero, int bits, bq_mat word);
 
 #endif

@@ -50,14 +50,15 @@ void bq_writer_add(bq_writer *w, const char *name, const char *dtype, int dims, 
 int bq_writer_count(const bq_writer *w) { return w->count; }
 const bq_tensor *bq_writer_at(const bq_writer *w, int i) { return &w->at[i]; }
 
-/* Wide dtypes first keeps every tensor aligned to its own size, as the data start at a multiple of 8. */
+/* The data start at a multiple of 8, so with wide dtypes first every tensor is aligned to its type. */
 static int by_dtype_and_name(const void *a, const void *b) {
     const bq_tensor *x = a, *y = b;
     int bits = bq_dtype_bits(y->dtype) - bq_dtype_bits(x->dtype);
     return bits ? bits : strcmp(x->name, y->name);
 }
 
-/* Places in the data buffer become offsets in the file once the header's length is known. */
+/* The text of the header.  Sets offsets in the data buffer; bq_writer_open, which knows the header's
+ * length, makes them offsets in the file. */
 static char *header_text(bq_writer *w) {
     size_t offset = 0;
     json_t *header =

@@ -19,15 +19,15 @@ static const char format[] = "blockq stream", dataset[] = "hidden";
 enum { VERSION = 1 };
 #define MAX_LOG ((size_t)1 << 30)
 
-/* Samples wait for their records until so much of them has been written, or so long ago. */
+/* Records wait until their samples have this many bytes, or the first has waited for so long. */
 #define BATCH         ((size_t)256 << 20)
 #define BATCH_SECONDS 5.0
 
-/* One line of the log. */
+/* A record of the log. */
 typedef struct {
     char magic[8];
     int64_t sample;
-    uint64_t hash;  /* XXH3 of the sample's data */
+    uint64_t hash;  /* XXH3 of the sample's values */
     uint64_t check; /* XXH3 of the 24 bytes above and the file's identity */
 } record;
 
@@ -40,13 +40,13 @@ struct bq_acts {
     size_t bytes;   /* of one sample */
     uint64_t identity;
     int fd, log;
-    bq_mpio *mpio; /* joined: through which samples go, else NULL */
+    bq_mpio *mpio; /* if joined, samples go through it; else NULL */
     char *path;
     uint64_t *hash;  /* (samples) as logged */
     bool *has;       /* (samples) */
-    record *waiting; /* of samples that are written, but not known to be on disk */
+    record *waiting; /* records of samples that are written, but may not be on disk */
     size_t count, room;
-    double since; /* the first of them */
+    double since; /* when the first of them began to wait */
 };
 
 static uint64_t check_of(const record *r, uint64_t identity) {
@@ -56,7 +56,7 @@ static uint64_t check_of(const record *r, uint64_t identity) {
     return bq_hash_bytes(bytes, sizeof bytes);
 }
 
-/* A log that was left beside another file must not speak for this one. */
+/* So that a log that was left beside another file has no valid record. */
 static uint64_t identity_of(uint64_t fingerprint, int64_t samples, int64_t tokens, int64_t hidden) {
     uint64_t all[5] = {VERSION, fingerprint, (uint64_t)samples, (uint64_t)tokens, (uint64_t)hidden};
     return bq_hash_bytes(all, sizeof all);
@@ -70,7 +70,7 @@ int64_t bq_acts_parse(const void *log, size_t bytes, uint64_t identity, int64_t 
     while ((size_t)(end - at) >= sizeof r) {
         memcpy(&r, at, sizeof r);
         bool good = memcmp(r.magic, magic, sizeof magic) == 0 && r.check == check_of(&r, identity);
-        at += good ? sizeof r : 1; /* a torn record moves the ones behind it by any number of bytes */
+        at += good ? sizeof r : 1; /* a torn record shifts those behind it by any number of bytes */
         if (!good || r.sample < 0 || r.sample >= samples) continue;
         hash[r.sample] = r.hash;
         has[r.sample] = true;
@@ -104,7 +104,7 @@ static bq_acts *make(const char *path, int64_t samples, int64_t tokens, int64_t 
     return a;
 }
 
-/* 0, or why not: see bq_file_open_own. */
+/* 0, or an error as bq_file_open_own. */
 static int open_log(bq_acts *a) {
     char log[BQ_PATH];
     path_of_log(log, sizeof log, a->path);
@@ -132,7 +132,7 @@ void bq_acts_create(bq_acts **out, const char *path, int64_t samples, int64_t to
     *out = a;
 }
 
-/* A BQ_ACTS value; the reason, unless OK, in h->why. */
+/* Returns a BQ_ACTS value; unless it is OK, h->why has the reason. */
 static int look(bq_h5 *h, const bq_acts *a, uint64_t fingerprint, int64_t *offset) {
     char kind[64];
     int64_t version, shape[3];
@@ -215,7 +215,8 @@ static bool get(bq_acts *a, int64_t sample, float *data) {
     return a->mpio ? bq_mpio_read(a->mpio, sample, a->tokens, data) : bq_raw_read(a->fd, data, a->bytes, at);
 }
 
-/* Data first, also where power fails: a record is appended once its sample is on disk. */
+/* Sync the data, then append their records.  So a record never stands for data that a power failure could
+ * lose. */
 static void flush(bq_acts *a) {
     size_t bytes = a->count * sizeof(record);
     ssize_t n;

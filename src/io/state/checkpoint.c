@@ -27,7 +27,7 @@ typedef struct {
 
 struct bq_ckpt_file {
     bq_h5 h;
-    bq_ckpt head; /* views without data: shapes to check reads against */
+    bq_ckpt head; /* views without data, whose shapes reads are checked against */
     offsets at;
 };
 
@@ -45,7 +45,7 @@ static int64_t groups_of(bq_scheme s, int64_t cols) {
     return s.group < 0 ? 1 : (cols + s.group - 1) / s.group;
 }
 
-/* Why the linear breaks the rules of the header; NULL: it does not. */
+/* What breaks the rules of checkpoint.h; NULL: nothing. */
 static const char *fault_of(const bq_ckpt_linear *l) {
     const bq_mat *f = &l->fold, *c = &l->code, *s = &l->scale, *z = &l->zero, *b = &l->bias, *p = &l->pre;
     if (!l->name[0] || !memchr(l->name, 0, sizeof l->name)) return "no name";
@@ -62,7 +62,7 @@ static const char *fault_of(const bq_ckpt_linear *l) {
     return z->rows == s->rows && z->cols == s->cols ? NULL : "zero points of another shape";
 }
 
-/* The same for what is not a linear's. */
+/* The same for the block without its linears. */
 static const char *fault_of_block(const bq_ckpt *c) {
     const bq_mat *n = c->norm;
     if (n[0].rows != n[1].rows || (n[0].rows && (n[0].rows != 1 || n[0].cols != n[1].cols)))
@@ -201,7 +201,7 @@ static bool get_structure(bq_h5 *h, bq_ckpt *c, offsets *at) {
     return !wrong || bq_h5_refuse(h, "the block has %s", wrong);
 }
 
-/* A BQ_CKPT value; the reason, unless OK, in h->why. */
+/* Returns a BQ_CKPT value; unless it is OK, h->why has the reason. */
 static int look(bq_ckpt_file *f, const char *path, uint64_t fingerprint) {
     bq_h5 *h = &f->h;
     bq_ckpt *c = &f->head;

@@ -1,8 +1,8 @@
-/* checkpoint.h - one finished block in a file: all that export and a restart need of it.
+/* checkpoint.h - one finished block in a file, with all that an export or a restart needs of it.
+ * docs/formats.md has the format.
  *
- * A file is complete or absent (temporary, sync, rename, sync of the directory) and sealed: a checksum over
- * every byte is verified before anything in it is believed.  It holds no time, host or grid: equal runs give
- * equal bytes. All calls are local. */
+ * A file is complete or absent, and sealed: every byte is verified before anything in it is believed.  It
+ * has no time, host or number of ranks, so equal runs give equal bytes.  All calls are local. */
 #ifndef BQ_CHECKPOINT_H
 #define BQ_CHECKPOINT_H
 
@@ -11,17 +11,17 @@
 
 #define BQ_MAX_LINEAR 64
 
-/* fold is always there; code and scale come together, or have no rows when the weight is not quantized. zero
- * is with them where the scheme is asymmetric, and only there. */
+/* fold is always there.  code and scale are both there; or both have no rows, and the weight is not
+ * quantized.  zero is there with them if the scheme is asymmetric, and only then. */
 typedef struct {
     char name[64];
     bq_scheme scheme;
-    bq_mat fold;  /* (rows, cols) f32: the weight after all folds, before rounding */
+    bq_mat fold;  /* (rows, cols) f32, the weights before rounding */
     bq_mat code;  /* (rows, cols) i8 */
     bq_mat scale; /* (rows, groups) f32; groups = 1 or ceil(cols / scheme.group) */
     bq_mat zero;  /* (rows, groups) f32, whole numbers */
-    bq_mat bias;  /* (1, rows) f32: in a folded block, where the linear has one */
-    bq_mat pre;   /* (1, cols) f32: what the linear is fed is multiplied by it first; no rows: it is not */
+    bq_mat bias;  /* (1, rows) f32, of a folded block's linear that has one */
+    bq_mat pre; /* (1, cols) f32, factors by which the linear's inputs are multiplied first; no rows: none */
 } bq_ckpt_linear;
 
 typedef struct {
@@ -29,7 +29,7 @@ typedef struct {
     uint64_t fingerprint;
     int linears;
     bq_ckpt_linear linear[BQ_MAX_LINEAR];
-    bq_mat norm[2]; /* (1, hidden) f32 each, of a folded block: its norms and biases are not the model's */
+    bq_mat norm[2]; /* (1, hidden) f32 each in a folded block, whose norms and biases are not the model's */
     int64_t steps;
     double *loss; /* (steps) */
 } bq_ckpt;
@@ -45,12 +45,14 @@ typedef enum {
     BQ_CKPT_PRE
 } bq_ckpt_part;
 
-/* <run_dir>/ckpt/block_<block>.p<phase>.s<sweep>.h5, the block with at least 3 digits. */
+/* out = <run_dir>/ckpt/block_<block>.p<phase>.s<sweep>.h5, the block with at least 3 digits.  A path that
+ * does not fit ends the job. */
 void bq_ckpt_path(char *out, size_t n, const char *run_dir, int sweep, int phase, int block);
 
-/* Write c, data in host memory (ld may exceed cols).  The folder must exist.  Ends the job when the disk
- * fails, the old file untouched.  A c that breaks the rules above is a bug and ends the job. Fault points
- * ckpt_write (the temporary file is half written) and ckpt_rename (it is whole, not yet renamed). */
+/* Write c, whose data are in host memory (ld may exceed cols).  The folder must exist.  Ends the job when
+ * the disk fails; the old file stays until the new one is whole.  A c that breaks the rules above is a bug
+ * and ends the job.  Fault points ckpt_write (half of the temporary file is written) and ckpt_rename (all
+ * of it, but not renamed). */
 void bq_ckpt_write(const char *path, const bq_ckpt *c);
 
 enum {
@@ -62,17 +64,17 @@ enum {
 
 typedef struct bq_ckpt_file bq_ckpt_file;
 
-/* Open, verify every byte, and describe.  head gets all but the data: views have data NULL, loss is NULL.
- * Quiet: a BQ_CKPT value, and unless OK the reason in why (BQ_WHY bytes, or NULL).  On BQ_CKPT_OK the caller
- * closes, else *f is NULL. */
+/* Open a file, verify every byte, and describe it.  head gets all but the data: views have data NULL, loss
+ * is NULL.  Prints nothing.  Returns a BQ_CKPT value; unless it is OK, why has the reason (BQ_WHY bytes, or
+ * NULL) and *f is NULL.  On BQ_CKPT_OK the caller closes. */
 int bq_ckpt_open(bq_ckpt_file **f, const char *path, uint64_t fingerprint, bq_ckpt *head, char *why);
 
-/* As open, but only whether a file of that fingerprint is there with a seal of the right size: a few bytes
- * are read. */
+/* The same from the seal alone: has the file one for its size and with this fingerprint?  Reads a few
+ * bytes. */
 int bq_ckpt_peek(const char *path, uint64_t fingerprint);
 
-/* The part, or its rows [first, first + to.rows), into a host view of its type and width.  A wrong view is a
- * bug, a read that fails after open succeeded a broken disk: both end the job. */
+/* Read a part, or its rows [first, first + to.rows), a norm, the losses into host memory of the part's type
+ * and width.  A wrong view is a bug, a read that fails now a failing disk: both end the job. */
 void bq_ckpt_read(bq_ckpt_file *f, int linear, bq_ckpt_part part, bq_mat to);
 void bq_ckpt_read_rows(bq_ckpt_file *f, int linear, bq_ckpt_part part, int64_t first, bq_mat to);
 void bq_ckpt_read_norm(bq_ckpt_file *f, int norm, bq_mat to);

@@ -44,7 +44,7 @@ static _Noreturn void give_up(bq_h5 *h, const char *what, const char *reason) {
 
 _Noreturn void bq_h5_fail(bq_h5 *h, const char *what) { give_up(h, what, strerror(errno)); }
 
-/* The first entry is the deepest: a failed system call, if there was one, with its message in it. */
+/* The first entry of the error stack is the deepest: if a system call failed, it has that message. */
 static herr_t deepest(unsigned n, const H5E_error2_t *error, void *text) {
     if (n == 0 && error->desc) {
         const char *from = strstr(error->desc, "error message = '");
@@ -61,7 +61,7 @@ const char *bq_h5_reason(char text[BQ_WHY]) {
     return text;
 }
 
-/* A call of HDF5 that makes a file: negative ends the job. */
+/* Check a call of the HDF5 library while making a file: a negative result ends the job. */
 static int64_t must(bq_h5 *h, int64_t result) {
     char text[BQ_WHY];
     if (result < 0) give_up(h, "write", bq_h5_reason(text));
@@ -74,7 +74,7 @@ static char *text_of(const char *path) {
     return s;
 }
 
-/* The oldest structures, which our reader and every HDF5 know, whatever this library's default is. */
+/* The oldest structures, whatever the library's default is: our reader and every HDF5 know them. */
 static hid_t earliest(bq_h5 *h) {
     hid_t plist = must(h, H5Pcreate(H5P_FILE_ACCESS));
     must(h, H5Pset_libver_bounds(plist, H5F_LIBVER_EARLIEST, H5F_LIBVER_LATEST));

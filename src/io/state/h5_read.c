@@ -65,14 +65,14 @@ int bq_h5_take(bq_h5 *h) {
     return fd;
 }
 
-/* Where the entry of that name is; -1: nowhere. */
+/* The number of the entry with that name, or -1. */
 static int find(const bq_h5 *h, const char *name) {
     int i = h->group->count;
     while (i-- > 0 && strcmp(h->group->entry[i].name, name)) {}
     return i;
 }
 
-/* The place of an object.  Links that are not hard may lead to other files. */
+/* The offset of an object.  A link that is not hard may lead to another file, so it is refused. */
 static bool linked(bq_h5 *h, const char *name, uint64_t *at) {
     int i = find(h, name);
     if (i < 0) return bq_h5_refuse(h, "'%s' is missing", name);
@@ -89,7 +89,7 @@ bool bq_h5_get_group(bq_h5 *h, const char *name) {
 
 bool bq_h5_has_data(bq_h5 *h, const char *name) { return !h->why[0] && find(h, name) >= 0; }
 
-/* Number of dimensions, and their sizes behind each other. */
+/* Read a dataspace: the number of dimensions, and where their sizes are (8 bytes each). */
 static bool get_space(bq_h5 *h, bq_h5_part m, int *rank, const uint8_t **size) {
     if (m.bytes < 8 || m.at[0] != 1 || m.at[1] > MAX_RANK || m.at[2] > 1 ||
         m.bytes < 8 + 8u * m.at[1] * (1u + m.at[2]))
@@ -98,7 +98,7 @@ static bool get_space(bq_h5 *h, bq_h5_part m, int *rank, const uint8_t **size) {
     return true;
 }
 
-/* An attribute: its type, and its one value of this many bytes. */
+/* An attribute: its type and its value. */
 typedef struct {
     bq_h5_part type;
     const uint8_t *value;
@@ -106,7 +106,8 @@ typedef struct {
     int kind; /* class of its type */
 } attribute;
 
-/* Its name, type, dataspace and value are one behind the other, in version 1 each padded to 8 bytes. */
+/* Split an attribute into name, type, dataspace and value, which follow each other; in version 1 each is
+ * padded to 8 bytes. */
 static bool split(bq_h5 *h, bq_h5_part m, bq_h5_part part[4]) {
     unsigned version = m.bytes > 9 ? m.at[0] : 0;
     if (version < 1 || version > 3 || m.at[1]) return bq_h5_broken(h, "an attribute");
@@ -142,7 +143,7 @@ static bool get_attribute(bq_h5 *h, const char *name, attribute *a) {
     return part[3].bytes >= a->bytes || bq_h5_broken(h, "an attribute's value");
 }
 
-/* Of whole bytes, in either order, signed or not. */
+/* Is it an integer of 1 to 8 whole bytes, in either order, signed or not? */
 static bool is_integer(const attribute *a) {
     const uint8_t *t = a->type.at;
     return a->kind == INTEGER && a->bytes >= 1 && a->bytes <= 8 && a->type.bytes >= 12 && (t[1] & ~9) == 0 &&
@@ -167,7 +168,7 @@ bool bq_h5_get_int(bq_h5 *h, const char *name, int64_t min, int64_t max, int64_t
     return true;
 }
 
-/* No control characters: texts end up on terminals and in messages. */
+/* No control characters: texts are printed on terminals. */
 static bool printable(const char *text) {
     for (; *text; text++)
         if ((unsigned char)*text < 32 || *text == 127) return false;
@@ -201,7 +202,8 @@ bool bq_h5_get_hex(bq_h5 *h, const char *name, uint64_t *value) {
     return true;
 }
 
-/* As HDF5 describes this type: class, order and sign, size, precision, a float's exponent and mantissa. */
+/* Is it HDF5's description of this type: class, order and sign, size, precision, a float's exponent and
+ * mantissa? */
 static bool is_type(bq_h5_part m, bq_type type) {
     static const uint8_t f32[20] = {0x11, 0x20, 31, 0, 4, [10] = 32, [12] = 23, 8, 0, 23, 127};
     static const uint8_t f64[20] = {0x11, 0x20, 63, 0, 8, [10] = 64, [12] = 52, 11, 0, 52, 255, 3};

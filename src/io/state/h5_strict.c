@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* The library's defaults, which say how large nodes are. */
+/* Sizes of structures; those of nodes are the library's defaults. */
 enum { LEAF = 8, BRANCH = 32, ENTRY = 40, SUPER = 96, MAX_LEVEL = 8, CONTINUATION = 16 };
 
 uint64_t bq_h5_number(const uint8_t *at, size_t bytes) {
@@ -55,14 +55,14 @@ bool bq_h5_load_super(bq_h5 *h) {
     return true;
 }
 
-/* Is a message of this type one that is read or may be passed over?  seen: those of this object so far. */
+/* May an object have a message of this type?  seen: the types that it had so far. */
 static bool is_known(bq_h5 *h, uint64_t type, uint32_t *seen) {
-    const uint32_t repeated = 1u << 0 | 1u << BQ_H5_ATTRIBUTE | 1u << CONTINUATION; /* 0: room for one */
-    /* dataspace, type, fill values, data kept in other files, layout, group, filters, comment, time, names,
-     * time, count of links */
+    const uint32_t repeated = 1u << 0 | 1u << BQ_H5_ATTRIBUTE | 1u << CONTINUATION; /* 0: an empty message */
+    /* dataspace, type, fill value (two forms), external files, layout, group info, filters, comment, time
+     * (old form), symbol table, time, reference count */
     const uint32_t once = 1u << 1 | 1u << 3 | 1u << 4 | 1u << 5 | 1u << 7 | 1u << 8 | 1u << 10 | 1u << 11 |
                           1u << 13 | 1u << 14 | 1u << 17 | 1u << 18 | 1u << 22;
-    const uint32_t newer = 1u << 2 | 1u << 6 | 1u << 21; /* links and attributes outside of symbol tables */
+    const uint32_t newer = 1u << 2 | 1u << 6 | 1u << 21; /* links and attributes in newer forms */
     uint32_t bit = type < 32 ? 1u << type : 0;
     if (bit & newer) return too_new(h);
     if (!(bit & (repeated | (once & ~*seen)))) return bq_h5_broken(h, "the kind of a message");
@@ -80,7 +80,7 @@ bq_h5_part bq_h5_message(const bq_h5_object *o, unsigned type, size_t *from) {
     return (bq_h5_part){0};
 }
 
-/* One more piece of an object header, message by message. */
+/* Add one chunk of an object header, message by message. */
 static bool add_chunk(bq_h5 *h, bq_h5_object *o, uint64_t at, uint64_t bytes, uint32_t *seen) {
     size_t i = o->bytes;
     if (bytes % 8 || bytes > sizeof o->data - i) return bq_h5_broken(h, "the size of an object header");
@@ -96,7 +96,7 @@ static bool add_chunk(bq_h5 *h, bq_h5_object *o, uint64_t at, uint64_t bytes, ui
     return true;
 }
 
-/* Each continuation takes room, so that one that leads back ends, too. */
+/* Each chunk takes room in o, so a continuation that leads back ends, too. */
 bool bq_h5_load_object(bq_h5 *h, uint64_t at, bq_h5_object *o) {
     uint8_t head[16];
     uint32_t seen = 0;
@@ -113,7 +113,8 @@ bool bq_h5_load_object(bq_h5 *h, uint64_t at, bq_h5_object *o) {
     return true;
 }
 
-/* The name at a place of the heap comes behind *last, which becomes it.  A key of a tree may repeat it. */
+/* Check that the name at an offset of the heap comes after *last; *last becomes it.  A key of a tree may be
+ * equal. */
 static bool rise(bq_h5 *h, const char **last, uint64_t place, bool key) {
     const struct bq_h5_group *g = h->group;
     if (place >= g->heap_bytes || !memchr(g->heap + place, 0, g->heap_bytes - place))
@@ -140,7 +141,8 @@ static bool add_leaf(bq_h5 *h, uint64_t at, const char **last) {
     return true;
 }
 
-/* Each leaf adds a name, or is refused: so a tree that leads back into itself ends.  level -1: the root. */
+/* Read a tree of names.  Each leaf adds a name or is refused, so a tree that leads back into itself ends.
+ * level -1: the root, which may have any. */
 static bool add_tree(bq_h5 *h, uint64_t at, int level, const char **last) {
     uint8_t node[24 + BRANCH * 16 + 8];
     if (!load(h, at, sizeof node, node)) return false;
@@ -172,7 +174,7 @@ bool bq_h5_load_group(bq_h5 *h, uint64_t at, const char *name) {
     if (m.bytes < 16) return bq_h5_broken(h, "a symbol table");
     if (!load(h, u64(m.at + 8), sizeof head, head)) return false;
     g->heap_bytes = u64(head + 8);
-    uint64_t unused = u64(head + 16); /* the first free piece of the heap; 1: there is none */
+    uint64_t unused = u64(head + 16); /* offset of the heap's first free piece; 1: none */
     if (memcmp(head, "HEAP\0", 5) || g->heap_bytes > sizeof g->heap ||
         (unused != 1 && unused >= g->heap_bytes))
         return bq_h5_broken(h, "a heap of names");

@@ -24,7 +24,7 @@ static int refuse_holder(int fd, const char *run_dir) {
                      run_dir, who[0] ? who : "of which nothing is known");
 }
 
-/* For the message of the next one; no lock depends on it. */
+/* Write who holds the lock, for messages.  The lock does not depend on it. */
 static void sign(int fd) {
     char host[64] = "", text[128];
     gethostname(host, sizeof host - 1);

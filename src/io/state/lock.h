@@ -1,7 +1,8 @@
 /* lock.h - one job at a time in a run directory.
  *
- * <run_dir>/ckpt/lock holds "host pid" of the last holder; what counts is the lock on it (fcntl, by open
- * file), which the kernel drops however the holder ends.  The file stays: to remove it would let two in. */
+ * <run_dir>/ckpt/lock has the host and process of the last holder.  What counts is the lock on the file
+ * (fcntl, of the open file), which the kernel releases however the holder ends.  The file is never removed:
+ * a second job could then lock a new one.  All calls are local. */
 #ifndef BQ_LOCK_H
 #define BQ_LOCK_H
 
@@ -12,12 +13,13 @@ typedef struct {
     bool held;
 } bq_lock;
 
-/* One process of a job takes it, after <run_dir>/ckpt is there.  BQ_OK, also, after one warning, where the
- * file system has no locks; or BQ_USAGE with one message that names the holder. */
+/* Take the lock, by one process of a job; <run_dir>/ckpt must exist.  BQ_OK; also, after one warning, where
+ * the file system has no locks.  BQ_USAGE after one message: another run holds it (the message says which),
+ * or the file cannot be opened.  Fault point lock_take. */
 int bq_lock_take(bq_lock *lock, const char *run_dir);
 
-/* Does somebody hold it?  Nothing is written, and nobody waits or is kept out.  who: of the last holder, ""
- * where nothing is known. */
+/* Does somebody hold it?  Writes nothing, takes no lock.  who: the last holder, or "".  A lock file that is
+ * absent or cannot be opened is free. */
 typedef enum { BQ_LOCK_FREE, BQ_LOCK_HELD, BQ_LOCK_UNKNOWN } bq_lock_state;
 bq_lock_state bq_lock_look(const char *run_dir, char who[128]);
 

@@ -20,7 +20,7 @@ struct bq_inside_file {
     bq_h5 h;
     bq_inside head; /* loss NULL */
     int64_t at[BQ_INSIDE_PARTS], loss;
-    int written; /* parts */
+    int written; /* number of parts written */
 };
 
 void bq_inside_path(char *out, size_t n, const char *run_dir, int block, int slot) {
@@ -224,6 +224,6 @@ void bq_inside_remove(const char *run_dir, int block) {
     for (int slot = 0; slot < BQ_INSIDE_SLOTS; slot++) {
         bq_inside_path(path, sizeof path - 32, run_dir, block, slot);
         unlink(path);
-        bq_temp_name(temp, sizeof temp, path); /* removes what a killed process left there */
+        bq_temp_name(temp, sizeof temp, path); /* this removes what killed processes left */
     }
 }

@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* MPI counts with an int: a transfer stays below. */
+/* MPI counts with an int, so a transfer must be smaller. */
 enum { PIECE = 1 << 28 }; /* floats */
 
 struct bq_mpio {
@@ -52,7 +52,7 @@ bq_mpio *bq_mpio_open(const bq_comm *comm, const char *path, const char *name) {
     return m;
 }
 
-/* A transfer, negative when it fails; the default property list's transfers are independent. */
+/* One transfer; negative: it failed.  Transfers are independent, as the default property list says. */
 typedef herr_t transfer(bq_mpio *m, hid_t memory, float *data);
 
 static herr_t put(bq_mpio *m, hid_t memory, float *data) {
@@ -63,7 +63,7 @@ static herr_t get(bq_mpio *m, hid_t memory, float *data) {
     return H5Dread(m->data, H5T_NATIVE_FLOAT, memory, m->space, H5P_DEFAULT, data);
 }
 
-/* The time in it, and the bytes, are counted. */
+/* Move a sample in pieces; time and bytes are counted. */
 static herr_t move(bq_mpio *m, int64_t sample, int64_t tokens, float *data, transfer *one, int64_t *counter) {
     double start = bq_seconds();
     hsize_t step = PIECE / m->hidden ? PIECE / m->hidden : 1, end = (hsize_t)tokens;

@@ -1,4 +1,4 @@
-/* A build without parallel HDF5: nobody comes here who has asked bq_mpio_built. */
+/* For a build without parallel HDF5.  Nobody who has asked bq_mpio_built calls the others. */
 #include "io/state/mpio.h"
 
 bool bq_mpio_built(void) { return false; }

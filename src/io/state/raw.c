@@ -14,9 +14,9 @@
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "files are little-endian, and so are we");
 
-enum { CHUNK = 1 << 18 }; /* what is hashed is in the second cache still */
+enum { CHUNK = 1 << 18 }; /* a chunk is still in the L2 cache when it is hashed */
 
-/* The seconds since `start` went into a file, and so did the bytes. */
+/* Count the seconds since `start` and the bytes as spent on files; returns good. */
 static bool spend(double start, int64_t *counter, size_t bytes, bool good) {
     bq_spent.files += bq_seconds() - start;
     *counter += (int64_t)bytes;
@@ -63,7 +63,7 @@ bool bq_raw_reserve(int fd, int64_t size) {
     if (size <= 0) return true;
     do rc = fallocate(fd, 0, 0, size);
     while (rc && errno == EINTR);
-    /* Not every file system can; then the disk fills up, or not, while writing. */
+    /* Some file systems cannot; then a full disk shows when data are written. */
     return rc == 0 || (errno != ENOSPC && errno != EDQUOT && errno != EFBIG);
 }
 
@@ -82,7 +82,7 @@ bool bq_raw_hash(int fd, int64_t size, uint64_t *value) {
     BQ_CHECK(chunk, "no memory for %zu bytes to read a file", room);
     bq_hash *hash = bq_hash_open();
     bool good = true;
-    posix_fadvise(fd, 0, (off_t)size, POSIX_FADV_WILLNEED); /* reads go on while bytes are hashed */
+    posix_fadvise(fd, 0, (off_t)size, POSIX_FADV_WILLNEED); /* read ahead while bytes are hashed */
     for (int64_t at = 0; good && at < size;) {
         size_t n = (size_t)(size - at) < room ? (size_t)(size - at) : room;
         good = bq_raw_read(fd, chunk, n, at);

@@ -18,7 +18,7 @@ struct bq_reader {
     pthread_t thread;
     pthread_mutex_t lock;
     pthread_cond_t moved;
-    int64_t have, taken; /* samples read, and given to the caller, who still looks at the last of them */
+    int64_t have, taken; /* samples read; samples given to the caller, who may still read the last one */
     bool bad, stop, threaded;
     double stalled;
 };
@@ -61,7 +61,7 @@ bq_reader *bq_reader_open(bq_acts *acts, int64_t values, int64_t first, int64_t 
     return r;
 }
 
-/* Under the lock. */
+/* The caller holds the lock. */
 static bool ready(const bq_reader *r) { return r->have > r->taken || r->bad || r->taken == r->count; }
 
 bool bq_reader_wait(bq_reader *r, double seconds) {
@@ -80,7 +80,7 @@ bool bq_reader_wait(bq_reader *r, double seconds) {
     return there;
 }
 
-/* By the caller's thread. */
+/* Of a joined file: read by the caller's thread. */
 static const float *read_now(bq_reader *r) {
     if (r->bad || r->taken == r->count) return NULL;
     r->bad = !bq_acts_read(r->acts, r->first + r->taken, r->ring);

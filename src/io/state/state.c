@@ -13,7 +13,7 @@
 #include <string.h>
 
 enum { VERSION = 1 };
-enum { UNKNOWN, YES, NO }; /* what is known of a triple's file, all of its bytes read */
+enum { UNKNOWN, YES, NO }; /* what is known of a triple's checkpoint, all of which was read */
 #define MAX_FILE ((size_t)1 << 26)
 
 struct bq_state {
@@ -28,9 +28,7 @@ static void path_of(char *out, size_t n, const char *run_dir) {
     bq_path_join(out, n, run_dir, "ckpt/state.json");
 }
 
-/* NULL when the file is absent, damaged or of another version: nothing in it is needed, so nothing is said
- * here.
- */
+/* state.json; NULL, silently, if it is absent, damaged or of another version: nothing in it is needed. */
 static json_t *read_quietly(const char *run_dir) {
     char path[BQ_PATH];
     path_of(path, sizeof path, run_dir);
@@ -75,7 +73,7 @@ static unsigned char *entry(const bq_state *s, int sweep, int phase, int block) 
     return &s->known[((size_t)sweep * (size_t)s->phases + (size_t)phase) * (size_t)s->blocks + (size_t)block];
 }
 
-/* Read the whole file; a file that is there but does not count is worth a line. */
+/* Read the whole checkpoint; one that is there but does not count is logged. */
 static bool verify(const bq_state *s, int sweep, int phase, int block) {
     char path[BQ_PATH], why[BQ_WHY];
     bq_ckpt_file *f;
@@ -101,7 +99,7 @@ bool bq_state_done(bq_state *s, int sweep, int phase, int block) {
 
 void bq_state_mark(bq_state *s, int sweep, int phase, int block) { *entry(s, sweep, phase, block) = YES; }
 
-/* Without reading whole files: another rank may have written it, or none asked yet. */
+/* From the seal alone where the triple is unknown: another rank may have written the file. */
 bool bq_state_seems_done(const bq_state *s, int sweep, int phase, int block) {
     char path[BQ_PATH];
     unsigned char known = *entry(s, sweep, phase, block);
@@ -110,7 +108,7 @@ bool bq_state_seems_done(const bq_state *s, int sweep, int phase, int block) {
     return bq_ckpt_peek(path, s->fingerprint) == BQ_CKPT_OK;
 }
 
-/* The triples that seem done, in order; into list unless that is NULL. */
+/* Count the triples that seem done, in order; append them to list unless it is NULL. */
 static int64_t walk(const bq_state *s, json_t *list) {
     int64_t n = 0;
     for (int sweep = 0; sweep < s->sweeps; sweep++)
@@ -202,7 +200,7 @@ bool bq_state_differs(const char *run_dir, const char *name, uint64_t hash) {
     return differs;
 }
 
-/* Append a name to the list, with nothing in it that a terminal would obey. */
+/* Append a name to the list, without characters that control a terminal. */
 static void append(char *list, size_t size, const char *name) {
     size_t at = strlen(list);
     if (at + 1 >= size) return;

@@ -13,7 +13,7 @@
 #include <string.h>
 #include <unistd.h>
 
-static const size_t alignment = 256; /* what vector loads and pinned copies like */
+static const size_t alignment = 256; /* good for vector loads and for copies from pinned memory */
 
 size_t bq_stream_bytes(int64_t samples, int64_t tokens, int64_t hidden) {
     int64_t bytes = sizeof(float);

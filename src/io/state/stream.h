@@ -1,56 +1,56 @@
-/* stream.h - the hidden states of a rank's samples at one depth: on a device, in pinned or other host memory,
- * or in a node-local scratch file.
+/* stream.h - the hidden states of a rank's samples at one depth: on a device, in pinned or plain host
+ * memory, or in a scratch file on the node.
  *
- * The file is raw, has no name (unlinked at once), and so leaves nothing behind however the job ends.  A
- * broken disk ends the job.  Different samples may be read and written by different threads at a time.  All
- * calls are local. */
+ * A scratch file is raw (docs/formats.md) and its name is removed at once, so nothing is left behind
+ * however the job ends.  A failing disk ends the job.  Several threads may read and write different samples
+ * at a time.  All calls are local.  Fault points: scratch_open, scratch_read, scratch_write. */
 #ifndef BQ_STREAM_H
 #define BQ_STREAM_H
 
 #include "kernels/ops.h"
 
-/* Where streams live; zeroed: host memory. */
+/* Where a stream is; zeroed: host memory. */
 typedef struct {
     bq_place place;
-    const char *scratch; /* a directory, for files instead of memory (place BQ_HOST), else NULL */
-    bq_dev *dev;         /* whose memory it is, or who pins it; with BQ_HOST unused */
+    const char *scratch; /* a directory: in a file there (place BQ_HOST); NULL: in memory */
+    bq_dev *dev;         /* whose memory it is, or who pins it; not used with BQ_HOST */
 } bq_home;
 
 typedef struct {
     int64_t samples, tokens, hidden;
     bq_home home;
-    float *data; /* memory: (samples, tokens, hidden); else NULL.  Owned, on a device the arena's */
-    int fd;      /* scratch: the file; meaningless in memory */
+    float *data; /* memory: (samples, tokens, hidden), owned (on a device by its arena); scratch: NULL */
+    int fd;      /* scratch: the file */
     bool open;
 } bq_stream;
 
-/* Bytes of such a stream, and what it takes of any memory: for the plan. */
+/* Bytes of the values; and of the memory that a stream takes at most wherever it is, for the plan. */
 size_t bq_stream_bytes(int64_t samples, int64_t tokens, int64_t hidden);
 size_t bq_stream_need(int64_t samples, int64_t tokens, int64_t hidden);
 
-/* Contents start undefined.  Scratch: free space is claimed now, where the file system can, so that a full
- * disk shows here.  Pinned: plain memory where the system pins no more, after one warning.  Device: pushed to
- * its arena, for the caller's mark and reset to give back.  Sizes >= 0.  Close takes what open gave or a
- * zeroed struct. */
+/* Open a stream with undefined values; sizes >= 0.  Scratch: the space is claimed now where the file system
+ * can, so that a full disk shows here.  Pinned: if the system pins no more, plain memory is taken after a
+ * warning.  Device: pushed to its arena; the caller's mark and reset give it back.  close takes what open
+ * made, or a zeroed struct. */
 void bq_stream_open(bq_stream *s, int64_t samples, int64_t tokens, int64_t hidden, bq_home home);
 void bq_stream_close(bq_stream *s);
 
-/* Memory only (a bug otherwise): the sample itself, (tokens, hidden). */
+/* The sample itself, (tokens, hidden).  Only of a stream in memory: else a bug, ends the job. */
 float *bq_stream_map(const bq_stream *s, int64_t sample);
 
-/* The sample as a (tokens, hidden) f32 view, for the device's put.  Memory: the stream's own, wherever it is,
- * buffer unused; scratch: read into buffer (host, any ld), which is returned.  The view is good until buffer
- * is reused or the stream closed. */
+/* The sample as a (tokens, hidden) f32 view.  In memory: the stream's own, wherever that is; buffer is not
+ * used.  Scratch: read into buffer (host, any ld), which is returned.  Valid until buffer is used again or
+ * the stream is closed. */
 bq_mat bq_stream_get(const bq_stream *s, int64_t sample, bq_mat buffer);
-/* The same, for the host to read: of a stream on a device a copy in buffer, waited for. */
+/* The same for the host to read: of a stream on a device it is a finished copy in buffer. */
 bq_mat bq_stream_host(const bq_stream *s, int64_t sample, bq_mat buffer);
 
-/* Store a sample; nothing to do when data already is the stream's own view.  data: (tokens, hidden) f32 on
- * the host, and for a stream on a device there, too.  Pinned memory is written at once: no put of that sample
- * may be on its way. */
+/* Store a sample; does nothing if data is the stream's own view.  data: (tokens, hidden) f32 on the host;
+ * for a stream on a device it may be there, too.  Pinned memory is written at once: no copy from that
+ * sample to the device may still be running. */
 void bq_stream_put(bq_stream *s, int64_t sample, bq_mat data);
 
-/* Exchange two streams, as the new FP inputs are the old targets.  Sizes may differ. */
+/* Exchange two streams, of any sizes. */
 void bq_stream_swap(bq_stream *a, bq_stream *b);
 
 #endif

@@ -43,12 +43,12 @@ int bq_folder_make(bq_folder *f, const char *parent, const char *name) {
     char begin[128];
     begin_of(begin, sizeof begin, name);
     int err = bq_dir_make(parent);
-    for (int tries = 0; !err && tries < 100; tries++) {
+    bool again = !err;
+    for (int tries = 0; again && tries < 100; tries++) {
         BQ_CHECK(snprintf(f->path, sizeof f->path, "%s/%sXXXXXX", parent, begin) < (int)sizeof f->path,
                  "path too long: %.200s...", parent);
         err = mkdtemp(f->path) ? hold(f) : errno;
-        if (err != EAGAIN) break;
-        err = 0;
+        again = err == EAGAIN;
     }
     if (err) f->path[0] = 0;
     return err;

@@ -49,20 +49,31 @@ void bq_arch_tensor(char *out, size_t n, int block, const char *module, const ch
     snprintf(out, n, "model.layers.%d.%s.%s", block, module, what);
 }
 
-bool bq_arch_find(const bq_arch *arch, const char *tensor, int *block, int *linear) {
+static bool named(int block, const char *module, const char *what, const char *tensor) {
+    char name[160];
+    bq_arch_tensor(name, sizeof name, block, module, what);
+    return strcmp(name, tensor) == 0;
+}
+
+bq_tensor_id bq_arch_id(const bq_arch *arch, const char *tensor) {
     static const char head[] = "model.layers.";
-    if (strncmp(tensor, head, sizeof head - 1) != 0) return false;
-    char *end;
-    long b = strtol(tensor + sizeof head - 1, &end, 10);
-    if (b < 0 || b >= arch->model.blocks || *end != '.') return false;
+    const bq_tensor_id none = {BQ_TENSOR_OTHER, -1, -1};
+    if (strcmp(tensor, bq_tensor_embed) == 0) return (bq_tensor_id){BQ_TENSOR_EMBED, -1, -1};
+    if (strcmp(tensor, bq_tensor_norm) == 0) return (bq_tensor_id){BQ_TENSOR_NORM, -1, -1};
+    if (strcmp(tensor, bq_tensor_head) == 0) return (bq_tensor_id){BQ_TENSOR_HEAD, -1, -1};
+    if (strncmp(tensor, head, sizeof head - 1) != 0) return none;
+    long b = strtol(tensor + sizeof head - 1, NULL, 10);
+    if (b < 0 || b >= arch->model.blocks) return none;
+    for (int i = 0; i < 2; i++)
+        if (named((int)b, arch->norm[i], "weight", tensor))
+            return (bq_tensor_id){BQ_TENSOR_BLOCK_NORM, (int)b, i};
     for (int i = 0; i < arch->linears; i++) {
-        char name[160];
-        bq_arch_tensor(name, sizeof name, (int)b, arch->linear[i].module, "weight");
-        if (strcmp(name, tensor) != 0) continue;
-        *block = (int)b, *linear = i;
-        return true;
+        const bq_linear *l = &arch->linear[i];
+        if (named((int)b, l->module, "weight", tensor)) return (bq_tensor_id){BQ_TENSOR_WEIGHT, (int)b, i};
+        if (l->bias && named((int)b, l->module, "bias", tensor))
+            return (bq_tensor_id){BQ_TENSOR_BIAS, (int)b, i};
     }
-    return false;
+    return none;
 }
 
 int64_t bq_arch_weights(const bq_arch *arch) {

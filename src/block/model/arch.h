@@ -36,9 +36,24 @@ void bq_arch_of(const bq_model *model, bq_arch *arch);
 extern const char bq_tensor_embed[], bq_tensor_norm[], bq_tensor_head[];
 void bq_arch_tensor(char *out, size_t n, int block, const char *module, const char *what);
 
-/* The linear that a checkpoint tensor ("model.layers.3.mlp.up_proj.weight") is the weight of; false when
- * none. */
-bool bq_arch_find(const bq_arch *arch, const char *tensor, int *block, int *linear);
+/* What a tensor of a checkpoint is, by its name; names are parsed here alone. */
+typedef enum {
+    BQ_TENSOR_OTHER, /* none that the model has */
+    BQ_TENSOR_EMBED,
+    BQ_TENSOR_NORM, /* before the head */
+    BQ_TENSOR_HEAD,
+    BQ_TENSOR_BLOCK_NORM,
+    BQ_TENSOR_WEIGHT,
+    BQ_TENSOR_BIAS
+} bq_tensor_kind;
+
+typedef struct {
+    bq_tensor_kind kind;
+    int block; /* of the last three, else -1 */
+    int at;    /* which linear, or which of the block's norms */
+} bq_tensor_id;
+
+bq_tensor_id bq_arch_id(const bq_arch *arch, const char *tensor);
 
 /* Weights of one block's matrices, and of the largest of them. */
 int64_t bq_arch_weights(const bq_arch *arch);

@@ -94,40 +94,6 @@ static const bq_rotation *r2_of(bq_rotated *r, int block) {
     return &r->r2;
 }
 
-/* ---- what a name is ---- */
-
-typedef enum { OTHER, EMBED, HEAD, NORM, WEIGHT, BIAS } tensor_kind;
-
-typedef struct {
-    tensor_kind kind;
-    int block;
-    const bq_linear *linear; /* of weights and biases */
-} place;
-
-static bool named(int block, const char *module, const char *what, const char *name) {
-    char full[160];
-    bq_arch_tensor(full, sizeof full, block, module, what);
-    return strcmp(full, name) == 0;
-}
-
-static place find(const bq_arch *arch, const char *name) {
-    static const char head[] = "model.layers.";
-    place p = {OTHER, -1, NULL};
-    if (strcmp(name, bq_tensor_embed) == 0) p.kind = EMBED;
-    if (strcmp(name, bq_tensor_head) == 0) p.kind = HEAD;
-    if (strcmp(name, bq_tensor_norm) == 0) p.kind = NORM;
-    if (strncmp(name, head, sizeof head - 1) != 0) return p;
-    p.block = (int)strtol(name + sizeof head - 1, NULL, 10);
-    for (int i = 0; i < arch->linears && !p.kind; i++) {
-        p.linear = &arch->linear[i];
-        if (named(p.block, p.linear->module, "weight", name)) p.kind = WEIGHT;
-        if (named(p.block, p.linear->module, "bias", name)) p.kind = BIAS;
-    }
-    for (int i = 0; i < 2 && !p.kind; i++)
-        if (named(p.block, arch->norm[i], "weight", name)) p.kind = NORM;
-    return p;
-}
-
 static bool writes_stream(const bq_linear *l) { return l->mat == BQ_O || l->mat == BQ_DOWN; }
 
 /* Where the value heads start among the rows of q, k and v. */
@@ -137,23 +103,27 @@ static bool has_values(const bq_arch *arch, const bq_linear *l) {
     return l->mat == BQ_QKV && l->row + l->rows > first_value(&arch->model);
 }
 
-static bool changes(const bq_rotated *r, const place *p) {
+static const bq_linear *linear_of(const bq_rotated *r, bq_tensor_id id) { return &r->arch->linear[id.at]; }
+
+static bool changes(const bq_rotated *r, bq_tensor_id id) {
     bool r1 = r->how.r1, r2 = r->how.r2;
-    switch (p->kind) {
-    case OTHER: return false;
-    case EMBED:
-    case HEAD:
-    case NORM: return r1;
-    case WEIGHT: return r1 || (r2 && (p->linear->mat == BQ_O || has_values(r->arch, p->linear)));
-    case BIAS: break;
+    switch (id.kind) {
+    case BQ_TENSOR_OTHER: return false;
+    case BQ_TENSOR_EMBED:
+    case BQ_TENSOR_HEAD:
+    case BQ_TENSOR_NORM:
+    case BQ_TENSOR_BLOCK_NORM: return r1;
+    case BQ_TENSOR_WEIGHT:
+        return r1 || (r2 && (linear_of(r, id)->mat == BQ_O || has_values(r->arch, linear_of(r, id))));
+    case BQ_TENSOR_BIAS: break;
     }
-    return (r1 && writes_stream(p->linear)) || (r2 && has_values(r->arch, p->linear));
+    return (r1 && writes_stream(linear_of(r, id))) || (r2 && has_values(r->arch, linear_of(r, id)));
 }
 
 bool bq_rotated_whole(const bq_rotated *r, const char *name) {
-    place p = {OTHER, -1, NULL};
-    if (r && r->how.r1) p = find(r->arch, name);
-    return p.kind == WEIGHT && writes_stream(p.linear);
+    if (!r || !r->how.r1) return false;
+    bq_tensor_id id = bq_arch_id(r->arch, name);
+    return id.kind == BQ_TENSOR_WEIGHT && writes_stream(linear_of(r, id));
 }
 
 /* ---- what becomes of it ---- */
@@ -179,13 +149,13 @@ static void rows_of_stream(bq_rotated *r, const float *gamma, bq_mat w) {
 }
 
 /* A linear's rows from `first` on; all of them where it writes to the stream.  With R2 a panel is a head. */
-static void weight(bq_rotated *r, const place *p, int64_t first, bq_mat w) {
-    const bq_linear *l = p->linear;
+static void weight(bq_rotated *r, bq_tensor_id id, int64_t first, bq_mat w) {
+    const bq_linear *l = linear_of(r, id);
     const bq_model *m = &r->arch->model;
-    const bq_rotation *r2 = l->mat == BQ_QKV || l->mat == BQ_O ? r2_of(r, p->block) : NULL;
+    const bq_rotation *r2 = l->mat == BQ_QKV || l->mat == BQ_O ? r2_of(r, id.block) : NULL;
     bool writes = writes_stream(l);
     char norm[160];
-    bq_arch_tensor(norm, sizeof norm, p->block, r->arch->norm[l->mat == BQ_GATE_UP], "weight");
+    bq_arch_tensor(norm, sizeof norm, id.block, r->arch->norm[l->mat == BQ_GATE_UP], "weight");
     const float *gamma = writes ? NULL : gain(r, norm);
     int64_t all = writes ? w.cols : w.rows, step = r2 ? m->head_dim : BQ_ROTATE_PANEL;
     BQ_CHECK(!r2 || (l->row + first) % m->head_dim == 0, "%s is read in parts of heads", l->name);
@@ -198,35 +168,37 @@ static void weight(bq_rotated *r, const place *p, int64_t first, bq_mat w) {
     }
 }
 
-static void bias(bq_rotated *r, const place *p, bq_mat b) {
-    const bq_linear *l = p->linear;
+static void bias(bq_rotated *r, bq_tensor_id id, bq_mat b) {
+    const bq_linear *l = linear_of(r, id);
     const bq_model *m = &r->arch->model;
     float *x = b.data;
     if (writes_stream(l)) {
         bq_rotate_panel((bq_panel){x, b.cols, 1, 1, 1}, NULL, r1_of(r), NULL, r->room);
         return;
     }
-    const bq_rotation *r2 = r2_of(r, p->block);
+    const bq_rotation *r2 = r2_of(r, id.block);
     int64_t skip = first_value(m) - l->row;
     for (int64_t at = skip > 0 ? skip : 0; at < l->rows; at += m->head_dim)
         bq_rotate_panel((bq_panel){x + at, 1, m->head_dim, 1, 1}, NULL, NULL, r2, r->room);
 }
 
 bool bq_rotated_read(bq_rotated *r, const char *name, int64_t first, bq_mat to) {
-    place p = {OTHER, -1, NULL};
-    if (r) p = find(r->arch, name);
-    if (!r || !changes(r, &p)) return false;
+    if (!r) return false;
+    bq_tensor_id id = bq_arch_id(r->arch, name);
+    if (!changes(r, id)) return false;
     if (!to.data) return true;
     make(r);
-    bool tied = p.kind == HEAD && r->arch->model.tied;
-    if (p.kind != NORM) read_rows(r, tied ? bq_tensor_embed : name, first, to);
-    switch (p.kind) {
-    case OTHER: break;
-    case EMBED: rows_of_stream(r, NULL, to); break;
-    case HEAD: rows_of_stream(r, gain(r, bq_tensor_norm), to); break;
-    case WEIGHT: weight(r, &p, first, to); break;
-    case BIAS: bias(r, &p, to); break;
-    case NORM:
+    bool tied = id.kind == BQ_TENSOR_HEAD && r->arch->model.tied;
+    if (id.kind != BQ_TENSOR_NORM && id.kind != BQ_TENSOR_BLOCK_NORM)
+        read_rows(r, tied ? bq_tensor_embed : name, first, to);
+    switch (id.kind) {
+    case BQ_TENSOR_OTHER: break;
+    case BQ_TENSOR_EMBED: rows_of_stream(r, NULL, to); break;
+    case BQ_TENSOR_HEAD: rows_of_stream(r, gain(r, bq_tensor_norm), to); break;
+    case BQ_TENSOR_WEIGHT: weight(r, id, first, to); break;
+    case BQ_TENSOR_BIAS: bias(r, id, to); break;
+    case BQ_TENSOR_NORM:
+    case BQ_TENSOR_BLOCK_NORM:
         for (int64_t i = 0; i < to.cols; i++) bq_f32(to)[i] = 1;
     }
     return true;

@@ -42,9 +42,10 @@ static void open_block(tensors *t, int block) {
 static bool get(void *ctx, const char *name, bool want_data, bq_qtensor *q) {
     tensors *t = ctx;
     const bq_arch *arch = &t->s->src.arch;
-    int block, i;
     bq_heartbeat(t->s->comm);
-    if (!bq_arch_find(arch, name, &block, &i)) return false;
+    bq_tensor_id id = bq_arch_id(arch, name);
+    if (id.kind != BQ_TENSOR_WEIGHT) return false;
+    int i = id.at;
     const bq_linear *l = &arch->linear[i];
     bq_scheme scheme = t->s->scheme[i];
     int64_t groups = bq_linear_groups(arch, t->s->scheme, i);
@@ -57,7 +58,7 @@ static bool get(void *ctx, const char *name, bool want_data, bq_qtensor *q) {
                       .zero = bq_mat_host(NULL, scheme.symmetric ? 0 : l->rows, groups, BQ_F32),
                       .pre = bq_mat_host(NULL, bq_recipe_prescaled(&t->s->recipe), l->cols, BQ_F32)};
     if (!want_data) return true;
-    open_block(t, block);
+    open_block(t, id.block);
     q->code.data = t->code, q->scale.data = t->scale;
     bq_ckpt_read(t->file, i, BQ_CKPT_CODE, q->code);
     bq_ckpt_read(t->file, i, BQ_CKPT_SCALE, q->scale);
@@ -66,40 +67,24 @@ static bool get(void *ctx, const char *name, bool want_data, bq_qtensor *q) {
     return true;
 }
 
-/* Is this tensor a norm of a block (linear -1), or a linear's bias? */
-static bool find_folded(const bq_arch *arch, const char *name, int *block, int *norm, int *linear) {
-    char other[256];
-    if (sscanf(name, "model.layers.%d.", block) != 1 || *block < 0 || *block >= arch->model.blocks)
-        return false;
-    for (*linear = -1, *norm = 0; *norm < 2; ++*norm) {
-        bq_arch_tensor(other, sizeof other, *block, arch->norm[*norm], "weight");
-        if (strcmp(name, other) == 0) return true;
-    }
-    for (*linear = 0; *linear < arch->linears; ++*linear) {
-        bq_arch_tensor(other, sizeof other, *block, arch->linear[*linear].module, "bias");
-        if (arch->linear[*linear].bias && strcmp(name, other) == 0) return true;
-    }
-    return false;
-}
-
 /* What transforms have changed, and what passes have, which lies on it.
  * Which blocks the passes have changed is known when they are done, which tensors are written before: where
  * passes might change some, those of all blocks are written as floats. */
 static bool dense(void *ctx, const char *name, int64_t first, bq_mat to) {
     tensors *t = ctx;
-    int block, norm, linear;
     bq_heartbeat(t->s->comm);
     const bq_source *src = &t->s->src;
-    if (!t->folds || !find_folded(&src->arch, name, &block, &norm, &linear))
+    bq_tensor_id id = bq_arch_id(&src->arch, name);
+    if (!t->folds || (id.kind != BQ_TENSOR_BLOCK_NORM && id.kind != BQ_TENSOR_BIAS))
         return bq_rotated_read(src->rotated, name, first, to);
     if (!to.data) return true;
-    open_block(t, block);
+    open_block(t, id.block);
     if (!bq_ckpt_folded(&t->head))
         bq_source_rows(src, name, first, to);
-    else if (linear < 0)
-        bq_ckpt_read_norm(t->file, norm, to);
+    else if (id.kind == BQ_TENSOR_BLOCK_NORM)
+        bq_ckpt_read_norm(t->file, id.at, to);
     else
-        bq_ckpt_read(t->file, linear, BQ_CKPT_BIAS, to);
+        bq_ckpt_read(t->file, id.at, BQ_CKPT_BIAS, to);
     return true;
 }
 

@@ -63,15 +63,22 @@ static void layouts(void **state) {
     for (int i = 0; i < 4; i++) rows[1] += p->arch.linear[i].rows;
     assert_int_equal(rows[0], rows[1]);
     assert_int_equal(l->arch.linear[2].row, 24 + 12); /* v behind q and k */
-    int block, linear;
-    assert_true(bq_arch_find(&l->arch, "model.layers.1.mlp.up_proj.weight", &block, &linear));
-    assert_int_equal(block, 1);
-    assert_string_equal(l->arch.linear[linear].name, "up_proj");
-    assert_false(
-        bq_arch_find(&l->arch, "model.layers.2.mlp.up_proj.weight", &block, &linear)); /* two blocks */
-    assert_false(bq_arch_find(&l->arch, "model.layers.1.mlp.up_proj.bias", &block, &linear));
-    assert_false(bq_arch_find(&l->arch, "model.layers.01x.mlp.up_proj.weight", &block, &linear));
-    assert_false(bq_arch_find(&l->arch, "lm_head.weight", &block, &linear));
+    static const struct {
+        const char *name;
+        bq_tensor_id id;
+    } names[] = {{"model.layers.1.mlp.up_proj.weight", {BQ_TENSOR_WEIGHT, 1, 5}},
+                 {"model.layers.0.post_attention_layernorm.weight", {BQ_TENSOR_BLOCK_NORM, 0, 1}},
+                 {"model.embed_tokens.weight", {BQ_TENSOR_EMBED, -1, -1}},
+                 {"model.norm.weight", {BQ_TENSOR_NORM, -1, -1}},
+                 {"lm_head.weight", {BQ_TENSOR_HEAD, -1, -1}},
+                 {"model.layers.2.mlp.up_proj.weight", {BQ_TENSOR_OTHER, -1, -1}}, /* two blocks */
+                 {"model.layers.1.mlp.up_proj.bias", {BQ_TENSOR_OTHER, -1, -1}},
+                 {"model.layers.01.mlp.up_proj.weight", {BQ_TENSOR_OTHER, -1, -1}},
+                 {"model.layers.-1.mlp.up_proj.weight", {BQ_TENSOR_OTHER, -1, -1}}};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        bq_tensor_id id = bq_arch_id(&l->arch, names[i].name), want = names[i].id;
+        assert_true(id.kind == want.kind && id.block == want.block && id.at == want.at);
+    }
     /* the same weights in both families train to the same bytes: rows do not interact */
     train(l, BQ_INPUTS_MIX, 0.5, plain);
     train(p, BQ_INPUTS_MIX, 0.5, plain);

@@ -32,12 +32,12 @@ TEXT
 
 rooms() { # of driver: a room includes itself and those before it; a .c has a header of its name, or of its name up to a '_'
     local room before="" file name
-    for room in recipe load eval plan streams run commands; do
+    for room in eval recipe load score plan streams run commands; do
         before+=${before:+|}$room
         grep -rnE '#include "driver/' "src/driver/$room" | grep -vE "#include \"driver/($before)/" || true
     done
     for file in src/driver/*/*.c; do
-        if grep -q '^int \(bq_cmd_\|main\)' "$file"; then continue; fi # commands.h has them
+        if grep -qE '^(int (bq_cmd_|main)|const bq_eval_kind )' "$file"; then continue; fi # commands.h and eval.h have them
         name=${file%.c}
         while [[ ! -e $name.h && $name == *_* ]]; do name=${name%_*}; done
         [[ -e $name.h ]] || echo "$file:no header"

@@ -161,7 +161,7 @@ static void help(void **state) {
         [BQ_COMMAND_PLAN] =
             "--set --threads --device --memory --scratch --model-copy --acts --split-reference "
             "--stages --micro --ranks --gpu --network --timeout --verbose",
-        [BQ_COMMAND_EVAL] = "--model --run --tokens --ctx --windows --offset --rtn --threads --device "
+        [BQ_COMMAND_EVAL] = "--model --run --tokens --eval --ctx --windows --offset --rtn --threads --device "
                             "--memory --scratch --timeout --result-only --verbose",
         [BQ_COMMAND_EXPORT] = "--run --format --shard --out --timeout --verbose",
         [BQ_COMMAND_INSPECT] = "--verbose",

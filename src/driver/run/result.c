@@ -105,13 +105,17 @@ static void name_values(const numbers *v, char *text, size_t size) {
         if (v->name[w]) n += (size_t)snprintf(text + n, size - n, " %s=%.4f", v->name[w], v->of[w]);
 }
 
-/* For people, for programs, and in result.json where all three are known. */
+/* For people, for programs, and in result.json where all three are known.  eval --run leaves no file, so it
+ * prints what a run would log. */
 static void print_result(const bq_run *s, const numbers *v, const char *name) {
     char text[1280]; /* a finite number may have 309 digits */
     for (int i = 0; i < s->evals.count; i++) {
         const bq_eval *e = &s->evals.eval[i];
         name_values(&v[i], text, sizeof text);
-        if (i >= s->evals.object)
+        if (i >= s->evals.object && s->args->command == BQ_COMMAND_EVAL)
+            printf("%s:%s %s=%ld ctx=%ld\n", e->kind->name, text, e->kind->unit, (long)e->items,
+                   (long)e->ctx);
+        else if (i >= s->evals.object)
             bq_log(BQ_INFO, "%s: %s over %ld %s:%s", e->path, e->kind->value, (long)e->items, e->kind->unit,
                    text);
         else if (!s->args->result_only)

@@ -53,6 +53,7 @@ mutant "files are opened through links where blockq writes" base/open.c 's/ \| O
 mutant "a model without a finite perplexity is no error" driver/score/score.c 's/return own \? BQ_DATA : BQ_OK/return BQ_OK/' e2e_agree
 mutant "each rank has the losses of its own windows alone" driver/score/score.c '/bq_comm_bcast\(s->comm, score/d' e2e_agree
 mutant "of scales that are equally good the last one wins" block/scales.c 's/loss\[k\] < loss\[best\]/loss[k] <= loss[best]/' block_test_halving
+mutant "of choices that are equally likely the last one is taken" driver/eval/choice.c 's/score\[i\] > score\[best\]/score[i] >= score[best]/' driver_test_choice
 mutant "the norm has no epsilon" kernels/cpu/vec_model.c 's/ \/ \(float\)n \+ eps/ \/ (float)n + 0 * eps/' ops_test_model_ops
 mutant "a rank that is silent is never missed" comm/heartbeat.c 's/time_now - heard <= timeout/true/' e2e_watch
 mutant "the stop of another replica is no stop" block/adascale.c 's/ctx, s, stop\)/ctx, s, *c->stop)/' mpi_test_inside_3

@@ -4,7 +4,7 @@
 #include <math.h>
 #include <stdlib.h>
 
-#define EVALS(ROW) ROW(perplexity)
+#define EVALS(ROW) ROW(perplexity) ROW(choice)
 
 #define DECLARE(name) extern const bq_eval_kind bq_eval_kind_##name;
 #define ADDRESS(name) &bq_eval_kind_##name,

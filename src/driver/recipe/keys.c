@@ -190,8 +190,9 @@ static const bq_key recipe_keys[] = {
     {"evals", BQ_KEY_LIST, AT(bq_recipe, evals), .value = "[]", .max = BQ_EVALS, .scope = &evaluation,
      .variant = bq_eval_scope, .inside = offsetof(bq_evaluation, options),
      .count = offsetof(bq_recipe, nevals), .unhashed = true, .brief = true,
-     .help = "Further evaluations, of the original, of round to nearest and of the result, too. The log and "
-             "result.json have their numbers."},
+     .help = "Further evaluations of the original, of round to nearest and of the result. Their numbers are "
+             "in the log "
+             "and in result.json."},
     {0}};
 const bq_scope bq_recipe_keys = {"The recipe", "Keys of the file.", recipe_keys, sizeof(bq_recipe)};
 

@@ -14,11 +14,11 @@
 
 /* ---- what there is to walk ---- */
 
-/* The last one of the set; ctx: what messages call its length. */
-static int check(const bq_evals *set, const bq_source *src, const char *ctx) {
+/* The last one of the set; name: what messages call the length of its longest sequence. */
+static int check(const bq_evals *set, const bq_source *src, const char *name) {
     const bq_eval *e = &set->eval[set->count - 1];
     int code = bq_source_check_tokens(src, e->path, &e->tokens, e->first, e->used);
-    if (!code) bq_source_check_length(src, ctx, e->ctx);
+    if (!code) bq_source_check_length(src, name, e->ctx);
     return code;
 }
 
@@ -28,8 +28,8 @@ int bq_score_open(bq_evals *set, bq_recipe *r, const bq_source *src, const char 
     if (set->object) code = bq_evals_add(set, &bq_eval_kind_perplexity, &r->eval);
     if (set->object && !code) code = check(set, src, ctx);
     for (int i = 0; i < r->nevals && !code; i++) {
-        char name[32];
-        snprintf(name, sizeof name, "evals.%d.ctx", i);
+        char name[48];
+        snprintf(name, sizeof name, "the longest sequence of evals.%d", i);
         code = bq_evals_add(set, bq_eval_kind_at(r->evals[i].kind), r->evals[i].options);
         if (!code) code = check(set, src, name);
     }

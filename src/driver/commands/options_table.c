@@ -94,7 +94,7 @@ const bq_command_text bq_commands[BQ_COMMANDS] = {
          "adds "
          "other evaluations (blockq help recipe, evals).",
          "Example:\n  blockq eval --model DIR --tokens test.h5 --ctx 512 --rtn 4\n"
-         "  blockq eval --run demo.run --tokens test.h5"},
+         "  blockq eval --run demo.run --tokens test.h5 --eval choice:questions.json,normalize=tokens"},
     [BQ_COMMAND_EXPORT] =
         {"export", "", 0, 0, "Write a run's result as a model directory.",
          "Write the result of a finished run as a model directory that other programs load, in a format that "

@@ -10,10 +10,10 @@
 #include "base/clock.h"
 #include "base/die.h"
 #include "compare.h"
-#include "io/checkpoint.h"
-#include "io/reader.h"
-#include "io/weights.h"
-#include "io/writer.h"
+#include "io/state/checkpoint.h"
+#include "io/state/reader.h"
+#include "io/in/weights.h"
+#include "io/out/writer.h"
 
 #include <fcntl.h>
 #include <math.h>

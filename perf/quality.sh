@@ -66,6 +66,11 @@ g64='"bits": {"decoder": {"group": 64}},'
 row g64-rtn fp "$rtn" "$g64"
 row g64-awq fp "{\"pass\": \"awq\"}, $rtn" "$g64"
 row g64-gptq qt "$gptq" "$g64"
+zeros='"bits": {"decoder": {"group": 64, "symmetric": false}},'
+row g64-zeros-rtn fp "$rtn" "$zeros"
+row g64-zeros-rtn-mse fp '{"pass": "rtn", "clip": "mse"}' "$zeros"
+row g64-zeros-hqq fp '{"pass": "hqq"}' "$zeros"
+row g64-zeros-hqq-scale fp '{"pass": "hqq", "solve": "scale"}' "$zeros"
 
 # Each step leaves a file and is not done again.
 quantize() {

@@ -5,8 +5,8 @@
 
 #include "rig.h"
 
-#include "block/gptq.h"
-#include "block/midway.h"
+#include "block/passes/gptq.h"
+#include "block/common/midway.h"
 
 enum { SAMPLES = 7, TOKENS = 40, H = 48 };
 

@@ -30,8 +30,11 @@ driver base|kernels|comm|block|io|driver
 TEXT
 }
 
-rooms() { # of driver: a room includes itself and those before it; a .c has a header of its name, or of its name up to a '_'
+rooms() { # a room includes itself and those before it; in driver a .c has a header of its name, or of its name up to a '_'
     local room before="" file name
+    grep -rnE '#include "block/(common|passes)/' src/block/model || true
+    grep -rnE '#include "block/passes/' src/block/common | grep -v 'passes/pass\.h' || true
+    grep -rnE '#include "io/(out|state)/' src/io/in src/io/*.[ch] | grep -vE 'io/state/(h5|raw|h5_strict)\.h' || true
     for room in eval recipe load score plan streams run commands; do
         before+=${before:+|}$room
         grep -rnE '#include "driver/' "src/driver/$room" | grep -vE "#include \"driver/($before)/" || true

@@ -19,7 +19,7 @@
 #include <string.h>
 
 #include "base/hash.h"
-#include "block/pass.h"
+#include "block/passes/pass.h"
 
 /* A head has hidden / heads channels, and all of them are rotated. */
 typedef struct {

@@ -5,9 +5,9 @@
 
 #include "rig.h"
 
-#include "block/autosmooth.h"
-#include "block/awq.h"
-#include "block/smooth.h"
+#include "block/passes/autosmooth.h"
+#include "block/passes/awq.h"
+#include "block/passes/smooth.h"
 
 enum { SAMPLES = 9, TOKENS = 13, H = 24, INTER = 264, HEADS = 4, KV = 2, HEAD = 6 };
 

@@ -3,7 +3,7 @@
 #include "base/clock.h"
 #include "base/die.h"
 #include "base/meter.h"
-#include "io/raw.h"
+#include "io/state/raw.h"
 
 #include <dirent.h>
 #include <errno.h>

@@ -1,6 +1,6 @@
 /* One pass over a model's bytes: hash of every shard, check of every value, and the cache that saves the
  * pass. */
-#include "io/weights.h"
+#include "io/in/weights.h"
 
 #include "base/die.h"
 #include "base/hash.h"
@@ -9,7 +9,7 @@
 #include "comm/comm.h"
 #include "io/files.h"
 #include "io/json.h"
-#include "io/procedural.h"
+#include "io/in/procedural.h"
 
 #include <endian.h>
 #include <math.h>

@@ -3,7 +3,7 @@
 #include "base/die.h"
 #include "io/files.h"
 #include "io/json.h"
-#include "io/raw.h"
+#include "io/state/raw.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -3,7 +3,7 @@
 #include "base/die.h"
 #include "base/hash.h"
 #include "io/files.h"
-#include "io/h5.h"
+#include "io/state/h5.h"
 
 #include <errno.h>
 #include <inttypes.h>

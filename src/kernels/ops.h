@@ -21,6 +21,7 @@
 #include "base/arena.h"
 #include "base/rng.h"
 #include "kernels/grid.h"
+#include "kernels/quadratic.h"
 #include "kernels/smooth.h"
 
 typedef struct bq_ops bq_ops;
@@ -274,6 +275,11 @@ struct bq_ops {
      * type, and the largest one is levels * unit.  scale: (rows, groups).  levels: a power of 2, at
      * most 64.  Class: bitwise. */
     void (*range_levels)(bq_dev *dev, bq_mat scale, int levels, bq_type type);
+    /* Refits the grid of each row of w in place by o.iterations of kernels/quadratic.h (terms in f32, sums in
+     * double, 16 lanes); rows do not interact.  scale, zero: the grids to start from; zero need not be whole,
+     * and for a symmetric scheme only the scale can be solved for.  A row with NaN or an infinity keeps its
+     * grid.  Class: bitwise. */
+    void (*half_quadratic)(bq_dev *dev, bq_mat w, bq_scheme s, bq_quadratic o, bq_mat scale, bq_mat zero);
 
     /* AdaScale's forward, which reads W once (adascale.md 1.5); fold.data may be NULL:
      *   s = (exp(gamma) hi - exp(beta) lo) / (qmax - qmin), rounded to scheme.scale   -> scale (rows, 1)

@@ -3,8 +3,8 @@
 #include "base/die.h"
 #include "io/files.h"
 #include "io/tokens.h"
-#include "io/weights.h"
-#include "io/writer.h"
+#include "io/in/weights.h"
+#include "io/out/writer.h"
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -6,10 +6,12 @@ root=$(cd "$here/../.." && pwd)
 export OMP_NUM_THREADS=1
 cat >r.json <<TEXT
 {"model": "$root/jobs/demo/model", "phases": [{"inputs": "fp", "passes": [{"pass": "rtn"}]}],
+ "bits": {"decoder": {"scale": "f16"}},
  "outputs": [{"format": "safetensors", "shard_bytes": 100000},
-             {"format": "compressed-tensors", "dir": "ct", "shard_bytes": 100000}, {"format": "compressed-tensors", "dir": "whole"}]}
+             {"format": "compressed-tensors", "dir": "ct", "shard_bytes": 100000}, {"format": "compressed-tensors", "dir": "whole"},
+             {"format": "gptq", "shard_bytes": 100000}]}
 TEXT
-outputs="safetensors ct whole"
+outputs="safetensors ct whole gptq"
 # equal A B: all outputs of two run directories are there and hold the same files with the same bytes.
 equal() {
     local output
@@ -26,6 +28,7 @@ for ranks in 1 2 3 4; do
     wrote $ranks/safetensors 43 $ranks
     wrote $ranks/ct 12 $ranks
     wrote $ranks/whole 1 1
+    wrote $ranks/gptq 12 $ranks
     check "time of the export" grep -q '^bq: done in .* export [0-9.]* s of it' err
     equal 1 $ranks
 done
@@ -40,6 +43,8 @@ check "what is whole is not written again" [ "$(grep -c wrote err)" = 0 ]
 expect 0 mpi 3 export --run 1 --format safetensors --shard 100000 --out later
 wrote later 43 3
 check "export writes what run writes" diff -r 1/safetensors later
+expect 0 mpi 2 export --run 1 --format gptq --shard 100000 --out later_gptq
+check "gptq, too" diff -r 1/gptq later_gptq
 expect 0 mpi 2 export --run 1 --shard 300K --out later
 check "over what was there" [ "$(find later -name '*.safetensors' | wc -l)" -lt 10 ]
 expect 0 mpi 1 export --run 1 --shard 300K --out later2
@@ -52,6 +57,11 @@ one_error "not from blockq"
 expect 3 mpi 3 run r.json -o three --set bits.decoder.bits=3
 one_error "has 3 bits"
 check "before any work" [ ! -e three ]
+expect 3 mpi 3 run r.json -o zeros --set bits.decoder.symmetric=false
+one_error "gptq is written for symmetric codes only"
+expect 3 mpi 1 run r.json -o wide --set bits.decoder.scale=f32 --set 'outputs=[{"format":"gptq"}]'
+one_error "set bits.decoder.scale=f16"
+check "before any work" [ ! -e wide ]
 expect 75 mpi 1 run r.json -o begun --stop-after-blocks 2
 expect 3 mpi 3 export --run begun --out never
 one_error "not finished"

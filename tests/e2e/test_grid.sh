@@ -25,14 +25,14 @@ write mix1.json mix 1 1
 write mix4.json mix 4 4
 sed 's/"segments": 4/"segments": 4, "sweeps": 3/' mix4.json >sweeps.json
 # two phases of three segments, which do not divide by two: a stage ends inside one; the first multiplies bf16, if it can
-sed 's/"segments": 4/"segments": 3, "sweeps": 2/; s/"phases": \[/&{"inputs": "qt", "compute": "bf16", "passes": [{"pass": "rtn"}, {"pass": "adascale", "iterations": 3}]}, /' mix4.json >phases.json
-# a transform and every pass there is
+sed 's/"segments": 4/"segments": 3, "sweeps": 2/; s/"phases": \[/&{"inputs": "qt", "compute": "bf16", "passes": [{"pass": "rtn", "clip": "mse"}, {"pass": "adascale", "iterations": 3}]}, /' mix4.json >phases.json
+# a transform and every pass there is, but for rtn, which the phases have
 pass() { printf '{"pass": "%s"%s}' "$1" "${2-}"; }
 cat >every.json <<TEXT
 {"model": "$root/jobs/demo/model", "calibration": {"tokens": "text.h5", "samples": 12, "length": 24}, "segments": 3,
  "transforms": [{"transform": "rotate", "r1": "randomized", "r2": "hadamard"}], "bits": {"decoder": {"group": 32}},
- "phases": [{"inputs": "mix", "passes": [$(pass smoothquant), $(pass autosmoothquant), $(pass awq ', "search": "halving"'), $(pass rtn ', "clip": "mse"'),
-  $(pass seqmse), $(pass lpbq), $(pass gptq ', "qep": 0.5'), $(pass adascale ', "iterations": 5, "batch": 4')]}],
+ "phases": [{"inputs": "mix", "passes": [$(pass smoothquant), $(pass autosmoothquant), $(pass awq ', "search": "halving"'), $(pass seqmse),
+  $(pass hqq ', "solve": "scale"'), $(pass lpbq), $(pass gptq ', "qep": 0.5'), $(pass adascale ', "iterations": 5, "batch": 4')]}],
  "outputs": [{"format": "compressed-tensors"}], "eval": {"tokens": "text.h5", "ctx": 32, "windows": 5}}
 TEXT
 for recipe in fp mix1 mix4 sweeps phases every; do

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Every recipe in configs/ runs on a small model; so do other models, widths, groups and types of scale.
 . "$(dirname "$0")/lib.sh"
-micro llama_default llama_bias llama_llama3 phi3_short phi3_partial
+micro llama_default llama_bias llama_llama3 phi3_short phi3_partial qwen2
 
 # A folder with the text that `result:` promises, and both outputs as the recipe says.
 complete() {
@@ -25,7 +25,7 @@ for config in configs/*.json; do
     check "$name: an output that loads" [ -s "$name/compressed-tensors/config.json" ]
 done
 
-for model in llama_bias llama_llama3 phi3_short phi3_partial; do
+for model in llama_bias llama_llama3 phi3_short phi3_partial qwen2; do
     recipe r.json "m_$model" 4
     expect 0 "$blockq" run r.json -o "r_$model"
     complete "r_$model"

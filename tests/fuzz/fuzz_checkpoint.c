@@ -1,7 +1,7 @@
 /* Checkpoints of any bytes, and a good one with bytes changed, with and without a seal that agrees.  Run with
  * -max_len=512 -close_fd_mask=2.  The HDF5 library makes the good one and reads none. */
-#include "io/checkpoint.h"
-#include "io/raw.h"
+#include "io/state/checkpoint.h"
+#include "io/state/raw.h"
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -2,7 +2,7 @@
  * -close_fd_mask=2: every refusal is a line. */
 #include "driver/eval/eval.h"
 #include "base/die.h"
-#include "io/raw.h"
+#include "io/state/raw.h"
 
 #include <stdio.h>
 #include <stdlib.h>

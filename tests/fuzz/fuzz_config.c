@@ -3,7 +3,7 @@
  * a line. */
 #include "base/die.h"
 #include "base/family.h"
-#include "io/config.h"
+#include "io/in/config.h"
 #include "io/json.h"
 
 #include <math.h>
@@ -18,7 +18,7 @@ static void must(bool holds) {
 
 static void check(const bq_model *m) {
     const bq_rope *r = &m->rope;
-    must(m->bq_family_at(family) && m->hidden > 0 && m->inter > 0 && m->vocab > 0 && m->blocks > 0);
+    must(bq_family_at(m->family) && m->hidden > 0 && m->inter > 0 && m->vocab > 0 && m->blocks > 0);
     must(m->heads > 0 && m->kv_heads > 0 && m->heads % m->kv_heads == 0 && m->head_dim % 2 == 0);
     must(m->heads * m->head_dim <= BQ_SIZE_MAX && m->hidden <= BQ_SIZE_MAX && m->inter <= BQ_SIZE_MAX);
     must(m->eps > 0 && isfinite(m->eps) && m->window >= 0 && m->max_position > 0);

@@ -1,7 +1,7 @@
 /* An index of any bytes is refused, or names only files that cannot lie outside the model's directory.
  * Run with -close_fd_mask=2: every refusal is a line. */
 #include "base/die.h"
-#include "io/safetensors.h"
+#include "io/in/safetensors.h"
 
 #include <stdlib.h>
 #include <string.h>

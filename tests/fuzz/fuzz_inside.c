@@ -1,7 +1,7 @@
 /* States inside a block, of any bytes: a good one with bytes changed, its seal in order.  The HDF5
  * library makes the good one and reads none. */
-#include "io/inside.h"
-#include "io/raw.h"
+#include "io/state/midblock.h"
+#include "io/state/raw.h"
 
 #include <math.h>
 #include <stdio.h>

@@ -1,7 +1,7 @@
 /* A safetensors file of any bytes is refused, or every tensor it lists lies inside it, once, without holes.
  * Run with -close_fd_mask=2: every refusal is a line. */
 #include "base/die.h"
-#include "io/safetensors.h"
+#include "io/in/safetensors.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -4,7 +4,7 @@
 #include "io/files.h"
 #include "io/json.h"
 #include "io/manifest.h"
-#include "io/state.h"
+#include "io/state/state.h"
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,8 +1,8 @@
 /* Token files of any bytes, and a good one with bytes changed.  Run with -max_len=512 -close_fd_mask=2: every
  * refusal is a line.  The HDF5 library makes the good one and reads none. */
 #include "base/die.h"
-#include "io/h5.h"
-#include "io/raw.h"
+#include "io/state/h5.h"
+#include "io/state/raw.h"
 #include "io/tokens.h"
 
 #include <stdio.h>

@@ -1,6 +1,6 @@
 /* The log of whole samples: any bytes, and whatever they are, a true record behind them counts. */
 #include "base/hash.h"
-#include "io/acts.h"
+#include "io/state/acts.h"
 
 #include <stdlib.h>
 #include <string.h>

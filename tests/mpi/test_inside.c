@@ -3,8 +3,8 @@
  */
 #include "../rig.h"
 #include "base/shard.h"
-#include "block/adascale.h"
-#include "block/inside.h"
+#include "block/passes/adascale.h"
+#include "block/passes/midblock.h"
 #include "expect.h"
 
 enum { SAMPLES = 6, TOKENS = 11, H = 24, STEPS = 7 };

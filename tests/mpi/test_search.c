@@ -2,8 +2,8 @@
  * errors that are never larger than those of the min-max grid.
  */
 #include "../rig.h"
-#include "block/gram.h"
-#include "block/search.h"
+#include "block/common/gram.h"
+#include "block/passes/search.h"
 #include "expect.h"
 
 /* gate and up have three slabs, the last one short; replicas beyond the third have none */
@@ -41,8 +41,8 @@ static void consistent(const char *what) {
     EXPECT(rig_quantized_hash(r) == was, "%s: codes are not those of fold", what);
 }
 
-typedef enum { RTN_MSE_2, RTN_MSE_24, SEQMSE, LPBQ, SEQMSE_LPBQ, KINDS } kind;
-static const char *const names[KINDS] = {"mse l2", "mse l2.4", "seqmse", "lpbq", "seqmse lpbq"};
+typedef enum { RTN_MSE_2, RTN_MSE_24, HQQ, SEQMSE, LPBQ, SEQMSE_LPBQ, KINDS } kind;
+static const char *const names[KINDS] = {"mse l2", "mse l2.4", "hqq", "seqmse", "lpbq", "seqmse lpbq"};
 
 static void scribble(void) { /* nothing of a run before may be of use */
     bq_mat part[RIG_PARTS];
@@ -56,6 +56,10 @@ static void run(kind k, const bq_comm *on, int64_t samples) {
     c->comm = on, c->samples = samples, c->grid = false;
     if (k == RTN_MSE_2) bq_pass_rtn_mse(c, (bq_shrink){100, 80, BQ_NORM_2});
     if (k == RTN_MSE_24) bq_pass_rtn_mse(c, (bq_shrink){100, 80, BQ_NORM_24});
+    if (k == HQQ)
+        bq_pass_kind_at(bq_pass_kind_find("hqq"))
+            ->run(c, &(bq_quadratic){r->q.scheme[0].symmetric ? BQ_SOLVE_SCALE : BQ_SOLVE_ZERO, 20, 0.7, 10,
+                                     1.01, .early_stop = true});
     if (k == SEQMSE || k == SEQMSE_LPBQ) bq_pass_seqmse(c, &(bq_seqmse_options){20});
     c->grid = k == SEQMSE_LPBQ;
     if (k == LPBQ || k == SEQMSE_LPBQ) bq_pass_lpbq(c, 8);

@@ -2,7 +2,7 @@
  * relative.
  */
 #include "base/die.h"
-#include "io/h5.h"
+#include "io/state/h5.h"
 
 #include <math.h>
 #include <stdio.h>

@@ -105,6 +105,9 @@ static void range_better(bq_dev *dev, bool first, bq_mat a, bq_mat b, bq_mat by,
 static void range_levels(bq_dev *dev, bq_mat by, int levels, bq_type type) {
     EACH(BITWISE, &by) d->op->range_levels(d, by, levels, type);
 }
+static void half_quadratic(bq_dev *dev, bq_mat w, bq_scheme s, bq_quadratic o, bq_mat by, bq_mat zeros) {
+    EACH(BITWISE, &w, &by, &zeros) d->op->half_quadratic(d, w, s, o, by, zeros);
+}
 static void adascale_weights(bq_dev *dev, const bq_adascale *of, bq_scheme s, bq_mat what, bq_mat by,
                              bq_mat fold) {
     bq_adascale p = *of;
@@ -212,6 +215,7 @@ const bq_ops mirror_ops = {
     .range_mse = range_mse,
     .range_better = range_better,
     .range_levels = range_levels,
+    .half_quadratic = half_quadratic,
     .adascale_weights = adascale_weights,
     .adascale_step = adascale_step,
     .gram = gram,

@@ -3,9 +3,9 @@
 
 #include "base/die.h"
 #include "base/log.h"
-#include "io/checkpoint.h"
+#include "io/state/checkpoint.h"
 #include "io/files.h"
-#include "io/raw.h"
+#include "io/state/raw.h"
 
 #include <fcntl.h>
 #include <stdio.h>

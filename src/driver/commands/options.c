@@ -3,8 +3,8 @@
 #include "base/die.h"
 #include "base/log.h"
 #include "driver/recipe/keys.h"
-#include "io/export.h"
-#include "io/mpio.h"
+#include "io/out/export.h"
+#include "io/state/mpio.h"
 
 #include <argp.h>
 #include <errno.h>

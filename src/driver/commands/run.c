@@ -11,7 +11,7 @@
 #include "driver/streams/cache.h"
 #include "driver/streams/reference.h"
 #include "driver/streams/sweep.h"
-#include "io/inside.h"
+#include "io/state/midblock.h"
 #include "kernels/mark.h"
 
 #include <stdio.h>

@@ -3,10 +3,10 @@
 #include "base/log.h"
 #include "driver/commands/commands.h"
 #include "io/files.h"
-#include "io/inside.h"
+#include "io/state/midblock.h"
 #include "io/json.h"
-#include "io/lock.h"
-#include "io/state.h"
+#include "io/state/lock.h"
+#include "io/state/state.h"
 
 #include <dirent.h>
 #include <stdio.h>

@@ -15,9 +15,9 @@
 #ifndef BQ_ROTATED_H
 #define BQ_ROTATED_H
 
-#include "block/arch.h"
+#include "block/model/arch.h"
 #include "driver/recipe/recipe.h"
-#include "io/weights.h"
+#include "io/in/weights.h"
 
 typedef struct bq_rotated bq_rotated;
 

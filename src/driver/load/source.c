@@ -2,7 +2,7 @@
 
 #include "base/die.h"
 #include "base/hash.h"
-#include "io/config.h"
+#include "io/in/config.h"
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -2,11 +2,11 @@
 #ifndef BQ_SOURCE_H
 #define BQ_SOURCE_H
 
-#include "block/pass.h"
-#include "block/rope.h"
+#include "block/passes/pass.h"
+#include "block/model/rope.h"
 #include "driver/load/rotated.h"
 #include "io/tokens.h"
-#include "io/weights.h"
+#include "io/in/weights.h"
 
 typedef struct {
     char dir[4096];

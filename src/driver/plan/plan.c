@@ -3,14 +3,14 @@
 #include "base/clock.h"
 #include "base/die.h"
 #include "base/shard.h"
-#include "block/narrow.h"
+#include "block/common/narrow.h"
 #include "driver/load/ahead.h"
 #include "driver/load/source.h"
 #include "driver/plan/pipeline.h"
 #include "driver/recipe/traits.h"
 #include "driver/score/score.h"
-#include "io/export.h"
-#include "io/stream.h"
+#include "io/out/export.h"
+#include "io/state/stream.h"
 
 #include <stdio.h>
 

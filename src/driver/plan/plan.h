@@ -4,9 +4,9 @@
 #ifndef BQ_PLAN_H
 #define BQ_PLAN_H
 
-#include "block/pass.h"
+#include "block/passes/pass.h"
 #include "driver/plan/machine.h"
-#include "io/stream.h"
+#include "io/state/stream.h"
 
 #define BQ_PLAN_ITEMS 20
 

@@ -1,6 +1,6 @@
 #include "driver/recipe/keys.h"
 
-#include "io/export.h"
+#include "io/out/export.h"
 
 #include <stddef.h>
 

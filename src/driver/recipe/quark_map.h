@@ -3,7 +3,7 @@
 #ifndef BQ_QUARK_MAP_H
 #define BQ_QUARK_MAP_H
 
-#include "block/autosmooth.h"
+#include "block/passes/autosmooth.h"
 
 /* Read the file into o: loss and inspect; matrices it does not name are off.  BQ_OK, or BQ_DATA after one
  * message.  An entry must scale all readers of what prev_op makes, or the block would change.  Local. */

@@ -5,7 +5,7 @@
 #include "driver/recipe/keys.h"
 #include "driver/recipe/traits.h"
 #include "driver/recipe/quark_map.h"
-#include "io/export.h"
+#include "io/out/export.h"
 #include "io/files.h"
 
 #include <errno.h>

@@ -6,9 +6,9 @@
 #ifndef BQ_RECIPE_H
 #define BQ_RECIPE_H
 
-#include "block/pass.h"
-#include "block/rope.h"
-#include "block/rotate.h"
+#include "block/passes/pass.h"
+#include "block/model/rope.h"
+#include "block/model/rotate.h"
 #include "driver/eval/perplexity.h"
 #include "driver/recipe/args.h"
 

@@ -1,6 +1,6 @@
 #include "driver/recipe/traits.h"
 
-#include "block/midway.h"
+#include "block/common/midway.h"
 
 unsigned bq_pass_traits(const bq_pass *p) {
     const bq_pass_kind *kind = bq_pass_kind_at(p->kind);

@@ -6,8 +6,8 @@
 #define BQ_MIDBLOCK_H
 
 #include "driver/streams/run.h"
-#include "block/inside.h"
-#include "io/inside.h"
+#include "block/passes/midblock.h"
+#include "io/state/midblock.h"
 
 typedef struct {
     const bq_run *s;

@@ -6,8 +6,8 @@
 #include "comm/heartbeat.h"
 #include "driver/load/device.h"
 #include "driver/recipe/traits.h"
-#include "io/checkpoint.h"
-#include "io/export.h"
+#include "io/state/checkpoint.h"
+#include "io/out/export.h"
 #include "io/files.h"
 
 #include <errno.h>
@@ -49,6 +49,7 @@ static bool get(void *ctx, const char *name, bool want_data, bq_qtensor *q) {
     bq_scheme scheme = t->s->scheme[i];
     int64_t groups = bq_linear_groups(arch, t->s->scheme, i);
     *q = (bq_qtensor){.bits = scheme.bits,
+                      .scale_type = scheme.scale,
                       .group = scheme.group > 0 ? scheme.group : 0,
                       .activations = bq_recipe_activations(&t->s->recipe),
                       .code = bq_mat_host(NULL, l->rows, l->cols, BQ_I8),

@@ -2,10 +2,10 @@
 
 #include "base/die.h"
 #include "base/log.h"
-#include "block/narrow.h"
+#include "block/common/narrow.h"
 #include "driver/recipe/traits.h"
 #include "driver/streams/sweep.h"
-#include "io/checkpoint.h"
+#include "io/state/checkpoint.h"
 #include "kernels/mark.h"
 
 #include <stdio.h>

@@ -13,8 +13,8 @@
 #include "driver/streams/reference.h"
 #include "driver/streams/stream_file.h"
 #include "driver/streams/sweep.h"
-#include "io/acts.h"
-#include "io/checkpoint.h"
+#include "io/state/acts.h"
+#include "io/state/checkpoint.h"
 #include "io/files.h"
 #include "kernels/mark.h"
 

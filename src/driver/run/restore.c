@@ -2,7 +2,7 @@
 
 #include "base/die.h"
 #include "driver/load/device.h"
-#include "io/checkpoint.h"
+#include "io/state/checkpoint.h"
 
 static void restore(bq_dev *dev, bq_ckpt_file *f, int linear, bq_ckpt_part part, bq_mat to) {
     bq_mat room = bq_device_room(dev, to);

@@ -14,8 +14,8 @@
 #include "driver/run/account.h"
 #include "driver/run/outputs.h"
 #include "driver/score/score.h"
-#include "io/checkpoint.h"
-#include "io/export.h"
+#include "io/state/checkpoint.h"
+#include "io/out/export.h"
 #include "io/files.h"
 #include "io/rundir.h"
 

@@ -5,9 +5,9 @@
 #include "driver/load/device.h"
 #include "driver/score/score.h"
 #include "driver/streams/sweep.h"
-#include "io/checkpoint.h"
+#include "io/state/checkpoint.h"
 #include "io/files.h"
-#include "io/raw.h"
+#include "io/state/raw.h"
 #include "io/rundir.h"
 
 #include <dirent.h>

@@ -2,7 +2,7 @@
 
 #include "comm/treesum.h"
 #include "driver/run/restore.h"
-#include "io/checkpoint.h"
+#include "io/state/checkpoint.h"
 
 void bq_walk_put(bq_walk *w, bq_stream *to, int64_t i, bq_mat y, const char *stream) {
     bq_dev *dev = &w->s->dev;

@@ -6,7 +6,7 @@
 #include "base/shard.h"
 #include "driver/load/ahead.h"
 #include "driver/run/midblock.h"
-#include "io/stream.h"
+#include "io/state/stream.h"
 
 /* What a test may watch: the trained values of linear i of the block, before they are folded. */
 typedef struct {

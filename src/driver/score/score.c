@@ -5,7 +5,7 @@
 #include "base/shard.h"
 #include "comm/heartbeat.h"
 #include "driver/eval/perplexity.h"
-#include "io/stream.h"
+#include "io/state/stream.h"
 
 #include <math.h>
 #include <stdio.h>

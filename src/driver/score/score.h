@@ -11,7 +11,7 @@
 #include "comm/comm.h"
 #include "driver/eval/eval.h"
 #include "driver/load/source.h"
-#include "io/stream.h"
+#include "io/state/stream.h"
 
 typedef struct {
     bq_dev *dev;

@@ -8,8 +8,8 @@
 #define BQ_BOUNDARY_H
 
 #include "driver/streams/run.h"
-#include "io/acts.h"
-#include "io/stream.h"
+#include "io/state/acts.h"
+#include "io/state/stream.h"
 
 /* Before `block`; phase -1: the end of a segment. */
 typedef struct {

@@ -6,7 +6,7 @@
 #include "comm/flow.h"
 #include "driver/plan/pipeline.h"
 #include "driver/streams/stream_file.h"
-#include "io/reader.h"
+#include "io/state/reader.h"
 
 #include <stdio.h>
 #include <stdlib.h>

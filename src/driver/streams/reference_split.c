@@ -3,7 +3,7 @@
 
 #include "base/die.h"
 #include "base/log.h"
-#include "io/stream.h"
+#include "io/state/stream.h"
 
 #include <stdlib.h>
 

@@ -4,7 +4,7 @@
 #include "comm/heartbeat.h"
 #include "comm/treesum.h"
 #include "driver/load/device.h"
-#include "io/checkpoint.h"
+#include "io/state/checkpoint.h"
 
 #include <math.h>
 

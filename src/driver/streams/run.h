@@ -10,8 +10,8 @@
 #include "driver/plan/plan.h"
 #include "driver/recipe/args.h"
 #include "io/folder.h"
-#include "io/lock.h"
-#include "io/state.h"
+#include "io/state/lock.h"
+#include "io/state/state.h"
 
 typedef struct {
     const bq_args *args;

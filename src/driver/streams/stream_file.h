@@ -3,7 +3,7 @@
 #define BQ_STREAM_FILE_H
 
 #include "driver/streams/run.h"
-#include "io/acts.h"
+#include "io/state/acts.h"
 
 /* A file of one stream of this run's shape, which the caller closes: NULL when there is none of that hash,
  * made where there is none.  Local. */

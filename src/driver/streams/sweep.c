@@ -5,7 +5,7 @@
 #include "comm/treesum.h"
 #include "driver/streams/boundary.h"
 #include "driver/plan/grid.h"
-#include "io/checkpoint.h"
+#include "io/state/checkpoint.h"
 
 #include <math.h>
 #include <stdio.h>

@@ -10,7 +10,7 @@
 #define BQ_SWEEP_H
 
 #include "driver/streams/run.h"
-#include "io/stream.h"
+#include "io/state/stream.h"
 
 /* The segment that starts at `block` need not be trained in this sweep: its head has not changed.  The files
  * decide, so every restart agrees.  Collective over stage. */

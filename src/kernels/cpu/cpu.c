@@ -123,6 +123,7 @@ const bq_ops bq_ops_cpu = {
     .range_mse = bq_cpu_range_mse,
     .range_better = bq_cpu_range_better,
     .range_levels = bq_cpu_range_levels,
+    .half_quadratic = bq_cpu_half_quadratic,
     .adascale_weights = bq_cpu_adascale_weights,
     .adascale_step = bq_cpu_adascale_step,
     .gram = bq_cpu_gram,

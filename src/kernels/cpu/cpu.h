@@ -45,6 +45,7 @@ void bq_cpu_range_mse(bq_dev *dev, bq_mat w, bq_scheme s, bq_shrink ends, bq_mat
 void bq_cpu_range_better(bq_dev *dev, bool first, bq_mat a, bq_mat b, bq_mat scale, bq_mat zero, bq_mat loss,
                          bq_mat best, bq_mat best_zero);
 void bq_cpu_range_levels(bq_dev *dev, bq_mat scale, int levels, bq_type type);
+void bq_cpu_half_quadratic(bq_dev *dev, bq_mat w, bq_scheme s, bq_quadratic o, bq_mat scale, bq_mat zero);
 /* cpu_adascale.c */
 void bq_cpu_adascale_weights(bq_dev *dev, const bq_adascale *p, bq_scheme scheme, bq_mat what, bq_mat scale,
                              bq_mat fold);

@@ -129,3 +129,33 @@ void bq_cpu_range_levels(bq_dev *dev, bq_mat scale, int levels, bq_type type) {
         }
     }
 }
+
+static void refit(const bq_vec_table *vec, const float *w, int64_t n, bq_scheme s, bq_quadratic o,
+                  float least, float *scale, float *zero) {
+    float step = *scale, z = *zero;
+    double sum[3], best = INFINITY, beta = o.beta;
+    for (int i = 0; i < o.iterations; i++, beta *= o.kappa) {
+        vec->quadratic(w, n, (bq_grid){step, bq_qmin(s), bq_qmax(s)}, z, o, beta, least, sum);
+        if (o.early_stop) {
+            if (!(sum[0] < best)) break;
+            best = sum[0], *scale = step, *zero = z;
+        }
+        bq_quadratic_next(o, s.scale, sum, &step, &z);
+    }
+    if (!o.early_stop) *scale = step, *zero = z;
+    if (o.whole) *zero = bq_quadratic_whole(s, *zero);
+}
+
+void bq_cpu_half_quadratic(bq_dev *dev, bq_mat w, bq_scheme s, bq_quadratic o, bq_mat scale, bq_mat zero) {
+    (void)dev;
+    bq_grid_check(s, w, scale, zero, "half_quadratic");
+    BQ_CHECK(zero.data || o.solve == BQ_SOLVE_SCALE, "half_quadratic: no zero points to solve for");
+    const bq_vec_table *vec = bq_vec();
+    const float least = bq_quadratic_least(o);
+#pragma omp parallel for schedule(static) if (w.rows * w.cols > PARALLEL_SEARCH)
+    for (int64_t r = 0; r < w.rows; r++) {
+        float z = zero.data ? value(zero, r) : 0;
+        refit(vec, bq_mat_at(w, r, 0), w.cols, s, o, least, bq_mat_at(scale, r, 0), &z);
+        put(zero, r, z);
+    }
+}

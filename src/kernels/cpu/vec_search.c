@@ -56,3 +56,43 @@ double BQ_V(inner)(int64_t n, const float *a, const float *b) {
     for (int i = 0; j + i < n; i++) lane[i] += (double)a[j + i] * (double)b[j + i];
     return sum_lanes(lane);
 }
+
+/* A block's codes and errors, and of each error what is left out of the fit. */
+typedef struct {
+    float code[BLOCK], d[BLOCK], e[BLOCK];
+} split;
+
+static inline void split_off(const float *w, int64_t n, bq_grid grid, float zero, bq_quadratic o, double beta,
+                             float least, split *x) {
+    float most = 0;
+#pragma omp simd reduction(max : most)
+    for (int64_t j = 0; j < n; j++) {
+        x->code[j] = nearest(clamp(w[j] / grid.scale + zero, grid.qmin, grid.qmax));
+        x->d[j] = w[j] - (x->code[j] - zero) * grid.scale;
+        float size = x->d[j] < 0 ? -x->d[j] : x->d[j];
+        most = size > most ? size : most;
+    }
+    memset(x->e, 0, sizeof x->e);
+    for (int64_t j = 0; j < n && most > least; j++) x->e[j] = bq_quadratic_left(o, beta, least, x->d[j]);
+}
+
+void BQ_V(quadratic)(const float *w, int64_t n, bq_grid grid, float zero, bq_quadratic o, double beta,
+                     float least, double sum[3]) {
+    double lane[3][LANES] = {{0}};
+    float term[3][BLOCK];
+    split x;
+    for (int64_t j = 0; j < n; j += BLOCK) {
+        int64_t some = n - j < BLOCK ? n - j : BLOCK, padded = (some + LANES - 1) / LANES * LANES;
+        for (int k = 0; k < 3; k++) memset(term[k] + some, 0, (size_t)(padded - some) * sizeof(float));
+        split_off(w + j, some, grid, zero, o, beta, least, &x);
+#pragma omp simd
+        for (int64_t i = 0; i < some; i++) {
+            float fitted = w[j + i] - x.e[i], steps = x.code[i] - zero;
+            term[0][i] = x.d[i] < 0 ? -x.d[i] : x.d[i];
+            term[1][i] = o.solve == BQ_SOLVE_ZERO ? x.code[i] - fitted / grid.scale : fitted * steps;
+            term[2][i] = o.solve == BQ_SOLVE_ZERO ? 1 : steps * steps;
+        }
+        for (int k = 0; k < 3; k++) add_lanes(term[k], padded, lane[k]);
+    }
+    for (int k = 0; k < 3; k++) sum[k] = sum_lanes(lane[k]);
+}

@@ -182,6 +182,7 @@ extern "C" const bq_ops bq_ops_cuda = {
     .range_mse = bq_cuda_range_mse,
     .range_better = bq_cuda_range_better,
     .range_levels = bq_cuda_range_levels,
+    .half_quadratic = bq_cuda_half_quadratic,
     .adascale_weights = bq_cuda_adascale_weights,
     .adascale_step = bq_cuda_adascale_step,
     .gram = bq_cuda_gram,

@@ -53,6 +53,8 @@ void bq_cuda_range_mse(bq_dev *dev, bq_mat w, bq_scheme s, bq_shrink ends, bq_ma
 void bq_cuda_range_better(bq_dev *dev, bool first, bq_mat a, bq_mat b, bq_mat scale, bq_mat zero, bq_mat loss,
                           bq_mat best, bq_mat best_zero);
 void bq_cuda_range_levels(bq_dev *dev, bq_mat scale, int levels, bq_type type);
+/* half_quadratic.cu */
+void bq_cuda_half_quadratic(bq_dev *dev, bq_mat w, bq_scheme s, bq_quadratic o, bq_mat scale, bq_mat zero);
 /* quantize.cu */
 void bq_cuda_quantize(bq_dev *dev, bq_mat w, bq_mat scale, bq_mat zero, bq_scheme s, bq_mat code);
 void bq_cuda_dequantize(bq_dev *dev, bq_mat code, bq_mat scale, bq_mat zero, bq_mat w);

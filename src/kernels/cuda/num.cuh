@@ -6,6 +6,7 @@
 #include <cuda_runtime.h>
 #include <float.h>
 #include <math.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <string.h>
 
@@ -18,6 +19,7 @@ extern "C" {
 #include "base/power.h"
 #include "base/rng.h"
 #include "kernels/grid.h"
+#include "kernels/quadratic.h"
 #include "kernels/smooth.h"
 #undef static
 

@@ -5,7 +5,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
-#include "block/adascale.h"
+#include "block/passes/adascale.h"
 #include "rig.h"
 
 enum { SAMPLES = 6, TOKENS = 19, H = 24 };

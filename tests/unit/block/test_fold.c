@@ -38,7 +38,7 @@ static void linear_of(const bq_block *b, int m, const double *x, double *y) {
     int64_t rows = b->w[m].rows, cols = b->w[m].cols;
     for (int t = 0; t < TOKENS; t++)
         for (int64_t r = 0; r < rows; r++) {
-            y[t * rows + r] = weight(b->bias[m], 0, r);
+            y[t * rows + r] = b->bias[m].data ? weight(b->bias[m], 0, r) : 0;
             for (int64_t c = 0; c < cols; c++) y[t * rows + r] += x[t * cols + c] * worth(b, m, r, c);
         }
 }

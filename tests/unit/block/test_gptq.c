@@ -7,7 +7,7 @@
 
 #include "base/log.h"
 #include "base/num.h"
-#include "block/gram.h"
+#include "block/common/gram.h"
 #include "gptq_rig.h"
 
 static const bq_scheme w4[] = {{4, -1, true, BQ_F32, BQ_GRID_AIMET}},

@@ -6,7 +6,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
-#include "block/rope.h"
+#include "block/model/rope.h"
 
 static void near(double have, double want, double relative) {
     if (!(fabs(have - want) <= relative * fabs(want))) fail_msg("%.12g, expected %.12g", have, want);

@@ -8,7 +8,7 @@
 #include <string.h>
 #include <cmocka.h>
 
-#include "block/rotate.h"
+#include "block/model/rotate.h"
 
 /* H H^T = n I of an integer matrix. */
 static void check_orthogonal(const int *h, int n) {

@@ -1,5 +1,5 @@
 /* How long AdaScale trains, and with which rates: plateaus, and what follows them. */
-#include "block/adascale.h"
+#include "block/passes/adascale.h"
 
 #include <math.h>
 #include <setjmp.h>

@@ -3,7 +3,7 @@
 
 #include "base/die.h"
 #include "base/log.h"
-#include "io/export.h"
+#include "io/out/export.h"
 #include "driver/commands/options.h"
 
 #include <setjmp.h>
@@ -134,7 +134,7 @@ static void refusals(void **state) {
     refused("blockq export --run r", "--out is missing");
     refused("blockq export --out r", "--run is missing");
     refused("blockq export --out r --run r --format gguf",
-            "must be \"safetensors\" or \"compressed-tensors\"");
+            "must be \"safetensors\", \"compressed-tensors\" or \"gptq\"");
     refused("blockq export --out r --run r --shard 99999", "--shard 99999: must be at least 100000 bytes");
     refused("blockq export --out r --run r --shard 5e9", "--shard 5e9: must be bytes");
     refused("blockq tokens a -o t", "--bytes is missing");

@@ -2,7 +2,7 @@
 #include "unit/driver/captured.h"
 
 #include "base/die.h"
-#include "block/adascale.h"
+#include "block/passes/adascale.h"
 #include "driver/recipe/recipe.h"
 
 #include <dirent.h>

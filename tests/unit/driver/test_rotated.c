@@ -75,7 +75,7 @@ static void check_model(const char *dir) {
     for (int i = 0; i < WAYS; i++) {
         open_source(&src, dir, &ways[i], 11);
         float *have = logits_of(&src, 2, &n), *again = logits_of(&src, 1, &same);
-        double error = golden_error(have, want, n);
+        double error = golden_error(bq_mat_host(have, 1, n, BQ_F32), bq_mat_host(want, 1, n, BQ_F32));
         print_message("  way %d: %.2e\n", i, error);
         if (!(error <= TOLERANCE)) fail_msg("way %d: error %.3g", i, error);
         assert_memory_equal(have, again, (size_t)n * sizeof *have);
@@ -90,7 +90,7 @@ static void check_model(const char *dir) {
 static void golden_models(void **state) {
     golden g;
     print_message("%s\n", (const char *)*state);
-    golden_open(&g, *state, "");
+    golden_vector_model(&g, *state);
     check_model(g.dir);
     golden_close(&g);
 }
@@ -114,7 +114,7 @@ static void tensors(void **state) {
     (void)state;
     golden g;
     bq_source src;
-    golden_open(&g, "model_llama_bias", "");
+    golden_vector_model(&g, "model_llama_bias");
     open_source(&src, g.dir, &ways[1], 3);
     const bq_model *m = &src.arch.model;
     static const char *const other[] = {"model.embed_tokens.weight",
@@ -156,7 +156,7 @@ static void seeds(void **state) {
                                        "model.layers.1.self_attn.v_proj.bias"};
     golden g;
     bq_source src;
-    golden_open(&g, "model_llama_bias", "");
+    golden_vector_model(&g, "model_llama_bias");
     float *x[2][2];
     int64_t n = 0;
     for (int seed = 0; seed < 2; seed++) {
@@ -206,6 +206,7 @@ int main(void) {
         cmocka_unit_test_prestate(golden_models, "model_llama_bias"),
         cmocka_unit_test_prestate(golden_models, "model_phi3_short"),
         cmocka_unit_test_prestate(golden_models, "model_phi3_partial"),
+        cmocka_unit_test_prestate(golden_models, "model_qwen2"),
         cmocka_unit_test(demo),
         cmocka_unit_test(tensors),
         cmocka_unit_test(seeds),

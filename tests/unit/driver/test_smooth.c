@@ -7,11 +7,11 @@
 #include <stdio.h>
 #include <cmocka.h>
 
-#include "block/autosmooth.h"
-#include "block/awq.h"
-#include "block/rope.h"
-#include "block/smooth.h"
-#include "io/weights.h"
+#include "block/passes/autosmooth.h"
+#include "block/passes/awq.h"
+#include "block/model/rope.h"
+#include "block/passes/smooth.h"
+#include "io/in/weights.h"
 #include "rig.h"
 
 enum { SAMPLES = 3, TOKENS = 12, H = 32, INTER = 48 };

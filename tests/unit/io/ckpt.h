@@ -2,8 +2,8 @@
 #ifndef CKPT_H
 #define CKPT_H
 
-#include "io/checkpoint.h"
-#include "io/raw.h"
+#include "io/state/checkpoint.h"
+#include "io/state/raw.h"
 #include "unit/io/temp.h"
 
 #include <fcntl.h>

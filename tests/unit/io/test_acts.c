@@ -1,5 +1,5 @@
 #include "base/die.h"
-#include "io/acts.h"
+#include "io/state/acts.h"
 #include "io/files.h"
 #include "unit/io/flip.h"
 

@@ -2,8 +2,8 @@
 
 #include "base/model.h"
 #include "base/family.h"
-#include "io/config.h"
-#include "io/weights.h"
+#include "io/in/config.h"
+#include "io/in/weights.h"
 
 #include <math.h>
 
@@ -141,6 +141,7 @@ static void golden_models(void **state) {
         {"llama_default", BQ_ROPE_DEFAULT, 14, 14, 512, 1}, {"llama_llama3", BQ_ROPE_LLAMA3, 16, 16, 64, 8},
         {"llama_bias", BQ_ROPE_DEFAULT, 10, 10, 512, 1},    {"phi3_short", BQ_ROPE_LONG, 12, 12, 64, 32},
         {"phi3_long", BQ_ROPE_LONG, 12, 12, 32, 32},        {"phi3_partial", BQ_ROPE_LONG, 16, 12, 64, 8},
+        {"qwen2", BQ_ROPE_DEFAULT, 12, 12, 512, 1},
     };
     for (int i = 0; i < (int)(sizeof golden / sizeof *golden); i++) {
         char path[600];
@@ -229,7 +230,7 @@ static void longrope_variants(void **state) {
 static const struct {
     const char *key, *value, *needle;
 } refused[] = {
-    {"model_type", "\"qwen2\"", "known are llama"},
+    {"model_type", "\"mamba\"", "known are llama"},
     {"model_type", "\"phi3\"", "known are llama"}, /* with Llama's architecture */
     {"model_type", "7", "model_type"},
     {"architectures", "[\"LlamaForSequenceClassification\"]", "known are llama"},
@@ -293,6 +294,14 @@ static void bad_values_are_refused(void **state) {
     }
     free(base);
     assert_refused(parse("{}", &m), "known are llama");
+    base = edited(llama31, "rope_scaling", "null");
+    char *qwen = edited(base, "architectures", "[]");
+    free(base);
+    base = edited(qwen, "model_type", "\"qwen2\"");
+    free(qwen);
+    assert_refused(parse_edited(base, "use_sliding_window", "true", &m), "is not supported for qwen2");
+    assert_int_equal(parse_edited(base, "use_sliding_window", "false", &m), BQ_OK);
+    free(base);
     assert_refused(parse_edited(phi35, "rope_scaling", "{\"type\":\"linear\",\"factor\":2}", &m),
                    "not known for phi3");
     assert_refused(parse_edited(phi35, "sliding_window", "0", &m), "sliding_window");

@@ -1,6 +1,6 @@
 #include "toy.h"
 
-#include "io/config.h"
+#include "io/in/config.h"
 #include "unpack.h"
 
 /* Packed along a column, most of a word's fields at a time. */
@@ -91,15 +91,6 @@ static void check_ct(const char *out, const toy_rule *rule) {
     toy_free(&t);
     bq_weights_close(w);
     bq_weights_close(from);
-}
-
-static void same_json(const json_t *got, const char *want) {
-    json_t *v = json_loads(want, JSON_DECODE_ANY, NULL);
-    char *text = json_dumps(got, JSON_COMPACT | JSON_ENCODE_ANY);
-    assert_non_null(v);
-    if (!json_equal(got, v)) fail_msg("got %s, wanted %s", text, want);
-    free(text);
-    json_decref(v);
 }
 
 #define WEIGHTS(bits, strategy, group) SCHEME(bits, "true", strategy, group, "null")
@@ -281,21 +272,7 @@ static void heads_are_untied(void **state) {
 
 /* ---- refusals ---- */
 
-static bool wrong_get(void *ctx, const char *name, bool want_data, bq_qtensor *q) {
-    (void)want_data;
-    if (!strstr(name, "layers.1.mlp.down_proj")) return false;
-    *q = *(bq_qtensor *)ctx;
-    return true;
-}
-
-static int wrong(bq_qtensor q, bool ct) {
-    bq_weights *w;
-    assert_int_equal(bq_weights_open(&w, src_dir), BQ_OK);
-    bq_qsource s = {&q, wrong_get, NULL};
-    int rc = export_parts(w, temp_path("wrong"), s, ct, TOY_SHARD, 1);
-    bq_weights_close(w);
-    return rc;
-}
+static int wrong(bq_qtensor q, bool ct) { return export_wrong(ct ? "compressed-tensors" : "safetensors", q); }
 
 static void bad_results_are_refused(void **state) {
     (void)state;

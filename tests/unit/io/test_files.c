@@ -4,7 +4,7 @@
 #include "base/log.h"
 #include "io/files.h"
 #include "io/folder.h"
-#include "io/lock.h"
+#include "io/state/lock.h"
 #include "io/rundir.h"
 
 #include <errno.h>

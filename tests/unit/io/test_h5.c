@@ -1,6 +1,6 @@
 #include "base/die.h"
-#include "io/h5.h"
-#include "io/raw.h"
+#include "io/state/h5.h"
+#include "io/state/raw.h"
 #include "unit/io/temp.h"
 
 #include <fcntl.h>

@@ -1,5 +1,5 @@
 /* Files made by the library itself, in ways that we must not accept or must find our way in. */
-#include "io/h5.h"
+#include "io/state/h5.h"
 #include "unit/io/temp.h"
 
 #include <hdf5.h>

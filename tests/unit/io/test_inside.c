@@ -1,5 +1,5 @@
 #include "base/die.h"
-#include "io/inside.h"
+#include "io/state/midblock.h"
 #include "unit/io/temp.h"
 
 #include <dirent.h>

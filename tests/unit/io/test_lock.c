@@ -1,7 +1,7 @@
 #include "refuse.h"
 
 #include "io/files.h"
-#include "io/lock.h"
+#include "io/state/lock.h"
 
 #include <signal.h>
 

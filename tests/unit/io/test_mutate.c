@@ -3,8 +3,8 @@
 #include "refuse.h"
 
 #include "base/rng.h"
-#include "io/config.h"
-#include "io/safetensors.h"
+#include "io/in/config.h"
+#include "io/in/safetensors.h"
 
 enum { ROUNDS = 20000, ROOM = 4096 };
 

@@ -1,7 +1,7 @@
 #include "refuse.h"
 
 #include "unpack.h"
-#include "io/weights.h"
+#include "io/in/weights.h"
 
 static void vectors(void **state) {
     (void)state;

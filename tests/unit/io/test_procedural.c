@@ -1,6 +1,6 @@
 /* Procedural weights: a value depends on seed, tensor and place alone; their size; their fingerprint. */
-#include "io/procedural.h"
-#include "io/weights.h"
+#include "io/in/procedural.h"
+#include "io/in/weights.h"
 
 #include "base/num.h"
 

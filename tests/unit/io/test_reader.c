@@ -1,5 +1,5 @@
 /* Reading ahead: every sample once and in order, whatever the depth; damage and an early end. */
-#include "io/reader.h"
+#include "io/state/reader.h"
 #include "unit/io/temp.h"
 
 #include <unistd.h>

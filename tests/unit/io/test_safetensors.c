@@ -1,6 +1,6 @@
 #include "refuse.h"
 
-#include "io/safetensors.h"
+#include "io/in/safetensors.h"
 
 #include <fcntl.h>
 

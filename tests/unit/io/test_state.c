@@ -1,7 +1,7 @@
 #include "base/die.h"
-#include "io/checkpoint.h"
+#include "io/state/checkpoint.h"
 #include "io/json.h"
-#include "io/state.h"
+#include "io/state/state.h"
 #include "unit/io/temp.h"
 
 #include <fcntl.h>

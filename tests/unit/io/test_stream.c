@@ -1,5 +1,5 @@
 #include "base/die.h"
-#include "io/stream.h"
+#include "io/state/stream.h"
 #include "unit/io/temp.h"
 
 #include <dirent.h>

@@ -1,6 +1,6 @@
 #include "base/die.h"
 #include "base/hash.h"
-#include "io/h5.h"
+#include "io/state/h5.h"
 #include "io/tokens.h"
 #include "unit/io/flip.h"
 

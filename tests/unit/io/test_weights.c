@@ -4,7 +4,7 @@
 #include "base/log.h"
 #include "base/num.h"
 #include "io/files.h"
-#include "io/weights.h"
+#include "io/in/weights.h"
 
 #include <fcntl.h>
 

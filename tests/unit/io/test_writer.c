@@ -1,8 +1,8 @@
 #include "base/hash.h"
 #include "refuse.h"
 
-#include "io/weights.h"
-#include "io/writer.h"
+#include "io/in/weights.h"
+#include "io/out/writer.h"
 
 static void fill(char *to, size_t bytes, int seed) {
     for (size_t i = 0; i < bytes; i++) to[i] = (char)(i * 7 + (size_t)seed);

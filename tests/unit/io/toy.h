@@ -6,10 +6,10 @@
 #include "refuse.h"
 
 #include "base/num.h"
-#include "io/export_job.h"
+#include "io/out/format.h"
 #include "io/files.h"
 #include "io/json.h"
-#include "io/writer.h"
+#include "io/out/writer.h"
 
 #include <math.h>
 
@@ -185,14 +185,13 @@ static char src_dir[512];
 #define TOY_SHARD ((size_t)5000000000) /* one file */
 
 /* One export by `parts` processes' worth of calls, each with a job of its own; out_dir is made once. */
-static inline int export_parts(const bq_weights *w, const char *out, bq_qsource q, bool ct, size_t limit,
-                               int parts) {
+static inline int export_as(const char *format, const bq_weights *w, const char *out, bq_qsource q,
+                            size_t limit, int parts) {
     bq_export_job *job[8] = {NULL};
     int rc = BQ_OK;
     assert_true(parts <= 8);
     for (int i = 0; i < parts && !rc; i++)
-        rc = bq_export_open(&job[i], w, out, q,
-                            bq_format_at(bq_format_find(ct ? "compressed-tensors" : "safetensors")), limit);
+        rc = bq_export_open(&job[i], w, out, q, bq_format_at(bq_format_find(format)), limit);
     if (!rc) rc = bq_export_claim(job[parts - 1]);
     if (!rc) {
         for (int i = parts; i-- > 0;) bq_export_write(job[i], i, parts);
@@ -200,6 +199,11 @@ static inline int export_parts(const bq_weights *w, const char *out, bq_qsource 
     }
     for (int i = 0; i < parts; i++) bq_export_close(job[i]);
     return rc;
+}
+
+static inline int export_parts(const bq_weights *w, const char *out, bq_qsource q, bool ct, size_t limit,
+                               int parts) {
+    return export_as(ct ? "compressed-tensors" : "safetensors", w, out, q, limit, parts);
 }
 
 /* One export of src_dir by the rules; `limit` as bytes a shard, 0 for one shard of products made by the
@@ -211,6 +215,22 @@ static inline int export_to(const char *out, const toy_rule *rule, bool ct, size
     int rc = export_parts(w, out, (bq_qsource){&t, toy_get, toy_dense}, ct, limit ? limit : TOY_SHARD, 1);
     if (gets) *gets = t.gets;
     toy_free(&t);
+    bq_weights_close(w);
+    return rc;
+}
+
+/* An export of src_dir in which one tensor has become q, which the format is to refuse. */
+static inline bool wrong_get(void *ctx, const char *name, bool want_data, bq_qtensor *q) {
+    (void)want_data;
+    if (!strstr(name, "layers.1.mlp.down_proj")) return false;
+    *q = *(bq_qtensor *)ctx;
+    return true;
+}
+
+static inline int export_wrong(const char *format, bq_qtensor q) {
+    bq_weights *w;
+    assert_int_equal(bq_weights_open(&w, src_dir), BQ_OK);
+    int rc = export_as(format, w, temp_path("wrong"), (bq_qsource){&q, wrong_get, NULL}, TOY_SHARD, 1);
     bq_weights_close(w);
     return rc;
 }
@@ -240,6 +260,15 @@ static inline json_t *config_of(const char *dir) {
     json_t *config;
     assert_int_equal(bq_json_read(in(dir, "config.json"), 1 << 20, &config), BQ_OK);
     return config;
+}
+
+static inline void same_json(const json_t *got, const char *want) {
+    json_t *v = json_loads(want, JSON_DECODE_ANY, NULL);
+    char *text = json_dumps(got, JSON_COMPACT | JSON_ENCODE_ANY);
+    assert_non_null(v);
+    if (!json_equal(got, v)) fail_msg("got %s, wanted %s", text, want);
+    free(text);
+    json_decref(v);
 }
 
 #endif

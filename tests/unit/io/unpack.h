@@ -4,7 +4,7 @@
 
 #include "temp.h"
 
-#include "io/pack.h"
+#include "io/out/pack.h"
 
 static inline void unpack_rows(bq_mat word, int bits, bq_mat code) {
     assert_true(word.cols == bq_pack_words(code.cols, bits) && word.rows == code.rows);

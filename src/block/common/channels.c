@@ -1,0 +1,148 @@
+#include "block/common/channels.h"
+
+#include "comm/treesum.h"
+
+#include <float.h>
+
+typedef struct {
+    bq_pass_context *c;
+    bq_channel_statistic what;
+    const bq_mat *act;
+    bq_onlooker also;
+    bool handed;         /* outputs to c->target */
+    bq_mat low[BQ_MATS]; /* max of -x, for ranges */
+    bq_treesum sum;      /* (columns of all matrices, 1) */
+} channels;
+
+static int64_t columns(const bq_arch *arch) {
+    int64_t sum = 0;
+    for (int m = 0; m < BQ_MATS; m++) sum += arch->cols[m];
+    return sum;
+}
+
+/* Matrix m's part of a vector over the columns of all, as one row. */
+static bq_mat part_of(const bq_arch *arch, bq_mat all, int m) {
+    int64_t first = 0;
+    for (int i = 0; i < m; i++) first += arch->cols[i];
+    return bq_mat_reshape(bq_mat_rows(all, first, arch->cols[m]), arch->cols[m]);
+}
+
+void bq_channels_push(bq_dev *dev, const bq_arch *arch, bq_mat act[BQ_MATS]) {
+    for (int m = 0; m < BQ_MATS; m++) act[m] = bq_arena_push(&dev->mem, 1, arch->cols[m], BQ_F32);
+}
+
+size_t bq_channels_size(const bq_arch *arch) {
+    size_t sum = 0;
+    for (int m = 0; m < BQ_MATS; m++) sum += bq_arena_need(1, arch->cols[m], BQ_F32);
+    return sum;
+}
+
+static void look(void *ctx, int64_t sample, bq_mat x, bq_mat y) {
+    channels *t = ctx;
+    bq_dev *dev = t->c->dev;
+    bq_mat leaf = {0};
+    if (t->what == BQ_CHANNEL_MEAN) leaf = bq_treesum_next(&t->sum);
+    for (int m = 0; m < BQ_MATS; m++) {
+        bq_mat in = bq_capture_input(t->c->work, m);
+        if (t->what == BQ_CHANNEL_MEAN)
+            dev->op->column_abs(dev, in, 0, part_of(t->c->q->arch, leaf, m));
+        else
+            dev->op->column_max(dev, in, t->what == BQ_CHANNEL_ABSMAX ? 0 : 1, t->act[m]);
+        if (t->what == BQ_CHANNEL_RANGE) dev->op->column_max(dev, in, -1, t->low[m]);
+    }
+    if (t->what == BQ_CHANNEL_MEAN) bq_treesum_add(&t->sum, sample);
+    if (t->also.visit) t->also.visit(t->also.ctx, sample, x, y);
+    if (t->handed) t->c->target(t->c->ctx, sample, y);
+}
+
+static void finish_maxima(channels *t) {
+    bq_dev *dev = t->c->dev;
+    for (int m = 0; m < BQ_MATS; m++) {
+        bq_comm_stage_max(t->c->comm, dev, t->act[m]);
+        if (t->what != BQ_CHANNEL_RANGE) continue;
+        bq_comm_stage_max(t->c->comm, dev, t->low[m]);
+        dev->op->add(dev, t->low[m], t->act[m]);
+    }
+}
+
+/* Means from the sums: every replica adds up its rows of the long vector, then all have all. */
+static void finish_means(channels *t) {
+    bq_pass_context *c = t->c;
+    bq_dev *dev = c->dev;
+    const bq_arch *arch = c->q->arch;
+    bq_shard leaves[BQ_REPLICAS], own = bq_shard_of(columns(arch), c->comm->replica, c->comm->nreplica);
+    for (int r = 0; r < c->comm->nreplica; r++) leaves[r] = bq_shard_of(c->samples, r, c->comm->nreplica);
+    bq_mat all = bq_arena_push(&dev->mem, columns(arch), 1, BQ_F32);
+    dev->op->scale(dev, bq_treesum_end(&t->sum, c->comm, leaves, own),
+                   (float)(1 / ((double)c->samples * (double)c->tokens)),
+                   bq_mat_rows(all, own.first, own.count));
+    bq_comm_gather_rows(c->comm, dev, all);
+    for (int m = 0; m < BQ_MATS; m++) dev->op->copy(dev, part_of(arch, all, m), t->act[m]);
+}
+
+void bq_channels(bq_pass_context *c, bq_channel_statistic what, const bq_mat act[BQ_MATS], bq_onlooker also) {
+    bq_dev *dev = c->dev;
+    const bq_arch *arch = c->q->arch;
+    channels t = {.c = c, .what = what, .act = act, .also = also};
+    size_t mark = bq_arena_mark(&dev->mem);
+    float start = what == BQ_CHANNEL_ABSMAX ? 0 : -FLT_MAX;
+    for (int m = 0; m < BQ_MATS && what != BQ_CHANNEL_MEAN; m++) {
+        dev->op->set(dev, act[m], start);
+        if (what != BQ_CHANNEL_RANGE) continue;
+        t.low[m] = bq_arena_push(&dev->mem, 1, arch->cols[m], BQ_F32);
+        dev->op->set(dev, t.low[m], start);
+    }
+    if (what == BQ_CHANNEL_MEAN) {
+        bq_shard mine = bq_shard_of(c->samples, c->comm->replica, c->comm->nreplica);
+        int room = bq_treesum_buffers(mine.first, mine.count);
+        bq_treesum_open(&t.sum, dev, room > 1 ? room : 1, bq_arena_push(&dev->mem, columns(arch), 1, BQ_F32));
+    }
+    t.handed = c->target && bq_prepare_stream(c->input) == BQ_STREAM_FP;
+    bq_capture(c, bq_prepare_stream(c->input), bq_every, c->blk->w, also.output || t.handed, look, &t);
+    if (what == BQ_CHANNEL_MEAN)
+        finish_means(&t);
+    else
+        finish_maxima(&t);
+    bq_arena_reset(&dev->mem, mark);
+}
+
+/* Rows that follow each other with groups of the same size are one piece, so that fused and separate linears
+ * give the same bits. */
+static void relative_weights(bq_pass_context *c, int mat, bq_mat out) {
+    bq_dev *dev = c->dev;
+    const bq_arch *arch = c->q->arch;
+    size_t mark = bq_arena_mark(&dev->mem);
+    bq_mat sum = bq_arena_push(&dev->mem, 1, out.cols, BQ_F32);
+    dev->op->set(dev, out, 0);
+    for (int i = 0, next; i < arch->linears; i = next) {
+        next = i + 1;
+        if (arch->linear[i].mat != mat) continue;
+        int64_t group = c->q->scheme[i].group > 0 ? c->q->scheme[i].group : out.cols,
+                rows = arch->linear[i].rows;
+        while (next < arch->linears && arch->linear[next].mat == mat &&
+               (c->q->scheme[next].group > 0 ? c->q->scheme[next].group : out.cols) == group)
+            rows += arch->linear[next++].rows;
+        dev->op->column_abs(dev, bq_mat_rows(c->blk->w[mat], arch->linear[i].row, rows), group, sum);
+        dev->op->add(dev, sum, out);
+    }
+    dev->op->scale(dev, out, (float)(1 / (double)arch->rows[mat]), out);
+    bq_arena_reset(&dev->mem, mark);
+}
+
+void bq_channels_weight(bq_pass_context *c, int mat, bool relative, bq_mat out) {
+    if (relative) {
+        relative_weights(c, mat, out);
+        return;
+    }
+    c->dev->op->set(c->dev, out, 0);
+    c->dev->op->column_max(c->dev, c->blk->w[mat], 0, out);
+}
+
+size_t bq_channels_need(const bq_arch *arch, int64_t tokens, int64_t samples, int replica, int nreplica) {
+    bq_shard leaves[BQ_REPLICAS];
+    for (int r = 0; r < nreplica; r++) leaves[r] = bq_shard_of(samples, r, nreplica);
+    int room = bq_treesum_buffers(leaves[replica].first, leaves[replica].count);
+    size_t sum = bq_capture_need(arch, tokens) + bq_channels_size(arch);
+    sum += (size_t)(room > 1 ? room + 1 : 2) * bq_arena_need(columns(arch), 1, BQ_F32);
+    return sum + bq_treesum_exchange(replica, nreplica, leaves, columns(arch), 1, BQ_F32);
+}

@@ -1,0 +1,47 @@
+#include "block/common/fold.h"
+
+bq_fusion bq_fusion_of(const bq_arch *arch, int mat) {
+    const bq_model *m = &arch->model;
+    int64_t hd = m->head_dim, kv = m->kv_heads * hd;
+    switch (mat) {
+    case BQ_QKV: return (bq_fusion){0, -1, 0, 0, 0, 1};
+    case BQ_O: return (bq_fusion){-1, BQ_QKV, m->heads * hd + kv, kv, hd, m->heads / m->kv_heads};
+    case BQ_GATE_UP: return (bq_fusion){1, -1, 0, 0, 0, 1};
+    default: return (bq_fusion){-1, BQ_GATE_UP, m->inter, m->inter, m->inter, 1};
+    }
+}
+
+void bq_fold_group(bq_dev *dev, const bq_arch *arch, int mat, bq_mat s) {
+    bq_fusion f = bq_fusion_of(arch, mat);
+    if (f.repeat > 1) dev->op->head_max(dev, bq_mat_reshape(s, f.repeat * f.head), f.head);
+}
+
+void bq_fold_apply(bq_dev *dev, bq_block *blk, int mat, bq_mat s) {
+    const bq_ops *op = dev->op;
+    bq_fusion f = bq_fusion_of(blk->arch, mat);
+    op->times_columns(dev, blk->w[mat], s, blk->w[mat]);
+    blk->folded = true;
+    if (f.norm >= 0) {
+        op->over_columns(dev, blk->norm[f.norm], s, blk->norm[f.norm]);
+        return;
+    }
+    size_t mark = bq_arena_mark(&dev->mem);
+    bq_mat one = bq_arena_push(&dev->mem, f.rows, 1, BQ_F32); /* of a producer row: that of its first head */
+    op->copy(dev, bq_mat_cols(bq_mat_reshape(s, f.repeat * f.head), 0, f.head), bq_mat_reshape(one, f.head));
+    bq_mat rows = bq_mat_rows(blk->w[f.producer], f.row, f.rows), bias = blk->bias[f.producer];
+    op->over_rows(dev, rows, one, rows);
+    if (bias.data) {
+        bias = bq_mat_cols(bias, f.row, f.rows);
+        op->over_columns(dev, bias, bq_mat_reshape(one, f.rows), bias);
+    }
+    bq_arena_reset(&dev->mem, mark);
+}
+
+size_t bq_fold_need(const bq_arch *arch) {
+    size_t most = 0;
+    for (int m = 0; m < BQ_MATS; m++) {
+        size_t one = bq_arena_need(bq_fusion_of(arch, m).rows, 1, BQ_F32);
+        most = one > most ? one : most;
+    }
+    return most;
+}

@@ -1,0 +1,183 @@
+#include "block/common/gram.h"
+
+#include "block/common/capture.h"
+#include "comm/treesum.h"
+
+typedef struct {
+    bq_pass_context *c;
+    bq_gram_set set;
+    int at;                     /* the only matrix of the set, midway */
+    bq_treesum sum[2][BQ_MATS]; /* h, cross */
+    bq_mat input[BQ_MATS];      /* (T, K): what the quantized stream fed, for cross */
+    bq_mat part;                /* flat room: a sample's moments, f32, on their way into sums of f64 */
+} collector;
+
+static bool has(unsigned set, int m) { return set >> m & 1; }
+
+static bool wanted(bq_gram_set set, int kind, int m) { return has(kind ? set.cross : set.which, m); }
+
+static int last_of(unsigned set) {
+    int m = BQ_MATS - 1;
+    while (!has(set, m)) m--;
+    return m;
+}
+
+/* Columns of the widest matrix of the set. */
+static int64_t widest(const bq_arch *arch, bq_gram_set set) {
+    int64_t most = 0;
+    for (int m = 0; m < BQ_MATS; m++)
+        if (has(set.which, m) && arch->cols[m] > most) most = arch->cols[m];
+    return most;
+}
+
+void bq_gram_push(bq_gram *g, const bq_arch *arch, bq_gram_set set, bq_arena *mem) {
+    *g = (bq_gram){0};
+    for (int m = 0; m < BQ_MATS; m++) {
+        int64_t k = arch->cols[m];
+        if (has(set.which, m)) g->h[m] = bq_arena_push(mem, k, k, set.type);
+        if (has(set.cross, m)) g->cross[m] = bq_arena_push(mem, k, k, set.type);
+    }
+}
+
+size_t bq_gram_need(const bq_arch *arch, bq_gram_set set) {
+    size_t sum = 0;
+    for (int m = 0; m < BQ_MATS; m++)
+        sum += (size_t)(has(set.which, m) + has(set.cross, m)) *
+               bq_arena_need(arch->cols[m], arch->cols[m], set.type);
+    return sum;
+}
+
+static void all_leaves(int64_t samples, int nreplica, bq_shard *out) {
+    for (int r = 0; r < nreplica; r++) out[r] = bq_shard_of(samples, r, nreplica);
+}
+
+static int buffers(int64_t samples, int replica, int nreplica) {
+    bq_shard mine = bq_shard_of(samples, replica, nreplica);
+    return bq_treesum_buffers(mine.first, mine.count);
+}
+
+size_t bq_gram_collect_need(const bq_arch *arch, bq_gram_set set, int64_t tokens, int64_t samples,
+                            int replica, int nreplica) {
+    bq_shard leaves[BQ_REPLICAS];
+    size_t sum = 0, during = bq_capture_need(arch, tokens), after = 0;
+    int64_t most = widest(arch, set);
+    if (set.type == BQ_F64) during += bq_arena_need(most, most, BQ_F32);
+    all_leaves(samples, nreplica, leaves);
+    for (int m = 0; m < BQ_MATS; m++) {
+        int64_t k = arch->cols[m];
+        for (int kind = 0; kind < 2; kind++) {
+            if (!wanted(set, kind, m)) continue;
+            sum += (size_t)(buffers(samples, replica, nreplica) - 1) * bq_arena_need(k, k, set.type);
+            size_t exchange =
+                nreplica > 1 ? bq_treesum_exchange(replica, nreplica, leaves, k, k, set.type) : 0;
+            after = exchange > after ? exchange : after;
+        }
+        if (has(set.cross, m)) during += bq_arena_need(tokens, k, BQ_F32);
+    }
+    return sum + (during > after ? during : after);
+}
+
+/* Where a sample's moments are to be written; `add` then takes them into the sum. */
+static bq_mat part_of(const collector *a, bq_treesum *sum) {
+    bq_mat next = bq_treesum_next(sum), part = a->part;
+    part.rows = part.cols = part.ld = next.rows;
+    return a->set.type == BQ_F64 ? part : next;
+}
+
+static void add(collector *a, bq_treesum *sum, bq_mat part, int64_t sample) {
+    bq_dev *dev = a->c->dev;
+    if (a->set.type == BQ_F64) {
+        dev->op->zero(dev, bq_treesum_next(sum));
+        dev->op->add(dev, part, bq_treesum_next(sum));
+    }
+    bq_treesum_add(sum, sample);
+}
+
+/* The inputs of the FP stream less those kept, their product with those kept. */
+static void add_cross(collector *a, int64_t sample, bq_mat x) {
+    bq_pass_context *c = a->c;
+    const bq_ops *op = c->dev->op;
+    op->put(c->dev, c->fetch(c->ctx, BQ_STREAM_FP, sample), x);
+    bq_block_parts(c->dev, c->blk, c->blk->w, c->work, BQ_QKV, last_of(a->set.cross), x, (bq_mat){0});
+    for (int m = 0; m < BQ_MATS; m++) {
+        if (!has(a->set.cross, m)) continue;
+        bq_mat fp = bq_capture_input(c->work, m), to = part_of(a, &a->sum[1][m]);
+        op->scale(c->dev, fp, -1, fp);
+        op->add(c->dev, a->input[m], fp);
+        op->gemm(c->dev, true, false, -1, fp, a->input[m], 0, to);
+        add(a, &a->sum[1][m], to, sample);
+    }
+}
+
+static void take(collector *a, int m, int64_t sample, bq_mat in) {
+    bq_dev *dev = a->c->dev;
+    bq_mat to = part_of(a, &a->sum[0][m]);
+    dev->op->gram(dev, in, to);
+    add(a, &a->sum[0][m], to, sample);
+    if (has(a->set.cross, m)) dev->op->copy(dev, in, a->input[m]);
+}
+
+/* x is free once the inputs have been seen. */
+static void visit(void *ctx, int64_t sample, bq_mat x, bq_mat y) {
+    collector *a = ctx;
+    (void)y;
+    for (int m = 0; m < BQ_MATS; m++)
+        if (has(a->set.which, m)) take(a, m, sample, bq_capture_input(a->c->work, m));
+    if (a->set.cross) add_cross(a, sample, x);
+}
+
+static void visit_midway(void *ctx, int64_t sample, bq_mat x, bq_mat in) {
+    collector *a = ctx;
+    take(a, a->at, sample, in);
+    if (a->set.cross) add_cross(a, sample, x);
+}
+
+/* Everybody's leaves in place of my sum. */
+static void finish(bq_pass_context *c, bq_treesum *sum, bq_mat to) {
+    bq_dev *dev = c->dev;
+    bq_shard leaves[BQ_REPLICAS], rows = bq_shard_of(to.rows, c->comm->replica, c->comm->nreplica);
+    size_t mark = bq_arena_mark(&dev->mem);
+    all_leaves(c->samples, c->comm->nreplica, leaves);
+    bq_mat total = bq_treesum_end(sum, c->comm, leaves, rows);
+    bq_mat mine = bq_mat_rows(to, rows.first, rows.count);
+    total.rows = rows.count; /* alone, a replica gets the whole matrix */
+    if (total.data != mine.data && rows.count) dev->op->copy(dev, total, mine);
+    bq_arena_reset(&dev->mem, mark);
+    bq_comm_gather_rows(c->comm, dev, to);
+}
+
+/* way: how the samples come to before matrix a->at; NULL: by a forward for all of the set. */
+static void collect(collector *a, bq_midway *way, const bq_mat w[BQ_MATS], bq_gram *g) {
+    bq_pass_context *c = a->c;
+    bq_gram_set set = a->set;
+    bq_arena *mem = &c->dev->mem;
+    size_t mark = bq_arena_mark(mem);
+    int room = buffers(c->samples, c->comm->replica, c->comm->nreplica);
+    for (int m = 0; m < BQ_MATS; m++) {
+        if (has(set.which, m)) bq_treesum_open(&a->sum[0][m], c->dev, room, g->h[m]);
+        if (has(set.cross, m)) bq_treesum_open(&a->sum[1][m], c->dev, room, g->cross[m]);
+    }
+    size_t sums = bq_arena_mark(mem);
+    int64_t most = widest(c->q->arch, set);
+    if (set.type == BQ_F64) a->part = bq_arena_push(mem, most, most, BQ_F32);
+    for (int m = 0; m < BQ_MATS; m++)
+        if (has(set.cross, m)) a->input[m] = bq_arena_push(mem, c->tokens, g->h[m].cols, BQ_F32);
+    if (way)
+        bq_midway_to(way, a->at, w, visit_midway, a);
+    else
+        bq_capture(c, bq_capture_stream(c->input), bq_every, w, false, visit, a);
+    bq_arena_reset(mem, sums);
+    for (int m = 0; m < BQ_MATS; m++) {
+        if (has(set.which, m)) finish(c, &a->sum[0][m], g->h[m]);
+        if (has(set.cross, m)) finish(c, &a->sum[1][m], g->cross[m]);
+    }
+    bq_arena_reset(mem, mark);
+}
+
+void bq_gram_collect(bq_pass_context *c, const bq_mat w[BQ_MATS], bq_gram_set set, bq_gram *g) {
+    collect(&(collector){.c = c, .set = set}, NULL, w, g);
+}
+
+void bq_gram_collect_midway(bq_midway *way, int m, const bq_mat w[BQ_MATS], bq_gram_set set, bq_gram *g) {
+    collect(&(collector){.c = way->c, .set = set, .at = m}, way, w, g);
+}

@@ -1,0 +1,70 @@
+#include "block/common/midway.h"
+
+#include "comm/heartbeat.h"
+
+static int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
+
+static int64_t heads_of(const bq_arch *arch) { return arch->cols[BQ_O]; }
+
+void bq_midway_open(bq_midway *a, bq_pass_context *c) {
+    const bq_arch *arch = c->q->arch;
+    bq_arena *mem = &c->dev->mem;
+    bq_shard share = bq_shard_of(c->samples, c->comm->replica, c->comm->nreplica);
+    *a = (bq_midway){.c = c, .share = share, .kept = c->keeps < share.count ? c->keeps : share.count};
+    if (!a->kept) return;
+    int64_t rows = a->kept * c->tokens;
+    a->m = bq_arena_push(mem, rows, arch->model.hidden, BQ_F32);
+    a->o = a->z = bq_arena_push(mem, rows, larger(heads_of(arch), arch->model.inter), BQ_F32);
+    a->o.cols = a->o.ld = heads_of(arch);
+    a->z.cols = a->z.ld = arch->model.inter;
+}
+
+size_t bq_midway_need(const bq_arch *arch, int64_t tokens, int64_t kept) {
+    if (!kept) return 0;
+    return bq_arena_need(kept * tokens, arch->model.hidden, BQ_F32) +
+           bq_arena_need(kept * tokens, larger(heads_of(arch), arch->model.inter), BQ_F32);
+}
+
+/* The workspace with what is kept of the share's sample i in it. */
+static bq_work work_of(const bq_midway *a, int64_t i) {
+    bq_work k = *a->c->work;
+    int64_t t = a->c->tokens;
+    if (i < a->kept) k.m = bq_mat_rows(a->m, i * t, t), k.o = bq_mat_rows(a->o, i * t, t);
+    if (i < a->kept) k.z = bq_mat_rows(a->z, i * t, t);
+    return k;
+}
+
+/* Sample i of the share to before `to`.  What is kept of it is enough where the last norm is made again. */
+static void bring(const bq_midway *a, int64_t i, int to, const bq_mat w[BQ_MATS], bq_work *k, bq_mat x) {
+    bq_pass_context *c = a->c;
+    bool kept = i < a->kept;
+    if (!kept || to <= BQ_GATE_UP)
+        c->dev->op->put(c->dev, c->fetch(c->ctx, bq_capture_stream(c->input), a->share.first + i), x);
+    if (kept && to == BQ_DOWN) bq_block_norm(c->dev, c->blk, k);
+    bq_block_parts(c->dev, c->blk, w, k, kept && to != BQ_O ? to : BQ_QKV, to, x, x);
+}
+
+void bq_midway_to(bq_midway *a, int to, const bq_mat w[BQ_MATS], bq_visit visit, void *ctx) {
+    bq_pass_context *c = a->c;
+    bq_dev *dev = c->dev;
+    size_t mark = bq_arena_mark(&dev->mem);
+    bq_mat x = bq_arena_push(&dev->mem, c->tokens, c->q->arch->model.hidden, BQ_F32);
+    for (int64_t i = 0; i < a->share.count; i++) {
+        bq_work k = work_of(a, i);
+        bring(a, i, to, w, &k, x);
+        visit(ctx, a->share.first + i, x, to == BQ_MATS ? x : bq_capture_input(&k, to));
+        dev->op->wait(dev);
+        bq_heartbeat(c->comm);
+    }
+    bq_arena_reset(&dev->mem, mark);
+}
+
+static void hand_on(void *ctx, int64_t sample, bq_mat x, bq_mat y) {
+    bq_pass_context *c = ctx;
+    (void)x;
+    c->advance(c->ctx, sample, y);
+}
+
+void bq_midway_end(bq_midway *a, const bq_mat w[BQ_MATS]) {
+    if (a->c->advance) bq_midway_to(a, BQ_MATS, w, hand_on, a->c);
+}

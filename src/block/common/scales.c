@@ -1,0 +1,371 @@
+#include "block/common/scales.h"
+
+#include "comm/heartbeat.h"
+#include "comm/treesum.h"
+
+#include <math.h>
+#include <string.h>
+
+enum { LOSSES = BQ_MATS * BQ_CANDIDATES, HELD_TOKENS = 4096, HELD_SAMPLES = 8 };
+
+/* What is held of some samples at a time, (samples * T, columns) each: the inputs of the matrices, the
+ * outputs they are judged by (of matrices, and of the block), the block's input, and that of its second norm.
+ */
+enum { INPUT, WANT = BQ_MATS, WANT_BLOCK = WANT + BQ_MATS, BLOCK_INPUT, MLP_INPUT, HELD };
+
+typedef struct {
+    bq_pass_context *c;
+    const bq_scales_options *o;
+    bq_mat act[BQ_MATS], weight[BQ_MATS]; /* statistics, (1, cols) */
+    bq_mat scale, have;                   /* flat room: one scale, one output */
+    bq_mat rounded;                       /* the same for an input; no data where none is rounded */
+    bq_mat held[HELD];                    /* no columns where nobody asks for it */
+    int64_t room, count;                  /* samples that fit; that are held, */
+    int64_t sample[HELD_SAMPLES];         /* and their numbers */
+    int kept;                             /* of the first rounds all samples are held before the first */
+    bq_stride of;                         /* the samples of a round */
+    bq_treesum sum;                       /* (LOSSES, 1), of a round */
+    int64_t leaf;                         /* the next one: samples of a round are numbered among themselves */
+    int64_t seen;                         /* samples of all replicas in the rounds so far */
+    double loss[BQ_MATS][BQ_CANDIDATES];  /* summed over these */
+    bool alive[BQ_MATS][BQ_CANDIDATES];   /* candidates that the next round tries */
+} search;
+
+static bool searched(const bq_arch *arch, const bq_scales_options *o, int m) {
+    bool grouped = bq_fusion_of(arch, m).repeat > 1;
+    return o->inspect[m] != BQ_INSPECT_OFF && !(grouped && o->gqa == BQ_GQA_SKIP);
+}
+
+static bool in_attention(int m) { return m == BQ_QKV || m == BQ_O; }
+
+/* The matrix whose output matrix m is judged by, unless that is the block's. */
+static int judge(int m, bq_inspect how) {
+    if (how == BQ_INSPECT_SELF) return m;
+    return in_attention(m) ? BQ_O : BQ_DOWN;
+}
+
+/* Columns of that output. */
+static int64_t width(const bq_arch *arch, int m, bq_inspect how) {
+    return how == BQ_INSPECT_BLOCK ? arch->model.hidden : arch->rows[judge(m, how)];
+}
+
+static int want_of(const bq_scales_options *o, int m) {
+    return o->inspect[m] == BQ_INSPECT_BLOCK ? WANT_BLOCK : WANT + judge(m, o->inspect[m]);
+}
+
+/* Columns of what is held, 0 where it is not. */
+static void held_columns(const bq_arch *arch, const bq_scales_options *o, int64_t cols[HELD]) {
+    memset(cols, 0, HELD * sizeof *cols);
+    for (int m = 0; m < BQ_MATS; m++) {
+        if (!searched(arch, o, m)) continue;
+        cols[INPUT + m] = arch->cols[m];
+        cols[want_of(o, m)] = width(arch, m, o->inspect[m]);
+        if (o->inspect[m] == BQ_INSPECT_BLOCK)
+            cols[in_attention(m) ? BLOCK_INPUT : MLP_INPUT] = arch->model.hidden;
+    }
+}
+
+int64_t bq_scales_room(int64_t tokens, int64_t samples) {
+    int64_t room = HELD_TOKENS / tokens < HELD_SAMPLES ? HELD_TOKENS / tokens : HELD_SAMPLES;
+    room = room < samples ? room : samples;
+    return room > 1 ? room : 1;
+}
+
+/* Rounds whose samples are held all at once, from the forwards that statistics take: the first ones, as many
+ * as fit. */
+static int kept_rounds(const search *t) {
+    const bq_pass_context *c = t->c;
+    int64_t all = 0;
+    for (int r = 0; r < bq_search_rounds(t->o->search); r++) {
+        bq_stride of = bq_search_samples(t->o->search, r);
+        all += bq_stride_of(of, c->samples, c->comm->replica, c->comm->nreplica).count;
+        if (all > t->room) return r;
+    }
+    return bq_search_rounds(t->o->search);
+}
+
+static bq_mat held(const search *t, int what, int64_t i) {
+    return bq_mat_rows(t->held[what], i * t->c->tokens, t->c->tokens);
+}
+
+static bool judged_by_block(const search *t) { return t->held[WANT_BLOCK].cols > 0; }
+
+static bq_mat scale_of(search *t, int m, int candidate) {
+    bq_mat s = bq_mat_cols(t->scale, 0, t->act[m].cols);
+    s.ld = s.cols;
+    t->c->dev->op->smooth_scale(t->c->dev, t->o->form[candidate], t->act[m], t->weight[m], s);
+    return s;
+}
+
+static bool rounds(const bq_scales_options *o) { return o->activations > 0 && o->activations < 16; }
+
+/* What matrix m is fed with scale s, times s, for held sample i. */
+static bq_mat input_of(search *t, int m, bq_mat s, int64_t i) {
+    bq_dev *dev = t->c->dev;
+    bq_mat x = held(t, INPUT + m, i), y = t->rounded;
+    if (!rounds(t->o)) return x;
+    y.cols = y.ld = x.cols;
+    dev->op->over_columns(dev, x, s, y);
+    dev->op->fake_quantize_rows(dev, y, t->o->activations, y);
+    dev->op->times_columns(dev, y, s, y);
+    return y;
+}
+
+/* The output that matrix m is judged by, with matrices w, from its input x of held sample i. */
+static void inspect(search *t, int m, const bq_mat w[BQ_MATS], bq_mat x, int64_t i, bq_mat out) {
+    bq_dev *dev = t->c->dev;
+    const bq_block *blk = t->c->blk;
+    bq_inspect how = t->o->inspect[m];
+    bq_work k = *t->c->work;
+    bq_mat *const input[BQ_MATS] = {[BQ_QKV] = &k.a, [BQ_O] = &k.o, [BQ_GATE_UP] = &k.n, [BQ_DOWN] = &k.z};
+    *input[m] = x;
+    if (m == BQ_QKV && how != BQ_INSPECT_SELF) bq_block_heads(dev, blk, w, &k);
+    if (m == BQ_GATE_UP && how != BQ_INSPECT_SELF) bq_block_gated(dev, blk, w, &k);
+    if (how != BQ_INSPECT_BLOCK) {
+        bq_block_linear(dev, blk, judge(m, how), w, *input[judge(m, how)], false, out);
+    } else if (in_attention(m)) {
+        bq_block_rest(dev, blk, w, &k, held(t, BLOCK_INPUT, i), out);
+    } else {
+        dev->op->copy(dev, held(t, MLP_INPUT, i), out);
+        bq_block_linear(dev, blk, BQ_DOWN, w, k.z, true, out);
+    }
+}
+
+/* Matrix m as candidate scales would have it quantized, in q->what. */
+static void quantized(search *t, int m, bq_mat s) {
+    bq_quantized *q = t->c->q;
+    for (int i = 0; i < q->arch->linears; i++)
+        if (q->arch->linear[i].mat == m)
+            t->c->dev->op->smooth_weights(t->c->dev, bq_linear_view(q->arch, i, t->c->blk->w), s,
+                                          q->scheme[i], bq_linear_view(q->arch, i, q->what));
+}
+
+static bool signalled(const bq_pass_context *c) { return c->stop && *c->stop; }
+
+/* Is held sample i one of the round? */
+static bool in_round(const search *t, int64_t i) { return bq_stride_has(t->of, t->sample[i]); }
+
+/* The candidates for matrix m on the held samples of a round; loss: of the first that is held, those of the
+ * others LOSSES apart. */
+static void try_matrix(search *t, int m, double *loss) {
+    bq_pass_context *c = t->c;
+    bq_dev *dev = c->dev;
+    bq_mat w[BQ_MATS], have = t->have;
+    for (int i = 0; i < BQ_MATS; i++) w[i] = c->blk->w[i];
+    w[m] = c->q->what[m];
+    have.cols = have.ld = width(c->q->arch, m, t->o->inspect[m]);
+    for (int k = 0; k < t->o->candidates && !signalled(c); k++) {
+        if (!t->alive[m][k]) continue;
+        bq_mat s = scale_of(t, m, k);
+        if (t->o->gqa == BQ_GQA_GROUP) bq_fold_group(dev, c->q->arch, m, s);
+        quantized(t, m, s);
+        for (int64_t i = 0; i < t->count; i++) {
+            if (!in_round(t, i)) continue;
+            inspect(t, m, w, input_of(t, m, s, i), i, have);
+            dev->op->distance(dev, have, held(t, want_of(t->o, m), i), t->o->loss, &loss[i * LOSSES + k]);
+        }
+        dev->op->wait(dev);
+        bq_heartbeat(c->comm);
+    }
+}
+
+/* The losses of the held samples of a round. */
+static void try_held(search *t) {
+    bq_pass_context *c = t->c;
+    double loss[HELD_SAMPLES * LOSSES] = {0};
+    float leaf[LOSSES];
+    for (int m = 0; m < BQ_MATS; m++)
+        if (searched(c->q->arch, t->o, m)) try_matrix(t, m, loss + m * BQ_CANDIDATES);
+    for (int64_t i = 0; i < t->count; i++) {
+        if (!in_round(t, i)) continue;
+        for (int k = 0; k < LOSSES; k++) leaf[k] = (float)loss[i * LOSSES + k];
+        c->dev->op->put(c->dev, bq_mat_host(leaf, LOSSES, 1, BQ_F32), bq_treesum_next(&t->sum));
+        c->dev->op->wait(c->dev);
+        bq_treesum_add(&t->sum, t->leaf++);
+    }
+}
+
+/* Hold what the forward of a sample has left. */
+static void hold(search *t, int64_t sample, bq_mat x, bq_mat y) {
+    bq_dev *dev = t->c->dev;
+    const bq_work *k = t->c->work;
+    int64_t i = t->count++;
+    t->sample[i] = sample;
+    for (int m = 0; m < BQ_MATS; m++) {
+        if (t->held[INPUT + m].cols) dev->op->copy(dev, bq_capture_input(k, m), held(t, INPUT + m, i));
+        if (t->held[WANT + m].cols)
+            bq_block_linear(dev, t->c->blk, m, t->c->blk->w, bq_capture_input(k, m), false,
+                            held(t, WANT + m, i));
+    }
+    const bq_mat rest[] = {y, x, k->m};
+    for (int n = 0; n < 3; n++)
+        if (t->held[WANT_BLOCK + n].cols) dev->op->copy(dev, rest[n], held(t, WANT_BLOCK + n, i));
+}
+
+/* A sample that the statistics see. */
+static void keep(void *ctx, int64_t sample, bq_mat x, bq_mat y) {
+    search *t = ctx;
+    if (bq_search_round_of(t->o->search, sample) < t->kept) hold(t, sample, x, y);
+}
+
+/* A sample of a round that was not kept. */
+static void visit(void *ctx, int64_t sample, bq_mat x, bq_mat y) {
+    search *t = ctx;
+    if (signalled(t->c)) return; /* the others hear of it at the end */
+    hold(t, sample, x, y);
+    if (t->count == t->room) try_held(t), t->count = 0; /* what the forward has left is overwritten */
+}
+
+/* Everybody's losses of a round join those before. */
+static void total(search *t, bq_scales_result *result) {
+    bq_pass_context *c = t->c;
+    bq_shard leaves[BQ_REPLICAS], own = bq_shard_of(LOSSES, c->comm->replica, c->comm->nreplica);
+    float host[LOSSES];
+    for (int r = 0; r < c->comm->nreplica; r++)
+        leaves[r] = bq_stride_of(t->of, c->samples, r, c->comm->nreplica);
+    bq_mat all = bq_arena_push(&c->dev->mem, LOSSES, 1, BQ_F32);
+    c->dev->op->copy(c->dev, bq_treesum_end(&t->sum, c->comm, leaves, own),
+                     bq_mat_rows(all, own.first, own.count));
+    bq_comm_gather_rows(c->comm, c->dev, all);
+    c->dev->op->get(c->dev, all, bq_mat_host(host, LOSSES, 1, BQ_F32));
+    c->dev->op->wait(c->dev);
+    t->seen += leaves[0].total;
+    double rows = (double)t->seen * (double)c->tokens;
+    for (int m = 0; m < BQ_MATS; m++) {
+        double cols = (double)width(c->q->arch, m, t->o->inspect[m]);
+        for (int k = 0; k < BQ_CANDIDATES; k++) {
+            if (!t->alive[m][k]) continue;
+            t->loss[m][k] += (double)host[m * BQ_CANDIDATES + k];
+            result->loss[m][k] = t->loss[m][k] / (rows * cols);
+        }
+    }
+}
+
+static int best_of(const double *loss, const bool *alive) {
+    int best = -1;
+    for (int k = 0; k < BQ_CANDIDATES; k++)
+        if (alive[k] && isfinite(loss[k]) && (best < 0 || loss[k] < loss[best])) best = k;
+    return best;
+}
+
+/* The most columns that a searched matrix has, and an output that one is judged by. */
+static void widest(const bq_arch *arch, const bq_scales_options *o, int64_t *cols, int64_t *out) {
+    *cols = *out = 1;
+    for (int m = 0; m < BQ_MATS; m++) {
+        if (!searched(arch, o, m)) continue;
+        *cols = arch->cols[m] > *cols ? arch->cols[m] : *cols;
+        *out = width(arch, m, o->inspect[m]) > *out ? width(arch, m, o->inspect[m]) : *out;
+    }
+}
+
+static void open_search(search *t) {
+    bq_pass_context *c = t->c;
+    bq_arena *mem = &c->dev->mem;
+    const bq_arch *arch = c->q->arch;
+    int64_t cols, out, columns[HELD];
+    bq_channels_push(c->dev, arch, t->act);
+    bq_channels_push(c->dev, arch, t->weight);
+    widest(arch, t->o, &cols, &out);
+    t->scale = bq_arena_push(mem, 1, cols, BQ_F32);
+    t->have = bq_arena_push(mem, c->tokens, out, BQ_F32);
+    if (rounds(t->o)) t->rounded = bq_arena_push(mem, c->tokens, cols, BQ_F32);
+    t->room = bq_scales_room(c->tokens, bq_shard_of(c->samples, c->comm->replica, c->comm->nreplica).count);
+    t->kept = kept_rounds(t);
+    held_columns(arch, t->o, columns);
+    for (int i = 0; i < HELD; i++)
+        if (columns[i]) t->held[i] = bq_arena_push(mem, t->room * c->tokens, columns[i], BQ_F32);
+    for (int m = 0; m < BQ_MATS; m++)
+        for (int k = 0; k < t->o->candidates; k++) t->alive[m][k] = searched(arch, t->o, m);
+}
+
+/* Has a signal reached any replica?  Its losses are not complete then. */
+static bool stopped(const bq_pass_context *c) {
+    double any = signalled(c);
+    bq_comm_fill(c->comm, &any, 1);
+    return any > 0;
+}
+
+/* The candidates on the samples of a round, then the better half of them.  False: a signal. */
+static bool do_round(search *t, int round, bq_scales_result *result) {
+    bq_pass_context *c = t->c;
+    t->of = bq_search_samples(t->o->search, round);
+    bq_shard mine = bq_stride_of(t->of, c->samples, c->comm->replica, c->comm->nreplica);
+    size_t mark = bq_arena_mark(&c->dev->mem);
+    if (mine.total == 0) return true;
+    t->leaf = mine.first;
+    bq_treesum_open(&t->sum, c->dev, bq_treesum_buffers(mine.first, mine.count),
+                    bq_arena_push(&c->dev->mem, LOSSES, 1, BQ_F32));
+    if (round >= t->kept) {
+        t->count = 0;
+        bq_capture(c, bq_prepare_stream(c->input), t->of, c->blk->w, judged_by_block(t), visit, t);
+    }
+    if (t->count && mine.count) try_held(t);
+    bool good = !stopped(c);
+    if (good) total(t, result);
+    for (int m = 0; m < BQ_MATS && good; m++) bq_search_halve(result->loss[m], BQ_CANDIDATES, t->alive[m]);
+    bq_arena_reset(&c->dev->mem, mark);
+    return good;
+}
+
+int64_t bq_scales_search(bq_pass_context *c, const bq_scales_options *o, bq_scales_result *result) {
+    size_t mark = bq_arena_mark(&c->dev->mem);
+    search t = {.c = c, .o = o};
+    bool good = true;
+    open_search(&t);
+    bq_channels(c, o->statistic, t.act, (bq_onlooker){judged_by_block(&t), keep, &t});
+    for (int m = 0; m < BQ_MATS; m++) bq_channels_weight(c, m, true, t.weight[m]);
+    *result = (bq_scales_result){0};
+    for (int r = 0; r < bq_search_rounds(o->search) && good; r++) good = do_round(&t, r, result);
+    for (int m = 0; m < BQ_MATS; m++) {
+        int best = result->best[m] = good ? best_of(result->loss[m], t.alive[m]) : -1;
+        if (best < 0) continue;
+        bq_mat s = scale_of(&t, m, best);
+        bq_fold_group(c->dev, c->q->arch, m, s);
+        bq_fold_apply(c->dev, c->blk, m, s);
+    }
+    bq_arena_reset(&c->dev->mem, mark);
+    return good ? 0 : BQ_PASS_STOPPED;
+}
+
+/* The most that a round's sum of losses takes. */
+static size_t sum_need(bq_search how, int64_t samples, int replica, int nreplica) {
+    size_t most = 0;
+    for (int i = 0; i < bq_search_rounds(how); i++) {
+        bq_shard leaves[BQ_REPLICAS];
+        for (int r = 0; r < nreplica; r++)
+            leaves[r] = bq_stride_of(bq_search_samples(how, i), samples, r, nreplica);
+        int buffers = 1 + bq_treesum_buffers(leaves[replica].first, leaves[replica].count);
+        size_t sum = (size_t)buffers * bq_arena_need(LOSSES, 1, BQ_F32) +
+                     bq_treesum_exchange(replica, nreplica, leaves, LOSSES, 1, BQ_F32);
+        most = sum > most ? sum : most;
+    }
+    return most;
+}
+
+size_t bq_scales_need(const bq_arch *arch, const bq_scales_options *o, int64_t tokens, int64_t samples,
+                      int replica, int nreplica) {
+    int64_t cols, out, columns[HELD];
+    widest(arch, o, &cols, &out);
+    held_columns(arch, o, columns);
+    int64_t held_rows = bq_scales_room(tokens, bq_shard_of(samples, replica, nreplica).count) * tokens;
+    size_t sum = 2 * bq_channels_size(arch) + bq_arena_need(1, cols, BQ_F32);
+    sum += bq_arena_need(tokens, out, BQ_F32) + bq_fold_need(arch);
+    if (rounds(o)) sum += bq_arena_need(tokens, cols, BQ_F32);
+    for (int i = 0; i < HELD; i++) sum += columns[i] ? bq_arena_need(held_rows, columns[i], BQ_F32) : 0;
+    sum += sum_need(o->search, samples, replica, nreplica);
+    return sum + bq_channels_need(arch, tokens, samples, replica, nreplica);
+}
+
+const bq_choice bq_gqa_choices[] = {
+    {"group", BQ_GQA_GROUP}, {"late", BQ_GQA_LATE}, {"skip", BQ_GQA_SKIP}, {0}};
+
+/* The statistics, about as many outputs of modules as candidates are tried, and a second walk where the first
+ * does not hold all. */
+bq_effort bq_scales_cost(const bq_cost *c, int candidates, bq_search how) {
+    int64_t samples = (int64_t)c->samples;
+    int again = bq_scales_room((int64_t)c->tokens, samples) < samples;
+    bq_effort e = {0};
+    bq_effort_add(&e, (1 + again + candidates * (how == BQ_SEARCH_HALVING ? 0.35 : 1)) * c->samples,
+                  bq_effort_forward(c->arch, c->tokens));
+    return e;
+}

@@ -1,0 +1,79 @@
+#include "block/model/cost.h"
+
+#include <math.h>
+
+void bq_effort_add(bq_effort *to, double times, bq_effort e) {
+    to->flop += times * e.flop, to->flop64 += times * e.flop64, to->memory += times * e.memory;
+    to->sent += times * e.sent, to->messages += times * e.messages, to->idle += times * e.idle;
+    to->files += times * e.files;
+}
+
+/* Bytes of f32 arrays that ops other than GEMMs read and write for one sample in one block: norms, rope,
+ * attention, gating, residuals; and the GEMMs their weights. */
+static double traffic(const bq_arch *arch, double tokens) {
+    const bq_model *m = &arch->model;
+    return 4 * tokens * (double)(12 * m->hidden + 3 * m->inter + 3 * arch->rows[BQ_QKV]) +
+           4 * (double)bq_arch_weights(arch);
+}
+
+bq_effort bq_effort_forward(const bq_arch *arch, double tokens) {
+    const bq_model *m = &arch->model;
+    return (bq_effort){.flop = 2 * tokens * (double)bq_arch_weights(arch) +
+                               2 * tokens * tokens * (double)(m->heads * m->head_dim),
+                       .memory = traffic(arch, tokens)};
+}
+
+bq_effort bq_effort_forward_to(const bq_arch *arch, double tokens, int to) {
+    double rest = 0;
+    bq_effort f = bq_effort_forward(arch, tokens);
+    for (int m = to; m < BQ_MATS; m++) rest += 2 * tokens * (double)(arch->rows[m] * arch->cols[m]);
+    if (to <= BQ_QKV) rest = f.flop;
+    f.memory *= 1 - rest / f.flop;
+    f.flop -= rest;
+    return f;
+}
+
+bq_effort bq_effort_midway(const bq_cost *c, int to) {
+    bq_effort e = {0};
+    bq_effort_add(&e, c->samples, bq_effort_forward_to(c->arch, c->tokens, to));
+    if (to > BQ_O)
+        bq_effort_add(&e, -fmin(c->kept, c->samples), bq_effort_forward_to(c->arch, c->tokens, to - 1));
+    return e;
+}
+
+bq_effort bq_effort_backward(const bq_arch *arch, double tokens) {
+    const bq_model *m = &arch->model;
+    double p = (double)bq_arch_weights(arch), p_qkv = (double)(arch->rows[BQ_QKV] * arch->cols[BQ_QKV]);
+    return (bq_effort){.flop = 2 * tokens * (2 * p - p_qkv) +
+                               5 * tokens * tokens * (double)(m->heads * m->head_dim),
+                       .memory = 3 * traffic(arch, tokens)};
+}
+
+double bq_effort_powers(const bq_arch *arch, double a, double b) {
+    double sum = 0;
+    for (int m = 0; m < BQ_MATS; m++) sum += pow((double)arch->rows[m], a) * pow((double)arch->cols[m], b);
+    return sum;
+}
+
+/* Nodes of a tree sum that so many leaves end as, where their first is a multiple of their number. */
+static double nodes(double leaves) { return __builtin_popcountl((unsigned long)leaves); }
+
+bq_effort bq_effort_grams(const bq_cost *c) {
+    double squares = bq_effort_powers(c->arch, 0, 2), others = (c->replicas - 1) / c->replicas;
+    return (bq_effort){.flop = c->samples * c->tokens * squares,
+                       .memory = c->samples * 12 * squares,
+                       .sent = 4 * squares * others * (nodes(c->samples) + 1),
+                       .messages = c->replicas > 1 ? 2 * BQ_MATS : 0};
+}
+
+/* A matrix is factored by one replica, different ones by different replicas: the largest is the least. */
+double bq_effort_factors(const bq_cost *c) {
+    double largest = 0;
+    for (int m = 0; m < BQ_MATS; m++) largest = fmax(largest, pow((double)c->arch->cols[m], 3));
+    return 2.0 / 3 * fmax(largest, bq_effort_powers(c->arch, 0, 3) / c->replicas);
+}
+
+bq_effort bq_effort_rows(const bq_cost *c) {
+    return (bq_effort){.sent = 4 * c->weights * (c->replicas - 1) / c->replicas,
+                       .messages = c->replicas > 1 ? BQ_MATS : 0};
+}

@@ -1,0 +1,48 @@
+#include "block/model/rope.h"
+
+#include <math.h>
+
+#define PI 3.14159265358979323846
+
+/* The arithmetic of a frequency, once in double and once rounded to float32 after every operation: float
+ * products, quotients and differences of doubles that hold floats are exact enough in double that one
+ * rounding gives the float32 result (Figueroa: 2 * 24 + 2 <= 53). */
+static double keep(double x) { return x; }
+static double narrow(double x) { return (double)(float)x; }
+typedef double (*rounding)(double);
+
+static double llama3(const bq_rope *r, rounding f, double freq) {
+    double wavelength = f(f(2 * PI) / freq);
+    if (wavelength < r->original / r->high) return freq;
+    double low = f(freq / r->factor);
+    if (wavelength > r->original / r->low) return low;
+    double smooth = f(f(f(r->original / wavelength) - r->low) / f(r->high - r->low));
+    return f(f(f(f(1 - smooth) * freq) / r->factor) + f(smooth * freq));
+}
+
+void bq_rope_frequencies(const bq_rope *rope, bq_angles compat, int64_t tokens, double *freq) {
+    rounding f = compat == BQ_ANGLES_HF ? narrow : keep;
+    const double *ext = tokens <= (int64_t)rope->original ? rope->short_factor : rope->long_factor;
+    for (int64_t i = 0; i < rope->dim / 2; i++) {
+        double power = f(pow(rope->theta, f((double)(2 * i) / (double)rope->dim)));
+        if (rope->kind == BQ_ROPE_LONG) power = f(f(ext[i]) * power);
+        freq[i] = f(1 / power);
+        if (rope->kind == BQ_ROPE_LINEAR) freq[i] = f(freq[i] / rope->factor);
+        if (rope->kind == BQ_ROPE_LLAMA3) freq[i] = llama3(rope, f, freq[i]);
+    }
+}
+
+void bq_rope_table(const bq_rope *rope, bq_angles compat, int64_t tokens, bq_mat cos_out, bq_mat sin_out) {
+    double freq[BQ_ROPE_MAX];
+    bq_rope_frequencies(rope, compat, tokens, freq);
+    for (int64_t t = 0; t < tokens; t++)
+        for (int64_t i = 0; i < rope->dim / 2; i++) {
+            double angle = (double)t * freq[i];
+            if (compat == BQ_ANGLES_HF) angle = narrow(angle);
+            double c = cos(angle), s = sin(angle);
+            if (compat == BQ_ANGLES_HF)
+                c = narrow(c), s = narrow(s); /* rounded before the scaling, as there */
+            *(float *)bq_mat_at(cos_out, t, i) = (float)(c * rope->attention);
+            *(float *)bq_mat_at(sin_out, t, i) = (float)(s * rope->attention);
+        }
+}

@@ -1,0 +1,373 @@
+#include "block/passes/adascale.h"
+
+#include "base/die.h"
+#include "base/hash.h"
+#include "base/log.h"
+#include "block/passes/midblock.h"
+#include "comm/treesum.h"
+#include "kernels/adam.h"
+#include "kernels/mark.h"
+
+#include <math.h>
+
+#define PI 3.14159265358979323846
+
+typedef struct {
+    bq_shard own[BQ_MATS]; /* my rows of each matrix: I train them */
+    bq_adascale
+        linear[BQ_ARCH_LINEARS]; /* trained values of my rows of a linear; w.rows 0 where I have none */
+    bq_treesum sum[BQ_MATS];     /* dL/dWhat over the batch */
+    bq_mat fp, qt, x, y;         /* (T, H) */
+    bq_mat adam;                 /* this step's numbers */
+    double loss;                 /* of the sample at hand */
+    int64_t flat;                /* steps before the plateau, 0: there has been none */
+} training;
+
+/* Row-wise values of linear i: hi, lo, beta, gamma, s3 and the moments of the last three. */
+static void push_rows(bq_adascale *p, int64_t rows, bq_arena *mem) {
+    bq_mat *const column[] = {&p->hi, &p->lo, &p->beta, &p->gamma, &p->s3};
+    for (int k = 0; k < 5; k++) *column[k] = bq_arena_push(mem, rows, 1, BQ_F32);
+    p->m_row = bq_arena_push(mem, rows, 3, BQ_F32);
+    p->v_row = bq_arena_push(mem, rows, 3, BQ_F32);
+}
+
+/* Rows of linear i that lie in a range of its matrix's rows, numbered as in the matrix. */
+static bq_shard rows_in(const bq_linear *l, bq_shard range) {
+    int64_t first = l->row > range.first ? l->row : range.first;
+    int64_t end = l->row + l->rows < range.first + range.count ? l->row + l->rows : range.first + range.count;
+    return (bq_shard){first, end > first ? end - first : 0, l->rows};
+}
+
+/* Those rows of a matrix whose first row has number `base`, one group a row. */
+static bq_mat part(const bq_quantized *q, int i, bq_mat m, int64_t base, bq_shard rows) {
+    int64_t group = q->arch->linear[i].cols / bq_linear_groups(q->arch, q->scheme, i);
+    return bq_mat_reshape(bq_mat_rows(m, rows.first - base, rows.count), group);
+}
+
+/* Leaves of step's batch that a replica has: those whose sample is in its share. */
+static bq_shard leaves_of(int64_t samples, int64_t batch, int64_t step, int replica, int nreplica) {
+    bq_shard share = bq_shard_of(samples, replica, nreplica);
+    int64_t stride = samples / batch, at = step % stride;
+    int64_t first = (share.first - at + stride - 1) / stride,
+            end = (share.first + share.count - at + stride - 1) / stride;
+    if (share.first < at) first = 0;
+    if (share.first + share.count < at) end = 0;
+    return (bq_shard){first, end > first ? end - first : 0, batch};
+}
+
+static void all_leaves(int64_t samples, int64_t batch, int64_t step, int nreplica, bq_shard *out) {
+    for (int r = 0; r < nreplica; r++) out[r] = leaves_of(samples, batch, step, r, nreplica);
+}
+
+/* Buffers and exchange room that some step of the cycle needs. */
+static int buffers(int64_t samples, int64_t batch, int replica, int nreplica) {
+    int most = 1;
+    for (int64_t step = 0; step < samples / batch; step++) {
+        bq_shard l = leaves_of(samples, batch, step, replica, nreplica);
+        int n = bq_treesum_buffers(l.first, l.count);
+        most = n > most ? n : most;
+    }
+    return most;
+}
+
+static size_t exchange_need(const bq_arch *arch, int64_t samples, int64_t batch, int replica, int nreplica) {
+    bq_shard leaves[BQ_REPLICAS];
+    size_t most = 0;
+    for (int64_t step = 0; step < samples / batch && nreplica > 1; step++) {
+        size_t sum = 0;
+        all_leaves(samples, batch, step, nreplica, leaves);
+        for (int m = 0; m < BQ_MATS; m++)
+            sum += bq_treesum_exchange(replica, nreplica, leaves, arch->rows[m], arch->cols[m], BQ_F32);
+        most = sum > most ? sum : most;
+    }
+    return most;
+}
+
+size_t bq_adascale_need(const bq_arch *arch, const bq_scheme *scheme, int64_t tokens, int64_t samples,
+                        int64_t batch, int replica, int nreplica) {
+    size_t sum =
+        4 * bq_arena_need(tokens, arch->model.hidden, BQ_F32) + bq_arena_need(1, BQ_ADAM_NUMBERS, BQ_F32);
+    int more = buffers(samples, batch, replica, nreplica) - 1;
+    for (int m = 0; m < BQ_MATS; m++) {
+        bq_shard own = bq_shard_of(arch->rows[m], replica, nreplica);
+        sum += 3 * bq_arena_need(own.count, arch->cols[m], BQ_F32);
+        sum += (size_t)more * bq_arena_need(arch->rows[m], arch->cols[m], BQ_F32);
+    }
+    for (int i = 0; i < arch->linears; i++) {
+        bq_shard own = bq_shard_of(arch->rows[arch->linear[i].mat], replica, nreplica);
+        int64_t rows = rows_in(&arch->linear[i], own).count * bq_linear_groups(arch, scheme, i);
+        sum += 5 * bq_arena_need(rows, 1, BQ_F32) + 2 * bq_arena_need(rows, 3, BQ_F32);
+    }
+    return sum + exchange_need(arch, samples, batch, replica, nreplica);
+}
+
+/* The constants hi = qmax * scale, lo = qmin * scale of the initial grid. */
+static void set_range(bq_dev *dev, bq_scheme scheme, bq_mat scale, bq_adascale *p) {
+    dev->op->scale(dev, scale, bq_qmax(scheme), p->hi);
+    dev->op->scale(dev, scale, bq_qmin(scheme), p->lo);
+}
+
+/* My rows of linear i's scales. */
+static bq_mat scale_part(const bq_quantized *q, int i, bq_shard rows) {
+    int64_t groups = bq_linear_groups(q->arch, q->scheme, i);
+    return bq_mat_rows(q->scale[i], (rows.first - q->arch->linear[i].row) * groups, rows.count * groups);
+}
+
+static void start_linear(bq_pass_context *c, training *t, int i, bq_mat moments[3][BQ_MATS]) {
+    bq_dev *dev = c->dev;
+    bq_quantized *q = c->q;
+    bq_adascale *p = &t->linear[i];
+    int m = q->arch->linear[i].mat;
+    bq_shard rows = rows_in(&q->arch->linear[i], t->own[m]);
+    push_rows(p, rows.count * bq_linear_groups(q->arch, q->scheme, i), &dev->mem);
+    if (rows.count == 0) return;
+    p->w = part(q, i, c->blk->w[m], 0, rows);
+    p->s2 = part(q, i, moments[0][m], t->own[m].first, rows);
+    p->m_s2 = part(q, i, moments[1][m], t->own[m].first, rows);
+    p->v_s2 = part(q, i, moments[2][m], t->own[m].first, rows);
+    bq_mat *const zeros[] = {&p->beta, &p->gamma, &p->s3, &p->m_row, &p->v_row};
+    for (int k = 0; k < 5; k++) dev->op->zero(dev, *zeros[k]);
+    if (!c->grid) dev->op->range(dev, p->w, q->scheme[i], scale_part(q, i, rows), (bq_mat){0});
+    set_range(dev, q->scheme[i], scale_part(q, i, rows), p);
+}
+
+static void start(bq_pass_context *c, const bq_adascale_options *o, training *t) {
+    bq_dev *dev = c->dev;
+    const bq_arch *arch = c->q->arch;
+    bq_mat moments[3][BQ_MATS];
+    int room = buffers(c->samples, o->batch, c->comm->replica, c->comm->nreplica);
+    for (int m = 0; m < BQ_MATS; m++) {
+        t->own[m] = bq_shard_of(arch->rows[m], c->comm->replica, c->comm->nreplica);
+        for (int k = 0; k < 3; k++) {
+            moments[k][m] = bq_arena_push(&dev->mem, t->own[m].count, arch->cols[m], BQ_F32);
+            dev->op->zero(dev, moments[k][m]);
+        }
+        bq_treesum_open(&t->sum[m], dev, room, c->q->fold[m]);
+    }
+    for (int i = 0; i < arch->linears; i++) start_linear(c, t, i, moments);
+    bq_mat *const hidden[] = {&t->fp, &t->qt, &t->x, &t->y};
+    for (int k = 0; k < 4; k++) *hidden[k] = bq_arena_push(&dev->mem, c->tokens, arch->model.hidden, BQ_F32);
+    t->adam = bq_arena_push(&dev->mem, 1, BQ_ADAM_NUMBERS, BQ_F32);
+}
+
+/* Current W-hat of my rows, and their scales; folded weights too where fold is set. */
+static void my_weights(bq_pass_context *c, training *t, bool fold) {
+    bq_quantized *q = c->q;
+    for (int i = 0; i < q->arch->linears; i++) {
+        int m = q->arch->linear[i].mat;
+        bq_shard rows = rows_in(&q->arch->linear[i], t->own[m]);
+        if (rows.count)
+            c->dev->op->adascale_weights(c->dev, &t->linear[i], q->scheme[i], part(q, i, q->what[m], 0, rows),
+                                         scale_part(q, i, rows),
+                                         fold ? part(q, i, q->fold[m], 0, rows) : (bq_mat){0});
+    }
+}
+
+/* Parts of a step that a device may replay.  What differs between two calls of a part is the matrices that
+ * gradients are in. */
+enum { WEIGHTS, SAMPLE, UPDATE };
+static uint64_t key_of(int part, const bq_mat gradient[BQ_MATS]) {
+    uint64_t key[1 + BQ_MATS] = {(uint64_t)part};
+    for (int m = 0; gradient && m < BQ_MATS; m++) key[1 + m] = (uintptr_t)gradient[m].data;
+    return bq_hash_bytes(key, sizeof key);
+}
+
+/* W-hat of all linears, from every replica's rows. */
+static void weights(bq_pass_context *c, training *t) {
+    if (!c->dev->op->replay(c->dev, key_of(WEIGHTS, NULL))) {
+        my_weights(c, t, false);
+        c->dev->op->recorded(c->dev);
+    }
+    for (int m = 0; m < BQ_MATS; m++) bq_comm_gather_rows(c->comm, c->dev, c->q->what[m]);
+}
+
+/* Folded weights and scales of all linears, and their codes. */
+static void result(bq_pass_context *c, training *t) {
+    bq_quantized *q = c->q;
+    for (int i = 0; i < q->arch->linears && c->comm->nreplica > 1; i++)
+        c->dev->op->zero(c->dev, q->scale[i]); /* others' rows are added */
+    my_weights(c, t, true);
+    for (int i = 0; i < q->arch->linears; i++) bq_comm_fill_scales(c->comm, c->dev, q->scale[i]);
+    for (int m = 0; m < BQ_MATS; m++) bq_comm_gather_rows(c->comm, c->dev, q->fold[m]);
+    bq_quantized_encode(c->dev, q);
+}
+
+static bq_mat block_input(bq_pass_context *c, training *t, int64_t step, int64_t sample) {
+    const bq_ops *op = c->dev->op;
+    if (c->input != BQ_INPUTS_QT) op->put(c->dev, c->fetch(c->ctx, BQ_STREAM_FP, sample), t->fp);
+    if (c->input == BQ_INPUTS_FP) return t->fp;
+    op->put(c->dev, c->fetch(c->ctx, BQ_STREAM_QT, sample), t->qt);
+    if (c->input == BQ_INPUTS_QT) return t->qt;
+    bq_rng_key at = c->at;
+    at.iteration = (uint32_t)step, at.sample = (uint32_t)sample;
+    op->mix(c->dev, t->fp, t->qt, c->mix, at, t->x);
+    return t->x;
+}
+
+/* Forward, t->loss and gradients of the matrices. */
+static void differentiate(bq_pass_context *c, const bq_adascale_options *o, training *t, bq_mat x,
+                          bq_mat target, const bq_mat dw[BQ_MATS]) {
+    double elements = (double)o->batch * (double)x.cols;
+    if (o->loss == BQ_LOSS_MEAN) elements *= (double)x.rows;
+    bq_block_forward(c->dev, c->blk, c->q->what, c->work, x, t->y);
+    c->dev->op->mse(c->dev, t->y, target, 1 / elements, t->y, &t->loss);
+    bq_block_backward(c->dev, c->blk, c->q->what, c->work, x, t->y, dw, (bq_mat){0});
+}
+
+/* Loss of one sample of the batch; its gradient goes into the sums. */
+static double sample_step(bq_pass_context *c, const bq_adascale_options *o, training *t, int64_t step,
+                          int64_t leaf) {
+    bq_dev *dev = c->dev;
+    int64_t stride = c->samples / o->batch, sample = step % stride + leaf * stride;
+    bq_mat x = block_input(c, t, step, sample), dw[BQ_MATS];
+    bq_mat target =
+        x.data == t->qt.data ? t->fp : t->qt; /* inputs are read: the free buffer takes the target */
+    dev->op->put(dev, c->fetch(c->ctx, BQ_STREAM_TARGET, sample), target);
+    for (int m = 0; m < BQ_MATS; m++) dw[m] = bq_treesum_next(&t->sum[m]);
+    if (!dev->op->replay(dev, key_of(SAMPLE, dw))) {
+        differentiate(c, o, t, x, target, dw);
+        dev->op->recorded(dev);
+    }
+    for (int m = 0; m < BQ_MATS; m++) bq_treesum_add(&t->sum[m], leaf);
+    dev->op->wait(dev);
+    return t->loss;
+}
+
+/* Gradients meet at the owners of rows, who step. */
+static void update(bq_pass_context *c, const bq_adascale_options *o, training *t, int64_t step) {
+    bq_dev *dev = c->dev;
+    bq_quantized *q = c->q;
+    double cosine = (1 + cos(PI * bq_adascale_phase(o, t->flat, step))) / 2;
+    bq_adam adam = {
+        (float)(o->lr_clip * cosine), (float)(o->lr_weight * cosine), 0.9, 0.999, 1e-8f, step + 1};
+    bq_shard leaves[BQ_REPLICAS];
+    bq_mat sum[BQ_MATS];
+    size_t mark = bq_arena_mark(&dev->mem);
+    bq_adam_put(dev, adam, t->adam);
+    all_leaves(c->samples, o->batch, step, c->comm->nreplica, leaves);
+    for (int m = 0; m < BQ_MATS; m++) sum[m] = bq_treesum_end(&t->sum[m], c->comm, leaves, t->own[m]);
+    bool again = dev->op->replay(dev, key_of(UPDATE, sum));
+    for (int i = 0; i < q->arch->linears && !again; i++) {
+        int m = q->arch->linear[i].mat;
+        bq_shard rows = rows_in(&q->arch->linear[i], t->own[m]);
+        if (rows.count)
+            dev->op->adascale_step(dev, &t->linear[i], q->scheme[i],
+                                   part(q, i, sum[m], t->own[m].first, rows), t->adam, (bq_mat){0});
+    }
+    if (!again) dev->op->recorded(dev);
+    bq_arena_reset(&dev->mem, mark);
+}
+
+bool bq_adascale_plateau(const bq_adascale_options *o, const double *losses, int64_t count,
+                         double *previous) {
+    if (!o->early_stop || count % o->check_interval) return false;
+    int64_t n = count < o->window ? count : o->window;
+    double mean = 0;
+    for (int64_t i = count - n; i < count; i++) mean += losses[i];
+    mean /= (double)n;
+    bool flat = count > o->window && (*previous - mean) / (fabs(*previous) + 1e-8) < o->threshold;
+    *previous = mean;
+    return flat;
+}
+
+int64_t bq_adascale_end(const bq_adascale_options *o, int64_t flat) {
+    int64_t end = flat + (int64_t)ceil(o->anneal * (double)flat);
+    return flat && end < o->iterations ? end : o->iterations;
+}
+
+double bq_adascale_phase(const bq_adascale_options *o, int64_t flat, int64_t step) {
+    double all = (double)o->iterations, at = (double)flat / all;
+    if (!flat) return (double)step / all;
+    return at + (1 - at) * (double)(step - flat) / (double)(bq_adascale_end(o, flat) - flat);
+}
+
+/* After some more steps: has the loss stopped falling?  It is looked at until it has. */
+static void look(const bq_adascale_options *o, training *t, bq_adascale_state *s, int64_t step) {
+    if (!t->flat && bq_adascale_plateau(o, s->losses, step, &s->previous)) t->flat = step;
+}
+
+/* The batch's loss: every replica's samples, summed in their order by everyone. */
+static double batch_loss(bq_pass_context *c, const bq_adascale_options *o, training *t, int64_t step) {
+    bq_shard mine = leaves_of(c->samples, o->batch, step, c->comm->replica, c->comm->nreplica);
+    double loss = 0;
+    for (int64_t k = 0; k < o->batch; k++) c->batch[k] = 0;
+    for (int64_t k = mine.first; k < mine.first + mine.count; k++)
+        c->batch[k] = bq_fault("loss_nan") ? NAN : sample_step(c, o, t, step, k);
+    c->batch[o->batch] = c->stop && *c->stop;
+    c->batch[o->batch + 1] = c->keeper && c->comm->replica == 0 && c->keeper->due(c->keeper->ctx);
+    bq_comm_fill(c->comm, c->batch, o->batch + 2);
+    for (int64_t k = 0; k < o->batch; k++) loss += c->batch[k];
+    return loss;
+}
+
+/* Which of the batch's losses, in c->batch on every replica, are no numbers. */
+static void say_where(const bq_pass_context *c, const bq_adascale_options *o, int64_t step) {
+    int64_t stride = c->samples / o->batch;
+    for (int64_t k = 0; k < o->batch && c->comm->replica == 0; k++)
+        if (!isfinite(c->batch[k]))
+            bq_log_all(BQ_WARN, "block %u: the loss of sample %ld is %g at iteration %ld", c->at.block + 1,
+                       (long)(step % stride + k * stride), c->batch[k], (long)step);
+}
+
+/* Keep the state where the step's exchange said so to everybody; true: stop here.  What has ended needs no
+ * keeping. */
+static bool keep(bq_pass_context *c, const bq_adascale_options *o, const training *t, bq_adascale_state *s) {
+    bool stop = c->batch[o->batch] > 0, save = c->batch[o->batch + 1] > 0;
+    if (s->step == bq_adascale_end(o, t->flat)) return false;
+    if (c->keeper && (stop || save)) c->keeper->save(c->keeper->ctx, s, stop);
+    return stop;
+}
+
+/* As it was before the first step. */
+static void forget(bq_pass_context *c, training *t) {
+    for (int i = 0; i < c->q->arch->linears; i++) {
+        bq_adascale *p = &t->linear[i];
+        bq_mat *const zeros[] = {&p->beta, &p->gamma, &p->s3, &p->s2};
+        for (int k = 0; k < 4 && p->w.rows; k++) c->dev->op->zero(c->dev, *zeros[k]);
+    }
+}
+
+/* False: the loss was no number, and nothing has moved. */
+static bool one_step(bq_pass_context *c, const bq_adascale_options *o, training *t, bq_adascale_state *s) {
+    int64_t step = s->step;
+    bq_mark_open("step %ld", (long)step);
+    weights(c, t);
+    s->losses[step] = batch_loss(c, o, t, step);
+    bool finite = isfinite(s->losses[step]);
+    if (finite)
+        update(c, o, t, s->step++);
+    else
+        say_where(c, o, step);
+    bq_mark_close();
+    return finite;
+}
+
+int64_t bq_pass_adascale(bq_pass_context *c, const bq_adascale_options *o) {
+    double *losses = c->losses;
+    size_t mark = bq_arena_mark(&c->dev->mem);
+    training t = {0};
+    bq_adascale_state s = {c->dev, c->comm, c->q, t.linear, 0, NAN, losses};
+    bool finite = true, stopped = false;
+    start(c, o, &t);
+    if (c->keeper && c->keeper->restore(c->keeper->ctx, &s)) {
+        s.previous = NAN;
+        for (int64_t k = 1; k <= s.step; k++) look(o, &t, &s, k);
+    }
+    while (s.step < bq_adascale_end(o, t.flat) && !stopped) {
+        finite = one_step(c, o, &t, &s);
+        if (!finite) break;
+        if (c->step) c->step(c->ctx, s.step, o->iterations, losses[s.step - 1]);
+        look(o, &t, &s, s.step);
+        stopped = keep(c, o, &t, &s);
+    }
+    for (int i = 0; c->trained && i < c->q->arch->linears; i++) c->trained(c->ctx, i, &t.linear[i]);
+    if (!finite && c->grid) forget(c, &t);
+    if (!finite && !c->grid) {
+        bq_pass_rtn(c);
+    } else if (!stopped) {
+        result(c, &t);
+    }
+    c->dev->op->forget(c->dev);
+    bq_arena_reset(&c->dev->mem, mark);
+    return stopped ? BQ_PASS_STOPPED : finite ? s.step : BQ_PASS_NOT_FINITE;
+}

@@ -1,0 +1,90 @@
+/* The kind of pass `adascale`: its keys, and what they mean for others. */
+#include "block/passes/adascale.h"
+
+#include <math.h>
+
+typedef struct {
+    bq_adascale_options train;
+    int64_t sweep_iterations; /* 0: a quarter */
+} options;
+
+static const bq_choice losses[] = {{"sum_seq", BQ_LOSS_SUM_SEQ}, {"mean", BQ_LOSS_MEAN}, {0}};
+static const bq_key keys[] = {
+
+    {"iterations", BQ_KEY_I64, BQ_AT(options, train.iterations), .value = "1500", .min = 1, .max = 1e7,
+     .help = "Optimizer steps of a block; the learning rates fall to 0 over them (cosine)."},
+    {"sweep_iterations", BQ_KEY_I64, BQ_AT(options, sweep_iterations), .value = "0", .max = 1e7,
+     .help = "The same from the second sweep on; 0: a quarter of `iterations`."},
+    {"batch", BQ_KEY_I64, BQ_AT(options, train.batch), .value = "1", .min = 1, .max = 1 << 24,
+     .help = "Samples of a step, a divisor of `calibration.samples`. Ranks beyond `batch` hardly help."},
+    {"lr_clip", BQ_KEY_REAL, BQ_AT(options, train.lr_clip), .value = "1e-3", .max = 1,
+     .help = "Learning rate of the grid's ends (beta, gamma)."},
+    {"lr_weight", BQ_KEY_REAL, BQ_AT(options, train.lr_weight), .value = "5e-4", .max = 1,
+     .help = "Learning rate of the weights' factors (s2, s3)."},
+    {"loss", BQ_KEY_CHOICE, BQ_AT(options, train.loss), .value = "sum_seq", .choice = losses,
+     .help = "Squared error, summed over the sequence (AIMET since 2.34) or averaged over it (before)."},
+    {"early_stop", BQ_KEY_BOOL, BQ_AT(options, train.early_stop), .value = "false",
+     .help = "End a block when its loss no longer falls."},
+    {"check_interval", BQ_KEY_I64, BQ_AT(options, train.check_interval), .value = "200", .min = 1, .max = 1e7,
+     .help = "`early_stop` looks every so many steps."},
+    {"window", BQ_KEY_I64, BQ_AT(options, train.window), .value = "500", .min = 1, .max = 1e7,
+     .help = "`early_stop` compares means of so many losses."},
+    {"threshold", BQ_KEY_REAL, BQ_AT(options, train.threshold), .value = "1e-2", .max = 1,
+     .help = "`early_stop` ends below this relative improvement."},
+    {"anneal", BQ_KEY_REAL, BQ_AT(options, train.anneal), .value = "0", .max = 1,
+     .help = "Steps after `early_stop` has seen the end, as a share of those before it: the learning rates "
+             "fall to 0 over them. 0: the block ends at once, with the rates as they are (AIMET)."},
+    {0}};
+
+static bq_training training(const void *pass, int sweep) {
+    const options *o = pass;
+    int64_t all = o->train.iterations, again = o->sweep_iterations ? o->sweep_iterations : (all + 3) / 4;
+    return (bq_training){sweep ? again : all, o->train.batch};
+}
+
+static const char *remedy(const void *o) {
+    return ((const options *)o)->train.batch > 1 ? "start more ranks a stage, or take a smaller batch" : NULL;
+}
+
+static size_t need(const void *o, const bq_pass_size *of) {
+    return bq_adascale_need(of->arch, of->scheme, of->tokens, of->samples, ((const options *)o)->train.batch,
+                            of->replica, of->nreplica);
+}
+
+/* Samples of a batch, then weights and moments of my rows, 44 bytes a weight. */
+static bq_effort step_cost(const void *o, const bq_cost *c) {
+    bq_effort e = {0};
+    double batch = (double)((const options *)o)->train.batch, leaves = ceil(batch / c->replicas);
+    bq_effort_add(&e, leaves, bq_effort_forward(c->arch, c->tokens));
+    bq_effort_add(&e, leaves, bq_effort_backward(c->arch, c->tokens));
+    e.memory += 44 * c->weights / c->replicas;
+    if (c->replicas > 1) {
+        double nodes = fmin(leaves, 1 + log2(fmax(leaves, 1))), others = (c->replicas - 1) / c->replicas;
+        bool mine = batch >= c->replicas; /* else a few replicas have samples, and these alone send */
+        e.memory += 12 * c->weights;      /* adding up what came */
+        e.sent += 4 * c->weights * others * ((mine ? nodes : 1) + 1);
+        e.messages += 2 * BQ_MATS + 1;
+    }
+    return e;
+}
+
+static int64_t run(bq_pass_context *c, const void *pass) {
+    bq_adascale_options o = ((const options *)pass)->train;
+    o.iterations = training(pass, (int)c->at.sweep).steps;
+    return bq_pass_adascale(c, &o);
+}
+
+const bq_pass_kind bq_pass_kind_adascale = {
+    .scope = {"phases.N.passes.N, pass: adascale",
+              "Trains clipping and a factor for each weight against the block's own output (AIMET's "
+              "AdaScale).",
+              keys, BQ_PASS_OPTIONS_OF(options)},
+    .name = "adascale",
+    .traits = BQ_PASS_CALIBRATED | BQ_PASS_TARGETS | BQ_PASS_QUANTIZES | BQ_PASS_TRAINS | BQ_PASS_BACKWARD |
+              BQ_PASS_AIMET_GRID,
+    .training = training,
+    .remedy = remedy,
+    .need = need,
+    .step_cost = step_cost,
+    .run = run,
+};

@@ -1,0 +1,329 @@
+#include "block/passes/gptq.h"
+
+#include "base/log.h"
+#include "block/common/gram.h"
+#include "comm/heartbeat.h"
+#include "comm/treesum.h"
+
+#define DAMP_STEP 0.01 /* when a matrix is not positive definite */
+#define DAMP_END  1.0
+
+/* Gram matrices are taken as means over the samples, times 2: the scale in which a dead column counts 1. */
+static double unit_of(const bq_pass_context *c) { return 2.0 / (double)c->samples; }
+
+/* Linears of one matrix that take its columns in the same order, and so share a factor. */
+typedef struct {
+    int mat, first; /* the first of them, whose groups made the order */
+    int linears;
+    int linear[BQ_ARCH_LINEARS];
+    bq_mat order, ut; /* (K, 1) i32, (K, K) */
+    double damp;      /* that was needed; 0: none was enough */
+} unit;
+
+typedef struct {
+    bq_pass_context *c;
+    const bq_gptq_options *o;
+    bq_gram_set set;
+    bq_gram gram;
+    bq_mat diag[BQ_MATS]; /* (K, 1): of gram.h */
+    int units;
+    unit unit[BQ_ARCH_LINEARS];
+} work;
+
+static int64_t group_of(const bq_arch *arch, const bq_scheme *scheme, int i) {
+    return arch->linear[i].cols / bq_linear_groups(arch, scheme, i);
+}
+
+/* The units of the matrices in a set; only gar's orders depend on the groups. */
+static int units_of(const bq_arch *arch, const bq_scheme *scheme, bq_order order, unsigned which,
+                    unit out[BQ_ARCH_LINEARS]) {
+    int n = 0;
+    for (int i = 0; i < arch->linears; i++) {
+        int m = arch->linear[i].mat, k = 0;
+        if (!(which >> m & 1)) continue;
+        while (k < n && (out[k].mat != m || (order == BQ_ORDER_GAR && group_of(arch, scheme, out[k].first) !=
+                                                                          group_of(arch, scheme, i))))
+            k++;
+        if (k == n) out[n++] = (unit){.mat = m, .first = i};
+        out[k].linear[out[k].linears++] = i;
+    }
+    return n;
+}
+
+static unsigned without_down(unsigned which) { return which & ~(1u << BQ_DOWN); }
+
+static bq_gram_set set_of(const bq_gptq_options *o, unsigned which) {
+    return (bq_gram_set){which, o->qep > 0 ? without_down(which) : 0, o->gram};
+}
+
+/* Can unit k's factor take the place of its Gram matrix?  Not where that is needed again: by another unit, or
+ * by QEP's own factor. */
+static bool in_place(const unit *units, int n, int k, bq_gram_set set) {
+    bool alone = set.type == BQ_F32 && !(set.cross >> units[k].mat & 1);
+    for (int i = 0; i < n; i++) alone = alone && (i == k || units[i].mat != units[k].mat);
+    return alone;
+}
+
+/* The damping that was enough, 0 when none was. */
+static double factor(bq_pass_context *c, bq_mat h, bq_mat order, double damp, bq_mat ut) {
+    double used = damp;
+    while (!c->dev->op->factor(c->dev, h, order, unit_of(c), used, ut)) {
+        used += DAMP_STEP;
+        if (used >= DAMP_END) return 0;
+    }
+    return used;
+}
+
+/* A matrix that one replica has, for all of the stage. */
+static void share(bq_pass_context *c, int owner, bq_mat m) {
+    int64_t first[BQ_REPLICAS + 1];
+    for (int r = 0; r <= c->comm->nreplica; r++) first[r] = r > owner ? m.rows : 0;
+    bq_comm_gather_slices(c->comm, c->dev, m, first);
+}
+
+static bool mine(const bq_pass_context *c, int k) { return k % c->comm->nreplica == c->comm->replica; }
+
+static void say(const work *a, const unit *t) {
+    const bq_arch *arch = a->c->q->arch;
+    if (t->damp == 0)
+        bq_log(BQ_WARN,
+               "block %d: the inputs of %s have no positive definite Gram matrix, even with damping %.2f: "
+               "rounded to nearest",
+               a->c->blk->index, arch->linear[t->first].name, DAMP_END - DAMP_STEP);
+    else if (t->damp > a->o->damp)
+        bq_log(BQ_WARN, "block %d: the Gram matrix of the inputs of %s took damping %.2f", a->c->blk->index,
+               arch->linear[t->first].name, t->damp);
+}
+
+/* Orders on all replicas, each factor on one of them, then on all. */
+static void factor_units(work *a) {
+    bq_pass_context *c = a->c;
+    bq_dev *dev = c->dev;
+    double damp[BQ_ARCH_LINEARS] = {0};
+    for (int k = 0; k < a->units; k++) {
+        unit *t = &a->unit[k];
+        int64_t cols = c->q->arch->cols[t->mat];
+        t->order = bq_arena_push(&dev->mem, cols, 1, BQ_I32);
+        bool over = in_place(a->unit, a->units, k, a->set);
+        t->ut = over ? a->gram.h[t->mat] : bq_arena_push(&dev->mem, cols, cols, BQ_F32);
+        dev->op->order(dev, a->diag[t->mat], a->o->order, group_of(c->q->arch, c->q->scheme, t->first),
+                       t->order);
+        if (mine(c, k)) damp[k] = factor(c, a->gram.h[t->mat], t->order, a->o->damp, t->ut);
+        bq_heartbeat(c->comm);
+    }
+    bq_comm_fill(c->comm, damp, a->units);
+    for (int k = 0; k < a->units; k++) {
+        a->unit[k].damp = damp[k];
+        say(a, &a->unit[k]);
+        if (damp[k] > 0) share(c, k % c->comm->nreplica, a->unit[k].ut);
+    }
+}
+
+/* ---- rows ---- */
+
+/* Panels of a linear that a replica has, as rows of it. */
+static bq_shard panel_rows(int64_t rows, int replica, int nreplica) {
+    bq_shard p = bq_shard_of((rows + BQ_GPTQ_ROWS - 1) / BQ_GPTQ_ROWS, replica, nreplica);
+    int64_t first = p.first * BQ_GPTQ_ROWS, end = (p.first + p.count) * BQ_GPTQ_ROWS;
+    first = first < rows ? first : rows, end = end < rows ? end : rows;
+    return (bq_shard){first, end - first, rows};
+}
+
+/* Every replica's panels of a linear; `each`: rows of m to one of the linear. */
+static void gather(bq_pass_context *c, bq_mat m, int64_t rows, int64_t each) {
+    int64_t first[BQ_REPLICAS + 1];
+    for (int r = 0; r < c->comm->nreplica; r++)
+        first[r] = panel_rows(rows, r, c->comm->nreplica).first * each;
+    first[c->comm->nreplica] = rows * each;
+    bq_comm_gather_slices(c->comm, c->dev, m, first);
+}
+
+/* The grids of some rows of linear i as they are now. */
+static void fit(work *a, int i, bq_mat w, bq_mat scale, bq_mat zero) {
+    bq_pass_context *c = a->c;
+    bq_dev *dev = c->dev;
+    int64_t groups = bq_linear_groups(c->q->arch, c->q->scheme, i);
+    bq_mat rows = bq_mat_reshape(w, w.cols / groups);
+    bq_mat weight = bq_mat_reshape(a->diag[c->q->arch->linear[i].mat], rows.cols);
+    if (a->o->clip == BQ_CLIP_MINMAX)
+        dev->op->range(dev, rows, c->q->scheme[i], scale, zero);
+    else if (a->o->clip == BQ_CLIP_MSE)
+        dev->op->range_mse(dev, rows, c->q->scheme[i], a->o->ends, scale, zero);
+    else
+        dev->op->fit(dev, rows, weight, c->q->scheme[i], scale, zero);
+}
+
+/* My rows of linear i: w is replaced by what was quantized. */
+static void quantize(work *a, const unit *t, int i, bq_mat w, bq_shard mine_of) {
+    bq_pass_context *c = a->c;
+    bq_quantized *q = c->q;
+    int64_t groups = bq_linear_groups(q->arch, q->scheme, i);
+    bool dynamic = !c->grid && groups > 1 && a->o->order != BQ_ORDER_ACT && t->damp > 0;
+    bq_mat scale = bq_mat_rows(q->scale[i], mine_of.first * groups, mine_of.count * groups), zero = {0};
+    if (q->zero[i].data) zero = bq_mat_rows(q->zero[i], mine_of.first * groups, mine_of.count * groups);
+    if (!c->grid && !dynamic) fit(a, i, w, scale, zero);
+    if (t->damp == 0) return;
+    bq_gptq p = {.w = w,
+                 .ut = t->ut,
+                 .order = t->order,
+                 .diag = a->diag[t->mat],
+                 .scale = scale,
+                 .zero = zero,
+                 .dynamic = dynamic,
+                 .clip = a->o->clip,
+                 .ends = a->o->ends};
+    c->dev->op->gptq(c->dev, &p, q->scheme[i], w);
+}
+
+/* w += qep w cross (h + damping)^-1, a panel at a time, so that its GEMMs have the same shapes on any number
+ * of replicas.  ut: factor of h in identity order. */
+static void correct(const work *a, bq_mat cross, bq_mat ut, bq_mat w) {
+    bq_dev *dev = a->c->dev;
+    float share = (float)(a->o->qep * unit_of(a->c));
+    size_t mark = bq_arena_mark(&dev->mem);
+    bq_mat x = bq_arena_push(&dev->mem, BQ_GPTQ_ROWS, w.cols, BQ_F32);
+    bq_mat y = bq_arena_push(&dev->mem, BQ_GPTQ_ROWS, w.cols, BQ_F32);
+    for (int64_t r = 0; r < w.rows; r += BQ_GPTQ_ROWS) {
+        bq_mat part = bq_mat_rows(w, r, w.rows - r < BQ_GPTQ_ROWS ? w.rows - r : BQ_GPTQ_ROWS);
+        x.rows = y.rows = part.rows;
+        dev->op->gemm(dev, false, false, 1, part, cross, 0, x);
+        dev->op->gemm(dev, false, false, 1, x, ut, 0, y);
+        dev->op->gemm(dev, false, true, share, y, ut, 1, part);
+    }
+    bq_arena_reset(&dev->mem, mark);
+}
+
+/* m as f32, in memory of the arena where it is not. */
+static bq_mat narrow(bq_dev *dev, bq_mat m) {
+    if (m.type == BQ_F32) return m;
+    bq_mat to = bq_arena_push(&dev->mem, m.rows, m.cols, BQ_F32);
+    dev->op->zero(dev, to);
+    dev->op->add(dev, m, to);
+    return to;
+}
+
+/* QEP: every replica factors for itself, since the next unit waits for this one. */
+static void correct_unit(work *a, const unit *t) {
+    bq_pass_context *c = a->c;
+    bq_dev *dev = c->dev;
+    if (!a->gram.cross[t->mat].data) return;
+    size_t mark = bq_arena_mark(&dev->mem);
+    int64_t cols = c->q->arch->cols[t->mat];
+    bq_mat ut = bq_arena_push(&dev->mem, cols, cols, BQ_F32);
+    bq_mat cross = narrow(dev, a->gram.cross[t->mat]);
+    double damp = factor(c, a->gram.h[t->mat], (bq_mat){0}, a->o->damp, ut);
+    for (int k = 0; k < t->linears && damp > 0; k++) {
+        const bq_linear *l = &c->q->arch->linear[t->linear[k]];
+        bq_shard rows = panel_rows(l->rows, c->comm->replica, c->comm->nreplica);
+        bq_mat all = bq_linear_view(c->q->arch, t->linear[k], c->q->fold);
+        if (rows.count) correct(a, cross, ut, bq_mat_rows(all, rows.first, rows.count));
+    }
+    bq_arena_reset(&dev->mem, mark);
+}
+
+static void quantize_unit(work *a, const unit *t) {
+    bq_pass_context *c = a->c;
+    bq_quantized *q = c->q;
+    correct_unit(a, t);
+    for (int k = 0; k < t->linears; k++) {
+        int i = t->linear[k];
+        const bq_linear *l = &q->arch->linear[i];
+        int64_t groups = bq_linear_groups(q->arch, q->scheme, i);
+        bq_mat all = bq_linear_view(q->arch, i, q->fold);
+        bq_shard rows = panel_rows(l->rows, c->comm->replica, c->comm->nreplica);
+        if (rows.count) quantize(a, t, i, bq_mat_rows(all, rows.first, rows.count), rows);
+        gather(c, all, l->rows, 1);
+        if (!c->grid) gather(c, q->scale[i], l->rows, groups);
+        if (!c->grid && q->zero[i].data) gather(c, q->zero[i], l->rows, groups);
+        bq_heartbeat(c->comm);
+    }
+}
+
+/* ---- the pass ---- */
+
+/* Quantize the matrices of a set, whose inputs come from a block with matrices w.  way: how the samples come
+ * to before the only one of the set; NULL: by a forward. */
+static void quantize_set(bq_pass_context *c, const bq_gptq_options *o, bq_midway *way,
+                         const bq_mat w[BQ_MATS], unsigned which) {
+    bq_dev *dev = c->dev;
+    size_t mark = bq_arena_mark(&dev->mem);
+    work a = {.c = c, .o = o, .set = set_of(o, which)};
+    bq_gram_push(&a.gram, c->q->arch, a.set, &dev->mem);
+    if (way)
+        bq_gram_collect_midway(way, __builtin_ctz(which), w, a.set, &a.gram);
+    else
+        bq_gram_collect(c, w, a.set, &a.gram);
+    for (int m = 0; m < BQ_MATS; m++) {
+        bq_mat h = a.gram.h[m];
+        if (!h.data) continue;
+        a.diag[m] = bq_arena_push(&dev->mem, h.cols, 1, BQ_F32);
+        h.cols = 1, h.ld++;
+        dev->op->zero(dev, a.diag[m]);
+        dev->op->add(dev, h, a.diag[m]);
+    }
+    a.units = units_of(c->q->arch, c->q->scheme, o->order, which, a.unit);
+    factor_units(&a);
+    for (int k = 0; k < a.units; k++) quantize_unit(&a, &a.unit[k]);
+    for (int i = 0; i < c->q->arch->linears; i++)
+        if (which >> c->q->arch->linear[i].mat & 1) bq_linear_encode(dev, c->q, i);
+    bq_arena_reset(&dev->mem, mark);
+}
+
+void bq_pass_gptq(bq_pass_context *c, const bq_gptq_options *o) {
+    bq_mat w[BQ_MATS];
+    for (int m = 0; m < BQ_MATS; m++) {
+        c->dev->op->copy(c->dev, c->blk->w[m], c->q->fold[m]);
+        w[m] = c->blk->w[m];
+    }
+    if (!o->sequential) {
+        quantize_set(c, o, NULL, w, BQ_ALL_MATS);
+        return;
+    }
+    size_t mark = bq_arena_mark(&c->dev->mem);
+    bq_midway way;
+    bq_midway_open(&way, c);
+    for (int m = 0; m < BQ_MATS; m++) {
+        quantize_set(c, o, &way, w, 1u << m);
+        w[m] = c->q->what[m];
+    }
+    bq_midway_end(&way, w);
+    bq_arena_reset(&c->dev->mem, mark);
+}
+
+/* ---- memory ---- */
+
+static size_t larger(size_t x, size_t y) { return x > y ? x : y; }
+
+static size_t set_need(const bq_arch *arch, const bq_scheme *scheme, int64_t tokens, int64_t samples,
+                       const bq_gptq_options *o, int replica, int nreplica, unsigned which) {
+    unit units[BQ_ARCH_LINEARS];
+    int n = units_of(arch, scheme, o->order, which, units);
+    bq_gram_set set = set_of(o, which);
+    size_t sums = bq_gram_collect_need(arch, set, tokens, samples, replica, nreplica), kept = 0, scratch = 0;
+    for (int m = 0; m < BQ_MATS; m++)
+        if (which >> m & 1) kept += bq_arena_need(arch->cols[m], 1, BQ_F32);
+    for (int k = 0; k < n; k++) {
+        int64_t cols = arch->cols[units[k].mat];
+        size_t square = bq_arena_need(cols, cols, BQ_F32), room = bq_factor_scratch(cols);
+        kept += (in_place(units, n, k, set) ? 0 : square) + bq_arena_need(cols, 1, BQ_I32);
+        if (set.cross >> units[k].mat & 1)
+            room = (set.type == BQ_F64 ? 2 : 1) * square +
+                   larger(room, 2 * bq_arena_need(BQ_GPTQ_ROWS, cols, BQ_F32));
+        scratch = larger(scratch, room);
+        for (int i = 0; i < units[k].linears; i++) {
+            int l = units[k].linear[i];
+            int64_t rows = panel_rows(arch->linear[l].rows, replica, nreplica).count;
+            scratch = larger(scratch, bq_gptq_scratch(rows, cols, group_of(arch, scheme, l)));
+        }
+    }
+    return bq_gram_need(arch, set) + larger(sums, kept + scratch);
+}
+
+size_t bq_gptq_need(const bq_arch *arch, const bq_scheme *scheme, int64_t tokens, int64_t samples,
+                    const bq_gptq_options *o, int replica, int nreplica) {
+    size_t need = 0;
+    if (!o->sequential) return set_need(arch, scheme, tokens, samples, o, replica, nreplica, BQ_ALL_MATS);
+    for (int m = 0; m < BQ_MATS; m++)
+        need = larger(need, set_need(arch, scheme, tokens, samples, o, replica, nreplica, 1u << m));
+    return need;
+}

@@ -1,0 +1,77 @@
+#include "block/passes/search.h"
+
+#include "base/shard.h"
+#include "comm/treesum.h"
+
+#include <math.h>
+
+void bq_pass_rtn(bq_pass_context *c) {
+    bq_quantized *q = c->q;
+    const bq_ops *op = c->dev->op;
+    for (int m = 0; m < BQ_MATS; m++) op->copy(c->dev, c->blk->w[m], q->fold[m]);
+    for (int i = 0; i < q->arch->linears; i++)
+        op->range(c->dev, bq_linear_grouped(q->arch, q->scheme, i, q->fold), q->scheme[i], q->scale[i],
+                  q->zero[i]);
+    bq_quantized_encode(c->dev, q);
+}
+
+void bq_pass_rtn_mse(bq_pass_context *c, bq_shrink ends) {
+    bq_quantized *q = c->q;
+    const bq_ops *op = c->dev->op;
+    for (int m = 0; m < BQ_MATS; m++) op->copy(c->dev, c->blk->w[m], q->fold[m]);
+    for (int i = 0; i < q->arch->linears; i++) {
+        bq_mat w = bq_linear_grouped(q->arch, q->scheme, i, q->fold), scale = q->scale[i], zero = q->zero[i];
+        bq_shard mine = bq_shard_of(w.rows, c->comm->replica, c->comm->nreplica);
+        op->range_mse(c->dev, bq_mat_rows(w, mine.first, mine.count), q->scheme[i], ends,
+                      bq_mat_rows(scale, mine.first, mine.count),
+                      zero.data ? bq_mat_rows(zero, mine.first, mine.count) : zero);
+        bq_comm_gather_rows(c->comm, c->dev, scale);
+        if (zero.data) bq_comm_gather_rows(c->comm, c->dev, zero);
+    }
+    bq_quantized_encode(c->dev, q);
+}
+
+const bq_choice bq_norm_choices[] = {{"l2", BQ_NORM_2}, {"l2.4", BQ_NORM_24}, {0}};
+
+bq_shrink bq_shrink_of(const bq_shrink_options *o) {
+    long count = lround(o->grid * o->shrink);
+    return (bq_shrink){o->grid, count < 1 ? 1 : (int)count, o->norm};
+}
+
+/* ---- the kind ---- */
+
+typedef struct {
+    bq_clip clip; /* not hessian */
+    bq_shrink_options ends;
+} options;
+
+static const bq_choice clips[] = {{"minmax", BQ_CLIP_MINMAX}, {"mse", BQ_CLIP_MSE}, {0}};
+static const bq_key keys[] = {
+
+    {"clip", BQ_KEY_CHOICE, BQ_AT(options, clip), .value = "minmax", .choice = clips,
+     .help = "The grid covers the row's values (`minmax`), or its ends shrink to where the weights' error is "
+             "least (`mse`)."},
+    BQ_SHRINK_KEYS(options, ends),
+    {0}};
+
+static bool by_error(const options *o) { return o->clip == BQ_CLIP_MSE; }
+
+static const char *suffix(const void *o) { return by_error(o) ? "_mse" : NULL; }
+
+static int64_t run(bq_pass_context *c, const void *pass) {
+    const options *o = pass;
+    if (by_error(o))
+        bq_pass_rtn_mse(c, bq_shrink_of(&o->ends));
+    else
+        bq_pass_rtn(c);
+    return 0;
+}
+
+const bq_pass_kind bq_pass_kind_rtn = {
+    .scope = {"phases.N.passes.N, pass: rtn", "Round to nearest. Needs no data.", keys,
+              BQ_PASS_OPTIONS_OF(options)},
+    .name = "rtn",
+    .traits = BQ_PASS_QUANTIZES | BQ_PASS_ZEROS,
+    .suffix = suffix,
+    .run = run,
+};

@@ -1,0 +1,133 @@
+#include "block/passes/smooth.h"
+
+#include "block/common/fold.h"
+
+static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
+
+static bool left_out(const bq_arch *arch, const bq_smooth_options *o, int mat) {
+    return o->entries == BQ_ENTRIES_NORMS && bq_fusion_of(arch, mat).norm < 0;
+}
+
+static void fold(bq_pass_context *c, const bq_smooth_options *o, const bq_mat act[BQ_MATS],
+                 const bq_mat scale[BQ_MATS]) {
+    bq_dev *dev = c->dev;
+    const bq_arch *arch = c->q->arch;
+    for (int m = 0; m < BQ_MATS; m++) { /* all from the weights as they were */
+        size_t inner = bq_arena_mark(&dev->mem);
+        bq_mat weight = bq_arena_push(&dev->mem, 1, arch->cols[m], BQ_F32);
+        bq_channels_weight(c, m, false, weight);
+        dev->op->smooth_scale(dev, o->form, act[m], weight, scale[m]);
+        bq_arena_reset(&dev->mem, inner);
+    }
+    for (int m = 0; m < BQ_MATS; m++) {
+        if (left_out(arch, o, m)) continue;
+        bq_fold_group(dev, arch, m, scale[m]);
+        bq_fold_apply(dev, c->blk, m, scale[m]);
+    }
+}
+
+/* Weights are divided by the factor that was rounded, so that the product is what it was. */
+static void keep(bq_pass_context *c, const bq_smooth_options *o, const bq_mat act[BQ_MATS],
+                 const bq_mat scale[BQ_MATS]) {
+    bq_dev *dev = c->dev;
+    const bq_arch *arch = c->q->arch;
+    for (int i = 0; i < arch->linears; i++) {
+        int m = arch->linear[i].mat;
+        bq_mat w = bq_linear_view(arch, i, c->blk->w), pre = c->q->pre[i], most = pre;
+        dev->op->set(dev, most, 0);
+        dev->op->column_max(dev, w, 0, most);
+        dev->op->smooth_scale(dev, o->form, act[m], most, scale[m]);
+        dev->op->set(dev, pre, 1);
+        if (left_out(arch, o, m)) continue;
+        dev->op->over_columns(dev, pre, scale[m], pre);
+        dev->op->over_columns(dev, w, pre, w);
+    }
+    c->blk->pre = c->q->pre;
+}
+
+void bq_pass_smoothquant(bq_pass_context *c, const bq_smooth_options *o) {
+    bq_dev *dev = c->dev;
+    size_t mark = bq_arena_mark(&dev->mem);
+    bq_mat act[BQ_MATS], scale[BQ_MATS];
+    bq_channels_push(dev, c->q->arch, act);
+    bq_channels_push(dev, c->q->arch, scale);
+    bq_channels(c, o->statistic, act, (bq_onlooker){0});
+    if (o->fuse)
+        fold(c, o, act, scale);
+    else
+        keep(c, o, act, scale);
+    bq_arena_reset(&dev->mem, mark);
+}
+
+size_t bq_smooth_need(const bq_arch *arch, int64_t tokens, int64_t samples, int replica, int nreplica) {
+    size_t one = bq_fold_need(arch);
+    for (int m = 0; m < BQ_MATS; m++) one = larger(one, bq_arena_need(1, arch->cols[m], BQ_F32));
+    return 2 * bq_channels_size(arch) +
+           larger(one, bq_channels_need(arch, tokens, samples, replica, nreplica));
+}
+
+/* ---- the kind ---- */
+
+static const bq_choice statistics[] = {
+    {"absmax", BQ_CHANNEL_ABSMAX}, {"range", BQ_CHANNEL_RANGE}, {"mean", BQ_CHANNEL_MEAN}, {0}};
+static const bq_choice formulas[] = {{"alpha", BQ_SMOOTH_ALPHA}, {"log", BQ_SMOOTH_LOG}, {0}};
+static const bq_choice entries[] = {{"norms", BQ_ENTRIES_NORMS}, {"all", BQ_ENTRIES_ALL}, {0}};
+static const bq_key keys[] = {
+
+    {"statistic", BQ_KEY_CHOICE, BQ_AT(bq_smooth_options, statistic), .value = "absmax", .choice = statistics,
+     .help = "Of an input channel over all samples: max abs (MIT, Quark), max - min (llm-compressor), or "
+             "mean abs."},
+    {"formula", BQ_KEY_CHOICE, BQ_AT(bq_smooth_options, form.kind), .value = "alpha", .choice = formulas,
+     .help = "Scale of a channel with statistic a and largest weight w: a^alpha / w^(1 - alpha), or a / "
+             "log2(2 + a) "
+             "(llm-compressor's log_equalization)."},
+    {"alpha", BQ_KEY_REAL, BQ_AT(bq_smooth_options, form.ratio), .value = "0.5", .max = 1,
+     .help =
+         "0.5 is everybody's default but Quark's, which is 1; for Llama-3 0.85 is advised, for Mistral 0.8."},
+    {"weight_factor", BQ_KEY_REAL, BQ_AT(bq_smooth_options, form.weight_factor), .value = "1", .min = 1e-6,
+     .max = 1e6, .help = "Multiplies w. llm-compressor: 2."},
+    {"weight_floor", BQ_KEY_REAL, BQ_AT(bq_smooth_options, form.weight_floor), .value = "1e-5", .max = 1,
+     .help = "w is at least this. 0: where w is 0 the scale is a (llm-compressor)."},
+    {"floor", BQ_KEY_REAL, BQ_AT(bq_smooth_options, form.floor), .value = "1e-5", .min = 1e-12, .max = 1,
+     .help = "Scales are at least this. Quark: 1e-3."},
+    {"entries", BQ_KEY_CHOICE, BQ_AT(bq_smooth_options, entries), .value = "norms", .choice = entries,
+     .help = "Scale only what norms feed (q, k, v and gate, up), or also o and down (through v and up), as "
+             "Quark does, and torchao."},
+    {"fuse", BQ_KEY_BOOL, BQ_AT(bq_smooth_options, fuse), .value = "true",
+     .help = "Fold a scale into what feeds the linears. False: each linear has its own, kept with it, and "
+             "its inputs are multiplied by 1 / scale before they are rounded (torchao). Then only `rtn` and "
+             "`lpbq` may follow, and `safetensors` holds the result where `bits.activations` is 16; "
+             "`compressed-tensors` never does."},
+    {0}};
+
+static unsigned more(const void *o) { return ((const bq_smooth_options *)o)->fuse ? 0 : BQ_PASS_PRESCALES; }
+
+static size_t need(const void *o, const bq_pass_size *of) {
+    (void)o;
+    return bq_smooth_need(of->arch, of->tokens, of->samples, of->replica, of->nreplica);
+}
+
+static bq_effort cost(const void *o, const bq_cost *c) {
+    (void)o;
+    bq_effort e = {0};
+    bq_effort_add(&e, c->samples, bq_effort_forward(c->arch, c->tokens));
+    return e;
+}
+
+static int64_t run(bq_pass_context *c, const void *o) {
+    bq_pass_smoothquant(c, o);
+    return 0;
+}
+
+const bq_pass_kind bq_pass_kind_smoothquant = {
+    .scope = {"phases.N.passes.N, pass: smoothquant",
+              "Gives range of loud input channels to the weights, by a formula; the model's function stays. "
+              "Prepares: a pass that quantizes follows.",
+              keys, BQ_PASS_OPTIONS_OF(bq_smooth_options)},
+    .name = "smoothquant",
+    .traits = BQ_PASS_CALIBRATED | BQ_PASS_HANDS_ON | BQ_PASS_ZEROS,
+    .more = more,
+    .need = need,
+    .cost = cost,
+    .run = run,
+};

@@ -1,0 +1,325 @@
+#include "io/out/export.h"
+
+#include "base/die.h"
+#include "base/shard.h"
+#include "io/in/config.h"
+#include "io/out/format.h"
+#include "io/files.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define HEAD  "lm_head.weight"
+#define EMBED "model.embed_tokens.weight" /* what a tied head is */
+
+static void *need(void *memory) {
+    BQ_CHECK(memory, "no memory to plan an export");
+    return memory;
+}
+
+/* ---- items ---- */
+
+static int compare_items(const void *a, const void *b) {
+    const bq_export_item *x = a, *y = b;
+    return strverscmp(x->name, y->name); /* layers.2 before layers.10: shards hold neighbours */
+}
+
+static bool is_replaced(const bq_export_job *job, const char *name, const bq_tensor *t) {
+    bq_mat ask = {.rows = 1, .cols = t->dims ? t->shape[t->dims - 1] : 1, .type = BQ_F32, .place = BQ_HOST};
+    ask.ld = ask.cols;
+    return job->source.dense && job->source.dense(job->source.ctx, name, 0, ask);
+}
+
+/* The source's tensors, and the head where the results have one that the source ties. */
+static void collect(bq_export_job *job) {
+    int count = bq_weights_count(job->src);
+    job->item = need(calloc((size_t)count + 1, sizeof *job->item));
+    for (int i = 0; i < count; i++) {
+        const bq_tensor *t = bq_weights_at(job->src, i);
+        job->item[i] = (bq_export_item){.name = t->name, .t = t};
+    }
+    job->items = count;
+    bq_qtensor q = {0};
+    const bq_tensor *embed = bq_weights_find(job->src, EMBED);
+    if (!bq_weights_find(job->src, HEAD) && embed &&
+        (job->source.get(job->source.ctx, HEAD, false, &q) || is_replaced(job, HEAD, embed)))
+        job->item[job->items++] = (bq_export_item){.name = HEAD, .t = embed, .added = true};
+    qsort(job->item, (size_t)job->items, sizeof *job->item, compare_items);
+}
+
+/* A result must have the shape of what it replaces; this decides how many bytes are read from its views. */
+static int check_result(const bq_export_item *item) {
+    const bq_qtensor *q = &item->q;
+    const bq_tensor *t = item->t;
+    bq_mat m = q->code;
+    int64_t rows = t->dims == 2 ? t->shape[0] : 1, cols = t->dims ? t->shape[t->dims - 1] : 1;
+    if (t->dims < 1 || t->dims > 2 || m.rows != rows || m.cols != cols) {
+        return bq_refuse(BQ_DATA, "export: '%s': result is (%lld, %lld), the tensor (%lld, %lld)", item->name,
+                         (long long)m.rows, (long long)m.cols, (long long)rows, (long long)cols);
+    }
+    if (m.type != BQ_I8)
+        return bq_refuse(BQ_DATA, "export: '%s': result is of type %s", item->name, bq_type_name(m.type));
+    int64_t groups = q->group > 0 && q->group < m.cols ? (m.cols + q->group - 1) / q->group : 1;
+    if (q->bits < 2 || q->bits > 8 || q->scale.type != BQ_F32 || q->scale.rows != m.rows ||
+        q->scale.cols != groups) {
+        return bq_refuse(BQ_DATA, "export: '%s': %d bits, scales (%lld, %lld) %s, wanted (%lld, %lld) f32",
+                         item->name, q->bits, (long long)q->scale.rows, (long long)q->scale.cols,
+                         bq_type_name(q->scale.type), (long long)m.rows, (long long)groups);
+    }
+    if (q->zero.rows && (q->zero.type != BQ_F32 || q->zero.rows != m.rows || q->zero.cols != groups))
+        return bq_refuse(BQ_DATA, "export: '%s': zero points (%lld, %lld) %s, wanted (%lld, %lld) f32",
+                         item->name, (long long)q->zero.rows, (long long)q->zero.cols,
+                         bq_type_name(q->zero.type), (long long)m.rows, (long long)groups);
+    if (q->pre.rows && (q->pre.type != BQ_F32 || q->pre.rows != 1 || q->pre.cols != m.cols))
+        return bq_refuse(BQ_DATA, "export: '%s': factors (%lld, %lld) %s, wanted (1, %lld) f32", item->name,
+                         (long long)q->pre.rows, (long long)q->pre.cols, bq_type_name(q->pre.type),
+                         (long long)m.cols);
+    return BQ_OK;
+}
+
+/* Rows go through the buffer, so one of them must fit. */
+static int plan_replaced(bq_export_job *job, int i) {
+    const bq_tensor *t = job->item[i].t;
+    if (t->dims < 1 || t->dims > 2 || t->shape[t->dims - 1] > (int64_t)(BQ_EXPORT_BUFFER / 4))
+        return bq_refuse(BQ_DATA, "export: '%s' cannot be replaced: it has %d dimensions or too long rows",
+                         job->item[i].name, t->dims);
+    bq_export_add(job, i, 0, 0, "", "F32", t->dims, t->shape);
+    return BQ_OK;
+}
+
+static int plan(bq_export_job *job) {
+    bool quantized = false;
+    for (int i = 0; i < job->items; i++) {
+        bq_export_item *item = &job->item[i];
+        item->quantized = job->source.get(job->source.ctx, item->name, false, &item->q);
+        item->replaced = !item->quantized && is_replaced(job, item->name, item->t);
+        int rc = item->quantized ? check_result(item) : BQ_OK;
+        if (!rc) rc = item->replaced ? plan_replaced(job, i) : job->format->plan(job, i);
+        if (rc) return rc;
+        quantized = quantized || item->quantized;
+    }
+    if (quantized || !job->format->quantized) return BQ_OK;
+    return bq_refuse(BQ_DATA, "export: nothing is quantized");
+}
+
+void bq_export_add(bq_export_job *job, int item, int part, size_t cut, const char *suffix, const char *dtype,
+                   int dims, const int64_t *shape) {
+    if (job->outs == job->room) {
+        job->room = job->room ? 2 * job->room : 256;
+        job->out = need(realloc(job->out, (size_t)job->room * sizeof *job->out));
+    }
+    const char *base = job->item[item].name;
+    char *name = NULL;
+    BQ_CHECK(asprintf(&name, "%.*s%s", (int)(strlen(base) - cut), base, suffix) >= 0, "no memory for a name");
+    bq_export_out *out = &job->out[job->outs++];
+    *out = (bq_export_out){.t = {.name = name, .dtype = dtype, .dims = dims}, .item = item, .part = part};
+    if (dims) memcpy(out->t.shape, shape, (size_t)dims * sizeof *shape);
+    out->t.bytes = (size_t)(bq_tensor_count(&out->t) * bq_dtype_bits(dtype) / 8);
+    job->item[item].bytes += out->t.bytes;
+}
+
+/* ---- shards ---- */
+
+static void cut_shards(bq_export_job *job, size_t limit) {
+    size_t filled = 0;
+    job->shards = 1;
+    for (int i = 0; i < job->items; i++) {
+        bq_export_item *item = &job->item[i];
+        if (filled && filled + item->bytes > limit) job->shards++, filled = 0;
+        filled += item->bytes;
+        item->shard = job->shards - 1;
+    }
+}
+
+static void shard_name(const bq_export_job *job, int shard, char name[64]) {
+    if (job->shards == 1)
+        snprintf(name, 64, "model.safetensors");
+    else
+        snprintf(name, 64, "model-%05d-of-%05d.safetensors", shard + 1, job->shards);
+}
+
+static int compare_outs(const void *a, const void *b) {
+    const bq_export_out *x = a, *y = b;
+    return strcmp(x->t.name, y->t.name);
+}
+
+void bq_export_put_raw(bq_export_job *job, const bq_tensor *t, bq_writer *w) {
+    for (size_t from = 0, n; from < t->bytes; from += n) {
+        n = t->bytes - from < BQ_EXPORT_BUFFER ? t->bytes - from : BQ_EXPORT_BUFFER;
+        bq_weights_read_raw(job->src, t, from, job->buffer, n);
+        bq_writer_put(w, job->buffer, n);
+    }
+}
+
+void bq_export_put_rows(bq_mat m, bq_writer *w) {
+    BQ_CHECK(m.data && m.place != BQ_DEVICE, "export: a result without data");
+    size_t row = (size_t)m.cols * bq_type_size(m.type);
+    if (m.ld == m.cols)
+        bq_writer_put(w, m.data, row * (size_t)m.rows);
+    else {
+        for (int64_t r = 0; r < m.rows; r++) bq_writer_put(w, bq_mat_at(m, r, 0), row);
+    }
+}
+
+static void put_replaced(bq_export_job *job, const bq_tensor *t, bq_writer *w) {
+    int64_t rows = t->dims == 2 ? t->shape[0] : 1, cols = t->shape[t->dims - 1];
+    int64_t room = (int64_t)(BQ_EXPORT_BUFFER / 4) / cols;
+    for (int64_t first = 0, n; first < rows; first += n) {
+        n = rows - first < room ? rows - first : room;
+        bq_mat to = bq_mat_host(job->buffer, n, cols, BQ_F32);
+        BQ_CHECK(job->source.dense(job->source.ctx, t->name, first, to), "export: '%s' is gone", t->name);
+        bq_export_put_rows(to, w);
+    }
+}
+
+/* Ask for an item's data. */
+static void hold(bq_export_job *job, const bq_export_item *item, bq_qtensor *q) {
+    const bq_qtensor *p = &item->q;
+    *q = (bq_qtensor){0};
+    BQ_CHECK(job->source.get(job->source.ctx, item->name, true, q), "export: '%s' is gone", item->name);
+    BQ_CHECK(q->bits == p->bits && q->group == p->group && q->code.rows == p->code.rows &&
+                 q->code.cols == p->code.cols && q->activations == p->activations &&
+                 q->zero.rows == p->zero.rows && q->pre.rows == p->pre.rows,
+             "export: '%s' is not as it was planned", item->name);
+}
+
+/* The outs of an item that need its data and have types of one width are neighbours in the file: each result
+ * is asked for once for them. */
+static void write_shard(bq_export_job *job, int shard) {
+    char name[64], path[BQ_PATH];
+    bq_writer *w = bq_writer_plan();
+    for (int i = 0; i < job->outs; i++) {
+        const bq_tensor *t = &job->out[i].t;
+        if (job->item[job->out[i].item].shard == shard)
+            bq_writer_add(w, t->name, t->dtype, t->dims, t->shape);
+    }
+    shard_name(job, shard, name);
+    bq_path_join(path, sizeof path, job->out_dir, name);
+    bq_writer_open(w, path);
+    bq_qtensor q = {0};
+    int held = -1;
+    for (int i = 0; i < bq_writer_count(w); i++) {
+        bq_export_out key = {.t = {.name = bq_writer_at(w, i)->name}};
+        const bq_export_out *out = bsearch(&key, job->out, (size_t)job->outs, sizeof *out, compare_outs);
+        const bq_export_item *item = &job->item[out->item];
+        if (item->replaced) {
+            put_replaced(job, &out->t, w);
+            continue;
+        }
+        if (item->quantized && held != out->item && out->part != BQ_EXPORT_BARE) {
+            hold(job, item, &q);
+            held = out->item;
+        }
+        const bq_qtensor *result = out->part == BQ_EXPORT_BARE ? &item->q : &q;
+        job->format->write(job, out, item->quantized ? result : NULL, w);
+    }
+    job->hash[shard] = bq_writer_close(w);
+}
+
+static void write_index(const bq_export_job *job) {
+    const char **name = need(calloc((size_t)job->outs, sizeof *name)),
+               **file = need(calloc((size_t)job->outs, sizeof *file));
+    char(*names)[64] = need(calloc((size_t)job->shards, sizeof *names)), path[BQ_PATH];
+    size_t total = 0;
+    for (int i = 0; i < job->shards; i++) shard_name(job, i, names[i]);
+    for (int i = 0; i < job->outs; i++) {
+        name[i] = job->out[i].t.name;
+        file[i] = names[job->item[job->out[i].item].shard];
+        total += job->out[i].t.bytes;
+    }
+    bq_path_join(path, sizeof path, job->out_dir, "model.safetensors.index.json");
+    bq_index_write(path, total, job->outs, name, file);
+    free(names);
+    free(name);
+    free(file);
+}
+
+static void write_config(bq_export_job *job) {
+    json_t *config = job->config;
+    char path[BQ_PATH];
+    size_t bytes;
+    for (int i = 0; i < job->items; i++)
+        if (job->item[i].added) json_object_set_new(config, "tie_word_embeddings", json_false());
+    json_object_del(config, BQ_PROCEDURAL_KEY); /* the weights are in files now */
+    job->format->edit(job, config);
+    char *text = bq_json_text_of(config, &bytes);
+    bq_path_join(path, sizeof path, job->out_dir, "config.json");
+    int err = bq_file_write_atomic(path, text, bytes);
+    BQ_CHECK(!err, "write of '%s' failed: %s", path, strerror(err));
+    free(text);
+}
+
+/* ---- the job ---- */
+
+int bq_export_open(bq_export_job **out, const bq_weights *src, const char *out_dir, bq_qsource q,
+                   const bq_format *format, size_t shard_bytes) {
+    char path[BQ_PATH];
+    bq_export_job *job = need(calloc(1, sizeof *job));
+    *job = (bq_export_job){.src = src, .out_dir = out_dir, .source = q, .format = format};
+    job->buffer = need(malloc(BQ_EXPORT_BUFFER));
+    *out = NULL;
+    bq_path_join(path, sizeof path, bq_weights_dir(src), "config.json");
+    int rc = bq_json_read(path, (size_t)16 << 20, &job->config);
+    if (!rc) collect(job);
+    if (!rc) rc = plan(job);
+    if (rc) {
+        bq_export_close(job);
+        return rc;
+    }
+    cut_shards(job, shard_bytes);
+    job->hash = need(calloc((size_t)job->shards, sizeof *job->hash));
+    if (job->outs) qsort(job->out, (size_t)job->outs, sizeof *job->out, compare_outs);
+    *out = job;
+    return BQ_OK;
+}
+
+bool bq_export_is_linear(const bq_export_item *item) {
+    static const char weight[] = ".weight";
+    size_t n = strlen(item->name), cut = sizeof weight - 1;
+    return item->t->dims == 2 && n > cut && strcmp(item->name + n - cut, weight) == 0 &&
+           !strstr(item->name, "embed_tokens");
+}
+
+int bq_export_shards(const bq_export_job *job) { return job->shards; }
+
+int bq_export_claim(const bq_export_job *job) {
+    return bq_export_dir_claim(bq_weights_dir(job->src), job->out_dir);
+}
+
+void bq_export_write(bq_export_job *job, int part, int parts) {
+    bq_shard mine = bq_shard_of(job->shards, part, parts);
+    for (int64_t i = 0; i < mine.count; i++) write_shard(job, (int)(mine.first + i));
+}
+
+int bq_export_finish(bq_export_job *job) {
+    int rc = bq_export_dir_copy(bq_weights_dir(job->src), job->out_dir);
+    if (rc) return rc;
+    if (job->shards > 1) write_index(job);
+    write_config(job);
+    return BQ_OK;
+}
+
+uint64_t *bq_export_hashes(bq_export_job *job) { return job->hash; }
+
+void bq_export_list(const bq_export_job *job, bq_manifest *list) {
+    char name[64];
+    bq_export_dir_list(job->out_dir, list);
+    for (int i = 0; i < job->shards; i++) {
+        shard_name(job, i, name);
+        BQ_CHECK(bq_manifest_add(list, job->out_dir, name, &job->hash[i]), "cannot open '%s/%s' again: %s",
+                 job->out_dir, name, bq_file_why(errno));
+    }
+}
+
+void bq_export_close(bq_export_job *job) {
+    if (!job) return;
+    for (int i = 0; i < job->outs; i++) free((char *)(uintptr_t)job->out[i].t.name);
+    free(job->out);
+    free(job->item);
+    free(job->buffer);
+    free(job->hash);
+    json_decref(job->config);
+    free(job);
+}

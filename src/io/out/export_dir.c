@@ -1,0 +1,195 @@
+/* The directory an export goes to: whose it is, what is removed first, what is copied. */
+#include "base/die.h"
+#include "io/out/format.h"
+#include "io/files.h"
+#include "io/rundir.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <fnmatch.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static bool matches(const char *name, const char *const *patterns) {
+    for (; *patterns; patterns++) {
+        if (fnmatch(*patterns, name, 0) == 0) return true;
+    }
+    return false;
+}
+
+/* What makes a directory loadable; the entry that a loader opens first comes first. */
+static const char *const loadable[] = {"config.json", "*.index.json", NULL};
+static const char *const shards[] = {"*.safetensors", NULL};
+static const char *const leftovers[] = {"*.safetensors", "*.safetensors.*tmp", NULL};
+
+/* *.py and licences belong to a model as much as its tokenizer: config.json may name the first. */
+static const char *const copied[] = {
+    "tokenizer*",
+    "generation_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab*",
+    "merges*",
+    "chat_template*",
+    "*.model",
+    "*.py",
+    "LICENSE*",
+    "NOTICE*",
+    NULL,
+};
+
+/* Entries of dir in order of name: the list and its names are the caller's to free.  -1 when dir cannot be
+ * read. */
+static int entries(const char *dir, struct dirent ***list) {
+    int n = scandir(dir, list, NULL, NULL);
+    for (int i = 1; i < n; i++) { /* insertion sort: locale-free, and directories of models are short */
+        struct dirent *e = (*list)[i];
+        int k = i;
+        for (; k > 0 && strcmp((*list)[k - 1]->d_name, e->d_name) > 0; k--) (*list)[k] = (*list)[k - 1];
+        (*list)[k] = e;
+    }
+    return n;
+}
+
+static void free_entries(struct dirent **list, int n) {
+    for (int i = 0; i < n; i++) free(list[i]);
+    if (n >= 0) free(list);
+}
+
+/* As the header's writer begins it (writer.c), so that a file that was damaged later is known, too. */
+static const char begins[] =
+    "{\"" BQ_METADATA_KEY "\":{\"format\":\"pt\",\"producer\":\"" BQ_WRITER_PRODUCER "\"}";
+
+enum { FOREIGN = -1, BLANK, OURS }; /* BLANK: too short to tell, and to be of any use */
+
+static int whose(const char *path) {
+    char have[8 + sizeof begins];
+    int fd;
+    if (bq_file_open_own(path, O_RDONLY, &fd)) return FOREIGN;
+    ssize_t got = pread(fd, have, 8 + sizeof begins - 1, 0), n = got - 8;
+    close(fd);
+    if (got < 0 || (n > 0 && memcmp(have + 8, begins, (size_t)n))) return FOREIGN;
+    return n == sizeof begins - 1 ? OURS : BLANK;
+}
+
+/* A model that somebody else put there is never deleted; what blockq removes or writes there is a file. */
+static int refuse_foreign(const char *out_dir, struct dirent **list, int n, bool own) {
+    bool ours = false, model = false;
+    char path[BQ_PATH];
+    for (int i = 0; i < n; i++) {
+        const char *name = list[i]->d_name;
+        bool shard = matches(name, shards), loads = matches(name, loadable);
+        if (!shard && !loads && !matches(name, leftovers) && !matches(name, copied)) continue;
+        bq_path_join(path, sizeof path, out_dir, name);
+        int code = bq_rundir_file(path), owner = !code && shard && !own ? whose(path) : BLANK;
+        if (code) return code;
+        if (owner == FOREIGN)
+            return bq_refuse(BQ_DATA, "export: '%s' is not from blockq; choose another directory", path);
+        model = model || loads, ours = ours || owner == OURS;
+    }
+    if (!model || ours || own) return BQ_OK;
+    return bq_refuse(BQ_DATA, "export: '%s' holds a model that is not from blockq; choose another directory",
+                     out_dir);
+}
+
+void bq_export_dir_list(const char *out_dir, bq_manifest *list) {
+    struct dirent **entry = NULL;
+    int n = entries(out_dir, &entry);
+    BQ_CHECK(n >= 0, "cannot list '%s': %s", out_dir, strerror(errno));
+    for (int i = 0; i < n; i++) {
+        const char *name = entry[i]->d_name;
+        if ((!matches(name, loadable) && !matches(name, copied)) || fnmatch("*.tmp", name, 0) == 0) continue;
+        BQ_CHECK(bq_manifest_add(list, out_dir, name, NULL), "cannot read '%s/%s' again: %s", out_dir, name,
+                 bq_file_why(errno));
+    }
+    free_entries(entry, n);
+}
+
+static void remove_matching(const char *out_dir, struct dirent **list, int n, const char *const *patterns) {
+    char path[BQ_PATH];
+    for (int i = 0; i < n; i++) {
+        if (!matches(list[i]->d_name, patterns)) continue;
+        bq_path_join(path, sizeof path, out_dir, list[i]->d_name);
+        BQ_CHECK(unlink(path) == 0, "cannot remove '%s': %s", path, strerror(errno));
+    }
+    int err = bq_dir_sync(out_dir);
+    BQ_CHECK(!err, "cannot sync '%s': %s", out_dir, strerror(err));
+}
+
+int bq_export_look(const char *src_dir, const char *out_dir, bool own) {
+    struct stat src, out;
+    struct dirent **list = NULL;
+    if (stat(src_dir, &src))
+        return bq_refuse(BQ_DATA, "export: cannot look at '%s': %s", src_dir, strerror(errno));
+    if (stat(out_dir, &out) == 0 && src.st_dev == out.st_dev && src.st_ino == out.st_ino)
+        return bq_refuse(BQ_DATA, "export: '%s' is the source model itself", out_dir);
+    int code = bq_rundir_folder(out_dir);
+    if (code) return code;
+    int n = entries(out_dir, &list);
+    if (n < 0 && (errno == ENOENT || errno == ENOTDIR)) return BQ_OK; /* for bq_dir_make to judge */
+    if (n < 0) return bq_refuse(BQ_DATA, "export: cannot list '%s': %s", out_dir, strerror(errno));
+    code = refuse_foreign(out_dir, list, n, own);
+    free_entries(list, n);
+    return code;
+}
+
+int bq_export_dir_claim(const char *src_dir, const char *out_dir) {
+    struct dirent **list = NULL;
+    int code = bq_export_look(src_dir, out_dir, false), err = code ? 0 : bq_dir_make(out_dir);
+    if (code) return code;
+    if (err) return bq_refuse(BQ_DATA, "export: cannot create '%s': %s", out_dir, strerror(err));
+    int n = entries(out_dir, &list);
+    if (n < 0) return bq_refuse(BQ_DATA, "export: cannot list '%s': %s", out_dir, strerror(errno));
+    remove_matching(out_dir, list, n, loadable); /* first, so that nothing half-removed loads */
+    remove_matching(out_dir, list, n, leftovers);
+    free_entries(list, n);
+    bq_temps_remove(out_dir);
+    return BQ_OK;
+}
+
+/* All bytes of one descriptor to another: BQ_OK, or BQ_DATA after one message; *err of the writing. */
+static int pour(int in, int out, const char *from, int *err) {
+    enum { CHUNK = 1 << 20 };
+    char *buffer = malloc(CHUNK);
+    BQ_CHECK(buffer, "no memory to copy a file");
+    ssize_t got;
+    while (!*err && ((got = read(in, buffer, CHUNK)) > 0 || (got < 0 && errno == EINTR)))
+        if (got > 0) *err = bq_fault("copy_write") ? ENOSPC : bq_file_put(out, buffer, (size_t)got);
+    free(buffer);
+    return !*err && got < 0 ? bq_refuse(BQ_DATA, "cannot read '%s': %s", from, strerror(errno)) : BQ_OK;
+}
+
+static int copy_file(const char *from, const char *to) {
+    char temp[BQ_PATH + 32];
+    int in, out, err = bq_file_open(from, O_RDONLY, &in);
+    if (err) return bq_refuse(BQ_DATA, "cannot open '%s': %s", from, bq_file_why(err));
+    bq_temp_name(temp, sizeof temp, to);
+    err = bq_file_create(temp, &out);
+    BQ_CHECK(!err, "cannot create '%s': %s", temp, bq_file_why(err));
+    int code = pour(in, out, from, &err);
+    close(in);
+    if (close(out) && !err) err = errno;
+    if (!code && !err) err = bq_file_rename(temp, to);
+    if (code || err) unlink(temp);
+    BQ_CHECK(!err, "write of '%s' failed: %s", to, strerror(err));
+    return code;
+}
+
+int bq_export_dir_copy(const char *src_dir, const char *out_dir) {
+    struct dirent **list = NULL;
+    struct stat st;
+    int rc = BQ_OK, n = entries(src_dir, &list);
+    if (n < 0) return bq_refuse(BQ_DATA, "export: cannot list '%s': %s", src_dir, strerror(errno));
+    for (int i = 0; i < n && !rc; i++) {
+        char from[BQ_PATH], to[BQ_PATH];
+        if (!matches(list[i]->d_name, copied)) continue;
+        bq_path_join(from, sizeof from, src_dir, list[i]->d_name);
+        bq_path_join(to, sizeof to, out_dir, list[i]->d_name);
+        if (stat(from, &st) == 0 && S_ISREG(st.st_mode)) rc = copy_file(from, to);
+    }
+    free_entries(list, n);
+    return rc;
+}

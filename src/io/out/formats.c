@@ -1,0 +1,23 @@
+/* All formats of outputs.  To add one: its file, and its row here. */
+#include "io/out/format.h"
+
+#include <string.h>
+
+#define FORMATS(ROW) ROW(safetensors) ROW(compressed_tensors) ROW(gptq)
+
+#define DECLARE(name) extern const bq_format bq_format_##name;
+#define ADDRESS(name) &bq_format_##name,
+FORMATS(DECLARE)
+static const bq_format *const formats[] = {FORMATS(ADDRESS) NULL};
+
+const bq_format *bq_format_at(int i) { return formats[i]; }
+
+int bq_format_find(const char *name) {
+    int i = 0;
+    while (formats[i] && strcmp(formats[i]->name, name)) i++;
+    return formats[i] ? i : -1;
+}
+
+bq_choice bq_format_choice(int i) { return (bq_choice){formats[i] ? formats[i]->name : NULL, i}; }
+
+const char *bq_format_help(int i) { return formats[i]->help; }

@@ -1,0 +1,285 @@
+#include "io/state/checkpoint.h"
+
+#include "base/die.h"
+#include "io/files.h"
+#include "io/state/raw.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static const char format[] = "blockq block";
+
+enum { VERSION = 1, PARTS = 6 };
+#define MAX_STEPS ((int64_t)1 << 32)
+
+static const char *const part_name[PARTS] = {"fold", "code", "scale", "zero", "bias", "pre"};
+static const bq_type part_type[PARTS] = {BQ_F32, BQ_I8, BQ_F32, BQ_F32, BQ_F32, BQ_F32};
+static const char *const norm_name[2] = {"norm_0", "norm_1"};
+
+typedef struct {
+    int64_t part[BQ_MAX_LINEAR][PARTS], norm[2], loss;
+} offsets;
+
+struct bq_ckpt_file {
+    bq_h5 h;
+    bq_ckpt head; /* views without data: shapes to check reads against */
+    offsets at;
+};
+
+void bq_ckpt_path(char *out, size_t n, const char *run_dir, int sweep, int phase, int block) {
+    int length = snprintf(out, n, "%s/ckpt/block_%03d.p%d.s%d.h5", run_dir, block, phase, sweep);
+    BQ_CHECK(length >= 0 && (size_t)length < n, "path of the checkpoints in '%s' is too long", run_dir);
+}
+
+static bq_mat *part_of(bq_ckpt_linear *l, int part) {
+    bq_mat *const of[PARTS] = {&l->fold, &l->code, &l->scale, &l->zero, &l->bias, &l->pre};
+    return of[part];
+}
+
+static int64_t groups_of(bq_scheme s, int64_t cols) {
+    return s.group < 0 ? 1 : (cols + s.group - 1) / s.group;
+}
+
+/* Why the linear breaks the rules of the header; NULL: it does not. */
+static const char *fault_of(const bq_ckpt_linear *l) {
+    const bq_mat *f = &l->fold, *c = &l->code, *s = &l->scale, *z = &l->zero, *b = &l->bias, *p = &l->pre;
+    if (!l->name[0] || !memchr(l->name, 0, sizeof l->name)) return "no name";
+    if (f->rows <= 0 || f->cols <= 0) return "no folded weight";
+    if (l->scheme.group != -1 && (l->scheme.group < 1 || l->scheme.group > INT32_MAX))
+        return "an impossible group";
+    if (b->rows != 0 && (b->rows != 1 || b->cols != f->rows)) return "a bias of another shape";
+    if (p->rows != 0 && (p->rows != 1 || p->cols != f->cols)) return "factors of another shape";
+    if (c->rows == 0 && s->rows == 0) return z->rows == 0 ? NULL : "zero points without codes";
+    if (l->scheme.bits < 2 || l->scheme.bits > 8) return "an impossible number of bits";
+    if (c->rows != f->rows || c->cols != f->cols) return "codes of another shape";
+    if (s->rows != f->rows || s->cols != groups_of(l->scheme, f->cols)) return "scales of another shape";
+    if (l->scheme.symmetric) return z->rows == 0 ? NULL : "zero points in a symmetric scheme";
+    return z->rows == s->rows && z->cols == s->cols ? NULL : "zero points of another shape";
+}
+
+/* The same for what is not a linear's. */
+static const char *fault_of_block(const bq_ckpt *c) {
+    const bq_mat *n = c->norm;
+    if (n[0].rows != n[1].rows || (n[0].rows && (n[0].rows != 1 || n[0].cols != n[1].cols)))
+        return "norms of unlike shapes";
+    for (int i = 0; i < c->linears && !bq_ckpt_folded(c); i++)
+        if (c->linear[i].bias.rows) return "a bias without norms";
+    return NULL;
+}
+
+/* -- writing --------------------------------------------------------------------------------------------- */
+
+static void check(const char *path, const bq_ckpt *c) {
+    BQ_CHECK(c->linears >= 0 && c->linears <= BQ_MAX_LINEAR && c->steps >= 0 && c->steps <= MAX_STEPS,
+             "'%s': %d linears, %" PRId64 " steps", path, c->linears, c->steps);
+    const char *wrong = fault_of_block(c);
+    BQ_CHECK(!wrong, "'%s': the block has %s", path, wrong);
+    for (int i = 0; i < 2 && bq_ckpt_folded(c); i++)
+        BQ_CHECK(c->norm[i].type == BQ_F32, "'%s': norm %d is %s", path, i, bq_type_name(c->norm[i].type));
+    for (int i = 0; i < c->linears; i++) {
+        bq_ckpt_linear l = c->linear[i];
+        const char *fault = fault_of(&l);
+        BQ_CHECK(!fault, "'%s': linear %d has %s", path, i, fault);
+        for (int p = 0; p < PARTS; p++)
+            BQ_CHECK(part_of(&l, p)->rows == 0 || part_of(&l, p)->type == part_type[p],
+                     "'%s': %s of %s is %s", path, part_name[p], l.name, bq_type_name(part_of(&l, p)->type));
+    }
+}
+
+static void put_linear(bq_h5 *h, int index, bq_ckpt_linear l, int64_t *at) {
+    char group[32];
+    snprintf(group, sizeof group, "linear_%02d", index);
+    bq_h5_put_group(h, group);
+    bq_h5_put_text(h, "name", l.name);
+    bq_h5_put_int(h, "bits", BQ_I32, l.scheme.bits);
+    bq_h5_put_int(h, "group", BQ_I64, l.scheme.group);
+    bq_h5_put_int(h, "symmetric", BQ_I32, l.scheme.symmetric);
+    bq_h5_put_text(h, "scale_type", bq_type_name(l.scheme.scale));
+    for (int p = 0; p < PARTS; p++) {
+        const bq_mat *m = part_of(&l, p);
+        if (m->rows > 0)
+            at[p] = bq_h5_put_data(h, part_name[p], part_type[p], 2, (int64_t[]){m->rows, m->cols});
+    }
+}
+
+static void put_structure(bq_h5 *h, const bq_ckpt *c, offsets *at) {
+    bq_h5_put_text(h, "format", format);
+    bq_h5_put_int(h, "version", BQ_I32, VERSION);
+    bq_h5_put_hex(h, "fingerprint", c->fingerprint);
+    bq_h5_put_int(h, "sweep", BQ_I32, c->sweep);
+    bq_h5_put_int(h, "phase", BQ_I32, c->phase);
+    bq_h5_put_int(h, "block", BQ_I32, c->block);
+    bq_h5_put_int(h, "linears", BQ_I32, c->linears);
+    bq_h5_put_int(h, "steps", BQ_I64, c->steps);
+    if (c->steps > 0) at->loss = bq_h5_put_data(h, "loss", BQ_F64, 1, &c->steps);
+    for (int i = 0; i < 2 && bq_ckpt_folded(c); i++)
+        at->norm[i] = bq_h5_put_data(h, norm_name[i], BQ_F32, 2, (int64_t[]){1, c->norm[i].cols});
+    for (int i = 0; i < c->linears; i++) put_linear(h, i, c->linear[i], at->part[i]);
+}
+
+void bq_ckpt_write(const char *path, const bq_ckpt *c) {
+    bq_h5 h;
+    offsets at = {0};
+    check(path, c);
+    bq_h5_create(&h, path);
+    put_structure(&h, c, &at);
+    bq_h5_fix(&h);
+    if (c->steps > 0) bq_h5_write(&h, at.loss, bq_mat_host(c->loss, 1, c->steps, BQ_F64));
+    for (int i = 0; i < 2 && bq_ckpt_folded(c); i++) bq_h5_write(&h, at.norm[i], c->norm[i]);
+    for (int i = 0; i < c->linears; i++) {
+        bq_ckpt_linear l = c->linear[i];
+        if (i == c->linears / 2 && bq_fault("ckpt_write")) errno = ENOSPC, bq_h5_fail(&h, "write");
+        for (int p = 0; p < PARTS; p++)
+            if (part_of(&l, p)->rows > 0) bq_h5_write(&h, at.part[i][p], *part_of(&l, p));
+    }
+    bq_h5_seal(&h, c->fingerprint);
+    if (bq_fault("ckpt_rename")) errno = EIO, bq_h5_fail(&h, "rename");
+    bq_h5_commit(&h);
+}
+
+/* -- reading --------------------------------------------------------------------------------------------- */
+
+static bool get_scale_type(bq_h5 *h, bq_type *type) {
+    static const bq_type known[] = {BQ_F32, BQ_BF16, BQ_F16};
+    char text[8];
+    if (!bq_h5_get_text(h, "scale_type", text, sizeof text)) return false;
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++)
+        if (strcmp(text, bq_type_name(known[i])) == 0) return *type = known[i], true;
+    return bq_h5_refuse(h, "scale type '%s' is unknown", text);
+}
+
+static bool get_linear(bq_h5 *h, int index, bq_ckpt_linear *l, int64_t *at) {
+    char group[32];
+    int64_t bits, symmetric;
+    snprintf(group, sizeof group, "linear_%02d", index);
+    if (!bq_h5_get_group(h, group) || !bq_h5_get_text(h, "name", l->name, sizeof l->name) ||
+        !bq_h5_get_int(h, "bits", 0, 64, &bits) ||
+        !bq_h5_get_int(h, "group", -1, INT32_MAX, &l->scheme.group) ||
+        !bq_h5_get_int(h, "symmetric", 0, 1, &symmetric) || !get_scale_type(h, &l->scheme.scale))
+        return false;
+    l->scheme.bits = (int)bits;
+    l->scheme.symmetric = symmetric;
+    for (int p = 0; p < PARTS; p++) {
+        int64_t shape[2];
+        if (p != BQ_CKPT_FOLD && !bq_h5_has_data(h, part_name[p])) continue;
+        if (!bq_h5_get_data(h, part_name[p], part_type[p], 2, shape, &at[p])) return false;
+        *part_of(l, p) = bq_mat_host(NULL, shape[0], shape[1], part_type[p]);
+    }
+    const char *fault = fault_of(l);
+    return !fault || bq_h5_refuse(h, "linear %d has %s", index, fault);
+}
+
+static bool get_structure(bq_h5 *h, bq_ckpt *c, offsets *at) {
+    int64_t sweep, phase, block, linears;
+    if (!bq_h5_get_int(h, "sweep", 0, INT32_MAX, &sweep) ||
+        !bq_h5_get_int(h, "phase", 0, INT32_MAX, &phase) ||
+        !bq_h5_get_int(h, "block", 0, INT32_MAX, &block) ||
+        !bq_h5_get_int(h, "linears", 0, BQ_MAX_LINEAR, &linears) ||
+        !bq_h5_get_int(h, "steps", 0, MAX_STEPS, &c->steps))
+        return false;
+    c->sweep = (int)sweep, c->phase = (int)phase, c->block = (int)block, c->linears = (int)linears;
+    if (c->steps > 0) {
+        int64_t steps;
+        if (!bq_h5_get_data(h, "loss", BQ_F64, 1, &steps, &at->loss)) return false;
+        if (steps != c->steps)
+            return bq_h5_refuse(h, "%" PRId64 " losses for %" PRId64 " steps", steps, c->steps);
+    }
+    for (int i = 0; i < 2; i++) {
+        int64_t shape[2];
+        if (!bq_h5_has_data(h, norm_name[i])) continue;
+        if (!bq_h5_get_data(h, norm_name[i], BQ_F32, 2, shape, &at->norm[i])) return false;
+        c->norm[i] = bq_mat_host(NULL, shape[0], shape[1], BQ_F32);
+    }
+    for (int i = 0; i < c->linears; i++)
+        if (!get_linear(h, i, &c->linear[i], at->part[i])) return false;
+    const char *wrong = fault_of_block(c);
+    return !wrong || bq_h5_refuse(h, "the block has %s", wrong);
+}
+
+/* A BQ_CKPT value; the reason, unless OK, in h->why. */
+static int look(bq_ckpt_file *f, const char *path, uint64_t fingerprint) {
+    bq_h5 *h = &f->h;
+    bq_ckpt *c = &f->head;
+    char kind[64];
+    int64_t version;
+    uint64_t tag;
+    if (!bq_h5_open(h, path, &tag)) return h->absent ? BQ_CKPT_ABSENT : BQ_CKPT_TORN;
+    if (!bq_h5_get_text(h, "format", kind, sizeof kind)) return BQ_CKPT_TORN;
+    if (strcmp(kind, format)) bq_h5_refuse(h, "its format is '%s', not '%s'", kind, format);
+    if (!bq_h5_get_int(h, "version", 1, INT32_MAX, &version)) return BQ_CKPT_TORN;
+    if (version != VERSION) bq_h5_refuse(h, "its version is %" PRId64 ", not %d", version, VERSION);
+    if (h->why[0]) return BQ_CKPT_FOREIGN;
+    if (!bq_h5_get_hex(h, "fingerprint", &c->fingerprint)) return BQ_CKPT_TORN;
+    if (c->fingerprint != fingerprint) {
+        bq_h5_refuse(h, "its fingerprint is %016" PRIx64 ", not %016" PRIx64, c->fingerprint, fingerprint);
+        return BQ_CKPT_FOREIGN;
+    }
+    return get_structure(h, c, &f->at) ? BQ_CKPT_OK : BQ_CKPT_TORN;
+}
+
+int bq_ckpt_open(bq_ckpt_file **out, const char *path, uint64_t fingerprint, bq_ckpt *head, char *why) {
+    bq_ckpt_file *f = calloc(1, sizeof *f);
+    BQ_CHECK(f, "no memory for a checkpoint's description");
+    int status = look(f, path, fingerprint);
+    if (why) memcpy(why, f->h.why, BQ_WHY);
+    *head = f->head;
+    bq_h5_detach(&f->h);
+    if (status != BQ_CKPT_OK) {
+        bq_ckpt_close(f);
+        f = NULL;
+    }
+    *out = f;
+    return status;
+}
+
+int bq_ckpt_peek(const char *path, uint64_t fingerprint) {
+    int64_t size;
+    uint64_t tag;
+    int fd, err = bq_file_open(path, O_RDONLY, &fd);
+    if (err) return err == ENOENT ? BQ_CKPT_ABSENT : BQ_CKPT_TORN;
+    bool sealed = bq_seal_check(fd, false, &size, &tag);
+    close(fd);
+    return !sealed ? BQ_CKPT_TORN : tag == fingerprint ? BQ_CKPT_OK : BQ_CKPT_FOREIGN;
+}
+
+void bq_ckpt_read_rows(bq_ckpt_file *f, int linear, bq_ckpt_part part, int64_t first, bq_mat to) {
+    BQ_CHECK(linear >= 0 && linear < f->head.linears, "linear %d of '%s'", linear, f->h.path);
+    bq_mat m = *part_of(&f->head.linear[linear], (int)part);
+    BQ_CHECK(to.type == m.type && to.cols == m.cols && first >= 0 && to.rows >= 0 &&
+                 to.rows <= m.rows - first,
+             "rows %" PRId64 " + %" PRId64 " of %s of linear %d of '%s'", first, to.rows, part_name[part],
+             linear, f->h.path);
+    int64_t skip = first * m.cols * (int64_t)bq_type_size(m.type);
+    if (!bq_h5_read(&f->h, f->at.part[linear][part] + skip, to)) BQ_DIE("'%s': %s", f->h.path, f->h.why);
+}
+
+void bq_ckpt_read(bq_ckpt_file *f, int linear, bq_ckpt_part part, bq_mat to) {
+    BQ_CHECK(linear >= 0 && linear < f->head.linears &&
+                 to.rows == part_of(&f->head.linear[linear], (int)part)->rows,
+             "%s of linear %d of '%s' has not %" PRId64 " rows", part_name[part], linear, f->h.path, to.rows);
+    bq_ckpt_read_rows(f, linear, part, 0, to);
+}
+
+void bq_ckpt_read_norm(bq_ckpt_file *f, int norm, bq_mat to) {
+    BQ_CHECK(norm >= 0 && norm < 2 && to.type == BQ_F32 && to.rows == 1 && f->head.norm[norm].rows == 1 &&
+                 to.cols == f->head.norm[norm].cols,
+             "norm %d of '%s' is not of %" PRId64 " values", norm, f->h.path, to.cols);
+    if (!bq_h5_read(&f->h, f->at.norm[norm], to)) BQ_DIE("'%s': %s", f->h.path, f->h.why);
+}
+
+void bq_ckpt_read_loss(bq_ckpt_file *f, double *loss) {
+    if (f->head.steps == 0) return;
+    if (!bq_h5_read(&f->h, f->at.loss, bq_mat_host(loss, 1, f->head.steps, BQ_F64)))
+        BQ_DIE("'%s': %s", f->h.path, f->h.why);
+}
+
+void bq_ckpt_close(bq_ckpt_file *f) {
+    if (!f) return;
+    bq_h5_close(&f->h);
+    free(f);
+}

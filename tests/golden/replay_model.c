@@ -1,0 +1,99 @@
+/* Forward and block gradients of whole models against transformers, through the loader and block code of a
+ * run. */
+#include "golden/replay.h"
+#include "golden/rig.h"
+
+#include "base/die.h"
+
+#include <string.h>
+
+#define TOLERANCE 1e-5
+
+size_t golden_rig_need(const bq_arch *arch, int64_t tokens) {
+    const bq_model *m = &arch->model;
+    size_t values =
+        (size_t)(m->vocab * m->hidden + tokens * (m->vocab + 4 * m->hidden) + bq_arch_weights(arch));
+    return 2 * (bq_block_need(arch) + bq_work_need(arch, tokens, true) + values * sizeof(float)) +
+           ((size_t)64 << 20);
+}
+
+void golden_rig_open(golden_rig *m, const golden *g, int64_t tokens) {
+    *m = (golden_rig){.tokens = tokens};
+    golden_require(bq_source_open(&m->src, g->dir));
+    const bq_arch *arch = &m->src.arch;
+    golden_require(bq_dev_open(&m->dev, "cpu", 2, golden_rig_need(arch, tokens)));
+    bq_block_push(&m->blk, arch, &m->dev.mem);
+    bq_work_push(&m->work, arch, tokens, true, &m->dev.mem);
+    m->x = bq_arena_push(&m->dev.mem, tokens, arch->model.hidden, BQ_F32);
+    m->y = bq_arena_push(&m->dev.mem, tokens, arch->model.hidden, BQ_F32);
+    for (int i = 0; i < BQ_MATS; i++)
+        m->dw[i] = bq_arena_push(&m->dev.mem, arch->rows[i], arch->cols[i], BQ_F32);
+    bq_source_rope(&m->src, BQ_ANGLES_HF, &m->dev, &m->work);
+}
+
+void golden_rig_close(golden_rig *m) {
+    bq_dev_close(&m->dev);
+    bq_source_close(&m->src);
+}
+
+/* The tensor of that name, of the shape of `have`. */
+static void compare(golden *g, golden_report *r, const char *what, const char *name, bq_mat have) {
+    golden_compare(golden_row_of(r, what, TOLERANCE, 0), GOLDEN_LARGEST, have,
+                   golden_read(g, BQ_F32, have.rows, have.cols, "%s", name), name);
+}
+
+static void logits(golden_rig *m, golden *g, golden_report *r) {
+    const bq_model *k = &m->src.arch.model;
+    bq_mat norm = bq_arena_push(&m->dev.mem, 1, k->hidden, BQ_F32);
+    bq_mat head = bq_arena_push(&m->dev.mem, k->vocab, k->hidden, BQ_F32);
+    bq_mat out = bq_arena_push(&m->dev.mem, m->tokens, k->vocab, BQ_F32);
+    bq_source_head(&m->src, &m->dev, norm, head);
+    m->dev.op->rmsnorm(&m->dev, m->x, norm, (float)k->eps, m->y);
+    m->dev.op->gemm(&m->dev, false, true, 1, m->y, head, 0, out);
+    compare(g, r, "logits", "logits", out);
+}
+
+static void forward(golden_rig *m, golden *g, golden_report *r, const int32_t *ids) {
+    char name[32];
+    bq_source_embed(&m->src, ids, m->x);
+    for (int b = 0; b < m->src.arch.model.blocks; b++) {
+        snprintf(name, sizeof name, "hidden/%d", b);
+        compare(g, r, "hidden", name, m->x);
+        bq_source_block(&m->src, &m->dev, b, &m->blk);
+        bq_block_forward(&m->dev, &m->blk, m->blk.w, &m->work, m->x, m->y);
+        m->dev.op->copy(&m->dev, m->y, m->x);
+    }
+    snprintf(name, sizeof name, "hidden/%d", m->src.arch.model.blocks);
+    compare(g, r, "hidden", name, m->x);
+    logits(m, g, r);
+}
+
+static void gradients(golden_rig *m, golden *g, golden_report *r) {
+    const bq_arch *arch = &m->src.arch;
+    double block = bq_weights_metadata(g->file, "grad_block") ? golden_number(g, "grad_block") : 0;
+    if (!(block >= 0 && block < arch->model.blocks) || block != (int)block)
+        bq_refuse_job(BQ_DATA, "%s: grad_block %g: the model has %d blocks", g->path, block,
+                      arch->model.blocks);
+    bq_mat dy = golden_read(g, BQ_F32, m->x.rows, m->x.cols, "dY");
+    m->dev.op->copy(&m->dev, golden_read(g, BQ_F32, m->x.rows, m->x.cols, "hidden/%d", (int)block), m->x);
+    bq_source_block(&m->src, &m->dev, (int)block, &m->blk);
+    bq_block_forward(&m->dev, &m->blk, m->blk.w, &m->work, m->x, m->y);
+    bq_block_backward(&m->dev, &m->blk, m->blk.w, &m->work, m->x, dy, m->dw, (bq_mat){0});
+    for (int i = 0; i < arch->linears; i++) {
+        char name[160];
+        snprintf(name, sizeof name, "grad/%s", arch->linear[i].module);
+        compare(g, r, "gradients", name, bq_linear_view(arch, i, m->dw));
+    }
+}
+
+void golden_model_run(golden *g, bq_comm *comm, golden_report *r) {
+    golden_rig m;
+    (void)comm;
+    golden_model(g, NULL);
+    bq_mat ids = golden_tokens(g);
+    golden_rig_open(&m, g, ids.rows * ids.cols);
+    golden_check_tokens(g, ids, m.src.arch.model.vocab);
+    forward(&m, g, r, ids.data);
+    gradients(&m, g, r);
+    golden_rig_close(&m);
+}

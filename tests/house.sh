@@ -35,12 +35,12 @@ rooms() { # a room includes itself and those before it; in driver a .c has a hea
     grep -rnE '#include "block/(common|passes)/' src/block/model || true
     grep -rnE '#include "block/passes/' src/block/common | grep -v 'passes/pass\.h' || true
     grep -rnE '#include "io/(out|state)/' src/io/in src/io/*.[ch] | grep -vE 'io/state/(h5|raw|h5_strict)\.h' || true
-    for room in recipe load eval plan streams run commands; do
+    for room in eval recipe load score plan streams run commands; do
         before+=${before:+|}$room
         grep -rnE '#include "driver/' "src/driver/$room" | grep -vE "#include \"driver/($before)/" || true
     done
     for file in src/driver/*/*.c; do
-        if grep -q '^int \(bq_cmd_\|main\)' "$file"; then continue; fi # commands.h has them
+        if grep -qE '^(int (bq_cmd_|main)|const bq_eval_kind )' "$file"; then continue; fi # commands.h and eval.h have them
         name=${file%.c}
         while [[ ! -e $name.h && $name == *_* ]]; do name=${name%_*}; done
         [[ -e $name.h ]] || echo "$file:no header"

@@ -50,9 +50,10 @@ mutant "a tensor's bytes need not be those of its shape" io/in/safetensors.c 's/
 mutant "a token one beyond the vocabulary is taken" io/tokens.c 's/t->ids\[i\] < t->vocab/t->ids[i] <= t->vocab/' io_test_tokens
 mutant "the last error of a block of columns is not handed on" kernels/cpu/vec_gptq.c 's/k < n; k\+\+/k < n - 1; k++/' driver_test_peer_gptq
 mutant "files are opened through links where blockq writes" base/open.c 's/ \| O_NOFOLLOW, fd/, fd/' io_test_files
-mutant "a model without a finite perplexity is no error" driver/eval/perplexity.c 's/return own \? BQ_DATA : BQ_OK/return BQ_OK/' e2e_agree
-mutant "each rank has the losses of its own windows alone" driver/eval/perplexity.c '/bq_comm_bcast\(e->comm, losses/d' e2e_agree
+mutant "a model without a finite perplexity is no error" driver/score/score.c 's/return own \? BQ_DATA : BQ_OK/return BQ_OK/' e2e_agree
+mutant "each rank has the losses of its own windows alone" driver/score/score.c '/bq_comm_bcast\(s->comm, score/d' e2e_agree
 mutant "of scales that are equally good the last one wins" block/common/scales.c 's/loss\[k\] < loss\[best\]/loss[k] <= loss[best]/' block_test_halving
+mutant "of choices that are equally likely the last one is taken" driver/eval/choice.c 's/score\[i\] > score\[best\]/score[i] >= score[best]/' driver_test_choice
 mutant "the norm has no epsilon" kernels/cpu/vec_model.c 's/ \/ \(float\)n \+ eps/ \/ (float)n + 0 * eps/' ops_test_model_ops
 mutant "a rank that is silent is never missed" comm/heartbeat.c 's/time_now - heard <= timeout/true/' e2e_watch
 mutant "the stop of another replica is no stop" block/passes/adascale.c 's/ctx, s, stop\)/ctx, s, *c->stop)/' mpi_test_inside_3

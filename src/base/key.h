@@ -51,6 +51,7 @@ typedef struct {
                       object equal to it is not written */
     double step;   /* integers: min, min + step, ... max; 0: all between */
     bool unhashed; /* not part of the fingerprint: it does not change the result's bytes */
+    bool brief;    /* lists: not written where empty */
     const char *help;
 } bq_key;
 

@@ -33,6 +33,11 @@ echo "{\"model_type\":\"llama\",$sizes,\"attention_bias\":true,\"mlp_bias\":true
 echo "{\"model_type\":\"llama\",$sizes,\"rope_parameters\":{\"rope_type\":\"llama3\",\"rope_theta\":500000.0,\"factor\":8.0,\"low_freq_factor\":1.0,\"high_freq_factor\":4.0,\"original_max_position_embeddings\":64}}" > "$d/llama3"
 echo "{\"model_type\":\"phi3\",$sizes,\"sliding_window\":47,\"original_max_position_embeddings\":64,\"partial_rotary_factor\":0.25,\"rope_scaling\":{\"type\":\"su\",\"short_factor\":[1,2],\"long_factor\":[3.5,4],\"attention_factor\":1.5,\"factor\":8}}" > "$d/phi3"
 
+d=$out/fuzz_choice
+mkdir -p "$d"
+echo '0{"vocab":9,"tokenizer":"bytes","items":[{"context":[1,2],"choices":[[3],[4,5]],"answer":1},{"context":[8],"choices":[[3],[4],[0]],"answer":0}]}' > "$d/two"
+echo '1{"vocab":9,"items":[{"context":[1],"choices":[[3],[9]],"answer":2}]}' > "$d/outside"
+
 d=$out/fuzz_quark
 mkdir -p "$d"
 cp "$(dirname "$0")"/../../configs/quark/*.json "$d"

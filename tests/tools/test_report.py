@@ -58,7 +58,8 @@ class Report(unittest.TestCase):
         self.write(f"{name}/run.csv", "\n".join([HEAD, *rows_of(ranks)]) + "\n")
         self.write(f"{name}/run.log", "bq: sweep 0: the boundary before block 2 moved by 0.031\n"
                    "bq: r1 sweep 1: the boundary before block 2 moved by 4.1e-05\nnoise\n")
-        self.write(f"{name}/result.json", json.dumps({"ctx": 32, "windows": 5, "offset": 0, "fp": 10.5, "rtn": 14.0, "adascale": 11.25}))
+        self.write(f"{name}/result.json", json.dumps({"ctx": 32, "windows": 5, "offset": 0, "fp": 10.5, "rtn": 14.0, "adascale": 11.25,
+                                                        "evals": [{"eval": "choice", "fp": 0.5}]}))
         if h5py:
             os.makedirs(self.path(name, "ckpt"))
             for block in range(3):

@@ -2,42 +2,39 @@
 
 #include "base/die.h"
 #include "base/log.h"
-#include "driver/eval/perplexity.h"
 #include "driver/load/device.h"
 #include "driver/run/result.h"
 #include "driver/run/session.h"
+#include "driver/score/score.h"
 
 #include <stdio.h>
 #include <string.h>
 
 typedef struct {
     bq_source model;
-    bq_tokens tokens;
+    bq_recipe recipe; /* of which evaluations alone count */
+    bq_evals evals;
     bq_scheme scheme[BQ_ARCH_LINEARS];
     bq_dev dev;
     const bq_args *args;
     const bq_comm *comm;
     bq_home home;
-    int64_t windows;
 } evaluation;
 
 static int look(void *ctx) {
     evaluation *e = ctx;
     const bq_args *a = e->args;
-    e->windows = a->windows;
-    int code = bq_source_open(&e->model, a->model);
-    if (!code) code = bq_tokens_read(a->tokens, &e->tokens);
-    if (!code) code = bq_perplexity_windows(a->tokens, &e->tokens, a->ctx, a->offset, &e->windows);
-    if (!code)
-        code = bq_source_check_tokens(&e->model, a->tokens, &e->tokens, a->offset, e->windows * a->ctx);
-    if (!code) bq_source_check_length(&e->model, "--ctx", a->ctx);
+    const bq_arch *arch = &e->model.arch;
+    int code = bq_recipe_evaluate(&e->recipe, a);
+    if (!code) code = bq_source_open(&e->model, a->model);
+    if (!code) code = bq_score_open(&e->evals, &e->recipe, &e->model, "--ctx");
     for (int i = 0; i < BQ_ARCH_LINEARS; i++)
         e->scheme[i] = (bq_scheme){a->rtn, -1, true, BQ_F32, BQ_GRID_AIMET};
-    size_t arena = code ? 0 : bq_perplexity_need(&e->model.arch, a->rtn ? e->scheme : NULL, false, a->ctx);
+    size_t arena = code ? 0 : bq_score_need(arch, a->rtn ? e->scheme : NULL, false, &e->evals);
     if (!code)
-        code = bq_plan_evaluation(arena + bq_perplexity_host(&e->model.arch, a->ctx, e->windows),
-                                  bq_perplexity_stream(&e->model.arch, a->ctx, e->windows, e->comm->size),
-                                  a->memory, e->comm, a->scratch, &e->home.scratch);
+        code = bq_plan_evaluation(arena + bq_score_host(arch, &e->evals),
+                                  bq_score_stream(arch, &e->evals, e->comm->size), a->memory, e->comm,
+                                  a->scratch, &e->home.scratch);
     if (!code) code = bq_device_open(&e->dev, a, e->comm, arena);
     return code;
 }
@@ -49,33 +46,33 @@ static int read_all(void *ctx) {
     return bq_log_rank() == 0 ? bq_source_fingerprint(&e->model, NULL, &hash) : BQ_OK;
 }
 
+/* "perplexity: model=12.3 rtn4=13.4 windows=5 ctx=32" */
+static void print_line(const evaluation *e, const bq_eval *eval, double plain, double rounded) {
+    const bq_tokens *t = &eval->tokens;
+    if (t->joiner[0])
+        bq_log(BQ_INFO, "%ld %s of %ld tokens, tokenizer %s, text joined %s, bos %d", (long)eval->items,
+               eval->kind->unit, (long)eval->ctx, t->tokenizer, t->joiner, (int)t->bos);
+    printf("%s: model=%.6f", eval->kind->name, plain);
+    if (e->args->rtn) printf(" rtn%d=%.6f", e->args->rtn, rounded);
+    printf(" %s=%ld ctx=%ld\n", eval->kind->unit, (long)eval->items, (long)eval->ctx);
+}
+
+static int evaluate_one(const evaluation *e, bq_score *s, const bq_eval *eval) {
+    double plain, rounded = 0;
+    s->label = "model";
+    int code = bq_score_run(s, eval, NULL, NULL, NULL, &plain);
+    s->label = "rtn";
+    if (!code && e->args->rtn) code = bq_score_run(s, eval, e->scheme, bq_rtn_weights, NULL, &rounded);
+    if (!code && s->comm->rank == 0) print_line(e, eval, plain, rounded);
+    return code;
+}
+
 static int evaluate(evaluation *e, bq_comm *comm) {
-    const bq_args *a = e->args;
     int code = bq_root_first(comm, look, e);
     if (!code) code = bq_root_first(comm, read_all, e);
-    if (code) return code;
-    int64_t windows = e->windows;
-    bq_perplexity p = {.dev = &e->dev,
-                       .comm = comm,
-                       .src = &e->model,
-                       .tokens = &e->tokens,
-                       .angles = BQ_ANGLES_HF,
-                       .ctx = a->ctx,
-                       .windows = windows,
-                       .offset = a->offset,
-                       .home = e->home,
-                       .label = "model"};
-    double plain, rounded;
-    code = bq_perplexity_run(&p, NULL, NULL, NULL, &plain);
-    p.label = "rtn";
-    if (!code && a->rtn) code = bq_perplexity_run(&p, e->scheme, bq_rtn_weights, NULL, &rounded);
-    if (code || comm->rank) return code;
-    bq_log(BQ_INFO, "protocol A: %ld windows of %ld tokens, tokenizer %s, text joined %s, bos %d",
-           (long)windows, (long)a->ctx, e->tokens.tokenizer, e->tokens.joiner, (int)e->tokens.bos);
-    printf("perplexity: model=%.6f", plain);
-    if (a->rtn) printf(" rtn%d=%.6f", a->rtn, rounded);
-    printf(" windows=%ld ctx=%ld\n", (long)windows, (long)a->ctx);
-    return BQ_OK;
+    bq_score s = {.dev = &e->dev, .comm = comm, .src = &e->model, .angles = BQ_ANGLES_HF, .home = e->home};
+    for (int i = 0; i < e->evals.count && !code; i++) code = evaluate_one(e, &s, &e->evals.eval[i]);
+    return code;
 }
 
 static int evaluate_run(const bq_args *a, bq_comm *comm) {
@@ -91,7 +88,7 @@ int bq_cmd_eval(const bq_args *args, bq_comm *comm) {
     evaluation e = {.args = args, .comm = comm};
     int code = evaluate(&e, comm);
     bq_dev_close(&e.dev);
-    bq_tokens_close(&e.tokens);
+    bq_evals_close(&e.evals);
     bq_source_close(&e.model);
     return code;
 }

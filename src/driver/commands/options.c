@@ -123,12 +123,17 @@ static int take(bq_args *args, const bq_option *o, char *text) {
         if (args->format >= 0) return BQ_OK;
         bq_key_allowed(&(bq_key){.type = BQ_KEY_CHOICE, .row = bq_format_choice}, allowed, sizeof allowed);
         return complain_value(args, o, text, allowed);
+    case EVALUATION:
+        if (args->neval == BQ_EVALS) return complain(args->command, "more than %d --eval", BQ_EVALS);
+        if (!*text || strlen(text) >= BQ_PATH_MAX) break;
+        args->eval[args->neval++] = text;
+        return BQ_OK;
     case SET:
         if (args->nset == BQ_SETS) return complain(args->command, "more than %d --set", BQ_SETS);
         args->set[args->nset++] = text;
         return BQ_OK;
     case TEXT:
-        if (!*text) break;
+        if (!*text || strlen(text) >= BQ_PATH_MAX) break;
         *(const char **)at = text;
         return BQ_OK;
     case OUT:
@@ -204,7 +209,7 @@ static const char *lacks(const bq_args *a) {
         return NULL;
     case BQ_COMMAND_EVAL:
         if (!a->model == !a->run) return "give one of --model and --run";
-        return a->tokens ? NULL : "--tokens is missing";
+        return a->tokens || a->neval ? NULL : "--tokens is missing, or --eval";
     case BQ_COMMAND_EXPORT:
         if (!a->run) return "--run is missing";
         return a->out[0] ? NULL : "--out is missing";

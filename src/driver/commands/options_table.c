@@ -12,7 +12,10 @@ const bq_option bq_options[BQ_OPTIONS] = {
      "Override a key of the recipe, as in --set calibration.samples=64; may be given often"},
     {"model", 0, "DIR", TEXT, AT(model), 0, 0, EVAL, "Evaluate this model directory"},
     {"run", 0, "DIR", TEXT, AT(run), 0, 0, EVAL | EXPORT, "Use the result in this run directory"},
-    {"tokens", 0, "FILE.h5", TEXT, AT(tokens), 0, 0, EVAL, "Evaluate on these tokens"},
+    {"tokens", 0, "FILE.h5", TEXT, AT(tokens), 0, 0, EVAL, "Perplexity of these tokens"},
+    {"eval", 0, "KIND:FILE", EVALUATION, 0, 0, 0, EVAL,
+     "An evaluation as in a recipe's list evals; its keys follow the file, as in KIND:FILE,KEY=VALUE; may be "
+     "given 4 times"},
     {"ctx", 0, "N", I64, AT(ctx), 2, 1 << 20, EVAL, "Tokens of a window (2048)"},
     {"windows", 0, "N", I64, AT(windows), 0, 1e9, EVAL, "How many windows; 0: all (0)"},
     {"offset", 0, "N", I64, AT(offset), 0, 1e15, EVAL, "First token (0)"},
@@ -85,11 +88,13 @@ const bq_command_text bq_commands[BQ_COMMANDS] = {
          "  blockq plan configs/llama3_8b_gptq.json --set model=configs/shapes/llama3_8b --gpu h100 --ranks "
          "256"},
     [BQ_COMMAND_EVAL] =
-        {"eval", "", 0, 0, "Measure the perplexity of a model or a run's result.",
+        {"eval", "", 0, 0, "Evaluate a model or a run's result.",
          "Measure perplexity: windows of --ctx tokens, each alone, mean loss over all their predictions. One "
-         "of --model and --run is needed. Numbers compare only on the same tokens, ctx and windows.",
+         "of --model and --run is needed. Numbers compare only on the same tokens, ctx and windows. --eval "
+         "adds "
+         "other evaluations (blockq help recipe, evals).",
          "Example:\n  blockq eval --model DIR --tokens test.h5 --ctx 512 --rtn 4\n"
-         "  blockq eval --run demo.run --tokens test.h5"},
+         "  blockq eval --run demo.run --tokens test.h5 --eval choice:questions.json,normalize=tokens"},
     [BQ_COMMAND_EXPORT] =
         {"export", "", 0, 0, "Write a run's result as a model directory.",
          "Write the result of a finished run as a model directory that other programs load, in a format that "

@@ -15,7 +15,20 @@ enum { INSPECT = 1 << BQ_COMMAND_INSPECT, TOKENS = 1 << BQ_COMMAND_TOKENS };
 enum { STATUS = 1 << BQ_COMMAND_STATUS };
 enum { ALL = RUN | PLAN | EVAL | EXPORT | INSPECT | TOKENS | STATUS, COMPUTE = RUN | PLAN | EVAL };
 
-typedef enum { FLAG, INT, I64, BYTES, SECONDS, TEXT, OUT, FORMAT, DEVICE, ACTS, SET } bq_option_kind;
+typedef enum {
+    FLAG,
+    INT,
+    I64,
+    BYTES,
+    SECONDS,
+    TEXT,
+    OUT,
+    FORMAT,
+    DEVICE,
+    ACTS,
+    SET,
+    EVALUATION
+} bq_option_kind;
 
 typedef struct {
     const char *name; /* NULL ends the table */

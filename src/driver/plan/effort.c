@@ -61,8 +61,17 @@ static void count_phase(bq_effort *e, const share *s, const bq_phase *phase) {
     }
 }
 
+/* Original, round to nearest and result. */
+static void count_eval(bq_effort *e, const share *s, const bq_comm *grid, const bq_eval *eval) {
+    const bq_arch *arch = s->cost.arch;
+    double sequences = (double)bq_shard_of(eval->sequences, 0, grid->size).count, blocks = arch->model.blocks;
+    bq_effort_add(e, 3 * sequences * blocks, bq_effort_forward(arch, (double)eval->ctx));
+    e->flop += 3 * sequences * 2 * (double)(eval->ctx * arch->model.vocab * arch->model.hidden);
+    e->files += 3 * blocks * 2 * s->cost.weights;
+}
+
 void bq_effort_count(bq_effort e[BQ_WORKS], const bq_recipe *r, const bq_arch *arch, const bq_comm *grid,
-                     int64_t micro, bool split, bool eval, int64_t keeps) {
+                     int64_t micro, bool split, const bq_evals *evals, int64_t keeps) {
     share s = {.r = r,
                .blocks = ceil((double)arch->model.blocks / grid->nstage),
                .cost = {.arch = arch,
@@ -79,9 +88,5 @@ void bq_effort_count(bq_effort e[BQ_WORKS], const bq_recipe *r, const bq_arch *a
         count_phase(e, &s, &r->phase[p]);
     }
     if (calibrated) count_reference(&e[BQ_WORK_REFERENCE], &s, grid, (double)micro, split);
-    if (!eval) return;
-    double windows = (double)bq_shard_of(r->eval.windows, 0, grid->size).count, blocks = arch->model.blocks;
-    bq_effort_add(&e[BQ_WORK_EVAL], 3 * windows * blocks, bq_effort_forward(arch, (double)r->eval.ctx));
-    e[BQ_WORK_EVAL].flop += 3 * windows * 2 * (double)(r->eval.ctx * arch->model.vocab * arch->model.hidden);
-    e[BQ_WORK_EVAL].files += 3 * blocks * 2 * s.cost.weights;
+    for (int i = 0; i < evals->count; i++) count_eval(&e[BQ_WORK_EVAL], &s, grid, &evals->eval[i]);
 }

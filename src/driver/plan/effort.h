@@ -18,10 +18,10 @@ typedef enum {
 } bq_work_part;
 
 /* Of all blocks of the rank in all phases and sweeps.  micro: samples of a micro-batch; split: the reference
- * is shared by samples alone; eval: the evaluation is part of the run; keeps: samples that passes keep
+ * is shared by samples alone; evals: what the run evaluates; keeps: samples that passes keep
  * midway.
  */
 void bq_effort_count(bq_effort effort[BQ_WORKS], const bq_recipe *recipe, const bq_arch *arch,
-                     const bq_comm *grid, int64_t micro, bool split, bool eval, int64_t keeps);
+                     const bq_comm *grid, int64_t micro, bool split, const bq_evals *evals, int64_t keeps);
 
 #endif

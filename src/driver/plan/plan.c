@@ -5,10 +5,10 @@
 #include "base/shard.h"
 #include "block/common/narrow.h"
 #include "driver/load/ahead.h"
-#include "driver/eval/perplexity.h"
 #include "driver/load/source.h"
 #include "driver/plan/pipeline.h"
 #include "driver/recipe/traits.h"
+#include "driver/score/score.h"
 #include "io/out/export.h"
 #include "io/state/stream.h"
 
@@ -144,7 +144,8 @@ static size_t export_need(const bq_arch *arch, const bq_scheme *scheme) {
 
 /* Host memory beside arena and streams, of which only one is taken at a time: three samples, a rotary table
  * and losses in the phases; a linear in the export; a window, its table and losses in the evaluation. */
-static size_t buffers(const bq_recipe *r, const bq_arch *arch, const bq_scheme *scheme, bool eval) {
+static size_t buffers(const bq_recipe *r, const bq_arch *arch, const bq_scheme *scheme,
+                      const bq_evals *evals) {
     size_t h = (size_t)arch->model.hidden, d = (size_t)arch->model.head_dim,
            t = (size_t)r->calibration.length;
     int64_t steps = 0;
@@ -155,8 +156,7 @@ static size_t buffers(const bq_recipe *r, const bq_arch *arch, const bq_scheme *
         }
     size_t most = t * (3 * h + d) * sizeof(float) + (size_t)steps * sizeof(double);
     if (r->noutput) most = larger(most, export_need(arch, scheme));
-    if (eval) most = larger(most, bq_perplexity_host(arch, r->eval.ctx, r->eval.windows));
-    return most;
+    return larger(most, bq_score_host(arch, evals));
 }
 
 /* What is on a GPU, on the host for files and messages. */
@@ -237,17 +237,15 @@ static void plan_midway(bq_plan *plan, const bq_recipe *r, bq_pass_size of) {
 
 void bq_plan_make(bq_plan *plan, const bq_recipe *r, const bq_arch *arch, const bq_scheme *scheme,
                   const bq_comm *comm, int64_t micro, size_t limit, const char *scratch, bool split,
-                  bool eval, size_t gpu, int threads) {
+                  const bq_evals *evals, size_t gpu, int threads) {
     *plan = (bq_plan){.gpu = gpu, .limit = limit ? limit : bq_memory_available() / (size_t)comm->locals};
     int64_t h = arch->model.hidden, t = r->calibration.length, streams = 0;
-    size_t phases = plan_phases(plan, r, arch, scheme, comm), evaluation = 0, windows = 0;
+    size_t phases = plan_phases(plan, r, arch, scheme, comm);
+    size_t evaluation = bq_score_need(arch, scheme, bq_recipe_prescaled(r), evals);
+    size_t windows = bq_score_stream(arch, evals, comm->size);
     for (int p = 0; p < r->nphase; p++) {
         int64_t n = bq_phase_streams(&r->phase[p], r->segments);
         streams = n > streams ? n : streams;
-    }
-    if (eval) {
-        evaluation = bq_perplexity_need(arch, scheme, bq_recipe_prescaled(r), r->eval.ctx);
-        windows = bq_perplexity_stream(arch, r->eval.ctx, r->eval.windows, comm->size);
     }
     phases += plan_ahead(plan, arch, r->ntransform > 0, larger(phases + bq_block_need(arch), evaluation));
     if (evaluation > phases)
@@ -257,7 +255,7 @@ void bq_plan_make(bq_plan *plan, const bq_recipe *r, const bq_arch *arch, const 
     size_t calibration =
         (size_t)streams * bq_stream_need(bq_shard_of(r->calibration.samples, 0, comm->nreplica).count, t, h);
     add(plan, "rotations", bq_rotated_need(r, arch), BQ_HOST, "this model needs a larger machine");
-    add(plan, "buffers of samples, of an exported linear", buffers(r, arch, scheme, eval), BQ_HOST,
+    add(plan, "buffers of samples, of an exported linear", buffers(r, arch, scheme, evals), BQ_HOST,
         "take shorter samples");
     if (comm->nstage > 1)
         add(plan, "micro-batches on their way", bq_pipeline_host(r, arch, micro), BQ_HOST,
@@ -276,7 +274,7 @@ void bq_plan_make(bq_plan *plan, const bq_recipe *r, const bq_arch *arch, const 
     place_streams(plan, there, beside, scratch);
     plan_midway(plan, r, pass_size(r, arch, scheme, comm));
     plan->total = process(plan);
-    bq_effort_count(plan->effort, r, arch, comm, micro, split, eval, plan->keeps);
+    bq_effort_count(plan->effort, r, arch, comm, micro, split, evals, plan->keeps);
 }
 
 static int largest(const bq_plan *plan, const bool *printed) {

@@ -34,7 +34,7 @@ typedef struct {
 
 /* Plan this rank's run on its grid.  micro: samples of a micro-batch.  limit 0: an even share of what the
  * machine (or its cgroup) gives.  scratch: directory offered for streams, used only when they do not fit in
- * memory; NULL: none.  split: see bq_effort_count.  eval: the evaluation is part of the run.  gpu: bytes of
+ * memory; NULL: none.  split: see bq_effort_count.  evals: what the run evaluates.  gpu: bytes of
  * the GPU that is the device, 0: the host is.  With one the arena is there; the next block's weights are read
  * ahead to it, and micro-batches are there, where it has room for them; streams live there if they fit, else
  * pinned; and what is copied to write it to files, or to send it, is on the host, where micro-batches have
@@ -42,7 +42,7 @@ typedef struct {
  * OpenMP starts.  What the process holds already is counted as the first plan finds it. */
 void bq_plan_make(bq_plan *plan, const bq_recipe *recipe, const bq_arch *arch, const bq_scheme *scheme,
                   const bq_comm *comm, int64_t micro, size_t limit, const char *scratch, bool split,
-                  bool eval, size_t gpu, int threads);
+                  const bq_evals *evals, size_t gpu, int threads);
 
 /* BQ_USAGE, with one message naming the largest consumer, when the plan does not fit. */
 int bq_plan_check(const bq_plan *plan);
@@ -67,7 +67,7 @@ void bq_plan_print(const bq_plan *plan, const bq_machine *machine, FILE *out);
  * rank, predicted seconds, how much of the ranks' time is used, and what takes the most of them besides
  * arithmetic. most 0: as long as more ranks help by a tenth; else powers of two up to that many, and it. */
 void bq_plan_advise(const bq_recipe *recipe, const bq_arch *arch, const bq_scheme *scheme,
-                    const bq_machine *machine, bool eval, int most, FILE *out);
+                    const bq_machine *machine, const bq_evals *evals, int most, FILE *out);
 
 /* The scheme of each linear of the model; BQ_USAGE when the recipe names linears the model does not have, or
  * a group that does not divide a linear's columns. */

@@ -30,7 +30,7 @@ static int next_of(int ranks, int most) {
 }
 
 void bq_plan_advise(const bq_recipe *r, const bq_arch *arch, const bq_scheme *scheme,
-                    const bq_machine *machine, bool eval, int most, FILE *out) {
+                    const bq_machine *machine, const bq_evals *evals, int most, FILE *out) {
     bq_grid g = {r, arch->model.blocks, 1, true};
     double one = 0, best = 0;
     int last = 1; /* the last that helped */
@@ -42,7 +42,7 @@ void bq_plan_advise(const bq_recipe *r, const bq_arch *arch, const bq_scheme *sc
         double part;
         if (!has_grid(&g, ranks, &comm)) break;
         bq_plan_make(&p, r, arch, scheme, &comm, bq_pipeline_micro(r, comm.nstage, comm.nreplica), 0, NULL,
-                     false, eval, 0, 0);
+                     false, evals, 0, 0);
         double seconds = seconds_of(&p, machine, &limit, &part);
         if (ranks == 1) one = seconds;
         if (!most && ranks > 1 && seconds > 0.9 * best) continue;

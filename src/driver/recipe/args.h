@@ -3,6 +3,7 @@
 #define BQ_ARGS_H
 
 #include "base/key.h"
+#include "driver/eval/eval.h"
 
 #include <stdint.h>
 
@@ -58,9 +59,11 @@ typedef struct {
     /* eval, export */
     const char *model, *run, *tokens; /* eval: exactly one of model and run */
     int64_t ctx, windows, offset;     /* windows 0: all */
-    int rtn;                          /* 0, or also evaluate round to nearest with this many bits */
-    int format;                       /* bq_format_at */
-    size_t shard;                     /* bytes of tensors in a file */
+    int neval;
+    char *eval[BQ_EVALS]; /* eval: "KIND:FILE,...", for bq_recipe_evaluate */
+    int rtn;              /* 0, or also evaluate round to nearest with this many bits */
+    int format;           /* bq_format_at */
+    size_t shard;         /* bytes of tensors in a file */
     /* all */
     bool verbose;
     /* tokens */

@@ -153,17 +153,11 @@ static const bq_key output_keys[] = {
 static const bq_scope output = {"outputs.N", "A model directory to write at the end.", output_keys,
                                 sizeof(bq_output)};
 
-static const bq_key eval_keys[] = {
-    {"tokens", BQ_KEY_PATH, AT(bq_recipe, eval.tokens), .value = "",
-     .help = "Tokens file; left out: no evaluation."},
-    {"ctx", BQ_KEY_I64, AT(bq_recipe, eval.ctx), .value = "2048", .min = 2, .max = 1 << 20,
-     .help = "Tokens of a window."},
-    {"windows", BQ_KEY_I64, AT(bq_recipe, eval.windows), .value = "0", .max = 1e9,
-     .help = "How many windows; 0: all."},
-    {"offset", BQ_KEY_I64, AT(bq_recipe, eval.offset), .value = "0", .max = 1e15, .help = "First token."},
-    {0}};
-static const bq_scope eval = {"eval", "Perplexity of the original, of round to nearest and of the result.",
-                              eval_keys, 0};
+static const bq_key evaluation_keys[] = {{"eval", BQ_KEY_CHOICE, AT(bq_evaluation, kind),
+                                          .row = bq_eval_choice,
+                                          .help = "Which evaluation; it decides which other keys there are."},
+                                         {0}};
+static const bq_scope evaluation = {"evals.N", "An evaluation.", evaluation_keys, sizeof(bq_evaluation)};
 
 static const bq_key recipe_keys[] = {
     {"model", BQ_KEY_PATH, AT(bq_recipe, model), .unhashed = true,
@@ -191,7 +185,14 @@ static const bq_key recipe_keys[] = {
     {"outputs", BQ_KEY_LIST, AT(bq_recipe, output), .value = "[]", .max = BQ_OUTPUTS, .scope = &output,
      .count = offsetof(bq_recipe, noutput), .unhashed = true,
      .help = "Models to write; `blockq export` writes more later."},
-    {"eval", BQ_KEY_OBJECT, .value = "{}", .scope = &eval, .unhashed = true, .help = "Measuring the result."},
+    {"eval", BQ_KEY_OBJECT, AT(bq_recipe, eval), .value = "{}", .scope = &bq_perplexity_object,
+     .unhashed = true, .help = "Measuring the result."},
+    {"evals", BQ_KEY_LIST, AT(bq_recipe, evals), .value = "[]", .max = BQ_EVALS, .scope = &evaluation,
+     .variant = bq_eval_scope, .inside = offsetof(bq_evaluation, options),
+     .count = offsetof(bq_recipe, nevals), .unhashed = true, .brief = true,
+     .help = "Further evaluations of the original, of round to nearest and of the result. Their numbers are "
+             "in the log "
+             "and in result.json."},
     {0}};
 const bq_scope bq_recipe_keys = {"The recipe", "Keys of the file.", recipe_keys, sizeof(bq_recipe)};
 

@@ -31,6 +31,9 @@ const char *bq_origin_set(const bq_origin *from, const char *path);
 /* Check the object by the table and fill the recipe; BQ_OK, or BQ_USAGE after one message. */
 int bq_keys_read(const bq_origin *from, const json_t *object, bq_recipe *recipe);
 
+/* The same for the value of one of the recipe's own keys. */
+int bq_keys_read_one(const bq_origin *from, const char *name, const json_t *value, bq_recipe *recipe);
+
 /* The recipe as JSON, the caller's; hashed: only keys that change the result's bytes. */
 json_t *bq_keys_json(const bq_recipe *recipe, bool hashed);
 

@@ -289,3 +289,10 @@ int bq_keys_read(const bq_origin *from, const json_t *object, bq_recipe *recipe)
     reader r = {from, recipe};
     return take_object(&r, "", &(part){bq_recipe_keys.key, (char *)recipe}, 1, object, false);
 }
+
+int bq_keys_read_one(const bq_origin *from, const char *name, const json_t *value, bq_recipe *recipe) {
+    reader r = {from, recipe};
+    const bq_key *key = bq_recipe_keys.key;
+    while (strcmp(key->name, name)) key++;
+    return take(&r, name, key, value, (char *)recipe);
+}

@@ -54,6 +54,7 @@ static void add_keys(json_t *object, const bq_recipe *recipe, const bq_key *keys
                      bool hashed) {
     for (const bq_key *k = keys; k->name; k++) {
         if (hashed && k->unhashed) continue;
+        if (k->brief && *(const int *)(const void *)(base + k->count) == 0) continue;
         json_t *value = value_of(recipe, k, base, hashed);
         if (k->like) {
             json_t *model = object_of(recipe, k->scope->key, (const char *)recipe + k->like, hashed);

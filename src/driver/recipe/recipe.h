@@ -9,6 +9,8 @@
 #include "block/passes/pass.h"
 #include "block/model/rope.h"
 #include "block/model/rotate.h"
+#include "driver/eval/perplexity.h"
+#include "driver/recipe/args.h"
 
 #include <stdio.h>
 
@@ -75,10 +77,9 @@ typedef struct {
     bq_phase phase[BQ_PHASES]; /* at least one */
     int noutput;
     bq_output output[BQ_OUTPUTS];
-    struct {
-        char tokens[BQ_PATH_MAX];     /* "": nothing is evaluated */
-        int64_t ctx, windows, offset; /* windows 0: all */
-    } eval;
+    bq_perplexity eval;
+    int nevals;
+    bq_evaluation evals[BQ_EVALS]; /* beside that */
 } bq_recipe;
 
 /* The same as ops count them: 0 where nothing is rounded. */
@@ -98,6 +99,10 @@ int bq_recipe_read(const char *path, int nset, char *const *set, bq_recipe *reci
 /* The same for a text in memory; name is for messages, folder (absolute) is where relative paths start. */
 int bq_recipe_parse(const char *text, size_t bytes, const char *name, const char *folder, int nset,
                     char *const *set, bq_recipe *recipe);
+
+/* Put what `blockq eval` is asked for in the place of the recipe's evaluations: --tokens and its numbers, and
+ * each --eval.  BQ_OK, or BQ_USAGE after one message. */
+int bq_recipe_evaluate(bq_recipe *recipe, const bq_args *args);
 
 /* The scheme of a linear by name; the part before the last dot does not count ("self_attn.q_proj").  Dies
  * when no recipe could name it. */

@@ -1,16 +1,17 @@
 #include "driver/run/result.h"
 
-#include "driver/eval/perplexity.h"
-
 #include "base/die.h"
 #include "base/log.h"
+#include "driver/recipe/keys.h"
 #include "driver/recipe/traits.h"
 #include "driver/run/restore.h"
+#include "driver/score/score.h"
 #include "io/files.h"
 
 #include <errno.h>
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 void bq_rtn_weights(void *ctx, bq_dev *dev, bq_block *blk, bq_quantized *q) {
@@ -39,71 +40,126 @@ static void name_result(const bq_recipe *r, char *out, size_t n) {
     }
 }
 
-/* Add a perplexity to the text of result.json: null for inf and NaN, which JSON does not have. */
-static void add_value(char *line, size_t size, const char *name, double value) {
-    char text[32] = "null";
-    size_t n = strlen(line);
-    if (isfinite(value)) snprintf(text, sizeof text, "%.9g", value);
-    snprintf(line + n, size - n, ", \"%s\": %s", name, text);
+enum { FP, RTN, RESULT, WEIGHTS };
+
+/* The numbers of an evaluation.  Where the result is round to nearest, it has no column of its own. */
+typedef struct {
+    const char *name[WEIGHTS]; /* NULL: not evaluated */
+    double of[WEIGHTS];
+} numbers;
+
+/* ", "fp": 12.3" for each: null for inf and NaN, which JSON does not have. */
+static void put_json(FILE *to, const bq_eval *e, const numbers *v) {
+    for (int w = 0; w < WEIGHTS; w++) {
+        if (!v->name[w]) continue;
+        bool told = isfinite(v->of[w]);
+        fprintf(to, told ? ", \"%s\": %.9g" : ", \"%s\": null", v->name[w], v->of[w]);
+        if (told && e->kind->share)
+            fprintf(to, ", \"%s_%s\": %.0f", v->name[w], e->kind->unit, v->of[w] * (double)e->items);
+    }
 }
 
-/* For people, for programs, and in result.json where all three are known. */
-static void print_result(const bq_run *s, const bq_perplexity *e, const char *name, double fp, double rtn,
-                         double result) {
-    if (s->args->result_only) {
-        printf("result: %s=%.4f out=%s\n", name, result, s->dir);
-        return;
+/* The list of result.json: the recipe's elements, each with its numbers. */
+static void put_list(FILE *to, const bq_run *s, const numbers *v) {
+    json_t *recipe = bq_keys_json(&s->recipe, false), *list = json_object_get(recipe, "evals");
+    for (int i = s->evals.object; i < s->evals.count; i++) {
+        char *text = json_dumps(json_array_get(list, (size_t)(i - s->evals.object)), 0);
+        BQ_CHECK(text, "no memory for '%s/result.json'", s->dir);
+        fprintf(to, "%s%.*s", i > s->evals.object ? ", " : "", (int)strlen(text) - 1, text);
+        put_json(to, &s->evals.eval[i], &v[i]);
+        fputc('}', to);
+        free(text);
     }
-    char line[512], path[BQ_PATH_MAX + 32];
-    bq_log(BQ_INFO, "perplexity over %ld windows of %ld tokens", (long)e->windows, (long)e->ctx);
-    snprintf(line, sizeof line, "{\"ctx\": %ld, \"windows\": %ld, \"offset\": %ld", (long)e->ctx,
-             (long)e->windows, (long)e->offset);
-    add_value(line, sizeof line, "fp", fp);
-    add_value(line, sizeof line, "rtn", rtn);
-    if (strcmp(name, "rtn") != 0) add_value(line, sizeof line, name, result);
-    strcat(line, "}\n");
+    json_decref(recipe);
+}
+
+/* {"ctx": 32, ..., "fp": 12.3, "evals": [...]}; the list is left out where it is empty. */
+static void write_result(const bq_run *s, const numbers *v) {
+    char *text = NULL, path[BQ_PATH_MAX + 32];
+    size_t bytes = 0;
+    bool more = s->evals.count > s->evals.object;
+    const bq_perplexity *p = &s->recipe.eval;
+    FILE *to = open_memstream(&text, &bytes);
+    BQ_CHECK(to, "no memory for '%s/result.json'", s->dir);
+    fputc('{', to);
+    if (s->evals.object) {
+        fprintf(to, "\"ctx\": %ld, \"windows\": %ld, \"offset\": %ld", (long)p->ctx, (long)p->windows,
+                (long)p->offset);
+        put_json(to, s->evals.eval, v);
+    }
+    if (more) fprintf(to, "%s\"evals\": [", s->evals.object ? ", " : "");
+    if (more) put_list(to, s, v);
+    fprintf(to, "%s}\n", more ? "]" : "");
+    fclose(to);
     snprintf(path, sizeof path, "%s/result.json", s->dir);
-    int error = s->args->command == BQ_COMMAND_RUN ? bq_file_write_atomic(path, line, strlen(line)) : 0;
+    int error = bq_file_write_atomic(path, text, bytes);
     BQ_CHECK(error == 0, "write of '%s' failed: %s", path, strerror(error));
-    printf("result: fp=%.4f rtn=%.4f", fp, rtn);
-    if (strcmp(name, "rtn") != 0) printf(" %s=%.4f", name, result);
-    printf(" out=%s\n", s->dir);
+    free(text);
+}
+
+/* " fp=12.3 rtn=13.4 adascale=12.5" */
+static void name_values(const numbers *v, char *text, size_t size) {
+    size_t n = 0;
+    text[0] = 0;
+    for (int w = 0; w < WEIGHTS && n < size; w++)
+        if (v->name[w]) n += (size_t)snprintf(text + n, size - n, " %s=%.4f", v->name[w], v->of[w]);
+}
+
+/* For people, for programs, and in result.json where all three are known.  eval --run leaves no file, so it
+ * prints what a run would log. */
+static void print_result(const bq_run *s, const numbers *v, const char *name) {
+    char text[1280]; /* a finite number may have 309 digits */
+    for (int i = 0; i < s->evals.count; i++) {
+        const bq_eval *e = &s->evals.eval[i];
+        name_values(&v[i], text, sizeof text);
+        if (i >= s->evals.object && s->args->command == BQ_COMMAND_EVAL)
+            printf("%s:%s %s=%ld ctx=%ld\n", e->kind->name, text, e->kind->unit, (long)e->items,
+                   (long)e->ctx);
+        else if (i >= s->evals.object)
+            bq_log(BQ_INFO, "%s: %s over %ld %s:%s", e->path, e->kind->value, (long)e->items, e->kind->unit,
+                   text);
+        else if (!s->args->result_only)
+            bq_log(BQ_INFO, "%s over %ld %s of %ld tokens", e->kind->value, (long)e->items, e->kind->unit,
+                   (long)e->ctx);
+    }
+    if (s->args->command == BQ_COMMAND_RUN && !s->args->result_only && s->evals.count) write_result(s, v);
+    snprintf(text, sizeof text, " %s", name);
+    if (s->evals.object) name_values(v, text, sizeof text);
+    printf("result:%s out=%s\n", text, s->dir);
 }
 
 static bool stopped(const void *ctx) { return bq_run_stopped(ctx); }
 
+/* One evaluation with all weights, or with those of the result alone. */
+static int evaluate(bq_run *s, bq_score *with, const bq_eval *e, const char *name, numbers *v) {
+    bool all = !s->args->result_only, rtn = strcmp(name, "rtn") == 0;
+    int code = BQ_OK;
+    *v = (numbers){.name = {all ? "fp" : NULL, all ? "rtn" : NULL, all && rtn ? NULL : name}};
+    for (int w = 0; w < WEIGHTS && !code; w++) {
+        if (!(with->label = v->name[w])) continue;
+        const bq_weights_of of[WEIGHTS] = {NULL, bq_rtn_weights, result_weights};
+        code = bq_score_run(with, e, w == FP ? NULL : s->scheme, of[w], s, &v->of[w]);
+    }
+    return code;
+}
+
 int bq_result_evaluate(bq_run *s) {
     const bq_recipe *r = &s->recipe;
     char name[96];
-    bq_perplexity e = {.dev = &s->dev,
-                       .comm = s->comm,
-                       .src = &s->src,
-                       .tokens = &s->eval,
-                       .angles = r->rope,
-                       .ctx = r->eval.ctx,
-                       .windows = r->eval.windows,
-                       .offset = r->eval.offset,
-                       .home = bq_run_home(s),
-                       .stopped = stopped,
-                       .stop_ctx = s,
-                       .label = "fp",
-                       .activations = bq_recipe_activations(r),
-                       .prescaled = bq_recipe_prescaled(r)};
+    numbers v[1 + BQ_EVALS];
+    bq_score with = {.dev = &s->dev,
+                     .comm = s->comm,
+                     .src = &s->src,
+                     .angles = r->rope,
+                     .home = bq_run_home(s),
+                     .stopped = stopped,
+                     .stop_ctx = s,
+                     .activations = bq_recipe_activations(r),
+                     .prescaled = bq_recipe_prescaled(r)};
+    int code = BQ_OK;
     name_result(r, name, sizeof name);
-    if (!s->eval.ids) {
-        if (s->comm->rank == 0) printf("result: %s out=%s\n", name, s->dir);
-        return BQ_OK;
-    }
-    bool all = !s->args->result_only;
-    double fp = 0, rtn = 0, result = 0;
-    int code = all ? bq_perplexity_run(&e, NULL, NULL, NULL, &fp) : BQ_OK;
-    e.label = "rtn";
-    if (all && !code) code = bq_perplexity_run(&e, s->scheme, bq_rtn_weights, NULL, &rtn);
-    e.label = name;
-    if (all && strcmp(name, "rtn") == 0)
-        result = rtn;
-    else if (!code)
-        code = bq_perplexity_run(&e, s->scheme, result_weights, s, &result);
-    if (!code && s->comm->rank == 0) print_result(s, &e, name, fp, rtn, result);
+    for (int i = 0; i < s->evals.count && !code; i++)
+        code = evaluate(s, &with, &s->evals.eval[i], name, &v[i]);
+    if (!code && s->comm->rank == 0) print_result(s, v, name);
     return code;
 }

@@ -1,4 +1,4 @@
-/* result.h - the perplexities that a run ends with. */
+/* result.h - the evaluations that a run ends with. */
 #ifndef BQ_RESULT_H
 #define BQ_RESULT_H
 
@@ -8,7 +8,7 @@
 void bq_rtn_weights(void *ctx, bq_dev *dev, bq_block *blk, bq_quantized *q);
 
 /* Evaluate FP, round to nearest and the result; print the result line.  Returns as
- * bq_perplexity_run.  Collective. */
+ * bq_score_run.  Collective. */
 int bq_result_evaluate(bq_run *s);
 
 #endif

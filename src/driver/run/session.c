@@ -8,12 +8,12 @@
 #include "comm/heartbeat.h"
 #include "comm/nccl.h"
 #include "driver/streams/cache.h"
-#include "driver/eval/perplexity.h"
 #include "driver/load/device.h"
 #include "driver/recipe/traits.h"
 #include "driver/plan/pipeline.h"
 #include "driver/run/account.h"
 #include "driver/run/outputs.h"
+#include "driver/score/score.h"
 #include "io/state/checkpoint.h"
 #include "io/out/export.h"
 #include "io/files.h"
@@ -46,16 +46,12 @@ static int open_inputs(void *session) {
                                       r->calibration.samples * r->calibration.length);
     if (!code && s->calibration.ids)
         bq_source_check_length(&s->src, "calibration.length", r->calibration.length);
-    if (!code && !s->args->no_eval) code = read_tokens(r->eval.tokens, &s->eval);
-    if (!code && s->eval.ids)
-        code = bq_perplexity_windows(r->eval.tokens, &s->eval, r->eval.ctx, r->eval.offset,
-                                     &s->recipe.eval.windows);
-    if (!code && s->eval.ids)
-        code = bq_source_check_tokens(&s->src, r->eval.tokens, &s->eval, r->eval.offset,
-                                      r->eval.windows * r->eval.ctx);
-    if (!code && s->eval.ids) bq_source_check_length(&s->src, "eval.ctx", r->eval.ctx);
-    if (!code && s->eval.ids && s->calibration.ids)
-        code = bq_source_same_tokenizer(r->calibration.tokens, &s->calibration, r->eval.tokens, &s->eval);
+    if (!code && !s->args->no_eval) code = bq_score_open(&s->evals, &s->recipe, &s->src, "eval.ctx");
+    for (int i = 0; i < s->evals.count && !code && s->calibration.ids; i++) {
+        const bq_eval *e = &s->evals.eval[i];
+        if (e->tokens.tokenizer[0])
+            code = bq_source_same_tokenizer(r->calibration.tokens, &s->calibration, e->path, &e->tokens);
+    }
     const bq_phase *last = &r->phase[r->nphase - 1];
     if (!code && r->sweeps > 1 && (!(bq_phase_traits(last) & BQ_PASS_TRAINS) || last->inputs == BQ_INPUTS_FP))
         code = bq_refuse(
@@ -82,7 +78,7 @@ static int plan(void *session) {
     s->micro = a->micro ? a->micro : bq_pipeline_micro(&s->recipe, s->comm->nstage, s->comm->nreplica);
     if (s->micro > share) s->micro = share;
     bq_plan_make(&s->plan, &s->recipe, &s->src.arch, s->scheme, s->comm, s->micro, a->memory, a->scratch,
-                 a->split_reference, s->eval.ids != NULL, bq_device_memory(a, s->comm), a->threads);
+                 a->split_reference, &s->evals, bq_device_memory(a, s->comm), a->threads);
     return a->command == BQ_COMMAND_PLAN ? BQ_OK : bq_plan_check(&s->plan);
 }
 
@@ -155,7 +151,7 @@ void bq_session_close(bq_run *s) {
     if (s->comm) s->comm->depth = s->comm->nccl = NULL;
     bq_dev_close(&s->dev);
     bq_tokens_close(&s->calibration);
-    bq_tokens_close(&s->eval);
+    bq_evals_close(&s->evals);
     bq_source_close(&s->src);
     bq_lock_release(&s->lock);
     bq_log_close();

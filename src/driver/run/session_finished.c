@@ -2,8 +2,8 @@
 
 #include "base/die.h"
 #include "comm/heartbeat.h"
-#include "driver/eval/perplexity.h"
 #include "driver/load/device.h"
+#include "driver/score/score.h"
 #include "driver/streams/sweep.h"
 #include "io/state/checkpoint.h"
 #include "io/files.h"
@@ -83,21 +83,13 @@ static int look(void *session) {
         code = bq_refuse(BQ_DATA, "%s is not finished: `blockq run` it to the end first", s->dir);
     if (!code && a->command == BQ_COMMAND_EXPORT) code = check_place(a->out);
     if (!code && s->comm->rank == 0) code = check_parts(s);
-    if (!code && a->tokens) code = bq_tokens_read(a->tokens, &s->eval);
-    s->recipe.eval.ctx = a->ctx, s->recipe.eval.windows = a->windows, s->recipe.eval.offset = a->offset;
-    if (!code && a->tokens)
-        code = bq_perplexity_windows(a->tokens, &s->eval, a->ctx, a->offset, &s->recipe.eval.windows);
-    if (!code && a->tokens)
-        code =
-            bq_source_check_tokens(&s->src, a->tokens, &s->eval, a->offset, s->recipe.eval.windows * a->ctx);
-    if (!code && a->tokens) bq_source_check_length(&s->src, "--ctx", a->ctx);
-    size_t arena = !code && a->tokens
-                       ? bq_perplexity_need(&s->src.arch, s->scheme, bq_recipe_prescaled(&s->recipe), a->ctx)
-                       : 0;
-    if (!code && a->tokens) {
-        size_t host = bq_perplexity_stream(&s->src.arch, a->ctx, s->recipe.eval.windows, s->comm->size);
-        code = bq_plan_evaluation(arena + bq_rotated_need(&s->recipe, &s->src.arch), host, a->memory, s->comm,
-                                  a->scratch, &s->plan.home.scratch);
+    if (!code) code = bq_score_open(&s->evals, &s->recipe, &s->src, "--ctx");
+    size_t arena = 0;
+    if (!code && s->evals.count) {
+        size_t host = bq_rotated_need(&s->recipe, &s->src.arch) + bq_score_host(&s->src.arch, &s->evals);
+        arena = bq_score_need(&s->src.arch, s->scheme, bq_recipe_prescaled(&s->recipe), &s->evals);
+        code = bq_plan_evaluation(arena + host, bq_score_stream(&s->src.arch, &s->evals, s->comm->size),
+                                  a->memory, s->comm, a->scratch, &s->plan.home.scratch);
     }
     if (!code) code = bq_device_open(&s->dev, a, s->comm, arena);
     return code;
@@ -134,6 +126,7 @@ int bq_session_open_finished(bq_run *s, const bq_args *args, bq_comm *comm) {
     snprintf(s->dir, sizeof s->dir, "%s", args->run);
     snprintf(recipe, sizeof recipe, "%s/recipe.json", args->run);
     int code = comm->rank == 0 ? bq_recipe_read(recipe, 0, NULL, &s->recipe) : BQ_OK;
+    if (comm->rank == 0 && !code) code = bq_recipe_evaluate(&s->recipe, args);
     if ((code = bq_comm_agree(comm, code))) return code;
     bq_comm_bcast(comm, &s->recipe, sizeof s->recipe);
     if ((code = bq_root_first(comm, look, s))) return code;

@@ -21,7 +21,8 @@ typedef struct {
     char acts[BQ_PATH_MAX + 64]; /* of activation files: below it, or my own (cache.h) */
     bq_folder own;               /* that one */
     bq_source src;
-    bq_tokens calibration, eval; /* ids NULL where the recipe has none */
+    bq_tokens calibration; /* ids NULL where the recipe has none */
+    bq_evals evals;
     bq_scheme scheme[BQ_ARCH_LINEARS];
     bq_grid grid;
     int64_t micro; /* samples of a micro-batch */

@@ -120,6 +120,12 @@ static void refusals(void **state) {
     }
     refused("blockq run a --out=", "--out : must be a path");
     refused("blockq eval --model m", "--tokens is missing");
+    assert_int_equal(parse("blockq eval --model m --eval a:b --eval=c:d,e=1"), BQ_OK);
+    assert_true(!args.tokens && args.neval == 2);
+    assert_string_equal(args.eval[1], "c:d,e=1");
+    refused("blockq eval --run r --eval a:b --eval a:b --eval a:b --eval a:b --eval a:b",
+            "more than 4 --eval");
+    refused("blockq eval --run r --eval=", "--eval : must be a path of 1 to 1023 bytes");
     refused("blockq eval --tokens t", "give one of --model and --run");
     refused("blockq eval --tokens t --model m --run r", "give one of --model and --run");
     refused("blockq eval --tokens t --model m x", "one argument too many: x");
@@ -161,7 +167,7 @@ static void help(void **state) {
         [BQ_COMMAND_PLAN] =
             "--set --threads --device --memory --scratch --model-copy --acts --split-reference "
             "--stages --micro --ranks --gpu --network --timeout --verbose",
-        [BQ_COMMAND_EVAL] = "--model --run --tokens --ctx --windows --offset --rtn --threads --device "
+        [BQ_COMMAND_EVAL] = "--model --run --tokens --eval --ctx --windows --offset --rtn --threads --device "
                             "--memory --scratch --timeout --result-only --verbose",
         [BQ_COMMAND_EXPORT] = "--run --format --shard --out --timeout --verbose",
         [BQ_COMMAND_INSPECT] = "--verbose",

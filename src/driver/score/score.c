@@ -1,0 +1,211 @@
+#include "driver/score/score.h"
+
+#include "base/die.h"
+#include "base/log.h"
+#include "base/shard.h"
+#include "comm/heartbeat.h"
+#include "driver/eval/perplexity.h"
+#include "io/state/stream.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- what there is to walk ---- */
+
+/* The last one of the set; name: what messages call the length of its longest sequence. */
+static int check(const bq_evals *set, const bq_source *src, const char *name) {
+    const bq_eval *e = &set->eval[set->count - 1];
+    int code = bq_source_check_tokens(src, e->path, &e->tokens, e->first, e->used);
+    if (!code) bq_source_check_length(src, name, e->ctx);
+    return code;
+}
+
+int bq_score_open(bq_evals *set, bq_recipe *r, const bq_source *src, const char *ctx) {
+    int code = BQ_OK;
+    *set = (bq_evals){.object = r->eval.tokens[0] != 0};
+    if (set->object) code = bq_evals_add(set, &bq_eval_kind_perplexity, &r->eval);
+    if (set->object && !code) code = check(set, src, ctx);
+    for (int i = 0; i < r->nevals && !code; i++) {
+        char name[48];
+        snprintf(name, sizeof name, "the longest sequence of evals.%d", i);
+        code = bq_evals_add(set, bq_eval_kind_at(r->evals[i].kind), r->evals[i].options);
+        if (!code) code = check(set, src, name);
+    }
+    return code;
+}
+
+static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
+
+static size_t need_of(const bq_arch *arch, const bq_scheme *scheme, bool prescaled, int64_t ctx) {
+    int64_t h = arch->model.hidden, v = arch->model.vocab;
+    size_t blocks = bq_block_need(arch) + bq_work_need(arch, ctx, false);
+    if (scheme) blocks += bq_quantized_need(arch, scheme);
+    if (prescaled) blocks += bq_quantized_need_pre(arch) + bq_block_pre_scratch(arch, ctx);
+    size_t head = bq_arena_need(1, h, BQ_F32) + bq_arena_need(v, h, BQ_F32) + bq_arena_need(ctx, 1, BQ_I32);
+    return larger(blocks, head) + 2 * bq_arena_need(ctx, h, BQ_F32) + bq_op_scratch(ctx, arch->attention, v);
+}
+
+size_t bq_score_need(const bq_arch *arch, const bq_scheme *scheme, bool prescaled, const bq_evals *set) {
+    size_t most = 0;
+    for (int i = 0; i < set->count; i++)
+        most = larger(most, need_of(arch, scheme, prescaled, set->eval[i].ctx));
+    return most;
+}
+
+size_t bq_score_host(const bq_arch *arch, const bq_evals *set) {
+    size_t most = 0, row = (size_t)(arch->model.hidden + arch->model.head_dim) * sizeof(float);
+    for (int i = 0; i < set->count; i++) {
+        size_t ctx = (size_t)set->eval[i].ctx, scores = (size_t)set->eval[i].sequences;
+        most = larger(most, ctx * (row + sizeof(int32_t) + sizeof(double)) + scores * sizeof(double));
+    }
+    return most;
+}
+
+size_t bq_score_stream(const bq_arch *arch, const bq_evals *set, int ranks) {
+    size_t most = 0;
+    for (int i = 0; i < set->count; i++) {
+        const bq_eval *e = &set->eval[i];
+        most = larger(most,
+                      bq_stream_need(bq_shard_of(e->sequences, 0, ranks).count, e->ctx, arch->model.hidden));
+    }
+    return most;
+}
+
+/* ---- the walk ---- */
+
+typedef struct {
+    const bq_score *s;
+    const bq_eval *e;
+    bq_shard share;   /* my sequences */
+    bq_stream stream; /* their hidden states */
+    bq_mat x, y;      /* device (ctx, H) */
+    bq_mat buffer;    /* host (ctx, H) */
+    int32_t *ids;     /* of one of them, filled up to ctx */
+    int64_t count, from;
+} walk;
+
+/* The last id is repeated: whatever blocks do with it is as finite as with the sequence itself. */
+static void take_ids(walk *w, int64_t i) {
+    w->count = w->e->kind->sequence(w->e, w->share.first + i, w->ids, &w->from);
+    for (int64_t t = w->count; t < w->e->ctx; t++) w->ids[t] = w->ids[w->count - 1];
+}
+
+static void embed(walk *w) {
+    for (int64_t i = 0; i < w->share.count; i++) {
+        take_ids(w, i);
+        bq_source_embed(w->s->src, w->ids, w->buffer);
+        bq_stream_put(&w->stream, i, w->buffer);
+    }
+}
+
+/* False when a rank was told to stop. */
+static bool blocks(walk *w, const bq_scheme *scheme, bq_weights_of weights, void *ctx) {
+    const bq_score *s = w->s;
+    const bq_arch *arch = &s->src->arch;
+    bq_dev *dev = s->dev;
+    size_t mark = bq_arena_mark(&dev->mem);
+    bq_block blk;
+    bq_work work;
+    bq_quantized q;
+    bq_block_push(&blk, arch, &dev->mem);
+    bq_work_push(&work, arch, w->e->ctx, false, &dev->mem);
+    work.activations = weights ? s->activations : 0;
+    if (weights) bq_quantized_push(&q, arch, scheme, &dev->mem);
+    if (weights && s->prescaled) bq_quantized_push_pre(&q, &dev->mem);
+    bq_source_rope(s->src, s->angles, dev, &work);
+    bool stop = false;
+    for (int b = 0; b < arch->model.blocks; b++) {
+        stop = s->stopped && bq_comm_agree(s->comm, s->stopped(s->stop_ctx));
+        if (stop) break;
+        bq_source_block(s->src, dev, b, &blk);
+        if (weights) weights(ctx, dev, &blk, &q);
+        for (int64_t i = 0; i < w->share.count; i++) {
+            char note[64];
+            dev->op->put(dev, bq_stream_get(&w->stream, i, w->buffer), w->x);
+            bq_block_forward(dev, &blk, weights ? q.what : blk.w, &work, w->x, w->y);
+            if (s->home.place != BQ_DEVICE) dev->op->get(dev, w->y, w->buffer);
+            dev->op->wait(dev);
+            bq_stream_put(&w->stream, i, s->home.place == BQ_DEVICE ? w->y : w->buffer);
+            bq_heartbeat(s->comm);
+            snprintf(note, sizeof note, "eval %s  block %d/%d", s->label, b + 1, arch->model.blocks);
+            bq_progress(b * w->share.count + i + 1, arch->model.blocks * w->share.count, note);
+        }
+    }
+    bq_arena_reset(&dev->mem, mark);
+    return !stop;
+}
+
+/* score[i] of my sequences. */
+static void head(walk *w, double *score) {
+    const bq_score *s = w->s;
+    const bq_model *m = &s->src->arch.model;
+    bq_dev *dev = s->dev;
+    size_t mark = bq_arena_mark(&dev->mem);
+    bq_mat norm = bq_arena_push(&dev->mem, 1, m->hidden, BQ_F32);
+    bq_mat table = bq_arena_push(&dev->mem, m->vocab, m->hidden, BQ_F32);
+    bq_mat next = bq_arena_push(&dev->mem, w->e->ctx - 1, 1, BQ_I32);
+    double *nll = malloc((size_t)w->e->ctx * sizeof *nll);
+    BQ_CHECK(nll, "no memory for the losses of %ld tokens", (long)w->e->ctx);
+    bq_source_head(s->src, dev, norm, table);
+    for (int64_t i = 0; i < w->share.count; i++) {
+        take_ids(w, i);
+        int64_t n = w->count - w->from;
+        bq_mat wanted = bq_mat_rows(next, 0, n);
+        dev->op->put(dev, bq_stream_get(&w->stream, i, w->buffer), w->x);
+        dev->op->put(dev, bq_mat_host(w->ids + w->from, n, 1, BQ_I32), wanted);
+        dev->op->rmsnorm(dev, w->x, norm, (float)m->eps, w->y);
+        dev->op->xent(dev, bq_mat_rows(w->y, w->from - 1, n), table, wanted, nll);
+        dev->op->wait(dev);
+        bq_heartbeat(s->comm);
+        int64_t k = w->share.first + i;
+        score[k] = w->e->kind->judge(w->e, k, nll, n);
+        if (bq_fault("window_nan")) score[k] = NAN;
+    }
+    free(nll);
+    bq_arena_reset(&dev->mem, mark);
+}
+
+/* All scores, the same on all ranks.  own: of the model's own weights. */
+static int conclude(const bq_score *s, const bq_eval *e, const double *score, bool own, double *value) {
+    char why[128];
+    *value = bq_eval_unsigned(e->kind->number(e, score));
+    if (isfinite(*value)) return BQ_OK;
+    e->kind->blame(e, score, why, sizeof why);
+    if (!own)
+        bq_log(BQ_WARN, "%s: the %s is %g: %s", s->label, e->kind->value, *value, why);
+    else if (s->comm->rank == 0)
+        bq_refuse(BQ_DATA, "%s: the %s of the model is %g: %s: its weights are damaged, or too large for f32",
+                  s->src->dir, e->kind->value, *value, why);
+    return own ? BQ_DATA : BQ_OK;
+}
+
+int bq_score_run(const bq_score *s, const bq_eval *e, const bq_scheme *scheme, bq_weights_of weights,
+                 void *ctx, double *value) {
+    const int64_t hidden = s->src->arch.model.hidden;
+    walk w = {.s = s, .e = e, .share = bq_shard_of(e->sequences, s->comm->rank, s->comm->size)};
+    size_t mark = bq_arena_mark(&s->dev->mem);
+    double *score = calloc((size_t)e->sequences, sizeof *score);
+    float *buffer = malloc((size_t)(e->ctx * hidden) * sizeof *buffer);
+    w.ids = malloc((size_t)e->ctx * sizeof *w.ids);
+    BQ_CHECK(score && buffer && w.ids, "no memory to evaluate sequences of %ld tokens", (long)e->ctx);
+    w.buffer = bq_mat_host(buffer, e->ctx, hidden, BQ_F32);
+    w.x = bq_arena_push(&s->dev->mem, e->ctx, hidden, BQ_F32);
+    w.y = bq_arena_push(&s->dev->mem, e->ctx, hidden, BQ_F32);
+    bq_stream_open(&w.stream, w.share.count, e->ctx, hidden, s->home);
+    embed(&w);
+    bool whole = blocks(&w, scheme, weights, ctx);
+    if (whole) head(&w, score);
+    bq_progress_end();
+    bq_stream_close(&w.stream);
+    free(w.ids);
+    free(buffer);
+    bq_arena_reset(&s->dev->mem, mark);
+
+    if (whole) bq_comm_gather(s->comm, score, e->sequences);
+    if (whole) bq_comm_bcast(s->comm, score, (size_t)e->sequences * sizeof *score);
+    int code = whole ? conclude(s, e, score, weights == NULL, value) : BQ_STOPPED;
+    free(score);
+    return code;
+}

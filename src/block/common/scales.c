@@ -131,13 +131,13 @@ static void inspect(search *t, int m, const bq_mat w[BQ_MATS], bq_mat x, int64_t
     }
 }
 
-/* Matrix m as candidate scales would have it quantized, in q->what. */
+/* Matrix m as candidate scales would have it quantized, in q->w_hat. */
 static void quantized(search *t, int m, bq_mat s) {
     bq_quantized *q = t->c->q;
     for (int i = 0; i < q->arch->linears; i++)
         if (q->arch->linear[i].mat == m)
             t->c->dev->op->smooth_weights(t->c->dev, bq_linear_view(q->arch, i, t->c->blk->w), s,
-                                          q->scheme[i], bq_linear_view(q->arch, i, q->what));
+                                          q->scheme[i], bq_linear_view(q->arch, i, q->w_hat));
 }
 
 static bool signalled(const bq_pass_context *c) { return c->stop && *c->stop; }
@@ -152,7 +152,7 @@ static void try_matrix(search *t, int m, double *loss) {
     bq_dev *dev = c->dev;
     bq_mat w[BQ_MATS], have = t->have;
     for (int i = 0; i < BQ_MATS; i++) w[i] = c->blk->w[i];
-    w[m] = c->q->what[m];
+    w[m] = c->q->w_hat[m];
     have.cols = have.ld = width(c->q->arch, m, t->o->inspect[m]);
     for (int k = 0; k < t->o->candidates && !signalled(c); k++) {
         if (!t->alive[m][k]) continue;

@@ -47,7 +47,7 @@ typedef struct {
 } bq_scales_result;
 
 /* Ties go to the earlier candidate; with halving the best of those that have seen all samples wins.
- * c->q->what is overwritten.  Returns 0, or BQ_PASS_STOPPED with the block as it was. Collective over stage.
+ * c->q->w_hat is overwritten.  Returns 0, or BQ_PASS_STOPPED with the block as it was. Collective over stage.
  */
 int64_t bq_scales_search(bq_pass_context *c, const bq_scales_options *o, bq_scales_result *result);
 

@@ -4,11 +4,11 @@
 
 #include "block/model/block.h"
 
-/* A quantized block on the device.  code = quantize(fold), what = dequantize(code), exactly. */
+/* A quantized block on the device.  code = quantize(fold), w_hat = dequantize(code), exactly. */
 typedef struct {
     const bq_arch *arch;
     bq_scheme scheme[BQ_ARCH_LINEARS];
-    bq_mat what[BQ_MATS];          /* (rows, cols) f32: the weights that the next blocks see */
+    bq_mat w_hat[BQ_MATS];         /* (rows, cols) f32: the weights that the next blocks see */
     bq_mat fold[BQ_MATS];          /* (rows, cols) f32: folded weights; gradients while a pass trains */
     bq_mat code[BQ_MATS];          /* (rows, cols) i8 */
     bq_mat scale[BQ_ARCH_LINEARS]; /* (rows * groups, 1) f32, groups of a row side by side */
@@ -35,10 +35,10 @@ typedef struct {
 } bq_linear_most;
 bq_linear_most bq_linear_most_of(const bq_arch *arch, const bq_scheme *scheme);
 
-/* Codes from fold and scale, what from both: of one linear, of all. */
+/* Codes from fold and scale, w_hat from both: of one linear, of all. */
 void bq_linear_encode(bq_dev *dev, bq_quantized *q, int i);
 void bq_quantized_encode(bq_dev *dev, bq_quantized *q);
-/* what from code and scale (a restored block). */
+/* w_hat from code and scale (a restored block). */
 void bq_quantized_decode(bq_dev *dev, bq_quantized *q);
 
 #endif

@@ -157,8 +157,8 @@ static void my_weights(bq_pass_context *c, training *t, bool fold) {
         int m = q->arch->linear[i].mat;
         bq_shard rows = rows_in(&q->arch->linear[i], t->own[m]);
         if (rows.count)
-            c->dev->op->adascale_weights(c->dev, &t->linear[i], q->scheme[i], part(q, i, q->what[m], 0, rows),
-                                         scale_part(q, i, rows),
+            c->dev->op->adascale_weights(c->dev, &t->linear[i], q->scheme[i],
+                                         part(q, i, q->w_hat[m], 0, rows), scale_part(q, i, rows),
                                          fold ? part(q, i, q->fold[m], 0, rows) : (bq_mat){0});
     }
 }
@@ -178,7 +178,7 @@ static void weights(bq_pass_context *c, training *t) {
         my_weights(c, t, false);
         c->dev->op->recorded(c->dev);
     }
-    for (int m = 0; m < BQ_MATS; m++) bq_comm_gather_rows(c->comm, c->dev, c->q->what[m]);
+    for (int m = 0; m < BQ_MATS; m++) bq_comm_gather_rows(c->comm, c->dev, c->q->w_hat[m]);
 }
 
 /* Folded weights and scales of all linears, and their codes. */
@@ -209,9 +209,9 @@ static void differentiate(bq_pass_context *c, const bq_adascale_options *o, trai
                           bq_mat target, const bq_mat dw[BQ_MATS]) {
     double elements = (double)o->batch * (double)x.cols;
     if (o->loss == BQ_LOSS_MEAN) elements *= (double)x.rows;
-    bq_block_forward(c->dev, c->blk, c->q->what, c->work, x, t->y);
+    bq_block_forward(c->dev, c->blk, c->q->w_hat, c->work, x, t->y);
     c->dev->op->mse(c->dev, t->y, target, 1 / elements, t->y, &t->loss);
-    bq_block_backward(c->dev, c->blk, c->q->what, c->work, x, t->y, dw, (bq_mat){0});
+    bq_block_backward(c->dev, c->blk, c->q->w_hat, c->work, x, t->y, dw, (bq_mat){0});
 }
 
 /* Loss of one sample of the batch; its gradient goes into the sums. */

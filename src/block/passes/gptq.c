@@ -284,7 +284,7 @@ void bq_pass_gptq(bq_pass_context *c, const bq_gptq_options *o) {
     bq_midway_open(&way, c);
     for (int m = 0; m < BQ_MATS; m++) {
         quantize_set(c, o, &way, w, 1u << m);
-        w[m] = c->q->what[m];
+        w[m] = c->q->w_hat[m];
     }
     bq_midway_end(&way, w);
     bq_arena_reset(&c->dev->mem, mark);

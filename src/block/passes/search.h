@@ -44,13 +44,13 @@ extern const bq_choice bq_norm_choices[];
 void bq_pass_rtn_mse(bq_pass_context *c, bq_shrink ends);
 
 /* Sequential MSE as AIMET does it (adascale.md 5.5).  Candidates are the min-max ends times (i + 1) / n, i =
- * 0 .. n - 1.  For each row of a linear the one with the least sum over all calibration tokens of (x what - x
- * w)^2 is taken, both products with the same x: what the linear is fed when the linears before it in the
+ * 0 .. n - 1.  For each row of a linear the one with the least sum over all calibration tokens of
+ * (x w_hat - x w)^2 is taken, both products with the same x: what the linear is fed when the linears before it in the
  * block (qkv, o, gate_up, down) are quantized already and those behind it are not, and the block reads the
  * phase's stream.  With groups the products run over the group's columns, and each group chooses for itself.
  * Among equals the widest wins (AIMET's narrowest), and so do the min-max ends where the error is no number.
  *
- * The sum is e^T H e with e = what - w and H = sum x x^T: one Gram matrix a linear's input, summed over the
+ * The sum is e^T H e with e = w_hat - w and H = sum x x^T: one Gram matrix a linear's input, summed over the
  * samples by the fixed tree, and then n products of the errors with H: 2 n rows cols^2 flop a matrix, or 2 n
  * rows cols group.  Multiplying the tokens by each candidate would be 2 n rows cols tokens, and there are
  * more tokens than columns (32 samples of 512 are 16384; the widest matrices have 8192 to 14336 columns, and

@@ -82,7 +82,7 @@ void bq_pass_seqmse(bq_pass_context *c, const bq_seqmse_options *o) {
     const bq_ops *op = c->dev->op;
     for (int m = 0; m < BQ_MATS; m++) {
         op->copy(c->dev, c->blk->w[m], q->fold[m]);
-        op->copy(c->dev, c->blk->w[m], q->what[m]);
+        op->copy(c->dev, c->blk->w[m], q->w_hat[m]);
     }
     size_t start = bq_arena_mark(&c->dev->mem);
     bq_midway way;
@@ -92,7 +92,7 @@ void bq_pass_seqmse(bq_pass_context *c, const bq_seqmse_options *o) {
         bq_gram_set one = {.which = 1u << m};
         bq_gram gram;
         bq_gram_push(&gram, q->arch, one, &c->dev->mem);
-        bq_gram_collect_midway(&way, m, q->what, one, &gram);
+        bq_gram_collect_midway(&way, m, q->w_hat, one, &gram);
         for (int i = 0; i < q->arch->linears; i++) {
             if (q->arch->linear[i].mat != m) continue;
             search(c, i, o->candidates, gram.h[m]);
@@ -100,7 +100,7 @@ void bq_pass_seqmse(bq_pass_context *c, const bq_seqmse_options *o) {
         }
         bq_arena_reset(&c->dev->mem, mark);
     }
-    bq_midway_end(&way, q->what);
+    bq_midway_end(&way, q->w_hat);
     bq_arena_reset(&c->dev->mem, start);
 }
 

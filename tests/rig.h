@@ -170,7 +170,7 @@ enum { RIG_PARTS = 3 * BQ_MATS + 2 * BQ_ARCH_LINEARS };
 static inline int rig_quantized_parts(const rig *r, bq_mat part[RIG_PARTS]) {
     int n = 0;
     for (int m = 0; m < BQ_MATS; m++)
-        part[n++] = r->q.fold[m], part[n++] = r->q.code[m], part[n++] = r->q.what[m];
+        part[n++] = r->q.fold[m], part[n++] = r->q.code[m], part[n++] = r->q.w_hat[m];
     for (int i = 0; i < r->arch.linears; i++) part[n++] = r->q.scale[i], part[n++] = r->q.zero[i];
     return n;
 }

@@ -109,7 +109,7 @@ static void clipping_is_no_loss(void) {
             if (round == 1) run(RTN_MSE_2, &rig_alone, 0);
             for (int i = 0; i < r->arch.linears; i++) {
                 bq_mat w = bq_linear_grouped(&r->arch, r->q.scheme, i, r->blk.w),
-                       what = bq_linear_grouped(&r->arch, r->q.scheme, i, r->q.what);
+                       what = bq_linear_grouped(&r->arch, r->q.scheme, i, r->q.w_hat);
                 for (int64_t row = 0; row < w.rows; row++, at++) {
                     double e = error_of(w, what, row);
                     if (round == 0) before[at] = e;

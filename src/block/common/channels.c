@@ -9,9 +9,9 @@ typedef struct {
     bq_channel_statistic what;
     const bq_mat *act;
     bq_onlooker also;
-    bool handed;         /* outputs to c->target */
-    bq_mat low[BQ_MATS]; /* max of -x, for ranges */
-    bq_treesum sum;      /* (columns of all matrices, 1) */
+    bool handed;         /* outputs go to c->target */
+    bq_mat low[BQ_MATS]; /* max of -x, for BQ_CHANNEL_RANGE */
+    bq_treesum sum;      /* (columns of all matrices, 1), for BQ_CHANNEL_MEAN */
 } channels;
 
 static int64_t columns(const bq_arch *arch) {
@@ -20,7 +20,7 @@ static int64_t columns(const bq_arch *arch) {
     return sum;
 }
 
-/* Matrix m's part of a vector over the columns of all, as one row. */
+/* The part of matrix m in a vector over the columns of all matrices, as one row. */
 static bq_mat part_of(const bq_arch *arch, bq_mat all, int m) {
     int64_t first = 0;
     for (int i = 0; i < m; i++) first += arch->cols[i];
@@ -65,7 +65,8 @@ static void finish_maxima(channels *t) {
     }
 }
 
-/* Means from the sums: every replica adds up its rows of the long vector, then all have all. */
+/* Means from the sums: each replica adds up its rows of the vector over all columns, then all get all
+ * rows. */
 static void finish_means(channels *t) {
     bq_pass_context *c = t->c;
     bq_dev *dev = c->dev;
@@ -106,8 +107,8 @@ void bq_channels(bq_pass_context *c, bq_channel_statistic what, const bq_mat act
     bq_arena_reset(&dev->mem, mark);
 }
 
-/* Rows that follow each other with groups of the same size are one piece, so that fused and separate linears
- * give the same bits. */
+/* Rows of linears that follow each other with the same group size are summed in one call, so that checkpoints
+ * with fused and with separate linears give the same bits. */
 static void relative_weights(bq_pass_context *c, int mat, bq_mat out) {
     bq_dev *dev = c->dev;
     const bq_arch *arch = c->q->arch;

@@ -1,8 +1,8 @@
-/* channels.h - how loud each input channel of the four matrices is, over all samples of the stream that
- * preparing passes see (capture.h).
+/* channels.h - statistics of the input channels of the four matrices, over all samples of the stream that
+ * preparing passes read (capture.h), and of the columns of their weights.
  *
- * Maxima are exact in any order; means are summed over a sample's tokens in f64, over samples in a fixed
- * tree.  So no bit depends on the number of replicas. */
+ * Maxima do not depend on an order.  Means are summed over the tokens of a sample in f64, and over samples by
+ * the fixed tree of comm/treesum.h.  So no bit depends on the number of replicas. */
 #ifndef BQ_CHANNELS_H
 #define BQ_CHANNELS_H
 
@@ -10,23 +10,26 @@
 
 typedef enum { BQ_CHANNEL_ABSMAX, BQ_CHANNEL_RANGE, BQ_CHANNEL_MEAN } bq_channel_statistic;
 
-/* The statistic of every input: max |x|, max x - min x, or mean |x|.  act[m] (1, cols of matrix m) are pushed
- * by bq_channels_push and live as long as the caller keeps the arena.  `also` (its visit may be NULL) is
- * shown every sample of this replica, so that nobody needs a second forward; nor does c->target, which gets
- * the outputs, of the FP stream.  Collective over stage. */
+/* Who else sees each sample of this replica during the walk, so that no second forward is needed. */
 typedef struct {
-    bool output; /* of the block, wanted by visit */
-    bq_visit visit;
+    bool output;    /* visit needs the block's output */
+    bq_visit visit; /* NULL: nobody */
     void *ctx;
 } bq_onlooker;
+
+/* push: room for a statistic of each matrix, act[m] (1, columns of m); the caller's mark and reset take it
+ * back.  Then compute it: max |x|, max x - min x, or mean |x| of each input channel, on all replicas.  The
+ * walk calls `also`, and c->target (pass.h) with the outputs if it reads the FP stream.  Collective over
+ * stage. */
 void bq_channels_push(bq_dev *dev, const bq_arch *arch, bq_mat act[BQ_MATS]);
 void bq_channels(bq_pass_context *c, bq_channel_statistic what, const bq_mat act[BQ_MATS], bq_onlooker also);
 
-/* The largest |w| of each column of a matrix; or, relative, the mean over its rows of |w| over its group's
- * largest (smoothquant.md 5.1, wbar).  out (1, cols). */
+/* A statistic of each column of a matrix of c->blk, into out (1, columns): the largest |w|; with `relative`
+ * the mean over the rows of |w| / (largest |w| of its row and group + 1e-6), which is w_mean in
+ * llm-compressor's AWQModifier.  Local. */
 void bq_channels_weight(bq_pass_context *c, int mat, bool relative, bq_mat out);
 
-/* Arena bytes: of bq_channels_push, and of the two others at most. */
+/* Arena bytes: of bq_channels_push; and the most that one of the two others takes. */
 size_t bq_channels_size(const bq_arch *arch);
 size_t bq_channels_need(const bq_arch *arch, int64_t tokens, int64_t samples, int replica, int nreplica);
 

@@ -26,7 +26,7 @@ void bq_fold_apply(bq_dev *dev, bq_block *blk, int mat, bq_mat s) {
         return;
     }
     size_t mark = bq_arena_mark(&dev->mem);
-    bq_mat one = bq_arena_push(&dev->mem, f.rows, 1, BQ_F32); /* of a producer row: that of its first head */
+    bq_mat one = bq_arena_push(&dev->mem, f.rows, 1, BQ_F32); /* scales of the rows: of their first heads */
     op->copy(dev, bq_mat_cols(bq_mat_reshape(s, f.repeat * f.head), 0, f.head), bq_mat_reshape(one, f.head));
     bq_mat rows = bq_mat_rows(blk->w[f.producer], f.row, f.rows), bias = blk->bias[f.producer];
     op->over_rows(dev, rows, one, rows);

@@ -1,9 +1,11 @@
-/* fold.h - fusions: where a scale of a matrix's input channels can be hidden (smoothquant.md 2).
+/* fold.h - fusions: how scales of a matrix's input channels are folded into what computes its input.
  *
- * x -> x / s and W -> W diag(s) leave x W^T as it is.  The division costs nothing where what makes x is
- * linear in each channel: a norm's weight, the rows of V (attention mixes tokens within a channel), the rows
- * of up (silu(g) u is linear in u).  So each of the four matrices has one fusion, and its number is the
- * matrix's; families differ in names alone. */
+ * x / s and W diag(s) in the place of x and W leave x W^T as it is (SmoothQuant: Xiao et al., 2023).  The
+ * division costs nothing where x is linear in a parameter of each channel.  That is so for each matrix:
+ *   qkv, gate_up   the weight of the norm before it
+ *   o              the rows of v: attention adds up tokens, but not channels
+ *   down           the rows of up: silu(g) u is linear in u
+ * So each matrix has one fusion, which has the matrix's number. */
 #ifndef BQ_FOLD_H
 #define BQ_FOLD_H
 
@@ -11,8 +13,9 @@
 
 #define BQ_FUSIONS BQ_MATS
 
-/* Whose output feeds a matrix: norm >= 0, or rows [row, row + rows) of matrix `producer`.  Head h of `repeat`
- * in a row reads the same `head` producer rows (grouped queries); repeat is 1 elsewhere. */
+/* What computes the input of a matrix: norm number `norm`; or, where that is -1, rows [row, row + rows) of
+ * matrix `producer`.  `repeat` heads in a row, of `head` channels each, read the same `head` rows (grouped
+ * queries); without grouped queries repeat is 1. */
 typedef struct {
     int norm, producer;
     int64_t row, rows, head, repeat;
@@ -20,12 +23,12 @@ typedef struct {
 
 bq_fusion bq_fusion_of(const bq_arch *arch, int mat);
 
-/* s (1, cols of the matrix): all heads that share a producer row get their largest value, as one row can have
- * one scale only.  Nothing changes without grouped queries. */
+/* A row can have only one scale: in s (1, columns of the matrix) the channels that share a producer row get
+ * the largest of their values.  Without grouped queries s does not change.  Local. */
 void bq_fold_group(bq_dev *dev, const bq_arch *arch, int mat, bq_mat s);
 
-/* Fold s, grouped as above and > 0, into the block: W = W diag(s), and what feeds it is divided by s, biases
- * too. */
+/* Fold s > 0, grouped as above, into the block: W = W diag(s), and the norm's weight, or the producer's rows
+ * and their bias, are divided by s.  Sets blk->folded.  Local.  bq_fold_need: the arena bytes it takes. */
 void bq_fold_apply(bq_dev *dev, bq_block *blk, int mat, bq_mat s);
 size_t bq_fold_need(const bq_arch *arch);
 

@@ -6,10 +6,10 @@
 typedef struct {
     bq_pass_context *c;
     bq_gram_set set;
-    int at;                     /* the only matrix of the set, midway */
-    bq_treesum sum[2][BQ_MATS]; /* h, cross */
-    bq_mat input[BQ_MATS];      /* (T, K): what the quantized stream fed, for cross */
-    bq_mat part;                /* flat room: a sample's moments, f32, on their way into sums of f64 */
+    int at;                     /* midway: the only matrix of the set */
+    bq_treesum sum[2][BQ_MATS]; /* of h; of cross */
+    bq_mat input[BQ_MATS];      /* (T, K), for cross: the inputs in the pass's stream */
+    bq_mat part;                /* for sums in f64: room for the f32 product of a sample */
 } collector;
 
 static bool has(unsigned set, int m) { return set >> m & 1; }
@@ -22,7 +22,7 @@ static int last_of(unsigned set) {
     return m;
 }
 
-/* Columns of the widest matrix of the set. */
+/* The most columns of a matrix of the set. */
 static int64_t widest(const bq_arch *arch, bq_gram_set set) {
     int64_t most = 0;
     for (int m = 0; m < BQ_MATS; m++)
@@ -77,7 +77,7 @@ size_t bq_gram_collect_need(const bq_arch *arch, bq_gram_set set, int64_t tokens
     return sum + (during > after ? during : after);
 }
 
-/* Where a sample's moments are to be written; `add` then takes them into the sum. */
+/* Where the product of a sample is to be written; `add` then takes it into the sum. */
 static bq_mat part_of(const collector *a, bq_treesum *sum) {
     bq_mat next = bq_treesum_next(sum), part = a->part;
     part.rows = part.cols = part.ld = next.rows;
@@ -93,7 +93,8 @@ static void add(collector *a, bq_treesum *sum, bq_mat part, int64_t sample) {
     bq_treesum_add(sum, sample);
 }
 
-/* The inputs of the FP stream less those kept, their product with those kept. */
+/* Add (x_fp - x)^T x of a sample.  x, of the pass's stream, is in a->input; the argument x is room for the
+ * block's input. */
 static void add_cross(collector *a, int64_t sample, bq_mat x) {
     bq_pass_context *c = a->c;
     const bq_ops *op = c->dev->op;
@@ -117,7 +118,7 @@ static void take(collector *a, int m, int64_t sample, bq_mat in) {
     if (has(a->set.cross, m)) dev->op->copy(dev, in, a->input[m]);
 }
 
-/* x is free once the inputs have been seen. */
+/* add_cross may overwrite x: it is not read again. */
 static void visit(void *ctx, int64_t sample, bq_mat x, bq_mat y) {
     collector *a = ctx;
     (void)y;
@@ -132,7 +133,7 @@ static void visit_midway(void *ctx, int64_t sample, bq_mat x, bq_mat in) {
     if (a->set.cross) add_cross(a, sample, x);
 }
 
-/* Everybody's leaves in place of my sum. */
+/* Replace my part of the sum by the sum over all replicas. */
 static void finish(bq_pass_context *c, bq_treesum *sum, bq_mat to) {
     bq_dev *dev = c->dev;
     bq_shard leaves[BQ_REPLICAS], rows = bq_shard_of(to.rows, c->comm->replica, c->comm->nreplica);
@@ -140,13 +141,13 @@ static void finish(bq_pass_context *c, bq_treesum *sum, bq_mat to) {
     all_leaves(c->samples, c->comm->nreplica, leaves);
     bq_mat total = bq_treesum_end(sum, c->comm, leaves, rows);
     bq_mat mine = bq_mat_rows(to, rows.first, rows.count);
-    total.rows = rows.count; /* alone, a replica gets the whole matrix */
+    total.rows = rows.count; /* without other replicas it is the whole matrix */
     if (total.data != mine.data && rows.count) dev->op->copy(dev, total, mine);
     bq_arena_reset(&dev->mem, mark);
     bq_comm_gather_rows(c->comm, dev, to);
 }
 
-/* way: how the samples come to before matrix a->at; NULL: by a forward for all of the set. */
+/* way: the walk that goes on to matrix a->at; NULL: one forward for all matrices of the set. */
 static void collect(collector *a, bq_midway *way, const bq_mat w[BQ_MATS], bq_gram *g) {
     bq_pass_context *c = a->c;
     bq_gram_set set = a->set;

@@ -1,9 +1,10 @@
-/* halving.h - successive halving (Karnin et al. 2013; Jamieson and Talwalkar 2016): candidates meet in
- * rounds, each over samples that no round before has seen, and after each the better half goes on.
+/* halving.h - successive halving (Karnin et al., 2013; Jamieson and Talwalkar, 2016): candidates are tried in
+ * rounds, each on samples that no round before has seen, and after each round the better half goes on.
  *
- * A sample's round follows from its number alone, so it is the same on any grid: multiples of 8 come first,
- * then those of 4, those of 2, and the odd ones - 1/8, 1/8, 1/4 and 1/2 of all, and about as much of any
- * share. Of 10 candidates 10, 5, 3 and 2 are looked at, of 20 twice as many: about a third of the work. */
+ * The round of a sample depends only on its number, so it is the same for any number of replicas.  Round 0
+ * has the multiples of 8, round 1 the other multiples of 4, round 2 the other even numbers, round 3 the odd
+ * ones: 1/8, 1/8, 1/4 and 1/2 of all samples, and about the same parts of each replica's share.  The four
+ * rounds try 10, 5, 3 and 2 of 10 candidates, or 20, 10, 5 and 3 of 20: about a third of the work. */
 #ifndef BQ_HALVING_H
 #define BQ_HALVING_H
 
@@ -12,17 +13,18 @@
 
 #include <stdbool.h>
 
-/* all: one round, with every sample. */
+/* BQ_SEARCH_ALL: one round, with all samples. */
 typedef enum { BQ_SEARCH_ALL, BQ_SEARCH_HALVING } bq_search;
 extern const bq_choice bq_search_choices[];
 
-/* Its rounds; the samples of one, of which there may be none; and the round of a sample. */
+/* The number of rounds; the samples of a round, which may be none where there are few; the round of a
+ * sample. */
 int bq_search_rounds(bq_search how);
 bq_stride bq_search_samples(bq_search how, int round);
 int bq_search_round_of(bq_search how, int64_t sample);
 
-/* Of n candidates those alive with the least losses stay so, half of them, rounded up; among equals the
- * earlier ones, and a loss that is no number, or infinite, is the worst. */
+/* Of n candidates, the better half of those alive stays alive: half of their number, rounded up.  Of equal
+ * losses the earlier candidate is better.  A loss that is NaN or infinite is worse than any other. */
 void bq_search_halve(const double *loss, int n, bool *alive);
 
 #endif

@@ -25,7 +25,7 @@ size_t bq_midway_need(const bq_arch *arch, int64_t tokens, int64_t kept) {
            bq_arena_need(kept * tokens, larger(heads_of(arch), arch->model.inter), BQ_F32);
 }
 
-/* The workspace with what is kept of the share's sample i in it. */
+/* The workspace for sample i of the share: where its state is kept, m, o and z are that state. */
 static bq_work work_of(const bq_midway *a, int64_t i) {
     bq_work k = *a->c->work;
     int64_t t = a->c->tokens;
@@ -34,7 +34,7 @@ static bq_work work_of(const bq_midway *a, int64_t i) {
     return k;
 }
 
-/* Sample i of the share to before `to`.  What is kept of it is enough where the last norm is made again. */
+/* Take sample i of the share to the input of `to`.  n is not kept, so norm 2 is computed again for down. */
 static void bring(const bq_midway *a, int64_t i, int to, const bq_mat w[BQ_MATS], bq_work *k, bq_mat x) {
     bq_pass_context *c = a->c;
     bool kept = i < a->kept;

@@ -3,7 +3,7 @@
 #include "base/shard.h"
 #include "block/common/capture.h"
 
-/* An output in both ways, and the input of the block. */
+/* An output in both ways, and the block's input. */
 size_t bq_narrow_need(const bq_arch *arch, int64_t tokens) {
     size_t most = 0;
     for (int m = 0; m < BQ_MATS; m++) {
@@ -13,7 +13,7 @@ size_t bq_narrow_need(const bq_arch *arch, int64_t tokens) {
     return most + bq_arena_need(tokens, arch->model.hidden, BQ_F32);
 }
 
-/* error[0] = sum (y - y32)^2, error[1] = sum y32^2, after the next wait; y = in w^T. */
+/* For y = in w^T: error[0] = sum (y - y32)^2, error[1] = sum y32^2, there after the next wait. */
 static void compare(bq_dev *dev, bq_compute compute, bq_mat in, bq_mat w, double error[2]) {
     size_t mark = bq_arena_mark(&dev->mem);
     bq_mat want = bq_arena_push(&dev->mem, in.rows, w.rows, BQ_F32),

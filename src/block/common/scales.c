@@ -8,26 +8,25 @@
 
 enum { LOSSES = BQ_MATS * BQ_CANDIDATES, HELD_TOKENS = 4096, HELD_SAMPLES = 8 };
 
-/* What is held of some samples at a time, (samples * T, columns) each: the inputs of the matrices, the
- * outputs they are judged by (of matrices, and of the block), the block's input, and that of its second norm.
- */
+/* What is held of some samples at a time, each (samples * T, columns): the inputs of the matrices; the
+ * outputs that decide, of matrices and of the block; the inputs of the block and of its norm 2. */
 enum { INPUT, WANT = BQ_MATS, WANT_BLOCK = WANT + BQ_MATS, BLOCK_INPUT, MLP_INPUT, HELD };
 
 typedef struct {
     bq_pass_context *c;
     const bq_scales_options *o;
     bq_mat act[BQ_MATS], weight[BQ_MATS]; /* statistics, (1, cols) */
-    bq_mat scale, have;                   /* flat room: one scale, one output */
-    bq_mat rounded;                       /* the same for an input; no data where none is rounded */
-    bq_mat held[HELD];                    /* no columns where nobody asks for it */
-    int64_t room, count;                  /* samples that fit; that are held, */
-    int64_t sample[HELD_SAMPLES];         /* and their numbers */
-    int kept;                             /* of the first rounds all samples are held before the first */
-    bq_stride of;                         /* the samples of a round */
-    bq_treesum sum;                       /* (LOSSES, 1), of a round */
-    int64_t leaf;                         /* the next one: samples of a round are numbered among themselves */
+    bq_mat scale, have;                   /* room for one scale, for one output */
+    bq_mat rounded;                       /* room for one input; no data where none is rounded */
+    bq_mat held[HELD];                    /* no columns where it is not needed */
+    int64_t room, count;                  /* samples that can be held; samples that are held */
+    int64_t sample[HELD_SAMPLES];         /* their numbers */
+    int kept;                             /* all samples of that many rounds are held before round 0 */
+    bq_stride of;                         /* the samples of the round */
+    bq_treesum sum;                       /* (LOSSES, 1), of the round */
+    int64_t leaf;                         /* of the next sample: its number among those of the round */
     int64_t seen;                         /* samples of all replicas in the rounds so far */
-    double loss[BQ_MATS][BQ_CANDIDATES];  /* summed over these */
+    double loss[BQ_MATS][BQ_CANDIDATES];  /* summed over these samples */
     bool alive[BQ_MATS][BQ_CANDIDATES];   /* candidates that the next round tries */
 } search;
 
@@ -38,13 +37,13 @@ static bool searched(const bq_arch *arch, const bq_scales_options *o, int m) {
 
 static bool in_attention(int m) { return m == BQ_QKV || m == BQ_O; }
 
-/* The matrix whose output matrix m is judged by, unless that is the block's. */
+/* The matrix whose output decides about matrix m; not for BQ_INSPECT_BLOCK. */
 static int judge(int m, bq_inspect how) {
     if (how == BQ_INSPECT_SELF) return m;
     return in_attention(m) ? BQ_O : BQ_DOWN;
 }
 
-/* Columns of that output. */
+/* Columns of the output that decides. */
 static int64_t width(const bq_arch *arch, int m, bq_inspect how) {
     return how == BQ_INSPECT_BLOCK ? arch->model.hidden : arch->rows[judge(m, how)];
 }
@@ -53,7 +52,7 @@ static int want_of(const bq_scales_options *o, int m) {
     return o->inspect[m] == BQ_INSPECT_BLOCK ? WANT_BLOCK : WANT + judge(m, o->inspect[m]);
 }
 
-/* Columns of what is held, 0 where it is not. */
+/* The columns of what is held; 0 where it is not needed. */
 static void held_columns(const bq_arch *arch, const bq_scales_options *o, int64_t cols[HELD]) {
     memset(cols, 0, HELD * sizeof *cols);
     for (int m = 0; m < BQ_MATS; m++) {
@@ -71,8 +70,8 @@ int64_t bq_scales_room(int64_t tokens, int64_t samples) {
     return room > 1 ? room : 1;
 }
 
-/* Rounds whose samples are held all at once, from the forwards that statistics take: the first ones, as many
- * as fit. */
+/* Of how many rounds, from round 0, all samples of this replica can be held during the walk for
+ * statistics. */
 static int kept_rounds(const search *t) {
     const bq_pass_context *c = t->c;
     int64_t all = 0;
@@ -99,7 +98,7 @@ static bq_mat scale_of(search *t, int m, int candidate) {
 
 static bool rounds(const bq_scales_options *o) { return o->activations > 0 && o->activations < 16; }
 
-/* What matrix m is fed with scale s, times s, for held sample i. */
+/* The input of matrix m in held sample i: x, or where inputs are rounded Q(x / s) s. */
 static bq_mat input_of(search *t, int m, bq_mat s, int64_t i) {
     bq_dev *dev = t->c->dev;
     bq_mat x = held(t, INPUT + m, i), y = t->rounded;
@@ -111,7 +110,7 @@ static bq_mat input_of(search *t, int m, bq_mat s, int64_t i) {
     return y;
 }
 
-/* The output that matrix m is judged by, with matrices w, from its input x of held sample i. */
+/* out = the output that decides about matrix m, with the matrices w, for held sample i with input x of m. */
 static void inspect(search *t, int m, const bq_mat w[BQ_MATS], bq_mat x, int64_t i, bq_mat out) {
     bq_dev *dev = t->c->dev;
     const bq_block *blk = t->c->blk;
@@ -131,13 +130,13 @@ static void inspect(search *t, int m, const bq_mat w[BQ_MATS], bq_mat x, int64_t
     }
 }
 
-/* Matrix m as candidate scales would have it quantized, in q->what. */
+/* q->w_hat of matrix m = Q(W s) / s. */
 static void quantized(search *t, int m, bq_mat s) {
     bq_quantized *q = t->c->q;
     for (int i = 0; i < q->arch->linears; i++)
         if (q->arch->linear[i].mat == m)
             t->c->dev->op->smooth_weights(t->c->dev, bq_linear_view(q->arch, i, t->c->blk->w), s,
-                                          q->scheme[i], bq_linear_view(q->arch, i, q->what));
+                                          q->scheme[i], bq_linear_view(q->arch, i, q->w_hat));
 }
 
 static bool signalled(const bq_pass_context *c) { return c->stop && *c->stop; }
@@ -145,14 +144,14 @@ static bool signalled(const bq_pass_context *c) { return c->stop && *c->stop; }
 /* Is held sample i one of the round? */
 static bool in_round(const search *t, int64_t i) { return bq_stride_has(t->of, t->sample[i]); }
 
-/* The candidates for matrix m on the held samples of a round; loss: of the first that is held, those of the
- * others LOSSES apart. */
+/* Try the candidates for matrix m on the held samples of the round.  loss: [candidate] of the first held
+ * sample; those of the next sample are LOSSES further. */
 static void try_matrix(search *t, int m, double *loss) {
     bq_pass_context *c = t->c;
     bq_dev *dev = c->dev;
     bq_mat w[BQ_MATS], have = t->have;
     for (int i = 0; i < BQ_MATS; i++) w[i] = c->blk->w[i];
-    w[m] = c->q->what[m];
+    w[m] = c->q->w_hat[m];
     have.cols = have.ld = width(c->q->arch, m, t->o->inspect[m]);
     for (int k = 0; k < t->o->candidates && !signalled(c); k++) {
         if (!t->alive[m][k]) continue;
@@ -169,7 +168,7 @@ static void try_matrix(search *t, int m, double *loss) {
     }
 }
 
-/* The losses of the held samples of a round. */
+/* Try all candidates on the held samples of the round, and add their losses to the sum. */
 static void try_held(search *t) {
     bq_pass_context *c = t->c;
     double loss[HELD_SAMPLES * LOSSES] = {0};
@@ -185,7 +184,7 @@ static void try_held(search *t) {
     }
 }
 
-/* Hold what the forward of a sample has left. */
+/* Hold the values that a forward of a sample has left in the workspace. */
 static void hold(search *t, int64_t sample, bq_mat x, bq_mat y) {
     bq_dev *dev = t->c->dev;
     const bq_work *k = t->c->work;
@@ -202,21 +201,21 @@ static void hold(search *t, int64_t sample, bq_mat x, bq_mat y) {
         if (t->held[WANT_BLOCK + n].cols) dev->op->copy(dev, rest[n], held(t, WANT_BLOCK + n, i));
 }
 
-/* A sample that the statistics see. */
+/* Called for each sample of the walk for statistics. */
 static void keep(void *ctx, int64_t sample, bq_mat x, bq_mat y) {
     search *t = ctx;
     if (bq_search_round_of(t->o->search, sample) < t->kept) hold(t, sample, x, y);
 }
 
-/* A sample of a round that was not kept. */
+/* Called for each sample of a round that was not held before. */
 static void visit(void *ctx, int64_t sample, bq_mat x, bq_mat y) {
     search *t = ctx;
-    if (signalled(t->c)) return; /* the others hear of it at the end */
+    if (signalled(t->c)) return; /* do_round tells the other replicas */
     hold(t, sample, x, y);
-    if (t->count == t->room) try_held(t), t->count = 0; /* what the forward has left is overwritten */
+    if (t->count == t->room) try_held(t), t->count = 0; /* that overwrites the workspace */
 }
 
-/* Everybody's losses of a round join those before. */
+/* Sum the losses of the round over the replicas, and add them to those of the rounds before. */
 static void total(search *t, bq_scales_result *result) {
     bq_pass_context *c = t->c;
     bq_shard leaves[BQ_REPLICAS], own = bq_shard_of(LOSSES, c->comm->replica, c->comm->nreplica);
@@ -248,7 +247,7 @@ static int best_of(const double *loss, const bool *alive) {
     return best;
 }
 
-/* The most columns that a searched matrix has, and an output that one is judged by. */
+/* The most columns of a matrix that is searched, and of an output that decides. */
 static void widest(const bq_arch *arch, const bq_scales_options *o, int64_t *cols, int64_t *out) {
     *cols = *out = 1;
     for (int m = 0; m < BQ_MATS; m++) {
@@ -278,14 +277,14 @@ static void open_search(search *t) {
         for (int k = 0; k < t->o->candidates; k++) t->alive[m][k] = searched(arch, t->o, m);
 }
 
-/* Has a signal reached any replica?  Its losses are not complete then. */
+/* Has a signal reached any replica?  Then its losses are not complete. */
 static bool stopped(const bq_pass_context *c) {
     double any = signalled(c);
     bq_comm_fill(c->comm, &any, 1);
     return any > 0;
 }
 
-/* The candidates on the samples of a round, then the better half of them.  False: a signal. */
+/* Try the candidates on the samples of a round, and keep the better half.  False after a signal. */
 static bool do_round(search *t, int round, bq_scales_result *result) {
     bq_pass_context *c = t->c;
     t->of = bq_search_samples(t->o->search, round);
@@ -327,7 +326,7 @@ int64_t bq_scales_search(bq_pass_context *c, const bq_scales_options *o, bq_scal
     return good ? 0 : BQ_PASS_STOPPED;
 }
 
-/* The most that a round's sum of losses takes. */
+/* Arena bytes of the sum of losses, in the round that takes most. */
 static size_t sum_need(bq_search how, int64_t samples, int replica, int nreplica) {
     size_t most = 0;
     for (int i = 0; i < bq_search_rounds(how); i++) {
@@ -359,8 +358,8 @@ size_t bq_scales_need(const bq_arch *arch, const bq_scales_options *o, int64_t t
 const bq_choice bq_gqa_choices[] = {
     {"group", BQ_GQA_GROUP}, {"late", BQ_GQA_LATE}, {"skip", BQ_GQA_SKIP}, {0}};
 
-/* The statistics, about as many outputs of modules as candidates are tried, and a second walk where the first
- * does not hold all. */
+/* Forwards of all samples: one for the statistics, one more where not all samples can be held, and about one
+ * for each candidate. */
 bq_effort bq_scales_cost(const bq_cost *c, int candidates, bq_search how) {
     int64_t samples = (int64_t)c->samples;
     int again = bq_scales_room((int64_t)c->tokens, samples) < samples;

@@ -20,7 +20,7 @@ size_t bq_block_need(const bq_arch *arch) {
     return sum;
 }
 
-/* The workspace as a table of shapes, so that pushing and planning cannot differ. */
+/* The buffers of a workspace in one table of shapes, so that bq_work_push and bq_work_need agree. */
 enum { WORK_BUFFERS = 15, FORWARD_BUFFERS = 10 };
 
 typedef struct {
@@ -85,7 +85,7 @@ void bq_block_linear(bq_dev *dev, const bq_block *blk, int mat, const bq_mat w[B
     if (blk->bias[mat].data) dev->op->bias(dev, blk->bias[mat], out);
 }
 
-/* Each linear of the matrix with its own factors of x. */
+/* bq_block_linear where each linear of the matrix has its own factors of x. */
 static void prescaled(bq_dev *dev, const bq_block *blk, const bq_work *k, int mat, const bq_mat w[BQ_MATS],
                       bq_mat x, bool keep, bq_mat out) {
     const bq_arch *arch = blk->arch;
@@ -112,7 +112,8 @@ size_t bq_block_pre_scratch(const bq_arch *arch, int64_t tokens) {
     return most;
 }
 
-/* bq_block_linear in a forward.  Nobody else reads x, so it is rounded in place. */
+/* bq_block_linear with blk->pre and the rounding of inputs.  x is read only here, so it is rounded in
+ * place. */
 static void linear(bq_dev *dev, const bq_block *blk, const bq_work *k, int mat, const bq_mat w[BQ_MATS],
                    bq_mat x, bool keep, bq_mat out) {
     if (blk->pre) {

@@ -1,7 +1,13 @@
-/* block.h - one decoder block: its weights, its forward and its backward on a device (models.md 2.1, 9.1).
+/* block.h - one decoder block: its weights, its forward and its backward on a device.
  *
- * Everything lives in device memory of the caller's arena; nothing here allocates beyond it.  One sample of T
- * tokens at a time, so results do not depend on how many samples are in flight. */
+ *   a = norm1(x)   q, k, v = a Wqkv^T    o = attention(rope(q), rope(k), v)   m = x + o Wo^T
+ *   n = norm2(m)   g, u = n Wgate_up^T   z = silu(g) u                        y = m + z Wdown^T
+ *
+ * That is the decoder layer of transformers' modeling_llama.py; the biases that a family has are added.
+ *
+ * All matrices are in device memory of the caller's arena, and no other memory is allocated.  A forward takes
+ * one sample of T tokens, so a result does not depend on how many samples there are.  The letters T, H, I,
+ * nh, nkv and hd are those of kernels/ops.h.  All calls are local. */
 #ifndef BQ_BLOCK_H
 #define BQ_BLOCK_H
 
@@ -13,59 +19,66 @@ typedef struct {
     bq_mat w[BQ_MATS];    /* (rows, cols) f32 */
     bq_mat bias[BQ_MATS]; /* (1, rows) f32, data NULL where the matrix has none */
     bq_mat norm[2];       /* (1, H) f32 */
-    bool folded;          /* norms or biases are no longer the model's: a pass has changed them */
-    const bq_mat *pre;    /* [linears] (1, cols) f32, the caller's: factors of what each linear is fed, which
-                             stand beside its weights; NULL: none.  There is no backward through them */
+    bool folded;          /* a pass has changed norms or biases, so they are no longer the model's */
+    const bq_mat *pre;    /* [linears] (1, cols) f32, the caller's: the input of each linear is multiplied by
+                             its factors.  NULL: none.  A backward is not possible with them */
 } bq_block;
 
-/* What a forward leaves for the backward, and where it works. */
+/* The workspace: the values of a forward, which the backward reads. */
 typedef struct {
-    bq_mat cos, sin;               /* (T, rotary / 2) */
-    bq_mat a, m, n;                /* (T, H): output of norm 1, input and output of norm 2 */
-    bq_mat qkv;                    /* (T, (nh + 2 nkv) hd), after RoPE */
-    bq_mat o;                      /* (T, nh hd): heads side by side */
-    bq_mat lse;                    /* (nh, T) */
+    bq_mat cos, sin;               /* (T, rope.dim / 2): the caller fills them (rope.h) */
+    bq_mat a, m, n;                /* (T, H): output of norm 1; input and output of norm 2 */
+    bq_mat qkv;                    /* (T, (nh + 2 nkv) hd), q and k after RoPE */
+    bq_mat o;                      /* (T, nh hd): outputs of the heads, side by side */
+    bq_mat lse;                    /* (nh, T): of the op attention */
     bq_mat gu;                     /* (T, 2 I); the backward overwrites it with its gradient */
     bq_mat z;                      /* (T, I) */
-    bq_mat dz, dm, dn, dout, dqkv; /* backward only; data NULL in a forward-only workspace */
-    int activations; /* bits that the inputs of the matrices are rounded to, a scale a token, after blk->pre;
-                        0: they are not.  For evaluation: there is no backward through it */
+    bq_mat dz, dm, dn, dout, dqkv; /* for the backward; data NULL in a workspace without one */
+    int activations; /* bits that the inputs of the linears are rounded to, after blk->pre, with one scale for
+                        each token; 0: no rounding.  For evaluation; a backward is not possible with it */
 } bq_work;
 
-/* Push a block's buffers, a workspace.  train: with the backward's buffers.  The *_need functions give the
- * bytes. */
+/* Push the buffers of a block and of a workspace, contents undefined; the caller's mark and reset take them
+ * back.  train: with the buffers of the backward.  The *_need functions give the bytes that a push takes. */
 void bq_block_push(bq_block *blk, const bq_arch *arch, bq_arena *mem);
 size_t bq_block_need(const bq_arch *arch);
 void bq_work_push(bq_work *work, const bq_arch *arch, int64_t tokens, bool train, bq_arena *mem);
 size_t bq_work_need(const bq_arch *arch, int64_t tokens, bool train);
-/* Arena bytes that a forward takes beside them where there is blk->pre. */
+/* Arena bytes that a forward takes beside these where blk->pre is set. */
 size_t bq_block_pre_scratch(const bq_arch *arch, int64_t tokens);
 
-/* y = block(x) with matrices w (the block's own, or quantized ones of the same shapes).  x, y: (T, H), no
- * alias.  y.data NULL: up to the inputs of the last matrix, which are then in work. */
+/* y = block(x) with the matrices w: the block's own, or others of the same shapes.  x, y: (T, H), not the
+ * same memory.  y.data NULL: stop at the input of down, work->z. */
 void bq_block_forward(bq_dev *dev, const bq_block *blk, const bq_mat w[BQ_MATS], bq_work *work, bq_mat x,
                       bq_mat y);
 
-/* Its parts, for searches that look inside.  out = input w[mat]^T + bias, added to out with keep; the heads
- * k->o from the first norm's output k->a; the gated activations k->z from the second's, k->n; the block's
- * output y from its input x and the heads. */
+/* Parts of a forward, for searches that compare outputs inside the block:
+ *   linear   out = input w[mat]^T + bias; with `keep` that is added to out.  It ignores blk->pre and
+ *            work->activations, the others do not
+ *   heads    k->qkv, k->o and k->lse from k->a
+ *   gated    k->gu and k->z from k->n
+ *   rest     y from x and k->o; y.data NULL: stop at k->z */
 void bq_block_linear(bq_dev *dev, const bq_block *blk, int mat, const bq_mat w[BQ_MATS], bq_mat input,
                      bool keep, bq_mat out);
 void bq_block_heads(bq_dev *dev, const bq_block *blk, const bq_mat w[BQ_MATS], bq_work *k);
 void bq_block_gated(bq_dev *dev, const bq_block *blk, const bq_mat w[BQ_MATS], bq_work *k);
 void bq_block_rest(bq_dev *dev, const bq_block *blk, const bq_mat w[BQ_MATS], bq_work *k, bq_mat x, bq_mat y);
 
-/* A forward cut at its matrices: part m makes what matrix m is fed from what the one before was fed (part qkv
- * from x, gate_up from x and the heads), part BQ_MATS the output y, from k->m and k->z.  Parts first to last,
- * the same bytes as in one forward. */
+/* The parts `first` to `last` of a forward, which is cut before each matrix; the bytes are those of a whole
+ * forward.  Part m computes the input of matrix m:
+ *   BQ_QKV       k->a from x
+ *   BQ_O         k->o from k->a
+ *   BQ_GATE_UP   k->m and k->n from x and k->o
+ *   BQ_DOWN      k->z from k->n
+ *   BQ_MATS      y, the output of the block, from k->m and k->z; y may be x */
 void bq_block_parts(bq_dev *dev, const bq_block *blk, const bq_mat w[BQ_MATS], bq_work *k, int first,
                     int last, bq_mat x, bq_mat y);
-/* Norm 2 of k->m again. */
+/* k->n from k->m: norm 2 alone. */
 void bq_block_norm(bq_dev *dev, const bq_block *blk, bq_work *k);
 
-/* Gradients of the matrices from dy (T, H), after a forward with the same w and x: dw[i] (rows, cols)
- * overwritten. dx (T, H) receives the gradient of the block's input; data NULL leaves that part out.  dy is
- * kept. */
+/* Gradients from dy (T, H), which stays as it is, after a forward with the same w, x and work: dw[m] (rows,
+ * cols) of each matrix, and dx (T, H) of the input; both are overwritten.  dx.data NULL: that part is left
+ * out.  Norms and biases get no gradients.  work->gu is then no longer the forward's. */
 void bq_block_backward(bq_dev *dev, const bq_block *blk, const bq_mat w[BQ_MATS], bq_work *work, bq_mat x,
                        bq_mat dy, const bq_mat dw[BQ_MATS], bq_mat dx);
 

@@ -8,8 +8,8 @@ void bq_effort_add(bq_effort *to, double times, bq_effort e) {
     to->files += times * e.files;
 }
 
-/* Bytes of f32 arrays that ops other than GEMMs read and write for one sample in one block: norms, rope,
- * attention, gating, residuals; and the GEMMs their weights. */
+/* Bytes (f32) for one sample in one block: what ops other than GEMMs read and write (norms, rope, attention,
+ * gating, residuals), and the weights that GEMMs read. */
 static double traffic(const bq_arch *arch, double tokens) {
     const bq_model *m = &arch->model;
     return 4 * tokens * (double)(12 * m->hidden + 3 * m->inter + 3 * arch->rows[BQ_QKV]) +
@@ -55,7 +55,8 @@ double bq_effort_powers(const bq_arch *arch, double a, double b) {
     return sum;
 }
 
-/* Nodes of a tree sum that so many leaves end as, where their first is a multiple of their number. */
+/* About how many nodes of the tree of a sum a range of that many leaves ends as: the ones in its binary form.
+ * Exact for a range that starts at leaf 0. */
 static double nodes(double leaves) { return __builtin_popcountl((unsigned long)leaves); }
 
 bq_effort bq_effort_grams(const bq_cost *c) {
@@ -66,7 +67,7 @@ bq_effort bq_effort_grams(const bq_cost *c) {
                        .messages = c->replicas > 1 ? 2 * BQ_MATS : 0};
 }
 
-/* A matrix is factored by one replica, different ones by different replicas: the largest is the least. */
+/* Different replicas factor different matrices, but one matrix is factored by one replica. */
 double bq_effort_factors(const bq_cost *c) {
     double largest = 0;
     for (int m = 0; m < BQ_MATS; m++) largest = fmax(largest, pow((double)c->arch->cols[m], 3));

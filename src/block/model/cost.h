@@ -1,47 +1,52 @@
-/* cost.h - what a block costs one rank, counted: arithmetic, memory traffic, messages.
+/* cost.h - what the work on a block costs one rank: arithmetic, memory traffic, messages.
  *
- * The counts are those of the ops' contracts; docs/scaling.md has them as formulas. */
+ * The counts follow from the contracts of the ops; docs/scaling.md has the formulas. */
 #ifndef BQ_COST_H
 #define BQ_COST_H
 
 #include "block/model/arch.h"
 
 typedef struct {
-    double flop, flop64; /* of GEMMs and what goes with them; of factorizations, in double */
-    double memory;       /* bytes that ops move beside GEMMs */
-    double sent;         /* bytes to other ranks; as many come */
-    double messages;     /* one behind the other */
-    double idle;         /* flop of others that this rank waits for */
-    double files;        /* bytes of weights read */
+    double flop, flop64; /* of products and attention, as `compute` says; of factorizations, in f64 */
+    double memory;       /* bytes that ops other than GEMMs read and write, and the weights that GEMMs read */
+    double sent;         /* bytes to other ranks; as many bytes come back */
+    double messages;     /* messages that follow each other */
+    double idle;         /* flop of other ranks that this rank waits for */
+    double files;        /* bytes of weights read from files */
 } bq_effort;
 
-/* A rank's part in a block. */
+/* What the cost of a pass on one block depends on. */
 typedef struct {
     const bq_arch *arch;
-    double samples, replicas; /* of the busiest rank; of its stage */
-    double weights;           /* of a block */
-    double tokens;            /* of a sample */
-    double kept;              /* samples that a pass keeps midway */
+    double samples, replicas; /* samples of the busiest rank; replicas of its stage */
+    double weights;           /* in a block */
+    double tokens;            /* in a sample */
+    double kept;              /* samples whose state a pass keeps between matrices (midway.h) */
 } bq_cost;
 
+/* to += times * e, field by field. */
 void bq_effort_add(bq_effort *to, double times, bq_effort e);
 
-/* One sample of so many tokens through a block: linears, and causal attention; the same to before matrix
- * `to`; backward: all weight gradients, input gradients but for q, k, v, attention computed again. */
+/* One sample of `tokens` tokens:
+ *   forward      through a block: the linears and causal attention
+ *   forward_to   through the part of it before matrix `to`
+ *   backward     the gradients of all weights, and of the inputs of all matrices but qkv; attention is
+ *                computed again */
 bq_effort bq_effort_forward(const bq_arch *arch, double tokens);
 bq_effort bq_effort_forward_to(const bq_arch *arch, double tokens, int to);
 bq_effort bq_effort_backward(const bq_arch *arch, double tokens);
 
-/* All samples to before matrix `to`: from before the matrix ahead of it where a sample is kept, else from the
- * block's input. */
+/* All samples of the rank to the input of matrix `to`.  A kept sample starts at the input of the matrix
+ * before it, the others at the input of the block (midway.h). */
 bq_effort bq_effort_midway(const bq_cost *c, int to);
 
-/* Gram matrices of all inputs; a factor of each; the rows of all matrices to every replica. */
+/* Work that passes share: Gram matrices of the inputs of all four matrices, and their sums over the replicas;
+ * a factor of each (in flop64); sending the rows of all matrices to every replica. */
 bq_effort bq_effort_grams(const bq_cost *c);
 double bq_effort_factors(const bq_cost *c);
 bq_effort bq_effort_rows(const bq_cost *c);
 
-/* Sum over the matrices of rows^a cols^b. */
+/* The sum of rows^a cols^b over the four matrices. */
 double bq_effort_powers(const bq_arch *arch, double a, double b);
 
 #endif

@@ -10,7 +10,7 @@ static bool is_prime(int q) {
 
 static bool is_power(int64_t n) { return n > 0 && (n & (n - 1)) == 0; }
 
-/* The prime behind an order, with its remainder mod 4; 0: none. */
+/* The prime q that gives a Paley matrix of that order; rest: q mod 4.  0: there is none. */
 static int prime_of(int order, int *rest) {
     int one = order - 1, two = order / 2 - 1;
     if (order < 4 || order % 4) return 0;
@@ -25,7 +25,7 @@ bool bq_hadamard_has(int order) {
     return order <= BQ_HADAMARD_ORDER && prime_of(order, &rest);
 }
 
-/* n as `count` orders and a power of two. */
+/* Write n as `count` orders times a power of two; smaller orders are tried first. */
 static bool split(int64_t n, int count, bq_hadamard *h) {
     h->power = n;
     if (count == 0) return is_power(n);
@@ -47,12 +47,13 @@ bool bq_hadamard_of(int64_t n, bq_hadamard *h) {
     return false;
 }
 
-/* chi(x) for x from 0 to q - 1. */
+/* chi(x) for x = 0 ... q - 1. */
 static void characters(int q, int8_t chi[BQ_HADAMARD_ORDER]) {
     for (int x = 0; x < q; x++) chi[x] = (int8_t)(x ? -1 : 0);
     for (int x = 1; x < q; x++) chi[x * x % q] = 1;
 }
 
+/* Entry (i, j) of the conference matrix of q. */
 static int conference(int q, const int8_t *chi, int i, int j) {
     if (i == 0) return j > 0;
     if (j == 0) return chi[q - 1];

@@ -35,7 +35,7 @@ bq_mat bq_linear_grouped(const bq_arch *arch, const bq_scheme *scheme, int i, co
 void bq_quantized_push(bq_quantized *q, const bq_arch *arch, const bq_scheme *scheme, bq_arena *mem) {
     *q = (bq_quantized){.arch = arch};
     for (int m = 0; m < BQ_MATS; m++) {
-        q->what[m] = bq_arena_push(mem, arch->rows[m], arch->cols[m], BQ_F32);
+        q->w_hat[m] = bq_arena_push(mem, arch->rows[m], arch->cols[m], BQ_F32);
         q->fold[m] = bq_arena_push(mem, arch->rows[m], arch->cols[m], BQ_F32);
         q->code[m] = bq_arena_push(mem, arch->rows[m], arch->cols[m], BQ_I8);
     }
@@ -71,7 +71,7 @@ size_t bq_quantized_need_pre(const bq_arch *arch) {
 
 static void decode(bq_dev *dev, bq_quantized *q, int i) {
     dev->op->dequantize(dev, bq_linear_grouped(q->arch, q->scheme, i, q->code), q->scale[i], q->zero[i],
-                        bq_linear_grouped(q->arch, q->scheme, i, q->what));
+                        bq_linear_grouped(q->arch, q->scheme, i, q->w_hat));
 }
 
 void bq_linear_encode(bq_dev *dev, bq_quantized *q, int i) {

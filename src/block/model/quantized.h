@@ -1,44 +1,48 @@
-/* quantized.h - a block's quantized form on the device: codes, grids, and the weights that they stand for. */
+/* quantized.h - a quantized block on the device: its codes, grids, and the weights that they stand for.  All
+ * calls are local. */
 #ifndef BQ_QUANTIZED_H
 #define BQ_QUANTIZED_H
 
 #include "block/model/block.h"
 
-/* A quantized block on the device.  code = quantize(fold), what = dequantize(code), exactly. */
+/* In a result code = quantize(fold) and w_hat = dequantize(code) exactly, by the ops of these names. */
 typedef struct {
     const bq_arch *arch;
     bq_scheme scheme[BQ_ARCH_LINEARS];
-    bq_mat what[BQ_MATS];          /* (rows, cols) f32: the weights that the next blocks see */
-    bq_mat fold[BQ_MATS];          /* (rows, cols) f32: folded weights; gradients while a pass trains */
-    bq_mat code[BQ_MATS];          /* (rows, cols) i8 */
-    bq_mat scale[BQ_ARCH_LINEARS]; /* (rows * groups, 1) f32, groups of a row side by side */
-    bq_mat zero[BQ_ARCH_LINEARS];  /* the same for zero points; data NULL where the scheme is symmetric */
-    bq_mat pre[BQ_ARCH_LINEARS];   /* (1, cols) f32: room for a block's factors; data NULL unless pushed */
+    bq_mat w_hat[BQ_MATS]; /* (rows, cols) f32: the dequantized weights */
+    bq_mat fold[BQ_MATS];  /* (rows, cols) f32: the weights before rounding; gradients while a pass trains */
+    bq_mat code[BQ_MATS];  /* (rows, cols) i8 */
+    bq_mat scale[BQ_ARCH_LINEARS]; /* (rows * groups, 1) f32: the scales of row 0, then those of row 1, ... */
+    bq_mat zero[BQ_ARCH_LINEARS];  /* the zero points, likewise; data NULL where the scheme is symmetric */
+    bq_mat pre[BQ_ARCH_LINEARS];   /* (1, cols) f32: room for blk->pre; data NULL unless pushed */
 } bq_quantized;
 
+/* Push the matrices for the schemes of all linears, contents undefined, and the bytes that this takes. */
 void bq_quantized_push(bq_quantized *q, const bq_arch *arch, const bq_scheme *scheme, bq_arena *mem);
 size_t bq_quantized_need(const bq_arch *arch, const bq_scheme *scheme);
 
-/* Room for factors of what the linears are fed (block.h), of which most runs have none. */
+/* The same for the factors of the linears' inputs (blk->pre), which few runs have. */
 void bq_quantized_push_pre(bq_quantized *q, bq_arena *mem);
 size_t bq_quantized_need_pre(const bq_arch *arch);
 
-/* Groups in a row of linear i; a scheme's group must divide the columns (checked with the recipe). */
+/* Groups in a row of linear i.  The group of a scheme must divide the columns; reading the recipe checks
+ * that. */
 int64_t bq_linear_groups(const bq_arch *arch, const bq_scheme *scheme, int i);
-/* Linear i's rows of the four matrices, and the same memory as rows of one group each. */
+/* The rows of linear i in the four matrices: as they are, (rows, cols), and with one group in a row,
+ * (rows * groups, cols / groups).  Views; for the second the matrices must be contiguous. */
 bq_mat bq_linear_view(const bq_arch *arch, int i, const bq_mat mats[BQ_MATS]);
 bq_mat bq_linear_grouped(const bq_arch *arch, const bq_scheme *scheme, int i, const bq_mat mats[BQ_MATS]);
 
-/* The most that a linear of the model has: weights, scales, columns. */
+/* The largest number of weights, of scales and of columns that a linear of the model has. */
 typedef struct {
     size_t codes, scales, cols;
 } bq_linear_most;
 bq_linear_most bq_linear_most_of(const bq_arch *arch, const bq_scheme *scheme);
 
-/* Codes from fold and scale, what from both: of one linear, of all. */
+/* Compute the codes from fold and the grids, and w_hat from the codes: of linear i, of all linears. */
 void bq_linear_encode(bq_dev *dev, bq_quantized *q, int i);
 void bq_quantized_encode(bq_dev *dev, bq_quantized *q);
-/* what from code and scale (a restored block). */
+/* Compute w_hat of all linears from codes and grids, as for a block that was read from a checkpoint. */
 void bq_quantized_decode(bq_dev *dev, bq_quantized *q);
 
 #endif

@@ -4,9 +4,9 @@
 
 #define PI 3.14159265358979323846
 
-/* The arithmetic of a frequency, once in double and once rounded to float32 after every operation: float
- * products, quotients and differences of doubles that hold floats are exact enough in double that one
- * rounding gives the float32 result (Figueroa: 2 * 24 + 2 <= 53). */
+/* A frequency is computed in double, and with `narrow` rounded to float32 after every operation.  Sums,
+ * products and quotients of two floats that are computed in double and then rounded to float32 are those of
+ * float32, since 2 * 24 + 2 <= 53 (Figueroa, 1995). */
 static double keep(double x) { return x; }
 static double narrow(double x) { return (double)(float)x; }
 typedef double (*rounding)(double);
@@ -41,7 +41,7 @@ void bq_rope_table(const bq_rope *rope, bq_angles compat, int64_t tokens, bq_mat
             if (compat == BQ_ANGLES_HF) angle = narrow(angle);
             double c = cos(angle), s = sin(angle);
             if (compat == BQ_ANGLES_HF)
-                c = narrow(c), s = narrow(s); /* rounded before the scaling, as there */
+                c = narrow(c), s = narrow(s); /* rounded before the factor, as in transformers */
             *(float *)bq_mat_at(cos_out, t, i) = (float)(c * rope->attention);
             *(float *)bq_mat_at(sin_out, t, i) = (float)(s * rope->attention);
         }

@@ -34,12 +34,12 @@ static void draw_signs(bq_rng_key at, int64_t n, double *sign) {
     }
 }
 
-/* In (0, 1): 53 bits, and half of the last one. */
+/* A number in (0, 1): 53 random bits, and half of the last one, so never 0 or 1. */
 static double uniform(uint32_t high, uint32_t low) {
     return ((double)(((uint64_t)high << 32 | low) >> 11) + 0.5) / 9007199254740992.0;
 }
 
-/* Box and Muller: a quad of words is two values. */
+/* By Box and Muller: four words give two values. */
 static void draw_gaussian(bq_rng_key at, int64_t n, double *x) {
     uint32_t word[4];
     for (int64_t i = 0; i < n; i += 2) {
@@ -51,8 +51,8 @@ static void draw_gaussian(bq_rng_key at, int64_t n, double *x) {
     }
 }
 
-/* Reflection k maps a Gaussian vector of length n - k onto the first axis; the signs make Q's distribution
- * uniform. */
+/* Reflection k maps a Gaussian vector of length n - k onto the first axis.  The signs make the distribution
+ * of Q uniform (Stewart, 1980). */
 static void draw_reflections(bq_rng_key at, int64_t n, double *sign, double *v) {
     for (int64_t k = 0; k < n; k++) {
         int64_t m = n - k;
@@ -103,7 +103,7 @@ static void scale(const double *sign, double factor, int64_t n, double *x) {
         for (int l = 0; l < LANES; l++) x[i * LANES + l] *= sign ? sign[i] * factor : factor;
 }
 
-/* Columns j and j + 1 of m for the vectors v: sums that stay in registers. */
+/* Products of the vectors v with two columns of m, the first at m: the sums stay in registers. */
 static void two_columns(const double *m, int order, const double (*v)[LANES], double *to, double *next) {
     double a[LANES] = {0}, b[LANES] = {0};
     for (int i = 0; i < order; i++) {
@@ -113,7 +113,8 @@ static void two_columns(const double *m, int order, const double (*v)[LANES], do
     for (int l = 0; l < LANES; l++) to[l] = a[l], next[l] = b[l];
 }
 
-/* x over indices (outer, order, inner): along the middle one by the dense factor m; orders are even. */
+/* x has indices (outer, order, inner): multiply by the dense factor m along the middle one.  order is
+ * even. */
 static void apply_factor(const double *m, int order, int64_t outer, int64_t inner, double *x) {
     double v[BQ_HADAMARD_ORDER][LANES];
     for (int64_t k = 0; k < outer * inner; k++) {
@@ -125,7 +126,7 @@ static void apply_factor(const double *m, int order, int64_t outer, int64_t inne
     }
 }
 
-/* Walsh and Hadamard's butterflies over runs of `power`. */
+/* The fast Walsh-Hadamard transform of each run of `power` elements. */
 static void apply_power(int64_t n, int64_t power, double *x) {
     for (int64_t h = 1; h < power; h *= 2) {
         for (int64_t start = 0; start < n; start += 2 * h) {
@@ -171,7 +172,8 @@ void bq_rotation_apply(const bq_rotation *r, double *x) {
 
 size_t bq_rotate_room(int64_t n) { return (size_t)(n * BQ_ROTATE_PANEL); }
 
-/* Columns [first, first + LANES) into tile, rotated by r1; those beyond m are zeros. */
+/* Read columns [first, first + LANES), times gamma, into tile, and rotate them by r1.  Columns beyond m are
+ * 0. */
 static void take(bq_panel p, const float *gamma, const bq_rotation *r1, int64_t first, double *tile) {
     for (int64_t i = 0; i < p.n; i++) {
         double g = gamma ? (double)gamma[i] : 1;
@@ -181,7 +183,7 @@ static void take(bq_panel p, const float *gamma, const bq_rotation *r1, int64_t 
     if (r1) bq_rotation_apply(r1, tile);
 }
 
-/* Rows [first, first + LANES), rotated by r2, from the columns' tiles. */
+/* Rotate rows [first, first + LANES) of the tiles of columns by r2, and write them to the matrix. */
 static void give(bq_panel p, const bq_rotation *r2, int64_t first, const double *room) {
     double tile[BQ_ROTATE_PANEL * LANES];
     int64_t rows = p.n - first < LANES ? p.n - first : LANES;

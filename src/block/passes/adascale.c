@@ -13,17 +13,17 @@
 #define PI 3.14159265358979323846
 
 typedef struct {
-    bq_shard own[BQ_MATS]; /* my rows of each matrix: I train them */
+    bq_shard own[BQ_MATS]; /* the rows of each matrix that this replica trains */
     bq_adascale
-        linear[BQ_ARCH_LINEARS]; /* trained values of my rows of a linear; w.rows 0 where I have none */
-    bq_treesum sum[BQ_MATS];     /* dL/dWhat over the batch */
+        linear[BQ_ARCH_LINEARS]; /* the values of my rows of a linear; w.rows is 0 where I have none */
+    bq_treesum sum[BQ_MATS];     /* dL/dw_hat over the batch */
     bq_mat fp, qt, x, y;         /* (T, H) */
-    bq_mat adam;                 /* this step's numbers */
-    double loss;                 /* of the sample at hand */
-    int64_t flat;                /* steps before the plateau, 0: there has been none */
+    bq_mat adam;                 /* the numbers of this step (adam.h) */
+    double loss;                 /* of the current sample */
+    int64_t flat;                /* the step at which a plateau was found; 0: none so far */
 } training;
 
-/* Row-wise values of linear i: hi, lo, beta, gamma, s3 and the moments of the last three. */
+/* Push the values that a row has one of: hi, lo, beta, gamma, s3, and the moments of the last three. */
 static void push_rows(bq_adascale *p, int64_t rows, bq_arena *mem) {
     bq_mat *const column[] = {&p->hi, &p->lo, &p->beta, &p->gamma, &p->s3};
     for (int k = 0; k < 5; k++) *column[k] = bq_arena_push(mem, rows, 1, BQ_F32);
@@ -31,20 +31,21 @@ static void push_rows(bq_adascale *p, int64_t rows, bq_arena *mem) {
     p->v_row = bq_arena_push(mem, rows, 3, BQ_F32);
 }
 
-/* Rows of linear i that lie in a range of its matrix's rows, numbered as in the matrix. */
+/* The rows of a linear that lie in a range of rows of its matrix, with their numbers in the matrix. */
 static bq_shard rows_in(const bq_linear *l, bq_shard range) {
     int64_t first = l->row > range.first ? l->row : range.first;
     int64_t end = l->row + l->rows < range.first + range.count ? l->row + l->rows : range.first + range.count;
     return (bq_shard){first, end > first ? end - first : 0, l->rows};
 }
 
-/* Those rows of a matrix whose first row has number `base`, one group a row. */
+/* Those rows of m as rows of one group each.  The first row of m has number `base` in the matrix. */
 static bq_mat part(const bq_quantized *q, int i, bq_mat m, int64_t base, bq_shard rows) {
     int64_t group = q->arch->linear[i].cols / bq_linear_groups(q->arch, q->scheme, i);
     return bq_mat_reshape(bq_mat_rows(m, rows.first - base, rows.count), group);
 }
 
-/* Leaves of step's batch that a replica has: those whose sample is in its share. */
+/* The leaves of a step that a replica computes: those whose sample is in its share.  Leaf k is sample
+ * step % stride + k * stride. */
 static bq_shard leaves_of(int64_t samples, int64_t batch, int64_t step, int replica, int nreplica) {
     bq_shard share = bq_shard_of(samples, replica, nreplica);
     int64_t stride = samples / batch, at = step % stride;
@@ -59,7 +60,7 @@ static void all_leaves(int64_t samples, int64_t batch, int64_t step, int nreplic
     for (int r = 0; r < nreplica; r++) out[r] = leaves_of(samples, batch, step, r, nreplica);
 }
 
-/* Buffers and exchange room that some step of the cycle needs. */
+/* The most buffers, and the most room for the exchange, that a step needs. */
 static int buffers(int64_t samples, int64_t batch, int replica, int nreplica) {
     int most = 1;
     for (int64_t step = 0; step < samples / batch; step++) {
@@ -101,13 +102,13 @@ size_t bq_adascale_need(const bq_arch *arch, const bq_scheme *scheme, int64_t to
     return sum + exchange_need(arch, samples, batch, replica, nreplica);
 }
 
-/* The constants hi = qmax * scale, lo = qmin * scale of the initial grid. */
+/* The ends of the initial grid: hi = qmax * scale, lo = qmin * scale. */
 static void set_range(bq_dev *dev, bq_scheme scheme, bq_mat scale, bq_adascale *p) {
     dev->op->scale(dev, scale, bq_qmax(scheme), p->hi);
     dev->op->scale(dev, scale, bq_qmin(scheme), p->lo);
 }
 
-/* My rows of linear i's scales. */
+/* The scales of those rows of linear i. */
 static bq_mat scale_part(const bq_quantized *q, int i, bq_shard rows) {
     int64_t groups = bq_linear_groups(q->arch, q->scheme, i);
     return bq_mat_rows(q->scale[i], (rows.first - q->arch->linear[i].row) * groups, rows.count * groups);
@@ -150,21 +151,21 @@ static void start(bq_pass_context *c, const bq_adascale_options *o, training *t)
     t->adam = bq_arena_push(&dev->mem, 1, BQ_ADAM_NUMBERS, BQ_F32);
 }
 
-/* Current W-hat of my rows, and their scales; folded weights too where fold is set. */
+/* Compute w_hat and the scales of my rows from the trained values; with `fold` also the fold. */
 static void my_weights(bq_pass_context *c, training *t, bool fold) {
     bq_quantized *q = c->q;
     for (int i = 0; i < q->arch->linears; i++) {
         int m = q->arch->linear[i].mat;
         bq_shard rows = rows_in(&q->arch->linear[i], t->own[m]);
         if (rows.count)
-            c->dev->op->adascale_weights(c->dev, &t->linear[i], q->scheme[i], part(q, i, q->what[m], 0, rows),
-                                         scale_part(q, i, rows),
+            c->dev->op->adascale_weights(c->dev, &t->linear[i], q->scheme[i],
+                                         part(q, i, q->w_hat[m], 0, rows), scale_part(q, i, rows),
                                          fold ? part(q, i, q->fold[m], 0, rows) : (bq_mat){0});
     }
 }
 
-/* Parts of a step that a device may replay.  What differs between two calls of a part is the matrices that
- * gradients are in. */
+/* The parts of a step that a device may replay.  Two calls of a part differ only in the matrices that hold
+ * the gradients. */
 enum { WEIGHTS, SAMPLE, UPDATE };
 static uint64_t key_of(int part, const bq_mat gradient[BQ_MATS]) {
     uint64_t key[1 + BQ_MATS] = {(uint64_t)part};
@@ -172,26 +173,27 @@ static uint64_t key_of(int part, const bq_mat gradient[BQ_MATS]) {
     return bq_hash_bytes(key, sizeof key);
 }
 
-/* W-hat of all linears, from every replica's rows. */
+/* Compute w_hat of all linears: each replica its rows, then all get all rows. */
 static void weights(bq_pass_context *c, training *t) {
     if (!c->dev->op->replay(c->dev, key_of(WEIGHTS, NULL))) {
         my_weights(c, t, false);
         c->dev->op->recorded(c->dev);
     }
-    for (int m = 0; m < BQ_MATS; m++) bq_comm_gather_rows(c->comm, c->dev, c->q->what[m]);
+    for (int m = 0; m < BQ_MATS; m++) bq_comm_gather_rows(c->comm, c->dev, c->q->w_hat[m]);
 }
 
-/* Folded weights and scales of all linears, and their codes. */
+/* Leave fold, scales, codes and w_hat of all linears in c->q, on all replicas. */
 static void result(bq_pass_context *c, training *t) {
     bq_quantized *q = c->q;
     for (int i = 0; i < q->arch->linears && c->comm->nreplica > 1; i++)
-        c->dev->op->zero(c->dev, q->scale[i]); /* others' rows are added */
+        c->dev->op->zero(c->dev, q->scale[i]); /* bq_comm_fill_scales needs 0 in the rows of others */
     my_weights(c, t, true);
     for (int i = 0; i < q->arch->linears; i++) bq_comm_fill_scales(c->comm, c->dev, q->scale[i]);
     for (int m = 0; m < BQ_MATS; m++) bq_comm_gather_rows(c->comm, c->dev, q->fold[m]);
     bq_quantized_encode(c->dev, q);
 }
 
+/* The input of the block for a sample: FP, QT, or a mix with the random numbers of the step. */
 static bq_mat block_input(bq_pass_context *c, training *t, int64_t step, int64_t sample) {
     const bq_ops *op = c->dev->op;
     if (c->input != BQ_INPUTS_QT) op->put(c->dev, c->fetch(c->ctx, BQ_STREAM_FP, sample), t->fp);
@@ -204,24 +206,23 @@ static bq_mat block_input(bq_pass_context *c, training *t, int64_t step, int64_t
     return t->x;
 }
 
-/* Forward, t->loss and gradients of the matrices. */
+/* Forward and backward of a sample: t->loss, and the gradients of the matrices in dw. */
 static void differentiate(bq_pass_context *c, const bq_adascale_options *o, training *t, bq_mat x,
                           bq_mat target, const bq_mat dw[BQ_MATS]) {
     double elements = (double)o->batch * (double)x.cols;
     if (o->loss == BQ_LOSS_MEAN) elements *= (double)x.rows;
-    bq_block_forward(c->dev, c->blk, c->q->what, c->work, x, t->y);
+    bq_block_forward(c->dev, c->blk, c->q->w_hat, c->work, x, t->y);
     c->dev->op->mse(c->dev, t->y, target, 1 / elements, t->y, &t->loss);
-    bq_block_backward(c->dev, c->blk, c->q->what, c->work, x, t->y, dw, (bq_mat){0});
+    bq_block_backward(c->dev, c->blk, c->q->w_hat, c->work, x, t->y, dw, (bq_mat){0});
 }
 
-/* Loss of one sample of the batch; its gradient goes into the sums. */
+/* Returns the loss of one sample of the batch, and adds its gradients to the sums. */
 static double sample_step(bq_pass_context *c, const bq_adascale_options *o, training *t, int64_t step,
                           int64_t leaf) {
     bq_dev *dev = c->dev;
     int64_t stride = c->samples / o->batch, sample = step % stride + leaf * stride;
     bq_mat x = block_input(c, t, step, sample), dw[BQ_MATS];
-    bq_mat target =
-        x.data == t->qt.data ? t->fp : t->qt; /* inputs are read: the free buffer takes the target */
+    bq_mat target = x.data == t->qt.data ? t->fp : t->qt; /* a buffer that x does not use */
     dev->op->put(dev, c->fetch(c->ctx, BQ_STREAM_TARGET, sample), target);
     for (int m = 0; m < BQ_MATS; m++) dw[m] = bq_treesum_next(&t->sum[m]);
     if (!dev->op->replay(dev, key_of(SAMPLE, dw))) {
@@ -233,7 +234,7 @@ static double sample_step(bq_pass_context *c, const bq_adascale_options *o, trai
     return t->loss;
 }
 
-/* Gradients meet at the owners of rows, who step. */
+/* Sum the gradients of my rows over the replicas, and take a step with these rows. */
 static void update(bq_pass_context *c, const bq_adascale_options *o, training *t, int64_t step) {
     bq_dev *dev = c->dev;
     bq_quantized *q = c->q;
@@ -281,12 +282,13 @@ double bq_adascale_phase(const bq_adascale_options *o, int64_t flat, int64_t ste
     return at + (1 - at) * (double)(step - flat) / (double)(bq_adascale_end(o, flat) - flat);
 }
 
-/* After some more steps: has the loss stopped falling?  It is looked at until it has. */
+/* After `step` steps: look for a plateau, unless one was found before. */
 static void look(const bq_adascale_options *o, training *t, bq_adascale_state *s, int64_t step) {
     if (!t->flat && bq_adascale_plateau(o, s->losses, step, &s->previous)) t->flat = step;
 }
 
-/* The batch's loss: every replica's samples, summed in their order by everyone. */
+/* The loss of the batch.  All replicas get the losses of all samples and add them in the order of the
+ * leaves.  The same exchange tells all whether to stop and whether to save. */
 static double batch_loss(bq_pass_context *c, const bq_adascale_options *o, training *t, int64_t step) {
     bq_shard mine = leaves_of(c->samples, o->batch, step, c->comm->replica, c->comm->nreplica);
     double loss = 0;
@@ -300,7 +302,7 @@ static double batch_loss(bq_pass_context *c, const bq_adascale_options *o, train
     return loss;
 }
 
-/* Which of the batch's losses, in c->batch on every replica, are no numbers. */
+/* Say which losses of the batch are not finite; c->batch has all of them on every replica. */
 static void say_where(const bq_pass_context *c, const bq_adascale_options *o, int64_t step) {
     int64_t stride = c->samples / o->batch;
     for (int64_t k = 0; k < o->batch && c->comm->replica == 0; k++)
@@ -309,8 +311,8 @@ static void say_where(const bq_pass_context *c, const bq_adascale_options *o, in
                        (long)(step % stride + k * stride), c->batch[k], (long)step);
 }
 
-/* Keep the state where the step's exchange said so to everybody; true: stop here.  What has ended needs no
- * keeping. */
+/* Save the state if the exchange of this step said so.  True: stop here.  After the last step nothing needs
+ * to be saved. */
 static bool keep(bq_pass_context *c, const bq_adascale_options *o, const training *t, bq_adascale_state *s) {
     bool stop = c->batch[o->batch] > 0, save = c->batch[o->batch + 1] > 0;
     if (s->step == bq_adascale_end(o, t->flat)) return false;
@@ -318,7 +320,7 @@ static bool keep(bq_pass_context *c, const bq_adascale_options *o, const trainin
     return stop;
 }
 
-/* As it was before the first step. */
+/* Set the trained values to what they were before the first step. */
 static void forget(bq_pass_context *c, training *t) {
     for (int i = 0; i < c->q->arch->linears; i++) {
         bq_adascale *p = &t->linear[i];
@@ -327,7 +329,7 @@ static void forget(bq_pass_context *c, training *t) {
     }
 }
 
-/* False: the loss was no number, and nothing has moved. */
+/* False: the loss was not finite, and no value was changed. */
 static bool one_step(bq_pass_context *c, const bq_adascale_options *o, training *t, bq_adascale_state *s) {
     int64_t step = s->step;
     bq_mark_open("step %ld", (long)step);

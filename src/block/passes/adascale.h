@@ -1,53 +1,56 @@
-/* adascale.h - the AdaScale pass: FlexRound plus learnable clipping, trained block by block (spec:
- * adascale.md 1, 2).
+/* adascale.h - the pass adascale: AIMET's AdaScale, which is FlexRound (Lee et al., 2023) plus the learnable
+ * weight clipping of OmniQuant (Shao et al., 2024), trained block by block.  The ops adascale_weights and
+ * adascale_step have the formulas.
  *
- * All linears of a block are trained together so that block(mixed input, quantized weights) meets block(FP
- * input, FP weights).  Step t (from 0) of a batch of B takes samples { t mod (n/B) + k n/B, k < B } and adds
- * their gradients in the fixed tree of comm/treesum.h; B = 1 is AIMET's cyclic order.
+ * All linears of a block are trained together, so that the block with quantized weights gives the targets.
+ * Of n samples in all, step t (from 0) with batch B takes the samples t mod (n/B) + k n/B, k = 0 ... B - 1,
+ * and adds their gradients by the fixed tree of comm/treesum.h.  B = 1 is AIMET's order.
  *
- * Over the replicas of a stage: each computes the samples of its share; gradients meet at the owners of row
- * slices, which hold the Adam state of their rows alone and send their rows of the new weights to everyone.
- * Rows do not interact, so any number of replicas gives the same bytes. */
+ * Each replica computes the samples of its share and owns some rows of each matrix.  It gets the gradients of
+ * its rows from all, holds the Adam moments of these rows only, and sends the new weights of its rows to all.
+ * Rows do not depend on each other, so any number of replicas gives the same bytes. */
 #ifndef BQ_BLOCK_ADASCALE_H
 #define BQ_BLOCK_ADASCALE_H
 
 #include "block/passes/pass.h"
 
 typedef enum {
-    BQ_LOSS_SUM_SEQ, /* sum over tokens, mean over batch and hidden: AIMET since 2.34 */
-    BQ_LOSS_MEAN,    /* mean over all: AIMET before */
+    BQ_LOSS_SUM_SEQ, /* sum over tokens, mean over batch and channels: AIMET since 2.34 */
+    BQ_LOSS_MEAN,    /* mean over all of them: AIMET before 2.34 */
 } bq_loss;
 
 typedef struct {
-    int64_t iterations, batch; /* batch divides the samples */
+    int64_t iterations, batch; /* steps, and samples in a step; batch divides the number of samples */
     double lr_clip,
-        lr_weight; /* of beta and gamma; of s2 and s3; both follow a cosine to 0 over the iterations */
+        lr_weight; /* of beta and gamma; of s2 and s3; both fall to 0 over the iterations (cosine) */
     bq_loss loss;
-    bool early_stop; /* look for a plateau */
+    bool early_stop; /* look for a plateau of the loss, see bq_adascale_plateau */
     int64_t check_interval, window;
     double threshold;
-    double anneal; /* steps after a plateau, as a share of those before: the rates fall to 0 over them; 0:
-                      none, and the rates do not fall (AIMET) */
+    double anneal; /* steps after a plateau, as a share of the steps before it: the rates fall to 0 over them.
+                      0: the training ends at the plateau, with the rates as they are (AIMET) */
 } bq_adascale_options;
 
-/* Train and leave the result in c->q, on all replicas, starting from the min-max grid, or from c->q's where
- * c->grid is set.  Symmetric schemes only.  Collective over stage.  Fills c->losses.  Returns the steps done
- * (fewer after an early stop); BQ_PASS_NOT_FINITE when a loss was no number: the block is then left as it was
- * at the start, rounded to nearest; BQ_PASS_STOPPED after c->stop: there is no result, but c->keeper was
- * given the state after the last step. */
+/* Train, and leave the result in c->q on all replicas.  Starts from c->q's grids where c->grid is set, else
+ * from min-max.  Symmetric schemes only.  Fills c->losses.  Collective over stage.  Returns:
+ *   the number of steps done, fewer than `iterations` after an early stop
+ *   BQ_PASS_NOT_FINITE   a loss was NaN or infinite; c->q has the weights as they were at the start, rounded
+ *                        to nearest on the grids of the start
+ *   BQ_PASS_STOPPED      after c->stop; there is no result, but c->keeper, if any, has saved the state */
 int64_t bq_pass_adascale(bq_pass_context *c, const bq_adascale_options *o);
 
-/* Device bytes the pass takes beside block, result and workspace, on one of nreplica replicas of the stage.
- */
+/* Device bytes that the pass takes on a replica beside block, result and workspace. */
 size_t bq_adascale_need(const bq_arch *arch, const bq_scheme *scheme, int64_t tokens, int64_t samples,
                         int64_t batch, int replica, int nreplica);
 
-/* True when the mean of the last `window` of the `count` losses has stopped falling (adascale.md 2.6);
- * *previous is the mean recorded before, NaN at the start.  Exposed for its test. */
+/* Has the loss stopped falling?  AIMET's rule: every check_interval losses, take the mean of the last
+ * `window` of the `count` losses so far; it has stopped if count > window and that mean is less than
+ * `threshold`, as a share, below the mean of the check before, *previous (NaN at the start; updated).  For
+ * adascale.c and its test. */
 bool bq_adascale_plateau(const bq_adascale_options *o, const double *losses, int64_t count, double *previous);
 
-/* Steps in all, and where on the cosine (0 .. 1) a step is, after a plateau at step `flat` (0: there
- * has been none).  The rates go on from where they were. */
+/* After a plateau at step `flat` (0: there was none): how many steps there are in all, and the place of a
+ * step on the cosine, from 0 to 1.  The rates fall to 0 from where they were at the plateau. */
 int64_t bq_adascale_end(const bq_adascale_options *o, int64_t flat);
 double bq_adascale_phase(const bq_adascale_options *o, int64_t flat, int64_t step);
 

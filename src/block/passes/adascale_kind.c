@@ -1,4 +1,4 @@
-/* The kind of pass `adascale`: its keys, and what they mean for others. */
+/* The kind of pass `adascale`: its keys, memory and cost. */
 #include "block/passes/adascale.h"
 
 #include <math.h>
@@ -12,28 +12,34 @@ static const bq_choice losses[] = {{"sum_seq", BQ_LOSS_SUM_SEQ}, {"mean", BQ_LOS
 static const bq_key keys[] = {
 
     {"iterations", BQ_KEY_I64, BQ_AT(options, train.iterations), .value = "1500", .min = 1, .max = 1e7,
-     .help = "Optimizer steps of a block; the learning rates fall to 0 over them (cosine)."},
+     .help = "Optimizer steps for each block. The time grows with them; the learning rates fall to 0 over "
+             "them (cosine)."},
     {"sweep_iterations", BQ_KEY_I64, BQ_AT(options, sweep_iterations), .value = "0", .max = 1e7,
-     .help = "The same from the second sweep on; 0: a quarter of `iterations`."},
+     .help = "The same from the second sweep on. 0: a quarter of `iterations`."},
     {"batch", BQ_KEY_I64, BQ_AT(options, train.batch), .value = "1", .min = 1, .max = 1 << 24,
-     .help = "Samples of a step, a divisor of `calibration.samples`. Ranks beyond `batch` hardly help."},
+     .help = "Samples in a step; must divide `calibration.samples`. The time of a step grows with them. The "
+             "ranks of a stage share them, so more than `batch` ranks hardly help."},
     {"lr_clip", BQ_KEY_REAL, BQ_AT(options, train.lr_clip), .value = "1e-3", .max = 1,
-     .help = "Learning rate of the grid's ends (beta, gamma)."},
+     .help = "Learning rate of the ends of the grids (beta, gamma). AIMET has the same for all models."},
     {"lr_weight", BQ_KEY_REAL, BQ_AT(options, train.lr_weight), .value = "5e-4", .max = 1,
-     .help = "Learning rate of the weights' factors (s2, s3)."},
+     .help = "Learning rate of the factors of weights and rows (s2, s3). AIMET has the same for all models."},
     {"loss", BQ_KEY_CHOICE, BQ_AT(options, train.loss), .value = "sum_seq", .choice = losses,
-     .help = "Squared error, summed over the sequence (AIMET since 2.34) or averaged over it (before)."},
+     .help = "The squared error of the outputs: summed over the tokens of a sample (`sum_seq`, AIMET since "
+             "2.34), or averaged over them (`mean`, AIMET before: to compare with its older figures)."},
     {"early_stop", BQ_KEY_BOOL, BQ_AT(options, train.early_stop), .value = "false",
-     .help = "End a block when its loss no longer falls."},
+     .help = "End the training of a block when its loss no longer falls. Saves time; the next four keys say "
+             "when and how."},
     {"check_interval", BQ_KEY_I64, BQ_AT(options, train.check_interval), .value = "200", .min = 1, .max = 1e7,
-     .help = "`early_stop` looks every so many steps."},
+     .help = "With `early_stop`: the number of steps between two checks."},
     {"window", BQ_KEY_I64, BQ_AT(options, train.window), .value = "500", .min = 1, .max = 1e7,
-     .help = "`early_stop` compares means of so many losses."},
+     .help = "With `early_stop`: a check compares the mean of the last `window` losses with that of the "
+             "check before. No block ends in its first `window` steps."},
     {"threshold", BQ_KEY_REAL, BQ_AT(options, train.threshold), .value = "1e-2", .max = 1,
-     .help = "`early_stop` ends below this relative improvement."},
+     .help = "With `early_stop`: the block ends when that mean has fallen by less than this share. 1e-2 is "
+             "one percent."},
     {"anneal", BQ_KEY_REAL, BQ_AT(options, train.anneal), .value = "0", .max = 1,
-     .help = "Steps after `early_stop` has seen the end, as a share of those before it: the learning rates "
-             "fall to 0 over them. 0: the block ends at once, with the rates as they are (AIMET)."},
+     .help = "With `early_stop`: further steps in which the learning rates fall to 0, as a share of the "
+             "steps so far. 0: the block ends at once, with the rates as they are (AIMET)."},
     {0}};
 
 static bq_training training(const void *pass, int sweep) {
@@ -51,7 +57,8 @@ static size_t need(const void *o, const bq_pass_size *of) {
                             of->replica, of->nreplica);
 }
 
-/* Samples of a batch, then weights and moments of my rows, 44 bytes a weight. */
+/* Forward and backward of this replica's samples of a batch; then the update of its rows, which moves 44
+ * bytes for each weight. */
 static bq_effort step_cost(const void *o, const bq_cost *c) {
     bq_effort e = {0};
     double batch = (double)((const options *)o)->train.batch, leaves = ceil(batch / c->replicas);
@@ -60,8 +67,8 @@ static bq_effort step_cost(const void *o, const bq_cost *c) {
     e.memory += 44 * c->weights / c->replicas;
     if (c->replicas > 1) {
         double nodes = fmin(leaves, 1 + log2(fmax(leaves, 1))), others = (c->replicas - 1) / c->replicas;
-        bool mine = batch >= c->replicas; /* else a few replicas have samples, and these alone send */
-        e.memory += 12 * c->weights;      /* adding up what came */
+        bool mine = batch >= c->replicas; /* else only some replicas have a sample, and only these send */
+        e.memory += 12 * c->weights;      /* adding up what was received */
         e.sent += 4 * c->weights * others * ((mine ? nodes : 1) + 1);
         e.messages += 2 * BQ_MATS + 1;
     }
@@ -76,8 +83,9 @@ static int64_t run(bq_pass_context *c, const void *pass) {
 
 const bq_pass_kind bq_pass_kind_adascale = {
     .scope = {"phases.N.passes.N, pass: adascale",
-              "Trains clipping and a factor for each weight against the block's own output (AIMET's "
-              "AdaScale).",
+              "Trains the ends of the grids and a factor for each weight, so that the quantized block gives "
+              "the outputs of the original (AIMET's AdaScale). Each step costs a forward and a backward of "
+              "`batch` samples. Needs symmetric codes.",
               keys, BQ_PASS_OPTIONS_OF(options)},
     .name = "adascale",
     .traits = BQ_PASS_CALIBRATED | BQ_PASS_TARGETS | BQ_PASS_QUANTIZES | BQ_PASS_TRAINS | BQ_PASS_BACKWARD |

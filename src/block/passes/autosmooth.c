@@ -24,8 +24,8 @@ size_t bq_autosmooth_need(const bq_arch *arch, const bq_autosmooth_options *o, i
 /* ---- the kind ---- */
 
 typedef struct {
-    bq_autosmooth_options o; /* first: a file of Quark's fills it */
-    char map[BQ_PATH_MAX];   /* that file, while a recipe is read */
+    bq_autosmooth_options o; /* must be first: io/quark.h fills it from a file */
+    char map[BQ_PATH_MAX];   /* that file; used only while a recipe is read */
 } options;
 
 static const bq_choice distances[] = {
@@ -43,21 +43,20 @@ static const bq_choice inspected[] = {{"off", BQ_INSPECT_OFF},
 static const bq_key keys[] = {
 
     {"map", BQ_KEY_PATH, BQ_AT(options, map), .value = "", .unhashed = true,
-     .help = "A JSON file as AMD Quark takes it. Its compute_scale_loss and scaling_layers replace the "
-             "values of `loss`, "
-             "`qkv`, `o`, `gate_up` and `down`."},
+     .help = "A JSON file in AMD Quark's form. Its compute_scale_loss and scaling_layers replace the values "
+             "of `loss`, `qkv`, `o`, `gate_up` and `down`."},
     {"loss", BQ_KEY_CHOICE, BQ_AT(options, o.loss), .value = "mae", .choice = distances,
-     .help = "Mean of d^2, of abs d, or of sqrt(abs d), which Quark calls RMSE."},
+     .help = "How a difference d of outputs counts: by the mean of d^2 (`mse`), of abs d (`mae`), or of "
+             "sqrt(abs d) (`rmse`, as Quark calls it)."},
     {"grouped_queries", BQ_KEY_CHOICE, BQ_AT(options, o.gqa), .value = "group", .choice = bq_gqa_choices,
-     .help = "Heads that share a value head need one scale before o: search it so (`group`), search without "
-             "and take the "
-             "largest (`late`, Quark), or leave o as it is (`skip`)."},
+     .help =
+         "Query heads that share a value head need one scale for o. `group`: candidates have one. `late`: "
+         "they need not, and the largest of the chosen ones is taken (Quark). `skip`: o is not scaled."},
     INSPECT("qkv", BQ_QKV, "module",
-            "What decides about the scale of q, k, v: their own outputs (`self`), those of attention "
-            "(`module`) or of the "
-            "`block`. `off`: no scale."),
+            "The outputs that decide about the scale of q, k, v: their own (`self`), that of attention "
+            "(`module`) or of the `block`, which take more work. `off`: no scale."),
     INSPECT("o", BQ_O, "self", "The same for o."),
-    INSPECT("gate_up", BQ_GATE_UP, "module", "The same for gate and up; their module is the MLP."),
+    INSPECT("gate_up", BQ_GATE_UP, "module", "The same for gate and up; `module` is the MLP."),
     INSPECT("down", BQ_DOWN, "self", "The same for down."),
     BQ_SCALES_KEYS(options, o),
     {0}};
@@ -73,10 +72,12 @@ static bq_effort cost(const void *o, const bq_cost *c) {
 static int64_t run(bq_pass_context *c, const void *o) { return bq_pass_autosmooth(c, o, NULL); }
 
 const bq_pass_kind bq_pass_kind_autosmoothquant = {
-    .scope = {"phases.N.passes.N, pass: autosmoothquant",
-              "The same with a searched formula (AMD Quark's): for each matrix the best of max|x|^r, r = 0.0 "
-              "... 0.9, by what quantized weights do to an output of the original model. Prepares.",
-              keys, BQ_PASS_OPTIONS_OF(options)},
+    .scope =
+        {"phases.N.passes.N, pass: autosmoothquant",
+         "Smoothing by a search (AMD Quark's Auto-SmoothQuant): for each matrix it takes the scale max|x|^r, "
+         "r = 0.0 ... 0.9, with which quantized weights change an output of the original model least. Costs "
+         "about a forward for each candidate. Prepares: a pass that quantizes must follow.",
+         keys, BQ_PASS_OPTIONS_OF(options)},
     .name = "autosmoothquant",
     .traits = BQ_PASS_CALIBRATED | BQ_PASS_HANDS_ON | BQ_PASS_ZEROS,
     .need = need,

@@ -10,18 +10,18 @@ static const float limit_step = 0.05f;
 
 typedef struct {
     bq_pass_context *c;
-    bq_mat x[BQ_MATS]; /* (tokens, cols): the inputs of some tokens */
-    int64_t tokens;    /* of those, <= TOKENS */
+    bq_mat x[BQ_MATS]; /* (tokens, cols): the inputs of the tokens that are used */
+    int64_t tokens;    /* how many, <= TOKENS */
 } clipping;
 
 static int64_t tokens_of(int64_t samples, int64_t tokens) {
     return samples * tokens < TOKENS ? samples * tokens : TOKENS;
 }
 
-/* The place of the i-th token among all. */
+/* The number of the i-th of these tokens among all tokens. */
 static int64_t place(const clipping *t, int64_t i) { return i * (t->c->samples * t->c->tokens) / t->tokens; }
 
-/* The first of the tokens that lies in a sample or behind it. */
+/* The first of these tokens that lies in a sample or in a later one. */
 static int64_t first_in(const clipping *t, int64_t sample) {
     int64_t i = 0;
     while (i < t->tokens && place(t, i) < sample * t->c->tokens) i++;
@@ -39,7 +39,7 @@ static void pick(void *ctx, int64_t sample, bq_mat x, bq_mat y) {
                 bq_mat_rows(t->x[m], i, 1));
 }
 
-/* Everybody gets the tokens of all replicas. */
+/* Give every replica the tokens of all replicas. */
 static void gather_tokens(clipping *t) {
     const bq_comm *comm = t->c->comm;
     int64_t first[BQ_REPLICAS + 1];
@@ -49,7 +49,7 @@ static void gather_tokens(clipping *t) {
     for (int m = 0; m < BQ_MATS; m++) bq_comm_gather_slices(comm, t->c->dev, t->x[m], first);
 }
 
-/* Rows of linear i that are clipped: all but those that make queries and keys. */
+/* The rows of linear i that are clipped, numbered as in its matrix: all but those of queries and keys. */
 static bq_shard rows_of(const bq_arch *arch, int i) {
     const bq_linear *l = &arch->linear[i];
     int64_t first = l->mat == BQ_QKV ? (arch->model.heads + arch->model.kv_heads) * arch->model.head_dim : 0;
@@ -60,7 +60,7 @@ static bq_shard rows_of(const bq_arch *arch, int i) {
 
 static int64_t pieces_of(const bq_arch *arch, int i) { return (rows_of(arch, i).count + ROWS - 1) / ROWS; }
 
-/* Some rows w of a matrix, one group of columns after the other. */
+/* Clip some rows w of a matrix, one group of columns after the other. */
 static void clip_piece(clipping *t, bq_scheme scheme, bq_mat w, bq_mat x) {
     bq_dev *dev = t->c->dev;
     int64_t group = scheme.group > 0 ? scheme.group : w.cols;
@@ -80,7 +80,7 @@ static void clip_piece(clipping *t, bq_scheme scheme, bq_mat w, bq_mat x) {
     bq_arena_reset(&dev->mem, mark);
 }
 
-/* Pieces have the same shape whoever has them, so that their products have the same bits. */
+/* The shape of a piece does not depend on the number of replicas, so its products have the same bits. */
 static void clip_all(clipping *t) {
     bq_pass_context *c = t->c;
     const bq_arch *arch = c->q->arch;
@@ -178,15 +178,15 @@ typedef struct {
 static const bq_key keys[] = {
 
     {"duo", BQ_KEY_BOOL, BQ_AT(options, o.duo), .value = "false",
-     .help = "Candidates from activations and weights: none and a^(i/18) / w^(1 - i/18) (llm-compressor's "
-             "default). Else "
-             "a^(i/20), i < 20 (MIT, Quark)."},
+     .help = "Candidates depend on the weights, too: no scale, and a^(i/18) / w^(1 - i/18), i = 0 ... 18 "
+             "(llm-compressor's default). False: a^(i/20), i = 0 ... 19 (MIT, Quark)."},
     {"to_one", BQ_KEY_BOOL, BQ_AT(options, o.to_one), .value = "false",
-     .help = "Without `duo`: a^(i/19), so that the last is a itself (llm-compressor)."},
+     .help = "Without `duo`: a^(i/19), so that the last candidate is a itself (llm-compressor)."},
     {"clip", BQ_KEY_BOOL, BQ_AT(options, o.clip), .value = "true",
-     .help = "Clip rows of groups afterwards, not those of q and k (MIT, Quark)."},
+     .help = "After scaling, clip the weights of each row and group, but not of q and k, where this makes "
+             "the outputs better (MIT, Quark). Costs one more forward."},
     {"grouped_queries", BQ_KEY_CHOICE, BQ_AT(options, o.gqa), .value = "group", .choice = bq_gqa_choices,
-     .help = "As for `autosmoothquant`; MIT and llm-compressor `skip`."},
+     .help = "As for `autosmoothquant`. MIT and llm-compressor: `skip`."},
     BQ_SCALES_KEYS(options, o),
     {0}};
 
@@ -202,7 +202,9 @@ static int64_t run(bq_pass_context *c, const void *o) { return bq_pass_awq(c, o,
 
 const bq_pass_kind bq_pass_kind_awq = {
     .scope = {"phases.N.passes.N, pass: awq",
-              "Activation-aware scaling, searched by the squared error of outputs, and clipping. Prepares.",
+              "Scales up the weights of input channels with large mean abs a before they are rounded; the "
+              "scale is searched by the squared error of outputs (AWQ). Then clips. Costs about a forward "
+              "for each of 20 candidates. Prepares: a pass that quantizes must follow.",
               keys, BQ_PASS_OPTIONS_OF(options)},
     .name = "awq",
     .traits = BQ_PASS_CALIBRATED | BQ_PASS_HANDS_ON | BQ_PASS_ZEROS,

@@ -5,19 +5,20 @@
 #include "comm/heartbeat.h"
 #include "comm/treesum.h"
 
-#define DAMP_STEP 0.01 /* when a matrix is not positive definite */
-#define DAMP_END  1.0
+#define DAMP_STEP 0.01 /* added while a matrix is not positive definite, */
+#define DAMP_END  1.0  /* up to here */
 
-/* Gram matrices are taken as means over the samples, times 2: the scale in which a dead column counts 1. */
+/* The factor of Gram matrices, 2 / samples, as in the GPTQ authors' code.  It decides how much the 1 counts
+ * that the op factor puts on the diagonal of a column without inputs. */
 static double unit_of(const bq_pass_context *c) { return 2.0 / (double)c->samples; }
 
-/* Linears of one matrix that take its columns in the same order, and so share a factor. */
+/* Linears of one matrix that take its columns in the same order, and so share a factor of its Gram matrix. */
 typedef struct {
-    int mat, first; /* the first of them, whose groups made the order */
+    int mat, first; /* first: the linear whose groups decide the order */
     int linears;
     int linear[BQ_ARCH_LINEARS];
-    bq_mat order, ut; /* (K, 1) i32, (K, K) */
-    double damp;      /* that was needed; 0: none was enough */
+    bq_mat order, ut; /* (K, 1) i32, (K, K): see bq_gptq */
+    double damp;      /* the damping that was enough; 0: none was */
 } unit;
 
 typedef struct {
@@ -25,7 +26,7 @@ typedef struct {
     const bq_gptq_options *o;
     bq_gram_set set;
     bq_gram gram;
-    bq_mat diag[BQ_MATS]; /* (K, 1): of gram.h */
+    bq_mat diag[BQ_MATS]; /* (K, 1): the diagonal of gram.h */
     int units;
     unit unit[BQ_ARCH_LINEARS];
 } work;
@@ -34,7 +35,7 @@ static int64_t group_of(const bq_arch *arch, const bq_scheme *scheme, int i) {
     return arch->linear[i].cols / bq_linear_groups(arch, scheme, i);
 }
 
-/* The units of the matrices in a set; only gar's orders depend on the groups. */
+/* The units of the matrices in a set, and their number.  Only the order of gar depends on the groups. */
 static int units_of(const bq_arch *arch, const bq_scheme *scheme, bq_order order, unsigned which,
                     unit out[BQ_ARCH_LINEARS]) {
     int n = 0;
@@ -56,15 +57,15 @@ static bq_gram_set set_of(const bq_gptq_options *o, unsigned which) {
     return (bq_gram_set){which, o->qep > 0 ? without_down(which) : 0, o->gram};
 }
 
-/* Can unit k's factor take the place of its Gram matrix?  Not where that is needed again: by another unit, or
- * by QEP's own factor. */
+/* Can the factor of unit k overwrite its Gram matrix?  Not in f64, and not where the matrix is read again, by
+ * another unit or by QEP. */
 static bool in_place(const unit *units, int n, int k, bq_gram_set set) {
     bool alone = set.type == BQ_F32 && !(set.cross >> units[k].mat & 1);
     for (int i = 0; i < n; i++) alone = alone && (i == k || units[i].mat != units[k].mat);
     return alone;
 }
 
-/* The damping that was enough, 0 when none was. */
+/* Factor h.  Returns the damping that was enough; 0: none was. */
 static double factor(bq_pass_context *c, bq_mat h, bq_mat order, double damp, bq_mat ut) {
     double used = damp;
     while (!c->dev->op->factor(c->dev, h, order, unit_of(c), used, ut)) {
@@ -74,7 +75,7 @@ static double factor(bq_pass_context *c, bq_mat h, bq_mat order, double damp, bq
     return used;
 }
 
-/* A matrix that one replica has, for all of the stage. */
+/* Give all replicas the matrix of one of them. */
 static void share(bq_pass_context *c, int owner, bq_mat m) {
     int64_t first[BQ_REPLICAS + 1];
     for (int r = 0; r <= c->comm->nreplica; r++) first[r] = r > owner ? m.rows : 0;
@@ -95,7 +96,7 @@ static void say(const work *a, const unit *t) {
                arch->linear[t->first].name, t->damp);
 }
 
-/* Orders on all replicas, each factor on one of them, then on all. */
+/* Orders are computed on all replicas, each factor on one of them, which sends it to all. */
 static void factor_units(work *a) {
     bq_pass_context *c = a->c;
     bq_dev *dev = c->dev;
@@ -121,7 +122,7 @@ static void factor_units(work *a) {
 
 /* ---- rows ---- */
 
-/* Panels of a linear that a replica has, as rows of it. */
+/* The rows of a linear that a replica quantizes: whole panels. */
 static bq_shard panel_rows(int64_t rows, int replica, int nreplica) {
     bq_shard p = bq_shard_of((rows + BQ_GPTQ_ROWS - 1) / BQ_GPTQ_ROWS, replica, nreplica);
     int64_t first = p.first * BQ_GPTQ_ROWS, end = (p.first + p.count) * BQ_GPTQ_ROWS;
@@ -129,7 +130,7 @@ static bq_shard panel_rows(int64_t rows, int replica, int nreplica) {
     return (bq_shard){first, end - first, rows};
 }
 
-/* Every replica's panels of a linear; `each`: rows of m to one of the linear. */
+/* Give all replicas the panels of all.  m has `each` rows for one row of the linear. */
 static void gather(bq_pass_context *c, bq_mat m, int64_t rows, int64_t each) {
     int64_t first[BQ_REPLICAS + 1];
     for (int r = 0; r < c->comm->nreplica; r++)
@@ -138,7 +139,7 @@ static void gather(bq_pass_context *c, bq_mat m, int64_t rows, int64_t each) {
     bq_comm_gather_slices(c->comm, c->dev, m, first);
 }
 
-/* The grids of some rows of linear i as they are now. */
+/* Fit the grids of rows w of linear i to their present values. */
 static void fit(work *a, int i, bq_mat w, bq_mat scale, bq_mat zero) {
     bq_pass_context *c = a->c;
     bq_dev *dev = c->dev;
@@ -153,7 +154,7 @@ static void fit(work *a, int i, bq_mat w, bq_mat scale, bq_mat zero) {
         dev->op->fit(dev, rows, weight, c->q->scheme[i], scale, zero);
 }
 
-/* My rows of linear i: w is replaced by what was quantized. */
+/* Quantize my rows w of linear i.  w becomes the fold; the grids are fitted unless c->grid. */
 static void quantize(work *a, const unit *t, int i, bq_mat w, bq_shard mine_of) {
     bq_pass_context *c = a->c;
     bq_quantized *q = c->q;
@@ -175,8 +176,8 @@ static void quantize(work *a, const unit *t, int i, bq_mat w, bq_shard mine_of) 
     c->dev->op->gptq(c->dev, &p, q->scheme[i], w);
 }
 
-/* w += qep w cross (h + damping)^-1, a panel at a time, so that its GEMMs have the same shapes on any number
- * of replicas.  ut: factor of h in identity order. */
+/* QEP: w += qep w cross (h + damping)^-1.  One panel at a time, so that the shapes of the GEMMs do not
+ * depend on the number of replicas.  ut: the factor of h with the columns as they stand. */
 static void correct(const work *a, bq_mat cross, bq_mat ut, bq_mat w) {
     bq_dev *dev = a->c->dev;
     float share = (float)(a->o->qep * unit_of(a->c));
@@ -193,7 +194,7 @@ static void correct(const work *a, bq_mat cross, bq_mat ut, bq_mat w) {
     bq_arena_reset(&dev->mem, mark);
 }
 
-/* m as f32, in memory of the arena where it is not. */
+/* m in f32: m itself, or a copy in the arena. */
 static bq_mat narrow(bq_dev *dev, bq_mat m) {
     if (m.type == BQ_F32) return m;
     bq_mat to = bq_arena_push(&dev->mem, m.rows, m.cols, BQ_F32);
@@ -202,7 +203,7 @@ static bq_mat narrow(bq_dev *dev, bq_mat m) {
     return to;
 }
 
-/* QEP: every replica factors for itself, since the next unit waits for this one. */
+/* QEP for the linears of a unit.  Every replica computes the factor itself, since all would wait for it. */
 static void correct_unit(work *a, const unit *t) {
     bq_pass_context *c = a->c;
     bq_dev *dev = c->dev;
@@ -241,8 +242,8 @@ static void quantize_unit(work *a, const unit *t) {
 
 /* ---- the pass ---- */
 
-/* Quantize the matrices of a set, whose inputs come from a block with matrices w.  way: how the samples come
- * to before the only one of the set; NULL: by a forward. */
+/* Quantize the matrices of a set, with the inputs that a block with the matrices w gives.  way: the walk that
+ * goes on to the only matrix of the set; NULL: one forward for all of them. */
 static void quantize_set(bq_pass_context *c, const bq_gptq_options *o, bq_midway *way,
                          const bq_mat w[BQ_MATS], unsigned which) {
     bq_dev *dev = c->dev;
@@ -284,7 +285,7 @@ void bq_pass_gptq(bq_pass_context *c, const bq_gptq_options *o) {
     bq_midway_open(&way, c);
     for (int m = 0; m < BQ_MATS; m++) {
         quantize_set(c, o, &way, w, 1u << m);
-        w[m] = c->q->what[m];
+        w[m] = c->q->w_hat[m];
     }
     bq_midway_end(&way, w);
     bq_arena_reset(&c->dev->mem, mark);

@@ -1,11 +1,11 @@
-/* The kind of pass `gptq`: its keys, and what they mean for others. */
+/* The kind of pass `gptq`: its keys, memory and cost. */
 #include "block/passes/gptq.h"
 #include "block/passes/search.h"
 
 #include <stdio.h>
 
 typedef struct {
-    bq_gptq_options gptq; /* but for ends */
+    bq_gptq_options gptq; /* its `ends` are made from the next field */
     bq_shrink_options ends;
 } options;
 
@@ -17,31 +17,32 @@ static const bq_choice sums[] = {{"f32", BQ_F32}, {"f64", BQ_F64}, {0}};
 static const bq_key keys[] = {
 
     {"damp", BQ_KEY_REAL, BQ_AT(options, gptq.damp), .value = "0.01", .min = 1e-6, .max = 1,
-     .help =
-         "Added to the diagonal of the Gram matrix, as a share of its mean. Raised in steps of 0.01 where "
-         "the matrix is not positive definite."},
+     .help = "Added to the diagonal of the Gram matrix, as a share of the diagonal's mean. Where the matrix "
+             "is still not positive definite it is raised in steps of 0.01, and the log says so."},
     {"order", BQ_KEY_CHOICE, BQ_AT(options, gptq.order), .value = "act", .choice = orders,
      .help =
-         "Columns by falling diagonal of the Gram matrix, with grids fitted before (act); groups, and the "
-         "columns in them, by the same (gar); as they stand (none). With gar and none the grid of a group "
-         "is fitted to the compensated weights. Stored codes always stand in the model's order."},
+         "The order in which columns are quantized. `act`: by the diagonal of the Gram matrix, the largest "
+         "first; grids are fitted before. `gar`: whole groups by their largest diagonal, and inside a group "
+         "as `act`. `none`: as stored. With `gar` and `none` the grid of a group is fitted when its turn "
+         "comes, to the compensated weights. Codes are always stored in the model's order."},
     {"clip", BQ_KEY_CHOICE, BQ_AT(options, gptq.clip), .value = "hessian", .choice = clips,
-     .help = "Grids cover the range of the weights (minmax), or are narrowed to the least error of the "
-             "weights (mse, as with rtn), or of the weights' squares times the diagonal of the Gram matrix "
-             "(hessian). A pass before that leaves grids decides instead."},
+     .help = "How grids are fitted. `minmax`: to the range of the weights. `mse`: narrower, to the least "
+             "error of the weights, as with `rtn`. `hessian`: the same with squared errors times the "
+             "diagonal of the Gram matrix. Has no effect after a pass that leaves grids."},
     BQ_SHRINK_KEYS(options, ends),
     {"sequential", BQ_KEY_BOOL, BQ_AT(options, gptq.sequential), .value = "false",
-     .help =
-         "Inputs of o, gate_up and down see the linears before them in the block quantized. One Gram matrix "
-         "is in memory at a time, and the samples go through the block once, kept where they halt before a "
-         "matrix, as many as half of the memory left holds (`plan` says how many; the others start again "
-         "for each matrix). As a phase's last pass it spares the quantized stream a forward."},
+     .help = "Quantize the matrices of a block one after the other: o, gate_up and down see inputs that come "
+             "from quantized linears. Needs less memory, one Gram matrix at a time. The samples go through "
+             "the block once, as far as half of the free memory holds their state (`plan` says how many); "
+             "the others start again for each matrix. As the last pass of a phase it saves a forward of the "
+             "quantized stream."},
     {"gram", BQ_KEY_CHOICE, BQ_AT(options, gptq.gram), .value = "f32", .choice = sums,
-     .help = "Type of the sums of Gram matrices over the samples. `f64` takes twice the memory for them; a "
-             "sample's own products are made as `compute` says."},
+     .help = "Type of the sums of Gram matrices over the samples. `f64` is more exact and takes twice the "
+             "memory for them. The products of one sample are computed as `compute` says."},
     {"qep", BQ_KEY_REAL, BQ_AT(options, gptq.qep), .value = "0", .max = 1,
-     .help = "Share of the QEP correction: weights first make up for what the quantized blocks before have "
-             "done to their inputs (not down_proj). Needs `inputs` qt or mix, and a second forward."},
+     .help = "Share of the correction of QEP (its paper: 0.5): before they are quantized, the weights of all "
+             "linears but down make up for what the quantized blocks before have changed in their inputs. "
+             "Needs `inputs` qt or mix, a second forward, and a second Gram matrix for each input."},
     {0}};
 
 static bool corrects(const options *o) { return o->gptq.qep > 0; }
@@ -77,7 +78,7 @@ static bq_effort cost(const void *pass, const bq_cost *c) {
         bq_effort_add(&e, c->samples, bq_effort_forward_to(c->arch, c->tokens, m));
     bq_effort_add(&e, corrects(o) ? 2 : 1, bq_effort_grams(c));
     bq_effort_add(&e, 1, bq_effort_rows(c));
-    e.flop += bq_effort_powers(c->arch, 1, 2) / c->replicas; /* rows cols^2: rows are shared */
+    e.flop += bq_effort_powers(c->arch, 1, 2) / c->replicas; /* replicas share the rows */
     e.flop64 += bq_effort_factors(c);
     e.sent += c->replicas > 1 ? 4 * bq_effort_powers(c->arch, 0, 2) : 0;
     return e;
@@ -93,8 +94,9 @@ static int64_t run(bq_pass_context *c, const void *pass) {
 
 const bq_pass_kind bq_pass_kind_gptq = {
     .scope = {"phases.N.passes.N, pass: gptq",
-              "Quantizes column by column; the columns behind make up for the error of those before, as the "
-              "inputs' second moments say (GPTQ).",
+              "Quantizes one column after the other; later columns make up for the error of earlier ones, by "
+              "the Gram matrix of the inputs (GPTQ). Costs a forward of the samples, and a factorization for "
+              "each input.",
               keys, BQ_PASS_OPTIONS_OF(options)},
     .name = "gptq",
     .traits = BQ_PASS_CALIBRATED | BQ_PASS_QUANTIZES | BQ_PASS_ZEROS | BQ_PASS_MOMENTS,

@@ -1,14 +1,15 @@
-/* Half-quadratic quantization (HQQ, torchao.md 5): grids by a fixed point on the weights alone.  An iteration
- * makes codes, takes the large errors out of the fit, and solves for one number of each grid
- * (kernels/quadratic.h).  Rows are independent, so any number of replicas gives the same bytes.
+/* The pass hqq, half-quadratic quantization (HQQ: Badri and Shaji, 2023): it fits grids to the weights
+ * alone.  An iteration makes codes, leaves a part of the large errors out of the fit, and solves for one
+ * number of each grid (kernels/quadratic.h).  Rows do not depend on each other, so any number of replicas
+ * gives the same bytes.
  *
- * HQQ solves for the zero point at a fixed scale, and its zero points are fractions.  blockq's are codes, as
- * the formats of its outputs want them (io/export.h), so they are rounded at the end.  Most of the gain is
- * lost by that: with any whole zero point the grid has the same multiples of the scale, and only its ends
+ * HQQ solves for the zero point with the scale fixed, and its zero points are fractions.  In blockq a zero
+ * point is a code, as the output formats need it (io/out/export.h), so it is rounded at the end.  That loses
+ * most of the gain: with any whole zero point the grid has the same multiples of the scale, and only its ends
  * move.
  *
- * A group stops by its own error.  torchao and hqq stop all groups of a matrix at once, by the mean over the
- * matrix, which would make rows depend on each other. */
+ * Each group stops by its own error.  torchao and hqq stop all groups of a matrix together, by the mean error
+ * of the matrix; then rows would depend on each other. */
 #include "block/passes/pass.h"
 
 #include "base/shard.h"
@@ -19,22 +20,23 @@ static const bq_key keys[] = {
 
     {"solve", BQ_KEY_CHOICE, BQ_AT(bq_quadratic, solve), .value = "zero", .choice = solves,
      .help = "What the iterations change. `zero`: the zero points, as HQQ does, rounded to codes at the end; "
-             "symmetric grids have none and stay as they are. `scale`: the scales (without errors beyond "
-             "`beta`'s limit: torchao's HQQ_SCALE_ONLY), which makes the mean error of the weights smaller, "
-             "but clips large weights, so check the perplexity."},
+             "symmetric grids have none and stay as they are. `scale`: the scales (the same as torchao's "
+             "HQQ_SCALE_ONLY where no error exceeds the limit of `beta`). It makes the mean error of the "
+             "weights smaller but clips large weights, so check the perplexity."},
     {"iterations", BQ_KEY_INT, BQ_AT(bq_quadratic, iterations), .value = "20", .min = 1, .max = 1000,
-     .help = "Most iterations of a group; each reads its weights once. 20 are torchao's and hqq's."},
+     .help = "Most iterations for a group; each reads its weights once. torchao and hqq have 20."},
     {"lp_norm", BQ_KEY_REAL, BQ_AT(bq_quadratic, p), .value = "0.7", .min = 0.1, .max = 1,
-     .help = "Errors count by this power. The smaller it is, the less do outliers pull at the grid."},
+     .help = "The power of an error in the sum that is made small. The smaller it is, the less outliers "
+             "change the grid."},
     {"beta", BQ_KEY_REAL, BQ_AT(bq_quadratic, beta), .value = "10", .min = 1e-3, .max = 1e9,
-     .help = "Errors beyond (1 / `beta`)^(1 / (2 - `lp_norm`)), 0.17 with the defaults, are taken out of the "
-             "fit in part. Weights of most models have none. Raise it, to 1000 say, to leave out more."},
+     .help = "A part of each error above (1 / `beta`)^(1 / (2 - `lp_norm`)) is left out of the fit. With the "
+             "defaults that limit is 0.17, and most models have no such errors. Raise `beta`, for example to "
+             "1000, to leave out more."},
     {"kappa", BQ_KEY_REAL, BQ_AT(bq_quadratic, kappa), .value = "1.01", .min = 1, .max = 10,
-     .help = "`beta` grows by this factor in each iteration (torchao: 1.01, hqq: 1)."},
+     .help = "`beta` is multiplied by this after each iteration (torchao: 1.01, hqq: 1)."},
     {"early_stop", BQ_KEY_BOOL, BQ_AT(bq_quadratic, early_stop), .value = "true",
-     .help =
-         "A group ends when its mean error no longer falls, and keeps the grid of the least. Otherwise it "
-         "takes all iterations and keeps the last grid, which may be worse."},
+     .help = "A group ends when its mean error no longer falls, and keeps the grid with the least. False: it "
+             "takes all iterations and keeps the last grid, which may be worse."},
     {0}};
 
 static int64_t run(bq_pass_context *c, const void *pass) {
@@ -57,12 +59,11 @@ static int64_t run(bq_pass_context *c, const void *pass) {
 }
 
 const bq_pass_kind bq_pass_kind_hqq = {
-    .scope =
-        {"phases.N.passes.N, pass: hqq",
-         "Fits each grid to its weights by half-quadratic iterations (HQQ), from the grids of the passes "
-         "before, or from min-max. Needs no data and takes seconds. With `zero` it is about as good as rtn, "
-         "because the fractions of HQQ's zero points cannot be stored.",
-         keys, BQ_PASS_OPTIONS_OF(bq_quadratic)},
+    .scope = {"phases.N.passes.N, pass: hqq",
+              "Fits each grid to its weights by half-quadratic iterations (HQQ). Starts from the grids of "
+              "the passes before, or from min-max. Needs no data and takes seconds. With `solve` `zero` it "
+              "is about as good as rtn, because the fractions of HQQ's zero points cannot be stored.",
+              keys, BQ_PASS_OPTIONS_OF(bq_quadratic)},
     .name = "hqq",
     .traits = BQ_PASS_QUANTIZES | BQ_PASS_ZEROS,
     .run = run,

@@ -25,7 +25,8 @@ typedef struct {
 static const bq_key keys[] = {
 
     {"decompressed_bits", BQ_KEY_INT, BQ_AT(options, decompressed), .value = "8", .min = 2, .max = 8,
-     .help = "Bits of codes times multiples: the multiples go from 1 to 2^(`decompressed_bits` - bits)."},
+     .help = "Bits of a code times its multiple: the multiples are 1 ... 2^(`decompressed_bits` - bits). Set "
+             "it to what the hardware computes with. Fewer bits make coarser scales."},
     {0}};
 
 static int64_t run(bq_pass_context *c, const void *o) {
@@ -34,11 +35,11 @@ static int64_t run(bq_pass_context *c, const void *o) {
 }
 
 const bq_pass_kind bq_pass_kind_lpbq = {
-    .scope =
-        {"phases.N.passes.N, pass: lpbq",
-         "Scales of groups become small whole multiples of one scale a row (AIMET's LPBQ); of the passes "
-         "before, or of the min-max grid. Needs groups.",
-         keys, BQ_PASS_OPTIONS_OF(options)},
+    .scope = {"phases.N.passes.N, pass: lpbq",
+              "Makes the scales of groups small whole multiples of one scale for each row (AIMET's LPBQ), "
+              "for hardware that computes with one scale for each row. Starts from the grids of the "
+              "passes before, or from min-max. Needs groups and symmetric codes, no data.",
+              keys, BQ_PASS_OPTIONS_OF(options)},
     .name = "lpbq",
     .traits = BQ_PASS_QUANTIZES,
     .run = run,

@@ -5,7 +5,7 @@
 
 #include <stdio.h>
 
-enum { ELEMENTS = 3 }; /* so many values are one for each element, the others one for each group of a row */
+enum { ELEMENTS = 3 }; /* the first values: one for each element; the others: one for each group of a row */
 static const char *const value_name[BQ_INSIDE_VALUES] = {"s2",     "s2_m",  "s2_v",    "beta",    "beta_m",
                                                          "beta_v", "gamma", "gamma_m", "gamma_v", "s3",
                                                          "s3_m",   "s3_v",  "hi",      "lo"};
@@ -14,7 +14,7 @@ static const char *const mat_name[BQ_MATS] = {"qkv", "o", "gate_up", "down"};
 static int mat_of(int part) { return part / BQ_INSIDE_VALUES; }
 static int value_of(int part) { return part % BQ_INSIDE_VALUES; }
 
-/* Rows of a part before a row of its matrix. */
+/* How many rows of a part come before a row of its matrix. */
 static int64_t row_of(const bq_quantized *q, int part, int64_t row) {
     int64_t sum = 0;
     if (value_of(part) < ELEMENTS) return row;
@@ -33,7 +33,7 @@ bq_mat bq_adascale_part(const bq_quantized *q, int part, char name[32]) {
                        BQ_F32);
 }
 
-/* The part in the buffer: the folded weights are made after the last step. */
+/* Where a whole part lies: in q->fold, which gets its values after the last step. */
 static bq_mat buffer(const bq_adascale_state *s, int part) {
     char name[32];
     bq_mat shape = bq_adascale_part(s->q, part, name), whole = s->q->fold[mat_of(part)];
@@ -41,7 +41,7 @@ static bq_mat buffer(const bq_adascale_state *s, int part) {
     return whole;
 }
 
-/* My rows of one linear's part, where they are trained. */
+/* A part of the trained values p of a linear. */
 static bq_mat trained(const bq_adascale *p, int part) {
     bq_mat m[3], v[3]; /* moments of beta, gamma, s3 lie side by side */
     for (int k = 0; k < 3; k++) m[k] = bq_mat_cols(p->m_row, k, 1), v[k] = bq_mat_cols(p->v_row, k, 1);
@@ -50,7 +50,7 @@ static bq_mat trained(const bq_adascale *p, int part) {
     return values[value_of(part)];
 }
 
-/* My rows between the buffer and the training. */
+/* Copy my rows of a part from the buffer to the training (take), or back. */
 static void move(bq_adascale_state *s, int part, bool take) {
     const bq_arch *arch = s->q->arch;
     bq_shard own = bq_shard_of(arch->rows[mat_of(part)], s->comm->replica, s->comm->nreplica);

@@ -49,8 +49,8 @@ static const bq_choice clips[] = {{"minmax", BQ_CLIP_MINMAX}, {"mse", BQ_CLIP_MS
 static const bq_key keys[] = {
 
     {"clip", BQ_KEY_CHOICE, BQ_AT(options, clip), .value = "minmax", .choice = clips,
-     .help = "The grid covers the row's values (`minmax`), or its ends shrink to where the weights' error is "
-             "least (`mse`)."},
+     .help = "`minmax`: a grid covers all its weights. `mse`: its ends shrink to the least error of the "
+             "weights, which takes longer."},
     BQ_SHRINK_KEYS(options, ends),
     {0}};
 
@@ -68,8 +68,10 @@ static int64_t run(bq_pass_context *c, const void *pass) {
 }
 
 const bq_pass_kind bq_pass_kind_rtn = {
-    .scope = {"phases.N.passes.N, pass: rtn", "Round to nearest. Needs no data.", keys,
-              BQ_PASS_OPTIONS_OF(options)},
+    .scope = {"phases.N.passes.N, pass: rtn",
+              "Rounds each weight to the nearest value of its grid. Needs no data. The simplest pass: to "
+              "compare with, or to end a phase of passes that prepare.",
+              keys, BQ_PASS_OPTIONS_OF(options)},
     .name = "rtn",
     .traits = BQ_PASS_QUANTIZES | BQ_PASS_ZEROS,
     .suffix = suffix,

@@ -1,13 +1,16 @@
-/* search.h - grids by search: clipping by the error of the weights, by that of a linear's output, and scales
- * in two levels.  No gradients: candidates are tried, and each row (with groups: each group of a row) keeps
- * its best.  Rows are independent, so any number of replicas gives the same bytes. */
+/* search.h - grids found without gradients: clipping by the error of the weights (rtn with mse) or by the
+ * error of a linear's output (seqmse), and scales in two levels (lpbq).
+ *
+ * rtn and seqmse try candidates; each row, or with groups each group of a row, keeps its best grid.  Rows do
+ * not depend on each other, so any number of replicas gives the same bytes. */
 #ifndef BQ_BLOCK_SEARCH_H
 #define BQ_BLOCK_SEARCH_H
 
 #include "block/passes/pass.h"
 
-/* How far the ends of a grid are narrowed in a search for the least error of the weights: keys of rtn and
- * gptq.  Ends are tried times 1 - i / grid, i < grid * shrink. */
+/* Which grids a search for the least error of the weights tries: ends times 1 - i / grid, i = 0, 1, ...,
+ * about grid * shrink of them.  Keys of rtn and gptq.  The defaults are those of the GPTQ authors' code
+ * (quant.py: grid, maxshrink, norm). */
 typedef struct {
     int grid;
     double shrink;
@@ -24,64 +27,63 @@ extern const bq_choice bq_norm_choices[];
      .value = "100",                                                                                         \
      .min = 1,                                                                                               \
      .max = 10000,                                                                                           \
-     .help = "With `mse`: ends are tried times 1 - i / `grid`, i = 0, 1, ..."},                              \
+     .help = "With `mse`: ends are tried times 1 - i / `grid`, i = 0, 1, ... More is finer and slower."},    \
         {"shrink",                                                                                           \
          BQ_KEY_REAL,                                                                                        \
          BQ_AT(type, field.shrink),                                                                          \
          .value = "0.8",                                                                                     \
          .max = 1,                                                                                           \
-         .help = "With `mse`: how far they shrink, so that `grid` * `shrink` ends are tried. "               \
-                 "llm-compressor: 0.2."},                                                                    \
+         .help = "With `mse`: how far the ends shrink: `grid` * `shrink` grids are tried. GPTQ's code has "  \
+                 "0.8; llm-compressor 0.2, a quarter of the work."},                                         \
     {                                                                                                        \
         "norm", BQ_KEY_CHOICE, BQ_AT(type, field.norm),                                                      \
             .value = "l2.4", .choice = bq_norm_choices,                                                      \
-            .help = "With `mse`: a weight's error counts by its "                                            \
-                    "power 2 or 2.4."                                                                        \
+            .help = "With `mse`: the power of a weight's error, 2 or 2.4 (GPTQ's code). The higher one "     \
+                    "counts large errors more."                                                              \
     }
 
-/* Round to nearest on grids whose ends are the row's, shrunk to the least error of the weights (range_mse in
- * kernels/ops.h; gptq.md 6.2).  Needs no data.  Collective over stage. */
+/* Round to nearest on grids whose ends are shrunk to the least error of the weights (the op range_mse).
+ * Reads no samples and no grids of a pass before.  Collective over stage. */
 void bq_pass_rtn_mse(bq_pass_context *c, bq_shrink ends);
 
-/* Sequential MSE as AIMET does it (adascale.md 5.5).  Candidates are the min-max ends times (i + 1) / n, i =
- * 0 .. n - 1.  For each row of a linear the one with the least sum over all calibration tokens of (x what - x
- * w)^2 is taken, both products with the same x: what the linear is fed when the linears before it in the
- * block (qkv, o, gate_up, down) are quantized already and those behind it are not, and the block reads the
- * phase's stream.  With groups the products run over the group's columns, and each group chooses for itself.
- * Among equals the widest wins (AIMET's narrowest), and so do the min-max ends where the error is no number.
+/* Sequential MSE as AIMET does it.  The candidates are the min-max ends times (i + 1) / n, i = 0 ... n - 1.
+ * Each row of a linear takes the one with the least sum of (x w_hat - x w)^2 over all calibration tokens.
+ * Both products have the same x: the input of the linear in the phase's stream, with the matrices before it
+ * in the block quantized.  With groups the products go over the columns of a group, and each group chooses
+ * for itself.  Of equal errors the widest grid is taken (in AIMET the narrowest); where an error is NaN, the
+ * min-max ends.
  *
- * The sum is e^T H e with e = what - w and H = sum x x^T: one Gram matrix a linear's input, summed over the
- * samples by the fixed tree, and then n products of the errors with H: 2 n rows cols^2 flop a matrix, or 2 n
- * rows cols group.  Multiplying the tokens by each candidate would be 2 n rows cols tokens, and there are
- * more tokens than columns (32 samples of 512 are 16384; the widest matrices have 8192 to 14336 columns, and
- * groups 64).  Replicas share the rows in slabs of BQ_SEARCH_SLAB that no launch changes: a GEMM's bits
- * depend on its shape. */
+ * The sum is e^T H e with e = w_hat - w and H = sum x x^T, the Gram matrix of the inputs.  That costs 2 n
+ * rows cols^2 flop for a matrix, with groups 2 n rows cols group.  Multiplying the tokens by each candidate
+ * would cost 2 n rows cols tokens, and there are more tokens than columns: 32 samples of 512 tokens are
+ * 16384, and the widest matrices have 8192 to 14336 columns.  Replicas share the rows in slabs of
+ * BQ_SEARCH_SLAB, since the bits of a GEMM depend on its shape. */
 typedef struct {
     int candidates;
 } bq_seqmse_options;
 
 #define BQ_SEARCH_SLAB 256
 
-/* Leaves codes and grids in c->q; the weights behind them are the block's.  The samples halt before each
- * matrix (midway.h), and c->advance gets the outputs.  Collective over stage. */
+/* Leaves codes and grids in c->q; c->q->fold are the weights of c->blk.  One walk over the samples
+ * (midway.h); c->advance gets the outputs.  Collective over stage. */
 void bq_pass_seqmse(bq_pass_context *c, const bq_seqmse_options *o);
 
-/* Device bytes it takes beside block, result, workspace and what it keeps of samples (bq_midway_need). */
+/* Device bytes it takes beside block, result, workspace and the state of samples (bq_midway_need). */
 size_t bq_seqmse_need(const bq_arch *arch, const bq_scheme *scheme, int64_t tokens, int64_t samples,
                       int replica, int nreplica);
 
-/* The search alone: grids of linear i's rows [first, first + count), at most BQ_SEARCH_SLAB, from c->q->fold
- * into c->q's scales and zero points.  gram: (cols, cols), of the linear's inputs.  loss: (count * groups, 1)
- * f64, gets the least error; its data NULL: nobody wants it.  Local. */
+/* The search alone, for rows [first, first + count) of linear i, count <= BQ_SEARCH_SLAB: from q->fold into
+ * q->scale and q->zero.  gram: (cols, cols), of the linear's inputs.  loss: (count * groups, 1) f64, gets the
+ * least errors; data NULL: they are not wanted.  Local. */
 void bq_seqmse_slab(bq_dev *dev, bq_quantized *q, int i, int64_t first, int64_t count, int candidates,
                     bq_mat gram, bq_mat loss);
 
-/* Scales in two levels, AIMET's LPBQ (adascale.md 5.4): in each row with groups they become whole multiples,
- * 1 .. 2^(decompressed - bits), of the row's unit, its largest scale divided by that power (range_levels in
- * kernels/ops.h), so that the codes times the multiples are integers of `decompressed` bits a channel.  The
- * unit is largest scale / 2^(decompressed - bits) of the result, too.  Rows of a single group, and linears of
- * as many bits, keep their scales.  Starts from c->q's grids where c->grid is set, else from min-max.
- * Symmetric schemes.  Local. */
+/* Scales in two levels, AIMET's LPBQ: the scales of a row become whole multiples, 1 ... 2^(decompressed -
+ * bits), of one unit, which is the row's largest scale divided by that power (the op range_levels).  So a
+ * code times its multiple is an integer of `decompressed` bits.  In the result, too, the unit is the largest
+ * scale / 2^(decompressed - bits).  Linears without groups, or with at least `decompressed` bits, keep their
+ * scales.  Starts from c->q's grids where c->grid is set, else from min-max.  Symmetric schemes only
+ * (BQ_CHECK).  Local. */
 void bq_pass_lpbq(bq_pass_context *c, int decompressed);
 
 #endif

@@ -4,8 +4,7 @@
 #include "comm/heartbeat.h"
 #include "comm/treesum.h"
 
-/* Room for a slab of rows of linear i with so many groups: errors, their products with H, a candidate's grid,
- * the least losses. */
+/* Room for a slab of rows: the errors e, e H, the grids of a candidate, the least losses. */
 typedef struct {
     bq_mat e, he, scale, zero, loss;
 } room;
@@ -24,7 +23,7 @@ static size_t room_need(int64_t rows, int64_t cols, int64_t groups, bool symmetr
            bq_arena_need(rows * groups, 1, BQ_F64);
 }
 
-/* he = e H; with groups each group's columns with its block on the diagonal of H. */
+/* he = e H; with groups the columns of each group times its square on the diagonal of H. */
 static void multiply(bq_dev *dev, bq_mat e, bq_mat gram, int64_t groups, bq_mat he) {
     int64_t group = e.cols / groups;
     for (int64_t g = 0; g < groups; g++)
@@ -54,12 +53,12 @@ void bq_seqmse_slab(bq_dev *dev, bq_quantized *q, int i, int64_t first, int64_t 
 
 static int64_t slabs_of(int64_t rows) { return (rows + BQ_SEARCH_SLAB - 1) / BQ_SEARCH_SLAB; }
 
-/* First row of a slab; of the one behind the last: the number of rows. */
+/* The first row of a slab; for the slab after the last, the number of rows. */
 static int64_t row_of(int64_t slab, int64_t rows) {
     return slab * BQ_SEARCH_SLAB < rows ? slab * BQ_SEARCH_SLAB : rows;
 }
 
-/* Grids of linear i: my slabs, then everyone's. */
+/* Search the grids of my slabs of linear i, then give all replicas those of all. */
 static void search(bq_pass_context *c, int i, int candidates, bq_mat gram) {
     bq_quantized *q = c->q;
     int64_t rows = q->arch->linear[i].rows, first[BQ_REPLICAS + 1];
@@ -82,7 +81,7 @@ void bq_pass_seqmse(bq_pass_context *c, const bq_seqmse_options *o) {
     const bq_ops *op = c->dev->op;
     for (int m = 0; m < BQ_MATS; m++) {
         op->copy(c->dev, c->blk->w[m], q->fold[m]);
-        op->copy(c->dev, c->blk->w[m], q->what[m]);
+        op->copy(c->dev, c->blk->w[m], q->w_hat[m]);
     }
     size_t start = bq_arena_mark(&c->dev->mem);
     bq_midway way;
@@ -92,7 +91,7 @@ void bq_pass_seqmse(bq_pass_context *c, const bq_seqmse_options *o) {
         bq_gram_set one = {.which = 1u << m};
         bq_gram gram;
         bq_gram_push(&gram, q->arch, one, &c->dev->mem);
-        bq_gram_collect_midway(&way, m, q->what, one, &gram);
+        bq_gram_collect_midway(&way, m, q->w_hat, one, &gram);
         for (int i = 0; i < q->arch->linears; i++) {
             if (q->arch->linear[i].mat != m) continue;
             search(c, i, o->candidates, gram.h[m]);
@@ -100,7 +99,7 @@ void bq_pass_seqmse(bq_pass_context *c, const bq_seqmse_options *o) {
         }
         bq_arena_reset(&c->dev->mem, mark);
     }
-    bq_midway_end(&way, q->what);
+    bq_midway_end(&way, q->w_hat);
     bq_arena_reset(&c->dev->mem, start);
 }
 
@@ -123,7 +122,8 @@ size_t bq_seqmse_need(const bq_arch *arch, const bq_scheme *scheme, int64_t toke
 
 static const bq_key keys[] = {{"candidates", BQ_KEY_INT, BQ_AT(bq_seqmse_options, candidates), .value = "20",
                                .min = 1, .max = 1000,
-                               .help = "How many grids are tried: ends times (i + 1) / `candidates`."},
+                               .help = "How many grids are tried: the min-max ends times (i + 1) / "
+                                       "`candidates`. The time of the search grows with it."},
                               {0}};
 
 static size_t need(const void *o, const bq_pass_size *of) {
@@ -146,8 +146,9 @@ static int64_t run(bq_pass_context *c, const void *o) {
 
 const bq_pass_kind bq_pass_kind_seqmse = {
     .scope = {"phases.N.passes.N, pass: seqmse",
-              "Chooses each row's clipping by the error of its linear's output, one linear after the other "
-              "(AIMET's Sequential MSE).",
+              "Narrows the grid of each row, or group, to the least error of the linear's output, one matrix "
+              "after the other (AIMET's Sequential MSE). Costs about a forward of the samples, and products "
+              "with a Gram matrix for each candidate.",
               keys, BQ_PASS_OPTIONS_OF(bq_seqmse_options)},
     .name = "seqmse",
     .traits = BQ_PASS_CALIBRATED | BQ_PASS_QUANTIZES | BQ_PASS_ZEROS | BQ_PASS_KEEPS | BQ_PASS_MOMENTS,

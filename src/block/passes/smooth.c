@@ -12,7 +12,7 @@ static void fold(bq_pass_context *c, const bq_smooth_options *o, const bq_mat ac
                  const bq_mat scale[BQ_MATS]) {
     bq_dev *dev = c->dev;
     const bq_arch *arch = c->q->arch;
-    for (int m = 0; m < BQ_MATS; m++) { /* all from the weights as they were */
+    for (int m = 0; m < BQ_MATS; m++) { /* all scales first, from the weights before any folding */
         size_t inner = bq_arena_mark(&dev->mem);
         bq_mat weight = bq_arena_push(&dev->mem, 1, arch->cols[m], BQ_F32);
         bq_channels_weight(c, m, false, weight);
@@ -26,7 +26,8 @@ static void fold(bq_pass_context *c, const bq_smooth_options *o, const bq_mat ac
     }
 }
 
-/* Weights are divided by the factor that was rounded, so that the product is what it was. */
+/* The weights are divided by the rounded factor 1 / s, not multiplied by s, so that the product stays the
+ * same. */
 static void keep(bq_pass_context *c, const bq_smooth_options *o, const bq_mat act[BQ_MATS],
                  const bq_mat scale[BQ_MATS]) {
     bq_dev *dev = c->dev;
@@ -75,29 +76,28 @@ static const bq_choice entries[] = {{"norms", BQ_ENTRIES_NORMS}, {"all", BQ_ENTR
 static const bq_key keys[] = {
 
     {"statistic", BQ_KEY_CHOICE, BQ_AT(bq_smooth_options, statistic), .value = "absmax", .choice = statistics,
-     .help = "Of an input channel over all samples: max abs (MIT, Quark), max - min (llm-compressor), or "
-             "mean abs."},
+     .help = "The statistic a of an input channel over all samples: max abs (`absmax`: MIT, Quark), max - "
+             "min (`range`: llm-compressor), or mean abs (`mean`)."},
     {"formula", BQ_KEY_CHOICE, BQ_AT(bq_smooth_options, form.kind), .value = "alpha", .choice = formulas,
-     .help = "Scale of a channel with statistic a and largest weight w: a^alpha / w^(1 - alpha), or a / "
-             "log2(2 + a) "
-             "(llm-compressor's log_equalization)."},
+     .help = "The scale of a channel with largest weight w: a^alpha / w^(1 - alpha) (`alpha`), or a / log2(2 "
+             "+ a) (`log`: llm-compressor's log_equalization)."},
     {"alpha", BQ_KEY_REAL, BQ_AT(bq_smooth_options, form.ratio), .value = "0.5", .max = 1,
-     .help =
-         "0.5 is everybody's default but Quark's, which is 1; for Llama-3 0.85 is advised, for Mistral 0.8."},
+     .help = "With formula `alpha`: the larger, the more range moves from inputs to weights. Quark's default "
+             "is 1, that of others 0.5; MIT advises 0.85 for Llama-3 and 0.8 for Mistral."},
     {"weight_factor", BQ_KEY_REAL, BQ_AT(bq_smooth_options, form.weight_factor), .value = "1", .min = 1e-6,
-     .max = 1e6, .help = "Multiplies w. llm-compressor: 2."},
+     .max = 1e6, .help = "w is multiplied by this. llm-compressor: 2."},
     {"weight_floor", BQ_KEY_REAL, BQ_AT(bq_smooth_options, form.weight_floor), .value = "1e-5", .max = 1,
-     .help = "w is at least this. 0: where w is 0 the scale is a (llm-compressor)."},
+     .help = "The least value of w. 0: none, and where w is 0 the scale is a (llm-compressor)."},
     {"floor", BQ_KEY_REAL, BQ_AT(bq_smooth_options, form.floor), .value = "1e-5", .min = 1e-12, .max = 1,
-     .help = "Scales are at least this. Quark: 1e-3."},
+     .help = "The least scale. Quark: 1e-3."},
     {"entries", BQ_KEY_CHOICE, BQ_AT(bq_smooth_options, entries), .value = "norms", .choice = entries,
-     .help = "Scale only what norms feed (q, k, v and gate, up), or also o and down (through v and up), as "
-             "Quark does, and torchao."},
+     .help = "Which inputs are scaled: those that norms compute (q, k, v and gate, up), or also those of o "
+             "and down, through v and up (`all`: Quark; torchao, without `fuse`)."},
     {"fuse", BQ_KEY_BOOL, BQ_AT(bq_smooth_options, fuse), .value = "true",
-     .help = "Fold a scale into what feeds the linears. False: each linear has its own, kept with it, and "
-             "its inputs are multiplied by 1 / scale before they are rounded (torchao). Then only `rtn` and "
-             "`lpbq` may follow, and `safetensors` holds the result where `bits.activations` is 16; "
-             "`compressed-tensors` never does."},
+     .help = "Fold the scales into the norms or linears before. False: each linear has its own scales beside "
+             "its weights, and its inputs are multiplied by 1 / scale before they are rounded (torchao). "
+             "Then only `rtn`, `lpbq` and `hqq` may follow, and only the output `safetensors` can hold the "
+             "result, with `bits.activations` 16."},
     {0}};
 
 static unsigned more(const void *o) { return ((const bq_smooth_options *)o)->fuse ? 0 : BQ_PASS_PRESCALES; }
@@ -121,8 +121,9 @@ static int64_t run(bq_pass_context *c, const void *o) {
 
 const bq_pass_kind bq_pass_kind_smoothquant = {
     .scope = {"phases.N.passes.N, pass: smoothquant",
-              "Gives range of loud input channels to the weights, by a formula; the model's function stays. "
-              "Prepares: a pass that quantizes follows.",
+              "Divides input channels with large values by scales and multiplies the weights by them, so "
+              "that inputs are easier to round, as for W8A8 (SmoothQuant); the model computes the same. "
+              "Costs a forward. Prepares: a pass that quantizes must follow.",
               keys, BQ_PASS_OPTIONS_OF(bq_smooth_options)},
     .name = "smoothquant",
     .traits = BQ_PASS_CALIBRATED | BQ_PASS_HANDS_ON | BQ_PASS_ZEROS,

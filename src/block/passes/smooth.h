@@ -1,14 +1,16 @@
-/* smooth.h - SmoothQuant: channels that are loud in activations give part of their range to the weights
- * (smoothquant.md 3).  A pass that prepares; the block's function stays. */
+/* smooth.h - the pass smoothquant (Xiao et al., 2023): input channels with large values are divided by
+ * scales, and the weights are multiplied by them, so that the inputs are easier to round.  A pass that
+ * prepares; the block still computes the same function. */
 #ifndef BQ_SMOOTH_H
 #define BQ_SMOOTH_H
 
 #include "block/common/channels.h"
 
-/* Which linears: those behind norms (q, k, v and gate, up), or o and down too. */
+/* Which matrices are scaled: those that read norms (qkv and gate_up), or o and down, too. */
 typedef enum { BQ_ENTRIES_NORMS, BQ_ENTRIES_ALL } bq_smooth_entries;
 
-/* As in          MIT        llm-compressor    llm-compressor, log    Quark      torchao
+/* Options that repeat what others do:
+ *                MIT        llm-compressor    llm-compressor, log    Quark      torchao
  * statistic      absmax     range             range                  absmax     absmax
  * form.kind      ALPHA      ALPHA             LOG                    ALPHA      ALPHA
  * form.ratio     0.5        0.5               -                      1          0.5
@@ -17,7 +19,7 @@ typedef enum { BQ_ENTRIES_NORMS, BQ_ENTRIES_ALL } bq_smooth_entries;
  * floor          1e-5       1e-5              1e-5                   1e-3       1.2e-7
  * entries        norms      norms             norms                  all        all
  * fuse           yes        yes               yes                    yes        no
- * (torchao adds 1.2e-7 to both statistics, which differs for channels without activations alone.) */
+ * (torchao adds 1.2e-7 to both statistics instead, which differs only for channels that are always 0.) */
 typedef struct {
     bq_channel_statistic statistic;
     bq_smooth_form form;
@@ -25,12 +27,13 @@ typedef struct {
     bool fuse;
 } bq_smooth_options;
 
-/* With fuse one scale s for each input channel of each matrix, folded into what feeds it.  Without, one for
- * each input channel of each linear, which nothing absorbs: W = W diag(s), and 1 / s goes to c->q->pre, which
- * c->blk->pre then is; a linear left out has ones.  c->q must have room for it.  Passes that look at what
- * linears are fed must not follow: they would see it without the factors.  Collective over stage. */
+/* With `fuse` each matrix has one scale s for each input channel, folded into the block (fold.h).  Without,
+ * each linear has its own: W = W diag(s), and 1 / s is written to c->q->pre, which must have been pushed and
+ * becomes c->blk->pre; linears that are not scaled get ones.  Then no pass may follow that reads the inputs
+ * of linears, since the factors are not in them (capture.h).  Collective over stage. */
 void bq_pass_smoothquant(bq_pass_context *c, const bq_smooth_options *o);
 
+/* Device bytes that the pass takes beside block, result and workspace. */
 size_t bq_smooth_need(const bq_arch *arch, int64_t tokens, int64_t samples, int replica, int nreplica);
 
 #endif

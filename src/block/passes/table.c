@@ -1,4 +1,4 @@
-/* All kinds of passes.  To add one: its file, and its row here. */
+/* The table of all kinds of passes, in the order of the documents.  A new kind is a file and a row here. */
 #include "block/passes/pass.h"
 
 #include <string.h>

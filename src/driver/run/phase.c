@@ -235,7 +235,7 @@ static outcome do_block(bq_walk *w) {
     if (!done) save_block(w);
     clock_to(w, SAVE, &now);
     s->dev.compute = bq_dev_compute(&s->dev, w->recipe->compute);
-    if (w->qt.open && !w->advanced) forward(w, w->q.what, &w->qt, &w->qt);
+    if (w->qt.open && !w->advanced) forward(w, w->q.w_hat, &w->qt, &w->qt);
     s->dev.compute = BQ_COMPUTE_F32;
     if (w->follows) bq_stream_swap(&w->fp, &w->target);
     if (w->qt.open) end_segment(w);

@@ -124,7 +124,7 @@ static bool blocks(walk *w, const bq_scheme *scheme, bq_weights_of weights, void
         for (int64_t i = 0; i < w->share.count; i++) {
             char note[64];
             dev->op->put(dev, bq_stream_get(&w->stream, i, w->buffer), w->x);
-            bq_block_forward(dev, &blk, weights ? q.what : blk.w, &work, w->x, w->y);
+            bq_block_forward(dev, &blk, weights ? q.w_hat : blk.w, &work, w->x, w->y);
             if (s->home.place != BQ_DEVICE) dev->op->get(dev, w->y, w->buffer);
             dev->op->wait(dev);
             bq_stream_put(&w->stream, i, s->home.place == BQ_DEVICE ? w->y : w->buffer);

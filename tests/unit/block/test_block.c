@@ -97,7 +97,7 @@ static void result_is_on_the_grid(void **state) {
         rig *r = open_rig(bq_family_find("llama"), 2, schemes[k]);
         assert_int_equal(train(r, BQ_INPUTS_MIX, 0.5, plain), 40);
         for (int i = 0; i < r->arch.linears; i++) {
-            bq_mat what = bq_linear_grouped(&r->arch, r->q.scheme, i, r->q.what);
+            bq_mat what = bq_linear_grouped(&r->arch, r->q.scheme, i, r->q.w_hat);
             bq_mat code = bq_linear_grouped(&r->arch, r->q.scheme, i, r->q.code);
             for (int64_t row = 0; row < what.rows; row++)
                 for (int64_t c = 0; c < what.cols; c++) {

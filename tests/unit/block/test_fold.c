@@ -283,7 +283,7 @@ static void ratio_zero_is_no_smoothing(void **state) {
     for (int m = 0; m < BQ_MATS; m++) {
         double sum = 0;
         bq_mat w[BQ_MATS];
-        for (int k = 0; k < BQ_MATS; k++) w[k] = k == m ? plain->q.what[k] : plain->blk.w[k];
+        for (int k = 0; k < BQ_MATS; k++) w[k] = k == m ? plain->q.w_hat[k] : plain->blk.w[k];
         for (int s = 0; s < SAMPLES; s++) {
             float y[2][TOKENS * H];
             for (int k = 0; k < 2; k++)
@@ -350,7 +350,7 @@ static void clipping_helps(void **state) {
                         int m = k ? BQ_DOWN : BQ_O;
                         for (int64_t c = 0; c < in[k].cols; c++)
                             d += weight(in[k], t, c) *
-                                 (weight(r->q.what[m], row, c) - weight(r->original.w[m], row, c));
+                                 (weight(r->q.w_hat[m], row, c) - weight(r->original.w[m], row, c));
                         error[clip][m] += d * d;
                     }
         }

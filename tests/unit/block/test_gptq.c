@@ -46,7 +46,7 @@ static void codes_are_those_of_fold(void **state) {
         gptq_run(r, &o);
         for (int i = 0; i < r->arch.linears; i++) {
             bq_mat fold = bq_linear_grouped(&r->arch, r->q.scheme, i, r->q.fold),
-                   what = bq_linear_grouped(&r->arch, r->q.scheme, i, r->q.what);
+                   what = bq_linear_grouped(&r->arch, r->q.scheme, i, r->q.w_hat);
             for (int64_t g = 0; g < fold.rows; g++) {
                 float s = bq_f32(r->q.scale[i])[g];
                 if (r->q.scheme[i].scale == BQ_BF16) assert_true(s == bq_from_bf16(bq_to_bf16(s)));
@@ -68,10 +68,10 @@ static void every_matrix_gains(void **state) {
                 .damp = 0.01, .order = (bq_order)(n % 3), .clip = (bq_clip)(n / 3), .ends = ends};
             double rounded[BQ_MATS];
             bq_pass_rtn(&r->c);
-            for (int m = 0; m < BQ_MATS; m++) rounded[m] = output_error(r, m, r->q.what, BQ_INPUTS_QT);
+            for (int m = 0; m < BQ_MATS; m++) rounded[m] = output_error(r, m, r->q.w_hat, BQ_INPUTS_QT);
             gptq_run(r, &o);
             for (int m = 0; m < BQ_MATS; m++)
-                assert_true(output_error(r, m, r->q.what, BQ_INPUTS_QT) < 0.95 * rounded[m]);
+                assert_true(output_error(r, m, r->q.w_hat, BQ_INPUTS_QT) < 0.95 * rounded[m]);
             rig_close(r);
         }
     }
@@ -168,7 +168,8 @@ static double asymmetric_error(rig *r) {
         for (int k = 0; k < 2; k++) {
             r->dev.op->rmsnorm(&r->dev, rig_fetch(r, k ? BQ_STREAM_QT : BQ_STREAM_FP, s), r->blk.norm[0],
                                1e-5f, a[k]);
-            r->dev.op->gemm(&r->dev, false, true, 1, a[k], k ? r->q.what[BQ_QKV] : r->blk.w[BQ_QKV], 0, y[k]);
+            r->dev.op->gemm(&r->dev, false, true, 1, a[k], k ? r->q.w_hat[BQ_QKV] : r->blk.w[BQ_QKV], 0,
+                            y[k]);
         }
         for (int64_t i = 0; i < TOKENS * r->arch.rows[BQ_QKV]; i++)
             sum += pow((double)bq_f32(y[0])[i] - (double)bq_f32(y[1])[i], 2);
@@ -260,7 +261,7 @@ static void what_is_kept_changes_no_bit(void **state) {
             assert_true(got == want && handed.next == SAMPLES);
             assert_true(rig_taken(r) <= gptq_need(r, &o) + (n < 6 ? 0 : (size_t)1 << 20));
             for (int s = 0; s < SAMPLES; s++) {
-                bq_block_forward(&r->dev, &r->blk, r->q.what, &r->work, rig_fetch(r, BQ_STREAM_QT, s), y);
+                bq_block_forward(&r->dev, &r->blk, r->q.w_hat, &r->work, rig_fetch(r, BQ_STREAM_QT, s), y);
                 assert_memory_equal(y.data, handed.on[s], sizeof handed.on[s]);
             }
         }

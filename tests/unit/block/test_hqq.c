@@ -32,7 +32,7 @@ static void run(rig *r, bool grid, const bq_quadratic *o) {
 /* The mean error of each group of linear i; their sum. */
 static double errors(rig *r, int i, double *each) {
     bq_mat w = bq_linear_grouped(&r->arch, r->q.scheme, i, r->blk.w),
-           what = bq_linear_grouped(&r->arch, r->q.scheme, i, r->q.what);
+           what = bq_linear_grouped(&r->arch, r->q.scheme, i, r->q.w_hat);
     double all = 0;
     for (int64_t row = 0; row < w.rows; row++, all += each[row - 1]) {
         each[row] = 0;

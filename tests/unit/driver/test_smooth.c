@@ -135,7 +135,7 @@ static void kept(void **state) {
     get("", "prescaled", want, sizeof want);
     double wrong = 0, all = 0;
     for (int s = 0; s < SAMPLES; s++) {
-        bq_block_forward(&r->dev, &r->blk, r->q.what, &r->work, rig_fetch(r, BQ_STREAM_FP, s),
+        bq_block_forward(&r->dev, &r->blk, r->q.w_hat, &r->work, rig_fetch(r, BQ_STREAM_FP, s),
                          bq_mat_host(have, TOKENS, H, BQ_F32));
         for (int i = 0; i < TOKENS * H; i++) {
             double d = (double)have[i] - (double)want[s][i];

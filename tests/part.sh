@@ -24,6 +24,7 @@ tools() {
     local python=python3
     if [[ -x /usr/bin/python3 ]] && ! python3 -c 'import h5py' 2>/dev/null; then python=/usr/bin/python3; fi
     command -v "$python" >/dev/null || skip "no python3"
+    "$python" docs/figures/architecture.py --check
     "$python" -m unittest discover tests/tools
 }
 

@@ -16,7 +16,7 @@ typedef struct {
     bq_rope_kind kind;
     int64_t dim; /* rotated channels of a head: even, <= head_dim; the others are left as they are */
     double theta;
-    double factor;    /* linear, llama3: what (low) frequencies are divided by; longrope: see models.md 4.4 */
+    double factor;    /* linear, llama3: what (low) frequencies are divided by; longrope: see rope.h */
     double low, high; /* llama3: low_freq_factor, high_freq_factor */
     double original;  /* llama3, longrope: original_max_position_embeddings */
     double attention; /* factor on cos and sin; 1 for all but longrope */

@@ -67,7 +67,7 @@ typedef enum { BQ_SILU, BQ_GELU_TANH } bq_act;
 #define BQ_GELU_3 0.0713548163f
 
 /* A search among grids whose ends shrink: both ends times p = 1 - i / steps, for i = 0 ...
- * count - 1 (gptq.md 6.2). */
+ * count - 1. */
 typedef enum { BQ_NORM_2, BQ_NORM_24 } bq_norm; /* the exponent of |error|: 2 or 2.4 */
 typedef struct {
     int steps, count; /* 1 <= count <= steps */
@@ -81,7 +81,7 @@ typedef struct {
     int64_t window; /* query i sees key j if i - window < j <= i; 0: if j <= i */
 } bq_attention;
 
-/* AdaScale's values for one matrix W (rows, cols), with the names of adascale.md 1.4.  hi, lo: the ends of
+/* AdaScale's values for one matrix W (rows, cols), with the names that AIMET gives them.  hi, lo: the ends of
  * the initial grid, constants.  beta scales lo, gamma scales hi, s3 the row, s2 each element; these four are
  * logarithms, 0 at the start.  A matrix with groups is passed as rows * groups rows of the group's length. */
 typedef struct {
@@ -193,7 +193,7 @@ struct bq_ops {
     /* y = x / sqrt(mean(x^2) + eps) * weight, row by row; weight (1, H).  Row sums in 16 fixed
      * lanes.  Class: bitwise. */
     void (*rmsnorm)(bq_dev *dev, bq_mat x, bq_mat weight, float eps, bq_mat y);
-    /* dx += the gradient of rmsnorm (models.md 9.1 item 5).  It adds, since dx usually holds the gradient of
+    /* dx += the gradient of rmsnorm.  It adds, since dx usually holds the gradient of
      * the residual.  Class: bitwise. */
     void (*rmsnorm_bwd)(bq_dev *dev, bq_mat x, bq_mat weight, float eps, bq_mat dy, bq_mat dx);
 
@@ -237,11 +237,11 @@ struct bq_ops {
 
     /* The min-max grid of each row of w.  scale, zero: (rows, 1).  zero has whole numbers; here and below
      * zero.data is NULL where the scheme is symmetric.  lo <= 0 <= hi are the ends of the row with 0
-     * included; ends that are too close are widened (adascale.md 1.3).
+     * included; ends that are too close are widened (AIMET).
      *   symmetric    scale = the step of s.grid (grid.h); BQ_GRID_ABSMAX widens no ends: where they are 0 its
      *                step is FLT_EPSILON
      *   asymmetric   scale = (hi - lo) / (qmax - qmin), zero = clamp(qmin - rne(lo / scale), qmin, qmax)
-     *                (gptq.md 6.1)
+     *                (llm-compressor, Quark)
      * The scale is rounded to s.scale, before zero is computed from it.  Class: bitwise. */
     void (*range)(bq_dev *dev, bq_mat w, bq_scheme s, bq_mat scale, bq_mat zero);
 
@@ -269,7 +269,7 @@ struct bq_ops {
      * (rows, 1) f64.  a and b may be the same matrix.  Class: bitwise. */
     void (*range_better)(bq_dev *dev, bool first, bq_mat a, bq_mat b, bq_mat scale, bq_mat zero, bq_mat loss,
                          bq_mat best, bq_mat best_zero);
-    /* Scales in two levels, in place (adascale.md 5.4): the scales of a row become k * unit with k =
+    /* Scales in two levels, in place (AIMET's LPBQ): the scales of a row become k * unit with k =
      * rne(scale / unit), a whole number in 1 ... levels.  unit is the row's largest scale / levels, cut
      * off (not rounded) to log2(levels) bits less than `type` has; so every product is exact in that
      * type, and the largest one is levels * unit.  scale: (rows, groups).  levels: a power of 2, at
@@ -281,7 +281,7 @@ struct bq_ops {
      * grid.  Class: bitwise. */
     void (*half_quadratic)(bq_dev *dev, bq_mat w, bq_scheme s, bq_quadratic o, bq_mat scale, bq_mat zero);
 
-    /* AdaScale's forward, which reads W once (adascale.md 1.5); fold.data may be NULL:
+    /* AdaScale's forward, which reads W once; fold.data may be NULL:
      *   s = (exp(gamma) hi - exp(beta) lo) / (qmax - qmin), rounded to scheme.scale   -> scale (rows, 1)
      *   fold = (W / exp(s2)) / exp(s3)                                                -> fold
      *   w_hat = clamp(rne(fold / s), qmin, qmax) * s                                  -> what
@@ -289,7 +289,7 @@ struct bq_ops {
     void (*adascale_weights)(bq_dev *dev, const bq_adascale *p, bq_scheme scheme, bq_mat what, bq_mat scale,
                              bq_mat fold);
 
-    /* AdaScale's backward and the Adam step (adascale.md 1.6, 2.3), from g = dL/dw_hat, which is read once:
+    /* AdaScale's backward and the Adam step, from g = dL/dw_hat, which is read once:
      * straight-through, with the mask after rounding.  Updates beta, gamma, s3, s2 and all moments.  adam (1,
      * BQ_ADAM_NUMBERS): the numbers of this step, from bq_adam_put (kernels/adam.h).  For tests: with grad
      * (rows, cols + 3) it only writes the gradients of s2, then beta, gamma, s3, and does not read adam; else
@@ -306,7 +306,7 @@ struct bq_ops {
      * first.  Class: bitwise. */
     void (*order)(bq_dev *dev, bq_mat diag, bq_order kind, int64_t group, bq_mat order);
 
-    /* ut = U^T, lower triangular, with U^T U = A^-1 (gptq.md 2 to 4).  A is factor * h with rows and columns
+    /* ut = U^T, lower triangular, with U^T U = A^-1 (GPTQ).  A is factor * h with rows and columns
      * in the given order (order.data NULL: as they stand); a 0 on its diagonal becomes 1; then damp times the
      * mean of the diagonal is added to the diagonal.  h, ut (K, K); h f32 or f64; ut may be h where that is
      * f32.  Computed in f64 by a reverse Cholesky factorization: A = R R^T with R upper, U = R^-1.
@@ -314,18 +314,18 @@ struct bq_ops {
      * flop.  Scratch: bq_factor_scratch.  Class: NMSE 1e-10. */
     bool (*factor)(bq_dev *dev, bq_mat h, bq_mat order, double factor, double damp, bq_mat ut);
 
-    /* The grid of each row of w as range gives it, then clipped (gptq.md 6.2): of the scales range *
+    /* The grid of each row of w as range gives it, then clipped: of the scales range *
      * (1 - i / 100), i = 0 ... 79, rounded to s.scale, the first with the least sum weight (w_hat - w)^2.
      * weight (groups, cols): row r uses row r % groups.  zero is range's.  Sums in 16 fixed lanes.  Up to
      * 800 rows cols flop.  Class: bitwise. */
     void (*fit)(bq_dev *dev, bq_mat w, bq_mat weight, bq_scheme s, bq_mat scale, bq_mat zero);
 
-    /* GPTQ's loop over the columns in their order (gptq.md 5).  Column i is rounded to w_hat on its group's
-     * grid (true division); e = (w - w_hat) / u_ii; then w_j -= e u_ij for all later columns j.  A weight
-     * takes these errors one by one, in processing order, each by a multiplication and a subtraction.  fold
-     * (rows, K), columns as they stand, may be w: each weight as it was just before rounding, clamped to half
-     * a step outside the grid, so that quantize gives GPTQ's codes.  Rows do not interact; panels start at
-     * multiples of BQ_GPTQ_ROWS.  rows K^2 flop.  Scratch: bq_gptq_scratch.  Class: bitwise. */
+    /* GPTQ's loop over the columns in their order (Frantar et al. 2022).  Column i is rounded to w_hat on its
+     * group's grid (true division); e = (w - w_hat) / u_ii; then w_j -= e u_ij for all later columns j.  A
+     * weight takes these errors one by one, in processing order, each by a multiplication and a subtraction.
+     * fold (rows, K), columns as they stand, may be w: each weight as it was just before rounding, clamped to
+     * half a step outside the grid, so that quantize gives GPTQ's codes.  Rows do not interact; panels start
+     * at multiples of BQ_GPTQ_ROWS.  rows K^2 flop.  Scratch: bq_gptq_scratch.  Class: bitwise. */
     void (*gptq)(bq_dev *dev, const bq_gptq *p, bq_scheme s, bq_mat fold);
 
     /* Smoothing: statistics of columns (input channels), scales from them, and what scales do to a matrix. */

@@ -11,8 +11,8 @@
 /* What an iteration changes; the other number of the grid stays. */
 typedef enum { BQ_SOLVE_SCALE, BQ_SOLVE_ZERO } bq_solve;
 
-/* Minimizes sum |w - (code - zero) scale|^p, 0 < p <= 1, by splitting off errors e that may be large (HQQ,
- * torchao.md 5).  One iteration, with beta times kappa >= 1 after each:
+/* Minimizes sum |w - (code - zero) scale|^p, 0 < p <= 1, by splitting off errors e that may be large
+ * (HQQ, Badri and Shaji 2023).  One iteration, with beta times kappa >= 1 after each:
  *   q = clamp(rne(w / scale + zero), qmin, qmax)     the codes
  *   d = w - (q - zero) scale                         the error
  *   e = sign(d) max(|d| - |d|^(p - 1) / beta, 0)     its part that is left out of the fit

@@ -8,7 +8,7 @@
 #include "base/power.h"
 
 /* The scale s of an input channel from its activation statistic a and its weight
- * statistic w (smoothquant.md 3.6):
+ * statistic w:
  *   ALPHA   a^ratio / W^(1 - ratio) with W = max(weight_factor * w, weight_floor); a where W is 0
  *   LOG     a / log2(2 + a)
  *   POWER   a^ratio

@@ -105,6 +105,7 @@ check "SIGINT ends with 75, not $code: $(tail -n 2 err)" [ $code = 75 ]
 check "the state is kept" grep -q 'state after step .* kept' err
 for ((i = 0; i < 100; i++)); do cat text; done >large
 "$blockq" tokens --bytes large -o large.h5 2>/dev/null
+: >err
 "$blockq" run r.json --set "$rtn" --set outputs='[]' --set eval.tokens=large.h5 --set eval.windows=0 -o killed >out 2>err </dev/null &
 job=$!
 await grep -q 'block 2/2' err # a long evaluation has begun
@@ -114,6 +115,7 @@ kill -INT -- -$job
 code=0
 wait $job || code=$?
 check "a second SIGINT kills, code $code" [ $code = 130 ]
+: >err
 (
     trap '' INT
     exec "$blockq" run r.json --set "$rtn" --set outputs='[]' --set eval.tokens=large.h5 --set eval.windows=0 -o ignored >out 2>err </dev/null

@@ -5,8 +5,8 @@
  * and lo.  s2 and its moments are (rows, cols) of the matrix, the others (rows * groups, 1), one linear after
  * the other.  A replica trains some rows of each part.  Parts go one by one through a matrix of s->q->fold,
  * which is free between two steps, so no memory is added. */
-#ifndef BQ_BLOCK_INSIDE_H
-#define BQ_BLOCK_INSIDE_H
+#ifndef BQ_BLOCK_MIDBLOCK_H
+#define BQ_BLOCK_MIDBLOCK_H
 
 #include "block/passes/pass.h"
 

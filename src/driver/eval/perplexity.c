@@ -1,5 +1,5 @@
-/* Perplexity (models.md 8.1, protocol A): windows of ctx tokens side by side, the tail dropped; a window's
- * loss is the mean over its ctx - 1 predictions, the perplexity exp of the mean over windows. */
+/* Perplexity (protocol A of docs/results.md): windows of ctx tokens side by side, the tail dropped; a
+ * window's loss is the mean over its ctx - 1 predictions, the perplexity exp of the mean over windows. */
 #include "driver/eval/perplexity.h"
 
 #include "base/die.h"

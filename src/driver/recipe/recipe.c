@@ -120,7 +120,7 @@ static int check_passes(const bq_origin *from, const bq_recipe *r) {
             if (prescaled && traits & BQ_PASS_CALIBRATED)
                 return bq_origin_refuse(from, path,
                                         "%s looks at the inputs of linears: behind smoothquant without fuse "
-                                        "there can be rtn and lpbq alone",
+                                        "there can only be passes that read no samples",
                                         kind->name);
             prescaled |= (traits & BQ_PASS_PRESCALES) != 0;
             if (k + 1 == phase->npass && !(traits & BQ_PASS_QUANTIZES))

@@ -4,8 +4,8 @@
  * A job is a list of items and a list of outs.  Items are the tensors of the source in order of name,
  * blocks counted as numbers.  Outs are the tensors of the result: an item becomes one or several of them,
  * all in one shard.  A format decides which they are, and writes them. */
-#ifndef BQ_EXPORT_JOB_H
-#define BQ_EXPORT_JOB_H
+#ifndef BQ_FORMAT_H
+#define BQ_FORMAT_H
 
 #include "io/out/export.h"
 #include "io/json.h"

@@ -4,8 +4,8 @@
  * Each is complete or absent, and sealed as a checkpoint is (checkpoint.h).  While one is written, the
  * other one counts.  A file has named matrices of f32 that do not depend on the grid: equal states give
  * equal bytes.  What they mean is known to the pass that trains.  All calls are local. */
-#ifndef BQ_INSIDE_H
-#define BQ_INSIDE_H
+#ifndef BQ_IO_MIDBLOCK_H
+#define BQ_IO_MIDBLOCK_H
 
 #include "io/state/h5.h"
 

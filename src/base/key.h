@@ -61,6 +61,13 @@ struct bq_scope {
     size_t size; /* of its struct */
 };
 
+/* The size of a struct of options, which must fit the room that a recipe has for it. */
+#define BQ_OPTIONS_OF(type, room)                                                                            \
+    (sizeof(type) + 0 * sizeof(struct {                                                                      \
+                        _Static_assert(sizeof(type) <= (room), "too large");                                 \
+                        int x;                                                                               \
+                    }))
+
 /* The place of a field, for the tables. */
 #define BQ_AT(type, field) .at = offsetof(type, field)
 

@@ -10,7 +10,6 @@ typedef struct {
 
 static const bq_choice losses[] = {{"sum_seq", BQ_LOSS_SUM_SEQ}, {"mean", BQ_LOSS_MEAN}, {0}};
 static const bq_key keys[] = {
-
     {"iterations", BQ_KEY_I64, BQ_AT(options, train.iterations), .value = "1500", .min = 1, .max = 1e7,
      .help = "Optimizer steps for each block. The time grows with them; the learning rates fall to 0 over "
              "them (cosine)."},

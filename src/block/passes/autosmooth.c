@@ -41,7 +41,6 @@ static const bq_choice inspected[] = {{"off", BQ_INSPECT_OFF},
                                                              .help = blurb                                   \
     }
 static const bq_key keys[] = {
-
     {"map", BQ_KEY_PATH, BQ_AT(options, map), .value = "", .unhashed = true,
      .help = "A JSON file in AMD Quark's form. Its compute_scale_loss and scaling_layers replace the values "
              "of `loss`, `qkv`, `o`, `gate_up` and `down`."},

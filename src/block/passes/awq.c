@@ -176,7 +176,6 @@ typedef struct {
 } options;
 
 static const bq_key keys[] = {
-
     {"duo", BQ_KEY_BOOL, BQ_AT(options, o.duo), .value = "false",
      .help = "Candidates depend on the weights, too: no scale, and a^(i/18) / w^(1 - i/18), i = 0 ... 18 "
              "(llm-compressor's default). False: a^(i/20), i = 0 ... 19 (MIT, Quark)."},

@@ -15,7 +15,6 @@ static const bq_choice clips[] = {
     {"minmax", BQ_CLIP_MINMAX}, {"mse", BQ_CLIP_MSE}, {"hessian", BQ_CLIP_HESSIAN}, {0}};
 static const bq_choice sums[] = {{"f32", BQ_F32}, {"f64", BQ_F64}, {0}};
 static const bq_key keys[] = {
-
     {"damp", BQ_KEY_REAL, BQ_AT(options, gptq.damp), .value = "0.01", .min = 1e-6, .max = 1,
      .help = "Added to the diagonal of the Gram matrix, as a share of the diagonal's mean. Where the matrix "
              "is still not positive definite it is raised in steps of 0.01, and the log says so."},

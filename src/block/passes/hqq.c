@@ -17,7 +17,6 @@
 
 static const bq_choice solves[] = {{"zero", BQ_SOLVE_ZERO}, {"scale", BQ_SOLVE_SCALE}, {0}};
 static const bq_key keys[] = {
-
     {"solve", BQ_KEY_CHOICE, BQ_AT(bq_quadratic, solve), .value = "zero", .choice = solves,
      .help = "What the iterations change. `zero`: the zero points, as HQQ does, rounded to codes at the end; "
              "symmetric grids have none and stay as they are. `scale`: the scales (the same as torchao's "

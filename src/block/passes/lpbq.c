@@ -23,7 +23,6 @@ typedef struct {
 } options;
 
 static const bq_key keys[] = {
-
     {"decompressed_bits", BQ_KEY_INT, BQ_AT(options, decompressed), .value = "8", .min = 2, .max = 8,
      .help = "Bits of a code times its multiple: the multiples are 1 ... 2^(`decompressed_bits` - bits). Set "
              "it to what the hardware computes with. Fewer bits make coarser scales."},

@@ -104,12 +104,8 @@ enum {
 };
 
 /* Room for the options of a pass in a recipe; the size of a struct of options, which must fit. */
-#define BQ_PASS_OPTIONS 1280
-#define BQ_PASS_OPTIONS_OF(type)                                                                             \
-    (sizeof(type) + 0 * sizeof(struct {                                                                      \
-                        _Static_assert(sizeof(type) <= BQ_PASS_OPTIONS, "too large");                        \
-                        int x;                                                                               \
-                    }))
+#define BQ_PASS_OPTIONS          1280
+#define BQ_PASS_OPTIONS_OF(type) BQ_OPTIONS_OF(type, BQ_PASS_OPTIONS)
 
 /* What decides how much device memory a pass takes on this replica. */
 typedef struct {

@@ -47,7 +47,6 @@ typedef struct {
 
 static const bq_choice clips[] = {{"minmax", BQ_CLIP_MINMAX}, {"mse", BQ_CLIP_MSE}, {0}};
 static const bq_key keys[] = {
-
     {"clip", BQ_KEY_CHOICE, BQ_AT(options, clip), .value = "minmax", .choice = clips,
      .help = "`minmax`: a grid covers all its weights. `mse`: its ends shrink to the least error of the "
              "weights, which takes longer."},

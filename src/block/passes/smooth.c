@@ -74,7 +74,6 @@ static const bq_choice statistics[] = {
 static const bq_choice formulas[] = {{"alpha", BQ_SMOOTH_ALPHA}, {"log", BQ_SMOOTH_LOG}, {0}};
 static const bq_choice entries[] = {{"norms", BQ_ENTRIES_NORMS}, {"all", BQ_ENTRIES_ALL}, {0}};
 static const bq_key keys[] = {
-
     {"statistic", BQ_KEY_CHOICE, BQ_AT(bq_smooth_options, statistic), .value = "absmax", .choice = statistics,
      .help = "The statistic a of an input channel over all samples: max abs (`absmax`: MIT, Quark), max - "
              "min (`range`: llm-compressor), or mean abs (`mean`)."},

@@ -12,12 +12,8 @@
 #define BQ_EVALS 4 /* evaluations in a recipe's list */
 
 /* Room for a kind's options in a recipe. */
-#define BQ_EVAL_OPTIONS 1152
-#define BQ_EVAL_OPTIONS_OF(type)                                                                             \
-    (sizeof(type) + 0 * sizeof(struct {                                                                      \
-                        _Static_assert(sizeof(type) <= BQ_EVAL_OPTIONS, "too large");                        \
-                        int x;                                                                               \
-                    }))
+#define BQ_EVAL_OPTIONS          1152
+#define BQ_EVAL_OPTIONS_OF(type) BQ_OPTIONS_OF(type, BQ_EVAL_OPTIONS)
 
 typedef struct bq_eval bq_eval;
 

@@ -23,7 +23,7 @@ bool bq_run_stopped(const bq_run *s) {
     return bq_stop_wanted;
 }
 
-/* Each value's difference from itself is 0, or no number. */
+/* A value minus itself is 0, or NaN where the value is NaN or infinite. */
 static bool finite_there(bq_dev *dev, bq_mat y) {
     double apart;
     dev->op->mse(dev, y, y, 1, (bq_mat){0}, &apart);

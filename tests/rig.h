@@ -21,6 +21,8 @@
 #include "base/hash.h"
 #include "block/passes/pass.h"
 
+enum { RIG_SITES = 4 }; /* of a dense block */
+
 /* A head has hidden / heads channels, and all of them are rotated. */
 typedef struct {
     int family;
@@ -104,9 +106,9 @@ static inline bq_mat rig_fetch(void *ctx, bq_stream_id stream, int64_t sample) {
 
 /* Weights are noise of seed 1, biases of seed 2, norms 1; angles are small multiples of 0.1. */
 static inline void rig_fill(rig *r, const rig_spec *spec) {
-    for (int m = 0; m < BQ_MATS; m++) {
-        rig_noise_fill(bq_f32(r->blk.w[m]), r->arch.rows[m] * r->arch.cols[m], 1, (uint32_t)m);
-        if (r->blk.bias[m].data) rig_noise_fill(bq_f32(r->blk.bias[m]), r->arch.rows[m], 2, (uint32_t)m);
+    for (int m = 0; m < RIG_SITES; m++) {
+        rig_noise_fill(bq_f32(r->blk.w[m]), r->arch.site[m].rows * r->arch.site[m].cols, 1, (uint32_t)m);
+        if (r->blk.bias[m].data) rig_noise_fill(bq_f32(r->blk.bias[m]), r->arch.site[m].rows, 2, (uint32_t)m);
     }
     for (int n = 0; n < 2; n++)
         for (int64_t i = 0; i < spec->model.hidden; i++) bq_f32(r->blk.norm[n])[i] = 1;
@@ -158,7 +160,7 @@ static inline void rig_close(rig *r) {
 /* Copies the block as it is now to r->original. */
 static inline void rig_keep(rig *r) {
     bq_block_push(&r->original, &r->arch, &r->dev.mem);
-    for (int m = 0; m < BQ_MATS; m++) {
+    for (int m = 0; m < RIG_SITES; m++) {
         r->dev.op->copy(&r->dev, r->blk.w[m], r->original.w[m]);
         if (r->blk.bias[m].data) r->dev.op->copy(&r->dev, r->blk.bias[m], r->original.bias[m]);
     }
@@ -166,10 +168,10 @@ static inline void rig_keep(rig *r) {
 }
 
 /* All matrices that a quantizing pass fills; their number.  Data are NULL where there are no zero points. */
-enum { RIG_PARTS = 3 * BQ_MATS + 2 * BQ_ARCH_LINEARS };
+enum { RIG_PARTS = 3 * RIG_SITES + 2 * BQ_ARCH_LINEARS };
 static inline int rig_quantized_parts(const rig *r, bq_mat part[RIG_PARTS]) {
     int n = 0;
-    for (int m = 0; m < BQ_MATS; m++)
+    for (int m = 0; m < RIG_SITES; m++)
         part[n++] = r->q.fold[m], part[n++] = r->q.code[m], part[n++] = r->q.w_hat[m];
     for (int i = 0; i < r->arch.linears; i++) part[n++] = r->q.scale[i], part[n++] = r->q.zero[i];
     return n;
@@ -189,9 +191,9 @@ static inline uint64_t rig_quantized_hash(const rig *r) {
 
 /* All that a preparing pass may change. */
 static inline uint64_t rig_block_hash(const rig *r) {
-    bq_mat part[3 * BQ_MATS + BQ_ARCH_LINEARS];
+    bq_mat part[3 * RIG_SITES + BQ_ARCH_LINEARS];
     int n = 0;
-    for (int m = 0; m < BQ_MATS; m++) part[n++] = r->blk.w[m], part[n++] = r->blk.bias[m];
+    for (int m = 0; m < RIG_SITES; m++) part[n++] = r->blk.w[m], part[n++] = r->blk.bias[m];
     for (int k = 0; k < 2; k++) part[n++] = r->blk.norm[k];
     for (int i = 0; i < r->arch.linears && r->blk.pre; i++) part[n++] = r->blk.pre[i];
     return rig_hash_parts(part, n);

@@ -22,7 +22,7 @@ static inline rig *smooth_open(int family, int threads, bq_scheme scheme) {
                                   .pre = true});
     for (uint32_t i = 0; i < 2 * H; i++)
         bq_f32(r->blk.norm[i / H])[i % H] = (1 + rig_noise(3, 0, i)) * (i % 7 == 3 ? 15.0f : 1.0f);
-    for (int64_t i = r->arch.rows[BQ_QKV] * H - 3 * H; i < r->arch.rows[BQ_QKV] * H; i++)
+    for (int64_t i = r->arch.site[BQ_QKV].rows * H - 3 * H; i < r->arch.site[BQ_QKV].rows * H; i++)
         bq_f32(r->blk.w[BQ_QKV])[i] *= 9;
     for (int64_t i = 2 * INTER * H - 4 * H; i < 2 * INTER * H; i++) bq_f32(r->blk.w[BQ_GATE_UP])[i] *= 9;
     rig_keep(r);
@@ -67,7 +67,7 @@ static inline smooth_passes smooth_variant(int variant) {
     if (variant == 2) o.smooth.statistic = BQ_CHANNEL_MEAN, o.smooth.entries = BQ_ENTRIES_NORMS;
     if (variant == 4)
         o.autosmooth.loss = BQ_DISTANCE_RMSE, o.autosmooth.gqa = BQ_GQA_LATE, o.autosmooth.activations = 8;
-    for (int m = 0; m < BQ_MATS && variant == 5; m++) o.autosmooth.inspect[m] = BQ_INSPECT_BLOCK;
+    for (int m = 0; m < RIG_SITES && variant == 5; m++) o.autosmooth.inspect[m] = BQ_INSPECT_BLOCK;
     if (variant == 8) o.awq.duo = true, o.awq.gqa = BQ_GQA_SKIP, o.awq.activations = 8;
     if (variant == 9) o.awq.search = BQ_SEARCH_HALVING, o.awq.activations = 8;
     if (variant == SMOOTH_CLIP) o.awq.clip = true;

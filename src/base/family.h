@@ -7,9 +7,9 @@
 
 #include "base/model.h"
 
-/* The matrices of a block in memory, stacks of linears that read one input: qkv [(nh + 2 nkv) hd, H] (rows
- * q | k | v), o [H, nh hd], gate_up [2 I, H] (rows gate | up), down [H, I]. */
-enum { BQ_QKV, BQ_O, BQ_GATE_UP, BQ_DOWN, BQ_MATS };
+/* Roles of sites.  A site is the linears of a block that read one input, in memory one matrix: qkv
+ * [(nh + 2 nkv) hd, H] (rows q | k | v), o [H, nh hd], gate_up [2 I, H] (rows gate | up), down [H, I]. */
+typedef enum { BQ_QKV, BQ_O, BQ_GATE_UP, BQ_DOWN, BQ_ROLES } bq_role;
 
 /* Rows of a linear, as multiples of the model's numbers. */
 typedef enum { BQ_ROWS_Q, BQ_ROWS_KV, BQ_ROWS_QKV, BQ_ROWS_H, BQ_ROWS_I, BQ_ROWS_2I } bq_rows;
@@ -17,11 +17,12 @@ typedef enum { BQ_ROWS_Q, BQ_ROWS_KV, BQ_ROWS_QKV, BQ_ROWS_H, BQ_ROWS_I, BQ_ROWS
 /* Has a linear a bias: never, always, or as a key of config.json says. */
 typedef enum { BQ_BIAS_NONE, BQ_BIAS_ALWAYS, BQ_BIAS_ATTENTION, BQ_BIAS_MLP } bq_bias;
 
-/* A linear as checkpoints store it.  Those of a matrix stand in the order of its rows. */
+/* A linear as checkpoints store it.  Those of a site stand together, in the order of its rows; sites stand in
+ * the order in which a forward comes to them. */
 typedef struct {
     const char *name;   /* "q_proj": what recipes call it; NULL ends the table */
     const char *module; /* "self_attn.q_proj": below model.layers.N. */
-    int mat;
+    bq_role role;
     bq_rows rows;
     bq_bias bias;
 } bq_weight_row;

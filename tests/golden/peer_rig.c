@@ -83,7 +83,7 @@ static void embed(peer_rig *p, bq_mat ids) {
 static size_t need(const peer_rig *p, const bq_scheme *scheme, bq_mat ids) {
     bq_autosmooth_options late = {.gqa = BQ_GQA_LATE};
     bq_awq_options duo = {.duo = true};
-    for (int m = 0; m < BQ_MATS; m++) late.inspect[m] = BQ_INSPECT_BLOCK;
+    for (int m = 0; m < BQ_ROLES; m++) late.inspect[m] = BQ_INSPECT_BLOCK;
     return ((size_t)16 << 20) + bq_block_need(&p->arch) + bq_work_need(&p->arch, ids.cols, false) +
            bq_quantized_need(&p->arch, scheme) + bq_channels_size(&p->arch) +
            bq_smooth_need(&p->arch, ids.cols, ids.rows, 0, 1) +

@@ -26,8 +26,8 @@ void golden_rig_open(golden_rig *m, const golden *g, int64_t tokens) {
     bq_work_push(&m->work, arch, tokens, true, &m->dev.mem);
     m->x = bq_arena_push(&m->dev.mem, tokens, arch->model.hidden, BQ_F32);
     m->y = bq_arena_push(&m->dev.mem, tokens, arch->model.hidden, BQ_F32);
-    for (int i = 0; i < BQ_MATS; i++)
-        m->dw[i] = bq_arena_push(&m->dev.mem, arch->rows[i], arch->cols[i], BQ_F32);
+    for (int i = 0; i < arch->sites; i++)
+        m->dw[i] = bq_arena_push(&m->dev.mem, arch->site[i].rows, arch->site[i].cols, BQ_F32);
     bq_source_rope(&m->src, BQ_ANGLES_HF, &m->dev, &m->work);
 }
 

@@ -30,7 +30,7 @@ static bq_mat vector(const peer_rig *p, const char *what, int entry, int64_t col
 /* The scale of a norm: what it was over what it is. */
 static void smooth_block(peer_rig *p, const bq_smooth_options *o) {
     int64_t n = p->arch.model.hidden;
-    bq_mat act[BQ_MATS];
+    bq_mat act[BQ_SITES];
     float *norm[2], *s = golden_keep(p->g, (size_t)n * sizeof *s);
     size_t mark = bq_arena_mark(&p->dev.mem);
     bq_channels_push(&p->dev, &p->arch, act);
@@ -138,7 +138,7 @@ static void autosmooth_case(golden *g, golden_report *r, const char *name, int64
                             bq_scheme scheme) {
     static peer_rig p;
     bq_scales_result result;
-    bq_mat before[BQ_MATS];
+    bq_mat before[BQ_SITES];
     peer_open(&p, g, r, name, kv, scheme);
     bool late = !p.mha;
     bq_autosmooth_options o = {loss,
@@ -146,12 +146,13 @@ static void autosmooth_case(golden *g, golden_report *r, const char *name, int64
                                {BQ_INSPECT_MODULE, BQ_INSPECT_SELF, BQ_INSPECT_MODULE, BQ_INSPECT_SELF},
                                16,
                                BQ_SEARCH_ALL};
-    bq_mat losses = golden_read(g, BQ_F64, (int64_t)p.arch.model.blocks * BQ_MATS, RATIOS, "%s/losses", name);
+    bq_mat losses =
+        golden_read(g, BQ_F64, (int64_t)p.arch.model.blocks * p.arch.sites, RATIOS, "%s/losses", name);
     do {
-        for (int m = 0; m < BQ_MATS; m++) before[m] = peer_matrix(&p, m);
+        for (int m = 0; m < p.arch.sites; m++) before[m] = peer_matrix(&p, m);
         bq_pass_autosmooth(&p.c, &o, &result);
-        for (int m = 0; m < BQ_MATS; m++) {
-            search(&p, m, &result, bq_mat_rows(losses, p.block * BQ_MATS + m, 1), 1e-2, 1e-2);
+        for (int m = 0; m < p.arch.sites; m++) {
+            search(&p, m, &result, bq_mat_rows(losses, p.block * p.arch.sites + m, 1), 1e-2, 1e-2);
             scales(&p, m, before[m], late);
         }
         peer_final(&p, 2e-5);
@@ -211,12 +212,12 @@ static void awq_case(golden *g, golden_report *r, const char *name, int64_t kv, 
     static peer_rig p;
     bq_awq_options o = {.duo = duo, .to_one = true, .gqa = BQ_GQA_SKIP};
     bq_scales_result result;
-    bq_mat before[BQ_MATS];
+    bq_mat before[BQ_SITES];
     peer_open(&p, g, r, name, kv, scheme);
     do {
-        for (int m = 0; m < BQ_MATS; m++) before[m] = peer_matrix(&p, m);
+        for (int m = 0; m < p.arch.sites; m++) before[m] = peer_matrix(&p, m);
         bq_pass_awq(&p.c, &o, &result);
-        for (int m = 0; m < BQ_MATS; m++) {
+        for (int m = 0; m < p.arch.sites; m++) {
             if (m == BQ_O && !p.mha) continue; /* the peer leaves it unscaled, too */
             search(&p, m, &result, losses_of(&p, m, BQ_CANDIDATES), 1.5e-2, 0);
             scales(&p, m, before[m], false);

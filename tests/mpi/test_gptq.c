@@ -19,7 +19,7 @@ int main(int argc, char **argv) {
         uint64_t want = gptq_run(r, &o);
         EXPECT(rig_taken(r) <= gptq_need(r, &o), "case %d, one rank: %zu bytes of %zu", n, rig_taken(r),
                gptq_need(r, &o));
-        for (int m = 0; m < BQ_MATS; m++) r->dev.op->zero(&r->dev, r->q.fold[m]);
+        for (int m = 0; m < RIG_SITES; m++) r->dev.op->zero(&r->dev, r->q.fold[m]);
         r->c.comm = &comm, r->c.keeps = (n + comm.rank) % 4;
         EXPECT(gptq_run(r, &o) == want, "case %d: another result", n);
         EXPECT(rig_taken(r) <= gptq_need(r, &o), "case %d: %zu bytes of %zu", n, rig_taken(r),

@@ -13,8 +13,8 @@ enum { SAMPLES = 6, TOKENS = 11, H = 24, STEPS = 7 };
 typedef struct {
     int64_t step;
     double previous, losses[STEPS];
-    float *part[BQ_ADASCALE_PARTS];
-    size_t bytes[BQ_ADASCALE_PARTS];
+    float *part[BQ_ADASCALE_PARTS_MAX];
+    size_t bytes[BQ_ADASCALE_PARTS_MAX];
 } kept;
 
 static rig *r;
@@ -49,7 +49,7 @@ static void save(void *ctx, bq_adascale_state *s, bool stop) {
     EXPECT(s->step == now.at, "state of step %ld at %ld", (long)s->step, (long)now.at);
     to->step = s->step, to->previous = s->previous;
     memcpy(to->losses, s->losses, (size_t)s->step * sizeof(double));
-    for (int p = 0; p < BQ_ADASCALE_PARTS; p++) {
+    for (int p = 0; p < bq_adascale_parts(&r->q); p++) {
         char name[32];
         bq_mat shape = bq_adascale_part(&r->q, p, name), m = bq_adascale_gather(s, p);
         EXPECT(m.rows == shape.rows && m.cols == shape.cols && m.ld == m.cols, "%s is %ld x %ld", name,
@@ -67,7 +67,7 @@ static bool restore(void *ctx, bq_adascale_state *s) {
     if (!from) return false;
     s->step = now.at = from->step, s->previous = from->previous;
     memcpy(s->losses, from->losses, (size_t)from->step * sizeof(double));
-    for (int p = 0; p < BQ_ADASCALE_PARTS; p++) {
+    for (int p = 0; p < bq_adascale_parts(&r->q); p++) {
         int64_t first;
         bq_mat room = bq_adascale_room(s, p, &first);
         if (room.rows) memcpy(room.data, from->part[p] + first * room.cols, bq_mat_bytes(room));
@@ -115,7 +115,7 @@ static outcome train(const bq_comm *on, const bq_adascale_options *o, kept *from
 static bool equal(const kept *a, const kept *b) {
     bool same = a->step == b->step && memcmp(&a->previous, &b->previous, sizeof a->previous) == 0 &&
                 memcmp(a->losses, b->losses, (size_t)a->step * sizeof(double)) == 0;
-    for (int p = 0; p < BQ_ADASCALE_PARTS; p++)
+    for (int p = 0; p < bq_adascale_parts(&r->q); p++)
         same = same && a->bytes[p] == b->bytes[p] && memcmp(a->part[p], b->part[p], a->bytes[p]) == 0;
     return same;
 }
@@ -149,7 +149,7 @@ static int64_t stops_and_goes_on(const bq_adascale_options *o) {
     all.step = -1; /* what is at its end is not kept */
     check("stopped at the end", want.rc, train(&comm, o, NULL, &all, want.rc, want.rc), want);
     EXPECT(all.step == -1, "the end was kept");
-    for (int p = 0; p < BQ_ADASCALE_PARTS; p++) {
+    for (int p = 0; p < bq_adascale_parts(&r->q); p++) {
         free(one.part[p]), free(all.part[p]);
         one.part[p] = all.part[p] = NULL;
     }

@@ -24,8 +24,9 @@ static void open_rig(int family, bq_scheme scheme) {
                              .tokens = TOKENS,
                              .noise = {[BQ_STREAM_QT] = 2}});
     r->c.input = BQ_INPUTS_QT;
-    for (int k = 0; k < BQ_MATS; k++)
-        for (int64_t i = 0; i < r->arch.rows[k] * r->arch.cols[k]; i++) { /* many small, few large */
+    for (int k = 0; k < RIG_SITES; k++)
+        for (int64_t i = 0; i < r->arch.site[k].rows * r->arch.site[k].cols;
+             i++) { /* many small, few large */
             float x = bq_f32(r->blk.w[k])[i];
             bq_f32(r->blk.w[k])[i] = 4 * x * x * x;
         }
@@ -34,7 +35,7 @@ static void open_rig(int family, bq_scheme scheme) {
 /* Codes and what they stand for are those of fold, which is the block's weights. */
 static void consistent(const char *what) {
     uint64_t was = rig_quantized_hash(r);
-    for (int m = 0; m < BQ_MATS; m++)
+    for (int m = 0; m < RIG_SITES; m++)
         EXPECT(memcmp(r->q.fold[m].data, r->blk.w[m].data, bq_mat_bytes(r->q.fold[m])) == 0,
                "%s: fold %d is not the weights", what, m);
     bq_quantized_encode(&r->dev, &r->q);
@@ -131,7 +132,7 @@ static void seqmse_is_no_loss(void) {
     for (int s = 0; s < SCHEMES; s++) {
         int64_t less = 0, all = 0;
         open_rig(bq_family_find("llama"), schemes[s]);
-        bq_gram_set every = {.which = BQ_ALL_MATS};
+        bq_gram_set every = {.sites = RIG_SITES};
         bq_gram gram;
         bq_pass_rtn(&r->c);
         r->c.comm = &rig_alone, r->c.samples = MOST;
@@ -145,9 +146,9 @@ static void seqmse_is_no_loss(void) {
             bq_mat minmax = bq_arena_push(&r->dev.mem, rows * groups, 1, BQ_F64),
                    best = bq_arena_push(&r->dev.mem, rows * groups, 1, BQ_F64);
             float first = bq_f32(r->q.scale[i])[0];
-            bq_seqmse_slab(&r->dev, &r->q, i, 0, rows, 1, gram.h[l->mat], minmax);
+            bq_seqmse_slab(&r->dev, &r->q, i, 0, rows, 1, gram.h[l->site], minmax);
             EXPECT(bq_f32(r->q.scale[i])[0] == first, "%s: one candidate is not min-max", l->name);
-            bq_seqmse_slab(&r->dev, &r->q, i, 0, rows, 20, gram.h[l->mat], best);
+            bq_seqmse_slab(&r->dev, &r->q, i, 0, rows, 20, gram.h[l->site], best);
             for (int64_t row = 0; row < rows * groups; row++, all++) {
                 double a = ((double *)minmax.data)[row], b = ((double *)best.data)[row];
                 EXPECT(b <= a, "scheme %d, %s, grid %ld: %g after %g", s, l->name, (long)row, b, a);

@@ -2,12 +2,7 @@
 
 #include "comm/heartbeat.h"
 
-bq_mat bq_capture_input(const bq_work *k, int m) {
-    const bq_mat of[BQ_MATS] = {[BQ_QKV] = k->a, [BQ_O] = k->o, [BQ_GATE_UP] = k->n, [BQ_DOWN] = k->z};
-    return of[m];
-}
-
-void bq_capture(bq_pass_context *c, bq_stream_id stream, bq_stride of, const bq_mat w[BQ_MATS], bool output,
+void bq_capture(bq_pass_context *c, bq_stream_id stream, bq_stride of, const bq_mat *w, bool output,
                 bq_visit visit, void *ctx) {
     bq_dev *dev = c->dev;
     size_t mark = bq_arena_mark(&dev->mem);

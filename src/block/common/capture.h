@@ -1,6 +1,6 @@
-/* capture.h - the inputs of a block's four matrices, for passes that work from them.
+/* capture.h - the inputs of a block's sites, for passes that work from them.
  *
- * After a forward they are in the workspace: a for qkv, o for o, n for gate_up, z for down (block.h).  The
+ * After a forward they are in the workspace (bq_block_input in block.h).  The
  * factors of blk->pre are not in them: no pass that reads inputs may follow one that leaves factors. */
 #ifndef BQ_CAPTURE_H
 #define BQ_CAPTURE_H
@@ -18,15 +18,12 @@ static inline bq_stream_id bq_prepare_stream(bq_inputs input) {
     return input == BQ_INPUTS_QT ? BQ_STREAM_QT : BQ_STREAM_FP;
 }
 
-/* The input of matrix m after a forward: a view of work, (T, columns of m). */
-bq_mat bq_capture_input(const bq_work *work, int m);
-
 /* Walk over the samples of this replica that are in the stride `of`, in ascending order: a forward of each
  * through the block with the matrices w, then visit, which finds the inputs in c->work.  x (T, H): the input
  * of the block; y (T, H): its output, undefined where `output` is false.  visit may overwrite both.  Sends
  * heartbeats.  Local. */
 typedef void (*bq_visit)(void *ctx, int64_t sample, bq_mat x, bq_mat y);
-void bq_capture(bq_pass_context *c, bq_stream_id stream, bq_stride of, const bq_mat w[BQ_MATS], bool output,
+void bq_capture(bq_pass_context *c, bq_stream_id stream, bq_stride of, const bq_mat *w, bool output,
                 bq_visit visit, void *ctx);
 
 /* Arena bytes that bq_capture takes. */

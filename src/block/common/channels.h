@@ -1,4 +1,4 @@
-/* channels.h - statistics of the input channels of the four matrices, over all samples of the stream that
+/* channels.h - statistics of the input channels of the sites, over all samples of the stream that
  * preparing passes read (capture.h), and of the columns of their weights.
  *
  * Maxima do not depend on an order.  Means are summed over the tokens of a sample in f64, and over samples by
@@ -17,17 +17,17 @@ typedef struct {
     void *ctx;
 } bq_onlooker;
 
-/* push: room for a statistic of each matrix, act[m] (1, columns of m); the caller's mark and reset take it
+/* push: room for a statistic of each site, act[m] (1, columns of m); the caller's mark and reset take it
  * back.  Then compute it: max |x|, max x - min x, or mean |x| of each input channel, on all replicas.  The
  * walk calls `also`, and c->target (pass.h) with the outputs if it reads the FP stream.  Collective over
  * stage. */
-void bq_channels_push(bq_dev *dev, const bq_arch *arch, bq_mat act[BQ_MATS]);
-void bq_channels(bq_pass_context *c, bq_channel_statistic what, const bq_mat act[BQ_MATS], bq_onlooker also);
+void bq_channels_push(bq_dev *dev, const bq_arch *arch, bq_mat *act);
+void bq_channels(bq_pass_context *c, bq_channel_statistic what, const bq_mat *act, bq_onlooker also);
 
-/* A statistic of each column of a matrix of c->blk, into out (1, columns): the largest |w|; with `relative`
+/* A statistic of each column of a site of c->blk, into out (1, columns): the largest |w|; with `relative`
  * the mean over the rows of |w| / (largest |w| of its row and group + 1e-6), which is w_mean in
  * llm-compressor's AWQModifier.  Local. */
-void bq_channels_weight(bq_pass_context *c, int mat, bool relative, bq_mat out);
+void bq_channels_weight(bq_pass_context *c, int site, bool relative, bq_mat out);
 
 /* Arena bytes: of bq_channels_push; and the most that one of the two others takes. */
 size_t bq_channels_size(const bq_arch *arch);

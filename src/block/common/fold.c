@@ -1,25 +1,25 @@
 #include "block/common/fold.h"
 
-bq_fusion bq_fusion_of(const bq_arch *arch, int mat) {
+bq_fusion bq_fusion_of(const bq_arch *arch, int site) {
     const bq_model *m = &arch->model;
     int64_t hd = m->head_dim, kv = m->kv_heads * hd;
-    switch (mat) {
+    switch (arch->site[site].role) {
     case BQ_QKV: return (bq_fusion){0, -1, 0, 0, 0, 1};
-    case BQ_O: return (bq_fusion){-1, BQ_QKV, m->heads * hd + kv, kv, hd, m->heads / m->kv_heads};
+    case BQ_O: return (bq_fusion){-1, site - 1, m->heads * hd + kv, kv, hd, m->heads / m->kv_heads};
     case BQ_GATE_UP: return (bq_fusion){1, -1, 0, 0, 0, 1};
-    default: return (bq_fusion){-1, BQ_GATE_UP, m->inter, m->inter, m->inter, 1};
+    default: return (bq_fusion){-1, site - 1, m->inter, m->inter, m->inter, 1};
     }
 }
 
-void bq_fold_group(bq_dev *dev, const bq_arch *arch, int mat, bq_mat s) {
-    bq_fusion f = bq_fusion_of(arch, mat);
+void bq_fold_group(bq_dev *dev, const bq_arch *arch, int site, bq_mat s) {
+    bq_fusion f = bq_fusion_of(arch, site);
     if (f.repeat > 1) dev->op->head_max(dev, bq_mat_reshape(s, f.repeat * f.head), f.head);
 }
 
-void bq_fold_apply(bq_dev *dev, bq_block *blk, int mat, bq_mat s) {
+void bq_fold_apply(bq_dev *dev, bq_block *blk, int site, bq_mat s) {
     const bq_ops *op = dev->op;
-    bq_fusion f = bq_fusion_of(blk->arch, mat);
-    op->times_columns(dev, blk->w[mat], s, blk->w[mat]);
+    bq_fusion f = bq_fusion_of(blk->arch, site);
+    op->times_columns(dev, blk->w[site], s, blk->w[site]);
     blk->folded = true;
     if (f.norm >= 0) {
         op->over_columns(dev, blk->norm[f.norm], s, blk->norm[f.norm]);
@@ -39,7 +39,7 @@ void bq_fold_apply(bq_dev *dev, bq_block *blk, int mat, bq_mat s) {
 
 size_t bq_fold_need(const bq_arch *arch) {
     size_t most = 0;
-    for (int m = 0; m < BQ_MATS; m++) {
+    for (int m = 0; m < arch->sites; m++) {
         size_t one = bq_arena_need(bq_fusion_of(arch, m).rows, 1, BQ_F32);
         most = one > most ? one : most;
     }

@@ -6,44 +6,37 @@
 typedef struct {
     bq_pass_context *c;
     bq_gram_set set;
-    int at;                     /* midway: the only matrix of the set */
-    bq_treesum sum[2][BQ_MATS]; /* of h; of cross */
-    bq_mat input[BQ_MATS];      /* (T, K), for cross: the inputs in the pass's stream */
-    bq_mat part;                /* for sums in f64: room for the f32 product of a sample */
+    bq_treesum sum[2][BQ_SITES]; /* of h; of cross */
+    bq_mat input[BQ_SITES];      /* (T, K), for cross: the inputs in the pass's stream */
+    bq_mat part;                 /* for sums in f64: room for the f32 product of a sample */
 } collector;
 
-static bool has(unsigned set, int m) { return set >> m & 1; }
-
-static bool wanted(bq_gram_set set, int kind, int m) { return has(kind ? set.cross : set.which, m); }
-
-static int last_of(unsigned set) {
-    int m = BQ_MATS - 1;
-    while (!has(set, m)) m--;
-    return m;
+static bool wanted(const bq_arch *arch, bq_gram_set set, int kind, int m) {
+    return kind ? bq_gram_crosses(arch, set, m) : bq_gram_has(set, m);
 }
 
-/* The most columns of a matrix of the set. */
+/* The most columns of a site of the set. */
 static int64_t widest(const bq_arch *arch, bq_gram_set set) {
     int64_t most = 0;
-    for (int m = 0; m < BQ_MATS; m++)
-        if (has(set.which, m) && arch->cols[m] > most) most = arch->cols[m];
+    for (int m = set.first; m < set.first + set.sites; m++)
+        if (arch->site[m].cols > most) most = arch->site[m].cols;
     return most;
 }
 
 void bq_gram_push(bq_gram *g, const bq_arch *arch, bq_gram_set set, bq_arena *mem) {
     *g = (bq_gram){0};
-    for (int m = 0; m < BQ_MATS; m++) {
-        int64_t k = arch->cols[m];
-        if (has(set.which, m)) g->h[m] = bq_arena_push(mem, k, k, set.type);
-        if (has(set.cross, m)) g->cross[m] = bq_arena_push(mem, k, k, set.type);
+    for (int m = set.first; m < set.first + set.sites; m++) {
+        int64_t k = arch->site[m].cols;
+        g->h[m] = bq_arena_push(mem, k, k, set.type);
+        if (bq_gram_crosses(arch, set, m)) g->cross[m] = bq_arena_push(mem, k, k, set.type);
     }
 }
 
 size_t bq_gram_need(const bq_arch *arch, bq_gram_set set) {
     size_t sum = 0;
-    for (int m = 0; m < BQ_MATS; m++)
-        sum += (size_t)(has(set.which, m) + has(set.cross, m)) *
-               bq_arena_need(arch->cols[m], arch->cols[m], set.type);
+    for (int m = set.first; m < set.first + set.sites; m++)
+        sum += (size_t)(1 + bq_gram_crosses(arch, set, m)) *
+               bq_arena_need(arch->site[m].cols, arch->site[m].cols, set.type);
     return sum;
 }
 
@@ -63,16 +56,16 @@ size_t bq_gram_collect_need(const bq_arch *arch, bq_gram_set set, int64_t tokens
     int64_t most = widest(arch, set);
     if (set.type == BQ_F64) during += bq_arena_need(most, most, BQ_F32);
     all_leaves(samples, nreplica, leaves);
-    for (int m = 0; m < BQ_MATS; m++) {
-        int64_t k = arch->cols[m];
+    for (int m = set.first; m < set.first + set.sites; m++) {
+        int64_t k = arch->site[m].cols;
         for (int kind = 0; kind < 2; kind++) {
-            if (!wanted(set, kind, m)) continue;
+            if (!wanted(arch, set, kind, m)) continue;
             sum += (size_t)(buffers(samples, replica, nreplica) - 1) * bq_arena_need(k, k, set.type);
             size_t exchange =
                 nreplica > 1 ? bq_treesum_exchange(replica, nreplica, leaves, k, k, set.type) : 0;
             after = exchange > after ? exchange : after;
         }
-        if (has(set.cross, m)) during += bq_arena_need(tokens, k, BQ_F32);
+        if (bq_gram_crosses(arch, set, m)) during += bq_arena_need(tokens, k, BQ_F32);
     }
     return sum + (during > after ? during : after);
 }
@@ -98,11 +91,14 @@ static void add(collector *a, bq_treesum *sum, bq_mat part, int64_t sample) {
 static void add_cross(collector *a, int64_t sample, bq_mat x) {
     bq_pass_context *c = a->c;
     const bq_ops *op = c->dev->op;
+    const bq_arch *arch = c->blk->arch;
+    int last = a->set.first + a->set.sites - 1;
+    while (!bq_gram_crosses(arch, a->set, last)) last--;
     op->put(c->dev, c->fetch(c->ctx, BQ_STREAM_FP, sample), x);
-    bq_block_parts(c->dev, c->blk, c->blk->w, c->work, BQ_QKV, last_of(a->set.cross), x, (bq_mat){0});
-    for (int m = 0; m < BQ_MATS; m++) {
-        if (!has(a->set.cross, m)) continue;
-        bq_mat fp = bq_capture_input(c->work, m), to = part_of(a, &a->sum[1][m]);
+    bq_block_parts(c->dev, c->blk, c->blk->w, c->work, 0, last, x, (bq_mat){0});
+    for (int m = a->set.first; m <= last; m++) {
+        if (!bq_gram_crosses(arch, a->set, m)) continue;
+        bq_mat fp = bq_block_input(arch, c->work, m), to = part_of(a, &a->sum[1][m]);
         op->scale(c->dev, fp, -1, fp);
         op->add(c->dev, a->input[m], fp);
         op->gemm(c->dev, true, false, -1, fp, a->input[m], 0, to);
@@ -115,22 +111,29 @@ static void take(collector *a, int m, int64_t sample, bq_mat in) {
     bq_mat to = part_of(a, &a->sum[0][m]);
     dev->op->gram(dev, in, to);
     add(a, &a->sum[0][m], to, sample);
-    if (has(a->set.cross, m)) dev->op->copy(dev, in, a->input[m]);
+    if (a->input[m].data) dev->op->copy(dev, in, a->input[m]);
+}
+
+/* Is there a cross in the set? */
+static bool crosses(const collector *a) {
+    bool any = false;
+    for (int m = a->set.first; m < a->set.first + a->set.sites; m++) any |= a->input[m].data != NULL;
+    return any;
 }
 
 /* add_cross may overwrite x: it is not read again. */
 static void visit(void *ctx, int64_t sample, bq_mat x, bq_mat y) {
     collector *a = ctx;
     (void)y;
-    for (int m = 0; m < BQ_MATS; m++)
-        if (has(a->set.which, m)) take(a, m, sample, bq_capture_input(a->c->work, m));
-    if (a->set.cross) add_cross(a, sample, x);
+    for (int m = a->set.first; m < a->set.first + a->set.sites; m++)
+        take(a, m, sample, bq_block_input(a->c->blk->arch, a->c->work, m));
+    if (crosses(a)) add_cross(a, sample, x);
 }
 
 static void visit_midway(void *ctx, int64_t sample, bq_mat x, bq_mat in) {
     collector *a = ctx;
-    take(a, a->at, sample, in);
-    if (a->set.cross) add_cross(a, sample, x);
+    take(a, a->set.first, sample, in);
+    if (crosses(a)) add_cross(a, sample, x);
 }
 
 /* Replace my part of the sum by the sum over all replicas. */
@@ -147,38 +150,38 @@ static void finish(bq_pass_context *c, bq_treesum *sum, bq_mat to) {
     bq_comm_gather_rows(c->comm, dev, to);
 }
 
-/* way: the walk that goes on to matrix a->at; NULL: one forward for all matrices of the set. */
-static void collect(collector *a, bq_midway *way, const bq_mat w[BQ_MATS], bq_gram *g) {
+/* way: the walk that goes on to the only site of the set; NULL: one forward for all its sites. */
+static void collect(collector *a, bq_midway *way, const bq_mat *w, bq_gram *g) {
     bq_pass_context *c = a->c;
     bq_gram_set set = a->set;
     bq_arena *mem = &c->dev->mem;
     size_t mark = bq_arena_mark(mem);
-    int room = buffers(c->samples, c->comm->replica, c->comm->nreplica);
-    for (int m = 0; m < BQ_MATS; m++) {
-        if (has(set.which, m)) bq_treesum_open(&a->sum[0][m], c->dev, room, g->h[m]);
-        if (has(set.cross, m)) bq_treesum_open(&a->sum[1][m], c->dev, room, g->cross[m]);
+    int room = buffers(c->samples, c->comm->replica, c->comm->nreplica), end = set.first + set.sites;
+    for (int m = set.first; m < end; m++) {
+        bq_treesum_open(&a->sum[0][m], c->dev, room, g->h[m]);
+        if (g->cross[m].data) bq_treesum_open(&a->sum[1][m], c->dev, room, g->cross[m]);
     }
     size_t sums = bq_arena_mark(mem);
     int64_t most = widest(c->q->arch, set);
     if (set.type == BQ_F64) a->part = bq_arena_push(mem, most, most, BQ_F32);
-    for (int m = 0; m < BQ_MATS; m++)
-        if (has(set.cross, m)) a->input[m] = bq_arena_push(mem, c->tokens, g->h[m].cols, BQ_F32);
+    for (int m = set.first; m < end; m++)
+        if (g->cross[m].data) a->input[m] = bq_arena_push(mem, c->tokens, g->h[m].cols, BQ_F32);
     if (way)
-        bq_midway_to(way, a->at, w, visit_midway, a);
+        bq_midway_to(way, set.first, w, visit_midway, a);
     else
         bq_capture(c, bq_capture_stream(c->input), bq_every, w, false, visit, a);
     bq_arena_reset(mem, sums);
-    for (int m = 0; m < BQ_MATS; m++) {
-        if (has(set.which, m)) finish(c, &a->sum[0][m], g->h[m]);
-        if (has(set.cross, m)) finish(c, &a->sum[1][m], g->cross[m]);
+    for (int m = set.first; m < end; m++) {
+        finish(c, &a->sum[0][m], g->h[m]);
+        if (g->cross[m].data) finish(c, &a->sum[1][m], g->cross[m]);
     }
     bq_arena_reset(mem, mark);
 }
 
-void bq_gram_collect(bq_pass_context *c, const bq_mat w[BQ_MATS], bq_gram_set set, bq_gram *g) {
+void bq_gram_collect(bq_pass_context *c, const bq_mat *w, bq_gram_set set, bq_gram *g) {
     collect(&(collector){.c = c, .set = set}, NULL, w, g);
 }
 
-void bq_gram_collect_midway(bq_midway *way, int m, const bq_mat w[BQ_MATS], bq_gram_set set, bq_gram *g) {
-    collect(&(collector){.c = way->c, .set = set, .at = m}, way, w, g);
+void bq_gram_collect_midway(bq_midway *way, const bq_mat *w, bq_gram_set set, bq_gram *g) {
+    collect(&(collector){.c = way->c, .set = set}, way, w, g);
 }

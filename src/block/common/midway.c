@@ -4,7 +4,7 @@
 
 static int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 
-static int64_t heads_of(const bq_arch *arch) { return arch->cols[BQ_O]; }
+static int64_t heads_of(const bq_arch *arch) { return arch->model.heads * arch->model.head_dim; }
 
 void bq_midway_open(bq_midway *a, bq_pass_context *c) {
     const bq_arch *arch = c->q->arch;
@@ -34,25 +34,29 @@ static bq_work work_of(const bq_midway *a, int64_t i) {
     return k;
 }
 
-/* Take sample i of the share to the input of `to`.  n is not kept, so norm 2 is computed again for down. */
-static void bring(const bq_midway *a, int64_t i, int to, const bq_mat w[BQ_MATS], bq_work *k, bq_mat x) {
+/* Take sample i of the share to the input of site `to`, or to the output.  The input of o is not kept, nor n:
+ * norm 2 is computed again for down. */
+static void bring(const bq_midway *a, int64_t i, int to, const bq_mat *w, bq_work *k, bq_mat x) {
     bq_pass_context *c = a->c;
-    bool kept = i < a->kept;
-    if (!kept || to <= BQ_GATE_UP)
+    const bq_arch *arch = c->blk->arch;
+    bq_role role = to < arch->sites ? arch->site[to].role : BQ_ROLES;
+    bool kept = i < a->kept, again = !kept || role == BQ_QKV || role == BQ_O;
+    if (again || role == BQ_GATE_UP)
         c->dev->op->put(c->dev, c->fetch(c->ctx, bq_capture_stream(c->input), a->share.first + i), x);
-    if (kept && to == BQ_DOWN) bq_block_norm(c->dev, c->blk, k);
-    bq_block_parts(c->dev, c->blk, w, k, kept && to != BQ_O ? to : BQ_QKV, to, x, x);
+    if (kept && role == BQ_DOWN) bq_block_norm(c->dev, c->blk, k);
+    bq_block_parts(c->dev, c->blk, w, k, again ? 0 : to, to, x, x);
 }
 
-void bq_midway_to(bq_midway *a, int to, const bq_mat w[BQ_MATS], bq_visit visit, void *ctx) {
+void bq_midway_to(bq_midway *a, int to, const bq_mat *w, bq_visit visit, void *ctx) {
     bq_pass_context *c = a->c;
     bq_dev *dev = c->dev;
+    const bq_arch *arch = c->q->arch;
     size_t mark = bq_arena_mark(&dev->mem);
-    bq_mat x = bq_arena_push(&dev->mem, c->tokens, c->q->arch->model.hidden, BQ_F32);
+    bq_mat x = bq_arena_push(&dev->mem, c->tokens, arch->model.hidden, BQ_F32);
     for (int64_t i = 0; i < a->share.count; i++) {
         bq_work k = work_of(a, i);
         bring(a, i, to, w, &k, x);
-        visit(ctx, a->share.first + i, x, to == BQ_MATS ? x : bq_capture_input(&k, to));
+        visit(ctx, a->share.first + i, x, to == arch->sites ? x : bq_block_input(arch, &k, to));
         dev->op->wait(dev);
         bq_heartbeat(c->comm);
     }
@@ -65,6 +69,6 @@ static void hand_on(void *ctx, int64_t sample, bq_mat x, bq_mat y) {
     c->advance(c->ctx, sample, y);
 }
 
-void bq_midway_end(bq_midway *a, const bq_mat w[BQ_MATS]) {
-    if (a->c->advance) bq_midway_to(a, BQ_MATS, w, hand_on, a->c);
+void bq_midway_end(bq_midway *a, const bq_mat *w) {
+    if (a->c->advance) bq_midway_to(a, a->c->q->arch->sites, w, hand_on, a->c);
 }

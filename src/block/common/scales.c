@@ -6,61 +6,67 @@
 #include <math.h>
 #include <string.h>
 
-enum { LOSSES = BQ_MATS * BQ_CANDIDATES, HELD_TOKENS = 4096, HELD_SAMPLES = 8 };
+enum { LOSSES = BQ_SITES * BQ_CANDIDATES, HELD_TOKENS = 4096, HELD_SAMPLES = 8 };
 
 /* What is held of some samples at a time, each (samples * T, columns): the inputs of the matrices; the
  * outputs that decide, of matrices and of the block; the inputs of the block and of its norm 2. */
-enum { INPUT, WANT = BQ_MATS, WANT_BLOCK = WANT + BQ_MATS, BLOCK_INPUT, MLP_INPUT, HELD };
+enum { INPUT, WANT = BQ_SITES, WANT_BLOCK = WANT + BQ_SITES, BLOCK_INPUT, MLP_INPUT, HELD };
 
 typedef struct {
     bq_pass_context *c;
     const bq_scales_options *o;
-    bq_mat act[BQ_MATS], weight[BQ_MATS]; /* statistics, (1, cols) */
-    bq_mat scale, have;                   /* room for one scale, for one output */
-    bq_mat rounded;                       /* room for one input; no data where none is rounded */
-    bq_mat held[HELD];                    /* no columns where it is not needed */
-    int64_t room, count;                  /* samples that can be held; samples that are held */
-    int64_t sample[HELD_SAMPLES];         /* their numbers */
-    int kept;                             /* all samples of that many rounds are held before round 0 */
-    bq_stride of;                         /* the samples of the round */
-    bq_treesum sum;                       /* (LOSSES, 1), of the round */
-    int64_t leaf;                         /* of the next sample: its number among those of the round */
-    int64_t seen;                         /* samples of all replicas in the rounds so far */
-    double loss[BQ_MATS][BQ_CANDIDATES];  /* summed over these samples */
-    bool alive[BQ_MATS][BQ_CANDIDATES];   /* candidates that the next round tries */
+    bq_mat act[BQ_SITES], weight[BQ_SITES]; /* statistics, (1, cols) */
+    bq_mat scale, have;                     /* room for one scale, for one output */
+    bq_mat rounded;                         /* room for one input; no data where none is rounded */
+    bq_mat held[HELD];                      /* no columns where it is not needed */
+    int64_t room, count;                    /* samples that can be held; samples that are held */
+    int64_t sample[HELD_SAMPLES];           /* their numbers */
+    int kept;                               /* all samples of that many rounds are held before round 0 */
+    bq_stride of;                           /* the samples of the round */
+    bq_treesum sum;                         /* (LOSSES, 1), of the round */
+    int64_t leaf;                           /* of the next sample: its number among those of the round */
+    int64_t seen;                           /* samples of all replicas in the rounds so far */
+    double loss[BQ_SITES][BQ_CANDIDATES];   /* summed over these samples */
+    bool alive[BQ_SITES][BQ_CANDIDATES];    /* candidates that the next round tries */
 } search;
+
+static bq_inspect how_of(const bq_arch *arch, const bq_scales_options *o, int m) {
+    return o->inspect[arch->site[m].role];
+}
 
 static bool searched(const bq_arch *arch, const bq_scales_options *o, int m) {
     bool grouped = bq_fusion_of(arch, m).repeat > 1;
-    return o->inspect[m] != BQ_INSPECT_OFF && !(grouped && o->gqa == BQ_GQA_SKIP);
+    return how_of(arch, o, m) != BQ_INSPECT_OFF && !(grouped && o->gqa == BQ_GQA_SKIP);
 }
 
-static bool in_attention(int m) { return m == BQ_QKV || m == BQ_O; }
+static bool in_attention(const bq_arch *arch, int m) { return bq_role_attends(arch->site[m].role); }
 
-/* The matrix whose output decides about matrix m; not for BQ_INSPECT_BLOCK. */
-static int judge(int m, bq_inspect how) {
-    if (how == BQ_INSPECT_SELF) return m;
-    return in_attention(m) ? BQ_O : BQ_DOWN;
+/* The site whose output decides about site m; not for BQ_INSPECT_BLOCK. */
+static int judge(const bq_arch *arch, int m, bq_inspect how) {
+    while (how != BQ_INSPECT_SELF && !bq_role_writes(arch->site[m].role)) m++;
+    return m;
 }
 
 /* Columns of the output that decides. */
-static int64_t width(const bq_arch *arch, int m, bq_inspect how) {
-    return how == BQ_INSPECT_BLOCK ? arch->model.hidden : arch->rows[judge(m, how)];
+static int64_t width(const bq_arch *arch, const bq_scales_options *o, int m) {
+    bq_inspect how = how_of(arch, o, m);
+    return how == BQ_INSPECT_BLOCK ? arch->model.hidden : arch->site[judge(arch, m, how)].rows;
 }
 
-static int want_of(const bq_scales_options *o, int m) {
-    return o->inspect[m] == BQ_INSPECT_BLOCK ? WANT_BLOCK : WANT + judge(m, o->inspect[m]);
+static int want_of(const bq_arch *arch, const bq_scales_options *o, int m) {
+    bq_inspect how = how_of(arch, o, m);
+    return how == BQ_INSPECT_BLOCK ? WANT_BLOCK : WANT + judge(arch, m, how);
 }
 
 /* The columns of what is held; 0 where it is not needed. */
 static void held_columns(const bq_arch *arch, const bq_scales_options *o, int64_t cols[HELD]) {
     memset(cols, 0, HELD * sizeof *cols);
-    for (int m = 0; m < BQ_MATS; m++) {
+    for (int m = 0; m < arch->sites; m++) {
         if (!searched(arch, o, m)) continue;
-        cols[INPUT + m] = arch->cols[m];
-        cols[want_of(o, m)] = width(arch, m, o->inspect[m]);
-        if (o->inspect[m] == BQ_INSPECT_BLOCK)
-            cols[in_attention(m) ? BLOCK_INPUT : MLP_INPUT] = arch->model.hidden;
+        cols[INPUT + m] = arch->site[m].cols;
+        cols[want_of(arch, o, m)] = width(arch, o, m);
+        if (how_of(arch, o, m) == BQ_INSPECT_BLOCK)
+            cols[in_attention(arch, m) ? BLOCK_INPUT : MLP_INPUT] = arch->model.hidden;
     }
 }
 
@@ -110,33 +116,36 @@ static bq_mat input_of(search *t, int m, bq_mat s, int64_t i) {
     return y;
 }
 
-/* out = the output that decides about matrix m, with the matrices w, for held sample i with input x of m. */
-static void inspect(search *t, int m, const bq_mat w[BQ_MATS], bq_mat x, int64_t i, bq_mat out) {
+/* out = the output that decides about site m, with the matrices w, for held sample i with input x of m. */
+static void inspect(search *t, int m, const bq_mat *w, bq_mat x, int64_t i, bq_mat out) {
     bq_dev *dev = t->c->dev;
     const bq_block *blk = t->c->blk;
-    bq_inspect how = t->o->inspect[m];
+    const bq_arch *arch = blk->arch;
+    bq_inspect how = how_of(arch, t->o, m);
+    bq_role role = arch->site[m].role;
     bq_work k = *t->c->work;
-    bq_mat *const input[BQ_MATS] = {[BQ_QKV] = &k.a, [BQ_O] = &k.o, [BQ_GATE_UP] = &k.n, [BQ_DOWN] = &k.z};
-    *input[m] = x;
-    if (m == BQ_QKV && how != BQ_INSPECT_SELF) bq_block_heads(dev, blk, w, &k);
-    if (m == BQ_GATE_UP && how != BQ_INSPECT_SELF) bq_block_gated(dev, blk, w, &k);
+    bq_mat *const input[BQ_ROLES] = {[BQ_QKV] = &k.a, [BQ_O] = &k.o, [BQ_GATE_UP] = &k.n, [BQ_DOWN] = &k.z};
+    *input[role] = x;
+    if (role == BQ_QKV && how != BQ_INSPECT_SELF) bq_block_heads(dev, blk, w, &k);
+    if (role == BQ_GATE_UP && how != BQ_INSPECT_SELF) bq_block_gated(dev, blk, w, &k);
     if (how != BQ_INSPECT_BLOCK) {
-        bq_block_linear(dev, blk, judge(m, how), w, *input[judge(m, how)], false, out);
-    } else if (in_attention(m)) {
+        int by = judge(arch, m, how);
+        bq_block_linear(dev, blk, by, w, bq_block_input(arch, &k, by), false, out);
+    } else if (bq_role_attends(role)) {
         bq_block_rest(dev, blk, w, &k, held(t, BLOCK_INPUT, i), out);
     } else {
         dev->op->copy(dev, held(t, MLP_INPUT, i), out);
-        bq_block_linear(dev, blk, BQ_DOWN, w, k.z, true, out);
+        bq_block_linear(dev, blk, bq_arch_site(arch, BQ_DOWN), w, k.z, true, out);
     }
 }
 
-/* q->w_hat of matrix m = Q(W s) / s. */
+/* q->w_hat of site m = Q(W s) / s. */
 static void quantized(search *t, int m, bq_mat s) {
     bq_quantized *q = t->c->q;
-    for (int i = 0; i < q->arch->linears; i++)
-        if (q->arch->linear[i].mat == m)
-            t->c->dev->op->smooth_weights(t->c->dev, bq_linear_view(q->arch, i, t->c->blk->w), s,
-                                          q->scheme[i], bq_linear_view(q->arch, i, q->w_hat));
+    const bq_site *site = &q->arch->site[m];
+    for (int i = site->first; i < site->first + site->linears; i++)
+        t->c->dev->op->smooth_weights(t->c->dev, bq_linear_view(q->arch, i, t->c->blk->w), s, q->scheme[i],
+                                      bq_linear_view(q->arch, i, q->w_hat));
 }
 
 static bool signalled(const bq_pass_context *c) { return c->stop && *c->stop; }
@@ -149,19 +158,21 @@ static bool in_round(const search *t, int64_t i) { return bq_stride_has(t->of, t
 static void try_matrix(search *t, int m, double *loss) {
     bq_pass_context *c = t->c;
     bq_dev *dev = c->dev;
-    bq_mat w[BQ_MATS], have = t->have;
-    for (int i = 0; i < BQ_MATS; i++) w[i] = c->blk->w[i];
+    const bq_arch *arch = c->q->arch;
+    bq_mat w[BQ_SITES], have = t->have;
+    memcpy(w, c->blk->w, sizeof w);
     w[m] = c->q->w_hat[m];
-    have.cols = have.ld = width(c->q->arch, m, t->o->inspect[m]);
+    have.cols = have.ld = width(arch, t->o, m);
     for (int k = 0; k < t->o->candidates && !signalled(c); k++) {
         if (!t->alive[m][k]) continue;
         bq_mat s = scale_of(t, m, k);
-        if (t->o->gqa == BQ_GQA_GROUP) bq_fold_group(dev, c->q->arch, m, s);
+        if (t->o->gqa == BQ_GQA_GROUP) bq_fold_group(dev, arch, m, s);
         quantized(t, m, s);
         for (int64_t i = 0; i < t->count; i++) {
             if (!in_round(t, i)) continue;
             inspect(t, m, w, input_of(t, m, s, i), i, have);
-            dev->op->distance(dev, have, held(t, want_of(t->o, m), i), t->o->loss, &loss[i * LOSSES + k]);
+            dev->op->distance(dev, have, held(t, want_of(arch, t->o, m), i), t->o->loss,
+                              &loss[i * LOSSES + k]);
         }
         dev->op->wait(dev);
         bq_heartbeat(c->comm);
@@ -173,7 +184,7 @@ static void try_held(search *t) {
     bq_pass_context *c = t->c;
     double loss[HELD_SAMPLES * LOSSES] = {0};
     float leaf[LOSSES];
-    for (int m = 0; m < BQ_MATS; m++)
+    for (int m = 0; m < c->q->arch->sites; m++)
         if (searched(c->q->arch, t->o, m)) try_matrix(t, m, loss + m * BQ_CANDIDATES);
     for (int64_t i = 0; i < t->count; i++) {
         if (!in_round(t, i)) continue;
@@ -188,12 +199,13 @@ static void try_held(search *t) {
 static void hold(search *t, int64_t sample, bq_mat x, bq_mat y) {
     bq_dev *dev = t->c->dev;
     const bq_work *k = t->c->work;
+    const bq_arch *arch = t->c->q->arch;
     int64_t i = t->count++;
     t->sample[i] = sample;
-    for (int m = 0; m < BQ_MATS; m++) {
-        if (t->held[INPUT + m].cols) dev->op->copy(dev, bq_capture_input(k, m), held(t, INPUT + m, i));
+    for (int m = 0; m < arch->sites; m++) {
+        if (t->held[INPUT + m].cols) dev->op->copy(dev, bq_block_input(arch, k, m), held(t, INPUT + m, i));
         if (t->held[WANT + m].cols)
-            bq_block_linear(dev, t->c->blk, m, t->c->blk->w, bq_capture_input(k, m), false,
+            bq_block_linear(dev, t->c->blk, m, t->c->blk->w, bq_block_input(arch, k, m), false,
                             held(t, WANT + m, i));
     }
     const bq_mat rest[] = {y, x, k->m};
@@ -230,8 +242,8 @@ static void total(search *t, bq_scales_result *result) {
     c->dev->op->wait(c->dev);
     t->seen += leaves[0].total;
     double rows = (double)t->seen * (double)c->tokens;
-    for (int m = 0; m < BQ_MATS; m++) {
-        double cols = (double)width(c->q->arch, m, t->o->inspect[m]);
+    for (int m = 0; m < c->q->arch->sites; m++) {
+        double cols = (double)width(c->q->arch, t->o, m);
         for (int k = 0; k < BQ_CANDIDATES; k++) {
             if (!t->alive[m][k]) continue;
             t->loss[m][k] += (double)host[m * BQ_CANDIDATES + k];
@@ -250,10 +262,10 @@ static int best_of(const double *loss, const bool *alive) {
 /* The most columns of a matrix that is searched, and of an output that decides. */
 static void widest(const bq_arch *arch, const bq_scales_options *o, int64_t *cols, int64_t *out) {
     *cols = *out = 1;
-    for (int m = 0; m < BQ_MATS; m++) {
+    for (int m = 0; m < arch->sites; m++) {
         if (!searched(arch, o, m)) continue;
-        *cols = arch->cols[m] > *cols ? arch->cols[m] : *cols;
-        *out = width(arch, m, o->inspect[m]) > *out ? width(arch, m, o->inspect[m]) : *out;
+        *cols = arch->site[m].cols > *cols ? arch->site[m].cols : *cols;
+        *out = width(arch, o, m) > *out ? width(arch, o, m) : *out;
     }
 }
 
@@ -273,7 +285,7 @@ static void open_search(search *t) {
     held_columns(arch, t->o, columns);
     for (int i = 0; i < HELD; i++)
         if (columns[i]) t->held[i] = bq_arena_push(mem, t->room * c->tokens, columns[i], BQ_F32);
-    for (int m = 0; m < BQ_MATS; m++)
+    for (int m = 0; m < arch->sites; m++)
         for (int k = 0; k < t->o->candidates; k++) t->alive[m][k] = searched(arch, t->o, m);
 }
 
@@ -301,7 +313,8 @@ static bool do_round(search *t, int round, bq_scales_result *result) {
     if (t->count && mine.count) try_held(t);
     bool good = !stopped(c);
     if (good) total(t, result);
-    for (int m = 0; m < BQ_MATS && good; m++) bq_search_halve(result->loss[m], BQ_CANDIDATES, t->alive[m]);
+    for (int m = 0; m < c->q->arch->sites && good; m++)
+        bq_search_halve(result->loss[m], BQ_CANDIDATES, t->alive[m]);
     bq_arena_reset(&c->dev->mem, mark);
     return good;
 }
@@ -312,10 +325,10 @@ int64_t bq_scales_search(bq_pass_context *c, const bq_scales_options *o, bq_scal
     bool good = true;
     open_search(&t);
     bq_channels(c, o->statistic, t.act, (bq_onlooker){judged_by_block(&t), keep, &t});
-    for (int m = 0; m < BQ_MATS; m++) bq_channels_weight(c, m, true, t.weight[m]);
+    for (int m = 0; m < c->q->arch->sites; m++) bq_channels_weight(c, m, true, t.weight[m]);
     *result = (bq_scales_result){0};
     for (int r = 0; r < bq_search_rounds(o->search) && good; r++) good = do_round(&t, r, result);
-    for (int m = 0; m < BQ_MATS; m++) {
+    for (int m = 0; m < c->q->arch->sites; m++) {
         int best = result->best[m] = good ? best_of(result->loss[m], t.alive[m]) : -1;
         if (best < 0) continue;
         bq_mat s = scale_of(&t, m, best);

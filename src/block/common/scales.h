@@ -1,7 +1,7 @@
 /* scales.h - the search that AWQ (Lin et al., 2024) and AMD Quark's Auto-SmoothQuant share: of several scales
- * for the input channels of a matrix, take the one whose quantized weights change an output least.
+ * for the input channels of a site, take the one whose quantized weights change an output least.
  *
- * Each matrix is searched with the original weights of the block, in the stream that preparing passes read
+ * Each site is searched with the original weights of the block, in the stream that preparing passes read
  * (capture.h); then all chosen scales are folded into the block (fold.h).  A candidate s is tried with the
  * weights Q(W s) / s on the input x, which is the same as Q(W s) on x / s.  Where inputs are rounded the
  * input is Q(x / s) s.
@@ -19,8 +19,8 @@
 
 #define BQ_CANDIDATES 20
 
-/* Which output decides: that of the matrix, of its module (attention: of o; MLP: of down), or of the block.
- * BQ_INSPECT_OFF: the matrix is not scaled. */
+/* Which output decides: that of the site, of its module (attention: of o; MLP: of down), or of the block.
+ * BQ_INSPECT_OFF: the site is not scaled. */
 typedef enum { BQ_INSPECT_OFF, BQ_INSPECT_SELF, BQ_INSPECT_MODULE, BQ_INSPECT_BLOCK } bq_inspect;
 
 /* With grouped queries, query heads that share a value head need one scale for o (bq_fold_group).
@@ -33,20 +33,20 @@ typedef struct {
     bq_channel_statistic statistic;
     bq_distance loss;
     bq_gqa gqa;
-    bq_inspect inspect[BQ_MATS];
-    int activations; /* bits that the input of a matrix is rounded to, with one scale for each token; 0, 16:
+    bq_inspect inspect[BQ_ROLES]; /* by the role of a site */
+    int activations; /* bits that the input of a site is rounded to, with one scale for each token; 0, 16:
                         no rounding.  Values inside the module are not rounded */
     bq_search search;
     int candidates;
     bq_smooth_form form[BQ_CANDIDATES];
 } bq_scales_options;
 
-/* best: the number of the chosen candidate; -1 where the matrix was not searched or no loss was finite.
+/* best: the number of the chosen candidate; -1 where the site was not searched or no loss was finite.
  * loss: the mean over the elements of the output in the samples on which the candidate was tried; a halving
  * tries some candidates on a part of them only. */
 typedef struct {
-    int best[BQ_MATS];
-    double loss[BQ_MATS][BQ_CANDIDATES];
+    int best[BQ_SITES];
+    double loss[BQ_SITES][BQ_CANDIDATES];
 } bq_scales_result;
 
 /* Search, and fold the chosen scales into c->blk.  Of equal losses the earlier candidate is chosen; a halving

@@ -1,5 +1,7 @@
 #include "block/model/arch.h"
 
+#include "base/die.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <math.h>
@@ -25,21 +27,38 @@ static bool has_bias(bq_bias bias, const bq_model *m) {
            (bias == BQ_BIAS_MLP && m->mlp_bias);
 }
 
+const char *bq_role_name(bq_role role) {
+    static const char *const name[BQ_ROLES] = {"qkv", "o", "gate_up", "down"};
+    return name[role];
+}
+
+int bq_arch_site(const bq_arch *arch, bq_role role) {
+    int m = 0;
+    while (m < arch->sites && arch->site[m].role != role) m++;
+    BQ_CHECK(m < arch->sites, "a block without %s", bq_role_name(role));
+    return m;
+}
+
 void bq_arch_of(const bq_model *model, bq_arch *arch) {
     const bq_family *family = bq_family_at(model->family);
+    const int64_t cols[BQ_ROLES] = {model->hidden, model->heads * model->head_dim, model->hidden,
+                                    model->inter};
     *arch = (bq_arch){.model = *model, .norm = {family->norm[0], family->norm[1]}};
-    const int64_t cols[BQ_MATS] = {model->hidden, model->heads * model->head_dim, model->hidden,
-                                   model->inter};
-    memcpy(arch->cols, cols, sizeof cols);
     for (const bq_weight_row *f = family->weight; f->name; f++) {
+        bool next = f == family->weight || f->role != f[-1].role;
+        bq_site *s = &arch->site[next ? arch->sites++ : arch->sites - 1];
+        if (next) *s = (bq_site){.role = f->role, .cols = cols[f->role], .first = arch->linears};
         bq_linear *l = &arch->linear[arch->linears++];
-        *l = (bq_linear){.name = f->name, .module = f->module, .mat = f->mat};
-        l->row = arch->rows[f->mat];
-        l->rows = count_rows(f->rows, model);
-        l->cols = cols[f->mat];
-        l->bias = has_bias(f->bias, model);
-        arch->rows[f->mat] += l->rows;
-        arch->bias[f->mat] |= l->bias;
+        *l = (bq_linear){.name = f->name,
+                         .module = f->module,
+                         .site = arch->sites - 1,
+                         .row = s->rows,
+                         .rows = count_rows(f->rows, model),
+                         .cols = s->cols,
+                         .bias = has_bias(f->bias, model)};
+        s->rows += l->rows;
+        s->bias |= l->bias;
+        s->linears++;
     }
     arch->attention = (bq_attention){model->heads, model->kv_heads, model->head_dim,
                                      (float)(1.0 / sqrt((double)model->head_dim)), model->window};
@@ -78,6 +97,6 @@ bq_tensor_id bq_arch_id(const bq_arch *arch, const char *tensor) {
 
 int64_t bq_arch_weights(const bq_arch *arch) {
     int64_t sum = 0;
-    for (int m = 0; m < BQ_MATS; m++) sum += arch->rows[m] * arch->cols[m];
+    for (int m = 0; m < arch->sites; m++) sum += arch->site[m].rows * arch->site[m].cols;
     return sum;
 }

@@ -1,30 +1,38 @@
-/* arch.h - the layout of a model's blocks: which linears a checkpoint has, and which rows of the four
- * matrices of base/family.h each of them is.
+/* arch.h - the layout of a model's blocks: their sites, and the linears of each as a checkpoint stores them.
  *
- * All methods work on rows of matrices.  So a checkpoint that stores q, k and v apart (Llama) and one that
- * stores them as one tensor (Phi-3) differ only in names. */
+ * All methods work on sites and on rows of their matrices.  So a checkpoint that stores q, k and v apart
+ * (Llama) and one that stores them as one tensor (Phi-3) differ only in names. */
 #ifndef BQ_ARCH_H
 #define BQ_ARCH_H
 
 #include "base/family.h"
 #include "kernels/ops.h"
 
+#define BQ_SITES        4 /* the most that a block has */
 #define BQ_ARCH_LINEARS 8
 
 /* A linear as the checkpoint stores it: the unit that is quantized, exported and named in recipes. */
 typedef struct {
     const char *name;        /* "q_proj": the key in recipes */
     const char *module;      /* "self_attn.q_proj": below model.layers.N. */
-    int mat;                 /* BQ_QKV ... BQ_DOWN: the matrix that it is a part of */
-    int64_t row, rows, cols; /* rows [row, row + rows) of the matrix, all columns */
+    int site;                /* the number of its site */
+    int64_t row, rows, cols; /* rows [row, row + rows) of the site's matrix, all columns */
     bool bias;
 } bq_linear;
 
+/* Linears that read one input, and their stacked matrix (rows, cols).  Arrays with an element for each site
+ * have BQ_SITES elements, of which the first arch->sites are used. */
+typedef struct {
+    bq_role role;
+    int64_t rows, cols;
+    bool bias;          /* has one of the linears a bias? */
+    int first, linears; /* the numbers of the linears: [first, first + linears) */
+} bq_site;
+
 typedef struct {
     bq_model model;
-    int64_t rows[BQ_MATS], cols[BQ_MATS]; /* of the four matrices */
-    bool bias[BQ_MATS];                   /* has a linear of the matrix a bias? */
-    int linears;
+    int sites, linears;
+    bq_site site[BQ_SITES]; /* in the order in which a forward comes to them */
     bq_linear linear[BQ_ARCH_LINEARS];
     const char *norm[2]; /* modules of the norms before attention and before the MLP */
     bq_attention attention;
@@ -32,6 +40,13 @@ typedef struct {
 
 /* The layout of a model's blocks, by the table of its family. */
 void bq_arch_of(const bq_model *model, bq_arch *arch);
+
+/* The first site of a role, which must be there; the word for a role: "gate_up". */
+int bq_arch_site(const bq_arch *arch, bq_role role);
+const char *bq_role_name(bq_role role);
+/* Is a role a part of attention, not of the MLP?  Does its output go to the residual stream? */
+static inline bool bq_role_attends(bq_role role) { return role == BQ_QKV || role == BQ_O; }
+static inline bool bq_role_writes(bq_role role) { return role == BQ_O || role == BQ_DOWN; }
 
 /* Names of the tensors outside blocks. */
 extern const char bq_tensor_embed[], bq_tensor_norm[], bq_tensor_head[];
@@ -52,12 +67,12 @@ typedef enum {
 typedef struct {
     bq_tensor_kind kind;
     int block; /* of the last three, else -1 */
-    int at;    /* which linear, or which of the block's norms */
+    int at;    /* which linear, or which of the norms */
 } bq_tensor_id;
 
 bq_tensor_id bq_arch_id(const bq_arch *arch, const char *tensor);
 
-/* How many weights the four matrices of a block have together. */
+/* How many weights the matrices of a block have together. */
 int64_t bq_arch_weights(const bq_arch *arch);
 
 #endif

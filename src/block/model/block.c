@@ -4,18 +4,18 @@
 
 void bq_block_push(bq_block *blk, const bq_arch *arch, bq_arena *mem) {
     *blk = (bq_block){.arch = arch};
-    for (int m = 0; m < BQ_MATS; m++) {
-        blk->w[m] = bq_arena_push(mem, arch->rows[m], arch->cols[m], BQ_F32);
-        if (arch->bias[m]) blk->bias[m] = bq_arena_push(mem, 1, arch->rows[m], BQ_F32);
+    for (int m = 0; m < arch->sites; m++) {
+        blk->w[m] = bq_arena_push(mem, arch->site[m].rows, arch->site[m].cols, BQ_F32);
+        if (arch->site[m].bias) blk->bias[m] = bq_arena_push(mem, 1, arch->site[m].rows, BQ_F32);
     }
     for (int i = 0; i < 2; i++) blk->norm[i] = bq_arena_push(mem, 1, arch->model.hidden, BQ_F32);
 }
 
 size_t bq_block_need(const bq_arch *arch) {
     size_t sum = 2 * bq_arena_need(1, arch->model.hidden, BQ_F32);
-    for (int m = 0; m < BQ_MATS; m++) {
-        sum += bq_arena_need(arch->rows[m], arch->cols[m], BQ_F32);
-        if (arch->bias[m]) sum += bq_arena_need(1, arch->rows[m], BQ_F32);
+    for (int m = 0; m < arch->sites; m++) {
+        sum += bq_arena_need(arch->site[m].rows, arch->site[m].cols, BQ_F32);
+        if (arch->site[m].bias) sum += bq_arena_need(1, arch->site[m].rows, BQ_F32);
     }
     return sum;
 }
@@ -29,7 +29,7 @@ typedef struct {
 
 static void work_shapes(const bq_arch *arch, int64_t t, shape out[WORK_BUFFERS]) {
     const bq_model *m = &arch->model;
-    int64_t h = m->hidden, q = m->heads * m->head_dim, qkv = arch->rows[BQ_QKV];
+    int64_t h = m->hidden, q = m->heads * m->head_dim, qkv = (m->heads + 2 * m->kv_heads) * m->head_dim;
     const shape s[WORK_BUFFERS] = {
         {t, m->rope.dim / 2},
         {t, m->rope.dim / 2},
@@ -79,52 +79,53 @@ static heads split(const bq_model *m, bq_mat qkv) {
     return (heads){bq_mat_cols(qkv, 0, q), bq_mat_cols(qkv, q, kv), bq_mat_cols(qkv, q + kv, kv)};
 }
 
-void bq_block_linear(bq_dev *dev, const bq_block *blk, int mat, const bq_mat w[BQ_MATS], bq_mat x, bool keep,
+void bq_block_linear(bq_dev *dev, const bq_block *blk, int site, const bq_mat *w, bq_mat x, bool keep,
                      bq_mat out) {
-    dev->op->gemm(dev, false, true, 1, x, w[mat], keep ? 1 : 0, out);
-    if (blk->bias[mat].data) dev->op->bias(dev, blk->bias[mat], out);
+    dev->op->gemm(dev, false, true, 1, x, w[site], keep ? 1 : 0, out);
+    if (blk->bias[site].data) dev->op->bias(dev, blk->bias[site], out);
 }
 
-/* bq_block_linear where each linear of the matrix has its own factors of x. */
-static void prescaled(bq_dev *dev, const bq_block *blk, const bq_work *k, int mat, const bq_mat w[BQ_MATS],
-                      bq_mat x, bool keep, bq_mat out) {
+/* bq_block_linear where each linear of the site has its own factors of x. */
+static void prescaled(bq_dev *dev, const bq_block *blk, const bq_work *k, int site, const bq_mat *w, bq_mat x,
+                      bool keep, bq_mat out) {
     const bq_arch *arch = blk->arch;
+    const bq_site *s = &arch->site[site];
     size_t mark = bq_arena_mark(&dev->mem);
     bq_mat y = bq_arena_push(&dev->mem, x.rows, x.cols, BQ_F32);
-    for (int i = 0; i < arch->linears; i++) {
+    for (int i = s->first; i < s->first + s->linears; i++) {
         const bq_linear *l = &arch->linear[i];
-        if (l->mat != mat) continue;
         dev->op->times_columns(dev, x, blk->pre[i], y);
         if (k->activations) dev->op->fake_quantize_rows(dev, y, k->activations, y);
-        dev->op->gemm(dev, false, true, 1, y, bq_mat_rows(w[mat], l->row, l->rows), keep ? 1 : 0,
+        dev->op->gemm(dev, false, true, 1, y, bq_mat_rows(w[site], l->row, l->rows), keep ? 1 : 0,
                       bq_mat_cols(out, l->row, l->rows));
     }
-    if (blk->bias[mat].data) dev->op->bias(dev, blk->bias[mat], out);
+    if (blk->bias[site].data) dev->op->bias(dev, blk->bias[site], out);
     bq_arena_reset(&dev->mem, mark);
 }
 
 size_t bq_block_pre_scratch(const bq_arch *arch, int64_t tokens) {
     size_t most = 0;
-    for (int m = 0; m < BQ_MATS; m++) {
-        size_t one = bq_arena_need(tokens, arch->cols[m], BQ_F32);
+    for (int m = 0; m < arch->sites; m++) {
+        size_t one = bq_arena_need(tokens, arch->site[m].cols, BQ_F32);
         most = one > most ? one : most;
     }
     return most;
 }
 
-/* bq_block_linear with blk->pre and the rounding of inputs.  x is read only here, so it is rounded in
- * place. */
-static void linear(bq_dev *dev, const bq_block *blk, const bq_work *k, int mat, const bq_mat w[BQ_MATS],
+/* bq_block_linear of a role's site with blk->pre and the rounding of inputs.  x is read only here, so it is
+ * rounded in place. */
+static void linear(bq_dev *dev, const bq_block *blk, const bq_work *k, bq_role role, const bq_mat *w,
                    bq_mat x, bool keep, bq_mat out) {
+    int site = bq_arch_site(blk->arch, role);
     if (blk->pre) {
-        prescaled(dev, blk, k, mat, w, x, keep, out);
+        prescaled(dev, blk, k, site, w, x, keep, out);
         return;
     }
     if (k->activations) dev->op->fake_quantize_rows(dev, x, k->activations, x);
-    bq_block_linear(dev, blk, mat, w, x, keep, out);
+    bq_block_linear(dev, blk, site, w, x, keep, out);
 }
 
-void bq_block_heads(bq_dev *dev, const bq_block *blk, const bq_mat w[BQ_MATS], bq_work *k) {
+void bq_block_heads(bq_dev *dev, const bq_block *blk, const bq_mat *w, bq_work *k) {
     const bq_ops *op = dev->op;
     const bq_model *m = &blk->arch->model;
     heads h = split(m, k->qkv);
@@ -134,7 +135,7 @@ void bq_block_heads(bq_dev *dev, const bq_block *blk, const bq_mat w[BQ_MATS], b
     op->attention(dev, blk->arch->attention, h.q, h.k, h.v, k->o, k->lse);
 }
 
-void bq_block_gated(bq_dev *dev, const bq_block *blk, const bq_mat w[BQ_MATS], bq_work *k) {
+void bq_block_gated(bq_dev *dev, const bq_block *blk, const bq_mat *w, bq_work *k) {
     int64_t inter = blk->arch->model.inter;
     linear(dev, blk, k, BQ_GATE_UP, w, k->n, false, k->gu);
     dev->op->glu(dev, BQ_SILU, bq_mat_cols(k->gu, 0, inter), bq_mat_cols(k->gu, inter, inter), k->z);
@@ -144,10 +145,19 @@ void bq_block_norm(bq_dev *dev, const bq_block *blk, bq_work *k) {
     dev->op->rmsnorm(dev, k->m, blk->norm[1], (float)blk->arch->model.eps, k->n);
 }
 
-static void part(bq_dev *dev, const bq_block *blk, const bq_mat w[BQ_MATS], bq_work *k, int m, bq_mat x,
-                 bq_mat y) {
+bq_mat bq_block_input(const bq_arch *arch, const bq_work *k, int site) {
+    const bq_mat of[BQ_ROLES] = {[BQ_QKV] = k->a, [BQ_O] = k->o, [BQ_GATE_UP] = k->n, [BQ_DOWN] = k->z};
+    return of[arch->site[site].role];
+}
+
+static void part(bq_dev *dev, const bq_block *blk, const bq_mat *w, bq_work *k, int m, bq_mat x, bq_mat y) {
     const bq_ops *op = dev->op;
-    switch (m) {
+    if (m == blk->arch->sites) {
+        op->copy(dev, k->m, y);
+        linear(dev, blk, k, BQ_DOWN, w, k->z, true, y);
+        return;
+    }
+    switch (blk->arch->site[m].role) {
     case BQ_QKV: op->rmsnorm(dev, x, blk->norm[0], (float)blk->arch->model.eps, k->a); break;
     case BQ_O: bq_block_heads(dev, blk, w, k); break;
     case BQ_GATE_UP:
@@ -155,49 +165,53 @@ static void part(bq_dev *dev, const bq_block *blk, const bq_mat w[BQ_MATS], bq_w
         linear(dev, blk, k, BQ_O, w, k->o, true, k->m);
         bq_block_norm(dev, blk, k);
         break;
-    case BQ_DOWN: bq_block_gated(dev, blk, w, k); break;
-    default: op->copy(dev, k->m, y); linear(dev, blk, k, BQ_DOWN, w, k->z, true, y);
+    default: bq_block_gated(dev, blk, w, k);
     }
 }
 
-void bq_block_parts(bq_dev *dev, const bq_block *blk, const bq_mat w[BQ_MATS], bq_work *k, int first,
-                    int last, bq_mat x, bq_mat y) {
+void bq_block_parts(bq_dev *dev, const bq_block *blk, const bq_mat *w, bq_work *k, int first, int last,
+                    bq_mat x, bq_mat y) {
     for (int m = first; m <= last; m++) part(dev, blk, w, k, m, x, y);
 }
 
-void bq_block_rest(bq_dev *dev, const bq_block *blk, const bq_mat w[BQ_MATS], bq_work *k, bq_mat x,
-                   bq_mat y) {
-    bq_block_parts(dev, blk, w, k, BQ_GATE_UP, y.data ? BQ_MATS : BQ_DOWN, x, y);
+/* The number of the last part: that of the output, or where it is not wanted that of the last site. */
+static int last_part(const bq_block *blk, bq_mat y) { return blk->arch->sites - !y.data; }
+
+void bq_block_rest(bq_dev *dev, const bq_block *blk, const bq_mat *w, bq_work *k, bq_mat x, bq_mat y) {
+    bq_block_parts(dev, blk, w, k, bq_arch_site(blk->arch, BQ_GATE_UP), last_part(blk, y), x, y);
 }
 
-void bq_block_forward(bq_dev *dev, const bq_block *blk, const bq_mat w[BQ_MATS], bq_work *k, bq_mat x,
-                      bq_mat y) {
-    bq_block_parts(dev, blk, w, k, BQ_QKV, y.data ? BQ_MATS : BQ_DOWN, x, y);
+void bq_block_forward(bq_dev *dev, const bq_block *blk, const bq_mat *w, bq_work *k, bq_mat x, bq_mat y) {
+    bq_block_parts(dev, blk, w, k, 0, last_part(blk, y), x, y);
 }
 
-void bq_block_backward(bq_dev *dev, const bq_block *blk, const bq_mat w[BQ_MATS], bq_work *k, bq_mat x,
-                       bq_mat dy, const bq_mat dw[BQ_MATS], bq_mat dx) {
+/* Of y = x w^T with dy: dw = dy^T x, and dx = dy w unless dx.data is NULL. */
+static void linear_backward(bq_dev *dev, int site, const bq_mat *w, bq_mat x, bq_mat dy, const bq_mat *dw,
+                            bq_mat dx) {
+    dev->op->gemm(dev, true, false, 1, dy, x, 0, dw[site]);
+    if (dx.data) dev->op->gemm(dev, false, false, 1, dy, w[site], 0, dx);
+}
+
+void bq_block_backward(bq_dev *dev, const bq_block *blk, const bq_mat *w, bq_work *k, bq_mat x, bq_mat dy,
+                       const bq_mat *dw, bq_mat dx) {
     const bq_ops *op = dev->op;
-    const bq_model *m = &blk->arch->model;
+    const bq_arch *arch = blk->arch;
+    const bq_model *m = &arch->model;
     heads h = split(m, k->qkv), dh = split(m, k->dqkv);
     bq_mat g = bq_mat_cols(k->gu, 0, m->inter), u = bq_mat_cols(k->gu, m->inter, m->inter);
     BQ_CHECK(k->dz.data && !k->activations && !blk->pre, "backward with what is for the forward only");
 
-    op->gemm(dev, true, false, 1, dy, k->z, 0, dw[BQ_DOWN]);
-    op->gemm(dev, false, false, 1, dy, w[BQ_DOWN], 0, k->dz);
+    linear_backward(dev, bq_arch_site(arch, BQ_DOWN), w, k->z, dy, dw, k->dz);
     op->glu_bwd(dev, BQ_SILU, g, u, k->dz, g, u);
-    op->gemm(dev, true, false, 1, k->gu, k->n, 0, dw[BQ_GATE_UP]);
-    op->gemm(dev, false, false, 1, k->gu, w[BQ_GATE_UP], 0, k->dn);
+    linear_backward(dev, bq_arch_site(arch, BQ_GATE_UP), w, k->n, k->gu, dw, k->dn);
     op->copy(dev, dy, k->dm);
     op->rmsnorm_bwd(dev, k->m, blk->norm[1], (float)m->eps, k->dn, k->dm);
-    op->gemm(dev, true, false, 1, k->dm, k->o, 0, dw[BQ_O]);
-    op->gemm(dev, false, false, 1, k->dm, w[BQ_O], 0, k->dout);
-    op->attention_bwd(dev, blk->arch->attention, h.q, h.k, h.v, k->o, k->lse, k->dout, dh.q, dh.k, dh.v);
+    linear_backward(dev, bq_arch_site(arch, BQ_O), w, k->o, k->dm, dw, k->dout);
+    op->attention_bwd(dev, arch->attention, h.q, h.k, h.v, k->o, k->lse, k->dout, dh.q, dh.k, dh.v);
     op->rope(dev, dh.q, m->heads, m->head_dim, k->cos, k->sin, true);
     op->rope(dev, dh.k, m->kv_heads, m->head_dim, k->cos, k->sin, true);
-    op->gemm(dev, true, false, 1, k->dqkv, k->a, 0, dw[BQ_QKV]);
+    linear_backward(dev, bq_arch_site(arch, BQ_QKV), w, k->a, k->dqkv, dw, dx.data ? k->dn : dx);
     if (!dx.data) return;
-    op->gemm(dev, false, false, 1, k->dqkv, w[BQ_QKV], 0, k->dn);
     op->copy(dev, k->dm, dx);
     op->rmsnorm_bwd(dev, x, blk->norm[0], (float)m->eps, k->dn, dx);
 }

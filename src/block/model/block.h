@@ -16,11 +16,11 @@
 typedef struct {
     const bq_arch *arch;
     int index;
-    bq_mat w[BQ_MATS];    /* (rows, cols) f32 */
-    bq_mat bias[BQ_MATS]; /* (1, rows) f32, data NULL where the matrix has none */
-    bq_mat norm[2];       /* (1, H) f32 */
-    bool folded;          /* a pass has changed norms or biases, so they are no longer the model's */
-    const bq_mat *pre;    /* [linears] (1, cols) f32, the caller's: the input of each linear is multiplied by
+    bq_mat w[BQ_SITES];    /* (rows, cols) f32 */
+    bq_mat bias[BQ_SITES]; /* (1, rows) f32, data NULL where the site has none */
+    bq_mat norm[2];        /* (1, H) f32 */
+    bool folded;           /* a pass has changed norms or biases, so they are no longer the model's */
+    const bq_mat *pre;     /* [linears] (1, cols) f32, the caller's: the input of each linear is multiplied by
                              its factors.  NULL: none.  A backward is not possible with them */
 } bq_block;
 
@@ -47,39 +47,40 @@ size_t bq_work_need(const bq_arch *arch, int64_t tokens, bool train);
 /* Arena bytes that a forward takes beside these where blk->pre is set. */
 size_t bq_block_pre_scratch(const bq_arch *arch, int64_t tokens);
 
-/* y = block(x) with the matrices w: the block's own, or others of the same shapes.  x, y: (T, H), not the
- * same memory.  y.data NULL: stop at the input of down, work->z. */
-void bq_block_forward(bq_dev *dev, const bq_block *blk, const bq_mat w[BQ_MATS], bq_work *work, bq_mat x,
-                      bq_mat y);
+/* y = block(x) with the matrices w, one for each site: the block's own, or others of the same shapes.  x, y:
+ * (T, H), not the same memory.  y.data NULL: stop at the input of down, work->z. */
+void bq_block_forward(bq_dev *dev, const bq_block *blk, const bq_mat *w, bq_work *work, bq_mat x, bq_mat y);
 
 /* Parts of a forward, for searches that compare outputs inside the block:
- *   linear   out = input w[mat]^T + bias; with `keep` that is added to out.  It ignores blk->pre and
+ *   linear   out = input w[site]^T + bias; with `keep` that is added to out.  It ignores blk->pre and
  *            work->activations, the others do not
  *   heads    k->qkv, k->o and k->lse from k->a
  *   gated    k->gu and k->z from k->n
  *   rest     y from x and k->o; y.data NULL: stop at k->z */
-void bq_block_linear(bq_dev *dev, const bq_block *blk, int mat, const bq_mat w[BQ_MATS], bq_mat input,
-                     bool keep, bq_mat out);
-void bq_block_heads(bq_dev *dev, const bq_block *blk, const bq_mat w[BQ_MATS], bq_work *k);
-void bq_block_gated(bq_dev *dev, const bq_block *blk, const bq_mat w[BQ_MATS], bq_work *k);
-void bq_block_rest(bq_dev *dev, const bq_block *blk, const bq_mat w[BQ_MATS], bq_work *k, bq_mat x, bq_mat y);
+void bq_block_linear(bq_dev *dev, const bq_block *blk, int site, const bq_mat *w, bq_mat input, bool keep,
+                     bq_mat out);
+void bq_block_heads(bq_dev *dev, const bq_block *blk, const bq_mat *w, bq_work *k);
+void bq_block_gated(bq_dev *dev, const bq_block *blk, const bq_mat *w, bq_work *k);
+void bq_block_rest(bq_dev *dev, const bq_block *blk, const bq_mat *w, bq_work *k, bq_mat x, bq_mat y);
 
-/* The parts `first` to `last` of a forward, which is cut before each matrix; the bytes are those of a whole
- * forward.  Part m computes the input of matrix m:
- *   BQ_QKV       k->a from x
- *   BQ_O         k->o from k->a
- *   BQ_GATE_UP   k->m and k->n from x and k->o
- *   BQ_DOWN      k->z from k->n
- *   BQ_MATS      y, the output of the block, from k->m and k->z; y may be x */
-void bq_block_parts(bq_dev *dev, const bq_block *blk, const bq_mat w[BQ_MATS], bq_work *k, int first,
-                    int last, bq_mat x, bq_mat y);
+/* The parts `first` to `last` of a forward, which is cut before each site; the bytes are those of a whole
+ * forward.  Part m computes the input of site m, by its role:
+ *   qkv       k->a from x
+ *   o         k->o from k->a
+ *   gate_up   k->m and k->n from x and k->o
+ *   down      k->z from k->n
+ * and part arch->sites y, the output of the block, from k->m and k->z; y may be x */
+void bq_block_parts(bq_dev *dev, const bq_block *blk, const bq_mat *w, bq_work *k, int first, int last,
+                    bq_mat x, bq_mat y);
+/* The input of a site, as a forward leaves it in the workspace: (T, columns of the site). */
+bq_mat bq_block_input(const bq_arch *arch, const bq_work *k, int site);
 /* k->n from k->m: norm 2 alone. */
 void bq_block_norm(bq_dev *dev, const bq_block *blk, bq_work *k);
 
 /* Gradients from dy (T, H), which stays as it is, after a forward with the same w, x and work: dw[m] (rows,
- * cols) of each matrix, and dx (T, H) of the input; both are overwritten.  dx.data NULL: that part is left
+ * cols) of each site, and dx (T, H) of the input; both are overwritten.  dx.data NULL: that part is left
  * out.  Norms and biases get no gradients.  work->gu is then no longer the forward's. */
-void bq_block_backward(bq_dev *dev, const bq_block *blk, const bq_mat w[BQ_MATS], bq_work *work, bq_mat x,
-                       bq_mat dy, const bq_mat dw[BQ_MATS], bq_mat dx);
+void bq_block_backward(bq_dev *dev, const bq_block *blk, const bq_mat *w, bq_work *work, bq_mat x, bq_mat dy,
+                       const bq_mat *dw, bq_mat dx);
 
 #endif

@@ -12,7 +12,8 @@ void bq_effort_add(bq_effort *to, double times, bq_effort e) {
  * gating, residuals), and the weights that GEMMs read. */
 static double traffic(const bq_arch *arch, double tokens) {
     const bq_model *m = &arch->model;
-    return 4 * tokens * (double)(12 * m->hidden + 3 * m->inter + 3 * arch->rows[BQ_QKV]) +
+    return 4 * tokens *
+               (double)(12 * m->hidden + 3 * m->inter + 3 * (m->heads + 2 * m->kv_heads) * m->head_dim) +
            4 * (double)bq_arch_weights(arch);
 }
 
@@ -26,8 +27,9 @@ bq_effort bq_effort_forward(const bq_arch *arch, double tokens) {
 bq_effort bq_effort_forward_to(const bq_arch *arch, double tokens, int to) {
     double rest = 0;
     bq_effort f = bq_effort_forward(arch, tokens);
-    for (int m = to; m < BQ_MATS; m++) rest += 2 * tokens * (double)(arch->rows[m] * arch->cols[m]);
-    if (to <= BQ_QKV) rest = f.flop;
+    for (int m = to; m < arch->sites; m++)
+        rest += 2 * tokens * (double)(arch->site[m].rows * arch->site[m].cols);
+    if (to == 0) rest = f.flop;
     f.memory *= 1 - rest / f.flop;
     f.flop -= rest;
     return f;
@@ -36,22 +38,23 @@ bq_effort bq_effort_forward_to(const bq_arch *arch, double tokens, int to) {
 bq_effort bq_effort_midway(const bq_cost *c, int to) {
     bq_effort e = {0};
     bq_effort_add(&e, c->samples, bq_effort_forward_to(c->arch, c->tokens, to));
-    if (to > BQ_O)
+    if (to > 1)
         bq_effort_add(&e, -fmin(c->kept, c->samples), bq_effort_forward_to(c->arch, c->tokens, to - 1));
     return e;
 }
 
 bq_effort bq_effort_backward(const bq_arch *arch, double tokens) {
     const bq_model *m = &arch->model;
-    double p = (double)bq_arch_weights(arch), p_qkv = (double)(arch->rows[BQ_QKV] * arch->cols[BQ_QKV]);
-    return (bq_effort){.flop = 2 * tokens * (2 * p - p_qkv) +
+    double p = (double)bq_arch_weights(arch), first = (double)(arch->site[0].rows * arch->site[0].cols);
+    return (bq_effort){.flop = 2 * tokens * (2 * p - first) +
                                5 * tokens * tokens * (double)(m->heads * m->head_dim),
                        .memory = 3 * traffic(arch, tokens)};
 }
 
 double bq_effort_powers(const bq_arch *arch, double a, double b) {
     double sum = 0;
-    for (int m = 0; m < BQ_MATS; m++) sum += pow((double)arch->rows[m], a) * pow((double)arch->cols[m], b);
+    for (int m = 0; m < arch->sites; m++)
+        sum += pow((double)arch->site[m].rows, a) * pow((double)arch->site[m].cols, b);
     return sum;
 }
 
@@ -64,17 +67,17 @@ bq_effort bq_effort_grams(const bq_cost *c) {
     return (bq_effort){.flop = c->samples * c->tokens * squares,
                        .memory = c->samples * 12 * squares,
                        .sent = 4 * squares * others * (nodes(c->samples) + 1),
-                       .messages = c->replicas > 1 ? 2 * BQ_MATS : 0};
+                       .messages = c->replicas > 1 ? 2 * c->arch->sites : 0};
 }
 
 /* Different replicas factor different matrices, but one matrix is factored by one replica. */
 double bq_effort_factors(const bq_cost *c) {
     double largest = 0;
-    for (int m = 0; m < BQ_MATS; m++) largest = fmax(largest, pow((double)c->arch->cols[m], 3));
+    for (int m = 0; m < c->arch->sites; m++) largest = fmax(largest, pow((double)c->arch->site[m].cols, 3));
     return 2.0 / 3 * fmax(largest, bq_effort_powers(c->arch, 0, 3) / c->replicas);
 }
 
 bq_effort bq_effort_rows(const bq_cost *c) {
     return (bq_effort){.sent = 4 * c->weights * (c->replicas - 1) / c->replicas,
-                       .messages = c->replicas > 1 ? BQ_MATS : 0};
+                       .messages = c->replicas > 1 ? c->arch->sites : 0};
 }

@@ -40,13 +40,13 @@ bq_effort bq_effort_backward(const bq_arch *arch, double tokens);
  * before it, the others at the input of the block (midway.h). */
 bq_effort bq_effort_midway(const bq_cost *c, int to);
 
-/* Work that passes share: Gram matrices of the inputs of all four matrices, and their sums over the replicas;
+/* Work that passes share: Gram matrices of the inputs of all sites, and their sums over the replicas;
  * a factor of each (in flop64); sending the rows of all matrices to every replica. */
 bq_effort bq_effort_grams(const bq_cost *c);
 double bq_effort_factors(const bq_cost *c);
 bq_effort bq_effort_rows(const bq_cost *c);
 
-/* The sum of rows^a cols^b over the four matrices. */
+/* The sum of rows^a cols^b over the sites. */
 double bq_effort_powers(const bq_arch *arch, double a, double b);
 
 #endif

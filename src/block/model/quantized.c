@@ -22,22 +22,22 @@ bq_linear_most bq_linear_most_of(const bq_arch *arch, const bq_scheme *scheme) {
     return most;
 }
 
-bq_mat bq_linear_view(const bq_arch *arch, int i, const bq_mat mats[BQ_MATS]) {
+bq_mat bq_linear_view(const bq_arch *arch, int i, const bq_mat *mats) {
     const bq_linear *l = &arch->linear[i];
-    return bq_mat_rows(mats[l->mat], l->row, l->rows);
+    return bq_mat_rows(mats[l->site], l->row, l->rows);
 }
 
-bq_mat bq_linear_grouped(const bq_arch *arch, const bq_scheme *scheme, int i, const bq_mat mats[BQ_MATS]) {
+bq_mat bq_linear_grouped(const bq_arch *arch, const bq_scheme *scheme, int i, const bq_mat *mats) {
     return bq_mat_reshape(bq_linear_view(arch, i, mats),
                           arch->linear[i].cols / bq_linear_groups(arch, scheme, i));
 }
 
 void bq_quantized_push(bq_quantized *q, const bq_arch *arch, const bq_scheme *scheme, bq_arena *mem) {
     *q = (bq_quantized){.arch = arch};
-    for (int m = 0; m < BQ_MATS; m++) {
-        q->w_hat[m] = bq_arena_push(mem, arch->rows[m], arch->cols[m], BQ_F32);
-        q->fold[m] = bq_arena_push(mem, arch->rows[m], arch->cols[m], BQ_F32);
-        q->code[m] = bq_arena_push(mem, arch->rows[m], arch->cols[m], BQ_I8);
+    for (int m = 0; m < arch->sites; m++) {
+        q->w_hat[m] = bq_arena_push(mem, arch->site[m].rows, arch->site[m].cols, BQ_F32);
+        q->fold[m] = bq_arena_push(mem, arch->site[m].rows, arch->site[m].cols, BQ_F32);
+        q->code[m] = bq_arena_push(mem, arch->site[m].rows, arch->site[m].cols, BQ_I8);
     }
     for (int i = 0; i < arch->linears; i++) {
         q->scheme[i] = scheme[i];
@@ -49,9 +49,9 @@ void bq_quantized_push(bq_quantized *q, const bq_arch *arch, const bq_scheme *sc
 
 size_t bq_quantized_need(const bq_arch *arch, const bq_scheme *scheme) {
     size_t sum = 0;
-    for (int m = 0; m < BQ_MATS; m++)
-        sum += 2 * bq_arena_need(arch->rows[m], arch->cols[m], BQ_F32) +
-               bq_arena_need(arch->rows[m], arch->cols[m], BQ_I8);
+    for (int m = 0; m < arch->sites; m++)
+        sum += 2 * bq_arena_need(arch->site[m].rows, arch->site[m].cols, BQ_F32) +
+               bq_arena_need(arch->site[m].rows, arch->site[m].cols, BQ_I8);
     for (int i = 0; i < arch->linears; i++)
         sum += (scheme[i].symmetric ? 1 : 2) *
                bq_arena_need(arch->linear[i].rows * bq_linear_groups(arch, scheme, i), 1, BQ_F32);

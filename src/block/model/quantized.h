@@ -9,9 +9,9 @@
 typedef struct {
     const bq_arch *arch;
     bq_scheme scheme[BQ_ARCH_LINEARS];
-    bq_mat w_hat[BQ_MATS]; /* (rows, cols) f32: the dequantized weights */
-    bq_mat fold[BQ_MATS];  /* (rows, cols) f32: the weights before rounding; gradients while a pass trains */
-    bq_mat code[BQ_MATS];  /* (rows, cols) i8 */
+    bq_mat w_hat[BQ_SITES]; /* (rows, cols) f32: the dequantized weights */
+    bq_mat fold[BQ_SITES];  /* (rows, cols) f32: the weights before rounding; gradients while a pass trains */
+    bq_mat code[BQ_SITES];  /* (rows, cols) i8 */
     bq_mat scale[BQ_ARCH_LINEARS]; /* (rows * groups, 1) f32: the scales of row 0, then those of row 1, ... */
     bq_mat zero[BQ_ARCH_LINEARS];  /* the zero points, likewise; data NULL where the scheme is symmetric */
     bq_mat pre[BQ_ARCH_LINEARS];   /* (1, cols) f32: room for blk->pre; data NULL unless pushed */
@@ -28,10 +28,10 @@ size_t bq_quantized_need_pre(const bq_arch *arch);
 /* Groups in a row of linear i.  The group of a scheme must divide the columns; reading the recipe checks
  * that. */
 int64_t bq_linear_groups(const bq_arch *arch, const bq_scheme *scheme, int i);
-/* The rows of linear i in the four matrices: as they are, (rows, cols), and with one group in a row,
+/* The rows of linear i in the matrices of the sites: as they are, (rows, cols), and with one group in a row,
  * (rows * groups, cols / groups).  Views; for the second the matrices must be contiguous. */
-bq_mat bq_linear_view(const bq_arch *arch, int i, const bq_mat mats[BQ_MATS]);
-bq_mat bq_linear_grouped(const bq_arch *arch, const bq_scheme *scheme, int i, const bq_mat mats[BQ_MATS]);
+bq_mat bq_linear_view(const bq_arch *arch, int i, const bq_mat *mats);
+bq_mat bq_linear_grouped(const bq_arch *arch, const bq_scheme *scheme, int i, const bq_mat *mats);
 
 /* The largest number of weights, of scales and of columns that a linear of the model has. */
 typedef struct {

@@ -13,10 +13,10 @@
 #define PI 3.14159265358979323846
 
 typedef struct {
-    bq_shard own[BQ_MATS]; /* the rows of each matrix that this replica trains */
+    bq_shard own[BQ_SITES]; /* the rows of each site that this replica trains */
     bq_adascale
         linear[BQ_ARCH_LINEARS]; /* the values of my rows of a linear; w.rows is 0 where I have none */
-    bq_treesum sum[BQ_MATS];     /* dL/dw_hat over the batch */
+    bq_treesum sum[BQ_SITES];    /* dL/dw_hat over the batch */
     bq_mat fp, qt, x, y;         /* (T, H) */
     bq_mat adam;                 /* the numbers of this step (adam.h) */
     double loss;                 /* of the current sample */
@@ -77,8 +77,9 @@ static size_t exchange_need(const bq_arch *arch, int64_t samples, int64_t batch,
     for (int64_t step = 0; step < samples / batch && nreplica > 1; step++) {
         size_t sum = 0;
         all_leaves(samples, batch, step, nreplica, leaves);
-        for (int m = 0; m < BQ_MATS; m++)
-            sum += bq_treesum_exchange(replica, nreplica, leaves, arch->rows[m], arch->cols[m], BQ_F32);
+        for (int m = 0; m < arch->sites; m++)
+            sum += bq_treesum_exchange(replica, nreplica, leaves, arch->site[m].rows, arch->site[m].cols,
+                                       BQ_F32);
         most = sum > most ? sum : most;
     }
     return most;
@@ -89,13 +90,13 @@ size_t bq_adascale_need(const bq_arch *arch, const bq_scheme *scheme, int64_t to
     size_t sum =
         4 * bq_arena_need(tokens, arch->model.hidden, BQ_F32) + bq_arena_need(1, BQ_ADAM_NUMBERS, BQ_F32);
     int more = buffers(samples, batch, replica, nreplica) - 1;
-    for (int m = 0; m < BQ_MATS; m++) {
-        bq_shard own = bq_shard_of(arch->rows[m], replica, nreplica);
-        sum += 3 * bq_arena_need(own.count, arch->cols[m], BQ_F32);
-        sum += (size_t)more * bq_arena_need(arch->rows[m], arch->cols[m], BQ_F32);
+    for (int m = 0; m < arch->sites; m++) {
+        bq_shard own = bq_shard_of(arch->site[m].rows, replica, nreplica);
+        sum += 3 * bq_arena_need(own.count, arch->site[m].cols, BQ_F32);
+        sum += (size_t)more * bq_arena_need(arch->site[m].rows, arch->site[m].cols, BQ_F32);
     }
     for (int i = 0; i < arch->linears; i++) {
-        bq_shard own = bq_shard_of(arch->rows[arch->linear[i].mat], replica, nreplica);
+        bq_shard own = bq_shard_of(arch->site[arch->linear[i].site].rows, replica, nreplica);
         int64_t rows = rows_in(&arch->linear[i], own).count * bq_linear_groups(arch, scheme, i);
         sum += 5 * bq_arena_need(rows, 1, BQ_F32) + 2 * bq_arena_need(rows, 3, BQ_F32);
     }
@@ -114,11 +115,11 @@ static bq_mat scale_part(const bq_quantized *q, int i, bq_shard rows) {
     return bq_mat_rows(q->scale[i], (rows.first - q->arch->linear[i].row) * groups, rows.count * groups);
 }
 
-static void start_linear(bq_pass_context *c, training *t, int i, bq_mat moments[3][BQ_MATS]) {
+static void start_linear(bq_pass_context *c, training *t, int i, bq_mat moments[3][BQ_SITES]) {
     bq_dev *dev = c->dev;
     bq_quantized *q = c->q;
     bq_adascale *p = &t->linear[i];
-    int m = q->arch->linear[i].mat;
+    int m = q->arch->linear[i].site;
     bq_shard rows = rows_in(&q->arch->linear[i], t->own[m]);
     push_rows(p, rows.count * bq_linear_groups(q->arch, q->scheme, i), &dev->mem);
     if (rows.count == 0) return;
@@ -135,12 +136,12 @@ static void start_linear(bq_pass_context *c, training *t, int i, bq_mat moments[
 static void start(bq_pass_context *c, const bq_adascale_options *o, training *t) {
     bq_dev *dev = c->dev;
     const bq_arch *arch = c->q->arch;
-    bq_mat moments[3][BQ_MATS];
+    bq_mat moments[3][BQ_SITES];
     int room = buffers(c->samples, o->batch, c->comm->replica, c->comm->nreplica);
-    for (int m = 0; m < BQ_MATS; m++) {
-        t->own[m] = bq_shard_of(arch->rows[m], c->comm->replica, c->comm->nreplica);
+    for (int m = 0; m < arch->sites; m++) {
+        t->own[m] = bq_shard_of(arch->site[m].rows, c->comm->replica, c->comm->nreplica);
         for (int k = 0; k < 3; k++) {
-            moments[k][m] = bq_arena_push(&dev->mem, t->own[m].count, arch->cols[m], BQ_F32);
+            moments[k][m] = bq_arena_push(&dev->mem, t->own[m].count, arch->site[m].cols, BQ_F32);
             dev->op->zero(dev, moments[k][m]);
         }
         bq_treesum_open(&t->sum[m], dev, room, c->q->fold[m]);
@@ -155,7 +156,7 @@ static void start(bq_pass_context *c, const bq_adascale_options *o, training *t)
 static void my_weights(bq_pass_context *c, training *t, bool fold) {
     bq_quantized *q = c->q;
     for (int i = 0; i < q->arch->linears; i++) {
-        int m = q->arch->linear[i].mat;
+        int m = q->arch->linear[i].site;
         bq_shard rows = rows_in(&q->arch->linear[i], t->own[m]);
         if (rows.count)
             c->dev->op->adascale_weights(c->dev, &t->linear[i], q->scheme[i],
@@ -167,19 +168,19 @@ static void my_weights(bq_pass_context *c, training *t, bool fold) {
 /* The parts of a step that a device may replay.  Two calls of a part differ only in the matrices that hold
  * the gradients. */
 enum { WEIGHTS, SAMPLE, UPDATE };
-static uint64_t key_of(int part, const bq_mat gradient[BQ_MATS]) {
-    uint64_t key[1 + BQ_MATS] = {(uint64_t)part};
-    for (int m = 0; gradient && m < BQ_MATS; m++) key[1 + m] = (uintptr_t)gradient[m].data;
+static uint64_t key_of(int part, int sites, const bq_mat *gradient) {
+    uint64_t key[1 + BQ_SITES] = {(uint64_t)part};
+    for (int m = 0; m < sites; m++) key[1 + m] = (uintptr_t)gradient[m].data;
     return bq_hash_bytes(key, sizeof key);
 }
 
 /* Compute w_hat of all linears: each replica its rows, then all get all rows. */
 static void weights(bq_pass_context *c, training *t) {
-    if (!c->dev->op->replay(c->dev, key_of(WEIGHTS, NULL))) {
+    if (!c->dev->op->replay(c->dev, key_of(WEIGHTS, 0, NULL))) {
         my_weights(c, t, false);
         c->dev->op->recorded(c->dev);
     }
-    for (int m = 0; m < BQ_MATS; m++) bq_comm_gather_rows(c->comm, c->dev, c->q->w_hat[m]);
+    for (int m = 0; m < c->q->arch->sites; m++) bq_comm_gather_rows(c->comm, c->dev, c->q->w_hat[m]);
 }
 
 /* Leave fold, scales, codes and w_hat of all linears in c->q, on all replicas. */
@@ -189,7 +190,7 @@ static void result(bq_pass_context *c, training *t) {
         c->dev->op->zero(c->dev, q->scale[i]); /* bq_comm_fill_scales needs 0 in the rows of others */
     my_weights(c, t, true);
     for (int i = 0; i < q->arch->linears; i++) bq_comm_fill_scales(c->comm, c->dev, q->scale[i]);
-    for (int m = 0; m < BQ_MATS; m++) bq_comm_gather_rows(c->comm, c->dev, q->fold[m]);
+    for (int m = 0; m < q->arch->sites; m++) bq_comm_gather_rows(c->comm, c->dev, q->fold[m]);
     bq_quantized_encode(c->dev, q);
 }
 
@@ -208,7 +209,7 @@ static bq_mat block_input(bq_pass_context *c, training *t, int64_t step, int64_t
 
 /* Forward and backward of a sample: t->loss, and the gradients of the matrices in dw. */
 static void differentiate(bq_pass_context *c, const bq_adascale_options *o, training *t, bq_mat x,
-                          bq_mat target, const bq_mat dw[BQ_MATS]) {
+                          bq_mat target, const bq_mat *dw) {
     double elements = (double)o->batch * (double)x.cols;
     if (o->loss == BQ_LOSS_MEAN) elements *= (double)x.rows;
     bq_block_forward(c->dev, c->blk, c->q->w_hat, c->work, x, t->y);
@@ -221,15 +222,16 @@ static double sample_step(bq_pass_context *c, const bq_adascale_options *o, trai
                           int64_t leaf) {
     bq_dev *dev = c->dev;
     int64_t stride = c->samples / o->batch, sample = step % stride + leaf * stride;
-    bq_mat x = block_input(c, t, step, sample), dw[BQ_MATS];
+    int sites = c->q->arch->sites;
+    bq_mat x = block_input(c, t, step, sample), dw[BQ_SITES];
     bq_mat target = x.data == t->qt.data ? t->fp : t->qt; /* a buffer that x does not use */
     dev->op->put(dev, c->fetch(c->ctx, BQ_STREAM_TARGET, sample), target);
-    for (int m = 0; m < BQ_MATS; m++) dw[m] = bq_treesum_next(&t->sum[m]);
-    if (!dev->op->replay(dev, key_of(SAMPLE, dw))) {
+    for (int m = 0; m < sites; m++) dw[m] = bq_treesum_next(&t->sum[m]);
+    if (!dev->op->replay(dev, key_of(SAMPLE, sites, dw))) {
         differentiate(c, o, t, x, target, dw);
         dev->op->recorded(dev);
     }
-    for (int m = 0; m < BQ_MATS; m++) bq_treesum_add(&t->sum[m], leaf);
+    for (int m = 0; m < sites; m++) bq_treesum_add(&t->sum[m], leaf);
     dev->op->wait(dev);
     return t->loss;
 }
@@ -242,14 +244,14 @@ static void update(bq_pass_context *c, const bq_adascale_options *o, training *t
     bq_adam adam = {
         (float)(o->lr_clip * cosine), (float)(o->lr_weight * cosine), 0.9, 0.999, 1e-8f, step + 1};
     bq_shard leaves[BQ_REPLICAS];
-    bq_mat sum[BQ_MATS];
+    bq_mat sum[BQ_SITES];
     size_t mark = bq_arena_mark(&dev->mem);
     bq_adam_put(dev, adam, t->adam);
     all_leaves(c->samples, o->batch, step, c->comm->nreplica, leaves);
-    for (int m = 0; m < BQ_MATS; m++) sum[m] = bq_treesum_end(&t->sum[m], c->comm, leaves, t->own[m]);
-    bool again = dev->op->replay(dev, key_of(UPDATE, sum));
+    for (int m = 0; m < q->arch->sites; m++) sum[m] = bq_treesum_end(&t->sum[m], c->comm, leaves, t->own[m]);
+    bool again = dev->op->replay(dev, key_of(UPDATE, q->arch->sites, sum));
     for (int i = 0; i < q->arch->linears && !again; i++) {
-        int m = q->arch->linear[i].mat;
+        int m = q->arch->linear[i].site;
         bq_shard rows = rows_in(&q->arch->linear[i], t->own[m]);
         if (rows.count)
             dev->op->adascale_step(dev, &t->linear[i], q->scheme[i],

@@ -69,7 +69,7 @@ static bq_effort step_cost(const void *o, const bq_cost *c) {
         bool mine = batch >= c->replicas; /* else only some replicas have a sample, and only these send */
         e.memory += 12 * c->weights;      /* adding up what was received */
         e.sent += 4 * c->weights * others * ((mine ? nodes : 1) + 1);
-        e.messages += 2 * BQ_MATS + 1;
+        e.messages += 2 * c->arch->sites + 1;
     }
     return e;
 }

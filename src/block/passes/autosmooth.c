@@ -3,7 +3,7 @@
 static bq_scales_options search_of(const bq_autosmooth_options *o) {
     bq_scales_options s = {.statistic = BQ_CHANNEL_ABSMAX, .loss = o->loss, .gqa = o->gqa, .candidates = 10};
     s.activations = o->activations, s.search = o->search;
-    for (int m = 0; m < BQ_MATS; m++) s.inspect[m] = o->inspect[m];
+    for (int r = 0; r < BQ_ROLES; r++) s.inspect[r] = o->inspect[r];
     for (int k = 0; k < s.candidates; k++)
         s.form[k] = (bq_smooth_form){.kind = BQ_SMOOTH_POWER, .ratio = k / 10.0, .floor = 1e-4};
     return s;
@@ -35,10 +35,10 @@ static const bq_choice inspected[] = {{"off", BQ_INSPECT_OFF},
                                       {"module", BQ_INSPECT_MODULE},
                                       {"block", BQ_INSPECT_BLOCK},
                                       {0}};
-#define INSPECT(text, mat, default, blurb)                                                                   \
+#define INSPECT(text, role, default, blurb)                                                                  \
     {                                                                                                        \
-        text, BQ_KEY_CHOICE, BQ_AT(options, o.inspect[mat]), .value = default, .choice = inspected,          \
-                                                             .help = blurb                                   \
+        text, BQ_KEY_CHOICE, BQ_AT(options, o.inspect[role]), .value = default, .choice = inspected,         \
+                                                              .help = blurb                                  \
     }
 static const bq_key keys[] = {
     {"map", BQ_KEY_PATH, BQ_AT(options, map), .value = "", .unhashed = true,

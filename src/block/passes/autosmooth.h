@@ -1,4 +1,4 @@
-/* autosmooth.h - the pass autosmoothquant, AMD Quark's Auto-SmoothQuant: for each matrix the best of ten
+/* autosmooth.h - the pass autosmoothquant, AMD Quark's Auto-SmoothQuant: for each site the best of ten
  * powers of max |x| of the input channels.  A pass that prepares. */
 #ifndef BQ_AUTOSMOOTH_H
 #define BQ_AUTOSMOOTH_H
@@ -10,7 +10,7 @@
 typedef struct {
     bq_distance loss;
     bq_gqa gqa;
-    bq_inspect inspect[BQ_MATS];
+    bq_inspect inspect[BQ_ROLES];
     int activations; /* see bq_scales_options */
     bq_search search;
 } bq_autosmooth_options;

@@ -10,8 +10,8 @@ static const float limit_step = 0.05f;
 
 typedef struct {
     bq_pass_context *c;
-    bq_mat x[BQ_MATS]; /* (tokens, cols): the inputs of the tokens that are used */
-    int64_t tokens;    /* how many, <= TOKENS */
+    bq_mat x[BQ_SITES]; /* (tokens, cols): the inputs of the tokens that are used */
+    int64_t tokens;     /* how many, <= TOKENS */
 } clipping;
 
 static int64_t tokens_of(int64_t samples, int64_t tokens) {
@@ -31,11 +31,12 @@ static int64_t first_in(const clipping *t, int64_t sample) {
 static void pick(void *ctx, int64_t sample, bq_mat x, bq_mat y) {
     clipping *t = ctx;
     bq_dev *dev = t->c->dev;
+    const bq_arch *arch = t->c->q->arch;
     (void)x, (void)y;
     for (int64_t i = first_in(t, sample), end = first_in(t, sample + 1); i < end; i++)
-        for (int m = 0; m < BQ_MATS; m++)
+        for (int m = 0; m < arch->sites; m++)
             dev->op->copy(
-                dev, bq_mat_rows(bq_capture_input(t->c->work, m), place(t, i) - sample * t->c->tokens, 1),
+                dev, bq_mat_rows(bq_block_input(arch, t->c->work, m), place(t, i) - sample * t->c->tokens, 1),
                 bq_mat_rows(t->x[m], i, 1));
 }
 
@@ -46,13 +47,15 @@ static void gather_tokens(clipping *t) {
     for (int r = 0; r < comm->nreplica; r++)
         first[r] = first_in(t, bq_shard_of(t->c->samples, r, comm->nreplica).first);
     first[comm->nreplica] = t->tokens;
-    for (int m = 0; m < BQ_MATS; m++) bq_comm_gather_slices(comm, t->c->dev, t->x[m], first);
+    for (int m = 0; m < t->c->q->arch->sites; m++) bq_comm_gather_slices(comm, t->c->dev, t->x[m], first);
 }
 
-/* The rows of linear i that are clipped, numbered as in its matrix: all but those of queries and keys. */
+/* The rows of linear i that are clipped, numbered as in its site: all but those of queries and keys. */
 static bq_shard rows_of(const bq_arch *arch, int i) {
     const bq_linear *l = &arch->linear[i];
-    int64_t first = l->mat == BQ_QKV ? (arch->model.heads + arch->model.kv_heads) * arch->model.head_dim : 0;
+    int64_t first = arch->site[l->site].role == BQ_QKV
+                        ? (arch->model.heads + arch->model.kv_heads) * arch->model.head_dim
+                        : 0;
     first = first > l->row ? first - l->row : 0;
     return first < l->rows ? (bq_shard){l->row + first, l->rows - first, l->rows}
                            : (bq_shard){l->row, 0, l->rows};
@@ -60,7 +63,7 @@ static bq_shard rows_of(const bq_arch *arch, int i) {
 
 static int64_t pieces_of(const bq_arch *arch, int i) { return (rows_of(arch, i).count + ROWS - 1) / ROWS; }
 
-/* Clip some rows w of a matrix, one group of columns after the other. */
+/* Clip some rows w of a site, one group of columns after the other. */
 static void clip_piece(clipping *t, bq_scheme scheme, bq_mat w, bq_mat x) {
     bq_dev *dev = t->c->dev;
     int64_t group = scheme.group > 0 ? scheme.group : w.cols;
@@ -85,13 +88,13 @@ static void clip_all(clipping *t) {
     bq_pass_context *c = t->c;
     const bq_arch *arch = c->q->arch;
     const bq_comm *comm = c->comm;
-    int64_t pieces = 0, number = 0, first[BQ_MATS][BQ_REPLICAS + 1];
+    int64_t pieces = 0, number = 0, first[BQ_SITES][BQ_REPLICAS + 1];
     for (int i = 0; i < arch->linears; i++) pieces += pieces_of(arch, i);
-    for (int m = 0; m < BQ_MATS; m++)
-        for (int r = 0; r <= comm->nreplica; r++) first[m][r] = r ? arch->rows[m] : 0;
+    for (int m = 0; m < arch->sites; m++)
+        for (int r = 0; r <= comm->nreplica; r++) first[m][r] = r ? arch->site[m].rows : 0;
     bq_shard mine = bq_shard_of(pieces, comm->replica, comm->nreplica);
     for (int i = 0; i < arch->linears; i++) {
-        int m = arch->linear[i].mat;
+        int m = arch->linear[i].site;
         bq_shard rows = rows_of(arch, i);
         for (int64_t at = 0; at < rows.count; at += ROWS, number++) {
             int64_t count = rows.count - at < ROWS ? rows.count - at : ROWS, row = rows.first + at;
@@ -102,14 +105,14 @@ static void clip_all(clipping *t) {
             clip_piece(t, c->q->scheme[i], bq_mat_rows(c->blk->w[m], row, count), t->x[m]);
         }
     }
-    for (int m = 0; m < BQ_MATS; m++) bq_comm_gather_slices(comm, c->dev, c->blk->w[m], first[m]);
+    for (int m = 0; m < arch->sites; m++) bq_comm_gather_slices(comm, c->dev, c->blk->w[m], first[m]);
 }
 
 void bq_awq_clip(bq_pass_context *c) {
     size_t mark = bq_arena_mark(&c->dev->mem);
     clipping t = {.c = c, .tokens = tokens_of(c->samples, c->tokens)};
-    for (int m = 0; m < BQ_MATS; m++)
-        t.x[m] = bq_arena_push(&c->dev->mem, t.tokens, c->q->arch->cols[m], BQ_F32);
+    for (int m = 0; m < c->q->arch->sites; m++)
+        t.x[m] = bq_arena_push(&c->dev->mem, t.tokens, c->q->arch->site[m].cols, BQ_F32);
     bq_capture(c, bq_prepare_stream(c->input), bq_every, c->blk->w, false, pick, &t);
     gather_tokens(&t);
     clip_all(&t);
@@ -119,7 +122,7 @@ void bq_awq_clip(bq_pass_context *c) {
 static size_t clip_need(const bq_arch *arch, const bq_scheme *scheme, int64_t tokens, int64_t samples) {
     int64_t n = tokens_of(samples, tokens);
     size_t sum = 0, most = bq_capture_need(arch, tokens);
-    for (int m = 0; m < BQ_MATS; m++) sum += bq_arena_need(n, arch->cols[m], BQ_F32);
+    for (int m = 0; m < arch->sites; m++) sum += bq_arena_need(n, arch->site[m].cols, BQ_F32);
     for (int i = 0; i < arch->linears; i++) {
         int64_t group = scheme[i].group > 0 ? scheme[i].group : arch->linear[i].cols;
         size_t piece = bq_arena_need(ROWS, group, BQ_F32) + bq_arena_need(n, ROWS, BQ_F32) +

@@ -12,9 +12,9 @@
  * that the op factor puts on the diagonal of a column without inputs. */
 static double unit_of(const bq_pass_context *c) { return 2.0 / (double)c->samples; }
 
-/* Linears of one matrix that take its columns in the same order, and so share a factor of its Gram matrix. */
+/* Linears of one site that take its columns in the same order, and so share a factor of its Gram matrix. */
 typedef struct {
-    int mat, first; /* first: the linear whose groups decide the order */
+    int site, first; /* first: the linear whose groups decide the order */
     int linears;
     int linear[BQ_ARCH_LINEARS];
     bq_mat order, ut; /* (K, 1) i32, (K, K): see bq_gptq */
@@ -26,7 +26,7 @@ typedef struct {
     const bq_gptq_options *o;
     bq_gram_set set;
     bq_gram gram;
-    bq_mat diag[BQ_MATS]; /* (K, 1): the diagonal of gram.h */
+    bq_mat diag[BQ_SITES]; /* (K, 1): the diagonal of gram.h */
     int units;
     unit unit[BQ_ARCH_LINEARS];
 } work;
@@ -35,33 +35,31 @@ static int64_t group_of(const bq_arch *arch, const bq_scheme *scheme, int i) {
     return arch->linear[i].cols / bq_linear_groups(arch, scheme, i);
 }
 
-/* The units of the matrices in a set, and their number.  Only the order of gar depends on the groups. */
-static int units_of(const bq_arch *arch, const bq_scheme *scheme, bq_order order, unsigned which,
+/* The units of the sites in a set, and their number.  Only the order of gar depends on the groups. */
+static int units_of(const bq_arch *arch, const bq_scheme *scheme, bq_order order, bq_gram_set set,
                     unit out[BQ_ARCH_LINEARS]) {
     int n = 0;
     for (int i = 0; i < arch->linears; i++) {
-        int m = arch->linear[i].mat, k = 0;
-        if (!(which >> m & 1)) continue;
-        while (k < n && (out[k].mat != m || (order == BQ_ORDER_GAR && group_of(arch, scheme, out[k].first) !=
-                                                                          group_of(arch, scheme, i))))
+        int m = arch->linear[i].site, k = 0;
+        if (!bq_gram_has(set, m)) continue;
+        while (k < n && (out[k].site != m || (order == BQ_ORDER_GAR && group_of(arch, scheme, out[k].first) !=
+                                                                           group_of(arch, scheme, i))))
             k++;
-        if (k == n) out[n++] = (unit){.mat = m, .first = i};
+        if (k == n) out[n++] = (unit){.site = m, .first = i};
         out[k].linear[out[k].linears++] = i;
     }
     return n;
 }
 
-static unsigned without_down(unsigned which) { return which & ~(1u << BQ_DOWN); }
-
-static bq_gram_set set_of(const bq_gptq_options *o, unsigned which) {
-    return (bq_gram_set){which, o->qep > 0 ? without_down(which) : 0, o->gram};
+static bq_gram_set set_of(const bq_gptq_options *o, int first, int sites) {
+    return (bq_gram_set){first, sites, o->qep > 0, o->gram};
 }
 
 /* Can the factor of unit k overwrite its Gram matrix?  Not in f64, and not where the matrix is read again, by
  * another unit or by QEP. */
-static bool in_place(const unit *units, int n, int k, bq_gram_set set) {
-    bool alone = set.type == BQ_F32 && !(set.cross >> units[k].mat & 1);
-    for (int i = 0; i < n; i++) alone = alone && (i == k || units[i].mat != units[k].mat);
+static bool in_place(const bq_arch *arch, const unit *units, int n, int k, bq_gram_set set) {
+    bool alone = set.type == BQ_F32 && !bq_gram_crosses(arch, set, units[k].site);
+    for (int i = 0; i < n; i++) alone = alone && (i == k || units[i].site != units[k].site);
     return alone;
 }
 
@@ -103,13 +101,13 @@ static void factor_units(work *a) {
     double damp[BQ_ARCH_LINEARS] = {0};
     for (int k = 0; k < a->units; k++) {
         unit *t = &a->unit[k];
-        int64_t cols = c->q->arch->cols[t->mat];
+        int64_t cols = c->q->arch->site[t->site].cols;
         t->order = bq_arena_push(&dev->mem, cols, 1, BQ_I32);
-        bool over = in_place(a->unit, a->units, k, a->set);
-        t->ut = over ? a->gram.h[t->mat] : bq_arena_push(&dev->mem, cols, cols, BQ_F32);
-        dev->op->order(dev, a->diag[t->mat], a->o->order, group_of(c->q->arch, c->q->scheme, t->first),
+        bool over = in_place(c->q->arch, a->unit, a->units, k, a->set);
+        t->ut = over ? a->gram.h[t->site] : bq_arena_push(&dev->mem, cols, cols, BQ_F32);
+        dev->op->order(dev, a->diag[t->site], a->o->order, group_of(c->q->arch, c->q->scheme, t->first),
                        t->order);
-        if (mine(c, k)) damp[k] = factor(c, a->gram.h[t->mat], t->order, a->o->damp, t->ut);
+        if (mine(c, k)) damp[k] = factor(c, a->gram.h[t->site], t->order, a->o->damp, t->ut);
         bq_heartbeat(c->comm);
     }
     bq_comm_fill(c->comm, damp, a->units);
@@ -145,7 +143,7 @@ static void fit(work *a, int i, bq_mat w, bq_mat scale, bq_mat zero) {
     bq_dev *dev = c->dev;
     int64_t groups = bq_linear_groups(c->q->arch, c->q->scheme, i);
     bq_mat rows = bq_mat_reshape(w, w.cols / groups);
-    bq_mat weight = bq_mat_reshape(a->diag[c->q->arch->linear[i].mat], rows.cols);
+    bq_mat weight = bq_mat_reshape(a->diag[c->q->arch->linear[i].site], rows.cols);
     if (a->o->clip == BQ_CLIP_MINMAX)
         dev->op->range(dev, rows, c->q->scheme[i], scale, zero);
     else if (a->o->clip == BQ_CLIP_MSE)
@@ -167,7 +165,7 @@ static void quantize(work *a, const unit *t, int i, bq_mat w, bq_shard mine_of) 
     bq_gptq p = {.w = w,
                  .ut = t->ut,
                  .order = t->order,
-                 .diag = a->diag[t->mat],
+                 .diag = a->diag[t->site],
                  .scale = scale,
                  .zero = zero,
                  .dynamic = dynamic,
@@ -207,12 +205,12 @@ static bq_mat narrow(bq_dev *dev, bq_mat m) {
 static void correct_unit(work *a, const unit *t) {
     bq_pass_context *c = a->c;
     bq_dev *dev = c->dev;
-    if (!a->gram.cross[t->mat].data) return;
+    if (!a->gram.cross[t->site].data) return;
     size_t mark = bq_arena_mark(&dev->mem);
-    int64_t cols = c->q->arch->cols[t->mat];
+    int64_t cols = c->q->arch->site[t->site].cols;
     bq_mat ut = bq_arena_push(&dev->mem, cols, cols, BQ_F32);
-    bq_mat cross = narrow(dev, a->gram.cross[t->mat]);
-    double damp = factor(c, a->gram.h[t->mat], (bq_mat){0}, a->o->damp, ut);
+    bq_mat cross = narrow(dev, a->gram.cross[t->site]);
+    double damp = factor(c, a->gram.h[t->site], (bq_mat){0}, a->o->damp, ut);
     for (int k = 0; k < t->linears && damp > 0; k++) {
         const bq_linear *l = &c->q->arch->linear[t->linear[k]];
         bq_shard rows = panel_rows(l->rows, c->comm->replica, c->comm->nreplica);
@@ -242,49 +240,50 @@ static void quantize_unit(work *a, const unit *t) {
 
 /* ---- the pass ---- */
 
-/* Quantize the matrices of a set, with the inputs that a block with the matrices w gives.  way: the walk that
- * goes on to the only matrix of the set; NULL: one forward for all of them. */
-static void quantize_set(bq_pass_context *c, const bq_gptq_options *o, bq_midway *way,
-                         const bq_mat w[BQ_MATS], unsigned which) {
+/* Quantize the sites of a set, with the inputs that a block with the matrices w gives.  way: the walk that
+ * goes on to the only site of the set; NULL: one forward for all of them. */
+static void quantize_set(bq_pass_context *c, const bq_gptq_options *o, bq_midway *way, const bq_mat *w,
+                         bq_gram_set set) {
     bq_dev *dev = c->dev;
+    const bq_arch *arch = c->q->arch;
     size_t mark = bq_arena_mark(&dev->mem);
-    work a = {.c = c, .o = o, .set = set_of(o, which)};
-    bq_gram_push(&a.gram, c->q->arch, a.set, &dev->mem);
+    work a = {.c = c, .o = o, .set = set};
+    bq_gram_push(&a.gram, arch, set, &dev->mem);
     if (way)
-        bq_gram_collect_midway(way, __builtin_ctz(which), w, a.set, &a.gram);
+        bq_gram_collect_midway(way, w, set, &a.gram);
     else
-        bq_gram_collect(c, w, a.set, &a.gram);
-    for (int m = 0; m < BQ_MATS; m++) {
+        bq_gram_collect(c, w, set, &a.gram);
+    for (int m = set.first; m < set.first + set.sites; m++) {
         bq_mat h = a.gram.h[m];
-        if (!h.data) continue;
         a.diag[m] = bq_arena_push(&dev->mem, h.cols, 1, BQ_F32);
         h.cols = 1, h.ld++;
         dev->op->zero(dev, a.diag[m]);
         dev->op->add(dev, h, a.diag[m]);
     }
-    a.units = units_of(c->q->arch, c->q->scheme, o->order, which, a.unit);
+    a.units = units_of(arch, c->q->scheme, o->order, set, a.unit);
     factor_units(&a);
     for (int k = 0; k < a.units; k++) quantize_unit(&a, &a.unit[k]);
-    for (int i = 0; i < c->q->arch->linears; i++)
-        if (which >> c->q->arch->linear[i].mat & 1) bq_linear_encode(dev, c->q, i);
+    for (int i = 0; i < arch->linears; i++)
+        if (bq_gram_has(set, arch->linear[i].site)) bq_linear_encode(dev, c->q, i);
     bq_arena_reset(&dev->mem, mark);
 }
 
 void bq_pass_gptq(bq_pass_context *c, const bq_gptq_options *o) {
-    bq_mat w[BQ_MATS];
-    for (int m = 0; m < BQ_MATS; m++) {
+    bq_mat w[BQ_SITES];
+    int sites = c->q->arch->sites;
+    for (int m = 0; m < sites; m++) {
         c->dev->op->copy(c->dev, c->blk->w[m], c->q->fold[m]);
         w[m] = c->blk->w[m];
     }
     if (!o->sequential) {
-        quantize_set(c, o, NULL, w, BQ_ALL_MATS);
+        quantize_set(c, o, NULL, w, set_of(o, 0, sites));
         return;
     }
     size_t mark = bq_arena_mark(&c->dev->mem);
     bq_midway way;
     bq_midway_open(&way, c);
-    for (int m = 0; m < BQ_MATS; m++) {
-        quantize_set(c, o, &way, w, 1u << m);
+    for (int m = 0; m < sites; m++) {
+        quantize_set(c, o, &way, w, set_of(o, m, 1));
         w[m] = c->q->w_hat[m];
     }
     bq_midway_end(&way, w);
@@ -296,18 +295,17 @@ void bq_pass_gptq(bq_pass_context *c, const bq_gptq_options *o) {
 static size_t larger(size_t x, size_t y) { return x > y ? x : y; }
 
 static size_t set_need(const bq_arch *arch, const bq_scheme *scheme, int64_t tokens, int64_t samples,
-                       const bq_gptq_options *o, int replica, int nreplica, unsigned which) {
+                       const bq_gptq_options *o, int replica, int nreplica, bq_gram_set set) {
     unit units[BQ_ARCH_LINEARS];
-    int n = units_of(arch, scheme, o->order, which, units);
-    bq_gram_set set = set_of(o, which);
+    int n = units_of(arch, scheme, o->order, set, units);
     size_t sums = bq_gram_collect_need(arch, set, tokens, samples, replica, nreplica), kept = 0, scratch = 0;
-    for (int m = 0; m < BQ_MATS; m++)
-        if (which >> m & 1) kept += bq_arena_need(arch->cols[m], 1, BQ_F32);
+    for (int m = set.first; m < set.first + set.sites; m++)
+        kept += bq_arena_need(arch->site[m].cols, 1, BQ_F32);
     for (int k = 0; k < n; k++) {
-        int64_t cols = arch->cols[units[k].mat];
+        int64_t cols = arch->site[units[k].site].cols;
         size_t square = bq_arena_need(cols, cols, BQ_F32), room = bq_factor_scratch(cols);
-        kept += (in_place(units, n, k, set) ? 0 : square) + bq_arena_need(cols, 1, BQ_I32);
-        if (set.cross >> units[k].mat & 1)
+        kept += (in_place(arch, units, n, k, set) ? 0 : square) + bq_arena_need(cols, 1, BQ_I32);
+        if (bq_gram_crosses(arch, set, units[k].site))
             room = (set.type == BQ_F64 ? 2 : 1) * square +
                    larger(room, 2 * bq_arena_need(BQ_GPTQ_ROWS, cols, BQ_F32));
         scratch = larger(scratch, room);
@@ -323,8 +321,9 @@ static size_t set_need(const bq_arch *arch, const bq_scheme *scheme, int64_t tok
 size_t bq_gptq_need(const bq_arch *arch, const bq_scheme *scheme, int64_t tokens, int64_t samples,
                     const bq_gptq_options *o, int replica, int nreplica) {
     size_t need = 0;
-    if (!o->sequential) return set_need(arch, scheme, tokens, samples, o, replica, nreplica, BQ_ALL_MATS);
-    for (int m = 0; m < BQ_MATS; m++)
-        need = larger(need, set_need(arch, scheme, tokens, samples, o, replica, nreplica, 1u << m));
+    int each = o->sequential ? 1 : arch->sites; /* sites at a time */
+    for (int m = 0; m < arch->sites; m += each)
+        need =
+            larger(need, set_need(arch, scheme, tokens, samples, o, replica, nreplica, set_of(o, m, each)));
     return need;
 }

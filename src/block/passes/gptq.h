@@ -2,7 +2,7 @@
  * and the columns that follow make up for the error of each, by the Gram matrix of the linear's inputs.
  *
  * The linears of a matrix share its inputs and so, as a rule, a factor of its Gram matrix; each linear has
- * its own bits and groups.  The Gram matrices of all four matrices come from one walk over the samples
+ * its own bits and groups.  The Gram matrices of all sites come from one walk over the samples
  * through the unquantized block.  With `sequential` they come from a walk that stops before each matrix
  * until it is quantized (midway.h), so each matrix sees the inputs that the quantized ones before it give.
  * That walk ends with the outputs of the block, which c->advance gets.  For `qep` the samples of the FP

@@ -71,7 +71,7 @@ static bq_effort cost(const void *pass, const bq_cost *c) {
     const options *o = pass;
     bool sequential = o->gptq.sequential;
     bq_effort e = {0};
-    for (int m = BQ_QKV; m < BQ_MATS && sequential; m++) bq_effort_add(&e, 1, bq_effort_midway(c, m));
+    for (int m = 0; m < c->arch->sites && sequential; m++) bq_effort_add(&e, 1, bq_effort_midway(c, m));
     if (!sequential) bq_effort_add(&e, c->samples, bq_effort_forward_to(c->arch, c->tokens, BQ_DOWN));
     for (int m = sequential ? BQ_QKV : BQ_GATE_UP; m < BQ_DOWN && corrects(o); m++)
         bq_effort_add(&e, c->samples, bq_effort_forward_to(c->arch, c->tokens, m));

@@ -9,34 +9,33 @@ enum { ELEMENTS = 3 }; /* the first values: one for each element; the others: on
 static const char *const value_name[BQ_INSIDE_VALUES] = {"s2",     "s2_m",  "s2_v",    "beta",    "beta_m",
                                                          "beta_v", "gamma", "gamma_m", "gamma_v", "s3",
                                                          "s3_m",   "s3_v",  "hi",      "lo"};
-static const char *const mat_name[BQ_MATS] = {"qkv", "o", "gate_up", "down"};
 
-static int mat_of(int part) { return part / BQ_INSIDE_VALUES; }
+static int site_of(int part) { return part / BQ_INSIDE_VALUES; }
 static int value_of(int part) { return part % BQ_INSIDE_VALUES; }
 
-/* How many rows of a part come before a row of its matrix. */
+/* How many rows of a part come before a row of its site. */
 static int64_t row_of(const bq_quantized *q, int part, int64_t row) {
     int64_t sum = 0;
     if (value_of(part) < ELEMENTS) return row;
     for (int i = 0; i < q->arch->linears; i++) {
         const bq_linear *l = &q->arch->linear[i];
         int64_t before = row < l->row + l->rows ? row - l->row : l->rows;
-        if (l->mat == mat_of(part) && before > 0) sum += before * bq_linear_groups(q->arch, q->scheme, i);
+        if (l->site == site_of(part) && before > 0) sum += before * bq_linear_groups(q->arch, q->scheme, i);
     }
     return sum;
 }
 
 bq_mat bq_adascale_part(const bq_quantized *q, int part, char name[32]) {
-    int m = mat_of(part), value = value_of(part);
-    snprintf(name, 32, "%s_%s", mat_name[m], value_name[value]);
-    return bq_mat_host(NULL, row_of(q, part, q->arch->rows[m]), value < ELEMENTS ? q->arch->cols[m] : 1,
-                       BQ_F32);
+    int m = site_of(part), value = value_of(part);
+    snprintf(name, 32, "%s_%s", bq_role_name(q->arch->site[m].role), value_name[value]);
+    return bq_mat_host(NULL, row_of(q, part, q->arch->site[m].rows),
+                       value < ELEMENTS ? q->arch->site[m].cols : 1, BQ_F32);
 }
 
 /* Where a whole part lies: in q->fold, which gets its values after the last step. */
 static bq_mat buffer(const bq_adascale_state *s, int part) {
     char name[32];
-    bq_mat shape = bq_adascale_part(s->q, part, name), whole = s->q->fold[mat_of(part)];
+    bq_mat shape = bq_adascale_part(s->q, part, name), whole = s->q->fold[site_of(part)];
     whole.rows = shape.rows, whole.cols = whole.ld = shape.cols;
     return whole;
 }
@@ -53,12 +52,12 @@ static bq_mat trained(const bq_adascale *p, int part) {
 /* Copy my rows of a part from the buffer to the training (take), or back. */
 static void move(bq_adascale_state *s, int part, bool take) {
     const bq_arch *arch = s->q->arch;
-    bq_shard own = bq_shard_of(arch->rows[mat_of(part)], s->comm->replica, s->comm->nreplica);
+    bq_shard own = bq_shard_of(arch->site[site_of(part)].rows, s->comm->replica, s->comm->nreplica);
     bq_mat whole = buffer(s, part);
     for (int i = 0; i < arch->linears; i++) {
         const bq_linear *l = &arch->linear[i];
         bq_mat mine = trained(&s->linear[i], part);
-        if (l->mat != mat_of(part) || mine.rows == 0) continue;
+        if (l->site != site_of(part) || mine.rows == 0) continue;
         int64_t first = row_of(s->q, part, l->row > own.first ? l->row : own.first);
         bq_mat there = bq_mat_rows(whole, first, mine.rows * mine.cols / whole.cols);
         there = bq_mat_reshape(there, mine.cols);
@@ -67,7 +66,7 @@ static void move(bq_adascale_state *s, int part, bool take) {
 }
 
 bq_mat bq_adascale_gather(bq_adascale_state *s, int part) {
-    int64_t first[BQ_REPLICAS + 1], rows = s->q->arch->rows[mat_of(part)];
+    int64_t first[BQ_REPLICAS + 1], rows = s->q->arch->site[site_of(part)].rows;
     bq_mat whole = buffer(s, part);
     for (int r = 0; r < s->comm->nreplica; r++)
         first[r] = row_of(s->q, part, bq_shard_of(rows, r, s->comm->nreplica).first);
@@ -79,7 +78,7 @@ bq_mat bq_adascale_gather(bq_adascale_state *s, int part) {
 }
 
 bq_mat bq_adascale_room(bq_adascale_state *s, int part, int64_t *first) {
-    bq_shard own = bq_shard_of(s->q->arch->rows[mat_of(part)], s->comm->replica, s->comm->nreplica);
+    bq_shard own = bq_shard_of(s->q->arch->site[site_of(part)].rows, s->comm->replica, s->comm->nreplica);
     *first = row_of(s->q, part, own.first);
     return bq_mat_rows(buffer(s, part), *first, row_of(s->q, part, own.first + own.count) - *first);
 }

@@ -1,8 +1,8 @@
 /* midblock.h - the state of AdaScale's training between two steps, as parts that can be saved, and restored
  * in another process with another number of replicas.
  *
- * For each of the four matrices the parts are s2, beta, gamma and s3, each with its two Adam moments, and hi
- * and lo.  s2 and its moments are (rows, cols) of the matrix, the others (rows * groups, 1), one linear after
+ * For each site the parts are s2, beta, gamma and s3, each with its two Adam moments, and hi
+ * and lo.  s2 and its moments are (rows, cols) of the site, the others (rows * groups, 1), one linear after
  * the other.  A replica trains some rows of each part.  Parts go one by one through a matrix of s->q->fold,
  * which is free between two steps, so no memory is added. */
 #ifndef BQ_BLOCK_MIDBLOCK_H
@@ -10,7 +10,7 @@
 
 #include "block/passes/pass.h"
 
-enum { BQ_INSIDE_VALUES = 14, BQ_ADASCALE_PARTS = BQ_MATS * BQ_INSIDE_VALUES };
+enum { BQ_INSIDE_VALUES = 14, BQ_ADASCALE_PARTS_MAX = BQ_SITES * BQ_INSIDE_VALUES };
 
 struct bq_adascale_state {
     bq_dev *dev;
@@ -22,8 +22,9 @@ struct bq_adascale_state {
     double *losses;            /* restore sets the first `step` of them */
 };
 
-/* The shape of part 0 ... BQ_ADASCALE_PARTS - 1, as a view without data; `name` gets its name, such as
- * "gate_up_beta_m".  Local. */
+/* The number of parts; the shape of one, as a view without data, and its name, such as "gate_up_beta_m".
+ * Local. */
+static inline int bq_adascale_parts(const bq_quantized *q) { return q->arch->sites * BQ_INSIDE_VALUES; }
 bq_mat bq_adascale_part(const bq_quantized *q, int part, char name[32]);
 
 /* The whole part, on the device of all replicas; valid until the next call.  Collective over stage. */

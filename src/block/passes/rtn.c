@@ -8,7 +8,7 @@
 void bq_pass_rtn(bq_pass_context *c) {
     bq_quantized *q = c->q;
     const bq_ops *op = c->dev->op;
-    for (int m = 0; m < BQ_MATS; m++) op->copy(c->dev, c->blk->w[m], q->fold[m]);
+    for (int m = 0; m < q->arch->sites; m++) op->copy(c->dev, c->blk->w[m], q->fold[m]);
     for (int i = 0; i < q->arch->linears; i++)
         op->range(c->dev, bq_linear_grouped(q->arch, q->scheme, i, q->fold), q->scheme[i], q->scale[i],
                   q->zero[i]);
@@ -18,7 +18,7 @@ void bq_pass_rtn(bq_pass_context *c) {
 void bq_pass_rtn_mse(bq_pass_context *c, bq_shrink ends) {
     bq_quantized *q = c->q;
     const bq_ops *op = c->dev->op;
-    for (int m = 0; m < BQ_MATS; m++) op->copy(c->dev, c->blk->w[m], q->fold[m]);
+    for (int m = 0; m < q->arch->sites; m++) op->copy(c->dev, c->blk->w[m], q->fold[m]);
     for (int i = 0; i < q->arch->linears; i++) {
         bq_mat w = bq_linear_grouped(q->arch, q->scheme, i, q->fold), scale = q->scale[i], zero = q->zero[i];
         bq_shard mine = bq_shard_of(w.rows, c->comm->replica, c->comm->nreplica);

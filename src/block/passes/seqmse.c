@@ -79,21 +79,21 @@ static void search(bq_pass_context *c, int i, int candidates, bq_mat gram) {
 void bq_pass_seqmse(bq_pass_context *c, const bq_seqmse_options *o) {
     bq_quantized *q = c->q;
     const bq_ops *op = c->dev->op;
-    for (int m = 0; m < BQ_MATS; m++) {
+    for (int m = 0; m < q->arch->sites; m++) {
         op->copy(c->dev, c->blk->w[m], q->fold[m]);
         op->copy(c->dev, c->blk->w[m], q->w_hat[m]);
     }
     size_t start = bq_arena_mark(&c->dev->mem);
     bq_midway way;
     bq_midway_open(&way, c);
-    for (int m = 0; m < BQ_MATS; m++) {
+    for (int m = 0; m < q->arch->sites; m++) {
         size_t mark = bq_arena_mark(&c->dev->mem);
-        bq_gram_set one = {.which = 1u << m};
+        const bq_site *site = &q->arch->site[m];
+        bq_gram_set one = {.first = m, .sites = 1};
         bq_gram gram;
         bq_gram_push(&gram, q->arch, one, &c->dev->mem);
-        bq_gram_collect_midway(&way, m, q->w_hat, one, &gram);
-        for (int i = 0; i < q->arch->linears; i++) {
-            if (q->arch->linear[i].mat != m) continue;
+        bq_gram_collect_midway(&way, q->w_hat, one, &gram);
+        for (int i = site->first; i < site->first + site->linears; i++) {
             search(c, i, o->candidates, gram.h[m]);
             bq_linear_encode(c->dev, q, i);
         }
@@ -108,7 +108,7 @@ size_t bq_seqmse_need(const bq_arch *arch, const bq_scheme *scheme, int64_t toke
     size_t most = 0;
     for (int i = 0; i < arch->linears; i++) {
         const bq_linear *l = &arch->linear[i];
-        bq_gram_set one = {.which = 1u << l->mat};
+        bq_gram_set one = {.first = l->site, .sites = 1};
         size_t gram = bq_gram_collect_need(arch, one, tokens, samples, replica, nreplica);
         size_t slab =
             room_need(row_of(1, l->rows), l->cols, bq_linear_groups(arch, scheme, i), scheme[i].symmetric);
@@ -134,7 +134,7 @@ static size_t need(const void *o, const bq_pass_size *of) {
 static bq_effort cost(const void *o, const bq_cost *c) {
     bq_effort e = bq_effort_grams(c);
     bq_effort_add(&e, 1, bq_effort_rows(c));
-    for (int m = BQ_QKV; m < BQ_MATS; m++) bq_effort_add(&e, 1, bq_effort_midway(c, m));
+    for (int m = 0; m < c->arch->sites; m++) bq_effort_add(&e, 1, bq_effort_midway(c, m));
     e.flop += 2 * ((const bq_seqmse_options *)o)->candidates * bq_effort_powers(c->arch, 1, 2) / c->replicas;
     return e;
 }

@@ -4,22 +4,21 @@
 
 static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
 
-static bool left_out(const bq_arch *arch, const bq_smooth_options *o, int mat) {
-    return o->entries == BQ_ENTRIES_NORMS && bq_fusion_of(arch, mat).norm < 0;
+static bool left_out(const bq_arch *arch, const bq_smooth_options *o, int site) {
+    return o->entries == BQ_ENTRIES_NORMS && bq_fusion_of(arch, site).norm < 0;
 }
 
-static void fold(bq_pass_context *c, const bq_smooth_options *o, const bq_mat act[BQ_MATS],
-                 const bq_mat scale[BQ_MATS]) {
+static void fold(bq_pass_context *c, const bq_smooth_options *o, const bq_mat *act, const bq_mat *scale) {
     bq_dev *dev = c->dev;
     const bq_arch *arch = c->q->arch;
-    for (int m = 0; m < BQ_MATS; m++) { /* all scales first, from the weights before any folding */
+    for (int m = 0; m < arch->sites; m++) { /* all scales first, from the weights before any folding */
         size_t inner = bq_arena_mark(&dev->mem);
-        bq_mat weight = bq_arena_push(&dev->mem, 1, arch->cols[m], BQ_F32);
+        bq_mat weight = bq_arena_push(&dev->mem, 1, arch->site[m].cols, BQ_F32);
         bq_channels_weight(c, m, false, weight);
         dev->op->smooth_scale(dev, o->form, act[m], weight, scale[m]);
         bq_arena_reset(&dev->mem, inner);
     }
-    for (int m = 0; m < BQ_MATS; m++) {
+    for (int m = 0; m < arch->sites; m++) {
         if (left_out(arch, o, m)) continue;
         bq_fold_group(dev, arch, m, scale[m]);
         bq_fold_apply(dev, c->blk, m, scale[m]);
@@ -28,12 +27,11 @@ static void fold(bq_pass_context *c, const bq_smooth_options *o, const bq_mat ac
 
 /* The weights are divided by the rounded factor 1 / s, not multiplied by s, so that the product stays the
  * same. */
-static void keep(bq_pass_context *c, const bq_smooth_options *o, const bq_mat act[BQ_MATS],
-                 const bq_mat scale[BQ_MATS]) {
+static void keep(bq_pass_context *c, const bq_smooth_options *o, const bq_mat *act, const bq_mat *scale) {
     bq_dev *dev = c->dev;
     const bq_arch *arch = c->q->arch;
     for (int i = 0; i < arch->linears; i++) {
-        int m = arch->linear[i].mat;
+        int m = arch->linear[i].site;
         bq_mat w = bq_linear_view(arch, i, c->blk->w), pre = c->q->pre[i], most = pre;
         dev->op->set(dev, most, 0);
         dev->op->column_max(dev, w, 0, most);
@@ -49,7 +47,7 @@ static void keep(bq_pass_context *c, const bq_smooth_options *o, const bq_mat ac
 void bq_pass_smoothquant(bq_pass_context *c, const bq_smooth_options *o) {
     bq_dev *dev = c->dev;
     size_t mark = bq_arena_mark(&dev->mem);
-    bq_mat act[BQ_MATS], scale[BQ_MATS];
+    bq_mat act[BQ_SITES], scale[BQ_SITES];
     bq_channels_push(dev, c->q->arch, act);
     bq_channels_push(dev, c->q->arch, scale);
     bq_channels(c, o->statistic, act, (bq_onlooker){0});
@@ -62,7 +60,7 @@ void bq_pass_smoothquant(bq_pass_context *c, const bq_smooth_options *o) {
 
 size_t bq_smooth_need(const bq_arch *arch, int64_t tokens, int64_t samples, int replica, int nreplica) {
     size_t one = bq_fold_need(arch);
-    for (int m = 0; m < BQ_MATS; m++) one = larger(one, bq_arena_need(1, arch->cols[m], BQ_F32));
+    for (int m = 0; m < arch->sites; m++) one = larger(one, bq_arena_need(1, arch->site[m].cols, BQ_F32));
     return 2 * bq_channels_size(arch) +
            larger(one, bq_channels_need(arch, tokens, samples, replica, nreplica));
 }

@@ -94,13 +94,17 @@ static const bq_rotation *r2_of(bq_rotated *r, int block) {
     return &r->r2;
 }
 
-static bool writes_stream(const bq_linear *l) { return l->mat == BQ_O || l->mat == BQ_DOWN; }
+static bq_role role_of(const bq_arch *arch, const bq_linear *l) { return arch->site[l->site].role; }
+
+static bool writes_stream(const bq_rotated *r, const bq_linear *l) {
+    return bq_role_writes(role_of(r->arch, l));
+}
 
 /* Where the value heads start among the rows of q, k and v. */
 static int64_t first_value(const bq_model *m) { return (m->heads + m->kv_heads) * m->head_dim; }
 
 static bool has_values(const bq_arch *arch, const bq_linear *l) {
-    return l->mat == BQ_QKV && l->row + l->rows > first_value(&arch->model);
+    return role_of(arch, l) == BQ_QKV && l->row + l->rows > first_value(&arch->model);
 }
 
 static const bq_linear *linear_of(const bq_rotated *r, bq_tensor_id id) { return &r->arch->linear[id.at]; }
@@ -114,16 +118,17 @@ static bool changes(const bq_rotated *r, bq_tensor_id id) {
     case BQ_TENSOR_NORM:
     case BQ_TENSOR_BLOCK_NORM: return r1;
     case BQ_TENSOR_WEIGHT:
-        return r1 || (r2 && (linear_of(r, id)->mat == BQ_O || has_values(r->arch, linear_of(r, id))));
+        return r1 ||
+               (r2 && (role_of(r->arch, linear_of(r, id)) == BQ_O || has_values(r->arch, linear_of(r, id))));
     case BQ_TENSOR_BIAS: break;
     }
-    return (r1 && writes_stream(linear_of(r, id))) || (r2 && has_values(r->arch, linear_of(r, id)));
+    return (r1 && writes_stream(r, linear_of(r, id))) || (r2 && has_values(r->arch, linear_of(r, id)));
 }
 
 bool bq_rotated_whole(const bq_rotated *r, const char *name) {
     if (!r || !r->how.r1) return false;
     bq_tensor_id id = bq_arch_id(r->arch, name);
-    return id.kind == BQ_TENSOR_WEIGHT && writes_stream(linear_of(r, id));
+    return id.kind == BQ_TENSOR_WEIGHT && writes_stream(r, linear_of(r, id));
 }
 
 /* ---- what becomes of it ---- */
@@ -152,10 +157,11 @@ static void rows_of_stream(bq_rotated *r, const float *gamma, bq_mat w) {
 static void weight(bq_rotated *r, bq_tensor_id id, int64_t first, bq_mat w) {
     const bq_linear *l = linear_of(r, id);
     const bq_model *m = &r->arch->model;
-    const bq_rotation *r2 = l->mat == BQ_QKV || l->mat == BQ_O ? r2_of(r, id.block) : NULL;
-    bool writes = writes_stream(l);
+    bq_role role = role_of(r->arch, l);
+    const bq_rotation *r2 = bq_role_attends(role) ? r2_of(r, id.block) : NULL;
+    bool writes = writes_stream(r, l);
     char norm[160];
-    bq_arch_tensor(norm, sizeof norm, id.block, r->arch->norm[l->mat == BQ_GATE_UP], "weight");
+    bq_arch_tensor(norm, sizeof norm, id.block, r->arch->norm[role == BQ_GATE_UP], "weight");
     const float *gamma = writes ? NULL : gain(r, norm);
     int64_t all = writes ? w.cols : w.rows, step = r2 ? m->head_dim : BQ_ROTATE_PANEL;
     BQ_CHECK(!r2 || (l->row + first) % m->head_dim == 0, "%s is read in parts of heads", l->name);
@@ -172,7 +178,7 @@ static void bias(bq_rotated *r, bq_tensor_id id, bq_mat b) {
     const bq_linear *l = linear_of(r, id);
     const bq_model *m = &r->arch->model;
     float *x = b.data;
-    if (writes_stream(l)) {
+    if (writes_stream(r, l)) {
         bq_rotate_panel((bq_panel){x, b.cols, 1, 1, 1}, NULL, r1_of(r), NULL, r->room);
         return;
     }

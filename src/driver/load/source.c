@@ -29,7 +29,7 @@ static int expect_block(const bq_arch *arch, int b, const bq_block *blk, expecte
         e = &out[n++];
         *e = (expected){.cols = l->rows};
         bq_arch_tensor(e->name, sizeof e->name, b, l->module, "bias");
-        if (blk) e->to = bq_mat_cols(blk->bias[l->mat], l->row, l->rows);
+        if (blk) e->to = bq_mat_cols(blk->bias[l->site], l->row, l->rows);
     }
     for (int i = 0; i < 2; i++) {
         expected *e = &out[n++];
@@ -176,7 +176,7 @@ int64_t bq_source_piece_most(const bq_arch *arch, bool rotated) {
     int64_t most = arch->model.hidden;
     for (int i = 0; i < arch->linears; i++) {
         const bq_linear *l = &arch->linear[i];
-        bool whole = rotated && (l->mat == BQ_O || l->mat == BQ_DOWN);
+        bool whole = rotated && bq_role_writes(arch->site[l->site].role);
         int64_t values = piece_rows(arch, l->rows, l->cols, whole) * l->cols;
         if (values < l->rows) values = l->rows; /* its bias */
         if (values > most) most = values;

@@ -47,7 +47,7 @@ static void count_phase(bq_effort *e, const share *s, const bq_phase *phase) {
     if (phase->inputs != BQ_INPUTS_FP && !bq_pass_advances(phase, phase->npass - 1))
         bq_effort_add(&e[BQ_WORK_ADVANCE], walk, f);
     else if (phase->inputs != BQ_INPUTS_FP) { /* the pass, in the first sweep */
-        bq_effort_add(&e[BQ_WORK_ADVANCE], s->blocks, bq_effort_midway(&s->cost, BQ_MATS));
+        bq_effort_add(&e[BQ_WORK_ADVANCE], s->blocks, bq_effort_midway(&s->cost, s->cost.arch->sites));
         bq_effort_add(&e[BQ_WORK_ADVANCE], walk - s->blocks * s->cost.samples, f);
     }
     for (int i = 0; i < phase->npass; i++) {

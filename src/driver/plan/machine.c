@@ -53,7 +53,8 @@ static size_t need(shape s) {
  * longer side is halved until all fits. */
 static shape shape_of(const bq_arch *arch, int64_t tokens, size_t most) {
     enum { LEAST = 16 };
-    shape s = {tokens < 512 ? tokens : 512, arch->rows[BQ_GATE_UP], arch->cols[BQ_GATE_UP]};
+    const bq_site *site = &arch->site[bq_arch_site(arch, BQ_GATE_UP)];
+    shape s = {tokens < 512 ? tokens : 512, site->rows, site->cols};
     while (need(s) > most && (s.rows > LEAST || s.cols > LEAST)) *(s.rows > s.cols ? &s.rows : &s.cols) /= 2;
     return s;
 }

@@ -65,8 +65,8 @@ int bq_plan_schemes(const bq_recipe *recipe, const bq_arch *arch, bq_scheme *sch
 static size_t product_scratch(const bq_phase *phase, const bq_arch *arch, int64_t t) {
     size_t most = 0;
     int shapes = bq_phase_traits(phase) & BQ_PASS_MOMENTS ? 5 : 4;
-    for (int m = 0; m < BQ_MATS; m++) {
-        int64_t n = arch->rows[m], k = arch->cols[m];
+    for (int m = 0; m < arch->sites; m++) {
+        int64_t n = arch->site[m].rows, k = arch->site[m].cols;
         const int64_t shape[][3] = {{t, n, k}, {t, k, n}, {n, k, t}, {k, k, t}, {n, k, k}};
         for (int i = 0; i < shapes; i++)
             most = larger(most, bq_gemm_scratch(phase->compute, shape[i][0], shape[i][1], shape[i][2]));
@@ -165,8 +165,8 @@ static void add_copies(bq_plan *plan, const bq_recipe *r, const bq_arch *arch, c
     size_t most = 0;
     add(plan, "a piece of weights being read", bq_source_need(arch, r->ntransform > 0), BQ_HOST,
         "this model needs a larger machine");
-    for (int m = 0; m < BQ_MATS; m++)
-        most = larger(most, (size_t)(arch->rows[m] * arch->cols[m]) * sizeof(float));
+    for (int m = 0; m < arch->sites; m++)
+        most = larger(most, (size_t)(arch->site[m].rows * arch->site[m].cols) * sizeof(float));
     add(plan, "copies of a block for its checkpoint", bq_quantized_need(arch, scheme), BQ_HOST,
         "this model needs a larger machine");
     if (comm->nreplica > 1)

@@ -17,57 +17,57 @@ static void names_of(int family, bq_arch *arch) {
     bq_arch_of(&one, arch);
 }
 
-static const char *producer_of(const bq_arch *arch, int mat) {
-    bq_fusion f = bq_fusion_of(arch, mat);
+static const char *producer_of(const bq_arch *arch, int site) {
+    bq_fusion f = bq_fusion_of(arch, site);
     if (f.norm >= 0) return arch->norm[f.norm];
     for (int i = 0; i < arch->linears; i++) {
         const bq_linear *l = &arch->linear[i];
-        if (l->mat == f.producer && l->row <= f.row && f.row + f.rows <= l->row + l->rows) return l->module;
+        if (l->site == f.producer && l->row <= f.row && f.row + f.rows <= l->row + l->rows) return l->module;
     }
     return NULL;
 }
 
-/* The matrix that prev_op feeds and the entry's layers make up; -1: there is none in this family. */
+/* The role of the site that prev_op feeds and the entry's layers make up; -1: this family has none. */
 static int find(const bq_arch *arch, const bq_quark_entry *e) {
-    for (int m = 0; m < BQ_MATS; m++) {
-        int readers = 0, named = 0;
+    for (int m = 0; m < arch->sites; m++) {
+        const bq_site *site = &arch->site[m];
+        int named = 0;
         if (strcmp(producer_of(arch, m), e->prev_op) != 0) continue;
-        for (int i = 0; i < arch->linears; i++) {
+        for (int i = site->first; i < site->first + site->linears; i++) {
             bool there = false;
-            if (arch->linear[i].mat != m) continue;
             for (int k = 0; k < e->layers; k++) there |= strcmp(arch->linear[i].module, e->layer[k]) == 0;
-            readers++, named += there;
+            named += there;
         }
-        if (readers == e->layers && named == readers) return m;
+        if (site->linears == e->layers && named == e->layers) return (int)site->role;
     }
     return -1;
 }
 
 static int take(const char *path, int i, const bq_quark_entry *e, bq_autosmooth_options *o) {
     bq_arch arch;
-    int m = -1;
+    int role = -1;
     bool reads = false;
-    for (int family = 0; bq_family_at(family) && m < 0; family++) {
+    for (int family = 0; bq_family_at(family) && role < 0; family++) {
         names_of(family, &arch);
-        m = find(&arch, e);
+        role = find(&arch, e);
     }
-    if (m < 0)
+    if (role < 0)
         return refuse(path, i, "prev_op", e->prev_op,
                       "and these layers are no fusion: all that read its output, "
                       "and nothing else, are scaled");
-    if (o->inspect[m] != BQ_INSPECT_OFF)
+    if (o->inspect[role] != BQ_INSPECT_OFF)
         return refuse(path, i, "prev_op", e->prev_op, "is there twice for these layers");
     for (int k = 0; k < e->layers; k++) reads |= strcmp(e->layer[k], e->inp) == 0;
     if (!reads) return refuse(path, i, "inp", e->inp, "is not one of the layers");
-    const char *module = m == BQ_QKV || m == BQ_O ? "self_attn" : "mlp";
+    const char *module = bq_role_attends((bq_role)role) ? "self_attn" : "mlp";
     if (!e->inspects || (e->layers == 1 && strcmp(e->module, e->layer[0]) == 0)) {
         if (e->layers > 1)
             return refuse(path, i, "layers", e->layer[1], "is a second layer: say which module2inspect");
-        o->inspect[m] = BQ_INSPECT_SELF;
+        o->inspect[role] = BQ_INSPECT_SELF;
     } else if (!e->module[0]) {
-        o->inspect[m] = BQ_INSPECT_BLOCK;
+        o->inspect[role] = BQ_INSPECT_BLOCK;
     } else if (strcmp(e->module, module) == 0) {
-        o->inspect[m] = BQ_INSPECT_MODULE;
+        o->inspect[role] = BQ_INSPECT_MODULE;
     } else {
         return refuse(path, i, "module2inspect", e->module, "does not hold the layers");
     }
@@ -78,7 +78,7 @@ int bq_quark_map(const char *path, bq_autosmooth_options *o) {
     bq_quark file;
     int rc = bq_quark_read(path, &file);
     if (rc) return rc;
-    for (int m = 0; m < BQ_MATS; m++) o->inspect[m] = BQ_INSPECT_OFF;
+    for (int r = 0; r < BQ_ROLES; r++) o->inspect[r] = BQ_INSPECT_OFF;
     o->loss = strcmp(file.loss, "MAE") == 0   ? BQ_DISTANCE_MAE
               : strcmp(file.loss, "MSE") == 0 ? BQ_DISTANCE_MSE
                                               : BQ_DISTANCE_RMSE;

@@ -9,7 +9,7 @@
 
 #include <string.h>
 
-_Static_assert(BQ_ADASCALE_PARTS <= BQ_INSIDE_PARTS, "parts of a file");
+_Static_assert(BQ_ADASCALE_PARTS_MAX <= BQ_INSIDE_PARTS, "parts of a file");
 
 static bool due(void *ctx) {
     bq_midblock_keep *k = ctx;
@@ -94,8 +94,8 @@ void bq_midblock_begin(bq_midblock_keep *k, const bq_run *s, const bq_quantized 
                           .phase = phase,
                           .block = block,
                           .fingerprint = s->fingerprint,
-                          .parts = BQ_ADASCALE_PARTS};
-    for (int p = 0; p < BQ_ADASCALE_PARTS; p++) {
+                          .parts = bq_adascale_parts(q)};
+    for (int p = 0; p < bq_adascale_parts(q); p++) {
         bq_mat shape = bq_adascale_part(q, p, k->head.part[p].name);
         k->head.part[p].rows = shape.rows, k->head.part[p].cols = shape.cols;
     }

@@ -51,7 +51,7 @@ static bool start_from(bq_walk *w) {
     int phase = w->sweep ? w->phase : w->phase - 1;
     if (phase < 0) return false;
     bq_walk_restore(w, phase, bq_sweep_start(w->s, phase, w->block, w->sweep + (phase < w->phase)), true);
-    for (int m = 0; m < BQ_MATS; m++) dev->op->copy(dev, w->q.fold[m], w->blk.w[m]);
+    for (int m = 0; m < w->q.arch->sites; m++) dev->op->copy(dev, w->q.fold[m], w->blk.w[m]);
     return true;
 }
 
@@ -68,7 +68,7 @@ static int64_t apply(bq_walk *w, bq_pass_context *c, const bq_pass *p) {
                w->block + 1, kind->name);
     if (steps) w->steps = done < 0 ? 0 : done;
     if (!(kind->traits & BQ_PASS_QUANTIZES) || done == BQ_PASS_STOPPED) return done;
-    for (int m = 0; m < BQ_MATS; m++) c->dev->op->copy(c->dev, w->q.fold[m], w->blk.w[m]);
+    for (int m = 0; m < w->q.arch->sites; m++) c->dev->op->copy(c->dev, w->q.fold[m], w->blk.w[m]);
     c->grid = true;
     return done;
 }
@@ -76,7 +76,7 @@ static int64_t apply(bq_walk *w, bq_pass_context *c, const bq_pass *p) {
 /* Once a phase, on the first block at hand: how products are made if not in f32, and what that changes. */
 static void say_compute(bq_walk *w, bq_pass_context *c) {
     bq_compute wanted = w->recipe->compute, used = bq_dev_compute(c->dev, wanted);
-    double nmse[BQ_MATS];
+    double nmse[BQ_SITES];
     if (wanted == BQ_COMPUTE_F32 || !w->calibrated || w->said || c->comm->rank) return;
     w->said = true;
     if (used != wanted)
@@ -84,10 +84,12 @@ static void say_compute(bq_walk *w, bq_pass_context *c) {
                bq_compute_name(used));
     if (used == BQ_COMPUTE_F32) return;
     bq_narrow_error(c, used, nmse);
-    bq_log(BQ_INFO,
-           "compute: block %d's linears in %s, against f32: nmse qkv %.2g, o %.2g, gate_up %.2g, "
-           "down %.2g",
-           w->block + 1, bq_compute_name(used), nmse[BQ_QKV], nmse[BQ_O], nmse[BQ_GATE_UP], nmse[BQ_DOWN]);
+    char text[24 * BQ_SITES];
+    for (int m = 0, n = 0; m < w->q.arch->sites; m++)
+        n += snprintf(text + n, sizeof text - (size_t)n, "%s %s %.2g", m ? "," : "",
+                      bq_role_name(w->q.arch->site[m].role), nmse[m]);
+    bq_log(BQ_INFO, "compute: block %d's linears in %s, against f32: nmse%s", w->block + 1,
+           bq_compute_name(used), text);
 }
 
 int bq_walk_passes(bq_walk *w) {

@@ -77,7 +77,7 @@ static void end_segment(bq_walk *w) {
                    moved);
 }
 
-static void forward(bq_walk *w, const bq_mat mats[BQ_MATS], bq_stream *from, bq_stream *to) {
+static void forward(bq_walk *w, const bq_mat *mats, bq_stream *from, bq_stream *to) {
     bq_dev *dev = &w->s->dev;
     for (int64_t i = 0; i < from->samples; i++) {
         dev->op->put(dev, bq_stream_get(from, i, w->buffer[0]), w->x);
@@ -96,7 +96,7 @@ static bq_ckpt_linear describe_linear(const bq_walk *w, int i) {
                         .scale = bq_mat_reshape(w->q.scale[i], groups)};
     snprintf(l.name, sizeof l.name, "%s", of->module);
     if (w->q.zero[i].data) l.zero = bq_mat_reshape(w->q.zero[i], groups);
-    if (w->blk.folded && of->bias) l.bias = bq_mat_cols(w->blk.bias[of->mat], of->row, of->rows);
+    if (w->blk.folded && of->bias) l.bias = bq_mat_cols(w->blk.bias[of->site], of->row, of->rows);
     if (w->blk.pre) l.pre = w->blk.pre[i];
     return l;
 }

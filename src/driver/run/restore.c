@@ -19,7 +19,7 @@ static void restore_folded(bq_dev *dev, const bq_arch *arch, bq_ckpt_file *f, bq
     }
     for (int i = 0; i < arch->linears; i++) {
         const bq_linear *l = &arch->linear[i];
-        if (l->bias) restore(dev, f, i, BQ_CKPT_BIAS, bq_mat_cols(blk->bias[l->mat], l->row, l->rows));
+        if (l->bias) restore(dev, f, i, BQ_CKPT_BIAS, bq_mat_cols(blk->bias[l->site], l->row, l->rows));
     }
     blk->folded = true;
 }

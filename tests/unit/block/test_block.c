@@ -82,7 +82,7 @@ static void layouts(void **state) {
     /* the same weights in both families train to the same bytes: rows do not interact */
     train(l, BQ_INPUTS_MIX, 0.5, plain);
     train(p, BQ_INPUTS_MIX, 0.5, plain);
-    for (int m = 0; m < BQ_MATS; m++)
+    for (int m = 0; m < RIG_SITES; m++)
         assert_memory_equal(l->q.code[m].data, p->q.code[m].data, bq_mat_bytes(l->q.code[m]));
     rig_close(l);
     rig_close(p);
@@ -199,7 +199,7 @@ static void no_learning_is_rtn(void **state) {
     rig *a = open_rig(bq_family_find("llama"), 1, w4), *b = open_rig(bq_family_find("llama"), 1, w4);
     train(a, BQ_INPUTS_MIX, 0.5, o);
     bq_pass_rtn(&b->c);
-    for (int m = 0; m < BQ_MATS; m++)
+    for (int m = 0; m < RIG_SITES; m++)
         assert_memory_equal(a->q.code[m].data, b->q.code[m].data, bq_mat_bytes(a->q.code[m]));
     rig_close(a);
     rig_close(b);

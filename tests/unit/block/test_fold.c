@@ -23,7 +23,7 @@ static void norm_of(const double *x, bq_mat w, double *y) {
 /* The linear that row r of matrix m belongs to. */
 static int linear_at(const bq_arch *arch, int m, int64_t r) {
     int i = 0;
-    while (arch->linear[i].mat != m || r < arch->linear[i].row ||
+    while (arch->linear[i].site != m || r < arch->linear[i].row ||
            r >= arch->linear[i].row + arch->linear[i].rows)
         i++;
     return i;
@@ -125,14 +125,14 @@ static void folds_keep_the_block(void **state) {
     (void)state;
     for (int family = 0; bq_family_at(family); family++)
         for (int exact = 0; exact < 2; exact++)
-            for (int m = 0; m < BQ_MATS; m++) {
+            for (int m = 0; m < RIG_SITES; m++) {
                 rig *r = smooth_open(family, 1, w4);
                 float s[INTER];
                 for (uint32_t i = 0; i < INTER; i++) { /* powers of two round nowhere */
                     float x = 8 * rig_noise(5, (uint32_t)m, i);
                     s[i] = exact ? ldexpf(1, (int)x) : expf(x / 2);
                 }
-                bq_mat scale = bq_mat_host(s, 1, r->arch.cols[m], BQ_F32);
+                bq_mat scale = bq_mat_host(s, 1, r->arch.site[m].cols, BQ_F32);
                 bq_fold_group(&r->dev, &r->arch, m, scale);
                 bq_fold_apply(&r->dev, &r->blk, m, scale);
                 assert_true(r->blk.folded);
@@ -220,7 +220,7 @@ static void kept_by_hand(void **state) {
     (void)state;
     for (int all = 0; all < 2; all++) {
         rig *r = smooth_open(bq_family_find("llama"), 1, w4);
-        bq_mat act[BQ_MATS];
+        bq_mat act[RIG_SITES];
         bq_channels_push(&r->dev, &r->arch, act);
         bq_channels(&r->c, BQ_CHANNEL_ABSMAX, act, (bq_onlooker){0});
         bq_smooth_options o = {BQ_CHANNEL_ABSMAX, alpha_half, all ? BQ_ENTRIES_ALL : BQ_ENTRIES_NORMS, false};
@@ -230,15 +230,15 @@ static void kept_by_hand(void **state) {
             assert_memory_equal(r->blk.norm[n].data, r->original.norm[n].data, bq_mat_bytes(r->blk.norm[n]));
         for (int i = 0; i < r->arch.linears; i++) {
             const bq_linear *l = &r->arch.linear[i];
-            bool out = !all && (l->mat == BQ_O || l->mat == BQ_DOWN);
+            bool out = !all && (l->site == BQ_O || l->site == BQ_DOWN);
             for (int64_t c = 0; c < l->cols; c++) {
                 double most = 0, pre = weight(r->blk.pre[i], 0, c);
                 for (int64_t row = l->row; row < l->row + l->rows; row++) {
-                    double w = weight(r->original.w[l->mat], row, c);
+                    double w = weight(r->original.w[l->site], row, c);
                     most = fmax(most, fabs(w));
-                    assert_true(fabs(worth(&r->blk, l->mat, row, c) - w) <= 1.2e-7 * fabs(w));
+                    assert_true(fabs(worth(&r->blk, l->site, row, c) - w) <= 1.2e-7 * fabs(w));
                 }
-                double want = out ? 1 : sqrt(most / weight(act[l->mat], 0, c));
+                double want = out ? 1 : sqrt(most / weight(act[l->site], 0, c));
                 assert_true(fabs(pre / want - 1) < (out ? 1e-30 : 1e-5));
             }
         }
@@ -280,10 +280,10 @@ static void ratio_zero_is_no_smoothing(void **state) {
     smooth_pass(r, 5, &result); /* the whole block is inspected */
     rig *plain = smooth_open(bq_family_find("llama"), 1, w4g8);
     bq_pass_rtn(&plain->c);
-    for (int m = 0; m < BQ_MATS; m++) {
+    for (int m = 0; m < RIG_SITES; m++) {
         double sum = 0;
-        bq_mat w[BQ_MATS];
-        for (int k = 0; k < BQ_MATS; k++) w[k] = k == m ? plain->q.w_hat[k] : plain->blk.w[k];
+        bq_mat w[RIG_SITES];
+        for (int k = 0; k < RIG_SITES; k++) w[k] = k == m ? plain->q.w_hat[k] : plain->blk.w[k];
         for (int s = 0; s < SAMPLES; s++) {
             float y[2][TOKENS * H];
             for (int k = 0; k < 2; k++)
@@ -310,7 +310,7 @@ static void nan_changes_nothing(void **state) {
         bq_scales_result result;
         for (int i = 0; i < TOKENS * H; i++) rig_sample(r, BQ_STREAM_FP, 3)[i] = NAN;
         smooth_pass(r, v, &result);
-        for (int m = 0; m < BQ_MATS; m++) assert_int_equal(result.best[m], -1);
+        for (int m = 0; m < RIG_SITES; m++) assert_int_equal(result.best[m], -1);
         assert_true(rig_block_hash(r) == before && !r->blk.folded);
         rig_close(r);
     }
@@ -334,7 +334,7 @@ static void a_stop_changes_nothing(void **state) {
 static void clipping_helps(void **state) {
     (void)state;
     rig *r = smooth_open(bq_family_find("llama"), 1, (bq_scheme){3, 8, true, BQ_F32, BQ_GRID_AIMET});
-    double error[2][BQ_MATS] = {{0}};
+    double error[2][RIG_SITES] = {{0}};
     for (int clip = 0; clip < 2; clip++) {
         if (clip) bq_awq_clip(&r->c);
         bq_pass_rtn(&r->c);

@@ -17,16 +17,16 @@ static const bq_gptq_options plain = {.damp = 0.01, .order = BQ_ORDER_ACT, .clip
 
 /* sum |X (w - what)^T|^2 of matrix m over the samples, X what the unquantized block feeds it from a stream.
  */
-static double output_error(rig *r, int m, const bq_mat against[BQ_MATS], bq_inputs stream) {
+static double output_error(rig *r, int m, const bq_mat *against, bq_inputs stream) {
     bq_pass_context c = r->c;
     c.input = stream;
     size_t mark = bq_arena_mark(&r->dev.mem);
     bq_gram g;
-    bq_gram_push(&g, &r->arch, (bq_gram_set){.which = 1u << m}, &r->dev.mem);
-    bq_gram_collect(&c, r->blk.w, (bq_gram_set){.which = 1u << m}, &g);
+    bq_gram_push(&g, &r->arch, (bq_gram_set){.first = m, .sites = 1}, &r->dev.mem);
+    bq_gram_collect(&c, r->blk.w, (bq_gram_set){.first = m, .sites = 1}, &g);
     double sum = 0;
-    int64_t k = r->arch.cols[m];
-    for (int64_t n = 0; n < r->arch.rows[m]; n++) {
+    int64_t k = r->arch.site[m].cols;
+    for (int64_t n = 0; n < r->arch.site[m].rows; n++) {
         const float *w = bq_mat_at(r->blk.w[m], n, 0), *q = bq_mat_at(against[m], n, 0);
         for (int64_t i = 0; i < k; i++)
             for (int64_t j = 0; j < k; j++)
@@ -66,11 +66,11 @@ static void every_matrix_gains(void **state) {
             rig *r = gptq_open(groups ? w3 : w4, 1, 2);
             bq_gptq_options o = {
                 .damp = 0.01, .order = (bq_order)(n % 3), .clip = (bq_clip)(n / 3), .ends = ends};
-            double rounded[BQ_MATS];
+            double rounded[RIG_SITES];
             bq_pass_rtn(&r->c);
-            for (int m = 0; m < BQ_MATS; m++) rounded[m] = output_error(r, m, r->q.w_hat, BQ_INPUTS_QT);
+            for (int m = 0; m < RIG_SITES; m++) rounded[m] = output_error(r, m, r->q.w_hat, BQ_INPUTS_QT);
             gptq_run(r, &o);
-            for (int m = 0; m < BQ_MATS; m++)
+            for (int m = 0; m < RIG_SITES; m++)
                 assert_true(output_error(r, m, r->q.w_hat, BQ_INPUTS_QT) < 0.95 * rounded[m]);
             rig_close(r);
         }
@@ -98,7 +98,7 @@ static void moments_are_sums(void **state) {
     }
     r->c.input = BQ_INPUTS_MIX;
     bq_gram g;
-    bq_gram_set set = {BQ_ALL_MATS, 1u << BQ_QKV, BQ_F32};
+    bq_gram_set set = {0, RIG_SITES, true, BQ_F32};
     bq_gram_push(&g, &r->arch, set, &r->dev.mem);
     bq_gram_collect(&r->c, r->blk.w, set, &g);
     double error[2] = {0}, power[2] = {0};
@@ -118,7 +118,7 @@ static void moments_are_sums(void **state) {
 static void wide_sums_are_exact(void **state) {
     (void)state;
     rig *r = gptq_open(w4, 1, 1);
-    bq_gram_set set = {.which = 1u << BQ_QKV, .type = BQ_F64}, narrow = {.which = 1u << BQ_QKV};
+    bq_gram_set set = {.sites = 1, .type = BQ_F64}, narrow = {.sites = 1};
     bq_gram wide, f32;
     bq_gram_push(&wide, &r->arch, set, &r->dev.mem);
     bq_gram_push(&f32, &r->arch, narrow, &r->dev.mem);
@@ -162,7 +162,7 @@ static double asymmetric_error(rig *r) {
     bq_mat a[2], y[2];
     for (int k = 0; k < 2; k++) {
         a[k] = bq_arena_push(&r->dev.mem, TOKENS, H, BQ_F32);
-        y[k] = bq_arena_push(&r->dev.mem, TOKENS, r->arch.rows[BQ_QKV], BQ_F32);
+        y[k] = bq_arena_push(&r->dev.mem, TOKENS, r->arch.site[BQ_QKV].rows, BQ_F32);
     }
     for (int s = 0; s < SAMPLES; s++) {
         for (int k = 0; k < 2; k++) {
@@ -171,7 +171,7 @@ static double asymmetric_error(rig *r) {
             r->dev.op->gemm(&r->dev, false, true, 1, a[k], k ? r->q.w_hat[BQ_QKV] : r->blk.w[BQ_QKV], 0,
                             y[k]);
         }
-        for (int64_t i = 0; i < TOKENS * r->arch.rows[BQ_QKV]; i++)
+        for (int64_t i = 0; i < TOKENS * r->arch.site[BQ_QKV].rows; i++)
             sum += pow((double)bq_f32(y[0])[i] - (double)bq_f32(y[1])[i], 2);
     }
     return sum;
@@ -216,8 +216,8 @@ static void sequential_sees_quantized_inputs(void **state) {
     (void)state;
     rig *r = gptq_open(w3, 1, 1);
     bq_gptq_options o = plain;
-    bq_mat qkv = bq_arena_push(&r->dev.mem, r->arch.rows[BQ_QKV], r->arch.cols[BQ_QKV], BQ_I8);
-    bq_mat down = bq_arena_push(&r->dev.mem, r->arch.rows[BQ_DOWN], r->arch.cols[BQ_DOWN], BQ_I8);
+    bq_mat qkv = bq_arena_push(&r->dev.mem, r->arch.site[BQ_QKV].rows, r->arch.site[BQ_QKV].cols, BQ_I8);
+    bq_mat down = bq_arena_push(&r->dev.mem, r->arch.site[BQ_DOWN].rows, r->arch.site[BQ_DOWN].cols, BQ_I8);
     gptq_run(r, &o);
     r->dev.op->copy(&r->dev, r->q.code[BQ_QKV], qkv), r->dev.op->copy(&r->dev, r->q.code[BQ_DOWN], down);
     o.sequential = true;
@@ -297,7 +297,7 @@ static void not_finite_is_rounded(void **state) {
     bq_log_level(BQ_ERROR);
     gptq_run(r, &o);
     bq_log_level(BQ_INFO);
-    bq_mat code = bq_arena_push(&r->dev.mem, r->arch.rows[BQ_DOWN], r->arch.cols[BQ_DOWN], BQ_I8);
+    bq_mat code = bq_arena_push(&r->dev.mem, r->arch.site[BQ_DOWN].rows, r->arch.site[BQ_DOWN].cols, BQ_I8);
     r->dev.op->copy(&r->dev, r->q.code[BQ_DOWN], code);
     bq_pass_rtn(&r->c);
     assert_memory_equal(code.data, r->q.code[BQ_DOWN].data, bq_mat_bytes(code));
@@ -311,8 +311,8 @@ static void deficient_rank_passes(void **state) {
     bq_gptq_options o = plain;
     o.damp = 1e-6, r->c.samples = 1;
     gptq_run(r, &o);
-    for (int m = 0; m < BQ_MATS; m++)
-        for (int64_t i = 0; i < r->arch.rows[m] * r->arch.cols[m]; i++)
+    for (int m = 0; m < RIG_SITES; m++)
+        for (int64_t i = 0; i < r->arch.site[m].rows * r->arch.site[m].cols; i++)
             assert_true(isfinite(bq_f32(r->q.fold[m])[i]));
     rig_close(r);
 }

@@ -9,7 +9,7 @@
 
 enum { MOST = 16, CANDIDATES = 10 };
 typedef struct {
-    double of[BQ_MATS][CANDIDATES];
+    double of[RIG_SITES][CANDIDATES];
 } losses;
 
 static void the_better_half_stays(void **state) {
@@ -91,7 +91,7 @@ static void distance(bq_dev *dev, bq_mat a, bq_mat b, bq_distance kind, double *
 
 static void get(bq_dev *dev, bq_mat from, bq_mat host) {
     real->get(dev, from, host);
-    feed.round += from.rows == BQ_MATS * BQ_CANDIDATES;
+    feed.round += from.rows == RIG_SITES * BQ_CANDIDATES;
 }
 
 static bq_scales_result run(bq_search how, int64_t samples) {
@@ -116,7 +116,7 @@ static void single(int samples, losses *table) {
     for (int i = 0; i < samples; i++) {
         feed.only = i;
         bq_scales_result result = run(BQ_SEARCH_ALL, MOST);
-        for (int m = 0; m < BQ_MATS; m++) memcpy(table[i].of[m], result.loss[m], sizeof table[i].of[m]);
+        for (int m = 0; m < RIG_SITES; m++) memcpy(table[i].of[m], result.loss[m], sizeof table[i].of[m]);
     }
     feed.only = -1;
 }
@@ -157,10 +157,10 @@ static int plain(losses *table, int samples, int m, double *mean, int *seen, int
     return left;
 }
 
-static void same_as_plain(losses *table, int samples, int best[BQ_MATS]) {
+static void same_as_plain(losses *table, int samples, int best[RIG_SITES]) {
     int tried[CANDIDATES] = {0};
     bq_scales_result have = run(BQ_SEARCH_HALVING, samples);
-    for (int m = 0; m < BQ_MATS; m++) {
+    for (int m = 0; m < RIG_SITES; m++) {
         double mean[CANDIDATES];
         int seen[CANDIDATES], order[CANDIDATES], left = plain(table, samples, m, mean, seen, order);
         assert_true(left > 0);
@@ -187,7 +187,7 @@ static void all_is_the_mean_of_all(void **state) {
         int n = sizes[s];
         single(n, table);
         bq_scales_result have = run(BQ_SEARCH_ALL, n);
-        for (int m = 0; m < BQ_MATS; m++) {
+        for (int m = 0; m < RIG_SITES; m++) {
             double mean[CANDIDATES] = {0};
             int least = 0;
             for (int k = 0; k < CANDIDATES; k++) {
@@ -197,7 +197,7 @@ static void all_is_the_mean_of_all(void **state) {
             }
             assert_int_equal(have.best[m], least);
         }
-        for (int k = 0; k < CANDIDATES; k++) assert_int_equal(feed.tried[k], n * BQ_MATS);
+        for (int k = 0; k < CANDIDATES; k++) assert_int_equal(feed.tried[k], n * RIG_SITES);
     }
 }
 
@@ -205,7 +205,7 @@ static void halving_is_as_the_plain_one(void **state) {
     (void)state;
     for (int s = 0; s < SIZES; s++) {
         losses table[MOST];
-        int best[BQ_MATS];
+        int best[RIG_SITES];
         single(sizes[s], table);
         same_as_plain(table, sizes[s], best);
     }
@@ -216,7 +216,7 @@ static void what_is_no_number_drops_out(void **state) {
     (void)state;
     enum { N = 13 };
     losses table[MOST];
-    int good[BQ_MATS], best[BQ_MATS];
+    int good[RIG_SITES], best[RIG_SITES];
     single(N, table);
     same_as_plain(table, N, good);
     for (int round = 0; round < 4; round++) {
@@ -224,7 +224,7 @@ static void what_is_no_number_drops_out(void **state) {
         memcpy(with, table, sizeof with);
         feed.bad = good[BQ_DOWN], feed.bad_round = round;
         for (int i = 0; i < N; i++)
-            for (int m = 0; m < BQ_MATS && round_of(i) == round; m++) with[i].of[m][feed.bad] = NAN;
+            for (int m = 0; m < RIG_SITES && round_of(i) == round; m++) with[i].of[m][feed.bad] = NAN;
         same_as_plain(with, N, best);
         assert_true(best[BQ_DOWN] != good[BQ_DOWN]);
     }
@@ -236,7 +236,7 @@ static void the_first_of_equals_wins(void **state) {
     feed.equal = true, feed.samples = 5;
     for (int how = BQ_SEARCH_ALL; how <= BQ_SEARCH_HALVING; how++) {
         bq_scales_result have = run((bq_search)how, 5);
-        for (int m = 0; m < BQ_MATS; m++) assert_int_equal(have.best[m], 0);
+        for (int m = 0; m < RIG_SITES; m++) assert_int_equal(have.best[m], 0);
     }
     feed.equal = false;
 }

@@ -15,8 +15,8 @@ static const bq_quadratic scales = {
 /* Weights with tails, which clipping serves. */
 static rig *open_rig(const bq_scheme *scheme, int schemes) {
     rig *r = gptq_open(scheme, schemes, 2);
-    for (int k = 0; k < BQ_MATS; k++)
-        for (int64_t i = 0; i < r->arch.rows[k] * r->arch.cols[k]; i++) {
+    for (int k = 0; k < RIG_SITES; k++)
+        for (int64_t i = 0; i < r->arch.site[k].rows * r->arch.site[k].cols; i++) {
             float x = bq_f32(r->blk.w[k])[i];
             bq_f32(r->blk.w[k])[i] = 4 * x * x * x;
         }
@@ -94,7 +94,7 @@ static void grids_are_valid(void **state) {
                 float z = bq_f32(r->q.zero[i])[k];
                 assert_true(z == rintf(z) && z >= bq_qmin(r->q.scheme[i]) && z <= bq_qmax(r->q.scheme[i]));
             }
-        for (int m = 0; m < BQ_MATS; m++) {
+        for (int m = 0; m < RIG_SITES; m++) {
             size_t bytes = bq_mat_bytes(r->q.code[m]);
             int8_t *code = malloc(bytes);
             assert_non_null(code);

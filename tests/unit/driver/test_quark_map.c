@@ -45,7 +45,7 @@ static void others(void **state) {
     save(ONE("input_layernorm", QKV, "self_attn.k_proj", ", \"module2inspect\": \"\""));
     assert_int_equal(bq_quark_map(path, &o), BQ_OK);
     assert_true(o.loss == BQ_DISTANCE_RMSE && o.inspect[BQ_QKV] == BQ_INSPECT_BLOCK);
-    for (int m = BQ_O; m < BQ_MATS; m++) assert_true(o.inspect[m] == BQ_INSPECT_OFF);
+    for (int m = BQ_O; m < BQ_ROLES; m++) assert_true(o.inspect[m] == BQ_INSPECT_OFF);
     save(ONE("mlp.up_proj", "\"mlp.down_proj\"", "mlp.down_proj", ", \"module2inspect\": \"mlp\""));
     assert_int_equal(bq_quark_map(path, &o), BQ_OK);
     assert_true(o.inspect[BQ_DOWN] == BQ_INSPECT_MODULE && o.inspect[BQ_QKV] == BQ_INSPECT_OFF);

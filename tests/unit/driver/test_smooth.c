@@ -15,7 +15,7 @@
 #include "rig.h"
 
 enum { SAMPLES = 3, TOKENS = 12, H = 32, INTER = 48 };
-static const char *const mats[BQ_MATS] = {"qkv", "o", "gate_up", "down"};
+static const char *const mats[RIG_SITES] = {"qkv", "o", "gate_up", "down"};
 
 static bq_weights *file; /* of golden vectors */
 
@@ -38,7 +38,7 @@ static rig *open_rig(void) {
         .noise = {1},
         .pre = true});
     bq_rope_table(&r->arch.model.rope, BQ_ANGLES_EXACT, TOKENS, r->work.cos, r->work.sin);
-    for (int k = 0; k < BQ_MATS; k++) {
+    for (int k = 0; k < RIG_SITES; k++) {
         get("init/", mats[k], r->blk.w[k].data, bq_mat_bytes(r->blk.w[k]));
         get("init/b_", mats[k], r->blk.bias[k].data, bq_mat_bytes(r->blk.bias[k]));
     }
@@ -62,10 +62,10 @@ static void make_positive(rig *r) {
 static void statistics(void **state) {
     (void)state;
     rig *r = open_rig();
-    bq_mat act[BQ_MATS];
+    bq_mat act[RIG_SITES];
     bq_channels_push(&r->dev, &r->arch, act);
     bq_channels(&r->c, BQ_CHANNEL_ABSMAX, act, (bq_onlooker){0});
-    for (int m = 0; m < BQ_MATS; m++) {
+    for (int m = 0; m < RIG_SITES; m++) {
         float want[INTER];
         get("act/", mats[m], want, bq_mat_bytes(act[m]));
         for (int64_t i = 0; i < act[m].cols; i++)
@@ -98,7 +98,7 @@ static void searches(void **state) {
         double worst = 0;
         if (cases[k].activations == 8) make_positive(r);
         bq_pass_autosmooth(&r->c, &o, &result);
-        for (int m = 0; m < BQ_MATS; m++) {
+        for (int m = 0; m < RIG_SITES; m++) {
             double want[10];
             int least = 0;
             get(cases[k].name, mats[m], want, sizeof want);
@@ -156,7 +156,7 @@ static void clipping(void **state) {
     memcpy(before, r->blk.w[BQ_QKV].data, sizeof before);
     bq_awq_clip(&r->c);
     assert_memory_equal(before, r->blk.w[BQ_QKV].data, sizeof before); /* queries and keys */
-    for (int m = 0; m < BQ_MATS; m++) {
+    for (int m = 0; m < RIG_SITES; m++) {
         static float want[2 * INTER * H];
         bq_mat w = r->blk.w[m];
         get("clip/", mats[m], want, bq_mat_bytes(w));

@@ -110,10 +110,10 @@ static inline void rig_fill(rig *r, const rig_spec *spec) {
         rig_noise_fill(bq_f32(r->blk.w[m]), r->arch.site[m].rows * r->arch.site[m].cols, 1, (uint32_t)m);
         if (r->blk.bias[m].data) rig_noise_fill(bq_f32(r->blk.bias[m]), r->arch.site[m].rows, 2, (uint32_t)m);
     }
-    for (int n = 0; n < 2; n++)
-        for (int64_t i = 0; i < spec->model.hidden; i++) bq_f32(r->blk.norm[n])[i] = 1;
-    for (int i = 0; i < r->work.cos.rows * r->work.cos.cols; i++)
-        bq_f32(r->work.cos)[i] = cosf((float)i * 0.1f), bq_f32(r->work.sin)[i] = sinf((float)i * 0.1f);
+    for (int n = 0; n < BQ_NORMS; n++)
+        for (int64_t i = 0; i < r->arch.gains[n]; i++) bq_f32(r->blk.norm[n])[i] = 1;
+    for (int i = 0; i < r->work.cos->rows * r->work.cos->cols; i++)
+        bq_f32(*r->work.cos)[i] = cosf((float)i * 0.1f), bq_f32(*r->work.sin)[i] = sinf((float)i * 0.1f);
     for (int k = 0; k < 3; k++) {
         int64_t n = spec->tokens * spec->model.hidden;
         if (!spec->noise[k]) continue;
@@ -164,7 +164,8 @@ static inline void rig_keep(rig *r) {
         r->dev.op->copy(&r->dev, r->blk.w[m], r->original.w[m]);
         if (r->blk.bias[m].data) r->dev.op->copy(&r->dev, r->blk.bias[m], r->original.bias[m]);
     }
-    for (int n = 0; n < 2; n++) r->dev.op->copy(&r->dev, r->blk.norm[n], r->original.norm[n]);
+    for (int n = 0; n < BQ_NORMS; n++)
+        if (r->arch.gains[n]) r->dev.op->copy(&r->dev, r->blk.norm[n], r->original.norm[n]);
 }
 
 /* All matrices that a quantizing pass fills; their number.  Data are NULL where there are no zero points. */
@@ -191,10 +192,10 @@ static inline uint64_t rig_quantized_hash(const rig *r) {
 
 /* All that a preparing pass may change. */
 static inline uint64_t rig_block_hash(const rig *r) {
-    bq_mat part[3 * RIG_SITES + BQ_ARCH_LINEARS];
+    bq_mat part[2 * RIG_SITES + BQ_NORMS + BQ_ARCH_LINEARS];
     int n = 0;
     for (int m = 0; m < RIG_SITES; m++) part[n++] = r->blk.w[m], part[n++] = r->blk.bias[m];
-    for (int k = 0; k < 2; k++) part[n++] = r->blk.norm[k];
+    for (int k = 0; k < BQ_NORMS; k++) part[n++] = r->blk.norm[k];
     for (int i = 0; i < r->arch.linears && r->blk.pre; i++) part[n++] = r->blk.pre[i];
     return rig_hash_parts(part, n);
 }

@@ -21,7 +21,8 @@ static inline rig *smooth_open(int family, int threads, bq_scheme scheme) {
                                   .noise = {4},
                                   .pre = true});
     for (uint32_t i = 0; i < 2 * H; i++)
-        bq_f32(r->blk.norm[i / H])[i % H] = (1 + rig_noise(3, 0, i)) * (i % 7 == 3 ? 15.0f : 1.0f);
+        if (r->blk.norm[i / H].data)
+            bq_f32(r->blk.norm[i / H])[i % H] = (1 + rig_noise(3, 0, i)) * (i % 7 == 3 ? 15.0f : 1.0f);
     for (int64_t i = r->arch.site[BQ_QKV].rows * H - 3 * H; i < r->arch.site[BQ_QKV].rows * H; i++)
         bq_f32(r->blk.w[BQ_QKV])[i] *= 9;
     for (int64_t i = 2 * INTER * H - 4 * H; i < 2 * INTER * H; i++) bq_f32(r->blk.w[BQ_GATE_UP])[i] *= 9;

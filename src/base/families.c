@@ -4,7 +4,7 @@
 
 #include <string.h>
 
-#define FAMILIES(ROW) ROW(llama) ROW(phi3) ROW(qwen2)
+#define FAMILIES(ROW) ROW(llama) ROW(phi3) ROW(qwen2) ROW(qwen3) ROW(mistral) ROW(olmo2)
 
 #define DECLARE(name) extern const bq_family bq_family_##name;
 #define ADDRESS(name) &bq_family_##name,

@@ -17,6 +17,27 @@ typedef enum { BQ_ROWS_Q, BQ_ROWS_KV, BQ_ROWS_QKV, BQ_ROWS_H, BQ_ROWS_I, BQ_ROWS
 /* Has a linear a bias: never, always, or as a key of config.json says. */
 typedef enum { BQ_BIAS_NONE, BQ_BIAS_ALWAYS, BQ_BIAS_ATTENTION, BQ_BIAS_MLP } bq_bias;
 
+/* Where a block may have norms: before attention and the MLP; of what o and down compute, before it is added
+ * to the residual stream; of queries and keys, before RoPE.  Their gains are (H), but those of q and k (hd),
+ * for each head alike; or of all heads together with BQ_FAMILY_QK_WHOLE. */
+typedef enum {
+    BQ_NORM_ATTENTION,
+    BQ_NORM_MLP,
+    BQ_NORM_O,
+    BQ_NORM_DOWN,
+    BQ_NORM_Q,
+    BQ_NORM_K,
+    BQ_NORMS
+} bq_norm_at;
+#define BQ_NORMS_FOLDED 2 /* the first two: what passes may fold scales into */
+
+/* What else differs between families. */
+enum {
+    BQ_FAMILY_QK_WHOLE = 1 << 0,
+    BQ_FAMILY_GAIN_ADDS = 1 << 1, /* the gain of a norm is 1 + its tensor */
+    BQ_FAMILY_EMBED_ROOT = 1 << 2 /* embeddings are multiplied by sqrt(H) */
+};
+
 /* A linear as checkpoints store it.  Those of a site stand together, in the order of its rows; sites stand in
  * the order in which a forward comes to them. */
 typedef struct {
@@ -26,6 +47,18 @@ typedef struct {
     bq_rows rows;
     bq_bias bias;
 } bq_weight_row;
+
+/* The linears of most families, by the biases of q, k and v, of o, and of the MLP. */
+#define BQ_WEIGHTS_LLAMA(qkv, o, mlp)                                                                        \
+    {"q_proj", "self_attn.q_proj", BQ_QKV, BQ_ROWS_Q, qkv},                                                  \
+        {"k_proj", "self_attn.k_proj", BQ_QKV, BQ_ROWS_KV, qkv},                                             \
+        {"v_proj", "self_attn.v_proj", BQ_QKV, BQ_ROWS_KV, qkv},                                             \
+        {"o_proj", "self_attn.o_proj", BQ_O, BQ_ROWS_H, o},                                                  \
+        {"gate_proj", "mlp.gate_proj", BQ_GATE_UP, BQ_ROWS_I, mlp},                                          \
+        {"up_proj", "mlp.up_proj", BQ_GATE_UP, BQ_ROWS_I, mlp},                                              \
+        {"down_proj", "mlp.down_proj", BQ_DOWN, BQ_ROWS_H, mlp}, {                                           \
+        0                                                                                                    \
+    }
 
 /* Keys of config.json that not all families have. */
 enum {
@@ -42,7 +75,9 @@ typedef struct {
     unsigned config;                 /* BQ_CONFIG_BIASES ... */
     const char *unsupported;         /* a key that must be absent or false, or NULL */
     const bq_weight_row *weight;
-    const char *norm[2]; /* modules of the norms before attention and before the MLP */
+    bq_act act;
+    const char *norm[BQ_NORMS]; /* modules; NULL: there is no such norm */
+    unsigned traits;            /* BQ_FAMILY_QK_WHOLE ... */
 } bq_family;
 
 /* Row i of the table, NULL behind the last; the row of a model_type, or -1. */

@@ -23,19 +23,27 @@ typedef struct {
     double short_factor[BQ_ROPE_MAX], long_factor[BQ_ROPE_MAX]; /* longrope: dim / 2 values each */
 } bq_rope;
 
+#define BQ_BLOCKS_MAX 4096 /* most blocks of a model */
+
+/* What gate is put through in an MLP. */
+typedef enum { BQ_SILU, BQ_GELU_TANH } bq_act;
+
 typedef struct {
     int family;                        /* bq_family_at */
     int64_t hidden, inter, vocab;      /* H, I, V */
     int blocks;                        /* L */
     int64_t heads, kv_heads, head_dim; /* nh, nkv, hd; nkv divides nh */
     double eps;                        /* epsilon of every RMSNorm */
-    int64_t window; /* sliding window W: query i sees key j if i - W < j <= i; 0: no window */
+    double query_scale;                /* of the products of queries and keys; 0: hd^-1/2 */
+    int64_t window;           /* sliding window W: query i sees key j if i - W < j <= i; 0: no window */
+    bool full[BQ_BLOCKS_MAX]; /* blocks that have no window where others have */
     int64_t max_position;
     bool tied;                     /* lm_head and the embedding are one matrix */
     bool attention_bias, mlp_bias; /* biases on q, k, v, o; on gate, up, down */
     bool procedural; /* no file holds the weights: they are computed from a seed (io/procedural.h) */
     int64_t seed;
     bq_rope rope;
+    bq_rope full_rope; /* of blocks without a window; dim 0: they have `rope`, too */
 } bq_model;
 
 #endif

@@ -19,6 +19,7 @@
 #define BQ_OPS_H
 
 #include "base/arena.h"
+#include "base/model.h"
 #include "base/rng.h"
 #include "kernels/grid.h"
 #include "kernels/quadratic.h"
@@ -62,7 +63,6 @@ extern void (*bq_dev_waiting)(void);
 
 /* act(g) = g * sigmoid(t).  silu: t = g.  gelu in its tanh form: t = 2 sqrt(2/pi) (g + 0.044715 g^3),
  * computed as g (BQ_GELU_1 + BQ_GELU_3 g^2). */
-typedef enum { BQ_SILU, BQ_GELU_TANH } bq_act;
 #define BQ_GELU_1 1.5957691216f
 #define BQ_GELU_3 0.0713548163f
 
@@ -190,8 +190,8 @@ struct bq_ops {
     /* y(t, :) += bias(0, :) for all t.  Class: bitwise. */
     void (*bias)(bq_dev *dev, bq_mat bias, bq_mat y);
 
-    /* y = x / sqrt(mean(x^2) + eps) * weight, row by row; weight (1, H).  Row sums in 16 fixed
-     * lanes.  Class: bitwise. */
+    /* y = x / sqrt(mean(x^2) + eps) * weight for each run of n columns of each row; weight (1, n), x and y
+     * (T, a multiple of n), which may be the same memory.  Sums in 16 fixed lanes.  Class: bitwise. */
     void (*rmsnorm)(bq_dev *dev, bq_mat x, bq_mat weight, float eps, bq_mat y);
     /* dx += the gradient of rmsnorm.  It adds, since dx usually holds the gradient of
      * the residual.  Class: bitwise. */

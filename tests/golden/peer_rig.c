@@ -107,7 +107,7 @@ void peer_open(peer_rig *p, golden *g, golden_report *r, const char *name, int64
     bq_block_push(&p->blk, &p->arch, &p->dev.mem);
     bq_work_push(&p->work, &p->arch, ids.cols, false, &p->dev.mem);
     bq_quantized_push(&p->q, &p->arch, all, &p->dev.mem);
-    bq_rope_table(&p->arch.model.rope, BQ_ANGLES_HF, ids.cols, p->work.cos, p->work.sin);
+    bq_rope_table(&p->arch.model.rope, BQ_ANGLES_HF, ids.cols, p->work.cos[0], p->work.sin[0]);
     p->c = (bq_pass_context){.dev = &p->dev,
                              .blk = &p->blk,
                              .work = &p->work,

@@ -92,29 +92,34 @@ static void add_doubles(void **state) {
     bq_dev_close(&dev);
 }
 
+/* A weight of `n` columns: each run of that many is normalized alone, in place as well. */
+static void rmsnorm_runs(bq_dev *dev, shape s, int64_t runs, double eps) {
+    int64_t n = s.h, cols = runs * n;
+    bq_mat x = make_filled(s.t, cols, 2, 1, 3), w = make_filled(1, n, 0, 2, 1),
+           y = make(s.t, cols, 5, BQ_F32);
+    bq_mat dy = make_filled(s.t, cols, 1, 3, 1), dx = make_filled(s.t, cols, 4, 4, 1);
+    double *dxs = doubles(x), *dws = doubles(w), *ddy = doubles(dy), *want = zeros(s.t * cols),
+           *back = doubles(dx), *one = zeros(n);
+    for (int64_t at = 0; at < s.t * cols; at += n) {
+        norm_of(n, dxs + at, dws, eps, want + at);
+        norm_back(n, dxs + at, dws, eps, ddy + at, one);
+        for (int64_t c = 0; c < n; c++) back[at + c] += one[c];
+    }
+    dev->op->rmsnorm(dev, x, w, (float)eps, y);
+    dev->op->rmsnorm_bwd(dev, x, w, (float)eps, dy, dx);
+    assert_true(nmse(y, want) < LIMIT && nmse(dx, back) < LIMIT);
+    assert_true(intact(y) && intact(dx) && intact(x));
+    dev->op->rmsnorm(dev, x, w, (float)eps, x);
+    assert_true(bits_of(0, x) == bits_of(0, y) && intact(x));
+    free(dxs), free(dws), free(ddy), free(want), free(back), free(one);
+    drop(x), drop(w), drop(y), drop(dy), drop(dx);
+}
+
 static void rmsnorm(void **state) {
     (void)state;
     bq_dev dev = cpu_with(2, 0);
-    for (int i = 0; i < SHAPES; i++) {
-        shape s = shapes[i];
-        bq_mat x = make_filled(s.t, s.h, 2, 1, 3), w = make_filled(1, s.h, 0, 2, 1),
-               y = make(s.t, s.h, 5, BQ_F32);
-        bq_mat dy = make_filled(s.t, s.h, 1, 3, 1), dx = make_filled(s.t, s.h, 4, 4, 1);
-        double *dxs = doubles(x), *dws = doubles(w), *ddy = doubles(dy), *want = zeros(s.t * s.h),
-               *back = doubles(dx);
-        double *one = zeros(s.h), eps = i % 2 ? 1e-5 : 0.25; /* the larger one shows if it is left out */
-        for (int64_t r = 0; r < s.t; r++) {
-            norm_of(s.h, dxs + r * s.h, dws, eps, want + r * s.h);
-            norm_back(s.h, dxs + r * s.h, dws, eps, ddy + r * s.h, one);
-            for (int64_t c = 0; c < s.h; c++) back[r * s.h + c] += one[c];
-        }
-        dev.op->rmsnorm(&dev, x, w, (float)eps, y);
-        dev.op->rmsnorm_bwd(&dev, x, w, (float)eps, dy, dx);
-        assert_true(nmse(y, want) < LIMIT && nmse(dx, back) < LIMIT);
-        assert_true(intact(y) && intact(dx) && intact(x));
-        free(dxs), free(dws), free(ddy), free(want), free(back), free(one);
-        drop(x), drop(w), drop(y), drop(dy), drop(dx);
-    }
+    for (int i = 0; i < SHAPES; i++) /* the larger eps shows if it is left out */
+        for (int64_t runs = 1; runs < 4; runs++) rmsnorm_runs(&dev, shapes[i], runs, i % 2 ? 1e-5 : 0.25);
     bq_dev_close(&dev);
 }
 

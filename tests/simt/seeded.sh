@@ -42,7 +42,7 @@ bug "a barrier dropped before a tile is used" tiles.cuh 's|__syncthreads\(\); /\
 bug "a barrier dropped after a tile was used" tiles.cuh 's|__syncthreads\(\); /\* `in` has been read, `across` is there \*/||' attention.cu test_attention
 bug "a barrier dropped between two uses of shared memory" reduce.cuh 's|__syncthreads\(\); /\* all threads have read: .*||' smooth.cu test_smooth_ops
 bug "a barrier that only some threads reach" mse.cu 's|__syncthreads\(\); /\* they are there|if (threadIdx.x < 32) __syncthreads(); /* they are there|' mse.cu test_model_ops
-bug "a thread that leaves before an exchange" rmsnorm.cu 's|^( *)const int64_t n = r < rows \? cols : 0;|\1if (r >= rows) return;\n\1const int64_t n = cols;|' rmsnorm.cu test_model_ops
+bug "a thread that leaves before an exchange" rmsnorm.cu 's|^( *)const int64_t n = r < rows \* runs \? cols : 0;|\1if (r >= rows * runs) return;\n\1const int64_t n = cols;|' rmsnorm.cu test_model_ops
 bug "an exchange with half a mask" reduce.cuh 's|BQ_WARP = 0xffffffffu|BQ_WARP = 0x0000ffffu|' rmsnorm.cu test_model_ops
 bug "a causal mask off by one" tiles.cuh 's|return j <= i \&\&|return j < i \&\&|' attention.cu test_attention
 bug "a window off by one" tiles.cuh 's|i - window < j|i - window <= j|' attention.cu test_attention

@@ -1,15 +1,6 @@
 #include "base/family.h"
 
-static const bq_weight_row weight[] = {
-    {"q_proj", "self_attn.q_proj", BQ_QKV, BQ_ROWS_Q, BQ_BIAS_ATTENTION},
-    {"k_proj", "self_attn.k_proj", BQ_QKV, BQ_ROWS_KV, BQ_BIAS_ATTENTION},
-    {"v_proj", "self_attn.v_proj", BQ_QKV, BQ_ROWS_KV, BQ_BIAS_ATTENTION},
-    {"o_proj", "self_attn.o_proj", BQ_O, BQ_ROWS_H, BQ_BIAS_ATTENTION},
-    {"gate_proj", "mlp.gate_proj", BQ_GATE_UP, BQ_ROWS_I, BQ_BIAS_MLP},
-    {"up_proj", "mlp.up_proj", BQ_GATE_UP, BQ_ROWS_I, BQ_BIAS_MLP},
-    {"down_proj", "mlp.down_proj", BQ_DOWN, BQ_ROWS_H, BQ_BIAS_MLP},
-    {0},
-};
+static const bq_weight_row weight[] = {BQ_WEIGHTS_LLAMA(BQ_BIAS_ATTENTION, BQ_BIAS_ATTENTION, BQ_BIAS_MLP)};
 
 const bq_family bq_family_llama = {
     .type = "llama",
@@ -19,5 +10,5 @@ const bq_family bq_family_llama = {
     .ropes = 1 << BQ_ROPE_DEFAULT | 1 << BQ_ROPE_LINEAR | 1 << BQ_ROPE_LLAMA3,
     .config = BQ_CONFIG_BIASES,
     .weight = weight,
-    .norm = {"input_layernorm", "post_attention_layernorm"},
+    .norm = {[BQ_NORM_ATTENTION] = "input_layernorm", [BQ_NORM_MLP] = "post_attention_layernorm"},
 };

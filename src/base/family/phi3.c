@@ -15,5 +15,5 @@ const bq_family bq_family_phi3 = {
     .ropes = 1 << BQ_ROPE_DEFAULT | 1 << BQ_ROPE_LONG,
     .config = BQ_CONFIG_WINDOW | BQ_CONFIG_PARTIAL,
     .weight = weight,
-    .norm = {"input_layernorm", "post_attention_layernorm"},
+    .norm = {[BQ_NORM_ATTENTION] = "input_layernorm", [BQ_NORM_MLP] = "post_attention_layernorm"},
 };

@@ -1,15 +1,6 @@
 #include "base/family.h"
 
-static const bq_weight_row weight[] = {
-    {"q_proj", "self_attn.q_proj", BQ_QKV, BQ_ROWS_Q, BQ_BIAS_ALWAYS},
-    {"k_proj", "self_attn.k_proj", BQ_QKV, BQ_ROWS_KV, BQ_BIAS_ALWAYS},
-    {"v_proj", "self_attn.v_proj", BQ_QKV, BQ_ROWS_KV, BQ_BIAS_ALWAYS},
-    {"o_proj", "self_attn.o_proj", BQ_O, BQ_ROWS_H, BQ_BIAS_NONE},
-    {"gate_proj", "mlp.gate_proj", BQ_GATE_UP, BQ_ROWS_I, BQ_BIAS_NONE},
-    {"up_proj", "mlp.up_proj", BQ_GATE_UP, BQ_ROWS_I, BQ_BIAS_NONE},
-    {"down_proj", "mlp.down_proj", BQ_DOWN, BQ_ROWS_H, BQ_BIAS_NONE},
-    {0},
-};
+static const bq_weight_row weight[] = {BQ_WEIGHTS_LLAMA(BQ_BIAS_ALWAYS, BQ_BIAS_NONE, BQ_BIAS_NONE)};
 
 const bq_family bq_family_qwen2 = {
     .type = "qwen2",
@@ -19,5 +10,5 @@ const bq_family bq_family_qwen2 = {
     .ropes = 1 << BQ_ROPE_DEFAULT | 1 << BQ_ROPE_LINEAR | 1 << BQ_ROPE_LLAMA3,
     .unsupported = "use_sliding_window", /* it begins at a block: max_window_layers */
     .weight = weight,
-    .norm = {"input_layernorm", "post_attention_layernorm"},
+    .norm = {[BQ_NORM_ATTENTION] = "input_layernorm", [BQ_NORM_MLP] = "post_attention_layernorm"},
 };

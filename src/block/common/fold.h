@@ -5,7 +5,7 @@
  *   qkv, gate_up   the weight of the norm before it
  *   o              the rows of v: attention adds up tokens, but not channels
  *   down           the rows of up: silu(g) u is linear in u
- * So each site has one fusion. */
+ * So each site has one fusion, but qkv and gate_up of models that have no norm there. */
 #ifndef BQ_FOLD_H
 #define BQ_FOLD_H
 
@@ -20,6 +20,7 @@ typedef struct {
 } bq_fusion;
 
 bq_fusion bq_fusion_of(const bq_arch *arch, int site);
+static inline bool bq_fusion_there(bq_fusion f) { return f.norm >= 0 || f.producer >= 0; }
 
 /* A row can have only one scale: in s (1, columns of the site) the channels that share a producer row get
  * the largest of their values.  Without grouped queries s does not change.  Local. */

@@ -35,8 +35,9 @@ static bq_inspect how_of(const bq_arch *arch, const bq_scales_options *o, int m)
 }
 
 static bool searched(const bq_arch *arch, const bq_scales_options *o, int m) {
-    bool grouped = bq_fusion_of(arch, m).repeat > 1;
-    return how_of(arch, o, m) != BQ_INSPECT_OFF && !(grouped && o->gqa == BQ_GQA_SKIP);
+    bq_fusion f = bq_fusion_of(arch, m);
+    bool grouped = f.repeat > 1;
+    return how_of(arch, o, m) != BQ_INSPECT_OFF && bq_fusion_there(f) && !(grouped && o->gqa == BQ_GQA_SKIP);
 }
 
 static bool in_attention(const bq_arch *arch, int m) { return bq_role_attends(arch->site[m].role); }

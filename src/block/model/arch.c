@@ -43,7 +43,20 @@ void bq_arch_of(const bq_model *model, bq_arch *arch) {
     const bq_family *family = bq_family_at(model->family);
     const int64_t cols[BQ_ROLES] = {model->hidden, model->heads * model->head_dim, model->hidden,
                                     model->inter};
-    *arch = (bq_arch){.model = *model, .norm = {family->norm[0], family->norm[1]}};
+    bool whole = family->traits & BQ_FAMILY_QK_WHOLE;
+    const int64_t gains[BQ_NORMS] = {model->hidden,
+                                     model->hidden,
+                                     model->hidden,
+                                     model->hidden,
+                                     [BQ_NORM_Q] = (whole ? model->heads : 1) * model->head_dim,
+                                     [BQ_NORM_K] = (whole ? model->kv_heads : 1) * model->head_dim};
+    *arch = (bq_arch){
+        .model = *model, .act = family->act, .gain_of_zero = family->traits & BQ_FAMILY_GAIN_ADDS ? 1.0f : 0};
+    arch->embed_scale = family->traits & BQ_FAMILY_EMBED_ROOT ? (float)sqrt((double)model->hidden) : 1;
+    for (int i = 0; i < BQ_NORMS; i++) {
+        arch->norm[i] = family->norm[i];
+        arch->gains[i] = family->norm[i] ? gains[i] : 0;
+    }
     for (const bq_weight_row *f = family->weight; f->name; f++) {
         bool next = f == family->weight || f->role != f[-1].role;
         bq_site *s = &arch->site[next ? arch->sites++ : arch->sites - 1];
@@ -60,8 +73,10 @@ void bq_arch_of(const bq_model *model, bq_arch *arch) {
         s->bias |= l->bias;
         s->linears++;
     }
-    arch->attention = (bq_attention){model->heads, model->kv_heads, model->head_dim,
-                                     (float)(1.0 / sqrt((double)model->head_dim)), model->window};
+    arch->attention = (bq_attention){
+        model->heads, model->kv_heads, model->head_dim,
+        (float)(model->query_scale > 0 ? model->query_scale : 1.0 / sqrt((double)model->head_dim)),
+        model->window};
 }
 
 void bq_arch_tensor(char *out, size_t n, int block, const char *module, const char *what) {
@@ -83,8 +98,8 @@ bq_tensor_id bq_arch_id(const bq_arch *arch, const char *tensor) {
     if (strncmp(tensor, head, sizeof head - 1) != 0) return none;
     long b = strtol(tensor + sizeof head - 1, NULL, 10);
     if (b < 0 || b >= arch->model.blocks) return none;
-    for (int i = 0; i < 2; i++)
-        if (named((int)b, arch->norm[i], "weight", tensor))
+    for (int i = 0; i < BQ_NORMS; i++)
+        if (arch->norm[i] && named((int)b, arch->norm[i], "weight", tensor))
             return (bq_tensor_id){BQ_TENSOR_BLOCK_NORM, (int)b, i};
     for (int i = 0; i < arch->linears; i++) {
         const bq_linear *l = &arch->linear[i];

@@ -34,8 +34,12 @@ typedef struct {
     int sites, linears;
     bq_site site[BQ_SITES]; /* in the order in which a forward comes to them */
     bq_linear linear[BQ_ARCH_LINEARS];
-    const char *norm[2]; /* modules of the norms before attention and before the MLP */
-    bq_attention attention;
+    const char *norm[BQ_NORMS]; /* modules; NULL: there is no such norm */
+    int64_t gains[BQ_NORMS];    /* how many gains each has; 0: no norm */
+    float embed_scale;          /* what embeddings are multiplied by */
+    float gain_of_zero;         /* gain - tensor: 1 where gains are 1 + the tensor, else 0 */
+    bq_act act;
+    bq_attention attention; /* of a block with the window that the model has */
 } bq_arch;
 
 /* The layout of a model's blocks, by the table of its family. */

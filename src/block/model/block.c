@@ -1,18 +1,32 @@
 #include "block/model/block.h"
 
-#include "base/die.h"
+#include <stddef.h>
+#include <string.h>
 
 void bq_block_push(bq_block *blk, const bq_arch *arch, bq_arena *mem) {
     *blk = (bq_block){.arch = arch};
+    bq_block_turn(blk, 0);
     for (int m = 0; m < arch->sites; m++) {
         blk->w[m] = bq_arena_push(mem, arch->site[m].rows, arch->site[m].cols, BQ_F32);
         if (arch->site[m].bias) blk->bias[m] = bq_arena_push(mem, 1, arch->site[m].rows, BQ_F32);
     }
-    for (int i = 0; i < 2; i++) blk->norm[i] = bq_arena_push(mem, 1, arch->model.hidden, BQ_F32);
+    for (int i = 0; i < BQ_NORMS; i++)
+        if (arch->gains[i]) blk->norm[i] = bq_arena_push(mem, 1, arch->gains[i], BQ_F32);
+}
+
+void bq_block_turn(bq_block *blk, int index) {
+    const bq_model *m = &blk->arch->model;
+    blk->index = index;
+    blk->attention = blk->arch->attention;
+    if (m->full[index]) blk->attention.window = 0;
+    blk->rope = m->full[index] && m->full_rope.dim;
+    blk->folded = false;
+    blk->pre = NULL;
 }
 
 size_t bq_block_need(const bq_arch *arch) {
-    size_t sum = 2 * bq_arena_need(1, arch->model.hidden, BQ_F32);
+    size_t sum = 0;
+    for (int i = 0; i < BQ_NORMS; i++) sum += arch->gains[i] ? bq_arena_need(1, arch->gains[i], BQ_F32) : 0;
     for (int m = 0; m < arch->sites; m++) {
         sum += bq_arena_need(arch->site[m].rows, arch->site[m].cols, BQ_F32);
         if (arch->site[m].bias) sum += bq_arena_need(1, arch->site[m].rows, BQ_F32);
@@ -20,63 +34,76 @@ size_t bq_block_need(const bq_arch *arch) {
     return sum;
 }
 
-/* The buffers of a workspace in one table of shapes, so that bq_work_push and bq_work_need agree. */
-enum { WORK_BUFFERS = 15, FORWARD_BUFFERS = 10 };
+/* The buffers of a workspace in one table, so that bq_work_push and bq_work_need agree. */
+enum { BUFFERS = 21 };
 
 typedef struct {
+    size_t at; /* of the view in bq_work */
     int64_t rows, cols;
-} shape;
+    bool wanted;
+} buffer;
 
-static void work_shapes(const bq_arch *arch, int64_t t, shape out[WORK_BUFFERS]) {
+static void buffers(const bq_arch *arch, int64_t t, bool train, buffer out[BUFFERS]) {
     const bq_model *m = &arch->model;
-    int64_t h = m->hidden, q = m->heads * m->head_dim, qkv = (m->heads + 2 * m->kv_heads) * m->head_dim;
-    const shape s[WORK_BUFFERS] = {
-        {t, m->rope.dim / 2},
-        {t, m->rope.dim / 2},
-        {t, h},
-        {t, h},
-        {t, h},
-        {t, qkv},
-        {t, q},
-        {m->heads, t},
-        {t, 2 * m->inter},
-        {t, m->inter},
-        {t, m->inter},
-        {t, h},
-        {t, h},
-        {t, q},
-        {t, qkv},
+    int64_t h = m->hidden, q = m->heads * m->head_dim, kv = m->kv_heads * m->head_dim,
+            angles = m->rope.dim / 2, more = m->full_rope.dim / 2;
+    bool o = arch->norm[BQ_NORM_O], down = arch->norm[BQ_NORM_DOWN], qk = arch->norm[BQ_NORM_Q];
+#define AT(field) offsetof(bq_work, field)
+    const buffer all[BUFFERS] = {
+        {AT(cos[0]), t, angles, true},
+        {AT(sin[0]), t, angles, true},
+        {AT(cos[1]), t, more, more > 0},
+        {AT(sin[1]), t, more, more > 0},
+        {AT(a), t, h, true},
+        {AT(m), t, h, true},
+        {AT(n), t, h, true},
+        {AT(qkv), t, q + 2 * kv, true},
+        {AT(o), t, q, true},
+        {AT(lse), m->heads, t, true},
+        {AT(gu), t, 2 * m->inter, true},
+        {AT(z), t, m->inter, true},
+        {AT(dz), t, m->inter, train},
+        {AT(dm), t, h, train},
+        {AT(dn), t, h, train},
+        {AT(dout), t, q, train},
+        {AT(dqkv), t, q + 2 * kv, train},
+        {AT(t), t, h, o || down},
+        {AT(raw_o), t, h, train && o},
+        {AT(raw_down), t, h, train && down},
+        {AT(raw_qk), t, q + kv, train && qk},
     };
-    for (int i = 0; i < WORK_BUFFERS; i++) out[i] = s[i];
+#undef AT
+    memcpy(out, all, sizeof all);
 }
 
-static int work_count(bool train) { return train ? WORK_BUFFERS : FORWARD_BUFFERS; }
-
 void bq_work_push(bq_work *work, const bq_arch *arch, int64_t tokens, bool train, bq_arena *mem) {
+    buffer b[BUFFERS];
     *work = (bq_work){0};
-    bq_mat *const view[WORK_BUFFERS] = {&work->cos, &work->sin, &work->a,   &work->m,    &work->n,
-                                        &work->qkv, &work->o,   &work->lse, &work->gu,   &work->z,
-                                        &work->dz,  &work->dm,  &work->dn,  &work->dout, &work->dqkv};
-    shape s[WORK_BUFFERS];
-    work_shapes(arch, tokens, s);
-    for (int i = 0; i < work_count(train); i++) *view[i] = bq_arena_push(mem, s[i].rows, s[i].cols, BQ_F32);
+    buffers(arch, tokens, train, b);
+    for (int i = 0; i < BUFFERS; i++)
+        if (b[i].wanted)
+            *(bq_mat *)((char *)work + b[i].at) = bq_arena_push(mem, b[i].rows, b[i].cols, BQ_F32);
 }
 
 size_t bq_work_need(const bq_arch *arch, int64_t tokens, bool train) {
-    shape s[WORK_BUFFERS];
+    buffer b[BUFFERS];
     size_t sum = 0;
-    work_shapes(arch, tokens, s);
-    for (int i = 0; i < work_count(train); i++) sum += bq_arena_need(s[i].rows, s[i].cols, BQ_F32);
+    buffers(arch, tokens, train, b);
+    for (int i = 0; i < BUFFERS; i++) sum += b[i].wanted ? bq_arena_need(b[i].rows, b[i].cols, BQ_F32) : 0;
     return sum;
 }
 
-typedef struct {
-    bq_mat q, k, v;
-} heads;
-
-static heads split(const bq_model *m, bq_mat qkv) {
+bq_heads bq_block_split(const bq_model *m, bq_mat qkv) {
     int64_t q = m->heads * m->head_dim, kv = m->kv_heads * m->head_dim;
-    return (heads){bq_mat_cols(qkv, 0, q), bq_mat_cols(qkv, q, kv), bq_mat_cols(qkv, q + kv, kv)};
+    return (bq_heads){bq_mat_cols(qkv, 0, q), bq_mat_cols(qkv, q, kv), bq_mat_cols(qkv, q + kv, kv)};
+}
+
+/* y = the norm of x, or x where the block has no such norm. */
+static void norm(bq_dev *dev, const bq_block *blk, bq_norm_at at, bq_mat x, bq_mat y) {
+    if (blk->norm[at].data)
+        dev->op->rmsnorm(dev, x, blk->norm[at], (float)blk->arch->model.eps, y);
+    else if (x.data != y.data)
+        dev->op->copy(dev, x, y);
 }
 
 void bq_block_linear(bq_dev *dev, const bq_block *blk, int site, const bq_mat *w, bq_mat x, bool keep,
@@ -128,41 +155,55 @@ static void linear(bq_dev *dev, const bq_block *blk, const bq_work *k, bq_role r
 void bq_block_heads(bq_dev *dev, const bq_block *blk, const bq_mat *w, bq_work *k) {
     const bq_ops *op = dev->op;
     const bq_model *m = &blk->arch->model;
-    heads h = split(m, k->qkv);
+    bq_heads h = bq_block_split(m, k->qkv);
     linear(dev, blk, k, BQ_QKV, w, k->a, false, k->qkv);
-    op->rope(dev, h.q, m->heads, m->head_dim, k->cos, k->sin, false);
-    op->rope(dev, h.k, m->kv_heads, m->head_dim, k->cos, k->sin, false);
-    op->attention(dev, blk->arch->attention, h.q, h.k, h.v, k->o, k->lse);
+    if (k->raw_qk.data) op->copy(dev, bq_mat_cols(k->qkv, 0, k->raw_qk.cols), k->raw_qk);
+    norm(dev, blk, BQ_NORM_Q, h.q, h.q);
+    norm(dev, blk, BQ_NORM_K, h.k, h.k);
+    op->rope(dev, h.q, m->heads, m->head_dim, k->cos[blk->rope], k->sin[blk->rope], false);
+    op->rope(dev, h.k, m->kv_heads, m->head_dim, k->cos[blk->rope], k->sin[blk->rope], false);
+    op->attention(dev, blk->attention, h.q, h.k, h.v, k->o, k->lse);
 }
 
 void bq_block_gated(bq_dev *dev, const bq_block *blk, const bq_mat *w, bq_work *k) {
     int64_t inter = blk->arch->model.inter;
     linear(dev, blk, k, BQ_GATE_UP, w, k->n, false, k->gu);
-    dev->op->glu(dev, BQ_SILU, bq_mat_cols(k->gu, 0, inter), bq_mat_cols(k->gu, inter, inter), k->z);
+    dev->op->glu(dev, blk->arch->act, bq_mat_cols(k->gu, 0, inter), bq_mat_cols(k->gu, inter, inter), k->z);
 }
 
-void bq_block_norm(bq_dev *dev, const bq_block *blk, bq_work *k) {
-    dev->op->rmsnorm(dev, k->m, blk->norm[1], (float)blk->arch->model.eps, k->n);
-}
+void bq_block_norm(bq_dev *dev, const bq_block *blk, bq_work *k) { norm(dev, blk, BQ_NORM_MLP, k->m, k->n); }
 
 bq_mat bq_block_input(const bq_arch *arch, const bq_work *k, int site) {
     const bq_mat of[BQ_ROLES] = {[BQ_QKV] = k->a, [BQ_O] = k->o, [BQ_GATE_UP] = k->n, [BQ_DOWN] = k->z};
     return of[arch->site[site].role];
 }
 
+/* y = residual + what o or down computes from x, or the norm of that. */
+static void add_output(bq_dev *dev, const bq_block *blk, const bq_work *k, bq_role role, const bq_mat *w,
+                       bq_mat x, bq_mat residual, bq_mat y) {
+    bool o = role == BQ_O;
+    bq_mat raw = o ? k->raw_o : k->raw_down;
+    dev->op->copy(dev, residual, y);
+    if (!blk->norm[o ? BQ_NORM_O : BQ_NORM_DOWN].data) {
+        linear(dev, blk, k, role, w, x, true, y);
+        return;
+    }
+    if (!raw.data) raw = k->t;
+    linear(dev, blk, k, role, w, x, false, raw);
+    norm(dev, blk, o ? BQ_NORM_O : BQ_NORM_DOWN, raw, k->t);
+    dev->op->add(dev, k->t, y);
+}
+
 static void part(bq_dev *dev, const bq_block *blk, const bq_mat *w, bq_work *k, int m, bq_mat x, bq_mat y) {
-    const bq_ops *op = dev->op;
     if (m == blk->arch->sites) {
-        op->copy(dev, k->m, y);
-        linear(dev, blk, k, BQ_DOWN, w, k->z, true, y);
+        add_output(dev, blk, k, BQ_DOWN, w, k->z, k->m, y);
         return;
     }
     switch (blk->arch->site[m].role) {
-    case BQ_QKV: op->rmsnorm(dev, x, blk->norm[0], (float)blk->arch->model.eps, k->a); break;
+    case BQ_QKV: norm(dev, blk, BQ_NORM_ATTENTION, x, k->a); break;
     case BQ_O: bq_block_heads(dev, blk, w, k); break;
     case BQ_GATE_UP:
-        op->copy(dev, x, k->m);
-        linear(dev, blk, k, BQ_O, w, k->o, true, k->m);
+        add_output(dev, blk, k, BQ_O, w, k->o, x, k->m);
         bq_block_norm(dev, blk, k);
         break;
     default: bq_block_gated(dev, blk, w, k);
@@ -183,35 +224,4 @@ void bq_block_rest(bq_dev *dev, const bq_block *blk, const bq_mat *w, bq_work *k
 
 void bq_block_forward(bq_dev *dev, const bq_block *blk, const bq_mat *w, bq_work *k, bq_mat x, bq_mat y) {
     bq_block_parts(dev, blk, w, k, 0, last_part(blk, y), x, y);
-}
-
-/* Of y = x w^T with dy: dw = dy^T x, and dx = dy w unless dx.data is NULL. */
-static void linear_backward(bq_dev *dev, int site, const bq_mat *w, bq_mat x, bq_mat dy, const bq_mat *dw,
-                            bq_mat dx) {
-    dev->op->gemm(dev, true, false, 1, dy, x, 0, dw[site]);
-    if (dx.data) dev->op->gemm(dev, false, false, 1, dy, w[site], 0, dx);
-}
-
-void bq_block_backward(bq_dev *dev, const bq_block *blk, const bq_mat *w, bq_work *k, bq_mat x, bq_mat dy,
-                       const bq_mat *dw, bq_mat dx) {
-    const bq_ops *op = dev->op;
-    const bq_arch *arch = blk->arch;
-    const bq_model *m = &arch->model;
-    heads h = split(m, k->qkv), dh = split(m, k->dqkv);
-    bq_mat g = bq_mat_cols(k->gu, 0, m->inter), u = bq_mat_cols(k->gu, m->inter, m->inter);
-    BQ_CHECK(k->dz.data && !k->activations && !blk->pre, "backward with what is for the forward only");
-
-    linear_backward(dev, bq_arch_site(arch, BQ_DOWN), w, k->z, dy, dw, k->dz);
-    op->glu_bwd(dev, BQ_SILU, g, u, k->dz, g, u);
-    linear_backward(dev, bq_arch_site(arch, BQ_GATE_UP), w, k->n, k->gu, dw, k->dn);
-    op->copy(dev, dy, k->dm);
-    op->rmsnorm_bwd(dev, k->m, blk->norm[1], (float)m->eps, k->dn, k->dm);
-    linear_backward(dev, bq_arch_site(arch, BQ_O), w, k->o, k->dm, dw, k->dout);
-    op->attention_bwd(dev, arch->attention, h.q, h.k, h.v, k->o, k->lse, k->dout, dh.q, dh.k, dh.v);
-    op->rope(dev, dh.q, m->heads, m->head_dim, k->cos, k->sin, true);
-    op->rope(dev, dh.k, m->kv_heads, m->head_dim, k->cos, k->sin, true);
-    linear_backward(dev, bq_arch_site(arch, BQ_QKV), w, k->a, k->dqkv, dw, dx.data ? k->dn : dx);
-    if (!dx.data) return;
-    op->copy(dev, k->dm, dx);
-    op->rmsnorm_bwd(dev, x, blk->norm[0], (float)m->eps, k->dn, dx);
 }

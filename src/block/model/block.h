@@ -1,9 +1,10 @@
 /* block.h - one decoder block: its weights, its forward and its backward on a device.
  *
- *   a = norm1(x)   q, k, v = a Wqkv^T    o = attention(rope(q), rope(k), v)   m = x + o Wo^T
- *   n = norm2(m)   g, u = n Wgate_up^T   z = silu(g) u                        y = m + z Wdown^T
+ *   a = norm(x)   q, k, v = a Wqkv^T    o = attention(rope(q), rope(k), v)   m = x + o Wo^T
+ *   n = norm(m)   g, u = n Wgate_up^T   z = act(g) u                         y = m + z Wdown^T
  *
- * That is the decoder layer of transformers' modeling_llama.py; the biases that a family has are added.
+ * That is the decoder layer of transformers' modeling_llama.py.  Biases and further norms are there where the
+ * family has them (bq_norm_at); a norm that it lacks is left out.
  *
  * All matrices are in device memory of the caller's arena, and no other memory is allocated.  A forward takes
  * one sample of T tokens, so a result does not depend on how many samples there are.  The letters T, H, I,
@@ -16,36 +17,58 @@
 typedef struct {
     const bq_arch *arch;
     int index;
-    bq_mat w[BQ_SITES];    /* (rows, cols) f32 */
-    bq_mat bias[BQ_SITES]; /* (1, rows) f32, data NULL where the site has none */
-    bq_mat norm[2];        /* (1, H) f32 */
-    bool folded;           /* a pass has changed norms or biases, so they are no longer the model's */
-    const bq_mat *pre;     /* [linears] (1, cols) f32, the caller's: the input of each linear is multiplied by
+    bq_attention attention; /* with the window of this block */
+    int rope;               /* which of the workspace's rotary tables it has */
+    bq_mat w[BQ_SITES];     /* (rows, cols) f32 */
+    bq_mat bias[BQ_SITES];  /* (1, rows) f32, data NULL where the site has none */
+    bq_mat norm[BQ_NORMS];  /* gains, (1, arch->gains) f32; data NULL where there is no norm */
+    bool folded;            /* a pass has changed norms or biases, so they are no longer the model's */
+    const bq_mat *pre; /* [linears] (1, cols) f32, the caller's: the input of each linear is multiplied by
                              its factors.  NULL: none.  A backward is not possible with them */
 } bq_block;
 
 /* The workspace: the values of a forward, which the backward reads. */
 typedef struct {
-    bq_mat cos, sin;               /* (T, rope.dim / 2): the caller fills them (rope.h) */
-    bq_mat a, m, n;                /* (T, H): output of norm 1; input and output of norm 2 */
-    bq_mat qkv;                    /* (T, (nh + 2 nkv) hd), q and k after RoPE */
-    bq_mat o;                      /* (T, nh hd): outputs of the heads, side by side */
-    bq_mat lse;                    /* (nh, T): of the op attention */
-    bq_mat gu;                     /* (T, 2 I); the backward overwrites it with its gradient */
-    bq_mat z;                      /* (T, I) */
+    bq_mat cos[2], sin[2];  /* (T, dim / 2) of model.rope, and of model.full_rope where there is one: the
+                                      caller fills them (rope.h) */
+    bq_mat a, m, n;         /* (T, H): input of qkv; m, and the input of gate_up */
+    bq_mat qkv;             /* (T, (nh + 2 nkv) hd), q and k after RoPE */
+    bq_mat o;               /* (T, nh hd): outputs of the heads, side by side */
+    bq_mat lse;             /* (nh, T): of the op attention */
+    bq_mat gu;              /* (T, 2 I); the backward overwrites it with its gradient */
+    bq_mat z;               /* (T, I) */
+    bq_mat t;               /* (T, H): between o or down and its norm; data NULL without such norms */
+    bq_mat raw_o, raw_down; /* (T, H): what o and down compute, before their norms, and */
+    bq_mat raw_qk;          /* (T, (nh + nkv) hd): q and k before theirs; for the backward only */
     bq_mat dz, dm, dn, dout, dqkv; /* for the backward; data NULL in a workspace without one */
     int activations; /* bits that the inputs of the linears are rounded to, after blk->pre, with one scale for
                         each token; 0: no rounding.  For evaluation; a backward is not possible with it */
 } bq_work;
 
+/* q, k and v in a matrix like work->qkv. */
+typedef struct {
+    bq_mat q, k, v;
+} bq_heads;
+bq_heads bq_block_split(const bq_model *m, bq_mat qkv);
+
+/* The norms that a checkpoint keeps of a folded block: i = 0 before attention, 1 before the MLP; where the
+ * model has none, behind o and down. */
+static inline bq_mat bq_block_kept_norm(const bq_block *blk, int i) {
+    return blk->norm[i].data ? blk->norm[i] : blk->norm[BQ_NORM_O + i];
+}
+
 /* Push the buffers of a block and of a workspace, contents undefined; the caller's mark and reset take them
- * back.  train: with the buffers of the backward.  The *_need functions give the bytes that a push takes. */
+ * back.  The block is then block 0.  train: with the buffers of the backward.  The *_need functions give the
+ * bytes that a push takes. */
 void bq_block_push(bq_block *blk, const bq_arch *arch, bq_arena *mem);
 size_t bq_block_need(const bq_arch *arch);
 void bq_work_push(bq_work *work, const bq_arch *arch, int64_t tokens, bool train, bq_arena *mem);
 size_t bq_work_need(const bq_arch *arch, int64_t tokens, bool train);
 /* Arena bytes that a forward takes beside these where blk->pre is set. */
 size_t bq_block_pre_scratch(const bq_arch *arch, int64_t tokens);
+
+/* It becomes block `index`: with that block's window and rotary table, and unchanged by passes. */
+void bq_block_turn(bq_block *blk, int index);
 
 /* y = block(x) with the matrices w, one for each site: the block's own, or others of the same shapes.  x, y:
  * (T, H), not the same memory.  y.data NULL: stop at the input of down, work->z. */
@@ -74,7 +97,7 @@ void bq_block_parts(bq_dev *dev, const bq_block *blk, const bq_mat *w, bq_work *
                     bq_mat x, bq_mat y);
 /* The input of a site, as a forward leaves it in the workspace: (T, columns of the site). */
 bq_mat bq_block_input(const bq_arch *arch, const bq_work *k, int site);
-/* k->n from k->m: norm 2 alone. */
+/* k->n from k->m: the norm before the MLP alone. */
 void bq_block_norm(bq_dev *dev, const bq_block *blk, bq_work *k);
 
 /* Gradients from dy (T, H), which stays as it is, after a forward with the same w, x and work: dw[m] (rows,

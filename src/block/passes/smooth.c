@@ -5,7 +5,8 @@
 static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
 
 static bool left_out(const bq_arch *arch, const bq_smooth_options *o, int site) {
-    return o->entries == BQ_ENTRIES_NORMS && bq_fusion_of(arch, site).norm < 0;
+    bq_fusion f = bq_fusion_of(arch, site);
+    return (o->entries == BQ_ENTRIES_NORMS && f.norm < 0) || !bq_fusion_there(f);
 }
 
 static void fold(bq_pass_context *c, const bq_smooth_options *o, const bq_mat *act, const bq_mat *scale) {

@@ -56,7 +56,7 @@ static int inspect_checkpoint(const char *path, uint64_t fingerprint) {
                scale[l->scheme.scale], l->zero.rows ? ", zero points" : "", l->bias.rows ? ", bias" : "",
                l->pre.rows ? ", factors of its inputs" : "");
     }
-    if (bq_ckpt_folded(&head)) printf("    norms of its own, 2 x %ld\n", (long)head.norm[0].cols);
+    if (head.norm[0].rows) printf("    norms of its own, 2 x %ld\n", (long)head.norm[0].cols);
     bq_ckpt_close(f);
     return BQ_OK;
 }

@@ -163,5 +163,5 @@ void bq_ahead_take(bq_ahead *a, const bq_source *src, bq_dev *dev, int b, bq_blo
     settle(a);
     bq_block other = *blk;
     *blk = a->blk, a->blk = other;
-    blk->index = b, blk->folded = false, blk->pre = NULL;
+    bq_block_turn(blk, b);
 }

@@ -49,6 +49,11 @@ int bq_rotated_open(bq_rotated **out, const bq_arch *arch, const bq_weights *wei
     *out = NULL;
     if (!recipe->ntransform) return BQ_OK;
     int code = check("r1", t->r1, m->hidden, t->r1_block);
+    if (!code && t->r1 && (!arch->norm[BQ_NORM_ATTENTION] || arch->norm[BQ_NORM_O]))
+        code = bq_refuse(BQ_USAGE,
+                         "transforms.0.r1: %s has norms behind o and down, so its residual stream "
+                         "cannot be rotated: leave r1 out",
+                         bq_family_at(m->family)->type);
     if (!code) code = check("r2", t->r2, m->head_dim, t->r2_block);
     if (!code && t->r2 && m->head_dim > BQ_ROTATE_PANEL)
         code = bq_refuse(BQ_USAGE, "transforms.0.r2: the model's heads have %ld channels, %d at most",
@@ -115,8 +120,8 @@ static bool changes(const bq_rotated *r, bq_tensor_id id) {
     case BQ_TENSOR_OTHER: return false;
     case BQ_TENSOR_EMBED:
     case BQ_TENSOR_HEAD:
-    case BQ_TENSOR_NORM:
-    case BQ_TENSOR_BLOCK_NORM: return r1;
+    case BQ_TENSOR_NORM: return r1;
+    case BQ_TENSOR_BLOCK_NORM: return r1 && id.at < BQ_NORMS_FOLDED;
     case BQ_TENSOR_WEIGHT:
         return r1 ||
                (r2 && (role_of(r->arch, linear_of(r, id)) == BQ_O || has_values(r->arch, linear_of(r, id))));
@@ -161,7 +166,8 @@ static void weight(bq_rotated *r, bq_tensor_id id, int64_t first, bq_mat w) {
     const bq_rotation *r2 = bq_role_attends(role) ? r2_of(r, id.block) : NULL;
     bool writes = writes_stream(r, l);
     char norm[160];
-    bq_arch_tensor(norm, sizeof norm, id.block, r->arch->norm[role == BQ_GATE_UP], "weight");
+    bq_arch_tensor(norm, sizeof norm, id.block,
+                   r->arch->norm[role == BQ_GATE_UP ? BQ_NORM_MLP : BQ_NORM_ATTENTION], "weight");
     const float *gamma = writes ? NULL : gain(r, norm);
     int64_t all = writes ? w.cols : w.rows, step = r2 ? m->head_dim : BQ_ROTATE_PANEL;
     BQ_CHECK(!r2 || (l->row + first) % m->head_dim == 0, "%s is read in parts of heads", l->name);

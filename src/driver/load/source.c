@@ -15,7 +15,7 @@ typedef struct {
     bq_mat to;
 } expected;
 
-enum { MAX_EXPECTED = 2 * BQ_ARCH_LINEARS + 2 };
+enum { MAX_EXPECTED = 2 * BQ_ARCH_LINEARS + BQ_NORMS };
 
 static int expect_block(const bq_arch *arch, int b, const bq_block *blk, expected *out) {
     int n = 0;
@@ -31,9 +31,10 @@ static int expect_block(const bq_arch *arch, int b, const bq_block *blk, expecte
         bq_arch_tensor(e->name, sizeof e->name, b, l->module, "bias");
         if (blk) e->to = bq_mat_cols(blk->bias[l->site], l->row, l->rows);
     }
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; i < BQ_NORMS; i++) {
+        if (!arch->norm[i]) continue;
         expected *e = &out[n++];
-        *e = (expected){.cols = arch->model.hidden};
+        *e = (expected){.cols = arch->gains[i]};
         bq_arch_tensor(e->name, sizeof e->name, b, arch->norm[i], "weight");
         if (blk) e->to = blk->norm[i];
     }
@@ -164,6 +165,10 @@ int bq_source_fingerprint(const bq_source *src, const char *cache, uint64_t *has
 void bq_source_rows(const bq_source *src, const char *name, int64_t first, bq_mat to) {
     if (bq_rotated_read(src->rotated, name, first, to)) return;
     bq_weights_read(src->weights, bq_weights_find(src->weights, name), first, to.rows, to);
+    if (!src->arch.gain_of_zero) return;
+    bq_tensor_kind kind = bq_arch_id(&src->arch, name).kind;
+    for (int64_t i = 0; i < to.cols && (kind == BQ_TENSOR_NORM || kind == BQ_TENSOR_BLOCK_NORM); i++)
+        bq_f32(to)[i] += src->arch.gain_of_zero;
 }
 
 /* Rows of a piece: whole heads, bounded, or the whole tensor where a rotation needs that. */
@@ -240,9 +245,7 @@ static void load(const bq_source *src, bq_dev *dev, const char *name, bq_mat to)
 
 void bq_source_block(const bq_source *src, bq_dev *dev, int b, bq_block *blk) {
     loading l = {src, dev, buffer_of(dev, bq_source_piece_most(&src->arch, src->rotated))};
-    blk->index = b;
-    blk->folded = false;
-    blk->pre = NULL;
+    bq_block_turn(blk, b);
     bq_source_pieces(src, b, blk, load_piece, &l);
     free(l.buffer);
 }
@@ -259,6 +262,8 @@ void bq_source_embed(const bq_source *src, const int32_t *ids, bq_mat out) {
     const bq_tensor *t = bq_weights_find(src->weights, bq_tensor_embed);
     for (int64_t r = 0; r < out.rows; r++)
         bq_weights_read(src->weights, t, ids[r], 1, bq_mat_rows(out, r, 1));
+    if (src->arch.embed_scale != 1)
+        for (int64_t i = 0; i < out.rows * out.cols; i++) bq_f32(out)[i] *= src->arch.embed_scale;
     bq_rotated_embed(src->rotated, out);
 }
 
@@ -268,15 +273,21 @@ void bq_source_head(const bq_source *src, bq_dev *dev, bq_mat norm, bq_mat head)
     load(src, dev, apart ? bq_tensor_head : bq_tensor_embed, head);
 }
 
-void bq_source_rope(const bq_source *src, bq_angles angles, bq_dev *dev, bq_work *work) {
-    size_t n = (size_t)(work->cos.rows * work->cos.cols);
+static void put_rope(const bq_rope *rope, bq_angles angles, bq_dev *dev, bq_mat cos, bq_mat sin) {
+    size_t n = (size_t)(cos.rows * cos.cols);
     float *table = malloc(2 * n * sizeof *table + 1);
     BQ_CHECK(table, "no memory for a rotary table of %zu values", n);
-    bq_mat c = bq_mat_host(table, work->cos.rows, work->cos.cols, BQ_F32);
-    bq_mat s = bq_mat_host(table + n, work->cos.rows, work->cos.cols, BQ_F32);
-    bq_rope_table(&src->arch.model.rope, angles, work->cos.rows, c, s);
-    dev->op->put(dev, c, work->cos);
-    dev->op->put(dev, s, work->sin);
+    bq_mat c = bq_mat_host(table, cos.rows, cos.cols, BQ_F32);
+    bq_mat s = bq_mat_host(table + n, cos.rows, cos.cols, BQ_F32);
+    bq_rope_table(rope, angles, cos.rows, c, s);
+    dev->op->put(dev, c, cos);
+    dev->op->put(dev, s, sin);
     dev->op->wait(dev);
     free(table);
+}
+
+void bq_source_rope(const bq_source *src, bq_angles angles, bq_dev *dev, bq_work *work) {
+    const bq_model *m = &src->arch.model;
+    put_rope(&m->rope, angles, dev, work->cos[0], work->sin[0]);
+    if (m->full_rope.dim) put_rope(&m->full_rope, angles, dev, work->cos[1], work->sin[1]);
 }

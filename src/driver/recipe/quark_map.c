@@ -31,8 +31,9 @@ static const char *producer_of(const bq_arch *arch, int site) {
 static int find(const bq_arch *arch, const bq_quark_entry *e) {
     for (int m = 0; m < arch->sites; m++) {
         const bq_site *site = &arch->site[m];
+        const char *by = producer_of(arch, m);
         int named = 0;
-        if (strcmp(producer_of(arch, m), e->prev_op) != 0) continue;
+        if (!by || strcmp(by, e->prev_op) != 0) continue;
         for (int i = site->first; i < site->first + site->linears; i++) {
             bool there = false;
             for (int k = 0; k < e->layers; k++) there |= strcmp(arch->linear[i].module, e->layer[k]) == 0;

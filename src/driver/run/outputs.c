@@ -75,16 +75,18 @@ static bool dense(void *ctx, const char *name, int64_t first, bq_mat to) {
     bq_heartbeat(t->s->comm);
     const bq_source *src = &t->s->src;
     bq_tensor_id id = bq_arch_id(&src->arch, name);
-    if (!t->folds || (id.kind != BQ_TENSOR_BLOCK_NORM && id.kind != BQ_TENSOR_BIAS))
+    bool gain = id.kind == BQ_TENSOR_BLOCK_NORM && id.at < BQ_NORMS_FOLDED;
+    if (!t->folds || (!gain && id.kind != BQ_TENSOR_BIAS))
         return bq_rotated_read(src->rotated, name, first, to);
     if (!to.data) return true;
     open_block(t, id.block);
     if (!bq_ckpt_folded(&t->head))
         bq_source_rows(src, name, first, to);
-    else if (id.kind == BQ_TENSOR_BLOCK_NORM)
+    else if (gain)
         bq_ckpt_read_norm(t->file, id.at, to);
     else
         bq_ckpt_read(t->file, id.at, BQ_CKPT_BIAS, to);
+    for (int64_t i = 0; i < to.cols && gain; i++) bq_f32(to)[i] -= src->arch.gain_of_zero;
     return true;
 }
 

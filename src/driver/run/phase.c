@@ -103,7 +103,7 @@ static bq_ckpt_linear describe_linear(const bq_walk *w, int i) {
 
 /* What a checkpoint holds, for the host to read, and given back. */
 static void each_mat(bq_dev *dev, bq_ckpt *c, void (*visit)(bq_dev *dev, bq_mat *m)) {
-    for (int i = 0; i < 2; i++) visit(dev, &c->norm[i]);
+    for (int i = 0; i < BQ_NORMS_FOLDED; i++) visit(dev, &c->norm[i]);
     for (int i = 0; i < c->linears; i++) {
         bq_ckpt_linear *l = &c->linear[i];
         bq_mat *const all[] = {&l->fold, &l->code, &l->scale, &l->zero, &l->bias, &l->pre};
@@ -121,7 +121,7 @@ static void save_block(bq_walk *w) {
                  .linears = s->src.arch.linears,
                  .steps = w->steps,
                  .loss = w->loss};
-    for (int i = 0; i < 2 && w->blk.folded; i++) c.norm[i] = w->blk.norm[i];
+    for (int i = 0; i < BQ_NORMS_FOLDED && w->blk.folded; i++) c.norm[i] = bq_block_kept_norm(&w->blk, i);
     for (int i = 0; i < c.linears; i++) c.linear[i] = describe_linear(w, i);
     bq_ckpt_path(path, sizeof path, s->dir, w->sweep, w->phase, w->block);
     if (s->comm->replica == 0) {

@@ -12,10 +12,10 @@ static void restore(bq_dev *dev, bq_ckpt_file *f, int linear, bq_ckpt_part part,
 
 /* Norms and biases that passes had changed. */
 static void restore_folded(bq_dev *dev, const bq_arch *arch, bq_ckpt_file *f, bq_block *blk) {
-    for (int i = 0; i < 2; i++) {
-        bq_mat room = bq_device_room(dev, blk->norm[i]);
+    for (int i = 0; i < BQ_NORMS_FOLDED; i++) {
+        bq_mat norm = bq_block_kept_norm(blk, i), room = bq_device_room(dev, norm);
         bq_ckpt_read_norm(f, i, room);
-        bq_device_fill(dev, room, blk->norm[i]);
+        bq_device_fill(dev, room, norm);
     }
     for (int i = 0; i < arch->linears; i++) {
         const bq_linear *l = &arch->linear[i];

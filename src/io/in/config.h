@@ -18,8 +18,7 @@
 #define BQ_CONFIG_MAX ((size_t)16 << 20) /* bytes of a config.json */
 
 /* Most that is accepted.  The product of two sizes and the number of blocks fits int64_t. */
-#define BQ_SIZE_MAX   ((int64_t)1 << 24) /* hidden, inter, vocab, head_dim, heads x head_dim */
-#define BQ_BLOCKS_MAX 4096               /* blocks; heads too */
+#define BQ_SIZE_MAX ((int64_t)1 << 24) /* hidden, inter, vocab, head_dim, heads x head_dim */
 
 /* On BQ_OK every field of *model is set.  rope.attention is computed where the file does not give it
  * (Phi-3.5: 1.19023807).  The short and long factors have rope.dim / 2 values, then zeros. */

@@ -29,7 +29,8 @@ typedef struct {
     uint64_t fingerprint;
     int linears;
     bq_ckpt_linear linear[BQ_MAX_LINEAR];
-    bq_mat norm[2]; /* (1, hidden) f32 each in a folded block, whose norms and biases are not the model's */
+    bq_mat norm[2]; /* (1, hidden) f32: in a folded block, whose norms and biases are not the model's, those
+                       before attention and MLP; where the model has none, those behind o and down */
     int64_t steps;
     double *loss; /* (steps) */
 } bq_ckpt;

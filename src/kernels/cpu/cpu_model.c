@@ -58,21 +58,33 @@ void bq_cpu_bias(bq_dev *dev, bq_mat bias, bq_mat y) {
     for (int64_t r = 0; r < y.rows; r++) bq_vec()->add(y.cols, row(bias, 0), row(y, r));
 }
 
+/* The columns that are normalized together. */
+static int64_t run_of(bq_mat x, bq_mat weight, const char *op) {
+    want(weight, 1, weight.cols, op, "weight");
+    BQ_CHECK(weight.cols > 0 && x.cols % weight.cols == 0, "%s: %ld columns, a weight of %ld", op,
+             (long)x.cols, (long)weight.cols);
+    return weight.cols;
+}
+
 void bq_cpu_rmsnorm(bq_dev *dev, bq_mat x, bq_mat weight, float eps, bq_mat y) {
     (void)dev;
     want(x, y.rows, y.cols, "rmsnorm", "x"), want(y, x.rows, x.cols, "rmsnorm", "y");
-    want(weight, 1, x.cols, "rmsnorm", "weight");
+    int64_t n = run_of(y, weight, "rmsnorm");
 #pragma omp parallel for schedule(static) if (worth_threads(y))
-    for (int64_t r = 0; r < y.rows; r++) bq_vec()->rmsnorm(y.cols, row(x, r), row(weight, 0), eps, row(y, r));
+    for (int64_t r = 0; r < y.rows; r++)
+        for (int64_t c = 0; c < y.cols; c += n)
+            bq_vec()->rmsnorm(n, row(x, r) + c, row(weight, 0), eps, row(y, r) + c);
 }
 
 void bq_cpu_rmsnorm_bwd(bq_dev *dev, bq_mat x, bq_mat weight, float eps, bq_mat dy, bq_mat dx) {
     (void)dev;
     want(x, dx.rows, dx.cols, "rmsnorm_bwd", "x"), want(dx, x.rows, x.cols, "rmsnorm_bwd", "dx");
-    want(dy, x.rows, x.cols, "rmsnorm_bwd", "dy"), want(weight, 1, x.cols, "rmsnorm_bwd", "weight");
+    want(dy, x.rows, x.cols, "rmsnorm_bwd", "dy");
+    int64_t n = run_of(x, weight, "rmsnorm_bwd");
 #pragma omp parallel for schedule(static) if (worth_threads(dx))
     for (int64_t r = 0; r < dx.rows; r++)
-        bq_vec()->rmsnorm_bwd(dx.cols, row(x, r), row(weight, 0), eps, row(dy, r), row(dx, r));
+        for (int64_t c = 0; c < dx.cols; c += n)
+            bq_vec()->rmsnorm_bwd(n, row(x, r) + c, row(weight, 0), eps, row(dy, r) + c, row(dx, r) + c);
 }
 
 void bq_cpu_rope(bq_dev *dev, bq_mat x, int64_t heads, int64_t head_dim, bq_mat cos, bq_mat sin,

@@ -1,4 +1,5 @@
-/* RMSNorm and its backward.  A team of 16 lanes has a row; it reads the row a second time, from the cache. */
+/* RMSNorm and its backward.  A team of 16 lanes has a run of columns of a row (the
+ * whole row, or a head); it reads it a second time, from the cache. */
 #include "kernels/cuda/cuda_ops.h"
 #include "kernels/cuda/reduce.cuh"
 
@@ -14,12 +15,17 @@ static __device__ float inverse_rms(const float *x, int64_t n, int64_t cols, flo
     return 1.0f / sqrtf(bq_team_sum(sum) / (float)cols + eps);
 }
 
+/* Run r of a matrix with `runs` runs of `cols` columns in a row. */
+static __device__ float *run_at(bq_rows<float> m, int64_t r, int64_t runs, int64_t cols) {
+    return bq_row(m, r / runs) + r % runs * cols;
+}
+
 static __global__ void norm_rows(bq_rows<float> x, const float *weight, float eps, bq_rows<float> y,
-                                 int64_t rows, int64_t cols) {
-    BQ_EACH_ROW(r, rows) {
-        const int64_t n = r < rows ? cols : 0;
-        const float *from = bq_row(x, r), by = inverse_rms(from, n, cols, eps);
-        float *to = bq_row(y, r);
+                                 int64_t rows, int64_t runs, int64_t cols) {
+    BQ_EACH_ROW(r, rows * runs) {
+        const int64_t n = r < rows * runs ? cols : 0;
+        const float *from = run_at(x, r, runs, cols), by = inverse_rms(from, n, cols, eps);
+        float *to = run_at(y, r, runs, cols);
         BQ_EACH_BATCH(c, n, BATCH) {
             float some[BATCH], w[BATCH];
             bq_batch(from, c, n, some), bq_batch(weight, c, n, w);
@@ -30,11 +36,12 @@ static __global__ void norm_rows(bq_rows<float> x, const float *weight, float ep
 }
 
 static __global__ void norm_rows_bwd(bq_rows<float> x, const float *weight, float eps, bq_rows<float> dy,
-                                     bq_rows<float> dx, int64_t rows, int64_t cols) {
-    BQ_EACH_ROW(r, rows) {
-        const int64_t n = r < rows ? cols : 0;
-        const float *in = bq_row(x, r), *d = bq_row(dy, r), by = inverse_rms(in, n, cols, eps);
-        float *to = bq_row(dx, r), sum = 0, xs[BATCH], ds[BATCH], ws[BATCH], old[BATCH];
+                                     bq_rows<float> dx, int64_t rows, int64_t runs, int64_t cols) {
+    BQ_EACH_ROW(r, rows * runs) {
+        const int64_t n = r < rows * runs ? cols : 0;
+        const float *in = run_at(x, r, runs, cols), *d = run_at(dy, r, runs, cols),
+                    by = inverse_rms(in, n, cols, eps);
+        float *to = run_at(dx, r, runs, cols), sum = 0, xs[BATCH], ds[BATCH], ws[BATCH], old[BATCH];
         BQ_EACH_BATCH(c, n, BATCH) {
             bq_batch(in, c, n, xs), bq_batch(d, c, n, ds), bq_batch(weight, c, n, ws);
             for (int k = 0; k < BATCH; k++) sum += ws[k] * ds[k] * xs[k];
@@ -49,19 +56,26 @@ static __global__ void norm_rows_bwd(bq_rows<float> x, const float *weight, floa
     }
 }
 
+static int64_t runs_of(bq_mat x, bq_mat weight, const char *op) {
+    bq_cuda_want(weight, 1, weight.cols, BQ_F32, op, "weight");
+    BQ_CHECK(weight.cols > 0 && x.cols % weight.cols == 0, "%s: %ld columns, a weight of %ld", op,
+             (long)x.cols, (long)weight.cols);
+    return x.cols / weight.cols;
+}
+
 void bq_cuda_rmsnorm(bq_dev *dev, bq_mat x, bq_mat weight, float eps, bq_mat y) {
     bq_cuda_want(x, y.rows, y.cols, BQ_F32, "rmsnorm", "x");
     bq_cuda_want(y, x.rows, x.cols, BQ_F32, "rmsnorm", "y");
-    bq_cuda_want(weight, 1, x.cols, BQ_F32, "rmsnorm", "weight");
-    bq_launch(dev, bq_grid_teams(y.rows), BQ_THREADS, norm_rows, bq_f32_rows(x), bq_f32(weight), eps,
-              bq_f32_rows(y), y.rows, y.cols);
+    const int64_t runs = runs_of(y, weight, "rmsnorm");
+    bq_launch(dev, bq_grid_teams(y.rows * runs), BQ_THREADS, norm_rows, bq_f32_rows(x), bq_f32(weight), eps,
+              bq_f32_rows(y), y.rows, runs, weight.cols);
 }
 
 void bq_cuda_rmsnorm_bwd(bq_dev *dev, bq_mat x, bq_mat weight, float eps, bq_mat dy, bq_mat dx) {
     bq_cuda_want(x, dx.rows, dx.cols, BQ_F32, "rmsnorm_bwd", "x");
     bq_cuda_want(dx, x.rows, x.cols, BQ_F32, "rmsnorm_bwd", "dx");
     bq_cuda_want(dy, x.rows, x.cols, BQ_F32, "rmsnorm_bwd", "dy");
-    bq_cuda_want(weight, 1, x.cols, BQ_F32, "rmsnorm_bwd", "weight");
-    bq_launch(dev, bq_grid_teams(dx.rows), BQ_THREADS, norm_rows_bwd, bq_f32_rows(x), bq_f32(weight), eps,
-              bq_f32_rows(dy), bq_f32_rows(dx), dx.rows, dx.cols);
+    const int64_t runs = runs_of(x, weight, "rmsnorm_bwd");
+    bq_launch(dev, bq_grid_teams(dx.rows * runs), BQ_THREADS, norm_rows_bwd, bq_f32_rows(x), bq_f32(weight),
+              eps, bq_f32_rows(dy), bq_f32_rows(dx), dx.rows, runs, weight.cols);
 }

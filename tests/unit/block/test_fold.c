@@ -45,7 +45,7 @@ static void linear_of(const bq_block *b, int m, const double *x, double *y) {
 
 static void rotate(const bq_work *k, double *head, int t) {
     for (int i = 0; i < HEAD / 2; i++) {
-        double c = weight(k->cos, t, i), s = weight(k->sin, t, i), a = head[i], b = head[i + HEAD / 2];
+        double c = weight(k->cos[0], t, i), s = weight(k->sin[0], t, i), a = head[i], b = head[i + HEAD / 2];
         head[i] = a * c - b * s, head[i + HEAD / 2] = b * c + a * s;
     }
 }
@@ -121,26 +121,32 @@ static double forward_drift(rig *r, const bq_block *a, const bq_block *b, int sa
     return worst / most;
 }
 
+/* Does the oracle compute such a block? */
+static bool like_llama(const rig *r) {
+    return r->arch.norm[BQ_NORM_MLP] && !r->arch.norm[BQ_NORM_O] && !r->arch.norm[BQ_NORM_Q];
+}
+
 static void folds_keep_the_block(void **state) {
     (void)state;
-    for (int family = 0; bq_family_at(family); family++)
-        for (int exact = 0; exact < 2; exact++)
-            for (int m = 0; m < RIG_SITES; m++) {
-                rig *r = smooth_open(family, 1, w4);
-                float s[INTER];
-                for (uint32_t i = 0; i < INTER; i++) { /* powers of two round nowhere */
-                    float x = 8 * rig_noise(5, (uint32_t)m, i);
-                    s[i] = exact ? ldexpf(1, (int)x) : expf(x / 2);
-                }
-                bq_mat scale = bq_mat_host(s, 1, r->arch.site[m].cols, BQ_F32);
-                bq_fold_group(&r->dev, &r->arch, m, scale);
-                bq_fold_apply(&r->dev, &r->blk, m, scale);
-                assert_true(r->blk.folded);
-                assert_true(memcmp(r->blk.w[m].data, r->original.w[m].data, bq_mat_bytes(r->blk.w[m])) != 0);
-                assert_true(drift(r, rig_sample(r, BQ_STREAM_FP, 2)) <= (exact ? 1e-12 : 1e-5));
-                assert_true(forward_drift(r, &r->blk, &r->original, 2) <= 1e-5);
-                rig_close(r);
-            }
+    for (int k = 0; bq_family_at(k / 8); k++) {
+        int exact = k / 4 % 2, m = k % RIG_SITES;
+        bq_arch arch = rig_arch((rig_model){k / 8, H, INTER, HEADS, KV, .bias = true});
+        if (!bq_fusion_there(bq_fusion_of(&arch, m))) continue;
+        rig *r = smooth_open(k / 8, 1, w4);
+        float s[INTER];
+        for (uint32_t i = 0; i < INTER; i++) { /* powers of two round nowhere */
+            float x = 8 * rig_noise(5, (uint32_t)m, i);
+            s[i] = exact ? ldexpf(1, (int)x) : expf(x / 2);
+        }
+        bq_mat scale = bq_mat_host(s, 1, r->arch.site[m].cols, BQ_F32);
+        bq_fold_group(&r->dev, &r->arch, m, scale);
+        bq_fold_apply(&r->dev, &r->blk, m, scale);
+        assert_true(r->blk.folded);
+        assert_true(memcmp(r->blk.w[m].data, r->original.w[m].data, bq_mat_bytes(r->blk.w[m])) != 0);
+        if (like_llama(r)) assert_true(drift(r, rig_sample(r, BQ_STREAM_FP, 2)) <= (exact ? 1e-12 : 1e-5));
+        assert_true(forward_drift(r, &r->blk, &r->original, 2) <= 1e-5);
+        rig_close(r);
+    }
 }
 
 /* An ungrouped scale of o cannot be hidden in v: the test above would notice. */
@@ -263,11 +269,11 @@ static void kept_factors_keep_the_block(void **state) {
             r->dev.op->over_columns(&r->dev, w, pre, w);
         }
         for (int s = 0; s < SAMPLES; s++) {
-            assert_true(drift(r, rig_sample(r, BQ_STREAM_FP, s)) <= 1e-12);
+            if (like_llama(r)) assert_true(drift(r, rig_sample(r, BQ_STREAM_FP, s)) <= 1e-12);
             assert_true(forward_drift(r, &r->blk, &r->original, s) <= 1e-5);
         }
         r->blk.pre = NULL; /* the test would notice */
-        assert_true(drift(r, rig_sample(r, BQ_STREAM_FP, 0)) > 1e-2);
+        assert_true(forward_drift(r, &r->blk, &r->original, 0) > 1e-2);
         rig_close(r);
     }
 }

@@ -40,7 +40,7 @@ static rig *open_rig(bq_scheme scheme) {
     float norms[2 * H];
     load("norm", bq_mat_host(norms, 2, H, BQ_F32));
     for (int i = 0; i < 2; i++) memcpy(r->blk.norm[i].data, norms + i * H, H * sizeof(float));
-    load("cos", r->work.cos), load("sin", r->work.sin);
+    load("cos", r->work.cos[0]), load("sin", r->work.sin[0]);
     load("x", bq_mat_host(r->stream[BQ_STREAM_QT], SAMPLES * TOKENS, H, BQ_F32));
     r->c.input = BQ_INPUTS_QT;
     return r;

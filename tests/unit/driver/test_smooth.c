@@ -37,7 +37,7 @@ static rig *open_rig(void) {
         .tokens = TOKENS,
         .noise = {1},
         .pre = true});
-    bq_rope_table(&r->arch.model.rope, BQ_ANGLES_EXACT, TOKENS, r->work.cos, r->work.sin);
+    bq_rope_table(&r->arch.model.rope, BQ_ANGLES_EXACT, TOKENS, r->work.cos[0], r->work.sin[0]);
     for (int k = 0; k < RIG_SITES; k++) {
         get("init/", mats[k], r->blk.w[k].data, bq_mat_bytes(r->blk.w[k]));
         get("init/b_", mats[k], r->blk.bias[k].data, bq_mat_bytes(r->blk.bias[k]));

@@ -1,0 +1,62 @@
+#include "block/model/block.h"
+
+#include "base/die.h"
+
+/* Of y = x w^T with dy: dw = dy^T x, and dx = dy w unless dx.data is NULL. */
+static void linear(bq_dev *dev, const bq_block *blk, bq_role role, const bq_mat *w, bq_mat x, bq_mat dy,
+                   const bq_mat *dw, bq_mat dx) {
+    int site = bq_arch_site(blk->arch, role);
+    dev->op->gemm(dev, true, false, 1, dy, x, 0, dw[site]);
+    if (dx.data) dev->op->gemm(dev, false, false, 1, dy, w[site], 0, dx);
+}
+
+/* Of y = norm(x) with dy: dx += its gradient. */
+static void norm(bq_dev *dev, const bq_block *blk, bq_norm_at at, bq_mat x, bq_mat dy, bq_mat dx) {
+    if (blk->norm[at].data)
+        dev->op->rmsnorm_bwd(dev, x, blk->norm[at], (float)blk->arch->model.eps, dy, dx);
+    else
+        dev->op->add(dev, dy, dx);
+}
+
+/* The gradient of what o or down computes, `raw`, from dy, that of its norm: in t; dy where there is none. */
+static bq_mat output(bq_dev *dev, const bq_block *blk, bq_norm_at at, bq_mat raw, bq_mat dy, bq_mat t) {
+    if (!blk->norm[at].data) return dy;
+    dev->op->zero(dev, t);
+    norm(dev, blk, at, raw, dy, t);
+    return t;
+}
+
+/* dy, the gradient of q or k behind their norm, becomes the one before it.  t: room of that shape. */
+static void heads_norm(bq_dev *dev, const bq_block *blk, bq_norm_at at, bq_mat raw, bq_mat dy, bq_mat t) {
+    if (!blk->norm[at].data) return;
+    dev->op->copy(dev, output(dev, blk, at, raw, dy, t), dy);
+}
+
+void bq_block_backward(bq_dev *dev, const bq_block *blk, const bq_mat *w, bq_work *k, bq_mat x, bq_mat dy,
+                       const bq_mat *dw, bq_mat dx) {
+    const bq_ops *op = dev->op;
+    const bq_model *m = &blk->arch->model;
+    bq_heads h = bq_block_split(m, k->qkv), dh = bq_block_split(m, k->dqkv);
+    bq_mat g = bq_mat_cols(k->gu, 0, m->inter), u = bq_mat_cols(k->gu, m->inter, m->inter);
+    BQ_CHECK(k->dz.data && !k->activations && !blk->pre, "backward with what is for the forward only");
+
+    bq_mat d = output(dev, blk, BQ_NORM_DOWN, k->raw_down, dy, k->t);
+    linear(dev, blk, BQ_DOWN, w, k->z, d, dw, k->dz);
+    op->glu_bwd(dev, blk->arch->act, g, u, k->dz, g, u);
+    linear(dev, blk, BQ_GATE_UP, w, k->n, k->gu, dw, k->dn);
+    op->copy(dev, dy, k->dm);
+    norm(dev, blk, BQ_NORM_MLP, k->m, k->dn, k->dm);
+    d = output(dev, blk, BQ_NORM_O, k->raw_o, k->dm, k->t);
+    linear(dev, blk, BQ_O, w, k->o, d, dw, k->dout);
+    op->attention_bwd(dev, blk->attention, h.q, h.k, h.v, k->o, k->lse, k->dout, dh.q, dh.k, dh.v);
+    op->rope(dev, dh.q, m->heads, m->head_dim, k->cos[blk->rope], k->sin[blk->rope], true);
+    op->rope(dev, dh.k, m->kv_heads, m->head_dim, k->cos[blk->rope], k->sin[blk->rope], true);
+    if (k->raw_qk.data) { /* q and k are not read again: their room is free */
+        heads_norm(dev, blk, BQ_NORM_Q, bq_mat_cols(k->raw_qk, 0, h.q.cols), dh.q, h.q);
+        heads_norm(dev, blk, BQ_NORM_K, bq_mat_cols(k->raw_qk, h.q.cols, h.k.cols), dh.k, h.k);
+    }
+    linear(dev, blk, BQ_QKV, w, k->a, k->dqkv, dw, dx.data ? k->dn : dx);
+    if (!dx.data) return;
+    op->copy(dev, k->dm, dx);
+    norm(dev, blk, BQ_NORM_ATTENTION, x, k->dn, dx);
+}

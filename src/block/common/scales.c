@@ -352,7 +352,7 @@ size_t bq_scales_need(const bq_arch *arch, const bq_scales_options *o, int64_t t
     if (rounds(o)) sum += bq_arena_need(tokens, cols, BQ_F32);
     for (int i = 0; i < HELD; i++) sum += columns[i] ? bq_arena_need(held_rows, columns[i], BQ_F32) : 0;
     sum += sum_need(o->search, samples, replica, nreplica);
-    return sum + bq_channels_need(arch, tokens, samples, replica, nreplica);
+    return sum + bq_channels_need(arch, samples, replica, nreplica);
 }
 
 const bq_choice bq_gqa_choices[] = {

@@ -21,7 +21,7 @@ size_t bq_block_need(const bq_arch *arch) {
 }
 
 /* The buffers of a workspace in one table of shapes, so that bq_work_push and bq_work_need agree. */
-enum { WORK_BUFFERS = 15, FORWARD_BUFFERS = 10 };
+enum { WORK_BUFFERS = 17, FORWARD_BUFFERS = 12 };
 
 typedef struct {
     int64_t rows, cols;
@@ -33,6 +33,8 @@ static void work_shapes(const bq_arch *arch, int64_t t, shape out[WORK_BUFFERS])
     const shape s[WORK_BUFFERS] = {
         {t, m->rope.dim / 2},
         {t, m->rope.dim / 2},
+        {t, h},
+        {t, h},
         {t, h},
         {t, h},
         {t, h},
@@ -54,9 +56,9 @@ static int work_count(bool train) { return train ? WORK_BUFFERS : FORWARD_BUFFER
 
 void bq_work_push(bq_work *work, const bq_arch *arch, int64_t tokens, bool train, bq_arena *mem) {
     *work = (bq_work){0};
-    bq_mat *const view[WORK_BUFFERS] = {&work->cos, &work->sin, &work->a,   &work->m,    &work->n,
-                                        &work->qkv, &work->o,   &work->lse, &work->gu,   &work->z,
-                                        &work->dz,  &work->dm,  &work->dn,  &work->dout, &work->dqkv};
+    bq_mat *const view[WORK_BUFFERS] = {&work->cos, &work->sin, &work->x,  &work->y,    &work->a,   &work->m,
+                                        &work->n,   &work->qkv, &work->o,  &work->lse,  &work->gu,  &work->z,
+                                        &work->dz,  &work->dm,  &work->dn, &work->dout, &work->dqkv};
     shape s[WORK_BUFFERS];
     work_shapes(arch, tokens, s);
     for (int i = 0; i < work_count(train); i++) *view[i] = bq_arena_push(mem, s[i].rows, s[i].cols, BQ_F32);
@@ -173,6 +175,14 @@ void bq_block_rest(bq_dev *dev, const bq_block *blk, const bq_mat w[BQ_MATS], bq
 void bq_block_forward(bq_dev *dev, const bq_block *blk, const bq_mat w[BQ_MATS], bq_work *k, bq_mat x,
                       bq_mat y) {
     bq_block_parts(dev, blk, w, k, BQ_QKV, y.data ? BQ_MATS : BQ_DOWN, x, y);
+}
+
+void bq_block_sample(bq_dev *dev, const bq_block *blk, const bq_mat w[BQ_MATS], bq_work *k, bq_mat from,
+                     bq_mat to) {
+    dev->op->put(dev, from, k->x);
+    bq_block_forward(dev, blk, w, k, k->x, k->y);
+    (to.place == BQ_DEVICE ? dev->op->copy : dev->op->get)(dev, k->y, to);
+    dev->op->wait(dev);
 }
 
 void bq_block_backward(bq_dev *dev, const bq_block *blk, const bq_mat w[BQ_MATS], bq_work *k, bq_mat x,

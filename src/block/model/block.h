@@ -27,6 +27,7 @@ typedef struct {
 /* The workspace: the values of a forward, which the backward reads. */
 typedef struct {
     bq_mat cos, sin;               /* (T, rope.dim / 2): the caller fills them (rope.h) */
+    bq_mat x, y;                   /* (T, H): for a caller's input and output of the block */
     bq_mat a, m, n;                /* (T, H): output of norm 1; input and output of norm 2 */
     bq_mat qkv;                    /* (T, (nh + 2 nkv) hd), q and k after RoPE */
     bq_mat o;                      /* (T, nh hd): outputs of the heads, side by side */
@@ -51,6 +52,12 @@ size_t bq_block_pre_scratch(const bq_arch *arch, int64_t tokens);
  * same memory.  y.data NULL: stop at the input of down, work->z. */
 void bq_block_forward(bq_dev *dev, const bq_block *blk, const bq_mat w[BQ_MATS], bq_work *work, bq_mat x,
                       bq_mat y);
+
+/* One sample of a walk over samples: put `from` into k->x, compute k->y from it with the matrices w, and copy
+ * that to `to`; it is there on return.  from, to: (T, H), on the device or on the host; they may be the
+ * same. */
+void bq_block_sample(bq_dev *dev, const bq_block *blk, const bq_mat w[BQ_MATS], bq_work *k, bq_mat from,
+                     bq_mat to);
 
 /* Parts of a forward, for searches that compare outputs inside the block:
  *   linear   out = input w[mat]^T + bias; with `keep` that is added to out.  It ignores blk->pre and

@@ -268,13 +268,15 @@ void bq_source_head(const bq_source *src, bq_dev *dev, bq_mat norm, bq_mat head)
     load(src, dev, apart ? bq_tensor_head : bq_tensor_embed, head);
 }
 
-void bq_source_rope(const bq_source *src, bq_angles angles, bq_dev *dev, bq_work *work) {
+void bq_source_work(const bq_source *src, bq_angles angles, bq_dev *dev, int64_t tokens, bool train,
+                    bq_work *work) {
+    bq_work_push(work, &src->arch, tokens, train, &dev->mem);
     size_t n = (size_t)(work->cos.rows * work->cos.cols);
     float *table = malloc(2 * n * sizeof *table + 1);
     BQ_CHECK(table, "no memory for a rotary table of %zu values", n);
-    bq_mat c = bq_mat_host(table, work->cos.rows, work->cos.cols, BQ_F32);
-    bq_mat s = bq_mat_host(table + n, work->cos.rows, work->cos.cols, BQ_F32);
-    bq_rope_table(&src->arch.model.rope, angles, work->cos.rows, c, s);
+    bq_mat c = bq_mat_host(table, tokens, work->cos.cols, BQ_F32);
+    bq_mat s = bq_mat_host(table + n, tokens, work->cos.cols, BQ_F32);
+    bq_rope_table(&src->arch.model.rope, angles, tokens, c, s);
     dev->op->put(dev, c, work->cos);
     dev->op->put(dev, s, work->sin);
     dev->op->wait(dev);

@@ -19,13 +19,13 @@ static bq_mat fetch(void *ctx, bq_stream_id stream, int64_t sample) {
 
 static void advance(void *ctx, int64_t sample, bq_mat y) {
     bq_walk *w = ctx;
-    bq_walk_put(w, &w->qt, sample - w->share.first, y, "quantized");
+    bq_walk_put(w, &w->qt, sample - w->share.first, y);
     w->advanced = true;
 }
 
 static void target(void *ctx, int64_t sample, bq_mat y) {
     bq_walk *w = ctx;
-    bq_walk_put(w, &w->target, sample - w->share.first, y, "original");
+    bq_walk_put(w, &w->target, sample - w->share.first, y);
 }
 
 static void step(void *ctx, int64_t at, int64_t steps, double loss) {

@@ -40,9 +40,9 @@ static void load_head(bq_walk *w, int b) {
     const bq_recipe *r = &s->recipe;
     char path[BQ_PATH_MAX + 96], why[BQ_WHY];
     bq_acts *acts;
-    bq_reference_path(s, b, path, sizeof path);
+    uint64_t hash = bq_reference_file(s, b, path, sizeof path);
     bool good = bq_acts_open(&acts, path, r->calibration.samples, r->calibration.length,
-                             s->src.arch.model.hidden, bq_reference_hash(s, b), why) == BQ_ACTS_OK;
+                             s->src.arch.model.hidden, hash, why) == BQ_ACTS_OK;
     acts = bq_stream_file_join(s, acts);
     good = good && acts; /* where they join, NULL if another replica has none */
     for (int64_t i = 0; good && i < w->share.count; i++) {
@@ -80,9 +80,9 @@ static void end_segment(bq_walk *w) {
 static void forward(bq_walk *w, const bq_mat mats[BQ_MATS], bq_stream *from, bq_stream *to) {
     bq_dev *dev = &w->s->dev;
     for (int64_t i = 0; i < from->samples; i++) {
-        dev->op->put(dev, bq_stream_get(from, i, w->buffer[0]), w->x);
-        bq_block_forward(dev, &w->blk, mats, &w->work, w->x, w->y);
-        bq_walk_put(w, to, i, w->y, from == &w->qt ? "quantized" : "original");
+        dev->op->put(dev, bq_stream_get(from, i, w->buffer[0]), w->work.x);
+        bq_block_forward(dev, &w->blk, mats, &w->work, w->work.x, w->work.y);
+        bq_walk_put(w, to, i, w->work.y);
     }
 }
 
@@ -156,15 +156,13 @@ static void open_walk(bq_walk *w, bq_run *s, int sweep, int phase, const bq_phas
         w->limit = of.steps > w->limit ? of.steps : w->limit;
     }
     if (!w->calibrated) return;
-    bq_work_push(&w->work, arch, t, bq_phase_traits(w->recipe) & BQ_PASS_BACKWARD, mem);
-    bq_source_rope(&s->src, r->rope, &s->dev, &w->work);
-    w->x = bq_arena_push(mem, t, h, BQ_F32);
-    w->y = bq_arena_push(mem, t, h, BQ_F32);
+    bool backward = bq_phase_traits(w->recipe) & BQ_PASS_BACKWARD;
+    bq_source_work(&s->src, r->rope, &s->dev, t, backward, &w->work);
     w->loss = calloc((size_t)w->limit, sizeof *w->loss);
     w->batch = calloc((size_t)w->most + 2, sizeof *w->batch);
-    w->memory = malloc((size_t)(3 * t * h) * sizeof *w->memory);
-    BQ_CHECK(w->loss && w->batch && w->memory, "no memory for sample buffers of %ld x %ld", (long)t, (long)h);
-    for (int i = 0; i < 3; i++) w->buffer[i] = bq_mat_host(w->memory + i * t * h, t, h, BQ_F32);
+    BQ_CHECK(w->loss && w->batch, "no memory for the losses of %ld steps", (long)w->limit);
+    w->room = bq_run_room(s, 3);
+    for (int i = 0; i < 3; i++) w->buffer[i] = bq_mat_rows(w->room, i * t, t);
     if (w->follows) bq_stream_open(&w->fp, n, t, h, bq_run_home(s));
     if (w->follows) bq_stream_open(&w->target, n, t, h, bq_run_home(s));
     if (w->recipe->inputs != BQ_INPUTS_FP) bq_stream_open(&w->qt, n, t, h, bq_run_home(s));
@@ -176,7 +174,7 @@ static void close_walk(bq_walk *w, size_t mark) {
     bq_stream_close(&w->fp);
     bq_stream_close(&w->target);
     bq_stream_close(&w->qt);
-    free(w->memory);
+    free(w->room.data);
     free(w->loss);
     free(w->batch);
     bq_arena_reset(&w->s->dev.mem, mark);

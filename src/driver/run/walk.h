@@ -29,9 +29,7 @@ typedef struct {
     bq_work work;
     bq_stream fp, target, qt;
     bq_ahead *ahead;            /* of the next block's weights, or NULL */
-    bq_mat x, y;                /* device (T, H) */
-    float *memory;              /* of the buffers */
-    bq_mat buffer[3];           /* host (T, H), one a stream */
+    bq_mat room, buffer[3];     /* host (3 T, H); of it (T, H), one a stream */
     double *loss, *batch;       /* of the pass that trained last, a value a step; of one batch */
     int64_t steps, limit, most; /* entries of loss; its size; that of batch */
     bool said;                  /* the log says how products are made */
@@ -43,7 +41,7 @@ typedef struct {
 
 /* A sample of my share as the block at hand has put it out: y, a device view, becomes sample i of a stream.
  * Ends the job where it is no number.  Local. */
-void bq_walk_put(bq_walk *w, bq_stream *to, int64_t i, bq_mat y, const char *stream);
+void bq_walk_put(bq_walk *w, bq_stream *to, int64_t i, bq_mat y);
 
 /* Has a stop come to any replica of the stage?  Collective over stage. */
 bool bq_walk_stops(const bq_walk *w);

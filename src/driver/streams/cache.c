@@ -43,9 +43,7 @@ static int stage_of(const bq_run *s, int block) {
 
 static file head_of(const bq_run *s, int stage) {
     file f;
-    int block = (int)bq_grid_blocks(&s->grid, stage).first;
-    bq_reference_path(s, block, f.path, sizeof f.path);
-    f.hash = bq_reference_hash(s, block);
+    f.hash = bq_reference_file(s, (int)bq_grid_blocks(&s->grid, stage).first, f.path, sizeof f.path);
     return f;
 }
 
@@ -89,10 +87,8 @@ static void receive_share(const bq_run *s, int peer, const file *f, bq_shard sha
 /* One file between rank 0 and the replicas of a stage, each with its share; up: to rank 0. */
 static void exchange(const bq_run *s, file f, int stage, bool up) {
     const bq_comm *comm = s->comm;
-    int64_t size = s->recipe.calibration.length * s->src.arch.model.hidden;
     if (comm->rank && comm->istage != stage) return;
-    float *buffer = malloc((size_t)(2 * size) * sizeof *buffer);
-    BQ_CHECK(buffer, "no memory for two samples of %ld values", (long)size);
+    float *buffer = bq_run_room(s, 2).data;
     for (int r = 0; r < comm->nreplica; r++) {
         int rank = stage * comm->nreplica + r, peer = comm->rank ? 0 : rank;
         if (rank == 0 || (comm->rank && comm->rank != rank)) continue;

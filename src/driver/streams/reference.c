@@ -12,12 +12,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-void bq_reference_path(const bq_run *s, int block, char *path, size_t n) {
-    snprintf(path, n, "%s/fp_%03d.h5", s->acts, block);
-}
-
-uint64_t bq_reference_hash(const bq_run *s, int block) {
+uint64_t bq_reference_file(const bq_run *s, int block, char *path, size_t n) {
     const uint64_t of[] = {s->acts_hash, (uint64_t)block};
+    snprintf(path, n, "%s/fp_%03d.h5", s->acts, block);
     return bq_hash_bytes(of, sizeof of);
 }
 
@@ -27,7 +24,6 @@ typedef struct {
     bq_shard share; /* my samples */
     bq_block blk;
     bq_work work;
-    bq_mat x, y;
     float *memory; /* buffers on the host, or where they are on a GPU one sample's copy */
     bq_flow flow;
     bq_shard blocks;        /* my stage's */
@@ -41,14 +37,12 @@ typedef struct {
 
 static bq_acts *open_head(const bq_run *s, int block) {
     char path[BQ_PATH_MAX + 96];
-    bq_reference_path(s, block, path, sizeof path);
-    return bq_stream_file_open(s, path, bq_reference_hash(s, block));
+    return bq_stream_file_open(s, path, bq_reference_file(s, block, path, sizeof path));
 }
 
 static bq_acts *make_head(const bq_run *s, int block) {
     char path[BQ_PATH_MAX + 96];
-    bq_reference_path(s, block, path, sizeof path);
-    return bq_stream_file_make(s, path, bq_reference_hash(s, block));
+    return bq_stream_file_make(s, path, bq_reference_file(s, block, path, sizeof path));
 }
 
 bool bq_reference_whole(const bq_run *s, int block, bq_shard samples) {
@@ -60,21 +54,18 @@ bool bq_reference_whole(const bq_run *s, int block, bq_shard samples) {
 
 /* The embedded samples of my share, where block 0's file lacks them: stage 0 only. */
 static void embed(bq_run *s) {
-    const bq_recipe *r = &s->recipe;
-    int64_t t = r->calibration.length, h = s->src.arch.model.hidden;
+    const int32_t *ids = s->calibration.ids + s->recipe.calibration.offset;
     bq_shard share = bq_run_share(s);
     bq_acts *acts = make_head(s, 0);
-    float *buffer = malloc((size_t)(t * h) * sizeof *buffer);
-    BQ_CHECK(buffer, "no memory for a sample of %ld x %ld", (long)t, (long)h);
+    bq_mat x = bq_run_room(s, 1);
     for (int64_t i = share.first; i < share.first + share.count; i++) {
-        if (bq_acts_has(acts, i) && bq_acts_read(acts, i, buffer)) continue;
-        bq_source_embed(&s->src, s->calibration.ids + r->calibration.offset + i * t,
-                        bq_mat_host(buffer, t, h, BQ_F32));
-        bq_acts_write(acts, i, buffer);
+        if (bq_acts_has(acts, i) && bq_acts_read(acts, i, x.data)) continue;
+        bq_source_embed(&s->src, ids + i * x.rows, x);
+        bq_acts_write(acts, i, x.data);
     }
     bq_acts_sync(acts);
     bq_acts_close(acts);
-    free(buffer);
+    free(x.data);
     bq_comm_stage_barrier(s->comm);
 }
 
@@ -160,10 +151,7 @@ static void through_blocks(pipe_state *p, int64_t at, int64_t n) {
         bq_source_prefetch(&p->s->src, b + 1 < p->until ? b + 1 : first);
         for (int64_t i = 0; i < n; i++) {
             bq_mat y = sample_of(p, p->flow.out, i), x = b == first ? sample_of(p, p->flow.in, i) : y;
-            dev->op->put(dev, x, p->x);
-            bq_block_forward(dev, &p->blk, p->blk.w, &p->work, p->x, p->y);
-            (y.place == BQ_DEVICE ? dev->op->copy : dev->op->get)(dev, p->y, y);
-            dev->op->wait(dev);
+            bq_block_sample(dev, &p->blk, p->blk.w, &p->work, x, y);
             bq_run_finite(p->s, y, b, p->share.first + at + i, "original");
             keep_inner(p, b + 1, p->share.first + at + i, y);
             bq_run_stopped(p->s);
@@ -199,10 +187,7 @@ static void open_pipe(pipe_state *p, bq_run *s, int64_t micro) {
     p->share = bq_run_share(s);
     if (p->micro > p->share.count) p->micro = p->share.count;
     bq_block_push(&p->blk, arch, &s->dev.mem);
-    bq_work_push(&p->work, arch, p->tokens, false, &s->dev.mem);
-    bq_source_rope(&s->src, r->rope, &s->dev, &p->work);
-    p->x = bq_arena_push(&s->dev.mem, p->tokens, p->hidden, BQ_F32);
-    p->y = bq_arena_push(&s->dev.mem, p->tokens, p->hidden, BQ_F32);
+    bq_source_work(&s->src, r->rope, &s->dev, p->tokens, false, &p->work);
 }
 
 /* Buffers of micro-batches, on the GPU where messages go from there; the first one starts to come. */

@@ -18,10 +18,10 @@ void bq_reference_run(bq_run *s, int64_t micro);
  * over world. */
 void bq_reference_split(bq_run *s);
 
-/* The head file of a block.  Its samples of [first, first + count) are there, with the data that the log
- * promises: bq_reference_whole. */
+/* The path of a block's head file, and the hash that the file carries.  Local. */
+uint64_t bq_reference_file(const bq_run *s, int block, char *path, size_t n);
+
+/* The head file of a block has these samples, undamaged.  Collective over stage. */
 bool bq_reference_whole(const bq_run *s, int block, bq_shard samples);
-void bq_reference_path(const bq_run *s, int block, char *path, size_t n);
-uint64_t bq_reference_hash(const bq_run *s, int block);
 
 #endif

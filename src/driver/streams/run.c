@@ -7,11 +7,19 @@
 #include "io/state/checkpoint.h"
 
 #include <math.h>
+#include <stdlib.h>
 
 int bq_root_first(const bq_comm *comm, int (*look)(void *), void *s) {
     int code = bq_comm_agree(comm, comm->rank == 0 ? look(s) : BQ_OK);
     if (code) return code;
     return bq_comm_agree(comm, comm->rank == 0 ? BQ_OK : look(s));
+}
+
+bq_mat bq_run_room(const bq_run *s, int64_t n) {
+    int64_t t = s->recipe.calibration.length, h = s->src.arch.model.hidden;
+    float *memory = malloc((size_t)(n * t * h) * sizeof *memory);
+    BQ_CHECK(memory, "no memory for %ld samples of %ld x %ld values", (long)n, (long)t, (long)h);
+    return bq_mat_host(memory, n * t, h, BQ_F32);
 }
 
 volatile sig_atomic_t bq_stop_wanted;

@@ -48,6 +48,9 @@ static inline bq_shard bq_run_share(const bq_run *s) {
     return bq_shard_of(s->recipe.calibration.samples, s->comm->replica, s->comm->nreplica);
 }
 
+/* Room on the host for n calibration samples, (n T, H); the caller frees its data.  Local. */
+bq_mat bq_run_room(const bq_run *s, int64_t n);
+
 /* Where its streams live, as the plan decided. */
 static inline bq_home bq_run_home(bq_run *s) {
     bq_home home = s->plan.home;

@@ -34,11 +34,9 @@ static bq_acts *open_kept(const bq_run *s, int sweep, int block) {
 
 /* Are two boundaries the same, byte by byte? */
 static bool equal(const bq_run *s, int a, int b, int block) {
-    int64_t t = s->recipe.calibration.length, h = s->src.arch.model.hidden;
+    int64_t t = s->recipe.calibration.length;
     bq_shard share = bq_run_share(s);
-    float *memory = malloc((size_t)(2 * t * h) * sizeof *memory);
-    BQ_CHECK(memory, "no memory for two samples of %ld x %ld", (long)t, (long)h);
-    bq_mat x = bq_mat_host(memory, t, h, BQ_F32), y = bq_mat_host(memory + t * h, t, h, BQ_F32);
+    bq_mat room = bq_run_room(s, 2), x = bq_mat_rows(room, 0, t), y = bq_mat_rows(room, t, t);
     bq_acts *fa = open_kept(s, a, block), *fb = open_kept(s, b, block);
     bool same = true;
     for (int64_t i = share.first; i < share.first + share.count && same; i++) {
@@ -47,7 +45,7 @@ static bool equal(const bq_run *s, int a, int b, int block) {
     }
     bq_acts_close(fa);
     bq_acts_close(fb);
-    free(memory);
+    free(room.data);
     return bq_run_all(s, same);
 }
 
@@ -103,18 +101,16 @@ double bq_sweep_moved(const bq_run *s, int sweep, int block, const bq_stream *fp
 }
 
 bool bq_sweep_settled(const bq_run *s, int sweep) {
-    int64_t t = s->recipe.calibration.length, h = s->src.arch.model.hidden;
+    int64_t t = s->recipe.calibration.length;
     int blocks = s->src.arch.model.blocks;
     bq_shard mine = bq_grid_blocks(&s->grid, s->comm->istage);
     if (sweep == 0 || s->recipe.tolerance == 0) return false;
-    float *memory = malloc((size_t)(2 * t * h) * sizeof *memory);
-    BQ_CHECK(memory, "no memory for two samples of %ld x %ld", (long)t, (long)h);
-    bq_mat a = bq_mat_host(memory, t, h, BQ_F32), b = bq_mat_host(memory + t * h, t, h, BQ_F32);
+    bq_mat room = bq_run_room(s, 2), a = bq_mat_rows(room, 0, t), b = bq_mat_rows(room, t, t);
     double most = 0;
     for (int64_t block = mine.first + 1; block <= mine.first + mine.count && block < blocks; block++)
         if (bq_grid_is_start(&s->grid, (int)block))
             most = fmax(most, bq_sweep_moved(s, sweep, (int)block, NULL, a, b));
-    free(memory);
+    free(room.data);
     return bq_comm_agree(s->comm, most > s->recipe.tolerance) == 0;
 }
 

@@ -277,13 +277,6 @@ static void open_search(search *t) {
         for (int k = 0; k < t->o->candidates; k++) t->alive[m][k] = searched(arch, t->o, m);
 }
 
-/* Has a signal reached any replica?  Then its losses are not complete. */
-static bool stopped(const bq_pass_context *c) {
-    double any = signalled(c);
-    bq_comm_fill(c->comm, &any, 1);
-    return any > 0;
-}
-
 /* Try the candidates on the samples of a round, and keep the better half.  False after a signal. */
 static bool do_round(search *t, int round, bq_scales_result *result) {
     bq_pass_context *c = t->c;
@@ -299,7 +292,7 @@ static bool do_round(search *t, int round, bq_scales_result *result) {
         bq_capture(c, bq_prepare_stream(c->input), t->of, c->blk->w, judged_by_block(t), visit, t);
     }
     if (t->count && mine.count) try_held(t);
-    bool good = !stopped(c);
+    bool good = !bq_comm_stage_any(c->comm, signalled(c)); /* after a signal losses are not complete */
     if (good) total(t, result);
     for (int m = 0; m < BQ_MATS && good; m++) bq_search_halve(result->loss[m], BQ_CANDIDATES, t->alive[m]);
     bq_arena_reset(&c->dev->mem, mark);

@@ -15,11 +15,7 @@ void bq_walk_put(bq_walk *w, bq_stream *to, int64_t i, bq_mat y) {
     bq_ahead_move(w->ahead);
 }
 
-bool bq_walk_stops(const bq_walk *w) {
-    double wanted = bq_run_stopped(w->s);
-    bq_comm_fill(w->s->comm, &wanted, 1);
-    return wanted > 0;
-}
+bool bq_walk_stops(const bq_walk *w) { return bq_comm_stage_any(w->s->comm, bq_run_stopped(w->s)); }
 
 void bq_walk_restore(bq_walk *w, int phase, int sweep, bool fold) {
     char path[BQ_PATH_MAX + 64];

@@ -12,9 +12,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- what there is to walk ---- */
+/* ---- evaluations, and what they take ---- */
 
-/* The last one of the set; name: what messages call the length of its longest sequence. */
+/* Check the last evaluation of the set.  name: of the length of its longest sequence, for messages. */
 static int check(const bq_evals *set, const bq_source *src, const char *name) {
     const bq_eval *e = &set->eval[set->count - 1];
     int code = bq_source_check_tokens(src, e->path, &e->tokens, e->first, e->used);
@@ -79,14 +79,14 @@ size_t bq_score_stream(const bq_arch *arch, const bq_evals *set, int ranks) {
 typedef struct {
     const bq_score *s;
     const bq_eval *e;
-    bq_shard share;   /* my sequences */
-    bq_stream stream; /* their hidden states */
-    bq_mat buffer;    /* host (ctx, H) */
-    int32_t *ids;     /* of one of them, filled up to ctx */
-    int64_t count, from;
+    bq_shard share;      /* my sequences */
+    bq_stream stream;    /* their hidden states */
+    bq_mat buffer;       /* host (ctx, H) */
+    int32_t *ids;        /* of the current one, padded to ctx */
+    int64_t count, from; /* its length; the first token that is scored */
 } walk;
 
-/* The last id is repeated: whatever blocks do with it is as finite as with the sequence itself. */
+/* Padding repeats the last id of the sequence, whose values are finite if those of the sequence are. */
 static void take_ids(walk *w, int64_t i) {
     w->count = w->e->kind->sequence(w->e, w->share.first + i, w->ids, &w->from);
     for (int64_t t = w->count; t < w->e->ctx; t++) w->ids[t] = w->ids[w->count - 1];
@@ -100,7 +100,7 @@ static void embed(walk *w) {
     }
 }
 
-/* False when a rank was told to stop. */
+/* All my sequences through all blocks.  False on all ranks: a stop came to one. */
 static bool blocks(walk *w, const bq_scheme *scheme, bq_weights_of weights, void *ctx) {
     const bq_score *s = w->s;
     const bq_arch *arch = &s->src->arch;
@@ -134,7 +134,7 @@ static bool blocks(walk *w, const bq_scheme *scheme, bq_weights_of weights, void
     return !stop;
 }
 
-/* score[i] of my sequences. */
+/* The final norm and the head: score[i] of my sequences. */
 static void head(walk *w, double *score) {
     const bq_score *s = w->s;
     const bq_model *m = &s->src->arch.model;
@@ -166,7 +166,7 @@ static void head(walk *w, double *score) {
     bq_arena_reset(&dev->mem, mark);
 }
 
-/* All scores, the same on all ranks.  own: of the model's own weights. */
+/* The number from all scores, which are the same on all ranks.  own: of the model's own weights. */
 static int conclude(const bq_score *s, const bq_eval *e, const double *score, bool own, double *value) {
     char why[128];
     *value = bq_eval_unsigned(e->kind->number(e, score));

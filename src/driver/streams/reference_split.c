@@ -7,7 +7,7 @@
 
 #include <stdlib.h>
 
-/* My share of the samples on its way. */
+/* My share of the samples, and what takes it through the blocks. */
 typedef struct {
     bq_run *s;
     bq_shard share;
@@ -17,7 +17,7 @@ typedef struct {
     bq_mat buffer; /* host (T, H) */
 } way;
 
-/* lacks[b]: a piece starts at block b, and its head file is not whole. */
+/* starts[b]: a piece starts at block b.  lacks[b]: and its head file is not whole. */
 static void look(const bq_run *s, bq_shard share, bool *starts, bool *lacks) {
     bq_piece piece[BQ_PIECES];
     for (int stage = 0; stage < s->comm->nstage; stage++) {
@@ -28,7 +28,7 @@ static void look(const bq_run *s, bq_shard share, bool *starts, bool *lacks) {
         lacks[b] = starts[b] && bq_comm_agree(s->comm, !bq_reference_whole(s, b, share));
 }
 
-/* Rank 0 makes the files that lack, before the others open them. */
+/* Rank 0 makes the missing files before the others open them. */
 static void make_files(const bq_run *s, const bool *lacks, bq_acts **files) {
     char path[BQ_PATH_MAX + 96];
     for (int b = 0; b < s->grid.blocks && s->comm->rank == 0; b++) {
@@ -52,6 +52,7 @@ static void open_way(way *w, bq_run *s, bq_shard share) {
     bq_source_work(&s->src, s->recipe.rope, &s->dev, w->buffer.rows, false, &w->work);
 }
 
+/* Read my share of a head file. */
 static void take(way *w, int block) {
     char path[BQ_PATH_MAX + 96];
     bq_acts *acts = bq_stream_file_open(w->s, path, bq_reference_file(w->s, block, path, sizeof path));
@@ -62,7 +63,7 @@ static void take(way *w, int block) {
     bq_acts_close(acts);
 }
 
-/* My share through block b, into `to` unless NULL.  False: a stop came. */
+/* Take my share through block b; write the outputs to `to` unless it is NULL.  False: a stop came. */
 static bool through(way *w, int b, bq_acts *to) {
     bq_dev *dev = &w->s->dev;
     bq_source_block(&w->s->src, dev, b, &w->blk);

@@ -31,7 +31,7 @@ bool bq_run_stopped(const bq_run *s) {
     return bq_stop_wanted;
 }
 
-/* A value minus itself is 0, or NaN where the value is NaN or infinite. */
+/* x - x is 0, but NaN where x is NaN or infinite. */
 static bool finite_there(bq_dev *dev, bq_mat y) {
     double apart;
     dev->op->mse(dev, y, y, 1, (bq_mat){0}, &apart);
@@ -56,11 +56,7 @@ void bq_run_finite(bq_run *s, bq_mat y, int block, int64_t sample, const char *s
                           (long)(e / y.cols), (long)(e % y.cols));
 }
 
-bool bq_run_all(const bq_run *s, bool mine) {
-    double missing = !mine;
-    bq_comm_fill(s->comm, &missing, 1);
-    return missing == 0;
-}
+bool bq_run_all(const bq_run *s, bool mine) { return !bq_comm_stage_any(s->comm, !mine); }
 
 void bq_run_checkpoint(const bq_run *s, int block, char *path, size_t n) {
     BQ_CHECK(s->latest, "the sweep of block %d's result is not known yet", block);

@@ -90,7 +90,7 @@ static inline size_t smooth_need(const rig *r, int variant) {
     const bq_comm *on = r->c.comm;
     int64_t n = r->c.samples;
     if (variant < SMOOTH_SEARCH || variant == SMOOTH_KEPT)
-        return bq_smooth_need(&r->arch, TOKENS, n, on->replica, on->nreplica);
+        return bq_smooth_need(&r->arch, n, on->replica, on->nreplica);
     if (variant < SMOOTH_AWQ)
         return bq_autosmooth_need(&r->arch, &o.autosmooth, TOKENS, n, on->replica, on->nreplica);
     return bq_awq_need(&r->arch, r->q.scheme, &o.awq, TOKENS, n, on->replica, on->nreplica);

@@ -278,6 +278,12 @@ void bq_comm_fill(const bq_comm *comm, double *values, int64_t count) {
     if (comm->nreplica > 1) bq_comm_reduce(comm, values, count, MPI_DOUBLE, MPI_SUM);
 }
 
+bool bq_comm_stage_any(const bq_comm *comm, bool mine) {
+    double any = mine;
+    bq_comm_fill(comm, &any, 1);
+    return any > 0;
+}
+
 /* v = op over all replicas' v, element by element. */
 static void reduce(const bq_comm *comm, bq_dev *dev, bq_mat v, MPI_Op op) {
     if (comm->nreplica == 1) return;

@@ -74,4 +74,7 @@ void bq_comm_stage_max(const bq_comm *comm, bq_dev *dev, bq_mat v);
  * Collective over stage. */
 void bq_comm_fill(const bq_comm *comm, double *values, int64_t count);
 
+/* True on all replicas where `mine` is true on one of them.  Collective over stage. */
+bool bq_comm_stage_any(const bq_comm *comm, bool mine);
+
 #endif

@@ -86,7 +86,7 @@ static size_t need(const peer_rig *p, const bq_scheme *scheme, bq_mat ids) {
     for (int m = 0; m < BQ_ROLES; m++) late.inspect[m] = BQ_INSPECT_BLOCK;
     return ((size_t)16 << 20) + bq_block_need(&p->arch) + bq_work_need(&p->arch, ids.cols, false) +
            bq_quantized_need(&p->arch, scheme) + bq_channels_size(&p->arch) +
-           bq_smooth_need(&p->arch, ids.cols, ids.rows, 0, 1) +
+           bq_smooth_need(&p->arch, ids.rows, 0, 1) +
            bq_autosmooth_need(&p->arch, &late, ids.cols, ids.rows, 0, 1) +
            bq_awq_need(&p->arch, scheme, &duo, ids.cols, ids.rows, 0, 1);
 }

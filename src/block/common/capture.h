@@ -20,13 +20,10 @@ static inline bq_stream_id bq_prepare_stream(bq_inputs input) {
 
 /* Walk over the samples of this replica that are in the stride `of`, in ascending order: a forward of each
  * through the block with the matrices w, then visit, which finds the inputs in c->work.  x (T, H): the input
- * of the block; y (T, H): its output, undefined where `output` is false.  visit may overwrite both.  Sends
- * heartbeats.  Local. */
+ * of the block; y (T, H): its output, undefined where `output` is false.  Both are the workspace's, and visit
+ * may overwrite them.  Sends heartbeats.  Local. */
 typedef void (*bq_visit)(void *ctx, int64_t sample, bq_mat x, bq_mat y);
 void bq_capture(bq_pass_context *c, bq_stream_id stream, bq_stride of, const bq_mat *w, bool output,
                 bq_visit visit, void *ctx);
-
-/* Arena bytes that bq_capture takes. */
-size_t bq_capture_need(const bq_arch *arch, int64_t tokens);
 
 #endif

@@ -139,11 +139,11 @@ void bq_channels_weight(bq_pass_context *c, int site, bool relative, bq_mat out)
     c->dev->op->column_max(c->dev, c->blk->w[site], 0, out);
 }
 
-size_t bq_channels_need(const bq_arch *arch, int64_t tokens, int64_t samples, int replica, int nreplica) {
+size_t bq_channels_need(const bq_arch *arch, int64_t samples, int replica, int nreplica) {
     bq_shard leaves[BQ_REPLICAS];
     for (int r = 0; r < nreplica; r++) leaves[r] = bq_shard_of(samples, r, nreplica);
     int room = bq_treesum_buffers(leaves[replica].first, leaves[replica].count);
-    size_t sum = bq_capture_need(arch, tokens) + bq_channels_size(arch);
+    size_t sum = bq_channels_size(arch);
     sum += (size_t)(room > 1 ? room + 1 : 2) * bq_arena_need(columns(arch), 1, BQ_F32);
     return sum + bq_treesum_exchange(replica, nreplica, leaves, columns(arch), 1, BQ_F32);
 }

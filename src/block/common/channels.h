@@ -31,6 +31,6 @@ void bq_channels_weight(bq_pass_context *c, int site, bool relative, bq_mat out)
 
 /* Arena bytes: of bq_channels_push; and the most that one of the two others takes. */
 size_t bq_channels_size(const bq_arch *arch);
-size_t bq_channels_need(const bq_arch *arch, int64_t tokens, int64_t samples, int replica, int nreplica);
+size_t bq_channels_need(const bq_arch *arch, int64_t samples, int replica, int nreplica);
 
 #endif

@@ -52,7 +52,7 @@ static int buffers(int64_t samples, int replica, int nreplica) {
 size_t bq_gram_collect_need(const bq_arch *arch, bq_gram_set set, int64_t tokens, int64_t samples,
                             int replica, int nreplica) {
     bq_shard leaves[BQ_REPLICAS];
-    size_t sum = 0, during = bq_capture_need(arch, tokens), after = 0;
+    size_t sum = 0, during = 0, after = 0;
     int64_t most = widest(arch, set);
     if (set.type == BQ_F64) during += bq_arena_need(most, most, BQ_F32);
     all_leaves(samples, nreplica, leaves);

@@ -36,31 +36,27 @@ static bq_work work_of(const bq_midway *a, int64_t i) {
 
 /* Take sample i of the share to the input of site `to`, or to the output.  The input of o is not kept, nor n:
  * norm 2 is computed again for down. */
-static void bring(const bq_midway *a, int64_t i, int to, const bq_mat *w, bq_work *k, bq_mat x) {
+static void bring(const bq_midway *a, int64_t i, int to, const bq_mat *w, bq_work *k) {
     bq_pass_context *c = a->c;
     const bq_arch *arch = c->blk->arch;
     bq_role role = to < arch->sites ? arch->site[to].role : BQ_ROLES;
     bool kept = i < a->kept, again = !kept || role == BQ_QKV || role == BQ_O;
     if (again || role == BQ_GATE_UP)
-        c->dev->op->put(c->dev, c->fetch(c->ctx, bq_capture_stream(c->input), a->share.first + i), x);
+        c->dev->op->put(c->dev, c->fetch(c->ctx, bq_capture_stream(c->input), a->share.first + i), k->x);
     if (kept && role == BQ_DOWN) bq_block_norm(c->dev, c->blk, k);
-    bq_block_parts(c->dev, c->blk, w, k, again ? 0 : to, to, x, x);
+    bq_block_parts(c->dev, c->blk, w, k, again ? 0 : to, to, k->x, k->x);
 }
 
 void bq_midway_to(bq_midway *a, int to, const bq_mat *w, bq_visit visit, void *ctx) {
     bq_pass_context *c = a->c;
-    bq_dev *dev = c->dev;
     const bq_arch *arch = c->q->arch;
-    size_t mark = bq_arena_mark(&dev->mem);
-    bq_mat x = bq_arena_push(&dev->mem, c->tokens, arch->model.hidden, BQ_F32);
     for (int64_t i = 0; i < a->share.count; i++) {
         bq_work k = work_of(a, i);
-        bring(a, i, to, w, &k, x);
-        visit(ctx, a->share.first + i, x, to == arch->sites ? x : bq_block_input(arch, &k, to));
-        dev->op->wait(dev);
+        bring(a, i, to, w, &k);
+        visit(ctx, a->share.first + i, k.x, to == arch->sites ? k.x : bq_block_input(arch, &k, to));
+        c->dev->op->wait(c->dev);
         bq_heartbeat(c->comm);
     }
-    bq_arena_reset(&dev->mem, mark);
 }
 
 static void hand_on(void *ctx, int64_t sample, bq_mat x, bq_mat y) {

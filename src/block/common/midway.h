@@ -28,8 +28,8 @@ size_t bq_midway_need(const bq_arch *arch, int64_t tokens, int64_t kept);
 /* Take the samples of the pass's stream (bq_capture_stream), in ascending order, to the input of site `to`,
  * or where that is the number of sites to the output of the block.  Call it for 0, 1, ... in this order.  w:
  * the matrices; those of sites before `to` must be final.  visit gets that input (T, columns of `to`), or the
- * output (T, H), as y.  x (T, H) is free room, and so is c->work; for the output x and y are the same memory.
- * Sends heartbeats.  Takes no more of the arena than bq_capture.  Local. */
+ * output (T, H), as y.  visit may overwrite x (T, H), the workspace's, and the rest of c->work; for the
+ * output x and y are the same memory.  Sends heartbeats.  Local. */
 void bq_midway_to(bq_midway *a, int to, const bq_mat *w, bq_visit visit, void *ctx);
 
 /* End the walk: unless c->advance is NULL, it gets the outputs of the block with the final matrices w.

@@ -3,14 +3,14 @@
 #include "base/shard.h"
 #include "block/common/capture.h"
 
-/* An output in both ways, and the block's input. */
+/* An output in both ways. */
 size_t bq_narrow_need(const bq_arch *arch, int64_t tokens) {
     size_t most = 0;
     for (int m = 0; m < arch->sites; m++) {
         size_t both = 2 * bq_arena_need(tokens, arch->site[m].rows, BQ_F32);
         most = both > most ? both : most;
     }
-    return most + bq_arena_need(tokens, arch->model.hidden, BQ_F32);
+    return most;
 }
 
 /* For y = in w^T: error[0] = sum (y - y32)^2, error[1] = sum y32^2, there after the next wait. */
@@ -34,8 +34,7 @@ void bq_narrow_error(bq_pass_context *c, bq_compute compute, double *nmse) {
     bq_compute before = dev->compute;
     double error[BQ_SITES][2];
     int64_t first = bq_shard_of(c->samples, c->comm->replica, c->comm->nreplica).first;
-    size_t mark = bq_arena_mark(&dev->mem);
-    bq_mat x = bq_arena_push(&dev->mem, c->tokens, arch->model.hidden, BQ_F32);
+    bq_mat x = c->work->x;
     dev->op->put(dev, c->fetch(c->ctx, bq_capture_stream(c->input), first), x);
     dev->compute = BQ_COMPUTE_F32;
     bq_block_forward(dev, c->blk, c->blk->w, c->work, x, (bq_mat){0});
@@ -43,6 +42,5 @@ void bq_narrow_error(bq_pass_context *c, bq_compute compute, double *nmse) {
         compare(dev, compute, bq_block_input(arch, c->work, m), c->blk->w[m], error[m]);
     dev->op->wait(dev);
     dev->compute = before;
-    bq_arena_reset(&dev->mem, mark);
     for (int m = 0; m < arch->sites; m++) nmse[m] = error[m][0] > 0 ? error[m][0] / error[m][1] : 0;
 }

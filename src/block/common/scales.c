@@ -290,13 +290,6 @@ static void open_search(search *t) {
         for (int k = 0; k < t->o->candidates; k++) t->alive[m][k] = searched(arch, t->o, m);
 }
 
-/* Has a signal reached any replica?  Then its losses are not complete. */
-static bool stopped(const bq_pass_context *c) {
-    double any = signalled(c);
-    bq_comm_fill(c->comm, &any, 1);
-    return any > 0;
-}
-
 /* Try the candidates on the samples of a round, and keep the better half.  False after a signal. */
 static bool do_round(search *t, int round, bq_scales_result *result) {
     bq_pass_context *c = t->c;
@@ -312,7 +305,7 @@ static bool do_round(search *t, int round, bq_scales_result *result) {
         bq_capture(c, bq_prepare_stream(c->input), t->of, c->blk->w, judged_by_block(t), visit, t);
     }
     if (t->count && mine.count) try_held(t);
-    bool good = !stopped(c);
+    bool good = !bq_comm_stage_any(c->comm, signalled(c)); /* after a signal losses are not complete */
     if (good) total(t, result);
     for (int m = 0; m < c->q->arch->sites && good; m++)
         bq_search_halve(result->loss[m], BQ_CANDIDATES, t->alive[m]);
@@ -366,7 +359,7 @@ size_t bq_scales_need(const bq_arch *arch, const bq_scales_options *o, int64_t t
     if (rounds(o)) sum += bq_arena_need(tokens, cols, BQ_F32);
     for (int i = 0; i < HELD; i++) sum += columns[i] ? bq_arena_need(held_rows, columns[i], BQ_F32) : 0;
     sum += sum_need(o->search, samples, replica, nreplica);
-    return sum + bq_channels_need(arch, tokens, samples, replica, nreplica);
+    return sum + bq_channels_need(arch, samples, replica, nreplica);
 }
 
 const bq_choice bq_gqa_choices[] = {

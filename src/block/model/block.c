@@ -35,7 +35,7 @@ size_t bq_block_need(const bq_arch *arch) {
 }
 
 /* The buffers of a workspace in one table, so that bq_work_push and bq_work_need agree. */
-enum { BUFFERS = 21 };
+enum { BUFFERS = 23 };
 
 typedef struct {
     size_t at; /* of the view in bq_work */
@@ -54,6 +54,8 @@ static void buffers(const bq_arch *arch, int64_t t, bool train, buffer out[BUFFE
         {AT(sin[0]), t, angles, true},
         {AT(cos[1]), t, more, more > 0},
         {AT(sin[1]), t, more, more > 0},
+        {AT(x), t, h, true},
+        {AT(y), t, h, true},
         {AT(a), t, h, true},
         {AT(m), t, h, true},
         {AT(n), t, h, true},
@@ -224,4 +226,11 @@ void bq_block_rest(bq_dev *dev, const bq_block *blk, const bq_mat *w, bq_work *k
 
 void bq_block_forward(bq_dev *dev, const bq_block *blk, const bq_mat *w, bq_work *k, bq_mat x, bq_mat y) {
     bq_block_parts(dev, blk, w, k, 0, last_part(blk, y), x, y);
+}
+
+void bq_block_sample(bq_dev *dev, const bq_block *blk, const bq_mat *w, bq_work *k, bq_mat from, bq_mat to) {
+    dev->op->put(dev, from, k->x);
+    bq_block_forward(dev, blk, w, k, k->x, k->y);
+    (to.place == BQ_DEVICE ? dev->op->copy : dev->op->get)(dev, k->y, to);
+    dev->op->wait(dev);
 }

@@ -31,6 +31,7 @@ typedef struct {
 typedef struct {
     bq_mat cos[2], sin[2];  /* (T, dim / 2) of model.rope, and of model.full_rope where there is one: the
                                       caller fills them (rope.h) */
+    bq_mat x, y;            /* (T, H): for a caller's input and output of the block */
     bq_mat a, m, n;         /* (T, H): input of qkv; m, and the input of gate_up */
     bq_mat qkv;             /* (T, (nh + 2 nkv) hd), q and k after RoPE */
     bq_mat o;               /* (T, nh hd): outputs of the heads, side by side */
@@ -73,6 +74,12 @@ void bq_block_turn(bq_block *blk, int index);
 /* y = block(x) with the matrices w, one for each site: the block's own, or others of the same shapes.  x, y:
  * (T, H), not the same memory.  y.data NULL: stop at the input of down, work->z. */
 void bq_block_forward(bq_dev *dev, const bq_block *blk, const bq_mat *w, bq_work *work, bq_mat x, bq_mat y);
+
+/* One sample of a walk over samples: put `from` into k->x, compute k->y from it with the matrices w, and copy
+ * that to `to`; it is there on return.  from, to: (T, H), on the device or on the host; they may be the
+ * same. */
+void bq_block_sample(bq_dev *dev, const bq_block *blk, const bq_mat w[BQ_MATS], bq_work *k, bq_mat from,
+                     bq_mat to);
 
 /* Parts of a forward, for searches that compare outputs inside the block:
  *   linear   out = input w[site]^T + bias; with `keep` that is added to out.  It ignores blk->pre and

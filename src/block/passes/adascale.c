@@ -17,7 +17,7 @@ typedef struct {
     bq_adascale
         linear[BQ_ARCH_LINEARS]; /* the values of my rows of a linear; w.rows is 0 where I have none */
     bq_treesum sum[BQ_SITES];    /* dL/dw_hat over the batch */
-    bq_mat fp, qt, x, y;         /* (T, H) */
+    bq_mat fp, qt;               /* (T, H) */
     bq_mat adam;                 /* the numbers of this step (adam.h) */
     double loss;                 /* of the current sample */
     int64_t flat;                /* the step at which a plateau was found; 0: none so far */
@@ -88,7 +88,7 @@ static size_t exchange_need(const bq_arch *arch, int64_t samples, int64_t batch,
 size_t bq_adascale_need(const bq_arch *arch, const bq_scheme *scheme, int64_t tokens, int64_t samples,
                         int64_t batch, int replica, int nreplica) {
     size_t sum =
-        4 * bq_arena_need(tokens, arch->model.hidden, BQ_F32) + bq_arena_need(1, BQ_ADAM_NUMBERS, BQ_F32);
+        2 * bq_arena_need(tokens, arch->model.hidden, BQ_F32) + bq_arena_need(1, BQ_ADAM_NUMBERS, BQ_F32);
     int more = buffers(samples, batch, replica, nreplica) - 1;
     for (int m = 0; m < arch->sites; m++) {
         bq_shard own = bq_shard_of(arch->site[m].rows, replica, nreplica);
@@ -147,8 +147,8 @@ static void start(bq_pass_context *c, const bq_adascale_options *o, training *t)
         bq_treesum_open(&t->sum[m], dev, room, c->q->fold[m]);
     }
     for (int i = 0; i < arch->linears; i++) start_linear(c, t, i, moments);
-    bq_mat *const hidden[] = {&t->fp, &t->qt, &t->x, &t->y};
-    for (int k = 0; k < 4; k++) *hidden[k] = bq_arena_push(&dev->mem, c->tokens, arch->model.hidden, BQ_F32);
+    t->fp = bq_arena_push(&dev->mem, c->tokens, arch->model.hidden, BQ_F32);
+    t->qt = bq_arena_push(&dev->mem, c->tokens, arch->model.hidden, BQ_F32);
     t->adam = bq_arena_push(&dev->mem, 1, BQ_ADAM_NUMBERS, BQ_F32);
 }
 
@@ -203,8 +203,8 @@ static bq_mat block_input(bq_pass_context *c, training *t, int64_t step, int64_t
     if (c->input == BQ_INPUTS_QT) return t->qt;
     bq_rng_key at = c->at;
     at.iteration = (uint32_t)step, at.sample = (uint32_t)sample;
-    op->mix(c->dev, t->fp, t->qt, c->mix, at, t->x);
-    return t->x;
+    op->mix(c->dev, t->fp, t->qt, c->mix, at, c->work->x);
+    return c->work->x;
 }
 
 /* Forward and backward of a sample: t->loss, and the gradients of the matrices in dw. */
@@ -212,9 +212,10 @@ static void differentiate(bq_pass_context *c, const bq_adascale_options *o, trai
                           bq_mat target, const bq_mat *dw) {
     double elements = (double)o->batch * (double)x.cols;
     if (o->loss == BQ_LOSS_MEAN) elements *= (double)x.rows;
-    bq_block_forward(c->dev, c->blk, c->q->w_hat, c->work, x, t->y);
-    c->dev->op->mse(c->dev, t->y, target, 1 / elements, t->y, &t->loss);
-    bq_block_backward(c->dev, c->blk, c->q->w_hat, c->work, x, t->y, dw, (bq_mat){0});
+    bq_mat y = c->work->y;
+    bq_block_forward(c->dev, c->blk, c->q->w_hat, c->work, x, y);
+    c->dev->op->mse(c->dev, y, target, 1 / elements, y, &t->loss);
+    bq_block_backward(c->dev, c->blk, c->q->w_hat, c->work, x, y, dw, (bq_mat){0});
 }
 
 /* Returns the loss of one sample of the batch, and adds its gradients to the sums. */

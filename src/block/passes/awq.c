@@ -121,7 +121,7 @@ void bq_awq_clip(bq_pass_context *c) {
 
 static size_t clip_need(const bq_arch *arch, const bq_scheme *scheme, int64_t tokens, int64_t samples) {
     int64_t n = tokens_of(samples, tokens);
-    size_t sum = 0, most = bq_capture_need(arch, tokens);
+    size_t sum = 0, most = 0;
     for (int m = 0; m < arch->sites; m++) sum += bq_arena_need(n, arch->site[m].cols, BQ_F32);
     for (int i = 0; i < arch->linears; i++) {
         int64_t group = scheme[i].group > 0 ? scheme[i].group : arch->linear[i].cols;

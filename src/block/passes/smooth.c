@@ -59,11 +59,10 @@ void bq_pass_smoothquant(bq_pass_context *c, const bq_smooth_options *o) {
     bq_arena_reset(&dev->mem, mark);
 }
 
-size_t bq_smooth_need(const bq_arch *arch, int64_t tokens, int64_t samples, int replica, int nreplica) {
+size_t bq_smooth_need(const bq_arch *arch, int64_t samples, int replica, int nreplica) {
     size_t one = bq_fold_need(arch);
     for (int m = 0; m < arch->sites; m++) one = larger(one, bq_arena_need(1, arch->site[m].cols, BQ_F32));
-    return 2 * bq_channels_size(arch) +
-           larger(one, bq_channels_need(arch, tokens, samples, replica, nreplica));
+    return 2 * bq_channels_size(arch) + larger(one, bq_channels_need(arch, samples, replica, nreplica));
 }
 
 /* ---- the kind ---- */
@@ -102,7 +101,7 @@ static unsigned more(const void *o) { return ((const bq_smooth_options *)o)->fus
 
 static size_t need(const void *o, const bq_pass_size *of) {
     (void)o;
-    return bq_smooth_need(of->arch, of->tokens, of->samples, of->replica, of->nreplica);
+    return bq_smooth_need(of->arch, of->samples, of->replica, of->nreplica);
 }
 
 static bq_effort cost(const void *o, const bq_cost *c) {

@@ -34,6 +34,6 @@ typedef struct {
 void bq_pass_smoothquant(bq_pass_context *c, const bq_smooth_options *o);
 
 /* Device bytes that the pass takes beside block, result and workspace. */
-size_t bq_smooth_need(const bq_arch *arch, int64_t tokens, int64_t samples, int replica, int nreplica);
+size_t bq_smooth_need(const bq_arch *arch, int64_t samples, int replica, int nreplica);
 
 #endif

@@ -286,8 +286,10 @@ static void put_rope(const bq_rope *rope, bq_angles angles, bq_dev *dev, bq_mat 
     free(table);
 }
 
-void bq_source_rope(const bq_source *src, bq_angles angles, bq_dev *dev, bq_work *work) {
+void bq_source_work(const bq_source *src, bq_angles angles, bq_dev *dev, int64_t tokens, bool train,
+                    bq_work *work) {
     const bq_model *m = &src->arch.model;
+    bq_work_push(work, &src->arch, tokens, train, &dev->mem);
     put_rope(&m->rope, angles, dev, work->cos[0], work->sin[0]);
     if (m->full_rope.dim) put_rope(&m->full_rope, angles, dev, work->cos[1], work->sin[1]);
 }

@@ -58,8 +58,9 @@ void bq_source_embed(const bq_source *src, const int32_t *ids, bq_mat out);
 /* The final norm (1, H) and the output head (V, H); the embedding where they are (still) tied. */
 void bq_source_head(const bq_source *src, bq_dev *dev, bq_mat norm, bq_mat head);
 
-/* The rotary table for T positions into a workspace. */
-void bq_source_rope(const bq_source *src, bq_angles angles, bq_dev *dev, bq_work *work);
+/* Push a workspace for T tokens (bq_work_push), with its rotary table. */
+void bq_source_work(const bq_source *src, bq_angles angles, bq_dev *dev, int64_t tokens, bool train,
+                    bq_work *work);
 
 /* vocabulary.c.  Refuse (BQ_DATA) tokens of another tokenizer than the model's (on rank 0 alone), those whose
  * ids it does not have, or too few of them: `need` from `offset` on. */

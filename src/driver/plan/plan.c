@@ -120,8 +120,6 @@ static size_t plan_phases(bq_plan *plan, const bq_recipe *r, const bq_arch *arch
     if (calibrated) {
         add(plan, "activations of one sample", bq_work_need(arch, t, backward), BQ_DEVICE,
             "take shorter samples");
-        add(plan, "block inputs and outputs", 2 * bq_arena_need(t, arch->model.hidden, BQ_F32), BQ_DEVICE,
-            "take shorter samples");
         add(plan, "op scratch", bq_op_scratch(t, arch->attention, 1) + products, BQ_DEVICE,
             "take shorter samples");
         if (bq_recipe_prescaled(r))

@@ -23,7 +23,7 @@ static void append(const bq_run *s, const char *text, bool begin) {
 
 void bq_account_open(const bq_run *s) { append(s, head, true); }
 
-/* A number from 0 on, or nothing. */
+/* x as text; empty where it is negative. */
 static const char *number(int x, char text[16]) {
     text[0] = 0;
     if (x >= 0) snprintf(text, 16, "%d", x);
@@ -52,7 +52,7 @@ static double mean(const double *x, int64_t n) {
     return n ? sum / (double)n : 0;
 }
 
-/* First and last loss are means over one round of the samples, at most over half of the steps each. */
+/* The first and the last loss are means over as many steps as there are samples, at most half of all. */
 void bq_account_block(const bq_walk *w, double seconds) {
     const bq_run *s = w->s;
     char row[512];

@@ -72,7 +72,7 @@ static bool restore(void *ctx, bq_adascale_state *state) {
     return true;
 }
 
-/* Replica 0: the file that counts, if there is one that the recipe can go on from. */
+/* Replica 0: find the newest whole file, if the recipe can continue from it. */
 static void look(bq_midblock_keep *k, int64_t most) {
     k->slot = bq_inside_find(&k->file, k->s->dir, &k->head);
     if (!k->file) return;

@@ -1,7 +1,7 @@
-/* midblock.h - what is kept of a block while it is trained, so that a run that ends there loses minutes.
+/* midblock.h - saves the state of a training inside a block, so that a run that stops there loses little.
  *
- * Replica 0 of the stage writes the files (io/inside.h), now and then and on a stop; every replica reads its
- * own rows.  Which state counts is replica 0's word.  All calls are collective over stage. */
+ * Replica 0 of the stage writes the files (io/state/midblock.h), at intervals and on a stop; every replica
+ * reads its own rows.  Replica 0 decides which state is used.  All calls are collective over stage. */
 #ifndef BQ_MIDBLOCK_H
 #define BQ_MIDBLOCK_H
 
@@ -12,23 +12,22 @@
 typedef struct {
     const bq_run *s;
     bq_keeper keeper; /* for the pass */
-    bq_inside head;   /* who we are, and the parts */
+    bq_inside head;   /* sweep, phase, block and pass; the parts */
     bq_inside_file *file;
-    int found,
-        slot;     /* the pass to go on inside (none: -1), and its file; the next save takes the other one */
-    double since; /* the last save */
+    int found, slot; /* the pass to continue (none: -1), and its file; the next save writes the other one */
+    double since;    /* time of the last save */
 } bq_midblock_keep;
 
-/* Look what a run before left of this block, which has no checkpoint of the sweep yet.  most: steps that
- * there is room for. */
+/* Find the state that an earlier run saved of this block, which has no checkpoint of the sweep yet.  A state
+ * after more than `most` steps is not used. */
 void bq_midblock_begin(bq_midblock_keep *k, const bq_run *s, const bq_quantized *q, int sweep, int phase,
                        int block, int64_t most);
 
-/* The keeper of the pass with that number.  Where a later one was under way this one is done again, to the
- * same bytes, and keeps nothing. */
+/* The keeper of the pass with that number.  If the saved state is of a later pass, this pass runs again, with
+ * the same bytes as before, and saves nothing. */
 const bq_keeper *bq_midblock_pass(bq_midblock_keep *k, int pass);
 
-/* The block's checkpoint is on disk: the states are no longer needed. */
+/* The block has its checkpoint: remove the files. */
 void bq_midblock_end(bq_midblock_keep *k);
 
 #endif

@@ -16,14 +16,14 @@
 #include <string.h>
 #include <unistd.h>
 
-/* The exporter's view of the run: tensors of the checkpoint that was asked for last. */
+/* What the exporter reads from: one checkpoint is open at a time. */
 typedef struct {
     const bq_run *s;
     bool folds; /* the recipe's passes change norms or biases */
     int block;
     bq_ckpt_file *file;
     bq_ckpt head;
-    int8_t *code; /* room for the largest linear, and for its scales and zero points */
+    int8_t *code; /* room for the codes, scales, zero points and factors of the largest linear */
     float *scale, *zero, *pre;
 } tensors;
 
@@ -67,9 +67,9 @@ static bool get(void *ctx, const char *name, bool want_data, bq_qtensor *q) {
     return true;
 }
 
-/* What transforms have changed, and what passes have, which lies on it.
- * Which blocks the passes have changed is known when they are done, which tensors are written before: where
- * passes might change some, those of all blocks are written as floats. */
+/* A tensor that is not quantized but that transforms or passes have changed; false: it is as in the model.
+ * The exporter must know which tensors are floats before it knows which blocks the passes have changed.  So
+ * where passes may change norms and biases, those of all blocks are written as floats. */
 static bool dense(void *ctx, const char *name, int64_t first, bq_mat to) {
     tensors *t = ctx;
     bq_heartbeat(t->s->comm);
@@ -99,7 +99,7 @@ static bool folds(const bq_recipe *r) {
     return any;
 }
 
-/* One output, as every rank sees it. */
+/* One output that is being written. */
 typedef struct {
     const bq_run *s;
     const char *dir;
@@ -136,7 +136,7 @@ static void close_output(output *o) {
     free(o->t.pre);
 }
 
-/* The steps of io/export.h; each agreement is also the barrier before the next step. */
+/* The steps of io/out/export.h; each bq_comm_agree is also the barrier before the next step. */
 static int write_output(output *o) {
     const bq_comm *comm = o->s->comm;
     int code = bq_comm_agree(comm, comm->rank == 0 ? bq_export_claim(o->job) : BQ_OK);
@@ -158,7 +158,8 @@ int bq_outputs_fit(const bq_run *s) {
     return code;
 }
 
-/* Each rank knows the hashes of its shards; halves of them are exact as doubles. */
+/* Write the list of files.  Each rank has the hashes of its shards; they are gathered as doubles, which hold
+ * 32 bits exactly. */
 static void list_output(output *o, const char *mark, const char *of) {
     const bq_comm *comm = o->s->comm;
     int shards = bq_export_shards(o->job);
@@ -180,7 +181,7 @@ static void list_output(output *o, const char *mark, const char *of) {
     bq_manifest_close(&m);
 }
 
-/* mark: where the list of what was written goes, or NULL. */
+/* mark: the path of the list of files, or NULL. */
 static int export_one(const bq_run *s, const bq_format *format, size_t shard_bytes, const char *dir,
                       const char *mark, const char *of) {
     double since = bq_seconds();
@@ -190,8 +191,8 @@ static int export_one(const bq_run *s, const bq_format *format, size_t shard_byt
     if (!code && mark) list_output(&o, mark, of);
     if (!code) {
         int shards = bq_export_shards(o.job), ranks = s->comm->size < shards ? s->comm->size : shards;
-        bq_log(BQ_INFO, "wrote %s: %d shard%s by %d rank%s in %.1f s", dir, shards, &"s"[shards == 1], ranks,
-               &"s"[ranks == 1], bq_seconds() - since);
+        bq_log(BQ_INFO, "wrote %s: %d shard%s by %d rank%s in %.1f s", dir, shards, shards == 1 ? "" : "s",
+               ranks, ranks == 1 ? "" : "s", bq_seconds() - since);
     }
     close_output(&o);
     return code;
@@ -203,32 +204,32 @@ static void remove_listed(const bq_manifest *m, int i, const char *dir) {
     unlink(path);
 }
 
-/* My share of the listed files: the worst that was found.  Those that are not what was written are removed:
- * the directory is the run's own, and they would be refused as somebody else's. */
-static int look_at(const bq_run *s, const bq_manifest *m, const char *dir, bool loud) {
+/* Compare my share of the listed files with the list; returns the worst result.  Files that differ are
+ * removed: the directory is the run's own, and an export would refuse them.  warn: log a warning for each. */
+static int look_at(const bq_run *s, const bq_manifest *m, const char *dir, bool warn) {
     int worst = BQ_MANIFEST_SAME;
     for (int i = s->comm->rank; i < m->count; i += s->comm->size) {
         int found = bq_manifest_look(m, i, dir);
         worst = found > worst ? found : worst;
         bq_heartbeat(s->comm);
         if (found != BQ_MANIFEST_OTHER) continue;
-        if (loud) bq_log_all(BQ_WARN, "%s is written again: %s is gone or has changed", dir, m->file[i].name);
+        if (warn) bq_log_all(BQ_WARN, "%s is written again: %s is gone or has changed", dir, m->file[i].name);
         remove_listed(m, i, dir);
     }
     return worst;
 }
 
-/* Is the directory what is wanted, and still as it was written? */
+/* Is the output there, made by this run, and unchanged? */
 static bool exported(const bq_run *s, const char *mark, const char *of, const char *dir) {
     bq_manifest m;
     bool same = bq_manifest_read(&m, mark) && strcmp(m.of, of) == 0;
     int found = look_at(s, &m, dir, same), worst = bq_comm_agree(s->comm, same ? found : BQ_MANIFEST_OTHER);
     for (int i = 0; i < m.count && worst == BQ_MANIFEST_OTHER && s->comm->rank == 0; i++) {
-        const char *name = m.file[i].name; /* what is left must not load */
+        const char *name = m.file[i].name; /* so that nobody loads the rest */
         if (strcmp(name, "config.json") == 0 || strstr(name, ".index.json")) remove_listed(&m, i, dir);
     }
     if (worst == BQ_MANIFEST_EQUAL && s->comm->rank == 0)
-        bq_manifest_write(&m, mark); /* no need to read it all again */
+        bq_manifest_write(&m, mark); /* with the new ctimes: the next run need not read the files */
     bq_manifest_close(&m);
     return worst != BQ_MANIFEST_OTHER;
 }

@@ -19,13 +19,13 @@ static bq_mat fetch(void *ctx, bq_stream_id stream, int64_t sample) {
 
 static void advance(void *ctx, int64_t sample, bq_mat y) {
     bq_walk *w = ctx;
-    bq_walk_put(w, &w->qt, sample - w->share.first, y, "quantized");
+    bq_walk_put(w, &w->qt, sample - w->share.first, y);
     w->advanced = true;
 }
 
 static void target(void *ctx, int64_t sample, bq_mat y) {
     bq_walk *w = ctx;
-    bq_walk_put(w, &w->target, sample - w->share.first, y, "original");
+    bq_walk_put(w, &w->target, sample - w->share.first, y);
 }
 
 static void step(void *ctx, int64_t at, int64_t steps, double loss) {
@@ -44,8 +44,8 @@ static void trained(void *ctx, int linear, const bq_adascale *values) {
     w->hooks->trained(w->hooks->ctx, w->block, linear, values);
 }
 
-/* What the passes start from: this phase's result of an earlier sweep, or that of the phase before; false:
- * the model's weights, without a grid. */
+/* Restore what the passes start from: this phase's result of an earlier sweep, or the result of the phase
+ * before.  False: there is none; they start from the model's weights, without a grid. */
 static bool start_from(bq_walk *w) {
     bq_dev *dev = &w->s->dev;
     int phase = w->sweep ? w->phase : w->phase - 1;
@@ -55,7 +55,7 @@ static bool start_from(bq_walk *w) {
     return true;
 }
 
-/* A pass that does not train leaves the count of steps as it is. */
+/* Run one pass.  w->steps changes only if the pass trains. */
 static int64_t apply(bq_walk *w, bq_pass_context *c, const bq_pass *p) {
     const bq_pass_kind *kind = bq_pass_kind_at(p->kind);
     w->before = w->units;
@@ -64,7 +64,7 @@ static int64_t apply(bq_walk *w, bq_pass_context *c, const bq_pass *p) {
     bq_mark_close();
     w->units = w->before + steps;
     if (done == BQ_PASS_NOT_FINITE)
-        bq_log(BQ_WARN, "block %d: the loss stopped being a number; %s left the block as it was",
+        bq_log(BQ_WARN, "block %d: the loss became NaN or infinite; %s left the block as it was",
                w->block + 1, kind->name);
     if (steps) w->steps = done < 0 ? 0 : done;
     if (!(kind->traits & BQ_PASS_QUANTIZES) || done == BQ_PASS_STOPPED) return done;
@@ -73,7 +73,7 @@ static int64_t apply(bq_walk *w, bq_pass_context *c, const bq_pass *p) {
     return done;
 }
 
-/* Once a phase, on the first block at hand: how products are made if not in f32, and what that changes. */
+/* Once a phase, on its first block: log how products are computed if not in f32, and the error of that. */
 static void say_compute(bq_walk *w, bq_pass_context *c) {
     bq_compute wanted = w->recipe->compute, used = bq_dev_compute(c->dev, wanted);
     double nmse[BQ_SITES];

@@ -4,8 +4,8 @@
 
 #include "driver/run/walk.h"
 
-/* The phase's passes on the block at hand, whose FP weights are in w->blk: the result is in w->q.  BQ_OK, or
- * BQ_STOPPED with what was trained kept.  Collective over stage. */
+/* Run the phase's passes on the current block, whose FP weights are in w->blk; the result is in w->q.  BQ_OK,
+ * or BQ_STOPPED after the state of a training was saved.  Collective over stage. */
 int bq_walk_passes(bq_walk *w);
 
 #endif

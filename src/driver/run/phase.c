@@ -32,19 +32,19 @@ static void clock_to(bq_walk *w, int part, double *since) {
     *since = now;
 }
 
-/* My samples of the inputs of block b, of the FP stream, or of the quantized one where that is the only one.
- */
+/* Read my samples of the inputs of block b into the FP stream, or into the QT stream where that is the only
+ * one. */
 static void load_head(bq_walk *w, int b) {
     bq_run *s = w->s;
     bq_stream *to = w->follows ? &w->fp : &w->qt;
     const bq_recipe *r = &s->recipe;
     char path[BQ_PATH_MAX + 96], why[BQ_WHY];
     bq_acts *acts;
-    bq_reference_path(s, b, path, sizeof path);
+    uint64_t hash = bq_reference_file(s, b, path, sizeof path);
     bool good = bq_acts_open(&acts, path, r->calibration.samples, r->calibration.length,
-                             s->src.arch.model.hidden, bq_reference_hash(s, b), why) == BQ_ACTS_OK;
+                             s->src.arch.model.hidden, hash, why) == BQ_ACTS_OK;
     acts = bq_stream_file_join(s, acts);
-    good = good && acts; /* where they join, NULL if another replica has none */
+    good = good && acts; /* NULL if they are joined and another replica has none */
     for (int64_t i = 0; good && i < w->share.count; i++) {
         good = bq_acts_read(acts, w->share.first + i, w->buffer[0].data);
         bq_stream_put(to, i, w->buffer[0]);
@@ -54,8 +54,8 @@ static void load_head(bq_walk *w, int b) {
     bq_acts_close(acts);
 }
 
-/* At a segment's head the quantized stream is the boundary that the sweep before kept, at first the FP
- * stream. */
+/* A segment's QT stream starts as the boundary that the latest sweep before kept, or as the FP stream if
+ * there is none. */
 static void start_segment(bq_walk *w) {
     w->frozen = bq_sweep_frozen(w->s, w->sweep, w->block);
     if (w->frozen || !w->qt.open || bq_sweep_head(w->s, w->sweep, w->block, &w->qt, w->buffer[0])) return;
@@ -63,7 +63,7 @@ static void start_segment(bq_walk *w) {
         bq_stream_put(&w->qt, i, bq_stream_get(&w->fp, i, w->buffer[0]));
 }
 
-/* After its last block a segment's quantized stream is the next one's head in the next sweep. */
+/* Keep the QT stream behind a segment's last block: the next segment starts from it in the next sweep. */
 static void end_segment(bq_walk *w) {
     bq_run *s = w->s;
     int next = w->block + 1, blocks = s->src.arch.model.blocks;
@@ -77,12 +77,13 @@ static void end_segment(bq_walk *w) {
                    moved);
 }
 
+/* All my samples of `from` through the block with the matrices mats, into `to`. */
 static void forward(bq_walk *w, const bq_mat *mats, bq_stream *from, bq_stream *to) {
     bq_dev *dev = &w->s->dev;
     for (int64_t i = 0; i < from->samples; i++) {
-        dev->op->put(dev, bq_stream_get(from, i, w->buffer[0]), w->x);
-        bq_block_forward(dev, &w->blk, mats, &w->work, w->x, w->y);
-        bq_walk_put(w, to, i, w->y, from == &w->qt ? "quantized" : "original");
+        dev->op->put(dev, bq_stream_get(from, i, w->buffer[0]), w->work.x);
+        bq_block_forward(dev, &w->blk, mats, &w->work, w->work.x, w->work.y);
+        bq_walk_put(w, to, i, w->work.y);
     }
 }
 
@@ -101,7 +102,7 @@ static bq_ckpt_linear describe_linear(const bq_walk *w, int i) {
     return l;
 }
 
-/* What a checkpoint holds, for the host to read, and given back. */
+/* Visit every matrix of a checkpoint. */
 static void each_mat(bq_dev *dev, bq_ckpt *c, void (*visit)(bq_dev *dev, bq_mat *m)) {
     for (int i = 0; i < BQ_NORMS_FOLDED; i++) visit(dev, &c->norm[i]);
     for (int i = 0; i < c->linears; i++) {
@@ -156,15 +157,13 @@ static void open_walk(bq_walk *w, bq_run *s, int sweep, int phase, const bq_phas
         w->limit = of.steps > w->limit ? of.steps : w->limit;
     }
     if (!w->calibrated) return;
-    bq_work_push(&w->work, arch, t, bq_phase_traits(w->recipe) & BQ_PASS_BACKWARD, mem);
-    bq_source_rope(&s->src, r->rope, &s->dev, &w->work);
-    w->x = bq_arena_push(mem, t, h, BQ_F32);
-    w->y = bq_arena_push(mem, t, h, BQ_F32);
+    bool backward = bq_phase_traits(w->recipe) & BQ_PASS_BACKWARD;
+    bq_source_work(&s->src, r->rope, &s->dev, t, backward, &w->work);
     w->loss = calloc((size_t)w->limit, sizeof *w->loss);
     w->batch = calloc((size_t)w->most + 2, sizeof *w->batch);
-    w->memory = malloc((size_t)(3 * t * h) * sizeof *w->memory);
-    BQ_CHECK(w->loss && w->batch && w->memory, "no memory for sample buffers of %ld x %ld", (long)t, (long)h);
-    for (int i = 0; i < 3; i++) w->buffer[i] = bq_mat_host(w->memory + i * t * h, t, h, BQ_F32);
+    BQ_CHECK(w->loss && w->batch, "no memory for the losses of %ld steps", (long)w->limit);
+    w->room = bq_run_room(s, 3);
+    for (int i = 0; i < 3; i++) w->buffer[i] = bq_mat_rows(w->room, i * t, t);
     if (w->follows) bq_stream_open(&w->fp, n, t, h, bq_run_home(s));
     if (w->follows) bq_stream_open(&w->target, n, t, h, bq_run_home(s));
     if (w->recipe->inputs != BQ_INPUTS_FP) bq_stream_open(&w->qt, n, t, h, bq_run_home(s));
@@ -176,16 +175,16 @@ static void close_walk(bq_walk *w, size_t mark) {
     bq_stream_close(&w->fp);
     bq_stream_close(&w->target);
     bq_stream_close(&w->qt);
-    free(w->memory);
+    free(w->room.data);
     free(w->loss);
     free(w->batch);
     bq_arena_reset(&w->s->dev.mem, mark);
 }
 
-/* Block b: its FP outputs, its quantized form (restored or made), the streams moved past it. */
+/* What was done with a block. */
 typedef enum { RESTORED, MADE, STOPPED } outcome;
 
-/* Only the FP stream moves on, for the segments behind. */
+/* A block of a frozen segment: only the FP stream passes it, for the segments behind. */
 static outcome pass_frozen(bq_walk *w) {
     bq_run *s = w->s;
     bq_ahead_take(w->ahead, &s->src, &s->dev, w->block, &w->blk);
@@ -194,15 +193,15 @@ static outcome pass_frozen(bq_walk *w) {
     return RESTORED;
 }
 
-/* Does anybody read what the block makes of the FP stream?  After the last block of a piece only the passes
- * may have, and the boundary behind it, where a later sweep starts from that. */
+/* Does anybody read the block's FP outputs?  Behind the last block of a piece they are read only by passes
+ * with targets, and with several sweeps by bq_sweep_moved. */
 static bool wants_target(const bq_walk *w) {
     return w->follows &&
            (w->block + 1 < w->end || w->s->recipe.sweeps > 1 || bq_phase_traits(w->recipe) & BQ_PASS_TARGETS);
 }
 
-/* The first pass makes the targets where it sees the FP stream, the weights as they were, and products in
- * f32. */
+/* Can the first pass compute the targets?  It must read the FP stream and the original weights, and compute
+ * in f32. */
 static bool pass_makes_target(const bq_walk *w) {
     bq_compute compute = bq_dev_compute(&w->s->dev, w->recipe->compute);
     return w->phase == 0 && w->sweep == 0 && compute == BQ_COMPUTE_F32 && bq_phase_hands_on(w->recipe);
@@ -214,7 +213,7 @@ static outcome do_block(bq_walk *w) {
     memset(w->seconds, 0, sizeof w->seconds);
     w->advanced = false;
     bool done = bq_state_done(s->state, w->sweep, w->phase, w->block);
-    bq_comm_stage_bcast(s->comm, &done, sizeof done); /* replica 0 has looked last */
+    bq_comm_stage_bcast(s->comm, &done, sizeof done); /* as replica 0 sees it */
     if (done && !w->calibrated) return RESTORED;
     if (bq_grid_is_start(&s->grid, w->block)) start_segment(w);
     if (w->frozen) return pass_frozen(w);
@@ -244,31 +243,25 @@ static outcome do_block(bq_walk *w) {
     return done ? RESTORED : MADE;
 }
 
-/* Where the stage ends inside a segment, and where it begins inside one. */
-static bq_boundary given(const bq_walk *w, bq_piece piece) {
-    return (bq_boundary){w->sweep, w->phase, piece.end};
-}
-static bq_boundary taken(const bq_walk *w, bq_piece piece) {
-    return (bq_boundary){w->sweep, w->phase, piece.first};
-}
-
-/* The streams before a piece's first block; false: a stop came while waiting for them. */
+/* Load the streams before a piece's first block.  False: a stop came while it waited for them. */
 static bool start_piece(bq_walk *w, bq_piece piece) {
     bq_run *s = w->s;
+    bq_boundary head = {w->sweep, w->phase, piece.first};
     w->frozen = false;
     if (!w->calibrated) return true;
     load_head(w, piece.first);
     if (!piece.takes) return true;
     w->frozen = bq_sweep_frozen(s, w->sweep, bq_grid_unit_start(&s->grid, piece.first));
     if (w->frozen || !w->qt.open) return true;
-    if (!bq_boundary_await(s, taken(w, piece))) return false;
-    bq_boundary_load(s, taken(w, piece), &w->qt, w->buffer[0]);
+    if (!bq_boundary_await(s, head)) return false;
+    bq_boundary_load(s, head, &w->qt, w->buffer[0]);
     return true;
 }
 
-/* last: nothing follows this piece. */
+/* last: it is the last piece of the run on this stage. */
 static int do_piece(bq_walk *w, bq_piece piece, bool last) {
     bq_run *s = w->s;
+    bq_boundary end = {w->sweep, w->phase, piece.end};
     if (!start_piece(w, piece)) return BQ_STOPPED;
     if (piece.takes && w->frozen) return BQ_OK;
     w->end = piece.end;
@@ -282,12 +275,12 @@ static int do_piece(bq_walk *w, bq_piece piece, bool last) {
             bq_stop_wanted = 1;
         if (got == STOPPED) return BQ_STOPPED;
     }
-    if (piece.gives && w->qt.open && !w->frozen) bq_boundary_keep(s, given(w, piece), &w->qt, w->buffer[0]);
+    if (piece.gives && w->qt.open && !w->frozen) bq_boundary_keep(s, end, &w->qt, w->buffer[0]);
     return BQ_OK;
 }
 
-/* Nothing is left to do for this stage (collective over it): every block is made or frozen, every boundary
- * kept. */
+/* Has this stage nothing left to do: is every block made or frozen, and every boundary kept?  Collective over
+ * stage. */
 static bool all_done(const bq_run *s, int sweep, int phase, bq_shard blocks) {
     bool frozen = false, chained = s->recipe.sweeps > 1 && phase + 1 == s->recipe.nphase;
     int all = s->src.arch.model.blocks, end = (int)(blocks.first + blocks.count);

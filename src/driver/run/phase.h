@@ -4,7 +4,7 @@
 
 #include "driver/run/walk.h"
 
-/* One phase over the stage's blocks in one sweep; BQ_OK or BQ_STOPPED. */
+/* Run one phase on the stage's blocks in one sweep.  BQ_OK or BQ_STOPPED.  Collective over stage. */
 int bq_phase_run(bq_run *s, int sweep, int phase, const bq_phase_hooks *hooks);
 
 #endif

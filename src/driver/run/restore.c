@@ -10,7 +10,7 @@ static void restore(bq_dev *dev, bq_ckpt_file *f, int linear, bq_ckpt_part part,
     bq_device_fill(dev, room, to);
 }
 
-/* Norms and biases that passes had changed. */
+/* The norms and biases, which a pass had changed. */
 static void restore_folded(bq_dev *dev, const bq_arch *arch, bq_ckpt_file *f, bq_block *blk) {
     for (int i = 0; i < BQ_NORMS_FOLDED; i++) {
         bq_mat norm = bq_block_kept_norm(blk, i), room = bq_device_room(dev, norm);

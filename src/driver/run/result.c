@@ -42,13 +42,13 @@ static void name_result(const bq_recipe *r, char *out, size_t n) {
 
 enum { FP, RTN, RESULT, WEIGHTS };
 
-/* The numbers of an evaluation.  Where the result is round to nearest, it has no column of its own. */
+/* The numbers of an evaluation.  If the result is round to nearest, only `rtn` has a number. */
 typedef struct {
     const char *name[WEIGHTS]; /* NULL: not evaluated */
     double of[WEIGHTS];
 } numbers;
 
-/* ", "fp": 12.3" for each: null for inf and NaN, which JSON does not have. */
+/* Write `, "fp": 12.3` for each; JSON has no inf and NaN, so they are null. */
 static void put_json(FILE *to, const bq_eval *e, const numbers *v) {
     for (int w = 0; w < WEIGHTS; w++) {
         if (!v->name[w]) continue;
@@ -59,7 +59,7 @@ static void put_json(FILE *to, const bq_eval *e, const numbers *v) {
     }
 }
 
-/* The list of result.json: the recipe's elements, each with its numbers. */
+/* The list `evals` of result.json: the recipe's elements, each with its numbers. */
 static void put_list(FILE *to, const bq_run *s, const numbers *v) {
     json_t *recipe = bq_keys_json(&s->recipe, false), *list = json_object_get(recipe, "evals");
     for (int i = s->evals.object; i < s->evals.count; i++) {
@@ -105,8 +105,8 @@ static void name_values(const numbers *v, char *text, size_t size) {
         if (v->name[w]) n += (size_t)snprintf(text + n, size - n, " %s=%.4f", v->name[w], v->of[w]);
 }
 
-/* For people, for programs, and in result.json where all three are known.  eval --run leaves no file, so it
- * prints what a run would log. */
+/* Log the numbers, print the result line, and write result.json where all three are known.  eval --run writes
+ * no file, so it prints the lines that a run logs. */
 static void print_result(const bq_run *s, const numbers *v, const char *name) {
     char text[1280]; /* a finite number may have 309 digits */
     for (int i = 0; i < s->evals.count; i++) {
@@ -130,7 +130,7 @@ static void print_result(const bq_run *s, const numbers *v, const char *name) {
 
 static bool stopped(const void *ctx) { return bq_run_stopped(ctx); }
 
-/* One evaluation with all weights, or with those of the result alone. */
+/* One evaluation: of the model, of round to nearest and of the result, or of the result alone. */
 static int evaluate(bq_run *s, bq_score *with, const bq_eval *e, const char *name, numbers *v) {
     bool all = !s->args->result_only, rtn = strcmp(name, "rtn") == 0;
     int code = BQ_OK;

@@ -7,8 +7,8 @@
 /* Round to nearest, as a bq_weights_of. */
 void bq_rtn_weights(void *ctx, bq_dev *dev, bq_block *blk, bq_quantized *q);
 
-/* Evaluate FP, round to nearest and the result; print the result line.  Returns as
- * bq_score_run.  Collective. */
+/* Evaluate the model, round to nearest and the result; print the result line.  Returns as bq_score_run.
+ * Collective over world. */
 int bq_result_evaluate(bq_run *s);
 
 #endif

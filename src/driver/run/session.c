@@ -95,8 +95,8 @@ static void want_stop(int number) {
     bq_stop_wanted = 1;
 }
 
-/* A second SIGINT kills, as ever; where the shell has it ignored, as for a job in the background, it stays
- * so. */
+/* A second SIGINT kills the process, as usual.  If SIGINT is ignored, as in a background job of a shell, it
+ * stays ignored. */
 static void catch_signals(void) {
     struct sigaction act = {.sa_handler = want_stop, .sa_flags = SA_RESTART}, before;
     sigaction(SIGTERM, &act, NULL);
@@ -106,8 +106,8 @@ static void catch_signals(void) {
     if (before.sa_handler != SIG_IGN) sigaction(SIGINT, &act, NULL);
 }
 
-/* Ranks that compute differently (another device, CPU or BLAS) would make checkpoints that the others refuse.
- * mine: what is the same on ranks of one kind. */
+/* Refuse ranks that compute differently (another device, CPU or BLAS): the others would refuse their
+ * checkpoints.  mine: a number that is equal on ranks of one kind. */
 static int check_class(const bq_run *s, uint64_t mine) {
     uint64_t first = mine;
     bq_comm_bcast(s->comm, &first, sizeof first);
@@ -136,7 +136,7 @@ int bq_session_open(bq_run *s, const bq_args *args, bq_comm *comm) {
     if ((code = bq_comm_grid(comm, s->grid.nstage))) return code;
     if ((code = bq_root_first(comm, plan, s))) return code;
     if ((code = bq_root_first(comm, open_device, s))) return code;
-    if ((code = check_class(s, (uint64_t)s->dev.mem.place))) return code; /* bq_nccl_open would wait */
+    if ((code = check_class(s, (uint64_t)s->dev.mem.place))) return code; /* else bq_nccl_open hangs */
     comm->nccl = bq_nccl_open(comm, &s->dev);
     if (!bq_comm_agree(comm, !s->plan.direct)) comm->depth = bq_nccl_open_depth(comm, &s->dev);
     return BQ_OK;
@@ -172,7 +172,7 @@ static uint64_t part_of(const bq_run *s, const char *name) {
     return s->part[i].hash;
 }
 
-/* Everything that changes bytes, by name, and the two sums of it: of the FP stream, and of the whole run. */
+/* Hash everything that changes bytes: each part by name, the FP stream (acts_hash), the run (fingerprint). */
 static int fingerprint(bq_run *s) {
     char cache[BQ_PATH_MAX + 32], class[256];
     snprintf(cache, sizeof cache, "%s/ckpt/model.hash.json", s->dir);
@@ -211,7 +211,7 @@ static void run_dir(const bq_run *s, int i, char path[BQ_PATH_MAX + 16]) {
     snprintf(path, BQ_PATH_MAX + 16, "%s%s", s->dir, sub[i]);
 }
 
-/* Before anything is made or opened there. */
+/* Check the run directory before anything is made or opened there. */
 static int check_place(const bq_run *s) {
     char path[2 * BQ_PATH_MAX], mark[2 * BQ_PATH_MAX];
     if (s->comm->rank) return BQ_OK;

@@ -16,8 +16,8 @@
 #include <string.h>
 #include <unistd.h>
 
-/* The run's fingerprint, as its first checkpoint's seal says it: this machine's kind need not be the run's.
- */
+/* Read the run's fingerprint from the seal of its first checkpoint.  It cannot be computed here: this machine
+ * may be of another kind. */
 static bool read_fingerprint(bq_run *s) {
     char path[BQ_PATH_MAX + 64];
     int64_t size;
@@ -34,7 +34,7 @@ static bool finished(const bq_run *s) {
     return true;
 }
 
-/* Are recipe and model still those that the run was made from? */
+/* Refuse a recipe or a model that has changed since the run was made. */
 static int check_parts(bq_run *s) {
     char cache[BQ_PATH_MAX + 32];
     bq_part part[BQ_PARTS];
@@ -55,8 +55,8 @@ static int check_parts(bq_run *s) {
     return BQ_OK;
 }
 
-/* A model goes into a folder of its own: a new one, an empty one, or that of an earlier export (the exporter
- * knows those). */
+/* An export goes to a directory that is new, is empty, or holds a model; the exporter checks whose model that
+ * is. */
 static int check_place(const char *out) {
     char path[BQ_PATH_MAX + 32];
     struct dirent *entry;
@@ -95,8 +95,8 @@ static int look(void *session) {
     return code;
 }
 
-/* Every byte of the checkpoints that will be used, a share of the blocks on each rank: found now, damage
- * costs nothing but this.  The last one that is damaged is named, by the rank that read it. */
+/* Check every byte of the checkpoints that will be used, each rank those of its share of the blocks, before
+ * any other work.  The rank that read the last damaged one names it. */
 static int check_blocks(const bq_run *s) {
     char path[BQ_PATH_MAX + 64], why[BQ_WHY], bad_path[BQ_PATH_MAX + 64], bad_why[BQ_WHY];
     int bad = 0, code = BQ_OK;
@@ -104,7 +104,7 @@ static int check_blocks(const bq_run *s) {
         bq_ckpt_file *f;
         bq_ckpt head;
         int phase = s->recipe.nphase - 1,
-            listed = bq_state_listed(s->dir, phase, b); /* of later sweeps, too, where that one is damaged */
+            listed = bq_state_listed(s->dir, phase, b); /* it may be of a later sweep that is damaged */
         bq_ckpt_path(path, sizeof path, s->dir, listed > s->latest[b] ? listed : s->latest[b], phase, b);
         if (bq_ckpt_open(&f, path, s->fingerprint, &head, why) != BQ_CKPT_OK) {
             bad = b + 1;

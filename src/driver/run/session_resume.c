@@ -1,4 +1,4 @@
-/* Is what lies in the run directory of this run?  If not, what differs. */
+/* Does the run directory belong to this run?  If not, say what differs. */
 #include "driver/run/session.h"
 
 #include "base/die.h"
@@ -12,7 +12,7 @@ static const struct {
                {"tokens", "other calibration tokens"},
                {"numerics", "another processor, BLAS, C library, compiler or release"}};
 
-/* Do the keys that were named start with that of this part? */
+/* Does `text`, a list of keys, have one that is or begins with `part`? */
 static bool named(const char *text, const char *part) {
     for (const char *at = text; (at = strstr(at, part)); at++) {
         char next = at[strlen(part)];
@@ -21,8 +21,8 @@ static bool named(const char *text, const char *part) {
     return false;
 }
 
-/* Keys of the recipe with both values, as far as the run's recipe.json tells; parts that it does not tell of
- * by name. */
+/* Refuse.  The message has the keys that differ from the run's recipe.json, with both values, and the names
+ * of other parts that differ. */
 static int refuse(const bq_run *s, char *parts) {
     char path[BQ_PATH_MAX + 16], text[1024];
     snprintf(path, sizeof path, "%s/recipe.json", s->dir);

@@ -4,21 +4,18 @@
 #include "driver/run/restore.h"
 #include "io/state/checkpoint.h"
 
-void bq_walk_put(bq_walk *w, bq_stream *to, int64_t i, bq_mat y, const char *stream) {
+void bq_walk_put(bq_walk *w, bq_stream *to, int64_t i, bq_mat y) {
     bq_dev *dev = &w->s->dev;
-    dev->op->get(dev, y, w->buffer[BQ_STREAM_TARGET]);
+    bq_mat at = to->data ? bq_stream_get(to, i, y) : w->buffer[BQ_STREAM_TARGET];
+    (at.place == BQ_DEVICE ? dev->op->copy : dev->op->get)(dev, y, at);
     dev->op->wait(dev);
-    bq_run_finite(w->s, w->buffer[BQ_STREAM_TARGET], w->block, w->share.first + i, stream);
-    bq_stream_put(to, i, to->home.place == BQ_DEVICE ? y : w->buffer[BQ_STREAM_TARGET]);
+    bq_run_finite(w->s, at, w->block, w->share.first + i, to == &w->qt ? "quantized" : "original");
+    bq_stream_put(to, i, at);
     bq_run_stopped(w->s);
     bq_ahead_move(w->ahead);
 }
 
-bool bq_walk_stops(const bq_walk *w) {
-    double wanted = bq_run_stopped(w->s);
-    bq_comm_fill(w->s->comm, &wanted, 1);
-    return wanted > 0;
-}
+bool bq_walk_stops(const bq_walk *w) { return bq_comm_stage_any(w->s->comm, bq_run_stopped(w->s)); }
 
 void bq_walk_restore(bq_walk *w, int phase, int sweep, bool fold) {
     char path[BQ_PATH_MAX + 64];

@@ -12,9 +12,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- what there is to walk ---- */
+/* ---- evaluations, and what they take ---- */
 
-/* The last one of the set; name: what messages call the length of its longest sequence. */
+/* Check the last evaluation of the set.  name: of the length of its longest sequence, for messages. */
 static int check(const bq_evals *set, const bq_source *src, const char *name) {
     const bq_eval *e = &set->eval[set->count - 1];
     int code = bq_source_check_tokens(src, e->path, &e->tokens, e->first, e->used);
@@ -43,8 +43,9 @@ static size_t need_of(const bq_arch *arch, const bq_scheme *scheme, bool prescal
     size_t blocks = bq_block_need(arch) + bq_work_need(arch, ctx, false);
     if (scheme) blocks += bq_quantized_need(arch, scheme);
     if (prescaled) blocks += bq_quantized_need_pre(arch) + bq_block_pre_scratch(arch, ctx);
-    size_t head = bq_arena_need(1, h, BQ_F32) + bq_arena_need(v, h, BQ_F32) + bq_arena_need(ctx, 1, BQ_I32);
-    return larger(blocks, head) + 2 * bq_arena_need(ctx, h, BQ_F32) + bq_op_scratch(ctx, arch->attention, v);
+    size_t head = bq_arena_need(1, h, BQ_F32) + bq_arena_need(v, h, BQ_F32) + bq_arena_need(ctx, 1, BQ_I32) +
+                  2 * bq_arena_need(ctx, h, BQ_F32);
+    return larger(blocks, head) + bq_op_scratch(ctx, arch->attention, v);
 }
 
 size_t bq_score_need(const bq_arch *arch, const bq_scheme *scheme, bool prescaled, const bq_evals *set) {
@@ -78,15 +79,14 @@ size_t bq_score_stream(const bq_arch *arch, const bq_evals *set, int ranks) {
 typedef struct {
     const bq_score *s;
     const bq_eval *e;
-    bq_shard share;   /* my sequences */
-    bq_stream stream; /* their hidden states */
-    bq_mat x, y;      /* device (ctx, H) */
-    bq_mat buffer;    /* host (ctx, H) */
-    int32_t *ids;     /* of one of them, filled up to ctx */
-    int64_t count, from;
+    bq_shard share;      /* my sequences */
+    bq_stream stream;    /* their hidden states */
+    bq_mat buffer;       /* host (ctx, H) */
+    int32_t *ids;        /* of the current one, padded to ctx */
+    int64_t count, from; /* its length; the first token that is scored */
 } walk;
 
-/* The last id is repeated: whatever blocks do with it is as finite as with the sequence itself. */
+/* Padding repeats the last id of the sequence, whose values are finite if those of the sequence are. */
 static void take_ids(walk *w, int64_t i) {
     w->count = w->e->kind->sequence(w->e, w->share.first + i, w->ids, &w->from);
     for (int64_t t = w->count; t < w->e->ctx; t++) w->ids[t] = w->ids[w->count - 1];
@@ -100,7 +100,7 @@ static void embed(walk *w) {
     }
 }
 
-/* False when a rank was told to stop. */
+/* All my sequences through all blocks.  False on all ranks: a stop came to one. */
 static bool blocks(walk *w, const bq_scheme *scheme, bq_weights_of weights, void *ctx) {
     const bq_score *s = w->s;
     const bq_arch *arch = &s->src->arch;
@@ -110,11 +110,10 @@ static bool blocks(walk *w, const bq_scheme *scheme, bq_weights_of weights, void
     bq_work work;
     bq_quantized q;
     bq_block_push(&blk, arch, &dev->mem);
-    bq_work_push(&work, arch, w->e->ctx, false, &dev->mem);
+    bq_source_work(s->src, s->angles, dev, w->e->ctx, false, &work);
     work.activations = weights ? s->activations : 0;
     if (weights) bq_quantized_push(&q, arch, scheme, &dev->mem);
     if (weights && s->prescaled) bq_quantized_push_pre(&q, &dev->mem);
-    bq_source_rope(s->src, s->angles, dev, &work);
     bool stop = false;
     for (int b = 0; b < arch->model.blocks; b++) {
         stop = s->stopped && bq_comm_agree(s->comm, s->stopped(s->stop_ctx));
@@ -123,11 +122,9 @@ static bool blocks(walk *w, const bq_scheme *scheme, bq_weights_of weights, void
         if (weights) weights(ctx, dev, &blk, &q);
         for (int64_t i = 0; i < w->share.count; i++) {
             char note[64];
-            dev->op->put(dev, bq_stream_get(&w->stream, i, w->buffer), w->x);
-            bq_block_forward(dev, &blk, weights ? q.w_hat : blk.w, &work, w->x, w->y);
-            if (s->home.place != BQ_DEVICE) dev->op->get(dev, w->y, w->buffer);
-            dev->op->wait(dev);
-            bq_stream_put(&w->stream, i, s->home.place == BQ_DEVICE ? w->y : w->buffer);
+            bq_mat x = bq_stream_get(&w->stream, i, w->buffer);
+            bq_block_sample(dev, &blk, weights ? q.w_hat : blk.w, &work, x, x);
+            bq_stream_put(&w->stream, i, x);
             bq_heartbeat(s->comm);
             snprintf(note, sizeof note, "eval %s  block %d/%d", s->label, b + 1, arch->model.blocks);
             bq_progress(b * w->share.count + i + 1, arch->model.blocks * w->share.count, note);
@@ -137,7 +134,7 @@ static bool blocks(walk *w, const bq_scheme *scheme, bq_weights_of weights, void
     return !stop;
 }
 
-/* score[i] of my sequences. */
+/* The final norm and the head: score[i] of my sequences. */
 static void head(walk *w, double *score) {
     const bq_score *s = w->s;
     const bq_model *m = &s->src->arch.model;
@@ -145,6 +142,8 @@ static void head(walk *w, double *score) {
     size_t mark = bq_arena_mark(&dev->mem);
     bq_mat norm = bq_arena_push(&dev->mem, 1, m->hidden, BQ_F32);
     bq_mat table = bq_arena_push(&dev->mem, m->vocab, m->hidden, BQ_F32);
+    bq_mat x = bq_arena_push(&dev->mem, w->e->ctx, m->hidden, BQ_F32);
+    bq_mat y = bq_arena_push(&dev->mem, w->e->ctx, m->hidden, BQ_F32);
     bq_mat next = bq_arena_push(&dev->mem, w->e->ctx - 1, 1, BQ_I32);
     double *nll = malloc((size_t)w->e->ctx * sizeof *nll);
     BQ_CHECK(nll, "no memory for the losses of %ld tokens", (long)w->e->ctx);
@@ -153,10 +152,10 @@ static void head(walk *w, double *score) {
         take_ids(w, i);
         int64_t n = w->count - w->from;
         bq_mat wanted = bq_mat_rows(next, 0, n);
-        dev->op->put(dev, bq_stream_get(&w->stream, i, w->buffer), w->x);
+        dev->op->put(dev, bq_stream_get(&w->stream, i, w->buffer), x);
         dev->op->put(dev, bq_mat_host(w->ids + w->from, n, 1, BQ_I32), wanted);
-        dev->op->rmsnorm(dev, w->x, norm, (float)m->eps, w->y);
-        dev->op->xent(dev, bq_mat_rows(w->y, w->from - 1, n), table, wanted, nll);
+        dev->op->rmsnorm(dev, x, norm, (float)m->eps, y);
+        dev->op->xent(dev, bq_mat_rows(y, w->from - 1, n), table, wanted, nll);
         dev->op->wait(dev);
         bq_heartbeat(s->comm);
         int64_t k = w->share.first + i;
@@ -167,7 +166,7 @@ static void head(walk *w, double *score) {
     bq_arena_reset(&dev->mem, mark);
 }
 
-/* All scores, the same on all ranks.  own: of the model's own weights. */
+/* The number from all scores, which are the same on all ranks.  own: of the model's own weights. */
 static int conclude(const bq_score *s, const bq_eval *e, const double *score, bool own, double *value) {
     char why[128];
     *value = bq_eval_unsigned(e->kind->number(e, score));
@@ -191,8 +190,6 @@ int bq_score_run(const bq_score *s, const bq_eval *e, const bq_scheme *scheme, b
     w.ids = malloc((size_t)e->ctx * sizeof *w.ids);
     BQ_CHECK(score && buffer && w.ids, "no memory to evaluate sequences of %ld tokens", (long)e->ctx);
     w.buffer = bq_mat_host(buffer, e->ctx, hidden, BQ_F32);
-    w.x = bq_arena_push(&s->dev->mem, e->ctx, hidden, BQ_F32);
-    w.y = bq_arena_push(&s->dev->mem, e->ctx, hidden, BQ_F32);
     bq_stream_open(&w.stream, w.share.count, e->ctx, hidden, s->home);
     embed(&w);
     bool whole = blocks(&w, scheme, weights, ctx);

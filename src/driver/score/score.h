@@ -1,10 +1,9 @@
-/* score.h - the walk of an evaluation: its sequences through all blocks and the head, with the weights asked
- * for.
+/* score.h - one evaluation: takes its sequences through all blocks and the head, with given weights.
  *
- * Sequences are walked block by block, so one block of weights is in memory whatever the depth.  They are
- * shared out over the ranks of the world.  The number is made of all scores in their order, so it is the same
- * on any number of ranks.  Sequences shorter than the longest are filled up at their end, which causal
- * attention does not see. */
+ * All sequences go through one block before the next block is read, so the weights of only one block are in
+ * memory.  The ranks of the world share the sequences.  The number is computed from all scores in order, so
+ * it is the same on any number of ranks.  Sequences shorter than the longest are padded at their end, which
+ * causal attention does not read. */
 #ifndef BQ_SCORE_H
 #define BQ_SCORE_H
 
@@ -18,33 +17,33 @@ typedef struct {
     const bq_comm *comm;
     const bq_source *src;
     bq_angles angles;
-    bq_home home;                     /* of streams */
-    bool (*stopped)(const void *ctx); /* asked on every rank at each block; NULL: never */
+    bq_home home;                     /* where hidden states are kept */
+    bool (*stopped)(const void *ctx); /* called on every rank before each block; may be NULL */
     const void *stop_ctx;
-    const char *label; /* for the progress line: "fp", "rtn", ... */
-    int activations;   /* bits of the inputs of quantized linears; 0: as they are */
-    bool prescaled;    /* the quantized form has room for factors of these inputs */
+    const char *label; /* for messages: "fp", "rtn", ... */
+    int activations;   /* bits that inputs of quantized linears are rounded to; 0: no rounding */
+    bool prescaled;    /* weights may set factors of these inputs (blk->pre) */
 } bq_score;
 
-/* Which weights: fills `what` (pushed) for block blk; NULL means the block's own. */
+/* Gives the weights: fills q (pushed) for block blk, and the evaluation uses q->w_hat.  NULL: the block's own
+ * weights. */
 typedef void (*bq_weights_of)(void *ctx, bq_dev *dev, bq_block *blk, bq_quantized *q);
 
-/* Open all evaluations of a recipe and check their ids against the model; the recipe must stay where it is.
- * ctx: what messages call the length of the object `eval`.  BQ_OK, or BQ_USAGE or BQ_DATA after one message;
- * bq_evals_close is due in any case. */
+/* Open all evaluations of a recipe, which must outlive the set, and check their ids against the model.  ctx:
+ * the name of the length of the object `eval`, for messages.  BQ_OK, or BQ_USAGE or BQ_DATA after one
+ * message; bq_evals_close is due in any case.  Local. */
 int bq_score_open(bq_evals *set, bq_recipe *recipe, const bq_source *src, const char *ctx);
 
-/* Walk all sequences; *value is the same on all ranks.  scheme: of the quantized form, used when weights is
- * not NULL.  BQ_OK; BQ_STOPPED on all ranks when one was stopped; BQ_DATA when the model's own weights give
- * no finite number, after one message that names the sequence.  Other weights may: *value is then inf or NaN
- * (without a sign), after a warning.  Fault point window_nan.  Collective over world. */
+/* Run an evaluation; *value is the same on all ranks.  scheme: of the quantized linears, read only if weights
+ * is not NULL.  BQ_OK; BQ_STOPPED on all ranks if a stop came to one; BQ_DATA if the number of the model's
+ * own weights is not finite, after one message that names the sequence.  With other weights *value is then
+ * inf or NaN (without a sign), after a warning.  Fault point window_nan.  Collective over world. */
 int bq_score_run(const bq_score *s, const bq_eval *e, const bq_scheme *scheme, bq_weights_of weights,
                  void *ctx, double *value);
 
-/* Device bytes of the evaluation that takes the most, and of its stream on the rank with the largest share,
- * wherever it lives.  0 without evaluations. */
+/* Bytes of the evaluation that takes the most; 0 without evaluations.  need: on the device.  host: a
+ * sequence, its rotary table, losses, scores.  stream: hidden states on the rank with the largest share. */
 size_t bq_score_need(const bq_arch *arch, const bq_scheme *scheme, bool prescaled, const bq_evals *set);
-/* Host bytes beside both: a sequence, its rotary table, losses, scores. */
 size_t bq_score_host(const bq_arch *arch, const bq_evals *set);
 size_t bq_score_stream(const bq_arch *arch, const bq_evals *set, int ranks);
 

@@ -14,7 +14,7 @@
 
 enum { UNKNOWN, WHOLE, DAMAGED };
 
-/* WHOLE for all replicas of the stage, or for none. */
+/* What is known of the boundary's file.  WHOLE is the same on all replicas of the stage. */
 static unsigned char *known(const bq_run *s, bq_boundary at) {
     int phases = s->recipe.nphase + 1, blocks = s->src.arch.model.blocks;
     return &s->boundary[((size_t)at.sweep * (size_t)phases + (size_t)(at.phase + 1)) * (size_t)blocks +
@@ -91,7 +91,7 @@ bool bq_boundary_await(const bq_run *s, bq_boundary at) {
     bool there, stop;
     do {
         there = bq_boundary_kept(s, at);
-        stop = !bq_run_all(s, !bq_run_stopped(s));
+        stop = bq_comm_stage_any(s->comm, bq_run_stopped(s));
         if (there || stop) continue;
         double start = bq_seconds();
         nanosleep(&(struct timespec){.tv_nsec = 20000000}, NULL);

@@ -20,7 +20,7 @@ static bool used(const bq_run *s) {
     return s->args->acts == BQ_ACTS_BY_ROOT && s->comm->size > 1 && s->calibration.ids;
 }
 
-/* What is made there: files, their logs, temporaries of both. */
+/* Names of all files that are made there. */
 static const char *const made[] = {"fp_*.h5", "qt_*.h5", "*.h5.valid", "*.h5.*.tmp", NULL};
 static const char name[] = "blockq-acts";
 
@@ -43,14 +43,12 @@ static int stage_of(const bq_run *s, int block) {
 
 static file head_of(const bq_run *s, int stage) {
     file f;
-    int block = (int)bq_grid_blocks(&s->grid, stage).first;
-    bq_reference_path(s, block, f.path, sizeof f.path);
-    f.hash = bq_reference_hash(s, block);
+    f.hash = bq_reference_file(s, (int)bq_grid_blocks(&s->grid, stage).first, f.path, sizeof f.path);
     return f;
 }
 
-/* Both sides say one word: the receiver whether it lacks the share, the sender whether it has it; true when
- * the share moves. */
+/* Is the share to be sent?  The receiver sends whether it lacks the share, the sender whether it has it; both
+ * must be true. */
 static bool moves(const bq_run *s, int peer, bool word) {
     float mine = word, theirs = 0;
     MPI_Request request[2];
@@ -86,19 +84,18 @@ static void receive_share(const bq_run *s, int peer, const file *f, bq_shard sha
     bq_acts_close(acts);
 }
 
-/* One file between rank 0 and the replicas of a stage, each with its share; up: to rank 0. */
+/* Copy one file between rank 0 and the replicas of a stage, each its share.  up: to rank 0. */
 static void exchange(const bq_run *s, file f, int stage, bool up) {
     const bq_comm *comm = s->comm;
-    int64_t size = s->recipe.calibration.length * s->src.arch.model.hidden;
     if (comm->rank && comm->istage != stage) return;
-    float *buffer = malloc((size_t)(2 * size) * sizeof *buffer);
-    BQ_CHECK(buffer, "no memory for two samples of %ld values", (long)size);
+    float *buffer = bq_run_room(s, 2).data;
     for (int r = 0; r < comm->nreplica; r++) {
         int rank = stage * comm->nreplica + r, peer = comm->rank ? 0 : rank;
         if (rank == 0 || (comm->rank && comm->rank != rank)) continue;
         bq_shard share = bq_shard_of(s->recipe.calibration.samples, r, comm->nreplica);
         bq_acts *acts = bq_stream_file_look(s, f.path, f.hash);
-        bool sends = (comm->rank == 0) != up; /* rank 0 has files of earlier runs */
+        bool sends = (comm->rank == 0) != up;
+        /* only rank 0 has files of earlier runs, which may be damaged */
         bool there = acts && bq_acts_has_all(acts, share.first, share.count) &&
                      (comm->rank || bq_acts_whole(acts, share.first, share.count));
         if (moves(s, peer, sends ? there : !there)) {

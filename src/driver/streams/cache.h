@@ -1,25 +1,25 @@
-/* cache.h - activation files where only rank 0 touches the run directory's (--acts root).
+/* cache.h - with --acts root: only rank 0 reads and writes activation files in the run directory.
  *
- * Every other rank keeps its share of the files that its stage reads or makes in a directory of its own below
- * --scratch; everything else works on these as it does on shared files.  Here they are brought up to date:
- * rank 0 has all that a run before left, and gets what this one makes.  Each exchange is one ordered walk
- * over the files, sample by sample, sender and receiver in step, so no cycle of full buffers can form.
- * Without --acts root all of this does nothing.  Collective over world. */
+ * Every other rank has a directory of its own below --scratch, with its share of the files that its stage
+ * reads or makes; the rest of the program uses these as it uses shared files.  The calls here copy samples
+ * between them and the files of rank 0, which has those of earlier runs.  All ranks go through the files and
+ * samples in one order, so no cycle of ranks can wait for each other.  Without --acts root the calls do
+ * nothing.  Collective over world. */
 #ifndef BQ_CACHE_H
 #define BQ_CACHE_H
 
 #include "driver/streams/run.h"
 
-/* s->acts: the directory of this rank's files; but on rank 0 a new, private one (io/folder.h).  Those that
- * killed runs of this user left on this node are removed first.  Local. */
+/* Set s->acts, the directory of this rank's files.  It is a new private one (io/folder.h) except on rank 0;
+ * directories that killed runs of this user left on this node are removed first.  Local. */
 void bq_cache_open(bq_run *s);
 void bq_cache_close(bq_run *s);
 
-/* What rank 0 has, to those who need it: at the start. */
+/* At the start: copy what rank 0 has to the ranks that read it. */
 void bq_cache_fetch(const bq_run *s);
-/* The stages' head files to rank 0: after the reference. */
+/* After the reference: copy the stages' head files to rank 0. */
 void bq_cache_give_heads(const bq_run *s);
-/* The boundaries that a sweep has made to rank 0, and to those whose heads they are. */
+/* After a sweep: copy its boundaries to rank 0, and to the ranks that start from them. */
 void bq_cache_give_boundaries(const bq_run *s, int sweep);
 
 #endif

@@ -12,12 +12,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-void bq_reference_path(const bq_run *s, int block, char *path, size_t n) {
-    snprintf(path, n, "%s/fp_%03d.h5", s->acts, block);
-}
-
-uint64_t bq_reference_hash(const bq_run *s, int block) {
+uint64_t bq_reference_file(const bq_run *s, int block, char *path, size_t n) {
     const uint64_t of[] = {s->acts_hash, (uint64_t)block};
+    snprintf(path, n, "%s/fp_%03d.h5", s->acts, block);
     return bq_hash_bytes(of, sizeof of);
 }
 
@@ -27,28 +24,25 @@ typedef struct {
     bq_shard share; /* my samples */
     bq_block blk;
     bq_work work;
-    bq_mat x, y;
-    float *memory; /* buffers on the host, or where they are on a GPU one sample's copy */
+    float *memory; /* host: the buffers of micro-batches, or if they are on a GPU room for one sample */
     bq_flow flow;
     bq_shard blocks;        /* my stage's */
-    int inner[BQ_PIECES];   /* blocks inside it that a piece starts at, whose inputs are kept, too */
+    int inner[BQ_PIECES];   /* its other blocks at which a piece starts: their inputs are kept, too */
     bq_acts *at[BQ_PIECES]; /* their files */
-    int held;               /* the block whose weights blk has; -1: none */
-    int inners, until;      /* until: the block up to which somebody needs the stream */
-    bq_acts *head, *from;   /* my head file being made; the one that feeds the pipeline, */
-    bq_reader *ahead;       /* by this thread */
+    int held;               /* number of the block that is in blk; -1: none */
+    int inners, until;      /* until: the end of the blocks whose outputs are needed */
+    bq_acts *head, *from;   /* the head file that is made; that which the pipeline reads, */
+    bq_reader *ahead;       /* with this thread */
 } pipe_state;
 
 static bq_acts *open_head(const bq_run *s, int block) {
     char path[BQ_PATH_MAX + 96];
-    bq_reference_path(s, block, path, sizeof path);
-    return bq_stream_file_open(s, path, bq_reference_hash(s, block));
+    return bq_stream_file_open(s, path, bq_reference_file(s, block, path, sizeof path));
 }
 
 static bq_acts *make_head(const bq_run *s, int block) {
     char path[BQ_PATH_MAX + 96];
-    bq_reference_path(s, block, path, sizeof path);
-    return bq_stream_file_make(s, path, bq_reference_hash(s, block));
+    return bq_stream_file_make(s, path, bq_reference_file(s, block, path, sizeof path));
 }
 
 bool bq_reference_whole(const bq_run *s, int block, bq_shard samples) {
@@ -58,27 +52,24 @@ bool bq_reference_whole(const bq_run *s, int block, bq_shard samples) {
     return good;
 }
 
-/* The embedded samples of my share, where block 0's file lacks them: stage 0 only. */
+/* Stage 0: write the embedded samples of my share that block 0's file lacks. */
 static void embed(bq_run *s) {
-    const bq_recipe *r = &s->recipe;
-    int64_t t = r->calibration.length, h = s->src.arch.model.hidden;
+    const int32_t *ids = s->calibration.ids + s->recipe.calibration.offset;
     bq_shard share = bq_run_share(s);
     bq_acts *acts = make_head(s, 0);
-    float *buffer = malloc((size_t)(t * h) * sizeof *buffer);
-    BQ_CHECK(buffer, "no memory for a sample of %ld x %ld", (long)t, (long)h);
+    bq_mat x = bq_run_room(s, 1);
     for (int64_t i = share.first; i < share.first + share.count; i++) {
-        if (bq_acts_has(acts, i) && bq_acts_read(acts, i, buffer)) continue;
-        bq_source_embed(&s->src, s->calibration.ids + r->calibration.offset + i * t,
-                        bq_mat_host(buffer, t, h, BQ_F32));
-        bq_acts_write(acts, i, buffer);
+        if (bq_acts_has(acts, i) && bq_acts_read(acts, i, x.data)) continue;
+        bq_source_embed(&s->src, ids + i * x.rows, x);
+        bq_acts_write(acts, i, x.data);
     }
     bq_acts_sync(acts);
     bq_acts_close(acts);
-    free(buffer);
+    free(x.data);
     bq_comm_stage_barrier(s->comm);
 }
 
-/* Blocks that pieces of the stage start at, but for its first. */
+/* The blocks of the stage at which pieces start, without its first block. */
 static int inner_starts(const bq_run *s, int inner[BQ_PIECES]) {
     bq_piece piece[BQ_PIECES];
     int pieces = bq_grid_pieces(&s->grid, s->comm->istage, piece), n = 0;
@@ -90,8 +81,8 @@ static int inner_starts(const bq_run *s, int inner[BQ_PIECES]) {
 
 static bool have(const bq_run *s, int block) { return bq_reference_whole(s, block, bq_run_share(s)); }
 
-/* The stages that have something to do: [first, last].  The first feeds the pipeline from its head file: it
- * is the one before a stage that lacks its own, or one that lacks an inner file alone.  False: none. */
+/* The stages that have something to do: [first, last].  The first one reads its head file: it is the stage
+ * before one that lacks its own, or one that lacks only inner files.  False: no file is missing. */
 static bool missing(bq_run *s, int *first, int *last) {
     int inner[BQ_PIECES], n = inner_starts(s, inner), stage = s->comm->istage;
     bool head = have(s, (int)bq_grid_blocks(&s->grid, stage).first);
@@ -104,7 +95,7 @@ static bool missing(bq_run *s, int *first, int *last) {
     return *last >= 0;
 }
 
-/* Samples of the micro-batch that starts at sample `at` of my share. */
+/* The number of samples in the micro-batch that starts at sample `at` of my share. */
 static int64_t count_at(const pipe_state *p, int64_t at) {
     int64_t left = p->share.count - at;
     return left < 0 ? 0 : left < p->micro ? left : p->micro;
@@ -115,7 +106,7 @@ static bq_mat sample_of(const pipe_state *p, bq_mat buffer, int64_t i) {
     return (bq_mat){data, p->tokens, p->hidden, p->hidden, BQ_F32, buffer.place};
 }
 
-/* As files take it; valid until the next call. */
+/* A sample's values on the host, valid until the next call. */
 static const float *on_host(pipe_state *p, bq_mat x) {
     bq_dev *dev = &p->s->dev;
     if (x.place != BQ_DEVICE) return x.data;
@@ -124,7 +115,7 @@ static const float *on_host(pipe_state *p, bq_mat x) {
     return p->memory;
 }
 
-/* The next sample of the file that feeds the pipeline, my share's number i. */
+/* Sample i of my share, the next one of the file that the pipeline reads, into x. */
 static void read_ahead(pipe_state *p, int64_t i, bq_mat x) {
     while (!bq_reader_wait(p->ahead, 0.05)) bq_run_stopped(p->s);
     const float *read = bq_reader_next(p->ahead);
@@ -135,7 +126,7 @@ static void read_ahead(pipe_state *p, int64_t i, bq_mat x) {
         memcpy(x.data, read, bq_mat_bytes(x));
 }
 
-/* The n samples of my share from `at` on: out of the file that feeds the pipeline, or into my head file. */
+/* n samples of my share from `at` on: read them from the file, or write them to my head file. */
 static void through_files(pipe_state *p, int64_t at, int64_t n) {
     for (int64_t i = 0; i < n; i++) {
         bq_mat x = sample_of(p, p->flow.in, i);
@@ -144,26 +135,23 @@ static void through_files(pipe_state *p, int64_t at, int64_t n) {
     }
 }
 
-/* A sample before block b: kept where a piece starts there. */
+/* Write an input of block b to its file if a piece starts there. */
 static void keep_inner(pipe_state *p, int b, int64_t sample, bq_mat x) {
     for (int k = 0; k < p->inners; k++)
         if (p->inner[k] == b) bq_acts_write(p->at[k], sample, on_host(p, x));
 }
 
-/* n samples of my share from `at` on, as far as somebody needs them. */
+/* n samples of my share from `at` on through the blocks, up to p->until. */
 static void through_blocks(pipe_state *p, int64_t at, int64_t n) {
     bq_dev *dev = &p->s->dev;
     int first = (int)p->blocks.first;
     for (int b = first; b < p->until; b++) {
         if (b != p->held) bq_source_block(&p->s->src, dev, b, &p->blk);
-        p->held = b; /* of a stage with one block they are read once */
+        p->held = b; /* a stage with one block reads it once */
         bq_source_prefetch(&p->s->src, b + 1 < p->until ? b + 1 : first);
         for (int64_t i = 0; i < n; i++) {
             bq_mat y = sample_of(p, p->flow.out, i), x = b == first ? sample_of(p, p->flow.in, i) : y;
-            dev->op->put(dev, x, p->x);
-            bq_block_forward(dev, &p->blk, p->blk.w, &p->work, p->x, p->y);
-            (y.place == BQ_DEVICE ? dev->op->copy : dev->op->get)(dev, p->y, y);
-            dev->op->wait(dev);
+            bq_block_sample(dev, &p->blk, p->blk.w, &p->work, x, y);
             bq_run_finite(p->s, y, b, p->share.first + at + i, "original");
             keep_inner(p, b + 1, p->share.first + at + i, y);
             bq_run_stopped(p->s);
@@ -171,9 +159,9 @@ static void through_blocks(pipe_state *p, int64_t at, int64_t n) {
     }
 }
 
-/* All my micro-batches, one behind the other; `on`: there is a stage to send to.  A stop starts where the
- * samples come from and goes down the pipeline with the last micro-batch, so nobody waits for one that never
- * comes. */
+/* All my micro-batches, one after the other.  on: send them to the next stage.  The first stage decides on a
+ * stop, and the last micro-batch carries it through the pipeline, so no stage waits for one that does not
+ * come. */
 static void flow(pipe_state *p, bool on) {
     bq_run *s = p->s;
     const int64_t size = p->tokens * p->hidden;
@@ -199,13 +187,10 @@ static void open_pipe(pipe_state *p, bq_run *s, int64_t micro) {
     p->share = bq_run_share(s);
     if (p->micro > p->share.count) p->micro = p->share.count;
     bq_block_push(&p->blk, arch, &s->dev.mem);
-    bq_work_push(&p->work, arch, p->tokens, false, &s->dev.mem);
-    bq_source_rope(&s->src, r->rope, &s->dev, &p->work);
-    p->x = bq_arena_push(&s->dev.mem, p->tokens, p->hidden, BQ_F32);
-    p->y = bq_arena_push(&s->dev.mem, p->tokens, p->hidden, BQ_F32);
+    bq_source_work(&s->src, r->rope, &s->dev, p->tokens, false, &p->work);
 }
 
-/* Buffers of micro-batches, on the GPU where messages go from there; the first one starts to come. */
+/* Buffers of micro-batches, on the GPU if messages go from GPU to GPU; the first receive starts here. */
 static void open_flow(pipe_state *p, bool takes, bool gives) {
     bq_run *s = p->s;
     const bool direct = s->comm->depth != NULL;
@@ -217,7 +202,7 @@ static void open_flow(pipe_state *p, bool takes, bool gives) {
     bq_flow_open(&p->flow, s->comm, &s->dev, buffers, takes, gives, count_at(p, 0) * sample);
 }
 
-/* Files that the pipeline reads from, and those that it makes. */
+/* Open the file that the pipeline reads and those that it makes.  feed: this stage reads; on: it sends. */
 static void open_files(pipe_state *p, bool feed, bool on) {
     p->blocks = bq_grid_blocks(&p->s->grid, p->s->comm->istage);
     p->inners = inner_starts(p->s, p->inner);

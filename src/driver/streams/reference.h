@@ -1,10 +1,10 @@
-/* reference.h - the FP stream's way through the stages.
+/* reference.h - the FP stream at the blocks where pieces start (grid.h).
  *
- * The inputs of the first block of each piece of a stage (grid.h) are kept in acts/fp_<block>.h5.  A stage
- * that has its files whole needs nothing; for the others micro-batches of c samples flow from stage to stage:
- * received, run through the stage's blocks, sent on, while the next one is on its way (comm/flow.h): from GPU
- * to GPU where all of them can (comm->depth), else through the host.  A sample's numbers depend neither on c
- * nor on the way. */
+ * The inputs of the first block of each piece are kept in acts/fp_<block>.h5, its head file.  Stages whose
+ * files are whole do nothing.  For the others micro-batches of c samples go from stage to stage: a stage
+ * receives one, runs it through its blocks and sends it on, while the next one arrives (comm/flow.h).
+ * Messages go from GPU to GPU if all ranks can (comm->depth), else through the host.  The values of a sample
+ * do not depend on c or on the kind of messages. */
 #ifndef BQ_REFERENCE_H
 #define BQ_REFERENCE_H
 
@@ -13,15 +13,15 @@
 /* Make sure that this stage's head files are whole.  micro: c.  Collective over world. */
 void bq_reference_run(bq_run *s, int64_t micro);
 
-/* The same without messages (--split-reference): every rank of the world takes its share of the samples from
- * the last head file before the first that is missing through all blocks to the last that is.  Collective
+/* The same without messages (--split-reference).  Every rank of the world takes its share of the samples from
+ * the last head file before the first missing one through all blocks up to the last missing one.  Collective
  * over world. */
 void bq_reference_split(bq_run *s);
 
-/* The head file of a block.  Its samples of [first, first + count) are there, with the data that the log
- * promises: bq_reference_whole. */
+/* The path of a block's head file, and the hash that the file carries.  Local. */
+uint64_t bq_reference_file(const bq_run *s, int block, char *path, size_t n);
+
+/* Does the head file of a block have these samples, undamaged?  Collective over stage. */
 bool bq_reference_whole(const bq_run *s, int block, bq_shard samples);
-void bq_reference_path(const bq_run *s, int block, char *path, size_t n);
-uint64_t bq_reference_hash(const bq_run *s, int block);
 
 #endif

@@ -7,17 +7,17 @@
 
 #include <stdlib.h>
 
-/* My share of the samples on its way. */
+/* My share of the samples, and what takes it through the blocks. */
 typedef struct {
     bq_run *s;
     bq_shard share;
     bq_stream stream;
     bq_block blk;
     bq_work work;
-    bq_mat x, y, buffer; /* device, device, host (T, H) */
+    bq_mat buffer; /* host (T, H) */
 } way;
 
-/* lacks[b]: a piece starts at block b, and its head file is not whole. */
+/* starts[b]: a piece starts at block b.  lacks[b]: and its head file is not whole. */
 static void look(const bq_run *s, bq_shard share, bool *starts, bool *lacks) {
     bq_piece piece[BQ_PIECES];
     for (int stage = 0; stage < s->comm->nstage; stage++) {
@@ -28,18 +28,17 @@ static void look(const bq_run *s, bq_shard share, bool *starts, bool *lacks) {
         lacks[b] = starts[b] && bq_comm_agree(s->comm, !bq_reference_whole(s, b, share));
 }
 
-/* Rank 0 makes the files that lack, before the others open them. */
+/* Rank 0 makes the missing files before the others open them. */
 static void make_files(const bq_run *s, const bool *lacks, bq_acts **files) {
     char path[BQ_PATH_MAX + 96];
     for (int b = 0; b < s->grid.blocks && s->comm->rank == 0; b++) {
-        bq_reference_path(s, b, path, sizeof path);
-        if (lacks[b]) bq_acts_close(bq_stream_file_new(s, path, bq_reference_hash(s, b)));
+        uint64_t hash = bq_reference_file(s, b, path, sizeof path);
+        if (lacks[b]) bq_acts_close(bq_stream_file_new(s, path, hash));
     }
     bq_comm_barrier(s->comm);
     for (int b = 0; b < s->grid.blocks; b++) {
         if (!lacks[b]) continue;
-        bq_reference_path(s, b, path, sizeof path);
-        files[b] = bq_stream_file_open(s, path, bq_reference_hash(s, b));
+        files[b] = bq_stream_file_open(s, path, bq_reference_file(s, b, path, sizeof path));
         BQ_CHECK(files[b],
                  "%s was made by rank 0 and cannot be opened: is the run directory shared by all nodes?",
                  path);
@@ -47,23 +46,16 @@ static void make_files(const bq_run *s, const bool *lacks, bq_acts **files) {
 }
 
 static void open_way(way *w, bq_run *s, bq_shard share) {
-    int64_t t = s->recipe.calibration.length, h = s->src.arch.model.hidden;
-    *w = (way){.s = s, .share = share};
-    bq_stream_open(&w->stream, share.count, t, h, bq_run_home(s));
+    *w = (way){.s = s, .share = share, .buffer = bq_run_room(s, 1)};
+    bq_stream_open(&w->stream, share.count, w->buffer.rows, w->buffer.cols, bq_run_home(s));
     bq_block_push(&w->blk, &s->src.arch, &s->dev.mem);
-    bq_work_push(&w->work, &s->src.arch, t, false, &s->dev.mem);
-    bq_source_rope(&s->src, s->recipe.rope, &s->dev, &w->work);
-    w->x = bq_arena_push(&s->dev.mem, t, h, BQ_F32);
-    w->y = bq_arena_push(&s->dev.mem, t, h, BQ_F32);
-    float *memory = malloc((size_t)(t * h) * sizeof *memory);
-    BQ_CHECK(memory, "no memory for a sample of %ld x %ld", (long)t, (long)h);
-    w->buffer = bq_mat_host(memory, t, h, BQ_F32);
+    bq_source_work(&s->src, s->recipe.rope, &s->dev, w->buffer.rows, false, &w->work);
 }
 
+/* Read my share of a head file. */
 static void take(way *w, int block) {
     char path[BQ_PATH_MAX + 96];
-    bq_reference_path(w->s, block, path, sizeof path);
-    bq_acts *acts = bq_stream_file_open(w->s, path, bq_reference_hash(w->s, block));
+    bq_acts *acts = bq_stream_file_open(w->s, path, bq_reference_file(w->s, block, path, sizeof path));
     for (int64_t i = 0; i < w->share.count; i++) {
         BQ_CHECK(acts && bq_acts_read(acts, w->share.first + i, w->buffer.data), "%s is damaged", path);
         bq_stream_put(&w->stream, i, w->buffer);
@@ -71,19 +63,17 @@ static void take(way *w, int block) {
     bq_acts_close(acts);
 }
 
-/* My share through block b, into `to` unless NULL.  False: a stop came. */
+/* Take my share through block b; write the outputs to `to` unless it is NULL.  False: a stop came. */
 static bool through(way *w, int b, bq_acts *to) {
     bq_dev *dev = &w->s->dev;
     bq_source_block(&w->s->src, dev, b, &w->blk);
     bq_source_prefetch(&w->s->src, b + 1);
     for (int64_t i = 0; i < w->share.count; i++) {
-        dev->op->put(dev, bq_stream_get(&w->stream, i, w->buffer), w->x);
-        bq_block_forward(dev, &w->blk, w->blk.w, &w->work, w->x, w->y);
-        dev->op->get(dev, w->y, w->buffer);
-        dev->op->wait(dev);
-        bq_run_finite(w->s, w->buffer, b, w->share.first + i, "original");
-        bq_stream_put(&w->stream, i, w->stream.home.place == BQ_DEVICE ? w->y : w->buffer);
-        if (to) bq_acts_write(to, w->share.first + i, w->buffer.data);
+        bq_mat x = bq_stream_get(&w->stream, i, w->buffer);
+        bq_block_sample(dev, &w->blk, w->blk.w, &w->work, x, x);
+        bq_run_finite(w->s, x, b, w->share.first + i, "original");
+        bq_stream_put(&w->stream, i, x);
+        if (to) bq_acts_write(to, w->share.first + i, bq_stream_host(&w->stream, i, w->buffer).data);
         if (bq_run_stopped(w->s)) return false;
     }
     return true;

@@ -7,11 +7,19 @@
 #include "io/state/checkpoint.h"
 
 #include <math.h>
+#include <stdlib.h>
 
 int bq_root_first(const bq_comm *comm, int (*look)(void *), void *s) {
     int code = bq_comm_agree(comm, comm->rank == 0 ? look(s) : BQ_OK);
     if (code) return code;
     return bq_comm_agree(comm, comm->rank == 0 ? BQ_OK : look(s));
+}
+
+bq_mat bq_run_room(const bq_run *s, int64_t n) {
+    int64_t t = s->recipe.calibration.length, h = s->src.arch.model.hidden;
+    float *memory = malloc((size_t)(n * t * h) * sizeof *memory);
+    BQ_CHECK(memory, "no memory for %ld samples of %ld x %ld values", (long)n, (long)t, (long)h);
+    return bq_mat_host(memory, n * t, h, BQ_F32);
 }
 
 volatile sig_atomic_t bq_stop_wanted;
@@ -23,7 +31,7 @@ bool bq_run_stopped(const bq_run *s) {
     return bq_stop_wanted;
 }
 
-/* A value minus itself is 0, or NaN where the value is NaN or infinite. */
+/* x - x is 0, but NaN where x is NaN or infinite. */
 static bool finite_there(bq_dev *dev, bq_mat y) {
     double apart;
     dev->op->mse(dev, y, y, 1, (bq_mat){0}, &apart);
@@ -48,11 +56,7 @@ void bq_run_finite(bq_run *s, bq_mat y, int block, int64_t sample, const char *s
                           (long)(e / y.cols), (long)(e % y.cols));
 }
 
-bool bq_run_all(const bq_run *s, bool mine) {
-    double missing = !mine;
-    bq_comm_fill(s->comm, &missing, 1);
-    return missing == 0;
-}
+bool bq_run_all(const bq_run *s, bool mine) { return !bq_comm_stage_any(s->comm, !mine); }
 
 void bq_run_checkpoint(const bq_run *s, int block, char *path, size_t n) {
     BQ_CHECK(s->latest, "the sweep of block %d's result is not known yet", block);

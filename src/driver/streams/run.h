@@ -1,6 +1,6 @@
-/* run.h - a run on one rank: what it was asked for, what it has open, where its files are.
+/* run.h - a run on one rank: its options and recipe, what it has open, where its files are.
  *
- * session.c opens and closes it; all others read it, but for the state of their own files. */
+ * run/session.c opens and closes it.  Other files read it, and change only the fields that belong to them. */
 #ifndef BQ_RUN_H
 #define BQ_RUN_H
 
@@ -18,10 +18,10 @@ typedef struct {
     bq_comm *comm;
     bq_recipe recipe;
     char dir[BQ_PATH_MAX];       /* the run directory */
-    char acts[BQ_PATH_MAX + 64]; /* of activation files: below it, or my own (cache.h) */
-    bq_folder own;               /* that one */
+    char acts[BQ_PATH_MAX + 64]; /* the directory of activation files (cache.h) */
+    bq_folder own;               /* that directory, if it is this rank's own */
     bq_source src;
-    bq_tokens calibration; /* ids NULL where the recipe has none */
+    bq_tokens calibration; /* ids NULL if the recipe has none */
     bq_evals evals;
     bq_scheme scheme[BQ_ARCH_LINEARS];
     bq_grid grid;
@@ -31,14 +31,14 @@ typedef struct {
     int parts;
     bq_part part[BQ_PARTS];
     uint64_t model_hash, acts_hash, fingerprint;
-    bq_lock lock; /* of the run directory, rank 0 of a run */
+    bq_lock lock; /* of the run directory, on rank 0 of `blockq run` */
     bq_state *state;
-    int *latest;             /* of each block the sweep of its result (bq_sweep_results), or NULL */
-    unsigned char *boundary; /* (sweeps, 1 + phases, blocks): what boundary.c knows of each */
+    int *latest;             /* the sweep of each block's result (bq_sweep_results), or NULL */
+    unsigned char *boundary; /* (sweeps, 1 + phases, blocks), of boundary.c */
     double started;          /* bq_seconds at open */
-    int made;                /* blocks made since */
+    int made;                /* number of blocks made since */
     struct {
-        double at;      /* bq_seconds where the part of the run began that the next row is about */
+        double at;      /* bq_seconds at the last row of run.csv about a part of the run */
         bq_meter spent; /* until then */
     } account;
 } bq_run;
@@ -48,31 +48,34 @@ static inline bq_shard bq_run_share(const bq_run *s) {
     return bq_shard_of(s->recipe.calibration.samples, s->comm->replica, s->comm->nreplica);
 }
 
-/* Where its streams live, as the plan decided. */
+/* Room on the host for n calibration samples, (n T, H); the caller frees its data.  Local. */
+bq_mat bq_run_room(const bq_run *s, int64_t n);
+
+/* Where its streams are, as planned. */
 static inline bq_home bq_run_home(bq_run *s) {
     bq_home home = s->plan.home;
     home.dev = &s->dev;
     return home;
 }
 
-/* Rank 0 looks first, and speaks; the others look only when it found nothing wrong.  The verdict of all.
- * Collective. */
+/* Call look on rank 0, and on the others only if it returned BQ_OK there, so that an error is reported once.
+ * Returns the same code on all ranks.  Collective over world. */
 int bq_root_first(const bq_comm *comm, int (*look)(void *), void *ctx);
 
-/* True where all replicas say so.  Collective over stage. */
+/* Is `mine` true on all replicas?  Collective over stage. */
 bool bq_run_all(const bq_run *s, bool mine);
 
-/* The last phase's checkpoint of a block: what export and evaluation use, behind bq_sweep_results. */
+/* The path of a block's result, the checkpoint of the last phase; after bq_sweep_results.  Local. */
 void bq_run_checkpoint(const bq_run *s, int block, char *path, size_t n);
 
-/* Nonzero once SIGTERM, SIGUSR1 or SIGINT came to this rank (`run` catches them) or a stop to another one. */
+/* Nonzero after SIGTERM, SIGUSR1 or SIGINT on this rank (`run` catches them) or on another one. */
 extern volatile sig_atomic_t bq_stop_wanted;
-/* A heartbeat, and whether the run is to stop; told to the other ranks.  Called in every loop that takes
- * long.  Local: those who must stop together agree on it. */
+/* Send a heartbeat, and a stop to the other ranks if one came; returns whether the run is to stop.  Called in
+ * every long loop.  Local: ranks see a stop at different times, so those that stop together must agree. */
 bool bq_run_stopped(const bq_run *s);
 
-/* One sample of a stream, (tokens, hidden) on the host or the device, as a block has put it out: NaN or inf
- * ends the job with BQ_DATA, naming model, block, sample and place.  Fault point stream_nan.  Local. */
+/* Check an output of a block, (T, H) on the host or the device: NaN or inf ends the job with BQ_DATA, and a
+ * message that names block, sample, token and channel.  Fault point stream_nan.  Local. */
 void bq_run_finite(bq_run *s, bq_mat y, int block, int64_t sample, const char *stream);
 
 #endif

@@ -14,7 +14,7 @@
 
 static bq_boundary end_of(int sweep, int block) { return (bq_boundary){sweep, -1, block}; }
 
-/* The latest boundary kept in sweeps before `end`; -1: none. */
+/* The latest sweep before `end` that kept the boundary; -1: none. */
 static int latest(const bq_run *s, int end, int block) {
     for (int sweep = end - 1; sweep >= 0; sweep--) {
         if (bq_boundary_kept(s, end_of(sweep, block))) return sweep;
@@ -22,7 +22,7 @@ static int latest(const bq_run *s, int end, int block) {
     return -1;
 }
 
-/* A boundary that all replicas have seen: each has its samples, or dies. */
+/* Open a boundary that all replicas have found whole. */
 static bq_acts *open_kept(const bq_run *s, int sweep, int block) {
     bq_acts *acts = bq_boundary_open(s, end_of(sweep, block));
     BQ_CHECK(acts,
@@ -32,13 +32,11 @@ static bq_acts *open_kept(const bq_run *s, int sweep, int block) {
     return acts;
 }
 
-/* Are two boundaries the same, byte by byte? */
+/* Have a boundary's files of two sweeps the same bytes? */
 static bool equal(const bq_run *s, int a, int b, int block) {
-    int64_t t = s->recipe.calibration.length, h = s->src.arch.model.hidden;
+    int64_t t = s->recipe.calibration.length;
     bq_shard share = bq_run_share(s);
-    float *memory = malloc((size_t)(2 * t * h) * sizeof *memory);
-    BQ_CHECK(memory, "no memory for two samples of %ld x %ld", (long)t, (long)h);
-    bq_mat x = bq_mat_host(memory, t, h, BQ_F32), y = bq_mat_host(memory + t * h, t, h, BQ_F32);
+    bq_mat room = bq_run_room(s, 2), x = bq_mat_rows(room, 0, t), y = bq_mat_rows(room, t, t);
     bq_acts *fa = open_kept(s, a, block), *fb = open_kept(s, b, block);
     bool same = true;
     for (int64_t i = share.first; i < share.first + share.count && same; i++) {
@@ -47,7 +45,7 @@ static bool equal(const bq_run *s, int a, int b, int block) {
     }
     bq_acts_close(fa);
     bq_acts_close(fb);
-    free(memory);
+    free(room.data);
     return bq_run_all(s, same);
 }
 
@@ -55,7 +53,7 @@ bool bq_sweep_frozen(const bq_run *s, int sweep, int block) {
     if (sweep == 0) return false;
     if (block == 0) return true;
     int head = latest(s, sweep, block);
-    if (head < sweep - 1) return true; /* the segment before it was frozen: nothing has come since */
+    if (head < sweep - 1) return true; /* the segment before it was frozen, so this head is the old one */
     int before = latest(s, head, block);
     return before >= 0 && equal(s, head, before, block);
 }
@@ -74,7 +72,7 @@ void bq_sweep_keep(const bq_run *s, int sweep, int block, const bq_stream *qt, b
     bq_boundary_keep(s, end_of(sweep, block), qt, buffer);
 }
 
-/* now, the head it replaces: sums of the squared difference and of the head's squares. */
+/* Add |now - then|^2 to sum[0] and |then|^2 to sum[1]. */
 static void add_squares(bq_mat now, bq_mat then, double sum[2]) {
     for (int64_t e = 0; e < now.rows * now.cols; e++) {
         double x = (double)bq_f32(then)[e], d = (double)bq_f32(now)[e] - x;
@@ -103,18 +101,16 @@ double bq_sweep_moved(const bq_run *s, int sweep, int block, const bq_stream *fp
 }
 
 bool bq_sweep_settled(const bq_run *s, int sweep) {
-    int64_t t = s->recipe.calibration.length, h = s->src.arch.model.hidden;
+    int64_t t = s->recipe.calibration.length;
     int blocks = s->src.arch.model.blocks;
     bq_shard mine = bq_grid_blocks(&s->grid, s->comm->istage);
     if (sweep == 0 || s->recipe.tolerance == 0) return false;
-    float *memory = malloc((size_t)(2 * t * h) * sizeof *memory);
-    BQ_CHECK(memory, "no memory for two samples of %ld x %ld", (long)t, (long)h);
-    bq_mat a = bq_mat_host(memory, t, h, BQ_F32), b = bq_mat_host(memory + t * h, t, h, BQ_F32);
+    bq_mat room = bq_run_room(s, 2), a = bq_mat_rows(room, 0, t), b = bq_mat_rows(room, t, t);
     double most = 0;
     for (int64_t block = mine.first + 1; block <= mine.first + mine.count && block < blocks; block++)
         if (bq_grid_is_start(&s->grid, (int)block))
             most = fmax(most, bq_sweep_moved(s, sweep, (int)block, NULL, a, b));
-    free(memory);
+    free(room.data);
     return bq_comm_agree(s->comm, most > s->recipe.tolerance) == 0;
 }
 

@@ -256,6 +256,8 @@ static void inputs_are_rounded(void **state) {
         far += d * d, size += (double)bq_f32(y)[i] * (double)bq_f32(y)[i];
     }
     assert_true(far > 0 && far < 1e-3 * size);
+    bq_block_sample(dev, &r->blk, w, &r->work, x, x); /* in place */
+    assert_memory_equal(x.data, y.data, TOKENS * H * sizeof(float));
     rig_close(r);
 }
 

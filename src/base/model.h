@@ -33,8 +33,6 @@ typedef struct {
     int64_t max_position;
     bool tied;                     /* lm_head and the embedding are one matrix */
     bool attention_bias, mlp_bias; /* biases on q, k, v, o; on gate, up, down */
-    bool procedural; /* no file holds the weights: they are computed from a seed (io/procedural.h) */
-    int64_t seed;
     bq_rope rope;
 } bq_model;
 

@@ -2,7 +2,6 @@
 
 #include "base/die.h"
 #include "base/family.h"
-#include "io/files.h"
 #include "io/json.h"
 
 #include <float.h>
@@ -212,8 +211,6 @@ static int read_object(const json_t *object, const char *path, bq_model *m) {
     refuse_unusual(&j, f);
     read_sizes(&j, f, m);
     read_rope(&j, f, m);
-    m->procedural = bq_json_has(&j, BQ_PROCEDURAL_KEY);
-    bq_json_int(&j, BQ_PROCEDURAL_KEY, 0, INT64_MAX, &m->seed);
     return j.status;
 }
 
@@ -227,13 +224,8 @@ int bq_config_parse(const char *path, const char *text, size_t bytes, bq_model *
     return rc;
 }
 
-int bq_config_read(const char *dir, bq_model *model) {
-    char path[BQ_PATH];
-    json_t *object;
-    bq_path_join(path, sizeof path, dir, "config.json");
-    int rc = bq_json_read(path, BQ_CONFIG_MAX, &object);
-    if (rc) return rc;
-    rc = read_object(object, path, model);
-    json_decref(object);
-    return rc;
+int bq_config_of(const bq_weights *w, bq_model *model) {
+    const char *path;
+    const json_t *object = bq_weights_config(w, &path);
+    return object ? read_object(object, path, model) : bq_refuse(BQ_DATA, "'%s' is not there", path);
 }

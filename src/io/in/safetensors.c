@@ -203,10 +203,6 @@ void bq_safetensors_close(bq_safetensors *s) {
     *s = (bq_safetensors){0};
 }
 
-const char *bq_safetensors_metadata(const bq_safetensors *s, const char *key) {
-    return json_string_value(json_object_get(json_object_get(s->header, BQ_METADATA_KEY), key));
-}
-
 /* A plain name cannot lead out of the directory, whatever it is joined to. */
 static bool plain(const char *file) {
     size_t n = file ? strlen(file) : 0;

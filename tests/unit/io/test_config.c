@@ -148,7 +148,7 @@ static void golden_models(void **state) {
         bq_weights *w;
         bq_model m;
         snprintf(path, sizeof path, "%s/model_%s.safetensors", BQ_VECTORS, golden[i].name);
-        assert_int_equal(bq_weights_open_file(&w, path), BQ_OK);
+        assert_int_equal(bq_weights_open(&w, path), BQ_OK);
         assert_int_equal(parse(bq_weights_metadata(w, "config"), &m), BQ_OK);
         bq_weights_close(w);
         assert_true(m.rope.kind == golden[i].kind && m.head_dim == golden[i].head_dim &&
@@ -313,11 +313,13 @@ static void bad_values_are_refused(void **state) {
 static void directories(void **state) {
     (void)state;
     bq_model m;
-    assert_refused(bq_config_read(temp_dir, &m), "config.json");
+    st_save(temp_path("model.safetensors"), "{}", 0);
+    assert_refused(config_read(temp_dir, &m), "config.json' is not there");
     text_save(temp_path("config.json"), smollm2);
-    assert_int_equal(bq_config_read(temp_dir, &m), BQ_OK);
+    assert_int_equal(config_read(temp_dir, &m), BQ_OK);
+    assert_int_equal(config_read(temp_path("model.safetensors"), &m), BQ_OK); /* beside a file */
     text_save(temp_path("config.json"), "{\"model_type\":\n\"llama\",,}");
-    assert_refused(bq_config_read(temp_dir, &m), "config.json:2");
+    assert_refused(config_read(temp_dir, &m), "config.json:2");
 }
 
 int main(void) {

@@ -1,7 +1,6 @@
 #include "driver/load/source.h"
 
 #include "base/die.h"
-#include "base/hash.h"
 #include "io/in/config.h"
 
 #include <stdio.h>
@@ -93,22 +92,9 @@ int bq_source_fingerprint(const bq_source *src, const char *cache, uint64_t *has
     uint64_t weights;
     int code = bq_weights_fingerprint(src->weights, cache, &weights);
     if (code) return code;
-    const bq_model *m = &src->arch.model;
     bq_hash *h = bq_hash_open();
     bq_hash_add(h, &weights, sizeof weights);
-    /* field by field: a struct's padding has no defined value */
-    const int64_t numbers[] = {
-        (int64_t)m->family,    m->hidden,   m->inter,  m->vocab, m->blocks,         m->heads,
-        m->kv_heads,           m->head_dim, m->window, m->tied,  m->attention_bias, m->mlp_bias,
-        (int64_t)m->rope.kind, m->rope.dim};
-    const double reals[] = {m->eps,       m->rope.theta,    m->rope.factor,   m->rope.low,
-                            m->rope.high, m->rope.original, m->rope.attention};
-    bq_hash_add(h, numbers, sizeof numbers);
-    bq_hash_add(h, reals, sizeof reals);
-    if (m->rope.kind == BQ_ROPE_LONG) {
-        bq_hash_add(h, m->rope.short_factor, (size_t)m->rope.dim / 2 * sizeof(double));
-        bq_hash_add(h, m->rope.long_factor, (size_t)m->rope.dim / 2 * sizeof(double));
-    }
+    bq_config_hash(&src->arch.model, h);
     *hash = bq_hash_close(h);
     return BQ_OK;
 }

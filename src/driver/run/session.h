@@ -6,7 +6,7 @@
 #include "driver/streams/run.h"
 
 /* Bumped whenever a change of code changes result bytes: part of every fingerprint. */
-#define BQ_NUMERICS 2
+#define BQ_NUMERICS 3
 
 /* Read and check everything that a user gave: recipe, model, tokens, and whether it fits.  BQ_OK, or the exit
  * code after one message.  Opens the device too.  Nothing is written.  Collective over world; close takes any

@@ -7,6 +7,7 @@
 #ifndef BQ_CONFIG_H
 #define BQ_CONFIG_H
 
+#include "base/hash.h"
 #include "base/model.h"
 #include "io/in/weights.h"
 
@@ -21,5 +22,8 @@
 int bq_config_of(const bq_weights *w, bq_model *model);
 /* The same from a text; path names it in messages. */
 int bq_config_parse(const char *path, const char *text, size_t bytes, bq_model *model);
+
+/* Add everything of it that changes results, by the tables of keys. */
+void bq_config_hash(const bq_model *model, bq_hash *h);
 
 #endif

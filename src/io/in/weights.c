@@ -1,12 +1,11 @@
 #include "io/in/weights_reader.h"
 
-#include "base/clock.h"
 #include "base/die.h"
-#include "base/meter.h"
 #include "base/num.h"
 #include "io/files.h"
 #include "io/in/config.h"
 #include "io/json.h"
+#include "io/state/raw.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -20,7 +19,9 @@
 /* The table of readers.  The first that knows a path opens it. */
 #define READERS(ROW) ROW(procedural) ROW(safetensors)
 
+#define DECLARE(name) extern const bq_weights_reader bq_weights_##name;
 #define ADDRESS(name) &bq_weights_##name,
+READERS(DECLARE)
 static const bq_weights_reader *const readers[] = {READERS(ADDRESS) NULL};
 
 static void *need(void *memory) {
@@ -91,7 +92,8 @@ static int open_by(bq_weights *w, const char *path) {
     for (int i = 0; readers[i]; i++) {
         w->reader = readers[i];
         if (w->reader->knows(path, w->config)) return w->reader->open(w, path);
-        n += (size_t)snprintf(wanted + n, sizeof wanted - n, "%s%s", i ? "; " : "", w->reader->wanted);
+        if (n < sizeof wanted)
+            n += (size_t)snprintf(wanted + n, sizeof wanted - n, "%s%s", i ? "; " : "", w->reader->wanted);
     }
     return bq_refuse(BQ_DATA, "%s: there is no model that can be read: %s", path, wanted);
 }
@@ -193,17 +195,11 @@ void bq_weights_prefetch(const bq_weights *w, const bq_tensor *t) {
 }
 
 void bq_weights_pread(const bq_weights *w, int part, size_t from, void *to, size_t bytes) {
-    const bq_weights_part *s = &w->part[part];
-    double start = bq_seconds();
-    bq_spent.read += (int64_t)bytes;
-    for (char *p = to; bytes;) {
-        ssize_t got = bq_fault("weights_read") ? (errno = EIO, -1) : pread(s->fd, p, bytes, (off_t)from);
-        if (got < 0 && errno == EINTR) continue;
-        BQ_CHECK(got > 0, "read of '%s/%s' failed: %s", w->dir, s->name,
-                 got < 0 ? strerror(errno) : "it is shorter than it was");
-        p += got, from += (size_t)got, bytes -= (size_t)got;
-    }
-    bq_spent.files += bq_seconds() - start;
+    const bq_weights_part *p = &w->part[part];
+    errno = EIO;
+    BQ_CHECK(!bq_fault("weights_read") && bq_raw_read(p->fd, to, bytes, (int64_t)from),
+             "read of '%s/%s' failed: %s", w->dir, p->name,
+             errno == EIO ? "bad disk, or it is shorter than it was" : strerror(errno));
 }
 
 void bq_weights_read_raw(const bq_weights *w, const bq_tensor *t, size_t from, void *to, size_t bytes) {

@@ -28,8 +28,6 @@ typedef struct {
     bool stored; /* tensors stand in the files as they are read, at their offsets */
 } bq_weights_reader;
 
-extern const bq_weights_reader bq_weights_safetensors, bq_weights_procedural;
-
 typedef struct {
     char *name; /* without the directory */
     int fd;

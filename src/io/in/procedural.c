@@ -87,6 +87,7 @@ const bq_weights_reader bq_weights_procedural = {
     .wanted = "a config.json with " BQ_PROCEDURAL_KEY,
     .knows = knows,
     .open = open_seed,
+    .close = free,
     .read = make,
     .hash = hash,
     .add = add,

@@ -113,6 +113,7 @@ int bq_weights_open(bq_weights **out, const char *path) {
 
 void bq_weights_close(bq_weights *w) {
     if (!w) return;
+    if (w->own) w->reader->close(w->own);
     for (int i = 0; i < w->parts; i++) {
         close(w->part[i].fd);
         free(w->part[i].name);
@@ -123,7 +124,6 @@ void bq_weights_close(bq_weights *w) {
     free(w->part);
     free(w->at);
     free(w->by_name);
-    free(w->own);
     free(w->config_path);
     free(w->dir);
     free(w);

@@ -14,8 +14,9 @@ typedef struct {
      * reader of the table that says yes opens it. */
     bool (*knows)(const char *path, const json_t *config);
     /* Open the files, add the tensors under the names of the family, check everything.  May replace or
-     * change w->config.  BQ_OK, or BQ_DATA after one message; the caller frees what is in w, own included. */
+     * change w->config.  BQ_OK, or BQ_DATA after one message; the caller frees what is in w. */
     int (*open)(bq_weights *w, const char *path);
+    void (*close)(void *own); /* where w->own is set, also after a failed open */
     /* Bytes [from, from + bytes) of a tensor, as its dtype says.  t may be a view with another shape of the
      * tensor with its name.  Several threads call it at a time.  A failing read ends the job. */
     void (*read)(const bq_weights *w, const bq_tensor *t, size_t from, void *to, size_t bytes);
@@ -43,7 +44,7 @@ struct bq_weights {
     int parts, count, room;
     bq_tensor *at; /* owns the names */
     const bq_tensor **by_name;
-    void *own; /* the reader's, one piece of memory */
+    void *own; /* the reader's */
 };
 
 /* Open a file in w's directory as its next part.  BQ_OK, or BQ_DATA after one message. */

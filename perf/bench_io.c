@@ -116,7 +116,7 @@ static void weights_write(const char *dtype, const char *name) {
 
 static void weights_read(const char *name) {
     bq_weights *w;
-    must(bq_weights_open_file(&w, path_of(name)) == BQ_OK, "open");
+    must(bq_weights_open(&w, path_of(name)) == BQ_OK, "open");
     const bq_tensor *t = bq_weights_at(w, 0);
     for (int64_t r = 0; r < t->shape[0]; r += TOKENS)
         bq_weights_read(w, t, r, TOKENS, bq_mat_host(data, TOKENS, HIDDEN, BQ_F32));

@@ -1,5 +1,4 @@
-/* All families.  To add one: its file in family/, and its row here.  The order is part of fingerprints: new
- * rows come last. */
+/* All families.  To add one: its file in family/, and its row here. */
 #include "base/family.h"
 
 #include <string.h>

@@ -5,6 +5,7 @@
 #ifndef BQ_FAMILY_H
 #define BQ_FAMILY_H
 
+#include "base/key.h"
 #include "base/model.h"
 
 /* Roles of sites.  A site is the linears of a block that read one input, in memory one matrix: qkv
@@ -60,20 +61,14 @@ typedef struct {
         0                                                                                                    \
     }
 
-/* Keys of config.json that not all families have. */
-enum {
-    BQ_CONFIG_BIASES = 1 << 0, /* attention_bias, mlp_bias */
-    BQ_CONFIG_WINDOW = 1 << 1, /* sliding_window, of all blocks */
-    BQ_CONFIG_PARTIAL = 1 << 2 /* partial_rotary_factor: it may rotate a part of the head only */
-};
-
 typedef struct {
     const char *type, *architecture; /* config.json: model_type, architectures */
     const char *members;             /* others that are read as this one, for messages; or NULL */
-    int64_t max_position;            /* max_position_embeddings where it is absent */
     unsigned ropes;                  /* kinds it may have: 1 << bq_rope_kind */
-    unsigned config;                 /* BQ_CONFIG_BIASES ... */
-    const char *unsupported;         /* a key that must be absent or false, or NULL */
+    /* Keys of config.json that other families do not have, or have with another default or range; those of
+     * all families are in io/in/config.c.  They are read into a bq_model, and the fingerprint is made of
+     * them. */
+    const bq_key *config;
     const bq_weight_row *weight;
     bq_act act;
     const char *norm[BQ_NORMS]; /* modules; NULL: there is no such norm */

@@ -1,7 +1,9 @@
-/* key.h - keys of JSON objects as tables: what a recipe may say, and what a pass or an evaluation adds.
+/* key.h - keys of JSON objects as tables: what a recipe may say, and what a pass or an evaluation adds; what
+ * is read of a model's config.json.
  *
- * A table says where each value goes in a struct, its default, what is allowed, and the help text.  Reading,
- * writing, comparing and documenting work by the tables (driver/recipe/keys.h). */
+ * A table says where each value goes in a struct, its default, what is allowed, and the help text.  Of
+ * recipes, reading, writing, comparing and documenting work by the tables (driver/recipe/keys.h); of models,
+ * reading and the fingerprint (io/in/config.h). */
 #ifndef BQ_KEY_H
 #define BQ_KEY_H
 
@@ -70,6 +72,8 @@ struct bq_scope {
 
 /* The place of a field, for the tables. */
 #define BQ_AT(type, field) .at = offsetof(type, field)
+/* The same of a key of config.json that has no field: only its default is supported. */
+#define BQ_NOWHERE ((size_t)-1)
 
 /* Choice i of a key; one without a name is behind the last. */
 static inline bq_choice bq_key_choice(const bq_key *key, int i) {

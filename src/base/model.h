@@ -14,11 +14,12 @@ typedef enum { BQ_ROPE_DEFAULT, BQ_ROPE_LINEAR, BQ_ROPE_LLAMA3, BQ_ROPE_LONG } b
 
 typedef struct {
     bq_rope_kind kind;
-    int64_t dim; /* rotated channels of a head: even, <= head_dim; the others are left as they are */
+    int64_t dim;    /* rotated channels of a head: even, <= head_dim; the others are left as they are */
+    double partial; /* dim as a share of the head */
     double theta;
     double factor;    /* linear, llama3: what (low) frequencies are divided by; longrope: see rope.h */
     double low, high; /* llama3: low_freq_factor, high_freq_factor */
-    double original;  /* llama3, longrope: original_max_position_embeddings */
+    double original;  /* llama3, longrope: original_max_position_embeddings; else 0, or of no effect */
     double attention; /* factor on cos and sin; 1 for all but longrope */
     double short_factor[BQ_ROPE_MAX], long_factor[BQ_ROPE_MAX]; /* longrope: dim / 2 values each */
 } bq_rope;
@@ -40,8 +41,6 @@ typedef struct {
     int64_t max_position;
     bool tied;                     /* lm_head and the embedding are one matrix */
     bool attention_bias, mlp_bias; /* biases on q, k, v, o; on gate, up, down */
-    bool procedural; /* no file holds the weights: they are computed from a seed (io/procedural.h) */
-    int64_t seed;
     bq_rope rope;
     bq_rope full_rope; /* of blocks without a window; dim 0: they have `rope`, too */
 } bq_model;

@@ -1,15 +1,13 @@
 /* The hash of a model: one pass over its bytes hashes every shard and checks every value; a file keeps the
  * hashes to save the pass next time. */
-#include "io/in/weights.h"
+#include "io/in/weights_reader.h"
 
 #include "base/die.h"
-#include "base/hash.h"
 #include "base/log.h"
 #include "base/num.h"
 #include "comm/comm.h"
 #include "io/files.h"
 #include "io/json.h"
-#include "io/in/procedural.h"
 
 #include <endian.h>
 #include <math.h>
@@ -56,47 +54,48 @@ static int refuse_value(const char *file, const bq_tensor *t, bq_type type, cons
                      place / cols, place % cols);
 }
 
-/* Hash a shard: its header, then its tensors in order, which have no gaps between them. */
-static int walk(const bq_weights *w, int file, void *buffer, uint64_t *hash) {
-    size_t at = 0, bytes, shard_bytes;
-    const char *name = bq_weights_file(w, file, &shard_bytes);
-    bq_hash *h = bq_hash_open();
-    int rc = BQ_OK, i = 0;
-    while (i < bq_weights_count(w) && bq_weights_at(w, i)->file != file) i++;
-    bool empty = i == bq_weights_count(w);
-    for (size_t end = empty ? shard_bytes : bq_weights_at(w, i)->offset; at < end; at += bytes) {
-        bytes = end - at < CHUNK ? end - at : CHUNK;
-        bq_weights_pread(w, file, at, buffer, bytes);
+/* Add bytes [*at, end) of a file that are in no tensor. */
+static void skip(const bq_weights *w, int part, size_t *at, size_t end, void *buffer, bq_hash *h) {
+    for (size_t bytes; *at < end; *at += bytes) {
+        bytes = end - *at < CHUNK ? end - *at : CHUNK;
+        bq_weights_pread(w, part, *at, buffer, bytes);
         bq_hash_add(h, buffer, bytes);
         bq_comm_beat();
     }
-    for (; !rc && i < bq_weights_count(w) && bq_weights_at(w, i)->file == file; i++) {
-        const bq_tensor *t = bq_weights_at(w, i);
-        bq_type type = BQ_F32;
-        bool check = bq_dtype_float(t->dtype, &type);
-        for (size_t from = 0; !rc && from < t->bytes; from += bytes) {
-            bytes = t->bytes - from < CHUNK ? t->bytes - from : CHUNK;
-            bq_weights_read_raw(w, t, from, buffer, bytes);
-            bq_hash_add(h, buffer, bytes);
-            bq_comm_beat();
-            if (check && !all_finite(buffer, bytes, type)) rc = refuse_value(name, t, type, buffer, from);
-        }
-    }
-    *hash = bq_hash_close(h);
-    return rc;
 }
 
-/* All that decides procedural weights. */
-static uint64_t describe(const bq_weights *w, int64_t seed) {
-    const int64_t first[] = {BQ_PROCEDURAL_VERSION, seed};
-    bq_hash *h = bq_hash_open();
-    bq_hash_add(h, first, sizeof first);
-    for (int i = 0; i < bq_weights_count(w); i++) {
-        const bq_tensor *t = bq_weights_at(w, i);
-        bq_hash_add(h, t->name, strlen(t->name) + 1);
-        bq_hash_add(h, t->shape, (size_t)t->dims * sizeof *t->shape);
+/* Check a tensor's values; h: and hash its bytes. */
+static int walk_tensor(const bq_weights *w, const bq_tensor *t, void *buffer, bq_hash *h) {
+    bq_type type = BQ_F32;
+    bool check = bq_dtype_float(t->dtype, &type);
+    for (size_t from = 0, bytes; from < t->bytes; from += bytes) {
+        bytes = t->bytes - from < CHUNK ? t->bytes - from : CHUNK;
+        bq_weights_read_raw(w, t, from, buffer, bytes);
+        if (h) bq_hash_add(h, buffer, bytes);
+        bq_comm_beat();
+        if (check && !all_finite(buffer, bytes, type))
+            return refuse_value(w->part[t->file].name, t, type, buffer, from);
     }
-    return bq_hash_close(h);
+    return BQ_OK;
+}
+
+/* Hash a file in order of its bytes, and check its tensors on the way.  Where tensors are read in another
+ * form than stored, the two are apart. */
+static int walk(const bq_weights *w, int part, void *buffer, uint64_t *hash) {
+    bool stored = w->reader->stored;
+    bq_hash *h = bq_hash_open();
+    size_t at = 0;
+    int rc = BQ_OK;
+    for (int i = 0; i < w->count && !rc; i++) {
+        const bq_tensor *t = &w->at[i];
+        if (t->file != part) continue;
+        if (stored) skip(w, part, &at, t->offset, buffer, h);
+        rc = walk_tensor(w, t, buffer, stored ? h : NULL);
+        if (stored) at += t->bytes;
+    }
+    if (!rc) skip(w, part, &at, w->part[part].bytes, buffer, h);
+    *hash = bq_hash_close(h);
+    return rc;
 }
 
 /* ---- cache ---- */
@@ -114,15 +113,14 @@ typedef struct {
 
 static int64_t ns(struct timespec t) { return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec; }
 
-static void identify(const bq_weights *w, int file, identity *id) {
-    size_t bytes;
+static void identify(const bq_weights *w, int part, identity *id) {
     char joined[BQ_PATH];
     struct stat st = {0};
-    bq_path_join(joined, sizeof joined, bq_weights_dir(w), bq_weights_file(w, file, &bytes));
+    bq_path_join(joined, sizeof joined, w->dir, w->part[part].name);
     char *real = realpath(joined, NULL);
     bq_path_join(id->path, sizeof id->path, "", real ? real : joined);
     free(real);
-    fstat(bq_weights_fd(w, file), &st); /* of the open file, whatever has its name now */
+    fstat(w->part[part].fd, &st); /* of the open file, whatever has its name now */
     const int64_t mark[MARKS] = {st.st_size, ns(st.st_mtim), ns(st.st_ctim), (int64_t)st.st_ino};
     memcpy(id->mark, mark, sizeof mark);
 }
@@ -172,18 +170,14 @@ static void write_cache(const char *path, json_t *shards) {
 }
 
 int bq_weights_fingerprint(const bq_weights *w, const char *cache_path, uint64_t *hash) {
-    int64_t seed;
-    if (bq_weights_procedural(w, &seed)) {
-        *hash = describe(w, seed);
-        return BQ_OK;
-    }
     json_t *old = read_cache(cache_path), *fresh = json_array();
     void *buffer = malloc(CHUNK);
     BQ_CHECK(buffer && fresh, "no memory to hash a model");
     bq_hash *all = bq_hash_open();
+    if (w->reader->hash) w->reader->hash(w, all);
     bool changed = false;
     int rc = BQ_OK;
-    for (int i = 0; i < bq_weights_files(w) && !rc; i++) {
+    for (int i = 0; i < w->parts && !rc; i++) {
         identity id, after;
         uint64_t one;
         identify(w, i, &id);

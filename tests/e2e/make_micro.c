@@ -40,7 +40,7 @@ int main(int argc, char **argv) {
     if (argc == 5 && strcmp(argv[1], "tokens") == 0) return rename_tokenizer(argv[2], argv[3], argv[4]);
     BQ_CHECK(argc == 3, "two arguments are needed: the vector's name, the directory to make");
     snprintf(path, sizeof path, "%s/%s.safetensors", BQ_VECTORS, argv[1]);
-    int code = bq_weights_open_file(&from, path);
+    int code = bq_weights_open(&from, path);
     if (code) return code;
     BQ_CHECK(bq_dir_make(argv[2]) == 0, "%s cannot be made", argv[2]);
     bq_writer *w = bq_writer_plan();

@@ -23,7 +23,8 @@ static void check(const bq_model *m) {
     must(m->heads * m->head_dim <= BQ_SIZE_MAX && m->hidden <= BQ_SIZE_MAX && m->inter <= BQ_SIZE_MAX);
     must(m->eps > 0 && isfinite(m->eps) && m->window >= 0 && m->max_position > 0);
     must(r->dim >= 2 && r->dim % 2 == 0 && r->dim <= m->head_dim && r->dim / 2 <= BQ_ROPE_MAX);
-    must(r->theta >= 1 && isfinite(r->theta) && r->factor > 0 && isfinite(r->factor) && r->original >= 1);
+    must(r->theta >= 1 && isfinite(r->theta) && r->factor > 0 && isfinite(r->factor));
+    must(r->original >= 1 || r->kind == BQ_ROPE_DEFAULT || r->kind == BQ_ROPE_LINEAR);
     must(r->attention > 0 && isfinite(r->attention));
     must(r->kind != BQ_ROPE_LLAMA3 || r->low < r->high);
     for (int64_t i = 0; i < r->dim / 2 && r->kind == BQ_ROPE_LONG; i++) {

@@ -27,7 +27,7 @@ int golden_open(golden *g, const char *path) {
     *g = (golden){0};
     if (strlen(path) >= sizeof g->path) return bq_refuse(BQ_DATA, "%s: the path is too long", path);
     strcpy(g->path, path);
-    int code = bq_weights_open_file(&g->file, path);
+    int code = bq_weights_open(&g->file, path);
     if (code) return code;
     g->seen = golden_keep(g, (size_t)bq_weights_count(g->file) * sizeof *g->seen);
     return BQ_OK;

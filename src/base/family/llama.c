@@ -2,13 +2,18 @@
 
 static const bq_weight_row weight[] = {BQ_WEIGHTS_LLAMA(BQ_BIAS_ATTENTION, BQ_BIAS_ATTENTION, BQ_BIAS_MLP)};
 
+static const bq_key config[] = {
+    {"attention_bias", BQ_KEY_BOOL, BQ_AT(bq_model, attention_bias), .value = "false"},
+    {"mlp_bias", BQ_KEY_BOOL, BQ_AT(bq_model, mlp_bias), .value = "false"},
+    {0},
+};
+
 const bq_family bq_family_llama = {
     .type = "llama",
     .architecture = "LlamaForCausalLM",
     .members = "SmolLM2 is one",
-    .max_position = 2048,
     .ropes = 1 << BQ_ROPE_DEFAULT | 1 << BQ_ROPE_LINEAR | 1 << BQ_ROPE_LLAMA3,
-    .config = BQ_CONFIG_BIASES,
+    .config = config,
     .weight = weight,
     .norm = {[BQ_NORM_ATTENTION] = "input_layernorm", [BQ_NORM_MLP] = "post_attention_layernorm"},
 };

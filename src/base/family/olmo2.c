@@ -2,13 +2,17 @@
 
 static const bq_weight_row weight[] = {BQ_WEIGHTS_LLAMA(BQ_BIAS_ATTENTION, BQ_BIAS_ATTENTION, BQ_BIAS_NONE)};
 
+static const bq_key config[] = {
+    {"attention_bias", BQ_KEY_BOOL, BQ_AT(bq_model, attention_bias), .value = "false"},
+    {0},
+};
+
 const bq_family bq_family_olmo2 = {
     .type = "olmo2",
     .architecture = "Olmo2ForCausalLM",
-    .max_position = 2048,
     .ropes = 1 << BQ_ROPE_DEFAULT | 1 << BQ_ROPE_LINEAR | 1 << BQ_ROPE_LLAMA3,
-    .config = BQ_CONFIG_BIASES,
     .traits = BQ_FAMILY_QK_WHOLE,
+    .config = config,
     .weight = weight,
     .norm = {[BQ_NORM_O] = "post_attention_layernorm",
              [BQ_NORM_DOWN] = "post_feedforward_layernorm",

@@ -8,12 +8,21 @@ static const bq_weight_row weight[] = {
     {0},
 };
 
+static const bq_key config[] = {
+    {"max_position_embeddings", BQ_KEY_I64, BQ_AT(bq_model, max_position), .value = "4096", .min = 1,
+     .max = 0x1p40, .unhashed = true},
+    {"sliding_window", BQ_KEY_I64, BQ_AT(bq_model, window), .value = "0", .min = 1, .max = 0x1p40},
+    {"partial_rotary_factor", BQ_KEY_REAL, BQ_AT(bq_model, rope.partial), .value = "1", .max = 1},
+    {"original_max_position_embeddings", BQ_KEY_REAL, BQ_AT(bq_model, rope.original), .value = "4096",
+     .min = 2, .max = 1e12},
+    {0},
+};
+
 const bq_family bq_family_phi3 = {
     .type = "phi3",
     .architecture = "Phi3ForCausalLM",
-    .max_position = 4096,
     .ropes = 1 << BQ_ROPE_DEFAULT | 1 << BQ_ROPE_LONG,
-    .config = BQ_CONFIG_WINDOW | BQ_CONFIG_PARTIAL,
+    .config = config,
     .weight = weight,
     .norm = {[BQ_NORM_ATTENTION] = "input_layernorm", [BQ_NORM_MLP] = "post_attention_layernorm"},
 };

@@ -2,13 +2,19 @@
 
 static const bq_weight_row weight[] = {BQ_WEIGHTS_LLAMA(BQ_BIAS_ALWAYS, BQ_BIAS_NONE, BQ_BIAS_NONE)};
 
+static const bq_key config[] = {
+    {"max_position_embeddings", BQ_KEY_I64, BQ_AT(bq_model, max_position), .value = "32768", .min = 1,
+     .max = 0x1p40, .unhashed = true},
+    {"use_sliding_window", BQ_KEY_BOOL, .at = BQ_NOWHERE, .value = "false"}, /* it begins at a block */
+    {0},
+};
+
 const bq_family bq_family_qwen2 = {
     .type = "qwen2",
     .architecture = "Qwen2ForCausalLM",
     .members = "Qwen2.5 is one",
-    .max_position = 32768,
     .ropes = 1 << BQ_ROPE_DEFAULT | 1 << BQ_ROPE_LINEAR | 1 << BQ_ROPE_LLAMA3,
-    .unsupported = "use_sliding_window", /* it begins at a block: max_window_layers */
+    .config = config,
     .weight = weight,
     .norm = {[BQ_NORM_ATTENTION] = "input_layernorm", [BQ_NORM_MLP] = "post_attention_layernorm"},
 };

@@ -2,13 +2,19 @@
 
 static const bq_weight_row weight[] = {BQ_WEIGHTS_LLAMA(BQ_BIAS_ATTENTION, BQ_BIAS_ATTENTION, BQ_BIAS_NONE)};
 
+static const bq_key config[] = {
+    {"attention_bias", BQ_KEY_BOOL, BQ_AT(bq_model, attention_bias), .value = "false"},
+    {"max_position_embeddings", BQ_KEY_I64, BQ_AT(bq_model, max_position), .value = "32768", .min = 1,
+     .max = 0x1p40, .unhashed = true},
+    {"use_sliding_window", BQ_KEY_BOOL, .at = BQ_NOWHERE, .value = "false"},
+    {0},
+};
+
 const bq_family bq_family_qwen3 = {
     .type = "qwen3",
     .architecture = "Qwen3ForCausalLM",
-    .max_position = 32768,
     .ropes = 1 << BQ_ROPE_DEFAULT | 1 << BQ_ROPE_LINEAR,
-    .config = BQ_CONFIG_BIASES,
-    .unsupported = "use_sliding_window",
+    .config = config,
     .weight = weight,
     .norm = {[BQ_NORM_ATTENTION] = "input_layernorm",
              [BQ_NORM_MLP] = "post_attention_layernorm",

@@ -78,8 +78,7 @@ void bq_block_forward(bq_dev *dev, const bq_block *blk, const bq_mat *w, bq_work
 /* One sample of a walk over samples: put `from` into k->x, compute k->y from it with the matrices w, and copy
  * that to `to`; it is there on return.  from, to: (T, H), on the device or on the host; they may be the
  * same. */
-void bq_block_sample(bq_dev *dev, const bq_block *blk, const bq_mat w[BQ_MATS], bq_work *k, bq_mat from,
-                     bq_mat to);
+void bq_block_sample(bq_dev *dev, const bq_block *blk, const bq_mat *w, bq_work *k, bq_mat from, bq_mat to);
 
 /* Parts of a forward, for searches that compare outputs inside the block:
  *   linear   out = input w[site]^T + bias; with `keep` that is added to out.  It ignores blk->pre and

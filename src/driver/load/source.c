@@ -1,14 +1,13 @@
 #include "driver/load/source.h"
 
 #include "base/die.h"
-#include "base/hash.h"
 #include "io/in/config.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-/* One expected tensor: where its rows go, or just its shape when there is no place (checking). */
+/* One expected tensor: where its rows go, or just its shape when there is no place. */
 typedef struct {
     char name[160];
     int64_t rows, cols; /* rows 0: one-dimensional of cols */
@@ -41,89 +40,41 @@ static int expect_block(const bq_arch *arch, int b, const bq_block *blk, expecte
     return n;
 }
 
-static int check(void *ctx, const bq_source *src, const expected *e) {
-    (void)ctx;
-    const bq_tensor *t = bq_weights_find(src->weights, e->name);
-    if (!t)
-        return bq_refuse(BQ_DATA, "%s: tensor '%s' is missing: the files do not fit config.json", src->dir,
-                         e->name);
-    if (strcmp(t->dtype, "F32") && strcmp(t->dtype, "F16") && strcmp(t->dtype, "BF16"))
-        return bq_refuse(BQ_DATA, "%s: tensor '%s' has type %s: F32, F16 or BF16 is needed", src->dir,
-                         e->name, t->dtype);
-    bool fits = e->rows ? t->dims == 2 && t->shape[0] == e->rows && t->shape[1] == e->cols
-                        : t->dims == 1 && t->shape[0] == e->cols;
-    char want[64];
-    if (e->rows)
-        snprintf(want, sizeof want, "%ld x %ld", (long)e->rows, (long)e->cols);
-    else
-        snprintf(want, sizeof want, "%ld", (long)e->cols);
-    if (!fits)
-        return bq_refuse(BQ_DATA, "%s: tensor '%s' has another shape than config.json says (%s)", src->dir,
-                         e->name, want);
-    return BQ_OK;
-}
-
-/* Every tensor of the model until `visit` returns nonzero, which is returned. */
-static int each(const bq_source *src, int (*visit)(void *ctx, const bq_source *src, const expected *e),
-                void *ctx) {
+/* Tell the source which tensors the model has. */
+static int expect(const bq_source *src) {
     const bq_model *m = &src->arch.model;
-    expected whole[3] = {
-        {.rows = m->vocab, .cols = m->hidden}, {.cols = m->hidden}, {.rows = m->vocab, .cols = m->hidden}};
-    const char *const name[3] = {bq_tensor_embed, bq_tensor_norm, bq_tensor_head};
-    int code = BQ_OK;
-    for (int i = 0; i < (m->tied ? 2 : 3) && !code; i++) {
-        snprintf(whole[i].name, sizeof whole[i].name, "%s", name[i]);
-        code = visit(ctx, src, &whole[i]);
+    int n = 0, most = 3 + m->blocks * MAX_EXPECTED;
+    expected *e = calloc((size_t)most, sizeof *e);
+    bq_tensor *t = calloc((size_t)most, sizeof *t);
+    BQ_CHECK(e && t, "no memory to list %d tensors", most);
+    const char *const whole[3] = {bq_tensor_embed, bq_tensor_norm, bq_tensor_head};
+    for (; n < (m->tied ? 2 : 3); n++) {
+        e[n] = (expected){.rows = n == 1 ? 0 : m->vocab, .cols = m->hidden};
+        snprintf(e[n].name, sizeof e[n].name, "%s", whole[n]);
     }
-    for (int b = 0; b < m->blocks; b++) {
-        expected e[MAX_EXPECTED];
-        int n = expect_block(&src->arch, b, NULL, e);
-        for (int i = 0; i < n && !code; i++) code = visit(ctx, src, &e[i]);
+    for (int b = 0; b < m->blocks; b++) n += expect_block(&src->arch, b, NULL, e + n);
+    for (int i = 0; i < n; i++) {
+        t[i] = (bq_tensor){.name = e[i].name, .dims = e[i].rows ? 2 : 1, .shape = {e[i].rows, e[i].cols}};
+        if (!e[i].rows) t[i].shape[0] = e[i].cols;
     }
+    int code = bq_weights_expect(src->weights, t, n);
+    free(e);
+    free(t);
     return code;
 }
 
-/* One line of a safetensors header. */
-typedef struct {
-    FILE *out;
-    int64_t end;
-} header;
-
-static int describe(void *ctx, const bq_source *src, const expected *e) {
-    header *h = ctx;
-    int64_t bytes = (e->rows ? e->rows : 1) * e->cols * 2;
-    (void)src;
-    fprintf(h->out, "%s\"%s\":{\"dtype\":\"BF16\",\"shape\":[", h->end ? "," : "{", e->name);
-    if (e->rows) fprintf(h->out, "%ld,", (long)e->rows);
-    fprintf(h->out, "%ld],\"data_offsets\":[%ld,%ld]}", (long)e->cols, (long)h->end, (long)(h->end + bytes));
-    h->end += bytes;
-    return BQ_OK;
-}
-
-static int open_procedural(bq_source *src) {
-    char *text = NULL;
-    size_t bytes = 0;
-    header h = {.out = open_memstream(&text, &bytes)};
-    BQ_CHECK(h.out, "no memory to describe a model");
-    each(src, describe, &h);
-    fprintf(h.out, "}");
-    fclose(h.out);
-    int code = bq_weights_open_procedural(&src->weights, src->dir, text, (size_t)h.end, src->arch.model.seed);
-    free(text);
-    return code;
-}
-
-int bq_source_open(bq_source *src, const char *dir) {
+int bq_source_open(bq_source *src, const char *path) {
     bq_model model;
     *src = (bq_source){0};
-    if (strlen(dir) >= sizeof src->dir)
-        return bq_refuse(BQ_DATA, "model path of %zu bytes is too long", strlen(dir));
-    strcpy(src->dir, dir);
-    int code = bq_config_read(dir, &model);
-    if (code) return code;
-    bq_arch_of(&model, &src->arch);
-    code = model.procedural ? open_procedural(src) : bq_weights_open(&src->weights, dir);
-    if (!code) code = each(src, check, NULL);
+    if (strlen(path) >= sizeof src->dir)
+        return bq_refuse(BQ_DATA, "model path of %zu bytes is too long", strlen(path));
+    int code = bq_weights_open(&src->weights, path);
+    if (!code) code = bq_config_of(src->weights, &model);
+    if (!code) {
+        strcpy(src->dir, bq_weights_dir(src->weights));
+        bq_arch_of(&model, &src->arch);
+        code = expect(src);
+    }
     if (code) bq_source_close(src);
     return code;
 }
@@ -142,22 +93,9 @@ int bq_source_fingerprint(const bq_source *src, const char *cache, uint64_t *has
     uint64_t weights;
     int code = bq_weights_fingerprint(src->weights, cache, &weights);
     if (code) return code;
-    const bq_model *m = &src->arch.model;
     bq_hash *h = bq_hash_open();
     bq_hash_add(h, &weights, sizeof weights);
-    /* field by field: a struct's padding has no defined value */
-    const int64_t numbers[] = {
-        (int64_t)m->family,    m->hidden,   m->inter,  m->vocab, m->blocks,         m->heads,
-        m->kv_heads,           m->head_dim, m->window, m->tied,  m->attention_bias, m->mlp_bias,
-        (int64_t)m->rope.kind, m->rope.dim};
-    const double reals[] = {m->eps,       m->rope.theta,    m->rope.factor,   m->rope.low,
-                            m->rope.high, m->rope.original, m->rope.attention};
-    bq_hash_add(h, numbers, sizeof numbers);
-    bq_hash_add(h, reals, sizeof reals);
-    if (m->rope.kind == BQ_ROPE_LONG) {
-        bq_hash_add(h, m->rope.short_factor, (size_t)m->rope.dim / 2 * sizeof(double));
-        bq_hash_add(h, m->rope.long_factor, (size_t)m->rope.dim / 2 * sizeof(double));
-    }
+    bq_config_hash(&src->arch.model, h);
     *hash = bq_hash_close(h);
     return BQ_OK;
 }

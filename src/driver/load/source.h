@@ -1,4 +1,4 @@
-/* source.h - a model directory as blocks: where io's tensors meet block's matrices. */
+/* source.h - a model as blocks: where io's tensors meet block's matrices. */
 #ifndef BQ_SOURCE_H
 #define BQ_SOURCE_H
 
@@ -15,10 +15,10 @@ typedef struct {
     bq_rotated *rotated; /* NULL: the tensors are those of the files */
 } bq_source;
 
-/* Read config.json and the shards' headers (procedural weights: the former alone); every tensor that the
- * config promises must be there with its shape and a float type.  BQ_OK, or BQ_DATA after one message. Local;
- * close takes a zeroed struct. */
-int bq_source_open(bq_source *src, const char *dir);
+/* Read configuration and headers of a model of any kind (io/in/weights.h); every tensor that the
+ * configuration promises must be there with its shape and a float type.  BQ_OK, or BQ_DATA after one message.
+ * Local; close takes a zeroed struct. */
+int bq_source_open(bq_source *src, const char *path);
 void bq_source_close(bq_source *src);
 
 /* From here on the tensors are those of the model that the recipe's transforms make.  The struct must stay

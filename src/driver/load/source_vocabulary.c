@@ -35,7 +35,7 @@ static bool alike(int64_t vocab, int64_t model) {
 static int check_tokenizer(const bq_source *src, const char *path, const bq_tokens *t) {
     const bq_model *m = &src->arch.model;
     char own[65];
-    if (m->procedural) return BQ_OK; /* its numbers mean nothing */
+    if (bq_weights_synthetic(src->weights)) return BQ_OK;
     if (strcmp(t->tokenizer, "bytes") == 0) {
         if (m->vocab <= 512) return BQ_OK;
         return bq_refuse(

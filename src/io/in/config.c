@@ -2,7 +2,6 @@
 
 #include "base/die.h"
 #include "base/family.h"
-#include "io/files.h"
 #include "io/json.h"
 
 #include <float.h>
@@ -18,6 +17,110 @@ static const struct {
     {"llama3", BQ_ROPE_LLAMA3},   {"longrope", BQ_ROPE_LONG},
     {"su", BQ_ROPE_LONG},         {"yarn", BQ_ROPE_LONG}, /* Phi-3's older names */
 };
+
+/* ---- keys ---- */
+
+/* Of all families; a family's own row of the same name counts instead (family.h). */
+static const bq_key common[] = {
+    {"hidden_act", BQ_KEY_NAME, .at = BQ_NOWHERE, .value = "silu"},
+    {"rope_interleaved", BQ_KEY_BOOL, .at = BQ_NOWHERE, .value = "false"},
+    {"hidden_size", BQ_KEY_I64, BQ_AT(bq_model, hidden), .min = 1, .max = BQ_SIZE_MAX},
+    {"intermediate_size", BQ_KEY_I64, BQ_AT(bq_model, inter), .min = 1, .max = BQ_SIZE_MAX},
+    {"vocab_size", BQ_KEY_I64, BQ_AT(bq_model, vocab), .min = 1, .max = BQ_SIZE_MAX},
+    {"num_hidden_layers", BQ_KEY_INT, BQ_AT(bq_model, blocks), .min = 1, .max = BQ_BLOCKS_MAX},
+    {"num_attention_heads", BQ_KEY_I64, BQ_AT(bq_model, heads), .min = 1, .max = BQ_BLOCKS_MAX},
+    {"num_key_value_heads", BQ_KEY_I64, BQ_AT(bq_model, kv_heads), .value = "0", .min = 1,
+     .max = BQ_BLOCKS_MAX},
+    {"head_dim", BQ_KEY_I64, BQ_AT(bq_model, head_dim), .value = "0", .min = 2, .max = BQ_SIZE_MAX},
+    {"max_position_embeddings", BQ_KEY_I64, BQ_AT(bq_model, max_position), .value = "2048", .min = 1,
+     .max = 0x1p40, .unhashed = true},
+    {"rms_norm_eps", BQ_KEY_REAL, BQ_AT(bq_model, eps), .min = FLT_MIN, .max = 1},
+    {"tie_word_embeddings", BQ_KEY_BOOL, BQ_AT(bq_model, tied), .value = "false"},
+    {"rope_theta", BQ_KEY_REAL, BQ_AT(bq_model, rope.theta), .value = "1e4", .min = 1, .max = 1e18},
+    {"partial_rotary_factor", BQ_KEY_REAL, .at = BQ_NOWHERE, .value = "1", .max = 1},
+    {0}};
+
+/* Of the rope's own object, by its kind.  Longrope: 0 is computed later. */
+static const bq_key none[] = {{0}};
+static const bq_key linear[] = {{"factor", BQ_KEY_REAL, BQ_AT(bq_rope, factor), .min = 1e-6, .max = 1e12},
+                                {0}};
+static const bq_key llama3[] = {
+    {"factor", BQ_KEY_REAL, BQ_AT(bq_rope, factor), .min = 1, .max = 1e12},
+    {"low_freq_factor", BQ_KEY_REAL, BQ_AT(bq_rope, low), .min = 1e-6, .max = 1e12},
+    {"high_freq_factor", BQ_KEY_REAL, BQ_AT(bq_rope, high), .min = 1e-6, .max = 1e12},
+    {"original_max_position_embeddings", BQ_KEY_REAL, BQ_AT(bq_rope, original), .min = 1, .max = 1e12},
+    {0}};
+static const bq_key longrope[] = {
+    {"factor", BQ_KEY_REAL, BQ_AT(bq_rope, factor), .value = "0", .min = 1e-6, .max = 1e12},
+    {"attention_factor", BQ_KEY_REAL, BQ_AT(bq_rope, attention), .value = "0", .min = 1e-6, .max = 1e6},
+    {0}};
+static const bq_key *const rope_keys[] = {none, linear, llama3, longrope}; /* bq_rope_kind */
+
+/* Key i of a family, NULL behind the last. */
+static const bq_key *key_at(const bq_family *f, int i) {
+    const bq_key *k = f->config, *own;
+    for (; k->name; k++)
+        if (i-- == 0) return k;
+    for (k = common; k->name; k++) {
+        for (own = f->config; own->name && strcmp(own->name, k->name);) own++;
+        if (!own->name && i-- == 0) return k;
+    }
+    return NULL;
+}
+
+/* Fields as numbers: all that files give and sizes allow are exact. */
+static double get(const bq_key *k, const void *base) {
+    const void *at = (const char *)base + k->at;
+    switch (k->type) {
+    case BQ_KEY_INT: return *(const int *)at;
+    case BQ_KEY_I64: return (double)*(const int64_t *)at;
+    case BQ_KEY_BOOL: return *(const bool *)at;
+    default: return *(const double *)at;
+    }
+}
+
+static void put(const bq_key *k, void *base, double x) {
+    void *at = (char *)base + k->at;
+    switch (k->type) {
+    case BQ_KEY_INT: *(int *)at = (int)x; break;
+    case BQ_KEY_I64: *(int64_t *)at = (int64_t)x; break;
+    case BQ_KEY_BOOL: *(bool *)at = x != 0; break;
+    default: *(double *)at = x;
+    }
+}
+
+static double default_of(const bq_key *k) {
+    return !k->value ? 0 : strcmp(k->value, "true") == 0 ? 1 : strtod(k->value, NULL);
+}
+
+static void set_default(const bq_key *k, void *base) {
+    if (k->at != BQ_NOWHERE) put(k, base, default_of(k));
+}
+
+/* Read a key into its field, which stays as it is where the key is absent. */
+static void take(bq_json *j, const bq_family *f, const bq_key *k, void *base) {
+    double x = k->at == BQ_NOWHERE ? default_of(k) : get(k, base);
+    const char *text = k->value;
+    bool yes = x != 0;
+    int64_t whole = (int64_t)x;
+    if (!k->value) bq_json_need(j, k->name);
+    if (k->type == BQ_KEY_NAME) {
+        bq_json_text(j, k->name, &text);
+        x = strcmp(text, k->value) ? 1 : x;
+    } else if (k->type == BQ_KEY_REAL) {
+        bq_json_real(j, k->name, k->min, k->max, &x);
+    } else if (k->type == BQ_KEY_BOOL) {
+        bq_json_bool(j, k->name, &yes);
+        x = yes;
+    } else {
+        bq_json_int(j, k->name, (int64_t)k->min, (int64_t)k->max, &whole);
+        x = (double)whole;
+    }
+    if (k->at != BQ_NOWHERE)
+        put(k, base, x);
+    else if (x != default_of(k))
+        bq_json_refuse(j, k->name, "only %s is supported for %s", k->value, f->type);
+}
 
 /* ---- family ---- */
 
@@ -57,61 +160,24 @@ static int find_family(bq_json *j) {
     return -1;
 }
 
-static void refuse_unusual(bq_json *j, const bq_family *f) {
-    const char *act = "silu";
-    bool interleaved = false, unsupported = false;
-    if (bq_json_has(j, "quantization_config") || bq_json_has(j, "compression_config")) {
-        bq_json_refuse(j, "quantization_config",
-                       "this checkpoint is quantized already; start from the unquantized model");
-    }
-    bq_json_text(j, "hidden_act", &act);
-    if (strcmp(act, "silu") != 0) bq_json_refuse(j, "hidden_act", "'%.60s' is not silu", act);
-    bq_json_bool(j, "rope_interleaved", &interleaved);
-    if (interleaved) bq_json_refuse(j, "rope_interleaved", "interleaved rotary channels are not supported");
-    if (f->unsupported) bq_json_bool(j, f->unsupported, &unsupported);
-    if (unsupported) bq_json_refuse(j, f->unsupported, "is true, which is not supported for %s", f->type);
-}
-
 /* ---- sizes ---- */
 
-static void need_int(bq_json *j, const char *key, int64_t high, int64_t *value) {
-    bq_json_need(j, key);
-    bq_json_int(j, key, 1, high, value);
-}
-
-static void read_sizes(bq_json *j, const bq_family *f, bq_model *m) {
-    int64_t blocks = 1;
-    m->hidden = m->inter = m->vocab = m->heads = 1; /* so that nothing divides by 0 after a refusal */
-    need_int(j, "hidden_size", BQ_SIZE_MAX, &m->hidden);
-    need_int(j, "intermediate_size", BQ_SIZE_MAX, &m->inter);
-    need_int(j, "vocab_size", BQ_SIZE_MAX, &m->vocab);
-    need_int(j, "num_hidden_layers", BQ_BLOCKS_MAX, &blocks);
-    need_int(j, "num_attention_heads", BQ_BLOCKS_MAX, &m->heads);
-    m->blocks = (int)blocks;
-    m->kv_heads = m->heads;
-    bq_json_int(j, "num_key_value_heads", 1, m->heads, &m->kv_heads);
+static void check_sizes(bq_json *j, bq_model *m) {
+    if (j->status) return;
+    if (!m->kv_heads) m->kv_heads = m->heads;
     if (m->heads % m->kv_heads) {
         bq_json_refuse(j, "num_key_value_heads", "%lld does not divide num_attention_heads %lld",
                        (long long)m->kv_heads, (long long)m->heads);
     }
-    if (!bq_json_has(j, "head_dim") && m->hidden % m->heads) {
+    if (!m->head_dim && m->hidden % m->heads) {
         bq_json_refuse(j, "hidden_size",
                        "%lld is not a multiple of num_attention_heads %lld, and head_dim is not given",
                        (long long)m->hidden, (long long)m->heads);
     }
-    m->head_dim = m->hidden / m->heads;
-    bq_json_int(j, "head_dim", 2, BQ_SIZE_MAX, &m->head_dim);
+    if (!m->head_dim) m->head_dim = m->hidden / m->heads;
     if (m->head_dim < 2 || m->head_dim % 2 || m->head_dim * m->heads > BQ_SIZE_MAX) {
         bq_json_refuse(j, "head_dim", "%lld is odd or out of range", (long long)m->head_dim);
     }
-    m->max_position = f->max_position;
-    bq_json_int(j, "max_position_embeddings", 1, (int64_t)1 << 40, &m->max_position);
-    if (f->config & BQ_CONFIG_WINDOW) bq_json_int(j, "sliding_window", 1, (int64_t)1 << 40, &m->window);
-    bq_json_need(j, "rms_norm_eps");
-    bq_json_real(j, "rms_norm_eps", FLT_MIN, 1, &m->eps);
-    bq_json_bool(j, "tie_word_embeddings", &m->tied);
-    if (f->config & BQ_CONFIG_BIASES) bq_json_bool(j, "attention_bias", &m->attention_bias);
-    if (f->config & BQ_CONFIG_BIASES) bq_json_bool(j, "mlp_bias", &m->mlp_bias);
 }
 
 /* ---- rope ---- */
@@ -130,74 +196,41 @@ static void read_kind(bq_json *d, const bq_family *f, bq_rope *rope) {
     bq_json_refuse(d, "rope_type", "'%.60s' is not known for %s", name, f->type);
 }
 
-/* Number of rotary channels: the first int(head_dim * partial) of a head. */
-static void read_dim(bq_json *j, bq_json *d, const bq_family *f, const bq_model *m, bq_rope *rope) {
-    double partial = 1;
-    bq_json_real(j, "partial_rotary_factor", 0, 1, &partial);
-    bq_json_join(d, j);
-    bq_json_real(d, "partial_rotary_factor", 0, 1, &partial);
-    rope->dim = (int64_t)((double)m->head_dim * partial);
-    if (!(f->config & BQ_CONFIG_PARTIAL) && rope->dim != m->head_dim) {
-        bq_json_refuse(d, "partial_rotary_factor", "%g is not supported for %s", partial, f->type);
-    }
-    if (rope->dim < 2 || rope->dim % 2 || rope->dim / 2 > BQ_ROPE_MAX) {
-        bq_json_refuse(d, "partial_rotary_factor", "%lld rotary channels: they must be even, 2 .. %d",
-                       (long long)rope->dim, 2 * BQ_ROPE_MAX);
-    }
-}
-
-static void read_llama3(bq_json *d, bq_rope *rope) {
-    static const char *const key[] = {"factor", "low_freq_factor", "high_freq_factor",
-                                      "original_max_position_embeddings"};
-    double *to[] = {&rope->factor, &rope->low, &rope->high, &rope->original};
-    for (int i = 0; i < 4; i++) {
-        bq_json_need(d, key[i]);
-        bq_json_real(d, key[i], i == 0 || i == 3 ? 1 : 1e-6, 1e12, to[i]);
-    }
-    if (rope->low >= rope->high) {
-        bq_json_refuse(d, "high_freq_factor", "%g is not above low_freq_factor %g", rope->high, rope->low);
-    }
-}
-
 /* As transformers' Phi3 does: the original length is the one at top level, whatever the rope's own object
  * says. */
-static void read_long(bq_json *j, bq_json *d, const bq_model *m, bq_rope *rope) {
-    rope->original = 4096;
-    bq_json_real(j, "original_max_position_embeddings", 2, 1e12, &rope->original);
-    bq_json_join(d, j);
+static void read_long(bq_json *d, const bq_model *m, bq_rope *rope) {
     if (d->status) return;
     bq_json_reals(d, "short_factor", 1e-6, 1e9, rope->dim / 2, rope->short_factor);
     bq_json_reals(d, "long_factor", 1e-6, 1e9, rope->dim / 2, rope->long_factor);
-    rope->factor = (double)m->max_position / rope->original;
-    bq_json_real(d, "factor", 1e-6, 1e12, &rope->factor);
-    if (rope->factor > 1) rope->attention = sqrt(1 + log(rope->factor) / log(rope->original));
-    bq_json_real(d, "attention_factor", 1e-6, 1e6, &rope->attention);
+    if (!rope->factor) rope->factor = (double)m->max_position / rope->original;
+    if (rope->attention) return;
+    rope->attention = rope->factor > 1 ? sqrt(1 + log(rope->factor) / log(rope->original)) : 1;
 }
 
-/* If both schemas are there, rope_scaling wins, as in transformers. */
+/* If both schemas are there, rope_scaling wins, as in transformers.  Theta and the share of rotary channels
+ * stand at top level, or in the rope's own object. */
 static void read_rope(bq_json *j, const bq_family *f, bq_model *m) {
     bq_rope *rope = &m->rope;
+    const bq_key *k;
     char prefix[64];
     const char *key = bq_json_has(j, "rope_scaling") ? "rope_scaling" : "rope_parameters";
     bq_json d = bq_json_object(j, key, prefix);
-    *rope = (bq_rope){.kind = BQ_ROPE_DEFAULT,
-                      .theta = 1e4,
-                      .factor = 1,
-                      .low = 1,
-                      .high = 1,
-                      .attention = 1,
-                      .original = (double)m->max_position};
-    bq_json_real(j, "rope_theta", 1, 1e18, &rope->theta);
-    bq_json_join(&d, j);
-    bq_json_real(&d, "rope_theta", 1, 1e18, &rope->theta);
+    for (int i = 0; (k = key_at(f, i)); i++)
+        if (!strcmp(k->name, "rope_theta") || !strcmp(k->name, "partial_rotary_factor")) take(&d, f, k, m);
     read_kind(&d, f, rope);
-    read_dim(j, &d, f, m, rope);
-    if (rope->kind == BQ_ROPE_LINEAR) {
-        bq_json_need(&d, "factor");
-        bq_json_real(&d, "factor", 1e-6, 1e12, &rope->factor);
+    rope->dim = (int64_t)((double)m->head_dim * rope->partial);
+    if (rope->dim < 2 || rope->dim % 2 || rope->dim / 2 > BQ_ROPE_MAX) {
+        bq_json_refuse(&d, "partial_rotary_factor", "%lld rotary channels: they must be even, 2 .. %d",
+                       (long long)rope->dim, 2 * BQ_ROPE_MAX);
     }
-    if (rope->kind == BQ_ROPE_LLAMA3) read_llama3(&d, rope);
-    if (rope->kind == BQ_ROPE_LONG) read_long(j, &d, m, rope);
+    for (k = rope_keys[rope->kind]; k->name; k++) {
+        set_default(k, rope);
+        take(&d, f, k, rope);
+    }
+    if (rope->kind == BQ_ROPE_LONG) read_long(&d, m, rope);
+    if (rope->kind == BQ_ROPE_LLAMA3 && rope->low >= rope->high) {
+        bq_json_refuse(&d, "high_freq_factor", "%g is not above low_freq_factor %g", rope->high, rope->low);
+    }
     bq_json_join(j, &d);
 }
 
@@ -205,15 +238,19 @@ static void read_rope(bq_json *j, const bq_family *f, bq_model *m) {
 
 static int read_object(const json_t *object, const char *path, bq_model *m) {
     bq_json j = bq_json_of(object, path);
-    *m = (bq_model){0};
+    const bq_key *k;
+    *m = (bq_model){.rope = {.partial = 1, .factor = 1, .low = 1, .high = 1, .attention = 1}};
     m->family = find_family(&j);
     if (m->family < 0) return j.status;
     const bq_family *f = bq_family_at(m->family);
-    refuse_unusual(&j, f);
-    read_sizes(&j, f, m);
-    read_rope(&j, f, m);
-    m->procedural = bq_json_has(&j, BQ_PROCEDURAL_KEY);
-    bq_json_int(&j, BQ_PROCEDURAL_KEY, 0, INT64_MAX, &m->seed);
+    if (bq_json_has(&j, "quantization_config") || bq_json_has(&j, "compression_config")) {
+        bq_json_refuse(&j, "quantization_config",
+                       "this checkpoint is quantized already; start from the unquantized model");
+    }
+    for (int i = 0; (k = key_at(f, i)); i++) set_default(k, m);
+    for (int i = 0; (k = key_at(f, i)); i++) take(&j, f, k, m);
+    check_sizes(&j, m);
+    if (!j.status) read_rope(&j, f, m);
     return j.status;
 }
 
@@ -227,13 +264,33 @@ int bq_config_parse(const char *path, const char *text, size_t bytes, bq_model *
     return rc;
 }
 
-int bq_config_read(const char *dir, bq_model *model) {
-    char path[BQ_PATH];
-    json_t *object;
-    bq_path_join(path, sizeof path, dir, "config.json");
-    int rc = bq_json_read(path, BQ_CONFIG_MAX, &object);
-    if (rc) return rc;
-    rc = read_object(object, path, model);
-    json_decref(object);
-    return rc;
+int bq_config_of(const bq_weights *w, bq_model *model) {
+    const char *path;
+    const json_t *object = bq_weights_config(w, &path);
+    return object ? read_object(object, path, model) : bq_refuse(BQ_DATA, "'%s' is not there", path);
+}
+
+/* ---- hash ---- */
+
+/* A default adds nothing, so that a key that is new to blockq leaves the hash of models without it. */
+static void add(bq_hash *h, const bq_key *k, const void *base) {
+    if (k->unhashed || k->at == BQ_NOWHERE) return;
+    double x = get(k, base);
+    if (k->value && x == default_of(k)) return;
+    bq_hash_add(h, k->name, strlen(k->name) + 1);
+    bq_hash_add(h, &x, sizeof x);
+}
+
+void bq_config_hash(const bq_model *m, bq_hash *h) {
+    const bq_family *f = bq_family_at(m->family);
+    const bq_rope *rope = &m->rope;
+    const int64_t kind = rope->kind;
+    const bq_key *k;
+    bq_hash_add(h, f->type, strlen(f->type) + 1);
+    for (int i = 0; (k = key_at(f, i)); i++) add(h, k, m);
+    bq_hash_add(h, &kind, sizeof kind);
+    for (k = rope_keys[kind]; k->name; k++) add(h, k, rope);
+    if (kind != BQ_ROPE_LONG) return;
+    bq_hash_add(h, rope->short_factor, (size_t)rope->dim / 2 * sizeof(double));
+    bq_hash_add(h, rope->long_factor, (size_t)rope->dim / 2 * sizeof(double));
 }

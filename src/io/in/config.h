@@ -7,13 +7,9 @@
 #ifndef BQ_CONFIG_H
 #define BQ_CONFIG_H
 
+#include "base/hash.h"
 #include "base/model.h"
-
-#include <stddef.h>
-
-/* This key says that the directory has no weights: they are procedural (procedural.h).  Its value is the
- * seed, from 0 on. */
-#define BQ_PROCEDURAL_KEY "blockq_procedural"
+#include "io/in/weights.h"
 
 #define BQ_CONFIG_MAX ((size_t)16 << 20) /* bytes of a config.json */
 
@@ -22,8 +18,11 @@
 
 /* On BQ_OK every field of *model is set.  rope.attention is computed where the file does not give it
  * (Phi-3.5: 1.19023807).  The short and long factors have rope.dim / 2 values, then zeros. */
-int bq_config_read(const char *dir, bq_model *model);
-/* The same from memory; path names the text in messages. */
+int bq_config_of(const bq_weights *w, bq_model *model);
+/* The same from a text; path names it in messages. */
 int bq_config_parse(const char *path, const char *text, size_t bytes, bq_model *model);
+
+/* Add everything of it that changes results, by the tables of keys. */
+void bq_config_hash(const bq_model *model, bq_hash *h);
 
 #endif

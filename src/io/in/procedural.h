@@ -1,6 +1,6 @@
 /* procedural.h - weights that are in no file: each is computed when it is read, from a seed, its tensor's
  * name and its place.  They serve tests of memory and time with models of any size.  A directory is such a
- * model if its config.json has the key "blockq_procedural" (config.h).
+ * model if its config.json has the key "blockq_procedural"; the value is the seed, from 0 on.
  *
  * All tensors are BF16.  In a matrix (rows, cols) each value is the sum of four bytes of Philox4x32-10,
  * less its mean, scaled to the standard deviation 1 / sqrt(cols): so the matrix keeps the size of what it
@@ -11,6 +11,7 @@
 
 #include "io/in/safetensors.h"
 
+#define BQ_PROCEDURAL_KEY     "blockq_procedural"
 #define BQ_PROCEDURAL_VERSION 1 /* of the rule above; part of a model's fingerprint */
 
 /* Write bytes [from, from + bytes) of tensor t to `to`; both numbers are even.  Local. */

@@ -2,13 +2,13 @@
 
 #include "base/die.h"
 #include "io/json.h"
+#include "io/state/raw.h"
 
 #include <endian.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 static const struct {
     const char *name;
@@ -161,17 +161,6 @@ int bq_safetensors_parse(bq_safetensors *s, const char *path, const char *text, 
     return rc;
 }
 
-/* Read bytes at an offset: 0 or an errno; ENODATA at the end of the file. */
-static int get(int fd, void *to, size_t bytes, off_t from) {
-    for (char *p = to; bytes;) {
-        ssize_t got = pread(fd, p, bytes, from);
-        if (got < 0 && errno == EINTR) continue;
-        if (got <= 0) return got < 0 ? errno : ENODATA;
-        p += got, from += got, bytes -= (size_t)got;
-    }
-    return 0;
-}
-
 int bq_safetensors_read(bq_safetensors *s, int fd, const char *path) {
     struct stat st;
     uint64_t n;
@@ -180,8 +169,7 @@ int bq_safetensors_read(bq_safetensors *s, int fd, const char *path) {
     if (!S_ISREG(st.st_mode)) return bq_refuse(BQ_DATA, "cannot read '%s': not a file", path);
     size_t size = (size_t)st.st_size;
     if (size < 8) return bq_refuse(BQ_DATA, "%s: %zu bytes are too few for a safetensors file", path, size);
-    int err = get(fd, &n, 8, 0);
-    if (err) return bq_refuse(BQ_DATA, "cannot read '%s': %s", path, strerror(err));
+    if (!bq_raw_read(fd, &n, 8, 0)) return bq_refuse(BQ_DATA, "cannot read '%s': %s", path, strerror(errno));
     n = le64toh(n);
     if (n > BQ_HEADER_MAX || n > size - 8) {
         return bq_refuse(BQ_DATA,
@@ -190,9 +178,9 @@ int bq_safetensors_read(bq_safetensors *s, int fd, const char *path) {
     }
     char *text = malloc((size_t)n + 1);
     BQ_CHECK(text, "no memory for a header of %zu bytes", (size_t)n);
-    err = get(fd, text, (size_t)n, 8);
-    int rc = err ? bq_refuse(BQ_DATA, "cannot read '%s': %s", path, strerror(err))
-                 : bq_safetensors_parse(s, path, text, (size_t)n, size);
+    int rc = bq_raw_read(fd, text, (size_t)n, 8)
+                 ? bq_safetensors_parse(s, path, text, (size_t)n, size)
+                 : bq_refuse(BQ_DATA, "cannot read '%s': %s", path, strerror(errno));
     free(text);
     return rc;
 }
@@ -201,10 +189,6 @@ void bq_safetensors_close(bq_safetensors *s) {
     free(s->at);
     json_decref(s->header);
     *s = (bq_safetensors){0};
-}
-
-const char *bq_safetensors_metadata(const bq_safetensors *s, const char *key) {
-    return json_string_value(json_object_get(json_object_get(s->header, BQ_METADATA_KEY), key));
 }
 
 /* A plain name cannot lead out of the directory, whatever it is joined to. */

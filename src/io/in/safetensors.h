@@ -50,8 +50,6 @@ int bq_safetensors_read(bq_safetensors *s, int fd, const char *path);
 int bq_safetensors_parse(bq_safetensors *s, const char *path, const char *text, size_t bytes,
                          size_t file_bytes);
 void bq_safetensors_close(bq_safetensors *s);
-/* A value of __metadata__, or NULL.  s owns it. */
-const char *bq_safetensors_metadata(const bq_safetensors *s, const char *key);
 
 /* Parse model.safetensors.index.json: *map is its weight_map, from a tensor's name to its file's.  Every
  * file name is plain (no '/', no leading dot) and ends in ".safetensors".  BQ_OK, and *map is the caller's

@@ -1,41 +1,53 @@
-#include "io/in/weights.h"
+#include "io/in/weights_reader.h"
 
-#include "base/clock.h"
 #include "base/die.h"
-#include "base/meter.h"
 #include "base/num.h"
 #include "io/files.h"
+#include "io/in/config.h"
 #include "io/json.h"
-#include "io/in/procedural.h"
+#include "io/state/raw.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-#define SHARDS_MAX 900 /* every shard has an open descriptor, and 1024 is the usual limit */
-#define CHUNK      ((size_t)1 << 20)
+#define CHUNK ((size_t)1 << 20)
 
-typedef struct {
-    char *name;
-    int fd;
-    bq_safetensors st;
-} shard;
+/* The table of readers.  The first that knows a path opens it. */
+#define READERS(ROW) ROW(procedural) ROW(safetensors)
 
-struct bq_weights {
-    char *dir;
-    bool procedural; /* there is one shard, which has no file */
-    int64_t seed;
-    shard *shard;
-    int shards, count;
-    bq_tensor *at;
-    const bq_tensor **by_name;
-};
+#define DECLARE(name) extern const bq_weights_reader bq_weights_##name;
+#define ADDRESS(name) &bq_weights_##name,
+READERS(DECLARE)
+static const bq_weights_reader *const readers[] = {READERS(ADDRESS) NULL};
 
 static void *need(void *memory) {
     BQ_CHECK(memory, "no memory to list a model's tensors");
     return memory;
+}
+
+/* ---- for readers ---- */
+
+int bq_weights_part_open(bq_weights *w, const char *name) {
+    char path[BQ_PATH];
+    bq_path_join(path, sizeof path, w->dir, name);
+    int fd, err = bq_file_open(path, O_RDONLY, &fd);
+    if (err) return bq_refuse(BQ_DATA, "cannot open shard '%s': %s", path, bq_file_why(err));
+    w->part = need(realloc(w->part, (size_t)(w->parts + 1) * sizeof *w->part));
+    w->part[w->parts++] = (bq_weights_part){.name = need(strdup(name)), .fd = fd};
+    return BQ_OK;
+}
+
+void bq_weights_add(bq_weights *w, const bq_tensor *t) {
+    if (w->count == w->room) {
+        w->room = w->room ? 2 * w->room : 64;
+        w->at = need(realloc(w->at, (size_t)w->room * sizeof *w->at));
+    }
+    w->at[w->count] = *t;
+    w->at[w->count++].name = need(strdup(t->name));
 }
 
 static int compare_names(const void *a, const void *b) {
@@ -43,112 +55,54 @@ static int compare_names(const void *a, const void *b) {
     return strcmp((*x)->name, (*y)->name);
 }
 
-static int compare_texts(const void *a, const void *b) {
-    const char *const *x = a, *const *y = b;
-    return strcmp(*x, *y);
-}
-
-static int open_shard(bq_weights *w, const char *name) {
-    char path[BQ_PATH];
-    bq_path_join(path, sizeof path, w->dir, name);
-    int fd, err = bq_file_open(path, O_RDONLY, &fd);
-    if (err) return bq_refuse(BQ_DATA, "cannot open shard '%s': %s", path, bq_file_why(err));
-    shard *s = &w->shard[w->shards++];
-    s->fd = fd, s->name = need(strdup(name));
-    return bq_safetensors_read(&s->st, fd, path);
-}
-
-/* List the tensors of all shards, in order and by name.  A name in two shards is refused. */
-static int gather(bq_weights *w) {
-    for (int i = 0; i < w->shards; i++) w->count += w->shard[i].st.count;
-    w->at = need(calloc((size_t)w->count + 1, sizeof *w->at));
+int bq_weights_listed(bq_weights *w) {
     w->by_name = need(calloc((size_t)w->count + 1, sizeof *w->by_name));
-    for (int i = 0, n = 0; i < w->shards; i++) {
-        for (int j = 0; j < w->shard[i].st.count; j++, n++) {
-            w->at[n] = w->shard[i].st.at[j];
-            w->at[n].file = i;
-            w->by_name[n] = &w->at[n];
-        }
-    }
+    for (int i = 0; i < w->count; i++) w->by_name[i] = &w->at[i];
     qsort(w->by_name, (size_t)w->count, sizeof *w->by_name, compare_names);
     for (int i = 1; i < w->count; i++) {
         const bq_tensor *a = w->by_name[i - 1], *b = w->by_name[i];
         if (strcmp(a->name, b->name) == 0) {
             return bq_refuse(BQ_DATA, "%s: tensor '%.200s' is both in '%s' and in '%s'", w->dir, a->name,
-                             w->shard[a->file].name, w->shard[b->file].name);
+                             w->part[a->file].name, w->part[b->file].name);
         }
     }
     return BQ_OK;
 }
 
-/* Open the files that the map names, each once, in order of name. */
-static int open_shards(bq_weights *w, const json_t *map) {
-    const char *key;
-    json_t *v;
-    size_t n = 0, all = json_object_size(map);
-    const char **file = need(calloc(all + 1, sizeof *file));
-    json_object_foreach((json_t *)(uintptr_t)map, key, v) file[n++] = json_string_value(v);
-    qsort(file, n, sizeof *file, compare_texts);
-    size_t files = 0;
-    for (size_t i = 0; i < n; i++) {
-        if (!i || strcmp(file[i], file[files - 1]) != 0) file[files++] = file[i];
+/* ---- open, close ---- */
+
+/* The directory of a model that is one file, else the path. */
+static char *dir_of(const char *path) {
+    struct stat st;
+    const char *slash = strrchr(path, '/');
+    bool file = stat(path, &st) == 0 && !S_ISDIR(st.st_mode);
+    return need(!file ? strdup(path) : slash ? strndup(path, (size_t)(slash + 1 - path)) : strdup("."));
+}
+
+static int open_config(bq_weights *w) {
+    char path[BQ_PATH];
+    bq_path_join(path, sizeof path, w->dir, "config.json");
+    w->config_path = need(strdup(path));
+    return bq_file_exists(path) ? bq_json_read(path, BQ_CONFIG_MAX, &w->config) : BQ_OK;
+}
+
+static int open_by(bq_weights *w, const char *path) {
+    char wanted[400];
+    size_t n = 0;
+    for (int i = 0; readers[i]; i++) {
+        w->reader = readers[i];
+        if (w->reader->knows(path, w->config)) return w->reader->open(w, path);
+        if (n < sizeof wanted)
+            n += (size_t)snprintf(wanted + n, sizeof wanted - n, "%s%s", i ? "; " : "", w->reader->wanted);
     }
-    int rc = BQ_OK;
-    if (files > SHARDS_MAX)
-        rc = bq_refuse(BQ_DATA, "%s: %zu shards, at most %d can be open", w->dir, files, SHARDS_MAX);
-    else
-        w->shard = need(calloc(files, sizeof *w->shard));
-    for (size_t i = 0; i < files && !rc; i++) rc = open_shard(w, file[i]);
-    free(file);
-    return rc;
+    return bq_refuse(BQ_DATA, "%s: there is no model that can be read: %s", path, wanted);
 }
 
-/* Check that the index and the headers agree. */
-static int agree(const bq_weights *w, const char *path, const json_t *map) {
-    const char *key;
-    json_t *v;
-    json_object_foreach((json_t *)(uintptr_t)map, key, v) {
-        const bq_tensor *t = bq_weights_find(w, key);
-        if (!t || strcmp(w->shard[t->file].name, json_string_value(v)) != 0) {
-            return bq_refuse(BQ_DATA, "%s: tensor '%.200s' is not in '%s'", path, key, json_string_value(v));
-        }
-    }
-    for (int i = 0; i < w->count; i++) {
-        if (json_object_get(map, w->at[i].name)) continue;
-        return bq_refuse(BQ_DATA, "%s: tensor '%.200s' of '%s' is not listed", path, w->at[i].name,
-                         w->shard[w->at[i].file].name);
-    }
-    return BQ_OK;
-}
-
-static int open_index(bq_weights *w, const char *path) {
-    char *text;
-    size_t bytes;
-    json_t *map;
-    int err = bq_file_read(path, BQ_INDEX_MAX, &text, &bytes);
-    if (err) return bq_refuse(BQ_DATA, "cannot read '%s': %s", path, bq_file_why(err));
-    int rc = bq_index_parse(path, text, bytes, &map);
-    free(text);
-    if (!rc) rc = open_shards(w, map);
-    if (!rc) rc = gather(w);
-    if (!rc) rc = agree(w, path, map);
-    json_decref(map);
-    return rc;
-}
-
-static int open_single(bq_weights *w, const char *name) {
-    w->shard = need(calloc(1, sizeof *w->shard));
-    int rc = open_shard(w, name);
-    return rc ? rc : gather(w);
-}
-
-static bq_weights *fresh(const char *dir) {
+int bq_weights_open(bq_weights **out, const char *path) {
     bq_weights *w = need(calloc(1, sizeof *w));
-    w->dir = need(strdup(dir));
-    return w;
-}
-
-static int finish(bq_weights **out, bq_weights *w, int rc) {
+    w->dir = dir_of(path);
+    int rc = open_config(w);
+    if (!rc) rc = open_by(w, path);
     if (rc) {
         bq_weights_close(w);
         w = NULL;
@@ -157,81 +111,79 @@ static int finish(bq_weights **out, bq_weights *w, int rc) {
     return rc;
 }
 
-int bq_weights_open(bq_weights **out, const char *dir) {
-    char single[BQ_PATH], index[BQ_PATH];
-    bq_path_join(single, sizeof single, dir, "model.safetensors");
-    bq_path_join(index, sizeof index, dir, "model.safetensors.index.json");
-    bq_weights *w = fresh(dir);
-    int rc;
-    if (bq_file_exists(single))
-        rc = open_single(w, "model.safetensors");
-    else if (bq_file_exists(index))
-        rc = open_index(w, index);
-    else
-        rc = bq_refuse(BQ_DATA, "%s: neither model.safetensors nor model.safetensors.index.json is there",
-                       dir);
-    return finish(out, w, rc);
-}
-
-int bq_weights_open_file(bq_weights **out, const char *path) {
-    const char *slash = strrchr(path, '/');
-    char dir[BQ_PATH];
-    bq_path_join(dir, sizeof dir, "", path);
-    dir[slash ? slash - path + 1 : 0] = 0;
-    bq_weights *w = fresh(dir);
-    return finish(out, w, open_single(w, slash ? slash + 1 : path));
-}
-
-int bq_weights_open_procedural(bq_weights **out, const char *dir, const char *header, size_t data,
-                               int64_t seed) {
-    size_t bytes = strlen(header);
-    bq_weights *w = fresh(dir);
-    w->procedural = true, w->seed = seed;
-    w->shard = need(calloc(1, sizeof *w->shard));
-    w->shard[w->shards++] = (shard){.name = need(strdup("procedural")), .fd = -1};
-    int rc = bq_safetensors_parse(&w->shard[0].st, dir, header, bytes, 8 + bytes + data);
-    return finish(out, w, rc ? rc : gather(w));
-}
-
-bool bq_weights_procedural(const bq_weights *w, int64_t *seed) {
-    *seed = w->seed;
-    return w->procedural;
-}
-
 void bq_weights_close(bq_weights *w) {
     if (!w) return;
-    for (int i = 0; i < w->shards; i++) {
-        close(w->shard[i].fd);
-        free(w->shard[i].name);
-        bq_safetensors_close(&w->shard[i].st);
+    if (w->own) w->reader->close(w->own);
+    for (int i = 0; i < w->parts; i++) {
+        close(w->part[i].fd);
+        free(w->part[i].name);
     }
-    free(w->shard);
+    for (int i = 0; i < w->count; i++) free((char *)(uintptr_t)w->at[i].name);
+    json_decref(w->config);
+    json_decref(w->metadata);
+    free(w->part);
     free(w->at);
     free(w->by_name);
+    free(w->config_path);
     free(w->dir);
     free(w);
 }
 
-int bq_weights_count(const bq_weights *w) { return w->count; }
-const bq_tensor *bq_weights_at(const bq_weights *w, int i) { return &w->at[i]; }
-int bq_weights_files(const bq_weights *w) { return w->shards; }
-
-const char *bq_weights_file(const bq_weights *w, int file, size_t *bytes) {
-    *bytes = w->shard[file].st.bytes;
-    return w->shard[file].name;
+static int check(const bq_weights *w, const bq_tensor *wanted) {
+    const bq_tensor *t = bq_weights_find(w, wanted->name);
+    bq_type type;
+    if (!t)
+        return bq_refuse(BQ_DATA, "%s: tensor '%s' is missing: the files do not fit config.json", w->dir,
+                         wanted->name);
+    if (!bq_dtype_float(t->dtype, &type))
+        return bq_refuse(BQ_DATA, "%s: tensor '%s' has type %s: F32, F16 or BF16 is needed", w->dir, t->name,
+                         t->dtype);
+    if (t->dims == wanted->dims && !memcmp(t->shape, wanted->shape, (size_t)t->dims * sizeof *t->shape))
+        return BQ_OK;
+    char shape[64];
+    int n = snprintf(shape, sizeof shape, "%lld", (long long)wanted->shape[0]);
+    if (wanted->dims > 1)
+        snprintf(shape + n, sizeof shape - (size_t)n, " x %lld", (long long)wanted->shape[1]);
+    return bq_refuse(BQ_DATA, "%s: tensor '%s' has another shape than config.json says (%s)", w->dir, t->name,
+                     shape);
 }
 
-int bq_weights_fd(const bq_weights *w, int file) { return w->shard[file].fd; }
+int bq_weights_expect(bq_weights *w, const bq_tensor *list, int count) {
+    int rc = BQ_OK;
+    for (int i = 0; i < count && w->reader->add; i++) w->reader->add(w, &list[i]);
+    if (w->reader->add) rc = bq_weights_listed(w);
+    for (int i = 0; i < count && !rc; i++) rc = check(w, &list[i]);
+    return rc;
+}
+
+/* ---- what is there ---- */
+
+int bq_weights_count(const bq_weights *w) { return w->count; }
+const bq_tensor *bq_weights_at(const bq_weights *w, int i) { return &w->at[i]; }
+int bq_weights_files(const bq_weights *w) { return w->parts; }
+
+const char *bq_weights_file(const bq_weights *w, int file, size_t *bytes) {
+    *bytes = w->part[file].bytes;
+    return w->part[file].name;
+}
 
 const char *bq_weights_dir(const bq_weights *w) { return w->dir; }
 
 const char *bq_weights_metadata(const bq_weights *w, const char *key) {
-    return bq_safetensors_metadata(&w->shard[0].st, key);
+    return json_string_value(json_object_get(w->metadata, key));
 }
+
+const json_t *bq_weights_config(const bq_weights *w, const char **path) {
+    *path = w->config_path;
+    return w->config;
+}
+
+bool bq_weights_synthetic(const bq_weights *w) { return w->reader->add; }
 
 const bq_tensor *bq_weights_find(const bq_weights *w, const char *name) {
     bq_tensor wanted = {.name = name};
     const bq_tensor *key = &wanted;
+    if (!w->count) return NULL;
     const bq_tensor **at = bsearch(&key, w->by_name, (size_t)w->count, sizeof *w->by_name, compare_names);
     return at ? *at : NULL;
 }
@@ -239,31 +191,21 @@ const bq_tensor *bq_weights_find(const bq_weights *w, const char *name) {
 /* ---- reading ---- */
 
 void bq_weights_prefetch(const bq_weights *w, const bq_tensor *t) {
-    posix_fadvise(w->shard[t->file].fd, (off_t)t->offset, (off_t)t->bytes, POSIX_FADV_WILLNEED);
+    if (w->reader->prefetch) w->reader->prefetch(w, t);
 }
 
-void bq_weights_pread(const bq_weights *w, int file, size_t from, void *to, size_t bytes) {
-    const shard *s = &w->shard[file];
-    double start = bq_seconds();
-    bq_spent.read += (int64_t)bytes;
-    for (char *p = to; bytes;) {
-        ssize_t got = bq_fault("weights_read") ? (errno = EIO, -1) : pread(s->fd, p, bytes, (off_t)from);
-        if (got < 0 && errno == EINTR) continue;
-        BQ_CHECK(got > 0, "read of '%s/%s' failed: %s", w->dir, s->name,
-                 got < 0 ? strerror(errno) : "it is shorter than it was");
-        p += got, from += (size_t)got, bytes -= (size_t)got;
-    }
-    bq_spent.files += bq_seconds() - start;
+void bq_weights_pread(const bq_weights *w, int part, size_t from, void *to, size_t bytes) {
+    const bq_weights_part *p = &w->part[part];
+    errno = EIO;
+    BQ_CHECK(!bq_fault("weights_read") && bq_raw_read(p->fd, to, bytes, (int64_t)from),
+             "read of '%s/%s' failed: %s", w->dir, p->name,
+             errno == EIO ? "bad disk, or it is shorter than it was" : strerror(errno));
 }
 
 void bq_weights_read_raw(const bq_weights *w, const bq_tensor *t, size_t from, void *to, size_t bytes) {
     BQ_CHECK(from <= t->bytes && bytes <= t->bytes - from, "%s: bytes %zu + %zu of %zu", t->name, from, bytes,
              t->bytes);
-    if (w->procedural) { /* t may be a view of the tensor with another shape */
-        bq_procedural_make(w->seed, bq_weights_find(w, t->name), from, to, bytes);
-        return;
-    }
-    bq_weights_pread(w, t->file, t->offset + from, to, bytes);
+    w->reader->read(w, t, from, to, bytes);
 }
 
 /* Read count values from element `first` on, converted through a buffer of CHUNK bytes. */

@@ -2,7 +2,6 @@
 
 #include "base/die.h"
 #include "base/shard.h"
-#include "io/in/config.h"
 #include "io/out/format.h"
 #include "io/files.h"
 
@@ -243,7 +242,6 @@ static void write_config(bq_export_job *job) {
     size_t bytes;
     for (int i = 0; i < job->items; i++)
         if (job->item[i].added) json_object_set_new(config, "tie_word_embeddings", json_false());
-    json_object_del(config, BQ_PROCEDURAL_KEY); /* the weights are in files now */
     job->format->edit(job, config);
     char *text = bq_json_text_of(config, &bytes);
     bq_path_join(path, sizeof path, job->out_dir, "config.json");
@@ -256,13 +254,13 @@ static void write_config(bq_export_job *job) {
 
 int bq_export_open(bq_export_job **out, const bq_weights *src, const char *out_dir, bq_qsource q,
                    const bq_format *format, size_t shard_bytes) {
-    char path[BQ_PATH];
+    const char *path;
     bq_export_job *job = need(calloc(1, sizeof *job));
     *job = (bq_export_job){.src = src, .out_dir = out_dir, .source = q, .format = format};
     job->buffer = need(malloc(BQ_EXPORT_BUFFER));
     *out = NULL;
-    bq_path_join(path, sizeof path, bq_weights_dir(src), "config.json");
-    int rc = bq_json_read(path, (size_t)16 << 20, &job->config);
+    job->config = json_deep_copy(bq_weights_config(src, &path));
+    int rc = job->config ? BQ_OK : bq_refuse(BQ_DATA, "'%s' is not there", path);
     if (!rc) collect(job);
     if (!rc) rc = plan(job);
     if (rc) {

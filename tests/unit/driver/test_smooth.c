@@ -172,7 +172,7 @@ static void clipping(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(statistics), cmocka_unit_test(searches),
                                        cmocka_unit_test(kept), cmocka_unit_test(clipping)};
-    if (bq_weights_open_file(&file, BQ_VECTORS "/smooth.safetensors")) return 1;
+    if (bq_weights_open(&file, BQ_VECTORS "/smooth.safetensors")) return 1;
     int wrong = cmocka_run_group_tests(tests, NULL, NULL);
     bq_weights_close(file);
     return wrong;

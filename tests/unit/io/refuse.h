@@ -5,6 +5,7 @@
 #include "temp.h"
 
 #include "base/die.h"
+#include "io/in/config.h"
 
 /* Run an expression that returns a code; it must be BQ_DATA after one line that has the needle in it. */
 #define assert_refused(call, needle)                                                                         \
@@ -17,6 +18,15 @@
     } while (0)
 
 static inline void text_save(const char *path, const char *text) { file_save(path, text, strlen(text)); }
+
+/* The configuration of the model at path, which has weights, too. */
+static inline int config_read(const char *path, bq_model *m) {
+    bq_weights *w;
+    int rc = bq_weights_open(&w, path);
+    if (!rc) rc = bq_config_of(w, m);
+    bq_weights_close(w);
+    return rc;
+}
 
 /* A safetensors file: its header as text and `data` bytes of value 0. */
 static inline void st_save(const char *path, const char *header, size_t data) {

@@ -138,17 +138,17 @@ static void golden_models(void **state) {
         int64_t head_dim, dim;
         double original, factor;
     } golden[] = {
-        {"llama_default", BQ_ROPE_DEFAULT, 14, 14, 512, 1}, {"llama_llama3", BQ_ROPE_LLAMA3, 16, 16, 64, 8},
-        {"llama_bias", BQ_ROPE_DEFAULT, 10, 10, 512, 1},    {"phi3_short", BQ_ROPE_LONG, 12, 12, 64, 32},
-        {"phi3_long", BQ_ROPE_LONG, 12, 12, 32, 32},        {"phi3_partial", BQ_ROPE_LONG, 16, 12, 64, 8},
-        {"qwen2", BQ_ROPE_DEFAULT, 12, 12, 512, 1},
+        {"llama_default", BQ_ROPE_DEFAULT, 14, 14, 0, 1}, {"llama_llama3", BQ_ROPE_LLAMA3, 16, 16, 64, 8},
+        {"llama_bias", BQ_ROPE_DEFAULT, 10, 10, 0, 1},    {"phi3_short", BQ_ROPE_LONG, 12, 12, 64, 32},
+        {"phi3_long", BQ_ROPE_LONG, 12, 12, 32, 32},      {"phi3_partial", BQ_ROPE_LONG, 16, 12, 64, 8},
+        {"qwen2", BQ_ROPE_DEFAULT, 12, 12, 0, 1},
     };
     for (int i = 0; i < (int)(sizeof golden / sizeof *golden); i++) {
         char path[600];
         bq_weights *w;
         bq_model m;
         snprintf(path, sizeof path, "%s/model_%s.safetensors", BQ_VECTORS, golden[i].name);
-        assert_int_equal(bq_weights_open_file(&w, path), BQ_OK);
+        assert_int_equal(bq_weights_open(&w, path), BQ_OK);
         assert_int_equal(parse(bq_weights_metadata(w, "config"), &m), BQ_OK);
         bq_weights_close(w);
         assert_true(m.rope.kind == golden[i].kind && m.head_dim == golden[i].head_dim &&
@@ -235,8 +235,8 @@ static const struct {
     {"model_type", "7", "model_type"},
     {"architectures", "[\"LlamaForSequenceClassification\"]", "known are llama"},
     {"quantization_config", "{\"quant_method\":\"gptq\"}", "start from the unquantized"},
-    {"hidden_act", "\"gelu\"", "not silu"},
-    {"rope_interleaved", "true", "interleaved"},
+    {"hidden_act", "\"gelu\"", "hidden_act: only silu is supported for llama"},
+    {"rope_interleaved", "true", "rope_interleaved: only false"},
     {"hidden_size", NULL, "hidden_size: is missing"},
     {"hidden_size", "0", "hidden_size"},
     {"hidden_size", "-4096", "hidden_size"},
@@ -264,7 +264,7 @@ static const struct {
     {"tie_word_embeddings", "1", "neither true nor false"},
     {"rope_theta", "0", "rope_theta"},
     {"rope_theta", "\"x\"", "rope_theta"},
-    {"partial_rotary_factor", "0.5", "not supported for llama"},
+    {"partial_rotary_factor", "0.5", "only 1 is supported for llama"},
     {"rope_scaling", "[]", "rope_scaling: is not an object"},
     {"rope_scaling", "{\"type\":\"dynamic\",\"factor\":2}",
      "rope_scaling.rope_type: 'dynamic' is not known for llama"},
@@ -299,7 +299,7 @@ static void bad_values_are_refused(void **state) {
     free(base);
     base = edited(qwen, "model_type", "\"qwen2\"");
     free(qwen);
-    assert_refused(parse_edited(base, "use_sliding_window", "true", &m), "is not supported for qwen2");
+    assert_refused(parse_edited(base, "use_sliding_window", "true", &m), "only false is supported for qwen2");
     assert_int_equal(parse_edited(base, "use_sliding_window", "false", &m), BQ_OK);
     free(base);
     assert_refused(parse_edited(phi35, "rope_scaling", "{\"type\":\"linear\",\"factor\":2}", &m),
@@ -313,18 +313,79 @@ static void bad_values_are_refused(void **state) {
 static void directories(void **state) {
     (void)state;
     bq_model m;
-    assert_refused(bq_config_read(temp_dir, &m), "config.json");
+    st_save(temp_path("model.safetensors"), "{}", 0);
+    assert_refused(config_read(temp_dir, &m), "config.json' is not there");
     text_save(temp_path("config.json"), smollm2);
-    assert_int_equal(bq_config_read(temp_dir, &m), BQ_OK);
+    assert_int_equal(config_read(temp_dir, &m), BQ_OK);
+    assert_int_equal(config_read(temp_path("model.safetensors"), &m), BQ_OK); /* beside a file */
     text_save(temp_path("config.json"), "{\"model_type\":\n\"llama\",,}");
-    assert_refused(bq_config_read(temp_dir, &m), "config.json:2");
+    assert_refused(config_read(temp_dir, &m), "config.json:2");
+}
+
+static uint64_t hash_of(const char *text) {
+    bq_model m;
+    bq_hash *h = bq_hash_open();
+    assert_int_equal(parse(text, &m), BQ_OK);
+    bq_config_hash(&m, h);
+    return bq_hash_close(h);
+}
+
+/* A key that changes results changes the hash; one that does not, or that says the default, leaves it. */
+static void hashes(void **state) {
+    (void)state;
+    static const struct {
+        const char *from, *key, *value;
+    } edit[] = {
+        {llama31, "hidden_size", "2048"},
+        {llama31, "intermediate_size", "14337"},
+        {llama31, "vocab_size", "9"},
+        {llama31, "num_hidden_layers", "31"},
+        {llama31, "num_attention_heads", "16"},
+        {llama31, "num_key_value_heads", "16"},
+        {llama31, "head_dim", "64"},
+        {llama31, "rms_norm_eps", "1e-6"},
+        {llama31, "tie_word_embeddings", "true"},
+        {llama31, "rope_theta", "1e4"},
+        {llama31, "rope_scaling", "null"},
+        {llama31, "rope_scaling", "{\"type\":\"linear\",\"factor\":8}"},
+        {llama31, "attention_bias", "true"},
+        {llama31, "mlp_bias", "true"},
+        {phi35, "sliding_window", "null"},
+        {PHI("\"x\":0", ""), "partial_rotary_factor", "0.5"},
+        {phi35, "max_position_embeddings", "4096"}, /* by attention's factor */
+        {phi35, "original_max_position_embeddings", "4097"},
+        /* those below change nothing */
+        {llama31, "head_dim", "128"},
+        {llama31, "max_position_embeddings", "9"},
+        {llama31, "torch_dtype", "\"float32\""},
+        {llama31, "mlp_bias", NULL},
+        {llama31, "rope_interleaved", "false"},
+        {phi35, "partial_rotary_factor", "1"},
+        {phi35, "original_max_position_embeddings", NULL},
+    };
+    enum { CHANGES = 18 };
+    for (size_t i = 0; i < sizeof edit / sizeof *edit; i++) {
+        char *text = edited(edit[i].from, edit[i].key, edit[i].value);
+        if ((hash_of(text) == hash_of(edit[i].from)) != (i >= CHANGES)) fail_msg("%s", edit[i].key);
+        free(text);
+    }
+    assert_true(hash_of(phi35) == hash_of(phi35_v5));
+    char *list = edited(phi35, "x", NULL), *digit = strstr(list, "64.8399");
+    assert_non_null(digit);
+    digit[3] = '7';
+    assert_true(hash_of(list) != hash_of(phi35));
+    free(list);
 }
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(published_models),       cmocka_unit_test(golden_models),
-        cmocka_unit_test(defaults_and_aliases),   cmocka_unit_test(longrope_variants),
-        cmocka_unit_test(bad_values_are_refused), cmocka_unit_test(directories),
+        cmocka_unit_test(published_models),
+        cmocka_unit_test(golden_models),
+        cmocka_unit_test(defaults_and_aliases),
+        cmocka_unit_test(longrope_variants),
+        cmocka_unit_test(bad_values_are_refused),
+        cmocka_unit_test(directories),
+        cmocka_unit_test(hashes),
     };
     return cmocka_run_group_tests(tests, temp_make, temp_remove);
 }

@@ -248,9 +248,9 @@ static void heads_are_untied(void **state) {
         assert_true(json_is_false(json_object_get(config, "tie_word_embeddings")));
         json_decref(config);
         if (ct)
-            assert_refused(bq_config_read(out, &m), "quantized already");
+            assert_refused(config_read(out, &m), "quantized already");
         else
-            assert_int_equal(bq_config_read(out, &m), BQ_OK), assert_false(m.tied);
+            assert_int_equal(config_read(out, &m), BQ_OK), assert_false(m.tied);
     }
     for (int ct = 0; ct < 2; ct++) { /* a float head, beside an embedding that is another one */
         bq_model m;
@@ -261,7 +261,7 @@ static void heads_are_untied(void **state) {
         assert_true(json_is_false(json_object_get(config, "tie_word_embeddings")));
         if (ct) same_json(json_object_get(q, "ignore"), "[\"lm_head\"]");
         json_decref(config);
-        if (!ct) assert_int_equal(bq_config_read(out, &m), BQ_OK), assert_false(m.tied);
+        if (!ct) assert_int_equal(config_read(out, &m), BQ_OK), assert_false(m.tied);
     }
     assert_int_equal(export_to(out, w4, true, 0, NULL), BQ_OK);
     json_t *config = config_of(out);

@@ -102,7 +102,7 @@ static void peer_words(void **state) {
     bq_weights *golden, *w = bare_source(temp_path("peer"), CASES, ROWS, COLS);
     char out[512];
     snprintf(out, sizeof out, "%s", temp_path("peer_gptq"));
-    assert_int_equal(bq_weights_open_file(&golden, BQ_VECTORS "/peer_pack.safetensors"), BQ_OK);
+    assert_int_equal(bq_weights_open(&golden, BQ_VECTORS "/peer_pack.safetensors"), BQ_OK);
     for (int i = 0; i < CASES; i++) {
         uint8_t *q = peer_load(golden, i, "q", ROWS * COLS);
         uint16_t *scales = peer_load(golden, i, "scales", 2 * ROWS * PARTS);

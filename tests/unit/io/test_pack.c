@@ -106,7 +106,7 @@ static void peer_words(void **state) {
         {"ctl_8_sym_f32", "weight_packed", 8}, {"ctl_8_sym_bf16", "weight_packed", 8},
     };
     bq_weights *w;
-    assert_int_equal(bq_weights_open_file(&w, BQ_VECTORS "/peer_pack.safetensors"), BQ_OK);
+    assert_int_equal(bq_weights_open(&w, BQ_VECTORS "/peer_pack.safetensors"), BQ_OK);
     for (int i = 0; i < (int)(sizeof cases / sizeof *cases); i++) {
         const bq_tensor *q, *p;
         char *code = load(w, cases[i].name, "q", &q), *word = load(w, cases[i].name, cases[i].packed, &p);
@@ -134,7 +134,7 @@ static void peer_zeros(void **state) {
     static const char *const name[] = {"ctl_4_asym_f32", "ctl_8_asym_f32", "ctl_4_asym_bf16",
                                        "ctl_8_asym_bf16"};
     bq_weights *w;
-    assert_int_equal(bq_weights_open_file(&w, BQ_VECTORS "/peer_pack.safetensors"), BQ_OK);
+    assert_int_equal(bq_weights_open(&w, BQ_VECTORS "/peer_pack.safetensors"), BQ_OK);
     for (int i = 0; i < 4; i++) {
         const bq_tensor *z, *p;
         char *zero = load(w, name[i], "in_zp", &z), *word = load(w, name[i], "weight_zero_point", &p);

@@ -1,16 +1,10 @@
 /* Procedural weights: a value depends on seed, tensor and place alone; their size; their fingerprint. */
-#include "io/in/procedural.h"
-#include "io/in/weights.h"
+#include "refuse.h"
 
 #include "base/num.h"
+#include "io/in/procedural.h"
 
 #include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdlib.h>
-#include <string.h>
-
-#include <cmocka.h>
 
 enum { ROWS = 37, COLS = 301, COUNT = ROWS * COLS };
 static uint16_t whole[COUNT], part[COUNT];
@@ -63,38 +57,51 @@ static void the_rule_stays(void **state) {
         if (part[i] != first[i]) fail_msg("element %d is %#x", 1000 + i, part[i]);
 }
 
-static uint64_t fingerprint(const char *header, int64_t seed) {
+static bq_weights *open_seed(const char *seed, const bq_tensor *list, int count) {
+    char config[64];
     bq_weights *w;
+    snprintf(config, sizeof config, "{\"blockq_procedural\": %s}", seed);
+    text_save(temp_path("config.json"), config);
+    if (bq_weights_open(&w, temp_dir)) return NULL;
+    assert_true(bq_weights_count(w) == 0 && bq_weights_files(w) == 0 && bq_weights_synthetic(w));
+    assert_int_equal(bq_weights_expect(w, list, count), 0);
+    assert_int_equal(bq_weights_count(w), count);
+    return w;
+}
+
+static uint64_t fingerprint(const char *seed, const bq_tensor *list) {
+    bq_weights *w = open_seed(seed, list, 2);
     uint64_t hash;
-    assert_int_equal(bq_weights_open_procedural(&w, "m", header, 24, seed), 0);
     assert_int_equal(bq_weights_fingerprint(w, NULL, &hash), 0);
-    assert_int_equal(bq_weights_count(w), 2);
-    float row[4];
-    bq_weights_read(w, bq_weights_find(w, "b"), 1, 1, bq_mat_host(row, 1, 4, BQ_F32));
-    assert_true(isfinite(row[3]) && row[3] != row[2]);
     bq_weights_close(w);
     return hash;
 }
 
 static void as_a_model(void **state) {
     (void)state;
-    static const char header[] = "{\"a\":{\"dtype\":\"BF16\",\"shape\":[4],\"data_offsets\":[0,8]},"
-                                 "\"b\":{\"dtype\":\"BF16\",\"shape\":[2,4],\"data_offsets\":[8,24]}}";
-    static const char other[] = "{\"a\":{\"dtype\":\"BF16\",\"shape\":[4],\"data_offsets\":[0,8]},"
-                                "\"b\":{\"dtype\":\"BF16\",\"shape\":[2,4,1],\"data_offsets\":[8,24]}}";
-    assert_true(fingerprint(header, 1) == fingerprint(header, 1));
-    assert_true(fingerprint(header, 1) != fingerprint(header, 2));
-    bq_weights *w;
-    uint64_t hash;
-    assert_int_equal(bq_weights_open_procedural(&w, "m", other, 24, 1), 0);
-    assert_int_equal(bq_weights_fingerprint(w, NULL, &hash), 0);
-    assert_true(hash != fingerprint(header, 1));
+    static const bq_tensor list[] = {{.name = "a", .dims = 1, .shape = {4}},
+                                     {.name = "b", .dims = 2, .shape = {2, 4}}};
+    static const bq_tensor other[] = {{.name = "a", .dims = 1, .shape = {4}},
+                                      {.name = "b", .dims = 3, .shape = {2, 4, 1}}};
+    const uint64_t known = 0x6a46cc4c7863e133;
+    assert_true(fingerprint("1", list) == known);
+    assert_true(fingerprint("2", list) != known);
+    assert_true(fingerprint("1", other) != known);
+    bq_weights *w = open_seed("1", list, 2);
+    float row[4];
+    const char *path;
+    bq_weights_read(w, bq_weights_find(w, "b"), 1, 1, bq_mat_host(row, 1, 4, BQ_F32));
+    assert_true(isfinite(row[3]) && row[3] != row[2]);
+    bq_weights_prefetch(w, bq_weights_find(w, "b"));
+    assert_int_equal(json_object_size(bq_weights_config(w, &path)),
+                     0); /* an export has its weights in files */
     bq_weights_close(w);
+    assert_refused(open_seed("-1", list, 2) ? 0 : BQ_DATA, "blockq_procedural");
 }
 
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(any_piece_is_the_same),
                                        cmocka_unit_test(sizes_keep_a_stream_finite),
                                        cmocka_unit_test(the_rule_stays), cmocka_unit_test(as_a_model)};
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, temp_make, temp_remove);
 }

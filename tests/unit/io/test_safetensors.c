@@ -94,8 +94,8 @@ static void fields(void **state) {
     assert_true(s.at[0].offset == 8 + strlen(header) && s.at[0].bytes == 24);
     assert_true(s.at[1].offset == 8 + strlen(header) + 24 && s.at[1].bytes == 6 &&
                 bq_tensor_count(&s.at[1]) == 3);
-    assert_string_equal(bq_safetensors_metadata(&s, "format"), "pt");
-    assert_null(bq_safetensors_metadata(&s, "none"));
+    const json_t *format = json_object_get(json_object_get(s.header, BQ_METADATA_KEY), "format");
+    assert_string_equal(json_string_value(format), "pt");
     bq_safetensors_close(&s);
     bq_safetensors_close(&s);
 }

@@ -49,7 +49,7 @@ static void round_trip(void **state) {
     bq_weights *w;
     write_all(path, forward, 7);
     assert_false(temporary_there(temp_path("w.safetensors")));
-    assert_int_equal(bq_weights_open_file(&w, path), BQ_OK);
+    assert_int_equal(bq_weights_open(&w, path), BQ_OK);
     assert_int_equal(bq_weights_count(w), 8);
     assert_string_equal(bq_weights_metadata(w, "format"), "pt");
     size_t begin = bq_weights_at(w, 0)->offset;
@@ -95,7 +95,7 @@ static void bytes_are_equal(void **state) {
     bq_writer_open(w, path);
     bq_writer_close(w);
     bq_weights *e;
-    assert_int_equal(bq_weights_open_file(&e, path), BQ_OK);
+    assert_int_equal(bq_weights_open(&e, path), BQ_OK);
     assert_int_equal(bq_weights_count(e), 0);
     bq_weights_close(e);
 }

@@ -25,7 +25,7 @@ static inline void toy_model(const char *dir, const char *golden, const char *dt
     char path[600];
     bq_weights *w;
     snprintf(path, sizeof path, "%s/%s.safetensors", BQ_VECTORS, golden);
-    assert_int_equal(bq_weights_open_file(&w, path), BQ_OK);
+    assert_int_equal(bq_weights_open(&w, path), BQ_OK);
     assert_int_equal(bq_dir_make(dir), 0);
     text_in(dir, "config.json", bq_weights_metadata(w, "config"));
     bq_writer *to = bq_writer_plan();

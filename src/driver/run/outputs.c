@@ -49,7 +49,7 @@ static bool get(void *ctx, const char *name, bool want_data, bq_qtensor *q) {
     const bq_linear *l = &arch->linear[i];
     bq_scheme scheme = t->s->scheme[i];
     int64_t groups = bq_linear_groups(arch, t->s->scheme, i);
-    *q = (bq_qtensor){.bits = scheme.bits,
+    *q = (bq_qtensor){.bits = scheme.element,
                       .scale_type = scheme.scale,
                       .group = scheme.group > 0 ? scheme.group : 0,
                       .activations = bq_recipe_activations(&t->s->recipe),

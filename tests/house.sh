@@ -73,6 +73,15 @@ homes() { # what may be called only in its home
     calls 'omp_[a-z_]+|cblas_[a-z]+' "${files[@]}"
 }
 
+schemes() { # a linear's scheme is one struct: elsewhere no list of its fields, and no ends of codes by hand
+    mapfile -t files < <(without '^src/(kernels/grid\.h|io/state/checkpoint\.c)')
+    grep -nHE '(bool|int|int64_t) [a-z_, ]*\bsymmetric\b[a-z_, ]*;|\bsymmetric [!=]?= |\bscale_type\b' "${files[@]}" || true
+    mapfile -t files < <(without '^src/(driver/recipe/keys|io/state/checkpoint|io/out/compressed_tensors)\.c')
+    grep -nHF '"symmetric"' "${files[@]}" || true
+    mapfile -t files < <(without '^src/io/out/(gptq|pack)\.c') # these store a code plus half its range
+    grep -nHE '<< \(?[A-Za-z_.>-]*bits - 1' "${files[@]}" || true
+}
+
 conditions() { # include guards and AddressSanitizer's own macro, nothing else
     grep -nHE '^ *# *(if|ifdef|ifndef|elif)' "${sources[@]}" | grep -vE '#ifndef BQ_[A-Z0-9_]+_(CU)?H$' |
         grep -vE '^src/base/arena\.c:.*__SANITIZE_ADDRESS__' || true
@@ -113,7 +122,7 @@ shell() {
     shellcheck -S warning -x -P SCRIPTDIR -f gcc "${scripts[@]}" || true
 }
 
-violations=$(for rule in layers rooms homes conditions symbols lengths words layout shell; do $rule | say $rule; done)
+violations=$(for rule in layers rooms homes schemes conditions symbols lengths words layout shell; do $rule | say $rule; done)
 known=$(grep -vE "^ *(#|$)$([[ $build ]] || echo '|^symbols')" tests/house_exceptions.txt || true)
 fresh=$(grep -vFf <(sed 's/$/:/' <<<"${known:-nothing is known}") <<<"$violations" || true)
 while read -r line; do

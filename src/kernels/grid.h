@@ -1,5 +1,5 @@
-/* grid.h - integer grids: what a scheme says, and the step that covers a range.  All backends use this
- * source, so codes are equal bit for bit.
+/* grid.h - grids: what a scheme says, the step that covers a range, and the value of a number on a grid.  All
+ * backends use this source, so codes are equal bit for bit.
  *
  * A grid is the numbers (code - zero) * scale for codes qmin ... qmax.  Its step is its scale. */
 #ifndef BQ_KERNELS_GRID_H
@@ -10,6 +10,7 @@
 
 #include "base/mat.h"
 #include "base/num.h"
+#include "kernels/element.h"
 
 /* The step of a symmetric grid for values from lo <= 0 to hi >= 0:
  *   AIMET    max(hi / qmax, lo / qmin): the smallest step that clips no value (AIMET)
@@ -17,17 +18,37 @@
  *            outside the grid (compressed-tensors, Quark, GPTQModel) */
 typedef enum { BQ_GRID_AIMET, BQ_GRID_ABSMAX } bq_grid_kind;
 
-/* How a linear is quantized, with codes -2^(bits-1) ... 2^(bits-1) - 1. */
+/* How a linear is quantized. */
 typedef struct {
-    int bits;       /* 2 to 8 */
+    int element;    /* BQ_INT4, ... */
     int64_t group;  /* columns that share a scale; -1: all columns of a row */
     bool symmetric; /* zero is 0; else each scale has a zero, and `grid` is not used */
     bq_type scale;  /* the type that a scale is rounded to before codes are made */
     bq_grid_kind grid;
 } bq_scheme;
 
-static inline float bq_qmin(bq_scheme s) { return (float)-(1 << (s.bits - 1)); }
-static inline float bq_qmax(bq_scheme s) { return (float)((1 << (s.bits - 1)) - 1); }
+static inline bool bq_scheme_equal(bq_scheme a, bq_scheme b) {
+    return a.element == b.element && a.group == b.group && a.symmetric == b.symmetric && a.scale == b.scale &&
+           a.grid == b.grid;
+}
+
+/* Can ops compute with it?  zeros: are there zero points? */
+static inline bool bq_scheme_valid(bq_scheme s, bool zeros) {
+    const bq_element e = bq_element_of(s.element);
+    return e.bits > 0 && s.symmetric == !zeros && (e.zero || !zeros) &&
+           (s.scale == BQ_F32 || s.scale == BQ_BF16 || s.scale == BQ_F16);
+}
+
+/* Of inputs, each token with a scale of its own. */
+static inline bq_scheme bq_scheme_of_tokens(int element) {
+    const bq_scheme s = {element, -1, true, BQ_F32, BQ_GRID_ABSMAX};
+    return s;
+}
+
+/* Bits of a code; 0: there is no such element. */
+static inline int bq_code_bits(bq_scheme s) { return bq_element_of(s.element).bits; }
+static inline float bq_qmin(bq_scheme s) { return bq_element_of(s.element).low; }
+static inline float bq_qmax(bq_scheme s) { return bq_element_of(s.element).high; }
 
 /* Round a computed scale to the type that will store it: F32, BF16 or F16.  What would become 0 or less is
  * the type's smallest positive number, and what would become infinite its largest, so that codes are defined
@@ -58,6 +79,53 @@ static inline float bq_grid_step(float lo, float hi, bq_scheme s, float *zero) {
     float scale = bq_scale_round((hi - lo) / steps, s.scale);
     *zero = fminf(fmaxf(qmin - rintf(lo / scale), qmin), qmax);
     return scale;
+}
+
+/* The unit whose multiples 1 ... levels become the scales of a row with that largest scale.  It is cut off,
+ * not rounded: so no multiple is above the largest scale, and every multiple is exact in the type. */
+static inline float bq_grid_unit(float largest, int levels, bq_type type) {
+    int digits = type == BQ_BF16 ? 8 : type == BQ_F16 ? 11 : 24, exponent;
+    for (int l = levels; l > 1; l /= 2) digits--;
+    const double tiny = (double)bq_scale_round(0, type), unit = (double)largest / levels;
+    frexp(unit, &exponent);
+    const double step = fmax(ldexp(1.0, exponent - digits), tiny);
+    return (float)fmax(floor(unit / step) * step, tiny);
+}
+
+/* The grid of one row.  Where there is a zero, it has been subtracted from qmin and qmax. */
+typedef struct {
+    float scale, qmin, qmax;
+    int element;
+} bq_row_grid;
+
+static inline bq_row_grid bq_row_grid_of(bq_scheme s, float scale, float zero) {
+    const bq_row_grid g = {scale, bq_qmin(s) - zero, bq_qmax(s) - zero, s.element};
+    return g;
+}
+
+/* The grid that covers [lo, hi], and its zero, which stays as it is where the scheme is symmetric. */
+static inline bq_row_grid bq_row_grid_fit(float lo, float hi, bq_scheme s, float *zero) {
+    const float step = bq_grid_step(lo, hi, s, zero);
+    return bq_row_grid_of(s, step, *zero);
+}
+
+static inline float bq_clamp(float x, float lo, float hi) {
+    x = x < lo ? lo : x;
+    return x > hi ? hi : x;
+}
+
+/* The same, but NaN becomes lo: where codes are made, so that their conversion is defined. */
+static inline float bq_clamp_code(float x, float lo, float hi) {
+    x = x > lo ? x : lo;
+    return x < hi ? x : hi;
+}
+
+/* The value of x on the grid (w_hat). */
+static inline float bq_on_grid(float x, bq_row_grid g) {
+    return bq_nearest(g.element, bq_clamp(x / g.scale, g.qmin, g.qmax)) * g.scale;
+}
+static inline float bq_on_code_grid(float x, bq_row_grid g) {
+    return bq_nearest(g.element, bq_clamp_code(x / g.scale, g.qmin, g.qmax)) * g.scale;
 }
 
 #endif

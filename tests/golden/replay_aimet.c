@@ -96,7 +96,7 @@ static void folded(const watch *w, bq_ckpt_file *f, const bq_ckpt *head, int blo
     compare(w, "scales", name, scale);
     const float *step = golden_read(w->g, BQ_F32, rows, 1, "%s", name).data;
     golden_row *codes = golden_codes_of(w->r, "codes that differ", 0, OUTSIDE);
-    float most = (float)(1 << (l->scheme.bits - 1));
+    float most = -bq_qmin(l->scheme);
     for (int64_t e = 0; e < rows * cols; e++) {
         float q = rintf(theirs[e] / step[e / cols]);
         q = q < -most ? -most : q > most - 1 ? most - 1 : q;

@@ -170,7 +170,7 @@ static void levels(void) {
         r->c.comm = &rig_alone;
         bq_pass_rtn(&r->c);
         uint64_t plain = rig_quantized_hash(r);
-        bq_pass_lpbq(&r->c, schemes[s].bits);
+        bq_pass_lpbq(&r->c, bq_code_bits(schemes[s]));
         EXPECT(rig_quantized_hash(r) == plain, "scheme %d: no bits more, and other scales", s);
         bq_pass_lpbq(&r->c, 8);
         for (int i = 0; i < r->arch.linears; i++) {
@@ -179,7 +179,7 @@ static void levels(void) {
                 const float *scale = bq_f32(r->q.scale[i]) + row * groups;
                 float top = 0;
                 for (int64_t g = 0; g < groups; g++) top = scale[g] > top ? scale[g] : top;
-                double unit = ldexp((double)top, schemes[s].bits - 8);
+                double unit = ldexp((double)top, bq_code_bits(schemes[s]) - 8);
                 for (int64_t g = 0; g < groups; g++) {
                     double k = (double)scale[g] / unit;
                     EXPECT(k >= 1 && k == rint(k), "%s, row %ld: %g units", r->arch.linear[i].name, (long)row,

@@ -41,7 +41,7 @@ static inline problem start(int64_t rows, int64_t cols, int64_t pad, bq_scheme s
     q.p.m_s2 = zeroed(rows, cols, pad), q.p.v_s2 = zeroed(rows, cols, pad + 3);
     q.what = make(rows, cols, pad + 1, BQ_F32), q.fold = make(rows, cols, pad, BQ_F32);
     q.scale = make(rows, 1, pad, BQ_F32), q.grad = make(rows, cols + 3, pad, BQ_F32);
-    dev.op->range(&dev, q.p.w, grid_of(s.bits, BQ_F32), q.scale, (bq_mat){0});
+    dev.op->range(&dev, q.p.w, grid_of(s.element, BQ_F32), q.scale, (bq_mat){0});
     for (int64_t r = 0; r < rows; r++) {
         *ptr(q.p.hi, r, 0) = bq_qmax(s) * *ptr(q.scale, r, 0);
         *ptr(q.p.lo, r, 0) = bq_qmin(s) * *ptr(q.scale, r, 0);

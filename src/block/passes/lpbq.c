@@ -9,7 +9,7 @@ void bq_pass_lpbq(bq_pass_context *c, int decompressed) {
         bq_scheme s = q->scheme[i];
         BQ_CHECK(s.symmetric, "lpbq: %s has zero points", q->arch->linear[i].name);
         int64_t groups = bq_linear_groups(q->arch, q->scheme, i);
-        int more = decompressed - s.bits;
+        int more = decompressed - bq_code_bits(s);
         if (groups > 1 && more > 0)
             c->dev->op->range_levels(c->dev, bq_mat_reshape(q->scale[i], groups), 1 << more, s.scale);
     }

@@ -52,7 +52,7 @@ static int inspect_checkpoint(const char *path, uint64_t fingerprint) {
     for (int i = 0; i < head.linears; i++) {
         const bq_ckpt_linear *l = &head.linear[i];
         printf("    %-20s %6ld x %-6ld %d bits, %ld groups a row, scale %s%s%s%s\n", l->name,
-               (long)l->fold.rows, (long)l->fold.cols, l->scheme.bits, (long)l->scale.cols,
+               (long)l->fold.rows, (long)l->fold.cols, bq_code_bits(l->scheme), (long)l->scale.cols,
                scale[l->scheme.scale], l->zero.rows ? ", zero points" : "", l->bias.rows ? ", bias" : "",
                l->pre.rows ? ", factors of its inputs" : "");
     }

@@ -34,7 +34,7 @@ static const bq_key calibration_keys[] = {
 static const bq_scope calibration = {"calibration", "The text that the passes see.", calibration_keys, 0};
 
 static const bq_key scheme_keys[] = {
-    {"bits", BQ_KEY_INT, AT(bq_scheme, bits), .value = "4", .min = 2, .max = 8,
+    {"bits", BQ_KEY_INT, AT(bq_scheme, element), .value = "4", .min = 2, .max = 8,
      .help = "Bits of a code: 4 bits are -8 ... 7."},
     {"group", BQ_KEY_GROUP, AT(bq_scheme, group), .value = "-1", .max = 1 << 20,
      .help = "Columns that share a scale; -1: a whole row (per channel)."},

@@ -59,18 +59,6 @@ static int lay(json_t *root, const char *set) {
 
 /* ---- rules between keys ---- */
 
-static bool asymmetric(const bq_recipe *r) {
-    bool any = false;
-    for (int i = 0; i < BQ_LINEARS; i++) any |= !r->bits.linear[i].symmetric;
-    return any;
-}
-
-static bool absmax(const bq_recipe *r) {
-    bool any = false;
-    for (int i = 0; i < BQ_LINEARS; i++) any |= r->bits.linear[i].grid != BQ_GRID_AIMET;
-    return any;
-}
-
 bool bq_recipe_prescaled(const bq_recipe *r) {
     bool any = false;
     for (int i = 0; i < r->nphase; i++) any |= (bq_phase_traits(&r->phase[i]) & BQ_PASS_PRESCALES) != 0;
@@ -82,10 +70,13 @@ static int check_pass(const bq_origin *from, const bq_recipe *r, const bq_phase 
                       const char *path) {
     const bq_pass_kind *kind = bq_pass_kind_at(p->kind);
     bq_pass_reason reason;
+    bool zeros = false, absmax = false;
     char key[96];
-    if (!(kind->traits & BQ_PASS_ZEROS) && asymmetric(r))
+    for (int i = 0; i < BQ_LINEARS; i++)
+        zeros |= !r->bits.linear[i].symmetric, absmax |= r->bits.linear[i].grid != BQ_GRID_AIMET;
+    if (zeros && !(kind->traits & BQ_PASS_ZEROS))
         return bq_origin_refuse(from, path, "%s needs symmetric grids, and bits has others", kind->name);
-    if (kind->traits & BQ_PASS_AIMET_GRID && absmax(r))
+    if (absmax && kind->traits & BQ_PASS_AIMET_GRID)
         return bq_origin_refuse(from, path, "%s trains the ends of aimet's grids, and bits has others",
                                 kind->name);
     if (kind->fits && !kind->fits(p->options, phase->inputs, &reason)) {
@@ -286,15 +277,10 @@ int bq_recipe_fits(const bq_recipe *recipe, int count, const char *const *names)
         there[k] = true;
         n += (size_t)snprintf(all + n, sizeof all - n, "%s%s", n ? ", " : "", bq_linear_names[k]);
     }
-    const bq_scheme *d = &recipe->bits.decoder;
-    for (int i = 0; i < BQ_LINEARS; i++) {
-        const bq_scheme *s = &recipe->bits.linear[i];
-        if (there[i] || (s->bits == d->bits && s->group == d->group && s->symmetric == d->symmetric &&
-                         s->scale == d->scale && s->grid == d->grid))
-            continue;
-        return bq_refuse(BQ_USAGE, "bits.linears.%s: the model has no such linear; it has %s",
-                         bq_linear_names[i], all);
-    }
+    for (int i = 0; i < BQ_LINEARS; i++)
+        if (!there[i] && !bq_scheme_equal(recipe->bits.linear[i], recipe->bits.decoder))
+            return bq_refuse(BQ_USAGE, "bits.linears.%s: the model has no such linear; it has %s",
+                             bq_linear_names[i], all);
     return BQ_OK;
 }
 

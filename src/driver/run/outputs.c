@@ -48,10 +48,9 @@ static bool get(void *ctx, const char *name, bool want_data, bq_qtensor *q) {
     int i = id.at;
     const bq_linear *l = &arch->linear[i];
     bq_scheme scheme = t->s->scheme[i];
+    if (scheme.group == l->cols) scheme.group = -1;
     int64_t groups = bq_linear_groups(arch, t->s->scheme, i);
-    *q = (bq_qtensor){.bits = scheme.bits,
-                      .scale_type = scheme.scale,
-                      .group = scheme.group > 0 ? scheme.group : 0,
+    *q = (bq_qtensor){.scheme = scheme,
                       .activations = bq_recipe_activations(&t->s->recipe),
                       .code = bq_mat_host(NULL, l->rows, l->cols, BQ_I8),
                       .scale = bq_mat_host(NULL, l->rows, groups, BQ_F32),

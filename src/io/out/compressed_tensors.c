@@ -27,7 +27,9 @@ enum { SHAPE = BQ_EXPORT_BARE, AS_IS, PACKED, CODES, SCALE, ZERO };
 static int plan(bq_export_job *job, int item) {
     const bq_export_item *it = &job->item[item];
     const bq_qtensor *q = &it->q;
+    const bq_scheme s = q->scheme;
     int64_t rows = q->code.rows, cols = q->code.cols;
+    int bits = bq_code_bits(s);
     size_t cut = strlen(WEIGHT);
     if (!it->quantized) {
         bq_export_add(job, item, AS_IS, 0, "", it->t->dtype, it->t->dims, it->t->shape);
@@ -44,52 +46,52 @@ static int plan(bq_export_job *job, int item) {
                          "export: '%s': its inputs are multiplied by factors of their own (smoothquant "
                          "without fuse): compressed-tensors has no place for these, write safetensors",
                          it->name);
-    if (q->bits != 4 && q->bits != 8) {
+    if (s.element != BQ_INT4 && s.element != BQ_INT8)
         return bq_refuse(BQ_DATA, "export: '%s' has %d bits, compressed-tensors is written with 4 or 8",
-                         it->name, q->bits);
-    }
-    if (q->activations && (q->activations != 8 || q->bits != 8 || q->scale.cols != 1 || q->zero.rows))
+                         it->name, bits);
+    if (q->activations && (q->activations != 8 || s.element != BQ_INT8 || s.group > 0 || !s.symmetric))
         return bq_refuse(BQ_DATA,
                          "export: '%s': with quantized activations compressed-tensors is written for 8 and 8 "
                          "bits, symmetric, one scale a row",
                          it->name);
-    if (q->group > 0 && q->group < cols && cols % q->group) {
+    if (s.group > 0 && cols % s.group)
         return bq_refuse(BQ_DATA, "export: '%s': groups of %lld do not divide its %lld columns", it->name,
-                         (long long)q->group, (long long)cols);
-    }
+                         (long long)s.group, (long long)cols);
     if (q->activations) {
         bq_export_add(job, item, CODES, 0, "", "I8", 2, (int64_t[]){rows, cols});
         bq_export_add(job, item, SCALE, cut, ".weight_scale", "F32", 2, (int64_t[]){rows, 1});
         return BQ_OK;
     }
     bq_export_add(job, item, PACKED, cut, ".weight_packed", "I32", 2,
-                  (int64_t[]){rows, bq_pack_words(cols, q->bits)});
+                  (int64_t[]){rows, bq_pack_words(cols, bits)});
     bq_export_add(job, item, SCALE, cut, ".weight_scale", "F32", 2, (int64_t[]){rows, q->scale.cols});
     if (q->zero.rows)
         bq_export_add(job, item, ZERO, cut, ".weight_zero_point", "I32", 2,
-                      (int64_t[]){bq_pack_words(rows, q->bits), q->zero.cols});
+                      (int64_t[]){bq_pack_words(rows, bits), q->zero.cols});
     bq_export_add(job, item, SHAPE, cut, ".weight_shape", "I64", 1, (int64_t[]){2});
     return BQ_OK;
 }
 
 static void put_packed(bq_export_job *job, const bq_qtensor *q, bq_writer *w) {
-    int64_t words = bq_pack_words(q->code.cols, q->bits), at_once = (int64_t)(BQ_EXPORT_BUFFER / 4) / words;
+    int bits = bq_code_bits(q->scheme);
+    int64_t words = bq_pack_words(q->code.cols, bits), at_once = (int64_t)(BQ_EXPORT_BUFFER / 4) / words;
     BQ_CHECK(q->code.data && at_once > 0, "export: a result without data, or rows too long");
     for (int64_t first = 0, n; first < q->code.rows; first += n) {
         n = q->code.rows - first < at_once ? q->code.rows - first : at_once;
         bq_mat word = bq_mat_host(job->buffer, n, words, BQ_I32);
-        bq_pack_rows(bq_mat_rows(q->code, first, n), q->bits, word);
+        bq_pack_rows(bq_mat_rows(q->code, first, n), bits, word);
         bq_export_put_rows(word, w);
     }
 }
 
 static void put_zeros(bq_export_job *job, const bq_qtensor *q, bq_writer *w) {
-    int64_t fields = 32 / q->bits, at_once = (int64_t)(BQ_EXPORT_BUFFER / 4) / q->zero.cols * fields;
+    int bits = bq_code_bits(q->scheme);
+    int64_t fields = 32 / bits, at_once = (int64_t)(BQ_EXPORT_BUFFER / 4) / q->zero.cols * fields;
     BQ_CHECK(q->zero.data && at_once > 0, "export: a result without zero points, or rows too long");
     for (int64_t first = 0, n; first < q->zero.rows; first += n) {
         n = q->zero.rows - first < at_once ? q->zero.rows - first : at_once;
-        bq_mat word = bq_mat_host(job->buffer, bq_pack_words(n, q->bits), q->zero.cols, BQ_I32);
-        bq_pack_zeros(bq_mat_rows(q->zero, first, n), q->bits, word);
+        bq_mat word = bq_mat_host(job->buffer, bq_pack_words(n, bits), q->zero.cols, BQ_I32);
+        bq_pack_zeros(bq_mat_rows(q->zero, first, n), bits, word);
         bq_export_put_rows(word, w);
     }
 }
@@ -106,24 +108,6 @@ static void write_out(bq_export_job *job, const bq_export_out *out, const bq_qte
 }
 
 /* ---- quantization_config ---- */
-
-typedef struct {
-    int bits;
-    int64_t group; /* 0: one scale a row ("channel") */
-    bool symmetric;
-    int activations;
-} scheme;
-
-static scheme scheme_of(const bq_export_item *item) {
-    const bq_qtensor *q = &item->q;
-    return (scheme){q->bits, q->group > 0 && q->group < q->code.cols ? q->group : 0, q->zero.rows == 0,
-                    q->activations};
-}
-
-static bool same(scheme a, scheme b) {
-    return a.bits == b.bits && a.group == b.group && a.symmetric == b.symmetric &&
-           a.activations == b.activations;
-}
 
 /* Split "model.layers.12.mlp.up_proj.weight" into head "model.layers.", block 12 and tail "mlp.up_proj" (a
  * module's name has no ".weight").  Any other name: block -1, and tail is the module's whole name. */
@@ -151,7 +135,6 @@ static void put_escaped(FILE *to, const char *text) {
 static json_t *target(const bq_export_job *job, int i) {
     char head[256], tail[256], other_head[256], other_tail[256], *text = NULL;
     size_t bytes;
-    scheme mine = scheme_of(&job->item[i]);
     if (split(job->item[i].name, head, tail) < 0) return json_string(tail);
     FILE *blocks = open_memstream(&text, &bytes);
     BQ_CHECK(blocks, "no memory for a target");
@@ -162,7 +145,7 @@ static json_t *target(const bq_export_job *job, int i) {
         if (!item->quantized) continue;
         int block = split(item->name, other_head, other_tail);
         if (block < 0 || strcmp(head, other_head) != 0 || strcmp(tail, other_tail) != 0) continue;
-        if (!same(scheme_of(item), mine))
+        if (!bq_export_same(&item->q, &job->item[i].q))
             all = false;
         else {
             first = first && k >= i;
@@ -185,21 +168,25 @@ static json_t *target(const bq_export_job *job, int i) {
     return out;
 }
 
-/* The arguments for one tensor: what it is rounded to. */
-static json_t *arguments(int bits, bool symmetric, const char *strategy, int64_t group, bool dynamic) {
-    return json_pack("{s:i, s:s, s:b, s:s, s:o, s:n, s:b, s:n, s:n, s:s?, s:s?, s:{}}", "num_bits", bits,
-                     "type", "int", "symmetric", symmetric, "strategy", strategy, "group_size",
-                     group ? json_integer(group) : json_null(), "block_structure", "dynamic", dynamic,
-                     "actorder", "scale_dtype", "zp_dtype", symmetric ? NULL : "torch.int8", "observer",
+/* The arguments for one tensor: what it is rounded to; dynamic: inputs, whose scales engines compute. */
+static json_t *arguments(bq_scheme s, bool dynamic) {
+    const char *strategy = s.group > 0 ? "group" : "channel";
+    return json_pack("{s:i, s:s, s:b, s:s, s:o, s:n, s:b, s:n, s:n, s:s?, s:s?, s:{}}", "num_bits",
+                     bq_code_bits(s), "type", "int", "symmetric", s.symmetric, "strategy",
+                     dynamic ? "token" : strategy, "group_size",
+                     s.group > 0 ? json_integer(s.group) : json_null(), "block_structure", "dynamic", dynamic,
+                     "actorder", "scale_dtype", "zp_dtype", s.symmetric ? NULL : "torch.int8", "observer",
                      dynamic ? NULL : "minmax", "observer_kwargs");
 }
 
-static const char *format_of(scheme s) { return s.activations ? "int-quantized" : "pack-quantized"; }
+static const char *format_of(const bq_qtensor *q) {
+    return q->activations ? "int-quantized" : "pack-quantized";
+}
 
-static json_t *group_config(scheme s, json_t *targets) {
-    json_t *weights = arguments(s.bits, s.symmetric, s.group ? "group" : "channel", s.group, false);
-    json_t *inputs = s.activations ? arguments(s.activations, true, "token", 0, true) : json_null();
-    return json_pack("{s:o, s:s, s:o, s:n, s:o}", "targets", targets, "format", format_of(s),
+static json_t *group_config(const bq_qtensor *q, json_t *targets) {
+    json_t *weights = arguments(q->scheme, false);
+    json_t *inputs = q->activations ? arguments(bq_scheme_of_tokens(q->activations), true) : json_null();
+    return json_pack("{s:o, s:s, s:o, s:n, s:o}", "targets", targets, "format", format_of(q),
                      "input_activations", inputs, "output_activations", "weights", weights);
 }
 
@@ -208,7 +195,7 @@ static const char *common_format(const bq_export_job *job) {
     const char *one = NULL;
     for (int i = 0; i < job->items; i++) {
         if (!job->item[i].quantized) continue;
-        const char *format = format_of(scheme_of(&job->item[i]));
+        const char *format = format_of(&job->item[i].q);
         if (one && strcmp(one, format) != 0) return "mixed-precision";
         one = format;
     }
@@ -218,14 +205,14 @@ static const char *common_format(const bq_export_job *job) {
 /* Each scheme in use becomes a group.  If there is only one, its target is "Linear", because other linears
  * are in the ignore list. */
 static json_t *groups_config(const bq_export_job *job) {
-    scheme found[SCHEMES_MAX];
+    const bq_qtensor *found[SCHEMES_MAX];
     int schemes = 0;
     for (int i = 0; i < job->items; i++) {
         int k = 0;
         if (!job->item[i].quantized) continue;
-        while (k < schemes && !same(found[k], scheme_of(&job->item[i]))) k++;
+        while (k < schemes && !bq_export_same(found[k], &job->item[i].q)) k++;
         BQ_CHECK(k < SCHEMES_MAX, "export: more than %d schemes", SCHEMES_MAX);
-        if (k == schemes) found[schemes++] = scheme_of(&job->item[i]);
+        if (k == schemes) found[schemes++] = &job->item[i].q;
     }
     json_t *groups = json_object();
     for (int k = 0; k < schemes; k++) {
@@ -234,7 +221,7 @@ static json_t *groups_config(const bq_export_job *job) {
         if (schemes == 1) json_array_append_new(targets, json_string("Linear"));
         for (int i = 0; i < job->items && schemes > 1; i++) {
             const bq_export_item *item = &job->item[i];
-            json_t *t = item->quantized && same(scheme_of(item), found[k]) ? target(job, i) : NULL;
+            json_t *t = item->quantized && bq_export_same(&item->q, found[k]) ? target(job, i) : NULL;
             if (t) json_array_append_new(targets, t);
         }
         snprintf(name, sizeof name, "group_%d", k);

@@ -33,7 +33,7 @@ static void put_as_f32(bq_export_job *job, const bq_tensor *t, bq_writer *w) {
 }
 
 static void put_product(bq_export_job *job, const bq_qtensor *q, bq_writer *w) {
-    int64_t cols = q->code.cols, group = q->group > 0 && q->group < cols ? q->group : cols;
+    int64_t cols = q->code.cols, group = q->scheme.group > 0 ? q->scheme.group : cols;
     int64_t room = (int64_t)(BQ_EXPORT_BUFFER / 4);
     float *to = (float *)job->buffer;
     bool asymmetric = q->zero.rows > 0;

@@ -48,6 +48,12 @@ static void collect(bq_export_job *job) {
     qsort(job->item, (size_t)job->items, sizeof *job->item, compare_items);
 }
 
+bool bq_export_same(const bq_qtensor *a, const bq_qtensor *b) {
+    bq_scheme s = a->scheme;
+    s.scale = b->scheme.scale, s.grid = b->scheme.grid;
+    return bq_scheme_equal(s, b->scheme) && a->activations == b->activations;
+}
+
 /* A result must have the shape of the tensor it replaces: shapes decide how many bytes are read from
  * views. */
 static int check_result(const bq_export_item *item) {
@@ -61,17 +67,18 @@ static int check_result(const bq_export_item *item) {
     }
     if (m.type != BQ_I8)
         return bq_refuse(BQ_DATA, "export: '%s': result is of type %s", item->name, bq_type_name(m.type));
-    int64_t groups = q->group > 0 && q->group < m.cols ? (m.cols + q->group - 1) / q->group : 1;
-    if (q->bits < 2 || q->bits > 8 || q->scale.type != BQ_F32 || q->scale.rows != m.rows ||
+    int64_t group = q->scheme.group, groups = group > 0 ? (m.cols + group - 1) / group : 1;
+    if (!bq_code_bits(q->scheme) || group >= m.cols || q->scale.type != BQ_F32 || q->scale.rows != m.rows ||
         q->scale.cols != groups) {
         return bq_refuse(BQ_DATA, "export: '%s': %d bits, scales (%lld, %lld) %s, wanted (%lld, %lld) f32",
-                         item->name, q->bits, (long long)q->scale.rows, (long long)q->scale.cols,
+                         item->name, q->scheme.element, (long long)q->scale.rows, (long long)q->scale.cols,
                          bq_type_name(q->scale.type), (long long)m.rows, (long long)groups);
     }
-    if (q->zero.rows && (q->zero.type != BQ_F32 || q->zero.rows != m.rows || q->zero.cols != groups))
+    int64_t zeros = q->scheme.symmetric ? 0 : m.rows;
+    if (q->zero.rows != zeros || (zeros && (q->zero.type != BQ_F32 || q->zero.cols != groups)))
         return bq_refuse(BQ_DATA, "export: '%s': zero points (%lld, %lld) %s, wanted (%lld, %lld) f32",
                          item->name, (long long)q->zero.rows, (long long)q->zero.cols,
-                         bq_type_name(q->zero.type), (long long)m.rows, (long long)groups);
+                         bq_type_name(q->zero.type), (long long)zeros, (long long)groups);
     if (q->pre.rows && (q->pre.type != BQ_F32 || q->pre.rows != 1 || q->pre.cols != m.cols))
         return bq_refuse(BQ_DATA, "export: '%s': factors (%lld, %lld) %s, wanted (1, %lld) f32", item->name,
                          (long long)q->pre.rows, (long long)q->pre.cols, bq_type_name(q->pre.type),
@@ -179,7 +186,7 @@ static void hold(bq_export_job *job, const bq_export_item *item, bq_qtensor *q) 
     const bq_qtensor *p = &item->q;
     *q = (bq_qtensor){0};
     BQ_CHECK(job->source.get(job->source.ctx, item->name, true, q), "export: '%s' is gone", item->name);
-    BQ_CHECK(q->bits == p->bits && q->group == p->group && q->code.rows == p->code.rows &&
+    BQ_CHECK(bq_scheme_equal(q->scheme, p->scheme) && q->code.rows == p->code.rows &&
                  q->code.cols == p->code.cols && q->activations == p->activations &&
                  q->zero.rows == p->zero.rows && q->pre.rows == p->pre.rows,
              "export: '%s' is not as it was planned", item->name);

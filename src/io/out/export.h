@@ -18,6 +18,7 @@
 #include "base/key.h"
 #include "io/manifest.h"
 #include "io/in/weights.h"
+#include "kernels/grid.h"
 
 /* Bytes of a job's buffer. */
 #define BQ_EXPORT_BUFFER ((size_t)4 << 20)
@@ -25,15 +26,13 @@
 /* The result for one quantized tensor.  Views are in host memory.  data may be NULL if only the plan is
  * asked for; rows and cols are always right. */
 typedef struct {
-    bq_mat code;        /* (rows, cols) i8, signed */
-    bq_mat scale;       /* (rows, groups) f32, groups = 1 or ceil(cols / group) */
-    bq_mat zero;        /* (rows, groups) f32, whole numbers in the range of codes; no rows: symmetric */
-    bq_mat pre;         /* (1, cols) f32, factors by which inputs are multiplied first; no rows: none */
-    bq_mat dense;       /* (rows, cols) f32, (code - zero) * scale; data NULL: the exporter computes it */
-    int bits;           /* 2..8 */
-    bq_type scale_type; /* f32, f16 or bf16: every scale is a value of this type */
+    bq_mat code;      /* (rows, cols) i8, signed */
+    bq_mat scale;     /* (rows, groups) f32, groups = 1 or ceil(cols / group) */
+    bq_mat zero;      /* (rows, groups) f32, whole numbers in the range of codes; no rows: symmetric */
+    bq_mat pre;       /* (1, cols) f32, factors by which inputs are multiplied first; no rows: none */
+    bq_mat dense;     /* (rows, cols) f32, (code - zero) * scale; data NULL: the exporter computes it */
+    bq_scheme scheme; /* every scale is a value of its type; a group is less than a row, or -1 */
     int activations; /* bits to which engines are to round the inputs, with a scale for each token; 0: none */
-    int64_t group;   /* columns that share a scale; 0: the whole row */
 } bq_qtensor;
 
 /* Where results come from.  name is the tensor's name in the source

@@ -62,6 +62,8 @@ void bq_export_add(bq_export_job *job, int item, int part, size_t cut, const cha
 /* Is it the weight of a linear?  In the families we know, this is so for every "*.weight" of two dimensions
  * but the embedding. */
 bool bq_export_is_linear(const bq_export_item *item);
+/* Does config.json say the same of two results?  It has neither the type of scales nor the rule of grids. */
+bool bq_export_same(const bq_qtensor *a, const bq_qtensor *b);
 /* For write: put the tensor's bytes as they are in the source; put the rows of a view. */
 void bq_export_put_raw(bq_export_job *job, const bq_tensor *t, bq_writer *w);
 void bq_export_put_rows(bq_mat m, bq_writer *w);

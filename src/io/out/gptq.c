@@ -28,8 +28,9 @@ enum { ZEROS = BQ_EXPORT_BARE, AS_IS, CODES, SCALES, GROUPS };
 static int check(const bq_export_item *item) {
     const bq_qtensor *q = &item->q;
     const char *name = item->name;
+    const bq_scheme s = q->scheme;
     int64_t rows = q->code.rows, cols = q->code.cols;
-    int fill = q->bits == 3 ? 32 : 32 / q->bits; /* the fewest codes that fill whole words */
+    int bits = bq_code_bits(s), fill = bits == 3 ? 32 : 32 / bits; /* the fewest codes of whole words */
     if (!bq_export_is_linear(item))
         return bq_refuse(BQ_DATA, "export: '%s' is not the weight of a linear: gptq cannot hold it quantized",
                          name);
@@ -43,15 +44,15 @@ static int check(const bq_export_item *item) {
                          "export: '%s': its inputs are rounded to %d bits, which gptq cannot say: write "
                          "compressed-tensors, or set bits.activations=16",
                          name, q->activations);
-    if (q->bits != 2 && q->bits != 3 && q->bits != 4 && q->bits != 8)
+    if (s.element != BQ_INT2 && s.element != BQ_INT3 && s.element != BQ_INT4 && s.element != BQ_INT8)
         return bq_refuse(BQ_DATA, "export: '%s' has %d bits, gptq has 2, 3, 4 and 8: write safetensors", name,
-                         q->bits);
-    if (q->zero.rows)
+                         bits);
+    if (!s.symmetric)
         return bq_refuse(BQ_DATA,
                          "export: '%s' has zero points, and gptq is written for symmetric codes only: write "
                          "compressed-tensors, or set bits.decoder.symmetric=true",
                          name);
-    if (q->scale_type != BQ_F16)
+    if (s.scale != BQ_F16)
         return bq_refuse(BQ_DATA,
                          "export: '%s' has scales of another type than f16, the only one that gptq has: set "
                          "bits.decoder.scale=f16, or write compressed-tensors",
@@ -60,11 +61,11 @@ static int check(const bq_export_item *item) {
         return bq_refuse(BQ_DATA,
                          "export: '%s' is (%lld, %lld): gptq packs %d bits in multiples of %d along both, "
                          "write safetensors or compressed-tensors",
-                         name, (long long)rows, (long long)cols, q->bits, fill);
-    if (q->group > 0 && q->group < cols && cols % q->group)
+                         name, (long long)rows, (long long)cols, bits, fill);
+    if (s.group > 0 && cols % s.group)
         return bq_refuse(BQ_DATA,
                          "export: '%s': groups of %lld do not divide its %lld columns: write safetensors",
-                         name, (long long)q->group, (long long)cols);
+                         name, (long long)s.group, (long long)cols);
     return BQ_OK;
 }
 
@@ -77,12 +78,10 @@ static int plan(bq_export_job *job, int item) {
     const bq_qtensor *q = &it->q;
     int64_t rows = q->code.rows, cols = q->code.cols, groups = q->scale.cols;
     size_t cut = strlen(WEIGHT);
-    int rc = check(it);
+    int rc = check(it), bits = bq_code_bits(q->scheme);
     if (rc) return rc;
-    bq_export_add(job, item, CODES, cut, ".qweight", "I32", 2,
-                  (int64_t[]){bq_pack_words(cols, q->bits), rows});
-    bq_export_add(job, item, ZEROS, cut, ".qzeros", "I32", 2,
-                  (int64_t[]){groups, bq_pack_words(rows, q->bits)});
+    bq_export_add(job, item, CODES, cut, ".qweight", "I32", 2, (int64_t[]){bq_pack_words(cols, bits), rows});
+    bq_export_add(job, item, ZEROS, cut, ".qzeros", "I32", 2, (int64_t[]){groups, bq_pack_words(rows, bits)});
     bq_export_add(job, item, SCALES, cut, ".scales", "F16", 2, (int64_t[]){groups, rows});
     bq_export_add(job, item, GROUPS, cut, ".g_idx", "I32", 1, (int64_t[]){cols});
     return BQ_OK;
@@ -108,7 +107,8 @@ static void *room_for(const bq_export_job *job, int64_t count, size_t size) {
 }
 
 static void put_codes(bq_export_job *job, const bq_qtensor *q, bq_writer *w) {
-    int64_t rows = q->code.rows, words = bq_pack_words(q->code.cols, q->bits);
+    int bits = bq_code_bits(q->scheme);
+    int64_t rows = q->code.rows, words = bq_pack_words(q->code.cols, bits);
     int64_t room = (int64_t)(BQ_EXPORT_BUFFER / 4) / rows, at_once = room < AT_ONCE ? room : AT_ONCE;
     BQ_CHECK(q->code.data && q->scale.data, "export: a result without data");
     uint32_t *word = room_for(job, rows, 4);
@@ -116,7 +116,7 @@ static void put_codes(bq_export_job *job, const bq_qtensor *q, bq_writer *w) {
         m = words - first < at_once ? words - first : at_once;
         for (int64_t n = 0; n < rows; n++)
             for (int64_t r = 0; r < m; r++)
-                word[r * rows + n] = word_of(bq_mat_at(q->code, n, 0), q->bits, first + r);
+                word[r * rows + n] = word_of(bq_mat_at(q->code, n, 0), bits, first + r);
         bq_writer_put(w, word, (size_t)(m * rows) * 4);
     }
 }
@@ -135,11 +135,12 @@ static void put_scales(bq_export_job *job, bq_mat scale, bq_writer *w) {
 
 /* All zero points are 2^(bits - 1).  Less one, that is the stored form of code -1. */
 static void put_zeros(bq_export_job *job, const bq_qtensor *q, bq_writer *w) {
-    int64_t words = bq_pack_words(q->code.rows, q->bits);
+    int bits = bq_code_bits(q->scheme);
+    int64_t words = bq_pack_words(q->code.rows, bits);
     uint32_t *row = room_for(job, words, 4);
     int8_t less_one[32];
     memset(less_one, -1, sizeof less_one);
-    for (int64_t i = 0; i < words; i++) row[i] = word_of(less_one, q->bits, i % q->bits);
+    for (int64_t i = 0; i < words; i++) row[i] = word_of(less_one, bits, i % bits);
     for (int64_t g = 0; g < q->scale.cols; g++) bq_writer_put(w, row, (size_t)words * 4);
 }
 
@@ -162,12 +163,6 @@ static void write_out(bq_export_job *job, const bq_export_out *out, const bq_qte
 
 /* ---- quantization_config ---- */
 
-static int64_t group_of(const bq_qtensor *q) { return q->scale.cols > 1 ? q->group : -1; }
-
-static bool same(const bq_qtensor *a, const bq_qtensor *b) {
-    return a->bits == b->bits && group_of(a) == group_of(b);
-}
-
 /* The scheme that most linears have; the first if several do. */
 static const bq_qtensor *common(const bq_export_job *job) {
     const bq_qtensor *best = NULL;
@@ -175,7 +170,7 @@ static const bq_qtensor *common(const bq_export_job *job) {
     for (int i = 0; i < job->items; i++) {
         int count = 0;
         for (int k = i; k < job->items && job->item[i].quantized; k++)
-            count += job->item[k].quantized && same(&job->item[i].q, &job->item[k].q);
+            count += job->item[k].quantized && bq_export_same(&job->item[i].q, &job->item[k].q);
         if (count > most) most = count, best = &job->item[i].q;
     }
     return best;
@@ -191,8 +186,8 @@ static void add_exception(json_t *dynamic, const bq_export_item *item) {
     for (size_t i = 0; i < n; i++) fprintf(to, item->name[i] == '.' ? "\\." : "%c", item->name[i]);
     fputc('$', to);
     BQ_CHECK(fclose(to) == 0, "no memory for a name");
-    json_t *value = item->quantized ? json_pack("{s:i, s:I}", "bits", item->q.bits, "group_size",
-                                                (json_int_t)group_of(&item->q))
+    json_t *value = item->quantized ? json_pack("{s:i, s:I}", "bits", bq_code_bits(item->q.scheme),
+                                                "group_size", (json_int_t)item->q.scheme.group)
                                     : json_object();
     BQ_CHECK(json_object_set_new(dynamic, key, value) == 0, "no memory for a configuration");
     free(key);
@@ -208,15 +203,15 @@ static void edit(const bq_export_job *job, json_t *config) {
         const bq_export_item *item = &job->item[i];
         bool is_head = strcmp(item->name, "lm_head.weight") == 0;
         head = head || (is_head && item->quantized);
-        if (item->quantized ? !same(&item->q, most) : bq_export_is_linear(item) && !is_head)
+        if (item->quantized ? !bq_export_same(&item->q, most) : bq_export_is_linear(item) && !is_head)
             add_exception(dynamic, item);
     }
     json_t *q =
         json_pack("{s:i, s:I, s:b, s:b, s:b, s:s, s:s, s:s, s:s, s:s, s:b, s:b, s:f, s:{s:[s]}}", "bits",
-                  most->bits, "group_size", (json_int_t)group_of(most), "desc_act", false, "sym", true,
-                  "lm_head", head, "quant_method", "gptq", "method", "gptq", "checkpoint_format", "gptq",
-                  "format", "gptq", "pack_dtype", "int32", "true_sequential", true, "static_groups", false,
-                  "damp_percent", 0.01, "meta", "quantizer", "blockq:0.1");
+                  bq_code_bits(most->scheme), "group_size", (json_int_t)most->scheme.group, "desc_act", false,
+                  "sym", true, "lm_head", head, "quant_method", "gptq", "method", "gptq", "checkpoint_format",
+                  "gptq", "format", "gptq", "pack_dtype", "int32", "true_sequential", true, "static_groups",
+                  false, "damp_percent", 0.01, "meta", "quantizer", "blockq:0.1");
     BQ_CHECK(q, "no memory for a configuration");
     if (json_object_size(dynamic))
         json_object_set_new(q, "dynamic", dynamic);

@@ -55,7 +55,7 @@ static const char *fault_of(const bq_ckpt_linear *l) {
     if (b->rows != 0 && (b->rows != 1 || b->cols != f->rows)) return "a bias of another shape";
     if (p->rows != 0 && (p->rows != 1 || p->cols != f->cols)) return "factors of another shape";
     if (c->rows == 0 && s->rows == 0) return z->rows == 0 ? NULL : "zero points without codes";
-    if (l->scheme.bits < 2 || l->scheme.bits > 8) return "an impossible number of bits";
+    if (!bq_code_bits(l->scheme)) return "an impossible number of bits";
     if (c->rows != f->rows || c->cols != f->cols) return "codes of another shape";
     if (s->rows != f->rows || s->cols != groups_of(l->scheme, f->cols)) return "scales of another shape";
     if (l->scheme.symmetric) return z->rows == 0 ? NULL : "zero points in a symmetric scheme";
@@ -91,15 +91,19 @@ static void check(const char *path, const bq_ckpt *c) {
     }
 }
 
+static void put_scheme(bq_h5 *h, bq_scheme s) {
+    bq_h5_put_int(h, "bits", BQ_I32, s.element);
+    bq_h5_put_int(h, "group", BQ_I64, s.group);
+    bq_h5_put_int(h, "symmetric", BQ_I32, s.symmetric);
+    bq_h5_put_text(h, "scale_type", bq_type_name(s.scale));
+}
+
 static void put_linear(bq_h5 *h, int index, bq_ckpt_linear l, int64_t *at) {
     char group[32];
     snprintf(group, sizeof group, "linear_%02d", index);
     bq_h5_put_group(h, group);
     bq_h5_put_text(h, "name", l.name);
-    bq_h5_put_int(h, "bits", BQ_I32, l.scheme.bits);
-    bq_h5_put_int(h, "group", BQ_I64, l.scheme.group);
-    bq_h5_put_int(h, "symmetric", BQ_I32, l.scheme.symmetric);
-    bq_h5_put_text(h, "scale_type", bq_type_name(l.scheme.scale));
+    put_scheme(h, l.scheme);
     for (int p = 0; p < PARTS; p++) {
         const bq_mat *m = part_of(&l, p);
         if (m->rows > 0)
@@ -144,26 +148,27 @@ void bq_ckpt_write(const char *path, const bq_ckpt *c) {
 
 /* -- reading --------------------------------------------------------------------------------------------- */
 
-static bool get_scale_type(bq_h5 *h, bq_type *type) {
+/* The rule of its grid is not there: scales say what it was for. */
+static bool get_scheme(bq_h5 *h, bq_scheme *s) {
     static const bq_type known[] = {BQ_F32, BQ_BF16, BQ_F16};
+    int64_t element, symmetric;
     char text[8];
-    if (!bq_h5_get_text(h, "scale_type", text, sizeof text)) return false;
+    if (!bq_h5_get_int(h, "bits", 0, 64, &element) || !bq_h5_get_int(h, "group", -1, INT32_MAX, &s->group) ||
+        !bq_h5_get_int(h, "symmetric", 0, 1, &symmetric) ||
+        !bq_h5_get_text(h, "scale_type", text, sizeof text))
+        return false;
+    s->element = (int)element, s->symmetric = symmetric;
     for (size_t i = 0; i < sizeof known / sizeof *known; i++)
-        if (strcmp(text, bq_type_name(known[i])) == 0) return *type = known[i], true;
+        if (strcmp(text, bq_type_name(known[i])) == 0) return s->scale = known[i], true;
     return bq_h5_refuse(h, "scale type '%s' is unknown", text);
 }
 
 static bool get_linear(bq_h5 *h, int index, bq_ckpt_linear *l, int64_t *at) {
     char group[32];
-    int64_t bits, symmetric;
     snprintf(group, sizeof group, "linear_%02d", index);
     if (!bq_h5_get_group(h, group) || !bq_h5_get_text(h, "name", l->name, sizeof l->name) ||
-        !bq_h5_get_int(h, "bits", 0, 64, &bits) ||
-        !bq_h5_get_int(h, "group", -1, INT32_MAX, &l->scheme.group) ||
-        !bq_h5_get_int(h, "symmetric", 0, 1, &symmetric) || !get_scale_type(h, &l->scheme.scale))
+        !get_scheme(h, &l->scheme))
         return false;
-    l->scheme.bits = (int)bits;
-    l->scheme.symmetric = symmetric;
     for (int p = 0; p < PARTS; p++) {
         int64_t shape[2];
         if (p != BQ_CKPT_FOLD && !bq_h5_has_data(h, part_name[p])) continue;

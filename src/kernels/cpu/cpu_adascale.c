@@ -21,8 +21,7 @@ static void check(bq_mat m, int64_t rows, int64_t cols, const char *name) {
 
 static void check_all(const bq_adascale *p, bq_scheme s) {
     int64_t rows = p->w.rows, cols = p->w.cols;
-    BQ_CHECK(s.symmetric && s.bits >= 2 && s.bits <= 8,
-             "adascale: only symmetric grids of 2 to 8 bits, not %d", s.bits);
+    BQ_CHECK(bq_scheme_valid(s, false), "adascale: no symmetric grid of %s", bq_element_name(s.element));
     check(p->w, rows, cols, "w"), check(p->s2, rows, cols, "s2");
     check(p->hi, rows, 1, "hi"), check(p->lo, rows, 1, "lo");
     check(p->beta, rows, 1, "beta"), check(p->gamma, rows, 1, "gamma"), check(p->s3, rows, 1, "s3");
@@ -30,10 +29,9 @@ static void check_all(const bq_adascale *p, bq_scheme s) {
 
 static float *at(bq_mat m, int64_t r) { return bq_mat_at(m, r, 0); }
 
-static bq_grid row_grid(const bq_adascale *p, bq_scheme s, int64_t r) {
-    float qmin = bq_qmin(s), qmax = bq_qmax(s);
+static bq_row_grid row_grid(const bq_adascale *p, bq_scheme s, int64_t r) {
     float high = bq_exp(*at(p->gamma, r)) * *at(p->hi, r), low = bq_exp(*at(p->beta, r)) * *at(p->lo, r);
-    return (bq_grid){bq_scale_round((high - low) / (qmax - qmin), s.scale), qmin, qmax};
+    return bq_row_grid_of(s, bq_scale_round((high - low) / (bq_qmax(s) - bq_qmin(s)), s.scale), 0);
 }
 
 void bq_cpu_adascale_weights(bq_dev *dev, const bq_adascale *p, bq_scheme s, bq_mat what, bq_mat scale,
@@ -46,7 +44,7 @@ void bq_cpu_adascale_weights(bq_dev *dev, const bq_adascale *p, bq_scheme s, bq_
     const bq_vec_table *vec = bq_vec();
 #pragma omp parallel for schedule(static) if (rows * cols > PARALLEL)
     for (int64_t r = 0; r < rows; r++) {
-        bq_grid grid = row_grid(p, s, r);
+        bq_row_grid grid = row_grid(p, s, r);
         *at(scale, r) = grid.scale;
         vec->adascale_row(at(p->w, r), at(p->s2, r), cols, bq_exp(*at(p->s3, r)), grid, at(what, r),
                           fold.data ? at(fold, r) : NULL);
@@ -59,7 +57,7 @@ static void step_row(const bq_adascale *p, bq_scheme s, bq_mat g, const bq_adam_
                      int64_t r) {
     const bq_vec_table *vec = bq_vec();
     int64_t cols = p->w.cols;
-    bq_grid grid = row_grid(p, s, r);
+    bq_row_grid grid = row_grid(p, s, r);
     bool look = grad.data != NULL;
     double sum[2], steps = (double)(grid.qmax - grid.qmin);
     vec->adascale_step(at(p->w, r), at(g, r), cols, bq_exp(*at(p->s3, r)), grid,

@@ -55,12 +55,13 @@ void bq_cpu_order(bq_dev *dev, bq_mat diag, bq_order kind, int64_t group, bq_mat
 
 /* The clipped scale of one row; scale and zero are those of its range. */
 static float clipped(const float *w, const float *weight, int64_t n, bq_scheme s, float scale, float zero) {
-    float lo = bq_qmin(s) - zero, hi = bq_qmax(s) - zero, kept = scale;
+    bq_row_grid grid = bq_row_grid_of(s, scale, zero);
+    float kept = scale;
     double least = INFINITY;
     for (int i = 0; i < SHRINKS; i++) {
-        float at = bq_scale_round(scale * ((float)(100 - i) / 100), s.scale);
-        double error = bq_vec()->fit_error(w, weight, n, (bq_grid){at, lo, hi}, least);
-        if (error < least) least = error, kept = at;
+        grid.scale = bq_scale_round(scale * ((float)(100 - i) / 100), s.scale);
+        double error = bq_vec()->fit_error(w, weight, n, grid, least);
+        if (error < least) least = error, kept = grid.scale;
     }
     return kept;
 }
@@ -215,10 +216,10 @@ static void check(const bq_gptq *p, bq_scheme s, bq_mat fold) {
              "gptq: %ld x %ld in groups of %ld, factor %ld x %ld, order of %ld, diagonal of %ld", (long)rows,
              (long)k, (long)group, (long)p->ut.rows, (long)p->ut.cols, (long)p->order.rows,
              (long)p->diag.rows);
-    BQ_CHECK(s.bits >= 2 && s.bits <= 8 && s.symmetric == !p->zero.data &&
-                 p->scale.rows == rows * (k / group) && (s.symmetric || p->zero.rows == p->scale.rows),
-             "gptq: %ld scales of %d bits for %ld rows of %ld groups", (long)p->scale.rows, s.bits,
-             (long)rows, (long)(k / group));
+    BQ_CHECK(bq_scheme_valid(s, p->zero.data) && p->scale.rows == rows * (k / group) &&
+                 (s.symmetric || p->zero.rows == p->scale.rows),
+             "gptq: %ld scales of %s for %ld rows of %ld groups", (long)p->scale.rows,
+             bq_element_name(s.element), (long)rows, (long)(k / group));
 }
 
 void bq_cpu_gptq(bq_dev *dev, const bq_gptq *p, bq_scheme s, bq_mat fold) {

@@ -18,10 +18,8 @@ static void check_rows(bq_mat w, bq_mat of_row, const char *what, const char *op
 }
 
 void bq_grid_check(bq_scheme s, bq_mat w, bq_mat scale, bq_mat zero, const char *op) {
-    BQ_CHECK(s.bits >= 2 && s.bits <= 8, "%s: only grids of 2 to 8 bits, not %d", op, s.bits);
-    BQ_CHECK(s.scale == BQ_F32 || s.scale == BQ_BF16 || s.scale == BQ_F16, "scales are not stored as %s",
-             bq_type_name(s.scale));
-    BQ_CHECK(s.symmetric == !zero.data, "%s: a grid has zero points when it is not symmetric", op);
+    BQ_CHECK(bq_scheme_valid(s, zero.data), "%s: no grid of %s with scales in %s and %d zero points", op,
+             bq_element_name(s.element), bq_type_name(s.scale), zero.data != NULL);
     check_rows(w, scale, "scales", op);
     if (zero.data) check_rows(w, zero, "zero points", op);
 }
@@ -57,18 +55,6 @@ void bq_cpu_mix(bq_dev *dev, bq_mat fp, bq_mat qt, double p, bq_rng_key at, bq_m
     }
 }
 
-void bq_cpu_range(bq_dev *dev, bq_mat w, bq_scheme s, bq_mat scale, bq_mat zero) {
-    (void)dev;
-    bq_grid_check(s, w, scale, zero, "range");
-    const bq_vec_table *vec = bq_vec();
-#pragma omp parallel for schedule(static) if (w.rows * w.cols > PARALLEL)
-    for (int64_t r = 0; r < w.rows; r++) {
-        float lo, hi;
-        vec->minmax(bq_mat_at(w, r, 0), w.cols, &lo, &hi);
-        *(float *)bq_mat_at(scale, r, 0) = bq_grid_step(lo, hi, s, zero.data ? bq_mat_at(zero, r, 0) : NULL);
-    }
-}
-
 void bq_cpu_quantize(bq_dev *dev, bq_mat w, bq_mat scale, bq_mat zero, bq_scheme s, bq_mat code) {
     (void)dev;
     bq_grid_check(s, w, scale, zero, "quantize");
@@ -77,7 +63,7 @@ void bq_cpu_quantize(bq_dev *dev, bq_mat w, bq_mat scale, bq_mat zero, bq_scheme
 #pragma omp parallel for schedule(static) if (w.rows * w.cols > PARALLEL)
     for (int64_t r = 0; r < w.rows; r++) {
         float z = zero_of(zero, r);
-        bq_grid grid = {*(float *)bq_mat_at(scale, r, 0), bq_qmin(s) - z, bq_qmax(s) - z};
+        bq_row_grid grid = bq_row_grid_of(s, *(float *)bq_mat_at(scale, r, 0), z);
         vec->quantize(bq_mat_at(w, r, 0), w.cols, grid, (int)z, bq_mat_at(code, r, 0));
     }
 }
@@ -96,17 +82,17 @@ void bq_cpu_dequantize(bq_dev *dev, bq_mat code, bq_mat scale, bq_mat zero, bq_m
 
 void bq_cpu_fake_quantize_rows(bq_dev *dev, bq_mat x, int bits, bq_mat y) {
     (void)dev;
-    BQ_CHECK(bits >= 2 && bits <= 8, "fake_quantize_rows: only grids of 2 to 8 bits, not %d", bits);
+    bq_scheme s = bq_scheme_of_tokens(bits);
+    BQ_CHECK(bq_scheme_valid(s, false), "fake_quantize_rows: no grid of %d bits", bits);
     BQ_CHECK(x.type == BQ_F32 && y.type == BQ_F32 && x.rows == y.rows && x.cols == y.cols,
              "fake_quantize_rows: %ld x %ld to %ld x %ld", (long)x.rows, (long)x.cols, (long)y.rows,
              (long)y.cols);
-    bq_scheme s = {bits, -1, true, BQ_F32, BQ_GRID_ABSMAX};
     const bq_vec_table *vec = bq_vec();
 #pragma omp parallel for schedule(static) if (x.rows * x.cols > PARALLEL)
     for (int64_t r = 0; r < x.rows; r++) {
-        float lo, hi;
+        float lo, hi, zero = 0;
         vec->minmax(bq_mat_at(x, r, 0), x.cols, &lo, &hi);
-        bq_grid grid = {bq_grid_step(lo, hi, s, NULL), bq_qmin(s), bq_qmax(s)};
+        bq_row_grid grid = bq_row_grid_fit(lo, hi, s, &zero);
         vec->fake_quantize(bq_mat_at(x, r, 0), x.cols, grid, bq_mat_at(y, r, 0));
     }
 }

@@ -12,10 +12,6 @@ static void check_shrink(float shrink) {
     BQ_CHECK(shrink > 0 && shrink <= 1, "range: ends times %g", (double)shrink);
 }
 
-static bq_grid grid_of(bq_scheme s, float scale, float zero) {
-    return (bq_grid){scale, bq_qmin(s) - zero, bq_qmax(s) - zero};
-}
-
 static void put(bq_mat m, int64_t row, float value) {
     if (m.data) *(float *)bq_mat_at(m, row, 0) = value;
 }
@@ -33,16 +29,20 @@ void bq_cpu_range_shrunk(bq_dev *dev, bq_mat w, bq_scheme s, float shrink, bq_ma
     for (int64_t r = 0; r < w.rows; r++) {
         float lo, hi, z = 0;
         vec->minmax(bq_mat_at(w, r, 0), w.cols, &lo, &hi);
-        float step = bq_grid_step(lo * shrink, hi * shrink, s, &z);
-        put(scale, r, step), put(zero, r, z);
-        if (e.data) vec->grid_error(bq_mat_at(w, r, 0), w.cols, grid_of(s, step, z), bq_mat_at(e, r, 0));
+        bq_row_grid grid = bq_row_grid_fit(lo * shrink, hi * shrink, s, &z);
+        put(scale, r, grid.scale), put(zero, r, z);
+        if (e.data) vec->grid_error(bq_mat_at(w, r, 0), w.cols, grid, bq_mat_at(e, r, 0));
     }
+}
+
+void bq_cpu_range(bq_dev *dev, bq_mat w, bq_scheme s, bq_mat scale, bq_mat zero) {
+    bq_cpu_range_shrunk(dev, w, s, 1, scale, zero, (bq_mat){0});
 }
 
 /* The scale and zero of the best grid among `ends`, for one row. */
 static float search(const bq_vec_table *vec, const float *w, int64_t n, bq_scheme s, bq_shrink ends,
                     float *zero) {
-    bq_grid grid[BQ_SEARCH_GRIDS];
+    bq_row_grid grid[BQ_SEARCH_GRIDS];
     float z[BQ_SEARCH_GRIDS] = {0}, lo, hi, best = 0;
     double loss[BQ_SEARCH_GRIDS], least = INFINITY;
     vec->minmax(w, n, &lo, &hi);
@@ -50,8 +50,7 @@ static float search(const bq_vec_table *vec, const float *w, int64_t n, bq_schem
         int count = ends.count - from < BQ_SEARCH_GRIDS ? ends.count - from : BQ_SEARCH_GRIDS;
         for (int k = 0; k < count; k++) {
             float shrink = (float)(1 - (double)(from + k) / ends.steps);
-            float step = bq_grid_step(lo * shrink, hi * shrink, s, &z[k]);
-            grid[k] = grid_of(s, step, z[k]);
+            grid[k] = bq_row_grid_fit(lo * shrink, hi * shrink, s, &z[k]);
         }
         vec->grid_losses(w, n, grid, count, ends.norm, loss);
         for (int k = 0; k < count; k++) {
@@ -103,18 +102,6 @@ void bq_cpu_range_better(bq_dev *dev, bool first, bq_mat a, bq_mat b, bq_mat sca
     }
 }
 
-/* The unit whose multiples 1 ... levels become the scales of a row with that largest scale.  It is
- * cut off, not rounded: so the largest multiple is not above the largest scale, and every multiple
- * is exact in the type. */
-static float unit_of(float largest, int levels, bq_type type) {
-    int digits = type == BQ_BF16 ? 8 : type == BQ_F16 ? 11 : 24, exponent;
-    for (int l = levels; l > 1; l /= 2) digits--;
-    double tiny = (double)bq_scale_round(0, type), unit = (double)largest / levels;
-    frexp(unit, &exponent);
-    double step = fmax(ldexp(1, exponent - digits), tiny);
-    return (float)fmax(floor(unit / step) * step, tiny);
-}
-
 void bq_cpu_range_levels(bq_dev *dev, bq_mat scale, int levels, bq_type type) {
     (void)dev;
     BQ_CHECK(scale.type == BQ_F32 && levels >= 1 && levels <= 64 && (levels & (levels - 1)) == 0,
@@ -122,7 +109,7 @@ void bq_cpu_range_levels(bq_dev *dev, bq_mat scale, int levels, bq_type type) {
     for (int64_t r = 0; r < scale.rows; r++) {
         float *row = bq_mat_at(scale, r, 0), largest = 0, n = (float)levels;
         for (int64_t g = 0; g < scale.cols; g++) largest = row[g] > largest ? row[g] : largest;
-        float unit = unit_of(largest, levels, type);
+        float unit = bq_grid_unit(largest, levels, type);
         for (int64_t g = 0; g < scale.cols; g++) {
             float k = rintf(row[g] / unit);
             row[g] = (k < 1 ? 1 : k > n ? n : k) * unit; /* NaN stays NaN */
@@ -135,7 +122,7 @@ static void refit(const bq_vec_table *vec, const float *w, int64_t n, bq_scheme 
     float step = *scale, z = *zero;
     double sum[3], best = INFINITY, beta = o.beta;
     for (int i = 0; i < o.iterations; i++, beta *= o.kappa) {
-        vec->quadratic(w, n, (bq_grid){step, bq_qmin(s), bq_qmax(s)}, z, o, beta, least, sum);
+        vec->quadratic(w, n, bq_row_grid_of(s, step, 0), z, o, beta, least, sum);
         if (o.early_stop) {
             if (!(sum[0] < best)) break;
             best = sum[0], *scale = step, *zero = z;

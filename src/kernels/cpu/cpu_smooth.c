@@ -139,11 +139,10 @@ void bq_cpu_head_max(bq_dev *dev, bq_mat s, int64_t head) {
 }
 
 /* The min-max grid of n values, as `range` makes and `quantize` uses it. */
-static bq_grid grid_of(const bq_vec_table *vec, const float *w, int64_t n, bq_scheme s) {
+static bq_row_grid grid_of(const bq_vec_table *vec, const float *w, int64_t n, bq_scheme s) {
     float lo, hi, zero = 0;
     vec->minmax(w, n, &lo, &hi);
-    float scale = bq_grid_step(lo, hi, s, &zero);
-    return (bq_grid){scale, bq_qmin(s) - zero, bq_qmax(s) - zero};
+    return bq_row_grid_fit(lo, hi, s, &zero);
 }
 
 void bq_cpu_smooth_weights(bq_dev *dev, bq_mat w, bq_mat s, bq_scheme scheme, bq_mat out) {

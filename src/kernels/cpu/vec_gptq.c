@@ -64,24 +64,22 @@ void BQ_V(gptq_quantize)(float *w, const float *scale, const float *zero, bq_sch
     float qmin = bq_qmin(s), qmax = bq_qmax(s);
 #pragma omp simd
     for (int l = 0; l < PANEL; l++) {
-        float x = w[l], lo = qmin - zero[l], hi = qmax - zero[l], r = x / scale[l];
-        r = r > lo ? r : lo; /* NaN becomes qmin, as in quantize */
-        r = r < hi ? r : hi;
-        e[l] = (x - nearest(r) * scale[l]) / d;
+        float x = w[l], lo = qmin - zero[l], hi = qmax - zero[l];
+        e[l] = (x - bq_nearest(s.element, bq_clamp_code(x / scale[l], lo, hi)) * scale[l]) / d;
         float least = (lo - 0.5f) * scale[l], most = (hi + 0.5f) * scale[l];
         x = x > least ? x : least;
         w[l] = x < most ? x : most;
     }
 }
 
-double BQ_V(fit_error)(const float *w, const float *weight, int64_t n, bq_grid grid, double limit) {
+double BQ_V(fit_error)(const float *w, const float *weight, int64_t n, bq_row_grid grid, double limit) {
     double lane[LANES] = {0}, sum = 0;
     float term[BLOCK];
     for (int64_t j = 0; j < n; j += BLOCK) {
         int64_t count = n - j < BLOCK ? n - j : BLOCK, padded = (count + LANES - 1) / LANES * LANES;
 #pragma omp simd
         for (int64_t i = 0; i < count; i++) {
-            float d = on_grid(w[j + i], grid) - w[j + i];
+            float d = bq_on_grid(w[j + i], grid) - w[j + i];
             term[i] = weight[j + i] * d * d;
         }
         for (int64_t i = count; i < padded; i++) term[i] = 0;

@@ -79,14 +79,11 @@ void BQ_V(minmax)(const float *w, int64_t n, float *lo, float *hi) {
     *lo = low[0], *hi = high[0];
 }
 
-void BQ_V(quantize)(const float *w, int64_t n, bq_grid grid, int zero, int8_t *code) {
+void BQ_V(quantize)(const float *w, int64_t n, bq_row_grid grid, int zero, int8_t *code) {
 #pragma omp simd
     for (int64_t j = 0; j < n; j++) {
-        float r = w[j] / grid.scale;
-        r = r > grid.qmin ? r : grid.qmin; /* this order turns a NaN into qmin, so that its
-                                              conversion is defined */
-        r = r < grid.qmax ? r : grid.qmax;
-        code[j] = (int8_t)((int32_t)nearest(r) + zero);
+        float r = bq_clamp_code(w[j] / grid.scale, grid.qmin, grid.qmax);
+        code[j] = (int8_t)((int32_t)bq_nearest(grid.element, r) + zero);
     }
 }
 
@@ -99,23 +96,23 @@ void BQ_V(dequantize)(const int8_t *code, int64_t n, float scale, int zero, floa
 static inline float folded(float w, float s2, float e3) { return w / bq_exp(s2) / e3; }
 
 /* x and y may be the same row. */
-void BQ_V(fake_quantize)(const float *x, int64_t n, bq_grid grid, float *y) {
+void BQ_V(fake_quantize)(const float *x, int64_t n, bq_row_grid grid, float *y) {
 #pragma omp simd
-    for (int64_t j = 0; j < n; j++) y[j] = on_grid(x[j], grid);
+    for (int64_t j = 0; j < n; j++) y[j] = bq_on_grid(x[j], grid);
 }
 
-void BQ_V(adascale_row)(const float *w, const float *s2, int64_t n, float e3, bq_grid grid, float *what,
+void BQ_V(adascale_row)(const float *w, const float *s2, int64_t n, float e3, bq_row_grid grid, float *what,
                         float *fold) {
     if (!fold) {
 #pragma omp simd
-        for (int64_t j = 0; j < n; j++) what[j] = on_grid(folded(w[j], s2[j], e3), grid);
+        for (int64_t j = 0; j < n; j++) what[j] = bq_on_grid(folded(w[j], s2[j], e3), grid);
         return;
     }
 #pragma omp simd
     for (int64_t j = 0; j < n; j++) {
         float x = folded(w[j], s2[j], e3);
         fold[j] = x;
-        what[j] = on_grid(x, grid);
+        what[j] = bq_on_grid(x, grid);
     }
 }
 
@@ -132,20 +129,20 @@ void BQ_V(adam)(const float *g, int64_t n, bq_adam_step a, float *p, float *m, f
 /* Gradients of one block of terms: ds2, and the terms of dL/dscale.  The mask looks at the rounded value, so
  * r is clamped to one step outside the grid and not to the grid. */
 static inline void gradients(const float *w, const float *s2, const float *g, int64_t n, float e3,
-                             bq_grid grid, float *ds2, float *term) {
+                             bq_row_grid grid, float *ds2, float *term) {
     float below = grid.qmin - 1, above = grid.qmax + 1;
 #pragma omp simd
     for (int64_t j = 0; j < n; j++) {
         float x = folded(w[j], s2[j], e3), r = x / grid.scale;
-        float k = nearest(clamp(r, below, above)), q = clamp(k, grid.qmin, grid.qmax);
+        float k = bq_nearest(grid.element, bq_clamp(r, below, above)), q = bq_clamp(k, grid.qmin, grid.qmax);
         float slope = k == q ? k - r : q, pass = k == q ? g[j] : 0.0f;
         ds2[j] = -(pass * x);
         term[j] = g[j] * slope;
     }
 }
 
-void BQ_V(adascale_step)(const float *w, const float *g, int64_t n, float e3, bq_grid grid, bq_adam_step adam,
-                         float *s2, float *m, float *v, float *grad, double sum[2]) {
+void BQ_V(adascale_step)(const float *w, const float *g, int64_t n, float e3, bq_row_grid grid,
+                         bq_adam_step adam, float *s2, float *m, float *v, float *grad, double sum[2]) {
     double scale[LANES] = {0}, row[LANES] = {0};
     float ds2[BLOCK], term[BLOCK];
     for (int64_t j = 0; j < n; j += BLOCK) {

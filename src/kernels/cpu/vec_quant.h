@@ -6,12 +6,6 @@
 
 #include "kernels/adam.h"
 
-/* The grid of one row: whole numbers qmin ... qmax times scale > 0.  Where there is a zero it has been
- * subtracted from qmin and qmax. */
-typedef struct {
-    float scale, qmin, qmax;
-} bq_grid;
-
 /* End the job unless the scheme, and the shapes of scale (and zero), one for each row of w, are
  * as kernels/ops.h says. */
 void bq_grid_check(bq_scheme s, bq_mat w, bq_mat scale, bq_mat zero, const char *op);
@@ -29,13 +23,13 @@ void bq_grid_check(bq_scheme s, bq_mat w, bq_mat scale, bq_mat zero, const char 
       (const float *fp, const float *qt, int64_t n, int64_t first, uint32_t last, bq_rng_key at,             \
        float *out))                                                                                          \
     X(void, minmax, (const float *w, int64_t n, float *lo, float *hi))                                       \
-    X(void, quantize, (const float *w, int64_t n, bq_grid grid, int zero, int8_t *code))                     \
+    X(void, quantize, (const float *w, int64_t n, bq_row_grid grid, int zero, int8_t *code))                 \
     X(void, dequantize, (const int8_t *code, int64_t n, float scale, int zero, float *w))                    \
-    X(void, fake_quantize, (const float *x, int64_t n, bq_grid grid, float *y))                              \
+    X(void, fake_quantize, (const float *x, int64_t n, bq_row_grid grid, float *y))                          \
     X(void, adascale_row,                                                                                    \
-      (const float *w, const float *s2, int64_t n, float e3, bq_grid grid, float *what, float *fold))        \
+      (const float *w, const float *s2, int64_t n, float e3, bq_row_grid grid, float *what, float *fold))    \
     X(void, adascale_step,                                                                                   \
-      (const float *w, const float *g, int64_t n, float e3, bq_grid grid, bq_adam_step adam, float *s2,      \
+      (const float *w, const float *g, int64_t n, float e3, bq_row_grid grid, bq_adam_step adam, float *s2,  \
        float *m, float *v, float *grad, double sum[2]))                                                      \
     X(void, adam, (const float *g, int64_t n, bq_adam_step adam, float *p, float *m, float *v))
 #endif

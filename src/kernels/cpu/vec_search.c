@@ -9,28 +9,28 @@
 BQ_VEC_SEARCH(BQ_X)
 #undef BQ_X
 
-void BQ_V(grid_error)(const float *w, int64_t n, bq_grid grid, float *e) {
+void BQ_V(grid_error)(const float *w, int64_t n, bq_row_grid grid, float *e) {
 #pragma omp simd
-    for (int64_t j = 0; j < n; j++) e[j] = on_grid(w[j], grid) - w[j];
+    for (int64_t j = 0; j < n; j++) e[j] = bq_on_grid(w[j], grid) - w[j];
 }
 
-static inline void terms(const float *w, int64_t n, bq_grid grid, bq_norm norm, float *term) {
+static inline void terms(const float *w, int64_t n, bq_row_grid grid, bq_norm norm, float *term) {
     if (norm == BQ_NORM_2) {
 #pragma omp simd
         for (int64_t j = 0; j < n; j++) {
-            float e = on_grid(w[j], grid) - w[j];
+            float e = bq_on_grid(w[j], grid) - w[j];
             term[j] = e * e;
         }
         return;
     }
 #pragma omp simd
     for (int64_t j = 0; j < n; j++) {
-        float e = on_grid(w[j], grid) - w[j];
+        float e = bq_on_grid(w[j], grid) - w[j];
         term[j] = e * e * bq_fifth_root(e * e);
     }
 }
 
-void BQ_V(grid_losses)(const float *w, int64_t n, const bq_grid *grid, int count, bq_norm norm,
+void BQ_V(grid_losses)(const float *w, int64_t n, const bq_row_grid *grid, int count, bq_norm norm,
                        double *loss) {
     double lane[BQ_SEARCH_GRIDS][LANES];
     float term[BLOCK];
@@ -62,12 +62,12 @@ typedef struct {
     float code[BLOCK], d[BLOCK], e[BLOCK];
 } split;
 
-static inline void split_off(const float *w, int64_t n, bq_grid grid, float zero, bq_quadratic o, double beta,
-                             float least, split *x) {
+static inline void split_off(const float *w, int64_t n, bq_row_grid grid, float zero, bq_quadratic o,
+                             double beta, float least, split *x) {
     float most = 0;
 #pragma omp simd reduction(max : most)
     for (int64_t j = 0; j < n; j++) {
-        x->code[j] = nearest(clamp(w[j] / grid.scale + zero, grid.qmin, grid.qmax));
+        x->code[j] = bq_nearest(grid.element, bq_clamp(w[j] / grid.scale + zero, grid.qmin, grid.qmax));
         x->d[j] = w[j] - (x->code[j] - zero) * grid.scale;
         float size = x->d[j] < 0 ? -x->d[j] : x->d[j];
         most = size > most ? size : most;
@@ -76,7 +76,7 @@ static inline void split_off(const float *w, int64_t n, bq_grid grid, float zero
     for (int64_t j = 0; j < n && most > least; j++) x->e[j] = bq_quadratic_left(o, beta, least, x->d[j]);
 }
 
-void BQ_V(quadratic)(const float *w, int64_t n, bq_grid grid, float zero, bq_quadratic o, double beta,
+void BQ_V(quadratic)(const float *w, int64_t n, bq_row_grid grid, float zero, bq_quadratic o, double beta,
                      float least, double sum[3]) {
     double lane[3][LANES] = {{0}};
     float term[3][BLOCK];

@@ -10,12 +10,12 @@
  *   inner         returns sum a b in double
  *   quadratic     sums of one iteration (kernels/quadratic.h); the grid's ends are codes */
 #define BQ_VEC_SEARCH(X)                                                                                     \
-    X(void, grid_error, (const float *w, int64_t n, bq_grid grid, float *e))                                 \
+    X(void, grid_error, (const float *w, int64_t n, bq_row_grid grid, float *e))                             \
     X(void, grid_losses,                                                                                     \
-      (const float *w, int64_t n, const bq_grid *grid, int count, bq_norm norm, double *loss))               \
+      (const float *w, int64_t n, const bq_row_grid *grid, int count, bq_norm norm, double *loss))           \
     X(double, inner, (int64_t n, const float *a, const float *b))                                            \
     X(void, quadratic,                                                                                       \
-      (const float *w, int64_t n, bq_grid grid, float zero, bq_quadratic o, double beta, float least,        \
+      (const float *w, int64_t n, bq_row_grid grid, float zero, bq_quadratic o, double beta, float least,    \
        double sum[3]))
 
 #endif

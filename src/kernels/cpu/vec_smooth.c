@@ -1,14 +1,12 @@
 /* As in vec_quant.c: loops over independent elements are left to the compiler; sums run
  * in 16 lanes of doubles. */
-#include "kernels/cpu/vec.h"
+#include "kernels/cpu/vec_grid.h"
 
 #include <math.h>
 
 #define BQ_X(ret, name, args) ret BQ_V(name) args;
 BQ_VEC_SMOOTH(BQ_X)
 #undef BQ_X
-
-enum { LANES = 16, BLOCK = 256 };
 
 void BQ_V(column_max)(const float *x, int64_t n, float sign, float *m) {
     if (sign == 0) {
@@ -40,21 +38,14 @@ void BQ_V(col_over)(const float *x, const float *s, int64_t n, float *y) {
     for (int64_t j = 0; j < n; j++) y[j] = x[j] / s[j];
 }
 
-static inline float on_grid(float x, bq_grid grid) {
-    float r = x / grid.scale;
-    r = r > grid.qmin ? r : grid.qmin; /* this order turns a NaN into qmin, as in quantize */
-    r = r < grid.qmax ? r : grid.qmax;
-    return ((r + 12582912.0f) - 12582912.0f) * grid.scale; /* to nearest, ties to even */
-}
-
-void BQ_V(fake)(const float *x, int64_t n, bq_grid grid, const float *s, float *y) {
+void BQ_V(fake)(const float *x, int64_t n, bq_row_grid grid, const float *s, float *y) {
     if (s) {
 #pragma omp simd
-        for (int64_t j = 0; j < n; j++) y[j] = on_grid(x[j], grid) / s[j];
+        for (int64_t j = 0; j < n; j++) y[j] = bq_on_code_grid(x[j], grid) / s[j];
         return;
     }
 #pragma omp simd
-    for (int64_t j = 0; j < n; j++) y[j] = on_grid(x[j], grid);
+    for (int64_t j = 0; j < n; j++) y[j] = bq_on_code_grid(x[j], grid);
 }
 
 void BQ_V(clip)(const float *w, int64_t n, float c, float *y) {
@@ -85,13 +76,7 @@ double BQ_V(distance)(const float *a, const float *b, int64_t n, bq_distance kin
         int64_t count = n - j < BLOCK ? n - j : BLOCK, padded = (count + LANES - 1) / LANES * LANES;
         differences(a + j, b + j, count, kind, term);
         for (int64_t i = count; i < padded; i++) term[i] = 0;
-        for (int64_t i = 0; i < padded; i += LANES) {
-#pragma omp simd
-            for (int k = 0; k < LANES; k++) lane[k] += (double)term[i + k];
-        }
+        add_lanes(term, padded, lane);
     }
-    for (int half = LANES / 2; half > 0; half /= 2) {
-        for (int i = 0; i < half; i++) lane[i] += lane[i + half];
-    }
-    return lane[0];
+    return sum_lanes(lane);
 }

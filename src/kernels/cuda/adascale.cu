@@ -20,8 +20,9 @@ static __device__ float low_of(const params &p, int64_t r) {
 }
 
 static __device__ bq_row_grid grid_of(const params &p, bq_scheme s, int64_t r) {
-    const float qmin = bq_qmin(s), qmax = bq_qmax(s);
-    return {bq_scale_round((high_of(p, r) - low_of(p, r)) / (qmax - qmin), s.scale), qmin, qmax};
+    bq_row_grid g = bq_row_grid_of(s, 1, 0);
+    g.scale = bq_scale_round((high_of(p, r) - low_of(p, r)) / (g.qmax - g.qmin), s.scale);
+    return g;
 }
 
 /* The folded weight.  The divisions and their order are the specification's: they decide ties. */
@@ -49,9 +50,11 @@ static __device__ void adam(float g, bq_adam_step a, float *p, float *m, float *
 }
 
 /* The mask looks at the rounded value, so the quotient is clamped to one step outside the grid and not to the
- * grid.  All elements of a row use the old values of its three parameters, so these are updated last. */
-static __global__ void step_rows(params p, bq_scheme s, bq_rows<float> g, const bq_adam_steps *now,
-                                 bq_rows<float> grad, int64_t rows, int64_t cols) {
+ * grid.  All elements of a row use the old values of its three parameters, so these are updated last.  It
+ * waits for memory, so 4 thread blocks are to fit a multiprocessor. */
+static __global__ void __launch_bounds__(BQ_THREADS, 4)
+    step_rows(params p, bq_scheme s, bq_rows<float> g, const bq_adam_steps *now, bq_rows<float> grad,
+              int64_t rows, int64_t cols) {
     const bq_adam_step clip = grad.data ? bq_adam_step() : now->clip,
                        weight = grad.data ? bq_adam_step() : now->weight;
     BQ_EACH_ROW(row, rows) {
@@ -68,7 +71,7 @@ static __global__ void step_rows(params p, bq_scheme s, bq_rows<float> g, const 
                 const int64_t at = c + k * BQ_LANES;
                 if (at >= n) continue;
                 const float x = folded(w[k], s2[k], e3), t = x / grid.scale;
-                const float code = bq_nearest(bq_clamp(t, grid.qmin - 1, grid.qmax + 1)),
+                const float code = bq_nearest(grid.element, bq_clamp(t, grid.qmin - 1, grid.qmax + 1)),
                             q = bq_clamp(code, grid.qmin, grid.qmax);
                 const float slope = code == q ? code - t : q, ds2 = -((code == q ? d[k] : 0.0f) * x);
                 scale += (double)(d[k] * slope), all += (double)ds2;
@@ -97,8 +100,7 @@ static __global__ void step_rows(params p, bq_scheme s, bq_rows<float> g, const 
 
 static params params_of(const bq_adascale *p, bq_scheme s) {
     const int64_t rows = p->w.rows, cols = p->w.cols;
-    BQ_CHECK(s.symmetric && s.bits >= 2 && s.bits <= 8,
-             "adascale: only symmetric grids of 2 to 8 bits, not %d", s.bits);
+    BQ_CHECK(bq_scheme_valid(s, false), "adascale: no symmetric grid of %s", bq_element_name(s.element));
     bq_cuda_want(p->w, rows, cols, BQ_F32, "adascale", "w");
     bq_cuda_want(p->s2, rows, cols, BQ_F32, "adascale", "s2");
     const bq_mat column[] = {p->hi, p->lo, p->beta, p->gamma, p->s3};

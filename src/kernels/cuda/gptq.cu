@@ -46,9 +46,9 @@ static __global__ void gather(layer a, int64_t begin, int64_t count, bq_rows<flo
 
 /* One weight: *w becomes the weight that is kept; returns the error for the later columns. */
 static __device__ float quantize(float *w, float scale, float zero, bq_scheme s, float d) {
-    const float x = *w, lo = bq_qmin(s) - zero, hi = bq_qmax(s) - zero;
-    const float error = (x - bq_nearest(bq_clamp_code(x / scale, lo, hi)) * scale) / d;
-    const float least = (lo - 0.5f) * scale, most = (hi + 0.5f) * scale, kept = x > least ? x : least;
+    const bq_row_grid g = bq_row_grid_of(s, scale, zero);
+    const float x = *w, error = (x - bq_on_code_grid(x, g)) / d;
+    const float least = (g.qmin - 0.5f) * scale, most = (g.qmax + 0.5f) * scale, kept = x > least ? x : least;
     *w = kept < most ? kept : most;
     return error;
 }
@@ -122,9 +122,8 @@ static void fit_group(bq_dev *dev, const layer &a, const bq_gptq *p, int64_t gro
 
 static layer layer_of(bq_dev *dev, const bq_gptq *p, bq_scheme s, bq_mat fold) {
     const int64_t rows = p->w.rows, k = p->w.cols, group = s.group > 0 ? s.group : k;
-    BQ_CHECK(k > 0 && k <= INT32_MAX && k % group == 0 && s.bits >= 2 && s.bits <= 8 &&
-                 s.symmetric == !p->zero.data,
-             "gptq: %ld columns in groups of %ld, %d bits", (long)k, (long)group, s.bits);
+    BQ_CHECK(k > 0 && k <= INT32_MAX && k % group == 0 && bq_scheme_valid(s, p->zero.data),
+             "gptq: %ld columns in groups of %ld, %s", (long)k, (long)group, bq_element_name(s.element));
     bq_cuda_want(p->w, rows, k, BQ_F32, "gptq", "w");
     bq_cuda_want(fold, rows, k, BQ_F32, "gptq", "fold");
     bq_cuda_want(p->ut, k, k, BQ_F32, "gptq", "ut");

@@ -8,7 +8,7 @@ static __global__ void encode(bq_rows<float> w, bq_rows<float> scale, bq_rows<fl
     for (int64_t r = blockIdx.y; r < rows && c < cols; r += gridDim.y) {
         const float z = bq_zero_of(zero, r);
         const bq_row_grid g = bq_row_grid_of(s, *bq_row(scale, r), z);
-        const float q = bq_nearest(bq_clamp_code(bq_row(w, r)[c] / g.scale, g.qmin, g.qmax));
+        const float q = bq_nearest(g.element, bq_clamp_code(bq_row(w, r)[c] / g.scale, g.qmin, g.qmax));
         bq_row(code, r)[c] = (int8_t)((int)q + (int)z);
     }
 }
@@ -26,7 +26,7 @@ static __global__ void fake_rows(bq_rows<float> x, bq_scheme s, bq_rows<float> y
         const int64_t n = r < rows ? cols : 0;
         float lo, hi, zero = 0;
         bq_team_ends(bq_row(x, r), n, &lo, &hi);
-        const bq_row_grid grid = bq_row_grid_of(s, bq_grid_step(lo, hi, s, &zero), zero);
+        const bq_row_grid grid = bq_row_grid_fit(lo, hi, s, &zero);
         for (int64_t c = bq_lane(); c < n; c += BQ_LANES) bq_row(y, r)[c] = bq_on_grid(bq_row(x, r)[c], grid);
     }
 }
@@ -48,10 +48,10 @@ void bq_cuda_dequantize(bq_dev *dev, bq_mat code, bq_mat scale, bq_mat zero, bq_
 }
 
 void bq_cuda_fake_quantize_rows(bq_dev *dev, bq_mat x, int bits, bq_mat y) {
-    BQ_CHECK(bits >= 2 && bits <= 8, "fake_quantize_rows: only grids of 2 to 8 bits, not %d", bits);
+    const bq_scheme s = bq_scheme_of_tokens(bits);
+    BQ_CHECK(bq_scheme_valid(s, false), "fake_quantize_rows: no grid of %d bits", bits);
     bq_cuda_want(x, y.rows, y.cols, BQ_F32, "fake_quantize_rows", "x");
     bq_cuda_want(y, x.rows, x.cols, BQ_F32, "fake_quantize_rows", "y");
-    const bq_scheme s = {bits, -1, true, BQ_F32, BQ_GRID_ABSMAX};
     bq_launch(dev, bq_grid_teams(x.rows), BQ_THREADS, fake_rows, bq_f32_rows(x), s, bq_f32_rows(y), x.rows,
               x.cols);
 }

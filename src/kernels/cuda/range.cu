@@ -2,19 +2,19 @@
 #include "kernels/cuda/cuda_ops.h"
 #include "kernels/cuda/rows.cuh"
 
-static __global__ void row_ranges(bq_rows<float> w, bq_scheme s, float shrink, bq_rows<float> scale,
-                                  bq_rows<float> zero, bq_rows<float> e, int64_t rows, int64_t cols) {
+static __global__ void __launch_bounds__(BQ_THREADS, 6)
+    row_ranges(bq_rows<float> w, bq_scheme s, float shrink, bq_rows<float> scale, bq_rows<float> zero,
+               bq_rows<float> e, int64_t rows, int64_t cols) {
     BQ_EACH_ROW(r, rows) {
         const int64_t n = r < rows ? cols : 0;
         const float *from = bq_row(w, r);
         float lo, hi, z = 0;
         bq_team_ends(from, n, &lo, &hi);
-        const float step = bq_grid_step(lo * shrink, hi * shrink, s, &z);
-        const bq_row_grid grid = bq_row_grid_of(s, step, z);
+        const bq_row_grid grid = bq_row_grid_fit(lo * shrink, hi * shrink, s, &z);
         for (int64_t c = bq_lane(); e.data && c < n; c += BQ_LANES)
             bq_row(e, r)[c] = bq_on_grid(from[c], grid) - from[c];
         if (r < rows && bq_lane() == 0) {
-            *bq_row(scale, r) = step;
+            *bq_row(scale, r) = grid.scale;
             if (zero.data) *bq_row(zero, r) = z;
         }
     }
@@ -65,24 +65,12 @@ void bq_cuda_range_better(bq_dev *dev, bool first, bq_mat a, bq_mat b, bq_mat sc
               bq_f32_rows(best_zero), rows, a.cols);
 }
 
-/* The unit whose multiples 1 ... levels become the scales of a row with that largest scale.  It is
- * cut off, not rounded: so the largest multiple is not above the largest scale, and every multiple
- * is exact in the type. */
-static __device__ float unit_of(float largest, int levels, bq_type type) {
-    int digits = type == BQ_BF16 ? 8 : type == BQ_F16 ? 11 : 24, exponent;
-    for (int l = levels; l > 1; l /= 2) digits--;
-    const double tiny = (double)bq_scale_round(0, type), unit = (double)largest / levels;
-    frexp(unit, &exponent);
-    const double step = fmax(ldexp(1.0, exponent - digits), tiny);
-    return (float)fmax(floor(unit / step) * step, tiny);
-}
-
 static __global__ void level(bq_rows<float> scale, int levels, bq_type type, int64_t rows, int64_t cols) {
     BQ_EACH_ROW(r, rows) {
         float largest = 0, *row = bq_row(scale, r), n = (float)levels;
         for (int64_t c = bq_lane(); r < rows && c < cols; c += BQ_LANES)
             largest = row[c] > largest ? row[c] : largest;
-        const float unit = unit_of(bq_team_max(largest), levels, type);
+        const float unit = bq_grid_unit(bq_team_max(largest), levels, type);
         for (int64_t c = bq_lane(); r < rows && c < cols; c += BQ_LANES) {
             const float k = rintf(row[c] / unit);
             row[c] = (k < 1 ? 1 : k > n ? n : k) * unit; /* NaN stays NaN */

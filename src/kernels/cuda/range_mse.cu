@@ -20,9 +20,8 @@ static __global__ void __launch_bounds__(BQ_CANDIDATES)
         if (from + me < ends.count) {
             const float shrink = (float)(1 - (double)(from + me) / ends.steps);
             float z = 0;
-            const float step = bq_grid_step(lo * shrink, hi * shrink, s, &z);
-            const bq_row_grid grid = bq_row_grid_of(s, step, z);
-            mem.scale[me] = step, mem.zero[me] = z;
+            const bq_row_grid grid = bq_row_grid_fit(lo * shrink, hi * shrink, s, &z);
+            mem.scale[me] = grid.scale, mem.zero[me] = z;
             mem.loss[me] = bq_lane_sums(cols, [=](int64_t c) { return error_term(ends.norm, row[c], grid); });
         }
         __syncthreads(); /* the losses are there */

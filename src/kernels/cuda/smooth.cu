@@ -85,8 +85,7 @@ static __global__ void fake_groups(bq_rows<float> w, const float *s, bq_scheme s
         float *to = bq_row(out, r) + first, zero = 0, lo, hi;
         for (int64_t c = bq_lane(); in && c < group; c += BQ_LANES) to[c] = from[c] * by[c];
         bq_team_ends(to, in ? group : 0, &lo, &hi); /* a lane reads what it wrote */
-        const float step = bq_grid_step(lo, hi, scheme, &zero);
-        const bq_row_grid grid = bq_row_grid_of(scheme, step, zero);
+        const bq_row_grid grid = bq_row_grid_fit(lo, hi, scheme, &zero);
         for (int64_t c = bq_lane(); in && c < group; c += BQ_LANES)
             to[c] = bq_on_code_grid(to[c], grid) / by[c];
     }
@@ -144,8 +143,7 @@ static __global__ void clip_errors(bq_rows<float> w, float factor, bq_scheme s, 
         const float limit = factor * fmaxf(-lo, hi);
         for (int64_t c = bq_lane(); c < n; c += BQ_LANES) to[c] = clipped(from[c], limit);
         bq_team_ends(to, n, &lo, &hi); /* a lane reads what it wrote */
-        const float step = bq_grid_step(lo, hi, s, &zero);
-        const bq_row_grid grid = bq_row_grid_of(s, step, zero);
+        const bq_row_grid grid = bq_row_grid_fit(lo, hi, s, &zero);
         for (int64_t c = bq_lane(); c < n; c += BQ_LANES) to[c] = bq_on_code_grid(to[c], grid) - from[c];
     }
 }

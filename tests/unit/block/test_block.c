@@ -91,8 +91,9 @@ static void layouts(void **state) {
 static void result_is_on_the_grid(void **state) {
     (void)state;
     bq_scheme schemes[5] = {w4, w4, w4, w4, w4};
-    schemes[1].group = 8, schemes[2].bits = 3, schemes[2].scale = BQ_BF16, schemes[4].bits = 2;
-    schemes[3].bits = 8, schemes[3].group = 8, schemes[3].scale = BQ_F16;
+    schemes[1].group = 8, schemes[2].element = BQ_INT3, schemes[2].scale = BQ_BF16,
+    schemes[4].element = BQ_INT2;
+    schemes[3].element = BQ_INT8, schemes[3].group = 8, schemes[3].scale = BQ_F16;
     for (size_t k = 0; k < sizeof schemes / sizeof *schemes; k++) {
         rig *r = open_rig(bq_family_find("llama"), 2, schemes[k]);
         assert_int_equal(train(r, BQ_INPUTS_MIX, 0.5, plain), 40);

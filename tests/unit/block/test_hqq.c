@@ -68,7 +68,7 @@ static void no_group_gets_worse(void **state) {
             for (int64_t k = 0; k < r->q.scale[i].rows; k++)
                 assert_true(after[k] <= before[i][k] * (1 + 1e-5));
             if (!clipped) print_message("%s: %.3f of min-max\n", r->arch.linear[i].name, now / sum[i]);
-            if (!clipped && r->q.scheme[i].bits < 8) assert_true(now < 0.99 * sum[i]);
+            if (!clipped && r->q.scheme[i].element < BQ_INT8) assert_true(now < 0.99 * sum[i]);
             free(after), free(before[i]);
         }
         rig_close(r);

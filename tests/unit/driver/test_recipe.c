@@ -62,7 +62,7 @@ static void defaults(void **state) {
     assert_true(o->loss == BQ_LOSS_SUM_SEQ && !o->early_stop && o->check_interval == 200 && o->anneal == 0);
     assert_true(o->window == 500 && o->threshold == 1e-2);
     bq_scheme v = bq_recipe_scheme(&r, "self_attn.v_proj");
-    assert_true(v.bits == 4 && v.group == -1 && v.symmetric && v.scale == BQ_F32);
+    assert_true(v.element == 4 && v.group == -1 && v.symmetric && v.scale == BQ_F32);
 }
 
 static void linears_inherit(void **state) {
@@ -73,8 +73,8 @@ static void linears_inherit(void **state) {
     assert_int_equal(parse(SMALL, 4, set, &r), BQ_OK);
     bq_scheme v = bq_recipe_scheme(&r, "v_proj"), o = bq_recipe_scheme(&r, "o_proj");
     bq_scheme up = bq_recipe_scheme(&r, "mlp.up_proj");
-    assert_true(v.bits == 8 && v.group == 64 && v.scale == BQ_BF16 && v.grid == BQ_GRID_ABSMAX);
-    assert_true(o.bits == 4 && o.group == -1 && o.scale == BQ_F16 && up.bits == 4 && up.group == 64);
+    assert_true(v.element == 8 && v.group == 64 && v.scale == BQ_BF16 && v.grid == BQ_GRID_ABSMAX);
+    assert_true(o.element == 4 && o.group == -1 && o.scale == BQ_F16 && up.element == 4 && up.group == 64);
     const char *phi[] = {"self_attn.o_proj", "qkv_proj"};
     assert_int_equal(bq_recipe_fits(&r, 2, (const char *[]){"self_attn.v_proj", "self_attn.o_proj"}), BQ_OK);
     capture_begin(&got, stderr);

@@ -95,10 +95,7 @@ static void assert_holds(const char *path, int salt) {
     assert_memory_equal(loss, e.loss, sizeof loss);
     for (int l = 0; l < 3; l++) {
         assert_string_equal(head.linear[l].name, c->linear[l].name);
-        assert_int_equal(head.linear[l].scheme.bits, c->linear[l].scheme.bits);
-        assert_int_equal(head.linear[l].scheme.group, c->linear[l].scheme.group);
-        assert_int_equal(head.linear[l].scheme.symmetric, c->linear[l].scheme.symmetric);
-        assert_int_equal(head.linear[l].scheme.scale, c->linear[l].scheme.scale);
+        assert_true(bq_scheme_equal(head.linear[l].scheme, c->linear[l].scheme));
         assert_same_part(f, l, BQ_CKPT_FOLD, head.linear[l].fold, c->linear[l].fold);
         assert_same_part(f, l, BQ_CKPT_CODE, head.linear[l].code, c->linear[l].code);
         assert_same_part(f, l, BQ_CKPT_SCALE, head.linear[l].scale, c->linear[l].scale);

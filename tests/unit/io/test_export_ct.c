@@ -5,7 +5,7 @@
 
 /* Packed along a column, most of a word's fields at a time. */
 static void check_zeros(const bq_weights *w, const bq_tensor *t, const bq_qtensor *q, const float *zero) {
-    int64_t rows = q->zero.rows, groups = q->zero.cols, words = bq_pack_words(rows, q->bits);
+    int64_t rows = q->zero.rows, groups = q->zero.cols, words = bq_pack_words(rows, bq_code_bits(q->scheme));
     int32_t word[4096];
     assert_string_equal(t->dtype, "I32");
     assert_true(t->dims == 2 && t->shape[0] == words && t->shape[1] == groups && t->bytes <= sizeof word);
@@ -16,7 +16,8 @@ static void check_zeros(const bq_weights *w, const bq_tensor *t, const bq_qtenso
         int8_t back[1024];
         assert_true(rows <= 1024 && words <= 512);
         for (int64_t i = 0; i < words; i++) column[i] = word[i * groups + g];
-        unpack_rows(bq_mat_host(column, 1, words, BQ_I32), q->bits, bq_mat_host(back, 1, rows, BQ_I8));
+        unpack_rows(bq_mat_host(column, 1, words, BQ_I32), bq_code_bits(q->scheme),
+                    bq_mat_host(back, 1, rows, BQ_I8));
         for (int64_t r = 0; r < rows; r++) {
             assert_int_equal(back[r], (int)zero[r * groups + g]);
             some += back[r] != 0;
@@ -69,7 +70,7 @@ static void check_ct(const char *out, const toy_rule *rule) {
         a = bq_weights_find(w, name);
         assert_string_equal(a->dtype, "F32");
         assert_true(a->dims == 2 && a->shape[0] == shape[0] &&
-                    a->shape[1] == (q.group ? shape[1] / q.group : 1));
+                    a->shape[1] == (q.scheme.group > 0 ? shape[1] / q.scheme.group : 1));
         bq_weights_read_raw(w, a, 0, raw, a->bytes);
         assert_memory_equal(raw, t.scale, a->bytes);
         snprintf(name, sizeof name, "%.*s.weight_zero_point", stem, b->name);
@@ -80,9 +81,9 @@ static void check_ct(const char *out, const toy_rule *rule) {
         a = bq_weights_find(w, name);
         assert_string_equal(a->dtype, "I32");
         assert_true(a->dims == 2 && a->shape[0] == shape[0] &&
-                    a->shape[1] == bq_pack_words(shape[1], q.bits));
+                    a->shape[1] == bq_pack_words(shape[1], bq_code_bits(q.scheme)));
         bq_weights_read_raw(w, a, 0, raw, a->bytes);
-        unpack_rows(bq_mat_host(raw, a->shape[0], a->shape[1], BQ_I32), q.bits,
+        unpack_rows(bq_mat_host(raw, a->shape[0], a->shape[1], BQ_I32), bq_code_bits(q.scheme),
                     bq_mat_host(want, shape[0], shape[1], BQ_I8));
         assert_memory_equal(want, t.code, (size_t)(shape[0] * shape[1]));
         tensors += 3;
@@ -281,31 +282,30 @@ static void bad_results_are_refused(void **state) {
            three = bq_mat_host(NULL, 56, 3, BQ_F32);
     bq_mat flipped = bq_mat_host(NULL, 100, 56, BQ_I8);
     for (int ct = 0; ct < 2; ct++) {
-        assert_refused(wrong((bq_qtensor){.code = flipped, .scale = one, .bits = 4}, ct),
+        assert_refused(wrong((bq_qtensor){.code = flipped, .scale = one, W(4, -1, true)}, ct),
                        "result is (100, 56)");
-        assert_refused(wrong((bq_qtensor){.code = code, .scale = one, .bits = 9}, ct), "9 bits");
-        assert_refused(wrong((bq_qtensor){.code = code, .scale = one, .zero = three, .bits = 4}, ct),
+        assert_refused(wrong((bq_qtensor){.code = code, .scale = one, W(9, -1, true)}, ct), "9 bits");
+        assert_refused(wrong((bq_qtensor){.code = code, .scale = one, .zero = three, W(4, -1, false)}, ct),
                        "zero points (56, 3) F32, wanted (56, 1)");
-        assert_refused(wrong((bq_qtensor){.code = code, .scale = three, .bits = 4}, ct), "scales (56, 3)");
-        assert_refused(wrong((bq_qtensor){.code = code, .scale = one, .bits = 4, .group = 40}, ct),
-                       "wanted (56, 3)");
-        assert_refused(wrong((bq_qtensor){.code = code, .scale = one, .bits = 4, .pre = one}, ct),
+        assert_refused(wrong((bq_qtensor){.code = code, .scale = three, W(4, -1, true)}, ct),
+                       "scales (56, 3)");
+        assert_refused(wrong((bq_qtensor){.code = code, .scale = one, W(4, 40, true)}, ct), "wanted (56, 3)");
+        assert_refused(wrong((bq_qtensor){.code = code, .scale = one, W(4, -1, true), .pre = one}, ct),
                        "factors (56, 1) F32, wanted (1, 100)");
     }
     bq_mat pre = bq_mat_host(NULL, 1, 100, BQ_F32);
-    assert_refused(wrong((bq_qtensor){.code = code, .scale = one, .bits = 4, .pre = pre}, true),
+    assert_refused(wrong((bq_qtensor){.code = code, .scale = one, W(4, -1, true), .pre = pre}, true),
                    "has no place for these");
     assert_refused(
-        wrong((bq_qtensor){.code = code, .scale = one, .bits = 8, .pre = pre, .activations = 8}, false),
+        wrong((bq_qtensor){.code = code, .scale = one, W(8, -1, true), .pre = pre, .activations = 8}, false),
         "which no plain checkpoint says");
-    assert_refused(wrong((bq_qtensor){.code = code, .scale = one, .bits = 3}, true), "has 3 bits");
-    assert_refused(wrong((bq_qtensor){.code = code, .scale = three, .bits = 4, .group = 40}, true),
-                   "groups of 40");
+    assert_refused(wrong((bq_qtensor){.code = code, .scale = one, W(3, -1, true)}, true), "has 3 bits");
+    assert_refused(wrong((bq_qtensor){.code = code, .scale = three, W(4, 40, true)}, true), "groups of 40");
     const bq_qtensor inputs[] = {
-        {.code = code, .scale = one, .bits = 4, .activations = 8},
-        {.code = code, .scale = one, .bits = 8, .activations = 4},
-        {.code = code, .scale = bq_mat_host(NULL, 56, 2, BQ_F32), .bits = 8, .group = 50, .activations = 8},
-        {.code = code, .scale = one, .zero = one, .bits = 8, .activations = 8}};
+        {.code = code, .scale = one, W(4, -1, true), .activations = 8},
+        {.code = code, .scale = one, W(8, -1, true), .activations = 4},
+        {.code = code, .scale = bq_mat_host(NULL, 56, 2, BQ_F32), W(8, 50, true), .activations = 8},
+        {.code = code, .scale = one, .zero = one, W(8, -1, false), .activations = 8}};
     for (int i = 0; i < 4; i++) assert_refused(wrong(inputs[i], true), "with quantized activations");
     static const toy_rule embedding[] = {{"embed_tokens", 8, 0}, {NULL, 0, 0}},
                           norm[] = {{"model.norm", 8, 0}, {NULL, 0, 0}};

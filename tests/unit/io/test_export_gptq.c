@@ -86,9 +86,7 @@ static bool peer_get(void *ctx, const char *name, bool want_data, bq_qtensor *q)
     int i = 0;
     while (i < CASES && strcmp(name, name_of(i)) != 0) i++;
     if (i == CASES) return false;
-    *q = (bq_qtensor){.bits = bits_of(i),
-                      .scale_type = BQ_F16,
-                      .group = GROUP,
+    *q = (bq_qtensor){.scheme = {bits_of(i), GROUP, true, BQ_F16, BQ_GRID_AIMET},
                       .code = bq_mat_host(want_data ? p->code[i] : NULL, ROWS, COLS, BQ_I8),
                       .scale = bq_mat_host(want_data ? p->scale[i] : NULL, ROWS, PARTS, BQ_F32),
                       .zero = bq_mat_host(NULL, 0, PARTS, BQ_F32)};
@@ -146,7 +144,7 @@ static void peer_words(void **state) {
 static bool half_get(void *ctx, const char *name, bool want_data, bq_qtensor *q) {
     toy *t = ctx;
     if (!toy_get(ctx, name, want_data, q)) return false;
-    q->scale_type = BQ_F16;
+    q->scheme.scale = BQ_F16;
     for (int64_t i = 0; want_data && i < q->scale.rows * q->scale.cols; i++)
         t->scale[i] = bq_from_f16(bq_to_f16(t->scale[i]));
     return true;
@@ -165,7 +163,7 @@ static int export_half(const char *out, const toy_rule *rule, size_t limit, int 
 
 static void check_linear(const bq_weights *w, const char *name, const toy *t, const bq_qtensor *q) {
     int64_t rows = q->code.rows, cols = q->code.cols, groups = q->scale.cols;
-    int bits = q->bits, half = 1 << (bits - 1);
+    int bits = bq_code_bits(q->scheme), half = 1 << (bits - 1);
     int32_t *code = part_of(w, name, "qweight", "I32", cols * bits / 32, rows);
     int32_t *zero = part_of(w, name, "qzeros", "I32", groups, rows * bits / 32);
     int32_t *group = part_of(w, name, "g_idx", "I32", cols, 0);
@@ -178,7 +176,8 @@ static void check_linear(const bq_weights *w, const char *name, const toy *t, co
             assert_true(bq_from_f16(scale[g * rows + n]) == t->scale[n * groups + g]);
         }
     }
-    for (int64_t k = 0; k < cols; k++) assert_int_equal(group[k], q->group ? k / q->group : 0);
+    for (int64_t k = 0; k < cols; k++)
+        assert_int_equal(group[k], q->scheme.group > 0 ? k / q->scheme.group : 0);
     free(code);
     free(zero);
     free(group);
@@ -302,8 +301,7 @@ enum { TALL = 70000, WIDE = 120 };
 static bool tall_get(void *ctx, const char *name, bool want_data, bq_qtensor *q) {
     static float scale[TALL];
     (void)name, (void)want_data;
-    *q = (bq_qtensor){.bits = 4,
-                      .scale_type = BQ_F16,
+    *q = (bq_qtensor){.scheme = {4, -1, true, BQ_F16, BQ_GRID_AIMET},
                       .code = bq_mat_host(ctx, TALL, WIDE, BQ_I8),
                       .scale = bq_mat_host(scale, TALL, 1, BQ_F32),
                       .zero = bq_mat_host(NULL, 0, 1, BQ_F32)};
@@ -331,7 +329,7 @@ static void tall(void **state) {
 /* ---- refusals ---- */
 
 static int wrong(bq_qtensor q) {
-    q.scale_type = BQ_F16;
+    q.scheme.scale = BQ_F16;
     return export_wrong("gptq", q);
 }
 
@@ -343,20 +341,20 @@ static void refusals(void **state) {
     for (int bits = 5; bits <= 7; bits++) {
         char text[100];
         snprintf(text, sizeof text, "down_proj.weight' has %d bits, gptq has 2, 3, 4 and 8", bits);
-        assert_refused(wrong((bq_qtensor){.code = code, .scale = one, .bits = bits}), text);
+        assert_refused(wrong((bq_qtensor){.code = code, .scale = one, W(bits, -1, true)}), text);
     }
-    assert_refused(wrong((bq_qtensor){.code = code, .scale = one, .bits = 3}),
+    assert_refused(wrong((bq_qtensor){.code = code, .scale = one, W(3, -1, true)}),
                    "is (48, 112): gptq packs 3 bits in multiples of 32");
-    assert_refused(wrong((bq_qtensor){.code = code, .scale = one, .zero = one, .bits = 4}),
+    assert_refused(wrong((bq_qtensor){.code = code, .scale = one, .zero = one, W(4, -1, false)}),
                    "set bits.decoder.symmetric=true");
-    assert_refused(export_wrong("gptq", (bq_qtensor){.code = code, .scale = one, .bits = 4}),
+    assert_refused(export_wrong("gptq", (bq_qtensor){.code = code, .scale = one, W(4, -1, true)}),
                    "set bits.decoder.scale=f16");
-    assert_refused(wrong((bq_qtensor){.code = code, .scale = one, .bits = 8, .activations = 8}),
+    assert_refused(wrong((bq_qtensor){.code = code, .scale = one, W(8, -1, true), .activations = 8}),
                    "rounded to 8 bits, which gptq cannot say");
-    assert_refused(wrong((bq_qtensor){.code = code, .scale = one, .bits = 4, .pre = pre}),
+    assert_refused(wrong((bq_qtensor){.code = code, .scale = one, W(4, -1, true), .pre = pre}),
                    "has no place for these");
     assert_refused(
-        wrong((bq_qtensor){.code = code, .scale = bq_mat_host(NULL, 48, 3, BQ_F32), .bits = 4, .group = 40}),
+        wrong((bq_qtensor){.code = code, .scale = bq_mat_host(NULL, 48, 3, BQ_F32), W(4, 40, true)}),
         "groups of 40 do not divide its 112 columns");
     static const toy_rule embedding[] = {{"embed_tokens", 8, 0}, {NULL, 0, 0}},
                           norm[] = {{"model.norm", 8, 0}, {NULL, 0, 0}},

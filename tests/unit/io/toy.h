@@ -82,10 +82,10 @@ static inline void toy_free(toy *t) {
 }
 
 static inline void toy_quantize(toy *t, const bq_qtensor *q, int64_t rows, int64_t cols) {
-    int64_t groups = q->scale.cols, width = groups > 1 ? q->group : cols;
+    int64_t groups = q->scale.cols, width = groups > 1 ? q->scheme.group : cols;
     for (int64_t r = 0; r < rows; r++) {
         for (int64_t g = 0; g < groups; g++) {
-            float low = -1e-9f, high = 1e-9f, limit = (float)((1 << (q->bits - 1)) - 1), zero = 0;
+            float low = -1e-9f, high = 1e-9f, limit = bq_qmax(q->scheme), zero = 0;
             int64_t end = (g + 1) * width < cols ? (g + 1) * width : cols;
             for (int64_t c = g * width; c < end; c++)
                 low = fminf(low, t->value[r * cols + c]), high = fmaxf(high, t->value[r * cols + c]);
@@ -138,9 +138,9 @@ static inline bool toy_get(void *ctx, const char *name, bool want_data, bq_qtens
     const bq_tensor *from = toy_source(t, name);
     int64_t rows = from->dims == 2 ? from->shape[0] : 1, cols = from->shape[from->dims - 1];
     int64_t groups = rule->group ? (cols + rule->group - 1) / rule->group : 1;
-    *q = (bq_qtensor){.bits = abs(rule->bits) % 16,
+    *q = (bq_qtensor){.scheme = {abs(rule->bits) % 16, rule->group ? rule->group : -1, rule->bits > 0, BQ_F32,
+                                 BQ_GRID_AIMET},
                       .activations = rule->bits > 16 && rule->bits < 32 ? 8 : 0,
-                      .group = rule->group,
                       .code = bq_mat_host(NULL, rows, cols, BQ_I8),
                       .scale = bq_mat_host(NULL, rows, groups, BQ_F32),
                       .zero = bq_mat_host(NULL, rule->bits < 0 ? rows : 0, groups, BQ_F32),
@@ -226,6 +226,8 @@ static inline bool wrong_get(void *ctx, const char *name, bool want_data, bq_qte
     *q = *(bq_qtensor *)ctx;
     return true;
 }
+
+#define W(element, group, symmetric) .scheme = {element, group, symmetric, BQ_F32, BQ_GRID_AIMET}
 
 static inline int export_wrong(const char *format, bq_qtensor q) {
     bq_weights *w;

@@ -1,0 +1,101 @@
+/* What the fuzzer does, for builds without clang: a good GGUF file with some bytes changed, the same ones
+ * every time.  It is taken or refused, with one message for a refusal; sanitizers watch the rest. */
+#include "gguf_file.h"
+
+#include "base/rng.h"
+#include "io/in/gguf.h"
+
+enum { ROUNDS = 20000 };
+
+static const char good[] = HEAD(
+    3,
+    5) "'split.no' w2 h0 'name' w8 'a model' 'list' w9 w5 q3 w1 w2 w3 'tokens' w9 w8 q3 'x' 'yz' '' " ALIGN(8)
+    TENSOR2("t", 32, 2, 8, 0) TENSOR1("u", 3, 0, 72) TENSOR1("v", 256, 14, 88) "|8 +68 +4 +12 +4 +210";
+
+static void put(uint8_t *to, size_t bytes, size_t at, uint64_t value, size_t size) {
+    if (at + size <= bytes) memcpy(to + at, &value, size);
+}
+
+/* One to four edits: a byte, a bit, a cut, a doubled piece, a number that is large or small. */
+static size_t mutate(uint32_t round, uint8_t *to, size_t bytes) {
+    static const uint64_t number[] = {0,       1,          8,         9,          13,        256,
+                                      1 << 20, UINT32_MAX, INT64_MAX, UINT64_MAX, 1ull << 63};
+    uint32_t r[4];
+    for (uint32_t k = 0; k <= round % 4 && bytes; k++) {
+        bq_philox((bq_rng_key){.seed = round}, k, r);
+        size_t at = r[0] % bytes, size = r[3] % 32 < bytes - at ? r[3] % 32 : bytes - at;
+        switch (r[2] % 6) {
+        case 0: to[at] = (uint8_t)r[1]; break;
+        case 1: to[at] ^= (uint8_t)(1 << r[1] % 8); break;
+        case 2: /* a cut */
+            memmove(to + at, to + at + size, bytes - at - size);
+            bytes -= size;
+            break;
+        case 3:
+            memmove(to + at + size, to + at, bytes - at);
+            bytes += size;
+            break;
+        default: put(to, bytes, at, number[r[1] % 11], r[2] % 6 == 4 ? 8 : 4);
+        }
+    }
+    return bytes;
+}
+
+static int messages(const char *text) {
+    int n = 0;
+    for (const char *at = text; (at = strstr(at, "bq: error: ")); at++) n++;
+    return n;
+}
+
+/* All that can be asked of it. */
+static void use(const bq_gguf *g) {
+    float row[256];
+    bq_gguf_keys k = bq_gguf_keys_of(g);
+    for (int i = 0; i < bq_gguf_count(g); i++) {
+        const bq_tensor *t = bq_gguf_at(g, i);
+        int64_t cols = bq_gguf_cols(t);
+        if (cols <= 256) bq_gguf_read(g, t, bq_gguf_rows(t) - 1, 1, bq_mat_host(row, 1, cols, BQ_F32));
+    }
+    for (int i = 0; i < k.header->values; i++) {
+        bq_text text[16];
+        int64_t n = bq_gguf_length(&k, k.header->value[i].key);
+        if (n >= 0 && n <= 16 && k.header->value[i].type == BQ_GGUF_TEXT)
+            bq_gguf_texts(&k, k.header->value[i].key, n, text);
+    }
+    assert_int_equal(k.status, BQ_OK);
+}
+
+static void changed(void **state) {
+    (void)state;
+    static uint8_t bytes[GGUF_ROOM];
+    char *said = NULL, path[600];
+    size_t size;
+    int taken = 0;
+    FILE *saved = stderr;
+    bq_gguf *g;
+    snprintf(path, sizeof path, "%s", gguf_save("good.gguf", good));
+    assert_int_equal(bq_gguf_open(&g, path), BQ_OK);
+    use(g);
+    bq_gguf_close(g);
+    for (uint32_t round = 0; round < ROUNDS; round++) {
+        file_save(path, bytes, mutate(round, bytes, gguf_bytes(good, bytes)));
+        stderr = open_memstream(&said, &size);
+        int rc = bq_gguf_open(&g, path);
+        fclose(stderr);
+        stderr = saved;
+        if (rc != BQ_OK && rc != BQ_DATA) fail_msg("round %u returned %d", round, rc);
+        if (messages(said) != (rc == BQ_DATA)) fail_msg("round %u: %d, said: %s", round, rc, said);
+        if (rc == BQ_DATA && !strstr(said, "good.gguf")) fail_msg("round %u: no file in: %s", round, said);
+        free(said);
+        if (!rc) use(g);
+        bq_gguf_close(g);
+        taken += !rc;
+    }
+    printf("%d of %d taken\n", taken, ROUNDS);
+    assert_true(taken > ROUNDS / 100 && taken < ROUNDS / 2); /* else the edits are too harsh, or too mild */
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {cmocka_unit_test(changed)};
+    return cmocka_run_group_tests(tests, temp_make, temp_remove);
+}

@@ -48,3 +48,19 @@ mkdir -p "$d"
 echo '{"version":1,"fingerprint":"0123456789abcdef","shape":[2,2,3],"parts":{"model":"0000000000000001"},"done":[[0,0,1],[1,1,2]],"seconds":1.5,"grid":"2x1"}' > "$d/state"
 echo '{"of":"0123 safetensors 5000000000 a8","files":[{"name":"config.json","size":3,"hash":"0123456789abcdef"},{"name":"../x","size":-1,"hash":"01"}]}' > "$d/manifest"
 echo '{"seed":1,"phases":[{"name":"n","passes":[{"pass":"gptq","bits":3}]},{}],"bits":{"linears":{"q_proj":{"bits":8}}}}' > "$d/recipe"
+
+# GGUF: numbers as w (u32) and q (u64), texts with their length, raw bytes for the rest.
+w() { printf "\\$(printf %03o $(($1 % 256)))\\$(printf %03o $(($1 / 256)))\\0\\0"; }
+q() { w "$1" && printf '\0\0\0\0'; }
+s() { q "$(printf '%s' "$1" | wc -c)" && printf '%s' "$1"; }
+gguf() { printf GGUF && w "$1" && q "$2" && q "$3"; }
+
+d=$out/fuzz_gguf
+mkdir -p "$d"
+{ gguf 3 0 0; } > "$d/empty"
+{ gguf 2 0 3; s a; w 4; w 7; s b; w 8; s text; s c; w 9; w 8; q 2; s x; s yz; } > "$d/keys"
+{ gguf 3 0 4; s a; w 7; printf '\1'; s b; w 6; printf '\0\0\200\77'; s c; w 9; w 6; q 1; w 0; s d; w 12; q 0; } > "$d/reals"
+{ gguf 3 2 1; s general.alignment; w 4; w 8; s t; w 2; q 32; q 1; w 2; q 0; s u; w 1; q 2; w 0; q 24; printf '%040d' 7; } > "$d/tensors"
+for type in 10:84 11:110 12:144 13:176 14:210 23:136 34:54 35:66; do
+    { gguf 3 1 1; s general.alignment; w 4; w 1; s t; w 1; q 256; w ${type%:*}; q 0; printf "%0${type#*:}d" 7; } > "$d/type${type%:*}"
+done

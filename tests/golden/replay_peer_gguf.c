@@ -2,8 +2,8 @@
 #include "golden/replay.h"
 
 #include "base/die.h"
-#include "io/in/gguf.h"
 #include "io/in/gguf_blocks.h"
+#include "io/in/gguf_names.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -90,6 +90,19 @@ static void toy(golden *g, golden_report *r) {
     close(fd);
 }
 
+/* Rows of q or k in the file's order, put back into the checkpoint's. */
+static void permute(golden *g, golden_report *r, const char *which) {
+    bq_mat from = golden_read(g, BQ_F32, -1, -1, "permute/%s/gguf", which),
+           want = golden_read(g, BQ_F32, from.rows, from.cols, "permute/%s/hf", which),
+           have = bq_mat_host(golden_keep(g, bq_mat_bytes(want)), want.rows, want.cols, BQ_F32);
+    for (int64_t i = 0; i < have.rows; i++) {
+        int64_t at = bq_gguf_paired(i, 6);
+        if (at < from.rows)
+            memcpy(bq_mat_at(have, i, 0), bq_mat_at(from, at, 0), (size_t)have.cols * sizeof(float));
+    }
+    compare_bits(r, have, want, which);
+}
+
 void golden_gguf(golden *g, bq_comm *comm, golden_report *r) {
     (void)comm;
     const bq_gguf_type *type;
@@ -99,6 +112,7 @@ void golden_gguf(golden *g, bq_comm *comm, golden_report *r) {
         decode(g, r, type, "from_big", "to_float");
     }
     golden_pass_over(g, "in/");
-    golden_pass_over(g, "permute/");
+    permute(g, r, "q");
+    permute(g, r, "k");
     toy(g, r);
 }

@@ -217,7 +217,8 @@ void bq_gguf_read(const bq_gguf *g, const bq_tensor *t, int64_t first, int64_t r
                  to.ld >= cols,
              "%s: wanted as (%lld, %lld) %s", t->name, (long long)to.rows, (long long)to.cols,
              bq_type_name(to.type));
-    uint8_t *buffer = need(malloc(CHUNK));
+    size_t all_bytes = (size_t)(rows * blocks * type->bytes);
+    uint8_t *buffer = need(malloc(all_bytes < CHUNK ? all_bytes + 1 : CHUNK)); /* one row is read often */
     if (to.ld == cols) {
         read_run(g, t, type, first * blocks, rows * blocks, to.data, buffer);
     } else {

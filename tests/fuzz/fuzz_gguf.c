@@ -1,9 +1,10 @@
 /* A GGUF file of any bytes is refused with one message, or every tensor it lists lies inside it, behind the
- * header, and its rows decode; every value of every key is inside, too.  Run with -close_fd_mask=2: every
- * refusal is a line. */
+ * header, and its rows decode; every value of every key is inside, too; and the files beside the weights are
+ * made or refused.  Run with -close_fd_mask=2: every refusal is a line. */
 #include "base/die.h"
-#include "io/in/gguf.h"
 #include "io/in/gguf_blocks.h"
+#include "io/in/gguf_config.h"
+#include "io/in/gguf_tokenizer.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -66,6 +67,18 @@ static void value(const bq_gguf *g, const bq_gguf_value *v) {
     if (sum == 1u << 31) abort(); /* so that the bytes are read */
 }
 
+static void files_beside(const bq_gguf *g) {
+    json_t *config, *tokenizer, *more;
+    int rc = bq_gguf_config(g, &config);
+    must(rc == BQ_OK ? json_is_object(config) : rc == BQ_DATA && !config);
+    json_decref(config);
+    rc = bq_gguf_tokenizer(g, &tokenizer, &more);
+    must(rc == BQ_OK ? json_is_object(tokenizer) && json_is_object(more)
+                     : rc == BQ_DATA && !tokenizer && !more);
+    json_decref(tokenizer);
+    json_decref(more);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes) {
     bq_gguf *g;
     char path[64];
@@ -78,6 +91,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes) {
         bq_gguf_keys k = bq_gguf_keys_of(g);
         tensors(g, bytes);
         for (int i = 0; i < k.header->values; i++) value(g, &k.header->value[i]);
+        files_beside(g);
     }
     bq_gguf_close(g);
     close(fd);

@@ -64,3 +64,16 @@ mkdir -p "$d"
 for type in 10:84 11:110 12:144 13:176 14:210 23:136 34:54 35:66; do
     { gguf 3 1 1; s general.alignment; w 4; w 1; s t; w 1; q 256; w ${type%:*}; q 0; printf "%0${type#*:}d" 7; } > "$d/type${type%:*}"
 done
+word() { s "$1" && w 8 && s "$2"; }
+size() { s "$1" && w 4 && w "$2"; }
+one() { s "$1" && w 6 && printf '\0\0\200\077'; } # 1.0
+sizes() { word general.architecture $1 && size $1.block_count 1 && size $1.embedding_length 4 && size $1.feed_forward_length 8 &&
+    size $1.attention.head_count 1 && size $1.context_length 64 && one $1.attention.layer_norm_rms_epsilon; }
+embedding() { s token_embd.weight && w 2 && q 4 && q 2 && w 0 && q 0; }
+{ gguf 3 2 7; sizes llama; embedding; s rope_freqs.weight; w 1; q 2; w 0; q 32; printf '%0100d' 0 | tr 0 @; } > "$d/llama"
+{ gguf 3 1 9; sizes gemma3; word gemma3.rope.scaling.type linear; one gemma3.rope.scaling.factor; embedding; printf '%0100d' 7; } > "$d/gemma3"
+{ gguf 3 3 8; sizes phi3; size phi3.rope.scaling.original_context_length 8; embedding; s rope_factors_long.weight; w 1; q 2; w 0; q 32
+    s rope_factors_short.weight; w 1; q 2; w 0; q 64; printf '%0140d' 0 | tr 0 @; } > "$d/phi3"
+{ gguf 3 0 6; word tokenizer.ggml.model gpt2; word tokenizer.ggml.pre llama-bpe; s tokenizer.ggml.tokens; w 9; w 8; q 4; s a; s b; s ab; s '<s>'
+    s tokenizer.ggml.token_type; w 9; w 5; q 4; w 1; w 1; w 1; w 3; s tokenizer.ggml.merges; w 9; w 8; q 1; s 'a b'
+    size tokenizer.ggml.bos_token_id 3; } > "$d/tokenizer"

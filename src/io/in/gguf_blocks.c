@@ -146,16 +146,15 @@ static inline void q5_k(const uint8_t *restrict b, float *restrict y) {
     }
 }
 
-/* Sub-blocks of 32 with two scales each.  Of a half's four, the first two are in low nibbles. */
+/* Sub-blocks of 16.  Of a half's eight, the first four are in low nibbles. */
 static inline void q6_k(const uint8_t *restrict b, float *restrict y) {
     float d = f16_at(b + 208);
-    for (int j = 0; j < 8; j++) {
-        const uint8_t *q = b + 64 * (j / 4) + 32 * (j % 2), *h = b + 128 + 32 * (j / 4), *s = b + 192 + 2 * j;
-        int shift = 4 * (j % 4 / 2), bits = 2 * (j % 4);
-        float scale[2] = {d * (float)(int8_t)s[0], d * (float)(int8_t)s[1]};
-        for (int l = 0; l < 32; l++)
-            y[32 * j + l] =
-                scale[l / 16] * (float)((int)((q[l] >> shift & 15) | (h[l] >> bits & 3) << 4) - 32);
+    for (int j = 0; j < 16; j++) {
+        const uint8_t *q = b + 64 * (j / 8) + 16 * (j % 4), *h = b + 128 + 32 * (j / 8) + 16 * (j % 2);
+        int shift = 4 * (j % 8 / 4), bits = 2 * (j % 8 / 2);
+        float scale = d * (float)(int8_t)b[192 + j];
+        for (int l = 0; l < 16; l++)
+            y[16 * j + l] = scale * (float)((int)((q[l] >> shift & 15) | (h[l] >> bits & 3) << 4) - 32);
     }
 }
 

@@ -21,7 +21,7 @@ typedef struct {
     const char *path;
     int fd, status;
     size_t file, limit; /* bytes of the file; most bytes of its header */
-    uint8_t *data;      /* room for limit bytes: what is not yet read costs no memory */
+    uint8_t *data;      /* room for limit bytes: it does not move, and costs memory only where it is filled */
     size_t have, at;    /* bytes read; how far they are used */
 } cursor;
 
@@ -243,6 +243,22 @@ static void read_all(cursor *c, bq_gguf_header *h) {
     if (!c->status) place(c, h);
 }
 
+/* Move the header to memory of its own size: a model may have hundreds of parts. */
+static void fit(const cursor *c, bq_gguf_header *h) {
+    uint8_t *exact = malloc(c->at + 1);
+    BQ_CHECK(exact, "no memory for a header of %zu bytes", c->at);
+    memcpy(exact, h->bytes, c->at);
+    for (int i = 0; i < h->values; i++) {
+        bq_gguf_value *v = &h->value[i];
+        v->key = (const char *)exact + ((const uint8_t *)v->key - h->bytes);
+        v->data = exact + (v->data - h->bytes);
+    }
+    for (int i = 0; i < h->tensors; i++)
+        h->tensor[i].name = (const char *)exact + ((const uint8_t *)h->tensor[i].name - h->bytes);
+    free(h->bytes);
+    h->bytes = exact;
+}
+
 int bq_gguf_header_read(bq_gguf_header *h, int fd, const char *path) {
     struct stat st;
     *h = (bq_gguf_header){0};
@@ -254,7 +270,10 @@ int bq_gguf_header_read(bq_gguf_header *h, int fd, const char *path) {
     BQ_CHECK(c.data, "no memory for a header of %zu bytes", c.limit);
     h->file_bytes = c.file;
     read_all(&c, h);
-    if (c.status) bq_gguf_header_close(h);
+    if (c.status)
+        bq_gguf_header_close(h);
+    else
+        fit(&c, h);
     return c.status;
 }
 

@@ -13,78 +13,78 @@ typedef struct {
     bq_gguf_change change;
 } row;
 
-#define B "blk.%."
-#define L "model.layers.%."
+#define BLOCK "blk.%."
+#define LAYER "model.layers.%."
 
 static const row outer[] = {
     {"token_embd", "model.embed_tokens", 0},
     {"output", "lm_head", 0},
     {"rope_freqs", NULL, 0},
-    {B "attn_rot_embd", NULL, 0},
+    {BLOCK "attn_rot_embd", NULL, 0},
     {0},
 };
 static const row norms[] = {
     {"output_norm", "model.norm", 0},
-    {B "attn_norm", L "input_layernorm", 0},
-    {B "ffn_norm", L "post_attention_layernorm", 0},
+    {BLOCK "attn_norm", LAYER "input_layernorm", 0},
+    {BLOCK "ffn_norm", LAYER "post_attention_layernorm", 0},
     {0},
 };
 static const row gemma_norms[] = {
     {"output_norm", "model.norm", BQ_GGUF_PLUS_ONE},
-    {B "attn_norm", L "input_layernorm", BQ_GGUF_PLUS_ONE},
-    {B "attn_q_norm", L "self_attn.q_norm", BQ_GGUF_PLUS_ONE},
-    {B "attn_k_norm", L "self_attn.k_norm", BQ_GGUF_PLUS_ONE},
-    {B "post_attention_norm", L "post_attention_layernorm", BQ_GGUF_PLUS_ONE},
-    {B "ffn_norm", L "pre_feedforward_layernorm", BQ_GGUF_PLUS_ONE},
-    {B "post_ffw_norm", L "post_feedforward_layernorm", BQ_GGUF_PLUS_ONE},
+    {BLOCK "attn_norm", LAYER "input_layernorm", BQ_GGUF_PLUS_ONE},
+    {BLOCK "attn_q_norm", LAYER "self_attn.q_norm", BQ_GGUF_PLUS_ONE},
+    {BLOCK "attn_k_norm", LAYER "self_attn.k_norm", BQ_GGUF_PLUS_ONE},
+    {BLOCK "post_attention_norm", LAYER "post_attention_layernorm", BQ_GGUF_PLUS_ONE},
+    {BLOCK "ffn_norm", LAYER "pre_feedforward_layernorm", BQ_GGUF_PLUS_ONE},
+    {BLOCK "post_ffw_norm", LAYER "post_feedforward_layernorm", BQ_GGUF_PLUS_ONE},
     {0},
 };
 static const row head_norms[] = {
-    {B "attn_q_norm", L "self_attn.q_norm", 0},
-    {B "attn_k_norm", L "self_attn.k_norm", 0},
+    {BLOCK "attn_q_norm", LAYER "self_attn.q_norm", 0},
+    {BLOCK "attn_k_norm", LAYER "self_attn.k_norm", 0},
     {0},
 };
 static const row attention[] = {
-    {B "attn_q", L "self_attn.q_proj", 0},
-    {B "attn_k", L "self_attn.k_proj", 0},
-    {B "attn_v", L "self_attn.v_proj", 0},
-    {B "attn_output", L "self_attn.o_proj", 0},
+    {BLOCK "attn_q", LAYER "self_attn.q_proj", 0},
+    {BLOCK "attn_k", LAYER "self_attn.k_proj", 0},
+    {BLOCK "attn_v", LAYER "self_attn.v_proj", 0},
+    {BLOCK "attn_output", LAYER "self_attn.o_proj", 0},
     {0},
 };
 static const row paired_attention[] = {
-    {B "attn_q", L "self_attn.q_proj", BQ_GGUF_PAIRED},
-    {B "attn_k", L "self_attn.k_proj", BQ_GGUF_PAIRED},
-    {B "attn_v", L "self_attn.v_proj", 0},
-    {B "attn_output", L "self_attn.o_proj", 0},
+    {BLOCK "attn_q", LAYER "self_attn.q_proj", BQ_GGUF_PAIRED},
+    {BLOCK "attn_k", LAYER "self_attn.k_proj", BQ_GGUF_PAIRED},
+    {BLOCK "attn_v", LAYER "self_attn.v_proj", 0},
+    {BLOCK "attn_output", LAYER "self_attn.o_proj", 0},
     {0},
 };
 static const row mlp[] = {
-    {B "ffn_gate", L "mlp.gate_proj", 0},
-    {B "ffn_up", L "mlp.up_proj", 0},
-    {B "ffn_down", L "mlp.down_proj", 0},
+    {BLOCK "ffn_gate", LAYER "mlp.gate_proj", 0},
+    {BLOCK "ffn_up", LAYER "mlp.up_proj", 0},
+    {BLOCK "ffn_down", LAYER "mlp.down_proj", 0},
     {0},
 };
 static const row fused[] = {
-    {B "attn_qkv", L "self_attn.qkv_proj", 0},
-    {B "attn_output", L "self_attn.o_proj", 0},
-    {B "ffn_up", L "mlp.gate_up_proj", 0},
-    {B "ffn_down", L "mlp.down_proj", 0},
+    {BLOCK "attn_qkv", LAYER "self_attn.qkv_proj", 0},
+    {BLOCK "attn_output", LAYER "self_attn.o_proj", 0},
+    {BLOCK "ffn_up", LAYER "mlp.gate_up_proj", 0},
+    {BLOCK "ffn_down", LAYER "mlp.down_proj", 0},
     {"rope_factors_long", NULL, 0},
     {"rope_factors_short", NULL, 0},
     {0},
 };
 static const row mixtral[] = {
-    {B "ffn_gate_inp", L "block_sparse_moe.gate", 0},
-    {B "ffn_gate_exps", L "block_sparse_moe.experts.#.w1", 0},
-    {B "ffn_down_exps", L "block_sparse_moe.experts.#.w2", 0},
-    {B "ffn_up_exps", L "block_sparse_moe.experts.#.w3", 0},
+    {BLOCK "ffn_gate_inp", LAYER "block_sparse_moe.gate", 0},
+    {BLOCK "ffn_gate_exps", LAYER "block_sparse_moe.experts.#.w1", 0},
+    {BLOCK "ffn_down_exps", LAYER "block_sparse_moe.experts.#.w2", 0},
+    {BLOCK "ffn_up_exps", LAYER "block_sparse_moe.experts.#.w3", 0},
     {0},
 };
 static const row experts[] = {
-    {B "ffn_gate_inp", L "mlp.gate", 0},
-    {B "ffn_gate_exps", L "mlp.experts.#.gate_proj", 0},
-    {B "ffn_up_exps", L "mlp.experts.#.up_proj", 0},
-    {B "ffn_down_exps", L "mlp.experts.#.down_proj", 0},
+    {BLOCK "ffn_gate_inp", LAYER "mlp.gate", 0},
+    {BLOCK "ffn_gate_exps", LAYER "mlp.experts.#.gate_proj", 0},
+    {BLOCK "ffn_up_exps", LAYER "mlp.experts.#.up_proj", 0},
+    {BLOCK "ffn_down_exps", LAYER "mlp.experts.#.down_proj", 0},
     {0},
 };
 

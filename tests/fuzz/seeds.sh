@@ -48,3 +48,32 @@ mkdir -p "$d"
 echo '{"version":1,"fingerprint":"0123456789abcdef","shape":[2,2,3],"parts":{"model":"0000000000000001"},"done":[[0,0,1],[1,1,2]],"seconds":1.5,"grid":"2x1"}' > "$d/state"
 echo '{"of":"0123 safetensors 5000000000 a8","files":[{"name":"config.json","size":3,"hash":"0123456789abcdef"},{"name":"../x","size":-1,"hash":"01"}]}' > "$d/manifest"
 echo '{"seed":1,"phases":[{"name":"n","passes":[{"pass":"gptq","bits":3}]},{}],"bits":{"linears":{"q_proj":{"bits":8}}}}' > "$d/recipe"
+
+# GGUF: numbers as w (u32) and q (u64), texts with their length, raw bytes for the rest.
+w() { printf "\\$(printf %03o $(($1 % 256)))\\$(printf %03o $(($1 / 256)))\\0\\0"; }
+q() { w "$1" && printf '\0\0\0\0'; }
+s() { q "$(printf '%s' "$1" | wc -c)" && printf '%s' "$1"; }
+gguf() { printf GGUF && w "$1" && q "$2" && q "$3"; }
+
+d=$out/fuzz_gguf
+mkdir -p "$d"
+{ gguf 3 0 0; } > "$d/empty"
+{ gguf 2 0 3; s a; w 4; w 7; s b; w 8; s text; s c; w 9; w 8; q 2; s x; s yz; } > "$d/keys"
+{ gguf 3 0 4; s a; w 7; printf '\1'; s b; w 6; printf '\0\0\200\77'; s c; w 9; w 6; q 1; w 0; s d; w 12; q 0; } > "$d/reals"
+{ gguf 3 2 1; s general.alignment; w 4; w 8; s t; w 2; q 32; q 1; w 2; q 0; s u; w 1; q 2; w 0; q 24; printf '%040d' 7; } > "$d/tensors"
+for type in 10:84 11:110 12:144 13:176 14:210 23:136 34:54 35:66; do
+    { gguf 3 1 1; s general.alignment; w 4; w 1; s t; w 1; q 256; w ${type%:*}; q 0; printf "%0${type#*:}d" 7; } > "$d/type${type%:*}"
+done
+word() { s "$1" && w 8 && s "$2"; }
+size() { s "$1" && w 4 && w "$2"; }
+one() { s "$1" && w 6 && printf '\0\0\200\077'; } # 1.0
+sizes() { word general.architecture $1 && size $1.block_count 1 && size $1.embedding_length 4 && size $1.feed_forward_length 8 &&
+    size $1.attention.head_count 1 && size $1.context_length 64 && one $1.attention.layer_norm_rms_epsilon; }
+embedding() { s token_embd.weight && w 2 && q 4 && q 2 && w 0 && q 0; }
+{ gguf 3 2 7; sizes llama; embedding; s rope_freqs.weight; w 1; q 2; w 0; q 32; printf '%0100d' 0 | tr 0 @; } > "$d/llama"
+{ gguf 3 1 9; sizes gemma3; word gemma3.rope.scaling.type linear; one gemma3.rope.scaling.factor; embedding; printf '%0100d' 7; } > "$d/gemma3"
+{ gguf 3 3 8; sizes phi3; size phi3.rope.scaling.original_context_length 8; embedding; s rope_factors_long.weight; w 1; q 2; w 0; q 32
+    s rope_factors_short.weight; w 1; q 2; w 0; q 64; printf '%0140d' 0 | tr 0 @; } > "$d/phi3"
+{ gguf 3 0 6; word tokenizer.ggml.model gpt2; word tokenizer.ggml.pre llama-bpe; s tokenizer.ggml.tokens; w 9; w 8; q 4; s a; s b; s ab; s '<s>'
+    s tokenizer.ggml.token_type; w 9; w 5; q 4; w 1; w 1; w 1; w 3; s tokenizer.ggml.merges; w 9; w 8; q 1; s 'a b'
+    size tokenizer.ggml.bos_token_id 3; } > "$d/tokenizer"

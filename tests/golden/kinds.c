@@ -11,6 +11,7 @@ static const struct {
     {"aimet_", false, golden_aimet, true},
     {"model_", false, golden_model_run, false},
     {"peer_gptq", true, golden_gptq, false},
+    {"peer_gguf", true, golden_gguf, false},
     {"peer_smoothquant", true, golden_smoothquant, false},
     {"peer_autosmooth", true, golden_autosmooth, false},
     {"peer_awq", true, golden_awq, false},

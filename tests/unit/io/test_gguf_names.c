@@ -96,7 +96,7 @@ static void lists_of_the_package(void **state) {
     bq_weights *w;
     json_t *cases, *v;
     int names = 0, arch = 0;
-    assert_int_equal(bq_weights_open_file(&w, BQ_VECTORS "/peer_gguf.safetensors"), BQ_OK);
+    assert_int_equal(bq_weights_open(&w, BQ_VECTORS "/peer_gguf.safetensors"), BQ_OK);
     const char *text = bq_weights_metadata(w, "cases");
     assert_int_equal(bq_json_parse("cases", text, strlen(text), &cases), BQ_OK);
     for (; bq_gguf_arch_at(arch); arch++) {

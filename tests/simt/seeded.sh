@@ -58,7 +58,7 @@ bug "a matrix on the host given to a kernel" elements.cu 's|bq_rows<float> every
 bug "operands of a GEMM exchanged" gemm.cu 's|tb \? CUBLAS_OP_T|ta ? CUBLAS_OP_T|' gemm.cu test_gemm
 bug "an error that a column of GPTQ misses" gptq.cu 's|for \(int j = 0; j < i; j\+\+\) x -=|for (int j = 0; j + 1 < i; j++) x -=|' gptq.cu test_gptq_ops
 bug "contraction of a product and a sum" adascale.cu 's|\*m \+ a.keep1 \* \(g - \*m\)|fmaf(a.keep1, g - *m, *m)|' adascale.cu test_adascale_ops
-bug "a reciprocal for a division" rows.cuh 's|x / g.scale|x * (1.0f / g.scale)|' quantize.cu test_quant_ops
+bug "a reciprocal for a division" quantize.cu 's#\[c\] / g\.scale#[c] * (1.0f / g.scale)#' quantize.cu test_quant_ops
 bug "operands cut to bf16, not rounded" gemm.cu 's#bq_to_bf16\(bq_row\(x, r\)\[c\]\)#(uint16_t)(bq_bits(bq_row(x, r)[c]) >> 16)#' gemm.cu unit_test_compute
 bug "a result of a replay that nobody waits for" graph.cu 's#cuda->pending\[cuda->npending\+\+\] = g->result\[i\];##' graph.cu unit_test_replay
 bug "a replay with scratch where it was" graph.cu 's#&& cuda->graph\[i\].used == used##' graph.cu unit_test_replay

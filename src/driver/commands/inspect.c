@@ -106,7 +106,7 @@ int bq_cmd_inspect(const bq_args *args, bq_comm *comm) {
     struct stat st;
     uint64_t fingerprint;
     if (stat(path, &st)) return bq_refuse(BQ_USAGE, "%s: there is no such file or directory", path);
-    if (S_ISDIR(st.st_mode)) {
+    if (S_ISDIR(st.st_mode) || bq_weights_known(path)) {
         snprintf(inside, sizeof inside, "%s/recipe.json", path);
         return bq_file_exists(inside) ? inspect_run(path) : inspect_model(path);
     }

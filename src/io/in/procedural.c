@@ -84,7 +84,7 @@ static void hash(const bq_weights *w, bq_hash *h) {
 }
 
 const bq_weights_reader bq_weights_procedural = {
-    .wanted = "a config.json with " BQ_PROCEDURAL_KEY,
+    .wanted = "config.json with " BQ_PROCEDURAL_KEY,
     .knows = knows,
     .open = open_seed,
     .close = free,

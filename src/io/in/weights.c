@@ -93,9 +93,9 @@ static int open_by(bq_weights *w, const char *path) {
         w->reader = readers[i];
         if (w->reader->knows(path, w->config)) return w->reader->open(w, path);
         if (n < sizeof wanted)
-            n += (size_t)snprintf(wanted + n, sizeof wanted - n, "%s%s", i ? "; " : "", w->reader->wanted);
+            n += (size_t)snprintf(wanted + n, sizeof wanted - n, "%sno %s", i ? ", " : "", w->reader->wanted);
     }
-    return bq_refuse(BQ_DATA, "%s: there is no model that can be read: %s", path, wanted);
+    return bq_refuse(BQ_DATA, "%s: no model is there: %s", path, wanted);
 }
 
 int bq_weights_open(bq_weights **out, const char *path) {
@@ -109,6 +109,12 @@ int bq_weights_open(bq_weights **out, const char *path) {
     }
     *out = w;
     return rc;
+}
+
+bool bq_weights_known(const char *path) {
+    int i = 0;
+    while (readers[i] && !readers[i]->knows(path, NULL)) i++;
+    return readers[i];
 }
 
 void bq_weights_close(bq_weights *w) {

@@ -15,7 +15,8 @@ typedef struct bq_weights bq_weights;
 
 /* BQ_OK, and the caller closes; or BQ_DATA after one message, and *w is NULL. */
 int bq_weights_open(bq_weights **w, const char *path);
-void bq_weights_close(bq_weights *w); /* NULL is fine */
+void bq_weights_close(bq_weights *w);    /* NULL is fine */
+bool bq_weights_known(const char *path); /* is this file a model, by its name? */
 
 /* The tensors that the model must have, by its configuration: name, dims and shape of each.  BQ_DATA after
  * one message where one is absent, has another shape, or is not of F32, F16 or BF16.  A source that makes

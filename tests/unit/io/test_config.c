@@ -318,6 +318,8 @@ static void directories(void **state) {
     text_save(temp_path("config.json"), smollm2);
     assert_int_equal(config_read(temp_dir, &m), BQ_OK);
     assert_int_equal(config_read(temp_path("model.safetensors"), &m), BQ_OK); /* beside a file */
+    assert_true(bq_weights_known(temp_path("model.safetensors")));
+    assert_false(bq_weights_known(temp_path("config.json")) || bq_weights_known(temp_path("no.safetensors")));
     text_save(temp_path("config.json"), "{\"model_type\":\n\"llama\",,}");
     assert_refused(config_read(temp_dir, &m), "config.json:2");
 }

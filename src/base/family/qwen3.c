@@ -6,7 +6,9 @@ static const bq_key config[] = {
     {"attention_bias", BQ_KEY_BOOL, BQ_AT(bq_model, attention_bias), .value = "false"},
     {"max_position_embeddings", BQ_KEY_I64, BQ_AT(bq_model, max_position), .value = "32768", .min = 1,
      .max = 0x1p40, .unhashed = true},
-    {"use_sliding_window", BQ_KEY_BOOL, .at = BQ_NOWHERE, .value = "false"},
+    {"use_sliding_window", BQ_KEY_BOOL, BQ_AT(bq_model, windowed), .value = "false"},
+    {"sliding_window", BQ_KEY_I64, BQ_AT(bq_model, window), .value = "4096", .min = 1, .max = 0x1p40},
+    {"max_window_layers", BQ_KEY_INT, BQ_AT(bq_model, window_from), .value = "28", .max = 0x1p30},
     {0},
 };
 
@@ -15,6 +17,7 @@ const bq_family bq_family_qwen3 = {
     .architecture = "Qwen3ForCausalLM",
     .ropes = 1 << BQ_ROPE_DEFAULT | 1 << BQ_ROPE_LINEAR,
     .config = config,
+    .window = BQ_WINDOW_FROM,
     .weight = weight,
     .norm = {[BQ_NORM_ATTENTION] = "input_layernorm",
              [BQ_NORM_MLP] = "post_attention_layernorm",

@@ -75,7 +75,7 @@ void bq_arch_of(const bq_model *model, bq_arch *arch) {
     }
     arch->attention = (bq_attention){
         model->heads, model->kv_heads, model->head_dim,
-        (float)(model->query_scale > 0 ? model->query_scale : 1.0 / sqrt((double)model->head_dim)),
+        (float)(1.0 / sqrt(model->query_scalar > 0 ? model->query_scalar : (double)model->head_dim)),
         model->window};
 }
 

@@ -30,6 +30,7 @@ typedef struct {
 typedef enum { BQ_SILU, BQ_GELU_TANH } bq_act;
 
 typedef struct {
+    char prefix[32];                   /* of the text model's tensors: "model.language_model"; "": "model" */
     int family;                        /* bq_family_at */
     int64_t hidden, inter, vocab;      /* H, I, V */
     int blocks;                        /* L */

@@ -24,3 +24,25 @@ const bq_family bq_family_qwen3 = {
              [BQ_NORM_Q] = "self_attn.q_norm",
              [BQ_NORM_K] = "self_attn.k_norm"},
 };
+
+/* The text decoder of the model with images. */
+static const bq_key vl_config[] = {
+    {"rope_theta", BQ_KEY_REAL, BQ_AT(bq_model, rope.theta), .value = "5e5", .min = 1, .max = 1e18},
+    {"attention_bias", BQ_KEY_BOOL, BQ_AT(bq_model, attention_bias), .value = "false"},
+    {"max_position_embeddings", BQ_KEY_I64, BQ_AT(bq_model, max_position), .value = "32768", .min = 1,
+     .max = 0x1p40, .unhashed = true},
+    {0},
+};
+
+const bq_family bq_family_qwen3_vl = {
+    .type = "qwen3_vl",
+    .architecture = "Qwen3VLForConditionalGeneration",
+    .ropes = 1 << BQ_ROPE_DEFAULT | 1 << BQ_ROPE_LINEAR,
+    .nested = "text_config",
+    .config = vl_config,
+    .weight = weight,
+    .norm = {[BQ_NORM_ATTENTION] = "input_layernorm",
+             [BQ_NORM_MLP] = "post_attention_layernorm",
+             [BQ_NORM_Q] = "self_attn.q_norm",
+             [BQ_NORM_K] = "self_attn.k_norm"},
+};

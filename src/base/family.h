@@ -32,11 +32,18 @@ typedef enum {
 } bq_norm_at;
 #define BQ_NORMS_FOLDED 2 /* the first two: what passes may fold scales into */
 
+/* Which blocks have the window, unless config.json lists `layer_types`: all (the list is not read then);
+ * those from max_window_layers on, if use_sliding_window is true; all but the last of each
+ * sliding_window_pattern. */
+typedef enum { BQ_WINDOW_ALL, BQ_WINDOW_FROM, BQ_WINDOW_PERIOD } bq_window_rule;
+
 /* What else differs between families. */
 enum {
     BQ_FAMILY_QK_WHOLE = 1 << 0,
-    BQ_FAMILY_GAIN_ADDS = 1 << 1, /* the gain of a norm is 1 + its tensor */
-    BQ_FAMILY_EMBED_ROOT = 1 << 2 /* embeddings are multiplied by sqrt(H) */
+    BQ_FAMILY_GAIN_ADDS = 1 << 1,  /* the gain of a norm is 1 + its tensor */
+    BQ_FAMILY_EMBED_ROOT = 1 << 2, /* embeddings are multiplied by sqrt(H) */
+    BQ_FAMILY_TWO_ROPES = 1 << 3   /* blocks with a window have another rope: rope_local_base_freq, or
+                                      rope_parameters.sliding_attention */
 };
 
 /* A linear as checkpoints store it.  Those of a site stand together, in the order of its rows; sites stand in
@@ -71,6 +78,8 @@ typedef struct {
     const bq_key *config;
     const bq_weight_row *weight;
     bq_act act;
+    bq_window_rule window;
+    const char *nested;         /* the object of config.json that has the keys, where it is there; or NULL */
     const char *norm[BQ_NORMS]; /* modules; NULL: there is no such norm */
     unsigned traits;            /* BQ_FAMILY_QK_WHOLE ... */
 } bq_family;

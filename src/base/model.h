@@ -30,13 +30,17 @@ typedef struct {
 typedef enum { BQ_SILU, BQ_GELU_TANH } bq_act;
 
 typedef struct {
+    char prefix[32];                   /* of the text model's tensors: "model.language_model"; "": "model" */
     int family;                        /* bq_family_at */
     int64_t hidden, inter, vocab;      /* H, I, V */
     int blocks;                        /* L */
     int64_t heads, kv_heads, head_dim; /* nh, nkv, hd; nkv divides nh */
     double eps;                        /* epsilon of every RMSNorm */
-    double query_scale;                /* of the products of queries and keys; 0: hd^-1/2 */
-    int64_t window;           /* sliding window W: query i sees key j if i - W < j <= i; 0: no window */
+    double query_scalar; /* products of queries and keys are divided by its root; 0: by that of hd */
+    int64_t window;      /* sliding window W: query i sees key j if i - W < j <= i; 0: no window */
+    bool windowed;       /* some families: is the window used? */
+    int window_from;     /* some families: the first block with a window; the length of a period of blocks, */
+    int window_period;   /* of which the last has no window */
     bool full[BQ_BLOCKS_MAX]; /* blocks that have no window where others have */
     int64_t max_position;
     bool tied;                     /* lm_head and the embedding are one matrix */

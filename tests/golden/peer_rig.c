@@ -57,11 +57,11 @@ static void load_block(peer_rig *p) {
     char name[160];
     p->blk.folded = false;
     for (int i = 0; i < p->arch.linears; i++) {
-        bq_arch_tensor(name, sizeof name, p->block, p->arch.linear[i].module, "weight");
+        bq_arch_tensor(&p->arch, name, sizeof name, p->block, p->arch.linear[i].module, "weight");
         load(p, name, bq_linear_view(&p->arch, i, p->blk.w));
     }
     for (int n = 0; n < 2; n++) {
-        bq_arch_tensor(name, sizeof name, p->block, p->arch.norm[n], "weight");
+        bq_arch_tensor(&p->arch, name, sizeof name, p->block, p->arch.norm[n], "weight");
         load(p, name, p->blk.norm[n]);
     }
 }
@@ -70,7 +70,7 @@ static void embed(peer_rig *p, bq_mat ids) {
     const bq_model *m = &p->arch.model;
     size_t row = (size_t)m->hidden * sizeof(float);
     bq_mat table = bq_mat_host(golden_keep(p->g, (size_t)m->vocab * row), m->vocab, m->hidden, BQ_F32);
-    load(p, bq_tensor_embed, table);
+    load(p, p->arch.embed, table);
     golden_check_tokens(p->g, ids, m->vocab);
     p->stream = golden_keep(p->g, (size_t)(ids.rows * ids.cols) * row);
     for (int64_t i = 0; i < ids.rows * ids.cols; i++) {
@@ -118,7 +118,7 @@ void peer_open(peer_rig *p, golden *g, golden_report *r, const char *name, int64
                              .fetch = fetch,
                              .ctx = p};
     embed(p, ids);
-    golden_pass_over(g, "init/%s", bq_tensor_norm); /* behind the last block */
+    golden_pass_over(g, "init/%s", p->arch.final_norm); /* behind the last block */
     load_block(p);
 }
 
@@ -147,12 +147,12 @@ bq_mat peer_matrix(const peer_rig *p, int m) {
 
 void peer_final(const peer_rig *p, double limit) {
     char name[300], module[160];
-    bq_arch_tensor(module, sizeof module, 0, p->arch.norm[0], "weight");
+    bq_arch_tensor(&p->arch, module, sizeof module, 0, p->arch.norm[0], "weight");
     if (!golden_has(p->g, "%s/final/%s", p->name, module)) return;
     for (int i = 0; i < p->arch.linears + 2; i++) {
         bool norm = i >= p->arch.linears;
         bq_mat have = norm ? p->blk.norm[i - p->arch.linears] : bq_linear_view(&p->arch, i, p->blk.w);
-        bq_arch_tensor(module, sizeof module, p->block,
+        bq_arch_tensor(&p->arch, module, sizeof module, p->block,
                        norm ? p->arch.norm[i - p->arch.linears] : p->arch.linear[i].module, "weight");
         snprintf(name, sizeof name, "%.120s/final/%s", p->name, module);
         golden_compare(golden_row_of(p->r, "final weights", limit, 0), GOLDEN_RELATIVE, have,

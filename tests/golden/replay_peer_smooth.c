@@ -197,7 +197,7 @@ static void grids(peer_rig *p) {
         const bq_linear *l = &p->arch.linear[i];
         char module[160], name[300];
         int64_t groups = bq_linear_groups(&p->arch, p->q.scheme, i), n = l->rows * groups, differ = 0;
-        bq_arch_tensor(module, sizeof module, p->block, l->module, "weight");
+        bq_arch_tensor(&p->arch, module, sizeof module, p->block, l->module, "weight");
         snprintf(name, sizeof name, "%.120s/final/%s", p->name, module);
         bq_mat scale = golden_read(p->g, BQ_F32, n, 1, "%s_scale", name),
                zero = golden_read(p->g, BQ_I8, n, 1, "%s_zero_point", name);

@@ -7,9 +7,12 @@
 #include <math.h>
 #include <string.h>
 
-const char bq_tensor_embed[] = "model.embed_tokens.weight";
-const char bq_tensor_norm[] = "model.norm.weight";
 const char bq_tensor_head[] = "lm_head.weight";
+
+const char *bq_arch_prefix(int i) {
+    static const char *const all[] = {"model", "model.language_model", "language_model.model", NULL};
+    return all[i];
+}
 
 static int64_t count_rows(bq_rows kind, const bq_model *m) {
     switch (kind) {
@@ -52,6 +55,9 @@ void bq_arch_of(const bq_model *model, bq_arch *arch) {
                                      [BQ_NORM_K] = (whole ? model->kv_heads : 1) * model->head_dim};
     *arch = (bq_arch){
         .model = *model, .act = family->act, .gain_of_zero = family->traits & BQ_FAMILY_GAIN_ADDS ? 1.0f : 0};
+    if (!model->prefix[0]) strcpy(arch->model.prefix, bq_arch_prefix(0));
+    snprintf(arch->embed, sizeof arch->embed, "%s.embed_tokens.weight", arch->model.prefix);
+    snprintf(arch->final_norm, sizeof arch->final_norm, "%s.norm.weight", arch->model.prefix);
     arch->embed_scale = family->traits & BQ_FAMILY_EMBED_ROOT ? (float)sqrt((double)model->hidden) : 1;
     for (int i = 0; i < BQ_NORMS; i++) {
         arch->norm[i] = family->norm[i];
@@ -75,36 +81,38 @@ void bq_arch_of(const bq_model *model, bq_arch *arch) {
     }
     arch->attention = (bq_attention){
         model->heads, model->kv_heads, model->head_dim,
-        (float)(model->query_scale > 0 ? model->query_scale : 1.0 / sqrt((double)model->head_dim)),
+        (float)(1.0 / sqrt(model->query_scalar > 0 ? model->query_scalar : (double)model->head_dim)),
         model->window};
 }
 
-void bq_arch_tensor(char *out, size_t n, int block, const char *module, const char *what) {
-    snprintf(out, n, "model.layers.%d.%s.%s", block, module, what);
+void bq_arch_tensor(const bq_arch *arch, char *out, size_t n, int block, const char *module,
+                    const char *what) {
+    snprintf(out, n, "%s.layers.%d.%s.%s", arch->model.prefix, block, module, what);
 }
 
-static bool named(int block, const char *module, const char *what, const char *tensor) {
+static bool named(const bq_arch *arch, int block, const char *module, const char *what, const char *tensor) {
     char name[160];
-    bq_arch_tensor(name, sizeof name, block, module, what);
+    bq_arch_tensor(arch, name, sizeof name, block, module, what);
     return strcmp(name, tensor) == 0;
 }
 
 bq_tensor_id bq_arch_id(const bq_arch *arch, const char *tensor) {
-    static const char head[] = "model.layers.";
     const bq_tensor_id none = {BQ_TENSOR_OTHER, -1, -1};
-    if (strcmp(tensor, bq_tensor_embed) == 0) return (bq_tensor_id){BQ_TENSOR_EMBED, -1, -1};
-    if (strcmp(tensor, bq_tensor_norm) == 0) return (bq_tensor_id){BQ_TENSOR_NORM, -1, -1};
+    size_t n = strlen(arch->model.prefix);
+    if (strcmp(tensor, arch->embed) == 0) return (bq_tensor_id){BQ_TENSOR_EMBED, -1, -1};
+    if (strcmp(tensor, arch->final_norm) == 0) return (bq_tensor_id){BQ_TENSOR_NORM, -1, -1};
     if (strcmp(tensor, bq_tensor_head) == 0) return (bq_tensor_id){BQ_TENSOR_HEAD, -1, -1};
-    if (strncmp(tensor, head, sizeof head - 1) != 0) return none;
-    long b = strtol(tensor + sizeof head - 1, NULL, 10);
+    if (strncmp(tensor, arch->model.prefix, n) != 0 || strncmp(tensor + n, ".layers.", 8) != 0) return none;
+    long b = strtol(tensor + n + 8, NULL, 10);
     if (b < 0 || b >= arch->model.blocks) return none;
     for (int i = 0; i < BQ_NORMS; i++)
-        if (arch->norm[i] && named((int)b, arch->norm[i], "weight", tensor))
+        if (arch->norm[i] && named(arch, (int)b, arch->norm[i], "weight", tensor))
             return (bq_tensor_id){BQ_TENSOR_BLOCK_NORM, (int)b, i};
     for (int i = 0; i < arch->linears; i++) {
         const bq_linear *l = &arch->linear[i];
-        if (named((int)b, l->module, "weight", tensor)) return (bq_tensor_id){BQ_TENSOR_WEIGHT, (int)b, i};
-        if (l->bias && named((int)b, l->module, "bias", tensor))
+        if (named(arch, (int)b, l->module, "weight", tensor))
+            return (bq_tensor_id){BQ_TENSOR_WEIGHT, (int)b, i};
+        if (l->bias && named(arch, (int)b, l->module, "bias", tensor))
             return (bq_tensor_id){BQ_TENSOR_BIAS, (int)b, i};
     }
     return none;

@@ -31,6 +31,7 @@ typedef struct {
 
 typedef struct {
     bq_model model;
+    char embed[64], final_norm[64]; /* names of tensors outside blocks; and bq_tensor_head */
     int sites, linears;
     bq_site site[BQ_SITES]; /* in the order in which a forward comes to them */
     bq_linear linear[BQ_ARCH_LINEARS];
@@ -52,10 +53,12 @@ const char *bq_role_name(bq_role role);
 static inline bool bq_role_attends(bq_role role) { return role == BQ_QKV || role == BQ_O; }
 static inline bool bq_role_writes(bq_role role) { return role == BQ_O || role == BQ_DOWN; }
 
-/* Names of the tensors outside blocks. */
-extern const char bq_tensor_embed[], bq_tensor_norm[], bq_tensor_head[];
-/* The name of a tensor in a block, "model.layers.<block>.<module>.<what>", into n bytes at out. */
-void bq_arch_tensor(char *out, size_t n, int block, const char *module, const char *what);
+extern const char bq_tensor_head[];
+/* What may precede "embed_tokens.weight" in a checkpoint, the most usual first; NULL behind the last. */
+const char *bq_arch_prefix(int i);
+/* The name of a tensor in a block, "<prefix>.layers.<block>.<module>.<what>", into n bytes at out. */
+void bq_arch_tensor(const bq_arch *arch, char *out, size_t n, int block, const char *module,
+                    const char *what);
 
 /* What a tensor of a checkpoint is, by its name; names are parsed here alone. */
 typedef enum {

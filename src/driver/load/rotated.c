@@ -166,7 +166,7 @@ static void weight(bq_rotated *r, bq_tensor_id id, int64_t first, bq_mat w) {
     const bq_rotation *r2 = bq_role_attends(role) ? r2_of(r, id.block) : NULL;
     bool writes = writes_stream(r, l);
     char norm[160];
-    bq_arch_tensor(norm, sizeof norm, id.block,
+    bq_arch_tensor(r->arch, norm, sizeof norm, id.block,
                    r->arch->norm[role == BQ_GATE_UP ? BQ_NORM_MLP : BQ_NORM_ATTENTION], "weight");
     const float *gamma = writes ? NULL : gain(r, norm);
     int64_t all = writes ? w.cols : w.rows, step = r2 ? m->head_dim : BQ_ROTATE_PANEL;
@@ -202,11 +202,11 @@ bool bq_rotated_read(bq_rotated *r, const char *name, int64_t first, bq_mat to) 
     make(r);
     bool tied = id.kind == BQ_TENSOR_HEAD && r->arch->model.tied;
     if (id.kind != BQ_TENSOR_NORM && id.kind != BQ_TENSOR_BLOCK_NORM)
-        read_rows(r, tied ? bq_tensor_embed : name, first, to);
+        read_rows(r, tied ? r->arch->embed : name, first, to);
     switch (id.kind) {
     case BQ_TENSOR_OTHER: break;
     case BQ_TENSOR_EMBED: rows_of_stream(r, NULL, to); break;
-    case BQ_TENSOR_HEAD: rows_of_stream(r, gain(r, bq_tensor_norm), to); break;
+    case BQ_TENSOR_HEAD: rows_of_stream(r, gain(r, r->arch->final_norm), to); break;
     case BQ_TENSOR_WEIGHT: weight(r, id, first, to); break;
     case BQ_TENSOR_BIAS: bias(r, id, to); break;
     case BQ_TENSOR_NORM:

@@ -22,19 +22,19 @@ static int expect_block(const bq_arch *arch, int b, const bq_block *blk, expecte
         const bq_linear *l = &arch->linear[i];
         expected *e = &out[n++];
         *e = (expected){.rows = l->rows, .cols = l->cols};
-        bq_arch_tensor(e->name, sizeof e->name, b, l->module, "weight");
+        bq_arch_tensor(arch, e->name, sizeof e->name, b, l->module, "weight");
         if (blk) e->to = bq_linear_view(arch, i, blk->w);
         if (!l->bias) continue;
         e = &out[n++];
         *e = (expected){.cols = l->rows};
-        bq_arch_tensor(e->name, sizeof e->name, b, l->module, "bias");
+        bq_arch_tensor(arch, e->name, sizeof e->name, b, l->module, "bias");
         if (blk) e->to = bq_mat_cols(blk->bias[l->site], l->row, l->rows);
     }
     for (int i = 0; i < BQ_NORMS; i++) {
         if (!arch->norm[i]) continue;
         expected *e = &out[n++];
         *e = (expected){.cols = arch->gains[i]};
-        bq_arch_tensor(e->name, sizeof e->name, b, arch->norm[i], "weight");
+        bq_arch_tensor(arch, e->name, sizeof e->name, b, arch->norm[i], "weight");
         if (blk) e->to = blk->norm[i];
     }
     return n;
@@ -47,7 +47,7 @@ static int expect(const bq_source *src) {
     expected *e = calloc((size_t)most, sizeof *e);
     bq_tensor *t = calloc((size_t)most, sizeof *t);
     BQ_CHECK(e && t, "no memory to list %d tensors", most);
-    const char *const whole[3] = {bq_tensor_embed, bq_tensor_norm, bq_tensor_head};
+    const char *const whole[3] = {src->arch.embed, src->arch.final_norm, bq_tensor_head};
     for (; n < (m->tied ? 2 : 3); n++) {
         e[n] = (expected){.rows = n == 1 ? 0 : m->vocab, .cols = m->hidden};
         snprintf(e[n].name, sizeof e[n].name, "%s", whole[n]);
@@ -63,6 +63,16 @@ static int expect(const bq_source *src) {
     return code;
 }
 
+/* A model with images keeps its text model below another name.  Without the embedding: the usual one, so that
+ * messages name that. */
+static void find_prefix(const bq_weights *w, bq_model *m) {
+    char name[64];
+    for (int i = 0; bq_arch_prefix(i) && !m->prefix[0]; i++) {
+        snprintf(name, sizeof name, "%s.embed_tokens.weight", bq_arch_prefix(i));
+        if (bq_weights_find(w, name)) strcpy(m->prefix, bq_arch_prefix(i));
+    }
+}
+
 int bq_source_open(bq_source *src, const char *path) {
     bq_model model;
     *src = (bq_source){0};
@@ -72,6 +82,7 @@ int bq_source_open(bq_source *src, const char *path) {
     if (!code) code = bq_config_of(src->weights, &model);
     if (!code) {
         strcpy(src->dir, bq_weights_dir(src->weights));
+        find_prefix(src->weights, &model);
         bq_arch_of(&model, &src->arch);
         code = expect(src);
     }
@@ -197,7 +208,7 @@ void bq_source_prefetch(const bq_source *src, int b) {
 }
 
 void bq_source_embed(const bq_source *src, const int32_t *ids, bq_mat out) {
-    const bq_tensor *t = bq_weights_find(src->weights, bq_tensor_embed);
+    const bq_tensor *t = bq_weights_find(src->weights, src->arch.embed);
     for (int64_t r = 0; r < out.rows; r++)
         bq_weights_read(src->weights, t, ids[r], 1, bq_mat_rows(out, r, 1));
     if (src->arch.embed_scale != 1)
@@ -207,8 +218,8 @@ void bq_source_embed(const bq_source *src, const int32_t *ids, bq_mat out) {
 
 void bq_source_head(const bq_source *src, bq_dev *dev, bq_mat norm, bq_mat head) {
     bool apart = !src->arch.model.tied || bq_rotated_read(src->rotated, bq_tensor_head, 0, (bq_mat){0});
-    load(src, dev, bq_tensor_norm, norm);
-    load(src, dev, apart ? bq_tensor_head : bq_tensor_embed, head);
+    load(src, dev, src->arch.final_norm, norm);
+    load(src, dev, apart ? bq_tensor_head : src->arch.embed, head);
 }
 
 static void put_rope(const bq_rope *rope, bq_angles angles, bq_dev *dev, bq_mat cos, bq_mat sin) {

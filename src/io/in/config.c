@@ -207,31 +207,68 @@ static void read_long(bq_json *d, const bq_model *m, bq_rope *rope) {
     rope->attention = rope->factor > 1 ? sqrt(1 + log(rope->factor) / log(rope->original)) : 1;
 }
 
-/* If both schemas are there, rope_scaling wins, as in transformers.  Theta and the share of rotary channels
- * stand at top level, or in the rope's own object. */
-static void read_rope(bq_json *j, const bq_family *f, bq_model *m) {
+/* A rope from its object.  Theta and the share of rotary channels may stand at top level, too. */
+static void read_rope(bq_json *d, const bq_family *f, bq_model *m) {
     bq_rope *rope = &m->rope;
     const bq_key *k;
-    char prefix[64];
-    const char *key = bq_json_has(j, "rope_scaling") ? "rope_scaling" : "rope_parameters";
-    bq_json d = bq_json_object(j, key, prefix);
     for (int i = 0; (k = key_at(f, i)); i++)
-        if (!strcmp(k->name, "rope_theta") || !strcmp(k->name, "partial_rotary_factor")) take(&d, f, k, m);
-    read_kind(&d, f, rope);
+        if (!strcmp(k->name, "rope_theta") || !strcmp(k->name, "partial_rotary_factor")) take(d, f, k, m);
+    read_kind(d, f, rope);
     rope->dim = (int64_t)((double)m->head_dim * rope->partial);
     if (rope->dim < 2 || rope->dim % 2 || rope->dim / 2 > BQ_ROPE_MAX) {
-        bq_json_refuse(&d, "partial_rotary_factor", "%lld rotary channels: they must be even, 2 .. %d",
+        bq_json_refuse(d, "partial_rotary_factor", "%lld rotary channels: they must be even, 2 .. %d",
                        (long long)rope->dim, 2 * BQ_ROPE_MAX);
     }
     for (k = rope_keys[rope->kind]; k->name; k++) {
         set_default(k, rope);
-        take(&d, f, k, rope);
+        take(d, f, k, rope);
     }
-    if (rope->kind == BQ_ROPE_LONG) read_long(&d, m, rope);
+    if (rope->kind == BQ_ROPE_LONG) read_long(d, m, rope);
     if (rope->kind == BQ_ROPE_LLAMA3 && rope->low >= rope->high) {
-        bq_json_refuse(&d, "high_freq_factor", "%g is not above low_freq_factor %g", rope->high, rope->low);
+        bq_json_refuse(d, "high_freq_factor", "%g is not above low_freq_factor %g", rope->high, rope->low);
     }
-    bq_json_join(j, &d);
+}
+
+/* If both schemas are there, rope_scaling wins, as in transformers.  With two ropes, rope_scaling is that of
+ * blocks without a window. */
+static void read_ropes(bq_json *j, const bq_family *f, bq_model *m) {
+    char prefix[64], inner[64];
+    bq_rope plain = m->rope;
+    const char *key = bq_json_has(j, "rope_scaling") ? "rope_scaling" : "rope_parameters";
+    bq_json d = bq_json_object(j, key, prefix);
+    bool each = f->traits & BQ_FAMILY_TWO_ROPES && bq_json_has(&d, "full_attention");
+    bq_json full = each ? bq_json_object(&d, "full_attention", inner) : d;
+    read_rope(&full, f, m);
+    bq_json_join(j, &full);
+    if (!(f->traits & BQ_FAMILY_TWO_ROPES) || j->status) return;
+    plain.theta = m->full_rope.theta;
+    m->full_rope = m->rope;
+    m->rope = plain;
+    m->rope.dim = (int64_t)((double)m->head_dim * plain.partial);
+    if (!each) return;
+    bq_json local = bq_json_object(&d, "sliding_attention", inner);
+    read_rope(&local, f, m);
+    bq_json_join(j, &local);
+}
+
+/* Which blocks have a window. */
+static void read_window(bq_json *j, const bq_family *f, bq_model *m) {
+    static const char *const name[] = {"sliding_attention", "full_attention"};
+    const json_t *list = json_object_get(j->object, "layer_types");
+    if (f->window == BQ_WINDOW_ALL) return;
+    if (f->window == BQ_WINDOW_FROM && !m->windowed) m->window = 0;
+    bool given = json_is_array(list);
+    if (given && json_array_size(list) != (size_t)m->blocks)
+        bq_json_refuse(j, "layer_types", "%zu entries, the model has %d layers", json_array_size(list),
+                       m->blocks);
+    for (int b = 0; b < m->blocks && m->window && !j->status; b++) {
+        const char *type = given ? json_string_value(json_array_get(list, (size_t)b)) : "";
+        m->full[b] = given                         ? type && !strcmp(type, name[1])
+                     : f->window == BQ_WINDOW_FROM ? b < m->window_from
+                                                   : (b + 1) % m->window_period == 0;
+        if (given && (!type || (strcmp(type, name[0]) && strcmp(type, name[1]))))
+            bq_json_refuse(j, "layer_types", "'%.60s' is not supported for %s", type ? type : "", f->type);
+    }
 }
 
 /* ---- */
@@ -239,6 +276,7 @@ static void read_rope(bq_json *j, const bq_family *f, bq_model *m) {
 static int read_object(const json_t *object, const char *path, bq_model *m) {
     bq_json j = bq_json_of(object, path);
     const bq_key *k;
+    bool tied = false;
     *m = (bq_model){.rope = {.partial = 1, .factor = 1, .low = 1, .high = 1, .attention = 1}};
     m->family = find_family(&j);
     if (m->family < 0) return j.status;
@@ -247,11 +285,17 @@ static int read_object(const json_t *object, const char *path, bq_model *m) {
         bq_json_refuse(&j, "quantization_config",
                        "this checkpoint is quantized already; start from the unquantized model");
     }
+    char prefix[64];
+    bool nested = f->nested && bq_json_has(&j, f->nested);
+    bq_json own = nested ? bq_json_object(&j, f->nested, prefix) : j;
+    if (nested) bq_json_bool(&j, "tie_word_embeddings", &tied);
     for (int i = 0; (k = key_at(f, i)); i++) set_default(k, m);
-    for (int i = 0; (k = key_at(f, i)); i++) take(&j, f, k, m);
-    check_sizes(&j, m);
-    if (!j.status) read_rope(&j, f, m);
-    return j.status;
+    for (int i = 0; (k = key_at(f, i)); i++) take(&own, f, k, m);
+    check_sizes(&own, m);
+    if (!own.status) read_window(&own, f, m);
+    if (!own.status) read_ropes(&own, f, m);
+    if (nested) bq_json_join(&j, &own), m->tied |= tied;
+    return nested ? j.status : own.status;
 }
 
 int bq_config_parse(const char *path, const char *text, size_t bytes, bq_model *model) {
@@ -281,16 +325,23 @@ static void add(bq_hash *h, const bq_key *k, const void *base) {
     bq_hash_add(h, &x, sizeof x);
 }
 
-void bq_config_hash(const bq_model *m, bq_hash *h) {
-    const bq_family *f = bq_family_at(m->family);
-    const bq_rope *rope = &m->rope;
+static void hash_rope(const bq_rope *rope, bq_hash *h) {
     const int64_t kind = rope->kind;
-    const bq_key *k;
-    bq_hash_add(h, f->type, strlen(f->type) + 1);
-    for (int i = 0; (k = key_at(f, i)); i++) add(h, k, m);
     bq_hash_add(h, &kind, sizeof kind);
-    for (k = rope_keys[kind]; k->name; k++) add(h, k, rope);
+    for (const bq_key *k = rope_keys[kind]; k->name; k++) add(h, k, rope);
     if (kind != BQ_ROPE_LONG) return;
     bq_hash_add(h, rope->short_factor, (size_t)rope->dim / 2 * sizeof(double));
     bq_hash_add(h, rope->long_factor, (size_t)rope->dim / 2 * sizeof(double));
+}
+
+void bq_config_hash(const bq_model *m, bq_hash *h) {
+    const bq_family *f = bq_family_at(m->family);
+    const bq_key *k;
+    bool some = false;
+    bq_hash_add(h, f->type, strlen(f->type) + 1);
+    for (int i = 0; (k = key_at(f, i)); i++) add(h, k, m);
+    for (int b = 0; b < m->blocks; b++) some |= m->full[b];
+    if (some) bq_hash_add(h, m->full, (size_t)m->blocks);
+    hash_rope(&m->rope, h);
+    if (m->full_rope.dim) hash_rope(&m->full_rope, h);
 }

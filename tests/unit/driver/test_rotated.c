@@ -67,7 +67,7 @@ static void check_model(const char *dir) {
     int64_t n, same;
     open_source(&src, dir, NULL, 0);
     float *want = logits_of(&src, 2, &n);
-    assert_false(bq_rotated_read(src.rotated, bq_tensor_embed, 0, (bq_mat){0}));
+    assert_false(bq_rotated_read(src.rotated, src.arch.embed, 0, (bq_mat){0}));
     bq_source_close(&src);
     for (int i = 0; i < WAYS; i++) {
         open_source(&src, dir, &ways[i], 11);

@@ -1,0 +1,40 @@
+#include "base/family.h"
+
+static const bq_weight_row weight[] = {BQ_WEIGHTS_LLAMA(BQ_BIAS_ATTENTION, BQ_BIAS_ATTENTION, BQ_BIAS_NONE)};
+
+static const bq_key config[] = {
+    {"hidden_act", BQ_KEY_NAME, .at = BQ_NOWHERE, .value = "gelu_pytorch_tanh"},
+    {"hidden_activation", BQ_KEY_NAME, .at = BQ_NOWHERE, .value = "gelu_pytorch_tanh"},
+    {"attention_bias", BQ_KEY_BOOL, BQ_AT(bq_model, attention_bias), .value = "false"},
+    {"tie_word_embeddings", BQ_KEY_BOOL, BQ_AT(bq_model, tied), .value = "true"},
+    {"head_dim", BQ_KEY_I64, BQ_AT(bq_model, head_dim), .value = "256", .min = 2, .max = 0x1p24},
+    {"query_pre_attn_scalar", BQ_KEY_REAL, BQ_AT(bq_model, query_scalar), .value = "256", .min = 1e-6,
+     .max = 1e12},
+    {"max_position_embeddings", BQ_KEY_I64, BQ_AT(bq_model, max_position), .value = "131072", .min = 1,
+     .max = 0x1p40, .unhashed = true},
+    {"sliding_window", BQ_KEY_I64, BQ_AT(bq_model, window), .value = "4096", .min = 1, .max = 0x1p40},
+    {"sliding_window_pattern", BQ_KEY_INT, BQ_AT(bq_model, window_period), .value = "6", .min = 1,
+     .max = 0x1p12},
+    {"rope_theta", BQ_KEY_REAL, BQ_AT(bq_model, rope.theta), .value = "1e6", .min = 1, .max = 1e18},
+    {"rope_local_base_freq", BQ_KEY_REAL, BQ_AT(bq_model, full_rope.theta), .value = "1e4", .min = 1,
+     .max = 1e18},
+    {"final_logit_softcapping", BQ_KEY_REAL, .at = BQ_NOWHERE, .value = "0", .max = 1e6},
+    {0},
+};
+
+const bq_family bq_family_gemma3 = {
+    .type = "gemma3_text",
+    .architecture = "Gemma3ForCausalLM",
+    .ropes = 1 << BQ_ROPE_DEFAULT | 1 << BQ_ROPE_LINEAR,
+    .config = config,
+    .weight = weight,
+    .act = BQ_GELU_TANH,
+    .window = BQ_WINDOW_PERIOD,
+    .norm = {[BQ_NORM_ATTENTION] = "input_layernorm",
+             [BQ_NORM_MLP] = "pre_feedforward_layernorm",
+             [BQ_NORM_O] = "post_attention_layernorm",
+             [BQ_NORM_DOWN] = "post_feedforward_layernorm",
+             [BQ_NORM_Q] = "self_attn.q_norm",
+             [BQ_NORM_K] = "self_attn.k_norm"},
+    .traits = BQ_FAMILY_GAIN_ADDS | BQ_FAMILY_EMBED_ROOT | BQ_FAMILY_TWO_ROPES,
+};

@@ -1,5 +1,6 @@
 /* AdaScale's forward and step of the cpu backend: golden vectors, oracles in double, finite differences. */
 #include "adascale_problem.h"
+#include "same_bits.h"
 
 #include "base/num.h"
 
@@ -342,39 +343,16 @@ static uint64_t all_bits(void) {
     return bits;
 }
 
-static void threads_change_nothing(void **state) {
-    (void)state;
-    uint64_t bits[3];
-    for (int i = 0; i < THREAD_COUNTS; i++) {
-        bq_dev with = cpu_with(i + 1, 0);
-        bits[i] = all_bits();
-        bq_dev_close(&with);
-        assert_true(bits[i] == bits[0]);
-    }
-}
-
-static void instruction_sets_change_nothing(void **state) {
-    (void)state;
-    assert_true(same_on_every_isa());
-}
-
 int main(void) {
     dev = cpu_with(2, 0);
-    if (isa_child(all_bits)) return 0;
+    if (isa_child()) return 0;
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(golden_case_a),
-        cmocka_unit_test(golden_case_b),
-        cmocka_unit_test(golden_case_c),
-        cmocka_unit_test(golden_adam_with_cosine),
-        cmocka_unit_test(oracle_on_odd_shapes),
-        cmocka_unit_test(forward_is_quantize_dequantize),
-        cmocka_unit_test(finite_differences),
-        cmocka_unit_test(step_is_adam),
-        cmocka_unit_test(mask_borders),
-        cmocka_unit_test(special_rows),
-        cmocka_unit_test(groups_are_short_rows),
-        cmocka_unit_test(threads_change_nothing),
-        cmocka_unit_test(instruction_sets_change_nothing),
+        cmocka_unit_test(golden_case_a),         cmocka_unit_test(golden_case_b),
+        cmocka_unit_test(golden_case_c),         cmocka_unit_test(golden_adam_with_cosine),
+        cmocka_unit_test(oracle_on_odd_shapes),  cmocka_unit_test(forward_is_quantize_dequantize),
+        cmocka_unit_test(finite_differences),    cmocka_unit_test(step_is_adam),
+        cmocka_unit_test(mask_borders),          cmocka_unit_test(special_rows),
+        cmocka_unit_test(groups_are_short_rows), SAME_BITS,
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     bq_dev_close(&dev);

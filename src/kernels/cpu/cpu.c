@@ -54,9 +54,7 @@ static void cpu_unpin(bq_dev *dev, void *memory) { (void)dev, (void)memory; }
 
 void bq_cpu_copy(bq_dev *dev, bq_mat from, bq_mat to) {
     (void)dev;
-    BQ_CHECK(from.rows == to.rows && from.cols == to.cols && from.type == to.type,
-             "copy of %ld x %ld to %ld x %ld", (long)from.rows, (long)from.cols, (long)to.rows,
-             (long)to.cols);
+    BQ_WANT_AS(from.type, from.rows, from.cols, to);
     size_t row = (size_t)from.cols * bq_type_size(from.type);
 #pragma omp parallel for schedule(static) if (from.rows * from.cols > 1 << 15)
     for (int64_t r = 0; r < from.rows; r++) memcpy(bq_mat_at(to, r, 0), bq_mat_at(from, r, 0), row);
@@ -70,8 +68,7 @@ void bq_cpu_zero(bq_dev *dev, bq_mat m) {
 
 void bq_cpu_scale(bq_dev *dev, bq_mat x, float factor, bq_mat y) {
     (void)dev;
-    BQ_CHECK(x.rows == y.rows && x.cols == y.cols, "scale of %ld x %ld to %ld x %ld", (long)x.rows,
-             (long)x.cols, (long)y.rows, (long)y.cols);
+    BQ_WANT(x.rows, x.cols, x, y);
     for (int64_t r = 0; r < x.rows; r++) {
         const float *in = bq_mat_at(x, r, 0);
         float *out = bq_mat_at(y, r, 0);

@@ -11,37 +11,24 @@
 /* With fewer elements it does not pay to wake threads. */
 enum { PARALLEL = 1 << 15 };
 
-static void check_rows(bq_mat w, bq_mat of_row, const char *what, const char *op) {
-    BQ_CHECK(w.type == BQ_F32 && of_row.type == BQ_F32 && of_row.rows == w.rows && of_row.cols == 1,
-             "%s: %ld x %ld %s with %ld x %ld %s", op, (long)w.rows, (long)w.cols, bq_type_name(w.type),
-             (long)of_row.rows, (long)of_row.cols, what);
-}
-
 void bq_grid_check(bq_scheme s, bq_mat w, bq_mat scale, bq_mat zero, const char *op) {
     BQ_CHECK(s.bits >= 2 && s.bits <= 8, "%s: only grids of 2 to 8 bits, not %d", op, s.bits);
     BQ_CHECK(s.scale == BQ_F32 || s.scale == BQ_BF16 || s.scale == BQ_F16, "scales are not stored as %s",
              bq_type_name(s.scale));
     BQ_CHECK(s.symmetric == !zero.data, "%s: a grid has zero points when it is not symmetric", op);
-    check_rows(w, scale, "scales", op);
-    if (zero.data) check_rows(w, zero, "zero points", op);
+    BQ_WANT(w.rows, w.cols, w);
+    BQ_WANT(w.rows, 1, scale);
+    if (zero.data) BQ_WANT(w.rows, 1, zero);
 }
 
 static float zero_of(bq_mat zero, int64_t row) { return zero.data ? *(float *)bq_mat_at(zero, row, 0) : 0; }
 
-static void check_codes(bq_mat code, bq_mat w, const char *op) {
-    BQ_CHECK(code.type == BQ_I8 && code.rows == w.rows && code.cols == w.cols,
-             "%s: %ld x %ld %s codes of %ld x %ld", op, (long)code.rows, (long)code.cols,
-             bq_type_name(code.type), (long)w.rows, (long)w.cols);
-}
-
 void bq_cpu_mix(bq_dev *dev, bq_mat fp, bq_mat qt, double p, bq_rng_key at, bq_mat out) {
     (void)dev;
     int64_t rows = out.rows, cols = out.cols;
-    BQ_CHECK(p >= 0 && p <= 1, "mix: probability %g", p);
-    BQ_CHECK(fp.type == BQ_F32 && qt.type == BQ_F32 && out.type == BQ_F32 && fp.rows == rows &&
-                 qt.rows == rows && fp.cols == cols && qt.cols == cols && rows * cols <= INT64_C(4) << 32,
-             "mix: %ld x %ld and %ld x %ld to %ld x %ld", (long)fp.rows, (long)fp.cols, (long)qt.rows,
-             (long)qt.cols, (long)rows, (long)cols);
+    BQ_CHECK(p >= 0 && p <= 1 && rows * cols <= INT64_C(4) << 32, "mix: probability %g, %ld x %ld", p,
+             (long)rows, (long)cols);
+    BQ_WANT(rows, cols, fp, qt, out);
     double words = ceil(p * 0x1p32); /* so many of the 2^32 values of a word take qt: those
                                         with word < p * 2^32 */
     uint32_t last = words > 0 ? (uint32_t)(words - 1) : 0;
@@ -58,21 +45,13 @@ void bq_cpu_mix(bq_dev *dev, bq_mat fp, bq_mat qt, double p, bq_rng_key at, bq_m
 }
 
 void bq_cpu_range(bq_dev *dev, bq_mat w, bq_scheme s, bq_mat scale, bq_mat zero) {
-    (void)dev;
-    bq_grid_check(s, w, scale, zero, "range");
-    const bq_vec_table *vec = bq_vec();
-#pragma omp parallel for schedule(static) if (w.rows * w.cols > PARALLEL)
-    for (int64_t r = 0; r < w.rows; r++) {
-        float lo, hi;
-        vec->minmax(bq_mat_at(w, r, 0), w.cols, &lo, &hi);
-        *(float *)bq_mat_at(scale, r, 0) = bq_grid_step(lo, hi, s, zero.data ? bq_mat_at(zero, r, 0) : NULL);
-    }
+    bq_cpu_range_shrunk(dev, w, s, 1, scale, zero, (bq_mat){0});
 }
 
 void bq_cpu_quantize(bq_dev *dev, bq_mat w, bq_mat scale, bq_mat zero, bq_scheme s, bq_mat code) {
     (void)dev;
     bq_grid_check(s, w, scale, zero, "quantize");
-    check_codes(code, w, "quantize");
+    BQ_WANT_AS(BQ_I8, w.rows, w.cols, code);
     const bq_vec_table *vec = bq_vec();
 #pragma omp parallel for schedule(static) if (w.rows * w.cols > PARALLEL)
     for (int64_t r = 0; r < w.rows; r++) {
@@ -84,9 +63,10 @@ void bq_cpu_quantize(bq_dev *dev, bq_mat w, bq_mat scale, bq_mat zero, bq_scheme
 
 void bq_cpu_dequantize(bq_dev *dev, bq_mat code, bq_mat scale, bq_mat zero, bq_mat w) {
     (void)dev;
-    check_rows(w, scale, "scales", "dequantize");
-    if (zero.data) check_rows(w, zero, "zero points", "dequantize");
-    check_codes(code, w, "dequantize");
+    BQ_WANT(w.rows, w.cols, w);
+    BQ_WANT(w.rows, 1, scale);
+    if (zero.data) BQ_WANT(w.rows, 1, zero);
+    BQ_WANT_AS(BQ_I8, w.rows, w.cols, code);
     const bq_vec_table *vec = bq_vec();
 #pragma omp parallel for schedule(static) if (w.rows * w.cols > PARALLEL)
     for (int64_t r = 0; r < w.rows; r++)
@@ -97,9 +77,7 @@ void bq_cpu_dequantize(bq_dev *dev, bq_mat code, bq_mat scale, bq_mat zero, bq_m
 void bq_cpu_fake_quantize_rows(bq_dev *dev, bq_mat x, int bits, bq_mat y) {
     (void)dev;
     BQ_CHECK(bits >= 2 && bits <= 8, "fake_quantize_rows: only grids of 2 to 8 bits, not %d", bits);
-    BQ_CHECK(x.type == BQ_F32 && y.type == BQ_F32 && x.rows == y.rows && x.cols == y.cols,
-             "fake_quantize_rows: %ld x %ld to %ld x %ld", (long)x.rows, (long)x.cols, (long)y.rows,
-             (long)y.cols);
+    BQ_WANT(x.rows, x.cols, x, y);
     bq_scheme s = {bits, -1, true, BQ_F32, BQ_GRID_ABSMAX};
     const bq_vec_table *vec = bq_vec();
 #pragma omp parallel for schedule(static) if (x.rows * x.cols > PARALLEL)

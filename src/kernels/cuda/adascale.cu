@@ -99,10 +99,8 @@ static params params_of(const bq_adascale *p, bq_scheme s) {
     const int64_t rows = p->w.rows, cols = p->w.cols;
     BQ_CHECK(s.symmetric && s.bits >= 2 && s.bits <= 8,
              "adascale: only symmetric grids of 2 to 8 bits, not %d", s.bits);
-    bq_cuda_want(p->w, rows, cols, BQ_F32, "adascale", "w");
-    bq_cuda_want(p->s2, rows, cols, BQ_F32, "adascale", "s2");
-    const bq_mat column[] = {p->hi, p->lo, p->beta, p->gamma, p->s3};
-    for (const bq_mat &m : column) bq_cuda_want(m, rows, 1, BQ_F32, "adascale", "a parameter");
+    BQ_WANT(rows, cols, p->w, p->s2);
+    BQ_WANT(rows, 1, p->hi, p->lo, p->beta, p->gamma, p->s3);
     return {bq_f32_rows(p->w),     bq_f32_rows(p->hi),   bq_f32_rows(p->lo),  bq_f32_rows(p->beta),
             bq_f32_rows(p->gamma), bq_f32_rows(p->s3),   bq_f32_rows(p->s2),  bq_f32_rows(p->m_row),
             bq_f32_rows(p->v_row), bq_f32_rows(p->m_s2), bq_f32_rows(p->v_s2)};
@@ -112,9 +110,9 @@ void bq_cuda_adascale_weights(bq_dev *dev, const bq_adascale *p, bq_scheme s, bq
                               bq_mat fold) {
     const int64_t rows = p->w.rows, cols = p->w.cols;
     const params all = params_of(p, s);
-    bq_cuda_want(what, rows, cols, BQ_F32, "adascale", "what");
-    bq_cuda_want(scale, rows, 1, BQ_F32, "adascale", "scale");
-    if (fold.data) bq_cuda_want(fold, rows, cols, BQ_F32, "adascale", "fold");
+    BQ_WANT(rows, cols, what);
+    BQ_WANT(rows, 1, scale);
+    if (fold.data) BQ_WANT(rows, cols, fold);
     const int wide = cols > 4 * BQ_THREADS ? (int)BQ_THREADS : 32;
     bq_launch(dev, dim3(bq_pieces(rows * wide, BQ_THREADS)), BQ_THREADS, weights, all, s, bq_f32_rows(what),
               bq_f32_rows(scale), bq_f32_rows(fold), wide, rows, cols);
@@ -124,15 +122,13 @@ void bq_cuda_adascale_step(bq_dev *dev, const bq_adascale *p, bq_scheme s, bq_ma
                            bq_mat grad) {
     const int64_t rows = p->w.rows, cols = p->w.cols;
     const params all = params_of(p, s);
-    bq_cuda_want(g, rows, cols, BQ_F32, "adascale", "g");
+    BQ_WANT(rows, cols, g);
     if (grad.data) {
-        bq_cuda_want(grad, rows, cols + 3, BQ_F32, "adascale", "grad");
+        BQ_WANT(rows, cols + 3, grad);
     } else {
-        bq_cuda_want(adam, 1, BQ_ADAM_NUMBERS, BQ_F32, "adascale", "adam");
-        bq_cuda_want(p->m_row, rows, 3, BQ_F32, "adascale", "m_row");
-        bq_cuda_want(p->v_row, rows, 3, BQ_F32, "adascale", "v_row");
-        bq_cuda_want(p->m_s2, rows, cols, BQ_F32, "adascale", "m_s2");
-        bq_cuda_want(p->v_s2, rows, cols, BQ_F32, "adascale", "v_s2");
+        BQ_WANT(1, BQ_ADAM_NUMBERS, adam);
+        BQ_WANT(rows, 3, p->m_row, p->v_row);
+        BQ_WANT(rows, cols, p->m_s2, p->v_s2);
     }
     bq_launch(dev, bq_grid_teams(rows), BQ_THREADS, step_rows, all, s, bq_f32_rows(g),
               (const bq_adam_steps *)adam.data, bq_f32_rows(grad), rows, cols);

@@ -25,11 +25,9 @@ static inline bq_attend bq_attend_of(bq_attention a, bq_mat q, bq_mat k, bq_mat 
              (long)a.window);
     BQ_CHECK(a.head_dim > 0 && a.head_dim <= 128, "attention on a GPU: heads of %ld, at most 128 are built",
              (long)a.head_dim);
-    bq_cuda_want(q, q.rows, wide, BQ_F32, "attention", "q");
-    bq_cuda_want(k, q.rows, narrow, BQ_F32, "attention", "k");
-    bq_cuda_want(v, q.rows, narrow, BQ_F32, "attention", "v");
-    bq_cuda_want(out, q.rows, wide, BQ_F32, "attention", "out");
-    bq_cuda_want(lse, a.heads, q.rows, BQ_F32, "attention", "lse");
+    BQ_WANT(q.rows, wide, q, out);
+    BQ_WANT(q.rows, narrow, k, v);
+    BQ_WANT(a.heads, q.rows, lse);
     return {q.rows,         a.window,       a.heads / a.kv_heads, (int)a.head_dim,  a.scale, bq_f32_rows(q),
             bq_f32_rows(k), bq_f32_rows(v), bq_f32_rows(out),     bq_f32_rows(lse), {}};
 }

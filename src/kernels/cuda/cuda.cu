@@ -135,13 +135,6 @@ double *bq_cuda_result(bq_dev *dev, double *to, int64_t count) {
     return cuda->results + cuda->nresults - count;
 }
 
-void bq_cuda_want(bq_mat m, int64_t rows, int64_t cols, bq_type type, const char *op, const char *what) {
-    BQ_CHECK(m.rows == rows && m.cols == cols && m.type == type && m.ld >= cols,
-             "%s: %s is %ld x %ld %s, not %ld x %ld %s", op, what, (long)m.rows, (long)m.cols,
-             bq_type_name(m.type), (long)rows, (long)cols, bq_type_name(type));
-    BQ_CHECK(m.place == BQ_DEVICE, "%s: %s is not on the device", op, what);
-}
-
 #define OP(type, name, ...) .name = bq_cuda_##name,
 extern "C" const bq_ops bq_ops_cuda = {
     .name = "cuda",

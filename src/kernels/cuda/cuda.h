@@ -9,10 +9,12 @@
 #include "kernels/cuda/num.cuh"
 
 #include <cublas_v2.h>
+#include <initializer_list>
 
 extern "C" {
 #include "base/die.h"
 #include "kernels/ops.h"
+#include "kernels/want.h"
 }
 
 enum {
@@ -74,8 +76,15 @@ double *bq_cuda_result(bq_dev *dev, double *to, int64_t count);
         BQ_CHECK(bq_status == CUBLAS_STATUS_SUCCESS, "%s: %s", #call, cublasGetStatusString(bq_status));     \
     } while (0)
 
-/* End the job unless m is a matrix on the device of that shape and type. */
-void bq_cuda_want(bq_mat m, int64_t rows, int64_t cols, bq_type type, const char *op, const char *what);
+/* End the job unless all these matrices are on the device and have that shape; and are f32, or of that
+ * type. */
+#define BQ_WANT(rows, cols, ...) BQ_WANT_AS(BQ_F32, rows, cols, __VA_ARGS__)
+#define BQ_WANT_AS(type, rows, cols, ...)                                                                    \
+    bq_cuda_want(__func__, #__VA_ARGS__, type, rows, cols, {__VA_ARGS__})
+static inline void bq_cuda_want(const char *op, const char *names, bq_type type, int64_t rows, int64_t cols,
+                                std::initializer_list<bq_mat> m) {
+    bq_want(op, names, true, type, rows, cols, m.size(), m.begin());
+}
 
 /* A matrix as a kernel sees it. */
 template <class T> struct bq_rows {

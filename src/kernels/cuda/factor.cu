@@ -108,9 +108,9 @@ static void cholesky(bq_dev *dev, const square &a, double *figures) {
 bool bq_cuda_factor(bq_dev *dev, bq_mat h, bq_mat order, double factor, double damp, bq_mat ut) {
     const int64_t k = h.rows;
     const bool wide = h.type == BQ_F64;
-    bq_cuda_want(h, k, k, wide ? BQ_F64 : BQ_F32, "factor", "h");
-    bq_cuda_want(ut, k, k, BQ_F32, "factor", "ut");
-    if (order.data) bq_cuda_want(order, k, 1, BQ_I32, "factor", "order");
+    BQ_WANT_AS(wide ? BQ_F64 : BQ_F32, k, k, h);
+    BQ_WANT(k, k, ut);
+    if (order.data) BQ_WANT_AS(BQ_I32, k, 1, order);
     BQ_CHECK(k > 0 && k + TILE <= INT_MAX, "factor of %ld columns", (long)k);
     const size_t mark = bq_arena_mark(&dev->mem);
     const bq_mat room = bq_arena_push(&dev->mem, k, k + TILE, BQ_F64);

@@ -125,13 +125,12 @@ static layer layer_of(bq_dev *dev, const bq_gptq *p, bq_scheme s, bq_mat fold) {
     BQ_CHECK(k > 0 && k <= INT32_MAX && k % group == 0 && s.bits >= 2 && s.bits <= 8 &&
                  s.symmetric == !p->zero.data,
              "gptq: %ld columns in groups of %ld, %d bits", (long)k, (long)group, s.bits);
-    bq_cuda_want(p->w, rows, k, BQ_F32, "gptq", "w");
-    bq_cuda_want(fold, rows, k, BQ_F32, "gptq", "fold");
-    bq_cuda_want(p->ut, k, k, BQ_F32, "gptq", "ut");
-    bq_cuda_want(p->order, k, 1, BQ_I32, "gptq", "order");
-    bq_cuda_want(p->diag, k, 1, BQ_F32, "gptq", "diag");
-    bq_cuda_want(p->scale, rows * (k / group), 1, BQ_F32, "gptq", "scale");
-    if (p->zero.data) bq_cuda_want(p->zero, rows * (k / group), 1, BQ_F32, "gptq", "zero");
+    BQ_WANT(rows, k, p->w, fold);
+    BQ_WANT(k, k, p->ut);
+    BQ_WANT_AS(BQ_I32, k, 1, p->order);
+    BQ_WANT(k, 1, p->diag);
+    BQ_WANT(rows * (k / group), 1, p->scale);
+    if (p->zero.data) BQ_WANT(rows * (k / group), 1, p->zero);
     const bq_mat line = bq_arena_push(&dev->mem, k, rows, BQ_F32),
                  error = bq_arena_push(&dev->mem, COLUMNS, rows, BQ_F32);
     return {bq_f32_rows(p->w),

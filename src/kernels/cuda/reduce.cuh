@@ -39,18 +39,11 @@ template <class T> static inline __device__ T bq_team_sum(T v) {
     return v;
 }
 
-/* The largest and the smallest.  A comparison may lose a NaN, so there must be none in v. */
+/* The largest.  A comparison may lose a NaN, so there must be none in v. */
 template <class T> static inline __device__ T bq_team_max(T v) {
     for (int w = BQ_LANES / 2; w > 0; w /= 2) {
         const T other = __shfl_xor_sync(BQ_WARP, v, w);
         v = other > v ? other : v;
-    }
-    return v;
-}
-template <class T> static inline __device__ T bq_team_min(T v) {
-    for (int w = BQ_LANES / 2; w > 0; w /= 2) {
-        const T other = __shfl_xor_sync(BQ_WARP, v, w);
-        v = other < v ? other : v;
     }
     return v;
 }

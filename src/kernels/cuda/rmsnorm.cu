@@ -50,18 +50,15 @@ static __global__ void norm_rows_bwd(bq_rows<float> x, const float *weight, floa
 }
 
 void bq_cuda_rmsnorm(bq_dev *dev, bq_mat x, bq_mat weight, float eps, bq_mat y) {
-    bq_cuda_want(x, y.rows, y.cols, BQ_F32, "rmsnorm", "x");
-    bq_cuda_want(y, x.rows, x.cols, BQ_F32, "rmsnorm", "y");
-    bq_cuda_want(weight, 1, x.cols, BQ_F32, "rmsnorm", "weight");
+    BQ_WANT(x.rows, x.cols, x, y);
+    BQ_WANT(1, x.cols, weight);
     bq_launch(dev, bq_grid_teams(y.rows), BQ_THREADS, norm_rows, bq_f32_rows(x), bq_f32(weight), eps,
               bq_f32_rows(y), y.rows, y.cols);
 }
 
 void bq_cuda_rmsnorm_bwd(bq_dev *dev, bq_mat x, bq_mat weight, float eps, bq_mat dy, bq_mat dx) {
-    bq_cuda_want(x, dx.rows, dx.cols, BQ_F32, "rmsnorm_bwd", "x");
-    bq_cuda_want(dx, x.rows, x.cols, BQ_F32, "rmsnorm_bwd", "dx");
-    bq_cuda_want(dy, x.rows, x.cols, BQ_F32, "rmsnorm_bwd", "dy");
-    bq_cuda_want(weight, 1, x.cols, BQ_F32, "rmsnorm_bwd", "weight");
+    BQ_WANT(x.rows, x.cols, x, dx, dy);
+    BQ_WANT(1, x.cols, weight);
     bq_launch(dev, bq_grid_teams(dx.rows), BQ_THREADS, norm_rows_bwd, bq_f32_rows(x), bq_f32(weight), eps,
               bq_f32_rows(dy), bq_f32_rows(dx), dx.rows, dx.cols);
 }

@@ -29,12 +29,12 @@ static bq_grid row_grid(const bq_adascale *p, bq_scheme s, int64_t r) {
     return (bq_grid){bq_scale_round((high - low) / (qmax - qmin), s.scale), qmin, qmax};
 }
 
-void bq_cpu_adascale_weights(bq_dev *dev, const bq_adascale *p, bq_scheme s, bq_mat what, bq_mat scale,
+void bq_cpu_adascale_weights(bq_dev *dev, const bq_adascale *p, bq_scheme s, bq_mat w_hat, bq_mat scale,
                              bq_mat fold) {
     (void)dev;
     int64_t rows = p->w.rows, cols = p->w.cols;
     check_all(p, s);
-    BQ_WANT(rows, cols, what);
+    BQ_WANT(rows, cols, w_hat);
     BQ_WANT(rows, 1, scale);
     if (fold.data) BQ_WANT(rows, cols, fold);
     const bq_vec_table *vec = bq_vec();
@@ -42,7 +42,7 @@ void bq_cpu_adascale_weights(bq_dev *dev, const bq_adascale *p, bq_scheme s, bq_
     for (int64_t r = 0; r < rows; r++) {
         bq_grid grid = row_grid(p, s, r);
         *at(scale, r) = grid.scale;
-        vec->adascale_row(at(p->w, r), at(p->s2, r), cols, bq_exp(*at(p->s3, r)), grid, at(what, r),
+        vec->adascale_row(at(p->w, r), at(p->s2, r), cols, bq_exp(*at(p->s3, r)), grid, at(w_hat, r),
                           fold.data ? at(fold, r) : NULL);
     }
 }

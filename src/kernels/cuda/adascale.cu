@@ -28,7 +28,7 @@ static __device__ bq_row_grid grid_of(const params &p, bq_scheme s, int64_t r) {
 static __device__ float folded(float w, float s2, float e3) { return w / bq_exp(s2) / e3; }
 
 /* `wide` threads have a row: 32, or a whole thread block. */
-static __global__ void weights(params p, bq_scheme s, bq_rows<float> what, bq_rows<float> scale,
+static __global__ void weights(params p, bq_scheme s, bq_rows<float> w_hat, bq_rows<float> scale,
                                bq_rows<float> fold, int wide, int64_t rows, int64_t cols) {
     const int64_t r = ((int64_t)blockIdx.x * BQ_THREADS + threadIdx.x) / wide;
     if (r >= rows) return; /* allowed: no barrier follows */
@@ -37,7 +37,7 @@ static __global__ void weights(params p, bq_scheme s, bq_rows<float> what, bq_ro
     for (int64_t c = (int64_t)threadIdx.x % wide; c < cols; c += wide) {
         const float x = folded(w[c], s2[c], e3);
         if (fold.data) bq_row(fold, r)[c] = x;
-        bq_row(what, r)[c] = bq_on_grid(x, grid);
+        bq_row(w_hat, r)[c] = bq_on_grid(x, grid);
     }
     if ((int)threadIdx.x % wide == 0) *bq_row(scale, r) = grid.scale;
 }
@@ -106,15 +106,15 @@ static params params_of(const bq_adascale *p, bq_scheme s) {
             bq_f32_rows(p->v_row), bq_f32_rows(p->m_s2), bq_f32_rows(p->v_s2)};
 }
 
-void bq_cuda_adascale_weights(bq_dev *dev, const bq_adascale *p, bq_scheme s, bq_mat what, bq_mat scale,
+void bq_cuda_adascale_weights(bq_dev *dev, const bq_adascale *p, bq_scheme s, bq_mat w_hat, bq_mat scale,
                               bq_mat fold) {
     const int64_t rows = p->w.rows, cols = p->w.cols;
     const params all = params_of(p, s);
-    BQ_WANT(rows, cols, what);
+    BQ_WANT(rows, cols, w_hat);
     BQ_WANT(rows, 1, scale);
     if (fold.data) BQ_WANT(rows, cols, fold);
     const int wide = cols > 4 * BQ_THREADS ? (int)BQ_THREADS : 32;
-    bq_launch(dev, dim3(bq_pieces(rows * wide, BQ_THREADS)), BQ_THREADS, weights, all, s, bq_f32_rows(what),
+    bq_launch(dev, dim3(bq_pieces(rows * wide, BQ_THREADS)), BQ_THREADS, weights, all, s, bq_f32_rows(w_hat),
               bq_f32_rows(scale), bq_f32_rows(fold), wide, rows, cols);
 }
 

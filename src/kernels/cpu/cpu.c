@@ -53,8 +53,7 @@ static void *no_memory(bq_dev *dev, size_t bytes) {
 static void cpu_unpin(bq_dev *dev, void *memory) { (void)dev, (void)memory; }
 
 void bq_cpu_copy(bq_dev *dev, bq_mat from, bq_mat to) {
-    (void)dev;
-    BQ_WANT_AS(from.type, from.rows, from.cols, to);
+    BQ_WANT_AS(dev, from.type, from.rows, from.cols, to);
     size_t row = (size_t)from.cols * bq_type_size(from.type);
 #pragma omp parallel for schedule(static) if (from.rows * from.cols > 1 << 15)
     for (int64_t r = 0; r < from.rows; r++) memcpy(bq_mat_at(to, r, 0), bq_mat_at(from, r, 0), row);
@@ -67,8 +66,7 @@ void bq_cpu_zero(bq_dev *dev, bq_mat m) {
 }
 
 void bq_cpu_scale(bq_dev *dev, bq_mat x, float factor, bq_mat y) {
-    (void)dev;
-    BQ_WANT(x.rows, x.cols, x, y);
+    BQ_WANT(dev, x.rows, x.cols, x, y);
     for (int64_t r = 0; r < x.rows; r++) {
         const float *in = bq_mat_at(x, r, 0);
         float *out = bq_mat_at(y, r, 0);

@@ -7,10 +7,10 @@
 #include "kernels/want.h"
 
 /* End the job unless all these matrices have that shape; and are f32, or of that type. */
-#define BQ_WANT(rows, cols, ...) BQ_WANT_AS(BQ_F32, rows, cols, __VA_ARGS__)
-#define BQ_WANT_AS(type, rows, cols, ...)                                                                    \
-    bq_want(__func__, #__VA_ARGS__, false, type, rows, cols,                                                 \
-            sizeof((bq_mat[]){__VA_ARGS__}) / sizeof(bq_mat), (bq_mat[]){__VA_ARGS__})
+#define BQ_WANT(dev, rows, cols, ...) BQ_WANT_AS(dev, BQ_F32, rows, cols, __VA_ARGS__)
+#define BQ_WANT_AS(dev, type, rows, cols, ...)                                                               \
+    bq_want(dev, __func__, #__VA_ARGS__, type, rows, cols, sizeof((bq_mat[]){__VA_ARGS__}) / sizeof(bq_mat), \
+            (bq_mat[]){__VA_ARGS__})
 
 /* An element of a matrix of f32 or f64, as a double. */
 static inline double bq_cpu_number(bq_mat m, int64_t r, int64_t c) {

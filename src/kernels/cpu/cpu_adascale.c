@@ -13,12 +13,12 @@
 
 enum { PARALLEL = 1 << 15 };
 
-static void check_all(const bq_adascale *p, bq_scheme s) {
+static void check_all(const bq_dev *dev, const bq_adascale *p, bq_scheme s) {
     int64_t rows = p->w.rows, cols = p->w.cols;
     BQ_CHECK(s.symmetric && s.bits >= 2 && s.bits <= 8,
              "adascale: only symmetric grids of 2 to 8 bits, not %d", s.bits);
-    BQ_WANT(rows, cols, p->w, p->s2);
-    BQ_WANT(rows, 1, p->hi, p->lo, p->beta, p->gamma, p->s3);
+    BQ_WANT(dev, rows, cols, p->w, p->s2);
+    BQ_WANT(dev, rows, 1, p->hi, p->lo, p->beta, p->gamma, p->s3);
 }
 
 static float *at(bq_mat m, int64_t r) { return bq_mat_at(m, r, 0); }
@@ -31,12 +31,11 @@ static bq_grid row_grid(const bq_adascale *p, bq_scheme s, int64_t r) {
 
 void bq_cpu_adascale_weights(bq_dev *dev, const bq_adascale *p, bq_scheme s, bq_mat w_hat, bq_mat scale,
                              bq_mat fold) {
-    (void)dev;
     int64_t rows = p->w.rows, cols = p->w.cols;
-    check_all(p, s);
-    BQ_WANT(rows, cols, w_hat);
-    BQ_WANT(rows, 1, scale);
-    if (fold.data) BQ_WANT(rows, cols, fold);
+    check_all(dev, p, s);
+    BQ_WANT(dev, rows, cols, w_hat);
+    BQ_WANT(dev, rows, 1, scale);
+    if (fold.data) BQ_WANT(dev, rows, cols, fold);
     const bq_vec_table *vec = bq_vec();
 #pragma omp parallel for schedule(static) if (rows * cols > PARALLEL)
     for (int64_t r = 0; r < rows; r++) {
@@ -74,16 +73,15 @@ static void step_row(const bq_adascale *p, bq_scheme s, bq_mat g, const bq_adam_
 
 void bq_cpu_adascale_step(bq_dev *dev, const bq_adascale *p, bq_scheme s, bq_mat g, bq_mat adam,
                           bq_mat grad) {
-    (void)dev;
     int64_t rows = p->w.rows, cols = p->w.cols;
-    check_all(p, s);
-    BQ_WANT(rows, cols, g);
+    check_all(dev, p, s);
+    BQ_WANT(dev, rows, cols, g);
     if (grad.data) {
-        BQ_WANT(rows, cols + 3, grad);
+        BQ_WANT(dev, rows, cols + 3, grad);
     } else {
-        BQ_WANT(1, BQ_ADAM_NUMBERS, adam);
-        BQ_WANT(rows, 3, p->m_row, p->v_row);
-        BQ_WANT(rows, cols, p->m_s2, p->v_s2);
+        BQ_WANT(dev, 1, BQ_ADAM_NUMBERS, adam);
+        BQ_WANT(dev, rows, 3, p->m_row, p->v_row);
+        BQ_WANT(dev, rows, cols, p->m_s2, p->v_s2);
     }
 #pragma omp parallel for schedule(static) if (rows * cols > PARALLEL)
     for (int64_t r = 0; r < rows; r++) step_row(p, s, g, adam.data, grad, r);

@@ -16,10 +16,9 @@ enum { PARALLEL = 1 << 15, PANEL = BQ_GPTQ_ROWS, BLOCK = 128, SHRINKS = 80 };
 /* ---- order ---- */
 
 void bq_cpu_order(bq_dev *dev, bq_mat diag, bq_order kind, int64_t group, bq_mat order) {
-    (void)dev;
     int64_t k = diag.rows;
-    BQ_WANT(k, 1, diag);
-    BQ_WANT_AS(BQ_I32, k, 1, order);
+    BQ_WANT(dev, k, 1, diag);
+    BQ_WANT_AS(dev, BQ_I32, k, 1, order);
     BQ_CHECK(k <= INT_MAX && (kind != BQ_ORDER_GAR || (group > 0 && k % group == 0)),
              "order of %ld columns in groups of %ld", (long)k, (long)group);
     if (kind != BQ_ORDER_GAR) group = k;

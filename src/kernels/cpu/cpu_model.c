@@ -17,10 +17,10 @@ static bool worth_threads(bq_mat m) { return m.rows * m.cols > 1 << 14; }
 static float *row(bq_mat m, int64_t r) { return (float *)m.data + r * m.ld; }
 
 /* add, where one of the matrices is f64: the sum is in double. */
-static void add_wide(bq_mat x, bq_mat y) {
+static void add_wide(bq_dev *dev, bq_mat x, bq_mat y) {
     bool narrow = y.type == BQ_F32;
-    BQ_WANT_AS(x.type == BQ_F32 ? BQ_F32 : BQ_F64, y.rows, y.cols, x);
-    BQ_WANT_AS(narrow ? BQ_F32 : BQ_F64, y.rows, y.cols, y);
+    BQ_WANT_AS(dev, x.type == BQ_F32 ? BQ_F32 : BQ_F64, y.rows, y.cols, x);
+    BQ_WANT_AS(dev, narrow ? BQ_F32 : BQ_F64, y.rows, y.cols, y);
 #pragma omp parallel for schedule(static) if (worth_threads(y))
     for (int64_t r = 0; r < y.rows; r++)
         for (int64_t c = 0; c < y.cols; c++) {
@@ -33,36 +33,32 @@ static void add_wide(bq_mat x, bq_mat y) {
 }
 
 void bq_cpu_add(bq_dev *dev, bq_mat x, bq_mat y) {
-    (void)dev;
     if (x.type != BQ_F32 || y.type != BQ_F32) {
-        add_wide(x, y);
+        add_wide(dev, x, y);
         return;
     }
-    BQ_WANT(y.rows, y.cols, x, y);
+    BQ_WANT(dev, y.rows, y.cols, x, y);
 #pragma omp parallel for schedule(static) if (worth_threads(y))
     for (int64_t r = 0; r < y.rows; r++) bq_vec()->add(y.cols, row(x, r), row(y, r));
 }
 
 void bq_cpu_bias(bq_dev *dev, bq_mat bias, bq_mat y) {
-    (void)dev;
-    BQ_WANT(1, y.cols, bias);
-    BQ_WANT(y.rows, y.cols, y);
+    BQ_WANT(dev, 1, y.cols, bias);
+    BQ_WANT(dev, y.rows, y.cols, y);
 #pragma omp parallel for schedule(static) if (worth_threads(y))
     for (int64_t r = 0; r < y.rows; r++) bq_vec()->add(y.cols, row(bias, 0), row(y, r));
 }
 
 void bq_cpu_rmsnorm(bq_dev *dev, bq_mat x, bq_mat weight, float eps, bq_mat y) {
-    (void)dev;
-    BQ_WANT(y.rows, y.cols, x, y);
-    BQ_WANT(1, x.cols, weight);
+    BQ_WANT(dev, y.rows, y.cols, x, y);
+    BQ_WANT(dev, 1, x.cols, weight);
 #pragma omp parallel for schedule(static) if (worth_threads(y))
     for (int64_t r = 0; r < y.rows; r++) bq_vec()->rmsnorm(y.cols, row(x, r), row(weight, 0), eps, row(y, r));
 }
 
 void bq_cpu_rmsnorm_bwd(bq_dev *dev, bq_mat x, bq_mat weight, float eps, bq_mat dy, bq_mat dx) {
-    (void)dev;
-    BQ_WANT(dx.rows, dx.cols, x, dy, dx);
-    BQ_WANT(1, x.cols, weight);
+    BQ_WANT(dev, dx.rows, dx.cols, x, dy, dx);
+    BQ_WANT(dev, 1, x.cols, weight);
 #pragma omp parallel for schedule(static) if (worth_threads(dx))
     for (int64_t r = 0; r < dx.rows; r++)
         bq_vec()->rmsnorm_bwd(dx.cols, row(x, r), row(weight, 0), eps, row(dy, r), row(dx, r));
@@ -70,9 +66,8 @@ void bq_cpu_rmsnorm_bwd(bq_dev *dev, bq_mat x, bq_mat weight, float eps, bq_mat 
 
 void bq_cpu_rope(bq_dev *dev, bq_mat x, int64_t heads, int64_t head_dim, bq_mat cos, bq_mat sin,
                  bool inverse) {
-    (void)dev;
-    BQ_WANT(x.rows, heads * head_dim, x);
-    BQ_WANT(x.rows, cos.cols, cos, sin);
+    BQ_WANT(dev, x.rows, heads * head_dim, x);
+    BQ_WANT(dev, x.rows, cos.cols, cos, sin);
     BQ_CHECK(2 * cos.cols <= head_dim, "rope: %ld angles, heads of %ld", (long)cos.cols, (long)head_dim);
 #pragma omp parallel for schedule(static) if (worth_threads(x))
     for (int64_t r = 0; r < x.rows; r++)
@@ -80,15 +75,13 @@ void bq_cpu_rope(bq_dev *dev, bq_mat x, int64_t heads, int64_t head_dim, bq_mat 
 }
 
 void bq_cpu_glu(bq_dev *dev, bq_act act, bq_mat g, bq_mat u, bq_mat z) {
-    (void)dev;
-    BQ_WANT(z.rows, z.cols, g, u, z);
+    BQ_WANT(dev, z.rows, z.cols, g, u, z);
 #pragma omp parallel for schedule(static) if (worth_threads(z))
     for (int64_t r = 0; r < z.rows; r++) bq_vec()->glu(z.cols, act, row(g, r), row(u, r), row(z, r));
 }
 
 void bq_cpu_glu_bwd(bq_dev *dev, bq_act act, bq_mat g, bq_mat u, bq_mat dz, bq_mat dg, bq_mat du) {
-    (void)dev;
-    BQ_WANT(dz.rows, dz.cols, g, u, dz, dg, du);
+    BQ_WANT(dev, dz.rows, dz.cols, g, u, dz, dg, du);
 #pragma omp parallel for schedule(static) if (worth_threads(dz))
     for (int64_t r = 0; r < dz.rows; r++)
         bq_vec()->glu_bwd(dz.cols, act, row(g, r), row(u, r), row(dz, r), row(dg, r), row(du, r));
@@ -97,8 +90,8 @@ void bq_cpu_glu_bwd(bq_dev *dev, bq_act act, bq_mat g, bq_mat u, bq_mat dz, bq_m
 size_t bq_cpu_mse_scratch(int64_t tokens) { return bq_arena_need(tokens, 1, BQ_F64); }
 
 void bq_cpu_mse(bq_dev *dev, bq_mat y, bq_mat target, double factor, bq_mat dy, double *loss) {
-    BQ_WANT(y.rows, y.cols, y, target);
-    if (dy.data) BQ_WANT(y.rows, y.cols, dy);
+    BQ_WANT(dev, y.rows, y.cols, y, target);
+    if (dy.data) BQ_WANT(dev, y.rows, y.cols, dy);
     size_t mark = bq_arena_mark(&dev->mem);
     double *sums = bq_arena_push(&dev->mem, y.rows, 1, BQ_F64).data, sum = 0;
     float slope = (float)(2 * factor);
@@ -117,9 +110,9 @@ size_t bq_cpu_xent_scratch(int64_t tokens, int64_t vocab) {
 }
 
 void bq_cpu_xent(bq_dev *dev, bq_mat x, bq_mat head, bq_mat next, double *nll) {
-    BQ_WANT(next.rows, head.cols, x);
-    BQ_WANT(head.rows, x.cols, head);
-    BQ_WANT_AS(BQ_I32, x.rows, 1, next);
+    BQ_WANT(dev, next.rows, head.cols, x);
+    BQ_WANT(dev, head.rows, x.cols, head);
+    BQ_WANT_AS(dev, BQ_I32, x.rows, 1, next);
     size_t mark = bq_arena_mark(&dev->mem);
     bq_mat logits = bq_arena_push(&dev->mem, xent_rows(x.rows), head.rows, BQ_F32);
     for (int64_t first = 0; first < x.rows; first += XENT_ROWS) {

@@ -11,24 +11,13 @@
 /* With fewer elements it does not pay to wake threads. */
 enum { PARALLEL = 1 << 15 };
 
-void bq_grid_check(bq_scheme s, bq_mat w, bq_mat scale, bq_mat zero, const char *op) {
-    BQ_CHECK(s.bits >= 2 && s.bits <= 8, "%s: only grids of 2 to 8 bits, not %d", op, s.bits);
-    BQ_CHECK(s.scale == BQ_F32 || s.scale == BQ_BF16 || s.scale == BQ_F16, "scales are not stored as %s",
-             bq_type_name(s.scale));
-    BQ_CHECK(s.symmetric == !zero.data, "%s: a grid has zero points when it is not symmetric", op);
-    BQ_WANT(w.rows, w.cols, w);
-    BQ_WANT(w.rows, 1, scale);
-    if (zero.data) BQ_WANT(w.rows, 1, zero);
-}
-
 static float zero_of(bq_mat zero, int64_t row) { return zero.data ? *(float *)bq_mat_at(zero, row, 0) : 0; }
 
 void bq_cpu_mix(bq_dev *dev, bq_mat fp, bq_mat qt, double p, bq_rng_key at, bq_mat out) {
-    (void)dev;
     int64_t rows = out.rows, cols = out.cols;
     BQ_CHECK(p >= 0 && p <= 1 && rows * cols <= INT64_C(4) << 32, "mix: probability %g, %ld x %ld", p,
              (long)rows, (long)cols);
-    BQ_WANT(rows, cols, fp, qt, out);
+    BQ_WANT(dev, rows, cols, fp, qt, out);
     double words = ceil(p * 0x1p32); /* so many of the 2^32 values of a word take qt: those
                                         with word < p * 2^32 */
     uint32_t last = words > 0 ? (uint32_t)(words - 1) : 0;
@@ -49,9 +38,8 @@ void bq_cpu_range(bq_dev *dev, bq_mat w, bq_scheme s, bq_mat scale, bq_mat zero)
 }
 
 void bq_cpu_quantize(bq_dev *dev, bq_mat w, bq_mat scale, bq_mat zero, bq_scheme s, bq_mat code) {
-    (void)dev;
-    bq_grid_check(s, w, scale, zero, "quantize");
-    BQ_WANT_AS(BQ_I8, w.rows, w.cols, code);
+    BQ_WANT_GRID(dev, w, s, scale, zero);
+    BQ_WANT_AS(dev, BQ_I8, w.rows, w.cols, code);
     const bq_vec_table *vec = bq_vec();
 #pragma omp parallel for schedule(static) if (w.rows * w.cols > PARALLEL)
     for (int64_t r = 0; r < w.rows; r++) {
@@ -62,11 +50,10 @@ void bq_cpu_quantize(bq_dev *dev, bq_mat w, bq_mat scale, bq_mat zero, bq_scheme
 }
 
 void bq_cpu_dequantize(bq_dev *dev, bq_mat code, bq_mat scale, bq_mat zero, bq_mat w) {
-    (void)dev;
-    BQ_WANT(w.rows, w.cols, w);
-    BQ_WANT(w.rows, 1, scale);
-    if (zero.data) BQ_WANT(w.rows, 1, zero);
-    BQ_WANT_AS(BQ_I8, w.rows, w.cols, code);
+    BQ_WANT(dev, w.rows, w.cols, w);
+    BQ_WANT(dev, w.rows, 1, scale);
+    if (zero.data) BQ_WANT(dev, w.rows, 1, zero);
+    BQ_WANT_AS(dev, BQ_I8, w.rows, w.cols, code);
     const bq_vec_table *vec = bq_vec();
 #pragma omp parallel for schedule(static) if (w.rows * w.cols > PARALLEL)
     for (int64_t r = 0; r < w.rows; r++)
@@ -75,9 +62,8 @@ void bq_cpu_dequantize(bq_dev *dev, bq_mat code, bq_mat scale, bq_mat zero, bq_m
 }
 
 void bq_cpu_fake_quantize_rows(bq_dev *dev, bq_mat x, int bits, bq_mat y) {
-    (void)dev;
     BQ_CHECK(bits >= 2 && bits <= 8, "fake_quantize_rows: only grids of 2 to 8 bits, not %d", bits);
-    BQ_WANT(x.rows, x.cols, x, y);
+    BQ_WANT(dev, x.rows, x.cols, x, y);
     bq_scheme s = {bits, -1, true, BQ_F32, BQ_GRID_ABSMAX};
     const bq_vec_table *vec = bq_vec();
 #pragma omp parallel for schedule(static) if (x.rows * x.cols > PARALLEL)

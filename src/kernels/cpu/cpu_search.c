@@ -18,10 +18,9 @@ static void put(bq_mat m, int64_t row, float value) {
 
 void bq_cpu_range_shrunk(bq_dev *dev, bq_mat w, bq_scheme s, float shrink, bq_mat scale, bq_mat zero,
                          bq_mat e) {
-    (void)dev;
-    bq_grid_check(s, w, scale, zero, "range_shrunk");
+    BQ_WANT_GRID(dev, w, s, scale, zero);
     BQ_CHECK(shrink > 0 && shrink <= 1, "range: ends times %g", (double)shrink);
-    if (e.data) BQ_WANT(w.rows, w.cols, e);
+    if (e.data) BQ_WANT(dev, w.rows, w.cols, e);
     const bq_vec_table *vec = bq_vec();
 #pragma omp parallel for schedule(static) if (w.rows * w.cols > PARALLEL)
     for (int64_t r = 0; r < w.rows; r++) {
@@ -57,8 +56,7 @@ static float search(const bq_vec_table *vec, const float *w, int64_t n, bq_schem
 }
 
 void bq_cpu_range_mse(bq_dev *dev, bq_mat w, bq_scheme s, bq_shrink ends, bq_mat scale, bq_mat zero) {
-    (void)dev;
-    bq_grid_check(s, w, scale, zero, "range_mse");
+    BQ_WANT_GRID(dev, w, s, scale, zero);
     BQ_CHECK(ends.count >= 1 && ends.count <= ends.steps, "range_mse: %d of %d steps", ends.count,
              ends.steps);
     const bq_vec_table *vec = bq_vec();
@@ -74,12 +72,11 @@ static float value(bq_mat m, int64_t row) { return *(float *)bq_mat_at(m, row, 0
 
 void bq_cpu_range_better(bq_dev *dev, bool first, bq_mat a, bq_mat b, bq_mat scale, bq_mat zero, bq_mat loss,
                          bq_mat best, bq_mat best_zero) {
-    (void)dev;
-    BQ_WANT(a.rows, a.cols, a, b);
-    BQ_WANT(a.rows, 1, scale, best);
-    BQ_WANT_AS(BQ_F64, a.rows, 1, loss);
+    BQ_WANT(dev, a.rows, a.cols, a, b);
+    BQ_WANT(dev, a.rows, 1, scale, best);
+    BQ_WANT_AS(dev, BQ_F64, a.rows, 1, loss);
     BQ_CHECK(!zero.data == !best_zero.data, "range_better: zero points on one side");
-    if (zero.data) BQ_WANT(a.rows, 1, zero, best_zero);
+    if (zero.data) BQ_WANT(dev, a.rows, 1, zero, best_zero);
     const bq_vec_table *vec = bq_vec();
 #pragma omp parallel for schedule(static) if (a.rows * a.cols > PARALLEL)
     for (int64_t r = 0; r < a.rows; r++) {
@@ -135,8 +132,7 @@ static void refit(const bq_vec_table *vec, const float *w, int64_t n, bq_scheme 
 }
 
 void bq_cpu_half_quadratic(bq_dev *dev, bq_mat w, bq_scheme s, bq_quadratic o, bq_mat scale, bq_mat zero) {
-    (void)dev;
-    bq_grid_check(s, w, scale, zero, "half_quadratic");
+    BQ_WANT_GRID(dev, w, s, scale, zero);
     BQ_CHECK(zero.data || o.solve == BQ_SOLVE_SCALE, "half_quadratic: no zero points to solve for");
     const bq_vec_table *vec = bq_vec();
     const float least = bq_quadratic_least(o);

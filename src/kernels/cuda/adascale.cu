@@ -95,12 +95,12 @@ static __global__ void step_rows(params p, bq_scheme s, bq_rows<float> g, const 
     }
 }
 
-static params params_of(const bq_adascale *p, bq_scheme s) {
+static params params_of(const bq_dev *dev, const bq_adascale *p, bq_scheme s) {
     const int64_t rows = p->w.rows, cols = p->w.cols;
     BQ_CHECK(s.symmetric && s.bits >= 2 && s.bits <= 8,
              "adascale: only symmetric grids of 2 to 8 bits, not %d", s.bits);
-    BQ_WANT(rows, cols, p->w, p->s2);
-    BQ_WANT(rows, 1, p->hi, p->lo, p->beta, p->gamma, p->s3);
+    BQ_WANT(dev, rows, cols, p->w, p->s2);
+    BQ_WANT(dev, rows, 1, p->hi, p->lo, p->beta, p->gamma, p->s3);
     return {bq_f32_rows(p->w),     bq_f32_rows(p->hi),   bq_f32_rows(p->lo),  bq_f32_rows(p->beta),
             bq_f32_rows(p->gamma), bq_f32_rows(p->s3),   bq_f32_rows(p->s2),  bq_f32_rows(p->m_row),
             bq_f32_rows(p->v_row), bq_f32_rows(p->m_s2), bq_f32_rows(p->v_s2)};
@@ -109,10 +109,10 @@ static params params_of(const bq_adascale *p, bq_scheme s) {
 void bq_cuda_adascale_weights(bq_dev *dev, const bq_adascale *p, bq_scheme s, bq_mat w_hat, bq_mat scale,
                               bq_mat fold) {
     const int64_t rows = p->w.rows, cols = p->w.cols;
-    const params all = params_of(p, s);
-    BQ_WANT(rows, cols, w_hat);
-    BQ_WANT(rows, 1, scale);
-    if (fold.data) BQ_WANT(rows, cols, fold);
+    const params all = params_of(dev, p, s);
+    BQ_WANT(dev, rows, cols, w_hat);
+    BQ_WANT(dev, rows, 1, scale);
+    if (fold.data) BQ_WANT(dev, rows, cols, fold);
     const int wide = cols > 4 * BQ_THREADS ? (int)BQ_THREADS : 32;
     bq_launch(dev, dim3(bq_pieces(rows * wide, BQ_THREADS)), BQ_THREADS, weights, all, s, bq_f32_rows(w_hat),
               bq_f32_rows(scale), bq_f32_rows(fold), wide, rows, cols);
@@ -121,14 +121,14 @@ void bq_cuda_adascale_weights(bq_dev *dev, const bq_adascale *p, bq_scheme s, bq
 void bq_cuda_adascale_step(bq_dev *dev, const bq_adascale *p, bq_scheme s, bq_mat g, bq_mat adam,
                            bq_mat grad) {
     const int64_t rows = p->w.rows, cols = p->w.cols;
-    const params all = params_of(p, s);
-    BQ_WANT(rows, cols, g);
+    const params all = params_of(dev, p, s);
+    BQ_WANT(dev, rows, cols, g);
     if (grad.data) {
-        BQ_WANT(rows, cols + 3, grad);
+        BQ_WANT(dev, rows, cols + 3, grad);
     } else {
-        BQ_WANT(1, BQ_ADAM_NUMBERS, adam);
-        BQ_WANT(rows, 3, p->m_row, p->v_row);
-        BQ_WANT(rows, cols, p->m_s2, p->v_s2);
+        BQ_WANT(dev, 1, BQ_ADAM_NUMBERS, adam);
+        BQ_WANT(dev, rows, 3, p->m_row, p->v_row);
+        BQ_WANT(dev, rows, cols, p->m_s2, p->v_s2);
     }
     bq_launch(dev, bq_grid_teams(rows), BQ_THREADS, step_rows, all, s, bq_f32_rows(g),
               (const bq_adam_steps *)adam.data, bq_f32_rows(grad), rows, cols);

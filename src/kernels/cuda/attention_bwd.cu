@@ -87,9 +87,9 @@ static __global__ void __launch_bounds__(BQ_THREADS, 1)
 
 void bq_cuda_attention_bwd(bq_dev *dev, bq_attention a, bq_mat q, bq_mat k, bq_mat v, bq_mat out, bq_mat lse,
                            bq_mat dout, bq_mat dq, bq_mat dk, bq_mat dv) {
-    bq_attend all = bq_attend_of(a, q, k, v, out, lse);
-    BQ_WANT(q.rows, q.cols, dout, dq);
-    BQ_WANT(k.rows, k.cols, dk, dv);
+    bq_attend all = bq_attend_of(dev, a, q, k, v, out, lse);
+    BQ_WANT(dev, q.rows, q.cols, dout, dq);
+    BQ_WANT(dev, k.rows, k.cols, dk, dv);
     all.dout = bq_f32_rows(dout);
     const size_t mark = bq_arena_mark(&dev->mem);
     const bq_rows<float> d = bq_f32_rows(bq_arena_push(&dev->mem, a.heads, q.rows, BQ_F32));

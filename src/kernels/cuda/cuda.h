@@ -78,12 +78,12 @@ double *bq_cuda_result(bq_dev *dev, double *to, int64_t count);
 
 /* End the job unless all these matrices are on the device and have that shape; and are f32, or of that
  * type. */
-#define BQ_WANT(rows, cols, ...) BQ_WANT_AS(BQ_F32, rows, cols, __VA_ARGS__)
-#define BQ_WANT_AS(type, rows, cols, ...)                                                                    \
-    bq_cuda_want(__func__, #__VA_ARGS__, type, rows, cols, {__VA_ARGS__})
-static inline void bq_cuda_want(const char *op, const char *names, bq_type type, int64_t rows, int64_t cols,
-                                std::initializer_list<bq_mat> m) {
-    bq_want(op, names, true, type, rows, cols, m.size(), m.begin());
+#define BQ_WANT(dev, rows, cols, ...) BQ_WANT_AS(dev, BQ_F32, rows, cols, __VA_ARGS__)
+#define BQ_WANT_AS(dev, type, rows, cols, ...)                                                               \
+    bq_cuda_want(dev, __func__, #__VA_ARGS__, type, rows, cols, {__VA_ARGS__})
+static inline void bq_cuda_want(const bq_dev *dev, const char *op, const char *names, bq_type type,
+                                int64_t rows, int64_t cols, std::initializer_list<bq_mat> m) {
+    bq_want(dev, op, names, type, rows, cols, m.size(), m.begin());
 }
 
 /* A matrix as a kernel sees it. */

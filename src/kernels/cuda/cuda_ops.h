@@ -16,8 +16,6 @@ void bq_cuda_recorded(bq_dev *dev);
 void bq_cuda_forget(bq_dev *dev);
 /* mse.cu: sum[0], on the host after the next wait, is factor * (x[0] + x[1] + ...), in this order. */
 void bq_cuda_sum(bq_dev *dev, const double *x, int64_t n, double factor, double *sum);
-/* grids.cu: end the job unless scale (and zero) fit the scheme and the rows of w. */
-void bq_cuda_want_grid(bq_mat w, bq_scheme s, bq_mat scale, bq_mat zero, const char *op);
 
 #define OP(type, name, class, ...) type bq_cuda_##name(bq_dev *dev, __VA_ARGS__);
 #include "kernels/ops.def"

@@ -22,15 +22,15 @@ template <class X, class Y> static void add(bq_dev *dev, bq_mat x, bq_mat y) {
 }
 
 void bq_cuda_scale(bq_dev *dev, bq_mat x, float factor, bq_mat y) {
-    BQ_WANT(y.rows, y.cols, x, y);
+    BQ_WANT(dev, y.rows, y.cols, x, y);
     bq_launch(dev, bq_grid_elements(y.rows, y.cols), BQ_THREADS, scale_elements, bq_f32_rows(x), factor,
               bq_f32_rows(y), y.rows, y.cols);
 }
 
 void bq_cuda_add(bq_dev *dev, bq_mat x, bq_mat y) {
     const bool wide_x = x.type == BQ_F64, wide_y = y.type == BQ_F64;
-    BQ_WANT_AS(wide_x ? BQ_F64 : BQ_F32, y.rows, y.cols, x);
-    BQ_WANT_AS(wide_y ? BQ_F64 : BQ_F32, x.rows, x.cols, y);
+    BQ_WANT_AS(dev, wide_x ? BQ_F64 : BQ_F32, y.rows, y.cols, x);
+    BQ_WANT_AS(dev, wide_y ? BQ_F64 : BQ_F32, x.rows, x.cols, y);
     if (wide_x)
         wide_y ? add<double, double>(dev, x, y) : add<double, float>(dev, x, y);
     else
@@ -38,8 +38,8 @@ void bq_cuda_add(bq_dev *dev, bq_mat x, bq_mat y) {
 }
 
 void bq_cuda_bias(bq_dev *dev, bq_mat bias, bq_mat y) {
-    BQ_WANT(1, y.cols, bias);
-    BQ_WANT(y.rows, bias.cols, y);
+    BQ_WANT(dev, 1, y.cols, bias);
+    BQ_WANT(dev, y.rows, bias.cols, y);
     bq_rows<float> every = {bq_f32(bias), 0}; /* ld 0: every row is the same one */
     bq_launch(dev, bq_grid_elements(y.rows, y.cols), BQ_THREADS, add_elements<float, float>, every,
               bq_f32_rows(y), y.rows, y.cols);

@@ -108,9 +108,9 @@ static void cholesky(bq_dev *dev, const square &a, double *figures) {
 bool bq_cuda_factor(bq_dev *dev, bq_mat h, bq_mat order, double factor, double damp, bq_mat ut) {
     const int64_t k = h.rows;
     const bool wide = h.type == BQ_F64;
-    BQ_WANT_AS(wide ? BQ_F64 : BQ_F32, k, k, h);
-    BQ_WANT(k, k, ut);
-    if (order.data) BQ_WANT_AS(BQ_I32, k, 1, order);
+    BQ_WANT_AS(dev, wide ? BQ_F64 : BQ_F32, k, k, h);
+    BQ_WANT(dev, k, k, ut);
+    if (order.data) BQ_WANT_AS(dev, BQ_I32, k, 1, order);
     BQ_CHECK(k > 0 && k + TILE <= INT_MAX, "factor of %ld columns", (long)k);
     const size_t mark = bq_arena_mark(&dev->mem);
     const bq_mat room = bq_arena_push(&dev->mem, k, k + TILE, BQ_F64);

@@ -43,9 +43,9 @@ static void narrow(bq_dev *dev, bool ta, bool tb, float alpha, bq_mat a, bq_mat 
 
 void bq_cuda_gemm(bq_dev *dev, bool ta, bool tb, float alpha, bq_mat a, bq_mat b, float beta, bq_mat c) {
     const int64_t m = c.rows, n = c.cols, k = ta ? a.rows : a.cols;
-    BQ_WANT(ta ? k : m, ta ? m : k, a);
-    BQ_WANT(tb ? n : k, tb ? k : n, b);
-    BQ_WANT(m, n, c);
+    BQ_WANT(dev, ta ? k : m, ta ? m : k, a);
+    BQ_WANT(dev, tb ? n : k, tb ? k : n, b);
+    BQ_WANT(dev, m, n, c);
     if (m == 0 || n == 0) return;
     if (dev->compute != BQ_COMPUTE_F32) {
         narrow(dev, ta, tb, alpha, a, b, beta, c, k);

@@ -125,12 +125,12 @@ static layer layer_of(bq_dev *dev, const bq_gptq *p, bq_scheme s, bq_mat fold) {
     BQ_CHECK(k > 0 && k <= INT32_MAX && k % group == 0 && s.bits >= 2 && s.bits <= 8 &&
                  s.symmetric == !p->zero.data,
              "gptq: %ld columns in groups of %ld, %d bits", (long)k, (long)group, s.bits);
-    BQ_WANT(rows, k, p->w, fold);
-    BQ_WANT(k, k, p->ut);
-    BQ_WANT_AS(BQ_I32, k, 1, p->order);
-    BQ_WANT(k, 1, p->diag);
-    BQ_WANT(rows * (k / group), 1, p->scale);
-    if (p->zero.data) BQ_WANT(rows * (k / group), 1, p->zero);
+    BQ_WANT(dev, rows, k, p->w, fold);
+    BQ_WANT(dev, k, k, p->ut);
+    BQ_WANT_AS(dev, BQ_I32, k, 1, p->order);
+    BQ_WANT(dev, k, 1, p->diag);
+    BQ_WANT(dev, rows * (k / group), 1, p->scale);
+    if (p->zero.data) BQ_WANT(dev, rows * (k / group), 1, p->zero);
     const bq_mat line = bq_arena_push(&dev->mem, k, rows, BQ_F32),
                  error = bq_arena_push(&dev->mem, COLUMNS, rows, BQ_F32);
     return {bq_f32_rows(p->w),

@@ -15,8 +15,8 @@ static __global__ void mirror(bq_rows<float> h, int64_t k) {
 void bq_cuda_gram(bq_dev *dev, bq_mat x, bq_mat h) {
     const int64_t k = x.cols;
     const float one = 1, none = 0;
-    BQ_WANT(x.rows, k, x);
-    BQ_WANT(k, k, h);
+    BQ_WANT(dev, x.rows, k, x);
+    BQ_WANT(dev, k, k, h);
     BQ_CHECK(x.rows <= INT_MAX && x.ld <= INT_MAX && h.ld <= INT_MAX, "gram of %ld x %ld", (long)x.rows,
              (long)k);
     if (x.rows == 0 || k == 0) {

@@ -19,7 +19,7 @@ void bq_cuda_mix(bq_dev *dev, bq_mat fp, bq_mat qt, double p, bq_rng_key at, bq_
     const int64_t rows = out.rows, cols = out.cols;
     BQ_CHECK(p >= 0 && p <= 1 && rows * cols <= INT64_C(4) << 32, "mix: probability %g, %ld x %ld", p,
              (long)rows, (long)cols);
-    BQ_WANT(rows, cols, fp, qt, out);
+    BQ_WANT(dev, rows, cols, fp, qt, out);
     const double words = ceil(p * 0x1p32); /* so many of the 2^32 values of a word take qt:
                                               those with word < p * 2^32 */
     if (words <= 0 || words >= 0x1p32)

@@ -40,8 +40,8 @@ void bq_cuda_sum(bq_dev *dev, const double *x, int64_t n, double factor, double 
 }
 
 void bq_cuda_mse(bq_dev *dev, bq_mat y, bq_mat target, double factor, bq_mat dy, double *loss) {
-    BQ_WANT(y.rows, y.cols, y, target);
-    if (dy.data) BQ_WANT(y.rows, y.cols, dy);
+    BQ_WANT(dev, y.rows, y.cols, y, target);
+    if (dy.data) BQ_WANT(dev, y.rows, y.cols, dy);
     const size_t mark = bq_arena_mark(&dev->mem);
     double *sums = (double *)bq_arena_push(&dev->mem, y.rows, 1, BQ_F64).data;
     bq_launch(dev, bq_grid_teams(y.rows), BQ_THREADS, row_errors, bq_f32_rows(y), bq_f32_rows(target),

@@ -10,8 +10,8 @@ static __global__ void rank_columns(bq_rows<float> diag, bool keep, int64_t grou
 
 void bq_cuda_order(bq_dev *dev, bq_mat diag, bq_order kind, int64_t group, bq_mat order) {
     const int64_t k = diag.rows;
-    BQ_WANT(k, 1, diag);
-    BQ_WANT_AS(BQ_I32, k, 1, order);
+    BQ_WANT(dev, k, 1, diag);
+    BQ_WANT_AS(dev, BQ_I32, k, 1, order);
     BQ_CHECK(k <= INT32_MAX && (kind != BQ_ORDER_GAR || (group > 0 && k % group == 0)),
              "order of %ld columns in groups of %ld", (long)k, (long)group);
     bq_launch(dev, dim3(bq_pieces(k, BQ_THREADS)), BQ_THREADS, rank_columns, bq_f32_rows(diag),

@@ -32,24 +32,24 @@ static __global__ void fake_rows(bq_rows<float> x, bq_scheme s, bq_rows<float> y
 }
 
 void bq_cuda_quantize(bq_dev *dev, bq_mat w, bq_mat scale, bq_mat zero, bq_scheme s, bq_mat code) {
-    bq_cuda_want_grid(w, s, scale, zero, "quantize");
-    BQ_WANT_AS(BQ_I8, w.rows, w.cols, code);
+    BQ_WANT_GRID(dev, w, s, scale, zero);
+    BQ_WANT_AS(dev, BQ_I8, w.rows, w.cols, code);
     bq_launch(dev, bq_grid_elements(w.rows, w.cols), BQ_THREADS, encode, bq_f32_rows(w), bq_f32_rows(scale),
               bq_f32_rows(zero), s, bq_rows_of<int8_t>(code), w.rows, w.cols);
 }
 
 void bq_cuda_dequantize(bq_dev *dev, bq_mat code, bq_mat scale, bq_mat zero, bq_mat w) {
-    BQ_WANT(code.rows, code.cols, w);
-    BQ_WANT_AS(BQ_I8, w.rows, w.cols, code);
-    BQ_WANT(w.rows, 1, scale);
-    if (zero.data) BQ_WANT(w.rows, 1, zero);
+    BQ_WANT(dev, code.rows, code.cols, w);
+    BQ_WANT_AS(dev, BQ_I8, w.rows, w.cols, code);
+    BQ_WANT(dev, w.rows, 1, scale);
+    if (zero.data) BQ_WANT(dev, w.rows, 1, zero);
     bq_launch(dev, bq_grid_elements(w.rows, w.cols), BQ_THREADS, decode, bq_rows_of<int8_t>(code),
               bq_f32_rows(scale), bq_f32_rows(zero), bq_f32_rows(w), w.rows, w.cols);
 }
 
 void bq_cuda_fake_quantize_rows(bq_dev *dev, bq_mat x, int bits, bq_mat y) {
     BQ_CHECK(bits >= 2 && bits <= 8, "fake_quantize_rows: only grids of 2 to 8 bits, not %d", bits);
-    BQ_WANT(x.rows, x.cols, x, y);
+    BQ_WANT(dev, x.rows, x.cols, x, y);
     const bq_scheme s = {bits, -1, true, BQ_F32, BQ_GRID_ABSMAX};
     bq_launch(dev, bq_grid_teams(x.rows), BQ_THREADS, fake_rows, bq_f32_rows(x), s, bq_f32_rows(y), x.rows,
               x.cols);

@@ -22,9 +22,9 @@ static __global__ void row_ranges(bq_rows<float> w, bq_scheme s, float shrink, b
 
 void bq_cuda_range_shrunk(bq_dev *dev, bq_mat w, bq_scheme s, float shrink, bq_mat scale, bq_mat zero,
                           bq_mat e) {
-    bq_cuda_want_grid(w, s, scale, zero, "range");
+    BQ_WANT_GRID(dev, w, s, scale, zero);
     BQ_CHECK(shrink > 0 && shrink <= 1, "range: ends times %g", (double)shrink);
-    if (e.data) BQ_WANT(w.rows, w.cols, e);
+    if (e.data) BQ_WANT(dev, w.rows, w.cols, e);
     bq_launch(dev, bq_grid_teams(w.rows), BQ_THREADS, row_ranges, bq_f32_rows(w), s, shrink,
               bq_f32_rows(scale), bq_f32_rows(zero), bq_f32_rows(e), w.rows, w.cols);
 }
@@ -52,11 +52,11 @@ static __global__ void better(bool first, bq_rows<float> a, bq_rows<float> b, bq
 void bq_cuda_range_better(bq_dev *dev, bool first, bq_mat a, bq_mat b, bq_mat scale, bq_mat zero, bq_mat loss,
                           bq_mat best, bq_mat best_zero) {
     const int64_t rows = a.rows;
-    BQ_WANT(rows, a.cols, a, b);
-    BQ_WANT(rows, 1, scale, best);
-    BQ_WANT_AS(BQ_F64, rows, 1, loss);
+    BQ_WANT(dev, rows, a.cols, a, b);
+    BQ_WANT(dev, rows, 1, scale, best);
+    BQ_WANT_AS(dev, BQ_F64, rows, 1, loss);
     BQ_CHECK(!zero.data == !best_zero.data, "range_better: zero points on one side");
-    if (zero.data) BQ_WANT(rows, 1, zero, best_zero);
+    if (zero.data) BQ_WANT(dev, rows, 1, zero, best_zero);
     bq_launch(dev, bq_grid_teams(rows), BQ_THREADS, better, first, bq_f32_rows(a), bq_f32_rows(b),
               bq_f32_rows(scale), bq_f32_rows(zero), bq_rows_of<double>(loss), bq_f32_rows(best),
               bq_f32_rows(best_zero), rows, a.cols);
@@ -89,7 +89,7 @@ static __global__ void level(bq_rows<float> scale, int levels, bq_type type, int
 
 void bq_cuda_range_levels(bq_dev *dev, bq_mat scale, int levels, bq_type type) {
     BQ_CHECK(levels >= 1 && levels <= 64 && (levels & (levels - 1)) == 0, "range_levels: %d levels", levels);
-    BQ_WANT(scale.rows, scale.cols, scale);
+    BQ_WANT(dev, scale.rows, scale.cols, scale);
     bq_launch(dev, bq_grid_teams(scale.rows), BQ_THREADS, level, bq_f32_rows(scale), levels, type, scale.rows,
               scale.cols);
 }

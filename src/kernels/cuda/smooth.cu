@@ -16,8 +16,8 @@ static __global__ void apply(bq_rows<float> x, bq_rows<float> s, bool by_row, bq
 }
 
 template <int KIND> static void scaled(bq_dev *dev, bq_mat x, bq_mat s, bool by_row, bq_mat y) {
-    BQ_WANT(x.rows, x.cols, x, y);
-    BQ_WANT(by_row ? x.rows : 1, by_row ? 1 : x.cols, s);
+    BQ_WANT(dev, x.rows, x.cols, x, y);
+    BQ_WANT(dev, by_row ? x.rows : 1, by_row ? 1 : x.cols, s);
     bq_launch(dev, bq_grid_elements(x.rows, x.cols), BQ_THREADS, apply<KIND>, bq_f32_rows(x), bq_f32_rows(s),
               by_row, bq_f32_rows(y), x.rows, x.cols);
 }
@@ -44,8 +44,8 @@ static __global__ void scales(bq_smooth_form f, const float *act, const float *w
 
 void bq_cuda_smooth_scale(bq_dev *dev, bq_smooth_form f, bq_mat act, bq_mat weight, bq_mat s) {
     const bool weighted = f.kind == BQ_SMOOTH_ALPHA || f.kind == BQ_SMOOTH_DUO;
-    BQ_WANT(1, s.cols, act, s);
-    if (weighted) BQ_WANT(1, s.cols, weight);
+    BQ_WANT(dev, 1, s.cols, act, s);
+    if (weighted) BQ_WANT(dev, 1, s.cols, weight);
     bq_launch(dev, dim3(1), BQ_THREADS, scales, f, bq_f32(act), weighted ? bq_f32(weight) : NULL, bq_f32(s),
               s.cols);
 }
@@ -60,7 +60,7 @@ static __global__ void heads(bq_rows<float> s, int64_t head, int64_t rows, int64
 }
 
 void bq_cuda_head_max(bq_dev *dev, bq_mat s, int64_t head) {
-    BQ_WANT(s.rows, s.cols, s);
+    BQ_WANT(dev, s.rows, s.cols, s);
     BQ_CHECK(head > 0 && s.cols % head == 0, "head_max: heads of %ld in %ld columns", (long)head,
              (long)s.cols);
     bq_launch(dev, bq_grid_elements(s.rows, head), BQ_THREADS, heads, bq_f32_rows(s), head, s.rows, s.cols);
@@ -85,8 +85,8 @@ static __global__ void fake_groups(bq_rows<float> w, const float *s, bq_scheme s
 
 void bq_cuda_smooth_weights(bq_dev *dev, bq_mat w, bq_mat s, bq_scheme scheme, bq_mat out) {
     const int64_t group = scheme.group > 0 ? scheme.group : w.cols;
-    BQ_WANT(w.rows, w.cols, w, out);
-    BQ_WANT(1, w.cols, s);
+    BQ_WANT(dev, w.rows, w.cols, w, out);
+    BQ_WANT(dev, 1, w.cols, s);
     BQ_CHECK(w.cols % group == 0, "smooth_weights: groups of %ld in %ld columns", (long)group, (long)w.cols);
     bq_launch(dev, bq_grid_teams(w.rows * (w.cols / group)), BQ_THREADS, fake_groups, bq_f32_rows(w),
               bq_f32(s), scheme, group, bq_f32_rows(out), w.rows, w.cols / group);
@@ -109,7 +109,7 @@ static __global__ void row_distances(bq_rows<float> a, bq_rows<float> b, bq_dist
 }
 
 void bq_cuda_distance(bq_dev *dev, bq_mat a, bq_mat b, bq_distance kind, double *sum) {
-    BQ_WANT(a.rows, a.cols, a, b);
+    BQ_WANT(dev, a.rows, a.cols, a, b);
     const size_t mark = bq_arena_mark(&dev->mem);
     double *sums = (double *)bq_arena_push(&dev->mem, 1, a.rows, BQ_F64).data;
     bq_launch(dev, bq_grid_teams(a.rows), BQ_THREADS, row_distances, bq_f32_rows(a), bq_f32_rows(b), kind,
@@ -140,7 +140,7 @@ static __global__ void clip_errors(bq_rows<float> w, float factor, bq_scheme s, 
 }
 
 void bq_cuda_clip_error(bq_dev *dev, bq_mat w, float factor, bq_scheme s, bq_mat out) {
-    BQ_WANT(w.rows, w.cols, w, out);
+    BQ_WANT(dev, w.rows, w.cols, w, out);
     bq_launch(dev, bq_grid_teams(w.rows), BQ_THREADS, clip_errors, bq_f32_rows(w), factor, s,
               bq_f32_rows(out), w.rows, w.cols);
 }
@@ -160,8 +160,8 @@ static __global__ void clip_best(bq_rows<float> error, int64_t candidates, float
 }
 
 void bq_cuda_clip_rows(bq_dev *dev, bq_mat error, float step, bq_mat w) {
-    BQ_WANT(error.rows, w.rows, error);
-    BQ_WANT(w.rows, w.cols, w);
+    BQ_WANT(dev, error.rows, w.rows, error);
+    BQ_WANT(dev, w.rows, w.cols, w);
     bq_launch(dev, bq_grid_teams(w.rows), BQ_THREADS, clip_best, bq_f32_rows(error), error.rows, step,
               bq_f32_rows(w), w.rows, w.cols);
 }

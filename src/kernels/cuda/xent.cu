@@ -19,9 +19,9 @@ static __global__ void row_losses(bq_rows<float> logits, int64_t vocab, const in
 }
 
 void bq_cuda_xent(bq_dev *dev, bq_mat x, bq_mat head, bq_mat next, double *nll) {
-    BQ_WANT(next.rows, head.cols, x);
-    BQ_WANT(head.rows, x.cols, head);
-    BQ_WANT_AS(BQ_I32, x.rows, 1, next);
+    BQ_WANT(dev, next.rows, head.cols, x);
+    BQ_WANT(dev, head.rows, x.cols, head);
+    BQ_WANT_AS(dev, BQ_I32, x.rows, 1, next);
     const size_t mark = bq_arena_mark(&dev->mem);
     const bq_mat logits = bq_arena_push(&dev->mem, x.rows < ROWS ? x.rows : ROWS, head.rows, BQ_F32);
     double *to = bq_cuda_result(dev, nll, x.rows);

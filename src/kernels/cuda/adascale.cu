@@ -101,9 +101,7 @@ static params params_of(const bq_dev *dev, const bq_adascale *p, bq_scheme s) {
              "adascale: only symmetric grids of 2 to 8 bits, not %d", s.bits);
     BQ_WANT(dev, rows, cols, p->w, p->s2);
     BQ_WANT(dev, rows, 1, p->hi, p->lo, p->beta, p->gamma, p->s3);
-    return {bq_f32_rows(p->w),     bq_f32_rows(p->hi),   bq_f32_rows(p->lo),  bq_f32_rows(p->beta),
-            bq_f32_rows(p->gamma), bq_f32_rows(p->s3),   bq_f32_rows(p->s2),  bq_f32_rows(p->m_row),
-            bq_f32_rows(p->v_row), bq_f32_rows(p->m_s2), bq_f32_rows(p->v_s2)};
+    return {p->w, p->hi, p->lo, p->beta, p->gamma, p->s3, p->s2, p->m_row, p->v_row, p->m_s2, p->v_s2};
 }
 
 void bq_cuda_adascale_weights(bq_dev *dev, const bq_adascale *p, bq_scheme s, bq_mat w_hat, bq_mat scale,
@@ -114,8 +112,8 @@ void bq_cuda_adascale_weights(bq_dev *dev, const bq_adascale *p, bq_scheme s, bq
     BQ_WANT(dev, rows, 1, scale);
     if (fold.data) BQ_WANT(dev, rows, cols, fold);
     const int wide = cols > 4 * BQ_THREADS ? (int)BQ_THREADS : 32;
-    bq_launch(dev, dim3(bq_pieces(rows * wide, BQ_THREADS)), BQ_THREADS, weights, all, s, bq_f32_rows(w_hat),
-              bq_f32_rows(scale), bq_f32_rows(fold), wide, rows, cols);
+    bq_launch(dev, dim3(bq_pieces(rows * wide, BQ_THREADS)), BQ_THREADS, weights, all, s, w_hat, scale, fold,
+              wide, rows, cols);
 }
 
 void bq_cuda_adascale_step(bq_dev *dev, const bq_adascale *p, bq_scheme s, bq_mat g, bq_mat adam,
@@ -130,6 +128,6 @@ void bq_cuda_adascale_step(bq_dev *dev, const bq_adascale *p, bq_scheme s, bq_ma
         BQ_WANT(dev, rows, 3, p->m_row, p->v_row);
         BQ_WANT(dev, rows, cols, p->m_s2, p->v_s2);
     }
-    bq_launch(dev, bq_grid_teams(rows), BQ_THREADS, step_rows, all, s, bq_f32_rows(g),
-              (const bq_adam_steps *)adam.data, bq_f32_rows(grad), rows, cols);
+    bq_launch(dev, bq_grid_teams(rows), BQ_THREADS, step_rows, all, s, g, (const bq_adam_steps *)adam.data,
+              grad, rows, cols);
 }

@@ -29,8 +29,8 @@ static inline bq_attend bq_attend_of(const bq_dev *dev, bq_attention a, bq_mat q
     BQ_WANT(dev, q.rows, wide, q, out);
     BQ_WANT(dev, q.rows, narrow, k, v);
     BQ_WANT(dev, a.heads, q.rows, lse);
-    return {q.rows,         a.window,       a.heads / a.kv_heads, (int)a.head_dim,  a.scale, bq_f32_rows(q),
-            bq_f32_rows(k), bq_f32_rows(v), bq_f32_rows(out),     bq_f32_rows(lse), {}};
+    return {q.rows, a.window, a.heads / a.kv_heads,   (int)a.head_dim, a.scale, q, k, v,
+            out,    lse,      bq_rows<float>(NULL, 0)};
 }
 
 /* Launch the instance of a kernel for a head of size hd. */

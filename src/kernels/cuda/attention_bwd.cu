@@ -90,13 +90,12 @@ void bq_cuda_attention_bwd(bq_dev *dev, bq_attention a, bq_mat q, bq_mat k, bq_m
     bq_attend all = bq_attend_of(dev, a, q, k, v, out, lse);
     BQ_WANT(dev, q.rows, q.cols, dout, dq);
     BQ_WANT(dev, k.rows, k.cols, dk, dv);
-    all.dout = bq_f32_rows(dout);
+    all.dout = dout;
     const size_t mark = bq_arena_mark(&dev->mem);
-    const bq_rows<float> d = bq_f32_rows(bq_arena_push(&dev->mem, a.heads, q.rows, BQ_F32));
+    const bq_rows<float> d = bq_arena_push(&dev->mem, a.heads, q.rows, BQ_F32);
     const unsigned tiles = bq_pieces(q.rows, BQ_TILE);
     bq_launch(dev, bq_grid_teams(a.heads * q.rows), BQ_THREADS, dots, all, a.heads, d);
-    BQ_BY_HEAD_DIM(all.hd, dev, dim3(tiles, (unsigned)a.heads), attend_dq, all, d, bq_f32_rows(dq));
-    BQ_BY_HEAD_DIM(all.hd, dev, dim3(tiles, (unsigned)a.kv_heads), attend_dkv, all, d, bq_f32_rows(dk),
-                   bq_f32_rows(dv));
+    BQ_BY_HEAD_DIM(all.hd, dev, dim3(tiles, (unsigned)a.heads), attend_dq, all, d, dq);
+    BQ_BY_HEAD_DIM(all.hd, dev, dim3(tiles, (unsigned)a.kv_heads), attend_dkv, all, d, dk, dv);
     bq_arena_reset(&dev->mem, mark);
 }

@@ -86,13 +86,14 @@ static inline void bq_cuda_want(const bq_dev *dev, const char *op, const char *n
     bq_want(dev, op, names, type, rows, cols, m.size(), m.begin());
 }
 
-/* A matrix as a kernel sees it. */
+/* A matrix as a kernel sees it.  Where a kernel has such a parameter, a launch takes a bq_mat. */
 template <class T> struct bq_rows {
     T *data;
     int64_t ld;
+    bq_rows() = default;
+    bq_rows(T *at, int64_t apart) : data(at), ld(apart) {}
+    bq_rows(bq_mat m) : data((T *)m.data), ld(m.ld) {}
 };
-template <class T> static inline bq_rows<T> bq_rows_of(bq_mat m) { return {(T *)m.data, m.ld}; }
-static inline bq_rows<float> bq_f32_rows(bq_mat m) { return bq_rows_of<float>(m); }
 template <class T> static inline __device__ T *bq_row(bq_rows<T> m, int64_t r) { return m.data + r * m.ld; }
 
 #endif

@@ -17,14 +17,13 @@ static __global__ void add_elements(bq_rows<X> x, bq_rows<Y> y, int64_t rows, in
 }
 
 template <class X, class Y> static void add(bq_dev *dev, bq_mat x, bq_mat y) {
-    bq_launch(dev, bq_grid_elements(y.rows, y.cols), BQ_THREADS, add_elements<X, Y>, bq_rows_of<X>(x),
-              bq_rows_of<Y>(y), y.rows, y.cols);
+    bq_launch(dev, bq_grid_elements(y.rows, y.cols), BQ_THREADS, add_elements<X, Y>, x, y, y.rows, y.cols);
 }
 
 void bq_cuda_scale(bq_dev *dev, bq_mat x, float factor, bq_mat y) {
     BQ_WANT(dev, y.rows, y.cols, x, y);
-    bq_launch(dev, bq_grid_elements(y.rows, y.cols), BQ_THREADS, scale_elements, bq_f32_rows(x), factor,
-              bq_f32_rows(y), y.rows, y.cols);
+    bq_launch(dev, bq_grid_elements(y.rows, y.cols), BQ_THREADS, scale_elements, x, factor, y, y.rows,
+              y.cols);
 }
 
 void bq_cuda_add(bq_dev *dev, bq_mat x, bq_mat y) {
@@ -41,6 +40,6 @@ void bq_cuda_bias(bq_dev *dev, bq_mat bias, bq_mat y) {
     BQ_WANT(dev, 1, y.cols, bias);
     BQ_WANT(dev, y.rows, bias.cols, y);
     bq_rows<float> every = {bq_f32(bias), 0}; /* ld 0: every row is the same one */
-    bq_launch(dev, bq_grid_elements(y.rows, y.cols), BQ_THREADS, add_elements<float, float>, every,
-              bq_f32_rows(y), y.rows, y.cols);
+    bq_launch(dev, bq_grid_elements(y.rows, y.cols), BQ_THREADS, add_elements<float, float>, every, y, y.rows,
+              y.cols);
 }

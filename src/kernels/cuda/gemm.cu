@@ -19,8 +19,7 @@ static __global__ void round_elements(bq_rows<float> x, bq_rows<uint16_t> y, int
 /* A copy in bf16, in scratch. */
 static bq_mat rounded(bq_dev *dev, bq_mat m) {
     const bq_mat to = bq_arena_push(&dev->mem, m.rows, m.cols, BQ_BF16);
-    bq_launch(dev, bq_grid_elements(m.rows, m.cols), BQ_THREADS, round_elements, bq_f32_rows(m),
-              bq_rows_of<uint16_t>(to), m.rows, m.cols);
+    bq_launch(dev, bq_grid_elements(m.rows, m.cols), BQ_THREADS, round_elements, m, to, m.rows, m.cols);
     return to;
 }
 

@@ -109,7 +109,7 @@ static void fit_group(bq_dev *dev, const layer &a, const bq_gptq *p, int64_t gro
     bq_mat scale = bq_mat_rows(p->scale, group, a.rows), zero = p->zero;
     scale.ld *= a.groups;
     if (zero.data) zero = bq_mat_rows(zero, group, a.rows), zero.ld *= a.groups;
-    bq_launch(dev, bq_grid_elements(a.rows, a.group), BQ_THREADS, gather, a, begin, a.group, bq_f32_rows(w),
+    bq_launch(dev, bq_grid_elements(a.rows, a.group), BQ_THREADS, gather, a, begin, a.group, w,
               bq_f32(weight));
     if (p->clip == BQ_CLIP_MINMAX)
         bq_cuda_range(dev, w, a.s, scale, zero);
@@ -133,21 +133,8 @@ static layer layer_of(bq_dev *dev, const bq_gptq *p, bq_scheme s, bq_mat fold) {
     if (p->zero.data) BQ_WANT(dev, rows * (k / group), 1, p->zero);
     const bq_mat line = bq_arena_push(&dev->mem, k, rows, BQ_F32),
                  error = bq_arena_push(&dev->mem, COLUMNS, rows, BQ_F32);
-    return {bq_f32_rows(p->w),
-            bq_f32_rows(fold),
-            bq_f32_rows(p->ut),
-            bq_f32_rows(p->scale),
-            bq_f32_rows(p->zero),
-            bq_rows_of<int32_t>(p->order),
-            bq_f32_rows(p->diag),
-            rows,
-            k,
-            group,
-            k / group,
-            line.ld,
-            bq_f32(line),
-            bq_f32(error),
-            s};
+    return {p->w, fold,  p->ut,     p->scale, p->zero,      p->order,      p->diag, rows,
+            k,    group, k / group, line.ld,  bq_f32(line), bq_f32(error), s};
 }
 
 /* With `dynamic` a group begins a column block: then all errors before it have been subtracted. */

@@ -25,5 +25,5 @@ void bq_cuda_gram(bq_dev *dev, bq_mat x, bq_mat h) {
     }
     BQ_CUBLAS(cublasSsyrk(bq_cuda_of(dev)->blas, CUBLAS_FILL_MODE_UPPER, CUBLAS_OP_N, (int)k, (int)x.rows,
                           &one, bq_f32(x), (int)x.ld, &none, bq_f32(h), (int)h.ld));
-    bq_launch(dev, bq_grid_elements(k, k), BQ_THREADS, mirror, bq_f32_rows(h), k);
+    bq_launch(dev, bq_grid_elements(k, k), BQ_THREADS, mirror, h, k);
 }

@@ -25,6 +25,6 @@ void bq_cuda_mix(bq_dev *dev, bq_mat fp, bq_mat qt, double p, bq_rng_key at, bq_
     if (words <= 0 || words >= 0x1p32)
         bq_cuda_copy(dev, words <= 0 ? fp : qt, out);
     else
-        bq_launch(dev, dim3(bq_pieces(rows * cols, 4 * BQ_THREADS)), BQ_THREADS, choose, bq_f32_rows(fp),
-                  bq_f32_rows(qt), (uint32_t)(words - 1), at, bq_f32_rows(out), rows, cols);
+        bq_launch(dev, dim3(bq_pieces(rows * cols, 4 * BQ_THREADS)), BQ_THREADS, choose, fp, qt,
+                  (uint32_t)(words - 1), at, out, rows, cols);
 }

@@ -44,8 +44,8 @@ void bq_cuda_mse(bq_dev *dev, bq_mat y, bq_mat target, double factor, bq_mat dy,
     if (dy.data) BQ_WANT(dev, y.rows, y.cols, dy);
     const size_t mark = bq_arena_mark(&dev->mem);
     double *sums = (double *)bq_arena_push(&dev->mem, y.rows, 1, BQ_F64).data;
-    bq_launch(dev, bq_grid_teams(y.rows), BQ_THREADS, row_errors, bq_f32_rows(y), bq_f32_rows(target),
-              (float)(2 * factor), bq_f32_rows(dy), sums, y.rows, y.cols);
+    bq_launch(dev, bq_grid_teams(y.rows), BQ_THREADS, row_errors, y, target, (float)(2 * factor), dy, sums,
+              y.rows, y.cols);
     bq_cuda_sum(dev, sums, y.rows, factor, loss);
     bq_arena_reset(&dev->mem, mark);
 }

@@ -14,6 +14,6 @@ void bq_cuda_order(bq_dev *dev, bq_mat diag, bq_order kind, int64_t group, bq_ma
     BQ_WANT_AS(dev, BQ_I32, k, 1, order);
     BQ_CHECK(k <= INT32_MAX && (kind != BQ_ORDER_GAR || (group > 0 && k % group == 0)),
              "order of %ld columns in groups of %ld", (long)k, (long)group);
-    bq_launch(dev, dim3(bq_pieces(k, BQ_THREADS)), BQ_THREADS, rank_columns, bq_f32_rows(diag),
-              kind == BQ_ORDER_NONE, kind == BQ_ORDER_GAR ? group : k, k, bq_rows_of<int32_t>(order));
+    bq_launch(dev, dim3(bq_pieces(k, BQ_THREADS)), BQ_THREADS, rank_columns, diag, kind == BQ_ORDER_NONE,
+              kind == BQ_ORDER_GAR ? group : k, k, order);
 }

@@ -34,8 +34,8 @@ static __global__ void fake_rows(bq_rows<float> x, bq_scheme s, bq_rows<float> y
 void bq_cuda_quantize(bq_dev *dev, bq_mat w, bq_mat scale, bq_mat zero, bq_scheme s, bq_mat code) {
     BQ_WANT_GRID(dev, w, s, scale, zero);
     BQ_WANT_AS(dev, BQ_I8, w.rows, w.cols, code);
-    bq_launch(dev, bq_grid_elements(w.rows, w.cols), BQ_THREADS, encode, bq_f32_rows(w), bq_f32_rows(scale),
-              bq_f32_rows(zero), s, bq_rows_of<int8_t>(code), w.rows, w.cols);
+    bq_launch(dev, bq_grid_elements(w.rows, w.cols), BQ_THREADS, encode, w, scale, zero, s, code, w.rows,
+              w.cols);
 }
 
 void bq_cuda_dequantize(bq_dev *dev, bq_mat code, bq_mat scale, bq_mat zero, bq_mat w) {
@@ -43,14 +43,13 @@ void bq_cuda_dequantize(bq_dev *dev, bq_mat code, bq_mat scale, bq_mat zero, bq_
     BQ_WANT_AS(dev, BQ_I8, w.rows, w.cols, code);
     BQ_WANT(dev, w.rows, 1, scale);
     if (zero.data) BQ_WANT(dev, w.rows, 1, zero);
-    bq_launch(dev, bq_grid_elements(w.rows, w.cols), BQ_THREADS, decode, bq_rows_of<int8_t>(code),
-              bq_f32_rows(scale), bq_f32_rows(zero), bq_f32_rows(w), w.rows, w.cols);
+    bq_launch(dev, bq_grid_elements(w.rows, w.cols), BQ_THREADS, decode, code, scale, zero, w, w.rows,
+              w.cols);
 }
 
 void bq_cuda_fake_quantize_rows(bq_dev *dev, bq_mat x, int bits, bq_mat y) {
     BQ_CHECK(bits >= 2 && bits <= 8, "fake_quantize_rows: only grids of 2 to 8 bits, not %d", bits);
     BQ_WANT(dev, x.rows, x.cols, x, y);
     const bq_scheme s = {bits, -1, true, BQ_F32, BQ_GRID_ABSMAX};
-    bq_launch(dev, bq_grid_teams(x.rows), BQ_THREADS, fake_rows, bq_f32_rows(x), s, bq_f32_rows(y), x.rows,
-              x.cols);
+    bq_launch(dev, bq_grid_teams(x.rows), BQ_THREADS, fake_rows, x, s, y, x.rows, x.cols);
 }

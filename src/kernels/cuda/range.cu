@@ -25,8 +25,8 @@ void bq_cuda_range_shrunk(bq_dev *dev, bq_mat w, bq_scheme s, float shrink, bq_m
     BQ_WANT_GRID(dev, w, s, scale, zero);
     BQ_CHECK(shrink > 0 && shrink <= 1, "range: ends times %g", (double)shrink);
     if (e.data) BQ_WANT(dev, w.rows, w.cols, e);
-    bq_launch(dev, bq_grid_teams(w.rows), BQ_THREADS, row_ranges, bq_f32_rows(w), s, shrink,
-              bq_f32_rows(scale), bq_f32_rows(zero), bq_f32_rows(e), w.rows, w.cols);
+    bq_launch(dev, bq_grid_teams(w.rows), BQ_THREADS, row_ranges, w, s, shrink, scale, zero, e, w.rows,
+              w.cols);
 }
 
 void bq_cuda_range(bq_dev *dev, bq_mat w, bq_scheme s, bq_mat scale, bq_mat zero) {
@@ -57,9 +57,8 @@ void bq_cuda_range_better(bq_dev *dev, bool first, bq_mat a, bq_mat b, bq_mat sc
     BQ_WANT_AS(dev, BQ_F64, rows, 1, loss);
     BQ_CHECK(!zero.data == !best_zero.data, "range_better: zero points on one side");
     if (zero.data) BQ_WANT(dev, rows, 1, zero, best_zero);
-    bq_launch(dev, bq_grid_teams(rows), BQ_THREADS, better, first, bq_f32_rows(a), bq_f32_rows(b),
-              bq_f32_rows(scale), bq_f32_rows(zero), bq_rows_of<double>(loss), bq_f32_rows(best),
-              bq_f32_rows(best_zero), rows, a.cols);
+    bq_launch(dev, bq_grid_teams(rows), BQ_THREADS, better, first, a, b, scale, zero, loss, best, best_zero,
+              rows, a.cols);
 }
 
 /* The unit whose multiples 1 ... levels become the scales of a row with that largest scale.  It is
@@ -90,6 +89,5 @@ static __global__ void level(bq_rows<float> scale, int levels, bq_type type, int
 void bq_cuda_range_levels(bq_dev *dev, bq_mat scale, int levels, bq_type type) {
     BQ_CHECK(levels >= 1 && levels <= 64 && (levels & (levels - 1)) == 0, "range_levels: %d levels", levels);
     BQ_WANT(dev, scale.rows, scale.cols, scale);
-    bq_launch(dev, bq_grid_teams(scale.rows), BQ_THREADS, level, bq_f32_rows(scale), levels, type, scale.rows,
-              scale.cols);
+    bq_launch(dev, bq_grid_teams(scale.rows), BQ_THREADS, level, scale, levels, type, scale.rows, scale.cols);
 }

@@ -52,13 +52,12 @@ static __global__ void norm_rows_bwd(bq_rows<float> x, const float *weight, floa
 void bq_cuda_rmsnorm(bq_dev *dev, bq_mat x, bq_mat weight, float eps, bq_mat y) {
     BQ_WANT(dev, x.rows, x.cols, x, y);
     BQ_WANT(dev, 1, x.cols, weight);
-    bq_launch(dev, bq_grid_teams(y.rows), BQ_THREADS, norm_rows, bq_f32_rows(x), bq_f32(weight), eps,
-              bq_f32_rows(y), y.rows, y.cols);
+    bq_launch(dev, bq_grid_teams(y.rows), BQ_THREADS, norm_rows, x, bq_f32(weight), eps, y, y.rows, y.cols);
 }
 
 void bq_cuda_rmsnorm_bwd(bq_dev *dev, bq_mat x, bq_mat weight, float eps, bq_mat dy, bq_mat dx) {
     BQ_WANT(dev, x.rows, x.cols, x, dx, dy);
     BQ_WANT(dev, 1, x.cols, weight);
-    bq_launch(dev, bq_grid_teams(dx.rows), BQ_THREADS, norm_rows_bwd, bq_f32_rows(x), bq_f32(weight), eps,
-              bq_f32_rows(dy), bq_f32_rows(dx), dx.rows, dx.cols);
+    bq_launch(dev, bq_grid_teams(dx.rows), BQ_THREADS, norm_rows_bwd, x, bq_f32(weight), eps, dy, dx, dx.rows,
+              dx.cols);
 }

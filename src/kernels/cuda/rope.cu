@@ -21,6 +21,6 @@ void bq_cuda_rope(bq_dev *dev, bq_mat x, int64_t heads, int64_t head_dim, bq_mat
              (long)half, (long)heads, (long)head_dim);
     BQ_WANT(dev, x.rows, heads * head_dim, x);
     BQ_WANT(dev, x.rows, half, cos, sin);
-    bq_launch(dev, bq_grid_elements(x.rows, heads * half), BQ_THREADS, turn, bq_f32_rows(x), bq_f32_rows(cos),
-              bq_f32_rows(sin), inverse ? -1.0f : 1.0f, x.rows, (int)heads, (int)head_dim, (int)half);
+    bq_launch(dev, bq_grid_elements(x.rows, heads * half), BQ_THREADS, turn, x, cos, sin,
+              inverse ? -1.0f : 1.0f, x.rows, (int)heads, (int)head_dim, (int)half);
 }

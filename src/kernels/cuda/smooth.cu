@@ -18,8 +18,8 @@ static __global__ void apply(bq_rows<float> x, bq_rows<float> s, bool by_row, bq
 template <int KIND> static void scaled(bq_dev *dev, bq_mat x, bq_mat s, bool by_row, bq_mat y) {
     BQ_WANT(dev, x.rows, x.cols, x, y);
     BQ_WANT(dev, by_row ? x.rows : 1, by_row ? 1 : x.cols, s);
-    bq_launch(dev, bq_grid_elements(x.rows, x.cols), BQ_THREADS, apply<KIND>, bq_f32_rows(x), bq_f32_rows(s),
-              by_row, bq_f32_rows(y), x.rows, x.cols);
+    bq_launch(dev, bq_grid_elements(x.rows, x.cols), BQ_THREADS, apply<KIND>, x, s, by_row, y, x.rows,
+              x.cols);
 }
 
 void bq_cuda_times_columns(bq_dev *dev, bq_mat x, bq_mat s, bq_mat y) { scaled<TIMES>(dev, x, s, false, y); }
@@ -63,7 +63,7 @@ void bq_cuda_head_max(bq_dev *dev, bq_mat s, int64_t head) {
     BQ_WANT(dev, s.rows, s.cols, s);
     BQ_CHECK(head > 0 && s.cols % head == 0, "head_max: heads of %ld in %ld columns", (long)head,
              (long)s.cols);
-    bq_launch(dev, bq_grid_elements(s.rows, head), BQ_THREADS, heads, bq_f32_rows(s), head, s.rows, s.cols);
+    bq_launch(dev, bq_grid_elements(s.rows, head), BQ_THREADS, heads, s, head, s.rows, s.cols);
 }
 
 /* A team has one group of one row. */
@@ -88,8 +88,8 @@ void bq_cuda_smooth_weights(bq_dev *dev, bq_mat w, bq_mat s, bq_scheme scheme, b
     BQ_WANT(dev, w.rows, w.cols, w, out);
     BQ_WANT(dev, 1, w.cols, s);
     BQ_CHECK(w.cols % group == 0, "smooth_weights: groups of %ld in %ld columns", (long)group, (long)w.cols);
-    bq_launch(dev, bq_grid_teams(w.rows * (w.cols / group)), BQ_THREADS, fake_groups, bq_f32_rows(w),
-              bq_f32(s), scheme, group, bq_f32_rows(out), w.rows, w.cols / group);
+    bq_launch(dev, bq_grid_teams(w.rows * (w.cols / group)), BQ_THREADS, fake_groups, w, bq_f32(s), scheme,
+              group, out, w.rows, w.cols / group);
 }
 
 static __device__ float difference(float a, float b, bq_distance kind) {
@@ -112,8 +112,7 @@ void bq_cuda_distance(bq_dev *dev, bq_mat a, bq_mat b, bq_distance kind, double 
     BQ_WANT(dev, a.rows, a.cols, a, b);
     const size_t mark = bq_arena_mark(&dev->mem);
     double *sums = (double *)bq_arena_push(&dev->mem, 1, a.rows, BQ_F64).data;
-    bq_launch(dev, bq_grid_teams(a.rows), BQ_THREADS, row_distances, bq_f32_rows(a), bq_f32_rows(b), kind,
-              sums, a.rows, a.cols);
+    bq_launch(dev, bq_grid_teams(a.rows), BQ_THREADS, row_distances, a, b, kind, sums, a.rows, a.cols);
     bq_cuda_sum(dev, sums, a.rows, 1, sum);
     bq_arena_reset(&dev->mem, mark);
 }
@@ -141,8 +140,7 @@ static __global__ void clip_errors(bq_rows<float> w, float factor, bq_scheme s, 
 
 void bq_cuda_clip_error(bq_dev *dev, bq_mat w, float factor, bq_scheme s, bq_mat out) {
     BQ_WANT(dev, w.rows, w.cols, w, out);
-    bq_launch(dev, bq_grid_teams(w.rows), BQ_THREADS, clip_errors, bq_f32_rows(w), factor, s,
-              bq_f32_rows(out), w.rows, w.cols);
+    bq_launch(dev, bq_grid_teams(w.rows), BQ_THREADS, clip_errors, w, factor, s, out, w.rows, w.cols);
 }
 
 static __global__ void clip_best(bq_rows<float> error, int64_t candidates, float step, bq_rows<float> w,
@@ -162,6 +160,5 @@ static __global__ void clip_best(bq_rows<float> error, int64_t candidates, float
 void bq_cuda_clip_rows(bq_dev *dev, bq_mat error, float step, bq_mat w) {
     BQ_WANT(dev, error.rows, w.rows, error);
     BQ_WANT(dev, w.rows, w.cols, w);
-    bq_launch(dev, bq_grid_teams(w.rows), BQ_THREADS, clip_best, bq_f32_rows(error), error.rows, step,
-              bq_f32_rows(w), w.rows, w.cols);
+    bq_launch(dev, bq_grid_teams(w.rows), BQ_THREADS, clip_best, error, error.rows, step, w, w.rows, w.cols);
 }

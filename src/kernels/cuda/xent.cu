@@ -29,7 +29,7 @@ void bq_cuda_xent(bq_dev *dev, bq_mat x, bq_mat head, bq_mat next, double *nll) 
         const int64_t rows = x.rows - first < ROWS ? x.rows - first : ROWS;
         const bq_mat part = bq_mat_rows(logits, 0, rows);
         bq_cuda_gemm(dev, false, true, 1, bq_mat_rows(x, first, rows), head, 0, part);
-        bq_launch(dev, dim3((unsigned)rows), BQ_THREADS, row_losses, bq_f32_rows(part), head.rows,
+        bq_launch(dev, dim3((unsigned)rows), BQ_THREADS, row_losses, part, head.rows,
                   (const int32_t *)next.data + first * next.ld, next.ld, to + first);
     }
     bq_arena_reset(&dev->mem, mark);

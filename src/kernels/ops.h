@@ -14,7 +14,7 @@
  * An output must not share memory with an input unless the op says so.  Ops are asynchronous but run in the
  * order of their calls; what they write on the host is there after `wait`.  Scratch is pushed to the device's
  * arena and taken back before the op returns (bq_op_scratch says how much).  No result depends on the number
- * of threads.  A wrong shape is a bug and ends the job (BQ_CHECK). */
+ * of threads.  A wrong shape is a bug and ends the job (want.h). */
 #ifndef BQ_OPS_H
 #define BQ_OPS_H
 

@@ -44,9 +44,8 @@ static float clipped(const float *w, const float *weight, int64_t n, bq_scheme s
 }
 
 void bq_cpu_fit(bq_dev *dev, bq_mat w, bq_mat weight, bq_scheme s, bq_mat scale, bq_mat zero) {
-    BQ_CHECK(weight.type == BQ_F32 && weight.rows > 0 && weight.cols == w.cols,
-             "fit: %ld x %ld weights of %ld x %ld", (long)weight.rows, (long)weight.cols, (long)w.rows,
-             (long)w.cols);
+    BQ_WANT(dev, weight.rows, w.cols, weight);
+    BQ_CHECK(weight.rows > 0, "fit: no weights");
     dev->op->range(dev, w, s, scale, zero);
 #pragma omp parallel for schedule(dynamic, 8) if (w.rows * w.cols > PARALLEL / 16)
     for (int64_t r = 0; r < w.rows; r++) {

@@ -39,8 +39,7 @@ static __global__ void gather(layer a, int64_t begin, int64_t count, bq_rows<flo
     const int64_t j = bq_column();
     for (int64_t r = blockIdx.y; r < a.rows && j < count; r += gridDim.y) {
         bq_row(to, r)[j] = a.line[(begin + j) * a.pitch + r];
-        const float d = *bq_row(a.diag, column_at(a, begin + j));
-        if (r == 0) weight[j] = d == d ? d : 0;
+        if (r == 0) weight[j] = bq_diagonal(a.diag.data, a.diag.ld, column_at(a, begin + j));
     }
 }
 

@@ -5,7 +5,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 build=${1:-}
-sources=(src/*/*.[ch] src/*/*.cu src/*/*/*.[ch] src/*/*/*.cu src/*/*/*.cuh)
+sources=(src/*/*.[ch] src/*/*.def src/*/*.cu src/*/*/*.[ch] src/*/*/*.cu src/*/*/*.cuh)
 tests=(tests/*/*.[ch] tests/*/*.cc tests/*/*/*.[ch])
 scripts=(jobs/*.sh tests/*.sh tests/*/*.sh .ci/run)
 
@@ -82,6 +82,13 @@ schemes() { # a linear's scheme is one struct: elsewhere no list of its fields, 
     grep -nHE '<< \(?[A-Za-z_.>-]*bits - 1' "${files[@]}" || true
 }
 
+ops() { # an op has a test in tests/ops; that both backends have it, the linker checks
+    local op
+    for op in $(sed -nE 's/^OP\([a-z]+, ([a-z0-9_]+),.*/\1/p' src/kernels/ops.def); do
+        grep -qF -- "op->$op(" tests/ops/*.[ch] || echo "src/kernels/ops.def:no test of $op"
+    done
+}
+
 conditions() { # include guards and AddressSanitizer's own macro, nothing else
     grep -nHE '^ *# *(if|ifdef|ifndef|elif)' "${sources[@]}" | grep -vE '#ifndef BQ_[A-Z0-9_]+_(CU)?H$' |
         grep -vE '^src/base/arena\.c:.*__SANITIZE_ADDRESS__' || true
@@ -122,7 +129,7 @@ shell() {
     shellcheck -S warning -x -P SCRIPTDIR -f gcc "${scripts[@]}" || true
 }
 
-violations=$(for rule in layers rooms homes schemes conditions symbols lengths words layout shell; do $rule | say $rule; done)
+violations=$(for rule in layers rooms homes schemes ops conditions symbols lengths words layout shell; do $rule | say $rule; done)
 known=$(grep -vE "^ *(#|$)$([[ $build ]] || echo '|^symbols')" tests/house_exceptions.txt || true)
 fresh=$(grep -vFf <(sed 's/$/:/' <<<"${known:-nothing is known}") <<<"$violations" || true)
 while read -r line; do

@@ -122,9 +122,7 @@ void bq_comm_wait(const bq_comm *comm, MPI_Request *request, int count) {
 
 int bq_comm_agree(const bq_comm *comm, int mine) {
     int all = mine;
-    MPI_Request request;
-    MPI_Iallreduce(&mine, &all, 1, MPI_INT, MPI_MAX, comm->world, &request);
-    bq_comm_wait(comm, &request, 1);
+    BQ_COMM_DO(comm, MPI_Iallreduce, &mine, &all, 1, MPI_INT, MPI_MAX, comm->world);
     return all;
 }
 
@@ -142,9 +140,7 @@ void bq_comm_bcast(const bq_comm *comm, void *data, size_t bytes) {
     count_bcast(comm->rank, comm->size, bytes);
     for (size_t at = 0; at < bytes;) {
         int piece = piece_of((int64_t)(bytes - at));
-        MPI_Request request;
-        MPI_Ibcast((char *)data + at, piece, MPI_BYTE, 0, comm->world, &request);
-        bq_comm_wait(comm, &request, 1);
+        BQ_COMM_DO(comm, MPI_Ibcast, (char *)data + at, piece, MPI_BYTE, 0, comm->world);
         at += (size_t)piece;
     }
 }
@@ -152,14 +148,12 @@ void bq_comm_bcast(const bq_comm *comm, void *data, size_t bytes) {
 /* Move values [at, end) of rank r to rank 0; these two ranks call it. */
 static void gather_share(const bq_comm *comm, double *values, int64_t at, int64_t end, int r) {
     for (int piece; at < end; at += piece) {
-        MPI_Request request;
         piece = piece_of(end - at);
         if (comm->rank)
-            MPI_Isend(values + at, piece, MPI_DOUBLE, 0, 1, comm->world, &request);
+            BQ_COMM_DO(comm, MPI_Isend, values + at, piece, MPI_DOUBLE, 0, 1, comm->world);
         else
-            MPI_Irecv(values + at, piece, MPI_DOUBLE, r, 1, comm->world, &request);
+            BQ_COMM_DO(comm, MPI_Irecv, values + at, piece, MPI_DOUBLE, r, 1, comm->world);
         *(comm->rank ? &bq_spent.sent : &bq_spent.received) += piece * (int64_t)sizeof *values;
-        bq_comm_wait(comm, &request, 1);
     }
 }
 
@@ -171,23 +165,13 @@ void bq_comm_gather(const bq_comm *comm, double *values, int64_t total) {
     }
 }
 
-void bq_comm_barrier(const bq_comm *comm) {
-    MPI_Request request;
-    MPI_Ibarrier(comm->world, &request);
-    bq_comm_wait(comm, &request, 1);
-}
+void bq_comm_barrier(const bq_comm *comm) { BQ_COMM_DO(comm, MPI_Ibarrier, comm->world); }
 
-void bq_comm_stage_barrier(const bq_comm *comm) {
-    MPI_Request request;
-    MPI_Ibarrier(comm->stage, &request);
-    bq_comm_wait(comm, &request, 1);
-}
+void bq_comm_stage_barrier(const bq_comm *comm) { BQ_COMM_DO(comm, MPI_Ibarrier, comm->stage); }
 
 void bq_comm_stage_bcast(const bq_comm *comm, void *data, int bytes) {
-    MPI_Request request;
     count_bcast(comm->replica, comm->nreplica, (size_t)bytes);
-    MPI_Ibcast(data, bytes, MPI_BYTE, 0, comm->stage, &request);
-    bq_comm_wait(comm, &request, 1);
+    BQ_COMM_DO(comm, MPI_Ibcast, data, bytes, MPI_BYTE, 0, comm->stage);
 }
 
 /* A reduction is counted as if each value were sent once and received once. */
@@ -195,12 +179,9 @@ void bq_comm_reduce(const bq_comm *comm, void *values, int64_t count, MPI_Dataty
     int size;
     MPI_Type_size(type, &size);
     bq_spent.sent += count * size, bq_spent.received += count * size;
-    for (int64_t at = 0; at < count; at += bq_comm_most) {
-        MPI_Request request;
-        MPI_Iallreduce(MPI_IN_PLACE, (char *)values + at * size, piece_of(count - at), type, op, comm->stage,
-                       &request);
-        bq_comm_wait(comm, &request, 1);
-    }
+    for (int64_t at = 0; at < count; at += bq_comm_most)
+        BQ_COMM_DO(comm, MPI_Iallreduce, MPI_IN_PLACE, (char *)values + at * size, piece_of(count - at), type,
+                   op, comm->stage);
 }
 
 int bq_comm_rank_of(const bq_comm *comm, int replica) { return comm->istage * comm->nreplica + replica; }
@@ -225,24 +206,23 @@ MPI_Datatype bq_comm_floats(int64_t count, int piece) {
 
 enum { PIECE = 1 << 20 };
 
+/* A message of any count: floats, or one element of a type that stands for all of them. */
+static void start(const bq_comm *comm, bool sends, int other, float *data, int64_t count,
+                  MPI_Request *request) {
+    bool few = count <= bq_comm_most;
+    MPI_Datatype type = few ? MPI_FLOAT : bq_comm_floats(count, piece_of(PIECE));
+    *(sends ? &bq_spent.sent : &bq_spent.received) += count * (int64_t)sizeof(float);
+    if (sends)
+        MPI_Isend(data, few ? (int)count : 1, type, other, FLOW, comm->world, request);
+    else
+        MPI_Irecv(data, few ? (int)count : 1, type, other, FLOW, comm->world, request);
+    if (!few) MPI_Type_free(&type);
+}
+
 void bq_comm_send(const bq_comm *comm, int to, const float *data, int64_t count, MPI_Request *request) {
-    bq_spent.sent += count * (int64_t)sizeof(float);
-    if (count <= bq_comm_most) {
-        MPI_Isend(data, (int)count, MPI_FLOAT, to, FLOW, comm->world, request);
-        return;
-    }
-    MPI_Datatype all = bq_comm_floats(count, piece_of(PIECE));
-    MPI_Isend(data, 1, all, to, FLOW, comm->world, request);
-    MPI_Type_free(&all);
+    start(comm, true, to, (float *)data, count, request);
 }
 
 void bq_comm_receive(const bq_comm *comm, int from, float *data, int64_t count, MPI_Request *request) {
-    bq_spent.received += count * (int64_t)sizeof(float);
-    if (count <= bq_comm_most) {
-        MPI_Irecv(data, (int)count, MPI_FLOAT, from, FLOW, comm->world, request);
-        return;
-    }
-    MPI_Datatype all = bq_comm_floats(count, piece_of(PIECE));
-    MPI_Irecv(data, 1, all, from, FLOW, comm->world, request);
-    MPI_Type_free(&all);
+    start(comm, false, from, data, count, request);
 }

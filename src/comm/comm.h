@@ -87,6 +87,14 @@ MPI_Datatype bq_comm_floats(int64_t count, int piece);
  * between looks, so a longer wait uses no core.  Its seconds go to bq_spent.peers.  Local. */
 void bq_comm_wait(const bq_comm *comm, MPI_Request *request, int count);
 
+/* Call a function of MPI whose last argument is a request, and wait for it. */
+#define BQ_COMM_DO(comm, function, ...)                                                                      \
+    do {                                                                                                     \
+        MPI_Request bq_request;                                                                              \
+        function(__VA_ARGS__, &bq_request);                                                                  \
+        bq_comm_wait(comm, &bq_request, 1);                                                                  \
+    } while (0)
+
 /* Wait for all ranks, by polling.  Collective over world. */
 void bq_comm_barrier(const bq_comm *comm);
 

@@ -10,16 +10,15 @@ static bool siblings(int level, int64_t index, int level2, int64_t index2) {
     return level == level2 && index % 2 == 0 && index2 == index + 1;
 }
 
-/* The nodes that leaves [first, first + count) end as.  Returns their number; *most: the largest number of
- * nodes at any time, the leaf that comes in included. */
-static int shape(int64_t first, int64_t count, bq_tree_node *out, int *most) {
+/* Returns how many nodes these leaves end as.  Unless NULL, out gets the nodes, and *most grows to the
+ * largest number of nodes at any time, the leaf that comes in included. */
+static int shape(bq_shard leaves, bq_tree_node *out, int *most) {
     bq_tree_node own[BQ_TREE_NODES], *node = out ? out : own;
     int n = 0;
-    *most = 0;
-    for (int64_t leaf = first; leaf < first + count; leaf++) {
-        BQ_CHECK(n < BQ_TREE_NODES, "a sum of %ld parts", (long)count);
+    for (int64_t leaf = leaves.first; leaf < leaves.first + leaves.count; leaf++) {
+        BQ_CHECK(n < BQ_TREE_NODES, "a sum of %ld parts", (long)leaves.count);
         node[n++] = (bq_tree_node){.index = leaf};
-        *most = n > *most ? n : *most;
+        if (most && n > *most) *most = n;
         while (n > 1 &&
                siblings(node[n - 2].level, node[n - 2].index, node[n - 1].level, node[n - 1].index)) {
             n--;
@@ -30,9 +29,9 @@ static int shape(int64_t first, int64_t count, bq_tree_node *out, int *most) {
 }
 
 int bq_treesum_buffers(int64_t first, int64_t count) {
-    int most;
-    shape(first, count, NULL, &most);
-    return most > 1 ? most : 1;
+    int most = 1;
+    shape((bq_shard){.first = first, .count = count}, NULL, &most);
+    return most;
 }
 
 void bq_treesum_open(bq_treesum *sum, bq_dev *dev, int buffers, bq_mat first) {
@@ -73,9 +72,9 @@ void bq_treesum_add(bq_treesum *sum, int64_t leaf) {
 size_t bq_treesum_exchange(int replica, int nreplica, const bq_shard *leaves, int64_t rows, int64_t cols,
                            bq_type type) {
     size_t sum = 0;
-    for (int r = 0, most; r < nreplica; r++)
+    for (int r = 0; r < nreplica; r++)
         if (r != replica)
-            sum += (size_t)shape(leaves[r].first, leaves[r].count, NULL, &most) *
+            sum += (size_t)shape(leaves[r], NULL, NULL) *
                    bq_arena_need(bq_shard_of(rows, replica, nreplica).count, cols, type);
     return sum;
 }
@@ -92,15 +91,9 @@ enum { F32 = sizeof(float) };
 static size_t staging(const bq_treesum *sum, const bq_comm *comm, const bq_shard *leaves, bq_shard rows) {
     int64_t cols = floats(sum->buffer[0]).cols;
     size_t bytes = (size_t)sum->nodes * bq_stage_need(rows.total, cols, BQ_F32);
-    for (int r = 0, most; r < comm->nreplica; r++)
-        bytes += (size_t)shape(leaves[r].first, leaves[r].count, NULL, &most) *
-                 bq_stage_need(rows.count, cols, BQ_F32);
+    for (int r = 0; r < comm->nreplica; r++)
+        bytes += (size_t)shape(leaves[r], NULL, NULL) * bq_stage_need(rows.count, cols, BQ_F32);
     return bytes;
-}
-
-static int nodes_of(const bq_shard *leaves, int replica) {
-    int most;
-    return shape(leaves[replica].first, leaves[replica].count, NULL, &most);
 }
 
 /* What the other replicas send: my rows of each of their nodes, side by side in the order of their leaves. */
@@ -123,7 +116,7 @@ static void expect(bq_treesum *sum, const bq_comm *comm, const bq_shard *leaves,
     theirs->apart = bq_arena_need(rows.count, like->cols, like->type);
     theirs->at[0] = 0;
     for (int r = 0; r < comm->nreplica; r++) {
-        int n = r == comm->replica ? 0 : nodes_of(leaves, r);
+        int n = r == comm->replica ? 0 : shape(leaves[r], NULL, NULL);
         theirs->at[r + 1] = theirs->at[r] + n;
         for (int k = 0; k < n; k++) {
             bq_mat m = bq_arena_push(&sum->dev->mem, rows.count, like->cols, like->type);
@@ -204,9 +197,9 @@ bq_mat bq_treesum_end(bq_treesum *sum, const bq_comm *comm, const bq_shard *leav
     for (int k = 0; k < count; k++) mine[k] = sum->node[k];
     exchange(sum, comm, leaves, rows, &theirs);
     sum->nodes = 0;
-    for (int r = 0, most; r < comm->nreplica; r++) {
+    for (int r = 0; r < comm->nreplica; r++) {
         bool own = r == comm->replica;
-        int n = own ? count : shape(leaves[r].first, leaves[r].count, node, &most);
+        int n = own ? count : shape(leaves[r], node, NULL);
         for (int k = 0; k < n; k++) {
             bq_tree_node next = own ? mine[k] : node[k];
             next.sum =
@@ -237,14 +230,12 @@ static void gather_nccl(const bq_comm *comm, bq_mat m, const int64_t *first) {
 /* In place.  The MPI type is one row, so that counts stay small however long the rows are. */
 static void gather_mpi(const bq_comm *comm, bq_mat m, const int64_t *first) {
     int count[BQ_REPLICAS], place[BQ_REPLICAS];
-    MPI_Request request;
     MPI_Datatype row;
     for (int r = 0; r < comm->nreplica; r++)
         count[r] = (int)(first[r + 1] - first[r]), place[r] = (int)first[r];
     MPI_Type_contiguous((int)m.cols, MPI_FLOAT, &row);
     MPI_Type_commit(&row);
-    MPI_Iallgatherv(MPI_IN_PLACE, 0, row, m.data, count, place, row, comm->stage, &request);
-    bq_comm_wait(comm, &request, 1);
+    BQ_COMM_DO(comm, MPI_Iallgatherv, MPI_IN_PLACE, 0, row, m.data, count, place, row, comm->stage);
     MPI_Type_free(&row);
 }
 

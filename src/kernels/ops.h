@@ -1,20 +1,20 @@
-/* ops.h - the ops table: everything that blockq computes on a device, and what each op
- * promises.  Read this first.
+/* ops.h - the ops table: everything that blockq computes on a device.  Read this first, then ops.def: the ops
+ * and what each of them promises.
  *
- * A backend is one instance of this table.  `cpu` has every op and defines its result.  Another backend must
- * give the same bits in ops of class "bitwise"; in ops of class "NMSE x" its normalized mean squared error,
- * sum (result - cpu)^2 / sum cpu^2, is at most x.
+ * A backend is one instance of this table.  `cpu` has every op and defines its result.  In an op of class
+ * BITWISE another backend must give the same bits; in an op of class NEAR its normalized mean squared error,
+ * NMSE = sum (result - cpu)^2 / sum cpu^2, is at most 1e-10.
  *
  * Matrices are views (base/mat.h) of the device's memory, f32 unless stated; ld may exceed cols.  Letters:
  *   T       tokens of one sample            nh, nkv   query heads, key-value heads
  *   H, I    hidden size, width of the MLP   hd        size of a head
  *   V       vocabulary                      K         columns of a linear
- *   rne     round to nearest, ties to even  w_hat     dequantized weights (`what` in names)
+ *   rne     round to nearest, ties to even  w_hat     dequantized weights
  *
  * An output must not share memory with an input unless the op says so.  Ops are asynchronous but run in the
  * order of their calls; what they write on the host is there after `wait`.  Scratch is pushed to the device's
  * arena and taken back before the op returns (bq_op_scratch says how much).  No result depends on the number
- * of threads.  A wrong shape is a bug and ends the job (BQ_CHECK). */
+ * of threads.  A wrong shape is a bug and ends the job (want.h). */
 #ifndef BQ_OPS_H
 #define BQ_OPS_H
 
@@ -137,13 +137,14 @@ struct bq_ops {
     int (*open)(bq_dev *dev, int number, size_t mem); /* number: threads (cpu) or device (cuda) */
     void (*close)(bq_dev *dev);
     void (*wait)(bq_dev *dev);
-    /* Recording: a list of ops that is called again and again with the same arguments
-     * becomes one launch on a GPU.
+    /* Recording: a list of ops that is called again and again with the same arguments becomes one launch on a
+     * GPU.
      *     if (!op->replay(dev, key)) { ... the ops ...; op->recorded(dev); }
      * replay returns true when the ops recorded under `key` run again, with their scratch and their results
      * on the host.  Else call the ops, but no put, get, wait or other replay among them.  The caller promises
      * that equal keys mean the same calls with the same arguments.  forget: drop all recordings; call it
-     * before their memory is used for something else.  The cpu never replays.  Class: bitwise. */
+     * before their memory is used for something else.  A replay gives the same bits.  The cpu
+     * never replays. */
     bool (*replay)(bq_dev *dev, uint64_t key);
     void (*recorded)(bq_dev *dev);
     void (*forget)(bq_dev *dev);
@@ -157,13 +158,11 @@ struct bq_ops {
     void (*unpin)(bq_dev *dev, void *memory);
 
     /* Copies between matrices of the same shape and type.
-     *   put    from the host, or from the device where a stream is kept there.  Pinned memory must not be
-     *          written until the next wait; other memory may be written at once
-     *   get    to the host; there after the next wait
-     *   copy   on the device */
+     *   put   from the host, or from the device where a stream is kept there.  Pinned memory must not be
+     *         written until the next wait; other memory may be written at once
+     *   get   to the host; there after the next wait */
     void (*put)(bq_dev *dev, bq_mat host, bq_mat to);
     void (*get)(bq_dev *dev, bq_mat from, bq_mat host);
-    void (*copy)(bq_dev *dev, bq_mat from, bq_mat to);
     /* Copies beside the ops.
      *   put_ahead   from pinned memory.  It waits for the ops that were called before the last join, not for
      *               later ones; ops called after the next join see the copy
@@ -173,196 +172,9 @@ struct bq_ops {
     void (*put_ahead)(bq_dev *dev, bq_mat pinned, bq_mat to);
     bool (*arrived)(bq_dev *dev);
     void (*join)(bq_dev *dev);
-    /* All elements of m become 0; any type. */
-    void (*zero)(bq_dev *dev, bq_mat m);
 
-    /* c = alpha * op(a) op(b) + beta * c; op transposes where ta, tb are set.  Class: NMSE 1e-10; in the ways
-     * of dev->compute that round, NMSE 1e-10 from the product of the rounded operands.  On the cpu tiles are
-     * cut by the full shape of c, each one call of a serial BLAS, or kernels/cpu/product.h does it.  2 m n k
-     * flop.  Scratch: bq_gemm_scratch. */
-    void (*gemm)(bq_dev *dev, bool ta, bool tb, float alpha, bq_mat a, bq_mat b, float beta, bq_mat c);
-
-    /* y = x * factor, element by element; y may be x.  Class: bitwise. */
-    void (*scale)(bq_dev *dev, bq_mat x, float factor, bq_mat y);
-    /* y += x, element by element.  Each may be f32 or f64; where one of them is f64 the sum is, and is then
-     * rounded to y's type.  Class: bitwise. */
-    void (*add)(bq_dev *dev, bq_mat x, bq_mat y);
-    /* y(t, :) += bias(0, :) for all t.  Class: bitwise. */
-    void (*bias)(bq_dev *dev, bq_mat bias, bq_mat y);
-
-    /* y = x / sqrt(mean(x^2) + eps) * weight for each run of n columns of each row; weight (1, n), x and y
-     * (T, a multiple of n), which may be the same memory.  Sums in 16 fixed lanes.  Class: bitwise. */
-    void (*rmsnorm)(bq_dev *dev, bq_mat x, bq_mat weight, float eps, bq_mat y);
-    /* dx += the gradient of rmsnorm.  It adds, since dx usually holds the gradient of
-     * the residual.  Class: bitwise. */
-    void (*rmsnorm_bwd)(bq_dev *dev, bq_mat x, bq_mat weight, float eps, bq_mat dy, bq_mat dx);
-
-    /* Rotary positions, in place, on the first d = 2 * cos.cols channels of each of `heads` heads of
-     * x (T, heads * head_dim):
-     *   x[i]       becomes x[i] cos[i] - x[i + d/2] sin[i]
-     *   x[i + d/2] becomes x[i + d/2] cos[i] + x[i] sin[i]
-     * cos, sin: (T, d/2), with the factor bq_rope.attention in them.  inverse: the transpose, for
-     * gradients.  Class: bitwise. */
-    void (*rope)(bq_dev *dev, bq_mat x, int64_t heads, int64_t head_dim, bq_mat cos, bq_mat sin,
-                 bool inverse);
-
-    /* Causal attention of one sample, with a window if there is one: q, out (T, nh * hd), k, v (T, nkv * hd).
-     * Query head h reads kv head h / (nh / nkv).  lse (nh, T) is for the backward: the log of the sum of exp
-     * of the scaled scores.  It goes over tiles with a running maximum and sum, so no T x T matrix exists.
-     * Products may be computed as dev->compute says.  Class: NMSE 1e-10. */
-    void (*attention)(bq_dev *dev, bq_attention a, bq_mat q, bq_mat k, bq_mat v, bq_mat out, bq_mat lse);
-    /* Gradients dq (T, nh * hd), dk, dv (T, nkv * hd), which are overwritten; probabilities are computed
-     * again from lse.  Class: NMSE 1e-10. */
-    void (*attention_bwd)(bq_dev *dev, bq_attention a, bq_mat q, bq_mat k, bq_mat v, bq_mat out, bq_mat lse,
-                          bq_mat dout, bq_mat dq, bq_mat dk, bq_mat dv);
-
-    /* z = act(g) * u, element by element.  Class: bitwise. */
-    void (*glu)(bq_dev *dev, bq_act act, bq_mat g, bq_mat u, bq_mat z);
-    /* dg, du from dz; dg may be g and du may be u.  Class: bitwise. */
-    void (*glu_bwd)(bq_dev *dev, bq_act act, bq_mat g, bq_mat u, bq_mat dz, bq_mat dg, bq_mat du);
-
-    /* loss[0] = factor * sum (y - target)^2, on the host after wait; summed in f64, a row in 16
-     * lanes, then the rows in order.  Unless dy.data is NULL, dy = 2 factor (y - target); dy may
-     * be y.  Class: bitwise. */
-    void (*mse)(bq_dev *dev, bq_mat y, bq_mat target, double factor, bq_mat dy, double *loss);
-
-    /* Each element of out is qt's with probability p, else fp's.  Element e = row * cols + col uses word
-     * e % 4 of Philox quad e / 4 at `at` (base/rng.h), and is qt's where word < p * 2^32.  Class: bitwise. */
-    void (*mix)(bq_dev *dev, bq_mat fp, bq_mat qt, double p, bq_rng_key at, bq_mat out);
-
-    /* nll[t] = logsumexp(logits(t, :)) - logits(t, next(t)) in f64, with logits = x head^T; head is the
-     * lm_head.  x (T, H), head (V, H), next (T, 1) i32 in [0, V); nll: T doubles on the host, there after
-     * wait.  Logits are made for some rows at a time.  Class: NMSE 1e-10. */
-    void (*xent)(bq_dev *dev, bq_mat x, bq_mat head, bq_mat next, double *nll);
-
-    /* The min-max grid of each row of w.  scale, zero: (rows, 1).  zero has whole numbers; here and below
-     * zero.data is NULL where the scheme is symmetric.  lo <= 0 <= hi are the ends of the row with 0
-     * included; ends that are too close are widened (AIMET).
-     *   symmetric    scale = the step of s.grid (grid.h); BQ_GRID_ABSMAX widens no ends: where they are 0 its
-     *                step is FLT_EPSILON
-     *   asymmetric   scale = (hi - lo) / (qmax - qmin), zero = clamp(qmin - rne(lo / scale), qmin, qmax)
-     *                (llm-compressor, Quark)
-     * The scale is rounded to s.scale, before zero is computed from it.  Class: bitwise. */
-    void (*range)(bq_dev *dev, bq_mat w, bq_scheme s, bq_mat scale, bq_mat zero);
-
-    /* code = clamp(rne(w / scale) + zero, qmin, qmax) with a true division; NaN becomes qmin.  code
-     * (rows, cols) i8.  Class: bitwise. */
-    void (*quantize)(bq_dev *dev, bq_mat w, bq_mat scale, bq_mat zero, bq_scheme s, bq_mat code);
-    /* w = (code - zero) * scale.  Class: bitwise. */
-    void (*dequantize)(bq_dev *dev, bq_mat code, bq_mat scale, bq_mat zero, bq_mat w);
-
-    /* y = clamp(rne(x / s), qmin, qmax) * s with codes of `bits` bits (2 ... 8) and, for each row, the scale
-     * s of BQ_GRID_ABSMAX.  compressed-tensors does this to the inputs of a linear with dynamic symmetric
-     * quantization per token.  y may be x.  Class: bitwise. */
-    void (*fake_quantize_rows)(bq_dev *dev, bq_mat x, int bits, bq_mat y);
-    /* As range, but both ends are multiplied by `shrink` first, in (0, 1].  Unless e.data is NULL, e
-     * (rows, cols) = w_hat - w on that grid.  Class: bitwise. */
-    void (*range_shrunk)(bq_dev *dev, bq_mat w, bq_scheme s, float shrink, bq_mat scale, bq_mat zero,
-                         bq_mat e);
-    /* For each row the best grid of range_shrunk with the values of `ends`: the one with the least
-     * sum |w_hat - w|^norm, of equals the widest.  w_hat in f32, sums in f64 in 16 lanes; |e|^2.4 is
-     * exact to 1e-6.  A sum that is NaN never replaces the min-max grid.  Reads w once for up to 128
-     * grids.  Class: bitwise. */
-    void (*range_mse)(bq_dev *dev, bq_mat w, bq_scheme s, bq_shrink ends, bq_mat scale, bq_mat zero);
-    /* Keep the better grid, row by row.  Where sum a(r, :) b(r, :) (f64, 16 lanes) < loss(r), and with
-     * `first` everywhere: loss(r) becomes that sum, and best, best_zero take the row of scale, zero.  loss:
-     * (rows, 1) f64.  a and b may be the same matrix.  Class: bitwise. */
-    void (*range_better)(bq_dev *dev, bool first, bq_mat a, bq_mat b, bq_mat scale, bq_mat zero, bq_mat loss,
-                         bq_mat best, bq_mat best_zero);
-    /* Scales in two levels, in place (AIMET's LPBQ): the scales of a row become k * unit with k =
-     * rne(scale / unit), a whole number in 1 ... levels.  unit is the row's largest scale / levels, cut
-     * off (not rounded) to log2(levels) bits less than `type` has; so every product is exact in that
-     * type, and the largest one is levels * unit.  scale: (rows, groups).  levels: a power of 2, at
-     * most 64.  Class: bitwise. */
-    void (*range_levels)(bq_dev *dev, bq_mat scale, int levels, bq_type type);
-    /* Refits the grid of each row of w in place by o.iterations of kernels/quadratic.h (terms in f32, sums in
-     * double, 16 lanes); rows do not interact.  scale, zero: the grids to start from; zero need not be whole,
-     * and for a symmetric scheme only the scale can be solved for.  A row with NaN or an infinity keeps its
-     * grid.  Class: bitwise. */
-    void (*half_quadratic)(bq_dev *dev, bq_mat w, bq_scheme s, bq_quadratic o, bq_mat scale, bq_mat zero);
-
-    /* AdaScale's forward, which reads W once; fold.data may be NULL:
-     *   s = (exp(gamma) hi - exp(beta) lo) / (qmax - qmin), rounded to scheme.scale   -> scale (rows, 1)
-     *   fold = (W / exp(s2)) / exp(s3)                                                -> fold
-     *   w_hat = clamp(rne(fold / s), qmin, qmax) * s                                  -> what
-     * Class: bitwise. */
-    void (*adascale_weights)(bq_dev *dev, const bq_adascale *p, bq_scheme scheme, bq_mat what, bq_mat scale,
-                             bq_mat fold);
-
-    /* AdaScale's backward and the Adam step, from g = dL/dw_hat, which is read once:
-     * straight-through, with the mask after rounding.  Updates beta, gamma, s3, s2 and all moments.  adam (1,
-     * BQ_ADAM_NUMBERS): the numbers of this step, from bq_adam_put (kernels/adam.h).  For tests: with grad
-     * (rows, cols + 3) it only writes the gradients of s2, then beta, gamma, s3, and does not read adam; else
-     * grad.data is NULL.  Row sums in 16 fixed lanes.  Class: bitwise. */
-    void (*adascale_step)(bq_dev *dev, const bq_adascale *p, bq_scheme scheme, bq_mat g, bq_mat adam,
-                          bq_mat grad);
-
-    /* h = x^T x, exactly symmetric; x (T, K), h (K, K).  It is computed as dev->compute says, or more
-     * exactly.  T K^2 flop: one triangle is computed and copied to the other.  Class: NMSE 1e-10. */
-    void (*gram)(bq_dev *dev, bq_mat x, bq_mat h);
-
-    /* order (K, 1) i32: entry i is the column that is taken as number i.  diag (K, 1), NaN counts as 0;
-     * group: for BQ_ORDER_GAR, divides K.  Of equal columns the one with the smaller number comes
-     * first.  Class: bitwise. */
-    void (*order)(bq_dev *dev, bq_mat diag, bq_order kind, int64_t group, bq_mat order);
-
-    /* ut = U^T, lower triangular, with U^T U = A^-1 (GPTQ).  A is factor * h with rows and columns
-     * in the given order (order.data NULL: as they stand); a 0 on its diagonal becomes 1; then damp times the
-     * mean of the diagonal is added to the diagonal.  h, ut (K, K); h f32 or f64; ut may be h where that is
-     * f32.  Computed in f64 by a reverse Cholesky factorization: A = R R^T with R upper, U = R^-1.
-     * Synchronous.  Returns false, with ut unchanged, when A is not positive definite or not finite.  2/3 K^3
-     * flop.  Scratch: bq_factor_scratch.  Class: NMSE 1e-10. */
-    bool (*factor)(bq_dev *dev, bq_mat h, bq_mat order, double factor, double damp, bq_mat ut);
-
-    /* The grid of each row of w as range gives it, then clipped: of the scales range *
-     * (1 - i / 100), i = 0 ... 79, rounded to s.scale, the first with the least sum weight (w_hat - w)^2.
-     * weight (groups, cols): row r uses row r % groups.  zero is range's.  Sums in 16 fixed lanes.  Up to
-     * 800 rows cols flop.  Class: bitwise. */
-    void (*fit)(bq_dev *dev, bq_mat w, bq_mat weight, bq_scheme s, bq_mat scale, bq_mat zero);
-
-    /* GPTQ's loop over the columns in their order (Frantar et al. 2022).  Column i is rounded to w_hat on its
-     * group's grid (true division); e = (w - w_hat) / u_ii; then w_j -= e u_ij for all later columns j.  A
-     * weight takes these errors one by one, in processing order, each by a multiplication and a subtraction.
-     * fold (rows, K), columns as they stand, may be w: each weight as it was just before rounding, clamped to
-     * half a step outside the grid, so that quantize gives GPTQ's codes.  Rows do not interact; panels start
-     * at multiples of BQ_GPTQ_ROWS.  rows K^2 flop.  Scratch: bq_gptq_scratch.  Class: bitwise. */
-    void (*gptq)(bq_dev *dev, const bq_gptq *p, bq_scheme s, bq_mat fold);
-
-    /* Smoothing: statistics of columns (input channels), scales from them, and what scales do to a matrix. */
-    /* All elements of m = value.  Class: bitwise. */
-    void (*set)(bq_dev *dev, bq_mat m, float value);
-    /* m(0, c) = max(m(0, c), sign * x(r, c)) over all rows r; sign: 1, -1, or 0 for |x|.  NaN is
-     * skipped.  Class: bitwise. */
-    void (*column_max)(bq_dev *dev, bq_mat x, float sign, bq_mat m);
-    /* sum(0, c) = sum over r of |x(r, c)|, rows in order in f64, rounded to f32 at the end.  group > 0: each
-     * |x| is first divided by the largest |x| among the `group` columns of its row and group, + 1e-6 (as a
-     * product with the reciprocal).  Class: bitwise. */
-    void (*column_abs)(bq_dev *dev, bq_mat x, int64_t group, bq_mat sum);
-    /* sum(0, c) = sum over r of x(r, c)^2, rows in order in f64, rounded to f32 at the
-     * end.  Class: bitwise. */
-    void (*column_squares)(bq_dev *dev, bq_mat x, bq_mat sum);
-    /* y(r, c) = x(r, c) * s(0, c); x(r, c) / s(0, c); x(r, c) / s(r, 0).  y may be x.  Class: bitwise. */
-    void (*times_columns)(bq_dev *dev, bq_mat x, bq_mat s, bq_mat y);
-    void (*over_columns)(bq_dev *dev, bq_mat x, bq_mat s, bq_mat y);
-    void (*over_rows)(bq_dev *dev, bq_mat x, bq_mat s, bq_mat y);
-    /* s (1, cols) by the form (smooth.h), from the statistics act >= 0 and weight >= 0, both (1, cols), in
-     * f64 with base/power.h.  weight is not read by LOG and POWER.  Class: bitwise. */
-    void (*smooth_scale)(bq_dev *dev, bq_smooth_form form, bq_mat act, bq_mat weight, bq_mat s);
-    /* In place: each row of s has the values of several heads, `head` values for each head.  Every value
-     * becomes the largest of its place over the heads of the row.  Class: bitwise. */
-    void (*head_max)(bq_dev *dev, bq_mat s, int64_t head);
-    /* out = dequantize(quantize(w * s)) / s, on the min-max grids of the scheme's groups as range gives them;
-     * w, out (rows, cols), s (1, cols).  Class: bitwise. */
-    void (*smooth_weights)(bq_dev *dev, bq_mat w, bq_mat s, bq_scheme scheme, bq_mat out);
-    /* sum[0] = the distance of a and b, summed over all elements; on the host after wait.  In f64, a row in
-     * 16 lanes, then the rows in order.  Class: bitwise. */
-    void (*distance)(bq_dev *dev, bq_mat a, bq_mat b, bq_distance kind, double *sum);
-    /* out = dequantize(quantize(clamp(w, -c, c))) - w, with c = factor * the row's largest |w|, on the row's
-     * min-max grid after clamping.  out must not be w.  Class: bitwise. */
-    void (*clip_error)(bq_dev *dev, bq_mat w, float factor, bq_scheme s, bq_mat out);
-    /* In place: clamp row r of w to +-(1 - i * step) times its largest |w|, where i is the first row of
-     * `error` (candidates, rows of w) that is least in column r.  Class: bitwise. */
-    void (*clip_rows)(bq_dev *dev, bq_mat error, float step, bq_mat w);
+#define OP(type, name, class, ...) type (*name)(bq_dev * dev, __VA_ARGS__);
+#include "kernels/ops.def"
 };
 
 /* The backends.  In a build without CUDA bq_ops_cuda refuses to open, and there are 0 devices. */

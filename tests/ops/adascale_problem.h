@@ -14,12 +14,12 @@ static bq_dev dev;        /* opened by main */
 typedef struct {
     bq_adascale p;
     bq_scheme s;
-    bq_mat g, what, scale, fold, grad;
+    bq_mat g, w_hat, scale, fold, grad;
 } problem;
 
 static inline void each(problem *q, void (*visit)(bq_mat m)) {
     bq_mat all[] = {q->p.w,     q->p.hi,   q->p.lo,   q->p.beta, q->p.gamma, q->p.s3,  q->p.s2, q->p.m_row,
-                    q->p.v_row, q->p.m_s2, q->p.v_s2, q->g,      q->what,    q->scale, q->fold, q->grad};
+                    q->p.v_row, q->p.m_s2, q->p.v_s2, q->g,      q->w_hat,   q->scale, q->fold, q->grad};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) visit(all[i]);
 }
 
@@ -39,7 +39,7 @@ static inline problem start(int64_t rows, int64_t cols, int64_t pad, bq_scheme s
     q.p.s3 = make_filled(rows, 1, 1, 5, far), q.p.s2 = make_filled(rows, cols, pad + 2, 6, far);
     q.p.m_row = zeroed(rows, 3, pad), q.p.v_row = zeroed(rows, 3, 1);
     q.p.m_s2 = zeroed(rows, cols, pad), q.p.v_s2 = zeroed(rows, cols, pad + 3);
-    q.what = make(rows, cols, pad + 1, BQ_F32), q.fold = make(rows, cols, pad, BQ_F32);
+    q.w_hat = make(rows, cols, pad + 1, BQ_F32), q.fold = make(rows, cols, pad, BQ_F32);
     q.scale = make(rows, 1, pad, BQ_F32), q.grad = make(rows, cols + 3, pad, BQ_F32);
     dev.op->range(&dev, q.p.w, grid_of(s.element, BQ_F32), q.scale, (bq_mat){0});
     for (int64_t r = 0; r < rows; r++) {
@@ -50,7 +50,7 @@ static inline problem start(int64_t rows, int64_t cols, int64_t pad, bq_scheme s
 }
 
 static inline void forward(problem *q) {
-    dev.op->adascale_weights(&dev, &q->p, q->s, q->what, q->scale, q->fold);
+    dev.op->adascale_weights(&dev, &q->p, q->s, q->w_hat, q->scale, q->fold);
 }
 static inline void gradient(problem *q) { dev.op->adascale_step(&dev, &q->p, q->s, q->g, none, q->grad); }
 static inline void step(problem *q, bq_adam adam) {

@@ -1,5 +1,4 @@
-/* ops_common.h - what the tests of ops share: guarded matrices, repeatable numbers, errors, devices,
- * instruction sets.
+/* ops_common.h - what the tests of ops share: guarded matrices, repeatable numbers, errors, devices.
  *
  * A test compares an op with a naive loop in double precision written in the test.  Matrices come from
  * make(): bytes around them and between cols and ld hold a pattern, which intact() demands back after the op.
@@ -178,35 +177,5 @@ static inline bq_dev cpu_with(int threads, size_t mem) {
 
 /* 1, 2, ... threads that a test tries; they are the cpu's, and on the mirror one is enough. */
 #define THREAD_COUNTS (ops_mirror ? 1 : 3)
-
-/* Instruction sets.  The choice is made once a process, so that each set runs in its own: main starts with
- *     if (isa_child(work)) return 0;
- * where work runs ops and returns bits_of their outputs; same_on_every_isa() starts the program again under
- * each instruction set and compares what work returned. */
-static inline bool isa_child(uint64_t (*work)(void)) {
-    if (!getenv("BQ_TEST_BITS")) return false;
-    printf("bits %016llx\n", (unsigned long long)work());
-    return true;
-}
-
-static inline bool same_on_every_isa(void) {
-    if (ops_mirror) return true; /* the cpu's alone: another program's test */
-    static const char *const isa[] = {"base", "avx2", "avx512"};
-    char program[512], command[640], line[256], bits[3][32] = {{0}};
-    ssize_t n = readlink("/proc/self/exe", program, sizeof program - 1);
-    if (n <= 0) return false;
-    program[n] = 0;
-    for (int i = 0; i < 3; i++) {
-        snprintf(command, sizeof command, "BQ_TEST_BITS=1 BQ_CPU_ISA=%s '%s'", isa[i], program);
-        FILE *out = popen(command, "r"); /* the program's own path, not input */
-        if (!out) return false;
-        while (fgets(line, sizeof line, out))
-            if (sscanf(line, "bits %31s", bits[i]) == 1) break;
-        while (fgets(line, sizeof line, out)) continue;
-        if (pclose(out) != 0 || !bits[i][0]) return false;
-        if (strcmp(bits[i], bits[0]) != 0) fprintf(stderr, "%s differs from %s\n", isa[i], isa[0]);
-    }
-    return strcmp(bits[0], bits[1]) == 0 && strcmp(bits[0], bits[2]) == 0;
-}
 
 #endif

@@ -1,7 +1,7 @@
 /* Attention, both directions, against naive loops in double; the naive backward against differences of the
  * naive forward.  Shapes: lengths around tiles, groups, windows, odd head sizes, columns inside wider
  * matrices. */
-#include "ops_common.h"
+#include "same_bits.h"
 
 #include <math.h>
 
@@ -212,12 +212,12 @@ static void naive_backward_is_a_slope(void **state) {
 
 /* ---- bits ---- */
 
-static uint64_t all_bits(int threads) {
+static uint64_t all_bits(void) {
     static const shape some[] = {
         {521, {3, 1, 14, 0.27f, 0}, 1}, {389, {4, 2, 10, 0.3f, 100}, 1}, {260, {34, 34, 6, 0.4f, 0}, 1}};
     uint64_t bits = 0;
-    for (int i = 0; i < 3; i++) {
-        bq_dev dev = cpu_with(threads, 0);
+    for (int i = 0; i < 3 && !few_cases(); i++) {
+        bq_dev dev = cpu_with(0, 0);
         bq_arena_open(&dev.mem, bq_op_scratch(some[i].t, some[i].a, 1));
         fixture f = build(some[i]);
         run(&dev, some[i], f);
@@ -227,27 +227,12 @@ static uint64_t all_bits(int threads) {
     return bits;
 }
 
-static uint64_t bits_of_two_threads(void) { return all_bits(2); }
-
-static void same_for_any_threads(void **state) {
-    (void)state;
-    if (few_cases()) return;
-    uint64_t one = all_bits(1);
-    for (int i = 2; i <= THREAD_COUNTS; i++) assert_true(one == all_bits(i));
-}
-
-static void same_for_any_isa(void **state) {
-    (void)state;
-    assert_true(same_on_every_isa());
-}
-
 int main(void) {
-    if (isa_child(bits_of_two_threads)) return 0;
+    if (isa_child()) return 0;
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(naive_backward_is_a_slope),
         cmocka_unit_test(equals_naive),
-        cmocka_unit_test(same_for_any_threads),
-        cmocka_unit_test(same_for_any_isa),
+        SAME_BITS,
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

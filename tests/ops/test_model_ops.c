@@ -1,5 +1,5 @@
 /* Ops on rows against naive loops in double; backwards also against differences of the naive forward. */
-#include "ops_common.h"
+#include "same_bits.h"
 
 #include "base/num.h"
 #include "kernels/cpu/vec.h"
@@ -45,22 +45,23 @@ static const shape shapes[] = {{1, 1},    {1, 257}, {31, 33}, {129, 127}, {257, 
                                {33, 129}, {7, 16},  {3, 64},  {0, 5}};
 #define SHAPES ((int)(sizeof shapes / sizeof *shapes))
 
-static void add_and_bias(void **state) {
+static void scale_add_bias(void **state) {
     (void)state;
     bq_dev dev = cpu_with(2, 0);
     for (int i = 0; i < SHAPES; i++) {
         shape s = shapes[i];
         bq_mat x = make_filled(s.t, s.h, 2, 1, 1), y = make_filled(s.t, s.h, 7, 2, 1),
                b = make_filled(1, s.h, 0, 3, 1);
-        bq_mat z = clone(y), old = clone(y);
-        dev.op->add(&dev, x, y), dev.op->bias(&dev, b, z);
+        bq_mat z = clone(y), old = clone(y), part = clone(y);
+        dev.op->add(&dev, x, y), dev.op->bias(&dev, b, z), dev.op->scale(&dev, x, -0.3f, part);
         for (int64_t r = 0; r < s.t; r++)
             for (int64_t c = 0; c < s.h; c++) {
                 assert_true((float)at(y, r, c) == (float)at(x, r, c) + (float)at(old, r, c));
                 assert_true((float)at(z, r, c) == (float)at(b, 0, c) + (float)at(old, r, c));
+                assert_true((float)at(part, r, c) == (float)at(x, r, c) * -0.3f);
             }
-        assert_true(intact(x) && intact(y) && intact(z) && intact(b));
-        drop(x), drop(y), drop(z), drop(b), drop(old);
+        assert_true(intact(x) && intact(y) && intact(z) && intact(b) && intact(part));
+        drop(x), drop(y), drop(z), drop(b), drop(old), drop(part);
     }
     bq_dev_close(&dev);
 }
@@ -261,9 +262,9 @@ static void xent(void **state) {
 
 /* ---- bits: every op once, on shapes with tails; run per number of threads and per instruction set ---- */
 
-static uint64_t all_bits(int threads) {
+static uint64_t all_bits(void) {
     enum { T = 131, HEADS = 3, HD = 38, H = HEADS * HD, V = 77 };
-    bq_dev dev = cpu_with(threads, bq_op_scratch(T, (bq_attention){1, 1, 1, 1, 0}, V));
+    bq_dev dev = cpu_with(0, bq_op_scratch(T, (bq_attention){1, 1, 1, 1, 0}, V));
     bq_mat x = make_filled(T, H, 1, 1, 1), y = make_filled(T, H, 2, 2, 2), z = make(T, H, 3, BQ_F32);
     bq_mat w = make_filled(1, H, 0, 3, 1), d = make_filled(T, H, 0, 4, 1), e = make(T, H, 0, BQ_F32);
     bq_mat cs = make_filled(T, HD / 2, 0, 5, 1), sn = make_filled(T, HD / 2, 0, 6, 1),
@@ -288,19 +289,6 @@ static uint64_t all_bits(int threads) {
     return bits;
 }
 
-static uint64_t bits_of_two_threads(void) { return all_bits(2); }
-
-static void same_for_any_threads(void **state) {
-    (void)state;
-    uint64_t one = all_bits(1);
-    for (int i = 2; i <= THREAD_COUNTS; i++) assert_true(one == all_bits(i));
-}
-
-static void same_for_any_isa(void **state) {
-    (void)state;
-    assert_true(same_on_every_isa());
-}
-
 /* The vectors' exponential is base/num.h's to the last bit, seen through exp(s - lse) with lse 0. */
 static void exp_is_the_one_of_num(void **state) {
     (void)state;
@@ -319,9 +307,9 @@ static void exp_is_the_one_of_num(void **state) {
 }
 
 int main(void) {
-    if (isa_child(bits_of_two_threads)) return 0;
+    if (isa_child()) return 0;
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(add_and_bias),
+        cmocka_unit_test(scale_add_bias),
         cmocka_unit_test(add_doubles),
         cmocka_unit_test(naive_norm_slope),
         cmocka_unit_test(rmsnorm),
@@ -330,8 +318,7 @@ int main(void) {
         cmocka_unit_test(mse),
         cmocka_unit_test(xent),
         cmocka_unit_test(exp_is_the_one_of_num),
-        cmocka_unit_test(same_for_any_threads),
-        cmocka_unit_test(same_for_any_isa),
+        SAME_BITS,
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

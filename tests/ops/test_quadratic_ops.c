@@ -1,5 +1,5 @@
 /* half_quadratic of the cpu backend. */
-#include "ops_common.h"
+#include "same_bits.h"
 
 #include <math.h>
 
@@ -196,29 +196,15 @@ static uint64_t all_bits(void) {
     return bits;
 }
 
-static void threads_change_nothing(void **state) {
-    (void)state;
-    uint64_t bits[3];
-    for (int i = 0; i < THREAD_COUNTS; i++) {
-        bq_dev with = cpu_with(i + 1, 0);
-        bits[i] = all_bits();
-        bq_dev_close(&with);
-        assert_true(bits[i] == bits[0]);
-    }
-}
-
-static void instruction_sets_change_nothing(void **state) {
-    (void)state;
-    assert_true(same_on_every_isa());
-}
-
 int main(void) {
     dev = cpu_with(2, 0);
-    if (isa_child(all_bits)) return 0;
+    if (isa_child()) return 0;
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(on_odd_shapes),          cmocka_unit_test(large_errors_are_left_out),
-        cmocka_unit_test(fractions_are_the_gain), cmocka_unit_test(special_rows_keep_their_grid),
-        cmocka_unit_test(threads_change_nothing), cmocka_unit_test(instruction_sets_change_nothing),
+        cmocka_unit_test(on_odd_shapes),
+        cmocka_unit_test(large_errors_are_left_out),
+        cmocka_unit_test(fractions_are_the_gain),
+        cmocka_unit_test(special_rows_keep_their_grid),
+        SAME_BITS,
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     bq_dev_close(&dev);

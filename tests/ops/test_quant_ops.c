@@ -1,5 +1,5 @@
 /* range, quantize, dequantize, fake_quantize_rows and mix of the cpu backend. */
-#include "ops_common.h"
+#include "same_bits.h"
 
 #include "base/num.h"
 #include "kernels/cpu/vec.h"
@@ -301,22 +301,6 @@ static uint64_t all_bits(void) {
     return bits;
 }
 
-static void threads_change_nothing(void **state) {
-    (void)state;
-    uint64_t bits[3];
-    for (int i = 0; i < THREAD_COUNTS; i++) {
-        bq_dev with = cpu_with(i + 1, 0);
-        bits[i] = all_bits();
-        bq_dev_close(&with);
-        assert_true(bits[i] == bits[0]);
-    }
-}
-
-static void instruction_sets_change_nothing(void **state) {
-    (void)state;
-    assert_true(same_on_every_isa());
-}
-
 /* Exit code of a child that quantizes a 2 x 3 matrix with a wrong argument. */
 static int refused(bq_scheme s, int64_t scales) {
     fflush(NULL);
@@ -345,7 +329,7 @@ static void wrong_arguments_die(void **state) {
 
 int main(void) {
     dev = cpu_with(2, 0);
-    if (isa_child(all_bits)) return 0;
+    if (isa_child()) return 0;
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(oracle_on_odd_shapes),
         cmocka_unit_test(range_of_special_rows),
@@ -356,8 +340,7 @@ int main(void) {
         cmocka_unit_test(fake_quantization_has_a_scale_a_row),
         cmocka_unit_test(mix_draws_by_element),
         cmocka_unit_test(mix_compares_strictly),
-        cmocka_unit_test(threads_change_nothing),
-        cmocka_unit_test(instruction_sets_change_nothing),
+        SAME_BITS,
         cmocka_unit_test(wrong_arguments_die),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);

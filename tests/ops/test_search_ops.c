@@ -1,5 +1,5 @@
 /* Grid searches of the cpu backend: range_shrunk, range_mse, range_better, range_levels. */
-#include "ops_common.h"
+#include "same_bits.h"
 
 #include "base/num.h"
 #include "kernels/cpu/vec.h"
@@ -288,30 +288,17 @@ static uint64_t all_bits(void) {
     return bits;
 }
 
-static void threads_change_nothing(void **state) {
-    (void)state;
-    uint64_t bits[3];
-    for (int i = 0; i < THREAD_COUNTS; i++) {
-        bq_dev with = cpu_with(i + 1, 0);
-        bits[i] = all_bits();
-        bq_dev_close(&with);
-        assert_true(bits[i] == bits[0]);
-    }
-}
-
-static void instruction_sets_change_nothing(void **state) {
-    (void)state;
-    assert_true(same_on_every_isa());
-}
-
 int main(void) {
     dev = cpu_with(2, 0);
-    if (isa_child(all_bits)) return 0;
+    if (isa_child()) return 0;
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(shrunk_on_odd_shapes),          cmocka_unit_test(mse_on_odd_shapes),
-        cmocka_unit_test(mse_clips_a_far_weight),        cmocka_unit_test(special_rows_keep_min_max),
-        cmocka_unit_test(better_replaces_what_is_worse), cmocka_unit_test(levels_are_whole),
-        cmocka_unit_test(threads_change_nothing),        cmocka_unit_test(instruction_sets_change_nothing),
+        cmocka_unit_test(shrunk_on_odd_shapes),
+        cmocka_unit_test(mse_on_odd_shapes),
+        cmocka_unit_test(mse_clips_a_far_weight),
+        cmocka_unit_test(special_rows_keep_min_max),
+        cmocka_unit_test(better_replaces_what_is_worse),
+        cmocka_unit_test(levels_are_whole),
+        SAME_BITS,
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     bq_dev_close(&dev);

@@ -1,5 +1,5 @@
 /* The smoothing ops of the cpu backend against naive loops. */
-#include "ops_common.h"
+#include "same_bits.h"
 
 #include "base/power.h"
 
@@ -275,24 +275,9 @@ static uint64_t all_bits(void) {
     return bits;
 }
 
-static void threads_change_nothing(void **state) {
-    (void)state;
-    uint64_t want = all_bits();
-    for (int threads = 1; threads < 2 * THREAD_COUNTS; threads += 2) {
-        bq_dev other = cpu_with(threads, 1 << 16);
-        assert_true(all_bits() == want);
-        bq_dev_close(&other);
-    }
-}
-
-static void instruction_sets_change_nothing(void **state) {
-    (void)state;
-    assert_true(same_on_every_isa());
-}
-
 int main(void) {
     dev = cpu_with(2, 1 << 16);
-    if (isa_child(all_bits)) return 0;
+    if (isa_child()) return 0;
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(powers),
         cmocka_unit_test(columns_on_odd_shapes),
@@ -302,8 +287,7 @@ int main(void) {
         cmocka_unit_test(weights_in_one_pass),
         cmocka_unit_test(distances),
         cmocka_unit_test(clips),
-        cmocka_unit_test(threads_change_nothing),
-        cmocka_unit_test(instruction_sets_change_nothing),
+        SAME_BITS,
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     bq_dev_close(&dev);

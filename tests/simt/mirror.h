@@ -1,4 +1,4 @@
-/* mirror.h - the two halves of the mirror: mirror.c runs and compares, mirror_ops.c is the table. */
+/* mirror.h - the two halves of the mirror: mirror.c runs and compares, mirror_ops.cc makes the table. */
 #ifndef MIRROR_H
 #define MIRROR_H
 
@@ -15,7 +15,8 @@ mirror_run *mirror_start(bq_dev *dev, const char *op, double limit, unsigned *ca
 /* The device of the next run, the matrices made to fit it; NULL after the last one. */
 bq_dev *mirror_next(mirror_run *run);
 
-extern const bq_ops mirror_ops;
+/* The cpu's table, with ops that run on both backends. */
+bq_ops mirror_ops(void);
 
 /* The emulator's schedule: 0, 1, 2.  On a GPU there is none to choose. */
 void mirror_schedule(int which) __attribute__((weak));

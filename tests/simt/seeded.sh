@@ -51,7 +51,7 @@ bug "a bound off by one" elements.cu 's|c < cols|c <= cols|' elements.cu test_mo
 bug "a shared index beyond its array" search.cuh 's|loss\[BQ_CANDIDATES\]|loss[BQ_CANDIDATES / 4]|' range_mse.cu test_search_ops
 bug "lanes summed in another order" reduce.cuh 's|int w = BQ_LANES / 2; w > 0; w /= 2|int w = 1; w < BQ_LANES; w *= 2|' rmsnorm.cu test_model_ops
 bug "a result read before the stream is done" cuda.cu 's|\(state = cudaStreamQuery\(cuda->stream\)\) == cudaErrorNotReady|(state = cudaSuccess) == cudaErrorNotReady|' cuda.cu test_model_ops
-bug "a copy on the wrong stream" move.cu 's|const cudaStream_t stream = bq_cuda_of\(dev\)->stream;|cudaStream_t stream; BQ_CUDA(cudaStreamCreateWithFlags(\&stream, cudaStreamNonBlocking));|' move.cu test_model_ops
+bug "a copy on the wrong stream" move.cu 's|const size_t size = bq_type_size\(from.type\)|BQ_CUDA(cudaStreamCreateWithFlags(\&stream, cudaStreamNonBlocking)); &|' move.cu test_model_ops
 bug "weights used before they have arrived" move.cu 's|cudaStreamWaitEvent\(cuda->stream, cuda->copied, 0\)|cudaSuccess|' move.cu unit_test_dev
 bug "weights overwritten while they are used" move.cu 's|cudaStreamWaitEvent\(cuda->ahead, cuda->called, 0\)|cudaSuccess|' move.cu unit_test_dev
 bug "a matrix on the host given to a kernel" elements.cu 's|bq_rows<float> every = \{bq_f32\(bias\), 0\};|static float here[4096]; bq_rows<float> every = {here, 0};|' elements.cu test_model_ops

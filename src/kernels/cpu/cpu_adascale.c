@@ -13,18 +13,11 @@
 
 enum { PARALLEL = 1 << 15 };
 
-static void check(bq_mat m, int64_t rows, int64_t cols, const char *name) {
-    BQ_CHECK(m.type == BQ_F32 && m.rows == rows && m.cols == cols,
-             "adascale: %s is %ld x %ld %s, not %ld x %ld F32", name, (long)m.rows, (long)m.cols,
-             bq_type_name(m.type), (long)rows, (long)cols);
-}
-
-static void check_all(const bq_adascale *p, bq_scheme s) {
+static void check_all(const bq_dev *dev, const bq_adascale *p, bq_scheme s) {
     int64_t rows = p->w.rows, cols = p->w.cols;
     BQ_CHECK(bq_scheme_valid(s, false), "adascale: no symmetric grid of %s", bq_element_name(s.element));
-    check(p->w, rows, cols, "w"), check(p->s2, rows, cols, "s2");
-    check(p->hi, rows, 1, "hi"), check(p->lo, rows, 1, "lo");
-    check(p->beta, rows, 1, "beta"), check(p->gamma, rows, 1, "gamma"), check(p->s3, rows, 1, "s3");
+    BQ_WANT(dev, rows, cols, p->w, p->s2);
+    BQ_WANT(dev, rows, 1, p->hi, p->lo, p->beta, p->gamma, p->s3);
 }
 
 static float *at(bq_mat m, int64_t r) { return bq_mat_at(m, r, 0); }
@@ -34,19 +27,19 @@ static bq_row_grid row_grid(const bq_adascale *p, bq_scheme s, int64_t r) {
     return bq_row_grid_of(s, bq_scale_round((high - low) / (bq_qmax(s) - bq_qmin(s)), s.scale), 0);
 }
 
-void bq_cpu_adascale_weights(bq_dev *dev, const bq_adascale *p, bq_scheme s, bq_mat what, bq_mat scale,
+void bq_cpu_adascale_weights(bq_dev *dev, const bq_adascale *p, bq_scheme s, bq_mat w_hat, bq_mat scale,
                              bq_mat fold) {
-    (void)dev;
     int64_t rows = p->w.rows, cols = p->w.cols;
-    check_all(p, s);
-    check(what, rows, cols, "what"), check(scale, rows, 1, "scale");
-    if (fold.data) check(fold, rows, cols, "fold");
+    check_all(dev, p, s);
+    BQ_WANT(dev, rows, cols, w_hat);
+    BQ_WANT(dev, rows, 1, scale);
+    if (fold.data) BQ_WANT(dev, rows, cols, fold);
     const bq_vec_table *vec = bq_vec();
 #pragma omp parallel for schedule(static) if (rows * cols > PARALLEL)
     for (int64_t r = 0; r < rows; r++) {
         bq_row_grid grid = row_grid(p, s, r);
         *at(scale, r) = grid.scale;
-        vec->adascale_row(at(p->w, r), at(p->s2, r), cols, bq_exp(*at(p->s3, r)), grid, at(what, r),
+        vec->adascale_row(at(p->w, r), at(p->s2, r), cols, bq_exp(*at(p->s3, r)), grid, at(w_hat, r),
                           fold.data ? at(fold, r) : NULL);
     }
 }
@@ -78,16 +71,15 @@ static void step_row(const bq_adascale *p, bq_scheme s, bq_mat g, const bq_adam_
 
 void bq_cpu_adascale_step(bq_dev *dev, const bq_adascale *p, bq_scheme s, bq_mat g, bq_mat adam,
                           bq_mat grad) {
-    (void)dev;
     int64_t rows = p->w.rows, cols = p->w.cols;
-    check_all(p, s);
-    check(g, rows, cols, "g");
+    check_all(dev, p, s);
+    BQ_WANT(dev, rows, cols, g);
     if (grad.data) {
-        check(grad, rows, cols + 3, "grad");
+        BQ_WANT(dev, rows, cols + 3, grad);
     } else {
-        check(adam, 1, BQ_ADAM_NUMBERS, "adam");
-        check(p->m_row, rows, 3, "m_row"), check(p->v_row, rows, 3, "v_row");
-        check(p->m_s2, rows, cols, "m_s2"), check(p->v_s2, rows, cols, "v_s2");
+        BQ_WANT(dev, 1, BQ_ADAM_NUMBERS, adam);
+        BQ_WANT(dev, rows, 3, p->m_row, p->v_row);
+        BQ_WANT(dev, rows, cols, p->m_s2, p->v_s2);
     }
 #pragma omp parallel for schedule(static) if (rows * cols > PARALLEL)
     for (int64_t r = 0; r < rows; r++) step_row(p, s, g, adam.data, grad, r);

@@ -18,22 +18,17 @@
 #define WORKERS 64 /* threads, at most */
 #define TASKS   32 /* tasks of the backward to aim for: enough for 16 threads, without many buffers to add */
 
-static void want(bq_mat m, int64_t rows, int64_t cols, const char *what) {
-    BQ_CHECK(m.rows == rows && m.cols == cols && m.type == BQ_F32 && m.ld >= cols && m.ld < 1l << 31,
-             "attention: %s is %ld x %ld %s, not %ld x %ld F32", what, (long)m.rows, (long)m.cols,
-             bq_type_name(m.type), (long)rows, (long)cols);
-}
-
-static bq_attend check(bq_compute compute, bq_attention a, bq_mat q, bq_mat k, bq_mat v, bq_mat out,
+static bq_attend check(const bq_dev *dev, bq_attention a, bq_mat q, bq_mat k, bq_mat v, bq_mat out,
                        bq_mat lse) {
     int64_t t = q.rows;
     BQ_CHECK(a.kv_heads > 0 && a.heads % a.kv_heads == 0 && a.head_dim > 0 && a.window >= 0,
              "attention: %ld heads, %ld kv heads of %ld, window %ld", (long)a.heads, (long)a.kv_heads,
              (long)a.head_dim, (long)a.window);
-    want(q, t, a.heads * a.head_dim, "q"), want(out, t, a.heads * a.head_dim, "out");
-    want(k, t, a.kv_heads * a.head_dim, "k"), want(v, t, a.kv_heads * a.head_dim, "v");
-    want(lse, a.heads, t, "lse");
-    bq_attend j = bq_attend_of(compute, a, t);
+    BQ_WANT(dev, t, a.heads * a.head_dim, q, out);
+    BQ_WANT(dev, t, a.kv_heads * a.head_dim, k, v);
+    BQ_WANT(dev, a.heads, t, lse);
+    BQ_CHECK(most(most(q.ld, out.ld), most(k.ld, v.ld)) <= INT32_MAX, "attention: an ld beyond the BLAS");
+    bq_attend j = bq_attend_of(dev->compute, a, t);
     j.q = q, j.k = k, j.v = v, j.out = out, j.lse = lse;
     return j;
 }
@@ -81,7 +76,7 @@ static void attend(const bq_attend *j, int64_t h, int64_t i, float *work) {
 }
 
 void bq_cpu_attention(bq_dev *dev, bq_attention a, bq_mat q, bq_mat k, bq_mat v, bq_mat out, bq_mat lse) {
-    bq_attend j = check(dev->compute, a, q, k, v, out, lse);
+    bq_attend j = check(dev, a, q, k, v, out, lse);
     size_t mark = bq_arena_mark(&dev->mem);
     bq_mat work = push_work(&dev->mem, &j);
     j.kt = push_transposed(&dev->mem, &j);
@@ -194,9 +189,10 @@ static bq_mat push_part(bq_arena *mem, bq_attention a, const runs *r) {
 
 void bq_cpu_attention_bwd(bq_dev *dev, bq_attention a, bq_mat q, bq_mat k, bq_mat v, bq_mat out, bq_mat lse,
                           bq_mat dout, bq_mat dq, bq_mat dk, bq_mat dv) {
-    bq_attend j = check(dev->compute, a, q, k, v, out, lse);
-    want(dout, q.rows, q.cols, "dout"), want(dq, q.rows, q.cols, "dq");
-    want(dk, k.rows, k.cols, "dk"), want(dv, k.rows, k.cols, "dv");
+    bq_attend j = check(dev, a, q, k, v, out, lse);
+    BQ_WANT(dev, q.rows, q.cols, dout, dq);
+    BQ_WANT(dev, k.rows, k.cols, dk, dv);
+    BQ_CHECK(most(most(dout.ld, dq.ld), most(dk.ld, dv.ld)) <= INT32_MAX, "attention: an ld beyond the BLAS");
     j.dout = dout, j.dq = dq;
     runs r = cut(&j);
     int64_t hd = a.head_dim, all = r.before[r.count];

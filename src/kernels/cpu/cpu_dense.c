@@ -154,12 +154,10 @@ static int fit(int64_t n) {
 }
 
 void bq_cpu_gemm(bq_dev *dev, bool ta, bool tb, float alpha, bq_mat a, bq_mat b, float beta, bq_mat c) {
-    int64_t m = ta ? a.cols : a.rows, k = ta ? a.rows : a.cols, kb = tb ? b.cols : b.rows,
-            n = tb ? b.rows : b.cols;
-    BQ_CHECK(m == c.rows && n == c.cols && k == kb && a.type == BQ_F32 && b.type == BQ_F32 &&
-                 c.type == BQ_F32,
-             "gemm: (%ld x %ld) (%ld x %ld) to %ld x %ld", (long)m, (long)k, (long)kb, (long)n, (long)c.rows,
-             (long)c.cols);
+    int64_t m = c.rows, n = c.cols, k = ta ? a.rows : a.cols;
+    BQ_WANT(dev, ta ? k : m, ta ? m : k, a);
+    BQ_WANT(dev, tb ? n : k, tb ? k : n, b);
+    BQ_WANT(dev, m, n, c);
     if (m == 0 || n == 0) return;
     bq_product_kind kind = bq_product_of(dev->compute);
     if (kind != BQ_PRODUCT_BLAS && m * n * k >= OWN_LEAST) {

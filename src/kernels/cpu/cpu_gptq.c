@@ -5,6 +5,7 @@
 
 #include "base/die.h"
 #include "kernels/cpu/vec.h"
+#include "kernels/order.h"
 
 #include <limits.h>
 #include <math.h>
@@ -14,40 +15,17 @@ enum { PARALLEL = 1 << 15, PANEL = BQ_GPTQ_ROWS, BLOCK = 128, SHRINKS = 80 };
 
 /* ---- order ---- */
 
-static float weight_at(bq_mat diag, int64_t c) {
-    float d = *(const float *)bq_mat_at(diag, c, 0);
-    return d == d ? d : 0;
-}
-
-static float largest(bq_mat diag, int64_t first, int64_t count) {
-    float most = weight_at(diag, first);
-    for (int64_t c = first + 1; c < first + count; c++) most = fmaxf(most, weight_at(diag, c));
-    return most;
-}
-
 void bq_cpu_order(bq_dev *dev, bq_mat diag, bq_order kind, int64_t group, bq_mat order) {
-    (void)dev;
     int64_t k = diag.rows;
-    BQ_CHECK(diag.cols == 1 && diag.type == BQ_F32 && order.rows == k && order.cols == 1 &&
-                 order.type == BQ_I32 && k <= INT_MAX &&
-                 (kind != BQ_ORDER_GAR || (group > 0 && k % group == 0)),
-             "order of %ld columns in groups of %ld to %ld x %ld", (long)k, (long)group, (long)order.rows,
-             (long)order.cols);
+    BQ_WANT(dev, k, 1, diag);
+    BQ_WANT_AS(dev, BQ_I32, k, 1, order);
+    BQ_CHECK(k <= INT_MAX && (kind != BQ_ORDER_GAR || (group > 0 && k % group == 0)),
+             "order of %ld columns in groups of %ld", (long)k, (long)group);
     if (kind != BQ_ORDER_GAR) group = k;
 #pragma omp parallel for schedule(static) if (k > 512)
     for (int64_t c = 0; c < k; c++) {
-        int64_t rank = 0, mine = c / group * group;
-        float d = weight_at(diag, c);
-        for (int64_t o = mine; o < mine + group; o++) {
-            float other = weight_at(diag, o);
-            rank += other > d || (other == d && o < c);
-        }
-        float top = group < k ? largest(diag, mine, group) : 0;
-        for (int64_t g = 0; g < k && group < k; g += group) {
-            float other = g == mine ? 0 : largest(diag, g, group);
-            rank += g != mine && (other > top || (other == top && g < mine)) ? group : 0;
-        }
-        *(int32_t *)bq_mat_at(order, kind == BQ_ORDER_NONE ? c : rank, 0) = (int32_t)c;
+        int64_t at = kind == BQ_ORDER_NONE ? c : bq_order_rank(diag.data, diag.ld, k, group, c);
+        *(int32_t *)bq_mat_at(order, at, 0) = (int32_t)c;
     }
 }
 
@@ -67,9 +45,8 @@ static float clipped(const float *w, const float *weight, int64_t n, bq_scheme s
 }
 
 void bq_cpu_fit(bq_dev *dev, bq_mat w, bq_mat weight, bq_scheme s, bq_mat scale, bq_mat zero) {
-    BQ_CHECK(weight.type == BQ_F32 && weight.rows > 0 && weight.cols == w.cols,
-             "fit: %ld x %ld weights of %ld x %ld", (long)weight.rows, (long)weight.cols, (long)w.rows,
-             (long)w.cols);
+    BQ_WANT(dev, weight.rows, w.cols, weight);
+    BQ_CHECK(weight.rows > 0, "fit: no weights");
     dev->op->range(dev, w, s, scale, zero);
 #pragma omp parallel for schedule(dynamic, 8) if (w.rows * w.cols > PARALLEL / 16)
     for (int64_t r = 0; r < w.rows; r++) {
@@ -151,7 +128,8 @@ static void fit_group(bq_dev *dev, panel *a, int64_t i) {
     const bq_gptq *p = a->p;
     int64_t n = a->group, g = column(a, i) / n;
     bq_mat w = bq_mat_host(a->gather, 1, n, BQ_F32), weight = bq_mat_host(a->gather + n, 1, n, BQ_F32);
-    for (int64_t j = 0; j < n; j++) bq_f32(weight)[j] = weight_at(p->diag, column(a, i + j));
+    for (int64_t j = 0; j < n; j++)
+        bq_f32(weight)[j] = bq_diagonal(p->diag.data, p->diag.ld, column(a, i + j));
     for (int64_t l = 0; l < a->rows; l++) {
         for (int64_t j = 0; j < n; j++) a->gather[j] = a->w[(i + j) * PANEL + l];
         float *scale = grid_at(p->scale, a, l, g), *zero = p->zero.data ? grid_at(p->zero, a, l, g) : NULL;

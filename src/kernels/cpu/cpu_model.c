@@ -16,19 +16,11 @@ static bool worth_threads(bq_mat m) { return m.rows * m.cols > 1 << 14; }
 
 static float *row(bq_mat m, int64_t r) { return (float *)m.data + r * m.ld; }
 
-static void want(bq_mat m, int64_t rows, int64_t cols, const char *op, const char *what) {
-    BQ_CHECK(m.rows == rows && m.cols == cols && m.type == BQ_F32 && m.ld >= cols,
-             "%s: %s is %ld x %ld %s, not %ld x %ld F32", op, what, (long)m.rows, (long)m.cols,
-             bq_type_name(m.type), (long)rows, (long)cols);
-}
-
 /* add, where one of the matrices is f64: the sum is in double. */
-static void add_wide(bq_mat x, bq_mat y) {
+static void add_wide(bq_dev *dev, bq_mat x, bq_mat y) {
     bool narrow = y.type == BQ_F32;
-    BQ_CHECK(x.rows == y.rows && x.cols == y.cols && (narrow ? x.type == BQ_F64 : y.type == BQ_F64) &&
-                 (x.type == BQ_F64 || x.type == BQ_F32),
-             "add of %ld x %ld %s to %ld x %ld %s", (long)x.rows, (long)x.cols, bq_type_name(x.type),
-             (long)y.rows, (long)y.cols, bq_type_name(y.type));
+    BQ_WANT_AS(dev, x.type == BQ_F32 ? BQ_F32 : BQ_F64, y.rows, y.cols, x);
+    BQ_WANT_AS(dev, narrow ? BQ_F32 : BQ_F64, y.rows, y.cols, y);
 #pragma omp parallel for schedule(static) if (worth_threads(y))
     for (int64_t r = 0; r < y.rows; r++)
         for (int64_t c = 0; c < y.cols; c++) {
@@ -41,35 +33,33 @@ static void add_wide(bq_mat x, bq_mat y) {
 }
 
 void bq_cpu_add(bq_dev *dev, bq_mat x, bq_mat y) {
-    (void)dev;
     if (x.type != BQ_F32 || y.type != BQ_F32) {
-        add_wide(x, y);
+        add_wide(dev, x, y);
         return;
     }
-    want(x, y.rows, y.cols, "add", "x"), want(y, x.rows, x.cols, "add", "y");
+    BQ_WANT(dev, y.rows, y.cols, x, y);
 #pragma omp parallel for schedule(static) if (worth_threads(y))
     for (int64_t r = 0; r < y.rows; r++) bq_vec()->add(y.cols, row(x, r), row(y, r));
 }
 
 void bq_cpu_bias(bq_dev *dev, bq_mat bias, bq_mat y) {
-    (void)dev;
-    want(bias, 1, y.cols, "bias", "bias"), want(y, y.rows, bias.cols, "bias", "y");
+    BQ_WANT(dev, 1, y.cols, bias);
+    BQ_WANT(dev, y.rows, y.cols, y);
 #pragma omp parallel for schedule(static) if (worth_threads(y))
     for (int64_t r = 0; r < y.rows; r++) bq_vec()->add(y.cols, row(bias, 0), row(y, r));
 }
 
 /* The columns that are normalized together. */
-static int64_t run_of(bq_mat x, bq_mat weight, const char *op) {
-    want(weight, 1, weight.cols, op, "weight");
-    BQ_CHECK(weight.cols > 0 && x.cols % weight.cols == 0, "%s: %ld columns, a weight of %ld", op,
+static int64_t run_of(const bq_dev *dev, bq_mat x, bq_mat weight) {
+    BQ_WANT(dev, 1, weight.cols, weight);
+    BQ_CHECK(weight.cols > 0 && x.cols % weight.cols == 0, "rmsnorm: %ld columns, a weight of %ld",
              (long)x.cols, (long)weight.cols);
     return weight.cols;
 }
 
 void bq_cpu_rmsnorm(bq_dev *dev, bq_mat x, bq_mat weight, float eps, bq_mat y) {
-    (void)dev;
-    want(x, y.rows, y.cols, "rmsnorm", "x"), want(y, x.rows, x.cols, "rmsnorm", "y");
-    int64_t n = run_of(y, weight, "rmsnorm");
+    BQ_WANT(dev, y.rows, y.cols, x, y);
+    int64_t n = run_of(dev, y, weight);
 #pragma omp parallel for schedule(static) if (worth_threads(y))
     for (int64_t r = 0; r < y.rows; r++)
         for (int64_t c = 0; c < y.cols; c += n)
@@ -77,10 +67,8 @@ void bq_cpu_rmsnorm(bq_dev *dev, bq_mat x, bq_mat weight, float eps, bq_mat y) {
 }
 
 void bq_cpu_rmsnorm_bwd(bq_dev *dev, bq_mat x, bq_mat weight, float eps, bq_mat dy, bq_mat dx) {
-    (void)dev;
-    want(x, dx.rows, dx.cols, "rmsnorm_bwd", "x"), want(dx, x.rows, x.cols, "rmsnorm_bwd", "dx");
-    want(dy, x.rows, x.cols, "rmsnorm_bwd", "dy");
-    int64_t n = run_of(x, weight, "rmsnorm_bwd");
+    BQ_WANT(dev, dx.rows, dx.cols, x, dy, dx);
+    int64_t n = run_of(dev, x, weight);
 #pragma omp parallel for schedule(static) if (worth_threads(dx))
     for (int64_t r = 0; r < dx.rows; r++)
         for (int64_t c = 0; c < dx.cols; c += n)
@@ -89,9 +77,8 @@ void bq_cpu_rmsnorm_bwd(bq_dev *dev, bq_mat x, bq_mat weight, float eps, bq_mat 
 
 void bq_cpu_rope(bq_dev *dev, bq_mat x, int64_t heads, int64_t head_dim, bq_mat cos, bq_mat sin,
                  bool inverse) {
-    (void)dev;
-    want(x, x.rows, heads * head_dim, "rope", "x");
-    want(cos, x.rows, cos.cols, "rope", "cos"), want(sin, x.rows, cos.cols, "rope", "sin");
+    BQ_WANT(dev, x.rows, heads * head_dim, x);
+    BQ_WANT(dev, x.rows, cos.cols, cos, sin);
     BQ_CHECK(2 * cos.cols <= head_dim, "rope: %ld angles, heads of %ld", (long)cos.cols, (long)head_dim);
 #pragma omp parallel for schedule(static) if (worth_threads(x))
     for (int64_t r = 0; r < x.rows; r++)
@@ -99,18 +86,13 @@ void bq_cpu_rope(bq_dev *dev, bq_mat x, int64_t heads, int64_t head_dim, bq_mat 
 }
 
 void bq_cpu_glu(bq_dev *dev, bq_act act, bq_mat g, bq_mat u, bq_mat z) {
-    (void)dev;
-    want(g, z.rows, z.cols, "glu", "g"), want(u, z.rows, z.cols, "glu", "u"),
-        want(z, g.rows, g.cols, "glu", "z");
+    BQ_WANT(dev, z.rows, z.cols, g, u, z);
 #pragma omp parallel for schedule(static) if (worth_threads(z))
     for (int64_t r = 0; r < z.rows; r++) bq_vec()->glu(z.cols, act, row(g, r), row(u, r), row(z, r));
 }
 
 void bq_cpu_glu_bwd(bq_dev *dev, bq_act act, bq_mat g, bq_mat u, bq_mat dz, bq_mat dg, bq_mat du) {
-    (void)dev;
-    want(g, dz.rows, dz.cols, "glu_bwd", "g"), want(u, dz.rows, dz.cols, "glu_bwd", "u");
-    want(dz, g.rows, g.cols, "glu_bwd", "dz");
-    want(dg, dz.rows, dz.cols, "glu_bwd", "dg"), want(du, dz.rows, dz.cols, "glu_bwd", "du");
+    BQ_WANT(dev, dz.rows, dz.cols, g, u, dz, dg, du);
 #pragma omp parallel for schedule(static) if (worth_threads(dz))
     for (int64_t r = 0; r < dz.rows; r++)
         bq_vec()->glu_bwd(dz.cols, act, row(g, r), row(u, r), row(dz, r), row(dg, r), row(du, r));
@@ -119,8 +101,8 @@ void bq_cpu_glu_bwd(bq_dev *dev, bq_act act, bq_mat g, bq_mat u, bq_mat dz, bq_m
 size_t bq_cpu_mse_scratch(int64_t tokens) { return bq_arena_need(tokens, 1, BQ_F64); }
 
 void bq_cpu_mse(bq_dev *dev, bq_mat y, bq_mat target, double factor, bq_mat dy, double *loss) {
-    want(y, target.rows, target.cols, "mse", "y"), want(target, y.rows, y.cols, "mse", "target");
-    if (dy.data) want(dy, y.rows, y.cols, "mse", "dy");
+    BQ_WANT(dev, y.rows, y.cols, y, target);
+    if (dy.data) BQ_WANT(dev, y.rows, y.cols, dy);
     size_t mark = bq_arena_mark(&dev->mem);
     double *sums = bq_arena_push(&dev->mem, y.rows, 1, BQ_F64).data, sum = 0;
     float slope = (float)(2 * factor);
@@ -139,9 +121,9 @@ size_t bq_cpu_xent_scratch(int64_t tokens, int64_t vocab) {
 }
 
 void bq_cpu_xent(bq_dev *dev, bq_mat x, bq_mat head, bq_mat next, double *nll) {
-    want(x, next.rows, head.cols, "xent", "x"), want(head, head.rows, x.cols, "xent", "head");
-    BQ_CHECK(next.cols == 1 && next.type == BQ_I32, "xent: next is %ld x %ld %s", (long)next.rows,
-             (long)next.cols, bq_type_name(next.type));
+    BQ_WANT(dev, next.rows, head.cols, x);
+    BQ_WANT(dev, head.rows, x.cols, head);
+    BQ_WANT_AS(dev, BQ_I32, x.rows, 1, next);
     size_t mark = bq_arena_mark(&dev->mem);
     bq_mat logits = bq_arena_push(&dev->mem, xent_rows(x.rows), head.rows, BQ_F32);
     for (int64_t first = 0; first < x.rows; first += XENT_ROWS) {

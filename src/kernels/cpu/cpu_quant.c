@@ -11,35 +11,13 @@
 /* With fewer elements it does not pay to wake threads. */
 enum { PARALLEL = 1 << 15 };
 
-static void check_rows(bq_mat w, bq_mat of_row, const char *what, const char *op) {
-    BQ_CHECK(w.type == BQ_F32 && of_row.type == BQ_F32 && of_row.rows == w.rows && of_row.cols == 1,
-             "%s: %ld x %ld %s with %ld x %ld %s", op, (long)w.rows, (long)w.cols, bq_type_name(w.type),
-             (long)of_row.rows, (long)of_row.cols, what);
-}
-
-void bq_grid_check(bq_scheme s, bq_mat w, bq_mat scale, bq_mat zero, const char *op) {
-    BQ_CHECK(bq_scheme_valid(s, zero.data), "%s: no grid of %s with scales in %s and %d zero points", op,
-             bq_element_name(s.element), bq_type_name(s.scale), zero.data != NULL);
-    check_rows(w, scale, "scales", op);
-    if (zero.data) check_rows(w, zero, "zero points", op);
-}
-
 static float zero_of(bq_mat zero, int64_t row) { return zero.data ? *(float *)bq_mat_at(zero, row, 0) : 0; }
 
-static void check_codes(bq_mat code, bq_mat w, const char *op) {
-    BQ_CHECK(code.type == BQ_I8 && code.rows == w.rows && code.cols == w.cols,
-             "%s: %ld x %ld %s codes of %ld x %ld", op, (long)code.rows, (long)code.cols,
-             bq_type_name(code.type), (long)w.rows, (long)w.cols);
-}
-
 void bq_cpu_mix(bq_dev *dev, bq_mat fp, bq_mat qt, double p, bq_rng_key at, bq_mat out) {
-    (void)dev;
     int64_t rows = out.rows, cols = out.cols;
-    BQ_CHECK(p >= 0 && p <= 1, "mix: probability %g", p);
-    BQ_CHECK(fp.type == BQ_F32 && qt.type == BQ_F32 && out.type == BQ_F32 && fp.rows == rows &&
-                 qt.rows == rows && fp.cols == cols && qt.cols == cols && rows * cols <= INT64_C(4) << 32,
-             "mix: %ld x %ld and %ld x %ld to %ld x %ld", (long)fp.rows, (long)fp.cols, (long)qt.rows,
-             (long)qt.cols, (long)rows, (long)cols);
+    BQ_CHECK(p >= 0 && p <= 1 && rows * cols <= INT64_C(4) << 32, "mix: probability %g, %ld x %ld", p,
+             (long)rows, (long)cols);
+    BQ_WANT(dev, rows, cols, fp, qt, out);
     double words = ceil(p * 0x1p32); /* so many of the 2^32 values of a word take qt: those
                                         with word < p * 2^32 */
     uint32_t last = words > 0 ? (uint32_t)(words - 1) : 0;
@@ -56,9 +34,8 @@ void bq_cpu_mix(bq_dev *dev, bq_mat fp, bq_mat qt, double p, bq_rng_key at, bq_m
 }
 
 void bq_cpu_quantize(bq_dev *dev, bq_mat w, bq_mat scale, bq_mat zero, bq_scheme s, bq_mat code) {
-    (void)dev;
-    bq_grid_check(s, w, scale, zero, "quantize");
-    check_codes(code, w, "quantize");
+    BQ_WANT_GRID(dev, w, s, scale, zero);
+    BQ_WANT_AS(dev, BQ_I8, w.rows, w.cols, code);
     const bq_vec_table *vec = bq_vec();
 #pragma omp parallel for schedule(static) if (w.rows * w.cols > PARALLEL)
     for (int64_t r = 0; r < w.rows; r++) {
@@ -69,10 +46,10 @@ void bq_cpu_quantize(bq_dev *dev, bq_mat w, bq_mat scale, bq_mat zero, bq_scheme
 }
 
 void bq_cpu_dequantize(bq_dev *dev, bq_mat code, bq_mat scale, bq_mat zero, bq_mat w) {
-    (void)dev;
-    check_rows(w, scale, "scales", "dequantize");
-    if (zero.data) check_rows(w, zero, "zero points", "dequantize");
-    check_codes(code, w, "dequantize");
+    BQ_WANT(dev, w.rows, w.cols, w);
+    BQ_WANT(dev, w.rows, 1, scale);
+    if (zero.data) BQ_WANT(dev, w.rows, 1, zero);
+    BQ_WANT_AS(dev, BQ_I8, w.rows, w.cols, code);
     const bq_vec_table *vec = bq_vec();
 #pragma omp parallel for schedule(static) if (w.rows * w.cols > PARALLEL)
     for (int64_t r = 0; r < w.rows; r++)
@@ -81,12 +58,9 @@ void bq_cpu_dequantize(bq_dev *dev, bq_mat code, bq_mat scale, bq_mat zero, bq_m
 }
 
 void bq_cpu_fake_quantize_rows(bq_dev *dev, bq_mat x, int bits, bq_mat y) {
-    (void)dev;
     bq_scheme s = bq_scheme_of_tokens(bits);
     BQ_CHECK(bq_scheme_valid(s, false), "fake_quantize_rows: no grid of %d bits", bits);
-    BQ_CHECK(x.type == BQ_F32 && y.type == BQ_F32 && x.rows == y.rows && x.cols == y.cols,
-             "fake_quantize_rows: %ld x %ld to %ld x %ld", (long)x.rows, (long)x.cols, (long)y.rows,
-             (long)y.cols);
+    BQ_WANT(dev, x.rows, x.cols, x, y);
     const bq_vec_table *vec = bq_vec();
 #pragma omp parallel for schedule(static) if (x.rows * x.cols > PARALLEL)
     for (int64_t r = 0; r < x.rows; r++) {

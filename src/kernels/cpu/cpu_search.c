@@ -8,22 +8,15 @@
 /* With fewer elements it does not pay to wake threads; a search does more work for an element. */
 enum { PARALLEL = 1 << 15, PARALLEL_SEARCH = 1 << 10 };
 
-static void check_shrink(float shrink) {
-    BQ_CHECK(shrink > 0 && shrink <= 1, "range: ends times %g", (double)shrink);
-}
-
 static void put(bq_mat m, int64_t row, float value) {
     if (m.data) *(float *)bq_mat_at(m, row, 0) = value;
 }
 
 void bq_cpu_range_shrunk(bq_dev *dev, bq_mat w, bq_scheme s, float shrink, bq_mat scale, bq_mat zero,
                          bq_mat e) {
-    (void)dev;
-    bq_grid_check(s, w, scale, zero, "range_shrunk");
-    check_shrink(shrink);
-    BQ_CHECK(!e.data || (e.type == BQ_F32 && e.rows == w.rows && e.cols == w.cols),
-             "range_shrunk: errors of %ld x %ld for %ld x %ld", (long)e.rows, (long)e.cols, (long)w.rows,
-             (long)w.cols);
+    BQ_WANT_GRID(dev, w, s, scale, zero);
+    BQ_CHECK(shrink > 0 && shrink <= 1, "range: ends times %g", (double)shrink);
+    if (e.data) BQ_WANT(dev, w.rows, w.cols, e);
     const bq_vec_table *vec = bq_vec();
 #pragma omp parallel for schedule(static) if (w.rows * w.cols > PARALLEL)
     for (int64_t r = 0; r < w.rows; r++) {
@@ -62,8 +55,7 @@ static float search(const bq_vec_table *vec, const float *w, int64_t n, bq_schem
 }
 
 void bq_cpu_range_mse(bq_dev *dev, bq_mat w, bq_scheme s, bq_shrink ends, bq_mat scale, bq_mat zero) {
-    (void)dev;
-    bq_grid_check(s, w, scale, zero, "range_mse");
+    BQ_WANT_GRID(dev, w, s, scale, zero);
     BQ_CHECK(ends.count >= 1 && ends.count <= ends.steps, "range_mse: %d of %d steps", ends.count,
              ends.steps);
     const bq_vec_table *vec = bq_vec();
@@ -77,20 +69,13 @@ void bq_cpu_range_mse(bq_dev *dev, bq_mat w, bq_scheme s, bq_shrink ends, bq_mat
 
 static float value(bq_mat m, int64_t row) { return *(float *)bq_mat_at(m, row, 0); }
 
-static bool column(bq_mat m, int64_t rows, bq_type type) {
-    return m.type == type && m.rows == rows && m.cols == 1;
-}
-
 void bq_cpu_range_better(bq_dev *dev, bool first, bq_mat a, bq_mat b, bq_mat scale, bq_mat zero, bq_mat loss,
                          bq_mat best, bq_mat best_zero) {
-    (void)dev;
-    BQ_CHECK(a.type == BQ_F32 && b.type == BQ_F32 && a.rows == b.rows && a.cols == b.cols,
-             "range_better: %ld x %ld with %ld x %ld", (long)a.rows, (long)a.cols, (long)b.rows,
-             (long)b.cols);
-    BQ_CHECK(column(scale, a.rows, BQ_F32) && column(best, a.rows, BQ_F32) && column(loss, a.rows, BQ_F64) &&
-                 !zero.data == !best_zero.data &&
-                 (!zero.data || (column(zero, a.rows, BQ_F32) && column(best_zero, a.rows, BQ_F32))),
-             "range_better: columns that do not fit %ld rows", (long)a.rows);
+    BQ_WANT(dev, a.rows, a.cols, a, b);
+    BQ_WANT(dev, a.rows, 1, scale, best);
+    BQ_WANT_AS(dev, BQ_F64, a.rows, 1, loss);
+    BQ_CHECK(!zero.data == !best_zero.data, "range_better: zero points on one side");
+    if (zero.data) BQ_WANT(dev, a.rows, 1, zero, best_zero);
     const bq_vec_table *vec = bq_vec();
 #pragma omp parallel for schedule(static) if (a.rows * a.cols > PARALLEL)
     for (int64_t r = 0; r < a.rows; r++) {
@@ -134,8 +119,7 @@ static void refit(const bq_vec_table *vec, const float *w, int64_t n, bq_scheme 
 }
 
 void bq_cpu_half_quadratic(bq_dev *dev, bq_mat w, bq_scheme s, bq_quadratic o, bq_mat scale, bq_mat zero) {
-    (void)dev;
-    bq_grid_check(s, w, scale, zero, "half_quadratic");
+    BQ_WANT_GRID(dev, w, s, scale, zero);
     BQ_CHECK(zero.data || o.solve == BQ_SOLVE_SCALE, "half_quadratic: no zero points to solve for");
     const bq_vec_table *vec = bq_vec();
     const float least = bq_quadratic_least(o);

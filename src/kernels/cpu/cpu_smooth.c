@@ -7,21 +7,14 @@
 
 enum { PARALLEL = 1 << 15, COLUMNS = 256 }; /* COLUMNS: columns that a thread takes together, row by row */
 
-static void check_shape(bq_mat m, int64_t rows, int64_t cols, const char *op) {
-    BQ_CHECK(m.type == BQ_F32 && m.rows == rows && m.cols == cols, "%s: %ld x %ld %s, not %ld x %ld f32", op,
-             (long)m.rows, (long)m.cols, bq_type_name(m.type), (long)rows, (long)cols);
-}
-
 void bq_cpu_set(bq_dev *dev, bq_mat m, float value) {
-    (void)dev;
-    check_shape(m, m.rows, m.cols, "set");
+    BQ_WANT(dev, m.rows, m.cols, m);
     for (int64_t r = 0; r < m.rows; r++)
         for (int64_t c = 0; c < m.cols; c++) *(float *)bq_mat_at(m, r, c) = value;
 }
 
 void bq_cpu_column_max(bq_dev *dev, bq_mat x, float sign, bq_mat m) {
-    (void)dev;
-    check_shape(m, 1, x.cols, "column_max");
+    BQ_WANT(dev, 1, x.cols, m);
     const bq_vec_table *vec = bq_vec();
 #pragma omp parallel for schedule(static) if (x.rows * x.cols > PARALLEL)
     for (int64_t c = 0; c < x.cols; c += COLUMNS) {
@@ -42,8 +35,8 @@ static void add_relative(const bq_vec_table *vec, bq_mat x, int64_t r, int64_t c
     }
 }
 
-static void column_sums(bq_mat x, int64_t group, bool square, bq_mat sum, const char *op) {
-    check_shape(sum, 1, x.cols, op);
+static void column_sums(bq_dev *dev, bq_mat x, int64_t group, bool square, bq_mat sum, const char *op) {
+    BQ_WANT(dev, 1, x.cols, sum);
     BQ_CHECK(group <= 0 || x.cols % group == 0, "%s: groups of %ld in %ld columns", op, (long)group,
              (long)x.cols);
     const bq_vec_table *vec = bq_vec();
@@ -63,39 +56,32 @@ static void column_sums(bq_mat x, int64_t group, bool square, bq_mat sum, const 
 }
 
 void bq_cpu_column_abs(bq_dev *dev, bq_mat x, int64_t group, bq_mat sum) {
-    (void)dev;
-    column_sums(x, group, false, sum, "column_abs");
+    column_sums(dev, x, group, false, sum, "column_abs");
 }
 
 void bq_cpu_column_squares(bq_dev *dev, bq_mat x, bq_mat sum) {
-    (void)dev;
-    column_sums(x, 0, true, sum, "column_squares");
+    column_sums(dev, x, 0, true, sum, "column_squares");
+}
+
+static void by_columns(bq_dev *dev, bq_mat x, bq_mat s, bq_mat y,
+                       void (*row)(const float *x, const float *s, int64_t n, float *y)) {
+    BQ_WANT(dev, 1, x.cols, s);
+    BQ_WANT(dev, x.rows, x.cols, x, y);
+#pragma omp parallel for schedule(static) if (x.rows * x.cols > PARALLEL)
+    for (int64_t r = 0; r < x.rows; r++) row(bq_mat_at(x, r, 0), s.data, x.cols, bq_mat_at(y, r, 0));
 }
 
 void bq_cpu_times_columns(bq_dev *dev, bq_mat x, bq_mat s, bq_mat y) {
-    (void)dev;
-    check_shape(s, 1, x.cols, "times_columns");
-    check_shape(y, x.rows, x.cols, "times_columns");
-    const bq_vec_table *vec = bq_vec();
-#pragma omp parallel for schedule(static) if (x.rows * x.cols > PARALLEL)
-    for (int64_t r = 0; r < x.rows; r++)
-        vec->col_times(bq_mat_at(x, r, 0), s.data, x.cols, bq_mat_at(y, r, 0));
+    by_columns(dev, x, s, y, bq_vec()->col_times);
 }
 
 void bq_cpu_over_columns(bq_dev *dev, bq_mat x, bq_mat s, bq_mat y) {
-    (void)dev;
-    check_shape(s, 1, x.cols, "over_columns");
-    check_shape(y, x.rows, x.cols, "over_columns");
-    const bq_vec_table *vec = bq_vec();
-#pragma omp parallel for schedule(static) if (x.rows * x.cols > PARALLEL)
-    for (int64_t r = 0; r < x.rows; r++)
-        vec->col_over(bq_mat_at(x, r, 0), s.data, x.cols, bq_mat_at(y, r, 0));
+    by_columns(dev, x, s, y, bq_vec()->col_over);
 }
 
 void bq_cpu_over_rows(bq_dev *dev, bq_mat x, bq_mat s, bq_mat y) {
-    (void)dev;
-    check_shape(s, x.rows, 1, "over_rows");
-    check_shape(y, x.rows, x.cols, "over_rows");
+    BQ_WANT(dev, x.rows, 1, s);
+    BQ_WANT(dev, x.rows, x.cols, x, y);
 #pragma omp parallel for schedule(static) if (x.rows * x.cols > PARALLEL)
     for (int64_t r = 0; r < x.rows; r++) {
         const float *from = bq_mat_at(x, r, 0), by = *(const float *)bq_mat_at(s, r, 0);
@@ -105,11 +91,9 @@ void bq_cpu_over_rows(bq_dev *dev, bq_mat x, bq_mat s, bq_mat y) {
 }
 
 void bq_cpu_smooth_scale(bq_dev *dev, bq_smooth_form f, bq_mat act, bq_mat weight, bq_mat s) {
-    (void)dev;
     bool weighted = f.kind == BQ_SMOOTH_ALPHA || f.kind == BQ_SMOOTH_DUO;
-    check_shape(act, 1, s.cols, "smooth_scale");
-    check_shape(s, 1, s.cols, "smooth_scale");
-    if (weighted) check_shape(weight, 1, s.cols, "smooth_scale");
+    BQ_WANT(dev, 1, s.cols, act, s);
+    if (weighted) BQ_WANT(dev, 1, s.cols, weight);
     const float *a = act.data, *w = weight.data;
     float *to = s.data;
     float least = INFINITY, most = 0;
@@ -146,10 +130,9 @@ static bq_row_grid grid_of(const bq_vec_table *vec, const float *w, int64_t n, b
 }
 
 void bq_cpu_smooth_weights(bq_dev *dev, bq_mat w, bq_mat s, bq_scheme scheme, bq_mat out) {
-    (void)dev;
     int64_t group = scheme.group > 0 ? scheme.group : w.cols;
-    check_shape(s, 1, w.cols, "smooth_weights");
-    check_shape(out, w.rows, w.cols, "smooth_weights");
+    BQ_WANT(dev, 1, w.cols, s);
+    BQ_WANT(dev, w.rows, w.cols, w, out);
     BQ_CHECK(w.cols % group == 0, "smooth_weights: groups of %ld in %ld columns", (long)group, (long)w.cols);
     const bq_vec_table *vec = bq_vec();
     const float *by = s.data;
@@ -163,7 +146,7 @@ void bq_cpu_smooth_weights(bq_dev *dev, bq_mat w, bq_mat s, bq_scheme scheme, bq
 }
 
 void bq_cpu_distance(bq_dev *dev, bq_mat a, bq_mat b, bq_distance kind, double *sum) {
-    check_shape(a, b.rows, b.cols, "distance");
+    BQ_WANT(dev, a.rows, a.cols, a, b);
     const bq_vec_table *vec = bq_vec();
     size_t mark = bq_arena_mark(&dev->mem);
     double *row = bq_arena_push(&dev->mem, 1, a.rows, BQ_F64).data, all = 0;
@@ -182,8 +165,7 @@ static float largest(const bq_vec_table *vec, bq_mat w, int64_t r) {
 }
 
 void bq_cpu_clip_error(bq_dev *dev, bq_mat w, float factor, bq_scheme s, bq_mat out) {
-    (void)dev;
-    check_shape(out, w.rows, w.cols, "clip_error");
+    BQ_WANT(dev, w.rows, w.cols, w, out);
     const bq_vec_table *vec = bq_vec();
 #pragma omp parallel for schedule(static) if (w.rows * w.cols > PARALLEL)
     for (int64_t r = 0; r < w.rows; r++) {
@@ -196,8 +178,7 @@ void bq_cpu_clip_error(bq_dev *dev, bq_mat w, float factor, bq_scheme s, bq_mat 
 }
 
 void bq_cpu_clip_rows(bq_dev *dev, bq_mat error, float step, bq_mat w) {
-    (void)dev;
-    check_shape(error, error.rows, w.rows, "clip_rows");
+    BQ_WANT(dev, error.rows, w.rows, error);
     const bq_vec_table *vec = bq_vec();
 #pragma omp parallel for schedule(static) if (w.rows * w.cols > PARALLEL)
     for (int64_t r = 0; r < w.rows; r++) {

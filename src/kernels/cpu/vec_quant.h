@@ -6,10 +6,6 @@
 
 #include "kernels/adam.h"
 
-/* End the job unless the scheme, and the shapes of scale (and zero), one for each row of w, are
- * as kernels/ops.h says. */
-void bq_grid_check(bq_scheme s, bq_mat w, bq_mat scale, bq_mat zero, const char *op);
-
 /* What the functions do:
  *   mix             elements first ... first + n - 1 of the matrix; a word <= last takes qt
  *   minmax          the smallest and the largest of the row and 0; NaN is skipped

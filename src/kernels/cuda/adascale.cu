@@ -29,7 +29,7 @@ static __device__ bq_row_grid grid_of(const params &p, bq_scheme s, int64_t r) {
 static __device__ float folded(float w, float s2, float e3) { return w / bq_exp(s2) / e3; }
 
 /* `wide` threads have a row: 32, or a whole thread block. */
-static __global__ void weights(params p, bq_scheme s, bq_rows<float> what, bq_rows<float> scale,
+static __global__ void weights(params p, bq_scheme s, bq_rows<float> w_hat, bq_rows<float> scale,
                                bq_rows<float> fold, int wide, int64_t rows, int64_t cols) {
     const int64_t r = ((int64_t)blockIdx.x * BQ_THREADS + threadIdx.x) / wide;
     if (r >= rows) return; /* allowed: no barrier follows */
@@ -38,7 +38,7 @@ static __global__ void weights(params p, bq_scheme s, bq_rows<float> what, bq_ro
     for (int64_t c = (int64_t)threadIdx.x % wide; c < cols; c += wide) {
         const float x = folded(w[c], s2[c], e3);
         if (fold.data) bq_row(fold, r)[c] = x;
-        bq_row(what, r)[c] = bq_on_grid(x, grid);
+        bq_row(w_hat, r)[c] = bq_on_grid(x, grid);
     }
     if ((int)threadIdx.x % wide == 0) *bq_row(scale, r) = grid.scale;
 }
@@ -98,44 +98,38 @@ static __global__ void __launch_bounds__(BQ_THREADS, 4)
     }
 }
 
-static params params_of(const bq_adascale *p, bq_scheme s) {
+static params params_of(const bq_dev *dev, const bq_adascale *p, bq_scheme s) {
     const int64_t rows = p->w.rows, cols = p->w.cols;
     BQ_CHECK(bq_scheme_valid(s, false), "adascale: no symmetric grid of %s", bq_element_name(s.element));
-    bq_cuda_want(p->w, rows, cols, BQ_F32, "adascale", "w");
-    bq_cuda_want(p->s2, rows, cols, BQ_F32, "adascale", "s2");
-    const bq_mat column[] = {p->hi, p->lo, p->beta, p->gamma, p->s3};
-    for (const bq_mat &m : column) bq_cuda_want(m, rows, 1, BQ_F32, "adascale", "a parameter");
-    return {bq_f32_rows(p->w),     bq_f32_rows(p->hi),   bq_f32_rows(p->lo),  bq_f32_rows(p->beta),
-            bq_f32_rows(p->gamma), bq_f32_rows(p->s3),   bq_f32_rows(p->s2),  bq_f32_rows(p->m_row),
-            bq_f32_rows(p->v_row), bq_f32_rows(p->m_s2), bq_f32_rows(p->v_s2)};
+    BQ_WANT(dev, rows, cols, p->w, p->s2);
+    BQ_WANT(dev, rows, 1, p->hi, p->lo, p->beta, p->gamma, p->s3);
+    return {p->w, p->hi, p->lo, p->beta, p->gamma, p->s3, p->s2, p->m_row, p->v_row, p->m_s2, p->v_s2};
 }
 
-void bq_cuda_adascale_weights(bq_dev *dev, const bq_adascale *p, bq_scheme s, bq_mat what, bq_mat scale,
+void bq_cuda_adascale_weights(bq_dev *dev, const bq_adascale *p, bq_scheme s, bq_mat w_hat, bq_mat scale,
                               bq_mat fold) {
     const int64_t rows = p->w.rows, cols = p->w.cols;
-    const params all = params_of(p, s);
-    bq_cuda_want(what, rows, cols, BQ_F32, "adascale", "what");
-    bq_cuda_want(scale, rows, 1, BQ_F32, "adascale", "scale");
-    if (fold.data) bq_cuda_want(fold, rows, cols, BQ_F32, "adascale", "fold");
+    const params all = params_of(dev, p, s);
+    BQ_WANT(dev, rows, cols, w_hat);
+    BQ_WANT(dev, rows, 1, scale);
+    if (fold.data) BQ_WANT(dev, rows, cols, fold);
     const int wide = cols > 4 * BQ_THREADS ? (int)BQ_THREADS : 32;
-    bq_launch(dev, dim3(bq_pieces(rows * wide, BQ_THREADS)), BQ_THREADS, weights, all, s, bq_f32_rows(what),
-              bq_f32_rows(scale), bq_f32_rows(fold), wide, rows, cols);
+    bq_launch(dev, dim3(bq_pieces(rows * wide, BQ_THREADS)), BQ_THREADS, weights, all, s, w_hat, scale, fold,
+              wide, rows, cols);
 }
 
 void bq_cuda_adascale_step(bq_dev *dev, const bq_adascale *p, bq_scheme s, bq_mat g, bq_mat adam,
                            bq_mat grad) {
     const int64_t rows = p->w.rows, cols = p->w.cols;
-    const params all = params_of(p, s);
-    bq_cuda_want(g, rows, cols, BQ_F32, "adascale", "g");
+    const params all = params_of(dev, p, s);
+    BQ_WANT(dev, rows, cols, g);
     if (grad.data) {
-        bq_cuda_want(grad, rows, cols + 3, BQ_F32, "adascale", "grad");
+        BQ_WANT(dev, rows, cols + 3, grad);
     } else {
-        bq_cuda_want(adam, 1, BQ_ADAM_NUMBERS, BQ_F32, "adascale", "adam");
-        bq_cuda_want(p->m_row, rows, 3, BQ_F32, "adascale", "m_row");
-        bq_cuda_want(p->v_row, rows, 3, BQ_F32, "adascale", "v_row");
-        bq_cuda_want(p->m_s2, rows, cols, BQ_F32, "adascale", "m_s2");
-        bq_cuda_want(p->v_s2, rows, cols, BQ_F32, "adascale", "v_s2");
+        BQ_WANT(dev, 1, BQ_ADAM_NUMBERS, adam);
+        BQ_WANT(dev, rows, 3, p->m_row, p->v_row);
+        BQ_WANT(dev, rows, cols, p->m_s2, p->v_s2);
     }
-    bq_launch(dev, bq_grid_teams(rows), BQ_THREADS, step_rows, all, s, bq_f32_rows(g),
-              (const bq_adam_steps *)adam.data, bq_f32_rows(grad), rows, cols);
+    bq_launch(dev, bq_grid_teams(rows), BQ_THREADS, step_rows, all, s, g, (const bq_adam_steps *)adam.data,
+              grad, rows, cols);
 }

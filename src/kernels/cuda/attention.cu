@@ -51,7 +51,7 @@ template <int HD> static __global__ void __launch_bounds__(BQ_THREADS, 2) attend
 }
 
 void bq_cuda_attention(bq_dev *dev, bq_attention a, bq_mat q, bq_mat k, bq_mat v, bq_mat out, bq_mat lse) {
-    const bq_attend all = bq_attend_of(a, q, k, v, out, lse);
+    const bq_attend all = bq_attend_of(dev, a, q, k, v, out, lse);
     const dim3 grid(bq_pieces(q.rows, BQ_TILE), (unsigned)a.heads);
     BQ_BY_HEAD_DIM(all.hd, dev, grid, attend, all);
 }

@@ -18,20 +18,19 @@ static inline __device__ bq_head bq_head_of(const bq_attend &a, bq_rows<float> m
 }
 
 /* Check the shapes.  The backward checks its other matrices itself. */
-static inline bq_attend bq_attend_of(bq_attention a, bq_mat q, bq_mat k, bq_mat v, bq_mat out, bq_mat lse) {
+static inline bq_attend bq_attend_of(const bq_dev *dev, bq_attention a, bq_mat q, bq_mat k, bq_mat v,
+                                     bq_mat out, bq_mat lse) {
     const int64_t wide = a.heads * a.head_dim, narrow = a.kv_heads * a.head_dim;
     BQ_CHECK(a.kv_heads > 0 && a.heads % a.kv_heads == 0 && a.window >= 0,
              "attention: %ld heads, %ld kv heads, window %ld", (long)a.heads, (long)a.kv_heads,
              (long)a.window);
     BQ_CHECK(a.head_dim > 0 && a.head_dim <= 128, "attention on a GPU: heads of %ld, at most 128 are built",
              (long)a.head_dim);
-    bq_cuda_want(q, q.rows, wide, BQ_F32, "attention", "q");
-    bq_cuda_want(k, q.rows, narrow, BQ_F32, "attention", "k");
-    bq_cuda_want(v, q.rows, narrow, BQ_F32, "attention", "v");
-    bq_cuda_want(out, q.rows, wide, BQ_F32, "attention", "out");
-    bq_cuda_want(lse, a.heads, q.rows, BQ_F32, "attention", "lse");
-    return {q.rows,         a.window,       a.heads / a.kv_heads, (int)a.head_dim,  a.scale, bq_f32_rows(q),
-            bq_f32_rows(k), bq_f32_rows(v), bq_f32_rows(out),     bq_f32_rows(lse), {}};
+    BQ_WANT(dev, q.rows, wide, q, out);
+    BQ_WANT(dev, q.rows, narrow, k, v);
+    BQ_WANT(dev, a.heads, q.rows, lse);
+    return {q.rows, a.window, a.heads / a.kv_heads,   (int)a.head_dim, a.scale, q, k, v,
+            out,    lse,      bq_rows<float>(NULL, 0)};
 }
 
 /* Launch the instance of a kernel for a head of size hd. */

@@ -87,18 +87,15 @@ static __global__ void __launch_bounds__(BQ_THREADS, 1)
 
 void bq_cuda_attention_bwd(bq_dev *dev, bq_attention a, bq_mat q, bq_mat k, bq_mat v, bq_mat out, bq_mat lse,
                            bq_mat dout, bq_mat dq, bq_mat dk, bq_mat dv) {
-    bq_attend all = bq_attend_of(a, q, k, v, out, lse);
-    bq_cuda_want(dout, q.rows, q.cols, BQ_F32, "attention_bwd", "dout");
-    bq_cuda_want(dq, q.rows, q.cols, BQ_F32, "attention_bwd", "dq");
-    bq_cuda_want(dk, k.rows, k.cols, BQ_F32, "attention_bwd", "dk");
-    bq_cuda_want(dv, k.rows, k.cols, BQ_F32, "attention_bwd", "dv");
-    all.dout = bq_f32_rows(dout);
+    bq_attend all = bq_attend_of(dev, a, q, k, v, out, lse);
+    BQ_WANT(dev, q.rows, q.cols, dout, dq);
+    BQ_WANT(dev, k.rows, k.cols, dk, dv);
+    all.dout = dout;
     const size_t mark = bq_arena_mark(&dev->mem);
-    const bq_rows<float> d = bq_f32_rows(bq_arena_push(&dev->mem, a.heads, q.rows, BQ_F32));
+    const bq_rows<float> d = bq_arena_push(&dev->mem, a.heads, q.rows, BQ_F32);
     const unsigned tiles = bq_pieces(q.rows, BQ_TILE);
     bq_launch(dev, bq_grid_teams(a.heads * q.rows), BQ_THREADS, dots, all, a.heads, d);
-    BQ_BY_HEAD_DIM(all.hd, dev, dim3(tiles, (unsigned)a.heads), attend_dq, all, d, bq_f32_rows(dq));
-    BQ_BY_HEAD_DIM(all.hd, dev, dim3(tiles, (unsigned)a.kv_heads), attend_dkv, all, d, bq_f32_rows(dk),
-                   bq_f32_rows(dv));
+    BQ_BY_HEAD_DIM(all.hd, dev, dim3(tiles, (unsigned)a.heads), attend_dq, all, d, dq);
+    BQ_BY_HEAD_DIM(all.hd, dev, dim3(tiles, (unsigned)a.kv_heads), attend_dkv, all, d, dk, dv);
     bq_arena_reset(&dev->mem, mark);
 }

@@ -50,29 +50,26 @@ static __global__ void sum_squares(bq_rows<float> x, float *sum, int64_t rows, i
 static dim3 grid_columns(int64_t cols) { return dim3(bq_pieces(cols, BQ_THREADS)); }
 
 void bq_cuda_set(bq_dev *dev, bq_mat m, float value) {
-    bq_cuda_want(m, m.rows, m.cols, BQ_F32, "set", "m");
-    bq_launch(dev, bq_grid_elements(m.rows, m.cols), BQ_THREADS, fill, bq_f32_rows(m), value, m.rows, m.cols);
+    BQ_WANT(dev, m.rows, m.cols, m);
+    bq_launch(dev, bq_grid_elements(m.rows, m.cols), BQ_THREADS, fill, m, value, m.rows, m.cols);
 }
 
 void bq_cuda_column_max(bq_dev *dev, bq_mat x, float sign, bq_mat m) {
-    bq_cuda_want(x, x.rows, x.cols, BQ_F32, "column_max", "x");
-    bq_cuda_want(m, 1, x.cols, BQ_F32, "column_max", "m");
-    bq_launch(dev, grid_columns(x.cols), BQ_THREADS, largest, bq_f32_rows(x), sign, bq_f32(m), x.rows,
-              x.cols);
+    BQ_WANT(dev, x.rows, x.cols, x);
+    BQ_WANT(dev, 1, x.cols, m);
+    bq_launch(dev, grid_columns(x.cols), BQ_THREADS, largest, x, sign, bq_f32(m), x.rows, x.cols);
 }
 
 void bq_cuda_column_abs(bq_dev *dev, bq_mat x, int64_t group, bq_mat sum) {
-    bq_cuda_want(x, x.rows, x.cols, BQ_F32, "column_abs", "x");
-    bq_cuda_want(sum, 1, x.cols, BQ_F32, "column_abs", "sum");
+    BQ_WANT(dev, x.rows, x.cols, x);
+    BQ_WANT(dev, 1, x.cols, sum);
     BQ_CHECK(group <= 0 || x.cols % group == 0, "column_abs: groups of %ld in %ld columns", (long)group,
              (long)x.cols);
-    bq_launch(dev, grid_columns(x.cols), BQ_THREADS, sum_abs, bq_f32_rows(x), group, bq_f32(sum), x.rows,
-              x.cols);
+    bq_launch(dev, grid_columns(x.cols), BQ_THREADS, sum_abs, x, group, bq_f32(sum), x.rows, x.cols);
 }
 
 void bq_cuda_column_squares(bq_dev *dev, bq_mat x, bq_mat sum) {
-    bq_cuda_want(x, x.rows, x.cols, BQ_F32, "column_squares", "x");
-    bq_cuda_want(sum, 1, x.cols, BQ_F32, "column_squares", "sum");
-    bq_launch(dev, grid_columns(x.cols), BQ_THREADS, sum_squares, bq_f32_rows(x), bq_f32(sum), x.rows,
-              x.cols);
+    BQ_WANT(dev, x.rows, x.cols, x);
+    BQ_WANT(dev, 1, x.cols, sum);
+    bq_launch(dev, grid_columns(x.cols), BQ_THREADS, sum_squares, x, bq_f32(sum), x.rows, x.cols);
 }

@@ -135,13 +135,7 @@ double *bq_cuda_result(bq_dev *dev, double *to, int64_t count) {
     return cuda->results + cuda->nresults - count;
 }
 
-void bq_cuda_want(bq_mat m, int64_t rows, int64_t cols, bq_type type, const char *op, const char *what) {
-    BQ_CHECK(m.rows == rows && m.cols == cols && m.type == type && m.ld >= cols,
-             "%s: %s is %ld x %ld %s, not %ld x %ld %s", op, what, (long)m.rows, (long)m.cols,
-             bq_type_name(m.type), (long)rows, (long)cols, bq_type_name(type));
-    BQ_CHECK(m.place == BQ_DEVICE, "%s: %s is not on the device", op, what);
-}
-
+#define OP(type, name, ...) .name = bq_cuda_##name,
 extern "C" const bq_ops bq_ops_cuda = {
     .name = "cuda",
     .open = cuda_open,
@@ -155,52 +149,8 @@ extern "C" const bq_ops bq_ops_cuda = {
     .unpin = cuda_unpin,
     .put = bq_cuda_put,
     .get = bq_cuda_get,
-    .copy = bq_cuda_copy,
     .put_ahead = bq_cuda_put_ahead,
     .arrived = bq_cuda_arrived,
     .join = bq_cuda_join,
-    .zero = bq_cuda_zero,
-    .gemm = bq_cuda_gemm,
-    .scale = bq_cuda_scale,
-    .add = bq_cuda_add,
-    .bias = bq_cuda_bias,
-    .rmsnorm = bq_cuda_rmsnorm,
-    .rmsnorm_bwd = bq_cuda_rmsnorm_bwd,
-    .rope = bq_cuda_rope,
-    .attention = bq_cuda_attention,
-    .attention_bwd = bq_cuda_attention_bwd,
-    .glu = bq_cuda_glu,
-    .glu_bwd = bq_cuda_glu_bwd,
-    .mse = bq_cuda_mse,
-    .mix = bq_cuda_mix,
-    .xent = bq_cuda_xent,
-    .range = bq_cuda_range,
-    .quantize = bq_cuda_quantize,
-    .dequantize = bq_cuda_dequantize,
-    .fake_quantize_rows = bq_cuda_fake_quantize_rows,
-    .range_shrunk = bq_cuda_range_shrunk,
-    .range_mse = bq_cuda_range_mse,
-    .range_better = bq_cuda_range_better,
-    .range_levels = bq_cuda_range_levels,
-    .half_quadratic = bq_cuda_half_quadratic,
-    .adascale_weights = bq_cuda_adascale_weights,
-    .adascale_step = bq_cuda_adascale_step,
-    .gram = bq_cuda_gram,
-    .order = bq_cuda_order,
-    .factor = bq_cuda_factor,
-    .fit = bq_cuda_fit,
-    .gptq = bq_cuda_gptq,
-    .set = bq_cuda_set,
-    .column_max = bq_cuda_column_max,
-    .column_abs = bq_cuda_column_abs,
-    .column_squares = bq_cuda_column_squares,
-    .times_columns = bq_cuda_times_columns,
-    .over_columns = bq_cuda_over_columns,
-    .over_rows = bq_cuda_over_rows,
-    .smooth_scale = bq_cuda_smooth_scale,
-    .head_max = bq_cuda_head_max,
-    .smooth_weights = bq_cuda_smooth_weights,
-    .distance = bq_cuda_distance,
-    .clip_error = bq_cuda_clip_error,
-    .clip_rows = bq_cuda_clip_rows,
+#include "kernels/ops.def"
 };

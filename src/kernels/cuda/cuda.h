@@ -9,10 +9,12 @@
 #include "kernels/cuda/num.cuh"
 
 #include <cublas_v2.h>
+#include <initializer_list>
 
 extern "C" {
 #include "base/die.h"
 #include "kernels/ops.h"
+#include "kernels/want.h"
 }
 
 enum {
@@ -74,16 +76,24 @@ double *bq_cuda_result(bq_dev *dev, double *to, int64_t count);
         BQ_CHECK(bq_status == CUBLAS_STATUS_SUCCESS, "%s: %s", #call, cublasGetStatusString(bq_status));     \
     } while (0)
 
-/* End the job unless m is a matrix on the device of that shape and type. */
-void bq_cuda_want(bq_mat m, int64_t rows, int64_t cols, bq_type type, const char *op, const char *what);
+/* End the job unless all these matrices are on the device and have that shape; and are f32, or of that
+ * type. */
+#define BQ_WANT(dev, rows, cols, ...) BQ_WANT_AS(dev, BQ_F32, rows, cols, __VA_ARGS__)
+#define BQ_WANT_AS(dev, type, rows, cols, ...)                                                               \
+    bq_cuda_want(dev, __func__, #__VA_ARGS__, type, rows, cols, {__VA_ARGS__})
+static inline void bq_cuda_want(const bq_dev *dev, const char *op, const char *names, bq_type type,
+                                int64_t rows, int64_t cols, std::initializer_list<bq_mat> m) {
+    bq_want(dev, op, names, type, rows, cols, m.size(), m.begin());
+}
 
-/* A matrix as a kernel sees it. */
+/* A matrix as a kernel sees it.  Where a kernel has such a parameter, a launch takes a bq_mat. */
 template <class T> struct bq_rows {
     T *data;
     int64_t ld;
+    bq_rows() = default;
+    bq_rows(T *at, int64_t apart) : data(at), ld(apart) {}
+    bq_rows(bq_mat m) : data((T *)m.data), ld(m.ld) {}
 };
-template <class T> static inline bq_rows<T> bq_rows_of(bq_mat m) { return {(T *)m.data, m.ld}; }
-static inline bq_rows<float> bq_f32_rows(bq_mat m) { return bq_rows_of<float>(m); }
 template <class T> static inline __device__ T *bq_row(bq_rows<T> m, int64_t r) { return m.data + r * m.ld; }
 
 #endif

@@ -17,21 +17,19 @@ static __global__ void add_elements(bq_rows<X> x, bq_rows<Y> y, int64_t rows, in
 }
 
 template <class X, class Y> static void add(bq_dev *dev, bq_mat x, bq_mat y) {
-    bq_launch(dev, bq_grid_elements(y.rows, y.cols), BQ_THREADS, add_elements<X, Y>, bq_rows_of<X>(x),
-              bq_rows_of<Y>(y), y.rows, y.cols);
+    bq_launch(dev, bq_grid_elements(y.rows, y.cols), BQ_THREADS, add_elements<X, Y>, x, y, y.rows, y.cols);
 }
 
 void bq_cuda_scale(bq_dev *dev, bq_mat x, float factor, bq_mat y) {
-    bq_cuda_want(x, y.rows, y.cols, BQ_F32, "scale", "x");
-    bq_cuda_want(y, x.rows, x.cols, BQ_F32, "scale", "y");
-    bq_launch(dev, bq_grid_elements(y.rows, y.cols), BQ_THREADS, scale_elements, bq_f32_rows(x), factor,
-              bq_f32_rows(y), y.rows, y.cols);
+    BQ_WANT(dev, y.rows, y.cols, x, y);
+    bq_launch(dev, bq_grid_elements(y.rows, y.cols), BQ_THREADS, scale_elements, x, factor, y, y.rows,
+              y.cols);
 }
 
 void bq_cuda_add(bq_dev *dev, bq_mat x, bq_mat y) {
     const bool wide_x = x.type == BQ_F64, wide_y = y.type == BQ_F64;
-    bq_cuda_want(x, y.rows, y.cols, wide_x ? BQ_F64 : BQ_F32, "add", "x");
-    bq_cuda_want(y, x.rows, x.cols, wide_y ? BQ_F64 : BQ_F32, "add", "y");
+    BQ_WANT_AS(dev, wide_x ? BQ_F64 : BQ_F32, y.rows, y.cols, x);
+    BQ_WANT_AS(dev, wide_y ? BQ_F64 : BQ_F32, x.rows, x.cols, y);
     if (wide_x)
         wide_y ? add<double, double>(dev, x, y) : add<double, float>(dev, x, y);
     else
@@ -39,9 +37,9 @@ void bq_cuda_add(bq_dev *dev, bq_mat x, bq_mat y) {
 }
 
 void bq_cuda_bias(bq_dev *dev, bq_mat bias, bq_mat y) {
-    bq_cuda_want(bias, 1, y.cols, BQ_F32, "bias", "bias");
-    bq_cuda_want(y, y.rows, bias.cols, BQ_F32, "bias", "y");
+    BQ_WANT(dev, 1, y.cols, bias);
+    BQ_WANT(dev, y.rows, bias.cols, y);
     bq_rows<float> every = {bq_f32(bias), 0}; /* ld 0: every row is the same one */
-    bq_launch(dev, bq_grid_elements(y.rows, y.cols), BQ_THREADS, add_elements<float, float>, every,
-              bq_f32_rows(y), y.rows, y.cols);
+    bq_launch(dev, bq_grid_elements(y.rows, y.cols), BQ_THREADS, add_elements<float, float>, every, y, y.rows,
+              y.cols);
 }

@@ -108,15 +108,14 @@ static void cholesky(bq_dev *dev, const square &a, double *figures) {
 bool bq_cuda_factor(bq_dev *dev, bq_mat h, bq_mat order, double factor, double damp, bq_mat ut) {
     const int64_t k = h.rows;
     const bool wide = h.type == BQ_F64;
-    bq_cuda_want(h, k, k, wide ? BQ_F64 : BQ_F32, "factor", "h");
-    bq_cuda_want(ut, k, k, BQ_F32, "factor", "ut");
-    if (order.data) bq_cuda_want(order, k, 1, BQ_I32, "factor", "order");
+    BQ_WANT_AS(dev, wide ? BQ_F64 : BQ_F32, k, k, h);
+    BQ_WANT(dev, k, k, ut);
+    if (order.data) BQ_WANT_AS(dev, BQ_I32, k, 1, order);
     BQ_CHECK(k > 0 && k + TILE <= INT_MAX, "factor of %ld columns", (long)k);
     const size_t mark = bq_arena_mark(&dev->mem);
     const bq_mat room = bq_arena_push(&dev->mem, k, k + TILE, BQ_F64);
-    const bq_rows<double> doubles = wide ? bq_rows_of<double>(h) : bq_rows<double>{NULL, 0};
-    const square a = {bq_f32_rows(h), doubles, (const int32_t *)order.data,
-                      order.ld,       k,       bq_rows_of<double>(room)};
+    const bq_rows<double> doubles = wide ? bq_rows<double>(h) : bq_rows<double>(NULL, 0);
+    const square a = {h, doubles, (const int32_t *)order.data, order.ld, k, room};
     double found[FIGURES], *figures = bq_cuda_result(dev, found, FIGURES);
     bq_launch(dev, dim3(1), BQ_THREADS, begin, a, factor, figures);
     bq_launch(dev, bq_grid_elements(k, k), BQ_THREADS, fill, a, factor, damp, figures);
@@ -127,7 +126,7 @@ bool bq_cuda_factor(bq_dev *dev, bq_mat h, bq_mat order, double factor, double d
             double *at = a.s.data + j * (a.s.ld + 1);
             solve(dev, a, at, k - j, at + TILE, tile_at(a, j));
         }
-        bq_launch(dev, bq_grid_elements(k, k), BQ_THREADS, take, a, bq_f32_rows(ut));
+        bq_launch(dev, bq_grid_elements(k, k), BQ_THREADS, take, a, ut);
     }
     bq_arena_reset(&dev->mem, mark);
     return found[FLAWS] == 0;

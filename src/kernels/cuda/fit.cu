@@ -29,9 +29,9 @@ static __global__ void __launch_bounds__(BQ_CANDIDATES)
 }
 
 void bq_cuda_fit(bq_dev *dev, bq_mat w, bq_mat weight, bq_scheme s, bq_mat scale, bq_mat zero) {
-    bq_cuda_want(weight, weight.rows, w.cols, BQ_F32, "fit", "weight");
+    BQ_WANT(dev, weight.rows, w.cols, weight);
     BQ_CHECK(weight.rows > 0, "fit: no weights");
     bq_cuda_range(dev, w, s, scale, zero);
-    bq_launch(dev, dim3((unsigned)w.rows), BQ_CANDIDATES, clip, bq_f32_rows(w), bq_f32_rows(weight),
-              weight.rows, s, bq_f32_rows(scale), bq_f32_rows(zero), w.cols);
+    bq_launch(dev, dim3((unsigned)w.rows), BQ_CANDIDATES, clip, w, weight, weight.rows, s, scale, zero,
+              w.cols);
 }

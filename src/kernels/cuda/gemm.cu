@@ -19,8 +19,7 @@ static __global__ void round_elements(bq_rows<float> x, bq_rows<uint16_t> y, int
 /* A copy in bf16, in scratch. */
 static bq_mat rounded(bq_dev *dev, bq_mat m) {
     const bq_mat to = bq_arena_push(&dev->mem, m.rows, m.cols, BQ_BF16);
-    bq_launch(dev, bq_grid_elements(m.rows, m.cols), BQ_THREADS, round_elements, bq_f32_rows(m),
-              bq_rows_of<uint16_t>(to), m.rows, m.cols);
+    bq_launch(dev, bq_grid_elements(m.rows, m.cols), BQ_THREADS, round_elements, m, to, m.rows, m.cols);
     return to;
 }
 
@@ -43,9 +42,9 @@ static void narrow(bq_dev *dev, bool ta, bool tb, float alpha, bq_mat a, bq_mat 
 
 void bq_cuda_gemm(bq_dev *dev, bool ta, bool tb, float alpha, bq_mat a, bq_mat b, float beta, bq_mat c) {
     const int64_t m = c.rows, n = c.cols, k = ta ? a.rows : a.cols;
-    bq_cuda_want(a, ta ? k : m, ta ? m : k, BQ_F32, "gemm", "a");
-    bq_cuda_want(b, tb ? n : k, tb ? k : n, BQ_F32, "gemm", "b");
-    bq_cuda_want(c, m, n, BQ_F32, "gemm", "c");
+    BQ_WANT(dev, ta ? k : m, ta ? m : k, a);
+    BQ_WANT(dev, tb ? n : k, tb ? k : n, b);
+    BQ_WANT(dev, m, n, c);
     if (m == 0 || n == 0) return;
     if (dev->compute != BQ_COMPUTE_F32) {
         narrow(dev, ta, tb, alpha, a, b, beta, c, k);

@@ -34,21 +34,14 @@ static __global__ void backward(bq_rows<float> g, bq_rows<float> u, bq_rows<floa
 }
 
 void bq_cuda_glu(bq_dev *dev, bq_act act, bq_mat g, bq_mat u, bq_mat z) {
-    bq_cuda_want(g, z.rows, z.cols, BQ_F32, "glu", "g");
-    bq_cuda_want(u, z.rows, z.cols, BQ_F32, "glu", "u");
-    bq_cuda_want(z, g.rows, g.cols, BQ_F32, "glu", "z");
+    BQ_WANT(dev, z.rows, z.cols, g, u, z);
     bq_launch(dev, bq_grid_elements(z.rows, z.cols), BQ_THREADS,
-              act == BQ_SILU ? forward<BQ_SILU> : forward<BQ_GELU_TANH>, bq_f32_rows(g), bq_f32_rows(u),
-              bq_f32_rows(z), z.rows, z.cols);
+              act == BQ_SILU ? forward<BQ_SILU> : forward<BQ_GELU_TANH>, g, u, z, z.rows, z.cols);
 }
 
 void bq_cuda_glu_bwd(bq_dev *dev, bq_act act, bq_mat g, bq_mat u, bq_mat dz, bq_mat dg, bq_mat du) {
-    bq_cuda_want(g, dz.rows, dz.cols, BQ_F32, "glu_bwd", "g");
-    bq_cuda_want(u, dz.rows, dz.cols, BQ_F32, "glu_bwd", "u");
-    bq_cuda_want(dz, g.rows, g.cols, BQ_F32, "glu_bwd", "dz");
-    bq_cuda_want(dg, dz.rows, dz.cols, BQ_F32, "glu_bwd", "dg");
-    bq_cuda_want(du, dz.rows, dz.cols, BQ_F32, "glu_bwd", "du");
+    BQ_WANT(dev, dz.rows, dz.cols, g, u, dz, dg, du);
     bq_launch(dev, bq_grid_elements(dz.rows, dz.cols), BQ_THREADS,
-              act == BQ_SILU ? backward<BQ_SILU> : backward<BQ_GELU_TANH>, bq_f32_rows(g), bq_f32_rows(u),
-              bq_f32_rows(dz), bq_f32_rows(dg), bq_f32_rows(du), dz.rows, dz.cols);
+              act == BQ_SILU ? backward<BQ_SILU> : backward<BQ_GELU_TANH>, g, u, dz, dg, du, dz.rows,
+              dz.cols);
 }

@@ -39,8 +39,7 @@ static __global__ void gather(layer a, int64_t begin, int64_t count, bq_rows<flo
     const int64_t j = bq_column();
     for (int64_t r = blockIdx.y; r < a.rows && j < count; r += gridDim.y) {
         bq_row(to, r)[j] = a.line[(begin + j) * a.pitch + r];
-        const float d = *bq_row(a.diag, column_at(a, begin + j));
-        if (r == 0) weight[j] = d == d ? d : 0;
+        if (r == 0) weight[j] = bq_diagonal(a.diag.data, a.diag.ld, column_at(a, begin + j));
     }
 }
 
@@ -109,7 +108,7 @@ static void fit_group(bq_dev *dev, const layer &a, const bq_gptq *p, int64_t gro
     bq_mat scale = bq_mat_rows(p->scale, group, a.rows), zero = p->zero;
     scale.ld *= a.groups;
     if (zero.data) zero = bq_mat_rows(zero, group, a.rows), zero.ld *= a.groups;
-    bq_launch(dev, bq_grid_elements(a.rows, a.group), BQ_THREADS, gather, a, begin, a.group, bq_f32_rows(w),
+    bq_launch(dev, bq_grid_elements(a.rows, a.group), BQ_THREADS, gather, a, begin, a.group, w,
               bq_f32(weight));
     if (p->clip == BQ_CLIP_MINMAX)
         bq_cuda_range(dev, w, a.s, scale, zero);
@@ -124,30 +123,16 @@ static layer layer_of(bq_dev *dev, const bq_gptq *p, bq_scheme s, bq_mat fold) {
     const int64_t rows = p->w.rows, k = p->w.cols, group = s.group > 0 ? s.group : k;
     BQ_CHECK(k > 0 && k <= INT32_MAX && k % group == 0 && bq_scheme_valid(s, p->zero.data),
              "gptq: %ld columns in groups of %ld, %s", (long)k, (long)group, bq_element_name(s.element));
-    bq_cuda_want(p->w, rows, k, BQ_F32, "gptq", "w");
-    bq_cuda_want(fold, rows, k, BQ_F32, "gptq", "fold");
-    bq_cuda_want(p->ut, k, k, BQ_F32, "gptq", "ut");
-    bq_cuda_want(p->order, k, 1, BQ_I32, "gptq", "order");
-    bq_cuda_want(p->diag, k, 1, BQ_F32, "gptq", "diag");
-    bq_cuda_want(p->scale, rows * (k / group), 1, BQ_F32, "gptq", "scale");
-    if (p->zero.data) bq_cuda_want(p->zero, rows * (k / group), 1, BQ_F32, "gptq", "zero");
+    BQ_WANT(dev, rows, k, p->w, fold);
+    BQ_WANT(dev, k, k, p->ut);
+    BQ_WANT_AS(dev, BQ_I32, k, 1, p->order);
+    BQ_WANT(dev, k, 1, p->diag);
+    BQ_WANT(dev, rows * (k / group), 1, p->scale);
+    if (p->zero.data) BQ_WANT(dev, rows * (k / group), 1, p->zero);
     const bq_mat line = bq_arena_push(&dev->mem, k, rows, BQ_F32),
                  error = bq_arena_push(&dev->mem, COLUMNS, rows, BQ_F32);
-    return {bq_f32_rows(p->w),
-            bq_f32_rows(fold),
-            bq_f32_rows(p->ut),
-            bq_f32_rows(p->scale),
-            bq_f32_rows(p->zero),
-            bq_rows_of<int32_t>(p->order),
-            bq_f32_rows(p->diag),
-            rows,
-            k,
-            group,
-            k / group,
-            line.ld,
-            bq_f32(line),
-            bq_f32(error),
-            s};
+    return {p->w, fold,  p->ut,     p->scale, p->zero,      p->order,      p->diag, rows,
+            k,    group, k / group, line.ld,  bq_f32(line), bq_f32(error), s};
 }
 
 /* With `dynamic` a group begins a column block: then all errors before it have been subtracted. */

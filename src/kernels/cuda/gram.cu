@@ -15,8 +15,8 @@ static __global__ void mirror(bq_rows<float> h, int64_t k) {
 void bq_cuda_gram(bq_dev *dev, bq_mat x, bq_mat h) {
     const int64_t k = x.cols;
     const float one = 1, none = 0;
-    bq_cuda_want(x, x.rows, k, BQ_F32, "gram", "x");
-    bq_cuda_want(h, k, k, BQ_F32, "gram", "h");
+    BQ_WANT(dev, x.rows, k, x);
+    BQ_WANT(dev, k, k, h);
     BQ_CHECK(x.rows <= INT_MAX && x.ld <= INT_MAX && h.ld <= INT_MAX, "gram of %ld x %ld", (long)x.rows,
              (long)k);
     if (x.rows == 0 || k == 0) {
@@ -25,5 +25,5 @@ void bq_cuda_gram(bq_dev *dev, bq_mat x, bq_mat h) {
     }
     BQ_CUBLAS(cublasSsyrk(bq_cuda_of(dev)->blas, CUBLAS_FILL_MODE_UPPER, CUBLAS_OP_N, (int)k, (int)x.rows,
                           &one, bq_f32(x), (int)x.ld, &none, bq_f32(h), (int)h.ld));
-    bq_launch(dev, bq_grid_elements(k, k), BQ_THREADS, mirror, bq_f32_rows(h), k);
+    bq_launch(dev, bq_grid_elements(k, k), BQ_THREADS, mirror, h, k);
 }

@@ -41,8 +41,8 @@ static __global__ void refit(bq_rows<float> w, bq_scheme s, bq_quadratic o, floa
 }
 
 void bq_cuda_half_quadratic(bq_dev *dev, bq_mat w, bq_scheme s, bq_quadratic o, bq_mat scale, bq_mat zero) {
-    bq_cuda_want_grid(w, s, scale, zero, "half_quadratic");
+    BQ_WANT_GRID(dev, w, s, scale, zero);
     BQ_CHECK(zero.data || o.solve == BQ_SOLVE_SCALE, "half_quadratic: no zero points to solve for");
-    bq_launch(dev, bq_grid_teams(w.rows), BQ_THREADS, refit, bq_f32_rows(w), s, o, bq_quadratic_least(o),
-              bq_f32_rows(scale), bq_f32_rows(zero), w.rows, w.cols);
+    bq_launch(dev, bq_grid_teams(w.rows), BQ_THREADS, refit, w, s, o, bq_quadratic_least(o), scale, zero,
+              w.rows, w.cols);
 }

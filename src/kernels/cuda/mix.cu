@@ -19,14 +19,12 @@ void bq_cuda_mix(bq_dev *dev, bq_mat fp, bq_mat qt, double p, bq_rng_key at, bq_
     const int64_t rows = out.rows, cols = out.cols;
     BQ_CHECK(p >= 0 && p <= 1 && rows * cols <= INT64_C(4) << 32, "mix: probability %g, %ld x %ld", p,
              (long)rows, (long)cols);
-    bq_cuda_want(fp, rows, cols, BQ_F32, "mix", "fp");
-    bq_cuda_want(qt, rows, cols, BQ_F32, "mix", "qt");
-    bq_cuda_want(out, rows, cols, BQ_F32, "mix", "out");
+    BQ_WANT(dev, rows, cols, fp, qt, out);
     const double words = ceil(p * 0x1p32); /* so many of the 2^32 values of a word take qt:
                                               those with word < p * 2^32 */
     if (words <= 0 || words >= 0x1p32)
         bq_cuda_copy(dev, words <= 0 ? fp : qt, out);
     else
-        bq_launch(dev, dim3(bq_pieces(rows * cols, 4 * BQ_THREADS)), BQ_THREADS, choose, bq_f32_rows(fp),
-                  bq_f32_rows(qt), (uint32_t)(words - 1), at, bq_f32_rows(out), rows, cols);
+        bq_launch(dev, dim3(bq_pieces(rows * cols, 4 * BQ_THREADS)), BQ_THREADS, choose, fp, qt,
+                  (uint32_t)(words - 1), at, out, rows, cols);
 }

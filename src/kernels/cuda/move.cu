@@ -1,14 +1,11 @@
 /* Copies between host and device, and on the device. */
 #include "kernels/cuda/cuda_ops.h"
 
-static void same_shape(bq_mat a, bq_mat b, const char *op) {
-    BQ_CHECK(a.rows == b.rows && a.cols == b.cols && a.type == b.type, "%s of %ld x %ld %s to %ld x %ld %s",
-             op, (long)a.rows, (long)a.cols, bq_type_name(a.type), (long)b.rows, (long)b.cols,
-             bq_type_name(b.type));
-}
-
 /* A single copy where rows follow each other on both sides: a copy row by row is slow over the bus. */
-static void move_on(cudaStream_t stream, bq_mat from, bq_mat to, cudaMemcpyKind kind) {
+static void move(cudaStream_t stream, bq_mat from, bq_mat to, cudaMemcpyKind kind) {
+    BQ_CHECK(from.rows == to.rows && from.cols == to.cols && from.type == to.type,
+             "copy of %ld x %ld %s to %ld x %ld %s", (long)from.rows, (long)from.cols,
+             bq_type_name(from.type), (long)to.rows, (long)to.cols, bq_type_name(to.type));
     const size_t size = bq_type_size(from.type), row = (size_t)from.cols * size;
     if (row == 0 || from.rows == 0) return;
     if (from.rows == 1 || (from.ld == from.cols && to.ld == to.cols))
@@ -18,38 +15,30 @@ static void move_on(cudaStream_t stream, bq_mat from, bq_mat to, cudaMemcpyKind 
                                   (size_t)from.rows, kind, stream));
 }
 
-static void move(bq_dev *dev, bq_mat from, bq_mat to, cudaMemcpyKind kind) {
-    const cudaStream_t stream = bq_cuda_of(dev)->stream;
-    move_on(stream, from, to, kind);
-}
-
 /* Pageable memory has been read when the call returns, so the caller may write to it at once.  A source on
  * the device is a sample of a stream that is kept there. */
 void bq_cuda_put(bq_dev *dev, bq_mat host, bq_mat to) {
-    same_shape(host, to, "put");
     BQ_CHECK(!bq_cuda_of(dev)->recording, "put among ops that are recorded");
     BQ_CHECK(to.place == BQ_DEVICE, "put between the wrong places");
-    move(dev, host, to, host.place == BQ_DEVICE ? cudaMemcpyDeviceToDevice : cudaMemcpyHostToDevice);
+    move(bq_cuda_of(dev)->stream, host, to,
+         host.place == BQ_DEVICE ? cudaMemcpyDeviceToDevice : cudaMemcpyHostToDevice);
 }
 
 void bq_cuda_get(bq_dev *dev, bq_mat from, bq_mat host) {
-    same_shape(from, host, "get");
     BQ_CHECK(!bq_cuda_of(dev)->recording, "get among ops that are recorded");
     BQ_CHECK(from.place == BQ_DEVICE && host.place != BQ_DEVICE, "get between the wrong places");
-    move(dev, from, host, cudaMemcpyDeviceToHost);
+    move(bq_cuda_of(dev)->stream, from, host, cudaMemcpyDeviceToHost);
 }
 
 void bq_cuda_copy(bq_dev *dev, bq_mat from, bq_mat to) {
-    same_shape(from, to, "copy");
     BQ_CHECK(from.place == BQ_DEVICE && to.place == BQ_DEVICE, "copy beyond the device");
-    move(dev, from, to, cudaMemcpyDeviceToDevice);
+    move(bq_cuda_of(dev)->stream, from, to, cudaMemcpyDeviceToDevice);
 }
 
 void bq_cuda_put_ahead(bq_dev *dev, bq_mat pinned, bq_mat to) {
-    same_shape(pinned, to, "put_ahead");
     BQ_CHECK(pinned.place == BQ_PINNED && to.place == BQ_DEVICE, "put_ahead between the wrong places");
     bq_cuda *cuda = bq_cuda_of(dev);
-    move_on(cuda->ahead, pinned, to, cudaMemcpyHostToDevice);
+    move(cuda->ahead, pinned, to, cudaMemcpyHostToDevice);
     BQ_CUDA(cudaEventRecord(cuda->copied, cuda->ahead));
 }
 

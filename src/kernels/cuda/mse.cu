@@ -40,13 +40,12 @@ void bq_cuda_sum(bq_dev *dev, const double *x, int64_t n, double factor, double 
 }
 
 void bq_cuda_mse(bq_dev *dev, bq_mat y, bq_mat target, double factor, bq_mat dy, double *loss) {
-    bq_cuda_want(y, target.rows, target.cols, BQ_F32, "mse", "y");
-    bq_cuda_want(target, y.rows, y.cols, BQ_F32, "mse", "target");
-    if (dy.data) bq_cuda_want(dy, y.rows, y.cols, BQ_F32, "mse", "dy");
+    BQ_WANT(dev, y.rows, y.cols, y, target);
+    if (dy.data) BQ_WANT(dev, y.rows, y.cols, dy);
     const size_t mark = bq_arena_mark(&dev->mem);
     double *sums = (double *)bq_arena_push(&dev->mem, y.rows, 1, BQ_F64).data;
-    bq_launch(dev, bq_grid_teams(y.rows), BQ_THREADS, row_errors, bq_f32_rows(y), bq_f32_rows(target),
-              (float)(2 * factor), bq_f32_rows(dy), sums, y.rows, y.cols);
+    bq_launch(dev, bq_grid_teams(y.rows), BQ_THREADS, row_errors, y, target, (float)(2 * factor), dy, sums,
+              y.rows, y.cols);
     bq_cuda_sum(dev, sums, y.rows, factor, loss);
     bq_arena_reset(&dev->mem, mark);
 }

@@ -19,6 +19,7 @@ extern "C" {
 #include "base/power.h"
 #include "base/rng.h"
 #include "kernels/grid.h"
+#include "kernels/order.h"
 #include "kernels/quadratic.h"
 #include "kernels/smooth.h"
 #undef static

@@ -32,26 +32,24 @@ static __global__ void fake_rows(bq_rows<float> x, bq_scheme s, bq_rows<float> y
 }
 
 void bq_cuda_quantize(bq_dev *dev, bq_mat w, bq_mat scale, bq_mat zero, bq_scheme s, bq_mat code) {
-    bq_cuda_want_grid(w, s, scale, zero, "quantize");
-    bq_cuda_want(code, w.rows, w.cols, BQ_I8, "quantize", "code");
-    bq_launch(dev, bq_grid_elements(w.rows, w.cols), BQ_THREADS, encode, bq_f32_rows(w), bq_f32_rows(scale),
-              bq_f32_rows(zero), s, bq_rows_of<int8_t>(code), w.rows, w.cols);
+    BQ_WANT_GRID(dev, w, s, scale, zero);
+    BQ_WANT_AS(dev, BQ_I8, w.rows, w.cols, code);
+    bq_launch(dev, bq_grid_elements(w.rows, w.cols), BQ_THREADS, encode, w, scale, zero, s, code, w.rows,
+              w.cols);
 }
 
 void bq_cuda_dequantize(bq_dev *dev, bq_mat code, bq_mat scale, bq_mat zero, bq_mat w) {
-    bq_cuda_want(w, code.rows, code.cols, BQ_F32, "dequantize", "w");
-    bq_cuda_want(code, w.rows, w.cols, BQ_I8, "dequantize", "code");
-    bq_cuda_want(scale, w.rows, 1, BQ_F32, "dequantize", "scale");
-    if (zero.data) bq_cuda_want(zero, w.rows, 1, BQ_F32, "dequantize", "zero");
-    bq_launch(dev, bq_grid_elements(w.rows, w.cols), BQ_THREADS, decode, bq_rows_of<int8_t>(code),
-              bq_f32_rows(scale), bq_f32_rows(zero), bq_f32_rows(w), w.rows, w.cols);
+    BQ_WANT(dev, code.rows, code.cols, w);
+    BQ_WANT_AS(dev, BQ_I8, w.rows, w.cols, code);
+    BQ_WANT(dev, w.rows, 1, scale);
+    if (zero.data) BQ_WANT(dev, w.rows, 1, zero);
+    bq_launch(dev, bq_grid_elements(w.rows, w.cols), BQ_THREADS, decode, code, scale, zero, w, w.rows,
+              w.cols);
 }
 
 void bq_cuda_fake_quantize_rows(bq_dev *dev, bq_mat x, int bits, bq_mat y) {
     const bq_scheme s = bq_scheme_of_tokens(bits);
     BQ_CHECK(bq_scheme_valid(s, false), "fake_quantize_rows: no grid of %d bits", bits);
-    bq_cuda_want(x, y.rows, y.cols, BQ_F32, "fake_quantize_rows", "x");
-    bq_cuda_want(y, x.rows, x.cols, BQ_F32, "fake_quantize_rows", "y");
-    bq_launch(dev, bq_grid_teams(x.rows), BQ_THREADS, fake_rows, bq_f32_rows(x), s, bq_f32_rows(y), x.rows,
-              x.cols);
+    BQ_WANT(dev, x.rows, x.cols, x, y);
+    bq_launch(dev, bq_grid_teams(x.rows), BQ_THREADS, fake_rows, x, s, y, x.rows, x.cols);
 }

@@ -22,11 +22,11 @@ static __global__ void __launch_bounds__(BQ_THREADS, 6)
 
 void bq_cuda_range_shrunk(bq_dev *dev, bq_mat w, bq_scheme s, float shrink, bq_mat scale, bq_mat zero,
                           bq_mat e) {
-    bq_cuda_want_grid(w, s, scale, zero, "range");
+    BQ_WANT_GRID(dev, w, s, scale, zero);
     BQ_CHECK(shrink > 0 && shrink <= 1, "range: ends times %g", (double)shrink);
-    if (e.data) bq_cuda_want(e, w.rows, w.cols, BQ_F32, "range", "e");
-    bq_launch(dev, bq_grid_teams(w.rows), BQ_THREADS, row_ranges, bq_f32_rows(w), s, shrink,
-              bq_f32_rows(scale), bq_f32_rows(zero), bq_f32_rows(e), w.rows, w.cols);
+    if (e.data) BQ_WANT(dev, w.rows, w.cols, e);
+    bq_launch(dev, bq_grid_teams(w.rows), BQ_THREADS, row_ranges, w, s, shrink, scale, zero, e, w.rows,
+              w.cols);
 }
 
 void bq_cuda_range(bq_dev *dev, bq_mat w, bq_scheme s, bq_mat scale, bq_mat zero) {
@@ -52,17 +52,13 @@ static __global__ void better(bool first, bq_rows<float> a, bq_rows<float> b, bq
 void bq_cuda_range_better(bq_dev *dev, bool first, bq_mat a, bq_mat b, bq_mat scale, bq_mat zero, bq_mat loss,
                           bq_mat best, bq_mat best_zero) {
     const int64_t rows = a.rows;
-    bq_cuda_want(a, rows, b.cols, BQ_F32, "range_better", "a");
-    bq_cuda_want(b, rows, a.cols, BQ_F32, "range_better", "b");
-    bq_cuda_want(scale, rows, 1, BQ_F32, "range_better", "scale");
-    bq_cuda_want(best, rows, 1, BQ_F32, "range_better", "best");
-    bq_cuda_want(loss, rows, 1, BQ_F64, "range_better", "loss");
+    BQ_WANT(dev, rows, a.cols, a, b);
+    BQ_WANT(dev, rows, 1, scale, best);
+    BQ_WANT_AS(dev, BQ_F64, rows, 1, loss);
     BQ_CHECK(!zero.data == !best_zero.data, "range_better: zero points on one side");
-    if (zero.data) bq_cuda_want(zero, rows, 1, BQ_F32, "range_better", "zero");
-    if (zero.data) bq_cuda_want(best_zero, rows, 1, BQ_F32, "range_better", "best_zero");
-    bq_launch(dev, bq_grid_teams(rows), BQ_THREADS, better, first, bq_f32_rows(a), bq_f32_rows(b),
-              bq_f32_rows(scale), bq_f32_rows(zero), bq_rows_of<double>(loss), bq_f32_rows(best),
-              bq_f32_rows(best_zero), rows, a.cols);
+    if (zero.data) BQ_WANT(dev, rows, 1, zero, best_zero);
+    bq_launch(dev, bq_grid_teams(rows), BQ_THREADS, better, first, a, b, scale, zero, loss, best, best_zero,
+              rows, a.cols);
 }
 
 static __global__ void level(bq_rows<float> scale, int levels, bq_type type, int64_t rows, int64_t cols) {
@@ -80,7 +76,6 @@ static __global__ void level(bq_rows<float> scale, int levels, bq_type type, int
 
 void bq_cuda_range_levels(bq_dev *dev, bq_mat scale, int levels, bq_type type) {
     BQ_CHECK(levels >= 1 && levels <= 64 && (levels & (levels - 1)) == 0, "range_levels: %d levels", levels);
-    bq_cuda_want(scale, scale.rows, scale.cols, BQ_F32, "range_levels", "scale");
-    bq_launch(dev, bq_grid_teams(scale.rows), BQ_THREADS, level, bq_f32_rows(scale), levels, type, scale.rows,
-              scale.cols);
+    BQ_WANT(dev, scale.rows, scale.cols, scale);
+    bq_launch(dev, bq_grid_teams(scale.rows), BQ_THREADS, level, scale, levels, type, scale.rows, scale.cols);
 }

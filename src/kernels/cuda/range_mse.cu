@@ -38,9 +38,8 @@ static __global__ void __launch_bounds__(BQ_CANDIDATES)
 }
 
 void bq_cuda_range_mse(bq_dev *dev, bq_mat w, bq_scheme s, bq_shrink ends, bq_mat scale, bq_mat zero) {
-    bq_cuda_want_grid(w, s, scale, zero, "range_mse");
+    BQ_WANT_GRID(dev, w, s, scale, zero);
     BQ_CHECK(ends.count >= 1 && ends.count <= ends.steps, "range_mse: %d of %d steps", ends.count,
              ends.steps);
-    bq_launch(dev, dim3((unsigned)w.rows), BQ_CANDIDATES, least_error, bq_f32_rows(w), s, ends,
-              bq_f32_rows(scale), bq_f32_rows(zero), w.cols);
+    bq_launch(dev, dim3((unsigned)w.rows), BQ_CANDIDATES, least_error, w, s, ends, scale, zero, w.cols);
 }

@@ -32,48 +32,35 @@ static inline __device__ void bq_batch(const float *x, int64_t c, int64_t n, flo
     for (int k = 0; k < N; k++) to[k] = c + k * BQ_LANES < n ? x[c + k * BQ_LANES] : 0;
 }
 
-/* The sum of a team's values, the same in all its lanes.  Addition commutes, so this butterfly
- * adds as the cpu does. */
-template <class T> static inline __device__ T bq_team_sum(T v) {
-    for (int w = BQ_LANES / 2; w > 0; w /= 2) v += __shfl_xor_sync(BQ_WARP, v, w);
+/* A team's values joined by an operation that commutes, the same in all its lanes: so this butterfly adds as
+ * the cpu does. */
+template <class T, class OP> static inline __device__ T bq_team(T v, OP op) {
+    for (int w = BQ_LANES / 2; w > 0; w /= 2) v = op(v, __shfl_xor_sync(BQ_WARP, v, w));
     return v;
 }
 
-/* The largest and the smallest.  A comparison may lose a NaN, so there must be none in v. */
-template <class T> static inline __device__ T bq_team_max(T v) {
-    for (int w = BQ_LANES / 2; w > 0; w /= 2) {
-        const T other = __shfl_xor_sync(BQ_WARP, v, w);
-        v = other > v ? other : v;
-    }
-    return v;
-}
-template <class T> static inline __device__ T bq_team_min(T v) {
-    for (int w = BQ_LANES / 2; w > 0; w /= 2) {
-        const T other = __shfl_xor_sync(BQ_WARP, v, w);
-        v = other < v ? other : v;
-    }
+/* The same over BQ_THREADS threads of a thread block; the teams in order. */
+template <class T, class OP> static inline __device__ T bq_block(T v, OP op) {
+    __shared__ T teams[BQ_TEAMS];
+    v = bq_team(v, op);
+    if (bq_lane() == 0) teams[threadIdx.x / BQ_LANES] = v;
+    __syncthreads(); /* all teams have written */
+    v = teams[0];
+    for (int i = 1; i < BQ_TEAMS; i++) v = op(v, teams[i]);
+    __syncthreads(); /* all threads have read: the next call writes to the same place */
     return v;
 }
 
-/* Sum and largest value over BQ_THREADS threads of a thread block, the same in all of them. */
-template <class T> static inline __device__ T bq_block_sum(T v) {
-    __shared__ T teams[BQ_TEAMS];
-    v = bq_team_sum(v);
-    if (bq_lane() == 0) teams[threadIdx.x / BQ_LANES] = v;
-    __syncthreads(); /* all teams have written */
-    v = 0;
-    for (int i = 0; i < BQ_TEAMS; i++) v += teams[i];
-    __syncthreads(); /* all threads have read: the next call writes to the same place */
-    return v;
-}
-template <class T> static inline __device__ T bq_block_max(T v) {
-    __shared__ T teams[BQ_TEAMS];
-    v = bq_team_max(v);
-    if (bq_lane() == 0) teams[threadIdx.x / BQ_LANES] = v;
-    __syncthreads(); /* all teams have written */
-    for (int i = 0; i < BQ_TEAMS; i++) v = teams[i] > v ? teams[i] : v;
-    __syncthreads(); /* all threads have read: the next call writes to the same place */
-    return v;
-}
+/* Sum, and largest value.  A comparison may lose a NaN, so there must be none in what a maximum is of. */
+struct bq_plus {
+    template <class T> __device__ T operator()(T a, T b) const { return a + b; }
+};
+struct bq_larger {
+    template <class T> __device__ T operator()(T a, T b) const { return b > a ? b : a; }
+};
+template <class T> static inline __device__ T bq_team_sum(T v) { return bq_team(v, bq_plus()); }
+template <class T> static inline __device__ T bq_team_max(T v) { return bq_team(v, bq_larger()); }
+template <class T> static inline __device__ T bq_block_sum(T v) { return bq_block(v, bq_plus()); }
+template <class T> static inline __device__ T bq_block_max(T v) { return bq_block(v, bq_larger()); }
 
 #endif

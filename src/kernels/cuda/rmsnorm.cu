@@ -56,26 +56,23 @@ static __global__ void norm_rows_bwd(bq_rows<float> x, const float *weight, floa
     }
 }
 
-static int64_t runs_of(bq_mat x, bq_mat weight, const char *op) {
-    bq_cuda_want(weight, 1, weight.cols, BQ_F32, op, "weight");
-    BQ_CHECK(weight.cols > 0 && x.cols % weight.cols == 0, "%s: %ld columns, a weight of %ld", op,
+static int64_t runs_of(const bq_dev *dev, bq_mat x, bq_mat weight) {
+    BQ_WANT(dev, 1, weight.cols, weight);
+    BQ_CHECK(weight.cols > 0 && x.cols % weight.cols == 0, "rmsnorm: %ld columns, a weight of %ld",
              (long)x.cols, (long)weight.cols);
     return x.cols / weight.cols;
 }
 
 void bq_cuda_rmsnorm(bq_dev *dev, bq_mat x, bq_mat weight, float eps, bq_mat y) {
-    bq_cuda_want(x, y.rows, y.cols, BQ_F32, "rmsnorm", "x");
-    bq_cuda_want(y, x.rows, x.cols, BQ_F32, "rmsnorm", "y");
-    const int64_t runs = runs_of(y, weight, "rmsnorm");
-    bq_launch(dev, bq_grid_teams(y.rows * runs), BQ_THREADS, norm_rows, bq_f32_rows(x), bq_f32(weight), eps,
-              bq_f32_rows(y), y.rows, runs, weight.cols);
+    BQ_WANT(dev, x.rows, x.cols, x, y);
+    const int64_t runs = runs_of(dev, y, weight);
+    bq_launch(dev, bq_grid_teams(y.rows * runs), BQ_THREADS, norm_rows, x, bq_f32(weight), eps, y, y.rows,
+              runs, weight.cols);
 }
 
 void bq_cuda_rmsnorm_bwd(bq_dev *dev, bq_mat x, bq_mat weight, float eps, bq_mat dy, bq_mat dx) {
-    bq_cuda_want(x, dx.rows, dx.cols, BQ_F32, "rmsnorm_bwd", "x");
-    bq_cuda_want(dx, x.rows, x.cols, BQ_F32, "rmsnorm_bwd", "dx");
-    bq_cuda_want(dy, x.rows, x.cols, BQ_F32, "rmsnorm_bwd", "dy");
-    const int64_t runs = runs_of(x, weight, "rmsnorm_bwd");
-    bq_launch(dev, bq_grid_teams(dx.rows * runs), BQ_THREADS, norm_rows_bwd, bq_f32_rows(x), bq_f32(weight),
-              eps, bq_f32_rows(dy), bq_f32_rows(dx), dx.rows, runs, weight.cols);
+    BQ_WANT(dev, x.rows, x.cols, x, dx, dy);
+    const int64_t runs = runs_of(dev, x, weight);
+    bq_launch(dev, bq_grid_teams(dx.rows * runs), BQ_THREADS, norm_rows_bwd, x, bq_f32(weight), eps, dy, dx,
+              dx.rows, runs, weight.cols);
 }

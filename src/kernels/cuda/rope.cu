@@ -19,9 +19,8 @@ void bq_cuda_rope(bq_dev *dev, bq_mat x, int64_t heads, int64_t head_dim, bq_mat
     const int64_t half = cos.cols;
     BQ_CHECK(2 * half <= head_dim && heads * head_dim <= INT32_MAX, "rope: %ld angles, %ld heads of %ld",
              (long)half, (long)heads, (long)head_dim);
-    bq_cuda_want(x, x.rows, heads * head_dim, BQ_F32, "rope", "x");
-    bq_cuda_want(cos, x.rows, half, BQ_F32, "rope", "cos");
-    bq_cuda_want(sin, x.rows, half, BQ_F32, "rope", "sin");
-    bq_launch(dev, bq_grid_elements(x.rows, heads * half), BQ_THREADS, turn, bq_f32_rows(x), bq_f32_rows(cos),
-              bq_f32_rows(sin), inverse ? -1.0f : 1.0f, x.rows, (int)heads, (int)head_dim, (int)half);
+    BQ_WANT(dev, x.rows, heads * head_dim, x);
+    BQ_WANT(dev, x.rows, half, cos, sin);
+    bq_launch(dev, bq_grid_elements(x.rows, heads * half), BQ_THREADS, turn, x, cos, sin,
+              inverse ? -1.0f : 1.0f, x.rows, (int)heads, (int)head_dim, (int)half);
 }

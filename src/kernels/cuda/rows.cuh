@@ -12,7 +12,7 @@ static inline __device__ void bq_team_ends(const float *w, int64_t n, float *lo,
         low = w[c] < low ? w[c] : low;
         high = w[c] > high ? w[c] : high;
     }
-    *lo = bq_team_min(low), *hi = bq_team_max(high);
+    *lo = -bq_team_max(-low), *hi = bq_team_max(high);
 }
 
 static inline __device__ float bq_zero_of(bq_rows<float> zero, int64_t row) {

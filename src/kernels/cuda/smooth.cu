@@ -15,24 +15,16 @@ static __global__ void apply(bq_rows<float> x, bq_rows<float> s, bool by_row, bq
     }
 }
 
-template <int KIND>
-static void scaled(bq_dev *dev, bq_mat x, bq_mat s, bool by_row, bq_mat y, const char *op) {
-    bq_cuda_want(x, y.rows, y.cols, BQ_F32, op, "x");
-    bq_cuda_want(y, x.rows, x.cols, BQ_F32, op, "y");
-    bq_cuda_want(s, by_row ? x.rows : 1, by_row ? 1 : x.cols, BQ_F32, op, "s");
-    bq_launch(dev, bq_grid_elements(x.rows, x.cols), BQ_THREADS, apply<KIND>, bq_f32_rows(x), bq_f32_rows(s),
-              by_row, bq_f32_rows(y), x.rows, x.cols);
+template <int KIND> static void scaled(bq_dev *dev, bq_mat x, bq_mat s, bool by_row, bq_mat y) {
+    BQ_WANT(dev, x.rows, x.cols, x, y);
+    BQ_WANT(dev, by_row ? x.rows : 1, by_row ? 1 : x.cols, s);
+    bq_launch(dev, bq_grid_elements(x.rows, x.cols), BQ_THREADS, apply<KIND>, x, s, by_row, y, x.rows,
+              x.cols);
 }
 
-void bq_cuda_times_columns(bq_dev *dev, bq_mat x, bq_mat s, bq_mat y) {
-    scaled<TIMES>(dev, x, s, false, y, "times_columns");
-}
-void bq_cuda_over_columns(bq_dev *dev, bq_mat x, bq_mat s, bq_mat y) {
-    scaled<OVER>(dev, x, s, false, y, "over_columns");
-}
-void bq_cuda_over_rows(bq_dev *dev, bq_mat x, bq_mat s, bq_mat y) {
-    scaled<OVER>(dev, x, s, true, y, "over_rows");
-}
+void bq_cuda_times_columns(bq_dev *dev, bq_mat x, bq_mat s, bq_mat y) { scaled<TIMES>(dev, x, s, false, y); }
+void bq_cuda_over_columns(bq_dev *dev, bq_mat x, bq_mat s, bq_mat y) { scaled<OVER>(dev, x, s, false, y); }
+void bq_cuda_over_rows(bq_dev *dev, bq_mat x, bq_mat s, bq_mat y) { scaled<OVER>(dev, x, s, true, y); }
 
 /* One thread block.  weight may be NULL. */
 static __global__ void scales(bq_smooth_form f, const float *act, const float *weight, float *s,
@@ -52,9 +44,8 @@ static __global__ void scales(bq_smooth_form f, const float *act, const float *w
 
 void bq_cuda_smooth_scale(bq_dev *dev, bq_smooth_form f, bq_mat act, bq_mat weight, bq_mat s) {
     const bool weighted = f.kind == BQ_SMOOTH_ALPHA || f.kind == BQ_SMOOTH_DUO;
-    bq_cuda_want(act, 1, s.cols, BQ_F32, "smooth_scale", "act");
-    bq_cuda_want(s, 1, act.cols, BQ_F32, "smooth_scale", "s");
-    if (weighted) bq_cuda_want(weight, 1, s.cols, BQ_F32, "smooth_scale", "weight");
+    BQ_WANT(dev, 1, s.cols, act, s);
+    if (weighted) BQ_WANT(dev, 1, s.cols, weight);
     bq_launch(dev, dim3(1), BQ_THREADS, scales, f, bq_f32(act), weighted ? bq_f32(weight) : NULL, bq_f32(s),
               s.cols);
 }
@@ -69,10 +60,10 @@ static __global__ void heads(bq_rows<float> s, int64_t head, int64_t rows, int64
 }
 
 void bq_cuda_head_max(bq_dev *dev, bq_mat s, int64_t head) {
-    bq_cuda_want(s, s.rows, s.cols, BQ_F32, "head_max", "s");
+    BQ_WANT(dev, s.rows, s.cols, s);
     BQ_CHECK(head > 0 && s.cols % head == 0, "head_max: heads of %ld in %ld columns", (long)head,
              (long)s.cols);
-    bq_launch(dev, bq_grid_elements(s.rows, head), BQ_THREADS, heads, bq_f32_rows(s), head, s.rows, s.cols);
+    bq_launch(dev, bq_grid_elements(s.rows, head), BQ_THREADS, heads, s, head, s.rows, s.cols);
 }
 
 /* A team has one group of one row. */
@@ -93,12 +84,11 @@ static __global__ void fake_groups(bq_rows<float> w, const float *s, bq_scheme s
 
 void bq_cuda_smooth_weights(bq_dev *dev, bq_mat w, bq_mat s, bq_scheme scheme, bq_mat out) {
     const int64_t group = scheme.group > 0 ? scheme.group : w.cols;
-    bq_cuda_want(w, out.rows, out.cols, BQ_F32, "smooth_weights", "w");
-    bq_cuda_want(out, w.rows, w.cols, BQ_F32, "smooth_weights", "out");
-    bq_cuda_want(s, 1, w.cols, BQ_F32, "smooth_weights", "s");
+    BQ_WANT(dev, w.rows, w.cols, w, out);
+    BQ_WANT(dev, 1, w.cols, s);
     BQ_CHECK(w.cols % group == 0, "smooth_weights: groups of %ld in %ld columns", (long)group, (long)w.cols);
-    bq_launch(dev, bq_grid_teams(w.rows * (w.cols / group)), BQ_THREADS, fake_groups, bq_f32_rows(w),
-              bq_f32(s), scheme, group, bq_f32_rows(out), w.rows, w.cols / group);
+    bq_launch(dev, bq_grid_teams(w.rows * (w.cols / group)), BQ_THREADS, fake_groups, w, bq_f32(s), scheme,
+              group, out, w.rows, w.cols / group);
 }
 
 static __device__ float difference(float a, float b, bq_distance kind) {
@@ -118,12 +108,10 @@ static __global__ void row_distances(bq_rows<float> a, bq_rows<float> b, bq_dist
 }
 
 void bq_cuda_distance(bq_dev *dev, bq_mat a, bq_mat b, bq_distance kind, double *sum) {
-    bq_cuda_want(a, b.rows, b.cols, BQ_F32, "distance", "a");
-    bq_cuda_want(b, a.rows, a.cols, BQ_F32, "distance", "b");
+    BQ_WANT(dev, a.rows, a.cols, a, b);
     const size_t mark = bq_arena_mark(&dev->mem);
     double *sums = (double *)bq_arena_push(&dev->mem, 1, a.rows, BQ_F64).data;
-    bq_launch(dev, bq_grid_teams(a.rows), BQ_THREADS, row_distances, bq_f32_rows(a), bq_f32_rows(b), kind,
-              sums, a.rows, a.cols);
+    bq_launch(dev, bq_grid_teams(a.rows), BQ_THREADS, row_distances, a, b, kind, sums, a.rows, a.cols);
     bq_cuda_sum(dev, sums, a.rows, 1, sum);
     bq_arena_reset(&dev->mem, mark);
 }
@@ -149,10 +137,8 @@ static __global__ void clip_errors(bq_rows<float> w, float factor, bq_scheme s, 
 }
 
 void bq_cuda_clip_error(bq_dev *dev, bq_mat w, float factor, bq_scheme s, bq_mat out) {
-    bq_cuda_want(w, out.rows, out.cols, BQ_F32, "clip_error", "w");
-    bq_cuda_want(out, w.rows, w.cols, BQ_F32, "clip_error", "out");
-    bq_launch(dev, bq_grid_teams(w.rows), BQ_THREADS, clip_errors, bq_f32_rows(w), factor, s,
-              bq_f32_rows(out), w.rows, w.cols);
+    BQ_WANT(dev, w.rows, w.cols, w, out);
+    bq_launch(dev, bq_grid_teams(w.rows), BQ_THREADS, clip_errors, w, factor, s, out, w.rows, w.cols);
 }
 
 static __global__ void clip_best(bq_rows<float> error, int64_t candidates, float step, bq_rows<float> w,
@@ -170,8 +156,7 @@ static __global__ void clip_best(bq_rows<float> error, int64_t candidates, float
 }
 
 void bq_cuda_clip_rows(bq_dev *dev, bq_mat error, float step, bq_mat w) {
-    bq_cuda_want(error, error.rows, w.rows, BQ_F32, "clip_rows", "error");
-    bq_cuda_want(w, w.rows, w.cols, BQ_F32, "clip_rows", "w");
-    bq_launch(dev, bq_grid_teams(w.rows), BQ_THREADS, clip_best, bq_f32_rows(error), error.rows, step,
-              bq_f32_rows(w), w.rows, w.cols);
+    BQ_WANT(dev, error.rows, w.rows, error);
+    BQ_WANT(dev, w.rows, w.cols, w);
+    bq_launch(dev, bq_grid_teams(w.rows), BQ_THREADS, clip_best, error, error.rows, step, w, w.rows, w.cols);
 }

@@ -19,9 +19,9 @@ static __global__ void row_losses(bq_rows<float> logits, int64_t vocab, const in
 }
 
 void bq_cuda_xent(bq_dev *dev, bq_mat x, bq_mat head, bq_mat next, double *nll) {
-    bq_cuda_want(x, next.rows, head.cols, BQ_F32, "xent", "x");
-    bq_cuda_want(head, head.rows, x.cols, BQ_F32, "xent", "head");
-    bq_cuda_want(next, x.rows, 1, BQ_I32, "xent", "next");
+    BQ_WANT(dev, next.rows, head.cols, x);
+    BQ_WANT(dev, head.rows, x.cols, head);
+    BQ_WANT_AS(dev, BQ_I32, x.rows, 1, next);
     const size_t mark = bq_arena_mark(&dev->mem);
     const bq_mat logits = bq_arena_push(&dev->mem, x.rows < ROWS ? x.rows : ROWS, head.rows, BQ_F32);
     double *to = bq_cuda_result(dev, nll, x.rows);
@@ -29,7 +29,7 @@ void bq_cuda_xent(bq_dev *dev, bq_mat x, bq_mat head, bq_mat next, double *nll) 
         const int64_t rows = x.rows - first < ROWS ? x.rows - first : ROWS;
         const bq_mat part = bq_mat_rows(logits, 0, rows);
         bq_cuda_gemm(dev, false, true, 1, bq_mat_rows(x, first, rows), head, 0, part);
-        bq_launch(dev, dim3((unsigned)rows), BQ_THREADS, row_losses, bq_f32_rows(part), head.rows,
+        bq_launch(dev, dim3((unsigned)rows), BQ_THREADS, row_losses, part, head.rows,
                   (const int32_t *)next.data + first * next.ld, next.ld, to + first);
     }
     bq_arena_reset(&dev->mem, mark);

@@ -1,0 +1,23 @@
+#include "kernels/want.h"
+
+#include "base/die.h"
+
+void bq_want(const bq_dev *dev, const char *op, const char *names, bq_type type, int64_t rows, int64_t cols,
+             size_t count, const bq_mat *m) {
+    for (size_t i = 0; i < count; i++) {
+        BQ_CHECK(m[i].rows == rows && m[i].cols == cols && m[i].type == type && m[i].ld >= cols,
+                 "%s: matrix %zu of (%s) is %ld x %ld %s, not %ld x %ld %s", op, i + 1, names,
+                 (long)m[i].rows, (long)m[i].cols, bq_type_name(m[i].type), (long)rows, (long)cols,
+                 bq_type_name(type));
+        BQ_CHECK((m[i].place == BQ_DEVICE) == (dev->mem.place == BQ_DEVICE),
+                 "%s: matrix %zu of (%s) is not where the device is", op, i + 1, names);
+    }
+}
+
+void bq_want_grid(const bq_dev *dev, const char *op, bq_mat w, bq_scheme s, bq_mat scale, bq_mat zero) {
+    BQ_CHECK(bq_scheme_valid(s, zero.data), "%s: no grid of %s with scales in %s and %d zero points", op,
+             bq_element_name(s.element), bq_type_name(s.scale), zero.data != NULL);
+    bq_want(dev, op, "w", BQ_F32, w.rows, w.cols, 1, &w);
+    bq_want(dev, op, "scale", BQ_F32, w.rows, 1, 1, &scale);
+    if (zero.data) bq_want(dev, op, "zero", BQ_F32, w.rows, 1, 1, &zero);
+}

@@ -84,6 +84,27 @@ typedef struct {
     unsigned traits;            /* BQ_FAMILY_QK_WHOLE ... */
 } bq_family;
 
+/* Keys that several families have, by their default. */
+#define BQ_CONFIG_BIAS                                                                                       \
+    { "attention_bias", BQ_KEY_BOOL, BQ_AT(bq_model, attention_bias), .value = "false" }
+#define BQ_CONFIG_POSITIONS(most)                                                                            \
+    {                                                                                                        \
+        "max_position_embeddings", BQ_KEY_I64, BQ_AT(bq_model, max_position),                                \
+            .value = most, .min = 1, .max = 0x1p40, .unhashed = true                                         \
+    }
+#define BQ_CONFIG_THETA(base)                                                                                \
+    { "rope_theta", BQ_KEY_REAL, BQ_AT(bq_model, rope.theta), .value = base, .min = 1, .max = 1e18 }
+#define BQ_CONFIG_WINDOW(size)                                                                               \
+    { "sliding_window", BQ_KEY_I64, BQ_AT(bq_model, window), .value = size, .min = 1, .max = 0x1p40 }
+/* For BQ_WINDOW_FROM. */
+#define BQ_CONFIG_WINDOW_FROM                                                                                \
+    {"use_sliding_window", BQ_KEY_BOOL, BQ_AT(bq_model, windowed), .value = "false"},                        \
+        BQ_CONFIG_WINDOW("4096"), {                                                                          \
+        "max_window_layers", BQ_KEY_INT, BQ_AT(bq_model, window_from), .value = "28", .max = 0x1p30          \
+    }
+#define BQ_NORMS_LLAMA [BQ_NORM_ATTENTION] = "input_layernorm", [BQ_NORM_MLP] = "post_attention_layernorm"
+#define BQ_NORMS_QK    [BQ_NORM_Q] = "self_attn.q_norm", [BQ_NORM_K] = "self_attn.k_norm"
+
 /* Row i of the table, NULL behind the last; the row of a model_type, or -1. */
 const bq_family *bq_family_at(int i);
 int bq_family_find(const char *type);

@@ -3,7 +3,7 @@
 static const bq_weight_row weight[] = {BQ_WEIGHTS_LLAMA(BQ_BIAS_ATTENTION, BQ_BIAS_ATTENTION, BQ_BIAS_MLP)};
 
 static const bq_key config[] = {
-    {"attention_bias", BQ_KEY_BOOL, BQ_AT(bq_model, attention_bias), .value = "false"},
+    BQ_CONFIG_BIAS,
     {"mlp_bias", BQ_KEY_BOOL, BQ_AT(bq_model, mlp_bias), .value = "false"},
     {0},
 };
@@ -15,5 +15,5 @@ const bq_family bq_family_llama = {
     .ropes = 1 << BQ_ROPE_DEFAULT | 1 << BQ_ROPE_LINEAR | 1 << BQ_ROPE_LLAMA3,
     .config = config,
     .weight = weight,
-    .norm = {[BQ_NORM_ATTENTION] = "input_layernorm", [BQ_NORM_MLP] = "post_attention_layernorm"},
+    .norm = {BQ_NORMS_LLAMA},
 };

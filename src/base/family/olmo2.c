@@ -3,7 +3,7 @@
 static const bq_weight_row weight[] = {BQ_WEIGHTS_LLAMA(BQ_BIAS_ATTENTION, BQ_BIAS_ATTENTION, BQ_BIAS_NONE)};
 
 static const bq_key config[] = {
-    {"attention_bias", BQ_KEY_BOOL, BQ_AT(bq_model, attention_bias), .value = "false"},
+    BQ_CONFIG_BIAS,
     {0},
 };
 
@@ -16,6 +16,5 @@ const bq_family bq_family_olmo2 = {
     .weight = weight,
     .norm = {[BQ_NORM_O] = "post_attention_layernorm",
              [BQ_NORM_DOWN] = "post_feedforward_layernorm",
-             [BQ_NORM_Q] = "self_attn.q_norm",
-             [BQ_NORM_K] = "self_attn.k_norm"},
+             BQ_NORMS_QK},
 };

@@ -9,9 +9,8 @@ static const bq_weight_row weight[] = {
 };
 
 static const bq_key config[] = {
-    {"max_position_embeddings", BQ_KEY_I64, BQ_AT(bq_model, max_position), .value = "4096", .min = 1,
-     .max = 0x1p40, .unhashed = true},
-    {"sliding_window", BQ_KEY_I64, BQ_AT(bq_model, window), .value = "0", .min = 1, .max = 0x1p40},
+    BQ_CONFIG_POSITIONS("4096"),
+    BQ_CONFIG_WINDOW("0"),
     {"partial_rotary_factor", BQ_KEY_REAL, BQ_AT(bq_model, rope.partial), .value = "1", .max = 1},
     {"original_max_position_embeddings", BQ_KEY_REAL, BQ_AT(bq_model, rope.original), .value = "4096",
      .min = 2, .max = 1e12},
@@ -24,5 +23,5 @@ const bq_family bq_family_phi3 = {
     .ropes = 1 << BQ_ROPE_DEFAULT | 1 << BQ_ROPE_LONG,
     .config = config,
     .weight = weight,
-    .norm = {[BQ_NORM_ATTENTION] = "input_layernorm", [BQ_NORM_MLP] = "post_attention_layernorm"},
+    .norm = {BQ_NORMS_LLAMA},
 };

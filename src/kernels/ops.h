@@ -100,7 +100,7 @@ typedef struct {
 
 /* How a grid may be narrower than the range of the weights that it is fitted to. */
 typedef enum {
-    BQ_CLIP_MINMAX,  /* not at all: from the smallest to the largest weight */
+    BQ_CLIP_MINMAX,  /* it is not: from the smallest to the largest weight */
     BQ_CLIP_MSE,     /* so that sum |error|^norm is least */
     BQ_CLIP_HESSIAN, /* so that sum h error^2 is least, h the diagonal of the inputs' Gram matrix */
 } bq_clip;
@@ -120,7 +120,7 @@ typedef struct {
     bq_mat ut;          /* (K, K): U^T from `factor`, in processing order: row j multiplies the
                            errors that column j takes */
     bq_mat order;       /* (K, 1) i32, from `order` */
-    bq_mat diag;        /* (K, 1), columns as they stand; where it is 0 the weights count as 0 */
+    bq_mat diag;        /* (K, 1), columns in the order of w; where it is 0 the weights count as 0 */
     bq_mat scale, zero; /* (rows * groups, 1): the grids; with `dynamic` an output, too */
     bool dynamic;       /* fit the grid of a group when its first column's turn comes */
     bq_clip clip;       /* how to fit it: range, range_mse with `ends`, or fit with weights diag */

@@ -14,7 +14,7 @@ enum { TILE = 64 }; /* columns in a step; also how far to the right the inverse 
 struct square {
     bq_rows<float> h;
     bq_rows<double> wide; /* h where it is f64, else data NULL */
-    const int32_t *order; /* NULL: columns as they stand */
+    const int32_t *order; /* NULL: columns in the order of h */
     int64_t ldo, k;
     bq_rows<double> s;
 };

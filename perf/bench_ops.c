@@ -337,7 +337,8 @@ int main(int argc, char **argv) {
                2;
     omp_set_num_threads(threads);
     QKV = (of.heads + 2 * of.kv_heads) * of.head_dim;
-    heads = (bq_attention){of.heads, of.kv_heads, of.head_dim, 0.125f, 0};
+    heads =
+        (bq_attention){.heads = of.heads, .kv_heads = of.kv_heads, .head_dim = of.head_dim, .scale = 0.125f};
     int code = bq_dev_open(&dev, backend, threads, room(threads));
     if (code != BQ_OK) return code;
     roof_a = fresh(of.roof, of.roof), roof_b = fresh(of.roof, of.roof);

@@ -22,7 +22,7 @@ static bq_mat w, fold, code, scale, gram, ut, order, diag, ones, adam;
 static bq_adascale trained;
 static double nll[T];
 
-static const bq_attention heads = {NH, NKV, HD, 0.125f, 0};
+static const bq_attention heads = {.heads = NH, .kv_heads = NKV, .head_dim = HD, .scale = 0.125f};
 static const bq_scheme w4 = {4, -1, true, BQ_F32, BQ_GRID_AIMET};
 static const bq_mat none;
 

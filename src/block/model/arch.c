@@ -73,10 +73,12 @@ void bq_arch_of(const bq_model *model, bq_arch *arch) {
         s->bias |= l->bias;
         s->linears++;
     }
-    arch->attention = (bq_attention){
-        model->heads, model->kv_heads, model->head_dim,
-        (float)(model->query_scale > 0 ? model->query_scale : 1.0 / sqrt((double)model->head_dim)),
-        model->window};
+    double scale = model->query_scale > 0 ? model->query_scale : 1.0 / sqrt((double)model->head_dim);
+    arch->attention = (bq_attention){.heads = model->heads,
+                                     .kv_heads = model->kv_heads,
+                                     .head_dim = model->head_dim,
+                                     .scale = (float)scale,
+                                     .window = model->window};
 }
 
 void bq_arch_tensor(char *out, size_t n, int block, const char *module, const char *what) {

@@ -143,7 +143,7 @@ static void glu_bwd(bq_mat *m) { dev.op->glu_bwd(&dev, BQ_SILU, m[0], m[1], m[2]
 static double loss;
 static void mse(bq_mat *m) { dev.op->mse(&dev, m[0], m[1], 1e-6, m[2], &loss); }
 static double *nll;
-static void xent(bq_mat *m) { dev.op->xent(&dev, m[0], m[1], m[2], nll); }
+static void xent(bq_mat *m) { dev.op->xent(&dev, m[0], m[1], 0, m[2], nll); }
 
 static bq_attention heads;
 static void attention(bq_mat *m) { dev.op->attention(&dev, heads, m[0], m[1], m[2], m[3], m[4]); }

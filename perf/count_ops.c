@@ -47,7 +47,7 @@ static void rmsnorm_bwd(void) { dev.op->rmsnorm_bwd(&dev, x, gain, 1e-5f, z, y);
 static void glu(void) { dev.op->glu(&dev, BQ_SILU, u, v, z); }
 static void glu_bwd(void) { dev.op->glu_bwd(&dev, BQ_SILU, u, v, z, dx, du); }
 static void mix(void) { dev.op->mix(&dev, x, u, 0.5, (bq_rng_key){.seed = 1}, z); }
-static void xent(void) { dev.op->xent(&dev, x, head, next, nll); }
+static void xent(void) { dev.op->xent(&dev, x, head, 0, next, nll); }
 static void adascale_weights(void) { dev.op->adascale_weights(&dev, &trained, w4, fold, scale, none); }
 static void adascale_step(void) { dev.op->adascale_step(&dev, &trained, w4, fold, adam, none); }
 static void range_mse(void) { dev.op->range_mse(&dev, w, w4, (bq_shrink){100, 20, BQ_NORM_24}, scale, none); }

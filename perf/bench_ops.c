@@ -143,7 +143,7 @@ static void glu_bwd(bq_mat *m) { dev.op->glu_bwd(&dev, BQ_SILU, m[0], m[1], m[2]
 static double loss;
 static void mse(bq_mat *m) { dev.op->mse(&dev, m[0], m[1], 1e-6, m[2], &loss); }
 static double *nll;
-static void xent(bq_mat *m) { dev.op->xent(&dev, m[0], m[1], m[2], nll); }
+static void xent(bq_mat *m) { dev.op->xent(&dev, m[0], m[1], 0, m[2], nll); }
 
 static bq_attention heads;
 static void attention(bq_mat *m) { dev.op->attention(&dev, heads, m[0], m[1], m[2], m[3], m[4]); }
@@ -337,7 +337,8 @@ int main(int argc, char **argv) {
                2;
     omp_set_num_threads(threads);
     QKV = (of.heads + 2 * of.kv_heads) * of.head_dim;
-    heads = (bq_attention){of.heads, of.kv_heads, of.head_dim, 0.125f, 0};
+    heads =
+        (bq_attention){.heads = of.heads, .kv_heads = of.kv_heads, .head_dim = of.head_dim, .scale = 0.125f};
     int code = bq_dev_open(&dev, backend, threads, room(threads));
     if (code != BQ_OK) return code;
     roof_a = fresh(of.roof, of.roof), roof_b = fresh(of.roof, of.roof);

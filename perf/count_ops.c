@@ -22,7 +22,7 @@ static bq_mat w, fold, code, scale, gram, ut, order, diag, ones, adam;
 static bq_adascale trained;
 static double nll[T];
 
-static const bq_attention heads = {NH, NKV, HD, 0.125f, 0};
+static const bq_attention heads = {.heads = NH, .kv_heads = NKV, .head_dim = HD, .scale = 0.125f};
 static const bq_scheme w4 = {4, -1, true, BQ_F32, BQ_GRID_AIMET};
 static const bq_mat none;
 
@@ -47,7 +47,7 @@ static void rmsnorm_bwd(void) { dev.op->rmsnorm_bwd(&dev, x, gain, 1e-5f, z, y);
 static void glu(void) { dev.op->glu(&dev, BQ_SILU, u, v, z); }
 static void glu_bwd(void) { dev.op->glu_bwd(&dev, BQ_SILU, u, v, z, dx, du); }
 static void mix(void) { dev.op->mix(&dev, x, u, 0.5, (bq_rng_key){.seed = 1}, z); }
-static void xent(void) { dev.op->xent(&dev, x, head, next, nll); }
+static void xent(void) { dev.op->xent(&dev, x, head, 0, next, nll); }
 static void adascale_weights(void) { dev.op->adascale_weights(&dev, &trained, w4, fold, scale, none); }
 static void adascale_step(void) { dev.op->adascale_step(&dev, &trained, w4, fold, adam, none); }
 static void range_mse(void) { dev.op->range_mse(&dev, w, w4, (bq_shrink){100, 20, BQ_NORM_24}, scale, none); }

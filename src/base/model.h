@@ -37,10 +37,11 @@ typedef struct {
     int64_t heads, kv_heads, head_dim; /* nh, nkv, hd; nkv divides nh */
     double eps;                        /* epsilon of every RMSNorm */
     double query_scalar; /* products of queries and keys are divided by its root; 0: by that of hd */
-    int64_t window;      /* sliding window W: query i sees key j if i - W < j <= i; 0: no window */
-    bool windowed;       /* some families: is the window used? */
-    int window_from;     /* some families: the first block with a window; the length of a period of blocks, */
-    int window_period;   /* of which the last has no window */
+    double attention_cap, logit_cap; /* c: scores, or logits l, become c tanh(l / c); 0: they do not */
+    int64_t window;    /* sliding window W: query i sees key j if i - W < j <= i; 0: no window */
+    bool windowed;     /* some families: is the window used? */
+    int window_from;   /* some families: the first block with a window; the length of a period of blocks, */
+    int window_period; /* of which the last has no window */
     bool full[BQ_BLOCKS_MAX]; /* blocks that have no window where others have */
     int64_t max_position;
     bool tied;                     /* lm_head and the embedding are one matrix */

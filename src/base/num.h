@@ -69,6 +69,19 @@ static inline float bq_exp(float x) {
     return lo > 0 ? 0.0f : y;
 }
 
+/* tanh(x): a polynomial near 0, else from bq_exp; error at most 2 ulp.  No branch, as in bq_exp. */
+static inline float bq_tanh(float x) {
+    float z = x * x, a = x < 0 ? -x : x, p = -5.70498872745e-3f;
+    p = p * z + 2.06390887954e-2f;
+    p = p * z - 5.37397155531e-2f;
+    p = p * z + 1.33314422036e-1f;
+    p = p * z - 3.33332819422e-1f;
+    p = p * z * x + x;
+    float far = 1.0f - 2.0f / (bq_exp(2 * a) + 1.0f);
+    far = x < 0 ? -far : far;
+    return a < 0.625f ? p : far;
+}
+
 /* x^(1/5) for x >= 0, as x z^4 with z = x^(-1/5).  The first guess of z divides the exponent by 5
  * and is at most 6 % off.  Then four Newton steps without a division: a step turns a relative
  * error e into about 3 e^2. */

@@ -23,6 +23,7 @@
 #include "base/rng.h"
 #include "kernels/grid.h"
 #include "kernels/quadratic.h"
+#include "kernels/route.h"
 #include "kernels/smooth.h"
 
 typedef struct bq_ops bq_ops;
@@ -79,6 +80,7 @@ typedef struct {
     int64_t heads, kv_heads, head_dim;
     float scale;    /* factor of q k^T, usually head_dim^-1/2 */
     int64_t window; /* query i sees key j if i - window < j <= i; 0: if j <= i */
+    float cap;      /* unless 0, a score s becomes cap * tanh(s / cap) before the mask (Gemma-2) */
 } bq_attention;
 
 /* AdaScale's values for one matrix W (rows, cols), with the names that AIMET gives them.  hi, lo: the ends of

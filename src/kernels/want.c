@@ -21,3 +21,15 @@ void bq_want_grid(const bq_dev *dev, const char *op, bq_mat w, bq_scheme s, bq_m
     bq_want(dev, op, "scale", BQ_F32, w.rows, 1, 1, &scale);
     if (zero.data) bq_want(dev, op, "zero", BQ_F32, w.rows, 1, 1, &zero);
 }
+
+void bq_want_router(const bq_dev *dev, const char *op, bq_router r, bq_mat logits, bq_mat index,
+                    bq_mat weight) {
+    int64_t experts = logits.cols;
+    bq_want(dev, op, "logits", BQ_F32, logits.rows, experts, 1, &logits);
+    BQ_CHECK(r.groups >= 1 && r.groups <= 64 && experts <= INT32_MAX && experts % r.groups == 0 &&
+                 r.kept >= 1 && r.kept <= r.groups && r.chosen >= 1 &&
+                 r.chosen <= experts / r.groups * r.kept,
+             "%s: %d of %ld experts, from %d of %d groups", op, r.chosen, (long)experts, r.kept, r.groups);
+    bq_want(dev, op, "index", BQ_I32, logits.rows, r.chosen, 1, &index);
+    bq_want(dev, op, "weight", BQ_F32, logits.rows, r.chosen, 1, &weight);
+}

@@ -5,6 +5,7 @@
 
 #include "base/die.h"
 
+#include <math.h>
 #include <string.h>
 
 #define TOLERANCE 1e-5
@@ -48,6 +49,8 @@ static void logits(golden_rig *m, golden *g, golden_report *r) {
     bq_source_head(&m->src, &m->dev, norm, head);
     m->dev.op->rmsnorm(&m->dev, m->x, norm, (float)k->eps, m->y);
     m->dev.op->gemm(&m->dev, false, true, 1, m->y, head, 0, out);
+    for (int64_t i = 0; i < out.rows * out.cols && k->logit_cap > 0; i++)
+        bq_f32(out)[i] = (float)(k->logit_cap * tanh((double)bq_f32(out)[i] / k->logit_cap));
     compare(g, r, "logits", "logits", out);
 }
 

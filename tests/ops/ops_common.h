@@ -36,6 +36,10 @@ static inline bq_scheme grid_of(int bits, bq_type scale) {
     return (bq_scheme){bits, -1, true, scale, BQ_GRID_AIMET};
 }
 
+/* The numbers of an attention; what is not named is 0. */
+#define HEADS(n, kv, size, by, w)                                                                            \
+    { .heads = n, .kv_heads = kv, .head_dim = size, .scale = by, .window = w }
+
 /* rows x cols with ld = cols + pad, guarded; contents undefined. */
 static inline bq_mat make(int64_t rows, int64_t cols, int64_t pad, bq_type type) {
     bq_mat m = {NULL, rows, cols, cols + pad, type, BQ_HOST};

@@ -232,15 +232,17 @@ static void xent(void **state) {
     static const struct {
         int64_t t, h, v;
         float deviation; /* of the head: how peaked */
-    } cases[] = {{1, 1, 1, 1},     {31, 33, 127, 1},  {129, 31, 257, 1},
-                 {257, 16, 33, 1}, {5, 64, 1031, 40}, {0, 4, 9, 1}};
+        float cap;
+    } cases[] = {{1, 1, 1, 1, 0},     {31, 33, 127, 1, 0},  {129, 31, 257, 1, 0},
+                 {257, 16, 33, 1, 0}, {5, 64, 1031, 40, 0}, {0, 4, 9, 1, 0},
+                 {1, 3, 1, 1, 2},     {131, 33, 257, 1, 3}, {7, 64, 1031, 40, 30}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         int64_t t = cases[i].t, h = cases[i].h, v = cases[i].v;
-        bq_dev dev = cpu_with(2, bq_op_scratch(t, (bq_attention){1, 1, 1, 1, 0}, v));
+        bq_dev dev = cpu_with(2, bq_op_scratch(t, (bq_attention)HEADS(1, 1, 1, 1, 0), v));
         bq_mat x = make_filled(t, h, 2, 1, 1), head = make_filled(v, h, 1, 2, cases[i].deviation);
         bq_mat next = make(t, 1, 1, BQ_I32), nll = make(t, 1, 0, BQ_F64);
         fill_below(next, 3, (int32_t)v);
-        dev.op->xent(&dev, x, head, next, nll.data);
+        dev.op->xent(&dev, x, head, cases[i].cap, next, nll.data);
         dev.op->wait(&dev);
         double error = 0, power = 0, *logits = zeros(v);
         for (int64_t r = 0; r < t; r++) {
@@ -248,6 +250,8 @@ static void xent(void **state) {
             for (int64_t c = 0; c < v; c++) {
                 logits[c] = 0;
                 for (int64_t k = 0; k < h; k++) logits[c] += at(x, r, k) * at(head, c, k);
+                double cap = (double)cases[i].cap;
+                if (cap != 0) logits[c] = cap * tanh(logits[c] / cap);
                 max = fmax(max, logits[c]);
             }
             for (int64_t c = 0; c < v; c++) sum += exp(logits[c] - max);
@@ -264,7 +268,7 @@ static void xent(void **state) {
 
 static uint64_t all_bits(void) {
     enum { T = 131, HEADS = 3, HD = 38, H = HEADS * HD, V = 77 };
-    bq_dev dev = cpu_with(0, bq_op_scratch(T, (bq_attention){1, 1, 1, 1, 0}, V));
+    bq_dev dev = cpu_with(0, bq_op_scratch(T, (bq_attention)HEADS(1, 1, 1, 1, 0), V));
     bq_mat x = make_filled(T, H, 1, 1, 1), y = make_filled(T, H, 2, 2, 2), z = make(T, H, 3, BQ_F32);
     bq_mat w = make_filled(1, H, 0, 3, 1), d = make_filled(T, H, 0, 4, 1), e = make(T, H, 0, BQ_F32);
     bq_mat cs = make_filled(T, HD / 2, 0, 5, 1), sn = make_filled(T, HD / 2, 0, 6, 1),
@@ -283,14 +287,16 @@ static uint64_t all_bits(void) {
     dev.op->add(&dev, x, z), dev.op->bias(&dev, w, z), bits = bits_of(bits, z);
     dev.op->rope(&dev, z, HEADS, HD, cs, sn, false), bits = bits_of(bits, z);
     dev.op->rope(&dev, z, HEADS, HD, cs, sn, true), bits = bits_of(bits, z);
-    dev.op->xent(&dev, x, bq_mat_rows(y, 0, V), ids, nll.data), bits = bits_of(bits, nll);
+    for (int cap = 0; cap < 50; cap += 30)
+        dev.op->xent(&dev, x, bq_mat_rows(y, 0, V), (float)cap, ids, nll.data), bits = bits_of(bits, nll);
     drop(x), drop(y), drop(z), drop(w), drop(d), drop(e), drop(cs), drop(sn), drop(ids), drop(nll);
     bq_dev_close(&dev);
     return bits;
 }
 
-/* The vectors' exponential is base/num.h's to the last bit, seen through exp(s - lse) with lse 0. */
-static void exp_is_the_one_of_num(void **state) {
+/* The vectors' exp and tanh are those of base/num.h to the last bit, seen through exp(s - lse) with lse 0 and
+ * through a cap of 1. */
+static void exp_and_tanh_are_those_of_num(void **state) {
     (void)state;
     enum { ROWS = 64, COLS = 1003 };
     bq_mat x = make_filled(ROWS, COLS, 0, 9, 40), p = clone(x), dp = make_filled(ROWS, COLS, 0, 8, 1);
@@ -302,6 +308,10 @@ static void exp_is_the_one_of_num(void **state) {
     bq_vec()->softmax_bwd(all, none, none, p.data, dp.data);
     for (int64_t i = 0; i < ROWS * COLS; i++)
         assert_true(bq_bits(bq_f32(p)[i]) == bq_bits(bq_exp(bq_f32(x)[i] - 0)));
+    memcpy(p.data, x.data, ROWS * COLS * sizeof(float));
+    bq_vec()->cap(ROWS * COLS, 1, p.data);
+    for (int64_t i = 0; i < ROWS * COLS; i++)
+        assert_true(bq_bits(bq_f32(p)[i]) == bq_bits(bq_tanh(bq_f32(x)[i])));
     assert_true(intact(p) && intact(dp));
     drop(x), drop(p), drop(dp);
 }
@@ -317,7 +327,7 @@ int main(void) {
         cmocka_unit_test(glu),
         cmocka_unit_test(mse),
         cmocka_unit_test(xent),
-        cmocka_unit_test(exp_is_the_one_of_num),
+        cmocka_unit_test(exp_and_tanh_are_those_of_num),
         SAME_BITS,
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -46,6 +46,8 @@ bug "a thread that leaves before an exchange" rmsnorm.cu 's|^( *)const int64_t n
 bug "an exchange with half a mask" reduce.cuh 's|BQ_WARP = 0xffffffffu|BQ_WARP = 0x0000ffffu|' rmsnorm.cu test_model_ops
 bug "a causal mask off by one" tiles.cuh 's|return j <= i \&\&|return j < i \&\&|' attention.cu test_attention
 bug "a window off by one" tiles.cuh 's|i - window < j|i - window <= j|' attention.cu test_attention
+bug "a cap without its slope" attention.cuh 's|1.0f - h \* h|1.0f|' attention_bwd.cu test_attention
+bug "an expert that one lane finds alone" experts.cu 's|bq_team_max\((bq_route_next\(.*, key\))\);|\1;|' experts.cu test_expert_ops
 bug "rows beyond the end are written" tiles.cuh 's|row \+ y \+ i < rows \&\& col < hd|col < hd|' attention.cu test_attention
 bug "a bound off by one" elements.cu 's|c < cols|c <= cols|' elements.cu test_model_ops
 bug "a shared index beyond its array" search.cuh 's|loss\[BQ_CANDIDATES\]|loss[BQ_CANDIDATES / 4]|' range_mse.cu test_search_ops

@@ -17,7 +17,8 @@ static const bq_key config[] = {
     BQ_CONFIG_THETA("1e6"),
     {"rope_local_base_freq", BQ_KEY_REAL, BQ_AT(bq_model, full_rope.theta), .value = "1e4", .min = 1,
      .max = 1e18},
-    {"final_logit_softcapping", BQ_KEY_REAL, .at = BQ_NOWHERE, .value = "0", .max = 1e6},
+    {"final_logit_softcapping", BQ_KEY_REAL, BQ_AT(bq_model, logit_cap), .value = "0", .min = 1e-6,
+     .max = 1e6},
     {0},
 };
 

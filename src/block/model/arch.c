@@ -79,10 +79,13 @@ void bq_arch_of(const bq_model *model, bq_arch *arch) {
         s->bias |= l->bias;
         s->linears++;
     }
-    arch->attention = (bq_attention){
-        model->heads, model->kv_heads, model->head_dim,
-        (float)(1.0 / sqrt(model->query_scalar > 0 ? model->query_scalar : (double)model->head_dim)),
-        model->window};
+    double scalar = model->query_scalar > 0 ? model->query_scalar : (double)model->head_dim;
+    arch->attention = (bq_attention){.heads = model->heads,
+                                     .kv_heads = model->kv_heads,
+                                     .head_dim = model->head_dim,
+                                     .scale = (float)(1.0 / sqrt(scalar)),
+                                     .window = model->window,
+                                     .cap = (float)model->attention_cap};
 }
 
 void bq_arch_tensor(const bq_arch *arch, char *out, size_t n, int block, const char *module,

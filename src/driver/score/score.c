@@ -155,7 +155,7 @@ static void head(walk *w, double *score) {
         dev->op->put(dev, bq_stream_get(&w->stream, i, w->buffer), x);
         dev->op->put(dev, bq_mat_host(w->ids + w->from, n, 1, BQ_I32), wanted);
         dev->op->rmsnorm(dev, x, norm, (float)m->eps, y);
-        dev->op->xent(dev, bq_mat_rows(y, w->from - 1, n), table, wanted, nll);
+        dev->op->xent(dev, bq_mat_rows(y, w->from - 1, n), table, (float)m->logit_cap, wanted, nll);
         dev->op->wait(dev);
         bq_heartbeat(s->comm);
         int64_t k = w->share.first + i;

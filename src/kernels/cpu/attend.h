@@ -56,7 +56,8 @@ static inline bq_tile tile_at(const bq_attend *j, int64_t i, int64_t key) {
                      .cols = least(BQ_ATTEND_KEYS, first + rows - key * BQ_ATTEND_KEYS),
                      .ld = BQ_ATTEND_LD,
                      .shift = first - key * BQ_ATTEND_KEYS,
-                     .window = j->a.window};
+                     .window = j->a.window,
+                     .cap = j->a.cap};
 }
 
 /* The working memory of a thread: two tiles of scores; two numbers for each row; and, for bf16, pairs: of

@@ -120,7 +120,7 @@ size_t bq_cpu_xent_scratch(int64_t tokens, int64_t vocab) {
     return bq_arena_need(xent_rows(tokens), vocab, BQ_F32);
 }
 
-void bq_cpu_xent(bq_dev *dev, bq_mat x, bq_mat head, bq_mat next, double *nll) {
+void bq_cpu_xent(bq_dev *dev, bq_mat x, bq_mat head, float cap, bq_mat next, double *nll) {
     BQ_WANT(dev, next.rows, head.cols, x);
     BQ_WANT(dev, head.rows, x.cols, head);
     BQ_WANT_AS(dev, BQ_I32, x.rows, 1, next);
@@ -134,6 +134,7 @@ void bq_cpu_xent(bq_dev *dev, bq_mat x, bq_mat head, bq_mat next, double *nll) {
         for (int64_t r = 0; r < rows; r++) {
             int32_t id = ((const int32_t *)next.data)[(first + r) * next.ld];
             BQ_CHECK(id >= 0 && id < head.rows, "xent: token %d of %ld", (int)id, (long)head.rows);
+            if (cap != 0) bq_vec()->cap(head.rows, cap, row(part, r));
             float max;
             double sum = bq_vec()->sum_exp(head.rows, row(part, r), &max);
             nll[first + r] = log(sum) + ((double)max - (double)row(part, r)[id]);

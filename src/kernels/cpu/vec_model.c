@@ -104,6 +104,19 @@ INLINE v16 vexp(v16 x) {
     return (v16)(~low & (i16)y);
 }
 
+/* bq_tanh in every lane. */
+INLINE v16 vtanh(v16 x) {
+    v16 z = x * x, a = pick(x < 0, -x, x), p = all(-5.70498872745e-3f);
+    p = p * z + 2.06390887954e-2f;
+    p = p * z - 5.37397155531e-2f;
+    p = p * z + 1.33314422036e-1f;
+    p = p * z - 3.33332819422e-1f;
+    p = p * z * x + x;
+    v16 far = 1.0f - 2.0f / (vexp(2 * a) + 1.0f);
+    far = pick(x < 0, -far, far);
+    return pick(a < 0.625f, p, far);
+}
+
 void BQ_V(add)(int64_t n, const float *x, float *y) {
     EACH(i, m, 0, n, store(y + i, m, load(y + i, m) + load(x + i, m)););
 }
@@ -209,6 +222,10 @@ double BQ_V(sum_exp)(int64_t n, const float *x, float *max) {
     return total_double(sum);
 }
 
+void BQ_V(cap)(int64_t n, float cap, float *x) {
+    EACH(i, m, 0, n, store(x + i, m, cap * vtanh(load(x + i, m) / cap)););
+}
+
 /* The columns that row r of a tile sees: [from, end); none where from >= end. */
 INLINE void see(bq_tile t, int64_t r, int64_t *from, int64_t *end) {
     int64_t last = t.shift + r;
@@ -231,6 +248,7 @@ static void softmax_rows(bq_tile t, int64_t r, float *s, float *max, float *sum,
         see(t, r + l, &from[l], &end[l]);
         v16 tops = all(max[l]);
         float *row = s + l * t.ld;
+        if (t.cap != 0) BQ_V(cap)(end[l] - from[l], t.cap, row + from[l]);
         EACH(i, m, from[l], end[l], tops = larger(load_or(row + i, m, -INFINITY), tops););
         top[l] = largest(tops);
     }
@@ -255,16 +273,24 @@ void BQ_V(softmax_tile)(bq_tile t, float *s, float *max, float *sum, int64_t hd,
         softmax_rows(t, r, s + r * t.ld, max + r, sum + r, hd, ldo, out + r * ldo);
 }
 
-void BQ_V(softmax_bwd)(bq_tile t, const float *lse, const float *d, float *s, float *dp) {
+INLINE void softmax_bwd_rows(bq_tile t, bool capped, const float *lse, const float *d, float *s, float *dp) {
     for (int64_t r = 0; r < t.rows; r++, s += t.ld, dp += t.ld) {
         int64_t from, end;
         see(t, r, &from, &end);
         hide(s, from, end, t.cols);
         hide(dp, from, end, t.cols);
         EACH(i, m, from, end, {
-            v16 p = vexp(load(s + i, m) - lse[r]);
+            v16 x = load(s + i, m), h = capped ? vtanh(x / t.cap) : x,
+                p = vexp((capped ? t.cap * h : x) - lse[r]), ds = p * (load(dp + i, m) - d[r]);
             store(s + i, m, p);
-            store(dp + i, m, p * (load(dp + i, m) - d[r]));
+            store(dp + i, m, capped ? ds * (1.0f - h * h) : ds);
         });
     }
+}
+
+void BQ_V(softmax_bwd)(bq_tile t, const float *lse, const float *d, float *s, float *dp) {
+    if (t.cap != 0)
+        softmax_bwd_rows(t, true, lse, d, s, dp);
+    else
+        softmax_bwd_rows(t, false, lse, d, s, dp);
 }

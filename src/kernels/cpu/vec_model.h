@@ -7,9 +7,11 @@
 #define BQ_VEC_MODEL_H
 
 /* A tile of attention scores: rows are queries, columns are keys, rows are ld numbers apart.  Row r sees the
- * columns c with shift + r - window < c <= shift + r; window 0: no lower end. */
+ * columns c with shift + r - window < c <= shift + r; window 0: no lower end.  Unless cap is 0, the functions
+ * on tiles first make cap * tanh(s / cap) of a score s. */
 typedef struct {
     int64_t rows, cols, ld, shift, window;
+    float cap;
 } bq_tile;
 
 /* What the functions do:
@@ -22,10 +24,12 @@ typedef struct {
  *   mse            returns sum (y - target)^2 in double; unless dy is NULL, dy = slope (y - target)
  *   dot            returns sum a b
  *   sum_exp        *max = max(x); returns sum exp(x - max) in double
+ *   cap            x = cap * tanh(x / cap)
  *   softmax_tile   one step of the running softmax.  max and sum (one for each row) and out (rows, hd) are
  *                  the results of the tiles before.  Scores s become exp(s - new max), invisible ones 0; max
  *                  and sum are updated; out is scaled to the new max
- *   softmax_bwd    scores s become p = exp(s - lse), invisible ones 0; dp becomes p (dp - d) */
+ *   softmax_bwd    scores s become p = exp(s - lse), invisible ones 0; dp becomes p (dp - d), the
+ *                  gradient of the scores as they were before the cap */
 #define BQ_VEC_MODEL(X)                                                                                      \
     X(void, add, (int64_t n, const float *x, float *y))                                                      \
     X(void, times, (int64_t n, float factor, const float *x, float *y))                                      \
@@ -40,6 +44,7 @@ typedef struct {
     X(double, mse, (int64_t n, const float *y, const float *target, float slope, float *dy))                 \
     X(float, dot, (int64_t n, const float *a, const float *b))                                               \
     X(double, sum_exp, (int64_t n, const float *x, float *max))                                              \
+    X(void, cap, (int64_t n, float cap, float *x))                                                           \
     X(void, softmax_tile,                                                                                    \
       (bq_tile t, float *s, float *max, float *sum, int64_t hd, int64_t ldo, float *out))                    \
     X(void, softmax_bwd, (bq_tile t, const float *lse, const float *d, float *s, float *dp))

@@ -4,11 +4,12 @@
 
 /* Scores of a tile become exp(s - new max), invisible ones 0; max and sum are updated.  Returns the factor
  * that the sums so far are scaled by. */
+template <bool CAP>
 static __device__ float soften(const bq_attend &a, int64_t i, int64_t key, float s[4], float *max,
                                float *sum) {
     float top = *max;
     for (int j = 0; j < 4; j++) {
-        s[j] = bq_sees(i, key + j, a.window) ? s[j] * a.scale : -INFINITY;
+        s[j] = bq_sees(i, key + j, a.window) ? bq_score<CAP>(a, s[j]) : -INFINITY;
         top = s[j] > top ? s[j] : top;
     }
     top = bq_team_max(top);
@@ -23,7 +24,7 @@ static __device__ float soften(const bq_attend &a, int64_t i, int64_t key, float
     return shrink;
 }
 
-template <int HD> static __global__ void __launch_bounds__(BQ_THREADS, 2) attend(bq_attend a) {
+template <int HD, bool CAP> static __global__ void __launch_bounds__(BQ_THREADS, 2) attend(bq_attend a) {
     __shared__ bq_tiles mem;
     const int64_t tile = gridDim.x - 1 - blockIdx.x, head = blockIdx.y; /* tiles with the most keys first */
     const int64_t first = tile * BQ_TILE, query = first + threadIdx.x / 16 * 4, kv = head / a.group;
@@ -35,7 +36,8 @@ template <int HD> static __global__ void __launch_bounds__(BQ_THREADS, 2) attend
         float s[4][4];
         bq_tile_scores<HD>(&mem, q, first, k, key, s);
         for (int i = 0; i < 4; i++) {
-            const float shrink = soften(a, query + i, key + threadIdx.x % 16 * 4, s[i], &max[i], &sum[i]);
+            const float shrink =
+                soften<CAP>(a, query + i, key + threadIdx.x % 16 * 4, s[i], &max[i], &sum[i]);
             for (int j = 0; j < HD / 16; j++) o[i][j] *= shrink;
         }
         bq_tile_keep(&mem, s);
@@ -53,5 +55,5 @@ template <int HD> static __global__ void __launch_bounds__(BQ_THREADS, 2) attend
 void bq_cuda_attention(bq_dev *dev, bq_attention a, bq_mat q, bq_mat k, bq_mat v, bq_mat out, bq_mat lse) {
     const bq_attend all = bq_attend_of(dev, a, q, k, v, out, lse);
     const dim3 grid(bq_pieces(q.rows, BQ_TILE), (unsigned)a.heads);
-    BQ_BY_HEAD_DIM(all.hd, dev, grid, attend, all);
+    BQ_BY_HEAD_DIM(all, dev, grid, attend);
 }

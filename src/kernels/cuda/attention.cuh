@@ -8,13 +8,25 @@
 struct bq_attend {
     int64_t tokens, window, group; /* group: query heads that read one kv head */
     int hd;
-    float scale;
+    float scale, cap;
     bq_rows<float> q, k, v, out, lse, dout;
 };
 
 /* One head of a matrix of heads. */
 static inline __device__ bq_head bq_head_of(const bq_attend &a, bq_rows<float> m, int64_t head) {
     return {m.data + head * a.hd, m.ld, a.tokens, a.hd};
+}
+
+/* A score from a product of a query and a key: scaled, and capped where CAP is set. */
+template <bool CAP> static inline __device__ float bq_score(const bq_attend &a, float product) {
+    const float s = product * a.scale;
+    return CAP ? a.cap * bq_tanh(s / a.cap) : s;
+}
+
+/* The derivative of a score by what it was before the cap. */
+template <bool CAP> static inline __device__ float bq_cap_slope(const bq_attend &a, float score) {
+    const float h = CAP ? score / a.cap : 0;
+    return 1.0f - h * h;
 }
 
 /* Check the shapes.  The backward checks its other matrices itself. */
@@ -29,21 +41,25 @@ static inline bq_attend bq_attend_of(const bq_dev *dev, bq_attention a, bq_mat q
     BQ_WANT(dev, q.rows, wide, q, out);
     BQ_WANT(dev, q.rows, narrow, k, v);
     BQ_WANT(dev, a.heads, q.rows, lse);
-    return {q.rows, a.window, a.heads / a.kv_heads,   (int)a.head_dim, a.scale, q, k, v,
+    return {q.rows, a.window, a.heads / a.kv_heads,   (int)a.head_dim, a.scale, a.cap, q, k, v,
             out,    lse,      bq_rows<float>(NULL, 0)};
 }
 
-/* Launch the instance of a kernel for a head of size hd. */
-#define BQ_BY_HEAD_DIM(hd, dev, grid, kernel, ...)                                                           \
+#define BQ_CAPPED(a, width, dev, grid, kernel, ...)                                                          \
+    bq_launch(dev, grid, BQ_THREADS, (a).cap != 0 ? kernel<width, true> : kernel<width, false>,              \
+              a __VA_OPT__(, ) __VA_ARGS__)
+
+/* Launch the instance of a kernel for the heads and the cap of a, its first argument. */
+#define BQ_BY_HEAD_DIM(a, dev, grid, kernel, ...)                                                            \
     do {                                                                                                     \
-        if ((hd) <= 32)                                                                                      \
-            bq_launch(dev, grid, BQ_THREADS, kernel<32>, __VA_ARGS__);                                       \
-        else if ((hd) <= 64)                                                                                 \
-            bq_launch(dev, grid, BQ_THREADS, kernel<64>, __VA_ARGS__);                                       \
-        else if ((hd) <= 96)                                                                                 \
-            bq_launch(dev, grid, BQ_THREADS, kernel<96>, __VA_ARGS__);                                       \
+        if ((a).hd <= 32)                                                                                    \
+            BQ_CAPPED(a, 32, dev, grid, kernel __VA_OPT__(, ) __VA_ARGS__);                                  \
+        else if ((a).hd <= 64)                                                                               \
+            BQ_CAPPED(a, 64, dev, grid, kernel __VA_OPT__(, ) __VA_ARGS__);                                  \
+        else if ((a).hd <= 96)                                                                               \
+            BQ_CAPPED(a, 96, dev, grid, kernel __VA_OPT__(, ) __VA_ARGS__);                                  \
         else                                                                                                 \
-            bq_launch(dev, grid, BQ_THREADS, kernel<128>, __VA_ARGS__);                                      \
+            BQ_CAPPED(a, 128, dev, grid, kernel __VA_OPT__(, ) __VA_ARGS__);                                 \
     } while (0)
 
 #endif

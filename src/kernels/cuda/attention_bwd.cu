@@ -16,7 +16,7 @@ static __global__ void dots(bq_attend a, int64_t heads, bq_rows<float> d) {
     }
 }
 
-template <int HD>
+template <int HD, bool CAP>
 static __global__ void __launch_bounds__(BQ_THREADS, 1)
     attend_dq(bq_attend a, bq_rows<float> d, bq_rows<float> dq) {
     __shared__ bq_tiles mem;
@@ -39,7 +39,8 @@ static __global__ void __launch_bounds__(BQ_THREADS, 1)
             for (int j = 0; j < 4; j++) {
                 const bool sees =
                     query + i < a.tokens && bq_sees(query + i, key + threadIdx.x % 16 * 4 + j, a.window);
-                ds[i][j] = sees ? bq_exp(p[i][j] * a.scale - lse[i]) * (ds[i][j] - dot[i]) : 0;
+                const float s = bq_score<CAP>(a, p[i][j]);
+                ds[i][j] = sees ? bq_exp(s - lse[i]) * (ds[i][j] - dot[i]) * bq_cap_slope<CAP>(a, s) : 0;
             }
         bq_tile_keep(&mem, ds);
         bq_tile_add<HD>(&mem, k, key, o);
@@ -48,7 +49,7 @@ static __global__ void __launch_bounds__(BQ_THREADS, 1)
     bq_tile_store<HD>(dq.data + head * a.hd, dq.ld, first, a.tokens, a.hd, o, factor);
 }
 
-template <int HD>
+template <int HD, bool CAP>
 static __global__ void __launch_bounds__(BQ_THREADS, 1)
     attend_dkv(bq_attend a, bq_rows<float> d, bq_rows<float> dk, bq_rows<float> dv) {
     __shared__ bq_tiles mem;
@@ -63,19 +64,21 @@ static __global__ void __launch_bounds__(BQ_THREADS, 1)
         const float *lse = bq_row(a.lse, head), *dot = bq_row(d, head);
         for (int64_t row = first; row < end; row += BQ_TILE) {
             const int64_t query = row + threadIdx.x % 16 * 4;
-            float p[4][4], ds[4][4];
+            float p[4][4], ds[4][4], slope[4][4];
             bq_tile_scores<HD>(&mem, k, first, q, row, p);
             for (int i = 0; i < 4; i++)
                 for (int j = 0; j < 4; j++) {
                     const bool sees = query + j < a.tokens && bq_sees(query + j, key + i, a.window);
-                    p[i][j] = sees ? bq_exp(p[i][j] * a.scale - lse[query + j]) : 0;
+                    const float s = bq_score<CAP>(a, p[i][j]);
+                    slope[i][j] = bq_cap_slope<CAP>(a, s);
+                    p[i][j] = sees ? bq_exp(s - lse[query + j]) : 0;
                 }
             bq_tile_keep(&mem, p);
             bq_tile_add<HD>(&mem, dout, row, ov);
             bq_tile_scores<HD>(&mem, v, first, dout, row, ds);
             for (int i = 0; i < 4; i++)
                 for (int j = 0; j < 4; j++)
-                    ds[i][j] = query + j < a.tokens ? p[i][j] * (ds[i][j] - dot[query + j]) : 0;
+                    ds[i][j] = query + j < a.tokens ? p[i][j] * (ds[i][j] - dot[query + j]) * slope[i][j] : 0;
             bq_tile_keep(&mem, ds);
             bq_tile_add<HD>(&mem, q, row, ok);
         }
@@ -95,7 +98,7 @@ void bq_cuda_attention_bwd(bq_dev *dev, bq_attention a, bq_mat q, bq_mat k, bq_m
     const bq_rows<float> d = bq_arena_push(&dev->mem, a.heads, q.rows, BQ_F32);
     const unsigned tiles = bq_pieces(q.rows, BQ_TILE);
     bq_launch(dev, bq_grid_teams(a.heads * q.rows), BQ_THREADS, dots, all, a.heads, d);
-    BQ_BY_HEAD_DIM(all.hd, dev, dim3(tiles, (unsigned)a.heads), attend_dq, all, d, dq);
-    BQ_BY_HEAD_DIM(all.hd, dev, dim3(tiles, (unsigned)a.kv_heads), attend_dkv, all, d, dk, dv);
+    BQ_BY_HEAD_DIM(all, dev, dim3(tiles, (unsigned)a.heads), attend_dq, d, dq);
+    BQ_BY_HEAD_DIM(all, dev, dim3(tiles, (unsigned)a.kv_heads), attend_dkv, d, dk, dv);
     bq_arena_reset(&dev->mem, mark);
 }

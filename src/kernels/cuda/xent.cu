@@ -4,6 +4,12 @@
 
 constexpr int64_t ROWS = 128; /* rows of logits at a time, as on the cpu: the plan counts them */
 
+static __global__ void cap_logits(bq_rows<float> logits, float cap, int64_t rows, int64_t vocab) {
+    const int64_t c = bq_column();
+    for (int64_t r = blockIdx.y; r < rows && c < vocab; r += gridDim.y)
+        bq_row(logits, r)[c] = cap * bq_tanh(bq_row(logits, r)[c] / cap);
+}
+
 static __global__ void row_losses(bq_rows<float> logits, int64_t vocab, const int32_t *next, int64_t ldn,
                                   double *nll) {
     const float *x = bq_row(logits, blockIdx.x);
@@ -18,7 +24,7 @@ static __global__ void row_losses(bq_rows<float> logits, int64_t vocab, const in
         nll[blockIdx.x] = id >= 0 && id < vocab ? log(sum) + ((double)top - (double)x[id]) : (double)NAN;
 }
 
-void bq_cuda_xent(bq_dev *dev, bq_mat x, bq_mat head, bq_mat next, double *nll) {
+void bq_cuda_xent(bq_dev *dev, bq_mat x, bq_mat head, float cap, bq_mat next, double *nll) {
     BQ_WANT(dev, next.rows, head.cols, x);
     BQ_WANT(dev, head.rows, x.cols, head);
     BQ_WANT_AS(dev, BQ_I32, x.rows, 1, next);
@@ -29,6 +35,9 @@ void bq_cuda_xent(bq_dev *dev, bq_mat x, bq_mat head, bq_mat next, double *nll) 
         const int64_t rows = x.rows - first < ROWS ? x.rows - first : ROWS;
         const bq_mat part = bq_mat_rows(logits, 0, rows);
         bq_cuda_gemm(dev, false, true, 1, bq_mat_rows(x, first, rows), head, 0, part);
+        if (cap != 0)
+            bq_launch(dev, bq_grid_elements(rows, head.rows), BQ_THREADS, cap_logits, part, cap, rows,
+                      head.rows);
         bq_launch(dev, dim3((unsigned)rows), BQ_THREADS, row_losses, part, head.rows,
                   (const int32_t *)next.data + first * next.ld, next.ld, to + first);
     }

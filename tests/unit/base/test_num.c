@@ -124,12 +124,27 @@ static void exp_rises(void **state) {
     }
 }
 
+static void tanh_within_two_ulp(void **state) {
+    (void)state;
+    double worst = 0;
+    for (uint32_t u = 0x00800000u; u < 0x42800000u; u += 997) { /* all magnitudes up to 64 */
+        double truth = tanh((double)bq_float(u)),
+               error = fabs((double)bq_tanh(bq_float(u)) - truth) / ldexp(1, ilogb(truth) - 23);
+        worst = fmax(worst, error);
+        assert_true(bq_tanh(-bq_float(u)) == -bq_tanh(bq_float(u)));
+    }
+    print_message("largest error of bq_tanh: %.3f ulp\n", worst);
+    assert_true(worst <= 2);
+    assert_true(bq_tanh(0) == 0 && bq_tanh(INFINITY) == 1 && bq_tanh(-1e30f) == -1 && isnan(bq_tanh(NAN)));
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(bf16_there_and_back), cmocka_unit_test(bf16_ties),
         cmocka_unit_test(f16_there_and_back),  cmocka_unit_test(f16_ties),
         cmocka_unit_test(f16_of_any_float),    cmocka_unit_test(exp_within_two_ulp),
         cmocka_unit_test(exp_at_its_ends),     cmocka_unit_test(exp_rises),
+        cmocka_unit_test(tanh_within_two_ulp),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

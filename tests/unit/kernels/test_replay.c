@@ -17,7 +17,7 @@ static void load(bq_mat m, uint32_t stream) {
 
 /* to = 2 x + to, and its distance from x; attention stands for ops with scratch. */
 static void calls(bq_mat to, double *sum) {
-    bq_attention a = {1, 1, COLS, 0.1f, 0};
+    bq_attention a = HEADS(1, 1, COLS, 0.1f, 0);
     size_t mark = bq_arena_mark(&dev.mem);
     bq_mat lse = bq_arena_push(&dev.mem, 1, ROWS, BQ_F32), out = bq_arena_push(&dev.mem, ROWS, COLS, BQ_F32);
     dev.op->scale(&dev, x, 2, out);

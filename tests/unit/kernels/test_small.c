@@ -80,11 +80,11 @@ static void attention_may_round(void **state) {
     static const struct {
         int64_t t;
         bq_attention a;
-    } all[] = {{1, {2, 1, 6, 0.4f, 0}},
-               {65, {4, 2, 10, 0.3f, 0}},
-               {127, {9, 3, 64, 0.125f, 0}},
-               {389, {2, 1, 96, 0.1f, 130}},
-               {521, {3, 1, 14, 0.27f, 0}}};
+    } all[] = {{1, HEADS(2, 1, 6, 0.4f, 0)},
+               {65, HEADS(4, 2, 10, 0.3f, 0)},
+               {127, HEADS(9, 3, 64, 0.125f, 0)},
+               {389, HEADS(2, 1, 96, 0.1f, 130)},
+               {521, HEADS(3, 1, 14, 0.27f, 0)}};
     if (bq_products() == BQ_PRODUCT_NONE) skip();
     for (unsigned i = 0; i < sizeof all / sizeof *all; i++) {
         outcome f = attend(BQ_COMPUTE_F32, all[i].t, all[i].a, 1),

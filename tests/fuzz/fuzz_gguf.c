@@ -73,8 +73,8 @@ static void files_beside(const bq_gguf *g) {
     must(rc == BQ_OK ? json_is_object(config) : rc == BQ_DATA && !config);
     json_decref(config);
     rc = bq_gguf_tokenizer(g, &tokenizer, &more);
-    must(rc == BQ_OK ? json_is_object(tokenizer) && json_is_object(more)
-                     : rc == BQ_DATA && !tokenizer && !more);
+    must(rc == BQ_OK || (rc == BQ_DATA && !tokenizer));
+    must(tokenizer ? json_is_object(tokenizer) && json_is_object(more) : !more);
     json_decref(tokenizer);
     json_decref(more);
 }

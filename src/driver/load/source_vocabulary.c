@@ -5,6 +5,7 @@
 #include "base/hash.h"
 #include "base/log.h"
 #include "io/files.h"
+#include "io/json.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -16,15 +17,23 @@ static bool is_sha256(const char *text) {
 }
 
 /* The SHA-256 of the model's tokenizer.json, by which tools/prepare.py names it; "": there is none to be
- * read. */
-static void name_tokenizer(const bq_source *src, char hex[65]) {
-    char path[BQ_PATH + 32], *text;
+ * read.  BQ_OK, or BQ_DATA after one message. */
+static int name_tokenizer(const bq_source *src, char hex[65]) {
+    char path[BQ_PATH + 32], *text = NULL;
     size_t bytes;
+    json_t *inside;
     hex[0] = 0;
+    int code = bq_weights_beside(src->weights, true, &inside);
+    const json_t *made = json_object_get(inside, "tokenizer.json");
     bq_path_join(path, sizeof path, src->dir, "tokenizer.json");
-    if (bq_file_read(path, TOKENIZER_BYTES, &text, &bytes)) return;
-    bq_sha256(text, bytes, hex);
+    if (made)
+        text = bq_json_text_of(made, &bytes);
+    else if (!code && !inside && bq_file_read(path, TOKENIZER_BYTES, &text, &bytes))
+        text = NULL;
+    if (text) bq_sha256(text, bytes, hex);
     free(text);
+    json_decref(inside);
+    return code;
 }
 
 /* Models have a few ids more than their tokenizer, or fewer, but never that many. */
@@ -44,7 +53,8 @@ static int check_tokenizer(const bq_source *src, const char *path, const bq_toke
             "tools/prepare.py with --tokenizer %s",
             path, (long)m->vocab, src->dir);
     }
-    name_tokenizer(src, own);
+    int code = name_tokenizer(src, own);
+    if (code) return code;
     if (*own && is_sha256(t->tokenizer)) {
         if (strcmp(t->tokenizer, own) == 0) return BQ_OK;
         return bq_refuse(

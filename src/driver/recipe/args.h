@@ -33,8 +33,7 @@ typedef enum {
 typedef struct {
     bq_command command;
     int nfile;
-    char **
-        file; /* arguments: run, plan, inspect, status: one path; import: model, directory; tokens: texts; others: none */
+    char **file; /* run, plan, inspect, status: one path; import: model, directory; tokens: texts */
     /* run, plan */
     int nset;
     char *set[BQ_SETS]; /* "key=value", for bq_recipe_read */

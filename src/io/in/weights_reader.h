@@ -14,7 +14,8 @@ typedef struct {
      * reader of the table that says yes opens it. */
     bool (*knows)(const char *path, const json_t *config);
     /* Open the files, add the tensors under the names of the family, check everything.  May replace or
-     * change w->config and w->config_path.  BQ_OK, or BQ_DATA after one message; the caller frees what is in w. */
+     * change w->config and w->config_path.  BQ_OK, or BQ_DATA after one message; the caller frees what is
+     * in w. */
     int (*open)(bq_weights *w, const char *path);
     void (*close)(void *own); /* where w->own is set, also after a failed open */
     /* Bytes [from, from + bytes) of a tensor, as its dtype says.  t may be a view with another shape of the

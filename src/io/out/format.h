@@ -73,7 +73,7 @@ void bq_export_put_rows(bq_mat m, bq_writer *w);
 int bq_export_dir_claim(const char *src_dir, const char *out_dir);
 /* Copy tokenizer, generation, code and licence files, unchanged.  BQ_OK, or BQ_DATA after one message. */
 int bq_export_dir_copy(const char *src_dir, const char *out_dir);
-/* Where the source has them inside (bq_weights_beside): write them, and remove what an earlier export left. */
+/* Write the files that the source has inside (bq_weights_beside), and remove those of an earlier export. */
 void bq_export_dir_put(const json_t *beside, const char *out_dir);
 /* Add the files of an export in out_dir, without its shards. */
 void bq_export_dir_list(const char *out_dir, bq_manifest *list);

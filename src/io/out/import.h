@@ -8,8 +8,8 @@
  * (weights.h), which lose nothing.  NULL if there is no such type. */
 const bq_format *bq_import_format(const char *type);
 
-/* Read all values.  BQ_DATA after one message if one is NaN or infinite, or beyond the type's range.  Rounding
- * is fine. */
+/* Read all values.  BQ_OK, or BQ_DATA after one message: a value is NaN, infinite, or beyond the range of the
+ * format's type. */
 int bq_import_check(const bq_weights *src, const bq_format *format);
 
 /* As bq_export_open.  beside: of bq_weights_beside; the job takes it over, also where it is refused. */

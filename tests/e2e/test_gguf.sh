@@ -86,7 +86,7 @@ check "replaced" [ "$(grep -ao '"dtype":"[A-Z0-9]*"' all/model.safetensors | sor
 expect 3 "$blockq" eval --model mixed.gguf --tokens cal.h5.none --ctx 32
 "$make_micro" tokens eval.h5 other.h5 "$(printf %064d 1)"
 expect 3 "$blockq" eval --model mixed.gguf --tokens other.h5 --ctx 32
-one_error 'made by a tokenizer.json with SHA-256 000000000000'
+one_error 'made by a tokenizer.json with SHA-256 000000000000.*--tokenizer DIR, after .blockq import'
 expect 3 "$blockq" import plain.gguf none
 one_error 'plain.gguf: tokenizer.ggml.model, tokenizer.ggml.pre: blockq does not know this tokenizer'
 "$make_gguf" $model spm.gguf f32 other

@@ -25,8 +25,9 @@ const bq_option bq_options[BQ_OPTIONS] = {
     {"shard", 0, "BYTES", BYTES, AT(shard), BQ_SHARD_MIN, 0, EXPORT | IMPORT,
      "Tensors in one file, at most, as in 2G; ranks write different files (5000000000)"},
     {"type", 0, "TYPE", TYPE, AT(type), 0, 0, IMPORT,
-     "Type of all tensors: f32, bf16 or f16, which are smaller and round (f16 and bf16 as they are, f32 for "
-     "the others: nothing is rounded)"},
+     "Make all tensors f32, bf16 or f16, with rounding (matrices of F16 and BF16 stay, the others become "
+     "f32: "
+     "nothing is rounded)"},
     {"no-tokenizer", 0, NULL, FLAG, AT(no_tokenizer), 0, 0, IMPORT,
      "Leave out the tokenizer's files, where blockq does not know the tokenizer"},
     {"bytes", 0, NULL, FLAG, AT(bytes), 0, 0, TOKENS, "A token is a byte; the only tokenizer built in"},
@@ -42,7 +43,7 @@ const bq_option bq_options[BQ_OPTIONS] = {
      "What this rank may use, as in 12G (all that the system gives)"},
     {"scratch", 0, "DIR", TEXT, AT(scratch), 0, 0, COMPUTE,
      "Node-local place for streams that memory cannot hold"},
-    {"model-copy", 0, "DIR", TEXT, AT(model_copy), 0, 0, RUN | PLAN,
+    {"model-copy", 0, "PATH", TEXT, AT(model_copy), 0, 0, RUN | PLAN,
      "Read the recipe's model from this copy of it, on a node's own disk say"},
     {"acts", 0, "HOW", ACTS, AT(acts), 0, 0, RUN | PLAN,
      "How ranks reach the run's activation files: shared: each its samples; root: rank 0 alone, the others "

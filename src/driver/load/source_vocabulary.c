@@ -17,13 +17,14 @@ static bool is_sha256(const char *text) {
 }
 
 /* The SHA-256 of the model's tokenizer.json, by which tools/prepare.py names it; "": there is none to be
- * read.  BQ_OK, or BQ_DATA after one message. */
-static int name_tokenizer(const bq_source *src, char hex[65]) {
+ * read.  *dir: where tools/prepare.py finds it.  BQ_OK, or BQ_DATA after one message. */
+static int name_tokenizer(const bq_source *src, char hex[65], const char **dir) {
     char path[BQ_PATH + 32], *text = NULL;
     size_t bytes;
     json_t *inside;
     hex[0] = 0;
     int code = bq_weights_beside(src->weights, true, &inside);
+    *dir = inside ? "DIR, after 'blockq import MODEL.gguf DIR'" : src->dir;
     const json_t *made = json_object_get(inside, "tokenizer.json");
     bq_path_join(path, sizeof path, src->dir, "tokenizer.json");
     if (made)
@@ -44,24 +45,25 @@ static bool alike(int64_t vocab, int64_t model) {
 static int check_tokenizer(const bq_source *src, const char *path, const bq_tokens *t) {
     const bq_model *m = &src->arch.model;
     char own[65];
+    const char *dir;
     if (bq_weights_synthetic(src->weights)) return BQ_OK;
+    int code = name_tokenizer(src, own, &dir);
+    if (code) return code;
     if (strcmp(t->tokenizer, "bytes") == 0) {
         if (m->vocab <= 512) return BQ_OK;
         return bq_refuse(
             BQ_DATA,
             "%s has the bytes of a text as tokens, 256 ids, the model's vocabulary has %ld: make it by "
             "tools/prepare.py with --tokenizer %s",
-            path, (long)m->vocab, src->dir);
+            path, (long)m->vocab, dir);
     }
-    int code = name_tokenizer(src, own);
-    if (code) return code;
     if (*own && is_sha256(t->tokenizer)) {
         if (strcmp(t->tokenizer, own) == 0) return BQ_OK;
         return bq_refuse(
             BQ_DATA,
             "%s was made by a tokenizer.json with SHA-256 %.12s..., the model's has %.12s...: make it again "
             "by tools/prepare.py with --tokenizer %s",
-            path, t->tokenizer, own, src->dir);
+            path, t->tokenizer, own, dir);
     }
     if (alike(t->vocab, m->vocab)) return BQ_OK;
     return bq_refuse(

@@ -1,6 +1,6 @@
-/* Models in GGUF files: tensors have the checkpoint's names, and the values that the checkpoint had before
- * its conversion.  Matrices that are stored as F16 or BF16 stay so, which is what their values need.  All
- * others are F32: that holds every value of blocks with scales, and F16 or BF16 would round them. */
+/* Models in GGUF files.  Tensors have the checkpoint's names and order of rows; what the converter did to them
+ * is undone.  Matrices that are stored as F16 or BF16 stay so: their values need no more.  All other tensors
+ * are F32, which holds every decoded value; F16 and BF16 would round most of them. */
 #include "base/die.h"
 #include "base/num.h"
 #include "io/files.h"

@@ -71,6 +71,8 @@ sizes() { word general.architecture $1 && size $1.block_count 1 && size $1.embed
     size $1.attention.head_count 1 && size $1.context_length 64 && one $1.attention.layer_norm_rms_epsilon; }
 embedding() { s token_embd.weight && w 2 && q 4 && q 2 && w 0 && q 0; }
 { gguf 3 2 7; sizes llama; embedding; s rope_freqs.weight; w 1; q 2; w 0; q 32; printf '%0100d' 0 | tr 0 @; } > "$d/llama"
+{ gguf 3 4 7; sizes llama; embedding; s blk.0.attn_q.weight; w 2; q 4; q 4; w 1; q 32; s blk.0.attn_k.bias; w 1; q 4; w 0; q 64
+    s blk.0.ffn_up_exps.weight; w 3; q 32; q 1; q 2; w 8; q 96; printf '%0200d' 7; } > "$d/model"
 { gguf 3 1 9; sizes gemma3; word gemma3.rope.scaling.type linear; one gemma3.rope.scaling.factor; embedding; printf '%0100d' 7; } > "$d/gemma3"
 { gguf 3 3 8; sizes phi3; size phi3.rope.scaling.original_context_length 8; embedding; s rope_factors_long.weight; w 1; q 2; w 0; q 32
     s rope_factors_short.weight; w 1; q 2; w 0; q 64; printf '%0140d' 0 | tr 0 @; } > "$d/phi3"

@@ -13,6 +13,7 @@ int bq_cmd_run(const bq_args *args, bq_comm *comm);
 int bq_cmd_plan(const bq_args *args, bq_comm *comm);
 int bq_cmd_eval(const bq_args *args, bq_comm *comm);
 int bq_cmd_export(const bq_args *args, bq_comm *comm);
+int bq_cmd_import(const bq_args *args, bq_comm *comm);
 
 /* One process without MPI: comm is zeroed but for size = 1; nothing collective may be called. */
 int bq_cmd_inspect(const bq_args *args, bq_comm *comm);

@@ -8,6 +8,7 @@
 #include "io/state/raw.h"
 
 #include <fcntl.h>
+#include <fnmatch.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -110,5 +111,6 @@ int bq_cmd_inspect(const bq_args *args, bq_comm *comm) {
         snprintf(inside, sizeof inside, "%s/recipe.json", path);
         return bq_file_exists(inside) ? inspect_run(path) : inspect_model(path);
     }
+    if (fnmatch("*.gguf", path, 0) == 0) return inspect_model(path);
     return is_sealed(path, &fingerprint) ? inspect_checkpoint(path, fingerprint) : inspect_tokens(path);
 }

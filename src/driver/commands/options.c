@@ -3,7 +3,7 @@
 #include "base/die.h"
 #include "base/log.h"
 #include "driver/recipe/keys.h"
-#include "io/out/export.h"
+#include "io/out/import.h"
 #include "io/state/mpio.h"
 
 #include <argp.h>
@@ -13,7 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char *const there_are = "run, plan, eval, export, inspect, tokens, status";
+static const char *const there_are = "run, plan, eval, export, import, inspect, tokens, status";
 static const char *const codes =
     "Exit codes:\n"
     "   0  done\n"
@@ -123,6 +123,9 @@ static int take(bq_args *args, const bq_option *o, char *text) {
         if (args->format >= 0) return BQ_OK;
         bq_key_allowed(&(bq_key){.type = BQ_KEY_CHOICE, .row = bq_format_choice}, allowed, sizeof allowed);
         return complain_value(args, o, text, allowed);
+    case TYPE:
+        args->type = text;
+        return bq_import_format(text) ? BQ_OK : complain_value(args, o, text, "f32, bf16 or f16");
     case EVALUATION:
         if (args->neval == BQ_EVALS) return complain(args->command, "more than %d --eval", BQ_EVALS);
         if (!*text || strlen(text) >= BQ_PATH_MAX) break;

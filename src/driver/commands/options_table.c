@@ -10,7 +10,7 @@ enum { RANKS_MAX = 65536 };
 const bq_option bq_options[BQ_OPTIONS] = {
     {"set", 0, "KEY=VALUE", SET, 0, 0, 0, RUN | PLAN,
      "Override a key of the recipe, as in --set calibration.samples=64; may be given often"},
-    {"model", 0, "DIR", TEXT, AT(model), 0, 0, EVAL, "Evaluate this model directory"},
+    {"model", 0, "PATH", TEXT, AT(model), 0, 0, EVAL, "Evaluate this model: a directory or a GGUF file"},
     {"run", 0, "DIR", TEXT, AT(run), 0, 0, EVAL | EXPORT, "Use the result in this run directory"},
     {"tokens", 0, "FILE.h5", TEXT, AT(tokens), 0, 0, EVAL, "Perplexity of these tokens"},
     {"eval", 0, "KIND:FILE", EVALUATION, 0, 0, 0, EVAL,
@@ -22,8 +22,14 @@ const bq_option bq_options[BQ_OPTIONS] = {
     {"rtn", 0, "BITS", INT, AT(rtn), 2, 8, EVAL, "Also evaluate round to nearest, 2 to 8 bits, per channel"},
     {"format", 0, "FORMAT", FORMAT, AT(format), 0, 0, EXPORT,
      "A format that recipes have for outputs; 'blockq help recipe' says what each is (compressed-tensors)"},
-    {"shard", 0, "BYTES", BYTES, AT(shard), BQ_SHARD_MIN, 0, EXPORT,
+    {"shard", 0, "BYTES", BYTES, AT(shard), BQ_SHARD_MIN, 0, EXPORT | IMPORT,
      "Tensors in one file, at most, as in 2G; ranks write different files (5000000000)"},
+    {"type", 0, "TYPE", TYPE, AT(type), 0, 0, IMPORT,
+     "Make all tensors f32, bf16 or f16, with rounding (matrices of F16 and BF16 stay, the others become "
+     "f32: "
+     "nothing is rounded)"},
+    {"no-tokenizer", 0, NULL, FLAG, AT(no_tokenizer), 0, 0, IMPORT,
+     "Leave out the tokenizer's files, where blockq does not know the tokenizer"},
     {"bytes", 0, NULL, FLAG, AT(bytes), 0, 0, TOKENS, "A token is a byte; the only tokenizer built in"},
     {"out", 'o', "DIR", OUT, AT(out), 0, 0, RUN,
      "Run directory: a new or empty one, or a run's, which goes on (the recipe's name with .run)"},
@@ -37,7 +43,7 @@ const bq_option bq_options[BQ_OPTIONS] = {
      "What this rank may use, as in 12G (all that the system gives)"},
     {"scratch", 0, "DIR", TEXT, AT(scratch), 0, 0, COMPUTE,
      "Node-local place for streams that memory cannot hold"},
-    {"model-copy", 0, "DIR", TEXT, AT(model_copy), 0, 0, RUN | PLAN,
+    {"model-copy", 0, "PATH", TEXT, AT(model_copy), 0, 0, RUN | PLAN,
      "Read the recipe's model from this copy of it, on a node's own disk say"},
     {"acts", 0, "HOW", ACTS, AT(acts), 0, 0, RUN | PLAN,
      "How ranks reach the run's activation files: shared: each its samples; root: rank 0 alone, the others "
@@ -55,7 +61,7 @@ const bq_option bq_options[BQ_OPTIONS] = {
      "Predict for a GPU a rank, from its published rates: v100, a100, h100, h200, b200, mi250x or mi300x"},
     {"network", 0, "RATE", TEXT, AT(network), 0, 0, PLAN,
      "Predict for that rate of messages of a rank, as 200Gb (bits) or 25GB (bytes) a second"},
-    {"timeout", 0, "SECONDS", I64, AT(timeout), 0, 1 << 20, COMPUTE | EXPORT,
+    {"timeout", 0, "SECONDS", I64, AT(timeout), 0, 1 << 20, COMPUTE | EXPORT | IMPORT,
      "End the job when a rank is silent for so long; a slow rank speaks at every step; MPI's own start and "
      "end get at least 120; 0: never (600)"},
     {"save-every", 0, "SECONDS", SECONDS, AT(save_every), 0, 1e9, RUN,
@@ -100,9 +106,20 @@ const bq_command_text bq_commands[BQ_COMMANDS] = {
          "Write the result of a finished run as a model directory that other programs load, in a format that "
          "the recipe need not have named. Several ranks write it together, the same bytes.",
          "Example:\n  blockq export --run demo.run --format compressed-tensors --out demo-w4"},
+    [BQ_COMMAND_IMPORT] =
+        {"import", "MODEL.gguf DIR", 2, 2, "Write a GGUF file as a model directory.",
+         "Decode a GGUF file, or the parts of one (give the first), into a directory as Hugging Face has it: "
+         "safetensors, config.json, tokenizer. The other commands take the GGUF file itself as a model; "
+         "other "
+         "programs and tools/prepare.py need the directory. A file with a tensor or key that cannot be "
+         "represented is refused (code 3). DIR is new, empty, or an earlier import or export. Several ranks "
+         "write it together, the same bytes.",
+         "Example:\n  blockq import model-Q4_K_M.gguf model\n"
+         "  blockq import model-BF16-00001-of-00003.gguf model --type bf16"},
     [BQ_COMMAND_INSPECT] =
         {"inspect", "PATH", 1, 1, "Say what is in a file or directory of blockq.",
-         "Print what is in a model directory, a tokens file, a run directory or a checkpoint file.",
+         "Print what is in a model directory, a GGUF file, a tokens file, a run directory or a checkpoint "
+         "file.",
          "Example:\n  blockq inspect demo.run\n  blockq inspect demo.run/ckpt/block_000.p0.s0.h5"},
     [BQ_COMMAND_TOKENS] =
         {"tokens", "TEXT...", 1, INT_MAX, "Make a tokens file from text.",

@@ -5,6 +5,7 @@
 #include "base/hash.h"
 #include "base/log.h"
 #include "io/files.h"
+#include "io/json.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -16,15 +17,24 @@ static bool is_sha256(const char *text) {
 }
 
 /* The SHA-256 of the model's tokenizer.json, by which tools/prepare.py names it; "": there is none to be
- * read. */
-static void name_tokenizer(const bq_source *src, char hex[65]) {
-    char path[BQ_PATH + 32], *text;
+ * read.  *dir: where tools/prepare.py finds it.  BQ_OK, or BQ_DATA after one message. */
+static int name_tokenizer(const bq_source *src, char hex[65], const char **dir) {
+    char path[BQ_PATH + 32], *text = NULL;
     size_t bytes;
+    json_t *inside;
     hex[0] = 0;
+    int code = bq_weights_beside(src->weights, true, &inside);
+    *dir = inside ? "DIR, after 'blockq import MODEL.gguf DIR'" : src->dir;
+    const json_t *made = json_object_get(inside, "tokenizer.json");
     bq_path_join(path, sizeof path, src->dir, "tokenizer.json");
-    if (bq_file_read(path, TOKENIZER_BYTES, &text, &bytes)) return;
-    bq_sha256(text, bytes, hex);
+    if (made)
+        text = bq_json_text_of(made, &bytes);
+    else if (!code && !inside && bq_file_read(path, TOKENIZER_BYTES, &text, &bytes))
+        text = NULL;
+    if (text) bq_sha256(text, bytes, hex);
     free(text);
+    json_decref(inside);
+    return code;
 }
 
 /* Models have a few ids more than their tokenizer, or fewer, but never that many. */
@@ -35,23 +45,25 @@ static bool alike(int64_t vocab, int64_t model) {
 static int check_tokenizer(const bq_source *src, const char *path, const bq_tokens *t) {
     const bq_model *m = &src->arch.model;
     char own[65];
+    const char *dir;
     if (bq_weights_synthetic(src->weights)) return BQ_OK;
+    int code = name_tokenizer(src, own, &dir);
+    if (code) return code;
     if (strcmp(t->tokenizer, "bytes") == 0) {
         if (m->vocab <= 512) return BQ_OK;
         return bq_refuse(
             BQ_DATA,
             "%s has the bytes of a text as tokens, 256 ids, the model's vocabulary has %ld: make it by "
             "tools/prepare.py with --tokenizer %s",
-            path, (long)m->vocab, src->dir);
+            path, (long)m->vocab, dir);
     }
-    name_tokenizer(src, own);
     if (*own && is_sha256(t->tokenizer)) {
         if (strcmp(t->tokenizer, own) == 0) return BQ_OK;
         return bq_refuse(
             BQ_DATA,
             "%s was made by a tokenizer.json with SHA-256 %.12s..., the model's has %.12s...: make it again "
             "by tools/prepare.py with --tokenizer %s",
-            path, t->tokenizer, own, src->dir);
+            path, t->tokenizer, own, dir);
     }
     if (alike(t->vocab, m->vocab)) return BQ_OK;
     return bq_refuse(

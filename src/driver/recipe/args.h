@@ -15,6 +15,7 @@ typedef enum {
     BQ_COMMAND_PLAN,
     BQ_COMMAND_EVAL,
     BQ_COMMAND_EXPORT,
+    BQ_COMMAND_IMPORT,
     BQ_COMMAND_INSPECT,
     BQ_COMMAND_TOKENS,
     BQ_COMMAND_STATUS,
@@ -32,7 +33,7 @@ typedef enum {
 typedef struct {
     bq_command command;
     int nfile;
-    char **file; /* arguments: run, plan, inspect, status: one path; tokens: texts; eval, export: none */
+    char **file; /* run, plan, inspect, status: one path; import: model, directory; tokens: texts */
     /* run, plan */
     int nset;
     char *set[BQ_SETS]; /* "key=value", for bq_recipe_read */
@@ -63,7 +64,10 @@ typedef struct {
     char *eval[BQ_EVALS]; /* eval: "KIND:FILE,...", for bq_recipe_evaluate */
     int rtn;              /* 0, or also evaluate round to nearest with this many bits */
     int format;           /* bq_format_at */
-    size_t shard;         /* bytes of tensors in a file */
+    size_t shard;         /* export, import: bytes of tensors in a file */
+    /* import */
+    const char *type; /* bq_import_format */
+    bool no_tokenizer;
     /* all */
     bool verbose;
     /* tokens */

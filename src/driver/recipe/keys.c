@@ -161,7 +161,8 @@ static const bq_scope evaluation = {"evals.N", "An evaluation.", evaluation_keys
 
 static const bq_key recipe_keys[] = {
     {"model", BQ_KEY_PATH, AT(bq_recipe, model), .unhashed = true,
-     .help = "Directory with config.json and safetensors, as from the Hugging Face hub."},
+     .help = "Directory with config.json and safetensors, as from the Hugging Face hub; or a GGUF file, "
+             "the first one where it is in parts."},
     {"calibration", BQ_KEY_OBJECT, .value = "{}", .scope = &calibration, .help = "Samples of text."},
     {"seed", BQ_KEY_SEED, AT(bq_recipe, seed), .value = "0", .help = "Of every random number."},
     {"bits", BQ_KEY_OBJECT, .value = "{}", .scope = &bits, .help = "Width of the codes."},

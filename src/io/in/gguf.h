@@ -9,7 +9,7 @@
 
 #include "io/in/gguf_keys.h"
 
-#define BQ_GGUF_PARTS 900 /* most parts: every part has an open descriptor, and 1024 is the usual limit */
+#define BQ_GGUF_PARTS 450 /* most parts: a model has two descriptors of each, and 1024 is the usual limit */
 
 typedef struct bq_gguf bq_gguf;
 

@@ -257,10 +257,7 @@ static void make(maker *m, json_t **tokenizer, json_t **config) {
     bq_gguf_word(&m->k, "tokenizer.ggml.model", m->model);
     bq_gguf_word(&m->k, "tokenizer.ggml.pre", m->pre);
     while (rule < n && strcmp(rules[rule].pre, m->pre) != 0) rule++;
-    if (strcmp(m->model, "gpt2") != 0 || rule == n)
-        bq_gguf_refuse(&m->k, "tokenizer.ggml.pre",
-                       "'%s' of model '%s' is not known: such a model needs its own tokenizer.json", m->pre,
-                       m->model);
+    if (strcmp(m->model, "gpt2") != 0 || rule == n) return;
     read_tokens(m);
     if (m->k.status) return;
     bool add_bos = rules[rule].bos;

@@ -17,7 +17,7 @@
 #define CHUNK ((size_t)1 << 20)
 
 /* The table of readers.  The first that knows a path opens it. */
-#define READERS(ROW) ROW(procedural) ROW(safetensors)
+#define READERS(ROW) ROW(gguf) ROW(procedural) ROW(safetensors)
 
 #define DECLARE(name) extern const bq_weights_reader bq_weights_##name;
 #define ADDRESS(name) &bq_weights_##name,
@@ -182,6 +182,11 @@ const char *bq_weights_metadata(const bq_weights *w, const char *key) {
 const json_t *bq_weights_config(const bq_weights *w, const char **path) {
     *path = w->config_path;
     return w->config;
+}
+
+int bq_weights_beside(const bq_weights *w, bool tokenizer, json_t **files) {
+    *files = NULL;
+    return w->reader->beside ? w->reader->beside(w, tokenizer, files) : BQ_OK;
 }
 
 bool bq_weights_synthetic(const bq_weights *w) { return w->reader->add; }

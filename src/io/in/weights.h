@@ -2,10 +2,11 @@
  *
  * The kinds are a table (weights_reader.h): a directory with model.safetensors, or else with the shards that
  * its index names; one safetensors file of any name; a directory whose config.json says that the weights are
- * procedural.  Opening checks all headers, and the index against them.  Bad input (BQ_DATA) is: a
- * config.json that cannot be read, a tensor in two shards, a missing or truncated shard, a shard outside of
- * the directory, a tensor that the index does not have or has in another shard, more than 900 shards.  A
- * read that fails after that ends the job.  Several threads may read at a time.  All calls are local. */
+ * procedural; a GGUF file, or the first of its parts.  Opening checks all headers, and the index against
+ * them.  Bad input (BQ_DATA) is: a config.json that cannot be read, a tensor in two shards, a missing or
+ * truncated shard, a shard outside of the directory, a tensor that the index does not have or has in another
+ * shard, more than 900 shards; and what gguf.h and gguf_config.h refuse.  A read that fails after that ends
+ * the job.  Several threads may read at a time.  All calls are local. */
 #ifndef BQ_WEIGHTS_H
 #define BQ_WEIGHTS_H
 
@@ -31,6 +32,11 @@ const bq_tensor *bq_weights_find(const bq_weights *w, const char *name); /* NULL
 const char *bq_weights_metadata(const bq_weights *w, const char *key);
 /* The model's configuration in the form of config.json, NULL if there is none; and its name for messages. */
 const json_t *bq_weights_config(const bq_weights *w, const char **path);
+/* Files that belong beside the weights, where the source has what is in them: an object from the file's name
+ * ("tokenizer.json") to its JSON value, which the caller owns.  NULL: they are files of the directory.
+ * tokenizer: with those of the tokenizer, if the source has one that blockq knows.  BQ_OK, or BQ_DATA after
+ * one message. */
+int bq_weights_beside(const bq_weights *w, bool tokenizer, json_t **files);
 
 /* Files: their number, their names without the directory, their sizes. */
 int bq_weights_files(const bq_weights *w);

@@ -14,7 +14,8 @@ typedef struct {
      * reader of the table that says yes opens it. */
     bool (*knows)(const char *path, const json_t *config);
     /* Open the files, add the tensors under the names of the family, check everything.  May replace or
-     * change w->config.  BQ_OK, or BQ_DATA after one message; the caller frees what is in w. */
+     * change w->config and w->config_path.  BQ_OK, or BQ_DATA after one message; the caller frees what is
+     * in w. */
     int (*open)(bq_weights *w, const char *path);
     void (*close)(void *own); /* where w->own is set, also after a failed open */
     /* Bytes [from, from + bytes) of a tensor, as its dtype says.  t may be a view with another shape of the
@@ -26,6 +27,8 @@ typedef struct {
     /* Add a tensor that the model must have; NULL: open has added all.  For sources whose files have no
      * tensors, because it makes up the values. */
     void (*add)(bq_weights *w, const bq_tensor *wanted);
+    /* bq_weights_beside; NULL: what belongs beside the weights is in files of their directory. */
+    int (*beside)(const bq_weights *w, bool tokenizer, json_t **files);
     bool stored; /* tensors stand in the files as they are read, at their offsets */
 } bq_weights_reader;
 

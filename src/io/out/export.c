@@ -300,7 +300,11 @@ void bq_export_write(bq_export_job *job, int part, int parts) {
 }
 
 int bq_export_finish(bq_export_job *job) {
-    int rc = bq_export_dir_copy(bq_weights_dir(job->src), job->out_dir);
+    int rc = job->beside ? BQ_OK : bq_weights_beside(job->src, true, &job->beside);
+    if (!rc && job->beside)
+        bq_export_dir_put(job->beside, job->out_dir);
+    else if (!rc)
+        rc = bq_export_dir_copy(bq_weights_dir(job->src), job->out_dir);
     if (rc) return rc;
     if (job->shards > 1) write_index(job);
     write_config(job);
@@ -327,5 +331,6 @@ void bq_export_close(bq_export_job *job) {
     free(job->buffer);
     free(job->hash);
     json_decref(job->config);
+    json_decref(job->beside);
     free(job);
 }

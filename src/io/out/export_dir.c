@@ -196,3 +196,19 @@ int bq_export_dir_copy(const char *src_dir, const char *out_dir) {
     free_entries(list, n);
     return rc;
 }
+
+void bq_export_dir_put(const json_t *beside, const char *out_dir) {
+    static const char *const names[] = {"tokenizer.json", "tokenizer_config.json", "generation_config.json"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        const json_t *value = json_object_get(beside, names[i]);
+        char path[BQ_PATH], *text = NULL;
+        size_t bytes = 0;
+        bq_path_join(path, sizeof path, out_dir, names[i]);
+        if (value) text = bq_json_text_of(value, &bytes);
+        int err = value                             ? bq_file_write_atomic(path, text, bytes)
+                  : unlink(path) && errno != ENOENT ? errno
+                                                    : 0;
+        BQ_CHECK(!err, "write of '%s' failed: %s", path, strerror(err));
+        free(text);
+    }
+}

@@ -51,6 +51,7 @@ struct bq_export_job {
     bq_export_out *out; /* in order of name */
     json_t *config;     /* the source's */
     int items, outs, room, shards;
+    json_t *beside; /* bq_weights_beside of the source; NULL: not asked yet, or there are none */
     uint64_t *hash; /* (shards) of those written here */
     char *buffer;   /* BQ_EXPORT_BUFFER bytes, free for use in write */
 };
@@ -72,6 +73,8 @@ void bq_export_put_rows(bq_mat m, bq_writer *w);
 int bq_export_dir_claim(const char *src_dir, const char *out_dir);
 /* Copy tokenizer, generation, code and licence files, unchanged.  BQ_OK, or BQ_DATA after one message. */
 int bq_export_dir_copy(const char *src_dir, const char *out_dir);
+/* Write the files that the source has inside (bq_weights_beside), and remove those of an earlier export. */
+void bq_export_dir_put(const json_t *beside, const char *out_dir);
 /* Add the files of an export in out_dir, without its shards. */
 void bq_export_dir_list(const char *out_dir, bq_manifest *list);
 

@@ -137,6 +137,9 @@ static void refusals(void **state) {
             "must be \"safetensors\", \"compressed-tensors\" or \"gptq\"");
     refused("blockq export --out r --run r --shard 99999", "--shard 99999: must be at least 100000 bytes");
     refused("blockq export --out r --run r --shard 5e9", "--shard 5e9: must be bytes");
+    refused("blockq import a.gguf", "MODEL.gguf DIR is missing");
+    refused("blockq import a.gguf b c", "one argument too many: c");
+    refused("blockq import a.gguf b --type q8", "--type q8: must be f32, bf16 or f16");
     refused("blockq tokens a -o t", "--bytes is missing");
     refused("blockq tokens a --bytes", "--out is missing");
     refused("blockq tokens --bytes -o t", "TEXT... is missing");
@@ -170,13 +173,14 @@ static void help(void **state) {
         [BQ_COMMAND_EVAL] = "--model --run --tokens --eval --ctx --windows --offset --rtn --threads --device "
                             "--memory --scratch --timeout --result-only --verbose",
         [BQ_COMMAND_EXPORT] = "--run --format --shard --out --timeout --verbose",
+        [BQ_COMMAND_IMPORT] = "--shard --type --no-tokenizer --timeout --verbose",
         [BQ_COMMAND_INSPECT] = "--verbose",
         [BQ_COMMAND_TOKENS] = "--bytes --out --verbose",
         [BQ_COMMAND_STATUS] = "--json --verbose"};
     static const char *const names[BQ_COMMANDS] = {
         [BQ_COMMAND_RUN] = "run",       [BQ_COMMAND_PLAN] = "plan",       [BQ_COMMAND_EVAL] = "eval",
         [BQ_COMMAND_EXPORT] = "export", [BQ_COMMAND_INSPECT] = "inspect", [BQ_COMMAND_TOKENS] = "tokens",
-        [BQ_COMMAND_STATUS] = "status"};
+        [BQ_COMMAND_STATUS] = "status", [BQ_COMMAND_IMPORT] = "import"};
     char text[256], list[256], row[64];
     for (int c = 1; c < BQ_COMMANDS; c++) {
         const char *name = names[c];

@@ -149,10 +149,8 @@ static const char one[4] = {0};
 static void shards_are_checked(void **state) {
     (void)state;
     const char *dir = folder("shards");
-    assert_refused(open_close(dir),
-                   "no model is there: no config.json with blockq_procedural, no model.safetensors");
-    assert_refused(open_close(temp_path("none")),
-                   "no model is there: no config.json with blockq_procedural, no model.safetensors");
+    assert_refused(open_close(dir), "there is no model that can be read: a GGUF file");
+    assert_refused(open_close(temp_path("none")), "there is no model that can be read: a GGUF file");
     shard(dir, "m-1.safetensors", A_IN_1, one, 4);
     text_in(dir, INDEX, "{\"weight_map\":{\"a\":\"m-1.safetensors\",\"b\":\"m-2.safetensors\"}}");
     assert_refused(open_close(dir), "m-2.safetensors");

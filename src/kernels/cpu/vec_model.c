@@ -125,6 +125,10 @@ void BQ_V(times)(int64_t n, float factor, const float *x, float *y) {
     EACH(i, m, 0, n, store(y + i, m, load(x + i, m) * factor););
 }
 
+void BQ_V(add_times)(int64_t n, float factor, const float *x, float *y) {
+    EACH(i, m, 0, n, store(y + i, m, load(y + i, m) + load(x + i, m) * factor););
+}
+
 float BQ_V(dot)(int64_t n, const float *a, const float *b) {
     v16 sum = {};
     EACH(i, m, 0, n, sum += load(a + i, m) * load(b + i, m););

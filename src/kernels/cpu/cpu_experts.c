@@ -41,6 +41,27 @@ void bq_cpu_route_bwd(bq_dev *dev, bq_router r, bq_mat logits, bq_mat index, bq_
                       bq_mat_at(dlogits, t, 0));
 }
 
+void bq_cpu_expert_lists(bq_dev *dev, bq_mat index, bq_mat rows, bq_mat slots, bq_mat start) {
+    int64_t n = index.rows * index.cols, experts = start.rows - 1;
+    BQ_WANT_AS(dev, BQ_I32, index.rows, index.cols, index);
+    BQ_WANT_AS(dev, BQ_I32, n, 1, rows, slots);
+    BQ_WANT_AS(dev, BQ_I32, experts + 1, 1, start);
+    int32_t *first = start.data, *row = rows.data, *slot = slots.data;
+    memset(first, 0, (size_t)(experts + 1) * sizeof *first);
+    for (int64_t i = 0; i < n; i++) {
+        int32_t e = *(const int32_t *)bq_mat_at(index, i / index.cols, i % index.cols);
+        BQ_CHECK(e >= 0 && e < experts, "expert %d of %ld", (int)e, (long)experts);
+        first[e + 1]++;
+    }
+    for (int64_t e = 0; e < experts; e++) first[e + 1] += first[e];
+    for (int64_t i = n - 1; i >= 0; i--) { /* from behind: the end of a list moves to its start */
+        int32_t e = *(const int32_t *)bq_mat_at(index, i / index.cols, i % index.cols), at = --first[e + 1];
+        row[at] = (int32_t)(i / index.cols), slot[at] = (int32_t)i;
+    }
+    for (int64_t e = 0; e < experts; e++) first[e] = first[e + 1];
+    first[experts] = (int32_t)n;
+}
+
 static int64_t row_of(bq_mat index, int64_t i, bq_mat m) {
     int32_t row = *(const int32_t *)bq_mat_at(index, i, 0);
     BQ_CHECK(row >= 0 && row < m.rows, "row %d of %ld", (int)row, (long)m.rows);

@@ -44,6 +44,45 @@ void bq_cuda_route_bwd(bq_dev *dev, bq_router r, bq_mat logits, bq_mat index, bq
               dweight, dlogits, logits.rows);
 }
 
+/* start(e + 1) = how many tokens take expert e. */
+static __global__ void count_tokens(bq_rows<int32_t> index, int64_t rows, int64_t cols, int32_t *start,
+                                    int experts) {
+    const int e = (int)(blockIdx.x * blockDim.x + threadIdx.x);
+    int32_t n = 0;
+    if (e >= experts) return;
+    for (int64_t i = 0; i < rows * cols; i++) n += bq_row(index, i / cols)[i % cols] == e;
+    start[e + 1] = n;
+}
+
+static __global__ void sum_counts(int32_t *start, int experts) {
+    start[0] = 0;
+    for (int e = 0; e < experts; e++) start[e + 1] += start[e];
+}
+
+static __global__ void fill_lists(bq_rows<int32_t> index, int64_t rows, int64_t cols, const int32_t *start,
+                                  int experts, int32_t *row, int32_t *slot) {
+    const int e = (int)(blockIdx.x * blockDim.x + threadIdx.x);
+    if (e >= experts) return;
+    int32_t at = start[e];
+    for (int64_t i = 0; i < rows * cols; i++)
+        if (bq_row(index, i / cols)[i % cols] == e) row[at] = (int32_t)(i / cols), slot[at++] = (int32_t)i;
+}
+
+void bq_cuda_expert_lists(bq_dev *dev, bq_mat index, bq_mat rows, bq_mat slots, bq_mat start) {
+    const int64_t n = index.rows * index.cols;
+    const int experts = (int)start.rows - 1;
+    BQ_WANT_AS(dev, BQ_I32, index.rows, index.cols, index);
+    BQ_WANT_AS(dev, BQ_I32, n, 1, rows, slots);
+    BQ_WANT_AS(dev, BQ_I32, (int64_t)experts + 1, 1, start);
+    const unsigned threads = 32; /* an expert a thread */
+    int32_t *first = (int32_t *)start.data;
+    bq_launch(dev, bq_pieces(experts, threads), threads, count_tokens, index, index.rows, index.cols, first,
+              experts);
+    bq_launch(dev, 1, 1, sum_counts, first, experts);
+    bq_launch(dev, bq_pieces(experts, threads), threads, fill_lists, index, index.rows, index.cols,
+              (const int32_t *)first, experts, (int32_t *)rows.data, (int32_t *)slots.data);
+}
+
 /* Entry i of an index; -1 where it is not a row of a matrix with `rows` rows. */
 static __device__ int64_t row_of(bq_rows<int32_t> index, int64_t i, int64_t rows) {
     const int32_t row = *bq_row(index, i);

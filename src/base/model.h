@@ -26,8 +26,8 @@ typedef struct {
 
 #define BQ_BLOCKS_MAX 4096 /* most blocks of a model */
 
-/* What gate is put through in an MLP. */
-typedef enum { BQ_SILU, BQ_GELU_TANH } bq_act;
+/* What gate, and for BQ_SILU_CLAMPED up, is put through in an MLP: kernels/ops.h. */
+typedef enum { BQ_SILU, BQ_GELU_TANH, BQ_SILU_CLAMPED } bq_act;
 
 typedef struct {
     int family;                        /* bq_family_at */

@@ -170,7 +170,8 @@ void bq_block_heads(bq_dev *dev, const bq_block *blk, const bq_mat *w, bq_work *
 void bq_block_gated(bq_dev *dev, const bq_block *blk, const bq_mat *w, bq_work *k) {
     int64_t inter = blk->arch->model.inter;
     linear(dev, blk, k, BQ_GATE_UP, w, k->n, false, k->gu);
-    dev->op->glu(dev, blk->arch->act, bq_mat_cols(k->gu, 0, inter), bq_mat_cols(k->gu, inter, inter), k->z);
+    dev->op->glu(dev, blk->arch->act, 0, bq_mat_cols(k->gu, 0, inter), bq_mat_cols(k->gu, inter, inter),
+                 k->z);
 }
 
 void bq_block_norm(bq_dev *dev, const bq_block *blk, bq_work *k) { norm(dev, blk, BQ_NORM_MLP, k->m, k->n); }

@@ -42,7 +42,7 @@ void bq_block_backward(bq_dev *dev, const bq_block *blk, const bq_mat *w, bq_wor
 
     bq_mat d = output(dev, blk, BQ_NORM_DOWN, k->raw_down, dy, k->t);
     linear(dev, blk, BQ_DOWN, w, k->z, d, dw, k->dz);
-    op->glu_bwd(dev, blk->arch->act, g, u, k->dz, g, u);
+    op->glu_bwd(dev, blk->arch->act, 0, g, u, k->dz, g, u);
     linear(dev, blk, BQ_GATE_UP, w, k->n, k->gu, dw, k->dn);
     op->copy(dev, dy, k->dm);
     norm(dev, blk, BQ_NORM_MLP, k->m, k->dn, k->dm);

@@ -27,8 +27,8 @@ typedef struct {
 #define BQ_BLOCKS_MAX  4096 /* most blocks of a model, */
 #define BQ_EXPERTS_MAX 256  /* and experts of a block */
 
-/* What gate is put through in an MLP. */
-typedef enum { BQ_SILU, BQ_GELU_TANH } bq_act;
+/* What gate, and for BQ_SILU_CLAMPED up, is put through in an MLP: kernels/ops.h. */
+typedef enum { BQ_SILU, BQ_GELU_TANH, BQ_SILU_CLAMPED } bq_act;
 
 typedef struct {
     char prefix[32];                   /* of the text model's tensors: "model.language_model"; "": "model" */

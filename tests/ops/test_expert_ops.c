@@ -264,6 +264,34 @@ static void rows_go_and_come(void **state) {
     bq_dev_close(&dev);
 }
 
+/* Lists of some tokens' choices: the same as by looking for each expert in turn. */
+static void lists(void **state) {
+    (void)state;
+    bq_dev dev = cpu_with(2, 0);
+    for (size_t i = 0; i < ROUTINGS; i++) {
+        routing c = routings[i];
+        router m = build(c);
+        int64_t k = c.r.chosen, n = c.t * k, at = 0;
+        bq_mat row = make(n, 1, 0, BQ_I32), slots = make(n, 1, 0, BQ_I32),
+               start = make(c.experts + 1, 1, 0, BQ_I32);
+        dev.op->route(&dev, c.r, m.logits, m.bias, m.index, m.weight);
+        dev.op->expert_lists(&dev, m.index, row, slots, start);
+        dev.op->wait(&dev);
+        for (int64_t e = 0; e < c.experts; e++) {
+            assert_true(expert(start, e, 0) == at);
+            for (int64_t s = 0; s < n; s++)
+                if (expert(m.index, s / k, s % k) == e) {
+                    assert_true(expert(row, at, 0) == s / k && expert(slots, at, 0) == s);
+                    at++;
+                }
+        }
+        assert_true(at == n && expert(start, c.experts, 0) == n);
+        assert_true(intact(row) && intact(slots) && intact(start));
+        drop(row), drop(slots), drop(start), tear(m);
+    }
+    bq_dev_close(&dev);
+}
+
 /* ---- bits ---- */
 
 static uint64_t all_bits(void) {
@@ -290,11 +318,8 @@ static uint64_t all_bits(void) {
 int main(void) {
     if (isa_child()) return 0;
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(routers),
-        cmocka_unit_test(ties),
-        cmocka_unit_test(nan_comes_last),
-        cmocka_unit_test(rows_go_and_come),
-        SAME_BITS,
+        cmocka_unit_test(routers),          cmocka_unit_test(ties),  cmocka_unit_test(nan_comes_last),
+        cmocka_unit_test(rows_go_and_come), cmocka_unit_test(lists), SAME_BITS,
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

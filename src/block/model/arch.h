@@ -10,6 +10,7 @@
 
 #define BQ_SITES        (4 + 2 * BQ_EXPERTS_MAX) /* the most that a block has */
 #define BQ_ARCH_LINEARS (7 + 3 * BQ_EXPERTS_MAX)
+#define BQ_SITE_LINEARS 3
 
 /* A linear as the checkpoint stores it: the unit that is quantized, exported and named in recipes. */
 typedef struct {

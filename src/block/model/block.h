@@ -129,8 +129,8 @@ void bq_block_rest(bq_dev *dev, const bq_block *blk, const bq_mat *w, bq_work *k
  *   gate_up   k->m and k->n from x and k->o
  *   down      k->z from k->n
  *   an expert's gate_up and down: its rows of k->xe from k->n, and of k->ze from k->xe
- * The part of the first site behind o computes k->m and k->n, and the experts of each token.  Part arch->sites computes y, the
- * output of the block, from k->m, k->z and k->ze; y may be x */
+ * The part of the first site behind o computes k->m and k->n, and the experts of each token.  Part
+ * arch->sites computes y, the output of the block, from k->m, k->z and k->ze; y may be x */
 void bq_block_parts(bq_dev *dev, const bq_block *blk, const bq_mat *w, bq_work *k, int first, int last,
                     bq_mat x, bq_mat y);
 /* The input of a site, as a forward leaves it in the workspace: (T, columns of the site). */

@@ -33,7 +33,7 @@ void bq_experts_gather(bq_dev *dev, bq_work *k, int e) {
 }
 
 static void glu(bq_dev *dev, const bq_block *blk, bq_mat gu, bq_mat z) {
-    dev->op->glu(dev, blk->arch->act, bq_mat_cols(gu, 0, z.cols), bq_mat_cols(gu, z.cols, z.cols), z);
+    dev->op->glu(dev, blk->arch->act, 0, bq_mat_cols(gu, 0, z.cols), bq_mat_cols(gu, z.cols, z.cols), z);
 }
 
 void bq_experts_gated(bq_dev *dev, const bq_block *blk, const bq_mat *w, bq_work *k, int e) {
@@ -70,7 +70,7 @@ void bq_experts_add(bq_dev *dev, const bq_block *blk, const bq_mat *w, bq_work *
 /* Of z = act(g) u: gu becomes its gradient. */
 static void glu_back(bq_dev *dev, const bq_block *blk, bq_mat gu, bq_mat dz) {
     bq_mat g = bq_mat_cols(gu, 0, dz.cols), u = bq_mat_cols(gu, dz.cols, dz.cols);
-    dev->op->glu_bwd(dev, blk->arch->act, g, u, dz, g, u);
+    dev->op->glu_bwd(dev, blk->arch->act, 0, g, u, dz, g, u);
 }
 
 /* Of logits = n w^T with w = blk->extra[i]. */

@@ -40,9 +40,10 @@ typedef struct {
       (int64_t n, const float *x, const float *weight, float eps, const float *dy, float *dx))               \
     X(void, rope,                                                                                            \
       (int64_t heads, int64_t hd, int64_t half, const float *cos, const float *sin, bool inverse, float *x)) \
-    X(void, glu, (int64_t n, bq_act act, const float *g, const float *u, float *z))                          \
+    X(void, glu, (int64_t n, bq_act act, float limit, const float *g, const float *u, float *z))             \
     X(void, glu_bwd,                                                                                         \
-      (int64_t n, bq_act act, const float *g, const float *u, const float *dz, float *dg, float *du))        \
+      (int64_t n, bq_act act, float limit, const float *g, const float *u, const float *dz, float *dg,       \
+       float *du))                                                                                           \
     X(double, mse, (int64_t n, const float *y, const float *target, float slope, float *dy))                 \
     X(float, dot, (int64_t n, const float *a, const float *b))                                               \
     X(double, sum_exp, (int64_t n, const float *x, float *max))                                              \

@@ -55,6 +55,7 @@ static __global__ void count_tokens(bq_rows<int32_t> index, int64_t rows, int64_
 }
 
 static __global__ void sum_counts(int32_t *start, int experts) {
+    if (threadIdx.x) return;
     start[0] = 0;
     for (int e = 0; e < experts; e++) start[e + 1] += start[e];
 }
@@ -78,7 +79,7 @@ void bq_cuda_expert_lists(bq_dev *dev, bq_mat index, bq_mat rows, bq_mat slots, 
     int32_t *first = (int32_t *)start.data;
     bq_launch(dev, bq_pieces(experts, threads), threads, count_tokens, index, index.rows, index.cols, first,
               experts);
-    bq_launch(dev, 1, 1, sum_counts, first, experts);
+    bq_launch(dev, 1, threads, sum_counts, first, experts);
     bq_launch(dev, bq_pieces(experts, threads), threads, fill_lists, index, index.rows, index.cols,
               (const int32_t *)first, experts, (int32_t *)rows.data, (int32_t *)slots.data);
 }

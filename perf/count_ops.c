@@ -44,8 +44,8 @@ static void attention_bwd(void) {
 }
 static void rmsnorm(void) { dev.op->rmsnorm(&dev, x, gain, 1e-5f, y); }
 static void rmsnorm_bwd(void) { dev.op->rmsnorm_bwd(&dev, x, gain, 1e-5f, z, y); }
-static void glu(void) { dev.op->glu(&dev, BQ_SILU, u, v, z); }
-static void glu_bwd(void) { dev.op->glu_bwd(&dev, BQ_SILU, u, v, z, dx, du); }
+static void glu(void) { dev.op->glu(&dev, BQ_SILU, 0, u, v, z); }
+static void glu_bwd(void) { dev.op->glu_bwd(&dev, BQ_SILU, 0, u, v, z, dx, du); }
 static void mix(void) { dev.op->mix(&dev, x, u, 0.5, (bq_rng_key){.seed = 1}, z); }
 static void xent(void) { dev.op->xent(&dev, x, head, 0, next, nll); }
 static void adascale_weights(void) { dev.op->adascale_weights(&dev, &trained, w4, fold, scale, none); }

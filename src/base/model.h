@@ -24,10 +24,11 @@ typedef struct {
     double short_factor[BQ_ROPE_MAX], long_factor[BQ_ROPE_MAX]; /* longrope: dim / 2 values each */
 } bq_rope;
 
-#define BQ_BLOCKS_MAX 4096 /* most blocks of a model */
+#define BQ_BLOCKS_MAX  4096 /* most blocks of a model, */
+#define BQ_EXPERTS_MAX 256  /* and experts of a block */
 
-/* What gate is put through in an MLP. */
-typedef enum { BQ_SILU, BQ_GELU_TANH } bq_act;
+/* What gate, and for BQ_SILU_CLAMPED up, is put through in an MLP: kernels/ops.h. */
+typedef enum { BQ_SILU, BQ_GELU_TANH, BQ_SILU_CLAMPED } bq_act;
 
 typedef struct {
     char prefix[32];                   /* of the text model's tensors: "model.language_model"; "": "model" */
@@ -44,7 +45,16 @@ typedef struct {
     int window_period; /* of which the last has no window */
     bool full[BQ_BLOCKS_MAX]; /* blocks that have no window where others have */
     int64_t max_position;
-    bool tied;                     /* lm_head and the embedding are one matrix */
+    bool tied; /* lm_head and the embedding are one matrix */
+    /* Experts; 0: none.  Of each token `chosen` are taken, by the rule of kernels/route.h. */
+    int experts, chosen, route_groups, route_kept;
+    bool route_sigmoid, route_normalize;
+    double route_factor;
+    int64_t expert_inter, shared_inter; /* widths; shared_inter 0: there is no shared MLP */
+    int first_experts, experts_step,
+        shared_experts;            /* what config.json says of dense blocks and shared_inter */
+    bool dense[BQ_BLOCKS_MAX];     /* blocks without experts where others have them */
+    bool qk_norm;                  /* of BQ_FAMILY_QK_OPTIONAL: are there norms of q and k? */
     bool attention_bias, mlp_bias; /* biases on q, k, v, o; on gate, up, down */
     bq_rope rope;
     bq_rope full_rope; /* of blocks without a window; dim 0: they have `rope`, too */

@@ -63,9 +63,11 @@ const char *bq_compute_name(bq_compute compute);
 extern void (*bq_dev_waiting)(void);
 
 /* act(g) = g * sigmoid(t).  silu: t = g.  gelu in its tanh form: t = 2 sqrt(2/pi) (g + 0.044715 g^3),
- * computed as g (BQ_GELU_1 + BQ_GELU_3 g^2). */
-#define BQ_GELU_1 1.5957691216f
-#define BQ_GELU_3 0.0713548163f
+ * computed as g (BQ_GELU_1 + BQ_GELU_3 g^2).  silu_clamped (gpt-oss): t = 1.702 g, of g = min(g, limit); and
+ * clamp(u, -limit, limit) + 1 takes the place of u. */
+#define BQ_GELU_1      1.5957691216f
+#define BQ_GELU_3      0.0713548163f
+#define BQ_SILU_FACTOR 1.702f
 
 /* A search among grids whose ends shrink: both ends times p = 1 - i / steps, for i = 0 ...
  * count - 1. */
@@ -81,6 +83,8 @@ typedef struct {
     float scale;    /* factor of q k^T, usually head_dim^-1/2 */
     int64_t window; /* query i sees key j if i - window < j <= i; 0: if j <= i */
     float cap;      /* unless 0, a score s becomes cap * tanh(s / cap) before the mask (Gemma-2) */
+    bq_mat sinks;   /* unless data is NULL, (1, heads): a logit for each query head, which takes part in the
+                       softmax as one more key without a value (gpt-oss) */
 } bq_attention;
 
 /* AdaScale's values for one matrix W (rows, cols), with the names that AIMET gives them.  hi, lo: the ends of

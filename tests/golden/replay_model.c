@@ -79,9 +79,20 @@ static void gradients(golden_rig *m, golden *g, golden_report *r) {
     m->dev.op->copy(&m->dev, golden_read(g, BQ_F32, m->x.rows, m->x.cols, "hidden/%d", (int)block), m->x);
     bq_source_block(&m->src, &m->dev, (int)block, &m->blk);
     bq_block_forward(&m->dev, &m->blk, m->blk.w, &m->work, m->x, m->y);
+    arch = bq_source_arch(&m->src, (int)block);
+    char name[160];
+    for (int i = 0; i < BQ_EXTRAS; i++) /* the correction of scores has none */
+        if (arch->extra[i] && i != BQ_ROUTER_CORRECTION)
+            m->work.dextra[i] =
+                bq_arena_push(&m->dev.mem, m->blk.extra[i].rows, m->blk.extra[i].cols, BQ_F32);
     bq_block_backward(&m->dev, &m->blk, m->blk.w, &m->work, m->x, dy, m->dw, (bq_mat){0});
+    for (int i = 0; i < BQ_EXTRAS; i++) {
+        if (!m->work.dextra[i].data) continue;
+        snprintf(name, sizeof name, "grad/%.*s", (int)strlen(arch->extra[i]) - 7,
+                 arch->extra[i]); /* .weight */
+        compare(g, r, "gradients", name, m->work.dextra[i]);
+    }
     for (int i = 0; i < arch->linears; i++) {
-        char name[160];
         snprintf(name, sizeof name, "grad/%s", arch->linear[i].module);
         compare(g, r, "gradients", name, bq_linear_view(arch, i, m->dw));
     }

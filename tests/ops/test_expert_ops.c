@@ -189,6 +189,109 @@ static void nan_comes_last(void **state) {
     tear(m), bq_dev_close(&dev);
 }
 
+/* ---- rows to and from experts ---- */
+
+typedef struct {
+    int64_t rows, n, cols; /* rows of the large matrix; of the small one */
+} listing;
+
+static const listing listings[] = {{1, 1, 1}, {31, 17, 33},  {129, 129, 127}, {257, 3, 257},  {33, 0, 5},
+                                   {7, 7, 1}, {127, 31, 64}, {3, 2, 1031},    {521, 389, 129}};
+#define LISTINGS (sizeof listings / sizeof *listings)
+
+/* n of the rows, each once, not in order. */
+static bq_mat distinct(listing c) {
+    bq_mat index = make(c.n, 1, 2, BQ_I32);
+    int64_t step = c.rows > 2 ? 2 : 1; /* no factor of the rows, which are odd */
+    for (int64_t i = 0; i < c.n; i++) *(int32_t *)bq_mat_at(index, i, 0) = (int32_t)((i + 1) * step % c.rows);
+    return index;
+}
+
+typedef struct {
+    bq_mat large, small, index, weight, out, sum, dot;
+} rows;
+
+static rows rows_of(listing c) {
+    rows m = {make_filled(c.rows, c.cols, 3, 1, 1),
+              make_filled(c.n, c.cols, 1, 2, 1),
+              distinct(c),
+              make_filled(c.n, 1, 2, 3, 1),
+              make(c.n, c.cols, 5, BQ_F32),
+              {0},
+              make(c.n, 1, 3, BQ_F32)};
+    m.sum = clone(m.large);
+    return m;
+}
+
+static void tear_rows(rows m) {
+    assert_true(intact(m.large) && intact(m.small) && intact(m.out) && intact(m.sum) && intact(m.dot));
+    drop(m.large), drop(m.small), drop(m.index), drop(m.weight), drop(m.out), drop(m.sum), drop(m.dot);
+}
+
+static void run_rows(bq_dev *dev, rows m) {
+    dev->op->gather_rows(dev, m.large, m.index, m.weight, m.out);
+    dev->op->scatter_add_rows(dev, m.small, m.index, m.weight, m.sum);
+    dev->op->dot_rows(dev, m.large, m.index, m.small, m.dot);
+    dev->op->wait(dev);
+}
+
+static void rows_go_and_come(void **state) {
+    (void)state;
+    bq_dev dev = cpu_with(2, 0);
+    for (size_t i = 0; i < LISTINGS; i++) {
+        listing c = listings[i];
+        rows m = rows_of(c);
+        run_rows(&dev, m);
+        double *sum = doubles(m.large), *dot = zeros(c.n), power = 0, error = 0;
+        for (int64_t r = 0; r < c.n; r++) {
+            int64_t row = expert(m.index, r, 0);
+            for (int64_t k = 0; k < c.cols; k++) {
+                assert_true(f32(m.out, r, k) == f32(m.large, row, k) * f32(m.weight, r, 0));
+                sum[row * c.cols + k] += at(m.weight, r, 0) * at(m.small, r, k);
+                dot[r] += at(m.large, row, k) * at(m.small, r, k);
+                power += pow(at(m.large, row, k) * at(m.small, r, k), 2);
+            }
+            error += pow(at(m.dot, r, 0) - dot[r], 2);
+        }
+        assert_true(nmse(m.sum, sum) < LIMIT && error <= LIMIT * power);
+        dev.op->gather_rows(&dev, m.large, m.index, (bq_mat){0}, m.out);
+        dev.op->wait(&dev);
+        for (int64_t r = 0; r < c.n; r++)
+            for (int64_t k = 0; k < c.cols; k++)
+                assert_true(f32(m.out, r, k) == f32(m.large, expert(m.index, r, 0), k));
+        free(sum), free(dot), tear_rows(m);
+    }
+    bq_dev_close(&dev);
+}
+
+/* Lists of some tokens' choices: the same as by looking for each expert in turn. */
+static void lists(void **state) {
+    (void)state;
+    bq_dev dev = cpu_with(2, 0);
+    for (size_t i = 0; i < ROUTINGS; i++) {
+        routing c = routings[i];
+        router m = build(c);
+        int64_t k = c.r.chosen, n = c.t * k, at = 0;
+        bq_mat row = make(n, 1, 0, BQ_I32), slots = make(n, 1, 0, BQ_I32),
+               start = make(c.experts + 1, 1, 0, BQ_I32);
+        dev.op->route(&dev, c.r, m.logits, m.bias, m.index, m.weight);
+        dev.op->expert_lists(&dev, m.index, row, slots, start);
+        dev.op->wait(&dev);
+        for (int64_t e = 0; e < c.experts; e++) {
+            assert_true(expert(start, e, 0) == at);
+            for (int64_t s = 0; s < n; s++)
+                if (expert(m.index, s / k, s % k) == e) {
+                    assert_true(expert(row, at, 0) == s / k && expert(slots, at, 0) == s);
+                    at++;
+                }
+        }
+        assert_true(at == n && expert(start, c.experts, 0) == n);
+        assert_true(intact(row) && intact(slots) && intact(start));
+        drop(row), drop(slots), drop(start), tear(m);
+    }
+    bq_dev_close(&dev);
+}
+
 /* ---- bits ---- */
 
 static uint64_t all_bits(void) {
@@ -202,6 +305,12 @@ static uint64_t all_bits(void) {
         bits = bits_of(bits_of(bits_of(bits, m.index), m.weight), m.dlogits);
         tear(m);
     }
+    for (size_t i = 0; i < LISTINGS; i++) {
+        rows m = rows_of(listings[i]);
+        run_rows(&dev, m);
+        bits = bits_of(bits_of(bits_of(bits, m.out), m.sum), m.dot);
+        tear_rows(m);
+    }
     bq_dev_close(&dev);
     return bits;
 }
@@ -209,10 +318,8 @@ static uint64_t all_bits(void) {
 int main(void) {
     if (isa_child()) return 0;
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(routers),
-        cmocka_unit_test(ties),
-        cmocka_unit_test(nan_comes_last),
-        SAME_BITS,
+        cmocka_unit_test(routers),          cmocka_unit_test(ties),  cmocka_unit_test(nan_comes_last),
+        cmocka_unit_test(rows_go_and_come), cmocka_unit_test(lists), SAME_BITS,
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

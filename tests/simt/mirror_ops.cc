@@ -36,6 +36,7 @@ struct matrices {
         p = &(gptq = *p);
         add(&gptq.w, &gptq.zero);
     }
+    void add(bq_attention &a) { add(a.sinks); }
     template <class T> void add(const T &) {} /* a number, or a group of them */
 };
 

@@ -48,6 +48,7 @@ bug "a causal mask off by one" tiles.cuh 's|return j <= i \&\&|return j < i \&\&
 bug "a window off by one" tiles.cuh 's|i - window < j|i - window <= j|' attention.cu test_attention
 bug "a cap without its slope" attention.cuh 's|1.0f - h \* h|1.0f|' attention_bwd.cu test_attention
 bug "an expert that one lane finds alone" experts.cu 's|bq_team_max\((bq_route_next\(.*, key\))\);|\1;|' experts.cu test_expert_ops
+bug "rows that are added by a fused operation" experts.cu 's|bq_row\(y, r\)\[c\] \+= bq_row\(x, i\)\[c\] \* \*bq_row\(weight, i\)|bq_row(y, r)[c] = fmaf(bq_row(x, i)[c], *bq_row(weight, i), bq_row(y, r)[c])|' experts.cu test_expert_ops
 bug "rows beyond the end are written" tiles.cuh 's|row \+ y \+ i < rows \&\& col < hd|col < hd|' attention.cu test_attention
 bug "a bound off by one" elements.cu 's|c < cols|c <= cols|' elements.cu test_model_ops
 bug "a shared index beyond its array" search.cuh 's|loss\[BQ_CANDIDATES\]|loss[BQ_CANDIDATES / 4]|' range_mse.cu test_search_ops

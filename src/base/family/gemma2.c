@@ -1,6 +1,10 @@
 #include "base/family.h"
 
-static const bq_weight_row weight[] = {BQ_WEIGHTS_LLAMA(BQ_BIAS_ATTENTION, BQ_BIAS_ATTENTION, BQ_BIAS_NONE)};
+static const bq_weight_row weight[] = {
+    BQ_WEIGHTS_ATTENTION(BQ_BIAS_ATTENTION, BQ_BIAS_ATTENTION),
+    BQ_WEIGHTS_MLP("mlp", BQ_BIAS_NONE, BQ_ALWAYS),
+    {0},
+};
 
 static const bq_key config[] = {
     {"hidden_act", BQ_KEY_NAME, .at = BQ_NOWHERE, .value = "gelu_pytorch_tanh"},

@@ -1,6 +1,10 @@
 #include "base/family.h"
 
-static const bq_weight_row weight[] = {BQ_WEIGHTS_LLAMA(BQ_BIAS_ATTENTION, BQ_BIAS_ATTENTION, BQ_BIAS_MLP)};
+static const bq_weight_row weight[] = {
+    BQ_WEIGHTS_ATTENTION(BQ_BIAS_ATTENTION, BQ_BIAS_ATTENTION),
+    BQ_WEIGHTS_MLP("mlp", BQ_BIAS_MLP, BQ_ALWAYS),
+    {0},
+};
 
 static const bq_key config[] = {
     BQ_CONFIG_BIAS,

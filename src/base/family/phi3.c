@@ -1,10 +1,10 @@
 #include "base/family.h"
 
 static const bq_weight_row weight[] = {
-    {"qkv_proj", "self_attn.qkv_proj", BQ_QKV, BQ_ROWS_QKV, BQ_BIAS_ATTENTION},
-    {"o_proj", "self_attn.o_proj", BQ_O, BQ_ROWS_H, BQ_BIAS_ATTENTION},
-    {"gate_up_proj", "mlp.gate_up_proj", BQ_GATE_UP, BQ_ROWS_2I, BQ_BIAS_MLP},
-    {"down_proj", "mlp.down_proj", BQ_DOWN, BQ_ROWS_H, BQ_BIAS_MLP},
+    {"qkv_proj", "self_attn.qkv_proj", BQ_QKV, BQ_ROWS_QKV, BQ_BIAS_ATTENTION, BQ_ALWAYS},
+    {"o_proj", "self_attn.o_proj", BQ_O, BQ_ROWS_H, BQ_BIAS_ATTENTION, BQ_ALWAYS},
+    {"gate_up_proj", "mlp.gate_up_proj", BQ_GATE_UP, BQ_ROWS_2I, BQ_BIAS_MLP, BQ_ALWAYS},
+    {"down_proj", "mlp.down_proj", BQ_DOWN, BQ_ROWS_H, BQ_BIAS_MLP, BQ_ALWAYS},
     {0},
 };
 

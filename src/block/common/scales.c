@@ -6,7 +6,7 @@
 #include <math.h>
 #include <string.h>
 
-enum { LOSSES = BQ_SITES * BQ_CANDIDATES, HELD_TOKENS = 4096, HELD_SAMPLES = 8 };
+enum { HELD_TOKENS = 4096, HELD_SAMPLES = 8 };
 
 /* What is held of some samples at a time, each (samples * T, columns): the inputs of the matrices; the
  * outputs that decide, of matrices and of the block; the inputs of the block and of its norm 2. */
@@ -23,12 +23,16 @@ typedef struct {
     int64_t sample[HELD_SAMPLES];           /* their numbers */
     int kept;                               /* all samples of that many rounds are held before round 0 */
     bq_stride of;                           /* the samples of the round */
-    bq_treesum sum;                         /* (LOSSES, 1), of the round */
+    bq_treesum sum;                         /* (losses_of, 1), of the round */
     int64_t leaf;                           /* of the next sample: its number among those of the round */
     int64_t seen;                           /* samples of all replicas in the rounds so far */
     double loss[BQ_SITES][BQ_CANDIDATES];   /* summed over these samples */
     bool alive[BQ_SITES][BQ_CANDIDATES];    /* candidates that the next round tries */
 } search;
+
+/* Losses of a sample: of each candidate for each site. */
+static int64_t losses_of(const bq_arch *arch) { return (int64_t)arch->sites * BQ_CANDIDATES; }
+enum { LOSSES_MAX = BQ_SITES * BQ_CANDIDATES };
 
 static bq_inspect how_of(const bq_arch *arch, const bq_scales_options *o, int m) {
     return o->inspect[arch->site[m].role];
@@ -155,7 +159,7 @@ static bool signalled(const bq_pass_context *c) { return c->stop && *c->stop; }
 static bool in_round(const search *t, int64_t i) { return bq_stride_has(t->of, t->sample[i]); }
 
 /* Try the candidates for matrix m on the held samples of the round.  loss: [candidate] of the first held
- * sample; those of the next sample are LOSSES further. */
+ * sample; those of the next sample are losses_of further. */
 static void try_matrix(search *t, int m, double *loss) {
     bq_pass_context *c = t->c;
     bq_dev *dev = c->dev;
@@ -173,7 +177,7 @@ static void try_matrix(search *t, int m, double *loss) {
             if (!in_round(t, i)) continue;
             inspect(t, m, w, input_of(t, m, s, i), i, have);
             dev->op->distance(dev, have, held(t, want_of(arch, t->o, m), i), t->o->loss,
-                              &loss[i * LOSSES + k]);
+                              &loss[i * losses_of(arch) + k]);
         }
         dev->op->wait(dev);
         bq_heartbeat(c->comm);
@@ -183,14 +187,15 @@ static void try_matrix(search *t, int m, double *loss) {
 /* Try all candidates on the held samples of the round, and add their losses to the sum. */
 static void try_held(search *t) {
     bq_pass_context *c = t->c;
-    double loss[HELD_SAMPLES * LOSSES] = {0};
-    float leaf[LOSSES];
+    int64_t losses = losses_of(c->q->arch);
+    double loss[HELD_SAMPLES * LOSSES_MAX] = {0};
+    float leaf[LOSSES_MAX];
     for (int m = 0; m < c->q->arch->sites; m++)
         if (searched(c->q->arch, t->o, m)) try_matrix(t, m, loss + m * BQ_CANDIDATES);
     for (int64_t i = 0; i < t->count; i++) {
         if (!in_round(t, i)) continue;
-        for (int k = 0; k < LOSSES; k++) leaf[k] = (float)loss[i * LOSSES + k];
-        c->dev->op->put(c->dev, bq_mat_host(leaf, LOSSES, 1, BQ_F32), bq_treesum_next(&t->sum));
+        for (int64_t k = 0; k < losses; k++) leaf[k] = (float)loss[i * losses + k];
+        c->dev->op->put(c->dev, bq_mat_host(leaf, losses, 1, BQ_F32), bq_treesum_next(&t->sum));
         c->dev->op->wait(c->dev);
         bq_treesum_add(&t->sum, t->leaf++);
     }
@@ -231,15 +236,16 @@ static void visit(void *ctx, int64_t sample, bq_mat x, bq_mat y) {
 /* Sum the losses of the round over the replicas, and add them to those of the rounds before. */
 static void total(search *t, bq_scales_result *result) {
     bq_pass_context *c = t->c;
-    bq_shard leaves[BQ_REPLICAS], own = bq_shard_of(LOSSES, c->comm->replica, c->comm->nreplica);
-    float host[LOSSES];
+    int64_t losses = losses_of(c->q->arch);
+    bq_shard leaves[BQ_REPLICAS], own = bq_shard_of(losses, c->comm->replica, c->comm->nreplica);
+    float host[LOSSES_MAX];
     for (int r = 0; r < c->comm->nreplica; r++)
         leaves[r] = bq_stride_of(t->of, c->samples, r, c->comm->nreplica);
-    bq_mat all = bq_arena_push(&c->dev->mem, LOSSES, 1, BQ_F32);
+    bq_mat all = bq_arena_push(&c->dev->mem, losses, 1, BQ_F32);
     c->dev->op->copy(c->dev, bq_treesum_end(&t->sum, c->comm, leaves, own),
                      bq_mat_rows(all, own.first, own.count));
     bq_comm_gather_rows(c->comm, c->dev, all);
-    c->dev->op->get(c->dev, all, bq_mat_host(host, LOSSES, 1, BQ_F32));
+    c->dev->op->get(c->dev, all, bq_mat_host(host, losses, 1, BQ_F32));
     c->dev->op->wait(c->dev);
     t->seen += leaves[0].total;
     double rows = (double)t->seen * (double)c->tokens;
@@ -299,7 +305,7 @@ static bool do_round(search *t, int round, bq_scales_result *result) {
     if (mine.total == 0) return true;
     t->leaf = mine.first;
     bq_treesum_open(&t->sum, c->dev, bq_treesum_buffers(mine.first, mine.count),
-                    bq_arena_push(&c->dev->mem, LOSSES, 1, BQ_F32));
+                    bq_arena_push(&c->dev->mem, losses_of(c->q->arch), 1, BQ_F32));
     if (round >= t->kept) {
         t->count = 0;
         bq_capture(c, bq_prepare_stream(c->input), t->of, c->blk->w, judged_by_block(t), visit, t);
@@ -334,15 +340,15 @@ int64_t bq_scales_search(bq_pass_context *c, const bq_scales_options *o, bq_scal
 }
 
 /* Arena bytes of the sum of losses, in the round that takes most. */
-static size_t sum_need(bq_search how, int64_t samples, int replica, int nreplica) {
+static size_t sum_need(int64_t losses, bq_search how, int64_t samples, int replica, int nreplica) {
     size_t most = 0;
     for (int i = 0; i < bq_search_rounds(how); i++) {
         bq_shard leaves[BQ_REPLICAS];
         for (int r = 0; r < nreplica; r++)
             leaves[r] = bq_stride_of(bq_search_samples(how, i), samples, r, nreplica);
         int buffers = 1 + bq_treesum_buffers(leaves[replica].first, leaves[replica].count);
-        size_t sum = (size_t)buffers * bq_arena_need(LOSSES, 1, BQ_F32) +
-                     bq_treesum_exchange(replica, nreplica, leaves, LOSSES, 1, BQ_F32);
+        size_t sum = (size_t)buffers * bq_arena_need(losses, 1, BQ_F32) +
+                     bq_treesum_exchange(replica, nreplica, leaves, losses, 1, BQ_F32);
         most = sum > most ? sum : most;
     }
     return most;
@@ -358,7 +364,7 @@ size_t bq_scales_need(const bq_arch *arch, const bq_scales_options *o, int64_t t
     sum += bq_arena_need(tokens, out, BQ_F32) + bq_fold_need(arch);
     if (rounds(o)) sum += bq_arena_need(tokens, cols, BQ_F32);
     for (int i = 0; i < HELD; i++) sum += columns[i] ? bq_arena_need(held_rows, columns[i], BQ_F32) : 0;
-    sum += sum_need(o->search, samples, replica, nreplica);
+    sum += sum_need(losses_of(arch), o->search, samples, replica, nreplica);
     return sum + bq_channels_need(arch, samples, replica, nreplica);
 }
 

@@ -14,15 +14,26 @@ const char *bq_arch_prefix(int i) {
     return all[i];
 }
 
-static int64_t count_rows(bq_rows kind, const bq_model *m) {
-    switch (kind) {
+/* The width of the MLP that a role is of, in a block with so many experts. */
+static int64_t width(bq_role role, const bq_model *m, int experts) {
+    bool of_expert = role == BQ_EXPERT_GATE_UP || role == BQ_EXPERT_DOWN;
+    return of_expert ? m->expert_inter : experts ? m->shared_inter : m->inter;
+}
+
+static int64_t count_rows(const bq_weight_row *row, const bq_model *m, int experts) {
+    switch (row->rows) {
     case BQ_ROWS_Q: return m->heads * m->head_dim;
     case BQ_ROWS_KV: return m->kv_heads * m->head_dim;
     case BQ_ROWS_QKV: return (m->heads + 2 * m->kv_heads) * m->head_dim;
-    case BQ_ROWS_I: return m->inter;
-    case BQ_ROWS_2I: return 2 * m->inter;
+    case BQ_ROWS_I: return width(row->role, m, experts);
+    case BQ_ROWS_2I: return 2 * width(row->role, m, experts);
     default: return m->hidden;
     }
+}
+
+static int64_t count_cols(bq_role role, const bq_model *m, int experts) {
+    if (role == BQ_O) return m->heads * m->head_dim;
+    return role == BQ_DOWN || role == BQ_EXPERT_DOWN ? width(role, m, experts) : m->hidden;
 }
 
 static bool has_bias(bq_bias bias, const bq_model *m) {
@@ -31,8 +42,15 @@ static bool has_bias(bq_bias bias, const bq_model *m) {
 }
 
 const char *bq_role_name(bq_role role) {
-    static const char *const name[BQ_ROLES] = {"qkv", "o", "gate_up", "down"};
+    static const char *const name[BQ_ROLES] = {"qkv",        "o", "gate_up", "down", "expert_gate_up",
+                                               "expert_down"};
     return name[role];
+}
+
+bool bq_arch_has(const bq_arch *arch, bq_role role) {
+    bool found = false;
+    for (int m = 0; m < arch->sites; m++) found |= arch->site[m].role == role;
+    return found;
 }
 
 int bq_arch_site(const bq_arch *arch, bq_role role) {
@@ -42,10 +60,69 @@ int bq_arch_site(const bq_arch *arch, bq_role role) {
     return m;
 }
 
-void bq_arch_of(const bq_model *model, bq_arch *arch) {
+/* A linear at the end of its site, which begins where the role changes. */
+static void add_linear(bq_arch *arch, const bq_weight_row *f, int expert) {
+    const bq_model *m = &arch->model;
+    const bq_site *last = arch->sites ? &arch->site[arch->sites - 1] : NULL;
+    bool next = !last || last->role != f->role || last->expert != expert;
+    bq_site *s = &arch->site[next ? arch->sites++ : arch->sites - 1];
+    if (next)
+        *s = (bq_site){.role = f->role,
+                       .expert = expert,
+                       .cols = count_cols(f->role, m, arch->experts),
+                       .first = arch->linears};
+    bq_linear *l = &arch->linear[arch->linears++];
+    *l = (bq_linear){.name = f->name,
+                     .site = arch->sites - 1,
+                     .row = s->rows,
+                     .rows = count_rows(f, m, arch->experts),
+                     .cols = s->cols,
+                     .bias = has_bias(f->bias, m)};
+    const char *number = strstr(f->module, "%d");
+    if (number)
+        snprintf(l->module, sizeof l->module, "%.*s%d%s", (int)(number - f->module), f->module, expert,
+                 number + 2);
+    else
+        snprintf(l->module, sizeof l->module, "%s", f->module);
+    s->rows += l->rows;
+    s->bias |= l->bias;
+    s->linears++;
+}
+
+static bool of_expert(const bq_weight_row *f) {
+    return f->role == BQ_EXPERT_GATE_UP || f->role == BQ_EXPERT_DOWN;
+}
+
+/* The rows of experts stand together, behind all others. */
+static void add_linears(bq_arch *arch, const bq_family *family) {
+    const bq_weight_row *f = family->weight;
+    for (; f->name && !of_expert(f); f++) {
+        bool shared = arch->experts && (f->role == BQ_GATE_UP || f->role == BQ_DOWN);
+        if (f->when == BQ_IN_DENSE_BLOCKS && arch->experts) continue;
+        if (f->when == BQ_IN_EXPERT_BLOCKS && (!arch->experts || (shared && !arch->model.shared_inter)))
+            continue;
+        add_linear(arch, f, 0);
+    }
+    for (int e = 0; e < arch->experts; e++)
+        for (const bq_weight_row *row = f; row->name; row++) add_linear(arch, row, e);
+}
+
+static void add_extras(bq_arch *arch, const bq_family *family) {
+    const bq_model *m = &arch->model;
+    const int64_t shape[BQ_EXTRAS][2] = {{m->experts, m->hidden}, {0, m->experts}, {1, m->hidden}};
+    if (!arch->experts) return;
+    for (int i = 0; i < BQ_EXTRAS; i++) arch->extra[i] = family->extra[i];
+    memcpy(arch->extra_shape, shape, sizeof shape);
+    arch->router = (bq_router){m->route_sigmoid ? BQ_ROUTE_SIGMOID : BQ_ROUTE_SOFTMAX,
+                               m->chosen,
+                               m->route_groups,
+                               m->route_kept,
+                               m->route_normalize,
+                               (float)m->route_factor};
+}
+
+static void arch_of(const bq_model *model, bool experts, bq_arch *arch) {
     const bq_family *family = bq_family_at(model->family);
-    const int64_t cols[BQ_ROLES] = {model->hidden, model->heads * model->head_dim, model->hidden,
-                                    model->inter};
     bool whole = family->traits & BQ_FAMILY_QK_WHOLE;
     const int64_t gains[BQ_NORMS] = {model->hidden,
                                      model->hidden,
@@ -53,32 +130,22 @@ void bq_arch_of(const bq_model *model, bq_arch *arch) {
                                      model->hidden,
                                      [BQ_NORM_Q] = (whole ? model->heads : 1) * model->head_dim,
                                      [BQ_NORM_K] = (whole ? model->kv_heads : 1) * model->head_dim};
-    *arch = (bq_arch){
-        .model = *model, .act = family->act, .gain_of_zero = family->traits & BQ_FAMILY_GAIN_ADDS ? 1.0f : 0};
+    *arch = (bq_arch){.model = *model,
+                      .experts = experts ? model->experts : 0,
+                      .act = family->act,
+                      .gain_of_zero = family->traits & BQ_FAMILY_GAIN_ADDS ? 1.0f : 0};
     if (!model->prefix[0]) strcpy(arch->model.prefix, bq_arch_prefix(0));
     snprintf(arch->embed, sizeof arch->embed, "%s.embed_tokens.weight", arch->model.prefix);
     snprintf(arch->final_norm, sizeof arch->final_norm, "%s.norm.weight", arch->model.prefix);
     arch->embed_scale = family->traits & BQ_FAMILY_EMBED_ROOT ? (float)sqrt((double)model->hidden) : 1;
     for (int i = 0; i < BQ_NORMS; i++) {
+        bool qk = i == BQ_NORM_Q || i == BQ_NORM_K;
+        if (qk && family->traits & BQ_FAMILY_QK_OPTIONAL && !model->qk_norm) continue;
         arch->norm[i] = family->norm[i];
         arch->gains[i] = family->norm[i] ? gains[i] : 0;
     }
-    for (const bq_weight_row *f = family->weight; f->name; f++) {
-        bool next = f == family->weight || f->role != f[-1].role;
-        bq_site *s = &arch->site[next ? arch->sites++ : arch->sites - 1];
-        if (next) *s = (bq_site){.role = f->role, .cols = cols[f->role], .first = arch->linears};
-        bq_linear *l = &arch->linear[arch->linears++];
-        *l = (bq_linear){.name = f->name,
-                         .module = f->module,
-                         .site = arch->sites - 1,
-                         .row = s->rows,
-                         .rows = count_rows(f->rows, model),
-                         .cols = s->cols,
-                         .bias = has_bias(f->bias, model)};
-        s->rows += l->rows;
-        s->bias |= l->bias;
-        s->linears++;
-    }
+    add_linears(arch, family);
+    add_extras(arch, family);
     double scalar = model->query_scalar > 0 ? model->query_scalar : (double)model->head_dim;
     arch->attention = (bq_attention){.heads = model->heads,
                                      .kv_heads = model->kv_heads,
@@ -86,6 +153,15 @@ void bq_arch_of(const bq_model *model, bq_arch *arch) {
                                      .scale = (float)(1.0 / sqrt(scalar)),
                                      .window = model->window,
                                      .cap = (float)model->attention_cap};
+}
+
+void bq_arch_of(const bq_model *model, bq_arch *arch) { arch_of(model, model->experts > 0, arch); }
+
+bool bq_arch_of_dense(const bq_model *model, bq_arch *arch) {
+    bool some = false;
+    for (int b = 0; b < model->blocks && model->experts; b++) some |= model->dense[b];
+    if (some) arch_of(model, false, arch);
+    return some;
 }
 
 void bq_arch_tensor(const bq_arch *arch, char *out, size_t n, int block, const char *module,

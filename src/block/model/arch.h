@@ -8,13 +8,14 @@
 #include "base/family.h"
 #include "kernels/ops.h"
 
-#define BQ_SITES        4 /* the most that a block has */
-#define BQ_ARCH_LINEARS 8
+#define BQ_SITES        (4 + 2 * BQ_EXPERTS_MAX) /* the most that a block has */
+#define BQ_ARCH_LINEARS (7 + 3 * BQ_EXPERTS_MAX)
+#define BQ_SITE_LINEARS 3
 
 /* A linear as the checkpoint stores it: the unit that is quantized, exported and named in recipes. */
 typedef struct {
     const char *name;        /* "q_proj": the key in recipes */
-    const char *module;      /* "self_attn.q_proj": below model.layers.N. */
+    char module[56];         /* "self_attn.q_proj": below model.layers.N. */
     int site;                /* the number of its site */
     int64_t row, rows, cols; /* rows [row, row + rows) of the site's matrix, all columns */
     bool bias;
@@ -24,6 +25,7 @@ typedef struct {
  * have BQ_SITES elements, of which the first arch->sites are used. */
 typedef struct {
     bq_role role;
+    int expert; /* its number; 0 of other roles */
     int64_t rows, cols;
     bool bias;          /* has one of the linears a bias? */
     int first, linears; /* the numbers of the linears: [first, first + linears) */
@@ -32,26 +34,35 @@ typedef struct {
 typedef struct {
     bq_model model;
     char embed[64], final_norm[64]; /* names of tensors outside blocks; and bq_tensor_head */
+    int experts;                    /* of such a block; 0: it has the dense MLP */
     int sites, linears;
     bq_site site[BQ_SITES]; /* in the order in which a forward comes to them */
     bq_linear linear[BQ_ARCH_LINEARS];
-    const char *norm[BQ_NORMS]; /* modules; NULL: there is no such norm */
-    int64_t gains[BQ_NORMS];    /* how many gains each has; 0: no norm */
-    float embed_scale;          /* what embeddings are multiplied by */
-    float gain_of_zero;         /* gain - tensor: 1 where gains are 1 + the tensor, else 0 */
+    const char *norm[BQ_NORMS];        /* modules; NULL: there is no such norm */
+    int64_t gains[BQ_NORMS];           /* how many gains each has; 0: no norm */
+    float embed_scale;                 /* what embeddings are multiplied by */
+    float gain_of_zero;                /* gain - tensor: 1 where gains are 1 + the tensor, else 0 */
+    const char *extra[BQ_EXTRAS];      /* names; NULL: there is none */
+    int64_t extra_shape[BQ_EXTRAS][2]; /* rows 0: a vector */
+    bq_router router;
     bq_act act;
     bq_attention attention; /* of a block with the window that the model has */
 } bq_arch;
 
-/* The layout of a model's blocks, by the table of its family. */
+/* The layout of a model's blocks, by the table of its family: of those with experts, where it has any. */
 void bq_arch_of(const bq_model *model, bq_arch *arch);
+/* Where other blocks have none: the layout of these.  False: there are none. */
+bool bq_arch_of_dense(const bq_model *model, bq_arch *arch);
 
-/* The first site of a role, which must be there; the word for a role: "gate_up". */
+/* The first site of a role, which must be there; is it there; the word for a role: "gate_up". */
 int bq_arch_site(const bq_arch *arch, bq_role role);
+bool bq_arch_has(const bq_arch *arch, bq_role role);
 const char *bq_role_name(bq_role role);
 /* Is a role a part of attention, not of the MLP?  Does its output go to the residual stream? */
 static inline bool bq_role_attends(bq_role role) { return role == BQ_QKV || role == BQ_O; }
-static inline bool bq_role_writes(bq_role role) { return role == BQ_O || role == BQ_DOWN; }
+static inline bool bq_role_writes(bq_role role) {
+    return role == BQ_O || role == BQ_DOWN || role == BQ_EXPERT_DOWN;
+}
 
 extern const char bq_tensor_head[];
 /* What may precede "embed_tokens.weight" in a checkpoint, the most usual first; NULL behind the last. */

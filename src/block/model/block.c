@@ -1,98 +1,69 @@
-#include "block/model/block.h"
+#include "block/model/experts.h"
 
-#include <stddef.h>
 #include <string.h>
 
-void bq_block_push(bq_block *blk, const bq_arch *arch, bq_arena *mem) {
-    *blk = (bq_block){.arch = arch};
-    bq_block_turn(blk, 0);
+/* Lay the matrices of blk->arch in its room. */
+static void lay(bq_block *blk) {
+    const bq_arch *arch = blk->arch;
+    bq_arena_reset(&blk->room, 0);
+    memset(blk->w, 0, sizeof blk->w), memset(blk->bias, 0, sizeof blk->bias);
     for (int m = 0; m < arch->sites; m++) {
-        blk->w[m] = bq_arena_push(mem, arch->site[m].rows, arch->site[m].cols, BQ_F32);
-        if (arch->site[m].bias) blk->bias[m] = bq_arena_push(mem, 1, arch->site[m].rows, BQ_F32);
+        blk->w[m] = bq_arena_push(&blk->room, arch->site[m].rows, arch->site[m].cols, BQ_F32);
+        if (arch->site[m].bias) blk->bias[m] = bq_arena_push(&blk->room, 1, arch->site[m].rows, BQ_F32);
     }
     for (int i = 0; i < BQ_NORMS; i++)
-        if (arch->gains[i]) blk->norm[i] = bq_arena_push(mem, 1, arch->gains[i], BQ_F32);
+        if (arch->gains[i]) blk->norm[i] = bq_arena_push(&blk->room, 1, arch->gains[i], BQ_F32);
+    for (int i = 0; i < BQ_EXTRAS; i++) {
+        const int64_t *shape = arch->extra_shape[i];
+        blk->extra[i] = (bq_mat){0};
+        if (arch->extra[i])
+            blk->extra[i] = bq_arena_push(&blk->room, shape[0] ? shape[0] : 1, shape[1], BQ_F32);
+    }
 }
 
-void bq_block_turn(bq_block *blk, int index) {
-    const bq_model *m = &blk->arch->model;
-    blk->index = index;
-    blk->attention = blk->arch->attention;
-    if (m->full[index]) blk->attention.window = 0;
-    blk->rope = m->full[index] && m->full_rope.dim;
-    blk->folded = false;
-    blk->pre = NULL;
-}
-
-size_t bq_block_need(const bq_arch *arch) {
+/* Bytes of a block with that layout. */
+static size_t need_of(const bq_arch *arch) {
     size_t sum = 0;
-    for (int i = 0; i < BQ_NORMS; i++) sum += arch->gains[i] ? bq_arena_need(1, arch->gains[i], BQ_F32) : 0;
     for (int m = 0; m < arch->sites; m++) {
         sum += bq_arena_need(arch->site[m].rows, arch->site[m].cols, BQ_F32);
         if (arch->site[m].bias) sum += bq_arena_need(1, arch->site[m].rows, BQ_F32);
     }
+    for (int i = 0; i < BQ_NORMS; i++) sum += arch->gains[i] ? bq_arena_need(1, arch->gains[i], BQ_F32) : 0;
+    for (int i = 0; i < BQ_EXTRAS; i++) {
+        const int64_t *shape = arch->extra_shape[i];
+        if (arch->extra[i]) sum += bq_arena_need(shape[0] ? shape[0] : 1, shape[1], BQ_F32);
+    }
     return sum;
 }
 
-/* The buffers of a workspace in one table, so that bq_work_push and bq_work_need agree. */
-enum { BUFFERS = 23 };
+/* Bytes of the largest of the model's blocks. */
+static size_t largest(const bq_arch *arch) {
+    bq_arch dense;
+    size_t most = need_of(arch);
+    if (bq_arch_of_dense(&arch->model, &dense) && need_of(&dense) > most) most = need_of(&dense);
+    return most;
+}
 
-typedef struct {
-    size_t at; /* of the view in bq_work */
-    int64_t rows, cols;
-    bool wanted;
-} buffer;
+size_t bq_block_need(const bq_arch *arch) { return bq_arena_need(1, (int64_t)largest(arch), BQ_I8); }
 
-static void buffers(const bq_arch *arch, int64_t t, bool train, buffer out[BUFFERS]) {
+void bq_block_push(bq_block *blk, const bq_arch *arch, bq_arena *mem) {
+    bq_mat room = bq_arena_push(mem, 1, (int64_t)largest(arch), BQ_I8);
+    *blk = (bq_block){0};
+    bq_arena_adopt(&blk->room, room.data, (size_t)room.cols, room.place);
+    bq_block_turn(blk, arch, 0);
+}
+
+void bq_block_turn(bq_block *blk, const bq_arch *arch, int index) {
     const bq_model *m = &arch->model;
-    int64_t h = m->hidden, q = m->heads * m->head_dim, kv = m->kv_heads * m->head_dim,
-            angles = m->rope.dim / 2, more = m->full_rope.dim / 2;
-    bool o = arch->norm[BQ_NORM_O], down = arch->norm[BQ_NORM_DOWN], qk = arch->norm[BQ_NORM_Q];
-#define AT(field) offsetof(bq_work, field)
-    const buffer all[BUFFERS] = {
-        {AT(cos[0]), t, angles, true},
-        {AT(sin[0]), t, angles, true},
-        {AT(cos[1]), t, more, more > 0},
-        {AT(sin[1]), t, more, more > 0},
-        {AT(x), t, h, true},
-        {AT(y), t, h, true},
-        {AT(a), t, h, true},
-        {AT(m), t, h, true},
-        {AT(n), t, h, true},
-        {AT(qkv), t, q + 2 * kv, true},
-        {AT(o), t, q, true},
-        {AT(lse), m->heads, t, true},
-        {AT(gu), t, 2 * m->inter, true},
-        {AT(z), t, m->inter, true},
-        {AT(dz), t, m->inter, train},
-        {AT(dm), t, h, train},
-        {AT(dn), t, h, train},
-        {AT(dout), t, q, train},
-        {AT(dqkv), t, q + 2 * kv, train},
-        {AT(t), t, h, o || down},
-        {AT(raw_o), t, h, train && o},
-        {AT(raw_down), t, h, train && down},
-        {AT(raw_qk), t, q + kv, train && qk},
-    };
-#undef AT
-    memcpy(out, all, sizeof all);
-}
-
-void bq_work_push(bq_work *work, const bq_arch *arch, int64_t tokens, bool train, bq_arena *mem) {
-    buffer b[BUFFERS];
-    *work = (bq_work){0};
-    buffers(arch, tokens, train, b);
-    for (int i = 0; i < BUFFERS; i++)
-        if (b[i].wanted)
-            *(bq_mat *)((char *)work + b[i].at) = bq_arena_push(mem, b[i].rows, b[i].cols, BQ_F32);
-}
-
-size_t bq_work_need(const bq_arch *arch, int64_t tokens, bool train) {
-    buffer b[BUFFERS];
-    size_t sum = 0;
-    buffers(arch, tokens, train, b);
-    for (int i = 0; i < BUFFERS; i++) sum += b[i].wanted ? bq_arena_need(b[i].rows, b[i].cols, BQ_F32) : 0;
-    return sum;
+    bool other = blk->arch != arch;
+    blk->arch = arch;
+    if (other) lay(blk);
+    blk->index = index;
+    blk->attention = arch->attention;
+    if (m->full[index]) blk->attention.window = 0;
+    blk->rope = m->full[index] && m->full_rope.dim;
+    blk->folded = false;
+    blk->pre = NULL;
 }
 
 bq_heads bq_block_split(const bq_model *m, bq_mat qkv) {
@@ -141,17 +112,19 @@ size_t bq_block_pre_scratch(const bq_arch *arch, int64_t tokens) {
     return most;
 }
 
-/* bq_block_linear of a role's site with blk->pre and the rounding of inputs.  x is read only here, so it is
- * rounded in place. */
-static void linear(bq_dev *dev, const bq_block *blk, const bq_work *k, bq_role role, const bq_mat *w,
-                   bq_mat x, bool keep, bq_mat out) {
-    int site = bq_arch_site(blk->arch, role);
+void bq_block_site(bq_dev *dev, const bq_block *blk, const bq_work *k, int site, const bq_mat *w, bq_mat x,
+                   bool keep, bq_mat out) {
     if (blk->pre) {
         prescaled(dev, blk, k, site, w, x, keep, out);
         return;
     }
     if (k->activations) dev->op->fake_quantize_rows(dev, x, k->activations, x);
     bq_block_linear(dev, blk, site, w, x, keep, out);
+}
+
+static void linear(bq_dev *dev, const bq_block *blk, const bq_work *k, bq_role role, const bq_mat *w,
+                   bq_mat x, bool keep, bq_mat out) {
+    bq_block_site(dev, blk, k, bq_arch_site(blk->arch, role), w, x, keep, out);
 }
 
 void bq_block_heads(bq_dev *dev, const bq_block *blk, const bq_mat *w, bq_work *k) {
@@ -167,17 +140,29 @@ void bq_block_heads(bq_dev *dev, const bq_block *blk, const bq_mat *w, bq_work *
     op->attention(dev, blk->attention, h.q, h.k, h.v, k->o, k->lse);
 }
 
+bq_glu bq_block_glu(const bq_arch *arch, const bq_work *k) {
+    int64_t inter = arch->site[bq_arch_site(arch, BQ_GATE_UP)].rows / 2;
+    return (bq_glu){bq_mat_cols(k->gu, 0, 2 * inter), bq_mat_cols(k->gu, 0, inter),
+                    bq_mat_cols(k->gu, inter, inter), bq_mat_cols(k->z, 0, inter)};
+}
+
 void bq_block_gated(bq_dev *dev, const bq_block *blk, const bq_mat *w, bq_work *k) {
-    int64_t inter = blk->arch->model.inter;
-    linear(dev, blk, k, BQ_GATE_UP, w, k->n, false, k->gu);
-    dev->op->glu(dev, blk->arch->act, bq_mat_cols(k->gu, 0, inter), bq_mat_cols(k->gu, inter, inter), k->z);
+    bq_glu g = bq_block_glu(blk->arch, k);
+    linear(dev, blk, k, BQ_GATE_UP, w, k->n, false, g.both);
+    dev->op->glu(dev, blk->arch->act, 0, g.gate, g.up, g.z);
 }
 
 void bq_block_norm(bq_dev *dev, const bq_block *blk, bq_work *k) { norm(dev, blk, BQ_NORM_MLP, k->m, k->n); }
 
 bq_mat bq_block_input(const bq_arch *arch, const bq_work *k, int site) {
-    const bq_mat of[BQ_ROLES] = {[BQ_QKV] = k->a, [BQ_O] = k->o, [BQ_GATE_UP] = k->n, [BQ_DOWN] = k->z};
-    return of[arch->site[site].role];
+    const bq_site *s = &arch->site[site];
+    switch (s->role) {
+    case BQ_QKV: return k->a;
+    case BQ_O: return k->o;
+    case BQ_GATE_UP: return k->n;
+    case BQ_DOWN: return bq_block_glu(arch, k).z;
+    default: return bq_expert_rows(k, s->role == BQ_EXPERT_DOWN ? k->ze : k->xe, s->expert);
+    }
 }
 
 /* y = residual + what o or down computes from x, or the norm of that. */
@@ -196,19 +181,39 @@ static void add_output(bq_dev *dev, const bq_block *blk, const bq_work *k, bq_ro
     dev->op->add(dev, k->t, y);
 }
 
-static void part(bq_dev *dev, const bq_block *blk, const bq_mat *w, bq_work *k, int m, bq_mat x, bq_mat y) {
-    if (m == blk->arch->sites) {
-        add_output(dev, blk, k, BQ_DOWN, w, k->z, k->m, y);
+/* m and n, and where there are experts those of each token. */
+static void begin_mlp(bq_dev *dev, const bq_block *blk, const bq_mat *w, bq_work *k, bq_mat x) {
+    add_output(dev, blk, k, BQ_O, w, k->o, x, k->m);
+    bq_block_norm(dev, blk, k);
+    if (blk->arch->experts) bq_experts_route(dev, blk, k);
+}
+
+static void output(bq_dev *dev, const bq_block *blk, const bq_mat *w, bq_work *k, bq_mat y) {
+    if (!blk->arch->experts) {
+        add_output(dev, blk, k, BQ_DOWN, w, bq_block_glu(blk->arch, k).z, k->m, y);
         return;
     }
-    switch (blk->arch->site[m].role) {
+    dev->op->copy(dev, k->m, y);
+    bq_experts_add(dev, blk, w, k, y);
+}
+
+/* The first site behind o. */
+static int first_of_mlp(const bq_arch *arch) { return bq_arch_site(arch, BQ_O) + 1; }
+
+static void part(bq_dev *dev, const bq_block *blk, const bq_mat *w, bq_work *k, int m, bq_mat x, bq_mat y) {
+    const bq_arch *arch = blk->arch;
+    if (m == arch->sites) {
+        output(dev, blk, w, k, y);
+        return;
+    }
+    if (m == first_of_mlp(arch)) begin_mlp(dev, blk, w, k, x);
+    switch (arch->site[m].role) {
     case BQ_QKV: norm(dev, blk, BQ_NORM_ATTENTION, x, k->a); break;
     case BQ_O: bq_block_heads(dev, blk, w, k); break;
-    case BQ_GATE_UP:
-        add_output(dev, blk, k, BQ_O, w, k->o, x, k->m);
-        bq_block_norm(dev, blk, k);
-        break;
-    default: bq_block_gated(dev, blk, w, k);
+    case BQ_GATE_UP: break;
+    case BQ_DOWN: bq_block_gated(dev, blk, w, k); break;
+    case BQ_EXPERT_GATE_UP: bq_experts_gather(dev, k, arch->site[m].expert); break;
+    default: bq_experts_gated(dev, blk, w, k, arch->site[m].expert);
     }
 }
 
@@ -221,7 +226,7 @@ void bq_block_parts(bq_dev *dev, const bq_block *blk, const bq_mat *w, bq_work *
 static int last_part(const bq_block *blk, bq_mat y) { return blk->arch->sites - !y.data; }
 
 void bq_block_rest(bq_dev *dev, const bq_block *blk, const bq_mat *w, bq_work *k, bq_mat x, bq_mat y) {
-    bq_block_parts(dev, blk, w, k, bq_arch_site(blk->arch, BQ_GATE_UP), last_part(blk, y), x, y);
+    bq_block_parts(dev, blk, w, k, first_of_mlp(blk->arch), last_part(blk, y), x, y);
 }
 
 void bq_block_forward(bq_dev *dev, const bq_block *blk, const bq_mat *w, bq_work *k, bq_mat x, bq_mat y) {

@@ -3,6 +3,9 @@
  *   a = norm(x)   q, k, v = a Wqkv^T    o = attention(rope(q), rope(k), v)   m = x + o Wo^T
  *   n = norm(m)   g, u = n Wgate_up^T   z = act(g) u                         y = m + z Wdown^T
  *
+ * In a block with experts y = m + sum over the chosen experts e of c_e MLP_e(n), + MLP_shared(n) where there
+ * is a shared MLP; c are the weights of the router (kernels/route.h).
+ *
  * That is the decoder layer of transformers' modeling_llama.py.  Biases and further norms are there where the
  * family has them (bq_norm_at); a norm that it lacks is left out.
  *
@@ -16,14 +19,17 @@
 
 typedef struct {
     const bq_arch *arch;
+    bq_arena room; /* of its matrices */
     int index;
     bq_attention attention; /* with the window of this block */
     int rope;               /* which of the workspace's rotary tables it has */
     bq_mat w[BQ_SITES];     /* (rows, cols) f32 */
     bq_mat bias[BQ_SITES];  /* (1, rows) f32, data NULL where the site has none */
-    bq_mat norm[BQ_NORMS];  /* gains, (1, arch->gains) f32; data NULL where there is no norm */
-    bool folded;            /* a pass has changed norms or biases, so they are no longer the model's */
-    const bq_mat *pre; /* [linears] (1, cols) f32, the caller's: the input of each linear is multiplied by
+    bq_mat extra
+        [BQ_EXTRAS]; /* of blocks with experts: f32, of arch->extra_shape; data NULL where there is none */
+    bq_mat norm[BQ_NORMS]; /* gains, (1, arch->gains) f32; data NULL where there is no norm */
+    bool folded;           /* a pass has changed norms or biases, so they are no longer the model's */
+    const bq_mat *pre;     /* [linears] (1, cols) f32, the caller's: the input of each linear is multiplied by
                              its factors.  NULL: none.  A backward is not possible with them */
 } bq_block;
 
@@ -41,6 +47,18 @@ typedef struct {
     bq_mat t;               /* (T, H): between o or down and its norm; data NULL without such norms */
     bq_mat raw_o, raw_down; /* (T, H): what o and down compute, before their norms, and */
     bq_mat raw_qk;          /* (T, (nh + nkv) hd): q and k before theirs; for the backward only */
+    /* Of experts.  Rows start[e] ... start[e + 1] - 1 of the matrices with T k rows are expert e's. */
+    bq_mat logits;              /* (T, E) */
+    bq_mat index, weight;       /* (T, k) i32, f32: of the op route */
+    bq_mat rows, slots, first;  /* (T k, 1), (T k, 1), (E + 1, 1) i32: of the op expert_lists */
+    bq_mat xe, gue, ze, ye, we; /* (T k, H), (T k, 2 I), (T k, I), (T k, H), (T k, 1): inputs, gate and up,
+                                      inputs of down, outputs, weights */
+    bq_mat
+        dextra[BQ_EXTRAS]; /* a caller's: the backward writes the gradients of blk->extra; data NULL: not */
+    bq_mat one, dxe, dze, dwe, dweight, dlogits; /* for the backward */
+    int32_t start[BQ_EXPERTS_MAX + 1];           /* on the host */
+    /* Of a shared MLP with a gate: (T, 1), as the experts' logits, index, weight and lists. */
+    bq_mat gate_logit, gate_index, gate, all, all_slots, all_first, dgate, dgate_logit;
     bq_mat dz, dm, dn, dout, dqkv; /* for the backward; data NULL in a workspace without one */
     int activations; /* bits that the inputs of the linears are rounded to, after blk->pre, with one scale for
                         each token; 0: no rounding.  For evaluation; a backward is not possible with it */
@@ -68,8 +86,9 @@ size_t bq_work_need(const bq_arch *arch, int64_t tokens, bool train);
 /* Arena bytes that a forward takes beside these where blk->pre is set. */
 size_t bq_block_pre_scratch(const bq_arch *arch, int64_t tokens);
 
-/* It becomes block `index`: with that block's window and rotary table, and unchanged by passes. */
-void bq_block_turn(bq_block *blk, int index);
+/* It becomes block `index`, whose layout is arch: with that block's window and rotary table, and unchanged by
+ * passes.  Contents are undefined where the layout changes. */
+void bq_block_turn(bq_block *blk, const bq_arch *arch, int index);
 
 /* y = block(x) with the matrices w, one for each site: the block's own, or others of the same shapes.  x, y:
  * (T, H), not the same memory.  y.data NULL: stop at the input of down, work->z. */
@@ -88,6 +107,17 @@ void bq_block_sample(bq_dev *dev, const bq_block *blk, const bq_mat *w, bq_work 
  *   rest     y from x and k->o; y.data NULL: stop at k->z */
 void bq_block_linear(bq_dev *dev, const bq_block *blk, int site, const bq_mat *w, bq_mat input, bool keep,
                      bq_mat out);
+/* bq_block_linear with blk->pre and the rounding of inputs: x may be rounded in place. */
+void bq_block_site(bq_dev *dev, const bq_block *blk, const bq_work *k, int site, const bq_mat *w, bq_mat x,
+                   bool keep, bq_mat out);
+/* Of y = x w[site]^T with dy: dw[site] = dy^T x, and dx = dy w[site] unless dx.data is NULL. */
+void bq_block_linear_bwd(bq_dev *dev, int site, const bq_mat *w, bq_mat x, bq_mat dy, const bq_mat *dw,
+                         bq_mat dx);
+/* Gate and up as one matrix and apart, and z: of the dense or the shared MLP. */
+typedef struct {
+    bq_mat both, gate, up, z;
+} bq_glu;
+bq_glu bq_block_glu(const bq_arch *arch, const bq_work *k);
 void bq_block_heads(bq_dev *dev, const bq_block *blk, const bq_mat *w, bq_work *k);
 void bq_block_gated(bq_dev *dev, const bq_block *blk, const bq_mat *w, bq_work *k);
 void bq_block_rest(bq_dev *dev, const bq_block *blk, const bq_mat *w, bq_work *k, bq_mat x, bq_mat y);
@@ -98,7 +128,9 @@ void bq_block_rest(bq_dev *dev, const bq_block *blk, const bq_mat *w, bq_work *k
  *   o         k->o from k->a
  *   gate_up   k->m and k->n from x and k->o
  *   down      k->z from k->n
- * and part arch->sites y, the output of the block, from k->m and k->z; y may be x */
+ *   an expert's gate_up and down: its rows of k->xe from k->n, and of k->ze from k->xe
+ * The part of the first site behind o computes k->m and k->n, and the experts of each token.  Part
+ * arch->sites computes y, the output of the block, from k->m, k->z and k->ze; y may be x */
 void bq_block_parts(bq_dev *dev, const bq_block *blk, const bq_mat *w, bq_work *k, int first, int last,
                     bq_mat x, bq_mat y);
 /* The input of a site, as a forward leaves it in the workspace: (T, columns of the site). */

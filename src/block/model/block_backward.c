@@ -1,13 +1,16 @@
-#include "block/model/block.h"
+#include "block/model/experts.h"
 
 #include "base/die.h"
 
-/* Of y = x w^T with dy: dw = dy^T x, and dx = dy w unless dx.data is NULL. */
-static void linear(bq_dev *dev, const bq_block *blk, bq_role role, const bq_mat *w, bq_mat x, bq_mat dy,
-                   const bq_mat *dw, bq_mat dx) {
-    int site = bq_arch_site(blk->arch, role);
+void bq_block_linear_bwd(bq_dev *dev, int site, const bq_mat *w, bq_mat x, bq_mat dy, const bq_mat *dw,
+                         bq_mat dx) {
     dev->op->gemm(dev, true, false, 1, dy, x, 0, dw[site]);
     if (dx.data) dev->op->gemm(dev, false, false, 1, dy, w[site], 0, dx);
+}
+
+static void linear(bq_dev *dev, const bq_block *blk, bq_role role, const bq_mat *w, bq_mat x, bq_mat dy,
+                   const bq_mat *dw, bq_mat dx) {
+    bq_block_linear_bwd(dev, bq_arch_site(blk->arch, role), w, x, dy, dw, dx);
 }
 
 /* Of y = norm(x) with dy: dx += its gradient. */
@@ -32,21 +35,30 @@ static void heads_norm(bq_dev *dev, const bq_block *blk, bq_norm_at at, bq_mat r
     dev->op->copy(dev, output(dev, blk, at, raw, dy, t), dy);
 }
 
+/* k->dn from dy. */
+static void dense_mlp(bq_dev *dev, const bq_block *blk, const bq_mat *w, bq_work *k, bq_mat dy,
+                      const bq_mat *dw) {
+    bq_glu g = bq_block_glu(blk->arch, k);
+    bq_mat d = output(dev, blk, BQ_NORM_DOWN, k->raw_down, dy, k->t), dz = bq_mat_cols(k->dz, 0, g.z.cols);
+    linear(dev, blk, BQ_DOWN, w, g.z, d, dw, dz);
+    dev->op->glu_bwd(dev, blk->arch->act, 0, g.gate, g.up, dz, g.gate, g.up);
+    linear(dev, blk, BQ_GATE_UP, w, k->n, g.both, dw, k->dn);
+}
+
 void bq_block_backward(bq_dev *dev, const bq_block *blk, const bq_mat *w, bq_work *k, bq_mat x, bq_mat dy,
                        const bq_mat *dw, bq_mat dx) {
     const bq_ops *op = dev->op;
     const bq_model *m = &blk->arch->model;
     bq_heads h = bq_block_split(m, k->qkv), dh = bq_block_split(m, k->dqkv);
-    bq_mat g = bq_mat_cols(k->gu, 0, m->inter), u = bq_mat_cols(k->gu, m->inter, m->inter);
     BQ_CHECK(k->dz.data && !k->activations && !blk->pre, "backward with what is for the forward only");
 
-    bq_mat d = output(dev, blk, BQ_NORM_DOWN, k->raw_down, dy, k->t);
-    linear(dev, blk, BQ_DOWN, w, k->z, d, dw, k->dz);
-    op->glu_bwd(dev, blk->arch->act, g, u, k->dz, g, u);
-    linear(dev, blk, BQ_GATE_UP, w, k->n, k->gu, dw, k->dn);
+    if (blk->arch->experts)
+        bq_experts_backward(dev, blk, w, k, dy, dw, k->dn);
+    else
+        dense_mlp(dev, blk, w, k, dy, dw);
     op->copy(dev, dy, k->dm);
     norm(dev, blk, BQ_NORM_MLP, k->m, k->dn, k->dm);
-    d = output(dev, blk, BQ_NORM_O, k->raw_o, k->dm, k->t);
+    bq_mat d = output(dev, blk, BQ_NORM_O, k->raw_o, k->dm, k->t);
     linear(dev, blk, BQ_O, w, k->o, d, dw, k->dout);
     op->attention_bwd(dev, blk->attention, h.q, h.k, h.v, k->o, k->lse, k->dout, dh.q, dh.k, dh.v);
     op->rope(dev, dh.q, m->heads, m->head_dim, k->cos[blk->rope], k->sin[blk->rope], true);

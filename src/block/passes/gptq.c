@@ -16,7 +16,7 @@ static double unit_of(const bq_pass_context *c) { return 2.0 / (double)c->sample
 typedef struct {
     int site, first; /* first: the linear whose groups decide the order */
     int linears;
-    int linear[BQ_ARCH_LINEARS];
+    int linear[BQ_SITE_LINEARS];
     bq_mat order, ut; /* (K, 1) i32, (K, K): see bq_gptq */
     double damp;      /* the damping that was enough; 0: none was */
 } unit;

@@ -27,6 +27,7 @@ static int look(void *ctx) {
     const bq_arch *arch = &e->model.arch;
     int code = bq_recipe_evaluate(&e->recipe, a);
     if (!code) code = bq_source_open(&e->model, a->model);
+    if (!code && a->rtn) code = bq_source_quantizes(&e->model);
     if (!code) code = bq_score_open(&e->evals, &e->recipe, &e->model, "--ctx");
     for (int i = 0; i < BQ_ARCH_LINEARS; i++)
         e->scheme[i] = (bq_scheme){a->rtn, -1, true, BQ_F32, BQ_GRID_AIMET};

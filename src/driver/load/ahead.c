@@ -114,6 +114,7 @@ void bq_ahead_start(bq_ahead *a, int b) {
     if (!a || b >= a->src->arch.model.blocks) return;
     drop(a);
     a->block = b, a->read = a->handed = 0, a->whole = a->stop = false;
+    bq_block_turn(&a->blk, bq_source_arch(a->src, b), b);
     int error = bq_fault("ahead_thread") ? EAGAIN : pthread_create(&a->thread, NULL, read_block, a);
     BQ_CHECK(error == 0, "no thread to read weights ahead: error %d", error);
 }
@@ -163,5 +164,5 @@ void bq_ahead_take(bq_ahead *a, const bq_source *src, bq_dev *dev, int b, bq_blo
     settle(a);
     bq_block other = *blk;
     *blk = a->blk, a->blk = other;
-    bq_block_turn(blk, b);
+    bq_block_turn(blk, bq_source_arch(src, b), b);
 }

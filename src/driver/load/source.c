@@ -14,7 +14,7 @@ typedef struct {
     bq_mat to;
 } expected;
 
-enum { MAX_EXPECTED = 2 * BQ_ARCH_LINEARS + BQ_NORMS };
+enum { MAX_EXPECTED = 2 * BQ_ARCH_LINEARS + BQ_NORMS + BQ_EXTRAS };
 
 static int expect_block(const bq_arch *arch, int b, const bq_block *blk, expected *out) {
     int n = 0;
@@ -37,13 +37,33 @@ static int expect_block(const bq_arch *arch, int b, const bq_block *blk, expecte
         bq_arch_tensor(arch, e->name, sizeof e->name, b, arch->norm[i], "weight");
         if (blk) e->to = blk->norm[i];
     }
+    for (int i = 0; i < BQ_EXTRAS; i++) {
+        if (!arch->extra[i]) continue;
+        expected *e = &out[n++];
+        *e = (expected){.rows = arch->extra_shape[i][0], .cols = arch->extra_shape[i][1]};
+        snprintf(e->name, sizeof e->name, "%s.layers.%d.%s", arch->model.prefix, b, arch->extra[i]);
+        if (blk) e->to = blk->extra[i];
+    }
     return n;
+}
+
+int bq_source_quantizes(const bq_source *src) {
+    if (!src->arch.experts) return BQ_OK;
+    return bq_refuse(
+        BQ_DATA,
+        "%s: model_type: %s has experts, which are evaluated but not quantized yet: `blockq eval "
+        "--model` works",
+        src->dir, bq_family_at(src->arch.model.family)->type);
+}
+
+const bq_arch *bq_source_arch(const bq_source *src, int b) {
+    return src->arch.model.dense[b] ? &src->dense : &src->arch;
 }
 
 /* Tell the source which tensors the model has. */
 static int expect(const bq_source *src) {
     const bq_model *m = &src->arch.model;
-    int n = 0, most = 3 + m->blocks * MAX_EXPECTED;
+    int n = 0, most = 3 + m->blocks * (2 * src->arch.linears + BQ_NORMS + BQ_EXTRAS);
     expected *e = calloc((size_t)most, sizeof *e);
     bq_tensor *t = calloc((size_t)most, sizeof *t);
     BQ_CHECK(e && t, "no memory to list %d tensors", most);
@@ -52,7 +72,7 @@ static int expect(const bq_source *src) {
         e[n] = (expected){.rows = n == 1 ? 0 : m->vocab, .cols = m->hidden};
         snprintf(e[n].name, sizeof e[n].name, "%s", whole[n]);
     }
-    for (int b = 0; b < m->blocks; b++) n += expect_block(&src->arch, b, NULL, e + n);
+    for (int b = 0; b < m->blocks; b++) n += expect_block(bq_source_arch(src, b), b, NULL, e + n);
     for (int i = 0; i < n; i++) {
         t[i] = (bq_tensor){.name = e[i].name, .dims = e[i].rows ? 2 : 1, .shape = {e[i].rows, e[i].cols}};
         if (!e[i].rows) t[i].shape[0] = e[i].cols;
@@ -84,6 +104,7 @@ int bq_source_open(bq_source *src, const char *path) {
         strcpy(src->dir, bq_weights_dir(src->weights));
         find_prefix(src->weights, &model);
         bq_arch_of(&model, &src->arch);
+        bq_arch_of_dense(&model, &src->dense);
         code = expect(src);
     }
     if (code) bq_source_close(src);
@@ -154,7 +175,7 @@ static bool pieces(const bq_source *src, const char *name, bq_mat to, bq_source_
 
 void bq_source_pieces(const bq_source *src, int b, const bq_block *blk, bq_source_visit *visit, void *ctx) {
     expected e[MAX_EXPECTED];
-    int n = expect_block(&src->arch, b, blk, e);
+    int n = expect_block(bq_source_arch(src, b), b, blk, e);
     for (int i = 0; i < n && pieces(src, e[i].name, e[i].to, visit, ctx); i++) {}
 }
 
@@ -194,7 +215,7 @@ static void load(const bq_source *src, bq_dev *dev, const char *name, bq_mat to)
 
 void bq_source_block(const bq_source *src, bq_dev *dev, int b, bq_block *blk) {
     loading l = {src, dev, buffer_of(dev, bq_source_piece_most(&src->arch, src->rotated))};
-    bq_block_turn(blk, b);
+    bq_block_turn(blk, bq_source_arch(src, b), b);
     bq_source_pieces(src, b, blk, load_piece, &l);
     free(l.buffer);
 }
@@ -203,7 +224,7 @@ void bq_source_prefetch(const bq_source *src, int b) {
     expected e[MAX_EXPECTED];
     bq_block none = {0};
     if (b >= src->arch.model.blocks) return;
-    int n = expect_block(&src->arch, b, &none, e);
+    int n = expect_block(bq_source_arch(src, b), b, &none, e);
     for (int i = 0; i < n; i++) bq_weights_prefetch(src->weights, bq_weights_find(src->weights, e[i].name));
 }
 

@@ -10,7 +10,7 @@
 
 typedef struct {
     char dir[4096];
-    bq_arch arch;
+    bq_arch arch, dense; /* the layout of blocks; with experts also that of blocks without */
     bq_weights *weights;
     bq_rotated *rotated; /* NULL: the tensors are those of the files */
 } bq_source;
@@ -20,6 +20,10 @@ typedef struct {
  * Local; close takes a zeroed struct. */
 int bq_source_open(bq_source *src, const char *path);
 void bq_source_close(bq_source *src);
+/* Can blockq quantize this model, not only evaluate it?  BQ_OK, or BQ_DATA after one message. */
+int bq_source_quantizes(const bq_source *src);
+/* The layout of block b. */
+const bq_arch *bq_source_arch(const bq_source *src, int b);
 
 /* From here on the tensors are those of the model that the recipe's transforms make.  The struct must stay
  * where it is until close.  BQ_OK, or BQ_USAGE after one message. */

@@ -34,6 +34,7 @@ static int open_inputs(void *session) {
     bool calibrated = false;
     for (int p = 0; p < r->nphase; p++) calibrated |= bq_phase_calibrated(&r->phase[p]);
     int code = bq_source_open(&s->src, s->args->model_copy ? s->args->model_copy : r->model);
+    if (!code) code = bq_source_quantizes(&s->src);
     if (!code) code = bq_plan_schemes(r, &s->src.arch, s->scheme);
     if (!code) code = bq_source_transform(&s->src, r);
     if (!code && (s->args->command == BQ_COMMAND_RUN || s->args->command == BQ_COMMAND_PLAN))

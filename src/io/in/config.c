@@ -251,6 +251,30 @@ static void read_ropes(bq_json *j, const bq_family *f, bq_model *m) {
     bq_json_join(j, &local);
 }
 
+/* Which blocks have experts, and what follows from the keys of experts. */
+static void read_experts(bq_json *j, const bq_family *f, bq_model *m) {
+    const json_t *list = json_object_get(j->object, "mlp_only_layers");
+    if (!m->chosen) return; /* a family without experts */
+    if (!m->experts) bq_json_refuse(j, "num_experts", "is missing");
+    if (m->chosen > m->experts)
+        bq_json_refuse(j, "num_experts_per_tok", "%d of %d experts", m->chosen, m->experts);
+    if (!m->route_groups) m->route_groups = m->route_kept = 1;
+    if (m->experts % m->route_groups || m->route_kept > m->route_groups)
+        bq_json_refuse(j, "n_group", "%d groups of %d experts, %d of them kept", m->route_groups, m->experts,
+                       m->route_kept);
+    m->route_sigmoid = f->traits & BQ_FAMILY_ROUTE_SIGMOID;
+    if (m->shared_experts) m->shared_inter = m->shared_experts * m->expert_inter;
+    for (int b = 0; b < m->blocks && !j->status; b++)
+        m->dense[b] = b < m->first_experts || (m->experts_step > 1 && (b + 1) % m->experts_step);
+    for (size_t i = 0; i < json_array_size(list) && !j->status; i++) {
+        json_int_t b = json_integer_value(json_array_get(list, i));
+        if (b >= 0 && b < m->blocks) m->dense[b] = true;
+    }
+    bool some = false;
+    for (int b = 0; b < m->blocks; b++) some |= !m->dense[b];
+    if (!some) memset(m->dense, 0, sizeof m->dense), m->experts = 0;
+}
+
 /* Which blocks have a window. */
 static void read_window(bq_json *j, const bq_family *f, bq_model *m) {
     static const char *const name[] = {"sliding_attention", "full_attention"};
@@ -277,7 +301,8 @@ static int read_object(const json_t *object, const char *path, bq_model *m) {
     bq_json j = bq_json_of(object, path);
     const bq_key *k;
     bool tied = false;
-    *m = (bq_model){.rope = {.partial = 1, .factor = 1, .low = 1, .high = 1, .attention = 1}};
+    *m = (bq_model){.route_factor = 1,
+                    .rope = {.partial = 1, .factor = 1, .low = 1, .high = 1, .attention = 1}};
     m->family = find_family(&j);
     if (m->family < 0) return j.status;
     const bq_family *f = bq_family_at(m->family);
@@ -292,6 +317,7 @@ static int read_object(const json_t *object, const char *path, bq_model *m) {
     for (int i = 0; (k = key_at(f, i)); i++) set_default(k, m);
     for (int i = 0; (k = key_at(f, i)); i++) take(&own, f, k, m);
     check_sizes(&own, m);
+    if (!own.status) read_experts(&own, f, m);
     if (!own.status) read_window(&own, f, m);
     if (!own.status) read_ropes(&own, f, m);
     if (nested) bq_json_join(&j, &own), m->tied |= tied;
@@ -342,6 +368,7 @@ void bq_config_hash(const bq_model *m, bq_hash *h) {
     for (int i = 0; (k = key_at(f, i)); i++) add(h, k, m);
     for (int b = 0; b < m->blocks; b++) some |= m->full[b];
     if (some) bq_hash_add(h, m->full, (size_t)m->blocks);
+    if (m->experts) bq_hash_add(h, m->dense, (size_t)m->blocks);
     hash_rope(&m->rope, h);
     if (m->full_rope.dim) hash_rope(&m->full_rope, h);
 }

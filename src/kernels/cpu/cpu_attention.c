@@ -27,6 +27,7 @@ static bq_attend check(const bq_dev *dev, bq_attention a, bq_mat q, bq_mat k, bq
     BQ_WANT(dev, t, a.heads * a.head_dim, q, out);
     BQ_WANT(dev, t, a.kv_heads * a.head_dim, k, v);
     BQ_WANT(dev, a.heads, t, lse);
+    if (a.sinks.data) BQ_WANT(dev, 1, a.heads, a.sinks);
     BQ_CHECK(most(most(q.ld, out.ld), most(k.ld, v.ld)) <= INT32_MAX, "attention: an ld beyond the BLAS");
     bq_attend j = bq_attend_of(dev->compute, a, t);
     j.q = q, j.k = k, j.v = v, j.out = out, j.lse = lse;
@@ -58,7 +59,8 @@ static void attend(const bq_attend *j, int64_t h, int64_t i, float *work) {
             rows = least(j->queries, j->tokens - row);
     bq_attend_parts p = bq_attend_parts_of(j, work);
     float *out = head(j->out, row, h, hd);
-    for (int64_t r = 0; r < rows; r++) p.max[r] = -INFINITY, p.sum[r] = 0;
+    const float *sink = j->a.sinks.data ? bq_mat_at(j->a.sinks, 0, h) : NULL;
+    for (int64_t r = 0; r < rows; r++) p.max[r] = sink ? *sink : -INFINITY, p.sum[r] = sink ? 1 : 0;
     bq_small_left q = bq_attend_rows(j, rows, hd, head(j->q, row, h, hd), j->q.ld, p.q[0]);
     int64_t first = first_key(j, i), end = end_key(j, i);
     for (int64_t key = first; key < end; key++) {

@@ -85,17 +85,18 @@ void bq_cpu_rope(bq_dev *dev, bq_mat x, int64_t heads, int64_t head_dim, bq_mat 
         bq_vec()->rope(heads, head_dim, cos.cols, row(cos, r), row(sin, r), inverse, row(x, r));
 }
 
-void bq_cpu_glu(bq_dev *dev, bq_act act, bq_mat g, bq_mat u, bq_mat z) {
+void bq_cpu_glu(bq_dev *dev, bq_act act, float limit, bq_mat g, bq_mat u, bq_mat z) {
     BQ_WANT(dev, z.rows, z.cols, g, u, z);
 #pragma omp parallel for schedule(static) if (worth_threads(z))
-    for (int64_t r = 0; r < z.rows; r++) bq_vec()->glu(z.cols, act, row(g, r), row(u, r), row(z, r));
+    for (int64_t r = 0; r < z.rows; r++) bq_vec()->glu(z.cols, act, limit, row(g, r), row(u, r), row(z, r));
 }
 
-void bq_cpu_glu_bwd(bq_dev *dev, bq_act act, bq_mat g, bq_mat u, bq_mat dz, bq_mat dg, bq_mat du) {
+void bq_cpu_glu_bwd(bq_dev *dev, bq_act act, float limit, bq_mat g, bq_mat u, bq_mat dz, bq_mat dg,
+                    bq_mat du) {
     BQ_WANT(dev, dz.rows, dz.cols, g, u, dz, dg, du);
 #pragma omp parallel for schedule(static) if (worth_threads(dz))
     for (int64_t r = 0; r < dz.rows; r++)
-        bq_vec()->glu_bwd(dz.cols, act, row(g, r), row(u, r), row(dz, r), row(dg, r), row(du, r));
+        bq_vec()->glu_bwd(dz.cols, act, limit, row(g, r), row(u, r), row(dz, r), row(dg, r), row(du, r));
 }
 
 size_t bq_cpu_mse_scratch(int64_t tokens) { return bq_arena_need(tokens, 1, BQ_F64); }

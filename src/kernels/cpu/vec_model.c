@@ -125,6 +125,10 @@ void BQ_V(times)(int64_t n, float factor, const float *x, float *y) {
     EACH(i, m, 0, n, store(y + i, m, load(x + i, m) * factor););
 }
 
+void BQ_V(add_times)(int64_t n, float factor, const float *x, float *y) {
+    EACH(i, m, 0, n, store(y + i, m, load(y + i, m) + load(x + i, m) * factor););
+}
+
 float BQ_V(dot)(int64_t n, const float *a, const float *b) {
     v16 sum = {};
     EACH(i, m, 0, n, sum += load(a + i, m) * load(b + i, m););
@@ -166,40 +170,62 @@ void BQ_V(rope)(int64_t heads, int64_t hd, int64_t half, const float *cos, const
 
 INLINE v16 sigmoid(v16 x) { return 1.0f / (1.0f + vexp(-x)); }
 
-INLINE v16 gate(bq_act act, v16 g) { return act == BQ_SILU ? g : g * (BQ_GELU_1 + BQ_GELU_3 * (g * g)); }
+INLINE v16 gate(bq_act act, v16 g) {
+    return act == BQ_SILU           ? g
+           : act == BQ_SILU_CLAMPED ? g * BQ_SILU_FACTOR
+                                    : g * (BQ_GELU_1 + BQ_GELU_3 * (g * g));
+}
 INLINE v16 gate_slope(bq_act act, v16 g) {
-    return act == BQ_SILU ? all(1) : BQ_GELU_1 + 3 * BQ_GELU_3 * (g * g);
+    return act == BQ_SILU           ? all(1)
+           : act == BQ_SILU_CLAMPED ? all(BQ_SILU_FACTOR)
+                                    : BQ_GELU_1 + 3 * BQ_GELU_3 * (g * g);
+}
+INLINE v16 gate_of(bq_act act, float limit, v16 g) {
+    return act == BQ_SILU_CLAMPED ? pick(g > limit, all(limit), g) : g;
+}
+INLINE v16 up_of(bq_act act, float limit, v16 u) {
+    return act == BQ_SILU_CLAMPED ? pick(u < -limit, all(-limit), pick(u > limit, all(limit), u)) + 1.0f : u;
 }
 
-INLINE void glu_row(bq_act act, int64_t n, const float *g, const float *u, float *z) {
+INLINE void glu_row(bq_act act, float limit, int64_t n, const float *g, const float *u, float *z) {
     EACH(i, m, 0, n, {
-        v16 x = load(g + i, m);
-        store(z + i, m, x * sigmoid(gate(act, x)) * load(u + i, m));
+        v16 x = gate_of(act, limit, load(g + i, m));
+        store(z + i, m, x * sigmoid(gate(act, x)) * up_of(act, limit, load(u + i, m)));
     });
 }
 
-void BQ_V(glu)(int64_t n, bq_act act, const float *g, const float *u, float *z) {
+void BQ_V(glu)(int64_t n, bq_act act, float limit, const float *g, const float *u, float *z) {
     if (act == BQ_SILU)
-        glu_row(BQ_SILU, n, g, u, z);
+        glu_row(BQ_SILU, limit, n, g, u, z);
+    else if (act == BQ_GELU_TANH)
+        glu_row(BQ_GELU_TANH, limit, n, g, u, z);
     else
-        glu_row(BQ_GELU_TANH, n, g, u, z);
+        glu_row(BQ_SILU_CLAMPED, limit, n, g, u, z);
 }
 
-INLINE void glu_bwd_row(bq_act act, int64_t n, const float *g, const float *u, const float *dz, float *dg,
-                        float *du) {
+INLINE void glu_bwd_row(bq_act act, float limit, int64_t n, const float *g, const float *u, const float *dz,
+                        float *dg, float *du) {
     EACH(i, m, 0, n, {
-        v16 x = load(g + i, m), up = load(u + i, m), d = load(dz + i, m), s = sigmoid(gate(act, x));
-        store(du + i, m, d * (x * s));
-        store(dg + i, m, d * up * (s * (1.0f + x * (1.0f - s) * gate_slope(act, x))));
+        v16 g0 = load(g + i, m), u0 = load(u + i, m), d = load(dz + i, m), x = gate_of(act, limit, g0),
+            s = sigmoid(gate(act, x)), to_u = d * (x * s),
+            to_g = d * up_of(act, limit, u0) * (s * (1.0f + x * (1.0f - s) * gate_slope(act, x)));
+        if (act == BQ_SILU_CLAMPED) {
+            to_u = pick((u0 >= -limit) & (u0 <= limit), to_u, all(0));
+            to_g = pick(g0 <= limit, to_g, all(0));
+        }
+        store(du + i, m, to_u);
+        store(dg + i, m, to_g);
     });
 }
 
-void BQ_V(glu_bwd)(int64_t n, bq_act act, const float *g, const float *u, const float *dz, float *dg,
-                   float *du) {
+void BQ_V(glu_bwd)(int64_t n, bq_act act, float limit, const float *g, const float *u, const float *dz,
+                   float *dg, float *du) {
     if (act == BQ_SILU)
-        glu_bwd_row(BQ_SILU, n, g, u, dz, dg, du);
+        glu_bwd_row(BQ_SILU, limit, n, g, u, dz, dg, du);
+    else if (act == BQ_GELU_TANH)
+        glu_bwd_row(BQ_GELU_TANH, limit, n, g, u, dz, dg, du);
     else
-        glu_bwd_row(BQ_GELU_TANH, n, g, u, dz, dg, du);
+        glu_bwd_row(BQ_SILU_CLAMPED, limit, n, g, u, dz, dg, du);
 }
 
 double BQ_V(mse)(int64_t n, const float *y, const float *target, float slope, float *dy) {

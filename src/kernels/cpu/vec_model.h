@@ -17,6 +17,7 @@ typedef struct {
 /* What the functions do:
  *   add            y += x
  *   times          y = x * factor
+ *   add_times      y += x * factor
  *   rmsnorm        y = x * r * weight, r = 1 / sqrt(mean(x^2) + eps)
  *   rmsnorm_bwd    dx += r weight dy - x (r^3 / n) sum(weight dy x)
  *   rope           one token: heads of size hd, of which the first 2 * half channels are turned
@@ -33,14 +34,16 @@ typedef struct {
 #define BQ_VEC_MODEL(X)                                                                                      \
     X(void, add, (int64_t n, const float *x, float *y))                                                      \
     X(void, times, (int64_t n, float factor, const float *x, float *y))                                      \
+    X(void, add_times, (int64_t n, float factor, const float *x, float *y))                                  \
     X(void, rmsnorm, (int64_t n, const float *x, const float *weight, float eps, float *y))                  \
     X(void, rmsnorm_bwd,                                                                                     \
       (int64_t n, const float *x, const float *weight, float eps, const float *dy, float *dx))               \
     X(void, rope,                                                                                            \
       (int64_t heads, int64_t hd, int64_t half, const float *cos, const float *sin, bool inverse, float *x)) \
-    X(void, glu, (int64_t n, bq_act act, const float *g, const float *u, float *z))                          \
+    X(void, glu, (int64_t n, bq_act act, float limit, const float *g, const float *u, float *z))             \
     X(void, glu_bwd,                                                                                         \
-      (int64_t n, bq_act act, const float *g, const float *u, const float *dz, float *dg, float *du))        \
+      (int64_t n, bq_act act, float limit, const float *g, const float *u, const float *dz, float *dg,       \
+       float *du))                                                                                           \
     X(double, mse, (int64_t n, const float *y, const float *target, float slope, float *dy))                 \
     X(float, dot, (int64_t n, const float *a, const float *b))                                               \
     X(double, sum_exp, (int64_t n, const float *x, float *max))                                              \

@@ -30,8 +30,8 @@ template <int HD, bool CAP> static __global__ void __launch_bounds__(BQ_THREADS,
     const int64_t first = tile * BQ_TILE, query = first + threadIdx.x / 16 * 4, kv = head / a.group;
     const bq_head q = bq_head_of(a, a.q, head), k = bq_head_of(a, a.k, kv), v = bq_head_of(a, a.v, kv);
     const int64_t seen = a.window > 0 && first >= a.window ? first - a.window + 1 : 0;
-    float o[4][HD / 16] = {}, max[4], sum[4] = {};
-    for (int i = 0; i < 4; i++) max[i] = -INFINITY;
+    float o[4][HD / 16] = {}, max[4], sum[4];
+    for (int i = 0; i < 4; i++) max[i] = a.sinks ? a.sinks[head] : -INFINITY, sum[i] = a.sinks ? 1 : 0;
     for (int64_t key = seen / BQ_TILE * BQ_TILE; key < first + BQ_TILE; key += BQ_TILE) {
         float s[4][4];
         bq_tile_scores<HD>(&mem, q, first, k, key, s);

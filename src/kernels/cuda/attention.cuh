@@ -9,6 +9,7 @@ struct bq_attend {
     int64_t tokens, window, group; /* group: query heads that read one kv head */
     int hd;
     float scale, cap;
+    const float *sinks; /* or NULL */
     bq_rows<float> q, k, v, out, lse, dout;
 };
 
@@ -41,8 +42,20 @@ static inline bq_attend bq_attend_of(const bq_dev *dev, bq_attention a, bq_mat q
     BQ_WANT(dev, q.rows, wide, q, out);
     BQ_WANT(dev, q.rows, narrow, k, v);
     BQ_WANT(dev, a.heads, q.rows, lse);
-    return {q.rows, a.window, a.heads / a.kv_heads,   (int)a.head_dim, a.scale, a.cap, q, k, v,
-            out,    lse,      bq_rows<float>(NULL, 0)};
+    if (a.sinks.data) BQ_WANT(dev, 1, a.heads, a.sinks);
+    return {q.rows,
+            a.window,
+            a.heads / a.kv_heads,
+            (int)a.head_dim,
+            a.scale,
+            a.cap,
+            (const float *)a.sinks.data,
+            q,
+            k,
+            v,
+            out,
+            lse,
+            bq_rows<float>(NULL, 0)};
 }
 
 #define BQ_CAPPED(a, width, dev, grid, kernel, ...)                                                          \

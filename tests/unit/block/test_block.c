@@ -245,7 +245,7 @@ static void inputs_are_rounded(void **state) {
     op->rmsnorm(dev, own.m, r->blk.norm[1], 1e-5f, z);
     op->fake_quantize_rows(dev, z, 8, own.n);
     op->gemm(dev, false, true, 1, own.n, w[BQ_GATE_UP], 0, own.gu);
-    op->glu(dev, BQ_SILU, bq_mat_cols(own.gu, 0, 40), bq_mat_cols(own.gu, 40, 40), own.z);
+    op->glu(dev, BQ_SILU, 0, bq_mat_cols(own.gu, 0, 40), bq_mat_cols(own.gu, 40, 40), own.z);
     op->fake_quantize_rows(dev, own.z, 8, own.z);
     op->copy(dev, own.m, z);
     op->gemm(dev, false, true, 1, own.z, w[BQ_DOWN], 1, z);

@@ -1,0 +1,110 @@
+#include "block/model/block.h"
+
+#include <stddef.h>
+#include <string.h>
+
+/* The buffers of a workspace in two tables, so that bq_work_push and bq_work_need agree. */
+enum { DENSE = 23, EXPERTS = 25, BUFFERS = DENSE + EXPERTS };
+
+typedef struct {
+    size_t at; /* of the view in bq_work */
+    int64_t rows, cols;
+    bool wanted;
+    bq_type type;
+} buffer;
+
+#define F32(field, ...)                                                                                      \
+    { offsetof(bq_work, field), __VA_ARGS__, BQ_F32 }
+#define I32(field, ...)                                                                                      \
+    { offsetof(bq_work, field), __VA_ARGS__, BQ_I32 }
+
+static void dense(const bq_arch *arch, int64_t t, bool train, buffer *out) {
+    const bq_model *m = &arch->model;
+    int64_t h = m->hidden, q = m->heads * m->head_dim, kv = m->kv_heads * m->head_dim,
+            angles = m->rope.dim / 2, more = m->full_rope.dim / 2;
+    int64_t inter = m->experts && m->shared_inter > m->inter ? m->shared_inter : m->inter;
+    bool gate = arch->extra[BQ_SHARED_GATE], o = arch->norm[BQ_NORM_O], down = arch->norm[BQ_NORM_DOWN],
+         qk = arch->norm[BQ_NORM_Q];
+    const buffer all[DENSE] = {
+        F32(cos[0], t, angles, true),
+        F32(sin[0], t, angles, true),
+        F32(cos[1], t, more, more > 0),
+        F32(sin[1], t, more, more > 0),
+        F32(x, t, h, true),
+        F32(y, t, h, true),
+        F32(a, t, h, true),
+        F32(m, t, h, true),
+        F32(n, t, h, true),
+        F32(qkv, t, q + 2 * kv, true),
+        F32(o, t, q, true),
+        F32(lse, m->heads, t, true),
+        F32(gu, t, 2 * inter, true),
+        F32(z, t, inter, true),
+        F32(dz, t, inter, train),
+        F32(dm, t, h, train),
+        F32(dn, t, h, train),
+        F32(dout, t, q, train),
+        F32(dqkv, t, q + 2 * kv, train),
+        F32(t, t, h, o || down || gate),
+        F32(raw_o, t, h, train && o),
+        F32(raw_down, t, h, train && (down || gate)),
+        F32(raw_qk, t, q + kv, train && qk),
+    };
+    memcpy(out, all, sizeof all);
+}
+
+static void experts(const bq_arch *arch, int64_t t, bool train, buffer *out) {
+    const bq_model *m = &arch->model;
+    int64_t h = m->hidden, e = m->experts, k = m->chosen, n = t * k, ie = m->expert_inter;
+    bool experts = e > 0, back = experts && train, gate = arch->extra[BQ_SHARED_GATE];
+    const buffer all[EXPERTS] = {
+        F32(logits, t, e, experts),
+        I32(index, t, k, experts),
+        F32(weight, t, k, experts),
+        I32(rows, n, 1, experts),
+        I32(slots, n, 1, experts),
+        I32(first, e + 1, 1, experts),
+        F32(xe, n, h, experts),
+        F32(gue, n, 2 * ie, experts),
+        F32(ze, n, ie, experts),
+        F32(ye, n, h, experts),
+        F32(we, n, 1, experts),
+        F32(one, n, 1, back),
+        F32(dxe, n, h, back),
+        F32(dze, n, ie, back),
+        F32(dwe, n, 1, back),
+        F32(dweight, n, 1, back),
+        F32(dlogits, t, e, back),
+        F32(gate_logit, t, 1, gate),
+        I32(gate_index, t, 1, gate),
+        F32(gate, t, 1, gate),
+        I32(all, t, 1, gate),
+        I32(all_slots, t, 1, gate),
+        I32(all_first, 2, 1, gate),
+        F32(dgate, t, 1, gate && train),
+        F32(dgate_logit, t, 1, gate && train),
+    };
+    memcpy(out, all, sizeof all);
+}
+
+static void buffers(const bq_arch *arch, int64_t tokens, bool train, buffer out[BUFFERS]) {
+    dense(arch, tokens, train, out);
+    experts(arch, tokens, train, out + DENSE);
+}
+
+void bq_work_push(bq_work *work, const bq_arch *arch, int64_t tokens, bool train, bq_arena *mem) {
+    buffer b[BUFFERS];
+    *work = (bq_work){0};
+    buffers(arch, tokens, train, b);
+    for (int i = 0; i < BUFFERS; i++)
+        if (b[i].wanted)
+            *(bq_mat *)((char *)work + b[i].at) = bq_arena_push(mem, b[i].rows, b[i].cols, b[i].type);
+}
+
+size_t bq_work_need(const bq_arch *arch, int64_t tokens, bool train) {
+    buffer b[BUFFERS];
+    size_t sum = 0;
+    buffers(arch, tokens, train, b);
+    for (int i = 0; i < BUFFERS; i++) sum += b[i].wanted ? bq_arena_need(b[i].rows, b[i].cols, b[i].type) : 0;
+    return sum;
+}

@@ -80,11 +80,12 @@ typedef struct {
 /* The numbers of an attention. */
 typedef struct {
     int64_t heads, kv_heads, head_dim;
-    float scale;    /* factor of q k^T, usually head_dim^-1/2 */
-    int64_t window; /* query i sees key j if i - window < j <= i; 0: if j <= i */
-    float cap;      /* unless 0, a score s becomes cap * tanh(s / cap) before the mask (Gemma-2) */
-    bq_mat sinks;   /* unless data is NULL, (1, heads): a logit for each query head, which takes part in the
-                       softmax as one more key without a value (gpt-oss) */
+    float scale;       /* factor of q k^T, usually head_dim^-1/2 */
+    int64_t window;    /* query i sees key j if i - window < j <= i; 0: if j <= i */
+    float cap;         /* unless 0, a score s becomes cap * tanh(s / cap) before the mask (Gemma-2) */
+    int64_t value_dim; /* size of a head of v and out; 0: head_dim */
+    bq_mat sinks;      /* unless data is NULL, (1, heads): a logit for each query head, which takes part in
+                          the softmax as one more key without a value (gpt-oss) */
 } bq_attention;
 
 /* AdaScale's values for one matrix W (rows, cols), with the names that AIMET gives them.  hi, lo: the ends of

@@ -40,6 +40,9 @@ static inline bq_scheme grid_of(int bits, bq_type scale) {
 #define HEADS(n, kv, size, by, w)                                                                            \
     { .heads = n, .kv_heads = kv, .head_dim = size, .scale = by, .window = w }
 
+#define VALUES(n, kv, size, values, by, w)                                                                   \
+    { .heads = n, .kv_heads = kv, .head_dim = size, .scale = by, .window = w, .value_dim = values }
+
 /* rows x cols with ld = cols + pad, guarded; contents undefined. */
 static inline bq_mat make(int64_t rows, int64_t cols, int64_t pad, bq_type type) {
     bq_mat m = {NULL, rows, cols, cols + pad, type, BQ_HOST};

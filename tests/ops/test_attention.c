@@ -46,6 +46,12 @@ static const shape shapes[] = {
     {129, HEADS(4, 2, 10, 0.3f, 3), 1, 1},
     {257, HEADS(3, 1, 14, 0.3f, 130), 6, 1},
     {131, CAPPED(5, 5, 7, 0.3f, 0, 2), 1, 1},
+    {1, VALUES(2, 2, 6, 1, 0.4f, 0), 1, 0},
+    {129, VALUES(4, 2, 15, 10, 0.3f, 0), 1, 0},
+    {257, VALUES(3, 1, 6, 33, 0.4f, 130), 1, 1},
+    {65, VALUES(2, 1, 192, 128, 0.07f, 0), 1, 0},
+    {67, VALUES(1, 1, 131, 254, 0.07f, 31), 1, 0},
+    {260, VALUES(33, 33, 9, 5, 0.4f, 0), 1, 0},
     {260, HEADS(34, 34, 6, 0.4f, 0), 1, 0}, /* as many kv heads as backward tasks: the path without buffers */
 };
 #define SHAPES ((int)(sizeof shapes / sizeof *shapes))
@@ -59,6 +65,8 @@ typedef struct {
 static bool sees(bq_attention a, int64_t i, int64_t j) {
     return j <= i && (a.window == 0 || i - a.window < j);
 }
+
+static int64_t value_dim(bq_attention a) { return a.value_dim > 0 ? a.value_dim : a.head_dim; }
 
 static double *cell(double *m, int64_t heads, int64_t hd, int64_t t, int64_t h) {
     return m + (t * heads + h) * hd;
@@ -88,15 +96,16 @@ static void weigh(const naive *n, shape s, int64_t h, int64_t i, double *score, 
 
 static void naive_forward(const naive *n, shape s) {
     bq_attention a = s.a;
+    int64_t vd = value_dim(a);
     double *p = zeros(s.t);
     for (int64_t h = 0; h < a.heads; h++)
         for (int64_t i = 0; i < s.t; i++) {
             weigh(n, s, h, i, NULL, p);
-            double *out = cell(n->out, a.heads, a.head_dim, i, h);
-            for (int64_t c = 0; c < a.head_dim; c++) out[c] = 0;
+            double *out = cell(n->out, a.heads, vd, i, h);
+            for (int64_t c = 0; c < vd; c++) out[c] = 0;
             for (int64_t j = 0; j < s.t; j++) {
-                const double *v = cell(n->v, a.kv_heads, a.head_dim, j, h / (a.heads / a.kv_heads));
-                for (int64_t c = 0; p[j] != 0 && c < a.head_dim; c++) out[c] += p[j] * v[c];
+                const double *v = cell(n->v, a.kv_heads, vd, j, h / (a.heads / a.kv_heads));
+                for (int64_t c = 0; p[j] != 0 && c < vd; c++) out[c] += p[j] * v[c];
             }
         }
     free(p);
@@ -105,28 +114,26 @@ static void naive_forward(const naive *n, shape s) {
 /* dq, dk, dv start as zeros. */
 static void naive_backward(const naive *n, shape s) {
     bq_attention a = s.a;
-    int64_t hd = a.head_dim;
+    int64_t hd = a.head_dim, vd = value_dim(a);
     double *p = zeros(s.t), *score = zeros(s.t);
     for (int64_t h = 0; h < a.heads; h++)
         for (int64_t i = 0; i < s.t; i++) {
             int64_t kv = h / (a.heads / a.kv_heads);
             weigh(n, s, h, i, score, p);
-            const double *dout = cell(n->dout, a.heads, hd, i, h), *out = cell(n->out, a.heads, hd, i, h);
+            const double *dout = cell(n->dout, a.heads, vd, i, h), *out = cell(n->out, a.heads, vd, i, h);
             const double *q = cell(n->q, a.heads, hd, i, h);
             double *dq = cell(n->dq, a.heads, hd, i, h), d = 0;
-            for (int64_t c = 0; c < hd; c++) d += dout[c] * out[c];
+            for (int64_t c = 0; c < vd; c++) d += dout[c] * out[c];
             for (int64_t j = 0; j < s.t; j++) {
                 if (p[j] == 0) continue;
-                const double *k = cell(n->k, a.kv_heads, hd, j, kv), *v = cell(n->v, a.kv_heads, hd, j, kv);
-                double *dk = cell(n->dk, a.kv_heads, hd, j, kv), *dv = cell(n->dv, a.kv_heads, hd, j, kv),
+                const double *k = cell(n->k, a.kv_heads, hd, j, kv), *v = cell(n->v, a.kv_heads, vd, j, kv);
+                double *dk = cell(n->dk, a.kv_heads, hd, j, kv), *dv = cell(n->dv, a.kv_heads, vd, j, kv),
                        dp = 0;
-                for (int64_t c = 0; c < hd; c++) dp += dout[c] * v[c];
+                for (int64_t c = 0; c < vd; c++) dp += dout[c] * v[c];
                 double ds = p[j] * (dp - d) * (double)a.scale;
                 if (a.cap != 0) ds *= 1 - pow(score[j] / (double)a.cap, 2);
-                for (int64_t c = 0; c < hd; c++) {
-                    dv[c] += p[j] * dout[c];
-                    dk[c] += ds * q[c], dq[c] += ds * k[c];
-                }
+                for (int64_t c = 0; c < vd; c++) dv[c] += p[j] * dout[c];
+                for (int64_t c = 0; c < hd; c++) dk[c] += ds * q[c], dq[c] += ds * k[c];
             }
         }
     free(p), free(score);
@@ -139,18 +146,19 @@ typedef struct {
 } fixture;
 
 static fixture build(shape s) {
-    int64_t nq = s.a.heads * s.a.head_dim, nk = s.a.kv_heads * s.a.head_dim;
-    fixture f = {.qkv = make_filled(s.t, nq + 2 * nk, 3, 1, s.deviation),
-                 .dqkv = make(s.t, nq + 2 * nk, 1, BQ_F32)};
-    f.q = bq_mat_cols(f.qkv, 0, nq), f.k = bq_mat_cols(f.qkv, nq, nk), f.v = bq_mat_cols(f.qkv, nq + nk, nk);
+    int64_t nq = s.a.heads * s.a.head_dim, nk = s.a.kv_heads * s.a.head_dim, no = s.a.heads * value_dim(s.a),
+            nv = s.a.kv_heads * value_dim(s.a);
+    fixture f = {.qkv = make_filled(s.t, nq + nk + nv, 3, 1, s.deviation),
+                 .dqkv = make(s.t, nq + nk + nv, 1, BQ_F32)};
+    f.q = bq_mat_cols(f.qkv, 0, nq), f.k = bq_mat_cols(f.qkv, nq, nk), f.v = bq_mat_cols(f.qkv, nq + nk, nv);
     f.dq = bq_mat_cols(f.dqkv, 0, nq), f.dk = bq_mat_cols(f.dqkv, nq, nk),
-    f.dv = bq_mat_cols(f.dqkv, nq + nk, nk);
-    f.out = make(s.t, nq, 5, BQ_F32), f.lse = make(s.a.heads, s.t, 2, BQ_F32),
-    f.dout = make_filled(s.t, nq, 1, 2, 1);
+    f.dv = bq_mat_cols(f.dqkv, nq + nk, nv);
+    f.out = make(s.t, no, 5, BQ_F32), f.lse = make(s.a.heads, s.t, 2, BQ_F32),
+    f.dout = make_filled(s.t, no, 1, 2, 1);
     if (s.sinks) f.sinks = make_filled(1, s.a.heads, 1, 3, 2);
     for (int64_t r = 0; r < s.t; r++) { /* what is overwritten must not matter */
-        for (int64_t c = 0; c < nq; c++) *(float *)bq_mat_at(f.out, r, c) = NAN;
-        for (int64_t c = 0; c < nq + 2 * nk; c++) *(float *)bq_mat_at(f.dqkv, r, c) = NAN;
+        for (int64_t c = 0; c < no; c++) *(float *)bq_mat_at(f.out, r, c) = NAN;
+        for (int64_t c = 0; c < nq + nk + nv; c++) *(float *)bq_mat_at(f.dqkv, r, c) = NAN;
     }
     return f;
 }
@@ -167,9 +175,17 @@ static void tear(fixture f) {
 }
 
 static naive naive_of(fixture f, shape s) {
-    int64_t nq = s.t * f.q.cols, nk = s.t * f.k.cols;
-    return (naive){doubles(f.q),    doubles(f.k), doubles(f.v), zeros(nq), zeros(s.t * s.a.heads),
-                   doubles(f.dout), zeros(nq),    zeros(nk),    zeros(nk), s.sinks ? doubles(f.sinks) : NULL};
+    int64_t nq = s.t * f.q.cols, nk = s.t * f.k.cols, nv = s.t * f.v.cols;
+    return (naive){.q = doubles(f.q),
+                   .k = doubles(f.k),
+                   .v = doubles(f.v),
+                   .out = zeros(s.t * f.out.cols),
+                   .lse = zeros(s.t * s.a.heads),
+                   .dout = doubles(f.dout),
+                   .dq = zeros(nq),
+                   .dk = zeros(nk),
+                   .dv = zeros(nv),
+                   .sinks = s.sinks ? doubles(f.sinks) : NULL};
 }
 
 static void free_naive(naive n) {
@@ -210,7 +226,7 @@ static void equals_naive(void **state) {
 /* A loss sum(out * dout), moved by each input in turn. */
 static double slope_error(naive *n, shape s, double *input, const double *gradient, int64_t count) {
     double error = 0, power = 0;
-    int64_t outs = s.t * s.a.heads * s.a.head_dim;
+    int64_t outs = s.t * s.a.heads * value_dim(s.a);
     for (int64_t i = 0; i < count; i++) {
         double old = input[i], loss[2] = {0, 0};
         for (int side = 0; side < 2; side++) {
@@ -230,16 +246,17 @@ static void naive_backward_is_a_slope(void **state) {
     static const shape some[] = {{9, HEADS(4, 2, 6, 0.4f, 0), 1, 0},
                                  {11, HEADS(2, 1, 6, 0.4f, 4), 1, 0},
                                  {10, CAPPED(2, 2, 6, 0.4f, 0, 0.7f), 1, 0},
-                                 {9, HEADS(2, 1, 6, 0.4f, 3), 1, 1}};
-    for (int i = 0; i < 4; i++) {
+                                 {9, HEADS(2, 1, 6, 0.4f, 3), 1, 1},
+                                 {7, VALUES(4, 2, 6, 4, 0.4f, 0), 1, 0}};
+    for (int i = 0; i < 5; i++) {
         shape s = some[i];
         fixture f = build(s);
         naive n = naive_of(f, s);
         naive_forward(&n, s), naive_backward(&n, s);
-        int64_t nq = s.t * f.q.cols, nk = s.t * f.k.cols;
+        int64_t nq = s.t * f.q.cols, nk = s.t * f.k.cols, nv = s.t * f.v.cols;
         assert_true(slope_error(&n, s, n.q, n.dq, nq) < SLOPE_NMSE);
         assert_true(slope_error(&n, s, n.k, n.dk, nk) < SLOPE_NMSE);
-        assert_true(slope_error(&n, s, n.v, n.dv, nk) < SLOPE_NMSE);
+        assert_true(slope_error(&n, s, n.v, n.dv, nv) < SLOPE_NMSE);
         free_naive(n), tear(f);
     }
 }
@@ -250,9 +267,10 @@ static uint64_t all_bits(void) {
     static const shape some[] = {{521, HEADS(3, 1, 14, 0.27f, 0), 1, 0},
                                  {389, HEADS(4, 2, 10, 0.3f, 100), 1, 0},
                                  {260, HEADS(34, 34, 6, 0.4f, 0), 1, 0},
-                                 {131, CAPPED(2, 1, 18, 0.4f, 0, 2), 1, 1}};
+                                 {131, CAPPED(2, 1, 18, 0.4f, 0, 2), 1, 1},
+                                 {389, VALUES(3, 1, 14, 9, 0.3f, 0), 1, 0}};
     uint64_t bits = 0;
-    for (int i = 0; i < 4 && !few_cases(); i++) {
+    for (int i = 0; i < 5 && !few_cases(); i++) {
         bq_dev dev = cpu_with(0, 0);
         bq_arena_open(&dev.mem, bq_op_scratch(some[i].t, some[i].a, 1));
         fixture f = build(some[i]);

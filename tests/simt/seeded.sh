@@ -47,6 +47,7 @@ bug "an exchange with half a mask" reduce.cuh 's|BQ_WARP = 0xffffffffu|BQ_WARP =
 bug "a causal mask off by one" tiles.cuh 's|return j <= i \&\&|return j < i \&\&|' attention.cu test_attention
 bug "a window off by one" tiles.cuh 's|i - window < j|i - window <= j|' attention.cu test_attention
 bug "a cap without its slope" attention.cuh 's|1.0f - h \* h|1.0f|' attention_bwd.cu test_attention
+bug "values with heads of the size of keys" attention.cu 's|a\.v, kv, a\.vd|a.v, kv, a.hd|' attention.cu test_attention
 bug "an expert that one lane finds alone" experts.cu 's|bq_team_max\((bq_route_next\(.*, key\))\);|\1;|' experts.cu test_expert_ops
 bug "rows that are added by a fused operation" experts.cu 's|bq_row\(y, r\)\[c\] \+= bq_row\(x, i\)\[c\] \* \*bq_row\(weight, i\)|bq_row(y, r)[c] = fmaf(bq_row(x, i)[c], *bq_row(weight, i), bq_row(y, r)[c])|' experts.cu test_expert_ops
 bug "rows beyond the end are written" tiles.cuh 's|row \+ y \+ i < rows \&\& col < hd|col < hd|' attention.cu test_attention

@@ -26,11 +26,12 @@ typedef struct {
     bq_attention a;
     int64_t tokens, queries, tiles; /* queries in a tile; number of tiles of queries */
     int64_t group;                  /* query heads that read one kv head */
+    int64_t vd;                     /* size of a head of values */
     bool own;                       /* products by small.h, not by the BLAS */
     int64_t word; /* numbers along k in one word of an operand: 2 where they are rounded to bf16, else 1 */
     bq_mat q, k, v, out, lse, dout, dq;
     bq_mat kt, vt; /* transposed keys, values: row kv * blocks + b is block b of that kv head,
-                      (hd / word) x BLOCK words */
+                      (hd / word) x BLOCK words; vd for hd */
     bq_mat kp, vp; /* keys, values as right operands: k and v themselves, or their rows in pairs */
 } bq_attend;
 
@@ -82,16 +83,16 @@ bq_small_left bq_attend_rows(const bq_attend *j, int64_t rows, int64_t cols, con
 bq_small_right bq_attend_columns(const bq_attend *j, int64_t rows, int64_t cols, const float *x, int64_t ld,
                                  float *to);
 
-/* to (rows, t.cols) = alpha * x (rows, hd) times the transposed keys of tile `key`. */
+/* to (rows, t.cols) = alpha * x (rows, hd or vd) times the transposed keys, or values, of tile `key`. */
 void bq_attend_score(const bq_attend *j, bq_tile t, float alpha, bq_small_left x, bq_mat keys, int64_t kv,
                      int64_t key, float *to);
 
 /* to (rows, hd) = alpha * x (rows, t.cols) times rows of keys or values; add: plus what `to` was. */
 void bq_attend_weigh(const bq_attend *j, bq_tile t, float alpha, bq_small_left x, bq_small_right keys,
-                     bool add, float *to, int64_t ldto);
+                     int64_t hd, bool add, float *to, int64_t ldto);
 
 /* to (t.cols, hd) += alpha * x^T (t.cols, rows) times rows of queries; x: a tile, in words. */
 void bq_attend_gather(const bq_attend *j, bq_tile t, float alpha, const float *x, bq_small_right rows,
-                      float *to, int64_t ldto);
+                      int64_t hd, float *to, int64_t ldto);
 
 #endif

@@ -21,15 +21,18 @@
 static bq_attend check(const bq_dev *dev, bq_attention a, bq_mat q, bq_mat k, bq_mat v, bq_mat out,
                        bq_mat lse) {
     int64_t t = q.rows;
-    BQ_CHECK(a.kv_heads > 0 && a.heads % a.kv_heads == 0 && a.head_dim > 0 && a.window >= 0,
+    BQ_CHECK(a.kv_heads > 0 && a.heads % a.kv_heads == 0 && a.head_dim > 0 && a.value_dim >= 0 &&
+                 a.window >= 0,
              "attention: %ld heads, %ld kv heads of %ld, window %ld", (long)a.heads, (long)a.kv_heads,
              (long)a.head_dim, (long)a.window);
-    BQ_WANT(dev, t, a.heads * a.head_dim, q, out);
-    BQ_WANT(dev, t, a.kv_heads * a.head_dim, k, v);
+    bq_attend j = bq_attend_of(dev->compute, a, t);
+    BQ_WANT(dev, t, a.heads * a.head_dim, q);
+    BQ_WANT(dev, t, a.kv_heads * a.head_dim, k);
+    BQ_WANT(dev, t, a.heads * j.vd, out);
+    BQ_WANT(dev, t, a.kv_heads * j.vd, v);
     BQ_WANT(dev, a.heads, t, lse);
     if (a.sinks.data) BQ_WANT(dev, 1, a.heads, a.sinks);
     BQ_CHECK(most(most(q.ld, out.ld), most(k.ld, v.ld)) <= INT32_MAX, "attention: an ld beyond the BLAS");
-    bq_attend j = bq_attend_of(dev->compute, a, t);
     j.q = q, j.k = k, j.v = v, j.out = out, j.lse = lse;
     return j;
 }
@@ -42,23 +45,23 @@ static bq_mat push_work(bq_arena *mem, const bq_attend *j) {
 
 static int workers(void) { return (int)least(omp_get_max_threads(), WORKERS); }
 
-static bq_mat push_transposed(bq_arena *mem, const bq_attend *j) {
-    return bq_arena_push(mem, j->a.kv_heads * pieces(j->tokens, BQ_ATTEND_BLOCK),
-                         j->a.head_dim * BQ_ATTEND_BLOCK, BQ_F32);
+static bq_mat push_transposed(bq_arena *mem, const bq_attend *j, int64_t hd) {
+    return bq_arena_push(mem, j->a.kv_heads * pieces(j->tokens, BQ_ATTEND_BLOCK), hd * BQ_ATTEND_BLOCK,
+                         BQ_F32);
 }
 
 /* Room for pairs of rows.  Only our own products need it. */
-static bq_mat push_paired(bq_arena *mem, const bq_attend *j) {
-    return bq_arena_push(mem, j->own ? (j->tokens + 1) / 2 : 0, j->a.kv_heads * j->a.head_dim, BQ_F32);
+static bq_mat push_paired(bq_arena *mem, const bq_attend *j, int64_t hd) {
+    return bq_arena_push(mem, j->own ? (j->tokens + 1) / 2 : 0, j->a.kv_heads * hd, BQ_F32);
 }
 
 /* ---- forward ---- */
 
 static void attend(const bq_attend *j, int64_t h, int64_t i, float *work) {
-    int64_t hd = j->a.head_dim, kv = h / j->group, row = i * j->queries,
+    int64_t hd = j->a.head_dim, vd = j->vd, kv = h / j->group, row = i * j->queries,
             rows = least(j->queries, j->tokens - row);
     bq_attend_parts p = bq_attend_parts_of(j, work);
-    float *out = head(j->out, row, h, hd);
+    float *out = head(j->out, row, h, vd);
     const float *sink = j->a.sinks.data ? bq_mat_at(j->a.sinks, 0, h) : NULL;
     for (int64_t r = 0; r < rows; r++) p.max[r] = sink ? *sink : -INFINITY, p.sum[r] = sink ? 1 : 0;
     bq_small_left q = bq_attend_rows(j, rows, hd, head(j->q, row, h, hd), j->q.ld, p.q[0]);
@@ -66,13 +69,13 @@ static void attend(const bq_attend *j, int64_t h, int64_t i, float *work) {
     for (int64_t key = first; key < end; key++) {
         bq_tile t = tile_at(j, i, key);
         bq_attend_score(j, t, j->a.scale, q, j->kt, kv, key, p.s);
-        bq_vec()->softmax_tile(t, p.s, p.max, p.sum, key > first ? hd : 0, j->out.ld, out);
+        bq_vec()->softmax_tile(t, p.s, p.max, p.sum, key > first ? vd : 0, j->out.ld, out);
         bq_attend_weigh(j, t, 1, bq_attend_rows(j, rows, t.cols, p.s, BQ_ATTEND_LD, p.rows),
-                        bq_attend_keys(j, j->vp, key, kv), key > first, out, j->out.ld);
+                        bq_attend_keys(j, j->vp, key, kv), vd, key > first, out, j->out.ld);
     }
     float *lse = bq_mat_at(j->lse, h, row);
     for (int64_t r = 0; r < rows; r++) {
-        bq_vec()->times(hd, 1.0f / p.sum[r], out + r * j->out.ld, out + r * j->out.ld);
+        bq_vec()->times(vd, 1.0f / p.sum[r], out + r * j->out.ld, out + r * j->out.ld);
         lse[r] = (float)((double)p.max[r] + log((double)p.sum[r]));
     }
 }
@@ -81,8 +84,8 @@ void bq_cpu_attention(bq_dev *dev, bq_attention a, bq_mat q, bq_mat k, bq_mat v,
     bq_attend j = check(dev, a, q, k, v, out, lse);
     size_t mark = bq_arena_mark(&dev->mem);
     bq_mat work = push_work(&dev->mem, &j);
-    j.kt = push_transposed(&dev->mem, &j);
-    j.vp = bq_attend_paired(&j, v, push_paired(&dev->mem, &j));
+    j.kt = push_transposed(&dev->mem, &j, a.head_dim);
+    j.vp = bq_attend_paired(&j, v, push_paired(&dev->mem, &j, j.vd));
     bq_attend_transpose(&j, k, j.kt);
 #pragma omp parallel for schedule(dynamic) num_threads(workers())
     for (int64_t n = 0; n < a.heads * j.tiles; n++) /* tiles with the most keys first; short
@@ -127,17 +130,17 @@ typedef struct {
 /* One head and one query tile of a run: scores, probabilities and their gradients, one key
  * tile after the other. */
 static void differentiate(const bq_attend *j, int64_t h, int64_t i, float *work, sums to) {
-    int64_t hd = j->a.head_dim, kv = h / j->group, row = i * j->queries,
+    int64_t hd = j->a.head_dim, vd = j->vd, kv = h / j->group, row = i * j->queries,
             rows = least(j->queries, j->tokens - row), ldq = j->q.ld, ldd = j->dout.ld;
     bq_attend_parts p = bq_attend_parts_of(j, work);
     float *d = p.max, *dq = head(j->dq, row, h, hd);
-    const float *q = head(j->q, row, h, hd), *dout = head(j->dout, row, h, hd),
-                *out = head(j->out, row, h, hd);
-    for (int64_t r = 0; r < rows; r++) d[r] = bq_vec()->dot(hd, dout + r * ldd, out + r * j->out.ld);
+    const float *q = head(j->q, row, h, hd), *dout = head(j->dout, row, h, vd),
+                *out = head(j->out, row, h, vd);
+    for (int64_t r = 0; r < rows; r++) d[r] = bq_vec()->dot(vd, dout + r * ldd, out + r * j->out.ld);
     bq_small_left q_rows = bq_attend_rows(j, rows, hd, q, ldq, p.q[0]),
-                  dout_rows = bq_attend_rows(j, rows, hd, dout, ldd, p.dout[0]);
+                  dout_rows = bq_attend_rows(j, rows, vd, dout, ldd, p.dout[0]);
     bq_small_right q_columns = bq_attend_columns(j, rows, hd, q, ldq, p.q[1]),
-                   dout_columns = bq_attend_columns(j, rows, hd, dout, ldd, p.dout[1]);
+                   dout_columns = bq_attend_columns(j, rows, vd, dout, ldd, p.dout[1]);
     int64_t first = first_key(j, i), end = end_key(j, i);
     for (int64_t key = first; key < end; key++) {
         bq_tile t = tile_at(j, i, key);
@@ -153,10 +156,10 @@ static void differentiate(const bq_attend *j, int64_t h, int64_t i, float *work,
             bq_small_pair_columns(rows, t.cols, p.dp, BQ_ATTEND_LD, p.columns[1], BQ_ATTEND_LD),
                 ds = p.columns[1];
         }
-        bq_attend_gather(j, t, 1, s, dout_columns, dv, to.ldv);
-        bq_attend_gather(j, t, scale, ds, q_columns, dk, to.ldk);
+        bq_attend_gather(j, t, 1, s, dout_columns, vd, dv, to.ldv);
+        bq_attend_gather(j, t, scale, ds, q_columns, hd, dk, to.ldk);
         bq_attend_weigh(j, t, scale, bq_attend_rows(j, rows, t.cols, p.dp, BQ_ATTEND_LD, p.rows),
-                        bq_attend_keys(j, j->kp, key, kv), key > first, dq, j->dq.ld);
+                        bq_attend_keys(j, j->kp, key, kv), hd, key > first, dq, j->dq.ld);
     }
 }
 
@@ -164,52 +167,56 @@ static void differentiate_run(const bq_attend *j, int64_t kv, int64_t first, int
                               sums to) {
     for (int64_t t = 0; t < to.rows; t++) {
         memset(to.dk + t * to.ldk, 0, (size_t)j->a.head_dim * sizeof *to.dk);
-        memset(to.dv + t * to.ldv, 0, (size_t)j->a.head_dim * sizeof *to.dv);
+        memset(to.dv + t * to.ldv, 0, (size_t)j->vd * sizeof *to.dv);
     }
     for (int64_t h = kv * j->group; h < (kv + 1) * j->group; h++)
         for (int64_t i = first; i < end; i++) differentiate(j, h, i, work, to);
 }
 
 /* Row t of a kv head: the sum over the runs that have it, in order. */
-static void add_runs(const runs *r, bq_mat part, int64_t t, int64_t kv, int64_t hd, float *dk, float *dv) {
+static void add_runs(const runs *r, bq_mat part, int64_t t, int64_t kv, int64_t hd, int64_t vd, float *dk,
+                     float *dv) {
     bool any = false;
     for (int n = 0; n < r->count; n++) {
         int64_t at = t - r->row[n];
         if (at < 0 || at >= r->rows[n]) continue;
         float *from = bq_mat_at(part, kv * r->before[r->count] + r->before[n] + at, 0);
         if (any)
-            bq_vec()->add(hd, from, dk), bq_vec()->add(hd, from + hd, dv);
+            bq_vec()->add(hd, from, dk), bq_vec()->add(vd, from + hd, dv);
         else
-            memcpy(dk, from, (size_t)hd * sizeof *dk), memcpy(dv, from + hd, (size_t)hd * sizeof *dv);
+            memcpy(dk, from, (size_t)hd * sizeof *dk), memcpy(dv, from + hd, (size_t)vd * sizeof *dv);
         any = true;
     }
 }
 
-static bq_mat push_part(bq_arena *mem, bq_attention a, const runs *r) {
-    return bq_arena_push(mem, r->count > 1 ? a.kv_heads * r->before[r->count] : 0, 2 * a.head_dim, BQ_F32);
+static bq_mat push_part(bq_arena *mem, const bq_attend *j, const runs *r) {
+    return bq_arena_push(mem, r->count > 1 ? j->a.kv_heads * r->before[r->count] : 0, j->a.head_dim + j->vd,
+                         BQ_F32);
 }
 
 void bq_cpu_attention_bwd(bq_dev *dev, bq_attention a, bq_mat q, bq_mat k, bq_mat v, bq_mat out, bq_mat lse,
                           bq_mat dout, bq_mat dq, bq_mat dk, bq_mat dv) {
     bq_attend j = check(dev, a, q, k, v, out, lse);
-    BQ_WANT(dev, q.rows, q.cols, dout, dq);
-    BQ_WANT(dev, k.rows, k.cols, dk, dv);
+    BQ_WANT(dev, q.rows, q.cols, dq);
+    BQ_WANT(dev, k.rows, k.cols, dk);
+    BQ_WANT(dev, out.rows, out.cols, dout);
+    BQ_WANT(dev, v.rows, v.cols, dv);
     BQ_CHECK(most(most(dout.ld, dq.ld), most(dk.ld, dv.ld)) <= INT32_MAX, "attention: an ld beyond the BLAS");
     j.dout = dout, j.dq = dq;
     runs r = cut(&j);
-    int64_t hd = a.head_dim, all = r.before[r.count];
+    int64_t hd = a.head_dim, vd = j.vd, all = r.before[r.count];
     size_t mark = bq_arena_mark(&dev->mem);
-    bq_mat work = push_work(&dev->mem, &j), part = push_part(&dev->mem, a, &r);
-    j.kt = push_transposed(&dev->mem, &j), j.vt = push_transposed(&dev->mem, &j);
-    j.kp = bq_attend_paired(&j, k, push_paired(&dev->mem, &j));
+    bq_mat work = push_work(&dev->mem, &j), part = push_part(&dev->mem, &j, &r);
+    j.kt = push_transposed(&dev->mem, &j, hd), j.vt = push_transposed(&dev->mem, &j, vd);
+    j.kp = bq_attend_paired(&j, k, push_paired(&dev->mem, &j, hd));
     bq_attend_transpose(&j, k, j.kt), bq_attend_transpose(&j, v, j.vt);
 #pragma omp parallel for schedule(dynamic) num_threads(workers())
     for (int64_t n = 0; n < a.kv_heads * r.count; n++) {
         int64_t kv = n % a.kv_heads, run = n / a.kv_heads;
-        sums to = {head(dk, 0, kv, hd), head(dv, 0, kv, hd), dk.ld, dv.ld, 0, j.tokens};
+        sums to = {head(dk, 0, kv, hd), head(dv, 0, kv, vd), dk.ld, dv.ld, 0, j.tokens};
         if (r.count > 1) { /* a single run adds to dk and dv themselves */
             float *at = bq_mat_at(part, kv * all + r.before[run], 0);
-            to = (sums){at, at + hd, 2 * hd, 2 * hd, r.row[run], r.rows[run]};
+            to = (sums){at, at + hd, hd + vd, hd + vd, r.row[run], r.rows[run]};
         }
         differentiate_run(&j, kv, r.first[run], r.first[run + 1], bq_mat_at(work, omp_get_thread_num(), 0),
                           to);
@@ -218,7 +225,7 @@ void bq_cpu_attention_bwd(bq_dev *dev, bq_attention a, bq_mat q, bq_mat k, bq_ma
 #pragma omp parallel for schedule(static)
         for (int64_t t = 0; t < j.tokens; t++)
             for (int64_t kv = 0; kv < a.kv_heads; kv++)
-                add_runs(&r, part, t, kv, hd, head(dk, t, kv, hd), head(dv, t, kv, hd));
+                add_runs(&r, part, t, kv, hd, vd, head(dk, t, kv, hd), head(dv, t, kv, vd));
     }
     bq_arena_reset(&dev->mem, mark);
 }
@@ -227,8 +234,8 @@ size_t bq_cpu_attention_scratch(int64_t tokens, bq_attention a) {
     bq_attend j = bq_attend_of(BQ_COMPUTE_F32, a, tokens); /* the room is the same for every compute */
     runs r = cut(&j);
     return bq_arena_need(WORKERS, bq_attend_numbers(&j), BQ_F32) +
-           bq_arena_need(r.count > 1 ? a.kv_heads * r.before[r.count] : 0, 2 * a.head_dim, BQ_F32) +
+           bq_arena_need(r.count > 1 ? a.kv_heads * r.before[r.count] : 0, a.head_dim + j.vd, BQ_F32) +
            bq_arena_need(j.own ? (tokens + 1) / 2 : 0, a.kv_heads * a.head_dim, BQ_F32) +
-           2 * bq_arena_need(a.kv_heads * pieces(tokens, BQ_ATTEND_BLOCK), a.head_dim * BQ_ATTEND_BLOCK,
-                             BQ_F32);
+           bq_arena_need(a.kv_heads * pieces(tokens, BQ_ATTEND_BLOCK), a.head_dim * BQ_ATTEND_BLOCK, BQ_F32) +
+           bq_arena_need(a.kv_heads * pieces(tokens, BQ_ATTEND_BLOCK), j.vd * BQ_ATTEND_BLOCK, BQ_F32);
 }

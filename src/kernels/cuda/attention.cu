@@ -24,11 +24,13 @@ static __device__ float soften(const bq_attend &a, int64_t i, int64_t key, float
     return shrink;
 }
 
-template <int HD, bool CAP> static __global__ void __launch_bounds__(BQ_THREADS, 2) attend(bq_attend a) {
+template <int HD, bool CAP>
+static __global__ void __launch_bounds__(BQ_THREADS, HD <= 128 ? 2 : 1) attend(bq_attend a) {
     __shared__ bq_tiles mem;
     const int64_t tile = gridDim.x - 1 - blockIdx.x, head = blockIdx.y; /* tiles with the most keys first */
     const int64_t first = tile * BQ_TILE, query = first + threadIdx.x / 16 * 4, kv = head / a.group;
-    const bq_head q = bq_head_of(a, a.q, head), k = bq_head_of(a, a.k, kv), v = bq_head_of(a, a.v, kv);
+    const bq_head q = bq_head_of(a, a.q, head, a.hd), k = bq_head_of(a, a.k, kv, a.hd),
+                  v = bq_head_of(a, a.v, kv, a.vd);
     const int64_t seen = a.window > 0 && first >= a.window ? first - a.window + 1 : 0;
     float o[4][HD / 16] = {}, max[4], sum[4];
     for (int i = 0; i < 4; i++) max[i] = a.sinks ? a.sinks[head] : -INFINITY, sum[i] = a.sinks ? 1 : 0;
@@ -49,7 +51,7 @@ template <int HD, bool CAP> static __global__ void __launch_bounds__(BQ_THREADS,
         if (query + i < a.tokens && threadIdx.x % 16 == 0)
             bq_row(a.lse, head)[query + i] = (float)((double)max[i] + log((double)sum[i]));
     }
-    bq_tile_store<HD>(a.out.data + head * a.hd, a.out.ld, first, a.tokens, a.hd, o, inverse);
+    bq_tile_store<HD>(a.out.data + head * a.vd, a.out.ld, first, a.tokens, a.vd, o, inverse);
 }
 
 void bq_cuda_attention(bq_dev *dev, bq_attention a, bq_mat q, bq_mat k, bq_mat v, bq_mat out, bq_mat lse) {

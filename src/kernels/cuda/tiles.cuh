@@ -76,15 +76,16 @@ static inline __device__ void bq_tile_keep(bq_tiles *mem, const float s[4][4]) {
 /* o += the tile that was kept, times 64 rows of m from `row`. */
 template <int HD>
 static __device__ void bq_tile_add(bq_tiles *mem, bq_head m, int64_t row, float o[4][HD / 16]) {
-    static_assert(BQ_DEPTH * HD <= 2 * BQ_DEPTH * BQ_PITCH, "the operand fits");
+    constexpr int depth = HD <= 128 ? BQ_DEPTH : BQ_DEPTH / 2; /* rows of the operand at a time */
+    static_assert(depth * HD <= 2 * BQ_DEPTH * BQ_PITCH, "the operand fits");
     const int y = (int)threadIdx.x / 16 * 4, x = (int)threadIdx.x % 16 * 2;
-    for (int half = 0; half < BQ_TILE; half += BQ_DEPTH) {
+    for (int part = 0; part < BQ_TILE; part += depth) {
         __syncthreads(); /* `in` has been read, `across` is there */
-        for (int i = (int)threadIdx.x; i < BQ_DEPTH * HD; i += BQ_THREADS)
-            mem->in[i] = bq_head_at(m, row + half + i / HD, i % HD);
+        for (int i = (int)threadIdx.x; i < depth * HD; i += BQ_THREADS)
+            mem->in[i] = bq_head_at(m, row + part + i / HD, i % HD);
         __syncthreads(); /* the operand is there */
-        for (int k = 0; k < BQ_DEPTH; k++) {
-            const bq_four l = *(const bq_four *)(mem->across + (half + k) * BQ_PITCH + y);
+        for (int k = 0; k < depth; k++) {
+            const bq_four l = *(const bq_four *)(mem->across + (part + k) * BQ_PITCH + y);
             for (int j = 0; j < HD / 32; j++) {
                 const bq_two r = *(const bq_two *)(mem->in + k * HD + x + 32 * j);
                 for (int i = 0; i < 4; i++) {

@@ -56,17 +56,18 @@ typedef struct {
 } outcome;
 
 static outcome attend(bq_compute compute, int64_t t, bq_attention a, int threads) {
-    int64_t nq = a.heads * a.head_dim, nk = a.kv_heads * a.head_dim;
-    bq_mat qkv = make_filled(t, nq + 2 * nk, 3, 1, 1), dout = make_filled(t, nq, 1, 2, 1),
+    int64_t vd = a.value_dim > 0 ? a.value_dim : a.head_dim, nq = a.heads * a.head_dim,
+            nk = a.kv_heads * a.head_dim, nv = a.kv_heads * vd, no = a.heads * vd;
+    bq_mat qkv = make_filled(t, nq + nk + nv, 3, 1, 1), dout = make_filled(t, no, 1, 2, 1),
            lse = make(a.heads, t, 0, BQ_F32);
-    bq_mat q = bq_mat_cols(qkv, 0, nq), k = bq_mat_cols(qkv, nq, nk), v = bq_mat_cols(qkv, nq + nk, nk);
-    outcome o = {make(t, nq, 0, BQ_F32), make(t, nq + 2 * nk, 0, BQ_F32)};
+    bq_mat q = bq_mat_cols(qkv, 0, nq), k = bq_mat_cols(qkv, nq, nk), v = bq_mat_cols(qkv, nq + nk, nv);
+    outcome o = {make(t, no, 0, BQ_F32), make(t, nq + nk + nv, 0, BQ_F32)};
     bq_dev dev; /* not under the emulator's mirror, whose other backend does not round here */
     assert_int_equal(bq_dev_open(&dev, "cpu", threads, bq_op_scratch(t, a, 1)), 0);
     dev.compute = compute;
     dev.op->attention(&dev, a, q, k, v, o.out, lse);
     dev.op->attention_bwd(&dev, a, q, k, v, o.out, lse, dout, bq_mat_cols(o.dqkv, 0, nq),
-                          bq_mat_cols(o.dqkv, nq, nk), bq_mat_cols(o.dqkv, nq + nk, nk));
+                          bq_mat_cols(o.dqkv, nq, nk), bq_mat_cols(o.dqkv, nq + nk, nv));
     dev.op->wait(&dev);
     bq_dev_close(&dev), drop(qkv), drop(dout), drop(lse);
     return o;
@@ -80,11 +81,9 @@ static void attention_may_round(void **state) {
     static const struct {
         int64_t t;
         bq_attention a;
-    } all[] = {{1, HEADS(2, 1, 6, 0.4f, 0)},
-               {65, HEADS(4, 2, 10, 0.3f, 0)},
-               {127, HEADS(9, 3, 64, 0.125f, 0)},
-               {389, HEADS(2, 1, 96, 0.1f, 130)},
-               {521, HEADS(3, 1, 14, 0.27f, 0)}};
+    } all[] = {{129, VALUES(4, 2, 24, 10, 0.2f, 0)}, {1, HEADS(2, 1, 6, 0.4f, 0)},
+               {65, HEADS(4, 2, 10, 0.3f, 0)},       {127, HEADS(9, 3, 64, 0.125f, 0)},
+               {389, HEADS(2, 1, 96, 0.1f, 130)},    {521, HEADS(3, 1, 14, 0.27f, 0)}};
     if (bq_products() == BQ_PRODUCT_NONE) skip();
     for (unsigned i = 0; i < sizeof all / sizeof *all; i++) {
         outcome f = attend(BQ_COMPUTE_F32, all[i].t, all[i].a, 1),

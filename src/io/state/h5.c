@@ -10,7 +10,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 _Static_assert(sizeof(hid_t) == sizeof(int64_t), "handles are kept as int64_t");
@@ -126,10 +125,12 @@ void bq_h5_put_text(bq_h5 *h, const char *name, const char *text) {
     must(h, H5Tclose(type));
 }
 
-void bq_h5_put_hex(bq_h5 *h, const char *name, uint64_t value) {
+void bq_h5_put_head(bq_h5 *h, const char *format, int version, uint64_t fingerprint) {
     char text[17];
-    snprintf(text, sizeof text, "%016" PRIx64, value);
-    bq_h5_put_text(h, name, text);
+    snprintf(text, sizeof text, "%016" PRIx64, fingerprint);
+    bq_h5_put_text(h, "format", format);
+    bq_h5_put_int(h, "version", BQ_I32, version);
+    bq_h5_put_text(h, "fingerprint", text);
 }
 
 int64_t bq_h5_put_data(bq_h5 *h, const char *name, bq_type type, int rank, const int64_t *shape) {
@@ -180,11 +181,9 @@ void bq_h5_seal(bq_h5 *h, uint64_t tag) {
 
 void bq_h5_commit(bq_h5 *h) {
     if ((errno = bq_fault("h5_sync") ? EIO : bq_raw_sync(h->fd))) bq_h5_fail(h, "write");
-    int rc = close(h->fd);
+    if (close(h->fd)) bq_h5_fail(h, "write");
     h->fd = -1;
-    if (rc) bq_h5_fail(h, "write");
-    errno = bq_file_rename(h->temp, h->path);
-    if (errno) bq_h5_fail(h, "rename");
+    if ((errno = bq_file_rename(h->temp, h->path))) bq_h5_fail(h, "rename");
     free(h->temp);
     h->temp = NULL;
     bq_h5_close(h);

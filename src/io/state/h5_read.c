@@ -10,7 +10,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 enum { MAX_TEXT = 255, MAX_RANK = 32 };
 
@@ -200,6 +199,22 @@ bool bq_h5_get_hex(bq_h5 *h, const char *name, uint64_t *value) {
         return bq_h5_refuse(h, "attribute '%s' is not 16 hexadecimal digits", name);
     *value = strtoull(text, NULL, 16);
     return true;
+}
+
+int bq_h5_get_head(bq_h5 *h, const char *format, int version, uint64_t fingerprint) {
+    char kind[64];
+    int64_t number;
+    uint64_t print = 0;
+    if (!bq_h5_get_text(h, "format", kind, sizeof kind)) return BQ_H5_TORN;
+    if (strcmp(kind, format))
+        return bq_h5_refuse(h, "its format is '%s', not '%s'", kind, format), BQ_H5_TORN;
+    if (!bq_h5_get_int(h, "version", 1, INT32_MAX, &number)) return BQ_H5_TORN;
+    if (number != version)
+        return bq_h5_refuse(h, "its version is %" PRId64 ", not %d", number, version), BQ_H5_FOREIGN;
+    if (!bq_h5_get_hex(h, "fingerprint", &print)) return BQ_H5_TORN;
+    if (print == fingerprint) return BQ_H5_OK;
+    bq_h5_refuse(h, "its fingerprint is %016" PRIx64 ", not %016" PRIx64, print, fingerprint);
+    return BQ_H5_FOREIGN;
 }
 
 /* Is it HDF5's description of this type: class, order and sign, size, precision, a float's exponent and

@@ -43,9 +43,7 @@ static bq_inside_file *new_file(const bq_inside *head) {
 static void put_structure(bq_inside_file *f) {
     bq_h5 *h = &f->h;
     const bq_inside *in = &f->head;
-    bq_h5_put_text(h, "format", format);
-    bq_h5_put_int(h, "version", BQ_I32, VERSION);
-    bq_h5_put_hex(h, "fingerprint", in->fingerprint);
+    bq_h5_put_head(h, format, VERSION, in->fingerprint);
     bq_h5_put_int(h, "sweep", BQ_I32, in->sweep);
     bq_h5_put_int(h, "phase", BQ_I32, in->phase);
     bq_h5_put_int(h, "pass", BQ_I32, in->pass);
@@ -101,15 +99,8 @@ static bool is_equal(bq_h5 *h, const char *name, int expected) {
 }
 
 static bool get_identity(bq_h5 *h, const bq_inside *in) {
-    char kind[64];
-    uint64_t fingerprint;
-    if (!bq_h5_get_text(h, "format", kind, sizeof kind)) return false;
-    if (strcmp(kind, format)) return bq_h5_refuse(h, "its format is '%s', not '%s'", kind, format);
-    if (!is_equal(h, "version", VERSION) || !bq_h5_get_hex(h, "fingerprint", &fingerprint)) return false;
-    if (fingerprint != in->fingerprint)
-        return bq_h5_refuse(h, "its fingerprint is %016" PRIx64 ", not %016" PRIx64, fingerprint,
-                            in->fingerprint);
-    return is_equal(h, "sweep", in->sweep) && is_equal(h, "phase", in->phase) &&
+    return bq_h5_get_head(h, format, VERSION, in->fingerprint) == BQ_H5_OK &&
+           is_equal(h, "sweep", in->sweep) && is_equal(h, "phase", in->phase) &&
            is_equal(h, "block", in->block);
 }
 
@@ -174,15 +165,12 @@ int bq_inside_find(bq_inside_file **f, const char *run_dir, bq_inside *inside) {
 
 static bool glance_at(const char *path, bq_inside *in) {
     bq_h5 h;
-    char kind[64];
-    uint64_t fingerprint;
     int64_t sweep, phase, pass;
-    bool good = bq_h5_open(&h, path, NULL) && bq_h5_get_text(&h, "format", kind, sizeof kind) &&
-                strcmp(kind, format) == 0 && bq_h5_get_hex(&h, "fingerprint", &fingerprint) &&
-                fingerprint == in->fingerprint && bq_h5_get_int(&h, "sweep", 0, INT32_MAX, &sweep) &&
-                bq_h5_get_int(&h, "phase", 0, INT32_MAX, &phase) &&
-                bq_h5_get_int(&h, "pass", 0, INT32_MAX, &pass) &&
-                bq_h5_get_int(&h, "steps", 1, MAX_STEPS, &in->steps);
+    bool good =
+        bq_h5_open(&h, path, NULL) && bq_h5_get_head(&h, format, VERSION, in->fingerprint) == BQ_H5_OK &&
+        bq_h5_get_int(&h, "sweep", 0, INT32_MAX, &sweep) &&
+        bq_h5_get_int(&h, "phase", 0, INT32_MAX, &phase) && bq_h5_get_int(&h, "pass", 0, INT32_MAX, &pass) &&
+        bq_h5_get_int(&h, "steps", 1, MAX_STEPS, &in->steps);
     bq_h5_close(&h);
     if (good) in->sweep = (int)sweep, in->phase = (int)phase, in->pass = (int)pass;
     return good;

@@ -6,14 +6,17 @@
 #include "io/files.h"
 #include "io/json.h"
 
-#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { VERSION = 1 };
-enum { UNKNOWN, YES, NO }; /* what is known of a triple's checkpoint, all of which was read */
+enum {
+    VERSION = 1,
+    UNKNOWN = 0,
+    YES,
+    NO
+}; /* what is known of a triple's checkpoint, all of which was read */
 #define MAX_FILE ((size_t)1 << 26)
 
 struct bq_state {
@@ -216,24 +219,13 @@ static bool among(const char *name, const char *const *names, int n) {
 
 int bq_state_compare(const char *run_dir, const char *const *names, const uint64_t *hashes, int n,
                      char *changed, size_t size) {
-    int count = 0;
     const char *name;
     json_t *value, *root = read_quietly(run_dir), *parts = json_object_get(root, "parts");
+    int count = json_is_object(parts) ? 0 : -1;
     if (size) changed[0] = 0;
-    if (!json_is_object(parts)) {
-        json_decref(root);
-        return -1;
-    }
-    for (int i = 0; i < n; i++) {
-        if (is_hex(json_object_get(parts, names[i]), hashes[i])) continue;
-        append(changed, size, names[i]);
-        count++;
-    }
-    json_object_foreach(parts, name, value) {
-        if (among(name, names, n)) continue;
-        append(changed, size, name);
-        count++;
-    }
+    for (int i = 0; i < n && count >= 0; i++)
+        if (!is_hex(json_object_get(parts, names[i]), hashes[i])) append(changed, size, names[i]), count++;
+    json_object_foreach(parts, name, value) if (!among(name, names, n)) append(changed, size, name), count++;
     json_decref(root);
     return count;
 }

@@ -63,6 +63,8 @@ void bq_json_refuse(bq_json *from, const char *key, const char *fmt, ...)
  * 10000.0), a newline at the end.  Equal values give equal bytes.  *bytes does not count the closing 0;
  * free() the text. */
 char *bq_json_text_of(const json_t *value, size_t *bytes);
+/* Write that text, whole or not at all.  Ends the job when the disk fails. */
+void bq_json_write(const char *path, const json_t *value);
 
 /* Sealed objects: small files of our own that are read back (docs/formats.md).  The last key, "check", is
  * the XXH3 of the others, so a damaged file is not believed.

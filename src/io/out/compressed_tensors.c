@@ -35,28 +35,21 @@ static int plan(bq_export_job *job, int item) {
         bq_export_add(job, item, AS_IS, 0, "", it->t->dtype, it->t->dims, it->t->shape);
         return BQ_OK;
     }
-    if (!bq_export_is_linear(it)) {
-        return bq_refuse(
-            BQ_DATA,
-            "export: '%s' is not the weight of a Linear: compressed-tensors cannot hold it quantized",
-            it->name);
-    }
+    if (!bq_export_is_linear(it))
+        return bq_export_refuse(
+            it, " is not the weight of a Linear: compressed-tensors cannot hold it quantized");
     if (q->pre.rows)
-        return bq_refuse(BQ_DATA,
-                         "export: '%s': its inputs are multiplied by factors of their own (smoothquant "
-                         "without fuse): compressed-tensors has no place for these, write safetensors",
-                         it->name);
+        return bq_export_refuse(it,
+                                ": its inputs are multiplied by factors of their own (smoothquant without "
+                                "fuse): compressed-tensors has no place for these, write safetensors");
     if (s.element != BQ_INT4 && s.element != BQ_INT8)
-        return bq_refuse(BQ_DATA, "export: '%s' has %d bits, compressed-tensors is written with 4 or 8",
-                         it->name, bits);
+        return bq_export_refuse(it, " has %d bits, compressed-tensors is written with 4 or 8", bits);
     if (q->activations && (q->activations != 8 || s.element != BQ_INT8 || s.group > 0 || !s.symmetric))
-        return bq_refuse(BQ_DATA,
-                         "export: '%s': with quantized activations compressed-tensors is written for 8 and 8 "
-                         "bits, symmetric, one scale a row",
-                         it->name);
+        return bq_export_refuse(it, ": with quantized activations compressed-tensors is written for 8 and 8 "
+                                    "bits, symmetric, one scale a row");
     if (s.group > 0 && cols % s.group)
-        return bq_refuse(BQ_DATA, "export: '%s': groups of %lld do not divide its %lld columns", it->name,
-                         (long long)s.group, (long long)cols);
+        return bq_export_refuse(it, ": groups of %ld do not divide its %ld columns", (long)s.group,
+                                (long)cols);
     if (q->activations) {
         bq_export_add(job, item, CODES, 0, "", "I8", 2, (int64_t[]){rows, cols});
         bq_export_add(job, item, SCALE, cut, ".weight_scale", "F32", 2, (int64_t[]){rows, 1});

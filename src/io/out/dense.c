@@ -9,12 +9,10 @@ static int plan(bq_export_job *job, int item) {
     const bq_export_item *it = &job->item[item];
     bq_type type;
     if (it->quantized && it->q.pre.rows && it->q.activations)
-        return bq_refuse(
-            BQ_DATA,
-            "export: '%s': its inputs are multiplied by factors of their own (smoothquant without "
-            "fuse) and then rounded, which no plain checkpoint says; with bits.activations 16 the "
-            "weights absorb the factors",
-            it->name);
+        return bq_export_refuse(it,
+                                ": its inputs are multiplied by factors of their own (smoothquant without "
+                                "fuse) and then rounded, which no plain checkpoint says; with "
+                                "bits.activations 16 the weights absorb the factors");
     const char *dtype = it->quantized || bq_dtype_float(it->t->dtype, &type) ? "F32" : it->t->dtype;
     bq_export_add(job, item, 0, 0, "", dtype, it->t->dims, it->t->shape);
     return BQ_OK;

@@ -6,6 +6,7 @@
 #include "io/files.h"
 
 #include <errno.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,6 +17,15 @@
 static void *need(void *memory) {
     BQ_CHECK(memory, "no memory to plan an export");
     return memory;
+}
+
+int bq_export_refuse(const bq_export_item *item, const char *fmt, ...) {
+    char text[512];
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(text, sizeof text, fmt, ap);
+    va_end(ap);
+    return bq_refuse(BQ_DATA, "export: '%s'%s", item->name, text);
 }
 
 /* ---- items ---- */
@@ -61,28 +71,24 @@ static int check_result(const bq_export_item *item) {
     const bq_tensor *t = item->t;
     bq_mat m = q->code;
     int64_t rows = t->dims == 2 ? t->shape[0] : 1, cols = t->dims ? t->shape[t->dims - 1] : 1;
-    if (t->dims < 1 || t->dims > 2 || m.rows != rows || m.cols != cols) {
-        return bq_refuse(BQ_DATA, "export: '%s': result is (%lld, %lld), the tensor (%lld, %lld)", item->name,
-                         (long long)m.rows, (long long)m.cols, (long long)rows, (long long)cols);
-    }
-    if (m.type != BQ_I8)
-        return bq_refuse(BQ_DATA, "export: '%s': result is of type %s", item->name, bq_type_name(m.type));
+    if (t->dims < 1 || t->dims > 2 || m.rows != rows || m.cols != cols)
+        return bq_export_refuse(item, ": result is (%ld, %ld), the tensor (%ld, %ld)", (long)m.rows,
+                                (long)m.cols, (long)rows, (long)cols);
+    if (m.type != BQ_I8) return bq_export_refuse(item, ": result is of type %s", bq_type_name(m.type));
     int64_t group = q->scheme.group, groups = group > 0 ? (m.cols + group - 1) / group : 1;
     if (!bq_code_bits(q->scheme) || group >= m.cols || q->scale.type != BQ_F32 || q->scale.rows != m.rows ||
-        q->scale.cols != groups) {
-        return bq_refuse(BQ_DATA, "export: '%s': %d bits, scales (%lld, %lld) %s, wanted (%lld, %lld) f32",
-                         item->name, q->scheme.element, (long long)q->scale.rows, (long long)q->scale.cols,
-                         bq_type_name(q->scale.type), (long long)m.rows, (long long)groups);
-    }
+        q->scale.cols != groups)
+        return bq_export_refuse(item, ": %d bits, scales (%ld, %ld) %s, wanted (%ld, %ld) f32",
+                                q->scheme.element, (long)q->scale.rows, (long)q->scale.cols,
+                                bq_type_name(q->scale.type), (long)m.rows, (long)groups);
     int64_t zeros = q->scheme.symmetric ? 0 : m.rows;
     if (q->zero.rows != zeros || (zeros && (q->zero.type != BQ_F32 || q->zero.cols != groups)))
-        return bq_refuse(BQ_DATA, "export: '%s': zero points (%lld, %lld) %s, wanted (%lld, %lld) f32",
-                         item->name, (long long)q->zero.rows, (long long)q->zero.cols,
-                         bq_type_name(q->zero.type), (long long)zeros, (long long)groups);
+        return bq_export_refuse(item, ": zero points (%ld, %ld) %s, wanted (%ld, %ld) f32",
+                                (long)q->zero.rows, (long)q->zero.cols, bq_type_name(q->zero.type),
+                                (long)zeros, (long)groups);
     if (q->pre.rows && (q->pre.type != BQ_F32 || q->pre.rows != 1 || q->pre.cols != m.cols))
-        return bq_refuse(BQ_DATA, "export: '%s': factors (%lld, %lld) %s, wanted (1, %lld) f32", item->name,
-                         (long long)q->pre.rows, (long long)q->pre.cols, bq_type_name(q->pre.type),
-                         (long long)m.cols);
+        return bq_export_refuse(item, ": factors (%ld, %ld) %s, wanted (1, %ld) f32", (long)q->pre.rows,
+                                (long)q->pre.cols, bq_type_name(q->pre.type), (long)m.cols);
     return BQ_OK;
 }
 
@@ -90,8 +96,8 @@ static int check_result(const bq_export_item *item) {
 static int plan_replaced(bq_export_job *job, int i) {
     const bq_tensor *t = job->item[i].t;
     if (t->dims < 1 || t->dims > 2 || t->shape[t->dims - 1] > (int64_t)(BQ_EXPORT_BUFFER / 4))
-        return bq_refuse(BQ_DATA, "export: '%s' cannot be replaced: it has %d dimensions or too long rows",
-                         job->item[i].name, t->dims);
+        return bq_export_refuse(&job->item[i], " cannot be replaced: it has %d dimensions or too long rows",
+                                t->dims);
     bq_export_add(job, i, 0, 0, "", "F32", t->dims, t->shape);
     return BQ_OK;
 }
@@ -165,9 +171,8 @@ void bq_export_put_rows(bq_mat m, bq_writer *w) {
     size_t row = (size_t)m.cols * bq_type_size(m.type);
     if (m.ld == m.cols)
         bq_writer_put(w, m.data, row * (size_t)m.rows);
-    else {
+    else
         for (int64_t r = 0; r < m.rows; r++) bq_writer_put(w, bq_mat_at(m, r, 0), row);
-    }
 }
 
 static void put_replaced(bq_export_job *job, const bq_tensor *t, bq_writer *w) {
@@ -211,16 +216,13 @@ static void write_shard(bq_export_job *job, int shard) {
         bq_export_out key = {.t = {.name = bq_writer_at(w, i)->name}};
         const bq_export_out *out = bsearch(&key, job->out, (size_t)job->outs, sizeof *out, compare_outs);
         const bq_export_item *item = &job->item[out->item];
-        if (item->replaced) {
-            put_replaced(job, &out->t, w);
-            continue;
-        }
-        if (item->quantized && held != out->item && out->part != BQ_EXPORT_BARE) {
-            hold(job, item, &q);
-            held = out->item;
-        }
+        if (item->quantized && held != out->item && out->part != BQ_EXPORT_BARE)
+            hold(job, item, &q), held = out->item;
         const bq_qtensor *result = out->part == BQ_EXPORT_BARE ? &item->q : &q;
-        job->format->write(job, out, item->quantized ? result : NULL, w);
+        if (item->replaced)
+            put_replaced(job, &out->t, w);
+        else
+            job->format->write(job, out, item->quantized ? result : NULL, w);
     }
     job->hash[shard] = bq_writer_close(w);
 }
@@ -246,15 +248,11 @@ static void write_index(const bq_export_job *job) {
 static void write_config(bq_export_job *job) {
     json_t *config = job->config;
     char path[BQ_PATH];
-    size_t bytes;
     for (int i = 0; i < job->items; i++)
         if (job->item[i].added) json_object_set_new(config, "tie_word_embeddings", json_false());
     job->format->edit(job, config);
-    char *text = bq_json_text_of(config, &bytes);
     bq_path_join(path, sizeof path, job->out_dir, "config.json");
-    int err = bq_file_write_atomic(path, text, bytes);
-    BQ_CHECK(!err, "write of '%s' failed: %s", path, strerror(err));
-    free(text);
+    bq_json_write(path, config);
 }
 
 /* ---- the job ---- */
@@ -270,10 +268,7 @@ int bq_export_open(bq_export_job **out, const bq_weights *src, const char *out_d
     int rc = job->config ? BQ_OK : bq_refuse(BQ_DATA, "'%s' is not there", path);
     if (!rc) collect(job);
     if (!rc) rc = plan(job);
-    if (rc) {
-        bq_export_close(job);
-        return rc;
-    }
+    if (rc) return bq_export_close(job), rc;
     cut_shards(job, shard_bytes);
     job->hash = need(calloc((size_t)job->shards, sizeof *job->hash));
     if (job->outs) qsort(job->out, (size_t)job->outs, sizeof *job->out, compare_outs);

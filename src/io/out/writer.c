@@ -121,9 +121,8 @@ uint64_t bq_writer_close(bq_writer *w) {
     if (!err) err = bq_file_rename(w->temp, w->path);
     BQ_CHECK(!err, "write of '%s' failed: %s", w->path, strerror(err));
     free(w->temp);
-    w->temp = NULL;
     uint64_t hash = bq_hash_close(w->hash);
-    w->hash = NULL;
+    w->temp = NULL, w->hash = NULL;
     bq_writer_drop(w);
     return hash;
 }
@@ -142,16 +141,12 @@ void bq_writer_drop(bq_writer *w) {
 
 void bq_index_write(const char *path, size_t total, int count, const char *const *name,
                     const char *const *file) {
-    json_t *map = json_object(), *index = NULL;
-    for (int i = 0; i < count; i++) {
+    json_t *map = json_object();
+    for (int i = 0; i < count; i++)
         BQ_CHECK(json_object_set_new(map, name[i], json_string(file[i])) == 0, "no memory for an index");
-    }
-    index = json_pack("{s:{s:I}, s:o}", "metadata", "total_size", (json_int_t)total, "weight_map", map);
+    json_t *index =
+        json_pack("{s:{s:I}, s:o}", "metadata", "total_size", (json_int_t)total, "weight_map", map);
     BQ_CHECK(index, "no memory for an index");
-    size_t bytes;
-    char *text = bq_json_text_of(index, &bytes);
-    int err = bq_file_write_atomic(path, text, bytes);
-    BQ_CHECK(!err, "write of '%s' failed: %s", path, strerror(err));
-    free(text);
+    bq_json_write(path, index);
     json_decref(index);
 }

@@ -15,7 +15,7 @@ typedef enum {
     BQ_COMMAND_PLAN,
     BQ_COMMAND_EVAL,
     BQ_COMMAND_EXPORT,
-    BQ_COMMAND_INSPECT,
+    BQ_COMMAND_INSPECT, /* from here on: one process, without MPI */
     BQ_COMMAND_TOKENS,
     BQ_COMMAND_STATUS,
     BQ_COMMANDS

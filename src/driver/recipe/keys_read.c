@@ -30,9 +30,8 @@ int bq_origin_refuse(const bq_origin *from, const char *path, const char *fmt, .
     const char *set = bq_origin_set(from, path);
     snprintf(text, sizeof text, "%s%.200s: %s%s%s", set ? "--set " : "", set ? set : from->file, path,
              *path ? ": " : "", why);
-    for (char *c = text; *c; c++) { /* the file's bytes must not reach a terminal as commands */
+    for (char *c = text; *c; c++) /* the file's bytes must not reach a terminal as commands */
         if (iscntrl((unsigned char)*c)) *c = '?';
-    }
     return bq_refuse(BQ_USAGE, "%s", text);
 }
 
@@ -113,9 +112,8 @@ static int take_path(const bq_origin *from, const char *path, const bq_key *key,
     }
     const char *joint = *text == '/' || !*text ? "" : "/";
     if (!*folder && !*text) text = "/";
-    if (snprintf(to, BQ_PATH_MAX, "%s%s%s", folder, joint, text) >= BQ_PATH_MAX) {
+    if (snprintf(to, BQ_PATH_MAX, "%s%s%s", folder, joint, text) >= BQ_PATH_MAX)
         return refuse_value(from, path, key, value);
-    }
     json_t *clean = json_string(to); /* the folder's name comes from the system */
     if (!clean) return bq_origin_refuse(from, path, "the folder '%s' is not UTF-8", folder);
     json_decref(clean);
@@ -124,13 +122,11 @@ static int take_path(const bq_origin *from, const char *path, const bq_key *key,
 
 static int take_name(const bq_origin *from, const char *path, const bq_key *key, const json_t *value,
                      char *to) {
+    static const char letters[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-.";
     const char *text = json_string_value(value);
-    if (!text || strlen(text) > (size_t)key->max || *text == '.') return refuse_value(from, path, key, value);
-    for (const char *c = text; *c; c++) {
-        bool fits = (*c >= 'a' && *c <= 'z') || (*c >= 'A' && *c <= 'Z') || (*c >= '0' && *c <= '9');
-        if (!fits && !strchr("_-.", *c)) return refuse_value(from, path, key, value);
-    }
-    memcpy(to, text, strlen(text) + 1);
+    if (!text || strlen(text) > (size_t)key->max || *text == '.' || text[strspn(text, letters)])
+        return refuse_value(from, path, key, value);
+    strcpy(to, text);
     return BQ_OK;
 }
 
@@ -138,12 +134,8 @@ static int take_choice(const bq_origin *from, const char *path, const bq_key *ke
                        void *to) {
     const char *text = json_string_value(value);
     bq_choice c;
-    for (int i = 0; text && (c = bq_key_choice(key, i)).name; i++) {
-        if (strcmp(text, c.name) == 0) {
-            memcpy(to, &c.value, sizeof(int));
-            return BQ_OK;
-        }
-    }
+    for (int i = 0; text && (c = bq_key_choice(key, i)).name; i++)
+        if (strcmp(text, c.name) == 0) return memcpy(to, &c.value, sizeof(int)), BQ_OK;
     return refuse_value(from, path, key, value);
 }
 
@@ -168,9 +160,8 @@ static int take_integer(const bq_origin *from, const char *path, const bq_key *k
 static int take_real(const bq_origin *from, const char *path, const bq_key *key, const json_t *value,
                      double *to) {
     double x = json_number_value(value);
-    if (!json_is_number(value) || !(x >= key->min && x <= key->max)) {
+    if (!json_is_number(value) || !(x >= key->min && x <= key->max))
         return refuse_value(from, path, key, value);
-    }
     *to = x == 0 ? 0 : x; /* -0 and 0 are one value and shall have one fingerprint */
     return BQ_OK;
 }
@@ -202,9 +193,8 @@ static int take_element(reader *r, const char *path, const bq_key *list, const j
 
 static int take_list(reader *r, const char *path, const bq_key *key, const json_t *value, char *base) {
     size_t n = json_array_size(value);
-    if (!json_is_array(value) || n < (size_t)key->min || n > (size_t)key->max) {
+    if (!json_is_array(value) || n < (size_t)key->min || n > (size_t)key->max)
         return refuse_value(r->from, path, key, value);
-    }
     *(int *)(void *)(base + key->count) = (int)n;
     for (size_t i = 0; i < n; i++) {
         char inner[PATH];

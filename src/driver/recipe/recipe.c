@@ -37,9 +37,8 @@ static json_t *enter(json_t *node, const char *word, bool more, json_t *leaf) {
 /* Lay one "a.b.0.c=value" over the recipe; the tables judge the result. */
 static int lay(json_t *root, const char *set) {
     const char *equals = strchr(set, '='), *at = set;
-    if (!equals || equals == set || equals - set > 200) {
+    if (!equals || equals == set || equals - set > 200)
         return bq_refuse(BQ_USAGE, "--set %.200s: must be KEY=VALUE, such as calibration.samples=64", set);
-    }
     json_t *leaf = json_loads(equals + 1, JSON_DECODE_ANY | JSON_REJECT_DUPLICATES, NULL), *node = root;
     if (!leaf) leaf = json_string(equals + 1);
     if (!leaf) return bq_refuse(BQ_USAGE, "--set %.*s: the value is not UTF-8", (int)(equals - set), set);
@@ -128,15 +127,12 @@ static int check_passes(const bq_origin *from, const bq_recipe *r) {
 static int check_transforms(const bq_origin *from, const bq_recipe *r) {
     for (int i = 0; i < r->ntransform; i++) {
         const bq_transform *t = &r->transform[i];
-        const bool block[2] = {t->r1 == BQ_ROTATE_BLOCK, t->r2 == BQ_ROTATE_BLOCK};
-        const int64_t size[2] = {t->r1_block, t->r2_block};
         char path[64];
         for (int k = 0; k < 2; k++) {
+            bool block = (k ? t->r2 : t->r1) == BQ_ROTATE_BLOCK, sized = (k ? t->r2_block : t->r1_block) > 0;
+            const char *why = block ? "is missing, and r%d is block" : "is there, but r%d is not block";
             snprintf(path, sizeof path, "transforms.%d.r%d_block", i, k + 1);
-            if (block[k] == (size[k] > 0)) continue;
-            return bq_origin_refuse(
-                from, path, block[k] ? "is missing, and r%d is block" : "is there, but r%d is not block",
-                k + 1);
+            if (block != sized) return bq_origin_refuse(from, path, why, k + 1);
         }
         snprintf(path, sizeof path, "transforms.%d", i);
         if (!t->r1 && !t->r2) return bq_origin_refuse(from, path, "rotates nothing: r1 and r2 are none");
@@ -152,61 +148,42 @@ static int check_outputs(const bq_origin *from, const bq_recipe *r) {
     for (int i = 0; i < r->noutput; i++) {
         const char *dir = r->output[i].dir;
         snprintf(path, sizeof path, "outputs.%d.dir", i);
-        for (size_t k = 0; k < sizeof taken / sizeof *taken; k++) {
+        for (size_t k = 0; k < sizeof taken / sizeof *taken; k++)
             if (strcmp(dir, taken[k]) == 0) return bq_origin_refuse(from, path, "'%s' is the run's own", dir);
-        }
-        for (int k = 0; k < i; k++) {
-            if (strcmp(dir, r->output[k].dir)) continue;
-            return bq_origin_refuse(from, path, "is '%s', as outputs.%d: give one of them another", dir, k);
-        }
+        for (int k = 0; k < i; k++)
+            if (strcmp(dir, r->output[k].dir) == 0)
+                return bq_origin_refuse(from, path, "is '%s', as outputs.%d: give one of them another", dir,
+                                        k);
     }
     return BQ_OK;
 }
 
 /* Names that follow from other keys. */
 static void fill_names(bq_recipe *r) {
-    for (int i = 0; i < r->nphase; i++) {
-        bq_phase *p = &r->phase[i];
+    for (bq_phase *p = r->phase; p < r->phase + r->nphase; p++)
         if (!p->name[0])
             snprintf(p->name, sizeof p->name, "%s", bq_pass_kind_at(p->pass[p->npass - 1].kind)->name);
-    }
-    for (int i = 0; i < r->noutput; i++) {
-        bq_output *o = &r->output[i];
+    for (bq_output *o = r->output; o < r->output + r->noutput; o++)
         if (!o->dir[0]) snprintf(o->dir, sizeof o->dir, "%s", bq_format_choice(o->format).name);
-    }
 }
 
 /* ---- reading ---- */
 
-/* A key that names a file which stands for other keys of its pass: these are filled, so that the resolved
- * recipe does not need the file any more. */
-typedef struct {
-    const char *pass, *key;
-    int (*fill)(const char *path, void *options);
-} file_key;
-
-static int fill_autosmooth(const char *path, void *options) { return bq_quark_map(path, options); }
-
-static const file_key file_keys[] = {{"autosmoothquant", "map", fill_autosmooth}};
-
-static int fill_pass(bq_pass *p) {
-    const bq_pass_kind *kind = bq_pass_kind_at(p->kind);
-    int rc = BQ_OK;
-    for (size_t i = 0; i < sizeof file_keys / sizeof *file_keys && !rc; i++) {
-        const bq_key *key = kind->scope.key;
-        if (strcmp(kind->name, file_keys[i].pass)) continue;
-        while (strcmp(key->name, file_keys[i].key)) key++;
-        char *path = p->options + key->at;
-        if (path[0]) rc = file_keys[i].fill(path, p->options);
-        memset(path, 0, BQ_PATH_MAX);
-    }
-    return rc;
-}
-
+/* autosmoothquant's `map` names a file that stands for other keys of the pass.  These are filled, so that the
+ * resolved recipe does not need the file any more. */
 static int fill_files(bq_recipe *r) {
     int rc = BQ_OK;
     for (int i = 0; i < r->nphase; i++)
-        for (int k = 0; k < r->phase[i].npass && !rc; k++) rc = fill_pass(&r->phase[i].pass[k]);
+        for (int k = 0; k < r->phase[i].npass && !rc; k++) {
+            bq_pass *p = &r->phase[i].pass[k];
+            const bq_pass_kind *kind = bq_pass_kind_at(p->kind);
+            const bq_key *key = kind->scope.key;
+            if (strcmp(kind->name, "autosmoothquant")) continue;
+            while (strcmp(key->name, "map")) key++;
+            char *path = p->options + key->at;
+            if (path[0]) rc = bq_quark_map(path, (void *)p->options);
+            memset(path, 0, BQ_PATH_MAX);
+        }
     return rc;
 }
 
@@ -255,9 +232,8 @@ int bq_recipe_read(const char *path, int nset, char *const *set, bq_recipe *reci
 
 static int find_linear(const char *name) {
     const char *dot = strrchr(name, '.');
-    for (int i = 0; i < BQ_LINEARS; i++) {
+    for (int i = 0; i < BQ_LINEARS; i++)
         if (strcmp(dot ? dot + 1 : name, bq_linear_names[i]) == 0) return i;
-    }
     return -1;
 }
 

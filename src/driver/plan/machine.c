@@ -67,15 +67,15 @@ typedef struct {
     bq_mat x, w, w2, y;
 } probe;
 
-static void gemm(bq_dev *dev, const probe *p) { dev->op->gemm(dev, false, true, 1, p->x, p->w, 0, p->y); }
-static void copy(bq_dev *dev, const probe *p) { dev->op->copy(dev, p->w, p->w2); }
-
-/* Calls a second. */
-static double rate(bq_dev *dev, const probe *p, void (*work)(bq_dev *, const probe *), double at_least) {
+/* Products (else copies of w) a second, over at_least seconds. */
+static double rate(bq_dev *dev, const probe *p, bool product, double at_least) {
     double start = bq_seconds(), seconds;
     int64_t calls = 0;
     do {
-        work(dev, p);
+        if (product)
+            dev->op->gemm(dev, false, true, 1, p->x, p->w, 0, p->y);
+        else
+            dev->op->copy(dev, p->w, p->w2);
         dev->op->wait(dev);
         calls++;
         seconds = bq_seconds() - start;
@@ -92,8 +92,8 @@ void bq_machine_measure(bq_machine *m, bq_dev *dev, const bq_arch *arch, int64_t
         bq_arena_push(&dev->mem, s.rows, s.cols, BQ_F32), bq_arena_push(&dev->mem, s.t, s.rows, BQ_F32)};
     dev->op->zero(dev, p.x), dev->op->zero(dev, p.w);
     bq_comm_barrier(comm);
-    double flop = 2 * (double)(s.t * s.rows * s.cols) * rate(dev, &p, gemm, 0.3);
-    double memory = 8 * (double)(s.rows * s.cols) * rate(dev, &p, copy, 0.1);
+    double flop = 2 * (double)(s.t * s.rows * s.cols) * rate(dev, &p, true, 0.3);
+    double memory = 8 * (double)(s.rows * s.cols) * rate(dev, &p, false, 0.1);
     double *all = calloc(2 * (size_t)comm->size, sizeof *all);
     BQ_CHECK(all, "no memory for the rates of %d ranks", comm->size);
     all[2 * comm->rank] = flop, all[2 * comm->rank + 1] = memory;

@@ -22,6 +22,10 @@
 
 enum { GPU_BYTES = 64 << 20 }; /* workspace of libraries, results */
 
+/* Remedies. */
+static const char larger_machine[] = "this model needs a larger machine",
+                  shorter_samples[] = "take shorter samples";
+
 static void add(bq_plan *plan, const char *name, size_t bytes, bq_place place, const char *remedy) {
     if (bytes) plan->item[plan->items++] = (bq_plan_item){name, bytes, place, remedy};
 }
@@ -74,16 +78,6 @@ static size_t product_scratch(const bq_phase *phase, const bq_arch *arch, int64_
     return most;
 }
 
-static bq_pass_size pass_size(const bq_recipe *r, const bq_arch *arch, const bq_scheme *scheme,
-                              const bq_comm *comm) {
-    return (bq_pass_size){.arch = arch,
-                          .scheme = scheme,
-                          .tokens = r->calibration.length,
-                          .samples = r->calibration.samples,
-                          .replica = comm->replica,
-                          .nreplica = comm->nreplica};
-}
-
 /* Bytes of the pass that takes the most, and what it is. */
 static size_t working_memory(const bq_recipe *r, bq_pass_size of, const bq_pass **pass) {
     size_t most = 0;
@@ -101,11 +95,11 @@ static size_t working_memory(const bq_recipe *r, bq_pass_size of, const bq_pass 
 }
 
 /* The device arena of the phases: everything one block of training needs, whatever the depth. */
-static size_t plan_phases(bq_plan *plan, const bq_recipe *r, const bq_arch *arch, const bq_scheme *scheme,
-                          const bq_comm *comm) {
-    int64_t t = r->calibration.length;
+static size_t plan_phases(bq_plan *plan, const bq_recipe *r, bq_pass_size of) {
+    const bq_arch *arch = of.arch;
+    int64_t t = of.tokens;
     const bq_pass *pass = NULL; /* that takes the most */
-    size_t most = working_memory(r, pass_size(r, arch, scheme, comm), &pass), products = 0;
+    size_t most = working_memory(r, of, &pass), products = 0;
     bool calibrated = false, backward = false;
     for (int p = 0; p < r->nphase; p++) {
         const bq_phase *phase = &r->phase[p];
@@ -113,19 +107,15 @@ static size_t plan_phases(bq_plan *plan, const bq_recipe *r, const bq_arch *arch
         backward |= (bq_phase_traits(phase) & BQ_PASS_BACKWARD) != 0;
         products = larger(products, product_scratch(phase, arch, t));
     }
-    add(plan, "weights of one block, FP32", bq_block_need(arch), BQ_DEVICE,
-        "this model needs a larger machine");
-    add(plan, "its quantized form and gradients", bq_quantized_need(arch, scheme), BQ_DEVICE,
-        "this model needs a larger machine");
+    add(plan, "weights of one block, FP32", bq_block_need(arch), BQ_DEVICE, larger_machine);
+    add(plan, "its quantized form and gradients", bq_quantized_need(arch, of.scheme), BQ_DEVICE,
+        larger_machine);
     if (calibrated) {
-        add(plan, "activations of one sample", bq_work_need(arch, t, backward), BQ_DEVICE,
-            "take shorter samples");
-        add(plan, "op scratch", bq_op_scratch(t, arch->attention, 1) + products, BQ_DEVICE,
-            "take shorter samples");
+        add(plan, "activations of one sample", bq_work_need(arch, t, backward), BQ_DEVICE, shorter_samples);
+        add(plan, "op scratch", bq_op_scratch(t, arch->attention, 1) + products, BQ_DEVICE, shorter_samples);
         if (bq_recipe_prescaled(r))
             add(plan, "factors of inputs, inputs times them",
-                bq_quantized_need_pre(arch) + bq_block_pre_scratch(arch, t), BQ_DEVICE,
-                "take shorter samples");
+                bq_quantized_need_pre(arch) + bq_block_pre_scratch(arch, t), BQ_DEVICE, shorter_samples);
     }
     if (pass) {
         snprintf(plan->pass, sizeof plan->pass, "working memory of %s", bq_pass_kind_at(pass->kind)->name);
@@ -134,26 +124,19 @@ static size_t plan_phases(bq_plan *plan, const bq_recipe *r, const bq_arch *arch
     return sum_of(plan, BQ_DEVICE);
 }
 
-/* Codes, scales, zero points and factors of one linear, and what an exporter copies through. */
-static size_t export_need(const bq_arch *arch, const bq_scheme *scheme) {
-    bq_linear_most most = bq_linear_most_of(arch, scheme);
-    return most.codes + (2 * most.scales + most.cols) * sizeof(float) + BQ_EXPORT_BUFFER;
-}
-
 /* Host memory beside arena and streams, of which only one is taken at a time: three samples, a rotary table
- * and losses in the phases; a linear in the export; a window, its table and losses in the evaluation. */
+ * and losses in the phases; codes, scales, zero points and factors of a linear, and what it is copied through,
+ * in the export; a window, its table and losses in the evaluation. */
 static size_t buffers(const bq_recipe *r, const bq_arch *arch, const bq_scheme *scheme,
                       const bq_evals *evals) {
-    size_t h = (size_t)arch->model.hidden, d = (size_t)arch->model.head_dim,
-           t = (size_t)r->calibration.length;
-    int64_t steps = 0;
+    int64_t sample = r->calibration.length * (3 * arch->model.hidden + arch->model.head_dim), steps = 0;
     for (int p = 0; p < r->nphase; p++)
-        for (int i = 0; i < r->phase[p].npass; i++) {
-            int64_t n = bq_pass_training(&r->phase[p].pass[i], 0).steps;
-            steps = n > steps ? n : steps;
-        }
-    size_t most = t * (3 * h + d) * sizeof(float) + (size_t)steps * sizeof(double);
-    if (r->noutput) most = larger(most, export_need(arch, scheme));
+        for (int i = 0; i < r->phase[p].npass; i++)
+            steps = (int64_t)larger((size_t)steps, (size_t)bq_pass_training(&r->phase[p].pass[i], 0).steps);
+    size_t most = (size_t)sample * sizeof(float) + (size_t)steps * sizeof(double);
+    bq_linear_most one = bq_linear_most_of(arch, scheme);
+    if (r->noutput)
+        most = larger(most, one.codes + (2 * one.scales + one.cols) * sizeof(float) + BQ_EXPORT_BUFFER);
     return larger(most, bq_score_host(arch, evals));
 }
 
@@ -162,11 +145,11 @@ static void add_copies(bq_plan *plan, const bq_recipe *r, const bq_arch *arch, c
                        const bq_comm *comm) {
     size_t most = 0;
     add(plan, "a piece of weights being read", bq_source_need(arch, r->ntransform > 0), BQ_HOST,
-        "this model needs a larger machine");
+        larger_machine);
     for (int m = 0; m < arch->sites; m++)
         most = larger(most, (size_t)(arch->site[m].rows * arch->site[m].cols) * sizeof(float));
     add(plan, "copies of a block for its checkpoint", bq_quantized_need(arch, scheme), BQ_HOST,
-        "this model needs a larger machine");
+        larger_machine);
     if (comm->nreplica > 1)
         add(plan, "pinned memory for messages", 2 * most, BQ_PINNED, "start fewer ranks on a node");
 }
@@ -176,9 +159,9 @@ static size_t plan_ahead(bq_plan *plan, const bq_arch *arch, bool rotated, size_
     size_t next = bq_block_need(arch);
     if (arena + GPU_BYTES > plan->gpu) return 0;
     plan->ahead = bq_source_piece_most(arch, rotated);
-    add(plan, "weights of the next block", next, BQ_DEVICE, "this model needs a larger machine");
+    add(plan, "weights of the next block", next, BQ_DEVICE, larger_machine);
     add(plan, "buffers to read them ahead", BQ_AHEAD_SLOTS * (size_t)plan->ahead * sizeof(float), BQ_PINNED,
-        "this model needs a larger machine");
+        larger_machine);
     return next;
 }
 
@@ -238,7 +221,9 @@ void bq_plan_make(bq_plan *plan, const bq_recipe *r, const bq_arch *arch, const 
                   const bq_evals *evals, size_t gpu, int threads) {
     *plan = (bq_plan){.gpu = gpu, .limit = limit ? limit : bq_memory_available() / (size_t)comm->locals};
     int64_t h = arch->model.hidden, t = r->calibration.length, streams = 0;
-    size_t phases = plan_phases(plan, r, arch, scheme, comm);
+    bq_pass_size of = {.arch = arch, .scheme = scheme, .tokens = t, .samples = r->calibration.samples};
+    of.replica = comm->replica, of.nreplica = comm->nreplica;
+    size_t phases = plan_phases(plan, r, of);
     size_t evaluation = bq_score_need(arch, scheme, bq_recipe_prescaled(r), evals);
     size_t windows = bq_score_stream(arch, evals, comm->size);
     for (int p = 0; p < r->nphase; p++) {
@@ -252,9 +237,9 @@ void bq_plan_make(bq_plan *plan, const bq_recipe *r, const bq_arch *arch, const 
     plan->arena = larger(phases, evaluation);
     size_t calibration =
         (size_t)streams * bq_stream_need(bq_shard_of(r->calibration.samples, 0, comm->nreplica).count, t, h);
-    add(plan, "rotations", bq_rotated_need(r, arch), BQ_HOST, "this model needs a larger machine");
+    add(plan, "rotations", bq_rotated_need(r, arch), BQ_HOST, larger_machine);
     add(plan, "buffers of samples, of an exported linear", buffers(r, arch, scheme, evals), BQ_HOST,
-        "take shorter samples");
+        shorter_samples);
     if (comm->nstage > 1)
         add(plan, "micro-batches on their way", bq_pipeline_host(r, arch, micro), BQ_HOST,
             "take a smaller --micro");
@@ -270,7 +255,7 @@ void bq_plan_make(bq_plan *plan, const bq_recipe *r, const bq_arch *arch, const 
     size_t beside = gpu ? larger(calibration, windows)
                         : larger(phases + calibration, plan->arena + windows) - plan->arena;
     place_streams(plan, there, beside, scratch);
-    plan_midway(plan, r, pass_size(r, arch, scheme, comm));
+    plan_midway(plan, r, of);
     plan->total = process(plan);
     bq_effort_count(plan->effort, r, arch, comm, micro, split, evals, plan->keeps);
 }
@@ -319,8 +304,8 @@ size_t bq_plan_probe(const bq_plan *plan) {
 const char *bq_plan_home(const bq_plan *plan, char *text, size_t n) {
     static const char *const names[] = {
         [BQ_HOST] = "host memory", [BQ_PINNED] = "pinned host memory", [BQ_DEVICE] = "device memory"};
-    snprintf(text, n, "%s%s", plan->home.scratch ? "files in " : names[plan->home.place],
-             plan->home.scratch ? plan->home.scratch : "");
+    const char *scratch = plan->home.scratch;
+    snprintf(text, n, "%s%s", scratch ? "files in " : names[plan->home.place], scratch ? scratch : "");
     return text;
 }
 

@@ -8,7 +8,6 @@
 #include "driver/score/score.h"
 
 #include <stdio.h>
-#include <string.h>
 
 typedef struct {
     bq_source model;
@@ -30,13 +29,12 @@ static int look(void *ctx) {
     if (!code) code = bq_score_open(&e->evals, &e->recipe, &e->model, "--ctx");
     for (int i = 0; i < BQ_ARCH_LINEARS; i++)
         e->scheme[i] = (bq_scheme){a->rtn, -1, true, BQ_F32, BQ_GRID_AIMET};
-    size_t arena = code ? 0 : bq_score_need(arch, a->rtn ? e->scheme : NULL, false, &e->evals);
-    if (!code)
-        code = bq_plan_evaluation(arena + bq_score_host(arch, &e->evals),
-                                  bq_score_stream(arch, &e->evals, e->comm->size), a->memory, e->comm,
-                                  a->scratch, &e->home.scratch);
-    if (!code) code = bq_device_open(&e->dev, a, e->comm, arena);
-    return code;
+    if (code) return code;
+    size_t arena = bq_score_need(arch, a->rtn ? e->scheme : NULL, false, &e->evals);
+    code = bq_plan_evaluation(arena + bq_score_host(arch, &e->evals),
+                              bq_score_stream(arch, &e->evals, e->comm->size), a->memory, e->comm, a->scratch,
+                              &e->home.scratch);
+    return code ? code : bq_device_open(&e->dev, a, e->comm, arena);
 }
 
 /* Every byte is read once, for numbers that are none: on rank 0 alone. */

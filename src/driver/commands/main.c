@@ -15,9 +15,7 @@ static void introduce(void) {
     static const char *const names[] = {"OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         const char *rank = getenv(names[i]);
-        if (!rank) continue;
-        bq_log_identity(atoi(rank), 1);
-        return;
+        if (rank) return bq_log_identity(atoi(rank), 1);
     }
 }
 
@@ -39,9 +37,7 @@ int main(int argc, char **argv) {
     if (code || args.command == BQ_COMMAND_NONE) return code;
     if (args.verbose) bq_log_level(BQ_DEBUG);
     bq_comm comm = {.size = 1, .nstage = 1, .nreplica = 1};
-    bool alone = args.command == BQ_COMMAND_INSPECT || args.command == BQ_COMMAND_TOKENS ||
-                 args.command == BQ_COMMAND_STATUS;
-    if (alone) {
+    if (args.command >= BQ_COMMAND_INSPECT) {
         bq_log_identity(0, 1);
         return commands[args.command](&args, &comm);
     }

@@ -45,9 +45,8 @@ static int take_number(bq_args *args, const bq_option *o, const char *text) {
     errno = 0;
     long long x = strtoll(text, &end, 10);
     snprintf(must, sizeof must, "a whole number from %.0f to %.0f", o->min, o->max);
-    if (errno || end == text || *end || (double)x < o->min || (double)x > o->max) {
+    if (errno || end == text || *end || (double)x < o->min || (double)x > o->max)
         return complain_value(args, o, text, must);
-    }
     if (o->kind == INT)
         *(int *)(void *)((char *)args + o->at) = (int)x;
     else
@@ -57,20 +56,16 @@ static int take_number(bq_args *args, const bq_option *o, const char *text) {
 
 static int take_bytes(bq_args *args, const bq_option *o, const char *text) {
     static const char units[] = "KMGT";
-    char *end;
+    char *end, must[48];
     errno = 0;
     unsigned long long x = strtoull(text, &end, 10);
     const char *unit = *end ? strchr(units, *end) : NULL;
     int shift = unit ? 10 * (int)(unit - units + 1) : 0;
     if (unit) end += strcmp(end + 1, "iB") == 0 ? 3 : 1;
-    if (errno || *text < '0' || *text > '9' || *end || !x || x > (SIZE_MAX >> shift)) {
+    if (errno || *text < '0' || *text > '9' || *end || !x || x > (SIZE_MAX >> shift))
         return complain_value(args, o, text, "bytes, or a whole number with K, M, G or T");
-    }
-    if ((double)(x << shift) < o->min) {
-        char must[48];
-        snprintf(must, sizeof must, "at least %.0f bytes", o->min);
-        return complain_value(args, o, text, must);
-    }
+    snprintf(must, sizeof must, "at least %.0f bytes", o->min);
+    if ((double)(x << shift) < o->min) return complain_value(args, o, text, must);
     *(size_t *)(void *)((char *)args + o->at) = (size_t)x << shift;
     return BQ_OK;
 }
@@ -159,10 +154,7 @@ static int key_of(const bq_option *o) { return o->letter ? o->letter : FIRST_KEY
 
 static error_t parse(int key, char *arg, struct argp_state *state) {
     parsing *p = state->input;
-    if (key == HELP_KEY) {
-        p->help = true;
-        return ECANCELED;
-    }
+    if (key == HELP_KEY) return p->help = true, ECANCELED;
     if (key == ARGP_KEY_ARGS) {
         p->args->file = state->argv + state->next;
         p->args->nfile = state->argc - state->next;
@@ -266,10 +258,8 @@ static int parse_command(int argc, char **argv, bq_args *args) {
     form f;
     bq_command c = args->command;
     parsing p = {.args = args};
-    args->device = "auto", args->ctx = 2048, args->timeout = 600,
-    args->format = bq_format_find("compressed-tensors");
-    args->shard = BQ_SHARD_BYTES;
-    args->save_every = 300;
+    args->device = "auto", args->ctx = 2048, args->timeout = 600, args->save_every = 300;
+    args->format = bq_format_find("compressed-tensors"), args->shard = BQ_SHARD_BYTES;
     fill(&f, c);
     argp_parse(&f.argp, argc, argv, ARGP_SILENT, NULL, &p);
     if (p.code) return p.code;
@@ -280,9 +270,8 @@ static int parse_command(int argc, char **argv, bq_args *args) {
     }
     if (p.bad) return complain(c, "%.200s: %s", p.bad, why_bad(&p));
     if (args->nfile < bq_commands[c].low) return complain(c, "%s is missing", bq_commands[c].args);
-    if (args->nfile > bq_commands[c].high) {
+    if (args->nfile > bq_commands[c].high)
         return complain(c, "one argument too many: %.200s", args->file[bq_commands[c].high]);
-    }
     const char *why = lacks(args);
     if (why) return complain(c, "%s", why);
     if (check_environment(args)) return BQ_USAGE;
@@ -316,9 +305,8 @@ void bq_options_help(bq_command c, FILE *out) {
 }
 
 static bq_command find_command(const char *name) {
-    for (int i = 1; i < BQ_COMMANDS; i++) {
+    for (int i = 1; i < BQ_COMMANDS; i++)
         if (strcmp(name, bq_commands[i].name) == 0) return (bq_command)i;
-    }
     return BQ_COMMAND_NONE;
 }
 
@@ -339,13 +327,10 @@ int bq_options_parse(int argc, char **argv, bq_args *args) {
         return BQ_OK;
     }
     bq_command about = help && topic ? find_command(topic) : BQ_COMMAND_NONE;
-    if (help && topic && !about) {
-        return complain(BQ_COMMAND_NONE, "help %.200s: no such topic; there are recipe, %s", topic,
-                        there_are);
-    }
-    if (!help && strcmp(word, "--help") && strcmp(word, "-h")) {
+    if (help && topic && !about)
+        return complain(about, "help %.200s: no such topic; there are recipe, %s", topic, there_are);
+    if (!help && strcmp(word, "--help") && strcmp(word, "-h"))
         return complain(BQ_COMMAND_NONE, "%.200s: no such command; there are %s", word, there_are);
-    }
     if (speaks) bq_options_help(about, stdout);
     return BQ_OK;
 }

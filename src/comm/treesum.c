@@ -296,5 +296,4 @@ static void reduce(const bq_comm *comm, bq_dev *dev, bq_mat v, MPI_Op op) {
 }
 
 void bq_comm_stage_max(const bq_comm *comm, bq_dev *dev, bq_mat v) { reduce(comm, dev, v, MPI_MAX); }
-
 void bq_comm_fill_scales(const bq_comm *comm, bq_dev *dev, bq_mat v) { reduce(comm, dev, v, MPI_SUM); }

@@ -33,9 +33,8 @@ static const bq_key keys[] = {
     {"items", BQ_KEY_PATH, BQ_AT(options, items),
      .help = "File of questions, as tools/choices.py writes it (docs/formats.md)."},
     {"ctx", BQ_KEY_I64, BQ_AT(options, ctx), .value = "512", .min = 2, .max = 1 << 20,
-     .help =
-         "Tokens that a context with a choice may have; a longer one is refused, not cut. Memory is taken "
-         "for the longest there is."},
+     .help = "Tokens that a context with a choice may have; a longer one is refused, not cut. Memory is "
+             "taken for the longest there is."},
     {"limit", BQ_KEY_I64, BQ_AT(options, limit), .value = "0", .max = 1e9,
      .help = "Take the first so many items; 0: all."},
     {"normalize", BQ_KEY_CHOICE, BQ_AT(options, normalize), .value = "none", .choice = normalizations,
@@ -200,11 +199,10 @@ static void blame(const bq_eval *e, const double *score, char *text, size_t size
 }
 
 const bq_eval_kind bq_eval_kind_choice = {
-    .scope =
-        {"evals.N, eval: choice",
-         "Multiple choice by log-likelihood: the share of items whose right answer has the highest score. "
-         "Of equal scores the first one counts.",
-         keys, BQ_EVAL_OPTIONS_OF(options)},
+    .scope = {"evals.N, eval: choice",
+              "Multiple choice by log-likelihood: the share of items whose right answer has the highest "
+              "score. Of equal scores the first one counts.",
+              keys, BQ_EVAL_OPTIONS_OF(options)},
     .name = "choice",
     .value = "accuracy",
     .unit = "items",

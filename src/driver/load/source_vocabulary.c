@@ -38,27 +38,24 @@ static int check_tokenizer(const bq_source *src, const char *path, const bq_toke
     if (bq_weights_synthetic(src->weights)) return BQ_OK;
     if (strcmp(t->tokenizer, "bytes") == 0) {
         if (m->vocab <= 512) return BQ_OK;
-        return bq_refuse(
-            BQ_DATA,
-            "%s has the bytes of a text as tokens, 256 ids, the model's vocabulary has %ld: make it by "
-            "tools/prepare.py with --tokenizer %s",
-            path, (long)m->vocab, src->dir);
+        return bq_refuse(BQ_DATA,
+                         "%s has the bytes of a text as tokens, 256 ids, the model's vocabulary has %ld: "
+                         "make it by tools/prepare.py with --tokenizer %s",
+                         path, (long)m->vocab, src->dir);
     }
     name_tokenizer(src, own);
     if (*own && is_sha256(t->tokenizer)) {
         if (strcmp(t->tokenizer, own) == 0) return BQ_OK;
-        return bq_refuse(
-            BQ_DATA,
-            "%s was made by a tokenizer.json with SHA-256 %.12s..., the model's has %.12s...: make it again "
-            "by tools/prepare.py with --tokenizer %s",
-            path, t->tokenizer, own, src->dir);
+        return bq_refuse(BQ_DATA,
+                         "%s was made by a tokenizer.json with SHA-256 %.12s..., the model's has %.12s...: "
+                         "make it again by tools/prepare.py with --tokenizer %s",
+                         path, t->tokenizer, own, src->dir);
     }
     if (alike(t->vocab, m->vocab)) return BQ_OK;
-    return bq_refuse(
-        BQ_DATA,
-        "%s was made by a tokenizer of %ld ids (%.20s), the model's vocabulary has %ld: make it by "
-        "tools/prepare.py with the model's tokenizer",
-        path, (long)t->vocab, t->tokenizer, (long)m->vocab);
+    return bq_refuse(BQ_DATA,
+                     "%s was made by a tokenizer of %ld ids (%.20s), the model's vocabulary has %ld: make it "
+                     "by tools/prepare.py with the model's tokenizer",
+                     path, (long)t->vocab, t->tokenizer, (long)m->vocab);
 }
 
 int bq_source_check_tokens(const bq_source *src, const char *path, const bq_tokens *t, int64_t offset,

@@ -33,9 +33,8 @@ static int check(const bq_export_item *item) {
     if (!bq_export_is_linear(item))
         return bq_export_refuse(item, " is not the weight of a linear: gptq cannot hold it quantized");
     if (q->pre.rows)
-        return bq_export_refuse(item,
-                                ": its inputs are multiplied by factors of their own (smoothquant without "
-                                "fuse): gptq has no place for these, write safetensors");
+        return bq_export_refuse(item, ": its inputs are multiplied by factors of their own (smoothquant "
+                                      "without fuse): gptq has no place for these, write safetensors");
     if (q->activations)
         return bq_export_refuse(item,
                                 ": its inputs are rounded to %d bits, which gptq cannot say: write "

@@ -174,7 +174,6 @@ int bq_acts_open(bq_acts **out, const char *path, int64_t samples, int64_t token
 }
 
 void bq_acts_join(bq_acts *a, const bq_comm *comm) { a->mpio = bq_mpio_open(comm, a->path, dataset); }
-
 bool bq_acts_joined(const bq_acts *a) { return a->mpio; }
 
 static int64_t place_of(const bq_acts *a, int64_t sample) {

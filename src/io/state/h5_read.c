@@ -54,7 +54,6 @@ static bool open_as(bq_h5 *h, const char *path, int flags, uint64_t *tag) {
 }
 
 bool bq_h5_open(bq_h5 *h, const char *path, uint64_t *tag) { return open_as(h, path, O_RDONLY, tag); }
-
 bool bq_h5_open_rw(bq_h5 *h, const char *path) { return open_as(h, path, O_RDWR, NULL); }
 
 int bq_h5_take(bq_h5 *h) {

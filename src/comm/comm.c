@@ -128,25 +128,29 @@ int bq_comm_agree(const bq_comm *comm, int mine) {
     return all;
 }
 
-/* Count a broadcast from rank 0 of a communicator: the root has sent the bytes to every other rank. */
-static void count_bcast(int rank, int size, size_t bytes) {
-    *(rank ? &bq_spent.received : &bq_spent.sent) += (int64_t)bytes * (rank ? 1 : size - 1);
-}
-
 int bq_comm_most = 1 << 30;
 
 /* How many of `left` elements the next call of MPI gets. */
 static int piece_of(int64_t left) { return left < bq_comm_most ? (int)left : bq_comm_most; }
 
-void bq_comm_bcast(const bq_comm *comm, void *data, size_t bytes) {
-    count_bcast(comm->rank, comm->size, bytes);
+/* From rank 0 of a communicator, which has sent the bytes to every other rank. */
+static void bcast(const bq_comm *comm, MPI_Comm of, int rank, int size, void *data, size_t bytes) {
+    *(rank ? &bq_spent.received : &bq_spent.sent) += (int64_t)bytes * (rank ? 1 : size - 1);
     for (size_t at = 0; at < bytes;) {
         int piece = piece_of((int64_t)(bytes - at));
         MPI_Request request;
-        MPI_Ibcast((char *)data + at, piece, MPI_BYTE, 0, comm->world, &request);
+        MPI_Ibcast((char *)data + at, piece, MPI_BYTE, 0, of, &request);
         bq_comm_wait(comm, &request, 1);
         at += (size_t)piece;
     }
+}
+
+void bq_comm_bcast(const bq_comm *comm, void *data, size_t bytes) {
+    bcast(comm, comm->world, comm->rank, comm->size, data, bytes);
+}
+
+void bq_comm_stage_bcast(const bq_comm *comm, void *data, int bytes) {
+    bcast(comm, comm->stage, comm->replica, comm->nreplica, data, (size_t)bytes);
 }
 
 /* Move values [at, end) of rank r to rank 0; these two ranks call it. */
@@ -171,24 +175,14 @@ void bq_comm_gather(const bq_comm *comm, double *values, int64_t total) {
     }
 }
 
-void bq_comm_barrier(const bq_comm *comm) {
+static void barrier(const bq_comm *comm, MPI_Comm of) {
     MPI_Request request;
-    MPI_Ibarrier(comm->world, &request);
+    MPI_Ibarrier(of, &request);
     bq_comm_wait(comm, &request, 1);
 }
 
-void bq_comm_stage_barrier(const bq_comm *comm) {
-    MPI_Request request;
-    MPI_Ibarrier(comm->stage, &request);
-    bq_comm_wait(comm, &request, 1);
-}
-
-void bq_comm_stage_bcast(const bq_comm *comm, void *data, int bytes) {
-    MPI_Request request;
-    count_bcast(comm->replica, comm->nreplica, (size_t)bytes);
-    MPI_Ibcast(data, bytes, MPI_BYTE, 0, comm->stage, &request);
-    bq_comm_wait(comm, &request, 1);
-}
+void bq_comm_barrier(const bq_comm *comm) { barrier(comm, comm->world); }
+void bq_comm_stage_barrier(const bq_comm *comm) { barrier(comm, comm->stage); }
 
 /* A reduction is counted as if each value were sent once and received once. */
 void bq_comm_reduce(const bq_comm *comm, void *values, int64_t count, MPI_Datatype type, MPI_Op op) {
@@ -205,7 +199,7 @@ void bq_comm_reduce(const bq_comm *comm, void *values, int64_t count, MPI_Dataty
 
 int bq_comm_rank_of(const bq_comm *comm, int replica) { return comm->istage * comm->nreplica + replica; }
 
-enum { FLOW = 7 }; /* tag */
+enum { FLOW = 7 /* tag */, PIECE = 1 << 20 };
 
 MPI_Datatype bq_comm_floats(int64_t count, int piece) {
     MPI_Datatype one, all, part[2];
@@ -223,26 +217,24 @@ MPI_Datatype bq_comm_floats(int64_t count, int piece) {
     return all;
 }
 
-enum { PIECE = 1 << 20 };
+/* The type of a message, and how many of it: floats, or one of a type that stands for all of them. */
+static int message(int64_t count, MPI_Datatype *type) {
+    *type = count <= bq_comm_most ? MPI_FLOAT : bq_comm_floats(count, piece_of(PIECE));
+    return *type == MPI_FLOAT ? (int)count : 1;
+}
 
 void bq_comm_send(const bq_comm *comm, int to, const float *data, int64_t count, MPI_Request *request) {
+    MPI_Datatype type;
+    int n = message(count, &type);
     bq_spent.sent += count * (int64_t)sizeof(float);
-    if (count <= bq_comm_most) {
-        MPI_Isend(data, (int)count, MPI_FLOAT, to, FLOW, comm->world, request);
-        return;
-    }
-    MPI_Datatype all = bq_comm_floats(count, piece_of(PIECE));
-    MPI_Isend(data, 1, all, to, FLOW, comm->world, request);
-    MPI_Type_free(&all);
+    MPI_Isend(data, n, type, to, FLOW, comm->world, request);
+    if (type != MPI_FLOAT) MPI_Type_free(&type);
 }
 
 void bq_comm_receive(const bq_comm *comm, int from, float *data, int64_t count, MPI_Request *request) {
+    MPI_Datatype type;
+    int n = message(count, &type);
     bq_spent.received += count * (int64_t)sizeof(float);
-    if (count <= bq_comm_most) {
-        MPI_Irecv(data, (int)count, MPI_FLOAT, from, FLOW, comm->world, request);
-        return;
-    }
-    MPI_Datatype all = bq_comm_floats(count, piece_of(PIECE));
-    MPI_Irecv(data, 1, all, from, FLOW, comm->world, request);
-    MPI_Type_free(&all);
+    MPI_Irecv(data, n, type, from, FLOW, comm->world, request);
+    if (type != MPI_FLOAT) MPI_Type_free(&type);
 }

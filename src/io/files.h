@@ -52,6 +52,10 @@ int bq_file_append(const char *path, const void *data, size_t bytes);
  * it fails before the rename, temp stays. */
 int bq_file_rename(const char *temp, const char *path);
 
+/* A copy of the text, for free().  Room for one more element behind `count`: the array, moved where it grows. */
+char *bq_text_copy(const char *text);
+void *bq_grow(void *array, int count, int *room, size_t size);
+
 /* Create the directory and those above it.  It may exist already. */
 int bq_dir_make(const char *path);
 /* Make renames and new names in a directory durable.  Where the file system cannot sync a directory

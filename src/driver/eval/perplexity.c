@@ -8,15 +8,12 @@
 #include <stdio.h>
 #include <string.h>
 
+#define NUMBER(name, least, most, text, blurb)                                                               \
+    { #name, BQ_KEY_I64, BQ_AT(bq_perplexity, name), text, .min = least, .max = most, .help = blurb }
 #define NUMBERS                                                                                              \
-    {"ctx",    BQ_KEY_I64,     BQ_AT(bq_perplexity, ctx),    .value = "2048",                                \
-     .min = 2, .max = 1 << 20, .help = "Tokens of a window."},                                               \
-        {"windows",    BQ_KEY_I64, BQ_AT(bq_perplexity, windows),                                            \
-         .value = "0", .max = 1e9, .help = "How many windows; 0: all."},                                     \
-    {                                                                                                        \
-        "offset", BQ_KEY_I64, BQ_AT(bq_perplexity, offset), .value = "0", .max = 1e15,                       \
-                                                            .help = "First token."                           \
-    }
+    NUMBER(ctx, 2, 1 << 20, "2048", "Tokens of a window."),                                                  \
+        NUMBER(windows, 0, 1e9, "0", "How many windows; 0: all."),                                           \
+        NUMBER(offset, 0, 1e15, "0", "First token.")
 
 static const bq_key object_keys[] = {{"tokens", BQ_KEY_PATH, BQ_AT(bq_perplexity, tokens), .value = "",
                                       .help = "Tokens file; left out: no evaluation."},

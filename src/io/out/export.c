@@ -119,10 +119,7 @@ static int plan(bq_export_job *job) {
 
 void bq_export_add(bq_export_job *job, int item, int part, size_t cut, const char *suffix, const char *dtype,
                    int dims, const int64_t *shape) {
-    if (job->outs == job->room) {
-        job->room = job->room ? 2 * job->room : 256;
-        job->out = need(realloc(job->out, (size_t)job->room * sizeof *job->out));
-    }
+    job->out = bq_grow(job->out, job->outs, &job->room, sizeof *job->out);
     const char *base = job->item[item].name;
     char *name = NULL;
     BQ_CHECK(asprintf(&name, "%.*s%s", (int)(strlen(base) - cut), base, suffix) >= 0, "no memory for a name");

@@ -32,14 +32,9 @@ bq_writer *bq_writer_plan(void) {
 void bq_writer_add(bq_writer *w, const char *name, const char *dtype, int dims, const int64_t *shape) {
     BQ_CHECK(w->fd < 0 && dims >= 0 && dims <= BQ_TENSOR_DIMS && bq_dtype_name(dtype), "%s: bad tensor %s",
              name, dtype);
-    if (w->count == w->room) {
-        w->room = w->room ? 2 * w->room : 64;
-        w->at = realloc(w->at, (size_t)w->room * sizeof *w->at);
-        BQ_CHECK(w->at, "no memory for %d tensors", w->room);
-    }
+    w->at = bq_grow(w->at, w->count, &w->room, sizeof *w->at);
     bq_tensor *t = &w->at[w->count++];
-    *t = (bq_tensor){.name = strdup(name), .dtype = bq_dtype_name(dtype), .dims = dims};
-    BQ_CHECK(t->name, "no memory for a name");
+    *t = (bq_tensor){.name = bq_text_copy(name), .dtype = bq_dtype_name(dtype), .dims = dims};
     if (dims) memcpy(t->shape, shape, (size_t)dims * sizeof *shape);
     int64_t bits = bq_tensor_count(t) * bq_dtype_bits(dtype);
     BQ_CHECK(bits >= 0 && bits % 8 == 0, "%s: its shape does not fill bytes", name);
@@ -92,8 +87,7 @@ void bq_writer_open(bq_writer *w, const char *path) {
     if (w->count) qsort(w->at, (size_t)w->count, sizeof *w->at, by_dtype_and_name);
     char *text = header_text(w);
     bq_temp_name(temp, sizeof temp, path);
-    w->path = strdup(path), w->temp = strdup(temp);
-    BQ_CHECK(w->path && w->temp, "no memory for a path");
+    w->path = bq_text_copy(path), w->temp = bq_text_copy(temp);
     int err = bq_file_create(temp, &w->fd);
     BQ_CHECK(!err, "cannot create '%s': %s", temp, bq_file_why(err));
     w->hash = bq_hash_open();

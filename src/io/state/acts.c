@@ -45,7 +45,7 @@ struct bq_acts {
     uint64_t *hash;  /* (samples) as logged */
     bool *has;       /* (samples) */
     record *waiting; /* records of samples that are written, but may not be on disk */
-    size_t count, room;
+    int count, room;
     double since; /* when the first of them began to wait */
 };
 
@@ -97,10 +97,10 @@ static bq_acts *make(const char *path, int64_t samples, int64_t tokens, int64_t 
     a->bytes = (size_t)(tokens * hidden) * sizeof(float);
     a->identity = identity_of(fingerprint, samples, tokens, hidden);
     a->fd = a->log = -1;
-    a->path = strdup(path);
+    a->path = bq_text_copy(path);
     a->hash = calloc((size_t)samples, sizeof *a->hash);
     a->has = calloc((size_t)samples, sizeof *a->has);
-    BQ_CHECK(a->path && a->hash && a->has, "no memory for the log of %" PRId64 " samples", samples);
+    BQ_CHECK(a->hash && a->has, "no memory for the log of %" PRId64 " samples", samples);
     return a;
 }
 
@@ -199,7 +199,7 @@ static bool get(bq_acts *a, int64_t sample, float *data) {
 /* Sync the data, then append their records.  So a record never stands for data that a power failure could
  * lose. */
 static void flush(bq_acts *a) {
-    size_t bytes = a->count * sizeof(record);
+    size_t bytes = (size_t)a->count * sizeof(record);
     ssize_t n;
     errno = bq_fault("acts_sync") ? EIO : bq_raw_sync(a->fd);
     if (errno) fail(a, "sync");
@@ -212,14 +212,10 @@ static void flush(bq_acts *a) {
 }
 
 static void await_sync(bq_acts *a, record r) {
-    if (a->count == a->room) {
-        a->room = a->room ? 2 * a->room : 16;
-        a->waiting = realloc(a->waiting, a->room * sizeof r);
-        BQ_CHECK(a->waiting, "no memory for the log of %zu samples", a->room);
-    }
+    a->waiting = bq_grow(a->waiting, a->count, &a->room, sizeof r);
     if (a->count == 0) a->since = bq_seconds();
     a->waiting[a->count++] = r;
-    if (a->count * a->bytes >= BATCH || bq_seconds() - a->since >= BATCH_SECONDS) flush(a);
+    if ((size_t)a->count * a->bytes >= BATCH || bq_seconds() - a->since >= BATCH_SECONDS) flush(a);
 }
 
 void bq_acts_write(bq_acts *a, int64_t sample, const float *data) {

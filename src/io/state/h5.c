@@ -67,26 +67,15 @@ static int64_t must(bq_h5 *h, int64_t result) {
     return result;
 }
 
-static char *text_of(const char *path) {
-    char *s = strdup(path);
-    BQ_CHECK(s, "no memory for a path");
-    return s;
-}
-
-/* The oldest structures, whatever the library's default is: our reader and every HDF5 know them. */
-static hid_t earliest(bq_h5 *h) {
-    hid_t plist = must(h, H5Pcreate(H5P_FILE_ACCESS));
-    must(h, H5Pset_libver_bounds(plist, H5F_LIBVER_EARLIEST, H5F_LIBVER_LATEST));
-    return plist;
-}
-
 void bq_h5_create(bq_h5 *h, const char *path) {
     bq_h5_init();
     char temp[BQ_PATH + 32];
     bq_temp_name(temp, sizeof temp, path);
-    *h = (bq_h5){.fd = -1, .path = text_of(path), .temp = text_of(temp)};
+    *h = (bq_h5){.fd = -1, .path = bq_text_copy(path), .temp = bq_text_copy(temp)};
     if (bq_fault("h5_create")) errno = ENOSPC, bq_h5_fail(h, "write");
-    hid_t plist = earliest(h);
+    /* The oldest structures, whatever the library's default is: our reader and every HDF5 know them. */
+    hid_t plist = must(h, H5Pcreate(H5P_FILE_ACCESS));
+    must(h, H5Pset_libver_bounds(plist, H5F_LIBVER_EARLIEST, H5F_LIBVER_LATEST));
     h->file = must(h, H5Fcreate(h->temp, H5F_ACC_EXCL, H5P_DEFAULT, plist));
     must(h, H5Pclose(plist));
     bq_h5_put_group(h, NULL);

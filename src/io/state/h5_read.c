@@ -46,8 +46,7 @@ static bool open_raw(bq_h5 *h, int flags, uint64_t *tag) {
 }
 
 static bool open_as(bq_h5 *h, const char *path, int flags, uint64_t *tag) {
-    *h = (bq_h5){.fd = -1, .path = strdup(path)};
-    BQ_CHECK(h->path, "no memory for a path");
+    *h = (bq_h5){.fd = -1, .path = bq_text_copy(path)};
     if (open_raw(h, flags, tag) && bq_h5_load_super(h) && bq_h5_get_group(h, NULL)) return true;
     bq_h5_close(h);
     return false;

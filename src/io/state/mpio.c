@@ -4,6 +4,7 @@
 #include "base/die.h"
 #include "base/meter.h"
 #include "comm/heartbeat.h"
+#include "io/files.h"
 #include "io/state/h5.h"
 
 #include <hdf5.h>
@@ -33,8 +34,7 @@ bq_mpio *bq_mpio_open(const bq_comm *comm, const char *path, const char *name) {
     bq_mpio *m = calloc(1, sizeof *m);
     BQ_CHECK(m, "no memory for a stream file");
     m->comm = comm;
-    m->path = strdup(path);
-    BQ_CHECK(m->path, "no memory for a path");
+    m->path = bq_text_copy(path);
     hid_t plist = must(path, "open", H5Pcreate(H5P_FILE_ACCESS));
     must(path, "open", H5Pset_fapl_mpio(plist, comm->stage, MPI_INFO_NULL));
     must(path, "open", H5Pset_libver_bounds(plist, H5F_LIBVER_EARLIEST, H5F_LIBVER_LATEST));

@@ -125,8 +125,8 @@ static size_t plan_phases(bq_plan *plan, const bq_recipe *r, bq_pass_size of) {
 }
 
 /* Host memory beside arena and streams, of which only one is taken at a time: three samples, a rotary table
- * and losses in the phases; codes, scales, zero points and factors of a linear, and what it is copied through,
- * in the export; a window, its table and losses in the evaluation. */
+ * and losses in the phases; codes, scales, zero points and factors of a linear, and what it is copied
+ * through, in the export; a window, its table and losses in the evaluation.  */
 static size_t buffers(const bq_recipe *r, const bq_arch *arch, const bq_scheme *scheme,
                       const bq_evals *evals) {
     int64_t sample = r->calibration.length * (3 * arch->model.hidden + arch->model.head_dim), steps = 0;

@@ -41,8 +41,7 @@ static const char *const copied[] = {
     NULL,
 };
 
-/* The entries of dir in order of name; the caller frees the list and each entry.  -1 if dir cannot be
- * read. */
+/* The entries of dir in order of name; the caller frees the list and each entry. -1 if dir cannot be read. */
 static int entries(const char *dir, struct dirent ***list) {
     int n = scandir(dir, list, NULL, NULL);
     for (int i = 1; i < n; i++) { /* not alphasort, which depends on the locale; lists are short */

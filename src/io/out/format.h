@@ -55,8 +55,8 @@ struct bq_export_job {
     char *buffer;   /* BQ_EXPORT_BUFFER bytes, free for use in write */
 };
 
-/* For plan: refuse an item (BQ_DATA), "export: '<name>'<text>".  Add an out to it.  Its name is the item's without
- * the last `cut` characters, then suffix. */
+/* For plan: refuse an item (BQ_DATA), "export: '<name>'<text>".  Add an out to it.  Its name is the item's
+ * without the last `cut` characters, then suffix.  */
 int bq_export_refuse(const bq_export_item *item, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 void bq_export_add(bq_export_job *job, int item, int part, size_t cut, const char *suffix, const char *dtype,
                    int dims, const int64_t *shape);

@@ -57,9 +57,8 @@ void bq_acts_sync(bq_acts *a);
  * over stage for a joined file. */
 void bq_acts_close(bq_acts *a);
 
-/* Parse a log.  Sets hash[s] and has[s] for each whole record of a sample s < samples that has this
- * identity; the last record of a sample counts.  All other bytes are skipped.  Returns the number of
- * records used. */
+/* Parse a log.  Sets hash[s] and has[s] for each whole record of a sample s < samples that has this identity;
+ * the last record of a sample counts.  All other bytes are skipped.  Returns the number of records used.  */
 int64_t bq_acts_parse(const void *log, size_t bytes, uint64_t identity, int64_t samples, uint64_t *hash,
                       bool *has);
 

@@ -43,7 +43,8 @@ void bq_h5_init(void);
 void bq_h5_create(bq_h5 *h, const char *path);
 /* Make a group in the root and put into it from now on; NULL goes back to the root. */
 void bq_h5_put_group(bq_h5 *h, const char *name);
-/* Put a scalar attribute (BQ_I32 or BQ_I64), or a text: a string of fixed length strlen + 1, null-terminated. */
+/* Put a scalar attribute (BQ_I32 or BQ_I64), or a text: a string of fixed length strlen + 1,
+ * null-terminated. */
 void bq_h5_put_int(bq_h5 *h, const char *name, bq_type type, int64_t value);
 void bq_h5_put_text(bq_h5 *h, const char *name, const char *text);
 /* Put what each file begins with: format, version and fingerprint, in the root. */
@@ -65,8 +66,9 @@ _Noreturn void bq_h5_fail(bq_h5 *h, const char *what);
 /* The reason why the last call of the HDF5 library failed, as text. */
 const char *bq_h5_reason(char text[BQ_WHY]);
 
-/* Reading a file.  Open:  tag NULL: do not look for a seal.  Else a seal must be there and agree with all bytes,
- * before the structure is read; *tag is its tag.  On false nothing stays open; why and absent are set. */
+/* Reading a file.  Open: tag NULL: do not look for a seal.  Else a seal must be there and agree with all
+ * bytes, before the structure is read; *tag is its tag.  On false nothing stays open; why and absent are
+ * set. */
 bool bq_h5_open(bq_h5 *h, const char *path, uint64_t *tag);
 /* The same for an own file (base/open.h) without a seal, with a descriptor that may also write.  take hands
  * it to the caller and closes the rest: so what is written to is the file that was checked. */

@@ -16,7 +16,8 @@ _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "files are little-endi
 
 enum { CHUNK = 1 << 18 }; /* a chunk is still in the L2 cache when it is hashed */
 
-/* Read to `to`, or write what is at `from`; the other is NULL.  Time and bytes are counted as spent on files. */
+/* Read to `to`, or write what is at `from`; the other is NULL.  Time and bytes are counted as spent on
+ * files. */
 static bool move(int fd, char *to, const char *from, size_t bytes, int64_t offset) {
     double start = bq_seconds();
     size_t done = 0;

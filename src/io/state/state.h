@@ -41,8 +41,7 @@ void bq_state_save(bq_state *state, const char *const *names, const uint64_t *ha
 /* The latest sweep for which <run_dir>/ckpt/state.json lists the block as done by the phase; -1: none. */
 int bq_state_listed(const char *run_dir, int phase, int block);
 
-/* Does <run_dir>/ckpt/state.json have another hash for that part?  False if it has none, or cannot be
- * read. */
+/* Does <run_dir>/ckpt/state.json have another hash for that part? False if it has none, or cannot be read. */
 bool bq_state_differs(const char *run_dir, const char *name, uint64_t hash);
 
 void bq_state_close(bq_state *state); /* NULL is fine */

@@ -3,7 +3,49 @@
 #include "base/die.h"
 #include "base/meter.h"
 #include "comm/nccl.h"
-#include "comm/staged.h"
+
+/* ---- matrices of a device in memory that MPI can use ---- */
+
+/* Where the device is the host the view of a matrix is the matrix itself; else it is in the device's staging
+ * memory (pinned), contiguous.  One area is open at a time; its views are valid until the next one is
+ * opened. */
+typedef struct {
+    bq_dev *dev;
+    char *at;
+} staging;
+
+static size_t view_bytes(int64_t rows, int64_t cols) {
+    size_t bytes = (size_t)(rows * cols) * sizeof(float);
+    return (bytes + BQ_ARENA_ALIGN - 1) / BQ_ARENA_ALIGN * BQ_ARENA_ALIGN;
+}
+
+static bool apart(const staging *s) { return s->dev->mem.place == BQ_DEVICE; }
+
+static staging open_staging(bq_dev *dev, size_t bytes) {
+    return (staging){dev, dev->mem.place == BQ_DEVICE ? dev->op->stage(dev, bytes) : NULL};
+}
+
+/* The view of m, contents undefined; with m's contents after the device's next wait; and its copy back to
+ * m. */
+static bq_mat view_room(staging *s, bq_mat m) {
+    if (!apart(s)) return m;
+    bq_mat room = bq_mat_host(s->at, m.rows, m.cols, m.type);
+    room.place = BQ_PINNED;
+    s->at += view_bytes(m.rows, m.cols);
+    return room;
+}
+
+static bq_mat view_get(staging *s, bq_mat m) {
+    bq_mat room = view_room(s, m);
+    if (apart(s)) s->dev->op->get(s->dev, m, room);
+    return room;
+}
+
+static void view_put(staging *s, bq_mat view, bq_mat m) {
+    if (apart(s)) s->dev->op->put(s->dev, view, m);
+}
+
+/* ---- the tree ---- */
 
 /* Are these two nodes siblings, the first the left one? */
 static bool siblings(int level, int64_t index, int level2, int64_t index2) {
@@ -88,21 +130,6 @@ static bq_mat floats(bq_mat m) {
 
 enum { F32 = sizeof(float) };
 
-/* Bytes of staging memory for an exchange: my nodes, and my rows of the others' nodes. */
-static size_t staging(const bq_treesum *sum, const bq_comm *comm, const bq_shard *leaves, bq_shard rows) {
-    int64_t cols = floats(sum->buffer[0]).cols;
-    size_t bytes = (size_t)sum->nodes * bq_stage_need(rows.total, cols, BQ_F32);
-    for (int r = 0, most; r < comm->nreplica; r++)
-        bytes += (size_t)shape(leaves[r].first, leaves[r].count, NULL, &most) *
-                 bq_stage_need(rows.count, cols, BQ_F32);
-    return bytes;
-}
-
-static int nodes_of(const bq_shard *leaves, int replica) {
-    int most;
-    return shape(leaves[replica].first, leaves[replica].count, NULL, &most);
-}
-
 /* What the other replicas send: my rows of each of their nodes, side by side in the order of their leaves. */
 typedef struct {
     bq_mat first;
@@ -122,8 +149,8 @@ static void expect(bq_treesum *sum, const bq_comm *comm, const bq_shard *leaves,
     const bq_mat *like = &sum->buffer[0];
     theirs->apart = bq_arena_need(rows.count, like->cols, like->type);
     theirs->at[0] = 0;
-    for (int r = 0; r < comm->nreplica; r++) {
-        int n = r == comm->replica ? 0 : nodes_of(leaves, r);
+    for (int r = 0, most; r < comm->nreplica; r++) {
+        int n = r == comm->replica ? 0 : shape(leaves[r].first, leaves[r].count, NULL, &most);
         theirs->at[r + 1] = theirs->at[r] + n;
         for (int k = 0; k < n; k++) {
             bq_mat m = bq_arena_push(&sum->dev->mem, rows.count, like->cols, like->type);
@@ -184,17 +211,19 @@ static void exchange(bq_treesum *sum, const bq_comm *comm, const bq_shard *leave
         exchange_nccl(sum, comm, rows, theirs);
         return;
     }
-    bq_stage stage = bq_stage_open(sum->dev, staging(sum, comm, leaves, rows));
+    int64_t cols = floats(sum->buffer[0]).cols;
+    staging s = open_staging(sum->dev, (size_t)sum->nodes * view_bytes(rows.total, cols) +
+                                           (size_t)all * view_bytes(rows.count, cols));
     arrivals landed = *theirs;
-    for (int k = 0; k < sum->nodes; k++) mine[k] = bq_stage_get(&stage, floats(sum->node[k].sum));
+    for (int k = 0; k < sum->nodes; k++) mine[k] = view_get(&s, floats(sum->node[k].sum));
     for (int k = 0; k < all; k++) {
-        bq_mat room = bq_stage_room(&stage, floats(arrival(theirs, k)));
+        bq_mat room = view_room(&s, floats(arrival(theirs, k)));
         if (k == 0) landed.first = room;
         if (k == 1) landed.apart = (size_t)((char *)room.data - (char *)landed.first.data);
     }
     sum->dev->op->wait(sum->dev);
     exchange_mpi(sum, comm, rows, mine, &landed);
-    for (int k = 0; k < all; k++) bq_stage_put(&stage, arrival(&landed, k), floats(arrival(theirs, k)));
+    for (int k = 0; k < all; k++) view_put(&s, arrival(&landed, k), floats(arrival(theirs, k)));
 }
 
 bq_mat bq_treesum_end(bq_treesum *sum, const bq_comm *comm, const bq_shard *leaves, bq_shard rows) {
@@ -259,12 +288,12 @@ void bq_comm_gather_slices(const bq_comm *comm, bq_dev *dev, bq_mat m, const int
         gather_nccl(comm, m, first);
         return;
     }
-    bq_stage stage = bq_stage_open(dev, bq_stage_need(m.rows, m.cols, BQ_F32));
-    bq_mat host = bq_stage_room(&stage, m);
+    staging s = open_staging(dev, view_bytes(m.rows, m.cols));
+    bq_mat host = view_room(&s, m);
     if (host.data != m.data) dev->op->get(dev, bq_mat_rows(m, own, rows), bq_mat_rows(host, own, rows));
     dev->op->wait(dev);
     gather_mpi(comm, host, first);
-    bq_stage_put(&stage, host, m);
+    view_put(&s, host, m);
 }
 
 void bq_comm_gather_rows(const bq_comm *comm, bq_dev *dev, bq_mat m) {
@@ -288,11 +317,11 @@ bool bq_comm_stage_any(const bq_comm *comm, bool mine) {
 static void reduce(const bq_comm *comm, bq_dev *dev, bq_mat v, MPI_Op op) {
     if (comm->nreplica == 1) return;
     BQ_CHECK(v.ld == v.cols && v.type == BQ_F32, "a reduction of %ld x %ld", (long)v.rows, (long)v.cols);
-    bq_stage stage = bq_stage_open(dev, bq_stage_need(v.rows, v.cols, BQ_F32));
-    bq_mat host = bq_stage_get(&stage, v);
+    staging s = open_staging(dev, view_bytes(v.rows, v.cols));
+    bq_mat host = view_get(&s, v);
     dev->op->wait(dev);
     bq_comm_reduce(comm, host.data, v.rows * v.cols, MPI_FLOAT, op);
-    bq_stage_put(&stage, host, v);
+    view_put(&s, host, v);
 }
 
 void bq_comm_stage_max(const bq_comm *comm, bq_dev *dev, bq_mat v) { reduce(comm, dev, v, MPI_MAX); }

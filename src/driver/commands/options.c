@@ -1,4 +1,4 @@
-#include "driver/commands/options_table.h"
+#include "driver/commands/options.h"
 
 #include "base/die.h"
 #include "base/log.h"

@@ -14,10 +14,8 @@
 #include <unistd.h>
 
 static bool matches(const char *name, const char *const *patterns) {
-    for (; *patterns; patterns++) {
-        if (fnmatch(*patterns, name, 0) == 0) return true;
-    }
-    return false;
+    while (*patterns && fnmatch(*patterns, name, 0)) patterns++;
+    return *patterns;
 }
 
 /* What makes a directory loadable, in the order of removal: loaders open the first one first. */
@@ -26,32 +24,26 @@ static const char *const shards[] = {"*.safetensors", NULL};
 static const char *const leftovers[] = {"*.safetensors", "*.safetensors.*tmp", NULL};
 
 /* Copied from the source.  *.py, too, as config.json may name code, and licences. */
-static const char *const copied[] = {
-    "tokenizer*",
-    "generation_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab*",
-    "merges*",
-    "chat_template*",
-    "*.model",
-    "*.py",
-    "LICENSE*",
-    "NOTICE*",
-    NULL,
-};
+static const char *const copied[] = {"tokenizer*",
+                                     "generation_config.json",
+                                     "special_tokens_map.json",
+                                     "added_tokens.json",
+                                     "vocab*",
+                                     "merges*",
+                                     "chat_template*",
+                                     "*.model",
+                                     "*.py",
+                                     "LICENSE*",
+                                     "NOTICE*",
+                                     NULL};
 
-/* The entries of dir in order of name; the caller frees the list and each entry. -1 if dir cannot be read. */
-static int entries(const char *dir, struct dirent ***list) {
-    int n = scandir(dir, list, NULL, NULL);
-    for (int i = 1; i < n; i++) { /* not alphasort, which depends on the locale; lists are short */
-        struct dirent *e = (*list)[i];
-        int k = i;
-        for (; k > 0 && strcmp((*list)[k - 1]->d_name, e->d_name) > 0; k--) (*list)[k] = (*list)[k - 1];
-        (*list)[k] = e;
-    }
-    return n;
+/* Not alphasort, which depends on the locale. */
+static int by_name(const struct dirent **a, const struct dirent **b) {
+    return strcmp((*a)->d_name, (*b)->d_name);
 }
+
+/* The entries of dir in order of name; free_entries frees them.  -1 if dir cannot be read. */
+static int entries(const char *dir, struct dirent ***list) { return scandir(dir, list, NULL, by_name); }
 
 static void free_entries(struct dirent **list, int n) {
     for (int i = 0; i < n; i++) free(list[i]);

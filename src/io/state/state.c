@@ -111,31 +111,26 @@ bool bq_state_seems_done(const bq_state *s, int sweep, int phase, int block) {
     return bq_ckpt_peek(path, s->fingerprint) == BQ_CKPT_OK;
 }
 
-/* Count the triples that seem done, in order; append them to list unless it is NULL. */
-static int64_t walk(const bq_state *s, json_t *list) {
-    int64_t n = 0;
-    for (int sweep = 0; sweep < s->sweeps; sweep++)
-        for (int phase = 0; phase < s->phases; phase++)
-            for (int block = 0; block < s->blocks; block++) {
-                if (!bq_state_seems_done(s, sweep, phase, block)) continue;
-                if (list) json_array_append_new(list, json_pack("[iii]", sweep, phase, block));
-                n++;
-            }
-    return n;
+static bool is_foreign(const bq_state *s, int sweep, int phase, int block) {
+    char path[BQ_PATH];
+    bq_ckpt_path(path, sizeof path, s->run_dir, sweep, phase, block);
+    return bq_ckpt_peek(path, s->fingerprint) == BQ_CKPT_FOREIGN;
 }
 
-int64_t bq_state_count(bq_state *s) { return walk(s, NULL); }
-
-int64_t bq_state_foreign(const bq_state *s) {
-    char path[BQ_PATH];
+/* Count the triples for which `is` is true, in order; append them to list unless it is NULL. */
+static int64_t walk(const bq_state *s, bool (*is)(const bq_state *, int, int, int), json_t *list) {
     int64_t n = 0;
     for (int i = 0; i < s->sweeps * s->phases * s->blocks; i++) {
         int block = i % s->blocks, phase = i / s->blocks % s->phases, sweep = i / s->blocks / s->phases;
-        bq_ckpt_path(path, sizeof path, s->run_dir, sweep, phase, block);
-        n += bq_ckpt_peek(path, s->fingerprint) == BQ_CKPT_FOREIGN;
+        if (!is(s, sweep, phase, block)) continue;
+        if (list) json_array_append_new(list, json_pack("[iii]", sweep, phase, block));
+        n++;
     }
     return n;
 }
+
+int64_t bq_state_count(bq_state *s) { return walk(s, bq_state_seems_done, NULL); }
+int64_t bq_state_foreign(const bq_state *s) { return walk(s, is_foreign, NULL); }
 
 void bq_state_save(bq_state *s, const char *const *names, const uint64_t *hashes, int n, double seconds,
                    const char *grid) {
@@ -145,7 +140,7 @@ void bq_state_save(bq_state *s, const char *const *names, const uint64_t *hashes
         hex_of(hex, hashes[i]);
         json_object_set_new(parts, names[i], json_string(hex));
     }
-    walk(s, done);
+    walk(s, bq_state_seems_done, done);
     hex_of(hex, s->fingerprint);
     json_t *root = json_pack("{s:i, s:s, s:[iii], s:o, s:o, s:f, s:s}", "version", VERSION, "fingerprint",
                              hex, "shape", s->sweeps, s->phases, s->blocks, "parts", parts, "done", done,

@@ -34,6 +34,9 @@ int bq_keys_read(const bq_origin *from, const json_t *object, bq_recipe *recipe)
 /* The same for the value of one of the recipe's own keys. */
 int bq_keys_read_one(const bq_origin *from, const char *name, const json_t *value, bq_recipe *recipe);
 
+/* The value of KEY=VALUE: JSON, or else the bare text; NULL: not UTF-8. */
+json_t *bq_keys_loose(const char *text);
+
 /* The recipe as JSON, the caller's; hashed: only keys that change the result's bytes. */
 json_t *bq_keys_json(const bq_recipe *recipe, bool hashed);
 

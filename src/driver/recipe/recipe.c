@@ -39,8 +39,7 @@ static int lay(json_t *root, const char *set) {
     const char *equals = strchr(set, '='), *at = set;
     if (!equals || equals == set || equals - set > 200)
         return bq_refuse(BQ_USAGE, "--set %.200s: must be KEY=VALUE, such as calibration.samples=64", set);
-    json_t *leaf = json_loads(equals + 1, JSON_DECODE_ANY | JSON_REJECT_DUPLICATES, NULL), *node = root;
-    if (!leaf) leaf = json_string(equals + 1);
+    json_t *leaf = bq_keys_loose(equals + 1), *node = root;
     if (!leaf) return bq_refuse(BQ_USAGE, "--set %.*s: the value is not UTF-8", (int)(equals - set), set);
     while (node && at <= equals) {
         char word[208];

@@ -1,17 +1,10 @@
 /* What `blockq eval` is asked for, in a recipe's form. */
 #include "driver/recipe/keys.h"
-#include "driver/recipe/recipe.h"
 
 #include "base/die.h"
 
 #include <stdlib.h>
 #include <string.h>
-
-/* The value as JSON, or else the bare text, as --set takes it. */
-static json_t *loose(const char *text) {
-    json_t *value = json_loads(text, JSON_DECODE_ANY | JSON_REJECT_DUPLICATES, NULL);
-    return value ? value : json_string(text);
-}
 
 /* The row of the kind's first key, which names its data. */
 static const char *data_key(const char *name) {
@@ -32,7 +25,7 @@ static bool take_apart(char *text, json_t *object) {
     for (char *key; good && (key = strtok_r(NULL, ",", &more));) {
         char *value = strchr(key, '=');
         if (value) *value++ = 0;
-        good = value && json_object_set_new(object, key, loose(value)) == 0;
+        good = value && json_object_set_new(object, key, bq_keys_loose(value)) == 0;
     }
     return good;
 }

@@ -118,10 +118,6 @@ static int split(const char *name, char head[256], char tail[256]) {
     return -1;
 }
 
-static void put_escaped(FILE *to, const char *text) {
-    for (; *text; text++) fprintf(to, *text == '.' ? "\\." : "%c", *text);
-}
-
 /* A target (regular expression) for all linears that differ from item i in their block alone and have its
  * scheme; NULL if an earlier item had it.  If all quantized linears of this kind have the scheme, it
  * matches every block. */
@@ -150,9 +146,9 @@ static json_t *target(const bq_export_job *job, int i) {
     FILE *to = open_memstream(&text, &bytes);
     BQ_CHECK(to, "no memory for a target");
     fputs("re:^", to);
-    put_escaped(to, head);
+    bq_export_escape(to, head, strlen(head));
     fprintf(to, all ? "\\d+\\." : "(%s)\\.", list);
-    put_escaped(to, tail);
+    bq_export_escape(to, tail, strlen(tail));
     fputc('$', to);
     BQ_CHECK(fclose(to) == 0, "no memory for a target");
     json_t *out = first ? json_string(text) : NULL;

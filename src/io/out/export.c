@@ -280,11 +280,11 @@ bool bq_export_is_linear(const bq_export_item *item) {
            !strstr(item->name, "embed_tokens");
 }
 
-int bq_export_shards(const bq_export_job *job) { return job->shards; }
-
-int bq_export_claim(const bq_export_job *job) {
-    return bq_export_dir_claim(bq_weights_dir(job->src), job->out_dir);
+void bq_export_escape(FILE *to, const char *name, size_t bytes) {
+    for (size_t i = 0; i < bytes; i++) fprintf(to, name[i] == '.' ? "\\." : "%c", name[i]);
 }
+
+int bq_export_shards(const bq_export_job *job) { return job->shards; }
 
 void bq_export_write(bq_export_job *job, int part, int parts) {
     bq_shard mine = bq_shard_of(job->shards, part, parts);
@@ -292,7 +292,7 @@ void bq_export_write(bq_export_job *job, int part, int parts) {
 }
 
 int bq_export_finish(bq_export_job *job) {
-    int rc = bq_export_dir_copy(bq_weights_dir(job->src), job->out_dir);
+    int rc = bq_export_copy(job);
     if (rc) return rc;
     if (job->shards > 1) write_index(job);
     write_config(job);
@@ -303,7 +303,7 @@ uint64_t *bq_export_hashes(bq_export_job *job) { return job->hash; }
 
 void bq_export_list(const bq_export_job *job, bq_manifest *list) {
     char name[64];
-    bq_export_dir_list(job->out_dir, list);
+    bq_export_list_copied(job, list);
     for (int i = 0; i < job->shards; i++) {
         shard_name(job, i, name);
         BQ_CHECK(bq_manifest_add(list, job->out_dir, name, &job->hash[i]), "cannot open '%s/%s' again: %s",

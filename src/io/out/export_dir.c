@@ -10,7 +10,6 @@
 #include <fnmatch.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 static bool matches(const char *name, const char *const *patterns) {
@@ -88,8 +87,9 @@ static int refuse_foreign(const char *out_dir, struct dirent **list, int n, bool
                      out_dir);
 }
 
-void bq_export_dir_list(const char *out_dir, bq_manifest *list) {
+void bq_export_list_copied(const bq_export_job *job, bq_manifest *list) {
     struct dirent **entry = NULL;
+    const char *out_dir = job->out_dir;
     int n = entries(out_dir, &entry);
     BQ_CHECK(n >= 0, "cannot list '%s': %s", out_dir, strerror(errno));
     for (int i = 0; i < n; i++) {
@@ -129,9 +129,11 @@ int bq_export_look(const char *src_dir, const char *out_dir, bool own) {
     return code;
 }
 
-int bq_export_dir_claim(const char *src_dir, const char *out_dir) {
+int bq_export_claim(const bq_export_job *job) {
     struct dirent **list = NULL;
-    int code = bq_export_look(src_dir, out_dir, false), err = code ? 0 : bq_dir_make(out_dir);
+    const char *out_dir = job->out_dir;
+    int code = bq_export_look(bq_weights_dir(job->src), out_dir, false),
+        err = code ? 0 : bq_dir_make(out_dir);
     if (code) return code;
     if (err) return bq_refuse(BQ_DATA, "export: cannot create '%s': %s", out_dir, strerror(err));
     int n = entries(out_dir, &list);
@@ -172,8 +174,9 @@ static int copy_file(const char *from, const char *to) {
     return code;
 }
 
-int bq_export_dir_copy(const char *src_dir, const char *out_dir) {
+int bq_export_copy(const bq_export_job *job) {
     struct dirent **list = NULL;
+    const char *src_dir = bq_weights_dir(job->src);
     struct stat st;
     int rc = BQ_OK, n = entries(src_dir, &list);
     if (n < 0) return bq_refuse(BQ_DATA, "export: cannot list '%s': %s", src_dir, strerror(errno));
@@ -181,7 +184,7 @@ int bq_export_dir_copy(const char *src_dir, const char *out_dir) {
         char from[BQ_PATH], to[BQ_PATH];
         if (!matches(list[i]->d_name, copied)) continue;
         bq_path_join(from, sizeof from, src_dir, list[i]->d_name);
-        bq_path_join(to, sizeof to, out_dir, list[i]->d_name);
+        bq_path_join(to, sizeof to, job->out_dir, list[i]->d_name);
         if (stat(from, &st) == 0 && S_ISREG(st.st_mode)) rc = copy_file(from, to);
     }
     free_entries(list, n);

@@ -173,7 +173,7 @@ static void add_exception(json_t *dynamic, const bq_export_item *item) {
     FILE *to = open_memstream(&key, &bytes);
     BQ_CHECK(to, "no memory for a name");
     fputs(item->quantized ? "+:^" : "-:^", to);
-    for (size_t i = 0; i < n; i++) fprintf(to, item->name[i] == '.' ? "\\." : "%c", item->name[i]);
+    bq_export_escape(to, item->name, n);
     fputc('$', to);
     BQ_CHECK(fclose(to) == 0, "no memory for a name");
     json_t *value = item->quantized ? json_pack("{s:i, s:I}", "bits", bq_code_bits(item->q.scheme),

@@ -4,8 +4,6 @@
 #include "base/meter.h"
 #include "comm/nccl.h"
 
-/* ---- matrices of a device in memory that MPI can use ---- */
-
 /* Where the device is the host the view of a matrix is the matrix itself; else it is in the device's staging
  * memory (pinned), contiguous.  One area is open at a time; its views are valid until the next one is
  * opened. */
@@ -44,8 +42,6 @@ static bq_mat view_get(staging *s, bq_mat m) {
 static void view_put(staging *s, bq_mat view, bq_mat m) {
     if (apart(s)) s->dev->op->put(s->dev, view, m);
 }
-
-/* ---- the tree ---- */
 
 /* Are these two nodes siblings, the first the left one? */
 static bool siblings(int level, int64_t index, int level2, int64_t index2) {

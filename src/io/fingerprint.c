@@ -18,8 +18,6 @@
 
 #define CHUNK ((size_t)4 << 20)
 
-/* ---- values ---- */
-
 /* Only infinities and NaN have all bits of the exponent set. */
 static bool all_finite(const void *data, size_t bytes, bq_type type) {
     uint32_t bad = 0;
@@ -97,8 +95,6 @@ static int walk(const bq_weights *w, int part, void *buffer, uint64_t *hash) {
     *hash = bq_hash_close(h);
     return rc;
 }
-
-/* ---- cache ---- */
 
 /* What shows that a file was replaced: some programs keep its time, and a new file may have the old size.
  * Ranks other than 0 may read copies on their own disks (--model-copy).  For these only size and mtime are

@@ -155,8 +155,6 @@ void bq_json_join(bq_json *from, const bq_json *inner) {
     if (!from->status) from->status = inner->status;
 }
 
-/* ---- text ---- */
-
 static void put_real(FILE *to, double x) {
     char text[40];
     for (int digits = 15; digits <= 17; digits++) {
@@ -232,8 +230,6 @@ void bq_json_write(const char *path, const json_t *value) {
     BQ_CHECK(!err, "write of '%s' failed: %s", path, strerror(err));
     free(text);
 }
-
-/* ---- sealed ---- */
 
 static const char seal_key[] = "check";
 

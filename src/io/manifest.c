@@ -29,8 +29,6 @@ void bq_manifest_close(bq_manifest *m) {
     *m = (bq_manifest){0};
 }
 
-/* ---- files ---- */
-
 static int64_t ctime_of(const struct stat *st) {
     return (int64_t)st->st_ctim.tv_sec * 1000000000 + st->st_ctim.tv_nsec;
 }
@@ -70,8 +68,6 @@ int bq_manifest_look(const bq_manifest *m, int i, const char *dir) {
     if (fd >= 0) close(fd);
     return found;
 }
-
-/* ---- as text ---- */
 
 void bq_manifest_write(const bq_manifest *m, const char *path) {
     json_t *list = json_array();

@@ -11,7 +11,7 @@
 
 typedef struct {
     bq_source model;
-    bq_recipe recipe; /* of which evaluations alone count */
+    bq_recipe recipe; /* only its evaluations are used */
     bq_evals evals;
     bq_scheme scheme[BQ_ARCH_LINEARS];
     bq_dev dev;
@@ -37,7 +37,7 @@ static int look(void *ctx) {
     return code ? code : bq_device_open(&e->dev, a, e->comm, arena);
 }
 
-/* Every byte is read once, for numbers that are none: on rank 0 alone. */
+/* Rank 0 reads all weights once, to find NaN and Inf. */
 static int read_all(void *ctx) {
     evaluation *e = ctx;
     uint64_t hash;

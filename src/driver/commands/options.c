@@ -25,7 +25,7 @@ static const char *const codes =
 
 /* ---- values ---- */
 
-/* A message and where to read more; rank 0 prints. */
+/* Print a message and where to read more, on rank 0. */
 static int complain(bq_command c, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 static int complain(bq_command c, const char *fmt, ...) {
     va_list ap;
@@ -212,7 +212,7 @@ static const char *lacks(const bq_args *a) {
     }
 }
 
-/* argp says only that an option is wrong; known ones are wrong by their value. */
+/* argp does not say why an option is wrong; of a known one it is the value. */
 static const char *why_bad(const parsing *p) {
     const char *name = p->bad + strspn(p->bad, "-");
     size_t n = strcspn(name, "=");
@@ -224,7 +224,7 @@ static const char *why_bad(const parsing *p) {
     return n == 1 ? "no such option, or its value is missing" : "no such option";
 }
 
-/* What libgomp takes for a number of threads, or for one on each level: whole numbers and commas. */
+/* Does libgomp accept it: numbers of threads, one for each level, with commas between them? */
 static bool is_threads(const char *at) {
     for (long most = BQ_THREADS_MAX;; most = INT_MAX, at++) {
         char *end;
@@ -236,7 +236,7 @@ static bool is_threads(const char *at) {
     }
 }
 
-/* libgomp has read it before main: it takes all cores where it cannot read it, and dies of too many. */
+/* libgomp reads it before main: it takes all cores for a bad value, and fails with too many threads. */
 static int check_environment(const bq_args *args) {
     const char *threads = getenv("OMP_NUM_THREADS");
     if (!threads || args->threads || !((COMPUTE | EXPORT) & 1 << args->command) || is_threads(threads))

@@ -20,7 +20,7 @@ typedef struct {
     bq_state_summary made; /* blocks 0: there is no state yet */
     bq_state *state;
     int64_t done, all; /* blocks of all phases and sweeps */
-    double pace;       /* seconds a block of the phase at work takes, of late; 0: unknown */
+    double pace;       /* recent seconds a block of the current phase; 0: unknown */
     double left;       /* seconds of that phase; -1: unknown */
     json_t *out;
 } status;
@@ -35,9 +35,7 @@ static json_t *read_json(const status *s, const char *name) {
     return root;
 }
 
-/* ---- how it ended, by its last words ---- */
-
-/* A line that is no UTF-8, cut in a character say, is not shown. */
+/* A text that is not UTF-8, such as a cut line, becomes "?". */
 static json_t *text_of(const char *text) {
     json_t *value = json_string(text);
     return value ? value : json_string("?");
@@ -76,8 +74,6 @@ static void look_at_log(status *s) {
 static const char *text_at(const status *s, const char *key) {
     return json_string_value(json_object_get(s->out, key));
 }
-
-/* ---- how far ---- */
 
 /* The phase's name, or the names of its passes. */
 static void name_phase(const json_t *recipe, int phase, char *out, size_t n) {
@@ -155,7 +151,7 @@ static json_t *insides(const status *s) {
     return list;
 }
 
-/* Samples of activation files that are kept: the records of their logs. */
+/* Samples in activation files: the records of their logs. */
 static int64_t samples(const status *s) {
     enum { RECORD = 32 };
     char path[BQ_PATH], dir[BQ_PATH];
@@ -173,7 +169,7 @@ static int64_t samples(const status *s) {
     return n;
 }
 
-/* One text that changes whenever something was gained that a restart keeps. */
+/* A text that changes with all progress that a restart keeps. */
 static void progress_of(const status *s, const json_t *inside, int64_t kept, char text[128]) {
     char *states = json_dumps(inside, JSON_COMPACT);
     BQ_CHECK(states, "no memory for the states of %d blocks", s->made.blocks);
@@ -201,8 +197,6 @@ static void look(status *s) {
     BQ_CHECK(more && json_object_update(s->out, more) == 0, "no memory for the state of '%s'", s->dir);
     json_decref(more);
 }
-
-/* ---- for people ---- */
 
 static long number_at(const json_t *object, const char *key) {
     return (long)json_integer_value(json_object_get(object, key));

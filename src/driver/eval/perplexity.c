@@ -1,5 +1,5 @@
-/* Perplexity (protocol A of docs/results.md): windows of ctx tokens side by side, the tail dropped; a
- * window's loss is the mean over its ctx - 1 predictions, the perplexity exp of the mean over windows. */
+/* Perplexity (protocol A of docs/results.md): consecutive windows of ctx tokens, the rest dropped.  A
+ * window's loss is the mean over its ctx - 1 predictions; perplexity is exp of the mean over windows. */
 #include "driver/eval/perplexity.h"
 
 #include "base/die.h"
@@ -61,7 +61,7 @@ static double perplexity(const bq_eval *e, const double *loss) {
     return exp(all);
 }
 
-/* The first window from which no perplexity can be told; its loss may be finite, and exp of that inf. */
+/* The first window without a finite perplexity: exp of a finite loss may be inf. */
 static void blame(const bq_eval *e, const double *loss, char *text, size_t size) {
     int64_t i = 0;
     while (i < e->sequences && isfinite(exp(loss[i]))) i++;

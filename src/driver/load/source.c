@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* One expected tensor: where its rows go, or just its shape when there is no place. */
+/* An expected tensor: its shape, and where its rows go, if anywhere. */
 typedef struct {
     char name[160];
     int64_t rows, cols; /* rows 0: one-dimensional of cols */
@@ -109,7 +109,7 @@ void bq_source_rows(const bq_source *src, const char *name, int64_t first, bq_ma
         bq_f32(to)[i] += src->arch.gain_of_zero;
 }
 
-/* Rows of a piece: whole heads, bounded, or the whole tensor where a rotation needs that. */
+/* Rows of a piece: some whole heads, or all rows where a rotation needs that. */
 static int64_t piece_rows(const bq_arch *arch, int64_t rows, int64_t cols, bool whole) {
     int64_t head = arch->model.head_dim, step = (((int64_t)1 << 22) / cols / head + 1) * head;
     return whole || step > rows ? rows : step;
@@ -147,7 +147,7 @@ void bq_source_pieces(const bq_source *src, int b, const bq_block *blk, bq_sourc
     for (int i = 0; i < n && pieces(src, e[i].name, e[i].to, visit, ctx); i++) {}
 }
 
-/* A piece on its way to device memory through a host buffer; none where the device is the host. */
+/* Pieces go to a GPU through a host buffer; buffer NULL: the device is the host. */
 typedef struct {
     const bq_source *src;
     bq_dev *dev;

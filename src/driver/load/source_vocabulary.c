@@ -15,8 +15,7 @@ static bool is_sha256(const char *text) {
     return strlen(text) == 64 && strspn(text, "0123456789abcdef") == 64;
 }
 
-/* The SHA-256 of the model's tokenizer.json, by which tools/prepare.py names it; "": there is none to be
- * read. */
+/* The SHA-256 of the model's tokenizer.json, its name in token files; "": it cannot be read. */
 static void name_tokenizer(const bq_source *src, char hex[65]) {
     char path[BQ_PATH + 32], *text;
     size_t bytes;
@@ -27,7 +26,7 @@ static void name_tokenizer(const bq_source *src, char hex[65]) {
     free(text);
 }
 
-/* Models have a few ids more than their tokenizer, or fewer, but never that many. */
+/* Models may have a few ids more or fewer than their tokenizer. */
 static bool alike(int64_t vocab, int64_t model) {
     return vocab >= model - model / 10 && vocab <= model + model / 10;
 }

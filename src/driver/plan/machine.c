@@ -8,8 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Published peaks a device: FP32 without tensor cores' reduced types, FP64 (with tensor cores where they have
- * it), memory; TFLOP/s and TB/s.  V100 SXM2, A100 SXM 80 GB, H100 SXM, H200 SXM, B200, MI250X, MI300X. */
+/* Published peaks in TFLOP/s and TB/s: FP32 without tensor cores, FP64 with them where they have it, memory.
+ * V100 SXM2, A100 SXM 80 GB, H100 SXM, H200 SXM, B200, MI250X, MI300X. */
 static const struct {
     const char *name;
     double fp32, fp64, memory;
@@ -17,7 +17,7 @@ static const struct {
             {"h200", 67, 67, 4.8},       {"b200", 75, 37, 7.7},      {"mi250x", 47.9, 47.9, 3.2},
             {"mi300x", 163.4, 81.7, 5.3}};
 
-/* Shares of the peaks, and what a node of a cluster has besides. */
+/* Sustained shares of the peaks; network and files of a node. */
 #define SHARE_GEMM    0.75
 #define SHARE_FACTOR  0.3
 #define SHARE_MEMORY  0.8
@@ -49,8 +49,7 @@ static size_t need(shape s) {
            2 * bq_arena_need(s.rows, s.cols, BQ_F32);
 }
 
-/* Tokens to fill the device, as many as a sample has where these are fewer, by gate and up, of which the
- * longer side is halved until all fits. */
+/* A sample, at most 512 tokens, times gate and up, whose longer side is halved until all fits. */
 static shape shape_of(const bq_arch *arch, int64_t tokens, size_t most) {
     enum { LEAST = 16 };
     const bq_site *site = &arch->site[bq_arch_site(arch, BQ_GATE_UP)];

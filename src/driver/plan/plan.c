@@ -14,15 +14,13 @@
 
 #include <stdio.h>
 
-/* Code, libraries, MPI's and HDF5's buffers, tokens and the lists of tensors: what has been resident up to
- * the plan, and what comes later (code not yet run, connections, small blocks; 2 to 5 MB were measured with
- * Open MPI 4.1 on one node).  With a floor, so that a plan does not change from start to start. */
+/* Bytes of program and libraries: those resident when the plan is made, and later ones (2 to 5 MB were
+ * measured with Open MPI 4.1 on one node); a minimum, so that plans do not differ from start to start. */
 #define PROGRAM_LATER ((size_t)8 << 20)
 #define PROGRAM_LEAST ((size_t)40 << 20)
 
 enum { GPU_BYTES = 64 << 20 }; /* workspace of libraries, results */
 
-/* Remedies. */
 static const char larger_machine[] = "this model needs a larger machine",
                   shorter_samples[] = "take shorter samples";
 
@@ -32,14 +30,14 @@ static void add(bq_plan *plan, const char *name, size_t bytes, bq_place place, c
 
 static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
 
-/* Measured once: the plans of a process agree. */
+/* Measured once, so that all plans of a process agree. */
 static size_t program(void) {
     static size_t bytes;
     if (!bytes) bytes = larger(bq_peak_rss() + PROGRAM_LATER, PROGRAM_LEAST);
     return bytes;
 }
 
-/* Of the items so far, in that place. */
+/* Bytes of the items so far in that place. */
 static size_t sum_of(const bq_plan *plan, bq_place place) {
     size_t sum = 0;
     for (int i = 0; i < plan->items; i++) sum += plan->item[i].place == place ? plan->item[i].bytes : 0;
@@ -64,8 +62,8 @@ int bq_plan_schemes(const bq_recipe *recipe, const bq_arch *arch, bq_scheme *sch
     return code;
 }
 
-/* Scratch of the products that a phase makes otherwise than in f32: of linears, forward and backward; of
- * moments of inputs; of weights' errors with such moments. */
+/* Scratch of products that a phase does not compute in f32: linears forward and backward, moments of inputs,
+ * errors of weights times moments. */
 static size_t product_scratch(const bq_phase *phase, const bq_arch *arch, int64_t t) {
     size_t most = 0;
     int shapes = bq_phase_traits(phase) & BQ_PASS_MOMENTS ? 5 : 4;
@@ -78,7 +76,7 @@ static size_t product_scratch(const bq_phase *phase, const bq_arch *arch, int64_
     return most;
 }
 
-/* Bytes of the pass that takes the most, and what it is. */
+/* Bytes of the pass that needs most, and that pass. */
 static size_t working_memory(const bq_recipe *r, bq_pass_size of, const bq_pass **pass) {
     size_t most = 0;
     for (int p = 0; p < r->nphase; p++) {
@@ -94,11 +92,11 @@ static size_t working_memory(const bq_recipe *r, bq_pass_size of, const bq_pass 
     return most;
 }
 
-/* The device arena of the phases: everything one block of training needs, whatever the depth. */
+/* The device arena of the phases: all that one block needs. */
 static size_t plan_phases(bq_plan *plan, const bq_recipe *r, bq_pass_size of) {
     const bq_arch *arch = of.arch;
     int64_t t = of.tokens;
-    const bq_pass *pass = NULL; /* that takes the most */
+    const bq_pass *pass = NULL; /* which needs most */
     size_t most = working_memory(r, of, &pass), products = 0;
     bool calibrated = false, backward = false;
     for (int p = 0; p < r->nphase; p++) {
@@ -140,7 +138,7 @@ static size_t buffers(const bq_recipe *r, const bq_arch *arch, const bq_scheme *
     return larger(most, bq_score_host(arch, evals));
 }
 
-/* What is on a GPU, on the host for files and messages. */
+/* Host copies of what is on a GPU, for files and messages. */
 static void add_copies(bq_plan *plan, const bq_recipe *r, const bq_arch *arch, const bq_scheme *scheme,
                        const bq_comm *comm) {
     size_t most = 0;
@@ -154,7 +152,7 @@ static void add_copies(bq_plan *plan, const bq_recipe *r, const bq_arch *arch, c
         add(plan, "pinned memory for messages", 2 * most, BQ_PINNED, "start fewer ranks on a node");
 }
 
-/* The next block's weights, where the GPU has room: arena would hold them.  Bytes that it then has. */
+/* The next block's weights, if a GPU arena of `arena` bytes fits.  Returns their bytes, or 0. */
 static size_t plan_ahead(bq_plan *plan, const bq_arch *arch, bool rotated, size_t arena) {
     size_t next = bq_block_need(arch);
     if (arena + GPU_BYTES > plan->gpu) return 0;
@@ -165,7 +163,7 @@ static size_t plan_ahead(bq_plan *plan, const bq_arch *arch, bool rotated, size_
     return next;
 }
 
-/* Micro-batches of the reference where the GPU has room for them. */
+/* Micro-batches of the reference on the GPU, if it has room for them. */
 static void plan_direct(bq_plan *plan, const bq_recipe *r, const bq_arch *arch, int64_t micro) {
     size_t need = bq_pipeline_device(r, arch, micro);
     plan->direct = larger(need, plan->arena) + GPU_BYTES <= plan->gpu;
@@ -175,8 +173,8 @@ static void plan_direct(bq_plan *plan, const bq_recipe *r, const bq_arch *arch, 
     plan->arena = need;
 }
 
-/* In the first place that they fit, all else being planned.  there: the arena with them in it; beside: bytes
- * beside it. */
+/* Streams, planned after all else, in the first place where they fit: in the arena, then of `there` bytes; or
+ * outside, with `beside` bytes. */
 static void place_streams(bq_plan *plan, size_t there, size_t beside, const char *scratch) {
     bool fits = process(plan) + beside <= plan->limit;
     if (plan->gpu && there + GPU_BYTES <= plan->gpu)
@@ -190,8 +188,7 @@ static void place_streams(bq_plan *plan, size_t there, size_t beside, const char
             "offer --scratch DIR, or take fewer samples");
 }
 
-/* What passes keep of samples midway, when all else is planned: it saves time and is nobody's need.  Half of
- * the room is left to the files' cache and to libraries. */
+/* States inside a block that passes keep to save time: planned last, with half of the memory that is left. */
 static void plan_midway(bq_plan *plan, const bq_recipe *r, bq_pass_size of) {
     const bq_pass *pass;
     int64_t share = bq_shard_of(of.samples, of.replica, of.nreplica).count;
@@ -201,7 +198,7 @@ static void plan_midway(bq_plan *plan, const bq_recipe *r, bq_pass_size of) {
     for (int p = 0; p < r->nphase; p++) any |= (bq_phase_traits(&r->phase[p]) & BQ_PASS_KEEPS) != 0;
     if (!any) return;
     size_t without = working_memory(r, of, &pass);
-    for (int64_t least = 0, most = share; least <= most;) { /* the more are kept, the more it takes */
+    for (int64_t least = 0, most = share; least <= most;) { /* more samples need more bytes */
         of.keeps = least + (most - least) / 2;
         if (working_memory(r, of, &pass) > without + room)
             most = of.keeps - 1;
@@ -249,8 +246,7 @@ void bq_plan_make(bq_plan *plan, const bq_recipe *r, const bq_arch *arch, const 
     else
         add(plan, "operands of products, packed", bq_cpu_packing(threads), BQ_HOST, "take fewer --threads");
     if (comm->nstage > 1 && streams && !split) plan_direct(plan, r, arch, micro);
-    /* The streams of the phases and of the evaluation are never there at once, nor is the arena full in both.
-     */
+    /* Phases and evaluation have their streams and their use of the arena at different times. */
     size_t there = larger(larger(phases + calibration, evaluation + windows), plan->arena);
     size_t beside = gpu ? larger(calibration, windows)
                         : larger(phases + calibration, plan->arena + windows) - plan->arena;
@@ -291,7 +287,7 @@ int bq_plan_evaluation(size_t arena, size_t stream, size_t limit, const bq_comm 
                      (double)total / 1e6, (double)limit / 1e6, scratch ? "" : ", or offer --scratch DIR");
 }
 
-/* Whatever the model, a probe of the host is small: the larger, the closer to the run, by little. */
+/* A larger probe of the host would be only a little closer to the run. */
 #define PROBE_HOST ((size_t)64 << 20)
 #define PROBE_GPU  ((size_t)1 << 30)
 

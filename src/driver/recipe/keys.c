@@ -186,7 +186,7 @@ static const bq_key recipe_keys[] = {
     {0}};
 const bq_scope bq_recipe_keys = {"The recipe", "Keys of the file.", recipe_keys, sizeof(bq_recipe)};
 
-/* Bounds are small integers or short decimals: the shortest form that reads back. */
+/* The shortest form that reads back: bounds are small integers or short decimals. */
 static const char *number(double x, char text[32]) {
     snprintf(text, 32, x < 1e16 && x == (double)(int64_t)x ? "%.0f" : "%g", x);
     return text;

@@ -1,4 +1,4 @@
-/* Two recipes side by side, by the tables. */
+/* The differences of two recipes, by the tables. */
 #include "driver/recipe/keys.h"
 
 #include "base/log.h"
@@ -29,7 +29,7 @@ static void value_text(const json_t *value, char out[64]) {
     bq_log_clean(out, 0);
 }
 
-/* Cut where it is too long: it is only said. */
+/* Cut if too long: it is only for messages. */
 static void path_of(char out[PATH], const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 static void path_of(char out[PATH], const char *fmt, ...) {
     va_list ap;
@@ -47,7 +47,7 @@ static void say(report *r, const char *path, const char *here, const char *there
 
 static void compare(report *r, const bq_key *keys, const json_t *here, const json_t *there, const char *path);
 
-/* Elements of different kinds differ in their first key alone. */
+/* Of elements of different kinds only the first key is compared. */
 static void compare_lists(report *r, const bq_key *key, const json_t *here, const json_t *there,
                           const char *path) {
     size_t n = json_array_size(here), m = json_array_size(there);

@@ -1,4 +1,4 @@
-/* From JSON to the struct, by the tables: one message for the first fault. */
+/* Read a recipe from JSON, by the tables: one message for the first error. */
 #include "driver/recipe/keys.h"
 
 #include "base/die.h"
@@ -99,7 +99,7 @@ static int refuse_key(const bq_origin *from, const char *path, const char *name,
 
 /* ---- values ---- */
 
-/* Absolute; leading dots are taken off the folder, which is exact, as the folder has no links in it. */
+/* Make it absolute and resolve leading dots, which is exact, as the folder has no links. */
 static int take_path(const given *g, char *to) {
     const char *text = json_string_value(g->value);
     char folder[BQ_PATH_MAX];
@@ -108,7 +108,7 @@ static int take_path(const given *g, char *to) {
     snprintf(folder, sizeof folder, "%s", g->from->folder);
     if (bq_origin_set(g->from, g->path) && !realpath(".", folder))
         return bq_origin_refuse(g->from, g->path, "the current directory has no name");
-    if (*text == '/' || !folder[1]) *folder = 0; /* "/" has its slash from the joint */
+    if (*text == '/' || !folder[1]) *folder = 0; /* the folder "/": joint has its slash */
     while (*folder && text[0] == '.') {
         size_t up = text[1] == '.';
         if (text[1 + up] != '/' && text[1 + up]) break;
@@ -163,7 +163,7 @@ static int take_integer(const given *g, void *to) {
 static int take_real(const given *g, double *to) {
     double x = json_number_value(g->value);
     if (!json_is_number(g->value) || !(x >= g->key->min && x <= g->key->max)) return refuse_value(g);
-    *to = x == 0 ? 0 : x; /* -0 and 0 are one value and shall have one fingerprint */
+    *to = x == 0 ? 0 : x; /* -0 and 0 must have the same fingerprint */
     return BQ_OK;
 }
 
@@ -177,7 +177,7 @@ typedef struct {
 static int take_object(reader *r, const char *path, const part *parts, int count, const json_t *value,
                        bool keep);
 
-/* An element of a list; the first key of one of several kinds says which further keys there are. */
+/* An element of a list.  If there are several kinds, its first key says which, and so the other keys. */
 static int take_element(reader *r, const char *path, const bq_key *list, const json_t *value, char *to) {
     part parts[2] = {{list->scope->key, to}};
     int kind = 0;
@@ -232,7 +232,7 @@ static int take(reader *r, const char *path, const bq_key *key, const json_t *va
     return refuse_value(&g);
 }
 
-/* An absent key's value, in the form a file would have it. */
+/* The default of an absent key, as a file would have it. */
 static json_t *otherwise(const bq_key *key) {
     bool bare = key->type == BQ_KEY_CHOICE || key->type == BQ_KEY_PATH || key->type == BQ_KEY_NAME;
     json_t *value = bare ? json_string(key->value) : json_loads(key->value, JSON_DECODE_ANY, NULL);
@@ -254,7 +254,7 @@ static int take_member(reader *r, const char *path, const bq_key *key, json_t *m
     return rc;
 }
 
-/* keep: absent keys leave what is there. */
+/* keep: absent keys do not change the struct. */
 static int take_object(reader *r, const char *path, const part *parts, int count, const json_t *value,
                        bool keep) {
     if (!json_is_object(value)) return bq_origin_refuse(r->from, path, "is not an object");

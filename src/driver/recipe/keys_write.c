@@ -1,11 +1,9 @@
-/* From the struct to JSON, and the page about recipes, by the tables. */
+/* Write a recipe as JSON, and docs/recipes.md, by the tables. */
 #include "driver/recipe/keys.h"
 
 #include "base/die.h"
 
 #include <string.h>
-
-/* ---- JSON ---- */
 
 /* Add the keys to an object, which is returned; NULL: to a new one. */
 static json_t *add_keys(json_t *object, const bq_recipe *recipe, const bq_key *keys, const char *base,
@@ -42,7 +40,7 @@ static json_t *value_of(const bq_recipe *recipe, const bq_key *key, const char *
     int value, i = 0;
     memcpy(&value, at, sizeof value);
     while (bq_key_choice(key, i).name && bq_key_choice(key, i).value != value) i++;
-    return json_string(bq_key_choice(key, i).name); /* NULL for a value that is no choice: refused below */
+    return json_string(bq_key_choice(key, i).name); /* NULL: not a choice; refused below */
 }
 
 static json_t *add_keys(json_t *object, const bq_recipe *recipe, const bq_key *keys, const char *base,
@@ -65,8 +63,6 @@ static json_t *add_keys(json_t *object, const bq_recipe *recipe, const bq_key *k
 json_t *bq_keys_json(const bq_recipe *recipe, bool hashed) {
     return add_keys(NULL, recipe, bq_recipe_keys.key, (const char *)recipe, hashed);
 }
-
-/* ---- docs/recipes.md ---- */
 
 static const char *const head =
     "# Recipes\n"
@@ -114,7 +110,7 @@ static void put_row(FILE *out, const bq_key *key) {
 
 enum { SCOPES = 64 };
 
-/* The page, and the scopes that are on it. */
+/* docs/recipes.md, and the scopes written so far. */
 typedef struct {
     FILE *out;
     const bq_scope *done[SCOPES];
@@ -131,7 +127,7 @@ static void put_inner(page *p, const bq_key *keys) {
     }
 }
 
-/* Every scope once, in the order of first use.  first: the key that says which kind of element it is of. */
+/* Every scope once, in the order of first use.  first: the key that says which kind of element it is. */
 static void put_scope(page *p, const bq_scope *scope, const bq_key *first) {
     for (int i = 0; i < p->count; i++)
         if (p->done[i] == scope) return;

@@ -19,7 +19,7 @@ static const char *producer_of(const bq_arch *arch, int site) {
     return NULL;
 }
 
-/* The role of the site that prev_op feeds and the entry's layers make up; -1: this family has none. */
+/* The role of the site after prev_op that has exactly the entry's layers; -1: the family has none. */
 static int find(const bq_arch *arch, const bq_quark_entry *e) {
     for (int m = 0; m < arch->sites; m++) {
         const bq_site *site = &arch->site[m];

@@ -12,18 +12,18 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define RECIPE_BYTES ((size_t)1 << 20) /* a recipe is small: more is a wrong file */
+#define RECIPE_BYTES ((size_t)1 << 20) /* a longer file is not a recipe */
 
 /* ---- overrides ---- */
 
-/* The member or element that a word of a dotted path names.  Missing objects are made, so that --set reaches
- * keys whose scope the file leaves out; the last word takes the leaf; NULL where the word fits nothing. */
+/* The member or element named by a word of a dotted path; the last word sets it to leaf.  Makes missing
+ * objects, so that --set reaches keys whose object the file leaves out.  NULL: there is no such place. */
 static json_t *enter(json_t *node, const char *word, bool more, json_t *leaf) {
     if (json_is_array(node)) {
         char *end;
         unsigned long i = strtoul(word, &end, 10);
         if (*end || *word < '0' || *word > '9') return NULL;
-        if (!more) json_array_set(node, i, leaf); /* past the end nothing is set, and got */
+        if (!more) json_array_set(node, i, leaf); /* does nothing past the end */
         return json_array_get(node, i);
     }
     if (!json_is_object(node)) return NULL;
@@ -34,7 +34,7 @@ static json_t *enter(json_t *node, const char *word, bool more, json_t *leaf) {
     return json_object_get(node, word);
 }
 
-/* Lay one "a.b.0.c=value" over the recipe; the tables judge the result. */
+/* Apply one "a.b.0.c=value"; the tables check the result. */
 static int lay(json_t *root, const char *set) {
     const char *equals = strchr(set, '='), *at = set;
     if (!equals || equals == set || equals - set > 200)
@@ -63,7 +63,7 @@ bool bq_recipe_prescaled(const bq_recipe *r) {
     return any;
 }
 
-/* One pass of phase i: what its options ask of the rest of the recipe. */
+/* What a pass and its options require of the rest of the recipe. */
 static int check_pass(const bq_origin *from, const bq_recipe *r, const bq_phase *phase, const bq_pass *p,
                       const char *path) {
     const bq_pass_kind *kind = bq_pass_kind_at(p->kind);
@@ -139,7 +139,7 @@ static int check_transforms(const bq_origin *from, const bq_recipe *r) {
     return BQ_OK;
 }
 
-/* Output folders lie beside what the run itself keeps. */
+/* Output folders must not have the names of the run's own files. */
 static int check_outputs(const bq_origin *from, const bq_recipe *r) {
     static const char *const taken[] = {"acts",    "ckpt",        "recipe.json", "run.csv",
                                         "run.log", "result.json", "report.html"};
@@ -157,7 +157,7 @@ static int check_outputs(const bq_origin *from, const bq_recipe *r) {
     return BQ_OK;
 }
 
-/* Names that follow from other keys. */
+/* Default names, which depend on other keys. */
 static void fill_names(bq_recipe *r) {
     for (bq_phase *p = r->phase; p < r->phase + r->nphase; p++)
         if (!p->name[0])
@@ -275,7 +275,7 @@ int bq_recipe_parts(const bq_recipe *recipe, bq_part part[BQ_PARTS]) {
     const char *key;
     int n = 0;
     json_object_foreach(json, key, value) {
-        json_t *pair = json_pack("{sO}", key, value); /* the text is of one object, whatever the value is */
+        json_t *pair = json_pack("{sO}", key, value); /* every part is hashed as an object */
         size_t bytes;
         char *text = bq_json_text_of(pair, &bytes);
         BQ_CHECK(n < BQ_PARTS, "more than %d parts", BQ_PARTS);

@@ -1,4 +1,4 @@
-/* What `blockq eval` is asked for, in a recipe's form. */
+/* The evaluations that `blockq eval` is to do, as in a recipe. */
 #include "driver/recipe/keys.h"
 
 #include "base/die.h"
@@ -6,15 +6,15 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* The row of the kind's first key, which names its data. */
+/* The name of a kind's first key, the path of its data. */
 static const char *data_key(const char *name) {
     const bq_eval_kind *kind;
     int i = 0;
     while ((kind = bq_eval_kind_at(i)) && strcmp(kind->name, name)) i++;
-    return kind ? kind->scope.key->name : "file"; /* an unknown kind is refused by its name */
+    return kind ? kind->scope.key->name : "file"; /* an unknown kind is refused later */
 }
 
-/* Take "KIND:FILE,KEY=VALUE,..." apart into an element of the list; false where it has another form. */
+/* Parse "KIND:FILE,KEY=VALUE,..." into an element of the list; false if it has another form. */
 static bool take_apart(char *text, json_t *object) {
     char *more = NULL, *file = strchr(text, ':');
     if (!file) return false;

@@ -22,8 +22,6 @@
 
 enum { SHAPE = BQ_EXPORT_BARE, AS_IS, PACKED, CODES, SCALE, ZERO };
 
-/* ---- tensors ---- */
-
 static int plan(bq_export_job *job, int item) {
     const bq_export_item *it = &job->item[item];
     const bq_qtensor *q = &it->q;
@@ -99,8 +97,6 @@ static void write_out(bq_export_job *job, const bq_export_out *out, const bq_qte
     case SHAPE: bq_writer_put(w, (int64_t[]){q->code.rows, q->code.cols}, 16); break;
     }
 }
-
-/* ---- quantization_config ---- */
 
 /* Split "model.layers.12.mlp.up_proj.weight" into head "model.layers.", block 12 and tail "mlp.up_proj" (a
  * module's name has no ".weight").  Any other name: block -1, and tail is the module's whole name. */

@@ -22,8 +22,6 @@
 
 enum { ZEROS = BQ_EXPORT_BARE, AS_IS, CODES, SCALES, GROUPS };
 
-/* ---- tensors ---- */
-
 /* BQ_OK, or BQ_DATA after one message if the format cannot hold the item. */
 static int check(const bq_export_item *item) {
     const bq_qtensor *q = &item->q;
@@ -150,8 +148,6 @@ static void write_out(bq_export_job *job, const bq_export_out *out, const bq_qte
     case GROUPS: put_groups(job, q, w); break;
     }
 }
-
-/* ---- quantization_config ---- */
 
 /* The scheme that most linears have; the first if several do. */
 static const bq_qtensor *common(const bq_export_job *job) {

@@ -38,8 +38,6 @@ static bq_inside_file *new_file(const bq_inside *head) {
     return f;
 }
 
-/* -- writing --------------------------------------------------------------------------------------------- */
-
 static void put_structure(bq_inside_file *f) {
     bq_h5 *h = &f->h;
     const bq_inside *in = &f->head;
@@ -89,8 +87,6 @@ void bq_inside_commit(bq_inside_file *f) {
     bq_h5_commit(&f->h);
     free(f);
 }
-
-/* -- reading --------------------------------------------------------------------------------------------- */
 
 static bool is_equal(bq_h5 *h, const char *name, int expected) {
     int64_t value;

@@ -15,11 +15,9 @@
 int bq_rundir_place(const char *dir);
 
 /* Are the names in dir that blockq uses what blockq makes?  BQ_OK, or BQ_USAGE after one message about the
- * first that is not.  written: files are to be written, not only read. */
+ * first that is not.  written: files are to be written, not only read.  The same for one path: a folder; a
+ * file that is replaced and never written in place.  Nothing there is fine. */
 int bq_rundir_check(const char *dir, bool written);
-
-/* The same for one path: a folder; a file that is replaced and never written in place.  Nothing there is
- * fine. */
 int bq_rundir_folder(const char *path);
 int bq_rundir_file(const char *path);
 

@@ -75,8 +75,7 @@ typedef struct bq_export_job bq_export_job;
 int bq_export_open(bq_export_job **job, const bq_weights *src, const char *out_dir, bq_qsource q,
                    const bq_format *format, size_t shard_bytes);
 int bq_export_shards(const bq_export_job *job);
-/* (shards): XXH3 of the shards that this process has written.  Before bq_export_list the caller fills in
- * the others'. */
+/* (shards): XXH3 of the shards written here.  The caller fills in the others before bq_export_list. */
 uint64_t *bq_export_hashes(bq_export_job *job);
 
 /* May an export of the model in src_dir go to out_dir?  Changes nothing.  BQ_OK, or after one message
@@ -89,9 +88,8 @@ int bq_export_look(const char *src_dir, const char *out_dir, bool own);
  * in it.  BQ_DATA also where it cannot be made.  Ends the job when a file cannot be removed. */
 int bq_export_claim(const bq_export_job *job);
 
-/* Write share `part` of `parts` of the shards.  Shares are shards in a row, so that few processes ask for
- * the results of one block.  Asks q for the data of these shards' tensors only.  Ends the job when the disk
- * fails. */
+/* Write share `part` of `parts` of the shards; shares are consecutive shards.  Asks q only for the data of
+ * their tensors.  Ends the job when the disk fails. */
 void bq_export_write(bq_export_job *job, int part, int parts);
 
 /* Write what goes beside the shards.  BQ_OK, or BQ_DATA after one message: a file of the source cannot be

@@ -60,8 +60,8 @@ void bq_h5_write(bq_h5 *h, int64_t offset, bq_mat data);
 void bq_h5_seal(bq_h5 *h, uint64_t tag);
 /* Sync, rename to path, sync the directory, close. */
 void bq_h5_commit(bq_h5 *h);
-/* Remove the temporary file and end the job with "<what> of '<path>' failed: <text of errno>": what all
- * functions above do when a call fails.  Public for fault points. */
+/* Remove the temporary file and end the job with "<what> of '<path>' failed: <text of errno>", as all
+ * functions above do when a call fails. */
 _Noreturn void bq_h5_fail(bq_h5 *h, const char *what);
 /* The reason why the last call of the HDF5 library failed, as text. */
 const char *bq_h5_reason(char text[BQ_WHY]);
@@ -74,13 +74,11 @@ bool bq_h5_open(bq_h5 *h, const char *path, uint64_t *tag);
  * it to the caller and closes the rest: so what is written to is the file that was checked. */
 bool bq_h5_open_rw(bq_h5 *h, const char *path);
 int bq_h5_take(bq_h5 *h);
-/* Look names up in this group of the root from now on; NULL: in the root.  A link that is not hard is
- * refused, here and below. */
+/* Look names up in this group of the root from now on; NULL: in the root.  Only hard links are followed. */
 bool bq_h5_get_group(bq_h5 *h, const char *name);
-/* A scalar integer attribute of 1 to 8 bytes, min <= value <= max. */
+/* A scalar attribute: an integer of 1 to 8 bytes in [min, max]; a text of fixed length, at most 255 bytes
+ * without control characters, shorter than size, out is terminated; 16 hexadecimal digits. */
 bool bq_h5_get_int(bq_h5 *h, const char *name, int64_t min, int64_t max, int64_t *value);
-/* A text attribute of fixed length, at most 255 bytes without control characters, shorter than size.  out
- * is terminated. */
 bool bq_h5_get_text(bq_h5 *h, const char *name, char *out, size_t size);
 bool bq_h5_get_hex(bq_h5 *h, const char *name, uint64_t *value);
 /* Has the file this format, version and fingerprint?  Foreign: a whole file of another version or

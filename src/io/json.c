@@ -18,17 +18,13 @@ static int depth_of(const char *text, size_t bytes) {
     bool quoted = false;
     for (size_t i = 0; i < bytes; i++) {
         char c = text[i];
-        if (quoted) {
-            if (c == '\\')
-                i++;
-            else if (c == '"')
-                quoted = false;
-        } else if (c == '"')
-            quoted = true;
-        else if (c == '{' || c == '[') {
-            if (++depth > deepest) deepest = depth;
-        } else if (c == '}' || c == ']')
-            depth--;
+        if (quoted && c == '\\')
+            i++;
+        else if (c == '"')
+            quoted = !quoted;
+        else if (!quoted)
+            depth += (c == '{' || c == '[') - (c == '}' || c == ']');
+        if (depth > deepest) deepest = depth;
     }
     return deepest;
 }

@@ -98,20 +98,16 @@ static size_t plan_phases(bq_plan *plan, const bq_recipe *r, bq_pass_size of) {
     int64_t t = of.tokens;
     const bq_pass *pass = NULL; /* which needs most */
     size_t most = working_memory(r, of, &pass), products = 0;
-    bool calibrated = false, backward = false;
-    for (int p = 0; p < r->nphase; p++) {
-        const bq_phase *phase = &r->phase[p];
-        calibrated |= bq_phase_calibrated(phase);
-        backward |= (bq_phase_traits(phase) & BQ_PASS_BACKWARD) != 0;
-        products = larger(products, product_scratch(phase, arch, t));
-    }
+    unsigned traits = bq_recipe_traits(r);
+    for (int p = 0; p < r->nphase; p++) products = larger(products, product_scratch(&r->phase[p], arch, t));
     add(plan, "weights of one block, FP32", bq_block_need(arch), BQ_DEVICE, larger_machine);
     add(plan, "its quantized form and gradients", bq_quantized_need(arch, of.scheme), BQ_DEVICE,
         larger_machine);
-    if (calibrated) {
-        add(plan, "activations of one sample", bq_work_need(arch, t, backward), BQ_DEVICE, shorter_samples);
+    if (traits & BQ_PASS_CALIBRATED) {
+        add(plan, "activations of one sample", bq_work_need(arch, t, traits & BQ_PASS_BACKWARD), BQ_DEVICE,
+            shorter_samples);
         add(plan, "op scratch", bq_op_scratch(t, arch->attention, 1) + products, BQ_DEVICE, shorter_samples);
-        if (bq_recipe_prescaled(r))
+        if (traits & BQ_PASS_PRESCALES)
             add(plan, "factors of inputs, inputs times them",
                 bq_quantized_need_pre(arch) + bq_block_pre_scratch(arch, t), BQ_DEVICE, shorter_samples);
     }
@@ -194,9 +190,7 @@ static void plan_midway(bq_plan *plan, const bq_recipe *r, bq_pass_size of) {
     int64_t share = bq_shard_of(of.samples, of.replica, of.nreplica).count;
     size_t used = plan->gpu ? plan->arena + GPU_BYTES : process(plan);
     size_t limit = plan->gpu ? plan->gpu : plan->limit, room = used < limit ? (limit - used) / 2 : 0;
-    bool any = false;
-    for (int p = 0; p < r->nphase; p++) any |= (bq_phase_traits(&r->phase[p]) & BQ_PASS_KEEPS) != 0;
-    if (!any) return;
+    if (!(bq_recipe_traits(r) & BQ_PASS_KEEPS)) return;
     size_t without = working_memory(r, of, &pass);
     for (int64_t least = 0, most = share; least <= most;) { /* more samples need more bytes */
         of.keeps = least + (most - least) / 2;

@@ -18,9 +18,6 @@ static const bq_choice angles[] = {{"hf", BQ_ANGLES_HF}, {"exact", BQ_ANGLES_EXA
 static const bq_choice scales[] = {{"f32", BQ_F32}, {"bf16", BQ_BF16}, {"f16", BQ_F16}, {0}};
 static const bq_choice grids[] = {{"aimet", BQ_GRID_AIMET}, {"absmax", BQ_GRID_ABSMAX}, {0}};
 
-const char *const bq_linear_names[BQ_LINEARS] = {
-    "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "qkv_proj", "gate_up_proj"};
-
 static const bq_key calibration_keys[] = {
     {"tokens", BQ_KEY_PATH, AT(bq_recipe, calibration.tokens), .value = "", .unhashed = true,
      .help = "Tokens file. Needed unless every pass is `rtn`."},
@@ -65,6 +62,8 @@ static const bq_key linears_keys[] = {LINEAR(0, "q_proj", "Query."),
                                       LINEAR(7, "qkv_proj", "Query, key and value in one matrix (Phi-3)."),
                                       LINEAR(8, "gate_up_proj", "Gate and up in one matrix (Phi-3)."),
                                       {0}};
+const char *bq_linear_name(int i) { return linears_keys[i].name; }
+
 static const bq_scope linears = {
     "bits.linears",
     "Matrices that differ from `bits.decoder`; keys left out are as there. The model must have the name.",

@@ -9,7 +9,7 @@
 #include "io/json.h"
 
 extern const bq_scope bq_recipe_keys;
-extern const char *const bq_linear_names[BQ_LINEARS];
+const char *bq_linear_name(int i); /* i < BQ_LINEARS */
 
 /* "an integer from 1 to 8": for messages and the page. */
 void bq_key_allowed(const bq_key *key, char *text, size_t size);

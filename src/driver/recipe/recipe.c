@@ -57,11 +57,13 @@ static int lay(json_t *root, const char *set) {
 
 /* ---- rules between keys ---- */
 
-bool bq_recipe_prescaled(const bq_recipe *r) {
-    bool any = false;
-    for (int i = 0; i < r->nphase; i++) any |= (bq_phase_traits(&r->phase[i]) & BQ_PASS_PRESCALES) != 0;
-    return any;
+unsigned bq_recipe_traits(const bq_recipe *r) {
+    unsigned all = 0;
+    for (int i = 0; i < r->nphase; i++) all |= bq_phase_traits(&r->phase[i]);
+    return all;
 }
+
+bool bq_recipe_prescaled(const bq_recipe *r) { return bq_recipe_traits(r) & BQ_PASS_PRESCALES; }
 
 /* What a pass and its options require of the rest of the recipe. */
 static int check_pass(const bq_origin *from, const bq_recipe *r, const bq_phase *phase, const bq_pass *p,
@@ -232,7 +234,7 @@ int bq_recipe_read(const char *path, int nset, char *const *set, bq_recipe *reci
 static int find_linear(const char *name) {
     const char *dot = strrchr(name, '.');
     for (int i = 0; i < BQ_LINEARS; i++)
-        if (strcmp(dot ? dot + 1 : name, bq_linear_names[i]) == 0) return i;
+        if (strcmp(dot ? dot + 1 : name, bq_linear_name(i)) == 0) return i;
     return -1;
 }
 
@@ -250,12 +252,12 @@ int bq_recipe_fits(const bq_recipe *recipe, int count, const char *const *names)
         int k = find_linear(names[i]);
         if (k < 0 || there[k]) continue;
         there[k] = true;
-        n += (size_t)snprintf(all + n, sizeof all - n, "%s%s", n ? ", " : "", bq_linear_names[k]);
+        n += (size_t)snprintf(all + n, sizeof all - n, "%s%s", n ? ", " : "", bq_linear_name(k));
     }
     for (int i = 0; i < BQ_LINEARS; i++)
         if (!there[i] && !bq_scheme_equal(recipe->bits.linear[i], recipe->bits.decoder))
             return bq_refuse(BQ_USAGE, "bits.linears.%s: the model has no such linear; it has %s",
-                             bq_linear_names[i], all);
+                             bq_linear_name(i), all);
     return BQ_OK;
 }
 

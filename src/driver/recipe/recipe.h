@@ -85,7 +85,8 @@ static inline int bq_recipe_activations(const bq_recipe *r) {
     return r->bits.activations < 16 ? r->bits.activations : 0;
 }
 
-/* Does a pass leave factors for the linears' inputs? */
+/* BQ_PASS_CALIBRATED ... of all its passes; does one leave factors for the linears' inputs? */
+unsigned bq_recipe_traits(const bq_recipe *r);
 bool bq_recipe_prescaled(const bq_recipe *r);
 
 /* Read a recipe file and the Quark files that it names, and apply overrides

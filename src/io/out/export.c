@@ -36,8 +36,7 @@ static int compare_items(const void *a, const void *b) {
 }
 
 static bool is_replaced(const bq_export_job *job, const char *name, const bq_tensor *t) {
-    bq_mat ask = {.rows = 1, .cols = t->dims ? t->shape[t->dims - 1] : 1, .type = BQ_F32, .place = BQ_HOST};
-    ask.ld = ask.cols;
+    bq_mat ask = bq_mat_host(NULL, 1, t->dims ? t->shape[t->dims - 1] : 1, BQ_F32);
     return job->source.dense && job->source.dense(job->source.ctx, name, 0, ask);
 }
 
@@ -225,21 +224,16 @@ static void write_shard(bq_export_job *job, int shard) {
 }
 
 static void write_index(const bq_export_job *job) {
-    const char **name = need(calloc((size_t)job->outs, sizeof *name)),
-               **file = need(calloc((size_t)job->outs, sizeof *file));
-    char(*names)[64] = need(calloc((size_t)job->shards, sizeof *names)), path[BQ_PATH];
+    char path[BQ_PATH], name[64];
+    json_t *map = json_object();
     size_t total = 0;
-    for (int i = 0; i < job->shards; i++) shard_name(job, i, names[i]);
-    for (int i = 0; i < job->outs; i++) {
-        name[i] = job->out[i].t.name;
-        file[i] = names[job->item[job->out[i].item].shard];
-        total += job->out[i].t.bytes;
+    for (const bq_export_out *out = job->out; out < job->out + job->outs; out++) {
+        shard_name(job, job->item[out->item].shard, name);
+        BQ_CHECK(json_object_set_new(map, out->t.name, json_string(name)) == 0, "no memory for an index");
+        total += out->t.bytes;
     }
     bq_path_join(path, sizeof path, job->out_dir, "model.safetensors.index.json");
-    bq_index_write(path, total, job->outs, name, file);
-    free(names);
-    free(name);
-    free(file);
+    bq_index_write(path, total, map);
 }
 
 static void write_config(bq_export_job *job) {

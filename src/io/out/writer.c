@@ -133,11 +133,7 @@ void bq_writer_drop(bq_writer *w) {
     free(w);
 }
 
-void bq_index_write(const char *path, size_t total, int count, const char *const *name,
-                    const char *const *file) {
-    json_t *map = json_object();
-    for (int i = 0; i < count; i++)
-        BQ_CHECK(json_object_set_new(map, name[i], json_string(file[i])) == 0, "no memory for an index");
+void bq_index_write(const char *path, size_t total, json_t *map) {
     json_t *index =
         json_pack("{s:{s:I}, s:o}", "metadata", "total_size", (json_int_t)total, "weight_map", map);
     BQ_CHECK(index, "no memory for an index");

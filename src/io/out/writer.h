@@ -30,9 +30,8 @@ void bq_writer_put(bq_writer *w, const void *data, size_t bytes);
 uint64_t bq_writer_close(bq_writer *w);
 void bq_writer_drop(bq_writer *w);
 
-/* Write model.safetensors.index.json, whole or not at all: tensor name[i] is in file[i]; total: bytes of
+/* Write model.safetensors.index.json, whole or not at all.  map: tensor to file, freed here; total: bytes of
  * all tensors.  Ends the job when the disk fails. */
-void bq_index_write(const char *path, size_t total, int count, const char *const *name,
-                    const char *const *file);
+void bq_index_write(const char *path, size_t total, json_t *map);
 
 #endif

@@ -236,10 +236,6 @@ int bq_ckpt_peek(const char *path, uint64_t fingerprint) {
     return !sealed ? BQ_CKPT_TORN : tag == fingerprint ? BQ_CKPT_OK : BQ_CKPT_FOREIGN;
 }
 
-static void read_at(bq_ckpt_file *f, int64_t offset, bq_mat to) {
-    if (!bq_h5_read(&f->h, offset, to)) BQ_DIE("'%s': %s", f->h.path, f->h.why);
-}
-
 void bq_ckpt_read_rows(bq_ckpt_file *f, int linear, bq_ckpt_part part, int64_t first, bq_mat to) {
     BQ_CHECK(linear >= 0 && linear < f->head.linears, "linear %d of '%s'", linear, f->h.path);
     bq_mat m = *part_of(&f->head.linear[linear], (int)part);
@@ -248,7 +244,7 @@ void bq_ckpt_read_rows(bq_ckpt_file *f, int linear, bq_ckpt_part part, int64_t f
              "rows %ld + %ld of %s of linear %d of '%s'", (long)first, (long)to.rows, part_name[part], linear,
              f->h.path);
     int64_t skip = first * m.cols * (int64_t)bq_type_size(m.type);
-    read_at(f, f->at.part[linear][part] + skip, to);
+    bq_h5_must_read(&f->h, f->at.part[linear][part] + skip, to);
 }
 
 void bq_ckpt_read(bq_ckpt_file *f, int linear, bq_ckpt_part part, bq_mat to) {
@@ -262,11 +258,11 @@ void bq_ckpt_read_norm(bq_ckpt_file *f, int norm, bq_mat to) {
     BQ_CHECK(norm >= 0 && norm < 2 && to.type == BQ_F32 && to.rows == 1 && f->head.norm[norm].rows == 1 &&
                  to.cols == f->head.norm[norm].cols,
              "norm %d of '%s' is not of %" PRId64 " values", norm, f->h.path, to.cols);
-    read_at(f, f->at.norm[norm], to);
+    bq_h5_must_read(&f->h, f->at.norm[norm], to);
 }
 
 void bq_ckpt_read_loss(bq_ckpt_file *f, double *loss) {
-    if (f->head.steps > 0) read_at(f, f->at.loss, bq_mat_host(loss, 1, f->head.steps, BQ_F64));
+    if (f->head.steps > 0) bq_h5_must_read(&f->h, f->at.loss, bq_mat_host(loss, 1, f->head.steps, BQ_F64));
 }
 
 void bq_ckpt_close(bq_ckpt_file *f) {

@@ -93,6 +93,7 @@ bool bq_h5_get_data(bq_h5 *h, const char *name, bq_type type, int rank, int64_t 
 void bq_h5_detach(bq_h5 *h);
 /* Read packed rows at an offset into a host view. */
 bool bq_h5_read(bq_h5 *h, int64_t offset, bq_mat to);
+void bq_h5_must_read(bq_h5 *h, int64_t offset, bq_mat to); /* a read that fails ends the job */
 /* For checks of a caller's own: keep the reason if it is the first; returns false. */
 bool bq_h5_refuse(bq_h5 *h, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 

@@ -281,3 +281,7 @@ bool bq_h5_read(bq_h5 *h, int64_t offset, bq_mat m) {
             return bq_h5_refuse(h, "read failed: %s", strerror(errno));
     return true;
 }
+
+void bq_h5_must_read(bq_h5 *h, int64_t offset, bq_mat to) {
+    if (!bq_h5_read(h, offset, to)) BQ_DIE("'%s': %s", h->path, h->why);
+}

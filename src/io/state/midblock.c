@@ -184,17 +184,13 @@ bool bq_inside_glance(const char *run_dir, bq_inside *inside) {
     return found;
 }
 
-static void must(bq_inside_file *f, bool good) {
-    if (!good) BQ_DIE("'%s': %s", f->h.path, f->h.why);
-}
-
 void bq_inside_read(bq_inside_file *f, int part, int64_t first, bq_mat to) {
     check_part(f, part, first, to);
-    must(f, bq_h5_read(&f->h, f->at[part] + first * to.cols * (int64_t)sizeof(float), to));
+    bq_h5_must_read(&f->h, f->at[part] + first * to.cols * (int64_t)sizeof(float), to);
 }
 
 void bq_inside_read_loss(bq_inside_file *f, double *loss) {
-    must(f, bq_h5_read(&f->h, f->loss, bq_mat_host(loss, 1, f->head.steps, BQ_F64)));
+    bq_h5_must_read(&f->h, f->loss, bq_mat_host(loss, 1, f->head.steps, BQ_F64));
 }
 
 void bq_inside_close(bq_inside_file *f) {

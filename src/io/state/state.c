@@ -27,14 +27,10 @@ struct bq_state {
     unsigned char *known; /* (sweeps, phases, blocks) */
 };
 
-static void path_of(char *out, size_t n, const char *run_dir) {
-    bq_path_join(out, n, run_dir, "ckpt/state.json");
-}
-
 /* state.json; NULL, silently, if it is absent, damaged or of another version: nothing in it is needed. */
 static json_t *read_quietly(const char *run_dir) {
     char path[BQ_PATH];
-    path_of(path, sizeof path, run_dir);
+    bq_path_join(path, sizeof path, run_dir, "ckpt/state.json");
     json_t *root = bq_json_read_sealed(path, MAX_FILE);
     if (json_integer_value(json_object_get(root, "version")) == VERSION) return root;
     json_decref(root);
@@ -147,7 +143,7 @@ void bq_state_save(bq_state *s, const char *const *names, const uint64_t *hashes
                              "seconds", s->seconds + seconds, "grid", grid);
     BQ_CHECK(root && json_object_size(parts) == (size_t)n,
              "no memory for the state of a run, or a bad name in it");
-    path_of(path, sizeof path, s->run_dir);
+    bq_path_join(path, sizeof path, s->run_dir, "ckpt/state.json");
     int error = bq_json_write_sealed(path, root);
     BQ_CHECK(error == 0, "write of '%s' failed: %s", path, strerror(error));
     json_decref(root);

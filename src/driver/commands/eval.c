@@ -65,14 +65,6 @@ static int evaluate_one(const evaluation *e, bq_score *s, const bq_eval *eval) {
     return code;
 }
 
-static int evaluate(evaluation *e, bq_comm *comm) {
-    int code = bq_root_first(comm, look, e);
-    if (!code) code = bq_root_first(comm, read_all, e);
-    bq_score s = {.dev = &e->dev, .comm = comm, .src = &e->model, .angles = BQ_ANGLES_HF, .home = e->home};
-    for (int i = 0; i < e->evals.count && !code; i++) code = evaluate_one(e, &s, &e->evals.eval[i]);
-    return code;
-}
-
 static int evaluate_run(const bq_args *a, bq_comm *comm) {
     bq_run s;
     int code = bq_session_open_finished(&s, a, comm);
@@ -84,7 +76,10 @@ static int evaluate_run(const bq_args *a, bq_comm *comm) {
 int bq_cmd_eval(const bq_args *args, bq_comm *comm) {
     if (args->run) return evaluate_run(args, comm);
     evaluation e = {.args = args, .comm = comm};
-    int code = evaluate(&e, comm);
+    int code = bq_root_first(comm, look, &e);
+    if (!code) code = bq_root_first(comm, read_all, &e);
+    bq_score s = {.dev = &e.dev, .comm = comm, .src = &e.model, .angles = BQ_ANGLES_HF, .home = e.home};
+    for (int i = 0; i < e.evals.count && !code; i++) code = evaluate_one(&e, &s, &e.evals.eval[i]);
     bq_dev_close(&e.dev);
     bq_evals_close(&e.evals);
     bq_source_close(&e.model);

@@ -42,15 +42,22 @@ static int complain_value(const bq_args *args, const bq_option *o, const char *t
 
 static int take_number(bq_args *args, const bq_option *o, const char *text) {
     char *end, must[80];
+    void *at = (char *)args + o->at;
+    bool whole = o->kind != SECONDS;
     errno = 0;
-    long long x = strtoll(text, &end, 10);
-    snprintf(must, sizeof must, "a whole number from %.0f to %.0f", o->min, o->max);
-    if (errno || end == text || *end || (double)x < o->min || (double)x > o->max)
+    long long n = strtoll(text, &end, 10);
+    double x = whole ? (double)n : strtod(text, &end);
+    bool reads = whole ? !errno : strchr("0123456789.", *text) != NULL;
+    snprintf(must, sizeof must, "a %s from %.0f to %.0f", whole ? "whole number" : "number of seconds",
+             o->min, o->max);
+    if (!reads || end == text || *end || !(x >= o->min && x <= o->max))
         return complain_value(args, o, text, must);
     if (o->kind == INT)
-        *(int *)(void *)((char *)args + o->at) = (int)x;
+        *(int *)at = (int)n;
+    else if (o->kind == I64)
+        *(int64_t *)at = n;
     else
-        *(int64_t *)(void *)((char *)args + o->at) = x;
+        *(double *)at = x;
     return BQ_OK;
 }
 
@@ -67,16 +74,6 @@ static int take_bytes(bq_args *args, const bq_option *o, const char *text) {
     snprintf(must, sizeof must, "at least %.0f bytes", o->min);
     if ((double)(x << shift) < o->min) return complain_value(args, o, text, must);
     *(size_t *)(void *)((char *)args + o->at) = (size_t)x << shift;
-    return BQ_OK;
-}
-
-static int take_seconds(bq_args *args, const bq_option *o, const char *text) {
-    char *end, must[80];
-    double x = strtod(text, &end);
-    snprintf(must, sizeof must, "a number of seconds from %.0f to %.0f", o->min, o->max);
-    if (!strchr("0123456789.", *text) || end == text || *end || !(x >= o->min && x <= o->max))
-        return complain_value(args, o, text, must);
-    *(double *)(void *)((char *)args + o->at) = x;
     return BQ_OK;
 }
 
@@ -105,9 +102,9 @@ static int take(bq_args *args, const bq_option *o, char *text) {
     switch (o->kind) {
     case FLAG: *(bool *)at = true; return BQ_OK;
     case INT:
-    case I64: return take_number(args, o, text);
+    case I64:
+    case SECONDS: return take_number(args, o, text);
     case BYTES: return take_bytes(args, o, text);
-    case SECONDS: return take_seconds(args, o, text);
     case DEVICE:
         if (!is_device(text)) return complain_value(args, o, text, "cpu, cuda, cuda:N or auto");
         args->device = text;

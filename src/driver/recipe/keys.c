@@ -47,11 +47,9 @@ static const bq_key scheme_keys[] = {
 static const bq_scope decoder = {"bits.decoder, bits.linears.NAME", "How a matrix becomes integers.",
                                  scheme_keys, sizeof(bq_scheme)};
 
-#define LINEAR(i, text, blurb)                                                                               \
-    {                                                                                                        \
-        text, BQ_KEY_OBJECT, AT(bq_recipe, bits.linear[i]),                                                  \
-            .value = "{}", .scope = &decoder, .like = offsetof(bq_recipe, bits.decoder), .help = blurb       \
-    }
+#define LINEAR(i, name, blurb)                                                                               \
+    { name, BQ_KEY_OBJECT, AT(bq_recipe, bits.linear[i]), "{}", LIKE_DECODER, .help = blurb }
+#define LIKE_DECODER .scope = &decoder, .like = offsetof(bq_recipe, bits.decoder)
 static const bq_key linears_keys[] = {LINEAR(0, "q_proj", "Query."),
                                       LINEAR(1, "k_proj", "Key."),
                                       LINEAR(2, "v_proj", "Value."),

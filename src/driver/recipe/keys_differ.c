@@ -4,11 +4,10 @@
 #include "base/log.h"
 #include "io/files.h"
 
-#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { SHOWN = 3, PATH = 160 };
+enum { SHOWN = 3, PATH = 160 }; /* PATH: longer ones are cut in messages */
 #define RECIPE_BYTES ((size_t)1 << 20)
 
 typedef struct {
@@ -27,15 +26,6 @@ static void value_text(const json_t *value, char out[64]) {
     if (text && strlen(text) > 63) memcpy(out + 60, "...", 4);
     free(text);
     bq_log_clean(out, 0);
-}
-
-/* Cut if too long: it is only for messages. */
-static void path_of(char out[PATH], const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-static void path_of(char out[PATH], const char *fmt, ...) {
-    va_list ap;
-    va_start(ap, fmt);
-    vsnprintf(out, PATH, fmt, ap);
-    va_end(ap);
 }
 
 static void say(report *r, const char *path, const char *here, const char *there) {
@@ -58,7 +48,7 @@ static void compare_lists(report *r, const bq_key *key, const json_t *here, cons
     for (size_t i = 0; i < n && i < m; i++) {
         const json_t *a = json_array_get(here, i), *b = json_array_get(there, i);
         const char *kind = json_string_value(json_object_get(a, first->name));
-        path_of(inner, "%s.%zu", path, i);
+        snprintf(inner, sizeof inner, "%.130s.%zu", path, i);
         compare(r, first, a, b, inner);
         if (!key->variant || !json_equal(json_object_get(a, first->name), json_object_get(b, first->name)))
             continue;
@@ -74,7 +64,7 @@ static void compare(report *r, const bq_key *keys, const json_t *here, const jso
     for (const bq_key *k = keys; k->name; k++) {
         const json_t *a = json_object_get(here, k->name), *b = json_object_get(there, k->name);
         if (k->unhashed) continue;
-        path_of(inner, "%s%s%s", path, *path ? "." : "", k->name);
+        snprintf(inner, sizeof inner, "%.120s%s%.30s", path, *path ? "." : "", k->name);
         if (k->type == BQ_KEY_OBJECT && json_is_object(a) && json_is_object(b))
             compare(r, k->scope->key, a, b, inner);
         else if (k->type == BQ_KEY_LIST && json_is_array(a) && json_is_array(b))

@@ -6,22 +6,18 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* The name of a kind's first key, the path of its data. */
-static const char *data_key(const char *name) {
-    const bq_eval_kind *kind;
-    int i = 0;
-    while ((kind = bq_eval_kind_at(i)) && strcmp(kind->name, name)) i++;
-    return kind ? kind->scope.key->name : "file"; /* an unknown kind is refused later */
-}
-
 /* Parse "KIND:FILE,KEY=VALUE,..." into an element of the list; false if it has another form. */
 static bool take_apart(char *text, json_t *object) {
     char *more = NULL, *file = strchr(text, ':');
+    const bq_eval_kind *kind;
+    int i = 0;
     if (!file) return false;
     *file++ = 0;
     strtok_r(file, ",", &more);
+    while ((kind = bq_eval_kind_at(i)) && strcmp(kind->name, text)) i++;
+    const char *data = kind ? kind->scope.key->name : "file"; /* an unknown kind is refused later */
     bool good = json_object_set_new(object, "eval", json_string(text)) == 0 &&
-                json_object_set_new(object, data_key(text), json_string(file)) == 0;
+                json_object_set_new(object, data, json_string(file)) == 0;
     for (char *key; good && (key = strtok_r(NULL, ",", &more));) {
         char *value = strchr(key, '=');
         if (value) *value++ = 0;

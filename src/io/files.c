@@ -84,12 +84,8 @@ int bq_file_read(const char *path, size_t max_bytes, char **data, size_t *bytes)
     struct stat st;
     int fd, err = bq_file_open_any(path, O_RDONLY, &fd, &st);
     if (err) return err;
-    if (bq_fault("file_read"))
-        err = EIO;
-    else if (S_ISREG(st.st_mode) || is_pipe(fd))
-        err = read_all(fd, max_bytes, data, bytes);
-    else
-        err = BQ_NOT_FILE;
+    bool reads = S_ISREG(st.st_mode) || is_pipe(fd);
+    err = bq_fault("file_read") ? EIO : reads ? read_all(fd, max_bytes, data, bytes) : BQ_NOT_FILE;
     close(fd);
     return err;
 }

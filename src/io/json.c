@@ -176,18 +176,15 @@ static void put_members(FILE *to, const json_t *value, int level) {
     json_t *member;
     size_t i;
     int n = 0;
-    if (json_is_object(value)) {
-        json_object_foreach((json_t *)(uintptr_t)value, key, member) {
-            fprintf(to, "%s\n%*s", n++ ? "," : "", 2 * level + 2, "");
-            put_text(to, key);
-            fputs(": ", to);
-            put_value(to, member, level + 1);
-        }
-    } else {
-        json_array_foreach(value, i, member) {
-            fprintf(to, "%s\n%*s", n++ ? "," : "", 2 * level + 2, "");
-            put_value(to, member, level + 1);
-        }
+    json_object_foreach((json_t *)(uintptr_t)value, key, member) {
+        fprintf(to, "%s\n%*s", n++ ? "," : "", 2 * level + 2, "");
+        put_text(to, key);
+        fputs(": ", to);
+        put_value(to, member, level + 1);
+    }
+    json_array_foreach(value, i, member) {
+        fprintf(to, "%s\n%*s", n++ ? "," : "", 2 * level + 2, "");
+        put_value(to, member, level + 1);
     }
     if (n) fprintf(to, "\n%*s", 2 * level, "");
 }

@@ -19,11 +19,8 @@ static bool name_fits(const char *text, bool empty) {
 static void take_name(bq_json *from, const char *key, bool empty, char out[BQ_QUARK_NAME]) {
     const char *text = NULL;
     bq_json_text(from, key, &text);
-    if (from->status || !text) return;
-    if (name_fits(text, empty))
-        snprintf(out, BQ_QUARK_NAME, "%s", text);
-    else
-        bq_json_refuse(from, key, "is no module's name");
+    if (text && !name_fits(text, empty)) bq_json_refuse(from, key, "is no module's name");
+    if (text && !from->status) snprintf(out, BQ_QUARK_NAME, "%s", text);
 }
 
 static void warn_unknown(const bq_json *from, const char *const *known) {

@@ -25,8 +25,7 @@ static double seconds_of(const bq_plan *p, const bq_machine *machine, bq_use *li
 
 /* The next number of ranks to look at: one more, or the next power of two up to `most`, then `most`. */
 static int next_of(int ranks, int most) {
-    if (!most) return ranks + 1;
-    return ranks < most && 2 * ranks > most ? most : 2 * ranks;
+    return !most ? ranks + 1 : ranks < most && 2 * ranks > most ? most : 2 * ranks;
 }
 
 void bq_plan_advise(const bq_recipe *r, const bq_arch *arch, const bq_scheme *scheme,

@@ -89,8 +89,8 @@ static _Noreturn void fail(const bq_acts *a, const char *what) {
 
 static bq_acts *make(const char *path, int64_t samples, int64_t tokens, int64_t hidden,
                      uint64_t fingerprint) {
-    BQ_CHECK(samples > 0 && tokens > 0 && hidden > 0, "a stream file of %" PRId64 " x %" PRId64 " x %" PRId64,
-             samples, tokens, hidden);
+    BQ_CHECK(samples > 0 && tokens > 0 && hidden > 0, "a stream file of %ld x %ld x %ld", (long)samples,
+             (long)tokens, (long)hidden);
     bq_acts *a = calloc(1, sizeof *a);
     BQ_CHECK(a, "no memory for a stream file");
     a->samples = samples, a->tokens = tokens, a->hidden = hidden;
@@ -220,11 +220,7 @@ static void await_sync(bq_acts *a, record r) {
 
 void bq_acts_write(bq_acts *a, int64_t sample, const float *data) {
     record r = {.sample = sample, .hash = bq_hash_bytes(data, a->bytes)};
-    if (bq_fault("acts_write")) {
-        put(a, sample, a->tokens / 2, data);
-        errno = ENOSPC;
-        fail(a, "write");
-    }
+    if (bq_fault("acts_write")) put(a, sample, a->tokens / 2, data), errno = ENOSPC, fail(a, "write");
     put(a, sample, a->tokens, data);
     memcpy(r.magic, magic, sizeof magic);
     r.check = check_of(&r, a->identity);

@@ -190,7 +190,7 @@ static bool get_structure(bq_h5 *h, bq_ckpt *c, offsets *at) {
         int64_t steps;
         if (!bq_h5_get_data(h, "loss", BQ_F64, 1, &steps, &at->loss)) return false;
         if (steps != c->steps)
-            return bq_h5_refuse(h, "%" PRId64 " losses for %" PRId64 " steps", steps, c->steps);
+            return bq_h5_refuse(h, "%ld losses for %ld steps", (long)steps, (long)c->steps);
     }
     for (int i = 0; i < 2; i++) {
         int64_t shape[2];

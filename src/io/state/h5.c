@@ -83,13 +83,10 @@ void bq_h5_create(bq_h5 *h, const char *path) {
 
 void bq_h5_put_group(bq_h5 *h, const char *name) {
     if (h->at) must(h, H5Gclose(h->at));
-    if (!name) {
-        h->at = must(h, H5Gopen2(h->file, "/", H5P_DEFAULT));
-        return;
-    }
     hid_t plist = must(h, H5Pcreate(H5P_GROUP_CREATE));
     must(h, H5Pset_obj_track_times(plist, 0));
-    h->at = must(h, H5Gcreate2(h->file, name, H5P_DEFAULT, plist, H5P_DEFAULT));
+    h->at = must(h, name ? H5Gcreate2(h->file, name, H5P_DEFAULT, plist, H5P_DEFAULT)
+                         : H5Gopen2(h->file, "/", H5P_DEFAULT));
     must(h, H5Pclose(plist));
 }
 

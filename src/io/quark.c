@@ -4,7 +4,6 @@
 #include "io/json.h"
 
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #define QUARK_BYTES ((size_t)1 << 20)

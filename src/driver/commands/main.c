@@ -1,5 +1,4 @@
 /* main.c - the command line, MPI around the commands that compute, and the exit code. */
-#include "base/die.h"
 #include "base/log.h"
 #include "comm/heartbeat.h"
 #include "driver/commands/commands.h"

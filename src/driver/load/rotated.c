@@ -3,7 +3,6 @@
 #include "base/die.h"
 
 #include <stdlib.h>
-#include <string.h>
 
 /* Philox: the sweep and phase of these random numbers, which no run has. */
 #define AT 255

@@ -100,24 +100,21 @@ static int check_passes(const bq_origin *from, const bq_recipe *r) {
                                     "calibration.tokens=...",
                                     i);
         for (int k = 0; k < phase->npass; k++) {
-            const bq_pass_kind *kind = bq_pass_kind_at(phase->pass[k].kind);
             unsigned traits = bq_pass_traits(&phase->pass[k]);
             char path[64];
             snprintf(path, sizeof path, "phases.%d.passes.%d", i, k);
-            if (coded && !(traits & BQ_PASS_QUANTIZES))
-                return bq_origin_refuse(
-                    from, path, "%s prepares weights, and a pass before it has made codes", kind->name);
-            coded |= (traits & BQ_PASS_QUANTIZES) != 0;
-            if (prescaled && traits & BQ_PASS_CALIBRATED)
-                return bq_origin_refuse(from, path,
-                                        "%s looks at the inputs of linears: behind smoothquant without fuse "
-                                        "there can only be passes that read no samples",
-                                        kind->name);
-            prescaled |= (traits & BQ_PASS_PRESCALES) != 0;
-            if (k + 1 == phase->npass && !(traits & BQ_PASS_QUANTIZES))
-                return bq_origin_refuse(from, path,
-                                        "%s makes no codes: end the phase with a pass that does, rtn say",
-                                        kind->name);
+            bool codes = traits & BQ_PASS_QUANTIZES;
+            const char *why = NULL;
+            if (coded && !codes)
+                why = "prepares weights, and a pass before it has made codes";
+            else if (prescaled && traits & BQ_PASS_CALIBRATED)
+                why = "looks at the inputs of linears: behind smoothquant without fuse there can only be "
+                      "passes that read no samples";
+            else if (k + 1 == phase->npass && !codes)
+                why = "makes no codes: end the phase with a pass that does, rtn say";
+            if (why)
+                return bq_origin_refuse(from, path, "%s %s", bq_pass_kind_at(phase->pass[k].kind)->name, why);
+            coded |= codes, prescaled |= (traits & BQ_PASS_PRESCALES) != 0;
             int code = check_pass(from, r, phase, &phase->pass[k], path);
             if (code) return code;
         }

@@ -9,7 +9,6 @@
 
 #include <hdf5.h>
 #include <stdlib.h>
-#include <string.h>
 
 /* MPI counts with an int, so a transfer must be smaller. */
 enum { PIECE = 1 << 28 }; /* floats */

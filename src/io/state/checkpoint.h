@@ -50,10 +50,9 @@ typedef enum {
  * does not fit ends the job. */
 void bq_ckpt_path(char *out, size_t n, const char *run_dir, int sweep, int phase, int block);
 
-/* Write c, whose data are in host memory (ld may exceed cols).  The folder must exist.  Ends the job when
- * the disk fails; the old file stays until the new one is whole.  A c that breaks the rules above is a bug
- * and ends the job.  Fault points ckpt_write (half of the temporary file is written) and ckpt_rename (all
- * of it, but not renamed). */
+/* Write c, whose data are in host memory (ld may exceed cols), to a folder that exists.  Ends the job when
+ * the disk fails or c breaks the rules above; the old file stays until the new one is whole.  Fault points
+ * ckpt_write (half of the temporary file is written) and ckpt_rename (all of it, but not renamed). */
 void bq_ckpt_write(const char *path, const bq_ckpt *c);
 
 /* As bq_h5_get_head says. */

@@ -202,11 +202,8 @@ static void exchange(bq_treesum *sum, const bq_comm *comm, const bq_shard *leave
     bq_mat mine[BQ_TREE_NODES];
     expect(sum, comm, leaves, rows, theirs);
     int all = theirs->at[comm->nreplica];
-    if (comm->nreplica == 1) return;
-    if (comm->nccl) {
-        exchange_nccl(sum, comm, rows, theirs);
-        return;
-    }
+    if (comm->nccl) exchange_nccl(sum, comm, rows, theirs);
+    if (comm->nccl || comm->nreplica == 1) return;
     int64_t cols = floats(sum->buffer[0]).cols;
     staging s = open_staging(sum->dev, (size_t)sum->nodes * view_bytes(rows.total, cols) +
                                            (size_t)all * view_bytes(rows.count, cols));
@@ -280,10 +277,8 @@ void bq_comm_gather_slices(const bq_comm *comm, bq_dev *dev, bq_mat m, const int
     int64_t own = first[comm->replica], rows = first[comm->replica + 1] - own;
     bq_spent.sent += rows * m.cols * (comm->nreplica - 1) * F32;
     bq_spent.received += (m.rows - rows) * m.cols * F32;
-    if (comm->nccl) {
-        gather_nccl(comm, m, first);
-        return;
-    }
+    if (comm->nccl) gather_nccl(comm, m, first);
+    if (comm->nccl) return;
     staging s = open_staging(dev, view_bytes(m.rows, m.cols));
     bq_mat host = view_room(&s, m);
     if (host.data != m.data) dev->op->get(dev, bq_mat_rows(m, own, rows), bq_mat_rows(host, own, rows));

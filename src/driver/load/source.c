@@ -16,28 +16,27 @@ typedef struct {
 
 enum { MAX_EXPECTED = 2 * BQ_ARCH_LINEARS + BQ_NORMS };
 
+static void expect_one(expected *e, int b, const char *module, const char *what, int64_t rows, int64_t cols) {
+    *e = (expected){.rows = rows, .cols = cols};
+    bq_arch_tensor(e->name, sizeof e->name, b, module, what);
+}
+
 static int expect_block(const bq_arch *arch, int b, const bq_block *blk, expected *out) {
-    int n = 0;
+    expected *e = out;
     for (int i = 0; i < arch->linears; i++) {
         const bq_linear *l = &arch->linear[i];
-        expected *e = &out[n++];
-        *e = (expected){.rows = l->rows, .cols = l->cols};
-        bq_arch_tensor(e->name, sizeof e->name, b, l->module, "weight");
-        if (blk) e->to = bq_linear_view(arch, i, blk->w);
+        expect_one(e++, b, l->module, "weight", l->rows, l->cols);
+        if (blk) e[-1].to = bq_linear_view(arch, i, blk->w);
         if (!l->bias) continue;
-        e = &out[n++];
-        *e = (expected){.cols = l->rows};
-        bq_arch_tensor(e->name, sizeof e->name, b, l->module, "bias");
-        if (blk) e->to = bq_mat_cols(blk->bias[l->site], l->row, l->rows);
+        expect_one(e++, b, l->module, "bias", 0, l->rows);
+        if (blk) e[-1].to = bq_mat_cols(blk->bias[l->site], l->row, l->rows);
     }
     for (int i = 0; i < BQ_NORMS; i++) {
         if (!arch->norm[i]) continue;
-        expected *e = &out[n++];
-        *e = (expected){.cols = arch->gains[i]};
-        bq_arch_tensor(e->name, sizeof e->name, b, arch->norm[i], "weight");
-        if (blk) e->to = blk->norm[i];
+        expect_one(e++, b, arch->norm[i], "weight", 0, arch->gains[i]);
+        if (blk) e[-1].to = blk->norm[i];
     }
-    return n;
+    return (int)(e - out);
 }
 
 /* Tell the source which tensors the model has. */

@@ -94,17 +94,13 @@ static bool is_equal(bq_h5 *h, const char *name, int expected) {
     return value == expected || bq_h5_refuse(h, "its %s is %" PRId64 ", not %d", name, value, expected);
 }
 
-static bool get_identity(bq_h5 *h, const bq_inside *in) {
-    return bq_h5_get_head(h, format, VERSION, in->fingerprint) == BQ_H5_OK &&
-           is_equal(h, "sweep", in->sweep) && is_equal(h, "phase", in->phase) &&
-           is_equal(h, "block", in->block);
-}
-
 static bool get_structure(bq_inside_file *f) {
     bq_h5 *h = &f->h;
     bq_inside *in = &f->head;
     int64_t pass, shape[2], at;
-    if (!get_identity(h, in) || !bq_h5_get_int(h, "pass", 0, INT32_MAX, &pass) ||
+    if (bq_h5_get_head(h, format, VERSION, in->fingerprint) != BQ_H5_OK || !is_equal(h, "sweep", in->sweep) ||
+        !is_equal(h, "phase", in->phase) || !is_equal(h, "block", in->block) ||
+        !bq_h5_get_int(h, "pass", 0, INT32_MAX, &pass) ||
         !bq_h5_get_int(h, "steps", 1, MAX_STEPS, &in->steps) ||
         !bq_h5_get_data(h, "loss", BQ_F64, 1, shape, &f->loss))
         return false;

@@ -122,13 +122,10 @@ void bq_comm_wait(const bq_comm *comm, MPI_Request *request, int count) {
 
 int bq_comm_agree(const bq_comm *comm, int mine) {
     int all = mine;
-    BQ_COMM_DO(comm, MPI_Iallreduce, &mine, &all, 1, MPI_INT, MPI_MAX, comm->world);
+    MPI_Request request;
+    MPI_Iallreduce(&mine, &all, 1, MPI_INT, MPI_MAX, comm->world, &request);
+    bq_comm_wait(comm, &request, 1);
     return all;
-}
-
-/* Count a broadcast from rank 0 of a communicator: the root has sent the bytes to every other rank. */
-static void count_bcast(int rank, int size, size_t bytes) {
-    *(rank ? &bq_spent.received : &bq_spent.sent) += (int64_t)bytes * (rank ? 1 : size - 1);
 }
 
 int bq_comm_most = 1 << 30;
@@ -136,24 +133,37 @@ int bq_comm_most = 1 << 30;
 /* How many of `left` elements the next call of MPI gets. */
 static int piece_of(int64_t left) { return left < bq_comm_most ? (int)left : bq_comm_most; }
 
-void bq_comm_bcast(const bq_comm *comm, void *data, size_t bytes) {
-    count_bcast(comm->rank, comm->size, bytes);
+/* From rank 0 of a communicator, which has sent the bytes to every other rank. */
+static void bcast(const bq_comm *comm, MPI_Comm of, int rank, int size, void *data, size_t bytes) {
+    *(rank ? &bq_spent.received : &bq_spent.sent) += (int64_t)bytes * (rank ? 1 : size - 1);
     for (size_t at = 0; at < bytes;) {
         int piece = piece_of((int64_t)(bytes - at));
-        BQ_COMM_DO(comm, MPI_Ibcast, (char *)data + at, piece, MPI_BYTE, 0, comm->world);
+        MPI_Request request;
+        MPI_Ibcast((char *)data + at, piece, MPI_BYTE, 0, of, &request);
+        bq_comm_wait(comm, &request, 1);
         at += (size_t)piece;
     }
+}
+
+void bq_comm_bcast(const bq_comm *comm, void *data, size_t bytes) {
+    bcast(comm, comm->world, comm->rank, comm->size, data, bytes);
+}
+
+void bq_comm_stage_bcast(const bq_comm *comm, void *data, int bytes) {
+    bcast(comm, comm->stage, comm->replica, comm->nreplica, data, (size_t)bytes);
 }
 
 /* Move values [at, end) of rank r to rank 0; these two ranks call it. */
 static void gather_share(const bq_comm *comm, double *values, int64_t at, int64_t end, int r) {
     for (int piece; at < end; at += piece) {
+        MPI_Request request;
         piece = piece_of(end - at);
         if (comm->rank)
-            BQ_COMM_DO(comm, MPI_Isend, values + at, piece, MPI_DOUBLE, 0, 1, comm->world);
+            MPI_Isend(values + at, piece, MPI_DOUBLE, 0, 1, comm->world, &request);
         else
-            BQ_COMM_DO(comm, MPI_Irecv, values + at, piece, MPI_DOUBLE, r, 1, comm->world);
+            MPI_Irecv(values + at, piece, MPI_DOUBLE, r, 1, comm->world, &request);
         *(comm->rank ? &bq_spent.sent : &bq_spent.received) += piece * (int64_t)sizeof *values;
+        bq_comm_wait(comm, &request, 1);
     }
 }
 
@@ -165,28 +175,31 @@ void bq_comm_gather(const bq_comm *comm, double *values, int64_t total) {
     }
 }
 
-void bq_comm_barrier(const bq_comm *comm) { BQ_COMM_DO(comm, MPI_Ibarrier, comm->world); }
-
-void bq_comm_stage_barrier(const bq_comm *comm) { BQ_COMM_DO(comm, MPI_Ibarrier, comm->stage); }
-
-void bq_comm_stage_bcast(const bq_comm *comm, void *data, int bytes) {
-    count_bcast(comm->replica, comm->nreplica, (size_t)bytes);
-    BQ_COMM_DO(comm, MPI_Ibcast, data, bytes, MPI_BYTE, 0, comm->stage);
+static void barrier(const bq_comm *comm, MPI_Comm of) {
+    MPI_Request request;
+    MPI_Ibarrier(of, &request);
+    bq_comm_wait(comm, &request, 1);
 }
+
+void bq_comm_barrier(const bq_comm *comm) { barrier(comm, comm->world); }
+void bq_comm_stage_barrier(const bq_comm *comm) { barrier(comm, comm->stage); }
 
 /* A reduction is counted as if each value were sent once and received once. */
 void bq_comm_reduce(const bq_comm *comm, void *values, int64_t count, MPI_Datatype type, MPI_Op op) {
     int size;
     MPI_Type_size(type, &size);
     bq_spent.sent += count * size, bq_spent.received += count * size;
-    for (int64_t at = 0; at < count; at += bq_comm_most)
-        BQ_COMM_DO(comm, MPI_Iallreduce, MPI_IN_PLACE, (char *)values + at * size, piece_of(count - at), type,
-                   op, comm->stage);
+    for (int64_t at = 0; at < count; at += bq_comm_most) {
+        MPI_Request request;
+        MPI_Iallreduce(MPI_IN_PLACE, (char *)values + at * size, piece_of(count - at), type, op, comm->stage,
+                       &request);
+        bq_comm_wait(comm, &request, 1);
+    }
 }
 
 int bq_comm_rank_of(const bq_comm *comm, int replica) { return comm->istage * comm->nreplica + replica; }
 
-enum { FLOW = 7 }; /* tag */
+enum { FLOW = 7 /* tag */, PIECE = 1 << 20 };
 
 MPI_Datatype bq_comm_floats(int64_t count, int piece) {
     MPI_Datatype one, all, part[2];
@@ -204,25 +217,24 @@ MPI_Datatype bq_comm_floats(int64_t count, int piece) {
     return all;
 }
 
-enum { PIECE = 1 << 20 };
-
-/* A message of any count: floats, or one element of a type that stands for all of them. */
-static void start(const bq_comm *comm, bool sends, int other, float *data, int64_t count,
-                  MPI_Request *request) {
-    bool few = count <= bq_comm_most;
-    MPI_Datatype type = few ? MPI_FLOAT : bq_comm_floats(count, piece_of(PIECE));
-    *(sends ? &bq_spent.sent : &bq_spent.received) += count * (int64_t)sizeof(float);
-    if (sends)
-        MPI_Isend(data, few ? (int)count : 1, type, other, FLOW, comm->world, request);
-    else
-        MPI_Irecv(data, few ? (int)count : 1, type, other, FLOW, comm->world, request);
-    if (!few) MPI_Type_free(&type);
+/* The type of a message, and how many of it: floats, or one of a type that stands for all of them. */
+static int message(int64_t count, MPI_Datatype *type) {
+    *type = count <= bq_comm_most ? MPI_FLOAT : bq_comm_floats(count, piece_of(PIECE));
+    return *type == MPI_FLOAT ? (int)count : 1;
 }
 
 void bq_comm_send(const bq_comm *comm, int to, const float *data, int64_t count, MPI_Request *request) {
-    start(comm, true, to, (float *)data, count, request);
+    MPI_Datatype type;
+    int n = message(count, &type);
+    bq_spent.sent += count * (int64_t)sizeof(float);
+    MPI_Isend(data, n, type, to, FLOW, comm->world, request);
+    if (type != MPI_FLOAT) MPI_Type_free(&type);
 }
 
 void bq_comm_receive(const bq_comm *comm, int from, float *data, int64_t count, MPI_Request *request) {
-    start(comm, false, from, data, count, request);
+    MPI_Datatype type;
+    int n = message(count, &type);
+    bq_spent.received += count * (int64_t)sizeof(float);
+    MPI_Irecv(data, n, type, from, FLOW, comm->world, request);
+    if (type != MPI_FLOAT) MPI_Type_free(&type);
 }

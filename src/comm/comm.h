@@ -27,16 +27,15 @@ typedef struct {
 } bq_comm;
 
 /* Start MPI, the guard (guard.h) and the heartbeat, with a grid of one stage; set bq_die_hook to abort the
- * job, and tell the log this rank.  Returns BQ_OK; or BQ_LAUNCH after a message when there is one rank while
- * Slurm has started more tasks.  That is srun without PMIx: every process would believe to be alone and do
- * the whole job.  Collective over world. */
+ * job, and tell the log this rank.  BQ_OK; or BQ_LAUNCH after a message when there is one rank while Slurm
+ * has started more tasks (srun without PMIx: every process would do the whole job).  close frees what open
+ * and grid made and finalizes MPI.  Collective over world. */
 int bq_comm_open(bq_comm *comm, int *argc, char ***argv);
-/* Free what open and grid made, and finalize MPI.  Collective over world. */
 void bq_comm_close(bq_comm *comm);
 
-/* Tell the others that this rank is alive, and look whether they are.  For long work without waits or steps,
- * such as hashing a model: call it at least about once a second.  Before bq_comm_open it does nothing.
- * Local; for the thread that calls MPI only. */
+/* Tell the others that this rank is alive, and look whether they are: at least about once a second in long
+ * work without waits or steps, such as hashing a model.  Before bq_comm_open it does nothing.  Local; only
+ * for the thread that calls MPI. */
 void bq_comm_beat(void);
 
 /* Make a communicator of the ranks that pass the same color, ordered by key.  MPI waits in this call without
@@ -51,12 +50,12 @@ int bq_comm_grid(bq_comm *comm, int nstage);
  * Collective over world. */
 int bq_comm_agree(const bq_comm *comm, int mine);
 
-/* Copy rank 0's bytes to all ranks; any size.  Collective over world. */
+/* Copy rank 0's bytes to all ranks, any size; wait for all ranks, by polling.  Collective over world. */
 void bq_comm_bcast(const bq_comm *comm, void *data, size_t bytes);
+void bq_comm_barrier(const bq_comm *comm);
 
-/* Collect on rank 0 a vector of `total` doubles that the ranks hold in shares.  Every rank passes a vector of
- * full length in which its share (bq_shard_of over the ranks) is filled; on rank 0 all of it is filled then.
- * Collective over world. */
+/* Fill rank 0's vector of `total` doubles, of which every rank has filled its share (bq_shard_of over the
+ * ranks). Collective over world. */
 void bq_comm_gather(const bq_comm *comm, double *values, int64_t total);
 
 /* The rank in world of a replica of my stage.  Local. */
@@ -66,8 +65,8 @@ int bq_comm_rank_of(const bq_comm *comm, int replica);
 void bq_comm_stage_barrier(const bq_comm *comm);
 void bq_comm_stage_bcast(const bq_comm *comm, void *data, int bytes);
 
-/* values[i] = op over all replicas' values[i], in place; any count.  The order of a sum is MPI's: use it only
- * where every order gives the same bits, else treesum.h.  Collective over stage. */
+/* values[i] = op over all replicas' values[i], any count.  The order of a sum is MPI's: only for sums that
+ * have the same bits in every order; else treesum.h.  Collective over stage. */
 void bq_comm_reduce(const bq_comm *comm, void *values, int64_t count, MPI_Datatype type, MPI_Op op);
 
 /* Most elements that one call of MPI gets.  Longer messages are sent as a type of several elements, or in
@@ -75,7 +74,7 @@ void bq_comm_reduce(const bq_comm *comm, void *values, int64_t count, MPI_Dataty
 extern int bq_comm_most;
 
 /* Start to send floats to a rank of world, or to receive them; any count.  Messages between two ranks keep
- * their order.  The buffer must stay as it is until bq_comm_wait on the request has returned.  Local. */
+ * their order.  The buffer must not change until bq_comm_wait on the request has returned.  Local. */
 void bq_comm_send(const bq_comm *comm, int to, const float *data, int64_t count, MPI_Request *request);
 void bq_comm_receive(const bq_comm *comm, int from, float *data, int64_t count, MPI_Request *request);
 
@@ -86,16 +85,5 @@ MPI_Datatype bq_comm_floats(int64_t count, int piece);
 /* Wait until all requests are complete.  It polls, and sends and watches heartbeats; after 2 ms it sleeps
  * between looks, so a longer wait uses no core.  Its seconds go to bq_spent.peers.  Local. */
 void bq_comm_wait(const bq_comm *comm, MPI_Request *request, int count);
-
-/* Call a function of MPI whose last argument is a request, and wait for it. */
-#define BQ_COMM_DO(comm, function, ...)                                                                      \
-    do {                                                                                                     \
-        MPI_Request bq_request;                                                                              \
-        function(__VA_ARGS__, &bq_request);                                                                  \
-        bq_comm_wait(comm, &bq_request, 1);                                                                  \
-    } while (0)
-
-/* Wait for all ranks, by polling.  Collective over world. */
-void bq_comm_barrier(const bq_comm *comm);
 
 #endif

@@ -7,7 +7,6 @@
 #define F32 ((int64_t)sizeof(float))
 
 static bool direct(const bq_flow *f) { return f->buffers.place == BQ_DEVICE; }
-
 static int rank_of(const bq_flow *f, int stage) { return stage * f->comm->nreplica + f->comm->replica; }
 
 static bq_mat buffer(const bq_flow *f, bool out, int turn) {

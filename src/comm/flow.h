@@ -1,7 +1,7 @@
-/* flow.h - micro-batches of hidden states on their way from stage to stage.
+/* flow.h - send micro-batches (some samples) of hidden states from stage to stage.
  *
- * A micro-batch is some samples that travel together.  There are two buffers for each direction: while one
- * micro-batch is computed, the next one is received and the one before is sent.
+ * There are two buffers for each direction: while one micro-batch is computed, the next one is received and
+ * the one before is sent.
  *
  *     bq_flow_open(...);
  *     while (...) {
@@ -16,16 +16,15 @@
  * it gives one with a stop to the next stage.
  *
  * Where the buffers are on a GPU messages go from GPU to GPU, beside the ops (nccl.h); one that is received
- * and one that is sent are one NCCL group.  Where they are on the host MPI moves them.  Every wait polls.
- * All functions are local: a stage waits only for the messages of the stage before and the stage behind. */
+ * and one that is sent are one NCCL group.  Where they are on the host MPI moves them.  Every wait polls. All
+ * functions are local: a stage waits only for the messages of the stage before and the stage behind. */
 #ifndef BQ_FLOW_H
 #define BQ_FLOW_H
 
 #include "comm/comm.h"
 #include "kernels/ops.h"
 
-/* The number of buffers, and the floats in one for micro-batches of up to `most` floats: with one more float
- * for the stop, rounded up so that every buffer is aligned. */
+/* The number of buffers; the floats of one for micro-batches of up to `most` floats and the stop, aligned. */
 enum { BQ_FLOW_BUFFERS = 4 };
 static inline int64_t bq_flow_floats(int64_t most) { return (most + 64) / 64 * 64; }
 

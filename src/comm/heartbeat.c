@@ -122,11 +122,14 @@ void bq_heartbeat(const bq_comm *comm) {
 
 /* All ranks have sent their stop messages: receive those that are on their way to me. */
 static void drain_stops(const bq_comm *comm) {
+    MPI_Request request;
     int all = 0, told = 0;
-    BQ_COMM_DO(comm, MPI_Iallreduce, &stops_to_root, &all, 1, MPI_INT, MPI_SUM, comm->world);
+    MPI_Iallreduce(&stops_to_root, &all, 1, MPI_INT, MPI_SUM, comm->world, &request);
+    bq_comm_wait(comm, &request, 1);
     while (comm->rank == 0 && stops_taken < all) bq_heartbeat_wait(comm);
     told = stopped;
-    BQ_COMM_DO(comm, MPI_Ibcast, &told, 1, MPI_INT, 0, comm->world);
+    MPI_Ibcast(&told, 1, MPI_INT, 0, comm->world, &request);
+    bq_comm_wait(comm, &request, 1);
     while (comm->rank && stops_taken < told) bq_heartbeat_wait(comm);
 }
 

@@ -41,7 +41,9 @@ static bool apart(const bq_comm *comm, MPI_Comm line, int me, int all) {
     gethostname(mine, PLACE / 2);
     CUDA(cudaGetDevice(&device));
     CUDA(cudaDeviceGetPCIBusId(mine + strnlen(mine, PLACE / 2), PLACE / 2, device));
-    BQ_COMM_DO(comm, MPI_Iallgather, MPI_IN_PLACE, 0, MPI_CHAR, place, PLACE, MPI_CHAR, line);
+    MPI_Request request;
+    MPI_Iallgather(MPI_IN_PLACE, 0, MPI_CHAR, place, PLACE, MPI_CHAR, line, &request);
+    bq_comm_wait(comm, &request, 1);
     for (int a = 0; a < all; a++)
         for (int b = 0; b < a; b++)
             if (memcmp(place[a], place[b], PLACE) == 0) return false;
@@ -52,6 +54,7 @@ static bool apart(const bq_comm *comm, MPI_Comm line, int me, int all) {
  * Collective over world. */
 static bool meet(bq_nccl *nccl, const bq_comm *comm, MPI_Comm line, bq_dev *dev) {
     ncclUniqueId id = {};
+    MPI_Request request;
     int me, all;
     MPI_Comm_rank(line, &me);
     MPI_Comm_size(line, &all);
@@ -59,7 +62,8 @@ static bool meet(bq_nccl *nccl, const bq_comm *comm, MPI_Comm line, bq_dev *dev)
         dev->mem.place == BQ_DEVICE && all > 1 && all <= BQ_REPLICAS && apart(comm, line, me, all);
     if (bq_comm_agree(comm, !can)) return false;
     if (me == 0) NCCL(ncclGetUniqueId(&id));
-    BQ_COMM_DO(comm, MPI_Ibcast, &id, sizeof id, MPI_BYTE, 0, line);
+    MPI_Ibcast(&id, sizeof id, MPI_BYTE, 0, line, &request);
+    bq_comm_wait(comm, &request, 1);
     bq_heartbeat_within("ncclCommInitRank");
     NCCL(ncclCommInitRank(&nccl->comm, all, id, me));
     bq_heartbeat_within(NULL);

@@ -1,7 +1,5 @@
-/* nccl.h - messages from GPU to GPU that do not pass through the host.
- *
- * nccl.cu has these functions; in a build without NCCL nccl_none.c takes its place, and open returns NULL.
- * There are two kinds of connection:
+/* nccl.h - messages from GPU to GPU that do not pass through the host, by nccl.cu; in a build without NCCL
+ * (nccl_none.c) open returns NULL.  There are two kinds of connection:
  *
  *   stage   (comm->nccl) between the replicas of a stage.  Messages run on the device's stream, in order with
  *           its ops: they send what earlier ops have made, and later ops see what was received.

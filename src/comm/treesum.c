@@ -3,22 +3,61 @@
 #include "base/die.h"
 #include "base/meter.h"
 #include "comm/nccl.h"
-#include "comm/staged.h"
+
+/* Where the device is the host the view of a matrix is the matrix itself; else it is in the device's staging
+ * memory (pinned), contiguous.  One area is open at a time; its views are valid until the next one is
+ * opened. */
+typedef struct {
+    bq_dev *dev;
+    char *at;
+} staging;
+
+static size_t view_bytes(int64_t rows, int64_t cols) {
+    size_t bytes = (size_t)(rows * cols) * sizeof(float);
+    return (bytes + BQ_ARENA_ALIGN - 1) / BQ_ARENA_ALIGN * BQ_ARENA_ALIGN;
+}
+
+static bool apart(const staging *s) { return s->dev->mem.place == BQ_DEVICE; }
+
+static staging open_staging(bq_dev *dev, size_t bytes) {
+    return (staging){dev, dev->mem.place == BQ_DEVICE ? dev->op->stage(dev, bytes) : NULL};
+}
+
+/* The view of m, contents undefined; with m's contents after the device's next wait; and its copy back to
+ * m. */
+static bq_mat view_room(staging *s, bq_mat m) {
+    if (!apart(s)) return m;
+    bq_mat room = bq_mat_host(s->at, m.rows, m.cols, m.type);
+    room.place = BQ_PINNED;
+    s->at += view_bytes(m.rows, m.cols);
+    return room;
+}
+
+static bq_mat view_get(staging *s, bq_mat m) {
+    bq_mat room = view_room(s, m);
+    if (apart(s)) s->dev->op->get(s->dev, m, room);
+    return room;
+}
+
+static void view_put(staging *s, bq_mat view, bq_mat m) {
+    if (apart(s)) s->dev->op->put(s->dev, view, m);
+}
 
 /* Are these two nodes siblings, the first the left one? */
 static bool siblings(int level, int64_t index, int level2, int64_t index2) {
     return level == level2 && index % 2 == 0 && index2 == index + 1;
 }
 
-/* Returns how many nodes these leaves end as.  Unless NULL, out gets the nodes, and *most grows to the
- * largest number of nodes at any time, the leaf that comes in included. */
-static int shape(bq_shard leaves, bq_tree_node *out, int *most) {
+/* The nodes that leaves [first, first + count) end as.  Returns their number; *most: the largest number of
+ * nodes at any time, the leaf that comes in included. */
+static int shape(int64_t first, int64_t count, bq_tree_node *out, int *most) {
     bq_tree_node own[BQ_TREE_NODES], *node = out ? out : own;
     int n = 0;
-    for (int64_t leaf = leaves.first; leaf < leaves.first + leaves.count; leaf++) {
-        BQ_CHECK(n < BQ_TREE_NODES, "a sum of %ld parts", (long)leaves.count);
+    *most = 0;
+    for (int64_t leaf = first; leaf < first + count; leaf++) {
+        BQ_CHECK(n < BQ_TREE_NODES, "a sum of %ld parts", (long)count);
         node[n++] = (bq_tree_node){.index = leaf};
-        if (most && n > *most) *most = n;
+        *most = n > *most ? n : *most;
         while (n > 1 &&
                siblings(node[n - 2].level, node[n - 2].index, node[n - 1].level, node[n - 1].index)) {
             n--;
@@ -29,9 +68,9 @@ static int shape(bq_shard leaves, bq_tree_node *out, int *most) {
 }
 
 int bq_treesum_buffers(int64_t first, int64_t count) {
-    int most = 1;
-    shape((bq_shard){.first = first, .count = count}, NULL, &most);
-    return most;
+    int most;
+    shape(first, count, NULL, &most);
+    return most > 1 ? most : 1;
 }
 
 void bq_treesum_open(bq_treesum *sum, bq_dev *dev, int buffers, bq_mat first) {
@@ -72,9 +111,9 @@ void bq_treesum_add(bq_treesum *sum, int64_t leaf) {
 size_t bq_treesum_exchange(int replica, int nreplica, const bq_shard *leaves, int64_t rows, int64_t cols,
                            bq_type type) {
     size_t sum = 0;
-    for (int r = 0; r < nreplica; r++)
+    for (int r = 0, most; r < nreplica; r++)
         if (r != replica)
-            sum += (size_t)shape(leaves[r], NULL, NULL) *
+            sum += (size_t)shape(leaves[r].first, leaves[r].count, NULL, &most) *
                    bq_arena_need(bq_shard_of(rows, replica, nreplica).count, cols, type);
     return sum;
 }
@@ -86,15 +125,6 @@ static bq_mat floats(bq_mat m) {
 }
 
 enum { F32 = sizeof(float) };
-
-/* Bytes of staging memory for an exchange: my nodes, and my rows of the others' nodes. */
-static size_t staging(const bq_treesum *sum, const bq_comm *comm, const bq_shard *leaves, bq_shard rows) {
-    int64_t cols = floats(sum->buffer[0]).cols;
-    size_t bytes = (size_t)sum->nodes * bq_stage_need(rows.total, cols, BQ_F32);
-    for (int r = 0; r < comm->nreplica; r++)
-        bytes += (size_t)shape(leaves[r], NULL, NULL) * bq_stage_need(rows.count, cols, BQ_F32);
-    return bytes;
-}
 
 /* What the other replicas send: my rows of each of their nodes, side by side in the order of their leaves. */
 typedef struct {
@@ -115,8 +145,8 @@ static void expect(bq_treesum *sum, const bq_comm *comm, const bq_shard *leaves,
     const bq_mat *like = &sum->buffer[0];
     theirs->apart = bq_arena_need(rows.count, like->cols, like->type);
     theirs->at[0] = 0;
-    for (int r = 0; r < comm->nreplica; r++) {
-        int n = r == comm->replica ? 0 : shape(leaves[r], NULL, NULL);
+    for (int r = 0, most; r < comm->nreplica; r++) {
+        int n = r == comm->replica ? 0 : shape(leaves[r].first, leaves[r].count, NULL, &most);
         theirs->at[r + 1] = theirs->at[r] + n;
         for (int k = 0; k < n; k++) {
             bq_mat m = bq_arena_push(&sum->dev->mem, rows.count, like->cols, like->type);
@@ -172,22 +202,21 @@ static void exchange(bq_treesum *sum, const bq_comm *comm, const bq_shard *leave
     bq_mat mine[BQ_TREE_NODES];
     expect(sum, comm, leaves, rows, theirs);
     int all = theirs->at[comm->nreplica];
-    if (comm->nreplica == 1) return;
-    if (comm->nccl) {
-        exchange_nccl(sum, comm, rows, theirs);
-        return;
-    }
-    bq_stage stage = bq_stage_open(sum->dev, staging(sum, comm, leaves, rows));
+    if (comm->nccl) exchange_nccl(sum, comm, rows, theirs);
+    if (comm->nccl || comm->nreplica == 1) return;
+    int64_t cols = floats(sum->buffer[0]).cols;
+    staging s = open_staging(sum->dev, (size_t)sum->nodes * view_bytes(rows.total, cols) +
+                                           (size_t)all * view_bytes(rows.count, cols));
     arrivals landed = *theirs;
-    for (int k = 0; k < sum->nodes; k++) mine[k] = bq_stage_get(&stage, floats(sum->node[k].sum));
+    for (int k = 0; k < sum->nodes; k++) mine[k] = view_get(&s, floats(sum->node[k].sum));
     for (int k = 0; k < all; k++) {
-        bq_mat room = bq_stage_room(&stage, floats(arrival(theirs, k)));
+        bq_mat room = view_room(&s, floats(arrival(theirs, k)));
         if (k == 0) landed.first = room;
         if (k == 1) landed.apart = (size_t)((char *)room.data - (char *)landed.first.data);
     }
     sum->dev->op->wait(sum->dev);
     exchange_mpi(sum, comm, rows, mine, &landed);
-    for (int k = 0; k < all; k++) bq_stage_put(&stage, arrival(&landed, k), floats(arrival(theirs, k)));
+    for (int k = 0; k < all; k++) view_put(&s, arrival(&landed, k), floats(arrival(theirs, k)));
 }
 
 bq_mat bq_treesum_end(bq_treesum *sum, const bq_comm *comm, const bq_shard *leaves, bq_shard rows) {
@@ -197,9 +226,9 @@ bq_mat bq_treesum_end(bq_treesum *sum, const bq_comm *comm, const bq_shard *leav
     for (int k = 0; k < count; k++) mine[k] = sum->node[k];
     exchange(sum, comm, leaves, rows, &theirs);
     sum->nodes = 0;
-    for (int r = 0; r < comm->nreplica; r++) {
+    for (int r = 0, most; r < comm->nreplica; r++) {
         bool own = r == comm->replica;
-        int n = own ? count : shape(leaves[r], node, NULL);
+        int n = own ? count : shape(leaves[r].first, leaves[r].count, node, &most);
         for (int k = 0; k < n; k++) {
             bq_tree_node next = own ? mine[k] : node[k];
             next.sum =
@@ -230,12 +259,14 @@ static void gather_nccl(const bq_comm *comm, bq_mat m, const int64_t *first) {
 /* In place.  The MPI type is one row, so that counts stay small however long the rows are. */
 static void gather_mpi(const bq_comm *comm, bq_mat m, const int64_t *first) {
     int count[BQ_REPLICAS], place[BQ_REPLICAS];
+    MPI_Request request;
     MPI_Datatype row;
     for (int r = 0; r < comm->nreplica; r++)
         count[r] = (int)(first[r + 1] - first[r]), place[r] = (int)first[r];
     MPI_Type_contiguous((int)m.cols, MPI_FLOAT, &row);
     MPI_Type_commit(&row);
-    BQ_COMM_DO(comm, MPI_Iallgatherv, MPI_IN_PLACE, 0, row, m.data, count, place, row, comm->stage);
+    MPI_Iallgatherv(MPI_IN_PLACE, 0, row, m.data, count, place, row, comm->stage, &request);
+    bq_comm_wait(comm, &request, 1);
     MPI_Type_free(&row);
 }
 
@@ -246,16 +277,14 @@ void bq_comm_gather_slices(const bq_comm *comm, bq_dev *dev, bq_mat m, const int
     int64_t own = first[comm->replica], rows = first[comm->replica + 1] - own;
     bq_spent.sent += rows * m.cols * (comm->nreplica - 1) * F32;
     bq_spent.received += (m.rows - rows) * m.cols * F32;
-    if (comm->nccl) {
-        gather_nccl(comm, m, first);
-        return;
-    }
-    bq_stage stage = bq_stage_open(dev, bq_stage_need(m.rows, m.cols, BQ_F32));
-    bq_mat host = bq_stage_room(&stage, m);
+    if (comm->nccl) gather_nccl(comm, m, first);
+    if (comm->nccl) return;
+    staging s = open_staging(dev, view_bytes(m.rows, m.cols));
+    bq_mat host = view_room(&s, m);
     if (host.data != m.data) dev->op->get(dev, bq_mat_rows(m, own, rows), bq_mat_rows(host, own, rows));
     dev->op->wait(dev);
     gather_mpi(comm, host, first);
-    bq_stage_put(&stage, host, m);
+    view_put(&s, host, m);
 }
 
 void bq_comm_gather_rows(const bq_comm *comm, bq_dev *dev, bq_mat m) {
@@ -279,13 +308,12 @@ bool bq_comm_stage_any(const bq_comm *comm, bool mine) {
 static void reduce(const bq_comm *comm, bq_dev *dev, bq_mat v, MPI_Op op) {
     if (comm->nreplica == 1) return;
     BQ_CHECK(v.ld == v.cols && v.type == BQ_F32, "a reduction of %ld x %ld", (long)v.rows, (long)v.cols);
-    bq_stage stage = bq_stage_open(dev, bq_stage_need(v.rows, v.cols, BQ_F32));
-    bq_mat host = bq_stage_get(&stage, v);
+    staging s = open_staging(dev, view_bytes(v.rows, v.cols));
+    bq_mat host = view_get(&s, v);
     dev->op->wait(dev);
     bq_comm_reduce(comm, host.data, v.rows * v.cols, MPI_FLOAT, op);
-    bq_stage_put(&stage, host, v);
+    view_put(&s, host, v);
 }
 
 void bq_comm_stage_max(const bq_comm *comm, bq_dev *dev, bq_mat v) { reduce(comm, dev, v, MPI_MAX); }
-
 void bq_comm_fill_scales(const bq_comm *comm, bq_dev *dev, bq_mat v) { reduce(comm, dev, v, MPI_SUM); }

@@ -55,26 +55,19 @@ bq_mat bq_treesum_end(bq_treesum *sum, const bq_comm *comm, const bq_shard *leav
 size_t bq_treesum_exchange(int replica, int nreplica, const bq_shard *leaves, int64_t rows, int64_t cols,
                            bq_type type);
 
-/* Give every replica all rows of m, of which replica r has [first[r], first[r + 1]).  `first` has
- * nreplica + 1 entries.  m: contiguous, f32 or f64.  Collective over stage. */
+/* Give every replica all rows of m (contiguous, f32 or f64), of which replica r has [first[r], first[r + 1]),
+ * or those of bq_shard_of(m.rows, r, nreplica).  Collective over stage. */
 void bq_comm_gather_slices(const bq_comm *comm, bq_dev *dev, bq_mat m, const int64_t *first);
-
-/* The same where replica r has the rows of bq_shard_of(m.rows, r, nreplica).  Collective over stage. */
 void bq_comm_gather_rows(const bq_comm *comm, bq_dev *dev, bq_mat m);
 
-/* Give every replica all elements of a contiguous f32 matrix on the device, of which each element is nonzero
- * on at most one replica and 0 on the others.  Collective over stage. */
+/* Give every replica all elements of which at most one replica has a value that is not 0: of a contiguous f32
+ * matrix on the device, of doubles on the host.  Collective over stage. */
 void bq_comm_fill_scales(const bq_comm *comm, bq_dev *dev, bq_mat v);
-
-/* Each element of v becomes its largest value over the replicas; v: contiguous f32 on the device.
- * Collective over stage. */
-void bq_comm_stage_max(const bq_comm *comm, bq_dev *dev, bq_mat v);
-
-/* The same as fill_scales for doubles on the host: each values[i] is nonzero on at most one replica.
- * Collective over stage. */
 void bq_comm_fill(const bq_comm *comm, double *values, int64_t count);
 
-/* True on all replicas where `mine` is true on one of them.  Collective over stage. */
+/* Each element of v (contiguous f32 on the device) becomes its largest value over the replicas; true on all
+ * replicas if `mine` is true on one.  Collective over stage. */
+void bq_comm_stage_max(const bq_comm *comm, bq_dev *dev, bq_mat v);
 bool bq_comm_stage_any(const bq_comm *comm, bool mine);
 
 #endif

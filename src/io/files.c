@@ -16,6 +16,20 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
+char *bq_text_copy(const char *text) {
+    char *copy = strdup(text);
+    BQ_CHECK(copy, "no memory for a text");
+    return copy;
+}
+
+void *bq_grow(void *array, int count, int *room, size_t size) {
+    if (count < *room) return array;
+    *room = *room ? 2 * *room : 64;
+    array = realloc(array, (size_t)*room * size);
+    BQ_CHECK(array, "no memory for a list of %d elements", *room);
+    return array;
+}
+
 void bq_path_join(char *out, size_t n, const char *dir, const char *name) {
     size_t d = strlen(dir);
     const char *slash = d && dir[d - 1] != '/' ? "/" : "";
@@ -70,12 +84,8 @@ int bq_file_read(const char *path, size_t max_bytes, char **data, size_t *bytes)
     struct stat st;
     int fd, err = bq_file_open_any(path, O_RDONLY, &fd, &st);
     if (err) return err;
-    if (bq_fault("file_read"))
-        err = EIO;
-    else if (S_ISREG(st.st_mode) || is_pipe(fd))
-        err = read_all(fd, max_bytes, data, bytes);
-    else
-        err = BQ_NOT_FILE;
+    bool reads = S_ISREG(st.st_mode) || is_pipe(fd);
+    err = bq_fault("file_read") ? EIO : reads ? read_all(fd, max_bytes, data, bytes) : BQ_NOT_FILE;
     close(fd);
     return err;
 }
@@ -126,20 +136,21 @@ static void remove_temps(const char *dir, const char *name) {
 
 void bq_temps_remove(const char *dir) { remove_temps(dir, NULL); }
 
-static void remove_stale(const char *path) {
-    char dir[BQ_PATH];
+/* The directory of a path, with '/' at its end; the name in it. */
+static const char *split(const char *path, char dir[BQ_PATH]) {
     const char *slash = strrchr(path, '/');
-    size_t n = slash ? (size_t)(slash - path) + 1 : 0;
-    if (n >= sizeof dir) return;
-    memcpy(dir, path, n);
-    dir[n] = 0;
-    remove_temps(n ? dir : ".", slash ? slash + 1 : path);
+    int n = slash ? (int)(slash - path) + 1 : 0;
+    BQ_CHECK(n < BQ_PATH, "path too long: %.200s...", path);
+    snprintf(dir, BQ_PATH, "%.*s", n ? n : 2, n ? path : "./");
+    return path + n;
 }
 
 void bq_temp_name(char *out, size_t n, const char *path) {
+    char dir[BQ_PATH];
     int need = snprintf(out, n, "%s.%ld.tmp", path, (long)getpid());
     BQ_CHECK(need >= 0 && (size_t)need < n, "path too long: %.200s...", path);
-    remove_stale(path);
+    const char *name = split(path, dir);
+    remove_temps(dir, name);
 }
 
 static int put_and_sync(const char *temp, const void *data, size_t bytes) {
@@ -171,12 +182,8 @@ int bq_file_rename(const char *temp, const char *path) {
     if (lstat(path, &st) == 0 && !S_ISREG(st.st_mode) && !S_ISLNK(st.st_mode)) return EEXIST;
     if (rename(temp, path)) return errno;
     char dir[BQ_PATH];
-    const char *slash = strrchr(path, '/');
-    size_t n = slash ? (size_t)(slash - path) : 0;
-    BQ_CHECK(n < sizeof dir, "path too long: %.200s...", path);
-    memcpy(dir, path, n);
-    dir[n] = 0;
-    return bq_dir_sync(n ? dir : slash ? "/" : ".");
+    split(path, dir);
+    return bq_dir_sync(dir);
 }
 
 static int make_one(const char *path) {

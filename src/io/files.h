@@ -29,8 +29,8 @@ int bq_file_read(const char *path, size_t max_bytes, char **data, size_t *bytes)
 
 /* out = "<path>.<pid>.tmp", where this process makes what becomes path.  So two processes never write into
  * one file, and the later rename wins.  Temporary files of the same path are removed if their process is
- * gone.  A process on another machine looks gone, too; in a run directory the lock (state/lock.h) keeps
- * those away. */
+ * gone. A process on another machine looks gone, too; in a run directory the lock (state/lock.h) keeps those
+ * away. */
 void bq_temp_name(char *out, size_t n, const char *path);
 /* Remove all temporary files in dir, also those whose process seems to live: its number may have been given
  * to another one.  Only for a directory that this job alone writes to, before it has written there. */
@@ -51,6 +51,11 @@ int bq_file_append(const char *path, const void *data, size_t bytes);
  * A link at path is replaced, not followed; anything else that is not a regular file gives EEXIST.  Where
  * it fails before the rename, temp stays. */
 int bq_file_rename(const char *temp, const char *path);
+
+/* A copy of the text, for free().  Room for one more element behind `count`: the array, moved where it
+ * grows. */
+char *bq_text_copy(const char *text);
+void *bq_grow(void *array, int count, int *room, size_t size);
 
 /* Create the directory and those above it.  It may exist already. */
 int bq_dir_make(const char *path);

@@ -18,8 +18,6 @@
 
 #define CHUNK ((size_t)4 << 20)
 
-/* ---- values ---- */
-
 /* Only infinities and NaN have all bits of the exponent set. */
 static bool all_finite(const void *data, size_t bytes, bq_type type) {
     uint32_t bad = 0;
@@ -38,19 +36,13 @@ static int refuse_value(const char *file, const bq_tensor *t, bq_type type, cons
     size_t size = bq_type_size(type), i = 0;
     float x;
     for (;; i++) {
-        if (type == BQ_F32)
-            x = ((const float *)data)[i];
-        else {
-            uint16_t u = ((const uint16_t *)data)[i];
-            x = type == BQ_BF16 ? bq_from_bf16(u) : bq_from_f16(u);
-        }
+        const uint16_t *u = (const uint16_t *)data + i;
+        x = type == BQ_F32 ? ((const float *)data)[i] : type == BQ_BF16 ? bq_from_bf16(*u) : bq_from_f16(*u);
         if (!isfinite(x)) break;
     }
     long long place = (long long)(from / size + i), cols = t->dims ? (long long)t->shape[t->dims - 1] : 1;
-    return bq_refuse(BQ_DATA, "%s: tensor '%.200s' has %s at row %lld, column %lld", file, t->name,
-                     isnan(x) ? "a NaN"
-                     : x > 0  ? "inf"
-                              : "-inf",
+    const char *what = isnan(x) ? "a NaN" : x > 0 ? "inf" : "-inf";
+    return bq_refuse(BQ_DATA, "%s: tensor '%.200s' has %s at row %lld, column %lld", file, t->name, what,
                      place / cols, place % cols);
 }
 
@@ -98,8 +90,6 @@ static int walk(const bq_weights *w, int part, void *buffer, uint64_t *hash) {
     return rc;
 }
 
-/* ---- cache ---- */
-
 /* What shows that a file was replaced: some programs keep its time, and a new file may have the old size.
  * Ranks other than 0 may read copies on their own disks (--model-copy).  For these only size and mtime are
  * compared, and only with what rank 0 has found before. */
@@ -144,14 +134,6 @@ static bool cached(const json_t *shards, const identity *id, uint64_t *hash) {
     return false;
 }
 
-/* The list in the file; NULL, silently, if it is absent or damaged. */
-static json_t *read_cache(const char *path) {
-    json_t *cache = path ? bq_json_read_sealed(path, (size_t)16 << 20) : NULL;
-    json_t *shards = json_incref(json_object_get(cache, "shards"));
-    json_decref(cache);
-    return shards;
-}
-
 static void add_to_cache(json_t *shards, const identity *id, uint64_t hash) {
     char text[20];
     snprintf(text, sizeof text, "%016llx", (unsigned long long)hash);
@@ -170,7 +152,8 @@ static void write_cache(const char *path, json_t *shards) {
 }
 
 int bq_weights_fingerprint(const bq_weights *w, const char *cache_path, uint64_t *hash) {
-    json_t *old = read_cache(cache_path), *fresh = json_array();
+    json_t *old = cache_path ? bq_json_read_sealed(cache_path, (size_t)16 << 20) : NULL,
+           *fresh = json_array();
     void *buffer = malloc(CHUNK);
     BQ_CHECK(buffer && fresh, "no memory to hash a model");
     bq_hash *all = bq_hash_open();
@@ -181,7 +164,7 @@ int bq_weights_fingerprint(const bq_weights *w, const char *cache_path, uint64_t
         identity id, after;
         uint64_t one;
         identify(w, i, &id);
-        bool known = cached(old, &id, &one);
+        bool known = cached(json_object_get(old, "shards"), &id, &one);
         if (!known) rc = walk(w, i, buffer, &one), changed = true;
         identify(w, i, &after);
         if (memcmp(id.mark, after.mark, sizeof id.mark) == 0) add_to_cache(fresh, &id, one);

@@ -1,8 +1,8 @@
 /* folder.h - a private folder in a directory that others may write to, too: a node's scratch.
  *
- * Its name is new and cannot be guessed, and only its user may enter it.  A lock on the folder (flock)
- * marks it as in use until it is closed or its process ends in any way.  So several runs work beside each
- * other, and what a killed run left is known from what is in use.  All calls are local. */
+ * Its name cannot be guessed, and only its user may enter it.  A lock (flock) marks it as in use until it is
+ * closed or its process ends: so what a killed run left can be told from what is in use.  All calls are
+ * local. */
 #ifndef BQ_FOLDER_H
 #define BQ_FOLDER_H
 

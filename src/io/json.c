@@ -18,17 +18,13 @@ static int depth_of(const char *text, size_t bytes) {
     bool quoted = false;
     for (size_t i = 0; i < bytes; i++) {
         char c = text[i];
-        if (quoted) {
-            if (c == '\\')
-                i++;
-            else if (c == '"')
-                quoted = false;
-        } else if (c == '"')
-            quoted = true;
-        else if (c == '{' || c == '[') {
-            if (++depth > deepest) deepest = depth;
-        } else if (c == '}' || c == ']')
-            depth--;
+        if (quoted && c == '\\')
+            i++;
+        else if (c == '"')
+            quoted = !quoted;
+        else if (!quoted)
+            depth += (c == '{' || c == '[') - (c == '}' || c == ']');
+        if (depth > deepest) deepest = depth;
     }
     return deepest;
 }
@@ -36,21 +32,17 @@ static int depth_of(const char *text, size_t bytes) {
 int bq_json_parse(const char *path, const char *text, size_t bytes, json_t **out) {
     json_error_t error;
     *out = NULL;
-    if (depth_of(text, bytes) > BQ_JSON_DEPTH) {
+    if (depth_of(text, bytes) > BQ_JSON_DEPTH)
         return bq_refuse(BQ_DATA, "%s: JSON nested deeper than %d levels", path, BQ_JSON_DEPTH);
-    }
     if (memchr(text, 0, bytes)) return bq_refuse(BQ_DATA, "%s: not valid JSON: it has a zero byte", path);
     json_t *value = json_loadb(text, bytes, JSON_REJECT_DUPLICATES, &error);
     if (!value) {
         BQ_CHECK(json_error_code(&error) != json_error_out_of_memory, "no memory to read '%s'", path);
         return bq_refuse(BQ_DATA, "%s:%d: not valid JSON: %s", path, error.line, error.text);
     }
-    if (!json_is_object(value)) {
-        json_decref(value);
-        return bq_refuse(BQ_DATA, "%s: not a JSON object", path);
-    }
-    *out = value;
-    return BQ_OK;
+    if (json_is_object(value)) return *out = value, BQ_OK;
+    json_decref(value);
+    return bq_refuse(BQ_DATA, "%s: not a JSON object", path);
 }
 
 int bq_json_read(const char *path, size_t max_bytes, json_t **out) {
@@ -89,23 +81,15 @@ void bq_json_need(bq_json *from, const char *key) {
 void bq_json_int(bq_json *from, const char *key, int64_t low, int64_t high, int64_t *value) {
     const json_t *v = value_of(from, key);
     if (!v) return;
-    int64_t x;
-    if (json_is_integer(v))
-        x = json_integer_value(v);
-    else {
-        double real = json_real_value(v);
-        if (!json_is_real(v) || fabs(real) > 0x1p53 || real != floor(real)) {
-            bq_json_refuse(from, key, "is not an integer");
-            return;
-        }
-        x = (int64_t)real;
-    }
-    if (x < low || x > high) {
-        bq_json_refuse(from, key, "%lld is not within %lld .. %lld", (long long)x, (long long)low,
-                       (long long)high);
-        return;
-    }
-    *value = x;
+    double real = json_real_value(v);
+    bool whole = json_is_real(v) && fabs(real) <= 0x1p53 && real == floor(real);
+    int64_t x = whole ? (int64_t)real : json_integer_value(v);
+    if (!whole && !json_is_integer(v))
+        bq_json_refuse(from, key, "is not an integer");
+    else if (x < low || x > high)
+        bq_json_refuse(from, key, "%ld is not within %ld .. %ld", (long)x, (long)low, (long)high);
+    else
+        *value = x;
 }
 
 /* Written so that NaN is refused, too. */
@@ -146,11 +130,9 @@ void bq_json_text(bq_json *from, const char *key, const char **value) {
 void bq_json_reals(bq_json *from, const char *key, double low, double high, int64_t count, double *value) {
     bq_json_need(from, key);
     const json_t *v = value_of(from, key);
-    if (!v) return;
-    if (!json_is_array(v) || (int64_t)json_array_size(v) != count) {
-        bq_json_refuse(from, key, "is not a list of %lld numbers", (long long)count);
-        return;
-    }
+    if (v && (!json_is_array(v) || (int64_t)json_array_size(v) != count))
+        bq_json_refuse(from, key, "is not a list of %ld numbers", (long)count);
+    if (from->status) return;
     for (int64_t i = 0; i < count; i++)
         take_real(from, key, json_array_get(v, (size_t)i), low, high, value + i);
 }
@@ -168,8 +150,6 @@ bq_json bq_json_object(bq_json *from, const char *key, char prefix[64]) {
 void bq_json_join(bq_json *from, const bq_json *inner) {
     if (!from->status) from->status = inner->status;
 }
-
-/* ---- text ---- */
 
 static void put_real(FILE *to, double x) {
     char text[40];
@@ -196,18 +176,15 @@ static void put_members(FILE *to, const json_t *value, int level) {
     json_t *member;
     size_t i;
     int n = 0;
-    if (json_is_object(value)) {
-        json_object_foreach((json_t *)(uintptr_t)value, key, member) {
-            fprintf(to, "%s\n%*s", n++ ? "," : "", 2 * level + 2, "");
-            put_text(to, key);
-            fputs(": ", to);
-            put_value(to, member, level + 1);
-        }
-    } else {
-        json_array_foreach(value, i, member) {
-            fprintf(to, "%s\n%*s", n++ ? "," : "", 2 * level + 2, "");
-            put_value(to, member, level + 1);
-        }
+    json_object_foreach((json_t *)(uintptr_t)value, key, member) {
+        fprintf(to, "%s\n%*s", n++ ? "," : "", 2 * level + 2, "");
+        put_text(to, key);
+        fputs(": ", to);
+        put_value(to, member, level + 1);
+    }
+    json_array_foreach(value, i, member) {
+        fprintf(to, "%s\n%*s", n++ ? "," : "", 2 * level + 2, "");
+        put_value(to, member, level + 1);
     }
     if (n) fprintf(to, "\n%*s", 2 * level, "");
 }
@@ -239,7 +216,13 @@ char *bq_json_text_of(const json_t *value, size_t *bytes) {
     return text;
 }
 
-/* ---- sealed ---- */
+void bq_json_write(const char *path, const json_t *value) {
+    size_t bytes;
+    char *text = bq_json_text_of(value, &bytes);
+    int err = bq_file_write_atomic(path, text, bytes);
+    BQ_CHECK(!err, "write of '%s' failed: %s", path, strerror(err));
+    free(text);
+}
 
 static const char seal_key[] = "check";
 

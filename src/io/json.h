@@ -13,11 +13,10 @@
 
 #define BQ_JSON_DEPTH 64 /* how deep objects and arrays may be nested */
 
-/* Read the file, at most max_bytes long, which must hold one JSON object.  BQ_OK, and *out is the caller's
- * (json_decref); or BQ_DATA after a message with the file and the reason. */
+/* Read the file, at most max_bytes long, which must hold one JSON object; or a text in memory that path names
+ * in messages.  BQ_OK, and *out is the caller's (json_decref); or BQ_DATA after a message with file and
+ * reason. */
 int bq_json_read(const char *path, size_t max_bytes, json_t **out);
-
-/* The same from memory; path names the text in messages. */
 int bq_json_parse(const char *path, const char *text, size_t bytes, json_t **out);
 
 /* Reads the values of one object.  The first refusal is printed and kept in status; later calls then do
@@ -35,9 +34,9 @@ static inline bq_json bq_json_of(const json_t *object, const char *file) {
     return (bq_json){object, file, "", 0, 0};
 }
 
-/* Is the key there, with a value other than null?  False, too, after a refusal. */
+/* Is the key there, with a value other than null?  False, too, after a refusal.  need: refuse unless it
+ * is. */
 bool bq_json_has(const bq_json *from, const char *key);
-/* Refuse unless it is. */
 void bq_json_need(bq_json *from, const char *key);
 
 /* If the key is absent or null, *value stays as it was: set it to the default first.  A value of another
@@ -63,6 +62,8 @@ void bq_json_refuse(bq_json *from, const char *key, const char *fmt, ...)
  * 10000.0), a newline at the end.  Equal values give equal bytes.  *bytes does not count the closing 0;
  * free() the text. */
 char *bq_json_text_of(const json_t *value, size_t *bytes);
+/* Write that text, whole or not at all.  Ends the job when the disk fails. */
+void bq_json_write(const char *path, const json_t *value);
 
 /* Sealed objects: small files of our own that are read back (docs/formats.md).  The last key, "check", is
  * the XXH3 of the others, so a damaged file is not believed.

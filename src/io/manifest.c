@@ -11,26 +11,15 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #define MAX_FILE ((size_t)64 << 20)
 
-static char *text_of(const char *text) {
-    char *copy = strdup(text);
-    BQ_CHECK(copy, "no memory for a name");
-    return copy;
-}
-
-void bq_manifest_new(bq_manifest *m, const char *of) { *m = (bq_manifest){.of = text_of(of)}; }
+void bq_manifest_new(bq_manifest *m, const char *of) { *m = (bq_manifest){.of = bq_text_copy(of)}; }
 
 static void add(bq_manifest *m, const char *name, int64_t size, uint64_t hash) {
-    if (m->count == m->room) {
-        m->room = m->room ? 2 * m->room : 16;
-        m->file = realloc(m->file, (size_t)m->room * sizeof *m->file);
-        BQ_CHECK(m->file, "no memory for a list of %d files", m->room);
-    }
-    m->file[m->count++] = (bq_manifest_file){text_of(name), size, hash};
+    m->file = bq_grow(m->file, m->count, &m->room, sizeof *m->file);
+    m->file[m->count++] = (bq_manifest_file){bq_text_copy(name), size, hash};
 }
 
 void bq_manifest_close(bq_manifest *m) {
@@ -39,8 +28,6 @@ void bq_manifest_close(bq_manifest *m) {
     free(m->of);
     *m = (bq_manifest){0};
 }
-
-/* ---- files ---- */
 
 static int64_t ctime_of(const struct stat *st) {
     return (int64_t)st->st_ctim.tv_sec * 1000000000 + st->st_ctim.tv_nsec;
@@ -64,8 +51,7 @@ bool bq_manifest_add(bq_manifest *m, const char *dir, const char *name, const ui
     int error = errno;
     if (fd >= 0) close(fd);
     if (good) add(m, name, st.st_size, value);
-    errno = error;
-    return good;
+    return errno = error, good;
 }
 
 int bq_manifest_look(const bq_manifest *m, int i, const char *dir) {
@@ -82,8 +68,6 @@ int bq_manifest_look(const bq_manifest *m, int i, const char *dir) {
     if (fd >= 0) close(fd);
     return found;
 }
-
-/* ---- as text ---- */
 
 void bq_manifest_write(const bq_manifest *m, const char *path) {
     json_t *list = json_array();

@@ -35,11 +35,9 @@ void bq_manifest_write(const bq_manifest *m, const char *path);
 /* False, silently, where there is no file that can be believed.  The caller closes in any case. */
 bool bq_manifest_read(bq_manifest *m, const char *path);
 
-enum {
-    BQ_MANIFEST_SAME,  /* not changed since the manifest was written */
-    BQ_MANIFEST_EQUAL, /* ctime has changed, the content has not: the file was read */
-    BQ_MANIFEST_OTHER, /* gone, of other content, or unreadable */
-};
+/* Not changed since the manifest was written; changed ctime, equal content (read); gone, other or
+ * unreadable. */
+enum { BQ_MANIFEST_SAME, BQ_MANIFEST_EQUAL, BQ_MANIFEST_OTHER };
 int bq_manifest_look(const bq_manifest *m, int i, const char *dir);
 
 #endif

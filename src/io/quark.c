@@ -1,12 +1,9 @@
 #include "io/quark.h"
 
-#include "base/die.h"
 #include "base/log.h"
-#include "io/files.h"
 #include "io/json.h"
 
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #define QUARK_BYTES ((size_t)1 << 20)
@@ -21,11 +18,8 @@ static bool name_fits(const char *text, bool empty) {
 static void take_name(bq_json *from, const char *key, bool empty, char out[BQ_QUARK_NAME]) {
     const char *text = NULL;
     bq_json_text(from, key, &text);
-    if (from->status || !text) return;
-    if (name_fits(text, empty))
-        snprintf(out, BQ_QUARK_NAME, "%s", text);
-    else
-        bq_json_refuse(from, key, "is no module's name");
+    if (text && !name_fits(text, empty)) bq_json_refuse(from, key, "is no module's name");
+    if (text && !from->status) snprintf(out, BQ_QUARK_NAME, "%s", text);
 }
 
 static void warn_unknown(const bq_json *from, const char *const *known) {
@@ -49,44 +43,35 @@ static void take_entry(bq_json *from, bq_quark_entry *e) {
     take_name(from, "inp", false, e->inp);
     take_name(from, "module2inspect", true, e->module);
     e->inspects = bq_json_has(from, "module2inspect");
-    if (from->status) return;
     const json_t *list = json_object_get(from->object, "layers");
     size_t n = json_array_size(list);
-    if (!json_is_array(list) || n < 1 || n > BQ_QUARK_LAYERS) {
+    if (n < 1 || n > BQ_QUARK_LAYERS)
         bq_json_refuse(from, "layers", "is not a list of 1 to %d names", BQ_QUARK_LAYERS);
-        return;
-    }
-    for (size_t i = 0; i < n; i++) {
+    for (size_t i = 0; i < n && !from->status; i++) {
         const char *text = json_string_value(json_array_get(list, i));
-        if (!text || !name_fits(text, false)) {
+        if (!text || !name_fits(text, false))
             bq_json_refuse(from, "layers", "element %zu is no module's name", i);
-            return;
-        }
-        snprintf(e->layer[i], BQ_QUARK_NAME, "%s", text);
+        else
+            snprintf(e->layer[i], BQ_QUARK_NAME, "%s", text);
     }
     e->layers = (int)n;
-    warn_unknown(from, known);
+    if (!from->status) warn_unknown(from, known);
 }
 
 static void take_entries(bq_json *from, bq_quark *out) {
-    bq_json_need(from, "scaling_layers");
-    if (from->status) return;
     const json_t *list = json_object_get(from->object, "scaling_layers");
     size_t n = json_array_size(list);
-    if (!json_is_array(list) || n < 1 || n > BQ_QUARK_ENTRIES) {
+    bq_json_need(from, "scaling_layers");
+    if (n < 1 || n > BQ_QUARK_ENTRIES)
         bq_json_refuse(from, "scaling_layers", "is not a list of 1 to %d objects", BQ_QUARK_ENTRIES);
-        return;
-    }
     for (size_t i = 0; i < n && !from->status; i++) {
-        char prefix[32];
-        const json_t *element = json_array_get(list, i);
+        char prefix[40];
         snprintf(prefix, sizeof prefix, "scaling_layers.%zu.", i);
-        if (!json_is_object(element)) {
+        bq_json inner = {json_array_get(list, i), from->file, prefix, 0, 0};
+        if (json_is_object(inner.object))
+            take_entry(&inner, &out->entry[i]);
+        else
             bq_json_refuse(from, "scaling_layers", "element %zu is not an object", i);
-            return;
-        }
-        bq_json inner = {element, from->file, prefix, 0, 0};
-        take_entry(&inner, &out->entry[i]);
         bq_json_join(from, &inner);
     }
     out->entries = (int)n;
@@ -100,7 +85,7 @@ static int take(bq_json *from, bq_quark *out) {
     bq_json_text(from, "model_decoder_layers", &layers);
     bq_json_text(from, "compute_scale_loss", &loss);
     if (from->status) return from->status;
-    if (strcmp(name, "autosmoothquant") != 0)
+    if (strcmp(name, "autosmoothquant"))
         bq_json_refuse(from, "name", "is not \"autosmoothquant\": a file for something else");
     if (strcmp(layers, "model.layers") != 0)
         bq_json_refuse(from, "model_decoder_layers", "is not \"model.layers\", where blocks are here");
@@ -112,23 +97,22 @@ static int take(bq_json *from, bq_quark *out) {
     return from->status;
 }
 
-int bq_quark_parse(const char *path, const char *text, size_t bytes, bq_quark *out) {
-    json_t *root;
-    *out = (bq_quark){0};
-    int rc = bq_json_parse(path, text, bytes, &root);
-    if (rc) return rc;
+static int take_root(const char *path, json_t *root, bq_quark *out) {
     bq_json from = bq_json_of(root, path);
-    rc = take(&from, out);
+    *out = (bq_quark){0};
+    int rc = take(&from, out);
     json_decref(root);
     return rc;
 }
 
+int bq_quark_parse(const char *path, const char *text, size_t bytes, bq_quark *out) {
+    json_t *root;
+    int rc = bq_json_parse(path, text, bytes, &root);
+    return rc ? rc : take_root(path, root, out);
+}
+
 int bq_quark_read(const char *path, bq_quark *out) {
-    char *text;
-    size_t bytes;
-    int err = bq_file_read(path, QUARK_BYTES, &text, &bytes);
-    if (err) return bq_refuse(BQ_DATA, "cannot read '%s': %s", path, bq_file_why(err));
-    int rc = bq_quark_parse(path, text, bytes, out);
-    free(text);
-    return rc;
+    json_t *root;
+    int rc = bq_json_read(path, QUARK_BYTES, &root);
+    return rc ? rc : take_root(path, root, out);
 }

@@ -1,6 +1,4 @@
-/* quark.h - configuration files of AMD Quark's Auto-SmoothQuant (JSON), read as they are.
- *
- * Names of modules are copied; what they mean in a model is for the caller to find out. */
+/* quark.h - configuration files of AMD Quark's Auto-SmoothQuant (JSON); names of modules are only copied. */
 #ifndef BQ_QUARK_H
 #define BQ_QUARK_H
 
@@ -26,10 +24,8 @@ typedef struct {
 } bq_quark;
 
 /* BQ_OK, or BQ_DATA after one message with file and key.  Keys that Auto-SmoothQuant does not have are
- * ignored with a warning.  Local. */
+ * ignored with a warning.  parse: from memory; path names the text in messages.  Local. */
 int bq_quark_read(const char *path, bq_quark *out);
-
-/* The same from memory; path names the text in messages. */
 int bq_quark_parse(const char *path, const char *text, size_t bytes, bq_quark *out);
 
 #endif

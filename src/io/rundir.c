@@ -31,11 +31,10 @@ int bq_rundir_place(const char *dir) {
         if (!is_beginning(e->d_name)) snprintf(other, sizeof other, "%s", e->d_name);
     if (list) closedir(list);
     if (!other[0]) return BQ_OK;
-    return bq_refuse(
-        BQ_USAGE,
-        "%s is neither empty nor a run directory (it holds '%s'): give another --out, a new folder in "
-        "it, say",
-        dir, other);
+    return bq_refuse(BQ_USAGE,
+                     "%s is neither empty nor a run directory (it holds '%s'): give another --out, a new "
+                     "folder in it, say",
+                     dir, other);
 }
 
 static int refuse(const char *path, bool folder, bool written) {

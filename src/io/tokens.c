@@ -5,7 +5,6 @@
 #include "io/files.h"
 #include "io/state/h5.h"
 
-#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -25,12 +24,6 @@ uint64_t bq_tokens_hash(const bq_tokens *t) {
     bq_hash_add(hash, t->joiner, strlen(t->joiner) + 1);
     bq_hash_add(hash, t->ids, (size_t)t->count * sizeof *t->ids);
     return bq_hash_close(hash);
-}
-
-static int32_t *make_ids(int64_t count) {
-    int32_t *ids = malloc((size_t)count * sizeof *ids);
-    BQ_CHECK(ids, "no memory for %" PRId64 " tokens", count);
-    return ids;
 }
 
 /* Index of the first id outside the vocabulary, or count. */
@@ -56,12 +49,13 @@ static bool read_file(bq_h5 *h, bq_tokens *t) {
     if (t->count > MAX_COUNT) return bq_h5_refuse(h, "%" PRId64 " tokens are too many", t->count);
     t->bos = (int32_t)bos;
     bq_h5_detach(h);
-    t->ids = make_ids(t->count);
+    t->ids = malloc((size_t)t->count * sizeof *t->ids);
+    BQ_CHECK(t->ids, "no memory for %ld tokens", (long)t->count);
     if (!bq_h5_read(h, offset, bq_mat_host(t->ids, 1, t->count, BQ_I32))) return false;
     int64_t bad = first_bad(t);
     if (bad < t->count)
-        return bq_h5_refuse(h, "token %" PRId64 " is %" PRId32 ", outside the vocabulary of %" PRId64, bad,
-                            t->ids[bad], t->vocab);
+        return bq_h5_refuse(h, "token %ld is %d, outside the vocabulary of %ld", (long)bad, (int)t->ids[bad],
+                            (long)t->vocab);
     return true;
 }
 
@@ -87,10 +81,7 @@ static int add_text(const char *path, bq_tokens *t, bq_hash *hash) {
     size_t bytes;
     int rc = bq_file_read(path, (size_t)(MAX_COUNT - t->count), &data, &bytes);
     if (rc) return bq_refuse(BQ_DATA, "text '%s': %s", path, bq_file_why(rc));
-    if (bytes == 0) {
-        free(data);
-        return bq_refuse(BQ_DATA, "text '%s' is empty", path);
-    }
+    if (bytes == 0) return free(data), bq_refuse(BQ_DATA, "text '%s' is empty", path);
     t->ids = realloc(t->ids, ((size_t)t->count + bytes) * sizeof *t->ids);
     BQ_CHECK(t->ids, "no memory for %zu more tokens", bytes);
     for (size_t i = 0; i < bytes; i++) t->ids[(size_t)t->count + i] = (unsigned char)data[i];
@@ -117,13 +108,12 @@ int bq_tokens_write(const char *path, const bq_tokens *t) {
     if (t->count < 1 || t->count > MAX_COUNT)
         return bq_refuse(BQ_DATA, "tokens '%s': %" PRId64 " of them cannot be written", path, t->count);
     if (t->vocab < 1 || t->vocab > INT32_MAX || t->bos < -1 || t->bos >= t->vocab)
-        return bq_refuse(BQ_DATA, "tokens '%s': vocabulary of %" PRId64 " with bos %" PRId32, path, t->vocab,
-                         t->bos);
+        return bq_refuse(BQ_DATA, "tokens '%s': vocabulary of %ld with bos %d", path, (long)t->vocab,
+                         (int)t->bos);
     int64_t bad = first_bad(t);
     if (bad < t->count)
-        return bq_refuse(BQ_DATA,
-                         "tokens '%s': token %" PRId64 " is %" PRId32 ", outside the vocabulary of %" PRId64,
-                         path, bad, t->ids[bad], t->vocab);
+        return bq_refuse(BQ_DATA, "tokens '%s': token %ld is %d, outside the vocabulary of %ld", path,
+                         (long)bad, (int)t->ids[bad], (long)t->vocab);
     bq_h5 h;
     bq_h5_create(&h, path);
     bq_h5_put_text(&h, "format", format);

@@ -23,14 +23,12 @@ int bq_tokens_read(const char *path, bq_tokens *t);
  * closes; or BQ_DATA after one message: a file is absent or empty, or all are longer than 2^31 - 1 bytes. */
 int bq_tokens_from_text(int n, const char *const *text_path, bq_tokens *t);
 
-/* Write the file, whole or not at all; equal tokens give equal bytes.  BQ_OK, or BQ_DATA after one message
- * if t breaks the format's rules.  Ends the job when the disk fails. */
+/* Write the file, whole or not at all; equal tokens give equal bytes.  BQ_OK, or BQ_DATA after one message if
+ * t breaks the format's rules.  Ends the job when the disk fails. */
 int bq_tokens_write(const char *path, const bq_tokens *t);
 
-/* XXH3 of all other fields.  bq_tokens_read and bq_tokens_from_text set hash; a caller that fills t sets it
- * by this. */
+/* t->hash, of all other fields: for a caller that fills t; read and from_text set it. */
 uint64_t bq_tokens_hash(const bq_tokens *t);
-
 void bq_tokens_close(bq_tokens *t);
 
 #endif

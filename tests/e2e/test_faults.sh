@@ -70,7 +70,7 @@ done
 # A loss that is no number is named, and the run goes on.
 BQ_FAULT=loss_nan:9 expect 0 run_plain -o nan
 check "block, sample and iteration: $(cat err)" grep -q 'block 2: the loss of sample 2 is nan at iteration 2' err
-check "what was done about it" grep -q 'block 2: the loss stopped being a number; adascale left the block as it was' err
+check "what was done about it" grep -q 'block 2: the loss became NaN or infinite; adascale left the block as it was' err
 BQ_FAULT=stream_nan:9 expect 3 run_plain -o nan2
 one_error 'block [12]/2: the [a-z]* stream of sample [0-5] has nan at token 0, channel 0'
 

@@ -8,11 +8,10 @@
 #include "driver/score/score.h"
 
 #include <stdio.h>
-#include <string.h>
 
 typedef struct {
     bq_source model;
-    bq_recipe recipe; /* of which evaluations alone count */
+    bq_recipe recipe; /* only its evaluations are used */
     bq_evals evals;
     bq_scheme scheme[BQ_ARCH_LINEARS];
     bq_dev dev;
@@ -31,16 +30,15 @@ static int look(void *ctx) {
     if (!code) code = bq_score_open(&e->evals, &e->recipe, &e->model, "--ctx");
     for (int i = 0; i < BQ_ARCH_LINEARS; i++)
         e->scheme[i] = (bq_scheme){a->rtn, -1, true, BQ_F32, BQ_GRID_AIMET};
-    size_t arena = code ? 0 : bq_score_need(arch, a->rtn ? e->scheme : NULL, false, &e->evals);
-    if (!code)
-        code = bq_plan_evaluation(arena + bq_score_host(arch, &e->evals),
-                                  bq_score_stream(arch, &e->evals, e->comm->size), a->memory, e->comm,
-                                  a->scratch, &e->home.scratch);
-    if (!code) code = bq_device_open(&e->dev, a, e->comm, arena);
-    return code;
+    if (code) return code;
+    size_t arena = bq_score_need(arch, a->rtn ? e->scheme : NULL, false, &e->evals);
+    code = bq_plan_evaluation(arena + bq_score_host(arch, &e->evals),
+                              bq_score_stream(arch, &e->evals, e->comm->size), a->memory, e->comm, a->scratch,
+                              &e->home.scratch);
+    return code ? code : bq_device_open(&e->dev, a, e->comm, arena);
 }
 
-/* Every byte is read once, for numbers that are none: on rank 0 alone. */
+/* Rank 0 reads all weights once, to find NaN and Inf. */
 static int read_all(void *ctx) {
     evaluation *e = ctx;
     uint64_t hash;
@@ -68,14 +66,6 @@ static int evaluate_one(const evaluation *e, bq_score *s, const bq_eval *eval) {
     return code;
 }
 
-static int evaluate(evaluation *e, bq_comm *comm) {
-    int code = bq_root_first(comm, look, e);
-    if (!code) code = bq_root_first(comm, read_all, e);
-    bq_score s = {.dev = &e->dev, .comm = comm, .src = &e->model, .angles = BQ_ANGLES_HF, .home = e->home};
-    for (int i = 0; i < e->evals.count && !code; i++) code = evaluate_one(e, &s, &e->evals.eval[i]);
-    return code;
-}
-
 static int evaluate_run(const bq_args *a, bq_comm *comm) {
     bq_run s;
     int code = bq_session_open_finished(&s, a, comm);
@@ -87,7 +77,10 @@ static int evaluate_run(const bq_args *a, bq_comm *comm) {
 int bq_cmd_eval(const bq_args *args, bq_comm *comm) {
     if (args->run) return evaluate_run(args, comm);
     evaluation e = {.args = args, .comm = comm};
-    int code = evaluate(&e, comm);
+    int code = bq_root_first(comm, look, &e);
+    if (!code) code = bq_root_first(comm, read_all, &e);
+    bq_score s = {.dev = &e.dev, .comm = comm, .src = &e.model, .angles = BQ_ANGLES_HF, .home = e.home};
+    for (int i = 0; i < e.evals.count && !code; i++) code = evaluate_one(&e, &s, &e.evals.eval[i]);
     bq_dev_close(&e.dev);
     bq_evals_close(&e.evals);
     bq_source_close(&e.model);

@@ -81,10 +81,10 @@ static int inspect_tokens(const char *path) {
     bq_tokens t;
     int code = bq_tokens_read(path, &t);
     if (code) return code;
-    printf("tokens %s\n  %ld tokens, vocabulary %ld, tokenizer %s, text %s, joined %s, bos %d, hash %016lx\n",
+    printf("tokens %s\n  %ld tokens, vocabulary %ld, tokenizer %s, text %s, joined %s, bos %d, hash %016lx\n "
+           " first:",
            path, (long)t.count, (long)t.vocab, t.tokenizer, t.text, t.joiner, (int)t.bos,
            (unsigned long)t.hash);
-    printf("  first:");
     for (int64_t i = 0; i < t.count && i < 12; i++) printf(" %d", (int)t.ids[i]);
     printf("\n");
     bq_tokens_close(&t);

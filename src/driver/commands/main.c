@@ -1,5 +1,4 @@
 /* main.c - the command line, MPI around the commands that compute, and the exit code. */
-#include "base/die.h"
 #include "base/log.h"
 #include "comm/heartbeat.h"
 #include "driver/commands/commands.h"
@@ -10,14 +9,12 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-/* Before MPI is up a launcher's environment says who we are: one rank alone explains a wrong command line. */
+/* Before MPI starts, take the rank from the launcher's environment: only rank 0 prints a usage error. */
 static void introduce(void) {
     static const char *const names[] = {"OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         const char *rank = getenv(names[i]);
-        if (!rank) continue;
-        bq_log_identity(atoi(rank), 1);
-        return;
+        if (rank) return bq_log_identity(atoi(rank), 1);
     }
 }
 
@@ -28,20 +25,18 @@ int main(int argc, char **argv) {
         [BQ_COMMAND_IMPORT] = bq_cmd_import, [BQ_COMMAND_INSPECT] = bq_cmd_inspect,
         [BQ_COMMAND_TOKENS] = bq_cmd_tokens, [BQ_COMMAND_STATUS] = bq_cmd_status};
     static bq_args args; /* large */
-    /* What is freed goes back to the system: else the C library keeps pieces of up to 32 MB, and they add up
-     * with what a plan counts after them. */
+    /* Return freed memory to the system: else pieces of up to 32 MB stay resident, which plans do not
+     * count. */
     mallopt(M_MMAP_THRESHOLD, 2 << 20);
     mallopt(M_TRIM_THRESHOLD, 4 << 20);
     bq_restart(argv);
     introduce();
     int code = bq_options_parse(argc, argv, &args);
-    if (code && bq_log_rank()) sleep(1); /* the first exit ends the job: rank 0 has to have spoken */
+    if (code && bq_log_rank()) sleep(1); /* the first exit ends the job: let rank 0 print */
     if (code || args.command == BQ_COMMAND_NONE) return code;
     if (args.verbose) bq_log_level(BQ_DEBUG);
     bq_comm comm = {.size = 1, .nstage = 1, .nreplica = 1};
-    bool alone = args.command == BQ_COMMAND_INSPECT || args.command == BQ_COMMAND_TOKENS ||
-                 args.command == BQ_COMMAND_STATUS;
-    if (alone) {
+    if (args.command >= BQ_COMMAND_INSPECT) {
         bq_log_identity(0, 1);
         return commands[args.command](&args, &comm);
     }

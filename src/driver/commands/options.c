@@ -1,4 +1,4 @@
-#include "driver/commands/options_table.h"
+#include "driver/commands/options.h"
 
 #include "base/die.h"
 #include "base/log.h"
@@ -25,7 +25,7 @@ static const char *const codes =
 
 /* ---- values ---- */
 
-/* A message and where to read more; rank 0 prints. */
+/* Print a message and where to read more, on rank 0. */
 static int complain(bq_command c, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 static int complain(bq_command c, const char *fmt, ...) {
     va_list ap;
@@ -42,46 +42,38 @@ static int complain_value(const bq_args *args, const bq_option *o, const char *t
 
 static int take_number(bq_args *args, const bq_option *o, const char *text) {
     char *end, must[80];
+    void *at = (char *)args + o->at;
+    bool whole = o->kind != SECONDS;
     errno = 0;
-    long long x = strtoll(text, &end, 10);
-    snprintf(must, sizeof must, "a whole number from %.0f to %.0f", o->min, o->max);
-    if (errno || end == text || *end || (double)x < o->min || (double)x > o->max) {
+    long long n = strtoll(text, &end, 10);
+    double x = whole ? (double)n : strtod(text, &end);
+    bool reads = whole ? !errno : strchr("0123456789.", *text) != NULL;
+    snprintf(must, sizeof must, "a %s from %.0f to %.0f", whole ? "whole number" : "number of seconds",
+             o->min, o->max);
+    if (!reads || end == text || *end || !(x >= o->min && x <= o->max))
         return complain_value(args, o, text, must);
-    }
     if (o->kind == INT)
-        *(int *)(void *)((char *)args + o->at) = (int)x;
+        *(int *)at = (int)n;
+    else if (o->kind == I64)
+        *(int64_t *)at = n;
     else
-        *(int64_t *)(void *)((char *)args + o->at) = x;
+        *(double *)at = x;
     return BQ_OK;
 }
 
 static int take_bytes(bq_args *args, const bq_option *o, const char *text) {
     static const char units[] = "KMGT";
-    char *end;
+    char *end, must[48];
     errno = 0;
     unsigned long long x = strtoull(text, &end, 10);
     const char *unit = *end ? strchr(units, *end) : NULL;
     int shift = unit ? 10 * (int)(unit - units + 1) : 0;
     if (unit) end += strcmp(end + 1, "iB") == 0 ? 3 : 1;
-    if (errno || *text < '0' || *text > '9' || *end || !x || x > (SIZE_MAX >> shift)) {
+    if (errno || *text < '0' || *text > '9' || *end || !x || x > (SIZE_MAX >> shift))
         return complain_value(args, o, text, "bytes, or a whole number with K, M, G or T");
-    }
-    if ((double)(x << shift) < o->min) {
-        char must[48];
-        snprintf(must, sizeof must, "at least %.0f bytes", o->min);
-        return complain_value(args, o, text, must);
-    }
+    snprintf(must, sizeof must, "at least %.0f bytes", o->min);
+    if ((double)(x << shift) < o->min) return complain_value(args, o, text, must);
     *(size_t *)(void *)((char *)args + o->at) = (size_t)x << shift;
-    return BQ_OK;
-}
-
-static int take_seconds(bq_args *args, const bq_option *o, const char *text) {
-    char *end, must[80];
-    double x = strtod(text, &end);
-    snprintf(must, sizeof must, "a number of seconds from %.0f to %.0f", o->min, o->max);
-    if (!strchr("0123456789.", *text) || end == text || *end || !(x >= o->min && x <= o->max))
-        return complain_value(args, o, text, must);
-    *(double *)(void *)((char *)args + o->at) = x;
     return BQ_OK;
 }
 
@@ -110,9 +102,9 @@ static int take(bq_args *args, const bq_option *o, char *text) {
     switch (o->kind) {
     case FLAG: *(bool *)at = true; return BQ_OK;
     case INT:
-    case I64: return take_number(args, o, text);
+    case I64:
+    case SECONDS: return take_number(args, o, text);
     case BYTES: return take_bytes(args, o, text);
-    case SECONDS: return take_seconds(args, o, text);
     case DEVICE:
         if (!is_device(text)) return complain_value(args, o, text, "cpu, cuda, cuda:N or auto");
         args->device = text;
@@ -162,10 +154,7 @@ static int key_of(const bq_option *o) { return o->letter ? o->letter : FIRST_KEY
 
 static error_t parse(int key, char *arg, struct argp_state *state) {
     parsing *p = state->input;
-    if (key == HELP_KEY) {
-        p->help = true;
-        return ECANCELED;
-    }
+    if (key == HELP_KEY) return p->help = true, ECANCELED;
     if (key == ARGP_KEY_ARGS) {
         p->args->file = state->argv + state->next;
         p->args->nfile = state->argc - state->next;
@@ -223,7 +212,7 @@ static const char *lacks(const bq_args *a) {
     }
 }
 
-/* argp says only that an option is wrong; known ones are wrong by their value. */
+/* argp does not say why an option is wrong; of a known one it is the value. */
 static const char *why_bad(const parsing *p) {
     const char *name = p->bad + strspn(p->bad, "-");
     size_t n = strcspn(name, "=");
@@ -235,7 +224,7 @@ static const char *why_bad(const parsing *p) {
     return n == 1 ? "no such option, or its value is missing" : "no such option";
 }
 
-/* What libgomp takes for a number of threads, or for one on each level: whole numbers and commas. */
+/* Does libgomp accept it: numbers of threads, one for each level, with commas between them? */
 static bool is_threads(const char *at) {
     for (long most = BQ_THREADS_MAX;; most = INT_MAX, at++) {
         char *end;
@@ -247,7 +236,7 @@ static bool is_threads(const char *at) {
     }
 }
 
-/* libgomp has read it before main: it takes all cores where it cannot read it, and dies of too many. */
+/* libgomp reads it before main: it takes all cores for a bad value, and fails with too many threads. */
 static int check_environment(const bq_args *args) {
     const char *threads = getenv("OMP_NUM_THREADS");
     if (!threads || args->threads || !((COMPUTE | EXPORT) & 1 << args->command) || is_threads(threads))
@@ -269,10 +258,8 @@ static int parse_command(int argc, char **argv, bq_args *args) {
     form f;
     bq_command c = args->command;
     parsing p = {.args = args};
-    args->device = "auto", args->ctx = 2048, args->timeout = 600,
-    args->format = bq_format_find("compressed-tensors");
-    args->shard = BQ_SHARD_BYTES;
-    args->save_every = 300;
+    args->device = "auto", args->ctx = 2048, args->timeout = 600, args->save_every = 300;
+    args->format = bq_format_find("compressed-tensors"), args->shard = BQ_SHARD_BYTES;
     fill(&f, c);
     argp_parse(&f.argp, argc, argv, ARGP_SILENT, NULL, &p);
     if (p.code) return p.code;
@@ -283,9 +270,8 @@ static int parse_command(int argc, char **argv, bq_args *args) {
     }
     if (p.bad) return complain(c, "%.200s: %s", p.bad, why_bad(&p));
     if (args->nfile < bq_commands[c].low) return complain(c, "%s is missing", bq_commands[c].args);
-    if (args->nfile > bq_commands[c].high) {
+    if (args->nfile > bq_commands[c].high)
         return complain(c, "one argument too many: %.200s", args->file[bq_commands[c].high]);
-    }
     const char *why = lacks(args);
     if (why) return complain(c, "%s", why);
     if (check_environment(args)) return BQ_USAGE;
@@ -319,9 +305,8 @@ void bq_options_help(bq_command c, FILE *out) {
 }
 
 static bq_command find_command(const char *name) {
-    for (int i = 1; i < BQ_COMMANDS; i++) {
+    for (int i = 1; i < BQ_COMMANDS; i++)
         if (strcmp(name, bq_commands[i].name) == 0) return (bq_command)i;
-    }
     return BQ_COMMAND_NONE;
 }
 
@@ -342,13 +327,10 @@ int bq_options_parse(int argc, char **argv, bq_args *args) {
         return BQ_OK;
     }
     bq_command about = help && topic ? find_command(topic) : BQ_COMMAND_NONE;
-    if (help && topic && !about) {
-        return complain(BQ_COMMAND_NONE, "help %.200s: no such topic; there are recipe, %s", topic,
-                        there_are);
-    }
-    if (!help && strcmp(word, "--help") && strcmp(word, "-h")) {
+    if (help && topic && !about)
+        return complain(about, "help %.200s: no such topic; there are recipe, %s", topic, there_are);
+    if (!help && strcmp(word, "--help") && strcmp(word, "-h"))
         return complain(BQ_COMMAND_NONE, "%.200s: no such command; there are %s", word, there_are);
-    }
     if (speaks) bq_options_help(about, stdout);
     return BQ_OK;
 }

@@ -1,4 +1,4 @@
-#include "driver/commands/options_table.h"
+#include "driver/commands/options.h"
 
 #include "driver/recipe/recipe.h"
 
@@ -97,8 +97,7 @@ const bq_command_text bq_commands[BQ_COMMANDS] = {
         {"eval", "", 0, 0, "Evaluate a model or a run's result.",
          "Measure perplexity: windows of --ctx tokens, each alone, mean loss over all their predictions. One "
          "of --model and --run is needed. Numbers compare only on the same tokens, ctx and windows. --eval "
-         "adds "
-         "other evaluations (blockq help recipe, evals).",
+         "adds other evaluations (blockq help recipe, evals).",
          "Example:\n  blockq eval --model DIR --tokens test.h5 --ctx 512 --rtn 4\n"
          "  blockq eval --run demo.run --tokens test.h5 --eval choice:questions.json,normalize=tokens"},
     [BQ_COMMAND_EXPORT] =
@@ -121,15 +120,12 @@ const bq_command_text bq_commands[BQ_COMMANDS] = {
          "Print what is in a model directory, a GGUF file, a tokens file, a run directory or a checkpoint "
          "file.",
          "Example:\n  blockq inspect demo.run\n  blockq inspect demo.run/ckpt/block_000.p0.s0.h5"},
-    [BQ_COMMAND_TOKENS] =
-        {"tokens", "TEXT...", 1, INT_MAX, "Make a tokens file from text.",
-         "Write the bytes of the text files, one behind the other, as a tokens file. For models with a "
-         "tokenizer of their own use tools/prepare.py.",
-         "Example:\n  blockq tokens --bytes book.txt -o tokens.h5"},
-    [BQ_COMMAND_STATUS] = {
-        "status", "DIR", 1, 1, "Say how far a run is, while it runs or after.",
-        "Read a run directory: whether a process works on it or how the last one ended, blocks done, pace "
-        "and "
-        "time left, perplexities, the last line of its log. Nothing is written, and a run at work is not "
-        "disturbed.",
-        "Example:\n  blockq status demo.run\n  blockq status --json demo.run"}};
+    [BQ_COMMAND_TOKENS] = {"tokens", "TEXT...", 1, INT_MAX, "Make a tokens file from text.",
+                           "Write the bytes of the text files, one behind the other, as a tokens file. For "
+                           "models with a tokenizer of their own use tools/prepare.py.",
+                           "Example:\n  blockq tokens --bytes book.txt -o tokens.h5"},
+    [BQ_COMMAND_STATUS] = {"status", "DIR", 1, 1, "Say how far a run is, while it runs or after.",
+                           "Read a run directory: whether a process works on it or how the last one ended, "
+                           "blocks done, pace and time left, perplexities, the last line of its log. Nothing "
+                           "is written, and a run at work is not disturbed.",
+                           "Example:\n  blockq status demo.run\n  blockq status --json demo.run"}};

@@ -16,8 +16,8 @@
 
 #include <stdio.h>
 
-/* Heads of a sweep are boundaries of the one before: everyone has to be there.  Only the last phase is
- * repeated: it starts from its own result. */
+/* A sweep starts from the boundaries of the one before, so all ranks finish that first.  Later sweeps repeat
+ * only the last phase, which starts from its own result. */
 static int sweeps(bq_run *s) {
     int code = BQ_OK;
     bool settled = false;
@@ -56,7 +56,7 @@ static int run(bq_run *s) {
     if (code) return code;
     bq_sweep_results(s);
     for (int b = 0; b < s->src.arch.model.blocks && s->comm->rank == 0; b++)
-        bq_inside_remove(s->dir, b); /* of blocks that were done when a kill came */
+        bq_inside_remove(s->dir, b); /* of blocks that were done before a kill */
     double exporting = bq_seconds();
     code = bq_outputs_write(s);
     if (code) return code;

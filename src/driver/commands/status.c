@@ -20,7 +20,7 @@ typedef struct {
     bq_state_summary made; /* blocks 0: there is no state yet */
     bq_state *state;
     int64_t done, all; /* blocks of all phases and sweeps */
-    double pace;       /* seconds a block of the phase at work takes, of late; 0: unknown */
+    double pace;       /* recent seconds a block of the current phase; 0: unknown */
     double left;       /* seconds of that phase; -1: unknown */
     json_t *out;
 } status;
@@ -35,7 +35,11 @@ static json_t *read_json(const status *s, const char *name) {
     return root;
 }
 
-/* ---- how it ended, by its last words ---- */
+/* A text that is not UTF-8, such as a cut line, becomes "?". */
+static json_t *text_of(const char *text) {
+    json_t *value = json_string(text);
+    return value ? value : json_string("?");
+}
 
 static void take_words(status *s, char *log, bq_lock_state lock, const char *who) {
     const char *state = NULL, *reason = "", *last = "";
@@ -50,10 +54,9 @@ static void take_words(status *s, char *log, bq_lock_state lock, const char *who
     if (!state) state = *last ? "killed" : "new";
     if (lock == BQ_LOCK_HELD) state = "running", reason = "";
     if (lock == BQ_LOCK_UNKNOWN && strcmp(state, "killed") == 0) state = "running or killed";
-    json_object_set_new(s->out, "state", json_string(state));
-    json_object_set_new(s->out, "holder", json_string(lock == BQ_LOCK_HELD ? who : ""));
-    json_object_set_new(s->out, "reason", json_string(reason));
-    json_object_set_new(s->out, "log", json_string(last));
+    s->out =
+        json_pack("{s:s, s:s, s:o, s:o, s:o}", "dir", s->dir, "state", state, "holder",
+                  text_of(lock == BQ_LOCK_HELD ? who : ""), "reason", text_of(reason), "log", text_of(last));
 }
 
 static void look_at_log(status *s) {
@@ -71,8 +74,6 @@ static void look_at_log(status *s) {
 static const char *text_at(const status *s, const char *key) {
     return json_string_value(json_object_get(s->out, key));
 }
-
-/* ---- how far ---- */
 
 /* The phase's name, or the names of its passes. */
 static void name_phase(const json_t *recipe, int phase, char *out, size_t n) {
@@ -104,12 +105,11 @@ static double pace_of(const status *s, int sweep, int phase) {
     bq_path_join(path, sizeof path, s->dir, "run.csv");
     if (bq_file_read(path, MAX_FILE, &text, &bytes)) return 0;
     for (char *line = strtok(text, "\n"); line; line = strtok(NULL, "\n")) {
-        int row[2];
-        double t[5];
-        if (sscanf(line, "%d,%d,%*d,%*d,%*d,%*[^,],%*[^,],%lf,%lf,%lf,%lf,%lf", &row[0], &row[1], &t[0],
-                   &t[1], &t[2], &t[3], &t[4]) == 7 &&
-            row[0] == sweep && row[1] == phase)
-            recent[n++ % ROWS] = t[0] + t[1] + t[2] + t[3] + t[4];
+        int of, p;
+        double a, b, c, d, e;
+        int got =
+            sscanf(line, "%d,%d,%*d,%*d,%*d,%*[^,],%*[^,],%lf,%lf,%lf,%lf,%lf", &of, &p, &a, &b, &c, &d, &e);
+        if (got == 7 && of == sweep && p == phase) recent[n++ % ROWS] = a + b + c + d + e;
     }
     free(text);
     for (int i = 0; i < ROWS && i < n; i++) sum += recent[i];
@@ -120,15 +120,15 @@ static double pace_of(const status *s, int sweep, int phase) {
 static json_t *phases(status *s) {
     json_t *list = json_array(), *recipe = read_json(s, "recipe.json");
     bool found =
-        strcmp(text_at(s, "state"), "done") == 0; /* the phase at work; where all is done there is none */
+        strcmp(text_at(s, "state"), "done") == 0; /* the phase at work; if all is done there is none */
     for (int sweep = 0; sweep < s->made.sweeps; sweep++)
         for (int p = sweep ? s->made.phases - 1 : 0; p < s->made.phases; p++) {
             char name[128];
             int64_t done = count_done(s, sweep, p), todo = s->made.blocks - done;
             name_phase(recipe, p, name, sizeof name);
-            json_array_append_new(list,
-                                  json_pack("{s:s, s:i, s:i, s:I, s:i}", "name", name, "phase", p, "sweep",
-                                            sweep, "done", (json_int_t)done, "blocks", s->made.blocks));
+            json_t *one = json_pack("{s:s, s:i, s:i, s:I, s:i}", "name", name, "phase", p, "sweep", sweep,
+                                    "done", (json_int_t)done, "blocks", s->made.blocks);
+            json_array_append_new(list, one);
             s->done += done, s->all += s->made.blocks;
             if (found || !todo) continue;
             found = true;
@@ -151,7 +151,7 @@ static json_t *insides(const status *s) {
     return list;
 }
 
-/* Samples of activation files that are kept: the records of their logs. */
+/* Samples in activation files: the records of their logs. */
 static int64_t samples(const status *s) {
     enum { RECORD = 32 };
     char path[BQ_PATH], dir[BQ_PATH];
@@ -169,73 +169,59 @@ static int64_t samples(const status *s) {
     return n;
 }
 
-/* One text that changes whenever something was gained that a restart keeps. */
-static void set_progress(status *s, const json_t *inside, int64_t kept) {
-    char text[128], *states = json_dumps(inside, JSON_COMPACT);
+/* A text that changes with all progress that a restart keeps. */
+static void progress_of(const status *s, const json_t *inside, int64_t kept, char text[128]) {
+    char *states = json_dumps(inside, JSON_COMPACT);
     BQ_CHECK(states, "no memory for the states of %d blocks", s->made.blocks);
-    snprintf(text, sizeof text, "%ld blocks, %ld samples, states %016lx", (long)s->done, (long)kept,
+    snprintf(text, 128, "%ld blocks, %ld samples, states %016lx", (long)s->done, (long)kept,
              (unsigned long)bq_hash_text(states));
     free(states);
-    json_object_set_new(s->out, "progress", json_string(text));
 }
 
 static void look(status *s) {
-    s->out = json_pack("{s:s}", "dir", s->dir);
-    BQ_CHECK(s->out, "no memory, or a bad name: %s", s->dir);
+    char progress[128];
     s->left = -1;
     look_at_log(s);
-    json_t *list = json_array(), *inside;
-    if (bq_state_read(s->dir, &s->made)) {
+    BQ_CHECK(s->out, "no memory, or a bad name: %s", s->dir);
+    if (bq_state_read(s->dir, &s->made))
         s->state = bq_state_load(s->dir, s->made.fingerprint, s->made.sweeps, s->made.phases, s->made.blocks);
-        json_decref(list);
-        list = phases(s);
-    }
-    inside = insides(s);
+    json_t *list = phases(s), *inside = insides(s), *result = read_json(s, "result.json");
     int64_t kept = samples(s);
-    json_object_set_new(s->out, "done", json_integer(s->done));
-    json_object_set_new(s->out, "blocks", json_integer(s->all));
-    json_object_set_new(s->out, "phases", list);
-    set_progress(s, inside, kept);
-    json_object_set_new(s->out, "inside", inside);
-    json_object_set_new(s->out, "samples", json_integer(kept));
-    json_object_set_new(s->out, "stages", json_integer(s->made.stages));
-    json_object_set_new(s->out, "replicas", json_integer(s->made.replicas));
-    json_object_set_new(s->out, "seconds", json_real(s->made.seconds));
-    json_object_set_new(s->out, "pace", s->pace > 0 ? json_real(s->pace) : json_null());
-    json_object_set_new(s->out, "left", s->left >= 0 ? json_real(s->left) : json_null());
-    json_t *result = read_json(s, "result.json");
-    json_object_set_new(s->out, "result", result ? result : json_null());
+    progress_of(s, inside, kept, progress);
+    json_t *more =
+        json_pack("{s:I, s:I, s:o, s:s, s:o, s:I, s:i, s:i, s:f, s:o, s:o, s:o}", "done", (json_int_t)s->done,
+                  "blocks", (json_int_t)s->all, "phases", list, "progress", progress, "inside", inside,
+                  "samples", (json_int_t)kept, "stages", s->made.stages, "replicas", s->made.replicas,
+                  "seconds", s->made.seconds, "pace", s->pace > 0 ? json_real(s->pace) : json_null(), "left",
+                  s->left >= 0 ? json_real(s->left) : json_null(), "result", result ? result : json_null());
+    BQ_CHECK(more && json_object_update(s->out, more) == 0, "no memory for the state of '%s'", s->dir);
+    json_decref(more);
 }
 
-/* ---- for people ---- */
-
-static void print_time(const char *before, double seconds, const char *after) {
-    long t = (long)(seconds + 0.5);
-    printf("%s%ld:%02ld:%02ld%s", before, t / 3600, t / 60 % 60, t % 60, after);
+static long number_at(const json_t *object, const char *key) {
+    return (long)json_integer_value(json_object_get(object, key));
 }
 
 static void print(const status *s) {
     const json_t *one, *value;
     const char *name;
     size_t i;
-    printf("%s: %s", s->dir, text_at(s, "state"));
-    if (*text_at(s, "holder")) printf(" (%s)", text_at(s, "holder"));
-    printf("\n");
+    const char *holder = text_at(s, "holder");
+    printf("%s: %s%s%s%s\n", s->dir, text_at(s, "state"), *holder ? " (" : "", holder, *holder ? ")" : "");
     json_array_foreach(json_object_get(s->out, "phases"), i, one) {
-        long done, blocks, sweep = (long)json_integer_value(json_object_get(one, "sweep"));
-        done = (long)json_integer_value(json_object_get(one, "done"));
-        blocks = (long)json_integer_value(json_object_get(one, "blocks"));
-        printf("  %-24s %ld of %ld blocks", json_string_value(json_object_get(one, "name")), done, blocks);
+        long sweep = number_at(one, "sweep");
+        printf("  %-24s %ld of %ld blocks", json_string_value(json_object_get(one, "name")),
+               number_at(one, "done"), number_at(one, "blocks"));
         if (s->made.sweeps > 1) printf(", sweep %ld%s", sweep, sweep ? ", where it is wanted" : "");
         printf("\n");
     }
-    json_array_foreach(json_object_get(s->out, "inside"), i, one)
-        printf("  inside block %-11ld step %ld is kept\n",
-               (long)json_integer_value(json_object_get(one, "block")) + 1,
-               (long)json_integer_value(json_object_get(one, "steps")));
+    json_array_foreach(json_object_get(s->out, "inside"), i, one) printf(
+        "  inside block %-11ld step %ld is kept\n", number_at(one, "block") + 1, number_at(one, "steps"));
     if (s->pace > 0)
         printf("  pace                     %.1f s a block, %d at a time\n", s->pace, s->made.stages);
-    if (s->left >= 0) print_time("  left of this phase       about ", s->left, "\n");
+    long t = (long)(s->left + 0.5);
+    if (s->left >= 0)
+        printf("  left of this phase       about %ld:%02ld:%02ld\n", t / 3600, t / 60 % 60, t % 60);
     json_object_foreach(json_object_get(s->out, "result"), name, value) {
         if (json_is_real(value)) printf("  perplexity of %-10.40s %.4f\n", name, json_real_value(value));
         if (json_is_null(value)) printf("  perplexity of %-10.40s not finite\n", name);

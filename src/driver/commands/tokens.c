@@ -6,7 +6,7 @@
 
 #include <sys/stat.h>
 
-/* What is there is replaced: it has to be a file, and none of the texts, by whatever name. */
+/* --out may replace a regular file, but none of the texts. */
 static int check_place(const bq_args *a) {
     struct stat out, text;
     if (stat(a->out, &out)) return BQ_OK;

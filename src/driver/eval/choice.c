@@ -1,5 +1,5 @@
-/* Multiple choice by log-likelihood: the model answers with the choice that it finds most likely behind the
- * context.  One sequence a choice: the context, then the choice, whose tokens alone are scored. */
+/* Multiple choice by log-likelihood: the answer is the choice that is most likely after the context.  Each
+ * choice is a sequence of context and choice; only the choice's tokens are scored. */
 #include "driver/eval/eval.h"
 
 #include "base/die.h"
@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define FILE_BYTES ((size_t)64 << 20) /* as JSON in memory it takes seven times as much */
+#define FILE_BYTES ((size_t)64 << 20) /* seven times as much as JSON in memory */
 enum { CHOICES_LEAST = 2, CHOICES_MOST = 26 };
 
 typedef enum { NONE, BY_TOKENS } normalization;
@@ -24,7 +24,7 @@ typedef struct {
 /* A choice; its tokens and those of its context are ranges of e->tokens.ids. */
 typedef struct {
     int64_t context, given, first, count;
-    int64_t choice; /* its number in the item, which begins with number 0 */
+    int64_t choice; /* its number in the item, from 0 */
     bool answer;
 } candidate;
 
@@ -33,9 +33,8 @@ static const bq_key keys[] = {
     {"items", BQ_KEY_PATH, BQ_AT(options, items),
      .help = "File of questions, as tools/choices.py writes it (docs/formats.md)."},
     {"ctx", BQ_KEY_I64, BQ_AT(options, ctx), .value = "512", .min = 2, .max = 1 << 20,
-     .help =
-         "Tokens that a context with a choice may have; a longer one is refused, not cut. Memory is taken "
-         "for the longest there is."},
+     .help = "Tokens that a context with a choice may have; a longer one is refused, not cut. Memory is "
+             "taken for the longest there is."},
     {"limit", BQ_KEY_I64, BQ_AT(options, limit), .value = "0", .max = 1e9,
      .help = "Take the first so many items; 0: all."},
     {"normalize", BQ_KEY_CHOICE, BQ_AT(options, normalize), .value = "none", .choice = normalizations,
@@ -45,9 +44,7 @@ static const bq_key keys[] = {
              "instead, so its numbers differ)."},
     {0}};
 
-/* ---- the file ---- */
-
-/* The ids of a list behind those that are there; the number of them. */
+/* Append the ids of a list; returns how many. */
 static int64_t take_ids(bq_eval *e, bq_json *from, const char *key, const json_t *list) {
     const json_t *value;
     size_t i;
@@ -68,7 +65,7 @@ static int64_t take_ids(bq_eval *e, bq_json *from, const char *key, const json_t
     return (int64_t)json_array_size(list);
 }
 
-/* Append an item's choices to the candidates from number `have` on; how many. */
+/* Append an item's choices to the `have` candidates; returns how many. */
 static int64_t take_item(bq_eval *e, bq_json *from, int64_t have) {
     const options *o = e->options;
     const json_t *choices = json_object_get(from->object, "choices");
@@ -102,7 +99,7 @@ static void take_tokenizer(bq_eval *e, bq_json *from) {
     if (!from->status) snprintf(e->tokens.tokenizer, sizeof e->tokens.tokenizer, "%s", name);
 }
 
-/* At most so many ids and candidates; what is no list counts as empty. */
+/* Memory for all ids and candidates; what is not a list counts as empty. */
 static void make_room(bq_eval *e, const json_t *items) {
     size_t ids = 1, candidates = 1, i, c;
     const json_t *item, *choice;
@@ -160,8 +157,6 @@ static int read_items(bq_eval *e) {
     return from.status;
 }
 
-/* ---- the score ---- */
-
 static int64_t sequence(const bq_eval *e, int64_t i, int32_t *ids, int64_t *from) {
     const candidate *c = (const candidate *)e->data + i;
     memcpy(ids, e->tokens.ids + c->context, (size_t)c->given * sizeof *ids);
@@ -200,11 +195,10 @@ static void blame(const bq_eval *e, const double *score, char *text, size_t size
 }
 
 const bq_eval_kind bq_eval_kind_choice = {
-    .scope =
-        {"evals.N, eval: choice",
-         "Multiple choice by log-likelihood: the share of items whose right answer has the highest score. "
-         "Of equal scores the first one counts.",
-         keys, BQ_EVAL_OPTIONS_OF(options)},
+    .scope = {"evals.N, eval: choice",
+              "Multiple choice by log-likelihood: the share of items whose right answer has the highest "
+              "score. Of equal scores the first one counts.",
+              keys, BQ_EVAL_OPTIONS_OF(options)},
     .name = "choice",
     .value = "accuracy",
     .unit = "items",

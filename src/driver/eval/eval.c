@@ -12,9 +12,7 @@ EVALS(DECLARE)
 static const bq_eval_kind *const kinds[] = {EVALS(ADDRESS) NULL};
 
 const bq_eval_kind *bq_eval_kind_at(int i) { return kinds[i]; }
-
 bq_choice bq_eval_choice(int i) { return (bq_choice){.name = kinds[i] ? kinds[i]->name : NULL, .value = i}; }
-
 const bq_scope *bq_eval_scope(int i) { return &kinds[i]->scope; }
 
 int bq_evals_add(bq_evals *set, const bq_eval_kind *kind, void *options) {

@@ -1,5 +1,5 @@
-/* Perplexity (protocol A of docs/results.md): windows of ctx tokens side by side, the tail dropped; a
- * window's loss is the mean over its ctx - 1 predictions, the perplexity exp of the mean over windows. */
+/* Perplexity (protocol A of docs/results.md): consecutive windows of ctx tokens, the rest dropped.  A
+ * window's loss is the mean over its ctx - 1 predictions; perplexity is exp of the mean over windows. */
 #include "driver/eval/perplexity.h"
 
 #include "base/die.h"
@@ -8,15 +8,12 @@
 #include <stdio.h>
 #include <string.h>
 
+#define NUMBER(name, least, most, text, blurb)                                                               \
+    { #name, BQ_KEY_I64, BQ_AT(bq_perplexity, name), text, .min = least, .max = most, .help = blurb }
 #define NUMBERS                                                                                              \
-    {"ctx",    BQ_KEY_I64,     BQ_AT(bq_perplexity, ctx),    .value = "2048",                                \
-     .min = 2, .max = 1 << 20, .help = "Tokens of a window."},                                               \
-        {"windows",    BQ_KEY_I64, BQ_AT(bq_perplexity, windows),                                            \
-         .value = "0", .max = 1e9, .help = "How many windows; 0: all."},                                     \
-    {                                                                                                        \
-        "offset", BQ_KEY_I64, BQ_AT(bq_perplexity, offset), .value = "0", .max = 1e15,                       \
-                                                            .help = "First token."                           \
-    }
+    NUMBER(ctx, 2, 1 << 20, "2048", "Tokens of a window."),                                                  \
+        NUMBER(windows, 0, 1e9, "0", "How many windows; 0: all."),                                           \
+        NUMBER(offset, 0, 1e15, "0", "First token.")
 
 static const bq_key object_keys[] = {{"tokens", BQ_KEY_PATH, BQ_AT(bq_perplexity, tokens), .value = "",
                                       .help = "Tokens file; left out: no evaluation."},
@@ -64,7 +61,7 @@ static double perplexity(const bq_eval *e, const double *loss) {
     return exp(all);
 }
 
-/* The first window from which no perplexity can be told; its loss may be finite, and exp of that inf. */
+/* The first window without a finite perplexity: exp of a finite loss may be inf. */
 static void blame(const bq_eval *e, const double *loss, char *text, size_t size) {
     int64_t i = 0;
     while (i < e->sequences && isfinite(exp(loss[i]))) i++;

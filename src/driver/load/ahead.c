@@ -12,13 +12,13 @@
 
 enum { SLOTS = BQ_AHEAD_SLOTS, NONE = -1 };
 
-typedef enum { EMPTY, FULL, MOVING } state; /* to be read to; to be handed over; the device reads it */
+typedef enum { EMPTY, FULL, MOVING } state; /* free; to be copied; being copied */
 
 struct bq_ahead {
     const bq_source *src;
     bq_dev *dev;
     bq_block blk;
-    int block; /* on its way, or NONE */
+    int block; /* being read, or NONE */
     float *memory[SLOTS];
     pthread_t thread;
     pthread_mutex_t lock; /* of all below */
@@ -28,7 +28,7 @@ struct bq_ahead {
         bq_mat host, to;
     } slot[SLOTS];
     int64_t read, handed; /* pieces */
-    bool whole, stop;     /* the thread has read all of them, is to end */
+    bool whole, stop;     /* the thread has read all; must end */
     int64_t bytes;        /* that it has read */
 };
 
@@ -81,7 +81,7 @@ bq_ahead *bq_ahead_open(const bq_source *src, bq_dev *dev, int64_t values) {
     return NULL;
 }
 
-/* The thread has ended, nothing is on its way. */
+/* Wait for the end of the thread and of the copies. */
 static void settle(bq_ahead *a) {
     if (a->block == NONE) return;
     pthread_join(a->thread, NULL);
@@ -119,7 +119,7 @@ void bq_ahead_start(bq_ahead *a, int b) {
     BQ_CHECK(error == 0, "no thread to read weights ahead: error %d", error);
 }
 
-/* Under the lock; true when all has been handed over. */
+/* Copy full slots; true when all is copied.  The caller holds the lock. */
 static bool hand_over(bq_ahead *a) {
     const bq_ops *op = a->dev->op;
     bool moving = false, changed = false;

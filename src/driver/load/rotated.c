@@ -3,9 +3,8 @@
 #include "base/die.h"
 
 #include <stdlib.h>
-#include <string.h>
 
-/* Philox: no phase and no sweep of a run has these numbers. */
+/* Philox: the sweep and phase of these random numbers, which no run has. */
 #define AT 255
 
 struct bq_rotated {
@@ -66,7 +65,7 @@ int bq_rotated_open(bq_rotated **out, const bq_arch *arch, const bq_weights *wei
     return BQ_OK;
 }
 
-/* With the first tensor: who only plans takes neither the memory nor the time. */
+/* On the first tensor: a plan needs neither the memory nor the time. */
 static void make(bq_rotated *r) {
     const bq_transform *t = &r->how;
     const bq_model *m = &r->arch->model;
@@ -136,13 +135,11 @@ bool bq_rotated_whole(const bq_rotated *r, const char *name) {
     return id.kind == BQ_TENSOR_WEIGHT && writes_stream(r, linear_of(r, id));
 }
 
-/* ---- what becomes of it ---- */
-
 static void read_rows(const bq_rotated *r, const char *name, int64_t first, bq_mat to) {
     bq_weights_read(r->weights, bq_weights_find(r->weights, name), first, to.rows, to);
 }
 
-/* The gain of the norm before a matrix; NULL where it stays in the norm. */
+/* The gain of the norm before a matrix; NULL: it stays in the norm. */
 static const float *gain(bq_rotated *r, const char *norm) {
     if (!r->how.r1) return NULL;
     read_rows(r, norm, 0, bq_mat_host(r->gamma, 1, r->arch->model.hidden, BQ_F32));
@@ -158,7 +155,7 @@ static void rows_of_stream(bq_rotated *r, const float *gamma, bq_mat w) {
     }
 }
 
-/* A linear's rows from `first` on; all of them where it writes to the stream.  With R2 a panel is a head. */
+/* Rows of a linear from `first` on; all rows if it writes to the stream.  With R2 a panel is a head. */
 static void weight(bq_rotated *r, bq_tensor_id id, int64_t first, bq_mat w) {
     const bq_linear *l = linear_of(r, id);
     const bq_model *m = &r->arch->model;

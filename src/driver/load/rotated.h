@@ -1,17 +1,16 @@
-/* rotated.h - a model's tensors as the rotated model has them, computed as they are read.
+/* rotated.h - the tensors of the rotated model, computed as they are read.
  *
- * The transform `rotate` of a recipe changes the basis of the residual stream by R1 (H, H) and that of each
- * value head by R2 (hd, hd), after the gains of the norms have moved into the matrices behind them, where
- * they no longer stand in the way (RMSNorm commutes with orthogonal maps only without them):
+ * The transform `rotate` changes the basis of the residual stream by R1 (H, H) and that of each value head by
+ * R2 (hd, hd).  First the gains of the norms move into the matrices behind them, since RMSNorm commutes with
+ * an orthogonal map only without gains:
  *
- *   embedding E R1; head E diag(gamma) R1, apart from the embedding even where the model ties them; norms 1
+ *   embedding E R1; head E diag(gamma) R1, separate from the embedding even if the model ties them; norms 1
  *   q, k, v, gate, up   W diag(gamma) R1
  *   o, down             R1^T W, R1^T b
- *   v again, by head    R2^T W, R2^T b;     o again, by query head  W R2
+ *   also v, by head     R2^T W, R2^T b;     also o, by query head  W R2
  *
- * The model computes the same function.  Without R1 the norms and the head stay as they are.  Everything is
- * computed in double and rounded to float once, a value's bits depend on the model, the recipe and its place
- * alone.  R1 is one for all blocks; R2 has other random numbers in each. */
+ * The model's function stays the same.  Without R1, norms and head are unchanged.  All is computed in double
+ * and rounded to float once.  R1 is the same for all blocks; each block has its own R2.  */
 #ifndef BQ_ROTATED_H
 #define BQ_ROTATED_H
 
@@ -21,21 +20,21 @@
 
 typedef struct bq_rotated bq_rotated;
 
-/* *r is NULL when the recipe has no transform.  arch and weights must live until close.  BQ_OK, or BQ_USAGE
- * after one message: the model has a size for which there is no such rotation. */
+/* *r is NULL if the recipe has no transform. arch and weights must live until close; close takes NULL.
+ * BQ_OK, or BQ_USAGE after one message: there is no such rotation for a size of the model. */
 int bq_rotated_open(bq_rotated **r, const bq_arch *arch, const bq_weights *weights, const bq_recipe *recipe);
-void bq_rotated_close(bq_rotated *r); /* NULL is fine */
+void bq_rotated_close(bq_rotated *r);
 
-/* Host bytes that r keeps, from the first tensor on. */
+/* Host bytes that r takes with the first tensor.  */
 size_t bq_rotated_need(const bq_recipe *recipe, const bq_arch *arch);
 
-/* Has the rotated model another tensor of that name?  to.data not NULL: its rows [first, first + to.rows),
- * host f32; a vector is one row.  Rows of q, k and v are asked for in whole heads.  r NULL: false. */
+/* Does the rotation change the tensor of that name?  If so and to.data is not NULL, compute its rows [first,
+ * first + to.rows), host f32; a vector is one row; rows of q, k and v in whole heads.  r NULL: false.
+ * whole: all rows must be read at once.  */
 bool bq_rotated_read(bq_rotated *r, const char *name, int64_t first, bq_mat to);
-/* Must all rows of that tensor be read at once? */
 bool bq_rotated_whole(const bq_rotated *r, const char *name);
 
-/* Rows of the embedding as they are in the file, host (T, H): rotated in place. */
+/* Rotate rows of the file's embedding in place, host (T, H).  */
 void bq_rotated_embed(bq_rotated *r, bq_mat rows);
 
 #endif

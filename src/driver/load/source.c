@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* One expected tensor: where its rows go, or just its shape when there is no place. */
+/* An expected tensor: its shape, and where its rows go, if anywhere. */
 typedef struct {
     char name[160];
     int64_t rows, cols; /* rows 0: one-dimensional of cols */
@@ -16,35 +16,35 @@ typedef struct {
 
 enum { MAX_EXPECTED = 2 * BQ_ARCH_LINEARS + BQ_NORMS + BQ_EXTRAS };
 
+static void expect_one(expected *e, const bq_arch *arch, int b, const char *module, const char *what,
+                       int64_t rows, int64_t cols) {
+    *e = (expected){.rows = rows, .cols = cols};
+    bq_arch_tensor(arch, e->name, sizeof e->name, b, module, what);
+}
+
 static int expect_block(const bq_arch *arch, int b, const bq_block *blk, expected *out) {
-    int n = 0;
+    expected *e = out;
     for (int i = 0; i < arch->linears; i++) {
         const bq_linear *l = &arch->linear[i];
-        expected *e = &out[n++];
-        *e = (expected){.rows = l->rows, .cols = l->cols};
-        bq_arch_tensor(arch, e->name, sizeof e->name, b, l->module, "weight");
-        if (blk) e->to = bq_linear_view(arch, i, blk->w);
+        expect_one(e++, arch, b, l->module, "weight", l->rows, l->cols);
+        if (blk) e[-1].to = bq_linear_view(arch, i, blk->w);
         if (!l->bias) continue;
-        e = &out[n++];
-        *e = (expected){.cols = l->rows};
-        bq_arch_tensor(arch, e->name, sizeof e->name, b, l->module, "bias");
-        if (blk) e->to = bq_mat_cols(blk->bias[l->site], l->row, l->rows);
+        expect_one(e++, arch, b, l->module, "bias", 0, l->rows);
+        if (blk) e[-1].to = bq_mat_cols(blk->bias[l->site], l->row, l->rows);
     }
     for (int i = 0; i < BQ_NORMS; i++) {
         if (!arch->norm[i]) continue;
-        expected *e = &out[n++];
-        *e = (expected){.cols = arch->gains[i]};
-        bq_arch_tensor(arch, e->name, sizeof e->name, b, arch->norm[i], "weight");
-        if (blk) e->to = blk->norm[i];
+        expect_one(e++, arch, b, arch->norm[i], "weight", 0, arch->gains[i]);
+        if (blk) e[-1].to = blk->norm[i];
     }
     for (int i = 0; i < BQ_EXTRAS; i++) {
         if (!arch->extra[i]) continue;
-        expected *e = &out[n++];
         *e = (expected){.rows = arch->extra_shape[i][0], .cols = arch->extra_shape[i][1]};
         snprintf(e->name, sizeof e->name, "%s.layers.%d.%s", arch->model.prefix, b, arch->extra[i]);
         if (blk) e->to = blk->extra[i];
+        e++;
     }
-    return n;
+    return (int)(e - out);
 }
 
 int bq_source_quantizes(const bq_source *src) {
@@ -141,7 +141,7 @@ void bq_source_rows(const bq_source *src, const char *name, int64_t first, bq_ma
         bq_f32(to)[i] += src->arch.gain_of_zero;
 }
 
-/* Rows of a piece: whole heads, bounded, or the whole tensor where a rotation needs that. */
+/* Rows of a piece: some whole heads, or all rows where a rotation needs that. */
 static int64_t piece_rows(const bq_arch *arch, int64_t rows, int64_t cols, bool whole) {
     int64_t head = arch->model.head_dim, step = (((int64_t)1 << 22) / cols / head + 1) * head;
     return whole || step > rows ? rows : step;
@@ -179,7 +179,7 @@ void bq_source_pieces(const bq_source *src, int b, const bq_block *blk, bq_sourc
     for (int i = 0; i < n && pieces(src, e[i].name, e[i].to, visit, ctx); i++) {}
 }
 
-/* A piece on its way to device memory through a host buffer; none where the device is the host. */
+/* Pieces go to a GPU through a host buffer; buffer NULL: the device is the host. */
 typedef struct {
     const bq_source *src;
     bq_dev *dev;

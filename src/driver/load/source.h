@@ -1,4 +1,4 @@
-/* source.h - a model as blocks: where io's tensors meet block's matrices. */
+/* source.h - a model as blocks: io's tensors become block's matrices.  */
 #ifndef BQ_SOURCE_H
 #define BQ_SOURCE_H
 
@@ -15,9 +15,9 @@ typedef struct {
     bq_rotated *rotated; /* NULL: the tensors are those of the files */
 } bq_source;
 
-/* Read configuration and headers of a model of any kind (io/in/weights.h); every tensor that the
- * configuration promises must be there with its shape and a float type.  BQ_OK, or BQ_DATA after one message.
- * Local; close takes a zeroed struct. */
+/* Read configuration and headers of a model of any kind (io/in/weights.h).  Every tensor that the
+ * configuration implies must be there, with its shape and a float type.  BQ_OK, or BQ_DATA after one message;
+ * close also takes a zeroed struct.  Local.  */
 int bq_source_open(bq_source *src, const char *path);
 void bq_source_close(bq_source *src);
 /* Can blockq quantize this model, not only evaluate it?  BQ_OK, or BQ_DATA after one message. */
@@ -25,55 +25,52 @@ int bq_source_quantizes(const bq_source *src);
 /* The layout of block b. */
 const bq_arch *bq_source_arch(const bq_source *src, int b);
 
-/* From here on the tensors are those of the model that the recipe's transforms make.  The struct must stay
- * where it is until close.  BQ_OK, or BQ_USAGE after one message. */
+/* From now on the tensors are those of the transformed model.  src must not move until close.  BQ_OK, or
+ * BQ_USAGE after one message.  */
 int bq_source_transform(bq_source *src, const bq_recipe *recipe);
 
-/* Fingerprint of everything in the directory that changes results: weights' bytes and the model's numbers.
- * Finds NaN and Inf in weights (BQ_DATA).  cache: file that remembers hashes of unchanged shards, NULL for
- * none.  Transforms do not count. */
+/* Hash what changes results: the bytes of the weights and the model's numbers, without transforms.  Refuses
+ * NaN and Inf in weights (BQ_DATA). cache: file that keeps hashes of unchanged shards, or NULL.  */
 int bq_source_fingerprint(const bq_source *src, const char *cache, uint64_t *hash);
 
 /* Read block b's tensors into blk (pushed before). */
 void bq_source_block(const bq_source *src, bq_dev *dev, int b, bq_block *blk);
 
-/* The same as pieces that fit a buffer, in order: visit gets a tensor's name, the first of its rows, and
- * where in blk they belong, until it returns false. */
+/* The same in pieces that fit a buffer, in order, until visit returns false. visit gets the tensor's name,
+ * the first row of the piece, and its place in blk. piece_most: values of the largest piece, at most;
+ * rotated: the recipe has transforms.  */
 typedef bool bq_source_visit(void *ctx, const char *name, int64_t first, bq_mat to);
 void bq_source_pieces(const bq_source *src, int b, const bq_block *blk, bq_source_visit *visit, void *ctx);
-/* Values of the largest piece, at most; rotated: the recipe has transforms. */
 int64_t bq_source_piece_most(const bq_arch *arch, bool rotated);
 
-/* Host bytes to read a block or the head for a device that is not the host; there pieces are read in place.
- */
+/* Host bytes to read a block or the head for a GPU; on the host pieces are read in place.  */
 size_t bq_source_need(const bq_arch *arch, bool rotated);
 
-/* Rows [first, first + to.rows) of a tensor as the run has it, host f32; what is rotated is read in whole
- * heads (rotated.h). */
+/* Rows [first, first + to.rows) of a tensor as the run uses it, host f32; rotated ones in whole heads.  */
 void bq_source_rows(const bq_source *src, const char *name, int64_t first, bq_mat to);
 
-/* Block b is wanted next: its tensors' bytes are read in the background, into the page cache, where they stay
- * in the checkpoint's type while memory lasts.  Nothing beyond the last block. */
+/* Start to read block b's bytes into the page cache, in the background.  Does nothing beyond the last
+ * block. */
 void bq_source_prefetch(const bq_source *src, int b);
 
-/* Embeddings of T tokens, host (T, H): rows are read one by one, the table is never held. */
+/* Embeddings of T tokens, host (T, H), read row by row: the table is never in memory.  */
 void bq_source_embed(const bq_source *src, const int32_t *ids, bq_mat out);
 
-/* The final norm (1, H) and the output head (V, H); the embedding where they are (still) tied. */
+/* The final norm (1, H) and the output head (V, H), which is the embedding where they are tied.  */
 void bq_source_head(const bq_source *src, bq_dev *dev, bq_mat norm, bq_mat head);
 
-/* Push a workspace for T tokens (bq_work_push), with its rotary table. */
+/* Push a workspace for T tokens (bq_work_push) and fill its rotary tables.  */
 void bq_source_work(const bq_source *src, bq_angles angles, bq_dev *dev, int64_t tokens, bool train,
                     bq_work *work);
 
-/* vocabulary.c.  Refuse (BQ_DATA) tokens of another tokenizer than the model's (on rank 0 alone), those whose
- * ids it does not have, or too few of them: `need` from `offset` on. */
+/* source_vocabulary.c. check_tokens refuses (BQ_DATA) tokens of another tokenizer than the model's (on rank 0
+ * only), ids that the model does not have, and fewer than `need` tokens from `offset` on. same_tokenizer
+ * refuses two files of different tokenizers. check_length warns if texts are longer than the model's
+ * positions; name: of the length.  */
 int bq_source_check_tokens(const bq_source *src, const char *path, const bq_tokens *t, int64_t offset,
                            int64_t need);
-/* Refuse (BQ_DATA) two files made by different tokenizers. */
 int bq_source_same_tokenizer(const char *path, const bq_tokens *t, const char *other_path,
                              const bq_tokens *other);
-/* Warn where texts are longer than the model's positions; name: of the length. */
 void bq_source_check_length(const bq_source *src, const char *name, int64_t length);
 
 #endif

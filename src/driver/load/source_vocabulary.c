@@ -37,7 +37,7 @@ static int name_tokenizer(const bq_source *src, char hex[65], const char **dir) 
     return code;
 }
 
-/* Models have a few ids more than their tokenizer, or fewer, but never that many. */
+/* Models may have a few ids more or fewer than their tokenizer. */
 static bool alike(int64_t vocab, int64_t model) {
     return vocab >= model - model / 10 && vocab <= model + model / 10;
 }
@@ -51,26 +51,23 @@ static int check_tokenizer(const bq_source *src, const char *path, const bq_toke
     if (code) return code;
     if (strcmp(t->tokenizer, "bytes") == 0) {
         if (m->vocab <= 512) return BQ_OK;
-        return bq_refuse(
-            BQ_DATA,
-            "%s has the bytes of a text as tokens, 256 ids, the model's vocabulary has %ld: make it by "
-            "tools/prepare.py with --tokenizer %s",
-            path, (long)m->vocab, dir);
+        return bq_refuse(BQ_DATA,
+                         "%s has the bytes of a text as tokens, 256 ids, the model's vocabulary has %ld: "
+                         "make it by tools/prepare.py with --tokenizer %s",
+                         path, (long)m->vocab, dir);
     }
     if (*own && is_sha256(t->tokenizer)) {
         if (strcmp(t->tokenizer, own) == 0) return BQ_OK;
-        return bq_refuse(
-            BQ_DATA,
-            "%s was made by a tokenizer.json with SHA-256 %.12s..., the model's has %.12s...: make it again "
-            "by tools/prepare.py with --tokenizer %s",
-            path, t->tokenizer, own, dir);
+        return bq_refuse(BQ_DATA,
+                         "%s was made by a tokenizer.json with SHA-256 %.12s..., the model's has %.12s...: "
+                         "make it again by tools/prepare.py with --tokenizer %s",
+                         path, t->tokenizer, own, dir);
     }
     if (alike(t->vocab, m->vocab)) return BQ_OK;
-    return bq_refuse(
-        BQ_DATA,
-        "%s was made by a tokenizer of %ld ids (%.20s), the model's vocabulary has %ld: make it by "
-        "tools/prepare.py with the model's tokenizer",
-        path, (long)t->vocab, t->tokenizer, (long)m->vocab);
+    return bq_refuse(BQ_DATA,
+                     "%s was made by a tokenizer of %ld ids (%.20s), the model's vocabulary has %ld: make it "
+                     "by tools/prepare.py with the model's tokenizer",
+                     path, (long)t->vocab, t->tokenizer, (long)m->vocab);
 }
 
 int bq_source_check_tokens(const bq_source *src, const char *path, const bq_tokens *t, int64_t offset,

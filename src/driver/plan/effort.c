@@ -11,7 +11,7 @@ typedef struct {
     double blocks; /* of that rank */
 } share;
 
-/* The stages up to the last but one, a micro-batch behind the other; weights are read for each of them. */
+/* A stage before the last one.  Weights are read again for each micro-batch. */
 static void count_reference(bq_effort *e, const share *s, const bq_comm *grid, double micro, bool split) {
     bq_effort f = bq_effort_forward(s->cost.arch, s->cost.tokens);
     if (grid->nstage == 1) return;
@@ -29,8 +29,8 @@ static void count_reference(bq_effort *e, const share *s, const bq_comm *grid, d
     e->files += (s->blocks > 1 ? ceil(s->cost.samples / micro) : 1) * s->blocks * 2 * s->cost.weights;
 }
 
-/* Walks of the samples through a block for targets: none in the first sweep where the first pass makes them,
- * none of a last block's that nobody reads. */
+/* Walks of all samples through a block for targets: none in a first sweep whose first pass makes them, none
+ * for targets of a last block that no pass reads. */
 static double targets(const share *s, const bq_phase *phase) {
     bool passes = phase == s->r->phase && phase->compute == BQ_COMPUTE_F32 && bq_phase_hands_on(phase);
     bool all = s->r->sweeps > 1 || bq_phase_traits(phase) & BQ_PASS_TARGETS;

@@ -7,7 +7,7 @@
 
 #include "driver/recipe/recipe.h"
 
-typedef enum {
+enum {
     BQ_WORK_REFERENCE,
     BQ_WORK_TARGETS,
     BQ_WORK_TRAINING,
@@ -15,12 +15,10 @@ typedef enum {
     BQ_WORK_ADVANCE,
     BQ_WORK_EVAL,
     BQ_WORKS
-} bq_work_part;
+};
 
 /* Of all blocks of the rank in all phases and sweeps.  micro: samples of a micro-batch; split: the reference
- * is shared by samples alone; evals: what the run evaluates; keeps: samples that passes keep
- * midway.
- */
+ * is shared by samples alone; evals: what the run evaluates; keeps: samples that passes keep midway. */
 void bq_effort_count(bq_effort effort[BQ_WORKS], const bq_recipe *recipe, const bq_arch *arch,
                      const bq_comm *grid, int64_t micro, bool split, const bq_evals *evals, int64_t keeps);
 

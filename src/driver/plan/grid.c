@@ -33,8 +33,8 @@ static bq_shard by_units(const bq_grid *g, int stage) {
     return (bq_shard){first, end - first, g->blocks};
 }
 
-/* Even shares can be walked when each holds the start of a unit: a segment then lies in two stages at most.
- */
+/* Can all stages have equal shares?  Each must have the start of a unit: a segment lies in two stages at
+ * most. */
 static bool even(const bq_grid *g) {
     if (!g->cut || bq_grid_units(g) % g->nstage == 0) return false;
     for (int s = 0; s < g->nstage; s++) {

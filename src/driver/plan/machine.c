@@ -4,12 +4,11 @@
 #include "base/die.h"
 
 #include <math.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-/* Published peaks a device: FP32 without tensor cores' reduced types, FP64 (with tensor cores where they have
- * it), memory; TFLOP/s and TB/s.  V100 SXM2, A100 SXM 80 GB, H100 SXM, H200 SXM, B200, MI250X, MI300X. */
+/* Published peaks in TFLOP/s and TB/s: FP32 without tensor cores, FP64 with them where they have it, memory.
+ * V100 SXM2, A100 SXM 80 GB, H100 SXM, H200 SXM, B200, MI250X, MI300X. */
 static const struct {
     const char *name;
     double fp32, fp64, memory;
@@ -17,7 +16,7 @@ static const struct {
             {"h200", 67, 67, 4.8},       {"b200", 75, 37, 7.7},      {"mi250x", 47.9, 47.9, 3.2},
             {"mi300x", 163.4, 81.7, 5.3}};
 
-/* Shares of the peaks, and what a node of a cluster has besides. */
+/* Sustained shares of the peaks; network and files of a node. */
 #define SHARE_GEMM    0.75
 #define SHARE_FACTOR  0.3
 #define SHARE_MEMORY  0.8
@@ -49,8 +48,7 @@ static size_t need(shape s) {
            2 * bq_arena_need(s.rows, s.cols, BQ_F32);
 }
 
-/* Tokens to fill the device, as many as a sample has where these are fewer, by gate and up, of which the
- * longer side is halved until all fits. */
+/* A sample, at most 512 tokens, times gate and up, whose longer side is halved until all fits. */
 static shape shape_of(const bq_arch *arch, int64_t tokens, size_t most) {
     enum { LEAST = 16 };
     const bq_site *site = &arch->site[bq_arch_site(arch, BQ_GATE_UP)];
@@ -67,15 +65,15 @@ typedef struct {
     bq_mat x, w, w2, y;
 } probe;
 
-static void gemm(bq_dev *dev, const probe *p) { dev->op->gemm(dev, false, true, 1, p->x, p->w, 0, p->y); }
-static void copy(bq_dev *dev, const probe *p) { dev->op->copy(dev, p->w, p->w2); }
-
-/* Calls a second. */
-static double rate(bq_dev *dev, const probe *p, void (*work)(bq_dev *, const probe *), double at_least) {
+/* Products (else copies of w) a second, over at_least seconds. */
+static double rate(bq_dev *dev, const probe *p, bool product, double at_least) {
     double start = bq_seconds(), seconds;
     int64_t calls = 0;
     do {
-        work(dev, p);
+        if (product)
+            dev->op->gemm(dev, false, true, 1, p->x, p->w, 0, p->y);
+        else
+            dev->op->copy(dev, p->w, p->w2);
         dev->op->wait(dev);
         calls++;
         seconds = bq_seconds() - start;
@@ -92,8 +90,8 @@ void bq_machine_measure(bq_machine *m, bq_dev *dev, const bq_arch *arch, int64_t
         bq_arena_push(&dev->mem, s.rows, s.cols, BQ_F32), bq_arena_push(&dev->mem, s.t, s.rows, BQ_F32)};
     dev->op->zero(dev, p.x), dev->op->zero(dev, p.w);
     bq_comm_barrier(comm);
-    double flop = 2 * (double)(s.t * s.rows * s.cols) * rate(dev, &p, gemm, 0.3);
-    double memory = 8 * (double)(s.rows * s.cols) * rate(dev, &p, copy, 0.1);
+    double flop = 2 * (double)(s.t * s.rows * s.cols) * rate(dev, &p, true, 0.3);
+    double memory = 8 * (double)(s.rows * s.cols) * rate(dev, &p, false, 0.1);
     double *all = calloc(2 * (size_t)comm->size, sizeof *all);
     BQ_CHECK(all, "no memory for the rates of %d ranks", comm->size);
     all[2 * comm->rank] = flop, all[2 * comm->rank + 1] = memory;

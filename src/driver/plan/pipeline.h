@@ -1,17 +1,15 @@
-/* pipeline.h - sizes of the pipeline that carries the FP stream through the stages (streams/reference.h), for
- * the plan. */
+/* pipeline.h - sizes of the pipeline that carries the FP stream through the stages (streams/reference.h).  */
 #ifndef BQ_PIPELINE_H
 #define BQ_PIPELINE_H
 
 #include "driver/recipe/recipe.h"
 
-/* Samples that are read ahead of the computation. */
-#define BQ_PIPELINE_RING 4
+#define BQ_PIPELINE_RING 4 /* samples that are read ahead */
 
-/* The default number of samples in a micro-batch, for a grid. */
+/* The default number of samples in a micro-batch.  */
 int64_t bq_pipeline_micro(const bq_recipe *recipe, int nstage, int nreplica);
 
-/* Bytes of the buffers on the host; the arena of a GPU that has them. */
+/* Bytes of the buffers on the host; of the arena of a GPU that has them.  */
 size_t bq_pipeline_host(const bq_recipe *recipe, const bq_arch *arch, int64_t micro);
 size_t bq_pipeline_device(const bq_recipe *recipe, const bq_arch *arch, int64_t micro);
 

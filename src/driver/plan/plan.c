@@ -14,13 +14,15 @@
 
 #include <stdio.h>
 
-/* Code, libraries, MPI's and HDF5's buffers, tokens and the lists of tensors: what has been resident up to
- * the plan, and what comes later (code not yet run, connections, small blocks; 2 to 5 MB were measured with
- * Open MPI 4.1 on one node).  With a floor, so that a plan does not change from start to start. */
+/* Bytes of program and libraries: those resident when the plan is made, and later ones (2 to 5 MB were
+ * measured with Open MPI 4.1 on one node); a minimum, so that plans do not differ from start to start. */
 #define PROGRAM_LATER ((size_t)8 << 20)
 #define PROGRAM_LEAST ((size_t)40 << 20)
 
 enum { GPU_BYTES = 64 << 20 }; /* workspace of libraries, results */
+
+static const char larger_machine[] = "this model needs a larger machine",
+                  shorter_samples[] = "take shorter samples";
 
 static void add(bq_plan *plan, const char *name, size_t bytes, bq_place place, const char *remedy) {
     if (bytes) plan->item[plan->items++] = (bq_plan_item){name, bytes, place, remedy};
@@ -28,14 +30,14 @@ static void add(bq_plan *plan, const char *name, size_t bytes, bq_place place, c
 
 static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
 
-/* Measured once: the plans of a process agree. */
+/* Measured once, so that all plans of a process agree. */
 static size_t program(void) {
     static size_t bytes;
     if (!bytes) bytes = larger(bq_peak_rss() + PROGRAM_LATER, PROGRAM_LEAST);
     return bytes;
 }
 
-/* Of the items so far, in that place. */
+/* Bytes of the items so far in that place. */
 static size_t sum_of(const bq_plan *plan, bq_place place) {
     size_t sum = 0;
     for (int i = 0; i < plan->items; i++) sum += plan->item[i].place == place ? plan->item[i].bytes : 0;
@@ -60,8 +62,8 @@ int bq_plan_schemes(const bq_recipe *recipe, const bq_arch *arch, bq_scheme *sch
     return code;
 }
 
-/* Scratch of the products that a phase makes otherwise than in f32: of linears, forward and backward; of
- * moments of inputs; of weights' errors with such moments. */
+/* Scratch of products that a phase does not compute in f32: linears forward and backward, moments of inputs,
+ * errors of weights times moments. */
 static size_t product_scratch(const bq_phase *phase, const bq_arch *arch, int64_t t) {
     size_t most = 0;
     int shapes = bq_phase_traits(phase) & BQ_PASS_MOMENTS ? 5 : 4;
@@ -74,17 +76,7 @@ static size_t product_scratch(const bq_phase *phase, const bq_arch *arch, int64_
     return most;
 }
 
-static bq_pass_size pass_size(const bq_recipe *r, const bq_arch *arch, const bq_scheme *scheme,
-                              const bq_comm *comm) {
-    return (bq_pass_size){.arch = arch,
-                          .scheme = scheme,
-                          .tokens = r->calibration.length,
-                          .samples = r->calibration.samples,
-                          .replica = comm->replica,
-                          .nreplica = comm->nreplica};
-}
-
-/* Bytes of the pass that takes the most, and what it is. */
+/* Bytes of the pass that needs most, and that pass. */
 static size_t working_memory(const bq_recipe *r, bq_pass_size of, const bq_pass **pass) {
     size_t most = 0;
     for (int p = 0; p < r->nphase; p++) {
@@ -100,32 +92,24 @@ static size_t working_memory(const bq_recipe *r, bq_pass_size of, const bq_pass 
     return most;
 }
 
-/* The device arena of the phases: everything one block of training needs, whatever the depth. */
-static size_t plan_phases(bq_plan *plan, const bq_recipe *r, const bq_arch *arch, const bq_scheme *scheme,
-                          const bq_comm *comm) {
-    int64_t t = r->calibration.length;
-    const bq_pass *pass = NULL; /* that takes the most */
-    size_t most = working_memory(r, pass_size(r, arch, scheme, comm), &pass), products = 0;
-    bool calibrated = false, backward = false;
-    for (int p = 0; p < r->nphase; p++) {
-        const bq_phase *phase = &r->phase[p];
-        calibrated |= bq_phase_calibrated(phase);
-        backward |= (bq_phase_traits(phase) & BQ_PASS_BACKWARD) != 0;
-        products = larger(products, product_scratch(phase, arch, t));
-    }
-    add(plan, "weights of one block, FP32", bq_block_need(arch), BQ_DEVICE,
-        "this model needs a larger machine");
-    add(plan, "its quantized form and gradients", bq_quantized_need(arch, scheme), BQ_DEVICE,
-        "this model needs a larger machine");
-    if (calibrated) {
-        add(plan, "activations of one sample", bq_work_need(arch, t, backward), BQ_DEVICE,
-            "take shorter samples");
-        add(plan, "op scratch", bq_op_scratch(t, arch->attention, 1) + products, BQ_DEVICE,
-            "take shorter samples");
-        if (bq_recipe_prescaled(r))
+/* The device arena of the phases: all that one block needs. */
+static size_t plan_phases(bq_plan *plan, const bq_recipe *r, bq_pass_size of) {
+    const bq_arch *arch = of.arch;
+    int64_t t = of.tokens;
+    const bq_pass *pass = NULL; /* which needs most */
+    size_t most = working_memory(r, of, &pass), products = 0;
+    unsigned traits = bq_recipe_traits(r);
+    for (int p = 0; p < r->nphase; p++) products = larger(products, product_scratch(&r->phase[p], arch, t));
+    add(plan, "weights of one block, FP32", bq_block_need(arch), BQ_DEVICE, larger_machine);
+    add(plan, "its quantized form and gradients", bq_quantized_need(arch, of.scheme), BQ_DEVICE,
+        larger_machine);
+    if (traits & BQ_PASS_CALIBRATED) {
+        add(plan, "activations of one sample", bq_work_need(arch, t, traits & BQ_PASS_BACKWARD), BQ_DEVICE,
+            shorter_samples);
+        add(plan, "op scratch", bq_op_scratch(t, arch->attention, 1) + products, BQ_DEVICE, shorter_samples);
+        if (traits & BQ_PASS_PRESCALES)
             add(plan, "factors of inputs, inputs times them",
-                bq_quantized_need_pre(arch) + bq_block_pre_scratch(arch, t), BQ_DEVICE,
-                "take shorter samples");
+                bq_quantized_need_pre(arch) + bq_block_pre_scratch(arch, t), BQ_DEVICE, shorter_samples);
     }
     if (pass) {
         snprintf(plan->pass, sizeof plan->pass, "working memory of %s", bq_pass_kind_at(pass->kind)->name);
@@ -134,55 +118,48 @@ static size_t plan_phases(bq_plan *plan, const bq_recipe *r, const bq_arch *arch
     return sum_of(plan, BQ_DEVICE);
 }
 
-/* Codes, scales, zero points and factors of one linear, and what an exporter copies through. */
-static size_t export_need(const bq_arch *arch, const bq_scheme *scheme) {
-    bq_linear_most most = bq_linear_most_of(arch, scheme);
-    return most.codes + (2 * most.scales + most.cols) * sizeof(float) + BQ_EXPORT_BUFFER;
-}
-
 /* Host memory beside arena and streams, of which only one is taken at a time: three samples, a rotary table
- * and losses in the phases; a linear in the export; a window, its table and losses in the evaluation. */
+ * and losses in the phases; codes, scales, zero points and factors of a linear, and what it is copied
+ * through, in the export; a window, its table and losses in the evaluation.  */
 static size_t buffers(const bq_recipe *r, const bq_arch *arch, const bq_scheme *scheme,
                       const bq_evals *evals) {
-    size_t h = (size_t)arch->model.hidden, d = (size_t)arch->model.head_dim,
-           t = (size_t)r->calibration.length;
-    int64_t steps = 0;
+    int64_t sample = r->calibration.length * (3 * arch->model.hidden + arch->model.head_dim), steps = 0;
     for (int p = 0; p < r->nphase; p++)
-        for (int i = 0; i < r->phase[p].npass; i++) {
-            int64_t n = bq_pass_training(&r->phase[p].pass[i], 0).steps;
-            steps = n > steps ? n : steps;
-        }
-    size_t most = t * (3 * h + d) * sizeof(float) + (size_t)steps * sizeof(double);
-    if (r->noutput) most = larger(most, export_need(arch, scheme));
+        for (int i = 0; i < r->phase[p].npass; i++)
+            steps = (int64_t)larger((size_t)steps, (size_t)bq_pass_training(&r->phase[p].pass[i], 0).steps);
+    size_t most = (size_t)sample * sizeof(float) + (size_t)steps * sizeof(double);
+    bq_linear_most one = bq_linear_most_of(arch, scheme);
+    if (r->noutput)
+        most = larger(most, one.codes + (2 * one.scales + one.cols) * sizeof(float) + BQ_EXPORT_BUFFER);
     return larger(most, bq_score_host(arch, evals));
 }
 
-/* What is on a GPU, on the host for files and messages. */
+/* Host copies of what is on a GPU, for files and messages. */
 static void add_copies(bq_plan *plan, const bq_recipe *r, const bq_arch *arch, const bq_scheme *scheme,
                        const bq_comm *comm) {
     size_t most = 0;
     add(plan, "a piece of weights being read", bq_source_need(arch, r->ntransform > 0), BQ_HOST,
-        "this model needs a larger machine");
+        larger_machine);
     for (int m = 0; m < arch->sites; m++)
         most = larger(most, (size_t)(arch->site[m].rows * arch->site[m].cols) * sizeof(float));
     add(plan, "copies of a block for its checkpoint", bq_quantized_need(arch, scheme), BQ_HOST,
-        "this model needs a larger machine");
+        larger_machine);
     if (comm->nreplica > 1)
         add(plan, "pinned memory for messages", 2 * most, BQ_PINNED, "start fewer ranks on a node");
 }
 
-/* The next block's weights, where the GPU has room: arena would hold them.  Bytes that it then has. */
+/* The next block's weights, if a GPU arena of `arena` bytes fits.  Returns their bytes, or 0. */
 static size_t plan_ahead(bq_plan *plan, const bq_arch *arch, bool rotated, size_t arena) {
     size_t next = bq_block_need(arch);
     if (arena + GPU_BYTES > plan->gpu) return 0;
     plan->ahead = bq_source_piece_most(arch, rotated);
-    add(plan, "weights of the next block", next, BQ_DEVICE, "this model needs a larger machine");
+    add(plan, "weights of the next block", next, BQ_DEVICE, larger_machine);
     add(plan, "buffers to read them ahead", BQ_AHEAD_SLOTS * (size_t)plan->ahead * sizeof(float), BQ_PINNED,
-        "this model needs a larger machine");
+        larger_machine);
     return next;
 }
 
-/* Micro-batches of the reference where the GPU has room for them. */
+/* Micro-batches of the reference on the GPU, if it has room for them. */
 static void plan_direct(bq_plan *plan, const bq_recipe *r, const bq_arch *arch, int64_t micro) {
     size_t need = bq_pipeline_device(r, arch, micro);
     plan->direct = larger(need, plan->arena) + GPU_BYTES <= plan->gpu;
@@ -192,8 +169,8 @@ static void plan_direct(bq_plan *plan, const bq_recipe *r, const bq_arch *arch, 
     plan->arena = need;
 }
 
-/* In the first place that they fit, all else being planned.  there: the arena with them in it; beside: bytes
- * beside it. */
+/* Streams, planned after all else, in the first place where they fit: in the arena, then of `there` bytes; or
+ * outside, with `beside` bytes. */
 static void place_streams(bq_plan *plan, size_t there, size_t beside, const char *scratch) {
     bool fits = process(plan) + beside <= plan->limit;
     if (plan->gpu && there + GPU_BYTES <= plan->gpu)
@@ -207,18 +184,15 @@ static void place_streams(bq_plan *plan, size_t there, size_t beside, const char
             "offer --scratch DIR, or take fewer samples");
 }
 
-/* What passes keep of samples midway, when all else is planned: it saves time and is nobody's need.  Half of
- * the room is left to the files' cache and to libraries. */
+/* States inside a block that passes keep to save time: planned last, with half of the memory that is left. */
 static void plan_midway(bq_plan *plan, const bq_recipe *r, bq_pass_size of) {
     const bq_pass *pass;
     int64_t share = bq_shard_of(of.samples, of.replica, of.nreplica).count;
     size_t used = plan->gpu ? plan->arena + GPU_BYTES : process(plan);
     size_t limit = plan->gpu ? plan->gpu : plan->limit, room = used < limit ? (limit - used) / 2 : 0;
-    bool any = false;
-    for (int p = 0; p < r->nphase; p++) any |= (bq_phase_traits(&r->phase[p]) & BQ_PASS_KEEPS) != 0;
-    if (!any) return;
+    if (!(bq_recipe_traits(r) & BQ_PASS_KEEPS)) return;
     size_t without = working_memory(r, of, &pass);
-    for (int64_t least = 0, most = share; least <= most;) { /* the more are kept, the more it takes */
+    for (int64_t least = 0, most = share; least <= most;) { /* more samples need more bytes */
         of.keeps = least + (most - least) / 2;
         if (working_memory(r, of, &pass) > without + room)
             most = of.keeps - 1;
@@ -238,7 +212,9 @@ void bq_plan_make(bq_plan *plan, const bq_recipe *r, const bq_arch *arch, const 
                   const bq_evals *evals, size_t gpu, int threads) {
     *plan = (bq_plan){.gpu = gpu, .limit = limit ? limit : bq_memory_available() / (size_t)comm->locals};
     int64_t h = arch->model.hidden, t = r->calibration.length, streams = 0;
-    size_t phases = plan_phases(plan, r, arch, scheme, comm);
+    bq_pass_size of = {.arch = arch, .scheme = scheme, .tokens = t, .samples = r->calibration.samples};
+    of.replica = comm->replica, of.nreplica = comm->nreplica;
+    size_t phases = plan_phases(plan, r, of);
     size_t evaluation = bq_score_need(arch, scheme, bq_recipe_prescaled(r), evals);
     size_t windows = bq_score_stream(arch, evals, comm->size);
     for (int p = 0; p < r->nphase; p++) {
@@ -252,9 +228,9 @@ void bq_plan_make(bq_plan *plan, const bq_recipe *r, const bq_arch *arch, const 
     plan->arena = larger(phases, evaluation);
     size_t calibration =
         (size_t)streams * bq_stream_need(bq_shard_of(r->calibration.samples, 0, comm->nreplica).count, t, h);
-    add(plan, "rotations", bq_rotated_need(r, arch), BQ_HOST, "this model needs a larger machine");
+    add(plan, "rotations", bq_rotated_need(r, arch), BQ_HOST, larger_machine);
     add(plan, "buffers of samples, of an exported linear", buffers(r, arch, scheme, evals), BQ_HOST,
-        "take shorter samples");
+        shorter_samples);
     if (comm->nstage > 1)
         add(plan, "micro-batches on their way", bq_pipeline_host(r, arch, micro), BQ_HOST,
             "take a smaller --micro");
@@ -264,13 +240,12 @@ void bq_plan_make(bq_plan *plan, const bq_recipe *r, const bq_arch *arch, const 
     else
         add(plan, "operands of products, packed", bq_cpu_packing(threads), BQ_HOST, "take fewer --threads");
     if (comm->nstage > 1 && streams && !split) plan_direct(plan, r, arch, micro);
-    /* The streams of the phases and of the evaluation are never there at once, nor is the arena full in both.
-     */
+    /* Phases and evaluation have their streams and their use of the arena at different times. */
     size_t there = larger(larger(phases + calibration, evaluation + windows), plan->arena);
     size_t beside = gpu ? larger(calibration, windows)
                         : larger(phases + calibration, plan->arena + windows) - plan->arena;
     place_streams(plan, there, beside, scratch);
-    plan_midway(plan, r, pass_size(r, arch, scheme, comm));
+    plan_midway(plan, r, of);
     plan->total = process(plan);
     bq_effort_count(plan->effort, r, arch, comm, micro, split, evals, plan->keeps);
 }
@@ -306,7 +281,7 @@ int bq_plan_evaluation(size_t arena, size_t stream, size_t limit, const bq_comm 
                      (double)total / 1e6, (double)limit / 1e6, scratch ? "" : ", or offer --scratch DIR");
 }
 
-/* Whatever the model, a probe of the host is small: the larger, the closer to the run, by little. */
+/* A larger probe of the host would be only a little closer to the run. */
 #define PROBE_HOST ((size_t)64 << 20)
 #define PROBE_GPU  ((size_t)1 << 30)
 
@@ -319,8 +294,8 @@ size_t bq_plan_probe(const bq_plan *plan) {
 const char *bq_plan_home(const bq_plan *plan, char *text, size_t n) {
     static const char *const names[] = {
         [BQ_HOST] = "host memory", [BQ_PINNED] = "pinned host memory", [BQ_DEVICE] = "device memory"};
-    snprintf(text, n, "%s%s", plan->home.scratch ? "files in " : names[plan->home.place],
-             plan->home.scratch ? plan->home.scratch : "");
+    const char *scratch = plan->home.scratch;
+    snprintf(text, n, "%s%s", scratch ? "files in " : names[plan->home.place], scratch ? scratch : "");
     return text;
 }
 

@@ -9,7 +9,7 @@ static bool has_grid(const bq_grid *g, int ranks, bq_comm *comm) {
     return comm->nreplica <= g->recipe->calibration.samples && comm->nreplica <= BQ_REPLICAS;
 }
 
-/* Seconds of a run, and what takes the most of them besides arithmetic: its share in *part. */
+/* Seconds of a run; *limit: what takes most of them besides arithmetic, and its share. */
 static double seconds_of(const bq_plan *p, const bq_machine *machine, bq_use *limit, double *part) {
     double sum[BQ_USES] = {0}, use[BQ_USES], all = 0;
     for (int k = 0; k < BQ_WORKS; k++) {
@@ -23,10 +23,9 @@ static double seconds_of(const bq_plan *p, const bq_machine *machine, bq_use *li
     return all;
 }
 
-/* The next number of ranks to look at: one more; or the next power of two, at last `most`. */
+/* The next number of ranks to look at: one more, or the next power of two up to `most`, then `most`. */
 static int next_of(int ranks, int most) {
-    if (!most) return ranks + 1;
-    return ranks < most && 2 * ranks > most ? most : 2 * ranks;
+    return !most ? ranks + 1 : ranks < most && 2 * ranks > most ? most : 2 * ranks;
 }
 
 void bq_plan_advise(const bq_recipe *r, const bq_arch *arch, const bq_scheme *scheme,

@@ -16,35 +16,30 @@ typedef enum {
     BQ_COMMAND_EVAL,
     BQ_COMMAND_EXPORT,
     BQ_COMMAND_IMPORT,
-    BQ_COMMAND_INSPECT,
+    BQ_COMMAND_INSPECT, /* from here on: one process, without MPI */
     BQ_COMMAND_TOKENS,
     BQ_COMMAND_STATUS,
     BQ_COMMANDS
 } bq_command;
 
-/* Who reads and writes acts/ of the run directory. */
-typedef enum {
-    BQ_ACTS_BY_ALL,  /* every rank its samples */
-    BQ_ACTS_BY_ROOT, /* rank 0 alone; the others' files are in scratch */
-    BQ_ACTS_BY_MPI,  /* every rank its samples, through MPI-IO */
-} bq_acts_by;
+/* Who reads and writes acts/ of the run directory: each rank its samples; rank 0, and the others have files
+ * in scratch; each rank its samples through MPI-IO. */
+typedef enum { BQ_ACTS_BY_ALL, BQ_ACTS_BY_ROOT, BQ_ACTS_BY_MPI } bq_acts_by;
 
-/* Pointers are into argv or NULL where the option was not given. */
+/* Pointers are into argv, or NULL: the option was not given. */
 typedef struct {
     bq_command command;
     int nfile;
     char **file; /* run, plan, inspect, status: one path; import: model, directory; tokens: texts */
     /* run, plan */
     int nset;
-    char *set[BQ_SETS]; /* "key=value", for bq_recipe_read */
-    bool no_eval;
-    bool result_only;  /* run, and eval of a run: no perplexities but the result's */
-    int stages;        /* of the grid; 0: chosen */
-    int64_t micro;     /* samples of a micro-batch; 0: chosen */
-    double save_every; /* seconds between states inside a block; 0: only on a stop */
-    int stop_after;    /* --stop-after-blocks: end with BQ_STOPPED after so many blocks; 0: never */
-    /* run (the run directory, "<recipe name>.run" if not given), export, tokens */
-    char out[BQ_PATH_MAX];
+    char *set[BQ_SETS];        /* "key=value", for bq_recipe_read */
+    bool no_eval, result_only; /* result_only: run, and eval of a run: evaluate only the result */
+    int stages;                /* of the grid; 0: chosen */
+    int64_t micro;             /* samples of a micro-batch; 0: chosen */
+    double save_every;         /* seconds between states inside a block; 0: only on a stop */
+    int stop_after;            /* --stop-after-blocks: end with BQ_STOPPED after so many blocks; 0: never */
+    char out[BQ_PATH_MAX];     /* run ("<recipe name>.run" if not given), export, tokens */
     /* run, plan, eval */
     int threads;        /* 0: the environment's */
     const char *device; /* kernels/ops.h; without a number: by the rank on the node */
@@ -61,19 +56,13 @@ typedef struct {
     const char *model, *run, *tokens; /* eval: exactly one of model and run */
     int64_t ctx, windows, offset;     /* windows 0: all */
     int neval;
-    char *eval[BQ_EVALS]; /* eval: "KIND:FILE,...", for bq_recipe_evaluate */
-    int rtn;              /* 0, or also evaluate round to nearest with this many bits */
-    int format;           /* bq_format_at */
-    size_t shard;         /* export, import: bytes of tensors in a file */
-    /* import */
-    const char *type; /* bq_import_format */
-    bool no_tokenizer;
-    /* all */
-    bool verbose;
-    /* tokens */
-    bool bytes;
-    /* status */
-    bool json;
+    char *eval[BQ_EVALS];      /* eval: "KIND:FILE,...", for bq_recipe_evaluate */
+    int rtn;                   /* 0, or also evaluate round to nearest with this many bits */
+    int format;                /* bq_format_at */
+    size_t shard;              /* export, import: bytes of tensors in a file */
+    const char *type;          /* import: bq_import_format */
+    bool no_tokenizer;         /* import */
+    bool verbose, bytes, json; /* all; tokens; status */
 } bq_args;
 
 #endif

@@ -18,9 +18,6 @@ static const bq_choice angles[] = {{"hf", BQ_ANGLES_HF}, {"exact", BQ_ANGLES_EXA
 static const bq_choice scales[] = {{"f32", BQ_F32}, {"bf16", BQ_BF16}, {"f16", BQ_F16}, {0}};
 static const bq_choice grids[] = {{"aimet", BQ_GRID_AIMET}, {"absmax", BQ_GRID_ABSMAX}, {0}};
 
-const char *const bq_linear_names[BQ_LINEARS] = {
-    "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "qkv_proj", "gate_up_proj"};
-
 static const bq_key calibration_keys[] = {
     {"tokens", BQ_KEY_PATH, AT(bq_recipe, calibration.tokens), .value = "", .unhashed = true,
      .help = "Tokens file. Needed unless every pass is `rtn`."},
@@ -43,19 +40,16 @@ static const bq_key scheme_keys[] = {
     {"scale", BQ_KEY_CHOICE, AT(bq_scheme, scale), .value = "f32", .choice = scales,
      .help = "Type that scales are rounded to before codes are made."},
     {"grid", BQ_KEY_CHOICE, AT(bq_scheme, grid), .value = "aimet", .choice = grids,
-     .help =
-         "Of symmetric grids, what a step is for weights from lo to hi: with 4 bits max(hi / 7, -lo / 8) "
-         "(`aimet`), or max(-lo, hi) / 7.5 (`absmax`: llm-compressor, Quark, GPTQModel). `adascale` takes "
-         "the first alone."},
+     .help = "Of symmetric grids, what a step is for weights from lo to hi: with 4 bits max(hi / 7, -lo / 8) "
+             "(`aimet`), or max(-lo, hi) / 7.5 (`absmax`: llm-compressor, Quark, GPTQModel). `adascale` "
+             "takes the first alone."},
     {0}};
 static const bq_scope decoder = {"bits.decoder, bits.linears.NAME", "How a matrix becomes integers.",
                                  scheme_keys, sizeof(bq_scheme)};
 
-#define LINEAR(i, text, blurb)                                                                               \
-    {                                                                                                        \
-        text, BQ_KEY_OBJECT, AT(bq_recipe, bits.linear[i]),                                                  \
-            .value = "{}", .scope = &decoder, .like = offsetof(bq_recipe, bits.decoder), .help = blurb       \
-    }
+#define LINEAR(i, name, blurb)                                                                               \
+    { name, BQ_KEY_OBJECT, AT(bq_recipe, bits.linear[i]), "{}", LIKE_DECODER, .help = blurb }
+#define LIKE_DECODER .scope = &decoder, .like = offsetof(bq_recipe, bits.decoder)
 static const bq_key linears_keys[] = {LINEAR(0, "q_proj", "Query."),
                                       LINEAR(1, "k_proj", "Key."),
                                       LINEAR(2, "v_proj", "Value."),
@@ -66,6 +60,8 @@ static const bq_key linears_keys[] = {LINEAR(0, "q_proj", "Query."),
                                       LINEAR(7, "qkv_proj", "Query, key and value in one matrix (Phi-3)."),
                                       LINEAR(8, "gate_up_proj", "Gate and up in one matrix (Phi-3)."),
                                       {0}};
+const char *bq_linear_name(int i) { return linears_keys[i].name; }
+
 static const bq_scope linears = {
     "bits.linears",
     "Matrices that differ from `bits.decoder`; keys left out are as there. The model must have the name.",
@@ -77,9 +73,8 @@ static const bq_key bits_keys[] = {
     {"linears", BQ_KEY_OBJECT, .value = "{}", .scope = &linears, .help = "Exceptions by name."},
     {"activations", BQ_KEY_INT, AT(bq_recipe, bits.activations), .value = "16", .min = 8, .max = 16,
      .step = 8, .unhashed = true,
-     .help =
-         "Bits that the inputs of linears are rounded to, with a scale for each token; 16: as they are. For "
-         "evaluation and `compressed-tensors` (W8A8); the passes do not see it."},
+     .help = "Bits that the inputs of linears are rounded to, with a scale for each token; 16: as they are. "
+             "For evaluation and `compressed-tensors` (W8A8); the passes do not see it."},
     {0}};
 static const bq_scope bits = {"bits", "Embedding, norms and lm_head keep the type they have.", bits_keys, 0};
 
@@ -90,10 +85,9 @@ static const bq_choice rotations[] = {{"hadamard", BQ_ROTATE_HADAMARD}, {"random
 static const bq_key transform_keys[] = {
     {"transform", BQ_KEY_CHOICE, AT(bq_transform, kind), .choice = transforms, .help = "Which transform."},
     {"r1", BQ_KEY_CHOICE, AT(bq_transform, r1), .value = "hadamard", .choice = rotations,
-     .help =
-         "Basis of the residual stream. `hadamard`, if the hidden size has one (2^n times an order of "
-         "Paley's: 576 = 36 x 16); `randomized`: with signs from `seed`; `block`: of a smaller size, along "
-         "the diagonal; `orthogonal`: random, of any size, slower to load."},
+     .help = "Basis of the residual stream. `hadamard`, if the hidden size has one (2^n times an order of "
+             "Paley's: 576 = 36 x 16); `randomized`: with signs from `seed`; `block`: of a smaller size, "
+             "along the diagonal; `orthogonal`: random, of any size, slower to load."},
     {"r1_block", BQ_KEY_I64, AT(bq_transform, r1_block), .value = "0", .max = 1 << 20,
      .help = "Size of a block, a divisor of the hidden size, with `r1` `block`."},
     {"r2", BQ_KEY_CHOICE, AT(bq_transform, r2), .value = "none", .choice = rotations,
@@ -101,13 +95,12 @@ static const bq_key transform_keys[] = {
     {"r2_block", BQ_KEY_I64, AT(bq_transform, r2_block), .value = "0", .max = 1 << 20,
      .help = "The same for `r2`: a divisor of the head size."},
     {0}};
-static const bq_scope transform = {"transforms.N, transform: rotate",
-                                   "The same function in another basis, in which the weights have fewer "
-                                   "outliers: the norms' gains move into "
-                                   "the matrices, and these are rotated, with nothing left to do when the "
-                                   "model is used. A head that was the "
-                                   "embedding becomes a matrix of its own, in the exported model too.",
-                                   transform_keys, sizeof(bq_transform)};
+static const bq_scope transform = {
+    "transforms.N, transform: rotate",
+    "The same function in another basis, in which the weights have fewer outliers: the norms' gains move "
+    "into the matrices, and these are rotated, with nothing left to do when the model is used. A head that "
+    "was the embedding becomes a matrix of its own, in the exported model too.",
+    transform_keys, sizeof(bq_transform)};
 
 static const bq_key pass_keys[] = {{"pass", BQ_KEY_CHOICE, AT(bq_pass, kind), .row = bq_pass_kind_choice,
                                     .help = "Which pass; it decides which other keys there are."},
@@ -120,21 +113,18 @@ static const bq_key phase_keys[] = {
     {"inputs", BQ_KEY_CHOICE, AT(bq_phase, inputs), .value = "mix", .choice = inputs,
      .help = "What a block is trained on: the original model's stream (`fp`), the quantized one's (`qt`), or "
              "each element from one of them (`mix`, AIMET's way). Targets are always the original's. Passes "
-             "that do not "
-             "train see the quantized stream with `qt` and `mix`, those that prepare (smoothquant, "
-             "autosmoothquant, awq) "
-             "with `qt` alone."},
+             "that do not train see the quantized stream with `qt` and `mix`, those that prepare "
+             "(smoothquant, autosmoothquant, awq) with `qt` alone."},
     {"mix", BQ_KEY_REAL, AT(bq_phase, mix), .value = "0.5", .max = 1,
      .help = "Share of elements from the quantized stream, with `inputs` `mix`."},
     {"compute", BQ_KEY_CHOICE, AT(bq_phase, compute), .value = "f32", .choice = computes,
-     .help =
-         "How the passes and the quantized stream multiply matrices: in f32; each product of floats as three "
-         "products of bf16, which leaves 2^-18 of it out (`bf16x3`: processors with AMX); or with operands "
-         "rounded to 11 digits (`tf32`: GPUs), or to the 8 of bf16, as engines that serve models do (`bf16`: "
-         "GPUs, AMX, AVX512_BF16). Sums are f32. A device takes the nearest way that it has and that is not "
-         "less exact, at last f32; the log says so, and how far the outputs of the first block's linears are "
-         "from f32's. FP32 outputs, factorizations and GPTQ's loop over columns are never less than f32, nor "
-         "are Gram matrices on GPUs."},
+     .help = "How the passes and the quantized stream multiply matrices: in f32; each product of floats as "
+             "three products of bf16, which leaves 2^-18 of it out (`bf16x3`: processors with AMX); or with "
+             "operands rounded to 11 digits (`tf32`: GPUs), or to the 8 of bf16, as engines that serve "
+             "models do (`bf16`: GPUs, AMX, AVX512_BF16). Sums are f32. A device takes the nearest way that "
+             "it has and that is not less exact, at last f32; the log says so, and how far the outputs of "
+             "the first block's linears are from f32's. FP32 outputs, factorizations and GPTQ's loop over "
+             "columns are never less than f32, nor are Gram matrices on GPUs."},
     {"passes", BQ_KEY_LIST, AT(bq_phase, pass), .min = 1, .max = BQ_PASSES, .scope = &pass,
      .variant = bq_pass_kind_scope, .inside = offsetof(bq_pass, options), .count = offsetof(bq_phase, npass),
      .help = "Applied to a block in this order."},
@@ -173,12 +163,10 @@ static const bq_key recipe_keys[] = {
      .help = "Exact changes of the model before quantization. `fp` in the result is the changed model's."},
     {"segments", BQ_KEY_INT, AT(bq_recipe, segments), .value = "1", .min = 1, .max = 4096,
      .help = "Ranges of blocks inside which the quantized stream is chained; it starts anew from the "
-             "original's at "
-             "each head. Segments can run on different ranks."},
+             "original's at each head. Segments can run on different ranks."},
     {"sweeps", BQ_KEY_INT, AT(bq_recipe, sweeps), .value = "1", .min = 1, .max = 64,
      .help = "Rounds over the blocks. From the second on a segment starts from the quantized stream of the "
-             "round before, "
-             "and from its own result; one whose start has not changed is left as it is."},
+             "round before, and from its own result; one whose start has not changed is left as it is."},
     {"tolerance", BQ_KEY_REAL, AT(bq_recipe, tolerance), .value = "0", .max = 1,
      .help = "No more sweeps once no segment's start moved by more than this (relative L2 norm)."},
     {"phases", BQ_KEY_LIST, AT(bq_recipe, phase), .min = 1, .max = BQ_PHASES, .scope = &phase,
@@ -192,12 +180,11 @@ static const bq_key recipe_keys[] = {
      .variant = bq_eval_scope, .inside = offsetof(bq_evaluation, options),
      .count = offsetof(bq_recipe, nevals), .unhashed = true, .brief = true,
      .help = "Further evaluations of the original, of round to nearest and of the result. Their numbers are "
-             "in the log "
-             "and in result.json."},
+             "in the log and in result.json."},
     {0}};
 const bq_scope bq_recipe_keys = {"The recipe", "Keys of the file.", recipe_keys, sizeof(bq_recipe)};
 
-/* Bounds are small integers or short decimals: the shortest form that reads back. */
+/* The shortest form that reads back: bounds are small integers or short decimals. */
 static const char *number(double x, char text[32]) {
     snprintf(text, 32, x < 1e16 && x == (double)(int64_t)x ? "%.0f" : "%g", x);
     return text;

@@ -1,14 +1,13 @@
-/* Two recipes side by side, by the tables. */
+/* The differences of two recipes, by the tables. */
 #include "driver/recipe/keys.h"
 
 #include "base/log.h"
 #include "io/files.h"
 
-#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { SHOWN = 3, PATH = 160 };
+enum { SHOWN = 3, PATH = 160 }; /* PATH: longer ones are cut in messages */
 #define RECIPE_BYTES ((size_t)1 << 20)
 
 typedef struct {
@@ -29,15 +28,6 @@ static void value_text(const json_t *value, char out[64]) {
     bq_log_clean(out, 0);
 }
 
-/* Cut where it is too long: it is only said. */
-static void path_of(char out[PATH], const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-static void path_of(char out[PATH], const char *fmt, ...) {
-    va_list ap;
-    va_start(ap, fmt);
-    vsnprintf(out, PATH, fmt, ap);
-    va_end(ap);
-}
-
 static void say(report *r, const char *path, const char *here, const char *there) {
     size_t at = strlen(r->text);
     if (r->count++ < SHOWN)
@@ -45,50 +35,42 @@ static void say(report *r, const char *path, const char *here, const char *there
                  there);
 }
 
-static void say_values(report *r, const char *path, const json_t *here, const json_t *there) {
-    char a[64], b[64];
-    value_text(here, a), value_text(there, b);
-    say(r, path, a, b);
-}
-
 static void compare(report *r, const bq_key *keys, const json_t *here, const json_t *there, const char *path);
 
-/* Elements of different kinds differ in their first key alone. */
+/* Of elements of different kinds only the first key is compared. */
 static void compare_lists(report *r, const bq_key *key, const json_t *here, const json_t *there,
                           const char *path) {
     size_t n = json_array_size(here), m = json_array_size(there);
-    char inner[PATH];
-    char a_text[64], b_text[64];
-    snprintf(a_text, sizeof a_text, "%zu of them", n), snprintf(b_text, sizeof b_text, "%zu", m);
-    if (n != m) say(r, path, a_text, b_text);
+    const bq_key *first = key->scope->key;
+    char inner[PATH], more[64], fewer[64];
+    snprintf(more, sizeof more, "%zu of them", n), snprintf(fewer, sizeof fewer, "%zu", m);
+    if (n != m) say(r, path, more, fewer);
     for (size_t i = 0; i < n && i < m; i++) {
-        const bq_key *first = key->scope->key;
         const json_t *a = json_array_get(here, i), *b = json_array_get(there, i);
         const char *kind = json_string_value(json_object_get(a, first->name));
-        path_of(inner, "%s.%zu", path, i);
-        compare(r, key->scope->key, a, b, inner);
+        snprintf(inner, sizeof inner, "%.130s.%zu", path, i);
+        compare(r, first, a, b, inner);
         if (!key->variant || !json_equal(json_object_get(a, first->name), json_object_get(b, first->name)))
             continue;
-        int k = 0;
-        while (kind && bq_key_choice(first, k).name && strcmp(bq_key_choice(first, k).name, kind)) k++;
-        if (kind && bq_key_choice(first, k).name)
-            compare(r, key->variant(bq_key_choice(first, k).value)->key, a, b, inner);
+        bq_choice c;
+        for (int k = 0; kind && (c = bq_key_choice(first, k)).name; k++)
+            if (strcmp(c.name, kind) == 0) compare(r, key->variant(c.value)->key, a, b, inner);
     }
 }
 
 static void compare(report *r, const bq_key *keys, const json_t *here, const json_t *there,
                     const char *path) {
-    char inner[PATH];
+    char inner[PATH], a_text[64], b_text[64];
     for (const bq_key *k = keys; k->name; k++) {
         const json_t *a = json_object_get(here, k->name), *b = json_object_get(there, k->name);
         if (k->unhashed) continue;
-        path_of(inner, "%s%s%s", path, *path ? "." : "", k->name);
+        snprintf(inner, sizeof inner, "%.120s%s%.30s", path, *path ? "." : "", k->name);
         if (k->type == BQ_KEY_OBJECT && json_is_object(a) && json_is_object(b))
             compare(r, k->scope->key, a, b, inner);
         else if (k->type == BQ_KEY_LIST && json_is_array(a) && json_is_array(b))
             compare_lists(r, k, a, b, inner);
         else if (a && b ? !json_equal(a, b) : a != b)
-            say_values(r, inner, a, b);
+            value_text(a, a_text), value_text(b, b_text), say(r, inner, a_text, b_text);
     }
 }
 

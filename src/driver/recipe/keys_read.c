@@ -1,4 +1,4 @@
-/* From JSON to the struct, by the tables: one message for the first fault. */
+/* Read a recipe from JSON, by the tables: one message for the first error. */
 #include "driver/recipe/keys.h"
 
 #include "base/die.h"
@@ -30,9 +30,8 @@ int bq_origin_refuse(const bq_origin *from, const char *path, const char *fmt, .
     const char *set = bq_origin_set(from, path);
     snprintf(text, sizeof text, "%s%.200s: %s%s%s", set ? "--set " : "", set ? set : from->file, path,
              *path ? ": " : "", why);
-    for (char *c = text; *c; c++) { /* the file's bytes must not reach a terminal as commands */
+    for (char *c = text; *c; c++) /* the file's bytes must not reach a terminal as commands */
         if (iscntrl((unsigned char)*c)) *c = '?';
-    }
     return bq_refuse(BQ_USAGE, "%s", text);
 }
 
@@ -44,10 +43,18 @@ static const char *shown(const json_t *value, char text[72]) {
     return text;
 }
 
-static int refuse_value(const bq_origin *from, const char *path, const bq_key *key, const json_t *value) {
+/* A value that is given for a key, and where. */
+typedef struct {
+    const bq_origin *from;
+    const char *path;
+    const bq_key *key;
+    const json_t *value;
+} given;
+
+static int refuse_value(const given *g) {
     char text[72], allowed[160];
-    bq_key_allowed(key, allowed, sizeof allowed);
-    return bq_origin_refuse(from, path, "is %s, must be %s", shown(value, text), allowed);
+    bq_key_allowed(g->key, allowed, sizeof allowed);
+    return bq_origin_refuse(g->from, g->path, "is %s, must be %s", shown(g->value, text), allowed);
 }
 
 /* Levenshtein distance; names longer than any key are far from all of them. */
@@ -92,18 +99,16 @@ static int refuse_key(const bq_origin *from, const char *path, const char *name,
 
 /* ---- values ---- */
 
-/* Absolute; leading dots are taken off the folder, which is exact, as the folder has no links in it. */
-static int take_path(const bq_origin *from, const char *path, const bq_key *key, const json_t *value,
-                     char *to) {
-    const char *text = json_string_value(value);
+/* Make it absolute and resolve leading dots, which is exact, as the folder has no links. */
+static int take_path(const given *g, char *to) {
+    const char *text = json_string_value(g->value);
     char folder[BQ_PATH_MAX];
-    if (!text || (!*text && !key->value)) return refuse_value(from, path, key, value);
+    if (!text || (!*text && !g->key->value)) return refuse_value(g);
     if (!*text) return BQ_OK;
-    if (bq_origin_set(from, path)) {
-        if (!realpath(".", folder)) return bq_origin_refuse(from, path, "the current directory has no name");
-    } else
-        snprintf(folder, sizeof folder, "%s", from->folder);
-    if (*text == '/' || !folder[1]) *folder = 0; /* "/" has its slash from the joint */
+    snprintf(folder, sizeof folder, "%s", g->from->folder);
+    if (bq_origin_set(g->from, g->path) && !realpath(".", folder))
+        return bq_origin_refuse(g->from, g->path, "the current directory has no name");
+    if (*text == '/' || !folder[1]) *folder = 0; /* the folder "/": joint has its slash */
     while (*folder && text[0] == '.') {
         size_t up = text[1] == '.';
         if (text[1 + up] != '/' && text[1 + up]) break;
@@ -113,49 +118,39 @@ static int take_path(const bq_origin *from, const char *path, const bq_key *key,
     }
     const char *joint = *text == '/' || !*text ? "" : "/";
     if (!*folder && !*text) text = "/";
-    if (snprintf(to, BQ_PATH_MAX, "%s%s%s", folder, joint, text) >= BQ_PATH_MAX) {
-        return refuse_value(from, path, key, value);
-    }
+    if (snprintf(to, BQ_PATH_MAX, "%s%s%s", folder, joint, text) >= BQ_PATH_MAX) return refuse_value(g);
     json_t *clean = json_string(to); /* the folder's name comes from the system */
-    if (!clean) return bq_origin_refuse(from, path, "the folder '%s' is not UTF-8", folder);
+    if (!clean) return bq_origin_refuse(g->from, g->path, "the folder '%s' is not UTF-8", folder);
     json_decref(clean);
     return BQ_OK;
 }
 
-static int take_name(const bq_origin *from, const char *path, const bq_key *key, const json_t *value,
-                     char *to) {
-    const char *text = json_string_value(value);
-    if (!text || strlen(text) > (size_t)key->max || *text == '.') return refuse_value(from, path, key, value);
-    for (const char *c = text; *c; c++) {
-        bool fits = (*c >= 'a' && *c <= 'z') || (*c >= 'A' && *c <= 'Z') || (*c >= '0' && *c <= '9');
-        if (!fits && !strchr("_-.", *c)) return refuse_value(from, path, key, value);
-    }
-    memcpy(to, text, strlen(text) + 1);
+static int take_name(const given *g, char *to) {
+    static const char letters[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-.";
+    const char *text = json_string_value(g->value);
+    if (!text || strlen(text) > (size_t)g->key->max || *text == '.' || text[strspn(text, letters)])
+        return refuse_value(g);
+    strcpy(to, text);
     return BQ_OK;
 }
 
-static int take_choice(const bq_origin *from, const char *path, const bq_key *key, const json_t *value,
-                       void *to) {
-    const char *text = json_string_value(value);
+static int take_choice(const given *g, void *to) {
+    const char *text = json_string_value(g->value);
     bq_choice c;
-    for (int i = 0; text && (c = bq_key_choice(key, i)).name; i++) {
-        if (strcmp(text, c.name) == 0) {
-            memcpy(to, &c.value, sizeof(int));
-            return BQ_OK;
-        }
-    }
-    return refuse_value(from, path, key, value);
+    for (int i = 0; text && (c = bq_key_choice(g->key, i)).name; i++)
+        if (strcmp(text, c.name) == 0) return memcpy(to, &c.value, sizeof(int)), BQ_OK;
+    return refuse_value(g);
 }
 
-static int take_integer(const bq_origin *from, const char *path, const bq_key *key, const json_t *value,
-                        void *to) {
-    int64_t x = json_integer_value(value);
+static int take_integer(const given *g, void *to) {
+    const bq_key *key = g->key;
+    int64_t x = json_integer_value(g->value);
     bool fits = key->type == BQ_KEY_SEED ? x >= 0
                 : key->type == BQ_KEY_GROUP
                     ? x == -1 || (x > 0 && x % 8 == 0 && (double)x <= key->max)
                     : (double)x >= key->min && (double)x <= key->max &&
                           (key->step == 0 || fmod((double)x - key->min, key->step) == 0);
-    if (!json_is_integer(value) || !fits) return refuse_value(from, path, key, value);
+    if (!json_is_integer(g->value) || !fits) return refuse_value(g);
     if (key->type == BQ_KEY_INT)
         *(int *)to = (int)x;
     else if (key->type == BQ_KEY_SEED)
@@ -165,13 +160,10 @@ static int take_integer(const bq_origin *from, const char *path, const bq_key *k
     return BQ_OK;
 }
 
-static int take_real(const bq_origin *from, const char *path, const bq_key *key, const json_t *value,
-                     double *to) {
-    double x = json_number_value(value);
-    if (!json_is_number(value) || !(x >= key->min && x <= key->max)) {
-        return refuse_value(from, path, key, value);
-    }
-    *to = x == 0 ? 0 : x; /* -0 and 0 are one value and shall have one fingerprint */
+static int take_real(const given *g, double *to) {
+    double x = json_number_value(g->value);
+    if (!json_is_number(g->value) || !(x >= g->key->min && x <= g->key->max)) return refuse_value(g);
+    *to = x == 0 ? 0 : x; /* -0 and 0 must have the same fingerprint */
     return BQ_OK;
 }
 
@@ -185,7 +177,7 @@ typedef struct {
 static int take_object(reader *r, const char *path, const part *parts, int count, const json_t *value,
                        bool keep);
 
-/* An element of a list; the first key of one of several kinds says which further keys there are. */
+/* An element of a list.  If there are several kinds, its first key says which, and so the other keys. */
 static int take_element(reader *r, const char *path, const bq_key *list, const json_t *value, char *to) {
     part parts[2] = {{list->scope->key, to}};
     int kind = 0;
@@ -195,38 +187,39 @@ static int take_element(reader *r, const char *path, const bq_key *list, const j
     char deep[PATH + 16];
     snprintf(deep, sizeof deep, "%s.%s", path, first->name);
     if (!named) return bq_origin_refuse(r->from, deep, "is missing");
-    if (take_choice(r->from, deep, first, named, &kind)) return BQ_USAGE;
+    if (take_choice(&(given){r->from, deep, first, named}, &kind)) return BQ_USAGE;
     parts[1] = (part){list->variant(kind)->key, to + list->inside};
     return take_object(r, path, parts, 2, value, false);
 }
 
-static int take_list(reader *r, const char *path, const bq_key *key, const json_t *value, char *base) {
-    size_t n = json_array_size(value);
-    if (!json_is_array(value) || n < (size_t)key->min || n > (size_t)key->max) {
-        return refuse_value(r->from, path, key, value);
-    }
+static int take_list(reader *r, const given *g, char *base) {
+    const bq_key *key = g->key;
+    size_t n = json_array_size(g->value);
+    if (!json_is_array(g->value) || n < (size_t)key->min || n > (size_t)key->max) return refuse_value(g);
     *(int *)(void *)(base + key->count) = (int)n;
     for (size_t i = 0; i < n; i++) {
         char inner[PATH];
-        snprintf(inner, sizeof inner, "%.200s.%zu", path, i);
-        int rc = take_element(r, inner, key, json_array_get(value, i), base + key->at + i * key->scope->size);
+        snprintf(inner, sizeof inner, "%.200s.%zu", g->path, i);
+        int rc =
+            take_element(r, inner, key, json_array_get(g->value, i), base + key->at + i * key->scope->size);
         if (rc) return rc;
     }
     return BQ_OK;
 }
 
 static int take(reader *r, const char *path, const bq_key *key, const json_t *value, char *base) {
+    const given g = {r->from, path, key, value};
     void *to = base + key->at;
     switch (key->type) {
     case BQ_KEY_INT:
     case BQ_KEY_I64:
     case BQ_KEY_SEED:
-    case BQ_KEY_GROUP: return take_integer(r->from, path, key, value, to);
-    case BQ_KEY_REAL: return take_real(r->from, path, key, value, to);
-    case BQ_KEY_CHOICE: return take_choice(r->from, path, key, value, to);
-    case BQ_KEY_PATH: return take_path(r->from, path, key, value, to);
-    case BQ_KEY_NAME: return take_name(r->from, path, key, value, to);
-    case BQ_KEY_LIST: return take_list(r, path, key, value, base);
+    case BQ_KEY_GROUP: return take_integer(&g, to);
+    case BQ_KEY_REAL: return take_real(&g, to);
+    case BQ_KEY_CHOICE: return take_choice(&g, to);
+    case BQ_KEY_PATH: return take_path(&g, to);
+    case BQ_KEY_NAME: return take_name(&g, to);
+    case BQ_KEY_LIST: return take_list(r, &g, base);
     case BQ_KEY_BOOL:
         if (!json_is_boolean(value)) break;
         *(bool *)to = json_is_true(value);
@@ -236,10 +229,10 @@ static int take(reader *r, const char *path, const bq_key *key, const json_t *va
         if (key->like) memcpy(to, (char *)r->recipe + key->like, key->scope->size);
         return take_object(r, path, &(part){key->scope->key, to}, 1, value, key->like != 0);
     }
-    return refuse_value(r->from, path, key, value);
+    return refuse_value(&g);
 }
 
-/* An absent key's value, in the form a file would have it. */
+/* The default of an absent key, as a file would have it. */
 static json_t *otherwise(const bq_key *key) {
     bool bare = key->type == BQ_KEY_CHOICE || key->type == BQ_KEY_PATH || key->type == BQ_KEY_NAME;
     json_t *value = bare ? json_string(key->value) : json_loads(key->value, JSON_DECODE_ANY, NULL);
@@ -261,7 +254,7 @@ static int take_member(reader *r, const char *path, const bq_key *key, json_t *m
     return rc;
 }
 
-/* keep: absent keys leave what is there. */
+/* keep: absent keys do not change the struct. */
 static int take_object(reader *r, const char *path, const part *parts, int count, const json_t *value,
                        bool keep) {
     if (!json_is_object(value)) return bq_origin_refuse(r->from, path, "is not an object");
@@ -283,6 +276,11 @@ static int take_object(reader *r, const char *path, const part *parts, int count
             if (rc) return rc;
         }
     return BQ_OK;
+}
+
+json_t *bq_keys_loose(const char *text) {
+    json_t *value = json_loads(text, JSON_DECODE_ANY | JSON_REJECT_DUPLICATES, NULL);
+    return value ? value : json_string(text);
 }
 
 int bq_keys_read(const bq_origin *from, const json_t *object, bq_recipe *recipe) {

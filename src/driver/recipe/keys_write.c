@@ -1,27 +1,20 @@
-/* From the struct to JSON, and the page about recipes, by the tables. */
+/* Write a recipe as JSON, and docs/recipes.md, by the tables. */
 #include "driver/recipe/keys.h"
 
 #include "base/die.h"
 
 #include <string.h>
 
-/* ---- JSON ---- */
-
-static void add_keys(json_t *object, const bq_recipe *recipe, const bq_key *keys, const char *base,
-                     bool hashed);
-
-static json_t *object_of(const bq_recipe *recipe, const bq_key *keys, const char *base, bool hashed) {
-    json_t *object = json_object();
-    add_keys(object, recipe, keys, base, hashed);
-    return object;
-}
+/* Add the keys to an object, which is returned; NULL: to a new one. */
+static json_t *add_keys(json_t *object, const bq_recipe *recipe, const bq_key *keys, const char *base,
+                        bool hashed);
 
 static json_t *list_of(const bq_recipe *recipe, const bq_key *key, const char *base, bool hashed) {
     json_t *list = json_array();
     int n = *(const int *)(const void *)(base + key->count), kind;
     for (int i = 0; i < n; i++) {
         const char *element = base + key->at + (size_t)i * key->scope->size;
-        json_t *object = object_of(recipe, key->scope->key, element, hashed);
+        json_t *object = add_keys(NULL, recipe, key->scope->key, element, hashed);
         memcpy(&kind, element + key->scope->key->at, sizeof kind);
         if (key->variant) add_keys(object, recipe, key->variant(kind)->key, element + key->inside, hashed);
         json_array_append_new(list, object);
@@ -40,40 +33,36 @@ static json_t *value_of(const bq_recipe *recipe, const bq_key *key, const char *
     case BQ_KEY_BOOL: return json_boolean(*(const bool *)at);
     case BQ_KEY_PATH:
     case BQ_KEY_NAME: return json_string(at);
-    case BQ_KEY_OBJECT: return object_of(recipe, key->scope->key, at, hashed);
+    case BQ_KEY_OBJECT: return add_keys(NULL, recipe, key->scope->key, at, hashed);
     case BQ_KEY_LIST: return list_of(recipe, key, base, hashed);
     case BQ_KEY_CHOICE: break;
     }
     int value, i = 0;
     memcpy(&value, at, sizeof value);
     while (bq_key_choice(key, i).name && bq_key_choice(key, i).value != value) i++;
-    return json_string(bq_key_choice(key, i).name); /* NULL for a value that is no choice: refused below */
+    return json_string(bq_key_choice(key, i).name); /* NULL: not a choice; refused below */
 }
 
-static void add_keys(json_t *object, const bq_recipe *recipe, const bq_key *keys, const char *base,
-                     bool hashed) {
+static json_t *add_keys(json_t *object, const bq_recipe *recipe, const bq_key *keys, const char *base,
+                        bool hashed) {
+    if (!object) object = json_object();
     for (const bq_key *k = keys; k->name; k++) {
         if (hashed && k->unhashed) continue;
         if (k->brief && *(const int *)(const void *)(base + k->count) == 0) continue;
         json_t *value = value_of(recipe, k, base, hashed);
-        if (k->like) {
-            json_t *model = object_of(recipe, k->scope->key, (const char *)recipe + k->like, hashed);
-            bool same = json_equal(value, model);
-            json_decref(model);
-            if (same) {
-                json_decref(value);
-                continue;
-            }
-        }
-        BQ_CHECK(json_object_set_new(object, k->name, value) == 0, "key '%s' cannot be written", k->name);
+        json_t *model =
+            k->like ? add_keys(NULL, recipe, k->scope->key, (const char *)recipe + k->like, hashed) : NULL;
+        if (!json_equal(value, model))
+            BQ_CHECK(json_object_set(object, k->name, value) == 0, "key '%s' cannot be written", k->name);
+        json_decref(model);
+        json_decref(value);
     }
+    return object;
 }
 
 json_t *bq_keys_json(const bq_recipe *recipe, bool hashed) {
-    return object_of(recipe, bq_recipe_keys.key, (const char *)recipe, hashed);
+    return add_keys(NULL, recipe, bq_recipe_keys.key, (const char *)recipe, hashed);
 }
-
-/* ---- docs/recipes.md ---- */
 
 static const char *const head =
     "# Recipes\n"
@@ -121,7 +110,7 @@ static void put_row(FILE *out, const bq_key *key) {
 
 enum { SCOPES = 64 };
 
-/* The page, and the scopes that are on it. */
+/* docs/recipes.md, and the scopes written so far. */
 typedef struct {
     FILE *out;
     const bq_scope *done[SCOPES];
@@ -138,7 +127,7 @@ static void put_inner(page *p, const bq_key *keys) {
     }
 }
 
-/* Every scope once, in the order of first use.  first: the key that says which kind of element it is of. */
+/* Every scope once, in the order of first use.  first: the key that says which kind of element it is. */
 static void put_scope(page *p, const bq_scope *scope, const bq_key *first) {
     for (int i = 0; i < p->count; i++)
         if (p->done[i] == scope) return;

@@ -3,18 +3,10 @@
 #include "base/die.h"
 #include "io/quark.h"
 
-#include <stdio.h>
 #include <string.h>
 
 static int refuse(const char *path, int entry, const char *key, const char *name, const char *why) {
     return bq_refuse(BQ_DATA, "%s: scaling_layers.%d.%s: '%s' %s", path, entry, key, name, why);
-}
-
-/* The names of a family need no sizes. */
-static void names_of(int family, bq_arch *arch) {
-    const bq_model one = {
-        .family = family, .hidden = 1, .inter = 1, .vocab = 1, .heads = 1, .kv_heads = 1, .head_dim = 1};
-    bq_arch_of(&one, arch);
 }
 
 static const char *producer_of(const bq_arch *arch, int site) {
@@ -27,7 +19,7 @@ static const char *producer_of(const bq_arch *arch, int site) {
     return NULL;
 }
 
-/* The role of the site that prev_op feeds and the entry's layers make up; -1: this family has none. */
+/* The role of the site after prev_op that has exactly the entry's layers; -1: the family has none. */
 static int find(const bq_arch *arch, const bq_quark_entry *e) {
     for (int m = 0; m < arch->sites; m++) {
         const bq_site *site = &arch->site[m];
@@ -48,30 +40,26 @@ static int take(const char *path, int i, const bq_quark_entry *e, bq_autosmooth_
     bq_arch arch;
     int role = -1;
     bool reads = false;
-    for (int family = 0; bq_family_at(family) && role < 0; family++) {
-        names_of(family, &arch);
+    bq_model m = {.hidden = 1, .inter = 1, .vocab = 1, .heads = 1, .kv_heads = 1, .head_dim = 1};
+    for (; bq_family_at(m.family) && role < 0; m.family++) { /* its names need no sizes */
+        bq_arch_of(&m, &arch);
         role = find(&arch, e);
     }
     if (role < 0)
-        return refuse(path, i, "prev_op", e->prev_op,
-                      "and these layers are no fusion: all that read its output, "
-                      "and nothing else, are scaled");
+        return refuse(
+            path, i, "prev_op", e->prev_op,
+            "and these layers are no fusion: all that read its output, and nothing else, are scaled");
     if (o->inspect[role] != BQ_INSPECT_OFF)
         return refuse(path, i, "prev_op", e->prev_op, "is there twice for these layers");
     for (int k = 0; k < e->layers; k++) reads |= strcmp(e->layer[k], e->inp) == 0;
     if (!reads) return refuse(path, i, "inp", e->inp, "is not one of the layers");
     const char *module = bq_role_attends((bq_role)role) ? "self_attn" : "mlp";
-    if (!e->inspects || (e->layers == 1 && strcmp(e->module, e->layer[0]) == 0)) {
-        if (e->layers > 1)
-            return refuse(path, i, "layers", e->layer[1], "is a second layer: say which module2inspect");
-        o->inspect[role] = BQ_INSPECT_SELF;
-    } else if (!e->module[0]) {
-        o->inspect[role] = BQ_INSPECT_BLOCK;
-    } else if (strcmp(e->module, module) == 0) {
-        o->inspect[role] = BQ_INSPECT_MODULE;
-    } else {
+    bool self = !e->inspects || (e->layers == 1 && strcmp(e->module, e->layer[0]) == 0);
+    if (self && e->layers > 1)
+        return refuse(path, i, "layers", e->layer[1], "is a second layer: say which module2inspect");
+    if (!self && e->module[0] && strcmp(e->module, module))
         return refuse(path, i, "module2inspect", e->module, "does not hold the layers");
-    }
+    o->inspect[role] = self ? BQ_INSPECT_SELF : e->module[0] ? BQ_INSPECT_MODULE : BQ_INSPECT_BLOCK;
     return BQ_OK;
 }
 

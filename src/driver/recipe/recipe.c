@@ -12,18 +12,18 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define RECIPE_BYTES ((size_t)1 << 20) /* a recipe is small: more is a wrong file */
+#define RECIPE_BYTES ((size_t)1 << 20) /* a longer file is not a recipe */
 
 /* ---- overrides ---- */
 
-/* The member or element that a word of a dotted path names.  Missing objects are made, so that --set reaches
- * keys whose scope the file leaves out; the last word takes the leaf; NULL where the word fits nothing. */
+/* The member or element named by a word of a dotted path; the last word sets it to leaf.  Makes missing
+ * objects, so that --set reaches keys whose object the file leaves out.  NULL: there is no such place. */
 static json_t *enter(json_t *node, const char *word, bool more, json_t *leaf) {
     if (json_is_array(node)) {
         char *end;
         unsigned long i = strtoul(word, &end, 10);
         if (*end || *word < '0' || *word > '9') return NULL;
-        if (!more) json_array_set(node, i, leaf); /* past the end nothing is set, and got */
+        if (!more) json_array_set(node, i, leaf); /* does nothing past the end */
         return json_array_get(node, i);
     }
     if (!json_is_object(node)) return NULL;
@@ -34,14 +34,12 @@ static json_t *enter(json_t *node, const char *word, bool more, json_t *leaf) {
     return json_object_get(node, word);
 }
 
-/* Lay one "a.b.0.c=value" over the recipe; the tables judge the result. */
+/* Apply one "a.b.0.c=value"; the tables check the result. */
 static int lay(json_t *root, const char *set) {
     const char *equals = strchr(set, '='), *at = set;
-    if (!equals || equals == set || equals - set > 200) {
+    if (!equals || equals == set || equals - set > 200)
         return bq_refuse(BQ_USAGE, "--set %.200s: must be KEY=VALUE, such as calibration.samples=64", set);
-    }
-    json_t *leaf = json_loads(equals + 1, JSON_DECODE_ANY | JSON_REJECT_DUPLICATES, NULL), *node = root;
-    if (!leaf) leaf = json_string(equals + 1);
+    json_t *leaf = bq_keys_loose(equals + 1), *node = root;
     if (!leaf) return bq_refuse(BQ_USAGE, "--set %.*s: the value is not UTF-8", (int)(equals - set), set);
     while (node && at <= equals) {
         char word[208];
@@ -59,13 +57,15 @@ static int lay(json_t *root, const char *set) {
 
 /* ---- rules between keys ---- */
 
-bool bq_recipe_prescaled(const bq_recipe *r) {
-    bool any = false;
-    for (int i = 0; i < r->nphase; i++) any |= (bq_phase_traits(&r->phase[i]) & BQ_PASS_PRESCALES) != 0;
-    return any;
+unsigned bq_recipe_traits(const bq_recipe *r) {
+    unsigned all = 0;
+    for (int i = 0; i < r->nphase; i++) all |= bq_phase_traits(&r->phase[i]);
+    return all;
 }
 
-/* One pass of phase i: what its options ask of the rest of the recipe. */
+bool bq_recipe_prescaled(const bq_recipe *r) { return bq_recipe_traits(r) & BQ_PASS_PRESCALES; }
+
+/* What a pass and its options require of the rest of the recipe. */
 static int check_pass(const bq_origin *from, const bq_recipe *r, const bq_phase *phase, const bq_pass *p,
                       const char *path) {
     const bq_pass_kind *kind = bq_pass_kind_at(p->kind);
@@ -100,24 +100,21 @@ static int check_passes(const bq_origin *from, const bq_recipe *r) {
                                     "calibration.tokens=...",
                                     i);
         for (int k = 0; k < phase->npass; k++) {
-            const bq_pass_kind *kind = bq_pass_kind_at(phase->pass[k].kind);
             unsigned traits = bq_pass_traits(&phase->pass[k]);
             char path[64];
             snprintf(path, sizeof path, "phases.%d.passes.%d", i, k);
-            if (coded && !(traits & BQ_PASS_QUANTIZES))
-                return bq_origin_refuse(
-                    from, path, "%s prepares weights, and a pass before it has made codes", kind->name);
-            coded |= (traits & BQ_PASS_QUANTIZES) != 0;
-            if (prescaled && traits & BQ_PASS_CALIBRATED)
-                return bq_origin_refuse(from, path,
-                                        "%s looks at the inputs of linears: behind smoothquant without fuse "
-                                        "there can only be passes that read no samples",
-                                        kind->name);
-            prescaled |= (traits & BQ_PASS_PRESCALES) != 0;
-            if (k + 1 == phase->npass && !(traits & BQ_PASS_QUANTIZES))
-                return bq_origin_refuse(from, path,
-                                        "%s makes no codes: end the phase with a pass that does, rtn say",
-                                        kind->name);
+            bool codes = traits & BQ_PASS_QUANTIZES;
+            const char *why = NULL;
+            if (coded && !codes)
+                why = "prepares weights, and a pass before it has made codes";
+            else if (prescaled && traits & BQ_PASS_CALIBRATED)
+                why = "looks at the inputs of linears: behind smoothquant without fuse there can only be "
+                      "passes that read no samples";
+            else if (k + 1 == phase->npass && !codes)
+                why = "makes no codes: end the phase with a pass that does, rtn say";
+            if (why)
+                return bq_origin_refuse(from, path, "%s %s", bq_pass_kind_at(phase->pass[k].kind)->name, why);
+            coded |= codes, prescaled |= (traits & BQ_PASS_PRESCALES) != 0;
             int code = check_pass(from, r, phase, &phase->pass[k], path);
             if (code) return code;
         }
@@ -128,15 +125,12 @@ static int check_passes(const bq_origin *from, const bq_recipe *r) {
 static int check_transforms(const bq_origin *from, const bq_recipe *r) {
     for (int i = 0; i < r->ntransform; i++) {
         const bq_transform *t = &r->transform[i];
-        const bool block[2] = {t->r1 == BQ_ROTATE_BLOCK, t->r2 == BQ_ROTATE_BLOCK};
-        const int64_t size[2] = {t->r1_block, t->r2_block};
         char path[64];
         for (int k = 0; k < 2; k++) {
+            bool block = (k ? t->r2 : t->r1) == BQ_ROTATE_BLOCK, sized = (k ? t->r2_block : t->r1_block) > 0;
+            const char *why = block ? "is missing, and r%d is block" : "is there, but r%d is not block";
             snprintf(path, sizeof path, "transforms.%d.r%d_block", i, k + 1);
-            if (block[k] == (size[k] > 0)) continue;
-            return bq_origin_refuse(
-                from, path, block[k] ? "is missing, and r%d is block" : "is there, but r%d is not block",
-                k + 1);
+            if (block != sized) return bq_origin_refuse(from, path, why, k + 1);
         }
         snprintf(path, sizeof path, "transforms.%d", i);
         if (!t->r1 && !t->r2) return bq_origin_refuse(from, path, "rotates nothing: r1 and r2 are none");
@@ -144,7 +138,7 @@ static int check_transforms(const bq_origin *from, const bq_recipe *r) {
     return BQ_OK;
 }
 
-/* Output folders lie beside what the run itself keeps. */
+/* Output folders must not have the names of the run's own files. */
 static int check_outputs(const bq_origin *from, const bq_recipe *r) {
     static const char *const taken[] = {"acts",    "ckpt",        "recipe.json", "run.csv",
                                         "run.log", "result.json", "report.html"};
@@ -152,61 +146,42 @@ static int check_outputs(const bq_origin *from, const bq_recipe *r) {
     for (int i = 0; i < r->noutput; i++) {
         const char *dir = r->output[i].dir;
         snprintf(path, sizeof path, "outputs.%d.dir", i);
-        for (size_t k = 0; k < sizeof taken / sizeof *taken; k++) {
+        for (size_t k = 0; k < sizeof taken / sizeof *taken; k++)
             if (strcmp(dir, taken[k]) == 0) return bq_origin_refuse(from, path, "'%s' is the run's own", dir);
-        }
-        for (int k = 0; k < i; k++) {
-            if (strcmp(dir, r->output[k].dir)) continue;
-            return bq_origin_refuse(from, path, "is '%s', as outputs.%d: give one of them another", dir, k);
-        }
+        for (int k = 0; k < i; k++)
+            if (strcmp(dir, r->output[k].dir) == 0)
+                return bq_origin_refuse(from, path, "is '%s', as outputs.%d: give one of them another", dir,
+                                        k);
     }
     return BQ_OK;
 }
 
-/* Names that follow from other keys. */
+/* Default names, which depend on other keys. */
 static void fill_names(bq_recipe *r) {
-    for (int i = 0; i < r->nphase; i++) {
-        bq_phase *p = &r->phase[i];
+    for (bq_phase *p = r->phase; p < r->phase + r->nphase; p++)
         if (!p->name[0])
             snprintf(p->name, sizeof p->name, "%s", bq_pass_kind_at(p->pass[p->npass - 1].kind)->name);
-    }
-    for (int i = 0; i < r->noutput; i++) {
-        bq_output *o = &r->output[i];
+    for (bq_output *o = r->output; o < r->output + r->noutput; o++)
         if (!o->dir[0]) snprintf(o->dir, sizeof o->dir, "%s", bq_format_choice(o->format).name);
-    }
 }
 
 /* ---- reading ---- */
 
-/* A key that names a file which stands for other keys of its pass: these are filled, so that the resolved
- * recipe does not need the file any more. */
-typedef struct {
-    const char *pass, *key;
-    int (*fill)(const char *path, void *options);
-} file_key;
-
-static int fill_autosmooth(const char *path, void *options) { return bq_quark_map(path, options); }
-
-static const file_key file_keys[] = {{"autosmoothquant", "map", fill_autosmooth}};
-
-static int fill_pass(bq_pass *p) {
-    const bq_pass_kind *kind = bq_pass_kind_at(p->kind);
-    int rc = BQ_OK;
-    for (size_t i = 0; i < sizeof file_keys / sizeof *file_keys && !rc; i++) {
-        const bq_key *key = kind->scope.key;
-        if (strcmp(kind->name, file_keys[i].pass)) continue;
-        while (strcmp(key->name, file_keys[i].key)) key++;
-        char *path = p->options + key->at;
-        if (path[0]) rc = file_keys[i].fill(path, p->options);
-        memset(path, 0, BQ_PATH_MAX);
-    }
-    return rc;
-}
-
+/* autosmoothquant's `map` names a file that stands for other keys of the pass.  These are filled, so that the
+ * resolved recipe does not need the file any more. */
 static int fill_files(bq_recipe *r) {
     int rc = BQ_OK;
     for (int i = 0; i < r->nphase; i++)
-        for (int k = 0; k < r->phase[i].npass && !rc; k++) rc = fill_pass(&r->phase[i].pass[k]);
+        for (int k = 0; k < r->phase[i].npass && !rc; k++) {
+            bq_pass *p = &r->phase[i].pass[k];
+            const bq_pass_kind *kind = bq_pass_kind_at(p->kind);
+            const bq_key *key = kind->scope.key;
+            if (strcmp(kind->name, "autosmoothquant")) continue;
+            while (strcmp(key->name, "map")) key++;
+            char *path = p->options + key->at;
+            if (path[0]) rc = bq_quark_map(path, (void *)p->options);
+            memset(path, 0, BQ_PATH_MAX);
+        }
     return rc;
 }
 
@@ -255,9 +230,8 @@ int bq_recipe_read(const char *path, int nset, char *const *set, bq_recipe *reci
 
 static int find_linear(const char *name) {
     const char *dot = strrchr(name, '.');
-    for (int i = 0; i < BQ_LINEARS; i++) {
-        if (strcmp(dot ? dot + 1 : name, bq_linear_names[i]) == 0) return i;
-    }
+    for (int i = 0; i < BQ_LINEARS; i++)
+        if (strcmp(dot ? dot + 1 : name, bq_linear_name(i)) == 0) return i;
     return -1;
 }
 
@@ -275,12 +249,12 @@ int bq_recipe_fits(const bq_recipe *recipe, int count, const char *const *names)
         int k = find_linear(names[i]);
         if (k < 0 || there[k]) continue;
         there[k] = true;
-        n += (size_t)snprintf(all + n, sizeof all - n, "%s%s", n ? ", " : "", bq_linear_names[k]);
+        n += (size_t)snprintf(all + n, sizeof all - n, "%s%s", n ? ", " : "", bq_linear_name(k));
     }
     for (int i = 0; i < BQ_LINEARS; i++)
         if (!there[i] && !bq_scheme_equal(recipe->bits.linear[i], recipe->bits.decoder))
             return bq_refuse(BQ_USAGE, "bits.linears.%s: the model has no such linear; it has %s",
-                             bq_linear_names[i], all);
+                             bq_linear_name(i), all);
     return BQ_OK;
 }
 
@@ -300,7 +274,7 @@ int bq_recipe_parts(const bq_recipe *recipe, bq_part part[BQ_PARTS]) {
     const char *key;
     int n = 0;
     json_object_foreach(json, key, value) {
-        json_t *pair = json_pack("{sO}", key, value); /* the text is of one object, whatever the value is */
+        json_t *pair = json_pack("{sO}", key, value); /* every part is hashed as an object */
         size_t bytes;
         char *text = bq_json_text_of(pair, &bytes);
         BQ_CHECK(n < BQ_PARTS, "more than %d parts", BQ_PARTS);

@@ -1,8 +1,7 @@
-/* recipe.h - the recipe: everything that changes the result's bytes, and the names of files.
+/* recipe.h - the recipe: everything that changes the result's bytes, and names of files.
  *
- * A recipe is a JSON file; its keys, defaults and ranges are rows of the tables in keys.c, from which the
- * reader, the resolved recipe and docs/recipes.md all come.  The struct is plain: it may be copied and
- * broadcast as bytes. */
+ * A recipe is a JSON file, read and written by the tables of keys.c.  The struct has no pointers: it may be
+ * copied and broadcast as bytes. */
 #ifndef BQ_RECIPE_H
 #define BQ_RECIPE_H
 
@@ -58,17 +57,16 @@ typedef struct {
 typedef struct {
     char model[BQ_PATH_MAX]; /* directory; all paths are absolute */
     struct {
-        char tokens[BQ_PATH_MAX]; /* "": none, only where every pass is rtn */
+        char tokens[BQ_PATH_MAX]; /* "": none, if every pass is rtn */
         int64_t samples, length,
             offset; /* sample k: tokens [offset + k * length, offset + (k + 1) * length) */
     } calibration;
     uint64_t seed;
     struct {
-        bq_scheme decoder,
-            linear[BQ_LINEARS]; /* linear: resolved, equal to decoder unless the recipe differs */
-        int activations; /* of the linears' inputs, 8, or 16: as they are.  Of evaluation and exports alone */
+        bq_scheme decoder, linear[BQ_LINEARS]; /* linear: that of decoder, unless the recipe says otherwise */
+        int activations; /* bits of the linears' inputs in evaluation and exports: 8, or 16: not rounded */
     } bits;
-    bq_angles rope; /* rotary angles in float32 as transformers has them, or in double */
+    bq_angles rope; /* rotary angles in float32 as in transformers, or in double */
     int ntransform;
     bq_transform transform[BQ_TRANSFORMS];
     int segments, sweeps;
@@ -79,55 +77,51 @@ typedef struct {
     bq_output output[BQ_OUTPUTS];
     bq_perplexity eval;
     int nevals;
-    bq_evaluation evals[BQ_EVALS]; /* beside that */
+    bq_evaluation evals[BQ_EVALS];
 } bq_recipe;
 
-/* The same as ops count them: 0 where nothing is rounded. */
+/* bits.activations as ops want it: 0: not rounded. */
 static inline int bq_recipe_activations(const bq_recipe *r) {
     return r->bits.activations < 16 ? r->bits.activations : 0;
 }
 
-/* Does a pass leave factors of the linears' inputs beside the weights? */
+/* BQ_PASS_CALIBRATED ... of all its passes; does one leave factors for the linears' inputs? */
+unsigned bq_recipe_traits(const bq_recipe *r);
 bool bq_recipe_prescaled(const bq_recipe *r);
 
-/* Read a recipe file, and the files of Quark's that it names, and lay "key=value" overrides over it (keys as
- * dotted paths, phases.0.passes.0.iterations). BQ_OK, or BQ_USAGE (BQ_DATA for a file of Quark's) after one
- * message that names file, key, value and what is allowed.  Relative paths in the file start at its folder,
- * those in overrides at the current directory. local: read on one rank, broadcast the struct. */
+/* Read a recipe file and the Quark files that it names, and apply overrides
+ * "phases.0.passes.0.iterations=64". Relative paths start at the file's folder, those of overrides at the
+ * current directory.  BQ_OK, or BQ_USAGE (BQ_DATA for a Quark file) after one message with file, key, value
+ * and what is allowed.  Local: read on one rank, broadcast the struct.  parse: a text in memory; name is for
+ * messages, folder is absolute. */
 int bq_recipe_read(const char *path, int nset, char *const *set, bq_recipe *recipe);
-
-/* The same for a text in memory; name is for messages, folder (absolute) is where relative paths start. */
 int bq_recipe_parse(const char *text, size_t bytes, const char *name, const char *folder, int nset,
                     char *const *set, bq_recipe *recipe);
 
-/* Put what `blockq eval` is asked for in the place of the recipe's evaluations: --tokens and its numbers, and
- * each --eval.  BQ_OK, or BQ_USAGE after one message. */
+/* Replace the recipe's evaluations by those of `blockq eval`: --tokens and its numbers, and each --eval.
+ * BQ_OK, or BQ_USAGE after one message. */
 int bq_recipe_evaluate(bq_recipe *recipe, const bq_args *args);
 
-/* The scheme of a linear by name; the part before the last dot does not count ("self_attn.q_proj").  Dies
- * when no recipe could name it. */
+/* The scheme of a linear by the last part of its name ("self_attn.q_proj"), which recipes must know.  fits:
+ * refuse (BQ_USAGE) bits for a linear that is not among the model's names. */
 bq_scheme bq_recipe_scheme(const bq_recipe *recipe, const char *linear);
-
-/* Refuse (BQ_USAGE) bits for a linear that the model does not have; names: the model's, as for
- * bq_recipe_scheme. */
 int bq_recipe_fits(const bq_recipe *recipe, int count, const char *const *names);
 
-/* The resolved recipe: canonical JSON, every default filled in, keys in table order.  Reading it gives the
- * same struct.  The caller looks at ferror. */
+/* Write the resolved recipe: JSON with all defaults, keys in table order.  Reading it gives the same struct.
+ * The caller checks ferror. */
 void bq_recipe_write(const bq_recipe *recipe, FILE *out);
 
-/* One fingerprint (XXH3) for each top-level key that changes the result's bytes: "calibration", "bits",
- * "phases", ... Paths, names for people, outputs and evaluation do not count: hash the files' content
- * instead. Returns how many; the same number in the same order for every recipe. */
+/* A hash (XXH3) of each top-level key that changes the result's bytes: "calibration", "bits", "phases", ...;
+ * not of paths, whose files are hashed elsewhere, nor of outputs and evaluation.  Returns how many: the same
+ * for all. */
 typedef struct {
     char name[24];
     uint64_t hash;
 } bq_part;
 int bq_recipe_parts(const bq_recipe *recipe, bq_part part[BQ_PARTS]);
 
-/* Keys that change the result's bytes and differ from those of a resolved recipe in a file, a run's
- * recipe.json: how many, and into text the first three with both values.  0, too, where the file cannot be
- * read.  Silent. */
+/* The number of keys that change the result's bytes and differ from a run's recipe.json; text: the first
+ * three, with both values.  0 if the file cannot be read.  Silent. */
 int bq_recipe_differences(const char *path, const bq_recipe *recipe, char *text, size_t size);
 
 /* docs/recipes.md. */

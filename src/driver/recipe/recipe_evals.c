@@ -1,38 +1,27 @@
-/* What `blockq eval` is asked for, in a recipe's form. */
+/* The evaluations that `blockq eval` is to do, as in a recipe. */
 #include "driver/recipe/keys.h"
-#include "driver/recipe/recipe.h"
 
 #include "base/die.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-/* The value as JSON, or else the bare text, as --set takes it. */
-static json_t *loose(const char *text) {
-    json_t *value = json_loads(text, JSON_DECODE_ANY | JSON_REJECT_DUPLICATES, NULL);
-    return value ? value : json_string(text);
-}
-
-/* The row of the kind's first key, which names its data. */
-static const char *data_key(const char *name) {
-    const bq_eval_kind *kind;
-    int i = 0;
-    while ((kind = bq_eval_kind_at(i)) && strcmp(kind->name, name)) i++;
-    return kind ? kind->scope.key->name : "file"; /* an unknown kind is refused by its name */
-}
-
-/* Take "KIND:FILE,KEY=VALUE,..." apart into an element of the list; false where it has another form. */
+/* Parse "KIND:FILE,KEY=VALUE,..." into an element of the list; false if it has another form. */
 static bool take_apart(char *text, json_t *object) {
     char *more = NULL, *file = strchr(text, ':');
+    const bq_eval_kind *kind;
+    int i = 0;
     if (!file) return false;
     *file++ = 0;
     strtok_r(file, ",", &more);
+    while ((kind = bq_eval_kind_at(i)) && strcmp(kind->name, text)) i++;
+    const char *data = kind ? kind->scope.key->name : "file"; /* an unknown kind is refused later */
     bool good = json_object_set_new(object, "eval", json_string(text)) == 0 &&
-                json_object_set_new(object, data_key(text), json_string(file)) == 0;
+                json_object_set_new(object, data, json_string(file)) == 0;
     for (char *key; good && (key = strtok_r(NULL, ",", &more));) {
         char *value = strchr(key, '=');
         if (value) *value++ = 0;
-        good = value && json_object_set_new(object, key, loose(value)) == 0;
+        good = value && json_object_set_new(object, key, bq_keys_loose(value)) == 0;
     }
     return good;
 }

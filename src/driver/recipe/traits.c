@@ -21,8 +21,9 @@ bq_training bq_pass_training(const bq_pass *p, int sweep) {
 const char *bq_pass_remedy(const bq_pass *p) {
     const bq_pass_kind *kind = bq_pass_kind_at(p->kind);
     const char *own = kind->remedy ? kind->remedy(p->options) : NULL;
-    if (own) return own;
-    return kind->traits & BQ_PASS_QUANTIZES ? "start more ranks a stage" : "take shorter samples";
+    const char *other =
+        kind->traits & BQ_PASS_QUANTIZES ? "start more ranks a stage" : "take shorter samples";
+    return own ? own : other;
 }
 
 size_t bq_pass_need(const bq_pass *p, const bq_pass_size *of) {
@@ -40,8 +41,8 @@ bool bq_phase_calibrated(const bq_phase *phase) { return bq_phase_traits(phase) 
 
 bool bq_phase_reference(const bq_phase *phase) {
     unsigned all = bq_phase_traits(phase);
-    bool reads = phase->inputs != BQ_INPUTS_QT || all & (BQ_PASS_TARGETS | BQ_PASS_FP);
-    return reads && all & BQ_PASS_CALIBRATED;
+    return all & BQ_PASS_CALIBRATED &&
+           (phase->inputs != BQ_INPUTS_QT || all & (BQ_PASS_TARGETS | BQ_PASS_FP));
 }
 
 bool bq_phase_follows(const bq_phase *phase, int segments) {

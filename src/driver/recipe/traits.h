@@ -1,4 +1,4 @@
-/* traits.h - what follows from a recipe's passes for the run around them. */
+/* traits.h - what the recipe's passes mean for the run. */
 #ifndef BQ_TRAITS_H
 #define BQ_TRAITS_H
 
@@ -8,23 +8,21 @@
 unsigned bq_pass_traits(const bq_pass *p);
 unsigned bq_phase_traits(const bq_phase *phase);
 
-/* No steps where the pass does not train. */
+/* No steps if the pass does not train. */
 bq_training bq_pass_training(const bq_pass *p, int sweep);
 
-/* Device bytes that it takes beside block, result and workspace; what to do when they are too many. */
+/* Device bytes of a pass besides block, result and workspace; what to do if they are too many. */
 size_t bq_pass_need(const bq_pass *p, const bq_pass_size *of);
 const char *bq_pass_remedy(const bq_pass *p);
 
-/* Does the i-th pass of a phase, done, leave the quantized stream behind the block? */
+/* Does the i-th pass of a phase also compute the block's outputs in the quantized stream? */
 bool bq_pass_advances(const bq_phase *phase, int i);
 
-/* Does a phase read calibration samples (and so need streams)?  Those of the FP stream beyond a segment's
- * head? */
+/* calibrated: does the phase read samples?  reference: also the FP stream beyond a segment's head?  follows:
+ * is the FP stream computed behind a segment's head?  streams: how many, of FP stream, targets, quantized
+ * stream. */
 bool bq_phase_calibrated(const bq_phase *phase);
 bool bq_phase_reference(const bq_phase *phase);
-
-/* Is the FP stream moved on behind a segment's head, which is else the quantized stream's alone?  How many
- * streams does the phase have: FP and targets where it is, and the quantized one? */
 bool bq_phase_follows(const bq_phase *phase, int segments);
 int bq_phase_streams(const bq_phase *phase, int segments);
 

@@ -22,8 +22,6 @@
 
 enum { SHAPE = BQ_EXPORT_BARE, AS_IS, PACKED, CODES, SCALE, ZERO };
 
-/* ---- tensors ---- */
-
 static int plan(bq_export_job *job, int item) {
     const bq_export_item *it = &job->item[item];
     const bq_qtensor *q = &it->q;
@@ -35,28 +33,21 @@ static int plan(bq_export_job *job, int item) {
         bq_export_add(job, item, AS_IS, 0, "", it->t->dtype, it->t->dims, it->t->shape);
         return BQ_OK;
     }
-    if (!bq_export_is_linear(it)) {
-        return bq_refuse(
-            BQ_DATA,
-            "export: '%s' is not the weight of a Linear: compressed-tensors cannot hold it quantized",
-            it->name);
-    }
+    if (!bq_export_is_linear(it))
+        return bq_export_refuse(
+            it, " is not the weight of a Linear: compressed-tensors cannot hold it quantized");
     if (q->pre.rows)
-        return bq_refuse(BQ_DATA,
-                         "export: '%s': its inputs are multiplied by factors of their own (smoothquant "
-                         "without fuse): compressed-tensors has no place for these, write safetensors",
-                         it->name);
+        return bq_export_refuse(it,
+                                ": its inputs are multiplied by factors of their own (smoothquant without "
+                                "fuse): compressed-tensors has no place for these, write safetensors");
     if (s.element != BQ_INT4 && s.element != BQ_INT8)
-        return bq_refuse(BQ_DATA, "export: '%s' has %d bits, compressed-tensors is written with 4 or 8",
-                         it->name, bits);
+        return bq_export_refuse(it, " has %d bits, compressed-tensors is written with 4 or 8", bits);
     if (q->activations && (q->activations != 8 || s.element != BQ_INT8 || s.group > 0 || !s.symmetric))
-        return bq_refuse(BQ_DATA,
-                         "export: '%s': with quantized activations compressed-tensors is written for 8 and 8 "
-                         "bits, symmetric, one scale a row",
-                         it->name);
+        return bq_export_refuse(it, ": with quantized activations compressed-tensors is written for 8 and 8 "
+                                    "bits, symmetric, one scale a row");
     if (s.group > 0 && cols % s.group)
-        return bq_refuse(BQ_DATA, "export: '%s': groups of %lld do not divide its %lld columns", it->name,
-                         (long long)s.group, (long long)cols);
+        return bq_export_refuse(it, ": groups of %ld do not divide its %ld columns", (long)s.group,
+                                (long)cols);
     if (q->activations) {
         bq_export_add(job, item, CODES, 0, "", "I8", 2, (int64_t[]){rows, cols});
         bq_export_add(job, item, SCALE, cut, ".weight_scale", "F32", 2, (int64_t[]){rows, 1});
@@ -107,8 +98,6 @@ static void write_out(bq_export_job *job, const bq_export_out *out, const bq_qte
     }
 }
 
-/* ---- quantization_config ---- */
-
 /* Split "model.layers.12.mlp.up_proj.weight" into head "model.layers.", block 12 and tail "mlp.up_proj" (a
  * module's name has no ".weight").  Any other name: block -1, and tail is the module's whole name. */
 static int split(const char *name, char head[256], char tail[256]) {
@@ -123,10 +112,6 @@ static int split(const char *name, char head[256], char tail[256]) {
     }
     snprintf(tail, 256, "%.*s", n, name);
     return -1;
-}
-
-static void put_escaped(FILE *to, const char *text) {
-    for (; *text; text++) fprintf(to, *text == '.' ? "\\." : "%c", *text);
 }
 
 /* A target (regular expression) for all linears that differ from item i in their block alone and have its
@@ -157,9 +142,9 @@ static json_t *target(const bq_export_job *job, int i) {
     FILE *to = open_memstream(&text, &bytes);
     BQ_CHECK(to, "no memory for a target");
     fputs("re:^", to);
-    put_escaped(to, head);
+    bq_export_escape(to, head, strlen(head));
     fprintf(to, all ? "\\d+\\." : "(%s)\\.", list);
-    put_escaped(to, tail);
+    bq_export_escape(to, tail, strlen(tail));
     fputc('$', to);
     BQ_CHECK(fclose(to) == 0, "no memory for a target");
     json_t *out = first ? json_string(text) : NULL;

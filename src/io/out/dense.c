@@ -9,12 +9,9 @@ static int plan(bq_export_job *job, int item) {
     const bq_export_item *it = &job->item[item];
     bq_type type;
     if (it->quantized && it->q.pre.rows && it->q.activations)
-        return bq_refuse(
-            BQ_DATA,
-            "export: '%s': its inputs are multiplied by factors of their own (smoothquant without "
-            "fuse) and then rounded, which no plain checkpoint says; with bits.activations 16 the "
-            "weights absorb the factors",
-            it->name);
+        return bq_export_refuse(it, ": its inputs are multiplied by factors of their own (smoothquant "
+                                    "without fuse) and then rounded, which no plain checkpoint says; with "
+                                    "bits.activations 16 the weights absorb the factors");
     const char *dtype = it->quantized || bq_dtype_float(it->t->dtype, &type) ? "F32" : it->t->dtype;
     bq_export_add(job, item, 0, 0, "", dtype, it->t->dims, it->t->shape);
     return BQ_OK;
@@ -71,9 +68,8 @@ static void edit(const bq_export_job *job, json_t *config) {
     (void)job;
     bool newer = json_object_get(config, "dtype");
     if (newer) json_object_set_new(config, "dtype", json_string("float32"));
-    if (!newer || json_object_get(config, "torch_dtype")) {
+    if (!newer || json_object_get(config, "torch_dtype"))
         json_object_set_new(config, "torch_dtype", json_string("float32"));
-    }
 }
 
 const bq_format bq_format_safetensors = {

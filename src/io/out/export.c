@@ -6,6 +6,7 @@
 #include "io/files.h"
 
 #include <errno.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,6 +19,15 @@ static void *need(void *memory) {
     return memory;
 }
 
+int bq_export_refuse(const bq_export_item *item, const char *fmt, ...) {
+    char text[512];
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(text, sizeof text, fmt, ap);
+    va_end(ap);
+    return bq_refuse(BQ_DATA, "export: '%s'%s", item->name, text);
+}
+
 /* ---- items ---- */
 
 static int compare_items(const void *a, const void *b) {
@@ -26,8 +36,7 @@ static int compare_items(const void *a, const void *b) {
 }
 
 static bool is_replaced(const bq_export_job *job, const char *name, const bq_tensor *t) {
-    bq_mat ask = {.rows = 1, .cols = t->dims ? t->shape[t->dims - 1] : 1, .type = BQ_F32, .place = BQ_HOST};
-    ask.ld = ask.cols;
+    bq_mat ask = bq_mat_host(NULL, 1, t->dims ? t->shape[t->dims - 1] : 1, BQ_F32);
     return job->source.dense && job->source.dense(job->source.ctx, name, 0, ask);
 }
 
@@ -61,28 +70,24 @@ static int check_result(const bq_export_item *item) {
     const bq_tensor *t = item->t;
     bq_mat m = q->code;
     int64_t rows = t->dims == 2 ? t->shape[0] : 1, cols = t->dims ? t->shape[t->dims - 1] : 1;
-    if (t->dims < 1 || t->dims > 2 || m.rows != rows || m.cols != cols) {
-        return bq_refuse(BQ_DATA, "export: '%s': result is (%lld, %lld), the tensor (%lld, %lld)", item->name,
-                         (long long)m.rows, (long long)m.cols, (long long)rows, (long long)cols);
-    }
-    if (m.type != BQ_I8)
-        return bq_refuse(BQ_DATA, "export: '%s': result is of type %s", item->name, bq_type_name(m.type));
+    if (t->dims < 1 || t->dims > 2 || m.rows != rows || m.cols != cols)
+        return bq_export_refuse(item, ": result is (%ld, %ld), the tensor (%ld, %ld)", (long)m.rows,
+                                (long)m.cols, (long)rows, (long)cols);
+    if (m.type != BQ_I8) return bq_export_refuse(item, ": result is of type %s", bq_type_name(m.type));
     int64_t group = q->scheme.group, groups = group > 0 ? (m.cols + group - 1) / group : 1;
     if (!bq_code_bits(q->scheme) || group >= m.cols || q->scale.type != BQ_F32 || q->scale.rows != m.rows ||
-        q->scale.cols != groups) {
-        return bq_refuse(BQ_DATA, "export: '%s': %d bits, scales (%lld, %lld) %s, wanted (%lld, %lld) f32",
-                         item->name, q->scheme.element, (long long)q->scale.rows, (long long)q->scale.cols,
-                         bq_type_name(q->scale.type), (long long)m.rows, (long long)groups);
-    }
+        q->scale.cols != groups)
+        return bq_export_refuse(item, ": %d bits, scales (%ld, %ld) %s, wanted (%ld, %ld) f32",
+                                q->scheme.element, (long)q->scale.rows, (long)q->scale.cols,
+                                bq_type_name(q->scale.type), (long)m.rows, (long)groups);
     int64_t zeros = q->scheme.symmetric ? 0 : m.rows;
     if (q->zero.rows != zeros || (zeros && (q->zero.type != BQ_F32 || q->zero.cols != groups)))
-        return bq_refuse(BQ_DATA, "export: '%s': zero points (%lld, %lld) %s, wanted (%lld, %lld) f32",
-                         item->name, (long long)q->zero.rows, (long long)q->zero.cols,
-                         bq_type_name(q->zero.type), (long long)zeros, (long long)groups);
+        return bq_export_refuse(item, ": zero points (%ld, %ld) %s, wanted (%ld, %ld) f32",
+                                (long)q->zero.rows, (long)q->zero.cols, bq_type_name(q->zero.type),
+                                (long)zeros, (long)groups);
     if (q->pre.rows && (q->pre.type != BQ_F32 || q->pre.rows != 1 || q->pre.cols != m.cols))
-        return bq_refuse(BQ_DATA, "export: '%s': factors (%lld, %lld) %s, wanted (1, %lld) f32", item->name,
-                         (long long)q->pre.rows, (long long)q->pre.cols, bq_type_name(q->pre.type),
-                         (long long)m.cols);
+        return bq_export_refuse(item, ": factors (%ld, %ld) %s, wanted (1, %ld) f32", (long)q->pre.rows,
+                                (long)q->pre.cols, bq_type_name(q->pre.type), (long)m.cols);
     return BQ_OK;
 }
 
@@ -90,8 +95,8 @@ static int check_result(const bq_export_item *item) {
 static int plan_replaced(bq_export_job *job, int i) {
     const bq_tensor *t = job->item[i].t;
     if (t->dims < 1 || t->dims > 2 || t->shape[t->dims - 1] > (int64_t)(BQ_EXPORT_BUFFER / 4))
-        return bq_refuse(BQ_DATA, "export: '%s' cannot be replaced: it has %d dimensions or too long rows",
-                         job->item[i].name, t->dims);
+        return bq_export_refuse(&job->item[i], " cannot be replaced: it has %d dimensions or too long rows",
+                                t->dims);
     bq_export_add(job, i, 0, 0, "", "F32", t->dims, t->shape);
     return BQ_OK;
 }
@@ -113,10 +118,7 @@ static int plan(bq_export_job *job) {
 
 void bq_export_add(bq_export_job *job, int item, int part, size_t cut, const char *suffix, const char *dtype,
                    int dims, const int64_t *shape) {
-    if (job->outs == job->room) {
-        job->room = job->room ? 2 * job->room : 256;
-        job->out = need(realloc(job->out, (size_t)job->room * sizeof *job->out));
-    }
+    job->out = bq_grow(job->out, job->outs, &job->room, sizeof *job->out);
     const char *base = job->item[item].name;
     char *name = NULL;
     BQ_CHECK(asprintf(&name, "%.*s%s", (int)(strlen(base) - cut), base, suffix) >= 0, "no memory for a name");
@@ -165,9 +167,8 @@ void bq_export_put_rows(bq_mat m, bq_writer *w) {
     size_t row = (size_t)m.cols * bq_type_size(m.type);
     if (m.ld == m.cols)
         bq_writer_put(w, m.data, row * (size_t)m.rows);
-    else {
+    else
         for (int64_t r = 0; r < m.rows; r++) bq_writer_put(w, bq_mat_at(m, r, 0), row);
-    }
 }
 
 static void put_replaced(bq_export_job *job, const bq_tensor *t, bq_writer *w) {
@@ -211,50 +212,38 @@ static void write_shard(bq_export_job *job, int shard) {
         bq_export_out key = {.t = {.name = bq_writer_at(w, i)->name}};
         const bq_export_out *out = bsearch(&key, job->out, (size_t)job->outs, sizeof *out, compare_outs);
         const bq_export_item *item = &job->item[out->item];
-        if (item->replaced) {
-            put_replaced(job, &out->t, w);
-            continue;
-        }
-        if (item->quantized && held != out->item && out->part != BQ_EXPORT_BARE) {
-            hold(job, item, &q);
-            held = out->item;
-        }
+        if (item->quantized && held != out->item && out->part != BQ_EXPORT_BARE)
+            hold(job, item, &q), held = out->item;
         const bq_qtensor *result = out->part == BQ_EXPORT_BARE ? &item->q : &q;
-        job->format->write(job, out, item->quantized ? result : NULL, w);
+        if (item->replaced)
+            put_replaced(job, &out->t, w);
+        else
+            job->format->write(job, out, item->quantized ? result : NULL, w);
     }
     job->hash[shard] = bq_writer_close(w);
 }
 
 static void write_index(const bq_export_job *job) {
-    const char **name = need(calloc((size_t)job->outs, sizeof *name)),
-               **file = need(calloc((size_t)job->outs, sizeof *file));
-    char(*names)[64] = need(calloc((size_t)job->shards, sizeof *names)), path[BQ_PATH];
+    char path[BQ_PATH], name[64];
+    json_t *map = json_object();
     size_t total = 0;
-    for (int i = 0; i < job->shards; i++) shard_name(job, i, names[i]);
-    for (int i = 0; i < job->outs; i++) {
-        name[i] = job->out[i].t.name;
-        file[i] = names[job->item[job->out[i].item].shard];
-        total += job->out[i].t.bytes;
+    for (const bq_export_out *out = job->out; out < job->out + job->outs; out++) {
+        shard_name(job, job->item[out->item].shard, name);
+        BQ_CHECK(json_object_set_new(map, out->t.name, json_string(name)) == 0, "no memory for an index");
+        total += out->t.bytes;
     }
     bq_path_join(path, sizeof path, job->out_dir, "model.safetensors.index.json");
-    bq_index_write(path, total, job->outs, name, file);
-    free(names);
-    free(name);
-    free(file);
+    bq_index_write(path, total, map);
 }
 
 static void write_config(bq_export_job *job) {
     json_t *config = job->config;
     char path[BQ_PATH];
-    size_t bytes;
     for (int i = 0; i < job->items; i++)
         if (job->item[i].added) json_object_set_new(config, "tie_word_embeddings", json_false());
     job->format->edit(job, config);
-    char *text = bq_json_text_of(config, &bytes);
     bq_path_join(path, sizeof path, job->out_dir, "config.json");
-    int err = bq_file_write_atomic(path, text, bytes);
-    BQ_CHECK(!err, "write of '%s' failed: %s", path, strerror(err));
-    free(text);
+    bq_json_write(path, config);
 }
 
 /* ---- the job ---- */
@@ -270,10 +259,7 @@ int bq_export_open(bq_export_job **out, const bq_weights *src, const char *out_d
     int rc = job->config ? BQ_OK : bq_refuse(BQ_DATA, "'%s' is not there", path);
     if (!rc) collect(job);
     if (!rc) rc = plan(job);
-    if (rc) {
-        bq_export_close(job);
-        return rc;
-    }
+    if (rc) return bq_export_close(job), rc;
     cut_shards(job, shard_bytes);
     job->hash = need(calloc((size_t)job->shards, sizeof *job->hash));
     if (job->outs) qsort(job->out, (size_t)job->outs, sizeof *job->out, compare_outs);
@@ -288,11 +274,11 @@ bool bq_export_is_linear(const bq_export_item *item) {
            !strstr(item->name, "embed_tokens");
 }
 
-int bq_export_shards(const bq_export_job *job) { return job->shards; }
-
-int bq_export_claim(const bq_export_job *job) {
-    return bq_export_dir_claim(bq_weights_dir(job->src), job->out_dir);
+void bq_export_escape(FILE *to, const char *name, size_t bytes) {
+    for (size_t i = 0; i < bytes; i++) fprintf(to, name[i] == '.' ? "\\." : "%c", name[i]);
 }
+
+int bq_export_shards(const bq_export_job *job) { return job->shards; }
 
 void bq_export_write(bq_export_job *job, int part, int parts) {
     bq_shard mine = bq_shard_of(job->shards, part, parts);
@@ -304,7 +290,7 @@ int bq_export_finish(bq_export_job *job) {
     if (!rc && job->beside)
         bq_export_dir_put(job->beside, job->out_dir);
     else if (!rc)
-        rc = bq_export_dir_copy(bq_weights_dir(job->src), job->out_dir);
+        rc = bq_export_copy(job);
     if (rc) return rc;
     if (job->shards > 1) write_index(job);
     write_config(job);
@@ -315,7 +301,7 @@ uint64_t *bq_export_hashes(bq_export_job *job) { return job->hash; }
 
 void bq_export_list(const bq_export_job *job, bq_manifest *list) {
     char name[64];
-    bq_export_dir_list(job->out_dir, list);
+    bq_export_list_copied(job, list);
     for (int i = 0; i < job->shards; i++) {
         shard_name(job, i, name);
         BQ_CHECK(bq_manifest_add(list, job->out_dir, name, &job->hash[i]), "cannot open '%s/%s' again: %s",

@@ -35,30 +35,26 @@ typedef struct {
     int activations; /* bits to which engines are to round the inputs, with a scale for each token; 0: none */
 } bq_qtensor;
 
-/* Where results come from.  name is the tensor's name in the source
- * ("model.layers.0.self_attn.q_proj.weight").
+/* Where results come from.  name: in the source ("model.layers.0.self_attn.q_proj.weight").
  *   get    is the tensor quantized?  If so, *q has the result; its views are valid until the next call.
- *          Called with want_data false for the plan and true for writing, each time once or more; all answers
- *          are the same but for data
- *   dense  are the values of a tensor that is not quantized replaced (a norm after smoothing, say)?  If
- *          to.data is NULL, only the answer is wanted (plan).  Else `to` is a host view (rows, cols) f32, to
- *          be filled with the tensor's rows from `first` on; each row is asked for once, in order.  A tensor
- *          of one dimension is one row.  dense may be NULL: no tensor is replaced
- * If both say no, the tensor is written from the source.  "lm_head.weight" is asked for even where the
- * source ties it to the embedding, whose shape it has: a yes unties it. */
+ *          want_data: false for the plan, true for writing, once or more each; answers differ only in data
+ *   dense  is a tensor that is not quantized replaced (a norm after smoothing, say)?  If to.data is not NULL,
+ *          fill `to`, a host view (rows, cols) f32, with the tensor's rows from `first` on: each row once, in
+ *          order; a vector is one row.  dense NULL: no tensor is replaced
+ * If both say no, the tensor is written from the source.  "lm_head.weight" is asked for even where the source
+ * ties it to the embedding, whose shape it has: a yes unties it. */
 typedef struct {
     void *ctx;
     bool (*get)(void *ctx, const char *name, bool want_data, bq_qtensor *q);
     bool (*dense)(void *ctx, const char *name, int64_t first, bq_mat to);
 } bq_qsource;
 
-/* An output format: one file defines it (format.h), one row of formats.c lists it.  Of tensors that are not
- * quantized, replaced ones are F32 in every format, whatever type config.json names (loaders convert them).
- * The others keep type and bytes, but safetensors makes floats F32. */
+/* An output format: one file defines it (format.h), one row of formats.c lists it.  Tensors that are not
+ * quantized keep type and bytes; but replaced ones are F32, and safetensors makes all floats F32. */
 typedef struct bq_format bq_format;
 
-/* The table of formats: row i, or NULL behind the last; the number of the row with a name, or -1; the names
- * as choices of a recipe's key; what docs/recipes.md says of a row. */
+/* Row i of the table, or NULL behind the last; the row with a name, or -1; the names as choices of a recipe's
+ * key; what docs/recipes.md says of a row. */
 const bq_format *bq_format_at(int i);
 int bq_format_find(const char *name);
 bq_choice bq_format_choice(int i);
@@ -75,8 +71,7 @@ typedef struct bq_export_job bq_export_job;
 int bq_export_open(bq_export_job **job, const bq_weights *src, const char *out_dir, bq_qsource q,
                    const bq_format *format, size_t shard_bytes);
 int bq_export_shards(const bq_export_job *job);
-/* (shards): XXH3 of the shards that this process has written.  Before bq_export_list the caller fills in
- * the others'. */
+/* (shards): XXH3 of the shards written here.  The caller fills in the others before bq_export_list. */
 uint64_t *bq_export_hashes(bq_export_job *job);
 
 /* May an export of the model in src_dir go to out_dir?  Changes nothing.  BQ_OK, or after one message
@@ -89,9 +84,8 @@ int bq_export_look(const char *src_dir, const char *out_dir, bool own);
  * in it.  BQ_DATA also where it cannot be made.  Ends the job when a file cannot be removed. */
 int bq_export_claim(const bq_export_job *job);
 
-/* Write share `part` of `parts` of the shards.  Shares are shards in a row, so that few processes ask for
- * the results of one block.  Asks q for the data of these shards' tensors only.  Ends the job when the disk
- * fails. */
+/* Write share `part` of `parts` of the shards; shares are consecutive shards.  Asks q only for the data of
+ * their tensors.  Ends the job when the disk fails. */
 void bq_export_write(bq_export_job *job, int part, int parts);
 
 /* Write what goes beside the shards.  BQ_OK, or BQ_DATA after one message: a file of the source cannot be

@@ -10,14 +10,11 @@
 #include <fnmatch.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 static bool matches(const char *name, const char *const *patterns) {
-    for (; *patterns; patterns++) {
-        if (fnmatch(*patterns, name, 0) == 0) return true;
-    }
-    return false;
+    while (*patterns && fnmatch(*patterns, name, 0)) patterns++;
+    return *patterns;
 }
 
 /* What makes a directory loadable, in the order of removal: loaders open the first one first. */
@@ -26,33 +23,26 @@ static const char *const shards[] = {"*.safetensors", NULL};
 static const char *const leftovers[] = {"*.safetensors", "*.safetensors.*tmp", NULL};
 
 /* Copied from the source.  *.py, too, as config.json may name code, and licences. */
-static const char *const copied[] = {
-    "tokenizer*",
-    "generation_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab*",
-    "merges*",
-    "chat_template*",
-    "*.model",
-    "*.py",
-    "LICENSE*",
-    "NOTICE*",
-    NULL,
-};
+static const char *const copied[] = {"tokenizer*",
+                                     "generation_config.json",
+                                     "special_tokens_map.json",
+                                     "added_tokens.json",
+                                     "vocab*",
+                                     "merges*",
+                                     "chat_template*",
+                                     "*.model",
+                                     "*.py",
+                                     "LICENSE*",
+                                     "NOTICE*",
+                                     NULL};
 
-/* The entries of dir in order of name; the caller frees the list and each entry.  -1 if dir cannot be
- * read. */
-static int entries(const char *dir, struct dirent ***list) {
-    int n = scandir(dir, list, NULL, NULL);
-    for (int i = 1; i < n; i++) { /* not alphasort, which depends on the locale; lists are short */
-        struct dirent *e = (*list)[i];
-        int k = i;
-        for (; k > 0 && strcmp((*list)[k - 1]->d_name, e->d_name) > 0; k--) (*list)[k] = (*list)[k - 1];
-        (*list)[k] = e;
-    }
-    return n;
+/* Not alphasort, which depends on the locale. */
+static int by_name(const struct dirent **a, const struct dirent **b) {
+    return strcmp((*a)->d_name, (*b)->d_name);
 }
+
+/* The entries of dir in order of name; free_entries frees them.  -1 if dir cannot be read. */
+static int entries(const char *dir, struct dirent ***list) { return scandir(dir, list, NULL, by_name); }
 
 static void free_entries(struct dirent **list, int n) {
     for (int i = 0; i < n; i++) free(list[i]);
@@ -97,8 +87,9 @@ static int refuse_foreign(const char *out_dir, struct dirent **list, int n, bool
                      out_dir);
 }
 
-void bq_export_dir_list(const char *out_dir, bq_manifest *list) {
+void bq_export_list_copied(const bq_export_job *job, bq_manifest *list) {
     struct dirent **entry = NULL;
+    const char *out_dir = job->out_dir;
     int n = entries(out_dir, &entry);
     BQ_CHECK(n >= 0, "cannot list '%s': %s", out_dir, strerror(errno));
     for (int i = 0; i < n; i++) {
@@ -138,9 +129,11 @@ int bq_export_look(const char *src_dir, const char *out_dir, bool own) {
     return code;
 }
 
-int bq_export_dir_claim(const char *src_dir, const char *out_dir) {
+int bq_export_claim(const bq_export_job *job) {
     struct dirent **list = NULL;
-    int code = bq_export_look(src_dir, out_dir, false), err = code ? 0 : bq_dir_make(out_dir);
+    const char *out_dir = job->out_dir;
+    int code = bq_export_look(bq_weights_dir(job->src), out_dir, false),
+        err = code ? 0 : bq_dir_make(out_dir);
     if (code) return code;
     if (err) return bq_refuse(BQ_DATA, "export: cannot create '%s': %s", out_dir, strerror(err));
     int n = entries(out_dir, &list);
@@ -181,8 +174,9 @@ static int copy_file(const char *from, const char *to) {
     return code;
 }
 
-int bq_export_dir_copy(const char *src_dir, const char *out_dir) {
+int bq_export_copy(const bq_export_job *job) {
     struct dirent **list = NULL;
+    const char *src_dir = bq_weights_dir(job->src);
     struct stat st;
     int rc = BQ_OK, n = entries(src_dir, &list);
     if (n < 0) return bq_refuse(BQ_DATA, "export: cannot list '%s': %s", src_dir, strerror(errno));
@@ -190,7 +184,7 @@ int bq_export_dir_copy(const char *src_dir, const char *out_dir) {
         char from[BQ_PATH], to[BQ_PATH];
         if (!matches(list[i]->d_name, copied)) continue;
         bq_path_join(from, sizeof from, src_dir, list[i]->d_name);
-        bq_path_join(to, sizeof to, out_dir, list[i]->d_name);
+        bq_path_join(to, sizeof to, job->out_dir, list[i]->d_name);
         if (stat(from, &st) == 0 && S_ISREG(st.st_mode)) rc = copy_file(from, to);
     }
     free_entries(list, n);

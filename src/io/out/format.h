@@ -56,26 +56,27 @@ struct bq_export_job {
     char *buffer;   /* BQ_EXPORT_BUFFER bytes, free for use in write */
 };
 
-/* For plan: add an out to the item.  Its name is the item's without the last `cut` characters, then
- * suffix. */
+/* For plan: refuse an item (BQ_DATA), "export: '<name>'<text>".  Add an out to it.  Its name is the item's
+ * without the last `cut` characters, then suffix.  */
+int bq_export_refuse(const bq_export_item *item, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 void bq_export_add(bq_export_job *job, int item, int part, size_t cut, const char *suffix, const char *dtype,
                    int dims, const int64_t *shape);
 /* Is it the weight of a linear?  In the families we know, this is so for every "*.weight" of two dimensions
  * but the embedding. */
 bool bq_export_is_linear(const bq_export_item *item);
+/* Put `bytes` of a name into a regular expression. */
+void bq_export_escape(FILE *to, const char *name, size_t bytes);
 /* Does config.json say the same of two results?  It has neither the type of scales nor the rule of grids. */
 bool bq_export_same(const bq_qtensor *a, const bq_qtensor *b);
 /* For write: put the tensor's bytes as they are in the source; put the rows of a view. */
 void bq_export_put_raw(bq_export_job *job, const bq_tensor *t, bq_writer *w);
 void bq_export_put_rows(bq_mat m, bq_writer *w);
 
-/* In export_dir.c: what bq_export_claim does. */
-int bq_export_dir_claim(const char *src_dir, const char *out_dir);
-/* Copy tokenizer, generation, code and licence files, unchanged.  BQ_OK, or BQ_DATA after one message. */
-int bq_export_dir_copy(const char *src_dir, const char *out_dir);
-/* Write the files that the source has inside (bq_weights_beside), and remove those of an earlier export. */
+/* In export_dir.c.  Copy tokenizer, generation, code and licence files, unchanged: BQ_OK, or BQ_DATA after
+ * one message.  Write the files that the source has inside (bq_weights_beside), and remove those of an earlier
+ * export.  Add the files of an export to list, without its shards. */
+int bq_export_copy(const bq_export_job *job);
 void bq_export_dir_put(const json_t *beside, const char *out_dir);
-/* Add the files of an export in out_dir, without its shards. */
-void bq_export_dir_list(const char *out_dir, bq_manifest *list);
+void bq_export_list_copied(const bq_export_job *job, bq_manifest *list);
 
 #endif

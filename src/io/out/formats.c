@@ -19,5 +19,4 @@ int bq_format_find(const char *name) {
 }
 
 bq_choice bq_format_choice(int i) { return (bq_choice){formats[i] ? formats[i]->name : NULL, i}; }
-
 const char *bq_format_help(int i) { return formats[i]->help; }

@@ -22,50 +22,38 @@
 
 enum { ZEROS = BQ_EXPORT_BARE, AS_IS, CODES, SCALES, GROUPS };
 
-/* ---- tensors ---- */
-
 /* BQ_OK, or BQ_DATA after one message if the format cannot hold the item. */
 static int check(const bq_export_item *item) {
     const bq_qtensor *q = &item->q;
-    const char *name = item->name;
     const bq_scheme s = q->scheme;
     int64_t rows = q->code.rows, cols = q->code.cols;
     int bits = bq_code_bits(s), fill = bits == 3 ? 32 : 32 / bits; /* the fewest codes of whole words */
     if (!bq_export_is_linear(item))
-        return bq_refuse(BQ_DATA, "export: '%s' is not the weight of a linear: gptq cannot hold it quantized",
-                         name);
+        return bq_export_refuse(item, " is not the weight of a linear: gptq cannot hold it quantized");
     if (q->pre.rows)
-        return bq_refuse(BQ_DATA,
-                         "export: '%s': its inputs are multiplied by factors of their own (smoothquant "
-                         "without fuse): gptq has no place for these, write safetensors",
-                         name);
+        return bq_export_refuse(item, ": its inputs are multiplied by factors of their own (smoothquant "
+                                      "without fuse): gptq has no place for these, write safetensors");
     if (q->activations)
-        return bq_refuse(BQ_DATA,
-                         "export: '%s': its inputs are rounded to %d bits, which gptq cannot say: write "
-                         "compressed-tensors, or set bits.activations=16",
-                         name, q->activations);
+        return bq_export_refuse(item,
+                                ": its inputs are rounded to %d bits, which gptq cannot say: write "
+                                "compressed-tensors, or set bits.activations=16",
+                                q->activations);
     if (s.element != BQ_INT2 && s.element != BQ_INT3 && s.element != BQ_INT4 && s.element != BQ_INT8)
-        return bq_refuse(BQ_DATA, "export: '%s' has %d bits, gptq has 2, 3, 4 and 8: write safetensors", name,
-                         bits);
+        return bq_export_refuse(item, " has %d bits, gptq has 2, 3, 4 and 8: write safetensors", bits);
     if (!s.symmetric)
-        return bq_refuse(BQ_DATA,
-                         "export: '%s' has zero points, and gptq is written for symmetric codes only: write "
-                         "compressed-tensors, or set bits.decoder.symmetric=true",
-                         name);
+        return bq_export_refuse(item, " has zero points, and gptq is written for symmetric codes only: write "
+                                      "compressed-tensors, or set bits.decoder.symmetric=true");
     if (s.scale != BQ_F16)
-        return bq_refuse(BQ_DATA,
-                         "export: '%s' has scales of another type than f16, the only one that gptq has: set "
-                         "bits.decoder.scale=f16, or write compressed-tensors",
-                         name);
+        return bq_export_refuse(item, " has scales of another type than f16, the only one that gptq has: set "
+                                      "bits.decoder.scale=f16, or write compressed-tensors");
     if (rows % fill || cols % fill)
-        return bq_refuse(BQ_DATA,
-                         "export: '%s' is (%lld, %lld): gptq packs %d bits in multiples of %d along both, "
-                         "write safetensors or compressed-tensors",
-                         name, (long long)rows, (long long)cols, bits, fill);
+        return bq_export_refuse(item,
+                                " is (%ld, %ld): gptq packs %d bits in multiples of %d along both, write "
+                                "safetensors or compressed-tensors",
+                                (long)rows, (long)cols, bits, fill);
     if (s.group > 0 && cols % s.group)
-        return bq_refuse(BQ_DATA,
-                         "export: '%s': groups of %lld do not divide its %lld columns: write safetensors",
-                         name, (long long)s.group, (long long)cols);
+        return bq_export_refuse(item, ": groups of %ld do not divide its %ld columns: write safetensors",
+                                (long)s.group, (long)cols);
     return BQ_OK;
 }
 
@@ -161,8 +149,6 @@ static void write_out(bq_export_job *job, const bq_export_out *out, const bq_qte
     }
 }
 
-/* ---- quantization_config ---- */
-
 /* The scheme that most linears have; the first if several do. */
 static const bq_qtensor *common(const bq_export_job *job) {
     const bq_qtensor *best = NULL;
@@ -183,7 +169,7 @@ static void add_exception(json_t *dynamic, const bq_export_item *item) {
     FILE *to = open_memstream(&key, &bytes);
     BQ_CHECK(to, "no memory for a name");
     fputs(item->quantized ? "+:^" : "-:^", to);
-    for (size_t i = 0; i < n; i++) fprintf(to, item->name[i] == '.' ? "\\." : "%c", item->name[i]);
+    bq_export_escape(to, item->name, n);
     fputc('$', to);
     BQ_CHECK(fclose(to) == 0, "no memory for a name");
     json_t *value = item->quantized ? json_pack("{s:i, s:I}", "bits", bq_code_bits(item->q.scheme),

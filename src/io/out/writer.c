@@ -8,7 +8,6 @@
 
 #include <endian.h>
 #include <errno.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -32,14 +31,9 @@ bq_writer *bq_writer_plan(void) {
 void bq_writer_add(bq_writer *w, const char *name, const char *dtype, int dims, const int64_t *shape) {
     BQ_CHECK(w->fd < 0 && dims >= 0 && dims <= BQ_TENSOR_DIMS && bq_dtype_name(dtype), "%s: bad tensor %s",
              name, dtype);
-    if (w->count == w->room) {
-        w->room = w->room ? 2 * w->room : 64;
-        w->at = realloc(w->at, (size_t)w->room * sizeof *w->at);
-        BQ_CHECK(w->at, "no memory for %d tensors", w->room);
-    }
+    w->at = bq_grow(w->at, w->count, &w->room, sizeof *w->at);
     bq_tensor *t = &w->at[w->count++];
-    *t = (bq_tensor){.name = strdup(name), .dtype = bq_dtype_name(dtype), .dims = dims};
-    BQ_CHECK(t->name, "no memory for a name");
+    *t = (bq_tensor){.name = bq_text_copy(name), .dtype = bq_dtype_name(dtype), .dims = dims};
     if (dims) memcpy(t->shape, shape, (size_t)dims * sizeof *shape);
     int64_t bits = bq_tensor_count(t) * bq_dtype_bits(dtype);
     BQ_CHECK(bits >= 0 && bits % 8 == 0, "%s: its shape does not fill bytes", name);
@@ -92,8 +86,7 @@ void bq_writer_open(bq_writer *w, const char *path) {
     if (w->count) qsort(w->at, (size_t)w->count, sizeof *w->at, by_dtype_and_name);
     char *text = header_text(w);
     bq_temp_name(temp, sizeof temp, path);
-    w->path = strdup(path), w->temp = strdup(temp);
-    BQ_CHECK(w->path && w->temp, "no memory for a path");
+    w->path = bq_text_copy(path), w->temp = bq_text_copy(temp);
     int err = bq_file_create(temp, &w->fd);
     BQ_CHECK(!err, "cannot create '%s': %s", temp, bq_file_why(err));
     w->hash = bq_hash_open();
@@ -121,9 +114,8 @@ uint64_t bq_writer_close(bq_writer *w) {
     if (!err) err = bq_file_rename(w->temp, w->path);
     BQ_CHECK(!err, "write of '%s' failed: %s", w->path, strerror(err));
     free(w->temp);
-    w->temp = NULL;
     uint64_t hash = bq_hash_close(w->hash);
-    w->hash = NULL;
+    w->temp = NULL, w->hash = NULL;
     bq_writer_drop(w);
     return hash;
 }
@@ -140,18 +132,10 @@ void bq_writer_drop(bq_writer *w) {
     free(w);
 }
 
-void bq_index_write(const char *path, size_t total, int count, const char *const *name,
-                    const char *const *file) {
-    json_t *map = json_object(), *index = NULL;
-    for (int i = 0; i < count; i++) {
-        BQ_CHECK(json_object_set_new(map, name[i], json_string(file[i])) == 0, "no memory for an index");
-    }
-    index = json_pack("{s:{s:I}, s:o}", "metadata", "total_size", (json_int_t)total, "weight_map", map);
+void bq_index_write(const char *path, size_t total, json_t *map) {
+    json_t *index =
+        json_pack("{s:{s:I}, s:o}", "metadata", "total_size", (json_int_t)total, "weight_map", map);
     BQ_CHECK(index, "no memory for an index");
-    size_t bytes;
-    char *text = bq_json_text_of(index, &bytes);
-    int err = bq_file_write_atomic(path, text, bytes);
-    BQ_CHECK(!err, "write of '%s' failed: %s", path, strerror(err));
-    free(text);
+    bq_json_write(path, index);
     json_decref(index);
 }

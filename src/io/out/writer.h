@@ -18,22 +18,20 @@ bq_writer *bq_writer_plan(void);
  * ends the job. */
 void bq_writer_add(bq_writer *w, const char *name, const char *dtype, int dims, const int64_t *shape);
 
-/* Sort the tensors, create the temporary file and write the header.  From now on `at` is in file order,
- * with offsets in the file. */
+/* Sort the tensors, create the temporary file and write the header.  Then `at` is in file order, with
+ * offsets. */
 void bq_writer_open(bq_writer *w, const char *path);
 int bq_writer_count(const bq_writer *w);
 const bq_tensor *bq_writer_at(const bq_writer *w, int i);
 /* Put the next bytes of the data, in portions of any size.  More than planned ends the job. */
 void bq_writer_put(bq_writer *w, const void *data, size_t bytes);
-/* fsync, rename, fsync the directory; free w.  Returns the XXH3 of the file.  If bytes are missing, ends
- * the job. */
+/* fsync, rename, fsync the directory; free w.  Returns the XXH3 of the file; missing bytes end the job.
+ * drop: give up, remove the temporary file, free w; NULL is fine. */
 uint64_t bq_writer_close(bq_writer *w);
-/* Give up: remove the temporary file, free w.  NULL is fine. */
 void bq_writer_drop(bq_writer *w);
 
-/* Write model.safetensors.index.json, whole or not at all: tensor name[i] is in file[i]; total: bytes of
+/* Write model.safetensors.index.json, whole or not at all.  map: tensor to file, freed here; total: bytes of
  * all tensors.  Ends the job when the disk fails. */
-void bq_index_write(const char *path, size_t total, int count, const char *const *name,
-                    const char *const *file);
+void bq_index_write(const char *path, size_t total, json_t *map);
 
 #endif

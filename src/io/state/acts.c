@@ -45,7 +45,7 @@ struct bq_acts {
     uint64_t *hash;  /* (samples) as logged */
     bool *has;       /* (samples) */
     record *waiting; /* records of samples that are written, but may not be on disk */
-    size_t count, room;
+    int count, room;
     double since; /* when the first of them began to wait */
 };
 
@@ -89,18 +89,18 @@ static _Noreturn void fail(const bq_acts *a, const char *what) {
 
 static bq_acts *make(const char *path, int64_t samples, int64_t tokens, int64_t hidden,
                      uint64_t fingerprint) {
-    BQ_CHECK(samples > 0 && tokens > 0 && hidden > 0, "a stream file of %" PRId64 " x %" PRId64 " x %" PRId64,
-             samples, tokens, hidden);
+    BQ_CHECK(samples > 0 && tokens > 0 && hidden > 0, "a stream file of %ld x %ld x %ld", (long)samples,
+             (long)tokens, (long)hidden);
     bq_acts *a = calloc(1, sizeof *a);
     BQ_CHECK(a, "no memory for a stream file");
     a->samples = samples, a->tokens = tokens, a->hidden = hidden;
     a->bytes = (size_t)(tokens * hidden) * sizeof(float);
     a->identity = identity_of(fingerprint, samples, tokens, hidden);
     a->fd = a->log = -1;
-    a->path = strdup(path);
+    a->path = bq_text_copy(path);
     a->hash = calloc((size_t)samples, sizeof *a->hash);
     a->has = calloc((size_t)samples, sizeof *a->has);
-    BQ_CHECK(a->path && a->hash && a->has, "no memory for the log of %" PRId64 " samples", samples);
+    BQ_CHECK(a->hash && a->has, "no memory for the log of %" PRId64 " samples", samples);
     return a;
 }
 
@@ -120,9 +120,7 @@ void bq_acts_create(bq_acts **out, const char *path, int64_t samples, int64_t to
     path_of_log(log, sizeof log, path);
     if (unlink(log) && errno != ENOENT) fail(a, "removal of the log");
     bq_h5_create(&h, path);
-    bq_h5_put_text(&h, "format", format);
-    bq_h5_put_int(&h, "version", BQ_I32, VERSION);
-    bq_h5_put_hex(&h, "fingerprint", fingerprint);
+    bq_h5_put_head(&h, format, VERSION, fingerprint);
     a->offset = bq_h5_put_data(&h, dataset, BQ_F32, 3, shape);
     bq_h5_fix(&h);
     bq_h5_commit(&h);
@@ -134,34 +132,21 @@ void bq_acts_create(bq_acts **out, const char *path, int64_t samples, int64_t to
 
 /* Returns a BQ_ACTS value; unless it is OK, h->why has the reason. */
 static int look(bq_h5 *h, const bq_acts *a, uint64_t fingerprint, int64_t *offset) {
-    char kind[64];
-    int64_t version, shape[3];
-    uint64_t print;
-    if (!bq_h5_get_text(h, "format", kind, sizeof kind)) return BQ_ACTS_TORN;
-    if (strcmp(kind, format)) bq_h5_refuse(h, "its format is '%s', not '%s'", kind, format);
-    if (!bq_h5_get_int(h, "version", 1, INT32_MAX, &version)) return BQ_ACTS_TORN;
-    if (version != VERSION) {
-        bq_h5_refuse(h, "its version is %" PRId64 ", not %d", version, VERSION);
-        return BQ_ACTS_FOREIGN;
-    }
-    if (!bq_h5_get_hex(h, "fingerprint", &print) || !bq_h5_get_data(h, dataset, BQ_F32, 3, shape, offset))
-        return BQ_ACTS_TORN;
-    if (print != fingerprint)
-        bq_h5_refuse(h, "its fingerprint is %016" PRIx64 ", not %016" PRIx64, print, fingerprint);
-    if (shape[0] != a->samples || shape[1] != a->tokens || shape[2] != a->hidden)
-        bq_h5_refuse(h,
-                     "its shape is %" PRId64 " x %" PRId64 " x %" PRId64 ", not %" PRId64 " x %" PRId64
-                     " x %" PRId64,
-                     shape[0], shape[1], shape[2], a->samples, a->tokens, a->hidden);
-    return h->why[0] ? BQ_ACTS_FOREIGN : BQ_ACTS_OK;
+    int64_t shape[3];
+    int status = bq_h5_get_head(h, format, VERSION, fingerprint);
+    if (status != BQ_H5_OK) return status;
+    if (!bq_h5_get_data(h, dataset, BQ_F32, 3, shape, offset)) return BQ_ACTS_TORN;
+    if (shape[0] == a->samples && shape[1] == a->tokens && shape[2] == a->hidden) return BQ_ACTS_OK;
+    bq_h5_refuse(h, "its shape is %ld x %ld x %ld, not %ld x %ld x %ld", (long)shape[0], (long)shape[1],
+                 (long)shape[2], (long)a->samples, (long)a->tokens, (long)a->hidden);
+    return BQ_ACTS_FOREIGN;
 }
 
 static void load_log(bq_acts *a) {
     char path[BQ_PATH], *data;
     size_t bytes;
     path_of_log(path, sizeof path, a->path);
-    if (bq_file_read(path, MAX_LOG, &data, &bytes))
-        return; /* then no sample counts, and all are made again */
+    if (bq_file_read(path, MAX_LOG, &data, &bytes)) return; /* then all samples are made again */
     bq_acts_parse(data, bytes, a->identity, a->samples, a->hash, a->has);
     free(data);
 }
@@ -178,10 +163,7 @@ int bq_acts_open(bq_acts **out, const char *path, int64_t samples, int64_t token
     if (status == BQ_ACTS_OK) a->fd = bq_h5_take(&h);
     bq_h5_close(&h);
     int err = status == BQ_ACTS_OK ? open_log(a) : 0;
-    if (err) {
-        status = BQ_ACTS_TORN;
-        bq_h5_refuse(&h, "%s", bq_file_why(err));
-    }
+    if (err) status = BQ_ACTS_TORN, bq_h5_refuse(&h, "%s", bq_file_why(err));
     if (status == BQ_ACTS_OK)
         load_log(a);
     else
@@ -192,7 +174,6 @@ int bq_acts_open(bq_acts **out, const char *path, int64_t samples, int64_t token
 }
 
 void bq_acts_join(bq_acts *a, const bq_comm *comm) { a->mpio = bq_mpio_open(comm, a->path, dataset); }
-
 bool bq_acts_joined(const bq_acts *a) { return a->mpio; }
 
 static int64_t place_of(const bq_acts *a, int64_t sample) {
@@ -218,7 +199,7 @@ static bool get(bq_acts *a, int64_t sample, float *data) {
 /* Sync the data, then append their records.  So a record never stands for data that a power failure could
  * lose. */
 static void flush(bq_acts *a) {
-    size_t bytes = a->count * sizeof(record);
+    size_t bytes = (size_t)a->count * sizeof(record);
     ssize_t n;
     errno = bq_fault("acts_sync") ? EIO : bq_raw_sync(a->fd);
     if (errno) fail(a, "sync");
@@ -231,23 +212,15 @@ static void flush(bq_acts *a) {
 }
 
 static void await_sync(bq_acts *a, record r) {
-    if (a->count == a->room) {
-        a->room = a->room ? 2 * a->room : 16;
-        a->waiting = realloc(a->waiting, a->room * sizeof r);
-        BQ_CHECK(a->waiting, "no memory for the log of %zu samples", a->room);
-    }
+    a->waiting = bq_grow(a->waiting, a->count, &a->room, sizeof r);
     if (a->count == 0) a->since = bq_seconds();
     a->waiting[a->count++] = r;
-    if (a->count * a->bytes >= BATCH || bq_seconds() - a->since >= BATCH_SECONDS) flush(a);
+    if ((size_t)a->count * a->bytes >= BATCH || bq_seconds() - a->since >= BATCH_SECONDS) flush(a);
 }
 
 void bq_acts_write(bq_acts *a, int64_t sample, const float *data) {
     record r = {.sample = sample, .hash = bq_hash_bytes(data, a->bytes)};
-    if (bq_fault("acts_write")) {
-        put(a, sample, a->tokens / 2, data);
-        errno = ENOSPC;
-        fail(a, "write");
-    }
+    if (bq_fault("acts_write")) put(a, sample, a->tokens / 2, data), errno = ENOSPC, fail(a, "write");
     put(a, sample, a->tokens, data);
     memcpy(r.magic, magic, sizeof magic);
     r.check = check_of(&r, a->identity);
@@ -274,12 +247,6 @@ bool bq_acts_whole(bq_acts *a, int64_t first, int64_t count) {
     for (int64_t s = first; s < first + count && all; s++) all = bq_acts_read(a, s, data);
     free(data);
     return all;
-}
-
-int64_t bq_acts_count(const bq_acts *a) {
-    int64_t n = 0;
-    for (int64_t s = 0; s < a->samples; s++) n += a->has[s];
-    return n;
 }
 
 bool bq_acts_read(bq_acts *a, int64_t sample, float *data) {

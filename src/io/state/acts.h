@@ -16,12 +16,8 @@
 
 typedef struct bq_acts bq_acts;
 
-enum {
-    BQ_ACTS_OK,
-    BQ_ACTS_ABSENT,  /* no such file */
-    BQ_ACTS_FOREIGN, /* another fingerprint, shape or version */
-    BQ_ACTS_TORN,    /* not a whole file of this kind, or not an own file */
-};
+/* As bq_h5_get_head says; foreign, too: another shape; torn, too: not an own file. */
+enum { BQ_ACTS_OK, BQ_ACTS_ABSENT, BQ_ACTS_FOREIGN, BQ_ACTS_TORN };
 
 /* Make a new file without samples; an old one and its log are replaced.  Ends the job when the disk fails,
  * or where the file system can tell that the whole stream does not fit.  The caller closes. */
@@ -45,11 +41,9 @@ bool bq_acts_joined(const bq_acts *a);
  * Ends the job when the disk fails.  Fault points acts_write, acts_log, acts_sync. */
 void bq_acts_write(bq_acts *a, int64_t sample, const float *data);
 
-/* Is there a record of the sample; of all in [first, first + count)?  And the number of samples that have
- * one.  Nothing is read. */
+/* Is there a record of the sample; of all in [first, first + count)?  Nothing is read. */
 bool bq_acts_has(const bq_acts *a, int64_t sample);
 bool bq_acts_has_all(const bq_acts *a, int64_t first, int64_t count);
-int64_t bq_acts_count(const bq_acts *a);
 
 /* Read a sample.  False if it is absent, cannot be read, or has not the logged hash; it then counts as
  * absent.  Fault point acts_read. */
@@ -63,9 +57,8 @@ void bq_acts_sync(bq_acts *a);
  * over stage for a joined file. */
 void bq_acts_close(bq_acts *a);
 
-/* Parse a log.  Sets hash[s] and has[s] for each whole record of a sample s < samples that has this
- * identity; the last record of a sample counts.  All other bytes are skipped.  Returns the number of
- * records used. */
+/* Parse a log.  Sets hash[s] and has[s] for each whole record of a sample s < samples that has this identity;
+ * the last record of a sample counts.  All other bytes are skipped.  Returns the number of records used.  */
 int64_t bq_acts_parse(const void *log, size_t bytes, uint64_t identity, int64_t samples, uint64_t *hash,
                       bool *has);
 

@@ -112,9 +112,7 @@ static void put_linear(bq_h5 *h, int index, bq_ckpt_linear l, int64_t *at) {
 }
 
 static void put_structure(bq_h5 *h, const bq_ckpt *c, offsets *at) {
-    bq_h5_put_text(h, "format", format);
-    bq_h5_put_int(h, "version", BQ_I32, VERSION);
-    bq_h5_put_hex(h, "fingerprint", c->fingerprint);
+    bq_h5_put_head(h, format, VERSION, c->fingerprint);
     bq_h5_put_int(h, "sweep", BQ_I32, c->sweep);
     bq_h5_put_int(h, "phase", BQ_I32, c->phase);
     bq_h5_put_int(h, "block", BQ_I32, c->block);
@@ -150,7 +148,7 @@ void bq_ckpt_write(const char *path, const bq_ckpt *c) {
 
 /* The rule of its grid is not there: scales say what it was for. */
 static bool get_scheme(bq_h5 *h, bq_scheme *s) {
-    static const bq_type known[] = {BQ_F32, BQ_BF16, BQ_F16};
+    static const bq_type known[3] = {BQ_F32, BQ_BF16, BQ_F16};
     int64_t element, symmetric;
     char text[8];
     if (!bq_h5_get_int(h, "bits", 0, 64, &element) || !bq_h5_get_int(h, "group", -1, INT32_MAX, &s->group) ||
@@ -158,7 +156,7 @@ static bool get_scheme(bq_h5 *h, bq_scheme *s) {
         !bq_h5_get_text(h, "scale_type", text, sizeof text))
         return false;
     s->element = (int)element, s->symmetric = symmetric;
-    for (size_t i = 0; i < sizeof known / sizeof *known; i++)
+    for (int i = 0; i < 3; i++)
         if (strcmp(text, bq_type_name(known[i])) == 0) return s->scale = known[i], true;
     return bq_h5_refuse(h, "scale type '%s' is unknown", text);
 }
@@ -192,7 +190,7 @@ static bool get_structure(bq_h5 *h, bq_ckpt *c, offsets *at) {
         int64_t steps;
         if (!bq_h5_get_data(h, "loss", BQ_F64, 1, &steps, &at->loss)) return false;
         if (steps != c->steps)
-            return bq_h5_refuse(h, "%" PRId64 " losses for %" PRId64 " steps", steps, c->steps);
+            return bq_h5_refuse(h, "%ld losses for %ld steps", (long)steps, (long)c->steps);
     }
     for (int i = 0; i < 2; i++) {
         int64_t shape[2];
@@ -208,23 +206,12 @@ static bool get_structure(bq_h5 *h, bq_ckpt *c, offsets *at) {
 
 /* Returns a BQ_CKPT value; unless it is OK, h->why has the reason. */
 static int look(bq_ckpt_file *f, const char *path, uint64_t fingerprint) {
-    bq_h5 *h = &f->h;
-    bq_ckpt *c = &f->head;
-    char kind[64];
-    int64_t version;
     uint64_t tag;
-    if (!bq_h5_open(h, path, &tag)) return h->absent ? BQ_CKPT_ABSENT : BQ_CKPT_TORN;
-    if (!bq_h5_get_text(h, "format", kind, sizeof kind)) return BQ_CKPT_TORN;
-    if (strcmp(kind, format)) bq_h5_refuse(h, "its format is '%s', not '%s'", kind, format);
-    if (!bq_h5_get_int(h, "version", 1, INT32_MAX, &version)) return BQ_CKPT_TORN;
-    if (version != VERSION) bq_h5_refuse(h, "its version is %" PRId64 ", not %d", version, VERSION);
-    if (h->why[0]) return BQ_CKPT_FOREIGN;
-    if (!bq_h5_get_hex(h, "fingerprint", &c->fingerprint)) return BQ_CKPT_TORN;
-    if (c->fingerprint != fingerprint) {
-        bq_h5_refuse(h, "its fingerprint is %016" PRIx64 ", not %016" PRIx64, c->fingerprint, fingerprint);
-        return BQ_CKPT_FOREIGN;
-    }
-    return get_structure(h, c, &f->at) ? BQ_CKPT_OK : BQ_CKPT_TORN;
+    if (!bq_h5_open(&f->h, path, &tag)) return f->h.absent ? BQ_CKPT_ABSENT : BQ_CKPT_TORN;
+    int status = bq_h5_get_head(&f->h, format, VERSION, fingerprint);
+    f->head.fingerprint = fingerprint;
+    if (status == BQ_H5_OK && !get_structure(&f->h, &f->head, &f->at)) status = BQ_CKPT_TORN;
+    return status;
 }
 
 int bq_ckpt_open(bq_ckpt_file **out, const char *path, uint64_t fingerprint, bq_ckpt *head, char *why) {
@@ -234,11 +221,8 @@ int bq_ckpt_open(bq_ckpt_file **out, const char *path, uint64_t fingerprint, bq_
     if (why) memcpy(why, f->h.why, BQ_WHY);
     *head = f->head;
     bq_h5_detach(&f->h);
-    if (status != BQ_CKPT_OK) {
-        bq_ckpt_close(f);
-        f = NULL;
-    }
-    *out = f;
+    *out = status == BQ_CKPT_OK ? f : NULL;
+    if (!*out) bq_ckpt_close(f);
     return status;
 }
 
@@ -257,10 +241,10 @@ void bq_ckpt_read_rows(bq_ckpt_file *f, int linear, bq_ckpt_part part, int64_t f
     bq_mat m = *part_of(&f->head.linear[linear], (int)part);
     BQ_CHECK(to.type == m.type && to.cols == m.cols && first >= 0 && to.rows >= 0 &&
                  to.rows <= m.rows - first,
-             "rows %" PRId64 " + %" PRId64 " of %s of linear %d of '%s'", first, to.rows, part_name[part],
-             linear, f->h.path);
+             "rows %ld + %ld of %s of linear %d of '%s'", (long)first, (long)to.rows, part_name[part], linear,
+             f->h.path);
     int64_t skip = first * m.cols * (int64_t)bq_type_size(m.type);
-    if (!bq_h5_read(&f->h, f->at.part[linear][part] + skip, to)) BQ_DIE("'%s': %s", f->h.path, f->h.why);
+    bq_h5_must_read(&f->h, f->at.part[linear][part] + skip, to);
 }
 
 void bq_ckpt_read(bq_ckpt_file *f, int linear, bq_ckpt_part part, bq_mat to) {
@@ -274,13 +258,11 @@ void bq_ckpt_read_norm(bq_ckpt_file *f, int norm, bq_mat to) {
     BQ_CHECK(norm >= 0 && norm < 2 && to.type == BQ_F32 && to.rows == 1 && f->head.norm[norm].rows == 1 &&
                  to.cols == f->head.norm[norm].cols,
              "norm %d of '%s' is not of %" PRId64 " values", norm, f->h.path, to.cols);
-    if (!bq_h5_read(&f->h, f->at.norm[norm], to)) BQ_DIE("'%s': %s", f->h.path, f->h.why);
+    bq_h5_must_read(&f->h, f->at.norm[norm], to);
 }
 
 void bq_ckpt_read_loss(bq_ckpt_file *f, double *loss) {
-    if (f->head.steps == 0) return;
-    if (!bq_h5_read(&f->h, f->at.loss, bq_mat_host(loss, 1, f->head.steps, BQ_F64)))
-        BQ_DIE("'%s': %s", f->h.path, f->h.why);
+    if (f->head.steps > 0) bq_h5_must_read(&f->h, f->at.loss, bq_mat_host(loss, 1, f->head.steps, BQ_F64));
 }
 
 void bq_ckpt_close(bq_ckpt_file *f) {

@@ -50,18 +50,13 @@ typedef enum {
  * does not fit ends the job. */
 void bq_ckpt_path(char *out, size_t n, const char *run_dir, int sweep, int phase, int block);
 
-/* Write c, whose data are in host memory (ld may exceed cols).  The folder must exist.  Ends the job when
- * the disk fails; the old file stays until the new one is whole.  A c that breaks the rules above is a bug
- * and ends the job.  Fault points ckpt_write (half of the temporary file is written) and ckpt_rename (all
- * of it, but not renamed). */
+/* Write c, whose data are in host memory (ld may exceed cols), to a folder that exists.  Ends the job when
+ * the disk fails or c breaks the rules above; the old file stays until the new one is whole.  Fault points
+ * ckpt_write (half of the temporary file is written) and ckpt_rename (all of it, but not renamed). */
 void bq_ckpt_write(const char *path, const bq_ckpt *c);
 
-enum {
-    BQ_CKPT_OK,
-    BQ_CKPT_ABSENT,  /* no such file */
-    BQ_CKPT_FOREIGN, /* whole, but of another fingerprint or version */
-    BQ_CKPT_TORN,    /* damaged, or not a checkpoint */
-};
+/* As bq_h5_get_head says. */
+enum { BQ_CKPT_OK, BQ_CKPT_ABSENT, BQ_CKPT_FOREIGN, BQ_CKPT_TORN };
 
 typedef struct bq_ckpt_file bq_ckpt_file;
 
@@ -70,8 +65,7 @@ typedef struct bq_ckpt_file bq_ckpt_file;
  * NULL) and *f is NULL.  On BQ_CKPT_OK the caller closes. */
 int bq_ckpt_open(bq_ckpt_file **f, const char *path, uint64_t fingerprint, bq_ckpt *head, char *why);
 
-/* The same from the seal alone: has the file one for its size and with this fingerprint?  Reads a few
- * bytes. */
+/* The same from the seal alone, by its size and fingerprint.  Reads a few bytes. */
 int bq_ckpt_peek(const char *path, uint64_t fingerprint);
 
 /* Read a part, or its rows [first, first + to.rows), a norm, the losses into host memory of the part's type

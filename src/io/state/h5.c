@@ -10,7 +10,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 _Static_assert(sizeof(hid_t) == sizeof(int64_t), "handles are kept as int64_t");
@@ -68,26 +67,15 @@ static int64_t must(bq_h5 *h, int64_t result) {
     return result;
 }
 
-static char *text_of(const char *path) {
-    char *s = strdup(path);
-    BQ_CHECK(s, "no memory for a path");
-    return s;
-}
-
-/* The oldest structures, whatever the library's default is: our reader and every HDF5 know them. */
-static hid_t earliest(bq_h5 *h) {
-    hid_t plist = must(h, H5Pcreate(H5P_FILE_ACCESS));
-    must(h, H5Pset_libver_bounds(plist, H5F_LIBVER_EARLIEST, H5F_LIBVER_LATEST));
-    return plist;
-}
-
 void bq_h5_create(bq_h5 *h, const char *path) {
     bq_h5_init();
     char temp[BQ_PATH + 32];
     bq_temp_name(temp, sizeof temp, path);
-    *h = (bq_h5){.fd = -1, .path = text_of(path), .temp = text_of(temp)};
+    *h = (bq_h5){.fd = -1, .path = bq_text_copy(path), .temp = bq_text_copy(temp)};
     if (bq_fault("h5_create")) errno = ENOSPC, bq_h5_fail(h, "write");
-    hid_t plist = earliest(h);
+    /* The oldest structures, whatever the library's default is: our reader and every HDF5 know them. */
+    hid_t plist = must(h, H5Pcreate(H5P_FILE_ACCESS));
+    must(h, H5Pset_libver_bounds(plist, H5F_LIBVER_EARLIEST, H5F_LIBVER_LATEST));
     h->file = must(h, H5Fcreate(h->temp, H5F_ACC_EXCL, H5P_DEFAULT, plist));
     must(h, H5Pclose(plist));
     bq_h5_put_group(h, NULL);
@@ -95,13 +83,10 @@ void bq_h5_create(bq_h5 *h, const char *path) {
 
 void bq_h5_put_group(bq_h5 *h, const char *name) {
     if (h->at) must(h, H5Gclose(h->at));
-    if (!name) {
-        h->at = must(h, H5Gopen2(h->file, "/", H5P_DEFAULT));
-        return;
-    }
     hid_t plist = must(h, H5Pcreate(H5P_GROUP_CREATE));
     must(h, H5Pset_obj_track_times(plist, 0));
-    h->at = must(h, H5Gcreate2(h->file, name, H5P_DEFAULT, plist, H5P_DEFAULT));
+    h->at = must(h, name ? H5Gcreate2(h->file, name, H5P_DEFAULT, plist, H5P_DEFAULT)
+                         : H5Gopen2(h->file, "/", H5P_DEFAULT));
     must(h, H5Pclose(plist));
 }
 
@@ -126,10 +111,12 @@ void bq_h5_put_text(bq_h5 *h, const char *name, const char *text) {
     must(h, H5Tclose(type));
 }
 
-void bq_h5_put_hex(bq_h5 *h, const char *name, uint64_t value) {
+void bq_h5_put_head(bq_h5 *h, const char *format, int version, uint64_t fingerprint) {
     char text[17];
-    snprintf(text, sizeof text, "%016" PRIx64, value);
-    bq_h5_put_text(h, name, text);
+    snprintf(text, sizeof text, "%016" PRIx64, fingerprint);
+    bq_h5_put_text(h, "format", format);
+    bq_h5_put_int(h, "version", BQ_I32, version);
+    bq_h5_put_text(h, "fingerprint", text);
 }
 
 int64_t bq_h5_put_data(bq_h5 *h, const char *name, bq_type type, int rank, const int64_t *shape) {
@@ -180,11 +167,9 @@ void bq_h5_seal(bq_h5 *h, uint64_t tag) {
 
 void bq_h5_commit(bq_h5 *h) {
     if ((errno = bq_fault("h5_sync") ? EIO : bq_raw_sync(h->fd))) bq_h5_fail(h, "write");
-    int rc = close(h->fd);
+    if (close(h->fd)) bq_h5_fail(h, "write");
     h->fd = -1;
-    if (rc) bq_h5_fail(h, "write");
-    errno = bq_file_rename(h->temp, h->path);
-    if (errno) bq_h5_fail(h, "rename");
+    if ((errno = bq_file_rename(h->temp, h->path))) bq_h5_fail(h, "rename");
     free(h->temp);
     h->temp = NULL;
     bq_h5_close(h);

@@ -39,18 +39,16 @@ typedef struct {
  * systems refuse HDF5's locks, and our files do not need them.  create calls it. */
 void bq_h5_init(void);
 
-/* Making a file. */
-
-/* Create the temporary file (bq_temp_name). */
+/* Making a file.  Create the temporary file (bq_temp_name). */
 void bq_h5_create(bq_h5 *h, const char *path);
 /* Make a group in the root and put into it from now on; NULL goes back to the root. */
 void bq_h5_put_group(bq_h5 *h, const char *name);
-/* Put a scalar attribute; type BQ_I32 or BQ_I64. */
+/* Put a scalar attribute (BQ_I32 or BQ_I64), or a text: a string of fixed length strlen + 1,
+ * null-terminated. */
 void bq_h5_put_int(bq_h5 *h, const char *name, bq_type type, int64_t value);
-/* Put a text attribute: a string of fixed length strlen + 1, null-terminated. */
 void bq_h5_put_text(bq_h5 *h, const char *name, const char *text);
-/* Put a text attribute of 16 hexadecimal digits. */
-void bq_h5_put_hex(bq_h5 *h, const char *name, uint64_t value);
+/* Put what each file begins with: format, version and fingerprint, in the root. */
+void bq_h5_put_head(bq_h5 *h, const char *format, int version, uint64_t fingerprint);
 /* Put a dataset and reserve its space; rank 1 to 3, all sizes > 0.  Returns the offset of its data in the
  * file. */
 int64_t bq_h5_put_data(bq_h5 *h, const char *name, bq_type type, int rank, const int64_t *shape);
@@ -62,30 +60,31 @@ void bq_h5_write(bq_h5 *h, int64_t offset, bq_mat data);
 void bq_h5_seal(bq_h5 *h, uint64_t tag);
 /* Sync, rename to path, sync the directory, close. */
 void bq_h5_commit(bq_h5 *h);
-/* Remove the temporary file and end the job with "<what> of '<path>' failed: <text of errno>": what all
- * functions above do when a call fails.  Public for fault points. */
+/* Remove the temporary file and end the job with "<what> of '<path>' failed: <text of errno>", as all
+ * functions above do when a call fails. */
 _Noreturn void bq_h5_fail(bq_h5 *h, const char *what);
 /* The reason why the last call of the HDF5 library failed, as text. */
 const char *bq_h5_reason(char text[BQ_WHY]);
 
-/* Reading a file. */
-
-/* Open for reading.  tag NULL: do not look for a seal.  Else a seal must be there and agree with all bytes,
- * before the structure is read; *tag is its tag.  On false nothing stays open; why and absent are set. */
+/* Reading a file.  Open: tag NULL: do not look for a seal.  Else a seal must be there and agree with all
+ * bytes, before the structure is read; *tag is its tag.  On false nothing stays open; why and absent are
+ * set. */
 bool bq_h5_open(bq_h5 *h, const char *path, uint64_t *tag);
 /* The same for an own file (base/open.h) without a seal, with a descriptor that may also write.  take hands
  * it to the caller and closes the rest: so what is written to is the file that was checked. */
 bool bq_h5_open_rw(bq_h5 *h, const char *path);
 int bq_h5_take(bq_h5 *h);
-/* Look names up in this group of the root from now on; NULL: in the root.  A link that is not hard is
- * refused, here and below. */
+/* Look names up in this group of the root from now on; NULL: in the root.  Only hard links are followed. */
 bool bq_h5_get_group(bq_h5 *h, const char *name);
-/* A scalar integer attribute of 1 to 8 bytes, min <= value <= max. */
+/* A scalar attribute: an integer of 1 to 8 bytes in [min, max]; a text of fixed length, at most 255 bytes
+ * without control characters, shorter than size, out is terminated; 16 hexadecimal digits. */
 bool bq_h5_get_int(bq_h5 *h, const char *name, int64_t min, int64_t max, int64_t *value);
-/* A text attribute of fixed length, at most 255 bytes without control characters, shorter than size.  out
- * is terminated. */
 bool bq_h5_get_text(bq_h5 *h, const char *name, char *out, size_t size);
 bool bq_h5_get_hex(bq_h5 *h, const char *name, uint64_t *value);
+/* Has the file this format, version and fingerprint?  Foreign: a whole file of another version or
+ * fingerprint; torn: damaged, or of another format.  Unless it is OK, h->why has the reason. */
+enum { BQ_H5_OK, BQ_H5_ABSENT, BQ_H5_FOREIGN, BQ_H5_TORN };
+int bq_h5_get_head(bq_h5 *h, const char *format, int version, uint64_t fingerprint);
 /* Is there anything of that name? */
 bool bq_h5_has_data(bq_h5 *h, const char *name);
 /* Shape and offset of a contiguous dataset of exactly this type and rank, all sizes > 0, inside the file. */
@@ -94,6 +93,7 @@ bool bq_h5_get_data(bq_h5 *h, const char *name, bq_type type, int rank, int64_t 
 void bq_h5_detach(bq_h5 *h);
 /* Read packed rows at an offset into a host view. */
 bool bq_h5_read(bq_h5 *h, int64_t offset, bq_mat to);
+void bq_h5_must_read(bq_h5 *h, int64_t offset, bq_mat to); /* a read that fails ends the job */
 /* For checks of a caller's own: keep the reason if it is the first; returns false. */
 bool bq_h5_refuse(bq_h5 *h, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 

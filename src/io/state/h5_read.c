@@ -10,7 +10,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 enum { MAX_TEXT = 255, MAX_RANK = 32 };
 
@@ -47,15 +46,13 @@ static bool open_raw(bq_h5 *h, int flags, uint64_t *tag) {
 }
 
 static bool open_as(bq_h5 *h, const char *path, int flags, uint64_t *tag) {
-    *h = (bq_h5){.fd = -1, .path = strdup(path)};
-    BQ_CHECK(h->path, "no memory for a path");
+    *h = (bq_h5){.fd = -1, .path = bq_text_copy(path)};
     if (open_raw(h, flags, tag) && bq_h5_load_super(h) && bq_h5_get_group(h, NULL)) return true;
     bq_h5_close(h);
     return false;
 }
 
 bool bq_h5_open(bq_h5 *h, const char *path, uint64_t *tag) { return open_as(h, path, O_RDONLY, tag); }
-
 bool bq_h5_open_rw(bq_h5 *h, const char *path) { return open_as(h, path, O_RDWR, NULL); }
 
 int bq_h5_take(bq_h5 *h) {
@@ -202,6 +199,22 @@ bool bq_h5_get_hex(bq_h5 *h, const char *name, uint64_t *value) {
     return true;
 }
 
+int bq_h5_get_head(bq_h5 *h, const char *format, int version, uint64_t fingerprint) {
+    char kind[64];
+    int64_t number;
+    uint64_t print = 0;
+    if (!bq_h5_get_text(h, "format", kind, sizeof kind)) return BQ_H5_TORN;
+    if (strcmp(kind, format))
+        return bq_h5_refuse(h, "its format is '%s', not '%s'", kind, format), BQ_H5_TORN;
+    if (!bq_h5_get_int(h, "version", 1, INT32_MAX, &number)) return BQ_H5_TORN;
+    if (number != version)
+        return bq_h5_refuse(h, "its version is %" PRId64 ", not %d", number, version), BQ_H5_FOREIGN;
+    if (!bq_h5_get_hex(h, "fingerprint", &print)) return BQ_H5_TORN;
+    if (print == fingerprint) return BQ_H5_OK;
+    bq_h5_refuse(h, "its fingerprint is %016" PRIx64 ", not %016" PRIx64, print, fingerprint);
+    return BQ_H5_FOREIGN;
+}
+
 /* Is it HDF5's description of this type: class, order and sign, size, precision, a float's exponent and
  * mantissa? */
 static bool is_type(bq_h5_part m, bq_type type) {
@@ -267,4 +280,8 @@ bool bq_h5_read(bq_h5 *h, int64_t offset, bq_mat m) {
                                 : !bq_raw_read(h->fd, bq_mat_at(m, r, 0), row, offset + r * (int64_t)row))
             return bq_h5_refuse(h, "read failed: %s", strerror(errno));
     return true;
+}
+
+void bq_h5_must_read(bq_h5 *h, int64_t offset, bq_mat to) {
+    if (!bq_h5_read(h, offset, to)) BQ_DIE("'%s': %s", h->path, h->why);
 }

@@ -26,9 +26,8 @@ bool bq_h5_broken(bq_h5 *h, const char *what) {
 }
 
 static bool too_new(bq_h5 *h) {
-    return bq_h5_refuse(h,
-                        "in a newer HDF5 format than is read here: write it with libver='earliest' (h5py), "
-                        "or make it by tools/prepare.py");
+    return bq_h5_refuse(h, "in a newer HDF5 format than is read here: write it with libver='earliest' "
+                           "(h5py), or make it by tools/prepare.py");
 }
 
 static bool load(bq_h5 *h, uint64_t at, size_t bytes, void *to) {

@@ -16,14 +16,6 @@ static void read_holder(int fd, char who[128]) {
     who[strcspn(who, "\n")] = 0;
 }
 
-static int refuse_holder(int fd, const char *run_dir) {
-    char who[128];
-    read_holder(fd, who);
-    close(fd);
-    return bq_refuse(BQ_USAGE, "%s is in use by another run (%s); wait for its end, or give another --out",
-                     run_dir, who[0] ? who : "of which nothing is known");
-}
-
 /* Write who holds the lock, for messages.  The lock does not depend on it. */
 static void sign(int fd) {
     char host[64] = "", text[128];
@@ -34,14 +26,20 @@ static void sign(int fd) {
 }
 
 int bq_lock_take(bq_lock *lock, const char *run_dir) {
-    char path[BQ_PATH];
+    char path[BQ_PATH], who[128];
     struct flock whole = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
     *lock = (bq_lock){0};
     bq_path_join(path, sizeof path, run_dir, "ckpt/lock");
     int fd, err = bq_file_open_own(path, O_RDWR | O_CREAT, &fd);
     if (err) return bq_refuse(BQ_USAGE, "cannot open '%s': %s", path, bq_file_why(err));
     if (bq_fault("lock_take") ? (errno = ENOLCK, -1) : fcntl(fd, F_OFD_SETLK, &whole)) {
-        if (errno == EAGAIN || errno == EACCES) return refuse_holder(fd, run_dir);
+        if (errno == EAGAIN || errno == EACCES) {
+            read_holder(fd, who);
+            close(fd);
+            return bq_refuse(BQ_USAGE,
+                             "%s is in use by another run (%s); wait for its end, or give another --out",
+                             run_dir, who[0] ? who : "of which nothing is known");
+        }
         bq_log(BQ_WARN, "no lock on '%s' (%s): see to it that only one run uses this directory", path,
                strerror(errno));
     }

@@ -38,14 +38,10 @@ static bq_inside_file *new_file(const bq_inside *head) {
     return f;
 }
 
-/* -- writing --------------------------------------------------------------------------------------------- */
-
 static void put_structure(bq_inside_file *f) {
     bq_h5 *h = &f->h;
     const bq_inside *in = &f->head;
-    bq_h5_put_text(h, "format", format);
-    bq_h5_put_int(h, "version", BQ_I32, VERSION);
-    bq_h5_put_hex(h, "fingerprint", in->fingerprint);
+    bq_h5_put_head(h, format, VERSION, in->fingerprint);
     bq_h5_put_int(h, "sweep", BQ_I32, in->sweep);
     bq_h5_put_int(h, "phase", BQ_I32, in->phase);
     bq_h5_put_int(h, "pass", BQ_I32, in->pass);
@@ -92,32 +88,19 @@ void bq_inside_commit(bq_inside_file *f) {
     free(f);
 }
 
-/* -- reading --------------------------------------------------------------------------------------------- */
-
 static bool is_equal(bq_h5 *h, const char *name, int expected) {
     int64_t value;
     if (!bq_h5_get_int(h, name, 0, INT32_MAX, &value)) return false;
     return value == expected || bq_h5_refuse(h, "its %s is %" PRId64 ", not %d", name, value, expected);
 }
 
-static bool get_identity(bq_h5 *h, const bq_inside *in) {
-    char kind[64];
-    uint64_t fingerprint;
-    if (!bq_h5_get_text(h, "format", kind, sizeof kind)) return false;
-    if (strcmp(kind, format)) return bq_h5_refuse(h, "its format is '%s', not '%s'", kind, format);
-    if (!is_equal(h, "version", VERSION) || !bq_h5_get_hex(h, "fingerprint", &fingerprint)) return false;
-    if (fingerprint != in->fingerprint)
-        return bq_h5_refuse(h, "its fingerprint is %016" PRIx64 ", not %016" PRIx64, fingerprint,
-                            in->fingerprint);
-    return is_equal(h, "sweep", in->sweep) && is_equal(h, "phase", in->phase) &&
-           is_equal(h, "block", in->block);
-}
-
 static bool get_structure(bq_inside_file *f) {
     bq_h5 *h = &f->h;
     bq_inside *in = &f->head;
     int64_t pass, shape[2], at;
-    if (!get_identity(h, in) || !bq_h5_get_int(h, "pass", 0, INT32_MAX, &pass) ||
+    if (bq_h5_get_head(h, format, VERSION, in->fingerprint) != BQ_H5_OK || !is_equal(h, "sweep", in->sweep) ||
+        !is_equal(h, "phase", in->phase) || !is_equal(h, "block", in->block) ||
+        !bq_h5_get_int(h, "pass", 0, INT32_MAX, &pass) ||
         !bq_h5_get_int(h, "steps", 1, MAX_STEPS, &in->steps) ||
         !bq_h5_get_data(h, "loss", BQ_F64, 1, shape, &f->loss))
         return false;
@@ -174,15 +157,12 @@ int bq_inside_find(bq_inside_file **f, const char *run_dir, bq_inside *inside) {
 
 static bool glance_at(const char *path, bq_inside *in) {
     bq_h5 h;
-    char kind[64];
-    uint64_t fingerprint;
     int64_t sweep, phase, pass;
-    bool good = bq_h5_open(&h, path, NULL) && bq_h5_get_text(&h, "format", kind, sizeof kind) &&
-                strcmp(kind, format) == 0 && bq_h5_get_hex(&h, "fingerprint", &fingerprint) &&
-                fingerprint == in->fingerprint && bq_h5_get_int(&h, "sweep", 0, INT32_MAX, &sweep) &&
-                bq_h5_get_int(&h, "phase", 0, INT32_MAX, &phase) &&
-                bq_h5_get_int(&h, "pass", 0, INT32_MAX, &pass) &&
-                bq_h5_get_int(&h, "steps", 1, MAX_STEPS, &in->steps);
+    bool good =
+        bq_h5_open(&h, path, NULL) && bq_h5_get_head(&h, format, VERSION, in->fingerprint) == BQ_H5_OK &&
+        bq_h5_get_int(&h, "sweep", 0, INT32_MAX, &sweep) &&
+        bq_h5_get_int(&h, "phase", 0, INT32_MAX, &phase) && bq_h5_get_int(&h, "pass", 0, INT32_MAX, &pass) &&
+        bq_h5_get_int(&h, "steps", 1, MAX_STEPS, &in->steps);
     bq_h5_close(&h);
     if (good) in->sweep = (int)sweep, in->phase = (int)phase, in->pass = (int)pass;
     return good;
@@ -200,17 +180,13 @@ bool bq_inside_glance(const char *run_dir, bq_inside *inside) {
     return found;
 }
 
-static void must(bq_inside_file *f, bool good) {
-    if (!good) BQ_DIE("'%s': %s", f->h.path, f->h.why);
-}
-
 void bq_inside_read(bq_inside_file *f, int part, int64_t first, bq_mat to) {
     check_part(f, part, first, to);
-    must(f, bq_h5_read(&f->h, f->at[part] + first * to.cols * (int64_t)sizeof(float), to));
+    bq_h5_must_read(&f->h, f->at[part] + first * to.cols * (int64_t)sizeof(float), to);
 }
 
 void bq_inside_read_loss(bq_inside_file *f, double *loss) {
-    must(f, bq_h5_read(&f->h, f->loss, bq_mat_host(loss, 1, f->head.steps, BQ_F64)));
+    bq_h5_must_read(&f->h, f->loss, bq_mat_host(loss, 1, f->head.steps, BQ_F64));
 }
 
 void bq_inside_close(bq_inside_file *f) {

@@ -4,11 +4,11 @@
 #include "base/die.h"
 #include "base/meter.h"
 #include "comm/heartbeat.h"
+#include "io/files.h"
 #include "io/state/h5.h"
 
 #include <hdf5.h>
 #include <stdlib.h>
-#include <string.h>
 
 /* MPI counts with an int, so a transfer must be smaller. */
 enum { PIECE = 1 << 28 }; /* floats */
@@ -33,8 +33,7 @@ bq_mpio *bq_mpio_open(const bq_comm *comm, const char *path, const char *name) {
     bq_mpio *m = calloc(1, sizeof *m);
     BQ_CHECK(m, "no memory for a stream file");
     m->comm = comm;
-    m->path = strdup(path);
-    BQ_CHECK(m->path, "no memory for a path");
+    m->path = bq_text_copy(path);
     hid_t plist = must(path, "open", H5Pcreate(H5P_FILE_ACCESS));
     must(path, "open", H5Pset_fapl_mpio(plist, comm->stage, MPI_INFO_NULL));
     must(path, "open", H5Pset_libver_bounds(plist, H5F_LIBVER_EARLIEST, H5F_LIBVER_LATEST));
@@ -52,19 +51,9 @@ bq_mpio *bq_mpio_open(const bq_comm *comm, const char *path, const char *name) {
     return m;
 }
 
-/* One transfer; negative: it failed.  Transfers are independent, as the default property list says. */
-typedef herr_t transfer(bq_mpio *m, hid_t memory, float *data);
-
-static herr_t put(bq_mpio *m, hid_t memory, float *data) {
-    return H5Dwrite(m->data, H5T_NATIVE_FLOAT, memory, m->space, H5P_DEFAULT, data);
-}
-
-static herr_t get(bq_mpio *m, hid_t memory, float *data) {
-    return H5Dread(m->data, H5T_NATIVE_FLOAT, memory, m->space, H5P_DEFAULT, data);
-}
-
-/* Move a sample in pieces; time and bytes are counted. */
-static herr_t move(bq_mpio *m, int64_t sample, int64_t tokens, float *data, transfer *one, int64_t *counter) {
+/* Write or read a sample in pieces; time and bytes are counted.  Negative: it failed.  Transfers are
+ * independent, as the default property list says. */
+static herr_t move(bq_mpio *m, int64_t sample, int64_t tokens, float *data, bool write) {
     double start = bq_seconds();
     hsize_t step = PIECE / m->hidden ? PIECE / m->hidden : 1, end = (hsize_t)tokens;
     herr_t code = 0;
@@ -73,8 +62,14 @@ static herr_t move(bq_mpio *m, int64_t sample, int64_t tokens, float *data, tran
         const hsize_t count[3] = {1, n, m->hidden}, values = n * m->hidden;
         hid_t memory = must(m->path, "selection", H5Screate_simple(1, &values, NULL));
         must(m->path, "selection", H5Sselect_hyperslab(m->space, H5S_SELECT_SET, from, NULL, count, NULL));
-        code = bq_fault("mpio") ? -1 : one(m, memory, data + at * m->hidden);
-        if (code >= 0) *counter += (int64_t)(values * sizeof *data);
+        float *piece = data + at * m->hidden;
+        if (bq_fault("mpio"))
+            code = -1;
+        else if (write)
+            code = H5Dwrite(m->data, H5T_NATIVE_FLOAT, memory, m->space, H5P_DEFAULT, piece);
+        else
+            code = H5Dread(m->data, H5T_NATIVE_FLOAT, memory, m->space, H5P_DEFAULT, piece);
+        if (code >= 0) *(write ? &bq_spent.written : &bq_spent.read) += (int64_t)(values * sizeof *data);
         H5Sclose(memory);
     }
     bq_spent.files += bq_seconds() - start;
@@ -82,11 +77,11 @@ static herr_t move(bq_mpio *m, int64_t sample, int64_t tokens, float *data, tran
 }
 
 void bq_mpio_write(bq_mpio *m, int64_t sample, int64_t tokens, const float *data) {
-    must(m->path, "write", move(m, sample, tokens, (float *)data, put, &bq_spent.written));
+    must(m->path, "write", move(m, sample, tokens, (float *)data, true));
 }
 
 bool bq_mpio_read(bq_mpio *m, int64_t sample, int64_t tokens, float *data) {
-    return move(m, sample, tokens, data, get, &bq_spent.read) >= 0;
+    return move(m, sample, tokens, data, false) >= 0;
 }
 
 void bq_mpio_sync(bq_mpio *m) {

@@ -16,39 +16,31 @@ _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "files are little-endi
 
 enum { CHUNK = 1 << 18 }; /* a chunk is still in the L2 cache when it is hashed */
 
-/* Count the seconds since `start` and the bytes as spent on files; returns good. */
-static bool spend(double start, int64_t *counter, size_t bytes, bool good) {
+/* Read to `to`, or write what is at `from`; the other is NULL.  Time and bytes are counted as spent on
+ * files. */
+static bool move(int fd, char *to, const char *from, size_t bytes, int64_t offset) {
+    double start = bq_seconds();
+    size_t done = 0;
+    while (done < bytes) {
+        size_t want = bytes - done < 1 << 30 ? bytes - done : 1 << 30;
+        off_t at = offset + (int64_t)done;
+        ssize_t n = to ? pread(fd, to + done, want, at) : pwrite(fd, from + done, want, at);
+        if (n < 0 && errno == EINTR) continue;
+        if (n == 0) errno = to ? EIO : ENOSPC;
+        if (n <= 0) break;
+        done += (size_t)n;
+    }
     bq_spent.files += bq_seconds() - start;
-    *counter += (int64_t)bytes;
-    return good;
+    *(to ? &bq_spent.read : &bq_spent.written) += (int64_t)done;
+    return done == bytes;
 }
 
 bool bq_raw_read(int fd, void *data, size_t bytes, int64_t offset) {
-    double start = bq_seconds();
-    size_t done = 0;
-    while (done < bytes) {
-        size_t want = bytes - done < 1 << 30 ? bytes - done : 1 << 30;
-        ssize_t n = pread(fd, (char *)data + done, want, offset + (int64_t)done);
-        if (n < 0 && errno == EINTR) continue;
-        if (n == 0) errno = EIO;
-        if (n <= 0) break;
-        done += (size_t)n;
-    }
-    return spend(start, &bq_spent.read, done, done == bytes);
+    return move(fd, data, NULL, bytes, offset);
 }
 
 bool bq_raw_write(int fd, const void *data, size_t bytes, int64_t offset) {
-    double start = bq_seconds();
-    size_t done = 0;
-    while (done < bytes) {
-        size_t want = bytes - done < 1 << 30 ? bytes - done : 1 << 30;
-        ssize_t n = pwrite(fd, (const char *)data + done, want, offset + (int64_t)done);
-        if (n < 0 && errno == EINTR) continue;
-        if (n == 0) errno = ENOSPC;
-        if (n <= 0) break;
-        done += (size_t)n;
-    }
-    return spend(start, &bq_spent.written, done, done == bytes);
+    return move(fd, NULL, data, bytes, offset);
 }
 
 int bq_raw_sync(int fd) {
@@ -108,8 +100,8 @@ bool bq_seal_check(int fd, bool every, int64_t *size, uint64_t *tag) {
     struct stat st;
     seal s;
     uint64_t hash;
-    if (fstat(fd, &st) || st.st_size < BQ_SEAL) return false;
-    if (!bq_raw_read(fd, &s, sizeof s, st.st_size - BQ_SEAL)) return false;
+    if (fstat(fd, &st) || st.st_size < BQ_SEAL || !bq_raw_read(fd, &s, sizeof s, st.st_size - BQ_SEAL))
+        return false;
     if (memcmp(s.magic, magic, sizeof magic) || s.size != (uint64_t)st.st_size - BQ_SEAL) return false;
     if (s.check != bq_hash_bytes(&s, sizeof s - sizeof s.check)) return false;
     if (every && (!bq_raw_hash(fd, st.st_size - BQ_SEAL, &hash) || hash != s.hash)) return false;

@@ -1,8 +1,7 @@
-/* reader.h - samples of an activation file, read ahead by a thread.
+/* reader.h - a thread reads and verifies samples of an activation file, in order, into a ring of buffers.
  *
- * A thread reads and verifies samples in order into a ring of buffers, while the caller computes.  It does
- * nothing else and never calls MPI.  A joined file (acts.h) is read by the caller's thread instead.  The
- * file's handle belongs to the reader from open to close.  All calls are local. */
+ * It never calls MPI: a joined file (acts.h) is read by the caller's thread instead.  The file's handle
+ * belongs to the reader from open to close.  All calls are local. */
 #ifndef BQ_READER_H
 #define BQ_READER_H
 

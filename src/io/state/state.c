@@ -6,14 +6,17 @@
 #include "io/files.h"
 #include "io/json.h"
 
-#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { VERSION = 1 };
-enum { UNKNOWN, YES, NO }; /* what is known of a triple's checkpoint, all of which was read */
+enum {
+    VERSION = 1,
+    UNKNOWN = 0,
+    YES,
+    NO
+}; /* what is known of a triple's checkpoint, all of which was read */
 #define MAX_FILE ((size_t)1 << 26)
 
 struct bq_state {
@@ -24,14 +27,10 @@ struct bq_state {
     unsigned char *known; /* (sweeps, phases, blocks) */
 };
 
-static void path_of(char *out, size_t n, const char *run_dir) {
-    bq_path_join(out, n, run_dir, "ckpt/state.json");
-}
-
 /* state.json; NULL, silently, if it is absent, damaged or of another version: nothing in it is needed. */
 static json_t *read_quietly(const char *run_dir) {
     char path[BQ_PATH];
-    path_of(path, sizeof path, run_dir);
+    bq_path_join(path, sizeof path, run_dir, "ckpt/state.json");
     json_t *root = bq_json_read_sealed(path, MAX_FILE);
     if (json_integer_value(json_object_get(root, "version")) == VERSION) return root;
     json_decref(root);
@@ -108,31 +107,26 @@ bool bq_state_seems_done(const bq_state *s, int sweep, int phase, int block) {
     return bq_ckpt_peek(path, s->fingerprint) == BQ_CKPT_OK;
 }
 
-/* Count the triples that seem done, in order; append them to list unless it is NULL. */
-static int64_t walk(const bq_state *s, json_t *list) {
-    int64_t n = 0;
-    for (int sweep = 0; sweep < s->sweeps; sweep++)
-        for (int phase = 0; phase < s->phases; phase++)
-            for (int block = 0; block < s->blocks; block++) {
-                if (!bq_state_seems_done(s, sweep, phase, block)) continue;
-                if (list) json_array_append_new(list, json_pack("[iii]", sweep, phase, block));
-                n++;
-            }
-    return n;
+static bool is_foreign(const bq_state *s, int sweep, int phase, int block) {
+    char path[BQ_PATH];
+    bq_ckpt_path(path, sizeof path, s->run_dir, sweep, phase, block);
+    return bq_ckpt_peek(path, s->fingerprint) == BQ_CKPT_FOREIGN;
 }
 
-int64_t bq_state_count(bq_state *s) { return walk(s, NULL); }
-
-int64_t bq_state_foreign(const bq_state *s) {
-    char path[BQ_PATH];
+/* Count the triples for which `is` is true, in order; append them to list unless it is NULL. */
+static int64_t walk(const bq_state *s, bool (*is)(const bq_state *, int, int, int), json_t *list) {
     int64_t n = 0;
     for (int i = 0; i < s->sweeps * s->phases * s->blocks; i++) {
         int block = i % s->blocks, phase = i / s->blocks % s->phases, sweep = i / s->blocks / s->phases;
-        bq_ckpt_path(path, sizeof path, s->run_dir, sweep, phase, block);
-        n += bq_ckpt_peek(path, s->fingerprint) == BQ_CKPT_FOREIGN;
+        if (!is(s, sweep, phase, block)) continue;
+        if (list) json_array_append_new(list, json_pack("[iii]", sweep, phase, block));
+        n++;
     }
     return n;
 }
+
+int64_t bq_state_count(bq_state *s) { return walk(s, bq_state_seems_done, NULL); }
+int64_t bq_state_foreign(const bq_state *s) { return walk(s, is_foreign, NULL); }
 
 void bq_state_save(bq_state *s, const char *const *names, const uint64_t *hashes, int n, double seconds,
                    const char *grid) {
@@ -142,14 +136,14 @@ void bq_state_save(bq_state *s, const char *const *names, const uint64_t *hashes
         hex_of(hex, hashes[i]);
         json_object_set_new(parts, names[i], json_string(hex));
     }
-    walk(s, done);
+    walk(s, bq_state_seems_done, done);
     hex_of(hex, s->fingerprint);
     json_t *root = json_pack("{s:i, s:s, s:[iii], s:o, s:o, s:f, s:s}", "version", VERSION, "fingerprint",
                              hex, "shape", s->sweeps, s->phases, s->blocks, "parts", parts, "done", done,
                              "seconds", s->seconds + seconds, "grid", grid);
     BQ_CHECK(root && json_object_size(parts) == (size_t)n,
              "no memory for the state of a run, or a bad name in it");
-    path_of(path, sizeof path, s->run_dir);
+    bq_path_join(path, sizeof path, s->run_dir, "ckpt/state.json");
     int error = bq_json_write_sealed(path, root);
     BQ_CHECK(error == 0, "write of '%s' failed: %s", path, strerror(error));
     json_decref(root);
@@ -216,24 +210,13 @@ static bool among(const char *name, const char *const *names, int n) {
 
 int bq_state_compare(const char *run_dir, const char *const *names, const uint64_t *hashes, int n,
                      char *changed, size_t size) {
-    int count = 0;
     const char *name;
     json_t *value, *root = read_quietly(run_dir), *parts = json_object_get(root, "parts");
+    int count = json_is_object(parts) ? 0 : -1;
     if (size) changed[0] = 0;
-    if (!json_is_object(parts)) {
-        json_decref(root);
-        return -1;
-    }
-    for (int i = 0; i < n; i++) {
-        if (is_hex(json_object_get(parts, names[i]), hashes[i])) continue;
-        append(changed, size, names[i]);
-        count++;
-    }
-    json_object_foreach(parts, name, value) {
-        if (among(name, names, n)) continue;
-        append(changed, size, name);
-        count++;
-    }
+    for (int i = 0; i < n && count >= 0; i++)
+        if (!is_hex(json_object_get(parts, names[i]), hashes[i])) append(changed, size, names[i]), count++;
+    json_object_foreach(parts, name, value) if (!among(name, names, n)) append(changed, size, name), count++;
     json_decref(root);
     return count;
 }

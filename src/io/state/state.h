@@ -16,20 +16,15 @@ typedef struct bq_state bq_state;
  * this fingerprint.  Looks at no checkpoint yet.  A missing folder is an empty state.  The caller closes. */
 bq_state *bq_state_load(const char *run_dir, uint64_t fingerprint, int sweeps, int phases, int blocks);
 
-/* Is the triple's checkpoint there and whole?  The first call for a triple reads its whole file, and logs
- * one that is damaged or foreign; later calls answer from memory. */
+/* Is the triple's checkpoint there and whole?  The first call for a triple reads its whole file, and logs one
+ * that is damaged or foreign; later calls answer from memory.  seems_done: judged from the seal alone if not
+ * known yet. mark: the caller has written the checkpoint. */
 bool bq_state_done(bq_state *state, int sweep, int phase, int block);
-
-/* Remember that the triple is done: the caller has written its checkpoint. */
+bool bq_state_seems_done(const bq_state *state, int sweep, int phase, int block);
 void bq_state_mark(bq_state *state, int sweep, int phase, int block);
 
-/* The same question, but a triple that is not known yet is judged from its file's seal alone. */
-bool bq_state_seems_done(const bq_state *state, int sweep, int phase, int block);
-
-/* Number of triples that seem done now. */
+/* Number of triples that seem done now; whose file, by its seal, has another fingerprint. */
 int64_t bq_state_count(bq_state *state);
-
-/* Number of triples whose file, by its seal, has another fingerprint. */
 int64_t bq_state_foreign(const bq_state *state);
 
 /* Write state.json, whole or not at all: n named parts of the fingerprint; the triples that seem done, by
@@ -41,8 +36,7 @@ void bq_state_save(bq_state *state, const char *const *names, const uint64_t *ha
 /* The latest sweep for which <run_dir>/ckpt/state.json lists the block as done by the phase; -1: none. */
 int bq_state_listed(const char *run_dir, int phase, int block);
 
-/* Does <run_dir>/ckpt/state.json have another hash for that part?  False if it has none, or cannot be
- * read. */
+/* Does <run_dir>/ckpt/state.json have another hash for that part? False if it has none, or cannot be read. */
 bool bq_state_differs(const char *run_dir, const char *name, uint64_t hash);
 
 void bq_state_close(bq_state *state); /* NULL is fine */

@@ -28,7 +28,8 @@ size_t bq_stream_need(int64_t samples, int64_t tokens, int64_t hidden) {
     return bq_stream_bytes(samples, tokens, hidden) ? bq_arena_need(samples * tokens, hidden, BQ_F32) : 0;
 }
 
-static size_t sample_bytes(const bq_stream *s) { return bq_stream_bytes(1, s->tokens, s->hidden); }
+/* Contiguous pieces of a view: one, or its rows. */
+static int64_t runs_of(bq_mat m) { return m.ld == m.cols || m.rows < 1 ? 1 : m.rows; }
 
 static void check_sample(const bq_stream *s, int64_t sample) {
     BQ_CHECK(s->open && sample >= 0 && sample < s->samples, "sample %" PRId64 " of a stream of %" PRId64,
@@ -100,11 +101,10 @@ bq_mat bq_stream_get(const bq_stream *s, int64_t sample, bq_mat buffer) {
     check_sample(s, sample);
     if (s->data) return own(s, sample);
     check_view(s, buffer);
-    int64_t runs = buffer.ld == buffer.cols ? 1 : s->tokens;
-    size_t bytes = sample_bytes(s), run = runs > 1 ? bytes / (size_t)runs : bytes;
+    int64_t runs = runs_of(buffer), run = s->tokens * s->hidden / runs * (int64_t)sizeof(float);
     for (int64_t r = 0; r < runs; r++)
-        BQ_CHECK(!fails("scratch_read", EIO) && bq_raw_read(s->fd, bq_mat_at(buffer, r, 0), run,
-                                                            sample * (int64_t)bytes + r * (int64_t)run),
+        BQ_CHECK(!fails("scratch_read", EIO) &&
+                     bq_raw_read(s->fd, bq_mat_at(buffer, r, 0), (size_t)run, (sample * runs + r) * run),
                  "read of a scratch file failed: %s", strerror(errno));
     return buffer;
 }
@@ -126,15 +126,14 @@ void bq_stream_put(bq_stream *s, int64_t sample, bq_mat data) {
         s->home.dev->op->put(s->home.dev, data, own(s, sample));
         return;
     }
-    int64_t runs = data.ld == data.cols ? 1 : s->tokens;
-    size_t bytes = sample_bytes(s), run = runs > 1 ? bytes / (size_t)runs : bytes;
+    int64_t runs = runs_of(data), run = s->tokens * s->hidden / runs * (int64_t)sizeof(float);
     for (int64_t r = 0; r < runs; r++) {
         const void *from = bq_mat_at(data, r, 0);
+        int64_t at = (sample * runs + r) * run;
         if (s->data)
-            memcpy((char *)bq_stream_map(s, sample) + (size_t)r * run, from, run);
+            memcpy((char *)s->data + at, from, (size_t)run);
         else
-            BQ_CHECK(!fails("scratch_write", ENOSPC) &&
-                         bq_raw_write(s->fd, from, run, sample * (int64_t)bytes + r * (int64_t)run),
+            BQ_CHECK(!fails("scratch_write", ENOSPC) && bq_raw_write(s->fd, from, (size_t)run, at),
                      "write of a scratch file failed: %s", strerror(errno));
     }
 }

@@ -35,7 +35,7 @@ size_t bq_stream_need(int64_t samples, int64_t tokens, int64_t hidden);
 void bq_stream_open(bq_stream *s, int64_t samples, int64_t tokens, int64_t hidden, bq_home home);
 void bq_stream_close(bq_stream *s);
 
-/* The sample itself, (tokens, hidden).  Only of a stream in memory: else a bug, ends the job. */
+/* The sample itself, (tokens, hidden); only of a stream in memory. */
 float *bq_stream_map(const bq_stream *s, int64_t sample);
 
 /* The sample as a (tokens, hidden) f32 view.  In memory: the stream's own, wherever that is; buffer is not

@@ -34,6 +34,12 @@ static bq_acts *create(const char *path) {
     return a;
 }
 
+static int64_t count_of(const bq_acts *a) {
+    int64_t n = 0;
+    for (int64_t s = 0; s < SAMPLES; s++) n += bq_acts_has(a, s);
+    return n;
+}
+
 static bq_acts *reopen(const char *path) {
     bq_acts *a;
     char why[BQ_WHY];
@@ -45,26 +51,26 @@ static void round_trip(void **state) {
     (void)state;
     const char *path = temp_path("fp_000.h5");
     bq_acts *a = create(path);
-    assert_int_equal(bq_acts_count(a), 0);
+    assert_int_equal(count_of(a), 0);
     for (int64_t s = SAMPLES - 1; s >= 0; s -= 2) put(a, s);
     assert_true(holds(a, 5) && holds(a, 3) && holds(a, 1));
     assert_false(bq_acts_has(a, 0) || holds(a, 0));
     bq_acts_sync(a);
     bq_acts_close(a);
     a = reopen(path);
-    assert_int_equal(bq_acts_count(a), 3);
+    assert_int_equal(count_of(a), 3);
     assert_true(holds(a, 5) && holds(a, 3) && holds(a, 1));
     put(a, 0);
     put(a, 5); /* again */
     bq_acts_close(a);
     a = reopen(path);
-    assert_int_equal(bq_acts_count(a), 4);
+    assert_int_equal(count_of(a), 4);
     assert_true(holds(a, 0) && holds(a, 5));
     bq_acts_close(a);
     a = create(path); /* a new file forgets the old log */
     bq_acts_close(a);
     a = reopen(path);
-    assert_int_equal(bq_acts_count(a), 0);
+    assert_int_equal(count_of(a), 0);
     bq_acts_close(a);
     bq_acts_close(NULL);
 }
@@ -192,11 +198,11 @@ static void torn_log(void **state) {
     for (size_t cut = 0; cut <= n; cut++) {
         file_save(log, data, cut);
         a = reopen(path);
-        assert_int_equal(bq_acts_count(a), cut / RECORD);
+        assert_int_equal(count_of(a), cut / RECORD);
         put(a, 4);
         bq_acts_close(a);
         a = reopen(path);
-        assert_int_equal(bq_acts_count(a), cut / RECORD + 1);
+        assert_int_equal(count_of(a), cut / RECORD + 1);
         assert_true(holds(a, 4));
         bq_acts_close(a);
     }
@@ -205,13 +211,13 @@ static void torn_log(void **state) {
         file_save(log, data, n);
         data[i] = (char)(data[i] ^ 4);
         a = reopen(path);
-        assert_int_equal(bq_acts_count(a), 2);
+        assert_int_equal(count_of(a), 2);
         assert_false(bq_acts_has(a, (int64_t)i / RECORD));
         bq_acts_close(a);
     }
     unlink(log);
     a = reopen(path);
-    assert_int_equal(bq_acts_count(a), 0);
+    assert_int_equal(count_of(a), 0);
     bq_acts_close(a);
     free(data);
 }
@@ -229,7 +235,7 @@ static void garbage_and_foreign_logs(void **state) {
     file_save(temp_path("two.h5.valid"), log, n);
     assert_int_equal(bq_acts_open(&b, temp_path("two.h5"), SAMPLES, TOKENS, HIDDEN, print + 1, NULL),
                      BQ_ACTS_OK);
-    assert_int_equal(bq_acts_count(b), 0);
+    assert_int_equal(count_of(b), 0);
     bq_acts_close(b);
     /* garbage before, between and behind */
     m = 0;
@@ -255,7 +261,7 @@ static void failed_write(void **state) {
                      BQ_DIED);
     assert_one_line(err, "f.h5' failed: No space left on device");
     bq_acts *a = reopen(temp_path("f.h5"));
-    assert_int_equal(bq_acts_count(a), 2);
+    assert_int_equal(count_of(a), 2);
     assert_true(holds(a, 0) && holds(a, 1) && !holds(a, 2));
     bq_acts_close(a);
 }

@@ -54,9 +54,7 @@ static void put_weight(bq_h5 *h, wrong w) {
 static void make_wrong(const char *path, wrong w) {
     bq_h5 h;
     bq_h5_create(&h, path);
-    bq_h5_put_text(&h, "format", w == OTHER ? "blockq tokens" : "blockq block");
-    bq_h5_put_int(&h, "version", BQ_I32, w == LATER ? 2 : 1);
-    bq_h5_put_hex(&h, "fingerprint", print);
+    bq_h5_put_head(&h, w == OTHER ? "blockq tokens" : "blockq block", w == LATER ? 2 : 1, print);
     bq_h5_put_int(&h, "sweep", BQ_I32, w == NEGATIVE ? -1 : 0);
     bq_h5_put_int(&h, "phase", BQ_I32, 0);
     bq_h5_put_int(&h, "block", BQ_I32, 0);

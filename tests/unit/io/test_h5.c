@@ -17,7 +17,7 @@ static void make(const char *path) {
     bq_h5_put_text(&h, "format", "test");
     bq_h5_put_int(&h, "small", BQ_I32, -7);
     bq_h5_put_int(&h, "large", BQ_I64, INT64_MIN);
-    bq_h5_put_hex(&h, "print", 0xfedcba9876543210u);
+    bq_h5_put_text(&h, "print", "fedcba9876543210");
     int64_t one = bq_h5_put_data(&h, "one", BQ_F32, 2, (int64_t[]){3, 7});
     bq_h5_put_group(&h, "group");
     bq_h5_put_text(&h, "format", "inner");

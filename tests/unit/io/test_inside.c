@@ -206,9 +206,7 @@ typedef enum { LATER, OTHER, NO_STEPS, LOSSES, PREVIOUS, TYPE, PASS, GOOD } wron
 static void make_wrong(wrong w) {
     bq_h5 h;
     bq_h5_create(&h, slot_path(0));
-    bq_h5_put_text(&h, "format", w == OTHER ? "blockq block" : "blockq inside");
-    bq_h5_put_int(&h, "version", BQ_I32, w == LATER ? 2 : 1);
-    bq_h5_put_hex(&h, "fingerprint", print);
+    bq_h5_put_head(&h, w == OTHER ? "blockq block" : "blockq inside", w == LATER ? 2 : 1, print);
     bq_h5_put_int(&h, "sweep", BQ_I32, 1);
     bq_h5_put_int(&h, "phase", BQ_I32, 2);
     bq_h5_put_int(&h, "pass", BQ_I32, w == PASS ? -1 : 0);

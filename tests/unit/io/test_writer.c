@@ -114,9 +114,8 @@ static void dropped_leaves_nothing(void **state) {
 
 static void index_is_read_back(void **state) {
     (void)state;
-    const char *name[] = {"x.b", "x.a"}, *file[] = {"m-1.safetensors", "m-2.safetensors"};
     const char *path = temp_path("model.safetensors.index.json");
-    bq_index_write(path, 1234, 2, name, file);
+    bq_index_write(path, 1234, json_pack("{s:s, s:s}", "x.b", "m-1.safetensors", "x.a", "m-2.safetensors"));
     size_t n;
     json_t *map;
     char *text = file_load(path, &n);

@@ -4,7 +4,7 @@ static const bq_weight_row weight[] = {BQ_WEIGHTS_LLAMA(BQ_BIAS_NONE, BQ_BIAS_NO
 
 static const bq_key config[] = {
     BQ_CONFIG_POSITIONS("131072"),
-    BQ_CONFIG_WINDOW("0"),
+    BQ_CONFIG_WINDOW("4096"),
     {0},
 };
 

@@ -4,7 +4,7 @@ static const bq_weight_row weight[] = {BQ_WEIGHTS_LLAMA(BQ_BIAS_ALWAYS, BQ_BIAS_
 
 static const bq_key config[] = {
     BQ_CONFIG_POSITIONS("32768"),
-    BQ_CONFIG_WINDOW_FROM,
+    BQ_CONFIG_WINDOW_FROM("28"),
     {0},
 };
 
@@ -23,7 +23,7 @@ const bq_family bq_family_qwen2 = {
 static const bq_key vl_config[] = {
     BQ_CONFIG_THETA("1e6"),
     BQ_CONFIG_POSITIONS("32768"),
-    BQ_CONFIG_WINDOW_FROM,
+    BQ_CONFIG_WINDOW_FROM("80"),
     {0},
 };
 

@@ -5,7 +5,7 @@ static const bq_weight_row weight[] = {BQ_WEIGHTS_LLAMA(BQ_BIAS_ATTENTION, BQ_BI
 static const bq_key config[] = {
     BQ_CONFIG_BIAS,
     BQ_CONFIG_POSITIONS("32768"),
-    BQ_CONFIG_WINDOW_FROM,
+    BQ_CONFIG_WINDOW_FROM("28"),
     {0},
 };
 
@@ -23,7 +23,7 @@ const bq_family bq_family_qwen3 = {
 static const bq_key vl_config[] = {
     BQ_CONFIG_THETA("5e5"),
     BQ_CONFIG_BIAS,
-    BQ_CONFIG_POSITIONS("32768"),
+    BQ_CONFIG_POSITIONS("128000"),
     {0},
 };
 

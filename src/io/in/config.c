@@ -255,17 +255,19 @@ static void read_ropes(bq_json *j, const bq_family *f, bq_model *m) {
 static void read_window(bq_json *j, const bq_family *f, bq_model *m) {
     static const char *const name[] = {"sliding_attention", "full_attention"};
     const json_t *list = json_object_get(j->object, "layer_types");
+    if (json_is_null(json_object_get(j->object, "sliding_window"))) m->window = 0; /* not the default */
     if (f->window == BQ_WINDOW_ALL) return;
     if (f->window == BQ_WINDOW_FROM && !m->windowed) m->window = 0;
-    bool given = json_is_array(list);
+    bool given = bq_json_has(j, "layer_types");
     if (given && json_array_size(list) != (size_t)m->blocks)
         bq_json_refuse(j, "layer_types", "%zu entries, the model has %d layers", json_array_size(list),
                        m->blocks);
-    for (int b = 0; b < m->blocks && m->window && !j->status; b++) {
+    for (int b = 0; b < m->blocks && !j->status; b++) {
         const char *type = given ? json_string_value(json_array_get(list, (size_t)b)) : "";
-        m->full[b] = given                         ? type && !strcmp(type, name[1])
-                     : f->window == BQ_WINDOW_FROM ? b < m->window_from
-                                                   : (b + 1) % m->window_period == 0;
+        bool full = given                         ? type && !strcmp(type, name[1])
+                    : f->window == BQ_WINDOW_FROM ? b < m->window_from
+                                                  : (b + 1) % m->window_period == 0;
+        m->full[b] = full && m->window;
         if (given && (!type || (strcmp(type, name[0]) && strcmp(type, name[1]))))
             bq_json_refuse(j, "layer_types", "'%.60s' is not supported for %s", type ? type : "", f->type);
     }

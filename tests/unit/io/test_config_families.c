@@ -1,5 +1,5 @@
-/* config.json of each family: its defaults, which blocks have a window, ropes in both schemas, nested configs, what is
- * refused, and what the hash is made of. */
+/* config.json of each family: its defaults, which blocks have a window, ropes in both schemas, nested
+ * configs, what is refused, and what the hash is made of. */
 #include "config_edit.h"
 
 #include <math.h>
@@ -18,8 +18,8 @@ static const char llama[] = MODEL("llama", ""), qwen2[] = MODEL("qwen2", ""), qw
                   qwen25vl[] = MODEL("qwen2_5_vl", ""), qwen25vl_nested[] = NESTED("qwen2_5_vl", ""),
                   qwen3vl[] = NESTED("qwen3_vl", ""), phi3[] = MODEL("phi3", "");
 
-/* What a family has where config.json says no more than sizes.  rope: of blocks with a window, where these have
- * one of their own. */
+/* What a family has where config.json says no more than sizes.  local: theta of blocks with a window, where
+ * these have a rope of their own. */
 static void defaults(void **state) {
     (void)state;
     static const struct {

@@ -98,12 +98,16 @@ typedef struct {
     { "rope_theta", BQ_KEY_REAL, BQ_AT(bq_model, rope.theta), .value = base, .min = 1, .max = 1e18 }
 #define BQ_CONFIG_WINDOW(size)                                                                               \
     { "sliding_window", BQ_KEY_I64, BQ_AT(bq_model, window), .value = size, .min = 1, .max = 0x1p40 }
-/* For BQ_WINDOW_FROM. */
-#define BQ_CONFIG_WINDOW_FROM                                                                                \
+/* For BQ_WINDOW_FROM.  Which blocks have a window is hashed, not the rule. */
+#define BQ_CONFIG_WINDOW_FROM(first)                                                                         \
     {"use_sliding_window", BQ_KEY_BOOL, BQ_AT(bq_model, windowed), .value = "false"},                        \
         BQ_CONFIG_WINDOW("4096"), {                                                                          \
-        "max_window_layers", BQ_KEY_INT, BQ_AT(bq_model, window_from), .value = "28", .max = 0x1p30          \
+        "max_window_layers", BQ_KEY_INT, BQ_AT(bq_model, window_from), .value = first, .max = 0x1p30,        \
+                                                                       .unhashed = true                      \
     }
+/* Another kind of model than a decoder: it is refused. */
+#define BQ_CONFIG_CAUSAL                                                                                     \
+    { "use_bidirectional_attention", BQ_KEY_BOOL, .at = BQ_NOWHERE, .value = "false" }
 /* The linears of attention, and of a dense or shared MLP and of experts below a name, as most families have
  * them. */
 #define BQ_WEIGHTS_ATTENTION(qkv, o)                                                                         \

@@ -8,7 +8,7 @@
 
 /* Which rule makes the rotary frequencies.  Every rule ends in the same form: a vector of inverse frequencies
  * and one factor (`attention`). */
-typedef enum { BQ_ROPE_DEFAULT, BQ_ROPE_LINEAR, BQ_ROPE_LLAMA3, BQ_ROPE_LONG } bq_rope_kind;
+typedef enum { BQ_ROPE_DEFAULT, BQ_ROPE_LINEAR, BQ_ROPE_LLAMA3, BQ_ROPE_LONG, BQ_ROPE_YARN } bq_rope_kind;
 
 #define BQ_ROPE_MAX 256 /* most rotary frequencies: rotated channels of a head / 2 */
 
@@ -17,10 +17,12 @@ typedef struct {
     int64_t dim;    /* rotated channels of a head: even, <= head_dim; the others are left as they are */
     double partial; /* dim as a share of the head */
     double theta;
-    double factor;    /* linear, llama3: what (low) frequencies are divided by; longrope: see rope.h */
-    double low, high; /* llama3: low_freq_factor, high_freq_factor */
-    double original;  /* llama3, longrope: original_max_position_embeddings; else 0, or of no effect */
-    double attention; /* factor on cos and sin; 1 for all but longrope */
+    double factor;    /* linear, llama3, yarn: what (low) frequencies are divided by; longrope: see rope.h */
+    double low, high; /* llama3: low_freq_factor, high_freq_factor; yarn: beta_slow, beta_fast */
+    bool truncate;    /* yarn: the ramp's ends are whole numbers */
+    double original;  /* llama3, longrope, yarn: original_max_position_embeddings; else 0, or of no effect */
+    double attention; /* factor on cos and sin; 1 for all but longrope and yarn */
+    double mscale, mscale_all; /* yarn: what `attention` is made of where it is not given */
     double short_factor[BQ_ROPE_MAX], long_factor[BQ_ROPE_MAX]; /* longrope: dim / 2 values each */
 } bq_rope;
 

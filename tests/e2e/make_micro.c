@@ -23,6 +23,30 @@ static void copy_tensor(const bq_weights *from, const bq_tensor *to, bq_writer *
     free(data);
 }
 
+/* Tensors of A whose names have this word are in B, with the same bytes; there must be some. */
+static int same_tensors(const char *a, const char *b, const char *word) {
+    bq_weights *w[2];
+    int same = 0;
+    for (int i = 0; i < 2; i++) BQ_CHECK(bq_weights_open(&w[i], i ? b : a) == 0, "%s", i ? b : a);
+    for (int i = 0; i < bq_weights_count(w[0]); i++) {
+        const bq_tensor *t[2] = {bq_weights_at(w[0], i)};
+        if (!strstr(t[0]->name, word)) continue;
+        t[1] = bq_weights_find(w[1], t[0]->name);
+        BQ_CHECK(t[1] && t[1]->dtype == t[0]->dtype && t[1]->bytes == t[0]->bytes, "'%s'", t[0]->name);
+        char *data[2];
+        for (int k = 0; k < 2; k++) {
+            data[k] = malloc(t[k]->bytes + 1);
+            BQ_CHECK(data[k], "no memory for '%s'", t[k]->name);
+            bq_weights_read_raw(w[k], t[k], 0, data[k], t[k]->bytes);
+        }
+        BQ_CHECK(memcmp(data[0], data[1], t[0]->bytes) == 0, "'%s' has other bytes", t[0]->name);
+        free(data[0]), free(data[1]);
+        same++;
+    }
+    for (int i = 0; i < 2; i++) bq_weights_close(w[i]);
+    return same ? 0 : 1;
+}
+
 /* The same tokens, by another tokenizer's name. */
 static int rename_tokenizer(const char *from, const char *to, const char *name) {
     bq_tokens t;
@@ -38,6 +62,7 @@ int main(int argc, char **argv) {
     char path[BQ_PATH];
     bq_weights *from;
     if (argc == 5 && strcmp(argv[1], "tokens") == 0) return rename_tokenizer(argv[2], argv[3], argv[4]);
+    if (argc == 5 && strcmp(argv[1], "same") == 0) return same_tensors(argv[2], argv[3], argv[4]);
     BQ_CHECK(argc == 3, "two arguments are needed: the vector's name, the directory to make");
     snprintf(path, sizeof path, "%s/%s.safetensors", BQ_VECTORS, argv[1]);
     int code = bq_weights_open(&from, path);

@@ -7,7 +7,7 @@ compare_losses=$(realpath "$4")
 # A search may choose otherwise between near equals where single roundings differ, and then losses do, too: one arithmetic
 # on all machines, so that a test that passes on one does on the others.
 if grep -q avx2 /proc/cpuinfo; then export BQ_CPU_ISA=avx2 OPENBLAS_CORETYPE=Haswell; fi
-micro llama_default phi3_short
+micro llama_default phi3_short qwen3 olmo2 gemma2 gemma3_text
 adascale='{"pass":"adascale","iterations":4,"batch":2}' gptq='{"pass":"gptq"}' smooth='{"pass":"autosmoothquant"}'
 passes() { # FILE MODEL INPUTS PASSES
     recipe "$1" "$2" 4 ', "bits": {"decoder": {"scale": "bf16"}}'
@@ -32,6 +32,16 @@ for name in train gptq smooth all; do
         check "$name, block $block: losses are not near the cpu's" "$compare_losses" 1e-5 \
             cpu_$name/ckpt/block_$block.p0.s0.h5 ${name}_1/ckpt/block_$block.p0.s0.h5
     done
+done
+
+# other families: norms in all places, windows, two ropes, caps, GELU; samples are longer than a window
+for name in qwen3 olmo2 gemma2 gemma3_text; do
+    passes $name.json m_$name qt "$gptq, $adascale"
+    sed -i 's/"samples": 6, "length": 24/"samples": 4, "length": 40/' $name.json
+    expect 0 "$blockq" run $name.json --device cpu --threads 1 -o cpu_$name
+    for ranks in 1 2; do expect 0 mpi $ranks run $name.json --device cuda -o ${name}_$ranks; done
+    same ${name}_1 ${name}_2
+    check "$name: losses are not near the cpu's" "$compare_losses" 1e-5 cpu_$name/ckpt/block_001.p0.s0.h5 ${name}_1/ckpt/block_001.p0.s0.h5
 done
 
 # a matrix at a time, the samples kept on the GPU

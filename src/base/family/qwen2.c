@@ -8,7 +8,7 @@ static const bq_weight_row weight[] = {
 
 static const bq_key config[] = {
     BQ_CONFIG_POSITIONS("32768"),
-    BQ_CONFIG_WINDOW_FROM,
+    BQ_CONFIG_WINDOW_FROM("28"),
     {0},
 };
 
@@ -16,7 +16,7 @@ const bq_family bq_family_qwen2 = {
     .type = "qwen2",
     .architecture = "Qwen2ForCausalLM",
     .members = "Qwen2.5 is one",
-    .ropes = 1 << BQ_ROPE_DEFAULT | 1 << BQ_ROPE_LINEAR | 1 << BQ_ROPE_LLAMA3,
+    .ropes = 1 << BQ_ROPE_DEFAULT | 1 << BQ_ROPE_LINEAR | 1 << BQ_ROPE_LLAMA3 | 1 << BQ_ROPE_YARN,
     .config = config,
     .window = BQ_WINDOW_FROM,
     .weight = weight,
@@ -27,14 +27,14 @@ const bq_family bq_family_qwen2 = {
 static const bq_key vl_config[] = {
     BQ_CONFIG_THETA("1e6"),
     BQ_CONFIG_POSITIONS("32768"),
-    BQ_CONFIG_WINDOW_FROM,
+    BQ_CONFIG_WINDOW_FROM("80"),
     {0},
 };
 
 const bq_family bq_family_qwen2_5_vl = {
     .type = "qwen2_5_vl",
     .architecture = "Qwen2_5_VLForConditionalGeneration",
-    .ropes = 1 << BQ_ROPE_DEFAULT | 1 << BQ_ROPE_LINEAR | 1 << BQ_ROPE_LLAMA3,
+    .ropes = 1 << BQ_ROPE_DEFAULT | 1 << BQ_ROPE_LINEAR | 1 << BQ_ROPE_LLAMA3 | 1 << BQ_ROPE_YARN,
     .nested = "text_config",
     .config = vl_config,
     .window = BQ_WINDOW_FROM,

@@ -9,14 +9,14 @@ static const bq_weight_row weight[] = {
 static const bq_key config[] = {
     BQ_CONFIG_BIAS,
     BQ_CONFIG_POSITIONS("32768"),
-    BQ_CONFIG_WINDOW_FROM,
+    BQ_CONFIG_WINDOW_FROM("28"),
     {0},
 };
 
 const bq_family bq_family_qwen3 = {
     .type = "qwen3",
     .architecture = "Qwen3ForCausalLM",
-    .ropes = 1 << BQ_ROPE_DEFAULT | 1 << BQ_ROPE_LINEAR,
+    .ropes = 1 << BQ_ROPE_DEFAULT | 1 << BQ_ROPE_LINEAR | 1 << BQ_ROPE_YARN,
     .config = config,
     .window = BQ_WINDOW_FROM,
     .weight = weight,
@@ -27,14 +27,14 @@ const bq_family bq_family_qwen3 = {
 static const bq_key vl_config[] = {
     BQ_CONFIG_THETA("5e5"),
     BQ_CONFIG_BIAS,
-    BQ_CONFIG_POSITIONS("32768"),
+    BQ_CONFIG_POSITIONS("128000"),
     {0},
 };
 
 const bq_family bq_family_qwen3_vl = {
     .type = "qwen3_vl",
     .architecture = "Qwen3VLForConditionalGeneration",
-    .ropes = 1 << BQ_ROPE_DEFAULT | 1 << BQ_ROPE_LINEAR,
+    .ropes = 1 << BQ_ROPE_DEFAULT | 1 << BQ_ROPE_LINEAR | 1 << BQ_ROPE_YARN,
     .nested = "text_config",
     .config = vl_config,
     .weight = weight,

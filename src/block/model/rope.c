@@ -20,6 +20,21 @@ static double llama3(const bq_rope *r, rounding f, double freq) {
     return f(f(f(f(1 - smooth) * freq) / r->factor) + f(smooth * freq));
 }
 
+/* The (fractional) index of the frequency that turns so often in the original length. */
+static double turning(const bq_rope *r, double turns) {
+    return (double)r->dim * log(r->original / (turns * 2 * PI)) / (2 * log(r->theta));
+}
+
+/* Frequencies above the ramp are kept, those below it divided. */
+static double yarn(const bq_rope *r, rounding f, double power, int64_t i) {
+    double lo = turning(r, r->high), hi = turning(r, r->low);
+    if (r->truncate) lo = floor(lo), hi = ceil(hi);
+    lo = fmax(lo, 0), hi = fmin(hi, (double)(r->dim - 1));
+    if (lo == hi) hi += 0.001;
+    double ramp = fmin(fmax(f(f((double)i - f(lo)) / f(hi - lo)), 0), 1), kept = f(1 - ramp);
+    return f(f(f(1 / f(r->factor * power)) * f(1 - kept)) + f(f(1 / power) * kept));
+}
+
 void bq_rope_frequencies(const bq_rope *rope, bq_angles compat, int64_t tokens, double *freq) {
     rounding f = compat == BQ_ANGLES_HF ? narrow : keep;
     const double *ext = tokens <= (int64_t)rope->original ? rope->short_factor : rope->long_factor;
@@ -29,6 +44,7 @@ void bq_rope_frequencies(const bq_rope *rope, bq_angles compat, int64_t tokens, 
         freq[i] = f(1 / power);
         if (rope->kind == BQ_ROPE_LINEAR) freq[i] = f(freq[i] / rope->factor);
         if (rope->kind == BQ_ROPE_LLAMA3) freq[i] = llama3(rope, f, freq[i]);
+        if (rope->kind == BQ_ROPE_YARN) freq[i] = yarn(rope, f, power, i);
     }
 }
 

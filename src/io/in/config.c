@@ -15,7 +15,8 @@ static const struct {
 } ropes[] = {
     {"default", BQ_ROPE_DEFAULT}, {"linear", BQ_ROPE_LINEAR},
     {"llama3", BQ_ROPE_LLAMA3},   {"longrope", BQ_ROPE_LONG},
-    {"su", BQ_ROPE_LONG},         {"yarn", BQ_ROPE_LONG}, /* Phi-3's older names */
+    {"su", BQ_ROPE_LONG},         {"yarn", BQ_ROPE_LONG},     /* Phi-3's older names; the kinds are apart */
+    {"yarn", BQ_ROPE_YARN},       {"mrope", BQ_ROPE_DEFAULT}, /* which differs for images alone */
 };
 
 /* ---- keys ---- */
@@ -40,7 +41,7 @@ static const bq_key common[] = {
     {"partial_rotary_factor", BQ_KEY_REAL, .at = BQ_NOWHERE, .value = "1", .max = 1},
     {0}};
 
-/* Of the rope's own object, by its kind.  Longrope: 0 is computed later. */
+/* Of the rope's own object, by its kind.  Longrope, yarn: 0 is computed later. */
 static const bq_key none[] = {{0}};
 static const bq_key linear[] = {{"factor", BQ_KEY_REAL, BQ_AT(bq_rope, factor), .min = 1e-6, .max = 1e12},
                                 {0}};
@@ -54,7 +55,18 @@ static const bq_key longrope[] = {
     {"factor", BQ_KEY_REAL, BQ_AT(bq_rope, factor), .value = "0", .min = 1e-6, .max = 1e12},
     {"attention_factor", BQ_KEY_REAL, BQ_AT(bq_rope, attention), .value = "0", .min = 1e-6, .max = 1e6},
     {0}};
-static const bq_key *const rope_keys[] = {none, linear, llama3, longrope}; /* bq_rope_kind */
+static const bq_key yarn[] = {
+    {"factor", BQ_KEY_REAL, BQ_AT(bq_rope, factor), .value = "0", .min = 1e-6, .max = 1e12},
+    {"original_max_position_embeddings", BQ_KEY_REAL, BQ_AT(bq_rope, original), .value = "0", .min = 1,
+     .max = 1e12},
+    {"beta_fast", BQ_KEY_REAL, BQ_AT(bq_rope, high), .value = "32", .min = 1e-6, .max = 1e12},
+    {"beta_slow", BQ_KEY_REAL, BQ_AT(bq_rope, low), .value = "1", .min = 1e-6, .max = 1e12},
+    {"truncate", BQ_KEY_BOOL, BQ_AT(bq_rope, truncate), .value = "true"},
+    {"attention_factor", BQ_KEY_REAL, BQ_AT(bq_rope, attention), .value = "0", .min = 1e-6, .max = 1e6},
+    {"mscale", BQ_KEY_REAL, BQ_AT(bq_rope, mscale), .value = "0", .max = 1e6, .unhashed = true},
+    {"mscale_all_dim", BQ_KEY_REAL, BQ_AT(bq_rope, mscale_all), .value = "0", .max = 1e6, .unhashed = true},
+    {0}};
+static const bq_key *const rope_keys[] = {none, linear, llama3, longrope, yarn}; /* bq_rope_kind */
 
 /* Key i of a family, NULL behind the last. */
 static const bq_key *key_at(const bq_family *f, int i) {
@@ -207,8 +219,25 @@ static void read_long(bq_json *d, const bq_model *m, bq_rope *rope) {
     rope->attention = rope->factor > 1 ? sqrt(1 + log(rope->factor) / log(rope->original)) : 1;
 }
 
+/* transformers' M(m). */
+static double yarn_scale(double factor, double m) { return factor > 1 ? 0.1 * m * log(factor) + 1 : 1; }
+
+/* An original length at top level goes first. */
+static void read_yarn(bq_json *j, bq_json *d, const bq_model *m, bq_rope *rope) {
+    bq_json_real(j, "original_max_position_embeddings", 1, 1e12, &rope->original);
+    if (!rope->original) rope->original = (double)m->max_position;
+    if (!rope->factor) rope->factor = (double)m->max_position / rope->original;
+    if (!rope->attention)
+        rope->attention = rope->mscale && rope->mscale_all ? yarn_scale(rope->factor, rope->mscale) /
+                                                                 yarn_scale(rope->factor, rope->mscale_all)
+                                                           : yarn_scale(rope->factor, 1);
+    if (rope->low >= rope->high)
+        bq_json_refuse(d, "beta_fast", "%g is not above beta_slow %g", rope->high, rope->low);
+    if (rope->theta <= 1) bq_json_refuse(d, "rope_theta", "%g is not above 1, as yarn needs", rope->theta);
+}
+
 /* A rope from its object.  Theta and the share of rotary channels may stand at top level, too. */
-static void read_rope(bq_json *d, const bq_family *f, bq_model *m) {
+static void read_rope(bq_json *j, bq_json *d, const bq_family *f, bq_model *m) {
     bq_rope *rope = &m->rope;
     const bq_key *k;
     for (int i = 0; (k = key_at(f, i)); i++)
@@ -224,6 +253,7 @@ static void read_rope(bq_json *d, const bq_family *f, bq_model *m) {
         take(d, f, k, rope);
     }
     if (rope->kind == BQ_ROPE_LONG) read_long(d, m, rope);
+    if (rope->kind == BQ_ROPE_YARN) read_yarn(j, d, m, rope);
     if (rope->kind == BQ_ROPE_LLAMA3 && rope->low >= rope->high) {
         bq_json_refuse(d, "high_freq_factor", "%g is not above low_freq_factor %g", rope->high, rope->low);
     }
@@ -238,7 +268,7 @@ static void read_ropes(bq_json *j, const bq_family *f, bq_model *m) {
     bq_json d = bq_json_object(j, key, prefix);
     bool each = f->traits & BQ_FAMILY_TWO_ROPES && bq_json_has(&d, "full_attention");
     bq_json full = each ? bq_json_object(&d, "full_attention", inner) : d;
-    read_rope(&full, f, m);
+    read_rope(j, &full, f, m);
     bq_json_join(j, &full);
     if (!(f->traits & BQ_FAMILY_TWO_ROPES) || j->status) return;
     plain.theta = m->full_rope.theta;
@@ -247,7 +277,7 @@ static void read_ropes(bq_json *j, const bq_family *f, bq_model *m) {
     m->rope.dim = (int64_t)((double)m->head_dim * plain.partial);
     if (!each) return;
     bq_json local = bq_json_object(&d, "sliding_attention", inner);
-    read_rope(&local, f, m);
+    read_rope(j, &local, f, m);
     bq_json_join(j, &local);
 }
 
@@ -279,17 +309,19 @@ static void read_experts(bq_json *j, const bq_family *f, bq_model *m) {
 static void read_window(bq_json *j, const bq_family *f, bq_model *m) {
     static const char *const name[] = {"sliding_attention", "full_attention"};
     const json_t *list = json_object_get(j->object, "layer_types");
+    if (json_is_null(json_object_get(j->object, "sliding_window"))) m->window = 0; /* not the default */
     if (f->window == BQ_WINDOW_ALL) return;
     if (f->window == BQ_WINDOW_FROM && !m->windowed) m->window = 0;
-    bool given = json_is_array(list);
+    bool given = bq_json_has(j, "layer_types");
     if (given && json_array_size(list) != (size_t)m->blocks)
         bq_json_refuse(j, "layer_types", "%zu entries, the model has %d layers", json_array_size(list),
                        m->blocks);
-    for (int b = 0; b < m->blocks && m->window && !j->status; b++) {
+    for (int b = 0; b < m->blocks && !j->status; b++) {
         const char *type = given ? json_string_value(json_array_get(list, (size_t)b)) : "";
-        m->full[b] = given                         ? type && !strcmp(type, name[1])
-                     : f->window == BQ_WINDOW_FROM ? b < m->window_from
-                                                   : (b + 1) % m->window_period == 0;
+        bool full = given                         ? type && !strcmp(type, name[1])
+                    : f->window == BQ_WINDOW_FROM ? b < m->window_from
+                                                  : (b + 1) % m->window_period == 0;
+        m->full[b] = full && m->window;
         if (given && (!type || (strcmp(type, name[0]) && strcmp(type, name[1]))))
             bq_json_refuse(j, "layer_types", "'%.60s' is not supported for %s", type ? type : "", f->type);
     }

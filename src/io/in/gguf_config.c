@@ -121,7 +121,12 @@ static void refuse_others(config *c) {
                                         "logit_scale",
                                         "embedding_scale",
                                         "residual_scale",
-                                        "attention.max_alibi_bias"};
+                                        "attention.max_alibi_bias",
+                                        "rope.scaling.yarn_ext_factor",
+                                        "rope.scaling.yarn_attn_factor",
+                                        "rope.scaling.yarn_beta_fast",
+                                        "rope.scaling.yarn_beta_slow",
+                                        "rope.scaling.yarn_log_multiplier"};
     for (size_t i = 0; i < sizeof other / sizeof *other; i++) {
         double x = real(c, other[i], -FLT_MAX, FLT_MAX, 0);
         if (x != 0) bq_gguf_refuse(&c->k, c->key, "is %g, which blockq does not compute", x);
@@ -216,6 +221,8 @@ static void put_scaling(config *c, json_t *rope) {
     if (linear || yarn) {
         put_text(rope, "rope_type", type);
         put_real(rope, "factor", real(c, "rope.scaling.factor", 1e-6, 1e12, -1));
+        double attention = real(c, "rope.scaling.attn_factor", 1e-6, 1e6, 1);
+        if (attention != 1) bq_gguf_refuse(&c->k, c->key, "is %g, which blockq does not compute", attention);
         if (yarn)
             put(rope, "original_max_position_embeddings",
                 json_integer(integer(c, "rope.scaling.original_context_length", 1, (int64_t)1 << 40, -1)));

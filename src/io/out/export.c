@@ -12,7 +12,7 @@
 #include <string.h>
 
 #define HEAD  "lm_head.weight"
-#define EMBED "model.embed_tokens.weight" /* the tensor of a tied head */
+#define EMBED ".embed_tokens.weight" /* behind a prefix: the tensor of a tied head */
 
 static void *need(void *memory) {
     BQ_CHECK(memory, "no memory to plan an export");
@@ -43,14 +43,16 @@ static bool is_replaced(const bq_export_job *job, const char *name, const bq_ten
 /* List the source's tensors, and a head that the source ties if the results have one. */
 static void collect(bq_export_job *job) {
     int count = bq_weights_count(job->src);
+    const bq_tensor *embed = NULL;
     job->item = need(calloc((size_t)count + 1, sizeof *job->item));
     for (int i = 0; i < count; i++) {
         const bq_tensor *t = bq_weights_at(job->src, i);
+        size_t n = strlen(t->name);
+        if (n > strlen(EMBED) && strcmp(t->name + n - strlen(EMBED), EMBED) == 0) embed = t;
         job->item[i] = (bq_export_item){.name = t->name, .t = t};
     }
     job->items = count;
     bq_qtensor q = {0};
-    const bq_tensor *embed = bq_weights_find(job->src, EMBED);
     if (!bq_weights_find(job->src, HEAD) && embed &&
         (job->source.get(job->source.ctx, HEAD, false, &q) || is_replaced(job, HEAD, embed)))
         job->item[job->items++] = (bq_export_item){.name = HEAD, .t = embed, .added = true};
@@ -236,11 +238,22 @@ static void write_index(const bq_export_job *job) {
     bq_index_write(path, total, map);
 }
 
+/* lm_head has a tensor of its own now.  A nested config may say the opposite, too. */
+static void untie(json_t *config) {
+    static const char key[] = "tie_word_embeddings";
+    const char *name;
+    json_t *inner;
+    json_object_set_new(config, key, json_false());
+    json_object_foreach(config, name, inner) {
+        if (json_object_get(inner, key)) json_object_set_new(inner, key, json_false());
+    }
+}
+
 static void write_config(bq_export_job *job) {
     json_t *config = job->config;
     char path[BQ_PATH];
     for (int i = 0; i < job->items; i++)
-        if (job->item[i].added) json_object_set_new(config, "tie_word_embeddings", json_false());
+        if (job->item[i].added) untie(config);
     job->format->edit(job, config);
     bq_path_join(path, sizeof path, job->out_dir, "config.json");
     bq_json_write(path, config);

@@ -73,8 +73,8 @@ void bq_export_put_raw(bq_export_job *job, const bq_tensor *t, bq_writer *w);
 void bq_export_put_rows(bq_mat m, bq_writer *w);
 
 /* In export_dir.c.  Copy tokenizer, generation, code and licence files, unchanged: BQ_OK, or BQ_DATA after
- * one message.  Write the files that the source has inside (bq_weights_beside), and remove those of an earlier
- * export.  Add the files of an export to list, without its shards. */
+ * one message.  Write the files that the source has inside (bq_weights_beside), and remove those of an
+ * earlier export.  Add the files of an export to list, without its shards. */
 int bq_export_copy(const bq_export_job *job);
 void bq_export_dir_put(const json_t *beside, const char *out_dir);
 void bq_export_list_copied(const bq_export_job *job, bq_manifest *list);

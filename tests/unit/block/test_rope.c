@@ -62,6 +62,59 @@ static void longrope_picks_by_length(void **state) {
     for (int i = 0; i < 4; i++) near(f[i], 1 / ((10 + i) * pow(1e4, i / 4.0)), 1e-14);
 }
 
+/* The numbers of gpt-oss, whose ramp has ends between indices, and of DeepSeek-V3, whose ramp is rounded. */
+static void yarn_frequencies(void **state) {
+    (void)state;
+    static const struct {
+        double theta, factor;
+        bool truncate;
+        int last; /* from here on all is divided */
+        struct {
+            int at;
+            double f;
+        } value[3];
+    } model[] = {
+        {150000, 32, false, 18, {{8, 0.0508132726}, {12, 6.79495931e-3}, {17, 1.29318694e-4}}},
+        {1e4, 40, true, 23, {{10, 0.0562341288}, {12, 0.0268793609}, {18, 2.24936521e-3}}},
+    };
+    for (int i = 0; i < 4; i++) {
+        bq_angles angles = i / 2 ? BQ_ANGLES_HF : BQ_ANGLES_EXACT;
+        bq_rope r = {.kind = BQ_ROPE_YARN,
+                     .dim = 64,
+                     .theta = model[i % 2].theta,
+                     .factor = model[i % 2].factor,
+                     .truncate = model[i % 2].truncate,
+                     .low = 1,
+                     .high = 32,
+                     .original = 4096,
+                     .attention = 1},
+                plain = r;
+        double f[BQ_ROPE_MAX], whole[BQ_ROPE_MAX];
+        plain.kind = BQ_ROPE_DEFAULT;
+        bq_rope_frequencies(&r, angles, 2048, f);
+        bq_rope_frequencies(&plain, angles, 2048, whole);
+        for (int k = 0; k < 8; k++) assert_true(f[k] == whole[k]);
+        for (int k = 0; k < 3; k++) near(f[model[i % 2].value[k].at], model[i % 2].value[k].f, 1e-6);
+        for (int k = model[i % 2].last; k < 32; k++) near(f[k], whole[k] / r.factor, 2e-7);
+        assert_true(f[model[i % 2].last - 1] > 1.01 * whole[model[i % 2].last - 1] / r.factor);
+    }
+}
+
+/* A ramp without width is a step. */
+static void yarn_without_a_ramp(void **state) {
+    (void)state;
+    bq_rope
+        r = {.kind = BQ_ROPE_YARN, .dim = 8, .theta = 1e4, .factor = 4, .low = 1, .high = 2, .attention = 1},
+        plain = r;
+    double f[BQ_ROPE_MAX], whole[BQ_ROPE_MAX];
+    plain.kind = BQ_ROPE_DEFAULT;
+    bq_rope_frequencies(&plain, BQ_ANGLES_EXACT, 64, whole);
+    r.truncate = true, r.original = 6; /* both ends at 0 */
+    bq_rope_frequencies(&r, BQ_ANGLES_EXACT, 64, f);
+    near(f[0], whole[0], 1e-14);
+    for (int i = 1; i < 4; i++) near(f[i], whole[i] / 4, 1e-14);
+}
+
 static void table_has_attention_scaling(void **state) {
     (void)state;
     enum { T = 37, D = 5 };
@@ -91,8 +144,11 @@ static void hf_angles_are_float32(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(llama3_frequencies), cmocka_unit_test(longrope_picks_by_length),
-        cmocka_unit_test(table_has_attention_scaling), cmocka_unit_test(hf_angles_are_float32)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(llama3_frequencies),
+                                       cmocka_unit_test(longrope_picks_by_length),
+                                       cmocka_unit_test(yarn_frequencies),
+                                       cmocka_unit_test(yarn_without_a_ramp),
+                                       cmocka_unit_test(table_has_attention_scaling),
+                                       cmocka_unit_test(hf_angles_are_float32)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

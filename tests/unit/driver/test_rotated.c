@@ -62,15 +62,22 @@ static float *logits_of(bq_source *src, int threads, int64_t *count) {
     return logits;
 }
 
+/* Does the family allow R1?  A norm behind o and down reads what R1 would rotate. */
+static bool streams_rotate(const bq_arch *arch) { return !arch->norm[BQ_NORM_O]; }
+
 static void check_model(const char *dir) {
     bq_source src;
     int64_t n, same;
     open_source(&src, dir, NULL, 0);
     float *want = logits_of(&src, 2, &n);
     assert_false(bq_rotated_read(src.rotated, src.arch.embed, 0, (bq_mat){0}));
+    bool r1 = streams_rotate(&src.arch);
     bq_source_close(&src);
     for (int i = 0; i < WAYS; i++) {
-        open_source(&src, dir, &ways[i], 11);
+        bq_transform way = ways[i];
+        if (!r1) way.r1 = BQ_ROTATE_NONE;
+        if (!way.r1 && !way.r2) continue;
+        open_source(&src, dir, &way, 11);
         float *have = logits_of(&src, 2, &n), *again = logits_of(&src, 1, &same);
         double error = golden_error(bq_mat_host(have, 1, n, BQ_F32), bq_mat_host(want, 1, n, BQ_F32));
         print_message("  way %d: %.2e\n", i, error);
@@ -89,6 +96,24 @@ static void golden_models(void **state) {
     print_message("%s\n", (const char *)*state);
     golden_vector_model(&g, *state);
     check_model(g.dir);
+    golden_close(&g);
+}
+
+/* Norms behind o and down: R1 is refused with one message, R2 is not (golden_models). */
+static void streams_that_do_not_rotate(void **state) {
+    static captured got;
+    golden g;
+    bq_source src;
+    bq_recipe r = {.ntransform = 1, .transform = {ways[1]}};
+    golden_vector_model(&g, *state);
+    assert_int_equal(bq_source_open(&src, g.dir), 0);
+    assert_false(streams_rotate(&src.arch));
+    capture_begin(&got, stderr);
+    int code = bq_source_transform(&src, &r);
+    const char *text = capture_end(&got), *end = strchr(text, '\n');
+    if (code != BQ_USAGE || !strstr(text, "has norms behind o and down") || !end || end[1])
+        fail_msg("code %d: %s", code, text);
+    bq_source_close(&src);
     golden_close(&g);
 }
 
@@ -204,6 +229,16 @@ int main(void) {
         cmocka_unit_test_prestate(golden_models, "model_phi3_short"),
         cmocka_unit_test_prestate(golden_models, "model_phi3_partial"),
         cmocka_unit_test_prestate(golden_models, "model_qwen2"),
+        cmocka_unit_test_prestate(golden_models, "model_qwen3"),
+        cmocka_unit_test_prestate(golden_models, "model_mistral_window"),
+        cmocka_unit_test_prestate(golden_models, "model_qwen2_5_vl_text"),
+        cmocka_unit_test_prestate(golden_models, "model_qwen3_vl_text"),
+        cmocka_unit_test_prestate(golden_models, "model_olmo2"),
+        cmocka_unit_test_prestate(golden_models, "model_gemma2"),
+        cmocka_unit_test_prestate(golden_models, "model_gemma3_text"),
+        cmocka_unit_test_prestate(streams_that_do_not_rotate, "model_olmo2"),
+        cmocka_unit_test_prestate(streams_that_do_not_rotate, "model_gemma2"),
+        cmocka_unit_test_prestate(streams_that_do_not_rotate, "model_gemma3_text"),
         cmocka_unit_test(demo),
         cmocka_unit_test(tensors),
         cmocka_unit_test(seeds),

@@ -220,6 +220,11 @@ static void bad(void **state) {
         {"llama", 1, "'A.rope.freq_base' w6 fnan", "llama.rope.freq_base: nan is not within"},
         {"llama", 1, "'A.expert_count' w4 w8", "llama.expert_used_count: is missing"},
         {"llama", 1, "'A.logit_scale' w6 f0.5", "llama.logit_scale: is 0.5, which blockq does not compute"},
+        {"llama", 1, "'A.rope.scaling.yarn_beta_fast' w6 f16",
+         "yarn_beta_fast: is 16, which blockq does not compute"},
+        {"llama", 3,
+         "'A.rope.scaling.type' w8 'yarn' 'A.rope.scaling.factor' w6 f4 'A.rope.scaling.attn_factor' w6 f2",
+         "attn_factor: is 2, which blockq does not compute"},
         {"qwen3moe", 0, "", "qwen3moe.expert_count: is missing"},
         {"llama", 1, "'tokenizer.ggml.eos_token_id' w5 w-1", "eos_token_id: -1 is not within"},
     };

@@ -11,7 +11,7 @@ typedef struct {
     bq_dev dev;
     bq_block blk;
     bq_work work;
-    bq_mat x, y, dw[BQ_SITES];
+    bq_mat x, y, dw[BQ_LAYOUT_SITES];
     int64_t tokens;
 } golden_rig;
 

@@ -8,9 +8,12 @@
 #include "base/family.h"
 #include "kernels/ops.h"
 
-#define BQ_SITES        (4 + 2 * BQ_EXPERTS_MAX) /* the most that a block has */
-#define BQ_ARCH_LINEARS (7 + 3 * BQ_EXPERTS_MAX)
-#define BQ_SITE_LINEARS 3
+/* The most that a block has; and that one has which is quantized: none with experts is so far. */
+#define BQ_LAYOUT_SITES   (4 + 2 * BQ_EXPERTS_MAX)
+#define BQ_LAYOUT_LINEARS (7 + 3 * BQ_EXPERTS_MAX)
+#define BQ_SITES          4
+#define BQ_ARCH_LINEARS   8
+#define BQ_SITE_LINEARS   3
 
 /* A linear as the checkpoint stores it: the unit that is quantized, exported and named in recipes. */
 typedef struct {
@@ -21,8 +24,8 @@ typedef struct {
     bool bias;
 } bq_linear;
 
-/* Linears that read one input, and their stacked matrix (rows, cols).  Arrays with an element for each site
- * have BQ_SITES elements, of which the first arch->sites are used. */
+/* Linears that read one input, and their stacked matrix (rows, cols).  Of arrays with an element for each
+ * site the first arch->sites are used. */
 typedef struct {
     bq_role role;
     int expert; /* its number; 0 of other roles */
@@ -36,8 +39,8 @@ typedef struct {
     char embed[64], final_norm[64]; /* names of tensors outside blocks; and bq_tensor_head */
     int experts;                    /* of such a block; 0: it has the dense MLP */
     int sites, linears;
-    bq_site site[BQ_SITES]; /* in the order in which a forward comes to them */
-    bq_linear linear[BQ_ARCH_LINEARS];
+    bq_site site[BQ_LAYOUT_SITES]; /* in the order in which a forward comes to them */
+    bq_linear linear[BQ_LAYOUT_LINEARS];
     const char *norm[BQ_NORMS];        /* modules; NULL: there is no such norm */
     int64_t gains[BQ_NORMS];           /* how many gains each has; 0: no norm */
     float embed_scale;                 /* what embeddings are multiplied by */

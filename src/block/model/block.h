@@ -21,10 +21,10 @@ typedef struct {
     const bq_arch *arch;
     bq_arena room; /* of its matrices */
     int index;
-    bq_attention attention; /* with the window of this block */
-    int rope;               /* which of the workspace's rotary tables it has */
-    bq_mat w[BQ_SITES];     /* (rows, cols) f32 */
-    bq_mat bias[BQ_SITES];  /* (1, rows) f32, data NULL where the site has none */
+    bq_attention attention;       /* with the window of this block */
+    int rope;                     /* which of the workspace's rotary tables it has */
+    bq_mat w[BQ_LAYOUT_SITES];    /* (rows, cols) f32 */
+    bq_mat bias[BQ_LAYOUT_SITES]; /* (1, rows) f32, data NULL where the site has none */
     bq_mat extra
         [BQ_EXTRAS]; /* of blocks with experts: f32, of arch->extra_shape; data NULL where there is none */
     bq_mat norm[BQ_NORMS]; /* gains, (1, arch->gains) f32; data NULL where there is no norm */

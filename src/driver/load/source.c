@@ -14,7 +14,7 @@ typedef struct {
     bq_mat to;
 } expected;
 
-enum { MAX_EXPECTED = 2 * BQ_ARCH_LINEARS + BQ_NORMS + BQ_EXTRAS };
+enum { MAX_EXPECTED = 2 * BQ_LAYOUT_LINEARS + BQ_NORMS + BQ_EXTRAS };
 
 static void expect_one(expected *e, const bq_arch *arch, int b, const char *module, const char *what,
                        int64_t rows, int64_t cols) {

@@ -9,7 +9,7 @@
 #include "io/state/h5.h"
 #include "kernels/ops.h"
 
-#define BQ_MAX_LINEAR 1024
+#define BQ_MAX_LINEAR 64
 
 /* fold is always there.  code and scale are both there; or both have no rows, and the weight is not
  * quantized.  zero is there with them if the scheme is asymmetric, and only then. */

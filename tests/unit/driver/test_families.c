@@ -52,12 +52,18 @@ static void put_family(FILE *to, int i) {
                   .head_dim = 8,
                   .eps = 1};
     bq_arch arch;
+    bool experts = false;
+    for (const bq_weight_row *w = f->weight; w->name; w++) experts |= w->role == BQ_EXPERT_DOWN;
     bq_arch_of(&m, &arch);
     fprintf(to, "| %s | %s | ", f->type, f->architecture);
     put_ropes(to, f);
     fputs(" | ", to);
     put_windows(to, f);
     fputs(" | ", to);
+    if (experts) {
+        fputs("experts: computed and evaluated, not yet quantized | |\n", to);
+        return;
+    }
     put_folds(to, &arch);
     fprintf(to, " | %s |\n", arch.norm[BQ_NORM_ATTENTION] && !arch.norm[BQ_NORM_O] ? "R1, R2" : "R2");
 }

@@ -75,12 +75,17 @@ int main(void) {
         MODEL("gemma3_text", 3, 7),
         MODEL("qwen2_5_vl_text", 2, 7),
         MODEL("qwen3_vl_text", 2, 7),
+        MODEL("mixtral", 2, 17),
+        MODEL("qwen2_moe", 2, 21),
+        MODEL("qwen3_moe", 2, 17),
+        MODEL("glm4_moe", 2, 26),
         cmocka_unit_test_prestate(input_gradient, "model_llama_bias"),
         cmocka_unit_test_prestate(input_gradient, "model_qwen3"),
         cmocka_unit_test_prestate(input_gradient, "model_mistral_window"),
         cmocka_unit_test_prestate(input_gradient, "model_olmo2"),
         cmocka_unit_test_prestate(input_gradient, "model_gemma2"),
         cmocka_unit_test_prestate(input_gradient, "model_gemma3_text"),
+        cmocka_unit_test_prestate(input_gradient, "model_qwen2_moe"),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -25,18 +25,17 @@ typedef struct {
     int rope;                     /* which of the workspace's rotary tables it has */
     bq_mat w[BQ_LAYOUT_SITES];    /* (rows, cols) f32 */
     bq_mat bias[BQ_LAYOUT_SITES]; /* (1, rows) f32, data NULL where the site has none */
-    bq_mat extra
-        [BQ_EXTRAS]; /* of blocks with experts: f32, of arch->extra_shape; data NULL where there is none */
-    bq_mat norm[BQ_NORMS]; /* gains, (1, arch->gains) f32; data NULL where there is no norm */
-    bool folded;           /* a pass has changed norms or biases, so they are no longer the model's */
-    const bq_mat *pre;     /* [linears] (1, cols) f32, the caller's: the input of each linear is multiplied by
+    bq_mat extra[BQ_EXTRAS];      /* of arch->extra_shape, f32; data NULL where there is none */
+    bq_mat norm[BQ_NORMS];        /* gains, (1, arch->gains) f32; data NULL where there is no norm */
+    bool folded;                  /* a pass has changed norms or biases, so they are no longer the model's */
+    const bq_mat *pre; /* [linears] (1, cols) f32, the caller's: the input of each linear is multiplied by
                              its factors.  NULL: none.  A backward is not possible with them */
 } bq_block;
 
 /* The workspace: the values of a forward, which the backward reads. */
 typedef struct {
     bq_mat cos[2], sin[2];  /* (T, dim / 2) of model.rope, and of model.full_rope where there is one: the
-                                      caller fills them (rope.h) */
+                               caller fills them (rope.h) */
     bq_mat x, y;            /* (T, H): for a caller's input and output of the block */
     bq_mat a, m, n;         /* (T, H): input of qkv; m, and the input of gate_up */
     bq_mat qkv;             /* (T, (nh + 2 nkv) hd), q and k after RoPE */
@@ -52,9 +51,8 @@ typedef struct {
     bq_mat index, weight;       /* (T, k) i32, f32: of the op route */
     bq_mat rows, slots, first;  /* (T k, 1), (T k, 1), (E + 1, 1) i32: of the op expert_lists */
     bq_mat xe, gue, ze, ye, we; /* (T k, H), (T k, 2 I), (T k, I), (T k, H), (T k, 1): inputs, gate and up,
-                                      inputs of down, outputs, weights */
-    bq_mat
-        dextra[BQ_EXTRAS]; /* a caller's: the backward writes the gradients of blk->extra; data NULL: not */
+                                   inputs of down, outputs, weights */
+    bq_mat dextra[BQ_EXTRAS];   /* a caller's: gradients of blk->extra, by the backward; data NULL: not */
     bq_mat one, dxe, dze, dwe, dweight, dlogits; /* for the backward */
     int32_t start[BQ_EXPERTS_MAX + 1];           /* on the host */
     /* Of a shared MLP with a gate: (T, 1), as the experts' logits, index, weight and lists. */

@@ -93,9 +93,9 @@ static int open_by(bq_weights *w, const char *path) {
         w->reader = readers[i];
         if (w->reader->knows(path, w->config)) return w->reader->open(w, path);
         if (n < sizeof wanted)
-            n += (size_t)snprintf(wanted + n, sizeof wanted - n, "%sno %s", i ? ", " : "", w->reader->wanted);
+            n += (size_t)snprintf(wanted + n, sizeof wanted - n, "%s%s", i ? ", or " : "", w->reader->wanted);
     }
-    return bq_refuse(BQ_DATA, "%s: no model is there: %s", path, wanted);
+    return bq_refuse(BQ_DATA, "%s: there is no model that can be read: %s", path, wanted);
 }
 
 int bq_weights_open(bq_weights **out, const char *path) {

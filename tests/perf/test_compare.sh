@@ -24,7 +24,8 @@ for ranks in 1 2 3; do
     scaled "$temp/comm.csv" 1000 "$temp/high.csv"
     expect 0 "$3" -n $ranks "$2" 1 64 --compare "$temp/low.csv"
     expect 1 "$3" -n $ranks "$2" 1 64 --compare "$temp/high.csv"
-    grep -q "^hand-over,4 B on $ranks: fraction" "$temp/err" || { failures=$((failures + 1)) && echo "FAILED: no name of what fell" && cat "$temp/err"; }
+    # any row: on a busy machine the smallest messages have a fraction that rounds to 0, which stays 0
+    grep -q "^[a-z -]*,[0-9]* B on $ranks: fraction" "$temp/err" || { failures=$((failures + 1)) && echo "FAILED: no name of what fell" && cat "$temp/err"; }
 done
 sed 's/^hand-over/handed/' "$temp/low.csv" >"$temp/other.csv" # a row that does not come any more
 expect 1 "$3" -n 3 "$2" 1 64 --compare "$temp/other.csv"

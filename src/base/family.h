@@ -48,10 +48,10 @@ enum {
     BQ_FAMILY_QK_WHOLE = 1 << 0,
     BQ_FAMILY_GAIN_ADDS = 1 << 1,     /* the gain of a norm is 1 + its tensor */
     BQ_FAMILY_EMBED_ROOT = 1 << 2,    /* embeddings are multiplied by sqrt(H) */
+    BQ_FAMILY_TWO_ROPES = 1 << 3,     /* blocks with a window have another rope: rope_local_base_freq, or
+                                         rope_parameters.sliding_attention */
     BQ_FAMILY_QK_OPTIONAL = 1 << 4,   /* norms of q and k only if use_qk_norm is true */
     BQ_FAMILY_ROUTE_SIGMOID = 1 << 5, /* experts are chosen by sigmoids, in groups; else by softmax */
-    BQ_FAMILY_TWO_ROPES = 1 << 3      /* blocks with a window have another rope: rope_local_base_freq, or
-                                      rope_parameters.sliding_attention */
 };
 
 /* In which blocks is a linear? */
@@ -60,9 +60,8 @@ typedef enum { BQ_ALWAYS, BQ_IN_DENSE_BLOCKS, BQ_IN_EXPERT_BLOCKS } bq_when;
 /* A linear as checkpoints store it.  Those of a site stand together, in the order of its rows; sites stand in
  * the order in which a forward comes to them. */
 typedef struct {
-    const char *name; /* "q_proj": what recipes call it; NULL ends the table */
-    const char
-        *module; /* "self_attn.q_proj": below model.layers.N.; of an expert, with "%d" for its number */
+    const char *name;   /* "q_proj": what recipes call it; NULL ends the table */
+    const char *module; /* "self_attn.q_proj": below model.layers.N.; of an expert, "%d" is its number */
     bq_role role;
     bq_rows rows;
     bq_bias bias;

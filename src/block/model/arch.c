@@ -16,8 +16,7 @@ const char *bq_arch_prefix(int i) {
 
 /* The width of the MLP that a role is of, in a block with so many experts. */
 static int64_t width(bq_role role, const bq_model *m, int experts) {
-    bool of_expert = role == BQ_EXPERT_GATE_UP || role == BQ_EXPERT_DOWN;
-    return of_expert ? m->expert_inter : experts ? m->shared_inter : m->inter;
+    return bq_role_of_expert(role) ? m->expert_inter : experts ? m->shared_inter : m->inter;
 }
 
 static int64_t count_rows(const bq_weight_row *row, const bq_model *m, int experts) {
@@ -89,14 +88,10 @@ static void add_linear(bq_arch *arch, const bq_weight_row *f, int expert) {
     s->linears++;
 }
 
-static bool of_expert(const bq_weight_row *f) {
-    return f->role == BQ_EXPERT_GATE_UP || f->role == BQ_EXPERT_DOWN;
-}
-
 /* The rows of experts stand together, behind all others. */
 static void add_linears(bq_arch *arch, const bq_family *family) {
     const bq_weight_row *f = family->weight;
-    for (; f->name && !of_expert(f); f++) {
+    for (; f->name && !bq_role_of_expert(f->role); f++) {
         bool shared = arch->experts && (f->role == BQ_GATE_UP || f->role == BQ_DOWN);
         if (f->when == BQ_IN_DENSE_BLOCKS && arch->experts) continue;
         if (f->when == BQ_IN_EXPERT_BLOCKS && (!arch->experts || (shared && !arch->model.shared_inter)))

@@ -63,6 +63,9 @@ bool bq_arch_has(const bq_arch *arch, bq_role role);
 const char *bq_role_name(bq_role role);
 /* Is a role a part of attention, not of the MLP?  Does its output go to the residual stream? */
 static inline bool bq_role_attends(bq_role role) { return role == BQ_QKV || role == BQ_O; }
+static inline bool bq_role_of_expert(bq_role role) {
+    return role == BQ_EXPERT_GATE_UP || role == BQ_EXPERT_DOWN;
+}
 static inline bool bq_role_writes(bq_role role) {
     return role == BQ_O || role == BQ_DOWN || role == BQ_EXPERT_DOWN;
 }

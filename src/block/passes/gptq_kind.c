@@ -70,10 +70,11 @@ static size_t need(const void *o, const bq_pass_size *of) {
 static bq_effort cost(const void *pass, const bq_cost *c) {
     const options *o = pass;
     bool sequential = o->gptq.sequential;
+    int down = bq_arch_site(c->arch, BQ_DOWN), first = sequential ? 0 : bq_arch_site(c->arch, BQ_GATE_UP);
     bq_effort e = {0};
     for (int m = 0; m < c->arch->sites && sequential; m++) bq_effort_add(&e, 1, bq_effort_midway(c, m));
-    if (!sequential) bq_effort_add(&e, c->samples, bq_effort_forward_to(c->arch, c->tokens, BQ_DOWN));
-    for (int m = sequential ? BQ_QKV : BQ_GATE_UP; m < BQ_DOWN && corrects(o); m++)
+    if (!sequential) bq_effort_add(&e, c->samples, bq_effort_forward_to(c->arch, c->tokens, down));
+    for (int m = first; m < down && corrects(o); m++)
         bq_effort_add(&e, c->samples, bq_effort_forward_to(c->arch, c->tokens, m));
     bq_effort_add(&e, corrects(o) ? 2 : 1, bq_effort_grams(c));
     bq_effort_add(&e, 1, bq_effort_rows(c));

@@ -34,11 +34,6 @@ static void *need(void *memory) {
     return memory;
 }
 
-static int compare_names(const void *a, const void *b) {
-    const bq_tensor *const *x = a, *const *y = b;
-    return strcmp((*x)->name, (*y)->name);
-}
-
 /* ---- opening ---- */
 
 /* Where the part stands among how many; *tensors: of all parts together, -1 if it does not say. */
@@ -97,7 +92,7 @@ static int gather(bq_gguf *g) {
             g->by_name[n] = &g->at[n];
         }
     }
-    qsort(g->by_name, (size_t)g->count, sizeof *g->by_name, compare_names);
+    bq_tensors_sort(g->by_name, g->count);
     for (int i = 1; i < g->count; i++) {
         const bq_tensor *a = g->by_name[i - 1], *b = g->by_name[i];
         if (strcmp(a->name, b->name) == 0)
@@ -159,10 +154,7 @@ int bq_gguf_count(const bq_gguf *g) { return g->count; }
 const bq_tensor *bq_gguf_at(const bq_gguf *g, int i) { return &g->at[i]; }
 
 const bq_tensor *bq_gguf_find(const bq_gguf *g, const char *name) {
-    bq_tensor wanted = {.name = name};
-    const bq_tensor *key = &wanted;
-    const bq_tensor **at = bsearch(&key, g->by_name, (size_t)g->count, sizeof *g->by_name, compare_names);
-    return at ? *at : NULL;
+    return bq_tensors_find(g->by_name, g->count, name);
 }
 
 int bq_gguf_files(const bq_gguf *g) { return g->parts; }

@@ -55,6 +55,22 @@ int64_t bq_tensor_count(const bq_tensor *t) {
     return count;
 }
 
+static int compare_names(const void *a, const void *b) {
+    const bq_tensor *const *x = a, *const *y = b;
+    return strcmp((*x)->name, (*y)->name);
+}
+
+void bq_tensors_sort(const bq_tensor **by_name, int count) {
+    if (count) qsort(by_name, (size_t)count, sizeof *by_name, compare_names);
+}
+
+const bq_tensor *bq_tensors_find(const bq_tensor *const *by_name, int count, const char *name) {
+    const bq_tensor wanted = {.name = name}, *key = &wanted;
+    if (!count) return NULL;
+    const bq_tensor *const *at = bsearch(&key, by_name, (size_t)count, sizeof *by_name, compare_names);
+    return at ? *at : NULL;
+}
+
 /* A non-negative integer, or -1. */
 static int64_t natural(const json_t *v) {
     return json_is_integer(v) && json_integer_value(v) >= 0 ? (int64_t)json_integer_value(v) : -1;

@@ -35,6 +35,10 @@ bool bq_dtype_float(const char *dtype, bq_type *type);
 /* Number of elements; 1 for a scalar. */
 int64_t bq_tensor_count(const bq_tensor *t);
 
+/* Sort a list of tensors by name; then find one in it, NULL if it is not there. */
+void bq_tensors_sort(const bq_tensor **by_name, int count);
+const bq_tensor *bq_tensors_find(const bq_tensor *const *by_name, int count, const char *name);
+
 /* The tensors of one file, in order of their bytes. */
 typedef struct {
     bq_tensor *at;

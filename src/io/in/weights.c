@@ -50,15 +50,10 @@ void bq_weights_add(bq_weights *w, const bq_tensor *t) {
     w->at[w->count++].name = need(strdup(t->name));
 }
 
-static int compare_names(const void *a, const void *b) {
-    const bq_tensor *const *x = a, *const *y = b;
-    return strcmp((*x)->name, (*y)->name);
-}
-
 int bq_weights_listed(bq_weights *w) {
     w->by_name = need(calloc((size_t)w->count + 1, sizeof *w->by_name));
     for (int i = 0; i < w->count; i++) w->by_name[i] = &w->at[i];
-    qsort(w->by_name, (size_t)w->count, sizeof *w->by_name, compare_names);
+    bq_tensors_sort(w->by_name, w->count);
     for (int i = 1; i < w->count; i++) {
         const bq_tensor *a = w->by_name[i - 1], *b = w->by_name[i];
         if (strcmp(a->name, b->name) == 0) {
@@ -192,11 +187,7 @@ int bq_weights_beside(const bq_weights *w, bool tokenizer, json_t **files) {
 bool bq_weights_synthetic(const bq_weights *w) { return w->reader->add; }
 
 const bq_tensor *bq_weights_find(const bq_weights *w, const char *name) {
-    bq_tensor wanted = {.name = name};
-    const bq_tensor *key = &wanted;
-    if (!w->count) return NULL;
-    const bq_tensor **at = bsearch(&key, w->by_name, (size_t)w->count, sizeof *w->by_name, compare_names);
-    return at ? *at : NULL;
+    return bq_tensors_find(w->by_name, w->count, name);
 }
 
 /* ---- reading ---- */

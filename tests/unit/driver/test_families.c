@@ -53,7 +53,7 @@ static void put_family(FILE *to, int i) {
                   .eps = 1};
     bq_arch arch;
     bool experts = false;
-    for (const bq_weight_row *w = f->weight; w->name; w++) experts |= w->role == BQ_EXPERT_DOWN;
+    for (const bq_weight_row *w = f->weight; w->name; w++) experts |= bq_role_of_expert(w->role);
     bq_arch_of(&m, &arch);
     fprintf(to, "| %s | %s | ", f->type, f->architecture);
     put_ropes(to, f);

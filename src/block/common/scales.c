@@ -139,8 +139,8 @@ static void inspect(search *t, int m, const bq_mat *w, bq_mat x, int64_t i, bq_m
     } else if (bq_role_attends(role)) {
         bq_block_rest(dev, blk, w, &k, held(t, BLOCK_INPUT, i), out);
     } else {
-        dev->op->copy(dev, held(t, MLP_INPUT, i), out);
-        bq_block_linear(dev, blk, bq_arch_site(arch, BQ_DOWN), w, k.z, true, out);
+        k.m = held(t, MLP_INPUT, i);
+        bq_block_parts(dev, blk, w, &k, arch->sites, arch->sites, k.m, out);
     }
 }
 

@@ -88,11 +88,32 @@ static void no_targets_from_the_quantized_stream(void **state) {
     assert_int_equal(seen.targets, 0);
 }
 
+/* With codes of 8 bits and no scale an output that is compared with the block's must be near it: also where a
+ * norm stands behind o and down. */
+static void block_outputs_have_all_norms(void **state) {
+    (void)state;
+    static const char *const families[] = {"llama", "gemma2", "olmo2"};
+    static const bq_scheme w8 = {8, -1, true, BQ_F32, BQ_GRID_AIMET};
+    for (int i = 0; i < 3; i++) {
+        rig *r = smooth_open(bq_family_find(families[i]), 1, w8);
+        bq_scales_result result;
+        double mean = 0;
+        seen.fetches = seen.targets = 0;
+        r->c.target = target;
+        smooth_pass(r, 5, &result);
+        for (int k = 0; k < TOKENS * H; k++) mean += fabs((double)seen.y[0][k]) / (TOKENS * H);
+        for (int m = 0; m < RIG_SITES; m++)
+            if (bq_fusion_there(bq_fusion_of(&r->arch, m))) assert_true(result.loss[m][0] < 0.1 * mean);
+        rig_close(r);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(held_samples_are_walked_once),
         cmocka_unit_test(targets_are_outputs),
         cmocka_unit_test(no_targets_from_the_quantized_stream),
+        cmocka_unit_test(block_outputs_have_all_norms),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

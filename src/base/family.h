@@ -46,12 +46,13 @@ typedef enum { BQ_ROUTER, BQ_ROUTER_CORRECTION, BQ_SHARED_GATE, BQ_EXTRAS } bq_e
 /* What else differs between families. */
 enum {
     BQ_FAMILY_QK_WHOLE = 1 << 0,
-    BQ_FAMILY_GAIN_ADDS = 1 << 1,     /* the gain of a norm is 1 + its tensor */
-    BQ_FAMILY_EMBED_ROOT = 1 << 2,    /* embeddings are multiplied by sqrt(H) */
-    BQ_FAMILY_TWO_ROPES = 1 << 3,     /* blocks with a window have another rope: rope_local_base_freq, or
+    BQ_FAMILY_GAIN_ADDS = 1 << 1,       /* the gain of a norm is 1 + its tensor */
+    BQ_FAMILY_EMBED_ROOT = 1 << 2,      /* embeddings are multiplied by sqrt(H) */
+    BQ_FAMILY_TWO_ROPES = 1 << 3,       /* blocks with a window have another rope: rope_local_base_freq, or
                                          rope_parameters.sliding_attention */
-    BQ_FAMILY_QK_OPTIONAL = 1 << 4,   /* norms of q and k only if use_qk_norm is true */
-    BQ_FAMILY_ROUTE_SIGMOID = 1 << 5, /* experts are chosen by sigmoids, in groups; else by softmax */
+    BQ_FAMILY_QK_OPTIONAL = 1 << 4,     /* norms of q and k only if use_qk_norm is true */
+    BQ_FAMILY_ROUTE_SIGMOID = 1 << 5,   /* experts are chosen by sigmoids, in groups; else by softmax */
+    BQ_FAMILY_ROUTE_NORMALIZE = 1 << 6, /* weights of a token's experts always sum to 1, without a key */
 };
 
 /* In which blocks is a linear? */

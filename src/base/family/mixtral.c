@@ -11,8 +11,6 @@ static const bq_key config[] = {
     BQ_CONFIG_POSITIONS("131072"),
     BQ_CONFIG_WINDOW("0"),
     BQ_CONFIG_EXPERTS("intermediate_size"),
-    {"norm_topk_prob", BQ_KEY_BOOL, BQ_AT(bq_model, route_normalize),
-     .value = "true"}, /* not a key of its own */
     {0},
 };
 
@@ -24,4 +22,5 @@ const bq_family bq_family_mixtral = {
     .weight = weight,
     .norm = {BQ_NORMS_LLAMA},
     .extra = {[BQ_ROUTER] = "block_sparse_moe.gate.weight"},
+    .traits = BQ_FAMILY_ROUTE_NORMALIZE,
 };

@@ -13,6 +13,7 @@ void bq_config_experts(bq_json *j, const bq_family *f, bq_model *m) {
         bq_json_refuse(j, "n_group", "%d groups of %d experts, %d of them kept", m->route_groups, m->experts,
                        m->route_kept);
     m->route_sigmoid = f->traits & BQ_FAMILY_ROUTE_SIGMOID;
+    m->route_normalize |= (f->traits & BQ_FAMILY_ROUTE_NORMALIZE) != 0;
     if (m->shared_experts) m->shared_inter = m->shared_experts * m->expert_inter;
     for (int b = 0; b < m->blocks && !j->status; b++)
         m->dense[b] = b < m->first_experts || (m->experts_step > 1 && (b + 1) % m->experts_step);

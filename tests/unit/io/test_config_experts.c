@@ -18,6 +18,8 @@ static void experts(void **state) {
     assert_int_equal(parse(mixtral, &m), BQ_OK);
     assert_true(m.experts == 4 && m.chosen == 2 && m.expert_inter == 96 && m.route_normalize &&
                 !m.route_sigmoid);
+    assert_int_equal(parse_edited(mixtral, "norm_topk_prob", "false", &m), BQ_OK);
+    assert_true(m.route_normalize); /* not a key of Mixtral's */
     assert_int_equal(parse(qwen2moe, &m), BQ_OK);
     assert_true(m.shared_inter == 48 && m.expert_inter == 32 && !m.route_normalize && m.attention_bias);
     assert_int_equal(parse(glm4moe, &m), BQ_OK);

@@ -111,7 +111,7 @@ static void checkpoints(const watch *w, const bq_run *s, bq_mat loss) {
         char path[BQ_PATH_MAX + 64], at[32];
         bq_ckpt_file *f;
         bq_ckpt head;
-        bq_run_checkpoint(s, b, path, sizeof path);
+        bq_run_checkpoint(s, b, 0, path, sizeof path);
         BQ_CHECK(bq_ckpt_open(&f, path, s->fingerprint, &head, NULL) == BQ_CKPT_OK, "%s is not there", path);
         BQ_CHECK(head.steps == loss.cols, "%s: %lld steps", path, (long long)head.steps);
         double *have = golden_keep(w->g, (size_t)head.steps * sizeof *have);

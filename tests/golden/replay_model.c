@@ -24,7 +24,7 @@ void golden_rig_open(golden_rig *m, const golden *g, int64_t tokens) {
     const bq_arch *arch = &m->src.arch;
     golden_require(bq_dev_open(&m->dev, "cpu", 2, golden_rig_need(arch, tokens)));
     bq_block_push(&m->blk, arch, &m->dev.mem);
-    bq_source_work(&m->src, BQ_ANGLES_HF, &m->dev, tokens, true, &m->work);
+    bq_source_work(&m->src, &m->src.arch, BQ_ANGLES_HF, &m->dev, tokens, true, &m->work);
     m->x = m->work.x, m->y = m->work.y;
     for (int i = 0; i < arch->sites; i++)
         m->dw[i] = bq_arena_push(&m->dev.mem, arch->site[i].rows, arch->site[i].cols, BQ_F32);

@@ -14,15 +14,15 @@ void bq_midway_open(bq_midway *a, bq_pass_context *c) {
     if (!a->kept) return;
     int64_t rows = a->kept * c->tokens;
     a->m = bq_arena_push(mem, rows, arch->model.hidden, BQ_F32);
-    a->o = a->z = bq_arena_push(mem, rows, larger(heads_of(arch), arch->model.inter), BQ_F32);
+    a->o = a->z = bq_arena_push(mem, rows, larger(heads_of(arch), bq_arch_inter(arch)), BQ_F32);
     a->o.cols = a->o.ld = heads_of(arch);
-    a->z.cols = a->z.ld = arch->model.inter;
+    a->z.cols = a->z.ld = bq_arch_inter(arch);
 }
 
 size_t bq_midway_need(const bq_arch *arch, int64_t tokens, int64_t kept) {
     if (!kept) return 0;
     return bq_arena_need(kept * tokens, arch->model.hidden, BQ_F32) +
-           bq_arena_need(kept * tokens, larger(heads_of(arch), arch->model.inter), BQ_F32);
+           bq_arena_need(kept * tokens, larger(heads_of(arch), bq_arch_inter(arch)), BQ_F32);
 }
 
 /* The workspace for sample i of the share: where its state is kept, m, o and z are that state. */
@@ -41,7 +41,7 @@ static void bring(const bq_midway *a, int64_t i, int to, const bq_mat *w, bq_wor
     const bq_arch *arch = c->blk->arch;
     bq_role role = to < arch->sites ? arch->site[to].role : BQ_ROLES;
     bool kept = i < a->kept, again = !kept || role == BQ_QKV || role == BQ_O;
-    if (again || role == BQ_GATE_UP)
+    if (again || to == bq_arch_mlp(arch))
         c->dev->op->put(c->dev, c->fetch(c->ctx, bq_capture_stream(c->input), a->share.first + i), k->x);
     if (kept && role == BQ_DOWN) bq_block_norm(c->dev, c->blk, k);
     bq_block_parts(c->dev, c->blk, w, k, again ? 0 : to, to, k->x, k->x);

@@ -52,6 +52,30 @@ bool bq_arch_has(const bq_arch *arch, bq_role role) {
     return found;
 }
 
+int bq_arch_mlp(const bq_arch *arch) {
+    int m = 0;
+    while (m < arch->sites && bq_role_attends(arch->site[m].role)) m++;
+    return m;
+}
+
+int64_t bq_arch_inter(const bq_arch *arch) {
+    int64_t cols = 0;
+    for (int m = 0; m < arch->sites; m++)
+        if (arch->site[m].role == BQ_DOWN) cols = arch->site[m].cols;
+    return cols;
+}
+
+int bq_arch_unit_of(const bq_arch *block, int i, int *at) {
+    const bq_site *site = &block->site[block->linear[i].site];
+    *at = i;
+    if (!bq_role_of_expert(site->role)) return 0;
+    while (i > 0 && bq_role_of_expert(block->site[block->linear[i - 1].site].role) &&
+           block->site[block->linear[i - 1].site].expert == site->expert)
+        i--;
+    *at -= i;
+    return 1 + site->expert;
+}
+
 int bq_arch_site(const bq_arch *arch, bq_role role) {
     int m = 0;
     while (m < arch->sites && arch->site[m].role != role) m++;
@@ -92,20 +116,25 @@ static void add_linear(bq_arch *arch, const bq_weight_row *f, int expert) {
 static void add_linears(bq_arch *arch, const bq_family *family) {
     const bq_weight_row *f = family->weight;
     for (; f->name && !bq_role_of_expert(f->role); f++) {
+        if (arch->kind == BQ_UNIT_EXPERT) continue;
         bool shared = arch->experts && (f->role == BQ_GATE_UP || f->role == BQ_DOWN);
         if (f->when == BQ_IN_DENSE_BLOCKS && arch->experts) continue;
         if (f->when == BQ_IN_EXPERT_BLOCKS && (!arch->experts || (shared && !arch->model.shared_inter)))
             continue;
         add_linear(arch, f, 0);
     }
-    for (int e = 0; e < arch->experts; e++)
+    int first = arch->kind == BQ_UNIT_EXPERT ? arch->expert : 0,
+        end = arch->kind == BQ_UNIT_EXPERT ? first + 1
+              : arch->kind == BQ_UNIT_CORE ? 0
+                                           : arch->experts;
+    for (int e = first; e < end; e++)
         for (const bq_weight_row *row = f; row->name; row++) add_linear(arch, row, e);
 }
 
 static void add_extras(bq_arch *arch, const bq_family *family) {
     const bq_model *m = &arch->model;
     const int64_t shape[BQ_EXTRAS][2] = {{m->experts, m->hidden}, {0, m->experts}, {1, m->hidden}};
-    if (!arch->experts) return;
+    if (!arch->experts || arch->kind == BQ_UNIT_EXPERT) return;
     for (int i = 0; i < BQ_EXTRAS; i++) arch->extra[i] = family->extra[i];
     memcpy(arch->extra_shape, shape, sizeof shape);
     arch->router = (bq_router){m->route_sigmoid ? BQ_ROUTE_SIGMOID : BQ_ROUTE_SOFTMAX,
@@ -116,7 +145,18 @@ static void add_extras(bq_arch *arch, const bq_family *family) {
                                (float)m->route_factor};
 }
 
-static void arch_of(const bq_model *model, bool experts, bq_arch *arch) {
+/* An expert's sites have the roles of a dense MLP's, and it has no heads. */
+static void make_expert(bq_arch *arch) {
+    for (int m = 0; m < arch->sites; m++)
+        arch->site[m].role = arch->site[m].role == BQ_EXPERT_DOWN ? BQ_DOWN : BQ_GATE_UP;
+    arch->experts = arch->model.experts = 0;
+    arch->model.inter = arch->model.expert_inter;
+    arch->model.heads = arch->model.kv_heads = 0;
+    arch->attention = (bq_attention){0};
+    memset(arch->norm, 0, sizeof arch->norm), memset(arch->gains, 0, sizeof arch->gains);
+}
+
+static void arch_of(const bq_model *model, bool experts, bq_unit_kind kind, int expert, bq_arch *arch) {
     const bq_family *family = bq_family_at(model->family);
     bool whole = family->traits & BQ_FAMILY_QK_WHOLE;
     const int64_t gains[BQ_NORMS] = {model->hidden,
@@ -126,6 +166,8 @@ static void arch_of(const bq_model *model, bool experts, bq_arch *arch) {
                                      [BQ_NORM_Q] = (whole ? model->heads : 1) * model->head_dim,
                                      [BQ_NORM_K] = (whole ? model->kv_heads : 1) * model->head_dim};
     *arch = (bq_arch){.model = *model,
+                      .kind = kind,
+                      .expert = expert,
                       .experts = experts ? model->experts : 0,
                       .act = family->act,
                       .gain_of_zero = family->traits & BQ_FAMILY_GAIN_ADDS ? 1.0f : 0};
@@ -148,14 +190,23 @@ static void arch_of(const bq_model *model, bool experts, bq_arch *arch) {
                                      .scale = (float)(1.0 / sqrt(scalar)),
                                      .window = model->window,
                                      .cap = (float)model->attention_cap};
+    if (kind == BQ_UNIT_EXPERT) make_expert(arch);
 }
 
-void bq_arch_of(const bq_model *model, bq_arch *arch) { arch_of(model, model->experts > 0, arch); }
+void bq_arch_of(const bq_model *model, bq_arch *arch) {
+    arch_of(model, model->experts > 0, BQ_UNIT_BLOCK, 0, arch);
+}
+
+void bq_arch_of_core(const bq_model *model, bq_arch *arch) { arch_of(model, true, BQ_UNIT_CORE, 0, arch); }
+
+void bq_arch_of_expert(const bq_model *model, int e, bq_arch *arch) {
+    arch_of(model, true, BQ_UNIT_EXPERT, e, arch);
+}
 
 bool bq_arch_of_dense(const bq_model *model, bq_arch *arch) {
     bool some = false;
     for (int b = 0; b < model->blocks && model->experts; b++) some |= model->dense[b];
-    if (some) arch_of(model, false, arch);
+    if (some) arch_of(model, false, BQ_UNIT_BLOCK, 0, arch);
     return some;
 }
 
@@ -164,10 +215,10 @@ void bq_arch_tensor(const bq_arch *arch, char *out, size_t n, int block, const c
     snprintf(out, n, "%s.layers.%d.%s.%s", arch->model.prefix, block, module, what);
 }
 
-static bool named(const bq_arch *arch, int block, const char *module, const char *what, const char *tensor) {
-    char name[160];
-    bq_arch_tensor(arch, name, sizeof name, block, module, what);
-    return strcmp(name, tensor) == 0;
+/* Is `name`, below the block, a module's weight or bias? */
+static bool named(const char *module, const char *what, const char *name) {
+    size_t n = strlen(module);
+    return strncmp(name, module, n) == 0 && name[n] == '.' && strcmp(name + n + 1, what) == 0;
 }
 
 bq_tensor_id bq_arch_id(const bq_arch *arch, const char *tensor) {
@@ -177,17 +228,22 @@ bq_tensor_id bq_arch_id(const bq_arch *arch, const char *tensor) {
     if (strcmp(tensor, arch->final_norm) == 0) return (bq_tensor_id){BQ_TENSOR_NORM, -1, -1};
     if (strcmp(tensor, bq_tensor_head) == 0) return (bq_tensor_id){BQ_TENSOR_HEAD, -1, -1};
     if (strncmp(tensor, arch->model.prefix, n) != 0 || strncmp(tensor + n, ".layers.", 8) != 0) return none;
-    long b = strtol(tensor + n + 8, NULL, 10);
-    if (b < 0 || b >= arch->model.blocks) return none;
+    char *name, number[16];
+    long b = strtol(tensor + n + 8, &name, 10);
+    if (b < 0 || b >= arch->model.blocks || *name != '.') return none;
+    snprintf(number, sizeof number, "%ld", b);
+    if (strlen(number) != (size_t)(name - tensor) - n - 8) return none; /* "007" */
+    name++;
     for (int i = 0; i < BQ_NORMS; i++)
-        if (arch->norm[i] && named(arch, (int)b, arch->norm[i], "weight", tensor))
+        if (arch->norm[i] && named(arch->norm[i], "weight", name))
             return (bq_tensor_id){BQ_TENSOR_BLOCK_NORM, (int)b, i};
+    for (int i = 0; i < BQ_EXTRAS; i++)
+        if (arch->extra[i] && strcmp(arch->extra[i], name) == 0)
+            return (bq_tensor_id){BQ_TENSOR_EXTRA, (int)b, i};
     for (int i = 0; i < arch->linears; i++) {
         const bq_linear *l = &arch->linear[i];
-        if (named(arch, (int)b, l->module, "weight", tensor))
-            return (bq_tensor_id){BQ_TENSOR_WEIGHT, (int)b, i};
-        if (l->bias && named(arch, (int)b, l->module, "bias", tensor))
-            return (bq_tensor_id){BQ_TENSOR_BIAS, (int)b, i};
+        if (named(l->module, "weight", name)) return (bq_tensor_id){BQ_TENSOR_WEIGHT, (int)b, i};
+        if (l->bias && named(l->module, "bias", name)) return (bq_tensor_id){BQ_TENSOR_BIAS, (int)b, i};
     }
     return none;
 }

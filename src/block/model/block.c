@@ -36,12 +36,14 @@ static size_t need_of(const bq_arch *arch) {
     return sum;
 }
 
-/* Bytes of the largest of the model's blocks. */
+/* Bytes of the largest layout that it may be turned to. */
 static size_t largest(const bq_arch *arch) {
-    bq_arch dense;
+    bq_arch other;
     size_t most = need_of(arch);
-    if (bq_arch_of_dense(&arch->model, &dense) && need_of(&dense) > most) most = need_of(&dense);
-    return most;
+    if (bq_arch_of_dense(&arch->model, &other) && need_of(&other) > most) most = need_of(&other);
+    if (arch->kind != BQ_UNIT_CORE) return most;
+    bq_arch_of_expert(&arch->model, 0, &other);
+    return need_of(&other) > most ? need_of(&other) : most;
 }
 
 size_t bq_block_need(const bq_arch *arch) { return bq_arena_need(1, (int64_t)largest(arch), BQ_I8); }
@@ -183,30 +185,38 @@ static void add_output(bq_dev *dev, const bq_block *blk, const bq_work *k, bq_ro
 
 /* m and n, and where there are experts those of each token. */
 static void begin_mlp(bq_dev *dev, const bq_block *blk, const bq_mat *w, bq_work *k, bq_mat x) {
+    if (blk->arch->kind == BQ_UNIT_EXPERT) {
+        dev->op->copy(dev, x, k->n);
+        return;
+    }
     add_output(dev, blk, k, BQ_O, w, k->o, x, k->m);
     bq_block_norm(dev, blk, k);
-    if (blk->arch->experts) bq_experts_route(dev, blk, k);
+    if (!blk->arch->experts) return;
+    bq_experts_gate(dev, blk, k);
+    if (blk->arch->kind == BQ_UNIT_BLOCK) bq_experts_route(dev, blk, k);
 }
 
 static void output(bq_dev *dev, const bq_block *blk, const bq_mat *w, bq_work *k, bq_mat y) {
+    if (blk->arch->kind == BQ_UNIT_EXPERT) {
+        linear(dev, blk, k, BQ_DOWN, w, bq_block_glu(blk->arch, k).z, false, y);
+        return;
+    }
     if (!blk->arch->experts) {
         add_output(dev, blk, k, BQ_DOWN, w, bq_block_glu(blk->arch, k).z, k->m, y);
         return;
     }
     dev->op->copy(dev, k->m, y);
-    bq_experts_add(dev, blk, w, k, y);
+    bq_experts_add_shared(dev, blk, w, k, y);
+    if (blk->arch->kind == BQ_UNIT_BLOCK) bq_experts_add(dev, blk, w, k, y);
 }
-
-/* The first site behind o. */
-static int first_of_mlp(const bq_arch *arch) { return bq_arch_site(arch, BQ_O) + 1; }
 
 static void part(bq_dev *dev, const bq_block *blk, const bq_mat *w, bq_work *k, int m, bq_mat x, bq_mat y) {
     const bq_arch *arch = blk->arch;
+    if (m == bq_arch_mlp(arch)) begin_mlp(dev, blk, w, k, x);
     if (m == arch->sites) {
         output(dev, blk, w, k, y);
         return;
     }
-    if (m == first_of_mlp(arch)) begin_mlp(dev, blk, w, k, x);
     switch (arch->site[m].role) {
     case BQ_QKV: norm(dev, blk, BQ_NORM_ATTENTION, x, k->a); break;
     case BQ_O: bq_block_heads(dev, blk, w, k); break;
@@ -226,7 +236,7 @@ void bq_block_parts(bq_dev *dev, const bq_block *blk, const bq_mat *w, bq_work *
 static int last_part(const bq_block *blk, bq_mat y) { return blk->arch->sites - !y.data; }
 
 void bq_block_rest(bq_dev *dev, const bq_block *blk, const bq_mat *w, bq_work *k, bq_mat x, bq_mat y) {
-    bq_block_parts(dev, blk, w, k, first_of_mlp(blk->arch), last_part(blk, y), x, y);
+    bq_block_parts(dev, blk, w, k, bq_arch_mlp(blk->arch), last_part(blk, y), x, y);
 }
 
 void bq_block_forward(bq_dev *dev, const bq_block *blk, const bq_mat *w, bq_work *k, bq_mat x, bq_mat y) {

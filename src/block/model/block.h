@@ -75,8 +75,9 @@ static inline bq_mat bq_block_kept_norm(const bq_block *blk, int i) {
 }
 
 /* Push the buffers of a block and of a workspace, contents undefined; the caller's mark and reset take them
- * back.  The block is then block 0.  train: with the buffers of the backward.  The *_need functions give the
- * bytes that a push takes. */
+ * back.  The block is then block 0; it has room for the layouts of the model's other blocks, too, and where
+ * arch is of a core, for those of its other units.  train: with the buffers of the backward.  The *_need
+ * functions give the bytes that a push takes. */
 void bq_block_push(bq_block *blk, const bq_arch *arch, bq_arena *mem);
 size_t bq_block_need(const bq_arch *arch);
 void bq_work_push(bq_work *work, const bq_arch *arch, int64_t tokens, bool train, bq_arena *mem);

@@ -49,9 +49,13 @@ void bq_block_backward(bq_dev *dev, const bq_block *blk, const bq_mat *w, bq_wor
                        const bq_mat *dw, bq_mat dx) {
     const bq_ops *op = dev->op;
     const bq_model *m = &blk->arch->model;
+    BQ_CHECK(k->dn.data && !k->activations && !blk->pre, "backward with what is for the forward only");
+    if (blk->arch->kind == BQ_UNIT_EXPERT) {
+        dense_mlp(dev, blk, w, k, dy, dw);
+        if (dx.data) op->copy(dev, k->dn, dx);
+        return;
+    }
     bq_heads h = bq_block_split(m, k->qkv), dh = bq_block_split(m, k->dqkv);
-    BQ_CHECK(k->dz.data && !k->activations && !blk->pre, "backward with what is for the forward only");
-
     if (blk->arch->experts)
         bq_experts_backward(dev, blk, w, k, dy, dw, k->dn);
     else

@@ -24,27 +24,27 @@ static void dense(const bq_arch *arch, int64_t t, bool train, buffer *out) {
             angles = m->rope.dim / 2, more = m->full_rope.dim / 2;
     int64_t inter = m->experts && m->shared_inter > m->inter ? m->shared_inter : m->inter;
     bool gate = arch->extra[BQ_SHARED_GATE], o = arch->norm[BQ_NORM_O], down = arch->norm[BQ_NORM_DOWN],
-         qk = arch->norm[BQ_NORM_Q];
+         qk = arch->norm[BQ_NORM_Q], attends = arch->kind != BQ_UNIT_EXPERT;
     const buffer all[DENSE] = {
-        F32(cos[0], t, angles, true),
-        F32(sin[0], t, angles, true),
-        F32(cos[1], t, more, more > 0),
-        F32(sin[1], t, more, more > 0),
+        F32(cos[0], t, angles, attends),
+        F32(sin[0], t, angles, attends),
+        F32(cos[1], t, more, attends && more > 0),
+        F32(sin[1], t, more, attends && more > 0),
         F32(x, t, h, true),
         F32(y, t, h, true),
-        F32(a, t, h, true),
-        F32(m, t, h, true),
+        F32(a, t, h, attends),
+        F32(m, t, h, attends),
         F32(n, t, h, true),
-        F32(qkv, t, q + 2 * kv, true),
-        F32(o, t, q, true),
-        F32(lse, m->heads, t, true),
-        F32(gu, t, 2 * inter, true),
-        F32(z, t, inter, true),
-        F32(dz, t, inter, train),
-        F32(dm, t, h, train),
+        F32(qkv, t, q + 2 * kv, attends),
+        F32(o, t, q, attends),
+        F32(lse, m->heads, t, attends),
+        F32(gu, t, 2 * inter, inter > 0),
+        F32(z, t, inter, inter > 0),
+        F32(dz, t, inter, train && inter > 0),
+        F32(dm, t, h, train && attends),
         F32(dn, t, h, train),
-        F32(dout, t, q, train),
-        F32(dqkv, t, q + 2 * kv, train),
+        F32(dout, t, q, train && attends),
+        F32(dqkv, t, q + 2 * kv, train && attends),
         F32(t, t, h, o || down || gate),
         F32(raw_o, t, h, train && o),
         F32(raw_down, t, h, train && (down || gate)),
@@ -56,7 +56,8 @@ static void dense(const bq_arch *arch, int64_t t, bool train, buffer *out) {
 static void experts(const bq_arch *arch, int64_t t, bool train, buffer *out) {
     const bq_model *m = &arch->model;
     int64_t h = m->hidden, e = m->experts, k = m->chosen, n = t * k, ie = m->expert_inter;
-    bool experts = e > 0, back = experts && train, gate = arch->extra[BQ_SHARED_GATE];
+    bool experts = e > 0, inside = experts && arch->kind == BQ_UNIT_BLOCK, back = inside && train,
+         gate = arch->extra[BQ_SHARED_GATE];
     const buffer all[EXPERTS] = {
         F32(logits, t, e, experts),
         I32(index, t, k, experts),
@@ -64,10 +65,10 @@ static void experts(const bq_arch *arch, int64_t t, bool train, buffer *out) {
         I32(rows, n, 1, experts),
         I32(slots, n, 1, experts),
         I32(first, e + 1, 1, experts),
-        F32(xe, n, h, experts),
-        F32(gue, n, 2 * ie, experts),
-        F32(ze, n, ie, experts),
-        F32(ye, n, h, experts),
+        F32(xe, n, h, inside),
+        F32(gue, n, 2 * ie, inside),
+        F32(ze, n, ie, inside),
+        F32(ye, n, h, inside),
         F32(we, n, 1, experts),
         F32(one, n, 1, back),
         F32(dxe, n, h, back),

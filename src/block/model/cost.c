@@ -13,7 +13,8 @@ void bq_effort_add(bq_effort *to, double times, bq_effort e) {
 static double traffic(const bq_arch *arch, double tokens) {
     const bq_model *m = &arch->model;
     return 4 * tokens *
-               (double)(12 * m->hidden + 3 * m->inter + 3 * (m->heads + 2 * m->kv_heads) * m->head_dim) +
+               (double)(12 * m->hidden + 3 * bq_arch_inter(arch) +
+                        3 * (m->heads + 2 * m->kv_heads) * m->head_dim) +
            4 * (double)bq_arch_weights(arch);
 }
 

@@ -13,17 +13,21 @@ static sites sites_of(const bq_arch *arch, int e) {
     return (sites){first, first + 1};
 }
 
+void bq_experts_gate(bq_dev *dev, const bq_block *blk, bq_work *k) {
+    const bq_ops *op = dev->op;
+    if (!blk->extra[BQ_SHARED_GATE].data) return;
+    op->gemm(dev, false, true, 1, k->n, blk->extra[BQ_SHARED_GATE], 0, k->gate_logit);
+    op->route(dev, gate, k->gate_logit, (bq_mat){0}, k->gate_index, k->gate);
+    op->expert_lists(dev, k->gate_index, k->all, k->all_slots, k->all_first);
+}
+
 void bq_experts_route(bq_dev *dev, const bq_block *blk, bq_work *k) {
     const bq_ops *op = dev->op;
     op->gemm(dev, false, true, 1, k->n, blk->extra[BQ_ROUTER], 0, k->logits);
     op->route(dev, blk->arch->router, k->logits, blk->extra[BQ_ROUTER_CORRECTION], k->index, k->weight);
     op->expert_lists(dev, k->index, k->rows, k->slots, k->first);
+    op->gather_rows(dev, bq_mat_reshape(k->weight, 1), k->slots, (bq_mat){0}, k->we);
     op->get(dev, k->first, bq_mat_host(k->start, k->first.rows, 1, BQ_I32));
-    if (blk->extra[BQ_SHARED_GATE].data) {
-        op->gemm(dev, false, true, 1, k->n, blk->extra[BQ_SHARED_GATE], 0, k->gate_logit);
-        op->route(dev, gate, k->gate_logit, (bq_mat){0}, k->gate_index, k->gate);
-        op->expert_lists(dev, k->gate_index, k->all, k->all_slots, k->all_first);
-    }
     op->wait(dev);
 }
 
@@ -43,7 +47,7 @@ void bq_experts_gated(bq_dev *dev, const bq_block *blk, const bq_mat *w, bq_work
     glu(dev, blk, gu, bq_expert_rows(k, k->ze, e));
 }
 
-static void add_shared(bq_dev *dev, const bq_block *blk, const bq_mat *w, bq_work *k, bq_mat y) {
+void bq_experts_add_shared(bq_dev *dev, const bq_block *blk, const bq_mat *w, bq_work *k, bq_mat y) {
     if (!bq_arch_has(blk->arch, BQ_DOWN)) return;
     int down = bq_arch_site(blk->arch, BQ_DOWN);
     bool gated = blk->extra[BQ_SHARED_GATE].data != NULL;
@@ -52,17 +56,23 @@ static void add_shared(bq_dev *dev, const bq_block *blk, const bq_mat *w, bq_wor
 }
 
 void bq_experts_add(bq_dev *dev, const bq_block *blk, const bq_mat *w, bq_work *k, bq_mat y) {
-    const bq_ops *op = dev->op;
-    bq_mat weight = bq_mat_reshape(k->weight, 1);
-    add_shared(dev, blk, w, k, y);
     for (int e = 0; e < blk->arch->experts; e++) {
-        bq_mat z = bq_expert_rows(k, k->ze, e), out = bq_expert_rows(k, k->ye, e),
-               c = bq_expert_rows(k, k->we, e);
+        bq_mat z = bq_expert_rows(k, k->ze, e), out = bq_expert_rows(k, k->ye, e);
         if (!z.rows) continue;
         bq_block_site(dev, blk, k, sites_of(blk->arch, e).down, w, z, false, out);
-        op->gather_rows(dev, weight, bq_expert_rows(k, k->slots, e), (bq_mat){0}, c);
-        op->scatter_add_rows(dev, out, bq_expert_rows(k, k->rows, e), c, y);
+        dev->op->scatter_add_rows(dev, out, bq_expert_rows(k, k->rows, e), bq_expert_rows(k, k->we, e), y);
     }
+}
+
+void bq_experts_add_rows(bq_dev *dev, const bq_block *blk, const bq_mat *w, bq_work *k, bq_mat rows,
+                         bq_mat weight, bq_mat y) {
+    bq_glu g = bq_block_glu(blk->arch, k);
+    bq_mat x = bq_mat_rows(k->x, 0, rows.rows), both = bq_mat_rows(g.both, 0, rows.rows),
+           z = bq_mat_rows(g.z, 0, rows.rows), out = bq_mat_rows(k->y, 0, rows.rows);
+    bq_block_site(dev, blk, k, bq_arch_site(blk->arch, BQ_GATE_UP), w, x, false, both);
+    glu(dev, blk, both, z);
+    bq_block_site(dev, blk, k, bq_arch_site(blk->arch, BQ_DOWN), w, z, false, out);
+    dev->op->scatter_add_rows(dev, out, rows, weight, y);
 }
 
 /* ---- backward ---- */
@@ -106,6 +116,7 @@ void bq_experts_backward(bq_dev *dev, const bq_block *blk, const bq_mat *w, bq_w
                          const bq_mat *dw, bq_mat dn) {
     const bq_ops *op = dev->op;
     shared_back(dev, blk, w, k, dy, dw, dn);
+    if (blk->arch->kind == BQ_UNIT_CORE) return;
     op->set(dev, k->one, 1);
     op->zero(dev, k->dweight);
     for (int e = 0; e < blk->arch->experts; e++) {

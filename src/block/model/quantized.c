@@ -10,15 +10,18 @@ int64_t bq_linear_groups(const bq_arch *arch, const bq_scheme *scheme, int i) {
     return cols / group;
 }
 
-bq_linear_most bq_linear_most_of(const bq_arch *arch, const bq_scheme *scheme) {
+bq_linear_most bq_linear_most_of(const bq_layouts *layouts) {
     bq_linear_most most = {0};
-    for (int i = 0; i < arch->linears; i++) {
-        size_t c = (size_t)(arch->linear[i].rows * arch->linear[i].cols);
-        size_t g = (size_t)(arch->linear[i].rows * bq_linear_groups(arch, scheme, i));
-        size_t k = (size_t)arch->linear[i].cols;
-        most = (bq_linear_most){c > most.codes ? c : most.codes, g > most.scales ? g : most.scales,
-                                k > most.cols ? k : most.cols};
-    }
+    for (int k = 0; k < layouts->count; k++)
+        for (int i = 0; i < layouts->at[k].arch->linears; i++) {
+            const bq_layout *of = &layouts->at[k];
+            const bq_linear *l = &of->arch->linear[i];
+            size_t codes = (size_t)(l->rows * l->cols), cols = (size_t)l->cols,
+                   scales = (size_t)(l->rows * bq_linear_groups(of->arch, of->scheme, i));
+            most = (bq_linear_most){codes > most.codes ? codes : most.codes,
+                                    scales > most.scales ? scales : most.scales,
+                                    cols > most.cols ? cols : most.cols};
+        }
     return most;
 }
 
@@ -56,6 +59,35 @@ size_t bq_quantized_need(const bq_arch *arch, const bq_scheme *scheme) {
         sum += (scheme[i].symmetric ? 1 : 2) *
                bq_arena_need(arch->linear[i].rows * bq_linear_groups(arch, scheme, i), 1, BQ_F32);
     return sum;
+}
+
+size_t bq_quantized_need_any(const bq_layouts *layouts, bool pre) {
+    size_t most = 0;
+    for (int i = 0; i < layouts->count; i++) {
+        const bq_layout *l = &layouts->at[i];
+        size_t one = bq_quantized_need(l->arch, l->scheme) + (pre ? bq_quantized_need_pre(l->arch) : 0);
+        most = one > most ? one : most;
+    }
+    return bq_arena_need(1, (int64_t)most, BQ_I8);
+}
+
+void bq_quantized_push_any(bq_quantized *q, const bq_layouts *layouts, bool pre, bq_arena *mem) {
+    size_t most = bq_quantized_need_any(layouts, pre) - BQ_ARENA_ALIGN;
+    bq_mat room = bq_arena_push(mem, 1, (int64_t)most, BQ_I8);
+    *q = (bq_quantized){.prescales = pre};
+    bq_arena_adopt(&q->room, room.data, (size_t)room.cols, room.place);
+    bq_quantized_turn(q, &layouts->at[0]);
+}
+
+void bq_quantized_turn(bq_quantized *q, const bq_layout *layout) {
+    bq_arena room = q->room;
+    bool pre = q->prescales;
+    if (q->arch == layout->arch) return;
+    bq_arena_reset(&room, 0);
+    bq_quantized_push(q, layout->arch, layout->scheme, &room);
+    q->prescales = pre;
+    if (pre) bq_quantized_push_pre(q, &room);
+    q->room = room;
 }
 
 void bq_quantized_push_pre(bq_quantized *q, bq_arena *mem) {

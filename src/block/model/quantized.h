@@ -5,6 +5,18 @@
 
 #include "block/model/block.h"
 
+/* The layouts of the units of a model's blocks, each with the schemes of its linears: of blocks (of their
+ * cores, where they have experts), then where there are such of blocks without experts, of experts. */
+typedef struct {
+    const bq_arch *arch;
+    bq_scheme scheme[BQ_ARCH_LINEARS];
+} bq_layout;
+#define BQ_LAYOUTS 3
+typedef struct {
+    int count;
+    bq_layout at[BQ_LAYOUTS];
+} bq_layouts;
+
 /* In a result code = quantize(fold) and w_hat = dequantize(code) exactly, by the ops of these names. */
 typedef struct {
     const bq_arch *arch;
@@ -15,6 +27,8 @@ typedef struct {
     bq_mat scale[BQ_ARCH_LINEARS]; /* (rows * groups, 1) f32: the scales of row 0, then those of row 1, ... */
     bq_mat zero[BQ_ARCH_LINEARS];  /* the zero points, likewise; data NULL where the scheme is symmetric */
     bq_mat pre[BQ_ARCH_LINEARS];   /* (1, cols) f32: room for blk->pre; data NULL unless pushed */
+    bq_arena room;                 /* of all these, where it can be turned to other layouts */
+    bool prescales;                /* then: with pre */
 } bq_quantized;
 
 /* Push the matrices for the schemes of all linears, contents undefined, and the bytes that this takes. */
@@ -24,6 +38,12 @@ size_t bq_quantized_need(const bq_arch *arch, const bq_scheme *scheme);
 /* The same for the factors of the linears' inputs (blk->pre), which few runs have. */
 void bq_quantized_push_pre(bq_quantized *q, bq_arena *mem);
 size_t bq_quantized_need_pre(const bq_arch *arch);
+
+/* Room for any of the layouts, with pre or without, and the bytes that it takes.  It is then of the first
+ * one; turn makes it one of another, contents undefined. */
+void bq_quantized_push_any(bq_quantized *q, const bq_layouts *layouts, bool pre, bq_arena *mem);
+size_t bq_quantized_need_any(const bq_layouts *layouts, bool pre);
+void bq_quantized_turn(bq_quantized *q, const bq_layout *layout);
 
 /* Groups in a row of linear i.  The group of a scheme must divide the columns; reading the recipe checks
  * that. */
@@ -37,7 +57,7 @@ bq_mat bq_linear_grouped(const bq_arch *arch, const bq_scheme *scheme, int i, co
 typedef struct {
     size_t codes, scales, cols;
 } bq_linear_most;
-bq_linear_most bq_linear_most_of(const bq_arch *arch, const bq_scheme *scheme);
+bq_linear_most bq_linear_most_of(const bq_layouts *layouts);
 
 /* Compute the codes from fold and the grids, and w_hat from the codes: of linear i, of all linears. */
 void bq_linear_encode(bq_dev *dev, bq_quantized *q, int i);

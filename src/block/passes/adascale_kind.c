@@ -51,8 +51,14 @@ static const char *remedy(const void *o) {
     return ((const options *)o)->train.batch > 1 ? "start more ranks a stage, or take a smaller batch" : NULL;
 }
 
+/* An expert may have fewer samples than the batch. */
+static int64_t batch_of(const void *pass, int64_t samples) {
+    int64_t batch = ((const options *)pass)->train.batch;
+    return batch < samples ? batch : samples;
+}
+
 static size_t need(const void *o, const bq_pass_size *of) {
-    return bq_adascale_need(of->arch, of->scheme, of->tokens, of->samples, ((const options *)o)->train.batch,
+    return bq_adascale_need(of->arch, of->scheme, of->tokens, of->samples, batch_of(o, of->samples),
                             of->replica, of->nreplica);
 }
 
@@ -76,8 +82,11 @@ static bq_effort step_cost(const void *o, const bq_cost *c) {
 
 static int64_t run(bq_pass_context *c, const void *pass) {
     bq_adascale_options o = ((const options *)pass)->train;
+    bq_pass_context own = *c;
     o.iterations = training(pass, (int)c->at.sweep).steps;
-    return bq_pass_adascale(c, &o);
+    o.batch = batch_of(pass, c->samples);
+    own.samples -= c->samples % o.batch; /* an expert may have any number */
+    return bq_pass_adascale(&own, &o);
 }
 
 const bq_pass_kind bq_pass_kind_adascale = {

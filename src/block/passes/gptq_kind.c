@@ -70,7 +70,7 @@ static size_t need(const void *o, const bq_pass_size *of) {
 static bq_effort cost(const void *pass, const bq_cost *c) {
     const options *o = pass;
     bool sequential = o->gptq.sequential;
-    int down = bq_arch_site(c->arch, BQ_DOWN), first = sequential ? 0 : bq_arch_site(c->arch, BQ_GATE_UP);
+    int down = c->arch->sites - 1, first = sequential ? 0 : bq_arch_mlp(c->arch);
     bq_effort e = {0};
     for (int m = 0; m < c->arch->sites && sequential; m++) bq_effort_add(&e, 1, bq_effort_midway(c, m));
     if (!sequential) bq_effort_add(&e, c->samples, bq_effort_forward_to(c->arch, c->tokens, down));

@@ -20,7 +20,7 @@
 
 /* The recipe's `inputs` of a phase; the streams (base/README.md), and the outputs of the block in FP. */
 typedef enum { BQ_INPUTS_FP, BQ_INPUTS_QT, BQ_INPUTS_MIX } bq_inputs;
-typedef enum { BQ_STREAM_FP, BQ_STREAM_QT, BQ_STREAM_TARGET } bq_stream_id;
+typedef enum { BQ_STREAM_FP, BQ_STREAM_QT, BQ_STREAM_TARGET, BQ_STREAMS } bq_stream_id;
 
 /* Saves the state of a pass that trains, for a later process (midblock.h).  A pass calls it between two
  * steps.  save and restore are collective over stage. */

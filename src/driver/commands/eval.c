@@ -13,7 +13,7 @@ typedef struct {
     bq_source model;
     bq_recipe recipe; /* only its evaluations are used */
     bq_evals evals;
-    bq_scheme scheme[BQ_ARCH_LINEARS];
+    bq_layouts layouts;
     bq_dev dev;
     const bq_args *args;
     const bq_comm *comm;
@@ -23,16 +23,17 @@ typedef struct {
 static int look(void *ctx) {
     evaluation *e = ctx;
     const bq_args *a = e->args;
-    const bq_arch *arch = &e->model.arch;
     int code = bq_recipe_evaluate(&e->recipe, a);
     if (!code) code = bq_source_open(&e->model, a->model);
-    if (!code && a->rtn) code = bq_source_quantizes(&e->model);
     if (!code) code = bq_score_open(&e->evals, &e->recipe, &e->model, "--ctx");
-    for (int i = 0; i < BQ_ARCH_LINEARS; i++)
-        e->scheme[i] = (bq_scheme){a->rtn, -1, true, BQ_F32, BQ_GRID_AIMET};
     if (code) return code;
-    size_t arena = bq_score_need(arch, a->rtn ? e->scheme : NULL, false, &e->evals);
-    code = bq_plan_evaluation(arena + bq_score_host(arch, &e->evals),
+    const bq_arch *arch = bq_source_first(&e->model);
+    bq_source_layouts(&e->model, &e->layouts);
+    for (int k = 0; k < e->layouts.count; k++)
+        for (int i = 0; i < BQ_ARCH_LINEARS; i++)
+            e->layouts.at[k].scheme[i] = (bq_scheme){a->rtn, -1, true, BQ_F32, BQ_GRID_AIMET};
+    size_t arena = bq_score_need(&e->layouts, a->rtn, false, &e->evals);
+    code = bq_plan_evaluation(arena + bq_score_host(arch, &e->evals, e->comm->size),
                               bq_score_stream(arch, &e->evals, e->comm->size), a->memory, e->comm, a->scratch,
                               &e->home.scratch);
     return code ? code : bq_device_open(&e->dev, a, e->comm, arena);
@@ -61,7 +62,7 @@ static int evaluate_one(const evaluation *e, bq_score *s, const bq_eval *eval) {
     s->label = "model";
     int code = bq_score_run(s, eval, NULL, NULL, NULL, &plain);
     s->label = "rtn";
-    if (!code && e->args->rtn) code = bq_score_run(s, eval, e->scheme, bq_rtn_weights, NULL, &rounded);
+    if (!code && e->args->rtn) code = bq_score_run(s, eval, &e->layouts, bq_rtn_weights, NULL, &rounded);
     if (!code && s->comm->rank == 0) print_line(e, eval, plain, rounded);
     return code;
 }

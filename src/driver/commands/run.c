@@ -90,7 +90,7 @@ int bq_cmd_plan(const bq_args *args, bq_comm *comm) {
     }
     if (code == BQ_OK && comm->rank == 0) {
         bq_plan_print(&s.plan, &machine, stdout);
-        bq_plan_advise(&s.recipe, &s.src.arch, s.scheme, &machine, &s.evals, args->ranks, stdout);
+        bq_plan_advise(&s.recipe, &s.layouts, &machine, &s.evals, args->ranks, stdout);
         code = bq_plan_check(&s.plan);
     }
     code = bq_comm_agree(comm, code);

@@ -66,7 +66,7 @@ bq_ahead *bq_ahead_open(const bq_source *src, bq_dev *dev, int64_t values) {
     bq_ahead *a = calloc(1, sizeof *a);
     BQ_CHECK(a, "no memory to read ahead");
     a->src = src, a->dev = dev, a->block = NONE;
-    bq_block_push(&a->blk, &src->arch, &dev->mem);
+    bq_block_push(&a->blk, bq_source_first(src), &dev->mem);
     pthread_mutex_init(&a->lock, NULL);
     pthread_cond_init(&a->moved, NULL);
     bool pinned = true;
@@ -114,7 +114,7 @@ void bq_ahead_start(bq_ahead *a, int b) {
     if (!a || b >= a->src->arch.model.blocks) return;
     drop(a);
     a->block = b, a->read = a->handed = 0, a->whole = a->stop = false;
-    bq_block_turn(&a->blk, bq_source_arch(a->src, b), b);
+    bq_block_turn(&a->blk, bq_source_core(a->src, b), b);
     int error = bq_fault("ahead_thread") ? EAGAIN : pthread_create(&a->thread, NULL, read_block, a);
     BQ_CHECK(error == 0, "no thread to read weights ahead: error %d", error);
 }
@@ -146,7 +146,7 @@ void bq_ahead_move(bq_ahead *a) {
 void bq_ahead_take(bq_ahead *a, const bq_source *src, bq_dev *dev, int b, bq_block *blk) {
     if (a && a->block != b) drop(a);
     if (!a || a->block != b) {
-        bq_source_block(src, dev, b, blk);
+        bq_source_unit(src, dev, b, bq_source_core(src, b), blk);
         return;
     }
     double start = bq_seconds();
@@ -164,5 +164,5 @@ void bq_ahead_take(bq_ahead *a, const bq_source *src, bq_dev *dev, int b, bq_blo
     settle(a);
     bq_block other = *blk;
     *blk = a->blk, a->blk = other;
-    bq_block_turn(blk, bq_source_arch(src, b), b);
+    bq_block_turn(blk, bq_source_core(src, b), b);
 }

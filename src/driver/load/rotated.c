@@ -8,7 +8,7 @@
 #define AT 255
 
 struct bq_rotated {
-    const bq_arch *arch;
+    const bq_arch *arch, *dense; /* dense: of blocks without experts where others have them, or no linears */
     const bq_weights *weights;
     bq_transform how;
     uint64_t seed;
@@ -41,7 +41,7 @@ static int check(const char *key, bq_rotate_kind kind, int64_t n, int64_t block)
         key, (long)n);
 }
 
-int bq_rotated_open(bq_rotated **out, const bq_arch *arch, const bq_weights *weights,
+int bq_rotated_open(bq_rotated **out, const bq_arch *arch, const bq_arch *dense, const bq_weights *weights,
                     const bq_recipe *recipe) {
     const bq_transform *t = &recipe->transform[0];
     const bq_model *m = &arch->model;
@@ -60,7 +60,8 @@ int bq_rotated_open(bq_rotated **out, const bq_arch *arch, const bq_weights *wei
     if (code) return code;
     bq_rotated *r = calloc(1, sizeof *r);
     BQ_CHECK(r, "no memory for a rotation");
-    *r = (bq_rotated){.arch = arch, .weights = weights, .how = *t, .seed = recipe->seed, .block = -1};
+    *r = (bq_rotated){
+        .arch = arch, .dense = dense, .weights = weights, .how = *t, .seed = recipe->seed, .block = -1};
     *out = r;
     return BQ_OK;
 }
@@ -100,8 +101,23 @@ static const bq_rotation *r2_of(bq_rotated *r, int block) {
 
 static bq_role role_of(const bq_arch *arch, const bq_linear *l) { return arch->site[l->site].role; }
 
-static bool writes_stream(const bq_rotated *r, const bq_linear *l) {
-    return bq_role_writes(role_of(r->arch, l));
+/* The layout of the block that a tensor is of. */
+static const bq_arch *arch_of(const bq_rotated *r, bq_tensor_id id) {
+    return id.block >= 0 && r->arch->model.dense[id.block] ? r->dense : r->arch;
+}
+
+static bq_tensor_id id_of(const bq_rotated *r, const char *name) {
+    bq_tensor_id id = bq_arch_id(r->arch, name), dense = {.kind = BQ_TENSOR_OTHER};
+    if (r->dense->linears) dense = bq_arch_id(r->dense, name);
+    return dense.kind != BQ_TENSOR_OTHER && arch_of(r, dense) == r->dense ? dense : id;
+}
+
+static const bq_linear *linear_of(const bq_rotated *r, bq_tensor_id id) {
+    return &arch_of(r, id)->linear[id.at];
+}
+
+static bool writes_stream(const bq_rotated *r, bq_tensor_id id) {
+    return bq_role_writes(role_of(arch_of(r, id), linear_of(r, id)));
 }
 
 /* Where the value heads start among the rows of q, k and v. */
@@ -111,9 +127,8 @@ static bool has_values(const bq_arch *arch, const bq_linear *l) {
     return role_of(arch, l) == BQ_QKV && l->row + l->rows > first_value(&arch->model);
 }
 
-static const bq_linear *linear_of(const bq_rotated *r, bq_tensor_id id) { return &r->arch->linear[id.at]; }
-
 static bool changes(const bq_rotated *r, bq_tensor_id id) {
+    const bq_arch *arch = arch_of(r, id);
     bool r1 = r->how.r1, r2 = r->how.r2;
     switch (id.kind) {
     case BQ_TENSOR_OTHER: return false;
@@ -121,18 +136,18 @@ static bool changes(const bq_rotated *r, bq_tensor_id id) {
     case BQ_TENSOR_HEAD:
     case BQ_TENSOR_NORM: return r1;
     case BQ_TENSOR_BLOCK_NORM: return r1 && id.at < BQ_NORMS_FOLDED;
+    case BQ_TENSOR_EXTRA: return r1 && (id.at == BQ_ROUTER || id.at == BQ_SHARED_GATE);
     case BQ_TENSOR_WEIGHT:
-        return r1 ||
-               (r2 && (role_of(r->arch, linear_of(r, id)) == BQ_O || has_values(r->arch, linear_of(r, id))));
+        return r1 || (r2 && (role_of(arch, linear_of(r, id)) == BQ_O || has_values(arch, linear_of(r, id))));
     case BQ_TENSOR_BIAS: break;
     }
-    return (r1 && writes_stream(r, linear_of(r, id))) || (r2 && has_values(r->arch, linear_of(r, id)));
+    return (r1 && writes_stream(r, id)) || (r2 && has_values(arch, linear_of(r, id)));
 }
 
 bool bq_rotated_whole(const bq_rotated *r, const char *name) {
     if (!r || !r->how.r1) return false;
-    bq_tensor_id id = bq_arch_id(r->arch, name);
-    return id.kind == BQ_TENSOR_WEIGHT && writes_stream(r, linear_of(r, id));
+    bq_tensor_id id = id_of(r, name);
+    return id.kind == BQ_TENSOR_WEIGHT && writes_stream(r, id);
 }
 
 static void read_rows(const bq_rotated *r, const char *name, int64_t first, bq_mat to) {
@@ -155,17 +170,22 @@ static void rows_of_stream(bq_rotated *r, const float *gamma, bq_mat w) {
     }
 }
 
+/* The same of a norm in a block. */
+static const float *block_gain(bq_rotated *r, int block, bq_norm_at at) {
+    char norm[160];
+    bq_arch_tensor(r->arch, norm, sizeof norm, block, r->arch->norm[at], "weight");
+    return gain(r, norm);
+}
+
 /* Rows of a linear from `first` on; all rows if it writes to the stream.  With R2 a panel is a head. */
 static void weight(bq_rotated *r, bq_tensor_id id, int64_t first, bq_mat w) {
     const bq_linear *l = linear_of(r, id);
     const bq_model *m = &r->arch->model;
-    bq_role role = role_of(r->arch, l);
+    bq_role role = role_of(arch_of(r, id), l);
     const bq_rotation *r2 = bq_role_attends(role) ? r2_of(r, id.block) : NULL;
-    bool writes = writes_stream(r, l);
-    char norm[160];
-    bq_arch_tensor(r->arch, norm, sizeof norm, id.block,
-                   r->arch->norm[role == BQ_GATE_UP ? BQ_NORM_MLP : BQ_NORM_ATTENTION], "weight");
-    const float *gamma = writes ? NULL : gain(r, norm);
+    bool writes = writes_stream(r, id);
+    const float *gamma =
+        writes ? NULL : block_gain(r, id.block, bq_role_attends(role) ? BQ_NORM_ATTENTION : BQ_NORM_MLP);
     int64_t all = writes ? w.cols : w.rows, step = r2 ? m->head_dim : BQ_ROTATE_PANEL;
     BQ_CHECK(!r2 || (l->row + first) % m->head_dim == 0, "%s is read in parts of heads", l->name);
     for (int64_t at = 0; at < all; at += step) {
@@ -181,7 +201,7 @@ static void bias(bq_rotated *r, bq_tensor_id id, bq_mat b) {
     const bq_linear *l = linear_of(r, id);
     const bq_model *m = &r->arch->model;
     float *x = b.data;
-    if (writes_stream(r, l)) {
+    if (writes_stream(r, id)) {
         bq_rotate_panel((bq_panel){x, b.cols, 1, 1, 1}, NULL, r1_of(r), NULL, r->room);
         return;
     }
@@ -193,7 +213,7 @@ static void bias(bq_rotated *r, bq_tensor_id id, bq_mat b) {
 
 bool bq_rotated_read(bq_rotated *r, const char *name, int64_t first, bq_mat to) {
     if (!r) return false;
-    bq_tensor_id id = bq_arch_id(r->arch, name);
+    bq_tensor_id id = id_of(r, name);
     if (!changes(r, id)) return false;
     if (!to.data) return true;
     make(r);
@@ -204,6 +224,7 @@ bool bq_rotated_read(bq_rotated *r, const char *name, int64_t first, bq_mat to) 
     case BQ_TENSOR_OTHER: break;
     case BQ_TENSOR_EMBED: rows_of_stream(r, NULL, to); break;
     case BQ_TENSOR_HEAD: rows_of_stream(r, gain(r, r->arch->final_norm), to); break;
+    case BQ_TENSOR_EXTRA: rows_of_stream(r, block_gain(r, id.block, BQ_NORM_MLP), to); break;
     case BQ_TENSOR_WEIGHT: weight(r, id, first, to); break;
     case BQ_TENSOR_BIAS: bias(r, id, to); break;
     case BQ_TENSOR_NORM:

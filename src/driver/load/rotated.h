@@ -22,7 +22,8 @@ typedef struct bq_rotated bq_rotated;
 
 /* *r is NULL if the recipe has no transform. arch and weights must live until close; close takes NULL.
  * BQ_OK, or BQ_USAGE after one message: there is no such rotation for a size of the model. */
-int bq_rotated_open(bq_rotated **r, const bq_arch *arch, const bq_weights *weights, const bq_recipe *recipe);
+int bq_rotated_open(bq_rotated **r, const bq_arch *arch, const bq_arch *dense, const bq_weights *weights,
+                    const bq_recipe *recipe);
 void bq_rotated_close(bq_rotated *r);
 
 /* Host bytes that r takes with the first tensor.  */

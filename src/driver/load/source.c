@@ -14,8 +14,6 @@ typedef struct {
     bq_mat to;
 } expected;
 
-enum { MAX_EXPECTED = 2 * BQ_LAYOUT_LINEARS + BQ_NORMS + BQ_EXTRAS };
-
 static void expect_one(expected *e, const bq_arch *arch, int b, const char *module, const char *what,
                        int64_t rows, int64_t cols) {
     *e = (expected){.rows = rows, .cols = cols};
@@ -47,17 +45,20 @@ static int expect_block(const bq_arch *arch, int b, const bq_block *blk, expecte
     return (int)(e - out);
 }
 
-int bq_source_quantizes(const bq_source *src) {
-    if (!src->arch.experts) return BQ_OK;
-    return bq_refuse(
-        BQ_DATA,
-        "%s: model_type: %s has experts, which are evaluated but not quantized yet: `blockq eval "
-        "--model` works",
-        src->dir, bq_family_at(src->arch.model.family)->type);
-}
-
 const bq_arch *bq_source_arch(const bq_source *src, int b) {
     return src->arch.model.dense[b] ? &src->dense : &src->arch;
+}
+
+const bq_arch *bq_source_first(const bq_source *src) { return src->arch.experts ? &src->core : &src->arch; }
+
+const bq_arch *bq_source_core(const bq_source *src, int b) {
+    return src->arch.model.dense[b] ? &src->dense : bq_source_first(src);
+}
+
+void bq_source_layouts(const bq_source *src, bq_layouts *layouts) {
+    *layouts = (bq_layouts){.count = 1, .at = {{.arch = bq_source_first(src)}}};
+    if (src->dense.linears) layouts->at[layouts->count++].arch = &src->dense;
+    if (src->arch.experts) layouts->at[layouts->count++].arch = &src->expert;
 }
 
 /* Tell the source which tensors the model has. */
@@ -104,7 +105,9 @@ int bq_source_open(bq_source *src, const char *path) {
         strcpy(src->dir, bq_weights_dir(src->weights));
         find_prefix(src->weights, &model);
         bq_arch_of(&model, &src->arch);
-        bq_arch_of_dense(&model, &src->dense);
+        bq_arch_of_dense(&src->arch.model, &src->dense);
+        if (src->arch.experts) bq_arch_of_core(&src->arch.model, &src->core);
+        if (src->arch.experts) bq_arch_of_expert(&src->arch.model, 0, &src->expert);
         code = expect(src);
     }
     if (code) bq_source_close(src);
@@ -117,8 +120,14 @@ void bq_source_close(bq_source *src) {
     *src = (bq_source){0};
 }
 
+bq_tensor_id bq_source_id(const bq_source *src, const char *tensor) {
+    bq_tensor_id id = bq_arch_id(&src->arch, tensor), dense = {0};
+    if (id.kind == BQ_TENSOR_OTHER && src->dense.linears) dense = bq_arch_id(&src->dense, tensor);
+    return dense.kind != BQ_TENSOR_OTHER && src->arch.model.dense[dense.block] ? dense : id;
+}
+
 int bq_source_transform(bq_source *src, const bq_recipe *recipe) {
-    return bq_rotated_open(&src->rotated, &src->arch, src->weights, recipe);
+    return bq_rotated_open(&src->rotated, &src->arch, &src->dense, src->weights, recipe);
 }
 
 int bq_source_fingerprint(const bq_source *src, const char *cache, uint64_t *hash) {
@@ -173,10 +182,25 @@ static bool pieces(const bq_source *src, const char *name, bq_mat to, bq_source_
     return on;
 }
 
-void bq_source_pieces(const bq_source *src, int b, const bq_block *blk, bq_source_visit *visit, void *ctx) {
-    expected e[MAX_EXPECTED];
-    int n = expect_block(bq_source_arch(src, b), b, blk, e);
+/* The tensors of a unit of block b; the caller frees them. */
+static expected *tensors_of(int b, const bq_arch *arch, const bq_block *blk, int *n) {
+    int most = 2 * arch->linears + BQ_NORMS + BQ_EXTRAS;
+    expected *e = calloc((size_t)most, sizeof *e);
+    BQ_CHECK(e, "no memory to list %d tensors", most);
+    *n = expect_block(arch, b, blk, e);
+    return e;
+}
+
+static void pieces_of(const bq_source *src, int b, const bq_arch *arch, const bq_block *blk,
+                      bq_source_visit *visit, void *ctx) {
+    int n;
+    expected *e = tensors_of(b, arch, blk, &n);
     for (int i = 0; i < n && pieces(src, e[i].name, e[i].to, visit, ctx); i++) {}
+    free(e);
+}
+
+void bq_source_pieces(const bq_source *src, int b, const bq_block *blk, bq_source_visit *visit, void *ctx) {
+    pieces_of(src, b, bq_source_core(src, b), blk, visit, ctx);
 }
 
 /* Pieces go to a GPU through a host buffer; buffer NULL: the device is the host. */
@@ -213,19 +237,26 @@ static void load(const bq_source *src, bq_dev *dev, const char *name, bq_mat to)
     free(l.buffer);
 }
 
-void bq_source_block(const bq_source *src, bq_dev *dev, int b, bq_block *blk) {
+void bq_source_unit(const bq_source *src, bq_dev *dev, int b, const bq_arch *arch, bq_block *blk) {
     loading l = {src, dev, buffer_of(dev, bq_source_piece_most(&src->arch, src->rotated))};
-    bq_block_turn(blk, bq_source_arch(src, b), b);
-    bq_source_pieces(src, b, blk, load_piece, &l);
+    bq_block_turn(blk, arch, b);
+    pieces_of(src, b, arch, blk, load_piece, &l);
     free(l.buffer);
 }
 
-void bq_source_prefetch(const bq_source *src, int b) {
-    expected e[MAX_EXPECTED];
-    bq_block none = {0};
-    if (b >= src->arch.model.blocks) return;
-    int n = expect_block(bq_source_arch(src, b), b, &none, e);
+void bq_source_block(const bq_source *src, bq_dev *dev, int b, bq_block *blk) {
+    bq_source_unit(src, dev, b, bq_source_arch(src, b), blk);
+}
+
+void bq_source_prefetch_unit(const bq_source *src, int b, const bq_arch *arch) {
+    int n;
+    expected *e = tensors_of(b, arch, NULL, &n);
     for (int i = 0; i < n; i++) bq_weights_prefetch(src->weights, bq_weights_find(src->weights, e[i].name));
+    free(e);
+}
+
+void bq_source_prefetch(const bq_source *src, int b) {
+    if (b < src->arch.model.blocks) bq_source_prefetch_unit(src, b, bq_source_core(src, b));
 }
 
 void bq_source_embed(const bq_source *src, const int32_t *ids, bq_mat out) {
@@ -256,10 +287,10 @@ static void put_rope(const bq_rope *rope, bq_angles angles, bq_dev *dev, bq_mat 
     free(table);
 }
 
-void bq_source_work(const bq_source *src, bq_angles angles, bq_dev *dev, int64_t tokens, bool train,
-                    bq_work *work) {
+void bq_source_work(const bq_source *src, const bq_arch *arch, bq_angles angles, bq_dev *dev, int64_t tokens,
+                    bool train, bq_work *work) {
     const bq_model *m = &src->arch.model;
-    bq_work_push(work, &src->arch, tokens, train, &dev->mem);
+    bq_work_push(work, arch, tokens, train, &dev->mem);
     put_rope(&m->rope, angles, dev, work->cos[0], work->sin[0]);
     if (m->full_rope.dim) put_rope(&m->full_rope, angles, dev, work->cos[1], work->sin[1]);
 }

@@ -10,7 +10,8 @@
 
 typedef struct {
     char dir[4096];
-    bq_arch arch, dense; /* the layout of blocks; with experts also that of blocks without */
+    bq_arch arch, dense;  /* the layout of blocks; with experts also that of blocks without, */
+    bq_arch core, expert; /* and of the units of those with them: core, expert 0 */
     bq_weights *weights;
     bq_rotated *rotated; /* NULL: the tensors are those of the files */
 } bq_source;
@@ -20,10 +21,16 @@ typedef struct {
  * close also takes a zeroed struct.  Local.  */
 int bq_source_open(bq_source *src, const char *path);
 void bq_source_close(bq_source *src);
-/* Can blockq quantize this model, not only evaluate it?  BQ_OK, or BQ_DATA after one message. */
-int bq_source_quantizes(const bq_source *src);
-/* The layout of block b. */
+/* The layout of block b, of its first unit, and of the unit that the model's other blocks may have, too: that
+ * from which room for any unit is pushed. */
 const bq_arch *bq_source_arch(const bq_source *src, int b);
+const bq_arch *bq_source_core(const bq_source *src, int b);
+const bq_arch *bq_source_first(const bq_source *src);
+/* The layouts of all units, without schemes. */
+void bq_source_layouts(const bq_source *src, bq_layouts *layouts);
+
+/* What a tensor is, by its name, in the layout of its block. */
+bq_tensor_id bq_source_id(const bq_source *src, const char *tensor);
 
 /* From now on the tensors are those of the transformed model.  src must not move until close.  BQ_OK, or
  * BQ_USAGE after one message.  */
@@ -33,12 +40,13 @@ int bq_source_transform(bq_source *src, const bq_recipe *recipe);
  * NaN and Inf in weights (BQ_DATA). cache: file that keeps hashes of unchanged shards, or NULL.  */
 int bq_source_fingerprint(const bq_source *src, const char *cache, uint64_t *hash);
 
-/* Read block b's tensors into blk (pushed before). */
+/* Read block b's tensors into blk (pushed before); those of a unit of it, whose layout is arch. */
 void bq_source_block(const bq_source *src, bq_dev *dev, int b, bq_block *blk);
+void bq_source_unit(const bq_source *src, bq_dev *dev, int b, const bq_arch *arch, bq_block *blk);
 
-/* The same in pieces that fit a buffer, in order, until visit returns false. visit gets the tensor's name,
- * the first row of the piece, and its place in blk. piece_most: values of the largest piece, at most;
- * rotated: the recipe has transforms.  */
+/* The first unit of block b in pieces that fit a buffer, in order, until visit returns false. visit gets the
+ * tensor's name, the first row of the piece, and its place in blk. piece_most: values of the largest piece,
+ * at most; rotated: the recipe has transforms. */
 typedef bool bq_source_visit(void *ctx, const char *name, int64_t first, bq_mat to);
 void bq_source_pieces(const bq_source *src, int b, const bq_block *blk, bq_source_visit *visit, void *ctx);
 int64_t bq_source_piece_most(const bq_arch *arch, bool rotated);
@@ -49,9 +57,10 @@ size_t bq_source_need(const bq_arch *arch, bool rotated);
 /* Rows [first, first + to.rows) of a tensor as the run uses it, host f32; rotated ones in whole heads.  */
 void bq_source_rows(const bq_source *src, const char *name, int64_t first, bq_mat to);
 
-/* Start to read block b's bytes into the page cache, in the background.  Does nothing beyond the last
- * block. */
+/* Start to read the first unit of block b into the page cache, in the background; or the unit whose layout is
+ * arch.  Does nothing beyond the last block. */
 void bq_source_prefetch(const bq_source *src, int b);
+void bq_source_prefetch_unit(const bq_source *src, int b, const bq_arch *arch);
 
 /* Embeddings of T tokens, host (T, H), read row by row: the table is never in memory.  */
 void bq_source_embed(const bq_source *src, const int32_t *ids, bq_mat out);
@@ -59,9 +68,9 @@ void bq_source_embed(const bq_source *src, const int32_t *ids, bq_mat out);
 /* The final norm (1, H) and the output head (V, H), which is the embedding where they are tied.  */
 void bq_source_head(const bq_source *src, bq_dev *dev, bq_mat norm, bq_mat head);
 
-/* Push a workspace for T tokens (bq_work_push) and fill its rotary tables.  */
-void bq_source_work(const bq_source *src, bq_angles angles, bq_dev *dev, int64_t tokens, bool train,
-                    bq_work *work);
+/* Push a workspace for T tokens (bq_work_push) for a whole block or a core, and fill its rotary tables.  */
+void bq_source_work(const bq_source *src, const bq_arch *arch, bq_angles angles, bq_dev *dev, int64_t tokens,
+                    bool train, bq_work *work);
 
 /* source_vocabulary.c. check_tokens refuses (BQ_DATA) tokens of another tokenizer than the model's (on rank 0
  * only), ids that the model does not have, and fewer than `need` tokens from `offset` on. same_tokenizer

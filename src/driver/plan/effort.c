@@ -5,10 +5,13 @@
 
 #include <math.h>
 
+/* The units with one layout. */
 typedef struct {
     const bq_recipe *r;
     bq_cost cost;  /* of the busiest rank */
-    double blocks; /* of that rank */
+    double blocks; /* units of that rank, */
+    double all;    /* of the model */
+    double part;   /* of the tokens that pass through such a unit */
 } share;
 
 /* A stage before the last one.  Weights are read again for each micro-batch. */
@@ -18,15 +21,16 @@ static void count_reference(bq_effort *e, const share *s, const bq_comm *grid, d
     if (split) {
         double samples = (double)bq_shard_of(s->r->calibration.samples, 0, grid->size).count;
         double all = s->blocks * (grid->nstage - 1);
-        bq_effort_add(e, all * samples, f);
+        bq_effort_add(e, all * samples * s->part, f);
         e->files += all * 2 * s->cost.weights;
         return;
     }
     bq_effort_add(e, s->blocks * s->cost.samples, f);
+    e->files += (s->blocks > 1 ? ceil(s->cost.samples / micro) : 1) * s->blocks * 2 * s->cost.weights;
+    if (s->cost.arch->kind == BQ_UNIT_EXPERT) return;
     e->sent += 4 * s->cost.tokens * (double)s->cost.arch->model.hidden * s->cost.samples;
     e->messages += ceil(s->cost.samples / micro);
     e->idle += (grid->nstage - 2) * s->blocks * micro * f.flop;
-    e->files += (s->blocks > 1 ? ceil(s->cost.samples / micro) : 1) * s->blocks * 2 * s->cost.weights;
 }
 
 /* Walks of all samples through a block for targets: none in a first sweep whose first pass makes them, none
@@ -64,29 +68,59 @@ static void count_phase(bq_effort *e, const share *s, const bq_phase *phase) {
 /* Original, round to nearest and result. */
 static void count_eval(bq_effort *e, const share *s, const bq_comm *grid, const bq_eval *eval) {
     const bq_arch *arch = s->cost.arch;
-    double sequences = (double)bq_shard_of(eval->sequences, 0, grid->size).count, blocks = arch->model.blocks;
-    bq_effort_add(e, 3 * sequences * blocks, bq_effort_forward(arch, (double)eval->ctx));
-    e->flop += 3 * sequences * 2 * (double)(eval->ctx * arch->model.vocab * arch->model.hidden);
-    e->files += 3 * blocks * 2 * s->cost.weights;
+    double sequences = (double)bq_shard_of(eval->sequences, 0, grid->size).count;
+    bq_effort_add(e, 3 * sequences * s->part * s->all, bq_effort_forward(arch, (double)eval->ctx));
+    e->files += 3 * s->all * 2 * s->cost.weights;
 }
 
-void bq_effort_count(bq_effort e[BQ_WORKS], const bq_recipe *r, const bq_arch *arch, const bq_comm *grid,
-                     int64_t micro, bool split, const bq_evals *evals, int64_t keeps) {
-    share s = {.r = r,
-               .blocks = ceil((double)arch->model.blocks / grid->nstage),
-               .cost = {.arch = arch,
-                        .samples = (double)bq_shard_of(r->calibration.samples, 0, grid->nreplica).count,
-                        .replicas = grid->nreplica,
-                        .weights = (double)bq_arch_weights(arch),
-                        .tokens = (double)r->calibration.length,
-                        .kept = (double)keeps}};
-    bool calibrated = false;
+static void count_head(bq_effort *e, const bq_model *m, const bq_comm *grid, const bq_eval *eval) {
+    double sequences = (double)bq_shard_of(eval->sequences, 0, grid->size).count;
+    e->flop += 3 * sequences * 2 * (double)(eval->ctx * m->vocab * m->hidden);
+}
+
+/* An expert is one replica's, and all replicas get its weights, original and quantized. */
+static void make_experts(share *s, bq_effort *e, const bq_model *m, const bq_comm *grid) {
+    s->part = (double)m->chosen / m->experts, s->all *= m->experts;
+    s->cost.samples = (double)s->r->calibration.samples * s->part;
+    e[BQ_WORK_ADVANCE].sent += grid->nreplica > 1 ? 2 * 4 * s->cost.weights * s->all / grid->nstage : 0;
+    s->blocks = ceil(s->all / grid->nstage / grid->nreplica);
+    s->cost.replicas = 1, s->cost.kept = 0;
+}
+
+/* Number of the model's blocks with that layout. */
+static int blocks_of(const bq_layouts *layouts, const bq_arch *arch) {
+    const bq_model *m = &layouts->at[0].arch->model;
+    int dense = 0;
+    for (int b = 0; b < m->blocks && m->experts; b++) dense += m->dense[b];
+    return m->experts && !arch->experts && arch->kind == BQ_UNIT_BLOCK ? dense : m->blocks - dense;
+}
+
+void bq_effort_count(bq_effort e[BQ_WORKS], const bq_recipe *r, const bq_layouts *layouts,
+                     const bq_comm *grid, int64_t micro, bool split, const bq_evals *evals, int64_t keeps) {
+    const bq_model *m = &layouts->at[0].arch->model;
     for (int k = 0; k < BQ_WORKS; k++) e[k] = (bq_effort){0};
-    for (int p = 0; p < r->nphase; p++) {
-        if (!bq_phase_calibrated(&r->phase[p])) continue;
-        calibrated = true;
-        count_phase(e, &s, &r->phase[p]);
+    for (int k = 0; k < layouts->count; k++) {
+        const bq_arch *arch = layouts->at[k].arch;
+        int blocks = blocks_of(layouts, arch);
+        share s = {.r = r,
+                   .blocks = ceil((double)blocks / grid->nstage),
+                   .all = blocks,
+                   .part = 1,
+                   .cost = {.arch = arch,
+                            .samples = (double)bq_shard_of(r->calibration.samples, 0, grid->nreplica).count,
+                            .replicas = grid->nreplica,
+                            .weights = (double)bq_arch_weights(arch),
+                            .tokens = (double)r->calibration.length,
+                            .kept = (double)keeps}};
+        if (arch->kind == BQ_UNIT_EXPERT) make_experts(&s, e, m, grid);
+        bool calibrated = false;
+        for (int p = 0; p < r->nphase; p++) {
+            if (!bq_phase_calibrated(&r->phase[p])) continue;
+            calibrated = true;
+            count_phase(e, &s, &r->phase[p]);
+        }
+        if (calibrated) count_reference(&e[BQ_WORK_REFERENCE], &s, grid, (double)micro, split);
+        for (int i = 0; i < evals->count; i++) count_eval(&e[BQ_WORK_EVAL], &s, grid, &evals->eval[i]);
     }
-    if (calibrated) count_reference(&e[BQ_WORK_REFERENCE], &s, grid, (double)micro, split);
-    for (int i = 0; i < evals->count; i++) count_eval(&e[BQ_WORK_EVAL], &s, grid, &evals->eval[i]);
+    for (int i = 0; i < evals->count; i++) count_head(&e[BQ_WORK_EVAL], m, grid, &evals->eval[i]);
 }

@@ -17,9 +17,10 @@ enum {
     BQ_WORKS
 };
 
-/* Of all blocks of the rank in all phases and sweeps.  micro: samples of a micro-batch; split: the reference
- * is shared by samples alone; evals: what the run evaluates; keeps: samples that passes keep midway. */
-void bq_effort_count(bq_effort effort[BQ_WORKS], const bq_recipe *recipe, const bq_arch *arch,
+/* Of all blocks of the rank, where each expert gets equally many tokens, in all phases and sweeps.  micro:
+ * samples of a micro-batch; split: the reference is shared by samples alone; evals: what the run evaluates;
+ * keeps: samples that passes keep midway. */
+void bq_effort_count(bq_effort effort[BQ_WORKS], const bq_recipe *recipe, const bq_layouts *layouts,
                      const bq_comm *grid, int64_t micro, bool split, const bq_evals *evals, int64_t keeps);
 
 #endif

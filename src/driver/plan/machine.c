@@ -48,10 +48,12 @@ static size_t need(shape s) {
            2 * bq_arena_need(s.rows, s.cols, BQ_F32);
 }
 
-/* A sample, at most 512 tokens, times gate and up, whose longer side is halved until all fits. */
+/* A sample, at most 512 tokens, times the largest matrix, whose longer side is halved until all fits. */
 static shape shape_of(const bq_arch *arch, int64_t tokens, size_t most) {
     enum { LEAST = 16 };
-    const bq_site *site = &arch->site[bq_arch_site(arch, BQ_GATE_UP)];
+    const bq_site *site = arch->site;
+    for (int m = 1; m < arch->sites; m++)
+        if (arch->site[m].rows * arch->site[m].cols > site->rows * site->cols) site = &arch->site[m];
     shape s = {tokens < 512 ? tokens : 512, site->rows, site->cols};
     while (need(s) > most && (s.rows > LEAST || s.cols > LEAST)) *(s.rows > s.cols ? &s.rows : &s.cols) /= 2;
     return s;

@@ -2,6 +2,7 @@
 
 #include "base/shard.h"
 #include "comm/flow.h"
+#include "driver/load/through.h"
 
 size_t bq_pipeline_host(const bq_recipe *r, const bq_arch *arch, int64_t micro) {
     return (BQ_FLOW_BUFFERS * (size_t)micro + BQ_PIPELINE_RING) *
@@ -10,7 +11,7 @@ size_t bq_pipeline_host(const bq_recipe *r, const bq_arch *arch, int64_t micro) 
 
 size_t bq_pipeline_device(const bq_recipe *r, const bq_arch *arch, int64_t micro) {
     int64_t t = r->calibration.length, h = arch->model.hidden;
-    return bq_block_need(arch) + bq_work_need(arch, t, false) + bq_op_scratch(t, arch->attention, 1) +
+    return bq_through_need(arch, t) + bq_op_scratch(t, arch->attention, 1) +
            bq_arena_need(BQ_FLOW_BUFFERS, bq_flow_floats(micro * t * h), BQ_F32);
 }
 

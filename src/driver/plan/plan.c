@@ -49,16 +49,26 @@ static size_t process(const bq_plan *plan) {
     return sum_of(plan, BQ_HOST) + sum_of(plan, BQ_PINNED) + (plan->gpu ? 0 : sum_of(plan, BQ_DEVICE));
 }
 
-int bq_plan_schemes(const bq_recipe *recipe, const bq_arch *arch, bq_scheme *scheme) {
-    const char *names[BQ_ARCH_LINEARS];
-    for (int i = 0; i < arch->linears; i++) names[i] = arch->linear[i].name;
-    int code = bq_recipe_fits(recipe, arch->linears, names);
-    for (int i = 0; i < arch->linears && !code; i++) {
-        scheme[i] = bq_recipe_scheme(recipe, names[i]);
-        if (scheme[i].group > 0 && arch->linear[i].cols % scheme[i].group)
-            code = bq_refuse(BQ_USAGE, "bits: group %ld does not divide the %ld input columns of %s",
-                             (long)scheme[i].group, (long)arch->linear[i].cols, names[i]);
+static int schemes_of(const bq_recipe *recipe, bq_layout *layout) {
+    const bq_arch *arch = layout->arch;
+    for (int i = 0; i < arch->linears; i++) {
+        const bq_linear *l = &arch->linear[i];
+        bq_scheme s = layout->scheme[i] = bq_recipe_scheme(recipe, l->name);
+        if (s.group > 0 && l->cols % s.group)
+            return bq_refuse(BQ_USAGE, "bits: group %ld does not divide the %ld input columns of %s",
+                             (long)s.group, (long)l->cols, l->module);
     }
+    return BQ_OK;
+}
+
+int bq_plan_schemes(const bq_recipe *recipe, bq_layouts *layouts) {
+    const char *names[BQ_LAYOUTS * BQ_ARCH_LINEARS];
+    int n = 0;
+    for (int k = 0; k < layouts->count; k++)
+        for (int i = 0; i < layouts->at[k].arch->linears; i++)
+            names[n++] = layouts->at[k].arch->linear[i].name;
+    int code = bq_recipe_fits(recipe, n, names);
+    for (int k = 0; k < layouts->count && !code; k++) code = schemes_of(recipe, &layouts->at[k]);
     return code;
 }
 
@@ -76,11 +86,23 @@ static size_t product_scratch(const bq_phase *phase, const bq_arch *arch, int64_
     return most;
 }
 
+/* What decides how much a pass takes on a unit.  An expert is one replica's, with the samples that it has at
+ * most. */
+static bq_pass_size size_of(const bq_recipe *r, const bq_layout *layout, bq_pass_size of) {
+    of.arch = layout->arch, of.scheme = layout->scheme;
+    if (of.arch->kind != BQ_UNIT_EXPERT) return of;
+    of.samples = (bq_recipe_expert_tokens(r) + of.tokens - 1) / of.tokens;
+    of.replica = 0, of.nreplica = 1, of.keeps = 0;
+    return of;
+}
+
 /* Bytes of the pass that needs most, and that pass. */
-static size_t working_memory(const bq_recipe *r, bq_pass_size of, const bq_pass **pass) {
+static size_t working_memory(const bq_recipe *r, const bq_layouts *layouts, bq_pass_size all,
+                             const bq_pass **pass) {
     size_t most = 0;
-    for (int p = 0; p < r->nphase; p++) {
-        const bq_phase *phase = &r->phase[p];
+    for (int p = 0; p < r->nphase * layouts->count; p++) {
+        const bq_phase *phase = &r->phase[p / layouts->count];
+        bq_pass_size of = size_of(r, &layouts->at[p % layouts->count], all);
         size_t compared = 0;
         if (phase->compute != BQ_COMPUTE_F32 && bq_phase_calibrated(phase))
             compared = bq_narrow_need(of.arch, of.tokens);
@@ -92,24 +114,49 @@ static size_t working_memory(const bq_recipe *r, bq_pass_size of, const bq_pass 
     return most;
 }
 
-/* The device arena of the phases: all that one block needs. */
-static size_t plan_phases(bq_plan *plan, const bq_recipe *r, bq_pass_size of) {
-    const bq_arch *arch = of.arch;
+/* Device bytes of activations: of a sample in the largest unit, and of what experts need beside it. */
+static size_t activations(const bq_layouts *layouts, int64_t t, bool backward) {
+    const bq_layout *last = &layouts->at[layouts->count - 1];
+    size_t sum = bq_work_need(layouts->at[0].arch, t, backward);
+    if (last->arch->kind != BQ_UNIT_EXPERT) return sum;
+    return sum + bq_work_need(last->arch, t, backward) + 2 * bq_routed_need(t);
+}
+
+/* Bytes of the hidden states of a phase: its streams; with experts their inputs in each stream, and the
+ * tokens of the expert at hand. */
+static size_t streams_of(const bq_recipe *r, const bq_phase *phase, const bq_arch *arch, int nreplica) {
+    int64_t t = r->calibration.length, h = arch->model.hidden;
+    int n = bq_phase_streams(phase, r->segments), rows = 0;
+    size_t one = bq_stream_need(bq_shard_of(r->calibration.samples, 0, nreplica).count, t, h);
+    for (int k = 0; k < BQ_STREAMS && arch->experts; k++) rows += bq_phase_expert_rows(phase, k);
+    if (arch->experts) n += bq_phase_routes(phase, r->segments);
+    return (size_t)n * one + (size_t)rows * bq_stream_need(1, bq_recipe_expert_tokens(r), h);
+}
+
+/* The device arena of the phases: all that one unit of a block needs. */
+static size_t plan_phases(bq_plan *plan, const bq_recipe *r, const bq_layouts *layouts, bq_pass_size of) {
+    const bq_arch *arch = layouts->at[0].arch, *last = layouts->at[layouts->count - 1].arch;
     int64_t t = of.tokens;
     const bq_pass *pass = NULL; /* which needs most */
-    size_t most = working_memory(r, of, &pass), products = 0;
+    size_t most = working_memory(r, layouts, of, &pass), products = 0, factors = 0;
     unsigned traits = bq_recipe_traits(r);
-    for (int p = 0; p < r->nphase; p++) products = larger(products, product_scratch(&r->phase[p], arch, t));
-    add(plan, "weights of one block, FP32", bq_block_need(arch), BQ_DEVICE, larger_machine);
-    add(plan, "its quantized form and gradients", bq_quantized_need(arch, of.scheme), BQ_DEVICE,
+    bool prescaled = traits & BQ_PASS_PRESCALES;
+    for (int p = 0; p < r->nphase * layouts->count; p++)
+        products = larger(products, product_scratch(&r->phase[p / layouts->count],
+                                                    layouts->at[p % layouts->count].arch, t));
+    for (int i = 0; i < layouts->count && prescaled; i++)
+        factors = larger(factors, bq_block_pre_scratch(layouts->at[i].arch, t));
+    add(plan, arch->experts ? "weights of one unit of a block, FP32" : "weights of one block, FP32",
+        bq_block_need(arch), BQ_DEVICE, larger_machine);
+    add(plan, "its quantized form and gradients", bq_quantized_need_any(layouts, prescaled), BQ_DEVICE,
         larger_machine);
     if (traits & BQ_PASS_CALIBRATED) {
-        add(plan, "activations of one sample", bq_work_need(arch, t, traits & BQ_PASS_BACKWARD), BQ_DEVICE,
+        add(plan, "activations of one sample", activations(layouts, t, traits & BQ_PASS_BACKWARD), BQ_DEVICE,
             shorter_samples);
         add(plan, "op scratch", bq_op_scratch(t, arch->attention, 1) + products, BQ_DEVICE, shorter_samples);
-        if (traits & BQ_PASS_PRESCALES)
-            add(plan, "factors of inputs, inputs times them",
-                bq_quantized_need_pre(arch) + bq_block_pre_scratch(arch, t), BQ_DEVICE, shorter_samples);
+        add(plan, "inputs times factors", factors, BQ_DEVICE, shorter_samples);
+        if (of.nreplica > 1 && arch->experts)
+            add(plan, "weights of another rank's expert", bq_block_need(last), BQ_DEVICE, larger_machine);
     }
     if (pass) {
         snprintf(plan->pass, sizeof plan->pass, "working memory of %s", bq_pass_kind_at(pass->kind)->name);
@@ -121,28 +168,34 @@ static size_t plan_phases(bq_plan *plan, const bq_recipe *r, bq_pass_size of) {
 /* Host memory beside arena and streams, of which only one is taken at a time: three samples, a rotary table
  * and losses in the phases; codes, scales, zero points and factors of a linear, and what it is copied
  * through, in the export; a window, its table and losses in the evaluation.  */
-static size_t buffers(const bq_recipe *r, const bq_arch *arch, const bq_scheme *scheme,
-                      const bq_evals *evals) {
+static size_t buffers(const bq_recipe *r, const bq_layouts *layouts, const bq_evals *evals,
+                      const bq_comm *comm) {
+    const bq_arch *arch = layouts->at[0].arch;
     int64_t sample = r->calibration.length * (3 * arch->model.hidden + arch->model.head_dim), steps = 0;
     for (int p = 0; p < r->nphase; p++)
         for (int i = 0; i < r->phase[p].npass; i++)
             steps = (int64_t)larger((size_t)steps, (size_t)bq_pass_training(&r->phase[p].pass[i], 0).steps);
-    size_t most = (size_t)sample * sizeof(float) + (size_t)steps * sizeof(double);
-    bq_linear_most one = bq_linear_most_of(arch, scheme);
+    int64_t share = bq_shard_of(r->calibration.samples, 0, comm->nreplica).count;
+    size_t most = (size_t)sample * sizeof(float) + (size_t)steps * sizeof(double) +
+                  2 * bq_routed_host(arch, share, r->calibration.length);
+    bq_linear_most one = bq_linear_most_of(layouts);
     if (r->noutput)
         most = larger(most, one.codes + (2 * one.scales + one.cols) * sizeof(float) + BQ_EXPORT_BUFFER);
-    return larger(most, bq_score_host(arch, evals));
+    return larger(most, bq_score_host(arch, evals, comm->size));
 }
 
 /* Host copies of what is on a GPU, for files and messages. */
-static void add_copies(bq_plan *plan, const bq_recipe *r, const bq_arch *arch, const bq_scheme *scheme,
-                       const bq_comm *comm) {
+static void add_copies(bq_plan *plan, const bq_recipe *r, const bq_layouts *layouts, const bq_comm *comm) {
+    const bq_arch *arch = layouts->at[0].arch;
     size_t most = 0;
     add(plan, "a piece of weights being read", bq_source_need(arch, r->ntransform > 0), BQ_HOST,
         larger_machine);
-    for (int m = 0; m < arch->sites; m++)
-        most = larger(most, (size_t)(arch->site[m].rows * arch->site[m].cols) * sizeof(float));
-    add(plan, "copies of a block for its checkpoint", bq_quantized_need(arch, scheme), BQ_HOST,
+    for (int k = 0; k < layouts->count; k++)
+        for (int m = 0; m < layouts->at[k].arch->sites; m++) {
+            const bq_site *site = &layouts->at[k].arch->site[m];
+            most = larger(most, (size_t)(site->rows * site->cols) * sizeof(float));
+        }
+    add(plan, "copies of a block for its checkpoint", bq_quantized_need_any(layouts, false), BQ_HOST,
         larger_machine);
     if (comm->nreplica > 1)
         add(plan, "pinned memory for messages", 2 * most, BQ_PINNED, "start fewer ranks on a node");
@@ -151,6 +204,7 @@ static void add_copies(bq_plan *plan, const bq_recipe *r, const bq_arch *arch, c
 /* The next block's weights, if a GPU arena of `arena` bytes fits.  Returns their bytes, or 0. */
 static size_t plan_ahead(bq_plan *plan, const bq_arch *arch, bool rotated, size_t arena) {
     size_t next = bq_block_need(arch);
+    if (arch->experts) return 0; /* the units come too fast for it */
     if (arena + GPU_BYTES > plan->gpu) return 0;
     plan->ahead = bq_source_piece_most(arch, rotated);
     add(plan, "weights of the next block", next, BQ_DEVICE, larger_machine);
@@ -185,69 +239,65 @@ static void place_streams(bq_plan *plan, size_t there, size_t beside, const char
 }
 
 /* States inside a block that passes keep to save time: planned last, with half of the memory that is left. */
-static void plan_midway(bq_plan *plan, const bq_recipe *r, bq_pass_size of) {
+static void plan_midway(bq_plan *plan, const bq_recipe *r, const bq_layouts *layouts, bq_pass_size of) {
     const bq_pass *pass;
     int64_t share = bq_shard_of(of.samples, of.replica, of.nreplica).count;
     size_t used = plan->gpu ? plan->arena + GPU_BYTES : process(plan);
     size_t limit = plan->gpu ? plan->gpu : plan->limit, room = used < limit ? (limit - used) / 2 : 0;
     if (!(bq_recipe_traits(r) & BQ_PASS_KEEPS)) return;
-    size_t without = working_memory(r, of, &pass);
+    size_t without = working_memory(r, layouts, of, &pass);
     for (int64_t least = 0, most = share; least <= most;) { /* more samples need more bytes */
         of.keeps = least + (most - least) / 2;
-        if (working_memory(r, of, &pass) > without + room)
+        if (working_memory(r, layouts, of, &pass) > without + room)
             most = of.keeps - 1;
         else
             plan->keeps = of.keeps, least = of.keeps + 1;
     }
     of.keeps = plan->keeps;
-    size_t kept = working_memory(r, of, &pass) - without;
+    size_t kept = working_memory(r, layouts, of, &pass) - without;
     snprintf(plan->midway, sizeof plan->midway, "%ld of %ld samples midway in a block", (long)of.keeps,
              (long)share);
     add(plan, plan->midway, kept, BQ_DEVICE, "start more ranks a stage");
     plan->arena += kept;
 }
 
-void bq_plan_make(bq_plan *plan, const bq_recipe *r, const bq_arch *arch, const bq_scheme *scheme,
-                  const bq_comm *comm, int64_t micro, size_t limit, const char *scratch, bool split,
-                  const bq_evals *evals, size_t gpu, int threads) {
+void bq_plan_make(bq_plan *plan, const bq_recipe *r, const bq_layouts *layouts, const bq_comm *comm,
+                  int64_t micro, size_t limit, const char *scratch, bool split, const bq_evals *evals,
+                  size_t gpu, int threads) {
     *plan = (bq_plan){.gpu = gpu, .limit = limit ? limit : bq_memory_available() / (size_t)comm->locals};
-    int64_t h = arch->model.hidden, t = r->calibration.length, streams = 0;
-    bq_pass_size of = {.arch = arch, .scheme = scheme, .tokens = t, .samples = r->calibration.samples};
+    const bq_arch *arch = layouts->at[0].arch;
+    bq_pass_size of = {.tokens = r->calibration.length, .samples = r->calibration.samples};
     of.replica = comm->replica, of.nreplica = comm->nreplica;
-    size_t phases = plan_phases(plan, r, of);
-    size_t evaluation = bq_score_need(arch, scheme, bq_recipe_prescaled(r), evals);
+    size_t phases = plan_phases(plan, r, layouts, of), calibration = 0;
+    size_t evaluation = bq_score_need(layouts, true, bq_recipe_prescaled(r), evals);
     size_t windows = bq_score_stream(arch, evals, comm->size);
-    for (int p = 0; p < r->nphase; p++) {
-        int64_t n = bq_phase_streams(&r->phase[p], r->segments);
-        streams = n > streams ? n : streams;
-    }
+    for (int p = 0; p < r->nphase; p++)
+        calibration = larger(calibration, streams_of(r, &r->phase[p], arch, comm->nreplica));
     phases += plan_ahead(plan, arch, r->ntransform > 0, larger(phases + bq_block_need(arch), evaluation));
     if (evaluation > phases)
         add(plan, "evaluation (head, activations) beyond that", evaluation - phases, BQ_DEVICE,
             "take a smaller eval.ctx, or --no-eval");
     plan->arena = larger(phases, evaluation);
-    size_t calibration =
-        (size_t)streams * bq_stream_need(bq_shard_of(r->calibration.samples, 0, comm->nreplica).count, t, h);
     add(plan, "rotations", bq_rotated_need(r, arch), BQ_HOST, larger_machine);
-    add(plan, "buffers of samples, of an exported linear", buffers(r, arch, scheme, evals), BQ_HOST,
+    add(plan, "buffers of samples, of an exported linear", buffers(r, layouts, evals, comm), BQ_HOST,
         shorter_samples);
     if (comm->nstage > 1)
         add(plan, "micro-batches on their way", bq_pipeline_host(r, arch, micro), BQ_HOST,
             "take a smaller --micro");
     add(plan, "program, libraries, tokens", program(), BQ_HOST, "give it more");
     if (gpu)
-        add_copies(plan, r, arch, scheme, comm);
+        add_copies(plan, r, layouts, comm);
     else
         add(plan, "operands of products, packed", bq_cpu_packing(threads), BQ_HOST, "take fewer --threads");
-    if (comm->nstage > 1 && streams && !split) plan_direct(plan, r, arch, micro);
+    if (comm->nstage > 1 && calibration && !split) plan_direct(plan, r, arch, micro);
     /* Phases and evaluation have their streams and their use of the arena at different times. */
     size_t there = larger(larger(phases + calibration, evaluation + windows), plan->arena);
     size_t beside = gpu ? larger(calibration, windows)
                         : larger(phases + calibration, plan->arena + windows) - plan->arena;
     place_streams(plan, there, beside, scratch);
-    plan_midway(plan, r, of);
+    plan_midway(plan, r, layouts, of);
     plan->total = process(plan);
-    bq_effort_count(plan->effort, r, arch, comm, micro, split, evals, plan->keeps);
+    bq_effort_count(plan->effort, r, layouts, comm, micro, split, evals, plan->keeps);
 }
 
 static int largest(const bq_plan *plan, const bool *printed) {

@@ -42,9 +42,9 @@ typedef struct {
  *   threads  of the cpu backend; 0: as many as OpenMP starts
  * On a GPU: streams, the next block's weights and micro-batches are there if it has room for them; else
  * streams are in pinned memory.  Copies for files and messages are on the host.  */
-void bq_plan_make(bq_plan *plan, const bq_recipe *recipe, const bq_arch *arch, const bq_scheme *scheme,
-                  const bq_comm *comm, int64_t micro, size_t limit, const char *scratch, bool split,
-                  const bq_evals *evals, size_t gpu, int threads);
+void bq_plan_make(bq_plan *plan, const bq_recipe *recipe, const bq_layouts *layouts, const bq_comm *comm,
+                  int64_t micro, size_t limit, const char *scratch, bool split, const bq_evals *evals,
+                  size_t gpu, int threads);
 
 /* BQ_USAGE after one message with the largest item, if the plan does not fit.  */
 int bq_plan_check(const bq_plan *plan);
@@ -66,11 +66,11 @@ void bq_plan_print(const bq_plan *plan, const bq_machine *machine, FILE *out);
 /* Print what other numbers of ranks would need: grid, bytes of a rank, predicted seconds, efficiency, and
  * what takes most time besides arithmetic. most 0: as long as more ranks save a tenth; else powers of two up
  * to `most`, and `most`.  */
-void bq_plan_advise(const bq_recipe *recipe, const bq_arch *arch, const bq_scheme *scheme,
-                    const bq_machine *machine, const bq_evals *evals, int most, FILE *out);
+void bq_plan_advise(const bq_recipe *recipe, const bq_layouts *layouts, const bq_machine *machine,
+                    const bq_evals *evals, int most, FILE *out);
 
-/* The scheme of each linear.  BQ_USAGE if the recipe names linears that the model does not have, or a group
- * that does not divide the columns.  */
-int bq_plan_schemes(const bq_recipe *recipe, const bq_arch *arch, bq_scheme *scheme);
+/* Fill in the scheme of each linear.  BQ_USAGE if the recipe names linears that the model does not have, or a
+ * group that does not divide the columns.  */
+int bq_plan_schemes(const bq_recipe *recipe, bq_layouts *layouts);
 
 #endif

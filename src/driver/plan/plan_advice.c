@@ -28,9 +28,9 @@ static int next_of(int ranks, int most) {
     return !most ? ranks + 1 : ranks < most && 2 * ranks > most ? most : 2 * ranks;
 }
 
-void bq_plan_advise(const bq_recipe *r, const bq_arch *arch, const bq_scheme *scheme,
-                    const bq_machine *machine, const bq_evals *evals, int most, FILE *out) {
-    bq_grid g = {r, arch->model.blocks, 1, true};
+void bq_plan_advise(const bq_recipe *r, const bq_layouts *layouts, const bq_machine *machine,
+                    const bq_evals *evals, int most, FILE *out) {
+    bq_grid g = {r, layouts->at[0].arch->model.blocks, 1, true};
     double one = 0, best = 0;
     int last = 1; /* the last that helped */
     bq_comm comm;
@@ -40,8 +40,8 @@ void bq_plan_advise(const bq_recipe *r, const bq_arch *arch, const bq_scheme *sc
         bq_use limit;
         double part;
         if (!has_grid(&g, ranks, &comm)) break;
-        bq_plan_make(&p, r, arch, scheme, &comm, bq_pipeline_micro(r, comm.nstage, comm.nreplica), 0, NULL,
-                     false, evals, 0, 0);
+        bq_plan_make(&p, r, layouts, &comm, bq_pipeline_micro(r, comm.nstage, comm.nreplica), 0, NULL, false,
+                     evals, 0, 0);
         double seconds = seconds_of(&p, machine, &limit, &part);
         if (ranks == 1) one = seconds;
         if (!most && ranks > 1 && seconds > 0.9 * best) continue;

@@ -30,6 +30,24 @@ static const bq_key calibration_keys[] = {
     {0}};
 static const bq_scope calibration = {"calibration", "The text that the passes see.", calibration_keys, 0};
 
+static const bq_choice starved[] = {
+    {"blend", BQ_STARVED_BLEND}, {"rtn", BQ_STARVED_RTN}, {"all_tokens", BQ_STARVED_ALL}, {0}};
+const char *bq_starved_name(bq_starved s) { return starved[s].name; }
+
+static const bq_key experts_keys[] = {
+    {"starved", BQ_KEY_CHOICE, AT(bq_recipe, experts.starved), .value = "blend", .choice = starved,
+     .help =
+         "What is done for an expert that gets fewer than `least` tokens. `blend`: tokens spread evenly "
+         "over all of the layer fill it up to `least`, so its Gram matrix is H + lambda H_layer. "
+         "`all_tokens`: it is calibrated with the layer's tokens alone. `rtn`: it is rounded to nearest."},
+    {"least", BQ_KEY_I64, AT(bq_recipe, experts.least), .value = "512", .max = 1e9,
+     .help = "Below so many tokens an expert is starved. The log says how many are."},
+    {"most", BQ_KEY_I64, AT(bq_recipe, experts.most), .value = "65536", .min = 1, .max = 1e9,
+     .help = "An expert is calibrated with so many of its tokens at most, spread evenly. It bounds memory."},
+    {0}};
+static const bq_scope experts = {"experts", "Of models with experts: the tokens that calibrate each of them.",
+                                 experts_keys, 0};
+
 static const bq_key scheme_keys[] = {
     {"bits", BQ_KEY_INT, AT(bq_scheme, element), .value = "4", .min = 2, .max = 8,
      .help = "Bits of a code: 4 bits are -8 ... 7."},
@@ -59,6 +77,9 @@ static const bq_key linears_keys[] = {LINEAR(0, "q_proj", "Query."),
                                       LINEAR(6, "down_proj", "Down projection."),
                                       LINEAR(7, "qkv_proj", "Query, key and value in one matrix (Phi-3)."),
                                       LINEAR(8, "gate_up_proj", "Gate and up in one matrix (Phi-3)."),
+                                      LINEAR(9, "w1", "Gate of an expert (Mixtral)."),
+                                      LINEAR(10, "w2", "Down projection of an expert (Mixtral)."),
+                                      LINEAR(11, "w3", "Up projection of an expert (Mixtral)."),
                                       {0}};
 const char *bq_linear_name(int i) { return linears_keys[i].name; }
 
@@ -154,6 +175,7 @@ static const bq_key recipe_keys[] = {
      .help = "Directory with config.json and safetensors, as from the Hugging Face hub; or a GGUF file, "
              "the first one where it is in parts."},
     {"calibration", BQ_KEY_OBJECT, .value = "{}", .scope = &calibration, .help = "Samples of text."},
+    {"experts", BQ_KEY_OBJECT, .value = "{}", .scope = &experts, .help = "Calibration of experts."},
     {"seed", BQ_KEY_SEED, AT(bq_recipe, seed), .value = "0", .help = "Of every random number."},
     {"bits", BQ_KEY_OBJECT, .value = "{}", .scope = &bits, .help = "Width of the codes."},
     {"rope", BQ_KEY_CHOICE, AT(bq_recipe, rope), .value = "hf", .choice = angles,

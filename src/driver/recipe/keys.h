@@ -11,6 +11,9 @@
 extern const bq_scope bq_recipe_keys;
 const char *bq_linear_name(int i); /* i < BQ_LINEARS */
 
+/* "blend". */
+const char *bq_starved_name(bq_starved starved);
+
 /* "an integer from 1 to 8": for messages and the page. */
 void bq_key_allowed(const bq_key *key, char *text, size_t size);
 

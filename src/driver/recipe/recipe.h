@@ -17,7 +17,7 @@
 #define BQ_PASSES     8
 #define BQ_OUTPUTS    4
 #define BQ_TRANSFORMS 1
-#define BQ_LINEARS    9  /* names a recipe may give bits to: q_proj ... gate_up_proj */
+#define BQ_LINEARS    12 /* names a recipe may give bits to: q_proj ... w3 */
 #define BQ_PARTS      16 /* capacity for bq_recipe_parts */
 
 _Static_assert(BQ_PHASES <= BQ_RNG_PASS_STRIDE, "two passes would have the same random numbers");
@@ -35,6 +35,10 @@ typedef struct {
     int npass;
     bq_pass pass[BQ_PASSES];
 } bq_phase;
+
+/* Experts with few tokens: others of the layer fill up what is missing; rounded to nearest; all tokens of the
+ * layer. */
+typedef enum { BQ_STARVED_BLEND, BQ_STARVED_RTN, BQ_STARVED_ALL } bq_starved;
 
 typedef enum { BQ_TRANSFORM_ROTATE } bq_transform_kind;
 
@@ -61,6 +65,10 @@ typedef struct {
         int64_t samples, length,
             offset; /* sample k: tokens [offset + k * length, offset + (k + 1) * length) */
     } calibration;
+    struct {
+        bq_starved starved;  /* how an expert is calibrated that gets fewer than `least` tokens */
+        int64_t least, most; /* most: of the tokens of an expert that are used */
+    } experts;
     uint64_t seed;
     struct {
         bq_scheme decoder, linear[BQ_LINEARS]; /* linear: that of decoder, unless the recipe says otherwise */

@@ -54,6 +54,24 @@ int bq_phase_streams(const bq_phase *phase, int segments) {
     return 2 * bq_phase_follows(phase, segments) + (phase->inputs != BQ_INPUTS_FP);
 }
 
+int64_t bq_recipe_expert_tokens(const bq_recipe *r) {
+    int64_t all = r->calibration.samples * r->calibration.length;
+    return all < r->experts.most ? all : r->experts.most;
+}
+
+int bq_phase_routes(const bq_phase *phase, int segments) {
+    if (!bq_phase_calibrated(phase)) return 0;
+    return bq_phase_follows(phase, segments) + (phase->inputs != BQ_INPUTS_FP);
+}
+
+bool bq_phase_expert_rows(const bq_phase *phase, bq_stream_id stream) {
+    unsigned all = bq_phase_traits(phase);
+    if (!(all & BQ_PASS_CALIBRATED)) return false;
+    if (stream == BQ_STREAM_TARGET) return all & BQ_PASS_TARGETS;
+    if (stream == BQ_STREAM_QT) return phase->inputs != BQ_INPUTS_FP;
+    return phase->inputs != BQ_INPUTS_QT || all & (BQ_PASS_FP | BQ_PASS_TARGETS);
+}
+
 bool bq_phase_hands_on(const bq_phase *phase) {
     return phase->npass > 0 && phase->inputs != BQ_INPUTS_QT &&
            bq_pass_traits(&phase->pass[0]) & BQ_PASS_HANDS_ON;

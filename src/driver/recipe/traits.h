@@ -26,6 +26,12 @@ bool bq_phase_reference(const bq_phase *phase);
 bool bq_phase_follows(const bq_phase *phase, int segments);
 int bq_phase_streams(const bq_phase *phase, int segments);
 
+/* With experts.  tokens: the most that one is calibrated with.  routes: for how many streams their inputs are
+ * kept.  rows: are the expert's tokens of that stream (or the targets) collected for its passes? */
+int64_t bq_recipe_expert_tokens(const bq_recipe *r);
+int bq_phase_routes(const bq_phase *phase, int segments);
+bool bq_phase_expert_rows(const bq_phase *phase, bq_stream_id stream);
+
 /* Can the first pass make the targets (c->target of pass.h)? */
 bool bq_phase_hands_on(const bq_phase *phase);
 

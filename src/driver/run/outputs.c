@@ -20,36 +20,36 @@
 typedef struct {
     const bq_run *s;
     bool folds; /* the recipe's passes change norms or biases */
-    int block;
+    int block, unit;
     bq_ckpt_file *file;
     bq_ckpt head;
     int8_t *code; /* room for the codes, scales, zero points and factors of the largest linear */
     float *scale, *zero, *pre;
 } tensors;
 
-static void open_block(tensors *t, int block) {
+static void open_unit(tensors *t, int block, int unit) {
     char path[BQ_PATH_MAX + 64], why[BQ_WHY];
-    if (t->file && t->block == block) return;
+    if (t->file && t->block == block && t->unit == unit) return;
     bq_ckpt_close(t->file);
-    bq_run_checkpoint(t->s, block, path, sizeof path);
+    bq_run_checkpoint(t->s, block, unit, path, sizeof path);
     int found = bq_ckpt_open(&t->file, path, t->s->fingerprint, &t->head, why);
     BQ_CHECK(found == BQ_CKPT_OK, "%s: damaged since the run began: %s; `blockq run` makes it again", path,
              why);
     BQ_CHECK(t->folds || !bq_ckpt_folded(&t->head), "%s has norms of its own, which no pass makes", path);
-    t->block = block;
+    t->block = block, t->unit = unit;
 }
 
 static bool get(void *ctx, const char *name, bool want_data, bq_qtensor *q) {
     tensors *t = ctx;
-    const bq_arch *arch = &t->s->src.arch;
     bq_heartbeat(t->s->comm);
-    bq_tensor_id id = bq_arch_id(arch, name);
+    bq_tensor_id id = bq_source_id(&t->s->src, name);
     if (id.kind != BQ_TENSOR_WEIGHT) return false;
-    int i = id.at;
-    const bq_linear *l = &arch->linear[i];
-    bq_scheme scheme = t->s->scheme[i];
+    int i, unit = bq_arch_unit_of(bq_source_arch(&t->s->src, id.block), id.at, &i);
+    const bq_layout *layout = bq_run_layout(t->s, id.block, unit);
+    const bq_linear *l = &layout->arch->linear[i];
+    bq_scheme scheme = layout->scheme[i];
     if (scheme.group == l->cols) scheme.group = -1;
-    int64_t groups = bq_linear_groups(arch, t->s->scheme, i);
+    int64_t groups = bq_linear_groups(layout->arch, layout->scheme, i);
     *q = (bq_qtensor){.scheme = scheme,
                       .activations = bq_recipe_activations(&t->s->recipe),
                       .code = bq_mat_host(NULL, l->rows, l->cols, BQ_I8),
@@ -57,7 +57,7 @@ static bool get(void *ctx, const char *name, bool want_data, bq_qtensor *q) {
                       .zero = bq_mat_host(NULL, scheme.symmetric ? 0 : l->rows, groups, BQ_F32),
                       .pre = bq_mat_host(NULL, bq_recipe_prescaled(&t->s->recipe), l->cols, BQ_F32)};
     if (!want_data) return true;
-    open_block(t, id.block);
+    open_unit(t, id.block, unit);
     q->code.data = t->code, q->scale.data = t->scale;
     bq_ckpt_read(t->file, i, BQ_CKPT_CODE, q->code);
     bq_ckpt_read(t->file, i, BQ_CKPT_SCALE, q->scale);
@@ -73,18 +73,19 @@ static bool dense(void *ctx, const char *name, int64_t first, bq_mat to) {
     tensors *t = ctx;
     bq_heartbeat(t->s->comm);
     const bq_source *src = &t->s->src;
-    bq_tensor_id id = bq_arch_id(&src->arch, name);
+    bq_tensor_id id = bq_source_id(src, name);
     bool gain = id.kind == BQ_TENSOR_BLOCK_NORM && id.at < BQ_NORMS_FOLDED;
     if (!t->folds || (!gain && id.kind != BQ_TENSOR_BIAS))
         return bq_rotated_read(src->rotated, name, first, to);
     if (!to.data) return true;
-    open_block(t, id.block);
+    int at = id.at, unit = gain ? 0 : bq_arch_unit_of(bq_source_arch(src, id.block), id.at, &at);
+    open_unit(t, id.block, unit);
     if (!bq_ckpt_folded(&t->head))
         bq_source_rows(src, name, first, to);
     else if (gain)
         bq_ckpt_read_norm(t->file, id.at, to);
     else
-        bq_ckpt_read(t->file, id.at, BQ_CKPT_BIAS, to);
+        bq_ckpt_read(t->file, at, BQ_CKPT_BIAS, to);
     for (int64_t i = 0; i < to.cols && gain; i++) bq_f32(to)[i] -= src->arch.gain_of_zero;
     return true;
 }
@@ -109,7 +110,7 @@ typedef struct {
 } output;
 
 static void take_room(tensors *t) {
-    bq_linear_most most = bq_linear_most_of(&t->s->src.arch, t->s->scheme);
+    bq_linear_most most = bq_linear_most_of(&t->s->layouts);
     t->code = malloc(most.codes);
     t->scale = malloc(most.scales * sizeof(float));
     t->zero = malloc(most.scales * sizeof(float));

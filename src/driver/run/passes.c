@@ -1,6 +1,7 @@
 #include "driver/run/passes.h"
 
 #include "base/die.h"
+#include "base/hash.h"
 #include "base/log.h"
 #include "block/common/narrow.h"
 #include "driver/recipe/traits.h"
@@ -44,13 +45,16 @@ static void trained(void *ctx, int linear, const bq_adascale *values) {
     w->hooks->trained(w->hooks->ctx, w->block, linear, values);
 }
 
-/* Restore what the passes start from: this phase's result of an earlier sweep, or the result of the phase
- * before.  False: there is none; they start from the model's weights, without a grid. */
-static bool start_from(bq_walk *w) {
+void bq_walk_start(bq_walk *w, int *phase, int *sweep) {
+    *phase = w->sweep ? w->phase : w->phase - 1;
+    *sweep = *phase < 0 ? 0 : bq_sweep_start(w->s, *phase, w->block, w->sweep + (*phase < w->phase));
+}
+
+/* Restore what the passes start from.  False: they start from the model's weights, without a grid. */
+static bool restore_start(bq_walk *w, int phase, int sweep) {
     bq_dev *dev = &w->s->dev;
-    int phase = w->sweep ? w->phase : w->phase - 1;
     if (phase < 0) return false;
-    bq_walk_restore(w, phase, bq_sweep_start(w->s, phase, w->block, w->sweep + (phase < w->phase)), true);
+    bq_walk_restore(w, phase, sweep, true);
     for (int m = 0; m < w->q.arch->sites; m++) dev->op->copy(dev, w->q.fold[m], w->blk.w[m]);
     return true;
 }
@@ -92,42 +96,81 @@ static void say_compute(bq_walk *w, bq_pass_context *c) {
            bq_compute_name(used), text);
 }
 
-int bq_walk_passes(bq_walk *w) {
+/* The samples of an expert. */
+static bq_mat fetch_expert(void *ctx, bq_stream_id stream, int64_t sample) {
+    bq_walk *w = ctx;
+    const bq_walk_experts *x = &w->experts;
+    return bq_stream_get(&x->view[stream], sample, bq_mat_rows(w->buffer[stream], 0, x->length));
+}
+
+static bq_pass_context context_of(bq_walk *w) {
     bq_run *s = w->s;
     const bq_recipe *r = &s->recipe;
-    bq_pass_context c = {.comm = s->comm,
-                         .batch = w->batch,
-                         .losses = w->loss,
-                         .dev = &s->dev,
-                         .blk = &w->blk,
-                         .work = &w->work,
-                         .q = &w->q,
-                         .samples = r->calibration.samples,
-                         .tokens = r->calibration.length,
-                         .keeps = s->plan.keeps,
-                         .input = w->recipe->inputs,
-                         .mix = w->recipe->mix,
-                         .fetch = fetch,
-                         .step = step,
-                         .stop = &bq_stop_wanted,
-                         .trained = w->hooks ? trained : NULL,
-                         .ctx = w};
+    return (bq_pass_context){.comm = s->comm,
+                             .batch = w->batch,
+                             .losses = w->loss,
+                             .dev = &s->dev,
+                             .blk = &w->blk,
+                             .work = &w->work,
+                             .q = &w->q,
+                             .samples = r->calibration.samples,
+                             .tokens = r->calibration.length,
+                             .keeps = s->plan.keeps,
+                             .input = w->recipe->inputs,
+                             .mix = w->recipe->mix,
+                             .fetch = fetch,
+                             .step = step,
+                             .stop = &bq_stop_wanted,
+                             .trained = w->hooks ? trained : NULL,
+                             .ctx = w};
+}
+
+/* Pass i, unless it does not run in this sweep. */
+static int64_t run_pass(bq_walk *w, bq_pass_context *c, int i, uint64_t seed) {
+    const bq_pass *p = &w->recipe->pass[i];
+    if (w->sweep && !(bq_pass_traits(p) & BQ_PASS_TRAINS)) return 0; /* later sweeps only train */
+    c->at = (bq_rng_key){.seed = seed,
+                         .sweep = (uint32_t)w->sweep,
+                         .phase = (uint32_t)(w->phase + BQ_RNG_PASS_STRIDE * i),
+                         .block = (uint32_t)w->block};
+    return apply(w, c, p);
+}
+
+int bq_walk_passes(bq_walk *w) {
+    bq_run *s = w->s;
+    bq_pass_context c = context_of(w);
+    bool experts = w->q.arch->experts > 0;
+    int phase, sweep;
     say_compute(w, &c);
-    c.grid = start_from(w);
+    bq_walk_start(w, &phase, &sweep);
+    c.grid = restore_start(w, phase, sweep);
     w->steps = 0;
     bq_midblock_begin(&w->inside, s, &w->q, w->sweep, w->phase, w->block, w->limit);
     for (int i = 0; i < w->recipe->npass; i++) {
-        const bq_pass *p = &w->recipe->pass[i];
-        if (w->sweep && !(bq_pass_traits(p) & BQ_PASS_TRAINS)) continue; /* later sweeps only train */
         if (i && bq_walk_stops(w)) return BQ_STOPPED;
-        c.at = (bq_rng_key){.seed = r->seed,
-                            .sweep = (uint32_t)w->sweep,
-                            .phase = (uint32_t)(w->phase + BQ_RNG_PASS_STRIDE * i),
-                            .block = (uint32_t)w->block};
         c.keeper = bq_midblock_pass(&w->inside, i);
-        c.advance = bq_pass_advances(w->recipe, i) ? advance : NULL;
+        c.advance = !experts && bq_pass_advances(w->recipe, i) ? advance : NULL;
         c.target = i == 0 && w->makes_target ? target : NULL;
-        if (apply(w, &c, p) == BQ_PASS_STOPPED) return BQ_STOPPED;
+        if (run_pass(w, &c, i, s->recipe.seed) == BQ_PASS_STOPPED) return BQ_STOPPED;
+    }
+    return BQ_OK;
+}
+
+int bq_walk_passes_expert(bq_walk *w) {
+    bq_walk_experts *x = &w->experts;
+    const bq_recipe *r = &w->s->recipe;
+    const uint64_t seed[] = {r->seed, (uint64_t)bq_arch_unit(&x->arch)};
+    bq_pass_context c = context_of(w);
+    c.comm = &x->alone;
+    c.work = &x->work, c.fetch = fetch_expert, c.samples = x->samples, c.tokens = x->length, c.keeps = 0;
+    c.trained = NULL;
+    c.grid = restore_start(w, x->from_phase, x->from_sweep);
+    w->steps = 0;
+    bool blind = w->calibrated && !x->samples;
+    if (blind && !c.grid) bq_pass_rtn(&c);
+    for (int i = 0; i < w->recipe->npass && !blind; i++) {
+        if (i && bq_run_stopped(w->s)) return BQ_STOPPED;
+        if (run_pass(w, &c, i, bq_hash_bytes(seed, sizeof seed)) == BQ_PASS_STOPPED) return BQ_STOPPED;
     }
     return BQ_OK;
 }

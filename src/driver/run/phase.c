@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "comm/treesum.h"
 #include "driver/run/account.h"
+#include "driver/run/experts.h"
 #include "driver/run/passes.h"
 #include "driver/streams/boundary.h"
 #include "driver/load/device.h"
@@ -77,66 +78,31 @@ static void end_segment(bq_walk *w) {
                    moved);
 }
 
-/* All my samples of `from` through the block with the matrices mats, into `to`. */
+/* All my samples of `from` through the block, or its core, with the matrices mats, into `to`. */
 static void forward(bq_walk *w, const bq_mat *mats, bq_stream *from, bq_stream *to) {
     bq_dev *dev = &w->s->dev;
+    bq_routed *routed = from == &w->qt ? &w->experts.qt : &w->experts.fp;
     for (int64_t i = 0; i < from->samples; i++) {
         dev->op->put(dev, bq_stream_get(from, i, w->buffer[0]), w->work.x);
         bq_block_forward(dev, &w->blk, mats, &w->work, w->work.x, w->work.y);
+        if (w->blk.arch->experts) bq_routed_take(routed, i, &w->blk, &w->work);
         bq_walk_put(w, to, i, w->work.y);
-    }
-}
-
-static bq_ckpt_linear describe_linear(const bq_walk *w, int i) {
-    const bq_arch *arch = &w->s->src.arch;
-    const bq_linear *of = &arch->linear[i];
-    int64_t groups = bq_linear_groups(arch, w->q.scheme, i);
-    bq_ckpt_linear l = {.scheme = w->q.scheme[i],
-                        .fold = bq_linear_view(arch, i, w->q.fold),
-                        .code = bq_linear_view(arch, i, w->q.code),
-                        .scale = bq_mat_reshape(w->q.scale[i], groups)};
-    snprintf(l.name, sizeof l.name, "%s", of->module);
-    if (w->q.zero[i].data) l.zero = bq_mat_reshape(w->q.zero[i], groups);
-    if (w->blk.folded && of->bias) l.bias = bq_mat_cols(w->blk.bias[of->site], of->row, of->rows);
-    if (w->blk.pre) l.pre = w->blk.pre[i];
-    return l;
-}
-
-/* Visit every matrix of a checkpoint. */
-static void each_mat(bq_dev *dev, bq_ckpt *c, void (*visit)(bq_dev *dev, bq_mat *m)) {
-    for (int i = 0; i < BQ_NORMS_FOLDED; i++) visit(dev, &c->norm[i]);
-    for (int i = 0; i < c->linears; i++) {
-        bq_ckpt_linear *l = &c->linear[i];
-        bq_mat *const all[] = {&l->fold, &l->code, &l->scale, &l->zero, &l->bias, &l->pre};
-        for (int k = 0; k < 6; k++) visit(dev, all[k]);
     }
 }
 
 static void save_block(bq_walk *w) {
     bq_run *s = w->s;
     char path[BQ_PATH_MAX + 64];
-    bq_ckpt c = {.sweep = w->sweep,
-                 .phase = w->phase,
-                 .block = w->block,
-                 .fingerprint = s->fingerprint,
-                 .linears = s->src.arch.linears,
-                 .steps = w->steps,
-                 .loss = w->loss};
-    for (int i = 0; i < BQ_NORMS_FOLDED && w->blk.folded; i++) c.norm[i] = bq_block_kept_norm(&w->blk, i);
-    for (int i = 0; i < c.linears; i++) c.linear[i] = describe_linear(w, i);
-    bq_ckpt_path(path, sizeof path, s->dir, w->sweep, w->phase, w->block);
-    if (s->comm->replica == 0) {
-        each_mat(&s->dev, &c, bq_device_fetch);
-        bq_ckpt_write(path, &c);
-        each_mat(&s->dev, &c, bq_device_drop);
-    }
-    bq_state_mark(s->state, w->sweep, w->phase, w->block);
+    bool experts = w->blk.arch->experts > 0;
+    (experts ? bq_ckpt_core_path : bq_ckpt_path)(path, sizeof path, s->dir, w->sweep, w->phase, w->block);
+    if (s->comm->replica == 0) bq_walk_save(w, path);
+    if (!experts) bq_state_mark(s->state, w->sweep, w->phase, w->block);
     bq_midblock_end(&w->inside);
 }
 
 static void open_walk(bq_walk *w, bq_run *s, int sweep, int phase, const bq_phase_hooks *hooks) {
     const bq_recipe *r = &s->recipe;
-    const bq_arch *arch = &s->src.arch;
+    const bq_arch *arch = bq_source_first(&s->src);
     bq_arena *mem = &s->dev.mem;
     int64_t t = r->calibration.length, h = arch->model.hidden;
     *w = (bq_walk){.s = s, .sweep = sweep, .phase = phase, .recipe = &r->phase[phase], .hooks = hooks};
@@ -146,19 +112,22 @@ static void open_walk(bq_walk *w, bq_run *s, int sweep, int phase, const bq_phas
     w->calibrated = bq_phase_calibrated(w->recipe);
     w->follows = bq_phase_follows(w->recipe, r->segments);
     bq_block_push(&w->blk, arch, mem);
-    bq_quantized_push(&w->q, arch, s->scheme, mem);
-    if (bq_recipe_prescaled(r)) bq_quantized_push_pre(&w->q, mem);
+    bq_quantized_push_any(&w->q, &s->layouts, bq_recipe_prescaled(r), mem);
     if (s->plan.ahead) w->ahead = bq_ahead_open(&s->src, &s->dev, s->plan.ahead);
+    int64_t units = w->blocks.count; /* that this rank trains */
+    for (int64_t b = w->blocks.first; b < w->blocks.first + w->blocks.count; b++)
+        units += (bq_source_core(&s->src, (int)b)->experts + s->comm->nreplica - 1) / s->comm->nreplica;
     for (int i = 0; i < w->recipe->npass; i++) {
         const bq_pass *p = &w->recipe->pass[i];
         bq_training of = bq_pass_training(p, sweep);
-        w->all += of.steps * w->blocks.count;
+        w->all += of.steps * units;
         w->most = of.batch > w->most ? of.batch : w->most;
         w->limit = of.steps > w->limit ? of.steps : w->limit;
     }
+    if (arch->experts) bq_experts_open(w);
     if (!w->calibrated) return;
     bool backward = bq_phase_traits(w->recipe) & BQ_PASS_BACKWARD;
-    bq_source_work(&s->src, r->rope, &s->dev, t, backward, &w->work);
+    bq_source_work(&s->src, arch, r->rope, &s->dev, t, backward, &w->work);
     w->loss = calloc((size_t)w->limit, sizeof *w->loss);
     w->batch = calloc((size_t)w->most + 2, sizeof *w->batch);
     BQ_CHECK(w->loss && w->batch, "no memory for the losses of %ld steps", (long)w->limit);
@@ -175,6 +144,7 @@ static void close_walk(bq_walk *w, size_t mark) {
     bq_stream_close(&w->fp);
     bq_stream_close(&w->target);
     bq_stream_close(&w->qt);
+    bq_experts_close(w);
     free(w->room.data);
     free(w->loss);
     free(w->batch);
@@ -189,6 +159,7 @@ static outcome pass_frozen(bq_walk *w) {
     bq_run *s = w->s;
     bq_ahead_take(w->ahead, &s->src, &s->dev, w->block, &w->blk);
     forward(w, w->blk.w, &w->fp, &w->target);
+    if (w->blk.arch->experts && bq_experts_pass(w)) return STOPPED;
     bq_stream_swap(&w->fp, &w->target);
     return RESTORED;
 }
@@ -215,27 +186,31 @@ static outcome do_block(bq_walk *w) {
     bool done = bq_state_done(s->state, w->sweep, w->phase, w->block);
     bq_comm_stage_bcast(s->comm, &done, sizeof done); /* as replica 0 sees it */
     if (done && !w->calibrated) return RESTORED;
+    bq_quantized_turn(&w->q, bq_run_layout(s, w->block, 0));
+    bool experts = w->q.arch->experts > 0, targets = wants_target(w) || (experts && w->follows);
     if (bq_grid_is_start(&s->grid, w->block)) start_segment(w);
     if (w->frozen) return pass_frozen(w);
     bq_ahead_take(w->ahead, &s->src, &s->dev, w->block, &w->blk);
     bq_source_prefetch(&s->src, w->block + 1);
     bq_ahead_start(w->ahead, w->block + 1);
     clock_to(w, LOAD, &now);
-    w->makes_target = wants_target(w) && !done && pass_makes_target(w);
-    if (wants_target(w) && !w->makes_target) forward(w, w->blk.w, &w->fp, &w->target);
+    w->makes_target = targets && !done && !experts && pass_makes_target(w);
+    if (targets && !w->makes_target) forward(w, w->blk.w, &w->fp, &w->target);
     clock_to(w, TARGET, &now);
     if (bq_walk_stops(w)) return STOPPED;
     s->dev.compute = bq_dev_compute(&s->dev, w->recipe->compute);
-    int stopped = done ? 0 : bq_walk_passes(w);
+    bool there = done || (experts && bq_experts_core(w));
+    int stopped = there ? 0 : bq_walk_passes(w);
     s->dev.compute = BQ_COMPUTE_F32;
     if (stopped) return STOPPED;
     if (done) bq_walk_restore(w, w->phase, w->sweep, false);
     clock_to(w, PASSES, &now);
-    if (!done) save_block(w);
+    if (!there) save_block(w);
     clock_to(w, SAVE, &now);
     s->dev.compute = bq_dev_compute(&s->dev, w->recipe->compute);
     if (w->qt.open && !w->advanced) forward(w, w->q.w_hat, &w->qt, &w->qt);
     s->dev.compute = BQ_COMPUTE_F32;
+    if (experts && bq_experts_run(w, wants_target(w))) return STOPPED;
     if (w->follows) bq_stream_swap(&w->fp, &w->target);
     if (w->qt.open) end_segment(w);
     clock_to(w, ADVANCE, &now);

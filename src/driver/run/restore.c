@@ -1,8 +1,11 @@
 #include "driver/run/restore.h"
 
 #include "base/die.h"
+#include "base/log.h"
 #include "driver/load/device.h"
 #include "io/state/checkpoint.h"
+
+#include <string.h>
 
 static void restore(bq_dev *dev, bq_ckpt_file *f, int linear, bq_ckpt_part part, bq_mat to) {
     bq_mat room = bq_device_room(dev, to);
@@ -24,27 +27,47 @@ static void restore_folded(bq_dev *dev, const bq_arch *arch, bq_ckpt_file *f, bq
     blk->folded = true;
 }
 
+static void take(bq_dev *dev, const char *path, bq_ckpt_file *f, const bq_ckpt *head, bq_block *blk,
+                 bq_quantized *q, bool fold) {
+    const bq_arch *arch = q->arch;
+    BQ_CHECK(head->linears == arch->linears, "%s has %d linears, the model %d", path, head->linears,
+             arch->linears);
+    for (int i = 0; i < arch->linears; i++) {
+        BQ_CHECK(strcmp(head->linear[i].name, arch->linear[i].module) == 0, "%s has %s where %s is wanted",
+                 path, head->linear[i].name, arch->linear[i].module);
+        if (fold) restore(dev, f, i, BQ_CKPT_FOLD, bq_linear_view(arch, i, q->fold));
+        restore(dev, f, i, BQ_CKPT_CODE, bq_linear_view(arch, i, q->code));
+        int64_t groups = bq_linear_groups(arch, q->scheme, i);
+        restore(dev, f, i, BQ_CKPT_SCALE, bq_mat_reshape(q->scale[i], groups));
+        if (q->zero[i].data) restore(dev, f, i, BQ_CKPT_ZERO, bq_mat_reshape(q->zero[i], groups));
+        if (!head->linear[i].pre.rows) continue;
+        restore(dev, f, i, BQ_CKPT_PRE, q->pre[i]);
+        blk->pre = q->pre;
+    }
+    if (bq_ckpt_folded(head)) restore_folded(dev, arch, f, blk);
+    bq_ckpt_close(f);
+    bq_quantized_decode(dev, q);
+}
+
 void bq_restore(const bq_run *s, bq_dev *dev, const char *path, bq_block *blk, bq_quantized *q, bool fold) {
-    const bq_arch *arch = &s->src.arch;
     bq_ckpt_file *f;
     bq_ckpt head;
     char why[BQ_WHY];
     int found = bq_ckpt_open(&f, path, s->fingerprint, &head, why);
     BQ_CHECK(found == BQ_CKPT_OK, "%s: damaged since the run began: %s; `blockq run` makes it again", path,
              why);
-    BQ_CHECK(head.linears == arch->linears, "%s has %d linears, the model %d", path, head.linears,
-             arch->linears);
-    for (int i = 0; i < arch->linears; i++) {
-        if (fold) restore(dev, f, i, BQ_CKPT_FOLD, bq_linear_view(arch, i, q->fold));
-        restore(dev, f, i, BQ_CKPT_CODE, bq_linear_view(arch, i, q->code));
-        int64_t groups = bq_linear_groups(arch, q->scheme, i);
-        restore(dev, f, i, BQ_CKPT_SCALE, bq_mat_reshape(q->scale[i], groups));
-        if (q->zero[i].data) restore(dev, f, i, BQ_CKPT_ZERO, bq_mat_reshape(q->zero[i], groups));
-        if (!head.linear[i].pre.rows) continue;
-        restore(dev, f, i, BQ_CKPT_PRE, q->pre[i]);
-        blk->pre = q->pre;
-    }
-    if (bq_ckpt_folded(&head)) restore_folded(dev, arch, f, blk);
-    bq_ckpt_close(f);
-    bq_quantized_decode(dev, q);
+    take(dev, path, f, &head, blk, q, fold);
+}
+
+bool bq_restore_if(const bq_run *s, bq_dev *dev, const char *path, bq_block *blk, bq_quantized *q,
+                   bool fold) {
+    bq_ckpt_file *f;
+    bq_ckpt head;
+    char why[BQ_WHY];
+    int found = bq_ckpt_open(&f, path, s->fingerprint, &head, why);
+    if (found == BQ_CKPT_OK)
+        take(dev, path, f, &head, blk, q, fold);
+    else if (found != BQ_CKPT_ABSENT)
+        bq_log_all(BQ_WARN, "'%s' is made again: %s", path, why);
+    return found == BQ_CKPT_OK;
 }

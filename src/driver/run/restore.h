@@ -1,4 +1,4 @@
-/* restore.h - reads a block's result from its checkpoint. */
+/* restore.h - reads the result of a unit of a block from its checkpoint. */
 #ifndef BQ_RESTORE_H
 #define BQ_RESTORE_H
 
@@ -7,5 +7,7 @@
 /* Read the checkpoint at `path`: codes, grids and w_hat into q (pushed), with `fold` the fold too; factors of
  * inputs, and norms and biases that a pass has changed, into blk.  A damaged file ends the job.  Local. */
 void bq_restore(const bq_run *s, bq_dev *dev, const char *path, bq_block *blk, bq_quantized *q, bool fold);
+/* The same; false where there is no whole file, which is logged if it is damaged. */
+bool bq_restore_if(const bq_run *s, bq_dev *dev, const char *path, bq_block *blk, bq_quantized *q, bool fold);
 
 #endif

@@ -23,7 +23,7 @@ void bq_rtn_weights(void *ctx, bq_dev *dev, bq_block *blk, bq_quantized *q) {
 static void result_weights(void *ctx, bq_dev *dev, bq_block *blk, bq_quantized *q) {
     const bq_run *s = ctx;
     char path[BQ_PATH_MAX + 64];
-    bq_run_checkpoint(s, blk->index, path, sizeof path);
+    bq_run_checkpoint(s, blk->index, bq_arch_unit(blk->arch), path, sizeof path);
     bq_restore(s, dev, path, blk, q, false);
 }
 
@@ -138,7 +138,7 @@ static int evaluate(bq_run *s, bq_score *with, const bq_eval *e, const char *nam
     for (int w = 0; w < WEIGHTS && !code; w++) {
         if (!(with->label = v->name[w])) continue;
         const bq_weights_of of[WEIGHTS] = {NULL, bq_rtn_weights, result_weights};
-        code = bq_score_run(with, e, w == FP ? NULL : s->scheme, of[w], s, &v->of[w]);
+        code = bq_score_run(with, e, &s->layouts, of[w], s, &v->of[w]);
     }
     return code;
 }

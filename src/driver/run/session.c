@@ -34,8 +34,8 @@ static int open_inputs(void *session) {
     bool calibrated = false;
     for (int p = 0; p < r->nphase; p++) calibrated |= bq_phase_calibrated(&r->phase[p]);
     int code = bq_source_open(&s->src, s->args->model_copy ? s->args->model_copy : r->model);
-    if (!code) code = bq_source_quantizes(&s->src);
-    if (!code) code = bq_plan_schemes(r, &s->src.arch, s->scheme);
+    if (!code) bq_source_layouts(&s->src, &s->layouts);
+    if (!code) code = bq_plan_schemes(r, &s->layouts);
     if (!code) code = bq_source_transform(&s->src, r);
     if (!code && (s->args->command == BQ_COMMAND_RUN || s->args->command == BQ_COMMAND_PLAN))
         code = bq_outputs_fit(s);
@@ -78,16 +78,17 @@ static int plan(void *session) {
     int64_t share = bq_shard_of(s->recipe.calibration.samples, 0, s->comm->nreplica).count;
     s->micro = a->micro ? a->micro : bq_pipeline_micro(&s->recipe, s->comm->nstage, s->comm->nreplica);
     if (s->micro > share) s->micro = share;
-    bq_plan_make(&s->plan, &s->recipe, &s->src.arch, s->scheme, s->comm, s->micro, a->memory, a->scratch,
+    bq_plan_make(&s->plan, &s->recipe, &s->layouts, s->comm, s->micro, a->memory, a->scratch,
                  a->split_reference, &s->evals, bq_device_memory(a, s->comm), a->threads);
     return a->command == BQ_COMMAND_PLAN ? BQ_OK : bq_plan_check(&s->plan);
 }
 
 static int open_device(void *session) {
     bq_run *s = session;
-    size_t arena = s->args->command == BQ_COMMAND_PLAN
-                       ? bq_machine_need(&s->src.arch, s->recipe.calibration.length, bq_plan_probe(&s->plan))
-                       : s->plan.arena;
+    size_t arena =
+        s->args->command == BQ_COMMAND_PLAN
+            ? bq_machine_need(bq_source_first(&s->src), s->recipe.calibration.length, bq_plan_probe(&s->plan))
+            : s->plan.arena;
     return bq_device_open(&s->dev, s->args, s->comm, arena);
 }
 

@@ -77,7 +77,8 @@ static int look(void *session) {
     const bq_args *a = s->args;
     int code = s->comm->rank ? BQ_OK : bq_rundir_check(s->dir, false);
     if (!code) code = bq_source_open(&s->src, s->recipe.model);
-    if (!code) code = bq_plan_schemes(&s->recipe, &s->src.arch, s->scheme);
+    if (!code) bq_source_layouts(&s->src, &s->layouts);
+    if (!code) code = bq_plan_schemes(&s->recipe, &s->layouts);
     if (!code) code = bq_source_transform(&s->src, &s->recipe);
     if (!code && (!read_fingerprint(s) || !finished(s)))
         code = bq_refuse(BQ_DATA, "%s is not finished: `blockq run` it to the end first", s->dir);
@@ -86,8 +87,9 @@ static int look(void *session) {
     if (!code) code = bq_score_open(&s->evals, &s->recipe, &s->src, "--ctx");
     size_t arena = 0;
     if (!code && s->evals.count) {
-        size_t host = bq_rotated_need(&s->recipe, &s->src.arch) + bq_score_host(&s->src.arch, &s->evals);
-        arena = bq_score_need(&s->src.arch, s->scheme, bq_recipe_prescaled(&s->recipe), &s->evals);
+        size_t host = bq_rotated_need(&s->recipe, &s->src.arch) +
+                      bq_score_host(bq_source_first(&s->src), &s->evals, s->comm->size);
+        arena = bq_score_need(&s->layouts, true, bq_recipe_prescaled(&s->recipe), &s->evals);
         code = bq_plan_evaluation(arena + host, bq_score_stream(&s->src.arch, &s->evals, s->comm->size),
                                   a->memory, s->comm, a->scratch, &s->plan.home.scratch);
     }
@@ -99,13 +101,18 @@ static int look(void *session) {
  * any other work.  The rank that read the last damaged one names it. */
 static int check_blocks(const bq_run *s) {
     char path[BQ_PATH_MAX + 64], why[BQ_WHY], bad_path[BQ_PATH_MAX + 64], bad_why[BQ_WHY];
-    int bad = 0, code = BQ_OK;
-    for (int b = s->comm->rank; b < s->src.arch.model.blocks; b += s->comm->size) {
+    int bad = 0, code = BQ_OK, units = 1 + s->src.arch.experts;
+    for (int i = s->comm->rank; i < s->src.arch.model.blocks * units; i += s->comm->size) {
         bq_ckpt_file *f;
         bq_ckpt head;
-        int phase = s->recipe.nphase - 1,
-            listed = bq_state_listed(s->dir, phase, b); /* it may be of a later sweep that is damaged */
-        bq_ckpt_path(path, sizeof path, s->dir, listed > s->latest[b] ? listed : s->latest[b], phase, b);
+        int phase = s->recipe.nphase - 1, b = i / units, unit = i % units,
+            listed = bq_state_listed(s->dir, phase, b), /* it may be of a later sweep that is damaged */
+            sweep = listed > s->latest[b] ? listed : s->latest[b];
+        if (unit > bq_source_arch(&s->src, b)->experts) continue;
+        if (unit)
+            bq_ckpt_expert_path(path, sizeof path, s->dir, sweep, phase, b, unit - 1);
+        else
+            bq_ckpt_path(path, sizeof path, s->dir, sweep, phase, b);
         if (bq_ckpt_open(&f, path, s->fingerprint, &head, why) != BQ_CKPT_OK) {
             bad = b + 1;
             memcpy(bad_path, path, sizeof path), memcpy(bad_why, why, sizeof why);

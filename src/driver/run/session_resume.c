@@ -54,6 +54,7 @@ int bq_session_resume(bq_run *s) {
     if (found > 0) return refuse(s, changed);
     s->state =
         bq_state_load(s->dir, s->fingerprint, s->recipe.sweeps, s->recipe.nphase, s->src.arch.model.blocks);
+    if (s->src.arch.experts) bq_state_experts(s->state, s->src.arch.experts, s->src.arch.model.dense);
     bool others = found < 0 && bq_state_count(s->state) == 0 && bq_state_foreign(s->state) > 0;
     return others ? refuse(s, changed) : BQ_OK;
 }

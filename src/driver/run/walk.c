@@ -1,8 +1,11 @@
 #include "driver/run/walk.h"
 
 #include "comm/treesum.h"
+#include "driver/load/device.h"
 #include "driver/run/restore.h"
 #include "io/state/checkpoint.h"
+
+#include <stdio.h>
 
 void bq_walk_put(bq_walk *w, bq_stream *to, int64_t i, bq_mat y) {
     bq_dev *dev = &w->s->dev;
@@ -19,6 +22,51 @@ bool bq_walk_stops(const bq_walk *w) { return bq_comm_stage_any(w->s->comm, bq_r
 
 void bq_walk_restore(bq_walk *w, int phase, int sweep, bool fold) {
     char path[BQ_PATH_MAX + 64];
-    bq_ckpt_path(path, sizeof path, w->s->dir, sweep, phase, w->block);
+    int unit = bq_arch_unit(w->q.arch);
+    if (unit)
+        bq_ckpt_expert_path(path, sizeof path, w->s->dir, sweep, phase, w->block, unit - 1);
+    else
+        bq_ckpt_path(path, sizeof path, w->s->dir, sweep, phase, w->block);
     bq_restore(w->s, &w->s->dev, path, &w->blk, &w->q, fold);
+}
+
+static bq_ckpt_linear describe_linear(const bq_walk *w, int i) {
+    const bq_arch *arch = w->q.arch;
+    const bq_linear *of = &arch->linear[i];
+    int64_t groups = bq_linear_groups(arch, w->q.scheme, i);
+    bq_ckpt_linear l = {.scheme = w->q.scheme[i],
+                        .fold = bq_linear_view(arch, i, w->q.fold),
+                        .code = bq_linear_view(arch, i, w->q.code),
+                        .scale = bq_mat_reshape(w->q.scale[i], groups)};
+    snprintf(l.name, sizeof l.name, "%s", of->module);
+    if (w->q.zero[i].data) l.zero = bq_mat_reshape(w->q.zero[i], groups);
+    if (w->blk.folded && of->bias) l.bias = bq_mat_cols(w->blk.bias[of->site], of->row, of->rows);
+    if (w->blk.pre) l.pre = w->blk.pre[i];
+    return l;
+}
+
+/* Visit every matrix of a checkpoint. */
+static void each_mat(bq_dev *dev, bq_ckpt *c, void (*visit)(bq_dev *dev, bq_mat *m)) {
+    for (int i = 0; i < BQ_NORMS_FOLDED; i++) visit(dev, &c->norm[i]);
+    for (int i = 0; i < c->linears; i++) {
+        bq_ckpt_linear *l = &c->linear[i];
+        bq_mat *const all[] = {&l->fold, &l->code, &l->scale, &l->zero, &l->bias, &l->pre};
+        for (int k = 0; k < 6; k++) visit(dev, all[k]);
+    }
+}
+
+void bq_walk_save(bq_walk *w, const char *path) {
+    bq_run *s = w->s;
+    bq_ckpt c = {.sweep = w->sweep,
+                 .phase = w->phase,
+                 .block = w->block,
+                 .fingerprint = s->fingerprint,
+                 .linears = w->q.arch->linears,
+                 .steps = w->steps,
+                 .loss = w->loss};
+    for (int i = 0; i < BQ_NORMS_FOLDED && w->blk.folded; i++) c.norm[i] = bq_block_kept_norm(&w->blk, i);
+    for (int i = 0; i < c.linears; i++) c.linear[i] = describe_linear(w, i);
+    each_mat(&s->dev, &c, bq_device_fetch);
+    bq_ckpt_write(path, &c);
+    each_mat(&s->dev, &c, bq_device_drop);
 }

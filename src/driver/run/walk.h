@@ -5,6 +5,7 @@
 
 #include "base/shard.h"
 #include "driver/load/ahead.h"
+#include "driver/load/routed.h"
 #include "driver/run/midblock.h"
 #include "io/state/stream.h"
 
@@ -13,6 +14,31 @@ typedef struct {
     void *ctx;
     void (*trained)(void *ctx, int block, int linear, const bq_adascale *values);
 } bq_phase_hooks;
+
+/* How many of a block's tokens its experts get; how many experts get too few. */
+typedef struct {
+    int64_t least, median, most;
+    int starved;
+} bq_coverage;
+
+/* What a walk has where blocks have experts (experts.h). */
+typedef struct {
+    bq_routed fp, qt; /* the inputs of experts in both streams; experts 0: there is no such stream */
+    bq_stream rows[BQ_STREAMS]; /* the tokens of the expert at hand, by stream; open where passes read them */
+    bq_stream view[BQ_STREAMS]; /* the same as samples */
+    int64_t *tokens;            /* (E): how many of a block's tokens each expert gets */
+    int64_t *before;            /* (R + 1, E): likewise in the samples of the replicas before each */
+    bq_coverage coverage;
+    double *loss;               /* as that of the walk, for experts */
+    bq_arch arch, other;        /* of the expert at hand, mine and another replica's */
+    bq_layout layout;           /* of mine */
+    bq_block guest;             /* the weights of another replica's */
+    bq_work work;               /* to apply an expert */
+    bq_comm alone;              /* passes on an expert see one replica */
+    int64_t samples, length;    /* of the expert at hand, as the passes see it */
+    bool starved;               /* is it? */
+    int from_phase, from_sweep; /* which result the passes start from; phase -1: none */
+} bq_walk_experts;
 
 typedef struct {
     bq_run *s;
@@ -37,6 +63,7 @@ typedef struct {
     int64_t units, all;         /* progress: optimizer steps that are done, and all of them; */
     int64_t before;             /* those done before this pass */
     bq_midblock_keep inside;    /* saves the state of a training inside this block */
+    bq_walk_experts experts;
 } bq_walk;
 
 /* Store an output of the current block, y (T, H) on the device, as sample i of my share of a stream.  NaN or
@@ -46,7 +73,10 @@ void bq_walk_put(bq_walk *w, bq_stream *to, int64_t i, bq_mat y);
 /* Has a stop come to any replica of the stage?  Collective over stage. */
 bool bq_walk_stops(const bq_walk *w);
 
-/* Restore the current block's result of a phase and sweep (restore.h).  Local. */
+/* Restore the result that a phase and sweep have of the unit at hand, whose layout w->q has (restore.h).
+ * Local. */
 void bq_walk_restore(bq_walk *w, int phase, int sweep, bool fold);
+/* Write that of the unit at hand to a file.  Local. */
+void bq_walk_save(bq_walk *w, const char *path);
 
 #endif

@@ -38,28 +38,32 @@ int bq_score_open(bq_evals *set, bq_recipe *r, const bq_source *src, const char 
 
 static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
 
-static size_t need_of(const bq_arch *arch, const bq_scheme *scheme, bool prescaled, int64_t ctx) {
+static size_t need_of(const bq_layouts *layouts, bool quantized, bool prescaled, int64_t ctx) {
+    const bq_arch *arch = layouts->at[0].arch;
     int64_t h = arch->model.hidden, v = arch->model.vocab;
-    size_t blocks = bq_block_need(arch) + bq_work_need(arch, ctx, false);
-    if (scheme) blocks += bq_quantized_need(arch, scheme);
-    if (prescaled) blocks += bq_quantized_need_pre(arch) + bq_block_pre_scratch(arch, ctx);
+    size_t blocks = bq_through_need(arch, ctx), factors = 0;
+    if (quantized) blocks += bq_quantized_need_any(layouts, prescaled);
+    for (int i = 0; i < layouts->count && prescaled; i++)
+        factors = larger(factors, bq_block_pre_scratch(layouts->at[i].arch, ctx));
     size_t head = bq_arena_need(1, h, BQ_F32) + bq_arena_need(v, h, BQ_F32) + bq_arena_need(ctx, 1, BQ_I32) +
                   2 * bq_arena_need(ctx, h, BQ_F32);
-    return larger(blocks, head) + bq_op_scratch(ctx, arch->attention, v);
+    return larger(blocks + factors, head) + bq_op_scratch(ctx, arch->attention, v);
 }
 
-size_t bq_score_need(const bq_arch *arch, const bq_scheme *scheme, bool prescaled, const bq_evals *set) {
+size_t bq_score_need(const bq_layouts *layouts, bool quantized, bool prescaled, const bq_evals *set) {
     size_t most = 0;
     for (int i = 0; i < set->count; i++)
-        most = larger(most, need_of(arch, scheme, prescaled, set->eval[i].ctx));
+        most = larger(most, need_of(layouts, quantized, prescaled, set->eval[i].ctx));
     return most;
 }
 
-size_t bq_score_host(const bq_arch *arch, const bq_evals *set) {
+size_t bq_score_host(const bq_arch *arch, const bq_evals *set, int ranks) {
     size_t most = 0, row = (size_t)(arch->model.hidden + arch->model.head_dim) * sizeof(float);
     for (int i = 0; i < set->count; i++) {
-        size_t ctx = (size_t)set->eval[i].ctx, scores = (size_t)set->eval[i].sequences;
-        most = larger(most, ctx * (row + sizeof(int32_t) + sizeof(double)) + scores * sizeof(double));
+        const bq_eval *e = &set->eval[i];
+        size_t ctx = (size_t)e->ctx, scores = (size_t)e->sequences;
+        most = larger(most, ctx * (row + sizeof(int32_t) + sizeof(double)) + scores * sizeof(double) +
+                                bq_routed_host(arch, bq_shard_of(e->sequences, 0, ranks).count, e->ctx));
     }
     return most;
 }
@@ -68,8 +72,8 @@ size_t bq_score_stream(const bq_arch *arch, const bq_evals *set, int ranks) {
     size_t most = 0;
     for (int i = 0; i < set->count; i++) {
         const bq_eval *e = &set->eval[i];
-        most = larger(most,
-                      bq_stream_need(bq_shard_of(e->sequences, 0, ranks).count, e->ctx, arch->model.hidden));
+        size_t one = bq_stream_need(bq_shard_of(e->sequences, 0, ranks).count, e->ctx, arch->model.hidden);
+        most = larger(most, (arch->experts ? 2 : 1) * one); /* with the inputs of experts */
     }
     return most;
 }
@@ -84,6 +88,7 @@ typedef struct {
     bq_mat buffer;       /* host (ctx, H) */
     int32_t *ids;        /* of the current one, padded to ctx */
     int64_t count, from; /* its length; the first token that is scored */
+    int block;
 } walk;
 
 /* Padding repeats the last id of the sequence, whose values are finite if those of the sequence are. */
@@ -100,36 +105,33 @@ static void embed(walk *w) {
     }
 }
 
+static void step(void *ctx, int unit, int64_t i) {
+    walk *w = ctx;
+    const bq_model *m = &w->s->src->arch.model;
+    int64_t units = 1 + m->experts, all = w->share.count * units;
+    char note[64];
+    bq_heartbeat(w->s->comm);
+    snprintf(note, sizeof note, "eval %s  block %d/%d", w->s->label, w->block + 1, m->blocks);
+    bq_progress(w->block * all + unit * w->share.count + i + 1, m->blocks * all, note);
+}
+
 /* All my sequences through all blocks.  False on all ranks: a stop came to one. */
-static bool blocks(walk *w, const bq_scheme *scheme, bq_weights_of weights, void *ctx) {
+static bool blocks(walk *w, const bq_layouts *layouts, bq_weights_of weights, void *ctx) {
     const bq_score *s = w->s;
-    const bq_arch *arch = &s->src->arch;
     bq_dev *dev = s->dev;
     size_t mark = bq_arena_mark(&dev->mem);
-    bq_block blk;
-    bq_work work;
-    bq_quantized q;
-    bq_block_push(&blk, arch, &dev->mem);
-    bq_source_work(s->src, s->angles, dev, w->e->ctx, false, &work);
-    work.activations = weights ? s->activations : 0;
-    if (weights) bq_quantized_push(&q, arch, scheme, &dev->mem);
-    if (weights && s->prescaled) bq_quantized_push_pre(&q, &dev->mem);
+    bq_through t;
+    bq_through_open(&t, s->src, s->angles, dev, w->share.count, w->e->ctx, s->home);
+    t.buffer = w->buffer, t.step = step, t.step_ctx = w;
+    t.layouts = layouts, t.weights = weights, t.ctx = ctx;
+    t.work.activations = weights ? s->activations : 0;
+    if (weights) bq_quantized_push_any(&t.q, layouts, s->prescaled, &dev->mem);
     bool stop = false;
-    for (int b = 0; b < arch->model.blocks; b++) {
+    for (w->block = 0; w->block < s->src->arch.model.blocks && !stop; w->block++) {
         stop = s->stopped && bq_comm_agree(s->comm, s->stopped(s->stop_ctx));
-        if (stop) break;
-        bq_source_block(s->src, dev, b, &blk);
-        if (weights) weights(ctx, dev, &blk, &q);
-        for (int64_t i = 0; i < w->share.count; i++) {
-            char note[64];
-            bq_mat x = bq_stream_get(&w->stream, i, w->buffer);
-            bq_block_sample(dev, &blk, weights ? q.w_hat : blk.w, &work, x, x);
-            bq_stream_put(&w->stream, i, x);
-            bq_heartbeat(s->comm);
-            snprintf(note, sizeof note, "eval %s  block %d/%d", s->label, b + 1, arch->model.blocks);
-            bq_progress(b * w->share.count + i + 1, arch->model.blocks * w->share.count, note);
-        }
+        if (!stop) bq_through_block(&t, w->block, w->share.count, &w->stream, &w->stream);
     }
+    bq_through_close(&t);
     bq_arena_reset(&dev->mem, mark);
     return !stop;
 }
@@ -180,7 +182,7 @@ static int conclude(const bq_score *s, const bq_eval *e, const double *score, bo
     return own ? BQ_DATA : BQ_OK;
 }
 
-int bq_score_run(const bq_score *s, const bq_eval *e, const bq_scheme *scheme, bq_weights_of weights,
+int bq_score_run(const bq_score *s, const bq_eval *e, const bq_layouts *layouts, bq_weights_of weights,
                  void *ctx, double *value) {
     const int64_t hidden = s->src->arch.model.hidden;
     walk w = {.s = s, .e = e, .share = bq_shard_of(e->sequences, s->comm->rank, s->comm->size)};
@@ -192,7 +194,7 @@ int bq_score_run(const bq_score *s, const bq_eval *e, const bq_scheme *scheme, b
     w.buffer = bq_mat_host(buffer, e->ctx, hidden, BQ_F32);
     bq_stream_open(&w.stream, w.share.count, e->ctx, hidden, s->home);
     embed(&w);
-    bool whole = blocks(&w, scheme, weights, ctx);
+    bool whole = blocks(&w, layouts, weights, ctx);
     if (whole) head(&w, score);
     bq_progress_end();
     bq_stream_close(&w.stream);

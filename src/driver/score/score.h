@@ -10,7 +10,7 @@
 #include "comm/comm.h"
 #include "driver/eval/eval.h"
 #include "driver/load/source.h"
-#include "io/state/stream.h"
+#include "driver/load/through.h"
 
 typedef struct {
     bq_dev *dev;
@@ -25,26 +25,24 @@ typedef struct {
     bool prescaled;    /* weights may set factors of these inputs (blk->pre) */
 } bq_score;
 
-/* Gives the weights: fills q (pushed) for block blk, and the evaluation uses q->w_hat.  NULL: the block's own
- * weights. */
-typedef void (*bq_weights_of)(void *ctx, bq_dev *dev, bq_block *blk, bq_quantized *q);
-
 /* Open all evaluations of a recipe, which must outlive the set, and check their ids against the model.  ctx:
  * the name of the length of the object `eval`, for messages.  BQ_OK, or BQ_USAGE or BQ_DATA after one
  * message; bq_evals_close is due in any case.  Local. */
 int bq_score_open(bq_evals *set, bq_recipe *recipe, const bq_source *src, const char *ctx);
 
-/* Run an evaluation; *value is the same on all ranks.  scheme: of the quantized linears, read only if weights
- * is not NULL.  BQ_OK; BQ_STOPPED on all ranks if a stop came to one; BQ_DATA if the number of the model's
- * own weights is not finite, after one message that names the sequence.  With other weights *value is then
- * inf or NaN (without a sign), after a warning.  Fault point window_nan.  Collective over world. */
-int bq_score_run(const bq_score *s, const bq_eval *e, const bq_scheme *scheme, bq_weights_of weights,
+/* Run an evaluation; *value is the same on all ranks.  weights: of each unit, NULL: the model's own.
+ * layouts: of the units with their schemes, read only if weights is not NULL.  BQ_OK; BQ_STOPPED on all
+ * ranks if a stop came to one; BQ_DATA if the number of the model's own weights is not finite, after one
+ * message that names the sequence.  With other weights *value is then inf or NaN (without a sign), after a
+ * warning.  Fault point window_nan.  Collective over world. */
+int bq_score_run(const bq_score *s, const bq_eval *e, const bq_layouts *layouts, bq_weights_of weights,
                  void *ctx, double *value);
 
-/* Bytes of the evaluation that takes the most; 0 without evaluations.  need: on the device.  host: a
- * sequence, its rotary table, losses, scores.  stream: hidden states on the rank with the largest share. */
-size_t bq_score_need(const bq_arch *arch, const bq_scheme *scheme, bool prescaled, const bq_evals *set);
-size_t bq_score_host(const bq_arch *arch, const bq_evals *set);
+/* Bytes of the evaluation that takes the most; 0 without evaluations.  layouts: of the model's units, with
+ * schemes if `quantized`; arch: of the first.  need: on the device.  host: a sequence, its rotary table,
+ * losses, scores, lists of experts.  stream: hidden states on the rank with the largest share. */
+size_t bq_score_need(const bq_layouts *layouts, bool quantized, bool prescaled, const bq_evals *set);
+size_t bq_score_host(const bq_arch *arch, const bq_evals *set, int ranks);
 size_t bq_score_stream(const bq_arch *arch, const bq_evals *set, int ranks);
 
 #endif

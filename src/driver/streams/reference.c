@@ -4,6 +4,7 @@
 #include "base/hash.h"
 #include "base/log.h"
 #include "comm/flow.h"
+#include "driver/load/through.h"
 #include "driver/plan/pipeline.h"
 #include "driver/streams/stream_file.h"
 #include "io/state/reader.h"
@@ -22,14 +23,12 @@ typedef struct {
     bq_run *s;
     int64_t tokens, hidden, micro;
     bq_shard share; /* my samples */
-    bq_block blk;
-    bq_work work;
+    bq_through way;
     float *memory; /* host: the buffers of micro-batches, or if they are on a GPU room for one sample */
     bq_flow flow;
     bq_shard blocks;        /* my stage's */
     int inner[BQ_PIECES];   /* its other blocks at which a piece starts: their inputs are kept, too */
     bq_acts *at[BQ_PIECES]; /* their files */
-    int held;               /* number of the block that is in blk; -1: none */
     int inners, until;      /* until: the end of the blocks whose outputs are needed */
     bq_acts *head, *from;   /* the head file that is made; that which the pipeline reads, */
     bq_reader *ahead;       /* with this thread */
@@ -141,20 +140,29 @@ static void keep_inner(pipe_state *p, int b, int64_t sample, bq_mat x) {
         if (p->inner[k] == b) bq_acts_write(p->at[k], sample, on_host(p, x));
 }
 
+static void step(void *ctx, int unit, int64_t i) {
+    pipe_state *p = ctx;
+    (void)unit, (void)i;
+    bq_run_stopped(p->s);
+}
+
+/* A micro-batch as a stream. */
+static bq_stream stream_of(const pipe_state *p, bq_mat buffer, int64_t n) {
+    bq_mat all = {buffer.data, n * p->tokens, p->hidden, p->hidden, BQ_F32, buffer.place};
+    return bq_stream_over(all, p->tokens);
+}
+
 /* n samples of my share from `at` on through the blocks, up to p->until. */
 static void through_blocks(pipe_state *p, int64_t at, int64_t n) {
-    bq_dev *dev = &p->s->dev;
     int first = (int)p->blocks.first;
+    bq_stream in = stream_of(p, p->flow.in, n), out = stream_of(p, p->flow.out, n);
     for (int b = first; b < p->until; b++) {
-        if (b != p->held) bq_source_block(&p->s->src, dev, b, &p->blk);
-        p->held = b; /* a stage with one block reads it once */
         bq_source_prefetch(&p->s->src, b + 1 < p->until ? b + 1 : first);
+        bq_through_block(&p->way, b, n, b == first ? &in : &out, &out);
         for (int64_t i = 0; i < n; i++) {
-            bq_mat y = sample_of(p, p->flow.out, i), x = b == first ? sample_of(p, p->flow.in, i) : y;
-            bq_block_sample(dev, &p->blk, p->blk.w, &p->work, x, y);
+            bq_mat y = sample_of(p, p->flow.out, i);
             bq_run_finite(p->s, y, b, p->share.first + at + i, "original");
             keep_inner(p, b + 1, p->share.first + at + i, y);
-            bq_run_stopped(p->s);
         }
     }
 }
@@ -182,12 +190,11 @@ static void flow(pipe_state *p, bool on) {
 static void open_pipe(pipe_state *p, bq_run *s, int64_t micro) {
     const bq_recipe *r = &s->recipe;
     const bq_arch *arch = &s->src.arch;
-    *p = (pipe_state){
-        .s = s, .tokens = r->calibration.length, .hidden = arch->model.hidden, .micro = micro, .held = -1};
+    *p = (pipe_state){.s = s, .tokens = r->calibration.length, .hidden = arch->model.hidden, .micro = micro};
     p->share = bq_run_share(s);
     if (p->micro > p->share.count) p->micro = p->share.count;
-    bq_block_push(&p->blk, arch, &s->dev.mem);
-    bq_source_work(&s->src, r->rope, &s->dev, p->tokens, false, &p->work);
+    bq_through_open(&p->way, &s->src, r->rope, &s->dev, p->micro, p->tokens, bq_run_home(s));
+    p->way.step = step, p->way.step_ctx = p;
 }
 
 /* Buffers of micro-batches, on the GPU if messages go from GPU to GPU; the first receive starts here. */
@@ -251,6 +258,7 @@ void bq_reference_run(bq_run *s, int64_t micro) {
     open_flow(&p, stage > first, stage < last);
     flow(&p, stage < last);
     close_files(&p);
+    bq_through_close(&p.way);
     free(p.memory);
     bq_arena_reset(&s->dev.mem, mark);
     bq_comm_stage_barrier(s->comm);

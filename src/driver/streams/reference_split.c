@@ -3,6 +3,7 @@
 
 #include "base/die.h"
 #include "base/log.h"
+#include "driver/load/through.h"
 #include "io/state/stream.h"
 
 #include <stdlib.h>
@@ -12,8 +13,7 @@ typedef struct {
     bq_run *s;
     bq_shard share;
     bq_stream stream;
-    bq_block blk;
-    bq_work work;
+    bq_through through;
     bq_mat buffer; /* host (T, H) */
 } way;
 
@@ -45,11 +45,17 @@ static void make_files(const bq_run *s, const bool *lacks, bq_acts **files) {
     }
 }
 
+static void step(void *ctx, int unit, int64_t i) {
+    (void)unit, (void)i;
+    bq_run_stopped(ctx);
+}
+
 static void open_way(way *w, bq_run *s, bq_shard share) {
     *w = (way){.s = s, .share = share, .buffer = bq_run_room(s, 1)};
     bq_stream_open(&w->stream, share.count, w->buffer.rows, w->buffer.cols, bq_run_home(s));
-    bq_block_push(&w->blk, &s->src.arch, &s->dev.mem);
-    bq_source_work(&s->src, s->recipe.rope, &s->dev, w->buffer.rows, false, &w->work);
+    bq_through_open(&w->through, &s->src, s->recipe.rope, &s->dev, share.count, w->buffer.rows,
+                    bq_run_home(s));
+    w->through.buffer = w->buffer, w->through.step = step, w->through.step_ctx = s;
 }
 
 /* Read my share of a head file. */
@@ -65,14 +71,11 @@ static void take(way *w, int block) {
 
 /* Take my share through block b; write the outputs to `to` unless it is NULL.  False: a stop came. */
 static bool through(way *w, int b, bq_acts *to) {
-    bq_dev *dev = &w->s->dev;
-    bq_source_block(&w->s->src, dev, b, &w->blk);
     bq_source_prefetch(&w->s->src, b + 1);
+    bq_through_block(&w->through, b, w->share.count, &w->stream, &w->stream);
     for (int64_t i = 0; i < w->share.count; i++) {
         bq_mat x = bq_stream_get(&w->stream, i, w->buffer);
-        bq_block_sample(dev, &w->blk, w->blk.w, &w->work, x, x);
         bq_run_finite(w->s, x, b, w->share.first + i, "original");
-        bq_stream_put(&w->stream, i, x);
         if (to) bq_acts_write(to, w->share.first + i, bq_stream_host(&w->stream, i, w->buffer).data);
         if (bq_run_stopped(w->s)) return false;
     }
@@ -105,6 +108,7 @@ void bq_reference_split(bq_run *s) {
         if (files[b]) bq_acts_sync(files[b]);
         bq_acts_close(files[b]);
     }
+    bq_through_close(&w.through);
     bq_stream_close(&w.stream);
     free(w.buffer.data);
     bq_arena_reset(&s->dev.mem, mark);

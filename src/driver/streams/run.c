@@ -58,7 +58,17 @@ void bq_run_finite(bq_run *s, bq_mat y, int block, int64_t sample, const char *s
 
 bool bq_run_all(const bq_run *s, bool mine) { return !bq_comm_stage_any(s->comm, !mine); }
 
-void bq_run_checkpoint(const bq_run *s, int block, char *path, size_t n) {
+void bq_run_checkpoint(const bq_run *s, int block, int unit, char *path, size_t n) {
     BQ_CHECK(s->latest, "the sweep of block %d's result is not known yet", block);
-    bq_ckpt_path(path, n, s->dir, s->latest[block], s->recipe.nphase - 1, block);
+    if (unit)
+        bq_ckpt_expert_path(path, n, s->dir, s->latest[block], s->recipe.nphase - 1, block, unit - 1);
+    else
+        bq_ckpt_path(path, n, s->dir, s->latest[block], s->recipe.nphase - 1, block);
+}
+
+const bq_layout *bq_run_layout(const bq_run *s, int block, int unit) {
+    const bq_arch *arch = unit ? &s->src.expert : bq_source_core(&s->src, block);
+    int i = 0;
+    while (s->layouts.at[i].arch != arch) i++;
+    return &s->layouts.at[i];
 }

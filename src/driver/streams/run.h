@@ -23,7 +23,7 @@ typedef struct {
     bq_source src;
     bq_tokens calibration; /* ids NULL if the recipe has none */
     bq_evals evals;
-    bq_scheme scheme[BQ_ARCH_LINEARS];
+    bq_layouts layouts; /* of the units of blocks, with their schemes */
     bq_grid grid;
     int64_t micro; /* samples of a micro-batch */
     bq_plan plan;
@@ -65,8 +65,11 @@ int bq_root_first(const bq_comm *comm, int (*look)(void *), void *ctx);
 /* Is `mine` true on all replicas?  Collective over stage. */
 bool bq_run_all(const bq_run *s, bool mine);
 
-/* The path of a block's result, the checkpoint of the last phase; after bq_sweep_results.  Local. */
-void bq_run_checkpoint(const bq_run *s, int block, char *path, size_t n);
+/* The path of the result of a unit of a block (bq_arch_unit), the checkpoint of the last phase; after
+ * bq_sweep_results.  Local. */
+void bq_run_checkpoint(const bq_run *s, int block, int unit, char *path, size_t n);
+/* The layout of a unit of a block with the schemes of its linears; of an expert that of the first one. */
+const bq_layout *bq_run_layout(const bq_run *s, int block, int unit);
 
 /* Nonzero after SIGTERM, SIGUSR1 or SIGINT on this rank (`run` catches them) or on another one. */
 extern volatile sig_atomic_t bq_stop_wanted;

@@ -31,9 +31,33 @@ struct bq_ckpt_file {
     offsets at;
 };
 
-void bq_ckpt_path(char *out, size_t n, const char *run_dir, int sweep, int phase, int block) {
-    int length = snprintf(out, n, "%s/ckpt/block_%03d.p%d.s%d.h5", run_dir, block, phase, sweep);
+static void path_of(char *out, size_t n, const char *run_dir, int sweep, int phase, int block,
+                    const char *unit) {
+    int length = snprintf(out, n, "%s/ckpt/block_%03d.p%d.s%d%s.h5", run_dir, block, phase, sweep, unit);
     BQ_CHECK(length >= 0 && (size_t)length < n, "path of the checkpoints in '%s' is too long", run_dir);
+}
+
+void bq_ckpt_path(char *out, size_t n, const char *run_dir, int sweep, int phase, int block) {
+    path_of(out, n, run_dir, sweep, phase, block, "");
+}
+
+void bq_ckpt_expert_path(char *out, size_t n, const char *run_dir, int sweep, int phase, int block,
+                         int expert) {
+    char unit[24];
+    snprintf(unit, sizeof unit, ".e%03d", expert);
+    path_of(out, n, run_dir, sweep, phase, block, unit);
+}
+
+void bq_ckpt_core_path(char *out, size_t n, const char *run_dir, int sweep, int phase, int block) {
+    path_of(out, n, run_dir, sweep, phase, block, ".core");
+}
+
+void bq_ckpt_finish(const char *run_dir, int sweep, int phase, int block) {
+    char from[BQ_PATH], to[BQ_PATH];
+    bq_ckpt_core_path(from, sizeof from, run_dir, sweep, phase, block);
+    bq_ckpt_path(to, sizeof to, run_dir, sweep, phase, block);
+    int error = bq_file_rename(from, to);
+    BQ_CHECK(!error || error == ENOENT, "'%s' cannot be renamed: %s", from, strerror(error));
 }
 
 static bq_mat *part_of(bq_ckpt_linear *l, int part) {

@@ -49,6 +49,13 @@ typedef enum {
 /* out = <run_dir>/ckpt/block_<block>.p<phase>.s<sweep>.h5, the block with at least 3 digits.  A path that
  * does not fit ends the job. */
 void bq_ckpt_path(char *out, size_t n, const char *run_dir, int sweep, int phase, int block);
+/* A block with experts is in several files: that one is of its core, and there is one for each expert,
+ * block_<block>.p<phase>.s<sweep>.e<expert>.h5.  The core's is called ...core.h5 until all are there. */
+void bq_ckpt_expert_path(char *out, size_t n, const char *run_dir, int sweep, int phase, int block,
+                         int expert);
+void bq_ckpt_core_path(char *out, size_t n, const char *run_dir, int sweep, int phase, int block);
+/* All are there: the core's file gets its name, unless it has it. */
+void bq_ckpt_finish(const char *run_dir, int sweep, int phase, int block);
 
 /* Write c, whose data are in host memory (ld may exceed cols), to a folder that exists.  Ends the job when
  * the disk fails or c breaks the rules above; the old file stays until the new one is whole.  Fault points

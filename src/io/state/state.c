@@ -25,6 +25,8 @@ struct bq_state {
     int sweeps, phases, blocks;
     double seconds;
     unsigned char *known; /* (sweeps, phases, blocks) */
+    int experts;
+    const bool *without; /* (blocks): blocks that have none; NULL: no block has */
 };
 
 /* state.json; NULL, silently, if it is absent, damaged or of another version: nothing in it is needed. */
@@ -72,12 +74,11 @@ static unsigned char *entry(const bq_state *s, int sweep, int phase, int block) 
     return &s->known[((size_t)sweep * (size_t)s->phases + (size_t)phase) * (size_t)s->blocks + (size_t)block];
 }
 
-/* Read the whole checkpoint; one that is there but does not count is logged. */
-static bool verify(const bq_state *s, int sweep, int phase, int block) {
-    char path[BQ_PATH], why[BQ_WHY];
+/* Read a whole file; one that is there but does not count is logged. */
+static bool verify_file(const bq_state *s, const char *path, int sweep, int phase, int block) {
+    char why[BQ_WHY];
     bq_ckpt_file *f;
     bq_ckpt head;
-    bq_ckpt_path(path, sizeof path, s->run_dir, sweep, phase, block);
     int status = bq_ckpt_open(&f, path, s->fingerprint, &head, why);
     bq_ckpt_close(f);
     if (status == BQ_CKPT_OK && (head.sweep != sweep || head.phase != phase || head.block != block)) {
@@ -88,6 +89,23 @@ static bool verify(const bq_state *s, int sweep, int phase, int block) {
     if (status == BQ_CKPT_OK || status == BQ_CKPT_ABSENT) return status == BQ_CKPT_OK;
     bq_log_all(BQ_WARN, "block %d will be done again: '%s': %s", block, path, why);
     return false;
+}
+
+/* All files of the triple. */
+static bool verify(const bq_state *s, int sweep, int phase, int block) {
+    char path[BQ_PATH];
+    int experts = s->without && !s->without[block] ? s->experts : 0;
+    bq_ckpt_path(path, sizeof path, s->run_dir, sweep, phase, block);
+    bool whole = verify_file(s, path, sweep, phase, block);
+    for (int e = 0; e < experts && whole; e++) {
+        bq_ckpt_expert_path(path, sizeof path, s->run_dir, sweep, phase, block, e);
+        whole = verify_file(s, path, sweep, phase, block);
+    }
+    return whole;
+}
+
+void bq_state_experts(bq_state *s, int experts, const bool *without) {
+    s->experts = experts, s->without = without;
 }
 
 bool bq_state_done(bq_state *s, int sweep, int phase, int block) {

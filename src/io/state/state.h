@@ -16,6 +16,10 @@ typedef struct bq_state bq_state;
  * this fingerprint.  Looks at no checkpoint yet.  A missing folder is an empty state.  The caller closes. */
 bq_state *bq_state_load(const char *run_dir, uint64_t fingerprint, int sweeps, int phases, int blocks);
 
+/* Blocks have so many experts, but those for which `without` is true: so many more files are to be whole.
+ * The array must outlive the state. */
+void bq_state_experts(bq_state *state, int experts, const bool *without);
+
 /* Is the triple's checkpoint there and whole?  The first call for a triple reads its whole file, and logs one
  * that is damaged or foreign; later calls answer from memory.  seems_done: judged from the seal alone if not
  * known yet. mark: the caller has written the checkpoint. */

@@ -138,6 +138,62 @@ void bq_stream_put(bq_stream *s, int64_t sample, bq_mat data) {
     }
 }
 
+bool bq_stream_direct(const bq_stream *s, const bq_dev *dev) {
+    return s->data && s->home.place == dev->mem.place;
+}
+
+/* The place of row i of the list in the stream, in values; checked. */
+static int64_t place_of(const bq_stream *s, int64_t sample, const int32_t *row, int64_t i) {
+    BQ_CHECK(row[i] >= 0 && row[i] < s->tokens && s->home.place != BQ_DEVICE, "row %d of %" PRId64, row[i],
+             s->tokens);
+    return (sample * s->tokens + row[i]) * s->hidden;
+}
+
+void bq_stream_take_rows(const bq_stream *s, int64_t sample, const int32_t *row, bq_mat m) {
+    size_t bytes = (size_t)s->hidden * sizeof(float);
+    check_sample(s, sample);
+    for (int64_t i = 0; i < m.rows; i++) {
+        int64_t at = place_of(s, sample, row, i);
+        if (s->data)
+            memcpy(bq_mat_at(m, i, 0), s->data + at, bytes);
+        else
+            BQ_CHECK(!fails("scratch_read", EIO) &&
+                         bq_raw_read(s->fd, bq_mat_at(m, i, 0), bytes, at * (int64_t)sizeof(float)),
+                     "read of a scratch file failed: %s", strerror(errno));
+    }
+}
+
+void bq_stream_put_rows(bq_stream *s, int64_t sample, const int32_t *row, bq_mat m) {
+    size_t bytes = (size_t)s->hidden * sizeof(float);
+    check_sample(s, sample);
+    for (int64_t i = 0; i < m.rows; i++) {
+        int64_t at = place_of(s, sample, row, i);
+        if (s->data)
+            memcpy(s->data + at, bq_mat_at(m, i, 0), bytes);
+        else
+            BQ_CHECK(!fails("scratch_write", ENOSPC) &&
+                         bq_raw_write(s->fd, bq_mat_at(m, i, 0), bytes, at * (int64_t)sizeof(float)),
+                     "write of a scratch file failed: %s", strerror(errno));
+    }
+}
+
+bq_stream bq_stream_over(bq_mat memory, int64_t tokens) {
+    return (bq_stream){.samples = memory.rows / tokens,
+                       .tokens = tokens,
+                       .hidden = memory.cols,
+                       .home.place = memory.place,
+                       .data = memory.data,
+                       .fd = -1,
+                       .open = true};
+}
+
+void bq_stream_shape(bq_stream *s, int64_t samples, int64_t tokens) {
+    BQ_CHECK(samples * tokens <= s->samples * s->tokens,
+             "a stream of %" PRId64 " x %" PRId64 " becomes %" PRId64 " x %" PRId64, s->samples, s->tokens,
+             samples, tokens);
+    s->samples = samples, s->tokens = tokens;
+}
+
 void bq_stream_swap(bq_stream *a, bq_stream *b) {
     bq_stream c = *a;
     *a = *b;

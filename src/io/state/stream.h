@@ -50,6 +50,20 @@ bq_mat bq_stream_host(const bq_stream *s, int64_t sample, bq_mat buffer);
  * sample to the device may still be running. */
 void bq_stream_put(bq_stream *s, int64_t sample, bq_mat data);
 
+/* Can a device compute on samples where they are?  The sample then, as a view. */
+bool bq_stream_direct(const bq_stream *s, const bq_dev *dev);
+
+/* Rows of a sample of a stream that is not on a device, by their numbers: copy them to m (n, hidden), host,
+ * or from there. */
+void bq_stream_take_rows(const bq_stream *s, int64_t sample, const int32_t *row, bq_mat m);
+void bq_stream_put_rows(bq_stream *s, int64_t sample, const int32_t *row, bq_mat m);
+
+/* A stream over memory of another (samples * tokens, hidden), contiguous; it is not closed. */
+bq_stream bq_stream_over(bq_mat memory, int64_t tokens);
+
+/* Make it one of other sizes, with at most as many values; they are then undefined. */
+void bq_stream_shape(bq_stream *s, int64_t samples, int64_t tokens);
+
 /* Exchange two streams, of any sizes. */
 void bq_stream_swap(bq_stream *a, bq_stream *b);
 

@@ -186,7 +186,7 @@ static bq_mat logits_of(const bq_source *src, bq_dev *dev, const int32_t *ids, i
     bq_block blk;
     bq_work work;
     bq_block_push(&blk, &src->arch, &dev->mem);
-    bq_source_work(src, BQ_ANGLES_HF, dev, tokens, false, &work);
+    bq_source_work(src, &src->arch, BQ_ANGLES_HF, dev, tokens, false, &work);
     bq_mat x = work.x, y = work.y;
     bq_mat norm = bq_arena_push(&dev->mem, 1, m->hidden, BQ_F32);
     bq_mat head = bq_arena_push(&dev->mem, m->vocab, m->hidden, BQ_F32);

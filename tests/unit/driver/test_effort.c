@@ -46,7 +46,8 @@ static int64_t keeps;
 
 static void count(int stages, int replicas, bool split) {
     bq_comm grid = {.size = stages * replicas, .nstage = stages, .nreplica = replicas};
-    bq_effort_count(effort, &recipe, &arch, &grid, 2, split, &(bq_evals){0}, keeps);
+    bq_layouts layouts = {.count = 1, .at = {{.arch = &arch}}};
+    bq_effort_count(effort, &recipe, &layouts, &grid, 2, split, &(bq_evals){0}, keeps);
 }
 
 static void near(double x, double want) {

@@ -137,7 +137,7 @@ static void wrong_keys(void **state) {
             "phases.0.passes.0.iteratons: unknown key; did you mean 'iterations'?");
     refused(SMALL, "calibration.sample=3", "did you mean 'samples'?");
     refused(SMALL, "bits.linears.qproj.bits=3", "did you mean 'q_proj'?");
-    refused(SMALL, "colour=3", "colour: unknown key; known here: model, calibration, seed");
+    refused(SMALL, "colour=3", "colour: unknown key; known here: model, calibration, experts, seed");
     refused("{\"modle\": \"m\"}", NULL, "x.json: modle: unknown key; did you mean 'model'?");
     refused("{\"phases\": [{\"passes\": [{\"pass\": \"rtn\", \"iterations\": 3}]}], \"model\": \"m\"}", NULL,
             "x.json: phases.0.passes.0.iterations: unknown key; known here: pass");
@@ -272,6 +272,7 @@ static const char *const everything[] = {"model=/other",
                                          "phases.0.passes.0={\"pass\": \"rtn\"}",
                                          "phases=[{\"passes\": [{\"pass\": \"rtn\"}, {\"pass\": \"rtn\"}]}]",
                                          "outputs=[{\"format\": \"compressed-tensors\"}]",
+                                         "experts={\"starved\": \"rtn\", \"least\": 7, \"most\": 8}",
                                          "eval.tokens=\"/a \\\" \\u00e9\"",
                                          "eval.offset=1"};
 enum { EVERY = sizeof everything / sizeof *everything };
@@ -282,15 +283,14 @@ static void fingerprints(void **state) {
     bq_part before[BQ_PARTS], after[BQ_PARTS];
     small(NULL, &r);
     int n = bq_recipe_parts(&r, before);
-    assert_true(n == 9);
+    assert_true(n == 10);
     static const char *const quiet[] = {"model",   "calibration.tokens", "phases.0.name", "eval",
                                         "outputs", "bits.activations"};
     for (int i = 0; i < EVERY; i++) {
         bool silent = false;
-        for (size_t k = 0; k < sizeof quiet / sizeof *quiet; k++) {
-            size_t m = strlen(quiet[k]);
-            if (!strncmp(everything[i], quiet[k], m) && strchr(".=", everything[i][m])) silent = true;
-        }
+        for (size_t k = 0, m; k < sizeof quiet / sizeof *quiet; k++)
+            if (!strncmp(everything[i], quiet[k], m = strlen(quiet[k])) && strchr(".=", everything[i][m]))
+                silent = true;
         small((char *)(uintptr_t)everything[i], &again);
         assert_int_equal(bq_recipe_parts(&again, after), n);
         for (int k = 0; k < n; k++) {

@@ -43,7 +43,7 @@ static float *logits_of(bq_source *src, int threads, int64_t *count) {
     for (int i = 0; i < TOKENS; i++) ids[i] = (int32_t)((i * 7 + 3) % m->vocab);
     assert_int_equal(bq_dev_open(&dev, "cpu", threads, (size_t)64 << 20), 0);
     bq_block_push(&blk, &src->arch, &dev.mem);
-    bq_source_work(src, BQ_ANGLES_HF, &dev, TOKENS, false, &work);
+    bq_source_work(src, &src->arch, BQ_ANGLES_HF, &dev, TOKENS, false, &work);
     bq_mat x = work.x, y = work.y, norm = bq_arena_push(&dev.mem, 1, m->hidden, BQ_F32),
            head = bq_arena_push(&dev.mem, m->vocab, m->hidden, BQ_F32);
     bq_source_embed(src, ids, x);

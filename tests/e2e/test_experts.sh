@@ -1,0 +1,88 @@
+#!/usr/bin/env bash
+# Runs of models with experts: passes on cores and experts, ranks, stops, damage, too few tokens; and evaluation and export of them.
+. "$(dirname "$0")/lib.sh"
+models=(mixtral qwen2_moe qwen3_moe glm4_moe)
+micro "${models[@]}"
+
+# run_of NAME MODEL PHASES EXPERTS [MORE KEYS]: on one rank and on others, with the same bytes; its export is worth what it says.
+run_of() {
+    cat >"$1.json" <<TEXT
+{"model": "m_$2", "calibration": {"tokens": "cal.h5", "samples": 5, "length": 40}, "phases": [$3], "experts": {$4},
+ "outputs": [{"format": "safetensors"}, {"format": "compressed-tensors"}],
+ "eval": {"tokens": "eval.h5", "ctx": 48, "windows": 4}${5-}}
+TEXT
+    expect 0 "$blockq" run "$1.json" -o "$1"
+    cp err "$1.err"
+    for ranks in ${ranks-2 4}; do
+        expect 0 mpi "$ranks" run "$1.json" -o "$1.$ranks"
+        rm -rf "$1/acts" "$1.$ranks/acts" # more stages have more files
+        same "$1" "$1.$ranks"
+    done
+    worth "$1" 48 4
+}
+not() { ! "$@"; }
+gptq='{"inputs":"qt","passes":[{"pass":"gptq"}]}'
+trained='{"pass":"adascale","iterations":4,"batch":2}'
+
+run_of gptq mixtral "$gptq" '"least": 100'
+check "blend: the log says how many tokens experts get" grep -q 'block 1/2: an expert gets [0-9]* to [0-9]* tokens, .* of 4 have too few (blend)' gptq.err
+run_of all_tokens qwen3_moe "$gptq" '"least": 120, "starved": "all_tokens"'
+run_of starved glm4_moe '{"inputs":"mix","passes":[{"pass":"smoothquant","entries":"all"},{"pass":"gptq","sequential":true,"qep":0.5},{"pass":"adascale","iterations":4,"batch":1}]}' \
+    '"least": 60, "starved": "rtn"'
+run_of capped qwen2_moe '{"inputs":"fp","passes":[{"pass":"awq"},{"pass":"seqmse"}]}' '"most": 50'
+ranks=3 run_of phases qwen2_moe "$gptq,{\"inputs\":\"qt\",\"passes\":[{\"pass\":\"adascale\",\"iterations\":4,\"batch\":5}]}" '"least": 90'
+run_of plain glm4_moe '{"passes":[{"pass":"hqq"}]}' ''
+run_of rotated qwen3_moe "$gptq" '' ', "transforms": [{"transform":"rotate","r1":"orthogonal","r2":"orthogonal"}]'
+for policy in blend all_tokens rtn; do
+    expect 0 "$blockq" run gptq.json --set experts.least=200 --set experts.starved=$policy -o "gptq.$policy"
+done
+for policy in all_tokens rtn; do
+    check "$policy is another result than blend" not cmp -s gptq.{blend,$policy}/ckpt/block_000.p0.s0.e000.h5
+done
+
+# segments and sweeps, on stages
+cat >sweeps.json <<TEXT
+{"model": "m_mixtral", "calibration": {"tokens": "cal.h5", "samples": 4, "length": 24}, "segments": 2, "sweeps": 2,
+ "phases": [{"inputs": "qt", "passes": [$trained]}], "eval": {"tokens": "eval.h5", "ctx": 48, "windows": 4}}
+TEXT
+expect 0 "$blockq" run sweeps.json -o sweeps
+expect 0 mpi 4 run sweeps.json -o sweeps.4 --stages 2
+rm -r sweeps/acts sweeps.4/acts
+same sweeps sweeps.4
+
+# stopped, and killed inside a block: what experts have is kept
+expect 75 "$blockq" run starved.json -o stopped --stop-after-blocks 1
+expect 0 mpi 3 run starved.json -o stopped
+rm -rf stopped/acts
+same starved stopped
+for at in 1 2 4 6; do
+    BQ_FAULT="ckpt_rename:$at" expect 1 "$blockq" run gptq.json -o "killed.$at"
+    expect 0 mpi 2 run gptq.json -o "killed.$at"
+    rm -rf "killed.$at/acts"
+    same gptq "killed.$at"
+done
+
+# an expert's file is gone, or damaged: it alone is made again
+rm gptq.2/ckpt/block_000.p0.s0.e002.h5
+printf x | dd of=gptq.2/ckpt/block_001.p0.s0.e001.h5 bs=1 seek=3000 conv=notrunc status=none
+expect 3 "$blockq" eval --run gptq.2 --tokens eval.h5 --ctx 48
+one_error 'block_00[01].p0.s0.e00[12].h5'
+expect 0 "$blockq" run gptq.json -o gptq.2
+rm -rf gptq.2/acts
+same gptq gptq.2
+cp gptq.2/ckpt/block_000.p0.s0.e001.h5 gptq.2/ckpt/block_000.p0.s0.e002.h5
+expect 1 "$blockq" eval --run gptq.2 --tokens eval.h5 --ctx 48
+check "another expert's file" grep -q 'has block_sparse_moe.experts.1.w1 where block_sparse_moe.experts.2.w1 is wanted' err
+
+# in scratch files: the same bytes
+sed 's/"samples": 5/"samples": 60/' gptq.json >more.json
+memory=$("$blockq" plan more.json 2>/dev/null | awk '$1 == "total" { print int(($2 - 0.4) * 1e6) }')
+expect 0 "$blockq" run more.json -o more
+expect 0 "$blockq" run more.json -o more.scratch --scratch . --memory "$memory"
+check "streams are in files" grep -q 'streams in files' err
+same more more.scratch
+expect 0 "$blockq" eval --model m_mixtral --tokens eval.h5 --ctx 48 --windows 4 --rtn 4
+cp out one
+expect 0 mpi 3 eval --model m_mixtral --tokens eval.h5 --ctx 48 --windows 4 --rtn 4
+check "evaluation on 3 ranks" cmp -s one out
+finish

@@ -79,6 +79,7 @@ int main(void) {
         MODEL("qwen2_moe", 2, 21),
         MODEL("qwen3_moe", 2, 17),
         MODEL("glm4_moe", 2, 26),
+        MODEL("gpt_oss", 2, 7),
         cmocka_unit_test_prestate(input_gradient, "model_llama_bias"),
         cmocka_unit_test_prestate(input_gradient, "model_qwen3"),
         cmocka_unit_test_prestate(input_gradient, "model_mistral_window"),
@@ -86,6 +87,7 @@ int main(void) {
         cmocka_unit_test_prestate(input_gradient, "model_gemma2"),
         cmocka_unit_test_prestate(input_gradient, "model_gemma3_text"),
         cmocka_unit_test_prestate(input_gradient, "model_qwen2_moe"),
+        cmocka_unit_test_prestate(input_gradient, "model_gpt_oss"),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

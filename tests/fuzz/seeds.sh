@@ -19,6 +19,13 @@ tensors "$d/zero" '{"z":{"dtype":"F16","shape":[0,3],"data_offsets":[0,0]},"y":{
 tensors "$d/hole" '{"a":{"dtype":"I8","shape":[1],"data_offsets":[1,2]}}' 01
 tensors "$d/large" '{"a":{"dtype":"I64","shape":[4294967296,4294967296],"data_offsets":[0,18446744073709551615]}}' 01
 
+d=$out/fuzz_stacked
+mkdir -p "$d"
+experts=model.layers.0.mlp.experts.
+tensors "$d/floats" "{\"${experts}gate_up_proj\":{\"dtype\":\"BF16\",\"shape\":[2,1,2],\"data_offsets\":[0,8]},\"${experts}down_proj_bias\":{\"dtype\":\"F32\",\"shape\":[2,1],\"data_offsets\":[8,16]}}" 0123456789abcdef
+tensors "$d/blocks" "{\"${experts}gate_up_proj_blocks\":{\"dtype\":\"U8\",\"shape\":[1,2,1,16],\"data_offsets\":[0,32]},\"${experts}gate_up_proj_scales\":{\"dtype\":\"U8\",\"shape\":[1,2,1],\"data_offsets\":[32,34]}}" 0123456789abcdef0123456789ABCDEFyz
+tensors "$d/down" "{\"${experts}down_proj_blocks\":{\"dtype\":\"U8\",\"shape\":[1,1,2,16],\"data_offsets\":[0,32]},\"${experts}down_proj_scales\":{\"dtype\":\"U8\",\"shape\":[1,1,2],\"data_offsets\":[32,34]},\"x\":{\"dtype\":\"F4\",\"shape\":[2],\"data_offsets\":[34,35]}}" 0123456789abcdef0123456789ABCDEFyz.
+
 d=$out/fuzz_index
 mkdir -p "$d"
 echo '{"metadata":{"total_size":8},"weight_map":{"a":"m-1.safetensors","b":"m-2.safetensors"}}' > "$d/two"

@@ -1,8 +1,8 @@
 /* Checkpoints that stack the experts of a block in one tensor (gpt-oss), in safetensors files.  Here each
  * expert has its own tensors, as in other families' files: mlp.experts.3.gate_proj.weight (I, H), say.
  *
- *   mlp.experts.gate_up_proj (E, H, 2 I)     columns 2 i and 2 i + 1 of an expert are rows i of gate and of up
- *   mlp.experts.down_proj (E, I, H)          the transpose of an expert's down
+ *   mlp.experts.gate_up_proj (E, H, 2 I)   columns 2 i and 2 i + 1 of an expert are rows i of gate and of up
+ *   mlp.experts.down_proj (E, I, H)        the transpose of an expert's down
  *   mlp.experts.gate_up_proj_bias (E, 2 I), down_proj_bias (E, H)
  *
  * In released checkpoints the weights are MXFP4, U8, a row of an expert in blocks of 32 values:
@@ -132,12 +132,12 @@ static int add_experts(bq_weights *w, model *m, const bq_tensor *t, const row *r
     if (r->form == SCALES) return BQ_OK;
     const bool blocks = r->form == BLOCKS;
     const bq_tensor *scales = blocks ? beside(m, t, "_blocks", "_scales") : NULL;
-    bq_tensor one = {.dtype = blocks ? bq_dtype_name("BF16") : t->dtype,
-                     .dims = r->dims == 2 ? 1 : 2,
-                     .shape = {t->shape[blocks ? 1 : t->dims - 1] / r->step,
-                               blocks ? BLOCK * t->shape[2] : t->shape[1]},
-                     .file = t->file,
-                     .offset = t->offset};
+    bq_tensor one = {
+        .dtype = blocks ? bq_dtype_name("BF16") : t->dtype,
+        .dims = r->dims == 2 ? 1 : 2,
+        .shape = {t->shape[blocks ? 1 : t->dims - 1] / r->step, blocks ? BLOCK * t->shape[2] : t->shape[1]},
+        .file = t->file,
+        .offset = t->offset};
     one.bytes = (size_t)bq_tensor_count(&one) * (size_t)bq_dtype_bits(one.dtype) / 8;
     char *name = need(malloc(size));
     for (int64_t e = 0; e < t->shape[0]; e++) {

@@ -9,7 +9,7 @@
 #include "io/in/weights.h"
 
 typedef struct {
-    /* What must be at a path, for the message where no reader knows it; NULL: another reader's words say it */
+    /* What must be at a path, for the message where no reader knows it; NULL: another reader's text has it */
     const char *wanted;
     /* Is the path a source of this kind?  Looks at names of files and at config, says nothing.  The first
      * reader of the table that says yes opens it. */

@@ -39,6 +39,7 @@ echo "{\"model_type\":\"llama\",\"architectures\":[\"LlamaForCausalLM\"],$sizes,
 echo "{\"model_type\":\"llama\",$sizes,\"attention_bias\":true,\"mlp_bias\":true,\"head_dim\":10,\"tie_word_embeddings\":true,\"rope_scaling\":{\"type\":\"linear\",\"factor\":2.0}}" > "$d/linear"
 echo "{\"model_type\":\"llama\",$sizes,\"rope_parameters\":{\"rope_type\":\"llama3\",\"rope_theta\":500000.0,\"factor\":8.0,\"low_freq_factor\":1.0,\"high_freq_factor\":4.0,\"original_max_position_embeddings\":64}}" > "$d/llama3"
 echo "{\"model_type\":\"phi3\",$sizes,\"sliding_window\":47,\"original_max_position_embeddings\":64,\"partial_rotary_factor\":0.25,\"rope_scaling\":{\"type\":\"su\",\"short_factor\":[1,2],\"long_factor\":[3.5,4],\"attention_factor\":1.5,\"factor\":8}}" > "$d/phi3"
+echo "{\"model_type\":\"gpt_oss\",$sizes,\"num_local_experts\":4,\"num_experts_per_tok\":2,\"swiglu_limit\":7.0,\"rope_scaling\":{\"rope_type\":\"yarn\",\"factor\":32.0,\"truncate\":false}}" > "$d/gpt_oss"
 
 d=$out/fuzz_choice
 mkdir -p "$d"

@@ -169,7 +169,7 @@ int bq_config_family(const json_t *config) {
 static int find_family(bq_json *j) {
     const json_t *list = json_object_get(j->object, "architectures");
     const char *type = NULL;
-    char known[640];
+    char known[900];
     bq_json_text(j, "model_type", &type);
     int found = j->status ? -1 : bq_config_family(j->object);
     if (found >= 0) return found;

@@ -29,8 +29,8 @@
 
 typedef enum { COLUMNS, BLOCKS, SCALES } form;
 
-/* Linear i of the experts in a stacked tensor: its row r is the stored column, or row of blocks, step r +
- * first. */
+/* A weight or bias of each expert in a stacked tensor: its row r is the expert's stored column, or row of
+ * blocks, number step r + first. */
 typedef struct {
     const char *stored, *tensor; /* behind "mlp.experts.", and behind that and the expert's number */
     form form;

@@ -39,9 +39,17 @@ typedef enum {
  * sliding_window_pattern. */
 typedef enum { BQ_WINDOW_ALL, BQ_WINDOW_FROM, BQ_WINDOW_PERIOD } bq_window_rule;
 
-/* Small tensors that are kept as they are, [rows, cols] or a vector: the router (E, H); the correction of its
- * scores (E); the gate of the shared MLP (1, H). */
-typedef enum { BQ_ROUTER, BQ_ROUTER_CORRECTION, BQ_SHARED_GATE, BQ_EXTRAS } bq_extra;
+/* Small tensors that are kept as they are, [rows, cols] or a vector: the router (E, H); its bias, which is
+ * added to its logits (E); the correction of its scores (E); the gate of the shared MLP (1, H); and of
+ * attention, with experts or without, the sinks (heads). */
+typedef enum {
+    BQ_ROUTER,
+    BQ_ROUTER_BIAS,
+    BQ_ROUTER_CORRECTION,
+    BQ_SHARED_GATE,
+    BQ_SINKS,
+    BQ_EXTRAS
+} bq_extra;
 
 /* What else differs between families. */
 enum {
@@ -53,6 +61,7 @@ enum {
     BQ_FAMILY_QK_OPTIONAL = 1 << 4,     /* norms of q and k only if use_qk_norm is true */
     BQ_FAMILY_ROUTE_SIGMOID = 1 << 5,   /* experts are chosen by sigmoids, in groups; else by softmax */
     BQ_FAMILY_ROUTE_NORMALIZE = 1 << 6, /* weights of a token's experts always sum to 1, without a key */
+    BQ_FAMILY_STACKED = 1 << 7,         /* files stack the experts of a block: io/in/stacked.c */
 };
 
 /* In which blocks is a linear? */

@@ -57,6 +57,7 @@ typedef struct {
         shared_experts;            /* what config.json says of dense blocks and shared_inter */
     bool dense[BQ_BLOCKS_MAX];     /* blocks without experts where others have them */
     bool qk_norm;                  /* of BQ_FAMILY_QK_OPTIONAL: are there norms of q and k? */
+    double glu_limit;              /* of BQ_SILU_CLAMPED */
     bool attention_bias, mlp_bias; /* biases on q, k, v, o; on gate, up, down */
     bq_rope rope;
     bq_rope full_rope; /* of blocks without a window; dim 0: they have `rope`, too */

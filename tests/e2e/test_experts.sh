@@ -1,8 +1,7 @@
 #!/usr/bin/env bash
 # Runs of models with experts: passes on cores and experts, ranks, stops, damage, too few tokens; and evaluation and export of them.
 . "$(dirname "$0")/lib.sh"
-models=(mixtral qwen2_moe qwen3_moe glm4_moe)
-micro "${models[@]}"
+micro mixtral qwen2_moe qwen3_moe glm4_moe gpt_oss
 
 # run_of NAME MODEL PHASES EXPERTS [MORE KEYS]: on one rank and on others, with the same bytes; its export is worth what it says.
 run_of() {
@@ -39,6 +38,16 @@ done
 for policy in all_tokens rtn; do
     check "$policy is another result than blend" not cmp -s gptq.{blend,$policy}/ckpt/block_000.p0.s0.e000.h5
 done
+
+# all experts in one tensor: no format writes that
+sed 's/m_glm4_moe/m_gpt_oss/' starved.json >stacked.json
+expect 2 "$blockq" run stacked.json -o stacked
+one_error 'outputs: gpt_oss keeps all experts in one tensor'
+expect 0 "$blockq" run stacked.json --set outputs=[] -o stacked
+expect 0 mpi 3 run stacked.json --set outputs=[] -o stacked.3
+rm -r stacked*/acts
+same stacked stacked.3
+expect 2 "$blockq" export --run stacked --format safetensors -o exported
 
 # segments and sweeps, on stages
 cat >sweeps.json <<TEXT

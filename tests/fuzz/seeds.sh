@@ -19,6 +19,13 @@ tensors "$d/zero" '{"z":{"dtype":"F16","shape":[0,3],"data_offsets":[0,0]},"y":{
 tensors "$d/hole" '{"a":{"dtype":"I8","shape":[1],"data_offsets":[1,2]}}' 01
 tensors "$d/large" '{"a":{"dtype":"I64","shape":[4294967296,4294967296],"data_offsets":[0,18446744073709551615]}}' 01
 
+d=$out/fuzz_stacked
+mkdir -p "$d"
+experts=model.layers.0.mlp.experts.
+tensors "$d/floats" "{\"${experts}gate_up_proj\":{\"dtype\":\"BF16\",\"shape\":[2,1,2],\"data_offsets\":[0,8]},\"${experts}down_proj_bias\":{\"dtype\":\"F32\",\"shape\":[2,1],\"data_offsets\":[8,16]}}" 0123456789abcdef
+tensors "$d/blocks" "{\"${experts}gate_up_proj_blocks\":{\"dtype\":\"U8\",\"shape\":[1,2,1,16],\"data_offsets\":[0,32]},\"${experts}gate_up_proj_scales\":{\"dtype\":\"U8\",\"shape\":[1,2,1],\"data_offsets\":[32,34]}}" 0123456789abcdef0123456789ABCDEFyz
+tensors "$d/down" "{\"${experts}down_proj_blocks\":{\"dtype\":\"U8\",\"shape\":[1,1,2,16],\"data_offsets\":[0,32]},\"${experts}down_proj_scales\":{\"dtype\":\"U8\",\"shape\":[1,1,2],\"data_offsets\":[32,34]},\"x\":{\"dtype\":\"F4\",\"shape\":[2],\"data_offsets\":[34,35]}}" 0123456789abcdef0123456789ABCDEFyz.
+
 d=$out/fuzz_index
 mkdir -p "$d"
 echo '{"metadata":{"total_size":8},"weight_map":{"a":"m-1.safetensors","b":"m-2.safetensors"}}' > "$d/two"
@@ -32,6 +39,7 @@ echo "{\"model_type\":\"llama\",\"architectures\":[\"LlamaForCausalLM\"],$sizes,
 echo "{\"model_type\":\"llama\",$sizes,\"attention_bias\":true,\"mlp_bias\":true,\"head_dim\":10,\"tie_word_embeddings\":true,\"rope_scaling\":{\"type\":\"linear\",\"factor\":2.0}}" > "$d/linear"
 echo "{\"model_type\":\"llama\",$sizes,\"rope_parameters\":{\"rope_type\":\"llama3\",\"rope_theta\":500000.0,\"factor\":8.0,\"low_freq_factor\":1.0,\"high_freq_factor\":4.0,\"original_max_position_embeddings\":64}}" > "$d/llama3"
 echo "{\"model_type\":\"phi3\",$sizes,\"sliding_window\":47,\"original_max_position_embeddings\":64,\"partial_rotary_factor\":0.25,\"rope_scaling\":{\"type\":\"su\",\"short_factor\":[1,2],\"long_factor\":[3.5,4],\"attention_factor\":1.5,\"factor\":8}}" > "$d/phi3"
+echo "{\"model_type\":\"gpt_oss\",$sizes,\"num_local_experts\":4,\"num_experts_per_tok\":2,\"swiglu_limit\":7.0,\"rope_scaling\":{\"rope_type\":\"yarn\",\"factor\":32.0,\"truncate\":false}}" > "$d/gpt_oss"
 
 d=$out/fuzz_choice
 mkdir -p "$d"

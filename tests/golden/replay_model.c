@@ -69,6 +69,22 @@ static void forward(golden_rig *m, golden *g, golden_report *r, const int32_t *i
     logits(m, g, r);
 }
 
+/* Experts as gpt-oss stores them: (E cols, rows), the rows of gate and of up in turn. */
+static void stacked(golden_rig *m, golden *g, golden_report *r, bq_role role, const char *name) {
+    const bq_arch *arch = &m->src.arch;
+    const int site = bq_arch_site(arch, role);
+    const bq_site *s = &arch->site[site];
+    bq_mat have = bq_arena_push(&m->dev.mem, arch->experts * s->cols, s->rows, BQ_F32);
+    for (int e = 0; e < arch->experts; e++)
+        for (int64_t i = 0; i < s->rows; i++)
+            for (int64_t c = 0; c < s->cols; c++) {
+                int64_t each = s->rows / s->linears, at = s->linears * (i % each) + i / each;
+                *(float *)bq_mat_at(have, e * s->cols + c, at) =
+                    *(float *)bq_mat_at(m->dw[site + 2 * e], i, c);
+            }
+    compare(g, r, "gradients", name, have);
+}
+
 static void gradients(golden_rig *m, golden *g, golden_report *r) {
     const bq_arch *arch = &m->src.arch;
     double block = bq_weights_metadata(g->file, "grad_block") ? golden_number(g, "grad_block") : 0;
@@ -81,8 +97,8 @@ static void gradients(golden_rig *m, golden *g, golden_report *r) {
     bq_block_forward(&m->dev, &m->blk, m->blk.w, &m->work, m->x, m->y);
     arch = bq_source_arch(&m->src, (int)block);
     char name[160];
-    for (int i = 0; i < BQ_EXTRAS; i++) /* the correction of scores has none */
-        if (arch->extra[i] && i != BQ_ROUTER_CORRECTION)
+    for (int i = 0; i < BQ_EXTRAS; i++) /* the others have none */
+        if (arch->extra[i] && (i == BQ_ROUTER || i == BQ_SHARED_GATE))
             m->work.dextra[i] =
                 bq_arena_push(&m->dev.mem, m->blk.extra[i].rows, m->blk.extra[i].cols, BQ_F32);
     bq_block_backward(&m->dev, &m->blk, m->blk.w, &m->work, m->x, dy, m->dw, (bq_mat){0});
@@ -92,10 +108,15 @@ static void gradients(golden_rig *m, golden *g, golden_report *r) {
                  arch->extra[i]); /* .weight */
         compare(g, r, "gradients", name, m->work.dextra[i]);
     }
+    const bool stacks = bq_family_at(arch->model.family)->traits & BQ_FAMILY_STACKED;
     for (int i = 0; i < arch->linears; i++) {
+        if (stacks && bq_role_of_expert(arch->site[arch->linear[i].site].role)) continue;
         snprintf(name, sizeof name, "grad/%s", arch->linear[i].module);
         compare(g, r, "gradients", name, bq_linear_view(arch, i, m->dw));
     }
+    if (!stacks) return;
+    stacked(m, g, r, BQ_EXPERT_GATE_UP, "grad/mlp.experts.gate_up_proj");
+    stacked(m, g, r, BQ_EXPERT_DOWN, "grad/mlp.experts.down_proj");
 }
 
 void golden_model_run(golden *g, bq_comm *comm, golden_report *r) {

@@ -7,7 +7,7 @@ compare_losses=$(realpath "$4")
 # A search may choose otherwise between near equals where single roundings differ, and then losses do, too: one arithmetic
 # on all machines, so that a test that passes on one does on the others.
 if grep -q avx2 /proc/cpuinfo; then export BQ_CPU_ISA=avx2 OPENBLAS_CORETYPE=Haswell; fi
-micro llama_default phi3_short qwen3 olmo2 gemma2 gemma3_text
+micro llama_default phi3_short qwen3 olmo2 gemma2 gemma3_text mixtral gpt_oss
 adascale='{"pass":"adascale","iterations":4,"batch":2}' gptq='{"pass":"gptq"}' smooth='{"pass":"autosmoothquant"}'
 passes() { # FILE MODEL INPUTS PASSES
     recipe "$1" "$2" 4 ', "bits": {"decoder": {"scale": "bf16"}}'
@@ -42,6 +42,15 @@ for name in qwen3 olmo2 gemma2 gemma3_text; do
     for ranks in 1 2; do expect 0 mpi $ranks run $name.json --device cuda -o ${name}_$ranks; done
     same ${name}_1 ${name}_2
     check "$name: losses are not near the cpu's" "$compare_losses" 1e-5 cpu_$name/ckpt/block_001.p0.s0.h5 ${name}_1/ckpt/block_001.p0.s0.h5
+done
+
+# experts, sinks, clamped gates: a model is worth what it is on the cpu
+perplexity() { sed -n 's/.*model=\([0-9.]*\).*/\1/p' out; }
+for name in mixtral gpt_oss; do
+    expect 0 "$blockq" eval --model m_$name --tokens eval.h5 --ctx 48 --windows 4 --device cpu
+    cpu=$(perplexity)
+    expect 0 mpi 2 eval --model m_$name --tokens eval.h5 --ctx 48 --windows 4 --device cuda
+    check "$name: $(perplexity), not $cpu" awk -v a="$(perplexity)" -v b="$cpu" 'BEGIN { exit !(a > 1 && (a / b - 1)^2 < 1e-10) }'
 done
 
 # a matrix at a time, the samples kept on the GPU

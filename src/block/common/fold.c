@@ -7,12 +7,13 @@ static bq_fusion behind(const bq_arch *arch, bq_norm_at at) {
 bq_fusion bq_fusion_of(const bq_arch *arch, int site) {
     const bq_model *m = &arch->model;
     const bq_fusion none = {-1, -1, 0, 0, 0, 1};
+    bool clamped = arch->act == BQ_SILU_CLAMPED;
     int64_t hd = m->head_dim, kv = m->kv_heads * hd, inter = bq_arch_inter(arch);
     switch (arch->site[site].role) {
     case BQ_QKV: return behind(arch, BQ_NORM_ATTENTION);
     case BQ_O: return (bq_fusion){-1, site - 1, m->heads * hd + kv, kv, hd, m->heads / m->kv_heads};
     case BQ_GATE_UP: return arch->experts ? none : behind(arch, BQ_NORM_MLP);
-    default: return (bq_fusion){-1, site - 1, inter, inter, inter, 1};
+    default: return clamped ? none : (bq_fusion){-1, site - 1, inter, inter, inter, 1};
     }
 }
 

@@ -6,7 +6,7 @@
  *   o              the rows of v: attention adds up tokens, but not channels
  *   down           the rows of up: silu(g) u is linear in u
  * So each site has one fusion, but qkv and gate_up of models that have no norm there, or gate_up of the
- * shared MLP where experts and their router read the norm, too. */
+ * shared MLP where experts and their router read the norm, too; and down where u is clamped (gpt-oss). */
 #ifndef BQ_FOLD_H
 #define BQ_FOLD_H
 

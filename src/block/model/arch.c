@@ -133,10 +133,13 @@ static void add_linears(bq_arch *arch, const bq_family *family) {
 
 static void add_extras(bq_arch *arch, const bq_family *family) {
     const bq_model *m = &arch->model;
-    const int64_t shape[BQ_EXTRAS][2] = {{m->experts, m->hidden}, {0, m->experts}, {1, m->hidden}};
-    if (!arch->experts || arch->kind == BQ_UNIT_EXPERT) return;
-    for (int i = 0; i < BQ_EXTRAS; i++) arch->extra[i] = family->extra[i];
+    const int64_t shape[BQ_EXTRAS][2] = {
+        {m->experts, m->hidden}, {0, m->experts}, {0, m->experts}, {1, m->hidden}, {0, m->heads}};
+    if (arch->kind == BQ_UNIT_EXPERT) return;
     memcpy(arch->extra_shape, shape, sizeof shape);
+    arch->extra[BQ_SINKS] = family->extra[BQ_SINKS];
+    if (!arch->experts) return;
+    for (int i = 0; i < BQ_EXTRAS; i++) arch->extra[i] = family->extra[i];
     arch->router = (bq_router){m->route_sigmoid ? BQ_ROUTE_SIGMOID : BQ_ROUTE_SOFTMAX,
                                m->chosen,
                                m->route_groups,

@@ -62,6 +62,7 @@ void bq_block_turn(bq_block *blk, const bq_arch *arch, int index) {
     if (other) lay(blk);
     blk->index = index;
     blk->attention = arch->attention;
+    blk->attention.sinks = blk->extra[BQ_SINKS];
     if (m->full[index]) blk->attention.window = 0;
     blk->rope = m->full[index] && m->full_rope.dim;
     blk->folded = false;
@@ -151,7 +152,7 @@ bq_glu bq_block_glu(const bq_arch *arch, const bq_work *k) {
 void bq_block_gated(bq_dev *dev, const bq_block *blk, const bq_mat *w, bq_work *k) {
     bq_glu g = bq_block_glu(blk->arch, k);
     linear(dev, blk, k, BQ_GATE_UP, w, k->n, false, g.both);
-    dev->op->glu(dev, blk->arch->act, 0, g.gate, g.up, g.z);
+    dev->op->glu(dev, blk->arch->act, bq_block_limit(blk), g.gate, g.up, g.z);
 }
 
 void bq_block_norm(bq_dev *dev, const bq_block *blk, bq_work *k) { norm(dev, blk, BQ_NORM_MLP, k->m, k->n); }

@@ -21,7 +21,7 @@ typedef struct {
     const bq_arch *arch;
     bq_arena room; /* of its matrices */
     int index;
-    bq_attention attention;       /* with the window of this block */
+    bq_attention attention;       /* with the window of this block, and its sinks */
     int rope;                     /* which of the workspace's rotary tables it has */
     bq_mat w[BQ_LAYOUT_SITES];    /* (rows, cols) f32 */
     bq_mat bias[BQ_LAYOUT_SITES]; /* (1, rows) f32, data NULL where the site has none */
@@ -117,6 +117,7 @@ typedef struct {
     bq_mat both, gate, up, z;
 } bq_glu;
 bq_glu bq_block_glu(const bq_arch *arch, const bq_work *k);
+static inline float bq_block_limit(const bq_block *blk) { return (float)blk->arch->model.glu_limit; }
 void bq_block_heads(bq_dev *dev, const bq_block *blk, const bq_mat *w, bq_work *k);
 void bq_block_gated(bq_dev *dev, const bq_block *blk, const bq_mat *w, bq_work *k);
 void bq_block_rest(bq_dev *dev, const bq_block *blk, const bq_mat *w, bq_work *k, bq_mat x, bq_mat y);

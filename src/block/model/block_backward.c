@@ -41,7 +41,7 @@ static void dense_mlp(bq_dev *dev, const bq_block *blk, const bq_mat *w, bq_work
     bq_glu g = bq_block_glu(blk->arch, k);
     bq_mat d = output(dev, blk, BQ_NORM_DOWN, k->raw_down, dy, k->t), dz = bq_mat_cols(k->dz, 0, g.z.cols);
     linear(dev, blk, BQ_DOWN, w, g.z, d, dw, dz);
-    dev->op->glu_bwd(dev, blk->arch->act, 0, g.gate, g.up, dz, g.gate, g.up);
+    dev->op->glu_bwd(dev, blk->arch->act, bq_block_limit(blk), g.gate, g.up, dz, g.gate, g.up);
     linear(dev, blk, BQ_GATE_UP, w, k->n, g.both, dw, k->dn);
 }
 

@@ -24,6 +24,7 @@ void bq_experts_gate(bq_dev *dev, const bq_block *blk, bq_work *k) {
 void bq_experts_route(bq_dev *dev, const bq_block *blk, bq_work *k) {
     const bq_ops *op = dev->op;
     op->gemm(dev, false, true, 1, k->n, blk->extra[BQ_ROUTER], 0, k->logits);
+    if (blk->extra[BQ_ROUTER_BIAS].data) op->bias(dev, blk->extra[BQ_ROUTER_BIAS], k->logits);
     op->route(dev, blk->arch->router, k->logits, blk->extra[BQ_ROUTER_CORRECTION], k->index, k->weight);
     op->expert_lists(dev, k->index, k->rows, k->slots, k->first);
     op->gather_rows(dev, bq_mat_reshape(k->weight, 1), k->slots, (bq_mat){0}, k->we);
@@ -37,7 +38,8 @@ void bq_experts_gather(bq_dev *dev, bq_work *k, int e) {
 }
 
 static void glu(bq_dev *dev, const bq_block *blk, bq_mat gu, bq_mat z) {
-    dev->op->glu(dev, blk->arch->act, 0, bq_mat_cols(gu, 0, z.cols), bq_mat_cols(gu, z.cols, z.cols), z);
+    bq_mat g = bq_mat_cols(gu, 0, z.cols), u = bq_mat_cols(gu, z.cols, z.cols);
+    dev->op->glu(dev, blk->arch->act, bq_block_limit(blk), g, u, z);
 }
 
 void bq_experts_gated(bq_dev *dev, const bq_block *blk, const bq_mat *w, bq_work *k, int e) {
@@ -80,7 +82,7 @@ void bq_experts_add_rows(bq_dev *dev, const bq_block *blk, const bq_mat *w, bq_w
 /* Of z = act(g) u: gu becomes its gradient. */
 static void glu_back(bq_dev *dev, const bq_block *blk, bq_mat gu, bq_mat dz) {
     bq_mat g = bq_mat_cols(gu, 0, dz.cols), u = bq_mat_cols(gu, dz.cols, dz.cols);
-    dev->op->glu_bwd(dev, blk->arch->act, 0, g, u, dz, g, u);
+    dev->op->glu_bwd(dev, blk->arch->act, bq_block_limit(blk), g, u, dz, g, u);
 }
 
 /* Of logits = n w^T with w = blk->extra[i]. */

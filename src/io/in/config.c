@@ -155,16 +155,24 @@ static void list_families(char *text, size_t size) {
 }
 
 /* model_type decides.  Where it is absent, the architecture does.  Where both are given, they must agree. */
-static int find_family(bq_json *j) {
-    const json_t *list = json_object_get(j->object, "architectures");
-    const char *type = NULL;
+int bq_config_family(const json_t *config) {
+    const json_t *list = json_object_get(config, "architectures");
+    const char *type = json_string_value(json_object_get(config, "model_type"));
     const bq_family *f;
-    char known[512];
-    bq_json_text(j, "model_type", &type);
-    for (int i = 0; !j->status && (f = bq_family_at(i)); i++) {
+    for (int i = 0; (f = bq_family_at(i)); i++) {
         bool named = has_architecture(list, f->architecture);
         if (type ? strcmp(type, f->type) == 0 && (named || json_array_size(list) == 0) : named) return i;
     }
+    return -1;
+}
+
+static int find_family(bq_json *j) {
+    const json_t *list = json_object_get(j->object, "architectures");
+    const char *type = NULL;
+    char known[900];
+    bq_json_text(j, "model_type", &type);
+    int found = j->status ? -1 : bq_config_family(j->object);
+    if (found >= 0) return found;
     const char *first = json_string_value(json_array_get(list, 0));
     list_families(known, sizeof known);
     bq_json_refuse(j, "model_type", "'%.60s' (%.60s) is not known; known are %s", type ? type : "",
@@ -199,6 +207,7 @@ static void read_kind(bq_json *d, const bq_family *f, bq_rope *rope) {
     bq_json_text(d, "type", &name);
     bq_json_text(d, "rope_type", &name);
     if (!name && bq_json_has(d, "factor")) bq_json_refuse(d, "rope_type", "is missing beside a factor");
+    if (!name && !(f->ropes & 1u << BQ_ROPE_DEFAULT)) bq_json_refuse(d, "rope_type", "is missing");
     if (!name || d->status) return; /* the default */
     for (int i = 0; i < (int)(sizeof ropes / sizeof *ropes); i++) {
         if (strcmp(ropes[i].name, name) != 0 || !(f->ropes & 1u << ropes[i].kind)) continue;

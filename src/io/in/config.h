@@ -22,6 +22,9 @@ int bq_config_of(const bq_weights *w, bq_model *model);
 /* The same from a text; path names it in messages. */
 int bq_config_parse(const char *path, const char *text, size_t bytes, bq_model *model);
 
+/* The family that a config.json names (bq_family_at), -1 where there is none. */
+int bq_config_family(const json_t *config);
+
 /* Add everything of it that changes results, by the tables of keys. */
 void bq_config_hash(const bq_model *model, bq_hash *h);
 

@@ -17,7 +17,7 @@
 #define CHUNK ((size_t)1 << 20)
 
 /* The table of readers.  The first that knows a path opens it. */
-#define READERS(ROW) ROW(gguf) ROW(procedural) ROW(safetensors)
+#define READERS(ROW) ROW(gguf) ROW(procedural) ROW(stacked) ROW(safetensors)
 
 #define DECLARE(name) extern const bq_weights_reader bq_weights_##name;
 #define ADDRESS(name) &bq_weights_##name,
@@ -87,7 +87,7 @@ static int open_by(bq_weights *w, const char *path) {
     for (int i = 0; readers[i]; i++) {
         w->reader = readers[i];
         if (w->reader->knows(path, w->config)) return w->reader->open(w, path);
-        if (n < sizeof wanted)
+        if (w->reader->wanted && n < sizeof wanted)
             n += (size_t)snprintf(wanted + n, sizeof wanted - n, "%s%s", i ? ", or " : "", w->reader->wanted);
     }
     return bq_refuse(BQ_DATA, "%s: there is no model that can be read: %s", path, wanted);

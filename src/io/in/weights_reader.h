@@ -9,7 +9,8 @@
 #include "io/in/weights.h"
 
 typedef struct {
-    const char *wanted; /* what must be at a path, for the message where no reader knows it */
+    /* What must be at a path, for the message where no reader knows it; NULL: another reader's text has it */
+    const char *wanted;
     /* Is the path a source of this kind?  Looks at names of files and at config, says nothing.  The first
      * reader of the table that says yes opens it. */
     bool (*knows)(const char *path, const json_t *config);
@@ -49,6 +50,8 @@ struct bq_weights {
     const bq_tensor **by_name;
     void *own; /* the reader's */
 };
+
+extern const bq_weights_reader bq_weights_safetensors; /* another reader may build on it */
 
 /* Open a file in w's directory as its next part.  BQ_OK, or BQ_DATA after one message. */
 int bq_weights_part_open(bq_weights *w, const char *name);

@@ -260,7 +260,7 @@ static void kept_by_hand(void **state) {
 static void kept_factors_keep_the_block(void **state) {
     (void)state;
     for (int family = 0; bq_family_at(family); family++) {
-        if (strcmp(bq_family_at(family)->type, "mixtral") == 0) continue; /* it has experts alone */
+        if (strstr("mixtral gpt_oss", bq_family_at(family)->type)) continue; /* they have experts alone */
         rig *r = smooth_open(family, 1, w4);
         r->blk.pre = r->q.pre;
         for (int i = 0; i < r->arch.linears; i++) {

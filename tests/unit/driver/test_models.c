@@ -18,7 +18,8 @@ static void check(void **state) {
 }
 
 /* Half the loss's change along a random direction of x and of each matrix, against the analytic gradient: the
- * input gradient has no golden vector. */
+ * input gradient has no golden vector.  gpt-oss is left out: its gates have clamps, and a step that passes
+ * some of them shows another slope (3e-3 here). */
 static void input_gradient(void **state) {
     golden g;
     golden_rig m;
@@ -79,6 +80,7 @@ int main(void) {
         MODEL("qwen2_moe", 2, 21),
         MODEL("qwen3_moe", 2, 17),
         MODEL("glm4_moe", 2, 26),
+        MODEL("gpt_oss", 2, 7),
         cmocka_unit_test_prestate(input_gradient, "model_llama_bias"),
         cmocka_unit_test_prestate(input_gradient, "model_qwen3"),
         cmocka_unit_test_prestate(input_gradient, "model_mistral_window"),

@@ -55,9 +55,9 @@ static void defaults(void **state) {
                     m.rope.dim == m.head_dim);
         seen[m.family] = true;
     }
-    const char *const experts[] = {"mixtral", "qwen2_moe", "qwen3_moe",
-                                   "glm4_moe"}; /* test_config_experts.c */
-    for (int i = 0; i < 4; i++) seen[bq_family_find(experts[i])] = true;
+    const char *const experts[] = {"mixtral", "qwen2_moe", "qwen3_moe", "glm4_moe",
+                                   "gpt_oss"}; /* test_config_experts.c */
+    for (int i = 0; i < 5; i++) seen[bq_family_find(experts[i])] = true;
     for (int i = 0; bq_family_at(i); i++)
         if (!seen[i]) fail_msg("%s: no defaults here", bq_family_at(i)->type);
 }

@@ -49,6 +49,9 @@ rm -r stacked*/acts
 same stacked stacked.3
 expect 2 "$blockq" export --run stacked --format safetensors -o exported
 
+expect 2 "$blockq" run gptq.json --set 'phases=[{"passes":[{"pass":"smoothquant","fuse":false},{"pass":"rtn"}]}]' -o refused
+one_error 'smoothquant with fuse false'
+
 # segments and sweeps, on stages
 cat >sweeps.json <<TEXT
 {"model": "m_mixtral", "calibration": {"tokens": "cal.h5", "samples": 4, "length": 24}, "segments": 2, "sweeps": 2,

@@ -73,17 +73,4 @@ for model in olmo2 gemma2 gemma3_text; do
     check "nothing was made" [ ! -e refused ]
 done
 
-# experts: such a model is evaluated, on any number of ranks alike, and not quantized
-micro mixtral gpt_oss
-for model in mixtral gpt_oss; do
-    for ranks in 1 3; do
-        expect 0 mpi $ranks eval --model m_$model --tokens eval.h5 --ctx 48 --windows 4
-        grep '^perplexity' out >$model.$ranks
-    done
-    check "$model: 3 ranks find $(cat $model.3)" cmp $model.1 $model.3
-    recipe $model.json m_$model 4
-    expect 3 "$blockq" run $model.json -o refused
-    one_error 'has experts, which are evaluated but not quantized yet'
-    check "nothing was made" [ ! -e refused ]
-done
 finish

@@ -36,6 +36,11 @@ static int open_inputs(void *session) {
     int code = bq_source_open(&s->src, s->args->model_copy ? s->args->model_copy : r->model);
     if (!code) bq_source_layouts(&s->src, &s->layouts);
     if (!code) code = bq_plan_schemes(r, &s->layouts);
+    if (!code && s->src.arch.experts && bq_recipe_prescaled(r))
+        code = bq_refuse(BQ_USAGE,
+                         "smoothquant with fuse false: %s has experts, whose inputs have no factors of "
+                         "their own: leave fuse out",
+                         s->recipe.model);
     if (!code) code = bq_source_transform(&s->src, r);
     if (!code && (s->args->command == BQ_COMMAND_RUN || s->args->command == BQ_COMMAND_PLAN))
         code = bq_outputs_fit(s);

@@ -38,6 +38,7 @@ static void put_folds(FILE *to, const bq_arch *arch) {
     bool some = false;
     for (int s = 0; s < arch->sites; s++)
         if (bq_fusion_there(bq_fusion_of(arch, s))) list(to, &some, bq_role_name(arch->site[s].role));
+    if (!some) fputs("none", to);
 }
 
 static void put_family(FILE *to, int i) {
@@ -51,21 +52,23 @@ static void put_family(FILE *to, int i) {
                   .kv_heads = 2,
                   .head_dim = 8,
                   .eps = 1};
-    bq_arch arch;
-    bool experts = false;
-    for (const bq_weight_row *w = f->weight; w->name; w++) experts |= bq_role_of_expert(w->role);
-    bq_arch_of(&m, &arch);
+    bq_arch arch, expert;
+    for (const bq_weight_row *w = f->weight; w->name; w++)
+        if (bq_role_of_expert(w->role)) m.experts = 2, m.chosen = 1, m.expert_inter = m.shared_inter = 32;
+    (m.experts ? bq_arch_of_core : bq_arch_of)(&m, &arch);
     fprintf(to, "| %s | %s | ", f->type, f->architecture);
     put_ropes(to, f);
     fputs(" | ", to);
     put_windows(to, f);
     fputs(" | ", to);
-    if (experts) {
-        fputs("experts: computed and evaluated, not yet quantized | |\n", to);
-        return;
-    }
     put_folds(to, &arch);
-    fprintf(to, " | %s |\n", arch.norm[BQ_NORM_ATTENTION] && !arch.norm[BQ_NORM_O] ? "R1, R2" : "R2");
+    if (m.experts) {
+        bq_arch_of_expert(&m, 0, &expert);
+        fputs("; of experts: ", to);
+        put_folds(to, &expert);
+    }
+    fprintf(to, " | %s ", arch.norm[BQ_NORM_ATTENTION] && !arch.norm[BQ_NORM_O] ? "R1, R2" : "R2");
+    fprintf(to, "| %s |\n", f->traits & BQ_FAMILY_STACKED ? "none" : "all");
 }
 
 static void page(void **state) {

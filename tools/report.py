@@ -15,17 +15,10 @@ import collections
 import glob
 import html
 import io
+import os
 import sys
 
-try:
-    import matplotlib
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-    import numpy as np
-except ImportError as e:
-    print(f"report: the Python package {e.name} is missing: apt-get install python3-matplotlib", file=sys.stderr)
-    sys.exit(3)
-
+from report_axes import axes, matplotlib, np, plain_log, plt
 from report_runs import PARTS, QUANTIZING, DataError, read  # noqa: E402
 
 PART_COLORS = dict(zip(PARTS, ["#bbbbbb", "#ccbb44", "#4477aa", "#ee6677", "#aa3377", "#66ccee"]))
@@ -38,23 +31,6 @@ EXPECTED = {"tokens": "1: linears; towards 2 where attention's squares count", "
 
 
 # ---- figures: each takes runs, or rows of growth, and returns a figure, or None where there is nothing to show ----
-
-def plain_log(ax):
-    """A logarithmic axis with numbers that can be read."""
-    ax.set_yscale("log")
-    ax.yaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 5)))
-    ax.yaxis.set_major_formatter(matplotlib.ticker.FormatStrFormatter("%.3g"))
-    ax.yaxis.set_minor_formatter(matplotlib.ticker.NullFormatter())
-
-
-def axes(count=1, height=3.2, width=9):
-    figure, ax = plt.subplots(count, 1, figsize=(width, height * count), squeeze=False, layout="constrained")
-    for a in ax.flat:
-        a.spines[["top", "right"]].set_visible(False)
-        a.grid(True, color="#e5e5e5", linewidth=0.6)
-        a.set_axisbelow(True)
-    return figure, [a for a in ax.flat]
-
 
 def labels(runs, ranks):
     """A row a run and rank."""
@@ -211,7 +187,9 @@ def curves(runs):
         return None
     for run in runs:
         found = []
-        for path in sorted(glob.glob(run.path("ckpt/block_*.h5"))) if run.folder else []:
+        for path in sorted(glob.glob(run.path("ckpt/block_*[0-9].h5"))) if run.folder else []:
+            if ".e" in os.path.basename(path):
+                continue  # of an expert
             with h5py.File(path) as f:
                 if "loss" in f:
                     found.append((int(f.attrs["block"]), f["loss"][:]))
@@ -230,6 +208,27 @@ def curves(runs):
         bar.set_label("block")
         return figure
     return None
+
+
+def experts(runs):
+    """How many tokens the experts of each block get, in the last phase of a sweep that reads samples."""
+    shown = [run for run in runs if any(r.get("tokens_most") for r in run.blocks)][:4]
+    if not shown:
+        return None
+    figure, ax = axes(len(shown), 2.6)
+    for a, run in zip(ax, shown):
+        of = {int(r["block"]): r for _, r in sorted(last_attempt(run)) if r.get("tokens_most")}
+        at = np.array(sorted(of))
+        least, middle, most, starved = (np.array([float(of[b][k]) for b in at]) for k in
+                                        ("tokens_least", "tokens_median", "tokens_most", "starved"))
+        a.bar(at + 1, most - least, bottom=least, width=0.5, color="#88aacc", label="from the least to the most")
+        a.plot(at + 1, middle, "_", color="#222222", ms=12, label="median")
+        for b, y, n in zip(at, most, starved):
+            a.annotate(f"{n:.0f}" if n else "", (b + 1, y), ha="center", va="bottom", color="#cc3311")
+        a.set_ylabel("tokens of an expert"), a.set_title(run.name, loc="left", fontsize=10)
+    ax[-1].set_xlabel("block; in red how many experts have too few")
+    ax[0].legend(ncols=2, loc="lower left", bbox_to_anchor=(0, 1.08), frameon=False)
+    return figure
 
 
 def boundaries(runs):
@@ -317,6 +316,7 @@ FIGURES = [
     ("Time of blocks", block_time, "What each block took, on replica 0 of its stage."),
     ("Loss of blocks", losses, "Mean over one round of the samples, at the beginning and at the end of training."),
     ("Training curves", curves, "From the checkpoints: each block's losses over its steps."),
+    ("Tokens of experts", experts, "How many of the calibration tokens each expert of a block gets. Experts below experts.least are starved."),
     ("Movement of boundaries", boundaries, "How far the quantized stream before a segment moved from one sweep to the next; sweep 0 from the original's."),
     ("Perplexity", perplexities, "Lower is better."),
 ]

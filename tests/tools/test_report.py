@@ -21,7 +21,8 @@ except ImportError:
 import report
 
 HEAD = ("sweep,phase,block,stage,steps,loss_first,loss_last,load_s,target_s,passes_s,advance_s,save_s,peak_bytes,arena_bytes,part,rank,"
-        "stages,replicas,wall_s,compute_s,peers_s,files_s,sent_bytes,received_bytes,read_bytes,written_bytes,planned_bytes")
+        "stages,replicas,wall_s,compute_s,peers_s,files_s,sent_bytes,received_bytes,read_bytes,written_bytes,planned_bytes,"
+        "tokens_least,tokens_median,tokens_most,starved")
 
 
 def rows_of(ranks, scale=1.0):
@@ -33,9 +34,9 @@ def rows_of(ranks, scale=1.0):
             wall *= scale / ranks
             peers, files = peers * scale / ranks, files * scale / ranks
             rows.append(f"0,0,,{rank},,,,,,,,,{9e7:.0f},{5e7:.0f},{part},{rank},{ranks},1,{wall:.4f},{wall - peers - files:.4f},"
-                        f"{peers:.4f},{files:.4f},100,100,1000,1000,{1e8:.0f}")
+                        f"{peers:.4f},{files:.4f},100,100,1000,1000,{1e8:.0f},,,,")
     for block in range(3):
-        rows.append(f"0,0,{block},0,8,{.5 + block},{.2 + block},.1,.5,5,.4,.2,{9e7:.0f},{5e7:.0f},block,0,{ranks},1,6.2,,,,,,,,{1e8:.0f}")
+        rows.append(f"0,0,{block},0,8,{.5 + block},{.2 + block},.1,.5,5,.4,.2,{9e7:.0f},{5e7:.0f},block,0,{ranks},1,6.2,,,,,,,,{1e8:.0f},{block},30,400,{block}")
     return rows
 
 
@@ -108,7 +109,8 @@ class Report(unittest.TestCase):
         self.assertEqual(status, 0, text)
         self.alone(text)
         self.assertEqual(self.titles(text), ["Time by part", "Where the time went", "Efficiency over ranks", "Stalls",
-                                             "Memory against plan", "Time of blocks", "Loss of blocks"])
+                                             "Memory against plan", "Time of blocks", "Loss of blocks",
+                                             "Tokens of experts"])
 
     def test_refused(self):
         for text in ("", "a,b\n1,2\n", HEAD + "\n", HEAD.replace("wall_s", "w") + "\n" + rows_of(1)[0] + "\n"):

@@ -1,5 +1,6 @@
 #include "driver/run/experts.h"
 
+#include "base/clock.h"
 #include "base/die.h"
 #include "base/log.h"
 #include "comm/heartbeat.h"
@@ -178,7 +179,9 @@ static int round_of(bq_walk *w, int base, bool targets) {
     if (targets) add_round(w, base, w->blk.w, &x->fp, &w->target);
     if (there) bq_restore(s, &s->dev, path, &w->blk, &w->q, false);
     bq_mark_open("expert %d", base + s->comm->replica);
+    double start = bq_seconds();
     if (mine && !there) stopped = make(w, path) != BQ_OK;
+    x->seconds += bq_seconds() - start;
     bq_mark_close();
     if (bq_comm_stage_any(s->comm, stopped || bq_run_stopped(s))) return BQ_STOPPED;
     if (!w->qt.open) return BQ_OK;
@@ -201,6 +204,7 @@ int bq_experts_run(bq_walk *w, bool targets) {
     bq_walk_experts *x = &w->experts;
     int code = BQ_OK;
     double *loss = w->loss;
+    x->seconds = 0;
     int64_t steps = w->steps;
     if (w->calibrated) bq_experts_count(w);
     bq_walk_start(w, &x->from_phase, &x->from_sweep);

@@ -214,6 +214,7 @@ static outcome do_block(bq_walk *w) {
     if (w->follows) bq_stream_swap(&w->fp, &w->target);
     if (w->qt.open) end_segment(w);
     clock_to(w, ADVANCE, &now);
+    if (experts) w->seconds[PASSES] += w->experts.seconds, w->seconds[ADVANCE] -= w->experts.seconds;
     if (!done) bq_account_block(w, now - start);
     return done ? RESTORED : MADE;
 }

@@ -30,6 +30,7 @@ typedef struct {
     int64_t *before;            /* (R + 1, E): likewise in the samples of the replicas before each */
     bq_coverage coverage;
     double *loss;               /* as that of the walk, for experts */
+    double seconds;             /* of the passes on experts of this block */
     bq_arch arch, other;        /* of the expert at hand, mine and another replica's */
     bq_layout layout;           /* of mine */
     bq_block guest;             /* the weights of another replica's */

@@ -87,3 +87,6 @@ embedding() { s token_embd.weight && w 2 && q 4 && q 2 && w 0 && q 0; }
 { gguf 3 0 6; word tokenizer.ggml.model gpt2; word tokenizer.ggml.pre llama-bpe; s tokenizer.ggml.tokens; w 9; w 8; q 4; s a; s b; s ab; s '<s>'
     s tokenizer.ggml.token_type; w 9; w 5; q 4; w 1; w 1; w 1; w 3; s tokenizer.ggml.merges; w 9; w 8; q 1; s 'a b'
     size tokenizer.ggml.bos_token_id 3; } > "$d/tokenizer"
+{ gguf 3 0 5; word tokenizer.ggml.model llama; s tokenizer.ggml.tokens; w 9; w 8; q 5; s a; s b; s ab; s '<s>'; s '<0x0A>'
+    s tokenizer.ggml.token_type; w 9; w 5; q 5; w 1; w 1; w 1; w 3; w 6; s tokenizer.ggml.scores; w 9; w 6; q 5; w 0; w 0; w 0; w 0; w 0
+    size tokenizer.ggml.bos_token_id 3; } > "$d/pieces"

@@ -1,6 +1,7 @@
 #include "io/in/gguf_tokenizer.h"
 
 #include "base/die.h"
+#include "io/in/gguf_merges.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -8,11 +9,12 @@
 
 #define TOKENS   "tokenizer.ggml.tokens"
 #define MERGES   "tokenizer.ggml.merges"
+#define UNK      "tokenizer.ggml.unknown_token_id"
 #define TEMPLATE "tokenizer.chat_template"
 
 enum { ROOM = 65536 }; /* most bytes of a token or a merge, its closing 0 included */
 
-enum { SPECIAL = 3, ADDED = 4, UNUSED = 5 }; /* of tokenizer.ggml.token_type */
+enum { UNKNOWN = 2, SPECIAL = 3, ADDED = 4, UNUSED = 5 }; /* of tokenizer.ggml.token_type */
 
 typedef struct {
     bq_gguf_keys k;
@@ -21,7 +23,9 @@ typedef struct {
     int64_t *type;
     json_t *vocab;   /* from a token to its number */
     char word[ROOM]; /* of `string` */
-    char model[64], pre[64];
+    char arch[64];
+    const struct rule *rule;
+    int64_t unk; /* SentencePiece: the token of what has no token; -1 of other kinds */
 } maker;
 
 /* ---- the rules that cut a text ---- */
@@ -37,23 +41,55 @@ typedef struct {
     "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\\\r\\\\n\\\\p{L}\\\\p{N}]?\\\\p{L}+|" digits                           \
     "| ?[^\\\\s\\\\p{L}\\\\p{N}]+[\\\\r\\\\n]*|\\\\s*[\\\\r\\\\n]+|\\\\s+(?!\\\\S)|\\\\s+"
 
-static const struct {
+/* SentencePiece writes a blank as U+2581. */
+#define BLANK "\xE2\x96\x81"
+#define REPLACE(from, to)                                                                                    \
+    "{\"type\":\"Replace\",\"pattern\":{\"String\":\"" from "\"},\"content\":\"" to "\"}"
+#define SEQUENCE(list, what) "{\"type\":\"Sequence\",\"" list "\":[" what "]}"
+#define PREFIX               "{\"type\":\"Prepend\",\"prepend\":\"" BLANK "\"},"
+#define PIECES(strip)                                                                                        \
+    SEQUENCE("decoders", REPLACE(BLANK, " ") ",{\"type\":\"ByteFallback\"},{\"type\":\"Fuse\"}" strip)
+#define STRIP ",{\"type\":\"Strip\",\"content\":\" \",\"start\":1,\"stop\":0}"
+
+static const struct rule {
     const char *pre;
     const char *normalizer, *pre_tokenizer, *post_processor, *decoder; /* JSON, as in the models' own files */
     bool bos;           /* a text begins with BOS where the file does not say */
     bool ignore_merges; /* a word that is a token is taken as it is */
+    bool pieces;        /* SentencePiece: the tokens have scores, and bytes stand for what has no token */
 } rules[] = {
     {"gpt-2", "null", LEVEL("false", "true", "true"), LEVEL("true", "false", "true"),
-     LEVEL("true", "true", "true"), false, false},
+     LEVEL("true", "true", "true"), false, false, false},
     {"smollm", "null",
      "{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"Digits\",\"individual_digits\":true}," LEVEL(
          "false", "true", "true") "]}",
-     "null", LEVEL("true", "true", "true"), false, false},
+     "null", LEVEL("true", "true", "true"), false, false, false},
     {"llama-bpe", "null", SPLIT(WORDS("\\\\p{N}{1,3}"), "true"), LEVEL("true", "false", "true"),
-     LEVEL("true", "true", "true"), true, true},
+     LEVEL("true", "true", "true"), true, true, false},
     {"qwen2", "{\"type\":\"NFC\"}", SPLIT(WORDS("\\\\p{N}"), "false"), LEVEL("false", "false", "false"),
-     LEVEL("false", "false", "false"), false, false},
+     LEVEL("false", "false", "false"), false, false, false},
 };
+/* Without and with a blank before each text. */
+static const struct rule piece_rules[] = {
+    {"", REPLACE(" ", BLANK), "null", "null", PIECES(""), true, false, true},
+    {"", SEQUENCE("normalizers", PREFIX REPLACE(" ", BLANK)), "null", "null", PIECES(STRIP), true, false,
+     true},
+};
+
+/* NULL: another kind of tokenizer. */
+static const struct rule *find_rule(maker *m) {
+    char model[64] = "", pre[64] = "";
+    bool prefix = true;
+    bq_gguf_word(&m->k, "tokenizer.ggml.model", model);
+    if (strcmp(model, "llama") == 0) {
+        bq_gguf_bool(&m->k, "tokenizer.ggml.add_space_prefix", &prefix);
+        return &piece_rules[prefix];
+    }
+    bq_gguf_word(&m->k, "tokenizer.ggml.pre", pre);
+    for (size_t i = 0; i < sizeof rules / sizeof *rules && strcmp(model, "gpt2") == 0; i++)
+        if (strcmp(rules[i].pre, pre) == 0) return &rules[i];
+    return NULL;
+}
 
 static json_t *made(json_t *value) {
     BQ_CHECK(value, "no memory for a tokenizer");
@@ -106,12 +142,23 @@ static void read_tokens(maker *m) {
     }
 }
 
-static json_t *added_token(bq_text text, bool special) {
+/* Phi-3's tokens of chats take the blanks behind them.  The file does not say so; llama.cpp has the same
+ * rule. */
+static bool strips(const maker *m, bq_text text) {
+    static const char *const whole[] = {"<unk>", "<s>", "<|endoftext|>"};
+    bool does = strcmp(m->arch, "phi3") == 0 && m->rule->pieces;
+    for (int i = 0; i < 3; i++)
+        if (strlen(whole[i]) == text.bytes && memcmp(whole[i], text.at, text.bytes) == 0) does = false;
+    return does;
+}
+
+static json_t *added_token(const maker *m, int64_t i) {
+    bool special = m->type[i] != ADDED, strip = strips(m, m->token[i]);
     json_t *t = made(json_object());
-    put(t, "content", json_stringn(text.at, text.bytes));
+    put(t, "content", json_stringn(m->token[i].at, m->token[i].bytes));
     put(t, "single_word", json_false());
     put(t, "lstrip", json_false());
-    put(t, "rstrip", json_false());
+    put(t, "rstrip", json_boolean(strip));
     put(t, "normalized", json_false());
     put(t, "special", json_boolean(special));
     return t;
@@ -121,8 +168,8 @@ static json_t *added_token(bq_text text, bool special) {
 static json_t *added_tokens(const maker *m, bool list) {
     json_t *all = made(list ? json_array() : json_object());
     for (int64_t i = 0; i < m->count; i++) {
-        if (m->type[i] != SPECIAL && m->type[i] != ADDED) continue;
-        json_t *t = added_token(m->token[i], m->type[i] == SPECIAL);
+        if (m->type[i] < UNKNOWN || m->type[i] > ADDED) continue;
+        json_t *t = added_token(m, i);
         if (list) {
             json_t *with_id = made(json_object());
             put(with_id, "id", json_integer(i));
@@ -164,6 +211,22 @@ static json_t *read_merges(maker *m) {
     return all;
 }
 
+/* From the scores of the tokens. */
+static json_t *make_merges(maker *m) {
+    json_t *all = made(json_array());
+    int64_t count = 0;
+    bq_gguf_merge *merge = bq_gguf_merges(&m->k, m->count, m->token, m->type, m->vocab, &count);
+    for (int64_t i = 0; i < count && !m->k.status; i++) {
+        const bq_text *left = &m->token[merge[i].left], *right = &m->token[merge[i].right];
+        json_t *pair = made(json_array());
+        append(pair, json_stringn(left->at, left->bytes));
+        append(pair, json_stringn(right->at, right->bytes));
+        append(all, pair);
+    }
+    free(merge);
+    return all;
+}
+
 /* ---- the files ---- */
 
 /* Puts BOS before a text, as tokenizers has it. */
@@ -198,26 +261,28 @@ static json_t *post_processor(const maker *m, const char *text, int64_t bos) {
 }
 
 /* bos: the token that begins every text, or -1. */
-static json_t *make_tokenizer(maker *m, size_t rule, int64_t bos) {
+static json_t *make_tokenizer(maker *m, int64_t bos) {
+    const struct rule *rule = m->rule;
     json_t *t = made(json_object()), *model = made(json_object());
+    json_t *unk = m->unk < 0 ? json_null() : json_stringn(m->token[m->unk].at, m->token[m->unk].bytes);
     put(t, "version", json_string("1.0"));
     put(t, "truncation", json_null());
     put(t, "padding", json_null());
     put(t, "added_tokens", added_tokens(m, true));
-    put(t, "normalizer", parsed(rules[rule].normalizer));
-    put(t, "pre_tokenizer", parsed(rules[rule].pre_tokenizer));
-    put(t, "post_processor", post_processor(m, rules[rule].post_processor, bos));
-    put(t, "decoder", parsed(rules[rule].decoder));
+    put(t, "normalizer", parsed(rule->normalizer));
+    put(t, "pre_tokenizer", parsed(rule->pre_tokenizer));
+    put(t, "post_processor", post_processor(m, rule->post_processor, bos));
+    put(t, "decoder", parsed(rule->decoder));
     put(model, "type", json_string("BPE"));
     put(model, "dropout", json_null());
-    put(model, "unk_token", json_null());
+    put(model, "unk_token", unk);
     put(model, "continuing_subword_prefix", json_null());
     put(model, "end_of_word_suffix", json_null());
-    put(model, "fuse_unk", json_false());
-    put(model, "byte_fallback", json_false());
-    put(model, "ignore_merges", json_boolean(rules[rule].ignore_merges));
+    put(model, "fuse_unk", json_boolean(rule->pieces));
+    put(model, "byte_fallback", json_boolean(rule->pieces));
+    put(model, "ignore_merges", json_boolean(rule->ignore_merges));
     put(model, "vocab", json_incref(m->vocab));
-    put(model, "merges", read_merges(m));
+    put(model, "merges", rule->pieces ? make_merges(m) : read_merges(m));
     put(t, "model", model);
     return t;
 }
@@ -225,17 +290,16 @@ static json_t *make_tokenizer(maker *m, size_t rule, int64_t bos) {
 static json_t *make_config(maker *m, bool add_bos) {
     static const char *const token[][2] = {{"bos_token", "tokenizer.ggml.bos_token_id"},
                                            {"eos_token", "tokenizer.ggml.eos_token_id"},
-                                           {"unk_token", "tokenizer.ggml.unknown_token_id"},
+                                           {"unk_token", UNK},
                                            {"pad_token", "tokenizer.ggml.padding_token_id"}};
     json_t *t = made(json_object());
-    char arch[64] = "", key[128];
+    char key[128];
     int64_t length = -1;
     bq_text chat = {NULL, 0};
-    bq_gguf_word(&m->k, "general.architecture", arch);
-    snprintf(key, sizeof key, "%s.context_length", arch);
+    snprintf(key, sizeof key, "%s.context_length", m->arch);
     bq_gguf_int(&m->k, key, 1, (int64_t)1 << 40, &length);
     put(t, "tokenizer_class", json_string("PreTrainedTokenizerFast"));
-    put(t, "add_prefix_space", json_false());
+    put(t, "add_prefix_space", json_boolean(m->rule == &piece_rules[1]));
     put(t, "add_bos_token", json_boolean(add_bos));
     put(t, "clean_up_tokenization_spaces", json_false());
     if (length > 0) put(t, "model_max_length", json_integer(length));
@@ -253,27 +317,29 @@ static json_t *make_config(maker *m, bool add_bos) {
 }
 
 static void make(maker *m, json_t **tokenizer, json_t **config) {
-    size_t rule = 0, n = sizeof rules / sizeof *rules;
-    bq_gguf_word(&m->k, "tokenizer.ggml.model", m->model);
-    bq_gguf_word(&m->k, "tokenizer.ggml.pre", m->pre);
-    while (rule < n && strcmp(rules[rule].pre, m->pre) != 0) rule++;
-    if (strcmp(m->model, "gpt2") != 0 || rule == n) return;
+    m->rule = find_rule(m);
+    if (!m->rule || m->k.status) return;
+    bq_gguf_word(&m->k, "general.architecture", m->arch);
     read_tokens(m);
     if (m->k.status) return;
-    bool add_bos = rules[rule].bos;
+    bool add_bos = m->rule->bos, add_eos = false;
     int64_t bos = -1;
+    if (m->rule->pieces) m->unk = 0, bq_gguf_int(&m->k, UNK, 0, m->count - 1, &m->unk);
+    bq_gguf_bool(&m->k, "tokenizer.ggml.add_eos_token", &add_eos);
+    if (add_eos)
+        bq_gguf_refuse(&m->k, "tokenizer.ggml.add_eos_token", "blockq has no texts that end with EOS");
     bq_gguf_bool(&m->k, "tokenizer.ggml.add_bos_token", &add_bos);
     if (add_bos) bq_gguf_need(&m->k, "tokenizer.ggml.bos_token_id");
     bq_gguf_int(&m->k, "tokenizer.ggml.bos_token_id", 0, m->count - 1, &bos);
     if (m->k.status) return;
-    *tokenizer = make_tokenizer(m, rule, add_bos ? bos : -1);
+    *tokenizer = make_tokenizer(m, add_bos ? bos : -1);
     *config = make_config(m, add_bos);
 }
 
 int bq_gguf_tokenizer(const bq_gguf *g, json_t **tokenizer, json_t **config) {
     maker *m = calloc(1, sizeof *m);
     BQ_CHECK(m, "no memory for a tokenizer");
-    m->k = bq_gguf_keys_of(g), m->vocab = made(json_object());
+    m->k = bq_gguf_keys_of(g), m->vocab = made(json_object()), m->unk = -1;
     *tokenizer = *config = NULL;
     make(m, tokenizer, config);
     int rc = m->k.status;

@@ -10,7 +10,7 @@
 
 enum { ROUNDS = 20000 };
 
-/* One with tensors; one from which config.json and the tokenizer can be made. */
+/* One with tensors; two from which config.json and the tokenizer can be made. */
 static const char *const good[] = {
     HEAD(3, 5) "'split.no' w2 h0 'name' w8 'a model' 'list' w9 w5 q3 w1 w2 w3 'tokens' w9 w8 q3 'x' 'yz' "
                "'' " ALIGN(8) TENSOR2("t", 32, 2, 8, 0) TENSOR1("u", 3, 0, 72)
@@ -25,7 +25,17 @@ static const char *const good[] = {
                 "'tokenizer.ggml.bos_token_id' w4 w3 " ALIGN(8) TENSOR2("token_embd.weight", 4, 2, 0, 0)
                     TENSOR1("rope_factors_long.weight", 2, 0, 32)
                         TENSOR1("rope_factors_short.weight", 2, 0, 40) "|8 +32 f1 f2 f3 f4",
+    HEAD(1,
+         15) "'general.architecture' w8 'llama' 'llama.block_count' w4 w1 'llama.context_length' w4 w64 "
+             "'llama.embedding_length' w4 w4 'llama.feed_forward_length' w4 w8 "
+             "'llama.attention.head_count' w4 w1 'llama.attention.layer_norm_rms_epsilon' w6 f1e-5 "
+             "'tokenizer.ggml.model' w8 'llama' 'tokenizer.ggml.tokens' w9 w8 q6 'a' 'b' 'ab' 'abab' '<s>' "
+             "'<0x0A>' 'tokenizer.ggml.token_type' w9 w5 q6 w1 w1 w1 w1 w3 w6 'tokenizer.ggml.scores' w9 w6 "
+             "q6 f-2 f-3 f-1 f-4 f0 f0 'tokenizer.ggml.bos_token_id' w4 w4 "
+             "'tokenizer.ggml.unknown_token_id' w4 w0 'tokenizer.ggml.add_space_prefix' w7 b0 " ALIGN(8)
+                 TENSOR2("token_embd.weight", 4, 2, 0, 0) "|8 +32",
 };
+enum { GOOD = sizeof good / sizeof *good };
 
 static void put(uint8_t *to, size_t bytes, size_t at, uint64_t value, size_t size) {
     if (at + size <= bytes) memcpy(to + at, &value, size);
@@ -116,23 +126,26 @@ static void changed(void **state) {
     (void)state;
     static uint8_t bytes[GGUF_ROOM];
     char path[64];
-    int taken[3] = {0}, fd = memfd_create("model", 0); /* a file on a disk would take ten times as long */
+    int taken[GOOD + 1] = {0},
+                     fd = memfd_create("model", 0); /* a file on a disk would take ten times as long */
     bq_gguf *g;
     snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
-    memory_save(fd, bytes, gguf_bytes(good[1], bytes));
-    assert_int_equal(bq_gguf_open(&g, path), BQ_OK);
-    assert_int_equal(use(&g, path), BQ_OK);
-    bq_gguf_close(g);
+    for (int i = 1; i < GOOD; i++) {
+        memory_save(fd, bytes, gguf_bytes(good[i], bytes));
+        assert_int_equal(bq_gguf_open(&g, path), BQ_OK);
+        assert_int_equal(use(&g, path), BQ_OK);
+        bq_gguf_close(g);
+    }
     for (uint32_t round = 0; round < ROUNDS; round++) {
-        memory_save(fd, bytes, mutate(round, bytes, gguf_bytes(good[round / 8 % 2], bytes)));
+        memory_save(fd, bytes, mutate(round, bytes, gguf_bytes(good[round / 8 % GOOD], bytes)));
         if (counted(open_model, &g, path, round)) continue;
-        taken[round / 8 % 2]++;
-        taken[2] += counted(use, &g, path, round) == BQ_OK;
+        taken[round / 8 % GOOD]++;
+        taken[GOOD] += counted(use, &g, path, round) == BQ_OK;
         bq_gguf_close(g);
     }
     close(fd);
-    printf("taken: %d, %d, with all that can be made: %d\n", taken[0], taken[1], taken[2]);
-    for (int i = 0; i < 3; i++) /* else the edits are too harsh, or too mild */
+    printf("taken: %d, %d, %d, with all that can be made: %d\n", taken[0], taken[1], taken[2], taken[3]);
+    for (int i = 0; i <= GOOD; i++) /* else the edits are too harsh, or too mild */
         assert_true(taken[i] > ROUNDS / 200 && taken[i] < ROUNDS / 3);
 }
 

@@ -1,6 +1,7 @@
 /* tokenizer.json and tokenizer_config.json from the keys of a GGUF file. */
 #include "gguf_file.h"
 
+#include "io/in/gguf_merges.h"
 #include "io/in/gguf_tokenizer.h"
 
 #define START   "'tokenizer.ggml.model' w8 'gpt2' 'tokenizer.ggml.pre' w8 "
@@ -126,10 +127,98 @@ static void cutting_rules(void **state) {
     json_decref(c);
 }
 
+/* ---- SentencePiece ---- */
+
+#define BLANK "\342\226\201" /* U+2581 */
+/* 'abb' has the best score and two pairs; 'bb' and 'ab' have one score, so the smaller number is first.  The
+ * end of a line and '</s>' are no normal tokens, so no merge has them; '<b>' has no use. */
+#define PIECES                                                                                               \
+    "'tokenizer.ggml.model' w8 'llama' 'tokenizer.ggml.tokens' w9 w8 q14 '<unk>' '<s>' '<0x0A>' '\n' 'a' "   \
+    "'b' '" BLANK "' '" BLANK "a' 'bb' 'ab' 'abb' '\303\251' '\303\251b' '<b>' "                             \
+    "'tokenizer.ggml.token_type' w9 w5 q14 w2 w3 w6 w4 w1 w1 w1 w1 w1 w1 w1 w1 w1 w5 "
+#define SCORES "'tokenizer.ggml.scores' w9 w6 q14 f0 f0 f0 f-1000 f-8 f-9 f-10 f-3 f-2 f-2 f-1 f-11 f-4.5 f0 "
+#define BOS1   "'tokenizer.ggml.bos_token_id' w4 w1 "
+
+/* What tokenizer.json is, with ' for ".  %s: does the token '\n' take the blanks behind it; the normalizer;
+ * the end of the decoders. */
+static const char *const pieces_json =
+    "{'version':'1.0','truncation':null,'padding':null,'added_tokens':["
+    "{'id':0,'content':'<unk>','single_word':false,'lstrip':false,'rstrip':false,'normalized':false,"
+    "'special':true},"
+    "{'id':1,'content':'<s>','single_word':false,'lstrip':false,'rstrip':false,'normalized':false,"
+    "'special':true},"
+    "{'id':3,'content':'\\n','single_word':false,'lstrip':false,'rstrip':%s,'normalized':false,"
+    "'special':false}],"
+    "'normalizer':%s,'pre_tokenizer':null,'post_processor':{'type':'Sequence','processors':[{"
+    "'type':'TemplateProcessing',"
+    "'single':[{'SpecialToken':{'id':'<s>','type_id':0}},{'Sequence':{'id':'A','type_id':0}}],"
+    "'pair':[{'SpecialToken':{'id':'<s>','type_id':0}},{'Sequence':{'id':'A','type_id':0}},"
+    "{'SpecialToken':{'id':'<s>','type_id':1}},{'Sequence':{'id':'B','type_id':1}}],"
+    "'special_tokens':{'<s>':{'id':'<s>','ids':[1],'tokens':['<s>']}}}]},"
+    "'decoder':{'type':'Sequence','decoders':[{'type':'Replace','pattern':{'String':'" BLANK "'},"
+    "'content':' '},{'type':'ByteFallback'},{'type':'Fuse'}%s]},"
+    "'model':{'type':'BPE','dropout':null,'unk_token':'<unk>','continuing_subword_prefix':null,"
+    "'end_of_word_suffix':null,'fuse_unk':true,'byte_fallback':true,'ignore_merges':false,'vocab':"
+    "{'<unk>':0,'<s>':1,'<0x0A>':2,'\\n':3,'a':4,'b':5,'" BLANK "':6,'" BLANK "a':7,'bb':8,'ab':9,"
+    "'abb':10,'\303\251':11,'\303\251b':12},'merges':[['a','bb'],['ab','b'],['b','b'],['a','b'],"
+    "['" BLANK "','a'],['\303\251','b']]}}";
+#define REPLACED "{'type':'Replace','pattern':{'String':' '},'content':'" BLANK "'}"
+#define PREFIXED "{'type':'Sequence','normalizers':[{'type':'Prepend','prepend':'" BLANK "'}," REPLACED "]}"
+#define STRIPPED ",{'type':'Strip','content':' ','start':1,'stop':0}"
+
+static void same_pieces(const char *line, const char *rstrip, const char *normalizer, const char *strip) {
+    char want[4096];
+    json_t *t, *c;
+    assert_int_equal(make(line, &t, &c), BQ_OK);
+    snprintf(want, sizeof want, pieces_json, rstrip, normalizer, strip);
+    for (char *at = want; (at = strchr(at, '\'')) != NULL;) *at = '"';
+    same(t, "", want);
+    same(c, "add_prefix_space", *strip ? "true" : "false");
+    same(c, "add_bos_token", "true");
+    json_decref(t);
+    json_decref(c);
+}
+
+/* As Gemma has it; as Llama 2, where BOS, the first blank and <unk> follow without keys; as Phi-3. */
+static void pieces(void **state) {
+    (void)state;
+    same_pieces(HEAD(0, 7) PIECES SCORES BOS1 "'tokenizer.ggml.add_space_prefix' w7 b0 "
+                                              "'tokenizer.ggml.unknown_token_id' w4 w0",
+                "false", REPLACED, "");
+    same_pieces(HEAD(0, 6) PIECES SCORES BOS1 "'tokenizer.ggml.add_eos_token' w7 b0", "false", PREFIXED,
+                STRIPPED);
+    same_pieces(HEAD(0, 6) PIECES SCORES BOS1 "'general.architecture' w8 'phi3'", "true", PREFIXED, STRIPPED);
+}
+
+/* All texts of a and b of up to 18 characters, each pair of which is a merge: 8388612. */
+static void many_merges(void **state) {
+    (void)state;
+    enum { MOST = 18, COUNT = (2 << MOST) - 2 };
+    static char text[COUNT][MOST + 1];
+    static bq_text token[COUNT];
+    static int64_t type[COUNT];
+    static uint8_t zero[COUNT * 4];
+    bq_gguf_value score = {"tokenizer.ggml.scores", true, BQ_GGUF_F32, COUNT, zero};
+    bq_gguf_header header = {.value = &score, .values = 1};
+    bq_gguf_keys k = {.header = &header, .file = "many"};
+    int64_t n = 0, count;
+    json_t *vocab = json_object();
+    for (int length = 1; length <= MOST; length++)
+        for (int bits = 0; bits < 1 << length; bits++, n++) {
+            for (int i = 0; i < length; i++) text[n][i] = (char)('a' + (bits >> i) % 2);
+            token[n] = (bq_text){text[n], (size_t)length}, type[n] = 1;
+            json_object_set_new_nocheck(vocab, text[n], json_integer(n));
+        }
+    bq_gguf_merge *merge = bq_gguf_merges(&k, COUNT, token, type, vocab, &count);
+    assert_true(k.status == BQ_DATA && count < BQ_GGUF_MERGES + MOST);
+    free(merge);
+    json_decref(vocab);
+}
+
 static void another_tokenizer(void **state) {
     (void)state;
     static const char *const lines[] = {
-        HEAD(0, 0), HEAD(0, 2) "'tokenizer.ggml.model' w8 'llama' 'tokenizer.ggml.pre' w8 'default'",
+        HEAD(0, 0), HEAD(0, 2) "'tokenizer.ggml.model' w8 't5' 'tokenizer.ggml.pre' w8 'default'",
         HEAD(0, 2) START "'chatglm-bpe'"};
     json_t *t, *c;
     for (size_t i = 0; i < sizeof lines / sizeof *lines; i++) {
@@ -137,6 +226,10 @@ static void another_tokenizer(void **state) {
         assert_true(!t && !c);
     }
 }
+
+#define LONG16 "0123456789abcdef"
+#define LONG64 LONG16 LONG16 LONG16 LONG16
+#define LONG   LONG64 LONG64 LONG64 LONG64 "+"
 
 static void bad(void **state) {
     (void)state;
@@ -175,6 +268,21 @@ static void bad(void **state) {
         {HEAD(0, 6) MADE("'llama-bpe'") "'tokenizer.ggml.bos_token_id' w4 w7", "7 is not within 0 .. 6"},
         {HEAD(0, 6) MADE("'smollm'") "'tokenizer.ggml.eos_token_id' w4 w99", "99 is not within 0 .. 6"},
         {HEAD(0, 6) MADE("'smollm'") "'tokenizer.chat_template' w8 q1 b255", "its 1 bytes are not UTF-8"},
+        {HEAD(0, 7) MADE("'llama-bpe'") "'tokenizer.ggml.bos_token_id' w4 w3 "
+                                        "'tokenizer.ggml.add_eos_token' w7 b1",
+         "add_eos_token: blockq has no texts that end with EOS"},
+        {HEAD(0, 4) PIECES BOS1, "tokenizer.ggml.scores: is missing"},
+        {HEAD(0, 4) PIECES SCORES, "tokenizer.ggml.bos_token_id: is missing"},
+        {HEAD(0, 5) PIECES BOS1 "'tokenizer.ggml.scores' w9 w6 q1 f0", "scores: is not a list of 14 items"},
+        {HEAD(0, 5) PIECES BOS1 "'tokenizer.ggml.scores' w9 w6 q14 fnan +52", "scores: nan is not within"},
+        {HEAD(0, 6) PIECES SCORES BOS1 "'tokenizer.ggml.unknown_token_id' w4 w14",
+         "14 is not within 0 .. 13"},
+        {HEAD(0, 6) PIECES SCORES BOS1 "'tokenizer.ggml.add_space_prefix' w7 b2",
+         "is neither true nor false"},
+        {HEAD(0, 5) "'tokenizer.ggml.model' w8 'llama' 'tokenizer.ggml.tokens' w9 w8 q2 '<unk>' "
+                    "'" LONG "' 'tokenizer.ggml.token_type' w9 w5 q2 w2 w1 "
+                    "'tokenizer.ggml.scores' w9 w6 q2 f0 f0 'tokenizer.ggml.bos_token_id' w4 w0",
+         "tokens: item 1 has 257 bytes, more than 256"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
         assert_refused(refused(cases[i].line), cases[i].needle);
@@ -182,10 +290,8 @@ static void bad(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(both_files),
-        cmocka_unit_test(cutting_rules),
-        cmocka_unit_test(another_tokenizer),
-        cmocka_unit_test(bad),
+        cmocka_unit_test(both_files),  cmocka_unit_test(cutting_rules),     cmocka_unit_test(pieces),
+        cmocka_unit_test(many_merges), cmocka_unit_test(another_tokenizer), cmocka_unit_test(bad),
     };
     return cmocka_run_group_tests(tests, temp_make, temp_remove);
 }

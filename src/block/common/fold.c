@@ -7,9 +7,14 @@ static bq_fusion behind(const bq_arch *arch, bq_norm_at at) {
 bq_fusion bq_fusion_of(const bq_arch *arch, int site) {
     const bq_model *m = &arch->model;
     int64_t hd = m->head_dim, kv = m->kv_heads * hd;
+    const bq_fusion none = {-1, -1, 0, 0, 0, 1};
     switch (arch->site[site].role) {
     case BQ_QKV: return behind(arch, BQ_NORM_ATTENTION);
-    case BQ_O: return (bq_fusion){-1, site - 1, m->heads * hd + kv, kv, hd, m->heads / m->kv_heads};
+    case BQ_Q_B:
+    case BQ_KV_B: return none;
+    case BQ_O:
+        return m->kv_rank ? none
+                          : (bq_fusion){-1, site - 1, m->heads * hd + kv, kv, hd, m->heads / m->kv_heads};
     case BQ_GATE_UP: return behind(arch, BQ_NORM_MLP);
     default: return (bq_fusion){-1, site - 1, m->inter, m->inter, m->inter, 1};
     }

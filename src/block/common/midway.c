@@ -4,7 +4,7 @@
 
 static int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 
-static int64_t heads_of(const bq_arch *arch) { return arch->model.heads * arch->model.head_dim; }
+static int64_t heads_of(const bq_arch *arch) { return arch->site[bq_arch_site(arch, BQ_O)].cols; }
 
 void bq_midway_open(bq_midway *a, bq_pass_context *c) {
     const bq_arch *arch = c->q->arch;
@@ -34,13 +34,13 @@ static bq_work work_of(const bq_midway *a, int64_t i) {
     return k;
 }
 
-/* Take sample i of the share to the input of site `to`, or to the output.  The input of o is not kept, nor n:
- * norm 2 is computed again for down. */
+/* Take sample i of the share to the input of site `to`, or to the output.  Nothing inside attention is kept,
+ * nor n: norm 2 is computed again for down. */
 static void bring(const bq_midway *a, int64_t i, int to, const bq_mat *w, bq_work *k) {
     bq_pass_context *c = a->c;
     const bq_arch *arch = c->blk->arch;
     bq_role role = to < arch->sites ? arch->site[to].role : BQ_ROLES;
-    bool kept = i < a->kept, again = !kept || role == BQ_QKV || role == BQ_O;
+    bool kept = i < a->kept, again = !kept || bq_role_attends(role);
     if (again || role == BQ_GATE_UP)
         c->dev->op->put(c->dev, c->fetch(c->ctx, bq_capture_stream(c->input), a->share.first + i), k->x);
     if (kept && role == BQ_DOWN) bq_block_norm(c->dev, c->blk, k);

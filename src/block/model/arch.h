@@ -9,9 +9,9 @@
 #include "kernels/ops.h"
 
 /* The most that a block has; and that one has which is quantized: none with experts is so far. */
-#define BQ_LAYOUT_SITES   (4 + 2 * BQ_EXPERTS_MAX)
-#define BQ_LAYOUT_LINEARS (7 + 3 * BQ_EXPERTS_MAX)
-#define BQ_SITES          4
+#define BQ_LAYOUT_SITES   (6 + 2 * BQ_EXPERTS_MAX)
+#define BQ_LAYOUT_LINEARS (8 + 3 * BQ_EXPERTS_MAX)
+#define BQ_SITES          6
 #define BQ_ARCH_LINEARS   8
 #define BQ_SITE_LINEARS   3
 
@@ -30,7 +30,8 @@ typedef struct {
     bq_role role;
     int expert; /* its number; 0 of other roles */
     int64_t rows, cols;
-    bool bias;          /* has one of the linears a bias? */
+    int64_t bias_row,
+        bias_rows;      /* the linears with a bias have rows [bias_row, bias_row + bias_rows); 0: none has */
     int first, linears; /* the numbers of the linears: [first, first + linears) */
 } bq_site;
 
@@ -62,7 +63,9 @@ int bq_arch_site(const bq_arch *arch, bq_role role);
 bool bq_arch_has(const bq_arch *arch, bq_role role);
 const char *bq_role_name(bq_role role);
 /* Is a role a part of attention, not of the MLP?  Does its output go to the residual stream? */
-static inline bool bq_role_attends(bq_role role) { return role == BQ_QKV || role == BQ_O; }
+static inline bool bq_role_attends(bq_role role) {
+    return role == BQ_QKV || role == BQ_Q_B || role == BQ_KV_B || role == BQ_O;
+}
 static inline bool bq_role_of_expert(bq_role role) {
     return role == BQ_EXPERT_GATE_UP || role == BQ_EXPERT_DOWN;
 }

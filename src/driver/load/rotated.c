@@ -53,6 +53,11 @@ int bq_rotated_open(bq_rotated **out, const bq_arch *arch, const bq_weights *wei
                          "transforms.0.r1: %s has norms behind o and down, so its residual stream "
                          "cannot be rotated: leave r1 out",
                          bq_family_at(m->family)->type);
+    if (!code && t->r2 && m->kv_rank)
+        code = bq_refuse(BQ_USAGE,
+                         "transforms.0.r2: %s has latent attention, whose values stand between keys in one "
+                         "matrix, so that they cannot be rotated yet: leave r2 out",
+                         bq_family_at(m->family)->type);
     if (!code) code = check("r2", t->r2, m->head_dim, t->r2_block);
     if (!code && t->r2 && m->head_dim > BQ_ROTATE_PANEL)
         code = bq_refuse(BQ_USAGE, "transforms.0.r2: the model's heads have %ld channels, %d at most",
@@ -111,6 +116,11 @@ static bool has_values(const bq_arch *arch, const bq_linear *l) {
     return role_of(arch, l) == BQ_QKV && l->row + l->rows > first_value(&arch->model);
 }
 
+/* Does a linear read vectors of the residual stream, or write them? */
+static bool of_stream(const bq_arch *arch, const bq_linear *l) {
+    return role_of(arch, l) != BQ_Q_B && role_of(arch, l) != BQ_KV_B;
+}
+
 static const bq_linear *linear_of(const bq_rotated *r, bq_tensor_id id) { return &r->arch->linear[id.at]; }
 
 static bool changes(const bq_rotated *r, bq_tensor_id id) {
@@ -122,7 +132,7 @@ static bool changes(const bq_rotated *r, bq_tensor_id id) {
     case BQ_TENSOR_NORM: return r1;
     case BQ_TENSOR_BLOCK_NORM: return r1 && id.at < BQ_NORMS_FOLDED;
     case BQ_TENSOR_WEIGHT:
-        return r1 ||
+        return (r1 && of_stream(r->arch, linear_of(r, id))) ||
                (r2 && (role_of(r->arch, linear_of(r, id)) == BQ_O || has_values(r->arch, linear_of(r, id))));
     case BQ_TENSOR_BIAS: break;
     }

@@ -13,8 +13,9 @@ bq_fusion bq_fusion_of(const bq_arch *arch, int site) {
     case BQ_Q_B:
     case BQ_KV_B: return none;
     case BQ_O:
-        return m->kv_rank ? none
-                          : (bq_fusion){-1, site - 1, m->heads * hd + kv, kv, hd, m->heads / m->kv_heads};
+        return arch->site[site - 1].role == BQ_KV_B
+                   ? none
+                   : (bq_fusion){-1, site - 1, m->heads * hd + kv, kv, hd, m->heads / m->kv_heads};
     case BQ_GATE_UP: return behind(arch, BQ_NORM_MLP);
     default: return (bq_fusion){-1, site - 1, m->inter, m->inter, m->inter, 1};
     }

@@ -2,6 +2,7 @@
 
 #include "base/die.h"
 #include "base/family.h"
+#include "io/in/fp8.h"
 #include "io/json.h"
 
 #include <float.h>
@@ -290,7 +291,10 @@ static int read_object(const json_t *object, const char *path, bq_model *m) {
     m->family = find_family(&j);
     if (m->family < 0) return j.status;
     const bq_family *f = bq_family_at(m->family);
-    if (bq_json_has(&j, "quantization_config") || bq_json_has(&j, "compression_config")) {
+    bool quantized = bq_json_has(&j, "quantization_config");
+    if (quantized && f->traits & BQ_FAMILY_FP8) {
+        bq_fp8_config(&j);
+    } else if (quantized || bq_json_has(&j, "compression_config")) {
         bq_json_refuse(&j, "quantization_config",
                        "this checkpoint is quantized already; start from the unquantized model");
     }

@@ -123,16 +123,18 @@ static double forward_drift(rig *r, const bq_block *a, const bq_block *b, int sa
 
 /* Does the oracle compute such a block? */
 static bool like_llama(const rig *r) {
-    return r->arch.norm[BQ_NORM_MLP] && !r->arch.norm[BQ_NORM_O] && !r->arch.norm[BQ_NORM_Q];
+    return r->arch.norm[BQ_NORM_MLP] && !r->arch.norm[BQ_NORM_O] && !r->arch.norm[BQ_NORM_Q] &&
+           !r->arch.norm[BQ_NORM_KV_A];
 }
 
 static void folds_keep_the_block(void **state) {
     (void)state;
-    for (int k = 0; bq_family_at(k / 8); k++) {
-        int exact = k / 4 % 2, m = k % RIG_SITES;
-        bq_arch arch = rig_arch((rig_model){k / 8, H, INTER, HEADS, KV, .bias = true});
-        if (!bq_arch_has(&arch, BQ_DOWN) || !bq_fusion_there(bq_fusion_of(&arch, m))) continue;
-        rig *r = smooth_open(k / 8, 1, w4);
+    for (int k = 0; bq_family_at(k / 2 / BQ_SITES); k++) {
+        int exact = k / BQ_SITES % 2, m = k % BQ_SITES, family = k / 2 / BQ_SITES;
+        bq_arch arch = rig_arch((rig_model){family, H, INTER, HEADS, KV, .bias = true});
+        if (!bq_arch_has(&arch, BQ_DOWN) || m >= arch.sites || !bq_fusion_there(bq_fusion_of(&arch, m)))
+            continue;
+        rig *r = smooth_open(family, 1, w4);
         float s[INTER];
         for (uint32_t i = 0; i < INTER; i++) { /* powers of two round nowhere */
             float x = 8 * rig_noise(5, (uint32_t)m, i);

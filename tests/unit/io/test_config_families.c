@@ -56,8 +56,9 @@ static void defaults(void **state) {
         seen[m.family] = true;
     }
     const char *const experts[] = {"mixtral", "qwen2_moe", "qwen3_moe",
-                                   "glm4_moe"}; /* test_config_experts.c */
-    for (int i = 0; i < 4; i++) seen[bq_family_find(experts[i])] = true;
+                                   "glm4_moe",     /* test_config_experts.c */
+                                   "deepseek_v3"}; /* test_config_latent.c */
+    for (int i = 0; i < 5; i++) seen[bq_family_find(experts[i])] = true;
     for (int i = 0; bq_family_at(i); i++)
         if (!seen[i]) fail_msg("%s: no defaults here", bq_family_at(i)->type);
 }

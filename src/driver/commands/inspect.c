@@ -15,7 +15,7 @@
 #include <unistd.h>
 
 static int inspect_model(const char *dir) {
-    static const char *const rope[] = {"default", "linear", "llama3", "longrope"};
+    static const char *const rope[] = {"default", "linear", "llama3", "longrope", "yarn"};
     bq_source src;
     int code = bq_source_open(&src, dir);
     if (code) return code;

@@ -59,6 +59,10 @@ static const bq_key linears_keys[] = {LINEAR(0, "q_proj", "Query."),
                                       LINEAR(6, "down_proj", "Down projection."),
                                       LINEAR(7, "qkv_proj", "Query, key and value in one matrix (Phi-3)."),
                                       LINEAR(8, "gate_up_proj", "Gate and up in one matrix (Phi-3)."),
+                                      LINEAR(9, "q_a_proj", "Of latent attention (DeepSeek-V3): to q_a."),
+                                      LINEAR(10, "q_b_proj", "Query from q_a."),
+                                      LINEAR(11, "kv_a_proj_with_mqa", "To kv_a, and the key with RoPE."),
+                                      LINEAR(12, "kv_b_proj", "Key and value from kv_a."),
                                       {0}};
 const char *bq_linear_name(int i) { return linears_keys[i].name; }
 

@@ -17,7 +17,7 @@
 #define BQ_PASSES     8
 #define BQ_OUTPUTS    4
 #define BQ_TRANSFORMS 1
-#define BQ_LINEARS    9  /* names a recipe may give bits to: q_proj ... gate_up_proj */
+#define BQ_LINEARS    13 /* names a recipe may give bits to: q_proj ... kv_b_proj */
 #define BQ_PARTS      16 /* capacity for bq_recipe_parts */
 
 _Static_assert(BQ_PHASES <= BQ_RNG_PASS_STRIDE, "two passes would have the same random numbers");

@@ -26,8 +26,8 @@ typedef enum {
     BQ_ROLES
 } bq_role;
 
-/* Rows of a linear, as multiples of the model's numbers. */
-/* BQ_ROWS_I is the width of the MLP that the role is of. */
+/* Rows of a linear, as multiples of the model's numbers.  BQ_ROWS_I is the width of the MLP that the role is
+ * of. */
 typedef enum {
     BQ_ROWS_Q,
     BQ_ROWS_KV,

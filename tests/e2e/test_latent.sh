@@ -2,20 +2,8 @@
 # Latent attention without experts: all passes, on any grid, stopped in between; rotations; a model in FP8.
 . "$(dirname "$0")/lib.sh"
 micro
-# shape DIR Q_LORA_RANK BIAS
-shape() {
-    mkdir -p "$1"
-    cat >"$1/config.json" <<TEXT
-{"architectures": ["DeepseekV3ForCausalLM"], "attention_bias": $3, "blockq_procedural": 3, "first_k_dense_replace": 3, "hidden_act": "silu",
- "hidden_size": 48, "intermediate_size": 144, "kv_lora_rank": 16, "max_position_embeddings": 20480, "model_type": "deepseek_v3",
- "moe_intermediate_size": 20, "n_routed_experts": 8, "num_attention_heads": 3, "num_experts_per_tok": 2, "num_hidden_layers": 3,
- "q_lora_rank": $2, "qk_nope_head_dim": 10, "qk_rope_head_dim": 6, "rms_norm_eps": 1e-05, "rope_scaling": {"beta_fast": 32, "beta_slow": 1,
- "factor": 40, "mscale": 1.0, "mscale_all_dim": 1.0, "original_max_position_embeddings": 512, "type": "yarn"}, "rope_theta": 10000.0,
- "v_head_dim": 12, "vocab_size": 97}
-TEXT
-}
-shape toy 24 false
-shape flat null true
+latent toy 24 false
+latent flat null true
 expect 0 "$blockq" inspect toy
 check "inspect names the rope and the linears" grep -q 'rope yarn (6 channels' out
 check "kv_b is a linear" grep -q 'self_attn.kv_b_proj .*66 x 16' out
@@ -66,7 +54,7 @@ expect 2 "$blockq" run r.json --set 'transforms=[{"transform":"rotate","r1":"non
 one_error 'transforms.0.r2: deepseek_v3 has latent attention'
 check "nothing was made" [ ! -e refused ]
 
-# FP8: near the model it was made of, and not a part of any output; a layer behind the blocks is copied as floats
+# FP8: near the model it was made of, and not a part of any output
 mkdir fp8
 sed 's/"architectures"/"quantization_config": {"fmt": "e4m3", "quant_method": "fp8", "weight_block_size": [128, 128]}, "architectures"/' \
     plain/safetensors/config.json >fp8/config.json
@@ -80,6 +68,14 @@ for form in safetensors compressed-tensors; do
     check "$form: no FP8" [ "$(grep -ac F8_E4M3 "from_fp8/$form/model.safetensors")" = 0 ]
 done
 check "config.json does not say FP8" [ "$(grep -c fp8 from_fp8/safetensors/config.json)" = 0 ]
+# a layer behind the blocks, as that of multi-token prediction: unused, written as floats
+mkdir more
+cp fp8/model.safetensors more
+sed 's/"num_hidden_layers": 3/"num_hidden_layers": 2/; s/"first_k_dense_replace": 3/"first_k_dense_replace": 2/' fp8/config.json >more/config.json
+expect 0 "$blockq" run r.json --set model=more --set 'phases=[{"passes":[{"pass":"rtn"}]}]' -o from_more
+worth from_more
+check "floats" [ "$(grep -ac F8_E4M3 from_more/safetensors/model.safetensors)" = 0 ]
+check "the layer is there" grep -aq 'model.layers.2.self_attn.kv_b_proj.weight"' from_more/safetensors/model.safetensors
 sed -i 's/128, 128/128, 64/; s/128,$/64,/' fp8/config.json
 expect 3 "$blockq" eval --model fp8 --tokens eval.h5 --ctx 32
 one_error weight_block_size

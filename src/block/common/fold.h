@@ -5,9 +5,9 @@
  *   qkv, gate_up   the weight of the norm before it
  *   o              the rows of v: attention adds up tokens, but not channels
  *   down           the rows of up: silu(g) u is linear in u
- * So each site has one fusion, but qkv and gate_up of models that have no norm there, and q_b, kv_b and o of
- * latent attention: a checkpoint keeps only the norms before attention and the MLP, and rows of v stand between
- * those of k. */
+ * So each site has one fusion, but qkv and gate_up of models that have no norm there; and q_b, kv_b and o of
+ * latent attention, since our checkpoints keep no norms but those before attention and the MLP, and rows of v
+ * stand between those of k. */
 #ifndef BQ_FOLD_H
 #define BQ_FOLD_H
 

@@ -30,9 +30,8 @@ typedef struct {
     bq_role role;
     int expert; /* its number; 0 of other roles */
     int64_t rows, cols;
-    int64_t bias_row,
-        bias_rows;      /* the linears with a bias have rows [bias_row, bias_row + bias_rows); 0: none has */
-    int first, linears; /* the numbers of the linears: [first, first + linears) */
+    int64_t bias_row, bias_rows; /* of the linears with a bias; 0 rows: none has one */
+    int first, linears;          /* the numbers of the linears: [first, first + linears) */
 } bq_site;
 
 typedef struct {

@@ -148,7 +148,8 @@ void bq_block_norm(bq_dev *dev, const bq_block *blk, bq_work *k);
 
 /* Gradients from dy (T, H), which stays as it is, after a forward with the same w, x and work: dw[m] (rows,
  * cols) of each site, and dx (T, H) of the input; both are overwritten.  dx.data NULL: that part is left
- * out.  Norms and biases get no gradients.  work->gu is then no longer the forward's. */
+ * out.  Norms and biases get no gradients.  work->gu, and what latent.h says, are then no longer the
+ * forward's. */
 void bq_block_backward(bq_dev *dev, const bq_block *blk, const bq_mat *w, bq_work *work, bq_mat x, bq_mat dy,
                        const bq_mat *dw, bq_mat dx);
 

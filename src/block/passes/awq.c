@@ -50,8 +50,8 @@ static void gather_tokens(clipping *t) {
     for (int m = 0; m < t->c->q->arch->sites; m++) bq_comm_gather_slices(comm, t->c->dev, t->x[m], first);
 }
 
-/* The rows of linear i that are clipped, numbered as in its site: all but those of queries and keys, and
- * of latent attention but those of o, since queries, keys and values depend on all others. */
+/* The rows of linear i that are clipped, numbered as in its site: all but those of queries and keys.  In
+ * latent attention all rows but those of o are a part of these, or stand between them. */
 static bq_shard rows_of(const bq_arch *arch, int i) {
     const bq_linear *l = &arch->linear[i];
     const bq_model *m = &arch->model;

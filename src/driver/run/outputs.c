@@ -78,7 +78,8 @@ static bool of_source(const bq_source *src, const char *name, int64_t first, bq_
 }
 
 /* The same, or changed by passes.  The exporter must know which tensors are floats before it knows which
- * blocks the passes have changed.  So where passes may change norms and biases, those of all blocks are written as floats. */
+ * blocks the passes have changed.  So where passes may change norms and biases, those of all blocks are
+ * written as floats. */
 static bool dense(void *ctx, const char *name, int64_t first, bq_mat to) {
     tensors *t = ctx;
     bq_heartbeat(t->s->comm);

@@ -41,7 +41,8 @@ static bool is_replaced(const bq_export_job *job, const char *name, const bq_ten
     return job->source.dense && job->source.dense(job->source.ctx, name, 0, ask);
 }
 
-/* List the source's tensors but scales of FP8, which no output has, and a head that the source ties if the results have one. */
+/* List the source's tensors but scales of FP8, which no output has, and a head that the source ties if the
+ * results have one. */
 static void collect(bq_export_job *job) {
     int count = bq_weights_count(job->src);
     const bq_tensor *embed = NULL;

@@ -1,5 +1,5 @@
-/* config.json of models with latent attention: sizes, scores under yarn, FP8, what is refused, what the hash is
- * made of. */
+/* config.json of models with latent attention: sizes, scores under yarn, FP8, what is refused, what the hash
+ * is made of. */
 #include "config_edit.h"
 
 #include <math.h>

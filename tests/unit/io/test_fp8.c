@@ -49,7 +49,7 @@ static bq_weights *make(const model *m, const uint8_t *codes) {
     return w;
 }
 
-/* By the definition: exponents are biased by 7, and the last two codes of each sign's 128 but one are values. */
+/* By the definition: the exponent has 4 bits and a bias of 7, the mantissa 3 bits. */
 static float by_hand(int code) {
     int exponent = code >> 3 & 15, mantissa = code & 7;
     double x = exponent ? ldexp(1 + mantissa / 8.0, exponent - 7) : ldexp(mantissa / 8.0, -6);

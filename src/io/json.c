@@ -58,7 +58,7 @@ int bq_json_read(const char *path, size_t max_bytes, json_t **out) {
 
 void bq_json_refuse(bq_json *from, const char *key, const char *fmt, ...) {
     if (from->status) return;
-    char text[512];
+    char text[1024];
     va_list ap;
     va_start(ap, fmt);
     vsnprintf(text, sizeof text, fmt, ap);

@@ -160,7 +160,7 @@ static int find_family(bq_json *j) {
     const json_t *list = json_object_get(j->object, "architectures");
     const char *type = NULL;
     const bq_family *f;
-    char known[512];
+    char known[1024];
     bq_json_text(j, "model_type", &type);
     for (int i = 0; !j->status && (f = bq_family_at(i)); i++) {
         bool named = has_architecture(list, f->architecture);

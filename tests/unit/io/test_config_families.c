@@ -287,6 +287,8 @@ static void refusals(void **state) {
         {mistral, "rope_scaling", "{\"type\":\"llama3\",\"factor\":8}", "'llama3' is not known for mistral"},
         {qwen3, "architectures", "[\"Qwen2ForCausalLM\"]", "known are llama"},
         {gemma3, "model_type", "\"gemma3\"", "known are llama"},
+        {gemma3, "model_type", "\"gemma3\"",
+         "qwen3_vl (Qwen3VLForConditionalGeneration)"}, /* the list is whole */
     };
     for (size_t i = 0; i < sizeof refused / sizeof *refused; i++) {
         bq_model m;

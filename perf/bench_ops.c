@@ -137,7 +137,7 @@ static void backward_w(bq_mat *m) { product(true, false, m); }
 static void add(bq_mat *m) { dev.op->add(&dev, m[0], m[1]); }
 static void rmsnorm(bq_mat *m) { dev.op->rmsnorm(&dev, m[0], m[1], 1e-5f, m[2]); }
 static void rmsnorm_bwd(bq_mat *m) { dev.op->rmsnorm_bwd(&dev, m[0], m[1], 1e-5f, m[2], m[3]); }
-static void rope(bq_mat *m) { dev.op->rope(&dev, m[0], of.heads, of.head_dim, m[1], m[2], false); }
+static void rope(bq_mat *m) { dev.op->rope(&dev, m[0], of.heads, of.head_dim, m[1], m[2], 0); }
 static void glu(bq_mat *m) { dev.op->glu(&dev, BQ_SILU, 0, m[0], m[1], m[2]); }
 static void glu_bwd(bq_mat *m) { dev.op->glu_bwd(&dev, BQ_SILU, 0, m[0], m[1], m[2], m[3], m[4]); }
 static double loss;

@@ -21,9 +21,9 @@
 #include "base/hash.h"
 #include "block/passes/pass.h"
 
-enum { RIG_SITES = 4 }; /* of a dense block */
+enum { RIG_SITES = 4 }; /* of a dense block without latent attention */
 
-/* A head has hidden / heads channels, and all of them are rotated. */
+/* A head has hidden / heads channels, and all of them are rotated, but with latent attention the last two. */
 typedef struct {
     int family;
     int64_t hidden, inter, heads, kv_heads;
@@ -34,18 +34,25 @@ typedef struct {
 
 static inline bq_arch rig_arch(rig_model toy) {
     int64_t head = toy.hidden / toy.heads;
+    bool latent = bq_family_at(toy.family)->norm[BQ_NORM_KV_A] != NULL;
     bq_model m = {.family = toy.family,
                   .hidden = toy.hidden,
                   .inter = toy.inter,
                   .vocab = toy.vocab ? toy.vocab : 31,
                   .blocks = toy.blocks ? toy.blocks : 2,
                   .heads = toy.heads,
-                  .kv_heads = toy.kv_heads,
+                  .kv_heads = latent ? toy.heads : toy.kv_heads,
                   .head_dim = head,
+                  .q_rank = latent ? 10 : 0,
+                  .kv_rank = latent ? 7 : 0,
+                  .nope_dim = latent ? head - 2 : 0,
+                  .rope_dim = latent ? 2 : 0,
+                  .value_dim = latent ? 5 : 0,
+                  .rope_pairs = true,
                   .eps = 1e-5,
                   .attention_bias = toy.bias,
                   .mlp_bias = toy.bias,
-                  .rope = {.dim = head, .theta = 1e4, .attention = 1}};
+                  .rope = {.dim = latent ? 2 : head, .theta = 1e4, .attention = 1}};
     bq_arch arch;
     bq_arch_of(&m, &arch);
     return arch;
@@ -106,7 +113,7 @@ static inline bq_mat rig_fetch(void *ctx, bq_stream_id stream, int64_t sample) {
 
 /* Weights are noise of seed 1, biases of seed 2, norms 1; angles are small multiples of 0.1. */
 static inline void rig_fill(rig *r, const rig_spec *spec) {
-    for (int m = 0; m < RIG_SITES; m++) {
+    for (int m = 0; m < r->arch.sites; m++) {
         rig_noise_fill(bq_f32(r->blk.w[m]), r->arch.site[m].rows * r->arch.site[m].cols, 1, (uint32_t)m);
         if (r->blk.bias[m].data) rig_noise_fill(bq_f32(r->blk.bias[m]), r->arch.site[m].rows, 2, (uint32_t)m);
     }
@@ -160,7 +167,7 @@ static inline void rig_close(rig *r) {
 /* Copies the block as it is now to r->original. */
 static inline void rig_keep(rig *r) {
     bq_block_push(&r->original, &r->arch, &r->dev.mem);
-    for (int m = 0; m < RIG_SITES; m++) {
+    for (int m = 0; m < r->arch.sites; m++) {
         r->dev.op->copy(&r->dev, r->blk.w[m], r->original.w[m]);
         if (r->blk.bias[m].data) r->dev.op->copy(&r->dev, r->blk.bias[m], r->original.bias[m]);
     }
@@ -169,10 +176,10 @@ static inline void rig_keep(rig *r) {
 }
 
 /* All matrices that a quantizing pass fills; their number.  Data are NULL where there are no zero points. */
-enum { RIG_PARTS = 3 * RIG_SITES + 2 * BQ_ARCH_LINEARS };
+enum { RIG_PARTS = 3 * BQ_SITES + 2 * BQ_ARCH_LINEARS };
 static inline int rig_quantized_parts(const rig *r, bq_mat part[RIG_PARTS]) {
     int n = 0;
-    for (int m = 0; m < RIG_SITES; m++)
+    for (int m = 0; m < r->arch.sites; m++)
         part[n++] = r->q.fold[m], part[n++] = r->q.code[m], part[n++] = r->q.w_hat[m];
     for (int i = 0; i < r->arch.linears; i++) part[n++] = r->q.scale[i], part[n++] = r->q.zero[i];
     return n;
@@ -192,9 +199,9 @@ static inline uint64_t rig_quantized_hash(const rig *r) {
 
 /* All that a preparing pass may change. */
 static inline uint64_t rig_block_hash(const rig *r) {
-    bq_mat part[2 * RIG_SITES + BQ_NORMS + BQ_ARCH_LINEARS];
+    bq_mat part[2 * BQ_SITES + BQ_NORMS + BQ_ARCH_LINEARS];
     int n = 0;
-    for (int m = 0; m < RIG_SITES; m++) part[n++] = r->blk.w[m], part[n++] = r->blk.bias[m];
+    for (int m = 0; m < r->arch.sites; m++) part[n++] = r->blk.w[m], part[n++] = r->blk.bias[m];
     for (int k = 0; k < BQ_NORMS; k++) part[n++] = r->blk.norm[k];
     for (int i = 0; i < r->arch.linears && r->blk.pre; i++) part[n++] = r->blk.pre[i];
     return rig_hash_parts(part, n);

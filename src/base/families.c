@@ -6,7 +6,7 @@
 /* clang-format off */
 #define FAMILIES(ROW)                                                                                        \
     ROW(llama) ROW(phi3) ROW(qwen2) ROW(qwen3) ROW(mistral) ROW(olmo2) ROW(gemma3) ROW(gemma2) ROW(mixtral)  \
-    ROW(qwen2_moe) ROW(qwen3_moe) ROW(glm4_moe) ROW(gpt_oss) ROW(qwen2_5_vl) ROW(qwen3_vl)
+    ROW(qwen2_moe) ROW(qwen3_moe) ROW(glm4_moe) ROW(gpt_oss) ROW(deepseek_v3) ROW(qwen2_5_vl) ROW(qwen3_vl)
 /* clang-format on */
 
 #define DECLARE(name) extern const bq_family bq_family_##name;

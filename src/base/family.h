@@ -10,19 +10,43 @@
 
 /* Roles of sites.  A site is the linears of a block that read one input, in memory one matrix: qkv
  * [(nh + 2 nkv) hd, H] (rows q | k | v), o [H, nh hd], gate_up [2 I, H] (rows gate | up), down [H, I]; the
- * latter two of the dense MLP or, where a block has experts, of the shared one; and of each expert. */
-typedef enum { BQ_QKV, BQ_O, BQ_GATE_UP, BQ_DOWN, BQ_EXPERT_GATE_UP, BQ_EXPERT_DOWN, BQ_ROLES } bq_role;
+ * latter two of the dense MLP or, where a block has experts, of the shared one; and of each expert.
+ *
+ * Latent attention (block/model/latent.h): qkv has the rows q_a | kv_a, or q | kv_a; q_b [nh hd, rq] reads
+ * the normed q_a, kv_b [nh (hn + hv), rc] the normed kv_a; o is [H, nh hv]. */
+typedef enum {
+    BQ_QKV,
+    BQ_O,
+    BQ_GATE_UP,
+    BQ_DOWN,
+    BQ_EXPERT_GATE_UP,
+    BQ_EXPERT_DOWN,
+    BQ_Q_B,
+    BQ_KV_B,
+    BQ_ROLES
+} bq_role;
 
-/* Rows of a linear, as multiples of the model's numbers. */
-/* BQ_ROWS_I is the width of the MLP that the role is of. */
-typedef enum { BQ_ROWS_Q, BQ_ROWS_KV, BQ_ROWS_QKV, BQ_ROWS_H, BQ_ROWS_I, BQ_ROWS_2I } bq_rows;
+/* Rows of a linear, as multiples of the model's numbers.  BQ_ROWS_I is the width of the MLP that the role is
+ * of. */
+typedef enum {
+    BQ_ROWS_Q,
+    BQ_ROWS_KV,
+    BQ_ROWS_QKV,
+    BQ_ROWS_H,
+    BQ_ROWS_I,
+    BQ_ROWS_2I,
+    BQ_ROWS_Q_A,
+    BQ_ROWS_KV_A,
+    BQ_ROWS_KV_B
+} bq_rows;
 
 /* Has a linear a bias: never, always, or as a key of config.json says. */
 typedef enum { BQ_BIAS_NONE, BQ_BIAS_ALWAYS, BQ_BIAS_ATTENTION, BQ_BIAS_MLP } bq_bias;
 
 /* Where a block may have norms: before attention and the MLP; of what o and down compute, before it is added
- * to the residual stream; of queries and keys, before RoPE.  Their gains are (H), but those of q and k (hd),
- * for each head alike; or of all heads together with BQ_FAMILY_QK_WHOLE. */
+ * to the residual stream; of queries and keys, before RoPE; of q_a and kv_a.  Their gains are (H), but those
+ * of q and k (hd), for each head alike, or of all heads together with BQ_FAMILY_QK_WHOLE; of q_a (rq) and
+ * kv_a (rc). */
 typedef enum {
     BQ_NORM_ATTENTION,
     BQ_NORM_MLP,
@@ -30,6 +54,8 @@ typedef enum {
     BQ_NORM_DOWN,
     BQ_NORM_Q,
     BQ_NORM_K,
+    BQ_NORM_Q_A,
+    BQ_NORM_KV_A,
     BQ_NORMS
 } bq_norm_at;
 #define BQ_NORMS_FOLDED 2 /* the first two: what passes may fold scales into */
@@ -62,10 +88,12 @@ enum {
     BQ_FAMILY_ROUTE_SIGMOID = 1 << 5,   /* experts are chosen by sigmoids, in groups; else by softmax */
     BQ_FAMILY_ROUTE_NORMALIZE = 1 << 6, /* weights of a token's experts always sum to 1, without a key */
     BQ_FAMILY_STACKED = 1 << 7,         /* files stack the experts of a block: io/in/stacked.c */
+    BQ_FAMILY_FP8 = 1 << 8,             /* weights may be FP8 with scales of tiles (io/in/fp8.h) */
 };
 
-/* In which blocks is a linear? */
-typedef enum { BQ_ALWAYS, BQ_IN_DENSE_BLOCKS, BQ_IN_EXPERT_BLOCKS } bq_when;
+/* In which blocks is a linear?  BQ_WITH_Q_A, BQ_WITHOUT_Q_A: of models that compute queries from q_a, or from
+ * the input. */
+typedef enum { BQ_ALWAYS, BQ_IN_DENSE_BLOCKS, BQ_IN_EXPERT_BLOCKS, BQ_WITH_Q_A, BQ_WITHOUT_Q_A } bq_when;
 
 /* A linear as checkpoints store it.  Those of a site stand together, in the order of its rows; sites stand in
  * the order in which a forward comes to them. */

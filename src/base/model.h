@@ -38,8 +38,13 @@ typedef struct {
     int64_t hidden, inter, vocab;      /* H, I, V */
     int blocks;                        /* L */
     int64_t heads, kv_heads, head_dim; /* nh, nkv, hd; nkv divides nh */
-    double eps;                        /* epsilon of every RMSNorm */
-    double query_scalar; /* products of queries and keys are divided by its root; 0: by that of hd */
+    /* Latent attention (block/model/latent.h); kv_rank 0: another attention.  hd = hn + hr, nkv = nh. */
+    int64_t q_rank, kv_rank;    /* rq, rc; rq 0: queries are computed from the input */
+    int64_t nope_dim, rope_dim; /* hn, hr: channels of a query or key without and with RoPE */
+    int64_t value_dim;          /* hv: of a value */
+    bool rope_pairs;            /* RoPE turns channels 2 i and 2 i + 1 together */
+    double eps;                 /* epsilon of every RMSNorm, but of those of q_a and kv_a */
+    double query_scalar;        /* products of queries and keys are divided by its root; 0: by that of hd */
     double attention_cap, logit_cap; /* c: scores, or logits l, become c tanh(l / c); 0: they do not */
     int64_t window;    /* sliding window W: query i sees key j if i - W < j <= i; 0: no window */
     bool windowed;     /* some families: is the window used? */

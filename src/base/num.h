@@ -37,6 +37,15 @@ static inline float bq_from_f16(uint16_t h) {
     return sign ? -v : v;
 }
 
+/* FP8 with 4 bits of exponent: no infinities; all bits but the sign set: NaN. */
+static inline float bq_from_e4m3(uint8_t h) {
+    uint32_t sign = (uint32_t)(h & 0x80u) << 24, exp = h >> 3 & 15u, man = h & 7u;
+    if (exp == 15 && man == 7) return bq_float(sign | 0x7fc00000u);
+    if (exp) return bq_float(sign | (exp + 120) << 23 | man << 20);
+    float v = (float)man * 0x1p-9f; /* zero and subnormal numbers */
+    return sign ? -v : v;
+}
+
 /* To nearest, ties to even; from 65520 on it is infinity; NaN stays NaN. */
 static inline uint16_t bq_to_f16(float x) {
     uint32_t u = bq_bits(x), sign = u >> 16 & 0x8000u, a = u & 0x7fffffffu;

@@ -18,10 +18,13 @@
 
 #define CHUNK ((size_t)4 << 20)
 
-/* Only infinities and NaN have all bits of the exponent set. */
-static bool all_finite(const void *data, size_t bytes, bq_type type) {
+/* Only infinities and NaN have all bits of the exponent set; in e4m3 only NaN has all bits but the sign. */
+static bool all_finite(const void *data, size_t bytes, bq_type type, bool e4m3) {
     uint32_t bad = 0;
-    if (type == BQ_F32) {
+    if (e4m3) {
+        const uint8_t *u = data;
+        for (size_t i = 0; i < bytes; i++) bad |= (u[i] & 0x7fu) == 0x7fu;
+    } else if (type == BQ_F32) {
         const uint32_t *u = data;
         for (size_t i = 0; i < bytes / 4; i++) bad |= (u[i] & 0x7f800000u) == 0x7f800000u;
     } else {
@@ -32,12 +35,16 @@ static bool all_finite(const void *data, size_t bytes, bq_type type) {
     return !bad;
 }
 
-static int refuse_value(const char *file, const bq_tensor *t, bq_type type, const void *data, size_t from) {
-    size_t size = bq_type_size(type), i = 0;
+static int refuse_value(const char *file, const bq_tensor *t, bq_type type, bool e4m3, const void *data,
+                        size_t from) {
+    size_t size = e4m3 ? 1 : bq_type_size(type), i = 0;
     float x;
     for (;; i++) {
-        const uint16_t *u = (const uint16_t *)data + i;
-        x = type == BQ_F32 ? ((const float *)data)[i] : type == BQ_BF16 ? bq_from_bf16(*u) : bq_from_f16(*u);
+        const uint16_t *u = (const uint16_t *)data + (e4m3 ? 0 : i);
+        x = e4m3              ? bq_from_e4m3(((const uint8_t *)data)[i])
+            : type == BQ_F32  ? ((const float *)data)[i]
+            : type == BQ_BF16 ? bq_from_bf16(*u)
+                              : bq_from_f16(*u);
         if (!isfinite(x)) break;
     }
     long long place = (long long)(from / size + i), cols = t->dims ? (long long)t->shape[t->dims - 1] : 1;
@@ -59,14 +66,14 @@ static void skip(const bq_weights *w, int part, size_t *at, size_t end, void *bu
 /* Check a tensor's values; h: and hash its bytes. */
 static int walk_tensor(const bq_weights *w, const bq_tensor *t, void *buffer, bq_hash *h) {
     bq_type type = BQ_F32;
-    bool check = bq_dtype_float(t->dtype, &type);
+    bool e4m3 = strcmp(t->dtype, "F8_E4M3") == 0, check = e4m3 || bq_dtype_float(t->dtype, &type);
     for (size_t from = 0, bytes; from < t->bytes; from += bytes) {
         bytes = t->bytes - from < CHUNK ? t->bytes - from : CHUNK;
         bq_weights_read_raw(w, t, from, buffer, bytes);
         if (h) bq_hash_add(h, buffer, bytes);
         bq_comm_beat();
-        if (check && !all_finite(buffer, bytes, type))
-            return refuse_value(w->part[t->file].name, t, type, buffer, from);
+        if (check && !all_finite(buffer, bytes, type, e4m3))
+            return refuse_value(w->part[t->file].name, t, type, e4m3, buffer, from);
     }
     return BQ_OK;
 }

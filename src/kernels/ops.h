@@ -69,6 +69,9 @@ extern void (*bq_dev_waiting)(void);
 #define BQ_GELU_3      0.0713548163f
 #define BQ_SILU_FACTOR 1.702f
 
+/* How the op rope turns channels: bits. */
+enum { BQ_TURN_INVERSE = 1 << 0, BQ_TURN_LAST = 1 << 1, BQ_TURN_PAIRS = 1 << 2 };
+
 /* A search among grids whose ends shrink: both ends times p = 1 - i / steps, for i = 0 ...
  * count - 1. */
 typedef enum { BQ_NORM_2, BQ_NORM_24 } bq_norm; /* the exponent of |error|: 2 or 2.4 */

@@ -93,6 +93,19 @@ micro() {
     "$blockq" tokens --bytes text2 -o eval.h5 2>/dev/null
 }
 
+# A model with latent attention and no experts, of three blocks: latent DIR Q_LORA_RANK ATTENTION_BIAS
+latent() {
+    mkdir -p "$1"
+    cat >"$1/config.json" <<TEXT
+{"architectures": ["DeepseekV3ForCausalLM"], "attention_bias": $3, "blockq_procedural": 3, "first_k_dense_replace": 3, "hidden_act": "silu",
+ "hidden_size": 48, "intermediate_size": 144, "kv_lora_rank": 16, "max_position_embeddings": 20480, "model_type": "deepseek_v3",
+ "moe_intermediate_size": 20, "n_routed_experts": 8, "num_attention_heads": 3, "num_experts_per_tok": 2, "num_hidden_layers": 3,
+ "q_lora_rank": $2, "qk_nope_head_dim": 10, "qk_rope_head_dim": 6, "rms_norm_eps": 1e-05, "rope_scaling": {"beta_fast": 32, "beta_slow": 1,
+ "factor": 40, "mscale": 1.0, "mscale_all_dim": 1.0, "original_max_position_embeddings": 512, "type": "yarn"}, "rope_theta": 10000.0,
+ "v_head_dim": 12, "vocab_size": 97}
+TEXT
+}
+
 # A recipe for them: recipe FILE MODEL ITERATIONS [MORE KEYS, each with a comma in front]
 recipe() {
     cat >"$1" <<TEXT

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs of models with experts: passes on cores and experts, ranks, stops, damage, too few tokens; and evaluation and export of them.
 . "$(dirname "$0")/lib.sh"
-micro mixtral qwen2_moe qwen3_moe glm4_moe gpt_oss
+micro mixtral qwen2_moe qwen3_moe glm4_moe gpt_oss deepseek_v3
 
 # run_of NAME MODEL PHASES EXPERTS [MORE KEYS]: on one rank and on others, with the same bytes; its export is worth what it says.
 run_of() {
@@ -31,6 +31,8 @@ run_of starved glm4_moe '{"inputs":"mix","passes":[{"pass":"smoothquant","entrie
 run_of capped qwen2_moe '{"inputs":"fp","passes":[{"pass":"awq"},{"pass":"seqmse"}]}' '"most": 50'
 ranks=3 run_of phases qwen2_moe "$gptq,{\"inputs\":\"qt\",\"passes\":[{\"pass\":\"adascale\",\"iterations\":4,\"batch\":5}]}" '"least": 90'
 run_of plain glm4_moe '{"passes":[{"pass":"hqq"}]}' ''
+run_of latent deepseek_v3 '{"inputs":"mix","passes":[{"pass":"smoothquant"},{"pass":"gptq","sequential":true},{"pass":"adascale","iterations":4,"batch":5}]}' \
+    '"least": 80' ', "transforms": [{"transform":"rotate","r1":"hadamard"}]'
 run_of rotated qwen3_moe "$gptq" '' ', "transforms": [{"transform":"rotate","r1":"orthogonal","r2":"orthogonal"}]'
 for policy in blend all_tokens rtn; do
     expect 0 "$blockq" run gptq.json --set experts.least=200 --set experts.starved=$policy -o "gptq.$policy"

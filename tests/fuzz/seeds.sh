@@ -40,6 +40,7 @@ echo "{\"model_type\":\"llama\",$sizes,\"attention_bias\":true,\"mlp_bias\":true
 echo "{\"model_type\":\"llama\",$sizes,\"rope_parameters\":{\"rope_type\":\"llama3\",\"rope_theta\":500000.0,\"factor\":8.0,\"low_freq_factor\":1.0,\"high_freq_factor\":4.0,\"original_max_position_embeddings\":64}}" > "$d/llama3"
 echo "{\"model_type\":\"phi3\",$sizes,\"sliding_window\":47,\"original_max_position_embeddings\":64,\"partial_rotary_factor\":0.25,\"rope_scaling\":{\"type\":\"su\",\"short_factor\":[1,2],\"long_factor\":[3.5,4],\"attention_factor\":1.5,\"factor\":8}}" > "$d/phi3"
 echo "{\"model_type\":\"gpt_oss\",$sizes,\"num_local_experts\":4,\"num_experts_per_tok\":2,\"swiglu_limit\":7.0,\"rope_scaling\":{\"rope_type\":\"yarn\",\"factor\":32.0,\"truncate\":false}}" > "$d/gpt_oss"
+echo "{\"model_type\":\"deepseek_v3\",$sizes,\"q_lora_rank\":null,\"kv_lora_rank\":16,\"qk_nope_head_dim\":10,\"qk_rope_head_dim\":6,\"v_head_dim\":12,\"n_routed_experts\":8,\"num_experts_per_tok\":2,\"moe_intermediate_size\":20,\"quantization_config\":{\"quant_method\":\"fp8\",\"fmt\":\"e4m3\",\"weight_block_size\":[128,128]},\"rope_scaling\":{\"type\":\"yarn\",\"factor\":40,\"mscale\":1.0,\"mscale_all_dim\":1.0}}" > "$d/deepseek"
 
 d=$out/fuzz_choice
 mkdir -p "$d"

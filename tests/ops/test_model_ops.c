@@ -153,16 +153,19 @@ static void rope(void **state) {
         int64_t t = cases[i].t, heads = cases[i].heads, hd = cases[i].hd, half = cases[i].half;
         bq_mat x = make_filled(t, heads * hd, 3, 1, 1), before = clone(x);
         bq_mat cs = make_filled(t, half, 1, 2, 1), sn = make_filled(t, half, 2, 3, 1);
-        for (int inverse = 0; inverse < 2; inverse++) {
+        for (unsigned how = 0; how < 8; how++) {
             double *want = doubles(before);
+            int64_t skip = how & BQ_TURN_LAST ? hd - 2 * half : 0, apart = how & BQ_TURN_PAIRS ? 1 : half;
             for (int64_t r = 0; r < t * heads; r++)
                 for (int64_t k = 0; k < half; k++) {
-                    double *p = want + r * hd + k, a = p[0], b = p[half];
-                    double c = at(cs, r / heads, k), s = at(sn, r / heads, k) * (inverse ? -1 : 1);
-                    p[0] = a * c - b * s, p[half] = b * c + a * s;
+                    double *p = want + r * hd + skip + (how & BQ_TURN_PAIRS ? 2 * k : k), a = p[0],
+                           b = p[apart];
+                    double c = at(cs, r / heads, k),
+                           s = at(sn, r / heads, k) * (how & BQ_TURN_INVERSE ? -1 : 1);
+                    p[0] = a * c - b * s, p[apart] = b * c + a * s;
                 }
             bq_mat y = clone(before);
-            dev.op->rope(&dev, y, heads, hd, cs, sn, inverse);
+            dev.op->rope(&dev, y, heads, hd, cs, sn, how);
             assert_true(nmse(y, want) < LIMIT && intact(y));
             drop(y), free(want);
         }
@@ -290,8 +293,8 @@ static uint64_t all_bits(void) {
     dev.op->rmsnorm_bwd(&dev, x, w, 1e-5f, d, z), bits = bits_of(bits, z);
     dev.op->mse(&dev, x, y, 0.37, z, &loss), bits = bits_of(bits, z) ^ bq_hash_bytes(&loss, sizeof loss);
     dev.op->add(&dev, x, z), dev.op->bias(&dev, w, z), bits = bits_of(bits, z);
-    dev.op->rope(&dev, z, HEADS, HD, cs, sn, false), bits = bits_of(bits, z);
-    dev.op->rope(&dev, z, HEADS, HD, cs, sn, true), bits = bits_of(bits, z);
+    dev.op->rope(&dev, z, HEADS, HD, cs, sn, 0), bits = bits_of(bits, z);
+    dev.op->rope(&dev, z, HEADS, HD, cs, sn, BQ_TURN_INVERSE), bits = bits_of(bits, z);
     for (int cap = 0; cap < 50; cap += 30)
         dev.op->xent(&dev, x, bq_mat_rows(y, 0, V), (float)cap, ids, nll.data), bits = bits_of(bits, nll);
     drop(x), drop(y), drop(z), drop(w), drop(d), drop(e), drop(cs), drop(sn), drop(ids), drop(nll);

@@ -34,8 +34,9 @@ for name in train gptq smooth all; do
     done
 done
 
-# other families: norms in all places, windows, two ropes, caps, GELU; samples are longer than a window
-for name in qwen3 olmo2 gemma2 gemma3_text; do
+# other families: norms in all places, windows, two ropes, caps, GELU, latent attention; samples are longer than a window
+latent m_latent 24 false
+for name in qwen3 olmo2 gemma2 gemma3_text latent; do
     passes $name.json m_$name qt "$gptq, $adascale"
     sed -i 's/"samples": 6, "length": 24/"samples": 4, "length": 40/' $name.json
     expect 0 "$blockq" run $name.json --device cpu --threads 1 -o cpu_$name

@@ -11,7 +11,12 @@ bq_fusion bq_fusion_of(const bq_arch *arch, int site) {
     int64_t hd = m->head_dim, kv = m->kv_heads * hd, inter = bq_arch_inter(arch);
     switch (arch->site[site].role) {
     case BQ_QKV: return behind(arch, BQ_NORM_ATTENTION);
-    case BQ_O: return (bq_fusion){-1, site - 1, m->heads * hd + kv, kv, hd, m->heads / m->kv_heads};
+    case BQ_Q_B:
+    case BQ_KV_B: return none;
+    case BQ_O:
+        return arch->site[site - 1].role == BQ_KV_B
+                   ? none
+                   : (bq_fusion){-1, site - 1, m->heads * hd + kv, kv, hd, m->heads / m->kv_heads};
     case BQ_GATE_UP: return arch->experts ? none : behind(arch, BQ_NORM_MLP);
     default: return clamped ? none : (bq_fusion){-1, site - 1, inter, inter, inter, 1};
     }

@@ -5,8 +5,12 @@
  *   qkv, gate_up   the weight of the norm before it
  *   o              the rows of v: attention adds up tokens, but not channels
  *   down           the rows of up: silu(g) u is linear in u
- * So each site has one fusion, but qkv and gate_up of models that have no norm there, or gate_up of the
- * shared MLP where experts and their router read the norm, too; and down where u is clamped (gpt-oss). */
+ * So each site has one fusion, but
+ *   qkv, gate_up   of models that have no norm there
+ *   gate_up        of the shared MLP, where experts and their router read the norm, too
+ *   down           where u is clamped (gpt-oss)
+ *   q_b, kv_b, o   of latent attention, since checkpoints keep only the norms before attention and the MLP,
+ *                  and rows of v stand between those of k */
 #ifndef BQ_FOLD_H
 #define BQ_FOLD_H
 

@@ -4,8 +4,6 @@
 
 static int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 
-static int64_t heads_of(const bq_arch *arch) { return arch->model.heads * arch->model.head_dim; }
-
 void bq_midway_open(bq_midway *a, bq_pass_context *c) {
     const bq_arch *arch = c->q->arch;
     bq_arena *mem = &c->dev->mem;
@@ -14,15 +12,15 @@ void bq_midway_open(bq_midway *a, bq_pass_context *c) {
     if (!a->kept) return;
     int64_t rows = a->kept * c->tokens;
     a->m = bq_arena_push(mem, rows, arch->model.hidden, BQ_F32);
-    a->o = a->z = bq_arena_push(mem, rows, larger(heads_of(arch), bq_arch_inter(arch)), BQ_F32);
-    a->o.cols = a->o.ld = heads_of(arch);
+    a->o = a->z = bq_arena_push(mem, rows, larger(bq_arch_heads(arch), bq_arch_inter(arch)), BQ_F32);
+    a->o.cols = a->o.ld = bq_arch_heads(arch);
     a->z.cols = a->z.ld = bq_arch_inter(arch);
 }
 
 size_t bq_midway_need(const bq_arch *arch, int64_t tokens, int64_t kept) {
     if (!kept) return 0;
     return bq_arena_need(kept * tokens, arch->model.hidden, BQ_F32) +
-           bq_arena_need(kept * tokens, larger(heads_of(arch), bq_arch_inter(arch)), BQ_F32);
+           bq_arena_need(kept * tokens, larger(bq_arch_heads(arch), bq_arch_inter(arch)), BQ_F32);
 }
 
 /* The workspace for sample i of the share: where its state is kept, m, o and z are that state. */
@@ -34,13 +32,13 @@ static bq_work work_of(const bq_midway *a, int64_t i) {
     return k;
 }
 
-/* Take sample i of the share to the input of site `to`, or to the output.  The input of o is not kept, nor n:
- * norm 2 is computed again for down. */
+/* Take sample i of the share to the input of site `to`, or to the output.  Nothing inside attention is kept,
+ * nor n: norm 2 is computed again for down. */
 static void bring(const bq_midway *a, int64_t i, int to, const bq_mat *w, bq_work *k) {
     bq_pass_context *c = a->c;
     const bq_arch *arch = c->blk->arch;
     bq_role role = to < arch->sites ? arch->site[to].role : BQ_ROLES;
-    bool kept = i < a->kept, again = !kept || role == BQ_QKV || role == BQ_O;
+    bool kept = i < a->kept, again = !kept || bq_role_attends(role);
     if (again || to == bq_arch_mlp(arch))
         c->dev->op->put(c->dev, c->fetch(c->ctx, bq_capture_stream(c->input), a->share.first + i), k->x);
     if (kept && role == BQ_DOWN) bq_block_norm(c->dev, c->blk, k);

@@ -16,7 +16,8 @@ typedef struct {
     bq_pass_context *c;
     bq_shard share; /* samples of this replica */
     int64_t kept;   /* how many of them, the first ones, have their state kept */
-    bq_mat m, o, z; /* (kept * T, H), (kept * T, nh hd), (kept * T, I).  o and z are the same memory: once z
+    bq_mat m, o,
+        z; /* (kept * T, H), (kept * T, columns of o), (kept * T, I).  o and z are the same memory: once z
                        exists, o is not read again */
 } bq_midway;
 

@@ -26,12 +26,17 @@ static int64_t count_rows(const bq_weight_row *row, const bq_model *m, int exper
     case BQ_ROWS_QKV: return (m->heads + 2 * m->kv_heads) * m->head_dim;
     case BQ_ROWS_I: return width(row->role, m, experts);
     case BQ_ROWS_2I: return 2 * width(row->role, m, experts);
+    case BQ_ROWS_Q_A: return m->q_rank;
+    case BQ_ROWS_KV_A: return m->kv_rank + m->rope_dim;
+    case BQ_ROWS_KV_B: return m->heads * (m->nope_dim + m->value_dim);
     default: return m->hidden;
     }
 }
 
 static int64_t count_cols(bq_role role, const bq_model *m, int experts) {
-    if (role == BQ_O) return m->heads * m->head_dim;
+    if (role == BQ_O) return m->heads * (m->kv_rank ? m->value_dim : m->head_dim);
+    if (role == BQ_Q_B) return m->q_rank;
+    if (role == BQ_KV_B) return m->kv_rank;
     return role == BQ_DOWN || role == BQ_EXPERT_DOWN ? width(role, m, experts) : m->hidden;
 }
 
@@ -41,8 +46,8 @@ static bool has_bias(bq_bias bias, const bq_model *m) {
 }
 
 const char *bq_role_name(bq_role role) {
-    static const char *const name[BQ_ROLES] = {"qkv",        "o", "gate_up", "down", "expert_gate_up",
-                                               "expert_down"};
+    static const char *const name[BQ_ROLES] = {"qkv",         "o",   "gate_up", "down", "expert_gate_up",
+                                               "expert_down", "q_b", "kv_b"};
     return name[role];
 }
 
@@ -56,6 +61,10 @@ int bq_arch_mlp(const bq_arch *arch) {
     int m = 0;
     while (m < arch->sites && bq_role_attends(arch->site[m].role)) m++;
     return m;
+}
+
+int64_t bq_arch_heads(const bq_arch *arch) {
+    return arch->kind == BQ_UNIT_EXPERT ? 0 : arch->site[bq_arch_site(arch, BQ_O)].cols;
 }
 
 int64_t bq_arch_inter(const bq_arch *arch) {
@@ -108,7 +117,8 @@ static void add_linear(bq_arch *arch, const bq_weight_row *f, int expert) {
     else
         snprintf(l->module, sizeof l->module, "%s", f->module);
     s->rows += l->rows;
-    s->bias |= l->bias;
+    if (l->bias && !s->bias_rows) s->bias_row = l->row;
+    if (l->bias) s->bias_rows = s->rows - s->bias_row;
     s->linears++;
 }
 
@@ -119,6 +129,7 @@ static void add_linears(bq_arch *arch, const bq_family *family) {
         if (arch->kind == BQ_UNIT_EXPERT) continue;
         bool shared = arch->experts && (f->role == BQ_GATE_UP || f->role == BQ_DOWN);
         if (f->when == BQ_IN_DENSE_BLOCKS && arch->experts) continue;
+        if (f->when == (arch->model.q_rank ? BQ_WITHOUT_Q_A : BQ_WITH_Q_A)) continue;
         if (f->when == BQ_IN_EXPERT_BLOCKS && (!arch->experts || (shared && !arch->model.shared_inter)))
             continue;
         add_linear(arch, f, 0);
@@ -154,7 +165,7 @@ static void make_expert(bq_arch *arch) {
         arch->site[m].role = arch->site[m].role == BQ_EXPERT_DOWN ? BQ_DOWN : BQ_GATE_UP;
     arch->experts = arch->model.experts = 0;
     arch->model.inter = arch->model.expert_inter;
-    arch->model.heads = arch->model.kv_heads = 0;
+    arch->model.heads = arch->model.kv_heads = arch->model.kv_rank = arch->model.q_rank = 0;
     arch->attention = (bq_attention){0};
     memset(arch->norm, 0, sizeof arch->norm), memset(arch->gains, 0, sizeof arch->gains);
 }
@@ -167,7 +178,9 @@ static void arch_of(const bq_model *model, bool experts, bq_unit_kind kind, int 
                                      model->hidden,
                                      model->hidden,
                                      [BQ_NORM_Q] = (whole ? model->heads : 1) * model->head_dim,
-                                     [BQ_NORM_K] = (whole ? model->kv_heads : 1) * model->head_dim};
+                                     [BQ_NORM_K] = (whole ? model->kv_heads : 1) * model->head_dim,
+                                     [BQ_NORM_Q_A] = model->q_rank,
+                                     [BQ_NORM_KV_A] = model->kv_rank};
     *arch = (bq_arch){.model = *model,
                       .kind = kind,
                       .expert = expert,
@@ -181,6 +194,7 @@ static void arch_of(const bq_model *model, bool experts, bq_unit_kind kind, int 
     for (int i = 0; i < BQ_NORMS; i++) {
         bool qk = i == BQ_NORM_Q || i == BQ_NORM_K;
         if (qk && family->traits & BQ_FAMILY_QK_OPTIONAL && !model->qk_norm) continue;
+        if (i == BQ_NORM_Q_A && !model->q_rank) continue;
         arch->norm[i] = family->norm[i];
         arch->gains[i] = family->norm[i] ? gains[i] : 0;
     }
@@ -190,6 +204,7 @@ static void arch_of(const bq_model *model, bool experts, bq_unit_kind kind, int 
     arch->attention = (bq_attention){.heads = model->heads,
                                      .kv_heads = model->kv_heads,
                                      .head_dim = model->head_dim,
+                                     .value_dim = model->value_dim,
                                      .scale = (float)(1.0 / sqrt(scalar)),
                                      .window = model->window,
                                      .cap = (float)model->attention_cap};

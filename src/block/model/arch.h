@@ -12,9 +12,9 @@
 #include "kernels/ops.h"
 
 /* The most that a block has; and that a unit has. */
-#define BQ_LAYOUT_SITES   (4 + 2 * BQ_EXPERTS_MAX)
-#define BQ_LAYOUT_LINEARS (7 + 3 * BQ_EXPERTS_MAX)
-#define BQ_SITES          4
+#define BQ_LAYOUT_SITES   (6 + 2 * BQ_EXPERTS_MAX)
+#define BQ_LAYOUT_LINEARS (8 + 3 * BQ_EXPERTS_MAX)
+#define BQ_SITES          6
 #define BQ_ARCH_LINEARS   8
 #define BQ_SITE_LINEARS   3
 
@@ -33,8 +33,8 @@ typedef struct {
     bq_role role;
     int expert; /* its number; 0 of other roles */
     int64_t rows, cols;
-    bool bias;          /* has one of the linears a bias? */
-    int first, linears; /* the numbers of the linears: [first, first + linears) */
+    int64_t bias_row, bias_rows; /* of the linears with a bias; 0 rows: none has one */
+    int first, linears;          /* the numbers of the linears: [first, first + linears) */
 } bq_site;
 
 /* What a layout is of.  A core is laid out as a dense block whose MLP is the shared one, if there is one: its
@@ -84,8 +84,12 @@ const char *bq_role_name(bq_role role);
  * MLP, or of the expert; 0: there is none. */
 int bq_arch_mlp(const bq_arch *arch);
 int64_t bq_arch_inter(const bq_arch *arch);
+/* Columns of the outputs of all heads; 0 of an expert. */
+int64_t bq_arch_heads(const bq_arch *arch);
 /* Is a role a part of attention, not of the MLP?  Does its output go to the residual stream? */
-static inline bool bq_role_attends(bq_role role) { return role == BQ_QKV || role == BQ_O; }
+static inline bool bq_role_attends(bq_role role) {
+    return role == BQ_QKV || role == BQ_Q_B || role == BQ_KV_B || role == BQ_O;
+}
 static inline bool bq_role_of_expert(bq_role role) {
     return role == BQ_EXPERT_GATE_UP || role == BQ_EXPERT_DOWN;
 }

@@ -1,4 +1,5 @@
 #include "block/model/experts.h"
+#include "block/model/latent.h"
 
 #include <string.h>
 
@@ -9,7 +10,7 @@ static void lay(bq_block *blk) {
     memset(blk->w, 0, sizeof blk->w), memset(blk->bias, 0, sizeof blk->bias);
     for (int m = 0; m < arch->sites; m++) {
         blk->w[m] = bq_arena_push(&blk->room, arch->site[m].rows, arch->site[m].cols, BQ_F32);
-        if (arch->site[m].bias) blk->bias[m] = bq_arena_push(&blk->room, 1, arch->site[m].rows, BQ_F32);
+        if (arch->site[m].bias_rows) blk->bias[m] = bq_arena_push(&blk->room, 1, arch->site[m].rows, BQ_F32);
     }
     for (int i = 0; i < BQ_NORMS; i++)
         if (arch->gains[i]) blk->norm[i] = bq_arena_push(&blk->room, 1, arch->gains[i], BQ_F32);
@@ -26,7 +27,7 @@ static size_t need_of(const bq_arch *arch) {
     size_t sum = 0;
     for (int m = 0; m < arch->sites; m++) {
         sum += bq_arena_need(arch->site[m].rows, arch->site[m].cols, BQ_F32);
-        if (arch->site[m].bias) sum += bq_arena_need(1, arch->site[m].rows, BQ_F32);
+        if (arch->site[m].bias_rows) sum += bq_arena_need(1, arch->site[m].rows, BQ_F32);
     }
     for (int i = 0; i < BQ_NORMS; i++) sum += arch->gains[i] ? bq_arena_need(1, arch->gains[i], BQ_F32) : 0;
     for (int i = 0; i < BQ_EXTRAS; i++) {
@@ -82,10 +83,18 @@ static void norm(bq_dev *dev, const bq_block *blk, bq_norm_at at, bq_mat x, bq_m
         dev->op->copy(dev, x, y);
 }
 
+/* To the rows of the linears that have a bias. */
+static void add_bias(bq_dev *dev, const bq_block *blk, int site, bq_mat out) {
+    const bq_site *s = &blk->arch->site[site];
+    if (s->bias_rows)
+        dev->op->bias(dev, bq_mat_cols(blk->bias[site], s->bias_row, s->bias_rows),
+                      bq_mat_cols(out, s->bias_row, s->bias_rows));
+}
+
 void bq_block_linear(bq_dev *dev, const bq_block *blk, int site, const bq_mat *w, bq_mat x, bool keep,
                      bq_mat out) {
     dev->op->gemm(dev, false, true, 1, x, w[site], keep ? 1 : 0, out);
-    if (blk->bias[site].data) dev->op->bias(dev, blk->bias[site], out);
+    add_bias(dev, blk, site, out);
 }
 
 /* bq_block_linear where each linear of the site has its own factors of x. */
@@ -102,7 +111,7 @@ static void prescaled(bq_dev *dev, const bq_block *blk, const bq_work *k, int si
         dev->op->gemm(dev, false, true, 1, y, bq_mat_rows(w[site], l->row, l->rows), keep ? 1 : 0,
                       bq_mat_cols(out, l->row, l->rows));
     }
-    if (blk->bias[site].data) dev->op->bias(dev, blk->bias[site], out);
+    add_bias(dev, blk, site, out);
     bq_arena_reset(&dev->mem, mark);
 }
 
@@ -130,7 +139,8 @@ static void linear(bq_dev *dev, const bq_block *blk, const bq_work *k, bq_role r
     bq_block_site(dev, blk, k, bq_arch_site(blk->arch, role), w, x, keep, out);
 }
 
-void bq_block_heads(bq_dev *dev, const bq_block *blk, const bq_mat *w, bq_work *k) {
+/* k->qkv, k->o and k->lse from k->a. */
+static void attend(bq_dev *dev, const bq_block *blk, const bq_mat *w, bq_work *k) {
     const bq_ops *op = dev->op;
     const bq_model *m = &blk->arch->model;
     bq_heads h = bq_block_split(m, k->qkv);
@@ -138,8 +148,8 @@ void bq_block_heads(bq_dev *dev, const bq_block *blk, const bq_mat *w, bq_work *
     if (k->raw_qk.data) op->copy(dev, bq_mat_cols(k->qkv, 0, k->raw_qk.cols), k->raw_qk);
     norm(dev, blk, BQ_NORM_Q, h.q, h.q);
     norm(dev, blk, BQ_NORM_K, h.k, h.k);
-    op->rope(dev, h.q, m->heads, m->head_dim, k->cos[blk->rope], k->sin[blk->rope], false);
-    op->rope(dev, h.k, m->kv_heads, m->head_dim, k->cos[blk->rope], k->sin[blk->rope], false);
+    op->rope(dev, h.q, m->heads, m->head_dim, k->cos[blk->rope], k->sin[blk->rope], 0);
+    op->rope(dev, h.k, m->kv_heads, m->head_dim, k->cos[blk->rope], k->sin[blk->rope], 0);
     op->attention(dev, blk->attention, h.q, h.k, h.v, k->o, k->lse);
 }
 
@@ -161,6 +171,8 @@ bq_mat bq_block_input(const bq_arch *arch, const bq_work *k, int site) {
     const bq_site *s = &arch->site[site];
     switch (s->role) {
     case BQ_QKV: return k->a;
+    case BQ_Q_B: return k->latent.q_a;
+    case BQ_KV_B: return k->latent.kv_a;
     case BQ_O: return k->o;
     case BQ_GATE_UP: return k->n;
     case BQ_DOWN: return bq_block_glu(arch, k).z;
@@ -220,12 +232,19 @@ static void part(bq_dev *dev, const bq_block *blk, const bq_mat *w, bq_work *k, 
     }
     switch (arch->site[m].role) {
     case BQ_QKV: norm(dev, blk, BQ_NORM_ATTENTION, x, k->a); break;
-    case BQ_O: bq_block_heads(dev, blk, w, k); break;
+    case BQ_Q_B:
+    case BQ_KV_B: bq_latent_input(dev, blk, w, k, arch->site[m].role); break;
+    case BQ_O: (arch->model.kv_rank ? bq_latent_attend : attend)(dev, blk, w, k); break;
     case BQ_GATE_UP: break;
     case BQ_DOWN: bq_block_gated(dev, blk, w, k); break;
     case BQ_EXPERT_GATE_UP: bq_experts_gather(dev, k, arch->site[m].expert); break;
     default: bq_experts_gated(dev, blk, w, k, arch->site[m].expert);
     }
+}
+
+void bq_block_heads(bq_dev *dev, const bq_block *blk, const bq_mat *w, bq_work *k) {
+    int o = bq_arch_site(blk->arch, BQ_O);
+    bq_block_parts(dev, blk, w, k, bq_arch_site(blk->arch, BQ_QKV) + 1, o, (bq_mat){0}, (bq_mat){0});
 }
 
 void bq_block_parts(bq_dev *dev, const bq_block *blk, const bq_mat *w, bq_work *k, int first, int last,

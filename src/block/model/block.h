@@ -38,8 +38,9 @@ typedef struct {
                                caller fills them (rope.h) */
     bq_mat x, y;            /* (T, H): for a caller's input and output of the block */
     bq_mat a, m, n;         /* (T, H): input of qkv; m, and the input of gate_up */
-    bq_mat qkv;             /* (T, (nh + 2 nkv) hd), q and k after RoPE */
-    bq_mat o;               /* (T, nh hd): outputs of the heads, side by side */
+    bq_mat qkv;             /* (T, (nh + 2 nkv) hd), q and k after RoPE; with latent attention what the site
+                               computes, but q after RoPE */
+    bq_mat o;               /* (T, nh hd), or (T, nh hv): outputs of the heads, side by side */
     bq_mat lse;             /* (nh, T): of the op attention */
     bq_mat gu;              /* (T, 2 I); the backward overwrites it with its gradient */
     bq_mat z;               /* (T, I) */
@@ -57,6 +58,13 @@ typedef struct {
     int32_t start[BQ_EXPERTS_MAX + 1];           /* on the host */
     /* Of a shared MLP with a gate: (T, 1), as the experts' logits, index, weight and lists. */
     bq_mat gate_logit, gate_index, gate, all, all_slots, all_first, dgate, dgate_logit;
+    /* Of latent attention (latent.h). */
+    struct {
+        bq_mat q_a, kv_a;        /* (T, rq), (T, rc), behind their norms: inputs of q_b and kv_b */
+        bq_mat q, kv;            /* (T, nh hd), after RoPE; (T, nh (hn + hv)): outputs of q_b and kv_b */
+        bq_mat key, value;       /* (T, nh hd), (T, nh hv) */
+        bq_mat dq, dkey, dvalue; /* for the backward */
+    } latent;
     bq_mat dz, dm, dn, dout, dqkv; /* for the backward; data NULL in a workspace without one */
     int activations; /* bits that the inputs of the linears are rounded to, after blk->pre, with one scale for
                         each token; 0: no rounding.  For evaluation; a backward is not possible with it */
@@ -101,7 +109,7 @@ void bq_block_sample(bq_dev *dev, const bq_block *blk, const bq_mat *w, bq_work 
 /* Parts of a forward, for searches that compare outputs inside the block:
  *   linear   out = input w[site]^T + bias; with `keep` that is added to out.  It ignores blk->pre and
  *            work->activations, the others do not
- *   heads    k->qkv, k->o and k->lse from k->a
+ *   heads    k->qkv, k->o and k->lse from k->a, with all that latent attention has between them
  *   gated    k->gu and k->z from k->n
  *   rest     y from x and k->o; y.data NULL: stop at k->z */
 void bq_block_linear(bq_dev *dev, const bq_block *blk, int site, const bq_mat *w, bq_mat input, bool keep,
@@ -125,7 +133,9 @@ void bq_block_rest(bq_dev *dev, const bq_block *blk, const bq_mat *w, bq_work *k
 /* The parts `first` to `last` of a forward, which is cut before each site; the bytes are those of a whole
  * forward.  Part m computes the input of site m, by its role:
  *   qkv       k->a from x
- *   o         k->o from k->a
+ *   q_b       k->latent.q_a from k->a
+ *   kv_b      k->latent.kv_a from k->a, or where there is q_b from k->qkv
+ *   o         k->o from k->a, or of latent attention from k->latent.q_a, k->latent.kv_a and k->qkv
  *   gate_up   k->m and k->n from x and k->o
  *   down      k->z from k->n
  *   an expert's gate_up and down: its rows of k->xe from k->n, and of k->ze from k->xe
@@ -140,7 +150,8 @@ void bq_block_norm(bq_dev *dev, const bq_block *blk, bq_work *k);
 
 /* Gradients from dy (T, H), which stays as it is, after a forward with the same w, x and work: dw[m] (rows,
  * cols) of each site, and dx (T, H) of the input; both are overwritten.  dx.data NULL: that part is left
- * out.  Norms and biases get no gradients.  work->gu is then no longer the forward's. */
+ * out.  Norms and biases get no gradients.  work->gu, and what latent.h says, are then no longer the
+ * forward's. */
 void bq_block_backward(bq_dev *dev, const bq_block *blk, const bq_mat *w, bq_work *work, bq_mat x, bq_mat dy,
                        const bq_mat *dw, bq_mat dx);
 

@@ -1,4 +1,5 @@
 #include "block/model/experts.h"
+#include "block/model/latent.h"
 
 #include "base/die.h"
 
@@ -35,6 +36,21 @@ static void heads_norm(bq_dev *dev, const bq_block *blk, bq_norm_at at, bq_mat r
     dev->op->copy(dev, output(dev, blk, at, raw, dy, t), dy);
 }
 
+/* k->dqkv from k->dout. */
+static void attention(bq_dev *dev, const bq_block *blk, bq_work *k) {
+    const bq_ops *op = dev->op;
+    const bq_model *m = &blk->arch->model;
+    const bq_mat cos = k->cos[blk->rope], sin = k->sin[blk->rope];
+    bq_heads h = bq_block_split(m, k->qkv), dh = bq_block_split(m, k->dqkv);
+    op->attention_bwd(dev, blk->attention, h.q, h.k, h.v, k->o, k->lse, k->dout, dh.q, dh.k, dh.v);
+    op->rope(dev, dh.q, m->heads, m->head_dim, cos, sin, BQ_TURN_INVERSE);
+    op->rope(dev, dh.k, m->kv_heads, m->head_dim, cos, sin, BQ_TURN_INVERSE);
+    if (k->raw_qk.data) { /* q and k are not read again: their room is free */
+        heads_norm(dev, blk, BQ_NORM_Q, bq_mat_cols(k->raw_qk, 0, h.q.cols), dh.q, h.q);
+        heads_norm(dev, blk, BQ_NORM_K, bq_mat_cols(k->raw_qk, h.q.cols, h.k.cols), dh.k, h.k);
+    }
+}
+
 /* k->dn from dy. */
 static void dense_mlp(bq_dev *dev, const bq_block *blk, const bq_mat *w, bq_work *k, bq_mat dy,
                       const bq_mat *dw) {
@@ -48,14 +64,12 @@ static void dense_mlp(bq_dev *dev, const bq_block *blk, const bq_mat *w, bq_work
 void bq_block_backward(bq_dev *dev, const bq_block *blk, const bq_mat *w, bq_work *k, bq_mat x, bq_mat dy,
                        const bq_mat *dw, bq_mat dx) {
     const bq_ops *op = dev->op;
-    const bq_model *m = &blk->arch->model;
     BQ_CHECK(k->dn.data && !k->activations && !blk->pre, "backward with what is for the forward only");
     if (blk->arch->kind == BQ_UNIT_EXPERT) {
         dense_mlp(dev, blk, w, k, dy, dw);
         if (dx.data) op->copy(dev, k->dn, dx);
         return;
     }
-    bq_heads h = bq_block_split(m, k->qkv), dh = bq_block_split(m, k->dqkv);
     if (blk->arch->experts)
         bq_experts_backward(dev, blk, w, k, dy, dw, k->dn);
     else
@@ -64,13 +78,10 @@ void bq_block_backward(bq_dev *dev, const bq_block *blk, const bq_mat *w, bq_wor
     norm(dev, blk, BQ_NORM_MLP, k->m, k->dn, k->dm);
     bq_mat d = output(dev, blk, BQ_NORM_O, k->raw_o, k->dm, k->t);
     linear(dev, blk, BQ_O, w, k->o, d, dw, k->dout);
-    op->attention_bwd(dev, blk->attention, h.q, h.k, h.v, k->o, k->lse, k->dout, dh.q, dh.k, dh.v);
-    op->rope(dev, dh.q, m->heads, m->head_dim, k->cos[blk->rope], k->sin[blk->rope], true);
-    op->rope(dev, dh.k, m->kv_heads, m->head_dim, k->cos[blk->rope], k->sin[blk->rope], true);
-    if (k->raw_qk.data) { /* q and k are not read again: their room is free */
-        heads_norm(dev, blk, BQ_NORM_Q, bq_mat_cols(k->raw_qk, 0, h.q.cols), dh.q, h.q);
-        heads_norm(dev, blk, BQ_NORM_K, bq_mat_cols(k->raw_qk, h.q.cols, h.k.cols), dh.k, h.k);
-    }
+    if (blk->arch->model.kv_rank)
+        bq_latent_backward(dev, blk, w, k, dw);
+    else
+        attention(dev, blk, k);
     linear(dev, blk, BQ_QKV, w, k->a, k->dqkv, dw, dx.data ? k->dn : dx);
     if (!dx.data) return;
     op->copy(dev, k->dm, dx);

@@ -3,8 +3,8 @@
 #include <stddef.h>
 #include <string.h>
 
-/* The buffers of a workspace in two tables, so that bq_work_push and bq_work_need agree. */
-enum { DENSE = 23, EXPERTS = 25, BUFFERS = DENSE + EXPERTS };
+/* The buffers of a workspace in three tables, so that bq_work_push and bq_work_need agree. */
+enum { DENSE = 23, EXPERTS = 25, LATENT = 9, BUFFERS = DENSE + EXPERTS + LATENT };
 
 typedef struct {
     size_t at; /* of the view in bq_work */
@@ -21,7 +21,8 @@ typedef struct {
 static void dense(const bq_arch *arch, int64_t t, bool train, buffer *out) {
     const bq_model *m = &arch->model;
     int64_t h = m->hidden, q = m->heads * m->head_dim, kv = m->kv_heads * m->head_dim,
-            angles = m->rope.dim / 2, more = m->full_rope.dim / 2;
+            qkv = arch->kind == BQ_UNIT_EXPERT ? 0 : arch->site[bq_arch_site(arch, BQ_QKV)].rows,
+            o_in = bq_arch_heads(arch), angles = m->rope.dim / 2, more = m->full_rope.dim / 2;
     int64_t inter = m->experts && m->shared_inter > m->inter ? m->shared_inter : m->inter;
     bool gate = arch->extra[BQ_SHARED_GATE], o = arch->norm[BQ_NORM_O], down = arch->norm[BQ_NORM_DOWN],
          qk = arch->norm[BQ_NORM_Q], attends = arch->kind != BQ_UNIT_EXPERT;
@@ -35,16 +36,16 @@ static void dense(const bq_arch *arch, int64_t t, bool train, buffer *out) {
         F32(a, t, h, attends),
         F32(m, t, h, attends),
         F32(n, t, h, true),
-        F32(qkv, t, q + 2 * kv, attends),
-        F32(o, t, q, attends),
+        F32(qkv, t, qkv, attends),
+        F32(o, t, o_in, attends),
         F32(lse, m->heads, t, attends),
         F32(gu, t, 2 * inter, inter > 0),
         F32(z, t, inter, inter > 0),
         F32(dz, t, inter, train && inter > 0),
         F32(dm, t, h, train && attends),
         F32(dn, t, h, train),
-        F32(dout, t, q, train && attends),
-        F32(dqkv, t, q + 2 * kv, train && attends),
+        F32(dout, t, o_in, train && attends),
+        F32(dqkv, t, qkv, train && attends),
         F32(t, t, h, o || down || gate),
         F32(raw_o, t, h, train && o),
         F32(raw_down, t, h, train && (down || gate)),
@@ -88,9 +89,28 @@ static void experts(const bq_arch *arch, int64_t t, bool train, buffer *out) {
     memcpy(out, all, sizeof all);
 }
 
+static void latent(const bq_arch *arch, int64_t t, bool train, buffer *out) {
+    const bq_model *m = &arch->model;
+    int64_t keys = m->heads * m->head_dim, values = m->heads * m->value_dim;
+    bool there = m->kv_rank > 0, back = there && train, q = m->q_rank > 0;
+    const buffer all[LATENT] = {
+        F32(latent.q_a, t, m->q_rank, q),
+        F32(latent.kv_a, t, m->kv_rank, there),
+        F32(latent.q, t, keys, q),
+        F32(latent.kv, t, m->heads * (m->nope_dim + m->value_dim), there),
+        F32(latent.key, t, keys, there),
+        F32(latent.value, t, values, there),
+        F32(latent.dq, t, keys, q && train),
+        F32(latent.dkey, t, keys, back),
+        F32(latent.dvalue, t, values, back),
+    };
+    memcpy(out, all, sizeof all);
+}
+
 static void buffers(const bq_arch *arch, int64_t tokens, bool train, buffer out[BUFFERS]) {
     dense(arch, tokens, train, out);
     experts(arch, tokens, train, out + DENSE);
+    latent(arch, tokens, train, out + DENSE + EXPERTS);
 }
 
 void bq_work_push(bq_work *work, const bq_arch *arch, int64_t tokens, bool train, bq_arena *mem) {

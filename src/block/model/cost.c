@@ -18,10 +18,15 @@ static double traffic(const bq_arch *arch, double tokens) {
            4 * (double)bq_arch_weights(arch);
 }
 
-bq_effort bq_effort_forward(const bq_arch *arch, double tokens) {
+/* Multiplications of causal attention: scores and outputs. */
+static double attention(const bq_arch *arch, double tokens) {
     const bq_model *m = &arch->model;
-    return (bq_effort){.flop = 2 * tokens * (double)bq_arch_weights(arch) +
-                               2 * tokens * tokens * (double)(m->heads * m->head_dim),
+    int64_t values = m->kv_rank ? m->value_dim : m->head_dim;
+    return tokens * tokens * (double)(m->heads * (m->head_dim + values)) / 2;
+}
+
+bq_effort bq_effort_forward(const bq_arch *arch, double tokens) {
+    return (bq_effort){.flop = 2 * tokens * (double)bq_arch_weights(arch) + 2 * attention(arch, tokens),
                        .memory = traffic(arch, tokens)};
 }
 
@@ -30,6 +35,7 @@ bq_effort bq_effort_forward_to(const bq_arch *arch, double tokens, int to) {
     bq_effort f = bq_effort_forward(arch, tokens);
     for (int m = to; m < arch->sites; m++)
         rest += 2 * tokens * (double)(arch->site[m].rows * arch->site[m].cols);
+    if (to < bq_arch_mlp(arch) - 1) rest += 2 * attention(arch, tokens);
     if (to == 0) rest = f.flop;
     f.memory *= 1 - rest / f.flop;
     f.flop -= rest;
@@ -39,16 +45,14 @@ bq_effort bq_effort_forward_to(const bq_arch *arch, double tokens, int to) {
 bq_effort bq_effort_midway(const bq_cost *c, int to) {
     bq_effort e = {0};
     bq_effort_add(&e, c->samples, bq_effort_forward_to(c->arch, c->tokens, to));
-    if (to > 1)
+    if (to >= bq_arch_mlp(c->arch) && to > 0)
         bq_effort_add(&e, -fmin(c->kept, c->samples), bq_effort_forward_to(c->arch, c->tokens, to - 1));
     return e;
 }
 
 bq_effort bq_effort_backward(const bq_arch *arch, double tokens) {
-    const bq_model *m = &arch->model;
     double p = (double)bq_arch_weights(arch), first = (double)(arch->site[0].rows * arch->site[0].cols);
-    return (bq_effort){.flop = 2 * tokens * (2 * p - first) +
-                               5 * tokens * tokens * (double)(m->heads * m->head_dim),
+    return (bq_effort){.flop = 2 * tokens * (2 * p - first) + 5 * attention(arch, tokens),
                        .memory = 3 * traffic(arch, tokens)};
 }
 

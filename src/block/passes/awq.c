@@ -50,12 +50,15 @@ static void gather_tokens(clipping *t) {
     for (int m = 0; m < t->c->q->arch->sites; m++) bq_comm_gather_slices(comm, t->c->dev, t->x[m], first);
 }
 
-/* The rows of linear i that are clipped, numbered as in its site: all but those of queries and keys. */
+/* The rows of linear i that are clipped, numbered as in its site: all but those of queries and keys.  In
+ * latent attention all rows but those of o are a part of these, or stand between them. */
 static bq_shard rows_of(const bq_arch *arch, int i) {
     const bq_linear *l = &arch->linear[i];
-    int64_t first = arch->site[l->site].role == BQ_QKV
-                        ? (arch->model.heads + arch->model.kv_heads) * arch->model.head_dim
-                        : 0;
+    const bq_model *m = &arch->model;
+    bq_role role = arch->site[l->site].role;
+    int64_t first = !bq_role_attends(role) || role == BQ_O ? 0
+                    : m->kv_rank                           ? l->row + l->rows
+                                                           : (m->heads + m->kv_heads) * m->head_dim;
     first = first > l->row ? first - l->row : 0;
     return first < l->rows ? (bq_shard){l->row + first, l->rows - first, l->rows}
                            : (bq_shard){l->row, 0, l->rows};

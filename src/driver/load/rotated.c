@@ -53,6 +53,11 @@ int bq_rotated_open(bq_rotated **out, const bq_arch *arch, const bq_arch *dense,
                          "transforms.0.r1: %s has norms behind o and down, so its residual stream "
                          "cannot be rotated: leave r1 out",
                          bq_family_at(m->family)->type);
+    if (!code && t->r2 && m->kv_rank)
+        code = bq_refuse(BQ_USAGE,
+                         "transforms.0.r2: %s has latent attention, whose values stand between keys in one "
+                         "matrix, so that they cannot be rotated yet: leave r2 out",
+                         bq_family_at(m->family)->type);
     if (!code) code = check("r2", t->r2, m->head_dim, t->r2_block);
     if (!code && t->r2 && m->head_dim > BQ_ROTATE_PANEL)
         code = bq_refuse(BQ_USAGE, "transforms.0.r2: the model's heads have %ld channels, %d at most",
@@ -127,6 +132,11 @@ static bool has_values(const bq_arch *arch, const bq_linear *l) {
     return role_of(arch, l) == BQ_QKV && l->row + l->rows > first_value(&arch->model);
 }
 
+/* Does a linear read vectors of the residual stream, or write them? */
+static bool of_stream(const bq_arch *arch, const bq_linear *l) {
+    return role_of(arch, l) != BQ_Q_B && role_of(arch, l) != BQ_KV_B;
+}
+
 static bool changes(const bq_rotated *r, bq_tensor_id id) {
     const bq_arch *arch = arch_of(r, id);
     bool r1 = r->how.r1, r2 = r->how.r2;
@@ -138,7 +148,8 @@ static bool changes(const bq_rotated *r, bq_tensor_id id) {
     case BQ_TENSOR_BLOCK_NORM: return r1 && id.at < BQ_NORMS_FOLDED;
     case BQ_TENSOR_EXTRA: return r1 && (id.at == BQ_ROUTER || id.at == BQ_SHARED_GATE);
     case BQ_TENSOR_WEIGHT:
-        return r1 || (r2 && (role_of(arch, linear_of(r, id)) == BQ_O || has_values(arch, linear_of(r, id))));
+        return (r1 && of_stream(arch, linear_of(r, id))) ||
+               (r2 && (role_of(arch, linear_of(r, id)) == BQ_O || has_values(arch, linear_of(r, id))));
     case BQ_TENSOR_BIAS: break;
     }
     return (r1 && writes_stream(r, id)) || (r2 && has_values(arch, linear_of(r, id)));

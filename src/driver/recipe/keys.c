@@ -77,9 +77,13 @@ static const bq_key linears_keys[] = {LINEAR(0, "q_proj", "Query."),
                                       LINEAR(6, "down_proj", "Down projection."),
                                       LINEAR(7, "qkv_proj", "Query, key and value in one matrix (Phi-3)."),
                                       LINEAR(8, "gate_up_proj", "Gate and up in one matrix (Phi-3)."),
-                                      LINEAR(9, "w1", "Gate of an expert (Mixtral)."),
-                                      LINEAR(10, "w2", "Down projection of an expert (Mixtral)."),
-                                      LINEAR(11, "w3", "Up projection of an expert (Mixtral)."),
+                                      LINEAR(9, "q_a_proj", "Of latent attention (DeepSeek-V3): to q_a."),
+                                      LINEAR(10, "q_b_proj", "Query from q_a."),
+                                      LINEAR(11, "kv_a_proj_with_mqa", "To kv_a, and the key with RoPE."),
+                                      LINEAR(12, "kv_b_proj", "Key and value from kv_a."),
+                                      LINEAR(13, "w1", "Gate of an expert (Mixtral)."),
+                                      LINEAR(14, "w2", "Down projection of an expert (Mixtral)."),
+                                      LINEAR(15, "w3", "Up projection of an expert (Mixtral)."),
                                       {0}};
 const char *bq_linear_name(int i) { return linears_keys[i].name; }
 

@@ -40,7 +40,14 @@ static int take(const char *path, int i, const bq_quark_entry *e, bq_autosmooth_
     bq_arch arch;
     int role = -1;
     bool reads = false;
-    bq_model m = {.hidden = 1, .inter = 1, .vocab = 1, .heads = 1, .kv_heads = 1, .head_dim = 1};
+    bq_model m = {.hidden = 1,
+                  .inter = 1,
+                  .vocab = 1,
+                  .heads = 1,
+                  .kv_heads = 1,
+                  .head_dim = 1,
+                  .q_rank = 1,
+                  .kv_rank = 1};
     for (; bq_family_at(m.family) && role < 0; m.family++) { /* its names need no sizes */
         bq_arch_of(&m, &arch);
         role = find(&arch, e);

@@ -17,7 +17,7 @@
 #define BQ_PASSES     8
 #define BQ_OUTPUTS    4
 #define BQ_TRANSFORMS 1
-#define BQ_LINEARS    12 /* names a recipe may give bits to: q_proj ... w3 */
+#define BQ_LINEARS    16 /* names a recipe may give bits to: q_proj ... w3 */
 #define BQ_PARTS      16 /* capacity for bq_recipe_parts */
 
 _Static_assert(BQ_PHASES <= BQ_RNG_PASS_STRIDE, "two passes would have the same random numbers");

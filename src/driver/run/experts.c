@@ -87,7 +87,7 @@ static void add_round(bq_walk *w, int base, const bq_mat *mats, bq_routed *route
             bq_block_turn(&x->guest, &x->other, w->block);
             for (int m = 0; m < x->other.sites; m++) {
                 share(w, r, mats[m], x->guest.w[m]);
-                if (x->other.site[m].bias) share(w, r, w->blk.bias[m], x->guest.bias[m]);
+                if (x->other.site[m].bias_rows) share(w, r, w->blk.bias[m], x->guest.bias[m]);
             }
         }
         for (int64_t i = 0; i < routed->n.samples; i++) {

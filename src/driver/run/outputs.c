@@ -6,6 +6,7 @@
 #include "comm/heartbeat.h"
 #include "driver/load/device.h"
 #include "driver/recipe/traits.h"
+#include "io/in/fp8.h"
 #include "io/state/checkpoint.h"
 #include "io/out/export.h"
 #include "io/files.h"
@@ -66,17 +67,26 @@ static bool get(void *ctx, const char *name, bool want_data, bq_qtensor *q) {
     return true;
 }
 
-/* A tensor that is not quantized but that transforms or passes have changed; false: it is as in the model.
- * The exporter must know which tensors are floats before it knows which blocks the passes have changed.  So
- * where passes may change norms and biases, those of all blocks are written as floats. */
+/* A tensor that transforms have changed, or that is FP8 in the model, which no output has; false: it is as in
+ * the model. */
+static bool of_source(const bq_source *src, const char *name, int64_t first, bq_mat to) {
+    const bq_tensor *t = bq_weights_find(src->weights, name);
+    if (bq_rotated_read(src->rotated, name, first, to)) return true;
+    if (!t || !bq_fp8_tensor(src->weights, t)) return false;
+    if (to.data) bq_weights_read(src->weights, t, first, to.rows, to);
+    return true;
+}
+
+/* The same, or changed by passes.  The exporter must know which tensors are floats before it knows which
+ * blocks the passes have changed.  So where passes may change norms and biases, those of all blocks are
+ * written as floats. */
 static bool dense(void *ctx, const char *name, int64_t first, bq_mat to) {
     tensors *t = ctx;
     bq_heartbeat(t->s->comm);
     const bq_source *src = &t->s->src;
     bq_tensor_id id = bq_source_id(src, name);
     bool gain = id.kind == BQ_TENSOR_BLOCK_NORM && id.at < BQ_NORMS_FOLDED;
-    if (!t->folds || (!gain && id.kind != BQ_TENSOR_BIAS))
-        return bq_rotated_read(src->rotated, name, first, to);
+    if (!t->folds || (!gain && id.kind != BQ_TENSOR_BIAS)) return of_source(src, name, first, to);
     if (!to.data) return true;
     int at = id.at, unit = gain ? 0 : bq_arch_unit_of(bq_source_arch(src, id.block), id.at, &at);
     open_unit(t, id.block, unit);

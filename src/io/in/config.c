@@ -2,6 +2,7 @@
 
 #include "base/die.h"
 #include "base/family.h"
+#include "io/in/fp8.h"
 #include "io/json.h"
 
 #include <float.h>
@@ -228,18 +229,16 @@ static void read_long(bq_json *d, const bq_model *m, bq_rope *rope) {
     rope->attention = rope->factor > 1 ? sqrt(1 + log(rope->factor) / log(rope->original)) : 1;
 }
 
-/* transformers' M(m). */
-static double yarn_scale(double factor, double m) { return factor > 1 ? 0.1 * m * log(factor) + 1 : 1; }
-
 /* An original length at top level goes first. */
 static void read_yarn(bq_json *j, bq_json *d, const bq_model *m, bq_rope *rope) {
     bq_json_real(j, "original_max_position_embeddings", 1, 1e12, &rope->original);
     if (!rope->original) rope->original = (double)m->max_position;
     if (!rope->factor) rope->factor = (double)m->max_position / rope->original;
     if (!rope->attention)
-        rope->attention = rope->mscale && rope->mscale_all ? yarn_scale(rope->factor, rope->mscale) /
-                                                                 yarn_scale(rope->factor, rope->mscale_all)
-                                                           : yarn_scale(rope->factor, 1);
+        rope->attention = rope->mscale && rope->mscale_all
+                              ? bq_config_yarn_scale(rope->factor, rope->mscale) /
+                                    bq_config_yarn_scale(rope->factor, rope->mscale_all)
+                              : bq_config_yarn_scale(rope->factor, 1);
     if (rope->low >= rope->high)
         bq_json_refuse(d, "beta_fast", "%g is not above beta_slow %g", rope->high, rope->low);
     if (rope->theta <= 1) bq_json_refuse(d, "rope_theta", "%g is not above 1, as yarn needs", rope->theta);
@@ -252,7 +251,7 @@ static void read_rope(bq_json *j, bq_json *d, const bq_family *f, bq_model *m) {
     for (int i = 0; (k = key_at(f, i)); i++)
         if (!strcmp(k->name, "rope_theta") || !strcmp(k->name, "partial_rotary_factor")) take(d, f, k, m);
     read_kind(d, f, rope);
-    rope->dim = (int64_t)((double)m->head_dim * rope->partial);
+    rope->dim = m->rope_dim ? m->rope_dim : (int64_t)((double)m->head_dim * rope->partial);
     if (rope->dim < 2 || rope->dim % 2 || rope->dim / 2 > BQ_ROPE_MAX) {
         bq_json_refuse(d, "partial_rotary_factor", "%lld rotary channels: they must be even, 2 .. %d",
                        (long long)rope->dim, 2 * BQ_ROPE_MAX);
@@ -301,7 +300,10 @@ static int read_object(const json_t *object, const char *path, bq_model *m) {
     m->family = find_family(&j);
     if (m->family < 0) return j.status;
     const bq_family *f = bq_family_at(m->family);
-    if (bq_json_has(&j, "quantization_config") || bq_json_has(&j, "compression_config")) {
+    bool quantized = bq_json_has(&j, "quantization_config");
+    if (quantized && f->traits & BQ_FAMILY_FP8) {
+        bq_fp8_config(&j);
+    } else if (quantized || bq_json_has(&j, "compression_config")) {
         bq_json_refuse(&j, "quantization_config",
                        "this checkpoint is quantized already; start from the unquantized model");
     }
@@ -311,10 +313,12 @@ static int read_object(const json_t *object, const char *path, bq_model *m) {
     if (nested) bq_json_bool(&j, "tie_word_embeddings", &tied);
     for (int i = 0; (k = key_at(f, i)); i++) set_default(k, m);
     for (int i = 0; (k = key_at(f, i)); i++) take(&own, f, k, m);
+    bq_config_latent(&own, m);
     check_sizes(&own, m);
     if (!own.status) bq_config_experts(&own, f, m);
     if (!own.status) bq_config_windows(&own, f, m);
     if (!own.status) read_ropes(&own, f, m);
+    if (!own.status) bq_config_latent_scores(m);
     if (nested) bq_json_join(&j, &own), m->tied |= tied;
     return nested ? j.status : own.status;
 }
@@ -364,6 +368,7 @@ void bq_config_hash(const bq_model *m, bq_hash *h) {
     for (int b = 0; b < m->blocks; b++) some |= m->full[b];
     if (some) bq_hash_add(h, m->full, (size_t)m->blocks);
     if (m->experts) bq_hash_add(h, m->dense, (size_t)m->blocks);
+    if (m->kv_rank) bq_hash_add(h, &m->query_scalar, sizeof m->query_scalar);
     hash_rope(&m->rope, h);
     if (m->full_rope.dim) hash_rope(&m->full_rope, h);
 }

@@ -1,9 +1,9 @@
 /* config.h - config.json of a Hugging Face model directory, read into a bq_model.
  *
  * Both schemas are read: that of transformers 4 (rope_theta, rope_scaling) and of 5 (rope_parameters).
- * base/family.h has the families.  BQ_DATA after one message: another family, a quantized checkpoint, an
- * activation other than silu, an unknown type of rope, interleaved rope, values out of range, sizes that do
- * not divide.  All calls are local. */
+ * base/family.h has the families.  BQ_DATA after one message: another family, a quantized checkpoint that is
+ * not as fp8.h says, an activation other than silu, an unknown type of rope, interleaved rope where a family
+ * has none, values out of range, sizes that do not divide.  All calls are local. */
 #ifndef BQ_CONFIG_H
 #define BQ_CONFIG_H
 

@@ -1,5 +1,6 @@
 #include "io/in/config_blocks.h"
 
+#include <math.h>
 #include <string.h>
 
 void bq_config_experts(bq_json *j, const bq_family *f, bq_model *m) {
@@ -45,4 +46,22 @@ void bq_config_windows(bq_json *j, const bq_family *f, bq_model *m) {
         if (given && (!type || (strcmp(type, name[0]) && strcmp(type, name[1]))))
             bq_json_refuse(j, "layer_types", "'%.60s' is not supported for %s", type ? type : "", f->type);
     }
+}
+
+void bq_config_latent(bq_json *j, bq_model *m) {
+    if (!m->kv_rank || j->status) return;
+    if (json_is_null(json_object_get(j->object, "q_lora_rank"))) m->q_rank = 0; /* not the default */
+    m->kv_heads = m->heads;
+    m->head_dim = m->nope_dim + m->rope_dim; /* whatever the file says */
+    if (m->heads * (m->nope_dim + m->value_dim) > BQ_SIZE_MAX)
+        bq_json_refuse(j, "v_head_dim", "%lld heads of %lld + %lld channels: out of range",
+                       (long long)m->heads, (long long)m->nope_dim, (long long)m->value_dim);
+}
+
+double bq_config_yarn_scale(double factor, double m) { return factor > 1 ? 0.1 * m * log(factor) + 1 : 1; }
+
+void bq_config_latent_scores(bq_model *m) {
+    if (!m->kv_rank || m->rope.kind != BQ_ROPE_YARN || !m->rope.mscale_all) return;
+    double scale = bq_config_yarn_scale(m->rope.factor, m->rope.mscale_all);
+    m->query_scalar = (double)m->head_dim / pow(scale, 4);
 }

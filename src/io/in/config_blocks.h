@@ -1,5 +1,5 @@
-/* config_blocks.h - what config.json says of single blocks.  Only config.c calls it, when all keys of the
- * tables are read. */
+/* config_blocks.h - what config.json says of single blocks and of latent attention.  Only config.c calls it,
+ * when all keys of the tables are read. */
 #ifndef BQ_CONFIG_BLOCKS_H
 #define BQ_CONFIG_BLOCKS_H
 
@@ -11,5 +11,11 @@
 void bq_config_experts(bq_json *j, const bq_family *f, bq_model *m);
 /* Which blocks have a window. */
 void bq_config_windows(bq_json *j, const bq_family *f, bq_model *m);
+/* Sizes that follow from the keys of latent attention, before sizes are checked; and what its scores are
+ * divided by, when the rope is there. */
+void bq_config_latent(bq_json *j, bq_model *m);
+void bq_config_latent_scores(bq_model *m);
+/* transformers' M(m) of yarn: what it multiplies cos and sin by, or scores. */
+double bq_config_yarn_scale(double factor, double m);
 
 #endif

@@ -4,6 +4,7 @@
 #include "base/num.h"
 #include "io/files.h"
 #include "io/in/config.h"
+#include "io/in/fp8.h"
 #include "io/json.h"
 #include "io/state/raw.h"
 
@@ -136,7 +137,9 @@ static int check(const bq_weights *w, const bq_tensor *wanted) {
     if (!t)
         return bq_refuse(BQ_DATA, "%s: tensor '%s' is missing: the files do not fit config.json", w->dir,
                          wanted->name);
-    if (!bq_dtype_float(t->dtype, &type))
+    int rc = bq_fp8_check(w, t);
+    if (rc) return rc;
+    if (!bq_fp8_tensor(w, t) && !bq_dtype_float(t->dtype, &type))
         return bq_refuse(BQ_DATA, "%s: tensor '%s' has type %s: F32, F16 or BF16 is needed", w->dir, t->name,
                          t->dtype);
     if (t->dims == wanted->dims && !memcmp(t->shape, wanted->shape, (size_t)t->dims * sizeof *t->shape))
@@ -231,7 +234,8 @@ static void read_run(const bq_weights *w, const bq_tensor *t, bq_type type, int6
 
 void bq_weights_read(const bq_weights *w, const bq_tensor *t, int64_t first, int64_t rows, bq_mat to) {
     bq_type type = BQ_F32;
-    BQ_CHECK(bq_dtype_float(t->dtype, &type), "%s: %s cannot be read as f32", t->name, t->dtype);
+    bool fp8 = bq_fp8_tensor(w, t);
+    BQ_CHECK(fp8 || bq_dtype_float(t->dtype, &type), "%s: %s cannot be read as f32", t->name, t->dtype);
     BQ_CHECK(t->dims == 1 || t->dims == 2, "%s: %d dimensions, wanted 1 or 2", t->name, t->dims);
     int64_t all = t->dims == 2 ? t->shape[0] : 1, cols = t->shape[t->dims - 1];
     BQ_CHECK(first >= 0 && rows >= 0 && first <= all - rows, "%s: rows %lld + %lld of %lld", t->name,
@@ -240,6 +244,10 @@ void bq_weights_read(const bq_weights *w, const bq_tensor *t, int64_t first, int
                  to.ld >= cols,
              "%s: wanted as (%lld, %lld) %s", t->name, (long long)to.rows, (long long)to.cols,
              bq_type_name(to.type));
+    if (fp8) {
+        bq_fp8_read(w, t, first, rows, to);
+        return;
+    }
     uint16_t *buffer = type == BQ_F32 ? NULL : need(malloc(CHUNK));
     if (to.ld == cols)
         read_run(w, t, type, first * cols, rows * cols, to.data, buffer);

@@ -20,8 +20,8 @@ void bq_weights_close(bq_weights *w);    /* NULL is fine */
 bool bq_weights_known(const char *path); /* is this file a model, by its name? */
 
 /* The tensors that the model must have, by its configuration: name, dims and shape of each.  BQ_DATA after
- * one message where one is absent, has another shape, or is not of F32, F16 or BF16.  A source that makes
- * its weights has these tensors from here on, and none before. */
+ * one message where one is absent, has another shape, or is not of F32, F16, BF16 or as fp8.h says.  A
+ * source that makes its weights has these tensors from here on, and none before. */
 int bq_weights_expect(bq_weights *w, const bq_tensor *list, int count);
 
 /* Tensors in order of file, then offset.  They and their names are valid until close. */
@@ -45,7 +45,7 @@ const char *bq_weights_dir(const bq_weights *w);
 bool bq_weights_synthetic(const bq_weights *w); /* made-up values: every token is as good as another */
 
 /* Read rows [first, first + rows) as f32.
- *   t    F32, F16 or BF16, of one dimension (one row) or two
+ *   t    F32, F16, BF16 or as fp8.h says, of one dimension (one row) or two
  *   to   (rows, columns of t) f32 in host memory, ld >= cols
  * Fault point: weights_read (in all reads of files). */
 void bq_weights_read(const bq_weights *w, const bq_tensor *t, int64_t first, int64_t rows, bq_mat to);
@@ -55,9 +55,9 @@ void bq_weights_read_raw(const bq_weights *w, const bq_tensor *t, size_t from, v
 void bq_weights_prefetch(const bq_weights *w, const bq_tensor *t);
 
 /* The hash of a model's weights: XXH3 of what the reader adds, then of the XXH3 values (little-endian) of
- * the files in order.  Where a file is hashed, its F32, F16 and BF16 values are checked: a NaN or an
- * infinity is bad input, and the message has tensor, place and value.  For procedural weights: XXH3 of their
- * rule's version, the seed, all names and shapes.
+ * the files in order.  Where a file is hashed, its F32, F16, BF16 and F8_E4M3 values are checked: a NaN or
+ * an infinity is bad input, and the message has tensor, place and value.  For procedural weights: XXH3 of
+ * their rule's version, the seed, all names and shapes.
  *   cache_path  NULL, or a file that keeps the hashes (ckpt/model.hash.json in docs/formats.md).  A file is
  *               not read again if it is unchanged: path, size, mtime, ctime and inode are the same; on ranks
  *               other than 0, which may read copies, path, size and mtime.  Rank 0 writes the cache if it

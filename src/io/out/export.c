@@ -2,6 +2,7 @@
 
 #include "base/die.h"
 #include "base/shard.h"
+#include "io/in/fp8.h"
 #include "io/out/format.h"
 #include "io/files.h"
 
@@ -40,7 +41,8 @@ static bool is_replaced(const bq_export_job *job, const char *name, const bq_ten
     return job->source.dense && job->source.dense(job->source.ctx, name, 0, ask);
 }
 
-/* List the source's tensors, and a head that the source ties if the results have one. */
+/* List the source's tensors but scales of FP8, which no output has, and a head that the source ties if the
+ * results have one. */
 static void collect(bq_export_job *job) {
     int count = bq_weights_count(job->src);
     const bq_tensor *embed = NULL;
@@ -48,10 +50,10 @@ static void collect(bq_export_job *job) {
     for (int i = 0; i < count; i++) {
         const bq_tensor *t = bq_weights_at(job->src, i);
         size_t n = strlen(t->name);
+        if (bq_fp8_scales(job->src, t)) continue;
         if (n > strlen(EMBED) && strcmp(t->name + n - strlen(EMBED), EMBED) == 0) embed = t;
-        job->item[i] = (bq_export_item){.name = t->name, .t = t};
+        job->item[job->items++] = (bq_export_item){.name = t->name, .t = t};
     }
-    job->items = count;
     bq_qtensor q = {0};
     if (!bq_weights_find(job->src, HEAD) && embed &&
         (job->source.get(job->source.ctx, HEAD, false, &q) || is_replaced(job, HEAD, embed)))
@@ -254,6 +256,7 @@ static void write_config(bq_export_job *job) {
     char path[BQ_PATH];
     for (int i = 0; i < job->items; i++)
         if (job->item[i].added) untie(config);
+    json_object_del(config, "quantization_config"); /* of the source: FP8 */
     job->format->edit(job, config);
     bq_path_join(path, sizeof path, job->out_dir, "config.json");
     bq_json_write(path, config);

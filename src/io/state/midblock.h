@@ -9,7 +9,7 @@
 
 #include "io/state/h5.h"
 
-#define BQ_INSIDE_PARTS 64
+#define BQ_INSIDE_PARTS 84
 
 typedef struct {
     int sweep, phase, pass, block; /* pass: number in the phase's list */

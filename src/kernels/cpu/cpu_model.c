@@ -76,13 +76,14 @@ void bq_cpu_rmsnorm_bwd(bq_dev *dev, bq_mat x, bq_mat weight, float eps, bq_mat 
 }
 
 void bq_cpu_rope(bq_dev *dev, bq_mat x, int64_t heads, int64_t head_dim, bq_mat cos, bq_mat sin,
-                 bool inverse) {
+                 unsigned how) {
+    int64_t skip = how & BQ_TURN_LAST ? head_dim - 2 * cos.cols : 0;
     BQ_WANT(dev, x.rows, heads * head_dim, x);
     BQ_WANT(dev, x.rows, cos.cols, cos, sin);
     BQ_CHECK(2 * cos.cols <= head_dim, "rope: %ld angles, heads of %ld", (long)cos.cols, (long)head_dim);
 #pragma omp parallel for schedule(static) if (worth_threads(x))
     for (int64_t r = 0; r < x.rows; r++)
-        bq_vec()->rope(heads, head_dim, cos.cols, row(cos, r), row(sin, r), inverse, row(x, r));
+        bq_vec()->rope(heads, head_dim, cos.cols, row(cos, r), row(sin, r), how, row(x, r) + skip);
 }
 
 void bq_cpu_glu(bq_dev *dev, bq_act act, float limit, bq_mat g, bq_mat u, bq_mat z) {

@@ -156,10 +156,16 @@ void BQ_V(rmsnorm_bwd)(int64_t n, const float *x, const float *weight, float eps
     });
 }
 
-void BQ_V(rope)(int64_t heads, int64_t hd, int64_t half, const float *cos, const float *sin, bool inverse,
+void BQ_V(rope)(int64_t heads, int64_t hd, int64_t half, const float *cos, const float *sin, unsigned how,
                 float *x) {
-    float sign = inverse ? -1.0f : 1.0f; /* exact; the transpose turns back */
-    for (int64_t h = 0; h < heads; h++, x += hd)
+    float sign = how & BQ_TURN_INVERSE ? -1.0f : 1.0f; /* exact; the transpose turns back */
+    for (int64_t h = 0; h < heads && how & BQ_TURN_PAIRS; h++)
+        for (int64_t i = 0; i < half; i++) {
+            float *at = x + h * hd + 2 * i, c = cos[i], s = sin[i] * sign, a = at[0], b = at[1];
+            at[0] = a * c - b * s;
+            at[1] = b * c + a * s;
+        }
+    for (int64_t h = 0; h < heads && !(how & BQ_TURN_PAIRS); h++, x += hd)
         EACH(i, m, 0, half, {
             v16 c = load(cos + i, m), s = load(sin + i, m) * sign;
             v16 a = load(x + i, m), b = load(x + half + i, m);

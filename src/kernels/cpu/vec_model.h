@@ -39,7 +39,7 @@ typedef struct {
     X(void, rmsnorm_bwd,                                                                                     \
       (int64_t n, const float *x, const float *weight, float eps, const float *dy, float *dx))               \
     X(void, rope,                                                                                            \
-      (int64_t heads, int64_t hd, int64_t half, const float *cos, const float *sin, bool inverse, float *x)) \
+      (int64_t heads, int64_t hd, int64_t half, const float *cos, const float *sin, unsigned how, float *x)) \
     X(void, glu, (int64_t n, bq_act act, float limit, const float *g, const float *u, float *z))             \
     X(void, glu_bwd,                                                                                         \
       (int64_t n, bq_act act, float limit, const float *g, const float *u, const float *dz, float *dg,       \

@@ -236,8 +236,8 @@ static void inputs_are_rounded(void **state) {
     op->rmsnorm(dev, x, r->blk.norm[0], 1e-5f, own.m);
     op->fake_quantize_rows(dev, own.m, 8, own.a);
     op->gemm(dev, false, true, 1, own.a, w[BQ_QKV], 0, own.qkv);
-    op->rope(dev, q, 4, 6, k.cos[0], k.sin[0], false);
-    op->rope(dev, key, 2, 6, k.cos[0], k.sin[0], false);
+    op->rope(dev, q, 4, 6, k.cos[0], k.sin[0], 0);
+    op->rope(dev, key, 2, 6, k.cos[0], k.sin[0], 0);
     op->attention(dev, r->arch.attention, q, key, v, own.n, own.lse);
     op->fake_quantize_rows(dev, own.n, 8, own.o);
     op->copy(dev, x, own.m);

@@ -28,7 +28,9 @@ static void input_gradient(void **state) {
     golden_rig_open(&m, &g, T);
     int64_t h = m.src.arch.model.hidden, n = T * h;
     bq_mat dx = bq_arena_push(&m.dev.mem, T, h, BQ_F32), dy = bq_arena_push(&m.dev.mem, T, h, BQ_F32);
-    bq_source_block(&m.src, &m.dev, 0, &m.blk);
+    int b = 0;
+    while (m.src.arch.model.dense[b]) b++; /* dw has room for a block with experts, where there are some */
+    bq_source_block(&m.src, &m.dev, b, &m.blk);
     float *base = malloc((size_t)n * sizeof *base), *way = malloc((size_t)n * sizeof *way);
     for (int64_t i = 0; i < n; i++) {
         base[i] = (float)sin((double)i * 1.7), way[i] = (float)cos((double)i * 0.9);
@@ -81,6 +83,8 @@ int main(void) {
         MODEL("qwen3_moe", 2, 17),
         MODEL("glm4_moe", 2, 26),
         MODEL("gpt_oss", 2, 7),
+        MODEL("deepseek_v3", 2, 33),
+        MODEL("deepseek_v3_qproj", 2, 26),
         cmocka_unit_test_prestate(input_gradient, "model_llama_bias"),
         cmocka_unit_test_prestate(input_gradient, "model_qwen3"),
         cmocka_unit_test_prestate(input_gradient, "model_mistral_window"),
@@ -88,6 +92,8 @@ int main(void) {
         cmocka_unit_test_prestate(input_gradient, "model_gemma2"),
         cmocka_unit_test_prestate(input_gradient, "model_gemma3_text"),
         cmocka_unit_test_prestate(input_gradient, "model_qwen2_moe"),
+        cmocka_unit_test_prestate(input_gradient, "model_deepseek_v3"),
+        cmocka_unit_test_prestate(input_gradient, "model_deepseek_v3_qproj"),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -55,9 +55,10 @@ static void defaults(void **state) {
                     m.rope.dim == m.head_dim);
         seen[m.family] = true;
     }
-    const char *const experts[] = {"mixtral", "qwen2_moe", "qwen3_moe", "glm4_moe",
-                                   "gpt_oss"}; /* test_config_experts.c */
-    for (int i = 0; i < 5; i++) seen[bq_family_find(experts[i])] = true;
+    const char *const experts[] = {"mixtral",    "qwen2_moe", "qwen3_moe",
+                                   "glm4_moe",   "gpt_oss", /* test_config_experts.c */
+                                   "deepseek_v3"};          /* test_config_latent.c */
+    for (int i = 0; i < 6; i++) seen[bq_family_find(experts[i])] = true;
     for (int i = 0; bq_family_at(i); i++)
         if (!seen[i]) fail_msg("%s: no defaults here", bq_family_at(i)->type);
 }
@@ -286,6 +287,8 @@ static void refusals(void **state) {
         {mistral, "rope_scaling", "{\"type\":\"llama3\",\"factor\":8}", "'llama3' is not known for mistral"},
         {qwen3, "architectures", "[\"Qwen2ForCausalLM\"]", "known are llama"},
         {gemma3, "model_type", "\"gemma3\"", "known are llama"},
+        {gemma3, "model_type", "\"gemma3\"",
+         "qwen3_vl (Qwen3VLForConditionalGeneration)"}, /* the list is whole */
     };
     for (size_t i = 0; i < sizeof refused / sizeof *refused; i++) {
         bq_model m;

@@ -89,8 +89,8 @@ expect 1 "$blockq" eval --run gptq.2 --tokens eval.h5 --ctx 48
 check "another expert's file" grep -q 'has block_sparse_moe.experts.1.w1 where block_sparse_moe.experts.2.w1 is wanted' err
 
 # in scratch files: the same bytes
-sed 's/"samples": 5/"samples": 60/' gptq.json >more.json
-memory=$("$blockq" plan more.json 2>/dev/null | awk '$1 == "total" { print int(($2 - 0.4) * 1e6) }')
+sed "s/\"samples\": 5/\"samples\": 60/; s/\"inputs\":\"qt\",\"passes\":\[/\"inputs\":\"mix\",\"passes\":[$trained,/" gptq.json >more.json
+memory=$("$blockq" plan more.json 2>/dev/null | awk '$1 == "total" { print int(($2 - 1.5) * 1e6) }')
 expect 0 "$blockq" run more.json -o more
 expect 0 "$blockq" run more.json -o more.scratch --scratch . --memory "$memory"
 check "streams are in files" grep -q 'streams in files' err

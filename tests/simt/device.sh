@@ -7,7 +7,7 @@ compare_losses=$(realpath "$4")
 # A search may choose otherwise between near equals where single roundings differ, and then losses do, too: one arithmetic
 # on all machines, so that a test that passes on one does on the others.
 if grep -q avx2 /proc/cpuinfo; then export BQ_CPU_ISA=avx2 OPENBLAS_CORETYPE=Haswell; fi
-micro llama_default phi3_short qwen3 olmo2 gemma2 gemma3_text mixtral gpt_oss
+micro llama_default phi3_short qwen3 olmo2 gemma2 gemma3_text mixtral gpt_oss qwen2_moe
 adascale='{"pass":"adascale","iterations":4,"batch":2}' gptq='{"pass":"gptq"}' smooth='{"pass":"autosmoothquant"}'
 passes() { # FILE MODEL INPUTS PASSES
     recipe "$1" "$2" 4 ', "bits": {"decoder": {"scale": "bf16"}}'
@@ -52,6 +52,19 @@ for name in mixtral gpt_oss; do
     cpu=$(perplexity)
     expect 0 mpi 2 eval --model m_$name --tokens eval.h5 --ctx 48 --windows 4 --device cuda
     check "$name: $(perplexity), not $cpu" awk -v a="$(perplexity)" -v b="$cpu" 'BEGIN { exit !(a > 1 && (a / b - 1)^2 < 1e-10) }'
+done
+
+# experts, on one rank and on several; a small arena leaves the streams on the host
+passes experts.json m_qwen2_moe mix "$gptq, ${adascale/\"batch\":2/\"batch\":1}"
+sed -i 's/"samples": 6, "length": 24/"samples": 4, "length": 40/' experts.json
+expect 0 "$blockq" run experts.json --device cpu --threads 1 -o cpu_experts
+for ranks in 1 2 3; do expect 0 mpi $ranks run experts.json --device cuda -o experts_$ranks; done
+for ranks in 2 3; do
+    rm -rf experts_$ranks/acts experts_1/acts
+    same experts_1 experts_$ranks
+done
+for unit in "" .e000 .e003; do
+    check "experts$unit: losses are not near the cpu's" "$compare_losses" 1e-5 {cpu_experts,experts_1}/ckpt/block_000.p0.s0$unit.h5
 done
 
 # a matrix at a time, the samples kept on the GPU

@@ -8,6 +8,7 @@ static void lay(bq_block *blk) {
     const bq_arch *arch = blk->arch;
     bq_arena_reset(&blk->room, 0);
     memset(blk->w, 0, sizeof blk->w), memset(blk->bias, 0, sizeof blk->bias);
+    memset(blk->norm, 0, sizeof blk->norm);
     for (int m = 0; m < arch->sites; m++) {
         blk->w[m] = bq_arena_push(&blk->room, arch->site[m].rows, arch->site[m].cols, BQ_F32);
         if (arch->site[m].bias_rows) blk->bias[m] = bq_arena_push(&blk->room, 1, arch->site[m].rows, BQ_F32);

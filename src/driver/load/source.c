@@ -156,7 +156,7 @@ static int64_t piece_rows(const bq_arch *arch, int64_t rows, int64_t cols, bool 
     return whole || step > rows ? rows : step;
 }
 
-int64_t bq_source_piece_most(const bq_arch *arch, bool rotated) {
+static int64_t most_of(const bq_arch *arch, bool rotated) {
     int64_t most = arch->model.hidden;
     for (int i = 0; i < arch->linears; i++) {
         const bq_linear *l = &arch->linear[i];
@@ -166,6 +166,17 @@ int64_t bq_source_piece_most(const bq_arch *arch, bool rotated) {
         if (values > most) most = values;
     }
     return most;
+}
+
+int64_t bq_source_piece_most(const bq_arch *arch, bool rotated) {
+    bq_arch other;
+    int64_t most = most_of(arch, rotated), one = 0;
+    if (bq_arch_of_dense(&arch->model, &other)) one = most_of(&other, rotated);
+    most = one > most ? one : most;
+    if (!arch->model.experts) return most;
+    bq_arch_of_expert(&arch->model, 0, &other);
+    one = most_of(&other, rotated);
+    return one > most ? one : most;
 }
 
 size_t bq_source_need(const bq_arch *arch, bool rotated) {

@@ -54,6 +54,14 @@ expect 2 "$blockq" export --run stacked --format safetensors -o exported
 expect 2 "$blockq" run gptq.json --set 'phases=[{"passes":[{"pass":"smoothquant","fuse":false},{"pass":"rtn"}]}]' -o refused
 one_error 'smoothquant with fuse false'
 
+expect 0 "$blockq" inspect m_deepseek_v3
+check "inspect tells of experts: $(cat out)" grep -q '8 experts in 1 block, of which a token takes 3' out
+check "inspect lists one of them" [ "$(grep -c 'mlp.experts' out)" = 3 ]
+expect 0 "$blockq" inspect latent/ckpt/block_001.p0.s0.e007.h5
+check "inspect shows an expert's file" grep -q 'mlp.experts.7.down_proj' out
+expect 0 "$blockq" status latent
+check "status counts blocks: $(cat out)" grep -q '2 of 2 blocks' out
+
 # segments and sweeps, on stages
 cat >sweeps.json <<TEXT
 {"model": "m_mixtral", "calibration": {"tokens": "cal.h5", "samples": 4, "length": 24}, "segments": 2, "sweeps": 2,

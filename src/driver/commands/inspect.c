@@ -14,6 +14,25 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+/* The linears of a unit; of an expert, by the name of the first one. */
+static void print_linears(const bq_arch *a) {
+    for (int i = 0; i < a->linears; i++)
+        printf("    %-36s %6ld x %ld%s\n", a->linear[i].module, (long)a->linear[i].rows,
+               (long)a->linear[i].cols, a->linear[i].bias ? " + bias" : "");
+}
+
+static void print_experts(const bq_source *src) {
+    const bq_model *m = &src->arch.model;
+    int dense = 0;
+    for (int b = 0; b < m->blocks; b++) dense += m->dense[b];
+    printf("  %d experts in %d block%s, of which a token takes %d; the first of them:\n", m->experts,
+           m->blocks - dense, m->blocks - dense == 1 ? "" : "s", m->chosen);
+    print_linears(&src->expert);
+    if (!dense) return;
+    printf("  %d block%s without experts:\n", dense, dense == 1 ? "" : "s");
+    print_linears(&src->dense);
+}
+
 static int inspect_model(const char *dir) {
     static const char *const rope[] = {"default", "linear", "llama3", "longrope", "yarn"};
     bq_source src;
@@ -33,9 +52,8 @@ static int inspect_model(const char *dir) {
     printf("  %d tensors in %d files, %.1f MB; %.2f M weights in a block's linears:\n",
            bq_weights_count(src.weights), bq_weights_files(src.weights), (double)bytes / 1e6,
            (double)bq_arch_weights(a) / 1e6);
-    for (int i = 0; i < a->linears; i++)
-        printf("    %-20s %6ld x %ld%s\n", a->linear[i].module, (long)a->linear[i].rows,
-               (long)a->linear[i].cols, a->linear[i].bias ? " + bias" : "");
+    print_linears(bq_source_first(&src));
+    if (m->experts) print_experts(&src);
     bq_source_close(&src);
     return BQ_OK;
 }

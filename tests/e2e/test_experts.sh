@@ -28,6 +28,7 @@ check "blend: the log says how many tokens experts get" grep -q 'block 1/2: an e
 run_of all_tokens qwen3_moe "$gptq" '"least": 120, "starved": "all_tokens"'
 run_of starved glm4_moe '{"inputs":"mix","passes":[{"pass":"smoothquant","entries":"all"},{"pass":"gptq","sequential":true,"qep":0.5},{"pass":"adascale","iterations":4,"batch":1}]}' \
     '"least": 60, "starved": "rtn"'
+check "smoothing says what it leaves" grep -q 'the input of experts keeps its scale' starved.err
 run_of capped qwen2_moe '{"inputs":"fp","passes":[{"pass":"awq"},{"pass":"seqmse"}]}' '"most": 50'
 ranks=3 run_of phases qwen2_moe "$gptq,{\"inputs\":\"qt\",\"passes\":[{\"pass\":\"adascale\",\"iterations\":4,\"batch\":5}]}" '"least": 90'
 run_of plain glm4_moe '{"passes":[{"pass":"hqq"}]}' ''

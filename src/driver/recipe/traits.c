@@ -72,6 +72,12 @@ bool bq_phase_expert_rows(const bq_phase *phase, bq_stream_id stream) {
     return phase->inputs != BQ_INPUTS_QT || all & (BQ_PASS_FP | BQ_PASS_TARGETS);
 }
 
+bool bq_phase_prepares(const bq_phase *phase) {
+    bool any = false;
+    for (int i = 0; i < phase->npass; i++) any |= !(bq_pass_traits(&phase->pass[i]) & BQ_PASS_QUANTIZES);
+    return any;
+}
+
 bool bq_phase_hands_on(const bq_phase *phase) {
     return phase->npass > 0 && phase->inputs != BQ_INPUTS_QT &&
            bq_pass_traits(&phase->pass[0]) & BQ_PASS_HANDS_ON;

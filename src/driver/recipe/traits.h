@@ -32,6 +32,9 @@ int64_t bq_recipe_expert_tokens(const bq_recipe *r);
 int bq_phase_routes(const bq_phase *phase, int segments);
 bool bq_phase_expert_rows(const bq_phase *phase, bq_stream_id stream);
 
+/* Has it a pass that prepares: that changes weights, norms and biases? */
+bool bq_phase_prepares(const bq_phase *phase);
+
 /* Can the first pass make the targets (c->target of pass.h)? */
 bool bq_phase_hands_on(const bq_phase *phase);
 

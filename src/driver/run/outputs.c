@@ -103,9 +103,7 @@ static bool dense(void *ctx, const char *name, int64_t first, bq_mat to) {
 /* Passes that prepare may change norms and biases. */
 static bool folds(const bq_recipe *r) {
     bool any = false;
-    for (int i = 0; i < r->nphase; i++)
-        for (int k = 0; k < r->phase[i].npass; k++)
-            any |= !(bq_pass_traits(&r->phase[i].pass[k]) & BQ_PASS_QUANTIZES);
+    for (int i = 0; i < r->nphase; i++) any |= bq_phase_prepares(&r->phase[i]);
     return any;
 }
 

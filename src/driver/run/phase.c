@@ -285,6 +285,9 @@ int bq_phase_run(bq_run *s, int sweep, int phase, const bq_phase_hooks *hooks) {
     bq_piece piece[BQ_PIECES];
     open_walk(&w, s, sweep, phase, hooks);
     if (s->recipe.phase[phase].name[0]) bq_log(BQ_INFO, "phase %s", s->recipe.phase[phase].name);
+    if (bq_phase_prepares(w.recipe) && s->src.arch.experts)
+        bq_log(BQ_WARN, "the input of experts keeps its scale: one scale for all experts and their router is "
+                        "not searched");
     int pieces = bq_grid_pieces(&s->grid, s->comm->istage, piece);
     for (int i = 0; i < pieces && code == BQ_OK; i++)
         code = do_piece(&w, piece[i],

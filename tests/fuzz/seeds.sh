@@ -26,6 +26,18 @@ tensors "$d/floats" "{\"${experts}gate_up_proj\":{\"dtype\":\"BF16\",\"shape\":[
 tensors "$d/blocks" "{\"${experts}gate_up_proj_blocks\":{\"dtype\":\"U8\",\"shape\":[1,2,1,16],\"data_offsets\":[0,32]},\"${experts}gate_up_proj_scales\":{\"dtype\":\"U8\",\"shape\":[1,2,1],\"data_offsets\":[32,34]}}" 0123456789abcdef0123456789ABCDEFyz
 tensors "$d/down" "{\"${experts}down_proj_blocks\":{\"dtype\":\"U8\",\"shape\":[1,1,2,16],\"data_offsets\":[0,32]},\"${experts}down_proj_scales\":{\"dtype\":\"U8\",\"shape\":[1,1,2],\"data_offsets\":[32,34]},\"x\":{\"dtype\":\"F4\",\"shape\":[2],\"data_offsets\":[34,35]}}" 0123456789abcdef0123456789ABCDEFyz.
 
+d=$out/fuzz_packed
+mkdir -p "$d"
+packed() { # FILE CONFIG HEADER DATA: the byte that chooses config.json first
+    tensors "$1.rest" "$3" "$4"
+    { printf '%b' "\\x$2" && cat "$1.rest"; } > "$1"
+    rm "$1.rest"
+}
+packed "$d/gptq" 00 '{"a.qweight":{"dtype":"I32","shape":[1,2],"data_offsets":[0,8]},"a.qzeros":{"dtype":"I32","shape":[1,1],"data_offsets":[8,12]},"a.scales":{"dtype":"F16","shape":[1,2],"data_offsets":[12,16]}}' 0123456789abcdef
+packed "$d/v2" 01 '{"a.qweight":{"dtype":"I32","shape":[1,1],"data_offsets":[0,4]},"a.qzeros":{"dtype":"I32","shape":[2,1],"data_offsets":[4,12]},"a.scales":{"dtype":"BF16","shape":[2,1],"data_offsets":[12,16]},"x":{"dtype":"U8","shape":[0],"data_offsets":[16,16]}}' 0123456789abcdef
+packed "$d/ct" 02 '{"a.weight_packed":{"dtype":"I32","shape":[1,1],"data_offsets":[16,20]},"a.weight_scale":{"dtype":"F32","shape":[1,1],"data_offsets":[20,24]},"a.weight_shape":{"dtype":"I64","shape":[2],"data_offsets":[0,16]}}' ''
+printf '\1\0\0\0\0\0\0\0\10\0\0\0\0\0\0\0abcdefgh' >> "$d/ct"
+
 d=$out/fuzz_index
 mkdir -p "$d"
 echo '{"metadata":{"total_size":8},"weight_map":{"a":"m-1.safetensors","b":"m-2.safetensors"}}' > "$d/two"

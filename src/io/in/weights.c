@@ -18,7 +18,7 @@
 #define CHUNK ((size_t)1 << 20)
 
 /* The table of readers.  The first that knows a path opens it. */
-#define READERS(ROW) ROW(gguf) ROW(procedural) ROW(stacked) ROW(safetensors)
+#define READERS(ROW) ROW(gguf) ROW(procedural) ROW(stacked) ROW(packed) ROW(safetensors)
 
 #define DECLARE(name) extern const bq_weights_reader bq_weights_##name;
 #define ADDRESS(name) &bq_weights_##name,

@@ -112,7 +112,7 @@ static void peer_words(void **state) {
     }
     assert_int_equal(export_as("gptq", w, out, (bq_qsource){&p, peer_get, NULL}, TOY_SHARD, 1), BQ_OK);
     bq_weights_close(w);
-    assert_int_equal(bq_weights_open(&w, out), BQ_OK);
+    assert_int_equal(stored_open(&w, out), BQ_OK);
     for (int i = 0; i < CASES; i++) {
         const struct {
             const char *part, *dtype;
@@ -188,7 +188,7 @@ static void check_linear(const bq_weights *w, const char *name, const toy *t, co
 static int check_gptq(const char *out, const toy_rule *rule) {
     bq_weights *w, *from;
     assert_int_equal(bq_weights_open(&from, src_dir), BQ_OK);
-    assert_int_equal(bq_weights_open(&w, out), BQ_OK);
+    assert_int_equal(stored_open(&w, out), BQ_OK);
     toy t = {.src = from, .rule = rule};
     int plain = 0, linears = 0;
     for (int i = 0; i < bq_weights_count(from); i++) {
@@ -318,7 +318,7 @@ static void tall(void **state) {
     for (int64_t i = 0; i < TALL * WIDE; i++) code[i] = (int8_t)((i / WIDE * 7 + i % WIDE) % 16 - 8);
     assert_int_equal(export_as("gptq", w, out, (bq_qsource){code, tall_get, NULL}, TOY_SHARD, 1), BQ_OK);
     bq_weights_close(w);
-    assert_int_equal(bq_weights_open(&w, out), BQ_OK);
+    assert_int_equal(stored_open(&w, out), BQ_OK);
     int32_t *word = part_of(w, name_of(0), "qweight", "I32", WIDE / 8, TALL);
     for (int64_t i = 0; i < TALL * WIDE; i++)
         if (field(word + i / WIDE, TALL, 4, i % WIDE) - 8 != code[i]) fail_msg("code %ld", (long)i);

@@ -1,0 +1,56 @@
+/* A safetensors file of any bytes, as a model of codes and scales, is refused with one message, or all bytes
+ * of every tensor that the model then has can be read, in pieces, too.  The first byte chooses config.json.
+ * Run with -close_fd_mask=2: every refusal is a line. */
+#include "base/die.h"
+#include "io/in/weights_reader.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+extern const bq_weights_reader bq_weights_packed;
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes);
+
+static void must(bool holds) {
+    if (!holds) abort();
+}
+
+static void read_all(const bq_weights *w) {
+    for (int i = 0; i < bq_weights_count(w); i++) {
+        const bq_tensor *t = bq_weights_at(w, i);
+        size_t unit = (size_t)bq_dtype_bits(t->dtype) / 8, last = unit < t->bytes ? unit : t->bytes;
+        uint8_t *all = malloc(t->bytes + 1), part[8];
+        must(all && bq_weights_find(w, t->name) == t);
+        bq_weights_read_raw(w, t, 0, all, t->bytes);
+        bq_weights_read_raw(w, t, t->bytes - last, part, last);
+        must(memcmp(all + t->bytes - last, part, last) == 0);
+        bq_weights_prefetch(w, t);
+        free(all);
+    }
+}
+
+/* A wrong number in g_idx ends the process: values are read where there is none. */
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes) {
+    static const char *const config[] = {
+        "{\"quantization_config\":{\"quant_method\":\"gptq\",\"bits\":4}}",
+        "{\"quantization_config\":{\"quant_method\":\"gptq\",\"bits\":8,\"checkpoint_format\":\"gptq_v2\"}}",
+        "{\"quantization_config\":{\"quant_method\":\"compressed-tensors\",\"format\":\"pack-quantized\","
+        "\"config_groups\":{\"a\":{\"weights\":{\"num_bits\":4}},\"b\":{\"weights\":{\"num_bits\":8}}}}}"};
+    char path[64];
+    if (!bytes) return 0;
+    bq_weights *w = calloc(1, sizeof *w);
+    int fd = memfd_create("model", 0);
+    must(w && fd >= 0 && write(fd, data + 1, bytes - 1) == (ssize_t)bytes - 1);
+    snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+    w->reader = &bq_weights_packed, w->dir = strdup("/proc/self/fd"), w->config_path = strdup("config.json");
+    w->config = json_loads(config[data[0] % 3], 0, NULL);
+    int rc = w->reader->open(w, path);
+    must(rc == BQ_OK || rc == BQ_DATA);
+    if (!rc && !memmem(data, bytes, "g_idx", 5)) read_all(w);
+    bq_weights_close(w);
+    close(fd);
+    return 0;
+}

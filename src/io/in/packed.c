@@ -1,8 +1,8 @@
-/* Checkpoints whose linears are codes and scales, in safetensors files.  Here each of them is its values, F32:
- * what engines multiply by.
+/* Checkpoints whose linears are codes and scales, in safetensors files.  Here each of them is its values,
+ * F32: what engines multiply by.
  *
  * compressed-tensors, pack-quantized, of a weight (N, K) with G groups in a row:
- *   X.weight_packed (N, K bits / 32) I32      field i of a word is the code of column 32 / bits word + i, plus
+ *   X.weight_packed (N, K bits / 32) I32      field i of word w is the code of column 32 / bits w + i, plus
  *                                             2^(bits - 1)
  *   X.weight_scale (N, G)                     X.weight_shape (2) I64
  *   X.weight_zero_point (N bits / 32, G) I32  packed along the rows, if there are zero points
@@ -11,8 +11,8 @@
  *   X.qzeros (G, N bits / 32) I32             zero points, of version 1 less 1; X.scales (G, N)
  *   X.g_idx (K) I32                           the group of each column; without it K / G columns each
  *
- * A value is (code - zero point) scale.  Models whose inputs are to be rounded, too, are refused: their values
- * alone are not what engines compute. */
+ * A value is (code - zero point) scale.  Models whose inputs are to be rounded, too, are refused: their
+ * values alone are not what engines compute. */
 #include "base/die.h"
 #include "base/num.h"
 #include "io/in/config.h"
@@ -88,7 +88,7 @@ static const char *wrong_config(model *m, const json_t *q) {
 
 /* ---- opening ---- */
 
-/* The tensor "<module of t>.<what>"; NULL: there is none.  cut: the length of what t has behind the module. */
+/* The tensor "<module of t>.<what>"; NULL: there is none.  cut: the length of what t has behind that. */
 static const bq_tensor *beside(const model *m, const bq_tensor *t, size_t cut, const char *what) {
     size_t n = strlen(t->name) - cut, all = n + strlen(what) + 1;
     char *name = need(malloc(all));

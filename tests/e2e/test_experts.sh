@@ -84,9 +84,27 @@ one_error 'block_00[01].p0.s0.e00[12].h5'
 expect 0 "$blockq" run gptq.json -o gptq.2
 rm -rf gptq.2/acts
 same gptq gptq.2
-cp gptq.2/ckpt/block_000.p0.s0.e001.h5 gptq.2/ckpt/block_000.p0.s0.e002.h5
-expect 1 "$blockq" eval --run gptq.2 --tokens eval.h5 --ctx 48
-check "another expert's file" grep -q 'has block_sparse_moe.experts.1.w1 where block_sparse_moe.experts.2.w1 is wanted' err
+# a file of another expert, or of another block: found, and made again
+for from in 000.p0.s0.e001 001.p0.s0.e002; do
+    cp "gptq.2/ckpt/block_$from.h5" gptq.2/ckpt/block_000.p0.s0.e002.h5
+    expect 3 "$blockq" eval --run gptq.2 --tokens eval.h5 --ctx 48
+    one_error "block_000.p0.s0.e002.h5: it is of block .*, expert"
+    expect 0 "$blockq" run gptq.json -o gptq.2
+    rm -rf gptq.2/acts
+    same gptq gptq.2
+done
+for to in .e000 .core; do # before a run goes on
+    BQ_FAULT="ckpt_rename:8" expect 1 "$blockq" run gptq.json -o "swapped$to"
+    cp "gptq/ckpt/block_000.p0.s0${to/.core/}.h5" "swapped$to/ckpt/block_001.p0.s0$to.h5"
+    expect 0 "$blockq" run gptq.json -o "swapped$to"
+    check "a file of block 1" grep -q "block_001.p0.s0$to.h5' is made again: it is of block 0" err
+    rm -rf "swapped$to/acts"
+    same gptq "swapped$to"
+done
+
+# tokens that no pass reads, on two stages
+expect 0 mpi 2 run plain.json --set phases.0.inputs=fp -o unread --no-eval
+check "no tokens are read" cmp plain/ckpt/block_001.p0.s0.e000.h5 unread/ckpt/block_001.p0.s0.e000.h5
 
 # in scratch files: the same bytes
 sed "s/\"samples\": 5/\"samples\": 60/; s/\"inputs\":\"qt\",\"passes\":\[/\"inputs\":\"mix\",\"passes\":[$trained,/" gptq.json >more.json

@@ -103,8 +103,20 @@ for to in .e000 .core; do # before a run goes on
 done
 
 # tokens that no pass reads, on two stages
-expect 0 mpi 2 run plain.json --set phases.0.inputs=fp -o unread --no-eval
-check "no tokens are read" cmp plain/ckpt/block_001.p0.s0.e000.h5 unread/ckpt/block_001.p0.s0.e000.h5
+for ranks in 1 2; do
+    expect 0 mpi "$ranks" run plain.json --set phases.0.inputs=fp --set outputs=[] -o "unread.$ranks" --no-eval
+done
+same unread.1 unread.2
+
+# an expert without samples gets the passes that need none
+grouped=', "bits": {"decoder": {"bits": 4, "group": 16}, "linears": {"w2": {"group": -1}}}'
+ranks=3 run_of chained mixtral '{"inputs":"fp","passes":[{"pass":"gptq"},{"pass":"lpbq"}]}' '"least": 999, "starved": "rtn"' "$grouped"
+run_of apart mixtral '{"inputs":"fp","passes":[{"pass":"gptq"}]},{"passes":[{"pass":"lpbq"}]}' '"least": 999, "starved": "rtn"' "$grouped"
+check "lpbq on experts that are rounded to nearest" cmp {chained,apart}/safetensors/model.safetensors
+
+# an expert of another rank than 0 that cannot be trained is named
+BQ_FAULT=loss_nan:5@1 expect 0 mpi 2 run starved.json --set experts.least=0 -o nan
+check "an odd expert" grep -q 'r1 warning: block 2, expert [13]: the loss became NaN' err
 
 # in scratch files: the same bytes
 sed "s/\"samples\": 5/\"samples\": 60/; s/\"inputs\":\"qt\",\"passes\":\[/\"inputs\":\"mix\",\"passes\":[$trained,/" gptq.json >more.json

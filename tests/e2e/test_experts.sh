@@ -12,10 +12,11 @@ run_of() {
 TEXT
     expect 0 "$blockq" run "$1.json" -o "$1"
     cp err "$1.err"
-    for ranks in ${ranks-2 4}; do
-        expect 0 mpi "$ranks" run "$1.json" -o "$1.$ranks"
-        rm -rf "$1/acts" "$1.$ranks/acts" # more stages have more files
-        same "$1" "$1.$ranks"
+    local n
+    for n in ${ranks-2 4}; do
+        expect 0 mpi "$n" run "$1.json" -o "$1.$n"
+        rm -rf "$1/acts" "$1.$n/acts" # more stages have more files
+        same "$1" "$1.$n"
     done
     worth "$1" 48 4
 }
@@ -84,6 +85,13 @@ one_error 'block_00[01].p0.s0.e00[12].h5'
 expect 0 "$blockq" run gptq.json -o gptq.2
 rm -rf gptq.2/acts
 same gptq gptq.2
+rm plain.2/ckpt/block_001.p0.s0.e002.h5 # where no pass reads samples, too; and killed while it is made
+BQ_FAULT="ckpt_rename:1" expect 1 "$blockq" run plain.json -o plain.2
+one_error "rename of 'plain.2/ckpt/block_001.p0.s0.e002.h5' failed" # not of the core, which is there
+expect 0 "$blockq" run plain.json -o plain.2
+rm -rf plain.2/acts
+same plain plain.2
+
 # a file of another expert, or of another block: found, and made again
 for from in 000.p0.s0.e001 001.p0.s0.e002; do
     cp "gptq.2/ckpt/block_$from.h5" gptq.2/ckpt/block_000.p0.s0.e002.h5
@@ -103,8 +111,8 @@ for to in .e000 .core; do # before a run goes on
 done
 
 # tokens that no pass reads, on two stages
-for ranks in 1 2; do
-    expect 0 mpi "$ranks" run plain.json --set phases.0.inputs=fp --set outputs=[] -o "unread.$ranks" --no-eval
+for n in 1 2; do
+    expect 0 mpi "$n" run plain.json --set phases.0.inputs=fp --set outputs=[] -o "unread.$n" --no-eval
 done
 same unread.1 unread.2
 

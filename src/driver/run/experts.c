@@ -66,11 +66,17 @@ static bool whole(const bq_walk *w, const char *path, int unit) {
 bool bq_experts_core(bq_walk *w) {
     char path[BQ_PATH_MAX + 64];
     bq_run *s = w->s;
-    bq_ckpt_core_path(path, sizeof path, s->dir, w->sweep, w->phase, w->block);
-    bool there = s->comm->replica == 0 && whole(w, path, 0);
-    bq_comm_stage_bcast(s->comm, &there, sizeof there);
-    if (there) bq_restore(s, &s->dev, path, &w->blk, &w->q, false);
-    return there;
+    void (*const name[])(char *, size_t, const char *, int, int, int) = {bq_ckpt_core_path, bq_ckpt_path};
+    int found = 0; /* of replica 0 */
+    for (bool there = s->comm->replica > 0; !there && found < 2; found += !there) {
+        name[found](path, sizeof path, s->dir, w->sweep, w->phase, w->block);
+        there = whole(w, path, 0);
+    }
+    bq_comm_stage_bcast(s->comm, &found, sizeof found);
+    if (found == 2) return false;
+    name[found](path, sizeof path, s->dir, w->sweep, w->phase, w->block);
+    bq_restore(s, &s->dev, path, &w->blk, &w->q, false);
+    return true;
 }
 
 /* ---- applying experts to the streams ---- */

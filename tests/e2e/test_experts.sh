@@ -12,10 +12,11 @@ run_of() {
 TEXT
     expect 0 "$blockq" run "$1.json" -o "$1"
     cp err "$1.err"
-    for ranks in ${ranks-2 4}; do
-        expect 0 mpi "$ranks" run "$1.json" -o "$1.$ranks"
-        rm -rf "$1/acts" "$1.$ranks/acts" # more stages have more files
-        same "$1" "$1.$ranks"
+    local n
+    for n in ${ranks-2 4}; do
+        expect 0 mpi "$n" run "$1.json" -o "$1.$n"
+        rm -rf "$1/acts" "$1.$n/acts" # more stages have more files
+        same "$1" "$1.$n"
     done
     worth "$1" 48 4
 }
@@ -93,9 +94,46 @@ one_error 'block_00[01].p0.s0.e00[12].h5'
 expect 0 "$blockq" run gptq.json -o gptq.2
 rm -rf gptq.2/acts
 same gptq gptq.2
-cp gptq.2/ckpt/block_000.p0.s0.e001.h5 gptq.2/ckpt/block_000.p0.s0.e002.h5
-expect 1 "$blockq" eval --run gptq.2 --tokens eval.h5 --ctx 48
-check "another expert's file" grep -q 'has block_sparse_moe.experts.1.w1 where block_sparse_moe.experts.2.w1 is wanted' err
+rm plain.2/ckpt/block_001.p0.s0.e002.h5 # where no pass reads samples, too; and killed while it is made
+BQ_FAULT="ckpt_rename:1" expect 1 "$blockq" run plain.json -o plain.2
+one_error "rename of 'plain.2/ckpt/block_001.p0.s0.e002.h5' failed" # not of the core, which is there
+expect 0 "$blockq" run plain.json -o plain.2
+rm -rf plain.2/acts
+same plain plain.2
+
+# a file of another expert, or of another block: found, and made again
+for from in 000.p0.s0.e001 001.p0.s0.e002; do
+    cp "gptq.2/ckpt/block_$from.h5" gptq.2/ckpt/block_000.p0.s0.e002.h5
+    expect 3 "$blockq" eval --run gptq.2 --tokens eval.h5 --ctx 48
+    one_error "block_000.p0.s0.e002.h5: it is of block .*, expert"
+    expect 0 "$blockq" run gptq.json -o gptq.2
+    rm -rf gptq.2/acts
+    same gptq gptq.2
+done
+for to in .e000 .core; do # before a run goes on
+    BQ_FAULT="ckpt_rename:8" expect 1 "$blockq" run gptq.json -o "swapped$to"
+    cp "gptq/ckpt/block_000.p0.s0${to/.core/}.h5" "swapped$to/ckpt/block_001.p0.s0$to.h5"
+    expect 0 "$blockq" run gptq.json -o "swapped$to"
+    check "a file of block 1" grep -q "block_001.p0.s0$to.h5' is made again: it is of block 0" err
+    rm -rf "swapped$to/acts"
+    same gptq "swapped$to"
+done
+
+# tokens that no pass reads, on two stages
+for n in 1 2; do
+    expect 0 mpi "$n" run plain.json --set phases.0.inputs=fp --set outputs=[] -o "unread.$n" --no-eval
+done
+same unread.1 unread.2
+
+# an expert without samples gets the passes that need none
+grouped=', "bits": {"decoder": {"bits": 4, "group": 16}, "linears": {"w2": {"group": -1}}}'
+ranks=3 run_of chained mixtral '{"inputs":"fp","passes":[{"pass":"gptq"},{"pass":"lpbq"}]}' '"least": 999, "starved": "rtn"' "$grouped"
+run_of apart mixtral '{"inputs":"fp","passes":[{"pass":"gptq"}]},{"passes":[{"pass":"lpbq"}]}' '"least": 999, "starved": "rtn"' "$grouped"
+check "lpbq on experts that are rounded to nearest" cmp {chained,apart}/safetensors/model.safetensors
+
+# an expert of another rank than 0 that cannot be trained is named
+BQ_FAULT=loss_nan:5@1 expect 0 mpi 2 run starved.json --set experts.least=0 -o nan
+check "an odd expert" grep -q 'r1 warning: block 2, expert [13]: the loss became NaN' err
 
 # in scratch files: the same bytes
 sed "s/\"samples\": 5/\"samples\": 60/; s/\"inputs\":\"qt\",\"passes\":\[/\"inputs\":\"mix\",\"passes\":[$trained,/" gptq.json >more.json

@@ -50,17 +50,33 @@ void bq_experts_close(bq_walk *w) {
     free(x->loss);
 }
 
-bool bq_experts_core(bq_walk *w) {
-    char path[BQ_PATH_MAX + 64], why[BQ_WHY];
-    bq_run *s = w->s;
-    bq_ckpt_file *f = NULL;
+/* Is the file of that unit there?  One that does not count is logged. */
+static bool whole(const bq_walk *w, const char *path, int unit) {
+    bq_ckpt_file *f;
     bq_ckpt head;
-    bq_ckpt_core_path(path, sizeof path, s->dir, w->sweep, w->phase, w->block);
-    bool there = s->comm->replica == 0 && bq_ckpt_open(&f, path, s->fingerprint, &head, why) == BQ_CKPT_OK;
+    char why[BQ_WHY];
+    int found = bq_ckpt_open_at(&f, path, w->s->fingerprint, (bq_ckpt_at){w->sweep, w->phase, w->block, unit},
+                                &head, why);
     bq_ckpt_close(f);
-    bq_comm_stage_bcast(s->comm, &there, sizeof there);
-    if (there) bq_restore(s, &s->dev, path, &w->blk, &w->q, false);
-    return there;
+    if (found != BQ_CKPT_OK && found != BQ_CKPT_ABSENT)
+        bq_log_all(BQ_WARN, "'%s' is made again: %s", path, why);
+    return found == BQ_CKPT_OK;
+}
+
+bool bq_experts_core(bq_walk *w) {
+    char path[BQ_PATH_MAX + 64];
+    bq_run *s = w->s;
+    void (*const name[])(char *, size_t, const char *, int, int, int) = {bq_ckpt_core_path, bq_ckpt_path};
+    int found = 0; /* of replica 0 */
+    for (bool there = s->comm->replica > 0; !there && found < 2; found += !there) {
+        name[found](path, sizeof path, s->dir, w->sweep, w->phase, w->block);
+        there = whole(w, path, 0);
+    }
+    bq_comm_stage_bcast(s->comm, &found, sizeof found);
+    if (found == 2) return false;
+    name[found](path, sizeof path, s->dir, w->sweep, w->phase, w->block);
+    bq_restore(s, &s->dev, path, &w->blk, &w->q, false);
+    return true;
 }
 
 /* ---- applying experts to the streams ---- */
@@ -135,17 +151,6 @@ static int make(bq_walk *w, const char *path) {
     return code;
 }
 
-static bool whole(const bq_run *s, const char *path) {
-    bq_ckpt_file *f;
-    bq_ckpt head;
-    char why[BQ_WHY];
-    int found = bq_ckpt_open(&f, path, s->fingerprint, &head, why);
-    bq_ckpt_close(f);
-    if (found != BQ_CKPT_OK && found != BQ_CKPT_ABSENT)
-        bq_log_all(BQ_WARN, "'%s' is made again: %s", path, why);
-    return found == BQ_CKPT_OK;
-}
-
 /* Read my expert of a round.  False: the round has none for me. */
 static bool read_expert(bq_walk *w, int base) {
     bq_run *s = w->s;
@@ -172,7 +177,7 @@ static int round_of(bq_walk *w, int base, bool targets) {
     double wants[BQ_REPLICAS] = {0};
     bool mine = read_expert(w, base), stopped = false;
     bq_ckpt_expert_path(path, sizeof path, s->dir, w->sweep, w->phase, w->block, base + s->comm->replica);
-    bool there = mine && whole(s, path);
+    bool there = mine && whole(w, path, bq_arch_unit(&x->arch));
     wants[s->comm->replica] = mine && !there;
     bq_comm_fill(s->comm, wants, s->comm->nreplica);
     if (w->calibrated) bq_experts_collect(w, base, wants);

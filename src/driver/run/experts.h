@@ -22,8 +22,8 @@
 void bq_experts_open(bq_walk *w);
 void bq_experts_close(bq_walk *w);
 
-/* Restore the core of a block of which an earlier run has not finished the experts.  False: it is not
- * there. */
+/* Restore the core of a block of which an earlier run has not finished the experts, or has lost some.  False:
+ * it is not there. */
 bool bq_experts_core(bq_walk *w);
 
 /* Make the experts of the block, or restore those that are made, and add them to the streams; then the block

@@ -59,6 +59,16 @@ static bool restore_start(bq_walk *w, int phase, int sweep) {
     return true;
 }
 
+/* From the replica that quantizes the unit. */
+static void warn_not_finite(const bq_walk *w, const char *pass) {
+    char expert[24] = "";
+    int unit = bq_arch_unit(w->q.arch);
+    if (!unit && w->s->comm->replica) return;
+    if (unit) snprintf(expert, sizeof expert, ", expert %d", unit - 1);
+    bq_log_all(BQ_WARN, "block %d%s: the loss became NaN or infinite; %s left %s as it was", w->block + 1,
+               expert, pass, unit ? "it" : "the block");
+}
+
 /* Run one pass.  w->steps changes only if the pass trains. */
 static int64_t apply(bq_walk *w, bq_pass_context *c, const bq_pass *p) {
     const bq_pass_kind *kind = bq_pass_kind_at(p->kind);
@@ -67,9 +77,7 @@ static int64_t apply(bq_walk *w, bq_pass_context *c, const bq_pass *p) {
     int64_t steps = bq_pass_training(p, w->sweep).steps, done = kind->run(c, p->options);
     bq_mark_close();
     w->units = w->before + steps;
-    if (done == BQ_PASS_NOT_FINITE)
-        bq_log(BQ_WARN, "block %d: the loss became NaN or infinite; %s left the block as it was",
-               w->block + 1, kind->name);
+    if (done == BQ_PASS_NOT_FINITE) warn_not_finite(w, kind->name);
     if (steps) w->steps = done < 0 ? 0 : done;
     if (!(kind->traits & BQ_PASS_QUANTIZES) || done == BQ_PASS_STOPPED) return done;
     for (int m = 0; m < w->q.arch->sites; m++) c->dev->op->copy(c->dev, w->q.fold[m], w->blk.w[m]);
@@ -166,10 +174,11 @@ int bq_walk_passes_expert(bq_walk *w) {
     c.trained = NULL;
     c.grid = restore_start(w, x->from_phase, x->from_sweep);
     w->steps = 0;
-    bool blind = w->calibrated && !x->samples;
+    bool blind = w->calibrated && !x->samples; /* passes without data run all the same */
     if (blind && !c.grid) bq_pass_rtn(&c);
-    for (int i = 0; i < w->recipe->npass && !blind; i++) {
+    for (int i = 0; i < w->recipe->npass; i++) {
         if (i && bq_run_stopped(w->s)) return BQ_STOPPED;
+        if (blind && bq_pass_traits(&w->recipe->pass[i]) & BQ_PASS_CALIBRATED) continue;
         if (run_pass(w, &c, i, bq_hash_bytes(seed, sizeof seed)) == BQ_PASS_STOPPED) return BQ_STOPPED;
     }
     return BQ_OK;

@@ -1,7 +1,6 @@
 #include "driver/run/restore.h"
 
 #include "base/die.h"
-#include "base/log.h"
 #include "driver/load/device.h"
 #include "io/state/checkpoint.h"
 
@@ -57,17 +56,4 @@ void bq_restore(const bq_run *s, bq_dev *dev, const char *path, bq_block *blk, b
     BQ_CHECK(found == BQ_CKPT_OK, "%s: damaged since the run began: %s; `blockq run` makes it again", path,
              why);
     take(dev, path, f, &head, blk, q, fold);
-}
-
-bool bq_restore_if(const bq_run *s, bq_dev *dev, const char *path, bq_block *blk, bq_quantized *q,
-                   bool fold) {
-    bq_ckpt_file *f;
-    bq_ckpt head;
-    char why[BQ_WHY];
-    int found = bq_ckpt_open(&f, path, s->fingerprint, &head, why);
-    if (found == BQ_CKPT_OK)
-        take(dev, path, f, &head, blk, q, fold);
-    else if (found != BQ_CKPT_ABSENT)
-        bq_log_all(BQ_WARN, "'%s' is made again: %s", path, why);
-    return found == BQ_CKPT_OK;
 }

@@ -7,7 +7,5 @@
 /* Read the checkpoint at `path`: codes, grids and w_hat into q (pushed), with `fold` the fold too; factors of
  * inputs, and norms and biases that a pass has changed, into blk.  A damaged file ends the job.  Local. */
 void bq_restore(const bq_run *s, bq_dev *dev, const char *path, bq_block *blk, bq_quantized *q, bool fold);
-/* The same; false where there is no whole file, which is logged if it is damaged. */
-bool bq_restore_if(const bq_run *s, bq_dev *dev, const char *path, bq_block *blk, bq_quantized *q, bool fold);
 
 #endif

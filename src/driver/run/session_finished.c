@@ -113,7 +113,8 @@ static int check_blocks(const bq_run *s) {
             bq_ckpt_expert_path(path, sizeof path, s->dir, sweep, phase, b, unit - 1);
         else
             bq_ckpt_path(path, sizeof path, s->dir, sweep, phase, b);
-        if (bq_ckpt_open(&f, path, s->fingerprint, &head, why) != BQ_CKPT_OK) {
+        bq_ckpt_at at = {sweep, phase, b, unit};
+        if (bq_ckpt_open_at(&f, path, s->fingerprint, at, &head, why) != BQ_CKPT_OK) {
             bad = b + 1;
             memcpy(bad_path, path, sizeof path), memcpy(bad_why, why, sizeof why);
         }

@@ -250,6 +250,26 @@ int bq_ckpt_open(bq_ckpt_file **out, const char *path, uint64_t fingerprint, bq_
     return status;
 }
 
+static int unit_of(const bq_ckpt *head) {
+    static const char before[] = ".experts.";
+    const char *number = head->linears ? strstr(head->linear[0].name, before) : NULL;
+    return number ? 1 + (int)strtol(number + strlen(before), NULL, 10) : 0;
+}
+
+int bq_ckpt_open_at(bq_ckpt_file **out, const char *path, uint64_t fingerprint, bq_ckpt_at at, bq_ckpt *head,
+                    char *why) {
+    int status = bq_ckpt_open(out, path, fingerprint, head, why), unit = unit_of(head);
+    if (status != BQ_CKPT_OK ||
+        (head->sweep == at.sweep && head->phase == at.phase && head->block == at.block && unit == at.unit))
+        return status;
+    int n =
+        snprintf(why, BQ_WHY, "it is of block %d, phase %d, sweep %d", head->block, head->phase, head->sweep);
+    if (unit) snprintf(why + n, BQ_WHY - (size_t)n, ", expert %d", unit - 1);
+    bq_ckpt_close(*out);
+    *out = NULL;
+    return BQ_CKPT_FOREIGN;
+}
+
 int bq_ckpt_peek(const char *path, uint64_t fingerprint) {
     int64_t size;
     uint64_t tag;

@@ -35,6 +35,11 @@ typedef struct {
     double *loss; /* (steps) */
 } bq_ckpt;
 
+/* What a file is of.  unit: 0, or 1 + e of expert e, which the names of its linears say. */
+typedef struct {
+    int sweep, phase, block, unit;
+} bq_ckpt_at;
+
 static inline bool bq_ckpt_folded(const bq_ckpt *c) { return c->norm[0].rows > 0; }
 
 typedef enum {
@@ -71,6 +76,10 @@ typedef struct bq_ckpt_file bq_ckpt_file;
  * is NULL.  Prints nothing.  Returns a BQ_CKPT value; unless it is OK, why has the reason (BQ_WHY bytes, or
  * NULL) and *f is NULL.  On BQ_CKPT_OK the caller closes. */
 int bq_ckpt_open(bq_ckpt_file **f, const char *path, uint64_t fingerprint, bq_ckpt *head, char *why);
+
+/* The same of a file that is to be of `at`; another one is foreign, as after a copy from elsewhere. */
+int bq_ckpt_open_at(bq_ckpt_file **f, const char *path, uint64_t fingerprint, bq_ckpt_at at, bq_ckpt *head,
+                    char *why);
 
 /* The same from the seal alone, by its size and fingerprint.  Reads a few bytes. */
 int bq_ckpt_peek(const char *path, uint64_t fingerprint);

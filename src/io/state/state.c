@@ -75,19 +75,14 @@ static unsigned char *entry(const bq_state *s, int sweep, int phase, int block) 
 }
 
 /* Read a whole file; one that is there but does not count is logged. */
-static bool verify_file(const bq_state *s, const char *path, int sweep, int phase, int block) {
+static bool verify_file(const bq_state *s, const char *path, bq_ckpt_at at) {
     char why[BQ_WHY];
     bq_ckpt_file *f;
     bq_ckpt head;
-    int status = bq_ckpt_open(&f, path, s->fingerprint, &head, why);
+    int status = bq_ckpt_open_at(&f, path, s->fingerprint, at, &head, why);
     bq_ckpt_close(f);
-    if (status == BQ_CKPT_OK && (head.sweep != sweep || head.phase != phase || head.block != block)) {
-        status = BQ_CKPT_FOREIGN;
-        snprintf(why, sizeof why, "it is of block %d, phase %d, sweep %d", head.block, head.phase,
-                 head.sweep);
-    }
     if (status == BQ_CKPT_OK || status == BQ_CKPT_ABSENT) return status == BQ_CKPT_OK;
-    bq_log_all(BQ_WARN, "block %d will be done again: '%s': %s", block, path, why);
+    bq_log_all(BQ_WARN, "block %d will be done again: '%s': %s", at.block, path, why);
     return false;
 }
 
@@ -95,11 +90,13 @@ static bool verify_file(const bq_state *s, const char *path, int sweep, int phas
 static bool verify(const bq_state *s, int sweep, int phase, int block) {
     char path[BQ_PATH];
     int experts = s->without && !s->without[block] ? s->experts : 0;
+    bq_ckpt_at at = {sweep, phase, block, 0};
     bq_ckpt_path(path, sizeof path, s->run_dir, sweep, phase, block);
-    bool whole = verify_file(s, path, sweep, phase, block);
+    bool whole = verify_file(s, path, at);
     for (int e = 0; e < experts && whole; e++) {
+        at.unit = 1 + e;
         bq_ckpt_expert_path(path, sizeof path, s->run_dir, sweep, phase, block, e);
-        whole = verify_file(s, path, sweep, phase, block);
+        whole = verify_file(s, path, at);
     }
     return whole;
 }

@@ -39,7 +39,8 @@ static const bq_key experts_keys[] = {
      .help =
          "What is done for an expert that gets fewer than `least` tokens. `blend`: tokens spread evenly "
          "over all of the layer fill it up to `least`, so its Gram matrix is H + lambda H_layer. "
-         "`all_tokens`: it is calibrated with the layer's tokens alone. `rtn`: it is rounded to nearest."},
+         "`all_tokens`: it is calibrated with the layer's tokens alone. `rtn`: it is rounded to nearest, and "
+         "only passes that need no data run."},
     {"least", BQ_KEY_I64, AT(bq_recipe, experts.least), .value = "512", .max = 1e9,
      .help = "Below so many tokens an expert is starved. The log says how many are."},
     {"most", BQ_KEY_I64, AT(bq_recipe, experts.most), .value = "65536", .min = 1, .max = 1e9,

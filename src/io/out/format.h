@@ -68,6 +68,14 @@ bool bq_export_is_linear(const bq_export_item *item);
 void bq_export_escape(FILE *to, const char *name, size_t bytes);
 /* Does config.json say the same of two results?  It has neither the type of scales nor the rule of grids. */
 bool bq_export_same(const bq_qtensor *a, const bq_qtensor *b);
+/* In linears.c, for formats of quantized linears.  Refuse what only other formats have: a result that is not
+ * the weight of a linear, factors of inputs, rounded inputs; scales of another type than F16.  BQ_OK, or
+ * BQ_DATA after one message, in which `format` is the format's name. */
+int bq_export_weights_only(const bq_export_item *item, const char *format);
+int bq_export_f16_scales(const bq_export_item *item, const char *format);
+/* The buffer as `count` values of `size` bytes, which it must hold.  Put the transpose of scales as F16. */
+void *bq_export_room(const bq_export_job *job, int64_t count, size_t size);
+void bq_export_put_f16(bq_export_job *job, bq_mat scale, bq_writer *w);
 /* For write: put the tensor's bytes as they are in the source; put the rows of a view. */
 void bq_export_put_raw(bq_export_job *job, const bq_tensor *t, bq_writer *w);
 void bq_export_put_rows(bq_mat m, bq_writer *w);

@@ -121,6 +121,16 @@ const char *bq_gguf_tokenizer_pre(const json_t *tokenizer) {
     return NULL;
 }
 
+bool bq_gguf_tokenizer_pieces(const json_t *tokenizer, bool *prefix) {
+    for (int i = 0; i < 2; i++) {
+        *prefix = i;
+        if (same(tokenizer, "normalizer", piece_rules[i].normalizer) &&
+            same(tokenizer, "pre_tokenizer", piece_rules[i].pre_tokenizer))
+            return json_is_true(json_object_get(json_object_get(tokenizer, "model"), "byte_fallback"));
+    }
+    return false;
+}
+
 /* ---- tokens ---- */
 
 /* The text as a string, until the next call; NULL, after a refusal, if it is too long or is not UTF-8. */

@@ -1,4 +1,5 @@
-/* GGUF, version 3.  A result whose grid a type of GGUF has keeps its codes (gguf_pack.c); others are refused.
+/* GGUF, version 3.  A result whose grid a type of GGUF has keeps its codes; others are quantized again by the
+ * rule of a type (gguf_pack.c).
  * Tensors that are not quantized: matrices of F32, F16 and BF16 keep their type, routers and all tensors of
  * one dimension become F32, replaced ones are F32.  Names, the order of rows of q and k, and the 1 that is
  * added to Gemma's norms are those of the converter of llama.cpp (io/in/gguf_names.h), and the experts of a
@@ -82,6 +83,11 @@ static void end(bq_export_job *job) {
         bq_log_all(BQ_INFO,
                    "gguf: minima of %ld of %ld blocks were rounded to F16, by at most %.2g of a step",
                    (long)own->rounded, (long)own->blocks, (double)own->worst);
+    if (own->again)
+        bq_log_all(BQ_INFO,
+                   "gguf: %ld rows were quantized again, by the rule of their type: error %.2g of the "
+                   "values (RMS)",
+                   (long)own->again, sqrt(own->error / own->power));
     json_decref(own->tokenizer);
     json_decref(own->config);
     free(own);
@@ -97,7 +103,7 @@ static const char *type_of(const bq_export_item *item, const bq_gguf_name *name)
     if (item->quantized) {
         type = bq_gguf_type_for(&item->q, &why);
         if (type) return type->name;
-        bq_export_refuse(item, " has %s, which no type of gguf holds: write another format", why);
+        bq_export_refuse(item, " cannot be in gguf: it has %s", why);
         return NULL;
     }
     if (item->replaced || item->t->dims == 1 || strstr(name->name, ".ffn_gate_inp.")) return "F32";

@@ -14,6 +14,8 @@ typedef struct {
     json_t *tokenizer, *config; /* tokenizer.json and tokenizer_config.json, NULL: there is none */
     int64_t blocks, rounded;    /* with a minimum; whose minimum was rounded */
     float worst;                /* the largest error of a minimum, in steps */
+    int64_t again;              /* rows whose values were quantized again; squares of errors and values */
+    double error, power;
 } bq_gguf_job;
 
 /* What a tensor that the model does not have is made of: rotary factors. */
@@ -49,7 +51,14 @@ void bq_gguf_put_bool(bq_gguf_put *p, const char *key, bool value);
 const char *bq_gguf_tokens_lack(const bq_gguf_job *own);
 void bq_gguf_put_tokens(bq_gguf_put *p, const bq_gguf_job *own, const json_t *config);
 
-/* In gguf_pack.c.  The type that holds a result exactly, NULL: there is none; why not, for a message. */
+/* In gguf_encode.c.  Quantize a block by the rule of Q4_0, Q4_1, Q5_0, Q5_1 or Q8_0.  Put an F16, returns
+ * what is behind it.  Put unsigned codes: in byte j the low nibble is of code j, the high one of code j + 16;
+ * fifth: the fifth bits stand before. */
+void bq_gguf_encode(const bq_gguf_type *type, const float x[32], uint8_t *to);
+uint8_t *bq_gguf_put_half(uint8_t *to, uint16_t x);
+void bq_gguf_put_nibbles(uint8_t *to, const uint8_t field[32], bool fifth);
+
+/* In gguf_pack.c.  The type that a result gets, NULL: it is refused; why, for a message. */
 const bq_gguf_type *bq_gguf_type_for(const bq_qtensor *q, const char **why);
 /* Row r as blocks of that type. */
 void bq_gguf_pack(bq_gguf_job *own, const bq_qtensor *q, const bq_gguf_type *type, int64_t r, uint8_t *to);

@@ -11,6 +11,9 @@ A compressed-tensors export (pack-quantized, int-quantized) is also unpacked by 
 the configuration names must be stored as codes, and the weight that transformers computes with must be
 (code - zero point) * scale.
 
+An awq export is unpacked by this script alone, and transformers computes with these weights as with those of a
+plain model: it needs no kernels of AWQ, and says nothing about them.
+
 Where inputs are rounded too (W8A8), a sum in another order moves values across the borders between codes, and
 what comes out is near, not equal: blockq on another BLAS and transformers differ by some 0.5 % over few windows.
 
@@ -200,6 +203,40 @@ def stored_weight(tensors, name, args):
     return (code * scale[:, :, None]).reshape(rows, cols), packed
 
 
+def unpack_awq(packed, rows):
+    """Words (n, rows / 8) -> fields (n, rows): the rows of a word are in the order 0 2 4 6 1 3 5 7."""
+    import numpy as np
+    if packed.shape[1] * 8 != rows:
+        raise DataError(f"{packed.shape[1]} words for {rows} rows")
+    words = np.ascontiguousarray(packed, "<i4").view("<u4")
+    fields = words[:, :, None] >> np.array([0, 16, 4, 20, 8, 24, 12, 28], "<u4") & np.uint32(15)
+    return fields.reshape(len(words), rows).astype(np.int32)
+
+
+def awq_weights(tensors, args):
+    """All weights of an awq export, as a plain model has them: name -> float32 array."""
+    import numpy as np
+    if (args.get("version"), args.get("bits"), args.get("zero_point")) != ("gemm", 4, True):
+        raise DataError(f"awq of version {args.get('version')} with {args.get('bits')} bits is not known")
+    plain = {}
+    for name in tensors.info:
+        base, _, part = name.rpartition(".")
+        if part in ("qzeros", "scales"):
+            continue
+        if part != "qweight":
+            plain[name] = tensors.get(name).astype(np.float32)
+            continue
+        scale = tensors.get(base + ".scales").astype(np.float32)
+        code, zero = (unpack_awq(tensors.get(f"{base}.{p}"), scale.shape[1]) for p in ("qweight", "qzeros"))
+        group = args["group_size"] if args["group_size"] > 0 else len(code)
+        if zero.shape != scale.shape or len(scale) * group != len(code):
+            raise DataError(f"{base}: codes {code.shape}, zero points {zero.shape}, scales {scale.shape}, "
+                            f"groups of {group} do not fit")
+        zero, scale = zero.repeat(group, 0), scale.repeat(group, 0)
+        plain[base + ".weight"] = np.ascontiguousarray(((code - zero).astype(np.float32) * scale).T)
+    return plain
+
+
 # ---- the checks ----
 
 def check_weights(model, tensors, config):
@@ -256,13 +293,28 @@ def expect_packed_zeros():
     Packed.compress = classmethod(compress)
 
 
-def load(folder):
+def load_plain(folder, weights):
+    """What from_pretrained gives for a plain model with these weights."""
+    import torch
+    import transformers
+    config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
+    del config.quantization_config
+    model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    left = model.load_state_dict({n: torch.from_numpy(x) for n, x in weights.items()}, strict=False)
+    tied = {"lm_head.weight"} if config.tie_word_embeddings else set()
+    return model, {"missing_keys": set(left.missing_keys) - tied, "unexpected_keys": left.unexpected_keys}
+
+
+def load(folder, weights=None):
     """(model, faults): float32 everywhere, codes decompressed, nothing missing and nothing left over."""
     import torch
     import transformers
     # dequantize=True would decompress every module by the first config group; this way each has its own
-    model, info = transformers.AutoModelForCausalLM.from_pretrained(
-        folder, dtype=torch.float32, local_files_only=True, output_loading_info=True)
+    if weights:
+        model, info = load_plain(folder, weights)
+    else:
+        model, info = transformers.AutoModelForCausalLM.from_pretrained(
+            folder, dtype=torch.float32, local_files_only=True, output_loading_info=True)
     model.eval()
     if getattr(model, "hf_quantizer", None) is not None:
         model.hf_quantizer.compressor.decompress_model(model)
@@ -314,13 +366,16 @@ def check(a):
     packed = sum(n.endswith(".weight_packed") for n in tensors.info)
     if packed and not quantization:
         raise DataError(f"{a.export_dir}/config.json: no quantization_config, but {packed} weight_packed")
+    awq = (quantization or {}).get("quant_method") == "awq"
     try:
         if quantization:
             expect_packed_zeros()
-        model, faults = load(a.export_dir)
+        model, faults = load(a.export_dir, awq_weights(tensors, quantization) if awq else None)
     except (ImportError, RuntimeError, ValueError, OSError) as e:
         raise DataError(f"{a.export_dir}: transformers does not load it: {e}") from None
-    if quantization:
+    if awq:
+        print(f"awq: {sum(n.endswith('.qweight') for n in tensors.info)} linears unpacked")
+    elif quantization:
         faults += check_weights(model, tensors, quantization)
     else:
         print("no quantization_config: a plain model, nothing to unpack")

@@ -9,9 +9,9 @@ cat >r.json <<TEXT
  "bits": {"decoder": {"scale": "f16"}},
  "outputs": [{"format": "safetensors", "shard_bytes": 100000},
              {"format": "compressed-tensors", "dir": "ct", "shard_bytes": 100000}, {"format": "compressed-tensors", "dir": "whole"},
-             {"format": "gptq", "shard_bytes": 100000}]}
+             {"format": "gptq", "shard_bytes": 100000}, {"format": "awq", "shard_bytes": 100000}]}
 TEXT
-outputs="safetensors ct whole gptq"
+outputs="safetensors ct whole gptq awq"
 # equal A B: all outputs of two run directories are there and hold the same files with the same bytes.
 equal() {
     local output
@@ -29,6 +29,7 @@ for ranks in 1 2 3 4; do
     wrote $ranks/ct 12 $ranks
     wrote $ranks/whole 1 1
     wrote $ranks/gptq 12 $ranks
+    wrote $ranks/awq 12 $ranks
     check "time of the export" grep -q '^bq: done in .* export [0-9.]* s of it' err
     equal 1 $ranks
 done
@@ -45,6 +46,8 @@ wrote later 43 3
 check "export writes what run writes" diff -r 1/safetensors later
 expect 0 mpi 2 export --run 1 --format gptq --shard 100000 --out later_gptq
 check "gptq, too" diff -r 1/gptq later_gptq
+expect 0 mpi 2 export --run 1 --format awq --shard 100000 --out later_awq
+check "awq, too" diff -r 1/awq later_awq
 expect 0 mpi 2 export --run 1 --shard 300K --out later
 check "over what was there" [ "$(find later -name '*.safetensors' | wc -l)" -lt 10 ]
 expect 0 mpi 1 export --run 1 --shard 300K --out later2
@@ -62,6 +65,10 @@ one_error "gptq is written for symmetric codes only"
 expect 3 mpi 1 run r.json -o wide --set bits.decoder.scale=f32 --set 'outputs=[{"format":"gptq"}]'
 one_error "set bits.decoder.scale=f16"
 check "before any work" [ ! -e wide ]
+for bits in 3 8; do
+    expect 3 mpi 1 run r.json -o wide --set bits.decoder.bits=$bits --set 'outputs=[{"format":"awq"}]'
+    one_error "has $bits bits, awq has 4"
+done
 expect 75 mpi 1 run r.json -o begun --stop-after-blocks 2
 expect 3 mpi 3 export --run begun --out never
 one_error "not finished"

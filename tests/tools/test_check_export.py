@@ -51,6 +51,14 @@ def pack(codes, bits):
     return np.array([np.frombuffer(r.to_bytes(4 * words, "little"), "<i4") for r in rows])
 
 
+def pack_awq(fields):
+    """(n, rows) without sign -> words (n, rows / 8), as AutoAWQ's loop makes them."""
+    words = np.zeros((len(fields), fields.shape[1] // 8), np.int64)
+    for i, row in enumerate((0, 2, 4, 6, 1, 3, 5, 7)):
+        words |= fields[:, row::8] << 4 * i
+    return words.astype("<u4").view("<i4")
+
+
 class Unpack(unittest.TestCase):
     def test_words(self):
         for word, bits, codes in ((0x76543210, 4, range(-8, 0)), (0xFEDCBA98, 4, range(8)),
@@ -77,6 +85,26 @@ class Unpack(unittest.TestCase):
             t = check.Tensors(folder)
             self.assertEqual(t.get("h").tolist(), [[1.5, -2]])
             self.assertEqual((t.get("b").tolist(), t.get("b").dtype), ([1, -2.5], np.float32))
+
+    def test_awq(self):
+        """The word of 0 ... 7; groups of two columns, whose weights come back."""
+        word = np.array([[0x75316420]], "<u4").view("<i4")
+        self.assertEqual(check.unpack_awq(word, 8).tolist(), [list(range(8))])
+        rng = np.random.default_rng(1)
+        code, zero = rng.integers(0, 16, (4, 16)), rng.integers(0, 16, (2, 16))
+        scale = rng.integers(1, 9, (2, 16)).astype(np.float16)
+        plain = np.ones((3, 16), np.float32)
+        args = {"version": "gemm", "bits": 4, "zero_point": True, "group_size": 2}
+        with tempfile.TemporaryDirectory() as folder:
+            write_folder(folder, {"p.qweight": pack_awq(code), "p.qzeros": pack_awq(zero), "p.scales": scale,
+                                  "n.weight": plain}, {})
+            got = check.awq_weights(check.Tensors(folder), args)
+            np.testing.assert_array_equal(got["n.weight"], plain)
+            np.testing.assert_array_equal(got["p.weight"],
+                                          ((code - zero.repeat(2, 0)) * scale.repeat(2, 0)).T)
+            for wrong in ({"version": "gemv"}, {"group_size": 4}, {"bits": 8}):
+                with self.assertRaises(check.DataError):
+                    check.awq_weights(check.Tensors(folder), dict(args, **wrong))
 
     def test_weight(self):
         """Groups of two columns, with zero points packed along the rows."""

@@ -15,7 +15,7 @@
 
 #define BQ_PHASES     8
 #define BQ_PASSES     8
-#define BQ_OUTPUTS    4
+#define BQ_OUTPUTS    8
 #define BQ_TRANSFORMS 1
 #define BQ_LINEARS    16 /* names a recipe may give bits to: q_proj ... w3 */
 #define BQ_PARTS      16 /* capacity for bq_recipe_parts */

@@ -106,6 +106,31 @@ static void append(json_t *to, json_t *value) {
 
 static json_t *parsed(const char *text) { return made(json_loads(text, JSON_DECODE_ANY, NULL)); }
 
+static bool same(const json_t *tokenizer, const char *key, const char *text) {
+    json_t *want = parsed(text), *none = json_null(), *have = json_object_get(tokenizer, key);
+    bool equal = json_equal(have ? have : none, want);
+    json_decref(want);
+    return equal;
+}
+
+const char *bq_gguf_tokenizer_pre(const json_t *tokenizer) {
+    for (size_t i = 0; i < sizeof rules / sizeof *rules; i++)
+        if (same(tokenizer, "pre_tokenizer", rules[i].pre_tokenizer) &&
+            same(tokenizer, "normalizer", rules[i].normalizer))
+            return rules[i].pre;
+    return NULL;
+}
+
+bool bq_gguf_tokenizer_pieces(const json_t *tokenizer, bool *prefix) {
+    for (int i = 0; i < 2; i++) {
+        *prefix = i;
+        if (same(tokenizer, "normalizer", piece_rules[i].normalizer) &&
+            same(tokenizer, "pre_tokenizer", piece_rules[i].pre_tokenizer))
+            return json_is_true(json_object_get(json_object_get(tokenizer, "model"), "byte_fallback"));
+    }
+    return false;
+}
+
 /* ---- tokens ---- */
 
 /* The text as a string, until the next call; NULL, after a refusal, if it is too long or is not UTF-8. */

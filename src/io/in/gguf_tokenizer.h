@@ -18,4 +18,9 @@
  * scores that gguf_merges.h refuses, an id beyond the tokens, texts that end with EOS. */
 int bq_gguf_tokenizer(const bq_gguf *g, json_t **tokenizer, json_t **config);
 
+/* The other way: what tokenizer.ggml.pre says of a tokenizer.json of byte-level BPE, NULL: not known. */
+const char *bq_gguf_tokenizer_pre(const json_t *tokenizer);
+/* Is it SentencePiece's BPE, as this reader makes it?  prefix: a blank comes before each text. */
+bool bq_gguf_tokenizer_pieces(const json_t *tokenizer, bool *prefix);
+
 #endif

@@ -31,6 +31,10 @@ int bq_export_refuse(const bq_export_item *item, const char *fmt, ...) {
 
 /* ---- items ---- */
 
+static const bq_container *container_of(const bq_export_job *job) {
+    return job->format->container ? job->format->container : &bq_container_safetensors;
+}
+
 static int compare_items(const void *a, const void *b) {
     const bq_export_item *x = a, *y = b;
     return strverscmp(x->name, y->name); /* layers.2 before layers.10: tensors of a block are neighbours */
@@ -107,12 +111,15 @@ static int plan_replaced(bq_export_job *job, int i) {
 
 static int plan(bq_export_job *job) {
     bool quantized = false;
+    int begun = job->format->begin ? job->format->begin(job) : BQ_OK;
+    if (begun) return begun;
     for (int i = 0; i < job->items; i++) {
         bq_export_item *item = &job->item[i];
         item->quantized = job->source.get(job->source.ctx, item->name, false, &item->q);
         item->replaced = !item->quantized && is_replaced(job, item->name, item->t);
         int rc = item->quantized ? check_result(item) : BQ_OK;
-        if (!rc) rc = item->replaced ? plan_replaced(job, i) : job->format->plan(job, i);
+        bool plain = item->replaced && !job->format->replaced;
+        if (!rc) rc = plain ? plan_replaced(job, i) : job->format->plan(job, i);
         if (rc) return rc;
         quantized = quantized || item->quantized;
     }
@@ -129,7 +136,7 @@ void bq_export_add(bq_export_job *job, int item, int part, size_t cut, const cha
     bq_export_out *out = &job->out[job->outs++];
     *out = (bq_export_out){.t = {.name = name, .dtype = dtype, .dims = dims}, .item = item, .part = part};
     if (dims) memcpy(out->t.shape, shape, (size_t)dims * sizeof *shape);
-    out->t.bytes = (size_t)(bq_tensor_count(&out->t) * bq_dtype_bits(dtype) / 8);
+    out->t.bytes = container_of(job)->bytes(&out->t);
     job->item[item].bytes += out->t.bytes;
 }
 
@@ -147,10 +154,11 @@ static void cut_shards(bq_export_job *job, size_t limit) {
 }
 
 static void shard_name(const bq_export_job *job, int shard, char name[64]) {
+    const char *suffix = container_of(job)->suffix;
     if (job->shards == 1)
-        snprintf(name, 64, "model.safetensors");
+        snprintf(name, 64, "model.%s", suffix);
     else
-        snprintf(name, 64, "model-%05d-of-%05d.safetensors", shard + 1, job->shards);
+        snprintf(name, 64, "model-%05d-of-%05d.%s", shard + 1, job->shards, suffix);
 }
 
 static int compare_outs(const void *a, const void *b) {
@@ -186,8 +194,8 @@ static void put_replaced(bq_export_job *job, const bq_tensor *t, bq_writer *w) {
     }
 }
 
-/* Ask for an item's data, and check that its shape is the planned one. */
-static void hold(bq_export_job *job, const bq_export_item *item, bq_qtensor *q) {
+/* Its shape must be the planned one. */
+void bq_export_hold(bq_export_job *job, const bq_export_item *item, bq_qtensor *q) {
     const bq_qtensor *p = &item->q;
     *q = (bq_qtensor){0};
     BQ_CHECK(job->source.get(job->source.ctx, item->name, true, q), "export: '%s' is gone", item->name);
@@ -201,7 +209,7 @@ static void hold(bq_export_job *job, const bq_export_item *item, bq_qtensor *q) 
  * for all of these. */
 static void write_shard(bq_export_job *job, int shard) {
     char name[64], path[BQ_PATH];
-    bq_writer *w = bq_writer_plan();
+    bq_writer *w = bq_writer_plan_as(container_of(job), &(bq_export_file){job, shard});
     for (int i = 0; i < job->outs; i++) {
         const bq_tensor *t = &job->out[i].t;
         if (job->item[job->out[i].item].shard == shard)
@@ -217,9 +225,9 @@ static void write_shard(bq_export_job *job, int shard) {
         const bq_export_out *out = bsearch(&key, job->out, (size_t)job->outs, sizeof *out, compare_outs);
         const bq_export_item *item = &job->item[out->item];
         if (item->quantized && held != out->item && out->part != BQ_EXPORT_BARE)
-            hold(job, item, &q), held = out->item;
+            bq_export_hold(job, item, &q), held = out->item;
         const bq_qtensor *result = out->part == BQ_EXPORT_BARE ? &item->q : &q;
-        if (item->replaced)
+        if (item->replaced && !job->format->replaced)
             put_replaced(job, &out->t, w);
         else
             job->format->write(job, out, item->quantized ? result : NULL, w);
@@ -308,7 +316,7 @@ int bq_export_finish(bq_export_job *job) {
     else if (!rc)
         rc = bq_export_copy(job);
     if (rc) return rc;
-    if (job->shards > 1) write_index(job);
+    if (job->shards > 1 && !job->format->container) write_index(job);
     write_config(job);
     return BQ_OK;
 }
@@ -327,6 +335,7 @@ void bq_export_list(const bq_export_job *job, bq_manifest *list) {
 
 void bq_export_close(bq_export_job *job) {
     if (!job) return;
+    if (job->own) job->format->end(job);
     for (int i = 0; i < job->outs; i++) free((char *)(uintptr_t)job->out[i].t.name);
     free(job->out);
     free(job->item);

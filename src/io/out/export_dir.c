@@ -19,8 +19,8 @@ static bool matches(const char *name, const char *const *patterns) {
 
 /* What makes a directory loadable, in the order of removal: loaders open the first one first. */
 static const char *const loadable[] = {"config.json", "*.index.json", NULL};
-static const char *const shards[] = {"*.safetensors", NULL};
-static const char *const leftovers[] = {"*.safetensors", "*.safetensors.*tmp", NULL};
+static const char *const shards[] = {"*.safetensors", "*.gguf", NULL};
+static const char *const leftovers[] = {"*.safetensors", "*.safetensors.*tmp", "*.gguf", "*.gguf.*tmp", NULL};
 
 /* Copied from the source.  *.py, too, as config.json may name code, and licences. */
 static const char *const copied[] = {"tokenizer*",
@@ -49,21 +49,31 @@ static void free_entries(struct dirent **list, int n) {
     if (n >= 0) free(list);
 }
 
-/* The first bytes of the header in our files (writer.c).  They show that a file is ours even if the rest is
- * damaged. */
-static const char begins[] =
-    "{\"" BQ_METADATA_KEY "\":{\"format\":\"pt\",\"producer\":\"" BQ_WRITER_PRODUCER "\"}";
+/* What our files have near their beginning (writer.c, gguf_head.c).  It shows that a file is ours even if the
+ * rest is damaged. */
+static const struct {
+    const char *suffix;
+    off_t at;
+    const char *text;
+    size_t bytes;
+} begins[] = {
+#define BEGIN(suffix, at, text)                                                                              \
+    { suffix, at, text, sizeof text - 1 }
+    BEGIN("*.safetensors", 8,
+          "{\"" BQ_METADATA_KEY "\":{\"format\":\"pt\",\"producer\":\"" BQ_WRITER_PRODUCER "\"}"),
+    BEGIN("*.gguf", 32, "general.quantized_by\10\0\0\0\6\0\0\0\0\0\0\0" BQ_WRITER_PRODUCER),
+};
 
 enum { FOREIGN = -1, BLANK, OURS }; /* BLANK: too short to tell, and worth nothing */
 
 static int whose(const char *path) {
-    char have[8 + sizeof begins];
-    int fd;
+    char have[128];
+    int fd, i = fnmatch(begins[0].suffix, path, 0) ? 1 : 0;
     if (bq_file_open_own(path, O_RDONLY, &fd)) return FOREIGN;
-    ssize_t got = pread(fd, have, 8 + sizeof begins - 1, 0), n = got - 8;
+    ssize_t n = pread(fd, have, begins[i].bytes, begins[i].at);
     close(fd);
-    if (got < 0 || (n > 0 && memcmp(have + 8, begins, (size_t)n))) return FOREIGN;
-    return n == sizeof begins - 1 ? OURS : BLANK;
+    if (n < 0 || memcmp(have, begins[i].text, (size_t)n)) return FOREIGN;
+    return (size_t)n == begins[i].bytes ? OURS : BLANK;
 }
 
 /* Refuse if a model is there that somebody else wrote, or if a name that blockq removes or writes is not a

@@ -17,7 +17,7 @@ typedef struct {
     const bq_tensor *t; /* of the source; for an lm_head that is tied there, the embedding */
     bool added;         /* not in the source */
     bool quantized;     /* q is valid, without data */
-    bool replaced;      /* by bq_qsource.dense: then formats do not see it */
+    bool replaced;      /* by bq_qsource.dense: then formats do not see it, but those that say so */
     bq_qtensor q;
     int shard;
     size_t bytes; /* of its outs */
@@ -40,7 +40,20 @@ struct bq_format {
     /* Change config, which becomes config.json. */
     void (*edit)(const bq_export_job *job, json_t *config);
     bool quantized; /* refused if no tensor is quantized */
+    /* What only a format of another container has; NULL: safetensors. */
+    const bq_container *container;
+    bool replaced; /* plan and write get replaced tensors, too */
+    /* Look at the model before the first plan, and make job->own: BQ_OK, or BQ_DATA after one message.  Free
+     * it. */
+    int (*begin)(bq_export_job *job);
+    void (*end)(bq_export_job *job);
 };
+
+/* Of the header of a container: which file it is. */
+typedef struct {
+    const bq_export_job *job;
+    int shard;
+} bq_export_file;
 
 struct bq_export_job {
     const bq_weights *src;
@@ -54,6 +67,7 @@ struct bq_export_job {
     json_t *beside; /* bq_weights_beside of the source; NULL: not asked yet, or there are none */
     uint64_t *hash; /* (shards) of those written here */
     char *buffer;   /* BQ_EXPORT_BUFFER bytes, free for use in write */
+    void *own;      /* of the format */
 };
 
 /* For plan: refuse an item (BQ_DATA), "export: '<name>'<text>".  Add an out to it.  Its name is the item's
@@ -64,10 +78,20 @@ void bq_export_add(bq_export_job *job, int item, int part, size_t cut, const cha
 /* Is it the weight of a linear?  In the families we know, this is so for every "*.weight" of two dimensions
  * but the embedding. */
 bool bq_export_is_linear(const bq_export_item *item);
+/* For write: the data of a quantized item, until the next call. */
+void bq_export_hold(bq_export_job *job, const bq_export_item *item, bq_qtensor *q);
 /* Put `bytes` of a name into a regular expression. */
 void bq_export_escape(FILE *to, const char *name, size_t bytes);
 /* Does config.json say the same of two results?  It has neither the type of scales nor the rule of grids. */
 bool bq_export_same(const bq_qtensor *a, const bq_qtensor *b);
+/* In linears.c, for formats of quantized linears.  Refuse what only other formats have: a result that is not
+ * the weight of a linear, factors of inputs, rounded inputs; scales of another type than F16.  BQ_OK, or
+ * BQ_DATA after one message, in which `format` is the format's name. */
+int bq_export_weights_only(const bq_export_item *item, const char *format);
+int bq_export_f16_scales(const bq_export_item *item, const char *format);
+/* The buffer as `count` values of `size` bytes, which it must hold.  Put the transpose of scales as F16. */
+void *bq_export_room(const bq_export_job *job, int64_t count, size_t size);
+void bq_export_put_f16(bq_export_job *job, bq_mat scale, bq_writer *w);
 /* For write: put the tensor's bytes as they are in the source; put the rows of a view. */
 void bq_export_put_raw(bq_export_job *job, const bq_tensor *t, bq_writer *w);
 void bq_export_put_rows(bq_mat m, bq_writer *w);

@@ -28,24 +28,14 @@ static int check(const bq_export_item *item) {
     const bq_scheme s = q->scheme;
     int64_t rows = q->code.rows, cols = q->code.cols;
     int bits = bq_code_bits(s), fill = bits == 3 ? 32 : 32 / bits; /* the fewest codes of whole words */
-    if (!bq_export_is_linear(item))
-        return bq_export_refuse(item, " is not the weight of a linear: gptq cannot hold it quantized");
-    if (q->pre.rows)
-        return bq_export_refuse(item, ": its inputs are multiplied by factors of their own (smoothquant "
-                                      "without fuse): gptq has no place for these, write safetensors");
-    if (q->activations)
-        return bq_export_refuse(item,
-                                ": its inputs are rounded to %d bits, which gptq cannot say: write "
-                                "compressed-tensors, or set bits.activations=16",
-                                q->activations);
+    int rc = bq_export_weights_only(item, "gptq");
+    if (rc) return rc;
     if (s.element != BQ_INT2 && s.element != BQ_INT3 && s.element != BQ_INT4 && s.element != BQ_INT8)
         return bq_export_refuse(item, " has %d bits, gptq has 2, 3, 4 and 8: write safetensors", bits);
     if (!s.symmetric)
         return bq_export_refuse(item, " has zero points, and gptq is written for symmetric codes only: write "
                                       "compressed-tensors, or set bits.decoder.symmetric=true");
-    if (s.scale != BQ_F16)
-        return bq_export_refuse(item, " has scales of another type than f16, the only one that gptq has: set "
-                                      "bits.decoder.scale=f16, or write compressed-tensors");
+    if ((rc = bq_export_f16_scales(item, "gptq"))) return rc;
     if (rows % fill || cols % fill)
         return bq_export_refuse(item,
                                 " is (%ld, %ld): gptq packs %d bits in multiples of %d along both, write "
@@ -88,18 +78,12 @@ static uint32_t word_of(const int8_t *code, int bits, int64_t r) {
     return word;
 }
 
-/* The buffer, which must hold `count` values. */
-static void *room_for(const bq_export_job *job, int64_t count, size_t size) {
-    BQ_CHECK((size_t)count <= BQ_EXPORT_BUFFER / size, "export: a row of %lld values", (long long)count);
-    return job->buffer;
-}
-
 static void put_codes(bq_export_job *job, const bq_qtensor *q, bq_writer *w) {
     int bits = bq_code_bits(q->scheme);
     int64_t rows = q->code.rows, words = bq_pack_words(q->code.cols, bits);
     int64_t room = (int64_t)(BQ_EXPORT_BUFFER / 4) / rows, at_once = room < AT_ONCE ? room : AT_ONCE;
     BQ_CHECK(q->code.data && q->scale.data, "export: a result without data");
-    uint32_t *word = room_for(job, rows, 4);
+    uint32_t *word = bq_export_room(job, rows, 4);
     for (int64_t first = 0, m; first < words; first += m) {
         m = words - first < at_once ? words - first : at_once;
         for (int64_t n = 0; n < rows; n++)
@@ -109,23 +93,11 @@ static void put_codes(bq_export_job *job, const bq_qtensor *q, bq_writer *w) {
     }
 }
 
-static void put_scales(bq_export_job *job, bq_mat scale, bq_writer *w) {
-    uint16_t *row = room_for(job, scale.rows, 2);
-    for (int64_t g = 0; g < scale.cols; g++) {
-        for (int64_t n = 0; n < scale.rows; n++) {
-            float x = *(const float *)bq_mat_at(scale, n, g);
-            row[n] = bq_to_f16(x);
-            BQ_CHECK(bq_from_f16(row[n]) == x, "export: the scale %.9g is no f16 value", (double)x);
-        }
-        bq_writer_put(w, row, (size_t)scale.rows * 2);
-    }
-}
-
 /* All zero points are 2^(bits - 1).  Less one, that is the stored form of code -1. */
 static void put_zeros(bq_export_job *job, const bq_qtensor *q, bq_writer *w) {
     int bits = bq_code_bits(q->scheme);
     int64_t words = bq_pack_words(q->code.rows, bits);
-    uint32_t *row = room_for(job, words, 4);
+    uint32_t *row = bq_export_room(job, words, 4);
     int8_t less_one[32];
     memset(less_one, -1, sizeof less_one);
     for (int64_t i = 0; i < words; i++) row[i] = word_of(less_one, bits, i % bits);
@@ -134,7 +106,7 @@ static void put_zeros(bq_export_job *job, const bq_qtensor *q, bq_writer *w) {
 
 static void put_groups(bq_export_job *job, const bq_qtensor *q, bq_writer *w) {
     int64_t cols = q->code.cols, group = cols / q->scale.cols;
-    int32_t *row = room_for(job, cols, 4);
+    int32_t *row = bq_export_room(job, cols, 4);
     for (int64_t c = 0; c < cols; c++) row[c] = (int32_t)(c / group);
     bq_writer_put(w, row, (size_t)cols * 4);
 }
@@ -143,7 +115,7 @@ static void write_out(bq_export_job *job, const bq_export_out *out, const bq_qte
     switch (out->part) {
     case AS_IS: bq_export_put_raw(job, job->item[out->item].t, w); break;
     case CODES: put_codes(job, q, w); break;
-    case SCALES: put_scales(job, q->scale, w); break;
+    case SCALES: bq_export_put_f16(job, q->scale, w); break;
     case ZEROS: put_zeros(job, q, w); break;
     case GROUPS: put_groups(job, q, w); break;
     }

@@ -1,9 +1,8 @@
-/* writer.h - write safetensors files as a stream; equal input gives equal bytes.
+/* writer.h - write files of tensors as a stream; equal input gives equal bytes.
  *
  * Plan, add all tensors, open, put their bytes in file order, close.  The file gets its name when it is
- * whole and on disk; until then it is "<path>.<pid>.tmp".  File order: wider dtypes first, then by name.
- * The data start at a multiple of 8, so each tensor is aligned to its type.  A failing disk ends the job.
- * All calls are local.  Fault points: writer_write, writer_close. */
+ * whole and on disk; until then it is "<path>.<pid>.tmp".  A failing disk ends the job.  All calls are
+ * local.  Fault points: writer_write, writer_close. */
 #ifndef BQ_WRITER_H
 #define BQ_WRITER_H
 
@@ -11,14 +10,33 @@
 
 #define BQ_WRITER_PRODUCER "blockq" /* of __metadata__, which is {"format":"pt","producer":"blockq"} */
 
+/* A kind of file: a header, then the tensors' data. */
+typedef struct {
+    const char *suffix; /* of the file's name */
+    size_t align;       /* of each tensor in the data; the last one is filled up, too */
+    /* The type's name as static text, NULL: unknown; bytes of a tensor, whose shape fills whole bytes. */
+    const char *(*dtype)(const char *name);
+    size_t (*bytes)(const bq_tensor *t);
+    /* The order in the file; NULL: as they were added. */
+    int (*order)(const void *a, const void *b);
+    /* The bytes up to the data, which the caller frees.  Offsets of `at` are those in the data. */
+    char *(*header)(const void *ctx, const bq_tensor *at, int count, size_t *bytes);
+} bq_container;
+
+/* Wider dtypes first, then by name.  The data start at a multiple of 8, so each tensor is aligned to its
+ * type. */
+extern const bq_container bq_container_safetensors;
+
 typedef struct bq_writer bq_writer;
 
-bq_writer *bq_writer_plan(void);
+bq_writer *bq_writer_plan(void); /* safetensors */
+/* ctx: for the header; valid until open */
+bq_writer *bq_writer_plan_as(const bq_container *container, const void *ctx);
 /* Add a tensor.  Name and shape are copied.  An unknown dtype or a name that is there already is a bug and
  * ends the job. */
 void bq_writer_add(bq_writer *w, const char *name, const char *dtype, int dims, const int64_t *shape);
 
-/* Sort the tensors, create the temporary file and write the header.  Then `at` is in file order, with
+/* Put the tensors in order, create the temporary file and write the header.  Then `at` is in file order, with
  * offsets. */
 void bq_writer_open(bq_writer *w, const char *path);
 int bq_writer_count(const bq_writer *w);

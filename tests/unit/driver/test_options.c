@@ -133,8 +133,8 @@ static void refusals(void **state) {
     refused("blockq eval --tokens t --model m --ctx 1", "--ctx 1: must be");
     refused("blockq export --run r", "--out is missing");
     refused("blockq export --out r", "--run is missing");
-    refused("blockq export --out r --run r --format gguf",
-            "must be \"safetensors\", \"compressed-tensors\" or \"gptq\"");
+    refused("blockq export --out r --run r --format onnx",
+            "must be \"safetensors\", \"compressed-tensors\", \"gptq\", \"awq\" or \"gguf\"");
     refused("blockq export --out r --run r --shard 99999", "--shard 99999: must be at least 100000 bytes");
     refused("blockq export --out r --run r --shard 5e9", "--shard 5e9: must be bytes");
     refused("blockq import a.gguf", "MODEL.gguf DIR is missing");

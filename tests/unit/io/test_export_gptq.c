@@ -1,6 +1,6 @@
 /* The format gptq: every word that auto-round itself packed; whole directories, read back field by field;
  * what is refused. */
-#include "toy.h"
+#include "halves.h"
 
 #include <dirent.h>
 
@@ -14,28 +14,6 @@ static int field(const int32_t *word, int64_t stride, int bits, int64_t k) {
         value |= (int)((uint32_t)word[bit / 32 * stride] >> bit % 32 & 1) << i;
     }
     return value;
-}
-
-/* A tensor's bytes, the caller's to free. */
-static void *load(const bq_weights *w, const char *key, const bq_tensor **t) {
-    *t = bq_weights_find(w, key);
-    if (!*t) fail_msg("no %s", key);
-    void *data = malloc((*t)->bytes);
-    assert_non_null(data);
-    bq_weights_read_raw(w, *t, 0, data, (*t)->bytes);
-    return data;
-}
-
-/* The tensor <stem of name>.<part> of that type and shape (cols 0: a vector). */
-static void *part_of(const bq_weights *w, const char *name, const char *part, const char *dtype, int64_t rows,
-                     int64_t cols) {
-    char key[300];
-    const bq_tensor *t;
-    snprintf(key, sizeof key, "%.*s.%s", (int)strlen(name) - 7, name, part);
-    void *data = load(w, key, &t);
-    assert_string_equal(t->dtype, dtype);
-    assert_true(t->dims == (cols ? 2 : 1) && t->shape[0] == rows && (!cols || t->shape[1] == cols));
-    return data;
 }
 
 /* ---- auto-round's words ---- */
@@ -140,27 +118,6 @@ static void peer_words(void **state) {
 
 /* ---- directories ---- */
 
-/* The toy's results, their scales rounded to F16. */
-static bool half_get(void *ctx, const char *name, bool want_data, bq_qtensor *q) {
-    toy *t = ctx;
-    if (!toy_get(ctx, name, want_data, q)) return false;
-    q->scheme.scale = BQ_F16;
-    for (int64_t i = 0; want_data && i < q->scale.rows * q->scale.cols; i++)
-        t->scale[i] = bq_from_f16(bq_to_f16(t->scale[i]));
-    return true;
-}
-
-static int export_half(const char *out, const toy_rule *rule, size_t limit, int parts, int *gets) {
-    bq_weights *w;
-    assert_int_equal(bq_weights_open(&w, src_dir), BQ_OK);
-    toy t = {.src = w, .rule = rule};
-    int rc = export_as("gptq", w, out, (bq_qsource){&t, half_get, toy_dense}, limit, parts);
-    if (gets) *gets = t.gets;
-    toy_free(&t);
-    bq_weights_close(w);
-    return rc;
-}
-
 static void check_linear(const bq_weights *w, const char *name, const toy *t, const bq_qtensor *q) {
     int64_t rows = q->code.rows, cols = q->code.cols, groups = q->scale.cols;
     int bits = bq_code_bits(q->scheme), half = 1 << (bits - 1);
@@ -249,7 +206,7 @@ static void directories(void **state) {
     make_source("model_llama_llama3", "BF16");
     for (int i = 0; i < 4; i++) {
         int gets, files = 0;
-        assert_int_equal(export_half(one, rules[i], TOY_SHARD, 1, &gets), BQ_OK);
+        assert_int_equal(export_half("gptq", one, rules[i], TOY_SHARD, 1, &gets), BQ_OK);
         assert_int_equal(gets, 28); /* codes; behind all that is wider, scales */
         assert_int_equal(check_gptq(one, rules[i]), 6);
         check_config(one, bits[i], group[i], "");
@@ -258,17 +215,17 @@ static void directories(void **state) {
         closedir(dir);
         assert_int_equal(files, 9); /* seven copies, config.json, model.safetensors */
         for (int parts = 1; parts <= 4; parts += 3) {
-            assert_int_equal(export_half(many, rules[i], 12000, parts, NULL), BQ_OK);
+            assert_int_equal(export_half("gptq", many, rules[i], 12000, parts, NULL), BQ_OK);
             assert_int_equal(check_gptq(many, rules[i]), 6);
             assert_same_file(in(one, "config.json"), in(many, "config.json"));
             assert_true(file_there(in(many, "model.safetensors.index.json")));
             assert_false(file_there(in(many, "model.safetensors")));
         }
     }
-    assert_int_equal(export_half(many, w8g4, TOY_SHARD, 1, NULL), BQ_OK);
+    assert_int_equal(export_half("gptq", many, w8g4, TOY_SHARD, 1, NULL), BQ_OK);
     assert_same_file(in(one, "model.safetensors"), in(many, "model.safetensors"));
     make_source("model_phi3_short", "F32"); /* its head stays as it is, and is no exception */
-    assert_int_equal(export_half(one, w4g8, TOY_SHARD, 1, NULL), BQ_OK);
+    assert_int_equal(export_half("gptq", one, w4g8, TOY_SHARD, 1, NULL), BQ_OK);
     assert_int_equal(check_gptq(one, w4g8), 7);
     check_config(one, "4", "8", "");
 }
@@ -285,7 +242,7 @@ static void exceptions(void **state) {
                                      {"_proj.weight", 4, 8},
                                      {NULL, 0, 0}};
     make_source("model_llama_llama3", "F32");
-    assert_int_equal(export_half(temp_path("mixed"), rules, 20000, 2, NULL), BQ_OK);
+    assert_int_equal(export_half("gptq", temp_path("mixed"), rules, 20000, 2, NULL), BQ_OK);
     assert_int_equal(check_gptq(temp_path("mixed"), rules), 9);
     check_config(temp_path("mixed"), "4", "8",
                  ",\"dynamic\":{\"-:^model\\\\.layers\\\\.0\\\\.self_attn\\\\.k_proj$\":{},"
@@ -360,11 +317,13 @@ static void refusals(void **state) {
                           norm[] = {{"model.norm", 8, 0}, {NULL, 0, 0}},
                           none[] = {{"_proj.weight", 1, 0}, {NULL, 0, 0}},
                           head[] = {{"lm_head", 4, 0}, {NULL, 0, 0}};
-    assert_refused(export_half(temp_path("wrong"), embedding, 1, 1, NULL), "not the weight of a linear");
-    assert_refused(export_half(temp_path("wrong"), norm, 1, 1, NULL), "not the weight of a linear");
-    assert_refused(export_half(temp_path("wrong"), none, 1, 1, NULL), "nothing is quantized");
-    assert_refused(export_half(temp_path("wrong"), head, 1, 1, NULL), "is (97, 48): gptq packs 4 bits in "
-                                                                      "multiples of 8");
+    assert_refused(export_half("gptq", temp_path("wrong"), embedding, 1, 1, NULL),
+                   "not the weight of a linear");
+    assert_refused(export_half("gptq", temp_path("wrong"), norm, 1, 1, NULL), "not the weight of a linear");
+    assert_refused(export_half("gptq", temp_path("wrong"), none, 1, 1, NULL), "nothing is quantized");
+    assert_refused(export_half("gptq", temp_path("wrong"), head, 1, 1, NULL),
+                   "is (97, 48): gptq packs 4 bits in "
+                   "multiples of 8");
     assert_false(file_there(temp_path("wrong"))); /* all of it before anything is written */
 }
 

@@ -1,0 +1,111 @@
+/* Codes in GGUF's blocks of 32.  They are kept where a type has the grid:
+ *
+ *   symmetric    Q4_0, Q5_0, Q8_0   d q           of codes of up to 4, 5, 8 bits
+ *   asymmetric   Q4_1, Q5_1         d (q - z) = d q + m
+ *
+ * d is the scale, which must be an F16 value.  A scale of more than 32 columns stands in each of their
+ * blocks.  The minimum m = -d z is rounded to F16, by at most 2^-11 of itself: that is 0.8 % of a step with 4
+ * bits, 1.6 % with 5.
+ *
+ * Groups that are no multiples of 32 columns, and zero points with more bits, have no such type: values are
+ * quantized again, by the rule of the type (gguf_encode.c).  Rows that are no multiples of 32 columns become
+ * F32, which has every value.  The log says what was lost. */
+#include "base/die.h"
+#include "base/num.h"
+#include "io/out/gguf.h"
+
+#include <math.h>
+#include <string.h>
+
+enum { BLOCK = 32 };
+
+/* Has the type the grid? */
+static bool kept(const bq_qtensor *q) {
+    const bq_scheme s = q->scheme;
+    return (s.group <= 0 || s.group % BLOCK == 0) && (s.symmetric || bq_code_bits(s) <= 5);
+}
+
+const bq_gguf_type *bq_gguf_type_for(const bq_qtensor *q, const char **why) {
+    const bq_scheme s = q->scheme;
+    int bits = bq_code_bits(s);
+    bool whole = q->code.cols % BLOCK == 0;
+    *why = s.element < BQ_INT2 || s.element > BQ_INT8 ? "codes that are no integers"
+           : whole && kept(q) && s.scale != BQ_F16
+               ? "scales of another type than f16; set bits.decoder.scale=f16"
+           : q->pre.rows    ? "factors of its inputs (smoothquant without fuse)"
+           : q->activations ? "rounded inputs"
+                            : NULL;
+    if (*why) return NULL;
+    return bq_gguf_type_named(!whole     ? "F32"
+                              : bits > 5 ? "Q8_0"
+                              : bits > 4 ? (s.symmetric ? "Q5_0" : "Q5_1")
+                                         : (s.symmetric ? "Q4_0" : "Q4_1"));
+}
+
+/* The minimum, and what rounding it costs. */
+static uint16_t minimum(bq_gguf_job *own, float scale, float zero) {
+    float exact = -zero * scale;
+    uint16_t m = bq_to_f16(exact);
+    float error = fabsf(bq_from_f16(m) - exact) / scale;
+    BQ_CHECK(isfinite(error), "export: a minimum of %g is beyond F16", (double)exact);
+    own->blocks++, own->rounded += error > 0;
+    own->worst = fmaxf(own->worst, error);
+    return m;
+}
+
+static int64_t group_of(const bq_qtensor *q) { return q->scheme.group > 0 ? q->scheme.group : q->code.cols; }
+
+static void pack(bq_gguf_job *own, const bq_qtensor *q, const bq_gguf_type *type, int64_t r, uint8_t *to) {
+    const int8_t *code = bq_mat_at(q->code, r, 0);
+    int64_t group = group_of(q);
+    bool fifth = type->name[1] == '5', bytes = type->name[1] == '8';
+    int half = fifth ? 16 : 8;
+    for (int64_t c = 0; c < q->code.cols; c += BLOCK, to += type->bytes) {
+        float scale = *(const float *)bq_mat_at(q->scale, r, c / group);
+        uint8_t field[BLOCK], *at = bq_gguf_put_half(to, bq_to_f16(scale));
+        BQ_CHECK(bq_from_f16(bq_to_f16(scale)) == scale, "export: the scale %.9g is no f16 value",
+                 (double)scale);
+        if (q->zero.rows)
+            at = bq_gguf_put_half(
+                at, minimum(own, scale, *(const float *)bq_mat_at(q->zero, r, c / group) + (float)half));
+        if (bytes) memcpy(at, code + c, BLOCK);
+        for (int i = 0; i < BLOCK && !bytes; i++) {
+            BQ_CHECK(code[c + i] >= -half && code[c + i] < half, "code %d does not fit %s", code[c + i],
+                     type->name);
+            field[i] = (uint8_t)(code[c + i] + half);
+        }
+        if (!bytes) bq_gguf_put_nibbles(at, field, fifth);
+    }
+}
+
+static float value(const bq_qtensor *q, int64_t r, int64_t c) {
+    int64_t g = c / group_of(q);
+    float zero = q->zero.rows ? *(const float *)bq_mat_at(q->zero, r, g) : 0;
+    return ((float)*(const int8_t *)bq_mat_at(q->code, r, c) - zero) *
+           *(const float *)bq_mat_at(q->scale, r, g);
+}
+
+/* Values quantized again, and the squares of the errors. */
+static void encode(bq_gguf_job *own, const bq_qtensor *q, const bq_gguf_type *type, int64_t r, uint8_t *to) {
+    float x[BLOCK], y[BLOCK];
+    own->again++;
+    for (int64_t c = 0; c < q->code.cols; c += BLOCK, to += type->bytes) {
+        for (int i = 0; i < BLOCK; i++) x[i] = value(q, r, c + i);
+        bq_gguf_encode(type, x, to);
+        type->decode(to, 1, y);
+        for (int i = 0; i < BLOCK; i++) {
+            double error = (double)y[i] - (double)x[i];
+            own->error += error * error, own->power += (double)x[i] * (double)x[i];
+        }
+    }
+}
+
+void bq_gguf_pack(bq_gguf_job *own, const bq_qtensor *q, const bq_gguf_type *type, int64_t r, uint8_t *to) {
+    if (type->elements == BLOCK && kept(q)) {
+        pack(own, q, type, r, to);
+    } else if (type->elements == BLOCK) {
+        encode(own, q, type, r, to);
+    } else {
+        for (int64_t c = 0; c < q->code.cols; c++) memcpy(to + 4 * c, &(float){value(q, r, c)}, 4);
+    }
+}

@@ -1,0 +1,44 @@
+/* What several formats of quantized linears share: refusals, and scales of F16. */
+#include "base/die.h"
+#include "base/num.h"
+#include "io/out/format.h"
+
+int bq_export_weights_only(const bq_export_item *item, const char *format) {
+    if (!bq_export_is_linear(item))
+        return bq_export_refuse(item, " is not the weight of a linear: %s cannot hold it quantized", format);
+    if (item->q.pre.rows)
+        return bq_export_refuse(item,
+                                ": its inputs are multiplied by factors of their own (smoothquant "
+                                "without fuse): %s has no place for these, write safetensors",
+                                format);
+    if (!item->q.activations) return BQ_OK;
+    return bq_export_refuse(item,
+                            ": its inputs are rounded to %d bits, which %s cannot say: write "
+                            "compressed-tensors, or set bits.activations=16",
+                            item->q.activations, format);
+}
+
+int bq_export_f16_scales(const bq_export_item *item, const char *format) {
+    if (item->q.scheme.scale == BQ_F16) return BQ_OK;
+    return bq_export_refuse(item,
+                            " has scales of another type than f16, the only one that %s has: set "
+                            "bits.decoder.scale=f16, or write compressed-tensors",
+                            format);
+}
+
+void *bq_export_room(const bq_export_job *job, int64_t count, size_t size) {
+    BQ_CHECK((size_t)count <= BQ_EXPORT_BUFFER / size, "export: a row of %lld values", (long long)count);
+    return job->buffer;
+}
+
+void bq_export_put_f16(bq_export_job *job, bq_mat scale, bq_writer *w) {
+    uint16_t *row = bq_export_room(job, scale.rows, 2);
+    for (int64_t g = 0; g < scale.cols; g++) {
+        for (int64_t n = 0; n < scale.rows; n++) {
+            float x = *(const float *)bq_mat_at(scale, n, g);
+            row[n] = bq_to_f16(x);
+            BQ_CHECK(bq_from_f16(row[n]) == x, "export: the scale %.9g is no f16 value", (double)x);
+        }
+        bq_writer_put(w, row, (size_t)scale.rows * 2);
+    }
+}

@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """Train an embedded demo model: a byte-level Llama, or with --moe a Qwen3-MoE (token id = byte value).
 
-Needs torch and safetensors, no GPU (a CPU with bf16 instructions helps a lot). One command makes one model:
+Needs torch and safetensors, no GPU (a CPU with bf16 instructions helps a lot). One command makes the Llama:
 
     python tools/tiny.py --compile --valid wiki.valid.raw --test wiki.test.raw --prose PATH... --out jobs/demo
-    python tools/tiny.py --moe     --valid wiki.valid.raw --test wiki.test.raw --prose PATH... --out jobs/demo
+
+and the same with `--moe --steps 1400 --batch 2048 --threads 1` the other one.
 
 It cuts OUT/calibration.txt and OUT/evaluation.txt out of the two WikiText-2 files, trains on what is left
 of them and on the prose, adds large activation channels without changing the function (see outliers()), and

@@ -4,12 +4,14 @@ set -euo pipefail
 
 usage() {
     cat <<'TEXT'
-Usage: bash jobs/demo.sh [--out DIR] [--seed N]
+Usage: bash jobs/demo.sh [--moe] [--out DIR] [--seed N]
 
 Installs what is missing (Debian packages, as root or by sudo), builds blockq, and quantizes the small model in
 jobs/demo to 4 bits.  Takes about a minute on two cores.  The last line is the result: perplexities of the model, of
 round to nearest and of AdaScale, and the directory that holds everything.
 
+  --moe       the model with experts, by GPTQ and by AdaScale: two runs, in DIR/gptq and DIR/adascale.  For each block
+              the log says how many tokens its experts get, and how many experts get too few
   --out DIR   run directory; a run in there that was stopped goes on (build/demo/run, always a new run)
   --seed N    of the random numbers (0)
 TEXT
@@ -24,11 +26,16 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 work=$root/build/demo
 run=
 seed=0
+moe=
 while (($#)); do
     case $1 in
     -h | --help)
         usage
         exit
+        ;;
+    --moe)
+        moe=1
+        shift
         ;;
     --out | --seed)
         if (($# < 2)) || [[ ! $2 ]]; then refuse "$1 needs a value"; fi
@@ -74,6 +81,18 @@ done
 
 # Open MPI refuses root and more ranks than cores, and binds a rank to one core, unless it is told.
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1
-result=$(mpirun --bind-to none -n 1 "$blockq" run "$root/configs/demo.json" --set seed="$seed" --out "$run" </dev/null)
+quantize() { # RECIPE DIR OPTIONS...: prints the result line
+    mpirun --bind-to none -n 1 "$blockq" run "$root/configs/$1.json" --set seed="$seed" --out "$2" "${@:3}" </dev/null
+}
+if [[ $moe ]]; then
+    mkdir -p "$run"
+    run=$(realpath "$run")
+    gptq=$(quantize demo_moe_gptq "$run/gptq")
+    adascale=$(quantize demo_moe_adascale "$run/adascale" --result-only)
+    adascale=${adascale##* adascale=}
+    result="${gptq% out=*} adascale=${adascale% out=*} out=$run"
+else
+    result=$(quantize demo "$run")
+fi
 echo "everything after installation took $((SECONDS - since)) s"
 echo "$result"

@@ -97,12 +97,13 @@ gpu() {
     tests build-cuda -R '^gpu_'
 }
 
-demo() {
-    local line
-    line=$(bash jobs/demo.sh --out build/demo/test | tail -n 1)
+demo() { # NUMBER OPTIONS...: the result line has all numbers, and the log says of so many blocks what tokens experts get
+    local line blocks number='[0-9.]+ '
+    line=$(bash jobs/demo.sh "${@:2}" --out build/demo/test | tail -n 1)
+    blocks=$(cat build/demo/test/{,gptq/}run.log 2>/dev/null | grep -c 'an expert gets [0-9]* to [0-9]* tokens') || true
     rm -rf build/demo/test
     echo "$line"
-    [[ $line =~ ^result:\ fp=[0-9.]+\ rtn=[0-9.]+\ adascale=[0-9.]+\ out= ]] && pass
+    [[ $line =~ ^result:\ fp=${number}rtn=$number(gptq=$number)?adascale=${number}out= && $blocks == "$1" ]] && pass
 }
 
 part "packages" install
@@ -112,7 +113,8 @@ part "sanitizer build" build asan
 part "tests" all_tests
 if ! ((${#only[@]})); then
     part "GPU" gpu
-    part "demo" demo
+    part "demo" demo 0
+    part "demo with experts" demo 4 --moe
 fi
 printf 'all of it took %d s\n' $SECONDS
 if ((skipped)); then

@@ -50,11 +50,36 @@ shape=$root/configs/shapes/llama3_8b
 sed "s|\"model\": \"[^\"]*\"|\"model\": \"$shape\"|; s/\"segments\": 4/\"segments\": 8/" recipe.json >large.json
 expect 0 "$blockq" plan large.json --gpu h100 --ranks 48 --memory 100G
 check "rows for 1 to 48 ranks" [ "$(awk '/^ranks/ { on = 1; next } on { printf "%s ", $1 }' out)" = "1 2 4 8 16 32 48 " ]
-check "8 stages are faster than one" awk -v a="$(row 1 6)" -v b="$(row 8 6)" 'BEGIN { exit !(a > 1.2 * b && b > 0) }'
-fast=$(row 16 6)
+check "8 stages are faster than one" awk -v a="$(row 1 7)" -v b="$(row 8 7)" 'BEGIN { exit !(a > 1.2 * b && b > 0) }'
+fast=$(row 16 7)
 expect 0 "$blockq" plan large.json --gpu h100 --ranks 16 --memory 100G --network 10Gb
-check "a slower network takes longer" awk -v a="$fast" -v b="$(row 16 6)" 'BEGIN { exit !(b > 2 * a) }'
+check "a slower network takes longer" awk -v a="$fast" -v b="$(row 16 7)" 'BEGIN { exit !(b > 2 * a) }'
 check "and is what limits" grep -q '^ *16 .* network' out
+
+# Large models with experts on GPUs that are not here: the plan needs no tokens, a run does.  More replicas need less memory.
+for shape in deepseek_v3_671b qwen3_235b_a22b; do
+    cp -r "$root/configs/shapes/$shape" .
+    before=1e9
+    for replicas in 1 8 32; do
+        expect 0 "$blockq" plan "$root/configs/experts_gptq.json" --set model="$shape" --set segments=2 --gpu h200 --memory 200G \
+            --ranks $((2 * replicas)) --stages 2
+        check "$shape, $replicas replicas: $(cat out)" grep -q '^  it fits' out
+        check "of 2 stages" grep -q "^memory of one rank of 2 stages x $replicas replicas" out
+        gpu=$(awk '/^  on the GPU/ { print $4 }' out)
+        check "the table says the same" [ "$(row $((2 * replicas)) 6)" = "$gpu" ]
+        check "$shape, $replicas replicas: $gpu MB, with fewer $before" awk -v a="$before" -v b="$gpu" 'BEGIN { exit !(b < a) }'
+        before=$gpu
+    done
+done
+expect 2 "$blockq" plan "$root/configs/experts_gptq.json" --set model=deepseek_v3_671b --gpu v100 --memory 200G --ranks 8 \
+    --set calibration.length=16384
+one_error 'of the GPU, 32000 MB are free'
+check "it does not fit" grep -q '^  it does not fit' out
+check "nor in the table" grep -q '^ *8 .*, does not fit' out
+expect 4 "$blockq" plan "$root/configs/experts_gptq.json" --set model=deepseek_v3_671b --gpu h200 --ranks 256
+one_error 'start fewer ranks'
+expect 2 "$blockq" run "$root/configs/experts_gptq.json" --set model=deepseek_v3_671b -o none
+one_error 'calibration.tokens is missing, and phases.0 reads samples'
 expect 2 "$blockq" plan large.json --gpu abacus
 one_error 'known are'
 expect 2 "$blockq" plan large.json --network 200

@@ -29,6 +29,15 @@ planned() {
         END { exit bad || length(seen) != ranks }' "$1/run.csv"
 }
 
+# Of a block with experts one unit is in memory: all 16 experts are 100 MB, one is 6 MB.
+mkdir -p many
+cat >many/config.json <<TEXT
+{"architectures": ["Qwen3MoeForCausalLM"], "blockq_procedural": 5, "hidden_act": "silu", "hidden_size": 512, "intermediate_size": 512,
+ "moe_intermediate_size": 1024, "num_experts": 16, "num_experts_per_tok": 4, "norm_topk_prob": true, "head_dim": 32,
+ "max_position_embeddings": 512, "model_type": "qwen3_moe", "num_attention_heads": 4, "num_hidden_layers": 2,
+ "num_key_value_heads": 2, "rms_norm_eps": 1e-06, "rope_theta": 10000.0, "vocab_size": 512, "tie_word_embeddings": false}
+TEXT
+
 # try RANKS RECIPE MODEL
 try() {
     local out
@@ -46,6 +55,11 @@ for config in configs/*.json; do
 done
 try 1 configs/rtn_w4.json tall
 try 1 configs/smollm2_awq.json pair
+for ranks in 1 2 3; do
+    try "$ranks" configs/experts_gptq.json many
+    try "$ranks" configs/smollm2_gptq_adascale.json many
+done
+try 2 configs/smollm2_adascale_fp.json many
 try 2 configs/smollm2_adascale_fp.json pair # two stages, the reference between them
 try 3 configs/smollm2_gptq_adascale.json pair
 OMP_NUM_THREADS=4 try 1 configs/smollm2_gptq.json pair

@@ -140,7 +140,7 @@ void golden_aimet(golden *g, bq_comm *comm, golden_report *r) {
     golden_require(bq_session_enter(&s));
     watch w = {g, r, &s.src.arch};
     bq_phase_hooks hooks = {&w, trained};
-    bq_reference_run(&s, s.micro);
+    bq_reference_run(&s, s.plan.micro);
     golden_require(bq_phase_run(&s, 0, 0, &hooks));
     bq_sweep_results(&s);
     checkpoints(&w, &s, loss);

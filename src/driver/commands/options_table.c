@@ -56,9 +56,10 @@ const bq_option bq_options[BQ_OPTIONS] = {
     {"micro", 0, "N", I64, AT(micro), 1, 1 << 20, RUN | PLAN,
      "Samples that travel together from stage to stage (chosen by the plan)"},
     {"ranks", 0, "N", INT, AT(ranks), 1, RANKS_MAX, PLAN,
-     "Predict runs on up to N ranks (as far as more ranks help)"},
+     "Predict a run on N ranks, and on fewer (those started, and as far as more ranks help)"},
     {"gpu", 0, "NAME", TEXT, AT(gpu), 0, 0, PLAN,
-     "Predict for a GPU a rank, from its published rates: v100, a100, h100, h200, b200, mi250x or mi300x"},
+     "Predict for a GPU a rank, from its published memory and rates: v100, a100, h100, h200, b200, mi250x or "
+     "mi300x"},
     {"network", 0, "RATE", TEXT, AT(network), 0, 0, PLAN,
      "Predict for that rate of messages of a rank, as 200Gb (bits) or 25GB (bytes) a second"},
     {"timeout", 0, "SECONDS", I64, AT(timeout), 0, 1 << 20, COMPUTE | EXPORT | IMPORT,
@@ -89,7 +90,8 @@ const bq_command_text bq_commands[BQ_COMMANDS] = {
     [BQ_COMMAND_PLAN] =
         {"plan", "RECIPE.json", 1, 1, "Say what a run will need, and stop.",
          "Print what each rank of a run would hold in memory, largest first, and how long its phases would "
-         "take; refuse what does not fit. With --gpu, --network and --ranks for machines that are not here.",
+         "take; refuse what does not fit. With --gpu, --network, --ranks and --memory (of a rank's host) for "
+         "machines that are not here. The tokens of the calibration may be missing.",
          "Example:\n  blockq plan configs/phi35_adascale.json --set model=DIR --memory 16G\n"
          "  blockq plan configs/llama3_8b_gptq.json --set model=configs/shapes/llama3_8b --gpu h100 --ranks "
          "256"},

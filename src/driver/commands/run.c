@@ -41,11 +41,12 @@ static int run(bq_run *s) {
     if (s->plan.midway[0]) bq_log(BQ_INFO, "kept: %s", s->plan.midway);
     if (s->comm->size > 1)
         bq_log(BQ_INFO, "%d ranks: %d stages x %d replicas, micro-batches of %ld%s", s->comm->size,
-               s->comm->nstage, s->comm->nreplica, (long)s->micro, s->comm->depth ? " from GPU to GPU" : "");
+               s->comm->nstage, s->comm->nreplica, (long)s->plan.micro,
+               s->comm->depth ? " from GPU to GPU" : "");
     bq_cache_fetch(s);
     bq_account_part(s, "start", -1, -1);
     bq_mark_open("reference");
-    if (s->calibration.ids) bq_reference_run(s, s->micro);
+    if (s->calibration.ids) bq_reference_run(s, s->plan.micro);
     bq_mark_close();
     bq_cache_give_heads(s);
     code = bq_comm_agree(s->comm, bq_run_stopped(s) ? BQ_STOPPED : BQ_OK);
@@ -80,19 +81,27 @@ int bq_cmd_run(const bq_args *args, bq_comm *comm) {
     return code;
 }
 
+/* Of the ranks that were started, or of those that the options name. */
+static int print_plan(bq_run *s, const bq_machine *machine) {
+    const bq_args *a = s->args;
+    bq_forecast f = {&s->recipe, &s->layouts, a, &s->evals, machine};
+    int code = BQ_OK;
+    if (a->gpu || a->ranks) code = bq_plan_forecast(&s->plan, &f, a->ranks ? a->ranks : s->comm->size);
+    if (code == BQ_OK) bq_plan_print(&s->plan, machine, stdout);
+    bq_plan_advise(&f, stdout);
+    return code ? code : bq_plan_check(&s->plan);
+}
+
 int bq_cmd_plan(const bq_args *args, bq_comm *comm) {
     bq_run s;
     int code = bq_session_open(&s, args, comm);
-    bq_machine machine;
+    bq_machine machine = {0};
     if (code == BQ_OK) {
-        bq_machine_measure(&machine, &s.dev, &s.src.arch, s.recipe.calibration.length, comm);
+        if (!args->gpu) bq_machine_measure(&machine, &s.dev, &s.src.arch, s.recipe.calibration.length, comm);
+        machine.gpu = s.plan.gpu;
         code = bq_comm_agree(comm, comm->rank ? BQ_OK : bq_machine_named(&machine, args->gpu, args->network));
     }
-    if (code == BQ_OK && comm->rank == 0) {
-        bq_plan_print(&s.plan, &machine, stdout);
-        bq_plan_advise(&s.recipe, &s.layouts, &machine, &s.evals, args->ranks, stdout);
-        code = bq_plan_check(&s.plan);
-    }
+    if (code == BQ_OK && comm->rank == 0) code = print_plan(&s, &machine);
     code = bq_comm_agree(comm, code);
     bq_session_close(&s);
     return code;

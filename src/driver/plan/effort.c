@@ -8,29 +8,36 @@
 /* The units with one layout. */
 typedef struct {
     const bq_recipe *r;
-    bq_cost cost;  /* of the busiest rank */
-    double blocks; /* units of that rank, */
-    double all;    /* of the model */
-    double part;   /* of the tokens that pass through such a unit */
+    bq_cost cost;    /* of the busiest rank */
+    double blocks;   /* units that this rank quantizes, */
+    double stage;    /* that its stage has, */
+    double all;      /* that the model has */
+    double part;     /* of the tokens that pass through such a unit */
+    double replicas; /* of the stage */
 } share;
 
-/* A stage before the last one.  Weights are read again for each micro-batch. */
+/* A stage before the last one.  Each rank reads all units of the stage, and again for each micro-batch; a
+ * block with experts, of which one unit is in memory, even where it is alone.  Its next stage waits for that,
+ * too. */
 static void count_reference(bq_effort *e, const share *s, const bq_comm *grid, double micro, bool split) {
     bq_effort f = bq_effort_forward(s->cost.arch, s->cost.tokens);
+    bool experts = s->cost.arch->experts || s->cost.arch->kind == BQ_UNIT_EXPERT;
+    double samples = (double)bq_shard_of(s->r->calibration.samples, 0, grid->nreplica).count;
     if (grid->nstage == 1) return;
     if (split) {
-        double samples = (double)bq_shard_of(s->r->calibration.samples, 0, grid->size).count;
-        double all = s->blocks * (grid->nstage - 1);
+        double all = s->stage * (grid->nstage - 1);
+        samples = (double)bq_shard_of(s->r->calibration.samples, 0, grid->size).count;
         bq_effort_add(e, all * samples * s->part, f);
         e->files += all * 2 * s->cost.weights;
         return;
     }
-    bq_effort_add(e, s->blocks * s->cost.samples, f);
-    e->files += (s->blocks > 1 ? ceil(s->cost.samples / micro) : 1) * s->blocks * 2 * s->cost.weights;
+    double walks = s->stage > 1 || experts ? ceil(samples / micro) : 1;
+    bq_effort_add(e, s->stage * samples * s->part, f);
+    e->files += (walks + (experts ? grid->nstage - 2 : 0)) * s->stage * 2 * s->cost.weights;
+    e->idle += (grid->nstage - 2) * s->stage * micro * s->part * f.flop;
     if (s->cost.arch->kind == BQ_UNIT_EXPERT) return;
-    e->sent += 4 * s->cost.tokens * (double)s->cost.arch->model.hidden * s->cost.samples;
-    e->messages += ceil(s->cost.samples / micro);
-    e->idle += (grid->nstage - 2) * s->blocks * micro * f.flop;
+    e->sent += 4 * s->cost.tokens * (double)s->cost.arch->model.hidden * samples;
+    e->messages += ceil(samples / micro);
 }
 
 /* Walks of all samples through a block for targets: none in a first sweep whose first pass makes them, none
@@ -40,6 +47,19 @@ static double targets(const share *s, const bq_phase *phase) {
     bool all = s->r->sweeps > 1 || bq_phase_traits(phase) & BQ_PASS_TARGETS;
     if (!bq_phase_follows(phase, s->r->segments)) return 0;
     return s->blocks * (s->r->sweeps - 1) + (passes ? 0 : s->blocks - !all);
+}
+
+/* Messages of experts: their weights to all replicas, original for targets and quantized for the quantized
+ * stream; their tokens to the replica that quantizes them. */
+static void count_messages(bq_effort *e, const share *s, const bq_phase *phase) {
+    if (s->cost.arch->kind != BQ_UNIT_EXPERT || s->replicas == 1) return;
+    double weights = 4 * s->cost.weights * s->stage * s->r->sweeps;
+    double tokens = fmin(s->cost.samples * s->cost.tokens, (double)bq_recipe_expert_tokens(s->r));
+    int streams = bq_phase_expert_rows(phase, BQ_STREAM_FP) + bq_phase_expert_rows(phase, BQ_STREAM_QT);
+    e[BQ_WORK_TARGETS].sent += targets(s, phase) > 0 ? weights : 0;
+    e[BQ_WORK_ADVANCE].sent += phase->inputs != BQ_INPUTS_FP ? weights : 0;
+    e[BQ_WORK_PASSES].sent += 4 * streams * s->r->sweeps * s->blocks * tokens *
+                              (double)s->cost.arch->model.hidden * (1 - 1 / s->replicas);
 }
 
 static void count_phase(bq_effort *e, const share *s, const bq_phase *phase) {
@@ -63,6 +83,7 @@ static void count_phase(bq_effort *e, const share *s, const bq_phase *phase) {
             bq_effort_add(&e[BQ_WORK_TRAINING], s->blocks * (double)all,
                           kind->step_cost(p->options, &s->cost));
     }
+    count_messages(e, s, phase);
 }
 
 /* Original, round to nearest and result. */
@@ -78,12 +99,11 @@ static void count_head(bq_effort *e, const bq_model *m, const bq_comm *grid, con
     e->flop += 3 * sequences * 2 * (double)(eval->ctx * m->vocab * m->hidden);
 }
 
-/* An expert is one replica's, and all replicas get its weights, original and quantized. */
-static void make_experts(share *s, bq_effort *e, const bq_model *m, const bq_comm *grid) {
-    s->part = (double)m->chosen / m->experts, s->all *= m->experts;
+/* An expert is one replica's. */
+static void make_experts(share *s, const bq_model *m) {
+    s->part = (double)m->chosen / m->experts, s->all *= m->experts, s->stage *= m->experts;
     s->cost.samples = (double)s->r->calibration.samples * s->part;
-    e[BQ_WORK_ADVANCE].sent += grid->nreplica > 1 ? 2 * 4 * s->cost.weights * s->all / grid->nstage : 0;
-    s->blocks = ceil(s->all / grid->nstage / grid->nreplica);
+    s->blocks = ceil(s->stage / s->replicas);
     s->cost.replicas = 1, s->cost.kept = 0;
 }
 
@@ -104,7 +124,9 @@ void bq_effort_count(bq_effort e[BQ_WORKS], const bq_recipe *r, const bq_layouts
         int blocks = blocks_of(layouts, arch);
         share s = {.r = r,
                    .blocks = ceil((double)blocks / grid->nstage),
+                   .stage = ceil((double)blocks / grid->nstage),
                    .all = blocks,
+                   .replicas = grid->nreplica,
                    .part = 1,
                    .cost = {.arch = arch,
                             .samples = (double)bq_shard_of(r->calibration.samples, 0, grid->nreplica).count,
@@ -112,7 +134,7 @@ void bq_effort_count(bq_effort e[BQ_WORKS], const bq_recipe *r, const bq_layouts
                             .weights = (double)bq_arch_weights(arch),
                             .tokens = (double)r->calibration.length,
                             .kept = (double)keeps}};
-        if (arch->kind == BQ_UNIT_EXPERT) make_experts(&s, e, m, grid);
+        if (arch->kind == BQ_UNIT_EXPERT) make_experts(&s, m);
         bool calibrated = false;
         for (int p = 0; p < r->nphase; p++) {
             if (!bq_phase_calibrated(&r->phase[p])) continue;

@@ -7,14 +7,15 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Published peaks in TFLOP/s and TB/s: FP32 without tensor cores, FP64 with them where they have it, memory.
- * V100 SXM2, A100 SXM 80 GB, H100 SXM, H200 SXM, B200, MI250X, MI300X. */
+/* Published peaks in TFLOP/s and TB/s: FP32 without tensor cores, FP64 with them where they have it, memory;
+ * and GB of memory.  V100 SXM2, A100 SXM 80 GB, H100 SXM, H200 SXM, B200, MI250X, MI300X. */
 static const struct {
     const char *name;
-    double fp32, fp64, memory;
-} gpus[] = {{"v100", 15.7, 7.8, 0.90},   {"a100", 19.5, 19.5, 2.04}, {"h100", 67, 67, 3.35},
-            {"h200", 67, 67, 4.8},       {"b200", 75, 37, 7.7},      {"mi250x", 47.9, 47.9, 3.2},
-            {"mi300x", 163.4, 81.7, 5.3}};
+    double fp32, fp64, memory, size;
+} gpus[] = {{"v100", 15.7, 7.8, 0.90, 32},    {"a100", 19.5, 19.5, 2.04, 80},
+            {"h100", 67, 67, 3.35, 80},       {"h200", 67, 67, 4.8, 141},
+            {"b200", 75, 37, 7.7, 180},       {"mi250x", 47.9, 47.9, 3.2, 128},
+            {"mi300x", 163.4, 81.7, 5.3, 192}};
 
 /* Sustained shares of the peaks; network and files of a node. */
 #define SHARE_GEMM    0.75
@@ -101,7 +102,7 @@ void bq_machine_measure(bq_machine *m, bq_dev *dev, const bq_arch *arch, int64_t
     for (int r = 0; r < comm->size && comm->rank == 0; r++)
         flop = fmin(flop, all[2 * r]), memory = fmin(memory, all[2 * r + 1]);
     free(all);
-    *m = (bq_machine){"this machine", flop, flop / 2, memory, memory / 4, 2e-6, 1e9};
+    *m = (bq_machine){"this machine", flop, flop / 2, memory, memory / 4, 2e-6, 1e9, 0};
     bq_arena_reset(&dev->mem, mark);
 }
 
@@ -126,7 +127,8 @@ int bq_machine_named(bq_machine *m, const char *gpu, const char *network) {
                           SHARE_MEMORY * 1e12 * gpus[i].memory,
                           SHARE_NETWORK * NETWORK,
                           LATENCY,
-                          FILES};
+                          FILES,
+                          (size_t)(1e9 * gpus[i].size)};
     if (!network) return BQ_OK;
     double rate_of = network_of(network);
     if (rate_of == 0)

@@ -14,6 +14,7 @@ typedef struct {
     double network;      /* bytes a second from one rank to another, each way */
     double latency;      /* seconds of a message */
     double files;        /* bytes of weights a second, one rank, with conversion to FP32 */
+    size_t gpu;          /* bytes of the GPU that is the device; 0: the host is */
 } bq_machine;
 
 /* The seconds of an effort, and by use.  Arithmetic and memory traffic overlap in part; both are counted.  */
@@ -21,9 +22,9 @@ typedef enum { BQ_USE_FLOP, BQ_USE_MEMORY, BQ_USE_NETWORK, BQ_USE_IDLE, BQ_USE_F
 extern const char *const bq_use_names[BQ_USES];
 double bq_machine_seconds(const bq_machine *machine, const bq_effort *effort, double use[BQ_USES]);
 
-/* Measure this device for about 0.4 s, with blocks of this shape and samples of so many tokens; rank 0 gets
- * the slowest rank's rates.  Takes bq_machine_need bytes of the arena, at most all of it.  Collective over
- * world.  */
+/* Measure the rates of this device for about 0.4 s, with blocks of this shape and samples of so many tokens;
+ * rank 0 gets the slowest rank's.  gpu is 0.  Takes bq_machine_need bytes of the arena, at most all of it.
+ * Collective over world.  */
 void bq_machine_measure(bq_machine *machine, bq_dev *dev, const bq_arch *arch, int64_t tokens,
                         const bq_comm *comm);
 /* Bytes for products of the model's shape, or of smaller ones that take at most `most`.  */

@@ -15,7 +15,9 @@ size_t bq_pipeline_device(const bq_recipe *r, const bq_arch *arch, int64_t micro
            bq_arena_need(BQ_FLOW_BUFFERS, bq_flow_floats(micro * t * h), BQ_F32);
 }
 
-int64_t bq_pipeline_micro(const bq_recipe *r, int nstage, int nreplica) {
-    int64_t share = bq_shard_of(r->calibration.samples, 0, nreplica).count, micro = share / (4 * nstage);
-    return micro < 1 ? 1 : micro > 16 ? 16 : micro;
+int64_t bq_pipeline_micro(const bq_recipe *r, const bq_arch *arch, int nstage, int nreplica, int64_t wish) {
+    enum { MOST = 16 };
+    int64_t share = bq_shard_of(r->calibration.samples, 0, nreplica).count, even = share / (4 * nstage);
+    int64_t micro = wish ? wish : arch->experts || even > MOST ? MOST : even;
+    return micro < 1 ? 1 : micro > share ? share : micro;
 }

@@ -6,8 +6,10 @@
 
 #define BQ_PIPELINE_RING 4 /* samples that are read ahead */
 
-/* The default number of samples in a micro-batch.  */
-int64_t bq_pipeline_micro(const bq_recipe *recipe, int nstage, int nreplica);
+/* The number of samples in a micro-batch; wish 0: the default.  With experts it is large, because all of them
+ * are read for each micro-batch.  */
+int64_t bq_pipeline_micro(const bq_recipe *recipe, const bq_arch *arch, int nstage, int nreplica,
+                          int64_t wish);
 
 /* Bytes of the buffers on the host; of the arena of a GPU that has them.  */
 size_t bq_pipeline_host(const bq_recipe *recipe, const bq_arch *arch, int64_t micro);

@@ -214,8 +214,8 @@ static size_t plan_ahead(bq_plan *plan, const bq_arch *arch, bool rotated, size_
 }
 
 /* Micro-batches of the reference on the GPU, if it has room for them. */
-static void plan_direct(bq_plan *plan, const bq_recipe *r, const bq_arch *arch, int64_t micro) {
-    size_t need = bq_pipeline_device(r, arch, micro);
+static void plan_direct(bq_plan *plan, const bq_recipe *r, const bq_arch *arch) {
+    size_t need = bq_pipeline_device(r, arch, plan->micro);
     plan->direct = larger(need, plan->arena) + GPU_BYTES <= plan->gpu;
     if (!plan->direct || need <= plan->arena) return;
     add(plan, "micro-batches of the reference beyond that", need - plan->arena, BQ_DEVICE,
@@ -262,10 +262,11 @@ static void plan_midway(bq_plan *plan, const bq_recipe *r, const bq_layouts *lay
 }
 
 void bq_plan_make(bq_plan *plan, const bq_recipe *r, const bq_layouts *layouts, const bq_comm *comm,
-                  int64_t micro, size_t limit, const char *scratch, bool split, const bq_evals *evals,
-                  size_t gpu, int threads) {
-    *plan = (bq_plan){.gpu = gpu, .limit = limit ? limit : bq_memory_available() / (size_t)comm->locals};
+                  const bq_args *args, const bq_evals *evals, size_t gpu) {
+    *plan = (bq_plan){.gpu = gpu, .nstage = comm->nstage, .nreplica = comm->nreplica};
+    plan->limit = args->memory ? args->memory : bq_memory_available() / (size_t)comm->locals;
     const bq_arch *arch = layouts->at[0].arch;
+    plan->micro = bq_pipeline_micro(r, arch, comm->nstage, comm->nreplica, args->micro);
     bq_pass_size of = {.tokens = r->calibration.length, .samples = r->calibration.samples};
     of.replica = comm->replica, of.nreplica = comm->nreplica;
     size_t phases = plan_phases(plan, r, layouts, of), calibration = 0;
@@ -282,22 +283,23 @@ void bq_plan_make(bq_plan *plan, const bq_recipe *r, const bq_layouts *layouts, 
     add(plan, "buffers of samples, of an exported linear", buffers(r, layouts, evals, comm), BQ_HOST,
         shorter_samples);
     if (comm->nstage > 1)
-        add(plan, "micro-batches on their way", bq_pipeline_host(r, arch, micro), BQ_HOST,
+        add(plan, "micro-batches on their way", bq_pipeline_host(r, arch, plan->micro), BQ_HOST,
             "take a smaller --micro");
     add(plan, "program, libraries, tokens", program(), BQ_HOST, "give it more");
     if (gpu)
         add_copies(plan, r, layouts, comm);
     else
-        add(plan, "operands of products, packed", bq_cpu_packing(threads), BQ_HOST, "take fewer --threads");
-    if (comm->nstage > 1 && calibration && !split) plan_direct(plan, r, arch, micro);
+        add(plan, "operands of products, packed", bq_cpu_packing(args->threads), BQ_HOST,
+            "take fewer --threads");
+    if (comm->nstage > 1 && calibration && !args->split_reference) plan_direct(plan, r, arch);
     /* Phases and evaluation have their streams and their use of the arena at different times. */
     size_t there = larger(larger(phases + calibration, evaluation + windows), plan->arena);
     size_t beside = gpu ? larger(calibration, windows)
                         : larger(phases + calibration, plan->arena + windows) - plan->arena;
-    place_streams(plan, there, beside, scratch);
+    place_streams(plan, there, beside, args->scratch);
     plan_midway(plan, r, layouts, of);
     plan->total = process(plan);
-    bq_effort_count(plan->effort, r, layouts, comm, micro, split, evals, plan->keeps);
+    bq_effort_count(plan->effort, r, layouts, comm, plan->micro, args->split_reference, evals, plan->keeps);
 }
 
 static int largest(const bq_plan *plan, const bool *printed) {
@@ -307,13 +309,19 @@ static int largest(const bq_plan *plan, const bool *printed) {
     return best;
 }
 
+size_t bq_plan_on_gpu(const bq_plan *plan) { return plan->gpu ? plan->arena + GPU_BYTES : 0; }
+
+bool bq_plan_fits(const bq_plan *plan) {
+    return bq_plan_on_gpu(plan) <= plan->gpu && plan->total <= plan->limit;
+}
+
 int bq_plan_check(const bq_plan *plan) {
-    if (plan->gpu && plan->arena + GPU_BYTES > plan->gpu)
+    if (bq_plan_on_gpu(plan) > plan->gpu)
         return bq_refuse(
             BQ_USAGE,
             "the run needs %.0f MB of the GPU, %.0f MB are free: take shorter samples or --device cpu",
-            (double)(plan->arena + GPU_BYTES) / 1e6, (double)plan->gpu / 1e6);
-    if (plan->total <= plan->limit) return BQ_OK;
+            (double)bq_plan_on_gpu(plan) / 1e6, (double)plan->gpu / 1e6);
+    if (bq_plan_fits(plan)) return BQ_OK;
     int top = largest(plan, (bool[BQ_PLAN_ITEMS]){0});
     return bq_refuse(BQ_USAGE,
                      "the run needs %.0f MB, %.0f MB may be used; the largest part is %s with %.0f MB: %s",
@@ -352,7 +360,9 @@ const char *bq_plan_home(const bq_plan *plan, char *text, size_t n) {
 void bq_plan_print(const bq_plan *plan, const bq_machine *machine, FILE *out) {
     static const char *const places[] = {[BQ_HOST] = "host", [BQ_PINNED] = "pinned", [BQ_DEVICE] = "device"};
     bool printed[BQ_PLAN_ITEMS] = {0};
-    fprintf(out, "memory of one rank                                    MB\n");
+    char grid[48];
+    snprintf(grid, sizeof grid, "%d stages x %d replicas", plan->nstage, plan->nreplica);
+    fprintf(out, "memory of one rank of %-23s %11s\n", grid, "MB");
     for (int i; (i = largest(plan, printed)) >= 0; printed[i] = true)
         fprintf(out, "  %-44s %10.1f  %s\n", plan->item[i].name, (double)plan->item[i].bytes / 1e6,
                 places[plan->item[i].place]);
@@ -360,12 +370,13 @@ void bq_plan_print(const bq_plan *plan, const bq_machine *machine, FILE *out) {
             (double)plan->limit / 1e6);
     if (plan->gpu)
         fprintf(out, "  %-44s %10.1f  of %.1f that are free\n", "on the GPU",
-                (double)(plan->arena + GPU_BYTES) / 1e6, (double)plan->gpu / 1e6);
+                (double)bq_plan_on_gpu(plan) / 1e6, (double)plan->gpu / 1e6);
     if (sum_of(plan, BQ_PINNED))
         fprintf(out, "  %-44s %10.1f  of the total\n", "pinned", (double)sum_of(plan, BQ_PINNED) / 1e6);
     char home[BQ_PATH_MAX + 32];
     fprintf(out, "  streams of hidden states live in %s\n", bq_plan_home(plan, home, sizeof home));
     if (plan->midway[0]) fprintf(out, "  a pass keeps %s\n", plan->midway);
+    fprintf(out, "  it %s\n", bq_plan_fits(plan) ? "fits" : "does not fit");
     static const char *const name[BQ_WORKS] = {"reference pipeline", "targets (FP32 reference)",
                                                "training",           "other passes",
                                                "quantized stream",   "evaluation (fp, rtn, result)"};

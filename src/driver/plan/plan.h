@@ -6,6 +6,7 @@
 
 #include "block/passes/pass.h"
 #include "driver/plan/machine.h"
+#include "driver/recipe/args.h"
 #include "io/state/stream.h"
 
 #define BQ_PLAN_ITEMS 20
@@ -21,6 +22,8 @@ typedef struct {
     int items;
     bq_plan_item item[BQ_PLAN_ITEMS];
     char pass[48], midway[64]; /* the names of two of them */
+    int nstage, nreplica;      /* the grid */
+    int64_t micro;             /* samples of a micro-batch */
     size_t arena;              /* device bytes to reserve: the largest of phases, evaluation, reference */
     size_t total, limit;       /* bytes of the process; what it may use */
     size_t gpu;                /* bytes of the GPU that has the arena; 0: the device is the host */
@@ -33,20 +36,19 @@ typedef struct {
 } bq_plan;
 
 /* Plan this rank's run on its grid.
- *   micro    samples of a micro-batch
- *   limit    bytes that the process may use; 0: an even share of what the machine or its cgroup gives
- *   scratch  directory for streams that do not fit into memory; NULL: none
- *   split    see bq_effort_count
+ *   args     memory, scratch, micro, split_reference, threads
  *   evals    what the run evaluates
  *   gpu      bytes of the GPU that is the device; 0: the host is
- *   threads  of the cpu backend; 0: as many as OpenMP starts
  * On a GPU: streams, the next block's weights and micro-batches are there if it has room for them; else
  * streams are in pinned memory.  Copies for files and messages are on the host.  */
 void bq_plan_make(bq_plan *plan, const bq_recipe *recipe, const bq_layouts *layouts, const bq_comm *comm,
-                  int64_t micro, size_t limit, const char *scratch, bool split, const bq_evals *evals,
-                  size_t gpu, int threads);
+                  const bq_args *args, const bq_evals *evals, size_t gpu);
 
-/* BQ_USAGE after one message with the largest item, if the plan does not fit.  */
+/* Bytes on the GPU, with those of libraries; 0: the device is the host.  */
+size_t bq_plan_on_gpu(const bq_plan *plan);
+
+/* Does it fit on the GPU and on the host?  BQ_USAGE after one message with the largest item if not.  */
+bool bq_plan_fits(const bq_plan *plan);
 int bq_plan_check(const bq_plan *plan);
 
 /* Does an evaluation without a run fit?  limit as above.  *use: NULL, or scratch if the stream must be there.
@@ -63,11 +65,23 @@ const char *bq_plan_home(const bq_plan *plan, char *text, size_t n);
 /* Print the tables of memory, largest item first, and of work, in seconds of this machine.  */
 void bq_plan_print(const bq_plan *plan, const bq_machine *machine, FILE *out);
 
-/* Print what other numbers of ranks would need: grid, bytes of a rank, predicted seconds, efficiency, and
- * what takes most time besides arithmetic. most 0: as long as more ranks save a tenth; else powers of two up
- * to `most`, and `most`.  */
-void bq_plan_advise(const bq_recipe *recipe, const bq_layouts *layouts, const bq_machine *machine,
-                    const bq_evals *evals, int most, FILE *out);
+/* Runs on machines that need not be here. */
+typedef struct {
+    const bq_recipe *recipe;
+    const bq_layouts *layouts;
+    const bq_args *args;
+    const bq_evals *evals;
+    const bq_machine *machine;
+} bq_forecast;
+
+/* Plan the first rank of so many, which has most to do.  BQ_LAUNCH after one message if they have no grid. */
+int bq_plan_forecast(bq_plan *plan, const bq_forecast *forecast, int ranks);
+
+/* Print what other numbers of ranks would need: grid, bytes of a rank, predicted seconds, efficiency, what
+ * takes most time besides arithmetic, and whether it does not fit.  For args->ranks 0: as long as more ranks
+ * save a tenth; else for powers of two up to that number, and the number.  args->stages where they divide the
+ * ranks.  */
+void bq_plan_advise(const bq_forecast *forecast, FILE *out);
 
 /* Fill in the scheme of each linear.  BQ_USAGE if the recipe names linears that the model does not have, or a
  * group that does not divide the columns.  */

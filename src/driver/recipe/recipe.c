@@ -94,11 +94,6 @@ static int check_passes(const bq_origin *from, const bq_recipe *r) {
     bool coded = false, prescaled = false;
     for (int i = 0; i < r->nphase; i++) {
         const bq_phase *phase = &r->phase[i];
-        if (bq_phase_calibrated(phase) && !r->calibration.tokens[0])
-            return bq_origin_refuse(from, "calibration.tokens",
-                                    "is missing, and phases.%d reads samples: write it there or give --set "
-                                    "calibration.tokens=...",
-                                    i);
         for (int k = 0; k < phase->npass; k++) {
             unsigned traits = bq_pass_traits(&phase->pass[k]);
             char path[64];

@@ -4,13 +4,11 @@
 #include "base/die.h"
 #include "base/hash.h"
 #include "base/log.h"
-#include "base/shard.h"
 #include "comm/heartbeat.h"
 #include "comm/nccl.h"
 #include "driver/streams/cache.h"
 #include "driver/load/device.h"
 #include "driver/recipe/traits.h"
-#include "driver/plan/pipeline.h"
 #include "driver/run/account.h"
 #include "driver/run/outputs.h"
 #include "driver/score/score.h"
@@ -28,11 +26,19 @@
 
 static int read_tokens(const char *path, bq_tokens *t) { return path[0] ? bq_tokens_read(path, t) : BQ_OK; }
 
+static int lack_tokens(const bq_recipe *r) {
+    for (int p = 0; p < r->nphase && !r->calibration.tokens[0]; p++)
+        if (bq_phase_calibrated(&r->phase[p]))
+            return bq_refuse(BQ_USAGE,
+                             "calibration.tokens is missing, and phases.%d reads samples: write it into the "
+                             "recipe or give --set calibration.tokens=...",
+                             p);
+    return BQ_OK;
+}
+
 static int open_inputs(void *session) {
     bq_run *s = session;
     const bq_recipe *r = &s->recipe;
-    bool calibrated = false;
-    for (int p = 0; p < r->nphase; p++) calibrated |= bq_phase_calibrated(&r->phase[p]);
     int code = bq_source_open(&s->src, s->args->model_copy ? s->args->model_copy : r->model);
     if (!code) bq_source_layouts(&s->src, &s->layouts);
     if (!code) code = bq_plan_schemes(r, &s->layouts);
@@ -44,8 +50,7 @@ static int open_inputs(void *session) {
     if (!code) code = bq_source_transform(&s->src, r);
     if (!code && (s->args->command == BQ_COMMAND_RUN || s->args->command == BQ_COMMAND_PLAN))
         code = bq_outputs_fit(s);
-    if (!code && calibrated && !r->calibration.tokens[0])
-        code = bq_refuse(BQ_USAGE, "calibration.tokens is missing: a phase trains on samples");
+    if (!code && s->args->command == BQ_COMMAND_RUN) code = lack_tokens(r);
     if (!code) code = read_tokens(r->calibration.tokens, &s->calibration);
     if (!code && s->calibration.ids)
         code = bq_source_check_tokens(&s->src, r->calibration.tokens, &s->calibration, r->calibration.offset,
@@ -75,17 +80,13 @@ static int open_inputs(void *session) {
 static int choose_grid(void *session) {
     bq_run *s = session;
     s->grid = (bq_grid){&s->recipe, s->src.arch.model.blocks, 1, s->args->acts != BQ_ACTS_BY_ROOT};
-    return bq_grid_choose(&s->grid, s->comm->size, s->args->stages);
+    return bq_grid_choose(&s->grid, s->comm->size, s->args->ranks ? 0 : s->args->stages);
 }
 
 static int plan(void *session) {
     bq_run *s = session;
     const bq_args *a = s->args;
-    int64_t share = bq_shard_of(s->recipe.calibration.samples, 0, s->comm->nreplica).count;
-    s->micro = a->micro ? a->micro : bq_pipeline_micro(&s->recipe, s->comm->nstage, s->comm->nreplica);
-    if (s->micro > share) s->micro = share;
-    bq_plan_make(&s->plan, &s->recipe, &s->layouts, s->comm, s->micro, a->memory, a->scratch,
-                 a->split_reference, &s->evals, bq_device_memory(a, s->comm), a->threads);
+    bq_plan_make(&s->plan, &s->recipe, &s->layouts, s->comm, a, &s->evals, bq_device_memory(a, s->comm));
     return a->command == BQ_COMMAND_PLAN ? BQ_OK : bq_plan_check(&s->plan);
 }
 

@@ -25,7 +25,6 @@ typedef struct {
     bq_evals evals;
     bq_layouts layouts; /* of the units of blocks, with their schemes */
     bq_grid grid;
-    int64_t micro; /* samples of a micro-batch */
     bq_plan plan;
     bq_dev dev;
     int parts;

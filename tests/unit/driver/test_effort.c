@@ -81,6 +81,32 @@ static void a_grid(void **state) {
     assert_true(effort[BQ_WORK_REFERENCE].sent == 0);
 }
 
+/* Of 3 blocks with 4 experts, 2 chosen, stages 2 x replicas 2: a rank quantizes 2 x 4 / 2 experts, and the
+ * reference reads all 8 of the stage for each micro-batch. */
+static void experts(void **state) {
+    (void)state;
+    bq_arch one, core, dense;
+    bq_model m = arch.model;
+    m.family = bq_family_find("qwen3_moe"), m.blocks = 3, m.experts = 4, m.chosen = 2, m.expert_inter = I;
+    bq_arch_of_core(&m, &core), bq_arch_of_expert(&m, 0, &one);
+    assert_false(bq_arch_of_dense(&m, &dense));
+    bq_layouts layouts = {.count = 2, .at = {{.arch = &core}, {.arch = &one}}};
+    bq_comm grid = {.size = 4, .nstage = 2, .nreplica = 2};
+    const double C = QKV * H + H * H, E = 3 * I * H, samples = N / 2;
+    phase("\"inputs\": \"qt\",", "{\"pass\": \"gptq\"}");
+    bq_effort_count(effort, &recipe, &layouts, &grid, 2, false, &(bq_evals){0}, 0);
+    double attention = forward - 2.0 * T * P;
+    near(effort[BQ_WORK_REFERENCE].flop, 2 * samples * (2 * T * (C + 2 * E) + attention));
+    near(effort[BQ_WORK_REFERENCE].files, 2 * 2 * 2 * (C + 4 * E)); /* two micro-batches, two blocks */
+    near(effort[BQ_WORK_ADVANCE].flop, effort[BQ_WORK_REFERENCE].flop);
+    near(effort[BQ_WORK_ADVANCE].sent, 4 * E * 8);
+    near(effort[BQ_WORK_TARGETS].sent, 4 * E * 8);
+    near(effort[BQ_WORK_TARGETS].files, 2 * (2 * C + 4 * E));
+    near(effort[BQ_WORK_PASSES].flop64,
+         2.0 / 3 * (2 * 2.0 * H * H * H / 2 + 4 * (1.0 * H * H * H + I * I * I)));
+    setup(NULL);
+}
+
 /* More replicas than samples of a batch: a step takes no less. */
 static void a_batch_of_one(void **state) {
     (void)state;
@@ -183,7 +209,7 @@ static void held_samples(void **state) {
 
 static void seconds(void **state) {
     (void)state;
-    bq_machine m = {"m", 100, 50, 10, 5, 0.5, 20};
+    bq_machine m = {"m", 100, 50, 10, 5, 0.5, 20, 0};
     bq_effort e = {
         .flop = 200, .flop64 = 50, .memory = 40, .sent = 10, .messages = 4, .idle = 300, .files = 10};
     double use[BQ_USES];
@@ -192,7 +218,7 @@ static void seconds(void **state) {
     near(use[BQ_USE_IDLE], 3), near(use[BQ_USE_FILES], 0.5);
     assert_int_equal(bq_machine_named(&m, "h100", "100Gb"), BQ_OK);
     near(m.network, 0.9 * 12.5e9);
-    assert_true(m.flop > 3e13 && m.flop < 67e12 && m.memory < 3.35e12);
+    assert_true(m.flop > 3e13 && m.flop < 67e12 && m.memory < 3.35e12 && m.gpu == (size_t)80e9);
     assert_int_equal(bq_machine_named(&m, NULL, "3GB"), BQ_OK);
     near(m.network, 0.9 * 3e9);
     static const char *const bad[] = {"", "Gb", "-1Gb", "10", "10Tb", "1e9Gb", "nanGb"};
@@ -220,6 +246,7 @@ static void remedies(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(one_rank),
                                        cmocka_unit_test(a_grid),
+                                       cmocka_unit_test(experts),
                                        cmocka_unit_test(a_batch_of_one),
                                        cmocka_unit_test(gptq_factors_are_shared),
                                        cmocka_unit_test(one_walk),

@@ -73,7 +73,7 @@ static int open_inputs(void *session) {
     if (!code && r->segments > s->src.arch.model.blocks)
         code = bq_refuse(BQ_USAGE, "segments is %d, the model has %d blocks", r->segments,
                          s->src.arch.model.blocks);
-    if (!calibrated) bq_tokens_close(&s->calibration); /* no pass reads samples: no reference is made */
+    if (!(bq_recipe_traits(r) & BQ_PASS_CALIBRATED)) bq_tokens_close(&s->calibration); /* no reference then */
     return code;
 }
 

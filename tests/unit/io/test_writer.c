@@ -146,7 +146,7 @@ static void trouble_dies(void **state) {
         {"twice", NULL, "planned twice"},
         {"little", NULL, "15 of 16 bytes"},
         {"much", NULL, "more data than planned"},
-        {"write", "BQ_FAULT=writer_write:3", "No space left on device"},
+        {"write", "BQ_FAULT=writer_write:2", "No space left on device"},
         {"close", "BQ_FAULT=writer_close", "Input/output error"},
         {"rename", "BQ_FAULT=file_rename", "No space left on device"},
     };

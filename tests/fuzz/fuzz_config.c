@@ -18,7 +18,8 @@ static void must(bool holds) {
 
 static void check(const bq_model *m) {
     const bq_rope *r = &m->rope;
-    must(bq_family_at(m->family) && m->hidden > 0 && m->inter > 0 && m->vocab > 0 && m->blocks > 0);
+    must(bq_family_at(m->family) && m->hidden > 0 && m->vocab > 0 && m->blocks > 0);
+    must(m->inter > 0 || (m->experts > 0 && m->expert_inter > 0)); /* gpt-oss has no other MLP */
     must(m->heads > 0 && m->kv_heads > 0 && m->heads % m->kv_heads == 0 && m->head_dim % 2 == 0);
     must(m->heads * m->head_dim <= BQ_SIZE_MAX && m->hidden <= BQ_SIZE_MAX && m->inter <= BQ_SIZE_MAX);
     must(m->eps > 0 && isfinite(m->eps) && m->window >= 0 && m->max_position > 0);

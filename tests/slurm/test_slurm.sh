@@ -11,7 +11,7 @@ results() { (cd "$1" && find ckpt safetensors compressed-tensors -type f ! -name
 cluster() { bash "$root/jobs/local_cluster.sh" "$temp/cluster" "$@"; }
 trap 'cluster down >/dev/null; rm -rf "$temp"' EXIT
 micro llama_default
-recipe r.json m_llama_default 250
+recipe r.json m_llama_default 600
 expect 0 mpi 1 run r.json -o plain
 # a daemon that does not start: its words are shown, and nothing stays
 mkdir bin
@@ -97,7 +97,7 @@ check "it went on" said "going on from there\|going on inside it"
 same plain cancelled
 
 # A node is drained and the job requeued: it goes on elsewhere.  Then a node's slurmd is killed under it.
-sed -i 's/"iterations": 250/"iterations": 1000/' r.json
+sed -i 's/"iterations": 600/"iterations": 8000/' r.json
 expect 0 mpi 1 run r.json -o long
 submit moved --nodes=2
 await "work" at_work 1

@@ -2,7 +2,7 @@
  * of every tensor that the model then has can be read, in pieces, too.  The first byte chooses config.json.
  * Run with -close_fd_mask=2: every refusal is a line. */
 #include "base/die.h"
-#include "io/in/weights_reader.h"
+#include "read_all.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,24 +13,6 @@
 extern const bq_weights_reader bq_weights_packed;
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes);
-
-static void must(bool holds) {
-    if (!holds) abort();
-}
-
-static void read_all(const bq_weights *w) {
-    for (int i = 0; i < bq_weights_count(w); i++) {
-        const bq_tensor *t = bq_weights_at(w, i);
-        size_t unit = (size_t)bq_dtype_bits(t->dtype) / 8, last = unit < t->bytes ? unit : t->bytes;
-        uint8_t *all = malloc(t->bytes + 1), part[8];
-        must(all && bq_weights_find(w, t->name) == t);
-        bq_weights_read_raw(w, t, 0, all, t->bytes);
-        bq_weights_read_raw(w, t, t->bytes - last, part, last);
-        must(memcmp(all + t->bytes - last, part, last) == 0);
-        bq_weights_prefetch(w, t);
-        free(all);
-    }
-}
 
 /* A wrong number in g_idx ends the process: values are read where there is none. */
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes) {

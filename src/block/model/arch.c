@@ -266,6 +266,13 @@ bq_tensor_id bq_arch_id(const bq_arch *arch, const char *tensor) {
     return none;
 }
 
+bq_tensor_id bq_arch_id_in(const bq_arch *arch, const bq_arch *dense, const char *tensor) {
+    bq_tensor_id id = bq_arch_id(arch, tensor), other = {.kind = BQ_TENSOR_OTHER};
+    if (dense->linears) other = bq_arch_id(dense, tensor);
+    bool there = other.kind != BQ_TENSOR_OTHER && other.block >= 0 && arch->model.dense[other.block];
+    return there ? other : id;
+}
+
 int64_t bq_arch_weights(const bq_arch *arch) {
     int64_t sum = 0;
     for (int m = 0; m < arch->sites; m++) sum += arch->site[m].rows * arch->site[m].cols;

@@ -123,6 +123,9 @@ typedef struct {
 } bq_tensor_id;
 
 bq_tensor_id bq_arch_id(const bq_arch *arch, const char *tensor);
+/* The same where blocks without experts have another layout: `at` counts in that of the tensor's block.
+ * dense has no linears where all blocks are alike. */
+bq_tensor_id bq_arch_id_in(const bq_arch *arch, const bq_arch *dense, const char *tensor);
 
 /* How many weights the matrices of a block have together. */
 int64_t bq_arch_weights(const bq_arch *arch);

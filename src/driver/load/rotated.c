@@ -111,12 +111,6 @@ static const bq_arch *arch_of(const bq_rotated *r, bq_tensor_id id) {
     return id.block >= 0 && r->arch->model.dense[id.block] ? r->dense : r->arch;
 }
 
-static bq_tensor_id id_of(const bq_rotated *r, const char *name) {
-    bq_tensor_id id = bq_arch_id(r->arch, name), dense = {.kind = BQ_TENSOR_OTHER};
-    if (r->dense->linears) dense = bq_arch_id(r->dense, name);
-    return dense.kind != BQ_TENSOR_OTHER && arch_of(r, dense) == r->dense ? dense : id;
-}
-
 static const bq_linear *linear_of(const bq_rotated *r, bq_tensor_id id) {
     return &arch_of(r, id)->linear[id.at];
 }
@@ -157,7 +151,7 @@ static bool changes(const bq_rotated *r, bq_tensor_id id) {
 
 bool bq_rotated_whole(const bq_rotated *r, const char *name) {
     if (!r || !r->how.r1) return false;
-    bq_tensor_id id = id_of(r, name);
+    bq_tensor_id id = bq_arch_id_in(r->arch, r->dense, name);
     return id.kind == BQ_TENSOR_WEIGHT && writes_stream(r, id);
 }
 
@@ -224,7 +218,7 @@ static void bias(bq_rotated *r, bq_tensor_id id, bq_mat b) {
 
 bool bq_rotated_read(bq_rotated *r, const char *name, int64_t first, bq_mat to) {
     if (!r) return false;
-    bq_tensor_id id = id_of(r, name);
+    bq_tensor_id id = bq_arch_id_in(r->arch, r->dense, name);
     if (!changes(r, id)) return false;
     if (!to.data) return true;
     make(r);

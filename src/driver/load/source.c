@@ -121,9 +121,7 @@ void bq_source_close(bq_source *src) {
 }
 
 bq_tensor_id bq_source_id(const bq_source *src, const char *tensor) {
-    bq_tensor_id id = bq_arch_id(&src->arch, tensor), dense = {0};
-    if (id.kind == BQ_TENSOR_OTHER && src->dense.linears) dense = bq_arch_id(&src->dense, tensor);
-    return dense.kind != BQ_TENSOR_OTHER && src->arch.model.dense[dense.block] ? dense : id;
+    return bq_arch_id_in(&src->arch, &src->dense, tensor);
 }
 
 int bq_source_transform(bq_source *src, const bq_recipe *recipe) {

@@ -5,6 +5,7 @@
 #include "temp.h"
 
 #include "base/die.h"
+#include "io/files.h"
 #include "io/in/config.h"
 
 /* Run an expression that returns a code; it must be BQ_DATA after one line that has the needle in it. */
@@ -38,6 +39,23 @@ static inline void st_save(const char *path, const char *header, size_t data) {
     memcpy(all + 8, header, n);
     file_save(path, all, 8 + n + data);
     free(all);
+}
+
+/* A folder with this config.json and this header, and `bytes` bytes of data behind it. */
+static inline const char *model_folder(const char *config, const char *header, const void *data,
+                                       size_t bytes) {
+    const char *dir = temp_path("model"), *file = temp_path("model/model.safetensors");
+    uint64_t n = strlen(header);
+    char *all = malloc(8 + n + bytes);
+    assert_non_null(all);
+    assert_int_equal(bq_dir_make(dir), 0);
+    text_save(temp_path("model/config.json"), config);
+    memcpy(all, &n, 8);
+    memcpy(all + 8, header, n);
+    memcpy(all + 8 + n, data, bytes);
+    file_save(file, all, 8 + n + bytes);
+    free(all);
+    return dir;
 }
 
 #endif

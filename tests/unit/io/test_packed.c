@@ -13,22 +13,6 @@
 #define E(name, dtype, shape, range)                                                                         \
     "\"" name "\":{\"dtype\":\"" dtype "\",\"shape\":" shape ",\"data_offsets\":" range "}"
 
-/* A folder with this config.json and this header, and `bytes` bytes of data behind it. */
-static const char *folder(const char *config, const char *header, const void *data, size_t bytes) {
-    const char *dir = temp_path("model"), *file = temp_path("model/model.safetensors");
-    uint64_t n = strlen(header);
-    char *all = malloc(8 + n + bytes);
-    assert_non_null(all);
-    assert_int_equal(bq_dir_make(dir), 0);
-    text_save(temp_path("model/config.json"), config);
-    memcpy(all, &n, 8);
-    memcpy(all + 8, header, n);
-    memcpy(all + 8 + n, data, bytes);
-    file_save(file, all, 8 + n + bytes);
-    free(all);
-    return dir;
-}
-
 /* The model has "a.weight" with these values, and as many tensors; any piece of it is the same. */
 static void holds(const char *dir, int tensors, int64_t rows, int64_t cols, const float *want) {
     bq_weights *w;
@@ -77,8 +61,8 @@ static void compressed(void **state) {
 #define REST                                                                                                 \
     E("a.weight_shape", "I64", "[2]", "[24,40]")                                                             \
     "," E("a.weight_scale", "F32", "[2,2]", "[40,56]") "," E("x.weight", "F32", "[1,1]", "[56,60]")
-    holds(folder(CT("\"num_bits\":4"), "{" CODES OTHER REST "}", &data, 60), 3, 2, 16, plain);
-    holds(folder(CT("\"num_bits\":4"), "{" CODES ZEROS REST "}", &data, 60), 2, 2, 16, shifted);
+    holds(model_folder(CT("\"num_bits\":4"), "{" CODES OTHER REST "}", &data, 60), 3, 2, 16, plain);
+    holds(model_folder(CT("\"num_bits\":4"), "{" CODES ZEROS REST "}", &data, 60), 2, 2, 16, shifted);
 }
 
 /* Three rows of 8 columns, 4 bits, two groups; scales in f16; with and without g_idx; both versions. */
@@ -106,9 +90,10 @@ static void gptq(void **state) {
     E("a.qweight", "I32", "[1,3]", "[0,12]")                                                                 \
     "," E("a.qzeros", "I32", "[2,1]", "[12,20]") "," E("a.scales", "F16", "[2,3]", "[20,32]")
 #define V2 GPTQ(",\"bits\":4,\"checkpoint_format\":\"gptq_v2\"")
-    holds(folder(GPTQ(",\"bits\":4"), "{" TENSORS "}", &data, 32), 1, 3, 8, want[0]);
-    holds(folder(V2, "{" TENSORS "}", &data, 32), 1, 3, 8, want[1]);
-    holds(folder(GPTQ(",\"bits\":4"), "{" TENSORS "," E("a.g_idx", "I32", "[8]", "[32,64]") "}", &data, 64),
+    holds(model_folder(GPTQ(",\"bits\":4"), "{" TENSORS "}", &data, 32), 1, 3, 8, want[0]);
+    holds(model_folder(V2, "{" TENSORS "}", &data, 32), 1, 3, 8, want[1]);
+    holds(model_folder(GPTQ(",\"bits\":4"), "{" TENSORS "," E("a.g_idx", "I32", "[8]", "[32,64]") "}", &data,
+                       64),
           1, 3, 8, want[2]);
 }
 
@@ -155,7 +140,7 @@ static void refused(void **state) {
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         const char *end = strrchr(bad[i].header, ',');
         size_t bytes = end ? strtoul(end + 1, NULL, 10) : 0;
-        const char *dir = folder(bad[i].config, bad[i].header, data, bytes);
+        const char *dir = model_folder(bad[i].config, bad[i].header, data, bytes);
         assert_refused(tried(dir), bad[i].why);
     }
 }

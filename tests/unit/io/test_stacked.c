@@ -13,22 +13,6 @@
     "\"" name "\":{\"dtype\":\"" dtype "\",\"shape\":" shape ",\"data_offsets\":" range "}"
 #define X(name, dtype, shape, range) E("model.layers.0.mlp.experts." name, dtype, shape, range)
 
-/* A folder with this config.json and this header, and `bytes` bytes of data behind it. */
-static const char *folder(const char *config, const char *header, const void *data, size_t bytes) {
-    const char *dir = temp_path("model"), *file = temp_path("model/model.safetensors");
-    uint64_t n = strlen(header);
-    char *all = malloc(8 + n + bytes);
-    assert_non_null(all);
-    assert_int_equal(bq_dir_make(dir), 0);
-    text_save(temp_path("model/config.json"), config);
-    memcpy(all, &n, 8);
-    memcpy(all + 8, header, n);
-    memcpy(all + 8 + n, data, bytes);
-    file_save(file, all, 8 + n + bytes);
-    free(all);
-    return dir;
-}
-
 static bq_weights *opened(const char *dir) {
     bq_weights *w;
     assert_int_equal(bq_weights_open(&w, dir), BQ_OK);
@@ -97,7 +81,7 @@ static void experts_apart(void **state) {
     (void)state;
     uint8_t data[200];
     size_t bytes = floats(data);
-    bq_weights *w = opened(folder(CONFIG, FLOATS, data, bytes));
+    bq_weights *w = opened(model_folder(CONFIG, FLOATS, data, bytes));
     assert_int_equal(bq_weights_count(w), 2 + 2 * 6);
     char name[40];
     for (int e = 0; e < 2; e++) {
@@ -147,7 +131,7 @@ static void whose_experts(void **state) {
     uint8_t data[200];
     size_t bytes = floats(data);
     for (size_t i = 0; i < sizeof want / sizeof *want; i++) {
-        bq_weights *w = opened(folder(want[i].config, FLOATS, data, bytes));
+        bq_weights *w = opened(model_folder(want[i].config, FLOATS, data, bytes));
         assert_int_equal(bq_weights_count(w), want[i].tensors);
         bq_weights_close(w);
     }
@@ -157,15 +141,15 @@ static void whose_experts(void **state) {
 static void both_forms(void **state) {
     (void)state;
     const char *dir =
-        folder(CONFIG, "{" X("0.down_proj.weight", "F32", "[3,2]", "[0,24]") "}", (uint8_t[24]){0}, 24);
+        model_folder(CONFIG, "{" X("0.down_proj.weight", "F32", "[3,2]", "[0,24]") "}", (uint8_t[24]){0}, 24);
     bq_weights *w = opened(dir);
     float x[6];
     values(w, "0.down_proj.weight", 3, 2, x);
     bq_weights_close(w);
-    assert_refused(tried(folder(CONFIG,
-                                "{" X("0.down_proj.weight", "F32", "[3,2]",
-                                      "[0,24]") "," X("down_proj", "F32", "[1,2,3]", "[24,48]") "}",
-                                (uint8_t[48]){0}, 48)),
+    assert_refused(tried(model_folder(CONFIG,
+                                      "{" X("0.down_proj.weight", "F32", "[3,2]",
+                                            "[0,24]") "," X("down_proj", "F32", "[1,2,3]", "[24,48]") "}",
+                                      (uint8_t[48]){0}, 48)),
                    "tensor 'model.layers.0.mlp.experts.0.down_proj.weight' is both in");
 }
 
@@ -204,7 +188,7 @@ static void mxfp4(void **state) {
     (void)state;
     uint8_t data[BYTES];
     blocks(data);
-    bq_weights *w = opened(folder(CONFIG, BLOCKS, data, BYTES));
+    bq_weights *w = opened(model_folder(CONFIG, BLOCKS, data, BYTES));
     assert_int_equal(bq_weights_count(w), 6);
     for (int e = 0; e < 2; e++)
         for (int up = 0; up < 2; up++) {
@@ -233,13 +217,13 @@ static void fingerprints(void **state) {
     uint8_t data[BYTES];
     uint64_t hash[2];
     blocks(data);
-    bq_weights *w = opened(folder(CONFIG, BLOCKS, data, BYTES));
+    bq_weights *w = opened(model_folder(CONFIG, BLOCKS, data, BYTES));
     assert_refused(bq_weights_fingerprint(w, NULL, hash),
                    "tensor 'model.layers.0.mlp.experts.1.up_proj.weight' has -inf at row 1, column 32");
     bq_weights_close(w);
     for (int i = 0; i < 2; i++) {
         data[SCALES + 15] = (uint8_t)(i + 3);
-        w = opened(folder(CONFIG, BLOCKS, data, BYTES));
+        w = opened(model_folder(CONFIG, BLOCKS, data, BYTES));
         assert_int_equal(bq_weights_fingerprint(w, NULL, &hash[i]), BQ_OK);
         bq_weights_close(w);
     }
@@ -263,10 +247,11 @@ static void a_scale_that_is_nan(void **state) {
     uint8_t data[BYTES];
     char err[600];
     blocks(data);
-    const char *dir = folder(CONFIG, BLOCKS, data, BYTES);
+    const char *dir = model_folder(CONFIG, BLOCKS, data, BYTES);
     assert_int_equal(child_run("read", dir, NULL, err, sizeof err), 0);
     data[SCALES + 13] = 255;
-    assert_int_equal(child_run("read", folder(CONFIG, BLOCKS, data, BYTES), NULL, err, sizeof err), BQ_DATA);
+    assert_int_equal(child_run("read", model_folder(CONFIG, BLOCKS, data, BYTES), NULL, err, sizeof err),
+                     BQ_DATA);
     assert_one_line(err, "tensor 'model.layers.0.mlp.experts.gate_up_proj_scales' has a NaN at expert 1, "
                          "row 2, block 1");
 }
@@ -282,7 +267,7 @@ static void quantization(void **state) {
     const char *path;
     blocks(data);
     for (int i = 0; i < 3; i++) {
-        bq_weights *w = opened(folder(config[i], BLOCKS, data, BYTES));
+        bq_weights *w = opened(model_folder(config[i], BLOCKS, data, BYTES));
         assert_true(!json_object_get(bq_weights_config(w, &path), "quantization_config") == !i);
         bq_weights_close(w);
     }
@@ -363,7 +348,7 @@ static void refusals(void **state) {
         char header[600], *data = calloc(1, all[i].bytes + 1);
         assert_non_null(data);
         snprintf(header, sizeof header, "{%s}", all[i].header);
-        assert_refused(tried(folder(CONFIG, header, data, all[i].bytes)), all[i].needle);
+        assert_refused(tried(model_folder(CONFIG, header, data, all[i].bytes)), all[i].needle);
         free(data);
     }
 }

@@ -65,7 +65,7 @@ char *bq_json_text_of(const json_t *value, size_t *bytes);
 /* Write that text, whole or not at all.  Ends the job when the disk fails. */
 void bq_json_write(const char *path, const json_t *value);
 
-/* Sealed objects: small files of our own that are read back (docs/formats.md).  The last key, "check", is
+/* Sealed objects: small files of our own that are read back (docs/files.md).  The last key, "check", is
  * the XXH3 of the others, so a damaged file is not believed.
  *   write   adds the key to object, then writes the file whole or not at all.  0, or as files.h
  *   read    the object without the key, which the caller owns; NULL if the file is absent, damaged or not

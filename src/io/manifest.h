@@ -1,5 +1,5 @@
 /* manifest.h - the files of a finished directory: their names, sizes and hashes, kept as a sealed object
- * (json.h) outside of it.  docs/formats.md has the file (export_<dir>.done).
+ * (json.h) outside of it.  docs/files.md has the file (export_<dir>.done).
  *
  * A file is taken for the one that was written if it has its size, and either has not changed (ctime) since
  * the manifest was written, or has its hash.  So of a directory that was left alone nothing is read, and of

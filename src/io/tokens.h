@@ -1,5 +1,5 @@
 /* tokens.h - texts for calibration or evaluation, as token ids: files tokens.h5, which tools/prepare.py
- * writes, too.  docs/formats.md has the format.  All calls are local. */
+ * writes, too.  docs/files.md has the format.  All calls are local. */
 #ifndef BQ_TOKENS_H
 #define BQ_TOKENS_H
 

@@ -31,7 +31,7 @@ typedef struct {
 static const bq_choice normalizations[] = {{"none", NONE}, {"tokens", BY_TOKENS}, {0}};
 static const bq_key keys[] = {
     {"items", BQ_KEY_PATH, BQ_AT(options, items),
-     .help = "File of questions, as tools/choices.py writes it (docs/formats.md)."},
+     .help = "File of questions, as tools/choices.py writes it (docs/files.md)."},
     {"ctx", BQ_KEY_I64, BQ_AT(options, ctx), .value = "512", .min = 2, .max = 1 << 20,
      .help = "Tokens that a context with a choice may have; a longer one is refused, not cut. Memory is "
              "taken for the longest there is."},

@@ -1,4 +1,4 @@
-/* account.h - run.csv (docs/formats.md): a row for each block, and one for each rank and part of the run. */
+/* account.h - run.csv (docs/files.md): a row for each block, and one for each rank and part of the run. */
 #ifndef BQ_ACCOUNT_H
 #define BQ_ACCOUNT_H
 

@@ -58,7 +58,7 @@ void bq_weights_prefetch(const bq_weights *w, const bq_tensor *t);
  * the files in order.  Where a file is hashed, its F32, F16, BF16 and F8_E4M3 values are checked: a NaN or
  * an infinity is bad input, and the message has tensor, place and value.  For procedural weights: XXH3 of
  * their rule's version, the seed, all names and shapes.
- *   cache_path  NULL, or a file that keeps the hashes (ckpt/model.hash.json in docs/formats.md).  A file is
+ *   cache_path  NULL, or a file that keeps the hashes (ckpt/model.hash.json in docs/files.md).  A file is
  *               not read again if it is unchanged: path, size, mtime, ctime and inode are the same; on ranks
  *               other than 0, which may read copies, path, size and mtime.  Rank 0 writes the cache if it
  *               lacked a file.  A cache that is unreadable or damaged is ignored

@@ -1,5 +1,5 @@
 /* acts.h - one stream of hidden states in a file, sample by sample: acts/fp_000.h5, and the log beside it,
- * "<path>.valid".  docs/formats.md has both.
+ * "<path>.valid".  docs/files.md has both.
  *
  * The file has all its space before the first sample is written; later only values are written.  So a kill
  * can tear a sample, but not the file.  The log is only appended to: each record has the hash of one

@@ -1,5 +1,5 @@
 /* checkpoint.h - one finished block in a file, with all that an export or a restart needs of it.
- * docs/formats.md has the format.
+ * docs/files.md has the format.
  *
  * A file is complete or absent, and sealed: every byte is verified before anything in it is believed.  It
  * has no time, host or number of ranks, so equal runs give equal bytes.  All calls are local. */

@@ -13,7 +13,7 @@
  * and h->why has the first reason.  Later calls then return false at once, so they chain with && or need no
  * check until the last.
  *
- * docs/formats.md has what is written and read.  Numbers in files are little-endian.  All calls are local.
+ * docs/files.md has what is written and read.  Numbers in files are little-endian.  All calls are local.
  * Fault points: h5_create, h5_sync; h5_open, h5_read. */
 #ifndef BQ_H5_H
 #define BQ_H5_H

@@ -1,6 +1,6 @@
 /* h5_strict.h - read the structure of an HDF5 file from anybody, without the HDF5 library.  For h5*.c alone.
  *
- * Superblock version 0, object headers version 1, groups with symbol tables; docs/formats.md ("What is read")
+ * Superblock version 0, object headers version 1, groups with symbol tables; docs/files.md ("What is read")
  * has the list.  Everything else is refused.  No byte is believed: offsets and sizes are checked against the
  * end of the file, counts against the limits below, names against their order.  So work and memory for an
  * object are bounded.  Values of datasets are not read.

@@ -1,5 +1,5 @@
 /* midblock.h - the state of a block in training, in two files that are written in turn:
- * ckpt/inside_<block>.A.h5 and .B.h5.  docs/formats.md has the format.
+ * ckpt/inside_<block>.A.h5 and .B.h5.  docs/files.md has the format.
  *
  * Each is complete or absent, and sealed as a checkpoint is (checkpoint.h).  While one is written, the
  * other one counts.  A file has named matrices of f32 that do not depend on the grid: equal states give

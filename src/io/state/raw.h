@@ -25,7 +25,7 @@ bool bq_raw_reserve(int fd, int64_t size);
 #define BQ_SEAL 40 /* bytes of a seal */
 
 /* A seal ends a file: the file is whole if the seal's size and XXH3 agree with what is before it.  HDF5
- * readers ignore it.  The tag is the caller's.  docs/formats.md has the bytes.
+ * readers ignore it.  The tag is the caller's.  docs/files.md has the bytes.
  *   append   seal the first size bytes, which are read back.  On false errno has the reason
  *   check    is there a seal for the file's size?  every: do all bytes agree, too?  *size: bytes before the
  * seal */

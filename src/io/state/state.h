@@ -1,6 +1,6 @@
 /* state.h - which (sweep, phase, block) triples of a run are done, and what the run was made from.
  *
- * The checkpoint files decide.  ckpt/state.json (docs/formats.md) repeats what they say, for people, and
+ * The checkpoint files decide.  ckpt/state.json (docs/files.md) repeats what they say, for people, and
  * has the parts of the fingerprint, so that a refused resume can name what changed.  If it is absent or
  * damaged, it is made again.  One process of a run writes it; any may read it.  All calls are local. */
 #ifndef BQ_STATE_H

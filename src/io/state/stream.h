@@ -1,7 +1,7 @@
 /* stream.h - the hidden states of a rank's samples at one depth: on a device, in pinned or plain host
  * memory, or in a scratch file on the node.
  *
- * A scratch file is raw (docs/formats.md) and its name is removed at once, so nothing is left behind
+ * A scratch file is raw (docs/files.md) and its name is removed at once, so nothing is left behind
  * however the job ends.  A failing disk ends the job.  Several threads may read and write different samples
  * at a time.  All calls are local.  Fault points: scratch_open, scratch_read, scratch_write. */
 #ifndef BQ_STREAM_H

@@ -1,13 +1,14 @@
-/* compressed-tensors.
+/* compressed-tensors, as version 0.20.1 of the package writes and reads it.
  *
- * Where inputs are rounded, too: format int-quantized; weight I8 (the codes), weight_scale F32; 8 bits,
- * symmetric, one scale a row.
+ * Where inputs are rounded, too: format int-quantized; weight I8 (the codes), weight_scale F32.  Inputs of 8
+ * bits with a scale for each token, and only symmetric weights.
  *
  * Else: format pack-quantized; weight_packed I32 (the codes as they are given, never computed again),
- * weight_scale F32, weight_shape I64, and in asymmetric schemes weight_zero_point I32; 4 or 8 bits, one
- * scale a row or a group that divides the columns.
+ * weight_scale F32, weight_shape I64, and in asymmetric schemes weight_zero_point I32.
  *
- * Only weights of linears can be quantized.  Each scheme is one of config_groups. */
+ * Weights have 2 to 8 bits, and one scale a row or a group that divides the columns.  The package reads all
+ * of this; docs/formats.md says what engines read.  Only weights of linears can be quantized.  Each scheme is
+ * one of config_groups. */
 #include "base/die.h"
 #include "io/out/format.h"
 #include "io/out/pack.h"
@@ -16,7 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define VERSION     "0.18.0" /* of the package: the first with today's layout for every number of bits */
+#define VERSION     "0.20.1" /* of the package; before 0.18.0 words of 3, 5, 6 and 7 bits were others */
 #define WEIGHT      ".weight"
 #define SCHEMES_MAX 16
 
@@ -40,17 +41,19 @@ static int plan(bq_export_job *job, int item) {
         return bq_export_refuse(it,
                                 ": its inputs are multiplied by factors of their own (smoothquant without "
                                 "fuse): compressed-tensors has no place for these, write safetensors");
-    if (s.element != BQ_INT4 && s.element != BQ_INT8)
-        return bq_export_refuse(it, " has %d bits, compressed-tensors is written with 4 or 8", bits);
-    if (q->activations && (q->activations != 8 || s.element != BQ_INT8 || s.group > 0 || !s.symmetric))
-        return bq_export_refuse(it, ": with quantized activations compressed-tensors is written for 8 and 8 "
-                                    "bits, symmetric, one scale a row");
+    if (s.element < BQ_INT2 || s.element > BQ_INT8)
+        return bq_export_refuse(it, " is of %s, compressed-tensors is written with integers of 2 to 8 bits",
+                                bq_element_name(s.element));
+    if (q->activations && (q->activations != 8 || !s.symmetric))
+        return bq_export_refuse(it,
+                                ": where inputs are rounded, too, compressed-tensors is written for inputs "
+                                "of 8 bits and symmetric weights");
     if (s.group > 0 && cols % s.group)
         return bq_export_refuse(it, ": groups of %ld do not divide its %ld columns", (long)s.group,
                                 (long)cols);
     if (q->activations) {
         bq_export_add(job, item, CODES, 0, "", "I8", 2, (int64_t[]){rows, cols});
-        bq_export_add(job, item, SCALE, cut, ".weight_scale", "F32", 2, (int64_t[]){rows, 1});
+        bq_export_add(job, item, SCALE, cut, ".weight_scale", "F32", 2, (int64_t[]){rows, q->scale.cols});
         return BQ_OK;
     }
     bq_export_add(job, item, PACKED, cut, ".weight_packed", "I32", 2,
@@ -77,7 +80,7 @@ static void put_packed(bq_export_job *job, const bq_qtensor *q, bq_writer *w) {
 
 static void put_zeros(bq_export_job *job, const bq_qtensor *q, bq_writer *w) {
     int bits = bq_code_bits(q->scheme);
-    int64_t fields = 32 / bits, at_once = (int64_t)(BQ_EXPORT_BUFFER / 4) / q->zero.cols * fields;
+    int64_t at_once = (int64_t)(BQ_EXPORT_BUFFER / 4) / q->zero.cols / bits * 32; /* rows of whole words */
     BQ_CHECK(q->zero.data && at_once > 0, "export: a result without zero points, or rows too long");
     for (int64_t first = 0, n; first < q->zero.rows; first += n) {
         n = q->zero.rows - first < at_once ? q->zero.rows - first : at_once;
@@ -156,12 +159,9 @@ static json_t *target(const bq_export_job *job, int i) {
 /* The arguments for one tensor: what it is rounded to; dynamic: inputs, whose scales engines compute. */
 static json_t *arguments(bq_scheme s, bool dynamic) {
     const char *strategy = s.group > 0 ? "group" : "channel";
-    return json_pack("{s:i, s:s, s:b, s:s, s:o, s:n, s:b, s:n, s:n, s:s?, s:s?, s:{}}", "num_bits",
-                     bq_code_bits(s), "type", "int", "symmetric", s.symmetric, "strategy",
-                     dynamic ? "token" : strategy, "group_size",
-                     s.group > 0 ? json_integer(s.group) : json_null(), "block_structure", "dynamic", dynamic,
-                     "actorder", "scale_dtype", "zp_dtype", s.symmetric ? NULL : "torch.int8", "observer",
-                     dynamic ? NULL : "minmax", "observer_kwargs");
+    return json_pack("{s:i, s:s, s:b, s:s, s:o, s:b}", "num_bits", bq_code_bits(s), "type", "int",
+                     "symmetric", s.symmetric, "strategy", dynamic ? "token" : strategy, "group_size",
+                     s.group > 0 ? json_integer(s.group) : json_null(), "dynamic", dynamic);
 }
 
 static const char *format_of(const bq_qtensor *q) {
@@ -232,11 +232,11 @@ static json_t *ignore_list(const bq_export_job *job) {
 }
 
 static void edit(const bq_export_job *job, json_t *config) {
-    json_t *q = json_pack("{s:s, s:s, s:s, s:s, s:n, s:o, s:n, s:{}, s:{}, s:o}", "quant_method",
+    json_t *q = json_pack("{s:s, s:s, s:s, s:s, s:n, s:o, s:n, s:n, s:{}, s:{}, s:o}", "quant_method",
                           "compressed-tensors", "version", VERSION, "format", common_format(job),
                           "quantization_status", "compressed", "global_compression_ratio", "ignore",
-                          ignore_list(job), "kv_cache_scheme", "sparsity_config", "transform_config",
-                          "config_groups", groups_config(job));
+                          ignore_list(job), "kv_cache_scheme", "moe_sparsity_config", "sparsity_config",
+                          "transform_config", "config_groups", groups_config(job));
     BQ_CHECK(q && json_object_set_new(config, "quantization_config", q) == 0,
              "no memory for a configuration");
 }

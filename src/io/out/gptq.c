@@ -65,19 +65,6 @@ static int plan(bq_export_job *job, int item) {
     return BQ_OK;
 }
 
-/* Word r of a row.  The row is one stream of bits: code c is in bits c * bits up to (c + 1) * bits.  With 3
- * bits a code may begin in the word before. */
-static uint32_t word_of(const int8_t *code, int bits, int64_t r) {
-    int offset = 1 << (bits - 1);
-    uint32_t word = 0;
-    for (int64_t c = 32 * r / bits; c * bits < 32 * (r + 1); c++) {
-        int field = code[c] + offset, at = (int)(c * bits - 32 * r);
-        BQ_CHECK(field >= 0 && field < 2 * offset, "code %d does not fit %d bits", code[c], bits);
-        word |= at < 0 ? (uint32_t)field >> -at : (uint32_t)field << at;
-    }
-    return word;
-}
-
 static void put_codes(bq_export_job *job, const bq_qtensor *q, bq_writer *w) {
     int bits = bq_code_bits(q->scheme);
     int64_t rows = q->code.rows, words = bq_pack_words(q->code.cols, bits);
@@ -88,7 +75,7 @@ static void put_codes(bq_export_job *job, const bq_qtensor *q, bq_writer *w) {
         m = words - first < at_once ? words - first : at_once;
         for (int64_t n = 0; n < rows; n++)
             for (int64_t r = 0; r < m; r++)
-                word[r * rows + n] = word_of(bq_mat_at(q->code, n, 0), bits, first + r);
+                word[r * rows + n] = bq_pack_word(bq_mat_at(q->code, n, 0), q->code.cols, bits, first + r);
         bq_writer_put(w, word, (size_t)(m * rows) * 4);
     }
 }
@@ -100,7 +87,7 @@ static void put_zeros(bq_export_job *job, const bq_qtensor *q, bq_writer *w) {
     uint32_t *row = bq_export_room(job, words, 4);
     int8_t less_one[32];
     memset(less_one, -1, sizeof less_one);
-    for (int64_t i = 0; i < words; i++) row[i] = word_of(less_one, bits, i % bits);
+    for (int64_t i = 0; i < words; i++) row[i] = bq_pack_word(less_one, 32, bits, i % bits);
     for (int64_t g = 0; g < q->scale.cols; g++) bq_writer_put(w, row, (size_t)words * 4);
 }
 

@@ -2,19 +2,11 @@
  * what is refused. */
 #include "halves.h"
 
+#include "unpack.h"
+
 #include <dirent.h>
 
 enum { CASES = 8, ROWS = 64, COLS = 96, GROUP = 32, PARTS = COLS / GROUP };
-
-/* Field k of a stream of fields of `bits`, whose words lie `stride` apart: bit by bit. */
-static int field(const int32_t *word, int64_t stride, int bits, int64_t k) {
-    int value = 0;
-    for (int i = 0; i < bits; i++) {
-        int64_t bit = k * bits + i;
-        value |= (int)((uint32_t)word[bit / 32 * stride] >> bit % 32 & 1) << i;
-    }
-    return value;
-}
 
 /* ---- auto-round's words ---- */
 
@@ -127,9 +119,9 @@ static void check_linear(const bq_weights *w, const char *name, const toy *t, co
     uint16_t *scale = part_of(w, name, "scales", "F16", groups, rows);
     for (int64_t n = 0; n < rows; n++) {
         for (int64_t k = 0; k < cols; k++)
-            assert_int_equal(field(code + n, rows, bits, k) - half, t->code[n * cols + k]);
+            assert_int_equal(unpack_field(code + n, rows, bits, k) - half, t->code[n * cols + k]);
         for (int64_t g = 0; g < groups; g++) {
-            assert_int_equal(field(zero + g * (rows * bits / 32), 1, bits, n) + 1, half);
+            assert_int_equal(unpack_field(zero + g * (rows * bits / 32), 1, bits, n) + 1, half);
             assert_true(bq_from_f16(scale[g * rows + n]) == t->scale[n * groups + g]);
         }
     }
@@ -278,7 +270,7 @@ static void tall(void **state) {
     assert_int_equal(stored_open(&w, out), BQ_OK);
     int32_t *word = part_of(w, name_of(0), "qweight", "I32", WIDE / 8, TALL);
     for (int64_t i = 0; i < TALL * WIDE; i++)
-        if (field(word + i / WIDE, TALL, 4, i % WIDE) - 8 != code[i]) fail_msg("code %ld", (long)i);
+        if (unpack_field(word + i / WIDE, TALL, 4, i % WIDE) - 8 != code[i]) fail_msg("code %ld", (long)i);
     free(word);
     bq_weights_close(w);
 }

@@ -199,6 +199,7 @@ static const bq_key recipe_keys[] = {
     {"phases", BQ_KEY_LIST, AT(bq_recipe, phase), .min = 1, .max = BQ_PHASES, .scope = &phase,
      .count = offsetof(bq_recipe, nphase), .help = "What is done, in this order."},
     {"outputs", BQ_KEY_LIST, AT(bq_recipe, output), .value = "[]", .max = BQ_OUTPUTS, .scope = &output,
+     .variant = bq_format_scope, .inside = offsetof(bq_output, options),
      .count = offsetof(bq_recipe, noutput), .unhashed = true,
      .help = "Models to write; `blockq export` writes more later."},
     {"eval", BQ_KEY_OBJECT, AT(bq_recipe, eval), .value = "{}", .scope = &bq_perplexity_object,

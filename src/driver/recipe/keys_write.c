@@ -121,16 +121,19 @@ static void put_scope(page *p, const bq_scope *scope, const bq_key *first);
 
 static void put_inner(page *p, const bq_key *keys) {
     for (const bq_key *k = keys; k->name; k++) {
-        if (k->scope && !k->variant) put_scope(p, k->scope, NULL);
+        bool common = k->scope && (!k->variant || k->scope->key[1].name); /* has keys of all kinds */
+        if (common) put_scope(p, k->scope, NULL);
         for (int i = 0; k->variant && bq_key_choice(k->scope->key, i).name; i++)
-            put_scope(p, k->variant(bq_key_choice(k->scope->key, i).value), k->scope->key);
+            put_scope(p, k->variant(bq_key_choice(k->scope->key, i).value), common ? NULL : k->scope->key);
     }
 }
 
-/* Every scope once, in the order of first use.  first: the key that says which kind of element it is. */
+/* Every scope that has a title once, in the order of first use.  first: the key that says which kind of
+ * element it is. */
 static void put_scope(page *p, const bq_scope *scope, const bq_key *first) {
     for (int i = 0; i < p->count; i++)
         if (p->done[i] == scope) return;
+    if (!scope->title) return;
     BQ_CHECK(p->count < SCOPES, "the page has room for %d tables of keys", SCOPES);
     p->done[p->count++] = scope;
     fprintf(p->out, "\n## %s\n\n%s\n\n| key | default | allowed | meaning |\n| --- | --- | --- | --- |\n",

@@ -10,6 +10,7 @@
 #include "block/model/rotate.h"
 #include "driver/eval/perplexity.h"
 #include "driver/recipe/args.h"
+#include "io/out/export.h"
 
 #include <stdio.h>
 
@@ -53,6 +54,7 @@ typedef struct {
     int format;          /* bq_format_at */
     char dir[64];        /* a plain name, made below the run directory */
     int64_t shard_bytes; /* of tensors in one file */
+    _Alignas(8) char options[BQ_FORMAT_OPTIONS];
 } bq_output;
 
 #define BQ_SHARD_BYTES 5000000000 /* if not said, and the least */
@@ -109,6 +111,9 @@ int bq_recipe_parse(const char *text, size_t bytes, const char *name, const char
 /* Replace the recipe's evaluations by those of `blockq eval`: --tokens and its numbers, and each --eval.
  * BQ_OK, or BQ_USAGE after one message. */
 int bq_recipe_evaluate(bq_recipe *recipe, const bq_args *args);
+
+/* Replace the recipe's outputs by the one of --format and --shard.  BQ_OK, or BQ_USAGE after one message. */
+int bq_recipe_export(bq_recipe *recipe, const bq_args *args);
 
 /* The scheme of a linear by the last part of its name ("self_attn.q_proj"), which recipes must know.  fits:
  * refuse (BQ_USAGE) bits for a linear that is not among the model's names. */

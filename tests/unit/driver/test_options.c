@@ -68,9 +68,9 @@ static void defaults(void **state) {
     assert_int_equal(parse("blockq eval --model d --tokens t --ctx 512 --windows 40 --offset 7 --rtn 4"), 0);
     assert_true(args.ctx == 512 && args.windows == 40 && args.offset == 7 && args.rtn == 4 && !args.run);
     assert_int_equal(parse("blockq export --run d --out o"), BQ_OK);
-    assert_int_equal(args.format, bq_format_find("compressed-tensors"));
+    assert_string_equal(args.format, "compressed-tensors");
     assert_int_equal(parse("blockq export --run d --out o --format safetensors"), BQ_OK);
-    assert_int_equal(args.format, bq_format_find("safetensors"));
+    assert_string_equal(args.format, "safetensors");
     assert_true(args.shard == 5000000000);
     assert_int_equal(parse("blockq export --run d --out o --shard 200K"), BQ_OK);
     assert_true(args.shard == 200 << 10);

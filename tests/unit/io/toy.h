@@ -195,6 +195,8 @@ static char src_dir[512];
 
 #define TOY_SHARD ((size_t)5000000000) /* one file */
 
+static const void *toy_options; /* of the format, for export_as; NULL is right for formats without keys */
+
 /* One export by `parts` processes' worth of calls, each with a job of its own; out_dir is made once. */
 static inline int export_as(const char *format, const bq_weights *w, const char *out, bq_qsource q,
                             size_t limit, int parts) {
@@ -202,7 +204,7 @@ static inline int export_as(const char *format, const bq_weights *w, const char 
     int rc = BQ_OK;
     assert_true(parts <= 8);
     for (int i = 0; i < parts && !rc; i++)
-        rc = bq_export_open(&job[i], w, out, q, bq_format_at(bq_format_find(format)), limit);
+        rc = bq_export_open(&job[i], w, out, q, bq_format_at(bq_format_find(format)), toy_options, limit);
     if (!rc) rc = bq_export_claim(job[parts - 1]);
     if (!rc) {
         for (int i = parts; i-- > 0;) bq_export_write(job[i], i, parts);

@@ -23,6 +23,31 @@
 
 enum { SHAPE = BQ_EXPORT_BARE, AS_IS, PACKED, CODES, SCALE, ZERO };
 
+typedef struct {
+    int64_t row_group;
+} options;
+
+static const bq_key keys[] = {
+    {"row_group", BQ_KEY_GROUP, BQ_AT(options, row_group), .value = "-1", .max = 1 << 20,
+     .help =
+         "-1: one scale a row is one number in the file. Else it stands in each group of so many columns, "
+         "for readers that want groups (llama.cpp's converter, which has one size of groups for all "
+         "linears). The values are the same, the file is larger. Not with `bits.activations` 8."},
+    {0}};
+
+/* Columns of a group in the file; -1: one scale a row. */
+static int64_t group_of(const bq_export_job *job, const bq_qtensor *q) {
+    const options *o = job->options;
+    if (q->scheme.group > 0 || q->activations || o->row_group <= 0) return q->scheme.group;
+    return o->row_group;
+}
+
+/* How often a scale and a zero point stand in the file. */
+static int64_t repeats(const bq_export_job *job, const bq_qtensor *q) {
+    int64_t group = group_of(job, q);
+    return group > 0 ? q->code.cols / group / q->scale.cols : 1;
+}
+
 static int plan(bq_export_job *job, int item) {
     const bq_export_item *it = &job->item[item];
     const bq_qtensor *q = &it->q;
@@ -48,20 +73,20 @@ static int plan(bq_export_job *job, int item) {
         return bq_export_refuse(it,
                                 ": where inputs are rounded, too, compressed-tensors is written for inputs "
                                 "of 8 bits and symmetric weights");
-    if (s.group > 0 && cols % s.group)
-        return bq_export_refuse(it, ": groups of %ld do not divide its %ld columns", (long)s.group,
-                                (long)cols);
+    int64_t group = group_of(job, q), groups = group > 0 ? cols / group : 1;
+    if (group > 0 && cols % group)
+        return bq_export_refuse(it, ": groups of %ld do not divide its %ld columns", (long)group, (long)cols);
     if (q->activations) {
         bq_export_add(job, item, CODES, 0, "", "I8", 2, (int64_t[]){rows, cols});
-        bq_export_add(job, item, SCALE, cut, ".weight_scale", "F32", 2, (int64_t[]){rows, q->scale.cols});
+        bq_export_add(job, item, SCALE, cut, ".weight_scale", "F32", 2, (int64_t[]){rows, groups});
         return BQ_OK;
     }
     bq_export_add(job, item, PACKED, cut, ".weight_packed", "I32", 2,
                   (int64_t[]){rows, bq_pack_words(cols, bits)});
-    bq_export_add(job, item, SCALE, cut, ".weight_scale", "F32", 2, (int64_t[]){rows, q->scale.cols});
+    bq_export_add(job, item, SCALE, cut, ".weight_scale", "F32", 2, (int64_t[]){rows, groups});
     if (q->zero.rows)
         bq_export_add(job, item, ZERO, cut, ".weight_zero_point", "I32", 2,
-                      (int64_t[]){bq_pack_words(rows, bits), q->zero.cols});
+                      (int64_t[]){bq_pack_words(rows, bits), groups});
     bq_export_add(job, item, SHAPE, cut, ".weight_shape", "I64", 1, (int64_t[]){2});
     return BQ_OK;
 }
@@ -78,6 +103,13 @@ static void put_packed(bq_export_job *job, const bq_qtensor *q, bq_writer *w) {
     }
 }
 
+/* Rows of numbers of 4 bytes, each number so often. */
+static void put_repeated(bq_mat m, int64_t times, bq_writer *w) {
+    for (int64_t i = 0; i < m.rows * m.cols && times > 1; i++)
+        for (int64_t k = 0; k < times; k++) bq_writer_put(w, bq_mat_at(m, i / m.cols, i % m.cols), 4);
+    if (times == 1) bq_export_put_rows(m, w);
+}
+
 static void put_zeros(bq_export_job *job, const bq_qtensor *q, bq_writer *w) {
     int bits = bq_code_bits(q->scheme);
     int64_t at_once = (int64_t)(BQ_EXPORT_BUFFER / 4) / q->zero.cols / bits * 32; /* rows of whole words */
@@ -86,7 +118,7 @@ static void put_zeros(bq_export_job *job, const bq_qtensor *q, bq_writer *w) {
         n = q->zero.rows - first < at_once ? q->zero.rows - first : at_once;
         bq_mat word = bq_mat_host(job->buffer, bq_pack_words(n, bits), q->zero.cols, BQ_I32);
         bq_pack_zeros(bq_mat_rows(q->zero, first, n), bits, word);
-        bq_export_put_rows(word, w);
+        put_repeated(word, repeats(job, q), w);
     }
 }
 
@@ -95,7 +127,7 @@ static void write_out(bq_export_job *job, const bq_export_out *out, const bq_qte
     case AS_IS: bq_export_put_raw(job, job->item[out->item].t, w); break;
     case PACKED: put_packed(job, q, w); break;
     case CODES: bq_export_put_rows(q->code, w); break;
-    case SCALE: bq_export_put_rows(q->scale, w); break;
+    case SCALE: put_repeated(q->scale, repeats(job, q), w); break;
     case ZERO: put_zeros(job, q, w); break;
     case SHAPE: bq_writer_put(w, (int64_t[]){q->code.rows, q->code.cols}, 16); break;
     }
@@ -157,20 +189,20 @@ static json_t *target(const bq_export_job *job, int i) {
 }
 
 /* The arguments for one tensor: what it is rounded to; dynamic: inputs, whose scales engines compute. */
-static json_t *arguments(bq_scheme s, bool dynamic) {
-    const char *strategy = s.group > 0 ? "group" : "channel";
+static json_t *arguments(bq_scheme s, int64_t group, bool dynamic) {
+    const char *strategy = group > 0 ? "group" : "channel";
     return json_pack("{s:i, s:s, s:b, s:s, s:o, s:b}", "num_bits", bq_code_bits(s), "type", "int",
                      "symmetric", s.symmetric, "strategy", dynamic ? "token" : strategy, "group_size",
-                     s.group > 0 ? json_integer(s.group) : json_null(), "dynamic", dynamic);
+                     group > 0 ? json_integer(group) : json_null(), "dynamic", dynamic);
 }
 
 static const char *format_of(const bq_qtensor *q) {
     return q->activations ? "int-quantized" : "pack-quantized";
 }
 
-static json_t *group_config(const bq_qtensor *q, json_t *targets) {
-    json_t *weights = arguments(q->scheme, false);
-    json_t *inputs = q->activations ? arguments(bq_scheme_of_tokens(q->activations), true) : json_null();
+static json_t *group_config(const bq_export_job *job, const bq_qtensor *q, json_t *targets) {
+    json_t *weights = arguments(q->scheme, group_of(job, q), false);
+    json_t *inputs = q->activations ? arguments(bq_scheme_of_tokens(q->activations), -1, true) : json_null();
     return json_pack("{s:o, s:s, s:o, s:n, s:o}", "targets", targets, "format", format_of(q),
                      "input_activations", inputs, "output_activations", "weights", weights);
 }
@@ -210,7 +242,7 @@ static json_t *groups_config(const bq_export_job *job) {
             if (t) json_array_append_new(targets, t);
         }
         snprintf(name, sizeof name, "group_%d", k);
-        json_object_set_new(groups, name, group_config(found[k], targets));
+        json_object_set_new(groups, name, group_config(job, found[k], targets));
     }
     return groups;
 }
@@ -244,6 +276,8 @@ static void edit(const bq_export_job *job, json_t *config) {
 const bq_format bq_format_compressed_tensors = {
     .name = "compressed-tensors",
     .help = "packed codes and scales, as vLLM and transformers read them.",
+    .scope = {"outputs.N, format: compressed-tensors", "Codes as they are, in the words of the package.",
+              keys, BQ_FORMAT_OPTIONS_OF(options)},
     .plan = plan,
     .write = write_out,
     .edit = edit,

@@ -3,27 +3,78 @@
 #include "io/in/config.h"
 #include "unpack.h"
 
-/* Packed along a column, most of a word's fields at a time. */
+/* The key of the format. */
+static const struct { int64_t row_group; } fours = {4}, sevens = {7};
+
+/* The tensor <stem of name>.<part>, without its bytes. */
+static const bq_tensor *part_of(const bq_weights *w, const char *name, const char *part) {
+    char key[300];
+    snprintf(key, sizeof key, "%.*s.%s", (int)strlen(name) - 7, name, part);
+    return bq_weights_find(w, key);
+}
+
+/* How often each scale stands in the file. */
+static int64_t repeats(const bq_qtensor *q) {
+    return toy_options == &fours && q->scheme.group < 0 && !q->activations ? q->code.cols / 4 : 1;
+}
+
+static void check_scales(const bq_weights *w, const char *name, const bq_qtensor *q, const float *scale) {
+    float have[20000];
+    const bq_tensor *t = part_of(w, name, "weight_scale");
+    int64_t times = repeats(q), n = q->scale.rows * q->scale.cols * times;
+    assert_true(t && strcmp(t->dtype, "F32") == 0 && t->dims == 2 && t->shape[0] == q->scale.rows);
+    assert_true(t->shape[1] == q->scale.cols * times && t->bytes <= sizeof have);
+    bq_weights_read_raw(w, t, 0, have, t->bytes);
+    for (int64_t i = 0; i < n; i++) assert_true(have[i] == scale[i / times]);
+}
+
+/* Packed along a column. */
 static void check_zeros(const bq_weights *w, const bq_tensor *t, const bq_qtensor *q, const float *zero) {
-    int64_t rows = q->zero.rows, groups = q->zero.cols, words = bq_pack_words(rows, bq_code_bits(q->scheme));
-    int32_t word[4096];
+    int bits = bq_code_bits(q->scheme), some = 0;
+    int64_t rows = q->zero.rows, times = repeats(q), groups = q->zero.cols * times;
+    int32_t word[8192];
     assert_string_equal(t->dtype, "I32");
-    assert_true(t->dims == 2 && t->shape[0] == words && t->shape[1] == groups && t->bytes <= sizeof word);
+    assert_true(t->dims == 2 && t->shape[0] == bq_pack_words(rows, bits) && t->shape[1] == groups);
+    assert_true(t->bytes <= sizeof word);
     bq_weights_read_raw(w, t, 0, word, t->bytes);
-    int some = 0;
     for (int64_t g = 0; g < groups; g++) {
-        int32_t column[512];
-        int8_t back[1024];
-        assert_true(rows <= 1024 && words <= 512);
-        for (int64_t i = 0; i < words; i++) column[i] = word[i * groups + g];
-        unpack_rows(bq_mat_host(column, 1, words, BQ_I32), bq_code_bits(q->scheme),
-                    bq_mat_host(back, 1, rows, BQ_I8));
         for (int64_t r = 0; r < rows; r++) {
-            assert_int_equal(back[r], (int)zero[r * groups + g]);
-            some += back[r] != 0;
+            int z = unpack_field(word + g, groups, bits, r) - (1 << (bits - 1));
+            assert_int_equal(z, (int)zero[(r * groups + g) / times]);
+            some += z != 0;
         }
     }
     assert_true(some > 0);
+}
+
+/* Codes as they are, beside their scales. */
+static int check_int(const bq_weights *w, const char *name, const toy *t, const bq_qtensor *q) {
+    static char raw[70000];
+    const bq_tensor *a = bq_weights_find(w, name);
+    assert_true(a && strcmp(a->dtype, "I8") == 0 && a->bytes <= sizeof raw);
+    bq_weights_read_raw(w, a, 0, raw, a->bytes);
+    assert_memory_equal(raw, t->code, a->bytes);
+    check_scales(w, name, q, t->scale);
+    return 2;
+}
+
+static int check_packed(const bq_weights *w, const char *name, const toy *t, const bq_qtensor *q) {
+    static char raw[70000], code[70000];
+    int64_t shape[2], rows = q->code.rows, cols = q->code.cols;
+    int bits = bq_code_bits(q->scheme);
+    assert_null(bq_weights_find(w, name));
+    bq_weights_read_raw(w, part_of(w, name, "weight_shape"), 0, shape, 16);
+    assert_true(shape[0] == rows && shape[1] == cols);
+    check_scales(w, name, q, t->scale);
+    const bq_tensor *zero = part_of(w, name, "weight_zero_point"), *a = part_of(w, name, "weight_packed");
+    assert_int_equal(zero != NULL, q->zero.rows > 0);
+    if (zero) check_zeros(w, zero, q, t->zero);
+    assert_string_equal(a->dtype, "I32");
+    assert_true(a->dims == 2 && a->shape[0] == rows && a->shape[1] == bq_pack_words(cols, bits));
+    bq_weights_read_raw(w, a, 0, raw, a->bytes);
+    unpack_rows(bq_mat_host(raw, rows, a->shape[1], BQ_I32), bits, bq_mat_host(code, rows, cols, BQ_I8));
+    assert_memory_equal(code, t->code, (size_t)(rows * cols));
+    return 3 + (zero != NULL);
 }
 
 static void check_ct(const char *out, const toy_rule *rule) {
@@ -34,59 +85,20 @@ static void check_ct(const char *out, const toy_rule *rule) {
     int tensors = 0;
     for (int i = 0; i < bq_weights_count(from); i++) {
         const bq_tensor *b = bq_weights_at(from, i), *a = bq_weights_find(w, b->name);
-        char name[300], raw[70000], want[70000];
-        int64_t shape[2];
+        static char raw[70000], want[70000];
         bq_qtensor q = {0};
-        if (!toy_get(&t, b->name, true, &q)) {
-            bq_mat to = bq_mat_host(want, b->dims == 2 ? b->shape[0] : 1, b->shape[b->dims - 1], BQ_F32);
-            assert_non_null(a);
-            bq_weights_read_raw(w, a, 0, raw, a->bytes);
-            bool is = toy_dense(&t, b->name, 0, to);
-            if (!is) bq_weights_read_raw(from, b, 0, want, b->bytes);
-            assert_string_equal(a->dtype, is ? "F32" : b->dtype);
-            assert_memory_equal(raw, want, a->bytes);
-            tensors++;
+        if (toy_get(&t, b->name, true, &q)) {
+            tensors += q.activations ? check_int(w, b->name, &t, &q) : check_packed(w, b->name, &t, &q);
             continue;
         }
-        if (q.activations) { /* codes as they are, beside their scales */
-            char scale[300];
-            snprintf(scale, sizeof scale, "%s_scale", b->name);
-            const bq_tensor *s = bq_weights_find(w, scale);
-            assert_true(a && s && strcmp(a->dtype, "I8") == 0 && strcmp(s->dtype, "F32") == 0);
-            assert_true(s->dims == 2 && s->shape[0] == b->shape[0] && s->shape[1] == q.scale.cols);
-            bq_weights_read_raw(w, a, 0, raw, a->bytes);
-            assert_memory_equal(raw, t.code, a->bytes);
-            bq_weights_read_raw(w, s, 0, raw, s->bytes);
-            assert_memory_equal(raw, t.scale, s->bytes);
-            tensors += 2;
-            continue;
-        }
-        assert_null(a);
-        int stem = (int)strlen(b->name) - 7;
-        snprintf(name, sizeof name, "%.*s.weight_shape", stem, b->name);
-        bq_weights_read_raw(w, bq_weights_find(w, name), 0, shape, 16);
-        assert_true(shape[0] == b->shape[0] && shape[1] == b->shape[1]);
-        snprintf(name, sizeof name, "%.*s.weight_scale", stem, b->name);
-        a = bq_weights_find(w, name);
-        assert_string_equal(a->dtype, "F32");
-        assert_true(a->dims == 2 && a->shape[0] == shape[0] &&
-                    a->shape[1] == (q.scheme.group > 0 ? shape[1] / q.scheme.group : 1));
+        bq_mat to = bq_mat_host(want, b->dims == 2 ? b->shape[0] : 1, b->shape[b->dims - 1], BQ_F32);
+        assert_non_null(a);
         bq_weights_read_raw(w, a, 0, raw, a->bytes);
-        assert_memory_equal(raw, t.scale, a->bytes);
-        snprintf(name, sizeof name, "%.*s.weight_zero_point", stem, b->name);
-        a = bq_weights_find(w, name);
-        assert_int_equal(a != NULL, q.zero.rows > 0);
-        if (a) check_zeros(w, a, &q, t.zero), tensors++;
-        snprintf(name, sizeof name, "%.*s.weight_packed", stem, b->name);
-        a = bq_weights_find(w, name);
-        assert_string_equal(a->dtype, "I32");
-        assert_true(a->dims == 2 && a->shape[0] == shape[0] &&
-                    a->shape[1] == bq_pack_words(shape[1], bq_code_bits(q.scheme)));
-        bq_weights_read_raw(w, a, 0, raw, a->bytes);
-        unpack_rows(bq_mat_host(raw, a->shape[0], a->shape[1], BQ_I32), bq_code_bits(q.scheme),
-                    bq_mat_host(want, shape[0], shape[1], BQ_I8));
-        assert_memory_equal(want, t.code, (size_t)(shape[0] * shape[1]));
-        tensors += 3;
+        bool is = toy_dense(&t, b->name, 0, to);
+        if (!is) bq_weights_read_raw(from, b, 0, want, b->bytes);
+        assert_string_equal(a->dtype, is ? "F32" : b->dtype);
+        assert_memory_equal(raw, want, a->bytes);
+        tensors++;
     }
     assert_int_equal(tensors, bq_weights_count(w));
     toy_free(&t);
@@ -153,6 +165,21 @@ static void ct_holds_codes(void **state) {
     };
     make_source("model_llama_default", "BF16");
     for (size_t i = 0; i < sizeof schemes / sizeof *schemes; i++) check_scheme(&schemes[i]);
+}
+
+/* A row's scale in each group of four columns. */
+static void ct_repeats_scales(void **state) {
+    (void)state;
+    static const one_scheme schemes[] = {
+        {4, 0, WEIGHTS("4", "group", "4")},
+        {-3, 0, SHIFTED("3", "group", "4")},
+        {-4, 8, SHIFTED("4", "group", "8")}, /* has groups already */
+        {24, 0, WEIGHTS("8", "channel", "null")},
+    };
+    make_source("model_qwen2", "BF16");
+    toy_options = &fours;
+    for (size_t i = 0; i < sizeof schemes / sizeof *schemes; i++) check_scheme(&schemes[i]);
+    toy_options = toy_no_options;
 }
 
 static void ct_groups_schemes(void **state) {
@@ -300,6 +327,10 @@ static void bad_results_are_refused(void **state) {
         wrong((bq_qtensor){.code = code, .scale = one, W(8, -1, true), .pre = pre, .activations = 8}, false),
         "which no plain checkpoint says");
     assert_refused(wrong((bq_qtensor){.code = code, .scale = three, W(4, 40, true)}, true), "groups of 40");
+    toy_options = &sevens;
+    assert_refused(wrong((bq_qtensor){.code = code, .scale = one, W(4, -1, true)}, true),
+                   "groups of 7 do not divide its 100 columns");
+    toy_options = toy_no_options;
     const bq_qtensor inputs[] = {
         {.code = code, .scale = one, W(8, -1, true), .activations = 4},
         {.code = code, .scale = one, .zero = one, W(8, -1, false), .activations = 8}};
@@ -315,9 +346,9 @@ static void bad_results_are_refused(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(ct_holds_codes),          cmocka_unit_test(ct_groups_schemes),
-        cmocka_unit_test(ct_mixes_formats),        cmocka_unit_test(heads_are_untied),
-        cmocka_unit_test(bad_results_are_refused),
+        cmocka_unit_test(ct_holds_codes),    cmocka_unit_test(ct_repeats_scales),
+        cmocka_unit_test(ct_groups_schemes), cmocka_unit_test(ct_mixes_formats),
+        cmocka_unit_test(heads_are_untied),  cmocka_unit_test(bad_results_are_refused),
     };
     return cmocka_run_group_tests(tests, temp_make, temp_remove);
 }

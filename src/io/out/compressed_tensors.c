@@ -133,59 +133,33 @@ static void write_out(bq_export_job *job, const bq_export_out *out, const bq_qte
     }
 }
 
-/* Split "model.layers.12.mlp.up_proj.weight" into head "model.layers.", block 12 and tail "mlp.up_proj" (a
- * module's name has no ".weight").  Any other name: block -1, and tail is the module's whole name. */
-static int split(const char *name, char head[256], char tail[256]) {
-    const char *layers = strstr(name, "layers.");
-    int block = -1, used = 0, n = (int)(strlen(name) - strlen(WEIGHT));
-    head[0] = 0;
-    if (layers && sscanf(layers, "layers.%d.%n", &block, &used) == 1 && used) {
-        int start = (int)(layers - name);
-        snprintf(head, 256, "%.*s", start + 7, name);
-        snprintf(tail, 256, "%.*s", n - start - used, layers + used);
-        return block;
-    }
-    snprintf(tail, 256, "%.*s", n, name);
-    return -1;
+/* The module of an item. */
+static json_t *module_of(const bq_export_item *item) {
+    return json_stringn(item->name, strlen(item->name) - strlen(WEIGHT));
 }
 
-/* A target (regular expression) for all linears that differ from item i in their block alone and have its
- * scheme; NULL if an earlier item had it.  If all quantized linears of this kind have the scheme, it
- * matches every block. */
-static json_t *target(const bq_export_job *job, int i) {
-    char head[256], tail[256], other_head[256], other_tail[256], *text = NULL;
+/* The same for all blocks and experts: a regular expression in which numbers are "\d+"; the name itself if
+ * it has no number.  The caller frees it. */
+static char *kind_of(const bq_export_item *item) {
+    const char *part = item->name, *end = part + strlen(part) - strlen(WEIGHT);
+    char *kind = NULL;
     size_t bytes;
-    if (split(job->item[i].name, head, tail) < 0) return json_string(tail);
-    FILE *blocks = open_memstream(&text, &bytes);
-    BQ_CHECK(blocks, "no memory for a target");
-    bool all = true, first = true;
-    int count = 0;
-    for (int k = 0; k < job->items; k++) {
-        const bq_export_item *item = &job->item[k];
-        if (!item->quantized) continue;
-        int block = split(item->name, other_head, other_tail);
-        if (block < 0 || strcmp(head, other_head) != 0 || strcmp(tail, other_tail) != 0) continue;
-        if (!bq_export_same(&item->q, &job->item[i].q))
-            all = false;
-        else {
-            first = first && k >= i;
-            fprintf(blocks, "%s%d", count++ ? "|" : "", block);
-        }
-    }
-    BQ_CHECK(fclose(blocks) == 0, "no memory for a target");
-    char *list = text;
-    FILE *to = open_memstream(&text, &bytes);
+    bool numbered = strpbrk(part, "0123456789");
+    FILE *to = open_memstream(&kind, &bytes);
     BQ_CHECK(to, "no memory for a target");
-    fputs("re:^", to);
-    bq_export_escape(to, head, strlen(head));
-    fprintf(to, all ? "\\d+\\." : "(%s)\\.", list);
-    bq_export_escape(to, tail, strlen(tail));
-    fputc('$', to);
+    if (!numbered) fwrite(part, 1, (size_t)(end - part), to), part = end;
+    if (numbered) fputs("re:^", to);
+    for (; part < end; part++) {
+        size_t n = strcspn(part, ".");
+        if (strspn(part, "0123456789") == n)
+            fputs("\\d+", to);
+        else
+            bq_export_escape(to, part, n);
+        part += n;
+        fputs(part < end ? "\\." : "$", to);
+    }
     BQ_CHECK(fclose(to) == 0, "no memory for a target");
-    json_t *out = first ? json_string(text) : NULL;
-    free(list);
-    free(text);
-    return out;
+    return kind;
 }
 
 /* The arguments for one tensor: what it is rounded to; dynamic: inputs, whose scales engines compute. */
@@ -219,10 +193,8 @@ static const char *common_format(const bq_export_job *job) {
     return one;
 }
 
-/* Each scheme in use becomes a group.  If there is only one, its target is "Linear", because other linears
- * are in the ignore list. */
-static json_t *groups_config(const bq_export_job *job) {
-    const bq_qtensor *found[SCHEMES_MAX];
+/* The schemes in use, and how many; kinds: the number of the scheme that all of a kind have, or -1. */
+static int schemes_of(const bq_export_job *job, const bq_qtensor *found[SCHEMES_MAX], json_t *kinds) {
     int schemes = 0;
     for (int i = 0; i < job->items; i++) {
         int k = 0;
@@ -230,34 +202,56 @@ static json_t *groups_config(const bq_export_job *job) {
         while (k < schemes && !bq_export_same(found[k], &job->item[i].q)) k++;
         BQ_CHECK(k < SCHEMES_MAX, "export: more than %d schemes", SCHEMES_MAX);
         if (k == schemes) found[schemes++] = &job->item[i].q;
+        char *kind = kind_of(&job->item[i]);
+        const json_t *other = json_object_get(kinds, kind);
+        json_object_set_new(kinds, kind, json_integer(other && json_integer_value(other) != k ? -1 : k));
+        free(kind);
     }
-    json_t *groups = json_object();
+    return schemes;
+}
+
+/* The linears of scheme k: kinds of which all have it, and single ones. */
+static json_t *targets_of(const bq_export_job *job, const bq_qtensor *scheme, int k, const json_t *kinds) {
+    json_t *targets = json_array(), *seen = json_object();
+    for (int i = 0; i < job->items; i++) {
+        const bq_export_item *item = &job->item[i];
+        if (!item->quantized || !bq_export_same(&item->q, scheme)) continue;
+        char *kind = kind_of(item);
+        bool all = json_integer_value(json_object_get(kinds, kind)) == k;
+        if (!all) json_array_append_new(targets, module_of(item));
+        if (all && !json_object_get(seen, kind)) json_array_append_new(targets, json_string(kind));
+        json_object_set_new(seen, kind, json_true());
+        free(kind);
+    }
+    json_decref(seen);
+    return targets;
+}
+
+/* Each scheme in use becomes a group.  If there is only one, its target is "Linear", because other linears
+ * are in the ignore list. */
+static json_t *groups_config(const bq_export_job *job) {
+    const bq_qtensor *found[SCHEMES_MAX];
+    json_t *groups = json_object(), *kinds = json_object();
+    int schemes = schemes_of(job, found, kinds);
     for (int k = 0; k < schemes; k++) {
-        json_t *targets = json_array();
         char name[32];
-        if (schemes == 1) json_array_append_new(targets, json_string("Linear"));
-        for (int i = 0; i < job->items && schemes > 1; i++) {
-            const bq_export_item *item = &job->item[i];
-            json_t *t = item->quantized && bq_export_same(&item->q, found[k]) ? target(job, i) : NULL;
-            if (t) json_array_append_new(targets, t);
-        }
+        json_t *targets = schemes == 1 ? json_pack("[s]", "Linear") : targets_of(job, found[k], k, kinds);
         snprintf(name, sizeof name, "group_%d", k);
         json_object_set_new(groups, name, group_config(job, found[k], targets));
     }
+    json_decref(kinds);
     return groups;
 }
 
-/* All linears that are not quantized.  A tied head is a linear, too, but has no tensor. */
+/* All linears that are not quantized, routers of experts among them.  A tied head is a linear, too, but has
+ * no tensor. */
 static json_t *ignore_list(const bq_export_job *job) {
     json_t *ignore = json_array();
     bool head = false;
-    char module[256];
     for (int i = 0; i < job->items; i++) {
         const bq_export_item *item = &job->item[i];
         head = head || strcmp(item->name, "lm_head.weight") == 0;
-        if (!bq_export_is_linear(item) || item->quantized) continue;
-        snprintf(module, sizeof module, "%.*s", (int)(strlen(item->name) - strlen(WEIGHT)), item->name);
-        json_array_append_new(ignore, json_string(module));
+        if (bq_export_is_linear(item) && !item->quantized) json_array_append_new(ignore, module_of(item));
     }
     if (!head) json_array_append_new(ignore, json_string("lm_head"));
     return ignore;

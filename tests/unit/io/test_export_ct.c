@@ -1,6 +1,5 @@
 #include "toy.h"
 
-#include "io/in/config.h"
 #include "unpack.h"
 
 /* The key of the format. */
@@ -207,7 +206,7 @@ static void ct_groups_schemes(void **state) {
     same_json(json_object_get(json_object_get(groups, "group_0"), "weights"),
               WEIGHTS("8", "channel", "null"));
     same_json(json_object_get(json_object_get(groups, "group_1"), "targets"),
-              "[\"re:^model\\\\.layers\\\\.(0)\\\\.mlp\\\\.down_proj$\",\"re:^model\\\\.layers\\\\.\\\\d+"
+              "[\"model.layers.0.mlp.down_proj\",\"re:^model\\\\.layers\\\\.\\\\d+"
               "\\\\.mlp\\\\.gate_proj$\","
               "\"re:^model\\\\.layers\\\\.\\\\d+\\\\.mlp\\\\.up_proj$\",\"re:^model\\\\.layers\\\\.\\\\d+"
               "\\\\.self_attn\\\\.q_proj$\","
@@ -215,8 +214,57 @@ static void ct_groups_schemes(void **state) {
               "\\\\d+\\\\.self_attn\\\\.o_proj$\"]");
     same_json(json_object_get(json_object_get(groups, "group_1"), "weights"), WEIGHTS("4", "group", "4"));
     same_json(json_object_get(json_object_get(groups, "group_2"), "targets"),
-              "[\"re:^model\\\\.layers\\\\.(1)\\\\.mlp\\\\.down_proj$\"]");
+              "[\"model.layers.1.mlp.down_proj\"]");
     json_decref(config);
+}
+
+/* One expression for all experts of all blocks; routers are not quantized. */
+static void ct_names_experts(void **state) {
+    (void)state;
+    static const toy_rule w2[] = {{"lm_head", 0, 0}, {".w2.", 3, 0},         {".w1.", 4, 4},
+                                  {".w3.", 4, 4},    {"_proj.weight", 4, 4}, {NULL, 0, 0}},
+                          down[] = {{"lm_head", 0, 0},
+                                    {"mlp.gate.", 0, 0},
+                                    {"down_proj", 3, 0},
+                                    {"_proj.weight", 4, 4},
+                                    {NULL, 0, 0}};
+#define LAYER               "re:^model\\\\.layers\\\\.\\\\d+\\\\."
+#define EXPERT(mlp, linear) "\"" LAYER mlp "\\\\.experts\\\\.\\\\d+\\\\." linear "$\""
+#define ATTN(linear)        "\"" LAYER "self_attn\\\\." linear "$\""
+    static const struct {
+        const char *model, *ignore, *of_three, *of_four;
+        const toy_rule *rule;
+    } cases[] = {
+        {"model_mixtral",
+         "[\"lm_head\",\"model.layers.0.block_sparse_moe.gate\",\"model.layers.1.block_sparse_moe.gate\"]",
+         "[" EXPERT("block_sparse_moe", "w2") "]",
+         "[" EXPERT("block_sparse_moe", "w1") "," EXPERT("block_sparse_moe", "w3") "," ATTN(
+             "k_proj") "," ATTN("o_proj") "," ATTN("q_proj") "," ATTN("v_proj") "]",
+         w2},
+        {"model_qwen3_moe", "[\"model.layers.0.mlp.gate\",\"lm_head\"]",
+         "[" EXPERT("mlp", "down_proj") ",\"" LAYER "mlp\\\\.down_proj$\"]",
+         "[" EXPERT("mlp", "gate_proj") "," EXPERT("mlp", "up_proj") "," ATTN("k_proj") "," ATTN(
+             "o_proj") "," ATTN("q_proj") "," ATTN("v_proj") ",\"" LAYER "mlp\\\\.gate_proj$\",\"" LAYER
+                                                             "mlp\\\\.up_proj$\"]",
+         down},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char out[512];
+        snprintf(out, sizeof out, "%s", temp_path("cte"));
+        make_source(cases[i].model, "BF16");
+        assert_int_equal(export_to(out, cases[i].rule, true, 0, NULL), BQ_OK);
+        check_ct(out, cases[i].rule);
+        json_t *config = config_of(out), *q = json_object_get(config, "quantization_config"), *group;
+        const char *name;
+        same_json(json_object_get(q, "ignore"), cases[i].ignore);
+        assert_int_equal(json_object_size(json_object_get(q, "config_groups")), 2);
+        json_object_foreach(json_object_get(q, "config_groups"), name, group) {
+            json_int_t bits =
+                json_integer_value(json_object_get(json_object_get(group, "weights"), "num_bits"));
+            same_json(json_object_get(group, "targets"), bits == 3 ? cases[i].of_three : cases[i].of_four);
+        }
+        json_decref(config);
+    }
 }
 
 /* Every group has its own format. */
@@ -239,62 +287,6 @@ static void ct_mixes_formats(void **state) {
         same_json(json_object_get(group, "format"), format[i]);
         same_json(json_object_get(group, "input_activations"), input[i]);
     }
-    json_decref(config);
-}
-
-/* The toy's float head is its embedding, both twice the source's. */
-static void check_head(const char *out) {
-    bq_weights *w, *from;
-    float got[97 * 48], want[97 * 48];
-    assert_int_equal(bq_weights_open(&from, src_dir), BQ_OK);
-    assert_int_equal(stored_open(&w, out), BQ_OK);
-    bq_weights_read_raw(from, bq_weights_find(from, "model.embed_tokens.weight"), 0, want, sizeof want);
-    for (int i = 0; i < 97 * 48; i++) want[i] *= 2;
-    for (int i = 0; i < 2; i++) {
-        const bq_tensor *t = bq_weights_find(w, i ? "lm_head.weight" : "model.embed_tokens.weight");
-        assert_true(t && t->bytes == sizeof got && strcmp(t->dtype, "F32") == 0);
-        bq_weights_read_raw(w, t, 0, got, sizeof got);
-        assert_memory_equal(got, want, sizeof got);
-    }
-    bq_weights_close(w);
-    bq_weights_close(from);
-}
-
-/* A head of its own where the source ties it. */
-static void heads_are_untied(void **state) {
-    (void)state;
-    char out[512];
-    make_source("model_llama_llama3", "F32");
-    for (int ct = 0; ct < 2; ct++) {
-        bq_weights *w;
-        bq_model m;
-        snprintf(out, sizeof out, "%s", temp_path(ct ? "untied_ct" : "untied"));
-        assert_int_equal(export_to(out, untie, ct, 0, NULL), BQ_OK);
-        assert_int_equal(stored_open(&w, out), BQ_OK);
-        const bq_tensor *t = bq_weights_find(w, ct ? "lm_head.weight_scale" : "lm_head.weight");
-        assert_true(t && t->shape[0] == 97 && t->shape[1] == (ct ? 1 : 48));
-        bq_weights_close(w);
-        json_t *config = config_of(out);
-        assert_true(json_is_false(json_object_get(config, "tie_word_embeddings")));
-        json_decref(config);
-        assert_int_equal(config_read(out, &m), BQ_OK);
-        assert_false(m.tied);
-    }
-    for (int ct = 0; ct < 2; ct++) { /* a float head, beside an embedding that is another one */
-        bq_model m;
-        snprintf(out, sizeof out, "%s", temp_path(ct ? "turned_ct" : "turned"));
-        assert_int_equal(export_to(out, turned, ct, ct ? 20000 : 0, NULL), BQ_OK);
-        check_head(out);
-        json_t *config = config_of(out), *q = json_object_get(config, "quantization_config");
-        assert_true(json_is_false(json_object_get(config, "tie_word_embeddings")));
-        if (ct) same_json(json_object_get(q, "ignore"), "[\"lm_head\"]");
-        json_decref(config);
-        if (!ct) assert_int_equal(config_read(out, &m), BQ_OK), assert_false(m.tied);
-    }
-    assert_int_equal(export_to(out, w4, true, 0, NULL), BQ_OK);
-    json_t *config = config_of(out);
-    assert_true(json_is_true(json_object_get(config, "tie_word_embeddings")));
-    same_json(json_object_get(json_object_get(config, "quantization_config"), "ignore"), "[\"lm_head\"]");
     json_decref(config);
 }
 
@@ -347,8 +339,8 @@ static void bad_results_are_refused(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(ct_holds_codes),    cmocka_unit_test(ct_repeats_scales),
-        cmocka_unit_test(ct_groups_schemes), cmocka_unit_test(ct_mixes_formats),
-        cmocka_unit_test(heads_are_untied),  cmocka_unit_test(bad_results_are_refused),
+        cmocka_unit_test(ct_groups_schemes), cmocka_unit_test(ct_names_experts),
+        cmocka_unit_test(ct_mixes_formats),  cmocka_unit_test(bad_results_are_refused),
     };
     return cmocka_run_group_tests(tests, temp_make, temp_remove);
 }

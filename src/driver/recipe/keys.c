@@ -100,7 +100,7 @@ static const bq_key bits_keys[] = {
     {"activations", BQ_KEY_INT, AT(bq_recipe, bits.activations), .value = "16", .min = 8, .max = 16,
      .step = 8, .unhashed = true,
      .help = "Bits that the inputs of linears are rounded to, with a scale for each token; 16: as they are. "
-             "For evaluation and `compressed-tensors` (W8A8); the passes do not see it."},
+             "For evaluation and `compressed-tensors` (W8A8, W4A8); the passes do not see it."},
     {0}};
 static const bq_scope bits = {"bits", "Embedding, norms and lm_head keep the type they have.", bits_keys, 0};
 

@@ -195,7 +195,8 @@ static char src_dir[512];
 
 #define TOY_SHARD ((size_t)5000000000) /* one file */
 
-static const void *toy_options; /* of the format, for export_as; NULL is right for formats without keys */
+static const _Alignas(8) char toy_no_options[BQ_FORMAT_OPTIONS];
+static const void *toy_options = toy_no_options; /* of the format, for export_as; zeros: none is set */
 
 /* One export by `parts` processes' worth of calls, each with a job of its own; out_dir is made once. */
 static inline int export_as(const char *format, const bq_weights *w, const char *out, bq_qsource q,

@@ -81,9 +81,9 @@ static inline float bq_power_below(uint32_t bits, int less) {
     return in == -127 ? bq_float(0x400000u) : bq_float((uint32_t)(in + 127) << 23);
 }
 
-/* OCP's MX: the largest |value| a over the power of two that the largest number has, as a power of two.  a is
- * rounded first to as many bits as the mantissa has, of 8-bit floats to 1, so that it may reach the next power
- * (compressed-tensors). */
+/* OCP's MX: the largest |value| a over the power of two that the largest number has, as a power of two.  a
+ * is rounded first to as many bits as the mantissa has, of 8-bit floats to 1, so that it may reach the next
+ * power (compressed-tensors). */
 static inline float bq_grid_power(float a, const bq_element e) {
     const int kept = e.bits == 8 ? 1 : e.number.mantissa, top = (int)(bq_bits(e.high) >> 23) - 127;
     return a == a ? bq_power_below(bq_bits(a) + (1u << (22 - kept)), top) : a;

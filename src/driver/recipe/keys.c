@@ -244,7 +244,6 @@ void bq_key_allowed(const bq_key *key, char *text, size_t size) {
         return;
     case BQ_KEY_SEED: snprintf(text, size, "an integer from 0 to 2^63 - 1"); return;
     case BQ_KEY_GROUP: snprintf(text, size, "-1, or a multiple of 8 up to %s", high); return;
-    case BQ_KEY_BITS:
     case BQ_KEY_REAL: snprintf(text, size, "a number from %s to %s", low, high); return;
     case BQ_KEY_BOOL: snprintf(text, size, "true or false"); return;
     case BQ_KEY_PATH: snprintf(text, size, "a path of at most %d bytes", BQ_PATH_MAX - 1); return;
@@ -253,6 +252,7 @@ void bq_key_allowed(const bq_key *key, char *text, size_t size) {
         return;
     case BQ_KEY_OBJECT: snprintf(text, size, "an object"); return;
     case BQ_KEY_LIST: snprintf(text, size, "a list of %s to %s objects", low, high); return;
+    case BQ_KEY_BITS:
     case BQ_KEY_CHOICE: break;
     }
     size_t n = 0;

@@ -27,7 +27,8 @@ static void result_weights(void *ctx, bq_dev *dev, bq_block *blk, bq_quantized *
     bq_restore(s, dev, path, blk, q, false);
 }
 
-/* The result's name: the passes of the last phase, "gptq+adascale". */
+/* The result's name: the passes of the last phase, "gptq+adascale".  "rtn" is the name of the original
+ * weights rounded to nearest. */
 static void name_result(const bq_recipe *r, char *out, size_t n) {
     const bq_phase *last = &r->phase[r->nphase - 1];
     out[0] = 0;
@@ -38,6 +39,8 @@ static void name_result(const bq_recipe *r, char *out, size_t n) {
         strncat(out, kind->name, n - strlen(out) - 1);
         if (suffix) strncat(out, suffix, n - strlen(out) - 1);
     }
+    if (r->nphase > 1 && strcmp(out, "rtn") == 0)
+        snprintf(out, n, "result"); /* not of the original weights */
 }
 
 enum { FP, RTN, RESULT, WEIGHTS };

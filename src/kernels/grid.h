@@ -47,6 +47,13 @@ static inline bq_scheme bq_scheme_of_tokens(int element) {
 
 /* Bits of a code; 0: there is no such element. */
 static inline int bq_code_bits(bq_scheme s) { return bq_element_of(s.element).bits; }
+/* Bits that a row of `cols` weights takes: codes, and for each group a scale and a zero point, which is as
+ * wide as a code. */
+static inline int64_t bq_scheme_row_bits(bq_scheme s, int64_t cols) {
+    const int64_t groups = s.group > 0 ? (cols + s.group - 1) / s.group : 1, code = bq_code_bits(s);
+    return cols * code + groups * ((s.scale == BQ_F32 ? 32 : 16) + (s.symmetric ? 0 : code));
+}
+
 static inline float bq_qmin(bq_scheme s) { return bq_element_of(s.element).low; }
 static inline float bq_qmax(bq_scheme s) { return bq_element_of(s.element).high; }
 

@@ -244,6 +244,7 @@ static void edit(const bq_export_job *job, json_t *config) {
 const bq_format bq_format_compressed_tensors = {
     .name = "compressed-tensors",
     .help = "packed codes and scales, as vLLM and transformers read them.",
+    .loads = BQ_LOADS_VLLM BQ_LOADS_TRANSFORMERS(" with the package compressed-tensors"),
     .plan = plan,
     .write = write_out,
     .edit = edit,

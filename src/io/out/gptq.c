@@ -181,6 +181,7 @@ static void edit(const bq_export_job *job, json_t *config) {
 const bq_format bq_format_gptq = {
     .name = "gptq",
     .help = "GPTQ v1, symmetric codes with F16 scales, as GPTQModel, vLLM and SGLang read them.",
+    .loads = BQ_LOADS_VLLM BQ_LOADS_TRANSFORMERS(" with GPTQModel"),
     .plan = plan,
     .write = write_out,
     .edit = edit,

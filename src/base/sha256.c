@@ -1,6 +1,8 @@
-/* SHA-256 (FIPS 180-4): in C, and by the instructions that x86 processors may have for it. */
+/* SHA-256 (FIPS 180-4): in C, and by the instructions that the processor may have for it. */
 #include "base/hash.h"
 
+#include <cpuid.h>
+#include <immintrin.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -49,10 +51,6 @@ static void mix_plain(uint32_t state[8], const unsigned char *block, size_t bloc
     }
 }
 
-#ifdef __x86_64__
-#include <cpuid.h>
-#include <immintrin.h>
-
 /* The instructions keep the state as the words (a, b, e, f) and (c, d, g, h), the last in the lowest lane;
  * four words of the message are a vector.  One step is four rounds. */
 __attribute__((target("sha,sse4.1"))) static void mix_x86(uint32_t state[8], const unsigned char *block,
@@ -88,10 +86,6 @@ static bool has_x86(void) {
     unsigned a, b = 0, c, d;
     return __get_cpuid_count(7, 0, &a, &b, &c, &d) && b >> 29 & 1 && __builtin_cpu_supports("sse4.1");
 }
-#else
-#define mix_x86 mix_plain
-static bool has_x86(void) { return false; }
-#endif
 
 void bq_sha256_begin(bq_sha256_state *s, bool plain) {
     *s = (bq_sha256_state){.mix = !plain && has_x86() ? mix_x86 : mix_plain,

@@ -177,8 +177,8 @@ int bq_outputs_fit(const bq_run *s) {
     return code;
 }
 
-/* List the files, on rank 0.  Each rank has the hashes of its shards; they are gathered as doubles, which hold
- * 32 bits exactly. */
+/* List the files, on rank 0.  Each rank has the hashes of its shards; they are gathered as doubles, which
+ * hold 32 bits exactly. */
 static void list_output(output *o, const char *of, bq_manifest *list) {
     const bq_comm *comm = o->s->comm;
     int shards = bq_export_shards(o->job);

@@ -80,11 +80,12 @@ static void front_license(const char *text, char out[BQ_LICENSE]) {
     out[0] = 0;
     if (strncmp(text, "---\n", 4)) return;
     for (const char *line = text + 4; strncmp(line, "---", 3); line++) {
-        const char *value = line + sizeof key - 1;
         if (strncmp(line, key, sizeof key - 1) == 0) {
+            const char *value = line + sizeof key - 1;
             value += strspn(value, " \"'");
             size_t n = strspn(value, letters);
-            if (n < BQ_LICENSE) snprintf(out, BQ_LICENSE, "%.*s", (int)n, value);
+            if (n < BQ_LICENSE && value[n + strspn(value + n, " \"'\r")] == '\n')
+                snprintf(out, BQ_LICENSE, "%.*s", (int)n, value);
         }
         if (!(line = strchr(line, '\n'))) return;
     }

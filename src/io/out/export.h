@@ -59,7 +59,7 @@ const bq_format *bq_format_at(int i);
 int bq_format_find(const char *name);
 bq_choice bq_format_choice(int i);
 const char *bq_format_help(int i);
-/* How programs load it, as the text of a model card: MODEL is the folder, FILE its (first) file of weights. */
+/* How programs load it, as lines of a model card: MODEL is the folder, FILE its (first) file of weights. */
 const char *bq_format_loads(int i);
 /* The library that the hub shows for it. */
 const char *bq_format_library(int i);
@@ -90,7 +90,8 @@ bq_file_hash *bq_export_hashes(bq_export_job *job);
 int bq_export_look(const char *src_dir, const char *out_dir, bool own);
 
 /* The same with own false; then make out_dir, and remove the config.json, index, shards, temporary files and
- * publications (publish.h) in it.  BQ_DATA also where it cannot be made.  Ends the job when a file cannot be removed. */
+ * publications (publish.h) in it.  BQ_DATA also where it cannot be made.  Ends the job when a file cannot be
+ * removed. */
 int bq_export_claim(const bq_export_job *job);
 
 /* Write share `part` of `parts` of the shards; shares are consecutive shards.  Asks q only for the data of

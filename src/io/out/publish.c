@@ -21,12 +21,12 @@ bool bq_publish_names(const char *name) {
     return i < FILES;
 }
 
-/* Is there a README.md that blockq did not write? */
+/* Is there a README.md that blockq did not write, with something in it? */
 static bool is_kept(const char *path) {
     char *text;
     size_t bytes;
     int err = bq_file_read(path, CARD_BYTES, &text, &bytes);
-    bool kept = err ? err != ENOENT : !strstr(text, BQ_CARD_MARK);
+    bool kept = err ? err != ENOENT : bytes && !strstr(text, BQ_CARD_MARK);
     free(text);
     return kept;
 }

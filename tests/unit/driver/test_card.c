@@ -69,7 +69,7 @@ static void facts(void **state) {
     (void)state;
     char *text = card(2, "m", "mit");
     assert_int_equal(
-        strncmp(text, "---\nbase_model: \"m\"\nbase_model_relation: quantized\nlicense: \"mit\"\n", 71), 0);
+        strncmp(text, "---\nbase_model: \"m\"\nbase_model_relation: quantized\nlicense: \"mit\"\n", 66), 0);
     says(text, "# m, 4 bits, gptq\n\nMade by blockq 1.2 from m.\n");
     says(text, "| parameters | 1,234,567, of which 1,000 are quantized |\n| bits per weight | 4.25 of what");
     says(text, "; 6.5 of all, by the size of the files |\n");

@@ -80,11 +80,9 @@ static void put_head(FILE *to, const bq_recipe *r, const bq_output *output, cons
 }
 
 static void put_scheme(FILE *to, bq_scheme s) {
-    fprintf(to, "%s, %s scales of ", bq_element_name(s.element), bq_type_name(s.scale));
-    if (s.group > 0)
-        fprintf(to, "%" PRId64 " columns", s.group);
-    else
-        fputs("a whole row", to);
+    fprintf(to, "%s, a scale (%s) for each ", bq_element_name(s.element), bq_type_name(s.scale));
+    if (s.group > 0) fprintf(to, "%" PRId64 " columns of a ", s.group);
+    fputs("row", to);
     fputs(s.symmetric ? ", symmetric\n" : ", with zero points\n", to);
 }
 
@@ -96,7 +94,8 @@ static void put_calibration(FILE *to, const json_t *summary) {
     put_text(to, text_of(of, "tokens"));
     static const char *const hashes[] = {"text", "tokenizer"};
     for (int i = 0; i < 2; i++)
-        if (*text_of(of, hashes[i])) fprintf(to, "\n- %s: ", hashes[i]), put_text(to, text_of(of, hashes[i]));
+        if (*text_of(of, hashes[i]))
+            fprintf(to, "\n- hash of the %s: ", hashes[i]), put_text(to, text_of(of, hashes[i]));
     fputc('\n', to);
 }
 

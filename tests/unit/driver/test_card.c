@@ -73,9 +73,11 @@ static void facts(void **state) {
     says(text, "# m, 4 bits, gptq\n\nMade by blockq 1.2 from m.\n");
     says(text, "| parameters | 1,234,567, of which 1,000 are quantized |\n| bits per weight | 4.25 of what");
     says(text, "; 6.5 of all, by the size of the files |\n");
-    says(text, "- linears of the decoder blocks: int4, F16 scales of 64 columns, symmetric\n"
-               "- v_proj: int8, F16 scales of 64 columns, with zero points\n- passes: gptq\n");
-    says(text, "\nCalibration: 8 samples of 2048 tokens, from token 0 on, of t.h5\n- text: abc\n");
+    says(text,
+         "- linears of the decoder blocks: int4, a scale (F16) for each 64 columns of a row, symmetric\n"
+         "- v_proj: int8, a scale (F16) for each 64 columns of a row, with zero points\n- passes: gptq\n");
+    says(text,
+         "\nCalibration: 8 samples of 2048 tokens, from token 0 on, of t.h5\n- hash of the text: abc\n");
     says(text,
          "| evaluation | original | round to nearest | this model (gptq) |\n|---|---|---|---|\n"
          "| perplexity, 12 windows of 512 tokens, offset 7, text xxh3\\:aa | 10.5000 | 14.0000 | 12.2500 |\n"

@@ -81,8 +81,14 @@ static void put_head(FILE *to, const bq_recipe *r, const bq_output *output, cons
 
 static void put_scheme(FILE *to, bq_scheme s) {
     fprintf(to, "%s, a scale (%s) for each ", bq_element_name(s.element), bq_type_name(s.scale));
-    if (s.group > 0) fprintf(to, "%" PRId64 " columns of a ", s.group);
-    fputs("row", to);
+    if (s.rows < 0)
+        fputs("matrix", to);
+    else if (bq_scheme_tiled(s))
+        fprintf(to, "tile of %" PRId64 " rows and %" PRId64 " columns", s.rows, s.group);
+    else if (s.group > 0)
+        fprintf(to, "%" PRId64 " columns of a row", s.group);
+    else
+        fputs("row", to);
     fputs(s.symmetric ? ", symmetric\n" : ", with zero points\n", to);
 }
 

@@ -130,7 +130,7 @@ static void add_sizes(json_t *to, const bq_run *s, const bq_manifest *list) {
             for (int i = 0; i < layout->arch->linears; i++) {
                 const bq_linear *l = &layout->arch->linear[i];
                 weights += l->rows * l->cols;
-                bits += l->rows * bq_scheme_row_bits(layout->scheme[i], l->cols);
+                bits += bq_scheme_bits(layout->scheme[i], l->rows, l->cols);
             }
         }
     for (int i = 0; i < list->count; i++) {

@@ -115,7 +115,8 @@ static void put_recipe(FILE *to, const bq_recipe *r, const json_t *summary) {
         put_scheme(to, r->bits.linear[i]);
     }
     if (bq_recipe_activations(r))
-        fprintf(to, "- inputs of these linears: int%d, a scale for each token\n", bq_recipe_activations(r));
+        fprintf(to, "- inputs of these linears: %s, a scale for each token\n",
+                bq_element_name(bq_recipe_activations(r)));
     if (r->ntransform) fputs("- before that: rotated\n", to);
     for (int i = 0; i < r->nphase; i++) {
         bq_phase_title(&r->phase[i], title, sizeof title);

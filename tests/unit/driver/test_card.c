@@ -65,6 +65,13 @@ static void formats(void **state) {
     }
 }
 
+/* Every row of the table has its own. */
+static void all_load(void **state) {
+    (void)state;
+    for (int i = 0; bq_format_at(i); i++)
+        assert_true(bq_format_loads(i) && strncmp(bq_format_loads(i), "- ", 2) == 0);
+}
+
 static void facts(void **state) {
     (void)state;
     char *text = card(2, "m", "mit");
@@ -113,7 +120,7 @@ static int setup(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(formats), cmocka_unit_test(facts),
-                                       cmocka_unit_test(hostile)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(formats), cmocka_unit_test(all_load),
+                                       cmocka_unit_test(facts), cmocka_unit_test(hostile)};
     return cmocka_run_group_tests(tests, setup, NULL);
 }

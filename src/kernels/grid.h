@@ -55,6 +55,16 @@ static inline bq_scheme bq_scheme_of_tokens(int element) {
 
 /* Bits of a code; 0: there is no such element. */
 static inline int bq_code_bits(bq_scheme s) { return bq_element_of(s.element).bits; }
+/* Bits that a matrix takes: codes; for each group or tile a scale, and a zero point, which is as wide as a
+ * code; an outer factor. */
+static inline int64_t bq_scheme_bits(bq_scheme s, int64_t rows, int64_t cols) {
+    const int64_t high = bq_scheme_tiled(s) ? (s.rows < 0 ? rows : s.rows) : 1, code = bq_code_bits(s),
+                  across = s.group > 0 ? (cols + s.group - 1) / s.group : 1, down = (rows + high - 1) / high;
+    const bool two = s.scale == BQ_F8_E4M3, small = two || s.scale == BQ_F8_E8M0;
+    const int64_t scale = small ? 8 : s.scale == BQ_F32 ? 32 : 16;
+    return rows * cols * code + down * across * (scale + (s.symmetric ? 0 : code)) + (two ? 32 : 0);
+}
+
 static inline float bq_qmin(bq_scheme s) { return bq_element_of(s.element).low; }
 static inline float bq_qmax(bq_scheme s) { return bq_element_of(s.element).high; }
 

@@ -10,8 +10,6 @@
 
 #include <stdio.h>
 
-#define BQ_VERSION "0.1.0" /* as in CMakeLists.txt */
-
 /* Fill args, complete and checked.  BQ_OK, or BQ_USAGE after one message and a hint (rank 0 prints).  Help
  * and version go to standard output, and then args->command is BQ_COMMAND_NONE.  Needs no MPI. */
 int bq_options_parse(int argc, char **argv, bq_args *args);

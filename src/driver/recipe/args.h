@@ -7,7 +7,8 @@
 
 #include <stdint.h>
 
-#define BQ_SETS 64
+#define BQ_VERSION "0.1.0" /* as in CMakeLists.txt */
+#define BQ_SETS    64
 
 typedef enum {
     BQ_COMMAND_NONE, /* help or version was printed: nothing to do */

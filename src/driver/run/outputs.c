@@ -7,6 +7,7 @@
 #include "driver/load/device.h"
 #include "driver/recipe/keys.h"
 #include "driver/recipe/traits.h"
+#include "driver/run/publish.h"
 #include "io/in/fp8.h"
 #include "io/state/checkpoint.h"
 #include "io/out/export.h"
@@ -178,37 +179,34 @@ int bq_outputs_fit(const bq_run *s) {
     return code;
 }
 
-/* Write the list of files.  Each rank has the hashes of its shards; they are gathered as doubles, which hold
- * 32 bits exactly. */
-static void list_output(output *o, const char *mark, const char *of) {
+/* List the files, on rank 0.  Each rank has the hashes of its shards; they are gathered as doubles, which
+ * hold 32 bits exactly. */
+static void list_output(output *o, const char *of, bq_manifest *list) {
     const bq_comm *comm = o->s->comm;
     int shards = bq_export_shards(o->job);
-    uint64_t *hash = bq_export_hashes(o->job);
-    double *half = calloc((size_t)shards, sizeof *half);
-    BQ_CHECK(half, "no memory for the hashes of %d shards", shards);
-    for (int shift = 0; shift < 64; shift += 32) {
-        for (int i = 0; i < shards; i++) half[i] = (double)(uint32_t)(hash[i] >> shift);
-        bq_comm_gather(comm, half, shards);
-        for (int i = 0; i < shards; i++)
-            hash[i] = (hash[i] & ~((uint64_t)UINT32_MAX << shift)) | (uint64_t)half[i] << shift;
+    bq_file_hash *hash = bq_export_hashes(o->job);
+    double *word = calloc((size_t)shards, sizeof *word);
+    BQ_CHECK(word, "no memory for the hashes of %d shards", shards);
+    for (size_t at = 0; at < sizeof *hash; at += 4) {
+        uint32_t value;
+        for (int i = 0; i < shards; i++) memcpy(&value, (char *)&hash[i] + at, 4), word[i] = value;
+        bq_comm_gather(comm, word, shards);
+        for (int i = 0; i < shards; i++) value = (uint32_t)word[i], memcpy((char *)&hash[i] + at, &value, 4);
     }
-    free(half);
+    free(word);
     if (comm->rank) return;
-    bq_manifest m;
-    bq_manifest_new(&m, of);
-    bq_export_list(o->job, &m);
-    bq_manifest_write(&m, mark);
-    bq_manifest_close(&m);
+    bq_manifest_new(list, of);
+    bq_export_list(o->job, list);
 }
 
-/* mark: the path of the list of files, or NULL. */
-static int export_one(const bq_run *s, const bq_output *out, const char *dir, const char *mark,
-                      const char *of) {
+/* Write an output; list: its files, for the caller to close, on rank 0. */
+static int export_one(const bq_run *s, const bq_output *out, const char *dir, const char *of,
+                      bq_manifest *list) {
     double since = bq_seconds();
     output o = {s, dir, out, {0}, NULL};
     int code = bq_root_first(s->comm, open_output, &o);
     if (!code) code = write_output(&o);
-    if (!code && mark) list_output(&o, mark, of);
+    if (!code) list_output(&o, of, list);
     if (!code) {
         int shards = bq_export_shards(o.job), ranks = s->comm->size < shards ? s->comm->size : shards;
         bq_log(BQ_INFO, "wrote %s: %d shard%s by %d rank%s in %.1f s", dir, shards, shards == 1 ? "" : "s",
@@ -254,10 +252,14 @@ static bool exported(const bq_run *s, const char *mark, const char *of, const ch
     return worst != BQ_MANIFEST_OTHER;
 }
 
-/* What decides the bytes of an output: the run's fingerprint, and what the recipe says of the output. */
+/* What decides the bytes of an output: the run's fingerprint, and what the recipe says of the output, but for
+ * what only its card has. */
 static char *identity(const bq_run *s, int i) {
     json_t *recipe = bq_keys_json(&s->recipe, false);
-    char *said = json_dumps(json_array_get(json_object_get(recipe, "outputs"), (size_t)i), JSON_COMPACT);
+    json_t *one = json_array_get(json_object_get(recipe, "outputs"), (size_t)i);
+    json_object_del(one, "base_model");
+    json_object_del(one, "license");
+    char *said = json_dumps(one, JSON_COMPACT);
     char *all = NULL;
     BQ_CHECK(said && asprintf(&all, "%016lx %s%s", (unsigned long)s->fingerprint, said,
                               bq_recipe_activations(&s->recipe) ? " a8" : "") >= 0,
@@ -267,12 +269,25 @@ static char *identity(const bq_run *s, int i) {
     return all;
 }
 
+/* The paths of an output's folder and of the list of its files. */
+typedef struct {
+    char dir[2 * BQ_PATH_MAX], mark[2 * BQ_PATH_MAX];
+} output_paths;
+
+static output_paths paths_of(const bq_run *s, int i) {
+    output_paths p;
+    snprintf(p.dir, sizeof p.dir, "%s/%s", s->dir, s->recipe.output[i].dir);
+    snprintf(p.mark, sizeof p.mark, "%s/ckpt/export_%s.done", s->dir, s->recipe.output[i].dir);
+    return p;
+}
+
 static int export_output(const bq_run *s, int i) {
-    char dir[2 * BQ_PATH_MAX], mark[2 * BQ_PATH_MAX], *of = identity(s, i);
-    const bq_output *out = &s->recipe.output[i];
-    snprintf(dir, sizeof dir, "%s/%s", s->dir, out->dir);
-    snprintf(mark, sizeof mark, "%s/ckpt/export_%s.done", s->dir, out->dir);
-    int code = exported(s, mark, of, dir) ? BQ_OK : export_one(s, out, dir, mark, of);
+    output_paths p = paths_of(s, i);
+    char *of = identity(s, i);
+    bq_manifest list = {0};
+    int code = exported(s, p.mark, of, p.dir) ? BQ_OK : export_one(s, &s->recipe.output[i], p.dir, of, &list);
+    if (list.of && !code) bq_manifest_write(&list, p.mark);
+    bq_manifest_close(&list);
     free(of);
     return code;
 }
@@ -283,7 +298,23 @@ int bq_outputs_write(const bq_run *s) {
     return code;
 }
 
+int bq_outputs_publish(const bq_run *s) {
+    int code = BQ_OK;
+    for (int i = 0; i < s->recipe.noutput && !code && s->comm->rank == 0; i++) {
+        output_paths p = paths_of(s, i);
+        bq_manifest list;
+        BQ_CHECK(bq_manifest_read(&list, p.mark), "'%s' has gone since the output was written", p.mark);
+        code = bq_publish_output(s, &s->recipe.output[i], p.dir, &list);
+        bq_manifest_close(&list);
+    }
+    return bq_comm_agree(s->comm, code);
+}
+
 int bq_outputs_write_one(const bq_run *s, const char *dir) {
+    bq_manifest list = {0};
     int code = bq_comm_agree(s->comm, s->comm->rank == 0 ? writable(s) : BQ_OK);
-    return code ? code : export_one(s, &s->recipe.output[0], dir, NULL, NULL);
+    if (!code) code = export_one(s, s->recipe.output, dir, "", &list);
+    if (!code && s->comm->rank == 0) code = bq_publish_output(s, s->recipe.output, dir, &list);
+    bq_manifest_close(&list);
+    return bq_comm_agree(s->comm, code);
 }

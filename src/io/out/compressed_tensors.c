@@ -23,8 +23,8 @@
 
 enum { SHAPE = BQ_EXPORT_BARE, AS_IS, PACKED, CODES, SCALE, ZERO, FLOATS, SMALL, OUTER };
 
-/* Floats.  suffix, type: of the codes' tensor; small: the type of scales that are a byte, and scale_dtype what
- * the configuration calls it. */
+/* Floats.  suffix, type: of the codes' tensor; small: the type of scales that are a byte, and scale_dtype
+ * what the configuration calls it. */
 typedef struct {
     const char *format, *suffix, *type, *small, *scale_dtype;
     int element;
@@ -349,6 +349,7 @@ static void edit(const bq_export_job *job, json_t *config) {
 const bq_format bq_format_compressed_tensors = {
     .name = "compressed-tensors",
     .help = "packed codes and scales, as vLLM and transformers read them.",
+    .loads = BQ_LOADS_VLLM BQ_LOADS_TRANSFORMERS(" with the package compressed-tensors"),
     .scope = {"outputs.N, format: compressed-tensors", "Codes as they are, in the words of the package.",
               keys, BQ_FORMAT_OPTIONS_OF(options)},
     .plan = plan,

@@ -76,6 +76,7 @@ static void edit(const bq_export_job *job, json_t *config) {
 const bq_format bq_format_safetensors = {
     .name = "safetensors",
     .help = "quantized values as ordinary float weights.",
+    .loads = BQ_LOADS_VLLM BQ_LOADS_TRANSFORMERS(""),
     .plan = plan,
     .write = write_out,
     .edit = edit,

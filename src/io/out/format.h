@@ -33,8 +33,14 @@ typedef struct {
 /* The size of the struct that a format's keys fill. */
 #define BQ_FORMAT_OPTIONS_OF(type) BQ_OPTIONS_OF(type, BQ_FORMAT_OPTIONS)
 
+/* Lines of `loads`; more: what transformers need besides. */
+#define BQ_LOADS_VLLM "- vLLM: `vllm serve MODEL`\n"
+#define BQ_LOADS_TRANSFORMERS(more)                                                                          \
+    "- transformers" more ": `AutoModelForCausalLM.from_pretrained(\"MODEL\")`\n"
+
 struct bq_format {
     const char *name, *help; /* in recipes, for --format and as the default folder; for docs/recipes.md */
+    const char *loads;       /* bq_format_loads */
     bq_scope scope; /* its own keys in a recipe's output; the struct that they fill is job->options */
     /* Check an item, which is not replaced, and add its outs.  BQ_OK, or BQ_DATA after one message. */
     int (*plan)(bq_export_job *job, int item);
@@ -69,7 +75,7 @@ struct bq_export_job {
     json_t *config;     /* the source's */
     int items, outs, room, shards;
     json_t *beside;      /* bq_weights_beside of the source; NULL: not asked yet, or there are none */
-    uint64_t *hash;      /* (shards) of those written here */
+    bq_file_hash *hash;  /* (shards) of those written here */
     char *buffer;        /* BQ_EXPORT_BUFFER bytes, free for use in write */
     const void *options; /* of the format, what its keys have filled */
     void *own;           /* of the format */

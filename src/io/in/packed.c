@@ -180,6 +180,12 @@ static void read_values(const bq_weights *w, const bq_tensor *t, size_t from, vo
     free(value);
 }
 
+static size_t held(const bq_weights *w, const bq_tensor *t) {
+    const bq_packed *p = bq_stored_place(w, t);
+    return p->stored->bytes + (p->scale ? p->scale->bytes : 0) + (p->zero ? p->zero->bytes : 0) +
+           (p->group ? p->group->bytes : 0);
+}
+
 static void prefetch(const bq_weights *w, const bq_tensor *t) {
     const bq_packed *p = bq_stored_place(w, t);
     bq_weights_safetensors.prefetch(w, p->stored);
@@ -190,5 +196,6 @@ const bq_weights_reader bq_weights_packed = {
     .open = open_packed,
     .close = bq_stored_close,
     .read = read_values,
+    .held = held,
     .prefetch = prefetch,
 };

@@ -244,6 +244,11 @@ static void fetch(const bq_weights *w, const bq_tensor *t, int64_t expert) {
                   POSIX_FADV_WILLNEED);
 }
 
+static size_t held(const bq_weights *w, const bq_tensor *t) {
+    const place *p = bq_stored_place(w, t);
+    return p->scales ? t->bytes / 64 * (BLOCK_BYTES + 1) : t->bytes; /* a block is 64 bytes of BF16 */
+}
+
 static void prefetch(const bq_weights *w, const bq_tensor *t) {
     const place *p = bq_stored_place(w, t);
     if (!p->how) {
@@ -259,5 +264,6 @@ const bq_weights_reader bq_weights_stacked = {
     .open = open_stacked,
     .close = bq_stored_close,
     .read = read_values,
+    .held = held,
     .prefetch = prefetch,
 };

@@ -267,6 +267,9 @@ static void formats(void **state) {
     assert_true(have[30] == 0 && have[31] == -6.0f / 2 && have[17] == -0.0f && have[19] == -0.5f / 2);
     bq_weights_read(w, bq_weights_find(w, "d.weight"), 0, 1, bq_mat_host(have, 1, 1, BQ_F32));
     assert_true(have[0] == 1);
+    assert_int_equal(bq_weights_held(w, bq_weights_find(w, "a.weight")), 6 + 8 + 2);
+    assert_int_equal(bq_weights_held(w, bq_weights_find(w, "c.weight")), 16 + 2);
+    assert_int_equal(bq_weights_held(w, bq_weights_find(w, "d.weight")), 2);
     bq_weights_close(w);
     data.unit = 0;
     assert_refused(tried(model_folder(MIXED, header, &data, 44)), "weight_global_scale is not above 0");

@@ -31,6 +31,28 @@ for run in w4 zeros smooth rotated; do
 done
 same_as m_qwen2 m_qwen2
 
+# small floats, and bits that do not fill words
+mkdir m_even && cat >m_even/config.json <<TEXT # rows and columns in multiples of 32
+{"architectures": ["LlamaForCausalLM"], "blockq_procedural": 3, "hidden_act": "silu", "hidden_size": 64, "intermediate_size": 96,
+ "max_position_embeddings": 512, "model_type": "llama", "num_attention_heads": 4, "num_hidden_layers": 2, "num_key_value_heads": 2,
+ "rms_norm_eps": 1e-05, "tie_word_embeddings": false, "vocab_size": 97}
+TEXT
+while read -r name bits; do
+    quantize "$name" even "$bits" "$rtn"
+    same_as "$name" "$name/compressed-tensors"
+    check "$name: bits of both sides: $(grep 'all linears' out)" awk '/all linears/ { good = $6 == $7 } END { exit !good }' out
+done <<'TEXT'
+fp8_row "bits": "e4m3"
+fp8_one "bits": "e4m3", "rows": -1, "group": -1
+fp8_tile "bits": "e4m3", "rows": 16, "group": 32
+nvfp4 "bits": "e2m1", "group": 16, "scale": "e4m3"
+mxfp4 "bits": "e2m1", "group": 32, "scale": "e8m0"
+mxfp6 "bits": "e2m3", "group": 32, "scale": "e8m0"
+mxfp8 "bits": "e4m3", "group": 32, "scale": "e8m0"
+int3 "bits": 3
+int5 "bits": 5, "symmetric": false, "group": 32
+TEXT
+
 # two runs: codes and scales are compared, too
 expect 0 "$blockq" compare w4 w4
 check "equal codes: $(grep 'all linears' out)" grep -qE '0\.000e\+00 0\.000e\+00( +0){3}   6\.000   6\.000  all linears, 46080 weights' out

@@ -121,14 +121,13 @@ static void layer_case(golden *g, golden_report *r, const char *at, int bits) {
                    exact ? GOLDEN_ABSOLUTE : GOLDEN_LARGEST, have, want, at);
 }
 
-/* ct<bits>_<N>x<K>: codes and zero points alone; they are written with 4 and 8 bits. */
+/* ct<bits>_<N>x<K>: codes and zero points alone. */
 static void pack_case(golden *g, golden_report *r, const char *at) {
     int bits = 0;
     if (sscanf(at, "ctl_%d_", &bits) == 1) return layer_case(g, r, at, bits);
     if (sscanf(at, "gptq%d_", &bits) == 1) return gptq_case(g, r, at, bits);
     if (sscanf(at, "ct%d_", &bits) != 1) bq_refuse_job(BQ_DATA, "%s: case %s is not known", g->path, at);
     read_codes(g, r, at, bits);
-    if (bits != 4 && bits != 8) return;
     pack_codes(g, r, at, bits, "packed1");
     pack_zeros(g, r, at, bits, "zp", "zp_packed0");
 }

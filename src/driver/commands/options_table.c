@@ -23,7 +23,8 @@ const bq_option bq_options[BQ_OPTIONS] = {
     {"offset", 0, "N", I64, AT(offset), 0, 1e15, EVAL | COMPARE, "First token (0)"},
     {"rtn", 0, "BITS", INT, AT(rtn), 2, 8, EVAL, "Also evaluate round to nearest, 2 to 8 bits, per channel"},
     {"format", 0, "FORMAT", FORMAT, AT(format), 0, 0, EXPORT,
-     "A format that recipes have for outputs; 'blockq help recipe' says what each is (compressed-tensors)"},
+     "A format that recipes have for outputs, its keys behind it, as in NAME:KEY=VALUE,...; 'blockq help "
+     "recipe' says what each is (compressed-tensors)"},
     {"shard", 0, "BYTES", BYTES, AT(shard), BQ_SHARD_MIN, 0, EXPORT | IMPORT,
      "Tensors in one file, at most, as in 2G; ranks write different files (5000000000)"},
     {"type", 0, "TYPE", TYPE, AT(type), 0, 0, IMPORT,

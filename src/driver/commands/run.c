@@ -110,7 +110,7 @@ int bq_cmd_plan(const bq_args *args, bq_comm *comm) {
 int bq_cmd_export(const bq_args *args, bq_comm *comm) {
     bq_run s;
     int code = bq_session_open_finished(&s, args, comm);
-    if (code == BQ_OK) code = bq_outputs_write_one(&s, args->format, args->shard, args->out);
+    if (code == BQ_OK) code = bq_outputs_write_one(&s, args->out);
     bq_session_close(&s);
     return code;
 }

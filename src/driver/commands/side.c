@@ -71,17 +71,20 @@ void bq_side_take(bq_side *s, const char *name) {
     s->coded = s->is_run && s->of_run.get(s->of_run.ctx, name, true, &s->q);
 }
 
-/* As the format `safetensors` writes it. */
+/* (code - zero) scale, or the value of a code that is a float. */
 static void decode(const bq_qtensor *q, int64_t first, bq_mat to) {
+    const bq_element e = bq_element_of(q->scheme.element);
+    const bool whole = bq_element_whole(q->scheme.element);
     int64_t group = q->scheme.group > 0 ? q->scheme.group : to.cols;
     const float *pre = q->pre.rows ? q->pre.data : NULL;
     for (int64_t r = 0; r < to.rows; r++) {
         const int8_t *code = bq_mat_at(q->code, first + r, 0);
         const float *scale = bq_mat_at(q->scale, first + r, 0);
         const float *zero = q->zero.rows ? bq_mat_at(q->zero, first + r, 0) : NULL;
-        for (int64_t c = 0; c < to.cols; c++)
-            *(float *)bq_mat_at(to, r, c) =
-                ((float)code[c] - (zero ? zero[c / group] : 0)) * scale[c / group] * (pre ? pre[c] : 1);
+        for (int64_t c = 0; c < to.cols; c++) {
+            float x = whole ? (float)code[c] - (zero ? zero[c / group] : 0) : bq_float_value(e, code[c]);
+            *(float *)bq_mat_at(to, r, c) = x * scale[c / group] * (pre ? pre[c] : 1);
+        }
     }
 }
 
@@ -94,11 +97,17 @@ void bq_side_read(bq_side *s, int64_t first, bq_mat to) {
         bq_weights_read(s->src->weights, &view, first, to.rows, to);
 }
 
+/* Rows of scales, which rows of a tile share. */
+static int64_t scale_rows(const bq_qtensor *q) {
+    int64_t tile = q->scheme.rows < 0 ? q->code.rows : q->scheme.rows;
+    return bq_scheme_tiled(q->scheme) ? (q->code.rows + tile - 1) / tile : q->code.rows;
+}
+
 double bq_side_bits(const bq_side *s) {
     const bq_qtensor *q = &s->q;
     if (!s->coded) return 8 * (double)bq_weights_held(s->src->weights, &s->t);
     int bits = bq_code_bits(q->scheme);
     return (double)bits * (double)(q->code.rows * q->code.cols + q->zero.rows * q->zero.cols) +
-           8 * (double)bq_type_size(q->scheme.scale) * (double)(q->scale.rows * q->scale.cols) +
+           8 * (double)bq_type_size(q->scheme.scale) * (double)(scale_rows(q) * q->scale.cols) +
            32 * (double)(q->pre.rows * q->pre.cols);
 }

@@ -60,7 +60,7 @@ typedef struct {
     int neval;
     char *eval[BQ_EVALS];      /* eval: "KIND:FILE,...", for bq_recipe_evaluate */
     int rtn;                   /* 0, or also evaluate round to nearest with this many bits */
-    int format;                /* bq_format_at */
+    const char *format;        /* export: "NAME:KEY=VALUE,...", for bq_recipe_export; else NULL */
     size_t shard;              /* export, import: bytes of tensors in a file */
     const char *type;          /* import: bq_import_format */
     bool no_tokenizer;         /* import */

@@ -4,6 +4,7 @@
 #include "base/die.h"
 #include "base/log.h"
 #include "comm/heartbeat.h"
+#include "driver/recipe/keys.h"
 #include "driver/recipe/traits.h"
 #include "driver/run/tensors.h"
 #include "io/out/export.h"
@@ -19,8 +20,7 @@
 typedef struct {
     const bq_run *s;
     const char *dir;
-    const bq_format *format;
-    size_t shard_bytes;
+    const bq_output *of; /* of the recipe */
     bq_result_tensors t;
     bq_export_job *job;
 } output;
@@ -29,7 +29,8 @@ static int open_output(void *ctx) {
     output *o = ctx;
     const bq_run *s = o->s;
     bq_qsource source = bq_result_tensors_of(&o->t, s);
-    return bq_export_open(&o->job, s->src.weights, o->dir, source, o->format, o->shard_bytes);
+    return bq_export_open(&o->job, s->src.weights, o->dir, source, bq_format_at(o->of->format),
+                          o->of->options, (size_t)o->of->shard_bytes);
 }
 
 static void close_output(output *o) {
@@ -60,7 +61,7 @@ int bq_outputs_fit(const bq_run *s) {
     int code = s->recipe.noutput ? writable(s) : BQ_OK;
     for (int i = 0; i < s->recipe.noutput && !code; i++) {
         const bq_output *out = &s->recipe.output[i];
-        output o = {s, out->dir, bq_format_at(out->format), (size_t)out->shard_bytes, {0}, NULL};
+        output o = {s, out->dir, out, {0}, NULL};
         code = open_output(&o);
         close_output(&o);
     }
@@ -91,10 +92,10 @@ static void list_output(output *o, const char *mark, const char *of) {
 }
 
 /* mark: the path of the list of files, or NULL. */
-static int export_one(const bq_run *s, const bq_format *format, size_t shard_bytes, const char *dir,
-                      const char *mark, const char *of) {
+static int export_one(const bq_run *s, const bq_output *out, const char *dir, const char *mark,
+                      const char *of) {
     double since = bq_seconds();
-    output o = {s, dir, format, shard_bytes, {0}, NULL};
+    output o = {s, dir, out, {0}, NULL};
     int code = bq_root_first(s->comm, open_output, &o);
     if (!code) code = write_output(&o);
     if (!code && mark) list_output(&o, mark, of);
@@ -143,24 +144,36 @@ static bool exported(const bq_run *s, const char *mark, const char *of, const ch
     return worst != BQ_MANIFEST_OTHER;
 }
 
-static int export_output(const bq_run *s, const bq_output *o) {
-    char dir[2 * BQ_PATH_MAX], mark[2 * BQ_PATH_MAX], of[64];
-    snprintf(dir, sizeof dir, "%s/%s", s->dir, o->dir);
-    snprintf(mark, sizeof mark, "%s/ckpt/export_%s.done", s->dir, o->dir);
-    snprintf(of, sizeof of, "%016lx %s %ld%s", (unsigned long)s->fingerprint,
-             bq_format_choice(o->format).name, (long)o->shard_bytes,
-             bq_recipe_activations(&s->recipe) ? " a8" : "");
-    if (exported(s, mark, of, dir)) return BQ_OK;
-    return export_one(s, bq_format_at(o->format), (size_t)o->shard_bytes, dir, mark, of);
+/* What decides the bytes of an output: the run's fingerprint, and what the recipe says of the output. */
+static char *identity(const bq_run *s, int i) {
+    json_t *recipe = bq_keys_json(&s->recipe, false);
+    char *said = json_dumps(json_array_get(json_object_get(recipe, "outputs"), (size_t)i), JSON_COMPACT);
+    char *all = NULL;
+    BQ_CHECK(said && asprintf(&all, "%016lx %s%s", (unsigned long)s->fingerprint, said,
+                              bq_recipe_activations(&s->recipe) ? " a8" : "") >= 0,
+             "no memory for the name of an output");
+    free(said);
+    json_decref(recipe);
+    return all;
+}
+
+static int export_output(const bq_run *s, int i) {
+    char dir[2 * BQ_PATH_MAX], mark[2 * BQ_PATH_MAX], *of = identity(s, i);
+    const bq_output *out = &s->recipe.output[i];
+    snprintf(dir, sizeof dir, "%s/%s", s->dir, out->dir);
+    snprintf(mark, sizeof mark, "%s/ckpt/export_%s.done", s->dir, out->dir);
+    int code = exported(s, mark, of, dir) ? BQ_OK : export_one(s, out, dir, mark, of);
+    free(of);
+    return code;
 }
 
 int bq_outputs_write(const bq_run *s) {
     int code = BQ_OK;
-    for (int i = 0; i < s->recipe.noutput && !code; i++) code = export_output(s, &s->recipe.output[i]);
+    for (int i = 0; i < s->recipe.noutput && !code; i++) code = export_output(s, i);
     return code;
 }
 
-int bq_outputs_write_one(const bq_run *s, int format, size_t shard_bytes, const char *dir) {
+int bq_outputs_write_one(const bq_run *s, const char *dir) {
     int code = bq_comm_agree(s->comm, s->comm->rank == 0 ? writable(s) : BQ_OK);
-    return code ? code : export_one(s, bq_format_at(format), shard_bytes, dir, NULL, NULL);
+    return code ? code : export_one(s, &s->recipe.output[0], dir, NULL, NULL);
 }

@@ -135,6 +135,7 @@ int bq_session_open_finished(bq_run *s, const bq_args *args, bq_comm *comm) {
     snprintf(recipe, sizeof recipe, "%s/recipe.json", args->run);
     int code = comm->rank == 0 ? bq_recipe_read(recipe, 0, NULL, &s->recipe) : BQ_OK;
     if (comm->rank == 0 && !code) code = bq_recipe_evaluate(&s->recipe, args);
+    if (comm->rank == 0 && !code && args->format) code = bq_recipe_export(&s->recipe, args);
     if ((code = bq_comm_agree(comm, code))) return code;
     bq_comm_bcast(comm, &s->recipe, sizeof s->recipe);
     if ((code = bq_root_first(comm, look, s))) return code;

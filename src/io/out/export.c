@@ -273,10 +273,10 @@ static void write_config(bq_export_job *job) {
 /* ---- the job ---- */
 
 int bq_export_open(bq_export_job **out, const bq_weights *src, const char *out_dir, bq_qsource q,
-                   const bq_format *format, size_t shard_bytes) {
+                   const bq_format *format, const void *options, size_t shard_bytes) {
     const char *path;
     bq_export_job *job = need(calloc(1, sizeof *job));
-    *job = (bq_export_job){.src = src, .out_dir = out_dir, .source = q, .format = format};
+    *job = (bq_export_job){.src = src, .out_dir = out_dir, .source = q, .format = format, .options = options};
     job->buffer = need(malloc(BQ_EXPORT_BUFFER));
     *out = NULL;
     job->config = json_deep_copy(bq_weights_config(src, &path));

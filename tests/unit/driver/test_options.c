@@ -68,9 +68,9 @@ static void defaults(void **state) {
     assert_int_equal(parse("blockq eval --model d --tokens t --ctx 512 --windows 40 --offset 7 --rtn 4"), 0);
     assert_true(args.ctx == 512 && args.windows == 40 && args.offset == 7 && args.rtn == 4 && !args.run);
     assert_int_equal(parse("blockq export --run d --out o"), BQ_OK);
-    assert_int_equal(args.format, bq_format_find("compressed-tensors"));
+    assert_string_equal(args.format, "compressed-tensors");
     assert_int_equal(parse("blockq export --run d --out o --format safetensors"), BQ_OK);
-    assert_int_equal(args.format, bq_format_find("safetensors"));
+    assert_string_equal(args.format, "safetensors");
     assert_true(args.shard == 5000000000);
     assert_int_equal(parse("blockq export --run d --out o --shard 200K"), BQ_OK);
     assert_true(args.shard == 200 << 10);
@@ -136,7 +136,7 @@ static void refusals(void **state) {
     refused("blockq export --run r", "--out is missing");
     refused("blockq export --out r", "--run is missing");
     refused("blockq export --out r --run r --format onnx",
-            "must be \"safetensors\", \"compressed-tensors\", \"gptq\", \"awq\" or \"gguf\"");
+            "must be \"safetensors\", \"compressed-tensors\", \"gptq\", \"awq\", \"modelopt\" or \"gguf\"");
     refused("blockq export --out r --run r --shard 99999", "--shard 99999: must be at least 100000 bytes");
     refused("blockq export --out r --run r --shard 5e9", "--shard 5e9: must be bytes");
     refused("blockq import a.gguf", "MODEL.gguf DIR is missing");

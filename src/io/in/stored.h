@@ -1,8 +1,7 @@
 /* stored.h - for readers that make tensors out of those of safetensors files (packed.c, stacked.c): the list
  * of the stored tensors, and for each tensor of the model its place, a struct of the reader's own.
  *
- * A reader's model begins with a bq_stored, its place with a `const bq_tensor *`: the stored tensor that
- * stands for it.  Only files of io/in include this. */
+ * A reader's model begins with a bq_stored.  Only files of io/in include this. */
 #ifndef BQ_STORED_H
 #define BQ_STORED_H
 

@@ -20,8 +20,13 @@ void bq_options_help(bq_command command, FILE *out);
 /* Sets of commands. */
 enum { RUN = 1 << BQ_COMMAND_RUN, PLAN = 1 << BQ_COMMAND_PLAN, EVAL = 1 << BQ_COMMAND_EVAL };
 enum { EXPORT = 1 << BQ_COMMAND_EXPORT, TOKENS = 1 << BQ_COMMAND_TOKENS, STATUS = 1 << BQ_COMMAND_STATUS };
-enum { INSPECT = 1 << BQ_COMMAND_INSPECT, IMPORT = 1 << BQ_COMMAND_IMPORT };
-enum { ALL = RUN | PLAN | EVAL | EXPORT | IMPORT | INSPECT | TOKENS | STATUS, COMPUTE = RUN | PLAN | EVAL };
+enum {
+    INSPECT = 1 << BQ_COMMAND_INSPECT,
+    IMPORT = 1 << BQ_COMMAND_IMPORT,
+    COMPARE = 1 << BQ_COMMAND_COMPARE
+};
+enum { COMPUTE = RUN | PLAN | EVAL | COMPARE };
+enum { ALL = COMPUTE | EXPORT | IMPORT | INSPECT | TOKENS | STATUS };
 
 typedef enum {
     FLAG,

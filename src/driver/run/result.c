@@ -126,6 +126,25 @@ static void print_result(const bq_run *s, const numbers *v, const char *name) {
 
 static bool stopped(const void *ctx) { return bq_run_stopped(ctx); }
 
+static bq_score score_of(bq_run *s) {
+    const bq_recipe *r = &s->recipe;
+    return (bq_score){.dev = &s->dev,
+                      .comm = s->comm,
+                      .src = &s->src,
+                      .angles = r->rope,
+                      .home = bq_run_home(s),
+                      .stopped = stopped,
+                      .stop_ctx = s,
+                      .activations = bq_recipe_activations(r),
+                      .prescaled = bq_recipe_prescaled(r)};
+}
+
+int bq_result_value(bq_run *s, const bq_eval *e, double *value) {
+    bq_score with = score_of(s);
+    with.label = "result";
+    return bq_score_run(&with, e, &s->layouts, result_weights, s, value);
+}
+
 /* One evaluation: of the model, of round to nearest and of the result, or of the result alone. */
 static int evaluate(bq_run *s, bq_score *with, const bq_eval *e, const char *name, numbers *v) {
     bool all = !s->args->result_only, rtn = strcmp(name, "rtn") == 0;
@@ -143,15 +162,7 @@ int bq_result_evaluate(bq_run *s) {
     const bq_recipe *r = &s->recipe;
     char name[96];
     numbers v[1 + BQ_EVALS];
-    bq_score with = {.dev = &s->dev,
-                     .comm = s->comm,
-                     .src = &s->src,
-                     .angles = r->rope,
-                     .home = bq_run_home(s),
-                     .stopped = stopped,
-                     .stop_ctx = s,
-                     .activations = bq_recipe_activations(r),
-                     .prescaled = bq_recipe_prescaled(r)};
+    bq_score with = score_of(s);
     int code = BQ_OK;
     bq_recipe_title(r, name, sizeof name);
     for (int i = 0; i < s->evals.count && !code; i++)

@@ -25,8 +25,9 @@ typedef struct {
     int block, unit;
     bq_ckpt_file *file;
     bq_ckpt head;
-    int8_t *code; /* room for the codes, scales, zero points and factors of the largest linear */
+    int8_t *code; /* room for the codes, scales, zero points and factors of the largest tensor */
     float *scale, *zero, *pre;
+    bq_tensor_kind held; /* whose codes are there: BQ_TENSOR_EMBED, BQ_TENSOR_HEAD, or of another tensor */
 } tensors;
 
 static void open_unit(tensors *t, int block, int unit) {
@@ -41,10 +42,45 @@ static void open_unit(tensors *t, int block, int unit) {
     t->block = block, t->unit = unit;
 }
 
+/* Fill q with the codes of embedding or head.  No checkpoint has them: they are computed here. */
+static void round_rows(tensors *t, const char *name, bq_qtensor *q) {
+    int64_t cols = q->code.cols, most = bq_round_rows(cols);
+    float *room = malloc((size_t)(most * cols) * sizeof *room);
+    BQ_CHECK(room, "no memory to round %ld rows", (long)most);
+    for (int64_t first = 0, n; first < q->code.rows; first += n) {
+        n = q->code.rows - first < most ? q->code.rows - first : most;
+        bq_mat rows = bq_mat_host(room, n, cols, BQ_F32), zero = {0};
+        if (q->zero.rows) zero = bq_mat_rows(q->zero, first, n);
+        bq_source_rows(&t->s->src, name, first, rows);
+        bq_round_codes(rows, q->scheme, bq_mat_rows(q->code, first, n), bq_mat_rows(q->scale, first, n),
+                       zero);
+        bq_heartbeat(t->s->comm);
+    }
+    free(room);
+}
+
+/* The embedding, or a head that is a tensor of its own. */
+static bool get_rounded(tensors *t, bq_tensor_kind kind, bool want_data, bq_qtensor *q) {
+    const bq_source *src = &t->s->src;
+    const bq_model *m = &src->arch.model;
+    bool head = kind == BQ_TENSOR_HEAD;
+    bq_scheme s = head ? src->rounded.head : src->rounded.embedding;
+    if (!bq_code_bits(s) || (head && bq_source_tied(src))) return false;
+    int64_t groups = s.group > 0 ? m->hidden / s.group : 1;
+    *q = (bq_qtensor){.scheme = s,
+                      .code = bq_mat_host(t->code, m->vocab, m->hidden, BQ_I8),
+                      .scale = bq_mat_host(t->scale, m->vocab, groups, BQ_F32),
+                      .zero = bq_mat_host(t->zero, s.symmetric ? 0 : m->vocab, groups, BQ_F32)};
+    if (want_data && t->held != kind) round_rows(t, head ? bq_source_head_name(src) : src->arch.embed, q);
+    if (want_data) t->held = kind;
+    return true;
+}
+
 static bool get(void *ctx, const char *name, bool want_data, bq_qtensor *q) {
     tensors *t = ctx;
     bq_heartbeat(t->s->comm);
     bq_tensor_id id = bq_source_id(&t->s->src, name);
+    if (id.kind == BQ_TENSOR_EMBED || id.kind == BQ_TENSOR_HEAD) return get_rounded(t, id.kind, want_data, q);
     if (id.kind != BQ_TENSOR_WEIGHT) return false;
     int i, unit = bq_arch_unit_of(bq_source_arch(&t->s->src, id.block), id.at, &i);
     const bq_layout *layout = bq_run_layout(t->s, id.block, unit);
@@ -60,6 +96,7 @@ static bool get(void *ctx, const char *name, bool want_data, bq_qtensor *q) {
                       .pre = bq_mat_host(NULL, bq_recipe_prescaled(&t->s->recipe), l->cols, BQ_F32)};
     if (!want_data) return true;
     open_unit(t, id.block, unit);
+    t->held = id.kind;
     q->code.data = t->code, q->scale.data = t->scale;
     bq_ckpt_read(t->file, i, BQ_CKPT_CODE, q->code);
     bq_ckpt_read(t->file, i, BQ_CKPT_SCALE, q->scale);
@@ -68,11 +105,15 @@ static bool get(void *ctx, const char *name, bool want_data, bq_qtensor *q) {
     return true;
 }
 
-/* A tensor that transforms have changed, or that is FP8 in the model, which no output has; false: it is as in
- * the model. */
+/* A tensor that transforms have changed; a head that was the embedding, and now keeps the values that the
+ * embedding had; or a tensor that is FP8 in the model, which no output has.  False: it is as in the model. */
 static bool of_source(const bq_source *src, const char *name, int64_t first, bq_mat to) {
     const bq_tensor *t = bq_weights_find(src->weights, name);
     if (bq_rotated_read(src->rotated, name, first, to)) return true;
+    if (bq_source_id(src, name).kind == BQ_TENSOR_HEAD && src->arch.model.tied && !bq_source_tied(src)) {
+        if (to.data) bq_source_rows(src, src->arch.embed, first, to);
+        return true;
+    }
     if (!t || !bq_fp8_tensor(src->weights, t)) return false;
     if (to.data) bq_weights_read(src->weights, t, first, to.rows, to);
     return true;
@@ -118,12 +159,12 @@ typedef struct {
 } output;
 
 static void take_room(tensors *t) {
-    bq_linear_most most = bq_linear_most_of(&t->s->layouts);
+    bq_linear_most most = bq_rounded_most(&t->s->recipe, &t->s->layouts);
     t->code = malloc(most.codes);
     t->scale = malloc(most.scales * sizeof(float));
     t->zero = malloc(most.scales * sizeof(float));
     t->pre = malloc(most.cols * sizeof(float));
-    BQ_CHECK(t->code && t->scale && t->zero && t->pre, "no memory to export a linear of %zu weights",
+    BQ_CHECK(t->code && t->scale && t->zero && t->pre, "no memory to export a tensor of %zu weights",
              most.codes);
 }
 
@@ -252,15 +293,28 @@ static bool exported(const bq_run *s, const char *mark, const char *of, const ch
     return worst != BQ_MANIFEST_OTHER;
 }
 
+/* What the recipe says of embedding and head, if one of them is rounded; the caller frees it. */
+static char *said_of_vocabulary(const bq_run *s, const json_t *recipe) {
+    const json_t *bits = json_object_get(recipe, "bits");
+    bool embedding = bq_code_bits(s->src.rounded.embedding), head = bq_code_bits(s->src.rounded.head);
+    json_t *both = json_pack("[O, O]", embedding ? json_object_get(bits, "embedding") : json_null(),
+                             head ? json_object_get(bits, "lm_head") : json_null());
+    char *text = embedding || head ? json_dumps(both, JSON_COMPACT) : strdup("");
+    json_decref(both);
+    return text;
+}
+
 /* What decides the bytes of an output: the run's fingerprint, and what the recipe says of the output. */
 static char *identity(const bq_run *s, int i) {
     json_t *recipe = bq_keys_json(&s->recipe, false);
     char *said = json_dumps(json_array_get(json_object_get(recipe, "outputs"), (size_t)i), JSON_COMPACT);
-    char *all = NULL;
-    BQ_CHECK(said && asprintf(&all, "%016lx %s%s", (unsigned long)s->fingerprint, said,
-                              bq_recipe_activations(&s->recipe) ? " a8" : "") >= 0,
+    char *rounded = said_of_vocabulary(s, recipe), *all = NULL;
+    BQ_CHECK(said && rounded &&
+                 asprintf(&all, "%016lx %s%s%s", (unsigned long)s->fingerprint, said,
+                          bq_recipe_activations(&s->recipe) ? " a8" : "", rounded) >= 0,
              "no memory for the name of an output");
     free(said);
+    free(rounded);
     json_decref(recipe);
     return all;
 }

@@ -35,7 +35,8 @@ static int plan(bq_export_job *job, int item) {
     }
     if (!bq_export_is_linear(it))
         return bq_export_refuse(
-            it, " is not the weight of a Linear: compressed-tensors cannot hold it quantized");
+            it, " is not the weight of a Linear: compressed-tensors cannot hold it quantized: write "
+                "safetensors or gguf, or set bits.embedding.bits=16");
     if (q->pre.rows)
         return bq_export_refuse(it,
                                 ": its inputs are multiplied by factors of their own (smoothquant without "
@@ -188,7 +189,7 @@ static const char *common_format(const bq_export_job *job) {
 }
 
 /* Each scheme in use becomes a group.  If there is only one, its target is "Linear", because other linears
- * are in the ignore list. */
+ * are in the ignore list.  A head is a target of its own: in vLLM it is no "Linear". */
 static json_t *groups_config(const bq_export_job *job) {
     const bq_qtensor *found[SCHEMES_MAX];
     int schemes = 0;
@@ -204,8 +205,9 @@ static json_t *groups_config(const bq_export_job *job) {
         json_t *targets = json_array();
         char name[32];
         if (schemes == 1) json_array_append_new(targets, json_string("Linear"));
-        for (int i = 0; i < job->items && schemes > 1; i++) {
+        for (int i = 0; i < job->items; i++) {
             const bq_export_item *item = &job->item[i];
+            if (schemes == 1 && strcmp(item->name, "lm_head.weight") != 0) continue;
             json_t *t = item->quantized && bq_export_same(&item->q, found[k]) ? target(job, i) : NULL;
             if (t) json_array_append_new(targets, t);
         }

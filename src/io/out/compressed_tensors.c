@@ -189,13 +189,15 @@ static const char *common_format(const bq_export_job *job) {
 }
 
 /* Each scheme in use becomes a group.  If there is only one, its target is "Linear", because other linears
- * are in the ignore list.  A head is a target of its own: in vLLM it is no "Linear". */
+ * are in the ignore list; but a head is named, as in vLLM its class is another one. */
 static json_t *groups_config(const bq_export_job *job) {
     const bq_qtensor *found[SCHEMES_MAX];
     int schemes = 0;
+    bool head = false;
     for (int i = 0; i < job->items; i++) {
         int k = 0;
         if (!job->item[i].quantized) continue;
+        head |= strcmp(job->item[i].name, "lm_head.weight") == 0;
         while (k < schemes && !bq_export_same(found[k], &job->item[i].q)) k++;
         BQ_CHECK(k < SCHEMES_MAX, "export: more than %d schemes", SCHEMES_MAX);
         if (k == schemes) found[schemes++] = &job->item[i].q;
@@ -204,10 +206,10 @@ static json_t *groups_config(const bq_export_job *job) {
     for (int k = 0; k < schemes; k++) {
         json_t *targets = json_array();
         char name[32];
-        if (schemes == 1) json_array_append_new(targets, json_string("Linear"));
-        for (int i = 0; i < job->items; i++) {
+        bool all = schemes == 1 && !head;
+        if (all) json_array_append_new(targets, json_string("Linear"));
+        for (int i = 0; i < job->items && !all; i++) {
             const bq_export_item *item = &job->item[i];
-            if (schemes == 1 && strcmp(item->name, "lm_head.weight") != 0) continue;
             json_t *t = item->quantized && bq_export_same(&item->q, found[k]) ? target(job, i) : NULL;
             if (t) json_array_append_new(targets, t);
         }

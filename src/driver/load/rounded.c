@@ -63,7 +63,7 @@ void bq_round_values(bq_mat w, bq_scheme s) {
                steps = bq_mat_host(scale, n * groups, 1, BQ_F32), zeros = {0};
         if (!s.symmetric) zeros = bq_mat_host(scale + most * groups, n * groups, 1, BQ_F32);
         bq_round_codes(part, s, codes, steps, zeros);
-        dev.op->dequantize(&dev, bq_mat_reshape(codes, cols), steps, zeros, bq_mat_reshape(part, cols));
+        dev.op->dequantize(&dev, bq_mat_reshape(codes, cols), steps, zeros, s, bq_mat_reshape(part, cols));
     }
     free(code);
     free(scale);

@@ -6,10 +6,10 @@
 #include "base/die.h"
 #include "driver/load/source.h"
 
-static const bq_scheme schemes[] = {{BQ_INT8, -1, true, BQ_F32, BQ_GRID_AIMET},
-                                    {BQ_INT4, 16, true, BQ_F16, BQ_GRID_ABSMAX},
-                                    {BQ_INT5, 8, false, BQ_BF16, BQ_GRID_AIMET},
-                                    {BQ_INT2, -1, false, BQ_F32, BQ_GRID_AIMET}};
+static const bq_scheme schemes[] = {{BQ_INT8, -1, true, BQ_F32, BQ_GRID_AIMET, 1, 0},
+                                    {BQ_INT4, 16, true, BQ_F16, BQ_GRID_ABSMAX, 1, 0},
+                                    {BQ_INT5, 8, false, BQ_BF16, BQ_GRID_AIMET, 1, 0},
+                                    {BQ_INT2, -1, false, BQ_F32, BQ_GRID_AIMET, 1, 0}};
 enum { SCHEMES = sizeof schemes / sizeof *schemes };
 
 static float *copy_of(bq_mat m) {
@@ -28,7 +28,7 @@ static void by_ops(bq_mat w, bq_scheme s) {
     if (!s.symmetric) zero = bq_arena_push(&dev.mem, grids, 1, BQ_F32);
     dev.op->range(&dev, rows, s, scale, zero);
     dev.op->quantize(&dev, rows, scale, zero, s, code);
-    dev.op->dequantize(&dev, code, scale, zero, rows);
+    dev.op->dequantize(&dev, code, scale, zero, s, rows);
     bq_dev_close(&dev);
 }
 

@@ -64,7 +64,7 @@ static bool peer_get(void *ctx, const char *name, bool want_data, bq_qtensor *q)
     int i = 0;
     while (i < CASES && strcmp(name, name_of(i)) != 0) i++;
     if (i == CASES) return false;
-    *q = (bq_qtensor){.scheme = {bits_of(i), GROUP, true, BQ_F16, BQ_GRID_AIMET},
+    *q = (bq_qtensor){.scheme = {bits_of(i), GROUP, true, BQ_F16, BQ_GRID_AIMET, 1, 0},
                       .code = bq_mat_host(want_data ? p->code[i] : NULL, ROWS, COLS, BQ_I8),
                       .scale = bq_mat_host(want_data ? p->scale[i] : NULL, ROWS, PARTS, BQ_F32),
                       .zero = bq_mat_host(NULL, 0, PARTS, BQ_F32)};
@@ -258,7 +258,7 @@ enum { TALL = 70000, WIDE = 120 };
 static bool tall_get(void *ctx, const char *name, bool want_data, bq_qtensor *q) {
     static float scale[TALL];
     (void)name, (void)want_data;
-    *q = (bq_qtensor){.scheme = {4, -1, true, BQ_F16, BQ_GRID_AIMET},
+    *q = (bq_qtensor){.scheme = {4, -1, true, BQ_F16, BQ_GRID_AIMET, 1, 0},
                       .code = bq_mat_host(ctx, TALL, WIDE, BQ_I8),
                       .scale = bq_mat_host(scale, TALL, 1, BQ_F32),
                       .zero = bq_mat_host(NULL, 0, 1, BQ_F32)};

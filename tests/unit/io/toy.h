@@ -240,7 +240,7 @@ static inline bool wrong_get(void *ctx, const char *name, bool want_data, bq_qte
     return true;
 }
 
-#define W(element, group, symmetric) .scheme = {element, group, symmetric, BQ_F32, BQ_GRID_AIMET}
+#define W(element, group, symmetric) .scheme = {element, group, symmetric, BQ_F32, BQ_GRID_AIMET, 1, 0}
 
 static inline int export_wrong(const char *format, bq_qtensor q) {
     bq_weights *w;

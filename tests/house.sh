@@ -46,7 +46,7 @@ rooms() { # a room includes itself and those before it; in driver a .c has a hea
         [[ -e $name.h ]] || echo "$file:no header"
     done
     grep -nHE 'kind *[!=]= *BQ_PASS' "${sources[@]}" | grep -v '^src/block/' || true # what a pass is, its file knows
-    grep -nHE '"[^" ]*(model\.(layers|norm|embed)|lm_head)' "${sources[@]}" |
+    grep -nHE '"[^" ]*(model\.(layers|norm|embed)|lm_head\.)' "${sources[@]}" |
         grep -vE '^src/(io/in|io/out|block/model|base/family)/|^src/io/quark' || true # names of tensors
 }
 

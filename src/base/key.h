@@ -54,6 +54,7 @@ typedef struct {
     size_t like;   /* objects: unless 0, absent keys are as in the object at that place of the recipe, and an
                       object equal to it is not written */
     double step;   /* integers: min, min + step, ... max; 0: all between */
+    double other;  /* unless 0, one more integer that is allowed */
     bool unhashed; /* not part of the fingerprint: it does not change the result's bytes */
     bool brief;    /* not written, nor hashed, where it is the default */
     const char *help;

@@ -76,6 +76,26 @@ static const bq_key scheme_keys[] = {
 static const bq_scope decoder = {"bits.decoder, bits.linears.NAME", "How a matrix becomes integers.",
                                  scheme_keys, sizeof(bq_scheme)};
 
+static const bq_choice integer_scales[] = {{"f32", BQ_F32}, {"bf16", BQ_BF16}, {"f16", BQ_F16}, {0}};
+static const bq_key vocabulary_keys[] = {
+    {"bits", BQ_KEY_INT, AT(bq_scheme, element), .value = "16", .min = 2, .max = 8, .other = 16,
+     .help = "Bits of a code; 16: the values as they are."},
+    {"group", BQ_KEY_GROUP, AT(bq_scheme, group), .value = "-1", .max = 1 << 20, .help = "As for linears."},
+    {"symmetric", BQ_KEY_BOOL, AT(bq_scheme, symmetric), .value = "true", .help = "As for linears."},
+    {"scale", BQ_KEY_CHOICE, AT(bq_scheme, scale), .value = "f32", .choice = integer_scales,
+     .help = "As for linears. `gptq` and `gguf` need `f16`."},
+    {"grid", BQ_KEY_CHOICE, AT(bq_scheme, grid), .value = "aimet", .choice = grids,
+     .help = "As for linears."},
+    {0}};
+static const bq_scope vocabulary = {
+    "bits.embedding, bits.lm_head",
+    "Embedding and head are rounded to nearest, as by the pass `rtn`, while they are read, after transforms. "
+    "The passes and `fp` read the original; `rtn`, the result and the outputs have them rounded. So a "
+    "finished run need not be made again for other bits: `blockq run` then writes the outputs and evaluates "
+    "anew. A head that the model ties to the embedding becomes a matrix of its own where the two objects "
+    "differ. `compressed-tensors` and `gptq` hold a quantized head, `gguf` and `safetensors` both.",
+    vocabulary_keys, sizeof(bq_scheme)};
+
 #define LINEAR(i, name, blurb)                                                                               \
     { name, BQ_KEY_OBJECT, AT(bq_recipe, bits.linear[i]), "{}", LIKE_DECODER, .help = blurb }
 #define LIKE_DECODER .scope = &decoder, .like = offsetof(bq_recipe, bits.decoder)
@@ -107,13 +127,17 @@ static const bq_key bits_keys[] = {
     {"decoder", BQ_KEY_OBJECT, AT(bq_recipe, bits.decoder), .value = "{}", .scope = &decoder,
      .help = "Every linear of every decoder block."},
     {"linears", BQ_KEY_OBJECT, .value = "{}", .scope = &linears, .help = "Exceptions by name."},
+    {"embedding", BQ_KEY_OBJECT, AT(bq_recipe, bits.embedding), .value = "{}", .scope = &vocabulary,
+     .unhashed = true, .help = "The embedding."},
+    {"lm_head", BQ_KEY_OBJECT, AT(bq_recipe, bits.lm_head), .value = "{}", .scope = &vocabulary,
+     .unhashed = true, .help = "The head."},
     {"activations", BQ_KEY_BITS, AT(bq_recipe, bits.activations), .value = "16", .min = 8, .max = 16,
      .step = 8, .choice = token_floats, .unhashed = true,
      .help = "Bits, or the float, that the inputs of linears are rounded to, with a scale for each token; "
              "16: as they are. For evaluation and `compressed-tensors` (W8A8, FP8); the passes do not see "
              "it."},
     {0}};
-static const bq_scope bits = {"bits", "Embedding, norms and lm_head keep the type they have.", bits_keys, 0};
+static const bq_scope bits = {"bits", "Norms, biases and routers keep the type they have.", bits_keys, 0};
 
 static const bq_choice transforms[] = {{"rotate", BQ_TRANSFORM_ROTATE}, {0}};
 static const bq_choice rotations[] = {{"hadamard", BQ_ROTATE_HADAMARD}, {"randomized", BQ_ROTATE_RANDOMIZED},
@@ -241,7 +265,9 @@ void bq_key_allowed(const bq_key *key, char *text, size_t size) {
     switch (key->type) {
     case BQ_KEY_INT:
     case BQ_KEY_I64:
-        if (key->min == key->max)
+        if (key->other != 0)
+            snprintf(text, size, "an integer from %s to %s, or %.0f", low, high, key->other);
+        else if (key->min == key->max)
             snprintf(text, size, "%s in this version", low);
         else if (key->min + key->step == key->max)
             snprintf(text, size, "%s or %s", low, high);

@@ -168,8 +168,9 @@ static int take_integer(const given *g, void *to) {
     bool fits = key->type == BQ_KEY_SEED ? x >= 0
                 : key->type == BQ_KEY_GROUP
                     ? x == -1 || (x > 0 && x % 8 == 0 && (double)x <= key->max)
-                    : (double)x >= key->min && (double)x <= key->max &&
-                          (key->step == 0 || fmod((double)x - key->min, key->step) == 0);
+                    : ((double)x >= key->min && (double)x <= key->max &&
+                       (key->step == 0 || fmod((double)x - key->min, key->step) == 0)) ||
+                          (key->other != 0 && (double)x == key->other);
     if (!json_is_integer(g->value) || !fits) return refuse_value(g);
     if (key->type == BQ_KEY_INT)
         *(int *)to = (int)x;

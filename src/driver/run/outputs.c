@@ -142,6 +142,17 @@ static bool exported(const bq_run *s, const char *mark, const char *of, const ch
     return worst != BQ_MANIFEST_OTHER;
 }
 
+/* What the recipe says of embedding and head, if one of them is rounded; the caller frees it. */
+static char *said_of_vocabulary(const bq_run *s, const json_t *recipe) {
+    const json_t *bits = json_object_get(recipe, "bits");
+    bool embedding = bq_code_bits(s->src.rounded.embedding), head = bq_code_bits(s->src.rounded.head);
+    json_t *both = json_pack("[O, O]", embedding ? json_object_get(bits, "embedding") : json_null(),
+                             head ? json_object_get(bits, "lm_head") : json_null());
+    char *text = embedding || head ? json_dumps(both, JSON_COMPACT) : strdup("");
+    json_decref(both);
+    return text;
+}
+
 /* What decides the bytes of an output: the run's fingerprint, and what the recipe says of the output, but for
  * what only its card has. */
 static char *identity(const bq_run *s, int i) {
@@ -149,12 +160,13 @@ static char *identity(const bq_run *s, int i) {
     json_t *one = json_array_get(json_object_get(recipe, "outputs"), (size_t)i);
     json_object_del(one, "base_model");
     json_object_del(one, "license");
-    char *said = json_dumps(one, JSON_COMPACT);
-    char *all = NULL;
-    BQ_CHECK(said && asprintf(&all, "%016lx %s%s", (unsigned long)s->fingerprint, said,
-                              bq_recipe_activations(&s->recipe) ? " a8" : "") >= 0,
+    char *said = json_dumps(one, JSON_COMPACT), *rounded = said_of_vocabulary(s, recipe), *all = NULL;
+    BQ_CHECK(said && rounded &&
+                 asprintf(&all, "%016lx %s%s%s", (unsigned long)s->fingerprint, said,
+                          bq_recipe_activations(&s->recipe) ? " a8" : "", rounded) >= 0,
              "no memory for the name of an output");
     free(said);
+    free(rounded);
     json_decref(recipe);
     return all;
 }

@@ -14,9 +14,9 @@ typedef struct {
     int block, unit;
     bq_ckpt_file *file;
     bq_ckpt head;
-    int8_t
-        *code; /* room for the codes, scales, zero points and factors of the largest linear; NULL: not yet */
+    int8_t *code; /* room for codes, scales, zero points and factors of the largest tensor; NULL: not yet */
     float *scale, *zero, *pre;
+    bq_tensor_kind held; /* whose codes are there: BQ_TENSOR_EMBED, BQ_TENSOR_HEAD, or of another tensor */
 } bq_result_tensors;
 
 /* The result of s as an exporter reads it (export.h).  t and s must live as long as it is used.  Local. */

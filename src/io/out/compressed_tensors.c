@@ -114,7 +114,8 @@ static int plan(bq_export_job *job, int item) {
     }
     if (!bq_export_is_linear(it))
         return bq_export_refuse(
-            it, " is not the weight of a Linear: compressed-tensors cannot hold it quantized");
+            it, " is not the weight of a Linear: compressed-tensors cannot hold it quantized: write "
+                "safetensors or gguf, or set bits.embedding.bits=16");
     if (q->pre.rows)
         return bq_export_refuse(it,
                                 ": its inputs are multiplied by factors of their own (smoothquant without "
@@ -307,14 +308,15 @@ static json_t *targets_of(const bq_export_job *job, const bq_qtensor *scheme, in
 }
 
 /* Each scheme in use becomes a group.  If there is only one, its target is "Linear", because other linears
- * are in the ignore list. */
+ * are in the ignore list; but a head is named, as in vLLM its class is another one. */
 static json_t *groups_config(const bq_export_job *job) {
     const bq_qtensor *found[SCHEMES_MAX];
     json_t *groups = json_object(), *kinds = json_object();
     int schemes = schemes_of(job, found, kinds);
     for (int k = 0; k < schemes; k++) {
         char name[32];
-        json_t *targets = schemes == 1 ? json_pack("[s]", "Linear") : targets_of(job, found[k], k, kinds);
+        bool all = schemes == 1 && !json_object_get(kinds, "lm_head");
+        json_t *targets = all ? json_pack("[s]", "Linear") : targets_of(job, found[k], k, kinds);
         snprintf(name, sizeof name, "group_%d", k);
         json_object_set_new(groups, name, group_config(job, found[k], targets));
     }

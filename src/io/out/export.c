@@ -61,7 +61,7 @@ static void collect(bq_export_job *job) {
     bq_qtensor q = {0};
     if (!bq_weights_find(job->src, HEAD) && embed &&
         (job->source.get(job->source.ctx, HEAD, false, &q) || is_replaced(job, HEAD, embed)))
-        job->item[job->items++] = (bq_export_item){.name = HEAD, .t = embed, .added = true};
+        job->item[job->items++] = (bq_export_item){.name = HEAD, .t = embed};
     qsort(job->item, (size_t)job->items, sizeof *job->item, compare_items);
 }
 
@@ -262,8 +262,10 @@ static void untie(json_t *config) {
 static void write_config(bq_export_job *job) {
     json_t *config = job->config;
     char path[BQ_PATH];
-    for (int i = 0; i < job->items; i++)
-        if (job->item[i].added) untie(config);
+    for (int i = 0; i < job->items; i++) {
+        const bq_export_item *item = &job->item[i];
+        if (strcmp(item->name, HEAD) == 0 && (item->quantized || item->replaced)) untie(config);
+    }
     json_object_del(config, "quantization_config"); /* of the source: FP8 */
     job->format->edit(job, config);
     bq_path_join(path, sizeof path, job->out_dir, "config.json");

@@ -15,7 +15,6 @@
 typedef struct {
     const char *name;
     const bq_tensor *t; /* of the source; for an lm_head that is tied there, the embedding */
-    bool added;         /* not in the source */
     bool quantized;     /* q is valid, without data */
     bool replaced;      /* by bq_qsource.dense: then formats do not see it, but those that say so */
     bq_qtensor q;

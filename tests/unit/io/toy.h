@@ -195,7 +195,9 @@ static char src_dir[512];
 
 #define TOY_SHARD ((size_t)5000000000) /* one file */
 
-static const void *toy_options; /* of the format, for export_as; NULL is right for formats without keys */
+/* Of the format, for export_as: all defaults are 0. */
+static const char toy_defaults[BQ_FORMAT_OPTIONS];
+static const void *toy_options = toy_defaults;
 
 /* One export by `parts` processes' worth of calls, each with a job of its own; out_dir is made once. */
 static inline int export_as(const char *format, const bq_weights *w, const char *out, bq_qsource q,

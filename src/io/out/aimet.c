@@ -1,11 +1,11 @@
 /* AIMET: the weights as F32, and a file of encodings, which say on what grid each of them lies.
  *
- * The weights are w_hat, (code - zero) * scale, not the folded ones: AIMET makes its codes by rounding what it
- * loads, and codes of GPTQ, say, are not the nearest ones of the folded weights.  w_hat / scale is the whole
- * number code - zero but for 2^-23 of it, so rounding to nearest gives our codes in float and in double, and
- * these give w_hat again: AIMET's simulation leaves the weights as they are.
+ * The weights are w_hat, (code - zero) * scale, not the folded ones: AIMET makes its codes by rounding what
+ * it loads, and codes of GPTQ, say, are not the nearest ones of the folded weights.  w_hat / scale is the
+ * whole number code - zero but for 2^-23 of it, so rounding to nearest gives our codes in float and in
+ * double, and these give w_hat again: AIMET's simulation leaves the weights as they are.
  *
- * The file has the names of AIMET's own: model_torch.encodings with names of torch parameters, model.encodings
+ * The file is called as AIMET's own: model_torch.encodings with names of torch parameters, model.encodings
  * with names of ONNX initializers.  It is written tensor by tensor. */
 #include "base/die.h"
 #include "io/files.h"
@@ -52,7 +52,8 @@ static int begin(bq_export_job *job) {
 
 static void end(bq_export_job *job) { json_decref(job->own); }
 
-/* The tensor's name in the file, NULL: the map has none.  transposed: it is stored as (columns, rows) there. */
+/* The tensor's name in the file, NULL: the map has none.  transposed: it is stored as (columns, rows)
+ * there. */
 static const char *name_of(const bq_export_job *job, const bq_export_item *item, bool *transposed) {
     const json_t *names = job->own, *entry = names ? json_object_get(names, item->name) : NULL;
     *transposed = json_is_true(json_object_get(entry, "transposed"));
@@ -184,8 +185,8 @@ static int find_more(grid *g, version v) {
     return 0;
 }
 
-/* What lists consist of: scales; of LPBQ units and multiples; of 0.6.1 and 1.0.0 offsets to codes from 0 on; of
- * 2.0.0 zero points of unsigned codes. */
+/* What lists consist of: scales; of LPBQ units and multiples; of 0.6.1 and 1.0.0 offsets to codes from 0 on;
+ * of 2.0.0 zero points of unsigned codes. */
 typedef enum { SCALE, UNIT, MULTIPLE, OFFSET, ZERO_POINT } field;
 
 static int offset_at(const grid *g, int64_t r, int64_t c) {
@@ -224,7 +225,7 @@ static void put_list(text *t, grid *g, const char *key, field f, bool nested) {
 
 /* An object for each row, or each group of each row. */
 static void put_0_6_1(text *t, grid *g) {
-    const char *symmetric = g->q->scheme.symmetric ? "True" : "False";
+    const char *truth = g->q->scheme.symmetric ? "True" : "False";
     put_name(t, g->name);
     put(t, ": [");
     for (int64_t r = 0; r < g->q->scale.rows; r++)
@@ -232,7 +233,7 @@ static void put_0_6_1(text *t, grid *g) {
             const float scale = scale_at(g, r, c);
             const int offset = offset_at(g, r, c);
             put(t, "%s{\"bitwidth\": %d, \"dtype\": \"int\", \"is_symmetric\": \"%s\", \"min\": ",
-                r || c ? ",\n      " : "", g->bits, symmetric);
+                r || c ? ",\n      " : "", g->bits, truth);
             put_real(t, (double)(scale * (float)offset));
             put(t, ", \"max\": ");
             put_real(t, (double)(scale * (float)(offset + (1 << g->bits) - 1)));

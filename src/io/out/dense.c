@@ -165,7 +165,9 @@ static void end(bq_export_job *job) {
     losses *l = job->own;
     next_item(l, -1);
     if (l->done)
-        bq_log_all(BQ_INFO, "safetensors: %d tensors were rounded to %s, the worst, '%s', by %.2g of its values (RMS)",
+        bq_log_all(BQ_INFO,
+                   "safetensors: %d tensors were rounded to %s, the worst, '%s', by %.2g of its "
+                   "values (RMS)",
                    l->done, dtype_of(job), job->item[l->worst].name, l->largest);
     free(l);
 }

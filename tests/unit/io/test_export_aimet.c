@@ -1,5 +1,5 @@
-/* The format aimet: encodings of the specification's example and of AIMET itself, field by field; the codes that
- * a reader makes of what is written; names and layouts of ONNX; what is refused. */
+/* The format aimet: encodings by hand and those of AIMET itself, field by field; the codes that a reader
+ * makes of what is written; names and layouts of ONNX; what is refused. */
 #include "toy.h"
 
 /* As the format's keys fill them: the version (1.0.0, 0.6.1, 2.0.0), the map of names. */
@@ -218,7 +218,8 @@ static double number_at(const json_t *e, const char *key, int64_t i) {
     return json_number_value(json_array_get(list, (size_t)i));
 }
 
-/* AIMET's simulation of a weight as it is written: its codes are the result's, and its values what is written. */
+/* AIMET's simulation of a weight as it is written: its codes are the result's, and its values what is
+ * written. */
 static void simulate(const bq_weights *w, const json_t *e, const toy *t, const bq_qtensor *q,
                      const char *name) {
     const bq_tensor *a = bq_weights_find(w, name);

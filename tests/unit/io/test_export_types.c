@@ -15,8 +15,8 @@ static float rounded(float x, int of) {
     return of == F16 ? bq_from_f16(bq_to_f16(x)) : of == BF16 ? bq_from_bf16(bq_to_bf16(x)) : x;
 }
 
-/* All of out is what F32 has, rounded.  Returns the largest relative error of a tensor, and its name; how many
- * are not in the source with that type. */
+/* All of out is what F32 has, rounded.  Returns the largest relative error of a tensor, and its name; how
+ * many are not in the source with that type. */
 static double check_rounded(const char *f32, const char *out, int of, const char **worst, int *count) {
     static char name[200];
     bq_weights *a, *b, *from;

@@ -68,6 +68,9 @@ static int plan(bq_export_job *job, int i) {
     if (!it->quantized) return bq_dense_plan(job, i, "F32");
     int code = bq_export_weights_only(it, "aimet");
     if (code) return code;
+    if (!bq_element_whole(it->q.scheme.element))
+        return bq_export_refuse(it, " has codes of %s, aimet is written with integers",
+                                bq_element_name(it->q.scheme.element));
     if (group > 0 && it->q.code.cols % group)
         return bq_export_refuse(it, ": groups of %ld do not divide its %ld columns, as AIMET's blocks must",
                                 (long)group, (long)it->q.code.cols);

@@ -43,7 +43,7 @@ int bq_dense_plan(bq_export_job *job, int item, const char *dtype) {
         return bq_export_refuse(it, ": its inputs are multiplied by factors of their own (smoothquant "
                                     "without fuse) and then rounded, which no plain checkpoint says; with "
                                     "bits.activations 16 the weights absorb the factors");
-    if (it->replaced) return bq_export_add_replaced(job, item, dtype);
+    if (it->replaced) return bq_export_plan_replaced(job, item, dtype);
     if (!it->quantized && !bq_dtype_float(it->t->dtype, &floats)) dtype = it->t->dtype;
     bq_export_add(job, item, 0, 0, "", dtype, it->t->dims, it->t->shape);
     return BQ_OK;
@@ -93,23 +93,29 @@ static void put_floats(bq_export_job *job, const bq_export_out *out, bq_writer *
     }
 }
 
+/* Values [first, first + count) of a row of a result. */
+static void product(const bq_qtensor *q, int64_t r, int64_t first, int64_t count, float *to) {
+    const bq_element e = bq_element_of(q->scheme.element);
+    int64_t group = q->scheme.group > 0 ? q->scheme.group : q->code.cols;
+    const int8_t *code = bq_mat_at(q->code, r, 0);
+    const float *scale = bq_mat_at(q->scale, r, 0);
+    const float *zero = q->zero.rows ? bq_mat_at(q->zero, r, 0) : NULL;
+    const float *pre = q->pre.rows ? q->pre.data : NULL;
+    for (int64_t c = first; c < first + count; c++) {
+        const float value = e.number.mantissa ? bq_float_value(e, code[c]) : (float)code[c];
+        to[c - first] = (value - (zero ? zero[c / group] : 0)) * scale[c / group] * (pre ? pre[c] : 1);
+    }
+}
+
 static void put_product(bq_export_job *job, const bq_export_out *out, const bq_qtensor *q, bq_writer *w) {
-    int64_t cols = q->code.cols, group = q->scheme.group > 0 ? q->scheme.group : cols;
-    int64_t room = (int64_t)(BQ_EXPORT_BUFFER / 4);
-    float *to = (float *)job->buffer;
-    bool asymmetric = q->zero.rows > 0;
-    BQ_CHECK(q->code.data && q->scale.data && (q->zero.data || !asymmetric) && (q->pre.data || !q->pre.rows),
+    int64_t cols = q->code.cols, room = (int64_t)(BQ_EXPORT_BUFFER / 4);
+    BQ_CHECK(q->code.data && q->scale.data && (q->zero.data || !q->zero.rows) &&
+                 (q->pre.data || !q->pre.rows),
              "export: a result without data");
     for (int64_t r = 0; r < q->code.rows; r++) {
-        const int8_t *code = bq_mat_at(q->code, r, 0);
-        const float *scale = bq_mat_at(q->scale, r, 0);
-        const float *zero = asymmetric ? bq_mat_at(q->zero, r, 0) : NULL;
-        const float *pre = q->pre.rows ? q->pre.data : NULL;
         for (int64_t first = 0, n; first < cols; first += n) {
             n = cols - first < room ? cols - first : room;
-            for (int64_t c = first; c < first + n; c++)
-                to[c - first] =
-                    ((float)code[c] - (zero ? zero[c / group] : 0)) * scale[c / group] * (pre ? pre[c] : 1);
+            product(q, r, first, n, (float *)job->buffer);
             put(job, out, n, w);
         }
     }

@@ -100,7 +100,7 @@ static int check_result(const bq_export_item *item) {
 }
 
 /* Whole rows go through the buffer, so one must fit. */
-int bq_export_add_replaced(bq_export_job *job, int i, const char *dtype) {
+int bq_export_plan_replaced(bq_export_job *job, int i, const char *dtype) {
     const bq_tensor *t = job->item[i].t;
     if (t->dims < 1 || t->dims > 2 || t->shape[t->dims - 1] > (int64_t)(BQ_EXPORT_BUFFER / 4))
         return bq_export_refuse(&job->item[i], " cannot be replaced: it has %d dimensions or too long rows",
@@ -119,7 +119,7 @@ static int plan(bq_export_job *job) {
         item->replaced = !item->quantized && is_replaced(job, item->name, item->t);
         int rc = item->quantized ? check_result(item) : BQ_OK;
         bool plain = item->replaced && !job->format->replaced;
-        if (!rc) rc = plain ? bq_export_add_replaced(job, i, "F32") : job->format->plan(job, i);
+        if (!rc) rc = plain ? bq_export_plan_replaced(job, i, "F32") : job->format->plan(job, i);
         if (rc) return rc;
         quantized = quantized || item->quantized;
     }

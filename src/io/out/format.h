@@ -84,8 +84,8 @@ struct bq_export_job {
 int bq_export_refuse(const bq_export_item *item, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 void bq_export_add(bq_export_job *job, int item, int part, size_t cut, const char *suffix, const char *dtype,
                    int dims, const int64_t *shape);
-/* The same for an item that is replaced: one out with its name.  BQ_OK, or BQ_DATA after one message. */
-int bq_export_add_replaced(bq_export_job *job, int item, const char *dtype);
+/* For plan: add the out of an item that is replaced.  BQ_OK, or BQ_DATA after one message. */
+int bq_export_plan_replaced(bq_export_job *job, int item, const char *dtype);
 /* Is it the weight of a linear?  In the families we know, this is so for every "*.weight" of two dimensions
  * but the embedding. */
 bool bq_export_is_linear(const bq_export_item *item);

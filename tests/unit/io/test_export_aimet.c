@@ -330,7 +330,7 @@ static void refusals(void **state) {
     make_source("model_llama_llama3", "F32"); /* down_proj is (48, 112) */
     bq_mat code = bq_mat_host(NULL, 48, 112, BQ_I8), one = bq_mat_host(NULL, 48, 1, BQ_F32),
            pre = bq_mat_host(NULL, 1, 112, BQ_F32);
-    toy_options = toy_defaults;
+    toy_options = toy_no_options;
     assert_refused(
         export_wrong("aimet", (bq_qtensor){.code = code, .scale = one, W(8, -1, true), .activations = 8}),
         "rounded to 8 bits, which aimet cannot say");

@@ -341,6 +341,8 @@ static void refusals(void **state) {
         export_wrong("aimet",
                      (bq_qtensor){.code = code, .scale = bq_mat_host(NULL, 48, 3, BQ_F32), W(4, 40, true)}),
         "groups of 40 do not divide its 112 columns");
+    assert_refused(export_wrong("aimet", (bq_qtensor){.code = code, .scale = one, W(BQ_E4M3, -1, true)}),
+                   "has codes of e4m3, aimet is written with integers");
     static const toy_rule none[] = {{NULL, 0, 0}}, embedding[] = {{"embed_tokens", 8, 0}, {NULL, 0, 0}};
     assert_refused(export_model(temp_path("wrong"), none, V1_0_0, "", 1, 1), "nothing is quantized");
     assert_refused(export_model(temp_path("wrong"), embedding, V1_0_0, "", 1, 1),

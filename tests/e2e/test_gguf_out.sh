@@ -93,6 +93,34 @@ done
 expect 0 mpi 2 run llama3.json -o turned --set 'transforms=[{"transform": "rotate"}]'
 back turned/gguf/model.gguf turned
 
+# ---- types of what is not quantized: said in the log, written alike by any number of ranks, read back
+sed 's/"hidden_size": 64/"hidden_size": 256/' qwen3/config.json >wide.json
+mkdir wide && mv wide.json wide/config.json
+recipe_of wide '{"bits": 4, "group": 32, "scale": "f16"}'
+expect 0 mpi 1 run wide.json -o wide.1
+ppl() { sed -E 's/.*model=([0-9.]+).*/\1/' out; }
+expect 0 "$blockq" eval --model wide.1/safetensors --tokens eval.h5 --ctx 32 --windows 3
+plain=$(ppl)
+for keys in outtype=bf16 outtype=f16 token_embedding_type=q8_0,output_tensor_type=q6_K token_embedding_type=q6_K,outtype=f16 \
+    outtype=q5_1 outtype=q5_0,output_tensor_type=q4_1 outtype=q4_0; do
+    expect 0 mpi 1 export --run wide.1 --format gguf:$keys --out typed
+    case $keys in *q*) check "what $keys costs" [ "$(grep -cE '^bq: .*gguf: (token_embd|output).weight is B?[FQ][0-9_K]+: error 0.[0-9.]+ of the values' err)" -ge 1 ] ;; esac
+    expect 0 mpi 3 export --run wide.1 --format gguf:$keys --out typed3
+    check "the same bytes by three ranks" diff -r typed typed3
+    expect 0 "$blockq" import typed/model.gguf back --type f32 --no-tokenizer
+    expect 0 "$blockq" eval --model back --tokens eval.h5 --ctx 32 --windows 3
+    check "perplexity with $keys: $(ppl), not $plain" awk "BEGIN { exit !($(ppl) / $plain - 1 < 0.02 && 1 - $(ppl) / $plain < 0.02) }"
+done
+expect 0 mpi 1 export --run qwen2.1 --format gguf:token_embedding_type=q6_K --out typed
+check "rows of 64" grep -q 'token_embd.weight is Q8_0, since its rows are no whole blocks of Q6_K: error' err
+expect 3 "$blockq" export --run llama.1 --format gguf:output_tensor_type=q8_0 --out never
+one_error 'output_tensor_type: the model.s output layer is its embedding'
+expect 0 mpi 2 run wide.json -o typed.run --set 'outputs=[{"format": "gguf", "outtype": "f16"}]'
+expect 0 mpi 2 run wide.json -o typed.run --set 'outputs=[{"format": "gguf", "outtype": "q8_0"}]'
+check "another type is another output" grep -q 'token_embd.weight is Q8_0' err
+expect 0 mpi 1 export --run wide.1 --format gguf:outtype=q8_0 --out typed
+check "the same as by export" cmp typed/model.gguf typed.run/gguf/model.gguf
+
 # ---- the tokenizer of a model
 make_gguf=$(dirname "$make_micro")/make_gguf
 "$make_gguf" llama3.1/safetensors words.gguf f32 smollm

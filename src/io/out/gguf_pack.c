@@ -85,18 +85,13 @@ static float value(const bq_qtensor *q, int64_t r, int64_t c) {
            *(const float *)bq_mat_at(q->scale, r, g);
 }
 
-/* Values quantized again, and the squares of the errors. */
+/* Values quantized again. */
 static void encode(bq_gguf_job *own, const bq_qtensor *q, const bq_gguf_type *type, int64_t r, uint8_t *to) {
-    float x[BLOCK], y[BLOCK];
+    float x[BLOCK];
     own->again++;
     for (int64_t c = 0; c < q->code.cols; c += BLOCK, to += type->bytes) {
         for (int i = 0; i < BLOCK; i++) x[i] = value(q, r, c + i);
-        bq_gguf_encode(type, x, to);
-        type->decode(to, 1, y);
-        for (int i = 0; i < BLOCK; i++) {
-            double error = (double)y[i] - (double)x[i];
-            own->error += error * error, own->power += (double)x[i] * (double)x[i];
-        }
+        bq_gguf_encode(type, x, BLOCK, to, &own->loss);
     }
 }
 

@@ -194,6 +194,7 @@ static void encoders(void **state) {
                                                                                                   "big"};
     bq_weights *golden;
     assert_int_equal(bq_weights_open(&golden, BQ_VECTORS "/peer_gguf.safetensors"), BQ_OK);
+    bq_gguf_loss loss = {0, 0};
     int compared = 0;
     for (int k = 0; k < 10; k++) {
         const bq_gguf_type *type = bq_gguf_type_named(types[k / 2]);
@@ -207,13 +208,37 @@ static void encoders(void **state) {
         float *x = bytes_of(golden, in_key, &n);
         assert_int_equal(n / 128 * (size_t)type->bytes, bytes);
         for (size_t b = 0; b < n / 128; b++, compared++) {
-            bq_gguf_encode(type, x + 32 * b, block);
+            bq_gguf_encode(type, x + 32 * b, 32, block, &loss);
             assert_memory_equal(block, want + b * (size_t)type->bytes, (size_t)type->bytes);
         }
         free(want);
         free(x);
     }
     assert_true(compared >= 5 * 24);
+    bq_weights_close(golden);
+}
+
+/* ggml's own blocks. */
+static void sixes(void **state) {
+    (void)state;
+    bq_weights *golden;
+    size_t n, bytes;
+    const bq_gguf_type *type = bq_gguf_type_named("Q6_K");
+    assert_int_equal(bq_weights_open(&golden, BQ_VECTORS "/peer_q6k.safetensors"), BQ_OK);
+    float *x = bytes_of(golden, "in", &n), *back = bytes_of(golden, "Q6_K/to_float", &n), value[256];
+    uint8_t *want = bytes_of(golden, "Q6_K/from", &bytes), block[210];
+    bq_gguf_loss loss = {0, 0};
+    assert_int_equal(n / 1024 * 210, bytes);
+    for (size_t b = 0; b < n / 1024; b++) {
+        bq_gguf_encode(type, x + 256 * b, 256, block, &loss);
+        assert_memory_equal(block, want + 210 * b, 210);
+        type->decode(block, 1, value);
+        assert_memory_equal(value, back + 256 * b, sizeof value);
+    }
+    assert_true(loss.error > 0 && loss.error < 1e-3 * loss.power);
+    free(x);
+    free(back);
+    free(want);
     bq_weights_close(golden);
 }
 
@@ -278,6 +303,8 @@ static void check_values(const char *file, const toy_rule *rule) {
     bq_weights_close(from);
 }
 
+static bq_gguf_options as_source = {BQ_GGUF_SOURCE, BQ_GGUF_SOURCE, BQ_GGUF_SOURCE};
+
 static int export_micro(const char *golden, const char *dtype, const toy_rule *rule, size_t limit,
                         int parts) {
     bq_weights *w;
@@ -285,6 +312,7 @@ static int export_micro(const char *golden, const char *dtype, const toy_rule *r
     text_in(src_dir, "tokenizer.json", "{}");
     assert_int_equal(bq_weights_open(&w, src_dir), BQ_OK);
     toy t = {.src = w, .rule = rule};
+    if (!toy_options) toy_options = &as_source;
     int rc = export_as("gguf", w, temp_path("micro"), (bq_qsource){&t, half_get, toy_dense}, limit, parts);
     toy_free(&t);
     bq_weights_close(w);
@@ -323,6 +351,43 @@ static void micro_models(void **state) {
     check_values(first, as_is);
 }
 
+/* Matrices in the types of the keys, rows of q and k back in their order; vectors and routers are F32. */
+static void chosen_types(void **state) {
+    (void)state;
+    static const char *const models[] = {"model_llama_bias", "model_mixtral"};
+    bq_weights *w, *from;
+    static float have[20000], want[20000];
+    toy_options =
+        &(bq_gguf_options){1, 8, 30}; /* rows of 40 and 48 values are no whole blocks of Q8_0: F16 */
+    for (int m = 0; m < 2; m++) {
+        assert_int_equal(export_micro(models[m], "F32", as_is, TOY_SHARD, 1), BQ_OK);
+        assert_int_equal(bq_weights_open(&from, src_dir), BQ_OK);
+        assert_int_equal(bq_weights_open(&w, in(temp_path("micro"), "model.gguf")), BQ_OK);
+        for (int i = 0; i < bq_weights_count(from); i++) {
+            const bq_tensor *b = bq_weights_at(from, i), *a = bq_weights_find(w, b->name);
+            bool plain = b->dims == 1 || strstr(b->name, "block_sparse_moe.gate."),
+                 head = strstr(b->name, "lm_head");
+            int64_t count = bq_tensor_count(b), cols = b->shape[b->dims - 1], rows = count / cols;
+            assert_true(a && count <= 20000);
+            assert_string_equal(a->dtype, plain ? "F32" : head ? "BF16" : "F16");
+            bq_weights_read(w, a, 0, rows, bq_mat_host(have, rows, cols, BQ_F32));
+            bq_weights_read(from, b, 0, rows, bq_mat_host(want, rows, cols, BQ_F32));
+            for (int64_t k = 0; k < count; k++)
+                assert_true(have[k] == (plain  ? want[k]
+                                        : head ? bq_from_bf16(bq_to_bf16(want[k]))
+                                               : bq_from_f16(bq_to_f16(want[k]))));
+        }
+        bq_weights_close(w);
+        bq_weights_close(from);
+    }
+    static const toy_rule head[] = {{"lm_head", 4, 0}, {NULL, 0, 0}};
+    assert_refused(export_micro("model_llama_default", "F32", head, TOY_SHARD, 1),
+                   "'lm_head.weight' is quantized by the recipe: leave out output_tensor_type");
+    assert_refused(export_micro("model_llama_llama3", "F32", as_is, TOY_SHARD, 1),
+                   "output_tensor_type: the model's output layer is its embedding");
+    toy_options = NULL;
+}
+
 static void refusals(void **state) {
     (void)state;
     static const toy_rule two[] = {{"experts.0.w1", 1, 0}, {NULL, 0, 0}};
@@ -344,9 +409,9 @@ static void refusals(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(whole_file), cmocka_unit_test(pieces), cmocka_unit_test(blocks),
-        cmocka_unit_test(encoders),   cmocka_unit_test(minima), cmocka_unit_test(micro_models),
-        cmocka_unit_test(refusals),
+        cmocka_unit_test(whole_file),   cmocka_unit_test(pieces),   cmocka_unit_test(blocks),
+        cmocka_unit_test(encoders),     cmocka_unit_test(sixes),    cmocka_unit_test(minima),
+        cmocka_unit_test(micro_models), cmocka_unit_test(refusals), cmocka_unit_test(chosen_types),
     };
     return cmocka_run_group_tests(tests, temp_make, temp_remove);
 }

@@ -271,6 +271,16 @@ static void qwen3moe(config *c) {
     put(c->to, "mlp_only_layers", json_array());
 }
 
+/* Every second block has a window.  Its yarn is not truncated: no key says so. */
+static void gpt_oss(config *c) {
+    int64_t experts = put_integer(c, "num_local_experts", "expert_count", 1 << 20, -1);
+    put_integer(c, "num_experts_per_tok", "expert_used_count", experts, -1);
+    put_integer(c, "intermediate_size", "expert_feed_forward_length", BQ_SIZE_MAX, -1);
+    integer(c, "attention.sliding_window_pattern", 2, 2, 2);
+    json_t *rope = json_object_get(c->to, "rope_scaling");
+    if (json_is_object(rope)) put(rope, "truncate", json_false());
+}
+
 static void gemma3(config *c) {
     put_text(c->to, "hidden_activation", "gelu_pytorch_tanh");
     put_real(c->to, "rope_local_base_freq", real(c, "rope.freq_base_swa", 1, 1e18, 1e4));
@@ -291,6 +301,7 @@ static const struct {
     {"qwen3moe", "qwen3_moe", "Qwen3MoeForCausalLM", 1e4, false, qwen3moe},
     {"phi3", "phi3", "Phi3ForCausalLM", 1e4, true, NULL},
     {"gemma3", "gemma3_text", "Gemma3ForCausalLM", 1e6, true, gemma3},
+    {"gpt-oss", "gpt_oss", "GptOssForCausalLM", 1.5e5, true, gpt_oss},
 };
 
 static void put_all(config *c) {

@@ -1,5 +1,6 @@
 /* Plain safetensors: every float tensor becomes F32.  Quantized ones are exactly (code - zero) * scale,
- * times pre if there is one and inputs are not rounded.  config.json says float32. */
+ * times pre if there is one and inputs are not rounded.  Experts that the family stacks are stacked.
+ * config.json says float32. */
 #include "base/die.h"
 #include "io/out/format.h"
 
@@ -8,10 +9,13 @@
 static int plan(bq_export_job *job, int item) {
     const bq_export_item *it = &job->item[item];
     bq_type type;
+    int code;
     if (it->quantized && it->q.pre.rows && it->q.activations)
         return bq_export_refuse(it, ": its inputs are multiplied by factors of their own (smoothquant "
                                     "without fuse) and then rounded, which no plain checkpoint says; with "
                                     "bits.activations 16 the weights absorb the factors");
+    if (job->stacked && bq_export_plan_stacked(job, item, &code)) return code;
+    if (it->replaced) return bq_export_plan_replaced(job, item);
     const char *dtype = it->quantized || bq_dtype_float(it->t->dtype, &type) ? "F32" : it->t->dtype;
     bq_export_add(job, item, 0, 0, "", dtype, it->t->dims, it->t->shape);
     return BQ_OK;
@@ -29,31 +33,61 @@ static void put_as_f32(bq_export_job *job, const bq_tensor *t, bq_writer *w) {
     }
 }
 
-static void put_product(bq_export_job *job, const bq_qtensor *q, bq_writer *w) {
-    int64_t cols = q->code.cols, group = q->scheme.group > 0 ? q->scheme.group : cols;
-    int64_t room = (int64_t)(BQ_EXPORT_BUFFER / 4);
-    float *to = (float *)job->buffer;
-    bool asymmetric = q->zero.rows > 0;
-    BQ_CHECK(q->code.data && q->scale.data && (q->zero.data || !asymmetric) && (q->pre.data || !q->pre.rows),
+/* Values [first, first + count) of a row of a result. */
+static void product(const bq_qtensor *q, int64_t r, int64_t first, int64_t count, float *to) {
+    int64_t group = q->scheme.group > 0 ? q->scheme.group : q->code.cols;
+    const int8_t *code = bq_mat_at(q->code, r, 0);
+    const float *scale = bq_mat_at(q->scale, r, 0);
+    const float *zero = q->zero.rows ? bq_mat_at(q->zero, r, 0) : NULL;
+    const float *pre = q->pre.rows ? q->pre.data : NULL;
+    for (int64_t c = first; c < first + count; c++)
+        to[c - first] =
+            ((float)code[c] - (zero ? zero[c / group] : 0)) * scale[c / group] * (pre ? pre[c] : 1);
+}
+
+static void check_data(const bq_qtensor *q) {
+    BQ_CHECK(q->code.data && q->scale.data && (q->zero.data || !q->zero.rows) &&
+                 (q->pre.data || !q->pre.rows),
              "export: a result without data");
+}
+
+static void put_product(bq_export_job *job, const bq_qtensor *q, bq_writer *w) {
+    int64_t cols = q->code.cols, room = (int64_t)(BQ_EXPORT_BUFFER / 4);
+    float *to = (float *)job->buffer;
+    check_data(q);
     for (int64_t r = 0; r < q->code.rows; r++) {
-        const int8_t *code = bq_mat_at(q->code, r, 0);
-        const float *scale = bq_mat_at(q->scale, r, 0);
-        const float *zero = asymmetric ? bq_mat_at(q->zero, r, 0) : NULL;
-        const float *pre = q->pre.rows ? q->pre.data : NULL;
         for (int64_t first = 0, n; first < cols; first += n) {
             n = cols - first < room ? cols - first : room;
-            for (int64_t c = first; c < first + n; c++)
-                to[c - first] =
-                    ((float)code[c] - (zero ? zero[c / group] : 0)) * scale[c / group] * (pre ? pre[c] : 1);
+            product(q, r, first, n, to);
             bq_writer_put(w, to, (size_t)n * 4);
         }
     }
 }
 
+/* All values of an expert's linear or bias. */
+static void values(bq_export_job *job, const bq_export_item *item, bq_mat to) {
+    bq_qtensor q;
+    if (item->replaced) {
+        BQ_CHECK(job->source.dense(job->source.ctx, item->name, 0, to), "export: '%s' is gone", item->name);
+    } else if (!item->quantized) {
+        bq_weights_read(job->src, item->t, 0, to.rows, to);
+    } else {
+        bq_export_hold(job, item, &q);
+        if (!q.dense.data) check_data(&q);
+        for (int64_t r = 0; r < to.rows; r++)
+            if (q.dense.data)
+                memcpy(bq_mat_at(to, r, 0), bq_mat_at(q.dense, r, 0), (size_t)to.cols * 4);
+            else
+                product(&q, r, 0, to.cols, bq_mat_at(to, r, 0));
+    }
+}
+
 static void write_out(bq_export_job *job, const bq_export_out *out, const bq_qtensor *q, bq_writer *w) {
     const bq_tensor *t = job->item[out->item].t;
-    if (!q && strcmp(out->t.dtype, t->dtype) == 0)
+    if (job->stacked && bq_export_write_stacked(job, out, values, w)) return;
+    if (job->item[out->item].replaced)
+        bq_export_put_replaced(job, &out->t, w);
+    else if (!q && strcmp(out->t.dtype, t->dtype) == 0)
         bq_export_put_raw(job, t, w);
     else if (!q)
         put_as_f32(job, t, w);
@@ -78,4 +112,6 @@ const bq_format bq_format_safetensors = {
     .plan = plan,
     .write = write_out,
     .edit = edit,
+    .replaced = true,
+    .stacks = true,
 };

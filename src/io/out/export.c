@@ -1,7 +1,9 @@
 #include "io/out/export.h"
 
 #include "base/die.h"
+#include "base/family.h"
 #include "base/shard.h"
+#include "io/in/config.h"
 #include "io/in/fp8.h"
 #include "io/out/format.h"
 #include "io/files.h"
@@ -65,6 +67,11 @@ static void collect(bq_export_job *job) {
     qsort(job->item, (size_t)job->items, sizeof *job->item, compare_items);
 }
 
+const bq_export_item *bq_export_find(const bq_export_job *job, const char *name) {
+    const bq_export_item key = {.name = name};
+    return bsearch(&key, job->item, (size_t)job->items, sizeof key, compare_items);
+}
+
 bool bq_export_same(const bq_qtensor *a, const bq_qtensor *b) {
     bq_scheme s = a->scheme;
     s.scale = b->scheme.scale, s.grid = b->scheme.grid;
@@ -99,14 +106,24 @@ static int check_result(const bq_export_item *item) {
     return BQ_OK;
 }
 
-/* Plan a replaced tensor.  Whole rows go through the buffer, so one must fit. */
-static int plan_replaced(bq_export_job *job, int i) {
+int bq_export_plan_replaced(bq_export_job *job, int i) {
     const bq_tensor *t = job->item[i].t;
     if (t->dims < 1 || t->dims > 2 || t->shape[t->dims - 1] > (int64_t)(BQ_EXPORT_BUFFER / 4))
         return bq_export_refuse(&job->item[i], " cannot be replaced: it has %d dimensions or too long rows",
                                 t->dims);
     bq_export_add(job, i, 0, 0, "", "F32", t->dims, t->shape);
     return BQ_OK;
+}
+
+/* Has the family stacks of experts, and can the format write these? */
+static int check_family(bq_export_job *job) {
+    int family = bq_config_family(job->config);
+    job->stacked = family >= 0 && bq_family_at(family)->traits & BQ_FAMILY_STACKED;
+    if (!job->stacked || job->format->stacks) return BQ_OK;
+    return bq_refuse(BQ_DATA,
+                     "export: %s keeps all experts of a block in one tensor, and %s is not written so: write "
+                     "safetensors or gguf",
+                     bq_family_at(family)->type, job->format->name);
 }
 
 static int plan(bq_export_job *job) {
@@ -119,7 +136,7 @@ static int plan(bq_export_job *job) {
         item->replaced = !item->quantized && is_replaced(job, item->name, item->t);
         int rc = item->quantized ? check_result(item) : BQ_OK;
         bool plain = item->replaced && !job->format->replaced;
-        if (!rc) rc = plain ? plan_replaced(job, i) : job->format->plan(job, i);
+        if (!rc) rc = plain ? bq_export_plan_replaced(job, i) : job->format->plan(job, i);
         if (rc) return rc;
         quantized = quantized || item->quantized;
     }
@@ -183,7 +200,7 @@ void bq_export_put_rows(bq_mat m, bq_writer *w) {
         for (int64_t r = 0; r < m.rows; r++) bq_writer_put(w, bq_mat_at(m, r, 0), row);
 }
 
-static void put_replaced(bq_export_job *job, const bq_tensor *t, bq_writer *w) {
+void bq_export_put_replaced(bq_export_job *job, const bq_tensor *t, bq_writer *w) {
     int64_t rows = t->dims == 2 ? t->shape[0] : 1, cols = t->shape[t->dims - 1];
     int64_t room = (int64_t)(BQ_EXPORT_BUFFER / 4) / cols;
     for (int64_t first = 0, n; first < rows; first += n) {
@@ -228,7 +245,7 @@ static void write_shard(bq_export_job *job, int shard) {
             bq_export_hold(job, item, &q), held = out->item;
         const bq_qtensor *result = out->part == BQ_EXPORT_BARE ? &item->q : &q;
         if (item->replaced && !job->format->replaced)
-            put_replaced(job, &out->t, w);
+            bq_export_put_replaced(job, &out->t, w);
         else
             job->format->write(job, out, item->quantized ? result : NULL, w);
     }
@@ -281,6 +298,7 @@ int bq_export_open(bq_export_job **out, const bq_weights *src, const char *out_d
     *out = NULL;
     job->config = json_deep_copy(bq_weights_config(src, &path));
     int rc = job->config ? BQ_OK : bq_refuse(BQ_DATA, "'%s' is not there", path);
+    if (!rc) rc = check_family(job);
     if (!rc) collect(job);
     if (!rc) rc = plan(job);
     if (rc) return bq_export_close(job), rc;

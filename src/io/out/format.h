@@ -47,6 +47,7 @@ struct bq_format {
     /* What only a format of another container has; NULL: safetensors. */
     const bq_container *container;
     bool replaced; /* plan and write get replaced tensors, too */
+    bool stacks;   /* knows what to do with families that stack the experts of a block in one tensor */
     /* Look at the model before the first plan, and make job->own: BQ_OK, or BQ_DATA after one message.  Free
      * it. */
     int (*begin)(bq_export_job *job);
@@ -68,6 +69,7 @@ struct bq_export_job {
     bq_export_out *out; /* in order of name */
     json_t *config;     /* the source's */
     int items, outs, room, shards;
+    bool stacked;        /* the family stacks experts */
     json_t *beside;      /* bq_weights_beside of the source; NULL: not asked yet, or there are none */
     uint64_t *hash;      /* (shards) of those written here */
     char *buffer;        /* BQ_EXPORT_BUFFER bytes, free for use in write */
@@ -83,6 +85,8 @@ void bq_export_add(bq_export_job *job, int item, int part, size_t cut, const cha
 /* Is it the weight of a linear?  In the families we know, this is so for every "*.weight" of two dimensions
  * but the embedding. */
 bool bq_export_is_linear(const bq_export_item *item);
+/* The item of a name, NULL: there is none. */
+const bq_export_item *bq_export_find(const bq_export_job *job, const char *name);
 /* For write: the data of a quantized item, until the next call. */
 void bq_export_hold(bq_export_job *job, const bq_export_item *item, bq_qtensor *q);
 /* Put `bytes` of a name into a regular expression. */
@@ -100,6 +104,19 @@ void bq_export_put_f16(bq_export_job *job, bq_mat scale, bq_writer *w);
 /* For write: put the tensor's bytes as they are in the source; put the rows of a view. */
 void bq_export_put_raw(bq_export_job *job, const bq_tensor *t, bq_writer *w);
 void bq_export_put_rows(bq_mat m, bq_writer *w);
+/* Plan and put a replaced tensor as F32.  Whole rows go through the buffer, so one must fit: BQ_OK, or BQ_DATA
+ * after one message. */
+int bq_export_plan_replaced(bq_export_job *job, int item);
+void bq_export_put_replaced(bq_export_job *job, const bq_tensor *t, bq_writer *w);
+
+/* In stacked.c, for formats that stack experts (gpt-oss) as floats.  Is the item of an expert?  Then it is
+ * planned: the first expert's gate, down or bias is an out of type F32 for all, the others are in it; *code
+ * is BQ_OK, or BQ_DATA after one message.  Is the out a stack?  Then it is written; values: of an item, whose
+ * result is q unless it is NULL. */
+bool bq_export_plan_stacked(bq_export_job *job, int item, int *code);
+bool bq_export_write_stacked(bq_export_job *job, const bq_export_out *out,
+                             void (*values)(bq_export_job *job, const bq_export_item *item, bq_mat to),
+                             bq_writer *w);
 
 /* In export_dir.c.  Copy tokenizer, generation, code and licence files, unchanged: BQ_OK, or BQ_DATA after
  * one message.  Write the files that the source has inside (bq_weights_beside), and remove those of an

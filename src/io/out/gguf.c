@@ -22,14 +22,23 @@
 static const struct {
     const char *type, *arch;
     bool windows;
-} archs[] = {{"llama", "llama", false}, {"mistral", "llama", false},    {"mixtral", "llama", false},
-             {"qwen2", "qwen2", false}, {"qwen3", "qwen3", false},      {"qwen3_moe", "qwen3moe", false},
-             {"phi3", "phi3", true},    {"gemma3_text", "gemma3", true}};
+} archs[] = {{"llama", "llama", false}, {"mistral", "llama", false},     {"mixtral", "llama", false},
+             {"qwen2", "qwen2", false}, {"qwen3", "qwen3", false},       {"qwen3_moe", "qwen3moe", false},
+             {"phi3", "phi3", true},    {"gemma3_text", "gemma3", true}, {"gpt_oss", "gpt-oss", true}};
+
+/* What readers of gpt-oss take for granted and this model has not; NULL: nothing. */
+static const char *gpt_oss_lack(const bq_model *m) {
+    for (int b = 0; b < m->blocks; b++)
+        if (!m->window || m->full[b] != (b % 2 == 1))
+            return "windows that are not those of every second block";
+    if (m->rope.kind != BQ_ROPE_YARN) return "a rope other than yarn";
+    return m->glu_limit != 7 ? "a swiglu_limit other than 7" : NULL;
+}
 
 /* What the keys of the architecture cannot say; NULL: nothing. */
 static const char *lack(const bq_model *m, const char *type, bool windows) {
     const bq_rope *r = &m->rope;
-    bool dense = false;
+    bool dense = false, oss = strcmp(type, "gpt_oss") == 0;
     for (int b = 0; b < m->blocks; b++) dense |= m->dense[b];
     double yarn = r->factor > 1 ? 0.1 * log(r->factor) + 1 : 1;
     if (m->window && !windows) return "a sliding window";
@@ -37,9 +46,10 @@ static const char *lack(const bq_model *m, const char *type, bool windows) {
     if (strcmp(type, "qwen3_moe") == 0 && (!m->experts || !m->route_normalize))
         return "how it chooses experts";
     if (m->query_scalar && m->query_scalar != (double)m->head_dim) return "its query_pre_attn_scalar";
-    if (r->kind == BQ_ROPE_YARN && (r->attention != yarn || r->low != 1 || r->high != 32 || !r->truncate))
+    if (r->kind == BQ_ROPE_YARN &&
+        (r->attention != yarn || r->low != 1 || r->high != 32 || r->truncate == oss))
         return "its yarn, which has more than a factor";
-    return NULL;
+    return oss ? gpt_oss_lack(m) : NULL;
 }
 
 static int find_arch(const bq_export_job *job, bq_gguf_job *own) {
@@ -132,8 +142,8 @@ static int plan(bq_export_job *job, int item) {
     if (name.expert < 0) {
         bq_export_add(job, item, BQ_GGUF_TENSOR, cut, name.name, type->name, t->dims, t->shape);
     } else if (name.expert == 0) {
-        const int64_t shape[] = {own->model.experts, t->shape[0], t->shape[1]};
-        bq_export_add(job, item, BQ_GGUF_TENSOR, cut, name.name, type->name, 3, shape);
+        const int64_t shape[] = {own->model.experts, t->shape[0], t->shape[t->dims - 1]};
+        bq_export_add(job, item, BQ_GGUF_TENSOR, cut, name.name, type->name, t->dims + 1, shape);
     } else {
         const bq_export_item *first = bq_gguf_expert(job, name.name, 0);
         if (!first || bq_gguf_type_of_item(job, first, name.name, NULL) != type)
@@ -171,6 +181,7 @@ const bq_format bq_format_gguf = {
     .edit = edit,
     .container = &container,
     .replaced = true,
+    .stacks = true,
     .begin = begin,
     .end = end,
 };

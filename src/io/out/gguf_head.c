@@ -114,9 +114,10 @@ static void put_window(bq_gguf_put *p, const bq_gguf_job *own) {
     char key[128];
     int period = 1;
     while (period < m->blocks && !m->full[period - 1]) period++;
-    bool phi3 = strcmp(bq_gguf_arch_at(own->arch), "phi3") == 0;
+    const char *arch = bq_gguf_arch_at(own->arch);
+    bool phi3 = strcmp(arch, "phi3") == 0, gemma = strcmp(arch, "gemma3") == 0;
     if (m->window || phi3) bq_gguf_put_int(p, of(own, "attention.sliding_window", key), m->window);
-    if (m->window && !phi3 && m->full[period - 1] && period != 6)
+    if (m->window && gemma && m->full[period - 1] && period != 6)
         bq_gguf_put_int(p, of(own, "attention.sliding_window_pattern", key), period);
 }
 

@@ -8,16 +8,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-static int compare_items(const void *a, const void *b) {
-    return strverscmp(((const bq_export_item *)a)->name, ((const bq_export_item *)b)->name);
-}
-
 /* The item of another expert of a stacked tensor. */
 const bq_export_item *bq_gguf_expert(const bq_export_job *job, const char *stacked, int64_t e) {
     bq_gguf_name name;
     bq_gguf_checkpoint_name(((bq_gguf_job *)job->own)->arch, stacked, e, &name);
-    const bq_export_item key = {.name = name.name};
-    return bsearch(&key, job->item, (size_t)job->items, sizeof key, compare_items);
+    return bq_export_find(job, name.name);
 }
 
 /* Rows [first, first + rows) of an item as floats. */

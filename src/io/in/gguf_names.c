@@ -80,12 +80,22 @@ static const row mixtral[] = {
     {BLOCK "ffn_up_exps", LAYER "block_sparse_moe.experts.#.w3", 0},
     {0},
 };
-static const row gpt_oss[] = {
+static const row post_norms[] = {
     {"output_norm", "model.norm", 0},
     {BLOCK "attn_norm", LAYER "input_layernorm", 0},
     {BLOCK "post_attention_norm", LAYER "post_attention_layernorm", 0},
+    {0},
+};
+static const row gpt_oss[] = {
     {BLOCK "attn_sinks.weight", LAYER "self_attn.sinks", 0},
     {BLOCK "ffn_gate_inp", LAYER "mlp.router", 0},
+    {0},
+};
+static const row shared[] = {
+    {BLOCK "exp_probs_b.bias", LAYER "mlp.gate.e_score_correction_bias", 0},
+    {BLOCK "ffn_gate_shexp", LAYER "mlp.shared_experts.gate_proj", 0},
+    {BLOCK "ffn_up_shexp", LAYER "mlp.shared_experts.up_proj", 0},
+    {BLOCK "ffn_down_shexp", LAYER "mlp.shared_experts.down_proj", 0},
     {0},
 };
 static const row experts[] = {
@@ -96,7 +106,7 @@ static const row experts[] = {
     {0},
 };
 
-enum { TABLES = 6 };
+enum { TABLES = 7 };
 
 static const struct {
     const char *name;
@@ -108,7 +118,8 @@ static const struct {
     {"qwen3moe", {outer, norms, attention, head_norms, experts}},
     {"phi3", {outer, norms, fused}},
     {"gemma3", {outer, gemma_norms, attention, mlp}},
-    {"gpt-oss", {outer, gpt_oss, attention, experts}},
+    {"gpt-oss", {outer, post_norms, attention, gpt_oss, experts}},
+    {"glm4moe", {outer, post_norms, attention, head_norms, mlp, experts, shared}},
 };
 
 const char *bq_gguf_arch_at(int arch) {
@@ -166,7 +177,7 @@ static const row *find(int arch, const char *name, bool gguf, numbers *n, const 
     for (int i = 0; i < TABLES && archs[arch].table[i]; i++) {
         for (const row *r = archs[arch].table[i]; r->gguf; r++) {
             const char *pattern = gguf ? r->gguf : r->checkpoint;
-            bool whole = strstr(r->gguf, ".weight") != NULL;
+            bool whole = strstr(r->gguf, ".weight") || strstr(r->gguf, ".bias");
             if (pattern && follows(name, pattern, whole, n, suffix)) return r;
         }
     }

@@ -104,15 +104,15 @@ void bq_export_put_f16(bq_export_job *job, bq_mat scale, bq_writer *w);
 /* For write: put the tensor's bytes as they are in the source; put the rows of a view. */
 void bq_export_put_raw(bq_export_job *job, const bq_tensor *t, bq_writer *w);
 void bq_export_put_rows(bq_mat m, bq_writer *w);
-/* Plan and put a replaced tensor as F32.  Whole rows go through the buffer, so one must fit: BQ_OK, or BQ_DATA
- * after one message. */
+/* Plan and put a replaced tensor as F32.  Whole rows go through the buffer, so one must fit: BQ_OK, or
+ * BQ_DATA after one message. */
 int bq_export_plan_replaced(bq_export_job *job, int item);
 void bq_export_put_replaced(bq_export_job *job, const bq_tensor *t, bq_writer *w);
 
-/* In stacked.c, for formats that stack experts (gpt-oss) as floats.  Is the item of an expert?  Then it is
- * planned: the first expert's gate, down or bias is an out of type F32 for all, the others are in it; *code
- * is BQ_OK, or BQ_DATA after one message.  Is the out a stack?  Then it is written; values: of an item, whose
- * result is q unless it is NULL. */
+/* In stacked.c, for formats that stack experts (gpt-oss) as floats.  plan: false if the item is not of an
+ * expert; else the first expert's gate, down or bias adds an out of type F32 for those of all experts, and
+ * *code is BQ_OK, or BQ_DATA after one message.  write: false if the out is no stack; `values` gives all
+ * values of an item, a vector as one row. */
 bool bq_export_plan_stacked(bq_export_job *job, int item, int *code);
 bool bq_export_write_stacked(bq_export_job *job, const bq_export_out *out,
                              void (*values)(bq_export_job *job, const bq_export_item *item, bq_mat to),

@@ -1,8 +1,8 @@
 /* GGUF, version 3.  A result whose grid a type of GGUF has keeps its codes; others are quantized again by the
  * rule of a type (gguf_pack.c).
- * Tensors that are not quantized have the types that gguf_types.c says.  Names, the order of rows of q and k, and the 1 that is
- * added to Gemma's norms are those of the converter of llama.cpp (io/in/gguf_names.h), and the experts of a
- * block are one tensor.  Several shards are the parts of one model, as readers know them. */
+ * Tensors that are not quantized have the types that gguf_types.c says.  Names, the order of rows of q and k,
+ * and the 1 that is added to Gemma's norms are those of the converter of llama.cpp (io/in/gguf_names.h), and
+ * the experts of a block are one tensor.  Several shards are the parts of one model, as readers know them. */
 #include "io/out/gguf.h"
 
 #include "base/die.h"
@@ -22,9 +22,10 @@
 static const struct {
     const char *type, *arch;
     bool windows;
-} archs[] = {{"llama", "llama", false}, {"mistral", "llama", false},     {"mixtral", "llama", false},
-             {"qwen2", "qwen2", false}, {"qwen3", "qwen3", false},       {"qwen3_moe", "qwen3moe", false},
-             {"phi3", "phi3", true},    {"gemma3_text", "gemma3", true}, {"gpt_oss", "gpt-oss", true}};
+} archs[] = {{"llama", "llama", false},     {"mistral", "llama", false},     {"mixtral", "llama", false},
+             {"qwen2", "qwen2", false},     {"qwen3", "qwen3", false},       {"qwen3_moe", "qwen3moe", false},
+             {"phi3", "phi3", true},        {"gemma3_text", "gemma3", true}, {"gpt_oss", "gpt-oss", true},
+             {"glm4_moe", "glm4moe", false}};
 
 /* What readers of gpt-oss take for granted and this model has not; NULL: nothing. */
 static const char *gpt_oss_lack(const bq_model *m) {
@@ -35,16 +36,26 @@ static const char *gpt_oss_lack(const bq_model *m) {
     return m->glu_limit != 7 ? "a swiglu_limit other than 7" : NULL;
 }
 
+/* Which blocks have experts, and how these are chosen. */
+static const char *experts_lack(const bq_model *m, const char *type) {
+    bool glm = strcmp(type, "glm4_moe") == 0;
+    for (int b = 0; b < m->blocks; b++)
+        if (m->dense[b] && (!glm || b >= m->first_experts)) return "blocks without experts beside others";
+    if (glm && (m->route_groups != 1 || !m->shared_inter))
+        return "groups of experts, or that no expert is shared";
+    if (strcmp(type, "qwen3_moe") == 0 && !m->route_normalize) return "how it chooses experts";
+    return NULL;
+}
+
 /* What the keys of the architecture cannot say; NULL: nothing. */
 static const char *lack(const bq_model *m, const char *type, bool windows) {
     const bq_rope *r = &m->rope;
-    bool dense = false, oss = strcmp(type, "gpt_oss") == 0;
-    for (int b = 0; b < m->blocks; b++) dense |= m->dense[b];
+    bool oss = strcmp(type, "gpt_oss") == 0;
     double yarn = r->factor > 1 ? 0.1 * log(r->factor) + 1 : 1;
     if (m->window && !windows) return "a sliding window";
-    if (m->experts && dense) return "blocks without experts beside others";
-    if (strcmp(type, "qwen3_moe") == 0 && (!m->experts || !m->route_normalize))
-        return "how it chooses experts";
+    const char *experts = m->experts ? experts_lack(m, type) : NULL;
+    if (experts) return experts;
+    if (!m->experts && strcmp(type, "qwen3_moe") == 0) return "that it has no experts";
     if (m->query_scalar && m->query_scalar != (double)m->head_dim) return "its query_pre_attn_scalar";
     if (r->kind == BQ_ROPE_YARN &&
         (r->attention != yarn || r->low != 1 || r->high != 32 || r->truncate == oss))

@@ -121,6 +121,21 @@ static void put_window(bq_gguf_put *p, const bq_gguf_job *own) {
         bq_gguf_put_int(p, of(own, "attention.sliding_window_pattern", key), period);
 }
 
+static void put_experts(bq_gguf_put *p, const bq_gguf_job *own) {
+    const bq_model *m = &own->model;
+    char key[128];
+    bq_gguf_put_int(p, of(own, "expert_count", key), m->experts);
+    bq_gguf_put_int(p, of(own, "expert_used_count", key), m->chosen);
+    if (strcmp(bq_gguf_arch_at(own->arch), "llama") != 0)
+        bq_gguf_put_int(p, of(own, "expert_feed_forward_length", key), m->expert_inter);
+    if (strcmp(bq_gguf_arch_at(own->arch), "glm4moe") != 0) return;
+    bq_gguf_put_int(p, of(own, "expert_shared_count", key), m->shared_experts);
+    bq_gguf_put_int(p, of(own, "leading_dense_block_count", key), m->first_experts);
+    bq_gguf_put_int(p, of(own, "expert_gating_func", key), 2); /* sigmoid */
+    bq_gguf_put_real(p, of(own, "expert_weights_scale", key), m->route_factor);
+    bq_gguf_put_bool(p, of(own, "expert_weights_norm", key), m->route_normalize);
+}
+
 static void put_model(bq_gguf_put *p, const bq_gguf_job *own) {
     const bq_model *m = &own->model;
     const struct {
@@ -141,11 +156,7 @@ static void put_model(bq_gguf_put *p, const bq_gguf_job *own) {
     bq_gguf_put_real(p, of(own, "attention.layer_norm_rms_epsilon", key), m->eps);
     put_rope(p, own);
     put_window(p, own);
-    if (!m->experts) return;
-    bq_gguf_put_int(p, of(own, "expert_count", key), m->experts);
-    bq_gguf_put_int(p, of(own, "expert_used_count", key), m->chosen);
-    if (strcmp(bq_gguf_arch_at(own->arch), "llama") != 0)
-        bq_gguf_put_int(p, of(own, "expert_feed_forward_length", key), m->expert_inter);
+    if (m->experts) put_experts(p, own);
 }
 
 /* ---- the file ---- */

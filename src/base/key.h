@@ -17,6 +17,7 @@ typedef enum {
     BQ_KEY_I64,    /* int64_t */
     BQ_KEY_SEED,   /* uint64_t, as far as JSON integers reach: 2^63 - 1 */
     BQ_KEY_GROUP,  /* int64_t: -1, or a multiple of 8 up to max */
+    BQ_KEY_BITS,   /* int: a number as of BQ_KEY_INT, or one of the names in choice */
     BQ_KEY_REAL,   /* double */
     BQ_KEY_BOOL,   /* bool */
     BQ_KEY_CHOICE, /* an enum, or an int that is the number of a table's row */
@@ -53,7 +54,7 @@ typedef struct {
                       object equal to it is not written */
     double step;   /* integers: min, min + step, ... max; 0: all between */
     bool unhashed; /* not part of the fingerprint: it does not change the result's bytes */
-    bool brief;    /* lists: not written where empty */
+    bool brief;    /* not written, nor hashed, where it is the default */
     const char *help;
 } bq_key;
 

@@ -31,7 +31,7 @@ static int look(void *ctx) {
     bq_source_layouts(&e->model, &e->layouts);
     for (int k = 0; k < e->layouts.count; k++)
         for (int i = 0; i < BQ_ARCH_LINEARS; i++)
-            e->layouts.at[k].scheme[i] = (bq_scheme){a->rtn, -1, true, BQ_F32, BQ_GRID_AIMET};
+            e->layouts.at[k].scheme[i] = (bq_scheme){a->rtn, -1, true, BQ_F32, BQ_GRID_AIMET, 1, 0};
     size_t arena = bq_score_need(&e->layouts, a->rtn, false, &e->evals);
     code = bq_plan_evaluation(arena + bq_score_host(arch, &e->evals, e->comm->size),
                               bq_score_stream(arch, &e->evals, e->comm->size), a->memory, e->comm, a->scratch,

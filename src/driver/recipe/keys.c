@@ -15,7 +15,11 @@ static const bq_choice computes[] = {{"f32", BQ_COMPUTE_F32},
                                      {"bf16", BQ_COMPUTE_BF16},
                                      {0}};
 static const bq_choice angles[] = {{"hf", BQ_ANGLES_HF}, {"exact", BQ_ANGLES_EXACT}, {0}};
-static const bq_choice scales[] = {{"f32", BQ_F32}, {"bf16", BQ_BF16}, {"f16", BQ_F16}, {0}};
+static const bq_choice scales[] = {{"f32", BQ_F32},      {"bf16", BQ_BF16},    {"f16", BQ_F16},
+                                   {"e8m0", BQ_F8_E8M0}, {"e4m3", BQ_F8_E4M3}, {0}};
+static const bq_choice floats[] = {{"e2m1", BQ_E2M1}, {"e2m3", BQ_E2M3}, {"e3m2", BQ_E3M2},
+                                   {"e4m3", BQ_E4M3}, {"e5m2", BQ_E5M2}, {0}};
+static const bq_choice token_floats[] = {{"e4m3", BQ_E4M3}, {"e5m2", BQ_E5M2}, {0}};
 static const bq_choice grids[] = {{"aimet", BQ_GRID_AIMET}, {"absmax", BQ_GRID_ABSMAX}, {0}};
 
 static const bq_key calibration_keys[] = {
@@ -50,14 +54,20 @@ static const bq_scope experts = {"experts", "Of models with experts: the tokens 
                                  experts_keys, 0};
 
 static const bq_key scheme_keys[] = {
-    {"bits", BQ_KEY_INT, AT(bq_scheme, element), .value = "4", .min = 2, .max = 8,
-     .help = "Bits of a code: 4 bits are -8 ... 7."},
+    {"bits", BQ_KEY_BITS, AT(bq_scheme, element), .value = "4", .min = 2, .max = 8, .choice = floats,
+     .help = "Bits of a code: 4 bits are -8 ... 7. Or a float: `e4m3` is FP8, `e2m1` FP4. `adascale`, `hqq` "
+             "and `lpbq` take integers alone."},
     {"group", BQ_KEY_GROUP, AT(bq_scheme, group), .value = "-1", .max = 1 << 20,
      .help = "Columns that share a scale; -1: a whole row (per channel)."},
+    {"rows", BQ_KEY_I64, AT(bq_scheme, rows), .value = "1", .min = -1, .max = 1 << 20, .brief = true,
+     .help = "Rows that share a scale, of floats: 128 with `group` 128 makes tiles, -1 with `group` -1 one "
+             "scale for a matrix. Their grids cover the weights: `clip` has no effect. Only with `rtn` and "
+             "`gptq`."},
     {"symmetric", BQ_KEY_BOOL, AT(bq_scheme, symmetric), .value = "true",
      .help = "False: each scale has a zero point, so that the codes cover just the values there are."},
     {"scale", BQ_KEY_CHOICE, AT(bq_scheme, scale), .value = "f32", .choice = scales,
-     .help = "Type that scales are rounded to before codes are made."},
+     .help = "Type that scales are rounded to before codes are made. Of floats also `e8m0`, a power of two "
+             "(MX), and `e4m3`, which is FP8 times a float that the matrices with one input share (NVFP4)."},
     {"grid", BQ_KEY_CHOICE, AT(bq_scheme, grid), .value = "aimet", .choice = grids,
      .help = "Of symmetric grids, what a step is for weights from lo to hi: with 4 bits max(hi / 7, -lo / 8) "
              "(`aimet`), or max(-lo, hi) / 7.5 (`absmax`: llm-compressor, Quark, GPTQModel). `adascale` "
@@ -97,10 +107,11 @@ static const bq_key bits_keys[] = {
     {"decoder", BQ_KEY_OBJECT, AT(bq_recipe, bits.decoder), .value = "{}", .scope = &decoder,
      .help = "Every linear of every decoder block."},
     {"linears", BQ_KEY_OBJECT, .value = "{}", .scope = &linears, .help = "Exceptions by name."},
-    {"activations", BQ_KEY_INT, AT(bq_recipe, bits.activations), .value = "16", .min = 8, .max = 16,
-     .step = 8, .unhashed = true,
-     .help = "Bits that the inputs of linears are rounded to, with a scale for each token; 16: as they are. "
-             "For evaluation and `compressed-tensors` (W8A8); the passes do not see it."},
+    {"activations", BQ_KEY_BITS, AT(bq_recipe, bits.activations), .value = "16", .min = 8, .max = 16,
+     .step = 8, .choice = token_floats, .unhashed = true,
+     .help = "Bits, or the float, that the inputs of linears are rounded to, with a scale for each token; "
+             "16: as they are. For evaluation and `compressed-tensors` (W8A8, FP8); the passes do not see "
+             "it."},
     {0}};
 static const bq_scope bits = {"bits", "Embedding, norms and lm_head keep the type they have.", bits_keys, 0};
 
@@ -233,6 +244,7 @@ void bq_key_allowed(const bq_key *key, char *text, size_t size) {
         return;
     case BQ_KEY_SEED: snprintf(text, size, "an integer from 0 to 2^63 - 1"); return;
     case BQ_KEY_GROUP: snprintf(text, size, "-1, or a multiple of 8 up to %s", high); return;
+    case BQ_KEY_BITS:
     case BQ_KEY_REAL: snprintf(text, size, "a number from %s to %s", low, high); return;
     case BQ_KEY_BOOL: snprintf(text, size, "true or false"); return;
     case BQ_KEY_PATH: snprintf(text, size, "a path of at most %d bytes", BQ_PATH_MAX - 1); return;
@@ -245,6 +257,9 @@ void bq_key_allowed(const bq_key *key, char *text, size_t size) {
     }
     size_t n = 0;
     bq_choice c;
+    if (key->type == BQ_KEY_BITS)
+        n = (size_t)snprintf(text, size, key->step ? "%s, %s, or " : "an integer from %s to %s, or ", low,
+                             high);
     for (int i = 0; (c = bq_key_choice(key, i)).name && n < size; i++) {
         const char *joint = i == 0 ? "" : bq_key_choice(key, i + 1).name ? ", " : " or ";
         n += (size_t)snprintf(text + n, size - n, "%s\"%s\"", joint, c.name);

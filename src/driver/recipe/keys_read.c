@@ -142,6 +142,17 @@ static int take_choice(const given *g, void *to) {
     return refuse_value(g);
 }
 
+static int take_bits(const given *g, int *to) {
+    const bq_key *key = g->key;
+    double x = (double)json_integer_value(g->value);
+    if (json_is_string(g->value)) return take_choice(g, to);
+    if (!json_is_integer(g->value) || !(x >= key->min && x <= key->max) ||
+        (key->step != 0 && fmod(x - key->min, key->step) != 0))
+        return refuse_value(g);
+    *to = (int)x;
+    return BQ_OK;
+}
+
 static int take_integer(const given *g, void *to) {
     const bq_key *key = g->key;
     int64_t x = json_integer_value(g->value);
@@ -215,6 +226,7 @@ static int take(reader *r, const char *path, const bq_key *key, const json_t *va
     case BQ_KEY_I64:
     case BQ_KEY_SEED:
     case BQ_KEY_GROUP: return take_integer(&g, to);
+    case BQ_KEY_BITS: return take_bits(&g, to);
     case BQ_KEY_REAL: return take_real(&g, to);
     case BQ_KEY_CHOICE: return take_choice(&g, to);
     case BQ_KEY_PATH: return take_path(&g, to);

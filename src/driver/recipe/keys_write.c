@@ -3,6 +3,7 @@
 
 #include "base/die.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 /* Add the keys to an object, which is returned; NULL: to a new one. */
@@ -35,12 +36,21 @@ static json_t *value_of(const bq_recipe *recipe, const bq_key *key, const char *
     case BQ_KEY_NAME: return json_string(at);
     case BQ_KEY_OBJECT: return add_keys(NULL, recipe, key->scope->key, at, hashed);
     case BQ_KEY_LIST: return list_of(recipe, key, base, hashed);
+    case BQ_KEY_BITS:
     case BQ_KEY_CHOICE: break;
     }
     int value, i = 0;
     memcpy(&value, at, sizeof value);
+    if (key->type == BQ_KEY_BITS && value <= key->max) return json_integer(value);
     while (bq_key_choice(key, i).name && bq_key_choice(key, i).value != value) i++;
     return json_string(bq_key_choice(key, i).name); /* NULL: not a choice; refused below */
+}
+
+static bool is_default(const bq_key *key, const json_t *value) {
+    char *text = json_dumps(value, JSON_ENCODE_ANY | JSON_COMPACT);
+    bool same = text && strcmp(text, key->value) == 0;
+    free(text);
+    return same;
 }
 
 static json_t *add_keys(json_t *object, const bq_recipe *recipe, const bq_key *keys, const char *base,
@@ -48,11 +58,10 @@ static json_t *add_keys(json_t *object, const bq_recipe *recipe, const bq_key *k
     if (!object) object = json_object();
     for (const bq_key *k = keys; k->name; k++) {
         if (hashed && k->unhashed) continue;
-        if (k->brief && *(const int *)(const void *)(base + k->count) == 0) continue;
         json_t *value = value_of(recipe, k, base, hashed);
         json_t *model =
             k->like ? add_keys(NULL, recipe, k->scope->key, (const char *)recipe + k->like, hashed) : NULL;
-        if (!json_equal(value, model))
+        if (!json_equal(value, model) && !(k->brief && is_default(k, value)))
             BQ_CHECK(json_object_set(object, k->name, value) == 0, "key '%s' cannot be written", k->name);
         json_decref(model);
         json_decref(value);

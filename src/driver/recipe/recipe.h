@@ -74,7 +74,7 @@ typedef struct {
     uint64_t seed;
     struct {
         bq_scheme decoder, linear[BQ_LINEARS]; /* linear: that of decoder, unless the recipe says otherwise */
-        int activations; /* bits of the linears' inputs in evaluation and exports: 8, or 16: not rounded */
+        int activations; /* element of the linears' inputs in evaluation and exports; 16: not rounded */
     } bits;
     bq_angles rope; /* rotary angles in float32 as in transformers, or in double */
     int ntransform;
@@ -92,7 +92,7 @@ typedef struct {
 
 /* bits.activations as ops want it: 0: not rounded. */
 static inline int bq_recipe_activations(const bq_recipe *r) {
-    return r->bits.activations < 16 ? r->bits.activations : 0;
+    return r->bits.activations == 16 ? 0 : r->bits.activations;
 }
 
 /* BQ_PASS_CALIBRATED ... of all its passes; does one leave factors for the linears' inputs? */

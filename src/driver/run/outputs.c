@@ -63,6 +63,8 @@ static bool get(void *ctx, const char *name, bool want_data, bq_qtensor *q) {
     q->code.data = t->code, q->scale.data = t->scale;
     bq_ckpt_read(t->file, i, BQ_CKPT_CODE, q->code);
     bq_ckpt_read(t->file, i, BQ_CKPT_SCALE, q->scale);
+    if (scheme.scale == BQ_F8_E4M3)
+        bq_ckpt_read(t->file, i, BQ_CKPT_OUTER, bq_mat_host(&q->scheme.outer, 1, 1, BQ_F32));
     if (q->pre.rows) q->pre.data = t->pre, bq_ckpt_read(t->file, i, BQ_CKPT_PRE, q->pre);
     if (q->zero.rows) q->zero.data = t->zero, bq_ckpt_read(t->file, i, BQ_CKPT_ZERO, q->zero);
     return true;

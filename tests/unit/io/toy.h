@@ -195,7 +195,8 @@ static char src_dir[512];
 
 #define TOY_SHARD ((size_t)5000000000) /* one file */
 
-static const void *toy_options; /* of the format, for export_as; NULL is right for formats without keys */
+static const _Alignas(8) char toy_no_options[BQ_FORMAT_OPTIONS];
+static const void *toy_options = toy_no_options; /* of the format, for export_as; zeros: none is set */
 
 /* One export by `parts` processes' worth of calls, each with a job of its own; out_dir is made once. */
 static inline int export_as(const char *format, const bq_weights *w, const char *out, bq_qsource q,
@@ -240,7 +241,7 @@ static inline bool wrong_get(void *ctx, const char *name, bool want_data, bq_qte
     return true;
 }
 
-#define W(element, group, symmetric) .scheme = {element, group, symmetric, BQ_F32, BQ_GRID_AIMET}
+#define W(element, group, symmetric) .scheme = {element, group, symmetric, BQ_F32, BQ_GRID_AIMET, 1, 0}
 
 static inline int export_wrong(const char *format, bq_qtensor q) {
     bq_weights *w;

@@ -6,11 +6,11 @@
  * Else: format pack-quantized; weight_packed I32 (the codes as they are given, never computed again),
  * weight_scale F32, weight_shape I64, and in asymmetric schemes weight_zero_point I32.
  *
- * Weights have 2 to 8 bits, and one scale a row or a group that divides the columns.  The package reads all
- * of this; docs/formats.md says what engines read.  Only weights of linears can be quantized.  Each scheme is
- * one of config_groups. */
+ * Integers have 2 to 8 bits, and one scale a row or a group that divides the columns.  Floats are the forms of
+ * the table below.  The package reads all of this; docs/formats.md says what engines read.  Only weights of
+ * linears can be quantized.  Each scheme is one of config_groups. */
 #include "base/die.h"
-#include "io/out/format.h"
+#include "io/out/floats.h"
 #include "io/out/pack.h"
 
 #include <stdio.h>
@@ -21,7 +21,35 @@
 #define WEIGHT      ".weight"
 #define SCHEMES_MAX 16
 
-enum { SHAPE = BQ_EXPORT_BARE, AS_IS, PACKED, CODES, SCALE, ZERO };
+enum { SHAPE = BQ_EXPORT_BARE, AS_IS, PACKED, CODES, SCALE, ZERO, FLOATS, SMALL, OUTER };
+
+/* Floats.  suffix, type: of the codes' tensor; small: the type of scales that are a byte, and scale_type what
+ * the configuration calls it. */
+typedef struct {
+    const char *format, *suffix, *type, *small, *scale_type;
+    int element;
+    bq_type scale; /* BQ_F32 stands for BQ_BF16 and BQ_F16, too */
+    int64_t group; /* 0: any; then also tiles */
+} form;
+
+static const form forms[] = {
+    {"float-quantized", ".weight", "F8_E4M3", NULL, NULL, BQ_E4M3, BQ_F32, 0},
+    {"nvfp4-pack-quantized", ".weight_packed", "U8", "F8_E4M3", "torch.float8_e4m3fn", BQ_E2M1, BQ_F8_E4M3,
+     16},
+    {"mxfp4-pack-quantized", ".weight_packed", "U8", "U8", "torch.uint8", BQ_E2M1, BQ_F8_E8M0, 32},
+    {"mxfp6-pack-quantized", ".weight_packed", "U8", "U8", "torch.uint8", BQ_E2M3, BQ_F8_E8M0, 32},
+    {"mxfp8-quantized", ".weight", "F8_E4M3", "U8", "torch.uint8", BQ_E4M3, BQ_F8_E8M0, 32},
+};
+
+/* NULL: it is of integers, or of floats that the package has no form for. */
+static const form *form_of(bq_scheme s) {
+    bq_type scale = s.scale == BQ_F8_E4M3 || s.scale == BQ_F8_E8M0 ? s.scale : BQ_F32;
+    for (size_t i = 0; i < sizeof forms / sizeof *forms; i++)
+        if (forms[i].element == s.element && forms[i].scale == scale &&
+            (!forms[i].group || forms[i].group == s.group))
+            return &forms[i];
+    return NULL;
+}
 
 typedef struct {
     int64_t row_group;
@@ -38,7 +66,8 @@ static const bq_key keys[] = {
 /* Columns of a group in the file; -1: one scale a row. */
 static int64_t group_of(const bq_export_job *job, const bq_qtensor *q) {
     const options *o = job->options;
-    if (q->scheme.group > 0 || q->activations || o->row_group <= 0) return q->scheme.group;
+    if (q->scheme.group > 0 || q->activations || o->row_group <= 0 || form_of(q->scheme))
+        return q->scheme.group;
     return o->row_group;
 }
 
@@ -46,6 +75,30 @@ static int64_t group_of(const bq_export_job *job, const bq_qtensor *q) {
 static int64_t repeats(const bq_export_job *job, const bq_qtensor *q) {
     int64_t group = group_of(job, q);
     return group > 0 ? q->code.cols / group / q->scale.cols : 1;
+}
+
+static int plan_floats(bq_export_job *job, int item) {
+    const bq_export_item *it = &job->item[item];
+    const bq_qtensor *q = &it->q;
+    const form *f = form_of(q->scheme);
+    int64_t rows = q->code.rows, bytes = bq_float_row_bytes(q->code.cols, bq_code_bits(q->scheme));
+    size_t cut = strlen(WEIGHT);
+    if (!f)
+        return bq_export_refuse(it,
+                                " is of %s in groups of %ld: compressed-tensors has e4m3 (scale f32), e2m1 "
+                                "(scale e4m3 and group 16, or e8m0 and 32), e2m3 and e4m3 (e8m0 and 32)",
+                                bq_element_name(q->scheme.element), (long)q->scheme.group);
+    if (q->activations && (q->activations != BQ_E4M3 || f->small))
+        return bq_export_refuse(it, ": with inputs rounded, floats are written for e4m3 on both sides");
+    int rc = bq_float_check(it);
+    if (rc) return rc;
+    bool tensor = q->scheme.rows < 0;
+    bq_export_add(job, item, FLOATS, cut, f->suffix, f->type, 2, (int64_t[]){rows, bytes});
+    bq_export_add(job, item, f->small ? SMALL : SCALE, cut, ".weight_scale", f->small ? f->small : "F32",
+                  tensor ? 1 : 2, (int64_t[]){bq_float_scale_rows(q), q->scale.cols});
+    if (q->scheme.scale == BQ_F8_E4M3)
+        bq_export_add(job, item, OUTER, cut, ".weight_global_scale", "F32", 1, (int64_t[]){1});
+    return BQ_OK;
 }
 
 static int plan(bq_export_job *job, int item) {
@@ -66,9 +119,7 @@ static int plan(bq_export_job *job, int item) {
         return bq_export_refuse(it,
                                 ": its inputs are multiplied by factors of their own (smoothquant without "
                                 "fuse): compressed-tensors has no place for these, write safetensors");
-    if (s.element < BQ_INT2 || s.element > BQ_INT8)
-        return bq_export_refuse(it, " is of %s, compressed-tensors is written with integers of 2 to 8 bits",
-                                bq_element_name(s.element));
+    if (!bq_element_whole(s.element)) return plan_floats(job, item);
     if (q->activations && (q->activations != 8 || !s.symmetric))
         return bq_export_refuse(it,
                                 ": where inputs are rounded, too, compressed-tensors is written for inputs "
@@ -127,7 +178,15 @@ static void write_out(bq_export_job *job, const bq_export_out *out, const bq_qte
     case AS_IS: bq_export_put_raw(job, job->item[out->item].t, w); break;
     case PACKED: put_packed(job, q, w); break;
     case CODES: bq_export_put_rows(q->code, w); break;
-    case SCALE: put_repeated(q->scale, repeats(job, q), w); break;
+    case SCALE:
+        if (form_of(q->scheme))
+            bq_float_put_scales(q, w);
+        else
+            put_repeated(q->scale, repeats(job, q), w);
+        break;
+    case FLOATS: bq_float_put_codes(job, q, w); break;
+    case SMALL: bq_float_put_small(job, q, w); break;
+    case OUTER: bq_writer_put(w, &q->scheme.outer, sizeof(float)); break;
     case ZERO: put_zeros(job, q, w); break;
     case SHAPE: bq_writer_put(w, (int64_t[]){q->code.rows, q->code.cols}, 16); break;
     }
@@ -162,21 +221,41 @@ static char *kind_of(const bq_export_item *item) {
     return kind;
 }
 
-/* The arguments for one tensor: what it is rounded to; dynamic: inputs, whose scales engines compute. */
-static json_t *arguments(bq_scheme s, int64_t group, bool dynamic) {
-    const char *strategy = group > 0 ? "group" : "channel";
-    return json_pack("{s:i, s:s, s:b, s:s, s:o, s:b}", "num_bits", bq_code_bits(s), "type", "int",
-                     "symmetric", s.symmetric, "strategy", dynamic ? "token" : strategy, "group_size",
-                     group > 0 ? json_integer(group) : json_null(), "dynamic", dynamic);
+/* The strategy: which numbers share a scale. */
+static const char *strategy_of(bq_scheme s, int64_t group) {
+    if (bq_scheme_tiled(s)) return s.rows < 0 ? "tensor" : "block";
+    return s.scale == BQ_F8_E4M3 ? "tensor_group" : group > 0 ? "group" : "channel";
+}
+
+/* The arguments for weights: what they are rounded to. */
+static json_t *weight_arguments(bq_scheme s, int64_t group) {
+    const form *f = form_of(s);
+    bool tiles = s.rows > 1;
+    json_t *block = tiles ? json_pack("[I, I]", (json_int_t)s.rows, (json_int_t)group) : NULL;
+    return json_pack("{s:i, s:s, s:b, s:s, s:o, s:b, s:s*, s:o*}", "num_bits", bq_code_bits(s), "type",
+                     bq_element_whole(s.element) ? "int" : "float", "symmetric", s.symmetric, "strategy",
+                     strategy_of(s, group), "group_size",
+                     group > 0 && !tiles ? json_integer(group) : json_null(), "dynamic", false, "scale_dtype",
+                     f ? f->scale_type : NULL, "block_structure", block);
+}
+
+/* The same for inputs, whose scales engines compute: for each token; where weights have tiles, for each token
+ * and as many columns as a tile has. */
+static json_t *input_arguments(const bq_qtensor *q) {
+    bool tiles = q->scheme.rows > 1, whole = bq_element_whole(q->activations);
+    return json_pack("{s:i, s:s, s:b, s:s, s:o, s:b}", "num_bits", bq_element_of(q->activations).bits, "type",
+                     whole ? "int" : "float", "symmetric", true, "strategy", tiles ? "group" : "token",
+                     "group_size", tiles ? json_integer(q->scheme.group) : json_null(), "dynamic", true);
 }
 
 static const char *format_of(const bq_qtensor *q) {
-    return q->activations ? "int-quantized" : "pack-quantized";
+    const form *f = form_of(q->scheme);
+    return f ? f->format : q->activations ? "int-quantized" : "pack-quantized";
 }
 
 static json_t *group_config(const bq_export_job *job, const bq_qtensor *q, json_t *targets) {
-    json_t *weights = arguments(q->scheme, group_of(job, q), false);
-    json_t *inputs = q->activations ? arguments(bq_scheme_of_tokens(q->activations), -1, true) : json_null();
+    json_t *weights = weight_arguments(q->scheme, group_of(job, q));
+    json_t *inputs = q->activations ? input_arguments(q) : json_null();
     return json_pack("{s:o, s:s, s:o, s:n, s:o}", "targets", targets, "format", format_of(q),
                      "input_activations", inputs, "output_activations", "weights", weights);
 }

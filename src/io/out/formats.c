@@ -3,7 +3,7 @@
 
 #include <string.h>
 
-#define FORMATS(ROW) ROW(safetensors) ROW(compressed_tensors) ROW(gptq) ROW(awq) ROW(gguf)
+#define FORMATS(ROW) ROW(safetensors) ROW(compressed_tensors) ROW(gptq) ROW(awq) ROW(modelopt) ROW(gguf)
 
 #define DECLARE(name) extern const bq_format bq_format_##name;
 #define ADDRESS(name) &bq_format_##name,

@@ -150,7 +150,7 @@ static inline bool toy_get(void *ctx, const char *name, bool want_data, bq_qtens
     int64_t rows = from->dims == 2 ? from->shape[0] : 1, cols = from->shape[from->dims - 1];
     int64_t groups = rule->group ? (cols + rule->group - 1) / rule->group : 1;
     *q = (bq_qtensor){.scheme = {abs(rule->bits) % 16, rule->group ? rule->group : -1, rule->bits > 0, BQ_F32,
-                                 BQ_GRID_AIMET},
+                                 BQ_GRID_AIMET, 1, 0},
                       .activations = rule->bits > 16 && rule->bits < 32 ? 8 : 0,
                       .code = bq_mat_host(NULL, rows, cols, BQ_I8),
                       .scale = bq_mat_host(NULL, rows, groups, BQ_F32),

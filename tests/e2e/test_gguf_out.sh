@@ -80,6 +80,16 @@ for bits in 4 5; do
     expect 0 "$blockq" eval --model scheme/gguf/model.gguf --tokens eval.h5 --ctx 32 --windows 3
 done
 
+# floats: MXFP4 keeps its codes.  A code -0 is 0 in the file, so values are compared, not bytes.
+for name in gpt_oss qwen3; do
+    rm -rf scheme
+    expect 0 mpi 2 run $name.json -o scheme --set 'bits.decoder={"bits": "e2m1", "group": 32, "scale": "e8m0"}'
+    expect 0 "$blockq" eval --model scheme/safetensors --tokens eval.h5 --ctx 32 --windows 3
+    mv out plain
+    expect 0 "$blockq" eval --model scheme/gguf/model.gguf --tokens eval.h5 --ctx 32 --windows 3
+    check "perplexity of $name in MXFP4" cmp plain out
+done
+
 # quantized again
 for scheme in '"bits": 4, "group": 16' '"bits": 8, "symmetric": false'; do
     rm -rf scheme
@@ -161,6 +171,7 @@ refused() { # TEXT RECIPE SET...
     one_error "$text"
 }
 refused 'set bits.decoder.scale=f16' llama.json --set bits.decoder.scale=f32 --set 'outputs=[{"format":"gguf"}]'
+refused 'floats other than e2m1' llama.json --set 'bits.decoder={"bits": "e4m3"}' --set 'outputs=[{"format":"gguf"}]'
 refused 'rounded inputs' llama.json --set bits.decoder.bits=8 --set bits.activations=8
 model window mistral MistralForCausalLM "$silu, \"sliding_window\": 16"
 model olmo2 olmo2 Olmo2ForCausalLM "$silu"

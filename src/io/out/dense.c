@@ -42,7 +42,7 @@ static void product(const bq_qtensor *q, int64_t r, int64_t first, int64_t count
     const float *pre = q->pre.rows ? q->pre.data : NULL;
     for (int64_t c = first; c < first + count; c++)
         to[c - first] =
-            ((float)code[c] - (zero ? zero[c / group] : 0)) * scale[c / group] * (pre ? pre[c] : 1);
+            bq_export_value(q, code[c], zero ? zero[c / group] : 0) * scale[c / group] * (pre ? pre[c] : 1);
 }
 
 static void check_data(const bq_qtensor *q) {

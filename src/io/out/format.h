@@ -89,6 +89,11 @@ bool bq_export_is_linear(const bq_export_item *item);
 const bq_export_item *bq_export_find(const bq_export_job *job, const char *name);
 /* For write: the data of a quantized item, until the next call. */
 void bq_export_hold(bq_export_job *job, const bq_export_item *item, bq_qtensor *q);
+/* What a code stands for, without its scale. */
+static inline float bq_export_value(const bq_qtensor *q, int8_t code, float zero) {
+    const bq_element e = bq_element_of(q->scheme.element);
+    return e.number.mantissa ? bq_float_value(e, code) : (float)code - zero;
+}
 /* Put `bytes` of a name into a regular expression. */
 void bq_export_escape(FILE *to, const char *name, size_t bytes);
 /* Does config.json say the same of two results?  It has neither the type of scales nor the rule of grids. */

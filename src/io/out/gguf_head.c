@@ -166,13 +166,14 @@ static int64_t file_type(const bq_export_job *job) {
     static const struct {
         const char *type;
         int64_t number;
-    } types[] = {{"Q4_0", 2}, {"Q4_1", 3}, {"Q8_0", 7}, {"Q5_0", 8}, {"Q5_1", 9}, {"BF16", 32}, {"F16", 1}};
+    } types[] = {{"Q4_0", 2},  {"Q4_1", 3},   {"Q8_0", 7},  {"Q5_0", 8}, {"Q5_1", 9},
+                 {"Q6_K", 18}, {"MXFP4", 38}, {"BF16", 32}, {"F16", 1}};
     int64_t best = 0;
     int most = 0;
     for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
         int count = 0;
         for (int k = 0; k < job->outs; k++) count += strcmp(job->out[k].t.dtype, types[i].type) == 0;
-        if (count <= most || (types[i].type[0] != 'Q' && best)) continue;
+        if (count <= most || (strchr("BF", types[i].type[0]) && best)) continue;
         most = count, best = types[i].number;
     }
     return best;

@@ -187,6 +187,40 @@ static void blocks(void **state) {
     bq_weights_close(golden);
 }
 
+/* The same of MXFP4: its codes are those of the grid with scales of type e8m0. */
+static void blocks_of_floats(void **state) {
+    (void)state;
+    enum { ROWS = 8, COLS = 96, BLOCKS = ROWS * COLS / 32 };
+    static int8_t code[ROWS * COLS];
+    static float scale[BLOCKS];
+    bq_weights *golden;
+    size_t n;
+    const char *why;
+    assert_int_equal(bq_weights_open(&golden, BQ_VECTORS "/peer_gguf.safetensors"), BQ_OK);
+    uint8_t *want = bytes_of(golden, "MXFP4/from_small", &n), row[COLS / 32 * 17];
+    bq_qtensor q = {.scheme = {BQ_E2M1, 32, true, BQ_F8_E8M0, BQ_GRID_ABSMAX, 1, 0},
+                    .code = bq_mat_host(code, ROWS, COLS, BQ_I8),
+                    .scale = bq_mat_host(scale, ROWS, COLS / 32, BQ_F32)};
+    const bq_gguf_type *type = bq_gguf_type_for(&q, &why);
+    assert_string_equal(type->name, "MXFP4");
+    assert_int_equal(n, BLOCKS * 17);
+    for (int b = 0; b < BLOCKS; b++) {
+        const uint8_t *block = want + 17 * b;
+        scale[b] = bq_float(block[0] ? (uint32_t)block[0] << 23 : 0x400000u);
+        for (int i = 0; i < 32; i++) code[b * 32 + i] = (int8_t)(block[1 + i % 16] >> (i < 16 ? 0 : 4) & 15);
+    }
+    bq_gguf_job own = {.blocks = 0};
+    for (int r = 0; r < ROWS; r++) {
+        bq_gguf_pack(&own, &q, type, r, row);
+        assert_memory_equal(row, want + r * (int)sizeof row, sizeof row);
+    }
+    q.scheme.scale = BQ_F16;
+    assert_null(bq_gguf_type_for(&q, &why));
+    assert_non_null(strstr(why, "floats other than e2m1"));
+    free(want);
+    bq_weights_close(golden);
+}
+
 /* Zero points: the values are (code - zero) scale but for the rounding of the minimum, which is counted. */
 static void minima(void **state) {
     (void)state;
@@ -257,7 +291,6 @@ static int export_micro(const char *golden, const char *dtype, const toy_rule *r
     text_in(src_dir, "tokenizer.json", "{}");
     assert_int_equal(bq_weights_open(&w, src_dir), BQ_OK);
     toy t = {.src = w, .rule = rule};
-    if (!toy_options) toy_options = &as_source;
     int rc = export_as("gguf", w, temp_path("micro"), (bq_qsource){&t, half_get, toy_dense}, limit, parts);
     toy_free(&t);
     bq_weights_close(w);
@@ -330,7 +363,7 @@ static void chosen_types(void **state) {
                    "'lm_head.weight' is quantized by the recipe: leave out output_tensor_type");
     assert_refused(export_micro("model_llama_llama3", "F32", as_is, TOY_SHARD, 1),
                    "output_tensor_type: the model's output layer is its embedding");
-    toy_options = NULL;
+    toy_options = &as_source;
 }
 
 static void refusals(void **state) {
@@ -353,10 +386,11 @@ static void refusals(void **state) {
 }
 
 int main(void) {
+    toy_options = &as_source;
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(whole_file),   cmocka_unit_test(pieces),       cmocka_unit_test(blocks),
-        cmocka_unit_test(minima),       cmocka_unit_test(micro_models), cmocka_unit_test(refusals),
-        cmocka_unit_test(chosen_types),
+        cmocka_unit_test(whole_file),       cmocka_unit_test(pieces),       cmocka_unit_test(blocks),
+        cmocka_unit_test(blocks_of_floats), cmocka_unit_test(minima),       cmocka_unit_test(micro_models),
+        cmocka_unit_test(refusals),         cmocka_unit_test(chosen_types),
     };
     return cmocka_run_group_tests(tests, temp_make, temp_remove);
 }

@@ -1,5 +1,5 @@
-/* How values are quantized by the rules of GGUF's types: blocks of the Python package gguf and of ggml, bit for
- * bit. */
+/* How values are quantized by the rules of GGUF's types: blocks of the Python package gguf and of ggml, bit
+ * for bit. */
 #include "halves.h"
 
 #include "io/out/gguf.h"

@@ -23,6 +23,7 @@ typedef enum {
     BQ_KEY_CHOICE, /* an enum, or an int that is the number of a table's row */
     BQ_KEY_PATH,   /* char[BQ_PATH_MAX], stored absolute; "" only where that is the default */
     BQ_KEY_NAME,   /* char[max + 1]: letters, digits, '_', '-', '.' */
+    BQ_KEY_TEXT,   /* char[max + 1]: UTF-8 without control characters */
     BQ_KEY_OBJECT, /* keys of scope */
     BQ_KEY_LIST    /* array of min to max objects */
 } bq_key_type;
@@ -39,8 +40,8 @@ typedef struct {
     const char *name; /* NULL ends the table */
     bq_key_type type;
     size_t at;         /* of the field, in the scope's struct */
-    const char *value; /* default: JSON, or the bare text of a choice, path or name; NULL: required */
-    double min, max;   /* of numbers; how many elements a list has; max: the length of a name */
+    const char *value; /* default: JSON, or the bare text of a choice, path, name or text; NULL: required */
+    double min, max;   /* of numbers; how many elements a list has; max: bytes of a name or text */
     const bq_choice *choice;
     bq_choice (*row)(int i);        /* choices that are rows of a table, in the place of choice: row i; */
     const char *(*row_help)(int i); /* and what the page says of it, after the key's own help; or NULL */

@@ -106,4 +106,9 @@ static inline float bq_float_value(bq_element e, int8_t code) {
     return bq_float(bq_bits(x) | (c & sign ? 0x80000000u : 0u));
 }
 
+/* The number of any element's code. */
+static inline float bq_element_value(bq_element e, int8_t code) {
+    return e.number.mantissa ? bq_float_value(e, code) : (float)code;
+}
+
 #endif

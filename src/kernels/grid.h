@@ -55,6 +55,16 @@ static inline bq_scheme bq_scheme_of_tokens(int element) {
 
 /* Bits of a code; 0: there is no such element. */
 static inline int bq_code_bits(bq_scheme s) { return bq_element_of(s.element).bits; }
+/* Bits that a matrix takes: codes; for each group or tile a scale, and a zero point, which is as wide as a
+ * code; an outer factor. */
+static inline int64_t bq_scheme_bits(bq_scheme s, int64_t rows, int64_t cols) {
+    const int64_t high = bq_scheme_tiled(s) ? (s.rows < 0 ? rows : s.rows) : 1, code = bq_code_bits(s),
+                  across = s.group > 0 ? (cols + s.group - 1) / s.group : 1, down = (rows + high - 1) / high;
+    const bool two = s.scale == BQ_F8_E4M3, small = two || s.scale == BQ_F8_E8M0;
+    const int64_t scale = small ? 8 : s.scale == BQ_F32 ? 32 : 16;
+    return rows * cols * code + down * across * (scale + (s.symmetric ? 0 : code)) + (two ? 32 : 0);
+}
+
 static inline float bq_qmin(bq_scheme s) { return bq_element_of(s.element).low; }
 static inline float bq_qmax(bq_scheme s) { return bq_element_of(s.element).high; }
 
@@ -81,9 +91,9 @@ static inline float bq_power_below(uint32_t bits, int less) {
     return in == -127 ? bq_float(0x400000u) : bq_float((uint32_t)(in + 127) << 23);
 }
 
-/* OCP's MX: the largest |value| a over the power of two that the largest number has, as a power of two.  a is
- * rounded first to as many bits as the mantissa has, of 8-bit floats to 1, so that it may reach the next power
- * (compressed-tensors). */
+/* OCP's MX: the largest |value| a over the power of two that the largest number has, as a power of two.  a
+ * is rounded first to as many bits as the mantissa has, of 8-bit floats to 1, so that it may reach the next
+ * power (compressed-tensors). */
 static inline float bq_grid_power(float a, const bq_element e) {
     const int kept = e.bits == 8 ? 1 : e.number.mantissa, top = (int)(bq_bits(e.high) >> 23) - 127;
     return a == a ? bq_power_below(bq_bits(a) + (1u << (22 - kept)), top) : a;

@@ -75,15 +75,44 @@ static int evaluate_run(const bq_args *a, bq_comm *comm) {
     return code;
 }
 
+static int open_model(evaluation *e) {
+    int code = bq_root_first(e->comm, look, e);
+    return code ? code : bq_root_first(e->comm, read_all, e);
+}
+
+static bq_score score_of(evaluation *e) {
+    return (bq_score){
+        .dev = &e->dev, .comm = e->comm, .src = &e->model, .angles = BQ_ANGLES_HF, .home = e->home};
+}
+
+static void close_model(evaluation *e) {
+    bq_dev_close(&e->dev);
+    bq_evals_close(&e->evals);
+    bq_source_close(&e->model);
+}
+
+int bq_eval_perplexity(const bq_args *args, bq_comm *comm, double *value, int64_t *windows) {
+    evaluation e = {.args = args, .comm = comm};
+    bq_run s = {0};
+    int code = args->run ? bq_session_open_finished(&s, args, comm) : open_model(&e);
+    bq_score score = score_of(&e);
+    score.label = "model";
+    const bq_eval *eval = args->run ? &s.evals.eval[0] : &e.evals.eval[0];
+    if (!code)
+        code = args->run ? bq_result_value(&s, eval, value)
+                         : bq_score_run(&score, eval, NULL, NULL, NULL, value);
+    *windows = eval->items;
+    if (args->run) bq_session_close(&s);
+    close_model(&e);
+    return code;
+}
+
 int bq_cmd_eval(const bq_args *args, bq_comm *comm) {
     if (args->run) return evaluate_run(args, comm);
     evaluation e = {.args = args, .comm = comm};
-    int code = bq_root_first(comm, look, &e);
-    if (!code) code = bq_root_first(comm, read_all, &e);
-    bq_score s = {.dev = &e.dev, .comm = comm, .src = &e.model, .angles = BQ_ANGLES_HF, .home = e.home};
+    int code = open_model(&e);
+    bq_score s = score_of(&e);
     for (int i = 0; i < e.evals.count && !code; i++) code = evaluate_one(&e, &s, &e.evals.eval[i]);
-    bq_dev_close(&e.dev);
-    bq_evals_close(&e.evals);
-    bq_source_close(&e.model);
+    close_model(&e);
     return code;
 }

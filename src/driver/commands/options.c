@@ -13,7 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char *const there_are = "run, plan, eval, export, import, inspect, tokens, status";
+static const char *const there_are = "run, plan, eval, export, import, compare, inspect, tokens, status";
 static const char *const codes =
     "Exit codes:\n"
     "   0  done\n"
@@ -174,7 +174,7 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
 typedef struct {
     struct argp argp;
     struct argp_option option[BQ_OPTIONS + 1];
-    char doc[1024];
+    char doc[2048];
 } form;
 
 static void fill(form *f, bq_command c) {

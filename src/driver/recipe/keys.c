@@ -176,6 +176,12 @@ static const bq_key output_keys[] = {
     {"shard_bytes", BQ_KEY_I64, AT(bq_output, shard_bytes), .value = TEXT(BQ_SHARD_BYTES),
      .min = BQ_SHARD_MIN, .max = 1e15,
      .help = "Tensors in one file, at most; a larger tensor gets its own. Ranks write different files."},
+    {"base_model", BQ_KEY_TEXT, AT(bq_output, base_model), .value = "", .max = BQ_BASE_MODEL - 1,
+     .help = "The original's name, for the model card, as `org/name` on a hub; the last part of `model` if "
+             "left out."},
+    {"license", BQ_KEY_NAME, AT(bq_output, license), .value = "", .max = BQ_LICENSE - 1,
+     .help = "The model's licence as a hub names it (`apache-2.0`), for the model card; if left out what the "
+             "original's README.md says, or `other` where there is a file LICENSE."},
     {0}};
 static const bq_scope output = {"outputs.N", "A model directory to write at the end.", output_keys,
                                 sizeof(bq_output)};
@@ -244,15 +250,16 @@ void bq_key_allowed(const bq_key *key, char *text, size_t size) {
         return;
     case BQ_KEY_SEED: snprintf(text, size, "an integer from 0 to 2^63 - 1"); return;
     case BQ_KEY_GROUP: snprintf(text, size, "-1, or a multiple of 8 up to %s", high); return;
-    case BQ_KEY_BITS:
     case BQ_KEY_REAL: snprintf(text, size, "a number from %s to %s", low, high); return;
     case BQ_KEY_BOOL: snprintf(text, size, "true or false"); return;
     case BQ_KEY_PATH: snprintf(text, size, "a path of at most %d bytes", BQ_PATH_MAX - 1); return;
     case BQ_KEY_NAME:
         snprintf(text, size, "a name of at most %s letters, digits, '_', '-' or '.', not first a '.'", high);
         return;
+    case BQ_KEY_TEXT: snprintf(text, size, "a text of at most %s bytes in one line", high); return;
     case BQ_KEY_OBJECT: snprintf(text, size, "an object"); return;
     case BQ_KEY_LIST: snprintf(text, size, "a list of %s to %s objects", low, high); return;
+    case BQ_KEY_BITS:
     case BQ_KEY_CHOICE: break;
     }
     size_t n = 0;

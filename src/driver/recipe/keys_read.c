@@ -134,6 +134,15 @@ static int take_name(const given *g, char *to) {
     return BQ_OK;
 }
 
+static int take_text(const given *g, char *to) {
+    const char *text = json_string_value(g->value);
+    if (!text || strlen(text) > (size_t)g->key->max) return refuse_value(g);
+    for (const char *c = text; *c; c++)
+        if (iscntrl((unsigned char)*c)) return refuse_value(g);
+    strcpy(to, text);
+    return BQ_OK;
+}
+
 static int take_choice(const given *g, void *to) {
     const char *text = json_string_value(g->value);
     bq_choice c;
@@ -231,6 +240,7 @@ static int take(reader *r, const char *path, const bq_key *key, const json_t *va
     case BQ_KEY_CHOICE: return take_choice(&g, to);
     case BQ_KEY_PATH: return take_path(&g, to);
     case BQ_KEY_NAME: return take_name(&g, to);
+    case BQ_KEY_TEXT: return take_text(&g, to);
     case BQ_KEY_LIST: return take_list(r, &g, base);
     case BQ_KEY_BOOL:
         if (!json_is_boolean(value)) break;
@@ -246,7 +256,8 @@ static int take(reader *r, const char *path, const bq_key *key, const json_t *va
 
 /* The default of an absent key, as a file would have it. */
 static json_t *otherwise(const bq_key *key) {
-    bool bare = key->type == BQ_KEY_CHOICE || key->type == BQ_KEY_PATH || key->type == BQ_KEY_NAME;
+    bool bare = key->type == BQ_KEY_CHOICE || key->type == BQ_KEY_PATH || key->type == BQ_KEY_NAME ||
+                key->type == BQ_KEY_TEXT;
     json_t *value = bare ? json_string(key->value) : json_loads(key->value, JSON_DECODE_ANY, NULL);
     BQ_CHECK(value, "the default of '%s' is no JSON: %s", key->name, key->value);
     return value;

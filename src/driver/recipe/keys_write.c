@@ -33,6 +33,7 @@ static json_t *value_of(const bq_recipe *recipe, const bq_key *key, const char *
     case BQ_KEY_REAL: return json_real(*(const double *)at);
     case BQ_KEY_BOOL: return json_boolean(*(const bool *)at);
     case BQ_KEY_PATH:
+    case BQ_KEY_TEXT:
     case BQ_KEY_NAME: return json_string(at);
     case BQ_KEY_OBJECT: return add_keys(NULL, recipe, key->scope->key, at, hashed);
     case BQ_KEY_LIST: return list_of(recipe, key, base, hashed);

@@ -50,10 +50,14 @@ typedef struct {
     int64_t r1_block, r2_block; /* where the kind is block */
 } bq_transform;
 
+#define BQ_BASE_MODEL 128
+#define BQ_LICENSE    64
+
 typedef struct {
-    int format;          /* bq_format_at */
-    char dir[64];        /* a plain name, made below the run directory */
-    int64_t shard_bytes; /* of tensors in one file */
+    int format;                                          /* bq_format_at */
+    char dir[64];                                        /* a plain name, made below the run directory */
+    int64_t shard_bytes;                                 /* of tensors in one file */
+    char base_model[BQ_BASE_MODEL], license[BQ_LICENSE]; /* for the model card; "": as the source says */
     _Alignas(8) char options[BQ_FORMAT_OPTIONS];
 } bq_output;
 

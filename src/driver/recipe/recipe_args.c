@@ -66,12 +66,22 @@ int bq_recipe_evaluate(bq_recipe *recipe, const bq_args *args) {
     return code;
 }
 
+/* What the card says of the model is as in the recipe's output of that format, or else in its first one. */
+static void inherit(const bq_recipe *recipe, const char *format, json_t *output) {
+    const bq_output *from = recipe->output;
+    for (int i = recipe->noutput - 1; i >= 0; i--)
+        if (strcmp(bq_format_choice(recipe->output[i].format).name, format) == 0) from = &recipe->output[i];
+    if (from->base_model[0]) json_object_set_new(output, "base_model", json_string(from->base_model));
+    if (from->license[0]) json_object_set_new(output, "license", json_string(from->license));
+}
+
 int bq_recipe_export(bq_recipe *recipe, const bq_args *args) {
     char text[BQ_PATH_MAX];
     json_t *output = json_object(), *list = json_array();
     json_array_append_new(list, output);
     snprintf(text, sizeof text, "%s", args->format);
     char *pairs = cut(text, ':');
+    if (recipe->noutput) inherit(recipe, text, output);
     bool good = json_object_set_new(output, "format", json_string(text)) == 0 &&
                 json_object_set_new(output, "shard_bytes", json_integer((json_int_t)args->shard)) == 0 &&
                 add_pairs(pairs, output);

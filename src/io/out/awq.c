@@ -155,6 +155,7 @@ static void edit(const bq_export_job *job, json_t *config) {
 const bq_format bq_format_awq = {
     .name = "awq",
     .help = "AutoAWQ's gemm, 4 bits in one scheme with F16 scales, as vLLM, SGLang and transformers read it.",
+    .loads = BQ_LOADS_VLLM BQ_LOADS_TRANSFORMERS(" with GPTQModel or AutoAWQ"),
     .plan = plan,
     .write = write_out,
     .edit = edit,

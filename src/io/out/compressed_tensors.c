@@ -6,9 +6,9 @@
  * Else: format pack-quantized; weight_packed I32 (the codes as they are given, never computed again),
  * weight_scale F32, weight_shape I64, and in asymmetric schemes weight_zero_point I32.
  *
- * Integers have 2 to 8 bits, and one scale a row or a group that divides the columns.  Floats are the forms of
- * the table below.  The package reads all of this; docs/formats.md says what engines read.  Only weights of
- * linears can be quantized.  Each scheme is one of config_groups. */
+ * Integers have 2 to 8 bits, and one scale a row or a group that divides the columns.  Floats are the forms
+ * of the table below.  The package reads all of this; docs/formats.md says what engines read.  Only weights
+ * of linears can be quantized.  Each scheme is one of config_groups. */
 #include "base/die.h"
 #include "io/out/floats.h"
 #include "io/out/pack.h"
@@ -23,10 +23,10 @@
 
 enum { SHAPE = BQ_EXPORT_BARE, AS_IS, PACKED, CODES, SCALE, ZERO, FLOATS, SMALL, OUTER };
 
-/* Floats.  suffix, type: of the codes' tensor; small: the type of scales that are a byte, and scale_type what
- * the configuration calls it. */
+/* Floats.  suffix, type: of the codes' tensor; small: the type of scales that are a byte, and scale_dtype
+ * what the configuration calls it. */
 typedef struct {
-    const char *format, *suffix, *type, *small, *scale_type;
+    const char *format, *suffix, *type, *small, *scale_dtype;
     int element;
     bq_type scale; /* BQ_F32 stands for BQ_BF16 and BQ_F16, too */
     int64_t group; /* 0: any; then also tiles */
@@ -236,7 +236,7 @@ static json_t *weight_arguments(bq_scheme s, int64_t group) {
                      bq_element_whole(s.element) ? "int" : "float", "symmetric", s.symmetric, "strategy",
                      strategy_of(s, group), "group_size",
                      group > 0 && !tiles ? json_integer(group) : json_null(), "dynamic", false, "scale_dtype",
-                     f ? f->scale_type : NULL, "block_structure", block);
+                     f ? f->scale_dtype : NULL, "block_structure", block);
 }
 
 /* The same for inputs, whose scales engines compute: for each token; where weights have tiles, for each token
@@ -349,6 +349,7 @@ static void edit(const bq_export_job *job, json_t *config) {
 const bq_format bq_format_compressed_tensors = {
     .name = "compressed-tensors",
     .help = "packed codes and scales, as vLLM and transformers read them.",
+    .loads = BQ_LOADS_VLLM BQ_LOADS_TRANSFORMERS(" with the package compressed-tensors"),
     .scope = {"outputs.N, format: compressed-tensors", "Codes as they are, in the words of the package.",
               keys, BQ_FORMAT_OPTIONS_OF(options)},
     .plan = plan,

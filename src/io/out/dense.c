@@ -40,9 +40,10 @@ static void product(const bq_qtensor *q, int64_t r, int64_t first, int64_t count
     const float *scale = bq_mat_at(q->scale, r, 0);
     const float *zero = q->zero.rows ? bq_mat_at(q->zero, r, 0) : NULL;
     const float *pre = q->pre.rows ? q->pre.data : NULL;
+    const bq_element e = bq_element_of(q->scheme.element);
     for (int64_t c = first; c < first + count; c++)
-        to[c - first] =
-            bq_export_value(q, code[c], zero ? zero[c / group] : 0) * scale[c / group] * (pre ? pre[c] : 1);
+        to[c - first] = (bq_element_value(e, code[c]) - (zero ? zero[c / group] : 0)) * scale[c / group] *
+                        (pre ? pre[c] : 1);
 }
 
 static void check_data(const bq_qtensor *q) {
@@ -109,6 +110,7 @@ static void edit(const bq_export_job *job, json_t *config) {
 const bq_format bq_format_safetensors = {
     .name = "safetensors",
     .help = "quantized values as ordinary float weights.",
+    .loads = BQ_LOADS_VLLM BQ_LOADS_TRANSFORMERS(""),
     .plan = plan,
     .write = write_out,
     .edit = edit,

@@ -339,7 +339,7 @@ int bq_export_finish(bq_export_job *job) {
     return BQ_OK;
 }
 
-uint64_t *bq_export_hashes(bq_export_job *job) { return job->hash; }
+bq_file_hash *bq_export_hashes(bq_export_job *job) { return job->hash; }
 
 void bq_export_list(const bq_export_job *job, bq_manifest *list) {
     char name[64];

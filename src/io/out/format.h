@@ -33,8 +33,14 @@ typedef struct {
 /* The size of the struct that a format's keys fill. */
 #define BQ_FORMAT_OPTIONS_OF(type) BQ_OPTIONS_OF(type, BQ_FORMAT_OPTIONS)
 
+/* Lines of `loads`; more: what transformers need besides. */
+#define BQ_LOADS_VLLM "- vLLM: `vllm serve MODEL`\n"
+#define BQ_LOADS_TRANSFORMERS(more)                                                                          \
+    "- transformers" more ": `AutoModelForCausalLM.from_pretrained(\"MODEL\")`\n"
+
 struct bq_format {
     const char *name, *help; /* in recipes, for --format and as the default folder; for docs/recipes.md */
+    const char *loads;       /* bq_format_loads */
     bq_scope scope; /* its own keys in a recipe's output; the struct that they fill is job->options */
     /* Check an item, which is not replaced, and add its outs.  BQ_OK, or BQ_DATA after one message. */
     int (*plan)(bq_export_job *job, int item);
@@ -71,7 +77,7 @@ struct bq_export_job {
     int items, outs, room, shards;
     bool stacked;        /* the family stacks experts */
     json_t *beside;      /* bq_weights_beside of the source; NULL: not asked yet, or there are none */
-    uint64_t *hash;      /* (shards) of those written here */
+    bq_file_hash *hash;  /* (shards) of those written here */
     char *buffer;        /* BQ_EXPORT_BUFFER bytes, free for use in write */
     const void *options; /* of the format, what its keys have filled */
     void *own;           /* of the format */
@@ -89,11 +95,6 @@ bool bq_export_is_linear(const bq_export_item *item);
 const bq_export_item *bq_export_find(const bq_export_job *job, const char *name);
 /* For write: the data of a quantized item, until the next call. */
 void bq_export_hold(bq_export_job *job, const bq_export_item *item, bq_qtensor *q);
-/* What a code stands for, without its scale. */
-static inline float bq_export_value(const bq_qtensor *q, int8_t code, float zero) {
-    const bq_element e = bq_element_of(q->scheme.element);
-    return e.number.mantissa ? bq_float_value(e, code) : (float)code - zero;
-}
 /* Put `bytes` of a name into a regular expression. */
 void bq_export_escape(FILE *to, const char *name, size_t bytes);
 /* Does config.json say the same of two results?  It has neither the type of scales nor the rule of grids. */

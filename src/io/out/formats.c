@@ -20,6 +20,8 @@ int bq_format_find(const char *name) {
 
 bq_choice bq_format_choice(int i) { return (bq_choice){formats[i] ? formats[i]->name : NULL, i}; }
 const char *bq_format_help(int i) { return formats[i]->help; }
+const char *bq_format_loads(int i) { return formats[i]->loads; }
+const char *bq_format_library(int i) { return formats[i]->container ? "gguf" : "transformers"; }
 
 const bq_scope *bq_format_scope(int i) {
     static const bq_key none[] = {{0}};

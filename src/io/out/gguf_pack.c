@@ -103,8 +103,9 @@ static void pack_mxfp4(const bq_qtensor *q, int64_t r, uint8_t *to) {
 static float value(const bq_qtensor *q, int64_t r, int64_t c) {
     int64_t g = c / group_of(q);
     float zero = q->zero.rows ? *(const float *)bq_mat_at(q->zero, r, g) : 0;
-    return bq_export_value(q, *(const int8_t *)bq_mat_at(q->code, r, c), zero) *
-           *(const float *)bq_mat_at(q->scale, r, g);
+    float code =
+        bq_element_value(bq_element_of(q->scheme.element), *(const int8_t *)bq_mat_at(q->code, r, c));
+    return (code - zero) * *(const float *)bq_mat_at(q->scale, r, g);
 }
 
 /* Values quantized again. */

@@ -199,6 +199,7 @@ static void edit(const bq_export_job *job, json_t *config) {
 const bq_format bq_format_gptq = {
     .name = "gptq",
     .help = "GPTQ, codes with F16 scales, as GPTQModel, vLLM and SGLang read them.",
+    .loads = BQ_LOADS_VLLM BQ_LOADS_TRANSFORMERS(" with GPTQModel"),
     .scope = {"outputs.N, format: gptq", "GPTQ has two versions, which differ in how zero points are stored.",
               keys, BQ_FORMAT_OPTIONS_OF(options)},
     .plan = plan,

@@ -128,6 +128,7 @@ static void edit(const bq_export_job *job, json_t *config) {
 const bq_format bq_format_modelopt = {
     .name = "modelopt",
     .help = "NVFP4 weights (W4A16) and FP8, as TensorRT-LLM, vLLM and SGLang read NVIDIA's ModelOpt.",
+    .loads = BQ_LOADS_VLLM "- SGLang: `python -m sglang.launch_server --model-path MODEL`\n",
     .plan = plan,
     .write = write_out,
     .edit = edit,

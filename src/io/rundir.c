@@ -14,7 +14,7 @@ static bool has(const char *dir, const char *name) {
     return bq_file_exists(path);
 }
 
-static bool is_run(const char *dir) {
+bool bq_rundir_is(const char *dir) {
     return has(dir, "ckpt/lock") || (has(dir, "recipe.json") && (has(dir, "ckpt") || has(dir, "run.log")));
 }
 
@@ -25,7 +25,7 @@ static bool is_beginning(const char *name) {
 }
 
 int bq_rundir_place(const char *dir) {
-    DIR *list = is_run(dir) ? NULL : opendir(dir);
+    DIR *list = bq_rundir_is(dir) ? NULL : opendir(dir);
     char other[sizeof((struct dirent *)NULL)->d_name] = "";
     for (struct dirent *e; list && !other[0] && (e = readdir(list));)
         if (!is_beginning(e->d_name)) snprintf(other, sizeof other, "%s", e->d_name);

@@ -9,6 +9,9 @@
 
 #include <stdbool.h>
 
+/* Is it a run directory? */
+bool bq_rundir_is(const char *dir);
+
 /* May a run begin or go on here?  Yes if dir is absent, or is a run directory, or has no names but ckpt,
  * acts and job.* (what a run that was killed at once, or a job script, leaves).  BQ_OK, or BQ_USAGE after
  * one message.  A path that is not a directory is left to bq_dir_make to refuse. */

@@ -99,7 +99,7 @@ static inline float bq_grid_power(float a, const bq_element e) {
     return a == a ? bq_power_below(bq_bits(a) + (1u << (22 - kept)), top) : a;
 }
 
-/* A scale as the scheme stores it.  E4M3: times outer it is an e4m3 number; E8M0: the nearest power of two. */
+/* A scale as the scheme stores it.  E4M3: times outer it is an e4m3 number.  E8M0: the nearest power of 2. */
 static inline float bq_scale_stored(float scale, bq_scheme s) {
     if (s.scale == BQ_F8_E8M0) return scale == scale ? bq_power_below(bq_bits(scale) + 0x400000u, 0) : scale;
     if (s.scale != BQ_F8_E4M3) return bq_scale_round(scale, s.scale);

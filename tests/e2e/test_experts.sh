@@ -43,15 +43,17 @@ for policy in all_tokens rtn; do
     check "$policy is another result than blend" not cmp -s gptq.{blend,$policy}/ckpt/block_000.p0.s0.e000.h5
 done
 
-# all experts in one tensor: no format writes that
+# all experts in one tensor: safetensors has that again, other formats are refused by name
 sed 's/m_glm4_moe/m_gpt_oss/' starved.json >stacked.json
-expect 2 "$blockq" run stacked.json -o stacked
-one_error 'outputs: gpt_oss keeps all experts in one tensor'
-expect 0 "$blockq" run stacked.json --set outputs=[] -o stacked
-expect 0 mpi 3 run stacked.json --set outputs=[] -o stacked.3
+plain='outputs=[{"format": "safetensors", "shard_bytes": 100000}]'
+expect 3 "$blockq" run stacked.json -o stacked
+one_error 'export: gpt_oss keeps all experts of a block in one tensor, and compressed-tensors is not'
+expect 0 "$blockq" run stacked.json --set "$plain" -o stacked
+expect 0 mpi 3 run stacked.json --set "$plain" -o stacked.3
 rm -r stacked*/acts
 same stacked stacked.3
-expect 2 "$blockq" export --run stacked --format safetensors -o exported
+worth stacked 48 4
+expect 3 "$blockq" export --run stacked --format gptq -o exported
 
 expect 2 "$blockq" run gptq.json --set 'phases=[{"passes":[{"pass":"smoothquant","fuse":false},{"pass":"rtn"}]}]' -o refused
 one_error 'smoothquant with fuse false'

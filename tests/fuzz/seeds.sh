@@ -113,6 +113,12 @@ embedding() { s token_embd.weight && w 2 && q 4 && q 2 && w 0 && q 0; }
 { gguf 3 1 9; sizes gemma3; word gemma3.rope.scaling.type linear; one gemma3.rope.scaling.factor; embedding; printf '%0100d' 7; } > "$d/gemma3"
 { gguf 3 3 8; sizes phi3; size phi3.rope.scaling.original_context_length 8; embedding; s rope_factors_long.weight; w 1; q 2; w 0; q 32
     s rope_factors_short.weight; w 1; q 2; w 0; q 64; printf '%0140d' 0 | tr 0 @; } > "$d/phi3"
+some() { size $1.expert_count 2 && size $1.expert_used_count 1 && size $1.expert_feed_forward_length 8; }
+{ gguf 3 3 14; sizes gpt-oss; some gpt-oss; size gpt-oss.attention.sliding_window 8; word gpt-oss.rope.scaling.type yarn
+    one gpt-oss.rope.scaling.factor; size gpt-oss.rope.scaling.original_context_length 8; embedding; s blk.0.attn_sinks.weight; w 1; q 1; w 0; q 32
+    s blk.0.ffn_up_exps.bias; w 2; q 8; q 2; w 0; q 64; printf '%0160d' 0 | tr 0 @; } > "$d/gpt-oss"
+{ gguf 3 2 13; sizes glm4moe; some glm4moe; size glm4moe.expert_shared_count 1; size glm4moe.leading_dense_block_count 0
+    s glm4moe.expert_weights_norm; w 7; printf '\1'; embedding; s blk.0.exp_probs_b.bias; w 1; q 2; w 0; q 32; printf '%0100d' 0 | tr 0 @; } > "$d/glm4moe"
 { gguf 3 0 6; word tokenizer.ggml.model gpt2; word tokenizer.ggml.pre llama-bpe; s tokenizer.ggml.tokens; w 9; w 8; q 4; s a; s b; s ab; s '<s>'
     s tokenizer.ggml.token_type; w 9; w 5; q 4; w 1; w 1; w 1; w 3; s tokenizer.ggml.merges; w 9; w 8; q 1; s 'a b'
     size tokenizer.ggml.bos_token_id 3; } > "$d/tokenizer"

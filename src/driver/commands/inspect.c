@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "io/state/checkpoint.h"
 #include "io/files.h"
+#include "io/rundir.h"
 #include "io/state/raw.h"
 
 #include <fcntl.h>
@@ -124,14 +125,11 @@ static bool is_sealed(const char *path, uint64_t *fingerprint) {
 int bq_cmd_inspect(const bq_args *args, bq_comm *comm) {
     (void)comm;
     const char *path = args->file[0];
-    char inside[BQ_PATH_MAX + 16];
     struct stat st;
     uint64_t fingerprint;
     if (stat(path, &st)) return bq_refuse(BQ_USAGE, "%s: there is no such file or directory", path);
-    if (S_ISDIR(st.st_mode) || bq_weights_known(path)) {
-        snprintf(inside, sizeof inside, "%s/recipe.json", path);
-        return bq_file_exists(inside) ? inspect_run(path) : inspect_model(path);
-    }
+    if (S_ISDIR(st.st_mode) || bq_weights_known(path))
+        return bq_rundir_is(path) ? inspect_run(path) : inspect_model(path);
     if (fnmatch("*.gguf", path, 0) == 0) return inspect_model(path);
     return is_sealed(path, &fingerprint) ? inspect_checkpoint(path, fingerprint) : inspect_tokens(path);
 }

@@ -2,7 +2,7 @@
 
 #include "base/die.h"
 #include "driver/run/session.h"
-#include "io/files.h"
+#include "io/rundir.h"
 #include "io/in/fp8.h"
 
 #include <stdlib.h>
@@ -38,9 +38,7 @@ static void list_names(bq_side *s) {
 }
 
 int bq_side_open(bq_side *s, const char *path, const bq_args *args, bq_comm *comm) {
-    char recipe[BQ_PATH];
-    bq_path_join(recipe, sizeof recipe, path, "recipe.json");
-    *s = (bq_side){.path = path, .args = *args, .is_run = bq_file_exists(recipe)};
+    *s = (bq_side){.path = path, .args = *args, .is_run = bq_rundir_is(path)};
     s->args.tokens = NULL, s->args.device = "cpu"; /* nothing is evaluated here */
     if (s->is_run) s->args.run = path;
     int code = s->is_run ? bq_session_open_finished(&s->run, &s->args, comm) : bq_root_first(comm, look, s);

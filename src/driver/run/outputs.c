@@ -49,17 +49,8 @@ static int write_output(output *o) {
     return bq_comm_agree(comm, comm->rank == 0 ? bq_export_finish(o->job) : BQ_OK);
 }
 
-/* Can a format write models of this family?  BQ_OK, or BQ_USAGE after one message. */
-static int writable(const bq_run *s) {
-    const bq_family *family = bq_family_at(s->src.arch.model.family);
-    if (!(family->traits & BQ_FAMILY_STACKED)) return BQ_OK;
-    return bq_refuse(
-        BQ_USAGE, "outputs: %s keeps all experts in one tensor, which no format writes: leave out `outputs`",
-        family->type);
-}
-
 int bq_outputs_fit(const bq_run *s) {
-    int code = s->recipe.noutput ? writable(s) : BQ_OK;
+    int code = BQ_OK;
     for (int i = 0; i < s->recipe.noutput && !code; i++) {
         const bq_output *out = &s->recipe.output[i];
         output o = {s, out->dir, out, {0}, NULL};
@@ -214,8 +205,7 @@ int bq_outputs_publish(const bq_run *s) {
 
 int bq_outputs_write_one(const bq_run *s, const char *dir) {
     bq_manifest list = {0};
-    int code = bq_comm_agree(s->comm, s->comm->rank == 0 ? writable(s) : BQ_OK);
-    if (!code) code = export_one(s, s->recipe.output, dir, "", &list);
+    int code = export_one(s, s->recipe.output, dir, "", &list);
     if (!code && s->comm->rank == 0) code = bq_publish_output(s, s->recipe.output, dir, &list);
     bq_manifest_close(&list);
     return bq_comm_agree(s->comm, code);

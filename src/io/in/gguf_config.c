@@ -271,6 +271,34 @@ static void qwen3moe(config *c) {
     put(c->to, "mlp_only_layers", json_array());
 }
 
+/* Every second block has a window.  Its yarn is not truncated: no key says so. */
+static void gpt_oss(config *c) {
+    int64_t experts = put_integer(c, "num_local_experts", "expert_count", 1 << 20, -1);
+    put_integer(c, "num_experts_per_tok", "expert_used_count", experts, -1);
+    put_integer(c, "intermediate_size", "expert_feed_forward_length", BQ_SIZE_MAX, -1);
+    integer(c, "attention.sliding_window_pattern", 2, 2, 2);
+    json_t *rope = json_object_get(c->to, "rope_scaling");
+    if (json_is_object(rope)) put(rope, "truncate", json_false());
+}
+
+static void glm4moe(config *c) {
+    int64_t experts = put_integer(c, "n_routed_experts", "expert_count", 1 << 20, -1);
+    bool normalize = false;
+    put_integer(c, "num_experts_per_tok", "expert_used_count", experts, -1);
+    put_integer(c, "n_shared_experts", "expert_shared_count", 1 << 10, -1);
+    put_integer(c, "moe_intermediate_size", "expert_feed_forward_length", BQ_SIZE_MAX, -1);
+    put(c->to, "first_k_dense_replace",
+        json_integer(integer(c, "leading_dense_block_count", 0, c->blocks, 0)));
+    put_real(c->to, "routed_scaling_factor", real(c, "expert_weights_scale", 1e-6, 1e6, 1));
+    integer(c, "expert_gating_func", 2, 2, 2); /* sigmoid */
+    integer(c, "nextn_predict_layers", 0, 0, 0);
+    bq_gguf_bool(&c->k, key(c, "expert_weights_norm"), &normalize);
+    put(c->to, "norm_topk_prob", json_boolean(normalize));
+    put(c->to, "attention_bias", json_boolean(has_tensor(c, "blk.0.attn_q.bias")));
+    put(c->to, "use_qk_norm", json_boolean(has_tensor(c, "blk.0.attn_q_norm.weight")));
+    if (c->rotary == c->head_dim) put(c->to, "partial_rotary_factor", json_real(1));
+}
+
 static void gemma3(config *c) {
     put_text(c->to, "hidden_activation", "gelu_pytorch_tanh");
     put_real(c->to, "rope_local_base_freq", real(c, "rope.freq_base_swa", 1, 1e18, 1e4));
@@ -291,6 +319,8 @@ static const struct {
     {"qwen3moe", "qwen3_moe", "Qwen3MoeForCausalLM", 1e4, false, qwen3moe},
     {"phi3", "phi3", "Phi3ForCausalLM", 1e4, true, NULL},
     {"gemma3", "gemma3_text", "Gemma3ForCausalLM", 1e6, true, gemma3},
+    {"glm4moe", "glm4_moe", "Glm4MoeForCausalLM", 1e4, false, glm4moe},
+    {"gpt-oss", "gpt_oss", "GptOssForCausalLM", 1.5e5, true, gpt_oss},
 };
 
 static void put_all(config *c) {

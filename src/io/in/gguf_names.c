@@ -6,8 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Both names without ".weight" or ".bias".  % is the number of a block, # that of an expert.  A row without a
- * second name is BQ_GGUF_BESIDE. */
+/* Both names without ".weight" or ".bias"; where the first one has it, both are whole.  % is the number of a
+ * block, # that of an expert.  A row without a second name is BQ_GGUF_BESIDE. */
 typedef struct {
     const char *gguf, *checkpoint;
     bq_gguf_change change;
@@ -80,6 +80,24 @@ static const row mixtral[] = {
     {BLOCK "ffn_up_exps", LAYER "block_sparse_moe.experts.#.w3", 0},
     {0},
 };
+static const row post_norms[] = {
+    {"output_norm", "model.norm", 0},
+    {BLOCK "attn_norm", LAYER "input_layernorm", 0},
+    {BLOCK "post_attention_norm", LAYER "post_attention_layernorm", 0},
+    {0},
+};
+static const row gpt_oss[] = {
+    {BLOCK "attn_sinks.weight", LAYER "self_attn.sinks", 0},
+    {BLOCK "ffn_gate_inp", LAYER "mlp.router", 0},
+    {0},
+};
+static const row shared[] = {
+    {BLOCK "exp_probs_b.bias", LAYER "mlp.gate.e_score_correction_bias", 0},
+    {BLOCK "ffn_gate_shexp", LAYER "mlp.shared_experts.gate_proj", 0},
+    {BLOCK "ffn_up_shexp", LAYER "mlp.shared_experts.up_proj", 0},
+    {BLOCK "ffn_down_shexp", LAYER "mlp.shared_experts.down_proj", 0},
+    {0},
+};
 static const row experts[] = {
     {BLOCK "ffn_gate_inp", LAYER "mlp.gate", 0},
     {BLOCK "ffn_gate_exps", LAYER "mlp.experts.#.gate_proj", 0},
@@ -88,7 +106,7 @@ static const row experts[] = {
     {0},
 };
 
-enum { TABLES = 6 };
+enum { TABLES = 7 };
 
 static const struct {
     const char *name;
@@ -100,6 +118,8 @@ static const struct {
     {"qwen3moe", {outer, norms, attention, head_norms, experts}},
     {"phi3", {outer, norms, fused}},
     {"gemma3", {outer, gemma_norms, attention, mlp}},
+    {"gpt-oss", {outer, post_norms, attention, gpt_oss, experts}},
+    {"glm4moe", {outer, post_norms, attention, head_norms, mlp, experts, shared}},
 };
 
 const char *bq_gguf_arch_at(int arch) {
@@ -125,8 +145,8 @@ static size_t digits(const char *text, int64_t *value) {
     return n > 6 || (n > 1 && *text == '0') ? 0 : n;
 }
 
-/* Does the name follow the pattern, up to a suffix? */
-static bool follows(const char *name, const char *pattern, numbers *n, const char **suffix) {
+/* Does the name follow the pattern, up to a suffix unless it is whole? */
+static bool follows(const char *name, const char *pattern, bool whole, numbers *n, const char **suffix) {
     for (; *pattern; pattern++) {
         if (*pattern == '%' || *pattern == '#') {
             size_t length = digits(name, *pattern == '%' ? &n->block : &n->expert);
@@ -137,7 +157,7 @@ static bool follows(const char *name, const char *pattern, numbers *n, const cha
         }
     }
     *suffix = name;
-    return strcmp(name, ".weight") == 0 || strcmp(name, ".bias") == 0;
+    return whole ? !*name : strcmp(name, ".weight") == 0 || strcmp(name, ".bias") == 0;
 }
 
 static void compose(char to[256], const char *pattern, numbers n, const char *suffix) {
@@ -157,7 +177,8 @@ static const row *find(int arch, const char *name, bool gguf, numbers *n, const 
     for (int i = 0; i < TABLES && archs[arch].table[i]; i++) {
         for (const row *r = archs[arch].table[i]; r->gguf; r++) {
             const char *pattern = gguf ? r->gguf : r->checkpoint;
-            if (pattern && follows(name, pattern, n, suffix)) return r;
+            bool whole = strstr(r->gguf, ".weight") || strstr(r->gguf, ".bias");
+            if (pattern && follows(name, pattern, whole, n, suffix)) return r;
         }
     }
     return NULL;
@@ -205,7 +226,8 @@ static void read_bias(const bq_gguf *g, const bq_tensor *t, int64_t head_dim, bq
 
 void bq_gguf_read_as(const bq_gguf *g, const bq_tensor *t, const bq_gguf_name *how, int64_t head_dim,
                      int64_t first, int64_t rows, bq_mat to) {
-    int64_t each = t->dims > 1 ? t->shape[t->dims - 2] : 1, channels = t->dims > 1 ? each : to.cols;
+    int dims = t->dims - (how->expert >= 0);
+    int64_t each = dims > 1 ? t->shape[t->dims - 2] : 1, channels = t->dims > 1 ? each : to.cols;
     int64_t skip = how->expert > 0 ? how->expert * each : 0;
     BQ_CHECK(first >= 0 && rows >= 0 && first <= each - rows, "%s: rows %lld + %lld of %lld", t->name,
              (long long)first, (long long)rows, (long long)each);

@@ -45,7 +45,10 @@ static bool knows(const char *path, const json_t *config) {
 static void add(bq_weights *w, model *m, int at, const bq_tensor *stored, const bq_gguf_name *how) {
     bq_type type;
     bq_tensor t = *stored;
-    if (t.dims == 3) t.dims = 2, t.shape[0] = stored->shape[1], t.shape[1] = stored->shape[2];
+    if (how->expert >= 0) {
+        t.dims--;
+        for (int i = 0; i < t.dims; i++) t.shape[i] = stored->shape[i + 1];
+    }
     bool kept = t.dims == 2 && how->change != BQ_GGUF_PLUS_ONE && bq_dtype_float(stored->dtype, &type);
     t.name = how->name, t.dtype = bq_dtype_name(kept ? stored->dtype : "F32");
     t.bytes = (size_t)bq_tensor_count(&t) * (size_t)bq_dtype_bits(t.dtype) / 8;
@@ -67,7 +70,8 @@ static int take(bq_weights *w, model *m, int arch, int at) {
         return bq_refuse(BQ_DATA, "%s: tensor '%.200s' is not known for architecture %s", w->config_path,
                          t->name, bq_gguf_arch_at(arch));
     int64_t experts = kind == BQ_GGUF_EXPERTS ? t->shape[0] : 1;
-    if (kind == BQ_GGUF_EXPERTS ? t->dims != 3 : t->dims > 2)
+    bool bias = fnmatch("*.bias", t->name, 0) == 0;
+    if (kind == BQ_GGUF_EXPERTS ? t->dims != (bias ? 2 : 3) : t->dims > 2)
         return bq_refuse(BQ_DATA, "%s: tensor '%.200s' has %d dimensions", w->config_path, t->name, t->dims);
     if (experts > BQ_GGUF_TENSORS - w->count)
         return bq_refuse(BQ_DATA, "%s: tensor '%.200s' has %lld experts", w->config_path, t->name,

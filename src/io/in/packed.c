@@ -182,8 +182,10 @@ static void read_values(const bq_weights *w, const bq_tensor *t, size_t from, vo
 
 static size_t held(const bq_weights *w, const bq_tensor *t) {
     const bq_packed *p = bq_stored_place(w, t);
-    return p->stored->bytes + (p->scale ? p->scale->bytes : 0) + (p->zero ? p->zero->bytes : 0) +
-           (p->group ? p->group->bytes : 0);
+    const bq_tensor *const beside[] = {p->scale, p->zero, p->group, p->outer};
+    size_t bytes = p->stored->bytes;
+    for (int i = 0; i < 4; i++) bytes += beside[i] ? beside[i]->bytes : 0;
+    return bytes;
 }
 
 static void prefetch(const bq_weights *w, const bq_tensor *t) {

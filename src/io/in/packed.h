@@ -13,14 +13,14 @@ typedef struct bq_packed_form bq_packed_form;
 
 /* The place of a tensor. */
 typedef struct {
-    const bq_tensor *stored;               /* its codes, or the tensor itself */
-    const bq_tensor *scale, *zero, *group; /* zero, group: may be NULL; group: the group of each column */
-    const bq_packed_form *form;            /* of packed_rows.c */
-    int bits;                              /* of a code; 0: the tensor is stored as it is */
-    int fill;                              /* fields of a word, whose other bits are not used; 0: all are */
-    int64_t rows, cols, groups;            /* groups: scales along a row */
-    int64_t tile[2];                       /* rows and columns that share a scale, without `group` */
-    float unit;                            /* what scales are divided by */
+    const bq_tensor *stored;                       /* its codes, or the tensor itself */
+    const bq_tensor *scale, *zero, *group, *outer; /* all but scale may be NULL; group: that of each column */
+    const bq_packed_form *form;                    /* of packed_rows.c */
+    int bits;                                      /* of a code; 0: the tensor is stored as it is */
+    int fill;                   /* fields of a word, whose other bits are not used; 0: all are */
+    int64_t rows, cols, groups; /* groups: scales along a row */
+    int64_t tile[2];            /* rows and columns that share a scale, without `group` */
+    float unit;                 /* what scales are divided by */
 } bq_packed;
 
 enum { BQ_PACKED_BITS = 8, BQ_PACKED_TILES = 8 };

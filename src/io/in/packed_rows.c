@@ -208,6 +208,7 @@ static const char *find_unit(const bq_weights *w, bq_packed *p, size_t cut) {
     if (p->form->scale != E4M3) return NULL;
     if (!t || strcmp(t->dtype, "F32") != 0 || bq_tensor_count(t) != 1)
         return "its weight_global_scale is not there";
+    p->outer = t;
     bq_weights_pread(w, t->file, t->offset, &p->unit, sizeof p->unit);
     return isfinite(p->unit) && p->unit > 0 ? NULL : "its weight_global_scale is not above 0, or not finite";
 }

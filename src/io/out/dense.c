@@ -1,5 +1,6 @@
 /* Plain safetensors: every float tensor has one type, F32 if not said.  Quantized ones are (code - zero) *
- * scale, times pre if there is one and inputs are not rounded.  config.json names the type. */
+ * scale, times pre if there is one and inputs are not rounded.  Experts that the family stacks are stacked.
+ * config.json names the type. */
 #include "io/out/dense.h"
 
 #include "base/die.h"
@@ -39,10 +40,12 @@ static void next_item(losses *l, int item) {
 int bq_dense_plan(bq_export_job *job, int item, const char *dtype) {
     const bq_export_item *it = &job->item[item];
     bq_type floats;
+    int code;
     if (it->quantized && it->q.pre.rows && it->q.activations)
         return bq_export_refuse(it, ": its inputs are multiplied by factors of their own (smoothquant "
                                     "without fuse) and then rounded, which no plain checkpoint says; with "
                                     "bits.activations 16 the weights absorb the factors");
+    if (job->stacked && bq_export_plan_stacked(job, item, dtype, &code)) return code;
     if (it->replaced) return bq_export_plan_replaced(job, item, dtype);
     if (!it->quantized && !bq_dtype_float(it->t->dtype, &floats)) dtype = it->t->dtype;
     bq_export_add(job, item, 0, 0, "", dtype, it->t->dims, it->t->shape);
@@ -107,11 +110,15 @@ static void product(const bq_qtensor *q, int64_t r, int64_t first, int64_t count
     }
 }
 
-static void put_product(bq_export_job *job, const bq_export_out *out, const bq_qtensor *q, bq_writer *w) {
-    int64_t cols = q->code.cols, room = (int64_t)(BQ_EXPORT_BUFFER / 4);
+static void check_data(const bq_qtensor *q) {
     BQ_CHECK(q->code.data && q->scale.data && (q->zero.data || !q->zero.rows) &&
                  (q->pre.data || !q->pre.rows),
              "export: a result without data");
+}
+
+static void put_product(bq_export_job *job, const bq_export_out *out, const bq_qtensor *q, bq_writer *w) {
+    int64_t cols = q->code.cols, room = (int64_t)(BQ_EXPORT_BUFFER / 4);
+    check_data(q);
     for (int64_t r = 0; r < q->code.rows; r++) {
         for (int64_t first = 0, n; first < cols; first += n) {
             n = cols - first < room ? cols - first : room;
@@ -121,8 +128,37 @@ static void put_product(bq_export_job *job, const bq_export_out *out, const bq_q
     }
 }
 
+/* All values of an expert's linear or bias. */
+static void values(bq_export_job *job, const bq_export_item *item, bq_mat to) {
+    bq_qtensor q;
+    if (item->replaced) {
+        BQ_CHECK(job->source.dense(job->source.ctx, item->name, 0, to), "export: '%s' is gone", item->name);
+    } else if (!item->quantized) {
+        bq_weights_read(job->src, item->t, 0, to.rows, to);
+    } else {
+        bq_export_hold(job, item, &q);
+        if (!q.dense.data) check_data(&q);
+        for (int64_t r = 0; r < to.rows; r++)
+            if (q.dense.data)
+                memcpy(bq_mat_at(to, r, 0), bq_mat_at(q.dense, r, 0), (size_t)to.cols * 4);
+            else
+                product(&q, r, 0, to.cols, bq_mat_at(to, r, 0));
+    }
+}
+
+static void put_values(bq_export_job *job, const bq_export_out *out, const float *from, int64_t count,
+                       bq_writer *w) {
+    int64_t room = (int64_t)(BQ_EXPORT_BUFFER / 4);
+    for (int64_t first = 0, n; first < count; first += n) {
+        n = count - first < room ? count - first : room;
+        memcpy(job->buffer, from + first, (size_t)n * 4);
+        put(job, out, n, w);
+    }
+}
+
 void bq_dense_write(bq_export_job *job, const bq_export_out *out, const bq_qtensor *q, bq_writer *w) {
     const bq_export_item *it = &job->item[out->item];
+    if (job->stacked && bq_export_write_stacked(job, out, values, put_values, w)) return;
     if (!q && !it->replaced && strcmp(out->t.dtype, it->t->dtype) == 0)
         bq_export_put_raw(job, it->t, w);
     else if (!q)
@@ -191,6 +227,7 @@ const bq_format bq_format_safetensors = {
     .write = bq_dense_write,
     .edit = edit,
     .replaced = true,
+    .stacks = true,
     .begin = begin,
     .end = end,
 };

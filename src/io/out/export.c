@@ -1,7 +1,9 @@
 #include "io/out/export.h"
 
 #include "base/die.h"
+#include "base/family.h"
 #include "base/shard.h"
+#include "io/in/config.h"
 #include "io/in/fp8.h"
 #include "io/out/format.h"
 #include "io/files.h"
@@ -65,6 +67,11 @@ static void collect(bq_export_job *job) {
     qsort(job->item, (size_t)job->items, sizeof *job->item, compare_items);
 }
 
+const bq_export_item *bq_export_find(const bq_export_job *job, const char *name) {
+    const bq_export_item key = {.name = name};
+    return bsearch(&key, job->item, (size_t)job->items, sizeof key, compare_items);
+}
+
 bool bq_export_same(const bq_qtensor *a, const bq_qtensor *b) {
     bq_scheme s = a->scheme;
     s.scale = b->scheme.scale, s.grid = b->scheme.grid;
@@ -107,6 +114,17 @@ int bq_export_plan_replaced(bq_export_job *job, int i, const char *dtype) {
                                 t->dims);
     bq_export_add(job, i, 0, 0, "", dtype, t->dims, t->shape);
     return BQ_OK;
+}
+
+/* Has the family stacks of experts, and can the format write these? */
+static int check_family(bq_export_job *job) {
+    int family = bq_config_family(job->config);
+    job->stacked = family >= 0 && bq_family_at(family)->traits & BQ_FAMILY_STACKED;
+    if (!job->stacked || job->format->stacks) return BQ_OK;
+    return bq_refuse(BQ_DATA,
+                     "export: %s keeps all experts of a block in one tensor, and %s is not written so: write "
+                     "safetensors or gguf",
+                     bq_family_at(family)->type, job->format->name);
 }
 
 static int plan(bq_export_job *job) {
@@ -283,6 +301,7 @@ int bq_export_open(bq_export_job **out, const bq_weights *src, const char *out_d
     *out = NULL;
     job->config = json_deep_copy(bq_weights_config(src, &path));
     int rc = job->config ? BQ_OK : bq_refuse(BQ_DATA, "'%s' is not there", path);
+    if (!rc) rc = check_family(job);
     if (!rc) collect(job);
     if (!rc) rc = plan(job);
     if (rc) return bq_export_close(job), rc;

@@ -53,6 +53,7 @@ struct bq_format {
     const bq_container *container;
     /* What only some formats have. */
     bool replaced; /* plan and write get replaced tensors, too */
+    bool stacks;   /* knows what to do with families that stack the experts of a block in one tensor */
     /* Look at the model before the first plan, and make job->own: BQ_OK, or BQ_DATA after one message.  Free
      * it. */
     int (*begin)(bq_export_job *job);
@@ -77,6 +78,7 @@ struct bq_export_job {
     bq_export_out *out; /* in order of name */
     json_t *config;     /* the source's */
     int items, outs, room, shards;
+    bool stacked;        /* the family stacks experts */
     json_t *beside;      /* bq_weights_beside of the source; NULL: not asked yet, or there are none */
     bq_file_hash *hash;  /* (shards) of those written here */
     char *buffer;        /* BQ_EXPORT_BUFFER bytes, free for use in write */
@@ -94,6 +96,8 @@ int bq_export_plan_replaced(bq_export_job *job, int item, const char *dtype);
 /* Is it the weight of a linear?  In the families we know, this is so for every "*.weight" of two dimensions
  * but the embedding. */
 bool bq_export_is_linear(const bq_export_item *item);
+/* The item of a name, NULL: there is none. */
+const bq_export_item *bq_export_find(const bq_export_job *job, const char *name);
 /* For write: the data of a quantized item, until the next call. */
 void bq_export_hold(bq_export_job *job, const bq_export_item *item, bq_qtensor *q);
 /* Put `bytes` of a name into a regular expression. */
@@ -111,6 +115,16 @@ void bq_export_put_f16(bq_export_job *job, bq_mat scale, bq_writer *w);
 /* For write: put the tensor's bytes as they are in the source; put the rows of a view. */
 void bq_export_put_raw(bq_export_job *job, const bq_tensor *t, bq_writer *w);
 void bq_export_put_rows(bq_mat m, bq_writer *w);
+/* In stacked.c, for formats that stack experts (gpt-oss) as floats.  plan: false if the item is not of an
+ * expert; else the first expert's gate, down or bias adds an out of type dtype for those of all experts, and
+ * *code is BQ_OK, or BQ_DATA after one message.  write: false if the out is no stack; `values` gives all
+ * values of an item, a vector as one row, and `put` puts values of the out. */
+typedef void bq_export_values(bq_export_job *job, const bq_export_item *item, bq_mat to);
+typedef void bq_export_put(bq_export_job *job, const bq_export_out *out, const float *from, int64_t count,
+                           bq_writer *w);
+bool bq_export_plan_stacked(bq_export_job *job, int item, const char *dtype, int *code);
+bool bq_export_write_stacked(bq_export_job *job, const bq_export_out *out, bq_export_values *values,
+                             bq_export_put *put, bq_writer *w);
 
 /* In export_dir.c.  Copy tokenizer, generation, code and licence files, unchanged: BQ_OK, or BQ_DATA after
  * one message.  Write the files that the source has inside (bq_weights_beside), and remove those of an

@@ -114,10 +114,26 @@ static void put_window(bq_gguf_put *p, const bq_gguf_job *own) {
     char key[128];
     int period = 1;
     while (period < m->blocks && !m->full[period - 1]) period++;
-    bool phi3 = strcmp(bq_gguf_arch_at(own->arch), "phi3") == 0;
+    const char *arch = bq_gguf_arch_at(own->arch);
+    bool phi3 = strcmp(arch, "phi3") == 0, gemma = strcmp(arch, "gemma3") == 0;
     if (m->window || phi3) bq_gguf_put_int(p, of(own, "attention.sliding_window", key), m->window);
-    if (m->window && !phi3 && m->full[period - 1] && period != 6)
+    if (m->window && gemma && m->full[period - 1] && period != 6)
         bq_gguf_put_int(p, of(own, "attention.sliding_window_pattern", key), period);
+}
+
+static void put_experts(bq_gguf_put *p, const bq_gguf_job *own) {
+    const bq_model *m = &own->model;
+    char key[128];
+    bq_gguf_put_int(p, of(own, "expert_count", key), m->experts);
+    bq_gguf_put_int(p, of(own, "expert_used_count", key), m->chosen);
+    if (strcmp(bq_gguf_arch_at(own->arch), "llama") != 0)
+        bq_gguf_put_int(p, of(own, "expert_feed_forward_length", key), m->expert_inter);
+    if (strcmp(bq_gguf_arch_at(own->arch), "glm4moe") != 0) return;
+    bq_gguf_put_int(p, of(own, "expert_shared_count", key), m->shared_experts);
+    bq_gguf_put_int(p, of(own, "leading_dense_block_count", key), m->first_experts);
+    bq_gguf_put_int(p, of(own, "expert_gating_func", key), 2); /* sigmoid */
+    bq_gguf_put_real(p, of(own, "expert_weights_scale", key), m->route_factor);
+    bq_gguf_put_bool(p, of(own, "expert_weights_norm", key), m->route_normalize);
 }
 
 static void put_model(bq_gguf_put *p, const bq_gguf_job *own) {
@@ -140,11 +156,7 @@ static void put_model(bq_gguf_put *p, const bq_gguf_job *own) {
     bq_gguf_put_real(p, of(own, "attention.layer_norm_rms_epsilon", key), m->eps);
     put_rope(p, own);
     put_window(p, own);
-    if (!m->experts) return;
-    bq_gguf_put_int(p, of(own, "expert_count", key), m->experts);
-    bq_gguf_put_int(p, of(own, "expert_used_count", key), m->chosen);
-    if (strcmp(bq_gguf_arch_at(own->arch), "llama") != 0)
-        bq_gguf_put_int(p, of(own, "expert_feed_forward_length", key), m->expert_inter);
+    if (m->experts) put_experts(p, own);
 }
 
 /* ---- the file ---- */
@@ -154,13 +166,14 @@ static int64_t file_type(const bq_export_job *job) {
     static const struct {
         const char *type;
         int64_t number;
-    } types[] = {{"Q4_0", 2}, {"Q4_1", 3}, {"Q8_0", 7}, {"Q5_0", 8}, {"Q5_1", 9}, {"BF16", 32}, {"F16", 1}};
+    } types[] = {{"Q4_0", 2},  {"Q4_1", 3},   {"Q8_0", 7},  {"Q5_0", 8}, {"Q5_1", 9},
+                 {"Q6_K", 18}, {"MXFP4", 38}, {"BF16", 32}, {"F16", 1}};
     int64_t best = 0;
     int most = 0;
     for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
         int count = 0;
         for (int k = 0; k < job->outs; k++) count += strcmp(job->out[k].t.dtype, types[i].type) == 0;
-        if (count <= most || (types[i].type[0] != 'Q' && best)) continue;
+        if (count <= most || (strchr("BF", types[i].type[0]) && best)) continue;
         most = count, best = types[i].number;
     }
     return best;

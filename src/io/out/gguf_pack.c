@@ -3,7 +3,9 @@
  *   symmetric    Q4_0, Q5_0, Q8_0   d q           of codes of up to 4, 5, 8 bits
  *   asymmetric   Q4_1, Q5_1         d (q - z) = d q + m
  *
- * d is the scale, which must be an F16 value.  A scale of more than 32 columns stands in each of their
+ *   e2m1         MXFP4              d q           d of type e8m0
+ *
+ * d is the scale, of integers an F16 value.  A scale of more than 32 columns stands in each of their
  * blocks.  The minimum m = -d z is rounded to F16, by at most 2^-11 of itself: that is 0.8 % of a step with 4
  * bits, 1.6 % with 5.
  *
@@ -19,24 +21,31 @@
 
 enum { BLOCK = 32 };
 
+/* Is it the grid of MXFP4? */
+static bool is_mxfp4(const bq_scheme s) {
+    return s.element == BQ_E2M1 && s.scale == BQ_F8_E8M0 && (s.group <= 0 || s.group % BLOCK == 0);
+}
+
 /* Has the type the grid? */
 static bool kept(const bq_qtensor *q) {
     const bq_scheme s = q->scheme;
-    return (s.group <= 0 || s.group % BLOCK == 0) && (s.symmetric || bq_code_bits(s) <= 5);
+    return is_mxfp4(s) || ((s.group <= 0 || s.group % BLOCK == 0) && (s.symmetric || bq_code_bits(s) <= 5));
 }
 
 const bq_gguf_type *bq_gguf_type_for(const bq_qtensor *q, const char **why) {
     const bq_scheme s = q->scheme;
     int bits = bq_code_bits(s);
-    bool whole = q->code.cols % BLOCK == 0;
-    *why = s.element < BQ_INT2 || s.element > BQ_INT8 ? "codes that are no integers"
-           : whole && kept(q) && s.scale != BQ_F16
+    bool whole = q->code.cols % BLOCK == 0, mx = is_mxfp4(s);
+    *why = !bq_element_whole(s.element) && !mx
+               ? "floats other than e2m1 in groups of 32 with e8m0 scales (MXFP4)"
+           : whole && kept(q) && s.scale != BQ_F16 && !mx
                ? "scales of another type than f16; set bits.decoder.scale=f16"
            : q->pre.rows    ? "factors of its inputs (smoothquant without fuse)"
            : q->activations ? "rounded inputs"
                             : NULL;
     if (*why) return NULL;
     return bq_gguf_type_named(!whole     ? "F32"
+                              : mx       ? "MXFP4"
                               : bits > 5 ? "Q8_0"
                               : bits > 4 ? (s.symmetric ? "Q5_0" : "Q5_1")
                                          : (s.symmetric ? "Q4_0" : "Q4_1"));
@@ -78,30 +87,41 @@ static void pack(bq_gguf_job *own, const bq_qtensor *q, const bq_gguf_type *type
     }
 }
 
+static void pack_mxfp4(const bq_qtensor *q, int64_t r, uint8_t *to) {
+    const int8_t *code = bq_mat_at(q->code, r, 0);
+    int64_t group = group_of(q);
+    for (int64_t c = 0; c < q->code.cols; c += BLOCK, to += BLOCK / 2 + 1) {
+        uint32_t bits = bq_bits(*(const float *)bq_mat_at(q->scale, r, c / group));
+        uint8_t field[BLOCK];
+        BQ_CHECK(bits == 0x400000u || (bits << 9 == 0 && bits), "export: a scale is no power of two");
+        *to = (uint8_t)(bits >> 23); /* 2^-127, which is no normal number, is 0 */
+        for (int i = 0; i < BLOCK; i++) field[i] = (uint8_t)(code[c + i] & 15);
+        bq_gguf_put_nibbles(to + 1, field, false);
+    }
+}
+
 static float value(const bq_qtensor *q, int64_t r, int64_t c) {
     int64_t g = c / group_of(q);
     float zero = q->zero.rows ? *(const float *)bq_mat_at(q->zero, r, g) : 0;
-    return ((float)*(const int8_t *)bq_mat_at(q->code, r, c) - zero) *
-           *(const float *)bq_mat_at(q->scale, r, g);
+    float code =
+        bq_element_value(bq_element_of(q->scheme.element), *(const int8_t *)bq_mat_at(q->code, r, c));
+    return (code - zero) * *(const float *)bq_mat_at(q->scale, r, g);
 }
 
-/* Values quantized again, and the squares of the errors. */
+/* Values quantized again. */
 static void encode(bq_gguf_job *own, const bq_qtensor *q, const bq_gguf_type *type, int64_t r, uint8_t *to) {
-    float x[BLOCK], y[BLOCK];
+    float x[BLOCK];
     own->again++;
     for (int64_t c = 0; c < q->code.cols; c += BLOCK, to += type->bytes) {
         for (int i = 0; i < BLOCK; i++) x[i] = value(q, r, c + i);
-        bq_gguf_encode(type, x, to);
-        type->decode(to, 1, y);
-        for (int i = 0; i < BLOCK; i++) {
-            double error = (double)y[i] - (double)x[i];
-            own->error += error * error, own->power += (double)x[i] * (double)x[i];
-        }
+        bq_gguf_encode(type, x, BLOCK, to, &own->loss);
     }
 }
 
 void bq_gguf_pack(bq_gguf_job *own, const bq_qtensor *q, const bq_gguf_type *type, int64_t r, uint8_t *to) {
-    if (type->elements == BLOCK && kept(q)) {
+    if (type->elements == BLOCK && is_mxfp4(q->scheme)) {
+        pack_mxfp4(q, r, to);
+    } else if (type->elements == BLOCK && kept(q)) {
         pack(own, q, type, r, to);
     } else if (type->elements == BLOCK) {
         encode(own, q, type, r, to);

@@ -92,10 +92,10 @@ static void edit(const bq_export_job *job, json_t *config) {
     json_object_set_new(config, "dtype", json_string(types[job->format - formats].config));
 }
 
-static const bq_format formats[FORMATS] = {{.name = "stored", .plan = plan, .write = write_out, .edit = edit},
-                                           {.name = "f32", .plan = plan, .write = write_out, .edit = edit},
-                                           {.name = "bf16", .plan = plan, .write = write_out, .edit = edit},
-                                           {.name = "f16", .plan = plan, .write = write_out, .edit = edit}};
+/* Experts that the family stacks stay one by one, as blockq reads them. */
+#define FORMAT(type)                                                                                         \
+    { .name = type, .plan = plan, .write = write_out, .edit = edit, .stacks = true }
+static const bq_format formats[FORMATS] = {FORMAT("stored"), FORMAT("f32"), FORMAT("bf16"), FORMAT("f16")};
 
 const bq_format *bq_import_format(const char *type) {
     for (size_t i = 1; type && i < FORMATS; i++)

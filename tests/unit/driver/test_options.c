@@ -5,6 +5,8 @@
 #include "base/log.h"
 #include "io/out/export.h"
 #include "driver/commands/options.h"
+#include "driver/recipe/recipe.h"
+#include "io/out/gguf.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -261,13 +263,96 @@ static void threads_of_the_environment(void **state) {
     unsetenv("OMP_NUM_THREADS");
 }
 
+/* ---- keys of an output format ---- */
+
+static bq_recipe recipe, again;
+
+static int recipe_with(const char *outputs, bq_recipe *to) {
+    char text[1024];
+    snprintf(text, sizeof text,
+             "{\"model\": \"/m\", \"phases\": [{\"passes\": [{\"pass\": \"rtn\"}]}], \"outputs\": [%s]}",
+             outputs);
+    return bq_recipe_parse(text, strlen(text), "x.json", "/", 0, NULL, to);
+}
+
+static void outputs_refused(const char *outputs, const char *why) {
+    capture_begin(&err, stderr);
+    int rc = recipe_with(outputs, &recipe);
+    const char *said = capture_end(&err);
+    if (rc != BQ_USAGE || !strstr(said, why)) fail_msg("code %d, '%s' lacks '%s'", rc, said, why);
+}
+
+static const bq_gguf_options *gguf_of(const bq_recipe *r, int i) {
+    return (const bq_gguf_options *)(const void *)r->output[i].options;
+}
+
+static void formats_have_keys(void **state) {
+    (void)state;
+    char *text = NULL;
+    size_t bytes;
+    assert_int_equal(recipe_with("{\"format\": \"gguf\", \"outtype\": \"bf16\", \"token_embedding_type\": "
+                                 "\"q6_K\"}, {\"format\": \"gguf\", \"dir\": \"plain\"}",
+                                 &recipe),
+                     BQ_OK);
+    assert_true(gguf_of(&recipe, 0)->dense == 30 && gguf_of(&recipe, 0)->embedding == 14);
+    assert_true(gguf_of(&recipe, 0)->output == BQ_GGUF_SOURCE &&
+                gguf_of(&recipe, 1)->dense == BQ_GGUF_SOURCE);
+    FILE *to = open_memstream(&text, &bytes);
+    bq_recipe_write(&recipe, to);
+    fclose(to);
+    assert_non_null(strstr(text, "\"outtype\": \"bf16\""));
+    assert_non_null(strstr(text, "\"token_embedding_type\": \"q6_K\""));
+    assert_int_equal(bq_recipe_parse(text, bytes, "recipe.json", "/", 0, NULL, &again), BQ_OK);
+    assert_memory_equal(recipe.output, again.output, sizeof recipe.output);
+    free(text);
+    outputs_refused("{\"format\": \"gguf\", \"dense\": \"bf16\"}",
+                    "outputs.0.dense: unknown key; known here: format, dir, shard_bytes, outtype,");
+    outputs_refused("{\"format\": \"gptq\", \"outtype\": \"bf16\"}", "outputs.0.outtype: unknown key");
+    outputs_refused("{\"format\": \"gguf\", \"outtype\": \"q4_K\"}",
+                    "outputs.0.outtype: is \"q4_K\", must be \"source\", \"f32\"");
+}
+
+static int export_with(const char *format) {
+    char command[256];
+    snprintf(command, sizeof command, "blockq export --run d --out o --shard 1M --format %s", format);
+    assert_int_equal(parse(command), BQ_OK);
+    return bq_recipe_export(&recipe, &args);
+}
+
+static void export_refused(const char *format, const char *why) {
+    capture_begin(&err, stderr);
+    int rc = export_with(format);
+    const char *said = capture_end(&err);
+    if (rc != BQ_USAGE || !strstr(said, why)) fail_msg("%s: '%s' lacks '%s'", format, said, why);
+}
+
+/* --format stands for the recipe's outputs. */
+static void export_takes_keys(void **state) {
+    (void)state;
+    assert_int_equal(recipe_with("{\"format\": \"safetensors\"}, {\"format\": \"gptq\"}", &recipe), BQ_OK);
+    assert_int_equal(export_with("gguf:outtype=f16,output_tensor_type=q8_0"), BQ_OK);
+    assert_true(recipe.noutput == 1 && recipe.output[0].format == bq_format_find("gguf"));
+    assert_true(recipe.output[0].shard_bytes == 1 << 20 && gguf_of(&recipe, 0)->dense == 1);
+    assert_true(gguf_of(&recipe, 0)->embedding == BQ_GGUF_SOURCE && gguf_of(&recipe, 0)->output == 8);
+    assert_int_equal(export_with("gguf"), BQ_OK);
+    assert_true(gguf_of(&recipe, 0)->dense == BQ_GGUF_SOURCE);
+    export_refused("gguf:dense=f16", "--format: outputs.0.dense: unknown key");
+    export_refused("safetensors:outtype=f16", "--format: outputs.0.outtype: unknown key");
+    export_refused("gguf:outtype", "--format gguf:outtype: must be NAME or NAME:KEY=VALUE,...");
+    refused("blockq export --run r --out o --format onnx:outtype=f16", "--format onnx:outtype=f16: must be");
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(run_takes_all),
-                                       cmocka_unit_test(defaults),
-                                       cmocka_unit_test(refusals),
-                                       cmocka_unit_test(help),
-                                       cmocka_unit_test(version),
-                                       cmocka_unit_test(other_ranks_are_quiet),
-                                       cmocka_unit_test(threads_of_the_environment)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(run_takes_all),
+        cmocka_unit_test(defaults),
+        cmocka_unit_test(refusals),
+        cmocka_unit_test(help),
+        cmocka_unit_test(version),
+        cmocka_unit_test(other_ranks_are_quiet),
+        cmocka_unit_test(threads_of_the_environment),
+        cmocka_unit_test(formats_have_keys),
+        cmocka_unit_test(export_takes_keys),
+    };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -187,33 +187,37 @@ static void blocks(void **state) {
     bq_weights_close(golden);
 }
 
-/* The rules of the types: the package's rows of values give its blocks. */
-static void encoders(void **state) {
+/* The same of MXFP4: its codes are those of the grid with scales of type e8m0. */
+static void blocks_of_floats(void **state) {
     (void)state;
-    static const char *const types[] = {"Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0"}, *const from[] = {"small",
-                                                                                                  "big"};
+    enum { ROWS = 8, COLS = 96, BLOCKS = ROWS * COLS / 32 };
+    static int8_t code[ROWS * COLS];
+    static float scale[BLOCKS];
     bq_weights *golden;
+    size_t n;
+    const char *why;
     assert_int_equal(bq_weights_open(&golden, BQ_VECTORS "/peer_gguf.safetensors"), BQ_OK);
-    int compared = 0;
-    for (int k = 0; k < 10; k++) {
-        const bq_gguf_type *type = bq_gguf_type_named(types[k / 2]);
-        char key[32], in_key[32];
-        uint8_t block[40];
-        size_t n, bytes;
-        snprintf(key, sizeof key, "%s/from_%s", type->name, from[k % 2]);
-        snprintf(in_key, sizeof in_key, "in/%s", from[k % 2]);
-        if (!bq_weights_find(golden, key)) continue;
-        uint8_t *want = bytes_of(golden, key, &bytes);
-        float *x = bytes_of(golden, in_key, &n);
-        assert_int_equal(n / 128 * (size_t)type->bytes, bytes);
-        for (size_t b = 0; b < n / 128; b++, compared++) {
-            bq_gguf_encode(type, x + 32 * b, block);
-            assert_memory_equal(block, want + b * (size_t)type->bytes, (size_t)type->bytes);
-        }
-        free(want);
-        free(x);
+    uint8_t *want = bytes_of(golden, "MXFP4/from_small", &n), row[COLS / 32 * 17];
+    bq_qtensor q = {.scheme = {BQ_E2M1, 32, true, BQ_F8_E8M0, BQ_GRID_ABSMAX, 1, 0},
+                    .code = bq_mat_host(code, ROWS, COLS, BQ_I8),
+                    .scale = bq_mat_host(scale, ROWS, COLS / 32, BQ_F32)};
+    const bq_gguf_type *type = bq_gguf_type_for(&q, &why);
+    assert_string_equal(type->name, "MXFP4");
+    assert_int_equal(n, BLOCKS * 17);
+    for (int b = 0; b < BLOCKS; b++) {
+        const uint8_t *block = want + 17 * b;
+        scale[b] = bq_float(block[0] ? (uint32_t)block[0] << 23 : 0x400000u);
+        for (int i = 0; i < 32; i++) code[b * 32 + i] = (int8_t)(block[1 + i % 16] >> (i < 16 ? 0 : 4) & 15);
     }
-    assert_true(compared >= 5 * 24);
+    bq_gguf_job own = {.blocks = 0};
+    for (int r = 0; r < ROWS; r++) {
+        bq_gguf_pack(&own, &q, type, r, row);
+        assert_memory_equal(row, want + r * (int)sizeof row, sizeof row);
+    }
+    q.scheme.scale = BQ_F16;
+    assert_null(bq_gguf_type_for(&q, &why));
+    assert_non_null(strstr(why, "floats other than e2m1"));
+    free(want);
     bq_weights_close(golden);
 }
 
@@ -278,6 +282,8 @@ static void check_values(const char *file, const toy_rule *rule) {
     bq_weights_close(from);
 }
 
+static bq_gguf_options as_source = {BQ_GGUF_SOURCE, BQ_GGUF_SOURCE, BQ_GGUF_SOURCE};
+
 static int export_micro(const char *golden, const char *dtype, const toy_rule *rule, size_t limit,
                         int parts) {
     bq_weights *w;
@@ -323,6 +329,43 @@ static void micro_models(void **state) {
     check_values(first, as_is);
 }
 
+/* Matrices in the types of the keys, rows of q and k back in their order; vectors and routers are F32. */
+static void chosen_types(void **state) {
+    (void)state;
+    static const char *const models[] = {"model_llama_bias", "model_mixtral"};
+    bq_weights *w, *from;
+    static float have[20000], want[20000];
+    toy_options =
+        &(bq_gguf_options){1, 8, 30}; /* rows of 40 and 48 values are no whole blocks of Q8_0: F16 */
+    for (int m = 0; m < 2; m++) {
+        assert_int_equal(export_micro(models[m], "F32", as_is, TOY_SHARD, 1), BQ_OK);
+        assert_int_equal(bq_weights_open(&from, src_dir), BQ_OK);
+        assert_int_equal(bq_weights_open(&w, in(temp_path("micro"), "model.gguf")), BQ_OK);
+        for (int i = 0; i < bq_weights_count(from); i++) {
+            const bq_tensor *b = bq_weights_at(from, i), *a = bq_weights_find(w, b->name);
+            bool plain = b->dims == 1 || strstr(b->name, "block_sparse_moe.gate."),
+                 head = strstr(b->name, "lm_head");
+            int64_t count = bq_tensor_count(b), cols = b->shape[b->dims - 1], rows = count / cols;
+            assert_true(a && count <= 20000);
+            assert_string_equal(a->dtype, plain ? "F32" : head ? "BF16" : "F16");
+            bq_weights_read(w, a, 0, rows, bq_mat_host(have, rows, cols, BQ_F32));
+            bq_weights_read(from, b, 0, rows, bq_mat_host(want, rows, cols, BQ_F32));
+            for (int64_t k = 0; k < count; k++)
+                assert_true(have[k] == (plain  ? want[k]
+                                        : head ? bq_from_bf16(bq_to_bf16(want[k]))
+                                               : bq_from_f16(bq_to_f16(want[k]))));
+        }
+        bq_weights_close(w);
+        bq_weights_close(from);
+    }
+    static const toy_rule head[] = {{"lm_head", 4, 0}, {NULL, 0, 0}};
+    assert_refused(export_micro("model_llama_default", "F32", head, TOY_SHARD, 1),
+                   "'lm_head.weight' is quantized by the recipe: leave out output_tensor_type");
+    assert_refused(export_micro("model_llama_llama3", "F32", as_is, TOY_SHARD, 1),
+                   "output_tensor_type: the model's output layer is its embedding");
+    toy_options = &as_source;
+}
+
 static void refusals(void **state) {
     (void)state;
     static const toy_rule two[] = {{"experts.0.w1", 1, 0}, {NULL, 0, 0}};
@@ -343,10 +386,11 @@ static void refusals(void **state) {
 }
 
 int main(void) {
+    toy_options = &as_source;
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(whole_file), cmocka_unit_test(pieces), cmocka_unit_test(blocks),
-        cmocka_unit_test(encoders),   cmocka_unit_test(minima), cmocka_unit_test(micro_models),
-        cmocka_unit_test(refusals),
+        cmocka_unit_test(whole_file),       cmocka_unit_test(pieces),       cmocka_unit_test(blocks),
+        cmocka_unit_test(blocks_of_floats), cmocka_unit_test(minima),       cmocka_unit_test(micro_models),
+        cmocka_unit_test(refusals),         cmocka_unit_test(chosen_types),
     };
     return cmocka_run_group_tests(tests, temp_make, temp_remove);
 }

@@ -6,15 +6,20 @@ PACKAGES = common.Packages(
     plain=[*common.HUB, "pillow", "protobuf", "threadpoolctl", "ninja", "datasets", "dill", "device-smi",
            "logbar", "pypcre", "setuptools>=77,<82", "wheel"],
     torch="torch", bare=["transformers>=5", "accelerate", "torchao", "optimum", "tokenicer", "defuser"],
-    last=["--no-build-isolation", "gptqmodel"], env=by_transformers.PACKAGES.env)
+    last=["--no-build-isolation", "gptqmodel"],
+    env=dict(by_transformers.PACKAGES.env, TORCHDYNAMO_DISABLE="1"))
 DTYPES = ("float32", "float16", "bfloat16")
 
 
 class Model(by_transformers.Model):
     def weights(self):
+        """What a linear with codes makes of the unit vectors."""
+        import torch
         for name, module in self.model.named_modules():
-            if hasattr(module, "dequantize_weight"):
-                yield name + ".weight", module.dequantize_weight().detach().float().numpy().T
+            if hasattr(module, "qweight"):
+                with torch.no_grad():
+                    out = module(torch.eye(module.in_features, dtype=next(self.model.parameters()).dtype))
+                yield name + ".weight", (out if module.bias is None else out - module.bias).float().numpy().T
 
 
 def open_export(a, config):
@@ -36,7 +41,7 @@ def open_export(a, config):
                                              dtype=how["dtype"]).model
     except (ImportError, RuntimeError, ValueError, OSError) as e:
         raise DataError(f"{a.export_dir}: GPTQModel does not load it: {e}") from None
-    kinds = {type(m).__name__ for m in model.modules() if hasattr(m, "dequantize_weight")}
+    kinds = {type(m).__name__ for m in model.modules() if hasattr(m, "qweight")}
     print(f"torch {torch.__version__}, transformers {transformers.__version__}, "
           f"gptqmodel {gptqmodel.__version__}; {a.dtype}; linears of "
           + (", ".join(sorted(kinds)) or "no known kind"))

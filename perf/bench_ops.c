@@ -152,7 +152,7 @@ static void attention_bwd(bq_mat *m) {
 }
 
 static const bq_mat none;
-static bq_scheme w4 = {4, -1, true, BQ_F32, BQ_GRID_AIMET};
+static bq_scheme w4 = {4, -1, true, BQ_F32, BQ_GRID_AIMET, 1, 0};
 static bq_adascale trained;
 static void adascale_weights(bq_mat *m) { dev.op->adascale_weights(&dev, &trained, w4, m[0], m[1], none); }
 static void adascale_step(bq_mat *m) { dev.op->adascale_step(&dev, &trained, w4, m[0], m[2], none); }

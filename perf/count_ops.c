@@ -23,7 +23,7 @@ static bq_adascale trained;
 static double nll[T];
 
 static const bq_attention heads = {.heads = NH, .kv_heads = NKV, .head_dim = HD, .scale = 0.125f};
-static const bq_scheme w4 = {4, -1, true, BQ_F32, BQ_GRID_AIMET};
+static const bq_scheme w4 = {4, -1, true, BQ_F32, BQ_GRID_AIMET, 1, 0};
 static const bq_mat none;
 
 static bq_mat fresh(int64_t rows, int64_t cols) {

@@ -48,10 +48,10 @@ static inline size_t gptq_need(const rig *r, const bq_gptq_options *o) {
 }
 
 /* One, three, six and other numbers of groups a row, of several widths, some with zero points. */
-static const bq_scheme rig_mixed[] = {{4, -1, true, BQ_F32, BQ_GRID_AIMET},
-                                      {3, 16, false, BQ_BF16, BQ_GRID_AIMET},
-                                      {4, 8, true, BQ_F16, BQ_GRID_ABSMAX},
-                                      {2, 48, true, BQ_F32, BQ_GRID_AIMET},
-                                      {8, -1, false, BQ_F32, BQ_GRID_AIMET}};
+static const bq_scheme rig_mixed[] = {{4, -1, true, BQ_F32, BQ_GRID_AIMET, 1, 0},
+                                      {3, 16, false, BQ_BF16, BQ_GRID_AIMET, 1, 0},
+                                      {4, 8, true, BQ_F16, BQ_GRID_ABSMAX, 1, 0},
+                                      {2, 48, true, BQ_F32, BQ_GRID_AIMET, 1, 0},
+                                      {8, -1, false, BQ_F32, BQ_GRID_AIMET, 1, 0}};
 
 #endif

@@ -46,7 +46,7 @@ rooms() { # a room includes itself and those before it; in driver a .c has a hea
         [[ -e $name.h ]] || echo "$file:no header"
     done
     grep -nHE 'kind *[!=]= *BQ_PASS' "${sources[@]}" | grep -v '^src/block/' || true # what a pass is, its file knows
-    grep -nHE '"[^" ]*(model\.(layers|norm|embed)|lm_head)' "${sources[@]}" |
+    grep -nHE '"[^" ]*(model\.(layers|norm|embed)|lm_head\.)' "${sources[@]}" |
         grep -vE '^src/(io/in|io/out|block/model|base/family)/|^src/io/quark' || true # names of tensors
 }
 
@@ -76,9 +76,9 @@ homes() { # what may be called only in its home
 schemes() { # a linear's scheme is one struct: elsewhere no list of its fields, and no ends of codes by hand
     mapfile -t files < <(without '^src/(kernels/grid\.h|io/state/checkpoint\.c)')
     grep -nHE '(bool|int|int64_t) [a-z_, ]*\bsymmetric\b[a-z_, ]*;|\bsymmetric [!=]?= |\bscale_type\b' "${files[@]}" || true
-    mapfile -t files < <(without '^src/(driver/recipe/keys|io/state/checkpoint|io/out/compressed_tensors)\.c')
+    mapfile -t files < <(without '^src/(driver/recipe/(keys|recipe)|io/state/checkpoint|io/out/compressed_tensors)\.c')
     grep -nHF '"symmetric"' "${files[@]}" || true
-    mapfile -t files < <(without '^src/io/(out/gptq|out/pack|in/packed)\.c') # these store a code plus half its range
+    mapfile -t files < <(without '^src/(io/(out/gptq|out/pack|in/packed_rows)\.c|kernels/element\.h)') # these store a code plus half its range, or its sign
     grep -nHE '<< \(?[A-Za-z_.>-]*bits - 1' "${files[@]}" || true
 }
 

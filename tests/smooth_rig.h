@@ -37,7 +37,8 @@ static inline void smooth_input(rig *r, bq_inputs input) {
     r->stream[BQ_STREAM_QT] = r->stream[BQ_STREAM_FP], r->stream[BQ_STREAM_FP] = NULL;
 }
 
-static const bq_scheme w4 = {4, -1, true, BQ_F32, BQ_GRID_AIMET}, w4g8 = {4, 8, false, BQ_F32, BQ_GRID_AIMET};
+static const bq_scheme w4 = {4, -1, true, BQ_F32, BQ_GRID_AIMET, 1, 0},
+                       w4g8 = {4, 8, false, BQ_F32, BQ_GRID_AIMET, 1, 0};
 static const bq_smooth_form alpha_half = {BQ_SMOOTH_ALPHA, 0.5, 1e-5, 1, 1e-5};
 
 /* The passes in their variants: smoothquant, autosmoothquant, awq, which clips in the last of them; and one

@@ -24,7 +24,8 @@ class Run:
         grid = self.parts[-1] if self.parts else {"stages": "?", "replicas": "?"}
         self.grid = f"{grid['stages']} × {grid['replicas']}"
         self.result = self.read_json("result.json")
-        self.result.pop("evals", None)  # perplexities alone are drawn
+        for key in ("evals", "text", "activations"):  # perplexities alone are drawn
+            self.result.pop(key, None)
         self.moved = self.read_boundaries()
 
     def path(self, name):

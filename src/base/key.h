@@ -17,11 +17,13 @@ typedef enum {
     BQ_KEY_I64,    /* int64_t */
     BQ_KEY_SEED,   /* uint64_t, as far as JSON integers reach: 2^63 - 1 */
     BQ_KEY_GROUP,  /* int64_t: -1, or a multiple of 8 up to max */
+    BQ_KEY_BITS,   /* int: a number as of BQ_KEY_INT, or one of the names in choice */
     BQ_KEY_REAL,   /* double */
     BQ_KEY_BOOL,   /* bool */
     BQ_KEY_CHOICE, /* an enum, or an int that is the number of a table's row */
     BQ_KEY_PATH,   /* char[BQ_PATH_MAX], stored absolute; "" only where that is the default */
     BQ_KEY_NAME,   /* char[max + 1]: letters, digits, '_', '-', '.' */
+    BQ_KEY_TEXT,   /* char[max + 1]: UTF-8 without control characters */
     BQ_KEY_OBJECT, /* keys of scope */
     BQ_KEY_LIST    /* array of min to max objects */
 } bq_key_type;
@@ -38,8 +40,8 @@ typedef struct {
     const char *name; /* NULL ends the table */
     bq_key_type type;
     size_t at;         /* of the field, in the scope's struct */
-    const char *value; /* default: JSON, or the bare text of a choice, path or name; NULL: required */
-    double min, max;   /* of numbers; how many elements a list has; max: the length of a name */
+    const char *value; /* default: JSON, or the bare text of a choice, path, name or text; NULL: required */
+    double min, max;   /* of numbers; how many elements a list has; max: bytes of a name or text */
     const bq_choice *choice;
     bq_choice (*row)(int i);        /* choices that are rows of a table, in the place of choice: row i; */
     const char *(*row_help)(int i); /* and what the page says of it, after the key's own help; or NULL */
@@ -52,8 +54,9 @@ typedef struct {
     size_t like;   /* objects: unless 0, absent keys are as in the object at that place of the recipe, and an
                       object equal to it is not written */
     double step;   /* integers: min, min + step, ... max; 0: all between */
+    double other;  /* unless 0, one more integer that is allowed */
     bool unhashed; /* not part of the fingerprint: it does not change the result's bytes */
-    bool brief;    /* lists: not written where empty */
+    bool brief;    /* not written, nor hashed, where it is the default */
     const char *help;
 } bq_key;
 

@@ -6,8 +6,10 @@ static const struct {
     const char *name;
     size_t size;
 } types[] = {
-    [BQ_F32] = {"F32", 4}, [BQ_F64] = {"F64", 8}, [BQ_F16] = {"F16", 2}, [BQ_BF16] = {"BF16", 2},
-    [BQ_I8] = {"I8", 1},   [BQ_U8] = {"U8", 1},   [BQ_I32] = {"I32", 4}, [BQ_I64] = {"I64", 8},
+    [BQ_F32] = {"F32", 4},         [BQ_F64] = {"F64", 8}, [BQ_F16] = {"F16", 2},
+    [BQ_BF16] = {"BF16", 2},       [BQ_I8] = {"I8", 1},   [BQ_U8] = {"U8", 1},
+    [BQ_I32] = {"I32", 4},         [BQ_I64] = {"I64", 8}, [BQ_F8_E8M0] = {"F8_E8M0", 1},
+    [BQ_F8_E4M3] = {"F8_E4M3", 1},
 };
 
 size_t bq_type_size(bq_type type) { return types[type].size; }

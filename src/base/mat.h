@@ -8,7 +8,19 @@
 #include <stddef.h>
 #include <stdint.h>
 
-typedef enum { BQ_F32, BQ_F64, BQ_F16, BQ_BF16, BQ_I8, BQ_U8, BQ_I32, BQ_I64 } bq_type;
+/* The last two are types of scales (kernels/grid.h), no matrix has them. */
+typedef enum {
+    BQ_F32,
+    BQ_F64,
+    BQ_F16,
+    BQ_BF16,
+    BQ_I8,
+    BQ_U8,
+    BQ_I32,
+    BQ_I64,
+    BQ_F8_E8M0,
+    BQ_F8_E4M3
+} bq_type;
 /* Where the memory is: on the host; on the host and pinned for a GPU; on the GPU. */
 typedef enum { BQ_HOST, BQ_PINNED, BQ_DEVICE } bq_place;
 

@@ -1,6 +1,8 @@
-/* SHA-256 (FIPS 180-4). */
+/* SHA-256 (FIPS 180-4): in C, and by the instructions that the processor may have for it. */
 #include "base/hash.h"
 
+#include <cpuid.h>
+#include <immintrin.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -16,38 +18,112 @@ static const uint32_t k[64] = {
 
 static uint32_t turn(uint32_t x, int n) { return x >> n | x << (32 - n); }
 
-static void mix(uint32_t h[8], const unsigned char *block) {
-    uint32_t w[64], s[8];
-    for (int i = 0; i < 16; i++, block += 4)
-        w[i] = (uint32_t)block[0] << 24 | (uint32_t)block[1] << 16 | (uint32_t)block[2] << 8 | block[3];
-    for (int i = 16; i < 64; i++) {
-        uint32_t a = w[i - 15], b = w[i - 2];
-        w[i] = w[i - 16] + (turn(a, 7) ^ turn(a, 18) ^ a >> 3) + w[i - 7] +
-               (turn(b, 17) ^ turn(b, 19) ^ b >> 10);
+/* One round; `a` becomes what the next round calls h, and so on: so no value moves. */
+#define ROUND(a, b, c, d, e, f, g, h, i)                                                                     \
+    do {                                                                                                     \
+        h += (turn(e, 6) ^ turn(e, 11) ^ turn(e, 25)) + (g ^ (e & (f ^ g))) + k[i] + w[i];                   \
+        d += h;                                                                                              \
+        h += (turn(a, 2) ^ turn(a, 13) ^ turn(a, 22)) + ((a & b) | (c & (a | b)));                           \
+    } while (0)
+
+static void mix_plain(uint32_t state[8], const unsigned char *block, size_t blocks) {
+    for (; blocks; blocks--, block += 64) {
+        uint32_t w[64], a = state[0], b = state[1], c = state[2], d = state[3], e = state[4], f = state[5],
+                        g = state[6], h = state[7];
+        for (int i = 0; i < 16; i++)
+            w[i] = (uint32_t)block[4 * i] << 24 | (uint32_t)block[4 * i + 1] << 16 |
+                   (uint32_t)block[4 * i + 2] << 8 | block[4 * i + 3];
+        for (int i = 16; i < 64; i++)
+            w[i] = w[i - 16] + (turn(w[i - 15], 7) ^ turn(w[i - 15], 18) ^ w[i - 15] >> 3) + w[i - 7] +
+                   (turn(w[i - 2], 17) ^ turn(w[i - 2], 19) ^ w[i - 2] >> 10);
+        for (int i = 0; i < 64; i += 8) {
+            ROUND(a, b, c, d, e, f, g, h, i);
+            ROUND(h, a, b, c, d, e, f, g, i + 1);
+            ROUND(g, h, a, b, c, d, e, f, i + 2);
+            ROUND(f, g, h, a, b, c, d, e, i + 3);
+            ROUND(e, f, g, h, a, b, c, d, i + 4);
+            ROUND(d, e, f, g, h, a, b, c, i + 5);
+            ROUND(c, d, e, f, g, h, a, b, i + 6);
+            ROUND(b, c, d, e, f, g, h, a, i + 7);
+        }
+        state[0] += a, state[1] += b, state[2] += c, state[3] += d;
+        state[4] += e, state[5] += f, state[6] += g, state[7] += h;
     }
-    memcpy(s, h, sizeof s);
-    for (int i = 0; i < 64; i++) {
-        uint32_t e = s[4], a = s[0];
-        uint32_t x =
-            s[7] + (turn(e, 6) ^ turn(e, 11) ^ turn(e, 25)) + ((e & s[5]) ^ (~e & s[6])) + k[i] + w[i];
-        uint32_t y = (turn(a, 2) ^ turn(a, 13) ^ turn(a, 22)) + ((a & s[1]) ^ (a & s[2]) ^ (s[1] & s[2]));
-        memmove(s + 1, s, 7 * sizeof *s);
-        s[4] += x, s[0] = x + y;
+}
+
+/* The instructions keep the state as the words (a, b, e, f) and (c, d, g, h), the last in the lowest lane;
+ * four words of the message are a vector.  One step is four rounds. */
+__attribute__((target("sha,sse4.1"))) static void mix_x86(uint32_t state[8], const unsigned char *block,
+                                                          size_t blocks) {
+    const __m128i swap = _mm_set_epi64x(0x0c0d0e0f08090a0b, 0x0405060700010203);
+    __m128i x = _mm_loadu_si128((const __m128i *)(const void *)state),
+            y = _mm_loadu_si128((const __m128i *)(const void *)(state + 4)),
+            abef = _mm_unpackhi_epi64(_mm_shuffle_epi32(y, 0x1b), _mm_shuffle_epi32(x, 0x1b)),
+            cdgh = _mm_unpacklo_epi64(_mm_shuffle_epi32(y, 0x1b), _mm_shuffle_epi32(x, 0x1b));
+    for (; blocks; blocks--, block += 64) {
+        __m128i w[4], first = abef, second = cdgh;
+        for (int i = 0; i < 4; i++)
+            w[i] = _mm_shuffle_epi8(_mm_loadu_si128((const __m128i *)(const void *)(block + 16 * i)), swap);
+#pragma GCC unroll 16
+        for (int i = 0; i < 16; i++) {
+            __m128i now = w[i % 4],
+                    sum = _mm_add_epi32(now, _mm_loadu_si128((const __m128i *)(const void *)(k + 4 * i)));
+            cdgh = _mm_sha256rnds2_epu32(cdgh, abef, sum);
+            abef = _mm_sha256rnds2_epu32(abef, cdgh, _mm_shuffle_epi32(sum, 0x0e));
+            const __m128i last = w[(i + 3) % 4], middle = _mm_alignr_epi8(last, w[(i + 2) % 4], 4);
+            w[i % 4] =
+                _mm_sha256msg2_epu32(_mm_add_epi32(_mm_sha256msg1_epu32(now, w[(i + 1) % 4]), middle), last);
+        }
+        abef = _mm_add_epi32(abef, first), cdgh = _mm_add_epi32(cdgh, second);
     }
-    for (int i = 0; i < 8; i++) h[i] += s[i];
+    x = _mm_shuffle_epi32(_mm_unpackhi_epi64(cdgh, abef), 0x1b);
+    y = _mm_shuffle_epi32(_mm_unpacklo_epi64(cdgh, abef), 0x1b);
+    _mm_storeu_si128((__m128i *)(void *)state, x);
+    _mm_storeu_si128((__m128i *)(void *)(state + 4), y);
+}
+
+static bool has_x86(void) {
+    unsigned a, b = 0, c, d;
+    return __get_cpuid_count(7, 0, &a, &b, &c, &d) && b >> 29 & 1 && __builtin_cpu_supports("sse4.1");
+}
+
+void bq_sha256_begin(bq_sha256_state *s, bool plain) {
+    *s = (bq_sha256_state){.mix = !plain && has_x86() ? mix_x86 : mix_plain,
+                           .h = {0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a, 0x510e527f, 0x9b05688c,
+                                 0x1f83d9ab, 0x5be0cd19}};
+}
+
+void bq_sha256_add(bq_sha256_state *s, const void *data, size_t bytes) {
+    const unsigned char *at = data;
+    size_t held = s->bytes % 64, fill = 64 - held;
+    s->bytes += bytes;
+    if (held && bytes >= fill) {
+        memcpy(s->part + held, at, fill);
+        s->mix(s->h, s->part, 1);
+        at += fill, bytes -= fill, held = 0;
+    }
+    if (held == 0) s->mix(s->h, at, bytes / 64), at += bytes / 64 * 64, bytes %= 64;
+    if (bytes) memcpy(s->part + held, at, bytes);
+}
+
+void bq_sha256_end(bq_sha256_state *s, uint32_t value[8]) {
+    static const unsigned char end[64] = {0x80};
+    unsigned char size[8];
+    for (int i = 0; i < 8; i++) size[i] = (unsigned char)(s->bytes * 8 >> (56 - 8 * i));
+    bq_sha256_add(s, end, 1 + (119 - s->bytes % 64) % 64);
+    bq_sha256_add(s, size, sizeof size);
+    memcpy(value, s->h, sizeof s->h);
+}
+
+void bq_sha256_hex(const uint32_t value[8], char hex[65]) {
+    for (int i = 0; i < 8; i++) snprintf(hex + 8 * i, 9, "%08x", (unsigned)value[i]);
 }
 
 void bq_sha256(const void *data, size_t bytes, char hex[65]) {
-    uint32_t h[8] = {0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a,
-                     0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19};
-    unsigned char end[128] = {0};
-    const unsigned char *at = data;
-    size_t left = bytes, room;
-    for (; left >= 64; left -= 64, at += 64) mix(h, at);
-    if (left) memcpy(end, at, left);
-    end[left] = 0x80;
-    room = left < 56 ? 64 : 128;
-    for (int i = 0; i < 8; i++) end[room - 1 - (size_t)i] = (unsigned char)((uint64_t)bytes * 8 >> 8 * i);
-    for (size_t from = 0; from < room; from += 64) mix(h, end + from);
-    for (int i = 0; i < 8; i++) snprintf(hex + 8 * i, 9, "%08x", (unsigned)h[i]);
+    bq_sha256_state s;
+    uint32_t value[8];
+    bq_sha256_begin(&s, false);
+    bq_sha256_add(&s, data, bytes);
+    bq_sha256_end(&s, value);
+    bq_sha256_hex(value, hex);
 }

@@ -17,7 +17,7 @@
 
 void bq_manifest_new(bq_manifest *m, const char *of) { *m = (bq_manifest){.of = bq_text_copy(of)}; }
 
-static void add(bq_manifest *m, const char *name, int64_t size, uint64_t hash) {
+static void add(bq_manifest *m, const char *name, int64_t size, bq_file_hash hash) {
     m->file = bq_grow(m->file, m->count, &m->room, sizeof *m->file);
     m->file[m->count++] = (bq_manifest_file){bq_text_copy(name), size, hash};
 }
@@ -43,11 +43,11 @@ static int open_file(const char *dir, const char *name, struct stat *st) {
     return -1;
 }
 
-bool bq_manifest_add(bq_manifest *m, const char *dir, const char *name, const uint64_t *hash) {
+bool bq_manifest_add(bq_manifest *m, const char *dir, const char *name, const bq_file_hash *hash) {
     struct stat st;
-    uint64_t value = hash ? *hash : 0;
+    bq_file_hash value = hash ? *hash : (bq_file_hash){0};
     int fd = open_file(dir, name, &st);
-    bool good = fd >= 0 && (hash || bq_raw_hash(fd, st.st_size, &value));
+    bool good = fd >= 0 && (hash || bq_raw_hash_both(fd, st.st_size, &value));
     int error = errno;
     if (fd >= 0) close(fd);
     if (good) add(m, name, st.st_size, value);
@@ -62,7 +62,7 @@ int bq_manifest_look(const bq_manifest *m, int i, const char *dir) {
     if (fd >= 0 && st.st_size == f->size) {
         if (ctime_of(&st) <= m->written)
             found = BQ_MANIFEST_SAME;
-        else if (bq_raw_hash(fd, f->size, &hash) && hash == f->hash)
+        else if (bq_raw_hash(fd, f->size, &hash) && hash == f->hash.xxh3)
             found = BQ_MANIFEST_EQUAL;
     }
     if (fd >= 0) close(fd);
@@ -72,10 +72,11 @@ int bq_manifest_look(const bq_manifest *m, int i, const char *dir) {
 void bq_manifest_write(const bq_manifest *m, const char *path) {
     json_t *list = json_array();
     for (int i = 0; i < m->count; i++) {
-        char hex[17];
-        snprintf(hex, sizeof hex, "%016" PRIx64, m->file[i].hash);
-        json_array_append_new(list, json_pack("{s:s, s:I, s:s}", "name", m->file[i].name, "size",
-                                              (json_int_t)m->file[i].size, "hash", hex));
+        char hex[17], sha256[65];
+        snprintf(hex, sizeof hex, "%016" PRIx64, m->file[i].hash.xxh3);
+        bq_sha256_hex(m->file[i].hash.sha256, sha256);
+        json_array_append_new(list, json_pack("{s:s, s:I, s:s, s:s}", "name", m->file[i].name, "size",
+                                              (json_int_t)m->file[i].size, "hash", hex, "sha256", sha256));
     }
     json_t *root = json_pack("{s:s, s:o}", "of", m->of, "files", list);
     BQ_CHECK(root && json_array_size(list) == (size_t)m->count, "no memory for '%s', or a bad name in it",
@@ -86,12 +87,16 @@ void bq_manifest_write(const bq_manifest *m, const char *path) {
 }
 
 static bool take(bq_manifest *m, json_t *one) {
-    const char *name, *hex;
+    const char *name, *hex, *sha256;
     json_int_t size;
     char *end;
-    if (json_unpack(one, "{s:s, s:I, s:s}", "name", &name, "size", &size, "hash", &hex)) return false;
-    uint64_t hash = strtoull(hex, &end, 16);
+    if (json_unpack(one, "{s:s, s:I, s:s, s:s}", "name", &name, "size", &size, "hash", &hex, "sha256",
+                    &sha256))
+        return false;
+    bq_file_hash hash = {.xxh3 = strtoull(hex, &end, 16)};
     if (!*name || strchr(name, '/') || size < 0 || strlen(hex) != 16 || *end) return false;
+    if (strlen(sha256) != 64 || strspn(sha256, "0123456789abcdef") != 64) return false;
+    for (int i = 0; i < 8; i++) sscanf(sha256 + 8 * i, "%8" SCNx32, &hash.sha256[i]);
     add(m, name, size, hash);
     return true;
 }

@@ -2,18 +2,17 @@
  * (json.h) outside of it.  docs/files.md has the file (export_<dir>.done).
  *
  * A file is taken for the one that was written if it has its size, and either has not changed (ctime) since
- * the manifest was written, or has its hash.  So of a directory that was left alone nothing is read, and of
+ * the manifest was written, or has its XXH3.  So of a directory that was left alone nothing is read, and of
  * a copy each file is read once.  All calls are local. */
 #ifndef BQ_MANIFEST_H
 #define BQ_MANIFEST_H
 
-#include <stdbool.h>
-#include <stdint.h>
+#include "base/hash.h"
 
 typedef struct {
     char *name; /* without a folder */
     int64_t size;
-    uint64_t hash;
+    bq_file_hash hash;
 } bq_manifest_file;
 
 typedef struct {
@@ -25,9 +24,9 @@ typedef struct {
 
 /* A new manifest without files; `of` is copied.  close also takes a zeroed struct. */
 void bq_manifest_new(bq_manifest *m, const char *of);
-/* Add a file of the directory as it is now; hash: its XXH3 if that is known, else NULL and the file is
+/* Add a file of the directory as it is now; hash: its hashes if they are known, else NULL and the file is
  * read.  On false nothing is added, and errno has an errno or BQ_NOT_FILE. */
-bool bq_manifest_add(bq_manifest *m, const char *dir, const char *name, const uint64_t *hash);
+bool bq_manifest_add(bq_manifest *m, const char *dir, const char *name, const bq_file_hash *hash);
 void bq_manifest_close(bq_manifest *m);
 
 /* Write the file, whole or not at all.  Ends the job when the disk fails. */

@@ -60,7 +60,7 @@ finished() { # FILE HOW
     *) bad "eval: $1 ($2): exit code $code: $(cat err)" ;;
     esac
 }
-# each DIR: files of it, damaged one by one
+# each DIR: files of it, damaged one by one, but for cards: a card without its mark is somebody's own text
 each() {
     local file how n=0
     while read -r file; do
@@ -79,7 +79,7 @@ each() {
             same clean damaged
             if ((failures > before)); then echo "    ($1/$file: $how)" && cat damaged.err; fi
         done
-    done < <(cd "$1" && find . -type f ! -name lock ! -name run.log | LC_ALL=C sort)
+    done < <(cd "$1" && find . -type f ! -name lock ! -name run.log ! -name README.md | LC_ALL=C sort)
     some=$((some + 5))
 }
 each half

@@ -9,9 +9,10 @@ cat >r.json <<TEXT
  "bits": {"decoder": {"scale": "f16"}},
  "outputs": [{"format": "safetensors", "shard_bytes": 100000},
              {"format": "compressed-tensors", "dir": "ct", "shard_bytes": 100000}, {"format": "compressed-tensors", "dir": "whole"},
-             {"format": "gptq", "shard_bytes": 100000}, {"format": "awq", "shard_bytes": 100000}]}
+             {"format": "gptq", "shard_bytes": 100000}, {"format": "gptq", "version": 2, "dir": "gptq2", "shard_bytes": 100000},
+             {"format": "awq", "shard_bytes": 100000}]}
 TEXT
-outputs="safetensors ct whole gptq awq"
+outputs="safetensors ct whole gptq gptq2 awq"
 # equal A B: all outputs of two run directories are there and hold the same files with the same bytes.
 equal() {
     local output
@@ -29,6 +30,7 @@ for ranks in 1 2 3 4; do
     wrote $ranks/ct 12 $ranks
     wrote $ranks/whole 1 1
     wrote $ranks/gptq 12 $ranks
+    wrote $ranks/gptq2 12 $ranks
     wrote $ranks/awq 12 $ranks
     check "time of the export" grep -q '^bq: done in .* export [0-9.]* s of it' err
     equal 1 $ranks
@@ -46,6 +48,8 @@ wrote later 43 3
 check "export writes what run writes" diff -r 1/safetensors later
 expect 0 mpi 2 export --run 1 --format gptq --shard 100000 --out later_gptq
 check "gptq, too" diff -r 1/gptq later_gptq
+expect 0 mpi 2 export --run 1 --format gptq:version=2 --shard 100000 --out later_gptq2
+check "of version 2, too" diff -r 1/gptq2 later_gptq2
 expect 0 mpi 2 export --run 1 --format awq --shard 100000 --out later_awq
 check "awq, too" diff -r 1/awq later_awq
 expect 0 mpi 2 export --run 1 --shard 300K --out later
@@ -57,11 +61,11 @@ check "in another cut" diff -r later later2
 mkdir foreign && echo '{}' >foreign/config.json
 expect 3 mpi 3 export --run 1 --out foreign
 one_error "not from blockq"
-expect 3 mpi 3 run r.json -o three --set bits.decoder.bits=3
-one_error "has 3 bits"
-check "before any work" [ ! -e three ]
+expect 3 mpi 3 run r.json -o six --set bits.decoder.bits=6
+one_error "has 6 bits, gptq has 2, 3, 4 and 8"
+check "before any work" [ ! -e six ]
 expect 3 mpi 3 run r.json -o zeros --set bits.decoder.symmetric=false
-one_error "gptq is written for symmetric codes only"
+one_error "gptq of version 1 is written for symmetric codes only"
 expect 3 mpi 1 run r.json -o wide --set bits.decoder.scale=f32 --set 'outputs=[{"format":"gptq"}]'
 one_error "set bits.decoder.scale=f16"
 check "before any work" [ ! -e wide ]
@@ -74,6 +78,34 @@ expect 3 mpi 3 export --run begun --out never
 one_error "not finished"
 expect 2 "$blockq" run r.json -o never --set outputs.0.shard_bytes=99999
 one_error "outputs.0.shard_bytes"
+
+# the schemes of compressed-tensors, and zero points in gptq: the same for any number of ranks
+cat >ct.json <<TEXT
+{"model": "$root/jobs/demo/model", "phases": [{"inputs": "fp", "passes": [{"pass": "rtn"}]}], "bits": {"decoder": {"scale": "f16"}},
+ "outputs": [{"format": "compressed-tensors", "dir": "ct", "shard_bytes": 100000}]}
+TEXT
+# scheme NAME CONFIG SETTING...: outputs of one rank and of three; CONFIG is in quantization_config.
+scheme() {
+    local name=$1 config=$2 dir setting sets=()
+    shift 2
+    for setting; do sets+=(--set "$setting"); done
+    for ranks in 1 3; do expect 0 mpi $ranks run ct.json -o $name.$ranks "${sets[@]}"; done
+    for dir in $name.1/ct $name.1/gptq; do
+        [[ ! -e $dir ]] || check "$dir of 3 ranks is another" diff -r $dir $name.3/${dir#*/}
+    done
+    check "$name: no $config in config.json" grep -q "$config" $name.1/*/config.json
+}
+zeros='{"format": "gptq", "version": 2, "shard_bytes": 100000}, {"format": "compressed-tensors", "dir": "ct", "shard_bytes": 100000}'
+scheme b2 '"num_bits": *2' bits.decoder.bits=2 bits.decoder.group=32
+scheme b3 '"num_bits": *3' bits.decoder.bits=3
+scheme b5 '"symmetric": *false' bits.decoder.bits=5 bits.decoder.symmetric=false
+scheme b7 '"num_bits": *7' bits.decoder.bits=7 bits.decoder.symmetric=false bits.decoder.group=64
+scheme w4a8 '"int-quantized"' bits.activations=8 bits.decoder.group=32
+scheme rows '"group_size": *64' bits.decoder.symmetric=false outputs.0.row_group=64
+scheme mixed '"num_bits": *6' bits.linears.v_proj.bits=6 bits.linears.v_proj.group=32
+for bits in 3 4; do scheme v2.$bits '"gptq_v2"' bits.decoder.bits=$bits bits.decoder.symmetric=false bits.decoder.group=32 "outputs=[$zeros]"; done
+expect 3 mpi 1 run ct.json -o never --set outputs.0.row_group=48
+one_error "groups of 48 do not divide its 128 columns"
 
 # other outputs are another export, but not another run; one that broke off is not believed by its old mark
 expect 0 mpi 2 run r.json -o 2 --set outputs.0.shard_bytes=400000

@@ -48,6 +48,7 @@ for ((i = 0; i < ${#places[@]}; i++)); do
     for ((k = 0; k < ${#kinds[@]}; k++)); do
         kind=${kinds[k]} code=0
         if [[ $kind =~ folder|names && -d clean/$place ]]; then continue; fi # that is what it is; there is no such thing
+        if [[ $kind:$place == names:*/README.md ]]; then continue; fi         # somebody's own text stays
         if [[ ! ${BQ_FULL-} ]] && (((i + k) % 5)) && [[ ! $always =~ (^|[[:space:]])$kind:$place([[:space:]]|$) ]]; then continue; fi
         rm -rf try
         cp -r half try

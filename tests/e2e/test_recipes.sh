@@ -69,8 +69,8 @@ expect 2 "$blockq" run b.json --set 'phases=[{"inputs":"fp","passes":['"$gptq"']
 one_error "needs inputs qt or mix"
 expect 2 "$blockq" run b.json --set bits.decoder.group=16 -o refused
 one_error "group 16 does not divide"
-expect 3 "$blockq" run b.json --set bits.decoder.bits=3 -o refused3
-one_error "3 bits"
+expect 3 "$blockq" run b.json --set bits.decoder.bits=6 --set 'outputs=[{"format":"gptq"}]' -o refused6
+one_error "6 bits"
 
 # more forms of a finished run, and what is in everything
 expect 0 "$blockq" export --run plain --format safetensors --out dense

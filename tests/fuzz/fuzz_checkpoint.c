@@ -23,7 +23,7 @@ static void make_good(void) {
     for (int i = 0; i < 2; i++) c.norm[i] = bq_mat_host(norm, 1, 6, BQ_F32);
     for (int l = 0; l < 3; l++)
         c.linear[l] = (bq_ckpt_linear){.name = "q",
-                                       .scheme = {4, 4, l != 2, BQ_F32, BQ_GRID_AIMET},
+                                       .scheme = {4, 4, l != 2, BQ_F32, BQ_GRID_AIMET, 1, 0},
                                        .fold = bq_mat_host(w, 3, 10, BQ_F32),
                                        .code = bq_mat_host(code, l == 1 ? 0 : 3, 10, BQ_I8),
                                        .scale = bq_mat_host(scale, l == 1 ? 0 : 3, 3, BQ_F32),

@@ -28,15 +28,31 @@ tensors "$d/down" "{\"${experts}down_proj_blocks\":{\"dtype\":\"U8\",\"shape\":[
 
 d=$out/fuzz_packed
 mkdir -p "$d"
-packed() { # FILE CONFIG HEADER DATA: the byte that chooses config.json first
+packed() { # FILE CONFIG HEADER DATA: the byte that chooses config.json first, in octal
     tensors "$1.rest" "$3" "$4"
-    { printf '%b' "\\x$2" && cat "$1.rest"; } > "$1"
+    { printf '%b' "\\0$2" && cat "$1.rest"; } > "$1"
     rm "$1.rest"
 }
 packed "$d/gptq" 00 '{"a.qweight":{"dtype":"I32","shape":[1,2],"data_offsets":[0,8]},"a.qzeros":{"dtype":"I32","shape":[1,1],"data_offsets":[8,12]},"a.scales":{"dtype":"F16","shape":[1,2],"data_offsets":[12,16]}}' 0123456789abcdef
 packed "$d/v2" 01 '{"a.qweight":{"dtype":"I32","shape":[1,1],"data_offsets":[0,4]},"a.qzeros":{"dtype":"I32","shape":[2,1],"data_offsets":[4,12]},"a.scales":{"dtype":"BF16","shape":[2,1],"data_offsets":[12,16]},"x":{"dtype":"U8","shape":[0],"data_offsets":[16,16]}}' 0123456789abcdef
 packed "$d/ct" 02 '{"a.weight_packed":{"dtype":"I32","shape":[1,1],"data_offsets":[16,20]},"a.weight_scale":{"dtype":"F32","shape":[1,1],"data_offsets":[20,24]},"a.weight_shape":{"dtype":"I64","shape":[2],"data_offsets":[0,16]}}' ''
 printf '\1\0\0\0\0\0\0\0\10\0\0\0\0\0\0\0abcdefgh' >> "$d/ct"
+
+part() { # NAME DTYPE SHAPE FROM TO
+    printf '"a.%s":{"dtype":"%s","shape":[%s],"data_offsets":[%s,%s]}' "$@"
+}
+packed "$d/awq" 03 "{$(part qweight I32 2,1 0 8),$(part qzeros I32 1,1 8 12),$(part scales F16 1,8 12 28)}" 0123456789abcdef0123456789ab
+packed "$d/gptq3" 04 "{$(part qweight I32 3,1 0 12),$(part qzeros I32 2,1 12 20),$(part scales F16 2,1 20 24),$(part g_idx I32 32 24 152)}" \
+    "$(printf '%024d' 7)"
+head -c 128 /dev/zero >> "$d/gptq3"
+packed "$d/bits3" 05 "{$(part weight_packed I32 1,1 16 20),$(part weight_scale BF16 1,2 20 24),$(part weight_zero_point I32 1,2 24 32),$(part weight_shape I64 2 0 16)}" ''
+printf '\1\0\0\0\0\0\0\0\12\0\0\0\0\0\0\0abcdefghijklmnop' >> "$d/bits3"
+packed "$d/mxfp6" 05 "{$(part weight_packed U8 1,24 0 24),$(part weight_scale U8 1,1 24 25)}" 0123456789abcdef012345678
+packed "$d/int8" 06 "{$(part weight I8 2,3 8 14),$(part weight_scale F32 2 0 8),$(part weight_zero_point I8 2 14 16)}" 0123456789abcdef
+packed "$d/fp8" 06 "{$(part weight F8_E4M3 3,4 8 20),$(part weight_scale BF16 2,2 0 8),$(part input_scale F32 1 20 24)}" 0123456789abcdef01234567
+packed "$d/nvfp4" 07 "{$(part weight_packed U8 1,16 4 20),$(part weight_scale F8_E4M3 1,2 20 22),$(part weight_global_scale F32 1 0 4)}" 0123456789abcdef012345
+packed "$d/mxfp4" 07 "{$(part weight_packed U8 1,16 0 16),$(part weight_scale U8 1,1 16 17)}" 0123456789abcdef0
+packed "$d/mxfp8" 10 "{$(part weight F8_E4M3 1,32 0 32),$(part weight_scale F8_E8M0 1,1 32 33)}" 0123456789abcdef0123456789abcdef0
 
 d=$out/fuzz_index
 mkdir -p "$d"

@@ -17,6 +17,7 @@ static const struct {
     {"peer_awq", true, golden_awq, false},
     {"peer_inputs", true, golden_inputs, false},
     {"peer_pack", true, golden_pack, false},
+    {"peer_ct_float", true, golden_ct, false},
 };
 
 golden_kind golden_kind_of(const char *path) {

@@ -46,7 +46,7 @@ static void logits(golden_rig *m, golden *g, golden_report *r) {
     bq_mat norm = bq_arena_push(&m->dev.mem, 1, k->hidden, BQ_F32);
     bq_mat head = bq_arena_push(&m->dev.mem, k->vocab, k->hidden, BQ_F32);
     bq_mat out = bq_arena_push(&m->dev.mem, m->tokens, k->vocab, BQ_F32);
-    bq_source_head(&m->src, &m->dev, norm, head);
+    bq_source_head(&m->src, &m->dev, false, norm, head);
     m->dev.op->rmsnorm(&m->dev, m->x, norm, (float)k->eps, m->y);
     m->dev.op->gemm(&m->dev, false, true, 1, m->y, head, 0, out);
     for (int64_t i = 0; i < out.rows * out.cols && k->logit_cap > 0; i++)
@@ -56,7 +56,7 @@ static void logits(golden_rig *m, golden *g, golden_report *r) {
 
 static void forward(golden_rig *m, golden *g, golden_report *r, const int32_t *ids) {
     char name[32];
-    bq_source_embed(&m->src, ids, m->x);
+    bq_source_embed(&m->src, ids, false, m->x);
     for (int b = 0; b < m->src.arch.model.blocks; b++) {
         snprintf(name, sizeof name, "hidden/%d", b);
         compare(g, r, "hidden", name, m->x);

@@ -87,7 +87,7 @@ static void quantize(layer *l, const gptq_case *t, int64_t group, bq_mat sc, bq_
     bq_gptq p = {.w = l->w, .ut = l->u, .order = l->order, .diag = l->diag, .scale = sc, .zero = zero};
     op->gptq(&l->dev, &p, t->scheme, l->fold);
     op->quantize(&l->dev, bq_mat_reshape(l->fold, group), sc, zero, t->scheme, bq_mat_reshape(code, group));
-    op->dequantize(&l->dev, bq_mat_reshape(code, group), sc, zero, bq_mat_reshape(what, group));
+    op->dequantize(&l->dev, bq_mat_reshape(code, group), sc, zero, t->scheme, bq_mat_reshape(what, group));
 }
 
 /* Rows are independent: one code at a tie changes the rest of its row, so one row of a case may differ. */
@@ -162,7 +162,7 @@ static bool case_of(const char *name, const json_t *s, gptq_case *t) {
         return false;
     *t = (gptq_case){name,
                      {(int)bits, channel ? -1 : group, json_is_true(json_object_get(s, "symmetric")), BQ_F32,
-                      BQ_GRID_ABSMAX},
+                      BQ_GRID_ABSMAX, 1, 0},
                      act ? BQ_ORDER_ACT : BQ_ORDER_NONE};
     return true;
 }

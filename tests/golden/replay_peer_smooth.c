@@ -60,7 +60,7 @@ void golden_smoothquant(golden *g, bq_comm *comm, golden_report *r) {
         bq_smooth_form form = {alpha ? BQ_SMOOTH_ALPHA : BQ_SMOOTH_LOG,
                                alpha ? json_number_value(strength) : 0.5, 1e-5, 2, 0};
         bq_smooth_options o = {BQ_CHANNEL_RANGE, form, BQ_ENTRIES_NORMS, true};
-        peer_open(&p, g, r, name, 0, (bq_scheme){4, -1, false, BQ_F32, BQ_GRID_AIMET});
+        peer_open(&p, g, r, name, 0, (bq_scheme){4, -1, false, BQ_F32, BQ_GRID_AIMET, 1, 0});
         do smooth_block(&p, &o);
         while (peer_next(&p));
         peer_close(&p);
@@ -178,7 +178,7 @@ void golden_autosmooth(golden *g, bq_comm *comm, golden_report *r) {
         golden_pass_over(g, "%s/ratio", name); /* it follows from the losses */
         if (d < 3 && type && strcmp(type, "uint4") == 0) {
             autosmooth_case(g, r, name, json_integer_value(json_array_get(settings, 0)), (bq_distance)d,
-                            (bq_scheme){4, group, false, BQ_F32, BQ_GRID_AIMET});
+                            (bq_scheme){4, group, false, BQ_F32, BQ_GRID_AIMET, 1, 0});
         } else {
             golden_pass_over(g, "%s/", name);
             r->left++;
@@ -242,7 +242,7 @@ void golden_awq(golden *g, bq_comm *comm, golden_report *r) {
         golden_pass_over(g, "%s/grid", name); /* the candidates, of which the losses are */
         awq_case(g, r, name, json_integer_value(json_array_get(settings, 0)),
                  json_is_true(json_array_get(settings, 1)),
-                 (bq_scheme){bits, group, false, BQ_F32, BQ_GRID_AIMET});
+                 (bq_scheme){bits, group, false, BQ_F32, BQ_GRID_AIMET, 1, 0});
     }
     json_decref(cases);
 }

@@ -78,9 +78,9 @@ static bool restore(void *ctx, bq_adascale_state *s) {
 }
 
 static void open_rig(void) { /* rows of one, three and many groups in the same matrix */
-    static const bq_scheme scheme[] = {{4, -1, true, BQ_F32, BQ_GRID_AIMET},
-                                       {4, 8, true, BQ_F32, BQ_GRID_AIMET},
-                                       {4, 1, true, BQ_F32, BQ_GRID_AIMET}};
+    static const bq_scheme scheme[] = {{4, -1, true, BQ_F32, BQ_GRID_AIMET, 1, 0},
+                                       {4, 8, true, BQ_F32, BQ_GRID_AIMET, 1, 0},
+                                       {4, 1, true, BQ_F32, BQ_GRID_AIMET, 1, 0}};
     r = rig_open(&(rig_spec){.model = {bq_family_find("llama"), H, 40, .heads = 4, .kv_heads = 2},
                              .scheme = scheme,
                              .schemes = 3,

@@ -9,10 +9,10 @@
 /* gate and up have three slabs, the last one short; replicas beyond the third have none */
 enum { MOST = 6, TOKENS = 11, H = 24, INTER = 528 };
 
-static const bq_scheme schemes[] = {{4, -1, true, BQ_F32, BQ_GRID_AIMET},
-                                    {4, 8, true, BQ_F32, BQ_GRID_AIMET},
-                                    {3, -1, false, BQ_F16, BQ_GRID_AIMET},
-                                    {2, 24, false, BQ_BF16, BQ_GRID_AIMET}};
+static const bq_scheme schemes[] = {{4, -1, true, BQ_F32, BQ_GRID_AIMET, 1, 0},
+                                    {4, 8, true, BQ_F32, BQ_GRID_AIMET, 1, 0},
+                                    {3, -1, false, BQ_F16, BQ_GRID_AIMET, 1, 0},
+                                    {2, 24, false, BQ_BF16, BQ_GRID_AIMET, 1, 0}};
 #define SCHEMES ((int)(sizeof schemes / sizeof *schemes))
 
 static rig *r;

@@ -9,8 +9,8 @@ typedef struct {
 } outcome;
 
 static outcome pass(const bq_comm *on, int variant, int64_t samples) {
-    rig *r =
-        smooth_open(bq_family_find("llama"), 1, (bq_scheme){4, 8, variant % 2 == 0, BQ_F32, BQ_GRID_AIMET});
+    rig *r = smooth_open(bq_family_find("llama"), 1,
+                         (bq_scheme){4, 8, variant % 2 == 0, BQ_F32, BQ_GRID_AIMET, 1, 0});
     outcome out = {0};
     r->c.comm = on, r->c.samples = samples;
     rig_watch(r);

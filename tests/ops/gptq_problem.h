@@ -71,7 +71,7 @@ static inline bq_mat grouped(const layer *l, bq_mat m) { return bq_mat_reshape(m
 
 static inline void encode(layer *l, bq_mat fold) {
     dev.op->quantize(&dev, grouped(l, fold), l->scale, l->zero, l->s, grouped(l, l->code));
-    dev.op->dequantize(&dev, grouped(l, l->code), l->scale, l->zero, grouped(l, l->what));
+    dev.op->dequantize(&dev, grouped(l, l->code), l->scale, l->zero, l->s, grouped(l, l->what));
 }
 
 /* Order, factor and a grid of the range, then the loop.  factor: of h; false: not positive definite. */

@@ -33,7 +33,7 @@ static const int64_t few_rows[] = {1, 3, 17};
 static const int bit_widths[] = {2, 3, 4, 8};
 static const bq_type scale_types[] = {BQ_F32, BQ_BF16, BQ_F16};
 static inline bq_scheme grid_of(int bits, bq_type scale) {
-    return (bq_scheme){bits, -1, true, scale, BQ_GRID_AIMET};
+    return (bq_scheme){bits, -1, true, scale, BQ_GRID_AIMET, 1, 0};
 }
 
 /* The numbers of an attention; what is not named is 0. */

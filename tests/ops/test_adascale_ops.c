@@ -158,7 +158,7 @@ static void forward_is_quantize_dequantize(void **state) {
         }
         if (k < 12) assert_true(same(q.fold, q.p.w));
         dev.op->quantize(&dev, q.fold, q.scale, (bq_mat){0}, s, code);
-        dev.op->dequantize(&dev, code, q.scale, (bq_mat){0}, back);
+        dev.op->dequantize(&dev, code, q.scale, (bq_mat){0}, s, back);
         assert_true(same(back, q.w_hat));
         dev.op->adascale_weights(&dev, &q.p, s, alone, q.scale, none); /* without a fold */
         assert_true(same(alone, q.w_hat));

@@ -3,7 +3,7 @@
 #include "same_bits.h"
 
 static bq_scheme grid(int bits, int64_t group, bool symmetric) {
-    return (bq_scheme){bits, group, symmetric, BQ_F32, BQ_GRID_AIMET};
+    return (bq_scheme){bits, group, symmetric, BQ_F32, BQ_GRID_AIMET, 1, 0};
 }
 
 /* ---- fit ---- */
@@ -21,7 +21,7 @@ static double naive_error(const layer *l, int64_t r, const float *h, double scal
 
 /* The scale is one of the candidates, and none is better. */
 static void check_fit(int bits, int64_t k, int64_t group, bool symmetric, bq_grid_kind kind) {
-    layer l = open_layer(19, k, 40, (bq_scheme){bits, group, symmetric, BQ_F32, kind}, BQ_ORDER_NONE);
+    layer l = open_layer(19, k, 40, (bq_scheme){bits, group, symmetric, BQ_F32, kind, 1, 0}, BQ_ORDER_NONE);
     bq_mat h = make(l.groups, l.group, 0, BQ_F32), range = clone(l.scale), zero = clone(l.zero);
     for (int64_t c = 0; c < k; c++) bq_f32(h)[c] = *ptr(l.h, c, c);
     dev.op->range(&dev, grouped(&l, l.w), l.s, range, l.zero.data ? zero : l.zero);
@@ -302,7 +302,7 @@ static void rows_do_not_interact(void **state) {
 
 static void scales_are_rounded_first(void **state) {
     (void)state;
-    layer l = open_layer(20, 64, 100, (bq_scheme){4, 32, true, BQ_F16, BQ_GRID_AIMET}, BQ_ORDER_ACT);
+    layer l = open_layer(20, 64, 100, (bq_scheme){4, 32, true, BQ_F16, BQ_GRID_AIMET, 1, 0}, BQ_ORDER_ACT);
     assert_true(run_layer(&l, 1, 0.01, false, BQ_CLIP_MINMAX));
     assert_true(rows_unlike_ldlq(&l) == 0); /* of the scales as they are stored */
     close_layer(&l);

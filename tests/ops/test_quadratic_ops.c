@@ -4,9 +4,9 @@
 #include <math.h>
 
 static const bq_scheme schemes[] = {
-    {4, -1, true, BQ_F32, BQ_GRID_AIMET},   {4, -1, false, BQ_F32, BQ_GRID_AIMET},
-    {2, -1, false, BQ_BF16, BQ_GRID_AIMET}, {3, -1, false, BQ_F32, BQ_GRID_AIMET},
-    {8, -1, true, BQ_F16, BQ_GRID_ABSMAX},  {2, -1, true, BQ_F32, BQ_GRID_ABSMAX}};
+    {4, -1, true, BQ_F32, BQ_GRID_AIMET, 1, 0},   {4, -1, false, BQ_F32, BQ_GRID_AIMET, 1, 0},
+    {2, -1, false, BQ_BF16, BQ_GRID_AIMET, 1, 0}, {3, -1, false, BQ_F32, BQ_GRID_AIMET, 1, 0},
+    {8, -1, true, BQ_F16, BQ_GRID_ABSMAX, 1, 0},  {2, -1, true, BQ_F32, BQ_GRID_ABSMAX, 1, 0}};
 #define SCHEMES ((int)(sizeof schemes / sizeof *schemes))
 enum { STEPS = 6, MOST = 17 };
 static bq_dev dev;

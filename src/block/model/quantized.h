@@ -59,6 +59,13 @@ typedef struct {
 } bq_linear_most;
 bq_linear_most bq_linear_most_of(const bq_layouts *layouts);
 
+/* Before grids are made: the outer factors of scales in two levels (NVFP4), 448 times the largest number of
+ * the element over the largest |w| of fold at the linear's site; 1 where that is 0.  The linears of a site
+ * share it, as engines that fuse them need it.  Overwrites w_hat; waits for the device. */
+void bq_quantized_outer(bq_dev *dev, bq_quantized *q);
+/* The grids of linear i that cover fold, whatever clips there are; in tiles one for all of a tile. */
+void bq_linear_range(bq_dev *dev, bq_quantized *q, int i);
+
 /* Compute the codes from fold and the grids, and w_hat from the codes: of linear i, of all linears. */
 void bq_linear_encode(bq_dev *dev, bq_quantized *q, int i);
 void bq_quantized_encode(bq_dev *dev, bq_quantized *q);

@@ -97,7 +97,7 @@ const bq_pass_kind bq_pass_kind_adascale = {
               keys, BQ_PASS_OPTIONS_OF(options)},
     .name = "adascale",
     .traits = BQ_PASS_CALIBRATED | BQ_PASS_TARGETS | BQ_PASS_QUANTIZES | BQ_PASS_TRAINS | BQ_PASS_BACKWARD |
-              BQ_PASS_AIMET_GRID,
+              BQ_PASS_AIMET_GRID | BQ_PASS_INTEGERS,
     .training = training,
     .remedy = remedy,
     .need = need,

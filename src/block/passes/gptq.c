@@ -152,15 +152,19 @@ static void fit(work *a, int i, bq_mat w, bq_mat scale, bq_mat zero) {
         dev->op->fit(dev, rows, weight, c->q->scheme[i], scale, zero);
 }
 
-/* Quantize my rows w of linear i.  w becomes the fold; the grids are fitted unless c->grid. */
+/* Are the grids of linear i there before its columns are quantized?  Those of tiles need rows of other
+ * replicas, too. */
+static bool given(const bq_pass_context *c, int i) { return c->grid || bq_scheme_tiled(c->q->scheme[i]); }
+
+/* Quantize my rows w of linear i.  w becomes the fold; the grids are fitted unless they are given. */
 static void quantize(work *a, const unit *t, int i, bq_mat w, bq_shard mine_of) {
     bq_pass_context *c = a->c;
     bq_quantized *q = c->q;
     int64_t groups = bq_linear_groups(q->arch, q->scheme, i);
-    bool dynamic = !c->grid && groups > 1 && a->o->order != BQ_ORDER_ACT && t->damp > 0;
+    bool dynamic = !given(c, i) && groups > 1 && a->o->order != BQ_ORDER_ACT && t->damp > 0;
     bq_mat scale = bq_mat_rows(q->scale[i], mine_of.first * groups, mine_of.count * groups), zero = {0};
     if (q->zero[i].data) zero = bq_mat_rows(q->zero[i], mine_of.first * groups, mine_of.count * groups);
-    if (!c->grid && !dynamic) fit(a, i, w, scale, zero);
+    if (!given(c, i) && !dynamic) fit(a, i, w, scale, zero);
     if (t->damp == 0) return;
     bq_gptq p = {.w = w,
                  .ut = t->ut,
@@ -230,10 +234,11 @@ static void quantize_unit(work *a, const unit *t) {
         int64_t groups = bq_linear_groups(q->arch, q->scheme, i);
         bq_mat all = bq_linear_view(q->arch, i, q->fold);
         bq_shard rows = panel_rows(l->rows, c->comm->replica, c->comm->nreplica);
+        if (!c->grid && given(c, i)) bq_linear_range(c->dev, q, i);
         if (rows.count) quantize(a, t, i, bq_mat_rows(all, rows.first, rows.count), rows);
         gather(c, all, l->rows, 1);
-        if (!c->grid) gather(c, q->scale[i], l->rows, groups);
-        if (!c->grid && q->zero[i].data) gather(c, q->zero[i], l->rows, groups);
+        if (!given(c, i)) gather(c, q->scale[i], l->rows, groups);
+        if (!given(c, i) && q->zero[i].data) gather(c, q->zero[i], l->rows, groups);
         bq_heartbeat(c->comm);
     }
 }
@@ -275,6 +280,7 @@ void bq_pass_gptq(bq_pass_context *c, const bq_gptq_options *o) {
         c->dev->op->copy(c->dev, c->blk->w[m], c->q->fold[m]);
         w[m] = c->blk->w[m];
     }
+    if (!c->grid) bq_quantized_outer(c->dev, c->q);
     if (!o->sequential) {
         quantize_set(c, o, NULL, w, set_of(o, 0, sites));
         return;

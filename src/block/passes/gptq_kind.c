@@ -99,7 +99,7 @@ const bq_pass_kind bq_pass_kind_gptq = {
               "each input.",
               keys, BQ_PASS_OPTIONS_OF(options)},
     .name = "gptq",
-    .traits = BQ_PASS_CALIBRATED | BQ_PASS_QUANTIZES | BQ_PASS_ZEROS | BQ_PASS_MOMENTS,
+    .traits = BQ_PASS_CALIBRATED | BQ_PASS_QUANTIZES | BQ_PASS_ZEROS | BQ_PASS_MOMENTS | BQ_PASS_TILES,
     .more = more,
     .fits = fits,
     .remedy = remedy,

@@ -64,6 +64,6 @@ const bq_pass_kind bq_pass_kind_hqq = {
               "is about as good as rtn, because the fractions of HQQ's zero points cannot be stored.",
               keys, BQ_PASS_OPTIONS_OF(bq_quadratic)},
     .name = "hqq",
-    .traits = BQ_PASS_QUANTIZES | BQ_PASS_ZEROS,
+    .traits = BQ_PASS_QUANTIZES | BQ_PASS_ZEROS | BQ_PASS_INTEGERS,
     .run = run,
 };

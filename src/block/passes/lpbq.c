@@ -40,6 +40,6 @@ const bq_pass_kind bq_pass_kind_lpbq = {
               "passes before, or from min-max. Needs groups and symmetric codes, no data.",
               keys, BQ_PASS_OPTIONS_OF(options)},
     .name = "lpbq",
-    .traits = BQ_PASS_QUANTIZES,
+    .traits = BQ_PASS_QUANTIZES | BQ_PASS_INTEGERS,
     .run = run,
 };

@@ -101,6 +101,8 @@ enum {
     BQ_PASS_KEEPS = 1 << 9,      /* may keep the state of samples between matrices: c->keeps, c->advance */
     BQ_PASS_MOMENTS = 1 << 10,   /* multiplies matrices by Gram matrices of the inputs */
     BQ_PASS_PRESCALES = 1 << 11, /* leaves factors of the linears' inputs (blk->pre) */
+    BQ_PASS_INTEGERS = 1 << 12,  /* works only with integers, whose numbers are one step apart */
+    BQ_PASS_TILES = 1 << 13,     /* makes codes where rows share scales */
 };
 
 /* Room for the options of a pass in a recipe; the size of a struct of options, which must fit. */

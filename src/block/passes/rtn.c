@@ -9,9 +9,8 @@ void bq_pass_rtn(bq_pass_context *c) {
     bq_quantized *q = c->q;
     const bq_ops *op = c->dev->op;
     for (int m = 0; m < q->arch->sites; m++) op->copy(c->dev, c->blk->w[m], q->fold[m]);
-    for (int i = 0; i < q->arch->linears; i++)
-        op->range(c->dev, bq_linear_grouped(q->arch, q->scheme, i, q->fold), q->scheme[i], q->scale[i],
-                  q->zero[i]);
+    bq_quantized_outer(c->dev, q);
+    for (int i = 0; i < q->arch->linears; i++) bq_linear_range(c->dev, q, i);
     bq_quantized_encode(c->dev, q);
 }
 
@@ -19,7 +18,12 @@ void bq_pass_rtn_mse(bq_pass_context *c, bq_shrink ends) {
     bq_quantized *q = c->q;
     const bq_ops *op = c->dev->op;
     for (int m = 0; m < q->arch->sites; m++) op->copy(c->dev, c->blk->w[m], q->fold[m]);
+    bq_quantized_outer(c->dev, q);
     for (int i = 0; i < q->arch->linears; i++) {
+        if (bq_scheme_tiled(q->scheme[i])) {
+            bq_linear_range(c->dev, q, i);
+            continue;
+        }
         bq_mat w = bq_linear_grouped(q->arch, q->scheme, i, q->fold), scale = q->scale[i], zero = q->zero[i];
         bq_shard mine = bq_shard_of(w.rows, c->comm->replica, c->comm->nreplica);
         op->range_mse(c->dev, bq_mat_rows(w, mine.first, mine.count), q->scheme[i], ends,
@@ -72,7 +76,7 @@ const bq_pass_kind bq_pass_kind_rtn = {
               "compare with, or to end a phase of passes that prepare.",
               keys, BQ_PASS_OPTIONS_OF(options)},
     .name = "rtn",
-    .traits = BQ_PASS_QUANTIZES | BQ_PASS_ZEROS,
+    .traits = BQ_PASS_QUANTIZES | BQ_PASS_ZEROS | BQ_PASS_TILES,
     .suffix = suffix,
     .run = run,
 };

@@ -79,10 +79,9 @@ static void search(bq_pass_context *c, int i, int candidates, bq_mat gram) {
 void bq_pass_seqmse(bq_pass_context *c, const bq_seqmse_options *o) {
     bq_quantized *q = c->q;
     const bq_ops *op = c->dev->op;
-    for (int m = 0; m < q->arch->sites; m++) {
-        op->copy(c->dev, c->blk->w[m], q->fold[m]);
-        op->copy(c->dev, c->blk->w[m], q->w_hat[m]);
-    }
+    for (int m = 0; m < q->arch->sites; m++) op->copy(c->dev, c->blk->w[m], q->fold[m]);
+    bq_quantized_outer(c->dev, q);
+    for (int m = 0; m < q->arch->sites; m++) op->copy(c->dev, c->blk->w[m], q->w_hat[m]);
     size_t start = bq_arena_mark(&c->dev->mem);
     bq_midway way;
     bq_midway_open(&way, c);

@@ -8,12 +8,17 @@
 #include "comm/comm.h"
 #include "driver/recipe/args.h"
 
-/* With MPI.  Collective over world. */
+/* With MPI.  Collective over world; of `compare` only evaluations are shared by the ranks. */
+int bq_cmd_compare(const bq_args *args, bq_comm *comm);
 int bq_cmd_run(const bq_args *args, bq_comm *comm);
 int bq_cmd_plan(const bq_args *args, bq_comm *comm);
 int bq_cmd_eval(const bq_args *args, bq_comm *comm);
 int bq_cmd_export(const bq_args *args, bq_comm *comm);
 int bq_cmd_import(const bq_args *args, bq_comm *comm);
+
+/* The perplexity of args->tokens that `eval` would print of args->run, or else of args->model; windows: over
+ * so many.  Prints nothing but messages.  Returns as bq_score_run.  Collective over world. */
+int bq_eval_perplexity(const bq_args *args, bq_comm *comm, double *value, int64_t *windows);
 
 /* One process without MPI: comm has size 1, nothing collective may be called. */
 int bq_cmd_inspect(const bq_args *args, bq_comm *comm);

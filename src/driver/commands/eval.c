@@ -31,7 +31,7 @@ static int look(void *ctx) {
     bq_source_layouts(&e->model, &e->layouts);
     for (int k = 0; k < e->layouts.count; k++)
         for (int i = 0; i < BQ_ARCH_LINEARS; i++)
-            e->layouts.at[k].scheme[i] = (bq_scheme){a->rtn, -1, true, BQ_F32, BQ_GRID_AIMET};
+            e->layouts.at[k].scheme[i] = (bq_scheme){a->rtn, -1, true, BQ_F32, BQ_GRID_AIMET, 1, 0};
     size_t arena = bq_score_need(&e->layouts, a->rtn, false, &e->evals);
     code = bq_plan_evaluation(arena + bq_score_host(arch, &e->evals, e->comm->size),
                               bq_score_stream(arch, &e->evals, e->comm->size), a->memory, e->comm, a->scratch,
@@ -75,15 +75,44 @@ static int evaluate_run(const bq_args *a, bq_comm *comm) {
     return code;
 }
 
+static int open_model(evaluation *e) {
+    int code = bq_root_first(e->comm, look, e);
+    return code ? code : bq_root_first(e->comm, read_all, e);
+}
+
+static bq_score score_of(evaluation *e) {
+    return (bq_score){
+        .dev = &e->dev, .comm = e->comm, .src = &e->model, .angles = BQ_ANGLES_HF, .home = e->home};
+}
+
+static void close_model(evaluation *e) {
+    bq_dev_close(&e->dev);
+    bq_evals_close(&e->evals);
+    bq_source_close(&e->model);
+}
+
+int bq_eval_perplexity(const bq_args *args, bq_comm *comm, double *value, int64_t *windows) {
+    evaluation e = {.args = args, .comm = comm};
+    bq_run s = {0};
+    int code = args->run ? bq_session_open_finished(&s, args, comm) : open_model(&e);
+    bq_score score = score_of(&e);
+    score.label = "model";
+    const bq_eval *eval = args->run ? &s.evals.eval[0] : &e.evals.eval[0];
+    if (!code)
+        code = args->run ? bq_result_value(&s, eval, value)
+                         : bq_score_run(&score, eval, NULL, NULL, NULL, value);
+    *windows = eval->items;
+    if (args->run) bq_session_close(&s);
+    close_model(&e);
+    return code;
+}
+
 int bq_cmd_eval(const bq_args *args, bq_comm *comm) {
     if (args->run) return evaluate_run(args, comm);
     evaluation e = {.args = args, .comm = comm};
-    int code = bq_root_first(comm, look, &e);
-    if (!code) code = bq_root_first(comm, read_all, &e);
-    bq_score s = {.dev = &e.dev, .comm = comm, .src = &e.model, .angles = BQ_ANGLES_HF, .home = e.home};
+    int code = open_model(&e);
+    bq_score s = score_of(&e);
     for (int i = 0; i < e.evals.count && !code; i++) code = evaluate_one(&e, &s, &e.evals.eval[i]);
-    bq_dev_close(&e.dev);
-    bq_evals_close(&e.evals);
-    bq_source_close(&e.model);
+    close_model(&e);
     return code;
 }

@@ -60,7 +60,7 @@ static int inspect_model(const char *dir) {
 
 static int inspect_checkpoint(const char *path, uint64_t fingerprint) {
     static const char *const scale[] = {
-        [BQ_F32] = "f32", [BQ_F64] = "f64", [BQ_F16] = "f16", [BQ_BF16] = "bf16"};
+        [BQ_F32] = "f32", [BQ_F16] = "f16", [BQ_BF16] = "bf16", [BQ_F8_E8M0] = "e8m0", [BQ_F8_E4M3] = "e4m3"};
     bq_ckpt_file *f;
     bq_ckpt head;
     char why[BQ_WHY];
@@ -70,10 +70,13 @@ static int inspect_checkpoint(const char *path, uint64_t fingerprint) {
            head.phase, head.sweep, (long)head.steps, (unsigned long)head.fingerprint);
     for (int i = 0; i < head.linears; i++) {
         const bq_ckpt_linear *l = &head.linear[i];
-        printf("    %-20s %6ld x %-6ld %d bits, %ld groups a row, scale %s%s%s%s\n", l->name,
-               (long)l->fold.rows, (long)l->fold.cols, bq_code_bits(l->scheme), (long)l->scale.cols,
-               scale[l->scheme.scale], l->zero.rows ? ", zero points" : "", l->bias.rows ? ", bias" : "",
-               l->pre.rows ? ", factors of its inputs" : "");
+        char bits[16];
+        snprintf(bits, sizeof bits, "%d bits", bq_code_bits(l->scheme));
+        printf("    %-20s %6ld x %-6ld %s, %ld groups a row, scale %s%s%s%s\n", l->name, (long)l->fold.rows,
+               (long)l->fold.cols,
+               bq_element_whole(l->scheme.element) ? bits : bq_element_name(l->scheme.element),
+               (long)l->scale.cols, scale[l->scheme.scale], l->zero.rows ? ", zero points" : "",
+               l->bias.rows ? ", bias" : "", l->pre.rows ? ", factors of its inputs" : "");
     }
     if (head.norm[0].rows) printf("    norms of its own, 2 x %ld\n", (long)head.norm[0].cols);
     bq_ckpt_close(f);

@@ -13,7 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char *const there_are = "run, plan, eval, export, import, inspect, tokens, status";
+static const char *const there_are = "run, plan, eval, export, import, compare, inspect, tokens, status";
 static const char *const codes =
     "Exit codes:\n"
     "   0  done\n"
@@ -97,7 +97,7 @@ static int take_acts(bq_args *args, const bq_option *o, const char *text) {
 }
 
 static int take(bq_args *args, const bq_option *o, char *text) {
-    char allowed[160];
+    char allowed[160], name[32];
     void *at = (char *)args + o->at;
     switch (o->kind) {
     case FLAG: *(bool *)at = true; return BQ_OK;
@@ -111,8 +111,9 @@ static int take(bq_args *args, const bq_option *o, char *text) {
         return BQ_OK;
     case ACTS: return take_acts(args, o, text);
     case FORMAT:
-        args->format = bq_format_find(text);
-        if (args->format >= 0) return BQ_OK;
+        args->format = text;
+        snprintf(name, sizeof name, "%.*s", (int)strcspn(text, ":"), text);
+        if (bq_format_find(name) >= 0 && strlen(text) < BQ_PATH_MAX) return BQ_OK;
         bq_key_allowed(&(bq_key){.type = BQ_KEY_CHOICE, .row = bq_format_choice}, allowed, sizeof allowed);
         return complain_value(args, o, text, allowed);
     case TYPE:
@@ -173,7 +174,7 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
 typedef struct {
     struct argp argp;
     struct argp_option option[BQ_OPTIONS + 1];
-    char doc[1024];
+    char doc[2048];
 } form;
 
 static void fill(form *f, bq_command c) {
@@ -259,7 +260,8 @@ static int parse_command(int argc, char **argv, bq_args *args) {
     bq_command c = args->command;
     parsing p = {.args = args};
     args->device = "auto", args->ctx = 2048, args->timeout = 600, args->save_every = 300;
-    args->format = bq_format_find("compressed-tensors"), args->shard = BQ_SHARD_BYTES;
+    if (c == BQ_COMMAND_EXPORT) args->format = "compressed-tensors";
+    args->shard = BQ_SHARD_BYTES;
     fill(&f, c);
     argp_parse(&f.argp, argc, argv, ARGP_SILENT, NULL, &p);
     if (p.code) return p.code;

@@ -10,8 +10,6 @@
 
 #include <stdio.h>
 
-#define BQ_VERSION "0.1.0" /* as in CMakeLists.txt */
-
 /* Fill args, complete and checked.  BQ_OK, or BQ_USAGE after one message and a hint (rank 0 prints).  Help
  * and version go to standard output, and then args->command is BQ_COMMAND_NONE.  Needs no MPI. */
 int bq_options_parse(int argc, char **argv, bq_args *args);
@@ -22,8 +20,13 @@ void bq_options_help(bq_command command, FILE *out);
 /* Sets of commands. */
 enum { RUN = 1 << BQ_COMMAND_RUN, PLAN = 1 << BQ_COMMAND_PLAN, EVAL = 1 << BQ_COMMAND_EVAL };
 enum { EXPORT = 1 << BQ_COMMAND_EXPORT, TOKENS = 1 << BQ_COMMAND_TOKENS, STATUS = 1 << BQ_COMMAND_STATUS };
-enum { INSPECT = 1 << BQ_COMMAND_INSPECT, IMPORT = 1 << BQ_COMMAND_IMPORT };
-enum { ALL = RUN | PLAN | EVAL | EXPORT | IMPORT | INSPECT | TOKENS | STATUS, COMPUTE = RUN | PLAN | EVAL };
+enum {
+    INSPECT = 1 << BQ_COMMAND_INSPECT,
+    IMPORT = 1 << BQ_COMMAND_IMPORT,
+    COMPARE = 1 << BQ_COMMAND_COMPARE
+};
+enum { COMPUTE = RUN | PLAN | EVAL | COMPARE };
+enum { ALL = COMPUTE | EXPORT | IMPORT | INSPECT | TOKENS | STATUS };
 
 typedef enum {
     FLAG,

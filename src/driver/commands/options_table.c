@@ -13,15 +13,18 @@ const bq_option bq_options[BQ_OPTIONS] = {
     {"model", 0, "PATH", TEXT, AT(model), 0, 0, EVAL, "Evaluate this model: a directory or a GGUF file"},
     {"run", 0, "DIR", TEXT, AT(run), 0, 0, EVAL | EXPORT, "Use the result in this run directory"},
     {"tokens", 0, "FILE.h5", TEXT, AT(tokens), 0, 0, EVAL, "Perplexity of these tokens"},
+    {"tokens", 0, "FILE.h5", TEXT, AT(tokens), 0, 0, COMPARE,
+     "Also the perplexity of both sides on these tokens"},
     {"eval", 0, "KIND:FILE", EVALUATION, 0, 0, 0, EVAL,
      "An evaluation as in a recipe's list evals; its keys follow the file, as in KIND:FILE,KEY=VALUE; may be "
      "given 4 times"},
-    {"ctx", 0, "N", I64, AT(ctx), 2, 1 << 20, EVAL, "Tokens of a window (2048)"},
-    {"windows", 0, "N", I64, AT(windows), 0, 1e9, EVAL, "How many windows; 0: all (0)"},
-    {"offset", 0, "N", I64, AT(offset), 0, 1e15, EVAL, "First token (0)"},
+    {"ctx", 0, "N", I64, AT(ctx), 2, 1 << 20, EVAL | COMPARE, "Tokens of a window (2048)"},
+    {"windows", 0, "N", I64, AT(windows), 0, 1e9, EVAL | COMPARE, "How many windows; 0: all (0)"},
+    {"offset", 0, "N", I64, AT(offset), 0, 1e15, EVAL | COMPARE, "First token (0)"},
     {"rtn", 0, "BITS", INT, AT(rtn), 2, 8, EVAL, "Also evaluate round to nearest, 2 to 8 bits, per channel"},
     {"format", 0, "FORMAT", FORMAT, AT(format), 0, 0, EXPORT,
-     "A format that recipes have for outputs; 'blockq help recipe' says what each is (compressed-tensors)"},
+     "A format that recipes have for outputs, its keys behind it, as in NAME:KEY=VALUE,...; 'blockq help "
+     "recipe' says what each is (compressed-tensors)"},
     {"shard", 0, "BYTES", BYTES, AT(shard), BQ_SHARD_MIN, 0, EXPORT | IMPORT,
      "Tensors in one file, at most, as in 2G; ranks write different files (5000000000)"},
     {"type", 0, "TYPE", TYPE, AT(type), 0, 0, IMPORT,
@@ -72,7 +75,7 @@ const bq_option bq_options[BQ_OPTIONS] = {
      "Evaluate a run's result alone, not the original model and round to nearest, too"},
     {"stop-after-blocks", 0, "N", INT, AT(stop_after), 1, INT_MAX, RUN,
      "End with code 75 after N new blocks, as a stop signal would (for tests)"},
-    {"json", 0, NULL, FLAG, AT(json), 0, 0, STATUS, "For programs: one JSON object"},
+    {"json", 0, NULL, FLAG, AT(json), 0, 0, STATUS | COMPARE, "For programs: one JSON object"},
     {"verbose", 'v', NULL, FLAG, AT(verbose), 0, 0, ALL, "Say more"},
     {0}};
 
@@ -117,6 +120,24 @@ const bq_command_text bq_commands[BQ_COMMANDS] = {
          "write it together, the same bytes.",
          "Example:\n  blockq import model-Q4_K_M.gguf model\n"
          "  blockq import model-BF16-00001-of-00003.gguf model --type bf16"},
+    [BQ_COMMAND_COMPARE] =
+        {"compare", "A B", 2, 2, "Say how the weights of two models differ.",
+         "Compare the tensors of A and B: each is a model of any kind that blockq reads (a directory, a GGUF "
+         "file, a quantized checkpoint), or the directory of a finished run, which stands for its result. "
+         "For "
+         "each linear: the relative error of B's weights, |A - B| / |A| with the norms of the matrices; the "
+         "largest difference of two weights; how many weights differ; where both sides are runs, how many "
+         "codes "
+         "and how many scales (with their zero points) differ; the bits that each side stores for a weight, "
+         "scales and zero points included. Then the other tensors that differ, those that one side lacks, "
+         "and "
+         "with --tokens the perplexity of both. That the models differ is no error: the exit code is 0. It "
+         "is 3 "
+         "where a side cannot be read, is a run that is not finished, or has a NaN. One process compares the "
+         "tensors; several share the evaluation.",
+         "Example:\n  blockq compare model demo.run\n"
+         "  blockq compare demo.run demo.run/compressed-tensors --tokens test.h5 --ctx 512\n"
+         "  blockq compare --json w4.run w8.run"},
     [BQ_COMMAND_INSPECT] =
         {"inspect", "PATH", 1, 1, "Say what is in a file or directory of blockq.",
          "Print what is in a model directory, a GGUF file, a tokens file, a run directory or a checkpoint "

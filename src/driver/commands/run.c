@@ -64,6 +64,7 @@ static int run(bq_run *s) {
     exporting = bq_seconds() - exporting;
     bq_account_part(s, "export", -1, -1);
     code = bq_result_evaluate(s);
+    if (!code) code = bq_outputs_publish(s);
     bq_account_part(s, "eval", -1, -1);
     if (code) return code;
     bq_log(BQ_INFO, "done in %.1f s, export %.1f s of it; memory planned %.0f MB, peak %.0f MB",
@@ -110,7 +111,7 @@ int bq_cmd_plan(const bq_args *args, bq_comm *comm) {
 int bq_cmd_export(const bq_args *args, bq_comm *comm) {
     bq_run s;
     int code = bq_session_open_finished(&s, args, comm);
-    if (code == BQ_OK) code = bq_outputs_write_one(&s, args->format, args->shard, args->out);
+    if (code == BQ_OK) code = bq_outputs_write_one(&s, args->out);
     bq_session_close(&s);
     return code;
 }

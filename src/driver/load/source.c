@@ -125,6 +125,8 @@ bq_tensor_id bq_source_id(const bq_source *src, const char *tensor) {
 }
 
 int bq_source_transform(bq_source *src, const bq_recipe *recipe) {
+    int code = bq_rounded_of(&src->rounded, recipe, src->arch.model.hidden);
+    if (code) return code;
     return bq_rotated_open(&src->rotated, &src->arch, &src->dense, src->weights, recipe);
 }
 
@@ -217,16 +219,19 @@ typedef struct {
     const bq_source *src;
     bq_dev *dev;
     float *buffer;
+    bq_scheme round; /* element 0: the values are not rounded */
 } loading;
 
 static bool load_piece(void *ctx, const char *name, int64_t first, bq_mat to) {
     loading *l = ctx;
     if (!l->buffer) {
         bq_source_rows(l->src, name, first, to);
+        bq_round_values(to, l->round);
         return true;
     }
     bq_mat host = bq_mat_host(l->buffer, to.rows, to.cols, BQ_F32);
     bq_source_rows(l->src, name, first, host);
+    bq_round_values(host, l->round);
     l->dev->op->put(l->dev, host, to);
     l->dev->op->wait(l->dev);
     return true;
@@ -239,15 +244,15 @@ static float *buffer_of(const bq_dev *dev, int64_t values) {
     return buffer;
 }
 
-static void load(const bq_source *src, bq_dev *dev, const char *name, bq_mat to) {
+static void load(const bq_source *src, bq_dev *dev, const char *name, bq_scheme round, bq_mat to) {
     bool whole = bq_rotated_whole(src->rotated, name);
-    loading l = {src, dev, buffer_of(dev, piece_rows(&src->arch, to.rows, to.cols, whole) * to.cols)};
+    loading l = {src, dev, buffer_of(dev, piece_rows(&src->arch, to.rows, to.cols, whole) * to.cols), round};
     pieces(src, name, to, load_piece, &l);
     free(l.buffer);
 }
 
 void bq_source_unit(const bq_source *src, bq_dev *dev, int b, const bq_arch *arch, bq_block *blk) {
-    loading l = {src, dev, buffer_of(dev, bq_source_piece_most(&src->arch, src->rotated))};
+    loading l = {src, dev, buffer_of(dev, bq_source_piece_most(&src->arch, src->rotated)), {0}};
     bq_block_turn(blk, arch, b);
     pieces_of(src, b, arch, blk, load_piece, &l);
     free(l.buffer);
@@ -268,19 +273,38 @@ void bq_source_prefetch(const bq_source *src, int b) {
     if (b < src->arch.model.blocks) bq_source_prefetch_unit(src, b, bq_source_core(src, b));
 }
 
-void bq_source_embed(const bq_source *src, const int32_t *ids, bq_mat out) {
-    const bq_tensor *t = bq_weights_find(src->weights, src->arch.embed);
-    for (int64_t r = 0; r < out.rows; r++)
-        bq_weights_read(src->weights, t, ids[r], 1, bq_mat_rows(out, r, 1));
-    if (src->arch.embed_scale != 1)
-        for (int64_t i = 0; i < out.rows * out.cols; i++) bq_f32(out)[i] *= src->arch.embed_scale;
-    bq_rotated_embed(src->rotated, out);
+static void scale_rows(const bq_source *src, bq_mat rows) {
+    if (src->arch.embed_scale == 1) return;
+    for (int64_t i = 0; i < rows.rows * rows.cols; i++) bq_f32(rows)[i] *= src->arch.embed_scale;
 }
 
-void bq_source_head(const bq_source *src, bq_dev *dev, bq_mat norm, bq_mat head) {
+/* What is rounded is the tensor of the transformed model, as outputs have it. */
+void bq_source_embed(const bq_source *src, const int32_t *ids, bool rounded, bq_mat out) {
+    const bq_tensor *t = bq_weights_find(src->weights, src->arch.embed);
+    rounded = rounded && bq_code_bits(src->rounded.embedding);
+    for (int64_t r = 0; r < out.rows; r++)
+        bq_weights_read(src->weights, t, ids[r], 1, bq_mat_rows(out, r, 1));
+    if (!rounded) scale_rows(src, out);
+    bq_rotated_embed(src->rotated, out);
+    if (!rounded) return;
+    bq_round_values(out, src->rounded.embedding);
+    scale_rows(src, out);
+}
+
+const char *bq_source_head_name(const bq_source *src) {
     bool apart = !src->arch.model.tied || bq_rotated_read(src->rotated, bq_tensor_head, 0, (bq_mat){0});
-    load(src, dev, src->arch.final_norm, norm);
-    load(src, dev, apart ? bq_tensor_head : src->arch.embed, head);
+    return apart ? bq_tensor_head : src->arch.embed;
+}
+
+bool bq_source_tied(const bq_source *src) {
+    return strcmp(bq_source_head_name(src), src->arch.embed) == 0 &&
+           bq_scheme_equal(src->rounded.head, src->rounded.embedding);
+}
+
+void bq_source_head(const bq_source *src, bq_dev *dev, bool rounded, bq_mat norm, bq_mat head) {
+    const bq_scheme none = {0};
+    load(src, dev, src->arch.final_norm, none, norm);
+    load(src, dev, bq_source_head_name(src), rounded ? src->rounded.head : none, head);
 }
 
 static void put_rope(const bq_rope *rope, bq_angles angles, bq_dev *dev, bq_mat cos, bq_mat sin) {

@@ -5,6 +5,7 @@
 #include "block/passes/pass.h"
 #include "block/model/rope.h"
 #include "driver/load/rotated.h"
+#include "driver/load/rounded.h"
 #include "io/tokens.h"
 #include "io/in/weights.h"
 
@@ -14,6 +15,7 @@ typedef struct {
     bq_arch core, expert; /* and of the units of those with them: core, expert 0 */
     bq_weights *weights;
     bq_rotated *rotated; /* NULL: the tensors are those of the files */
+    bq_rounded rounded;  /* what embedding and head are rounded to, for those who ask for it */
 } bq_source;
 
 /* Read configuration and headers of a model of any kind (io/in/weights.h).  Every tensor that the
@@ -32,8 +34,8 @@ void bq_source_layouts(const bq_source *src, bq_layouts *layouts);
 /* What a tensor is, by its name, in the layout of its block. */
 bq_tensor_id bq_source_id(const bq_source *src, const char *tensor);
 
-/* From now on the tensors are those of the transformed model.  src must not move until close.  BQ_OK, or
- * BQ_USAGE after one message.  */
+/* From now on the tensors are those of the transformed model, and embedding and head have the recipe's
+ * schemes.  src must not move until close.  BQ_OK, or BQ_USAGE after one message.  */
 int bq_source_transform(bq_source *src, const bq_recipe *recipe);
 
 /* Hash what changes results: the bytes of the weights and the model's numbers, without transforms.  Refuses
@@ -62,11 +64,16 @@ void bq_source_rows(const bq_source *src, const char *name, int64_t first, bq_ma
 void bq_source_prefetch(const bq_source *src, int b);
 void bq_source_prefetch_unit(const bq_source *src, int b, const bq_arch *arch);
 
-/* Embeddings of T tokens, host (T, H), read row by row: the table is never in memory.  */
-void bq_source_embed(const bq_source *src, const int32_t *ids, bq_mat out);
+/* Embeddings of T tokens, host (T, H), read row by row: the table is never in memory.  rounded: by the
+ * recipe's scheme.  */
+void bq_source_embed(const bq_source *src, const int32_t *ids, bool rounded, bq_mat out);
 
-/* The final norm (1, H) and the output head (V, H), which is the embedding where they are tied.  */
-void bq_source_head(const bq_source *src, bq_dev *dev, bq_mat norm, bq_mat head);
+/* The final norm (1, H) and the output head (V, H), which is the embedding where they are tied.  rounded: the
+ * head by the recipe's scheme.  head_name: of the tensor with its rows, the embedding unless the model has
+ * another one or a rotation makes one.  tied: are tensor and scheme those of the embedding?  */
+void bq_source_head(const bq_source *src, bq_dev *dev, bool rounded, bq_mat norm, bq_mat head);
+const char *bq_source_head_name(const bq_source *src);
+bool bq_source_tied(const bq_source *src);
 
 /* Push a workspace for T tokens (bq_work_push) for a whole block or a core, and fill its rotary tables.  */
 void bq_source_work(const bq_source *src, const bq_arch *arch, bq_angles angles, bq_dev *dev, int64_t tokens,

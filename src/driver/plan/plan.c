@@ -166,8 +166,8 @@ static size_t plan_phases(bq_plan *plan, const bq_recipe *r, const bq_layouts *l
 }
 
 /* Host memory beside arena and streams, of which only one is taken at a time: three samples, a rotary table
- * and losses in the phases; codes, scales, zero points and factors of a linear, and what it is copied
- * through, in the export; a window, its table and losses in the evaluation.  */
+ * and losses in the phases; codes, scales, zero points and factors of a tensor, and what it is read
+ * and copied through, in the export; a window, its table and losses in the evaluation.  */
 static size_t buffers(const bq_recipe *r, const bq_layouts *layouts, const bq_evals *evals,
                       const bq_comm *comm) {
     const bq_arch *arch = layouts->at[0].arch;
@@ -178,9 +178,11 @@ static size_t buffers(const bq_recipe *r, const bq_layouts *layouts, const bq_ev
     int64_t share = bq_shard_of(r->calibration.samples, 0, comm->nreplica).count;
     size_t most = (size_t)sample * sizeof(float) + (size_t)steps * sizeof(double) +
                   2 * bq_routed_host(arch, share, r->calibration.length);
-    bq_linear_most one = bq_linear_most_of(layouts);
+    bq_linear_most one = bq_rounded_most(r, layouts);
+    size_t rows = (size_t)(bq_round_rows(arch->model.hidden) * arch->model.hidden) * sizeof(float);
     if (r->noutput)
-        most = larger(most, one.codes + (2 * one.scales + one.cols) * sizeof(float) + BQ_EXPORT_BUFFER);
+        most =
+            larger(most, one.codes + (2 * one.scales + one.cols) * sizeof(float) + rows + BQ_EXPORT_BUFFER);
     return larger(most, bq_score_host(arch, evals, comm->size));
 }
 

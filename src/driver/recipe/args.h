@@ -7,7 +7,8 @@
 
 #include <stdint.h>
 
-#define BQ_SETS 64
+#define BQ_VERSION "0.1.0" /* as in CMakeLists.txt */
+#define BQ_SETS    64
 
 typedef enum {
     BQ_COMMAND_NONE, /* help or version was printed: nothing to do */
@@ -16,6 +17,7 @@ typedef enum {
     BQ_COMMAND_EVAL,
     BQ_COMMAND_EXPORT,
     BQ_COMMAND_IMPORT,
+    BQ_COMMAND_COMPARE,
     BQ_COMMAND_INSPECT, /* from here on: one process, without MPI */
     BQ_COMMAND_TOKENS,
     BQ_COMMAND_STATUS,
@@ -30,7 +32,8 @@ typedef enum { BQ_ACTS_BY_ALL, BQ_ACTS_BY_ROOT, BQ_ACTS_BY_MPI } bq_acts_by;
 typedef struct {
     bq_command command;
     int nfile;
-    char **file; /* run, plan, inspect, status: one path; import: model, directory; tokens: texts */
+    char **file; /* run, plan, inspect, status: one path; import: model, directory; compare: two paths;
+                    tokens: texts */
     /* run, plan */
     int nset;
     char *set[BQ_SETS];        /* "key=value", for bq_recipe_read */
@@ -52,17 +55,17 @@ typedef struct {
     /* plan */
     int ranks; /* forecast up to so many; 0: as far as more ranks help */
     const char *gpu, *network;
-    /* eval, export */
+    /* eval, compare, export */
     const char *model, *run, *tokens; /* eval: exactly one of model and run */
     int64_t ctx, windows, offset;     /* windows 0: all */
     int neval;
     char *eval[BQ_EVALS];      /* eval: "KIND:FILE,...", for bq_recipe_evaluate */
     int rtn;                   /* 0, or also evaluate round to nearest with this many bits */
-    int format;                /* bq_format_at */
+    const char *format;        /* export: "NAME:KEY=VALUE,...", for bq_recipe_export; else NULL */
     size_t shard;              /* export, import: bytes of tensors in a file */
     const char *type;          /* import: bq_import_format */
     bool no_tokenizer;         /* import */
-    bool verbose, bytes, json; /* all; tokens; status */
+    bool verbose, bytes, json; /* all; tokens; status, compare */
 } bq_args;
 
 #endif

@@ -15,7 +15,11 @@ static const bq_choice computes[] = {{"f32", BQ_COMPUTE_F32},
                                      {"bf16", BQ_COMPUTE_BF16},
                                      {0}};
 static const bq_choice angles[] = {{"hf", BQ_ANGLES_HF}, {"exact", BQ_ANGLES_EXACT}, {0}};
-static const bq_choice scales[] = {{"f32", BQ_F32}, {"bf16", BQ_BF16}, {"f16", BQ_F16}, {0}};
+static const bq_choice scales[] = {{"f32", BQ_F32},      {"bf16", BQ_BF16},    {"f16", BQ_F16},
+                                   {"e8m0", BQ_F8_E8M0}, {"e4m3", BQ_F8_E4M3}, {0}};
+static const bq_choice floats[] = {{"e2m1", BQ_E2M1}, {"e2m3", BQ_E2M3}, {"e3m2", BQ_E3M2},
+                                   {"e4m3", BQ_E4M3}, {"e5m2", BQ_E5M2}, {0}};
+static const bq_choice token_floats[] = {{"e4m3", BQ_E4M3}, {"e5m2", BQ_E5M2}, {0}};
 static const bq_choice grids[] = {{"aimet", BQ_GRID_AIMET}, {"absmax", BQ_GRID_ABSMAX}, {0}};
 
 static const bq_key calibration_keys[] = {
@@ -50,14 +54,20 @@ static const bq_scope experts = {"experts", "Of models with experts: the tokens 
                                  experts_keys, 0};
 
 static const bq_key scheme_keys[] = {
-    {"bits", BQ_KEY_INT, AT(bq_scheme, element), .value = "4", .min = 2, .max = 8,
-     .help = "Bits of a code: 4 bits are -8 ... 7."},
+    {"bits", BQ_KEY_BITS, AT(bq_scheme, element), .value = "4", .min = 2, .max = 8, .choice = floats,
+     .help = "Bits of a code: 4 bits are -8 ... 7. Or a float: `e4m3` is FP8, `e2m1` FP4. `adascale`, `hqq` "
+             "and `lpbq` take integers alone."},
     {"group", BQ_KEY_GROUP, AT(bq_scheme, group), .value = "-1", .max = 1 << 20,
      .help = "Columns that share a scale; -1: a whole row (per channel)."},
+    {"rows", BQ_KEY_I64, AT(bq_scheme, rows), .value = "1", .min = -1, .max = 1 << 20, .brief = true,
+     .help = "Rows that share a scale, of floats: 128 with `group` 128 makes tiles, -1 with `group` -1 one "
+             "scale for a matrix. Their grids cover the weights: `clip` has no effect. Only with `rtn` and "
+             "`gptq`."},
     {"symmetric", BQ_KEY_BOOL, AT(bq_scheme, symmetric), .value = "true",
      .help = "False: each scale has a zero point, so that the codes cover just the values there are."},
     {"scale", BQ_KEY_CHOICE, AT(bq_scheme, scale), .value = "f32", .choice = scales,
-     .help = "Type that scales are rounded to before codes are made."},
+     .help = "Type that scales are rounded to before codes are made. Of floats also `e8m0`, a power of two "
+             "(MX), and `e4m3`, which is FP8 times a float that the matrices with one input share (NVFP4)."},
     {"grid", BQ_KEY_CHOICE, AT(bq_scheme, grid), .value = "aimet", .choice = grids,
      .help = "Of symmetric grids, what a step is for weights from lo to hi: with 4 bits max(hi / 7, -lo / 8) "
              "(`aimet`), or max(-lo, hi) / 7.5 (`absmax`: llm-compressor, Quark, GPTQModel). `adascale` "
@@ -65,6 +75,26 @@ static const bq_key scheme_keys[] = {
     {0}};
 static const bq_scope decoder = {"bits.decoder, bits.linears.NAME", "How a matrix becomes integers.",
                                  scheme_keys, sizeof(bq_scheme)};
+
+static const bq_choice integer_scales[] = {{"f32", BQ_F32}, {"bf16", BQ_BF16}, {"f16", BQ_F16}, {0}};
+static const bq_key vocabulary_keys[] = {
+    {"bits", BQ_KEY_INT, AT(bq_scheme, element), .value = "16", .min = 2, .max = 8, .other = 16,
+     .help = "Bits of a code; 16: the values as they are."},
+    {"group", BQ_KEY_GROUP, AT(bq_scheme, group), .value = "-1", .max = 1 << 20, .help = "As for linears."},
+    {"symmetric", BQ_KEY_BOOL, AT(bq_scheme, symmetric), .value = "true", .help = "As for linears."},
+    {"scale", BQ_KEY_CHOICE, AT(bq_scheme, scale), .value = "f32", .choice = integer_scales,
+     .help = "As for linears. `gptq` and `gguf` need `f16`."},
+    {"grid", BQ_KEY_CHOICE, AT(bq_scheme, grid), .value = "aimet", .choice = grids,
+     .help = "As for linears."},
+    {0}};
+static const bq_scope vocabulary = {
+    "bits.embedding, bits.lm_head",
+    "Embedding and head are rounded to nearest, as by the pass `rtn`, while they are read, after transforms. "
+    "The passes and `fp` read the original; `rtn`, the result and the outputs have them rounded. So a "
+    "finished run need not be made again for other bits: `blockq run` then writes the outputs and evaluates "
+    "anew. A head that the model ties to the embedding becomes a matrix of its own where the two objects "
+    "differ. `compressed-tensors` and `gptq` hold a quantized head, `gguf` and `safetensors` both.",
+    vocabulary_keys, sizeof(bq_scheme)};
 
 #define LINEAR(i, name, blurb)                                                                               \
     { name, BQ_KEY_OBJECT, AT(bq_recipe, bits.linear[i]), "{}", LIKE_DECODER, .help = blurb }
@@ -97,12 +127,17 @@ static const bq_key bits_keys[] = {
     {"decoder", BQ_KEY_OBJECT, AT(bq_recipe, bits.decoder), .value = "{}", .scope = &decoder,
      .help = "Every linear of every decoder block."},
     {"linears", BQ_KEY_OBJECT, .value = "{}", .scope = &linears, .help = "Exceptions by name."},
-    {"activations", BQ_KEY_INT, AT(bq_recipe, bits.activations), .value = "16", .min = 8, .max = 16,
-     .step = 8, .unhashed = true,
-     .help = "Bits that the inputs of linears are rounded to, with a scale for each token; 16: as they are. "
-             "For evaluation and `compressed-tensors` (W8A8); the passes do not see it."},
+    {"embedding", BQ_KEY_OBJECT, AT(bq_recipe, bits.embedding), .value = "{}", .scope = &vocabulary,
+     .unhashed = true, .help = "The embedding."},
+    {"lm_head", BQ_KEY_OBJECT, AT(bq_recipe, bits.lm_head), .value = "{}", .scope = &vocabulary,
+     .unhashed = true, .help = "The head."},
+    {"activations", BQ_KEY_BITS, AT(bq_recipe, bits.activations), .value = "16", .min = 8, .max = 16,
+     .step = 8, .choice = token_floats, .unhashed = true,
+     .help = "Bits, or the float, that the inputs of linears are rounded to, with a scale for each token; "
+             "16: as they are. For evaluation and `compressed-tensors` (W8A8, FP8); the passes do not see "
+             "it."},
     {0}};
-static const bq_scope bits = {"bits", "Embedding, norms and lm_head keep the type they have.", bits_keys, 0};
+static const bq_scope bits = {"bits", "Norms, biases and routers keep the type they have.", bits_keys, 0};
 
 static const bq_choice transforms[] = {{"rotate", BQ_TRANSFORM_ROTATE}, {0}};
 static const bq_choice rotations[] = {{"hadamard", BQ_ROTATE_HADAMARD}, {"randomized", BQ_ROTATE_RANDOMIZED},
@@ -165,6 +200,12 @@ static const bq_key output_keys[] = {
     {"shard_bytes", BQ_KEY_I64, AT(bq_output, shard_bytes), .value = TEXT(BQ_SHARD_BYTES),
      .min = BQ_SHARD_MIN, .max = 1e15,
      .help = "Tensors in one file, at most; a larger tensor gets its own. Ranks write different files."},
+    {"base_model", BQ_KEY_TEXT, AT(bq_output, base_model), .value = "", .max = BQ_BASE_MODEL - 1,
+     .help = "The original's name, for the model card, as `org/name` on a hub; the last part of `model` if "
+             "left out."},
+    {"license", BQ_KEY_NAME, AT(bq_output, license), .value = "", .max = BQ_LICENSE - 1,
+     .help = "The model's licence as a hub names it (`apache-2.0`), for the model card; if left out what the "
+             "original's README.md says, or `other` where there is a file LICENSE."},
     {0}};
 static const bq_scope output = {"outputs.N", "A model directory to write at the end.", output_keys,
                                 sizeof(bq_output)};
@@ -199,6 +240,7 @@ static const bq_key recipe_keys[] = {
     {"phases", BQ_KEY_LIST, AT(bq_recipe, phase), .min = 1, .max = BQ_PHASES, .scope = &phase,
      .count = offsetof(bq_recipe, nphase), .help = "What is done, in this order."},
     {"outputs", BQ_KEY_LIST, AT(bq_recipe, output), .value = "[]", .max = BQ_OUTPUTS, .scope = &output,
+     .variant = bq_format_scope, .inside = offsetof(bq_output, options),
      .count = offsetof(bq_recipe, noutput), .unhashed = true,
      .help = "Models to write; `blockq export` writes more later."},
     {"eval", BQ_KEY_OBJECT, AT(bq_recipe, eval), .value = "{}", .scope = &bq_perplexity_object,
@@ -223,7 +265,9 @@ void bq_key_allowed(const bq_key *key, char *text, size_t size) {
     switch (key->type) {
     case BQ_KEY_INT:
     case BQ_KEY_I64:
-        if (key->min == key->max)
+        if (key->other != 0)
+            snprintf(text, size, "an integer from %s to %s, or %.0f", low, high, key->other);
+        else if (key->min == key->max)
             snprintf(text, size, "%s in this version", low);
         else if (key->min + key->step == key->max)
             snprintf(text, size, "%s or %s", low, high);
@@ -238,12 +282,17 @@ void bq_key_allowed(const bq_key *key, char *text, size_t size) {
     case BQ_KEY_NAME:
         snprintf(text, size, "a name of at most %s letters, digits, '_', '-' or '.', not first a '.'", high);
         return;
+    case BQ_KEY_TEXT: snprintf(text, size, "a text of at most %s bytes in one line", high); return;
     case BQ_KEY_OBJECT: snprintf(text, size, "an object"); return;
     case BQ_KEY_LIST: snprintf(text, size, "a list of %s to %s objects", low, high); return;
+    case BQ_KEY_BITS:
     case BQ_KEY_CHOICE: break;
     }
     size_t n = 0;
     bq_choice c;
+    if (key->type == BQ_KEY_BITS)
+        n = (size_t)snprintf(text, size, key->step ? "%s, %s, or " : "an integer from %s to %s, or ", low,
+                             high);
     for (int i = 0; (c = bq_key_choice(key, i)).name && n < size; i++) {
         const char *joint = i == 0 ? "" : bq_key_choice(key, i + 1).name ? ", " : " or ";
         n += (size_t)snprintf(text + n, size - n, "%s\"%s\"", joint, c.name);

@@ -134,6 +134,15 @@ static int take_name(const given *g, char *to) {
     return BQ_OK;
 }
 
+static int take_text(const given *g, char *to) {
+    const char *text = json_string_value(g->value);
+    if (!text || strlen(text) > (size_t)g->key->max) return refuse_value(g);
+    for (const char *c = text; *c; c++)
+        if (iscntrl((unsigned char)*c)) return refuse_value(g);
+    strcpy(to, text);
+    return BQ_OK;
+}
+
 static int take_choice(const given *g, void *to) {
     const char *text = json_string_value(g->value);
     bq_choice c;
@@ -142,14 +151,26 @@ static int take_choice(const given *g, void *to) {
     return refuse_value(g);
 }
 
+static int take_bits(const given *g, int *to) {
+    const bq_key *key = g->key;
+    double x = (double)json_integer_value(g->value);
+    if (json_is_string(g->value)) return take_choice(g, to);
+    if (!json_is_integer(g->value) || !(x >= key->min && x <= key->max) ||
+        (key->step != 0 && fmod(x - key->min, key->step) != 0))
+        return refuse_value(g);
+    *to = (int)x;
+    return BQ_OK;
+}
+
 static int take_integer(const given *g, void *to) {
     const bq_key *key = g->key;
     int64_t x = json_integer_value(g->value);
     bool fits = key->type == BQ_KEY_SEED ? x >= 0
                 : key->type == BQ_KEY_GROUP
                     ? x == -1 || (x > 0 && x % 8 == 0 && (double)x <= key->max)
-                    : (double)x >= key->min && (double)x <= key->max &&
-                          (key->step == 0 || fmod((double)x - key->min, key->step) == 0);
+                    : ((double)x >= key->min && (double)x <= key->max &&
+                       (key->step == 0 || fmod((double)x - key->min, key->step) == 0)) ||
+                          (key->other != 0 && (double)x == key->other);
     if (!json_is_integer(g->value) || !fits) return refuse_value(g);
     if (key->type == BQ_KEY_INT)
         *(int *)to = (int)x;
@@ -215,10 +236,12 @@ static int take(reader *r, const char *path, const bq_key *key, const json_t *va
     case BQ_KEY_I64:
     case BQ_KEY_SEED:
     case BQ_KEY_GROUP: return take_integer(&g, to);
+    case BQ_KEY_BITS: return take_bits(&g, to);
     case BQ_KEY_REAL: return take_real(&g, to);
     case BQ_KEY_CHOICE: return take_choice(&g, to);
     case BQ_KEY_PATH: return take_path(&g, to);
     case BQ_KEY_NAME: return take_name(&g, to);
+    case BQ_KEY_TEXT: return take_text(&g, to);
     case BQ_KEY_LIST: return take_list(r, &g, base);
     case BQ_KEY_BOOL:
         if (!json_is_boolean(value)) break;
@@ -234,7 +257,8 @@ static int take(reader *r, const char *path, const bq_key *key, const json_t *va
 
 /* The default of an absent key, as a file would have it. */
 static json_t *otherwise(const bq_key *key) {
-    bool bare = key->type == BQ_KEY_CHOICE || key->type == BQ_KEY_PATH || key->type == BQ_KEY_NAME;
+    bool bare = key->type == BQ_KEY_CHOICE || key->type == BQ_KEY_PATH || key->type == BQ_KEY_NAME ||
+                key->type == BQ_KEY_TEXT;
     json_t *value = bare ? json_string(key->value) : json_loads(key->value, JSON_DECODE_ANY, NULL);
     BQ_CHECK(value, "the default of '%s' is no JSON: %s", key->name, key->value);
     return value;

@@ -3,6 +3,7 @@
 
 #include "base/die.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 /* Add the keys to an object, which is returned; NULL: to a new one. */
@@ -32,15 +33,25 @@ static json_t *value_of(const bq_recipe *recipe, const bq_key *key, const char *
     case BQ_KEY_REAL: return json_real(*(const double *)at);
     case BQ_KEY_BOOL: return json_boolean(*(const bool *)at);
     case BQ_KEY_PATH:
+    case BQ_KEY_TEXT:
     case BQ_KEY_NAME: return json_string(at);
     case BQ_KEY_OBJECT: return add_keys(NULL, recipe, key->scope->key, at, hashed);
     case BQ_KEY_LIST: return list_of(recipe, key, base, hashed);
+    case BQ_KEY_BITS:
     case BQ_KEY_CHOICE: break;
     }
     int value, i = 0;
     memcpy(&value, at, sizeof value);
+    if (key->type == BQ_KEY_BITS && value <= key->max) return json_integer(value);
     while (bq_key_choice(key, i).name && bq_key_choice(key, i).value != value) i++;
     return json_string(bq_key_choice(key, i).name); /* NULL: not a choice; refused below */
+}
+
+static bool is_default(const bq_key *key, const json_t *value) {
+    char *text = json_dumps(value, JSON_ENCODE_ANY | JSON_COMPACT);
+    bool same = text && strcmp(text, key->value) == 0;
+    free(text);
+    return same;
 }
 
 static json_t *add_keys(json_t *object, const bq_recipe *recipe, const bq_key *keys, const char *base,
@@ -48,11 +59,10 @@ static json_t *add_keys(json_t *object, const bq_recipe *recipe, const bq_key *k
     if (!object) object = json_object();
     for (const bq_key *k = keys; k->name; k++) {
         if (hashed && k->unhashed) continue;
-        if (k->brief && *(const int *)(const void *)(base + k->count) == 0) continue;
         json_t *value = value_of(recipe, k, base, hashed);
         json_t *model =
             k->like ? add_keys(NULL, recipe, k->scope->key, (const char *)recipe + k->like, hashed) : NULL;
-        if (!json_equal(value, model))
+        if (!json_equal(value, model) && !(k->brief && is_default(k, value)))
             BQ_CHECK(json_object_set(object, k->name, value) == 0, "key '%s' cannot be written", k->name);
         json_decref(model);
         json_decref(value);
@@ -121,16 +131,19 @@ static void put_scope(page *p, const bq_scope *scope, const bq_key *first);
 
 static void put_inner(page *p, const bq_key *keys) {
     for (const bq_key *k = keys; k->name; k++) {
-        if (k->scope && !k->variant) put_scope(p, k->scope, NULL);
+        bool common = k->scope && (!k->variant || k->scope->key[1].name); /* has keys of all kinds */
+        if (common) put_scope(p, k->scope, NULL);
         for (int i = 0; k->variant && bq_key_choice(k->scope->key, i).name; i++)
-            put_scope(p, k->variant(bq_key_choice(k->scope->key, i).value), k->scope->key);
+            put_scope(p, k->variant(bq_key_choice(k->scope->key, i).value), common ? NULL : k->scope->key);
     }
 }
 
-/* Every scope once, in the order of first use.  first: the key that says which kind of element it is. */
+/* Every scope that has a title once, in the order of first use.  first: the key that says which kind of
+ * element it is. */
 static void put_scope(page *p, const bq_scope *scope, const bq_key *first) {
     for (int i = 0; i < p->count; i++)
         if (p->done[i] == scope) return;
+    if (!scope->title) return;
     BQ_CHECK(p->count < SCOPES, "the page has room for %d tables of keys", SCOPES);
     p->done[p->count++] = scope;
     fprintf(p->out, "\n## %s\n\n%s\n\n| key | default | allowed | meaning |\n| --- | --- | --- | --- |\n",

@@ -65,15 +65,48 @@ unsigned bq_recipe_traits(const bq_recipe *r) {
 
 bool bq_recipe_prescaled(const bq_recipe *r) { return bq_recipe_traits(r) & BQ_PASS_PRESCALES; }
 
+/* What a scheme's keys require of each other. */
+static int check_scheme(const bq_origin *from, bq_scheme s, const char *path) {
+    bool small = s.scale == BQ_F8_E8M0 || s.scale == BQ_F8_E4M3, whole = bq_element_whole(s.element);
+    const char *at = NULL, *why = NULL;
+    char key[96];
+    if (!whole && !s.symmetric) at = "symmetric", why = "is false, and floats have no zero points";
+    if (whole && small) at = "scale", why = "is for floats, and bits is an integer";
+    if (bq_scheme_tiled(s) && (whole || small)) at = "rows", why = "is for floats with scales f32, bf16, f16";
+    if (s.rows == 0 || (s.rows < 0 && s.group > 0))
+        at = "rows", why = "must be 1, tiles, or -1 with group -1";
+    if (s.rows > 1 && s.group < 0) at = "rows", why = "makes tiles, and group is -1: give both";
+    if (!why) return BQ_OK;
+    snprintf(key, sizeof key, "%s.%s", path, at);
+    return bq_origin_refuse(from, key, "%s", why);
+}
+
+static int check_schemes(const bq_origin *from, const bq_recipe *r) {
+    int code = check_scheme(from, r->bits.decoder, "bits.decoder");
+    for (int i = 0; i < BQ_LINEARS && !code; i++) {
+        char path[64];
+        snprintf(path, sizeof path, "bits.linears.%s", bq_linear_name(i));
+        code = check_scheme(from, r->bits.linear[i], path);
+    }
+    return code;
+}
+
 /* What a pass and its options require of the rest of the recipe. */
 static int check_pass(const bq_origin *from, const bq_recipe *r, const bq_phase *phase, const bq_pass *p,
                       const char *path) {
     const bq_pass_kind *kind = bq_pass_kind_at(p->kind);
     bq_pass_reason reason;
-    bool zeros = false, absmax = false;
+    bool zeros = false, absmax = false, floats = false, tiles = false;
     char key[96];
-    for (int i = 0; i < BQ_LINEARS; i++)
-        zeros |= !r->bits.linear[i].symmetric, absmax |= r->bits.linear[i].grid != BQ_GRID_AIMET;
+    for (int i = 0; i < BQ_LINEARS; i++) {
+        const bq_scheme s = r->bits.linear[i];
+        zeros |= !s.symmetric, absmax |= s.grid != BQ_GRID_AIMET;
+        floats |= !bq_element_whole(s.element), tiles |= bq_scheme_tiled(s);
+    }
+    if (floats && kind->traits & BQ_PASS_INTEGERS)
+        return bq_origin_refuse(from, path, "%s works with integers, and bits has floats", kind->name);
+    if (tiles && kind->traits & BQ_PASS_QUANTIZES && !(kind->traits & BQ_PASS_TILES))
+        return bq_origin_refuse(from, path, "%s needs a scale for each row, and bits has tiles", kind->name);
     if (zeros && !(kind->traits & BQ_PASS_ZEROS))
         return bq_origin_refuse(from, path, "%s needs symmetric grids, and bits has others", kind->name);
     if (absmax && kind->traits & BQ_PASS_AIMET_GRID)
@@ -200,7 +233,8 @@ int bq_recipe_parse(const char *text, size_t bytes, const char *name, const char
     if (!rc) rc = fill_files(recipe);
     if (rc) return rc;
     fill_names(recipe);
-    rc = check_passes(&from, recipe);
+    rc = check_schemes(&from, recipe);
+    if (!rc) rc = check_passes(&from, recipe);
     if (!rc) rc = check_transforms(&from, recipe);
     return rc ? rc : check_outputs(&from, recipe);
 }

@@ -10,6 +10,7 @@
 #include "block/model/rotate.h"
 #include "driver/eval/perplexity.h"
 #include "driver/recipe/args.h"
+#include "io/out/export.h"
 
 #include <stdio.h>
 
@@ -49,10 +50,15 @@ typedef struct {
     int64_t r1_block, r2_block; /* where the kind is block */
 } bq_transform;
 
+#define BQ_BASE_MODEL 128
+#define BQ_LICENSE    64
+
 typedef struct {
-    int format;          /* bq_format_at */
-    char dir[64];        /* a plain name, made below the run directory */
-    int64_t shard_bytes; /* of tensors in one file */
+    int format;                                          /* bq_format_at */
+    char dir[64];                                        /* a plain name, made below the run directory */
+    int64_t shard_bytes;                                 /* of tensors in one file */
+    char base_model[BQ_BASE_MODEL], license[BQ_LICENSE]; /* for the model card; "": as the source says */
+    _Alignas(8) char options[BQ_FORMAT_OPTIONS];
 } bq_output;
 
 #define BQ_SHARD_BYTES 5000000000 /* if not said, and the least */
@@ -72,7 +78,8 @@ typedef struct {
     uint64_t seed;
     struct {
         bq_scheme decoder, linear[BQ_LINEARS]; /* linear: that of decoder, unless the recipe says otherwise */
-        int activations; /* bits of the linears' inputs in evaluation and exports: 8, or 16: not rounded */
+        bq_scheme embedding, lm_head;          /* element 16: they are not rounded */
+        int activations; /* element of the linears' inputs in evaluation and exports; 16: not rounded */
     } bits;
     bq_angles rope; /* rotary angles in float32 as in transformers, or in double */
     int ntransform;
@@ -90,7 +97,7 @@ typedef struct {
 
 /* bits.activations as ops want it: 0: not rounded. */
 static inline int bq_recipe_activations(const bq_recipe *r) {
-    return r->bits.activations < 16 ? r->bits.activations : 0;
+    return r->bits.activations == 16 ? 0 : r->bits.activations;
 }
 
 /* BQ_PASS_CALIBRATED ... of all its passes; does one leave factors for the linears' inputs? */
@@ -109,6 +116,9 @@ int bq_recipe_parse(const char *text, size_t bytes, const char *name, const char
 /* Replace the recipe's evaluations by those of `blockq eval`: --tokens and its numbers, and each --eval.
  * BQ_OK, or BQ_USAGE after one message. */
 int bq_recipe_evaluate(bq_recipe *recipe, const bq_args *args);
+
+/* Replace the recipe's outputs by the one of --format and --shard.  BQ_OK, or BQ_USAGE after one message. */
+int bq_recipe_export(bq_recipe *recipe, const bq_args *args);
 
 /* The scheme of a linear by the last part of its name ("self_attn.q_proj"), which recipes must know.  fits:
  * refuse (BQ_USAGE) bits for a linear that is not among the model's names. */

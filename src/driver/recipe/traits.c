@@ -2,6 +2,8 @@
 
 #include "block/common/midway.h"
 
+#include <string.h>
+
 unsigned bq_pass_traits(const bq_pass *p) {
     const bq_pass_kind *kind = bq_pass_kind_at(p->kind);
     return kind->traits | (kind->more ? kind->more(p->options) : 0);
@@ -81,4 +83,20 @@ bool bq_phase_prepares(const bq_phase *phase) {
 bool bq_phase_hands_on(const bq_phase *phase) {
     return phase->npass > 0 && phase->inputs != BQ_INPUTS_QT &&
            bq_pass_traits(&phase->pass[0]) & BQ_PASS_HANDS_ON;
+}
+
+void bq_phase_title(const bq_phase *phase, char *out, size_t n) {
+    out[0] = 0;
+    for (int i = 0; i < phase->npass; i++) {
+        if (i) strncat(out, "+", n - strlen(out) - 1);
+        const bq_pass_kind *kind = bq_pass_kind_at(phase->pass[i].kind);
+        const char *suffix = kind->suffix ? kind->suffix(phase->pass[i].options) : NULL;
+        strncat(out, kind->name, n - strlen(out) - 1);
+        if (suffix) strncat(out, suffix, n - strlen(out) - 1);
+    }
+}
+
+void bq_recipe_title(const bq_recipe *r, char *out, size_t n) {
+    bq_phase_title(&r->phase[r->nphase - 1], out, n);
+    if (r->nphase > 1 && strcmp(out, "rtn") == 0) snprintf(out, n, "result");
 }

@@ -32,6 +32,12 @@ int64_t bq_recipe_expert_tokens(const bq_recipe *r);
 int bq_phase_routes(const bq_phase *phase, int segments);
 bool bq_phase_expert_rows(const bq_phase *phase, bq_stream_id stream);
 
+/* Its passes as a result's name has them: "gptq+adascale". */
+void bq_phase_title(const bq_phase *phase, char *out, size_t n);
+/* That name, of the last phase; "result" if it is "rtn" and not the only phase, since "rtn" is the name of the
+ * original weights rounded to nearest. */
+void bq_recipe_title(const bq_recipe *r, char *out, size_t n);
+
 /* Has it a pass that prepares: that changes weights, norms and biases? */
 bool bq_phase_prepares(const bq_phase *phase);
 

@@ -4,10 +4,10 @@
 #include "base/die.h"
 #include "base/log.h"
 #include "comm/heartbeat.h"
-#include "driver/load/device.h"
+#include "driver/recipe/keys.h"
 #include "driver/recipe/traits.h"
-#include "io/in/fp8.h"
-#include "io/state/checkpoint.h"
+#include "driver/run/publish.h"
+#include "driver/run/tensors.h"
 #include "io/out/export.h"
 #include "io/files.h"
 
@@ -17,131 +17,26 @@
 #include <string.h>
 #include <unistd.h>
 
-/* What the exporter reads from: one checkpoint is open at a time. */
-typedef struct {
-    const bq_run *s;
-    bool folds; /* the recipe's passes change norms or biases */
-    int block, unit;
-    bq_ckpt_file *file;
-    bq_ckpt head;
-    int8_t *code; /* room for the codes, scales, zero points and factors of the largest linear */
-    float *scale, *zero, *pre;
-} tensors;
-
-static void open_unit(tensors *t, int block, int unit) {
-    char path[BQ_PATH_MAX + 64], why[BQ_WHY];
-    if (t->file && t->block == block && t->unit == unit) return;
-    bq_ckpt_close(t->file);
-    bq_run_checkpoint(t->s, block, unit, path, sizeof path);
-    int found = bq_ckpt_open(&t->file, path, t->s->fingerprint, &t->head, why);
-    BQ_CHECK(found == BQ_CKPT_OK, "%s: damaged since the run began: %s; `blockq run` makes it again", path,
-             why);
-    BQ_CHECK(t->folds || !bq_ckpt_folded(&t->head), "%s has norms of its own, which no pass makes", path);
-    t->block = block, t->unit = unit;
-}
-
-static bool get(void *ctx, const char *name, bool want_data, bq_qtensor *q) {
-    tensors *t = ctx;
-    bq_heartbeat(t->s->comm);
-    bq_tensor_id id = bq_source_id(&t->s->src, name);
-    if (id.kind != BQ_TENSOR_WEIGHT) return false;
-    int i, unit = bq_arch_unit_of(bq_source_arch(&t->s->src, id.block), id.at, &i);
-    const bq_layout *layout = bq_run_layout(t->s, id.block, unit);
-    const bq_linear *l = &layout->arch->linear[i];
-    bq_scheme scheme = layout->scheme[i];
-    if (scheme.group == l->cols) scheme.group = -1;
-    int64_t groups = bq_linear_groups(layout->arch, layout->scheme, i);
-    *q = (bq_qtensor){.scheme = scheme,
-                      .activations = bq_recipe_activations(&t->s->recipe),
-                      .code = bq_mat_host(NULL, l->rows, l->cols, BQ_I8),
-                      .scale = bq_mat_host(NULL, l->rows, groups, BQ_F32),
-                      .zero = bq_mat_host(NULL, scheme.symmetric ? 0 : l->rows, groups, BQ_F32),
-                      .pre = bq_mat_host(NULL, bq_recipe_prescaled(&t->s->recipe), l->cols, BQ_F32)};
-    if (!want_data) return true;
-    open_unit(t, id.block, unit);
-    q->code.data = t->code, q->scale.data = t->scale;
-    bq_ckpt_read(t->file, i, BQ_CKPT_CODE, q->code);
-    bq_ckpt_read(t->file, i, BQ_CKPT_SCALE, q->scale);
-    if (q->pre.rows) q->pre.data = t->pre, bq_ckpt_read(t->file, i, BQ_CKPT_PRE, q->pre);
-    if (q->zero.rows) q->zero.data = t->zero, bq_ckpt_read(t->file, i, BQ_CKPT_ZERO, q->zero);
-    return true;
-}
-
-/* A tensor that transforms have changed, or that is FP8 in the model, which no output has; false: it is as in
- * the model. */
-static bool of_source(const bq_source *src, const char *name, int64_t first, bq_mat to) {
-    const bq_tensor *t = bq_weights_find(src->weights, name);
-    if (bq_rotated_read(src->rotated, name, first, to)) return true;
-    if (!t || !bq_fp8_tensor(src->weights, t)) return false;
-    if (to.data) bq_weights_read(src->weights, t, first, to.rows, to);
-    return true;
-}
-
-/* The same, or changed by passes.  The exporter must know which tensors are floats before it knows which
- * blocks the passes have changed.  So where passes may change norms and biases, those of all blocks are
- * written as floats. */
-static bool dense(void *ctx, const char *name, int64_t first, bq_mat to) {
-    tensors *t = ctx;
-    bq_heartbeat(t->s->comm);
-    const bq_source *src = &t->s->src;
-    bq_tensor_id id = bq_source_id(src, name);
-    bool gain = id.kind == BQ_TENSOR_BLOCK_NORM && id.at < BQ_NORMS_FOLDED;
-    if (!t->folds || (!gain && id.kind != BQ_TENSOR_BIAS)) return of_source(src, name, first, to);
-    if (!to.data) return true;
-    int at = id.at, unit = gain ? 0 : bq_arch_unit_of(bq_source_arch(src, id.block), id.at, &at);
-    open_unit(t, id.block, unit);
-    if (!bq_ckpt_folded(&t->head))
-        bq_source_rows(src, name, first, to);
-    else if (gain)
-        bq_ckpt_read_norm(t->file, id.at, to);
-    else
-        bq_ckpt_read(t->file, at, BQ_CKPT_BIAS, to);
-    for (int64_t i = 0; i < to.cols && gain; i++) bq_f32(to)[i] -= src->arch.gain_of_zero;
-    return true;
-}
-
-/* Passes that prepare may change norms and biases. */
-static bool folds(const bq_recipe *r) {
-    bool any = false;
-    for (int i = 0; i < r->nphase; i++) any |= bq_phase_prepares(&r->phase[i]);
-    return any;
-}
-
 /* One output that is being written. */
 typedef struct {
     const bq_run *s;
     const char *dir;
-    const bq_format *format;
-    size_t shard_bytes;
-    tensors t;
+    const bq_output *of; /* of the recipe */
+    bq_result_tensors t;
     bq_export_job *job;
 } output;
-
-static void take_room(tensors *t) {
-    bq_linear_most most = bq_linear_most_of(&t->s->layouts);
-    t->code = malloc(most.codes);
-    t->scale = malloc(most.scales * sizeof(float));
-    t->zero = malloc(most.scales * sizeof(float));
-    t->pre = malloc(most.cols * sizeof(float));
-    BQ_CHECK(t->code && t->scale && t->zero && t->pre, "no memory to export a linear of %zu weights",
-             most.codes);
-}
 
 static int open_output(void *ctx) {
     output *o = ctx;
     const bq_run *s = o->s;
-    o->t = (tensors){.s = s, .folds = folds(&s->recipe)};
-    bq_qsource source = {&o->t, get, dense};
-    return bq_export_open(&o->job, s->src.weights, o->dir, source, o->format, o->shard_bytes);
+    bq_qsource source = bq_result_tensors_of(&o->t, s);
+    return bq_export_open(&o->job, s->src.weights, o->dir, source, bq_format_at(o->of->format),
+                          o->of->options, (size_t)o->of->shard_bytes);
 }
 
 static void close_output(output *o) {
     bq_export_close(o->job);
-    bq_ckpt_close(o->t.file);
-    free(o->t.code);
-    free(o->t.scale);
-    free(o->t.zero);
-    free(o->t.pre);
+    bq_result_tensors_close(&o->t);
 }
 
 /* The steps of io/out/export.h; each bq_comm_agree is also the barrier before the next step. */
@@ -149,7 +44,6 @@ static int write_output(output *o) {
     const bq_comm *comm = o->s->comm;
     int code = bq_comm_agree(comm, comm->rank == 0 ? bq_export_claim(o->job) : BQ_OK);
     if (code) return code;
-    take_room(&o->t);
     bq_export_write(o->job, comm->rank, comm->size);
     bq_comm_barrier(comm);
     return bq_comm_agree(comm, comm->rank == 0 ? bq_export_finish(o->job) : BQ_OK);
@@ -168,44 +62,41 @@ int bq_outputs_fit(const bq_run *s) {
     int code = s->recipe.noutput ? writable(s) : BQ_OK;
     for (int i = 0; i < s->recipe.noutput && !code; i++) {
         const bq_output *out = &s->recipe.output[i];
-        output o = {s, out->dir, bq_format_at(out->format), (size_t)out->shard_bytes, {0}, NULL};
+        output o = {s, out->dir, out, {0}, NULL};
         code = open_output(&o);
         close_output(&o);
     }
     return code;
 }
 
-/* Write the list of files.  Each rank has the hashes of its shards; they are gathered as doubles, which hold
- * 32 bits exactly. */
-static void list_output(output *o, const char *mark, const char *of) {
+/* List the files, on rank 0.  Each rank has the hashes of its shards; they are gathered as doubles, which
+ * hold 32 bits exactly. */
+static void list_output(output *o, const char *of, bq_manifest *list) {
     const bq_comm *comm = o->s->comm;
     int shards = bq_export_shards(o->job);
-    uint64_t *hash = bq_export_hashes(o->job);
-    double *half = calloc((size_t)shards, sizeof *half);
-    BQ_CHECK(half, "no memory for the hashes of %d shards", shards);
-    for (int shift = 0; shift < 64; shift += 32) {
-        for (int i = 0; i < shards; i++) half[i] = (double)(uint32_t)(hash[i] >> shift);
-        bq_comm_gather(comm, half, shards);
-        for (int i = 0; i < shards; i++)
-            hash[i] = (hash[i] & ~((uint64_t)UINT32_MAX << shift)) | (uint64_t)half[i] << shift;
+    bq_file_hash *hash = bq_export_hashes(o->job);
+    double *word = calloc((size_t)shards, sizeof *word);
+    BQ_CHECK(word, "no memory for the hashes of %d shards", shards);
+    for (size_t at = 0; at < sizeof *hash; at += 4) {
+        uint32_t value;
+        for (int i = 0; i < shards; i++) memcpy(&value, (char *)&hash[i] + at, 4), word[i] = value;
+        bq_comm_gather(comm, word, shards);
+        for (int i = 0; i < shards; i++) value = (uint32_t)word[i], memcpy((char *)&hash[i] + at, &value, 4);
     }
-    free(half);
+    free(word);
     if (comm->rank) return;
-    bq_manifest m;
-    bq_manifest_new(&m, of);
-    bq_export_list(o->job, &m);
-    bq_manifest_write(&m, mark);
-    bq_manifest_close(&m);
+    bq_manifest_new(list, of);
+    bq_export_list(o->job, list);
 }
 
-/* mark: the path of the list of files, or NULL. */
-static int export_one(const bq_run *s, const bq_format *format, size_t shard_bytes, const char *dir,
-                      const char *mark, const char *of) {
+/* Write an output; list: its files, for the caller to close, on rank 0. */
+static int export_one(const bq_run *s, const bq_output *out, const char *dir, const char *of,
+                      bq_manifest *list) {
     double since = bq_seconds();
-    output o = {s, dir, format, shard_bytes, {0}, NULL};
+    output o = {s, dir, out, {0}, NULL};
     int code = bq_root_first(s->comm, open_output, &o);
     if (!code) code = write_output(&o);
-    if (!code && mark) list_output(&o, mark, of);
+    if (!code) list_output(&o, of, list);
     if (!code) {
         int shards = bq_export_shards(o.job), ranks = s->comm->size < shards ? s->comm->size : shards;
         bq_log(BQ_INFO, "wrote %s: %d shard%s by %d rank%s in %.1f s", dir, shards, shards == 1 ? "" : "s",
@@ -251,24 +142,81 @@ static bool exported(const bq_run *s, const char *mark, const char *of, const ch
     return worst != BQ_MANIFEST_OTHER;
 }
 
-static int export_output(const bq_run *s, const bq_output *o) {
-    char dir[2 * BQ_PATH_MAX], mark[2 * BQ_PATH_MAX], of[64];
-    snprintf(dir, sizeof dir, "%s/%s", s->dir, o->dir);
-    snprintf(mark, sizeof mark, "%s/ckpt/export_%s.done", s->dir, o->dir);
-    snprintf(of, sizeof of, "%016lx %s %ld%s", (unsigned long)s->fingerprint,
-             bq_format_choice(o->format).name, (long)o->shard_bytes,
-             bq_recipe_activations(&s->recipe) ? " a8" : "");
-    if (exported(s, mark, of, dir)) return BQ_OK;
-    return export_one(s, bq_format_at(o->format), (size_t)o->shard_bytes, dir, mark, of);
+/* What the recipe says of embedding and head, if one of them is rounded; the caller frees it. */
+static char *said_of_vocabulary(const bq_run *s, const json_t *recipe) {
+    const json_t *bits = json_object_get(recipe, "bits");
+    bool embedding = bq_code_bits(s->src.rounded.embedding), head = bq_code_bits(s->src.rounded.head);
+    json_t *both = json_pack("[O, O]", embedding ? json_object_get(bits, "embedding") : json_null(),
+                             head ? json_object_get(bits, "lm_head") : json_null());
+    char *text = embedding || head ? json_dumps(both, JSON_COMPACT) : strdup("");
+    json_decref(both);
+    return text;
+}
+
+/* What decides the bytes of an output: the run's fingerprint, and what the recipe says of the output, but for
+ * what only its card has. */
+static char *identity(const bq_run *s, int i) {
+    json_t *recipe = bq_keys_json(&s->recipe, false);
+    json_t *one = json_array_get(json_object_get(recipe, "outputs"), (size_t)i);
+    json_object_del(one, "base_model");
+    json_object_del(one, "license");
+    char *said = json_dumps(one, JSON_COMPACT), *rounded = said_of_vocabulary(s, recipe), *all = NULL;
+    BQ_CHECK(said && rounded &&
+                 asprintf(&all, "%016lx %s%s%s", (unsigned long)s->fingerprint, said,
+                          bq_recipe_activations(&s->recipe) ? " a8" : "", rounded) >= 0,
+             "no memory for the name of an output");
+    free(said);
+    free(rounded);
+    json_decref(recipe);
+    return all;
+}
+
+/* The paths of an output's folder and of the list of its files. */
+typedef struct {
+    char dir[2 * BQ_PATH_MAX], mark[2 * BQ_PATH_MAX];
+} output_paths;
+
+static output_paths paths_of(const bq_run *s, int i) {
+    output_paths p;
+    snprintf(p.dir, sizeof p.dir, "%s/%s", s->dir, s->recipe.output[i].dir);
+    snprintf(p.mark, sizeof p.mark, "%s/ckpt/export_%s.done", s->dir, s->recipe.output[i].dir);
+    return p;
+}
+
+static int export_output(const bq_run *s, int i) {
+    output_paths p = paths_of(s, i);
+    char *of = identity(s, i);
+    bq_manifest list = {0};
+    int code = exported(s, p.mark, of, p.dir) ? BQ_OK : export_one(s, &s->recipe.output[i], p.dir, of, &list);
+    if (list.of && !code) bq_manifest_write(&list, p.mark);
+    bq_manifest_close(&list);
+    free(of);
+    return code;
 }
 
 int bq_outputs_write(const bq_run *s) {
     int code = BQ_OK;
-    for (int i = 0; i < s->recipe.noutput && !code; i++) code = export_output(s, &s->recipe.output[i]);
+    for (int i = 0; i < s->recipe.noutput && !code; i++) code = export_output(s, i);
     return code;
 }
 
-int bq_outputs_write_one(const bq_run *s, int format, size_t shard_bytes, const char *dir) {
+int bq_outputs_publish(const bq_run *s) {
+    int code = BQ_OK;
+    for (int i = 0; i < s->recipe.noutput && !code && s->comm->rank == 0; i++) {
+        output_paths p = paths_of(s, i);
+        bq_manifest list;
+        BQ_CHECK(bq_manifest_read(&list, p.mark), "'%s' has gone since the output was written", p.mark);
+        code = bq_publish_output(s, &s->recipe.output[i], p.dir, &list);
+        bq_manifest_close(&list);
+    }
+    return bq_comm_agree(s->comm, code);
+}
+
+int bq_outputs_write_one(const bq_run *s, const char *dir) {
+    bq_manifest list = {0};
     int code = bq_comm_agree(s->comm, s->comm->rank == 0 ? writable(s) : BQ_OK);
-    return code ? code : export_one(s, bq_format_at(format), shard_bytes, dir, NULL, NULL);
+    if (!code) code = export_one(s, s->recipe.output, dir, "", &list);
+    if (!code && s->comm->rank == 0) code = bq_publish_output(s, s->recipe.output, dir, &list);
+    bq_manifest_close(&list);
+    return bq_comm_agree(s->comm, code);
 }

@@ -10,7 +10,9 @@ int bq_outputs_fit(const bq_run *s);
 /* Write the outputs of the recipe that are not there yet.  BQ_OK, or BQ_DATA after one message.  Collective
  * over world. */
 int bq_outputs_write(const bq_run *s);
-/* The same for one output of a finished run, into a directory of the caller's choice. */
-int bq_outputs_write_one(const bq_run *s, int format, size_t shard_bytes, const char *dir);
+/* Write what says of them what they are (publish.h), after the evaluation.  Collective over world. */
+int bq_outputs_publish(const bq_run *s);
+/* All of this for the recipe's first output, of a finished run, into a directory of the caller's choice. */
+int bq_outputs_write_one(const bq_run *s, const char *dir);
 
 #endif

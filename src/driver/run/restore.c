@@ -39,6 +39,8 @@ static void take(bq_dev *dev, const char *path, bq_ckpt_file *f, const bq_ckpt *
         int64_t groups = bq_linear_groups(arch, q->scheme, i);
         restore(dev, f, i, BQ_CKPT_SCALE, bq_mat_reshape(q->scale[i], groups));
         if (q->zero[i].data) restore(dev, f, i, BQ_CKPT_ZERO, bq_mat_reshape(q->zero[i], groups));
+        if (head->linear[i].outer.rows)
+            bq_ckpt_read(f, i, BQ_CKPT_OUTER, bq_mat_host(&q->scheme[i].outer, 1, 1, BQ_F32));
         if (!head->linear[i].pre.rows) continue;
         restore(dev, f, i, BQ_CKPT_PRE, q->pre[i]);
         blk->pre = q->pre;

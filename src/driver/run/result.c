@@ -27,19 +27,6 @@ static void result_weights(void *ctx, bq_dev *dev, bq_block *blk, bq_quantized *
     bq_restore(s, dev, path, blk, q, false);
 }
 
-/* The result's name: the passes of the last phase, "gptq+adascale". */
-static void name_result(const bq_recipe *r, char *out, size_t n) {
-    const bq_phase *last = &r->phase[r->nphase - 1];
-    out[0] = 0;
-    for (int i = 0; i < last->npass; i++) {
-        if (i) strncat(out, "+", n - strlen(out) - 1);
-        const bq_pass_kind *kind = bq_pass_kind_at(last->pass[i].kind);
-        const char *suffix = kind->suffix ? kind->suffix(last->pass[i].options) : NULL;
-        strncat(out, kind->name, n - strlen(out) - 1);
-        if (suffix) strncat(out, suffix, n - strlen(out) - 1);
-    }
-}
-
 enum { FP, RTN, RESULT, WEIGHTS };
 
 /* The numbers of an evaluation.  If the result is round to nearest, only `rtn` has a number. */
@@ -48,8 +35,13 @@ typedef struct {
     double of[WEIGHTS];
 } numbers;
 
-/* Write `, "fp": 12.3` for each; JSON has no inf and NaN, so they are null. */
+/* Write `, "text": "...", "fp": 12.3` and so on; JSON has no inf and NaN, so they are null. */
 static void put_json(FILE *to, const bq_eval *e, const numbers *v) {
+    json_t *text = json_string(e->tokens.text);
+    char *quoted = text ? json_dumps(text, JSON_ENCODE_ANY) : NULL;
+    if (quoted && e->tokens.text[0]) fprintf(to, ", \"text\": %s", quoted);
+    free(quoted);
+    json_decref(text);
     for (int w = 0; w < WEIGHTS; w++) {
         if (!v->name[w]) continue;
         bool told = isfinite(v->of[w]);
@@ -73,7 +65,8 @@ static void put_list(FILE *to, const bq_run *s, const numbers *v) {
     json_decref(recipe);
 }
 
-/* {"ctx": 32, ..., "fp": 12.3, "evals": [...]}; the list is left out where it is empty. */
+/* {"ctx": 32, ..., "fp": 12.3, "evals": [...], "activations": 8}; the list is left out where it is empty, and
+ * the last key where inputs are not rounded. */
 static void write_result(const bq_run *s, const numbers *v) {
     char *text = NULL, path[BQ_PATH_MAX + 32];
     size_t bytes = 0;
@@ -89,7 +82,10 @@ static void write_result(const bq_run *s, const numbers *v) {
     }
     if (more) fprintf(to, "%s\"evals\": [", s->evals.object ? ", " : "");
     if (more) put_list(to, s, v);
-    fprintf(to, "%s}\n", more ? "]" : "");
+    if (more) fputc(']', to);
+    if (bq_recipe_activations(&s->recipe))
+        fprintf(to, ", \"activations\": %d", bq_recipe_activations(&s->recipe));
+    fputs("}\n", to);
     fclose(to);
     snprintf(path, sizeof path, "%s/result.json", s->dir);
     int error = bq_file_write_atomic(path, text, bytes);
@@ -130,6 +126,25 @@ static void print_result(const bq_run *s, const numbers *v, const char *name) {
 
 static bool stopped(const void *ctx) { return bq_run_stopped(ctx); }
 
+static bq_score score_of(bq_run *s) {
+    const bq_recipe *r = &s->recipe;
+    return (bq_score){.dev = &s->dev,
+                      .comm = s->comm,
+                      .src = &s->src,
+                      .angles = r->rope,
+                      .home = bq_run_home(s),
+                      .stopped = stopped,
+                      .stop_ctx = s,
+                      .activations = bq_recipe_activations(r),
+                      .prescaled = bq_recipe_prescaled(r)};
+}
+
+int bq_result_value(bq_run *s, const bq_eval *e, double *value) {
+    bq_score with = score_of(s);
+    with.label = "result";
+    return bq_score_run(&with, e, &s->layouts, result_weights, s, value);
+}
+
 /* One evaluation: of the model, of round to nearest and of the result, or of the result alone. */
 static int evaluate(bq_run *s, bq_score *with, const bq_eval *e, const char *name, numbers *v) {
     bool all = !s->args->result_only, rtn = strcmp(name, "rtn") == 0;
@@ -147,17 +162,9 @@ int bq_result_evaluate(bq_run *s) {
     const bq_recipe *r = &s->recipe;
     char name[96];
     numbers v[1 + BQ_EVALS];
-    bq_score with = {.dev = &s->dev,
-                     .comm = s->comm,
-                     .src = &s->src,
-                     .angles = r->rope,
-                     .home = bq_run_home(s),
-                     .stopped = stopped,
-                     .stop_ctx = s,
-                     .activations = bq_recipe_activations(r),
-                     .prescaled = bq_recipe_prescaled(r)};
+    bq_score with = score_of(s);
     int code = BQ_OK;
-    name_result(r, name, sizeof name);
+    bq_recipe_title(r, name, sizeof name);
     for (int i = 0; i < s->evals.count && !code; i++)
         code = evaluate(s, &with, &s->evals.eval[i], name, &v[i]);
     if (!code && s->comm->rank == 0) print_result(s, v, name);

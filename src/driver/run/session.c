@@ -11,6 +11,7 @@
 #include "driver/recipe/traits.h"
 #include "driver/run/account.h"
 #include "driver/run/outputs.h"
+#include "driver/run/publish.h"
 #include "driver/score/score.h"
 #include "io/state/checkpoint.h"
 #include "io/out/export.h"
@@ -183,15 +184,15 @@ static uint64_t part_of(const bq_run *s, const char *name) {
 
 /* Hash everything that changes bytes: each part by name, the FP stream (acts_hash), the run (fingerprint). */
 static int fingerprint(bq_run *s) {
-    char cache[BQ_PATH_MAX + 32], class[256];
+    char cache[BQ_PATH_MAX + 32];
     snprintf(cache, sizeof cache, "%s/ckpt/model.hash.json", s->dir);
     int code = bq_source_fingerprint(&s->src, cache, &s->model_hash);
     if (code) return code;
-    snprintf(class, sizeof class, "%d %s glibc %s gcc %s", BQ_NUMERICS, s->dev.name, gnu_get_libc_version(),
-             __VERSION__);
+    snprintf(s->numerics, sizeof s->numerics, "%d %s glibc %s gcc %s", BQ_NUMERICS, s->dev.name,
+             gnu_get_libc_version(), __VERSION__);
     s->parts = bq_recipe_parts(&s->recipe, s->part);
     add_part(s, "model", s->model_hash);
-    add_part(s, "numerics", bq_hash_text(class));
+    add_part(s, "numerics", bq_hash_text(s->numerics));
     if (s->calibration.ids) add_part(s, "tokens", s->calibration.hash);
     bq_hash *all = bq_hash_open();
     for (int i = 0; i < s->parts; i++) {
@@ -203,7 +204,7 @@ static int fingerprint(bq_run *s) {
                              s->calibration.hash,
                              (uint64_t)s->recipe.calibration.offset,
                              (uint64_t)s->recipe.rope,
-                             bq_hash_text(class),
+                             bq_hash_text(s->numerics),
                              part_of(s, "transforms"),
                              s->recipe.ntransform ? s->recipe.seed : 0};
     s->acts_hash = bq_hash_bytes(acts, sizeof acts);
@@ -310,6 +311,7 @@ int bq_session_enter(bq_run *s) {
     int64_t done = bq_state_count(s->state), phases = s->recipe.nphase + s->recipe.sweeps - 1;
     if (s->comm->rank == 0 && s->args->command == BQ_COMMAND_RUN) {
         write_recipe(s);
+        bq_publish_origin(s);
         bq_session_save(s, 0);
     }
     if (done)

@@ -84,7 +84,7 @@ static int look(void *session) {
         code = bq_refuse(BQ_DATA, "%s is not finished: `blockq run` it to the end first", s->dir);
     if (!code && a->command == BQ_COMMAND_EXPORT) code = check_place(a->out);
     if (!code && s->comm->rank == 0) code = check_parts(s);
-    if (!code) code = bq_score_open(&s->evals, &s->recipe, &s->src, "--ctx");
+    if (!code && a->command == BQ_COMMAND_EVAL) code = bq_score_open(&s->evals, &s->recipe, &s->src, "--ctx");
     size_t arena = 0;
     if (!code && s->evals.count) {
         size_t host = bq_rotated_need(&s->recipe, &s->src.arch) +
@@ -134,7 +134,9 @@ int bq_session_open_finished(bq_run *s, const bq_args *args, bq_comm *comm) {
     snprintf(s->dir, sizeof s->dir, "%s", args->run);
     snprintf(recipe, sizeof recipe, "%s/recipe.json", args->run);
     int code = comm->rank == 0 ? bq_recipe_read(recipe, 0, NULL, &s->recipe) : BQ_OK;
-    if (comm->rank == 0 && !code) code = bq_recipe_evaluate(&s->recipe, args);
+    if (comm->rank == 0 && !code && args->command == BQ_COMMAND_EVAL)
+        code = bq_recipe_evaluate(&s->recipe, args);
+    if (comm->rank == 0 && !code && args->format) code = bq_recipe_export(&s->recipe, args);
     if ((code = bq_comm_agree(comm, code))) return code;
     bq_comm_bcast(comm, &s->recipe, sizeof s->recipe);
     if ((code = bq_root_first(comm, look, s))) return code;

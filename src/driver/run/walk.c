@@ -42,6 +42,7 @@ static bq_ckpt_linear describe_linear(const bq_walk *w, int i) {
     if (w->q.zero[i].data) l.zero = bq_mat_reshape(w->q.zero[i], groups);
     if (w->blk.folded && of->bias) l.bias = bq_mat_cols(w->blk.bias[of->site], of->row, of->rows);
     if (w->blk.pre) l.pre = w->blk.pre[i];
+    if (l.scheme.scale == BQ_F8_E4M3) l.outer = bq_mat_host((float *)&w->q.scheme[i].outer, 1, 1, BQ_F32);
     return l;
 }
 

@@ -83,6 +83,7 @@ size_t bq_score_stream(const bq_arch *arch, const bq_evals *set, int ranks) {
 typedef struct {
     const bq_score *s;
     const bq_eval *e;
+    bool rounded;        /* embedding and head, as the recipe says */
     bq_shard share;      /* my sequences */
     bq_stream stream;    /* their hidden states */
     bq_mat buffer;       /* host (ctx, H) */
@@ -100,7 +101,7 @@ static void take_ids(walk *w, int64_t i) {
 static void embed(walk *w) {
     for (int64_t i = 0; i < w->share.count; i++) {
         take_ids(w, i);
-        bq_source_embed(w->s->src, w->ids, w->buffer);
+        bq_source_embed(w->s->src, w->ids, w->rounded, w->buffer);
         bq_stream_put(&w->stream, i, w->buffer);
     }
 }
@@ -149,7 +150,7 @@ static void head(walk *w, double *score) {
     bq_mat next = bq_arena_push(&dev->mem, w->e->ctx - 1, 1, BQ_I32);
     double *nll = malloc((size_t)w->e->ctx * sizeof *nll);
     BQ_CHECK(nll, "no memory for the losses of %ld tokens", (long)w->e->ctx);
-    bq_source_head(s->src, dev, norm, table);
+    bq_source_head(s->src, dev, w->rounded, norm, table);
     for (int64_t i = 0; i < w->share.count; i++) {
         take_ids(w, i);
         int64_t n = w->count - w->from;
@@ -185,7 +186,8 @@ static int conclude(const bq_score *s, const bq_eval *e, const double *score, bo
 int bq_score_run(const bq_score *s, const bq_eval *e, const bq_layouts *layouts, bq_weights_of weights,
                  void *ctx, double *value) {
     const int64_t hidden = s->src->arch.model.hidden;
-    walk w = {.s = s, .e = e, .share = bq_shard_of(e->sequences, s->comm->rank, s->comm->size)};
+    walk w = {.s = s, .e = e, .rounded = weights != NULL};
+    w.share = bq_shard_of(e->sequences, s->comm->rank, s->comm->size);
     size_t mark = bq_arena_mark(&s->dev->mem);
     double *score = calloc((size_t)e->sequences, sizeof *score);
     float *buffer = malloc((size_t)(e->ctx * hidden) * sizeof *buffer);

@@ -31,6 +31,7 @@ typedef struct {
 int bq_score_open(bq_evals *set, bq_recipe *recipe, const bq_source *src, const char *ctx);
 
 /* Run an evaluation; *value is the same on all ranks.  weights: of each unit, NULL: the model's own.
+ * With weights, embedding and head are rounded by the recipe's schemes, too.
  * layouts: of the units with their schemes, read only if weights is not NULL.  BQ_OK; BQ_STOPPED on all
  * ranks if a stop came to one; BQ_DATA if the number of the model's own weights is not finite, after one
  * message that names the sequence.  With other weights *value is then inf or NaN (without a sign), after a

@@ -59,7 +59,7 @@ static void embed(bq_run *s) {
     bq_mat x = bq_run_room(s, 1);
     for (int64_t i = share.first; i < share.first + share.count; i++) {
         if (bq_acts_has(acts, i) && bq_acts_read(acts, i, x.data)) continue;
-        bq_source_embed(&s->src, ids + i * x.rows, x);
+        bq_source_embed(&s->src, ids + i * x.rows, false, x);
         bq_acts_write(acts, i, x.data);
     }
     bq_acts_sync(acts);

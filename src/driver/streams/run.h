@@ -30,7 +30,8 @@ typedef struct {
     int parts;
     bq_part part[BQ_PARTS];
     uint64_t model_hash, acts_hash, fingerprint;
-    bq_lock lock; /* of the run directory, on rank 0 of `blockq run` */
+    char numerics[256]; /* the numerics class in words; `run` only */
+    bq_lock lock;       /* of the run directory, on rank 0 of `blockq run` */
     bq_state *state;
     int *latest;             /* the sweep of each block's result (bq_sweep_results), or NULL */
     unsigned char *boundary; /* (sweeps, 1 + phases, blocks), of boundary.c */

@@ -66,6 +66,10 @@ int bq_fp8_check(const bq_weights *w, const bq_tensor *t) {
                      why);
 }
 
+size_t bq_fp8_held(const bq_weights *w, const bq_tensor *t) {
+    return bq_fp8_tensor(w, t) ? scales_of(w, t)->bytes : 0;
+}
+
 bool bq_fp8_scales(const bq_weights *w, const bq_tensor *t) {
     char name[512];
     size_t n = strlen(t->name), cut = strlen(SUFFIX);

@@ -17,6 +17,9 @@ int bq_fp8_check(const bq_weights *w, const bq_tensor *t);
 /* Is the tensor the scales of one of that form? */
 bool bq_fp8_scales(const bq_weights *w, const bq_tensor *t);
 
+/* Bytes of the scales of a tensor of that form; 0 of any other. */
+size_t bq_fp8_held(const bq_weights *w, const bq_tensor *t);
+
 /* bq_weights_read of a tensor of that form. */
 void bq_fp8_read(const bq_weights *w, const bq_tensor *t, int64_t first, int64_t rows, bq_mat to);
 

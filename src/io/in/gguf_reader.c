@@ -158,11 +158,18 @@ static void read_values(const bq_weights *w, const bq_tensor *t, size_t from, vo
     free(row);
 }
 
+static size_t held(const bq_weights *w, const bq_tensor *t) {
+    const model *m = w->own;
+    const place *p = place_of(w, t);
+    const bq_tensor *stored = bq_gguf_at(m->g, p->at);
+    return p->how.expert < 0 ? stored->bytes : stored->bytes / (size_t)stored->shape[0];
+}
+
 static void prefetch(const bq_weights *w, const bq_tensor *t) {
     const model *m = w->own;
     const place *p = place_of(w, t);
     const bq_tensor *stored = bq_gguf_at(m->g, p->at);
-    size_t bytes = p->how.expert < 0 ? stored->bytes : stored->bytes / (size_t)stored->shape[0];
+    size_t bytes = held(w, t);
     size_t from = stored->offset + (p->how.expert < 0 ? 0 : (size_t)p->how.expert * bytes);
     posix_fadvise(bq_gguf_fd(m->g, stored->file), (off_t)from, (off_t)bytes, POSIX_FADV_WILLNEED);
 }
@@ -197,6 +204,7 @@ const bq_weights_reader bq_weights_gguf = {
     .open = open_model,
     .close = close_model,
     .read = read_values,
+    .held = held,
     .prefetch = prefetch,
     .beside = beside,
 };

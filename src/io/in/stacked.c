@@ -15,7 +15,7 @@
 #include "base/family.h"
 #include "base/num.h"
 #include "io/in/config.h"
-#include "io/in/weights_reader.h"
+#include "io/in/stored.h"
 
 #include <fcntl.h>
 #include <stdio.h>
@@ -60,13 +60,6 @@ typedef struct {
     int64_t expert;
 } place;
 
-typedef struct {
-    bq_tensor *at; /* as stored, with their names */
-    const bq_tensor **by_name;
-    place *of; /* in order of bq_weights.at */
-    int count, room;
-} model;
-
 static void *need(void *memory) {
     BQ_CHECK(memory, "no memory to list a model's experts");
     return memory;
@@ -80,14 +73,12 @@ static bool knows(const char *path, const json_t *config) {
            bq_weights_safetensors.knows(path, config);
 }
 
-/* The tensor beside t whose name ends in `to` where that of t ends in `from`; NULL: there is none. */
-static const bq_tensor *beside(const model *m, const bq_tensor *t, const char *from, const char *to) {
-    size_t n = strlen(t->name) - strlen(from), all = n + strlen(to) + 1;
-    char *name = need(malloc(all));
-    snprintf(name, all, "%.*s%s", (int)n, t->name, to);
-    const bq_tensor *found = bq_tensors_find(m->by_name, m->count, name);
-    free(name);
-    return found;
+/* The scales of a tensor of blocks, the blocks of one of scales; NULL: there are none. */
+static const bq_tensor *scales_of(const bq_stored *s, const bq_tensor *blocks) {
+    return bq_stored_beside(s, blocks, strlen("_blocks"), "_scales");
+}
+static const bq_tensor *blocks_of(const bq_stored *s, const bq_tensor *scales) {
+    return bq_stored_beside(s, scales, strlen("_scales"), "_blocks");
 }
 
 /* What is wrong with blocks and their scales, or NULL. */
@@ -102,36 +93,27 @@ static const char *wrong_blocks(const bq_tensor *blocks, const bq_tensor *scales
 }
 
 /* The same of a stacked tensor. */
-static const char *wrong(const model *m, const bq_tensor *t, const row *r) {
+static const char *wrong(const bq_stored *s, const bq_tensor *t, const row *r) {
     bq_type type;
-    if (r->form == SCALES) return beside(m, t, "_scales", "_blocks") ? NULL : "its blocks are not there";
+    if (r->form == SCALES) return blocks_of(s, t) ? NULL : "its blocks are not there";
     if (t->dims != r->dims) return "it has another number of dimensions";
     for (int i = 0; i < t->dims; i++)
         if (t->shape[i] < 1 || t->shape[i] > BQ_SIZE_MAX) return "its shape is out of range";
     if (t->shape[0] > BQ_EXPERTS_MAX) return "it has too many experts";
     if (t->shape[r->form == BLOCKS ? 1 : t->dims - 1] % r->step) return "gate and up are not alike";
-    if (r->form == BLOCKS) return wrong_blocks(t, beside(m, t, "_blocks", "_scales"));
+    if (r->form == BLOCKS) return wrong_blocks(t, scales_of(s, t));
     return bq_dtype_float(t->dtype, &type) ? NULL : "F32, F16 or BF16 is needed";
 }
 
-static void add(bq_weights *w, model *m, const bq_tensor *t, place p) {
-    if (w->count == m->room) {
-        m->room = m->room ? 2 * m->room : 256;
-        m->of = need(realloc(m->of, (size_t)m->room * sizeof *m->of));
-    }
-    m->of[w->count] = p;
-    bq_weights_add(w, t);
-}
-
 /* One linear of all experts: weights or biases. */
-static int add_experts(bq_weights *w, model *m, const bq_tensor *t, const row *r) {
-    const char *why = wrong(m, t, r);
+static int add_experts(bq_weights *w, const bq_tensor *t, const row *r) {
+    const char *why = wrong(w->own, t, r);
     size_t size = strlen(t->name) + 40;
     if (!why && r->form != SCALES && t->shape[0] > TENSORS_MAX - w->count) why = "there are too many";
     if (why) return bq_refuse(BQ_DATA, "%s: tensor '%.200s': %s", w->dir, t->name, why);
     if (r->form == SCALES) return BQ_OK;
     const bool blocks = r->form == BLOCKS;
-    const bq_tensor *scales = blocks ? beside(m, t, "_blocks", "_scales") : NULL;
+    const bq_tensor *scales = blocks ? scales_of(w->own, t) : NULL;
     bq_tensor one = {
         .dtype = blocks ? bq_dtype_name("BF16") : t->dtype,
         .dims = r->dims == 2 ? 1 : 2,
@@ -144,22 +126,22 @@ static int add_experts(bq_weights *w, model *m, const bq_tensor *t, const row *r
         snprintf(name, size, "%.*s%lld.%s", (int)(strlen(t->name) - strlen(r->stored)), t->name, (long long)e,
                  r->tensor);
         one.name = name;
-        add(w, m, &one, (place){t, scales, r, e});
+        bq_stored_add(w, &one, &(place){t, scales, r, e});
     }
     free(name);
     return BQ_OK;
 }
 
-static int take(bq_weights *w, model *m, const bq_tensor *t) {
+static int take(bq_weights *w, const bq_tensor *t) {
     const char *at = strstr(t->name, EXPERTS);
     bool stacked = false;
     int rc = BQ_OK;
     for (int i = 0; i < ROWS && at && !rc; i++) {
         if (strcmp(at + strlen(EXPERTS), rows[i].stored) != 0) continue;
         stacked = true;
-        rc = add_experts(w, m, t, &rows[i]);
+        rc = add_experts(w, t, &rows[i]);
     }
-    if (!stacked) add(w, m, t, (place){t, NULL, NULL, 0});
+    if (!stacked) bq_stored_add(w, t, &(place){t, NULL, NULL, 0});
     return rc;
 }
 
@@ -171,31 +153,15 @@ static void drop_mxfp4(json_t *config) {
 }
 
 static int open_stacked(bq_weights *w, const char *path) {
-    model *m = w->own = need(calloc(1, sizeof *m));
-    int rc = bq_weights_safetensors.open(w, path);
+    bq_stored *s = w->own = need(calloc(1, sizeof *s));
+    int rc = bq_stored_open(w, path, sizeof(place));
     if (rc) return rc;
-    m->at = w->at, m->by_name = w->by_name, m->count = w->count;
-    w->at = NULL, w->by_name = NULL, w->count = w->room = 0;
     drop_mxfp4(w->config);
-    for (int i = 0; i < m->count && !rc; i++) rc = take(w, m, &m->at[i]);
+    for (int i = 0; i < s->count && !rc; i++) rc = take(w, &s->at[i]);
     return rc ? rc : bq_weights_listed(w);
 }
 
-static void close_stacked(void *own) {
-    model *m = own;
-    for (int i = 0; i < m->count; i++) free((char *)(uintptr_t)m->at[i].name);
-    free(m->at);
-    free(m->by_name);
-    free(m->of);
-    free(m);
-}
-
 /* ---- reading ---- */
-
-static const place *place_of(const bq_weights *w, const bq_tensor *t) {
-    const model *m = w->own;
-    return &m->of[bq_weights_find(w, t->name) - w->at]; /* t may be a view */
-}
 
 /* Values [from, end) of a linear whose rows are stored columns: for each of its columns a run of a stored
  * row.  A bias has one column. */
@@ -255,7 +221,7 @@ static void read_blocks(const bq_weights *w, const place *p, int64_t from, int64
 }
 
 static void read_values(const bq_weights *w, const bq_tensor *t, size_t from, void *to, size_t bytes) {
-    const place *p = place_of(w, t);
+    const place *p = bq_stored_place(w, t);
     if (!p->how) {
         bq_weights_safetensors.read(w, p->stored, from, to, bytes);
         return;
@@ -278,8 +244,13 @@ static void fetch(const bq_weights *w, const bq_tensor *t, int64_t expert) {
                   POSIX_FADV_WILLNEED);
 }
 
+static size_t held(const bq_weights *w, const bq_tensor *t) {
+    const place *p = bq_stored_place(w, t);
+    return p->scales ? t->bytes / 64 * (BLOCK_BYTES + 1) : t->bytes; /* a block is 64 bytes of BF16 */
+}
+
 static void prefetch(const bq_weights *w, const bq_tensor *t) {
-    const place *p = place_of(w, t);
+    const place *p = bq_stored_place(w, t);
     if (!p->how) {
         bq_weights_safetensors.prefetch(w, p->stored);
         return;
@@ -291,7 +262,8 @@ static void prefetch(const bq_weights *w, const bq_tensor *t) {
 const bq_weights_reader bq_weights_stacked = {
     .knows = knows,
     .open = open_stacked,
-    .close = close_stacked,
+    .close = bq_stored_close,
     .read = read_values,
+    .held = held,
     .prefetch = prefetch,
 };

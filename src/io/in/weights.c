@@ -193,6 +193,10 @@ const bq_tensor *bq_weights_find(const bq_weights *w, const char *name) {
     return bq_tensors_find(w->by_name, w->count, name);
 }
 
+size_t bq_weights_held(const bq_weights *w, const bq_tensor *t) {
+    return (w->reader->held ? w->reader->held(w, t) : t->bytes) + bq_fp8_held(w, t);
+}
+
 /* ---- reading ---- */
 
 void bq_weights_prefetch(const bq_weights *w, const bq_tensor *t) {

@@ -51,6 +51,8 @@ bool bq_weights_synthetic(const bq_weights *w); /* made-up values: every token i
 void bq_weights_read(const bq_weights *w, const bq_tensor *t, int64_t first, int64_t rows, bq_mat to);
 /* Read bytes [from, from + bytes) of a tensor in its type. */
 void bq_weights_read_raw(const bq_weights *w, const bq_tensor *t, size_t from, void *to, size_t bytes);
+/* Bytes of the files that hold a tensor, with scales and zero points that belong to it. */
+size_t bq_weights_held(const bq_weights *w, const bq_tensor *t);
 /* Tell the kernel that the tensor will be read soon.  Returns at once. */
 void bq_weights_prefetch(const bq_weights *w, const bq_tensor *t);
 

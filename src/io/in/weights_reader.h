@@ -22,6 +22,8 @@ typedef struct {
     /* Bytes [from, from + bytes) of a tensor, as its dtype says.  t may be a view with another shape of the
      * tensor with its name.  Several threads call it at a time.  A failing read ends the job. */
     void (*read)(const bq_weights *w, const bq_tensor *t, size_t from, void *to, size_t bytes);
+    /* Bytes of the files that hold a tensor, with its scales and zero points; NULL: those of the tensor. */
+    size_t (*held)(const bq_weights *w, const bq_tensor *t);
     void (*prefetch)(const bq_weights *w, const bq_tensor *t); /* NULL: there is nothing to prefetch */
     /* Add to a model's hash what decides its weights besides the bytes of the files; NULL: nothing. */
     void (*hash)(const bq_weights *w, bq_hash *h);

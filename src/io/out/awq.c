@@ -41,7 +41,7 @@ static int check(const bq_export_job *job, int item) {
     int rc = bq_export_weights_only(it, "awq");
     if (!rc && strcmp(it->name, "lm_head.weight") == 0)
         rc = bq_export_refuse(it, " is the head, which awq's readers do not take quantized: write "
-                                  "compressed-tensors, or leave the head as it is");
+                                  "compressed-tensors, or set bits.lm_head.bits=16");
     if (!rc && s.element != BQ_INT4)
         rc = bq_export_refuse(it, " has %d bits, awq has 4: write compressed-tensors", bq_code_bits(s));
     if (!rc) rc = bq_export_f16_scales(it, "awq");
@@ -155,6 +155,7 @@ static void edit(const bq_export_job *job, json_t *config) {
 const bq_format bq_format_awq = {
     .name = "awq",
     .help = "AutoAWQ's gemm, 4 bits in one scheme with F16 scales, as vLLM, SGLang and transformers read it.",
+    .loads = BQ_LOADS_VLLM BQ_LOADS_TRANSFORMERS(" with GPTQModel or AutoAWQ"),
     .plan = plan,
     .write = write_out,
     .edit = edit,

@@ -33,6 +33,7 @@ static void put_product(bq_export_job *job, const bq_qtensor *q, bq_writer *w) {
     int64_t cols = q->code.cols, group = q->scheme.group > 0 ? q->scheme.group : cols;
     int64_t room = (int64_t)(BQ_EXPORT_BUFFER / 4);
     float *to = (float *)job->buffer;
+    const bq_element e = bq_element_of(q->scheme.element);
     bool asymmetric = q->zero.rows > 0;
     BQ_CHECK(q->code.data && q->scale.data && (q->zero.data || !asymmetric) && (q->pre.data || !q->pre.rows),
              "export: a result without data");
@@ -44,8 +45,8 @@ static void put_product(bq_export_job *job, const bq_qtensor *q, bq_writer *w) {
         for (int64_t first = 0, n; first < cols; first += n) {
             n = cols - first < room ? cols - first : room;
             for (int64_t c = first; c < first + n; c++)
-                to[c - first] =
-                    ((float)code[c] - (zero ? zero[c / group] : 0)) * scale[c / group] * (pre ? pre[c] : 1);
+                to[c - first] = (bq_element_value(e, code[c]) - (zero ? zero[c / group] : 0)) *
+                                scale[c / group] * (pre ? pre[c] : 1);
             bq_writer_put(w, to, (size_t)n * 4);
         }
     }
@@ -75,6 +76,7 @@ static void edit(const bq_export_job *job, json_t *config) {
 const bq_format bq_format_safetensors = {
     .name = "safetensors",
     .help = "quantized values as ordinary float weights.",
+    .loads = BQ_LOADS_VLLM BQ_LOADS_TRANSFORMERS(""),
     .plan = plan,
     .write = write_out,
     .edit = edit,

@@ -61,7 +61,7 @@ static void collect(bq_export_job *job) {
     bq_qtensor q = {0};
     if (!bq_weights_find(job->src, HEAD) && embed &&
         (job->source.get(job->source.ctx, HEAD, false, &q) || is_replaced(job, HEAD, embed)))
-        job->item[job->items++] = (bq_export_item){.name = HEAD, .t = embed, .added = true};
+        job->item[job->items++] = (bq_export_item){.name = HEAD, .t = embed};
     qsort(job->item, (size_t)job->items, sizeof *job->item, compare_items);
 }
 
@@ -262,8 +262,10 @@ static void untie(json_t *config) {
 static void write_config(bq_export_job *job) {
     json_t *config = job->config;
     char path[BQ_PATH];
-    for (int i = 0; i < job->items; i++)
-        if (job->item[i].added) untie(config);
+    for (int i = 0; i < job->items; i++) {
+        const bq_export_item *item = &job->item[i];
+        if (strcmp(item->name, HEAD) == 0 && (item->quantized || item->replaced)) untie(config);
+    }
     json_object_del(config, "quantization_config"); /* of the source: FP8 */
     job->format->edit(job, config);
     bq_path_join(path, sizeof path, job->out_dir, "config.json");
@@ -273,10 +275,10 @@ static void write_config(bq_export_job *job) {
 /* ---- the job ---- */
 
 int bq_export_open(bq_export_job **out, const bq_weights *src, const char *out_dir, bq_qsource q,
-                   const bq_format *format, size_t shard_bytes) {
+                   const bq_format *format, const void *options, size_t shard_bytes) {
     const char *path;
     bq_export_job *job = need(calloc(1, sizeof *job));
-    *job = (bq_export_job){.src = src, .out_dir = out_dir, .source = q, .format = format};
+    *job = (bq_export_job){.src = src, .out_dir = out_dir, .source = q, .format = format, .options = options};
     job->buffer = need(malloc(BQ_EXPORT_BUFFER));
     *out = NULL;
     job->config = json_deep_copy(bq_weights_config(src, &path));
@@ -321,7 +323,7 @@ int bq_export_finish(bq_export_job *job) {
     return BQ_OK;
 }
 
-uint64_t *bq_export_hashes(bq_export_job *job) { return job->hash; }
+bq_file_hash *bq_export_hashes(bq_export_job *job) { return job->hash; }
 
 void bq_export_list(const bq_export_job *job, bq_manifest *list) {
     char name[64];

@@ -59,20 +59,29 @@ const bq_format *bq_format_at(int i);
 int bq_format_find(const char *name);
 bq_choice bq_format_choice(int i);
 const char *bq_format_help(int i);
+/* How programs load it, as lines of a model card: MODEL is the folder, FILE its (first) file of weights. */
+const char *bq_format_loads(int i);
+/* The library that the hub shows for it. */
+const char *bq_format_library(int i);
+/* Its own keys in a recipe's output, which fill a struct of at most BQ_FORMAT_OPTIONS bytes. */
+const bq_scope *bq_format_scope(int i);
+
+#define BQ_FORMAT_OPTIONS 2048
 
 typedef struct bq_export_job bq_export_job;
 
 /* Plan the export of src, with the results of q, to out_dir.  Asks q for no data.
  *   out_dir      need not exist; must be valid until close, as must src and what q uses
+ *   options      what the format's keys have filled, valid until close; NULL for a format without keys
  *   shard_bytes  most bytes of tensors in a file; a larger tensor has a file of its own.  One file is
  *                model.safetensors, several are model-00001-of-<n>.safetensors and so on
  * BQ_OK, and the caller closes; or BQ_DATA after one message, and *job is NULL: config.json cannot be read,
  * a result has a wrong shape, or the format cannot hold it. */
 int bq_export_open(bq_export_job **job, const bq_weights *src, const char *out_dir, bq_qsource q,
-                   const bq_format *format, size_t shard_bytes);
+                   const bq_format *format, const void *options, size_t shard_bytes);
 int bq_export_shards(const bq_export_job *job);
-/* (shards): XXH3 of the shards written here.  The caller fills in the others before bq_export_list. */
-uint64_t *bq_export_hashes(bq_export_job *job);
+/* (shards): hashes of the shards written here.  The caller fills in the others before bq_export_list. */
+bq_file_hash *bq_export_hashes(bq_export_job *job);
 
 /* May an export of the model in src_dir go to out_dir?  Changes nothing.  BQ_OK, or after one message
  * BQ_DATA: out_dir is the source itself, holds a model that blockq did not write, or cannot be listed; or
@@ -80,8 +89,9 @@ uint64_t *bq_export_hashes(bq_export_job *job);
  * the caller knows that blockq wrote what is there, in whatever state it is. */
 int bq_export_look(const char *src_dir, const char *out_dir, bool own);
 
-/* The same with own false; then make out_dir, and remove the config.json, index, shards and temporary files
- * in it.  BQ_DATA also where it cannot be made.  Ends the job when a file cannot be removed. */
+/* The same with own false; then make out_dir, and remove the config.json, index, shards, temporary files and
+ * publications (publish.h) in it.  BQ_DATA also where it cannot be made.  Ends the job when a file cannot be
+ * removed. */
 int bq_export_claim(const bq_export_job *job);
 
 /* Write share `part` of `parts` of the shards; shares are consecutive shards.  Asks q only for the data of

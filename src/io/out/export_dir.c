@@ -1,6 +1,7 @@
 /* The directory of an export: who wrote what is there, what is removed first, what is copied. */
 #include "base/die.h"
 #include "io/out/format.h"
+#include "io/out/publish.h"
 #include "io/files.h"
 #include "io/rundir.h"
 
@@ -84,7 +85,8 @@ static int refuse_foreign(const char *out_dir, struct dirent **list, int n, bool
     for (int i = 0; i < n; i++) {
         const char *name = list[i]->d_name;
         bool shard = matches(name, shards), loads = matches(name, loadable);
-        if (!shard && !loads && !matches(name, leftovers) && !matches(name, copied)) continue;
+        bool known = shard || loads || matches(name, leftovers) || matches(name, copied);
+        if (!known && !bq_publish_names(name)) continue;
         bq_path_join(path, sizeof path, out_dir, name);
         int code = bq_rundir_file(path), owner = !code && shard && !own ? whose(path) : BLANK;
         if (code) return code;
@@ -151,6 +153,7 @@ int bq_export_claim(const bq_export_job *job) {
     remove_matching(out_dir, list, n, loadable); /* first, so that nothing incomplete can be loaded */
     remove_matching(out_dir, list, n, leftovers);
     free_entries(list, n);
+    bq_publish_remove(out_dir);
     bq_temps_remove(out_dir);
     return BQ_OK;
 }

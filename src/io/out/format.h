@@ -15,7 +15,6 @@
 typedef struct {
     const char *name;
     const bq_tensor *t; /* of the source; for an lm_head that is tied there, the embedding */
-    bool added;         /* not in the source */
     bool quantized;     /* q is valid, without data */
     bool replaced;      /* by bq_qsource.dense: then formats do not see it, but those that say so */
     bq_qtensor q;
@@ -30,8 +29,18 @@ typedef struct {
 
 #define BQ_EXPORT_BARE (-1) /* needs no data of the result, the plan is enough */
 
+/* The size of the struct that a format's keys fill. */
+#define BQ_FORMAT_OPTIONS_OF(type) BQ_OPTIONS_OF(type, BQ_FORMAT_OPTIONS)
+
+/* Lines of `loads`; more: what transformers need besides. */
+#define BQ_LOADS_VLLM "- vLLM: `vllm serve MODEL`\n"
+#define BQ_LOADS_TRANSFORMERS(more)                                                                          \
+    "- transformers" more ": `AutoModelForCausalLM.from_pretrained(\"MODEL\")`\n"
+
 struct bq_format {
     const char *name, *help; /* in recipes, for --format and as the default folder; for docs/recipes.md */
+    const char *loads;       /* bq_format_loads */
+    bq_scope scope; /* its own keys in a recipe's output; the struct that they fill is job->options */
     /* Check an item, which is not replaced, and add its outs.  BQ_OK, or BQ_DATA after one message. */
     int (*plan)(bq_export_job *job, int item);
     /* Put the bytes of an out.  q: the item's result with data (BQ_EXPORT_BARE: as planned); NULL if the
@@ -64,10 +73,11 @@ struct bq_export_job {
     bq_export_out *out; /* in order of name */
     json_t *config;     /* the source's */
     int items, outs, room, shards;
-    json_t *beside; /* bq_weights_beside of the source; NULL: not asked yet, or there are none */
-    uint64_t *hash; /* (shards) of those written here */
-    char *buffer;   /* BQ_EXPORT_BUFFER bytes, free for use in write */
-    void *own;      /* of the format */
+    json_t *beside;      /* bq_weights_beside of the source; NULL: not asked yet, or there are none */
+    bq_file_hash *hash;  /* (shards) of those written here */
+    char *buffer;        /* BQ_EXPORT_BUFFER bytes, free for use in write */
+    const void *options; /* of the format, what its keys have filled */
+    void *own;           /* of the format */
 };
 
 /* For plan: refuse an item (BQ_DATA), "export: '<name>'<text>".  Add an out to it.  Its name is the item's

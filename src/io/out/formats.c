@@ -3,7 +3,7 @@
 
 #include <string.h>
 
-#define FORMATS(ROW) ROW(safetensors) ROW(compressed_tensors) ROW(gptq) ROW(awq) ROW(gguf)
+#define FORMATS(ROW) ROW(safetensors) ROW(compressed_tensors) ROW(gptq) ROW(awq) ROW(modelopt) ROW(gguf)
 
 #define DECLARE(name) extern const bq_format bq_format_##name;
 #define ADDRESS(name) &bq_format_##name,
@@ -20,3 +20,11 @@ int bq_format_find(const char *name) {
 
 bq_choice bq_format_choice(int i) { return (bq_choice){formats[i] ? formats[i]->name : NULL, i}; }
 const char *bq_format_help(int i) { return formats[i]->help; }
+const char *bq_format_loads(int i) { return formats[i]->loads; }
+const char *bq_format_library(int i) { return formats[i]->container ? "gguf" : "transformers"; }
+
+const bq_scope *bq_format_scope(int i) {
+    static const bq_key none[] = {{0}};
+    static const bq_scope empty = {.key = none};
+    return formats[i]->scope.key ? &formats[i]->scope : &empty;
+}

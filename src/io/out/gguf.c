@@ -282,6 +282,7 @@ static const bq_container container = {
 const bq_format bq_format_gguf = {
     .name = "gguf",
     .help = "codes of up to 8 bits in groups of 32 with F16 scales, as llama.cpp reads them.",
+    .loads = "- llama.cpp: `llama-cli -m FILE`, or `llama-server -m FILE`\n",
     .plan = plan,
     .write = write_out,
     .edit = edit,

@@ -1,13 +1,14 @@
-/* GPTQ v1.  A quantized linear (rows, cols) with G groups becomes
+/* GPTQ, version 1 or 2.  A quantized linear (rows, cols) with G groups becomes
  *
  *   qweight  I32 (cols * bits / 32, rows)  codes, packed along cols
- *   qzeros   I32 (G, rows * bits / 32)     zero points less one, as v1 stores them, packed along rows
+ *   qzeros   I32 (G, rows * bits / 32)     zero points, packed along rows; version 1: less one
  *   scales   F16 (G, rows)
  *   g_idx    I32 (cols)                    column c belongs to group c / group
  *
- * with 2, 3, 4 or 8 bits and one scale a row or a group.  Only symmetric schemes: GPTQModel refuses zero
- * points in v1 files of other writers.  The stored code is the signed one plus 2^(bits - 1), so that is the
- * zero point of all.  Scales must be F16 values already: to round them here would change the weights. */
+ * with 2, 3, 4 or 8 bits and one scale a row or a group.  Version 1 only has symmetric schemes: GPTQModel
+ * refuses zero points in such files of other writers.  The stored code is the signed one plus 2^(bits - 1),
+ * and so is the stored zero point, which is 2^(bits - 1) in symmetric schemes.  Scales must be F16 values
+ * already: to round them here would change the weights. */
 #include "base/die.h"
 #include "base/num.h"
 #include "io/out/format.h"
@@ -20,10 +21,23 @@
 #define WEIGHT  ".weight"
 #define AT_ONCE 16 /* words of a row that are packed at a time, so that whole cache lines of codes are read */
 
-enum { ZEROS = BQ_EXPORT_BARE, AS_IS, CODES, SCALES, GROUPS };
+enum { FILL = BQ_EXPORT_BARE, AS_IS, CODES, ZEROS, SCALES, GROUPS };
+
+typedef struct {
+    int version;
+} options;
+
+static const bq_key keys[] = {
+    {"version", BQ_KEY_INT, BQ_AT(options, version), .value = "1", .min = 1, .max = 2,
+     .help = "1: zero points are stored less one, as all readers of GPTQ know, and only symmetric schemes "
+             "are written. 2 (`gptq_v2`: GPTQModel, vLLM and llama.cpp's converter): they are stored as they "
+             "are, and schemes with zero points are written, too."},
+    {0}};
+
+static bool second(const bq_export_job *job) { return ((const options *)job->options)->version == 2; }
 
 /* BQ_OK, or BQ_DATA after one message if the format cannot hold the item. */
-static int check(const bq_export_item *item) {
+static int check(const bq_export_job *job, const bq_export_item *item) {
     const bq_qtensor *q = &item->q;
     const bq_scheme s = q->scheme;
     int64_t rows = q->code.rows, cols = q->code.cols;
@@ -32,9 +46,10 @@ static int check(const bq_export_item *item) {
     if (rc) return rc;
     if (s.element != BQ_INT2 && s.element != BQ_INT3 && s.element != BQ_INT4 && s.element != BQ_INT8)
         return bq_export_refuse(item, " has %d bits, gptq has 2, 3, 4 and 8: write safetensors", bits);
-    if (!s.symmetric)
-        return bq_export_refuse(item, " has zero points, and gptq is written for symmetric codes only: write "
-                                      "compressed-tensors, or set bits.decoder.symmetric=true");
+    if (!s.symmetric && !second(job))
+        return bq_export_refuse(item,
+                                " has zero points, and gptq of version 1 is written for symmetric codes "
+                                "only: set the output's version=2, or bits.decoder.symmetric=true");
     if ((rc = bq_export_f16_scales(item, "gptq"))) return rc;
     if (rows % fill || cols % fill)
         return bq_export_refuse(item,
@@ -56,26 +71,14 @@ static int plan(bq_export_job *job, int item) {
     const bq_qtensor *q = &it->q;
     int64_t rows = q->code.rows, cols = q->code.cols, groups = q->scale.cols;
     size_t cut = strlen(WEIGHT);
-    int rc = check(it), bits = bq_code_bits(q->scheme);
+    int rc = check(job, it), bits = bq_code_bits(q->scheme);
     if (rc) return rc;
     bq_export_add(job, item, CODES, cut, ".qweight", "I32", 2, (int64_t[]){bq_pack_words(cols, bits), rows});
-    bq_export_add(job, item, ZEROS, cut, ".qzeros", "I32", 2, (int64_t[]){groups, bq_pack_words(rows, bits)});
+    bq_export_add(job, item, q->zero.rows ? ZEROS : FILL, cut, ".qzeros", "I32", 2,
+                  (int64_t[]){groups, bq_pack_words(rows, bits)});
     bq_export_add(job, item, SCALES, cut, ".scales", "F16", 2, (int64_t[]){groups, rows});
     bq_export_add(job, item, GROUPS, cut, ".g_idx", "I32", 1, (int64_t[]){cols});
     return BQ_OK;
-}
-
-/* Word r of a row.  The row is one stream of bits: code c is in bits c * bits up to (c + 1) * bits.  With 3
- * bits a code may begin in the word before. */
-static uint32_t word_of(const int8_t *code, int bits, int64_t r) {
-    int offset = 1 << (bits - 1);
-    uint32_t word = 0;
-    for (int64_t c = 32 * r / bits; c * bits < 32 * (r + 1); c++) {
-        int field = code[c] + offset, at = (int)(c * bits - 32 * r);
-        BQ_CHECK(field >= 0 && field < 2 * offset, "code %d does not fit %d bits", code[c], bits);
-        word |= at < 0 ? (uint32_t)field >> -at : (uint32_t)field << at;
-    }
-    return word;
 }
 
 static void put_codes(bq_export_job *job, const bq_qtensor *q, bq_writer *w) {
@@ -88,20 +91,31 @@ static void put_codes(bq_export_job *job, const bq_qtensor *q, bq_writer *w) {
         m = words - first < at_once ? words - first : at_once;
         for (int64_t n = 0; n < rows; n++)
             for (int64_t r = 0; r < m; r++)
-                word[r * rows + n] = word_of(bq_mat_at(q->code, n, 0), bits, first + r);
+                word[r * rows + n] = bq_pack_word(bq_mat_at(q->code, n, 0), q->code.cols, bits, first + r);
         bq_writer_put(w, word, (size_t)(m * rows) * 4);
     }
 }
 
-/* All zero points are 2^(bits - 1).  Less one, that is the stored form of code -1. */
-static void put_zeros(bq_export_job *job, const bq_qtensor *q, bq_writer *w) {
+/* The zero points of symmetric schemes: all are that of the code 0, or less one that of -1. */
+static void put_fill(bq_export_job *job, const bq_qtensor *q, bq_writer *w) {
     int bits = bq_code_bits(q->scheme);
     int64_t words = bq_pack_words(q->code.rows, bits);
     uint32_t *row = bq_export_room(job, words, 4);
-    int8_t less_one[32];
-    memset(less_one, -1, sizeof less_one);
-    for (int64_t i = 0; i < words; i++) row[i] = word_of(less_one, bits, i % bits);
+    int8_t code[32];
+    memset(code, second(job) ? 0 : -1, sizeof code);
+    for (int64_t i = 0; i < words; i++) row[i] = bq_pack_word(code, 32, bits, i % bits);
     for (int64_t g = 0; g < q->scale.cols; g++) bq_writer_put(w, row, (size_t)words * 4);
+}
+
+static void put_zeros(bq_export_job *job, const bq_qtensor *q, bq_writer *w) {
+    int bits = bq_code_bits(q->scheme);
+    int64_t words = bq_pack_words(q->zero.rows, bits);
+    BQ_CHECK(q->zero.data, "export: a result without zero points");
+    bq_mat row = bq_mat_host(bq_export_room(job, words, 4), words, 1, BQ_I32);
+    for (int64_t g = 0; g < q->zero.cols; g++) {
+        bq_pack_zeros(bq_mat_cols(q->zero, g, 1), bits, row);
+        bq_writer_put(w, row.data, (size_t)words * 4);
+    }
 }
 
 static void put_groups(bq_export_job *job, const bq_qtensor *q, bq_writer *w) {
@@ -116,6 +130,7 @@ static void write_out(bq_export_job *job, const bq_export_out *out, const bq_qte
     case AS_IS: bq_export_put_raw(job, job->item[out->item].t, w); break;
     case CODES: put_codes(job, q, w); break;
     case SCALES: bq_export_put_f16(job, q->scale, w); break;
+    case FILL: put_fill(job, q, w); break;
     case ZEROS: put_zeros(job, q, w); break;
     case GROUPS: put_groups(job, q, w); break;
     }
@@ -134,8 +149,8 @@ static const bq_qtensor *common(const bq_export_job *job) {
     return best;
 }
 
-/* An entry for one linear, by its name: it has another scheme, or is not quantized. */
-static void add_exception(json_t *dynamic, const bq_export_item *item) {
+/* An entry for one linear, by its name: it has another scheme than most, or is not quantized. */
+static void add_exception(json_t *dynamic, const bq_export_item *item, const bq_qtensor *most) {
     char *key = NULL;
     size_t bytes, n = strlen(item->name) - strlen(WEIGHT);
     FILE *to = open_memstream(&key, &bytes);
@@ -147,6 +162,8 @@ static void add_exception(json_t *dynamic, const bq_export_item *item) {
     json_t *value = item->quantized ? json_pack("{s:i, s:I}", "bits", bq_code_bits(item->q.scheme),
                                                 "group_size", (json_int_t)item->q.scheme.group)
                                     : json_object();
+    bool sym = item->q.scheme.symmetric, usual = most->scheme.symmetric;
+    if (item->quantized && sym != usual) json_object_set_new(value, "sym", json_boolean(sym));
     BQ_CHECK(json_object_set_new(dynamic, key, value) == 0, "no memory for a configuration");
     free(key);
 }
@@ -155,6 +172,7 @@ static void add_exception(json_t *dynamic, const bq_export_item *item) {
  * too; readers do not use them. */
 static void edit(const bq_export_job *job, json_t *config) {
     const bq_qtensor *most = common(job);
+    const char *format = second(job) ? "gptq_v2" : "gptq";
     json_t *dynamic = json_object();
     bool head = false;
     for (int i = 0; i < job->items; i++) {
@@ -162,14 +180,14 @@ static void edit(const bq_export_job *job, json_t *config) {
         bool is_head = strcmp(item->name, "lm_head.weight") == 0;
         head = head || (is_head && item->quantized);
         if (item->quantized ? !bq_export_same(&item->q, most) : bq_export_is_linear(item) && !is_head)
-            add_exception(dynamic, item);
+            add_exception(dynamic, item, most);
     }
     json_t *q =
         json_pack("{s:i, s:I, s:b, s:b, s:b, s:s, s:s, s:s, s:s, s:s, s:b, s:b, s:f, s:{s:[s]}}", "bits",
                   bq_code_bits(most->scheme), "group_size", (json_int_t)most->scheme.group, "desc_act", false,
-                  "sym", true, "lm_head", head, "quant_method", "gptq", "method", "gptq", "checkpoint_format",
-                  "gptq", "format", "gptq", "pack_dtype", "int32", "true_sequential", true, "static_groups",
-                  false, "damp_percent", 0.01, "meta", "quantizer", "blockq:0.1");
+                  "sym", most->scheme.symmetric, "lm_head", head, "quant_method", "gptq", "method", "gptq",
+                  "checkpoint_format", format, "format", format, "pack_dtype", "int32", "true_sequential",
+                  true, "static_groups", false, "damp_percent", 0.01, "meta", "quantizer", "blockq:0.1");
     BQ_CHECK(q, "no memory for a configuration");
     if (json_object_size(dynamic))
         json_object_set_new(q, "dynamic", dynamic);
@@ -180,7 +198,10 @@ static void edit(const bq_export_job *job, json_t *config) {
 
 const bq_format bq_format_gptq = {
     .name = "gptq",
-    .help = "GPTQ v1, symmetric codes with F16 scales, as GPTQModel, vLLM and SGLang read them.",
+    .help = "GPTQ, codes with F16 scales, as GPTQModel, vLLM and SGLang read them.",
+    .loads = BQ_LOADS_VLLM BQ_LOADS_TRANSFORMERS(" with GPTQModel"),
+    .scope = {"outputs.N, format: gptq", "GPTQ has two versions, which differ in how zero points are stored.",
+              keys, BQ_FORMAT_OPTIONS_OF(options)},
     .plan = plan,
     .write = write_out,
     .edit = edit,

@@ -110,7 +110,7 @@ static bool no_result(void *ctx, const char *name, bool want_data, bq_qtensor *q
 
 int bq_import_open(bq_export_job **job, const bq_weights *src, const char *out_dir, const bq_format *format,
                    json_t *beside, size_t shard_bytes) {
-    int code = bq_export_open(job, src, out_dir, (bq_qsource){.get = no_result}, format, shard_bytes);
+    int code = bq_export_open(job, src, out_dir, (bq_qsource){.get = no_result}, format, NULL, shard_bytes);
     if (code)
         json_decref(beside);
     else

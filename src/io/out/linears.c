@@ -3,9 +3,14 @@
 #include "base/num.h"
 #include "io/out/format.h"
 
+#include <string.h>
+
 int bq_export_weights_only(const bq_export_item *item, const char *format) {
     if (!bq_export_is_linear(item))
-        return bq_export_refuse(item, " is not the weight of a linear: %s cannot hold it quantized", format);
+        return bq_export_refuse(item,
+                                " is not the weight of a linear: %s cannot hold it quantized: write "
+                                "safetensors or gguf, or set bits.embedding.bits=16",
+                                format);
     if (item->q.pre.rows)
         return bq_export_refuse(item,
                                 ": its inputs are multiplied by factors of their own (smoothquant "
@@ -22,8 +27,8 @@ int bq_export_f16_scales(const bq_export_item *item, const char *format) {
     if (item->q.scheme.scale == BQ_F16) return BQ_OK;
     return bq_export_refuse(item,
                             " has scales of another type than f16, the only one that %s has: set "
-                            "bits.decoder.scale=f16, or write compressed-tensors",
-                            format);
+                            "bits.%s.scale=f16, or write compressed-tensors",
+                            format, strcmp(item->name, "lm_head.weight") == 0 ? "lm_head" : "decoder");
 }
 
 void *bq_export_room(const bq_export_job *job, int64_t count, size_t size) {

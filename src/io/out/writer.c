@@ -1,7 +1,6 @@
 #include "io/out/writer.h"
 
 #include "base/die.h"
-#include "base/hash.h"
 #include "io/files.h"
 #include "io/json.h"
 #include "io/state/raw.h"
@@ -23,6 +22,7 @@ struct bq_writer {
     char *path, *temp;
     int fd;
     bq_hash *hash; /* of what is written; NULL: not open */
+    bq_sha256_state sha256;
 };
 
 bq_writer *bq_writer_plan_as(const bq_container *container, const void *ctx) {
@@ -109,6 +109,7 @@ static void put(bq_writer *w, const void *data, size_t bytes) {
     int err = bq_fault("writer_write") ? ENOSPC : bq_file_put(w->fd, data, bytes);
     BQ_CHECK(!err, "write of '%s' failed: %s", w->temp, strerror(err));
     bq_hash_add(w->hash, data, bytes);
+    bq_sha256_add(&w->sha256, data, bytes);
 }
 
 /* Offsets in the data; `data` becomes their bytes. */
@@ -130,6 +131,7 @@ void bq_writer_open(bq_writer *w, const char *path) {
     int err = bq_file_create(temp, &w->fd);
     BQ_CHECK(!err, "cannot create '%s': %s", temp, bq_file_why(err));
     w->hash = bq_hash_open();
+    bq_sha256_begin(&w->sha256, false);
     put(w, text, w->start);
     free(text);
     for (int i = 0; i < w->count; i++) w->at[i].offset += w->start;
@@ -153,7 +155,7 @@ void bq_writer_put(bq_writer *w, const void *data, size_t bytes) {
     fill(w);
 }
 
-uint64_t bq_writer_close(bq_writer *w) {
+bq_file_hash bq_writer_close(bq_writer *w) {
     BQ_CHECK(w->done == w->data, "%s: %zu of %zu bytes written", w->path, w->done, w->data);
     int err = bq_fault("writer_close") ? EIO : bq_raw_sync(w->fd);
     if (close(w->fd) && !err) err = errno;
@@ -161,7 +163,8 @@ uint64_t bq_writer_close(bq_writer *w) {
     if (!err) err = bq_file_rename(w->temp, w->path);
     BQ_CHECK(!err, "write of '%s' failed: %s", w->path, strerror(err));
     free(w->temp);
-    uint64_t hash = bq_hash_close(w->hash);
+    bq_file_hash hash = {.xxh3 = bq_hash_close(w->hash)};
+    bq_sha256_end(&w->sha256, hash.sha256);
     w->temp = NULL, w->hash = NULL;
     bq_writer_drop(w);
     return hash;

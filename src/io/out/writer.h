@@ -6,6 +6,7 @@
 #ifndef BQ_WRITER_H
 #define BQ_WRITER_H
 
+#include "base/hash.h"
 #include "io/in/safetensors.h"
 
 #define BQ_WRITER_PRODUCER "blockq" /* of __metadata__, which is {"format":"pt","producer":"blockq"} */
@@ -43,9 +44,9 @@ int bq_writer_count(const bq_writer *w);
 const bq_tensor *bq_writer_at(const bq_writer *w, int i);
 /* Put the next bytes of the data, in portions of any size.  More than planned ends the job. */
 void bq_writer_put(bq_writer *w, const void *data, size_t bytes);
-/* fsync, rename, fsync the directory; free w.  Returns the XXH3 of the file; missing bytes end the job.
+/* fsync, rename, fsync the directory; free w.  Returns the file's hashes; missing bytes end the job.
  * drop: give up, remove the temporary file, free w; NULL is fine. */
-uint64_t bq_writer_close(bq_writer *w);
+bq_file_hash bq_writer_close(bq_writer *w);
 void bq_writer_drop(bq_writer *w);
 
 /* Write model.safetensors.index.json, whole or not at all.  map: tensor to file, freed here; total: bytes of

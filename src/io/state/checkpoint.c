@@ -14,11 +14,11 @@
 
 static const char format[] = "blockq block";
 
-enum { VERSION = 1, PARTS = 6 };
+enum { VERSION = 1, PARTS = 7 };
 #define MAX_STEPS ((int64_t)1 << 32)
 
-static const char *const part_name[PARTS] = {"fold", "code", "scale", "zero", "bias", "pre"};
-static const bq_type part_type[PARTS] = {BQ_F32, BQ_I8, BQ_F32, BQ_F32, BQ_F32, BQ_F32};
+static const char *const part_name[PARTS] = {"fold", "code", "scale", "zero", "bias", "pre", "outer"};
+static const bq_type part_type[PARTS] = {BQ_F32, BQ_I8, BQ_F32, BQ_F32, BQ_F32, BQ_F32, BQ_F32};
 static const char *const norm_name[2] = {"norm_0", "norm_1"};
 
 typedef struct {
@@ -61,7 +61,7 @@ void bq_ckpt_finish(const char *run_dir, int sweep, int phase, int block) {
 }
 
 static bq_mat *part_of(bq_ckpt_linear *l, int part) {
-    bq_mat *const of[PARTS] = {&l->fold, &l->code, &l->scale, &l->zero, &l->bias, &l->pre};
+    bq_mat *const of[PARTS] = {&l->fold, &l->code, &l->scale, &l->zero, &l->bias, &l->pre, &l->outer};
     return of[part];
 }
 
@@ -79,7 +79,9 @@ static const char *fault_of(const bq_ckpt_linear *l) {
     if (b->rows != 0 && (b->rows != 1 || b->cols != f->rows)) return "a bias of another shape";
     if (p->rows != 0 && (p->rows != 1 || p->cols != f->cols)) return "factors of another shape";
     if (c->rows == 0 && s->rows == 0) return z->rows == 0 ? NULL : "zero points without codes";
-    if (!bq_code_bits(l->scheme)) return "an impossible number of bits";
+    if (!bq_scheme_valid(l->scheme, !l->scheme.symmetric)) return "an impossible number of bits";
+    if (l->outer.rows != (l->scheme.scale == BQ_F8_E4M3) || l->outer.cols != l->outer.rows)
+        return "an outer scale where none belongs, or none where one does";
     if (c->rows != f->rows || c->cols != f->cols) return "codes of another shape";
     if (s->rows != f->rows || s->cols != groups_of(l->scheme, f->cols)) return "scales of another shape";
     if (l->scheme.symmetric) return z->rows == 0 ? NULL : "zero points in a symmetric scheme";
@@ -120,6 +122,7 @@ static void put_scheme(bq_h5 *h, bq_scheme s) {
     bq_h5_put_int(h, "group", BQ_I64, s.group);
     bq_h5_put_int(h, "symmetric", BQ_I32, s.symmetric);
     bq_h5_put_text(h, "scale_type", bq_type_name(s.scale));
+    if (!bq_element_whole(s.element)) bq_h5_put_int(h, "rows", BQ_I64, s.rows);
 }
 
 static void put_linear(bq_h5 *h, int index, bq_ckpt_linear l, int64_t *at) {
@@ -172,15 +175,16 @@ void bq_ckpt_write(const char *path, const bq_ckpt *c) {
 
 /* The rule of its grid is not there: scales say what it was for. */
 static bool get_scheme(bq_h5 *h, bq_scheme *s) {
-    static const bq_type known[3] = {BQ_F32, BQ_BF16, BQ_F16};
+    static const bq_type known[] = {BQ_F32, BQ_BF16, BQ_F16, BQ_F8_E8M0, BQ_F8_E4M3};
     int64_t element, symmetric;
-    char text[8];
+    char text[16];
     if (!bq_h5_get_int(h, "bits", 0, 64, &element) || !bq_h5_get_int(h, "group", -1, INT32_MAX, &s->group) ||
         !bq_h5_get_int(h, "symmetric", 0, 1, &symmetric) ||
         !bq_h5_get_text(h, "scale_type", text, sizeof text))
         return false;
     s->element = (int)element, s->symmetric = symmetric;
-    for (int i = 0; i < 3; i++)
+    if (!bq_element_whole(s->element) && !bq_h5_get_int(h, "rows", -1, INT32_MAX, &s->rows)) return false;
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++)
         if (strcmp(text, bq_type_name(known[i])) == 0) return s->scale = known[i], true;
     return bq_h5_refuse(h, "scale type '%s' is unknown", text);
 }

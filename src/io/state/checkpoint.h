@@ -22,6 +22,7 @@ typedef struct {
     bq_mat zero;  /* (rows, groups) f32, whole numbers */
     bq_mat bias;  /* (1, rows) f32, of a folded block's linear that has one */
     bq_mat pre; /* (1, cols) f32, factors by which the linear's inputs are multiplied first; no rows: none */
+    bq_mat outer; /* (1, 1) f32, scheme.outer: with code where scheme.scale is BQ_F8_E4M3, and only there */
 } bq_ckpt_linear;
 
 typedef struct {
@@ -48,7 +49,8 @@ typedef enum {
     BQ_CKPT_SCALE,
     BQ_CKPT_ZERO,
     BQ_CKPT_BIAS,
-    BQ_CKPT_PRE
+    BQ_CKPT_PRE,
+    BQ_CKPT_OUTER
 } bq_ckpt_part;
 
 /* out = <run_dir>/ckpt/block_<block>.p<phase>.s<sweep>.h5, the block with at least 3 digits.  A path that

@@ -2,7 +2,6 @@
 
 #include "base/clock.h"
 #include "base/die.h"
-#include "base/hash.h"
 #include "base/meter.h"
 
 #include <errno.h>
@@ -68,7 +67,8 @@ typedef struct {
 _Static_assert(sizeof(seal) == BQ_SEAL, "the seal has no holes");
 static const char magic[8] = "bqseal1\n";
 
-bool bq_raw_hash(int fd, int64_t size, uint64_t *value) {
+/* sha256: NULL, or another hash that gets the same bytes. */
+static bool hash_file(int fd, int64_t size, uint64_t *value, bq_sha256_state *sha256) {
     size_t room = size < CHUNK ? (size_t)size + 1 : CHUNK;
     char *chunk = malloc(room);
     BQ_CHECK(chunk, "no memory for %zu bytes to read a file", room);
@@ -79,12 +79,23 @@ bool bq_raw_hash(int fd, int64_t size, uint64_t *value) {
         size_t n = (size_t)(size - at) < room ? (size_t)(size - at) : room;
         good = bq_raw_read(fd, chunk, n, at);
         if (good) bq_hash_add(hash, chunk, n);
+        if (good && sha256) bq_sha256_add(sha256, chunk, n);
         at += (int64_t)n;
     }
     int saved = errno;
     *value = bq_hash_close(hash);
     free(chunk);
     errno = saved;
+    return good;
+}
+
+bool bq_raw_hash(int fd, int64_t size, uint64_t *value) { return hash_file(fd, size, value, NULL); }
+
+bool bq_raw_hash_both(int fd, int64_t size, bq_file_hash *value) {
+    bq_sha256_state sha256;
+    bq_sha256_begin(&sha256, false);
+    bool good = hash_file(fd, size, &value->xxh3, &sha256);
+    bq_sha256_end(&sha256, value->sha256);
     return good;
 }
 

@@ -3,17 +3,16 @@
 #ifndef BQ_RAW_H
 #define BQ_RAW_H
 
-#include <stdbool.h>
-#include <stddef.h>
-#include <stdint.h>
+#include "base/hash.h"
 
 /* Read or write all bytes, through signals and the limit of 2 GiB of one call.  On false errno has the
  * reason (EIO when the file ends early, ENOSPC when the system takes no more). */
 bool bq_raw_read(int fd, void *data, size_t bytes, int64_t offset);
 bool bq_raw_write(int fd, const void *data, size_t bytes, int64_t offset);
 
-/* XXH3 of the first size bytes of a file.  On false errno has the reason. */
+/* XXH3 of the first size bytes of a file; with its SHA-256.  On false errno has the reason. */
 bool bq_raw_hash(int fd, int64_t size, uint64_t *value);
+bool bq_raw_hash_both(int fd, int64_t size, bq_file_hash *value);
 
 /* fsync: 0, or errno. */
 int bq_raw_sync(int fd);

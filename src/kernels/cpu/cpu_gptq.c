@@ -37,7 +37,7 @@ static float clipped(const float *w, const float *weight, int64_t n, bq_scheme s
     float kept = scale;
     double least = INFINITY;
     for (int i = 0; i < SHRINKS; i++) {
-        grid.scale = bq_scale_round(scale * ((float)(100 - i) / 100), s.scale);
+        grid.scale = bq_scale_stored(scale * ((float)(100 - i) / 100), s);
         double error = bq_vec()->fit_error(w, weight, n, grid, least);
         if (error < least) least = error, kept = grid.scale;
     }

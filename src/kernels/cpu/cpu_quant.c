@@ -41,25 +41,55 @@ void bq_cpu_quantize(bq_dev *dev, bq_mat w, bq_mat scale, bq_mat zero, bq_scheme
     for (int64_t r = 0; r < w.rows; r++) {
         float z = zero_of(zero, r);
         bq_row_grid grid = bq_row_grid_of(s, *(float *)bq_mat_at(scale, r, 0), z);
-        vec->quantize(bq_mat_at(w, r, 0), w.cols, grid, (int)z, bq_mat_at(code, r, 0));
+        if (grid.number.mantissa)
+            vec->quantize_float(bq_mat_at(w, r, 0), w.cols, grid.scale, bq_element_of(s.element),
+                                bq_mat_at(code, r, 0));
+        else
+            vec->quantize(bq_mat_at(w, r, 0), w.cols, grid, (int)z, bq_mat_at(code, r, 0));
     }
 }
 
-void bq_cpu_dequantize(bq_dev *dev, bq_mat code, bq_mat scale, bq_mat zero, bq_mat w) {
-    BQ_WANT(dev, w.rows, w.cols, w);
-    BQ_WANT(dev, w.rows, 1, scale);
-    if (zero.data) BQ_WANT(dev, w.rows, 1, zero);
+void bq_cpu_dequantize(bq_dev *dev, bq_mat code, bq_mat scale, bq_mat zero, bq_scheme s, bq_mat w) {
+    BQ_WANT_GRID(dev, w, s, scale, zero);
     BQ_WANT_AS(dev, BQ_I8, w.rows, w.cols, code);
     const bq_vec_table *vec = bq_vec();
+    const bq_element e = bq_element_of(s.element);
 #pragma omp parallel for schedule(static) if (w.rows * w.cols > PARALLEL)
-    for (int64_t r = 0; r < w.rows; r++)
-        vec->dequantize(bq_mat_at(code, r, 0), w.cols, *(float *)bq_mat_at(scale, r, 0),
-                        (int)zero_of(zero, r), bq_mat_at(w, r, 0));
+    for (int64_t r = 0; r < w.rows; r++) {
+        const float by = *(float *)bq_mat_at(scale, r, 0);
+        if (e.number.mantissa)
+            vec->dequantize_float(bq_mat_at(code, r, 0), w.cols, by, e, bq_mat_at(w, r, 0));
+        else
+            vec->dequantize(bq_mat_at(code, r, 0), w.cols, by, (int)zero_of(zero, r), bq_mat_at(w, r, 0));
+    }
 }
 
-void bq_cpu_fake_quantize_rows(bq_dev *dev, bq_mat x, int bits, bq_mat y) {
-    bq_scheme s = bq_scheme_of_tokens(bits);
-    BQ_CHECK(bq_scheme_valid(s, false), "fake_quantize_rows: no grid of %d bits", bits);
+/* The largest scale of the rows of a tile in column g. */
+static float largest(bq_mat scale, int64_t first, int64_t rows, int64_t g) {
+    float most = 0;
+    for (int64_t r = first; r < first + rows; r++) {
+        const float x = *(float *)bq_mat_at(scale, r, g);
+        most = x > most || x != x ? x : most; /* NaN stays, whatever follows */
+    }
+    return most;
+}
+
+void bq_cpu_share_scales(bq_dev *dev, bq_mat scale, bq_scheme s) {
+    int64_t tile = s.rows < 0 ? scale.rows : s.rows;
+    BQ_WANT(dev, scale.rows, scale.cols, scale);
+    BQ_CHECK(tile >= 1, "share_scales: tiles of %ld rows", (long)tile);
+#pragma omp parallel for schedule(static) if (scale.rows * scale.cols > PARALLEL)
+    for (int64_t first = 0; first < scale.rows; first += tile)
+        for (int64_t g = 0; g < scale.cols; g++) {
+            int64_t rows = scale.rows - first < tile ? scale.rows - first : tile;
+            const float shared = bq_tile_scale(largest(scale, first, rows, g), s);
+            for (int64_t r = first; r < first + rows; r++) *(float *)bq_mat_at(scale, r, g) = shared;
+        }
+}
+
+void bq_cpu_fake_quantize_rows(bq_dev *dev, bq_mat x, int element, bq_mat y) {
+    bq_scheme s = bq_scheme_of_tokens(element);
+    BQ_CHECK(bq_scheme_valid(s, false), "fake_quantize_rows: no element %d", element);
     BQ_WANT(dev, x.rows, x.cols, x, y);
     const bq_vec_table *vec = bq_vec();
 #pragma omp parallel for schedule(static) if (x.rows * x.cols > PARALLEL)

@@ -60,19 +60,25 @@ void BQ_V(gptq_update_all)(float *w, int64_t count, const float *e, const float 
     }
 }
 
-void BQ_V(gptq_quantize)(float *w, const float *scale, const float *zero, bq_scheme s, float d, float *e) {
-    float qmin = bq_qmin(s), qmax = bq_qmax(s);
+static inline void quantize(float *w, const float *scale, const float *zero, bq_row_grid g, float d,
+                            float *e) {
 #pragma omp simd
     for (int l = 0; l < PANEL; l++) {
-        float x = w[l], lo = qmin - zero[l], hi = qmax - zero[l];
-        e[l] = (x - bq_nearest(s.element, bq_clamp_code(x / scale[l], lo, hi)) * scale[l]) / d;
+        float x = w[l], lo = g.qmin - zero[l], hi = g.qmax - zero[l];
+        e[l] = (x - bq_nearest(g.number, bq_clamp_code(x / scale[l], lo, hi)) * scale[l]) / d;
         float least = (lo - 0.5f) * scale[l], most = (hi + 0.5f) * scale[l];
         x = x > least ? x : least;
         w[l] = x < most ? x : most;
     }
 }
 
-double BQ_V(fit_error)(const float *w, const float *weight, int64_t n, bq_row_grid grid, double limit) {
+void BQ_V(gptq_quantize)(float *w, const float *scale, const float *zero, bq_scheme s, float d, float *e) {
+    bq_row_grid g = bq_row_grid_of(s, 1, 0);
+    BQ_EACH_NUMBER(g, quantize(w, scale, zero, g, d, e));
+}
+
+static inline double sum_errors(const float *w, const float *weight, int64_t n, bq_row_grid grid,
+                                double limit) {
     double lane[LANES] = {0}, sum = 0;
     float term[BLOCK];
     for (int64_t j = 0; j < n; j += BLOCK) {
@@ -89,5 +95,11 @@ double BQ_V(fit_error)(const float *w, const float *weight, int64_t n, bq_row_gr
         sum = sum_lanes(half);
         if (sum > limit) return sum;
     }
+    return sum;
+}
+
+double BQ_V(fit_error)(const float *w, const float *weight, int64_t n, bq_row_grid grid, double limit) {
+    double sum;
+    BQ_EACH_NUMBER(grid, sum = sum_errors(w, weight, n, grid, limit));
     return sum;
 }

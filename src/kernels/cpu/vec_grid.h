@@ -6,6 +6,18 @@
 
 enum { LANES = 16, BLOCK = 256 }; /* terms of a sum at a time: they stay in the first-level cache */
 
+/* Do something with a row's grid, twice in the code: rounding to integers is shorter, and its loop must not
+ * ask each time.  grid is a variable. */
+#define BQ_EACH_NUMBER(grid, DO)                                                                             \
+    do {                                                                                                     \
+        if ((grid).number.mantissa) {                                                                        \
+            DO;                                                                                              \
+        } else {                                                                                             \
+            (grid) = bq_row_grid_whole(grid);                                                                \
+            DO;                                                                                              \
+        }                                                                                                    \
+    } while (0)
+
 /* Sums in 16 fixed lanes: element j is added to lane j % 16.  n is a multiple of 16. */
 static inline void add_lanes(const float *x, int64_t n, double *lane) {
     for (int64_t j = 0; j < n; j += LANES) {

@@ -80,11 +80,18 @@ void BQ_V(minmax)(const float *w, int64_t n, float *lo, float *hi) {
 }
 
 void BQ_V(quantize)(const float *w, int64_t n, bq_row_grid grid, int zero, int8_t *code) {
+    grid = bq_row_grid_whole(grid);
 #pragma omp simd
     for (int64_t j = 0; j < n; j++) {
         float r = bq_clamp_code(w[j] / grid.scale, grid.qmin, grid.qmax);
-        code[j] = (int8_t)((int32_t)bq_nearest(grid.element, r) + zero);
+        code[j] = (int8_t)((int32_t)bq_nearest(grid.number, r) + zero);
     }
+}
+
+void BQ_V(quantize_float)(const float *w, int64_t n, float scale, bq_element e, int8_t *code) {
+#pragma omp simd
+    for (int64_t j = 0; j < n; j++)
+        code[j] = bq_float_code(e, bq_nearest_float(e.number, bq_clamp_code(w[j] / scale, e.low, e.high)));
 }
 
 void BQ_V(dequantize)(const int8_t *code, int64_t n, float scale, int zero, float *w) {
@@ -92,17 +99,27 @@ void BQ_V(dequantize)(const int8_t *code, int64_t n, float scale, int zero, floa
     for (int64_t j = 0; j < n; j++) w[j] = (float)(code[j] - zero) * scale;
 }
 
+void BQ_V(dequantize_float)(const int8_t *code, int64_t n, float scale, bq_element e, float *w) {
+#pragma omp simd
+    for (int64_t j = 0; j < n; j++) w[j] = bq_float_value(e, code[j]) * scale;
+}
+
 /* The folded weight.  The divisions and their order are the specification's: they decide ties. */
 static inline float folded(float w, float s2, float e3) { return w / bq_exp(s2) / e3; }
 
-/* x and y may be the same row. */
-void BQ_V(fake_quantize)(const float *x, int64_t n, bq_row_grid grid, float *y) {
+static inline void fake(const float *x, int64_t n, bq_row_grid grid, float *y) {
 #pragma omp simd
     for (int64_t j = 0; j < n; j++) y[j] = bq_on_grid(x[j], grid);
 }
 
+/* x and y may be the same row. */
+void BQ_V(fake_quantize)(const float *x, int64_t n, bq_row_grid grid, float *y) {
+    BQ_EACH_NUMBER(grid, fake(x, n, grid, y));
+}
+
 void BQ_V(adascale_row)(const float *w, const float *s2, int64_t n, float e3, bq_row_grid grid, float *what,
                         float *fold) {
+    grid = bq_row_grid_whole(grid);
     if (!fold) {
 #pragma omp simd
         for (int64_t j = 0; j < n; j++) what[j] = bq_on_grid(folded(w[j], s2[j], e3), grid);
@@ -134,7 +151,7 @@ static inline void gradients(const float *w, const float *s2, const float *g, in
 #pragma omp simd
     for (int64_t j = 0; j < n; j++) {
         float x = folded(w[j], s2[j], e3), r = x / grid.scale;
-        float k = bq_nearest(grid.element, bq_clamp(r, below, above)), q = bq_clamp(k, grid.qmin, grid.qmax);
+        float k = bq_nearest(grid.number, bq_clamp(r, below, above)), q = bq_clamp(k, grid.qmin, grid.qmax);
         float slope = k == q ? k - r : q, pass = k == q ? g[j] : 0.0f;
         ds2[j] = -(pass * x);
         term[j] = g[j] * slope;
@@ -145,6 +162,7 @@ void BQ_V(adascale_step)(const float *w, const float *g, int64_t n, float e3, bq
                          bq_adam_step adam, float *s2, float *m, float *v, float *grad, double sum[2]) {
     double scale[LANES] = {0}, row[LANES] = {0};
     float ds2[BLOCK], term[BLOCK];
+    grid = bq_row_grid_whole(grid);
     for (int64_t j = 0; j < n; j += BLOCK) {
         int64_t count = n - j < BLOCK ? n - j : BLOCK, padded = (count + LANES - 1) / LANES * LANES;
         gradients(w + j, s2 + j, g + j, count, e3, grid, ds2, term);

@@ -9,9 +9,13 @@
 BQ_VEC_SEARCH(BQ_X)
 #undef BQ_X
 
-void BQ_V(grid_error)(const float *w, int64_t n, bq_row_grid grid, float *e) {
+static inline void errors(const float *w, int64_t n, bq_row_grid grid, float *e) {
 #pragma omp simd
     for (int64_t j = 0; j < n; j++) e[j] = bq_on_grid(w[j], grid) - w[j];
+}
+
+void BQ_V(grid_error)(const float *w, int64_t n, bq_row_grid grid, float *e) {
+    BQ_EACH_NUMBER(grid, errors(w, n, grid, e));
 }
 
 static inline void terms(const float *w, int64_t n, bq_row_grid grid, bq_norm norm, float *term) {
@@ -39,7 +43,8 @@ void BQ_V(grid_losses)(const float *w, int64_t n, const bq_row_grid *grid, int c
         int64_t some = n - j < BLOCK ? n - j : BLOCK, padded = (some + LANES - 1) / LANES * LANES;
         for (int64_t i = some; i < padded; i++) term[i] = 0;
         for (int k = 0; k < count; k++) {
-            terms(w + j, some, grid[k], norm, term);
+            bq_row_grid g = grid[k];
+            BQ_EACH_NUMBER(g, terms(w + j, some, g, norm, term));
             add_lanes(term, padded, lane[k]);
         }
     }
@@ -67,7 +72,7 @@ static inline void split_off(const float *w, int64_t n, bq_row_grid grid, float 
     float most = 0;
 #pragma omp simd reduction(max : most)
     for (int64_t j = 0; j < n; j++) {
-        x->code[j] = bq_nearest(grid.element, bq_clamp(w[j] / grid.scale + zero, grid.qmin, grid.qmax));
+        x->code[j] = bq_nearest(grid.number, bq_clamp(w[j] / grid.scale + zero, grid.qmin, grid.qmax));
         x->d[j] = w[j] - (x->code[j] - zero) * grid.scale;
         float size = x->d[j] < 0 ? -x->d[j] : x->d[j];
         most = size > most ? size : most;
@@ -81,6 +86,7 @@ void BQ_V(quadratic)(const float *w, int64_t n, bq_row_grid grid, float zero, bq
     double lane[3][LANES] = {{0}};
     float term[3][BLOCK];
     split x;
+    grid = bq_row_grid_whole(grid);
     for (int64_t j = 0; j < n; j += BLOCK) {
         int64_t some = n - j < BLOCK ? n - j : BLOCK, padded = (some + LANES - 1) / LANES * LANES;
         for (int k = 0; k < 3; k++) memset(term[k] + some, 0, (size_t)(padded - some) * sizeof(float));

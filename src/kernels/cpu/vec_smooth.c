@@ -38,7 +38,7 @@ void BQ_V(col_over)(const float *x, const float *s, int64_t n, float *y) {
     for (int64_t j = 0; j < n; j++) y[j] = x[j] / s[j];
 }
 
-void BQ_V(fake)(const float *x, int64_t n, bq_row_grid grid, const float *s, float *y) {
+static inline void on_grid(const float *x, int64_t n, bq_row_grid grid, const float *s, float *y) {
     if (s) {
 #pragma omp simd
         for (int64_t j = 0; j < n; j++) y[j] = bq_on_code_grid(x[j], grid) / s[j];
@@ -46,6 +46,10 @@ void BQ_V(fake)(const float *x, int64_t n, bq_row_grid grid, const float *s, flo
     }
 #pragma omp simd
     for (int64_t j = 0; j < n; j++) y[j] = bq_on_code_grid(x[j], grid);
+}
+
+void BQ_V(fake)(const float *x, int64_t n, bq_row_grid grid, const float *s, float *y) {
+    BQ_EACH_NUMBER(grid, on_grid(x, n, grid, s, y));
 }
 
 void BQ_V(clip)(const float *w, int64_t n, float c, float *y) {

@@ -20,7 +20,7 @@ static __device__ float low_of(const params &p, int64_t r) {
 }
 
 static __device__ bq_row_grid grid_of(const params &p, bq_scheme s, int64_t r) {
-    bq_row_grid g = bq_row_grid_of(s, 1, 0);
+    bq_row_grid g = bq_row_grid_whole(bq_row_grid_of(s, 1, 0));
     g.scale = bq_scale_round((high_of(p, r) - low_of(p, r)) / (g.qmax - g.qmin), s.scale);
     return g;
 }
@@ -71,7 +71,7 @@ static __global__ void __launch_bounds__(BQ_THREADS, 4)
                 const int64_t at = c + k * BQ_LANES;
                 if (at >= n) continue;
                 const float x = folded(w[k], s2[k], e3), t = x / grid.scale;
-                const float code = bq_nearest(grid.element, bq_clamp(t, grid.qmin - 1, grid.qmax + 1)),
+                const float code = bq_nearest(grid.number, bq_clamp(t, grid.qmin - 1, grid.qmax + 1)),
                             q = bq_clamp(code, grid.qmin, grid.qmax);
                 const float slope = code == q ? code - t : q, ds2 = -((code == q ? d[k] : 0.0f) * x);
                 scale += (double)(d[k] * slope), all += (double)ds2;

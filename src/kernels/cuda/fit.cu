@@ -12,7 +12,7 @@ static __global__ void __launch_bounds__(BQ_CANDIDATES)
     const int me = (int)threadIdx.x;
     const float *row = bq_row(w, r), *h = bq_row(weight, r % weights), whole = *bq_row(scale, r);
     if (me < SHRINKS) {
-        const float at = bq_scale_round(whole * ((float)(100 - me) / 100), s.scale);
+        const float at = bq_scale_stored(whole * ((float)(100 - me) / 100), s);
         const bq_row_grid grid = bq_row_grid_of(s, at, bq_zero_of(zero, r));
         mem.scale[me] = at;
         mem.loss[me] = bq_lane_sums(cols, [=](int64_t c) {

@@ -7,7 +7,8 @@ static __device__ void sums(const float *w, int64_t n, bq_scheme s, bq_quadratic
                             float scale, float zero, double (&sum)[3]) {
     for (int k = 0; k < 3; k++) sum[k] = 0;
     for (int64_t c = bq_lane(); c < n; c += BQ_LANES) {
-        const float code = bq_nearest(s.element, bq_clamp(w[c] / scale + zero, bq_qmin(s), bq_qmax(s))),
+        const bq_number whole = {0, 0};
+        const float code = bq_nearest(whole, bq_clamp(w[c] / scale + zero, bq_qmin(s), bq_qmax(s))),
                     steps = code - zero, d = w[c] - steps * scale,
                     fitted = w[c] - bq_quadratic_left(o, beta, least, d);
         sum[0] += (double)(d < 0 ? -d : d);

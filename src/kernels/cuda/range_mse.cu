@@ -20,9 +20,13 @@ static __global__ void __launch_bounds__(BQ_CANDIDATES)
         if (from + me < ends.count) {
             const float shrink = (float)(1 - (double)(from + me) / ends.steps);
             float z = 0;
-            const bq_row_grid grid = bq_row_grid_fit(lo * shrink, hi * shrink, s, &z);
+            const bq_row_grid grid = bq_row_grid_fit(lo * shrink, hi * shrink, s, &z),
+                              whole = bq_row_grid_whole(grid);
             mem.scale[me] = grid.scale, mem.zero[me] = z;
-            mem.loss[me] = bq_lane_sums(cols, [=](int64_t c) { return error_term(ends.norm, row[c], grid); });
+            mem.loss[me] =
+                grid.number.mantissa
+                    ? bq_lane_sums(cols, [=](int64_t c) { return error_term(ends.norm, row[c], grid); })
+                    : bq_lane_sums(cols, [=](int64_t c) { return error_term(ends.norm, row[c], whole); });
         }
         __syncthreads(); /* the losses are there */
         for (int k = 0; k < BQ_CANDIDATES && from + k < ends.count; k++) {

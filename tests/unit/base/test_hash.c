@@ -51,12 +51,32 @@ static void sha256(void **state) {
     assert_string_equal(hex, "ecc0290f66c9f8bd61c75045bd779d22d392ccbb6b8b1cb257e2f14f3b54e8a6");
 }
 
+/* Piece by piece, with the processor's instructions and without them: the value of the whole. */
+static void sha256_streaming(void **state) {
+    (void)state;
+    unsigned char data[1000];
+    char want[65], have[65];
+    for (int i = 0; i < 1000; i++) data[i] = (unsigned char)(i * 37 >> 3);
+    for (size_t n = 0; n <= sizeof data; n += n < 200 ? 1 : 97)
+        for (size_t piece = 1; piece < 400; piece = piece * 3 + 1)
+            for (int plain = 0; plain < 2; plain++) {
+                bq_sha256_state s;
+                uint32_t value[8];
+                bq_sha256_begin(&s, plain);
+                for (size_t at = 0; at < n; at += piece)
+                    bq_sha256_add(&s, data + at, at + piece < n ? piece : n - at);
+                bq_sha256_end(&s, value);
+                bq_sha256_hex(value, have);
+                bq_sha256(data, n, want);
+                assert_string_equal(have, want);
+            }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(known_values),
-        cmocka_unit_test(streaming_is_the_hash_of_the_whole),
-        cmocka_unit_test(one_bit_changes_it),
-        cmocka_unit_test(sha256),
+        cmocka_unit_test(known_values),       cmocka_unit_test(streaming_is_the_hash_of_the_whole),
+        cmocka_unit_test(one_bit_changes_it), cmocka_unit_test(sha256),
+        cmocka_unit_test(sha256_streaming),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -10,7 +10,7 @@
 
 enum { SAMPLES = 6, TOKENS = 19, H = 24 };
 
-static const bq_scheme w4 = {4, -1, true, BQ_F32, BQ_GRID_AIMET};
+static const bq_scheme w4 = {4, -1, true, BQ_F32, BQ_GRID_AIMET, 1, 0};
 static int64_t calls; /* of count_step, in the last training */
 
 static void count_step(void *ctx, int64_t step, int64_t steps, double loss) {

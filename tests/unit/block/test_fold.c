@@ -340,7 +340,7 @@ static void a_stop_changes_nothing(void **state) {
 /* Clamping lowers what round to nearest does to the outputs of o and down, and leaves q and k alone. */
 static void clipping_helps(void **state) {
     (void)state;
-    rig *r = smooth_open(bq_family_find("llama"), 1, (bq_scheme){3, 8, true, BQ_F32, BQ_GRID_AIMET});
+    rig *r = smooth_open(bq_family_find("llama"), 1, (bq_scheme){3, 8, true, BQ_F32, BQ_GRID_AIMET, 1, 0});
     double error[2][RIG_SITES] = {{0}};
     for (int clip = 0; clip < 2; clip++) {
         if (clip) bq_awq_clip(&r->c);

@@ -10,8 +10,8 @@
 #include "block/common/gram.h"
 #include "gptq_rig.h"
 
-static const bq_scheme w4[] = {{4, -1, true, BQ_F32, BQ_GRID_AIMET}},
-                       w3[] = {{3, 16, true, BQ_F32, BQ_GRID_AIMET}};
+static const bq_scheme w4[] = {{4, -1, true, BQ_F32, BQ_GRID_AIMET, 1, 0}},
+                       w3[] = {{3, 16, true, BQ_F32, BQ_GRID_AIMET, 1, 0}};
 static const bq_shrink ends = {100, 80, BQ_NORM_24};
 static const bq_gptq_options plain = {.damp = 0.01, .order = BQ_ORDER_ACT, .clip = BQ_CLIP_HESSIAN};
 
@@ -179,7 +179,7 @@ static double asymmetric_error(rig *r) {
 
 static void qep_makes_up_for_the_stream(void **state) {
     (void)state;
-    static const bq_scheme w8 = {8, -1, true, BQ_F32, BQ_GRID_AIMET};
+    static const bq_scheme w8 = {8, -1, true, BQ_F32, BQ_GRID_AIMET, 1, 0};
     rig *r = gptq_open(&w8, 1, 1);
     bq_gptq_options o = plain;
     double error[3];

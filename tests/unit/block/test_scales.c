@@ -93,7 +93,7 @@ static void no_targets_from_the_quantized_stream(void **state) {
 static void block_outputs_have_all_norms(void **state) {
     (void)state;
     static const char *const families[] = {"llama", "gemma2", "olmo2"};
-    static const bq_scheme w8 = {8, -1, true, BQ_F32, BQ_GRID_AIMET};
+    static const bq_scheme w8 = {8, -1, true, BQ_F32, BQ_GRID_AIMET, 1, 0};
     for (int i = 0; i < 3; i++) {
         rig *r = smooth_open(bq_family_find(families[i]), 1, w8);
         bq_scales_result result;

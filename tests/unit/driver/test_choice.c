@@ -191,13 +191,13 @@ static bq_mat logits_of(const bq_source *src, bq_dev *dev, const int32_t *ids, i
     bq_mat norm = bq_arena_push(&dev->mem, 1, m->hidden, BQ_F32);
     bq_mat head = bq_arena_push(&dev->mem, m->vocab, m->hidden, BQ_F32);
     bq_mat logits = bq_arena_push(&dev->mem, tokens, m->vocab, BQ_F32);
-    bq_source_embed(src, ids, x);
+    bq_source_embed(src, ids, false, x);
     for (int b = 0; b < m->blocks; b++) {
         bq_source_block(src, dev, b, &blk);
         bq_block_forward(dev, &blk, blk.w, &work, x, y);
         dev->op->copy(dev, y, x);
     }
-    bq_source_head(src, dev, norm, head);
+    bq_source_head(src, dev, false, norm, head);
     dev->op->rmsnorm(dev, x, norm, (float)m->eps, y);
     dev->op->gemm(dev, false, true, 1, y, head, 0, logits);
     dev->op->wait(dev);

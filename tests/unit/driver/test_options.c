@@ -68,15 +68,17 @@ static void defaults(void **state) {
     assert_int_equal(parse("blockq eval --model d --tokens t --ctx 512 --windows 40 --offset 7 --rtn 4"), 0);
     assert_true(args.ctx == 512 && args.windows == 40 && args.offset == 7 && args.rtn == 4 && !args.run);
     assert_int_equal(parse("blockq export --run d --out o"), BQ_OK);
-    assert_int_equal(args.format, bq_format_find("compressed-tensors"));
+    assert_string_equal(args.format, "compressed-tensors");
     assert_int_equal(parse("blockq export --run d --out o --format safetensors"), BQ_OK);
-    assert_int_equal(args.format, bq_format_find("safetensors"));
+    assert_string_equal(args.format, "safetensors");
     assert_true(args.shard == 5000000000);
     assert_int_equal(parse("blockq export --run d --out o --shard 200K"), BQ_OK);
     assert_true(args.shard == 200 << 10);
     assert_int_equal(parse("blockq tokens a --bytes b -o t.h5 -- -c"), BQ_OK);
     assert_int_equal(args.nfile, 3);
     assert_string_equal(args.file[2], "-c");
+    assert_int_equal(parse("blockq compare --json a b --tokens t --ctx 512"), BQ_OK);
+    assert_true(args.nfile == 2 && args.json && args.ctx == 512 && !args.windows);
     assert_int_equal(parse("blockq inspect p"), BQ_OK);
     assert_int_equal(parse("blockq plan p --memory 1536K"), BQ_OK);
     assert_true(args.memory == 1536 << 10);
@@ -134,7 +136,7 @@ static void refusals(void **state) {
     refused("blockq export --run r", "--out is missing");
     refused("blockq export --out r", "--run is missing");
     refused("blockq export --out r --run r --format onnx",
-            "must be \"safetensors\", \"compressed-tensors\", \"gptq\", \"awq\" or \"gguf\"");
+            "must be \"safetensors\", \"compressed-tensors\", \"gptq\", \"awq\", \"modelopt\" or \"gguf\"");
     refused("blockq export --out r --run r --shard 99999", "--shard 99999: must be at least 100000 bytes");
     refused("blockq export --out r --run r --shard 5e9", "--shard 5e9: must be bytes");
     refused("blockq import a.gguf", "MODEL.gguf DIR is missing");
@@ -174,13 +176,16 @@ static void help(void **state) {
                             "--memory --scratch --timeout --result-only --verbose",
         [BQ_COMMAND_EXPORT] = "--run --format --shard --out --timeout --verbose",
         [BQ_COMMAND_IMPORT] = "--shard --type --no-tokenizer --timeout --verbose",
+        [BQ_COMMAND_COMPARE] =
+            "--tokens --ctx --windows --offset --threads --device --memory --scratch --timeout "
+            "--json --verbose",
         [BQ_COMMAND_INSPECT] = "--verbose",
         [BQ_COMMAND_TOKENS] = "--bytes --out --verbose",
         [BQ_COMMAND_STATUS] = "--json --verbose"};
     static const char *const names[BQ_COMMANDS] = {
         [BQ_COMMAND_RUN] = "run",       [BQ_COMMAND_PLAN] = "plan",       [BQ_COMMAND_EVAL] = "eval",
         [BQ_COMMAND_EXPORT] = "export", [BQ_COMMAND_INSPECT] = "inspect", [BQ_COMMAND_TOKENS] = "tokens",
-        [BQ_COMMAND_STATUS] = "status", [BQ_COMMAND_IMPORT] = "import"};
+        [BQ_COMMAND_STATUS] = "status", [BQ_COMMAND_IMPORT] = "import",   [BQ_COMMAND_COMPARE] = "compare"};
     char text[256], list[256], row[64];
     for (int c = 1; c < BQ_COMMANDS; c++) {
         const char *name = names[c];

@@ -39,7 +39,7 @@ static const struct {
 static void zero_points(void **state) {
     (void)state;
     for (size_t k = 0; k < sizeof zeros / sizeof *zeros; k++) {
-        bq_scheme s = {zeros[k].bits, -1, false, BQ_F32, BQ_GRID_AIMET};
+        bq_scheme s = {zeros[k].bits, -1, false, BQ_F32, BQ_GRID_AIMET, 1, 0};
         int64_t count, rows, all;
         float *w = values(zeros[k].input, BQ_F32, &count),
               *inv = read_of(zeros[k].name, "inv_scale", BQ_F32, &rows),
@@ -77,7 +77,7 @@ static void scales(void **state) {
     static const char *const names[] = {"cfg/intx4_hqqscale_g32/W", "cfg/intx3_hqqscale_g32/B"},
                              *const inputs[] = {"in/W", "in/B"};
     for (int k = 0; k < 2; k++) {
-        bq_scheme s = {4 - k, -1, true, BQ_F32, BQ_GRID_AIMET};
+        bq_scheme s = {4 - k, -1, true, BQ_F32, BQ_GRID_AIMET, 1, 0};
         int64_t count, rows;
         float *w = values(inputs[k], BQ_F32, &count), *want = read_of(names[k], "scale", BQ_F32, &rows);
         int8_t *code = read_of(names[k], "q", BQ_I8, NULL), *made = malloc((size_t)count);

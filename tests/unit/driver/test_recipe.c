@@ -254,6 +254,7 @@ static const char *const everything[] = {"model=/other",
                                          "bits.decoder.scale=f16",
                                          "bits.linears.q_proj.bits=8",
                                          "bits.activations=8",
+                                         "bits.lm_head={\"bits\": 4, \"group\": 32}",
                                          "rope=exact",
                                          "phases.0.name=n",
                                          "phases.0.inputs=fp",
@@ -283,8 +284,8 @@ static void fingerprints(void **state) {
     small(NULL, &r);
     int n = bq_recipe_parts(&r, before);
     assert_true(n == 10);
-    static const char *const quiet[] = {"model",   "calibration.tokens", "phases.0.name", "eval",
-                                        "outputs", "bits.activations"};
+    static const char *const quiet[] = {"model",   "calibration.tokens", "phases.0.name",  "eval",
+                                        "outputs", "bits.activations",   "bits.embedding", "bits.lm_head"};
     for (int i = 0; i < EVERY; i++) {
         bool silent = false;
         for (size_t k = 0, m; k < sizeof quiet / sizeof *quiet; k++)

@@ -46,13 +46,13 @@ static float *logits_of(bq_source *src, int threads, int64_t *count) {
     bq_source_work(src, &src->arch, BQ_ANGLES_HF, &dev, TOKENS, false, &work);
     bq_mat x = work.x, y = work.y, norm = bq_arena_push(&dev.mem, 1, m->hidden, BQ_F32),
            head = bq_arena_push(&dev.mem, m->vocab, m->hidden, BQ_F32);
-    bq_source_embed(src, ids, x);
+    bq_source_embed(src, ids, false, x);
     for (int b = 0; b < m->blocks; b++) {
         bq_source_block(src, &dev, b, &blk);
         bq_block_forward(&dev, &blk, blk.w, &work, x, y);
         dev.op->copy(&dev, y, x);
     }
-    bq_source_head(src, &dev, norm, head);
+    bq_source_head(src, &dev, false, norm, head);
     dev.op->rmsnorm(&dev, x, norm, (float)m->eps, y);
     *count = TOKENS * m->vocab;
     float *logits = malloc((size_t)*count * sizeof *logits);

@@ -11,10 +11,10 @@ static golden vectors;
 static const struct {
     const char *name;
     bq_scheme scheme;
-} cases[] = {{"channel", {4, -1, true, BQ_F32, BQ_GRID_AIMET}},
-             {"group", {4, 8, true, BQ_F32, BQ_GRID_AIMET}},
-             {"zero", {4, 8, false, BQ_F32, BQ_GRID_AIMET}},
-             {"three", {3, -1, false, BQ_F32, BQ_GRID_AIMET}}};
+} cases[] = {{"channel", {4, -1, true, BQ_F32, BQ_GRID_AIMET, 1, 0}},
+             {"group", {4, 8, true, BQ_F32, BQ_GRID_AIMET, 1, 0}},
+             {"zero", {4, 8, false, BQ_F32, BQ_GRID_AIMET, 1, 0}},
+             {"three", {3, -1, false, BQ_F32, BQ_GRID_AIMET, 1, 0}}};
 
 static float *floats(const char *name, int64_t count) {
     return golden_read(&vectors, BQ_F32, 1, count, "%s", name).data;

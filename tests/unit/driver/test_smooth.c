@@ -29,7 +29,7 @@ static void get(const char *prefix, const char *name, void *to, size_t bytes) {
 }
 
 static rig *open_rig(void) {
-    static const bq_scheme w3 = {3, 16, true, BQ_F32, BQ_GRID_AIMET};
+    static const bq_scheme w3 = {3, 16, true, BQ_F32, BQ_GRID_AIMET, 1, 0};
     rig *r = rig_open(&(rig_spec){
         .model = {bq_family_find("llama"), H, INTER, .heads = 4, .kv_heads = 2, .blocks = 1, .bias = true},
         .scheme = &w3,

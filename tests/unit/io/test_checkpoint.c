@@ -44,10 +44,11 @@ static const bq_ckpt *build(example *e, int salt) {
     fill(e, salt);
     e->c.loss = e->loss;
     e->c.linear[0] =
-        weight(e, 0, "self_attn.q_proj", 5, 13, 1, (bq_scheme){4, -1, true, BQ_F32, BQ_GRID_AIMET});
-    e->c.linear[1] = weight(e, 1, "mlp.gate/up", 3, 10, 3, (bq_scheme){8, 4, false, BQ_BF16, BQ_GRID_AIMET});
+        weight(e, 0, "self_attn.q_proj", 5, 13, 1, (bq_scheme){4, -1, true, BQ_F32, BQ_GRID_AIMET, 1, 0});
+    e->c.linear[1] =
+        weight(e, 1, "mlp.gate/up", 3, 10, 3, (bq_scheme){8, 4, false, BQ_BF16, BQ_GRID_AIMET, 1, 0});
     e->c.linear[1].zero = (bq_mat){e->zero, 3, 3, 4, BQ_F32, BQ_HOST};
-    e->c.linear[2] = weight(e, 2, "norm", 1, 16, 0, (bq_scheme){16, -1, true, BQ_F16, BQ_GRID_AIMET});
+    e->c.linear[2] = weight(e, 2, "norm", 1, 16, 0, (bq_scheme){16, -1, true, BQ_F16, BQ_GRID_AIMET, 1, 0});
     if (salt % 2) {
         e->c.linear[1].pre = bq_mat_host(e->pre, 1, 10, BQ_F32);
         return &e->c;

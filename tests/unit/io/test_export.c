@@ -246,7 +246,7 @@ static void steps_are_apart(void **state) {
     toy t = {.src = w, .rule = w4};
     bq_export_job *job;
     assert_int_equal(bq_export_open(&job, w, out, (bq_qsource){&t, toy_get, toy_dense},
-                                    bq_format_at(bq_format_find("compressed-tensors")), 20000),
+                                    bq_format_at(bq_format_find("compressed-tensors")), toy_options, 20000),
                      BQ_OK);
     assert_true(file_there(in(out, "config.json")) && t.gets == 0);
     assert_int_equal(bq_export_claim(job), BQ_OK);

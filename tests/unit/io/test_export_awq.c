@@ -24,7 +24,7 @@ static bool peer_get(void *ctx, const char *name, bool want_data, bq_qtensor *q)
     peer *p = ctx;
     if (!strstr(name, "up_proj")) return false;
     *q =
-        (bq_qtensor){.scheme = {4, 32, p->symmetric, BQ_F16, BQ_GRID_AIMET},
+        (bq_qtensor){.scheme = {4, 32, p->symmetric, BQ_F16, BQ_GRID_AIMET, 1, 0},
                      .code = bq_mat_host(want_data ? p->code : NULL, ROWS, COLS, BQ_I8),
                      .scale = bq_mat_host(want_data ? p->scale : NULL, ROWS, PARTS, BQ_F32),
                      .zero = bq_mat_host(want_data ? p->zero : NULL, p->symmetric ? 0 : ROWS, PARTS, BQ_F32)};

@@ -165,7 +165,7 @@ static void blocks(void **state) {
         const char *why;
         snprintf(key, sizeof key, "%s/from_small", types[k]);
         uint8_t *want = bytes_of(golden, key, &n), row[GROUPS * 34];
-        bq_qtensor q = {.scheme = {bits[k], 32, true, BQ_F16, BQ_GRID_AIMET},
+        bq_qtensor q = {.scheme = {bits[k], 32, true, BQ_F16, BQ_GRID_AIMET, 1, 0},
                         .code = bq_mat_host(code, ROWS, COLS, BQ_I8),
                         .scale = bq_mat_host(scale, ROWS, GROUPS, BQ_F32)};
         const bq_gguf_type *type = bq_gguf_type_for(&q, &why);
@@ -228,7 +228,7 @@ static void minima(void **state) {
         const int half = 1 << (bits - 1);
         const char *why;
         bq_gguf_job own = {.blocks = 0};
-        bq_qtensor q = {.scheme = {bits, 32, false, BQ_F16, BQ_GRID_AIMET},
+        bq_qtensor q = {.scheme = {bits, 32, false, BQ_F16, BQ_GRID_AIMET, 1, 0},
                         .code = bq_mat_host(code, 1, COLS, BQ_I8),
                         .scale = bq_mat_host(scale, 1, COLS / 32, BQ_F32),
                         .zero = bq_mat_host(zero, 1, COLS / 32, BQ_F32)};
@@ -329,7 +329,7 @@ static void refusals(void **state) {
     bq_mat code = bq_mat_host(NULL, 48, 112, BQ_I8), one = bq_mat_host(NULL, 48, 1, BQ_F32);
     make_source("model_llama_llama3", "F32"); /* down_proj is (48, 112) */
     text_in(src_dir, "tokenizer.json", "{}");
-    bq_qtensor q = {.code = code, .scale = one, .scheme = {4, -1, true, BQ_F16, BQ_GRID_AIMET}};
+    bq_qtensor q = {.code = code, .scale = one, .scheme = {4, -1, true, BQ_F16, BQ_GRID_AIMET, 1, 0}};
     q.activations = 8;
     assert_refused(export_wrong("gguf", q), "cannot be in gguf: it has rounded inputs");
     assert_refused(export_micro("model_mixtral", "BF16", two, TOY_SHARD, 1), "is not as that of expert 0");

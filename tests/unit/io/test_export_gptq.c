@@ -2,19 +2,14 @@
  * what is refused. */
 #include "halves.h"
 
+#include "unpack.h"
+
 #include <dirent.h>
 
 enum { CASES = 8, ROWS = 64, COLS = 96, GROUP = 32, PARTS = COLS / GROUP };
 
-/* Field k of a stream of fields of `bits`, whose words lie `stride` apart: bit by bit. */
-static int field(const int32_t *word, int64_t stride, int bits, int64_t k) {
-    int value = 0;
-    for (int i = 0; i < bits; i++) {
-        int64_t bit = k * bits + i;
-        value |= (int)((uint32_t)word[bit / 32 * stride] >> bit % 32 & 1) << i;
-    }
-    return value;
-}
+/* The keys of the format. */
+static const struct { int version; } first = {1}, second = {2};
 
 /* ---- auto-round's words ---- */
 
@@ -55,64 +50,88 @@ static bq_weights *bare_source(const char *dir, int count, int64_t rows, int64_t
 
 typedef struct {
     int8_t code[CASES][ROWS * COLS];
-    float scale[CASES][ROWS * PARTS];
+    float scale[CASES][ROWS * PARTS], zero[CASES][ROWS * PARTS];
 } peer;
 
-/* Codes and scales as the peer had them. */
+/* Codes and scales as the peer had them; and zero points, in version 2. */
 static bool peer_get(void *ctx, const char *name, bool want_data, bq_qtensor *q) {
     peer *p = ctx;
     int i = 0;
     while (i < CASES && strcmp(name, name_of(i)) != 0) i++;
     if (i == CASES) return false;
-    *q = (bq_qtensor){.scheme = {bits_of(i), GROUP, true, BQ_F16, BQ_GRID_AIMET},
-                      .code = bq_mat_host(want_data ? p->code[i] : NULL, ROWS, COLS, BQ_I8),
-                      .scale = bq_mat_host(want_data ? p->scale[i] : NULL, ROWS, PARTS, BQ_F32),
-                      .zero = bq_mat_host(NULL, 0, PARTS, BQ_F32)};
+    bool shifted = toy_options == &second && i % 2;
+    *q = (bq_qtensor){
+        .scheme = {bits_of(i), GROUP, !shifted, BQ_F16, BQ_GRID_AIMET, 1, 0},
+        .code = bq_mat_host(want_data ? p->code[i] : NULL, ROWS, COLS, BQ_I8),
+        .scale = bq_mat_host(want_data ? p->scale[i] : NULL, ROWS, PARTS, BQ_F32),
+        .zero = bq_mat_host(want_data && shifted ? p->zero[i] : NULL, shifted ? ROWS : 0, PARTS, BQ_F32)};
     return true;
 }
 
-/* Zero points are no part of qweight, scales and g_idx: these must be equal in the asymmetric cases, too. */
+static void peer_read(const bq_weights *golden, peer *p) {
+    for (int i = 0; i < CASES; i++) {
+        int bits = bits_of(i), half = 1 << (bits - 1), words = ROWS * bits / 32;
+        uint8_t *q = peer_load(golden, i, "q", ROWS * COLS);
+        uint16_t *scales = peer_load(golden, i, "scales", 2 * ROWS * PARTS);
+        int32_t *zeros = peer_load(golden, i, "qzeros", (size_t)(4 * PARTS * words));
+        for (int k = 0; k < ROWS * COLS; k++) p->code[i][k] = (int8_t)(q[k] - half);
+        for (int k = 0; k < ROWS * PARTS; k++) {
+            int g = k / ROWS, n = k % ROWS;
+            p->scale[i][n * PARTS + g] = bq_from_f16(scales[k]);
+            p->zero[i][n * PARTS + g] = (float)(unpack_field(zeros + g * words, 1, bits, n) + 1 - half);
+        }
+        free(q);
+        free(scales);
+        free(zeros);
+    }
+}
+
+/* Case i's tensors are the peer's, byte by byte, but for zero points: those of version 2 are one more. */
+static void peer_compare(const bq_weights *w, const bq_weights *golden, int i) {
+    int bits = bits_of(i), words = ROWS * bits / 32;
+    const struct {
+        const char *part, *dtype;
+        int rows, cols;
+    } parts[] = {{"qweight", "I32", COLS * bits / 32, ROWS},
+                 {"scales", "F16", PARTS, ROWS},
+                 {"g_idx", "I32", COLS, 0},
+                 {"qzeros", "I32", PARTS, words}};
+    for (int k = 0; k < 4; k++) {
+        size_t bytes = (size_t)(parts[k].rows * (parts[k].cols ? parts[k].cols : 1) * (k == 1 ? 2 : 4));
+        char *got = part_of(w, name_of(i), parts[k].part, parts[k].dtype, parts[k].rows, parts[k].cols);
+        char *want = peer_load(golden, i, parts[k].part, bytes);
+        if (k < 3 || (toy_options == &first && i % 2 == 0)) assert_memory_equal(got, want, bytes);
+        for (int z = 0; z < PARTS * ROWS && k == 3 && toy_options == &second; z++) {
+            size_t row = (size_t)(z / ROWS * words) * 4;
+            assert_int_equal(unpack_field(got + row, 1, bits, z % ROWS),
+                             unpack_field(want + row, 1, bits, z % ROWS) + 1);
+        }
+        free(got);
+        free(want);
+    }
+}
+
 static void peer_words(void **state) {
     (void)state;
     static peer p;
-    bq_weights *golden, *w = bare_source(temp_path("peer"), CASES, ROWS, COLS);
+    bq_weights *golden, *from = bare_source(temp_path("peer"), CASES, ROWS, COLS), *w;
     char out[512];
     snprintf(out, sizeof out, "%s", temp_path("peer_gptq"));
     assert_int_equal(bq_weights_open(&golden, BQ_VECTORS "/peer_pack.safetensors"), BQ_OK);
-    for (int i = 0; i < CASES; i++) {
-        uint8_t *q = peer_load(golden, i, "q", ROWS * COLS);
-        uint16_t *scales = peer_load(golden, i, "scales", 2 * ROWS * PARTS);
-        for (int k = 0; k < ROWS * COLS; k++) p.code[i][k] = (int8_t)(q[k] - (1 << (bits_of(i) - 1)));
-        for (int k = 0; k < ROWS * PARTS; k++)
-            p.scale[i][k % ROWS * PARTS + k / ROWS] = bq_from_f16(scales[k]);
-        free(q);
-        free(scales);
+    peer_read(golden, &p);
+    for (int version = 1; version <= 2; version++) {
+        toy_options = version == 1 ? &first : &second;
+        assert_int_equal(export_as("gptq", from, out, (bq_qsource){&p, peer_get, NULL}, TOY_SHARD, 1), BQ_OK);
+        assert_int_equal(stored_open(&w, out), BQ_OK);
+        for (int i = 0; i < CASES; i++) peer_compare(w, golden, i);
+        json_t *config = config_of(out), *q = json_object_get(config, "quantization_config");
+        assert_true(json_is_true(json_object_get(q, "lm_head")));
+        if (version == 1) same_json(json_object_get(q, "bits"), "4"); /* the head's: the first of as many */
+        json_decref(config);
+        bq_weights_close(w);
     }
-    assert_int_equal(export_as("gptq", w, out, (bq_qsource){&p, peer_get, NULL}, TOY_SHARD, 1), BQ_OK);
-    bq_weights_close(w);
-    assert_int_equal(stored_open(&w, out), BQ_OK);
-    for (int i = 0; i < CASES; i++) {
-        const struct {
-            const char *part, *dtype;
-            int rows, cols;
-        } parts[] = {{"qweight", "I32", COLS * bits_of(i) / 32, ROWS},
-                     {"scales", "F16", PARTS, ROWS},
-                     {"g_idx", "I32", COLS, 0},
-                     {"qzeros", "I32", PARTS, ROWS * bits_of(i) / 32}};
-        for (int k = 0; k < (i % 2 ? 3 : 4); k++) {
-            size_t bytes = (size_t)(parts[k].rows * (parts[k].cols ? parts[k].cols : 1) * (k == 1 ? 2 : 4));
-            char *got = part_of(w, name_of(i), parts[k].part, parts[k].dtype, parts[k].rows, parts[k].cols);
-            char *want = peer_load(golden, i, parts[k].part, bytes);
-            assert_memory_equal(got, want, bytes);
-            free(got);
-            free(want);
-        }
-    }
-    json_t *config = config_of(out), *q = json_object_get(config, "quantization_config");
-    assert_true(json_is_true(json_object_get(q, "lm_head")));
-    same_json(json_object_get(q, "bits"), "4"); /* the head's: the first of as many */
-    json_decref(config);
-    bq_weights_close(w);
+    toy_options = &first;
+    bq_weights_close(from);
     bq_weights_close(golden);
 }
 
@@ -127,9 +146,10 @@ static void check_linear(const bq_weights *w, const char *name, const toy *t, co
     uint16_t *scale = part_of(w, name, "scales", "F16", groups, rows);
     for (int64_t n = 0; n < rows; n++) {
         for (int64_t k = 0; k < cols; k++)
-            assert_int_equal(field(code + n, rows, bits, k) - half, t->code[n * cols + k]);
+            assert_int_equal(unpack_field(code + n, rows, bits, k) - half, t->code[n * cols + k]);
         for (int64_t g = 0; g < groups; g++) {
-            assert_int_equal(field(zero + g * (rows * bits / 32), 1, bits, n) + 1, half);
+            assert_int_equal(unpack_field(zero + g * (rows * bits / 32), 1, bits, n) - half,
+                             (int)t->zero[n * groups + g] - (toy_options == &first));
             assert_true(bq_from_f16(scale[g * rows + n]) == t->scale[n * groups + g]);
         }
     }
@@ -176,16 +196,17 @@ static int check_gptq(const char *out, const toy_rule *rule) {
 }
 
 /* config.json is the source's, and this quantization_config. */
-static void check_config(const char *out, const char *bits, const char *group, const char *more) {
+static void check_config(const char *out, const char *bits, const char *group, bool sym, const char *more) {
     char want[3000];
+    const char *format = toy_options == &first ? "gptq" : "gptq_v2";
     json_t *config = config_of(out), *from = config_of(src_dir);
     snprintf(
         want, sizeof want,
-        "{\"bits\":%s,\"group_size\":%s,\"desc_act\":false,\"sym\":true,\"lm_head\":false,"
-        "\"quant_method\":\"gptq\",\"method\":\"gptq\",\"checkpoint_format\":\"gptq\",\"format\":\"gptq\","
+        "{\"bits\":%s,\"group_size\":%s,\"desc_act\":false,\"sym\":%s,\"lm_head\":false,"
+        "\"quant_method\":\"gptq\",\"method\":\"gptq\",\"checkpoint_format\":\"%s\",\"format\":\"%s\","
         "\"pack_dtype\":\"int32\",\"true_sequential\":true,\"static_groups\":false,\"damp_percent\":0.01,"
         "\"meta\":{\"quantizer\":[\"blockq:0.1\"]}%s}",
-        bits, group, more);
+        bits, group, sym ? "true" : "false", format, format, more);
     same_json(json_object_get(config, "quantization_config"), want);
     json_object_del(config, "quantization_config");
     assert_true(json_equal(config, from));
@@ -209,7 +230,7 @@ static void directories(void **state) {
         assert_int_equal(export_half("gptq", one, rules[i], TOY_SHARD, 1, &gets), BQ_OK);
         assert_int_equal(gets, 28); /* codes; behind all that is wider, scales */
         assert_int_equal(check_gptq(one, rules[i]), 6);
-        check_config(one, bits[i], group[i], "");
+        check_config(one, bits[i], group[i], true, "");
         DIR *dir = opendir(one);
         for (struct dirent *e; (e = readdir(dir));) files += e->d_name[0] != '.';
         closedir(dir);
@@ -227,7 +248,32 @@ static void directories(void **state) {
     make_source("model_phi3_short", "F32"); /* its head stays as it is, and is no exception */
     assert_int_equal(export_half("gptq", one, w4g8, TOY_SHARD, 1, NULL), BQ_OK);
     assert_int_equal(check_gptq(one, w4g8), 7);
-    check_config(one, "4", "8", "");
+    check_config(one, "4", "8", true, "");
+}
+
+/* Version 2, with zero points and without; and both in one model. */
+static void versions(void **state) {
+    (void)state;
+    static const toy_rule rules[][4] = {
+        {{"lm_head", 0, 0}, {"_proj.weight", -4, 8}, {NULL, 0, 0}},
+        {{"lm_head", 0, 0}, {"_proj.weight", -8, 0}, {NULL, 0, 0}},
+        {{"lm_head", 0, 0}, {"_proj.weight", -2, 16}, {NULL, 0, 0}},
+        {{"lm_head", 0, 0}, {"_proj.weight", 4, 8}, {NULL, 0, 0}},
+        {{"lm_head", 0, 0}, {"1.mlp.up_proj", 4, 8}, {"_proj.weight", -4, 8}, {NULL, 0, 0}}};
+    static const char *const bits[] = {"4", "8", "2", "4", "4"}, *const group[] = {"8", "-1", "16", "8", "8"};
+    char out[512];
+    snprintf(out, sizeof out, "%s", temp_path("v2"));
+    make_source("model_llama_llama3", "BF16");
+    toy_options = &second;
+    for (int i = 0; i < 5; i++) {
+        assert_int_equal(export_half("gptq", out, rules[i], i ? TOY_SHARD : 12000, 1, NULL), BQ_OK);
+        assert_int_equal(check_gptq(out, rules[i]), 6);
+        check_config(out, bits[i], group[i], i == 3,
+                     i == 4 ? ",\"dynamic\":{\"+:^model\\\\.layers\\\\.1\\\\.mlp\\\\.up_proj$\":"
+                              "{\"bits\":4,\"group_size\":8,\"sym\":true}}"
+                            : "");
+    }
+    toy_options = &first;
 }
 
 /* Most linears give the scheme; the others, and those that stay floats, are named. */
@@ -244,7 +290,7 @@ static void exceptions(void **state) {
     make_source("model_llama_llama3", "F32");
     assert_int_equal(export_half("gptq", temp_path("mixed"), rules, 20000, 2, NULL), BQ_OK);
     assert_int_equal(check_gptq(temp_path("mixed"), rules), 9);
-    check_config(temp_path("mixed"), "4", "8",
+    check_config(temp_path("mixed"), "4", "8", true,
                  ",\"dynamic\":{\"-:^model\\\\.layers\\\\.0\\\\.self_attn\\\\.k_proj$\":{},"
                  "\"-:^model\\\\.layers\\\\.0\\\\.self_attn\\\\.o_proj$\":{},"
                  "\"+:^model\\\\.layers\\\\.0\\\\.self_attn\\\\.v_proj$\":{\"bits\":4,\"group_size\":-1},"
@@ -258,7 +304,7 @@ enum { TALL = 70000, WIDE = 120 };
 static bool tall_get(void *ctx, const char *name, bool want_data, bq_qtensor *q) {
     static float scale[TALL];
     (void)name, (void)want_data;
-    *q = (bq_qtensor){.scheme = {4, -1, true, BQ_F16, BQ_GRID_AIMET},
+    *q = (bq_qtensor){.scheme = {4, -1, true, BQ_F16, BQ_GRID_AIMET, 1, 0},
                       .code = bq_mat_host(ctx, TALL, WIDE, BQ_I8),
                       .scale = bq_mat_host(scale, TALL, 1, BQ_F32),
                       .zero = bq_mat_host(NULL, 0, 1, BQ_F32)};
@@ -278,7 +324,7 @@ static void tall(void **state) {
     assert_int_equal(stored_open(&w, out), BQ_OK);
     int32_t *word = part_of(w, name_of(0), "qweight", "I32", WIDE / 8, TALL);
     for (int64_t i = 0; i < TALL * WIDE; i++)
-        if (field(word + i / WIDE, TALL, 4, i % WIDE) - 8 != code[i]) fail_msg("code %ld", (long)i);
+        if (unpack_field(word + i / WIDE, TALL, 4, i % WIDE) - 8 != code[i]) fail_msg("code %ld", (long)i);
     free(word);
     bq_weights_close(w);
 }
@@ -303,7 +349,7 @@ static void refusals(void **state) {
     assert_refused(wrong((bq_qtensor){.code = code, .scale = one, W(3, -1, true)}),
                    "is (48, 112): gptq packs 3 bits in multiples of 32");
     assert_refused(wrong((bq_qtensor){.code = code, .scale = one, .zero = one, W(4, -1, false)}),
-                   "set bits.decoder.symmetric=true");
+                   "set the output's version=2, or bits.decoder.symmetric=true");
     assert_refused(export_wrong("gptq", (bq_qtensor){.code = code, .scale = one, W(4, -1, true)}),
                    "set bits.decoder.scale=f16");
     assert_refused(wrong((bq_qtensor){.code = code, .scale = one, W(8, -1, true), .activations = 8}),
@@ -328,9 +374,10 @@ static void refusals(void **state) {
 }
 
 int main(void) {
+    toy_options = &first;
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(peer_words), cmocka_unit_test(directories), cmocka_unit_test(exceptions),
-        cmocka_unit_test(tall),       cmocka_unit_test(refusals),
+        cmocka_unit_test(versions),   cmocka_unit_test(tall),        cmocka_unit_test(refusals),
     };
     return cmocka_run_group_tests(tests, temp_make, temp_remove);
 }

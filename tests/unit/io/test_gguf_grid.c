@@ -12,7 +12,7 @@
 #include <math.h>
 
 enum { GROUPS = 121, COLS = 32 };
-static const bq_scheme scheme = {BQ_INT4, COLS, false, BQ_F32, BQ_GRID_AIMET};
+static const bq_scheme scheme = {BQ_INT4, COLS, false, BQ_F32, BQ_GRID_AIMET, 1, 0};
 
 /* Group g has m = -g / 8 * d.  Its q are 0 ... 15, twice. */
 static int q_of(int group, int col) { return col < 16 ? (col * 7 + group) % 16 : 31 - col; }
@@ -60,7 +60,7 @@ static void groups(void **state) {
     bq_mat codes = bq_mat_host(code, GROUPS, COLS, BQ_I8);
     dev.op->range(&dev, from, scheme, scales, zeros);
     dev.op->quantize(&dev, from, scales, zeros, scheme, codes);
-    dev.op->dequantize(&dev, codes, scales, zeros, to);
+    dev.op->dequantize(&dev, codes, scales, zeros, scheme, to);
     dev.op->wait(&dev);
     bq_dev_close(&dev);
     for (int i = 0; i < GROUPS; i++) check_group(i, w[i], back[i], code[i], scale[i]);

@@ -26,7 +26,7 @@ static void save_later(const char *name, const char *text) {
 }
 
 static void start(const char *name) {
-    const uint64_t hash = bq_hash_text("weights");
+    const bq_file_hash hash = {bq_hash_text("weights"), {1, 2, 3, 4, 5, 6, 7, 0xfedcba98}};
     bq_manifest m;
     snprintf(dir, sizeof dir, "%s/%s", temp_dir, name);
     snprintf(list, sizeof list, "%s/%s.done", temp_dir, name);
@@ -73,18 +73,24 @@ static void changes(void **state) {
     assert_int_equal(look(), BQ_MANIFEST_OTHER);
 }
 
+#define WORD  "0123456789abcdef"
+#define EIGHT WORD WORD WORD WORD
+#define ONE(name, size, hash, sha256)                                                                        \
+    "{\"of\": \"a run\", \"files\": [{\"name\": \"" name "\", \"size\": " size ", \"hash\": \"" hash         \
+    "\", \"sha256\": \"" sha256 "\"}]}"
+
 /* A damaged list is none, and no list reaches beyond its directory. */
 static void damaged(void **state) {
     (void)state;
-    static const char *const bad[] = {
-        "{}",
-        "{\"of\": \"a run\"}",
-        "{\"of\": \"a run\", \"files\": {}}",
-        "{\"of\": \"a run\", \"files\": [3]}",
-        "{\"of\": \"a run\", \"files\": [{\"name\": \"w\", \"size\": -1, \"hash\": \"0123456789abcdef\"}]}",
-        "{\"of\": \"a run\", \"files\": [{\"name\": \"w\", \"size\": 1, \"hash\": \"0123\"}]}",
-        "{\"of\": \"a run\", \"files\": [{\"name\": \"../w\", \"size\": 1, \"hash\": "
-        "\"0123456789abcdef\"}]}"};
+    static const char *const bad[] = {"{}",
+                                      "{\"of\": \"a run\"}",
+                                      "{\"of\": \"a run\", \"files\": {}}",
+                                      "{\"of\": \"a run\", \"files\": [3]}",
+                                      ONE("w", "-1", "0123456789abcdef", EIGHT),
+                                      ONE("w", "1", "0123", EIGHT),
+                                      ONE("../w", "1", "0123456789abcdef", EIGHT),
+                                      ONE("w", "1", "0123456789abcdef", "0123"),
+                                      ONE("w", "1", "0123456789abcdef", WORD WORD WORD "0123456789abcdeX")};
     size_t n;
     bq_manifest m;
     start("damaged");
@@ -93,7 +99,8 @@ static void damaged(void **state) {
         data[bit / 8] ^= (char)(1 << bit % 8);
         file_save(list, data, n);
         if (bq_manifest_read(&m, list))
-            assert_true(m.count == 2 && m.file[1].hash == bq_hash_text("weights"));
+            assert_true(m.count == 2 && m.file[1].hash.xxh3 == bq_hash_text("weights") &&
+                        m.file[1].hash.sha256[0] == 1 && m.file[1].hash.sha256[7] == 0xfedcba98);
         bq_manifest_close(&m);
         data[bit / 8] ^= (char)(1 << bit % 8);
     }

@@ -29,8 +29,9 @@ static void finish_as(int sweep, int phase, int block, uint64_t fingerprint, con
     float w[6] = {1, 2, 3, 4, 5, 6};
     bq_ckpt c = from ? *from : (bq_ckpt){.sweep = sweep, .phase = phase, .block = block};
     c.fingerprint = fingerprint, c.linears = 1;
-    c.linear[0] = (bq_ckpt_linear){
-        .name = "q", .scheme = {4, -1, true, BQ_F32, BQ_GRID_AIMET}, .fold = {w, 2, 3, 3, BQ_F32, BQ_HOST}};
+    c.linear[0] = (bq_ckpt_linear){.name = "q",
+                                   .scheme = {4, -1, true, BQ_F32, BQ_GRID_AIMET, 1, 0},
+                                   .fold = {w, 2, 3, 3, BQ_F32, BQ_HOST}};
     bq_ckpt_path(path, sizeof path, run_dir, sweep, phase, block);
     bq_ckpt_write(path, &c);
 }

@@ -33,10 +33,14 @@ static void write_all(const char *path, const int *order, size_t piece) {
         }
     }
     assert_false(file_there(path)); /* not before close */
-    uint64_t hash = bq_writer_close(w);
+    bq_file_hash hash = bq_writer_close(w);
     size_t n;
     char *whole = file_load(path, &n);
-    assert_true(hash == bq_hash_bytes(whole, n));
+    char have[65], want[65];
+    bq_sha256_hex(hash.sha256, have);
+    bq_sha256(whole, n, want);
+    assert_true(hash.xxh3 == bq_hash_bytes(whole, n));
+    assert_string_equal(have, want);
     free(whole);
 }
 

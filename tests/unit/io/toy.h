@@ -150,7 +150,7 @@ static inline bool toy_get(void *ctx, const char *name, bool want_data, bq_qtens
     int64_t rows = from->dims == 2 ? from->shape[0] : 1, cols = from->shape[from->dims - 1];
     int64_t groups = rule->group ? (cols + rule->group - 1) / rule->group : 1;
     *q = (bq_qtensor){.scheme = {abs(rule->bits) % 16, rule->group ? rule->group : -1, rule->bits > 0, BQ_F32,
-                                 BQ_GRID_AIMET},
+                                 BQ_GRID_AIMET, 1, 0},
                       .activations = rule->bits > 16 && rule->bits < 32 ? 8 : 0,
                       .code = bq_mat_host(NULL, rows, cols, BQ_I8),
                       .scale = bq_mat_host(NULL, rows, groups, BQ_F32),
@@ -195,6 +195,9 @@ static char src_dir[512];
 
 #define TOY_SHARD ((size_t)5000000000) /* one file */
 
+static const _Alignas(8) char toy_no_options[BQ_FORMAT_OPTIONS];
+static const void *toy_options = toy_no_options; /* of the format, for export_as; zeros: none is set */
+
 /* One export by `parts` processes' worth of calls, each with a job of its own; out_dir is made once. */
 static inline int export_as(const char *format, const bq_weights *w, const char *out, bq_qsource q,
                             size_t limit, int parts) {
@@ -202,7 +205,7 @@ static inline int export_as(const char *format, const bq_weights *w, const char 
     int rc = BQ_OK;
     assert_true(parts <= 8);
     for (int i = 0; i < parts && !rc; i++)
-        rc = bq_export_open(&job[i], w, out, q, bq_format_at(bq_format_find(format)), limit);
+        rc = bq_export_open(&job[i], w, out, q, bq_format_at(bq_format_find(format)), toy_options, limit);
     if (!rc) rc = bq_export_claim(job[parts - 1]);
     if (!rc) {
         for (int i = parts; i-- > 0;) bq_export_write(job[i], i, parts);
@@ -238,7 +241,7 @@ static inline bool wrong_get(void *ctx, const char *name, bool want_data, bq_qte
     return true;
 }
 
-#define W(element, group, symmetric) .scheme = {element, group, symmetric, BQ_F32, BQ_GRID_AIMET}
+#define W(element, group, symmetric) .scheme = {element, group, symmetric, BQ_F32, BQ_GRID_AIMET, 1, 0}
 
 static inline int export_wrong(const char *format, bq_qtensor q) {
     bq_weights *w;

@@ -1,0 +1,154 @@
+#include "driver/run/tensors.h"
+
+#include "base/die.h"
+#include "comm/heartbeat.h"
+#include "driver/recipe/traits.h"
+#include "io/in/fp8.h"
+
+#include <stdlib.h>
+
+static void open_unit(bq_result_tensors *t, int block, int unit) {
+    char path[BQ_PATH_MAX + 64], why[BQ_WHY];
+    if (t->file && t->block == block && t->unit == unit) return;
+    bq_ckpt_close(t->file);
+    bq_run_checkpoint(t->s, block, unit, path, sizeof path);
+    int found = bq_ckpt_open(&t->file, path, t->s->fingerprint, &t->head, why);
+    BQ_CHECK(found == BQ_CKPT_OK, "%s: damaged since the run began: %s; `blockq run` makes it again", path,
+             why);
+    BQ_CHECK(t->folds || !bq_ckpt_folded(&t->head), "%s has norms of its own, which no pass makes", path);
+    t->block = block, t->unit = unit;
+}
+
+/* For the largest tensor. */
+static void take_room(bq_result_tensors *t) {
+    bq_linear_most most = bq_rounded_most(&t->s->recipe, &t->s->layouts);
+    t->code = malloc(most.codes);
+    t->scale = malloc(most.scales * sizeof(float));
+    t->zero = malloc(most.scales * sizeof(float));
+    t->pre = malloc(most.cols * sizeof(float));
+    BQ_CHECK(t->code && t->scale && t->zero && t->pre, "no memory for a tensor of %zu weights", most.codes);
+}
+
+/* Fill q with the codes of embedding or head.  No checkpoint has them: they are computed here. */
+static void round_rows(bq_result_tensors *t, const char *name, bq_qtensor *q) {
+    int64_t cols = q->code.cols, most = bq_round_rows(cols);
+    float *room = malloc((size_t)(most * cols) * sizeof *room);
+    BQ_CHECK(room, "no memory to round %ld rows", (long)most);
+    for (int64_t first = 0, n; first < q->code.rows; first += n) {
+        n = q->code.rows - first < most ? q->code.rows - first : most;
+        bq_mat rows = bq_mat_host(room, n, cols, BQ_F32), zero = {0};
+        if (q->zero.rows) zero = bq_mat_rows(q->zero, first, n);
+        bq_source_rows(&t->s->src, name, first, rows);
+        bq_round_codes(rows, q->scheme, bq_mat_rows(q->code, first, n), bq_mat_rows(q->scale, first, n),
+                       zero);
+        bq_heartbeat(t->s->comm);
+    }
+    free(room);
+}
+
+/* The embedding, or a head that is a tensor of its own. */
+static bool get_rounded(bq_result_tensors *t, bq_tensor_kind kind, bool want_data, bq_qtensor *q) {
+    const bq_source *src = &t->s->src;
+    const bq_model *m = &src->arch.model;
+    bool head = kind == BQ_TENSOR_HEAD;
+    bq_scheme s = head ? src->rounded.head : src->rounded.embedding;
+    if (!bq_code_bits(s) || (head && bq_source_tied(src))) return false;
+    int64_t groups = s.group > 0 ? m->hidden / s.group : 1;
+    if (want_data && !t->code) take_room(t);
+    *q = (bq_qtensor){.scheme = s,
+                      .code = bq_mat_host(t->code, m->vocab, m->hidden, BQ_I8),
+                      .scale = bq_mat_host(t->scale, m->vocab, groups, BQ_F32),
+                      .zero = bq_mat_host(t->zero, s.symmetric ? 0 : m->vocab, groups, BQ_F32)};
+    if (want_data && t->held != kind) round_rows(t, head ? bq_source_head_name(src) : src->arch.embed, q);
+    if (want_data) t->held = kind;
+    return true;
+}
+
+static bool get(void *ctx, const char *name, bool want_data, bq_qtensor *q) {
+    bq_result_tensors *t = ctx;
+    bq_heartbeat(t->s->comm);
+    bq_tensor_id id = bq_source_id(&t->s->src, name);
+    if (id.kind == BQ_TENSOR_EMBED || id.kind == BQ_TENSOR_HEAD) return get_rounded(t, id.kind, want_data, q);
+    if (id.kind != BQ_TENSOR_WEIGHT) return false;
+    int i, unit = bq_arch_unit_of(bq_source_arch(&t->s->src, id.block), id.at, &i);
+    const bq_layout *layout = bq_run_layout(t->s, id.block, unit);
+    const bq_linear *l = &layout->arch->linear[i];
+    bq_scheme scheme = layout->scheme[i];
+    if (scheme.group == l->cols) scheme.group = -1;
+    int64_t groups = bq_linear_groups(layout->arch, layout->scheme, i);
+    *q = (bq_qtensor){.scheme = scheme,
+                      .activations = bq_recipe_activations(&t->s->recipe),
+                      .code = bq_mat_host(NULL, l->rows, l->cols, BQ_I8),
+                      .scale = bq_mat_host(NULL, l->rows, groups, BQ_F32),
+                      .zero = bq_mat_host(NULL, scheme.symmetric ? 0 : l->rows, groups, BQ_F32),
+                      .pre = bq_mat_host(NULL, bq_recipe_prescaled(&t->s->recipe), l->cols, BQ_F32)};
+    if (!want_data) return true;
+    open_unit(t, id.block, unit);
+    if (!t->code) take_room(t);
+    t->held = id.kind;
+    q->code.data = t->code, q->scale.data = t->scale;
+    bq_ckpt_read(t->file, i, BQ_CKPT_CODE, q->code);
+    bq_ckpt_read(t->file, i, BQ_CKPT_SCALE, q->scale);
+    if (scheme.scale == BQ_F8_E4M3)
+        bq_ckpt_read(t->file, i, BQ_CKPT_OUTER, bq_mat_host(&q->scheme.outer, 1, 1, BQ_F32));
+    if (q->pre.rows) q->pre.data = t->pre, bq_ckpt_read(t->file, i, BQ_CKPT_PRE, q->pre);
+    if (q->zero.rows) q->zero.data = t->zero, bq_ckpt_read(t->file, i, BQ_CKPT_ZERO, q->zero);
+    return true;
+}
+
+/* A tensor that transforms have changed; a head that was the embedding, and now keeps the values that the
+ * embedding had; or a tensor that is FP8 in the model, which no output has.  False: it is as in the model. */
+static bool of_source(const bq_source *src, const char *name, int64_t first, bq_mat to) {
+    const bq_tensor *t = bq_weights_find(src->weights, name);
+    if (bq_rotated_read(src->rotated, name, first, to)) return true;
+    if (bq_source_id(src, name).kind == BQ_TENSOR_HEAD && src->arch.model.tied && !bq_source_tied(src)) {
+        if (to.data) bq_source_rows(src, src->arch.embed, first, to);
+        return true;
+    }
+    if (!t || !bq_fp8_tensor(src->weights, t)) return false;
+    if (to.data) bq_weights_read(src->weights, t, first, to.rows, to);
+    return true;
+}
+
+/* The same, or changed by passes.  The exporter must know which tensors are floats before it knows which
+ * blocks the passes have changed.  So where passes may change norms and biases, those of all blocks are
+ * written as floats. */
+static bool dense(void *ctx, const char *name, int64_t first, bq_mat to) {
+    bq_result_tensors *t = ctx;
+    bq_heartbeat(t->s->comm);
+    const bq_source *src = &t->s->src;
+    bq_tensor_id id = bq_source_id(src, name);
+    bool gain = id.kind == BQ_TENSOR_BLOCK_NORM && id.at < BQ_NORMS_FOLDED;
+    if (!t->folds || (!gain && id.kind != BQ_TENSOR_BIAS)) return of_source(src, name, first, to);
+    if (!to.data) return true;
+    int at = id.at, unit = gain ? 0 : bq_arch_unit_of(bq_source_arch(src, id.block), id.at, &at);
+    open_unit(t, id.block, unit);
+    if (!bq_ckpt_folded(&t->head))
+        bq_source_rows(src, name, first, to);
+    else if (gain)
+        bq_ckpt_read_norm(t->file, id.at, to);
+    else
+        bq_ckpt_read(t->file, at, BQ_CKPT_BIAS, to);
+    for (int64_t i = 0; i < to.cols && gain; i++) bq_f32(to)[i] -= src->arch.gain_of_zero;
+    return true;
+}
+
+/* Passes that prepare may change norms and biases. */
+static bool folds(const bq_recipe *r) {
+    bool any = false;
+    for (int i = 0; i < r->nphase; i++) any |= bq_phase_prepares(&r->phase[i]);
+    return any;
+}
+
+bq_qsource bq_result_tensors_of(bq_result_tensors *t, const bq_run *s) {
+    *t = (bq_result_tensors){.s = s, .folds = folds(&s->recipe)};
+    return (bq_qsource){t, get, dense};
+}
+
+void bq_result_tensors_close(bq_result_tensors *t) {
+    bq_ckpt_close(t->file);
+    free(t->code);
+    free(t->scale);
+    free(t->zero);
+    free(t->pre);
+}

@@ -25,7 +25,7 @@ from readers import common
 
 INSIDE = "BLOCKQ_CHECK_EXPORT_INSIDE"
 READERS = {"transformers": "by_transformers", "vllm": "by_vllm", "llama.cpp": "by_llama_cpp",
-           "gptq": "by_gptq"}
+           "gptq": "by_gptq", "aimet": "by_aimet"}
 
 
 def module_of(reader):

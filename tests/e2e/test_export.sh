@@ -10,9 +10,10 @@ cat >r.json <<TEXT
  "outputs": [{"format": "safetensors", "shard_bytes": 100000},
              {"format": "compressed-tensors", "dir": "ct", "shard_bytes": 100000}, {"format": "compressed-tensors", "dir": "whole"},
              {"format": "gptq", "shard_bytes": 100000}, {"format": "gptq", "version": 2, "dir": "gptq2", "shard_bytes": 100000},
-             {"format": "awq", "shard_bytes": 100000}]}
+             {"format": "awq", "shard_bytes": 100000}, {"format": "aimet", "shard_bytes": 100000, "version": "0.6.1"},
+             {"format": "safetensors", "dir": "bf16", "shard_bytes": 100000, "type": "bf16"}]}
 TEXT
-outputs="safetensors ct whole gptq gptq2 awq"
+outputs="safetensors ct whole gptq gptq2 awq aimet bf16"
 # equal A B: all outputs of two run directories are there and hold the same files with the same bytes.
 equal() {
     local output
@@ -32,6 +33,8 @@ for ranks in 1 2 3 4; do
     wrote $ranks/gptq 12 $ranks
     wrote $ranks/gptq2 12 $ranks
     wrote $ranks/awq 12 $ranks
+    wrote $ranks/aimet 43 $ranks
+    check "types are rounded" grep -q '^bq: .*safetensors: [0-9]* tensors were rounded to BF16, the worst, ' err
     check "time of the export" grep -q '^bq: done in .* export [0-9.]* s of it' err
     equal 1 $ranks
 done
@@ -52,6 +55,17 @@ expect 0 mpi 2 export --run 1 --format gptq:version=2 --shard 100000 --out later
 check "of version 2, too" diff -r 1/gptq2 later_gptq2
 expect 0 mpi 2 export --run 1 --format awq --shard 100000 --out later_awq
 check "awq, too" diff -r 1/awq later_awq
+expect 0 mpi 2 export --run 1 --format aimet:version=0.6.1 --shard 100000 --out later_aimet
+check "aimet, too" diff -r 1/aimet later_aimet
+expect 0 mpi 3 export --run 1 --format safetensors:type=bf16 --shard 100000 --out later_bf16
+check "another type, too" diff -r 1/bf16 later_bf16
+check "the weights of aimet are those of safetensors" diff -r -x '*.encodings' 1/safetensors 1/aimet
+expect 0 mpi 2 export --run 1 --format gptq --shard 100000 --out later_aimet
+check "in the place of aimet" diff -r 1/gptq later_aimet
+rm 1/aimet/model_torch.encodings
+expect 0 mpi 2 run r.json -o 1
+check "what is gone is written again" [ "$(grep -c 'is written again: model_torch.encodings is gone' err)" = 1 ]
+equal 1 2
 expect 0 mpi 2 export --run 1 --shard 300K --out later
 check "over what was there" [ "$(find later -name '*.safetensors' | wc -l)" -lt 10 ]
 expect 0 mpi 1 export --run 1 --shard 300K --out later2
@@ -73,6 +87,16 @@ for bits in 3 8; do
     expect 3 mpi 1 run r.json -o wide --set bits.decoder.bits=$bits --set 'outputs=[{"format":"awq"}]'
     one_error "has $bits bits, awq has 4"
 done
+expect 3 mpi 3 run r.json -o wide --set bits.activations=8 --set bits.decoder.bits=8 --set 'outputs=[{"format":"aimet"}]'
+one_error "rounded to 8 bits, which aimet cannot say"
+check "before any work" [ ! -e wide ]
+echo '{"model.layers.0.mlp.up_proj.weight": "up"}' >names.json
+expect 3 mpi 2 export --run 1 --format aimet:names=names.json --out never
+one_error "has no name in .*names.json"
+expect 2 "$blockq" export --run 1 --format aimet:version=3 --out never
+one_error "version"
+expect 2 "$blockq" export --run 1 --format gptq:version=1.0.0 --out never
+one_error "version"
 expect 75 mpi 1 run r.json -o begun --stop-after-blocks 2
 expect 3 mpi 3 export --run begun --out never
 one_error "not finished"
@@ -123,6 +147,32 @@ equal 1 2
 expect 0 mpi 2 run r.json -o 2 --set outputs.1.format=safetensors
 equal_dense() { diff -r 2/ct 2/safetensors; }
 check "another format in the same place" equal_dense
+
+# AIMET's encodings of families, in all versions, with blocks of columns, zero points and LPBQ: for any number of ranks
+micro llama_llama3 qwen2 phi3_short qwen3_moe
+for family in llama_llama3 qwen2 phi3_short qwen3_moe; do
+    cat >f.json <<TEXT
+{"model": "m_$family", "phases": [{"passes": [{"pass": "rtn"}]}],
+ "bits": {"decoder": {"group": 8, "symmetric": false}, "linears": {"down_proj": {"group": -1}}},
+ "outputs": [{"format": "aimet", "dir": "a", "version": "0.6.1"}, {"format": "aimet", "dir": "b"},
+             {"format": "aimet", "dir": "c", "version": "2.0.0", "shard_bytes": 100000}]}
+TEXT
+    lpbq=(--set bits.decoder.symmetric=true --set phases.0.passes.0.pass=lpbq)
+    for ranks in 1 3; do
+        expect 0 mpi $ranks run f.json -o $family$ranks
+        expect 0 mpi $ranks run f.json -o l$family$ranks "${lpbq[@]}"
+    done
+    for run in $family l$family; do
+        for output in a b c; do
+            check "$run/$output of 1 and 3 ranks differ" diff -r ${run}1/$output ${run}3/$output
+        done
+        check "$run: one model in three versions" cmp ${run}1/a/model.safetensors ${run}1/b/model.safetensors
+    done
+    check "$family: blocks" grep -q '"enc_type": "PER_BLOCK", "dtype": "INT", "bw": 4, "is_sym": false' ${family}1/b/model_torch.encodings
+    check "$family: LPBQ" grep -q '"enc_type": "LPBQ", "dtype": "INT", "bw": 8, "is_sym": true' l${family}1/b/model_torch.encodings
+    check "$family: rows" grep -q '"enc_type": "PER_CHANNEL", "dtype": "INT", "bw": 4, "is_sym": false' ${family}1/b/model_torch.encodings
+    check "$family: LPBQ in 2.0.0" grep -q '"per_channel_float_scale": \[\[' l${family}1/c/model_torch.encodings
+done
 
 # killed while shards are being written: all ranks, or one of them
 caught=0

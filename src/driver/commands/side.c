@@ -97,17 +97,8 @@ void bq_side_read(bq_side *s, int64_t first, bq_mat to) {
         bq_weights_read(s->src->weights, &view, first, to.rows, to);
 }
 
-/* Rows of scales, which rows of a tile share. */
-static int64_t scale_rows(const bq_qtensor *q) {
-    int64_t tile = q->scheme.rows < 0 ? q->code.rows : q->scheme.rows;
-    return bq_scheme_tiled(q->scheme) ? (q->code.rows + tile - 1) / tile : q->code.rows;
-}
-
 double bq_side_bits(const bq_side *s) {
     const bq_qtensor *q = &s->q;
     if (!s->coded) return 8 * (double)bq_weights_held(s->src->weights, &s->t);
-    int bits = bq_code_bits(q->scheme);
-    return (double)bits * (double)(q->code.rows * q->code.cols + q->zero.rows * q->zero.cols) +
-           8 * (double)bq_type_size(q->scheme.scale) * (double)(scale_rows(q) * q->scale.cols) +
-           32 * (double)(q->pre.rows * q->pre.cols);
+    return (double)(bq_scheme_bits(q->scheme, q->code.rows, q->code.cols) + 32 * q->pre.rows * q->pre.cols);
 }

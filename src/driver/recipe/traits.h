@@ -34,8 +34,8 @@ bool bq_phase_expert_rows(const bq_phase *phase, bq_stream_id stream);
 
 /* Its passes as a result's name has them: "gptq+adascale". */
 void bq_phase_title(const bq_phase *phase, char *out, size_t n);
-/* That name, of the last phase; "result" if it is "rtn" and not the only phase, since "rtn" is the name of the
- * original weights rounded to nearest. */
+/* That name, of the last phase; "result" if it is "rtn" and not the only phase, since "rtn" is the name of
+ * the original weights rounded to nearest. */
 void bq_recipe_title(const bq_recipe *r, char *out, size_t n);
 
 /* Has it a pass that prepares: that changes weights, norms and biases? */

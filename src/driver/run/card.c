@@ -114,6 +114,10 @@ static void put_recipe(FILE *to, const bq_recipe *r, const json_t *summary) {
         fprintf(to, "- %s: ", bq_linear_name(i));
         put_scheme(to, r->bits.linear[i]);
     }
+    static const char *const name[] = {"embedding", "lm_head"};
+    const bq_scheme vocabulary[] = {r->bits.embedding, r->bits.lm_head};
+    for (int i = 0; i < 2; i++)
+        if (bq_code_bits(vocabulary[i])) fprintf(to, "- %s: ", name[i]), put_scheme(to, vocabulary[i]);
     if (bq_recipe_activations(r))
         fprintf(to, "- inputs of these linears: %s, a scale for each token\n",
                 bq_element_name(bq_recipe_activations(r)));

@@ -118,6 +118,17 @@ static void set_share(json_t *to, const char *key, int64_t bits, int64_t weights
     json_object_set_new(to, key, json_real(round(share * 1e4) / 1e4));
 }
 
+/* Embedding and head: what is quantized of them. */
+static void add_vocabulary(const bq_source *src, int64_t *weights, int64_t *bits) {
+    const bq_model *m = &src->arch.model;
+    const bq_scheme scheme[] = {src->rounded.embedding, src->rounded.head};
+    for (int i = 0; i < (bq_source_tied(src) ? 1 : 2); i++) {
+        if (!bq_code_bits(scheme[i])) continue;
+        *weights += m->vocab * m->hidden;
+        *bits += bq_scheme_bits(scheme[i], m->vocab, m->hidden);
+    }
+}
+
 static void add_sizes(json_t *to, const bq_run *s, const bq_manifest *list) {
     int64_t all = 0, weights = 0, bits = 0, bytes = 0;
     for (int i = 0; i < bq_weights_count(s->src.weights); i++) {
@@ -133,6 +144,7 @@ static void add_sizes(json_t *to, const bq_run *s, const bq_manifest *list) {
                 bits += bq_scheme_bits(layout->scheme[i], l->rows, l->cols);
             }
         }
+    add_vocabulary(&s->src, &weights, &bits);
     for (int i = 0; i < list->count; i++) {
         const char *suffix = strrchr(list->file[i].name, '.');
         if (suffix && (strcmp(suffix, ".safetensors") == 0 || strcmp(suffix, ".gguf") == 0))

@@ -99,13 +99,13 @@ static int check_result(const bq_export_item *item) {
     return BQ_OK;
 }
 
-/* Plan a replaced tensor.  Whole rows go through the buffer, so one must fit. */
-static int plan_replaced(bq_export_job *job, int i) {
+/* Whole rows go through the buffer, so one must fit. */
+int bq_export_plan_replaced(bq_export_job *job, int i, const char *dtype) {
     const bq_tensor *t = job->item[i].t;
     if (t->dims < 1 || t->dims > 2 || t->shape[t->dims - 1] > (int64_t)(BQ_EXPORT_BUFFER / 4))
         return bq_export_refuse(&job->item[i], " cannot be replaced: it has %d dimensions or too long rows",
                                 t->dims);
-    bq_export_add(job, i, 0, 0, "", "F32", t->dims, t->shape);
+    bq_export_add(job, i, 0, 0, "", dtype, t->dims, t->shape);
     return BQ_OK;
 }
 
@@ -119,7 +119,7 @@ static int plan(bq_export_job *job) {
         item->replaced = !item->quantized && is_replaced(job, item->name, item->t);
         int rc = item->quantized ? check_result(item) : BQ_OK;
         bool plain = item->replaced && !job->format->replaced;
-        if (!rc) rc = plain ? plan_replaced(job, i) : job->format->plan(job, i);
+        if (!rc) rc = plain ? bq_export_plan_replaced(job, i, "F32") : job->format->plan(job, i);
         if (rc) return rc;
         quantized = quantized || item->quantized;
     }
@@ -319,6 +319,7 @@ int bq_export_finish(bq_export_job *job) {
         rc = bq_export_copy(job);
     if (rc) return rc;
     if (job->shards > 1 && !job->format->container) write_index(job);
+    if (job->format->finish) job->format->finish(job);
     write_config(job);
     return BQ_OK;
 }

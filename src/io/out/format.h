@@ -51,11 +51,15 @@ struct bq_format {
     bool quantized; /* refused if no tensor is quantized */
     /* What only a format of another container has; NULL: safetensors. */
     const bq_container *container;
+    /* What only some formats have. */
     bool replaced; /* plan and write get replaced tensors, too */
     /* Look at the model before the first plan, and make job->own: BQ_OK, or BQ_DATA after one message.  Free
      * it. */
     int (*begin)(bq_export_job *job);
     void (*end)(bq_export_job *job);
+    /* Write a file of the format's own to job->out_dir, by one process and before config.json; NULL: there is
+     * none.  It may ask for data (bq_export_hold).  export_dir.c must know the name: `loadable`. */
+    void (*finish)(bq_export_job *job);
 };
 
 /* Of the header of a container: which file it is. */
@@ -85,6 +89,8 @@ struct bq_export_job {
 int bq_export_refuse(const bq_export_item *item, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 void bq_export_add(bq_export_job *job, int item, int part, size_t cut, const char *suffix, const char *dtype,
                    int dims, const int64_t *shape);
+/* For plan: add the out of an item that is replaced.  BQ_OK, or BQ_DATA after one message. */
+int bq_export_plan_replaced(bq_export_job *job, int item, const char *dtype);
 /* Is it the weight of a linear?  In the families we know, this is so for every "*.weight" of two dimensions
  * but the embedding. */
 bool bq_export_is_linear(const bq_export_item *item);

@@ -3,7 +3,8 @@
 
 #include <string.h>
 
-#define FORMATS(ROW) ROW(safetensors) ROW(compressed_tensors) ROW(gptq) ROW(awq) ROW(modelopt) ROW(gguf)
+#define FORMATS(ROW)                                                                                         \
+    ROW(safetensors) ROW(compressed_tensors) ROW(gptq) ROW(awq) ROW(modelopt) ROW(gguf) ROW(aimet)
 
 #define DECLARE(name) extern const bq_format bq_format_##name;
 #define ADDRESS(name) &bq_format_##name,

@@ -136,7 +136,8 @@ static void refusals(void **state) {
     refused("blockq export --run r", "--out is missing");
     refused("blockq export --out r", "--run is missing");
     refused("blockq export --out r --run r --format onnx",
-            "must be \"safetensors\", \"compressed-tensors\", \"gptq\", \"awq\", \"modelopt\" or \"gguf\"");
+            "must be \"safetensors\", \"compressed-tensors\", \"gptq\", \"awq\", \"modelopt\", \"gguf\" or "
+            "\"aimet\"");
     refused("blockq export --out r --run r --shard 99999", "--shard 99999: must be at least 100000 bytes");
     refused("blockq export --out r --run r --shard 5e9", "--shard 5e9: must be bytes");
     refused("blockq import a.gguf", "MODEL.gguf DIR is missing");

@@ -1,7 +1,9 @@
-"""check_export.py: its own unpacking by hand and, where torch is installed, whole exports of a toy model."""
+"""check_export.py and readers/: their own unpacking by hand, the protocol of perplexity and, where torch is
+installed, whole exports of a toy model."""
 import contextlib
 import io
 import json
+import math
 import os
 import struct
 import sys
@@ -17,6 +19,7 @@ except ImportError as e:
     raise unittest.SkipTest(f"{e.name} is missing") from None
 import check_export as check
 import prepare
+from readers import by_llama_cpp, common, unpack
 
 try:
     import compressed_tensors  # noqa: F401
@@ -64,32 +67,32 @@ class Unpack(unittest.TestCase):
         for word, bits, codes in ((0x76543210, 4, range(-8, 0)), (0xFEDCBA98, 4, range(8)),
                                   (0xFF807F00, 8, (-128, -1, 0, 127))):
             packed = np.array([[word]], "<u4").view("<i4")
-            self.assertEqual(check.unpack(packed, bits, len(codes)).tolist(), [list(codes)])
+            self.assertEqual(unpack.unpack(packed, bits, len(codes)).tolist(), [list(codes)])
 
     def test_round_trip(self):
         rng = np.random.default_rng(0)
         for bits in range(2, 9):
             for n in (1, 31, 32, 33, 127):
                 codes = rng.integers(-(1 << bits - 1), 1 << bits - 1, (3, n))
-                np.testing.assert_array_equal(check.unpack(pack(codes, bits), bits, n), codes)
+                np.testing.assert_array_equal(unpack.unpack(pack(codes, bits), bits, n), codes)
 
     def test_refusals(self):
         for packed, count in (([[1 << 20]], 5), ([[0]], 9)):  # a padding bit is set; too few words
-            with self.assertRaises(check.DataError):
-                check.unpack(np.array(packed, "<i4"), 4, count)
+            with self.assertRaises(common.DataError):
+                unpack.unpack(np.array(packed, "<i4"), 4, count)
 
     def test_tensors(self):
         with tempfile.TemporaryDirectory() as folder:
             half = np.array([[1.5, -2]], np.float16)
             write_folder(folder, {"h": half, "b": ("BF16", np.array([0x3F80, 0xC020], "<u2"))}, {})
-            t = check.Tensors(folder)
+            t = common.Tensors(folder)
             self.assertEqual(t.get("h").tolist(), [[1.5, -2]])
             self.assertEqual((t.get("b").tolist(), t.get("b").dtype), ([1, -2.5], np.float32))
 
     def test_awq(self):
         """The word of 0 ... 7; groups of two columns, whose weights come back."""
         word = np.array([[0x75316420]], "<u4").view("<i4")
-        self.assertEqual(check.unpack_awq(word, 8).tolist(), [list(range(8))])
+        self.assertEqual(unpack.unpack_awq(word, 8).tolist(), [list(range(8))])
         rng = np.random.default_rng(1)
         code, zero = rng.integers(0, 16, (4, 16)), rng.integers(0, 16, (2, 16))
         scale = rng.integers(1, 9, (2, 16)).astype(np.float16)
@@ -98,13 +101,13 @@ class Unpack(unittest.TestCase):
         with tempfile.TemporaryDirectory() as folder:
             write_folder(folder, {"p.qweight": pack_awq(code), "p.qzeros": pack_awq(zero), "p.scales": scale,
                                   "n.weight": plain}, {})
-            got = check.awq_weights(check.Tensors(folder), args)
+            got = unpack.awq_weights(common.Tensors(folder), args)
             np.testing.assert_array_equal(got["n.weight"], plain)
             np.testing.assert_array_equal(got["p.weight"],
                                           ((code - zero.repeat(2, 0)) * scale.repeat(2, 0)).T)
             for wrong in ({"version": "gemv"}, {"group_size": 4}, {"bits": 8}):
-                with self.assertRaises(check.DataError):
-                    check.awq_weights(check.Tensors(folder), dict(args, **wrong))
+                with self.assertRaises(common.DataError):
+                    unpack.awq_weights(common.Tensors(folder), dict(args, **wrong))
 
     def test_weight(self):
         """Groups of two columns, with zero points packed along the rows."""
@@ -116,11 +119,48 @@ class Unpack(unittest.TestCase):
                                   "p.weight_zero_point": pack(zero.T, 4).T,
                                   "p.weight_shape": np.array([2, 4])}, {})
             want = (codes - zero.repeat(2, 1)) * scale.repeat(2, 1)
-            got, packed = check.stored_weight(check.Tensors(folder), "p", args)
+            got, packed = unpack.stored_weight(common.Tensors(folder), "p", args)
             np.testing.assert_array_equal(got, want)
             self.assertTrue(packed)
-            with self.assertRaises(check.DataError):
-                check.stored_weight(check.Tensors(folder), "p", dict(args, group_size=4))
+            with self.assertRaises(common.DataError):
+                unpack.stored_weight(common.Tensors(folder), "p", dict(args, group_size=4))
+
+
+class Protocol(unittest.TestCase):
+    def test_windows(self):
+        ids = np.arange(10)
+        self.assertEqual(common.pick_windows(ids, 10, "t", 4, 0), [[0, 1, 2, 3], [4, 5, 6, 7]])
+        self.assertEqual(common.pick_windows(ids, 10, "t", 3, 1), [[0, 1, 2]])
+        for vocab, ctx, windows in ((10, 4, 3), (10, 11, 0), (9, 4, 1)):
+            with self.assertRaises(common.DataError):
+                common.pick_windows(ids, vocab, "t", ctx, windows)
+
+    def test_loss(self):
+        """Of predictions with the probabilities 1/4 and 1/2; the last row predicts nothing that is known."""
+        logits = np.log(np.array([[1, 1, 2], [1, 2, 1], [1, 0.5, 0.25]])) + np.array([[500], [-3], [0]])
+        want = (math.log(4) + math.log(2)) / 2
+        self.assertAlmostEqual(common.mean_loss(logits, [2, 0, 1]), want, 12)
+        with contextlib.redirect_stdout(io.StringIO()):
+            self.assertAlmostEqual(common.perplexity(lambda w: math.log(w[0]), [[2, 0], [8, 0]]), 4, 12)
+
+    def test_rows_of_llama(self):
+        """The converter's reshape of q and k, undone."""
+        w = np.arange(48).reshape(12, 4)
+        stored = w.reshape(3, 2, 2, 4).swapaxes(1, 2).reshape(w.shape)
+        np.testing.assert_array_equal(by_llama_cpp.checkpoint_rows(stored, 3), w)
+
+    def test_dense(self):
+        """Equal; equal once rounded to float16; neither; nothing to compare."""
+        w = np.array([[1, 1 + 2 ** -12]], np.float32)
+        with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()) as said:
+            write_folder(folder, {"a": w, "b": w}, {})
+            half = ("b", w.astype(np.float16))
+            self.assertEqual(check.compare_dense([("a", w), half, ("other", w)], folder), 0)
+            self.assertEqual(check.compare_dense([("a", w), ("b", w + np.float32(1e-6))], folder), 1)
+            self.assertEqual(check.compare_dense([("b", w[0])], folder), 1)
+            self.assertEqual(check.compare_dense([], folder), 1)
+        self.assertIn("1 weights equal", said.getvalue())
+        self.assertIn("1 once these are float16", said.getvalue())
 
 
 def run_it(*args):
@@ -139,16 +179,27 @@ class Usage(unittest.TestCase):
         for option in (("--ctx", "1"), ("--reference", "nan"), ("--windows", "x"), ("--windows", "-1")):
             self.assertEqual(run_it("a", "b", *option)[0], 2)
 
+    def test_readers(self):
+        """The call that names a reader; a reader that is not installed says which package it lacks."""
+        self.assertEqual(check.parser().parse_args(["a", "t.h5"]).reader, "transformers")
+        self.assertEqual(check.parser().parse_args(["vllm", "a", "t.h5"]).export_dir, "a")
+        self.assertEqual(run_it("nobody", "a", "t.h5")[0], 2)
+        for reader in check.READERS:
+            self.assertIsInstance(check.module_of(reader).PACKAGES, common.Packages)
+        status, said = run_it("vllm", "a", "t.h5", "--dtype", "int8")
+        self.assertEqual(status, 3)
+        self.assertIn("bfloat16", said)
+
     def test_tokens(self):
         with tempfile.TemporaryDirectory() as folder:
             path = os.path.join(folder, "t.h5")
             prepare.write_tokens(path, [3, 1, 2], 4, "bytes", "0", "raw", -1)
-            self.assertEqual(check.read_tokens(path).tolist(), [3, 1, 2])
+            self.assertEqual(common.read_tokens(path).tolist(), [3, 1, 2])
             for raw in (b"no HDF5", b""):
                 with open(path, "wb") as f:
                     f.write(raw)
-                with self.assertRaises(check.DataError):
-                    check.read_tokens(path)
+                with self.assertRaises(common.DataError):
+                    common.read_tokens(path)
 
 
 def args(bits, group=None):

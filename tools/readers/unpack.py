@@ -1,0 +1,71 @@
+"""Codes and scales to weights, by numpy alone: what the packages under test must get, too."""
+import numpy as np
+
+from readers.common import DataError
+
+
+def unpack(packed, bits, count):
+    """Packed words (rows, words) int32 -> signed codes (rows, count): a bit stream, lowest bit first."""
+    raw = np.ascontiguousarray(packed, "<i4").view(np.uint8)
+    stream = np.unpackbits(raw, axis=1, bitorder="little")
+    if stream.shape[1] < count * bits or np.any(stream[:, count * bits:]):
+        raise DataError(f"{packed.shape[1]} words for {count} codes of {bits} bits: too few, or rest not 0")
+    fields = stream[:, :count * bits].reshape(len(raw), count, bits).astype(np.int32)
+    return (fields << np.arange(bits)).sum(axis=2) - (1 << bits - 1)
+
+
+def stored_weight(tensors, name, args):
+    """(code - zero) * scale of a Linear, in float32, by the scheme's arguments; also whether it is packed."""
+    bits, packed = args["num_bits"], name + ".weight_packed" in tensors.info
+    scale = tensors.get(name + ".weight_scale").astype(np.float32)
+    if packed:
+        rows, cols = (int(x) for x in tensors.get(name + ".weight_shape"))
+        code = unpack(tensors.get(name + ".weight_packed"), bits, cols)
+    else:
+        code = tensors.get(name + ".weight")
+        rows, cols = code.shape
+        if tensors.dtype(name + ".weight") != "I8":
+            raise DataError(f"{name}.weight is {tensors.dtype(name + '.weight')}, no integer codes")
+    if code.shape != (rows, cols) or scale.shape[0] != rows or cols % scale.shape[1]:
+        raise DataError(f"{name}: codes {code.shape}, scales {scale.shape}, shape {rows, cols} do not fit")
+    group = cols // scale.shape[1]
+    if args["strategy"] == "group" and group != args["group_size"]:
+        raise DataError(f"{name}: {group} columns a scale, the configuration says {args['group_size']}")
+    code = code.reshape(rows, -1, group).astype(np.float32)
+    if not args["symmetric"]:
+        zero = tensors.get(name + ".weight_zero_point")
+        zero = unpack(zero.T, bits, rows).T if packed else zero
+        code = code - zero.astype(np.float32)[:, :, None]
+    return (code * scale[:, :, None]).reshape(rows, cols), packed
+
+
+def unpack_awq(packed, rows):
+    """Words (n, rows / 8) -> fields (n, rows): the rows of a word are in the order 0 2 4 6 1 3 5 7."""
+    if packed.shape[1] * 8 != rows:
+        raise DataError(f"{packed.shape[1]} words for {rows} rows")
+    words = np.ascontiguousarray(packed, "<i4").view("<u4")
+    fields = words[:, :, None] >> np.array([0, 16, 4, 20, 8, 24, 12, 28], "<u4") & np.uint32(15)
+    return fields.reshape(len(words), rows).astype(np.int32)
+
+
+def awq_weights(tensors, args):
+    """All weights of an awq export, as a plain model has them: name -> float32 array."""
+    if (args.get("version"), args.get("bits"), args.get("zero_point")) != ("gemm", 4, True):
+        raise DataError(f"awq of version {args.get('version')} with {args.get('bits')} bits is not known")
+    plain = {}
+    for name in tensors.info:
+        base, _, part = name.rpartition(".")
+        if part in ("qzeros", "scales"):
+            continue
+        if part != "qweight":
+            plain[name] = tensors.get(name).astype(np.float32)
+            continue
+        scale = tensors.get(base + ".scales").astype(np.float32)
+        code, zero = (unpack_awq(tensors.get(f"{base}.{p}"), scale.shape[1]) for p in ("qweight", "qzeros"))
+        group = args["group_size"] if args["group_size"] > 0 else len(code)
+        if zero.shape != scale.shape or len(scale) * group != len(code):
+            raise DataError(f"{base}: codes {code.shape}, zero points {zero.shape}, scales {scale.shape}, "
+                            f"groups of {group} do not fit")
+        zero, scale = zero.repeat(group, 0), scale.repeat(group, 0)
+        plain[base + ".weight"] = np.ascontiguousarray(((code - zero).astype(np.float32) * scale).T)
+    return plain

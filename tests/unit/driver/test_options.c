@@ -305,8 +305,10 @@ static void formats_have_keys(void **state) {
     assert_int_equal(bq_recipe_parse(text, bytes, "recipe.json", "/", 0, NULL, &again), BQ_OK);
     assert_memory_equal(recipe.output, again.output, sizeof recipe.output);
     free(text);
-    outputs_refused("{\"format\": \"gguf\", \"dense\": \"bf16\"}",
-                    "outputs.0.dense: unknown key; known here: format, dir, shard_bytes, outtype,");
+    outputs_refused(
+        "{\"format\": \"gguf\", \"quantize\": \"bf16\"}",
+        "outputs.0.quantize: unknown key; known here: format, dir, shard_bytes, base_model, license, "
+        "outtype,");
     outputs_refused("{\"format\": \"gptq\", \"outtype\": \"bf16\"}", "outputs.0.outtype: unknown key");
     outputs_refused("{\"format\": \"gguf\", \"outtype\": \"q4_K\"}",
                     "outputs.0.outtype: is \"q4_K\", must be \"source\", \"f32\"");
@@ -336,7 +338,7 @@ static void export_takes_keys(void **state) {
     assert_true(gguf_of(&recipe, 0)->embedding == BQ_GGUF_SOURCE && gguf_of(&recipe, 0)->output == 8);
     assert_int_equal(export_with("gguf"), BQ_OK);
     assert_true(gguf_of(&recipe, 0)->dense == BQ_GGUF_SOURCE);
-    export_refused("gguf:dense=f16", "--format: outputs.0.dense: unknown key");
+    export_refused("gguf:quantize=f16", "--format: outputs.0.quantize: unknown key");
     export_refused("safetensors:outtype=f16", "--format: outputs.0.outtype: unknown key");
     export_refused("gguf:outtype", "--format gguf:outtype: must be NAME or NAME:KEY=VALUE,...");
     refused("blockq export --run r --out o --format onnx:outtype=f16", "--format onnx:outtype=f16: must be");

@@ -63,7 +63,7 @@ static void peer_values(const char *stem, bool symmetric) {
     assert_int_equal(bq_weights_open(&w, dir), BQ_OK);
     assert_int_equal(export_as("awq", w, out, (bq_qsource){&p, peer_get, NULL}, TOY_SHARD, 1), BQ_OK);
     bq_weights_close(w);
-    assert_int_equal(bq_weights_open(&w, out), BQ_OK);
+    assert_int_equal(stored_open(&w, out), BQ_OK);
     int32_t *code = part_of(w, name, "qweight", "I32", COLS, ROWS / 8);
     int32_t *zero = part_of(w, name, "qzeros", "I32", PARTS, ROWS / 8);
     uint16_t *scale = part_of(w, name, "scales", "F16", PARTS, ROWS);
@@ -115,7 +115,7 @@ static void check_linear(const bq_weights *w, const char *name, const toy *t, co
 static int check_awq(const char *out, const toy_rule *rule) {
     bq_weights *w, *from;
     assert_int_equal(bq_weights_open(&from, src_dir), BQ_OK);
-    assert_int_equal(bq_weights_open(&w, out), BQ_OK);
+    assert_int_equal(stored_open(&w, out), BQ_OK);
     toy t = {.src = from, .rule = rule};
     int plain = 0, linears = 0;
     for (int i = 0; i < bq_weights_count(from); i++) {

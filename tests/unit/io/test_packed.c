@@ -268,7 +268,7 @@ static void formats(void **state) {
     bq_weights_read(w, bq_weights_find(w, "d.weight"), 0, 1, bq_mat_host(have, 1, 1, BQ_F32));
     assert_true(have[0] == 1);
     assert_int_equal(bq_weights_held(w, bq_weights_find(w, "a.weight")), 6 + 8 + 2);
-    assert_int_equal(bq_weights_held(w, bq_weights_find(w, "c.weight")), 16 + 2);
+    assert_int_equal(bq_weights_held(w, bq_weights_find(w, "c.weight")), 16 + 2 + 4);
     assert_int_equal(bq_weights_held(w, bq_weights_find(w, "d.weight")), 2);
     bq_weights_close(w);
     data.unit = 0;

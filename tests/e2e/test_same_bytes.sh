@@ -16,8 +16,8 @@ for file in r p; do
 done
 
 mkdir -p other/place
-cp -r m_llama_default other/place/moved
-expect 0 "$blockq" run r.json --set model=other/place/moved -o other/place/run
+cp -r m_llama_default other/place
+expect 0 "$blockq" run r.json --set model=other/place/m_llama_default -o other/place/run
 same r1 other/place/run
 cp -r r1 again
 expect 0 "$blockq" run r.json -o again # a finished run again: nothing to do but evaluate

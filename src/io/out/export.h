@@ -66,7 +66,7 @@ const char *bq_format_library(int i);
 /* Its own keys in a recipe's output, which fill a struct of at most BQ_FORMAT_OPTIONS bytes. */
 const bq_scope *bq_format_scope(int i);
 
-#define BQ_FORMAT_OPTIONS 2048
+#define BQ_FORMAT_OPTIONS 1280
 
 typedef struct bq_export_job bq_export_job;
 

@@ -44,9 +44,9 @@ def reenter(a):
 
 def compare_dense(weights, folder):
     """Weights (name, values) that a reader computes with, to those of a plain model; returns the faults.
-    Some readers keep weights in float16: they have the nearest value of that type."""
+    Some readers keep weights in float16 or bfloat16: they have the nearest value of that type."""
     import numpy as np
-    dense, equal, half, unlike, worst = common.Tensors(folder), 0, 0, [], 0
+    dense, equal, half, brief, unlike, worst = common.Tensors(folder), 0, 0, 0, [], 0
     for name, got in weights:
         if name not in dense.info:
             continue
@@ -55,14 +55,17 @@ def compare_dense(weights, folder):
             equal += 1
         elif got.shape == want.shape and np.array_equal(got, want.astype(np.float16)):
             half += 1
+        elif np.array_equal(got, common.nearest_bfloat16(want)):
+            brief += 1
         else:
             off = np.abs(got - want).max() / np.abs(want).max() if got.shape == want.shape else math.inf
             worst = max(worst, off)
             unlike.append(name)
     print(f"{equal} weights equal to those of {folder}" + f", {half} once these are float16" * bool(half)
+          + f", {brief} once these are bfloat16" * bool(brief)
           + (f", {len(unlike)} not ({unlike[0]}, ...), worst difference {worst:.2e} of the largest weight"
              if unlike else ""))
-    return len(unlike) or int(equal + half == 0)
+    return len(unlike) or int(equal + half + brief == 0)
 
 
 def judge(value, reference, allowed):

@@ -33,7 +33,7 @@ except (ImportError, OSError) as e:
 def write_folder(folder, tensors, config):
     """tensors: name -> numpy array, or (dtype name, array) where numpy has no such type."""
     os.makedirs(folder, exist_ok=True)
-    names = {"float32": "F32", "float16": "F16", "int8": "I8", "int32": "I32", "int64": "I64"}
+    names = {"float32": "F32", "float16": "F16", "int8": "I8", "int32": "I32", "int64": "I64", "uint8": "U8"}
     header, data = {}, b""
     for name, x in sorted(tensors.items()):
         kind, x = x if isinstance(x, tuple) else (names[x.dtype.name], x)
@@ -124,6 +124,57 @@ class Unpack(unittest.TestCase):
             self.assertTrue(packed)
             with self.assertRaises(common.DataError):
                 unpack.stored_weight(common.Tensors(folder), "p", dict(args, group_size=4))
+
+    def test_float_values(self):
+        """The tables of OCP's formats, by their least and largest numbers."""
+        self.assertEqual(unpack.float_values(4).tolist()[:8], [0, 0.5, 1, 1.5, 2, 3, 4, 6])
+        six, eight = unpack.float_values(6), unpack.float_values(8)
+        self.assertEqual((six[1], six[8], six[31], six[63]), (0.125, 1, 7.5, -7.5))
+        self.assertEqual((eight[1], eight[8], eight[0x38], eight[0x7E]), (2 ** -9, 2 ** -6, 1, 448))
+        self.assertTrue(np.isnan(eight[0x7F]) and np.signbit(eight[0x80]))
+
+    def stored(self, args, **tensors):
+        with tempfile.TemporaryDirectory() as folder:
+            write_folder(folder, {"p." + n: x for n, x in tensors.items()}, {})
+            return unpack.stored_weight(common.Tensors(folder), "p", dict(args, type="float"))
+
+    def test_floats(self):
+        """FP8 with a scale for all, a row and a tile; MXFP8, MXFP6, MXFP4 and NVFP4."""
+        fp8 = ("F8_E4M3", np.array([[0x38, 0xC0, 0x01], [0, 0x7E, 0x38]], np.uint8))
+        value = np.array([[1, -2, 2 ** -9], [0, 448, 1]], np.float32)
+        args = {"num_bits": 8, "strategy": "tensor", "group_size": None}
+        got, packed = self.stored(args, weight=fp8, weight_scale=np.float32([0.5]))
+        self.assertFalse(packed)
+        np.testing.assert_array_equal(got, value / 2)
+        args["strategy"], rows = "channel", np.float32([[2], [4]])
+        np.testing.assert_array_equal(self.stored(args, weight=fp8, weight_scale=rows)[0], value * rows)
+        with self.assertRaises(common.DataError):
+            self.stored(args, weight=fp8, weight_scale=np.float32([[1, 2, 3], [1, 2, 3]]))
+        with self.assertRaises(common.DataError):
+            self.stored(args, weight=np.zeros((2, 3), np.int8), weight_scale=rows)
+        tile = dict(args, strategy="block", block_structure=[2, 2])
+        got = self.stored(tile, weight=fp8, weight_scale=np.float32([[2, 8]]))[0]
+        np.testing.assert_array_equal(got, value * [[2, 2, 8]])
+        power = np.array([[128], [126]], np.uint8)
+        for bits, name, raw, want in (
+                (8, "weight", ("F8_E4M3", fp8[1][:, :2]), value[:, :2]),
+                (6, "weight_packed", np.array([[8 | 31 << 6 & 255, 31 >> 2, 32 + 8 << 2]] * 2, np.uint8),
+                 [[1, 7.5, 0, -1]] * 2),
+                (4, "weight_packed", np.array([[0x92], [0x7F]], np.uint8), [[1, -0.5], [-6, 6]])):
+            group = dict(args, num_bits=bits, strategy="group", group_size=len(want[0]))
+            got = self.stored(group, weight_scale=power, **{name: raw})[0]
+            np.testing.assert_array_equal(got, want * np.float32([[2], [0.5]]))
+        nvfp4 = dict(args, num_bits=4, strategy="tensor_group", group_size=2)
+        got, packed = self.stored(nvfp4, weight_packed=np.array([[0x92], [0x7F]], np.uint8),
+                                  weight_scale=("F8_E4M3", np.array([[0x38], [0x7E]], np.uint8)),
+                                  weight_global_scale=np.float32([4]))
+        self.assertTrue(packed)
+        np.testing.assert_array_equal(got, np.float32([[0.25, -0.125], [-672, 672]]))
+
+    def test_bfloat16(self):
+        """Ties go to even."""
+        got = common.nearest_bfloat16(np.array([1 + 2 ** -8, 1 + 3 * 2 ** -8, -1 - 2 ** -7], np.float32))
+        self.assertEqual(got.tolist(), [1, 1 + 2 ** -6, -1 - 2 ** -7])
 
 
 class Protocol(unittest.TestCase):
@@ -280,7 +331,7 @@ class Exports(unittest.TestCase):
         self.assertEqual(status, 1, said)
 
     def test_packed(self):
-        for group, word in ((None, "14 packed and 0 int8 Linear"), (32, "14 with 4 bits, group 32")):
+        for group, word in ((None, "14 packed and 0 unpacked Linear"), (32, "14 with 4 bits, group 32")):
             self.agree(lambda n: (4, group), config_groups((["Linear"], args(4, group), None)), word)
 
     def test_several_groups(self):
@@ -291,7 +342,7 @@ class Exports(unittest.TestCase):
     def test_int8(self):
         dynamic = {"num_bits": 8, "type": "int", "symmetric": True, "strategy": "token", "dynamic": True}
         groups = config_groups((["Linear"], args(8), dynamic))
-        self.agree(lambda n: (8, None), groups, "0 packed and 14 int8 Linear", "0.01")
+        self.agree(lambda n: (8, None), groups, "0 packed and 14 unpacked Linear", "0.01")
 
     def test_faults(self):
         """A layer left out, one too many, a tensor gone: each is named and ends with 1."""

@@ -1,7 +1,9 @@
-"""transformers and compressed-tensors: plain models, pack-quantized, int-quantized and awq, in float32.
+"""transformers and compressed-tensors: plain models, integers and floats of compressed-tensors, and awq, in
+float32.
 
 A compressed-tensors export is also unpacked here: every Linear that the configuration names must be stored as
-codes, and the weight that transformers computes with must be (code - zero point) * scale.
+codes, and the weight that transformers computes with must be (code - zero point) * scale. compressed-tensors
+makes bfloat16 of nvfp4 and of floats with scales e8m0: then it must be the nearest value of that type.
 
 An awq export is unpacked here alone, and transformers computes with these weights as with those of a plain
 model: it needs no kernels of AWQ, and says nothing about them.
@@ -42,7 +44,7 @@ def check_weights(model, tensors, config):
     import numpy as np
     import torch
     from readers import unpack
-    faults, packed, loose, schemes = 0, 0, 0, {}
+    faults, packed, loose, half, schemes = 0, 0, 0, 0, {}
     for name, module in model.named_modules():
         scheme = getattr(module, "quantization_scheme", None)
         has = name + ".weight_scale" in tensors.info
@@ -57,11 +59,14 @@ def check_weights(model, tensors, config):
         want, is_packed = unpack.stored_weight(tensors, name, args)
         packed, loose = packed + is_packed, loose + (not is_packed)
         got = module.weight.detach().float().numpy()
-        if got.shape != want.shape or not np.array_equal(got, want):
+        if np.array_equal(got, common.nearest_bfloat16(want)):
+            half += not np.array_equal(got, want)
+        elif not np.array_equal(got, want):
             worst = np.abs(got - want).max() if got.shape == want.shape else math.inf
             print(f"fault: {name}: weight is not what its codes say, worst difference {worst:g}")
             faults += 1
-        kind = f"{args['num_bits']} bits, {args['strategy']} {args['group_size'] or ''}".rstrip()
+        kind = "float of " * (args["type"] == "float")
+        kind += f"{args['num_bits']} bits, {args['strategy']} {args['group_size'] or ''}".rstrip()
         kind += f", scales {tensors.dtype(name + '.weight_scale')}"
         kind += ", zero points" * (not args["symmetric"])
         kind += ", inputs rounded" * (scheme.input_activations is not None)
@@ -70,7 +75,8 @@ def check_weights(model, tensors, config):
     if stored != packed + loose or not stored:
         print(f"fault: {stored} weight_scale in the files, {packed + loose} quantized Linear in the model")
         faults += 1
-    print(f"format {config.get('format')}: {packed} packed and {loose} int8 Linear, "
+    print(f"format {config.get('format')}: {packed} packed and {loose} unpacked Linear, "
+          + f"{half} with weights rounded to bfloat16, " * bool(half)
           + "; ".join(f"{n} with {k}" for k, n in sorted(schemes.items())))
     return faults
 
@@ -100,6 +106,9 @@ def load(folder, dtype, weights=None):
     model.eval()
     if hasattr(getattr(model, "hf_quantizer", None), "compressor"):
         model.hf_quantizer.compressor.decompress_model(model)
+        for module in model.modules():
+            if isinstance(module, torch.nn.Linear) and module.weight.is_floating_point():
+                module.weight.data = module.weight.data.to(getattr(torch, dtype))
     faults = 0
     for kind in ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs"):
         if info.get(kind):

@@ -129,9 +129,10 @@ def read_tokens(path):
 
 
 class Tensors:
-    """The tensors of a folder's safetensors files as numpy arrays; bfloat16 becomes float32."""
+    """The tensors of a folder's safetensors files as numpy arrays; bfloat16 becomes float32, FP8 codes."""
 
-    KINDS = {"F32": "<f4", "F16": "<f2", "BF16": "<u2", "I8": "i1", "I32": "<i4", "I64": "<i8", "U8": "u1"}
+    KINDS = {"F32": "<f4", "F16": "<f2", "BF16": "<u2", "I8": "i1", "I32": "<i4", "I64": "<i8", "U8": "u1",
+             "F8_E4M3": "u1"}
 
     def __init__(self, folder):
         self.info = {}
@@ -165,6 +166,13 @@ class Tensors:
         except ValueError:
             raise DataError(f"{path}: tensor {name} has {x.size} elements, shape {entry['shape']}") from None
         return (x.astype("<u4") << 16).view("<f4") if entry["dtype"] == "BF16" else x
+
+
+def nearest_bfloat16(x):
+    """The nearest numbers of bfloat16, ties to even, as float32."""
+    import numpy as np
+    bits = np.ascontiguousarray(x, np.float32).view("<u4")
+    return (bits + np.uint32(0x7FFF) + (bits >> 16 & 1) & np.uint32(0xFFFF0000)).view("<f4")
 
 
 # ---- the protocol of perplexity ----

@@ -115,8 +115,8 @@ def load(folder, dtype, weights=None):
             print(f"fault: {kind}: {sorted(map(str, info[kind]))[:5]} ({len(info[kind])})")
             faults += 1
     kinds = {}
-    for p in model.parameters():
-        if p.is_floating_point():
+    for name, p in model.named_parameters():
+        if p.is_floating_point() and not name.endswith("_scale"):  # unused once codes are decompressed
             kinds[str(p.dtype)] = kinds.get(str(p.dtype), 0) + 1
     print(f"torch {torch.__version__}, transformers {transformers.__version__}; "
           f"{model.__class__.__name__}; floating parameters in memory: "

@@ -39,7 +39,7 @@ const bq_gguf_type *bq_gguf_type_for(const bq_qtensor *q, const char **why) {
     *why = !bq_element_whole(s.element) && !mx
                ? "floats other than e2m1 in groups of 32 with e8m0 scales (MXFP4)"
            : whole && kept(q) && s.scale != BQ_F16 && !mx
-               ? "scales of another type than f16; set bits.decoder.scale=f16"
+               ? "scales of another type than f16; set scale=f16 where the recipe's bits has it"
            : q->pre.rows    ? "factors of its inputs (smoothquant without fuse)"
            : q->activations ? "rounded inputs"
                             : NULL;

@@ -19,7 +19,7 @@
 
 #define VERSION     "0.20.1" /* of the package; before 0.18.0 words of 3, 5, 6 and 7 bits were others */
 #define WEIGHT      ".weight"
-#define SCHEMES_MAX 16
+#define SCHEMES_MAX 32 /* more than a recipe can have */
 
 enum { SHAPE = BQ_EXPORT_BARE, AS_IS, PACKED, CODES, SCALE, ZERO, FLOATS, SMALL, OUTER };
 

@@ -228,7 +228,8 @@ static void refusals(void **state) {
            pre = bq_mat_host(NULL, 1, 112, BQ_F32);
     assert_refused(wrong((bq_qtensor){.code = code, .scale = one, W(3, -1, true)}),
                    "down_proj.weight' is of int3, awq has int4");
-    assert_refused(wrong((bq_qtensor){.code = code, .scale = one, W(8, -1, true)}), "is of int8, awq has int4");
+    assert_refused(wrong((bq_qtensor){.code = code, .scale = one, W(8, -1, true)}),
+                   "is of int8, awq has int4");
     assert_refused(export_wrong("awq", (bq_qtensor){.code = code, .scale = one, W(4, -1, true)}),
                    "set bits.decoder.scale=f16");
     assert_refused(wrong((bq_qtensor){.code = code, .scale = one, W(8, -1, true), .activations = 8}),

@@ -343,7 +343,8 @@ static void refusals(void **state) {
            pre = bq_mat_host(NULL, 1, 112, BQ_F32);
     for (int bits = 5; bits <= 7; bits++) {
         char text[100];
-        snprintf(text, sizeof text, "down_proj.weight' is of int%d, gptq has integers of 2, 3, 4 and 8 bits", bits);
+        snprintf(text, sizeof text, "down_proj.weight' is of int%d, gptq has integers of 2, 3, 4 and 8 bits",
+                 bits);
         assert_refused(wrong((bq_qtensor){.code = code, .scale = one, W(bits, -1, true)}), text);
     }
     assert_refused(wrong((bq_qtensor){.code = code, .scale = one, W(3, -1, true)}),

@@ -31,6 +31,9 @@ typedef struct {
     float outer;  /* of BQ_F8_E4M3: scales are e4m3 numbers / outer; 0: not known yet, they are not rounded */
 } bq_scheme;
 
+/* Is a scale one byte? */
+static inline bool bq_scheme_small(bq_scheme s) { return s.scale == BQ_F8_E8M0 || s.scale == BQ_F8_E4M3; }
+
 static inline bool bq_scheme_tiled(bq_scheme s) { return s.rows > 1 || s.rows < 0; }
 
 /* The same but for `outer`, which is data. */
@@ -42,7 +45,7 @@ static inline bool bq_scheme_equal(bq_scheme a, bq_scheme b) {
 /* Can ops compute with it?  zeros: are there zero points? */
 static inline bool bq_scheme_valid(bq_scheme s, bool zeros) {
     const bq_element e = bq_element_of(s.element);
-    const bool small = s.scale == BQ_F8_E8M0 || s.scale == BQ_F8_E4M3;
+    const bool small = bq_scheme_small(s);
     return e.bits > 0 && s.symmetric == !zeros && (e.zero || !zeros) &&
            (s.scale == BQ_F32 || s.scale == BQ_BF16 || s.scale == BQ_F16 || (small && e.number.mantissa));
 }
@@ -104,7 +107,8 @@ static inline float bq_scale_stored(float scale, bq_scheme s) {
     if (s.scale == BQ_F8_E8M0) return scale == scale ? bq_power_below(bq_bits(scale) + 0x400000u, 0) : scale;
     if (s.scale != BQ_F8_E4M3) return bq_scale_round(scale, s.scale);
     if (!(s.outer > 0)) return bq_scale_round(scale, BQ_F32);
-    const float inner = bq_nearest_float(bq_element_of(BQ_E4M3).number, fminf(scale * s.outer, BQ_SCALE_MAX));
+    const float most = scale * s.outer > BQ_SCALE_MAX ? BQ_SCALE_MAX : scale * s.outer,
+                inner = bq_nearest_float(bq_element_of(BQ_E4M3).number, most);
     return (inner > 0 ? inner : inner == 0 ? BQ_SCALE_ZERO : inner) / s.outer; /* NaN stays NaN */
 }
 

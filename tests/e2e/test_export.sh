@@ -77,7 +77,7 @@ mkdir foreign && echo '{}' >foreign/config.json
 expect 3 mpi 3 export --run 1 --out foreign
 one_error "not from blockq"
 expect 3 mpi 3 run r.json -o six --set bits.decoder.bits=6
-one_error "has 6 bits, gptq has 2, 3, 4 and 8"
+one_error "is of int6, gptq has integers of 2, 3, 4 and 8 bits"
 check "before any work" [ ! -e six ]
 expect 3 mpi 3 run r.json -o zeros --set bits.decoder.symmetric=false
 one_error "gptq of version 1 is written for symmetric codes only"
@@ -86,10 +86,10 @@ one_error "set bits.decoder.scale=f16"
 check "before any work" [ ! -e wide ]
 for bits in 3 8; do
     expect 3 mpi 1 run r.json -o wide --set bits.decoder.bits=$bits --set 'outputs=[{"format":"awq"}]'
-    one_error "has $bits bits, awq has 4"
+    one_error "is of int$bits, awq has int4"
 done
 expect 3 mpi 3 run r.json -o wide --set bits.activations=8 --set bits.decoder.bits=8 --set 'outputs=[{"format":"aimet"}]'
-one_error "rounded to 8 bits, which aimet cannot say"
+one_error "rounded to int8, which aimet cannot say"
 check "before any work" [ ! -e wide ]
 echo '{"model.layers.0.mlp.up_proj.weight": "up"}' >names.json
 expect 3 mpi 2 export --run 1 --format aimet:names=names.json --out never

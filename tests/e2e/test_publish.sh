@@ -70,6 +70,8 @@ expect 0 mpi 2 export --run bare --format compressed-tensors --out mit
 check "an export has the licence, too" diff -r bare/compressed-tensors mit
 expect 0 "${run[@]}" -o bare --no-eval --set bits.activations=8 --set 'outputs=[{"format": "safetensors", "dir": "a8"}]'
 check "numbers of other inputs" not grep -q '^## Evaluation' bare/a8/README.md
+expect 0 "${run[@]}" -o bare --no-eval --set bits.embedding.bits=4 --set 'outputs=[{"format": "safetensors", "dir": "e4"}]'
+check "numbers of another embedding" not grep -q '^## Evaluation' bare/e4/README.md
 expect 0 "${run[@]}" -o bare
 equal one bare
 check "shards were not written again" [ "$before" = "$(shards bare)" ]

@@ -165,6 +165,8 @@ for format in compressed-tensors gptq awq; do
 done
 never 3 "lm_head.weight' is the head.*bits.lm_head.bits=16" bits.lm_head.bits=4 'outputs=[{"format": "awq"}]'
 never 3 "set bits.lm_head.scale=f16" bits.lm_head.bits=4 'outputs=[{"format": "gptq"}]'
+never 3 "embed_tokens.weight' cannot be in gguf: .*; set scale=f16 where the recipe's bits has it" 'bits.embedding={"bits": 8, "group": 32}' \
+    'outputs=[{"format": "gguf"}]'
 check "no run" [ ! -e never ]
 expect 0 "$blockq" plan t.json --set bits.embedding.bits=8
 finish

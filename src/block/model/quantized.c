@@ -116,7 +116,8 @@ void bq_quantized_outer(bq_dev *dev, bq_quantized *q) {
         int site = q->arch->linear[i].site;
         if (q->scheme[i].scale != BQ_F8_E4M3) continue;
         const float most = largest(dev, q->fold[site], bq_mat_rows(q->w_hat[site], 0, 1));
-        q->scheme[i].outer = most > 0 ? BQ_SCALE_MAX * bq_qmax(q->scheme[i]) / most : 1;
+        /* weights so small that the factor would be infinite become 0 */
+        q->scheme[i].outer = most > 1e-30f ? BQ_SCALE_MAX * bq_qmax(q->scheme[i]) / most : 1;
     }
 }
 

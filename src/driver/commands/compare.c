@@ -196,8 +196,10 @@ static void print_json(const comparison *c) {
     json_decref(all);
 }
 
-static double real_at(const json_t *one, const char *key) {
-    return json_number_value(json_object_get(one, key));
+/* An error has no bound where all values of A are 0. */
+static void print_real(const json_t *one, const char *key) {
+    const json_t *x = json_object_get(one, key);
+    printf(" %9.3e", json_is_number(x) ? json_number_value(x) : (double)INFINITY);
 }
 
 static void print_count(const json_t *one, const char *key) {
@@ -223,7 +225,9 @@ static void print_line(const json_t *one, const char *name) {
         printf("  another %-60s ", unlike);
         return print_name("", name);
     }
-    printf("  %9.3e %9.3e", real_at(one, "error"), real_at(one, "largest"));
+    putchar(' ');
+    print_real(one, "error");
+    print_real(one, "largest");
     print_count(one, "differ");
     print_count(one, "codes_differ");
     print_count(one, "scales_differ");

@@ -4,6 +4,7 @@
 #include "driver/recipe/keys.h"
 #include "driver/recipe/traits.h"
 #include "driver/run/card.h"
+#include "driver/run/result.h"
 #include "io/files.h"
 #include "io/in/fp8.h"
 #include "io/out/publish.h"
@@ -168,23 +169,25 @@ static void add_calibration(json_t *to, const bq_run *s, const json_t *origin) {
     json_object_set_new(to, "calibration", of);
 }
 
-/* The evaluations of result.json as one list: the object's first.  Not those with inputs of other bits than
- * the recipe has now. */
+/* The evaluations of result.json as one list: the object's first.  Not those with inputs, an embedding or a
+ * head of other bits than the recipe has now. */
 static int add_evaluations(json_t *to, const bq_run *s) {
     char path[BQ_PATH_MAX + 32];
     json_t *result, *list = json_array(), *one = json_pack("{s:s}", "eval", "perplexity");
     snprintf(path, sizeof path, "%s/result.json", s->dir);
     json_object_set_new(to, "evaluations", list);
     int code = bq_file_exists(path) ? bq_json_read(path, MOST, &result) : (result = NULL, BQ_OK);
-    bool same =
-        json_integer_value(json_object_get(result, "activations")) == bq_recipe_activations(&s->recipe);
+    json_t *bits = json_incref(json_object_get(result, "bits")), *now = bq_result_bits(s);
+    bool same = bits ? json_equal(bits, now) : !json_object_size(now);
     json_t *more = json_incref(json_object_get(result, "evals"));
     json_object_del(result, "evals");
-    json_object_del(result, "activations");
+    json_object_del(result, "bits");
     json_object_update(one, result);
     if (same && json_object_size(result)) json_array_append(list, one);
     if (same) json_array_extend(list, more);
     json_decref(more);
+    json_decref(bits);
+    json_decref(now);
     json_decref(one);
     json_decref(result);
     return code;

@@ -65,8 +65,20 @@ static void put_list(FILE *to, const bq_run *s, const numbers *v) {
     json_decref(recipe);
 }
 
-/* {"ctx": 32, ..., "fp": 12.3, "evals": [...], "activations": 8}; the list is left out where it is empty, and
- * the last key where inputs are not rounded. */
+json_t *bq_result_bits(const bq_run *s) {
+    json_t *recipe = bq_keys_json(&s->recipe, false), *bits = json_object_get(recipe, "bits");
+    json_t *said = json_object();
+    if (bq_recipe_activations(&s->recipe))
+        json_object_set(said, "activations", json_object_get(bits, "activations"));
+    if (bq_code_bits(s->src.rounded.embedding))
+        json_object_set(said, "embedding", json_object_get(bits, "embedding"));
+    if (bq_code_bits(s->src.rounded.head)) json_object_set(said, "lm_head", json_object_get(bits, "lm_head"));
+    json_decref(recipe);
+    return said;
+}
+
+/* {"ctx": 32, ..., "fp": 12.3, "evals": [...], "bits": {"activations": 8}}; the list is left out where it is
+ * empty, and the last key where nothing is rounded so. */
 static void write_result(const bq_run *s, const numbers *v) {
     char *text = NULL, path[BQ_PATH_MAX + 32];
     size_t bytes = 0;
@@ -83,9 +95,13 @@ static void write_result(const bq_run *s, const numbers *v) {
     if (more) fprintf(to, "%s\"evals\": [", s->evals.object ? ", " : "");
     if (more) put_list(to, s, v);
     if (more) fputc(']', to);
-    if (bq_recipe_activations(&s->recipe))
-        fprintf(to, ", \"activations\": %d", bq_recipe_activations(&s->recipe));
+    json_t *said = bq_result_bits(s);
+    char *bits = json_dumps(said, 0);
+    BQ_CHECK(bits, "no memory for '%s/result.json'", s->dir);
+    if (json_object_size(said)) fprintf(to, ", \"bits\": %s", bits);
     fputs("}\n", to);
+    json_decref(said);
+    free(bits);
     fclose(to);
     snprintf(path, sizeof path, "%s/result.json", s->dir);
     int error = bq_file_write_atomic(path, text, bytes);

@@ -69,7 +69,7 @@ static int plan(bq_export_job *job, int i) {
     int code = bq_export_weights_only(it, "aimet");
     if (code) return code;
     if (!bq_element_whole(it->q.scheme.element))
-        return bq_export_refuse(it, " has codes of %s, aimet is written with integers",
+        return bq_export_refuse(it, " has codes of %s, aimet is written with integers: write safetensors",
                                 bq_element_name(it->q.scheme.element));
     if (group > 0 && it->q.code.cols % group)
         return bq_export_refuse(it, ": groups of %ld do not divide its %ld columns, as AIMET's blocks must",

@@ -43,7 +43,8 @@ static int check(const bq_export_job *job, int item) {
         rc = bq_export_refuse(it, " is the head, which awq's readers do not take quantized: write "
                                   "compressed-tensors, or set bits.lm_head.bits=16");
     if (!rc && s.element != BQ_INT4)
-        rc = bq_export_refuse(it, " has %d bits, awq has 4: write compressed-tensors", bq_code_bits(s));
+        rc = bq_export_refuse(it, " is of %s, awq has int4: write compressed-tensors",
+                              bq_element_name(s.element));
     if (!rc) rc = bq_export_f16_scales(it, "awq");
     if (!rc && rows % FILL)
         rc = bq_export_refuse(it,

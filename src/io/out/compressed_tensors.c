@@ -19,7 +19,7 @@
 
 #define VERSION     "0.20.1" /* of the package; before 0.18.0 words of 3, 5, 6 and 7 bits were others */
 #define WEIGHT      ".weight"
-#define SCHEMES_MAX 16
+#define SCHEMES_MAX 32 /* more than a recipe can have */
 
 enum { SHAPE = BQ_EXPORT_BARE, AS_IS, PACKED, CODES, SCALE, ZERO, FLOATS, SMALL, OUTER };
 
@@ -86,7 +86,8 @@ static int plan_floats(bq_export_job *job, int item) {
     if (!f)
         return bq_export_refuse(it,
                                 " is of %s in groups of %ld: compressed-tensors has e4m3 (scale f32), e2m1 "
-                                "(scale e4m3 and group 16, or e8m0 and 32), e2m3 and e4m3 (e8m0 and 32)",
+                                "(e4m3 and group 16, or e8m0 and 32), e2m3 and e4m3 (e8m0 and 32): write "
+                                "safetensors",
                                 bq_element_name(q->scheme.element), (long)q->scheme.group);
     if (q->activations && (q->activations != BQ_E4M3 || f->small))
         return bq_export_refuse(it, ": with inputs rounded, floats are written for e4m3 on both sides");

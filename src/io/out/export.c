@@ -74,7 +74,9 @@ const bq_export_item *bq_export_find(const bq_export_job *job, const char *name)
 
 bool bq_export_same(const bq_qtensor *a, const bq_qtensor *b) {
     bq_scheme s = a->scheme;
-    s.scale = b->scheme.scale, s.grid = b->scheme.grid;
+    bool kept = bq_scheme_small(s) || bq_scheme_small(b->scheme); /* their types are formats of their own */
+    if (!kept) s.scale = b->scheme.scale;
+    s.grid = b->scheme.grid;
     return bq_scheme_equal(s, b->scheme) && a->activations == b->activations;
 }
 

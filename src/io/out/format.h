@@ -102,7 +102,8 @@ const bq_export_item *bq_export_find(const bq_export_job *job, const char *name)
 void bq_export_hold(bq_export_job *job, const bq_export_item *item, bq_qtensor *q);
 /* Put `bytes` of a name into a regular expression. */
 void bq_export_escape(FILE *to, const char *name, size_t bytes);
-/* Does config.json say the same of two results?  It has neither the type of scales nor the rule of grids. */
+/* Does config.json say the same of two results?  It does not have the rule of grids, and of the types of
+ * scales it has only those of one byte. */
 bool bq_export_same(const bq_qtensor *a, const bq_qtensor *b);
 /* In linears.c, for formats of quantized linears.  Refuse what only other formats have: a result that is not
  * the weight of a linear, factors of inputs, rounded inputs; scales of another type than F16.  BQ_OK, or

@@ -147,7 +147,8 @@ static int plan(bq_export_job *job, int item) {
     const bq_gguf_type *type = bq_gguf_type_of_item(job, it, name.name, NULL);
     size_t cut = strlen(it->name);
     if (!type) return BQ_DATA;
-    bool paired = name.change == BQ_GGUF_PAIRED && it->replaced && t->dims == 2;
+    bool values = !it->quantized && (it->replaced || strcmp(type->name, t->dtype) != 0);
+    bool paired = name.change == BQ_GGUF_PAIRED && values && t->dims == 2;
     if (t->shape[t->dims - 1] * (paired ? own->model.head_dim : 1) > BQ_GGUF_ROOM)
         return bq_export_refuse(it, " has too long rows");
     if (name.expert < 0) {

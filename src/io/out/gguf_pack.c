@@ -37,9 +37,9 @@ const bq_gguf_type *bq_gguf_type_for(const bq_qtensor *q, const char **why) {
     int bits = bq_code_bits(s);
     bool whole = q->code.cols % BLOCK == 0, mx = is_mxfp4(s);
     *why = !bq_element_whole(s.element) && !mx
-               ? "floats other than e2m1 in groups of 32 with e8m0 scales (MXFP4)"
+               ? "floats other than e2m1 in groups of 32 with e8m0 scales (MXFP4); write safetensors"
            : whole && kept(q) && s.scale != BQ_F16 && !mx
-               ? "scales of another type than f16; set bits.decoder.scale=f16"
+               ? "scales of another type than f16; set scale=f16 where the recipe's bits has it"
            : q->pre.rows    ? "factors of its inputs (smoothquant without fuse)"
            : q->activations ? "rounded inputs"
                             : NULL;

@@ -45,7 +45,8 @@ static int check(const bq_export_job *job, const bq_export_item *item) {
     int rc = bq_export_weights_only(item, "gptq");
     if (rc) return rc;
     if (s.element != BQ_INT2 && s.element != BQ_INT3 && s.element != BQ_INT4 && s.element != BQ_INT8)
-        return bq_export_refuse(item, " has %d bits, gptq has 2, 3, 4 and 8: write safetensors", bits);
+        return bq_export_refuse(item, " is of %s, gptq has integers of 2, 3, 4 and 8 bits: write safetensors",
+                                bq_element_name(s.element));
     if (!s.symmetric && !second(job))
         return bq_export_refuse(item,
                                 " has zero points, and gptq of version 1 is written for symmetric codes "

@@ -18,9 +18,9 @@ int bq_export_weights_only(const bq_export_item *item, const char *format) {
                                 format);
     if (!item->q.activations) return BQ_OK;
     return bq_export_refuse(item,
-                            ": its inputs are rounded to %d bits, which %s cannot say: write "
+                            ": its inputs are rounded to %s, which %s cannot say: write "
                             "compressed-tensors, or set bits.activations=16",
-                            item->q.activations, format);
+                            bq_element_name(item->q.activations), format);
 }
 
 int bq_export_f16_scales(const bq_export_item *item, const char *format) {

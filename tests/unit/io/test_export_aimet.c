@@ -333,7 +333,7 @@ static void refusals(void **state) {
     toy_options = toy_no_options;
     assert_refused(
         export_wrong("aimet", (bq_qtensor){.code = code, .scale = one, W(8, -1, true), .activations = 8}),
-        "rounded to 8 bits, which aimet cannot say");
+        "rounded to int8, which aimet cannot say");
     assert_refused(
         export_wrong("aimet", (bq_qtensor){.code = code, .scale = one, W(4, -1, true), .pre = pre}),
         "aimet has no place for these");

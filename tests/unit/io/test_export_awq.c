@@ -227,12 +227,13 @@ static void refusals(void **state) {
     bq_mat code = bq_mat_host(NULL, 48, 112, BQ_I8), one = bq_mat_host(NULL, 48, 1, BQ_F32),
            pre = bq_mat_host(NULL, 1, 112, BQ_F32);
     assert_refused(wrong((bq_qtensor){.code = code, .scale = one, W(3, -1, true)}),
-                   "down_proj.weight' has 3 bits, awq has 4");
-    assert_refused(wrong((bq_qtensor){.code = code, .scale = one, W(8, -1, true)}), "has 8 bits, awq has 4");
+                   "down_proj.weight' is of int3, awq has int4");
+    assert_refused(wrong((bq_qtensor){.code = code, .scale = one, W(8, -1, true)}),
+                   "is of int8, awq has int4");
     assert_refused(export_wrong("awq", (bq_qtensor){.code = code, .scale = one, W(4, -1, true)}),
                    "set bits.decoder.scale=f16");
     assert_refused(wrong((bq_qtensor){.code = code, .scale = one, W(8, -1, true), .activations = 8}),
-                   "rounded to 8 bits, which awq cannot say");
+                   "rounded to int8, which awq cannot say");
     assert_refused(wrong((bq_qtensor){.code = code, .scale = one, W(4, -1, true), .pre = pre}),
                    "awq has no place for these");
     assert_refused(

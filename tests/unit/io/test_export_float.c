@@ -187,8 +187,51 @@ static void modelopt_has_the_values(void **state) {
     bq_weights_close(golden);
 }
 
+/* q_proj has scales of F32, k_proj powers of two; else their schemes are the same. */
+static bool get_two(void *ctx, const char *name, bool want_data, bq_qtensor *q) {
+    static const bq_scheme scheme[] = {FLOAT(BQ_E4M3, 32, BQ_F32, 1), FLOAT(BQ_E4M3, 32, BQ_F8_E8M0, 1)};
+    static float scale[4] = {1, 1, 1, 1};
+    static int8_t code[2 * 64];
+    (void)ctx, (void)want_data;
+    *q = (bq_qtensor){.scheme = scheme[strstr(name, "k_proj") != NULL],
+                      .code = bq_mat_host(code, 2, 64, BQ_I8),
+                      .scale = bq_mat_host(scale, 2, 2, BQ_F32)};
+    return true;
+}
+
+static void types_of_scales_make_groups(void **state) {
+    (void)state;
+    char src[512], out[512];
+    bq_weights *w;
+    snprintf(src, sizeof src, "%s", temp_path("two"));
+    snprintf(out, sizeof out, "%s", temp_path("two_out"));
+    assert_int_equal(bq_dir_make(src), 0);
+    text_in(src, "config.json", "{}");
+    bq_writer *to = bq_writer_plan();
+    bq_writer_add(to, "model.layers.0.self_attn.k_proj.weight", "F32", 2, (int64_t[]){2, 64});
+    bq_writer_add(to, MODULE ".weight", "F32", 2, (int64_t[]){2, 64});
+    bq_writer_open(to, in(src, "model.safetensors"));
+    for (int i = 0; i < 2; i++) bq_writer_put(to, (float[2 * 64]){0}, 2 * 64 * 4);
+    bq_writer_close(to);
+    assert_int_equal(bq_weights_open(&w, src), BQ_OK);
+    assert_int_equal(export_as("compressed-tensors", w, out, (bq_qsource){NULL, get_two, NULL}, TOY_SHARD, 1),
+                     BQ_OK);
+    bq_weights_close(w);
+    json_t *config = json_load_file(in(out, "config.json"), 0, NULL),
+           *q = json_object_get(config, "quantization_config"), *groups = json_object_get(q, "config_groups");
+    const char *format[2] = {"mxfp8-quantized", "float-quantized"};
+    assert_string_equal(json_string_value(json_object_get(q, "format")), "mixed-precision");
+    assert_int_equal(json_object_size(groups), 2);
+    for (int i = 0; i < 2; i++) {
+        const json_t *group = json_object_get(groups, i ? "group_1" : "group_0");
+        assert_string_equal(json_string_value(json_object_get(group, "format")), format[i]);
+    }
+    json_decref(config);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(types_of_scales_make_groups),
         cmocka_unit_test(every_byte_is_the_peers),
         cmocka_unit_test(configurations_are_the_peers),
         cmocka_unit_test(modelopt_has_the_values),

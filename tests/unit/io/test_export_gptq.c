@@ -343,7 +343,8 @@ static void refusals(void **state) {
            pre = bq_mat_host(NULL, 1, 112, BQ_F32);
     for (int bits = 5; bits <= 7; bits++) {
         char text[100];
-        snprintf(text, sizeof text, "down_proj.weight' has %d bits, gptq has 2, 3, 4 and 8", bits);
+        snprintf(text, sizeof text, "down_proj.weight' is of int%d, gptq has integers of 2, 3, 4 and 8 bits",
+                 bits);
         assert_refused(wrong((bq_qtensor){.code = code, .scale = one, W(bits, -1, true)}), text);
     }
     assert_refused(wrong((bq_qtensor){.code = code, .scale = one, W(3, -1, true)}),
@@ -353,7 +354,11 @@ static void refusals(void **state) {
     assert_refused(export_wrong("gptq", (bq_qtensor){.code = code, .scale = one, W(4, -1, true)}),
                    "set bits.decoder.scale=f16");
     assert_refused(wrong((bq_qtensor){.code = code, .scale = one, W(8, -1, true), .activations = 8}),
-                   "rounded to 8 bits, which gptq cannot say");
+                   "rounded to int8, which gptq cannot say");
+    assert_refused(wrong((bq_qtensor){.code = code, .scale = one, W(8, -1, true), .activations = BQ_E4M3}),
+                   "rounded to e4m3, which gptq cannot say");
+    assert_refused(wrong((bq_qtensor){.code = code, .scale = one, W(BQ_E4M3, -1, true)}),
+                   "is of e4m3, gptq has integers");
     assert_refused(wrong((bq_qtensor){.code = code, .scale = one, W(4, -1, true), .pre = pre}),
                    "has no place for these");
     assert_refused(

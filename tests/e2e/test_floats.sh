@@ -25,6 +25,8 @@ says rows '"float-quantized"' $ct
 says rows '"channel"' $ct
 run tiles m_llama_bias '{"decoder": {"bits": "e4m3", "group": 8, "rows": 24}}' "$gptq" $ct
 says tiles '"block"' $ct
+run wide "$demo" '{"decoder": {"bits": "e4m3", "group": 128, "rows": 128}}' "$rtn" $ct # q has rows of 128
+check "wide: tiles as long as a row" grep -q '"block_structure":\[128,128\]' <(tr -d ' \n' <wide/$ct/config.json)
 run matrix m_mixtral '{"decoder": {"bits": "e4m3", "rows": -1}}' "$rtn" $ct
 says matrix '"tensor"' $ct
 run nvfp4 "$demo" '{"decoder": {"bits": "e2m1", "group": 16, "scale": "e4m3"}}' "$plain, $rtn" $ct
@@ -34,7 +36,7 @@ says mxfp4 '"mixed-precision"' $ct
 says mxfp4 '"mxfp6-pack-quantized"' $ct
 run modelopt "$demo" '{"decoder": {"bits": "e2m1", "group": 16, "scale": "e4m3"}}' "$rtn" modelopt
 says modelopt '"W4A16_NVFP4"' modelopt
-for name in rows tiles matrix nvfp4 mxfp4; do worth $name; done
+for name in rows tiles wide matrix nvfp4 mxfp4; do worth $name; done
 expect 0 "$blockq" inspect rows/ckpt/block_001.p0.s0.h5
 check "inspect names the float" grep -q e4m3 out
 

@@ -74,7 +74,7 @@ static bool get(void *ctx, const char *name, bool want_data, bq_qtensor *q) {
     const bq_layout *layout = bq_run_layout(t->s, id.block, unit);
     const bq_linear *l = &layout->arch->linear[i];
     bq_scheme scheme = layout->scheme[i];
-    if (scheme.group == l->cols) scheme.group = -1;
+    if (scheme.group == l->cols && bq_element_whole(scheme.element)) scheme.group = -1;
     int64_t groups = bq_linear_groups(layout->arch, layout->scheme, i);
     *q = (bq_qtensor){.scheme = scheme,
                       .activations = bq_recipe_activations(&t->s->recipe),

@@ -92,7 +92,8 @@ static int check_result(const bq_export_item *item) {
                                 (long)m.cols, (long)rows, (long)cols);
     if (m.type != BQ_I8) return bq_export_refuse(item, ": result is of type %s", bq_type_name(m.type));
     int64_t group = q->scheme.group, groups = group > 0 ? (m.cols + group - 1) / group : 1;
-    if (!bq_code_bits(q->scheme) || group >= m.cols || q->scale.type != BQ_F32 || q->scale.rows != m.rows ||
+    int64_t most = bq_element_whole(q->scheme.element) ? m.cols - 1 : m.cols;
+    if (!bq_code_bits(q->scheme) || group > most || q->scale.type != BQ_F32 || q->scale.rows != m.rows ||
         q->scale.cols != groups)
         return bq_export_refuse(item, ": %d bits, scales (%ld, %ld) %s, wanted (%ld, %ld) f32",
                                 q->scheme.element, (long)q->scale.rows, (long)q->scale.cols,

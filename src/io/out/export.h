@@ -31,8 +31,8 @@ typedef struct {
     bq_mat zero;  /* (rows, groups) f32, whole numbers in the range of codes; no rows: symmetric */
     bq_mat pre;   /* (1, cols) f32, factors by which inputs are multiplied first; no rows: none */
     bq_mat dense; /* (rows, cols) f32, (code - zero) * scale; data NULL: the exporter computes it */
-    bq_scheme
-        scheme; /* every scale is a value of its type; a group is less than a row (of floats at most), or -1 */
+    /* Scales are values of its type.  A group is less than a row, of floats at most a row; or -1. */
+    bq_scheme scheme;
     int activations; /* bits to which engines are to round the inputs, with a scale for each token; 0: none */
 } bq_qtensor;
 

@@ -170,7 +170,7 @@ refused() { # TEXT RECIPE SET...
     expect 3 mpi 1 run "$recipe" -o never "$@"
     one_error "$text"
 }
-refused 'set bits.decoder.scale=f16' llama.json --set bits.decoder.scale=f32 --set 'outputs=[{"format":"gguf"}]'
+refused 'set scale=f16' llama.json --set bits.decoder.scale=f32 --set 'outputs=[{"format":"gguf"}]'
 refused 'floats other than e2m1' llama.json --set 'bits.decoder={"bits": "e4m3"}' --set 'outputs=[{"format":"gguf"}]'
 refused 'rounded inputs' llama.json --set bits.decoder.bits=8 --set bits.activations=8
 model window mistral MistralForCausalLM "$silu, \"sliding_window\": 16"

@@ -70,7 +70,7 @@ one_error "needs inputs qt or mix"
 expect 2 "$blockq" run b.json --set bits.decoder.group=16 -o refused
 one_error "group 16 does not divide"
 expect 3 "$blockq" run b.json --set bits.decoder.bits=6 --set 'outputs=[{"format":"gptq"}]' -o refused6
-one_error "6 bits"
+one_error "is of int6"
 
 # more forms of a finished run, and what is in everything
 expect 0 "$blockq" export --run plain --format safetensors --out dense

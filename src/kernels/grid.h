@@ -63,8 +63,8 @@ static inline int bq_code_bits(bq_scheme s) { return bq_element_of(s.element).bi
 static inline int64_t bq_scheme_bits(bq_scheme s, int64_t rows, int64_t cols) {
     const int64_t high = bq_scheme_tiled(s) ? (s.rows < 0 ? rows : s.rows) : 1, code = bq_code_bits(s),
                   across = s.group > 0 ? (cols + s.group - 1) / s.group : 1, down = (rows + high - 1) / high;
-    const bool two = s.scale == BQ_F8_E4M3, small = two || s.scale == BQ_F8_E8M0;
-    const int64_t scale = small ? 8 : s.scale == BQ_F32 ? 32 : 16;
+    const bool two = s.scale == BQ_F8_E4M3;
+    const int64_t scale = bq_scheme_small(s) ? 8 : s.scale == BQ_F32 ? 32 : 16;
     return rows * cols * code + down * across * (scale + (s.symmetric ? 0 : code)) + (two ? 32 : 0);
 }
 

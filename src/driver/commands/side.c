@@ -69,30 +69,15 @@ void bq_side_take(bq_side *s, const char *name) {
     s->coded = s->is_run && s->of_run.get(s->of_run.ctx, name, true, &s->q);
 }
 
-/* (code - zero) scale, or the value of a code that is a float. */
-static void decode(const bq_qtensor *q, int64_t first, bq_mat to) {
-    const bq_element e = bq_element_of(q->scheme.element);
-    const bool whole = bq_element_whole(q->scheme.element);
-    int64_t group = q->scheme.group > 0 ? q->scheme.group : to.cols;
-    const float *pre = q->pre.rows ? q->pre.data : NULL;
-    for (int64_t r = 0; r < to.rows; r++) {
-        const int8_t *code = bq_mat_at(q->code, first + r, 0);
-        const float *scale = bq_mat_at(q->scale, first + r, 0);
-        const float *zero = q->zero.rows ? bq_mat_at(q->zero, first + r, 0) : NULL;
-        for (int64_t c = 0; c < to.cols; c++) {
-            float x = whole ? (float)code[c] - (zero ? zero[c / group] : 0) : bq_float_value(e, code[c]);
-            *(float *)bq_mat_at(to, r, c) = x * scale[c / group] * (pre ? pre[c] : 1);
-        }
-    }
-}
-
 void bq_side_read(bq_side *s, int64_t first, bq_mat to) {
     bq_tensor view = s->t;
     view.dims = 2, view.shape[0] = s->rows, view.shape[1] = s->cols;
-    if (s->coded)
-        decode(&s->q, first, to);
-    else if (!s->is_run || !s->of_run.dense(s->of_run.ctx, s->t.name, first, to))
+    if (s->coded) {
+        for (int64_t r = 0; r < to.rows; r++)
+            bq_qtensor_values(&s->q, first + r, 0, to.cols, bq_mat_at(to, r, 0));
+    } else if (!s->is_run || !s->of_run.dense(s->of_run.ctx, s->t.name, first, to)) {
         bq_weights_read(s->src->weights, &view, first, to.rows, to);
+    }
 }
 
 double bq_side_bits(const bq_side *s) {

@@ -136,7 +136,7 @@ static json_t *kept(const bq_export_job *job) {
         const bq_export_item *item = &job->item[i];
         if (item->quantized || !bq_export_is_linear(item) || strcmp(item->name, "lm_head.weight") == 0)
             continue;
-        json_array_append_new(list, json_stringn(item->name, strlen(item->name) - strlen(WEIGHT)));
+        json_array_append_new(list, bq_export_module(item));
     }
     if (json_array_size(list)) return list;
     json_decref(list);

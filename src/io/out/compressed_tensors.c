@@ -43,7 +43,7 @@ static const form forms[] = {
 
 /* NULL: it is of integers, or of floats that the package has no form for. */
 static const form *form_of(bq_scheme s) {
-    bq_type scale = s.scale == BQ_F8_E4M3 || s.scale == BQ_F8_E8M0 ? s.scale : BQ_F32;
+    bq_type scale = bq_scheme_small(s) ? s.scale : BQ_F32;
     for (size_t i = 0; i < sizeof forms / sizeof *forms; i++)
         if (forms[i].element == s.element && forms[i].scale == scale &&
             (!forms[i].group || forms[i].group == s.group))
@@ -194,11 +194,6 @@ static void write_out(bq_export_job *job, const bq_export_out *out, const bq_qte
     }
 }
 
-/* The module of an item. */
-static json_t *module_of(const bq_export_item *item) {
-    return json_stringn(item->name, strlen(item->name) - strlen(WEIGHT));
-}
-
 /* The same for all blocks and experts: a regular expression in which numbers are "\d+"; the name itself if
  * it has no number.  The caller frees it. */
 static char *kind_of(const bq_export_item *item) {
@@ -299,7 +294,7 @@ static json_t *targets_of(const bq_export_job *job, const bq_qtensor *scheme, in
         if (!item->quantized || !bq_export_same(&item->q, scheme)) continue;
         char *kind = kind_of(item);
         bool all = json_integer_value(json_object_get(kinds, kind)) == k;
-        if (!all) json_array_append_new(targets, module_of(item));
+        if (!all) json_array_append_new(targets, bq_export_module(item));
         if (all && !json_object_get(seen, kind)) json_array_append_new(targets, json_string(kind));
         json_object_set_new(seen, kind, json_true());
         free(kind);
@@ -325,25 +320,11 @@ static json_t *groups_config(const bq_export_job *job) {
     return groups;
 }
 
-/* All linears that are not quantized, routers of experts among them.  A tied head is a linear, too, but has
- * no tensor. */
-static json_t *ignore_list(const bq_export_job *job) {
-    json_t *ignore = json_array();
-    bool head = false;
-    for (int i = 0; i < job->items; i++) {
-        const bq_export_item *item = &job->item[i];
-        head = head || strcmp(item->name, "lm_head.weight") == 0;
-        if (bq_export_is_linear(item) && !item->quantized) json_array_append_new(ignore, module_of(item));
-    }
-    if (!head) json_array_append_new(ignore, json_string("lm_head"));
-    return ignore;
-}
-
 static void edit(const bq_export_job *job, json_t *config) {
     json_t *q = json_pack("{s:s, s:s, s:s, s:s, s:n, s:o, s:n, s:n, s:{}, s:{}, s:o}", "quant_method",
                           "compressed-tensors", "version", VERSION, "format", common_format(job),
                           "quantization_status", "compressed", "global_compression_ratio", "ignore",
-                          ignore_list(job), "kv_cache_scheme", "moe_sparsity_config", "sparsity_config",
+                          bq_export_kept(job), "kv_cache_scheme", "moe_sparsity_config", "sparsity_config",
                           "transform_config", "config_groups", groups_config(job));
     BQ_CHECK(q && json_object_set_new(config, "quantization_config", q) == 0,
              "no memory for a configuration");

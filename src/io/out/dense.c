@@ -96,20 +96,6 @@ static void put_floats(bq_export_job *job, const bq_export_out *out, bq_writer *
     }
 }
 
-/* Values [first, first + count) of a row of a result. */
-static void product(const bq_qtensor *q, int64_t r, int64_t first, int64_t count, float *to) {
-    const bq_element e = bq_element_of(q->scheme.element);
-    int64_t group = q->scheme.group > 0 ? q->scheme.group : q->code.cols;
-    const int8_t *code = bq_mat_at(q->code, r, 0);
-    const float *scale = bq_mat_at(q->scale, r, 0);
-    const float *zero = q->zero.rows ? bq_mat_at(q->zero, r, 0) : NULL;
-    const float *pre = q->pre.rows ? q->pre.data : NULL;
-    for (int64_t c = first; c < first + count; c++) {
-        const float value = bq_element_value(e, code[c]);
-        to[c - first] = (value - (zero ? zero[c / group] : 0)) * scale[c / group] * (pre ? pre[c] : 1);
-    }
-}
-
 static void check_data(const bq_qtensor *q) {
     BQ_CHECK(q->code.data && q->scale.data && (q->zero.data || !q->zero.rows) &&
                  (q->pre.data || !q->pre.rows),
@@ -122,7 +108,7 @@ static void put_product(bq_export_job *job, const bq_export_out *out, const bq_q
     for (int64_t r = 0; r < q->code.rows; r++) {
         for (int64_t first = 0, n; first < cols; first += n) {
             n = cols - first < room ? cols - first : room;
-            product(q, r, first, n, (float *)job->buffer);
+            bq_qtensor_values(q, r, first, n, (float *)job->buffer);
             put(job, out, n, w);
         }
     }
@@ -142,7 +128,7 @@ static void values(bq_export_job *job, const bq_export_item *item, bq_mat to) {
             if (q.dense.data)
                 memcpy(bq_mat_at(to, r, 0), bq_mat_at(q.dense, r, 0), (size_t)to.cols * 4);
             else
-                product(&q, r, 0, to.cols, bq_mat_at(to, r, 0));
+                bq_qtensor_values(&q, r, 0, to.cols, bq_mat_at(to, r, 0));
     }
 }
 

@@ -36,6 +36,9 @@ typedef struct {
     int activations; /* bits to which engines are to round the inputs, with a scale for each token; 0: none */
 } bq_qtensor;
 
+/* Values [first, first + count) of row r of a result that has its data: (code - zero) * scale * pre. */
+void bq_qtensor_values(const bq_qtensor *q, int64_t r, int64_t first, int64_t count, float *to);
+
 /* Where results come from.  name: in the source ("model.layers.0.self_attn.q_proj.weight").
  *   get    is the tensor quantized?  If so, *q has the result; its views are valid until the next call.
  *          want_data: false for the plan, true for writing, once or more each; answers differ only in data

@@ -113,6 +113,10 @@ int bq_export_f16_scales(const bq_export_item *item, const char *format);
 /* The buffer as `count` values of `size` bytes, which it must hold.  Put the transpose of scales as F16. */
 void *bq_export_room(const bq_export_job *job, int64_t count, size_t size);
 void bq_export_put_f16(bq_export_job *job, bq_mat scale, bq_writer *w);
+/* For edit: the module of a linear, its name without ".weight"; a list of those that are not quantized,
+ * routers of experts among them, and of a tied head, which is a linear, too, but has no tensor. */
+json_t *bq_export_module(const bq_export_item *item);
+json_t *bq_export_kept(const bq_export_job *job);
 /* For write: put the tensor's bytes as they are in the source; put the rows of a view. */
 void bq_export_put_raw(bq_export_job *job, const bq_tensor *t, bq_writer *w);
 void bq_export_put_rows(bq_mat m, bq_writer *w);

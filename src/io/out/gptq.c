@@ -29,9 +29,9 @@ typedef struct {
 
 static const bq_key keys[] = {
     {"version", BQ_KEY_INT, BQ_AT(options, version), .value = "1", .min = 1, .max = 2,
-     .help = "1: zero points are stored less one, as all readers of GPTQ know, and only symmetric schemes "
-             "are written. 2 (`gptq_v2`: GPTQModel, vLLM and llama.cpp's converter): they are stored as they "
-             "are, and schemes with zero points are written, too."},
+     .help = "1: every reader of GPTQ knows it. A file has each zero point less one. Only symmetric schemes "
+             "are written. 2 (`gptq_v2`): GPTQModel, vLLM and llama.cpp's converter know it. A file has zero "
+             "points as they are. Schemes with zero points are written, too."},
     {0}};
 
 static bool second(const bq_export_job *job) { return ((const options *)job->options)->version == 2; }

@@ -1,4 +1,4 @@
-/* What several formats of quantized linears share: refusals, and scales of F16. */
+/* What several formats of quantized linears share: refusals, scales of F16, names for config.json. */
 #include "base/die.h"
 #include "base/num.h"
 #include "io/out/format.h"
@@ -46,4 +46,34 @@ void bq_export_put_f16(bq_export_job *job, bq_mat scale, bq_writer *w) {
         }
         bq_writer_put(w, row, (size_t)scale.rows * 2);
     }
+}
+
+json_t *bq_export_module(const bq_export_item *item) {
+    static const char weight[] = ".weight";
+    return json_stringn(item->name, strlen(item->name) - (sizeof weight - 1));
+}
+
+json_t *bq_export_kept(const bq_export_job *job) {
+    json_t *list = json_array();
+    bool head = false;
+    for (int i = 0; i < job->items; i++) {
+        const bq_export_item *item = &job->item[i];
+        head = head || strcmp(item->name, "lm_head.weight") == 0;
+        if (bq_export_is_linear(item) && !item->quantized)
+            json_array_append_new(list, bq_export_module(item));
+    }
+    if (!head) json_array_append_new(list, json_string("lm_head"));
+    return list;
+}
+
+void bq_qtensor_values(const bq_qtensor *q, int64_t r, int64_t first, int64_t count, float *to) {
+    const bq_element e = bq_element_of(q->scheme.element);
+    int64_t group = q->scheme.group > 0 ? q->scheme.group : q->code.cols;
+    const int8_t *code = bq_mat_at(q->code, r, 0);
+    const float *scale = bq_mat_at(q->scale, r, 0);
+    const float *zero = q->zero.rows ? bq_mat_at(q->zero, r, 0) : NULL;
+    const float *pre = q->pre.rows ? q->pre.data : NULL;
+    for (int64_t c = first; c < first + count; c++)
+        to[c - first] = (bq_element_value(e, code[c]) - (zero ? zero[c / group] : 0)) * scale[c / group] *
+                        (pre ? pre[c] : 1);
 }

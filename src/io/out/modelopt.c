@@ -31,7 +31,7 @@ static const algorithm algorithms[] = {
 
 static const algorithm *algorithm_of(const bq_qtensor *q) {
     const bq_scheme s = q->scheme;
-    bq_type scale = s.scale == BQ_F8_E4M3 || s.scale == BQ_F8_E8M0 ? s.scale : BQ_F32;
+    bq_type scale = bq_scheme_small(s) ? s.scale : BQ_F32;
     for (size_t i = 0; i < sizeof algorithms / sizeof *algorithms; i++) {
         const algorithm *a = &algorithms[i];
         if (a->element == s.element && a->activations == q->activations && a->scale == scale &&
@@ -101,25 +101,11 @@ static void write_out(bq_export_job *job, const bq_export_out *out, const bq_qte
     }
 }
 
-/* Linears that are not quantized, as names without ".weight". */
-static json_t *excluded(const bq_export_job *job) {
-    json_t *list = json_array();
-    bool head = false;
-    for (int i = 0; i < job->items; i++) {
-        const bq_export_item *item = &job->item[i];
-        head = head || strcmp(item->name, "lm_head.weight") == 0;
-        if (bq_export_is_linear(item) && !item->quantized)
-            json_array_append_new(list, json_stringn(item->name, strlen(item->name) - strlen(WEIGHT)));
-    }
-    if (!head) json_array_append_new(list, json_string("lm_head"));
-    return list;
-}
-
 /* Loaders find in config.json what ModelOpt itself writes to hf_quant_config.json. */
 static void edit(const bq_export_job *job, json_t *config) {
     const algorithm *a = of_job(job);
     json_t *q = json_pack("{s:s, s:s, s:n, s:o, s:{s:s}}", "quant_method", "modelopt", "quant_algo", a->name,
-                          "kv_cache_scheme", "ignore", excluded(job), "producer", "name", "blockq");
+                          "kv_cache_scheme", "ignore", bq_export_kept(job), "producer", "name", "blockq");
     BQ_CHECK(q && json_object_set_new(config, "quantization_config", q) == 0,
              "no memory for a configuration");
     if (a->group > 0) json_object_set_new(q, "group_size", json_integer(a->group));

@@ -1,5 +1,6 @@
 /* The emulator itself: streams are lazy, events order them, pageable copies are what the manual says. */
 #include "cuda_runtime.h"
+#include "tensor_core.h"
 
 #include <cmath>
 #include <cstdio>
@@ -150,7 +151,20 @@ static void memory_has_sides() {
     cudaFree(x), cudaFree(y), cudaStreamDestroy(s);
 }
 
+/* What a tensor core loses: terms below the cut, whatever their sum is, and a remainder of the sum. */
+static void adds_as_tensor_cores_do() {
+    const double small[] = {-0x1p-26, -0x1p-26, -0x1p-26}, kept[] = {-0x1p-25}, more[] = {0x1.8p-24};
+    const double infinite[] = {INFINITY, 1}, whole[] = {3, 0.5};
+    expect(simt::tensor_core_sum(1, small, 3) == 1, "terms below the cut are lost");
+    expect(simt::tensor_core_sum(1, kept, 1) == 1 - 0x1p-24f, "a sum is cut towards zero");
+    expect(simt::tensor_core_sum(1, more, 1) == 1, "a sum is not rounded");
+    expect(simt::tensor_core_sum(0, small, 3) == -0x1.8p-25f, "small terms alone are kept");
+    expect(simt::tensor_core_sum(0, infinite, 2) == INFINITY, "infinity stays");
+    expect(simt::tensor_core_sum(1.5f, whole, 2) == 5, "what a float holds is exact");
+}
+
 int main() {
+    adds_as_tensor_cores_do();
     for (int s = 0; s < 3; s++) {
         simt::schedule = (simt::order)s;
         expect(across(true) == 30, "an event orders two streams");

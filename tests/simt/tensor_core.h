@@ -17,7 +17,7 @@ static inline float cut_to_float(double x) {
     return std::fabs((double)f) > std::fabs(x) ? std::nextafterf(f, 0.0f) : f;
 }
 
-/* acc + product[0] + ... + product[n - 1]; a product of two operands of at most 24 bits is exact in double. */
+/* acc + product[0] + ... + product[n - 1].  Products of operands of at most 24 bits are exact in double. */
 static inline float tensor_core_sum(float acc, const double *product, int n) {
     bool finite = std::isfinite(acc);
     int top = acc == 0 || !finite ? -10000 : std::ilogb(acc);

@@ -69,7 +69,7 @@ static __global__ void factor_tile(bq_rows<double> s, int64_t j, int n, double *
         const double d = a[k][k], by = c > k ? a[c][k] / d : 0;
         if (threadIdx.x == 0 && !(d > 0 && d < (double)INFINITY)) figures[FLAWS]++;
         for (int r = k + 1 + first; r < n; r += step)
-            if (c > k && c <= r) a[r][c] -= a[r][k] * by;
+            if (c > k && c <= r) a[r][c] = fma(-a[r][k], by, a[r][c]);
     }
     for (int r = first; r < n; r += step) /* no barrier: nothing was subtracted after the last one */
         if (c <= r) bq_row(s, j + r)[j + c] = a[r][c] / sqrt(a[c][c]);
@@ -94,7 +94,7 @@ static __global__ void __launch_bounds__(LANES) solve(bq_rows<double> s, int64_t
     for (int c = 0; c < TILE; c++) {
         const double y = x[0] * inverse[c];
         bq_row(s, j + c)[i] = y;
-        for (int n = 0; n + 1 < TILE; n++) x[n] = x[n + 1] - y * l[c][n];
+        for (int n = 0; n + 1 < TILE; n++) x[n] = fma(-y, l[c][n], x[n + 1]);
     }
 }
 
@@ -113,7 +113,7 @@ static __global__ void invert_tiles(bq_rows<double> s, int64_t size) {
         __syncthreads(); /* everything before row k has been subtracted */
         const double x = c <= k ? a[c][k + 1] / a[k][k] : 0;
         for (int r = k + 1 + first; r < n; r += step)
-            if (c <= k) a[c][r + 1] -= a[r][k] * x;
+            if (c <= k) a[c][r + 1] = fma(-a[r][k], x, a[c][r + 1]);
     }
     for (int r = first; r < n; r += step) /* no barrier: nothing was subtracted after the last one */
         if (c < n) bq_row(s, j + r)[j + c] = c >= r ? a[r][c + 1] / a[c][c] : 0;

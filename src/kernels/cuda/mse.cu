@@ -1,6 +1,6 @@
-/* Mean squared error and its gradient, which read the rows once; then the sums of the rows are added in order.
- * With a bound of one thread block the compiler loads a whole batch first; without, it saves registers and
- * mixes loads with sums. */
+/* Mean squared error and its gradient, which read the rows once; then the sums of the rows are added in
+ * order.  With a bound of one thread block the compiler loads a whole batch first; without it, the compiler
+ * saves registers and mixes loads with sums. */
 #include "kernels/cuda/cuda_ops.h"
 #include "kernels/cuda/reduce.cuh"
 

@@ -1,7 +1,7 @@
-/* RMSNorm and its backward.  A team of 16 lanes has a run of columns of a row (the
- * whole row, or a head); it reads it a second time, from the cache.  Rows are so few that there is one thread
- * block a multiprocessor, or two; so each lane of a wide row has many loads on their way (WIDE), and as many as
- * a head has, with fewer registers, where there are many runs (BATCH). */
+/* RMSNorm and its backward.  A team of 16 lanes has a run of columns of a row (the whole row, or a head); it
+ * reads it a second time, from the cache.  Whole rows are so few that a multiprocessor has one or two thread
+ * blocks; then a lane loads WIDE columns before it uses any.  Heads are many; they load BATCH columns, with
+ * fewer registers. */
 #include "kernels/cuda/cuda_ops.h"
 #include "kernels/cuda/reduce.cuh"
 
@@ -60,6 +60,9 @@ static __global__ void norm_rows_bwd(bq_rows<float> x, const float *weight, floa
     }
 }
 
+/* Is a run so wide that lanes fill larger batches? */
+static bool wide(bq_mat weight) { return weight.cols > 2 * WIDE * BQ_LANES; }
+
 static int64_t runs_of(const bq_dev *dev, bq_mat x, bq_mat weight) {
     BQ_WANT(dev, 1, weight.cols, weight);
     BQ_CHECK(weight.cols > 0 && x.cols % weight.cols == 0, "rmsnorm: %ld columns, a weight of %ld",
@@ -71,14 +74,14 @@ void bq_cuda_rmsnorm(bq_dev *dev, bq_mat x, bq_mat weight, float eps, bq_mat y) 
     BQ_WANT(dev, x.rows, x.cols, x, y);
     const int64_t runs = runs_of(dev, y, weight);
     bq_launch(dev, bq_grid_teams(y.rows * runs), BQ_THREADS,
-              weight.cols > 8 * BATCH * BQ_LANES ? norm_rows<WIDE> : norm_rows<BATCH>, x, bq_f32(weight), eps,
-              y, y.rows, runs, weight.cols);
+              wide(weight) ? norm_rows<WIDE> : norm_rows<BATCH>, x, bq_f32(weight), eps, y, y.rows, runs,
+              weight.cols);
 }
 
 void bq_cuda_rmsnorm_bwd(bq_dev *dev, bq_mat x, bq_mat weight, float eps, bq_mat dy, bq_mat dx) {
     BQ_WANT(dev, x.rows, x.cols, x, dx, dy);
     const int64_t runs = runs_of(dev, x, weight);
     bq_launch(dev, bq_grid_teams(dx.rows * runs), BQ_THREADS,
-              weight.cols > 8 * BATCH * BQ_LANES ? norm_rows_bwd<WIDE / 2> : norm_rows_bwd<BATCH>, x,
-              bq_f32(weight), eps, dy, dx, dx.rows, runs, weight.cols);
+              wide(weight) ? norm_rows_bwd<WIDE / 2> : norm_rows_bwd<BATCH>, x, bq_f32(weight), eps, dy, dx,
+              dx.rows, runs, weight.cols);
 }

@@ -21,7 +21,8 @@ typedef struct {
     char acts[BQ_PATH_MAX + 64]; /* the directory of activation files (cache.h) */
     bq_folder own;               /* that directory, if it is this rank's own */
     bq_source src;
-    bq_tokens calibration; /* ids NULL if the recipe has none */
+    bq_tokens calibration; /* ids NULL if nothing reads samples */
+    bool reference;        /* the passes do, so there is an FP stream */
     bq_evals evals;
     bq_layouts layouts; /* of the units of blocks, with their schemes */
     bq_grid grid;
@@ -35,6 +36,7 @@ typedef struct {
     bq_state *state;
     int *latest;             /* the sweep of each block's result (bq_sweep_results), or NULL */
     unsigned char *boundary; /* (sweeps, 1 + phases, blocks), of boundary.c */
+    float *kv;               /* two scales for each block (run/observe.h), or NULL */
     double started;          /* bq_seconds at open */
     int made;                /* number of blocks made since */
     struct {

@@ -32,8 +32,8 @@ static __global__ void __launch_bounds__(PARTS *WARP)
         }
     }
     mosts[part()][lane()] = most;
-    __syncthreads();                     /* the parts are there */
-    if (part() > 0 || c >= cols) return; /* allowed: no barrier follows */
+    __syncthreads(); /* the parts are there */
+    if (part() > 0 || c >= cols) return;
     most = m[c];
     for (int k = 0; k < PARTS; k++) most = mosts[k][lane()] > most ? mosts[k][lane()] : most;
     m[c] = most;

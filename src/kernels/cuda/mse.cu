@@ -24,13 +24,14 @@ static __global__ void __launch_bounds__(BQ_THREADS, 1)
     }
 }
 
+/* Behind the n numbers it adds 0, which changes no sum. */
 static __global__ void add_up(const double *x, int64_t n, double factor, double *to) {
     __shared__ double some[BQ_THREADS];
     double sum = 0;
     for (int64_t first = 0; first < n; first += BQ_THREADS) {
         const int64_t i = first + threadIdx.x;
-        some[threadIdx.x] = i < n ? x[i] : 0; /* + 0 changes nothing */
-        __syncthreads();                      /* they are there */
+        some[threadIdx.x] = i < n ? x[i] : 0;
+        __syncthreads(); /* they are there */
         for (int k = 0; threadIdx.x == 0 && k < BQ_THREADS; k += BATCH)
             for (int l = 0; l < BATCH; l++) sum += some[k + l];
         __syncthreads(); /* they have been read */

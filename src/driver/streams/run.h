@@ -80,7 +80,11 @@ extern volatile sig_atomic_t bq_stop_wanted;
 bool bq_run_stopped(const bq_run *s);
 
 /* Check an output of a block, (T, H) on the host or the device: NaN or inf ends the job with BQ_DATA, and a
- * message that names block, sample, token and channel.  Fault point stream_nan.  Local. */
+ * message that names block, sample, token and channel.  Fault point stream_nan.  Local.  In two halves, for
+ * outputs on the device: ask leaves in *apart, after the next wait, a number that is 0 if all are finite;
+ * judge does the rest. */
+void bq_run_ask_finite(bq_run *s, bq_mat y, double *apart);
+void bq_run_judge(bq_run *s, bq_mat y, double apart, int block, int64_t sample, const char *stream);
 void bq_run_finite(bq_run *s, bq_mat y, int block, int64_t sample, const char *stream);
 
 #endif

@@ -18,8 +18,8 @@ static const struct {
             {"mi300x", 163.4, 81.7, 1307, 5.3, 192, 450}};
 
 /* Shares of the peaks that one H200 sustained (docs/gpu-runs.md, commits 928f22a and 4dbf542); kernels that
- * have changed since are counted as they were.  Of these, products of fp16x2 were not run: their share is that
- * of bf16, for three products. */
+ * have changed since are counted as they were.  Of these, products of fp16x2 were not run: their share is
+ * that of bf16, for three products. */
 enum { OF_FP32, OF_FP64, OF_HALF };
 static const struct {
     int of;

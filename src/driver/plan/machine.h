@@ -44,9 +44,9 @@ void bq_machine_measure(bq_machine *machine, bq_dev *dev, const bq_arch *arch, i
 /* Bytes for ops of the model's shape, or of smaller ones that take at most `most`.  */
 size_t bq_machine_need(const bq_arch *arch, int64_t tokens, size_t most);
 
-/* What a user says of a machine: a GPU by name ("h100"), NULL: keep *machine; rates of network and file system
- * ("200Gb" or "25GB" a second), NULL: the default; ranks of a node, 0: the default.  BQ_OK, or BQ_USAGE after
- * one message.  */
+/* What a user says of a machine: a GPU by name ("h100"), NULL: keep *machine; rates of network and file
+ * system ("200Gb" or "25GB" a second), NULL: the default; ranks of a node, 0: the default.  BQ_OK, or
+ * BQ_USAGE after one message. */
 int bq_machine_named(bq_machine *machine, const bq_args *args);
 
 #endif

@@ -37,8 +37,9 @@ static size_t need_columns(const shape *s) {
            bq_arena_need(s->k, 1, BQ_I32) + larger(bq_factor_scratch(s->k), bq_gptq_scratch(s->k, s->k, -1));
 }
 
-/* A sample, at most 512 tokens, times the largest matrix; attention of 2048 tokens and 16 heads; a Gram matrix
- * of 4096 columns.  The longest side of each is halved until it fits.  heads 0, k 0: there is no room. */
+/* A sample, at most 512 tokens, times the largest matrix; attention of 2048 tokens and 16 heads; a Gram
+ * matrix of 4096 columns.  The longest side of each is halved until it fits.  heads 0, k 0: there is no
+ * room. */
 static shape shape_of(const bq_arch *arch, int64_t tokens, size_t most) {
     const bq_site *site = arch->site;
     for (int m = 1; m < arch->sites; m++)

@@ -266,8 +266,8 @@ static void names(void **state) {
     assert_int_equal(named(&m, "h1000", NULL, NULL, 0), BQ_USAGE);
 }
 
-/* Seconds of works [first, last] of the recipe on one H200, of a block of Llama 3 8B or 3.2 1B with 64 samples
- * of 2048 tokens, all kept on the way. */
+/* Seconds of works [first, last] of the recipe on one H200, of a block of Llama 3 8B or 3.2 1B with 64
+ * samples of 2048 tokens, all kept on the way. */
 static double on_h200(bool large, const char *keys, const char *passes, int first, int last) {
     bq_arch small = arch;
     bq_machine m;

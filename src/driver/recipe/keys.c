@@ -134,8 +134,9 @@ static const bq_key bits_keys[] = {
      .unhashed = true, .help = "The head."},
     {"activations", BQ_KEY_BITS, AT(bq_recipe, bits.activations), .value = "16", .min = 8, .max = 16,
      .step = 8, .choice = token_floats, .unhashed = true,
-     .help = "Bits, or the float, that the inputs of linears are rounded to, with a scale for each token; "
-             "16: as they are. For evaluation and `compressed-tensors` (W8A8, FP8); the passes do not see "
+     .help = "Bits, or the float, that the inputs of linears are rounded to, with a scale for each token "
+             "(where `bits.decoder.rows` makes tiles, for each token and the columns of a tile); 16: as they "
+             "are. For evaluation and `compressed-tensors` (W8A8, FP8); the passes do not see "
              "it."},
     {"kv", BQ_KEY_BITS, AT(bq_recipe, bits.kv), .value = "16", .min = 16, .max = 16, .choice = cache_floats,
      .unhashed = true,

@@ -12,8 +12,8 @@
 #define BQ_MAX_LINEAR 64
 
 /* code and scale are both there; or both have no rows, and the weight is not quantized.  zero is there with
- * them if the scheme is asymmetric, and only then.  fold is there where a later phase or sweep starts from it,
- * and where there are no codes. */
+ * them if the scheme is asymmetric, and only then.  fold is there where a later phase or sweep starts from
+ * it, and where there are no codes. */
 typedef struct {
     char name[64];
     bq_scheme scheme;

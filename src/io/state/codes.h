@@ -1,8 +1,8 @@
 /* codes.h - codes in as few bits as their element has, as a checkpoint stores them.
  *
  * A row is one stream of bits, from the lowest bit of its first byte on: code c is in the bits from c * bits
- * up to (c + 1) * bits, the low bits of its byte as they are.  Bits behind the last code are 0.  All calls are
- * local. */
+ * up to (c + 1) * bits, the low bits of its byte as they are.  Bits behind the last code are 0.  All calls
+ * are local. */
 #ifndef BQ_CODES_H
 #define BQ_CODES_H
 

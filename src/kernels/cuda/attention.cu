@@ -8,6 +8,7 @@ template <class S>
 static __device__ void soften(const bq_attend &a, int r, int64_t i, int64_t key, float (&s)[S::moving / 8][4],
                               float *max, float *sum, float *shrink) {
     float top = *max;
+    BQ_UNROLL()
     for (int n = 0; n < S::moving / 8; n++)
         for (int e = 0; e < 2; e++) {
             float &x = s[n][2 * r + e];
@@ -17,6 +18,7 @@ static __device__ void soften(const bq_attend &a, int r, int64_t i, int64_t key,
     top = bq_quad(top, bq_larger());
     const bool none = top == -INFINITY; /* no key was visible so far */
     float add = 0;
+    BQ_UNROLL()
     for (int n = 0; n < S::moving / 8; n++)
         for (int e = 0; e < 2; e++) {
             float &x = s[n][2 * r + e];

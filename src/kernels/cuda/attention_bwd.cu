@@ -44,6 +44,7 @@ static __global__ void __launch_bounds__(BQ_ATTEND_THREADS, 2)
         float p[S::moving / 8][4], ds[S::moving / 8][4];
         bq_tile_scores<S>(qs, ks, p);
         bq_tile_scores<S>(douts, vs, ds);
+        BQ_UNROLL()
         for (int n = 0; n < S::moving / 8; n++)
             for (int e = 0; e < 4; e++) {
                 const int64_t i = row + bq_g() + e / 2 * 8, j = key + 8 * n + 2 * bq_t() + e % 2;
@@ -62,6 +63,7 @@ static __global__ void __launch_bounds__(BQ_ATTEND_THREADS, 2)
 template <class S>
 static __device__ void descend(const bq_attend &a, const float *lse, const float *dot, int64_t j, int64_t i,
                                float (&s)[S::moving / 8][4], float (&ds)[S::moving / 8][4]) {
+    BQ_UNROLL()
     for (int n = 0; n < S::moving / 8; n++)
         for (int e = 0; e < 4; e++) {
             const int64_t key = j + bq_g() + e / 2 * 8, query = i + 8 * n + 2 * bq_t() + e % 2;

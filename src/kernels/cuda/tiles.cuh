@@ -121,12 +121,14 @@ template <class S> static __device__ uint32_t *bq_tile_load_both(bq_head m, int6
 template <class S>
 static __device__ void bq_tile_scores(const uint32_t *a, const uint32_t *b, float (&s)[S::moving / 8][4]) {
     a += (bq_warp_row<S>() + bq_g()) * S::along + bq_t(), b += bq_g() * S::along + bq_t();
+    BQ_UNROLL()
     for (int n = 0; n < S::moving / 8; n++)
         for (int e = 0; e < 4; e++) s[n][e] = 0;
     BQ_UNROLL(2)
     for (int c = 0; c < S::hd / S::per; c += 8) {
         const uint32_t *p = a + c, *q = p + 8 * S::along, left[4] = {p[0], q[0], p[4], q[4]};
         const bq_parts<4> x = bq_parts_of<S::way>(left);
+        BQ_UNROLL()
         for (int n = 0; n < S::moving / 8; n++) {
             const uint32_t right[2] = {b[n * 8 * S::along + c], b[n * 8 * S::along + c + 4]};
             const bq_parts<2> y = bq_parts_of<S::way>(right);
@@ -155,25 +157,23 @@ static inline __device__ bq_parts<4> bq_tile_left(const float (*p)[4], int step)
     return bq_parts_of<S::way>(w);
 }
 
-/* o = o * keep + p m, row by row; m is a tile across its rows.  The sum over a tile starts from 0 (in the way
- * F32 that over a step), and is added to o, rounded to nearest. */
+/* o = o * keep + p m, row by row; m is a tile across its rows.  The sum of a step starts from 0 and is added to
+ * o, rounded to nearest.  The loop over the steps is not unrolled, since loads of all steps at once would not
+ * fit into registers; so p goes through local memory, some words a tile. */
 template <class S>
 static __device__ void bq_tile_add(const float (&p)[S::moving / 8][4], const uint32_t *m, const float (&keep)[2],
                                    float (&o)[S::columns / 8][4]) {
-    constexpr int steps = S::moving / 8 / S::per, chain = S::way == BQ_COMPUTE_F32 ? 1 : steps;
     constexpr int one = S::per > 1 ? 1 : 2, other = S::per > 1 ? 4 : 1; /* rows of a lane's two words */
     m += bq_t() * one * S::across + bq_warp_column<S>() + bq_g();
-    for (int from = 0; from < steps; from += chain) {
-        bq_parts<4> left[chain];
-        for (int i = 0; i < chain; i++) left[i] = bq_tile_left<S>(p, from + i);
+    BQ_UNROLL(1)
+    for (int step = 0; step < S::moving / 8 / S::per; step++) {
+        const bq_parts<4> left = bq_tile_left<S>(p, step);
+        BQ_UNROLL()
         for (int c = 0; c < S::columns / 8; c++) {
+            const uint32_t *at = m + step * 8 * S::across + c * 8, right[2] = {at[0], at[other * S::across]};
             float sum[4] = {};
-            for (int i = 0; i < chain; i++) {
-                const uint32_t *at = m + (from + i) * 8 * S::across + c * 8;
-                const uint32_t right[2] = {at[0], at[other * S::across]};
-                bq_mma<S::way>(sum, left[i], bq_parts_of<S::way>(right));
-            }
-            for (int e = 0; e < 4; e++) o[c][e] = fmaf(o[c][e], from ? 1.0f : keep[e / 2], sum[e]);
+            bq_mma<S::way>(sum, left, bq_parts_of<S::way>(right));
+            for (int e = 0; e < 4; e++) o[c][e] = fmaf(o[c][e], step ? 1.0f : keep[e / 2], sum[e]);
         }
     }
 }
@@ -183,8 +183,10 @@ static __device__ void bq_tile_add(const float (&p)[S::moving / 8][4], const uin
 template <class S>
 static __device__ void bq_tile_store(float *to, int64_t ld, int64_t first, int64_t rows, int hd,
                                      const float (&o)[S::columns / 8][4], const float (&factor)[2]) {
+    BQ_UNROLL()
     for (int r = 0; r < 2; r++) {
         const int64_t row = first + bq_warp_row<S>() + bq_g() + 8 * r;
+        BQ_UNROLL()
         for (int c = 0; c < S::columns / 8; c++)
             for (int e = 0; e < 2; e++) {
                 const int col = bq_warp_column<S>() + c * 8 + 2 * bq_t() + e;

@@ -60,7 +60,7 @@ static const shape shapes[] = {
 
 typedef struct {
     double *q, *k, *v, *out, *lse, *dout, *dq, *dk, *dv, *sinks; /* sinks: or NULL */
-    bool floats; /* scores and lse are rounded to float */
+    bool floats;                                                 /* scores and lse are rounded to float */
 } naive;
 
 static bool sees(bq_attention a, int64_t i, int64_t j) {
@@ -220,20 +220,21 @@ static double apart(const double *got, const double *want, int64_t n) {
     return error == 0 ? 0 : error / power;
 }
 
-/* What the condition of a case allows.  An error e in a score changes its probability by the factor 1 + e, and
- * a score of size s that is computed in floats has an error of some 2^-24 s: so where the softmax is peaked,
- * with scores of 100, probabilities are known to 1e-5, whatever comes after.  How much of the result that is,
- * the case itself says: `rough` has each score as a chain of sums in float, and lse as a float, and all else
- * in double.  A backend computes scores in another order, whose error is independent and of the same size, and
- * rounds a score again where it subtracts lse: its error may be twice as large, 4 times in squares.
- * Two backends may then be twice as far apart as one is from the exact result. */
+/* What the condition of a case allows.  An error e in a score changes its probability by the factor 1 + e,
+ * and a score of size s that is computed in floats has an error of some 2^-24 s: so where the softmax is
+ * peaked, with scores of 100, probabilities are known to 1e-5, whatever comes after.  How much of the result
+ * that is, the case itself says: `rough` has each score as a chain of sums in float, and lse as a float, and
+ * all else in double.  A backend computes scores in another order, whose error is independent and of the
+ * same size, and rounds a score again where it subtracts lse: its error may be twice as large, 4 times in
+ * squares. Two backends may then be twice as far apart as one is from the exact result. */
 typedef struct {
     double out, dq, dk, dv;
 } room;
 
 static room room_of(const naive *rough, const naive *n, fixture f, shape s) {
-    return (room){4 * apart(rough->out, n->out, s.t * f.out.cols), 4 * apart(rough->dq, n->dq, s.t * f.q.cols),
-                  4 * apart(rough->dk, n->dk, s.t * f.k.cols), 4 * apart(rough->dv, n->dv, s.t * f.v.cols)};
+    return (room){4 * apart(rough->out, n->out, s.t * f.out.cols),
+                  4 * apart(rough->dq, n->dq, s.t * f.q.cols), 4 * apart(rough->dk, n->dk, s.t * f.k.cols),
+                  4 * apart(rough->dv, n->dv, s.t * f.v.cols)};
 }
 
 static bool agree(bq_mat got, const double *want, shape s, double more) {
@@ -255,8 +256,9 @@ static void check(shape s) {
     bq_arena_open(&dev.mem, bq_op_scratch(s.t, s.a, 1)); /* enough, with 2 threads or 3 */
     run(&dev, s, f, 4 * fmax(fmax(more.out, more.dv), fmax(more.dq, more.dk)));
     if (getenv("BQ_SHOW"))
-        fprintf(stderr, "%ld %g: out %.1e/%.1e lse %.1e dq %.1e/%.1e dk %.1e/%.1e dv %.1e/%.1e\n", s.t, s.deviation,
-            nmse(f.out, n.out), more.out, nmse(f.lse, n.lse), nmse(f.dq, n.dq), more.dq, nmse(f.dk, n.dk), more.dk, nmse(f.dv, n.dv), more.dv);
+        fprintf(stderr, "%ld %g: out %.1e/%.1e lse %.1e dq %.1e/%.1e dk %.1e/%.1e dv %.1e/%.1e\n", s.t,
+                s.deviation, nmse(f.out, n.out), more.out, nmse(f.lse, n.lse), nmse(f.dq, n.dq), more.dq,
+                nmse(f.dk, n.dk), more.dk, nmse(f.dv, n.dv), more.dv);
     assert_true(nmse(f.out, n.out) < LIMIT + more.out && nmse(f.lse, n.lse) < LIMIT);
     assert_true(agree(f.dq, n.dq, s, more.dq) && agree(f.dk, n.dk, s, more.dk));
     assert_true(nmse(f.dv, n.dv) < LIMIT_BWD + more.dv);

@@ -115,7 +115,8 @@ bool shared_allowed(const void *kernel, size_t bytes);
 
 } // namespace simt
 
-/* Dynamic shared memory: 48 KiB, or as much as was asked for, up to 99 KiB, which each GPU from sm_80 on has. */
+/* Dynamic shared memory: 48 KiB, or as much as was asked for, up to 99 KiB, which each GPU from sm_80 on
+ * has. */
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
 cudaError_t cudaFuncSetAttribute(const void *kernel, cudaFuncAttribute attribute, int value);
 template <class... P>
@@ -146,7 +147,10 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t *c, void (*kernel)(P...)
     const dim3 grid = c->gridDim, block = c->blockDim;
     const size_t shared = c->dynamicSmemBytes;
     simt::launched.kernels++;
-    simt::enqueue(c->stream, [=] { simt::launch(grid, block, [&] { std::apply(kernel, with); }, shared); });
+    simt::enqueue(c->stream, [=] {
+        simt::launch(
+            grid, block, [&] { std::apply(kernel, with); }, shared);
+    });
     return cudaSuccess;
 }
 

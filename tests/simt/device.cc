@@ -35,7 +35,8 @@ cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr, int device) {
     *value = 0; /* compute capability 0.0: emulated */
     return device == 0 ? cudaSuccess : cudaErrorInvalidValue;
 }
-static std::map<const void *, size_t> shared_limits; /* of kernels that asked for more than every kernel has */
+static std::map<const void *, size_t>
+    shared_limits; /* of kernels that asked for more than every kernel has */
 bool simt::shared_allowed(const void *kernel, size_t bytes) {
     const auto limit = shared_limits.find(kernel);
     return bytes <= (limit == shared_limits.end() ? 48 << 10 : limit->second);

@@ -70,10 +70,10 @@ bug "ops recorded and not run" graph.cu '/g->result\[i\] = cuda/,/^}/s#BQ_CUDA\(
 bug "words of an operand in the wrong lanes" tiles.cuh 's|\{p\[0\], q\[0\], p\[4\], q\[4\]\}|{p[0], p[4], q[0], q[4]}|' attention.cu test_attention
 bug "scores in the wrong lanes of their product" tiles.cuh 's|w\[2 \* k \+ r\] = bq_word|w[2 * r + k] = bq_word|' attention_bwd.cu test_attention
 bug "rows of values in the wrong lanes, in bf16" tiles.cuh 's|other = S::per > 1 \? 4 : 1|other = 1|' attention.cu unit_test_compute
-bug "the lower half of a float left out" mma.cuh 's|bq_mma_tf32\(d, a\.hi, b\.lo\);||' attention.cu test_attention
+bug "the lower half of a float left out" parts.cuh 's|bq_mma_tf32\(d, a\.hi, b\.lo\);||' attention.cu test_attention
 bug "a score summed by the tensor core alone" tiles.cuh 's|if constexpr \(S::way == BQ_COMPUTE_F32\) \{|if constexpr (false) {|' attention_bwd.cu test_attention
-bug "operands cut to tf32, not rounded" mma.cuh 's|\(bq_bits\(x\) \+ 0x1000u\) \& |bq_bits(x) \& |' attention_bwd.cu unit_test_compute
-bug "operands of attention cut to bf16, not rounded" mma.cuh 's#return \(uint32_t\)bq_to_bf16\(second\) << 16 \| bq_to_bf16\(first\)#return (bq_bits(second) \& 0xffff0000u) | bq_bits(first) >> 16#' attention_bwd.cu unit_test_compute
+bug "operands cut to tf32, not rounded" parts.cuh 's|\(bq_bits\(x\) \+ 0x1000u\) \& |bq_bits(x) \& |' attention_bwd.cu unit_test_compute
+bug "operands of attention cut to bf16, not rounded" tiles.cuh 's#bq_word_bf16\(x\.v\[2 \* k\], x\.v\[2 \* k \+ 1\]\)#(bq_bits(x.v[2 * k + 1]) \& 0xffff0000u) | bq_bits(x.v[2 * k]) >> 16#' attention_bwd.cu unit_test_compute
 bug "sums that are not scaled to a new maximum" attention.cu 's|\*shrink = none \? 1 : bq_exp\(\*max - top\)|*shrink = 1|' attention.cu test_attention
 echo "$caught caught, $missed missed"
 ((missed == 0))

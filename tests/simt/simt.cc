@@ -219,7 +219,8 @@ void mma(float *d, const uint32_t *a, const uint32_t *b, int numbers, const char
     fragment mine = {};
     memcpy(mine.d, d, sizeof mine.d), memcpy(mine.a, a, sizeof mine.a), memcpy(mine.b, b, sizeof mine.b);
     const uint64_t *all = meet(~0u, (uint64_t)(uintptr_t)&mine, file, line);
-    if (!*(volatile bool *)&mine.done) multiply(all, numbers); /* the first lane that goes on does it for all */
+    if (!*(volatile bool *)&mine.done)
+        multiply(all, numbers); /* the first lane that goes on does it for all */
     memcpy(d, mine.d, sizeof mine.d);
 }
 

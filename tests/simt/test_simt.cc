@@ -203,7 +203,8 @@ static void warps_multiply(int numbers) {
             float want = (float)(i * 8 + j);
             for (int k = 0; k < 8; k++)
                 for (int n = 0; n < numbers; n++)
-                    want += small_number((i * 8 + k) * numbers + n) * small_number((200 + k * 8 + j) * numbers + n);
+                    want += small_number((i * 8 + k) * numbers + n) *
+                            small_number((200 + k * 8 + j) * numbers + n);
             expect(got[i * 8 + j] == want, "a product of a warp's tiles");
         }
     cudaFree(a), cudaFree(b), cudaFree(d), cudaStreamDestroy(s);

@@ -2,8 +2,8 @@
  * maximum and sum for each query; probabilities stay in registers. */
 #include "kernels/cuda/attention.cuh"
 
-/* Scores of a tile become exp(s - new max), invisible ones 0; max and sum are updated, and shrink is the factor
- * that the sums so far are scaled by.  r: which of a lane's two rows; i: its query. */
+/* Scores of a tile become exp(s - new max), invisible ones 0; max and sum are updated, and shrink is the
+ * factor that the sums so far are scaled by.  r: which of a lane's two rows; i: its query. */
 template <class S>
 static __device__ void soften(const bq_attend &a, int r, int64_t i, int64_t key, float (&s)[S::moving / 8][4],
                               float *max, float *sum, float *shrink) {

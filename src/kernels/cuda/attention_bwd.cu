@@ -1,6 +1,6 @@
 /* Attention's backward.  Probabilities are computed again from lse, twice: for dq by thread blocks with
- * some queries, and for dk and dv by thread blocks with some keys, which add over the query heads that read their kv
- * head.  So no two thread blocks add to the same place, and every sum has one order. */
+ * some queries, and for dk and dv by thread blocks with some keys, which add over the query heads that read
+ * their kv head.  So no two thread blocks add to the same place, and every sum has one order. */
 #include "kernels/cuda/attention.cuh"
 
 /* d(head, t) = sum over the channels of dout * out.  A team has one token of one head. */
@@ -50,8 +50,7 @@ static __global__ void __launch_bounds__(BQ_ATTEND_THREADS, 2)
                 const int64_t i = row + bq_g() + e / 2 * 8, j = key + 8 * n + 2 * bq_t() + e % 2;
                 const bool sees = i < a.tokens && bq_sees(i, j, a.window);
                 const float s = bq_score(a, p[n][e]);
-                ds[n][e] =
-                    sees ? bq_exp(s - lse[e / 2]) * (ds[n][e] - dot[e / 2]) * bq_cap_slope(a, s) : 0;
+                ds[n][e] = sees ? bq_exp(s - lse[e / 2]) * (ds[n][e] - dot[e / 2]) * bq_cap_slope(a, s) : 0;
             }
         bq_tile_add<S>(ds, across, one, o);
     }

@@ -27,17 +27,6 @@ static inline void bq_launch(bq_dev *dev, dim3 grid, unsigned threads, void (*ke
     bq_launch_shared(dev, grid, threads, 0, kernel, args...);
 }
 
-/* Where dynamic shared memory begins, in a kernel; and how often a loop is unrolled: wholly where no number is
- * given, which a loop over an array in registers needs. */
-#ifdef __CUDACC__
-#define BQ_SHARED(name) extern __shared__ __align__(16) uint32_t name[]
-#define BQ_PRAGMA(text) _Pragma(#text)
-#define BQ_UNROLL(...)  BQ_PRAGMA(unroll __VA_ARGS__)
-#else
-#define BQ_SHARED(name) uint32_t *const name = (uint32_t *)simt::dynamic_shared()
-#define BQ_UNROLL(...)
-#endif
-
 static inline unsigned bq_pieces(int64_t n, int64_t each) { return (unsigned)((n + each - 1) / each); }
 
 /* One thread for each element: x goes over the columns, y over the rows, which kernels take

@@ -1,17 +1,17 @@
 /* tiles.cuh - tiles of attention, in shared memory and registers, and their products on tensor cores.
  *
- * A thread block has BQ_ATTEND_THREADS threads, 4 warps, and a tile of `rows` rows that stays in shared memory.
- * Tiles of `moving` rows of the other side pass by.  A warp has 16 rows of the tile that stays.  Of its scores
- * (16 x moving) lane 4 g + t has, in s[n][2 r + e], row g + 8 r and column 8 n + 2 t + e; of a result it has
- * the same places in o[c].  Where heads are wider than 128, two warps share 16 rows: both compute the scores,
- * and each has half of the result's columns, so that a result fits into registers.
+ * A thread block has BQ_ATTEND_THREADS threads, 4 warps, and a tile of `rows` rows that stays in shared
+ * memory. Tiles of `moving` rows of the other side pass by.  A warp has 16 rows of the tile that stays.  Of
+ * its scores (16 x moving) lane 4 g + t has, in s[n][2 r + e], row g + 8 r and column 8 n + 2 t + e; of a
+ * result it has the same places in o[c].  Where heads are wider than 128, two warps share 16 rows: both
+ * compute the scores, and each has half of the result's columns, so that a result fits into registers.
  *
  * A matrix is one head of a wider matrix: `hd` columns from `at`, rows `ld` apart.  Rows from `rows` on, and
  * columns from hd to HD, count as 0. */
 #ifndef BQ_TILES_CUH
 #define BQ_TILES_CUH
 
-#include "kernels/cuda/mma.cuh"
+#include "kernels/cuda/parts.cuh"
 #include "kernels/cuda/reduce.cuh"
 
 enum { BQ_ATTEND_THREADS = 128 };
@@ -23,7 +23,7 @@ template <int WIDTH, bq_compute COMPUTE> struct bq_shape {
     static constexpr bq_compute way = COMPUTE;
     static constexpr int hd = WIDTH, halves = hd > 128 ? 2 : 1, columns = hd / halves; /* columns of a warp */
     static constexpr int rows = 64 / halves, moving = hd > 192 ? 16 : 32;
-    static constexpr int per = way == BQ_COMPUTE_BF16 ? 2 : 1; /* numbers of a word */
+    static constexpr int per = way == BQ_COMPUTE_BF16 ? 2 : 1;        /* numbers of a word */
     static constexpr int along = hd / per + 4, across = hd + 4 * per; /* pitches */
     static constexpr int kept = rows * along, passing = moving * along, turned = moving / per * across;
     static constexpr int both = passing + (per > 1 ? turned : 0); /* a tile that is read both ways */
@@ -50,7 +50,9 @@ struct bq_head {
 /* A lane's place in what its warp has; the first of the warp's rows, and of its columns of a result. */
 static inline __device__ int bq_g() { return (int)threadIdx.x % 32 / 4; }
 static inline __device__ int bq_t() { return (int)threadIdx.x % 4; }
-template <class S> static inline __device__ int bq_warp_row() { return (int)threadIdx.x / 32 / S::halves * 16; }
+template <class S> static inline __device__ int bq_warp_row() {
+    return (int)threadIdx.x / 32 / S::halves * 16;
+}
 template <class S> static inline __device__ int bq_warp_column() {
     return (int)threadIdx.x / 32 % S::halves * S::columns;
 }
@@ -115,9 +117,9 @@ template <class S> static __device__ uint32_t *bq_tile_load_both(bq_head m, int6
     return to + (S::per > 1 ? S::passing : 0);
 }
 
-/* s = the warp's rows of a times the transpose of b, both tiles along their rows.  In the way F32 a step's sum
- * starts from 0 and is added to s, rounded to nearest: so what a tensor core cuts is a part of 8 products, not
- * of the score. */
+/* s = the warp's rows of a times the transpose of b, both tiles along their rows.  In the way F32 a step's
+ * sum starts from 0 and is added to s, rounded to nearest: so what a tensor core cuts is a part of 8
+ * products, not of the score. */
 template <class S>
 static __device__ void bq_tile_scores(const uint32_t *a, const uint32_t *b, float (&s)[S::moving / 8][4]) {
     a += (bq_warp_row<S>() + bq_g()) * S::along + bq_t(), b += bq_g() * S::along + bq_t();
@@ -143,10 +145,9 @@ static __device__ void bq_tile_scores(const uint32_t *a, const uint32_t *b, floa
     }
 }
 
-/* Scores of a step as the left operand of bq_tile_add.  They stay in their lanes: in tf32 words t and t + 4 of
- * a step are its columns 2 t and 2 t + 1; in bf16 word t is these two, and t + 4 those of the next 8. */
-template <class S>
-static inline __device__ bq_parts<4> bq_tile_left(const float (*p)[4], int step) {
+/* Scores of a step as the left operand of bq_tile_add.  They stay in their lanes: in tf32 words t and t + 4
+ * of a step are its columns 2 t and 2 t + 1; in bf16 word t is these two, and t + 4 those of the next 8. */
+template <class S> static inline __device__ bq_parts<4> bq_tile_left(const float (*p)[4], int step) {
     uint32_t w[4];
     for (int r = 0; r < 2; r++)
         for (int k = 0; k < 2; k++)
@@ -157,12 +158,12 @@ static inline __device__ bq_parts<4> bq_tile_left(const float (*p)[4], int step)
     return bq_parts_of<S::way>(w);
 }
 
-/* o = o * keep + p m, row by row; m is a tile across its rows.  The sum of a step starts from 0 and is added to
- * o, rounded to nearest.  The loop over the steps is not unrolled, since loads of all steps at once would not
- * fit into registers; so p goes through local memory, some words a tile. */
+/* o = o * keep + p m, row by row; m is a tile across its rows.  The sum of a step starts from 0 and is added
+ * to o, rounded to nearest.  The loop over the steps is not unrolled, since loads of all steps at once would
+ * not fit into registers; so p goes through local memory, some words a tile. */
 template <class S>
-static __device__ void bq_tile_add(const float (&p)[S::moving / 8][4], const uint32_t *m, const float (&keep)[2],
-                                   float (&o)[S::columns / 8][4]) {
+static __device__ void bq_tile_add(const float (&p)[S::moving / 8][4], const uint32_t *m,
+                                   const float (&keep)[2], float (&o)[S::columns / 8][4]) {
     constexpr int one = S::per > 1 ? 1 : 2, other = S::per > 1 ? 4 : 1; /* rows of a lane's two words */
     m += bq_t() * one * S::across + bq_warp_column<S>() + bq_g();
     BQ_UNROLL(1)

@@ -116,7 +116,8 @@ static void attend_exactly(attended *a, float scale, bq_mat dout, bq_mat out, bq
     int64_t hd = a->hd;
     for (int64_t i = 0; i < a->t; i++) {
         double sum = 0, d = 0;
-        for (int64_t j = 0; j <= i; j++) sum += exp((double)scale * product(a->q + i * hd, a->k + j * hd, hd));
+        for (int64_t j = 0; j <= i; j++)
+            sum += exp((double)scale * product(a->q + i * hd, a->k + j * hd, hd));
         for (int64_t c = 0; c < hd; c++) d += at(dout, i, c) * at(out, i, c);
         for (int64_t j = 0; j <= i; j++) {
             double s = (double)scale * product(a->q + i * hd, a->k + j * hd, hd), p = exp(s - at(lse, 0, i)),
@@ -134,15 +135,16 @@ static void attend_exactly(attended *a, float scale, bq_mat dout, bq_mat out, bq
 }
 
 /* The forward rounds p relative to a maximum that depends on its tiles, so an element of out may differ from
- * that of p as it is by u sum p |v|, with u the largest error of a rounding: 2^-8 of a number in bf16, 2^-11 in
- * tf32; and by what sums in floats leave, 2^-16 of that sum at these sizes.
+ * that of p as it is by u sum p |v|, with u the largest error of a rounding: 2^-8 of a number in bf16, 2^-11
+ * in tf32; and by what sums in floats leave, 2^-16 of that sum at these sizes.
  * The backward rounds p and ds as the exact form does, unless an error in float takes one of them across the
- * middle between two operands, which are 2 u of themselves apart.  That error is below e = 2^-20 at these sizes.
- * So of the operands the part e / 2 u is expected to be off by 2 u of itself: an NMSE of 2 u e.  One of the
- * largest operands, of which a result has about t, may be among them: (2 u)^2 / t.  Operands that are cut are
- * off by u of themselves on average, all in one direction: an NMSE of u^2 or more. */
+ * middle between two operands, which are 2 u of themselves apart.  That error is below e = 2^-20 at these
+ * sizes. So of the operands the part e / 2 u is expected to be off by 2 u of itself: an NMSE of 2 u e.  One
+ * of the largest operands, of which a result has about t, may be among them: (2 u)^2 / t.  Operands that are
+ * cut are off by u of themselves on average, all in one direction: an NMSE of u^2 or more. */
 static void attention_rounds(bq_dev *dev, bq_compute compute, int64_t t, int64_t hd, float scale) {
-    const double u = compute == BQ_COMPUTE_BF16 ? 0x1p-8 : 0x1p-11, limit = 0x1p-19 * u + 4 * u * u / (double)t;
+    const double u = compute == BQ_COMPUTE_BF16 ? 0x1p-8 : 0x1p-11,
+                 limit = 0x1p-19 * u + 4 * u * u / (double)t;
     bq_mat m[9], on[9]; /* q, k, v, dout, out, dq, dk, dv; lse */
     size_t mark = bq_arena_mark(&dev->mem);
     for (int i = 0; i < 9; i++) {
@@ -156,9 +158,18 @@ static void attention_rounds(bq_dev *dev, bq_compute compute, int64_t t, int64_t
     dev->compute = BQ_COMPUTE_F32;
     for (int i = 4; i < 9; i++) dev->op->get(dev, on[i], m[i]);
     dev->op->wait(dev);
-    attended a = {t, hd, compute, rounded_all(m[0], compute), rounded_all(m[1], compute),
-                  rounded_all(m[2], compute), rounded_all(m[3], compute), zeros(t * hd), zeros(t * hd),
-                  zeros(t * hd), zeros(t * hd), zeros(t * hd)};
+    attended a = {t,
+                  hd,
+                  compute,
+                  rounded_all(m[0], compute),
+                  rounded_all(m[1], compute),
+                  rounded_all(m[2], compute),
+                  rounded_all(m[3], compute),
+                  zeros(t * hd),
+                  zeros(t * hd),
+                  zeros(t * hd),
+                  zeros(t * hd),
+                  zeros(t * hd)};
     attend_exactly(&a, scale, m[3], m[4], m[8]);
     for (int64_t i = 0; i < t * hd; i++)
         assert_true(fabs(at(m[4], i / hd, i % hd) - a.out[i]) <= (u + 0x1p-16) * a.slack[i]);
@@ -167,7 +178,8 @@ static void attention_rounds(bq_dev *dev, bq_compute compute, int64_t t, int64_t
     assert_true(nmse(m[5], a.dq) < limit && nmse(m[6], a.dk) < limit && nmse(m[7], a.dv) < limit);
     bq_arena_reset(&dev->mem, mark);
     for (int i = 0; i < 9; i++) drop(m[i]);
-    free(a.q), free(a.k), free(a.v), free(a.dout), free(a.out), free(a.slack), free(a.dq), free(a.dk), free(a.dv);
+    free(a.q), free(a.k), free(a.v), free(a.dout), free(a.out), free(a.slack), free(a.dq), free(a.dk),
+        free(a.dv);
 }
 
 static void attention_is_of_rounded_operands(void **state) {

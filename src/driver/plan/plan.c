@@ -8,6 +8,7 @@
 #include "driver/load/source.h"
 #include "driver/plan/pipeline.h"
 #include "driver/recipe/traits.h"
+#include "driver/score/observed.h"
 #include "driver/score/score.h"
 #include "io/out/export.h"
 #include "io/state/stream.h"
@@ -140,7 +141,7 @@ static size_t plan_phases(bq_plan *plan, const bq_recipe *r, const bq_layouts *l
     const bq_pass *pass = NULL; /* which needs most */
     size_t most = working_memory(r, layouts, of, &pass), products = 0, factors = 0;
     unsigned traits = bq_recipe_traits(r);
-    bool prescaled = traits & BQ_PASS_PRESCALES;
+    bool prescaled = traits & BQ_PASS_PRESCALES, observed = bq_observed_wanted(r);
     for (int p = 0; p < r->nphase * layouts->count; p++)
         products = larger(products, product_scratch(&r->phase[p / layouts->count],
                                                     layouts->at[p % layouts->count].arch, t));
@@ -150,7 +151,8 @@ static size_t plan_phases(bq_plan *plan, const bq_recipe *r, const bq_layouts *l
         bq_block_need(arch), BQ_DEVICE, larger_machine);
     add(plan, "its quantized form and gradients", bq_quantized_need_any(layouts, prescaled), BQ_DEVICE,
         larger_machine);
-    if (traits & BQ_PASS_CALIBRATED) {
+    add(plan, "numbers of a unit's inputs", bq_observed_need(r, layouts), BQ_DEVICE, larger_machine);
+    if (traits & BQ_PASS_CALIBRATED || observed) {
         add(plan, "activations of one sample", activations(layouts, t, traits & BQ_PASS_BACKWARD), BQ_DEVICE,
             shorter_samples);
         add(plan, "op scratch", bq_op_scratch(t, arch->attention, 1) + products, BQ_DEVICE, shorter_samples);
@@ -183,7 +185,7 @@ static size_t buffers(const bq_recipe *r, const bq_layouts *layouts, const bq_ev
     if (r->noutput)
         most =
             larger(most, one.codes + (2 * one.scales + one.cols) * sizeof(float) + rows + BQ_EXPORT_BUFFER);
-    return larger(most, bq_score_host(arch, evals, comm->size));
+    return larger(most, bq_score_host(arch, evals, comm->size)) + bq_observed_host(r, layouts, comm->size);
 }
 
 /* Host copies of what is on a GPU, for files and messages. */
@@ -276,6 +278,7 @@ void bq_plan_make(bq_plan *plan, const bq_recipe *r, const bq_layouts *layouts, 
     size_t windows = bq_score_stream(arch, evals, comm->size);
     for (int p = 0; p < r->nphase; p++)
         calibration = larger(calibration, streams_of(r, &r->phase[p], arch, comm->nreplica));
+    calibration = larger(calibration, bq_observed_stream(r, arch, comm->size));
     phases += plan_ahead(plan, arch, r->ntransform > 0, larger(phases + bq_block_need(arch), evaluation));
     if (evaluation > phases)
         add(plan, "evaluation (head, activations) beyond that", evaluation - phases, BQ_DEVICE,
@@ -386,12 +389,12 @@ void bq_plan_print(const bq_plan *plan, const bq_machine *machine, FILE *out) {
     fprintf(out, "work of one rank                                  TFLOP    seconds\n");
     for (int i = 0; i < BQ_WORKS; i++) {
         const bq_effort *e = &plan->effort[i];
-        double seconds = bq_machine_seconds(machine, e, use);
+        double seconds = bq_machine_seconds(machine, e, plan->nstage, plan->nreplica, use);
         if (seconds <= 0) continue;
-        fprintf(out, "  %-44s %10.3f  %9.1f\n", name[i], (e->flop + e->flop64) / 1e12, seconds);
+        fprintf(out, "  %-44s %10.3f  %9.1f\n", name[i], bq_effort_flop(e) / 1e12, seconds);
         all += seconds;
     }
     fprintf(out, "  %-44s %10s  %9.1f\n", "all", "", all);
     fprintf(out, "seconds on %s: %.1f GFLOP/s, memory %.1f GB/s, network %.1f GB/s\n", machine->name,
-            machine->flop / 1e9, machine->memory / 1e9, machine->network / 1e9);
+            machine->flop[BQ_RATE_PRODUCTS] / 1e9, machine->memory / 1e9, machine->network / 1e9);
 }

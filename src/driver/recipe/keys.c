@@ -193,7 +193,8 @@ static const bq_key phase_keys[] = {
              "models do (`bf16`: GPUs, AMX, AVX512_BF16). Sums are f32. A device takes the nearest way that "
              "it has and that is not less exact, at last f32; the log says so, and how far the outputs of "
              "the first block's linears are from f32's. FP32 outputs, factorizations and GPTQ's loop over "
-             "columns are never less than f32, nor are Gram matrices on GPUs."},
+             "columns are never less than f32, nor are Gram matrices on GPUs. Attention follows `bf16` and "
+             "`tf32` on GPUs, in the passes and in the quantized stream."},
     {"passes", BQ_KEY_LIST, AT(bq_phase, pass), .min = 1, .max = BQ_PASSES, .scope = &pass,
      .variant = bq_pass_kind_scope, .inside = offsetof(bq_pass, options), .count = offsetof(bq_phase, npass),
      .help = "Applied to a block in this order."},

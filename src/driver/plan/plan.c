@@ -39,7 +39,7 @@ static size_t program(void) {
 }
 
 /* Bytes of the items so far in that place. */
-static size_t sum_of(const bq_plan *plan, bq_place place) {
+size_t bq_plan_sum(const bq_plan *plan, bq_place place) {
     size_t sum = 0;
     for (int i = 0; i < plan->items; i++) sum += plan->item[i].place == place ? plan->item[i].bytes : 0;
     return sum;
@@ -47,7 +47,8 @@ static size_t sum_of(const bq_plan *plan, bq_place place) {
 
 /* Bytes of the process. */
 static size_t process(const bq_plan *plan) {
-    return sum_of(plan, BQ_HOST) + sum_of(plan, BQ_PINNED) + (plan->gpu ? 0 : sum_of(plan, BQ_DEVICE));
+    return bq_plan_sum(plan, BQ_HOST) + bq_plan_sum(plan, BQ_PINNED) +
+           (plan->gpu ? 0 : bq_plan_sum(plan, BQ_DEVICE));
 }
 
 /* Scratch of products that a phase does not compute in f32: linears forward and backward, moments of inputs,
@@ -141,7 +142,7 @@ static size_t plan_phases(bq_plan *plan, const bq_recipe *r, const bq_layouts *l
         snprintf(plan->pass, sizeof plan->pass, "working memory of %s", bq_pass_kind_at(pass->kind)->name);
         add(plan, plan->pass, most, BQ_DEVICE, bq_pass_remedy(pass));
     }
-    return sum_of(plan, BQ_DEVICE);
+    return bq_plan_sum(plan, BQ_DEVICE);
 }
 
 /* Host memory beside arena and streams, of which only one is taken at a time: three samples, a rotary table
@@ -295,7 +296,7 @@ void bq_plan_make(bq_plan *plan, const bq_recipe *r, const bq_layouts *layouts, 
     bq_effort_count(plan->effort, r, layouts, comm, plan->micro, args->split_reference, evals, plan->keeps);
 }
 
-static int largest(const bq_plan *plan, const bool *printed) {
+int bq_plan_largest(const bq_plan *plan, const bool *printed) {
     int best = -1;
     for (int i = 0; i < plan->items; i++)
         if (!printed[i] && (best < 0 || plan->item[i].bytes > plan->item[best].bytes)) best = i;
@@ -315,7 +316,7 @@ int bq_plan_check(const bq_plan *plan) {
             "the run needs %.0f MB of the GPU, %.0f MB are free: take shorter samples or --device cpu",
             (double)bq_plan_on_gpu(plan) / 1e6, (double)plan->gpu / 1e6);
     if (bq_plan_fits(plan)) return BQ_OK;
-    int top = largest(plan, (bool[BQ_PLAN_ITEMS]){0});
+    int top = bq_plan_largest(plan, (bool[BQ_PLAN_ITEMS]){0});
     return bq_refuse(BQ_USAGE,
                      "the run needs %.0f MB, %.0f MB may be used; the largest part is %s with %.0f MB: %s",
                      (double)plan->total / 1e6, (double)plan->limit / 1e6, plan->item[top].name,
@@ -340,51 +341,4 @@ size_t bq_plan_probe(const bq_plan *plan) {
     size_t used = bq_peak_rss(), room = used < plan->limit ? plan->limit - used : 0;
     if (plan->gpu) return plan->gpu < PROBE_GPU ? plan->gpu : PROBE_GPU;
     return room < PROBE_HOST ? room : PROBE_HOST;
-}
-
-const char *bq_plan_home(const bq_plan *plan, char *text, size_t n) {
-    static const char *const names[] = {
-        [BQ_HOST] = "host memory", [BQ_PINNED] = "pinned host memory", [BQ_DEVICE] = "device memory"};
-    const char *scratch = plan->home.scratch;
-    snprintf(text, n, "%s%s", scratch ? "files in " : names[plan->home.place], scratch ? scratch : "");
-    return text;
-}
-
-void bq_plan_print(const bq_plan *plan, const bq_machine *machine, FILE *out) {
-    static const char *const places[] = {[BQ_HOST] = "host", [BQ_PINNED] = "pinned", [BQ_DEVICE] = "device"};
-    bool printed[BQ_PLAN_ITEMS] = {0};
-    char grid[48];
-    snprintf(grid, sizeof grid, "%d stages x %d replicas", plan->nstage, plan->nreplica);
-    fprintf(out, "memory of one rank of %-23s %11s\n", grid, "MB");
-    for (int i; (i = largest(plan, printed)) >= 0; printed[i] = true)
-        fprintf(out, "  %-44s %10.1f  %s\n", plan->item[i].name, (double)plan->item[i].bytes / 1e6,
-                places[plan->item[i].place]);
-    fprintf(out, "  %-44s %10.1f  of %.1f that may be used\n", "total", (double)plan->total / 1e6,
-            (double)plan->limit / 1e6);
-    if (plan->gpu)
-        fprintf(out, "  %-44s %10.1f  of %.1f that are free\n", "on the GPU",
-                (double)bq_plan_on_gpu(plan) / 1e6, (double)plan->gpu / 1e6);
-    if (sum_of(plan, BQ_PINNED))
-        fprintf(out, "  %-44s %10.1f  of the total\n", "pinned", (double)sum_of(plan, BQ_PINNED) / 1e6);
-    char home[BQ_PATH_MAX + 32];
-    fprintf(out, "  streams of hidden states live in %s\n", bq_plan_home(plan, home, sizeof home));
-    if (plan->midway[0]) fprintf(out, "  a pass keeps %s\n", plan->midway);
-    fprintf(out, "  checkpoints are written %s\n",
-            plan->pending ? "behind the work on the next block" : "at once: there is no room for a copy");
-    fprintf(out, "  it %s\n", bq_plan_fits(plan) ? "fits" : "does not fit");
-    static const char *const name[BQ_WORKS] = {"reference pipeline", "targets (FP32 reference)",
-                                               "training",           "other passes",
-                                               "quantized stream",   "evaluation (fp, rtn, result)"};
-    double all = 0, use[BQ_USES];
-    fprintf(out, "work of one rank                                  TFLOP    seconds\n");
-    for (int i = 0; i < BQ_WORKS; i++) {
-        const bq_effort *e = &plan->effort[i];
-        double seconds = bq_machine_seconds(machine, e, plan->nstage, plan->nreplica, use);
-        if (seconds <= 0) continue;
-        fprintf(out, "  %-44s %10.3f  %9.1f\n", name[i], bq_effort_flop(e) / 1e12, seconds);
-        all += seconds;
-    }
-    fprintf(out, "  %-44s %10s  %9.1f\n", "all", "", all);
-    fprintf(out, "seconds on %s: %.1f GFLOP/s, memory %.1f GB/s, network %.1f GB/s\n", machine->name,
-            machine->flop[BQ_RATE_PRODUCTS] / 1e9, machine->memory / 1e9, machine->network / 1e9);
 }

@@ -63,6 +63,14 @@ int bq_plan_evaluation(size_t arena, size_t stream, size_t limit, const bq_comm 
 /* Device bytes that measuring rates for the plan may take.  */
 size_t bq_plan_probe(const bq_plan *plan);
 
+/* Bytes in a place; the number of the largest item that is not printed, -1: all are. */
+size_t bq_plan_sum(const bq_plan *plan, bq_place place);
+int bq_plan_largest(const bq_plan *plan, const bool *printed);
+
+/* The seconds of each kind of work on a machine, then of all, and by use.  */
+void bq_plan_seconds(const bq_plan *plan, const bq_machine *machine, double seconds[BQ_WORKS + 1],
+                     double use[BQ_USES]);
+
 /* Where streams are, as text.  */
 const char *bq_plan_home(const bq_plan *plan, char *text, size_t n);
 

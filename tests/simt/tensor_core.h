@@ -19,18 +19,16 @@ static inline float cut_to_float(double x) {
 
 /* acc + product[0] + ... + product[n - 1].  Products of operands of at most 24 bits are exact in double. */
 static inline float tensor_core_sum(float acc, const double *product, int n) {
-    bool finite = std::isfinite(acc);
-    int top = acc == 0 || !finite ? -10000 : std::ilogb(acc);
-    double plain = acc, sum;
+    double largest = std::fabs((double)acc), plain = acc, sum;
     for (int i = 0; i < n; i++) {
-        finite = finite && std::isfinite(product[i]);
-        if (product[i] != 0 && finite && std::ilogb(product[i]) > top) top = std::ilogb(product[i]);
+        const double size = std::fabs(product[i]);
+        largest = size > largest ? size : largest;
         plain += product[i];
     }
-    if (!finite || top == -10000) return (float)plain;
-    const double unit = std::ldexp(1.0, top + 1 - TENSOR_CORE_BITS);
-    sum = std::trunc(acc / unit);
-    for (int i = 0; i < n; i++) sum += std::trunc(product[i] / unit);
+    if (!std::isfinite(plain) || largest == 0) return (float)plain;
+    const double unit = std::ldexp(1.0, std::ilogb(largest) + 1 - TENSOR_CORE_BITS), units = 1 / unit;
+    sum = std::trunc(acc * units);
+    for (int i = 0; i < n; i++) sum += std::trunc(product[i] * units);
     return cut_to_float(sum * unit);
 }
 

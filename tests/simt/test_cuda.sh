@@ -12,6 +12,8 @@ check "no graphs: $(grep '^simt' err)" grep -q ', 0 graphs' err
 same graphs plain
 BQ_CUDA_GRAPH=0 expect 0 mpi 2 run all.json --device cuda -o plain_2
 same all_2 plain_2
+BQ_CUDA_GRAPH=0 expect 0 mpi 2 run train.json "${exact[@]}" -o fp16x2_plain
+same fp16x2_1 fp16x2_plain
 
 # what a profiler sees, with its depth
 SIMT_MARKS=1 expect 0 mpi 1 run train.json --device cuda -o marks

@@ -76,13 +76,28 @@ int bq_plan_schemes(const bq_recipe *recipe, bq_layouts *layouts) {
  * errors of weights times moments. */
 static size_t product_scratch(const bq_phase *phase, const bq_arch *arch, int64_t t) {
     size_t most = 0;
-    int shapes = bq_phase_traits(phase) & BQ_PASS_MOMENTS ? 5 : 4;
+    unsigned traits = bq_phase_traits(phase);
+    int shapes = traits & BQ_PASS_MOMENTS ? 5 : 4;
     for (int m = 0; m < arch->sites; m++) {
         int64_t n = arch->site[m].rows, k = arch->site[m].cols;
         const int64_t shape[][3] = {{t, n, k}, {t, k, n}, {n, k, t}, {k, k, t}, {n, k, k}};
-        for (int i = 0; i < shapes; i++)
-            most = larger(most, bq_gemm_scratch(phase->compute, shape[i][0], shape[i][1], shape[i][2]));
+        for (int i = 0; i < shapes; i++) {
+            size_t one = bq_gemm_scratch(phase->compute, shape[i][0], shape[i][1], shape[i][2]);
+            if (one && traits & BQ_PASS_BACKWARD) one += bq_arena_need(t, n, BQ_F32); /* of codes (block.h) */
+            most = larger(most, one);
+        }
     }
+    return most;
+}
+
+/* The same for the reference. */
+static size_t reference_scratch(const bq_recipe *r, const bq_layouts *layouts) {
+    size_t most = 0;
+    for (int i = 0; i < layouts->count; i++)
+        for (int m = 0; m < layouts->at[i].arch->sites; m++) {
+            const bq_site *site = &layouts->at[i].arch->site[m];
+            most = larger(most, bq_gemm_scratch(r->reference, r->calibration.length, site->rows, site->cols));
+        }
     return most;
 }
 
@@ -138,7 +153,8 @@ static size_t plan_phases(bq_plan *plan, const bq_recipe *r, const bq_layouts *l
     const bq_arch *arch = layouts->at[0].arch, *last = layouts->at[layouts->count - 1].arch;
     int64_t t = of.tokens;
     const bq_pass *pass = NULL; /* which needs most */
-    size_t most = working_memory(r, layouts, of, &pass), products = 0, factors = 0;
+    size_t most = working_memory(r, layouts, of, &pass), factors = 0;
+    size_t products = reference_scratch(r, layouts);
     unsigned traits = bq_recipe_traits(r);
     bool prescaled = traits & BQ_PASS_PRESCALES;
     for (int p = 0; p < r->nphase * layouts->count; p++)
@@ -216,8 +232,8 @@ static size_t plan_ahead(bq_plan *plan, const bq_arch *arch, bool rotated, size_
 }
 
 /* Micro-batches of the reference on the GPU, if it has room for them. */
-static void plan_direct(bq_plan *plan, const bq_recipe *r, const bq_arch *arch) {
-    size_t need = bq_pipeline_device(r, arch, plan->micro);
+static void plan_direct(bq_plan *plan, const bq_recipe *r, const bq_layouts *layouts) {
+    size_t need = bq_pipeline_device(r, layouts->at[0].arch, plan->micro) + reference_scratch(r, layouts);
     plan->direct = larger(need, plan->arena) + GPU_BYTES <= plan->gpu;
     if (!plan->direct || need <= plan->arena) return;
     add(plan, "micro-batches of the reference beyond that", need - plan->arena, BQ_DEVICE,
@@ -293,7 +309,7 @@ void bq_plan_make(bq_plan *plan, const bq_recipe *r, const bq_layouts *layouts, 
     else
         add(plan, "operands of products, packed", bq_cpu_packing(args->threads), BQ_HOST,
             "take fewer --threads");
-    if (comm->nstage > 1 && calibration && !args->split_reference) plan_direct(plan, r, arch);
+    if (comm->nstage > 1 && calibration && !args->split_reference) plan_direct(plan, r, layouts);
     /* Phases and evaluation have their streams and their use of the arena at different times. */
     size_t there = larger(larger(phases + calibration, evaluation + windows), plan->arena);
     size_t beside = gpu ? larger(calibration, windows)

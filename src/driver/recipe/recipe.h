@@ -81,7 +81,8 @@ typedef struct {
         bq_scheme embedding, lm_head;          /* element 16: they are not rounded */
         int activations; /* element of the linears' inputs in evaluation and exports; 16: not rounded */
     } bits;
-    bq_angles rope; /* rotary angles in float32 as in transformers, or in double */
+    bq_angles rope;       /* rotary angles in float32 as in transformers, or in double */
+    bq_compute reference; /* how the original model is computed */
     int ntransform;
     bq_transform transform[BQ_TRANSFORMS];
     int segments, sweeps;

@@ -29,8 +29,8 @@ static __device__ bq_row_grid grid_of(const params &p, bq_scheme s, int64_t r) {
 static __device__ float folded(float w, float s2, float e3) { return w / bq_exp(s2) / e3; }
 
 /* `wide` threads have a row: 32, or a whole thread block. */
-static __global__ void weights(params p, bq_scheme s, bq_rows<float> w_hat, bq_rows<float> scale,
-                               bq_rows<float> fold, int wide, int64_t rows, int64_t cols) {
+static __global__ void weights(params p, bq_scheme s, bq_mat w_hat, bq_rows<float> scale, bq_rows<float> fold,
+                               int wide, int64_t rows, int64_t cols) {
     const int64_t r = ((int64_t)blockIdx.x * BQ_THREADS + threadIdx.x) / wide;
     if (r >= rows) return; /* allowed: no barrier follows */
     const bq_row_grid grid = grid_of(p, s, r);
@@ -38,7 +38,11 @@ static __global__ void weights(params p, bq_scheme s, bq_rows<float> w_hat, bq_r
     for (int64_t c = (int64_t)threadIdx.x % wide; c < cols; c += wide) {
         const float x = folded(w[c], s2[c], e3);
         if (fold.data) bq_row(fold, r)[c] = x;
-        bq_row(w_hat, r)[c] = bq_on_grid(x, grid);
+        if (w_hat.type == BQ_F32)
+            bq_row(bq_rows<float>(w_hat), r)[c] = bq_on_grid(x, grid);
+        else
+            bq_row(bq_rows<uint16_t>(w_hat), r)[c] =
+                w_hat.type == BQ_F16 ? bq_to_f16(bq_grid_code(x, grid)) : bq_to_bf16(bq_grid_code(x, grid));
     }
     if ((int)threadIdx.x % wide == 0) *bq_row(scale, r) = grid.scale;
 }
@@ -110,7 +114,8 @@ void bq_cuda_adascale_weights(bq_dev *dev, const bq_adascale *p, bq_scheme s, bq
                               bq_mat fold) {
     const int64_t rows = p->w.rows, cols = p->w.cols;
     const params all = params_of(dev, p, s);
-    BQ_WANT(dev, rows, cols, w_hat);
+    const bool codes = w_hat.type == BQ_F16 || w_hat.type == BQ_BF16;
+    BQ_WANT_AS(dev, codes ? w_hat.type : BQ_F32, rows, cols, w_hat);
     BQ_WANT(dev, rows, 1, scale);
     if (fold.data) BQ_WANT(dev, rows, cols, fold);
     const int wide = cols > 4 * BQ_THREADS ? (int)BQ_THREADS : 32;

@@ -92,7 +92,7 @@ for ranks in 1 2 4; do
 done
 differ train_1 fp16x2_1
 check "errors of fp16x2: $(grep nmse fp16x2_1/run.log)" grep -qE 'in fp16x2, against f32: nmse qkv [0-9.]+e-1[2-9]' fp16x2_1/run.log
-group=(--set bits.decoder.group=8) reference=(--set reference_compute=fp16x2)
+group=(--set bits.decoder.group=8 --set 'outputs=[{"format":"safetensors"}]') reference=(--set reference_compute=fp16x2)
 expect 0 "$blockq" run train.json --device cpu --threads 1 "${group[@]}" -o cpu_group
 for ranks in 1 2; do
     expect 0 mpi $ranks run train.json "${exact[@]}" "${group[@]}" -o group_$ranks

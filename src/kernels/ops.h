@@ -31,7 +31,7 @@ typedef struct bq_ops bq_ops;
 /* How products of floats are computed, the most exact way first.  Sums are always in f32. */
 typedef enum {
     BQ_COMPUTE_F32,
-    BQ_COMPUTE_FP16X2, /* an operand as two terms of fp16: as exact as a chain of FP32 FMAs, NMSE 5e-13 */
+    BQ_COMPUTE_FP16X2, /* an operand as two terms of fp16: as exact as a chain of FP32 FMAs, NMSE 4e-13 */
     BQ_COMPUTE_BF16X3, /* three products of bf16: an error of 2^-18 in a product; NMSE 5e-11 in a sum */
     BQ_COMPUTE_TF32,   /* operands rounded to 10 bits behind the point: NMSE about 5e-8 */
     BQ_COMPUTE_BF16,   /* operands rounded to bf16, to nearest even: NMSE about 5e-6 */

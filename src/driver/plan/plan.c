@@ -7,6 +7,7 @@
 #include "driver/load/ahead.h"
 #include "driver/load/source.h"
 #include "driver/plan/pipeline.h"
+#include "driver/plan/products.h"
 #include "driver/recipe/traits.h"
 #include "driver/score/score.h"
 #include "io/out/export.h"
@@ -72,35 +73,6 @@ int bq_plan_schemes(const bq_recipe *recipe, bq_layouts *layouts) {
     return code;
 }
 
-/* Scratch of products that a phase does not compute in f32: linears forward and backward, moments of inputs,
- * errors of weights times moments. */
-static size_t product_scratch(const bq_phase *phase, const bq_arch *arch, int64_t t) {
-    size_t most = 0;
-    unsigned traits = bq_phase_traits(phase);
-    int shapes = traits & BQ_PASS_MOMENTS ? 5 : 4;
-    for (int m = 0; m < arch->sites; m++) {
-        int64_t n = arch->site[m].rows, k = arch->site[m].cols;
-        const int64_t shape[][3] = {{t, n, k}, {t, k, n}, {n, k, t}, {k, k, t}, {n, k, k}};
-        for (int i = 0; i < shapes; i++) {
-            size_t one = bq_gemm_scratch(phase->compute, shape[i][0], shape[i][1], shape[i][2]);
-            if (one && traits & BQ_PASS_BACKWARD) one += bq_arena_need(t, n, BQ_F32); /* of codes (block.h) */
-            most = larger(most, one);
-        }
-    }
-    return most;
-}
-
-/* The same for the reference. */
-static size_t reference_scratch(const bq_recipe *r, const bq_layouts *layouts) {
-    size_t most = 0;
-    for (int i = 0; i < layouts->count; i++)
-        for (int m = 0; m < layouts->at[i].arch->sites; m++) {
-            const bq_site *site = &layouts->at[i].arch->site[m];
-            most = larger(most, bq_gemm_scratch(r->reference, r->calibration.length, site->rows, site->cols));
-        }
-    return most;
-}
-
 /* What decides how much a pass takes on a unit.  An expert is one replica's, with the samples that it has at
  * most. */
 static bq_pass_size size_of(const bq_recipe *r, const bq_layout *layout, bq_pass_size of) {
@@ -154,12 +126,8 @@ static size_t plan_phases(bq_plan *plan, const bq_recipe *r, const bq_layouts *l
     int64_t t = of.tokens;
     const bq_pass *pass = NULL; /* which needs most */
     size_t most = working_memory(r, layouts, of, &pass), factors = 0;
-    size_t products = reference_scratch(r, layouts);
     unsigned traits = bq_recipe_traits(r);
     bool prescaled = traits & BQ_PASS_PRESCALES;
-    for (int p = 0; p < r->nphase * layouts->count; p++)
-        products = larger(products, product_scratch(&r->phase[p / layouts->count],
-                                                    layouts->at[p % layouts->count].arch, t));
     for (int i = 0; i < layouts->count && prescaled; i++)
         factors = larger(factors, bq_block_pre_scratch(layouts->at[i].arch, t));
     add(plan, arch->experts ? "weights of one unit of a block, FP32" : "weights of one block, FP32",
@@ -169,7 +137,8 @@ static size_t plan_phases(bq_plan *plan, const bq_recipe *r, const bq_layouts *l
     if (traits & BQ_PASS_CALIBRATED) {
         add(plan, "activations of one sample", activations(layouts, t, traits & BQ_PASS_BACKWARD), BQ_DEVICE,
             shorter_samples);
-        add(plan, "op scratch", bq_op_scratch(t, arch->attention, 1) + products, BQ_DEVICE, shorter_samples);
+        add(plan, "op scratch", bq_op_scratch(t, arch->attention, 1) + bq_products_need(r, layouts),
+            BQ_DEVICE, shorter_samples);
         add(plan, "inputs times factors", factors, BQ_DEVICE, shorter_samples);
         if (of.nreplica > 1 && arch->experts)
             add(plan, "weights of another rank's expert", bq_block_need(last), BQ_DEVICE, larger_machine);
@@ -233,7 +202,7 @@ static size_t plan_ahead(bq_plan *plan, const bq_arch *arch, bool rotated, size_
 
 /* Micro-batches of the reference on the GPU, if it has room for them. */
 static void plan_direct(bq_plan *plan, const bq_recipe *r, const bq_layouts *layouts) {
-    size_t need = bq_pipeline_device(r, layouts->at[0].arch, plan->micro) + reference_scratch(r, layouts);
+    size_t need = bq_pipeline_device(r, layouts->at[0].arch, plan->micro) + bq_products_reference(r, layouts);
     plan->direct = larger(need, plan->arena) + GPU_BYTES <= plan->gpu;
     if (!plan->direct || need <= plan->arena) return;
     add(plan, "micro-batches of the reference beyond that", need - plan->arena, BQ_DEVICE,

@@ -48,7 +48,7 @@ static inline bq_shard bq_run_share(const bq_run *s) {
     return bq_shard_of(s->recipe.calibration.samples, s->comm->replica, s->comm->nreplica);
 }
 
-/* From here on the device computes products in this way, or in the nearest more exact one that it has.  Local. */
+/* From here on the device computes products in this way, or in the nearest more exact one.  Local. */
 static inline void bq_run_computes(bq_run *s, bq_compute wanted) {
     s->dev.compute = bq_dev_compute(&s->dev, wanted);
 }

@@ -99,15 +99,15 @@ static bq_mat piece(bq_mat m, bool rows, int64_t first, int64_t count) {
 
 void bq_cuda_product(bq_dev *dev, bool ta, bool tb, bq_terms a, bq_terms b, const float *factors, bq_mat c) {
     const cublasHandle_t blas = bq_cuda_of(dev)->blas;
-    const int64_t k = ta ? a.hi.rows : a.hi.cols, most = a.lo.data && b.lo.data ? PIECE : PIECE_ONE_TERM;
-    const float *keep = factors + 1, *const one = factors + 2;
+    const int64_t k = ta ? a.hi.rows : a.hi.cols, most = b.lo.data ? PIECE : PIECE_ONE_TERM;
+    const float *const one = factors + 2;
     BQ_CUBLAS(cublasSetMathMode(blas, CUBLAS_DEFAULT_MATH));
     BQ_CUBLAS(cublasSetPointerMode(blas, CUBLAS_POINTER_MODE_DEVICE));
-    if (a.lo.data) on_tensor_cores(dev, ta, tb, factors, a.lo, b.hi, keep, c), keep = one;
-    if (b.lo.data) on_tensor_cores(dev, ta, tb, factors, a.hi, b.lo, keep, c), keep = one;
-    for (int64_t at = 0; at == 0 || at < k; at += most, keep = one) {
+    on_tensor_cores(dev, ta, tb, factors, a.lo, b.hi, factors + 1, c);
+    if (b.lo.data) on_tensor_cores(dev, ta, tb, factors, a.hi, b.lo, one, c);
+    for (int64_t at = 0; at < k; at += most) {
         const int64_t n = k - at < most ? k - at : most;
-        on_tensor_cores(dev, ta, tb, factors, piece(a.hi, ta, at, n), piece(b.hi, !tb, at, n), keep, c);
+        on_tensor_cores(dev, ta, tb, factors, piece(a.hi, ta, at, n), piece(b.hi, !tb, at, n), one, c);
     }
     BQ_CUBLAS(cublasSetPointerMode(blas, CUBLAS_POINTER_MODE_HOST));
     BQ_CUBLAS(cublasSetMathMode(blas, CUBLAS_PEDANTIC_MATH));

@@ -102,7 +102,7 @@ void enqueue(cudaStream_t s, std::function<void()> work);
 
 /* What the host has launched; printed at the end of the program where SIMT_COUNT is set. */
 struct counts {
-    long kernels, graphs;
+    long kernels, graphs, waits;
     ~counts();
 };
 extern counts launched;

@@ -59,7 +59,8 @@ static std::set<CUstream_st *> streams;
 
 counts launched;
 counts::~counts() {
-    if (getenv("SIMT_COUNT")) fprintf(stderr, "simt: %ld kernels, %ld graphs launched\n", kernels, graphs);
+    if (getenv("SIMT_COUNT"))
+        fprintf(stderr, "simt: %ld kernels, %ld graphs launched, %ld waits\n", kernels, graphs, waits);
 }
 
 /* What may not be done while a stream is captured: that one, or any. */
@@ -313,6 +314,7 @@ cudaError_t cudaStreamDestroy(cudaStream_t s) {
 }
 cudaError_t cudaStreamSynchronize(cudaStream_t s) {
     refuse(s);
+    simt::launched.waits++;
     drain(*s->line, s->line->issued);
     return cudaSuccess;
 }

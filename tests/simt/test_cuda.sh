@@ -116,4 +116,13 @@ same device behind
 BQ_FAULT=ahead_thread expect 1 mpi 1 run places.json --device cuda -o refused
 one_error 'no thread to read weights ahead'
 
+# where streams are on the GPU, the host does not wait for each sample
+waits() {
+    SIMT_COUNT=1 expect 0 mpi 1 run gptq_only.json --device cuda --no-eval --set calibration.samples="$1" -o "waits_$1"
+    sed -n 's/^simt: .* \([0-9]*\) waits/\1/p' err
+}
+echo '{"model": "m_llama_default", "calibration": {"tokens": "cal.h5", "samples": 8, "length": 24},
+ "phases": [{"passes": [{"pass": "gptq"}]}]}' >gptq_only.json
+many=$(waits 40) few=$(waits 8)
+check "$many waits with 40 samples, $few with 8: 3 for a sample at most" [ $((many - few)) -lt $((3 * 32)) ]
 finish

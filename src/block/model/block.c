@@ -1,3 +1,4 @@
+#include "base/die.h"
 #include "block/model/experts.h"
 #include "block/model/latent.h"
 
@@ -68,7 +69,7 @@ void bq_block_turn(bq_block *blk, const bq_arch *arch, int index) {
     if (m->full[index]) blk->attention.window = 0;
     blk->rope = m->full[index] && m->full_rope.dim;
     blk->folded = false;
-    blk->pre = blk->row_scale = NULL;
+    blk->pre = blk->row_scale = NULL, blk->kv = NULL;
 }
 
 bq_heads bq_block_split(const bq_model *m, bq_mat qkv) {
@@ -153,6 +154,17 @@ static void linear(bq_dev *dev, const bq_block *blk, const bq_work *k, bq_role r
     bq_block_site(dev, blk, k, bq_arch_site(blk->arch, role), w, x, keep, out);
 }
 
+/* x becomes what a cache of e4m3 with one scale keeps of it.  k->m and k->lse are not in use yet. */
+static void round_cached(bq_dev *dev, bq_work *k, bq_mat x, float scale) {
+    const bq_scheme fp8 = {BQ_E4M3, -1, true, BQ_F32, BQ_GRID_AIMET, 1, 0};
+    bq_mat code = k->m, scales = bq_mat_reshape(bq_mat_cols(bq_mat_rows(k->lse, 0, 1), 0, x.rows), 1);
+    BQ_CHECK(x.cols <= (int64_t)sizeof(float) * code.cols, "keys of %ld channels", (long)x.cols);
+    code.type = BQ_I8, code.cols = code.ld = x.cols;
+    dev->op->set(dev, scales, scale);
+    dev->op->quantize(dev, x, scales, (bq_mat){0}, fp8, code);
+    dev->op->dequantize(dev, code, scales, (bq_mat){0}, fp8, x);
+}
+
 /* k->qkv, k->o and k->lse from k->a. */
 static void attend(bq_dev *dev, const bq_block *blk, const bq_mat *w, bq_work *k) {
     const bq_ops *op = dev->op;
@@ -164,6 +176,7 @@ static void attend(bq_dev *dev, const bq_block *blk, const bq_mat *w, bq_work *k
     norm(dev, blk, BQ_NORM_K, h.k, h.k);
     op->rope(dev, h.q, m->heads, m->head_dim, k->cos[blk->rope], k->sin[blk->rope], 0);
     op->rope(dev, h.k, m->kv_heads, m->head_dim, k->cos[blk->rope], k->sin[blk->rope], 0);
+    if (blk->kv) round_cached(dev, k, h.k, blk->kv[0]), round_cached(dev, k, h.v, blk->kv[1]);
     op->attention(dev, blk->attention, h.q, h.k, h.v, k->o, k->lse);
 }
 

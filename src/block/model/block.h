@@ -28,6 +28,8 @@ typedef struct {
     bq_mat extra[BQ_EXTRAS];      /* of arch->extra_shape, f32; data NULL where there is none */
     bq_mat norm[BQ_NORMS];        /* gains, (1, arch->gains) f32; data NULL where there is no norm */
     bool folded;                  /* a pass has changed norms or biases, so they are no longer the model's */
+    const float *kv;   /* unless NULL, the scales of keys and of values, the caller's: attention reads both
+                          rounded to e4m3 with these.  For evaluation; a backward is not possible with it */
     const bq_mat *pre; /* [linears] (1, cols) f32, the caller's: the input of each linear is multiplied by
                              its factors.  NULL: none.  A backward is not possible with them */
     const bq_mat

@@ -72,7 +72,8 @@ static void dense_mlp(bq_dev *dev, const bq_block *blk, const bq_mat *w, bq_work
 void bq_block_backward(bq_dev *dev, const bq_block *blk, const bq_mat *w, bq_work *k, bq_mat x, bq_mat dy,
                        const bq_mat *dw, bq_mat dx) {
     const bq_ops *op = dev->op;
-    BQ_CHECK(k->dn.data && !k->activations && !blk->pre, "backward with what is for the forward only");
+    BQ_CHECK(k->dn.data && !k->activations && !blk->pre && !blk->kv,
+             "backward with what is for the forward only");
     if (blk->arch->kind == BQ_UNIT_EXPERT) {
         dense_mlp(dev, blk, w, k, dy, dw);
         if (dx.data) op->copy(dev, k->dn, dx);

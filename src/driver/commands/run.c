@@ -4,6 +4,7 @@
 #include "base/die.h"
 #include "base/log.h"
 #include "driver/run/account.h"
+#include "driver/run/observe.h"
 #include "driver/run/outputs.h"
 #include "driver/run/phase.h"
 #include "driver/run/result.h"
@@ -46,7 +47,7 @@ static int run(bq_run *s) {
     bq_cache_fetch(s);
     bq_account_part(s, "start", -1, -1);
     bq_mark_open("reference");
-    if (s->calibration.ids) bq_reference_run(s, s->plan.micro);
+    if (s->reference) bq_reference_run(s, s->plan.micro);
     bq_mark_close();
     bq_cache_give_heads(s);
     code = bq_comm_agree(s->comm, bq_run_stopped(s) ? BQ_STOPPED : BQ_OK);
@@ -58,6 +59,9 @@ static int run(bq_run *s) {
     bq_sweep_results(s);
     for (int b = 0; b < s->src.arch.model.blocks && s->comm->rank == 0; b++)
         bq_inside_remove(s->dir, b); /* of blocks that were done before a kill */
+    code = bq_observe_run(s);
+    if (code) return code;
+    bq_observe_scales(s);
     double exporting = bq_seconds();
     code = bq_outputs_write(s);
     if (code) return code;

@@ -30,6 +30,7 @@ static const bq_mat *read_unit(bq_through *t, int b, const bq_arch *arch) {
     bool alone = !arch->experts && arch->kind != BQ_UNIT_EXPERT;
     if (t->held != b) bq_source_unit(t->src, t->dev, b, arch, &t->blk);
     t->held = alone && !t->weights ? b : -1;
+    t->blk.kv = t->kv ? t->kv + 2 * b : NULL;
     if (!t->weights) return t->blk.w;
     for (int i = 0; i < t->layouts->count; i++)
         if (t->layouts->at[i].arch == (arch == &t->expert ? &t->src->expert : arch))

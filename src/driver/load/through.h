@@ -22,6 +22,7 @@ typedef struct {
     bq_quantized q;            /* and room for them */
     bq_weights_of weights;     /* NULL: the model's own */
     void *ctx;
+    const float *kv;                                   /* two scales for each block (blk->kv); NULL: none */
     void (*step)(void *ctx, int unit, int64_t sample); /* after each sample in each unit; may be NULL */
     void *step_ctx;
     int held; /* the block whose only unit is in blk; -1: none */

@@ -9,6 +9,7 @@
 #include "driver/plan/pipeline.h"
 #include "driver/plan/products.h"
 #include "driver/recipe/traits.h"
+#include "driver/score/observed.h"
 #include "driver/score/score.h"
 #include "io/out/export.h"
 #include "io/state/stream.h"
@@ -127,14 +128,15 @@ static size_t plan_phases(bq_plan *plan, const bq_recipe *r, const bq_layouts *l
     const bq_pass *pass = NULL; /* which needs most */
     size_t most = working_memory(r, layouts, of, &pass), factors = 0;
     unsigned traits = bq_recipe_traits(r);
-    bool prescaled = traits & BQ_PASS_PRESCALES;
+    bool prescaled = traits & BQ_PASS_PRESCALES, observed = bq_observed_wanted(r);
     for (int i = 0; i < layouts->count && prescaled; i++)
         factors = larger(factors, bq_block_pre_scratch(layouts->at[i].arch, t));
     add(plan, arch->experts ? "weights of one unit of a block, FP32" : "weights of one block, FP32",
         bq_block_need(arch), BQ_DEVICE, larger_machine);
     add(plan, "its quantized form and gradients", bq_quantized_need_any(layouts, prescaled), BQ_DEVICE,
         larger_machine);
-    if (traits & BQ_PASS_CALIBRATED) {
+    add(plan, "numbers of a unit's inputs", bq_observed_need(r, layouts), BQ_DEVICE, larger_machine);
+    if (traits & BQ_PASS_CALIBRATED || observed) {
         add(plan, "activations of one sample", activations(layouts, t, traits & BQ_PASS_BACKWARD), BQ_DEVICE,
             shorter_samples);
         add(plan, "op scratch", bq_op_scratch(t, arch->attention, 1) + bq_products_need(r, layouts),
@@ -168,7 +170,7 @@ static size_t buffers(const bq_recipe *r, const bq_layouts *layouts, const bq_ev
     if (r->noutput)
         most =
             larger(most, one.codes + (2 * one.scales + one.cols) * sizeof(float) + rows + BQ_EXPORT_BUFFER);
-    return larger(most, bq_score_host(arch, evals, comm->size));
+    return larger(most, bq_score_host(arch, evals, comm->size)) + bq_observed_host(r, layouts, comm->size);
 }
 
 /* Host copies of what is on a GPU, for files and messages. */
@@ -261,6 +263,7 @@ void bq_plan_make(bq_plan *plan, const bq_recipe *r, const bq_layouts *layouts, 
     size_t windows = bq_score_stream(arch, evals, comm->size);
     for (int p = 0; p < r->nphase; p++)
         calibration = larger(calibration, streams_of(r, &r->phase[p], arch, comm->nreplica));
+    calibration = larger(calibration, bq_observed_stream(r, arch, comm->size));
     phases += plan_ahead(plan, arch, r->ntransform > 0, larger(phases + bq_block_need(arch), evaluation));
     if (evaluation > phases)
         add(plan, "evaluation (head, activations) beyond that", evaluation - phases, BQ_DEVICE,

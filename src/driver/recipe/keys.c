@@ -19,6 +19,7 @@ static const bq_choice scales[] = {{"f32", BQ_F32},      {"bf16", BQ_BF16},    {
 static const bq_choice floats[] = {{"e2m1", BQ_E2M1}, {"e2m3", BQ_E2M3}, {"e3m2", BQ_E3M2},
                                    {"e4m3", BQ_E4M3}, {"e5m2", BQ_E5M2}, {0}};
 static const bq_choice token_floats[] = {{"e4m3", BQ_E4M3}, {"e5m2", BQ_E5M2}, {0}};
+static const bq_choice cache_floats[] = {{"e4m3", BQ_E4M3}, {0}};
 static const bq_choice grids[] = {{"aimet", BQ_GRID_AIMET}, {"absmax", BQ_GRID_ABSMAX}, {0}};
 
 static const bq_key calibration_keys[] = {
@@ -135,6 +136,12 @@ static const bq_key bits_keys[] = {
      .help = "Bits, or the float, that the inputs of linears are rounded to, with a scale for each token; "
              "16: as they are. For evaluation and `compressed-tensors` (W8A8, FP8); the passes do not see "
              "it."},
+    {"kv", BQ_KEY_BITS, AT(bq_recipe, bits.kv), .value = "16", .min = 16, .max = 16, .choice = cache_floats,
+     .unhashed = true,
+     .help = "The float that engines keep keys and values in, with one scale for the keys and one for the "
+             "values of a block: the largest on the calibration samples / 448, measured after the passes on "
+             "the result. 16: as they are. For evaluation, `compressed-tensors` and `modelopt`; not for "
+             "latent attention."},
     {0}};
 static const bq_scope bits = {"bits", "Norms, biases and routers keep the type they have.", bits_keys, 0};
 
@@ -299,8 +306,11 @@ void bq_key_allowed(const bq_key *key, char *text, size_t size) {
     size_t n = 0;
     bq_choice c;
     if (key->type == BQ_KEY_BITS)
-        n = (size_t)snprintf(text, size, key->step ? "%s, %s, or " : "an integer from %s to %s, or ", low,
-                             high);
+        n = (size_t)snprintf(text, size,
+                             key->min == key->max ? "%s or "
+                             : key->step          ? "%s, %s, or "
+                                                  : "an integer from %s to %s, or ",
+                             low, high);
     for (int i = 0; (c = bq_key_choice(key, i)).name && n < size; i++) {
         const char *joint = i == 0 ? "" : bq_key_choice(key, i + 1).name ? ", " : " or ";
         n += (size_t)snprintf(text + n, size - n, "%s\"%s\"", joint, c.name);

@@ -80,6 +80,7 @@ typedef struct {
         bq_scheme decoder, linear[BQ_LINEARS]; /* linear: that of decoder, unless the recipe says otherwise */
         bq_scheme embedding, lm_head;          /* element 16: they are not rounded */
         int activations; /* element of the linears' inputs in evaluation and exports; 16: not rounded */
+        int kv;          /* the same of keys and values in their cache */
     } bits;
     bq_angles rope;       /* rotary angles in float32 as in transformers, or in double */
     bq_compute reference; /* how the original model is computed */

@@ -121,6 +121,9 @@ static void put_recipe(FILE *to, const bq_recipe *r, const json_t *summary) {
     if (bq_recipe_activations(r))
         fprintf(to, "- inputs of these linears: %s, a scale for each token\n",
                 bq_element_name(bq_recipe_activations(r)));
+    if (r->bits.kv != 16)
+        fprintf(to, "- cached keys and values: %s, a scale for each of them and each block\n",
+                bq_element_name(r->bits.kv));
     if (r->ntransform) fputs("- before that: rotated\n", to);
     for (int i = 0; i < r->nphase; i++) {
         bq_phase_title(&r->phase[i], title, sizeof title);

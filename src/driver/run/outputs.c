@@ -153,8 +153,9 @@ static char *identity(const bq_run *s, int i) {
     json_object_del(one, "license");
     char *said = json_dumps(one, JSON_COMPACT), *rounded = said_of_vocabulary(s, recipe), *all = NULL;
     BQ_CHECK(said && rounded &&
-                 asprintf(&all, "%016lx %s%s%s", (unsigned long)s->fingerprint, said,
-                          bq_recipe_activations(&s->recipe) ? " a8" : "", rounded) >= 0,
+                 asprintf(&all, "%016lx %s%s%s%s", (unsigned long)s->fingerprint, said,
+                          bq_recipe_activations(&s->recipe) ? " a8" : "", rounded,
+                          s->recipe.bits.kv == 16 ? "" : " kv8") >= 0,
              "no memory for the name of an output");
     free(said);
     free(rounded);

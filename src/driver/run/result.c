@@ -20,7 +20,7 @@ void bq_rtn_weights(void *ctx, bq_dev *dev, bq_block *blk, bq_quantized *q) {
     bq_pass_rtn(&c);
 }
 
-static void result_weights(void *ctx, bq_dev *dev, bq_block *blk, bq_quantized *q) {
+void bq_result_weights(void *ctx, bq_dev *dev, bq_block *blk, bq_quantized *q) {
     const bq_run *s = ctx;
     char path[BQ_PATH_MAX + 64];
     bq_run_checkpoint(s, blk->index, bq_arch_unit(blk->arch), path, sizeof path);
@@ -70,6 +70,7 @@ json_t *bq_result_bits(const bq_run *s) {
     json_t *said = json_object();
     if (bq_recipe_activations(&s->recipe))
         json_object_set(said, "activations", json_object_get(bits, "activations"));
+    if (s->recipe.bits.kv != 16) json_object_set(said, "kv", json_object_get(bits, "kv"));
     if (bq_code_bits(s->src.rounded.embedding))
         json_object_set(said, "embedding", json_object_get(bits, "embedding"));
     if (bq_code_bits(s->src.rounded.head)) json_object_set(said, "lm_head", json_object_get(bits, "lm_head"));
@@ -152,13 +153,14 @@ static bq_score score_of(bq_run *s) {
                       .stopped = stopped,
                       .stop_ctx = s,
                       .activations = bq_recipe_activations(r),
-                      .prescaled = bq_recipe_prescaled(r)};
+                      .prescaled = bq_recipe_prescaled(r),
+                      .kv = s->kv};
 }
 
 int bq_result_value(bq_run *s, const bq_eval *e, double *value) {
     bq_score with = score_of(s);
     with.label = "result";
-    return bq_score_run(&with, e, &s->layouts, result_weights, s, value);
+    return bq_score_run(&with, e, &s->layouts, bq_result_weights, s, value);
 }
 
 /* One evaluation: of the model, of round to nearest and of the result, or of the result alone. */
@@ -168,7 +170,7 @@ static int evaluate(bq_run *s, bq_score *with, const bq_eval *e, const char *nam
     *v = (numbers){.name = {all ? "fp" : NULL, all ? "rtn" : NULL, all && rtn ? NULL : name}};
     for (int w = 0; w < WEIGHTS && !code; w++) {
         if (!(with->label = v->name[w])) continue;
-        const bq_weights_of of[WEIGHTS] = {NULL, bq_rtn_weights, result_weights};
+        const bq_weights_of of[WEIGHTS] = {NULL, bq_rtn_weights, bq_result_weights};
         code = bq_score_run(with, e, &s->layouts, of[w], s, &v->of[w]);
     }
     return code;

@@ -7,6 +7,9 @@
 /* Round to nearest, as a bq_weights_of. */
 void bq_rtn_weights(void *ctx, bq_dev *dev, bq_block *blk, bq_quantized *q);
 
+/* The weights of the run's checkpoints, likewise; ctx: the run. */
+void bq_result_weights(void *ctx, bq_dev *dev, bq_block *blk, bq_quantized *q);
+
 /* Run an evaluation on the result; *value as of bq_score_run.  Collective over world. */
 int bq_result_value(bq_run *s, const bq_eval *e, double *value);
 

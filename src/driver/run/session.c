@@ -12,6 +12,7 @@
 #include "driver/run/account.h"
 #include "driver/run/outputs.h"
 #include "driver/run/publish.h"
+#include "driver/score/observed.h"
 #include "driver/score/score.h"
 #include "io/state/checkpoint.h"
 #include "io/out/export.h"
@@ -74,7 +75,9 @@ static int open_inputs(void *session) {
     if (!code && r->segments > s->src.arch.model.blocks)
         code = bq_refuse(BQ_USAGE, "segments is %d, the model has %d blocks", r->segments,
                          s->src.arch.model.blocks);
-    if (!(bq_recipe_traits(r) & BQ_PASS_CALIBRATED)) bq_tokens_close(&s->calibration); /* no reference then */
+    if (!code) code = bq_observed_check(r, &s->src.arch.model);
+    s->reference = s->calibration.ids && bq_recipe_traits(r) & BQ_PASS_CALIBRATED;
+    if (!s->reference && !bq_observed_wanted(r)) bq_tokens_close(&s->calibration);
     return code;
 }
 
@@ -157,6 +160,7 @@ void bq_session_close(bq_run *s) {
     bq_state_close(s->state);
     free(s->latest);
     free(s->boundary);
+    free(s->kv);
     if (s->comm) bq_nccl_close(s->comm->depth), bq_nccl_close(s->comm->nccl);
     if (s->comm) s->comm->depth = s->comm->nccl = NULL;
     bq_dev_close(&s->dev);
@@ -193,7 +197,7 @@ static int fingerprint(bq_run *s) {
     s->parts = bq_recipe_parts(&s->recipe, s->part);
     add_part(s, "model", s->model_hash);
     add_part(s, "numerics", bq_hash_text(s->numerics));
-    if (s->calibration.ids) add_part(s, "tokens", s->calibration.hash);
+    if (s->reference) add_part(s, "tokens", s->calibration.hash);
     bq_hash *all = bq_hash_open();
     for (int i = 0; i < s->parts; i++) {
         bq_hash_add(all, s->part[i].name, strlen(s->part[i].name) + 1);

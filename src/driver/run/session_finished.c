@@ -3,6 +3,8 @@
 #include "base/die.h"
 #include "comm/heartbeat.h"
 #include "driver/load/device.h"
+#include "driver/run/observe.h"
+#include "driver/score/observed.h"
 #include "driver/score/score.h"
 #include "driver/streams/sweep.h"
 #include "io/state/checkpoint.h"
@@ -55,6 +57,18 @@ static int check_parts(bq_run *s) {
     return BQ_OK;
 }
 
+/* An evaluation needs the scales of a quantized cache, an export all that its formats write. */
+static int check_observed(const bq_run *s) {
+    bool wanted =
+        s->args->command == BQ_COMMAND_EVAL ? s->recipe.bits.kv != 16 : bq_observed_wanted(&s->recipe);
+    return !wanted || bq_observe_there(s)
+               ? BQ_OK
+               : bq_refuse(BQ_DATA,
+                           "%s/ckpt/observed.f32 is not there or not of this recipe: `blockq run` it again "
+                           "with what is to be written; only that is made anew",
+                           s->dir);
+}
+
 /* An export goes to a directory that is new, is empty, or holds a model; the exporter checks whose model that
  * is. */
 static int check_place(const char *out) {
@@ -84,6 +98,7 @@ static int look(void *session) {
         code = bq_refuse(BQ_DATA, "%s is not finished: `blockq run` it to the end first", s->dir);
     if (!code && a->command == BQ_COMMAND_EXPORT) code = check_place(a->out);
     if (!code && s->comm->rank == 0) code = check_parts(s);
+    if (!code && s->comm->rank == 0) code = check_observed(s);
     if (!code && a->command == BQ_COMMAND_EVAL) code = bq_score_open(&s->evals, &s->recipe, &s->src, "--ctx");
     size_t arena = 0;
     if (!code && s->evals.count) {
@@ -141,5 +156,6 @@ int bq_session_open_finished(bq_run *s, const bq_args *args, bq_comm *comm) {
     bq_comm_bcast(comm, &s->recipe, sizeof s->recipe);
     if ((code = bq_root_first(comm, look, s))) return code;
     bq_sweep_results(s);
+    bq_observe_scales(s);
     return check_blocks(s);
 }

@@ -3,9 +3,11 @@
 #include "base/die.h"
 #include "comm/heartbeat.h"
 #include "driver/recipe/traits.h"
+#include "driver/run/observe.h"
 #include "io/in/fp8.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 static void open_unit(bq_result_tensors *t, int block, int unit) {
     char path[BQ_PATH_MAX + 64], why[BQ_WHY];
@@ -133,6 +135,38 @@ static bool dense(void *ctx, const char *name, int64_t first, bq_mat to) {
     return true;
 }
 
+/* Of the weight of a linear: its unit, and its number there.  NULL: it is none. */
+static const bq_linear *linear_of(const bq_run *s, const char *name, int *block, int *unit) {
+    bq_tensor_id id = bq_source_id(&s->src, name);
+    int i;
+    if (id.kind != BQ_TENSOR_WEIGHT) return NULL;
+    *block = id.block, *unit = bq_arch_unit_of(bq_source_arch(&s->src, id.block), id.at, &i);
+    return &bq_run_layout(s, *block, *unit)->arch->linear[i];
+}
+
+static bool cache(void *ctx, const char *name, float scale[2]) {
+    const bq_run *s = ((bq_result_tensors *)ctx)->s;
+    int block, unit;
+    const bq_linear *l = linear_of(s, name, &block, &unit);
+    if (!l || (strcmp(l->name, "k_proj") && strcmp(l->name, "qkv_proj"))) return false;
+    if (scale) memcpy(scale, s->kv + 2 * block, 2 * sizeof *scale);
+    return true;
+}
+
+static bool inputs(void *ctx, const char *name, float *tokens, float *square) {
+    const bq_run *s = ((bq_result_tensors *)ctx)->s;
+    int block, unit;
+    const bq_linear *l = linear_of(s, name, &block, &unit);
+    if (!l || !tokens) return l;
+    float *numbers = malloc((size_t)(1 + l->cols) * sizeof *numbers);
+    BQ_CHECK(numbers, "no memory for %ld inputs", (long)l->cols);
+    bq_observe_site(s, block, unit, l->site, numbers);
+    *tokens = numbers[0];
+    memcpy(square, numbers + 1, (size_t)l->cols * sizeof *square);
+    free(numbers);
+    return true;
+}
+
 /* Passes that prepare may change norms and biases. */
 static bool folds(const bq_recipe *r) {
     bool any = false;
@@ -142,7 +176,13 @@ static bool folds(const bq_recipe *r) {
 
 bq_qsource bq_result_tensors_of(bq_result_tensors *t, const bq_run *s) {
     *t = (bq_result_tensors){.s = s, .folds = folds(&s->recipe)};
-    return (bq_qsource){t, get, dense};
+    return (bq_qsource){.ctx = t,
+                        .get = get,
+                        .dense = dense,
+                        .cache = s->recipe.bits.kv == 16 ? NULL : cache,
+                        .inputs = inputs,
+                        .samples = s->recipe.calibration.samples,
+                        .length = s->recipe.calibration.length};
 }
 
 void bq_result_tensors_close(bq_result_tensors *t) {

@@ -5,15 +5,35 @@
 #include "driver/run/restore.h"
 #include "io/state/checkpoint.h"
 
+#include <math.h>
 #include <stdio.h>
+
+static void judge(bq_walk *w, const bq_stream *stream, int64_t i, bq_mat at, double apart) {
+    bq_run_judge(w->s, at, apart, w->block, w->share.first + i, stream == &w->qt ? "quantized" : "original");
+}
+
+static void judge_all(bq_walk *w) {
+    w->s->dev.op->wait(&w->s->dev);
+    for (int k = 0; k < w->puts; k++)
+        judge(w, w->put[k].stream, w->put[k].sample,
+              bq_stream_get(w->put[k].stream, w->put[k].sample, w->buffer[BQ_STREAM_TARGET]),
+              w->put[k].apart);
+    w->puts = 0;
+}
 
 void bq_walk_put(bq_walk *w, bq_stream *to, int64_t i, bq_mat y) {
     bq_dev *dev = &w->s->dev;
     bq_mat at = to->data ? bq_stream_get(to, i, y) : w->buffer[BQ_STREAM_TARGET];
     (at.place == BQ_DEVICE ? dev->op->copy : dev->op->get)(dev, y, at);
-    dev->op->wait(dev);
-    bq_run_finite(w->s, at, w->block, w->share.first + i, to == &w->qt ? "quantized" : "original");
-    bq_stream_put(to, i, at);
+    if (to->data && y.place == BQ_DEVICE) {
+        w->put[w->puts].stream = to, w->put[w->puts].sample = i;
+        bq_run_ask_finite(w->s, y, &w->put[w->puts++].apart);
+        if (w->puts == BQ_WALK_PUTS || i + 1 == to->samples) judge_all(w);
+    } else {
+        dev->op->wait(dev);
+        judge(w, to, i, at, NAN);
+        bq_stream_put(to, i, at);
+    }
     bq_run_stopped(w->s);
     bq_ahead_move(w->ahead);
 }

@@ -41,6 +41,8 @@ typedef struct {
     int from_phase, from_sweep; /* which result the passes start from; phase -1: none */
 } bq_walk_experts;
 
+enum { BQ_WALK_PUTS = 32 };
+
 typedef struct {
     bq_run *s;
     int sweep, phase, block, end; /* end: of the current piece */
@@ -63,12 +65,20 @@ typedef struct {
     double seconds[5];          /* load, target, passes, advance, save: of this block */
     int64_t units, all;         /* progress: optimizer steps that are done, and all of them; */
     int64_t before;             /* those done before this pass */
-    bq_midblock_keep inside;    /* saves the state of a training inside this block */
+    struct {
+        bq_stream *stream;
+        int64_t sample;
+        double apart; /* bq_run_ask_finite */
+    } put[BQ_WALK_PUTS];
+    int puts;                /* outputs on a GPU that have not been judged yet */
+    bq_midblock_keep inside; /* saves the state of a training inside this block */
     bq_walk_experts experts;
 } bq_walk;
 
 /* Store an output of the current block, y (T, H) on the device, as sample i of my share of a stream.  NaN or
- * inf ends the job.  Looks for a stop, and moves the reading ahead on.  Local. */
+ * inf ends the job; where a GPU writes to a stream in memory, up to BQ_WALK_PUTS samples later, and at the
+ * latest with the last sample: so there is no wait for each.  Looks for a stop, and moves the reading ahead
+ * on.  Local. */
 void bq_walk_put(bq_walk *w, bq_stream *to, int64_t i, bq_mat y);
 
 /* Has a stop come to any replica of the stage?  Collective over stage. */

@@ -23,6 +23,7 @@ typedef struct {
     const char *label; /* for messages: "fp", "rtn", ... */
     int activations;   /* bits that inputs of quantized linears are rounded to; 0: no rounding */
     bool prescaled;    /* weights may set factors of these inputs (blk->pre) */
+    const float *kv;   /* with weights: two scales for each block (blk->kv); NULL: none */
 } bq_score;
 
 /* Open all evaluations of a recipe, which must outlive the set, and check their ids against the model.  ctx:

@@ -17,7 +17,7 @@ typedef struct {
 } file;
 
 static bool used(const bq_run *s) {
-    return s->args->acts == BQ_ACTS_BY_ROOT && s->comm->size > 1 && s->calibration.ids;
+    return s->args->acts == BQ_ACTS_BY_ROOT && s->comm->size > 1 && s->reference;
 }
 
 /* Names of all files that are made there. */

@@ -32,19 +32,23 @@ bool bq_run_stopped(const bq_run *s) {
 }
 
 /* x - x is 0, but NaN where x is NaN or infinite. */
-static bool finite_there(bq_dev *dev, bq_mat y) {
-    double apart;
-    dev->op->mse(dev, y, y, 1, (bq_mat){0}, &apart);
-    dev->op->wait(dev);
-    return apart == 0;
+void bq_run_ask_finite(bq_run *s, bq_mat y, double *apart) {
+    s->dev.op->mse(&s->dev, y, y, 1, (bq_mat){0}, apart);
 }
 
 void bq_run_finite(bq_run *s, bq_mat y, int block, int64_t sample, const char *stream) {
-    const bool fault = bq_fault("stream_nan");
+    double apart = NAN;
     if (y.place == BQ_DEVICE) {
-        if (!fault && finite_there(&s->dev, y)) return;
-        bq_device_fetch(&s->dev, &y);
+        bq_run_ask_finite(s, y, &apart);
+        s->dev.op->wait(&s->dev);
     }
+    bq_run_judge(s, y, apart, block, sample, stream);
+}
+
+void bq_run_judge(bq_run *s, bq_mat y, double apart, int block, int64_t sample, const char *stream) {
+    const bool fault = bq_fault("stream_nan");
+    if (!fault && apart == 0) return;
+    if (y.place == BQ_DEVICE) bq_device_fetch(&s->dev, &y);
     float *x = y.data;
     if (fault) x[0] = NAN;
     for (int64_t e = 0; e < y.rows * y.cols; e++)

@@ -21,7 +21,8 @@ typedef struct {
     char acts[BQ_PATH_MAX + 64]; /* the directory of activation files (cache.h) */
     bq_folder own;               /* that directory, if it is this rank's own */
     bq_source src;
-    bq_tokens calibration; /* ids NULL if the recipe has none */
+    bq_tokens calibration; /* ids NULL if nothing reads samples */
+    bool reference;        /* the passes do, so there is an FP stream */
     bq_evals evals;
     bq_layouts layouts; /* of the units of blocks, with their schemes */
     bq_grid grid;
@@ -35,6 +36,7 @@ typedef struct {
     bq_state *state;
     int *latest;             /* the sweep of each block's result (bq_sweep_results), or NULL */
     unsigned char *boundary; /* (sweeps, 1 + phases, blocks), of boundary.c */
+    float *kv;               /* two scales for each block (run/observe.h), or NULL */
     double started;          /* bq_seconds at open */
     int made;                /* number of blocks made since */
     struct {
@@ -83,7 +85,11 @@ extern volatile sig_atomic_t bq_stop_wanted;
 bool bq_run_stopped(const bq_run *s);
 
 /* Check an output of a block, (T, H) on the host or the device: NaN or inf ends the job with BQ_DATA, and a
- * message that names block, sample, token and channel.  Fault point stream_nan.  Local. */
+ * message that names block, sample, token and channel.  Fault point stream_nan.  Local.  In two halves, for
+ * outputs on the device: ask leaves in *apart, after the next wait, a number that is 0 if all are finite;
+ * judge does the rest. */
+void bq_run_ask_finite(bq_run *s, bq_mat y, double *apart);
+void bq_run_judge(bq_run *s, bq_mat y, double apart, int block, int64_t sample, const char *stream);
 void bq_run_finite(bq_run *s, bq_mat y, int block, int64_t sample, const char *stream);
 
 #endif

@@ -109,6 +109,7 @@ static int plan(bq_export_job *job, int item) {
     int64_t rows = q->code.rows, cols = q->code.cols;
     int bits = bq_code_bits(s);
     size_t cut = strlen(WEIGHT);
+    bq_export_plan_cache(job, item, "k_scale", "v_scale");
     if (!it->quantized) {
         bq_export_add(job, item, AS_IS, 0, "", it->t->dtype, it->t->dims, it->t->shape);
         return BQ_OK;
@@ -190,6 +191,8 @@ static void write_out(bq_export_job *job, const bq_export_out *out, const bq_qte
     case SMALL: bq_float_put_small(job, q, w); break;
     case OUTER: bq_writer_put(w, &q->scheme.outer, sizeof(float)); break;
     case ZERO: put_zeros(job, q, w); break;
+    case BQ_EXPORT_KEYS:
+    case BQ_EXPORT_VALUES: bq_export_put_cache(job, out, w); break;
     case SHAPE: bq_writer_put(w, (int64_t[]){q->code.rows, q->code.cols}, 16); break;
     }
 }
@@ -321,11 +324,15 @@ static json_t *groups_config(const bq_export_job *job) {
 }
 
 static void edit(const bq_export_job *job, json_t *config) {
-    json_t *q = json_pack("{s:s, s:s, s:s, s:s, s:n, s:o, s:n, s:n, s:{}, s:{}, s:o}", "quant_method",
+    json_t *cache = json_pack("{s:i, s:s, s:b, s:s, s:n, s:b}", "num_bits", 8, "type", "float", "symmetric",
+                              true, "strategy", "tensor", "group_size", "dynamic", false);
+    json_t *q = json_pack("{s:s, s:s, s:s, s:s, s:n, s:o, s:o, s:n, s:{}, s:{}, s:o}", "quant_method",
                           "compressed-tensors", "version", VERSION, "format", common_format(job),
                           "quantization_status", "compressed", "global_compression_ratio", "ignore",
-                          bq_export_kept(job), "kv_cache_scheme", "moe_sparsity_config", "sparsity_config",
-                          "transform_config", "config_groups", groups_config(job));
+                          bq_export_kept(job), "kv_cache_scheme", job->source.cache ? cache : json_null(),
+                          "moe_sparsity_config", "sparsity_config", "transform_config", "config_groups",
+                          groups_config(job));
+    if (!job->source.cache) json_decref(cache);
     BQ_CHECK(q && json_object_set_new(config, "quantization_config", q) == 0,
              "no memory for a configuration");
 }
@@ -340,4 +347,5 @@ const bq_format bq_format_compressed_tensors = {
     .write = write_out,
     .edit = edit,
     .quantized = true,
+    .cache = true,
 };

@@ -245,9 +245,9 @@ static void write_shard(bq_export_job *job, int shard) {
         bq_export_out key = {.t = {.name = bq_writer_at(w, i)->name}};
         const bq_export_out *out = bsearch(&key, job->out, (size_t)job->outs, sizeof *out, compare_outs);
         const bq_export_item *item = &job->item[out->item];
-        if (item->quantized && held != out->item && out->part != BQ_EXPORT_BARE)
+        if (item->quantized && held != out->item && out->part >= 0)
             bq_export_hold(job, item, &q), held = out->item;
-        const bq_qtensor *result = out->part == BQ_EXPORT_BARE ? &item->q : &q;
+        const bq_qtensor *result = out->part < 0 ? &item->q : &q;
         if (item->replaced && !job->format->replaced)
             put_replaced(job, &out->t, w);
         else
@@ -305,6 +305,11 @@ int bq_export_open(bq_export_job **out, const bq_weights *src, const char *out_d
     job->config = json_deep_copy(bq_weights_config(src, &path));
     int rc = job->config ? BQ_OK : bq_refuse(BQ_DATA, "'%s' is not there", path);
     if (!rc) rc = check_family(job);
+    if (!rc && q.cache && !format->cache)
+        rc = bq_refuse(BQ_DATA,
+                       "%s cannot say how keys and values are cached: write compressed-tensors or "
+                       "modelopt, or set bits.kv=16",
+                       format->name);
     if (!rc) collect(job);
     if (!rc) rc = plan(job);
     if (rc) return bq_export_close(job), rc;

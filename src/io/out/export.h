@@ -45,12 +45,20 @@ void bq_qtensor_values(const bq_qtensor *q, int64_t r, int64_t first, int64_t co
  *   dense  is a tensor that is not quantized replaced (a norm after smoothing, say)?  If to.data is not NULL,
  *          fill `to`, a host view (rows, cols) f32, with the tensor's rows from `first` on: each row once, in
  *          order; a vector is one row.  dense NULL: no tensor is replaced
- * If both say no, the tensor is written from the source.  "lm_head.weight" is asked for even where the source
- * ties it to the embedding, whose shape it has: a yes unties it. */
+ *   cache  are keys and values cached as e4m3, and is `name` the linear that computes the keys (or queries,
+ *          keys and values) of a block?  If so, and scale is not NULL, it gets their two scales
+ *   inputs is `name` the weight of a linear?  *tokens and square[column], unless they are NULL: how many
+ *          tokens it got, and the sums of the squares of its inputs
+ * cache and inputs are NULL where nobody has these numbers.
+ * If get and dense say no, the tensor is written from the source.  "lm_head.weight" is asked for even where
+ * the source ties it to the embedding, whose shape it has: a yes unties it. */
 typedef struct {
     void *ctx;
     bool (*get)(void *ctx, const char *name, bool want_data, bq_qtensor *q);
     bool (*dense)(void *ctx, const char *name, int64_t first, bq_mat to);
+    bool (*cache)(void *ctx, const char *name, float scale[2]);
+    bool (*inputs)(void *ctx, const char *name, float *tokens, float *square);
+    int64_t samples, length; /* of inputs: calibration samples, tokens of each */
 } bq_qsource;
 
 /* An output format: one file defines it (format.h), one row of formats.c lists it.  Tensors that are not
@@ -63,6 +71,8 @@ const bq_format *bq_format_at(int i);
 int bq_format_find(const char *name);
 bq_choice bq_format_choice(int i);
 const char *bq_format_help(int i);
+/* Do these options need bq_qsource.inputs? */
+bool bq_format_wants_inputs(int i, const void *options);
 /* How programs load it, as lines of a model card: MODEL is the folder, FILE its (first) file of weights. */
 const char *bq_format_loads(int i);
 /* The library that the hub shows for it. */

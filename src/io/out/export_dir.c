@@ -20,7 +20,7 @@ static bool matches(const char *name, const char *const *patterns) {
 
 /* What makes a directory loadable, in the order of removal: loaders open the first one first; and files of
  * formats (bq_format.finish). */
-static const char *const loadable[] = {"config.json", "*.index.json", "*.encodings", NULL};
+static const char *const loadable[] = {"config.json", "*.index.json", "*.encodings", "imatrix.gguf", NULL};
 static const char *const shards[] = {"*.safetensors", "*.gguf", NULL};
 static const char *const leftovers[] = {"*.safetensors", "*.safetensors.*tmp", "*.gguf", "*.gguf.*tmp", NULL};
 

@@ -24,10 +24,11 @@ typedef struct {
 
 typedef struct {
     bq_tensor t;    /* name is owned, offset is not used */
-    int item, part; /* part: a number of the format's own, or BQ_EXPORT_BARE */
+    int item, part; /* part: a number of the format's own, not negative; or one of those below */
 } bq_export_out;
 
-#define BQ_EXPORT_BARE (-1) /* needs no data of the result, the plan is enough */
+/* Outs that need no data of the item's result: any; the scale of cached keys, of cached values. */
+enum { BQ_EXPORT_BARE = -1, BQ_EXPORT_KEYS = -2, BQ_EXPORT_VALUES = -3 };
 
 /* The size of the struct that a format's keys fill. */
 #define BQ_FORMAT_OPTIONS_OF(type) BQ_OPTIONS_OF(type, BQ_FORMAT_OPTIONS)
@@ -52,8 +53,10 @@ struct bq_format {
     /* What only a format of another container has; NULL: safetensors. */
     const bq_container *container;
     /* What only some formats have. */
-    bool replaced; /* plan and write get replaced tensors, too */
-    bool stacks;   /* knows what to do with families that stack the experts of a block in one tensor */
+    bool replaced;                             /* plan and write get replaced tensors, too */
+    bool (*wants_inputs)(const void *options); /* bq_format_wants_inputs; NULL: never */
+    bool cache;                                /* can say how keys and values are cached (bq_qsource.cache) */
+    bool stacks; /* knows what to do with families that stack the experts of a block in one tensor */
     /* Look at the model before the first plan, and make job->own: BQ_OK, or BQ_DATA after one message.  Free
      * it. */
     int (*begin)(bq_export_job *job);
@@ -113,6 +116,10 @@ int bq_export_f16_scales(const bq_export_item *item, const char *format);
 /* The buffer as `count` values of `size` bytes, which it must hold.  Put the transpose of scales as F16. */
 void *bq_export_room(const bq_export_job *job, int64_t count, size_t size);
 void bq_export_put_f16(bq_export_job *job, bq_mat scale, bq_writer *w);
+/* Where keys and values are cached quantized and the item computes the keys: plan an F32 (1) for the scale of
+ * keys and one for that of values, in the place of the module and ".weight" in the item's name.  Put one. */
+void bq_export_plan_cache(bq_export_job *job, int item, const char *keys, const char *values);
+void bq_export_put_cache(const bq_export_job *job, const bq_export_out *out, bq_writer *w);
 /* For edit: the module of a linear, its name without ".weight"; a list of those that are not quantized,
  * routers of experts among them, and of a tied head, which is a linear, too, but has no tensor. */
 json_t *bq_export_module(const bq_export_item *item);

@@ -24,6 +24,10 @@ const char *bq_format_help(int i) { return formats[i]->help; }
 const char *bq_format_loads(int i) { return formats[i]->loads; }
 const char *bq_format_library(int i) { return formats[i]->container ? "gguf" : "transformers"; }
 
+bool bq_format_wants_inputs(int i, const void *options) {
+    return formats[i]->wants_inputs && formats[i]->wants_inputs(options);
+}
+
 const bq_scope *bq_format_scope(int i) {
     static const bq_key none[] = {{0}};
     static const bq_scope empty = {.key = none};

@@ -181,6 +181,8 @@ static size_t bytes_of(const bq_tensor *t) {
     return (size_t)(bq_tensor_count(t) / type->elements * type->bytes);
 }
 
+static bool wants_inputs(const void *options) { return ((const bq_gguf_options *)options)->imatrix; }
+
 static const bq_container container = {
     .suffix = "gguf", .align = BQ_GGUF_ALIGN, .dtype = dtype, .bytes = bytes_of, .header = bq_gguf_head};
 
@@ -196,6 +198,8 @@ const bq_format bq_format_gguf = {
     .container = &container,
     .replaced = true,
     .stacks = true,
+    .wants_inputs = wants_inputs,
+    .finish = bq_gguf_imatrix,
     .begin = begin,
     .end = end,
 };

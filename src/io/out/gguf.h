@@ -10,6 +10,7 @@
 /* What the keys of an output say: numbers of types (gguf_blocks.h), BQ_GGUF_SOURCE: none. */
 typedef struct {
     int dense, embedding, output;
+    bool imatrix;
 } bq_gguf_options;
 
 #define BQ_GGUF_SOURCE (-1)
@@ -83,6 +84,9 @@ const bq_gguf_type *bq_gguf_type_of_item(const bq_export_job *job, const bq_expo
 /* In gguf_write.c.  bq_format.write.  The item of another expert of a stacked tensor; NULL: there is none. */
 void bq_gguf_write(bq_export_job *job, const bq_export_out *out, const bq_qtensor *q, bq_writer *w);
 const bq_export_item *bq_gguf_expert(const bq_export_job *job, const char *stacked, int64_t e);
+
+/* In imatrix.c.  bq_format.finish: write imatrix.gguf, if the output asks for it. */
+void bq_gguf_imatrix(bq_export_job *job);
 
 /* In gguf_pack.c.  The type that a result gets, NULL: it is refused; why, for a message. */
 const bq_gguf_type *bq_gguf_type_for(const bq_qtensor *q, const char **why);

@@ -29,6 +29,10 @@ const bq_key bq_gguf_out_keys[] = {
          "The same of the embedding alone. `source`: as `outtype` says. Rows that are no multiples of 256 "
          "become `q8_0` in the place of `q6_K`, and rows that are no multiples of 32 become `f16`."},
     {TYPE("output_tensor_type", output), .help = "The same of the output layer, unless it is the embedding."},
+    {"imatrix", BQ_KEY_BOOL, BQ_AT(bq_gguf_options, imatrix), .value = "false",
+     .help =
+         "Write imatrix.gguf beside the model: of each linear the sums of the squares of its inputs on the "
+         "calibration samples, as `llama-quantize --imatrix` reads them."},
     {0}};
 
 /* What the keys say of a matrix; by: the key. */

@@ -36,6 +36,21 @@ void *bq_export_room(const bq_export_job *job, int64_t count, size_t size) {
     return job->buffer;
 }
 
+void bq_export_plan_cache(bq_export_job *job, int item, const char *keys, const char *values) {
+    const char *name = job->item[item].name, *end = strstr(name, "qkv_proj.weight");
+    const int64_t shape[] = {1};
+    if (!job->source.cache || !job->source.cache(job->source.ctx, name, NULL)) return;
+    size_t cut = strlen(end ? end : "k_proj.weight");
+    bq_export_add(job, item, BQ_EXPORT_KEYS, cut, keys, "F32", 1, shape);
+    bq_export_add(job, item, BQ_EXPORT_VALUES, cut, values, "F32", 1, shape);
+}
+
+void bq_export_put_cache(const bq_export_job *job, const bq_export_out *out, bq_writer *w) {
+    float scale[2];
+    job->source.cache(job->source.ctx, job->item[out->item].name, scale);
+    bq_writer_put(w, &scale[out->part == BQ_EXPORT_VALUES], sizeof *scale);
+}
+
 void bq_export_put_f16(bq_export_job *job, bq_mat scale, bq_writer *w) {
     uint16_t *row = bq_export_room(job, scale.rows, 2);
     for (int64_t g = 0; g < scale.cols; g++) {

@@ -71,6 +71,9 @@ static int plan(bq_export_job *job, int item) {
     const bq_qtensor *q = &it->q;
     int64_t rows = q->code.rows, cols = q->code.cols, tiles = bq_float_scale_rows(q), groups = q->scale.cols;
     size_t cut = strlen(WEIGHT);
+    bool fused = strstr(it->name, ".qkv_proj.");
+    bq_export_plan_cache(job, item, fused ? "qkv_proj.k_scale" : "k_proj.k_scale",
+                         fused ? "qkv_proj.v_scale" : "v_proj.v_scale");
     if (!it->quantized) {
         bq_export_add(job, item, AS_IS, 0, "", it->t->dtype, it->t->dims, it->t->shape);
         return BQ_OK;
@@ -97,6 +100,8 @@ static void write_out(bq_export_job *job, const bq_export_out *out, const bq_qte
     case CODES: bq_float_put_codes(job, q, w); break;
     case SCALES: bq_float_put_scales(q, w); break;
     case SMALL: bq_float_put_small(job, q, w); break;
+    case BQ_EXPORT_KEYS:
+    case BQ_EXPORT_VALUES: bq_export_put_cache(job, out, w); break;
     case OUTER: bq_writer_put(w, &(float){1 / q->scheme.outer}, sizeof(float)); break;
     }
 }
@@ -119,4 +124,5 @@ const bq_format bq_format_modelopt = {
     .write = write_out,
     .edit = edit,
     .quantized = true,
+    .cache = true,
 };

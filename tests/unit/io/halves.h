@@ -42,7 +42,8 @@ static inline int export_half(const char *format, const char *out, const toy_rul
     bq_weights *w;
     assert_int_equal(bq_weights_open(&w, src_dir), BQ_OK);
     toy t = {.src = w, .rule = rule};
-    int rc = export_as(format, w, out, (bq_qsource){&t, half_get, toy_dense}, limit, parts);
+    int rc =
+        export_as(format, w, out, (bq_qsource){.ctx = &t, .get = half_get, .dense = toy_dense}, limit, parts);
     if (gets) *gets = t.gets;
     toy_free(&t);
     bq_weights_close(w);

@@ -219,7 +219,7 @@ static void parts_are_the_whole(void **state) {
     assert_int_equal(bq_weights_open(&w, src_dir), BQ_OK);
     for (int i = 0; i < 6; i++) {
         toy t = {.src = w, .rule = untie};
-        bq_qsource q = {&t, toy_get, toy_dense};
+        bq_qsource q = {.ctx = &t, .get = toy_get, .dense = toy_dense};
         assert_int_equal(export_parts(w, one, q, i % 2, limit[i / 2], 1), BQ_OK);
         int asked = t.gets;
         for (int parts = 2; parts <= 8; parts += 1 + 4 * (parts == 3)) { /* 8: more than shards, mostly */
@@ -245,7 +245,7 @@ static void steps_are_apart(void **state) {
     assert_int_equal(bq_weights_open(&w, src_dir), BQ_OK);
     toy t = {.src = w, .rule = w4};
     bq_export_job *job;
-    assert_int_equal(bq_export_open(&job, w, out, (bq_qsource){&t, toy_get, toy_dense},
+    assert_int_equal(bq_export_open(&job, w, out, (bq_qsource){.ctx = &t, .get = toy_get, .dense = toy_dense},
                                     bq_format_at(bq_format_find("compressed-tensors")), toy_options, 20000),
                      BQ_OK);
     assert_true(file_there(in(out, "config.json")) && t.gets == 0);

@@ -75,7 +75,7 @@ static json_t *export_given(const givens *all, int version) {
     bq_writer_close(to);
     assert_int_equal(bq_weights_open(&w, dir), BQ_OK);
     keys.version = version, keys.names[0] = 0, toy_options = &keys;
-    bq_qsource source = {(void *)(uintptr_t)all, given_get, NULL};
+    bq_qsource source = {.ctx = (void *)(uintptr_t)all, .get = given_get};
     assert_int_equal(export_as("aimet", w, out, source, TOY_SHARD, 1), BQ_OK);
     bq_weights_close(w);
     assert_false(file_there(in(out, "model.encodings")));
@@ -206,7 +206,8 @@ static int export_model(const char *out, const toy_rule *rule, int version, cons
     snprintf(keys.names, sizeof keys.names, "%s", names);
     assert_int_equal(bq_weights_open(&w, src_dir), BQ_OK);
     toy t = {.src = w, .rule = rule};
-    int rc = export_as("aimet", w, out, (bq_qsource){&t, toy_get, toy_dense}, limit, parts);
+    int rc =
+        export_as("aimet", w, out, (bq_qsource){.ctx = &t, .get = toy_get, .dense = toy_dense}, limit, parts);
     toy_free(&t);
     bq_weights_close(w);
     return rc;

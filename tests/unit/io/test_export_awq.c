@@ -61,7 +61,7 @@ static void peer_values(const char *stem, bool symmetric) {
         p.scale[k % ROWS * PARTS + k / ROWS] = bq_from_f16(scales[k]);
     }
     assert_int_equal(bq_weights_open(&w, dir), BQ_OK);
-    assert_int_equal(export_as("awq", w, out, (bq_qsource){&p, peer_get, NULL}, TOY_SHARD, 1), BQ_OK);
+    assert_int_equal(export_as("awq", w, out, (bq_qsource){.ctx = &p, .get = peer_get}, TOY_SHARD, 1), BQ_OK);
     bq_weights_close(w);
     assert_int_equal(stored_open(&w, out), BQ_OK);
     int32_t *code = part_of(w, name, "qweight", "I32", COLS, ROWS / 8);

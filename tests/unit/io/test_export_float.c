@@ -91,7 +91,7 @@ static result *export_case(const peer_case *c, const char *format, bq_weights *g
     bq_writer_put(to, r->w, (size_t)(c->rows * c->cols) * 4);
     bq_writer_close(to);
     assert_int_equal(bq_weights_open(&w, src), BQ_OK);
-    assert_int_equal(export_as(format, w, out, (bq_qsource){r, get, NULL}, TOY_SHARD, 1), BQ_OK);
+    assert_int_equal(export_as(format, w, out, (bq_qsource){.ctx = r, .get = get}, TOY_SHARD, 1), BQ_OK);
     bq_weights_close(w);
     return r;
 }
@@ -214,8 +214,9 @@ static void types_of_scales_make_groups(void **state) {
     for (int i = 0; i < 2; i++) bq_writer_put(to, (float[2 * 64]){0}, 2 * 64 * 4);
     bq_writer_close(to);
     assert_int_equal(bq_weights_open(&w, src), BQ_OK);
-    assert_int_equal(export_as("compressed-tensors", w, out, (bq_qsource){NULL, get_two, NULL}, TOY_SHARD, 1),
-                     BQ_OK);
+    assert_int_equal(
+        export_as("compressed-tensors", w, out, (bq_qsource){.ctx = NULL, .get = get_two}, TOY_SHARD, 1),
+        BQ_OK);
     bq_weights_close(w);
     json_t *config = json_load_file(in(out, "config.json"), 0, NULL),
            *q = json_object_get(config, "quantization_config"), *groups = json_object_get(q, "config_groups");

@@ -282,7 +282,7 @@ static void check_values(const char *file, const toy_rule *rule) {
     bq_weights_close(from);
 }
 
-static bq_gguf_options as_source = {BQ_GGUF_SOURCE, BQ_GGUF_SOURCE, BQ_GGUF_SOURCE};
+static bq_gguf_options as_source = {BQ_GGUF_SOURCE, BQ_GGUF_SOURCE, BQ_GGUF_SOURCE, false};
 
 static int export_micro(const char *golden, const char *dtype, const toy_rule *rule, size_t limit,
                         int parts) {
@@ -291,7 +291,8 @@ static int export_micro(const char *golden, const char *dtype, const toy_rule *r
     text_in(src_dir, "tokenizer.json", "{}");
     assert_int_equal(bq_weights_open(&w, src_dir), BQ_OK);
     toy t = {.src = w, .rule = rule};
-    int rc = export_as("gguf", w, temp_path("micro"), (bq_qsource){&t, half_get, toy_dense}, limit, parts);
+    int rc = export_as("gguf", w, temp_path("micro"),
+                       (bq_qsource){.ctx = &t, .get = half_get, .dense = toy_dense}, limit, parts);
     toy_free(&t);
     bq_weights_close(w);
     return rc;
@@ -336,7 +337,7 @@ static void chosen_types(void **state) {
     bq_weights *w, *from;
     static float have[20000], want[20000];
     toy_options =
-        &(bq_gguf_options){1, 8, 30}; /* rows of 40 and 48 values are no whole blocks of Q8_0: F16 */
+        &(bq_gguf_options){1, 8, 30, false}; /* rows of 40 and 48 values are no whole blocks of Q8_0: F16 */
     for (int m = 0; m < 2; m++) {
         assert_int_equal(export_micro(models[m], "F32", as_is, TOY_SHARD, 1), BQ_OK);
         assert_int_equal(bq_weights_open(&from, src_dir), BQ_OK);

@@ -121,7 +121,8 @@ static void peer_words(void **state) {
     peer_read(golden, &p);
     for (int version = 1; version <= 2; version++) {
         toy_options = version == 1 ? &first : &second;
-        assert_int_equal(export_as("gptq", from, out, (bq_qsource){&p, peer_get, NULL}, TOY_SHARD, 1), BQ_OK);
+        assert_int_equal(export_as("gptq", from, out, (bq_qsource){.ctx = &p, .get = peer_get}, TOY_SHARD, 1),
+                         BQ_OK);
         assert_int_equal(stored_open(&w, out), BQ_OK);
         for (int i = 0; i < CASES; i++) peer_compare(w, golden, i);
         json_t *config = config_of(out), *q = json_object_get(config, "quantization_config");
@@ -319,7 +320,8 @@ static void tall(void **state) {
     bq_weights *w = bare_source(temp_path("tall"), 1, TALL, WIDE);
     snprintf(out, sizeof out, "%s", temp_path("tall_gptq"));
     for (int64_t i = 0; i < TALL * WIDE; i++) code[i] = (int8_t)((i / WIDE * 7 + i % WIDE) % 16 - 8);
-    assert_int_equal(export_as("gptq", w, out, (bq_qsource){code, tall_get, NULL}, TOY_SHARD, 1), BQ_OK);
+    assert_int_equal(export_as("gptq", w, out, (bq_qsource){.ctx = code, .get = tall_get}, TOY_SHARD, 1),
+                     BQ_OK);
     bq_weights_close(w);
     assert_int_equal(stored_open(&w, out), BQ_OK);
     int32_t *word = part_of(w, name_of(0), "qweight", "I32", WIDE / 8, TALL);

@@ -226,7 +226,8 @@ static inline int export_to(const char *out, const toy_rule *rule, bool ct, size
     bq_weights *w;
     assert_int_equal(bq_weights_open(&w, src_dir), BQ_OK);
     toy t = {.src = w, .rule = rule, .with_dense = limit != 0};
-    int rc = export_parts(w, out, (bq_qsource){&t, toy_get, toy_dense}, ct, limit ? limit : TOY_SHARD, 1);
+    int rc = export_parts(w, out, (bq_qsource){.ctx = &t, .get = toy_get, .dense = toy_dense}, ct,
+                          limit ? limit : TOY_SHARD, 1);
     if (gets) *gets = t.gets;
     toy_free(&t);
     bq_weights_close(w);
@@ -246,7 +247,8 @@ static inline bool wrong_get(void *ctx, const char *name, bool want_data, bq_qte
 static inline int export_wrong(const char *format, bq_qtensor q) {
     bq_weights *w;
     assert_int_equal(bq_weights_open(&w, src_dir), BQ_OK);
-    int rc = export_as(format, w, temp_path("wrong"), (bq_qsource){&q, wrong_get, NULL}, TOY_SHARD, 1);
+    int rc =
+        export_as(format, w, temp_path("wrong"), (bq_qsource){.ctx = &q, .get = wrong_get}, TOY_SHARD, 1);
     bq_weights_close(w);
     return rc;
 }

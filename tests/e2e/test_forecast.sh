@@ -52,7 +52,7 @@ expect 0 "$blockq" plan large.json --gpu h100 --ranks 48 --memory 100G
 check "rows for 1 to 48 ranks" [ "$(awk '/^ranks/ { on = 1; next } on { printf "%s ", $1 }' out)" = "1 2 4 8 16 32 48 " ]
 check "8 stages are faster than one" awk -v a="$(row 1 7)" -v b="$(row 8 7)" 'BEGIN { exit !(a > 1.2 * b && b > 0) }'
 fast=$(row 16 7)
-expect 0 "$blockq" plan large.json --gpu h100 --ranks 16 --memory 100G --network 10Gb
+expect 0 "$blockq" plan large.json --gpu h100 --ranks 16 --memory 100G --network 10Gb --node 1
 check "a slower network takes longer" awk -v a="$fast" -v b="$(row 16 7)" 'BEGIN { exit !(b > 2 * a) }'
 check "and is what limits" grep -q '^ *16 .* network' out
 

@@ -191,6 +191,21 @@ static void beats_rounding(void **state) {
     }
 }
 
+/* The same with floats, in groups, and in tiles. */
+static void floats_beat_rounding(void **state) {
+    (void)state;
+    static const int element[] = {BQ_E2M1, BQ_E3M2, BQ_E4M3};
+    for (int e = 0; e < 6; e++) {
+        bq_scheme s = {element[e / 2], 40, true, BQ_F32, BQ_GRID_ABSMAX, e % 2 ? 40 : 1, 0};
+        layer l = open_layer(70, 200, 300, s, kinds[e / 2]);
+        assert_true(run_layer(&l, 1, 0.01, false, BQ_CLIP_MINMAX));
+        double mine = loss(&l, l.what);
+        encode(&l, l.w);
+        assert_true(mine < 0.9 * loss(&l, l.what));
+        close_layer(&l);
+    }
+}
+
 /* Babai's bound: a row in which no code clips loses at most a quarter of sum (scale / u_ii)^2. */
 static void within_babais_bound(void **state) {
     (void)state;
@@ -365,6 +380,7 @@ int main(void) {
         cmocka_unit_test(grids_are_searched_on_the_way),
         cmocka_unit_test(equals_the_fixed_point),
         cmocka_unit_test(beats_rounding),
+        cmocka_unit_test(floats_beat_rounding),
         cmocka_unit_test(within_babais_bound),
         cmocka_unit_test(unrelated_inputs_are_rounding),
         cmocka_unit_test(scale_of_h_does_not_matter),

@@ -30,6 +30,7 @@ static void check_columns(int64_t rows, int64_t cols, int64_t pad) {
            sum = make(2, cols, 0, BQ_F32);
     dev.op->set(&dev, m, -FLT_MAX);
     if (rows > 2) *(float *)bq_mat_at(x, 1, cols / 2) = NAN;
+    for (int64_t r = 0; r < rows && cols > 2; r++) *ptr(x, r, 0) = r % 3 ? 0.0f : -0.0f;
     for (int k = 0; k < 3; k++) dev.op->column_max(&dev, x, (float)(1 - k), bq_mat_rows(m, k, 1));
     for (int64_t c = 0; c < cols; c++) {
         float want[3] = {-FLT_MAX, -FLT_MAX, -FLT_MAX};
@@ -40,6 +41,7 @@ static void check_columns(int64_t rows, int64_t cols, int64_t pad) {
         }
         for (int k = 0; k < 3; k++) assert_true(f32(m, k, c) == want[k]);
     }
+    assert_true(cols < 3 || signbit(f32(m, 0, 0))); /* of equal numbers the first one */
     if (rows > 2) *(float *)bq_mat_at(x, 1, cols / 2) = 1;
     dev.op->column_abs(&dev, x, 0, bq_mat_rows(sum, 0, 1));
     dev.op->column_squares(&dev, x, bq_mat_rows(sum, 1, 1));
@@ -66,6 +68,7 @@ static void columns_on_odd_shapes(void **state) {
     (void)state;
     for (int i = 0; i < 3; i++)
         for (int j = 0; j < ODD_SIZES; j++) check_columns(few_rows[i], odd_sizes[j], (i + j) % 3);
+    check_columns(31, 33, 0), check_columns(33, 65, 1), check_columns(300, 33, 2);
 }
 
 /* Groups within, across and beyond what a thread takes at a time. */

@@ -175,6 +175,11 @@ cublasStatus_t cublasGemmEx(cublasHandle_t h, cublasOperation_t ta, cublasOperat
     return CUBLAS_STATUS_SUCCESS;
 }
 
+extern "C" { /* products in double so far, for tests/ops/test_factor.c */
+long simt_products;
+double simt_product_flop;
+}
+
 cublasStatus_t cublasDgemm(cublasHandle_t h, cublasOperation_t ta, cublasOperation_t tb, int m, int n, int k,
                            const double *alpha, const double *a, int lda, const double *b, int ldb,
                            const double *beta, double *c, int ldc) {
@@ -182,6 +187,7 @@ cublasStatus_t cublasDgemm(cublasHandle_t h, cublasOperation_t ta, cublasOperati
     want(a, ta ? k : m, ta ? m : k, lda, "dgemm: a");
     want(b, tb ? n : k, tb ? k : n, ldb, "dgemm: b");
     want(c, m, n, ldc, "dgemm: c");
+    simt_products++, simt_product_flop += 2.0 * m * n * k;
     simt::enqueue(h->stream, [=] {
         cblas_dgemm(CblasColMajor, of(ta), of(tb), m, n, k, by, there(a), lda, there(b), ldb, keep, there(c),
                     ldc);

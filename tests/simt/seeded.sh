@@ -60,7 +60,15 @@ bug "weights used before they have arrived" move.cu 's|cudaStreamWaitEvent\(cuda
 bug "weights overwritten while they are used" move.cu 's|cudaStreamWaitEvent\(cuda->ahead, cuda->called, 0\)|cudaSuccess|' move.cu unit_test_dev
 bug "a matrix on the host given to a kernel" elements.cu 's|bq_rows<float> every = \{bq_f32\(bias\), 0\};|static float here[4096]; bq_rows<float> every = {here, 0};|' elements.cu test_model_ops
 bug "operands of a GEMM exchanged" gemm.cu 's|tb \? CUBLAS_OP_T|ta ? CUBLAS_OP_T|' gemm.cu test_gemm
-bug "an error that a column of GPTQ misses" gptq.cu 's|for \(int j = 0; j < i; j\+\+\) x -=|for (int j = 0; j + 1 < i; j++) x -=|' gptq.cu test_gptq_ops
+bug "an error that a column of GPTQ misses" gptq.cu 's|for \(int i = 0; i < STEP; i\+\+\)|for (int i = 0; i + 1 < STEP; i++)|' gptq.cu test_gptq_ops
+bug "an error of a step that its columns miss" gptq.cu 's|x\[j\] = x\[j \+ 1\] - e|x[j] = x[j + 1] - (i < 30 ? e : 0)|' gptq.cu test_gptq_ops
+bug "factors of errors used before they are there" gptq.cu 's|__syncthreads\(\); /\* all of it is there \*/||' gptq.cu test_gptq_ops
+bug "a block beside the diagonal that is not multiplied" factor.cu 's|\(int64_t i = 0; i < rest; i \+= PANEL\)|(int64_t i = PANEL; i < rest; i += PANEL)|' factor.cu test_factor
+bug "no zeros below the diagonal of a panel" factor.cu 's|if \(n <= PANEL\)|if (n < PANEL)|' factor.cu test_factor
+bug "columns that a panel of the factor misses" factor.cu 's|j / PANEL \* PANEL : 0|j / PANEL * PANEL : TILE|' factor.cu test_factor
+bug "rows of a column that no thread has" columns.cu 's|each = \(rows \+ PARTS - 1\) / PARTS|each = rows > PARTS ? rows / PARTS : 1|' columns.cu test_smooth_ops
+bug "of 0 and -0 the last one" columns.cu 's#mosts\[k\]\[lane\(\)\] > most#mosts[k][lane()] >= most#' columns.cu test_smooth_ops
+bug "terms added before they are there" columns.cu 's|__syncthreads\(\); /\* the terms are there.*||' columns.cu test_smooth_ops
 bug "contraction of a product and a sum" adascale.cu 's|\*m \+ a.keep1 \* \(g - \*m\)|fmaf(a.keep1, g - *m, *m)|' adascale.cu test_adascale_ops
 bug "a reciprocal for a division" quantize.cu 's#\[c\] / g\.scale#[c] * (1.0f / g.scale)#' quantize.cu test_quant_ops
 bug "operands cut to bf16, not rounded" gemm.cu 's#bq_to_bf16\(bq_row\(x, r\)\[c\]\)#(uint16_t)(bq_bits(bq_row(x, r)[c]) >> 16)#' gemm.cu unit_test_compute

@@ -3,9 +3,23 @@
 #include <math.h>
 
 void bq_effort_add(bq_effort *to, double times, bq_effort e) {
-    to->flop += times * e.flop, to->flop64 += times * e.flop64, to->memory += times * e.memory;
-    to->sent += times * e.sent, to->messages += times * e.messages, to->idle += times * e.idle;
-    to->files += times * e.files;
+    for (int k = 0; k < BQ_RATES; k++) to->flop[k] += times * e.flop[k];
+    to->memory += times * e.memory, to->sent += times * e.sent, to->passed += times * e.passed;
+    to->messages += times * e.messages, to->idle += times * e.idle, to->files += times * e.files;
+    to->written += times * e.written;
+}
+
+double bq_effort_flop(const bq_effort *e) {
+    double sum = 0;
+    for (int k = 0; k < BQ_RATES; k++) sum += e->flop[k];
+    return sum;
+}
+
+bq_effort bq_effort_as(bq_effort e, bq_compute compute) {
+    double products = e.flop[BQ_RATE_PRODUCTS];
+    e.flop[BQ_RATE_PRODUCTS] = 0;
+    e.flop[BQ_RATE_PRODUCTS + compute] += products;
+    return e;
 }
 
 /* Bytes (f32) for one sample in one block: what ops other than GEMMs read and write (norms, rope, attention,
@@ -26,19 +40,19 @@ static double attention(const bq_arch *arch, double tokens) {
 }
 
 bq_effort bq_effort_forward(const bq_arch *arch, double tokens) {
-    return (bq_effort){.flop = 2 * tokens * (double)bq_arch_weights(arch) + 2 * attention(arch, tokens),
+    return (bq_effort){.flop = {[BQ_RATE_PRODUCTS] = 2 * tokens * (double)bq_arch_weights(arch),
+                                [BQ_RATE_ATTENTION] = 2 * attention(arch, tokens)},
                        .memory = traffic(arch, tokens)};
 }
 
 bq_effort bq_effort_forward_to(const bq_arch *arch, double tokens, int to) {
-    double rest = 0;
     bq_effort f = bq_effort_forward(arch, tokens);
+    double all = bq_effort_flop(&f);
     for (int m = to; m < arch->sites; m++)
-        rest += 2 * tokens * (double)(arch->site[m].rows * arch->site[m].cols);
-    if (to < bq_arch_mlp(arch) - 1) rest += 2 * attention(arch, tokens);
-    if (to == 0) rest = f.flop;
-    f.memory *= 1 - rest / f.flop;
-    f.flop -= rest;
+        f.flop[BQ_RATE_PRODUCTS] -= 2 * tokens * (double)(arch->site[m].rows * arch->site[m].cols);
+    if (to < bq_arch_mlp(arch) - 1 || to == 0) f.flop[BQ_RATE_ATTENTION] = 0;
+    if (to == 0) f.flop[BQ_RATE_PRODUCTS] = 0;
+    f.memory *= bq_effort_flop(&f) / all;
     return f;
 }
 
@@ -52,7 +66,8 @@ bq_effort bq_effort_midway(const bq_cost *c, int to) {
 
 bq_effort bq_effort_backward(const bq_arch *arch, double tokens) {
     double p = (double)bq_arch_weights(arch), first = (double)(arch->site[0].rows * arch->site[0].cols);
-    return (bq_effort){.flop = 2 * tokens * (2 * p - first) + 5 * attention(arch, tokens),
+    return (bq_effort){.flop = {[BQ_RATE_PRODUCTS] = 2 * tokens * (2 * p - first),
+                                [BQ_RATE_ATTENTION_BACK] = 5 * attention(arch, tokens)},
                        .memory = 3 * traffic(arch, tokens)};
 }
 
@@ -69,7 +84,7 @@ static double nodes(double leaves) { return __builtin_popcountl((unsigned long)l
 
 bq_effort bq_effort_grams(const bq_cost *c) {
     double squares = bq_effort_powers(c->arch, 0, 2), others = (c->replicas - 1) / c->replicas;
-    return (bq_effort){.flop = c->samples * c->tokens * squares,
+    return (bq_effort){.flop = {[BQ_RATE_GRAM] = c->samples * c->tokens * squares},
                        .memory = c->samples * 12 * squares,
                        .sent = 4 * squares * others * (nodes(c->samples) + 1),
                        .messages = c->replicas > 1 ? 2 * c->arch->sites : 0};

@@ -78,8 +78,8 @@ static bq_effort cost(const void *pass, const bq_cost *c) {
         bq_effort_add(&e, c->samples, bq_effort_forward_to(c->arch, c->tokens, m));
     bq_effort_add(&e, corrects(o) ? 2 : 1, bq_effort_grams(c));
     bq_effort_add(&e, 1, bq_effort_rows(c));
-    e.flop += bq_effort_powers(c->arch, 1, 2) / c->replicas; /* replicas share the rows */
-    e.flop64 += bq_effort_factors(c);
+    e.flop[BQ_RATE_COLUMNS] += bq_effort_powers(c->arch, 1, 2) / c->replicas; /* replicas share the rows */
+    e.flop[BQ_RATE_FACTOR] += bq_effort_factors(c);
     e.sent += c->replicas > 1 ? 4 * bq_effort_powers(c->arch, 0, 2) : 0;
     return e;
 }

@@ -134,7 +134,8 @@ static bq_effort cost(const void *o, const bq_cost *c) {
     bq_effort e = bq_effort_grams(c);
     bq_effort_add(&e, 1, bq_effort_rows(c));
     for (int m = 0; m < c->arch->sites; m++) bq_effort_add(&e, 1, bq_effort_midway(c, m));
-    e.flop += 2 * ((const bq_seqmse_options *)o)->candidates * bq_effort_powers(c->arch, 1, 2) / c->replicas;
+    e.flop[BQ_RATE_PRODUCTS] +=
+        2 * ((const bq_seqmse_options *)o)->candidates * bq_effort_powers(c->arch, 1, 2) / c->replicas;
     return e;
 }
 

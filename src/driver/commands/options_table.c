@@ -65,6 +65,10 @@ const bq_option bq_options[BQ_OPTIONS] = {
      "mi300x"},
     {"network", 0, "RATE", TEXT, AT(network), 0, 0, PLAN,
      "Predict for that rate of messages of a rank, as 200Gb (bits) or 25GB (bytes) a second"},
+    {"node", 0, "N", INT, AT(node), 1, RANKS_MAX, PLAN,
+     "Predict for so many ranks a node, which are near each other (8 with --gpu, else those started here)"},
+    {"files", 0, "RATE", TEXT, AT(files), 0, 0, PLAN,
+     "Predict for that rate of the file system, all ranks together, as 40GB a second (40GB with --gpu)"},
     {"timeout", 0, "SECONDS", I64, AT(timeout), 0, 1 << 20, COMPUTE | EXPORT | IMPORT,
      "End the job when a rank is silent for so long; a slow rank speaks at every step; MPI's own start and "
      "end get at least 120; 0: never (600)"},

@@ -104,7 +104,7 @@ int bq_cmd_plan(const bq_args *args, bq_comm *comm) {
     if (code == BQ_OK) {
         if (!args->gpu) bq_machine_measure(&machine, &s.dev, &s.src.arch, s.recipe.calibration.length, comm);
         machine.gpu = s.plan.gpu;
-        code = bq_comm_agree(comm, comm->rank ? BQ_OK : bq_machine_named(&machine, args->gpu, args->network));
+        code = bq_comm_agree(comm, comm->rank ? BQ_OK : bq_machine_named(&machine, args));
     }
     if (code == BQ_OK && comm->rank == 0) code = print_plan(&s, &machine);
     code = bq_comm_agree(comm, code);

@@ -34,9 +34,9 @@ static void count_reference(bq_effort *e, const share *s, const bq_comm *grid, d
     double walks = s->stage > 1 || experts ? ceil(samples / micro) : 1;
     bq_effort_add(e, s->stage * samples * s->part, f);
     e->files += (walks + (experts ? grid->nstage - 2 : 0)) * s->stage * 2 * s->cost.weights;
-    e->idle += (grid->nstage - 2) * s->stage * micro * s->part * f.flop;
+    e->idle += (grid->nstage - 2) * s->stage * micro * s->part * bq_effort_flop(&f);
     if (s->cost.arch->kind == BQ_UNIT_EXPERT) return;
-    e->sent += 4 * s->cost.tokens * (double)s->cost.arch->model.hidden * samples;
+    e->passed += 4 * s->cost.tokens * (double)s->cost.arch->model.hidden * samples;
     e->messages += ceil(samples / micro);
 }
 
@@ -65,23 +65,27 @@ static void count_messages(bq_effort *e, const share *s, const bq_phase *phase) 
 static void count_phase(bq_effort *e, const share *s, const bq_phase *phase) {
     int sweeps = s->r->sweeps;
     double walk = s->blocks * s->cost.samples * sweeps;
-    bq_effort f = bq_effort_forward(s->cost.arch, s->cost.tokens);
-    bq_effort_add(&e[BQ_WORK_TARGETS], targets(s, phase) * s->cost.samples, f);
+    bq_effort exact = bq_effort_forward(s->cost.arch, s->cost.tokens),
+              f = bq_effort_as(exact, phase->compute);
+    bq_effort_add(&e[BQ_WORK_TARGETS], targets(s, phase) * s->cost.samples, exact);
     e[BQ_WORK_TARGETS].files += s->blocks * sweeps * 2 * s->cost.weights;
     if (phase->inputs != BQ_INPUTS_FP && !bq_pass_advances(phase, phase->npass - 1))
         bq_effort_add(&e[BQ_WORK_ADVANCE], walk, f);
     else if (phase->inputs != BQ_INPUTS_FP) { /* the pass, in the first sweep */
-        bq_effort_add(&e[BQ_WORK_ADVANCE], s->blocks, bq_effort_midway(&s->cost, s->cost.arch->sites));
+        bq_effort_add(&e[BQ_WORK_ADVANCE], s->blocks,
+                      bq_effort_as(bq_effort_midway(&s->cost, s->cost.arch->sites), phase->compute));
         bq_effort_add(&e[BQ_WORK_ADVANCE], walk - s->blocks * s->cost.samples, f);
     }
     for (int i = 0; i < phase->npass; i++) {
         const bq_pass *p = &phase->pass[i];
         const bq_pass_kind *kind = bq_pass_kind_at(p->kind);
         int64_t all = bq_pass_training(p, 0).steps + (sweeps - 1) * bq_pass_training(p, 1).steps;
-        if (kind->cost) bq_effort_add(&e[BQ_WORK_PASSES], s->blocks, kind->cost(p->options, &s->cost));
+        if (kind->cost)
+            bq_effort_add(&e[BQ_WORK_PASSES], s->blocks,
+                          bq_effort_as(kind->cost(p->options, &s->cost), phase->compute));
         if (kind->step_cost)
             bq_effort_add(&e[BQ_WORK_TRAINING], s->blocks * (double)all,
-                          kind->step_cost(p->options, &s->cost));
+                          bq_effort_as(kind->step_cost(p->options, &s->cost), phase->compute));
     }
     count_messages(e, s, phase);
 }
@@ -96,7 +100,7 @@ static void count_eval(bq_effort *e, const share *s, const bq_comm *grid, const 
 
 static void count_head(bq_effort *e, const bq_model *m, const bq_comm *grid, const bq_eval *eval) {
     double sequences = (double)bq_shard_of(eval->sequences, 0, grid->size).count;
-    e->flop += 3 * sequences * 2 * (double)(eval->ctx * m->vocab * m->hidden);
+    e->flop[BQ_RATE_PRODUCTS] += 3 * sequences * 2 * (double)(eval->ctx * m->vocab * m->hidden);
 }
 
 /* An expert is one replica's. */

@@ -374,12 +374,12 @@ void bq_plan_print(const bq_plan *plan, const bq_machine *machine, FILE *out) {
     fprintf(out, "work of one rank                                  TFLOP    seconds\n");
     for (int i = 0; i < BQ_WORKS; i++) {
         const bq_effort *e = &plan->effort[i];
-        double seconds = bq_machine_seconds(machine, e, use);
+        double seconds = bq_machine_seconds(machine, e, plan->nstage, plan->nreplica, use);
         if (seconds <= 0) continue;
-        fprintf(out, "  %-44s %10.3f  %9.1f\n", name[i], (e->flop + e->flop64) / 1e12, seconds);
+        fprintf(out, "  %-44s %10.3f  %9.1f\n", name[i], bq_effort_flop(e) / 1e12, seconds);
         all += seconds;
     }
     fprintf(out, "  %-44s %10s  %9.1f\n", "all", "", all);
     fprintf(out, "seconds on %s: %.1f GFLOP/s, memory %.1f GB/s, network %.1f GB/s\n", machine->name,
-            machine->flop / 1e9, machine->memory / 1e9, machine->network / 1e9);
+            machine->flop[BQ_RATE_PRODUCTS] / 1e9, machine->memory / 1e9, machine->network / 1e9);
 }

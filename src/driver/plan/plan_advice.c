@@ -23,7 +23,7 @@ int bq_plan_forecast(bq_plan *plan, const bq_forecast *f, int ranks) {
 static double seconds_of(const bq_plan *p, const bq_machine *machine, bq_use *limit, double *part) {
     double sum[BQ_USES] = {0}, use[BQ_USES], all = 0;
     for (int k = 0; k < BQ_WORKS; k++) {
-        all += bq_machine_seconds(machine, &p->effort[k], use);
+        all += bq_machine_seconds(machine, &p->effort[k], p->nstage, p->nreplica, use);
         for (int u = 0; u < BQ_USES; u++) sum[u] += use[u];
     }
     *limit = BQ_USE_MEMORY;

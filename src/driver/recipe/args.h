@@ -54,7 +54,8 @@ typedef struct {
     bq_acts_by acts;
     /* plan */
     int ranks; /* forecast up to so many; 0: as far as more ranks help */
-    const char *gpu, *network;
+    const char *gpu, *network, *files;
+    int node; /* ranks of a node; 0: the default */
     /* eval, compare, export */
     const char *model, *run, *tokens; /* eval: exactly one of model and run */
     int64_t ctx, windows, offset;     /* windows 0: all */

@@ -1,12 +1,14 @@
 /* GPTQ's loop over the columns.  The weights are stored transposed, with the columns in processing order, so
  * a column is one line of memory; a thread has a row.  One kernel quantizes a column block of up to 128
- * columns and keeps its errors.  Another subtracts them from all later columns, one by one in their order,
- * as the contract says.  A sum of errors is never formed apart from a weight, so every cut into column
- * blocks gives the same bits. */
+ * columns, 32 at a time in registers, and keeps its errors.  Another subtracts them from all later columns.
+ * A weight takes the errors one by one in their order, as the contract says.  A sum of errors is never formed
+ * apart from a weight, so every cut into column blocks gives the same bits. */
 #include "kernels/cuda/cuda_ops.h"
 #include "kernels/cuda/rows.cuh"
 
-enum { COLUMNS = 128, LANES = 64, TILE = 64, DEPTH = 32, PITCH = TILE + 4 };
+enum { COLUMNS = 128, STEP = 32, LANES = 64, STEP_PITCH = STEP + 4 };
+/* A tile of the update: WIDE columns x HIGH rows.  A thread has EACH x MORE of it. */
+enum { WIDE = 64, HIGH = 128, DEPTH = 32, EACH = 4, MORE = 8 };
 
 struct layer {
     bq_rows<float> w, fold, ut, scale, zero;
@@ -43,61 +45,112 @@ static __global__ void gather(layer a, int64_t begin, int64_t count, bq_rows<flo
     }
 }
 
-/* One weight: *w becomes the weight that is kept; returns the error for the later columns. */
-static __device__ float quantize(float *w, float scale, float zero, bq_scheme s, float d) {
-    const bq_row_grid g = bq_row_grid_of(s, scale, zero);
+/* One weight: *w becomes the weight that is kept; returns the error for the later columns.  g: the grid with
+ * scale 1 and zero 0. */
+static __device__ float quantize(float *w, float scale, float zero, bq_row_grid g, float d) {
+    g.scale = scale, g.qmin -= zero, g.qmax -= zero;
     const float x = *w, error = (x - bq_on_code_grid(x, g)) / d;
     const float least = (g.qmin - 0.5f) * scale, most = (g.qmax + 0.5f) * scale, kept = x > least ? x : least;
     *w = kept < most ? kept : most;
     return error;
 }
 
+/* What the columns of a step share: u[i][j] multiplies error i in column j; the diagonal of U; groups. */
+struct step_memory {
+    alignas(16) float u[STEP][STEP_PITCH];
+    float diagonal[STEP];
+    int64_t group[STEP];
+};
+
+/* Fill in what multiplies the errors of the STEP columns from `from` on, in `count` columns from `begin` on;
+ * 0 in columns behind them.  The columns' own errors: j counts from the column behind i, and the diagonal and
+ * groups are filled in, too. */
+static __device__ void stage(step_memory *m, const layer &a, int64_t from, int64_t begin, int count) {
+    const bool own = from == begin;
+    __syncthreads(); /* all threads have read what was there */
+    for (int n = (int)threadIdx.x; n < STEP * STEP; n += LANES) {
+        const int i = n % STEP, j = n / STEP, c = own ? i + 1 + j : j;
+        m->u[i][j] = c < count ? bq_row(a.ut, begin + c)[from + i] : 0;
+        if (!own || n >= count) continue;
+        m->diagonal[n] = bq_row(a.ut, begin + n)[begin + n];
+        m->group[n] = column_at(a, begin + n) / a.group;
+    }
+    __syncthreads(); /* all of it is there */
+}
+
+/* Column i is always x[0]: when its error is subtracted from the columns behind it, each of them moves one
+ * place to the front.  So registers have constant indices, and the loop's code is short. */
 static __global__ void __launch_bounds__(LANES) quantize_block(layer a, int64_t begin, int count) {
     __shared__ float error[COLUMNS][LANES]; /* a thread uses its own column only */
-    const int64_t r = (int64_t)blockIdx.x * LANES + threadIdx.x;
-    if (r >= a.rows) return; /* allowed: no barrier follows */
-    for (int i = 0; i < count; i++) {
-        const float *u = bq_row(a.ut, begin + i) + begin;
-        float x = a.line[(begin + i) * a.pitch + r];
-        for (int j = 0; j < i; j++) x -= error[j][threadIdx.x] * u[j];
-        const int64_t g = r * a.groups + column_at(a, begin + i) / a.group;
-        const float e = quantize(&x, *bq_row(a.scale, g), bq_zero_of(a.zero, g), a.s, u[i]);
-        a.line[(begin + i) * a.pitch + r] = x;
-        a.error[i * a.pitch + r] = error[i][threadIdx.x] = e;
+    __shared__ step_memory m;
+    const int me = (int)threadIdx.x;
+    const int64_t row = (int64_t)blockIdx.x * LANES + me, r = row < a.rows ? row : a.rows - 1;
+    const bq_row_grid grid = bq_row_grid_of(a.s, 1, 0);
+    for (int at = 0; at < count; at += STEP) {
+        const int n = count - at < STEP ? count - at : (int)STEP;
+        float *line = a.line + (begin + at) * a.pitch + r, x[STEP];
+        for (int j = 0; j < STEP; j++) x[j] = j < n ? line[j * a.pitch] : 0;
+        for (int from = 0; from < at; from += STEP) {
+            stage(&m, a, begin + from, begin + at, n);
+            for (int i = 0; i < STEP; i++)
+                for (int j = 0; j < STEP; j++) x[j] -= error[from + i][me] * m.u[i][j];
+        }
+        stage(&m, a, begin + at, begin + at, n);
+        int64_t g = r * a.groups + m.group[0];
+        float scale = *bq_row(a.scale, g), zero = bq_zero_of(a.zero, g);
+        for (int i = 0; i < n; i++) {
+            const float now = scale, origin = zero;
+            g = r * a.groups + m.group[i + 1 < n ? i + 1 : i]; /* loaded while this column is computed */
+            scale = *bq_row(a.scale, g), zero = bq_zero_of(a.zero, g);
+            const float e = quantize(&x[0], now, origin, grid, m.diagonal[i]);
+            error[at + i][me] = e;
+            if (row < a.rows) line[i * a.pitch] = x[0], a.error[(at + i) * a.pitch + r] = e;
+            for (int j = 0; j + 1 < STEP; j++) x[j] = x[j + 1] - e * m.u[i][j];
+        }
     }
 }
 
+/* Row j of a thread's 8 rows in a tile: two runs of 4. */
+static __device__ int place(int j, int first) { return j / 4 * (HIGH / 2) + first + j % 4; }
+
 /* Subtract the errors of `count` columns from `begin` from all columns behind them.  A thread block has a
- * tile of 64 columns x 64 rows; a thread has 4 x 4 of it. */
-static __global__ void __launch_bounds__(BQ_THREADS) update(layer a, int64_t begin, int count) {
-    __shared__ float u[DEPTH][PITCH], e[DEPTH][PITCH];
-    const int64_t first = begin + count + (int64_t)blockIdx.x * TILE, row = (int64_t)blockIdx.y * TILE;
+ * tile. */
+static __global__ void __launch_bounds__(BQ_THREADS, 2) update(layer a, int64_t begin, int count) {
+    alignas(16) __shared__ float u[DEPTH][WIDE + 4];
+    alignas(16) __shared__ float e[DEPTH][HIGH + 4];
+    const int64_t first = begin + count + (int64_t)blockIdx.x * WIDE, row = (int64_t)blockIdx.y * HIGH;
     const int y = (int)threadIdx.x / 16 * 4, x = (int)threadIdx.x % 16 * 4;
-    float sum[4][4];
-    for (int i = 0; i < 4; i++)
-        for (int j = 0; j < 4; j++) {
-            const bool in = first + y + i < a.k && row + x + j < a.rows;
-            sum[i][j] = in ? a.line[(first + y + i) * a.pitch + row + x + j] : 0;
+    float sum[EACH][MORE];
+    for (int i = 0; i < EACH; i++)
+        for (int j = 0; j < MORE; j++) {
+            const int64_t c = first + y + i, r = row + place(j, x);
+            sum[i][j] = c < a.k && r < a.rows ? a.line[c * a.pitch + r] : 0;
         }
     for (int at = 0; at < count; at += DEPTH) {
         const int depth = count - at < DEPTH ? count - at : (int)DEPTH;
         __syncthreads(); /* all threads have read u and e */
-        for (int n = (int)threadIdx.x; n < DEPTH * TILE; n += BQ_THREADS) {
-            const int64_t c = first + n / DEPTH, r = row + n % TILE;
-            u[n % DEPTH][n / DEPTH] =
-                c < a.k && n % DEPTH < depth ? bq_row(a.ut, c)[begin + at + n % DEPTH] : 0;
-            e[n / TILE][n % TILE] =
-                r < a.rows && n / TILE < depth ? a.error[(at + n / TILE) * a.pitch + r] : 0;
+        for (int n = (int)threadIdx.x; n < DEPTH * WIDE; n += BQ_THREADS) {
+            const int64_t c = first + n / DEPTH, d = n % DEPTH;
+            u[d][n / DEPTH] = c < a.k && d < depth ? bq_row(a.ut, c)[begin + at + d] : 0;
+        }
+        for (int n = (int)threadIdx.x; n < DEPTH * HIGH; n += BQ_THREADS) {
+            const int64_t r = row + n % HIGH, d = n / HIGH;
+            e[d][n % HIGH] = r < a.rows && d < depth ? a.error[(at + d) * a.pitch + r] : 0;
         }
         __syncthreads(); /* both are there */
-        for (int d = 0; d < depth; d++)
-            for (int i = 0; i < 4; i++)
-                for (int j = 0; j < 4; j++) sum[i][j] -= e[d][x + j] * u[d][y + i];
+        for (int d = 0; d < depth; d++) {
+            float us[EACH], es[MORE];
+            for (int i = 0; i < EACH; i++) us[i] = u[d][y + i];
+            for (int j = 0; j < MORE; j++) es[j] = e[d][place(j, x)];
+            for (int i = 0; i < EACH; i++)
+                for (int j = 0; j < MORE; j++) sum[i][j] -= es[j] * us[i];
+        }
     }
-    for (int i = 0; i < 4; i++)
-        for (int j = 0; j < 4; j++)
-            if (first + y + i < a.k && row + x + j < a.rows)
-                a.line[(first + y + i) * a.pitch + row + x + j] = sum[i][j];
+    for (int i = 0; i < EACH; i++)
+        for (int j = 0; j < MORE; j++) {
+            const int64_t c = first + y + i, r = row + place(j, x);
+            if (c < a.k && r < a.rows) a.line[c * a.pitch + r] = sum[i][j];
+        }
 }
 
 /* Fit the grids of the group whose columns are at begin, begin + 1, ... to the weights as they are now. */
@@ -145,7 +198,7 @@ static void columns(bq_dev *dev, const layer &a, const bq_gptq *p, const int32_t
             count = count < rest ? count : rest;
         }
         bq_launch(dev, dim3(bq_pieces(a.rows, LANES)), LANES, quantize_block, a, begin, (int)count);
-        bq_launch(dev, dim3(bq_pieces(a.k - begin - count, TILE), bq_pieces(a.rows, TILE)), BQ_THREADS,
+        bq_launch(dev, dim3(bq_pieces(a.k - begin - count, WIDE), bq_pieces(a.rows, HIGH)), BQ_THREADS,
                   update, a, begin, (int)count);
     }
 }

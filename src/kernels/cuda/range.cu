@@ -2,6 +2,8 @@
 #include "kernels/cuda/cuda_ops.h"
 #include "kernels/cuda/rows.cuh"
 
+enum { BATCH = 8 };
+
 static __global__ void __launch_bounds__(BQ_THREADS, 6)
     row_ranges(bq_rows<float> w, bq_scheme s, float shrink, bq_rows<float> scale, bq_rows<float> zero,
                bq_rows<float> e, int64_t rows, int64_t cols) {
@@ -33,13 +35,17 @@ void bq_cuda_range(bq_dev *dev, bq_mat w, bq_scheme s, bq_mat scale, bq_mat zero
     bq_cuda_range_shrunk(dev, w, s, 1, scale, zero, bq_mat{});
 }
 
-static __global__ void better(bool first, bq_rows<float> a, bq_rows<float> b, bq_rows<float> scale,
-                              bq_rows<float> zero, bq_rows<double> loss, bq_rows<float> best,
-                              bq_rows<float> best_zero, int64_t rows, int64_t cols) {
+static __global__ void __launch_bounds__(BQ_THREADS, 1)
+    better(bool first, bq_rows<float> a, bq_rows<float> b, bq_rows<float> scale, bq_rows<float> zero,
+           bq_rows<double> loss, bq_rows<float> best, bq_rows<float> best_zero, int64_t rows, int64_t cols) {
     BQ_EACH_ROW(r, rows) {
+        const int64_t n = r < rows ? cols : 0;
         double sum = 0;
-        for (int64_t c = bq_lane(); r < rows && c < cols; c += BQ_LANES)
-            sum += (double)bq_row(a, r)[c] * (double)bq_row(b, r)[c];
+        BQ_EACH_BATCH(c, n, BATCH) {
+            float x[BATCH], y[BATCH];
+            bq_batch(bq_row(a, r), c, n, x), bq_batch(bq_row(b, r), c, n, y);
+            for (int k = 0; k < BATCH; k++) sum += (double)x[k] * (double)y[k]; /* 0 behind the row */
+        }
         sum = bq_team_sum(sum);
         if (r < rows && bq_lane() == 0 && (first || sum < *bq_row(loss, r))) {
             *bq_row(loss, r) = sum;

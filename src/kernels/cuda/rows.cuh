@@ -7,10 +7,11 @@
 
 /* The smallest and the largest of a team's row of n numbers and 0; NaN is skipped. */
 static inline __device__ void bq_team_ends(const float *w, int64_t n, float *lo, float *hi) {
-    float low = 0, high = 0;
-    for (int64_t c = bq_lane(); c < n; c += BQ_LANES) {
-        low = w[c] < low ? w[c] : low;
-        high = w[c] > high ? w[c] : high;
+    float low = 0, high = 0, some[8];
+    BQ_EACH_BATCH(c, n, 8) {
+        bq_batch(w, c, n, some);
+        for (int k = 0; k < 8; k++)
+            low = some[k] < low ? some[k] : low, high = some[k] > high ? some[k] : high;
     }
     *lo = -bq_team_max(-low), *hi = bq_team_max(high);
 }

@@ -2,6 +2,7 @@
 #include "kernels/cuda/cuda_ops.h"
 #include "kernels/cuda/rows.cuh"
 
+enum { BATCH = 16 };
 enum { TIMES, OVER }; /* y = x * s, y = x / s */
 
 /* The scale is s(r, 0) with by_row, else s(0, c). */
@@ -96,12 +97,18 @@ static __device__ float difference(float a, float b, bq_distance kind) {
     return kind == BQ_DISTANCE_MSE ? d * d : kind == BQ_DISTANCE_MAE ? fabsf(d) : sqrtf(fabsf(d));
 }
 
-static __global__ void row_distances(bq_rows<float> a, bq_rows<float> b, bq_distance kind, double *sums,
-                                     int64_t rows, int64_t cols) {
+static __global__ void __launch_bounds__(BQ_THREADS, 1)
+    row_distances(bq_rows<float> a, bq_rows<float> b, bq_distance kind, double *sums, int64_t rows,
+                  int64_t cols) {
     BQ_EACH_ROW(r, rows) {
+        const int64_t n = r < rows ? cols : 0;
         double sum = 0;
-        for (int64_t c = bq_lane(); r < rows && c < cols; c += BQ_LANES)
-            sum += (double)difference(bq_row(a, r)[c], bq_row(b, r)[c], kind);
+        BQ_EACH_BATCH(c, n, BATCH) {
+            float x[BATCH], y[BATCH];
+            bq_batch(bq_row(a, r), c, n, x), bq_batch(bq_row(b, r), c, n, y);
+            for (int k = 0; k < BATCH; k++)
+                sum += (double)difference(x[k], y[k], kind); /* 0 behind the row */
+        }
         sum = bq_team_sum(sum);
         if (r < rows && bq_lane() == 0) sums[r] = sum;
     }

@@ -42,7 +42,7 @@ typedef struct {
     const bq_ops *op;
     unsigned computes;  /* bit c: the device can compute in way c; F32 is always set */
     bq_compute compute; /* how it computes now, one of `computes`: F32 when opened.  For gemm and
-                           gram; attention may follow it */
+                           attention; gram may follow it, and the cpu's attention */
     void *impl;         /* the backend's state */
     bq_arena mem;       /* memory of the device; the plan decides its size */
     char name[96];      /* "cpu avx512+amx OpenBLAS 0.3.21 ...": part of the numerics class */

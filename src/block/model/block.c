@@ -112,6 +112,14 @@ void bq_block_linear(bq_dev *dev, const bq_block *blk, int site, const bq_mat *w
     add_bias(dev, blk, site, out);
 }
 
+static void round_input(bq_dev *dev, const bq_work *k, bq_mat x) {
+    int64_t group = k->token_group ? k->token_group : x.cols;
+    for (int64_t c = 0; c < x.cols && k->activations; c += group) {
+        bq_mat part = bq_mat_cols(x, c, x.cols - c < group ? x.cols - c : group);
+        dev->op->fake_quantize_rows(dev, part, k->activations, part);
+    }
+}
+
 /* bq_block_linear where each linear of the site has its own factors of x. */
 static void prescaled(bq_dev *dev, const bq_block *blk, const bq_work *k, int site, const bq_mat *w, bq_mat x,
                       bool keep, bq_mat out) {
@@ -122,7 +130,7 @@ static void prescaled(bq_dev *dev, const bq_block *blk, const bq_work *k, int si
     for (int i = s->first; i < s->first + s->linears; i++) {
         const bq_linear *l = &arch->linear[i];
         dev->op->times_columns(dev, x, blk->pre[i], y);
-        if (k->activations) dev->op->fake_quantize_rows(dev, y, k->activations, y);
+        round_input(dev, k, y);
         dev->op->gemm(dev, false, true, 1, y, bq_mat_rows(w[site], l->row, l->rows), keep ? 1 : 0,
                       bq_mat_cols(out, l->row, l->rows));
     }
@@ -145,7 +153,7 @@ void bq_block_site(bq_dev *dev, const bq_block *blk, const bq_work *k, int site,
         prescaled(dev, blk, k, site, w, x, keep, out);
         return;
     }
-    if (k->activations) dev->op->fake_quantize_rows(dev, x, k->activations, x);
+    round_input(dev, k, x);
     bq_block_linear(dev, blk, site, w, x, keep, out);
 }
 

@@ -74,6 +74,7 @@ typedef struct {
     bq_mat dz, dm, dn, dout, dqkv; /* for the backward; data NULL in a workspace without one */
     int activations; /* bits that the inputs of the linears are rounded to, after blk->pre, with one scale for
                         each token; 0: no rounding.  For evaluation; a backward is not possible with it */
+    int64_t token_group; /* columns of such an input that share a scale; 0: all */
 } bq_work;
 
 /* q, k and v in a matrix like work->qkv. */

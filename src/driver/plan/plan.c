@@ -51,29 +51,6 @@ static size_t process(const bq_plan *plan) {
     return sum_of(plan, BQ_HOST) + sum_of(plan, BQ_PINNED) + (plan->gpu ? 0 : sum_of(plan, BQ_DEVICE));
 }
 
-static int schemes_of(const bq_recipe *recipe, bq_layout *layout) {
-    const bq_arch *arch = layout->arch;
-    for (int i = 0; i < arch->linears; i++) {
-        const bq_linear *l = &arch->linear[i];
-        bq_scheme s = layout->scheme[i] = bq_recipe_scheme(recipe, l->name);
-        if (s.group > 0 && l->cols % s.group)
-            return bq_refuse(BQ_USAGE, "bits: group %ld does not divide the %ld input columns of %s",
-                             (long)s.group, (long)l->cols, l->module);
-    }
-    return BQ_OK;
-}
-
-int bq_plan_schemes(const bq_recipe *recipe, bq_layouts *layouts) {
-    const char *names[BQ_LAYOUTS * BQ_ARCH_LINEARS];
-    int n = 0;
-    for (int k = 0; k < layouts->count; k++)
-        for (int i = 0; i < layouts->at[k].arch->linears; i++)
-            names[n++] = layouts->at[k].arch->linear[i].name;
-    int code = bq_recipe_fits(recipe, n, names);
-    for (int k = 0; k < layouts->count && !code; k++) code = schemes_of(recipe, &layouts->at[k]);
-    return code;
-}
-
 /* What decides how much a pass takes on a unit.  An expert is one replica's, with the samples that it has at
  * most. */
 static bq_pass_size size_of(const bq_recipe *r, const bq_layout *layout, bq_pass_size of) {
@@ -173,6 +150,16 @@ static size_t buffers(const bq_recipe *r, const bq_layouts *layouts, const bq_ev
     return larger(most, bq_score_host(arch, evals, comm->size)) + bq_observed_host(r, layouts, comm->size);
 }
 
+/* The copy of a checkpoint that a thread writes behind the work on the next block.  A GPU's is copied anyway;
+ * a host without room for it writes at once. */
+static void plan_pending(bq_plan *plan, const bq_recipe *r, const bq_layouts *layouts, const bq_comm *comm) {
+    size_t bytes = bq_plan_checkpoint(r, layouts);
+    if (comm->replica && !layouts->at[0].arch->experts) return; /* replica 0 writes it */
+    if (!plan->gpu && process(plan) + bytes > plan->limit) return;
+    plan->pending = bytes;
+    add(plan, "a checkpoint that is being written", bytes, BQ_HOST, larger_machine);
+}
+
 /* Host copies of what is on a GPU, for files and messages. */
 static void add_copies(bq_plan *plan, const bq_recipe *r, const bq_layouts *layouts, const bq_comm *comm) {
     const bq_arch *arch = layouts->at[0].arch;
@@ -184,8 +171,8 @@ static void add_copies(bq_plan *plan, const bq_recipe *r, const bq_layouts *layo
             const bq_site *site = &layouts->at[k].arch->site[m];
             most = larger(most, (size_t)(site->rows * site->cols) * sizeof(float));
         }
-    add(plan, "copies of a block for its checkpoint", bq_quantized_need_any(layouts, false), BQ_HOST,
-        larger_machine);
+    add(plan, "a matrix read from a checkpoint", most, BQ_HOST, larger_machine);
+    plan_pending(plan, r, layouts, comm);
     if (comm->nreplica > 1)
         add(plan, "pinned memory for messages", 2 * most, BQ_PINNED, "start fewer ranks on a node");
 }
@@ -287,6 +274,7 @@ void bq_plan_make(bq_plan *plan, const bq_recipe *r, const bq_layouts *layouts, 
     size_t beside = gpu ? larger(calibration, windows)
                         : larger(phases + calibration, plan->arena + windows) - plan->arena;
     place_streams(plan, there, beside, args->scratch);
+    if (!gpu) plan_pending(plan, r, layouts, comm);
     plan_midway(plan, r, layouts, of);
     plan->total = process(plan);
     bq_effort_count(plan->effort, r, layouts, comm, plan->micro, args->split_reference, evals, plan->keeps);
@@ -366,6 +354,8 @@ void bq_plan_print(const bq_plan *plan, const bq_machine *machine, FILE *out) {
     char home[BQ_PATH_MAX + 32];
     fprintf(out, "  streams of hidden states live in %s\n", bq_plan_home(plan, home, sizeof home));
     if (plan->midway[0]) fprintf(out, "  a pass keeps %s\n", plan->midway);
+    fprintf(out, "  checkpoints are written %s\n",
+            plan->pending ? "behind the work on the next block" : "at once: there is no room for a copy");
     fprintf(out, "  it %s\n", bq_plan_fits(plan) ? "fits" : "does not fit");
     static const char *const name[BQ_WORKS] = {"reference pipeline", "targets (FP32 reference)",
                                                "training",           "other passes",

@@ -133,8 +133,9 @@ static const bq_key bits_keys[] = {
      .unhashed = true, .help = "The head."},
     {"activations", BQ_KEY_BITS, AT(bq_recipe, bits.activations), .value = "16", .min = 8, .max = 16,
      .step = 8, .choice = token_floats, .unhashed = true,
-     .help = "Bits, or the float, that the inputs of linears are rounded to, with a scale for each token; "
-             "16: as they are. For evaluation and `compressed-tensors` (W8A8, FP8); the passes do not see "
+     .help = "Bits, or the float, that the inputs of linears are rounded to, with a scale for each token "
+             "(where `bits.decoder.rows` makes tiles, for each token and the columns of a tile); 16: as they "
+             "are. For evaluation and `compressed-tensors` (W8A8, FP8); the passes do not see "
              "it."},
     {"kv", BQ_KEY_BITS, AT(bq_recipe, bits.kv), .value = "16", .min = 16, .max = 16, .choice = cache_floats,
      .unhashed = true,
@@ -185,17 +186,17 @@ static const bq_key phase_keys[] = {
     {"mix", BQ_KEY_REAL, AT(bq_phase, mix), .value = "0.5", .max = 1,
      .help = "Share of elements from the quantized stream, with `inputs` `mix`."},
     {"compute", BQ_KEY_CHOICE, AT(bq_phase, compute), .value = "f32", .choice = computes,
-     .help =
-         "How the passes and the quantized stream multiply matrices: in f32; as exactly on tensor cores, "
-         "each float as the sum of two fp16 (`fp16x2`: GPUs); each product of floats as "
-         "three products of bf16, which leaves 2^-18 of it out (`bf16x3`: processors with AMX); or with "
-         "operands rounded to 11 digits (`tf32`: GPUs), or to the 8 of bf16, as engines that serve "
-         "models do (`bf16`: GPUs, AMX, AVX512_BF16). Sums are f32. A device takes the nearest way that "
-         "it has and that is not less exact, at last f32; the log says so, and how far the outputs of "
-         "the first block's linears are from f32's. FP32 outputs, factorizations and GPTQ's loop over "
-         "columns are never less than f32, nor are Gram matrices on GPUs. AdaScale on a GPU with one scale "
-         "a row multiplies by the codes, which `fp16x2` and `bf16` hold exactly, and by the scales after "
-         "that."},
+     .help = "How the passes and the quantized stream multiply matrices: in f32; as exactly on tensor cores, "
+             "each float as the sum of two fp16 (`fp16x2`: GPUs); each product of floats as "
+             "three products of bf16, which leaves 2^-18 of it out (`bf16x3`: processors with AMX); or with "
+             "operands rounded to 11 digits (`tf32`: GPUs), or to the 8 of bf16, as engines that serve "
+             "models do (`bf16`: GPUs, AMX, AVX512_BF16). Sums are f32. A device takes the nearest way that "
+             "it has and that is not less exact, at last f32; the log says so, and how far the outputs of "
+             "the first block's linears are from f32's. FP32 outputs, factorizations and GPTQ's loop over "
+             "columns are never less than f32, nor are Gram matrices on GPUs. Attention follows `bf16` and "
+             "`tf32` on GPUs, in the passes and in the quantized stream. AdaScale on a GPU with one scale "
+             "a row multiplies by the codes, which `fp16x2` and `bf16` hold exactly, and by the scales after "
+             "that."},
     {"passes", BQ_KEY_LIST, AT(bq_phase, pass), .min = 1, .max = BQ_PASSES, .scope = &pass,
      .variant = bq_pass_kind_scope, .inside = offsetof(bq_pass, options), .count = offsetof(bq_phase, npass),
      .help = "Applied to a block in this order."},

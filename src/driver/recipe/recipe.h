@@ -102,6 +102,12 @@ static inline int bq_recipe_activations(const bq_recipe *r) {
     return r->bits.activations == 16 ? 0 : r->bits.activations;
 }
 
+/* How many columns of such an input share a scale: where weights have tiles as many as a tile has, as engines
+ * do it; 0: all. */
+static inline int64_t bq_recipe_token_group(const bq_recipe *r) {
+    return r->bits.decoder.rows > 1 ? r->bits.decoder.group : 0;
+}
+
 /* BQ_PASS_CALIBRATED ... of all its passes; does one leave factors for the linears' inputs? */
 unsigned bq_recipe_traits(const bq_recipe *r);
 bool bq_recipe_prescaled(const bq_recipe *r);

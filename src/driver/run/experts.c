@@ -8,7 +8,6 @@
 #include "driver/recipe/traits.h"
 #include "driver/run/passes.h"
 #include "driver/run/restore.h"
-#include "io/state/checkpoint.h"
 #include "kernels/mark.h"
 
 #include <stdio.h>
@@ -196,9 +195,10 @@ static int round_of(bq_walk *w, int base, bool targets) {
     return BQ_OK;
 }
 
-/* All files are there. */
+/* All files are there, when the last ones are on disk. */
 static void finish(bq_walk *w) {
     bq_run *s = w->s;
+    bq_walk_settle(w);
     bq_comm_stage_barrier(s->comm);
     if (s->comm->replica == 0) bq_ckpt_finish(s->dir, w->sweep, w->phase, w->block);
     bq_comm_stage_barrier(s->comm);

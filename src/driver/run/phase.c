@@ -15,7 +15,6 @@
 #include "driver/streams/stream_file.h"
 #include "driver/streams/sweep.h"
 #include "io/state/acts.h"
-#include "io/state/checkpoint.h"
 #include "io/files.h"
 #include "kernels/mark.h"
 
@@ -71,6 +70,7 @@ static void end_segment(bq_walk *w) {
     if (s->recipe.sweeps == 1 || w->phase + 1 < s->recipe.nphase || next == blocks ||
         !bq_grid_is_start(&s->grid, next))
         return;
+    bq_walk_written(w); /* a kept head tells that the blocks before it are done */
     bq_sweep_keep(s, w->sweep, next, &w->qt, w->buffer[0]);
     double moved = bq_sweep_moved(s, w->sweep, next, &w->fp, w->buffer[0], w->buffer[1]);
     if (s->comm->replica == 0)
@@ -95,9 +95,11 @@ static void save_block(bq_walk *w) {
     char path[BQ_PATH_MAX + 64];
     bool experts = w->blk.arch->experts > 0;
     (experts ? bq_ckpt_core_path : bq_ckpt_path)(path, sizeof path, s->dir, w->sweep, w->phase, w->block);
-    if (s->comm->replica == 0) bq_walk_save(w, path);
-    if (!experts) bq_state_mark(s->state, w->sweep, w->phase, w->block);
-    bq_midblock_end(&w->inside);
+    if (s->comm->replica == 0)
+        bq_walk_save(w, path);
+    else
+        bq_walk_settle(w);
+    w->pending.any = true, w->pending.whole = !experts, w->pending.block = w->block;
 }
 
 static void open_walk(bq_walk *w, bq_run *s, int sweep, int phase, const bq_phase_hooks *hooks) {
@@ -125,6 +127,9 @@ static void open_walk(bq_walk *w, bq_run *s, int sweep, int phase, const bq_phas
         w->limit = of.steps > w->limit ? of.steps : w->limit;
     }
     if (arch->experts) bq_experts_open(w);
+    if (s->plan.pending) w->pending.room = malloc(s->plan.pending);
+    BQ_CHECK(!s->plan.pending || w->pending.room, "no memory for a copy of a checkpoint of %zu bytes",
+             s->plan.pending);
     if (!w->calibrated) return;
     bool backward = bq_phase_traits(w->recipe) & BQ_PASS_BACKWARD;
     bq_source_work(&s->src, arch, r->rope, &s->dev, t, backward, &w->work);
@@ -139,6 +144,7 @@ static void open_walk(bq_walk *w, bq_run *s, int sweep, int phase, const bq_phas
 }
 
 static void close_walk(bq_walk *w, size_t mark) {
+    bq_walk_settle(w);
     bq_progress_end();
     bq_ahead_close(w->ahead);
     bq_stream_close(&w->fp);
@@ -146,6 +152,7 @@ static void close_walk(bq_walk *w, size_t mark) {
     bq_stream_close(&w->qt);
     bq_experts_close(w);
     free(w->room.data);
+    free(w->pending.room);
     free(w->loss);
     free(w->batch);
     bq_arena_reset(&w->s->dev.mem, mark);
@@ -217,6 +224,7 @@ static outcome do_block(bq_walk *w) {
     clock_to(w, ADVANCE, &now);
     if (experts) w->seconds[PASSES] += w->experts.seconds, w->seconds[ADVANCE] -= w->experts.seconds;
     if (!done) bq_account_block(w, now - start);
+    if (!w->pending.out) bq_walk_settle(w);
     return done ? RESTORED : MADE;
 }
 
@@ -252,7 +260,9 @@ static int do_piece(bq_walk *w, bq_piece piece, bool last) {
             bq_stop_wanted = 1;
         if (got == STOPPED) return BQ_STOPPED;
     }
-    if (piece.gives && w->qt.open && !w->frozen) bq_boundary_keep(s, end, &w->qt, w->buffer[0]);
+    if (!piece.gives || !w->qt.open || w->frozen) return BQ_OK;
+    bq_walk_written(w); /* the next stage goes on when the blocks before it are done */
+    bq_boundary_keep(s, end, &w->qt, w->buffer[0]);
     return BQ_OK;
 }
 

@@ -227,6 +227,7 @@ bq_dev *mirror_next(mirror_run *r) {
         return NULL;
     }
     if (mirror_schedule) mirror_schedule((int)((r->turn + (unsigned)r->run) % SCHEDULES));
+    cuda.compute = bq_dev_compute(&cuda, r->test->compute);
     to_device(r);
     return &cuda;
 }

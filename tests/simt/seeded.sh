@@ -72,6 +72,10 @@ bug "terms added before they are there" columns.cu 's|__syncthreads\(\); /\* the
 bug "contraction of a product and a sum" adascale.cu 's|\*m \+ a.keep1 \* \(g - \*m\)|fmaf(a.keep1, g - *m, *m)|' adascale.cu test_adascale_ops
 bug "a reciprocal for a division" quantize.cu 's#\[c\] / g\.scale#[c] * (1.0f / g.scale)#' quantize.cu test_quant_ops
 bug "operands cut to bf16, not rounded" gemm.cu 's#bq_to_bf16\(bq_row\(x, r\)\[c\]\)#(uint16_t)(bq_bits(bq_row(x, r)[c]) >> 16)#' gemm.cu unit_test_compute
+bug "a term of fp16 forgotten" gemm.cu 's#if \(b\.lo\.data\) on_tensor_cores.*##' gemm.cu unit_test_compute
+bug "a piece of a product that replaces the one before" gemm.cu 's#at, n\), one, c#at, n), factors + 1, c#' gemm.cu unit_test_compute
+bug "a power of two that is one too large" gemm.cu 's#268 - e#269 - e#' gemm.cu unit_test_compute
+bug "a Gram matrix whose panels start at the top" gram.cu 's#bq_mat_rows\(h, at, below\)#bq_mat_rows(h, 0, below)#' gram.cu test_gram
 bug "a result of a replay that nobody waits for" graph.cu 's#cuda->pending\[cuda->npending\+\+\] = g->result\[i\];##' graph.cu unit_test_replay
 bug "a replay with scratch where it was" graph.cu 's#&& cuda->graph\[i\].used == used##' graph.cu unit_test_replay
 bug "ops recorded and not run" graph.cu '/g->result\[i\] = cuda/,/^}/s#BQ_CUDA\(cudaGraphLaunch.*##' graph.cu unit_test_replay

@@ -69,7 +69,7 @@ void bq_block_turn(bq_block *blk, const bq_arch *arch, int index) {
     if (m->full[index]) blk->attention.window = 0;
     blk->rope = m->full[index] && m->full_rope.dim;
     blk->folded = false;
-    blk->pre = NULL, blk->kv = NULL;
+    blk->pre = blk->row_scale = NULL, blk->kv = NULL;
 }
 
 bq_heads bq_block_split(const bq_model *m, bq_mat qkv) {
@@ -93,9 +93,22 @@ static void add_bias(bq_dev *dev, const bq_block *blk, int site, bq_mat out) {
                       bq_mat_cols(out, s->bias_row, s->bias_rows));
 }
 
+/* out = x w^T, with `keep` added to it: w has codes. */
+static void of_codes(bq_dev *dev, bq_mat x, bq_mat w, bq_mat scale, bool keep, bq_mat out) {
+    size_t mark = bq_arena_mark(&dev->mem);
+    bq_mat y = keep ? bq_arena_push(&dev->mem, out.rows, out.cols, BQ_F32) : out;
+    dev->op->gemm(dev, false, true, 1, x, w, 0, y);
+    dev->op->times_columns(dev, y, scale, y);
+    if (keep) dev->op->add(dev, y, out);
+    bq_arena_reset(&dev->mem, mark);
+}
+
 void bq_block_linear(bq_dev *dev, const bq_block *blk, int site, const bq_mat *w, bq_mat x, bool keep,
                      bq_mat out) {
-    dev->op->gemm(dev, false, true, 1, x, w[site], keep ? 1 : 0, out);
+    if (w[site].type != BQ_F32)
+        of_codes(dev, x, w[site], blk->row_scale[site], keep, out);
+    else
+        dev->op->gemm(dev, false, true, 1, x, w[site], keep ? 1 : 0, out);
     add_bias(dev, blk, site, out);
 }
 

@@ -43,7 +43,7 @@ static void count_reference(bq_effort *e, const share *s, const bq_comm *grid, d
 /* Walks of all samples through a block for targets: none in a first sweep whose first pass makes them, none
  * for targets of a last block that no pass reads. */
 static double targets(const share *s, const bq_phase *phase) {
-    bool passes = phase == s->r->phase && phase->compute == BQ_COMPUTE_F32 && bq_phase_hands_on(phase);
+    bool passes = phase == s->r->phase && phase->compute == s->r->reference && bq_phase_hands_on(phase);
     bool all = s->r->sweeps > 1 || bq_phase_traits(phase) & BQ_PASS_TARGETS;
     if (!bq_phase_follows(phase, s->r->segments)) return 0;
     return s->blocks * (s->r->sweeps - 1) + (passes ? 0 : s->blocks - !all);

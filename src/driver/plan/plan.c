@@ -7,6 +7,7 @@
 #include "driver/load/ahead.h"
 #include "driver/load/source.h"
 #include "driver/plan/pipeline.h"
+#include "driver/plan/products.h"
 #include "driver/recipe/traits.h"
 #include "driver/score/observed.h"
 #include "driver/score/score.h"
@@ -49,20 +50,6 @@ size_t bq_plan_sum(const bq_plan *plan, bq_place place) {
 static size_t process(const bq_plan *plan) {
     return bq_plan_sum(plan, BQ_HOST) + bq_plan_sum(plan, BQ_PINNED) +
            (plan->gpu ? 0 : bq_plan_sum(plan, BQ_DEVICE));
-}
-
-/* Scratch of products that a phase does not compute in f32: linears forward and backward, moments of inputs,
- * errors of weights times moments. */
-static size_t product_scratch(const bq_phase *phase, const bq_arch *arch, int64_t t) {
-    size_t most = 0;
-    int shapes = bq_phase_traits(phase) & BQ_PASS_MOMENTS ? 5 : 4;
-    for (int m = 0; m < arch->sites; m++) {
-        int64_t n = arch->site[m].rows, k = arch->site[m].cols;
-        const int64_t shape[][3] = {{t, n, k}, {t, k, n}, {n, k, t}, {k, k, t}, {n, k, k}};
-        for (int i = 0; i < shapes; i++)
-            most = larger(most, bq_gemm_scratch(phase->compute, shape[i][0], shape[i][1], shape[i][2]));
-    }
-    return most;
 }
 
 /* What decides how much a pass takes on a unit.  An expert is one replica's, with the samples that it has at
@@ -117,12 +104,9 @@ static size_t plan_phases(bq_plan *plan, const bq_recipe *r, const bq_layouts *l
     const bq_arch *arch = layouts->at[0].arch, *last = layouts->at[layouts->count - 1].arch;
     int64_t t = of.tokens;
     const bq_pass *pass = NULL; /* which needs most */
-    size_t most = working_memory(r, layouts, of, &pass), products = 0, factors = 0;
+    size_t most = working_memory(r, layouts, of, &pass), factors = 0;
     unsigned traits = bq_recipe_traits(r);
     bool prescaled = traits & BQ_PASS_PRESCALES, observed = bq_observed_wanted(r);
-    for (int p = 0; p < r->nphase * layouts->count; p++)
-        products = larger(products, product_scratch(&r->phase[p / layouts->count],
-                                                    layouts->at[p % layouts->count].arch, t));
     for (int i = 0; i < layouts->count && prescaled; i++)
         factors = larger(factors, bq_block_pre_scratch(layouts->at[i].arch, t));
     add(plan, arch->experts ? "weights of one unit of a block, FP32" : "weights of one block, FP32",
@@ -133,7 +117,8 @@ static size_t plan_phases(bq_plan *plan, const bq_recipe *r, const bq_layouts *l
     if (traits & BQ_PASS_CALIBRATED || observed) {
         add(plan, "activations of one sample", activations(layouts, t, traits & BQ_PASS_BACKWARD), BQ_DEVICE,
             shorter_samples);
-        add(plan, "op scratch", bq_op_scratch(t, arch->attention, 1) + products, BQ_DEVICE, shorter_samples);
+        add(plan, "op scratch", bq_op_scratch(t, arch->attention, 1) + bq_products_need(r, layouts),
+            BQ_DEVICE, shorter_samples);
         add(plan, "inputs times factors", factors, BQ_DEVICE, shorter_samples);
         if (of.nreplica > 1 && arch->experts)
             add(plan, "weights of another rank's expert", bq_block_need(last), BQ_DEVICE, larger_machine);
@@ -206,8 +191,8 @@ static size_t plan_ahead(bq_plan *plan, const bq_arch *arch, bool rotated, size_
 }
 
 /* Micro-batches of the reference on the GPU, if it has room for them. */
-static void plan_direct(bq_plan *plan, const bq_recipe *r, const bq_arch *arch) {
-    size_t need = bq_pipeline_device(r, arch, plan->micro);
+static void plan_direct(bq_plan *plan, const bq_recipe *r, const bq_layouts *layouts) {
+    size_t need = bq_pipeline_device(r, layouts->at[0].arch, plan->micro) + bq_products_reference(r, layouts);
     plan->direct = larger(need, plan->arena) + GPU_BYTES <= plan->gpu;
     if (!plan->direct || need <= plan->arena) return;
     add(plan, "micro-batches of the reference beyond that", need - plan->arena, BQ_DEVICE,
@@ -284,7 +269,7 @@ void bq_plan_make(bq_plan *plan, const bq_recipe *r, const bq_layouts *layouts, 
     else
         add(plan, "operands of products, packed", bq_cpu_packing(args->threads), BQ_HOST,
             "take fewer --threads");
-    if (comm->nstage > 1 && calibration && !args->split_reference) plan_direct(plan, r, arch);
+    if (comm->nstage > 1 && calibration && !args->split_reference) plan_direct(plan, r, layouts);
     /* Phases and evaluation have their streams and their use of the arena at different times. */
     size_t there = larger(larger(phases + calibration, evaluation + windows), plan->arena);
     size_t beside = gpu ? larger(calibration, windows)

@@ -82,7 +82,8 @@ typedef struct {
         int activations; /* element of the linears' inputs in evaluation and exports; 16: not rounded */
         int kv;          /* the same of keys and values in their cache */
     } bits;
-    bq_angles rope; /* rotary angles in float32 as in transformers, or in double */
+    bq_angles rope;       /* rotary angles in float32 as in transformers, or in double */
+    bq_compute reference; /* how the original model is computed */
     int ntransform;
     bq_transform transform[BQ_TRANSFORMS];
     int segments, sweeps;

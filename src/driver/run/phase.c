@@ -179,10 +179,11 @@ static bool wants_target(const bq_walk *w) {
 }
 
 /* Can the first pass compute the targets?  It must read the FP stream and the original weights, and compute
- * in f32. */
+ * as the reference does. */
 static bool pass_makes_target(const bq_walk *w) {
-    bq_compute compute = bq_dev_compute(&w->s->dev, w->recipe->compute);
-    return w->phase == 0 && w->sweep == 0 && compute == BQ_COMPUTE_F32 && bq_phase_hands_on(w->recipe);
+    const bq_dev *dev = &w->s->dev;
+    bool same = bq_dev_compute(dev, w->recipe->compute) == bq_dev_compute(dev, w->s->recipe.reference);
+    return w->phase == 0 && w->sweep == 0 && same && bq_phase_hands_on(w->recipe);
 }
 
 static outcome do_block(bq_walk *w) {
@@ -205,18 +206,18 @@ static outcome do_block(bq_walk *w) {
     if (targets && !w->makes_target) forward(w, w->blk.w, &w->fp, &w->target);
     clock_to(w, TARGET, &now);
     if (bq_walk_stops(w)) return STOPPED;
-    s->dev.compute = bq_dev_compute(&s->dev, w->recipe->compute);
+    bq_run_computes(s, w->recipe->compute);
     bool there = done || (experts && bq_experts_core(w));
     int stopped = there ? 0 : bq_walk_passes(w);
-    s->dev.compute = BQ_COMPUTE_F32;
+    bq_run_computes(s, s->recipe.reference);
     if (stopped) return STOPPED;
     if (done) bq_walk_restore(w, w->phase, w->sweep, false);
     clock_to(w, PASSES, &now);
     if (!there) save_block(w);
     clock_to(w, SAVE, &now);
-    s->dev.compute = bq_dev_compute(&s->dev, w->recipe->compute);
+    bq_run_computes(s, w->recipe->compute);
     if (w->qt.open && !w->advanced) forward(w, w->q.w_hat, &w->qt, &w->qt);
-    s->dev.compute = BQ_COMPUTE_F32;
+    bq_run_computes(s, s->recipe.reference);
     if (experts && bq_experts_run(w, wants_target(w))) return STOPPED;
     if (w->follows) bq_stream_swap(&w->fp, &w->target);
     if (w->qt.open) end_segment(w);
@@ -293,6 +294,7 @@ int bq_phase_run(bq_run *s, int sweep, int phase, const bq_phase_hooks *hooks) {
     if (all_done(s, sweep, phase, blocks)) return BQ_OK;
     bq_walk w;
     bq_piece piece[BQ_PIECES];
+    bq_run_computes(s, s->recipe.reference);
     open_walk(&w, s, sweep, phase, hooks);
     if (s->recipe.phase[phase].name[0]) bq_log(BQ_INFO, "phase %s", s->recipe.phase[phase].name);
     if (bq_phase_prepares(w.recipe) && s->src.arch.experts)
@@ -303,5 +305,6 @@ int bq_phase_run(bq_run *s, int sweep, int phase, const bq_phase_hooks *hooks) {
         code = do_piece(&w, piece[i],
                         sweep + 1 == s->recipe.sweeps && phase + 1 == s->recipe.nphase && i + 1 == pieces);
     close_walk(&w, mark);
+    bq_run_computes(s, BQ_COMPUTE_F32);
     return code;
 }

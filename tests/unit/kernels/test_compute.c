@@ -7,7 +7,7 @@
 #include <math.h>
 
 static const char *const backend[] = {"cpu", "cuda"};
-enum { ARENA = 1 << 20 };
+enum { ARENA = 8 << 20 };
 
 /* Opens the i-th backend, unless there is none here. */
 static bool open_one(int i, bq_dev *dev) {
@@ -29,6 +29,8 @@ static void nearest_that_is_not_less_exact(void **state) {
         assert_int_equal(bq_dev_compute(&dev, BQ_COMPUTE_F32), BQ_COMPUTE_F32);
         assert_true(i == 0 || bq_dev_compute(&dev, BQ_COMPUTE_BF16) == BQ_COMPUTE_BF16);
         assert_int_equal(bq_dev_compute(&dev, BQ_COMPUTE_TF32) == BQ_COMPUTE_TF32, i == 1);
+        assert_int_equal(bq_dev_compute(&dev, BQ_COMPUTE_FP16X2), i ? BQ_COMPUTE_FP16X2 : BQ_COMPUTE_F32);
+        assert_true(i == 0 || bq_dev_compute(&dev, BQ_COMPUTE_BF16X3) == BQ_COMPUTE_FP16X2);
         bq_dev_close(&dev);
     }
 }
@@ -88,6 +90,121 @@ static void equals_products_of_rounded_operands(void **state) {
                     check(&dev, compute, some[s][0], some[s][1], some[s][2], turn, turn == 2 ? 0.5f : 0);
         bq_dev_close(&dev);
     }
+}
+
+/* ---- FP16X2 ---- */
+
+/* What one product c = op(a) op(b) + beta c gives on the device; b may be f16. */
+static void multiply(bq_dev *dev, bq_compute compute, bool ta, bool tb, bq_mat a, bq_mat b, float beta,
+                     bq_mat c) {
+    size_t mark = bq_arena_mark(&dev->mem);
+    bq_mat x = up(dev, a), y = up(dev, b), z = up(dev, c);
+    dev->compute = compute;
+    dev->op->gemm(dev, ta, tb, 1, x, y, beta, z);
+    dev->compute = BQ_COMPUTE_F32;
+    dev->op->get(dev, z, c);
+    dev->op->wait(dev);
+    bq_arena_reset(&dev->mem, mark);
+}
+
+static double uniform(uint64_t *s) {
+    *s ^= *s << 13, *s ^= *s >> 7, *s ^= *s << 17;
+    return (double)(*s >> 11) * 0x1p-53;
+}
+static double normal(uint64_t *s) { return sqrt(-2 * log(uniform(s) + 1e-300)) * cos(2 * M_PI * uniform(s)); }
+
+/* Inputs with an outlier of 60 in 500, and weights: codes of 4 bits times the scale of their row. */
+typedef struct {
+    bq_mat x, w, code, scale; /* (n, K), (n, K), (n, K) f16, (n, 1) */
+} layer;
+static layer layer_of(int64_t n, int64_t k) {
+    uint64_t s = 88172645463325252u;
+    layer l = {make(n, k, 0, BQ_F32), make(n, k, 0, BQ_F32), make(n, k, 0, BQ_F16), make(n, 1, 0, BQ_F32)};
+    for (int64_t r = 0; r < n; r++) {
+        *ptr(l.scale, r, 0) = 0.013f * (float)(0.5 + uniform(&s));
+        for (int64_t c = 0; c < k; c++) {
+            float code = (float)fmax(-8, fmin(7, rint(2.5 * normal(&s))));
+            *ptr(l.x, r, c) = (float)(normal(&s) * (uniform(&s) < 0.002 ? 60 : 1));
+            *(uint16_t *)bq_mat_at(l.code, r, c) = bq_to_f16(code);
+            *ptr(l.w, r, c) = code * *ptr(l.scale, r, 0);
+        }
+    }
+    return l;
+}
+
+/* NMSE of c, times the rows' scales for codes, against sums in double; c.data NULL: of chains of FMAs. */
+static double error_of(const layer *l, bq_mat c, bool codes) {
+    double error = 0, power = 0;
+    for (int64_t i = 0; i < l->x.rows; i++)
+        for (int64_t j = 0; j < l->w.rows; j++) {
+            double sum = 0;
+            float chain = 0;
+            for (int64_t p = 0; p < l->x.cols; p++) {
+                sum += at(l->x, i, p) * at(l->w, j, p);
+                chain = fmaf(*ptr(l->x, i, p), *ptr(l->w, j, p), chain);
+            }
+            if (c.data) chain = *ptr(c, i, j) * (codes ? *ptr(l->scale, j, 0) : 1);
+            error += ((double)chain - sum) * ((double)chain - sum), power += sum * sum;
+        }
+    return error / power;
+}
+
+static void as_exact_as_chains_of_fmas(void **state) {
+    (void)state;
+    bq_dev dev;
+    for (int64_t k = 4096; open_one(1, &dev) && k <= 14336; k += 10240) {
+        layer l = layer_of(16, k);
+        bq_mat c = make(16, 16, 0, BQ_F32);
+        double chain = error_of(&l, (bq_mat){0}, false), general, codes;
+        multiply(&dev, BQ_COMPUTE_FP16X2, false, true, l.x, l.w, 0, c);
+        general = error_of(&l, c, false);
+        multiply(&dev, BQ_COMPUTE_FP16X2, false, true, l.x, l.code, 0, c);
+        codes = error_of(&l, c, true);
+        print_message("K %ld: chain %.2g, fp16x2 %.2g, of codes %.2g\n", (long)k, chain, general, codes);
+        assert_true(general <= chain && codes <= chain);
+        drop(l.x), drop(l.w), drop(l.code), drop(l.scale), drop(c);
+        bq_dev_close(&dev);
+    }
+}
+
+/* Numbers of any size: 2^-40 of the largest one counts, whatever that is; and 0 times 0 is 0. */
+static void sizes_do_not_matter(void **state) {
+    (void)state;
+    static const int size[][2] = {{0, 0}, {100, -100}, {-90, 60}, {-60, -30}, {60, 60}, {-90, 127}};
+    bq_dev dev;
+    if (!open_one(1, &dev)) return;
+    bq_mat a = make(2, 3, 0, BQ_F32), b = make(3, 2, 0, BQ_F32), c = make(2, 2, 0, BQ_F32);
+    for (size_t i = 0; i < sizeof size / sizeof *size; i++) {
+        for (int64_t e = 0; e < 6; e++) {
+            *ptr(a, e / 3, e % 3) = ldexpf(e ? 1 + (float)e / 7 : 1.9999999f, size[i][0] - (e < 3 ? 0 : 30));
+            *ptr(b, e / 2, e % 2) = ldexpf(1 - (float)e / 11, size[i][1]);
+        }
+        multiply(&dev, BQ_COMPUTE_FP16X2, false, false, a, b, 0, c);
+        for (int64_t e = 0; e < 4; e++) {
+            double want = 0;
+            for (int64_t p = 0; p < 3; p++) want += at(a, e / 2, p) * at(b, p, e % 2);
+            assert_true(fabs(at(c, e / 2, e % 2) / want - 1) < (e < 2 ? 1e-6 : 1e-3));
+        }
+    }
+    memset(a.data, 0, bq_mat_bytes(a));
+    multiply(&dev, BQ_COMPUTE_FP16X2, false, false, a, b, 0, c);
+    for (int64_t e = 0; e < 4; e++) assert_true(at(c, e / 2, e % 2) == 0);
+    drop(a), drop(b), drop(c), bq_dev_close(&dev);
+}
+
+/* What is not finite reaches its row and no other one. */
+static void not_finite_stays_so(void **state) {
+    (void)state;
+    static const float bad[] = {NAN, INFINITY, -INFINITY};
+    bq_dev dev;
+    if (!open_one(1, &dev)) return;
+    bq_mat a = make_filled(5, 40, 0, 1, 1), b = make_filled(40, 6, 0, 2, 1), c = make(5, 6, 0, BQ_F32);
+    for (int i = 0; i < 3; i++) {
+        *ptr(a, 3, 7) = bad[i];
+        multiply(&dev, BQ_COMPUTE_FP16X2, false, false, a, b, 0, c);
+        for (int64_t e = 0; e < 30; e++) assert_int_equal(isfinite(*ptr(c, e / 6, e % 6)) != 0, e / 6 != 3);
+    }
+    drop(a), drop(b), drop(c), bq_dev_close(&dev);
 }
 
 /* ---- attention of rounded operands, on a GPU ---- */
@@ -200,6 +317,9 @@ static void attention_is_of_rounded_operands(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(nearest_that_is_not_less_exact),
                                        cmocka_unit_test(equals_products_of_rounded_operands),
+                                       cmocka_unit_test(as_exact_as_chains_of_fmas),
+                                       cmocka_unit_test(sizes_do_not_matter),
+                                       cmocka_unit_test(not_finite_stays_so),
                                        cmocka_unit_test(attention_is_of_rounded_operands)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -24,8 +24,10 @@ write fp.json fp 1 1
 write mix1.json mix 1 1
 write mix4.json mix 4 4
 sed 's/"segments": 4/"segments": 4, "sweeps": 3/' mix4.json >sweeps.json
-# two phases of three segments, which do not divide by two: a stage ends inside one; the first multiplies bf16, if it can
-sed 's/"segments": 4/"segments": 3, "sweeps": 2/; s/"phases": \[/&{"inputs": "qt", "compute": "bf16", "passes": [{"pass": "rtn", "clip": "mse"}, {"pass": "adascale", "iterations": 3}]}, /' mix4.json >phases.json
+# two phases of three segments, which do not divide by two: a stage ends inside one; the first multiplies bf16, if it can,
+# the second codes of f16
+sed 's/"segments": 4/"segments": 3, "sweeps": 2/; s/"phases": \[/&{"inputs": "qt", "compute": "bf16", "passes": [{"pass": "rtn", "clip": "mse"}, {"pass": "adascale", "iterations": 3}]}, /
+    s/"inputs": "mix"/&, "compute": "fp16x2"/' mix4.json >phases.json
 # a transform and every pass there is, but for rtn, which the phases have
 pass() { printf '{"pass": "%s"%s}' "$1" "${2-}"; }
 cat >every.json <<TEXT

@@ -46,35 +46,45 @@ static void equals_naive(void **state) {
             check_one(&dev, some[i], t & 1, t & 2, 1, 0);
             check_one(&dev, some[i], t & 1, t & 2, -0.5f, 1);
             check_one(&dev, some[i], t & 1, t & 2, 2, 0.25f);
-            dev.compute = BQ_COMPUTE_FP16X2; /* to the cpu the same as F32 */
+            dev.compute = BQ_COMPUTE_FP16X2; /* to the cpu the same as F32, but for codes */
             if ((i + (size_t)t) % 4 == 0) check_one(&dev, some[i], t & 1, t & 2, 2, i % 2 ? 0.25f : 0);
             dev.compute = BQ_COMPUTE_F32;
         }
     bq_dev_close(&dev);
 }
 
+/* b, with its numbers rounded to codes, and the same as f16 or bf16. */
+static bq_mat codes_of(bq_mat b, bq_type type) {
+    bq_mat codes = make(b.rows, b.cols, 3, type);
+    for (int64_t e = 0; e < b.rows * b.cols; e++) {
+        float x = *ptr(b, e / b.cols, e % b.cols) = (float)(e * 7919 % 255 - 127);
+        *(uint16_t *)bq_mat_at(codes, e / b.cols, e % b.cols) = type == BQ_F16 ? bq_to_f16(x) : bq_to_bf16(x);
+    }
+    return codes;
+}
+
 /* Codes: a product of b in f16, and in bf16 on the cpu, is that of the same numbers in f32. */
+static void check_codes(shape s, bool ta, bool tb, bq_type type) {
+    bq_dev dev = cpu_with(2, 1 << 20);
+    bq_mat a = make_filled(ta ? s.k : s.m, ta ? s.m : s.k, 1, 1, 1), c[2];
+    bq_mat wide = make(tb ? s.n : s.k, tb ? s.k : s.n, 0, BQ_F32), b = codes_of(wide, type);
+    dev.compute = BQ_COMPUTE_FP16X2;
+    for (int i = 0; i < 2; i++) {
+        c[i] = make_filled(s.m, s.n, 2, 3, 1);
+        dev.op->gemm(&dev, ta, tb, 2, a, i ? wide : b, 0.5f, c[i]);
+    }
+    double *want = doubles(c[1]);
+    assert_true(nmse(c[0], want) < LIMIT && intact(a) && intact(b) && intact(c[0]));
+    free(want), drop(a), drop(b), drop(wide), drop(c[0]), drop(c[1]), bq_dev_close(&dev);
+}
+
 static void narrow_types_are_numbers(void **state) {
     (void)state;
-    for (int t = 0; t < 8; t++) {
-        bq_dev dev = cpu_with(2, 1 << 20);
-        bool ta = t & 1, tb = t & 2, f16 = ops_mirror || t & 4;
-        bq_mat a = make_filled(ta ? 70 : 33, ta ? 33 : 70, 0, 1, 1), c[2];
-        bq_mat wide = make(tb ? 41 : 70, tb ? 70 : 41, 0, BQ_F32);
-        bq_mat b = make(wide.rows, wide.cols, 3, f16 ? BQ_F16 : BQ_BF16);
-        for (int64_t e = 0; e < 41 * 70; e++) {
-            float x = *ptr(wide, e / wide.cols, e % wide.cols) = (float)(e * 7919 % 255 - 127);
-            *(uint16_t *)bq_mat_at(b, e / b.cols, e % b.cols) = f16 ? bq_to_f16(x) : bq_to_bf16(x);
-        }
-        dev.compute = BQ_COMPUTE_FP16X2;
-        for (int i = 0; i < 2; i++) {
-            c[i] = make_filled(33, 41, 2, 3, 1);
-            dev.op->gemm(&dev, ta, tb, 2, a, i ? wide : b, 0.5f, c[i]);
-        }
-        double *want = doubles(c[1]);
-        assert_true(nmse(c[0], want) < LIMIT && intact(a) && intact(b) && intact(c[0]));
-        free(want), drop(a), drop(b), drop(wide), drop(c[0]), drop(c[1]), bq_dev_close(&dev);
-    }
+    static const shape some[] = {{33, 41, 70},   {1, 1, 1},     {1, 127, 31},  {127, 1, 257},
+                                 {97, 101, 193}, {1060, 33, 7}, {31, 2100, 5}, {5, 3, 0}};
+    for (size_t i = 0; i < sizeof some / sizeof *some; i++)
+        for (int t = 0; t < 8; t++)
+            check_codes(some[i], t & 1, t & 2, ops_mirror || t & 4 ? BQ_F16 : BQ_BF16);
 }
 
 static void empty_is_nothing(void **state) {
@@ -89,20 +99,21 @@ static void empty_is_nothing(void **state) {
 /* Larger than several tiles in both directions; of the cpu alone, as what follows. */
 static void same_for_any_threads(void **state) {
     (void)state;
-    for (int t = 0; t < 4 && !ops_mirror; t++) {
+    for (int t = 0; t < 8 && !ops_mirror; t++) { /* from 4 on with codes */
         shape s = {1300, 1111, 70};
         bool ta = t & 1, tb = t & 2;
         bq_mat a = make_filled(ta ? s.k : s.m, ta ? s.m : s.k, 0, 4, 1);
-        bq_mat b = make_filled(tb ? s.n : s.k, tb ? s.k : s.n, 0, 5, 1), c[3];
+        bq_mat b = make_filled(tb ? s.n : s.k, tb ? s.k : s.n, 0, 5, 1), codes = codes_of(b, BQ_F16), c[3];
         for (int n = 0; n < 3; n++) {
-            bq_dev dev = cpu_with(n + 1, 0);
+            bq_dev dev = cpu_with(n + 1, 1 << 20);
+            dev.compute = t & 4 ? BQ_COMPUTE_FP16X2 : BQ_COMPUTE_F32;
             c[n] = make(s.m, s.n, n, BQ_F32);
-            dev.op->gemm(&dev, ta, tb, 1, a, b, 0, c[n]);
+            dev.op->gemm(&dev, ta, tb, 1, a, t & 4 ? codes : b, 0, c[n]);
             bq_dev_close(&dev);
         }
         assert_true(same(c[0], c[1]) && same(c[0], c[2]));
         assert_true(intact(c[0]) && intact(c[1]) && intact(c[2]));
-        drop(a), drop(b), drop(c[0]), drop(c[1]), drop(c[2]);
+        drop(a), drop(b), drop(codes), drop(c[0]), drop(c[1]), drop(c[2]);
     }
 }
 

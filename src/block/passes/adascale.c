@@ -136,11 +136,11 @@ static void start_linear(bq_pass_context *c, training *t, int i, bq_mat moments[
     set_range(dev, q->scheme[i], scale_part(q, i, rows), p);
 }
 
-/* The type of w_hat in training.  Codes, where a GPU multiplies by them exactly and a row has one scale; rows
- * of an odd length could not be exchanged as floats. */
+/* The type of w_hat in training.  Codes, where the device multiplies by them exactly and a row has one scale;
+ * rows of an odd length could not be exchanged as floats. */
 static bq_type type_of(const bq_pass_context *c) {
     const bq_quantized *q = c->q;
-    bool codes = c->dev->mem.place == BQ_DEVICE;
+    bool codes = c->dev->mem.place == BQ_DEVICE || c->dev->compute == BQ_COMPUTE_FP16X2;
     for (int i = 0; i < q->arch->linears; i++)
         codes = codes && bq_linear_groups(q->arch, q->scheme, i) == 1 && q->arch->linear[i].cols % 2 == 0;
     if (codes && c->dev->compute == BQ_COMPUTE_FP16X2) return BQ_F16;

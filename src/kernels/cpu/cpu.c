@@ -25,6 +25,7 @@ static int cpu_open(bq_dev *dev, int threads, size_t mem) {
                threads, CPU_COUNT(&mine));
     bq_arena_open(&dev->mem, mem);
     dev->computes = 1u << BQ_COMPUTE_F32 |
+                    (unsigned)(bq_products() == BQ_PRODUCT_TILES) << BQ_COMPUTE_FP16X2 |
                     (unsigned)(bq_products() == BQ_PRODUCT_TILES) << BQ_COMPUTE_BF16X3 |
                     (unsigned)(bq_products() != BQ_PRODUCT_NONE) << BQ_COMPUTE_BF16;
     snprintf(dev->name, sizeof dev->name, "cpu %s%s %s", bq_vec()->isa, units[bq_products()], bq_blas_name());

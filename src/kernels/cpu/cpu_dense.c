@@ -167,18 +167,19 @@ static bq_mat widened(bq_dev *dev, bq_mat m) {
 
 void bq_cpu_gemm(bq_dev *dev, bool ta, bool tb, float alpha, bq_mat a, bq_mat b, float beta, bq_mat c) {
     int64_t m = c.rows, n = c.cols, k = ta ? a.rows : a.cols;
-    if (b.type == BQ_F16 || b.type == BQ_BF16) {
+    bool codes = b.type == BQ_F16 && k > 0 && bq_product_of_codes(dev->compute) != BQ_PRODUCT_BLAS;
+    if (!codes && (b.type == BQ_F16 || b.type == BQ_BF16)) {
         size_t mark = bq_arena_mark(&dev->mem);
         bq_cpu_gemm(dev, ta, tb, alpha, a, widened(dev, b), beta, c);
         bq_arena_reset(&dev->mem, mark);
         return;
     }
     BQ_WANT(dev, ta ? k : m, ta ? m : k, a);
-    BQ_WANT(dev, tb ? n : k, tb ? k : n, b);
+    BQ_WANT_AS(dev, codes ? BQ_F16 : BQ_F32, tb ? n : k, tb ? k : n, b);
     BQ_WANT(dev, m, n, c);
     if (m == 0 || n == 0) return;
-    bq_product_kind kind = bq_product_of(dev->compute);
-    if (kind != BQ_PRODUCT_BLAS && m * n * k >= OWN_LEAST) {
+    bq_product_kind kind = codes ? bq_product_of_codes(dev->compute) : bq_product_of(dev->compute);
+    if (codes || (kind != BQ_PRODUCT_BLAS && m * n * k >= OWN_LEAST)) {
         bq_product_gemm(kind, k, alpha, (bq_product_side){a.data, a.ld, m, ta},
                         (bq_product_side){b.data, b.ld, n, !tb}, beta, c.data, c.ld);
         return;

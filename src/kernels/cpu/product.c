@@ -52,6 +52,11 @@ bq_product_kind bq_product_of(bq_compute compute) {
     return compute == BQ_COMPUTE_BF16X3 ? BQ_PRODUCT_BF16X3 : BQ_PRODUCT_BF16X6;
 }
 
+bq_product_kind bq_product_of_codes(bq_compute compute) {
+    bool tiles = bq_products() == BQ_PRODUCT_TILES;
+    return tiles && compute == BQ_COMPUTE_FP16X2 ? BQ_PRODUCT_CODES : BQ_PRODUCT_BLAS;
+}
+
 static void configure(void) {
     struct {
         uint8_t palette, start, reserved[14];
@@ -69,8 +74,8 @@ static void configure(void) {
         _tile_loadd(r, at, 64);                                                                              \
         _tile_loadd(s, (at) + (apart), 64);                                                                  \
     } while (0)
-#define LOAD_A(t) PAIR(4, 5, a + (t)*TILE, skip)
-#define LOAD_B(t) PAIR(6, 7, b + (t)*TILE, skip)
+#define LOAD_A(t) PAIR(4, 5, a + (t)*TILE, steps * of_a)
+#define LOAD_B(t) PAIR(6, 7, b + (t)*TILE, steps * of_b)
 #define MULTIPLY()                                                                                           \
     do {                                                                                                     \
         _tile_dpbf16ps(0, 4, 6);                                                                             \
@@ -79,11 +84,19 @@ static void configure(void) {
         _tile_dpbf16ps(3, 5, 7);                                                                             \
     } while (0)
 
-/* a, b: pairs of panels, the second one `skip` bytes after the first.  Adds to c, or with
- * `zero` overwrites it. */
+/* Fetch elements of c to the right, which are next: this step's share of the rows. */
+INLINE void fetch_next(int64_t step, int64_t steps, const float *c, int64_t ldc) {
+    for (int64_t r = step * 32 / steps; r < (step + 1) * 32 / steps; r++) {
+        __builtin_prefetch(c + r * ldc + 32, 1);
+        __builtin_prefetch(c + r * ldc + 48, 1);
+    }
+}
+
+/* a, b: pairs of panels, one panel after the other.  Adds to c, or with `zero` overwrites it. */
 INLINE void product(bq_product_kind kind, int64_t steps, const char *a, const char *b, bool zero, float *c,
                     int64_t ldc) {
-    int64_t skip = steps * kind * TILE, stride = ldc * 4;
+    const int64_t of_a = bq_product_terms(kind, false) * TILE, of_b = bq_product_terms(kind, true) * TILE,
+                  stride = ldc * 4; /* of_a, of_b: bytes of a step */
     if (zero) {
         _tile_zero(0);
         _tile_zero(1);
@@ -95,18 +108,24 @@ INLINE void product(bq_product_kind kind, int64_t steps, const char *a, const ch
         _tile_loadd(2, c + 16 * ldc, stride);
         _tile_loadd(3, c + 16 * ldc + 16, stride);
     }
-    for (int64_t s = 0; s < steps; s++, a += kind * TILE, b += kind * TILE) {
-        for (int64_t r = s * 32 / steps; r < (s + 1) * 32 / steps;
-             r++) { /* fetch the elements of c to the right, which are next */
-            __builtin_prefetch(c + r * ldc + 32, 1);
-            __builtin_prefetch(c + r * ldc + 48, 1);
+    for (int64_t s = 0; s < steps; s++, a += of_a, b += of_b) {
+        fetch_next(s, steps, c, ldc);
+        if (kind == BQ_PRODUCT_CODES) { /* the smallest products are added first */
+            LOAD_B(0);
+            LOAD_A(2);
+            MULTIPLY();
+            LOAD_A(1);
+            MULTIPLY();
+            LOAD_A(0);
+            MULTIPLY();
+            continue;
         }
         LOAD_A(0);
-        if (kind == BQ_PRODUCT_BF16X6) { /* the smallest products are added first */
+        if (kind == BQ_PRODUCT_BF16X6) {
             LOAD_B(2);
             MULTIPLY();
         }
-        if (kind >= BQ_PRODUCT_BF16X3) {
+        if (kind != BQ_PRODUCT_BF16) {
             LOAD_B(1);
             MULTIPLY();
         }
@@ -192,6 +211,8 @@ static void elements(bq_product_kind kind, block w, int64_t i, int64_t j, const 
         vectors(true, w.steps, a, b, zero, at, ld);
     else if (bq_products() == BQ_PRODUCT_VECTORS)
         vectors(false, w.steps, a, b, zero, at, ld);
+    else if (kind == BQ_PRODUCT_CODES)
+        product(BQ_PRODUCT_CODES, w.steps, a, b, zero, at, ld);
     else if (kind == BQ_PRODUCT_BF16X6)
         product(BQ_PRODUCT_BF16X6, w.steps, a, b, zero, at, ld);
     else if (kind == BQ_PRODUCT_BF16X3)
@@ -236,17 +257,19 @@ static char *room(void) {
 /* One block.  All threads of a team call it. */
 static void multiply(bq_product_kind kind, block w, float alpha, bq_product_side a, bq_product_side b,
                      bool zero, float *c, int64_t ldc) {
-    int64_t panel = w.steps * (kind == BQ_PRODUCT_F32 ? 1 : kind) * TILE, pa = pieces(w.rows, 32) * 2,
-            pb = pieces(w.columns, 32) * 2;
-    char *ta = w.room, *tb = ta + pa * panel;
+    int64_t panel_a = w.steps * bq_product_terms(kind, false) * TILE,
+            panel_b = w.steps * bq_product_terms(kind, true) * TILE;
+    int64_t pa = pieces(w.rows, 32) * 2, pb = pieces(w.columns, 32) * 2;
+    char *ta = w.room, *tb = ta + pa * panel_a;
 #pragma omp for schedule(static)
     for (int64_t p = 0; p < pa + pb; p++) {
         int64_t row = p < pa ? w.row + p * LANES : w.col + (p - pa) * LANES;
         bq_product_side from = p < pa ? a : b;
+        char *to = p < pa ? ta + p * panel_a : tb + (p - pa) * panel_b;
         if (row < from.rows)
-            bq_product_pack(from, kind, p >= pa, p < pa ? alpha : 1, row, w.k, w.depth, ta + p * panel);
+            bq_product_pack(from, kind, p >= pa, p < pa ? alpha : 1, row, w.k, w.depth, to);
         else
-            memset(ta + p * panel, 0, (size_t)panel);
+            memset(to, 0, (size_t)(p < pa ? panel_a : panel_b));
     }
     int64_t down = pa / 2, chunks = pieces(w.columns, CHUNK);
 #pragma omp for schedule(dynamic)
@@ -254,7 +277,7 @@ static void multiply(bq_product_kind kind, block w, float alpha, bq_product_side
         int64_t i = n % down * 32, first = n / down * CHUNK, end = least(first + CHUNK, w.columns);
         if (w.upper && w.row + i > w.col + first) first = w.row + i - w.col;
         for (int64_t j = first; j < end; j += 32) {
-            elements(kind, w, i, j, ta + i / LANES * panel, tb + j / LANES * panel, zero,
+            elements(kind, w, i, j, ta + i / LANES * panel_a, tb + j / LANES * panel_b, zero,
                      c + (w.row + i) * ldc + w.col + j, ldc);
             if (w.upper && w.last) mirror(a.rows, w.row + i, w.col + j, c, ldc);
         }
@@ -267,9 +290,11 @@ static void scale_rows(int64_t rows, int64_t cols, float beta, float *c, int64_t
         for (int64_t i = 0; i < cols; i++) c[r * ldc + i] = beta == 0 ? 0 : c[r * ldc + i] * beta;
 }
 
-/* The most k in a block.  With few blocks c is read and written less often; a block must fit into room(). */
+/* The most k in a block.  With few blocks c is read and written less often; a block must fit into room().
+ * With codes a pair of panels of a fits into the first-level cache (36 of 48 KB), which gains 15 %. */
 static int64_t deepest(bq_product_kind kind) {
     if (kind == BQ_PRODUCT_F32) return 384;
+    if (kind == BQ_PRODUCT_CODES) return 192;
     return bq_products() == BQ_PRODUCT_VECTORS ? 576 : 320;
 }
 

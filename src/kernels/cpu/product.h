@@ -17,7 +17,8 @@ typedef enum {
     BQ_PRODUCT_BF16,   /* x1 y1: operands rounded to bf16, error 2^-9 */
     BQ_PRODUCT_BF16X3, /* also x1 y2, x2 y1: error 2^-18 of a product */
     BQ_PRODUCT_BF16X6, /* also x1 y3, x2 y2, x3 y1: error 2^-27, no larger than that of a product of floats */
-    BQ_PRODUCT_F32     /* chains of floats, as in sgemm */
+    BQ_PRODUCT_F32,    /* chains of floats, as in sgemm */
+    BQ_PRODUCT_CODES   /* b is f16, numbers that bf16 holds: x1 y, x2 y, x3 y, each of them exact */
 } bq_product_kind;
 
 /* What the processor has: VECTORS can do BF16 and F32, TILES (AMX) every kind.  The first call asks the
@@ -28,10 +29,13 @@ bq_product_unit bq_products(void);
 /* The fastest kind here that is as exact as `compute` asks for; BQ_PRODUCT_BLAS: none of ours. */
 bq_product_kind bq_product_of(bq_compute compute);
 
+/* The same for products whose b is f16: BQ_PRODUCT_CODES or BQ_PRODUCT_BLAS. */
+bq_product_kind bq_product_of_codes(bq_compute compute);
+
 /* An operand by rows: row r of op(a), or of op(b)^T, with its elements along k.  across: neighbouring rows
  * are neighbours in memory, and k, k + 1 are ld apart; else the other way round. */
 typedef struct {
-    const float *at;
+    const void *at; /* f32; f16 where it is b of BQ_PRODUCT_CODES */
     int64_t ld, rows;
     bool across;
 } bq_product_side;

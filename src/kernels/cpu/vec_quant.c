@@ -133,6 +133,27 @@ void BQ_V(adascale_row)(const float *w, const float *s2, int64_t n, float e3, bq
     }
 }
 
+void BQ_V(adascale_codes)(const float *w, const float *s2, int64_t n, float e3, bq_row_grid grid, bool half,
+                          uint16_t *what, float *fold) {
+    float code[BLOCK];
+    grid = bq_row_grid_whole(grid);
+    for (int64_t j = 0; j < n; j += BLOCK) {
+        int64_t count = n - j < BLOCK ? n - j : BLOCK;
+#pragma omp simd
+        for (int64_t i = 0; i < count; i++) code[i] = folded(w[j + i], s2[j + i], e3);
+        for (int64_t i = 0; fold && i < count; i++) fold[j + i] = code[i];
+#pragma omp simd
+        for (int64_t i = 0; i < count; i++) code[i] = bq_grid_code(code[i], grid);
+        if (half) {
+#pragma omp simd
+            for (int64_t i = 0; i < count; i++) what[j + i] = bq_to_f16(code[i]);
+        } else {
+#pragma omp simd
+            for (int64_t i = 0; i < count; i++) what[j + i] = bq_to_bf16(code[i]);
+        }
+    }
+}
+
 void BQ_V(adam)(const float *g, int64_t n, bq_adam_step a, float *p, float *m, float *v) {
 #pragma omp simd
     for (int64_t j = 0; j < n; j++) {

@@ -11,6 +11,7 @@
  *   minmax          the smallest and the largest of the row and 0; NaN is skipped
  *   quantize        NaN becomes qmin; zero is added to the codes
  *   adascale_row    e3 = exp(s3); fold may be NULL
+ *   adascale_codes  the same, but what becomes the codes, as f16 or else as bf16
  *   adascale_step   sum[0] = dL/dscale, sum[1] = ds3 = sum of ds2.  grad NULL: s2, m and v are updated; else
  *                   grad becomes ds2 and nothing is updated
  *   adam            one Adam step of p with gradient g and moments m, v */
@@ -26,6 +27,9 @@
     X(void, fake_quantize, (const float *x, int64_t n, bq_row_grid grid, float *y))                          \
     X(void, adascale_row,                                                                                    \
       (const float *w, const float *s2, int64_t n, float e3, bq_row_grid grid, float *what, float *fold))    \
+    X(void, adascale_codes,                                                                                  \
+      (const float *w, const float *s2, int64_t n, float e3, bq_row_grid grid, bool half, uint16_t *what,    \
+       float *fold))                                                                                         \
     X(void, adascale_step,                                                                                   \
       (const float *w, const float *g, int64_t n, float e3, bq_row_grid grid, bq_adam_step adam, float *s2,  \
        float *m, float *v, float *grad, double sum[2]))                                                      \

@@ -1,8 +1,9 @@
-/* Which way of making products a device takes; and on a GPU, where this build has one, products of rounded
- * operands against exact ones. */
+/* Which way of making products a device takes; products of FP16X2 against chains of FMAs; and on a GPU, where
+ * this build has one, products of rounded operands against exact ones. */
 #include "ops/ops_common.h"
 
 #include "base/num.h"
+#include "kernels/cpu/product.h"
 
 #include <math.h>
 
@@ -29,7 +30,9 @@ static void nearest_that_is_not_less_exact(void **state) {
         assert_int_equal(bq_dev_compute(&dev, BQ_COMPUTE_F32), BQ_COMPUTE_F32);
         assert_true(i == 0 || bq_dev_compute(&dev, BQ_COMPUTE_BF16) == BQ_COMPUTE_BF16);
         assert_int_equal(bq_dev_compute(&dev, BQ_COMPUTE_TF32) == BQ_COMPUTE_TF32, i == 1);
-        assert_int_equal(bq_dev_compute(&dev, BQ_COMPUTE_FP16X2), i ? BQ_COMPUTE_FP16X2 : BQ_COMPUTE_F32);
+        bool tensor = i || bq_products() == BQ_PRODUCT_TILES;
+        assert_int_equal(bq_dev_compute(&dev, BQ_COMPUTE_FP16X2),
+                         tensor ? BQ_COMPUTE_FP16X2 : BQ_COMPUTE_F32);
         assert_true(i == 0 || bq_dev_compute(&dev, BQ_COMPUTE_BF16X3) == BQ_COMPUTE_FP16X2);
         bq_dev_close(&dev);
     }
@@ -149,20 +152,28 @@ static double error_of(const layer *l, bq_mat c, bool codes) {
     return error / power;
 }
 
+static void check_exactness(bq_dev *dev, int64_t k) {
+    layer l = layer_of(16, k);
+    bq_mat c = make(16, 16, 0, BQ_F32);
+    double chain = error_of(&l, (bq_mat){0}, false), general, codes;
+    multiply(dev, BQ_COMPUTE_FP16X2, false, true, l.x, l.w, 0, c);
+    general = error_of(&l, c, false);
+    multiply(dev, BQ_COMPUTE_FP16X2, false, true, l.x, l.code, 0, c);
+    codes = error_of(&l, c, true);
+    print_message("%s, K %ld: chain %.2g, fp16x2 %.2g, of codes %.2g\n", dev->op->name, (long)k, chain,
+                  general, codes);
+    assert_true(general <= chain && codes <= chain);
+    drop(l.x), drop(l.w), drop(l.code), drop(l.scale), drop(c);
+}
+
 static void as_exact_as_chains_of_fmas(void **state) {
     (void)state;
+    static const int64_t depth[] = {576, 2048, 4096, 14336};
     bq_dev dev;
-    for (int64_t k = 4096; open_one(1, &dev) && k <= 14336; k += 10240) {
-        layer l = layer_of(16, k);
-        bq_mat c = make(16, 16, 0, BQ_F32);
-        double chain = error_of(&l, (bq_mat){0}, false), general, codes;
-        multiply(&dev, BQ_COMPUTE_FP16X2, false, true, l.x, l.w, 0, c);
-        general = error_of(&l, c, false);
-        multiply(&dev, BQ_COMPUTE_FP16X2, false, true, l.x, l.code, 0, c);
-        codes = error_of(&l, c, true);
-        print_message("K %ld: chain %.2g, fp16x2 %.2g, of codes %.2g\n", (long)k, chain, general, codes);
-        assert_true(general <= chain && codes <= chain);
-        drop(l.x), drop(l.w), drop(l.code), drop(l.scale), drop(c);
+    for (int i = 0; i < 2; i++) {
+        if (!open_one(i, &dev)) continue;
+        bool has = bq_dev_compute(&dev, BQ_COMPUTE_FP16X2) == BQ_COMPUTE_FP16X2;
+        for (int n = i ? 2 : 0; n < 4 && has; n++) check_exactness(&dev, depth[n]);
         bq_dev_close(&dev);
     }
 }

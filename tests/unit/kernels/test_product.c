@@ -165,10 +165,49 @@ static void compute_is_heeded(void **state) {
     drop(a), drop(b), bq_dev_close(&dev);
 }
 
+/* Products of codes: as near as chains of floats; an element is the same sum wherever it stands, and however
+ * b lies in memory. */
+static void codes_are_exact(void **state) {
+    (void)state;
+    static const problem some[] = {{1, 1, 1, 0}, {33, 31, 577, 0}, {131, 67, 1536, 3}, {1061, 2099, 5, 0}};
+    if (bq_products() != BQ_PRODUCT_TILES) skip();
+    for (size_t s = 0; s < sizeof some / sizeof *some; s++) {
+        problem p = some[s];
+        bq_mat a = make_filled(p.m, p.k, 3, 1, 1), b = make(p.n, p.k, 0, BQ_F32),
+               c = make(p.m, p.n, 1, BQ_F32), floats = make(p.m, p.n, 0, BQ_F32);
+        bq_mat code = make(p.n, p.k, 5, BQ_F16), turned = make(p.k, p.n, 2, BQ_F16);
+        for (int64_t i = 0; i < p.m * p.k; i++) *ptr(a, i / p.k, i % p.k) *= expf(p.spread * sinf((float)i));
+        for (int64_t i = 0; i < p.n * p.k; i++) {
+            float x = *ptr(b, i / p.k, i % p.k) = (float)(i * 7919 % 513 - 256);
+            *(uint16_t *)bq_mat_at(code, i / p.k, i % p.k) = bq_to_f16(x);
+            *(uint16_t *)bq_mat_at(turned, i % p.k, i / p.k) = bq_to_f16(x);
+        }
+        for (int64_t i = 0; i < p.m * p.n; i++)
+            *ptr(floats, i / p.n, i % p.n) = plain(ptr(a, i / p.n, 0), ptr(b, i % p.n, 0), p.k);
+        double *want = exact(p, a, b, false);
+        bq_product_side x = {a.data, a.ld, p.m, false}, y = {code.data, code.ld, p.n, false},
+                        z = {turned.data, turned.ld, p.n, true};
+        bq_product_gemm(BQ_PRODUCT_CODES, p.k, 1, x, y, 0, c.data, c.ld);
+        double error = nmse(c, want), chain = nmse(floats, want);
+        print_message("%ld x %ld x %ld: in floats %.1e, codes %.1e\n", (long)p.m, (long)p.n, (long)p.k, chain,
+                      error);
+        assert_true(error <= chain && intact(c));
+        bq_product_gemm(BQ_PRODUCT_CODES, p.k, 1, x, z, 0, floats.data, floats.ld);
+        assert_true(same(c, floats));
+        float one;
+        y.at = bq_mat_at(code, p.n - 1, 0), x.at = ptr(a, p.m - 1, 0), x.rows = y.rows = 1;
+        bq_product_gemm(BQ_PRODUCT_CODES, p.k, 1, x, y, 0, &one, 1);
+        assert_memory_equal(&one, ptr(c, p.m - 1, p.n - 1), sizeof one);
+        drop(a), drop(b), drop(c), drop(floats), drop(code), drop(turned), free(want);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(near_the_exact_products),
                                        cmocka_unit_test(rows_do_not_know_each_other),
-                                       cmocka_unit_test(adds_to_c), cmocka_unit_test(gram_is_half_a_product),
+                                       cmocka_unit_test(adds_to_c),
+                                       cmocka_unit_test(gram_is_half_a_product),
+                                       cmocka_unit_test(codes_are_exact),
                                        cmocka_unit_test(compute_is_heeded)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -197,7 +197,7 @@ static const bq_key phase_keys[] = {
              "columns are never less than f32, nor are Gram matrices on GPUs. Attention follows `bf16` and "
              "`tf32` on GPUs, in the passes and in the quantized stream. AdaScale with one scale a row "
              "multiplies by the codes, which `fp16x2` (GPUs, AMX) and `bf16` (GPUs) hold exactly, and by the "
-             "scales after that. With AMX this makes its steps 1.2 to 1.3 times as fast as f32."},
+             "scales after that. With AMX its steps are 1.15 to 1.3 times as fast as with f32."},
     {"passes", BQ_KEY_LIST, AT(bq_phase, pass), .min = 1, .max = BQ_PASSES, .scope = &pass,
      .variant = bq_pass_kind_scope, .inside = offsetof(bq_pass, options), .count = offsetof(bq_phase, npass),
      .help = "Applied to a block in this order."},

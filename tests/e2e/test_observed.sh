@@ -67,6 +67,20 @@ check "round to nearest needs samples then" grep -aq 'self_attn.v_scale' fused/c
 expect 0 mpi 2 run p.json --set bits.kv='"e4m3"' -o fused_2
 same fused fused_2
 
+# the same run with other samples: no pass has read them, so the blocks stay, and what was measured is measured again
+rev text >other
+expect 0 "$blockq" tokens --bytes other -o cal_other.h5
+recipe_of c.json m_qwen2 3 rtn ', "outputs": [{"format": "compressed-tensors"}]'
+sed -i 's/"group": 8/"group": -1, "bits": 8/' c.json
+for key in "$gguf" 'bits.kv="e4m3"'; do
+    new=--set\ calibration.tokens=cal_other.h5
+    rm -rf moved other_samples # of the first key
+    expect 0 "$blockq" run c.json --set "$key" -o moved
+    expect 0 "$blockq" run c.json --set "$key" $new -o moved
+    expect 0 "$blockq" run c.json --set "$key" $new -o other_samples
+    same other_samples moved
+done
+
 # what cannot be
 expect 2 "$blockq" run p.json --set bits.kv='"e4m3"' --set calibration.tokens='""' -o never
 one_error "calibration.tokens is missing, and bits.kv is measured on samples"

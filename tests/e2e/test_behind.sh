@@ -33,6 +33,13 @@ for hit in 1 2 3 4; do
     check "a row a block in the end: $(rows killed_$hit)" [ "$(rows killed_$hit)" = 4 ]
 done
 
+# killed long after a block's file is on disk, in the training of the next block: its row is there, too
+recipe long.json m_llama_default 3000
+BQ_FAULT=step_kill:4500 expect 137 "$blockq" run long.json -o long
+check "the first of two blocks is done: $(ls long/ckpt)" \
+    [ -e long/ckpt/block_000.p0.s0.h5 -a ! -e long/ckpt/block_001.p0.s0.h5 ]
+check "its row is there, and its line" [ "$(rows long)" = 1 -a "$(grep -c 'block 1/2: loss' long/run.log)" = 1 ]
+
 # while the thread waits before its last step, the block does not count, and a kill loses no other
 BQ_FAULT=ckpt_stall:1 "$blockq" run phases.json -o stalled >out 2>err </dev/null &
 pid=$!

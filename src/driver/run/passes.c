@@ -33,8 +33,7 @@ static void step(void *ctx, int64_t at, int64_t steps, double loss) {
     bq_walk *w = ctx;
     char note[80];
     (void)steps;
-    bq_run_stopped(w->s);
-    bq_ahead_move(w->ahead);
+    bq_walk_poll(w);
     w->units = w->before + at;
     snprintf(note, sizeof note, "block %d/%d  loss %.4g", w->block + 1, w->s->src.arch.model.blocks, loss);
     bq_progress(w->units, w->all, note);

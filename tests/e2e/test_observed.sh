@@ -81,6 +81,24 @@ for key in "$gguf" 'bits.kv="e4m3"'; do
     same other_samples moved
 done
 
+# a forward with infinite numbers has neither scales nor sums
+cp -r m_qwen2 m_large
+python3 - <<'TEXT'
+import json, struct
+with open("m_large/model.safetensors", "r+b") as f:
+    size = struct.unpack("<Q", f.read(8))[0]
+    first, last = json.loads(f.read(size))["model.layers.1.input_layernorm.weight"]["data_offsets"]
+    f.seek(8 + size + first)
+    f.write(struct.pack("<f", 3e38) * ((last - first) // 4))
+TEXT
+sed 's/m_qwen2/m_large/' c.json >large.json
+for key in "$gguf" 'bits.kv="e4m3"'; do
+    rm -rf large
+    expect 3 "$blockq" run large.json --set "$key" --no-eval -o large
+    one_error "block 2/2: keys, values or inputs of linears have .*: the weights are damaged, or too large"
+    check "no file of it" [ ! -e large/ckpt/observed.f32 ]
+done
+
 # what cannot be
 expect 2 "$blockq" run p.json --set bits.kv='"e4m3"' --set calibration.tokens='""' -o never
 one_error "calibration.tokens is missing, and bits.kv is measured on samples"

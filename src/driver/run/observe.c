@@ -13,6 +13,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <float.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -151,7 +152,7 @@ static void observe(walk *w, const bq_arch *arch, const bq_work *k, int64_t n, f
     dev->op->wait(dev);
 }
 
-/* Rank 0: take a sample's numbers into those of the samples before it. */
+/* Rank 0: take a sample's numbers into those of the samples before it.  Maxima skip NaN, sums do not. */
 static void join(walk *w, const float *row, int64_t numbers) {
     for (int64_t i = 0; i < numbers; i++)
         w->sum[i] = i >= BQ_OBSERVED_SITES ? w->sum[i] + row[i] : row[i] > w->sum[i] ? row[i] : w->sum[i];
@@ -168,7 +169,15 @@ static void finish_unit(walk *w, int64_t numbers) {
         bq_comm_wait(comm, &request, 1);
         for (int64_t i = 0; i < count; i++) join(w, w->row + i * numbers, numbers);
     }
-    for (int64_t i = 0; i < numbers; i++) w->row[i] = (float)w->sum[i], w->sum[i] = 0;
+    for (int64_t i = 0; i < numbers; i++) {
+        w->row[i] = (float)w->sum[i], w->sum[i] = 0;
+        if (!isfinite(w->row[i]))
+            bq_refuse_job(
+                BQ_DATA,
+                "%s: block %d/%d: keys, values or inputs of linears have %g: the weights are damaged, "
+                "or too large for f32",
+                w->s->src.dir, w->block + 1, w->s->src.arch.model.blocks, (double)w->row[i]);
+    }
     size_t bytes = (size_t)numbers * sizeof *w->row;
     BQ_CHECK(bq_raw_write(w->fd, w->row, bytes, w->size), "write of '%s/ckpt/observed.f32' failed: %s",
              w->s->dir, strerror(errno));

@@ -12,8 +12,8 @@
 
 #include "driver/streams/run.h"
 
-/* Make the file, unless it is there or not wanted.  BQ_OK, or BQ_STOPPED on all ranks.  NaN or inf ends the job
- * with BQ_DATA.  Collective over world. */
+/* Make the file, unless it is there or not wanted.  BQ_OK, or BQ_STOPPED on all ranks.  NaN or inf ends the
+ * job with BQ_DATA.  Collective over world. */
 int bq_observe_run(bq_run *s);
 /* Is it there, whole, and of this run?  Local. */
 bool bq_observe_there(const bq_run *s);

@@ -152,7 +152,7 @@ static double error_of(const layer *l, bq_mat c, bool codes) {
 static void as_exact_as_chains_of_fmas(void **state) {
     (void)state;
     bq_dev dev;
-    for (int64_t k = 4096; open_one(1, &dev) && k <= 14336; k += 10240) {
+    for (int64_t k = 4096; k <= 14336 && open_one(1, &dev); k += 10240) {
         layer l = layer_of(16, k);
         bq_mat c = make(16, 16, 0, BQ_F32);
         double chain = error_of(&l, (bq_mat){0}, false), general, codes;

@@ -25,6 +25,7 @@ log.txt has what the programs said.  A part that runs out of its time loses only
   LIMIT=570     seconds for all parts
   BUDGET=N      seconds for each part, instead of its own
   ROUNDS=3      of steps
+  COMMIT=HASH   for the table, where there is no .git
   PLAN_GPU=h200 for plan's published rates; from the GPU's name where that is one of plan's
   PYTHON=python3   with torch, transformers and h5py for the peers; without these, they are left out
   WHEELS=DIR    what `wheels` downloaded: wheels are installed beside PYTHON's packages, packages of Debian (DIR/*.deb, put there
@@ -73,12 +74,11 @@ log() { "$@" >>"$out/log.txt" 2>&1; }
 left() { echo $((deadline - $(date +%s))); }
 table() { python3 "$here/gpu_bench_table.py" "$out" >"$out/table.md"; }
 
-# Where Python has what the peers need, and the GPU.
+# Where Python has what the peers need, and the GPU; else a note to the part that is named.
 torch_here() {
-    if ! log "$python" -c "import torch, transformers, h5py; assert '$device' == 'cpu' or torch.cuda.is_available()"; then
-        note "$1" "no peers: $python has not torch, transformers and h5py with a device ${device}"
-        return 1
-    fi
+    ! log "$python" -c "import torch, transformers, h5py; assert '$device' == 'cpu' or torch.cuda.is_available()" || return 0
+    if (($#)); then note "$1" "no peers: $python does not have torch, transformers and h5py that work on the device '$device'"; fi
+    return 1
 }
 
 # The models, as files that both sides read, and ids.  model NAME
@@ -132,7 +132,7 @@ part_check() {
     local ran
     if [[ ! $dry ]]; then warm_peers & fi
     ctest --test-dir "$build" -R "$tests" -j 4 --output-on-failure --test-output-size-passed 20000 -V 2>&1 | tee -a "$out/log.txt" | while read -r line; do
-        ran=$(sed -nE 's/^[0-9]+\/[0-9]+ Test +#[0-9]+: ([a-z_0-9]+) \.*[ *]*([A-Za-z ]*[a-z]) +([0-9.]+) sec.*/\1\t\2, \3 s/p' <<<"$line")
+        ran=$(sed -nE 's/^[0-9]+\/[0-9]+ Test +#[0-9]+: ([a-z_0-9]+) \.*[ *]*([A-Za-z][A-Za-z :*]*[a-z:]) +([0-9.]+) sec.*/\1\t\2, \3 s/p' <<<"$line")
         if [[ $ran ]]; then put check "${ran%%$'\t'*}" result "${ran#*$'\t'}"; fi
         if [[ $line =~ [0-9]+\ checks,\ [0-9]+\ failed ]]; then put check "the whole program" checks "${BASH_REMATCH[0]}"; fi
     done
@@ -173,7 +173,7 @@ end_peer() {
 # Compile the loops while nothing is timed; the compiler keeps what it made.
 warm_peers() {
     local name
-    torch_here check || return 0
+    torch_here || return 0
     for name in $models; do
         model "$name"
         start_peer "$name" 2
@@ -279,7 +279,7 @@ part_sanitize() {
     }
     for tool in memcheck synccheck racecheck; do
         limit=$((($(left) - 10) / waves--))
-        if ((limit < 5)); then note sanitize "no time for $tool" && return; fi
+        if ((limit < 2)); then note sanitize "no time for $tool" && return; fi
         for program in test_attention test_gemm test_gptq_ops; do checked $tool $program $limit & done
         wait
     done
@@ -303,7 +303,7 @@ out=$(realpath "$out")
 if [[ $dry ]]; then
     build=$dry blockq=$dry/tests/simt/blockq_simt bench=$dry/tests/simt/bench_ops_simt nmse=$dry/tests/simt/gpu_bench_nmse_simt prefix=simt
     tests='^simt_test_(quadratic|float)_ops$' device=cpu length=32 op_shapes='tiny' nmse_shape='64 64 96' models='tiny' variants=f32,bf16
-    steps=2 peer_steps=3 gptq_samples='4 6' samples_most=6 plan_gpu=${PLAN_GPU:-h200}
+    steps=2 peer_steps=3 gptq_samples=4 samples_most=4 plan_gpu=${PLAN_GPU:-h200}
 else
     build=$root/build-cuda blockq=$build/src/blockq bench=$build/perf/bench_ops nmse=$build/perf/gpu_bench_nmse prefix=gpu
     tests=^gpu_ device=cuda length=2048 op_shapes='llama8b llama1b' nmse_shape='4096 4096 14336' models='llama32_1b llama3_8b'
@@ -334,7 +334,7 @@ if [[ $dry ]]; then
  "num_hidden_layers": 2, "rms_norm_eps": 1e-05, "rope_theta": 10000.0, "tie_word_embeddings": true, "vocab_size": 256}
 TEXT
 fi
-put about commit "" "$(git -C "$root" describe --always --dirty 2>/dev/null || echo unknown)"
+put about commit "" "${COMMIT:-$(git -C "$root" describe --always --dirty 2>/dev/null || echo unknown)}"
 put about device "" "$([[ $dry ]] && echo emulated || nvidia-smi --query-gpu=name,compute_cap,memory.total,driver_version --format=csv,noheader | head -n 1)"
 put about cores "" "$(nproc)"
 if compgen -G "$wheels/*.whl" >/dev/null; then
@@ -347,8 +347,11 @@ for part in "${parts[@]}"; do
     [[ ${#chosen[@]} == 0 || " ${chosen[*]} " == *" $part "* ]] || continue
     limit=${BUDGET:-${budget[$part]}} since=$SECONDS code=0
     ((limit <= $(left))) || limit=$(left)
-    if awk -v s="$limit" 'BEGIN { exit !(s <= 0) }'; then note "$part" "no time left" && continue; fi
-    BENCH_PART=$part timeout -k 5 "$limit" bash "$0" ${dry:+--dry "$dry"} --out "$out" || code=$?
+    if ((limit > 0)); then
+        BENCH_PART=$part timeout -k 5 "$limit" bash "$0" ${dry:+--dry "$dry"} --out "$out" || code=$?
+    else
+        note "$part" "no time left"
+    fi
     case $code in
     0) ;;
     124 | 137) note "$part" "ended after its $limit s" ;;

@@ -60,7 +60,8 @@ def steps(found):
 
 
 def gptq(found):
-    print("\n**GPTQ of a block**, seconds. llm-compressor's are without loading and writing:")
+    print("\n**GPTQ of a block**, seconds. blockq fits grids by the Gram matrix (its default), llm-compressor by "
+          "min-max, which is less work; its seconds are without loading and writing:")
     grid(("run", "weights in", "targets", "passes", "quantized stream", "checkpoint", "sum of the block"),
          [(row, *(number(c.get(k)) for k in GPTQ)) for row, c in found.items()])
 

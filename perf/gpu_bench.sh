@@ -18,7 +18,7 @@ Parts, in this order; without any, all:
   sanitize  compute-sanitizer on attention, GEMM and GPTQ, in the time that is left
 
 Results go to DIR, or $OUT, or gpu-bench: results.tsv and csv of ops grow line by line, table.md is written after each part.
-log.txt has what the programs said.  A part that runs out of its time loses only what it was doing.
+log.txt has what the programs said.  The exit status is 1 when a part failed.  A part that runs out of its time loses only what it was doing.
 
   --dry BUILD   the emulated programs of BUILD and tiny shapes, to test this script
 
@@ -129,17 +129,18 @@ part_build() {
 }
 
 part_check() {
-    local ran
+    local ran code=0
     if [[ ! $dry ]]; then warm_peers & fi
     ctest --test-dir "$build" -R "$tests" -j 4 --output-on-failure --test-output-size-passed 20000 -V 2>&1 | tee -a "$out/log.txt" | while read -r line; do
         ran=$(sed -nE 's/^[0-9]+\/[0-9]+ Test +#[0-9]+: ([a-z_0-9]+) \.*[ *]*([A-Za-z][A-Za-z :*]*[a-z:]) +([0-9.]+) sec.*/\1\t\2, \3 s/p' <<<"$line")
         if [[ $ran ]]; then put check "${ran%%$'\t'*}" result "${ran#*$'\t'}"; fi
         if [[ $line =~ [0-9]+\ checks,\ [0-9]+\ failed ]]; then put check "the whole program" checks "${BASH_REMATCH[0]}"; fi
-    done
-    wait
+    done || code=$?
+    wait # nothing else runs while others are timed
+    return $code
 }
 
-# How products can be computed here, a line each.
+# How products can be computed here, a line each; a part that finds none fails.
 ways() {
     [[ -s $dir/ways ]] || "$nmse" cuda 8 8 8 2>>"$out/log.txt" | cut -d, -f1 >"$dir/ways"
     cat "$dir/ways"
@@ -148,27 +149,34 @@ ways() {
 part_ops() {
     local name way columns error
     # shellcheck disable=SC2086 # words
-    "$nmse" cuda "$length" $nmse_shape 2>>"$out/log.txt" | while IFS=, read -r way columns error; do put nmse "$way" "K = $columns" "$error"; done
-    for name in $op_shapes; do "$bench" 1 "$length" --shape "$name" --backend cuda --runs 5 >"$out/ops_$name.csv" 2>>"$out/log.txt"; done
+    "$nmse" cuda "$length" $nmse_shape 2>>"$out/log.txt" | while IFS=, read -r way columns error; do put nmse "$way" "K = $columns" "$error"; done ||
+        note ops "errors of products: failed"
+    for name in $op_shapes; do
+        "$bench" 1 "$length" --shape "$name" --backend cuda --runs 5 >"$out/ops_$name.csv" 2>>"$out/log.txt" || note ops "bench_ops failed on $name"
+    done
 }
 
-# The loop, waiting for rounds: its lines of JSON come from loop[0].
+# The loop, in a process that waits for rounds.  Where it ends by itself, bash closes what the array `loop` has: hence the copies.
 start_peer() { # MODEL STEPS
+    trap '' PIPE
     coproc loop { exec "$python" "$here/peers/torch_adascale.py" --model "$dir/$1" --tokens "$dir/$1.h5" --samples 2 --length "$length" \
         --iterations "$2" --device "$device" --time "$variants" 2>>"$out/log.txt"; }
+    # shellcheck disable=SC2154 # loop_PID is bash's
+    loop_pid=$loop_PID
+    exec {loop_out}<&"${loop[0]}" {loop_in}>&"${loop[1]}"
+    eval "exec ${loop[1]}>&-"
 }
-peer_round() { # MODEL, or nothing: for the compiler alone
+peer_round() { # [MODEL]: without it, nothing is written down
     local line
-    echo >&"${loop[1]}"
+    echo 1>&"$loop_in" || return 1
     for _ in ${variants//,/ }; do
-        read -r -t 150 -u "${loop[0]}" line || { note steps "the torch loop on ${1:-a model} gave no times" && return 1; }
+        read -r -t 150 -u "$loop_out" line || return 1
         if (($#)); then put steps "$1" "torch $(sed -E 's/.*"variant": "([^"]*)".*/\1/' <<<"$line")" "$(sed -E 's/.*"step_seconds": ([^,]*),.*/\1/' <<<"$line")"; fi
     done
 }
 end_peer() {
-    local pid=${loop_PID:?} input=${loop[1]}
-    exec {input}>&- # the end of its rounds
-    wait "$pid" || true
+    exec {loop_in}>&- {loop_out}<&- # no more rounds
+    wait "$loop_pid" || true
 }
 # Compile the loops while nothing is timed; the compiler keeps what it made.
 warm_peers() {
@@ -177,18 +185,20 @@ warm_peers() {
     for name in $models; do
         model "$name"
         start_peer "$name" 2
-        peer_round || true
+        peer_round || kill "$loop_pid" 2>/dev/null || true
         end_peer
     done
 }
 
 part_steps() {
-    local name way round passes peers=''
+    local name way round passes peers='' running
+    ways >/dev/null
     declare -A few
     if torch_here steps; then peers=1; fi
     for name in $models; do
         model "$name"
-        if [[ $peers ]]; then start_peer "$name" "$peer_steps"; fi
+        running=$peers
+        if [[ $running ]]; then start_peer "$name" "$peer_steps"; fi
         for ((round = 1; round <= rounds; round++)); do
             for way in $(ways); do
                 # what runs of few and many steps share is no step: grids, first touch, graphs
@@ -196,18 +206,24 @@ part_steps() {
                     recipe "$dir/$name" mix "$way" 2 "{\"pass\": \"adascale\", \"iterations\": $1}"
                     run_block | field passes_s
                 }
-                if ((round == 1)); then few[$way]=$(adascale_seconds 2); fi
-                passes=$(adascale_seconds $((2 + steps)))
+                if ((round == 1)); then few[$way]=$(adascale_seconds 2) || few[$way]=''; fi
+                [[ ${few[$way]} ]] && passes=$(adascale_seconds $((2 + steps))) || { note steps "blockq failed: $name, $way" && continue; }
                 put steps "$name" "blockq $way" "$(awk -v a="$passes" -v b="${few[$way]}" -v n="$steps" 'BEGIN { printf "%.3e", (a - b) / n }')"
             done
-            if [[ $peers ]] && ! peer_round "$name"; then peers=; fi
+            if [[ $running ]] && ! peer_round "$name"; then
+                note steps "the torch loop on $name gave no times"
+                kill "$loop_pid" 2>/dev/null || true
+                end_peer
+                running=''
+            fi
         done
-        if [[ $peers ]]; then end_peer; fi
+        if [[ $running ]]; then end_peer; fi
     done
 }
 
 part_gptq() {
     local n way line column peer='' name=${models##* }
+    ways >/dev/null
     model "$name"
     if torch_here gptq; then
         if log "$python" -c 'import llmcompressor'; then peer=1; else note gptq "no llm-compressor: WHEELS=DIR with what 'gpu_bench.sh wheels DIR' downloaded"; fi
@@ -240,6 +256,7 @@ predict() {
 
 part_plan() {
     local name way n rates options
+    ways >/dev/null
     for rates in published measured; do
         options=(--gpu "$plan_gpu" --memory 100G)
         if [[ $rates == measured ]]; then options=(--device cuda); fi
@@ -343,6 +360,7 @@ if compgen -G "$wheels/*.whl" >/dev/null; then
 fi
 export BENCH_DIR=$dir BENCH_DEADLINE=$deadline TORCHINDUCTOR_CACHE_DIR=$dir/inductor HF_HUB_OFFLINE=1 OUT=$out
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
+failed=0
 for part in "${parts[@]}"; do
     [[ ${#chosen[@]} == 0 || " ${chosen[*]} " == *" $part "* ]] || continue
     limit=${BUDGET:-${budget[$part]}} since=$SECONDS code=0
@@ -355,9 +373,10 @@ for part in "${parts[@]}"; do
     case $code in
     0) ;;
     124 | 137) note "$part" "ended after its $limit s" ;;
-    *) note "$part" "failed with code $code: log.txt" ;;
+    *) note "$part" "failed with code $code: log.txt" && failed=1 ;;
     esac
     put time "$part" seconds $((SECONDS - since))
     table
 done
 cat "$out/table.md"
+exit $failed

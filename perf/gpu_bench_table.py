@@ -35,8 +35,10 @@ def ops(folder):
     for path in sorted(glob.glob(os.path.join(folder, "ops_*.csv")), reverse=True):
         with open(path) as f:
             lines = f.read().splitlines()
-        print(f"\n**Ops** ({lines[0].lstrip('# ') if lines else 'nothing measured'}):")
         rows = [r for r in csv.reader(lines[2:]) if len(r) == 7]
+        if not rows:
+            continue
+        print(f"\n**Ops** ({lines[0].lstrip('# ')}):")
         grid(("op", "shape", "ms", "TFLOP/s", "TB/s", "of a GEMM in f32", "of a copy"),
              [(op, shape, f"{1e3 * float(s):.3g}", f"{float(fl) / 1e3:.3g}", f"{float(by) / 1e3:.3g}", g, c) for op, shape, s, fl, by, g, c in rows])
 

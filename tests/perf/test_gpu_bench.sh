@@ -29,6 +29,13 @@ op,shape,seconds
 "2","7","attend_dq(bq_attend)","900","5,678"
 CSV
 TEXT
+cat >"$temp/bin/peer" <<'TEXT'
+#!/usr/bin/env bash
+if [[ $1 == -c ]]; then exit 0; fi
+if [[ ${BROKEN:-} ]]; then exit 1; fi
+if [[ $1 == *llmcompressor* ]]; then echo '{"version": "0.14", "seconds": 7.25, "cpu_seconds": 8}' && exit; fi
+while read -r _; do for name in f32 bf16; do echo "{\"variant\": \"$name\", \"step_seconds\": 0.0625, \"loss\": 1}"; done; done
+TEXT
 chmod +x "$temp/bin/"*
 export PATH=$temp/bin:$PATH ROUNDS=1 PYTHON=false # without peers, whatever Python there is
 
@@ -55,9 +62,20 @@ for part in build check ops steps gptq plan profile sanitize; do rows 1 "^\| $pa
 rows 2 '^- ' # no other part was cut, and none failed
 cmp -s <(sed '$a\' "$temp/out/table.md") <(sed -n '/^## /,$p' "$temp/said") || bad "the table is not printed"
 
+# beside peers, and where they end at once
+ROUNDS=2 PYTHON=peer run steps gptq
+rows 1 '^\| tiny \| f32 \| [0-9.e-]+ \| 62.5 \| [0-9.e+-]+ \|  \|  \| 2 \|'
+rows 1 '^\| tiny \| tf32 \| [0-9.e-]+ \| 62.5 \(f32\) \|'
+rows 2 '^\| 4 samples, llm-compressor 0.14, (bfloat16|float32) \|  \|  \|  \|  \|  \| 7.25 \|'
+rows 0 '^- '
+BROKEN=1 PYTHON=peer run steps gptq
+rows 1 '^\| tiny \| f32 \| [0-9.e-]+ \|  \|'
+rows 1 '^- steps: the torch loop on tiny gave no times'
+rows 2 '^- gptq: llm-compressor failed'
+
 # a part in the middle of its rounds; a program of another part that hangs
-ROUNDS=1000 BUDGET=3 run steps
-rows 1 '^- steps: ended after its 3 s'
+ROUNDS=1000 BUDGET=2 run steps
+rows 1 '^- steps: ended after its 2 s'
 rows 1 "^\| tiny \| f32 \| -?[0-9.e-]+ \|"
 SLOW=1 LIMIT=20 run sanitize
 rows 1 '^\| test_attention \| not finished in [0-9] s, 1 findings until then \|'

@@ -10,6 +10,7 @@
  * once, so that data in cache may exceed the copy, and products on tensor cores the GEMM. */
 #include "base/clock.h"
 #include "base/die.h"
+#include "base/num.h"
 #include "compare.h"
 #include "kernels/adam.h"
 #include "kernels/ops.h"
@@ -163,7 +164,9 @@ static void mix(bq_mat *m) { dev.op->mix(&dev, m[0], m[1], 0.5, (bq_rng_key){0},
 
 /* ---- the tables ---- */
 
-/* A linear's three products, each way the device can make them. */
+static void code_of(void *at, int64_t i) { *(uint16_t *)at = bq_to_f16((float)(i * 7919 % 15 - 7)); }
+
+/* A linear's three products, each way the device can make them; and those of codes. */
 static void products(const char *name, int64_t out, int64_t in) {
     static work *const run[] = {forward, backward_x, backward_w};
     static const char *const what[] = {"forward", "dx", "dw"};
@@ -179,6 +182,11 @@ static void products(const char *name, int64_t out, int64_t in) {
             way = c;
             report(op, label, flop, bytes, run[i], args[i]);
         }
+    if (bq_dev_compute(&dev, BQ_COMPUTE_FP16X2) == BQ_COMPUTE_FP16X2) {
+        w = made(out, in, BQ_F16, code_of), way = BQ_COMPUTE_FP16X2;
+        report("gemm forward fp16x2 codes", label, flop, bytes, forward, (bq_mat[]){x, w, y});
+        report("gemm dx fp16x2 codes", label, flop, bytes, backward_x, (bq_mat[]){y, w, x});
+    }
     way = BQ_COMPUTE_F32;
     bq_arena_reset(&dev.mem, mark);
 }
@@ -260,7 +268,11 @@ static void scores(void) {
     bq_arena_reset(&dev.mem, mark);
 }
 
-static void gram(bq_mat *m) { dev.op->gram(&dev, m[0], m[1]); }
+static void gram(bq_mat *m) {
+    dev.compute = way;
+    dev.op->gram(&dev, m[0], m[1]);
+    dev.compute = BQ_COMPUTE_F32;
+}
 static void factor(bq_mat *m) { dev.op->factor(&dev, m[0], (bq_mat){0}, 1, 0.01, m[1]); }
 static void fit(bq_mat *m) { dev.op->fit(&dev, m[0], m[1], w4, m[2], (bq_mat){0}); }
 static void gptq(bq_mat *m) {
@@ -288,7 +300,10 @@ static void moments(void) {
         dev.op->range(&dev, w, w4, scale, (bq_mat){0});
         char label[64];
         snprintf(label, sizeof label, "T=%ld K=%ld", (long)T, (long)k);
-        report("gram", label, tokens * K * (K + 1), 4 * (tokens * K + K * K), gram, (bq_mat[]){x, h});
+        for (way = BQ_COMPUTE_F32; way <= BQ_COMPUTE_FP16X2 && bq_dev_compute(&dev, way) == way; way++)
+            report(way ? "gram fp16x2" : "gram", label, tokens * K * (K + 1), 4 * (tokens * K + K * K), gram,
+                   (bq_mat[]){x, h});
+        way = BQ_COMPUTE_F32;
         snprintf(label, sizeof label, "K=%ld f64", (long)k);
         report("factor", label, 2 * K * K * K / 3, 8 * K * K, factor, (bq_mat[]){h, u});
         snprintf(label, sizeof label, "%ldx%ld", (long)n, (long)k);
@@ -321,8 +336,9 @@ static size_t room(int threads) {
     floats += (2 + threads) * of.roof * of.roof + (gpu ? of.copy / 2 : 0);
     size_t scratch = bq_op_scratch(T, heads, of.vocab) + bq_factor_scratch(inter) +
                      bq_gptq_scratch(h, inter, -1) + bq_gptq_scratch(QKV, h, -1);
-    return (size_t)floats * sizeof(float) + scratch + bq_gemm_scratch(BQ_COMPUTE_BF16, T, 2 * inter, h) +
-           bq_gemm_scratch(BQ_COMPUTE_BF16, T, h, 2 * inter) + (1 << 20);
+    return (size_t)floats * sizeof(float) + scratch + bq_gemm_scratch(BQ_COMPUTE_FP16X2, T, 2 * inter, h) +
+           bq_gemm_scratch(BQ_COMPUTE_FP16X2, T, h, 2 * inter) +
+           bq_gemm_scratch(BQ_COMPUTE_FP16X2, inter, inter, T) + (1 << 20);
 }
 
 int main(int argc, char **argv) {

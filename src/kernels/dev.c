@@ -33,7 +33,7 @@ bq_compute bq_dev_compute(const bq_dev *dev, bq_compute wanted) {
 }
 
 const char *bq_compute_name(bq_compute compute) {
-    static const char *const name[BQ_COMPUTES] = {"f32", "bf16x3", "tf32", "bf16"};
+    static const char *const name[BQ_COMPUTES] = {"f32", "fp16x2", "bf16x3", "tf32", "bf16"};
     return name[compute];
 }
 

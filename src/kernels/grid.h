@@ -186,10 +186,11 @@ static inline float bq_clamp_code(float x, float lo, float hi) {
     return x < hi ? x : hi;
 }
 
-/* The value of x on the grid (w_hat). */
-static inline float bq_on_grid(float x, bq_row_grid g) {
-    return bq_nearest(g.number, bq_clamp(x / g.scale, g.qmin, g.qmax)) * g.scale;
+/* The code of x; the value of x on the grid (w_hat). */
+static inline float bq_grid_code(float x, bq_row_grid g) {
+    return bq_nearest(g.number, bq_clamp(x / g.scale, g.qmin, g.qmax));
 }
+static inline float bq_on_grid(float x, bq_row_grid g) { return bq_grid_code(x, g) * g.scale; }
 static inline float bq_on_code_grid(float x, bq_row_grid g) {
     return bq_nearest(g.number, bq_clamp_code(x / g.scale, g.qmin, g.qmax)) * g.scale;
 }

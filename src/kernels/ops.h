@@ -31,6 +31,7 @@ typedef struct bq_ops bq_ops;
 /* How products of floats are computed, the most exact way first.  Sums are always in f32. */
 typedef enum {
     BQ_COMPUTE_F32,
+    BQ_COMPUTE_FP16X2, /* an operand as two terms of fp16: as exact as a chain of FP32 FMAs, NMSE 4e-13 */
     BQ_COMPUTE_BF16X3, /* three products of bf16: an error of 2^-18 in a product; NMSE 5e-11 in a sum */
     BQ_COMPUTE_TF32,   /* operands rounded to 10 bits behind the point: NMSE about 5e-8 */
     BQ_COMPUTE_BF16,   /* operands rounded to bf16, to nearest even: NMSE about 5e-6 */
@@ -41,7 +42,7 @@ typedef struct {
     const bq_ops *op;
     unsigned computes;  /* bit c: the device can compute in way c; F32 is always set */
     bq_compute compute; /* how it computes now, one of `computes`: F32 when opened.  For gemm and
-                           gram; attention may follow it */
+                           attention; gram may follow it, and the cpu's attention */
     void *impl;         /* the backend's state */
     bq_arena mem;       /* memory of the device; the plan decides its size */
     char name[96];      /* "cpu avx512+amx OpenBLAS 0.3.21 ...": part of the numerics class */
@@ -198,7 +199,7 @@ void *bq_cuda_stream(const bq_dev *dev);
 /* Arena bytes that ops take beside their arguments, for the plan: the most that one op takes, but for gemm,
  * factor and gptq, which are below since not every run needs them. */
 size_t bq_op_scratch(int64_t tokens, bq_attention a, int64_t vocab);
-/* The same for a gemm with c (m, n) and sums over k. */
+/* The same for a gemm with c (m, n) and sums over k; a gram takes no more than gemm with its shapes. */
 size_t bq_gemm_scratch(bq_compute compute, int64_t m, int64_t n, int64_t k);
 /* Host bytes outside arenas that the cpu backend takes at its first products and keeps, for packed operands,
  * with that many threads (0: as many as OpenMP starts). */

@@ -8,10 +8,13 @@ size_t bq_op_scratch(int64_t tokens, bq_attention a, int64_t vocab) {
     return larger(bytes, bq_cpu_xent_scratch(tokens, vocab));
 }
 
-/* The cuda backend rounds both operands to bf16 copies. */
+/* The cuda backend rounds both operands to bf16 copies; or makes two terms of fp16 of each, with the largest
+ * of 1024 parts, and three factors of the product.  It does that for BF16X3, too. */
 size_t bq_gemm_scratch(bq_compute compute, int64_t m, int64_t n, int64_t k) {
-    if (compute != BQ_COMPUTE_BF16) return 0;
-    return bq_arena_need(m, k, BQ_BF16) + bq_arena_need(n, k, BQ_BF16);
+    size_t copies = bq_arena_need(m, k, BQ_BF16) + bq_arena_need(n, k, BQ_BF16);
+    if (compute == BQ_COMPUTE_F32 || compute == BQ_COMPUTE_TF32) return 0;
+    if (compute == BQ_COMPUTE_BF16) return copies;
+    return 2 * copies + 2 * bq_arena_need(1, 1024 + 1, BQ_I32) + bq_arena_need(1, 3, BQ_F32);
 }
 
 size_t bq_factor_scratch(int64_t k) { return bq_cpu_factor_scratch(k); }

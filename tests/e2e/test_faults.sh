@@ -59,6 +59,7 @@ for name in "${points[@]}"; do
     loss_nan) ;; # below
     sweep_late) ;; # tests/e2e/test_agree.sh
     step_* | open_stop | close_stop) ;; # a signal: test_watch.sh, test_inside.sh, test_kill.sh
+    ckpt_kill | ckpt_stall | ckpt_thread) ;; # tests/e2e/test_behind.sh
     mpio | pin | ahead_thread) ;; # in builds that have them: tests/phdf5.sh, tests/simt/test_cuda.sh
     scratch_*) point scratch "$name" "1 3" ;;
     reader_thread) point stages "$name" 1 ;;

@@ -55,6 +55,8 @@ with qkv8 p.json bits.linears.qkv_proj.bits=8 bits.linears.gate_up_proj.group=16
 with exact p.json rope=exact
 with three p.json bits.decoder.bits=3 'outputs=[{"format":"safetensors"}]'
 with batch b.json phases.0.passes.0.batch=3
+with fp16x2 b.json phases.0.compute=fp16x2 reference_compute=fp16x2
+check "fp16x2 on the cpu is f32" cmp fp16x2/safetensors/model.safetensors plain/safetensors/model.safetensors
 for name in v8 all8 group8 bf16 batch; do differ plain "$name"; done
 with gptq b.json 'phases=[{"inputs":"qt","passes":[{"pass":"gptq"}]}]' bits.decoder.group=8
 with tf32 b.json phases.0.compute=tf32

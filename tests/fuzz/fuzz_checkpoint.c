@@ -19,12 +19,12 @@ static void make_good(void) {
     int8_t code[30] = {0};
     double loss[4] = {0};
     char path[] = "/tmp/fuzz-checkpoint-XXXXXX";
-    bq_ckpt c = {.fingerprint = 9, .linears = 3, .steps = 4, .loss = loss};
+    bq_ckpt c = {.fingerprint = 9, .linears = 4, .steps = 4, .loss = loss};
     for (int i = 0; i < 2; i++) c.norm[i] = bq_mat_host(norm, 1, 6, BQ_F32);
-    for (int l = 0; l < 3; l++)
+    for (int l = 0; l < 4; l++) /* packed; not quantized; packed, with all else; 8 bits */
         c.linear[l] = (bq_ckpt_linear){.name = "q",
-                                       .scheme = {4, 4, l != 2, BQ_F32, BQ_GRID_AIMET, 1, 0},
-                                       .fold = bq_mat_host(w, 3, 10, BQ_F32),
+                                       .scheme = {l == 3 ? 8 : 4, 4, l != 2, BQ_F32, BQ_GRID_AIMET, 1, 0},
+                                       .fold = bq_mat_host(w, l % 3 ? 3 : 0, 10, BQ_F32),
                                        .code = bq_mat_host(code, l == 1 ? 0 : 3, 10, BQ_I8),
                                        .scale = bq_mat_host(scale, l == 1 ? 0 : 3, 3, BQ_F32),
                                        .zero = bq_mat_host(scale, l == 2 ? 3 : 0, 3, BQ_F32),

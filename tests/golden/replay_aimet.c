@@ -67,11 +67,13 @@ static void write_inputs(golden *g, bq_mat ids, char *recipe, size_t n) {
                       qt, iterations);
     snprintf(path, sizeof path, "%s/tokens.h5", g->dir);
     golden_require(bq_tokens_write(path, &t));
+    /* The second phase is not run: checkpoints have the folded weights for it. */
     snprintf(
         text, sizeof text,
         "{\"model\": \".\", \"calibration\": {\"tokens\": \"tokens.h5\", \"samples\": %lld, \"length\": "
         "%lld},"
-        "\"phases\": [{\"inputs\": \"%s\", \"passes\": [{\"pass\": \"adascale\", \"iterations\": %.0f}]}]}",
+        "\"phases\": [{\"inputs\": \"%s\", \"passes\": [{\"pass\": \"adascale\", \"iterations\": %.0f}]}, "
+        "{\"passes\": [{\"pass\": \"rtn\"}]}]}",
         (long long)ids.rows, (long long)ids.cols, qt == 1 ? "qt" : "fp", iterations);
     snprintf(recipe, n, "%s/recipe.json", g->dir);
     BQ_CHECK(bq_file_write_atomic(recipe, text, strlen(text)) == 0, "%s cannot be written", recipe);
@@ -111,7 +113,7 @@ static void checkpoints(const watch *w, const bq_run *s, bq_mat loss) {
         char path[BQ_PATH_MAX + 64], at[32];
         bq_ckpt_file *f;
         bq_ckpt head;
-        bq_run_checkpoint(s, b, 0, path, sizeof path);
+        bq_ckpt_path(path, sizeof path, s->dir, 0, 0, b);
         BQ_CHECK(bq_ckpt_open(&f, path, s->fingerprint, &head, NULL) == BQ_CKPT_OK, "%s is not there", path);
         BQ_CHECK(head.steps == loss.cols, "%s: %lld steps", path, (long long)head.steps);
         double *have = golden_keep(w->g, (size_t)head.steps * sizeof *have);
@@ -142,7 +144,6 @@ void golden_aimet(golden *g, bq_comm *comm, golden_report *r) {
     bq_phase_hooks hooks = {&w, trained};
     bq_reference_run(&s, s.plan.micro);
     golden_require(bq_phase_run(&s, 0, 0, &hooks));
-    bq_sweep_results(&s);
     checkpoints(&w, &s, loss);
     bq_session_close(&s);
 }

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The whole program on a GPU, which ranks share (tests/simt/device.sh).  test_program.sh BLOCKQ MAKE_MICRO MPIEXEC COMPARE_LOSSES
-device_name='cuda sm_[1-9]' tf32_error=1e-6
+device_name='cuda sm_[1-9]' tf32_error=1e-6 exact_losses=1e-5
 . "$(dirname "$0")/../simt/device.sh"
 
 # a step is a few launches from its third time on, and without that the same bytes

@@ -170,6 +170,8 @@ static inline uint64_t bits_of(uint64_t so_far, bq_mat m) {
 /* Makes a cpu device run every op on the cuda backend, too, and compare (tests/simt/mirror.c).  Only programs
  * that are linked with it have this function. */
 void ops_mirror(bq_dev *dev) __attribute__((weak));
+/* Calls of ops from here on may be this far from the cpu's, where their class allows less (but not 0). */
+void ops_allow(double nmse) __attribute__((weak));
 /* On the emulator, and nobody asks for all (BQ_FULL=1). */
 bool ops_quick(void) __attribute__((weak));
 static inline bool few_cases(void) { return ops_quick && ops_quick(); }

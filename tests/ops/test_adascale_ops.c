@@ -141,6 +141,22 @@ static void oracle_on_odd_shapes(void **state) {
     }
 }
 
+/* The codes in a type of 16 bits, times the scales of the rows, are w_hat; scales and fold are the same. */
+static void codes_are_w_hat(const problem *q, bq_type type) {
+    int64_t rows = q->p.w.rows, cols = q->p.w.cols;
+    bq_mat code = make(rows, cols, 3, type), scale = make(rows, 1, 1, BQ_F32),
+           fold = make(rows, cols, 2, BQ_F32);
+    dev.op->adascale_weights(&dev, &q->p, q->s, code, scale, fold);
+    for (int64_t r = 0; r < rows; r++)
+        for (int64_t c = 0; c < cols; c++) {
+            uint16_t x = *(uint16_t *)bq_mat_at(code, r, c);
+            float number = type == BQ_F16 ? bq_from_f16(x) : bq_from_bf16(x);
+            assert_true(number * *ptr(scale, r, 0) == *ptr(q->w_hat, r, c));
+        }
+    assert_true(same(scale, q->scale) && same(fold, q->fold) && intact(code));
+    drop(code), drop(scale), drop(fold);
+}
+
 /* Untouched parameters: the forward is quantize and dequantize with (hi - lo) / (qmax - qmin).  And always:
  * quantizing the fold with the scale gives w_hat, so what training saw is what an export holds. */
 static void forward_is_quantize_dequantize(void **state) {
@@ -162,6 +178,7 @@ static void forward_is_quantize_dequantize(void **state) {
         assert_true(same(back, q.w_hat));
         dev.op->adascale_weights(&dev, &q.p, s, alone, q.scale, none); /* without a fold */
         assert_true(same(alone, q.w_hat));
+        codes_are_w_hat(&q, BQ_F16), codes_are_w_hat(&q, BQ_BF16);
         drop(code), drop(back), drop(alone), finish(&q);
     }
 }

@@ -2,6 +2,7 @@
  * itself. */
 #include "ops_common.h"
 
+#include "base/num.h"
 #include "kernels/cpu/cpu.h"
 
 #include <math.h>
@@ -45,8 +46,35 @@ static void equals_naive(void **state) {
             check_one(&dev, some[i], t & 1, t & 2, 1, 0);
             check_one(&dev, some[i], t & 1, t & 2, -0.5f, 1);
             check_one(&dev, some[i], t & 1, t & 2, 2, 0.25f);
+            dev.compute = BQ_COMPUTE_FP16X2; /* to the cpu the same as F32 */
+            if ((i + (size_t)t) % 4 == 0) check_one(&dev, some[i], t & 1, t & 2, 2, i % 2 ? 0.25f : 0);
+            dev.compute = BQ_COMPUTE_F32;
         }
     bq_dev_close(&dev);
+}
+
+/* Codes: a product of b in f16, and in bf16 on the cpu, is that of the same numbers in f32. */
+static void narrow_types_are_numbers(void **state) {
+    (void)state;
+    for (int t = 0; t < 8; t++) {
+        bq_dev dev = cpu_with(2, 1 << 20);
+        bool ta = t & 1, tb = t & 2, f16 = ops_mirror || t & 4;
+        bq_mat a = make_filled(ta ? 70 : 33, ta ? 33 : 70, 0, 1, 1), c[2];
+        bq_mat wide = make(tb ? 41 : 70, tb ? 70 : 41, 0, BQ_F32);
+        bq_mat b = make(wide.rows, wide.cols, 3, f16 ? BQ_F16 : BQ_BF16);
+        for (int64_t e = 0; e < 41 * 70; e++) {
+            float x = *ptr(wide, e / wide.cols, e % wide.cols) = (float)(e * 7919 % 255 - 127);
+            *(uint16_t *)bq_mat_at(b, e / b.cols, e % b.cols) = f16 ? bq_to_f16(x) : bq_to_bf16(x);
+        }
+        dev.compute = BQ_COMPUTE_FP16X2;
+        for (int i = 0; i < 2; i++) {
+            c[i] = make_filled(33, 41, 2, 3, 1);
+            dev.op->gemm(&dev, ta, tb, 2, a, i ? wide : b, 0.5f, c[i]);
+        }
+        double *want = doubles(c[1]);
+        assert_true(nmse(c[0], want) < LIMIT && intact(a) && intact(b) && intact(c[0]));
+        free(want), drop(a), drop(b), drop(wide), drop(c[0]), drop(c[1]), bq_dev_close(&dev);
+    }
 }
 
 static void empty_is_nothing(void **state) {
@@ -130,8 +158,11 @@ static void blas_has_a_name(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(equals_naive),         cmocka_unit_test(empty_is_nothing),
-        cmocka_unit_test(same_for_any_threads), cmocka_unit_test(blas_is_safe_in_threads),
+        cmocka_unit_test(equals_naive),
+        cmocka_unit_test(empty_is_nothing),
+        cmocka_unit_test(narrow_types_are_numbers),
+        cmocka_unit_test(same_for_any_threads),
+        cmocka_unit_test(blas_is_safe_in_threads),
         cmocka_unit_test(blas_has_a_name),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -6,8 +6,9 @@
 static void gram_equals_naive(void **state) {
     (void)state;
     static const int64_t sizes[] = {1, 31, 33, 127, 129, 257, 401, 800};
-    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
-        int64_t k = sizes[i], tokens = i % 2 ? 37 : 130;
+    for (size_t i = 0; i < 2 * (sizeof sizes / sizeof *sizes); i++) {
+        int64_t k = sizes[i / 2], tokens = i / 2 % 2 ? 37 : 130;
+        dev.compute = i % 2 ? BQ_COMPUTE_FP16X2 : BQ_COMPUTE_F32; /* to the cpu the same */
         bq_mat x = make_filled(tokens, k, 3, (uint32_t)i, 1), h = make(k, k, 2, BQ_F32);
         double *want = zeros(k * k);
         for (int64_t t = 0; t < tokens; t++)
@@ -19,6 +20,7 @@ static void gram_equals_naive(void **state) {
             for (int64_t b = 0; b < a; b++) assert_true(*ptr(h, a, b) == *ptr(h, b, a));
         drop(x), drop(h), free(want);
     }
+    dev.compute = BQ_COMPUTE_F32;
 }
 
 static void no_tokens_are_no_moments(void **state) {

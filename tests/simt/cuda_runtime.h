@@ -110,9 +110,19 @@ extern counts launched;
 /* Addresses in a kernel's argument become what they are there; one of host memory ends the program. */
 void move_argument(void *argument, size_t bytes);
 bool launchable(const cudaLaunchConfig_t *c);
+bool shared_allowed(const void *kernel, size_t bytes);
 [[noreturn]] void misuse(const char *what);
 
 } // namespace simt
+
+/* Dynamic shared memory: 48 KiB, or as much as was asked for, up to 99 KiB, which each GPU from sm_80 on
+ * has. */
+enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
+cudaError_t cudaFuncSetAttribute(const void *kernel, cudaFuncAttribute attribute, int value);
+template <class... P>
+cudaError_t cudaFuncSetAttribute(void (*kernel)(P...), cudaFuncAttribute attribute, int value) {
+    return cudaFuncSetAttribute((const void *)kernel, attribute, value);
+}
 
 template <class T> inline cudaError_t cudaMalloc(T **p, size_t n) {
     return simt::allocate((void **)p, n, true);
@@ -133,9 +143,14 @@ template <class... P, class... A>
 cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t *c, void (*kernel)(P...), A &&...a) {
     if (!simt::launchable(c)) return cudaErrorInvalidConfiguration;
     const std::tuple<P...> with{simt_argument<P>(static_cast<P>(a))...};
+    if (!simt::shared_allowed((const void *)kernel, c->dynamicSmemBytes)) return cudaErrorInvalidValue;
     const dim3 grid = c->gridDim, block = c->blockDim;
+    const size_t shared = c->dynamicSmemBytes;
     simt::launched.kernels++;
-    simt::enqueue(c->stream, [=] { simt::launch(grid, block, [&] { std::apply(kernel, with); }); });
+    simt::enqueue(c->stream, [=] {
+        simt::launch(
+            grid, block, [&] { std::apply(kernel, with); }, shared);
+    });
     return cudaSuccess;
 }
 

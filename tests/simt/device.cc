@@ -4,6 +4,7 @@
 
 #include <cstdio>
 #include <cstdlib>
+#include <map>
 #include <unistd.h>
 
 const char *cudaGetErrorString(cudaError_t e) {
@@ -34,6 +35,18 @@ cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr, int device) {
     *value = 0; /* compute capability 0.0: emulated */
     return device == 0 ? cudaSuccess : cudaErrorInvalidValue;
 }
+static std::map<const void *, size_t>
+    shared_limits; /* of kernels that asked for more than every kernel has */
+bool simt::shared_allowed(const void *kernel, size_t bytes) {
+    const auto limit = shared_limits.find(kernel);
+    return bytes <= (limit == shared_limits.end() ? 48 << 10 : limit->second);
+}
+cudaError_t cudaFuncSetAttribute(const void *kernel, cudaFuncAttribute, int value) {
+    if (value > 99 << 10) return cudaErrorInvalidValue;
+    shared_limits[kernel] = (size_t)value;
+    return cudaSuccess;
+}
+
 cudaError_t cudaMemGetInfo(size_t *available, size_t *total) {
     const char *bytes = getenv("SIMT_MEMORY");
     *available = *total = bytes ? (size_t)atoll(bytes) : (size_t)8 << 30;

@@ -1,7 +1,8 @@
 # device.sh - the whole program on a GPU or the emulated one: equal bytes on any number of ranks, losses as on the cpu, the
 # same after a stop.  A test is `bash X.sh BLOCKQ MAKE_MICRO MPIEXEC COMPARE_LOSSES`; it sets device_name, as the log has it,
-# and tf32_error, the most that products in tf32 may be off; it sources this first and ends with `finish`.
-# shellcheck shell=bash disable=SC2154 # the two are for the test to set
+# tf32_error, the most that products in tf32 may be off, and exact_losses, how near losses with fp16x2 are to the cpu's; it
+# sources this first and ends with `finish`.
+# shellcheck shell=bash disable=SC2154 # the three are for the test to set
 compare_losses=$(realpath "$4")
 . "$(dirname "${BASH_SOURCE[0]}")/../e2e/lib.sh"
 # A search may choose otherwise between near equals where single roundings differ, and then losses do, too: one arithmetic
@@ -84,6 +85,33 @@ for compute in bf16 tf32; do
     check "$compute: the log says the error once" [ "$(grep -c "in $compute, against f32: nmse qkv" ${compute}_1/run.log)" = 1 ]
     differ train_1 ${compute}_1
 done
+# as exact as f32 on tensor cores: of codes with scales of rows, and of floats where rows have groups; with the reference, too
+exact=(--device cuda --set phases.0.compute=fp16x2)
+for ranks in 1 2 4; do
+    expect 0 mpi $ranks run train.json "${exact[@]}" -o fp16x2_$ranks
+    same fp16x2_1 fp16x2_$ranks
+done
+differ train_1 fp16x2_1
+check "errors of fp16x2: $(grep nmse fp16x2_1/run.log)" grep -qE 'in fp16x2, against f32: nmse qkv [0-9.]+e-1[2-9]' fp16x2_1/run.log
+group=(--set bits.linears.q_proj.group=8 --set 'outputs=[{"format":"safetensors"}]') reference=(--set reference_compute=fp16x2)
+expect 0 "$blockq" run train.json --device cpu --threads 1 "${group[@]}" -o cpu_group
+for ranks in 1 2; do
+    expect 0 mpi $ranks run train.json "${exact[@]}" "${group[@]}" -o group_$ranks
+    expect 0 mpi $ranks run train.json "${exact[@]}" "${reference[@]}" -o reference_$ranks
+    expect 0 mpi $ranks run gptq.json "${exact[@]}" "${reference[@]}" -o exact_gptq_$ranks
+done
+for name in group reference exact_gptq; do same ${name}_1 ${name}_2; done
+expect 0 mpi 2 run train.json --device cuda "${reference[@]}" --set phases.0.inputs=fp --stages 2 -o reference_stages
+for pair in "train fp16x2 $exact_losses" "group group 1e-5" "train reference 1e-5" "gptq exact_gptq 1e-5"; do
+    read -r want name limit <<<"$pair"
+    for block in 000 001; do
+        check "$name, block $block: losses are not near the cpu's" "$compare_losses" "$limit" \
+            cpu_$want/ckpt/block_$block.p0.s0.h5 ${name}_1/ckpt/block_$block.p0.s0.h5
+    done
+done
+expect 2 "$blockq" run train.json --device cuda --set reference_compute=tf32 -o refused
+one_error 'reference_compute'
+
 passes narrow.json m_phi3_short mix '{"pass":"gptq","qep":0.5}, {"pass":"seqmse"}' # products of other shapes, in the planned scratch
 for ranks in 1 2; do
     for name in all narrow; do expect 0 mpi $ranks run $name.json --device cuda --set phases.0.compute=bf16 -o bf16_${name}_$ranks; done
@@ -94,8 +122,8 @@ between() { awk -v lo="$2" -v hi="$3" '{ for (i = 1; i <= 4; i++) if ($i < lo ||
 check "errors of bf16: $(error_of bf16)" between "$(error_of bf16)" 1e-6 2e-5
 check "errors of tf32: $(error_of tf32)" between "$(error_of tf32)" 1e-8 "$tf32_error"
 expect 0 mpi 1 run train.json --device cuda --set phases.0.compute=bf16x3 -o bf16x3_1
-check "bf16x3 is f32 on a GPU" grep -q 'bf16x3 is made in f32 here' bf16x3_1/run.log
-check "bf16x3 is f32 on a GPU" cmp train_1/safetensors/model.safetensors bf16x3_1/safetensors/model.safetensors
+check "bf16x3 is fp16x2 on a GPU" grep -q 'bf16x3 is made in fp16x2 here' bf16x3_1/run.log
+check "bf16x3 is fp16x2 on a GPU" cmp fp16x2_1/safetensors/model.safetensors bf16x3_1/safetensors/model.safetensors
 expect 2 mpi 1 run train.json --device cuda --set phases.0.compute=tf32 -o bf16_1
 one_error 'differs in: phases'
 

@@ -41,10 +41,12 @@ struct mirror_run {
     bq_dev cpu;
 };
 
-void ops_mirror(bq_dev *dev); /* these two are what tests/ops has from here */
+void ops_mirror(bq_dev *dev); /* these three are what tests/ops has from here */
+void ops_allow(double nmse);
 bool ops_quick(void);
 
 static mtx_t one_at_a_time;
+static double allowed;
 static bq_dev cuda;
 static pid_t opener; /* the process whose device cuda is */
 
@@ -65,6 +67,9 @@ bool ops_quick(void) {
     return mirror_schedule && (!full || !atoi(full));
 }
 
+/* From here on ops that may differ from the cpu's by a limit may differ by this, where it is larger. */
+void ops_allow(double nmse) { allowed = nmse; }
+
 /* Pieces of memory that the matrices lie in. */
 static void add_piece(mirror_run *r, char *from, size_t bytes) {
     char *end = from + bytes;
@@ -83,6 +88,7 @@ mirror_run *mirror_start(bq_dev *dev, const char *op, double limit, unsigned *ca
     mtx_lock(&one_at_a_time);
     mirror_run *r = calloc(1, sizeof *r);
     if (!r) abort();
+    if (limit > 0 && allowed > limit) limit = allowed;
     *r = (mirror_run){.op = op, .limit = limit, .test = dev, .cpu = *dev, .run = -1};
     r->cpu.op = &bq_ops_cpu;
     r->runs = 1 + (!ops_quick() ? SCHEDULES : limit > 0 ? 2 : 1);
@@ -191,7 +197,7 @@ static void compare(mirror_run *r) {
             ptrdiff_t at = (char *)r->view[m].data - p->host;
             if (at < 0 || (size_t)at >= p->bytes) continue;
             double d = distance(r, p, r->view[m]);
-            if (!(d < r->limit)) {
+            if (!(d <= r->limit)) {
                 fprintf(stderr, "%s: argument %d: nmse %g\n", r->op, m, d);
                 wrong(r, "beyond its limit");
             }
@@ -221,6 +227,7 @@ bq_dev *mirror_next(mirror_run *r) {
         return NULL;
     }
     if (mirror_schedule) mirror_schedule((int)((r->turn + (unsigned)r->run) % SCHEDULES));
+    cuda.compute = bq_dev_compute(&cuda, r->test->compute);
     to_device(r);
     return &cuda;
 }

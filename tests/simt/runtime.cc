@@ -218,8 +218,7 @@ bool launchable(const cudaLaunchConfig_t *c) {
     const dim3 g = c->gridDim, b = c->blockDim;
     const uint64_t in_block = (uint64_t)b.x * b.y * b.z, blocks = (uint64_t)g.x * g.y * g.z;
     return in_block > 0 && in_block <= MAX_THREADS && b.z <= 64 && b.x % WARP == 0 && blocks > 0 &&
-           g.x <= INT32_MAX && g.y <= 65535 && g.z <= 65535 && blocks <= UINT32_MAX && !c->dynamicSmemBytes &&
-           !c->numAttrs;
+           g.x <= INT32_MAX && g.y <= 65535 && g.z <= 65535 && blocks <= UINT32_MAX && !c->numAttrs;
 }
 
 /* ---- copies ---- */

@@ -38,8 +38,8 @@ bug() {
     rm -r "$dir"
 }
 
-bug "a barrier dropped before a tile is used" tiles.cuh 's|__syncthreads\(\); /\* both are there \*/||' attention.cu test_attention
-bug "a barrier dropped after a tile was used" tiles.cuh 's|__syncthreads\(\); /\* `in` has been read, `across` is there \*/||' attention.cu test_attention
+bug "a barrier dropped before a tile is used" attention.cu 's|__syncthreads\(\); /\* these are there \*/||' attention.cu test_attention
+bug "a barrier dropped after a tile was used" attention.cu 's|__syncthreads\(\); /\* the tiles before have been read \*/||' attention.cu test_attention
 bug "a barrier dropped between two uses of shared memory" reduce.cuh 's|__syncthreads\(\); /\* all threads have read: .*||' smooth.cu test_smooth_ops
 bug "a barrier that only some threads reach" mse.cu 's|__syncthreads\(\); /\* they are there|if (threadIdx.x < 32) __syncthreads(); /* they are there|' mse.cu test_model_ops
 bug "a thread that leaves before an exchange" rmsnorm.cu 's|^( *)const int64_t n = r < rows \* runs \? cols : 0;|\1if (r >= rows * runs) return;\n\1const int64_t n = cols;|' rmsnorm.cu test_model_ops
@@ -50,7 +50,7 @@ bug "a cap without its slope" attention.cuh 's|1.0f - h \* h|1.0f|' attention_bw
 bug "values with heads of the size of keys" attention.cu 's|a\.v, kv, a\.vd|a.v, kv, a.hd|' attention.cu test_attention
 bug "an expert that one lane finds alone" experts.cu 's|bq_team_max\((bq_route_next\(.*, key\))\);|\1;|' experts.cu test_expert_ops
 bug "rows that are added by a fused operation" experts.cu 's|bq_row\(y, r\)\[c\] \+= bq_row\(x, i\)\[c\] \* \*bq_row\(weight, i\)|bq_row(y, r)[c] = fmaf(bq_row(x, i)[c], *bq_row(weight, i), bq_row(y, r)[c])|' experts.cu test_expert_ops
-bug "rows beyond the end are written" tiles.cuh 's|row \+ y \+ i < rows \&\& col < hd|col < hd|' attention.cu test_attention
+bug "rows beyond the end are written" tiles.cuh 's|row < rows \&\& col < hd|col < hd|' attention.cu test_attention
 bug "a bound off by one" elements.cu 's|c < cols|c <= cols|' elements.cu test_model_ops
 bug "a shared index beyond its array" search.cuh 's|loss\[BQ_CANDIDATES\]|loss[BQ_CANDIDATES / 4]|' range_mse.cu test_search_ops
 bug "lanes summed in another order" reduce.cuh 's|int w = BQ_LANES / 2; w > 0; w /= 2|int w = 1; w < BQ_LANES; w *= 2|' rmsnorm.cu test_model_ops
@@ -72,8 +72,20 @@ bug "terms added before they are there" columns.cu 's|__syncthreads\(\); /\* the
 bug "contraction of a product and a sum" adascale.cu 's|\*m \+ a.keep1 \* \(g - \*m\)|fmaf(a.keep1, g - *m, *m)|' adascale.cu test_adascale_ops
 bug "a reciprocal for a division" quantize.cu 's#\[c\] / g\.scale#[c] * (1.0f / g.scale)#' quantize.cu test_quant_ops
 bug "operands cut to bf16, not rounded" gemm.cu 's#bq_to_bf16\(bq_row\(x, r\)\[c\]\)#(uint16_t)(bq_bits(bq_row(x, r)[c]) >> 16)#' gemm.cu unit_test_compute
+bug "a term of fp16 forgotten" gemm.cu 's#if \(b\.lo\.data\) on_tensor_cores.*##' gemm.cu unit_test_compute
+bug "a piece of a product that replaces the one before" gemm.cu 's#at, n\), one, c#at, n), factors + 1, c#' gemm.cu unit_test_compute
+bug "a power of two that is one too large" gemm.cu 's#268 - e#269 - e#' gemm.cu unit_test_compute
+bug "a Gram matrix whose panels start at the top" gram.cu 's#bq_mat_rows\(h, at, below\)#bq_mat_rows(h, 0, below)#' gram.cu test_gram
 bug "a result of a replay that nobody waits for" graph.cu 's#cuda->pending\[cuda->npending\+\+\] = g->result\[i\];##' graph.cu unit_test_replay
 bug "a replay with scratch where it was" graph.cu 's#&& cuda->graph\[i\].used == used##' graph.cu unit_test_replay
 bug "ops recorded and not run" graph.cu '/g->result\[i\] = cuda/,/^}/s#BQ_CUDA\(cudaGraphLaunch.*##' graph.cu unit_test_replay
+bug "words of an operand in the wrong lanes" tiles.cuh 's|\{p\[0\], q\[0\], p\[4\], q\[4\]\}|{p[0], p[4], q[0], q[4]}|' attention.cu test_attention
+bug "scores in the wrong lanes of their product" tiles.cuh 's|w\[2 \* k \+ r\] = bq_word|w[2 * r + k] = bq_word|' attention_bwd.cu test_attention
+bug "rows of values in the wrong lanes, in bf16" tiles.cuh 's|other = S::per > 1 \? 4 : 1|other = 1|' attention.cu unit_test_compute
+bug "the lower half of a float left out" parts.cuh 's|bq_mma_tf32\(d, a\.hi, b\.lo\);||' attention.cu test_attention
+bug "a score summed by the tensor core alone" tiles.cuh 's|if constexpr \(S::way == BQ_COMPUTE_F32\) \{|if constexpr (false) {|' attention_bwd.cu test_attention
+bug "operands cut to tf32, not rounded" parts.cuh 's|\(bq_bits\(x\) \+ 0x1000u\) \& |bq_bits(x) \& |' attention_bwd.cu unit_test_compute
+bug "operands of attention cut to bf16, not rounded" tiles.cuh 's#bq_word_bf16\(x\.v\[2 \* k\], x\.v\[2 \* k \+ 1\]\)#(bq_bits(x.v[2 * k + 1]) \& 0xffff0000u) | bq_bits(x.v[2 * k]) >> 16#' attention_bwd.cu unit_test_compute
+bug "sums that are not scaled to a new maximum" attention.cu 's|\*shrink = none \? 1 : bq_exp\(\*max - top\)|*shrink = 1|' attention.cu test_attention
 echo "$caught caught, $missed missed"
 ((missed == 0))

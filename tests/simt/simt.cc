@@ -1,7 +1,9 @@
 #include "simt.h"
+#include "tensor_core.h"
 
 #include <cstdio>
 #include <cstdlib>
+#include <memory>
 #include <sys/mman.h>
 #ifdef __SANITIZE_ADDRESS__
 #include <sanitizer/common_interface_defs.h>
@@ -70,6 +72,7 @@ static void *scheduler_sp;
 [[maybe_unused]] static size_t scheduler_size;
 [[maybe_unused]] static bool from_scheduler;
 static const std::function<void()> *body;
+static void *shared_memory;
 
 void die(const char *why) {
     fprintf(stderr, "simt: %s, block (%u,%u,%u)\n", why, blockIdx.x, blockIdx.y, blockIdx.z);
@@ -172,6 +175,55 @@ const uint64_t *meet(unsigned mask, uint64_t value, const char *file, int line) 
     return &values[cur / WARP * WARP];
 }
 
+/* What a lane brings to a product and takes from it, on its own stack. */
+struct fragment {
+    float d[4];
+    uint32_t a[4], b[2];
+    bool done;
+};
+
+/* A number of a word; of a float a tensor core reads 10 bits behind the point. */
+static float operand(uint32_t word, int numbers, int which) {
+    uint32_t bits = numbers == 1 ? word & ~0x1fffu : word << 16;
+    if (numbers == 2 && which == 1) bits = word & 0xffff0000u;
+    float x;
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
+
+/* The products of a warp, all at once. */
+static void multiply(const uint64_t *address, int numbers) {
+    fragment *of[WARP];
+    double a[16][16], b[8][16], product[16];
+    for (unsigned l = 0; l < WARP; l++) {
+        fragment *f = of[l] = (fragment *)(uintptr_t)address[l];
+        const unsigned g = l / 4, t = l % 4;
+        for (int k = 0; k < numbers; k++) {
+            for (unsigned e = 0; e < 4; e++)
+                a[g + e % 2 * 8][(t + e / 2 * 4) * (unsigned)numbers + (unsigned)k] =
+                    (double)operand(f->a[e], numbers, k);
+            for (unsigned e = 0; e < 2; e++)
+                b[g][(t + e * 4) * (unsigned)numbers + (unsigned)k] = (double)operand(f->b[e], numbers, k);
+        }
+        f->done = true;
+    }
+    for (unsigned i = 0; i < 16; i++)
+        for (unsigned j = 0; j < 8; j++) {
+            for (int k = 0; k < 8 * numbers; k++) product[k] = a[i][k] * b[j][k];
+            float *d = &of[i % 8 * 4 + j / 2]->d[i / 8 * 2 + j % 2];
+            *d = tensor_core_sum(*d, product, 8 * numbers);
+        }
+}
+
+void mma(float *d, const uint32_t *a, const uint32_t *b, int numbers, const char *file, int line) {
+    fragment mine = {};
+    memcpy(mine.d, d, sizeof mine.d), memcpy(mine.a, a, sizeof mine.a), memcpy(mine.b, b, sizeof mine.b);
+    const uint64_t *all = meet(~0u, (uint64_t)(uintptr_t)&mine, file, line);
+    if (!*(volatile bool *)&mine.done)
+        multiply(all, numbers); /* the first lane that goes on does it for all */
+    memcpy(d, mine.d, sizeof mine.d);
+}
+
 static bool elsewhere(const thread &a, const thread &b) {
     return a.line != b.line || (a.file != b.file && strcmp(a.file, b.file) != 0);
 }
@@ -265,8 +317,12 @@ static void run_block() {
         if (threads[t].st != DONE) die("no thread can run");
 }
 
-void launch(dim3 grid, dim3 block, const std::function<void()> &fn) {
+void *dynamic_shared() { return shared_memory; }
+
+void launch(dim3 grid, dim3 block, const std::function<void()> &fn, size_t shared) {
     gridDim = grid, blockDim = block, body = &fn;
+    const std::unique_ptr<void, void (*)(void *)> memory(malloc(shared), free); /* ASan knows its end */
+    shared_memory = memory.get();
     nthreads = block.x * block.y * block.z;
     if (nthreads == 0 || nthreads > MAX_THREADS) die("a block of that many threads");
     for (unsigned t = 0; t < nthreads; t++)
@@ -274,6 +330,7 @@ void launch(dim3 grid, dim3 block, const std::function<void()> &fn) {
     for (unsigned i = 0, n = grid.x * grid.y * grid.z; i < n; i++) {
         const unsigned b = schedule == REVERSE ? n - 1 - i : i;
         blockIdx = dim3(b % grid.x, b / grid.x % grid.y, b / (grid.x * grid.y));
+        if (shared) memset(shared_memory, 0xff, shared);
         run_block();
     }
 }

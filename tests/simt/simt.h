@@ -6,6 +6,7 @@
 #ifndef BQ_SIMT_H
 #define BQ_SIMT_H
 
+#include <cstddef>
 #include <cstdint>
 #include <cstring>
 #include <functional>
@@ -23,7 +24,10 @@ extern order schedule;
 
 enum { WARP = 32, MAX_THREADS = 1024 };
 
-void launch(dim3 grid, dim3 block, const std::function<void()> &body);
+void launch(dim3 grid, dim3 block, const std::function<void()> &body, size_t shared = 0);
+
+/* The block's dynamic shared memory: 0xff before a block begins, so that floats nobody set are NaN. */
+void *dynamic_shared();
 
 /* What a kernel's thread calls: wait for the block, or offer a value to the lanes of a mask and get theirs.
  */
@@ -59,6 +63,10 @@ inline unsigned ballot(unsigned m, bool p, const char *file, int line) {
     for (unsigned k = 0; k < WARP; k++) bits |= (m >> k & (unsigned)values[k]) << k;
     return bits;
 }
+
+/* d += a b by the tensor cores of a warp (tensor_core.h), words and lanes as in kernels/cuda/mma.cuh.  A word
+ * is a float, of which tf32's bits are read, or with `numbers` 2 two numbers in bf16. */
+void mma(float *d, const uint32_t *a, const uint32_t *b, int numbers, const char *file, int line);
 
 } // namespace simt
 

@@ -7,6 +7,8 @@
 #define SIMT_TENSOR_CORE_H
 
 #include <cmath>
+#include <cstdint>
+#include <cstring>
 
 namespace simt {
 
@@ -17,21 +19,35 @@ static inline float cut_to_float(double x) {
     return std::fabs((double)f) > std::fabs(x) ? std::nextafterf(f, 0.0f) : f;
 }
 
+/* Exponents of doubles and powers of two from their bits: the calls of libm are most of an emulated product.
+ */
+static inline int exponent(double x) {
+    uint64_t u;
+    memcpy(&u, &x, sizeof u);
+    return (int)(u >> 52 & 0x7ff) -
+           1023; /* 1024: infinite or NaN; -1023: 0, or too small for a product of floats */
+}
+static inline double power_of_2(int e) {
+    const uint64_t u = (uint64_t)(e + 1023) << 52;
+    double x;
+    memcpy(&x, &u, sizeof x);
+    return x;
+}
+
 /* acc + product[0] + ... + product[n - 1].  Products of operands of at most 24 bits are exact in double. */
 static inline float tensor_core_sum(float acc, const double *product, int n) {
-    bool finite = std::isfinite(acc);
-    int top = acc == 0 || !finite ? -10000 : std::ilogb(acc);
-    double plain = acc, sum;
-    for (int i = 0; i < n; i++) {
-        finite = finite && std::isfinite(product[i]);
-        if (product[i] != 0 && finite && std::ilogb(product[i]) > top) top = std::ilogb(product[i]);
-        plain += product[i];
+    int top = exponent(acc);
+    for (int i = 0; i < n; i++) top = exponent(product[i]) > top ? exponent(product[i]) : top;
+    if (top == 1024 || top == -1023) {
+        double plain = acc;
+        for (int i = 0; i < n; i++) plain += product[i];
+        return (float)plain;
     }
-    if (!finite || top == -10000) return (float)plain;
-    const double unit = std::ldexp(1.0, top + 1 - TENSOR_CORE_BITS);
-    sum = std::trunc(acc / unit);
-    for (int i = 0; i < n; i++) sum += std::trunc(product[i] / unit);
-    return cut_to_float(sum * unit);
+    const double unit = power_of_2(top + 1 - TENSOR_CORE_BITS),
+                 units = power_of_2(TENSOR_CORE_BITS - 1 - top);
+    int64_t sum = (int64_t)(acc * units); /* cut towards zero */
+    for (int i = 0; i < n; i++) sum += (int64_t)(product[i] * units);
+    return cut_to_float((double)sum * unit);
 }
 
 } // namespace simt

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The whole program on the emulated cuda backend (device.sh), and what only the emulator can show: launches counted, marks,
 # GPUs of any size, NCCL and its errors.  test_cuda.sh BLOCKQ MAKE_MICRO MPIEXEC COMPARE_LOSSES
-device_name='cuda sm_00' tf32_error=2e-7
+device_name='cuda sm_00' tf32_error=2e-7 exact_losses=1e-6
 . "$(dirname "$0")/device.sh"
 
 # a step is a few launches from its third time on, and without that the same bytes
@@ -12,6 +12,8 @@ check "no graphs: $(grep '^simt' err)" grep -q ', 0 graphs' err
 same graphs plain
 BQ_CUDA_GRAPH=0 expect 0 mpi 2 run all.json --device cuda -o plain_2
 same all_2 plain_2
+BQ_CUDA_GRAPH=0 expect 0 mpi 2 run train.json "${exact[@]}" -o fp16x2_plain
+same fp16x2_1 fp16x2_plain
 
 # what a profiler sees, with its depth
 SIMT_MARKS=1 expect 0 mpi 1 run train.json --device cuda -o marks

@@ -163,16 +163,89 @@ static void adds_as_tensor_cores_do() {
     expect(simt::tensor_core_sum(1.5f, whole, 2) == 5, "what a float holds is exact");
 }
 
+/* A lane's words lie where mma.cuh says: a warp's product is the plain one. */
+static __global__ void multiply(const uint32_t *a, const uint32_t *b, float *d, int numbers) {
+    const unsigned g = threadIdx.x / 4, t = threadIdx.x % 4;
+    const uint32_t left[4] = {a[g * 8 + t], a[(g + 8) * 8 + t], a[g * 8 + t + 4], a[(g + 8) * 8 + t + 4]};
+    const uint32_t right[2] = {b[t * 8 + g], b[(t + 4) * 8 + g]};
+    float *row = d + g * 8 + 2 * t, mine[4] = {row[0], row[1], row[64], row[65]};
+    simt::mma(mine, left, right, numbers, __FILE__, __LINE__);
+    row[0] = mine[0], row[1] = mine[1], row[64] = mine[2], row[65] = mine[3];
+}
+
+static uint32_t bits_of(float x) {
+    uint32_t u;
+    memcpy(&u, &x, sizeof u);
+    return u;
+}
+static float small_number(int i) { return (float)(i * 37 % 61 - 30); }
+/* Word i: two such numbers in bf16; or one as a float, with bits set of which a tensor core reads nothing. */
+static uint32_t word_of(int i, int numbers) {
+    if (numbers == 1) return bits_of(small_number(i)) | 0x1fffu;
+    return (bits_of(small_number(2 * i + 1)) & 0xffff0000u) | bits_of(small_number(2 * i)) >> 16;
+}
+
+static void warps_multiply(int numbers) {
+    uint32_t *a, *b, words[2][128];
+    float *d, got[128];
+    cudaStream_t s;
+    cudaStreamCreateWithFlags(&s, cudaStreamNonBlocking);
+    cudaMalloc(&a, sizeof words[0]), cudaMalloc(&b, sizeof words[0]), cudaMalloc(&d, sizeof got);
+    for (int i = 0; i < 128; i++)
+        words[0][i] = word_of(i, numbers), words[1][i] = word_of(i + 200, numbers), got[i] = (float)i;
+    cudaMemcpyAsync(a, words[0], sizeof words[0], cudaMemcpyHostToDevice, s);
+    cudaMemcpyAsync(b, words[1], sizeof words[1], cudaMemcpyHostToDevice, s);
+    cudaMemcpyAsync(d, got, sizeof got, cudaMemcpyHostToDevice, s);
+    run(s, multiply, (const uint32_t *)a, (const uint32_t *)b, d, numbers);
+    cudaMemcpyAsync(got, d, sizeof got, cudaMemcpyDeviceToHost, s);
+    for (int i = 0; i < 16; i++)
+        for (int j = 0; j < 8; j++) {
+            float want = (float)(i * 8 + j);
+            for (int k = 0; k < 8; k++)
+                for (int n = 0; n < numbers; n++)
+                    want += small_number((i * 8 + k) * numbers + n) *
+                            small_number((200 + k * 8 + j) * numbers + n);
+            expect(got[i * 8 + j] == want, "a product of a warp's tiles");
+        }
+    cudaFree(a), cudaFree(b), cudaFree(d), cudaStreamDestroy(s);
+}
+
+/* Dynamic shared memory: what nobody wrote is NaN; more than 48 KiB has to be asked for, 99 KiB are there. */
+static __global__ void share(float *y, int n) {
+    float *mine = (float *)simt::dynamic_shared();
+    if (threadIdx.x == 0) *y = mine[n - 1];
+    __syncthreads();
+    mine[n - 1] = 1;
+}
+static void shared_memory_has_limits() {
+    float *y, got;
+    cudaStream_t s;
+    cudaStreamCreateWithFlags(&s, cudaStreamNonBlocking);
+    cudaMalloc(&y, sizeof *y);
+    cudaLaunchConfig_t c = {};
+    c.gridDim = dim3(2), c.blockDim = dim3(N), c.stream = s, c.dynamicSmemBytes = 99 << 10;
+    expect(cudaLaunchKernelEx(&c, share, y, 99 << 8) != cudaSuccess, "more than 48 KiB, and nobody asked");
+    const cudaFuncAttribute most = cudaFuncAttributeMaxDynamicSharedMemorySize;
+    expect(cudaFuncSetAttribute(share, most, 100 << 10) != cudaSuccess, "more than each GPU has");
+    expect(cudaFuncSetAttribute(share, most, 99 << 10) == cudaSuccess, "as much as each GPU has");
+    expect(cudaLaunchKernelEx(&c, share, y, 99 << 8) == cudaSuccess, "what was asked for");
+    cudaMemcpyAsync(&got, y, sizeof got, cudaMemcpyDeviceToHost, s);
+    expect(std::isnan(got), "a block does not see another one's shared memory");
+    cudaFree(y), cudaStreamDestroy(s);
+}
+
 int main() {
     adds_as_tensor_cores_do();
     for (int s = 0; s < 3; s++) {
         simt::schedule = (simt::order)s;
         expect(across(true) == 30, "an event orders two streams");
         expect(std::isnan(across(false)), "without it the kernel sees memory that nobody has written");
+        warps_multiply(1), warps_multiply(2);
     }
     pinned_copies_wait();
     graphs_replay();
     memory_has_sides();
+    shared_memory_has_limits();
     printf("%d failures\n", failures);
     return failures != 0;
 }

@@ -69,7 +69,7 @@ void bq_block_turn(bq_block *blk, const bq_arch *arch, int index) {
     if (m->full[index]) blk->attention.window = 0;
     blk->rope = m->full[index] && m->full_rope.dim;
     blk->folded = false;
-    blk->pre = NULL, blk->kv = NULL;
+    blk->pre = blk->row_scale = NULL, blk->kv = NULL;
 }
 
 bq_heads bq_block_split(const bq_model *m, bq_mat qkv) {
@@ -93,10 +93,31 @@ static void add_bias(bq_dev *dev, const bq_block *blk, int site, bq_mat out) {
                       bq_mat_cols(out, s->bias_row, s->bias_rows));
 }
 
+/* out = x w^T, with `keep` added to it: w has codes. */
+static void of_codes(bq_dev *dev, bq_mat x, bq_mat w, bq_mat scale, bool keep, bq_mat out) {
+    size_t mark = bq_arena_mark(&dev->mem);
+    bq_mat y = keep ? bq_arena_push(&dev->mem, out.rows, out.cols, BQ_F32) : out;
+    dev->op->gemm(dev, false, true, 1, x, w, 0, y);
+    dev->op->times_columns(dev, y, scale, y);
+    if (keep) dev->op->add(dev, y, out);
+    bq_arena_reset(&dev->mem, mark);
+}
+
 void bq_block_linear(bq_dev *dev, const bq_block *blk, int site, const bq_mat *w, bq_mat x, bool keep,
                      bq_mat out) {
-    dev->op->gemm(dev, false, true, 1, x, w[site], keep ? 1 : 0, out);
+    if (w[site].type != BQ_F32)
+        of_codes(dev, x, w[site], blk->row_scale[site], keep, out);
+    else
+        dev->op->gemm(dev, false, true, 1, x, w[site], keep ? 1 : 0, out);
     add_bias(dev, blk, site, out);
+}
+
+static void round_input(bq_dev *dev, const bq_work *k, bq_mat x) {
+    int64_t group = k->token_group ? k->token_group : x.cols;
+    for (int64_t c = 0; c < x.cols && k->activations; c += group) {
+        bq_mat part = bq_mat_cols(x, c, x.cols - c < group ? x.cols - c : group);
+        dev->op->fake_quantize_rows(dev, part, k->activations, part);
+    }
 }
 
 /* bq_block_linear where each linear of the site has its own factors of x. */
@@ -109,7 +130,7 @@ static void prescaled(bq_dev *dev, const bq_block *blk, const bq_work *k, int si
     for (int i = s->first; i < s->first + s->linears; i++) {
         const bq_linear *l = &arch->linear[i];
         dev->op->times_columns(dev, x, blk->pre[i], y);
-        if (k->activations) dev->op->fake_quantize_rows(dev, y, k->activations, y);
+        round_input(dev, k, y);
         dev->op->gemm(dev, false, true, 1, y, bq_mat_rows(w[site], l->row, l->rows), keep ? 1 : 0,
                       bq_mat_cols(out, l->row, l->rows));
     }
@@ -132,7 +153,7 @@ void bq_block_site(bq_dev *dev, const bq_block *blk, const bq_work *k, int site,
         prescaled(dev, blk, k, site, w, x, keep, out);
         return;
     }
-    if (k->activations) dev->op->fake_quantize_rows(dev, x, k->activations, x);
+    round_input(dev, k, x);
     bq_block_linear(dev, blk, site, w, x, keep, out);
 }
 

@@ -32,6 +32,10 @@ typedef struct {
                           rounded to e4m3 with these.  For evaluation; a backward is not possible with it */
     const bq_mat *pre; /* [linears] (1, cols) f32, the caller's: the input of each linear is multiplied by
                              its factors.  NULL: none.  A backward is not possible with them */
+    const bq_mat
+        *row_scale; /* [sites] (1, rows) f32, the caller's: of matrices w that are f16 or bf16.  These
+                             have codes, and their rows times these scales are the weights.  Scratch beside
+                             that of products: (T, rows) f32 */
 } bq_block;
 
 /* The workspace: the values of a forward, which the backward reads. */
@@ -70,6 +74,7 @@ typedef struct {
     bq_mat dz, dm, dn, dout, dqkv; /* for the backward; data NULL in a workspace without one */
     int activations; /* bits that the inputs of the linears are rounded to, after blk->pre, with one scale for
                         each token; 0: no rounding.  For evaluation; a backward is not possible with it */
+    int64_t token_group; /* columns of such an input that share a scale; 0: all */
 } bq_work;
 
 /* q, k and v in a matrix like work->qkv. */
@@ -120,8 +125,8 @@ void bq_block_linear(bq_dev *dev, const bq_block *blk, int site, const bq_mat *w
 void bq_block_site(bq_dev *dev, const bq_block *blk, const bq_work *k, int site, const bq_mat *w, bq_mat x,
                    bool keep, bq_mat out);
 /* Of y = x w[site]^T with dy: dw[site] = dy^T x, and dx = dy w[site] unless dx.data is NULL. */
-void bq_block_linear_bwd(bq_dev *dev, int site, const bq_mat *w, bq_mat x, bq_mat dy, const bq_mat *dw,
-                         bq_mat dx);
+void bq_block_linear_bwd(bq_dev *dev, const bq_block *blk, int site, const bq_mat *w, bq_mat x, bq_mat dy,
+                         const bq_mat *dw, bq_mat dx);
 /* Gate and up as one matrix and apart, and z: of the dense or the shared MLP. */
 typedef struct {
     bq_mat both, gate, up, z;

@@ -3,15 +3,23 @@
 
 #include "base/die.h"
 
-void bq_block_linear_bwd(bq_dev *dev, int site, const bq_mat *w, bq_mat x, bq_mat dy, const bq_mat *dw,
-                         bq_mat dx) {
+void bq_block_linear_bwd(bq_dev *dev, const bq_block *blk, int site, const bq_mat *w, bq_mat x, bq_mat dy,
+                         const bq_mat *dw, bq_mat dx) {
     dev->op->gemm(dev, true, false, 1, dy, x, 0, dw[site]);
-    if (dx.data) dev->op->gemm(dev, false, false, 1, dy, w[site], 0, dx);
+    if (!dx.data) return;
+    size_t mark = bq_arena_mark(&dev->mem);
+    if (w[site].type != BQ_F32) { /* codes: the scales of their rows are factors of dy's columns */
+        bq_mat scaled = bq_arena_push(&dev->mem, dy.rows, dy.cols, BQ_F32);
+        dev->op->times_columns(dev, dy, blk->row_scale[site], scaled);
+        dy = scaled;
+    }
+    dev->op->gemm(dev, false, false, 1, dy, w[site], 0, dx);
+    bq_arena_reset(&dev->mem, mark);
 }
 
 static void linear(bq_dev *dev, const bq_block *blk, bq_role role, const bq_mat *w, bq_mat x, bq_mat dy,
                    const bq_mat *dw, bq_mat dx) {
-    bq_block_linear_bwd(dev, bq_arch_site(blk->arch, role), w, x, dy, dw, dx);
+    bq_block_linear_bwd(dev, blk, bq_arch_site(blk->arch, role), w, x, dy, dw, dx);
 }
 
 /* Of y = norm(x) with dy: dx += its gradient. */

@@ -6,7 +6,7 @@ void bq_effort_add(bq_effort *to, double times, bq_effort e) {
     for (int k = 0; k < BQ_RATES; k++) to->flop[k] += times * e.flop[k];
     to->memory += times * e.memory, to->sent += times * e.sent, to->passed += times * e.passed;
     to->messages += times * e.messages, to->idle += times * e.idle, to->files += times * e.files;
-    to->written += times * e.written;
+    to->written += times * e.written, to->saves += times * e.saves;
 }
 
 double bq_effort_flop(const bq_effort *e) {

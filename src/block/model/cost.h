@@ -27,7 +27,8 @@ typedef struct {
     double messages; /* messages that follow each other */
     double idle;     /* flop of products of other ranks that this rank waits for */
     double files;    /* bytes of weights read from files */
-    double written;  /* bytes of checkpoints */
+    double written;  /* bytes of checkpoints, */
+    double saves;    /* and how many they are */
 } bq_effort;
 
 /* What the cost of a pass on one block depends on. */

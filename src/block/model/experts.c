@@ -105,9 +105,9 @@ static void shared_back(bq_dev *dev, const bq_block *blk, const bq_mat *w, bq_wo
     bq_glu g = bq_block_glu(arch, k);
     bq_mat d = gated ? k->raw_down : dy, dz = bq_mat_cols(k->dz, 0, g.z.cols);
     if (gated) op->gather_rows(dev, dy, k->all, k->gate, d);
-    bq_block_linear_bwd(dev, bq_arch_site(arch, BQ_DOWN), w, g.z, d, dw, dz);
+    bq_block_linear_bwd(dev, blk, bq_arch_site(arch, BQ_DOWN), w, g.z, d, dw, dz);
     glu_back(dev, blk, g.both, dz);
-    bq_block_linear_bwd(dev, bq_arch_site(arch, BQ_GATE_UP), w, k->n, g.both, dw, dn);
+    bq_block_linear_bwd(dev, blk, bq_arch_site(arch, BQ_GATE_UP), w, k->n, g.both, dw, dn);
     if (!gated) return;
     op->dot_rows(dev, dy, k->all, k->t, k->dgate);
     op->route_bwd(dev, gate, k->gate_logit, k->gate_index, k->dgate, k->dgate_logit);
@@ -134,9 +134,9 @@ void bq_experts_backward(bq_dev *dev, const bq_block *blk, const bq_mat *w, bq_w
         op->dot_rows(dev, dy, rows, bq_expert_rows(k, k->ye, e), dc);
         op->scatter_add_rows(dev, dc, bq_expert_rows(k, k->slots, e), one, k->dweight);
         op->gather_rows(dev, dy, rows, bq_expert_rows(k, k->we, e), dx);
-        bq_block_linear_bwd(dev, s.down, w, bq_expert_rows(k, k->ze, e), dx, dw, dz);
+        bq_block_linear_bwd(dev, blk, s.down, w, bq_expert_rows(k, k->ze, e), dx, dw, dz);
         glu_back(dev, blk, gu, dz);
-        bq_block_linear_bwd(dev, s.gate_up, w, x, gu, dw, dx);
+        bq_block_linear_bwd(dev, blk, s.gate_up, w, x, gu, dw, dx);
         op->scatter_add_rows(dev, dx, rows, one, dn);
     }
     op->route_bwd(dev, blk->arch->router, k->logits, k->index, bq_mat_reshape(k->dweight, k->index.cols),

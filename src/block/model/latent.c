@@ -64,7 +64,7 @@ void bq_latent_attend(bq_dev *dev, const bq_block *blk, const bq_mat *w, bq_work
  * `from`.  x becomes its own gradient. */
 static void input_back(bq_dev *dev, const bq_block *blk, const bq_mat *w, bq_role role, bq_mat from, bq_mat x,
                        bq_mat dy, const bq_mat *dw, bq_mat to) {
-    bq_block_linear_bwd(dev, site(blk, role), w, x, dy, dw, x);
+    bq_block_linear_bwd(dev, blk, site(blk, role), w, x, dy, dw, x);
     dev->op->zero(dev, to);
     dev->op->rmsnorm_bwd(dev, from, blk->norm[role == BQ_Q_B ? BQ_NORM_Q_A : BQ_NORM_KV_A], EPS, x, to);
 }

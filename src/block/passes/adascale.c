@@ -16,6 +16,8 @@ typedef struct {
     bq_shard own[BQ_SITES]; /* the rows of each site that this replica trains */
     bq_adascale
         linear[BQ_ARCH_LINEARS]; /* the values of my rows of a linear; w.rows is 0 where I have none */
+    bq_mat w[BQ_SITES];          /* what the forward multiplies by: w_hat or, in the same memory, its codes */
+    bq_mat scale[BQ_SITES];      /* (1, rows): of rows of codes */
     bq_treesum sum[BQ_SITES];    /* dL/dw_hat over the batch */
     bq_mat fp, qt;               /* (T, H) */
     bq_mat adam;                 /* the numbers of this step (adam.h) */
@@ -94,6 +96,7 @@ size_t bq_adascale_need(const bq_arch *arch, const bq_scheme *scheme, int64_t to
         bq_shard own = bq_shard_of(arch->site[m].rows, replica, nreplica);
         sum += 3 * bq_arena_need(own.count, arch->site[m].cols, BQ_F32);
         sum += (size_t)more * bq_arena_need(arch->site[m].rows, arch->site[m].cols, BQ_F32);
+        sum += bq_arena_need(1, arch->site[m].rows, BQ_F32);
     }
     for (int i = 0; i < arch->linears; i++) {
         bq_shard own = bq_shard_of(arch->site[arch->linear[i].site].rows, replica, nreplica);
@@ -133,9 +136,21 @@ static void start_linear(bq_pass_context *c, training *t, int i, bq_mat moments[
     set_range(dev, q->scheme[i], scale_part(q, i, rows), p);
 }
 
+/* The type of w_hat in training.  Codes, where a GPU multiplies by them exactly and a row has one scale; rows
+ * of an odd length could not be exchanged as floats. */
+static bq_type type_of(const bq_pass_context *c) {
+    const bq_quantized *q = c->q;
+    bool codes = c->dev->mem.place == BQ_DEVICE;
+    for (int i = 0; i < q->arch->linears; i++)
+        codes = codes && bq_linear_groups(q->arch, q->scheme, i) == 1 && q->arch->linear[i].cols % 2 == 0;
+    if (codes && c->dev->compute == BQ_COMPUTE_FP16X2) return BQ_F16;
+    return codes && c->dev->compute == BQ_COMPUTE_BF16 ? BQ_BF16 : BQ_F32;
+}
+
 static void start(bq_pass_context *c, const bq_adascale_options *o, training *t) {
     bq_dev *dev = c->dev;
     const bq_arch *arch = c->q->arch;
+    bq_type type = type_of(c);
     bq_mat moments[3][BQ_SITES];
     int room = buffers(c->samples, o->batch, c->comm->replica, c->comm->nreplica);
     for (int m = 0; m < arch->sites; m++) {
@@ -145,23 +160,30 @@ static void start(bq_pass_context *c, const bq_adascale_options *o, training *t)
             dev->op->zero(dev, moments[k][m]);
         }
         bq_treesum_open(&t->sum[m], dev, room, c->q->fold[m]);
+        t->w[m] = c->q->w_hat[m], t->w[m].type = type;
+        t->scale[m] = bq_arena_push(&dev->mem, 1, arch->site[m].rows, BQ_F32);
     }
+    c->blk->row_scale = t->scale;
     for (int i = 0; i < arch->linears; i++) start_linear(c, t, i, moments);
     t->fp = bq_arena_push(&dev->mem, c->tokens, arch->model.hidden, BQ_F32);
     t->qt = bq_arena_push(&dev->mem, c->tokens, arch->model.hidden, BQ_F32);
     t->adam = bq_arena_push(&dev->mem, 1, BQ_ADAM_NUMBERS, BQ_F32);
 }
 
-/* Compute w_hat and the scales of my rows from the trained values; with `fold` also the fold. */
-static void my_weights(bq_pass_context *c, training *t, bool fold) {
+/* Compute what the forward multiplies by from the trained values of my rows; `last`: w_hat, scales and the
+ * fold. */
+static void my_weights(bq_pass_context *c, training *t, bool last) {
     bq_quantized *q = c->q;
     for (int i = 0; i < q->arch->linears; i++) {
         int m = q->arch->linear[i].site;
         bq_shard rows = rows_in(&q->arch->linear[i], t->own[m]);
+        bool codes = !last && t->w[m].type != BQ_F32;
+        bq_mat scale = codes ? bq_mat_rows(bq_mat_reshape(t->scale[m], 1), rows.first, rows.count)
+                             : scale_part(q, i, rows);
         if (rows.count)
             c->dev->op->adascale_weights(c->dev, &t->linear[i], q->scheme[i],
-                                         part(q, i, q->w_hat[m], 0, rows), scale_part(q, i, rows),
-                                         fold ? part(q, i, q->fold[m], 0, rows) : (bq_mat){0});
+                                         part(q, i, last ? q->w_hat[m] : t->w[m], 0, rows), scale,
+                                         last ? part(q, i, q->fold[m], 0, rows) : (bq_mat){0});
     }
 }
 
@@ -180,7 +202,14 @@ static void weights(bq_pass_context *c, training *t) {
         my_weights(c, t, false);
         c->dev->op->recorded(c->dev);
     }
-    for (int m = 0; m < c->q->arch->sites; m++) bq_comm_gather_rows(c->comm, c->dev, c->q->w_hat[m]);
+    for (int m = 0; m < c->q->arch->sites; m++) {
+        bq_mat w = t->w[m];
+        if (w.type != BQ_F32) { /* two codes as a float: they are only copied */
+            bq_comm_gather_rows(c->comm, c->dev, bq_mat_reshape(t->scale[m], 1));
+            w.type = BQ_F32, w.cols /= 2, w.ld /= 2;
+        }
+        bq_comm_gather_rows(c->comm, c->dev, w);
+    }
 }
 
 /* Leave fold, scales, codes and w_hat of all linears in c->q, on all replicas. */
@@ -213,9 +242,9 @@ static void differentiate(bq_pass_context *c, const bq_adascale_options *o, trai
     double elements = (double)o->batch * (double)x.cols;
     if (o->loss == BQ_LOSS_MEAN) elements *= (double)x.rows;
     bq_mat y = c->work->y;
-    bq_block_forward(c->dev, c->blk, c->q->w_hat, c->work, x, y);
+    bq_block_forward(c->dev, c->blk, t->w, c->work, x, y);
     c->dev->op->mse(c->dev, y, target, 1 / elements, y, &t->loss);
-    bq_block_backward(c->dev, c->blk, c->q->w_hat, c->work, x, y, dw, (bq_mat){0});
+    bq_block_backward(c->dev, c->blk, t->w, c->work, x, y, dw, (bq_mat){0});
 }
 
 /* Returns the loss of one sample of the batch, and adds its gradients to the sums. */
@@ -260,29 +289,6 @@ static void update(bq_pass_context *c, const bq_adascale_options *o, training *t
     }
     if (!again) dev->op->recorded(dev);
     bq_arena_reset(&dev->mem, mark);
-}
-
-bool bq_adascale_plateau(const bq_adascale_options *o, const double *losses, int64_t count,
-                         double *previous) {
-    if (!o->early_stop || count % o->check_interval) return false;
-    int64_t n = count < o->window ? count : o->window;
-    double mean = 0;
-    for (int64_t i = count - n; i < count; i++) mean += losses[i];
-    mean /= (double)n;
-    bool flat = count > o->window && (*previous - mean) / (fabs(*previous) + 1e-8) < o->threshold;
-    *previous = mean;
-    return flat;
-}
-
-int64_t bq_adascale_end(const bq_adascale_options *o, int64_t flat) {
-    int64_t end = flat + (int64_t)ceil(o->anneal * (double)flat);
-    return flat && end < o->iterations ? end : o->iterations;
-}
-
-double bq_adascale_phase(const bq_adascale_options *o, int64_t flat, int64_t step) {
-    double all = (double)o->iterations, at = (double)flat / all;
-    if (!flat) return (double)step / all;
-    return at + (1 - at) * (double)(step - flat) / (double)(bq_adascale_end(o, flat) - flat);
 }
 
 /* After `step` steps: look for a plateau, unless one was found before. */
@@ -373,6 +379,7 @@ int64_t bq_pass_adascale(bq_pass_context *c, const bq_adascale_options *o) {
         result(c, &t);
     }
     c->dev->op->forget(c->dev);
+    c->blk->row_scale = NULL;
     bq_arena_reset(&c->dev->mem, mark);
     return stopped ? BQ_PASS_STOPPED : finite ? s.step : BQ_PASS_NOT_FINITE;
 }

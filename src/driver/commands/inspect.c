@@ -71,10 +71,11 @@ static int inspect_checkpoint(const char *path, uint64_t fingerprint) {
            head.phase, head.sweep, (long)head.steps, (unsigned long)head.fingerprint);
     for (int i = 0; i < head.linears; i++) {
         const bq_ckpt_linear *l = &head.linear[i];
+        const bq_mat shape = bq_ckpt_shape(l);
         char bits[16];
         snprintf(bits, sizeof bits, "%d bits", bq_code_bits(l->scheme));
-        printf("    %-20s %6ld x %-6ld %s, %ld groups a row, scale %s%s%s%s\n", l->name, (long)l->fold.rows,
-               (long)l->fold.cols,
+        printf("    %-20s %6ld x %-6ld %s, %ld groups a row, scale %s%s%s%s\n", l->name, (long)shape.rows,
+               (long)shape.cols,
                bq_element_whole(l->scheme.element) ? bits : bq_element_name(l->scheme.element),
                (long)l->scale.cols, scale[l->scheme.scale], l->zero.rows ? ", zero points" : "",
                l->bias.rows ? ", bias" : "", l->pre.rows ? ", factors of its inputs" : "");

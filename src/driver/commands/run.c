@@ -40,6 +40,7 @@ static int run(bq_run *s) {
     bq_log(BQ_INFO, "%s: %d blocks, %s, plan %.0f MB, streams in %s", s->src.dir, s->src.arch.model.blocks,
            s->dev.name, (double)s->plan.total / 1e6, bq_plan_home(&s->plan, home, sizeof home));
     if (s->plan.midway[0]) bq_log(BQ_INFO, "kept: %s", s->plan.midway);
+    if (!s->plan.pending) bq_log(BQ_INFO, "checkpoints are written at once: there is no room for a copy");
     if (s->comm->size > 1)
         bq_log(BQ_INFO, "%d ranks: %d stages x %d replicas, micro-batches of %ld%s", s->comm->size,
                s->comm->nstage, s->comm->nreplica, (long)s->plan.micro,

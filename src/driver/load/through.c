@@ -55,7 +55,7 @@ static void add_experts(bq_through *t, int b, int64_t n, bq_stream *to) {
 void bq_through_block(bq_through *t, int b, int64_t n, const bq_stream *from, bq_stream *to) {
     const bq_arch *arch = bq_source_core(t->src, b);
     const bq_mat *w = read_unit(t, b, arch);
-    t->inside.activations = t->work.activations;
+    t->inside.activations = t->work.activations, t->inside.token_group = t->work.token_group;
     for (int64_t i = 0; i < n; i++) {
         bq_mat x = bq_stream_get(from, i, t->buffer), y = to->data ? bq_stream_get(to, i, x) : t->buffer;
         bq_block_sample(t->dev, &t->blk, w, &t->work, x, y);

@@ -43,7 +43,7 @@ static void count_reference(bq_effort *e, const share *s, const bq_comm *grid, d
 /* Walks of all samples through a block for targets: none in a first sweep whose first pass makes them, none
  * for targets of a last block that no pass reads. */
 static double targets(const share *s, const bq_phase *phase) {
-    bool passes = phase == s->r->phase && phase->compute == BQ_COMPUTE_F32 && bq_phase_hands_on(phase);
+    bool passes = phase == s->r->phase && phase->compute == s->r->reference && bq_phase_hands_on(phase);
     bool all = s->r->sweeps > 1 || bq_phase_traits(phase) & BQ_PASS_TARGETS;
     if (!bq_phase_follows(phase, s->r->segments)) return 0;
     return s->blocks * (s->r->sweeps - 1) + (passes ? 0 : s->blocks - !all);
@@ -60,6 +60,31 @@ static void count_messages(bq_effort *e, const share *s, const bq_phase *phase) 
     e[BQ_WORK_ADVANCE].sent += phase->inputs != BQ_INPUTS_FP ? weights : 0;
     e[BQ_WORK_PASSES].sent += 4 * streams * s->r->sweeps * s->blocks * tokens *
                               (double)s->cost.arch->model.hidden * (1 - 1 / s->replicas);
+}
+
+/* Bytes of a unit's checkpoint: packed codes, scales and zero points, and the fold where a later phase or
+ * sweep reads it. */
+static double checkpoint(const bq_layout *layout, bool fold) {
+    double sum = 0;
+    for (int i = 0; i < layout->arch->linears; i++) {
+        const bq_linear *l = &layout->arch->linear[i];
+        const bq_scheme s = layout->scheme[i];
+        double scales = (double)(l->rows * bq_linear_groups(layout->arch, layout->scheme, i));
+        sum += (double)(l->rows * l->cols) * (bq_code_bits(s) / 8.0 + (fold ? 4 : 0)) +
+               4 * scales * (s.symmetric ? 1 : 2);
+    }
+    return sum;
+}
+
+/* The first replica writes those of its stage; of experts each writes its own. */
+static void count_saves(bq_effort *e, const share *s, const bq_layout *layout) {
+    bool expert = layout->arch->kind == BQ_UNIT_EXPERT;
+    for (int p = 0; p < s->r->nphase; p++)
+        for (int k = p + 1 < s->r->nphase ? s->r->sweeps - 1 : 0; k < s->r->sweeps; k++) {
+            double units = expert ? s->blocks : s->stage;
+            e->written += units * checkpoint(layout, bq_recipe_continues(s->r, p, k));
+            e->saves += units;
+        }
 }
 
 static void count_phase(bq_effort *e, const share *s, const bq_phase *phase) {
@@ -140,6 +165,7 @@ void bq_effort_count(bq_effort e[BQ_WORKS], const bq_recipe *r, const bq_layouts
                             .kept = (double)keeps}};
         if (arch->kind == BQ_UNIT_EXPERT) make_experts(&s, m);
         bool calibrated = false;
+        count_saves(&e[BQ_WORK_SAVE], &s, &layouts->at[k]);
         for (int p = 0; p < r->nphase; p++) {
             if (!bq_phase_calibrated(&r->phase[p])) continue;
             calibrated = true;

@@ -21,7 +21,7 @@ static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
 static size_t need_products(const shape *s) {
     return bq_arena_need(s->t, s->cols, BQ_F32) + bq_arena_need(s->t, s->rows, BQ_F32) +
            2 * bq_arena_need(s->rows, s->cols, BQ_F32) +
-           bq_gemm_scratch(BQ_COMPUTE_BF16, s->t, s->rows, s->cols);
+           bq_gemm_scratch(BQ_COMPUTE_FP16X2, s->t, s->rows, s->cols);
 }
 
 static size_t need_attention(const shape *s) {

@@ -7,6 +7,7 @@
 #include "driver/load/ahead.h"
 #include "driver/load/source.h"
 #include "driver/plan/pipeline.h"
+#include "driver/plan/products.h"
 #include "driver/recipe/traits.h"
 #include "driver/score/observed.h"
 #include "driver/score/score.h"
@@ -39,7 +40,7 @@ static size_t program(void) {
 }
 
 /* Bytes of the items so far in that place. */
-static size_t sum_of(const bq_plan *plan, bq_place place) {
+size_t bq_plan_sum(const bq_plan *plan, bq_place place) {
     size_t sum = 0;
     for (int i = 0; i < plan->items; i++) sum += plan->item[i].place == place ? plan->item[i].bytes : 0;
     return sum;
@@ -47,44 +48,8 @@ static size_t sum_of(const bq_plan *plan, bq_place place) {
 
 /* Bytes of the process. */
 static size_t process(const bq_plan *plan) {
-    return sum_of(plan, BQ_HOST) + sum_of(plan, BQ_PINNED) + (plan->gpu ? 0 : sum_of(plan, BQ_DEVICE));
-}
-
-static int schemes_of(const bq_recipe *recipe, bq_layout *layout) {
-    const bq_arch *arch = layout->arch;
-    for (int i = 0; i < arch->linears; i++) {
-        const bq_linear *l = &arch->linear[i];
-        bq_scheme s = layout->scheme[i] = bq_recipe_scheme(recipe, l->name);
-        if (s.group > 0 && l->cols % s.group)
-            return bq_refuse(BQ_USAGE, "bits: group %ld does not divide the %ld input columns of %s",
-                             (long)s.group, (long)l->cols, l->module);
-    }
-    return BQ_OK;
-}
-
-int bq_plan_schemes(const bq_recipe *recipe, bq_layouts *layouts) {
-    const char *names[BQ_LAYOUTS * BQ_ARCH_LINEARS];
-    int n = 0;
-    for (int k = 0; k < layouts->count; k++)
-        for (int i = 0; i < layouts->at[k].arch->linears; i++)
-            names[n++] = layouts->at[k].arch->linear[i].name;
-    int code = bq_recipe_fits(recipe, n, names);
-    for (int k = 0; k < layouts->count && !code; k++) code = schemes_of(recipe, &layouts->at[k]);
-    return code;
-}
-
-/* Scratch of products that a phase does not compute in f32: linears forward and backward, moments of inputs,
- * errors of weights times moments. */
-static size_t product_scratch(const bq_phase *phase, const bq_arch *arch, int64_t t) {
-    size_t most = 0;
-    int shapes = bq_phase_traits(phase) & BQ_PASS_MOMENTS ? 5 : 4;
-    for (int m = 0; m < arch->sites; m++) {
-        int64_t n = arch->site[m].rows, k = arch->site[m].cols;
-        const int64_t shape[][3] = {{t, n, k}, {t, k, n}, {n, k, t}, {k, k, t}, {n, k, k}};
-        for (int i = 0; i < shapes; i++)
-            most = larger(most, bq_gemm_scratch(phase->compute, shape[i][0], shape[i][1], shape[i][2]));
-    }
-    return most;
+    return bq_plan_sum(plan, BQ_HOST) + bq_plan_sum(plan, BQ_PINNED) +
+           (plan->gpu ? 0 : bq_plan_sum(plan, BQ_DEVICE));
 }
 
 /* What decides how much a pass takes on a unit.  An expert is one replica's, with the samples that it has at
@@ -139,12 +104,9 @@ static size_t plan_phases(bq_plan *plan, const bq_recipe *r, const bq_layouts *l
     const bq_arch *arch = layouts->at[0].arch, *last = layouts->at[layouts->count - 1].arch;
     int64_t t = of.tokens;
     const bq_pass *pass = NULL; /* which needs most */
-    size_t most = working_memory(r, layouts, of, &pass), products = 0, factors = 0;
+    size_t most = working_memory(r, layouts, of, &pass), factors = 0;
     unsigned traits = bq_recipe_traits(r);
     bool prescaled = traits & BQ_PASS_PRESCALES, observed = bq_observed_wanted(r);
-    for (int p = 0; p < r->nphase * layouts->count; p++)
-        products = larger(products, product_scratch(&r->phase[p / layouts->count],
-                                                    layouts->at[p % layouts->count].arch, t));
     for (int i = 0; i < layouts->count && prescaled; i++)
         factors = larger(factors, bq_block_pre_scratch(layouts->at[i].arch, t));
     add(plan, arch->experts ? "weights of one unit of a block, FP32" : "weights of one block, FP32",
@@ -155,7 +117,8 @@ static size_t plan_phases(bq_plan *plan, const bq_recipe *r, const bq_layouts *l
     if (traits & BQ_PASS_CALIBRATED || observed) {
         add(plan, "activations of one sample", activations(layouts, t, traits & BQ_PASS_BACKWARD), BQ_DEVICE,
             shorter_samples);
-        add(plan, "op scratch", bq_op_scratch(t, arch->attention, 1) + products, BQ_DEVICE, shorter_samples);
+        add(plan, "op scratch", bq_op_scratch(t, arch->attention, 1) + bq_products_need(r, layouts),
+            BQ_DEVICE, shorter_samples);
         add(plan, "inputs times factors", factors, BQ_DEVICE, shorter_samples);
         if (of.nreplica > 1 && arch->experts)
             add(plan, "weights of another rank's expert", bq_block_need(last), BQ_DEVICE, larger_machine);
@@ -164,7 +127,7 @@ static size_t plan_phases(bq_plan *plan, const bq_recipe *r, const bq_layouts *l
         snprintf(plan->pass, sizeof plan->pass, "working memory of %s", bq_pass_kind_at(pass->kind)->name);
         add(plan, plan->pass, most, BQ_DEVICE, bq_pass_remedy(pass));
     }
-    return sum_of(plan, BQ_DEVICE);
+    return bq_plan_sum(plan, BQ_DEVICE);
 }
 
 /* Host memory beside arena and streams, of which only one is taken at a time: three samples, a rotary table
@@ -188,6 +151,16 @@ static size_t buffers(const bq_recipe *r, const bq_layouts *layouts, const bq_ev
     return larger(most, bq_score_host(arch, evals, comm->size)) + bq_observed_host(r, layouts, comm->size);
 }
 
+/* The copy of a checkpoint that a thread writes behind the work on the next block.  A GPU's is copied anyway;
+ * a host without room for it writes at once. */
+static void plan_pending(bq_plan *plan, const bq_recipe *r, const bq_layouts *layouts, const bq_comm *comm) {
+    size_t bytes = bq_plan_checkpoint(r, layouts);
+    if (comm->replica && !layouts->at[0].arch->experts) return; /* replica 0 writes it */
+    if (!plan->gpu && process(plan) + bytes > plan->limit) return;
+    plan->pending = bytes;
+    add(plan, "a checkpoint that is being written", bytes, BQ_HOST, larger_machine);
+}
+
 /* Host copies of what is on a GPU, for files and messages. */
 static void add_copies(bq_plan *plan, const bq_recipe *r, const bq_layouts *layouts, const bq_comm *comm) {
     const bq_arch *arch = layouts->at[0].arch;
@@ -199,8 +172,8 @@ static void add_copies(bq_plan *plan, const bq_recipe *r, const bq_layouts *layo
             const bq_site *site = &layouts->at[k].arch->site[m];
             most = larger(most, (size_t)(site->rows * site->cols) * sizeof(float));
         }
-    add(plan, "copies of a block for its checkpoint", bq_quantized_need_any(layouts, false), BQ_HOST,
-        larger_machine);
+    add(plan, "a matrix read from a checkpoint", most, BQ_HOST, larger_machine);
+    plan_pending(plan, r, layouts, comm);
     if (comm->nreplica > 1)
         add(plan, "pinned memory for messages", 2 * most, BQ_PINNED, "start fewer ranks on a node");
 }
@@ -218,8 +191,8 @@ static size_t plan_ahead(bq_plan *plan, const bq_arch *arch, bool rotated, size_
 }
 
 /* Micro-batches of the reference on the GPU, if it has room for them. */
-static void plan_direct(bq_plan *plan, const bq_recipe *r, const bq_arch *arch) {
-    size_t need = bq_pipeline_device(r, arch, plan->micro);
+static void plan_direct(bq_plan *plan, const bq_recipe *r, const bq_layouts *layouts) {
+    size_t need = bq_pipeline_device(r, layouts->at[0].arch, plan->micro) + bq_products_reference(r, layouts);
     plan->direct = larger(need, plan->arena) + GPU_BYTES <= plan->gpu;
     if (!plan->direct || need <= plan->arena) return;
     add(plan, "micro-batches of the reference beyond that", need - plan->arena, BQ_DEVICE,
@@ -296,18 +269,19 @@ void bq_plan_make(bq_plan *plan, const bq_recipe *r, const bq_layouts *layouts, 
     else
         add(plan, "operands of products, packed", bq_cpu_packing(args->threads), BQ_HOST,
             "take fewer --threads");
-    if (comm->nstage > 1 && calibration && !args->split_reference) plan_direct(plan, r, arch);
+    if (comm->nstage > 1 && calibration && !args->split_reference) plan_direct(plan, r, layouts);
     /* Phases and evaluation have their streams and their use of the arena at different times. */
     size_t there = larger(larger(phases + calibration, evaluation + windows), plan->arena);
     size_t beside = gpu ? larger(calibration, windows)
                         : larger(phases + calibration, plan->arena + windows) - plan->arena;
     place_streams(plan, there, beside, args->scratch);
+    if (!gpu) plan_pending(plan, r, layouts, comm);
     plan_midway(plan, r, layouts, of);
     plan->total = process(plan);
     bq_effort_count(plan->effort, r, layouts, comm, plan->micro, args->split_reference, evals, plan->keeps);
 }
 
-static int largest(const bq_plan *plan, const bool *printed) {
+int bq_plan_largest(const bq_plan *plan, const bool *printed) {
     int best = -1;
     for (int i = 0; i < plan->items; i++)
         if (!printed[i] && (best < 0 || plan->item[i].bytes > plan->item[best].bytes)) best = i;
@@ -327,7 +301,7 @@ int bq_plan_check(const bq_plan *plan) {
             "the run needs %.0f MB of the GPU, %.0f MB are free: take shorter samples or --device cpu",
             (double)bq_plan_on_gpu(plan) / 1e6, (double)plan->gpu / 1e6);
     if (bq_plan_fits(plan)) return BQ_OK;
-    int top = largest(plan, (bool[BQ_PLAN_ITEMS]){0});
+    int top = bq_plan_largest(plan, (bool[BQ_PLAN_ITEMS]){0});
     return bq_refuse(BQ_USAGE,
                      "the run needs %.0f MB, %.0f MB may be used; the largest part is %s with %.0f MB: %s",
                      (double)plan->total / 1e6, (double)plan->limit / 1e6, plan->item[top].name,
@@ -352,49 +326,4 @@ size_t bq_plan_probe(const bq_plan *plan) {
     size_t used = bq_peak_rss(), room = used < plan->limit ? plan->limit - used : 0;
     if (plan->gpu) return plan->gpu < PROBE_GPU ? plan->gpu : PROBE_GPU;
     return room < PROBE_HOST ? room : PROBE_HOST;
-}
-
-const char *bq_plan_home(const bq_plan *plan, char *text, size_t n) {
-    static const char *const names[] = {
-        [BQ_HOST] = "host memory", [BQ_PINNED] = "pinned host memory", [BQ_DEVICE] = "device memory"};
-    const char *scratch = plan->home.scratch;
-    snprintf(text, n, "%s%s", scratch ? "files in " : names[plan->home.place], scratch ? scratch : "");
-    return text;
-}
-
-void bq_plan_print(const bq_plan *plan, const bq_machine *machine, FILE *out) {
-    static const char *const places[] = {[BQ_HOST] = "host", [BQ_PINNED] = "pinned", [BQ_DEVICE] = "device"};
-    bool printed[BQ_PLAN_ITEMS] = {0};
-    char grid[48];
-    snprintf(grid, sizeof grid, "%d stages x %d replicas", plan->nstage, plan->nreplica);
-    fprintf(out, "memory of one rank of %-23s %11s\n", grid, "MB");
-    for (int i; (i = largest(plan, printed)) >= 0; printed[i] = true)
-        fprintf(out, "  %-44s %10.1f  %s\n", plan->item[i].name, (double)plan->item[i].bytes / 1e6,
-                places[plan->item[i].place]);
-    fprintf(out, "  %-44s %10.1f  of %.1f that may be used\n", "total", (double)plan->total / 1e6,
-            (double)plan->limit / 1e6);
-    if (plan->gpu)
-        fprintf(out, "  %-44s %10.1f  of %.1f that are free\n", "on the GPU",
-                (double)bq_plan_on_gpu(plan) / 1e6, (double)plan->gpu / 1e6);
-    if (sum_of(plan, BQ_PINNED))
-        fprintf(out, "  %-44s %10.1f  of the total\n", "pinned", (double)sum_of(plan, BQ_PINNED) / 1e6);
-    char home[BQ_PATH_MAX + 32];
-    fprintf(out, "  streams of hidden states live in %s\n", bq_plan_home(plan, home, sizeof home));
-    if (plan->midway[0]) fprintf(out, "  a pass keeps %s\n", plan->midway);
-    fprintf(out, "  it %s\n", bq_plan_fits(plan) ? "fits" : "does not fit");
-    static const char *const name[BQ_WORKS] = {"reference pipeline", "targets (FP32 reference)",
-                                               "training",           "other passes",
-                                               "quantized stream",   "evaluation (fp, rtn, result)"};
-    double all = 0, use[BQ_USES];
-    fprintf(out, "work of one rank                                  TFLOP    seconds\n");
-    for (int i = 0; i < BQ_WORKS; i++) {
-        const bq_effort *e = &plan->effort[i];
-        double seconds = bq_machine_seconds(machine, e, plan->nstage, plan->nreplica, use);
-        if (seconds <= 0) continue;
-        fprintf(out, "  %-44s %10.3f  %9.1f\n", name[i], bq_effort_flop(e) / 1e12, seconds);
-        all += seconds;
-    }
-    fprintf(out, "  %-44s %10s  %9.1f\n", "all", "", all);
-    fprintf(out, "seconds on %s: %.1f GFLOP/s, memory %.1f GB/s, network %.1f GB/s\n", machine->name,
-            machine->flop[BQ_RATE_PRODUCTS] / 1e9, machine->memory / 1e9, machine->network / 1e9);
 }

@@ -27,11 +27,12 @@ typedef struct {
     size_t arena;              /* device bytes to reserve: the largest of phases, evaluation, reference */
     size_t total, limit;       /* bytes of the process; what it may use */
     size_t gpu;                /* bytes of the GPU that has the arena; 0: the device is the host */
-    bool direct;   /* the GPU also has room for micro-batches of the reference: messages from GPU to GPU */
-    int64_t ahead; /* floats of a buffer for the next block's weights (ahead.h); 0: not read ahead */
-    bq_home home;  /* where streams are; its device is the session's */
-    int64_t keeps; /* samples for which passes keep states inside the block (midway.h), in half of the memory
+    bool direct;    /* the GPU also has room for micro-batches of the reference: messages from GPU to GPU */
+    int64_t ahead;  /* floats of a buffer for the next block's weights (ahead.h); 0: not read ahead */
+    bq_home home;   /* where streams are; its device is the session's */
+    int64_t keeps;  /* samples for which passes keep states inside the block (midway.h), in half of the memory
                       that is left; the others are computed again */
+    size_t pending; /* bytes of the copy of a checkpoint that a thread writes; 0: it is written at once */
     bq_effort effort[BQ_WORKS];
 } bq_plan;
 
@@ -43,6 +44,9 @@ typedef struct {
  * streams are in pinned memory.  Copies for files and messages are on the host.  */
 void bq_plan_make(bq_plan *plan, const bq_recipe *recipe, const bq_layouts *layouts, const bq_comm *comm,
                   const bq_args *args, const bq_evals *evals, size_t gpu);
+
+/* Host bytes of the data of the largest checkpoint of a run.  */
+size_t bq_plan_checkpoint(const bq_recipe *recipe, const bq_layouts *layouts);
 
 /* Bytes on the GPU, with those of libraries; 0: the device is the host.  */
 size_t bq_plan_on_gpu(const bq_plan *plan);
@@ -58,6 +62,14 @@ int bq_plan_evaluation(size_t arena, size_t stream, size_t limit, const bq_comm 
 
 /* Device bytes that measuring rates for the plan may take.  */
 size_t bq_plan_probe(const bq_plan *plan);
+
+/* Bytes in a place; the number of the largest item that is not printed, -1: all are. */
+size_t bq_plan_sum(const bq_plan *plan, bq_place place);
+int bq_plan_largest(const bq_plan *plan, const bool *printed);
+
+/* The seconds of each kind of work on a machine, then of all, and by use.  */
+void bq_plan_seconds(const bq_plan *plan, const bq_machine *machine, double seconds[BQ_WORKS + 1],
+                     double use[BQ_USES]);
 
 /* Where streams are, as text.  */
 const char *bq_plan_home(const bq_plan *plan, char *text, size_t n);

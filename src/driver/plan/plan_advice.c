@@ -21,16 +21,13 @@ int bq_plan_forecast(bq_plan *plan, const bq_forecast *f, int ranks) {
 
 /* Seconds of a run; *limit: what takes most of them besides arithmetic, and its share. */
 static double seconds_of(const bq_plan *p, const bq_machine *machine, bq_use *limit, double *part) {
-    double sum[BQ_USES] = {0}, use[BQ_USES], all = 0;
-    for (int k = 0; k < BQ_WORKS; k++) {
-        all += bq_machine_seconds(machine, &p->effort[k], p->nstage, p->nreplica, use);
-        for (int u = 0; u < BQ_USES; u++) sum[u] += use[u];
-    }
+    double sum[BQ_USES], seconds[BQ_WORKS + 1];
+    bq_plan_seconds(p, machine, seconds, sum);
     *limit = BQ_USE_MEMORY;
     for (bq_use u = BQ_USE_MEMORY; u < BQ_USES; u++)
         if (sum[u] > sum[*limit]) *limit = u;
-    *part = sum[*limit] / all;
-    return all;
+    *part = sum[*limit] / seconds[BQ_WORKS];
+    return seconds[BQ_WORKS];
 }
 
 /* The next number of ranks to look at: one more, or the next power of two up to `most`, then `most`. */

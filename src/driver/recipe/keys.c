@@ -9,11 +9,10 @@
 #define TEXT(number) QUOTE(number)
 
 static const bq_choice inputs[] = {{"fp", BQ_INPUTS_FP}, {"qt", BQ_INPUTS_QT}, {"mix", BQ_INPUTS_MIX}, {0}};
-static const bq_choice computes[] = {{"f32", BQ_COMPUTE_F32},
-                                     {"bf16x3", BQ_COMPUTE_BF16X3},
-                                     {"tf32", BQ_COMPUTE_TF32},
-                                     {"bf16", BQ_COMPUTE_BF16},
-                                     {0}};
+static const bq_choice computes[] = {{"f32", BQ_COMPUTE_F32},       {"fp16x2", BQ_COMPUTE_FP16X2},
+                                     {"bf16x3", BQ_COMPUTE_BF16X3}, {"tf32", BQ_COMPUTE_TF32},
+                                     {"bf16", BQ_COMPUTE_BF16},     {0}};
+static const bq_choice exact_computes[] = {{"f32", BQ_COMPUTE_F32}, {"fp16x2", BQ_COMPUTE_FP16X2}, {0}};
 static const bq_choice angles[] = {{"hf", BQ_ANGLES_HF}, {"exact", BQ_ANGLES_EXACT}, {0}};
 static const bq_choice scales[] = {{"f32", BQ_F32},      {"bf16", BQ_BF16},    {"f16", BQ_F16},
                                    {"e8m0", BQ_F8_E8M0}, {"e4m3", BQ_F8_E4M3}, {0}};
@@ -134,8 +133,9 @@ static const bq_key bits_keys[] = {
      .unhashed = true, .help = "The head."},
     {"activations", BQ_KEY_BITS, AT(bq_recipe, bits.activations), .value = "16", .min = 8, .max = 16,
      .step = 8, .choice = token_floats, .unhashed = true,
-     .help = "Bits, or the float, that the inputs of linears are rounded to, with a scale for each token; "
-             "16: as they are. For evaluation and `compressed-tensors` (W8A8, FP8); the passes do not see "
+     .help = "Bits, or the float, that the inputs of linears are rounded to, with a scale for each token "
+             "(where `bits.decoder.rows` makes tiles, for each token and the columns of a tile); 16: as they "
+             "are. For evaluation and `compressed-tensors` (W8A8, FP8); the passes do not see "
              "it."},
     {"kv", BQ_KEY_BITS, AT(bq_recipe, bits.kv), .value = "16", .min = 16, .max = 16, .choice = cache_floats,
      .unhashed = true,
@@ -186,13 +186,17 @@ static const bq_key phase_keys[] = {
     {"mix", BQ_KEY_REAL, AT(bq_phase, mix), .value = "0.5", .max = 1,
      .help = "Share of elements from the quantized stream, with `inputs` `mix`."},
     {"compute", BQ_KEY_CHOICE, AT(bq_phase, compute), .value = "f32", .choice = computes,
-     .help = "How the passes and the quantized stream multiply matrices: in f32; each product of floats as "
+     .help = "How the passes and the quantized stream multiply matrices: in f32; as exactly on tensor cores, "
+             "each float as the sum of two fp16 (`fp16x2`: GPUs); each product of floats as "
              "three products of bf16, which leaves 2^-18 of it out (`bf16x3`: processors with AMX); or with "
              "operands rounded to 11 digits (`tf32`: GPUs), or to the 8 of bf16, as engines that serve "
              "models do (`bf16`: GPUs, AMX, AVX512_BF16). Sums are f32. A device takes the nearest way that "
              "it has and that is not less exact, at last f32; the log says so, and how far the outputs of "
              "the first block's linears are from f32's. FP32 outputs, factorizations and GPTQ's loop over "
-             "columns are never less than f32, nor are Gram matrices on GPUs."},
+             "columns are never less than f32, nor are Gram matrices on GPUs. Attention follows `bf16` and "
+             "`tf32` on GPUs, in the passes and in the quantized stream. AdaScale on a GPU with one scale "
+             "a row multiplies by the codes, which `fp16x2` and `bf16` hold exactly, and by the scales after "
+             "that."},
     {"passes", BQ_KEY_LIST, AT(bq_phase, pass), .min = 1, .max = BQ_PASSES, .scope = &pass,
      .variant = bq_pass_kind_scope, .inside = offsetof(bq_pass, options), .count = offsetof(bq_phase, npass),
      .help = "Applied to a block in this order."},
@@ -233,6 +237,11 @@ static const bq_key recipe_keys[] = {
     {"bits", BQ_KEY_OBJECT, .value = "{}", .scope = &bits, .help = "Width of the codes."},
     {"rope", BQ_KEY_CHOICE, AT(bq_recipe, rope), .value = "hf", .choice = angles,
      .help = "Angles of the position embedding in float32 like transformers (`hf`), or in double."},
+    {"reference_compute", BQ_KEY_CHOICE, AT(bq_recipe, reference), .value = "f32", .choice = exact_computes,
+     .brief = true,
+     .help = "How the original model's stream and targets are computed: as `compute` of a phase, but no way "
+             "that is less exact than f32. A first pass that can make the targets itself does so where its "
+             "phase computes in the same way."},
     {"transforms", BQ_KEY_LIST, AT(bq_recipe, transform), .value = "[]", .max = BQ_TRANSFORMS,
      .scope = &transform, .count = offsetof(bq_recipe, ntransform),
      .help = "Exact changes of the model before quantization. `fp` in the result is the changed model's."},

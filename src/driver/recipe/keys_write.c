@@ -48,6 +48,7 @@ static json_t *value_of(const bq_recipe *recipe, const bq_key *key, const char *
 }
 
 static bool is_default(const bq_key *key, const json_t *value) {
+    if (json_is_string(value)) return strcmp(json_string_value(value), key->value) == 0;
     char *text = json_dumps(value, JSON_ENCODE_ANY | JSON_COMPACT);
     bool same = text && strcmp(text, key->value) == 0;
     free(text);

@@ -82,7 +82,8 @@ typedef struct {
         int activations; /* element of the linears' inputs in evaluation and exports; 16: not rounded */
         int kv;          /* the same of keys and values in their cache */
     } bits;
-    bq_angles rope; /* rotary angles in float32 as in transformers, or in double */
+    bq_angles rope;       /* rotary angles in float32 as in transformers, or in double */
+    bq_compute reference; /* how the original model is computed */
     int ntransform;
     bq_transform transform[BQ_TRANSFORMS];
     int segments, sweeps;
@@ -99,6 +100,12 @@ typedef struct {
 /* bits.activations as ops want it: 0: not rounded. */
 static inline int bq_recipe_activations(const bq_recipe *r) {
     return r->bits.activations == 16 ? 0 : r->bits.activations;
+}
+
+/* How many columns of such an input share a scale: where weights have tiles as many as a tile has, as engines
+ * do it; 0: all. */
+static inline int64_t bq_recipe_token_group(const bq_recipe *r) {
+    return r->bits.decoder.rows > 1 ? r->bits.decoder.group : 0;
 }
 
 /* BQ_PASS_CALIBRATED ... of all its passes; does one leave factors for the linears' inputs? */

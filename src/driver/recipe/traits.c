@@ -39,6 +39,10 @@ bool bq_pass_advances(const bq_phase *phase, int i) {
            bq_pass_traits(&phase->pass[i]) & BQ_PASS_KEEPS;
 }
 
+bool bq_recipe_continues(const bq_recipe *r, int phase, int sweep) {
+    return phase + 1 < r->nphase || sweep + 1 < r->sweeps;
+}
+
 bool bq_phase_calibrated(const bq_phase *phase) { return bq_phase_traits(phase) & BQ_PASS_CALIBRATED; }
 
 bool bq_phase_reference(const bq_phase *phase) {

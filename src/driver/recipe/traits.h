@@ -38,6 +38,10 @@ void bq_phase_title(const bq_phase *phase, char *out, size_t n);
  * the original weights rounded to nearest. */
 void bq_recipe_title(const bq_recipe *r, char *out, size_t n);
 
+/* Does a later phase or sweep start from the result of this one?  Then checkpoints keep the weights before
+ * rounding. */
+bool bq_recipe_continues(const bq_recipe *r, int phase, int sweep);
+
 /* Has it a pass that prepares: that changes weights, norms and biases? */
 bool bq_phase_prepares(const bq_phase *phase);
 

@@ -11,7 +11,8 @@
 static const char head[] =
     "sweep,phase,block,stage,steps,loss_first,loss_last,load_s,target_s,passes_s,advance_s,save_s,peak_bytes,"
     "arena_bytes,part,rank,stages,replicas,wall_s,compute_s,peers_s,files_s,sent_bytes,received_bytes,"
-    "read_bytes,written_bytes,planned_bytes,tokens_least,tokens_median,tokens_most,starved\n";
+    "read_bytes,written_bytes,planned_bytes,tokens_least,tokens_median,tokens_most,starved,"
+    "ckpt_s,ckpt_bytes\n";
 
 static void append(const bq_run *s, const char *text, bool begin) {
     char path[BQ_PATH_MAX + 16];
@@ -37,7 +38,7 @@ void bq_account_part(bq_run *s, const char *part, int sweep, int phase) {
     double at = bq_seconds(), wall = at - s->account.at, peers = now->peers - then->peers,
            files = now->files - then->files;
     snprintf(row, sizeof row,
-             "%s,%s,,%d,,,,,,,,,%zu,%zu,%s,%d,%d,%d,%.4f,%.4f,%.4f,%.4f,%ld,%ld,%ld,%ld,%zu,,,,\n",
+             "%s,%s,,%d,,,,,,,,,%zu,%zu,%s,%d,%d,%d,%.4f,%.4f,%.4f,%.4f,%ld,%ld,%ld,%ld,%zu,,,,,,\n",
              number(sweep, sweep_text), number(phase, phase_text), c->istage, bq_peak_rss(), s->dev.mem.peak,
              part, c->rank, c->nstage, c->nreplica, wall, wall - peers - files, peers, files,
              (long)(now->sent - then->sent), (long)(now->received - then->received),
@@ -61,24 +62,33 @@ static void name_tokens(const bq_walk *w, char text[96]) {
 }
 
 /* The first and the last loss are means over as many steps as there are samples, at most half of all. */
-void bq_account_block(const bq_walk *w, double seconds) {
+void bq_account_block(bq_walk *w, double seconds) {
     const bq_run *s = w->s;
-    char row[512], tokens[96];
+    bq_walk_pending *p = &w->pending;
+    char tokens[96];
     const double *part = w->seconds;
     int64_t n =
         w->steps / 2 < s->recipe.calibration.samples ? (w->steps + 1) / 2 : s->recipe.calibration.samples;
     double first = mean(w->loss, n), last = mean(w->loss + w->steps - n, n);
     if (s->comm->replica) return;
     name_tokens(w, tokens);
-    snprintf(row, sizeof row,
-             "%d,%d,%d,%d,%ld,%.9g,%.9g,%.4f,%.4f,%.4f,%.4f,%.4f,%zu,%zu,block,%d,%d,%d,%.4f,,,,,,,,%zu,%s\n",
+    snprintf(p->row, sizeof p->row,
+             "%d,%d,%d,%d,%ld,%.9g,%.9g,%.4f,%.4f,%.4f,%.4f,%.4f,%zu,%zu,block,%d,%d,%d,%.4f,,,,,,,,%zu,%s",
              w->sweep, w->phase, w->block, s->comm->istage, (long)w->steps, first, last, part[0], part[1],
              part[2], part[3], part[4], bq_peak_rss(), s->dev.mem.peak, s->comm->rank, s->comm->nstage,
              s->comm->nreplica, seconds, s->plan.total, tokens);
-    append(s, row, false);
+    int at = snprintf(p->line, sizeof p->line, "block %d/%d: ", w->block + 1, s->src.arch.model.blocks);
     if (w->steps)
-        bq_log_all(BQ_INFO, "block %d/%d: loss %.5g -> %.5g in %ld steps, %.1f s", w->block + 1,
-                   s->src.arch.model.blocks, first, last, (long)w->steps, seconds);
-    else
-        bq_log_all(BQ_INFO, "block %d/%d: %.1f s", w->block + 1, s->src.arch.model.blocks, seconds);
+        at += snprintf(p->line + at, sizeof p->line - (size_t)at, "loss %.5g -> %.5g in %ld steps, ", first,
+                       last, (long)w->steps);
+    snprintf(p->line + at, sizeof p->line - (size_t)at, "%.1f s", seconds);
+}
+
+void bq_account_settled(bq_walk *w) {
+    bq_walk_pending *p = &w->pending;
+    char row[sizeof p->row + 64];
+    snprintf(row, sizeof row, "%s,%.4f,%ld\n", p->row, p->seconds, (long)p->bytes);
+    append(w->s, row, false);
+    bq_log_all(BQ_INFO, "%s", p->line);
+    p->row[0] = 0, p->seconds = 0, p->bytes = 0;
 }

@@ -9,7 +9,9 @@
 void bq_account_open(const bq_run *s);
 void bq_account_part(bq_run *s, const char *part, int sweep, int phase);
 
-/* The current block is done, after `seconds`: add its row, and log a line.  Local. */
-void bq_account_block(const bq_walk *w, double seconds);
+/* The work on the current block took so many seconds: make its row and its line of the log.  settled: its
+ * checkpoint is on disk, add them.  Local. */
+void bq_account_block(bq_walk *w, double seconds);
+void bq_account_settled(bq_walk *w);
 
 #endif

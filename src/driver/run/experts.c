@@ -8,7 +8,6 @@
 #include "driver/recipe/traits.h"
 #include "driver/run/passes.h"
 #include "driver/run/restore.h"
-#include "io/state/checkpoint.h"
 #include "kernels/mark.h"
 
 #include <stdio.h>
@@ -143,9 +142,9 @@ static int make(bq_walk *w, const char *path) {
     size_t mark = bq_arena_mark(&s->dev.mem);
     if (x->samples) bq_work_push(&x->work, &x->arch, x->length, backward, &s->dev.mem);
     if (x->samples && x->rows[BQ_STREAM_TARGET].open) make_targets(w);
-    s->dev.compute = bq_dev_compute(&s->dev, w->recipe->compute);
+    bq_run_computes(s, w->recipe->compute);
     int code = bq_walk_passes_expert(w);
-    s->dev.compute = BQ_COMPUTE_F32;
+    bq_run_computes(s, s->recipe.reference);
     bq_arena_reset(&s->dev.mem, mark);
     if (!code) bq_walk_save(w, path);
     return code;
@@ -190,15 +189,16 @@ static int round_of(bq_walk *w, int base, bool targets) {
     bq_mark_close();
     if (bq_comm_stage_any(s->comm, stopped || bq_run_stopped(s))) return BQ_STOPPED;
     if (!w->qt.open) return BQ_OK;
-    s->dev.compute = bq_dev_compute(&s->dev, w->recipe->compute);
+    bq_run_computes(s, w->recipe->compute);
     add_round(w, base, w->q.w_hat, &x->qt, &w->qt);
-    s->dev.compute = BQ_COMPUTE_F32;
+    bq_run_computes(s, s->recipe.reference);
     return BQ_OK;
 }
 
-/* All files are there. */
+/* All files are there, when the last ones are on disk. */
 static void finish(bq_walk *w) {
     bq_run *s = w->s;
+    bq_walk_settle(w);
     bq_comm_stage_barrier(s->comm);
     if (s->comm->replica == 0) bq_ckpt_finish(s->dir, w->sweep, w->phase, w->block);
     bq_comm_stage_barrier(s->comm);

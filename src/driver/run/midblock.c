@@ -110,7 +110,3 @@ const bq_keeper *bq_midblock_pass(bq_midblock_keep *k, int pass) {
     k->since = bq_seconds();
     return &k->keeper;
 }
-
-void bq_midblock_end(bq_midblock_keep *k) {
-    if (k->s->comm->replica == 0) bq_inside_remove(k->s->dir, k->head.block);
-}

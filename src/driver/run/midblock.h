@@ -27,7 +27,4 @@ void bq_midblock_begin(bq_midblock_keep *k, const bq_run *s, const bq_quantized 
  * the same bytes as before, and saves nothing. */
 const bq_keeper *bq_midblock_pass(bq_midblock_keep *k, int pass);
 
-/* The block has its checkpoint: remove the files. */
-void bq_midblock_end(bq_midblock_keep *k);
-
 #endif

@@ -199,7 +199,7 @@ static bool blocks(walk *w, bq_stream *stream, bq_mat buffer) {
     bq_through_open(&w->t, &s->src, r->rope, &s->dev, w->share.count, r->calibration.length, bq_run_home(s));
     w->t.buffer = buffer, w->t.step = step, w->t.step_ctx = w;
     w->t.layouts = &s->layouts, w->t.weights = bq_result_weights, w->t.ctx = s;
-    w->t.work.activations = bq_recipe_activations(r);
+    w->t.work.activations = bq_recipe_activations(r), w->t.work.token_group = bq_recipe_token_group(r);
     bq_quantized_push_any(&w->t.q, &s->layouts, prescaled, &s->dev.mem);
     for (w->block = 0; w->block < s->src.arch.model.blocks && !stop; w->block++) {
         stop = bq_comm_agree(s->comm, bq_run_stopped(s));

@@ -15,7 +15,6 @@
 #include "driver/streams/stream_file.h"
 #include "driver/streams/sweep.h"
 #include "io/state/acts.h"
-#include "io/state/checkpoint.h"
 #include "io/files.h"
 #include "kernels/mark.h"
 
@@ -71,6 +70,7 @@ static void end_segment(bq_walk *w) {
     if (s->recipe.sweeps == 1 || w->phase + 1 < s->recipe.nphase || next == blocks ||
         !bq_grid_is_start(&s->grid, next))
         return;
+    bq_walk_written(w); /* a kept head tells that the blocks before it are done */
     bq_sweep_keep(s, w->sweep, next, &w->qt, w->buffer[0]);
     double moved = bq_sweep_moved(s, w->sweep, next, &w->fp, w->buffer[0], w->buffer[1]);
     if (s->comm->replica == 0)
@@ -95,9 +95,11 @@ static void save_block(bq_walk *w) {
     char path[BQ_PATH_MAX + 64];
     bool experts = w->blk.arch->experts > 0;
     (experts ? bq_ckpt_core_path : bq_ckpt_path)(path, sizeof path, s->dir, w->sweep, w->phase, w->block);
-    if (s->comm->replica == 0) bq_walk_save(w, path);
-    if (!experts) bq_state_mark(s->state, w->sweep, w->phase, w->block);
-    bq_midblock_end(&w->inside);
+    if (s->comm->replica == 0)
+        bq_walk_save(w, path);
+    else
+        bq_walk_settle(w);
+    w->pending.any = true, w->pending.whole = !experts, w->pending.block = w->block;
 }
 
 static void open_walk(bq_walk *w, bq_run *s, int sweep, int phase, const bq_phase_hooks *hooks) {
@@ -125,6 +127,9 @@ static void open_walk(bq_walk *w, bq_run *s, int sweep, int phase, const bq_phas
         w->limit = of.steps > w->limit ? of.steps : w->limit;
     }
     if (arch->experts) bq_experts_open(w);
+    if (s->plan.pending) w->pending.room = malloc(s->plan.pending);
+    BQ_CHECK(!s->plan.pending || w->pending.room, "no memory for a copy of a checkpoint of %zu bytes",
+             s->plan.pending);
     if (!w->calibrated) return;
     bool backward = bq_phase_traits(w->recipe) & BQ_PASS_BACKWARD;
     bq_source_work(&s->src, arch, r->rope, &s->dev, t, backward, &w->work);
@@ -139,6 +144,7 @@ static void open_walk(bq_walk *w, bq_run *s, int sweep, int phase, const bq_phas
 }
 
 static void close_walk(bq_walk *w, size_t mark) {
+    bq_walk_settle(w);
     bq_progress_end();
     bq_ahead_close(w->ahead);
     bq_stream_close(&w->fp);
@@ -146,6 +152,7 @@ static void close_walk(bq_walk *w, size_t mark) {
     bq_stream_close(&w->qt);
     bq_experts_close(w);
     free(w->room.data);
+    free(w->pending.room);
     free(w->loss);
     free(w->batch);
     bq_arena_reset(&w->s->dev.mem, mark);
@@ -172,10 +179,11 @@ static bool wants_target(const bq_walk *w) {
 }
 
 /* Can the first pass compute the targets?  It must read the FP stream and the original weights, and compute
- * in f32. */
+ * as the reference does. */
 static bool pass_makes_target(const bq_walk *w) {
-    bq_compute compute = bq_dev_compute(&w->s->dev, w->recipe->compute);
-    return w->phase == 0 && w->sweep == 0 && compute == BQ_COMPUTE_F32 && bq_phase_hands_on(w->recipe);
+    const bq_dev *dev = &w->s->dev;
+    bool same = bq_dev_compute(dev, w->recipe->compute) == bq_dev_compute(dev, w->s->recipe.reference);
+    return w->phase == 0 && w->sweep == 0 && same && bq_phase_hands_on(w->recipe);
 }
 
 static outcome do_block(bq_walk *w) {
@@ -198,24 +206,25 @@ static outcome do_block(bq_walk *w) {
     if (targets && !w->makes_target) forward(w, w->blk.w, &w->fp, &w->target);
     clock_to(w, TARGET, &now);
     if (bq_walk_stops(w)) return STOPPED;
-    s->dev.compute = bq_dev_compute(&s->dev, w->recipe->compute);
+    bq_run_computes(s, w->recipe->compute);
     bool there = done || (experts && bq_experts_core(w));
     int stopped = there ? 0 : bq_walk_passes(w);
-    s->dev.compute = BQ_COMPUTE_F32;
+    bq_run_computes(s, s->recipe.reference);
     if (stopped) return STOPPED;
     if (done) bq_walk_restore(w, w->phase, w->sweep, false);
     clock_to(w, PASSES, &now);
     if (!there) save_block(w);
     clock_to(w, SAVE, &now);
-    s->dev.compute = bq_dev_compute(&s->dev, w->recipe->compute);
+    bq_run_computes(s, w->recipe->compute);
     if (w->qt.open && !w->advanced) forward(w, w->q.w_hat, &w->qt, &w->qt);
-    s->dev.compute = BQ_COMPUTE_F32;
+    bq_run_computes(s, s->recipe.reference);
     if (experts && bq_experts_run(w, wants_target(w))) return STOPPED;
     if (w->follows) bq_stream_swap(&w->fp, &w->target);
     if (w->qt.open) end_segment(w);
     clock_to(w, ADVANCE, &now);
     if (experts) w->seconds[PASSES] += w->experts.seconds, w->seconds[ADVANCE] -= w->experts.seconds;
     if (!done) bq_account_block(w, now - start);
+    if (!w->pending.out) bq_walk_settle(w);
     return done ? RESTORED : MADE;
 }
 
@@ -251,7 +260,9 @@ static int do_piece(bq_walk *w, bq_piece piece, bool last) {
             bq_stop_wanted = 1;
         if (got == STOPPED) return BQ_STOPPED;
     }
-    if (piece.gives && w->qt.open && !w->frozen) bq_boundary_keep(s, end, &w->qt, w->buffer[0]);
+    if (!piece.gives || !w->qt.open || w->frozen) return BQ_OK;
+    bq_walk_written(w); /* the next stage goes on when the blocks before it are done */
+    bq_boundary_keep(s, end, &w->qt, w->buffer[0]);
     return BQ_OK;
 }
 
@@ -283,6 +294,7 @@ int bq_phase_run(bq_run *s, int sweep, int phase, const bq_phase_hooks *hooks) {
     if (all_done(s, sweep, phase, blocks)) return BQ_OK;
     bq_walk w;
     bq_piece piece[BQ_PIECES];
+    bq_run_computes(s, s->recipe.reference);
     open_walk(&w, s, sweep, phase, hooks);
     if (s->recipe.phase[phase].name[0]) bq_log(BQ_INFO, "phase %s", s->recipe.phase[phase].name);
     if (bq_phase_prepares(w.recipe) && s->src.arch.experts)
@@ -293,5 +305,6 @@ int bq_phase_run(bq_run *s, int sweep, int phase, const bq_phase_hooks *hooks) {
         code = do_piece(&w, piece[i],
                         sweep + 1 == s->recipe.sweeps && phase + 1 == s->recipe.nphase && i + 1 == pieces);
     close_walk(&w, mark);
+    bq_run_computes(s, BQ_COMPUTE_F32);
     return code;
 }

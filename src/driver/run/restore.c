@@ -34,6 +34,10 @@ static void take(bq_dev *dev, const char *path, bq_ckpt_file *f, const bq_ckpt *
     for (int i = 0; i < arch->linears; i++) {
         BQ_CHECK(strcmp(head->linear[i].name, arch->linear[i].module) == 0, "%s has %s where %s is wanted",
                  path, head->linear[i].name, arch->linear[i].module);
+        BQ_CHECK(!fold || head->linear[i].fold.rows,
+                 "%s has no weights before rounding, from which this phase starts: remove it, then the same "
+                 "command makes it again",
+                 path);
         if (fold) restore(dev, f, i, BQ_CKPT_FOLD, bq_linear_view(arch, i, q->fold));
         restore(dev, f, i, BQ_CKPT_CODE, bq_linear_view(arch, i, q->code));
         int64_t groups = bq_linear_groups(arch, q->scheme, i);

@@ -153,6 +153,7 @@ static bq_score score_of(bq_run *s) {
                       .stopped = stopped,
                       .stop_ctx = s,
                       .activations = bq_recipe_activations(r),
+                      .token_group = bq_recipe_token_group(r),
                       .prescaled = bq_recipe_prescaled(r),
                       .kv = s->kv};
 }

@@ -207,7 +207,7 @@ static int fingerprint(bq_run *s) {
     const uint64_t acts[] = {s->model_hash,
                              s->calibration.hash,
                              (uint64_t)s->recipe.calibration.offset,
-                             (uint64_t)s->recipe.rope,
+                             (uint64_t)s->recipe.rope | (uint64_t)s->recipe.reference << 8,
                              bq_hash_text(s->numerics),
                              part_of(s, "transforms"),
                              s->recipe.ntransform ? s->recipe.seed : 0};

@@ -1,12 +1,15 @@
 #include "driver/run/walk.h"
 
+#include "base/die.h"
 #include "comm/treesum.h"
 #include "driver/load/device.h"
+#include "driver/recipe/traits.h"
+#include "driver/run/account.h"
 #include "driver/run/restore.h"
-#include "io/state/checkpoint.h"
 
 #include <math.h>
 #include <stdio.h>
+#include <string.h>
 
 static void judge(bq_walk *w, const bq_stream *stream, int64_t i, bq_mat at, double apart) {
     bq_run_judge(w->s, at, apart, w->block, w->share.first + i, stream == &w->qt ? "quantized" : "original");
@@ -55,10 +58,10 @@ static bq_ckpt_linear describe_linear(const bq_walk *w, int i) {
     const bq_linear *of = &arch->linear[i];
     int64_t groups = bq_linear_groups(arch, w->q.scheme, i);
     bq_ckpt_linear l = {.scheme = w->q.scheme[i],
-                        .fold = bq_linear_view(arch, i, w->q.fold),
                         .code = bq_linear_view(arch, i, w->q.code),
                         .scale = bq_mat_reshape(w->q.scale[i], groups)};
     snprintf(l.name, sizeof l.name, "%s", of->module);
+    if (bq_recipe_continues(&w->s->recipe, w->phase, w->sweep)) l.fold = bq_linear_view(arch, i, w->q.fold);
     if (w->q.zero[i].data) l.zero = bq_mat_reshape(w->q.zero[i], groups);
     if (w->blk.folded && of->bias) l.bias = bq_mat_cols(w->blk.bias[of->site], of->row, of->rows);
     if (w->blk.pre) l.pre = w->blk.pre[i];
@@ -66,14 +69,32 @@ static bq_ckpt_linear describe_linear(const bq_walk *w, int i) {
     return l;
 }
 
-/* Visit every matrix of a checkpoint. */
-static void each_mat(bq_dev *dev, bq_ckpt *c, void (*visit)(bq_dev *dev, bq_mat *m)) {
-    for (int i = 0; i < BQ_NORMS_FOLDED; i++) visit(dev, &c->norm[i]);
+/* Make *m a view of its copy behind the first `used` bytes of the room. */
+static void keep(bq_walk *w, bq_mat *m, size_t *used) {
+    bq_dev *dev = &w->s->dev;
+    const size_t row = (size_t)m->cols * bq_type_size(m->type), bytes = (size_t)m->rows * row;
+    if (!bytes) return;
+    BQ_CHECK(*used + bytes <= w->s->plan.pending, "a checkpoint is larger than the plan says: %zu bytes",
+             w->s->plan.pending);
+    bq_mat room = bq_mat_host(w->pending.room + *used, m->rows, m->cols, m->type);
+    if (m->place == BQ_DEVICE) dev->op->get(dev, *m, room);
+    for (int64_t r = 0; r < m->rows && m->place != BQ_DEVICE; r++)
+        memcpy(bq_mat_at(room, r, 0), bq_mat_at(*m, r, 0), row);
+    *m = room, *used += bq_ckpt_room((int64_t)bytes);
+}
+
+static void keep_all(bq_walk *w, bq_ckpt *c) {
+    size_t used = 0;
+    bq_mat loss = bq_mat_host(c->loss, c->steps > 0, c->steps, BQ_F64);
+    keep(w, &loss, &used);
+    c->loss = loss.data;
+    for (int i = 0; i < BQ_NORMS_FOLDED; i++) keep(w, &c->norm[i], &used);
     for (int i = 0; i < c->linears; i++) {
         bq_ckpt_linear *l = &c->linear[i];
-        bq_mat *const all[] = {&l->fold, &l->code, &l->scale, &l->zero, &l->bias, &l->pre};
-        for (int k = 0; k < 6; k++) visit(dev, all[k]);
+        bq_mat *const all[] = {&l->fold, &l->code, &l->scale, &l->zero, &l->bias, &l->pre, &l->outer};
+        for (size_t k = 0; k < sizeof all / sizeof *all; k++) keep(w, all[k], &used);
     }
+    w->s->dev.op->wait(&w->s->dev);
 }
 
 void bq_walk_save(bq_walk *w, const char *path) {
@@ -87,7 +108,26 @@ void bq_walk_save(bq_walk *w, const char *path) {
                  .loss = w->loss};
     for (int i = 0; i < BQ_NORMS_FOLDED && w->blk.folded; i++) c.norm[i] = bq_block_kept_norm(&w->blk, i);
     for (int i = 0; i < c.linears; i++) c.linear[i] = describe_linear(w, i);
-    each_mat(&s->dev, &c, bq_device_fetch);
-    bq_ckpt_write(path, &c);
-    each_mat(&s->dev, &c, bq_device_drop);
+    bq_walk_settle(w);
+    if (w->pending.room) keep_all(w, &c);
+    w->pending.out = bq_ckpt_start(path, &c, w->pending.room);
+    if (!w->pending.room) bq_walk_written(w);
+}
+
+void bq_walk_written(bq_walk *w) {
+    bq_walk_pending *p = &w->pending;
+    bq_ckpt_cost cost;
+    if (!p->out) return;
+    while (!bq_ckpt_end(p->out, 1, &cost)) bq_run_stopped(w->s); /* for its heartbeat */
+    p->out = NULL;
+    p->seconds += cost.seconds, p->bytes += cost.written;
+}
+
+void bq_walk_settle(bq_walk *w) {
+    bq_walk_pending *p = &w->pending;
+    bq_walk_written(w);
+    if (p->any && p->whole) bq_state_mark(w->s->state, w->sweep, w->phase, p->block);
+    if (p->any && w->s->comm->replica == 0) bq_inside_remove(w->s->dir, p->block);
+    p->any = false;
+    if (p->row[0]) bq_account_settled(w);
 }

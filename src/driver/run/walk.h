@@ -7,6 +7,7 @@
 #include "driver/load/ahead.h"
 #include "driver/load/routed.h"
 #include "driver/run/midblock.h"
+#include "io/state/checkpoint.h"
 #include "io/state/stream.h"
 
 /* For tests: called with the trained values of a linear of a block, before they are folded. */
@@ -41,6 +42,17 @@ typedef struct {
     int from_phase, from_sweep; /* which result the passes start from; phase -1: none */
 } bq_walk_experts;
 
+/* A checkpoint that is being written, and what waits until it is on disk. */
+typedef struct {
+    bq_ckpt_out *out; /* NULL: none is being written */
+    char *room;       /* plan.pending bytes: the copy of its data; NULL: checkpoints are written at once */
+    bool any, whole;  /* is there a block to settle?  is it done then, or only its core? */
+    int block;
+    double seconds; /* of writing the files of a block, and bytes written */
+    int64_t bytes;
+    char row[512], line[160]; /* of the block, for run.csv and the log; "": none */
+} bq_walk_pending;
+
 enum { BQ_WALK_PUTS = 32 };
 
 typedef struct {
@@ -72,6 +84,7 @@ typedef struct {
     } put[BQ_WALK_PUTS];
     int puts;                /* outputs on a GPU that have not been judged yet */
     bq_midblock_keep inside; /* saves the state of a training inside this block */
+    bq_walk_pending pending;
     bq_walk_experts experts;
 } bq_walk;
 
@@ -87,7 +100,13 @@ bool bq_walk_stops(const bq_walk *w);
 /* Restore the result that a phase and sweep have of the unit at hand, whose layout w->q has (restore.h).
  * Local. */
 void bq_walk_restore(bq_walk *w, int phase, int sweep, bool fold);
-/* Write that of the unit at hand to a file.  Local. */
+/* Write that of the unit at hand to a file, behind the work that follows where the plan has room for a copy;
+ * then the file does not count before `written`.  Settles what was written before.  Local. */
 void bq_walk_save(bq_walk *w, const char *path);
+/* Wait until the file is on disk. */
+void bq_walk_written(bq_walk *w);
+/* The same; then do what waits for it: the block is done, its training state is removed, run.csv and the log
+ * get their line.  Local. */
+void bq_walk_settle(bq_walk *w);
 
 #endif

@@ -246,7 +246,9 @@ void bq_reference_run(bq_run *s, int64_t micro) {
     if (stage == 0) embed(s);
     if (s->args->split_reference) {
         bq_comm_barrier(s->comm);
+        bq_run_computes(s, s->recipe.reference);
         bq_reference_split(s);
+        bq_run_computes(s, BQ_COMPUTE_F32);
         return;
     }
     if (!missing(s, &first, &last)) return;
@@ -256,7 +258,9 @@ void bq_reference_run(bq_run *s, int64_t micro) {
     open_pipe(&p, s, micro);
     open_files(&p, stage == first, stage < last);
     open_flow(&p, stage > first, stage < last);
+    bq_run_computes(s, s->recipe.reference);
     flow(&p, stage < last);
+    bq_run_computes(s, BQ_COMPUTE_F32);
     close_files(&p);
     bq_through_close(&p.way);
     free(p.memory);

@@ -50,6 +50,11 @@ static inline bq_shard bq_run_share(const bq_run *s) {
     return bq_shard_of(s->recipe.calibration.samples, s->comm->replica, s->comm->nreplica);
 }
 
+/* From here on the device computes products in this way, or in the nearest more exact one.  Local. */
+static inline void bq_run_computes(bq_run *s, bq_compute wanted) {
+    s->dev.compute = bq_dev_compute(&s->dev, wanted);
+}
+
 /* Room on the host for n calibration samples, (n T, H); the caller frees its data.  Local. */
 bq_mat bq_run_room(const bq_run *s, int64_t n);
 

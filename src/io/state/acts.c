@@ -133,7 +133,7 @@ void bq_acts_create(bq_acts **out, const char *path, int64_t samples, int64_t to
 /* Returns a BQ_ACTS value; unless it is OK, h->why has the reason. */
 static int look(bq_h5 *h, const bq_acts *a, uint64_t fingerprint, int64_t *offset) {
     int64_t shape[3];
-    int status = bq_h5_get_head(h, format, VERSION, fingerprint);
+    int status = bq_h5_get_head(h, format, VERSION, VERSION, fingerprint);
     if (status != BQ_H5_OK) return status;
     if (!bq_h5_get_data(h, dataset, BQ_F32, 3, shape, offset)) return BQ_ACTS_TORN;
     if (shape[0] == a->samples && shape[1] == a->tokens && shape[2] == a->hidden) return BQ_ACTS_OK;

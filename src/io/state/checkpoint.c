@@ -1,7 +1,8 @@
-#include "io/state/checkpoint.h"
+#include "io/state/checkpoint_parts.h"
 
 #include "base/die.h"
 #include "io/files.h"
+#include "io/state/codes.h"
 #include "io/state/raw.h"
 
 #include <errno.h>
@@ -12,23 +13,17 @@
 #include <string.h>
 #include <unistd.h>
 
-static const char format[] = "blockq block";
-
-enum { VERSION = 1, PARTS = 7 };
-#define MAX_STEPS ((int64_t)1 << 32)
-
-static const char *const part_name[PARTS] = {"fold", "code", "scale", "zero", "bias", "pre", "outer"};
-static const bq_type part_type[PARTS] = {BQ_F32, BQ_I8, BQ_F32, BQ_F32, BQ_F32, BQ_F32, BQ_F32};
-static const char *const norm_name[2] = {"norm_0", "norm_1"};
-
-typedef struct {
-    int64_t part[BQ_MAX_LINEAR][PARTS], norm[2], loss;
-} offsets;
+const char bq_ckpt_format[] = "blockq block";
+const char *const bq_ckpt_part_name[BQ_CKPT_PARTS] = {"fold", "code", "scale", "zero",
+                                                      "bias", "pre",  "outer"};
+const bq_type bq_ckpt_part_type[BQ_CKPT_PARTS] = {BQ_F32, BQ_I8, BQ_F32, BQ_F32, BQ_F32, BQ_F32, BQ_F32};
+const char *const bq_ckpt_norm_name[2] = {"norm_0", "norm_1"};
 
 struct bq_ckpt_file {
     bq_h5 h;
     bq_ckpt head; /* views without data, whose shapes reads are checked against */
-    offsets at;
+    bq_ckpt_offsets at;
+    bool packed[BQ_MAX_LINEAR]; /* are its codes? */
 };
 
 static void path_of(char *out, size_t n, const char *run_dir, int sweep, int phase, int block,
@@ -60,8 +55,8 @@ void bq_ckpt_finish(const char *run_dir, int sweep, int phase, int block) {
     BQ_CHECK(!error || error == ENOENT, "'%s' cannot be renamed: %s", from, strerror(error));
 }
 
-static bq_mat *part_of(bq_ckpt_linear *l, int part) {
-    bq_mat *const of[PARTS] = {&l->fold, &l->code, &l->scale, &l->zero, &l->bias, &l->pre, &l->outer};
+bq_mat *bq_ckpt_part_of(bq_ckpt_linear *l, int part) {
+    bq_mat *const of[BQ_CKPT_PARTS] = {&l->fold, &l->code, &l->scale, &l->zero, &l->bias, &l->pre, &l->outer};
     return of[part];
 }
 
@@ -69,11 +64,11 @@ static int64_t groups_of(bq_scheme s, int64_t cols) {
     return s.group < 0 ? 1 : (cols + s.group - 1) / s.group;
 }
 
-/* What breaks the rules of checkpoint.h; NULL: nothing. */
-static const char *fault_of(const bq_ckpt_linear *l) {
-    const bq_mat *f = &l->fold, *c = &l->code, *s = &l->scale, *z = &l->zero, *b = &l->bias, *p = &l->pre;
+const char *bq_ckpt_fault(const bq_ckpt_linear *l) {
+    const bq_mat shape = bq_ckpt_shape(l), *f = &shape, *c = &l->code, *s = &l->scale, *z = &l->zero,
+                 *b = &l->bias, *p = &l->pre;
     if (!l->name[0] || !memchr(l->name, 0, sizeof l->name)) return "no name";
-    if (f->rows <= 0 || f->cols <= 0) return "no folded weight";
+    if (f->rows <= 0 || f->cols <= 0) return "neither weights nor codes";
     if (l->scheme.group != -1 && (l->scheme.group < 1 || l->scheme.group > INT32_MAX))
         return "an impossible group";
     if (b->rows != 0 && (b->rows != 1 || b->cols != f->rows)) return "a bias of another shape";
@@ -88,8 +83,7 @@ static const char *fault_of(const bq_ckpt_linear *l) {
     return z->rows == s->rows && z->cols == s->cols ? NULL : "zero points of another shape";
 }
 
-/* The same for the block without its linears. */
-static const char *fault_of_block(const bq_ckpt *c) {
+const char *bq_ckpt_fault_of_block(const bq_ckpt *c) {
     const bq_mat *n = c->norm;
     if (n[0].rows != n[1].rows || (n[0].rows && (n[0].rows != 1 || n[0].cols != n[1].cols)))
         return "norms of unlike shapes";
@@ -98,80 +92,13 @@ static const char *fault_of_block(const bq_ckpt *c) {
     return NULL;
 }
 
-/* -- writing --------------------------------------------------------------------------------------------- */
-
-static void check(const char *path, const bq_ckpt *c) {
-    BQ_CHECK(c->linears >= 0 && c->linears <= BQ_MAX_LINEAR && c->steps >= 0 && c->steps <= MAX_STEPS,
-             "'%s': %d linears, %" PRId64 " steps", path, c->linears, c->steps);
-    const char *wrong = fault_of_block(c);
-    BQ_CHECK(!wrong, "'%s': the block has %s", path, wrong);
-    for (int i = 0; i < 2 && bq_ckpt_folded(c); i++)
-        BQ_CHECK(c->norm[i].type == BQ_F32, "'%s': norm %d is %s", path, i, bq_type_name(c->norm[i].type));
-    for (int i = 0; i < c->linears; i++) {
-        bq_ckpt_linear l = c->linear[i];
-        const char *fault = fault_of(&l);
-        BQ_CHECK(!fault, "'%s': linear %d has %s", path, i, fault);
-        for (int p = 0; p < PARTS; p++)
-            BQ_CHECK(part_of(&l, p)->rows == 0 || part_of(&l, p)->type == part_type[p],
-                     "'%s': %s of %s is %s", path, part_name[p], l.name, bq_type_name(part_of(&l, p)->type));
-    }
-}
-
-static void put_scheme(bq_h5 *h, bq_scheme s) {
+void bq_ckpt_put_scheme(bq_h5 *h, bq_scheme s) {
     bq_h5_put_int(h, "bits", BQ_I32, s.element);
     bq_h5_put_int(h, "group", BQ_I64, s.group);
     bq_h5_put_int(h, "symmetric", BQ_I32, s.symmetric);
     bq_h5_put_text(h, "scale_type", bq_type_name(s.scale));
     if (!bq_element_whole(s.element)) bq_h5_put_int(h, "rows", BQ_I64, s.rows);
 }
-
-static void put_linear(bq_h5 *h, int index, bq_ckpt_linear l, int64_t *at) {
-    char group[32];
-    snprintf(group, sizeof group, "linear_%02d", index);
-    bq_h5_put_group(h, group);
-    bq_h5_put_text(h, "name", l.name);
-    put_scheme(h, l.scheme);
-    for (int p = 0; p < PARTS; p++) {
-        const bq_mat *m = part_of(&l, p);
-        if (m->rows > 0)
-            at[p] = bq_h5_put_data(h, part_name[p], part_type[p], 2, (int64_t[]){m->rows, m->cols});
-    }
-}
-
-static void put_structure(bq_h5 *h, const bq_ckpt *c, offsets *at) {
-    bq_h5_put_head(h, format, VERSION, c->fingerprint);
-    bq_h5_put_int(h, "sweep", BQ_I32, c->sweep);
-    bq_h5_put_int(h, "phase", BQ_I32, c->phase);
-    bq_h5_put_int(h, "block", BQ_I32, c->block);
-    bq_h5_put_int(h, "linears", BQ_I32, c->linears);
-    bq_h5_put_int(h, "steps", BQ_I64, c->steps);
-    if (c->steps > 0) at->loss = bq_h5_put_data(h, "loss", BQ_F64, 1, &c->steps);
-    for (int i = 0; i < 2 && bq_ckpt_folded(c); i++)
-        at->norm[i] = bq_h5_put_data(h, norm_name[i], BQ_F32, 2, (int64_t[]){1, c->norm[i].cols});
-    for (int i = 0; i < c->linears; i++) put_linear(h, i, c->linear[i], at->part[i]);
-}
-
-void bq_ckpt_write(const char *path, const bq_ckpt *c) {
-    bq_h5 h;
-    offsets at = {0};
-    check(path, c);
-    bq_h5_create(&h, path);
-    put_structure(&h, c, &at);
-    bq_h5_fix(&h);
-    if (c->steps > 0) bq_h5_write(&h, at.loss, bq_mat_host(c->loss, 1, c->steps, BQ_F64));
-    for (int i = 0; i < 2 && bq_ckpt_folded(c); i++) bq_h5_write(&h, at.norm[i], c->norm[i]);
-    for (int i = 0; i < c->linears; i++) {
-        bq_ckpt_linear l = c->linear[i];
-        if (i == c->linears / 2 && bq_fault("ckpt_write")) errno = ENOSPC, bq_h5_fail(&h, "write");
-        for (int p = 0; p < PARTS; p++)
-            if (part_of(&l, p)->rows > 0) bq_h5_write(&h, at.part[i][p], *part_of(&l, p));
-    }
-    bq_h5_seal(&h, c->fingerprint);
-    if (bq_fault("ckpt_rename")) errno = EIO, bq_h5_fail(&h, "rename");
-    bq_h5_commit(&h);
-}
-
-/* -- reading --------------------------------------------------------------------------------------------- */
 
 /* The rule of its grid is not there: scales say what it was for. */
 static bool get_scheme(bq_h5 *h, bq_scheme *s) {
@@ -189,29 +116,50 @@ static bool get_scheme(bq_h5 *h, bq_scheme *s) {
     return bq_h5_refuse(h, "scale type '%s' is unknown", text);
 }
 
-static bool get_linear(bq_h5 *h, int index, bq_ckpt_linear *l, int64_t *at) {
+/* Codes in as few bits as they have: their bytes do not tell the columns. */
+static bool get_packed(bq_h5 *h, bq_ckpt_linear *l, int64_t *at) {
+    const int bits = bq_code_bits(l->scheme);
+    int64_t shape[2], cols;
+    if (bits < 2 || l->code.rows) return bq_h5_refuse(h, "codes that cannot be packed, or are there twice");
+    if (!bq_h5_get_data(h, "packed", BQ_U8, 2, shape, at) ||
+        !bq_h5_get_int(h, "cols", 1, INT64_MAX / 16, &cols))
+        return false;
+    if (shape[1] != bq_codes_bytes(cols, bits))
+        return bq_h5_refuse(h, "rows of %" PRId64 " bytes for %" PRId64 " codes of %d bits", shape[1], cols,
+                            bits);
+    l->code = bq_mat_host(NULL, shape[0], cols, BQ_I8);
+    return true;
+}
+
+static bool get_linear(bq_h5 *h, int index, bq_ckpt_linear *l, int64_t *at, bool *packed) {
     char group[32];
     snprintf(group, sizeof group, "linear_%02d", index);
     if (!bq_h5_get_group(h, group) || !bq_h5_get_text(h, "name", l->name, sizeof l->name) ||
         !get_scheme(h, &l->scheme))
         return false;
-    for (int p = 0; p < PARTS; p++) {
+    for (int p = 0; p < BQ_CKPT_PARTS; p++) {
+        const bq_type type = bq_ckpt_part_type[p];
         int64_t shape[2];
-        if (p != BQ_CKPT_FOLD && !bq_h5_has_data(h, part_name[p])) continue;
-        if (!bq_h5_get_data(h, part_name[p], part_type[p], 2, shape, &at[p])) return false;
-        *part_of(l, p) = bq_mat_host(NULL, shape[0], shape[1], part_type[p]);
+        if (!bq_h5_has_data(h, bq_ckpt_part_name[p])) continue;
+        if (!bq_h5_get_data(h, bq_ckpt_part_name[p], type, 2, shape, &at[p])) return false;
+        *bq_ckpt_part_of(l, p) = bq_mat_host(NULL, shape[0], shape[1], type);
     }
-    const char *fault = fault_of(l);
+    *packed = bq_h5_has_data(h, "packed");
+    if (*packed && !get_packed(h, l, &at[BQ_CKPT_CODE])) return false;
+    const char *fault = bq_ckpt_fault(l);
     return !fault || bq_h5_refuse(h, "linear %d has %s", index, fault);
 }
 
-static bool get_structure(bq_h5 *h, bq_ckpt *c, offsets *at) {
+static bool get_structure(bq_ckpt_file *f) {
+    bq_h5 *h = &f->h;
+    bq_ckpt *c = &f->head;
+    bq_ckpt_offsets *at = &f->at;
     int64_t sweep, phase, block, linears;
     if (!bq_h5_get_int(h, "sweep", 0, INT32_MAX, &sweep) ||
         !bq_h5_get_int(h, "phase", 0, INT32_MAX, &phase) ||
         !bq_h5_get_int(h, "block", 0, INT32_MAX, &block) ||
         !bq_h5_get_int(h, "linears", 0, BQ_MAX_LINEAR, &linears) ||
-        !bq_h5_get_int(h, "steps", 0, MAX_STEPS, &c->steps))
+        !bq_h5_get_int(h, "steps", 0, BQ_CKPT_STEPS, &c->steps))
         return false;
     c->sweep = (int)sweep, c->phase = (int)phase, c->block = (int)block, c->linears = (int)linears;
     if (c->steps > 0) {
@@ -222,13 +170,13 @@ static bool get_structure(bq_h5 *h, bq_ckpt *c, offsets *at) {
     }
     for (int i = 0; i < 2; i++) {
         int64_t shape[2];
-        if (!bq_h5_has_data(h, norm_name[i])) continue;
-        if (!bq_h5_get_data(h, norm_name[i], BQ_F32, 2, shape, &at->norm[i])) return false;
+        if (!bq_h5_has_data(h, bq_ckpt_norm_name[i])) continue;
+        if (!bq_h5_get_data(h, bq_ckpt_norm_name[i], BQ_F32, 2, shape, &at->norm[i])) return false;
         c->norm[i] = bq_mat_host(NULL, shape[0], shape[1], BQ_F32);
     }
     for (int i = 0; i < c->linears; i++)
-        if (!get_linear(h, i, &c->linear[i], at->part[i])) return false;
-    const char *wrong = fault_of_block(c);
+        if (!get_linear(h, i, &c->linear[i], at->part[i], &f->packed[i])) return false;
+    const char *wrong = bq_ckpt_fault_of_block(c);
     return !wrong || bq_h5_refuse(h, "the block has %s", wrong);
 }
 
@@ -236,9 +184,9 @@ static bool get_structure(bq_h5 *h, bq_ckpt *c, offsets *at) {
 static int look(bq_ckpt_file *f, const char *path, uint64_t fingerprint) {
     uint64_t tag;
     if (!bq_h5_open(&f->h, path, &tag)) return f->h.absent ? BQ_CKPT_ABSENT : BQ_CKPT_TORN;
-    int status = bq_h5_get_head(&f->h, format, VERSION, fingerprint);
+    int status = bq_h5_get_head(&f->h, bq_ckpt_format, 1, BQ_CKPT_VERSION, fingerprint);
     f->head.fingerprint = fingerprint;
-    if (status == BQ_H5_OK && !get_structure(&f->h, &f->head, &f->at)) status = BQ_CKPT_TORN;
+    if (status == BQ_H5_OK && !get_structure(f)) status = BQ_CKPT_TORN;
     return status;
 }
 
@@ -284,21 +232,43 @@ int bq_ckpt_peek(const char *path, uint64_t fingerprint) {
     return !sealed ? BQ_CKPT_TORN : tag == fingerprint ? BQ_CKPT_OK : BQ_CKPT_FOREIGN;
 }
 
+static void read_packed(bq_ckpt_file *f, int linear, int64_t first, bq_mat to) {
+    const bq_scheme s = f->head.linear[linear].scheme;
+    const int64_t bytes = bq_codes_bytes(to.cols, bq_code_bits(s));
+    const int64_t most = bq_ckpt_chunk(bytes);
+    uint8_t *room = malloc((size_t)(most * bytes));
+    BQ_CHECK(room, "no memory for %" PRId64 " bytes of codes", most * bytes);
+    for (int64_t at = 0, n; at < to.rows; at += n) {
+        n = to.rows - at < most ? to.rows - at : most;
+        bq_h5_must_read(&f->h, f->at.part[linear][BQ_CKPT_CODE] + (first + at) * bytes,
+                        bq_mat_host(room, n, bytes, BQ_U8));
+        for (int64_t r = 0; r < n; r++)
+            bq_codes_unpack(room + r * bytes, to.cols, bq_code_bits(s), bq_element_whole(s.element),
+                            bq_mat_at(to, at + r, 0));
+    }
+    free(room);
+}
+
 void bq_ckpt_read_rows(bq_ckpt_file *f, int linear, bq_ckpt_part part, int64_t first, bq_mat to) {
     BQ_CHECK(linear >= 0 && linear < f->head.linears, "linear %d of '%s'", linear, f->h.path);
-    bq_mat m = *part_of(&f->head.linear[linear], (int)part);
+    bq_mat m = *bq_ckpt_part_of(&f->head.linear[linear], (int)part);
     BQ_CHECK(to.type == m.type && to.cols == m.cols && first >= 0 && to.rows >= 0 &&
                  to.rows <= m.rows - first,
-             "rows %ld + %ld of %s of linear %d of '%s'", (long)first, (long)to.rows, part_name[part], linear,
-             f->h.path);
+             "rows %ld + %ld of %s of linear %d of '%s'", (long)first, (long)to.rows, bq_ckpt_part_name[part],
+             linear, f->h.path);
+    if (part == BQ_CKPT_CODE && f->packed[linear]) {
+        read_packed(f, linear, first, to);
+        return;
+    }
     int64_t skip = first * m.cols * (int64_t)bq_type_size(m.type);
     bq_h5_must_read(&f->h, f->at.part[linear][part] + skip, to);
 }
 
 void bq_ckpt_read(bq_ckpt_file *f, int linear, bq_ckpt_part part, bq_mat to) {
     BQ_CHECK(linear >= 0 && linear < f->head.linears &&
-                 to.rows == part_of(&f->head.linear[linear], (int)part)->rows,
-             "%s of linear %d of '%s' has not %" PRId64 " rows", part_name[part], linear, f->h.path, to.rows);
+                 to.rows == bq_ckpt_part_of(&f->head.linear[linear], (int)part)->rows,
+             "%s of linear %d of '%s' has not %" PRId64 " rows", bq_ckpt_part_name[part], linear, f->h.path,
+             to.rows);
     bq_ckpt_read_rows(f, linear, part, 0, to);
 }
 

@@ -11,13 +11,14 @@
 
 #define BQ_MAX_LINEAR 64
 
-/* fold is always there.  code and scale are both there; or both have no rows, and the weight is not
- * quantized.  zero is there with them if the scheme is asymmetric, and only then. */
+/* code and scale are both there; or both have no rows, and the weight is not quantized.  zero is there with
+ * them if the scheme is asymmetric, and only then.  fold is there where a later phase or sweep starts from
+ * it, and where there are no codes. */
 typedef struct {
     char name[64];
     bq_scheme scheme;
     bq_mat fold;  /* (rows, cols) f32, the weights before rounding */
-    bq_mat code;  /* (rows, cols) i8 */
+    bq_mat code;  /* (rows, cols) i8; in the file packed (codes.h) where they have less than 8 bits */
     bq_mat scale; /* (rows, groups) f32; groups = 1 or ceil(cols / scheme.group) */
     bq_mat zero;  /* (rows, groups) f32, whole numbers */
     bq_mat bias;  /* (1, rows) f32, of a folded block's linear that has one */
@@ -43,6 +44,12 @@ typedef struct {
 
 static inline bool bq_ckpt_folded(const bq_ckpt *c) { return c->norm[0].rows > 0; }
 
+/* Bytes that a part's data take in a copy that holds all parts of a checkpoint. */
+static inline size_t bq_ckpt_room(int64_t bytes) { return ((size_t)bytes + 63) / 64 * 64; }
+
+/* A view with the weight's rows and columns. */
+static inline bq_mat bq_ckpt_shape(const bq_ckpt_linear *l) { return l->fold.rows ? l->fold : l->code; }
+
 typedef enum {
     BQ_CKPT_FOLD,
     BQ_CKPT_CODE,
@@ -66,8 +73,24 @@ void bq_ckpt_finish(const char *run_dir, int sweep, int phase, int block);
 
 /* Write c, whose data are in host memory (ld may exceed cols), to a folder that exists.  Ends the job when
  * the disk fails or c breaks the rules above; the old file stays until the new one is whole.  Fault points
- * ckpt_write (half of the temporary file is written) and ckpt_rename (all of it, but not renamed). */
+ * ckpt_write (half of the temporary file is written), ckpt_kill (the same, and the process is killed),
+ * ckpt_rename (all of it, but not renamed), ckpt_stall (then it waits two seconds). */
 void bq_ckpt_write(const char *path, const bq_ckpt *c);
+
+/* Write it `behind` the caller's work: start makes the file's structure by the HDF5 library, and a thread
+ * without the library writes the data, packs codes, syncs and renames.  Until end has returned true, c's data
+ * must stay as they are, and the file does not count.
+ *   end   wait at most so many seconds, which count as spent on files.  True: the file is there, o is freed,
+ *         and *cost has what the thread took; its bytes are counted as the caller's now.  What failed in the
+ *         thread ends the job here
+ * Where there can be no thread (fault point ckpt_thread), start writes at once, after a warning. */
+typedef struct {
+    double seconds;
+    int64_t read, written;
+} bq_ckpt_cost;
+typedef struct bq_ckpt_out bq_ckpt_out;
+bq_ckpt_out *bq_ckpt_start(const char *path, const bq_ckpt *c, bool behind);
+bool bq_ckpt_end(bq_ckpt_out *o, double seconds, bq_ckpt_cost *cost);
 
 /* As bq_h5_get_head says. */
 enum { BQ_CKPT_OK, BQ_CKPT_ABSENT, BQ_CKPT_FOREIGN, BQ_CKPT_TORN };

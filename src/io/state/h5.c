@@ -150,7 +150,7 @@ void bq_h5_fix(bq_h5 *h) {
     if (!bq_raw_reserve(h->fd, h->size)) bq_h5_fail(h, "write");
 }
 
-void bq_h5_write(bq_h5 *h, int64_t offset, bq_mat m) {
+bool bq_h5_move(const bq_h5 *h, int64_t offset, bq_mat m) {
     size_t row = (size_t)m.cols * bq_type_size(m.type);
     int64_t runs = m.ld == m.cols ? 1 : m.rows; /* a packed matrix is one long row */
     if (runs == 1) row *= (size_t)m.rows;
@@ -158,20 +158,32 @@ void bq_h5_write(bq_h5 *h, int64_t offset, bq_mat m) {
              "data of %s x %" PRId64 " columns do not fit at %" PRId64 " of '%s'", bq_type_name(m.type),
              m.cols, offset, h->path);
     for (int64_t r = 0; r < runs; r++)
-        if (!bq_raw_write(h->fd, bq_mat_at(m, r, 0), row, offset + r * (int64_t)row)) bq_h5_fail(h, "write");
+        if (!bq_raw_write(h->fd, bq_mat_at(m, r, 0), row, offset + r * (int64_t)row)) return false;
+    return true;
+}
+
+void bq_h5_write(bq_h5 *h, int64_t offset, bq_mat m) {
+    if (!bq_h5_move(h, offset, m)) bq_h5_fail(h, "write");
 }
 
 void bq_h5_seal(bq_h5 *h, uint64_t tag) {
     if (!bq_seal_append(h->fd, h->size, tag)) bq_h5_fail(h, "write");
 }
 
-void bq_h5_commit(bq_h5 *h) {
-    if ((errno = bq_fault("h5_sync") ? EIO : bq_raw_sync(h->fd))) bq_h5_fail(h, "write");
-    if (close(h->fd)) bq_h5_fail(h, "write");
+const char *bq_h5_publish(bq_h5 *h) {
+    if ((errno = bq_fault("h5_sync") ? EIO : bq_raw_sync(h->fd))) return "write";
+    int failed = close(h->fd);
     h->fd = -1;
-    if ((errno = bq_file_rename(h->temp, h->path))) bq_h5_fail(h, "rename");
+    if (failed) return "write";
+    if ((errno = bq_file_rename(h->temp, h->path))) return "rename";
     free(h->temp);
     h->temp = NULL;
+    return NULL;
+}
+
+void bq_h5_commit(bq_h5 *h) {
+    const char *failed = bq_h5_publish(h);
+    if (failed) bq_h5_fail(h, failed);
     bq_h5_close(h);
 }
 

@@ -4,8 +4,9 @@
  * done), write data at the offsets that put_data gave, commit (sync, rename, sync the directory).  So a
  * file is whole or absent, and data may be written later, in any order and from any thread, without the
  * library.  Equal content gives equal bytes: no times, early allocation, no fill values, contiguous, the
- * library's earliest bounds.  Only one thread at a time makes a file, except for bq_h5_write.  A failing
- * disk ends the job with path and reason; the temporary file is removed.
+ * library's earliest bounds.  Only one thread of the process, always the same, may call the functions before
+ * fix, since the library is not made for more.  A failing disk ends the job with path and reason; the
+ * temporary file is removed.
  *
  * Reading: by a small reader of our own (h5_strict.h), not by the library, which is not made for hostile
  * bytes.  It reads the few structures that blockq's files have, and refuses all else.  All reads use the
@@ -60,6 +61,11 @@ void bq_h5_write(bq_h5 *h, int64_t offset, bq_mat data);
 void bq_h5_seal(bq_h5 *h, uint64_t tag);
 /* Sync, rename to path, sync the directory, close. */
 void bq_h5_commit(bq_h5 *h);
+/* Behind fix any thread may do the same by these, bq_seal_append and bq_h5_close, of which none ends the job:
+ *   move      as write.  On false errno has the reason
+ *   publish   as commit, without close.  NULL; or what failed, as bq_h5_fail takes it, and errno */
+bool bq_h5_move(const bq_h5 *h, int64_t offset, bq_mat data);
+const char *bq_h5_publish(bq_h5 *h);
 /* Remove the temporary file and end the job with "<what> of '<path>' failed: <text of errno>", as all
  * functions above do when a call fails. */
 _Noreturn void bq_h5_fail(bq_h5 *h, const char *what);
@@ -81,10 +87,11 @@ bool bq_h5_get_group(bq_h5 *h, const char *name);
 bool bq_h5_get_int(bq_h5 *h, const char *name, int64_t min, int64_t max, int64_t *value);
 bool bq_h5_get_text(bq_h5 *h, const char *name, char *out, size_t size);
 bool bq_h5_get_hex(bq_h5 *h, const char *name, uint64_t *value);
-/* Has the file this format, version and fingerprint?  Foreign: a whole file of another version or
- * fingerprint; torn: damaged, or of another format.  Unless it is OK, h->why has the reason. */
+/* Has the file this format, a version of `oldest` to `version`, and this fingerprint?  Foreign: a whole file
+ * of another version or fingerprint; torn: damaged, or of another format.  Unless it is OK, h->why has the
+ * reason. */
 enum { BQ_H5_OK, BQ_H5_ABSENT, BQ_H5_FOREIGN, BQ_H5_TORN };
-int bq_h5_get_head(bq_h5 *h, const char *format, int version, uint64_t fingerprint);
+int bq_h5_get_head(bq_h5 *h, const char *format, int oldest, int version, uint64_t fingerprint);
 /* Is there anything of that name? */
 bool bq_h5_has_data(bq_h5 *h, const char *name);
 /* Shape and offset of a contiguous dataset of exactly this type and rank, all sizes > 0, inside the file. */

@@ -199,7 +199,7 @@ bool bq_h5_get_hex(bq_h5 *h, const char *name, uint64_t *value) {
     return true;
 }
 
-int bq_h5_get_head(bq_h5 *h, const char *format, int version, uint64_t fingerprint) {
+int bq_h5_get_head(bq_h5 *h, const char *format, int oldest, int version, uint64_t fingerprint) {
     char kind[64];
     int64_t number;
     uint64_t print = 0;
@@ -207,8 +207,10 @@ int bq_h5_get_head(bq_h5 *h, const char *format, int version, uint64_t fingerpri
     if (strcmp(kind, format))
         return bq_h5_refuse(h, "its format is '%s', not '%s'", kind, format), BQ_H5_TORN;
     if (!bq_h5_get_int(h, "version", 1, INT32_MAX, &number)) return BQ_H5_TORN;
-    if (number != version)
-        return bq_h5_refuse(h, "its version is %" PRId64 ", not %d", number, version), BQ_H5_FOREIGN;
+    if (number < oldest || number > version)
+        return bq_h5_refuse(h, "its version is %" PRId64 ", not %d%s", number, version,
+                            number > version ? ": a later blockq made it, and can read it" : ""),
+               BQ_H5_FOREIGN;
     if (!bq_h5_get_hex(h, "fingerprint", &print)) return BQ_H5_TORN;
     if (print == fingerprint) return BQ_H5_OK;
     bq_h5_refuse(h, "its fingerprint is %016" PRIx64 ", not %016" PRIx64, print, fingerprint);

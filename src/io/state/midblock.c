@@ -98,9 +98,9 @@ static bool get_structure(bq_inside_file *f) {
     bq_h5 *h = &f->h;
     bq_inside *in = &f->head;
     int64_t pass, shape[2], at;
-    if (bq_h5_get_head(h, format, VERSION, in->fingerprint) != BQ_H5_OK || !is_equal(h, "sweep", in->sweep) ||
-        !is_equal(h, "phase", in->phase) || !is_equal(h, "block", in->block) ||
-        !bq_h5_get_int(h, "pass", 0, INT32_MAX, &pass) ||
+    if (bq_h5_get_head(h, format, VERSION, VERSION, in->fingerprint) != BQ_H5_OK ||
+        !is_equal(h, "sweep", in->sweep) || !is_equal(h, "phase", in->phase) ||
+        !is_equal(h, "block", in->block) || !bq_h5_get_int(h, "pass", 0, INT32_MAX, &pass) ||
         !bq_h5_get_int(h, "steps", 1, MAX_STEPS, &in->steps) ||
         !bq_h5_get_data(h, "loss", BQ_F64, 1, shape, &f->loss))
         return false;
@@ -158,11 +158,12 @@ int bq_inside_find(bq_inside_file **f, const char *run_dir, bq_inside *inside) {
 static bool glance_at(const char *path, bq_inside *in) {
     bq_h5 h;
     int64_t sweep, phase, pass;
-    bool good =
-        bq_h5_open(&h, path, NULL) && bq_h5_get_head(&h, format, VERSION, in->fingerprint) == BQ_H5_OK &&
-        bq_h5_get_int(&h, "sweep", 0, INT32_MAX, &sweep) &&
-        bq_h5_get_int(&h, "phase", 0, INT32_MAX, &phase) && bq_h5_get_int(&h, "pass", 0, INT32_MAX, &pass) &&
-        bq_h5_get_int(&h, "steps", 1, MAX_STEPS, &in->steps);
+    bool good = bq_h5_open(&h, path, NULL) &&
+                bq_h5_get_head(&h, format, VERSION, VERSION, in->fingerprint) == BQ_H5_OK &&
+                bq_h5_get_int(&h, "sweep", 0, INT32_MAX, &sweep) &&
+                bq_h5_get_int(&h, "phase", 0, INT32_MAX, &phase) &&
+                bq_h5_get_int(&h, "pass", 0, INT32_MAX, &pass) &&
+                bq_h5_get_int(&h, "steps", 1, MAX_STEPS, &in->steps);
     bq_h5_close(&h);
     if (good) in->sweep = (int)sweep, in->phase = (int)phase, in->pass = (int)pass;
     return good;

@@ -27,11 +27,21 @@ static bq_row_grid row_grid(const bq_adascale *p, bq_scheme s, int64_t r) {
     return bq_row_grid_of(s, bq_scale_round((high - low) / (bq_qmax(s) - bq_qmin(s)), s.scale), 0);
 }
 
+/* The same as adascale_row, but codes, in the type of `to`. */
+static void codes_row(const bq_adascale *p, int64_t r, float e3, bq_row_grid grid, bq_mat to, float *fold) {
+    for (int64_t c = 0; c < p->w.cols; c++) {
+        float x = at(p->w, r)[c] / bq_exp(at(p->s2, r)[c]) / e3, code = bq_grid_code(x, grid);
+        *(uint16_t *)bq_mat_at(to, r, c) = to.type == BQ_F16 ? bq_to_f16(code) : bq_to_bf16(code);
+        if (fold) fold[c] = x;
+    }
+}
+
 void bq_cpu_adascale_weights(bq_dev *dev, const bq_adascale *p, bq_scheme s, bq_mat w_hat, bq_mat scale,
                              bq_mat fold) {
     int64_t rows = p->w.rows, cols = p->w.cols;
+    bool codes = w_hat.type == BQ_F16 || w_hat.type == BQ_BF16;
     check_all(dev, p, s);
-    BQ_WANT(dev, rows, cols, w_hat);
+    BQ_WANT_AS(dev, codes ? w_hat.type : BQ_F32, rows, cols, w_hat);
     BQ_WANT(dev, rows, 1, scale);
     if (fold.data) BQ_WANT(dev, rows, cols, fold);
     const bq_vec_table *vec = bq_vec();
@@ -39,8 +49,11 @@ void bq_cpu_adascale_weights(bq_dev *dev, const bq_adascale *p, bq_scheme s, bq_
     for (int64_t r = 0; r < rows; r++) {
         bq_row_grid grid = row_grid(p, s, r);
         *at(scale, r) = grid.scale;
-        vec->adascale_row(at(p->w, r), at(p->s2, r), cols, bq_exp(*at(p->s3, r)), grid, at(w_hat, r),
-                          fold.data ? at(fold, r) : NULL);
+        float e3 = bq_exp(*at(p->s3, r)), *folded = fold.data ? at(fold, r) : NULL;
+        if (codes)
+            codes_row(p, r, e3, grid, w_hat, folded);
+        else
+            vec->adascale_row(at(p->w, r), at(p->s2, r), cols, e3, grid, at(w_hat, r), folded);
     }
 }
 

@@ -3,6 +3,7 @@
 #include "kernels/cpu/cpu.h"
 
 #include "base/die.h"
+#include "base/num.h"
 #include "kernels/cpu/product.h"
 
 #include <cblas.h>
@@ -153,8 +154,25 @@ static int fit(int64_t n) {
     return (int)(n > 0 ? n : 1);
 }
 
+/* In f32, in scratch: numbers of f16 or bf16. */
+static bq_mat widened(bq_dev *dev, bq_mat m) {
+    bq_mat to = bq_arena_push(&dev->mem, m.rows, m.cols, BQ_F32);
+    for (int64_t r = 0; r < m.rows; r++)
+        for (int64_t c = 0; c < m.cols; c++) {
+            uint16_t x = *(const uint16_t *)bq_mat_at(m, r, c);
+            *(float *)bq_mat_at(to, r, c) = m.type == BQ_F16 ? bq_from_f16(x) : bq_from_bf16(x);
+        }
+    return to;
+}
+
 void bq_cpu_gemm(bq_dev *dev, bool ta, bool tb, float alpha, bq_mat a, bq_mat b, float beta, bq_mat c) {
     int64_t m = c.rows, n = c.cols, k = ta ? a.rows : a.cols;
+    if (b.type == BQ_F16 || b.type == BQ_BF16) {
+        size_t mark = bq_arena_mark(&dev->mem);
+        bq_cpu_gemm(dev, ta, tb, alpha, a, widened(dev, b), beta, c);
+        bq_arena_reset(&dev->mem, mark);
+        return;
+    }
     BQ_WANT(dev, ta ? k : m, ta ? m : k, a);
     BQ_WANT(dev, tb ? n : k, tb ? k : n, b);
     BQ_WANT(dev, m, n, c);

@@ -28,8 +28,19 @@ static __device__ bq_row_grid grid_of(const params &p, bq_scheme s, int64_t r) {
 /* The folded weight.  The divisions and their order are the specification's: they decide ties. */
 static __device__ float folded(float w, float s2, float e3) { return w / bq_exp(s2) / e3; }
 
+/* What the forward multiplies by: w_hat, or its code. */
+static __device__ void put(float *to, float x, bq_row_grid g) { *to = bq_on_grid(x, g); }
+struct bf16_code {
+    uint16_t bits;
+};
+static __device__ void put(bf16_code *to, float x, bq_row_grid g) {
+    to->bits = bq_to_bf16(bq_grid_code(x, g));
+}
+static __device__ void put(uint16_t *to, float x, bq_row_grid g) { *to = bq_to_f16(bq_grid_code(x, g)); }
+
 /* `wide` threads have a row: 32, or a whole thread block. */
-static __global__ void weights(params p, bq_scheme s, bq_rows<float> w_hat, bq_rows<float> scale,
+template <class T>
+static __global__ void weights(params p, bq_scheme s, bq_rows<T> w_hat, bq_rows<float> scale,
                                bq_rows<float> fold, int wide, int64_t rows, int64_t cols) {
     const int64_t r = ((int64_t)blockIdx.x * BQ_THREADS + threadIdx.x) / wide;
     if (r >= rows) return; /* allowed: no barrier follows */
@@ -38,7 +49,7 @@ static __global__ void weights(params p, bq_scheme s, bq_rows<float> w_hat, bq_r
     for (int64_t c = (int64_t)threadIdx.x % wide; c < cols; c += wide) {
         const float x = folded(w[c], s2[c], e3);
         if (fold.data) bq_row(fold, r)[c] = x;
-        bq_row(w_hat, r)[c] = bq_on_grid(x, grid);
+        put(bq_row(w_hat, r) + c, x, grid);
     }
     if ((int)threadIdx.x % wide == 0) *bq_row(scale, r) = grid.scale;
 }
@@ -110,12 +121,21 @@ void bq_cuda_adascale_weights(bq_dev *dev, const bq_adascale *p, bq_scheme s, bq
                               bq_mat fold) {
     const int64_t rows = p->w.rows, cols = p->w.cols;
     const params all = params_of(dev, p, s);
-    BQ_WANT(dev, rows, cols, w_hat);
+    const bool codes = w_hat.type == BQ_F16 || w_hat.type == BQ_BF16;
+    BQ_WANT_AS(dev, codes ? w_hat.type : BQ_F32, rows, cols, w_hat);
     BQ_WANT(dev, rows, 1, scale);
     if (fold.data) BQ_WANT(dev, rows, cols, fold);
     const int wide = cols > 4 * BQ_THREADS ? (int)BQ_THREADS : 32;
-    bq_launch(dev, dim3(bq_pieces(rows * wide, BQ_THREADS)), BQ_THREADS, weights, all, s, w_hat, scale, fold,
-              wide, rows, cols);
+    const dim3 grid(bq_pieces(rows * wide, BQ_THREADS));
+    auto launch = [&](auto kernel) {
+        bq_launch(dev, grid, BQ_THREADS, kernel, all, s, w_hat, scale, fold, wide, rows, cols);
+    };
+    if (!codes)
+        launch(weights<float>);
+    else if (w_hat.type == BQ_F16)
+        launch(weights<uint16_t>);
+    else
+        launch(weights<bf16_code>);
 }
 
 void bq_cuda_adascale_step(bq_dev *dev, const bq_adascale *p, bq_scheme s, bq_mat g, bq_mat adam,

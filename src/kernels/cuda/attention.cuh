@@ -18,15 +18,15 @@ static inline __device__ bq_head bq_head_of(const bq_attend &a, bq_rows<float> m
     return {m.data + head * hd, m.ld, a.tokens, hd};
 }
 
-/* A score from a product of a query and a key: scaled, and capped where CAP is set. */
-template <bool CAP> static inline __device__ float bq_score(const bq_attend &a, float product) {
+/* A score from a product of a query and a key: scaled, and capped where there is a cap. */
+static inline __device__ float bq_score(const bq_attend &a, float product) {
     const float s = product * a.scale;
-    return CAP ? a.cap * bq_tanh(s / a.cap) : s;
+    return a.cap != 0 ? a.cap * bq_tanh(s / a.cap) : s;
 }
 
 /* The derivative of a score by what it was before the cap. */
-template <bool CAP> static inline __device__ float bq_cap_slope(const bq_attend &a, float score) {
-    const float h = CAP ? score / a.cap : 0;
+static inline __device__ float bq_cap_slope(const bq_attend &a, float score) {
+    const float h = a.cap != 0 ? score / a.cap : 0;
     return 1.0f - h * h;
 }
 
@@ -61,26 +61,29 @@ static inline bq_attend bq_attend_of(const bq_dev *dev, bq_attention a, bq_mat q
             bq_rows<float>(NULL, 0)};
 }
 
-#define BQ_CAPPED(a, width, dev, grid, kernel, ...)                                                          \
-    bq_launch(dev, grid, BQ_THREADS, (a).cap != 0 ? kernel<width, true> : kernel<width, false>,              \
-              a __VA_OPT__(, ) __VA_ARGS__)
-
-/* Launch the instance of a kernel for the heads and the cap of a, its first argument. */
-#define BQ_BY_HEAD_DIM(a, dev, grid, kernel, ...)                                                            \
-    do {                                                                                                     \
-        const int wide = (a).hd > (a).vd ? (a).hd : (a).vd;                                                  \
-        if (wide <= 32)                                                                                      \
-            BQ_CAPPED(a, 32, dev, grid, kernel __VA_OPT__(, ) __VA_ARGS__);                                  \
-        else if (wide <= 64)                                                                                 \
-            BQ_CAPPED(a, 64, dev, grid, kernel __VA_OPT__(, ) __VA_ARGS__);                                  \
-        else if (wide <= 96)                                                                                 \
-            BQ_CAPPED(a, 96, dev, grid, kernel __VA_OPT__(, ) __VA_ARGS__);                                  \
-        else if (wide <= 128)                                                                                \
-            BQ_CAPPED(a, 128, dev, grid, kernel __VA_OPT__(, ) __VA_ARGS__);                                 \
-        else if (wide <= 192)                                                                                \
-            BQ_CAPPED(a, 192, dev, grid, kernel __VA_OPT__(, ) __VA_ARGS__);                                 \
-        else                                                                                                 \
-            BQ_CAPPED(a, 256, dev, grid, kernel __VA_OPT__(, ) __VA_ARGS__);                                 \
-    } while (0)
+/* Call launch with the shape for the heads of a and the device's way. */
+template <bq_compute WAY, class F> static inline void bq_by_width(const bq_attend &a, F launch) {
+    const int wide = a.hd > a.vd ? a.hd : a.vd;
+    if (wide <= 32)
+        launch(bq_shape<32, WAY>());
+    else if (wide <= 64)
+        launch(bq_shape<64, WAY>());
+    else if (wide <= 96)
+        launch(bq_shape<96, WAY>());
+    else if (wide <= 128)
+        launch(bq_shape<128, WAY>());
+    else if (wide <= 192)
+        launch(bq_shape<192, WAY>());
+    else
+        launch(bq_shape<256, WAY>());
+}
+template <class F> static inline void bq_by_shape(const bq_dev *dev, const bq_attend &a, F launch) {
+    if (dev->compute == BQ_COMPUTE_BF16)
+        bq_by_width<BQ_COMPUTE_BF16>(a, launch);
+    else if (dev->compute == BQ_COMPUTE_TF32)
+        bq_by_width<BQ_COMPUTE_TF32>(a, launch);
+    else
+        bq_by_width<BQ_COMPUTE_F32>(a, launch);
+}
 
 #endif

@@ -58,7 +58,8 @@ static int cuda_open(bq_dev *dev, int number, size_t mem) {
     BQ_CHECK(error == cudaSuccess, "%zu bytes on CUDA device %d: %s", mem, cuda->device,
              cudaGetErrorString(error));
     bq_arena_adopt(&dev->mem, base, mem, BQ_DEVICE);
-    dev->computes = 1u << BQ_COMPUTE_F32 | 1u << BQ_COMPUTE_TF32 | 1u << BQ_COMPUTE_BF16;
+    dev->computes =
+        1u << BQ_COMPUTE_F32 | 1u << BQ_COMPUTE_FP16X2 | 1u << BQ_COMPUTE_TF32 | 1u << BQ_COMPUTE_BF16;
     describe(dev);
     return BQ_OK;
 }

@@ -1,5 +1,5 @@
 /* Counts of work against formulas written out for one small model, and the seconds they take. */
-#include "driver/plan/machine.h"
+#include "driver/plan/plan.h"
 #include "driver/recipe/traits.h"
 
 #include "base/die.h"
@@ -266,6 +266,42 @@ static void names(void **state) {
     assert_int_equal(named(&m, "h1000", NULL, NULL, 0), BQ_USAGE);
 }
 
+/* Bytes of W4 with a scale a row, the fold only before a later phase; and what is left of their seconds. */
+static void checkpoints(void **state) {
+    (void)state;
+    const double rows = QKV + H + 2 * I + H, packed = P / 2 + 4 * rows;
+    bq_layouts layouts = {.count = 1, .at = {{.arch = &arch}}};
+    bq_comm grid = {.size = 2, .nstage = 2, .nreplica = 1};
+    for (int i = 0; i < arch.linears; i++)
+        layouts.at[0].scheme[i] = (bq_scheme){4, -1, true, BQ_F32, BQ_GRID_AIMET, 1, 0};
+    recipe.nphase = 2, recipe.phase[1] = recipe.phase[0];
+    bq_effort_count(effort, &recipe, &layouts, &grid, 2, false, &(bq_evals){0}, 0);
+    near(effort[BQ_WORK_SAVE].saves, 2 * L / 2);
+    near(effort[BQ_WORK_SAVE].written, L / 2 * (packed + 4 * P + packed));
+    setup(NULL);
+
+    bq_machine m = {.flop = {[BQ_RATE_PRODUCTS] = 1},
+                    .memory = 1,
+                    .fabric = 1,
+                    .network = 1,
+                    .files = 1,
+                    .files_all = 8,
+                    .writes = 2,
+                    .node = 1};
+    bq_plan plan = {.nstage = 1, .nreplica = 1, .pending = 1};
+    double seconds[BQ_WORKS + 1], use[BQ_USES];
+    plan.effort[BQ_WORK_PASSES].flop[BQ_RATE_PRODUCTS] = 40;
+    plan.effort[BQ_WORK_SAVE] = (bq_effort){.written = 20, .saves = 5};
+    bq_plan_seconds(&plan, &m, seconds, use);
+    near(seconds[BQ_WORK_SAVE], 2), near(seconds[BQ_WORKS], 42), near(use[BQ_USE_FILES], 2);
+    plan.effort[BQ_WORK_SAVE].written = 100; /* 10 s each, behind 8 s of work */
+    bq_plan_seconds(&plan, &m, seconds, use);
+    near(seconds[BQ_WORK_SAVE], 10 + 4 * 2);
+    plan.pending = 0;
+    bq_plan_seconds(&plan, &m, seconds, use);
+    near(seconds[BQ_WORK_SAVE], 50);
+}
+
 /* Seconds of works [first, last] of the recipe on one H200, of a block of Llama 3 8B or 3.2 1B with 64
  * samples of 2048 tokens, all kept on the way. */
 static double on_h200(bool large, const char *keys, const char *passes, int first, int last) {
@@ -345,6 +381,7 @@ int main(void) {
                                        cmocka_unit_test(held_samples),
                                        cmocka_unit_test(seconds),
                                        cmocka_unit_test(names),
+                                       cmocka_unit_test(checkpoints),
                                        cmocka_unit_test(measured_runs),
                                        cmocka_unit_test(remedies)};
     return cmocka_run_group_tests(tests, setup, NULL);

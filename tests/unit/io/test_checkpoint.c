@@ -156,6 +156,41 @@ static void empty_and_full(void **state) {
     }
 }
 
+/* Codes of all elements come back, with odd numbers of columns and without the weights before rounding.  The
+ * file has so many bytes. */
+static void packed(void **state) {
+    (void)state;
+    enum { ROWS = 300, COLS = 1021 };
+    static const int element[] = {2, 3, 4, 5, 6, 7, 8, BQ_E2M1, BQ_E2M3, BQ_E3M2, BQ_E4M3, BQ_E5M2};
+    static int8_t code[ROWS * COLS], back[ROWS * COLS];
+    static float scale[ROWS];
+    bq_ckpt c = {.fingerprint = print, .linears = 1}, head;
+    bq_ckpt_file *f;
+    for (size_t k = 0; k < sizeof element / sizeof *element; k++) {
+        const int bits = bq_element_of(element[k]).bits, above = 8 - bits;
+        for (int i = 0; i < ROWS * COLS; i++) {
+            uint8_t high = (uint8_t)((uint32_t)i * 2654435761u >> 24 << above);
+            code[i] = (int8_t)(bq_element_whole(element[k]) ? (int8_t)high >> above : high >> above);
+        }
+        c.linear[0] = (bq_ckpt_linear){.name = "q",
+                                       .scheme = {element[k], -1, true, BQ_F32, BQ_GRID_AIMET, 1, 0},
+                                       .code = bq_mat_host(code, ROWS, COLS, BQ_I8),
+                                       .scale = bq_mat_host(scale, ROWS, 1, BQ_F32)};
+        bq_ckpt_write(temp_path("p.h5"), &c);
+        assert_int_equal(bq_ckpt_open(&f, temp_path("p.h5"), print, &head, NULL), BQ_CKPT_OK);
+        assert_int_equal(head.linear[0].fold.rows, 0);
+        bq_ckpt_read(f, 0, BQ_CKPT_CODE, bq_mat_host(back, ROWS, COLS, BQ_I8));
+        assert_memory_equal(back, code, sizeof code);
+        bq_ckpt_read_rows(f, 0, BQ_CKPT_CODE, 7, bq_mat_host(back, ROWS - 9, COLS, BQ_I8));
+        assert_memory_equal(back, code + 7 * COLS, (ROWS - 9) * COLS);
+        bq_ckpt_close(f);
+        struct stat st;
+        assert_int_equal(stat(temp_path("p.h5"), &st), 0);
+        const int64_t least = ROWS * ((COLS * bits + 7) / 8);
+        assert_in_range(st.st_size, least, least + 4 * ROWS + 8192);
+    }
+}
+
 /* Another process, garbage in fresh memory, another ld, a stale temporary file: the same bytes. */
 static void equal_bytes(void **state) {
     (void)state;
@@ -305,9 +340,10 @@ static int child(const char *what, const char *path) {
 int main(int argc, char **argv) {
     if (argc == 3) return child(argv[1], argv[2]);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(names),     cmocka_unit_test(round_trip),   cmocka_unit_test(empty_and_full),
-        cmocka_unit_test(damage),    cmocka_unit_test(equal_bytes),  cmocka_unit_test(killed),
-        cmocka_unit_test(full_disk), cmocka_unit_test(failed_calls), cmocka_unit_test(bugs_die),
+        cmocka_unit_test(names),    cmocka_unit_test(round_trip),  cmocka_unit_test(empty_and_full),
+        cmocka_unit_test(damage),   cmocka_unit_test(equal_bytes), cmocka_unit_test(killed),
+        cmocka_unit_test(packed),   cmocka_unit_test(full_disk),   cmocka_unit_test(failed_calls),
+        cmocka_unit_test(bugs_die),
     };
     return cmocka_run_group_tests(tests, temp_make, temp_remove);
 }

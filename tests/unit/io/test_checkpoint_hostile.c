@@ -31,19 +31,33 @@ typedef enum {
     NORMS,
     TALL_NORM,
     BIAS_ALONE,
-    GOOD
+    TWICE,
+    WIDE,
+    NO_COLS,
+    COLS,
+    FEW_BITS,
+    PACKED, /* the first of those that count: of this version, */
+    UNFOLDED,
+    GOOD /* and of version 1 */
 } wrong;
+
+static bool packed(wrong w) { return w >= TWICE && w < GOOD; }
 
 static void put_weight(bq_h5 *h, wrong w) {
     bq_h5_put_group(h, w == UNGROUPED ? "weight" : "linear_00");
     bq_h5_put_text(h, "name", w == NAME ? "" : "q");
-    bq_h5_put_int(h, "bits", BQ_I32, w == BITS ? 9 : 4);
+    bq_h5_put_int(h, "bits", BQ_I32, w == BITS ? 9 : w == FEW_BITS ? 1 : 4);
     bq_h5_put_int(h, "group", BQ_I64, w == GROUP ? 0 : 4);
     bq_h5_put_int(h, "symmetric", BQ_I32, w == SYMMETRIC);
     bq_h5_put_text(h, "scale_type", w == STYPE ? "I8" : "F32");
-    if (w != NO_FOLD)
+    if (packed(w)) {
+        if (w != NO_COLS) bq_h5_put_int(h, "cols", BQ_I64, w == COLS ? INT64_MAX : 9 + (w != WIDE));
+        bq_h5_put_data(h, "packed", BQ_U8, 2, (int64_t[]){3, w == WIDE ? 4 : 5});
+    }
+    if (w != NO_FOLD && w != UNFOLDED)
         bq_h5_put_data(h, "fold", w == TYPE ? BQ_F64 : BQ_F32, w == FLAT ? 1 : 2, (int64_t[]){3, 10});
-    if (w != ALONE && w != UNCODED) bq_h5_put_data(h, "code", BQ_I8, 2, (int64_t[]){3, w == CODE ? 11 : 10});
+    if (w != ALONE && w != UNCODED && w != NO_FOLD && (!packed(w) || w == TWICE))
+        bq_h5_put_data(h, "code", BQ_I8, 2, (int64_t[]){3, w == CODE ? 11 : 10});
     if (w != UNCODED) bq_h5_put_data(h, "scale", BQ_F32, 2, (int64_t[]){3, w == SCALE ? 2 : 3});
     if (w != NO_ZERO)
         bq_h5_put_data(h, "zero", w == ZERO_TYPE ? BQ_I8 : BQ_F32, 2, (int64_t[]){3, w == ZERO ? 1 : 3});
@@ -54,7 +68,7 @@ static void put_weight(bq_h5 *h, wrong w) {
 static void make_wrong(const char *path, wrong w) {
     bq_h5 h;
     bq_h5_create(&h, path);
-    bq_h5_put_head(&h, w == OTHER ? "blockq tokens" : "blockq block", w == LATER ? 2 : 1, print);
+    bq_h5_put_head(&h, w == OTHER ? "blockq tokens" : "blockq block", w == LATER ? 3 : 1 + packed(w), print);
     bq_h5_put_int(&h, "sweep", BQ_I32, w == NEGATIVE ? -1 : 0);
     bq_h5_put_int(&h, "phase", BQ_I32, 0);
     bq_h5_put_int(&h, "block", BQ_I32, 0);
@@ -73,13 +87,13 @@ static void make_wrong(const char *path, wrong w) {
 
 static void hostile(void **state) {
     (void)state;
-    static const char *const needles[] = {[LATER] = "version is 2",
+    static const char *const needles[] = {[LATER] = "version is 3, not 2: a later blockq made it",
                                           [OTHER] = "its format is",
                                           [NO_STEPS] = "'steps' is missing",
                                           [NEGATIVE] = "'sweep' is -1",
                                           [MANY] = "'linears' is 65",
                                           [LOSSES] = "5 losses for 4 steps",
-                                          [NO_FOLD] = "'fold' is missing",
+                                          [NO_FOLD] = "neither weights nor codes",
                                           [FLAT] = "has 1 dimensions",
                                           [TYPE] = "not of type F32",
                                           [CODE] = "codes of another shape",
@@ -100,16 +114,25 @@ static void hostile(void **state) {
                                           [ONE_NORM] = "norms of unlike shapes",
                                           [NORMS] = "norms of unlike shapes",
                                           [TALL_NORM] = "norms of unlike shapes",
-                                          [BIAS_ALONE] = "a bias without norms"};
+                                          [BIAS_ALONE] = "a bias without norms",
+                                          [TWICE] = "cannot be packed, or are there twice",
+                                          [WIDE] = "rows of 4 bytes for 9 codes of 4 bits",
+                                          [NO_COLS] = "'cols' is missing",
+                                          [COLS] = "'cols' is 9223372036854775807",
+                                          [FEW_BITS] = "cannot be packed"};
     bq_ckpt head;
     bq_ckpt_file *f;
-    for (wrong w = LATER; w < GOOD; w++) {
+    for (wrong w = LATER; w < PACKED; w++) {
         make_wrong(temp_path("wrong.h5"), w);
         expect(temp_path("wrong.h5"), print, w == LATER ? BQ_CKPT_FOREIGN : BQ_CKPT_TORN, needles[w]);
     }
-    make_wrong(temp_path("wrong.h5"), GOOD);
-    assert_int_equal(bq_ckpt_open(&f, temp_path("wrong.h5"), print, &head, NULL), BQ_CKPT_OK);
-    bq_ckpt_close(f);
+    for (wrong w = PACKED; w <= GOOD; w++) {
+        make_wrong(temp_path("wrong.h5"), w);
+        assert_int_equal(bq_ckpt_open(&f, temp_path("wrong.h5"), print, &head, NULL), BQ_CKPT_OK);
+        assert_true(head.linear[0].code.rows == 3 && head.linear[0].code.cols == 10);
+        assert_int_equal(head.linear[0].fold.rows, w == UNFOLDED ? 0 : 3);
+        bq_ckpt_close(f);
+    }
     file_save(temp_path("text.h5"), "a sealed text", 13);
     reseal(temp_path("text.h5"));
     expect(temp_path("text.h5"), print, BQ_CKPT_TORN, "not an HDF5 file");
@@ -117,10 +140,10 @@ static void hostile(void **state) {
 
 static size_t unsealed;
 
-/* With a seal that agrees: a reason, or a block all of whose folded weights can be read. */
+/* With a seal that agrees: a reason, or a block all of whose codes can be read. */
 static const char *look(const char *path) {
     static char why[BQ_WHY];
-    float fold[3 * 10];
+    int8_t code[3 * 64];
     bq_ckpt head;
     bq_ckpt_file *f;
     assert_int_equal(truncate(path, (off_t)unsealed), 0);
@@ -128,7 +151,10 @@ static const char *look(const char *path) {
     int status = bq_ckpt_open(&f, path, print, &head, why);
     if (status != BQ_CKPT_OK) return why;
     assert_in_range(head.linears, 0, 1);
-    if (head.linears) bq_ckpt_read(f, 0, BQ_CKPT_FOLD, bq_mat_host(fold, 3, 10, BQ_F32));
+    bq_mat m = head.linear[0].code;
+    assert_in_range(m.rows * m.cols, 0, sizeof code);
+    m.data = code;
+    if (head.linears && m.rows) bq_ckpt_read(f, 0, BQ_CKPT_CODE, m);
     bq_ckpt_close(f);
     return NULL;
 }
@@ -136,10 +162,12 @@ static const char *look(const char *path) {
 static void one_bit(void **state) {
     (void)state;
     const char *path = temp_path("bits.h5");
-    make_wrong(path, GOOD);
-    free(file_load(path, &unsealed));
-    unsealed -= BQ_SEAL;
-    flip_bits(path, unsealed, 5, look);
+    for (wrong w = PACKED; w <= GOOD; w++) {
+        make_wrong(path, w);
+        free(file_load(path, &unsealed));
+        unsealed -= BQ_SEAL;
+        flip_bits(path, unsealed, 7, look);
+    }
 }
 
 int main(void) {

@@ -193,19 +193,21 @@ warm_peers() {
 part_steps() {
     local name way round passes peers='' running
     ways >/dev/null
+    adascale_seconds() {
+        recipe "$dir/$name" mix "$way" 2 "{\"pass\": \"adascale\", \"iterations\": $1}"
+        run_block | field passes_s
+    }
     declare -A few
     if torch_here steps; then peers=1; fi
     for name in $models; do
         model "$name"
+        read -r way < <(ways)
+        adascale_seconds 1 >/dev/null || true # reads files that nobody has read yet
         running=$peers
         if [[ $running ]]; then start_peer "$name" "$peer_steps"; fi
         for ((round = 1; round <= rounds; round++)); do
             for way in $(ways); do
                 # what runs of few and many steps share is no step: grids, first touch, graphs
-                adascale_seconds() {
-                    recipe "$dir/$name" mix "$way" 2 "{\"pass\": \"adascale\", \"iterations\": $1}"
-                    run_block | field passes_s
-                }
                 if ((round == 1)); then few[$way]=$(adascale_seconds 2) || few[$way]=''; fi
                 [[ ${few[$way]} ]] && passes=$(adascale_seconds $((2 + steps))) || { note steps "blockq failed: $name, $way" && continue; }
                 put steps "$name" "blockq $way" "$(awk -v a="$passes" -v b="${few[$way]}" -v n="$steps" 'BEGIN { printf "%.3e", (a - b) / n }')"

@@ -8,7 +8,8 @@ import sys
 import time
 
 GPTQ = ("load", "target", "passes", "advance", "save", "wall")
-PLANNED = (("passes", "other passes", "passes"), ("stream", "quantized stream", "advance"), ("weights in", "targets", "load"))
+PLANNED = (("passes", "other passes", "passes"), ("stream", "quantized stream", "advance"), ("weights in", "targets", "load"),
+           ("checkpoint", "checkpoints that are waited for", "save"))
 
 
 def grid(head, rows):
@@ -85,7 +86,6 @@ def plan(found):
             measured = found.get("gptq", {}).get(f"{samples[0]} samples, {way}", {})
             for title, planned, column in PLANNED:
                 line(f"{name}, GPTQ, {samples[0]} samples, {way}: {title}", columns, planned, measured.get(column))
-            rows.append((f"{name}, GPTQ, {samples[0]} samples, {way}: checkpoint", "", "", number(measured.get("save")), ""))
     print("\n**Plan and measurement**, seconds of a block or a step; the ratio is measured over planned with published rates:")
     grid(("what", "planned, published rates", "planned, rates measured here", "measured", "ratio"), rows)
 

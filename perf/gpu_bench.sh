@@ -208,8 +208,8 @@ part_steps() {
         for ((round = 1; round <= rounds; round++)); do
             for way in $(ways); do
                 # what runs of few and many steps share is no step: grids, first touch, graphs
-                if ((round == 1)); then few[$way]=$(adascale_seconds 2) || few[$way]=''; fi
-                [[ ${few[$way]} ]] && passes=$(adascale_seconds $((2 + steps))) || { note steps "blockq failed: $name, $way" && continue; }
+                if ((round == 1)); then few[$way]=$(adascale_seconds $first_steps) || few[$way]=''; fi
+                [[ ${few[$way]} ]] && passes=$(adascale_seconds $((first_steps + steps))) || { note steps "blockq failed: $name, $way" && continue; }
                 put steps "$name" "blockq $way" "$(awk -v a="$passes" -v b="${few[$way]}" -v n="$steps" 'BEGIN { printf "%.3e", (a - b) / n }')"
             done
             if [[ $running ]] && ! peer_round "$name"; then
@@ -323,12 +323,12 @@ out=$(realpath "$out")
 if [[ $dry ]]; then
     build=$dry blockq=$dry/tests/simt/blockq_simt bench=$dry/tests/simt/bench_ops_simt nmse=$dry/tests/simt/gpu_bench_nmse_simt prefix=simt
     tests='^simt_test_(quadratic|float)_ops$' device=cpu length=32 op_shapes='tiny' nmse_shape='64 64 96' models='tiny' variants=f32,bf16
-    steps=2 peer_steps=3 gptq_samples=4 samples_most=4 plan_gpu=${PLAN_GPU:-h200}
+    first_steps=2 steps=2 peer_steps=3 gptq_samples=4 samples_most=4 plan_gpu=${PLAN_GPU:-h200}
 else
     build=$root/build-cuda blockq=$build/src/blockq bench=$build/perf/bench_ops nmse=$build/perf/gpu_bench_nmse prefix=gpu
     tests=^gpu_ device=cuda length=2048 op_shapes='llama8b llama1b' nmse_shape='4096 4096 14336' models='llama32_1b llama3_8b'
     variants=f32,tf32,bf16,f32+compile,tf32+compile,bf16+compile
-    steps=60 peer_steps=20 gptq_samples='64 128' samples_most=128
+    first_steps=16 steps=112 peer_steps=20 gptq_samples='64 128' samples_most=128
     gpu=$(nvidia-smi --query-gpu=name --format=csv,noheader | head -n 1) || { echo "gpu_bench.sh: no GPU here (nvidia-smi)" >&2 && exit 3; }
     plan_gpu=${PLAN_GPU:-$(grep -oiE 'v100|a100|h100|h200|b200' <<<"$gpu" | head -n 1 | tr '[:upper:]' '[:lower:]' || true)}
     plan_gpu=${plan_gpu:-h200}

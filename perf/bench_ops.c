@@ -1,6 +1,6 @@
 /* bench_ops - speed of the ops, as csv on standard output.
  *
- *     bench_ops [threads [tokens [op]]] [--backend cuda] [--shape NAME] [--compare OLD.csv]
+ *     bench_ops [threads [tokens [op]]] [--backend cuda] [--shape NAME] [--runs N] [--compare OLD.csv]
  *
  * Defaults: 1 thread, 2048 tokens, all ops, the cpu.  Shapes are those of a block of SmolLM2-135M, on a GPU
  * of Llama 3 8B; `tiny` is for tests.  Two roofs are measured beside every single run of an op, because the
@@ -34,6 +34,7 @@ typedef struct {
 } shape;
 static const shape shapes[] = {
     {"smollm2", 576, 1536, 9, 3, 64, 49152, 768, 24 << 20, 15, 1},
+    {"llama1b", 2048, 8192, 32, 8, 64, 128256, 8192, 1 << 30, 15, 8},
     {"llama8b", 4096, 14336, 32, 8, 128, 128256, 8192, 1 << 30, 15, 8},
     {"tiny", 64, 96, 2, 1, 32, 300, 64, 1 << 16, 1, 2},
 };
@@ -141,6 +142,8 @@ static void rmsnorm_bwd(bq_mat *m) { dev.op->rmsnorm_bwd(&dev, m[0], m[1], 1e-5f
 static void rope(bq_mat *m) { dev.op->rope(&dev, m[0], of.heads, of.head_dim, m[1], m[2], 0); }
 static void glu(bq_mat *m) { dev.op->glu(&dev, BQ_SILU, 0, m[0], m[1], m[2]); }
 static void glu_bwd(bq_mat *m) { dev.op->glu_bwd(&dev, BQ_SILU, 0, m[0], m[1], m[2], m[3], m[4]); }
+static void column_max(bq_mat *m) { dev.op->column_max(&dev, m[0], 0, m[1]); }
+static void column_squares(bq_mat *m) { dev.op->column_squares(&dev, m[0], m[1]); }
 static double loss;
 static void mse(bq_mat *m) { dev.op->mse(&dev, m[0], m[1], 1e-6, m[2], &loss); }
 static double *nll;
@@ -200,7 +203,7 @@ static void rows(void) {
     bq_mat x = fresh(T, h), y = fresh(T, h), z = fresh(T, h), w = fresh(1, h);
     bq_mat q = fresh(T, of.heads * of.head_dim), cs = fresh(T, of.head_dim / 2);
     bq_mat g = fresh(T, inter), u = fresh(T, inter), d = fresh(T, inter), dg = fresh(T, inter),
-           du = fresh(T, inter);
+           du = fresh(T, inter), row = fresh(1, inter);
     double n = (double)(T * h), i = (double)(T * inter), r = (double)(q.rows * q.cols);
     report("add", "TxH", n, 12 * n, add, (bq_mat[]){x, y});
     report("mix", "TxH", 10 * n, 12 * n, mix, (bq_mat[]){x, y, z});
@@ -209,6 +212,8 @@ static void rows(void) {
     report("rope", "TxH", 3 * r, 8 * r, rope, (bq_mat[]){q, cs, cs});
     report("glu", "TxI", 25 * i, 12 * i, glu, (bq_mat[]){g, u, d});
     report("glu_bwd", "TxI", 32 * i, 20 * i, glu_bwd, (bq_mat[]){g, u, d, dg, du});
+    report("column_max", "TxI", i, 4 * i, column_max, (bq_mat[]){g, row});
+    report("column_squares", "TxI", 2 * i, 4 * i, column_squares, (bq_mat[]){g, row});
     report("mse", "TxH", 4 * n, 12 * n, mse, (bq_mat[]){x, y, z});
     bq_arena_reset(&dev.mem, mark);
 }
@@ -344,12 +349,14 @@ int main(int argc, char **argv) {
     const char *name = option(&argc, argv, "--shape", gpu ? "llama8b" : "smollm2");
     for (int i = 0; i < SHAPES; i++)
         if (strcmp(shapes[i].name, name) == 0) of = shapes[i];
+    const char *runs = option(&argc, argv, "--runs", NULL);
+    if (runs && atoi(runs) > 0 && atoi(runs) < of.runs) of.runs = atoi(runs);
     int threads = argc > 1 ? atoi(argv[1]) : 1;
     if (argc > 2) T = atol(argv[2]);
     if (argc > 3) only = argv[3];
     if (threads < 1 || T < 1 || !of.name || strncmp(backend, "auto", 4) == 0)
         return fprintf(stderr, "usage: bench_ops [threads [tokens [op]]] [--backend cpu|cuda|cuda:N] "
-                               "[--shape smollm2|llama8b|tiny] [--compare OLD.csv]\n"),
+                               "[--shape smollm2|llama1b|llama8b|tiny] [--runs N] [--compare OLD.csv]\n"),
                2;
     omp_set_num_threads(threads);
     QKV = (of.heads + 2 * of.kv_heads) * of.head_dim;

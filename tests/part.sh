@@ -31,11 +31,13 @@ tools() {
 # The build with MPI-IO, against the one without.
 phdf5() { bash tests/phdf5.sh "$build"; }
 
-# The CUDA build for sm_80 and sm_90: what every kernel takes, and no spills.
+# The CUDA build for sm_80, sm_90 and, where the toolkit has it, sm_100: what every kernel takes, and no spills.
 cuda() {
     command -v nvcc >/dev/null || skip "no nvcc"
+    local real="80-real;90-real"
+    if nvcc --list-gpu-arch | grep -q compute_100; then real+=";100-real"; fi
     rm -f build-cuda/src/kernels/CMakeFiles/bq_kernels.dir/cuda/*.o # so that all are compiled, and described
-    cmake --preset cuda >"$temp/log" 2>&1 && cmake --build --preset cuda -j 1 >"$temp/cuda" 2>&1 ||
+    cmake --preset cuda "-DCMAKE_CUDA_ARCHITECTURES=$real" >"$temp/log" 2>&1 && cmake --build --preset cuda -j 1 >"$temp/cuda" 2>&1 ||
         { tail -n 40 "$temp/log" "$temp/cuda" && return 1; }
     bash tests/simt/kernels.sh "$temp/cuda"
 }

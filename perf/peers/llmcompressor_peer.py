@@ -6,7 +6,6 @@ AWQ is followed by rounding (`QuantizationModifier`), SmoothQuant by rounding or
 import common
 import torch
 from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme, fake_quantize
-from datasets import Dataset
 from llmcompressor import oneshot
 from llmcompressor.modifiers.gptq import GPTQModifier
 from llmcompressor.modifiers.quantization import QuantizationModifier
@@ -43,6 +42,12 @@ def unwrap(m):
             x.quantization_enabled = False
 
 
+def quantize(m, t, a):
+    data = torch.utils.data.DataLoader([{"input_ids": x, "attention_mask": torch.ones_like(x)} for x in t])  # one a batch, in order
+    oneshot(model=m, processor=common.tokenizer(a), dataset=data, recipe=recipe(a), num_calibration_samples=len(t),
+            max_seq_length=t.shape[1], shuffle_calibration_samples=False)
+
+
 def main():
     a = common.arguments(
         __doc__, method=dict(choices=("rtn", "gptq", "awq", "smoothquant"), default="gptq"),
@@ -51,15 +56,15 @@ def main():
         block_size=dict(type=int, default=128, help="GPTQ's"), damp=dict(type=float, default=0.01, help="GPTQ's"),
         duo_scaling=dict(choices=("true", "false", "both"), default="true", help="AWQ's"),
         grid=dict(type=int, default=20, help="AWQ's"), alpha=dict(type=float, default=0.5, help="SmoothQuant's"),
-        then=dict(choices=("rtn", "gptq"), default="rtn", help="after AWQ or SmoothQuant"))
+        then=dict(choices=("rtn", "gptq"), default="rtn", help="after AWQ or SmoothQuant"),
+        warm=dict(type=int, default=0, help="first quantize another copy of the model with so many samples, outside the clock: kernels are compiled"))
     m, t = common.load(a), common.calibration(a) if a.method != "rtn" else torch.zeros(1, 8, dtype=torch.int64)
-    data = Dataset.from_dict({"input_ids": t.tolist(), "attention_mask": torch.ones_like(t).tolist()})
-    tokenizer = common.tokenizer(a)
+    if a.warm:
+        quantize(common.load(a), t[: a.warm], a)
     with common.Clock() as clock:
-        oneshot(model=m, processor=tokenizer, dataset=data, recipe=recipe(a), num_calibration_samples=len(t),
-                max_seq_length=t.shape[1], shuffle_calibration_samples=False)
+        quantize(m, t, a)
     unwrap(m)
-    extra = {"observer": a.observer}
+    extra = {"observer": a.observer, "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None}
     if "gptq" in (a.method, a.then):
         extra.update(actorder=a.actorder, block_size=a.block_size, damp=a.damp)
     extra.update({"awq": dict(duo_scaling=a.duo_scaling, grid=a.grid), "smoothquant": dict(alpha=a.alpha)}.get(a.method, {}))

@@ -4,7 +4,16 @@
 The same mathematics, schedule and data as AIMET's; the block is transformers' own with scaled-dot-product attention, the
 quantizer one autograd function with its gradients by hand, the optimizer torch's fused Adam.  --compile lets torch's
 inductor (it calls g++) make loops of the quantizer, or of the quantizer and the block.
+
+--time measures steps of several variants on the first block in one process, so that another program can run between rounds: each
+line on standard input is a round, answered by one line of JSON a variant.
 """
+import copy
+import json
+import statistics
+import sys
+import time
+
 import common
 import torch
 from torch.nn import functional as F
@@ -108,24 +117,61 @@ def run(block, x, keywords):
     return y[0] if isinstance(y, tuple) else y
 
 
-def train(block, fp, qt, targets, keywords, a, step):
+def precision(compute, device):
+    """The context of a forward; tf32 is a setting of the process, for the backward too."""
+    torch.set_float32_matmul_precision("high" if compute == "tf32" else "highest")
+    return torch.autocast(torch.device(device).type, torch.bfloat16, enabled=compute == "bf16")
+
+
+def rig(block, a):
+    """Linears to train in the place of the block's own, and what steps them."""
     new = replace(block, lambda linear: Linear(linear, a.bits, a.group))
     optimizer = torch.optim.Adam([{"params": [p for x in new for p in (x.beta, x.gamma)], "lr": 1e-3},
                                   {"params": [p for x in new for p in (x.s2, x.s3)], "lr": 5e-4}], fused=True)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=a.iterations)
-    with torch.enable_grad():
-        for i in range(a.iterations):
-            n = i % len(fp)
-            x = {"fp": fp, "qt": qt}[a.inputs][n] if a.inputs != "mix" else torch.where(torch.rand_like(fp[n]) < 0.5, qt[n], fp[n])
-            loss = (step(block, x, keywords) - targets[n]).square().sum(1).mean()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-            optimizer.zero_grad()
-            if x.is_cuda:
-                torch.cuda.synchronize()
+    return optimizer, torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=a.iterations)
+
+
+@torch.enable_grad()
+def iterate(block, rigged, fp, qt, targets, keywords, a, step, compute):
+    """--iterations steps: the last loss, and the seconds of each."""
+    optimizer, schedule = rigged
+    seconds = []
+    for i in range(a.iterations):
+        start = time.perf_counter()
+        n = i % len(fp)
+        x = {"fp": fp, "qt": qt}[a.inputs][n] if a.inputs != "mix" else torch.where(torch.rand_like(fp[n]) < 0.5, qt[n], fp[n])
+        with precision(compute, a.device):
+            y = step(block, x, keywords)
+        loss = (y - targets[n]).square().sum(1).mean()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad()
+        if x.is_cuda:
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - start)
+    return loss.item(), seconds
+
+
+def train(block, fp, qt, targets, keywords, a, step):
+    loss, _ = iterate(block, rig(block, a), fp, qt, targets, keywords, a, step, a.compute)
     replace(block, lambda x: x.fold())
-    return loss.item()
+    return loss
+
+
+def time_variants(m, samples, a):
+    """Rounds of --time: each variant has a copy of the block, with its own factors and optimizer."""
+    torch._dynamo.config.recompile_limit = 64
+    fp, keywords = enter(m, samples)
+    block = m.model.layers[0]
+    targets = [run(block, x, keywords) for x in fp]
+    variants = {name: copy.deepcopy(block) for name in a.time.split(",")}
+    rigs = {name: rig(b, a) for name, b in variants.items()}
+    steps = {name: torch.compile(run, dynamic=False) if name.endswith("+compile") else run for name in variants}
+    for _ in sys.stdin:
+        for name, b in variants.items():
+            loss, seconds = iterate(b, rigs[name], fp, fp, targets, keywords, a, steps[name], name.split("+")[0])
+            print(json.dumps({"variant": name, "step_seconds": statistics.median(seconds), "loss": loss}), file=common._out, flush=True)
 
 
 @torch.no_grad()
@@ -134,7 +180,9 @@ def main():
         __doc__, iterations=dict(type=int, default=128, help="a block"),
         inputs=dict(choices=("fp", "qt", "mix"), default="mix", help="stream that blocks are trained on"),
         compile=dict(choices=("none", "quantizer", "block"), default="none", help="with torch.compile"),
+        compute=dict(choices=("f32", "tf32", "bf16"), default="f32", help="of the steps' products; bf16: torch.autocast"),
         device=dict(default="cpu", help="cuda: a step then ends with a wait for the GPU"),
+        time=dict(metavar="VARIANT,...", help="instead of all this, rounds of --iterations steps: f32, bf16+compile, ..."),
         blocks=dict(type=int, default=0, help="stop after so many, for speed alone; 0: all"))
     if a.asymmetric:
         raise SystemExit("AdaScale is symmetric")
@@ -142,6 +190,8 @@ def main():
     m.requires_grad_(False)
     m.to(a.device)
     samples = samples.to(a.device)
+    if a.time:
+        return time_variants(m, samples, a)
     if a.compile == "quantizer":
         kernels.update({k: torch.compile(f, dynamic=False) for k, f in kernels.items()})
     step = torch.compile(run, dynamic=False) if a.compile == "block" else run
@@ -157,7 +207,7 @@ def main():
                 qt = [run(block, x, keywords) for x in qt]
     if a.blocks:
         a.eval = None
-    common.finish("torch adascale", "torch", a, m, clock, iterations=a.iterations, inputs=a.inputs, compile=a.compile,
+    common.finish("torch adascale", "torch", a, m, clock, iterations=a.iterations, inputs=a.inputs, compile=a.compile, compute=a.compute,
                   **steps.settings())
 
 

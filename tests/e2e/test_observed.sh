@@ -67,6 +67,38 @@ check "round to nearest needs samples then" grep -aq 'self_attn.v_scale' fused/c
 expect 0 mpi 2 run p.json --set bits.kv='"e4m3"' -o fused_2
 same fused fused_2
 
+# the same run with other samples: no pass has read them, so the blocks stay, and what was measured is measured again
+rev text >other
+expect 0 "$blockq" tokens --bytes other -o cal_other.h5
+recipe_of c.json m_qwen2 3 rtn ', "outputs": [{"format": "compressed-tensors"}]'
+sed -i 's/"group": 8/"group": -1, "bits": 8/' c.json
+for key in "$gguf" 'bits.kv="e4m3"'; do
+    new=--set\ calibration.tokens=cal_other.h5
+    rm -rf moved other_samples # of the first key
+    expect 0 "$blockq" run c.json --set "$key" -o moved
+    expect 0 "$blockq" run c.json --set "$key" $new -o moved
+    expect 0 "$blockq" run c.json --set "$key" $new -o other_samples
+    same other_samples moved
+done
+
+# a forward with infinite numbers has neither scales nor sums
+cp -r m_qwen2 m_large
+python3 - <<'TEXT'
+import json, struct
+with open("m_large/model.safetensors", "r+b") as f:
+    size = struct.unpack("<Q", f.read(8))[0]
+    first, last = json.loads(f.read(size))["model.layers.1.input_layernorm.weight"]["data_offsets"]
+    f.seek(8 + size + first)
+    f.write(struct.pack("<f", 3e38) * ((last - first) // 4))
+TEXT
+sed 's/m_qwen2/m_large/' c.json >large.json
+for key in "$gguf" 'bits.kv="e4m3"'; do
+    rm -rf large
+    expect 3 "$blockq" run large.json --set "$key" --no-eval -o large
+    one_error "block 2/2: keys, values or inputs of linears have .*: the weights are damaged, or too large"
+    check "no file of it" [ ! -e large/ckpt/observed.f32 ]
+done
+
 # what cannot be
 expect 2 "$blockq" run p.json --set bits.kv='"e4m3"' --set calibration.tokens='""' -o never
 one_error "calibration.tokens is missing, and bits.kv is measured on samples"

@@ -231,7 +231,12 @@ static void mse(void **state) {
         assert_true(nmse(dy, want) < LIMIT && intact(dy) && dev.mem.used == 0);
         dev.op->mse(&dev, y, target, factor, y, &loss[1]); /* in place */
         assert_true(same(y, dy) && loss[0] == loss[1] && intact(y));
-        drop(y), drop(target), drop(dy), free(want);
+        bq_mat there = make(1, 1, 2, BQ_F64);
+        fill(y, 1, 1);
+        dev.op->mse_there(&dev, y, target, factor, (bq_mat){0}, there);
+        dev.op->wait(&dev);
+        assert_true(*(double *)there.data == loss[0] && intact(there));
+        drop(there), drop(y), drop(target), drop(dy), free(want);
     }
     bq_dev_close(&dev);
 }

@@ -7,7 +7,7 @@ trap 'rm -rf "$temp"' EXIT
 failures=0
 bad() { failures=$((failures + 1)) && echo "FAILED: $*"; }
 # rows NAME: op and shape of each row, without products that not every device has
-rows() { grep -v '^#' "$1" | tail -n +2 | grep -vE '^gemm [a-z]+ (tf32|bf16)' | cut -d, -f1,2; }
+rows() { grep -v '^#' "$1" | tail -n +2 | grep -vE '^(gemm [a-z]+|gram) (fp16x2|tf32|bf16)' | cut -d, -f1,2; }
 
 "$1" 1 40 --shape tiny >"$temp/cpu"
 "$2" 1 40 --shape tiny --backend cuda >"$temp/cuda"
@@ -17,7 +17,7 @@ for csv in cpu cuda; do
         END { exit n < 30 }' "$temp/$csv" || bad "$csv: a row without its numbers, or rows are missing" "$(cat "$temp/$csv")"
 done
 diff <(rows "$temp/cpu") <(rows "$temp/cuda") || bad "not the same ops on both"
-for way in tf32 bf16; do
+for way in fp16x2 tf32 bf16; do
     [[ $(grep -cE "^gemm (forward|dx|dw) $way," "$temp/cuda") == 15 ]] || bad "cuda: not 15 products in $way"
 done
 [[ $("$2" 1 40 rope --shape tiny --backend cuda | grep -c '^[a-z]') == 2 ]] || bad "not rope alone"

@@ -168,7 +168,8 @@ cublasStatus_t cublasGemmEx(cublasHandle_t h, cublasOperation_t ta, cublasOperat
             for (size_t i = 0; i < (size_t)m; i++) {
                 float *to = (float *)simt::there(c) + j * (size_t)ldc + i;
                 const size_t vector = (size_t)length;
-                const float dot = tensor_core_dot(&left[i * vector], &right[j * vector], length, each);
+                const float dot =
+                    tensor_core_dot(left.data() + i * vector, right.data() + j * vector, length, each);
                 *to = before == 0 ? scale * dot : scale * dot + before * *to;
             }
     });

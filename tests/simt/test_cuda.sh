@@ -123,6 +123,22 @@ waits() {
 }
 echo '{"model": "m_llama_default", "calibration": {"tokens": "cal.h5", "samples": 8, "length": 24},
  "phases": [{"passes": [{"pass": "gptq"}]}]}' >gptq_only.json
+# nor for each step of a training: of 64 more steps it looks at 16 losses at a time
+steps() {
+    SIMT_COUNT=1 expect 0 mpi 1 run train.json --device cuda --no-eval --set phases.0.passes.0.iterations="$1" \
+        --set phases.0.passes.0.batch=1 -o "steps_$1"
+    sed -n 's/^simt: .* \([0-9]*\) waits/\1/p' err
+}
+many=$(steps 80) few=$(steps 16)
+check "$many waits with 80 steps, $few with 16, 2 blocks" [ $((many - few)) -le $((2 * 64 / 16)) ]
+# a loss among them that is not finite: as on the cpu
+for device in cpu cuda; do
+    BQ_FAULT=loss_nan:21 expect 0 mpi 1 run train.json --device $device --no-eval --set phases.0.passes.0.iterations=40 \
+        --set phases.0.passes.0.batch=1 -o nan_$device
+    check "$device: the loss is named" grep -q 'the loss of sample .* is nan at iteration 20' err
+done
+expect 0 "$blockq" compare nan_cpu nan_cuda
+check "the block is rounded to nearest on both" [ "$(grep -c ' 0  *0  *0  .* model.layers.0' out)" = 7 ]
 many=$(waits 40) few=$(waits 8)
 check "$many waits with 40 samples, $few with 8: 3 for a sample at most" [ $((many - few)) -lt $((3 * 32)) ]
 finish

@@ -21,7 +21,9 @@ typedef struct {
     bq_treesum sum[BQ_SITES];    /* dL/dw_hat over the batch */
     bq_mat fp, qt;               /* (T, H) */
     bq_mat adam;                 /* the numbers of this step (adam.h) */
-    double loss;                 /* of the current sample */
+    bq_mat loss;                 /* (1, 1) f64, of the current sample */
+    bq_mat ring;                 /* (BQ_ADASCALE_AHEAD, batch) f64: losses of the steps since `read` */
+    int64_t read;                /* the steps whose losses the host has */
     int64_t flat;                /* the step at which a plateau was found; 0: none so far */
 } training;
 
@@ -33,77 +35,10 @@ static void push_rows(bq_adascale *p, int64_t rows, bq_arena *mem) {
     p->v_row = bq_arena_push(mem, rows, 3, BQ_F32);
 }
 
-/* The rows of a linear that lie in a range of rows of its matrix, with their numbers in the matrix. */
-static bq_shard rows_in(const bq_linear *l, bq_shard range) {
-    int64_t first = l->row > range.first ? l->row : range.first;
-    int64_t end = l->row + l->rows < range.first + range.count ? l->row + l->rows : range.first + range.count;
-    return (bq_shard){first, end > first ? end - first : 0, l->rows};
-}
-
 /* Those rows of m as rows of one group each.  The first row of m has number `base` in the matrix. */
 static bq_mat part(const bq_quantized *q, int i, bq_mat m, int64_t base, bq_shard rows) {
     int64_t group = q->arch->linear[i].cols / bq_linear_groups(q->arch, q->scheme, i);
     return bq_mat_reshape(bq_mat_rows(m, rows.first - base, rows.count), group);
-}
-
-/* The leaves of a step that a replica computes: those whose sample is in its share.  Leaf k is sample
- * step % stride + k * stride. */
-static bq_shard leaves_of(int64_t samples, int64_t batch, int64_t step, int replica, int nreplica) {
-    bq_shard share = bq_shard_of(samples, replica, nreplica);
-    int64_t stride = samples / batch, at = step % stride;
-    int64_t first = (share.first - at + stride - 1) / stride,
-            end = (share.first + share.count - at + stride - 1) / stride;
-    if (share.first < at) first = 0;
-    if (share.first + share.count < at) end = 0;
-    return (bq_shard){first, end > first ? end - first : 0, batch};
-}
-
-static void all_leaves(int64_t samples, int64_t batch, int64_t step, int nreplica, bq_shard *out) {
-    for (int r = 0; r < nreplica; r++) out[r] = leaves_of(samples, batch, step, r, nreplica);
-}
-
-/* The most buffers, and the most room for the exchange, that a step needs. */
-static int buffers(int64_t samples, int64_t batch, int replica, int nreplica) {
-    int most = 1;
-    for (int64_t step = 0; step < samples / batch; step++) {
-        bq_shard l = leaves_of(samples, batch, step, replica, nreplica);
-        int n = bq_treesum_buffers(l.first, l.count);
-        most = n > most ? n : most;
-    }
-    return most;
-}
-
-static size_t exchange_need(const bq_arch *arch, int64_t samples, int64_t batch, int replica, int nreplica) {
-    bq_shard leaves[BQ_REPLICAS];
-    size_t most = 0;
-    for (int64_t step = 0; step < samples / batch && nreplica > 1; step++) {
-        size_t sum = 0;
-        all_leaves(samples, batch, step, nreplica, leaves);
-        for (int m = 0; m < arch->sites; m++)
-            sum += bq_treesum_exchange(replica, nreplica, leaves, arch->site[m].rows, arch->site[m].cols,
-                                       BQ_F32);
-        most = sum > most ? sum : most;
-    }
-    return most;
-}
-
-size_t bq_adascale_need(const bq_arch *arch, const bq_scheme *scheme, int64_t tokens, int64_t samples,
-                        int64_t batch, int replica, int nreplica) {
-    size_t sum =
-        2 * bq_arena_need(tokens, arch->model.hidden, BQ_F32) + bq_arena_need(1, BQ_ADAM_NUMBERS, BQ_F32);
-    int more = buffers(samples, batch, replica, nreplica) - 1;
-    for (int m = 0; m < arch->sites; m++) {
-        bq_shard own = bq_shard_of(arch->site[m].rows, replica, nreplica);
-        sum += 3 * bq_arena_need(own.count, arch->site[m].cols, BQ_F32);
-        sum += (size_t)more * bq_arena_need(arch->site[m].rows, arch->site[m].cols, BQ_F32);
-        sum += bq_arena_need(1, arch->site[m].rows, BQ_F32);
-    }
-    for (int i = 0; i < arch->linears; i++) {
-        bq_shard own = bq_shard_of(arch->site[arch->linear[i].site].rows, replica, nreplica);
-        int64_t rows = rows_in(&arch->linear[i], own).count * bq_linear_groups(arch, scheme, i);
-        sum += 5 * bq_arena_need(rows, 1, BQ_F32) + 2 * bq_arena_need(rows, 3, BQ_F32);
-    }
-    return sum + exchange_need(arch, samples, batch, replica, nreplica);
 }
 
 /* The ends of the initial grid: hi = qmax * scale, lo = qmin * scale. */
@@ -123,7 +58,7 @@ static void start_linear(bq_pass_context *c, training *t, int i, bq_mat moments[
     bq_quantized *q = c->q;
     bq_adascale *p = &t->linear[i];
     int m = q->arch->linear[i].site;
-    bq_shard rows = rows_in(&q->arch->linear[i], t->own[m]);
+    bq_shard rows = bq_adascale_rows(&q->arch->linear[i], t->own[m]);
     push_rows(p, rows.count * bq_linear_groups(q->arch, q->scheme, i), &dev->mem);
     if (rows.count == 0) return;
     p->w = part(q, i, c->blk->w[m], 0, rows);
@@ -152,7 +87,7 @@ static void start(bq_pass_context *c, const bq_adascale_options *o, training *t)
     const bq_arch *arch = c->q->arch;
     bq_type type = type_of(c);
     bq_mat moments[3][BQ_SITES];
-    int room = buffers(c->samples, o->batch, c->comm->replica, c->comm->nreplica);
+    int room = bq_adascale_buffers(c->samples, o->batch, c->comm->replica, c->comm->nreplica);
     for (int m = 0; m < arch->sites; m++) {
         t->own[m] = bq_shard_of(arch->site[m].rows, c->comm->replica, c->comm->nreplica);
         for (int k = 0; k < 3; k++) {
@@ -168,6 +103,8 @@ static void start(bq_pass_context *c, const bq_adascale_options *o, training *t)
     t->fp = bq_arena_push(&dev->mem, c->tokens, arch->model.hidden, BQ_F32);
     t->qt = bq_arena_push(&dev->mem, c->tokens, arch->model.hidden, BQ_F32);
     t->adam = bq_arena_push(&dev->mem, 1, BQ_ADAM_NUMBERS, BQ_F32);
+    t->loss = bq_arena_push(&dev->mem, 1, 1, BQ_F64);
+    t->ring = bq_arena_push(&dev->mem, BQ_ADASCALE_AHEAD, o->batch, BQ_F64);
 }
 
 /* Compute what the forward multiplies by from the trained values of my rows; `last`: w_hat, scales and the
@@ -176,7 +113,7 @@ static void my_weights(bq_pass_context *c, training *t, bool last) {
     bq_quantized *q = c->q;
     for (int i = 0; i < q->arch->linears; i++) {
         int m = q->arch->linear[i].site;
-        bq_shard rows = rows_in(&q->arch->linear[i], t->own[m]);
+        bq_shard rows = bq_adascale_rows(&q->arch->linear[i], t->own[m]);
         bool codes = !last && t->w[m].type != BQ_F32;
         bq_mat scale = codes ? bq_mat_rows(bq_mat_reshape(t->scale[m], 1), rows.first, rows.count)
                              : scale_part(q, i, rows);
@@ -243,13 +180,13 @@ static void differentiate(bq_pass_context *c, const bq_adascale_options *o, trai
     if (o->loss == BQ_LOSS_MEAN) elements *= (double)x.rows;
     bq_mat y = c->work->y;
     bq_block_forward(c->dev, c->blk, t->w, c->work, x, y);
-    c->dev->op->mse(c->dev, y, target, 1 / elements, y, &t->loss);
+    c->dev->op->mse_there(c->dev, y, target, 1 / elements, y, t->loss);
     bq_block_backward(c->dev, c->blk, t->w, c->work, x, y, dw, (bq_mat){0});
 }
 
-/* Returns the loss of one sample of the batch, and adds its gradients to the sums. */
-static double sample_step(bq_pass_context *c, const bq_adascale_options *o, training *t, int64_t step,
-                          int64_t leaf) {
+/* Leave the loss of one sample of the batch in the ring, and add its gradients to the sums. */
+static void sample_step(bq_pass_context *c, const bq_adascale_options *o, training *t, int64_t step,
+                        int64_t leaf) {
     bq_dev *dev = c->dev;
     int64_t stride = c->samples / o->batch, sample = step % stride + leaf * stride;
     int sites = c->q->arch->sites;
@@ -262,8 +199,7 @@ static double sample_step(bq_pass_context *c, const bq_adascale_options *o, trai
         dev->op->recorded(dev);
     }
     for (int m = 0; m < sites; m++) bq_treesum_add(&t->sum[m], leaf);
-    dev->op->wait(dev);
-    return t->loss;
+    dev->op->copy(dev, t->loss, bq_mat_cols(bq_mat_rows(t->ring, step - t->read, 1), leaf, 1));
 }
 
 /* Sum the gradients of my rows over the replicas, and take a step with these rows. */
@@ -277,12 +213,12 @@ static void update(bq_pass_context *c, const bq_adascale_options *o, training *t
     bq_mat sum[BQ_SITES];
     size_t mark = bq_arena_mark(&dev->mem);
     bq_adam_put(dev, adam, t->adam);
-    all_leaves(c->samples, o->batch, step, c->comm->nreplica, leaves);
+    bq_adascale_all_leaves(c->samples, o->batch, step, c->comm->nreplica, leaves);
     for (int m = 0; m < q->arch->sites; m++) sum[m] = bq_treesum_end(&t->sum[m], c->comm, leaves, t->own[m]);
     bool again = dev->op->replay(dev, key_of(UPDATE, q->arch->sites, sum));
     for (int i = 0; i < q->arch->linears && !again; i++) {
         int m = q->arch->linear[i].site;
-        bq_shard rows = rows_in(&q->arch->linear[i], t->own[m]);
+        bq_shard rows = bq_adascale_rows(&q->arch->linear[i], t->own[m]);
         if (rows.count)
             dev->op->adascale_step(dev, &t->linear[i], q->scheme[i],
                                    part(q, i, sum[m], t->own[m].first, rows), t->adam, (bq_mat){0});
@@ -296,19 +232,23 @@ static void look(const bq_adascale_options *o, training *t, bq_adascale_state *s
     if (!t->flat && bq_adascale_plateau(o, s->losses, step, &s->previous)) t->flat = step;
 }
 
-/* The loss of the batch.  All replicas get the losses of all samples and add them in the order of the
- * leaves.  The same exchange tells all whether to stop and whether to save. */
-static double batch_loss(bq_pass_context *c, const bq_adascale_options *o, training *t, int64_t step) {
-    bq_shard mine = leaves_of(c->samples, o->batch, step, c->comm->replica, c->comm->nreplica);
-    double loss = 0;
+/* Take the losses of the only step that was not read yet into c->batch.  All replicas get those of all
+ * samples. */
+static void take_batch(bq_pass_context *c, const bq_adascale_options *o, training *t) {
+    bq_shard mine = bq_adascale_leaves(c->samples, o->batch, t->read, c->comm->replica, c->comm->nreplica);
+    bq_mat row = bq_mat_cols(bq_mat_rows(t->ring, 0, 1), mine.first, mine.count);
     for (int64_t k = 0; k < o->batch; k++) c->batch[k] = 0;
+    if (mine.count) c->dev->op->get(c->dev, row, bq_mat_host(c->batch + mine.first, 1, mine.count, BQ_F64));
+    c->dev->op->wait(c->dev);
     for (int64_t k = mine.first; k < mine.first + mine.count; k++)
-        c->batch[k] = bq_fault("loss_nan") ? NAN : sample_step(c, o, t, step, k);
+        if (bq_fault("loss_nan")) c->batch[k] = NAN;
+}
+
+/* Whether to stop and whether to save, behind the losses of the batch: one exchange tells all. */
+static void exchange(bq_pass_context *c, const bq_adascale_options *o) {
     c->batch[o->batch] = c->stop && *c->stop;
     c->batch[o->batch + 1] = c->keeper && c->comm->replica == 0 && c->keeper->due(c->keeper->ctx);
     bq_comm_fill(c->comm, c->batch, o->batch + 2);
-    for (int64_t k = 0; k < o->batch; k++) loss += c->batch[k];
-    return loss;
 }
 
 /* Say which losses of the batch are not finite; c->batch has all of them on every replica. */
@@ -338,17 +278,51 @@ static void forget(bq_pass_context *c, training *t) {
     }
 }
 
-/* False: the loss was not finite, and no value was changed. */
+/* Take the losses of all steps up to `end`; of several, each has one sample.  False: one is not finite, and
+ * those behind it are not taken. */
+static bool read_losses(bq_pass_context *c, const bq_adascale_options *o, training *t, bq_adascale_state *s,
+                        int64_t end) {
+    int64_t steps = end - t->read;
+    double *loss = s->losses + t->read;
+    if (steps == 1) {
+        take_batch(c, o, t);
+        exchange(c, o);
+        loss[0] = 0;
+        for (int64_t k = 0; k < o->batch; k++) loss[0] += c->batch[k];
+    } else {
+        c->dev->op->get(c->dev, bq_mat_rows(t->ring, 0, steps), bq_mat_host(loss, steps, 1, BQ_F64));
+        c->dev->op->wait(c->dev);
+        exchange(c, o);
+    }
+    for (int64_t k = 0; k < steps; k++, t->read++) {
+        if (steps > 1 && bq_fault("loss_nan")) loss[k] = NAN;
+        if (isfinite(loss[k])) continue;
+        if (steps > 1) c->batch[0] = loss[k];
+        say_where(c, o, t->read);
+        return false;
+    }
+    return true;
+}
+
+/* May the losses of the steps so far be read later?  Not where something must be decided by them. */
+static bool later(const bq_pass_context *c, const bq_adascale_options *o, const training *t,
+                  const bq_adascale_state *s) {
+    bool checked = o->early_stop && !t->flat && s->step % o->check_interval == 0;
+    return c->dev->mem.place == BQ_DEVICE && c->comm->nreplica == 1 && o->batch == 1 &&
+           s->step - t->read < BQ_ADASCALE_AHEAD && !checked && s->step < bq_adascale_end(o, t->flat) &&
+           !(c->stop && *c->stop) && !(c->keeper && c->keeper->due(c->keeper->ctx));
+}
+
+/* False: a loss was not finite. */
 static bool one_step(bq_pass_context *c, const bq_adascale_options *o, training *t, bq_adascale_state *s) {
-    int64_t step = s->step;
-    bq_mark_open("step %ld", (long)step);
+    bq_shard mine = bq_adascale_leaves(c->samples, o->batch, s->step, c->comm->replica, c->comm->nreplica);
+    bool together = c->comm->nreplica > 1, finite = true;
+    bq_mark_open("step %ld", (long)s->step);
     weights(c, t);
-    s->losses[step] = batch_loss(c, o, t, step);
-    bool finite = isfinite(s->losses[step]);
-    if (finite)
-        update(c, o, t, s->step++);
-    else
-        say_where(c, o, step);
+    for (int64_t k = mine.first; k < mine.first + mine.count; k++) sample_step(c, o, t, s->step, k);
+    if (together) finite = read_losses(c, o, t, s, s->step + 1);
+    if (finite) update(c, o, t, s->step++);
+    if (!together && !later(c, o, t, s)) finite = read_losses(c, o, t, s, s->step);
     bq_mark_close();
     return finite;
 }
@@ -364,10 +338,12 @@ int64_t bq_pass_adascale(bq_pass_context *c, const bq_adascale_options *o) {
         s.previous = NAN;
         for (int64_t k = 1; k <= s.step; k++) look(o, &t, &s, k);
     }
+    t.read = s.step;
     while (s.step < bq_adascale_end(o, t.flat) && !stopped) {
         finite = one_step(c, o, &t, &s);
         if (!finite) break;
-        if (c->step) c->step(c->ctx, s.step, o->iterations, losses[s.step - 1]);
+        if (c->step) c->step(c->ctx, s.step, o->iterations, t.read ? losses[t.read - 1] : NAN);
+        if (t.read < s.step) continue;
         look(o, &t, &s, s.step);
         stopped = keep(c, o, &t, &s);
     }

@@ -12,6 +12,7 @@
 #ifndef BQ_BLOCK_ADASCALE_H
 #define BQ_BLOCK_ADASCALE_H
 
+#include "base/shard.h"
 #include "block/passes/pass.h"
 
 typedef enum {
@@ -42,6 +43,21 @@ int64_t bq_pass_adascale(bq_pass_context *c, const bq_adascale_options *o);
 /* Device bytes that the pass takes on a replica beside block, result and workspace. */
 size_t bq_adascale_need(const bq_arch *arch, const bq_scheme *scheme, int64_t tokens, int64_t samples,
                         int64_t batch, int replica, int nreplica);
+
+/* A GPU alone, with a batch of one sample, takes so many steps before the host looks at their losses:
+ * meanwhile it need not wait for the host.  Steps behind a loss that is not finite are in vain: the pass
+ * drops all of them. */
+enum { BQ_ADASCALE_AHEAD = 16 };
+
+/* The shares of the replicas (adascale_need.c).
+ *   rows      of a linear, those that lie in a range of rows of its matrix, with their numbers in the matrix
+ *   leaves    of a step, those that a replica computes, whose samples are in its share: leaf k is sample
+ *             step % stride + k * stride, stride = samples / batch; all_leaves: of every replica
+ *   buffers   the most that the tree of a step needs */
+bq_shard bq_adascale_rows(const bq_linear *l, bq_shard range);
+bq_shard bq_adascale_leaves(int64_t samples, int64_t batch, int64_t step, int replica, int nreplica);
+void bq_adascale_all_leaves(int64_t samples, int64_t batch, int64_t step, int nreplica, bq_shard *out);
+int bq_adascale_buffers(int64_t samples, int64_t batch, int replica, int nreplica);
 
 /* Has the loss stopped falling?  AIMET's rule: every check_interval losses, take the mean of the last
  * `window` of the `count` losses so far; it has stopped if count > window and that mean is less than

@@ -61,7 +61,8 @@ typedef struct {
      * over the FP stream can compute it (channels.h).  It then calls this for all samples of the replica in
      * ascending order. */
     void (*target)(void *ctx, int64_t sample, bq_mat y);
-    /* May be NULL.  Called after each step of a training, with its loss; step: how many are done. */
+    /* May be NULL.  Called after each step of a training, with the last loss that is
+     * known (NaN: none yet); step: how many are done. */
     void (*step)(void *ctx, int64_t step, int64_t steps, double loss);
     /* Set when a signal has asked the run to stop; ranks see it at different times.  A pass whose replicas
      * agree that one has seen it ends after the step it is at. */

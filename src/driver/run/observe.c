@@ -13,6 +13,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <float.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -48,15 +49,23 @@ static uint64_t tag_of(const bq_run *s) {
     return bq_hash_bytes(of, sizeof of);
 }
 
+/* Is the hash behind the numbers that of the run's tokens?  The fingerprint has it only where passes read
+ * samples.  eval and export have no tokens to compare it with. */
+static bool same_tokens(const bq_run *s, int fd, int64_t at) {
+    uint64_t hash;
+    return bq_raw_read(fd, &hash, sizeof hash, at) && (!s->calibration.ids || hash == s->calibration.hash);
+}
+
 /* Open the file to read; -1: it is not there, or not this run's. */
 static int open_whole(const bq_run *s, bool every) {
     char path[BQ_PATH_MAX + 32];
     int fd;
-    int64_t size, numbers = numbers_before(s, s->src.arch.model.blocks, 0);
+    int64_t size, bytes = numbers_before(s, s->src.arch.model.blocks, 0) * (int64_t)sizeof(float);
     uint64_t tag;
     path_of(s, path);
     if (bq_file_open_own(path, O_RDONLY, &fd)) return -1;
-    if (bq_seal_check(fd, every, &size, &tag) && tag == tag_of(s) && size == numbers * (int64_t)sizeof(float))
+    if (bq_seal_check(fd, every, &size, &tag) && tag == tag_of(s) &&
+        size == bytes + (int64_t)sizeof s->calibration.hash && same_tokens(s, fd, bytes))
         return fd;
     close(fd);
     return -1;
@@ -143,7 +152,7 @@ static void observe(walk *w, const bq_arch *arch, const bq_work *k, int64_t n, f
     dev->op->wait(dev);
 }
 
-/* Rank 0: take a sample's numbers into those of the samples before it. */
+/* Rank 0: take a sample's numbers into those of the samples before it.  Maxima skip NaN, sums do not. */
 static void join(walk *w, const float *row, int64_t numbers) {
     for (int64_t i = 0; i < numbers; i++)
         w->sum[i] = i >= BQ_OBSERVED_SITES ? w->sum[i] + row[i] : row[i] > w->sum[i] ? row[i] : w->sum[i];
@@ -160,7 +169,15 @@ static void finish_unit(walk *w, int64_t numbers) {
         bq_comm_wait(comm, &request, 1);
         for (int64_t i = 0; i < count; i++) join(w, w->row + i * numbers, numbers);
     }
-    for (int64_t i = 0; i < numbers; i++) w->row[i] = (float)w->sum[i], w->sum[i] = 0;
+    for (int64_t i = 0; i < numbers; i++) {
+        w->row[i] = (float)w->sum[i], w->sum[i] = 0;
+        if (!isfinite(w->row[i]))
+            bq_refuse_job(
+                BQ_DATA,
+                "%s: block %d/%d: keys, values or inputs of linears have %g: the weights are damaged, "
+                "or too large for f32",
+                w->s->src.dir, w->block + 1, w->s->src.arch.model.blocks, (double)w->row[i]);
+    }
     size_t bytes = (size_t)numbers * sizeof *w->row;
     BQ_CHECK(bq_raw_write(w->fd, w->row, bytes, w->size), "write of '%s/ckpt/observed.f32' failed: %s",
              w->s->dir, strerror(errno));
@@ -253,7 +270,10 @@ int bq_observe_run(bq_run *s) {
     BQ_CHECK(!error, "'%s' cannot be made: %s", temp, bq_file_why(error));
     bool whole = whole_walk(&w);
     if (root && whole) {
-        BQ_CHECK(bq_seal_append(w.fd, w.size, tag_of(s)), "write of '%s' failed: %s", temp, strerror(errno));
+        const uint64_t hash = s->calibration.hash;
+        bool good = bq_raw_write(w.fd, &hash, sizeof hash, w.size);
+        good = good && bq_seal_append(w.fd, w.size + (int64_t)sizeof hash, tag_of(s));
+        BQ_CHECK(good, "write of '%s' failed: %s", temp, strerror(errno));
         error = bq_raw_sync(w.fd);
         if (!error) error = bq_file_rename(temp, path);
         BQ_CHECK(!error, "write of '%s' failed: %s", path, bq_file_why(error));

@@ -5,15 +5,15 @@
  * They are made after the passes, in a walk like that of an evaluation (score.h): the ranks of the world
  * share the samples.  Rank 0 joins the numbers of all samples in the order of the samples, so they are the
  * same on any number of ranks.  They are kept in ckpt/observed.f32: floats, those of a unit of a block
- * (score/observed.h) after those of the other, and a seal (io/state/raw.h) whose tag is a hash of the run's
- * fingerprint and of the recipe's `bits`. */
+ * (score/observed.h) after those of the other; the hash of the calibration tokens; and a seal
+ * (io/state/raw.h), whose tag is a hash of the run's fingerprint and of the recipe's `bits`. */
 #ifndef BQ_OBSERVE_H
 #define BQ_OBSERVE_H
 
 #include "driver/streams/run.h"
 
-/* Make the file, unless it is there or not wanted.  BQ_OK, or BQ_STOPPED on all ranks.  Collective over
- * world. */
+/* Make the file, unless it is there or not wanted.  BQ_OK, or BQ_STOPPED on all ranks.  NaN or inf ends the
+ * job with BQ_DATA.  Collective over world. */
 int bq_observe_run(bq_run *s);
 /* Is it there, whole, and of this run?  Local. */
 bool bq_observe_there(const bq_run *s);

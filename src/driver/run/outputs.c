@@ -144,9 +144,15 @@ static char *said_of_vocabulary(const bq_run *s, const json_t *recipe) {
     return text;
 }
 
-/* What decides the bytes of an output: the run's fingerprint, and what the recipe says of the output, but for
- * what only its card has. */
+/* What decides the bytes of an output: the run's fingerprint, what the recipe says of the output, but for
+ * what only its card has, and the samples if something was measured on them for it. */
 static char *identity(const bq_run *s, int i) {
+    const bq_output *o = &s->recipe.output[i];
+    const bool cached = s->recipe.bits.kv != 16;
+    char measured[32] = "";
+    if (cached || bq_format_wants_inputs(o->format, o->options))
+        snprintf(measured, sizeof measured, "%s %016lx", cached ? " kv8" : "",
+                 (unsigned long)s->calibration.hash);
     json_t *recipe = bq_keys_json(&s->recipe, false);
     json_t *one = json_array_get(json_object_get(recipe, "outputs"), (size_t)i);
     json_object_del(one, "base_model");
@@ -154,8 +160,7 @@ static char *identity(const bq_run *s, int i) {
     char *said = json_dumps(one, JSON_COMPACT), *rounded = said_of_vocabulary(s, recipe), *all = NULL;
     BQ_CHECK(said && rounded &&
                  asprintf(&all, "%016lx %s%s%s%s", (unsigned long)s->fingerprint, said,
-                          bq_recipe_activations(&s->recipe) ? " a8" : "", rounded,
-                          s->recipe.bits.kv == 16 ? "" : " kv8") >= 0,
+                          bq_recipe_activations(&s->recipe) ? " a8" : "", rounded, measured) >= 0,
              "no memory for the name of an output");
     free(said);
     free(rounded);

@@ -9,6 +9,7 @@
 #include "io/state/checkpoint.h"
 #include "kernels/mark.h"
 
+#include <math.h>
 #include <stdio.h>
 
 static bq_mat fetch(void *ctx, bq_stream_id stream, int64_t sample) {
@@ -33,10 +34,10 @@ static void step(void *ctx, int64_t at, int64_t steps, double loss) {
     bq_walk *w = ctx;
     char note[80];
     (void)steps;
-    bq_run_stopped(w->s);
-    bq_ahead_move(w->ahead);
+    bq_walk_poll(w);
     w->units = w->before + at;
-    snprintf(note, sizeof note, "block %d/%d  loss %.4g", w->block + 1, w->s->src.arch.model.blocks, loss);
+    int n = snprintf(note, sizeof note, "block %d/%d", w->block + 1, w->s->src.arch.model.blocks);
+    if (!isnan(loss)) snprintf(note + n, sizeof note - (size_t)n, "  loss %.4g", loss);
     bq_progress(w->units, w->all, note);
 }
 

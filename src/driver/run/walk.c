@@ -24,6 +24,15 @@ static void judge_all(bq_walk *w) {
     w->puts = 0;
 }
 
+/* Is the file on disk, at the latest in so many seconds? */
+static bool take(bq_walk_pending *p, double seconds) {
+    bq_ckpt_cost cost;
+    if (!bq_ckpt_end(p->out, seconds, &cost)) return false;
+    p->out = NULL;
+    p->seconds += cost.seconds, p->bytes += cost.written;
+    return true;
+}
+
 void bq_walk_put(bq_walk *w, bq_stream *to, int64_t i, bq_mat y) {
     bq_dev *dev = &w->s->dev;
     bq_mat at = to->data ? bq_stream_get(to, i, y) : w->buffer[BQ_STREAM_TARGET];
@@ -37,8 +46,14 @@ void bq_walk_put(bq_walk *w, bq_stream *to, int64_t i, bq_mat y) {
         judge(w, to, i, at, NAN);
         bq_stream_put(to, i, at);
     }
-    bq_run_stopped(w->s);
+    bq_walk_poll(w);
+}
+
+void bq_walk_poll(bq_walk *w) {
+    bq_walk_pending *p = &w->pending;
+    bq_run_stopped(w->s); /* for its heartbeat */
     bq_ahead_move(w->ahead);
+    if (p->out && p->row[0] && take(p, 0)) bq_walk_settle(w);
 }
 
 bool bq_walk_stops(const bq_walk *w) { return bq_comm_stage_any(w->s->comm, bq_run_stopped(w->s)); }
@@ -115,12 +130,7 @@ void bq_walk_save(bq_walk *w, const char *path) {
 }
 
 void bq_walk_written(bq_walk *w) {
-    bq_walk_pending *p = &w->pending;
-    bq_ckpt_cost cost;
-    if (!p->out) return;
-    while (!bq_ckpt_end(p->out, 1, &cost)) bq_run_stopped(w->s); /* for its heartbeat */
-    p->out = NULL;
-    p->seconds += cost.seconds, p->bytes += cost.written;
+    while (w->pending.out && !take(&w->pending, 1)) bq_run_stopped(w->s); /* for its heartbeat */
 }
 
 void bq_walk_settle(bq_walk *w) {

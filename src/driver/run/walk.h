@@ -94,6 +94,10 @@ typedef struct {
  * on.  Local. */
 void bq_walk_put(bq_walk *w, bq_stream *to, int64_t i, bq_mat y);
 
+/* For loops over samples and steps.  Look for a stop, move the reading ahead on, and settle the block before
+ * if its checkpoint is on disk.  Local. */
+void bq_walk_poll(bq_walk *w);
+
 /* Has a stop come to any replica of the stage?  Collective over stage. */
 bool bq_walk_stops(const bq_walk *w);
 

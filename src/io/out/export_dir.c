@@ -119,7 +119,8 @@ static void remove_matching(const char *out_dir, struct dirent **list, int n, co
     for (int i = 0; i < n; i++) {
         if (!matches(list[i]->d_name, patterns)) continue;
         bq_path_join(path, sizeof path, out_dir, list[i]->d_name);
-        BQ_CHECK(unlink(path) == 0, "cannot remove '%s': %s", path, strerror(errno));
+        bool gone = unlink(path) == 0 || errno == ENOENT; /* a name may be of two lists */
+        BQ_CHECK(gone, "cannot remove '%s': %s", path, strerror(errno));
     }
     int err = bq_dir_sync(out_dir);
     BQ_CHECK(!err, "cannot sync '%s': %s", out_dir, strerror(err));

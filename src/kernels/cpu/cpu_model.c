@@ -116,6 +116,11 @@ void bq_cpu_mse(bq_dev *dev, bq_mat y, bq_mat target, double factor, bq_mat dy, 
     loss[0] = factor * sum;
 }
 
+void bq_cpu_mse_there(bq_dev *dev, bq_mat y, bq_mat target, double factor, bq_mat dy, bq_mat loss) {
+    BQ_WANT_AS(dev, BQ_F64, 1, 1, loss);
+    bq_cpu_mse(dev, y, target, factor, dy, loss.data);
+}
+
 static int64_t xent_rows(int64_t tokens) { return tokens < XENT_ROWS ? tokens : XENT_ROWS; }
 
 size_t bq_cpu_xent_scratch(int64_t tokens, int64_t vocab) {

@@ -21,13 +21,16 @@ extern "C" size_t bq_cuda_memory(int number) {
 
 extern "C" void *bq_cuda_stream(const bq_dev *dev) { return ((const bq_cuda *)dev->impl)->stream; }
 
+/* A part of the numerics class: raised when the bits of an op that is not `bitwise` change. */
+enum { KERNELS = 2 };
+
 static void describe(bq_dev *dev) {
     bq_cuda *cuda = bq_cuda_of(dev);
     int major, minor, blas;
     BQ_CUDA(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, cuda->device));
     BQ_CUDA(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, cuda->device));
     BQ_CUBLAS(cublasGetVersion(cuda->blas, &blas));
-    snprintf(dev->name, sizeof dev->name, "cuda sm_%d%d cuBLAS %d", major, minor, blas);
+    snprintf(dev->name, sizeof dev->name, "cuda sm_%d%d cuBLAS %d kernels %d", major, minor, blas, KERNELS);
 }
 
 static int cuda_open(bq_dev *dev, int number, size_t mem) {

@@ -43,13 +43,26 @@ void bq_cuda_sum(bq_dev *dev, const double *x, int64_t n, double factor, double 
     bq_launch(dev, dim3(1), BQ_THREADS, add_up, x, n, factor, bq_cuda_result(dev, sum, 1));
 }
 
-void bq_cuda_mse(bq_dev *dev, bq_mat y, bq_mat target, double factor, bq_mat dy, double *loss) {
+/* The sums of the rows, in scratch. */
+static const double *errors(bq_dev *dev, bq_mat y, bq_mat target, double factor, bq_mat dy) {
     BQ_WANT(dev, y.rows, y.cols, y, target);
     if (dy.data) BQ_WANT(dev, y.rows, y.cols, dy);
-    const size_t mark = bq_arena_mark(&dev->mem);
     double *sums = (double *)bq_arena_push(&dev->mem, y.rows, 1, BQ_F64).data;
     bq_launch(dev, bq_grid_teams(y.rows), BQ_THREADS, row_errors, y, target, (float)(2 * factor), dy, sums,
               y.rows, y.cols);
-    bq_cuda_sum(dev, sums, y.rows, factor, loss);
+    return sums;
+}
+
+void bq_cuda_mse(bq_dev *dev, bq_mat y, bq_mat target, double factor, bq_mat dy, double *loss) {
+    const size_t mark = bq_arena_mark(&dev->mem);
+    bq_cuda_sum(dev, errors(dev, y, target, factor, dy), y.rows, factor, loss);
+    bq_arena_reset(&dev->mem, mark);
+}
+
+void bq_cuda_mse_there(bq_dev *dev, bq_mat y, bq_mat target, double factor, bq_mat dy, bq_mat loss) {
+    BQ_WANT_AS(dev, BQ_F64, 1, 1, loss);
+    const size_t mark = bq_arena_mark(&dev->mem);
+    bq_launch(dev, dim3(1), BQ_THREADS, add_up, errors(dev, y, target, factor, dy), y.rows, factor,
+              (double *)loss.data);
     bq_arena_reset(&dev->mem, mark);
 }

@@ -7,7 +7,7 @@ static __device__ float error_term(bq_norm norm, float w, bq_row_grid grid) {
     return norm == BQ_NORM_2 ? e * e : e * e * bq_fifth_root(e * e);
 }
 
-static __global__ void __launch_bounds__(BQ_CANDIDATES)
+static __global__ void __launch_bounds__(BQ_CANDIDATES, 1)
     least_error(bq_rows<float> w, bq_scheme s, bq_shrink ends, bq_rows<float> scale, bq_rows<float> zero,
                 int64_t cols) {
     __shared__ bq_candidates mem;

@@ -1,0 +1,69 @@
+/* Which replica computes what in a step of AdaScale, and the memory of it. */
+#include "block/passes/adascale.h"
+#include "comm/treesum.h"
+#include "kernels/adam.h"
+
+bq_shard bq_adascale_rows(const bq_linear *l, bq_shard range) {
+    int64_t first = l->row > range.first ? l->row : range.first;
+    int64_t end = l->row + l->rows < range.first + range.count ? l->row + l->rows : range.first + range.count;
+    return (bq_shard){first, end > first ? end - first : 0, l->rows};
+}
+
+bq_shard bq_adascale_leaves(int64_t samples, int64_t batch, int64_t step, int replica, int nreplica) {
+    bq_shard share = bq_shard_of(samples, replica, nreplica);
+    int64_t stride = samples / batch, at = step % stride;
+    int64_t first = (share.first - at + stride - 1) / stride,
+            end = (share.first + share.count - at + stride - 1) / stride;
+    if (share.first < at) first = 0;
+    if (share.first + share.count < at) end = 0;
+    return (bq_shard){first, end > first ? end - first : 0, batch};
+}
+
+void bq_adascale_all_leaves(int64_t samples, int64_t batch, int64_t step, int nreplica, bq_shard *out) {
+    for (int r = 0; r < nreplica; r++) out[r] = bq_adascale_leaves(samples, batch, step, r, nreplica);
+}
+
+int bq_adascale_buffers(int64_t samples, int64_t batch, int replica, int nreplica) {
+    int most = 1;
+    for (int64_t step = 0; step < samples / batch; step++) {
+        bq_shard l = bq_adascale_leaves(samples, batch, step, replica, nreplica);
+        int n = bq_treesum_buffers(l.first, l.count);
+        most = n > most ? n : most;
+    }
+    return most;
+}
+
+/* The most room for the exchange that a step needs. */
+static size_t exchange_need(const bq_arch *arch, int64_t samples, int64_t batch, int replica, int nreplica) {
+    bq_shard leaves[BQ_REPLICAS];
+    size_t most = 0;
+    for (int64_t step = 0; step < samples / batch && nreplica > 1; step++) {
+        size_t sum = 0;
+        bq_adascale_all_leaves(samples, batch, step, nreplica, leaves);
+        for (int m = 0; m < arch->sites; m++)
+            sum += bq_treesum_exchange(replica, nreplica, leaves, arch->site[m].rows, arch->site[m].cols,
+                                       BQ_F32);
+        most = sum > most ? sum : most;
+    }
+    return most;
+}
+
+size_t bq_adascale_need(const bq_arch *arch, const bq_scheme *scheme, int64_t tokens, int64_t samples,
+                        int64_t batch, int replica, int nreplica) {
+    size_t sum = 2 * bq_arena_need(tokens, arch->model.hidden, BQ_F32) +
+                 bq_arena_need(1, BQ_ADAM_NUMBERS, BQ_F32) + bq_arena_need(1, 1, BQ_F64) +
+                 bq_arena_need(BQ_ADASCALE_AHEAD, batch, BQ_F64);
+    int more = bq_adascale_buffers(samples, batch, replica, nreplica) - 1;
+    for (int m = 0; m < arch->sites; m++) {
+        bq_shard own = bq_shard_of(arch->site[m].rows, replica, nreplica);
+        sum += 3 * bq_arena_need(own.count, arch->site[m].cols, BQ_F32);
+        sum += (size_t)more * bq_arena_need(arch->site[m].rows, arch->site[m].cols, BQ_F32);
+        sum += bq_arena_need(1, arch->site[m].rows, BQ_F32);
+    }
+    for (int i = 0; i < arch->linears; i++) {
+        bq_shard own = bq_shard_of(arch->site[arch->linear[i].site].rows, replica, nreplica);
+        int64_t rows = bq_adascale_rows(&arch->linear[i], own).count * bq_linear_groups(arch, scheme, i);
+        sum += 5 * bq_arena_need(rows, 1, BQ_F32) + 2 * bq_arena_need(rows, 3, BQ_F32);
+    }
+    return sum + exchange_need(arch, samples, batch, replica, nreplica);
+}

@@ -174,7 +174,7 @@ static void help(void **state) {
             "--verbose",
         [BQ_COMMAND_PLAN] =
             "--set --threads --device --memory --scratch --model-copy --acts --split-reference "
-            "--stages --micro --ranks --gpu --network --timeout --verbose",
+            "--stages --micro --ranks --gpu --network --node --files --timeout --verbose",
         [BQ_COMMAND_EVAL] = "--model --run --tokens --eval --ctx --windows --offset --rtn --threads --device "
                             "--memory --scratch --timeout --result-only --verbose",
         [BQ_COMMAND_EXPORT] = "--run --format --shard --out --timeout --verbose",

@@ -90,11 +90,11 @@ check "the torn state is named" grep -q 'state A of its training does not count:
 check "nothing to go on from" [ -z "$(grep 'going on' err)" ]
 same clean torn
 
-# kill -9 of a rank, with a state after every step
+# kill -9 of a rank, with a state after every step; heartbeats before the training count as steps, too
 : >said
 for grid in "${grids[@]}"; do
     # shellcheck disable=SC2086 # words
-    signalled kill $((60 + RANDOM % 150)) killed $grid --save-every 0.0001
+    signalled kill $((200 + RANDOM % 150)) killed $grid --save-every 0.0001
     echo "$grid: killed with $(done_blocks killed) blocks, $(states killed) states, code $code"
     check "a killed rank ends the run with 137, not $code" [ $code = 137 ]
 done

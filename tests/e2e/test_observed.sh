@@ -99,6 +99,14 @@ for key in "$gguf" 'bits.kv="e4m3"'; do
     check "no file of it" [ ! -e large/ckpt/observed.f32 ]
 done
 
+# modelopt: readers ignore scales that the configuration does not speak of
+modelopt=(--set 'outputs=[{"format": "modelopt"}]' --set 'bits.decoder={"bits": "e4m3", "scale": "f32"}' --set 'bits.activations="e4m3"')
+expect 0 "$blockq" run p.json "${modelopt[@]}" --set bits.kv='"e4m3"' -o fp8
+check "modelopt: the scales" grep -aq 'qkv_proj.v_scale' fp8/modelopt/model.safetensors
+check "modelopt: the configuration" grep -q '"kv_cache_scheme": {' fp8/modelopt/config.json
+expect 0 "$blockq" run p.json "${modelopt[@]}" -o fp8_alone
+check "modelopt: nothing of it where nothing is cached so" grep -q '"kv_cache_scheme": null' fp8_alone/modelopt/config.json
+
 # what cannot be
 expect 2 "$blockq" run p.json --set bits.kv='"e4m3"' --set calibration.tokens='""' -o never
 one_error "calibration.tokens is missing, and bits.kv is measured on samples"

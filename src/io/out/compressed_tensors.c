@@ -323,16 +323,19 @@ static json_t *groups_config(const bq_export_job *job) {
     return groups;
 }
 
+json_t *bq_export_cache_scheme(const bq_export_job *job) {
+    if (!job->source.cache) return json_null();
+    return json_pack("{s:i, s:s, s:b, s:s, s:n, s:b}", "num_bits", 8, "type", "float", "symmetric", true,
+                     "strategy", "tensor", "group_size", "dynamic", false);
+}
+
 static void edit(const bq_export_job *job, json_t *config) {
-    json_t *cache = json_pack("{s:i, s:s, s:b, s:s, s:n, s:b}", "num_bits", 8, "type", "float", "symmetric",
-                              true, "strategy", "tensor", "group_size", "dynamic", false);
-    json_t *q = json_pack("{s:s, s:s, s:s, s:s, s:n, s:o, s:o, s:n, s:{}, s:{}, s:o}", "quant_method",
-                          "compressed-tensors", "version", VERSION, "format", common_format(job),
-                          "quantization_status", "compressed", "global_compression_ratio", "ignore",
-                          bq_export_kept(job), "kv_cache_scheme", job->source.cache ? cache : json_null(),
-                          "moe_sparsity_config", "sparsity_config", "transform_config", "config_groups",
-                          groups_config(job));
-    if (!job->source.cache) json_decref(cache);
+    json_t *q =
+        json_pack("{s:s, s:s, s:s, s:s, s:n, s:o, s:o, s:n, s:{}, s:{}, s:o}", "quant_method",
+                  "compressed-tensors", "version", VERSION, "format", common_format(job),
+                  "quantization_status", "compressed", "global_compression_ratio", "ignore",
+                  bq_export_kept(job), "kv_cache_scheme", bq_export_cache_scheme(job), "moe_sparsity_config",
+                  "sparsity_config", "transform_config", "config_groups", groups_config(job));
     BQ_CHECK(q && json_object_set_new(config, "quantization_config", q) == 0,
              "no memory for a configuration");
 }

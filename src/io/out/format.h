@@ -120,6 +120,9 @@ void bq_export_put_f16(bq_export_job *job, bq_mat scale, bq_writer *w);
  * keys and one for that of values, in the place of the module and ".weight" in the item's name.  Put one. */
 void bq_export_plan_cache(bq_export_job *job, int item, const char *keys, const char *values);
 void bq_export_put_cache(const bq_export_job *job, const bq_export_out *out, bq_writer *w);
+/* In compressed_tensors.c, for edit: how config.json says it, null where they are not quantized.  ModelOpt
+ * has the same form. */
+json_t *bq_export_cache_scheme(const bq_export_job *job);
 /* For edit: the module of a linear, its name without ".weight"; a list of those that are not quantized,
  * routers of experts among them, and of a tied head, which is a linear, too, but has no tensor. */
 json_t *bq_export_module(const bq_export_item *item);

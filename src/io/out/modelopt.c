@@ -109,8 +109,9 @@ static void write_out(bq_export_job *job, const bq_export_out *out, const bq_qte
 /* Loaders find in config.json what ModelOpt itself writes to hf_quant_config.json. */
 static void edit(const bq_export_job *job, json_t *config) {
     const algorithm *a = of_job(job);
-    json_t *q = json_pack("{s:s, s:s, s:n, s:o, s:{s:s}}", "quant_method", "modelopt", "quant_algo", a->name,
-                          "kv_cache_scheme", "ignore", bq_export_kept(job), "producer", "name", "blockq");
+    json_t *q = json_pack("{s:s, s:s, s:o, s:o, s:{s:s}}", "quant_method", "modelopt", "quant_algo", a->name,
+                          "kv_cache_scheme", bq_export_cache_scheme(job), "ignore", bq_export_kept(job),
+                          "producer", "name", "blockq");
     BQ_CHECK(q && json_object_set_new(config, "quantization_config", q) == 0,
              "no memory for a configuration");
     if (a->group > 0) json_object_set_new(q, "group_size", json_integer(a->group));

@@ -20,7 +20,7 @@ typedef struct {
  * block with experts, of which one unit is in memory, even where it is alone.  Its next stage waits for that,
  * too. */
 static void count_reference(bq_effort *e, const share *s, const bq_comm *grid, double micro, bool split) {
-    bq_effort f = bq_effort_forward(s->cost.arch, s->cost.tokens);
+    bq_effort f = bq_effort_as(bq_effort_forward(s->cost.arch, s->cost.tokens), s->r->reference);
     bool experts = s->cost.arch->experts || s->cost.arch->kind == BQ_UNIT_EXPERT;
     double samples = (double)bq_shard_of(s->r->calibration.samples, 0, grid->nreplica).count;
     if (grid->nstage == 1) return;
@@ -90,9 +90,9 @@ static void count_saves(bq_effort *e, const share *s, const bq_layout *layout) {
 static void count_phase(bq_effort *e, const share *s, const bq_phase *phase) {
     int sweeps = s->r->sweeps;
     double walk = s->blocks * s->cost.samples * sweeps;
-    bq_effort exact = bq_effort_forward(s->cost.arch, s->cost.tokens),
-              f = bq_effort_as(exact, phase->compute);
-    bq_effort_add(&e[BQ_WORK_TARGETS], targets(s, phase) * s->cost.samples, exact);
+    bq_effort one = bq_effort_forward(s->cost.arch, s->cost.tokens), f = bq_effort_as(one, phase->compute);
+    bq_effort_add(&e[BQ_WORK_TARGETS], targets(s, phase) * s->cost.samples,
+                  bq_effort_as(one, s->r->reference));
     e[BQ_WORK_TARGETS].files += s->blocks * sweeps * 2 * s->cost.weights;
     if (phase->inputs != BQ_INPUTS_FP && !bq_pass_advances(phase, phase->npass - 1))
         bq_effort_add(&e[BQ_WORK_ADVANCE], walk, f);

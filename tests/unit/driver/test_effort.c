@@ -192,6 +192,12 @@ static void targets_that_are_walked_for(void **state) {
         count(1, 1, false);
         near(bq_effort_flop(&effort[BQ_WORK_TARGETS]), cases[i].walks * N * forward);
     }
+    phase(cases[6].keys, cases[6].passes);
+    recipe.reference = BQ_COMPUTE_FP16X2;
+    count(2, 1, false);
+    near(effort[BQ_WORK_TARGETS].flop[BQ_RATE_PRODUCTS], 0);
+    near(effort[BQ_WORK_TARGETS].flop[BQ_COMPUTE_FP16X2], L / 2 * N * 2.0 * T * P);
+    near(effort[BQ_WORK_REFERENCE].flop[BQ_COMPUTE_FP16X2], L / 2 * N * 2.0 * T * P);
     phase(cases[2].keys, cases[2].passes);
     recipe.segments = 1;
     count(1, 1, false);

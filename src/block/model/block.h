@@ -32,10 +32,9 @@ typedef struct {
                           rounded to e4m3 with these.  For evaluation; a backward is not possible with it */
     const bq_mat *pre; /* [linears] (1, cols) f32, the caller's: the input of each linear is multiplied by
                              its factors.  NULL: none.  A backward is not possible with them */
-    const bq_mat
-        *row_scale; /* [sites] (1, rows) f32, the caller's: of matrices w that are f16 or bf16.  These
-                             have codes, and their rows times these scales are the weights.  Scratch beside
-                             that of products: (T, rows) f32 */
+    /* [sites] (1, rows) f32, the caller's: of matrices w that are f16 or bf16.  These have codes, and their
+     * rows times these scales are the weights.  Scratch beside that of products: (T, rows) f32 */
+    const bq_mat *row_scale;
 } bq_block;
 
 /* The workspace: the values of a forward, which the backward reads. */

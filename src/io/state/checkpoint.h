@@ -77,9 +77,10 @@ void bq_ckpt_finish(const char *run_dir, int sweep, int phase, int block);
  * ckpt_rename (all of it, but not renamed), ckpt_stall (then it waits two seconds). */
 void bq_ckpt_write(const char *path, const bq_ckpt *c);
 
-/* Write it `behind` the caller's work: start makes the file's structure by the HDF5 library, and a thread
- * without the library writes the data, packs codes, syncs and renames.  Until end has returned true, c's data
- * must stay as they are, and the file does not count.
+/* Write it while the caller does other work (`behind`).  start makes the file's structure with the HDF5
+ * library.  Then a thread, which does not call the library, packs the codes, writes the data, syncs and
+ * renames.  Until end has returned true the caller must not change c's data, and must not say that the block
+ * is done.
  *   end   wait at most so many seconds, which count as spent on files.  True: the file is there, o is freed,
  *         and *cost has what the thread took; its bytes are counted as the caller's now.  What failed in the
  *         thread ends the job here

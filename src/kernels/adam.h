@@ -8,6 +8,12 @@
 
 #include <math.h>
 
+/* How a value p takes a step from its gradient g, with moments m and v that start at 0:
+ *   ADAM      p -= rate * decay * p, then Adam's step as below (AdamW)
+ *   SIGN      p -= rate * sign(g)
+ *   MOMENTUM  m = beta1 * m + g + decay * p, then p -= rate * m */
+typedef enum { BQ_ADAM, BQ_SIGN, BQ_MOMENTUM } bq_train_optimizer;
+
 /* p -= step * m / (sqrt(v) / root + eps).  t below is the number of the step, from 1. */
 typedef struct {
     float keep1, keep2; /* 1 - beta1 and 1 - beta2 */

@@ -107,6 +107,7 @@ typedef struct {
     double beta1, beta2;      /* double, since torch computes 1 - beta from the decimal number */
     float eps;
     int64_t step; /* from 1, for the bias correction */
+    float decay;  /* weight decay */
 } bq_adam;
 
 /* How a grid may be narrower than the range of the weights that it is fitted to. */

@@ -72,6 +72,8 @@ static void start(bq_pass_context *c, const bq_train_options *o, training *t) {
     const bq_arch *arch = c->q->arch;
     bq_type type = type_of(c, t);
     bq_mat element[BQ_TRAIN_ELEMENTS][BQ_SITES];
+    for (int m = 0; m < arch->sites; m++) dev->op->copy(dev, c->blk->w[m], c->q->fold[m]);
+    if (!c->grid) bq_quantized_outer(dev, c->q);
     int room = bq_train_buffers(c->samples, o->batch, c->comm->replica, c->comm->nreplica);
     for (int m = 0; m < arch->sites; m++) {
         t->own[m] = bq_shard_of(arch->site[m].rows, c->comm->replica, c->comm->nreplica);
@@ -197,7 +199,7 @@ static void update(bq_pass_context *c, const bq_train_options *o, training *t, i
     double rate = bq_train_rate(o, t->flat, step);
     bq_adam adam = {.lr_clip = (float)(o->lr_clip * rate),
                     .lr_weight = (float)(o->lr_weight * rate),
-                    .beta1 = o->optimizer == BQ_MOMENTUM ? o->momentum : 0.9,
+                    .beta1 = t->kind->optimizer == BQ_MOMENTUM ? o->momentum : 0.9,
                     .beta2 = 0.999,
                     .eps = 1e-8f,
                     .step = step + 1,

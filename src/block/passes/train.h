@@ -34,7 +34,8 @@ typedef struct {
     bq_rates rates;
     bq_loss loss;
     bq_train_optimizer optimizer;
-    double decay, momentum; /* of the optimizers that have it (adam.h) */
+    double decay, momentum; /* of the optimizers that have it (tuned.h) */
+    bool minmax, learned;   /* of autoround: train the ends of grids; of qat: train grids */
     bool early_stop;        /* look for a plateau of the loss, see bq_train_plateau */
     int64_t check_interval, window;
     double threshold;
@@ -62,6 +63,10 @@ struct bq_train_kind {
     int best_elements, best_rows;
     bool codes;   /* w_hat may be codes, where the device multiplies by them exactly (ops.h) */
     double bytes; /* moved by a step for each weight */
+    bq_tune form; /* of train_tuned.c */
+    bq_train_optimizer optimizer;
+    /* May be NULL: fill in what options of a recipe leave open. */
+    void (*settle)(bq_train_options *o);
     /* Once, after all values have become 0: compute the constants.  `grid`: the grids are those of a pass
      * before; else they are undefined, and both functions below leave them so or fill them. */
     void (*begin)(bq_dev *dev, const bq_trained *v, bq_mat scale, bq_mat zero, bool grid);
@@ -80,7 +85,8 @@ static inline bq_mat bq_trained_row(const bq_trained *v, int k) { return bq_mat_
 bq_mat bq_trained_value(const bq_trained *v, const char *name);
 
 /* What the passes train. */
-extern const bq_train_kind bq_train_adascale;
+extern const bq_train_kind bq_train_adascale, bq_train_autoround, bq_train_omniquant;
+extern const bq_train_kind bq_train_qat[2][2]; /* [learned scales][sgd] */
 
 /* Train by options of a recipe, in the sweep of c->at; an expert may have fewer samples than the batch, and
  * any number of them.  need: device bytes that it takes on a replica beside block, result and workspace. */
@@ -169,6 +175,12 @@ extern const bq_choice bq_loss_choices[], bq_rates_choices[];
     .step_cost = step_cost, .run = run
 #define BQ_TRAIN_TRAITS                                                                                      \
     (BQ_PASS_CALIBRATED | BQ_PASS_TARGETS | BQ_PASS_QUANTIZES | BQ_PASS_TRAINS | BQ_PASS_BACKWARD)
+
+/* The functions of kinds that train by the ops tuned_weights and tuned_step (train_tuned.c). */
+void bq_tuned_begin(bq_dev *dev, const bq_trained *v, bq_mat scale, bq_mat zero, bool grid);
+void bq_tuned_reset(bq_dev *dev, const bq_trained *v);
+void bq_tuned_weights(bq_dev *dev, const bq_trained *v, bq_mat w_hat, bq_mat scale, bq_mat zero, bq_mat fold);
+void bq_tuned_step(bq_dev *dev, const bq_trained *v, bq_mat scale, bq_mat zero, bq_mat g, bq_mat numbers);
 
 /* A GPU alone, with a batch of one sample, takes so many steps before the host looks at their losses:
  * meanwhile it need not wait for the host.  Steps behind a loss that is not finite are in vain: the pass

@@ -41,5 +41,6 @@ int64_t bq_train_run(bq_pass_context *c, const bq_train_kind *kind, const bq_tra
     o.iterations = bq_train_training(options, (int)c->at.sweep).steps;
     o.batch = o.batch < c->samples ? o.batch : c->samples;
     own.samples -= c->samples % o.batch;
+    if (kind->settle) kind->settle(&o);
     return bq_train(&own, kind, &o);
 }

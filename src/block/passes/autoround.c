@@ -4,13 +4,13 @@
  *
  * Where it differs from auto-round:
  *   - samples come in a fixed order (train.h), not at random
- *   - grids are the scheme's.  auto-round's symmetric scales have a sign: where the largest |weight| of a
- *     group is positive, its scale is negative, so that this weight has code -8, and its codes are negated.
- *     A scale of blockq is positive, as files of most formats need it: such a group has code 7 at this end.
- *     With `"grid": "aimet"` the other groups have auto-round's scales
+ *   - grids are the scheme's.  auto-round's symmetric scales have a sign, also in its files: where the
+ *     largest |weight| of a group is positive, its scale is negative, so that this weight has code -8.  In
+ *     blockq a scale is positive (AIMET's encodings, for example, have no negative ones), and codes cannot
+ *     be negated instead, since there is no code 8: such a group has code 7 at this end.  With
+ *     `"grid": "aimet"` the other groups have the scales of auto-round.  Grids with zero points are its grids
  *   - the learning rate is 1 / iterations for codes of all widths (auto-round: twice that for 2 and 3 bits,
- *     with 1000 iterations and more)
- *   - after the last step no more is tried, as in auto-round */
+ *     with 1000 iterations and more) */
 #include "block/passes/train.h"
 
 static void settle(bq_train_options *o) {

@@ -36,7 +36,8 @@ static const bq_key keys[] = {
      .help =
          "Learning rate of the weights. With `adamw` a weight moves by about that in a step, so it should "
          "be small beside a step of the grid: torchao's results are with 2e-5 and 2e-6, small models "
-         "take more. With `sgd` torchao's example has 1e-3."},
+         "take more. With `sgd` a step grows with the gradient, so the right value depends on the model: "
+         "torchao's example has 1e-3; try less where a block's loss becomes infinite."},
     {"momentum", BQ_KEY_REAL, BQ_AT(bq_train_options, momentum), .value = "0.9", .max = 0.9999,
      .help = "Of `sgd`."},
     {"weight_decay", BQ_KEY_REAL, BQ_AT(bq_train_options, decay), .value = "0", .max = 1,

@@ -8,8 +8,8 @@
 #include "driver/recipe/recipe.h"
 #include "io/json.h"
 
-extern const bq_scope bq_recipe_keys;
-const char *bq_linear_name(int i); /* i < BQ_LINEARS */
+extern const bq_scope bq_recipe_keys, bq_activations_keys, bq_cache_keys; /* the last two: rounding.c */
+const char *bq_linear_name(int i);                                        /* i < BQ_LINEARS */
 
 /* "blend". */
 const char *bq_starved_name(bq_starved starved);

@@ -358,7 +358,9 @@ json_t *bq_export_cache_scheme(const bq_export_job *job) {
 }
 
 /* The package has measured scales alone. */
-static bool caches(const bq_qsource *q) { return q->heads && q->cached.element != BQ_E5M2; }
+static bool caches(const bq_export_job *job) {
+    return job->source.heads && job->source.cached.element != BQ_E5M2;
+}
 
 static void edit(const bq_export_job *job, json_t *config) {
     json_t *q =

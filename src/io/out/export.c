@@ -305,7 +305,7 @@ int bq_export_open(bq_export_job **out, const bq_weights *src, const char *out_d
     job->config = json_deep_copy(bq_weights_config(src, &path));
     int rc = job->config ? BQ_OK : bq_refuse(BQ_DATA, "'%s' is not there", path);
     if (!rc) rc = check_family(job);
-    if (!rc && q.cache && !(format->cache && format->cache(&q)))
+    if (!rc && q.cache && !(format->cache && format->cache(job)))
         rc = bq_refuse(
             BQ_DATA,
             "%s cannot say how keys and values are cached: write compressed-tensors (e4m3, 8 bits; per "

@@ -64,7 +64,7 @@ struct bq_format {
     /* What only some formats have. */
     bool replaced;                             /* plan and write get replaced tensors, too */
     bool (*wants_inputs)(const void *options); /* bq_format_wants_inputs; NULL: never */
-    bool (*cache)(const bq_qsource *q);        /* can it say how keys and values are cached?  NULL: never */
+    bool (*cache)(const bq_export_job *job);   /* can it say how keys and values are cached?  NULL: never */
     bool stacks; /* knows what to do with families that stack the experts of a block in one tensor */
     /* Look at the model before the first plan, and make job->own: BQ_OK, or BQ_DATA after one message.  Free
      * it. */
@@ -120,6 +120,7 @@ bool bq_export_same(const bq_qtensor *a, const bq_qtensor *b);
 /* In linears.c, for formats of quantized linears.  Refuse what only other formats have: a result that is not
  * the weight of a linear, factors of inputs, rounded inputs; scales of another type than F16.  BQ_OK, or
  * BQ_DATA after one message, in which `format` is the format's name. */
+int bq_export_linear_only(const bq_export_item *item, const char *format); /* all but rounded inputs */
 int bq_export_weights_only(const bq_export_item *item, const char *format);
 int bq_export_f16_scales(const bq_export_item *item, const char *format);
 /* The buffer as `count` values of `size` bytes, which it must hold.  Put the transpose of scales as F16. */

@@ -5,7 +5,7 @@
 
 #include <string.h>
 
-int bq_export_weights_only(const bq_export_item *item, const char *format) {
+int bq_export_linear_only(const bq_export_item *item, const char *format) {
     if (!bq_export_is_linear(item))
         return bq_export_refuse(item,
                                 " is not the weight of a linear: %s cannot hold it quantized: write "
@@ -16,7 +16,12 @@ int bq_export_weights_only(const bq_export_item *item, const char *format) {
                                 ": its inputs are multiplied by factors of their own (smoothquant "
                                 "without fuse): %s has no place for these, write safetensors",
                                 format);
-    if (!item->q.inputs.element) return BQ_OK;
+    return BQ_OK;
+}
+
+int bq_export_weights_only(const bq_export_item *item, const char *format) {
+    int code = bq_export_linear_only(item, format);
+    if (code || !item->q.inputs.element) return code;
     return bq_export_refuse(item,
                             ": its inputs are rounded to %s, which %s cannot say: write "
                             "compressed-tensors, or set bits.activations=16",

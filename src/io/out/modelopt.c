@@ -128,7 +128,9 @@ static void edit(const bq_export_job *job, json_t *config) {
     if (a->group > 0) json_object_set_new(q, "group_size", json_integer(a->group));
 }
 
-static bool caches(const bq_qsource *q) { return q->heads == 1 && q->cached.element == BQ_E4M3; }
+static bool caches(const bq_export_job *job) {
+    return job->source.heads == 1 && job->source.cached.element == BQ_E4M3;
+}
 
 const bq_format bq_format_modelopt = {
     .name = "modelopt",

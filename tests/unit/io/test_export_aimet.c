@@ -336,7 +336,7 @@ static void refusals(void **state) {
         export_wrong(
             "aimet",
             (bq_qtensor){.code = code, .scale = one, W(8, -1, true), .inputs = bq_rounding_of_tokens(8)}),
-        "rounded to int8, which aimet cannot say");
+        "aimet has integers with one measured scale for a linear");
     assert_refused(
         export_wrong("aimet", (bq_qtensor){.code = code, .scale = one, W(4, -1, true), .pre = pre}),
         "aimet has no place for these");

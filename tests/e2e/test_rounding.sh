@@ -14,7 +14,7 @@ TEXT
 }
 value() { sed -n "s/.*\"$2\": \([0-9.]*\).*/\1/p" "$1/result.json"; }
 far() { awk -v a="$(value "$1" "$3")" -v b="$(value "$2" "$3")" 'BEGIN { print (a / b - 1) ^ 2 }'; }
-ct='outputs=[{"format": "compressed-tensors"}]'
+
 rtn='{"pass": "rtn"}'
 
 # more bits are nearer to none

@@ -142,7 +142,8 @@ static int check_activations(const bq_origin *from, const bq_recipe *r) {
     if (!how.element) return BQ_OK;
     if (!whole && !a->even) at = "symmetric", why = "is false, and floats have no zero points";
     if (whole && small) at = "scale", why = "is for floats, and bits is an integer";
-    if (small && !whole && a->group < 0) at = "group", why = "is -1, and scales of a byte are for groups: give it";
+    if (small && !whole && a->group < 0)
+        at = "group", why = "is -1, and scales of a byte are for groups: give it";
     if (tensor && a->group > 0) at = "group", why = "divides tokens, and per is tensor";
     if (!whole && a->rule != BQ_ROUND_DIVIDE) at = "rule", why = "is for integers, and bits is a float";
     if (a->rule == BQ_ROUND_NARROW && !a->even) at = "rule", why = "torchao-0.10 is symmetric";

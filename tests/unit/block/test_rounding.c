@@ -1,5 +1,5 @@
-/* A block whose linears see rounded inputs: its backward by hand, op by op, where a gradient goes through a rounding
- * as it is; keys and values as a cache keeps them. */
+/* A block whose linears see rounded inputs: its backward by hand, op by op, where a gradient goes through a
+ * rounding as it is; keys and values as a cache keeps them. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

@@ -21,6 +21,7 @@ typedef struct {
     const bq_layouts *layouts; /* with weights: of the model's units, */
     bq_quantized q;            /* and room for them */
     bq_weights_of weights;     /* NULL: the model's own */
+    bool keeps;                /* weights leaves blk as it was */
     void *ctx;
     const float *grids; /* what work.inputs needs: two numbers for each site of each unit (blk->inputs), block
                            by block; NULL: nothing */

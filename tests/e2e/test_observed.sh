@@ -119,7 +119,7 @@ one_error "safetensors cannot say how keys and values are cached"
 expect 3 "$blockq" run p.json --set bits.kv=8 -o never
 one_error "compressed-tensors cannot say how keys and values are cached"
 expect 2 "$blockq" run p.json --set bits.kv=9 -o never
-one_error 'bits.kv: is 9, must be an integer from 2 to 8, 16, or "e4m3" or "e5m2"; or an object'
+one_error 'bits.kv: is 9, must be an integer from 2 to 8, 16, or "e4m3" or "e5m2"'
 check "before any work" [ ! -e never ]
 expect 0 "$blockq" run p.json -o without
 expect 3 "$blockq" export --run without --out never --format gguf:imatrix=true

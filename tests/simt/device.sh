@@ -2,7 +2,7 @@
 # same after a stop.  A test is `bash X.sh BLOCKQ MAKE_MICRO MPIEXEC COMPARE_LOSSES`; it sets device_name, as the log has it,
 # tf32_error, the most that products in tf32 may be off, and exact_losses, how near losses with fp16x2 are to the cpu's; it
 # sources this first and ends with `finish`.
-# shellcheck shell=bash disable=SC2154 # the three are for the test to set
+# shellcheck shell=bash disable=SC2154,SC2034 # the three are for the test to set; lists of keys are taken by name
 compare_losses=$(realpath "$4")
 . "$(dirname "${BASH_SOURCE[0]}")/../e2e/lib.sh"
 # A search may choose otherwise between near equals where single roundings differ, and then losses do, too: one arithmetic

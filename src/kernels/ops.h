@@ -23,6 +23,7 @@
 #include "base/rng.h"
 #include "kernels/grid.h"
 #include "kernels/quadratic.h"
+#include "kernels/rounding.h"
 #include "kernels/route.h"
 #include "kernels/smooth.h"
 #include "kernels/tuned.h"

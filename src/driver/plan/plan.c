@@ -83,9 +83,12 @@ static size_t working_memory(const bq_recipe *r, const bq_layouts *layouts, bq_p
 }
 
 /* Device bytes of activations: of a sample in the largest unit, and of what experts need beside it. */
-static size_t activations(const bq_layouts *layouts, int64_t t, bool backward) {
+static size_t activations(const bq_recipe *r, const bq_layouts *layouts, int64_t t, bool backward) {
     const bq_layout *last = &layouts->at[layouts->count - 1];
     size_t sum = bq_work_need(layouts->at[0].arch, t, backward);
+    bool rounds = false; /* with a backward: then o is kept as it was */
+    for (int i = 0; i < r->nphase && backward; i++) rounds |= r->phase[i].activations;
+    if (rounds) sum += bq_arena_need(t, bq_arch_heads(layouts->at[0].arch), BQ_F32);
     if (last->arch->kind != BQ_UNIT_EXPERT) return sum;
     return sum + bq_work_need(last->arch, t, backward) + 2 * bq_routed_need(t);
 }
@@ -118,8 +121,8 @@ static size_t plan_phases(bq_plan *plan, const bq_recipe *r, const bq_layouts *l
         larger_machine);
     add(plan, "numbers of a unit's inputs", bq_observed_need(r, layouts), BQ_DEVICE, larger_machine);
     if (traits & BQ_PASS_CALIBRATED || observed) {
-        add(plan, "activations of one sample", activations(layouts, t, traits & BQ_PASS_BACKWARD), BQ_DEVICE,
-            shorter_samples);
+        add(plan, "activations of one sample", activations(r, layouts, t, traits & BQ_PASS_BACKWARD),
+            BQ_DEVICE, shorter_samples);
         add(plan, "op scratch", bq_op_scratch(t, arch->attention, 1) + bq_products_need(r, layouts),
             BQ_DEVICE, shorter_samples);
         add(plan, "outputs that schemes are compared by", bq_mixed_need(r, arch), BQ_DEVICE, shorter_samples);

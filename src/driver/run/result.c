@@ -68,9 +68,10 @@ static void put_list(FILE *to, const bq_run *s, const numbers *v) {
 json_t *bq_result_bits(const bq_run *s) {
     json_t *recipe = bq_keys_json(&s->recipe, false), *bits = json_object_get(recipe, "bits");
     json_t *said = json_object();
-    if (bq_recipe_activations(&s->recipe))
+    if (bq_recipe_inputs(&s->recipe).element)
         json_object_set(said, "activations", json_object_get(bits, "activations"));
-    if (s->recipe.bits.kv != 16) json_object_set(said, "kv", json_object_get(bits, "kv"));
+    if (bq_recipe_cache(&s->recipe, &s->src.arch.model).element)
+        json_object_set(said, "kv", json_object_get(bits, "kv"));
     if (bq_code_bits(s->src.rounded.embedding))
         json_object_set(said, "embedding", json_object_get(bits, "embedding"));
     if (bq_code_bits(s->src.rounded.head)) json_object_set(said, "lm_head", json_object_get(bits, "lm_head"));
@@ -152,9 +153,10 @@ static bq_score score_of(bq_run *s) {
                       .home = bq_run_home(s),
                       .stopped = stopped,
                       .stop_ctx = s,
-                      .activations = bq_recipe_activations(r),
-                      .token_group = bq_recipe_token_group(r),
+                      .inputs = bq_recipe_inputs(r),
+                      .cache = bq_recipe_cache(r, &s->src.arch.model),
                       .prescaled = bq_recipe_prescaled(r),
+                      .grids = s->grids,
                       .kv = s->kv};
 }
 

@@ -62,8 +62,9 @@ static int check_parts(bq_run *s) {
 
 /* An evaluation needs the scales of a quantized cache, an export all that its formats write. */
 static int check_observed(const bq_run *s) {
-    bool wanted =
-        s->args->command == BQ_COMMAND_EVAL ? s->recipe.bits.kv != 16 : bq_observed_wanted(&s->recipe);
+    bool wanted = s->args->command == BQ_COMMAND_EVAL
+                      ? bq_recipe_cache_measured(&s->recipe) || bq_recipe_inputs_measured(&s->recipe)
+                      : bq_observed_wanted(&s->recipe);
     return !wanted || bq_observe_there(s)
                ? BQ_OK
                : bq_refuse(BQ_DATA,

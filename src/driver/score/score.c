@@ -125,8 +125,7 @@ static bool blocks(walk *w, const bq_layouts *layouts, bq_weights_of weights, vo
     bq_through_open(&t, s->src, s->angles, dev, w->share.count, w->e->ctx, s->home);
     t.buffer = w->buffer, t.step = step, t.step_ctx = w;
     t.layouts = layouts, t.weights = weights, t.ctx = ctx;
-    t.work.activations = weights ? s->activations : 0, t.work.token_group = s->token_group;
-    t.kv = weights ? s->kv : NULL;
+    if (weights) t.work.inputs = s->inputs, t.work.cache = s->cache, t.grids = s->grids, t.kv = s->kv;
     if (weights) bq_quantized_push_any(&t.q, layouts, s->prescaled, &dev->mem);
     bool stop = false;
     for (w->block = 0; w->block < s->src->arch.model.blocks && !stop; w->block++) {

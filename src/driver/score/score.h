@@ -20,11 +20,10 @@ typedef struct {
     bq_home home;                     /* where hidden states are kept */
     bool (*stopped)(const void *ctx); /* called on every rank before each block; may be NULL */
     const void *stop_ctx;
-    const char *label;   /* for messages: "fp", "rtn", ... */
-    int activations;     /* bits that inputs of quantized linears are rounded to; 0: no rounding */
-    int64_t token_group; /* columns of such an input that share a scale; 0: all */
-    bool prescaled;      /* weights may set factors of these inputs (blk->pre) */
-    const float *kv;     /* with weights: two scales for each block (blk->kv); NULL: none */
+    const char *label;         /* for messages: "fp", "rtn", ... */
+    bq_rounding inputs, cache; /* with weights: how inputs of linears, keys and values are rounded */
+    bool prescaled;            /* weights may set factors of these inputs (blk->pre) */
+    const float *grids, *kv;   /* what these roundings need (through.h) */
 } bq_score;
 
 /* Open all evaluations of a recipe, which must outlive the set, and check their ids against the model.  ctx:

@@ -30,6 +30,8 @@ typedef struct {
     /* The score.  nll: negative log-likelihoods of the n tokens of sequence i from `from` on, each given all
      * before it.  On the rank that has the sequence. */
     double (*judge)(const bq_eval *e, int64_t i, const double *nll, int64_t n);
+    /* In the place of judge, unless NULL: the score from the n logits of the token that follows. */
+    double (*pick)(const bq_eval *e, int64_t i, const float *logits, int64_t n);
     /* The number, from all scores; and why it is not finite: "the loss of window 3 is nan". */
     double (*number)(const bq_eval *e, const double *score);
     void (*blame)(const bq_eval *e, const double *score, char *text, size_t size);

@@ -143,7 +143,7 @@ static void print_result(const bq_run *s, const numbers *v, const char *name) {
 
 static bool stopped(const void *ctx) { return bq_run_stopped(ctx); }
 
-static bq_score score_of(bq_run *s) {
+bq_score bq_result_score(bq_run *s) {
     const bq_recipe *r = &s->recipe;
     return (bq_score){.dev = &s->dev,
                       .comm = s->comm,
@@ -159,7 +159,7 @@ static bq_score score_of(bq_run *s) {
 }
 
 int bq_result_value(bq_run *s, const bq_eval *e, double *value) {
-    bq_score with = score_of(s);
+    bq_score with = bq_result_score(s);
     with.label = "result";
     return bq_score_run(&with, e, &s->layouts, bq_result_weights, s, value);
 }
@@ -181,7 +181,7 @@ int bq_result_evaluate(bq_run *s) {
     const bq_recipe *r = &s->recipe;
     char name[96];
     numbers v[1 + BQ_EVALS];
-    bq_score with = score_of(s);
+    bq_score with = bq_result_score(s);
     int code = BQ_OK;
     bq_recipe_title(r, name, sizeof name);
     for (int i = 0; i < s->evals.count && !code; i++)

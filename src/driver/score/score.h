@@ -41,6 +41,10 @@ int bq_score_open(bq_evals *set, bq_recipe *recipe, const bq_source *src, const 
 int bq_score_run(const bq_score *s, const bq_eval *e, const bq_layouts *layouts, bq_weights_of weights,
                  void *ctx, double *value);
 
+/* The same up to the scores: score[i] of sequence i, on all ranks; finite or not.  BQ_OK or BQ_STOPPED. */
+int bq_score_each(const bq_score *s, const bq_eval *e, const bq_layouts *layouts, bq_weights_of weights,
+                  void *ctx, double *score);
+
 /* Bytes of the evaluation that takes the most; 0 without evaluations.  layouts: of the model's units, with
  * schemes if `quantized`; arch: of the first.  need: on the device.  host: a sequence, its rotary table,
  * losses, scores, lists of experts.  stream: hidden states on the rank with the largest share. */

@@ -7,25 +7,42 @@
 #include "driver/run/session.h"
 
 #include <stdio.h>
+#include <stdlib.h>
+
+/* " model_stderr=0.01 rtn4_stderr=0.01" */
+static void print_value(const bq_args *a, const char *stat, double plain, double rounded) {
+    const char *line = stat ? "_" : "", *name = stat ? stat : "";
+    printf(" model%s%s=%.6f", line, name, plain);
+    if (a->rtn) printf(" rtn%d%s%s=%.6f", a->rtn, line, name, rounded);
+}
 
 /* "perplexity: model=12.3 rtn4=13.4 windows=5 ctx=32" */
-static void print_line(const bq_args *a, const bq_eval *eval, double plain, double rounded) {
+static void print_line(const bq_args *a, const bq_eval *eval, const double *plain, const double *rounded) {
+    const int stats = eval->stats;
     const bq_tokens *t = &eval->tokens;
     if (t->joiner[0])
         bq_log(BQ_INFO, "%ld %s of %ld tokens, tokenizer %s, text joined %s, bos %d", (long)eval->items,
                eval->kind->unit, (long)eval->ctx, t->tokenizer, t->joiner, (int)t->bos);
-    printf("%s: model=%.6f", eval->kind->name, plain);
-    if (a->rtn) printf(" rtn%d=%.6f", a->rtn, rounded);
+    printf("%s:", eval->kind->name);
+    for (int i = 0; i <= stats; i++) print_value(a, i ? eval->kind->stat[i - 1] : NULL, plain[i], rounded[i]);
     printf(" %s=%ld ctx=%ld\n", eval->kind->unit, (long)eval->items, (long)eval->ctx);
+    for (int p = 0; p < eval->parts; p++) {
+        printf("%s, %s:", eval->kind->name, eval->part[p].name);
+        print_value(a, NULL, plain[1 + stats + p], rounded[1 + stats + p]);
+        printf(" %s=%ld\n", eval->kind->unit, (long)eval->part[p].items);
+    }
 }
 
 static int evaluate_one(const bq_plain *p, bq_score *s, const bq_eval *eval) {
-    double plain, rounded = 0;
+    const int n = bq_eval_values(eval);
+    double *plain = calloc(2 * (size_t)n, sizeof *plain), *rounded = plain + n;
+    BQ_CHECK(plain, "no memory for the numbers of %s", eval->path);
     s->label = "model";
-    int code = bq_score_run(s, eval, NULL, NULL, NULL, &plain);
+    int code = bq_score_run(s, eval, NULL, NULL, NULL, plain);
     s->label = "rtn";
-    if (!code && p->args->rtn) code = bq_score_run(s, eval, &p->layouts, bq_rtn_weights, NULL, &rounded);
+    if (!code && p->args->rtn) code = bq_score_run(s, eval, &p->layouts, bq_rtn_weights, NULL, rounded);
     if (!code && s->comm->rank == 0) print_line(p->args, eval, plain, rounded);
+    free(plain);
     return code;
 }
 

@@ -198,7 +198,8 @@ static void head(walk *w, double *score) {
 /* The number from all scores, which are the same on all ranks.  own: of the model's own weights. */
 static int conclude(const bq_score *s, const bq_eval *e, const double *score, bool own, double *value) {
     char why[128];
-    *value = bq_eval_unsigned(e->kind->number(e, score));
+    e->kind->number(e, score, value);
+    *value = bq_eval_unsigned(*value);
     if (isfinite(*value)) return BQ_OK;
     e->kind->blame(e, score, why, sizeof why);
     if (!own)

@@ -13,7 +13,7 @@
 #define FILE_BYTES ((size_t)64 << 20) /* seven times as much as JSON in memory */
 enum { CHOICES_LEAST = 2, CHOICES_MOST = 26 };
 
-static const char *const stats[] = {"stderr", "macro", "macro_stderr"};
+static const char *const stats[] = {"standard_error", "macro", "macro_standard_error"};
 enum { STATS = sizeof stats / sizeof *stats }; /* without subjects only the first one */
 
 typedef enum { NONE, BY_TOKENS, BY_CHARACTERS, BY_BYTES } normalization;

@@ -24,8 +24,8 @@ typedef struct {
 
 /* push: room for a statistic of each site, act[m] (1, columns of m); the caller's mark and reset take it
  * back.  Then compute it: max |x|, max x - min x, mean |x|, or mean x^2 of each input channel, on all
- * replicas.  The walk calls `also`, and c->target (pass.h) with the outputs if it reads the FP stream.  Collective over
- * stage. */
+ * replicas.  The walk calls `also`, and c->target (pass.h) with the outputs if it reads the FP stream.
+ * Collective over stage. */
 void bq_channels_push(bq_dev *dev, const bq_arch *arch, bq_mat *act);
 void bq_channels(bq_pass_context *c, bq_channel_statistic what, const bq_mat *act, bq_onlooker also);
 

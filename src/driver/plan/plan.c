@@ -330,8 +330,10 @@ int bq_plan_evaluation(size_t arena, size_t stream, size_t limit, const bq_comm 
     size_t total = arena + stream + program() + bq_cpu_packing(0);
     *use = total > limit ? scratch : NULL;
     if (total <= limit || (scratch && total - stream <= limit)) return BQ_OK;
-    return bq_refuse(BQ_USAGE, "the evaluation needs %.0f MB, %.0f MB may be used: take a smaller --ctx%s",
-                     (double)total / 1e6, (double)limit / 1e6, scratch ? "" : ", or offer --scratch DIR");
+    return bq_refuse(
+        BQ_USAGE,
+        "the evaluation needs %.0f MB, %.0f MB may be used: take shorter texts, as by a smaller --ctx%s",
+        (double)total / 1e6, (double)limit / 1e6, scratch ? "" : ", or offer --scratch DIR");
 }
 
 /* A larger probe of the host would be only a little closer to the run. */

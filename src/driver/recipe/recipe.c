@@ -161,7 +161,7 @@ static int check_pass(const bq_origin *from, const bq_recipe *r, const bq_phase 
 }
 
 static int check_passes(const bq_origin *from, const bq_recipe *r) {
-    bool coded = false, prescaled = false;
+    bool coded = false, prescaled = false, sparse = false;
     for (int i = 0; i < r->nphase; i++) {
         const bq_phase *phase = &r->phase[i];
         for (int k = 0; k < phase->npass; k++) {
@@ -175,11 +175,14 @@ static int check_passes(const bq_origin *from, const bq_recipe *r) {
             else if (prescaled && traits & BQ_PASS_CALIBRATED)
                 why = "looks at the inputs of linears: behind smoothquant without fuse there can only be "
                       "passes that read no samples";
+            else if (sparse && traits & BQ_PASS_FILLS)
+                why = "would give the zeros before it other values: set its sparse to kept";
             else if (k + 1 == phase->npass && !codes)
                 why = "makes no codes: end the phase with a pass that does, rtn say";
             if (why)
                 return bq_origin_refuse(from, path, "%s %s", bq_pass_kind_at(phase->pass[k].kind)->name, why);
             coded |= codes, prescaled |= (traits & BQ_PASS_PRESCALES) != 0;
+            sparse |= (traits & BQ_PASS_SPARSE) != 0;
             int code = check_pass(from, r, phase, &phase->pass[k], path);
             if (code) return code;
         }

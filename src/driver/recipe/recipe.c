@@ -71,8 +71,13 @@ static int check_scheme(const bq_origin *from, bq_scheme s, const char *path) {
     const char *at = NULL, *why = NULL;
     char key[96];
     if (!whole && !s.symmetric) at = "symmetric", why = "is false, and floats have no zero points";
+    if (s.zero == BQ_ZERO_FLOAT && s.symmetric) at = "zero", why = "is float, and symmetric grids have none";
+    if (s.element == BQ_INT1 && s.symmetric && s.grid == BQ_GRID_AIMET)
+        at = "bits", why = "is 1, which needs zero points: set symmetric=false";
     if (whole && small) at = "scale", why = "is for floats, and bits is an integer";
-    if (bq_scheme_tiled(s) && (whole || small)) at = "rows", why = "is for floats with scales f32, bf16, f16";
+    if (bq_scheme_tiled(s) && (small || !s.symmetric || (whole && s.grid == BQ_GRID_AIMET)))
+        at = "rows",
+        why = "is for symmetric grids by absmax or torchao, or floats, with scales f32, bf16, f16";
     if (s.rows == 0 || (s.rows < 0 && s.group > 0))
         at = "rows", why = "must be 1, tiles, or -1 with group -1";
     if (s.rows > 1 && s.group < 0) at = "rows", why = "makes tiles, and group is -1: give both";

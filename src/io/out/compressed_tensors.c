@@ -189,7 +189,7 @@ static void write_out(bq_export_job *job, const bq_export_out *out, const bq_qte
         break;
     case FLOATS: bq_float_put_codes(job, q, w); break;
     case SMALL: bq_float_put_small(job, q, w); break;
-    case OUTER: bq_writer_put(w, &q->scheme.outer, sizeof(float)); break;
+    case OUTER: bq_writer_put(w, &(float){bq_outer_over(q->scheme)}, sizeof(float)); break;
     case ZERO: put_zeros(job, q, w); break;
     case BQ_EXPORT_KEYS:
     case BQ_EXPORT_VALUES: bq_export_put_cache(job, out, w); break;

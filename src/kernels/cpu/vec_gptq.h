@@ -17,5 +17,6 @@
       (float *w, int64_t count, const float *e, const float *u, int64_t ldu, int64_t n))                     \
     X(void, gptq_quantize,                                                                                   \
       (float *w, const float *scale, const float *zero, bq_scheme s, float d, float *e))                     \
-    X(double, fit_error, (const float *w, const float *weight, int64_t n, bq_row_grid grid, double limit))
+    X(double, fit_error,                                                                                     \
+      (const float *w, const float *weight, int64_t n, const bq_row_grid *at, double limit))
 #endif

@@ -18,6 +18,7 @@ static const struct {
     {"peer_inputs", true, golden_inputs, false},
     {"peer_pack", true, golden_pack, false},
     {"peer_ct_float", true, golden_ct, false},
+    {"peer_torchao", true, golden_torchao, false},
 };
 
 golden_kind golden_kind_of(const char *path) {

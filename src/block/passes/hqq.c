@@ -11,7 +11,7 @@
  * Each group stops by its own error and keeps its best grid.  torchao and hqq stop all groups of a matrix
  * together, by the mean error of the matrix, and keep the last grids: `stop` `matrix`.  Then rows depend on
  * each other, so every replica computes all of them. */
-#include "block/passes/pass.h"
+#include "block/passes/search.h"
 
 #include "base/shard.h"
 #include "comm/treesum.h"
@@ -55,30 +55,29 @@ static const bq_key keys[] = {
              "points of the last iteration (torchao, hqq). Replicas do not share this work."},
     {0}};
 
-/* Iterations of all groups of a matrix, up to the first after which its mean error has not fallen.  Zero
- * points are rounded to the type of scales at the end. */
-static void run_matrix(bq_pass_context *c, int i, bq_quadratic o) {
-    bq_quantized *q = c->q;
-    const bq_ops *op = c->dev->op;
-    const bq_scheme s = q->scheme[i];
-    bq_mat all = bq_linear_view(q->arch, i, q->fold), w_hat = bq_linear_view(q->arch, i, q->w_hat),
-           w = bq_linear_grouped(q->arch, q->scheme, i, q->fold);
-    float best = INFINITY, error = 0;
-    o.early_stop = false;
-    q->scheme[i].scale = BQ_F32;
-    for (int k = 0, n = o.iterations; k < n; k++, o.beta *= o.kappa, o.start = false) {
+int bq_hqq_matrix(bq_dev *dev, bq_mat w, bq_scheme s, bq_quadratic o, bq_mat scale, bq_mat zero, bq_mat code,
+                  bq_mat w_hat) {
+    const int most = o.iterations;
+    const bq_type type = s.scale;
+    float best = INFINITY;
+    int n = 0;
+    o.early_stop = false, o.iterations = 0, s.scale = BQ_F32;
+    if (o.start) dev->op->half_quadratic(dev, w, s, o, scale, zero); /* rounds zero points */
+    for (o.start = false, o.iterations = 1; n < most; o.beta *= o.kappa) {
         double sum;
-        bq_linear_encode(c->dev, q, i);
-        op->distance(c->dev, all, w_hat, BQ_DISTANCE_MAE, &sum);
-        op->wait(c->dev);
-        o.iterations = 1;
-        op->half_quadratic(c->dev, w, q->scheme[i], o, q->scale[i], q->zero[i]);
-        error = (float)(sum / ((double)all.rows * (double)all.cols));
+        dev->op->quantize(dev, w, scale, zero, s, code);
+        dev->op->dequantize(dev, code, scale, zero, s, w_hat);
+        dev->op->distance(dev, w, w_hat, BQ_DISTANCE_MAE, &sum);
+        dev->op->wait(dev);
+        const float error = (float)(sum / ((double)w.rows * (double)w.cols));
+        dev->op->half_quadratic(dev, w, s, o, scale, zero);
+        n++;
         if (!(error < best)) break;
         best = error;
     }
-    q->scheme[i] = s, o.iterations = 0, o.start = false;
-    op->half_quadratic(c->dev, w, s, o, q->scale[i], q->zero[i]);
+    s.scale = type, o.iterations = 0;
+    dev->op->half_quadratic(dev, w, s, o, scale, zero); /* to their type */
+    return n;
 }
 
 static int64_t run(bq_pass_context *c, const void *pass) {
@@ -92,7 +91,9 @@ static int64_t run(bq_pass_context *c, const void *pass) {
         if (q->scheme[i].symmetric && o.solve == BQ_SOLVE_ZERO) continue;
         if (of->stop == MATRIX && o.early_stop && o.solve == BQ_SOLVE_ZERO &&
             bq_scheme_offset(q->scheme[i])) {
-            run_matrix(c, i, o);
+            bq_hqq_matrix(c->dev, w, q->scheme[i], o, scale, zero,
+                          bq_linear_grouped(q->arch, q->scheme, i, q->code),
+                          bq_linear_grouped(q->arch, q->scheme, i, q->w_hat));
             continue;
         }
         o.whole = true;

@@ -10,6 +10,13 @@ int64_t bq_linear_groups(const bq_arch *arch, const bq_scheme *scheme, int i) {
     return cols / group;
 }
 
+const bq_layout *bq_layout_of(const bq_layouts *layouts, const bq_arch *arch, int block) {
+    int i = 0;
+    if (layouts->own) return &layouts->own[2 * block + (arch->kind == BQ_UNIT_EXPERT)];
+    while (layouts->at[i].arch != arch) i++;
+    return &layouts->at[i];
+}
+
 bq_linear_most bq_linear_most_of(const bq_layouts *layouts) {
     bq_linear_most most = {0};
     for (int k = 0; k < layouts->count; k++)
@@ -81,8 +88,10 @@ void bq_quantized_push_any(bq_quantized *q, const bq_layouts *layouts, bool pre,
 
 void bq_quantized_turn(bq_quantized *q, const bq_layout *layout) {
     bq_arena room = q->room;
-    bool pre = q->prescales;
-    if (q->arch == layout->arch) return;
+    bool pre = q->prescales, same = q->arch == layout->arch;
+    for (int i = 0; i < layout->arch->linears && same; i++)
+        same = bq_scheme_equal(q->scheme[i], layout->scheme[i]);
+    if (same) return;
     bq_arena_reset(&room, 0);
     bq_quantized_push(q, layout->arch, layout->scheme, &room);
     q->prescales = pre;

@@ -6,7 +6,11 @@
 #include "block/model/block.h"
 
 /* The layouts of the units of a model's blocks, each with the schemes of its linears: of blocks (of their
- * cores, where they have experts), then where there are such of blocks without experts, of experts. */
+ * cores, where they have experts), then where there are such of blocks without experts, of experts.
+ *
+ * own: NULL where all blocks have the same schemes.  Else the layouts of block b are own[2 b], of its core or
+ * the whole block, and own[2 b + 1], of its experts; and the schemes of `at` are only for counting memory:
+ * they take as much as any of these. */
 typedef struct {
     const bq_arch *arch;
     bq_scheme scheme[BQ_ARCH_LINEARS];
@@ -15,7 +19,11 @@ typedef struct {
 typedef struct {
     int count;
     bq_layout at[BQ_LAYOUTS];
+    bq_layout *own;
 } bq_layouts;
+
+/* The layout of a unit of a block; arch: one of those of `at`. */
+const bq_layout *bq_layout_of(const bq_layouts *layouts, const bq_arch *arch, int block);
 
 /* In a result code = quantize(fold) and w_hat = dequantize(code) exactly, by the ops of these names. */
 typedef struct {

@@ -29,12 +29,10 @@ static void step(const bq_through *t, int unit, int64_t i) {
 static const bq_mat *read_unit(bq_through *t, int b, const bq_arch *arch) {
     bool alone = !arch->experts && arch->kind != BQ_UNIT_EXPERT;
     if (t->held != b) bq_source_unit(t->src, t->dev, b, arch, &t->blk);
-    t->held = alone && !t->weights ? b : -1;
+    t->held = alone && (!t->weights || t->keeps) ? b : -1;
     t->blk.kv = t->kv ? t->kv + 2 * b : NULL;
     if (!t->weights) return t->blk.w;
-    for (int i = 0; i < t->layouts->count; i++)
-        if (t->layouts->at[i].arch == (arch == &t->expert ? &t->src->expert : arch))
-            t->layout = t->layouts->at[i];
+    t->layout = *bq_layout_of(t->layouts, arch == &t->expert ? &t->src->expert : arch, b);
     t->layout.arch = arch;
     bq_quantized_turn(&t->q, &t->layout);
     t->weights(t->ctx, t->dev, &t->blk, &t->q);

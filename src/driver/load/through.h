@@ -21,6 +21,7 @@ typedef struct {
     const bq_layouts *layouts; /* with weights: of the model's units, */
     bq_quantized q;            /* and room for them */
     bq_weights_of weights;     /* NULL: the model's own */
+    bool keeps;                /* weights leaves blk as it was */
     void *ctx;
     const float *kv;                                   /* two scales for each block (blk->kv); NULL: none */
     void (*step)(void *ctx, int unit, int64_t sample); /* after each sample in each unit; may be NULL */

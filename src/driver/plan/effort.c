@@ -1,6 +1,7 @@
 #include "driver/plan/effort.h"
 
 #include "base/shard.h"
+#include "driver/plan/mixed.h"
 #include "driver/recipe/traits.h"
 
 #include <math.h>
@@ -38,6 +39,15 @@ static void count_reference(bq_effort *e, const share *s, const bq_comm *grid, d
     if (s->cost.arch->kind == BQ_UNIT_EXPERT) return;
     e->passed += 4 * s->cost.tokens * (double)s->cost.arch->model.hidden * samples;
     e->messages += ceil(samples / micro);
+}
+
+/* A forward of the block for each scheme at each site, shared by the ranks, and one of the original. */
+static void count_schemes(bq_effort *e, const share *s, const bq_comm *grid, int sites) {
+    double samples = (double)bq_mixed_samples(s->r),
+           tries = 1 + ceil((double)sites * s->r->bits.mixed.count / grid->size);
+    if (samples == 0) return;
+    bq_effort_add(e, s->all * samples * s->part * tries, bq_effort_forward(s->cost.arch, s->cost.tokens));
+    e->files += s->all * tries * 2 * s->cost.weights;
 }
 
 /* Walks of all samples through a block for targets: none in a first sweep whose first pass makes them, none
@@ -136,6 +146,12 @@ static void make_experts(share *s, const bq_model *m) {
     s->cost.replicas = 1, s->cost.kept = 0;
 }
 
+/* The sites of a block with a unit of that layout. */
+static int sites_of(const bq_layouts *layouts, const bq_arch *arch) {
+    bool experts = arch->experts || arch->kind == BQ_UNIT_EXPERT;
+    return experts ? layouts->at[0].arch->sites + layouts->at[layouts->count - 1].arch->sites : arch->sites;
+}
+
 /* Number of the model's blocks with that layout. */
 static int blocks_of(const bq_layouts *layouts, const bq_arch *arch) {
     const bq_model *m = &layouts->at[0].arch->model;
@@ -171,6 +187,7 @@ void bq_effort_count(bq_effort e[BQ_WORKS], const bq_recipe *r, const bq_layouts
             calibrated = true;
             count_phase(e, &s, &r->phase[p]);
         }
+        count_schemes(&e[BQ_WORK_SCHEMES], &s, grid, sites_of(layouts, arch));
         if (calibrated) count_reference(&e[BQ_WORK_REFERENCE], &s, grid, (double)micro, split);
         for (int i = 0; i < evals->count; i++) count_eval(&e[BQ_WORK_EVAL], &s, grid, &evals->eval[i]);
     }

@@ -9,6 +9,7 @@
 #include "driver/plan/pipeline.h"
 #include "driver/plan/products.h"
 #include "driver/recipe/traits.h"
+#include "driver/plan/mixed.h"
 #include "driver/score/observed.h"
 #include "driver/score/score.h"
 #include "io/out/export.h"
@@ -106,7 +107,7 @@ static size_t plan_phases(bq_plan *plan, const bq_recipe *r, const bq_layouts *l
     const bq_pass *pass = NULL; /* which needs most */
     size_t most = working_memory(r, layouts, of, &pass), factors = 0;
     unsigned traits = bq_recipe_traits(r);
-    bool prescaled = traits & BQ_PASS_PRESCALES, observed = bq_observed_wanted(r);
+    bool prescaled = traits & BQ_PASS_PRESCALES, observed = bq_observed_wanted(r) || r->bits.mixed.count;
     for (int i = 0; i < layouts->count && prescaled; i++)
         factors = larger(factors, bq_block_pre_scratch(layouts->at[i].arch, t));
     add(plan, arch->experts ? "weights of one unit of a block, FP32" : "weights of one block, FP32",
@@ -119,6 +120,7 @@ static size_t plan_phases(bq_plan *plan, const bq_recipe *r, const bq_layouts *l
             shorter_samples);
         add(plan, "op scratch", bq_op_scratch(t, arch->attention, 1) + bq_products_need(r, layouts),
             BQ_DEVICE, shorter_samples);
+        add(plan, "outputs that schemes are compared by", bq_mixed_need(r, arch), BQ_DEVICE, shorter_samples);
         add(plan, "inputs times factors", factors, BQ_DEVICE, shorter_samples);
         if (of.nreplica > 1 && arch->experts)
             add(plan, "weights of another rank's expert", bq_block_need(last), BQ_DEVICE, larger_machine);
@@ -148,7 +150,8 @@ static size_t buffers(const bq_recipe *r, const bq_layouts *layouts, const bq_ev
     if (r->noutput)
         most =
             larger(most, one.codes + (2 * one.scales + one.cols) * sizeof(float) + rows + BQ_EXPORT_BUFFER);
-    return larger(most, bq_score_host(arch, evals, comm->size)) + bq_observed_host(r, layouts, comm->size);
+    most = larger(most + bq_mixed_host(r), bq_score_host(arch, evals, comm->size));
+    return most + bq_observed_host(r, layouts, comm->size);
 }
 
 /* The copy of a checkpoint that a thread writes behind the work on the next block.  A GPU's is copied anyway;
@@ -252,6 +255,7 @@ void bq_plan_make(bq_plan *plan, const bq_recipe *r, const bq_layouts *layouts, 
     for (int p = 0; p < r->nphase; p++)
         calibration = larger(calibration, streams_of(r, &r->phase[p], arch, comm->nreplica));
     calibration = larger(calibration, bq_observed_stream(r, arch, comm->size));
+    calibration = larger(calibration, bq_mixed_stream(r, arch));
     phases += plan_ahead(plan, arch, r->ntransform > 0, larger(phases + bq_block_need(arch), evaluation));
     if (evaluation > phases)
         add(plan, "evaluation (head, activations) beyond that", evaluation - phases, BQ_DEVICE,

@@ -106,8 +106,8 @@ static const bq_key scheme_keys[] = {
          "With `scale` `e4m3`: `shared`: scales are multiplied by a float that the matrices with one input "
          "share. `none`: they are FP8 numbers themselves (torchao's NVFP4 with one level)."},
     {0}};
-static const bq_scope decoder = {"bits.decoder, bits.linears.NAME", "How a matrix becomes integers.",
-                                 scheme_keys, sizeof(bq_scheme)};
+const bq_scope bq_scheme_keys = {"bits.decoder, bits.linears.NAME, bits.auto.schemes.N",
+                                 "How a matrix becomes integers.", scheme_keys, sizeof(bq_scheme)};
 
 static const bq_choice integer_scales[] = {{"f32", BQ_F32}, {"bf16", BQ_BF16}, {"f16", BQ_F16}, {0}};
 static const bq_key vocabulary_keys[] = {
@@ -131,7 +131,7 @@ static const bq_scope vocabulary = {
 
 #define LINEAR(i, name, blurb)                                                                               \
     { name, BQ_KEY_OBJECT, AT(bq_recipe, bits.linear[i]), "{}", LIKE_DECODER, .help = blurb }
-#define LIKE_DECODER .scope = &decoder, .like = offsetof(bq_recipe, bits.decoder)
+#define LIKE_DECODER .scope = &bq_scheme_keys, .like = offsetof(bq_recipe, bits.decoder)
 static const bq_key linears_keys[] = {LINEAR(0, "q_proj", "Query."),
                                       LINEAR(1, "k_proj", "Key."),
                                       LINEAR(2, "v_proj", "Value."),
@@ -157,9 +157,15 @@ static const bq_scope linears = {
     linears_keys, 0};
 
 static const bq_key bits_keys[] = {
-    {"decoder", BQ_KEY_OBJECT, AT(bq_recipe, bits.decoder), .value = "{}", .scope = &decoder,
+    {"decoder", BQ_KEY_OBJECT, AT(bq_recipe, bits.decoder), .value = "{}", .scope = &bq_scheme_keys,
      .help = "Every linear of every decoder block."},
     {"linears", BQ_KEY_OBJECT, .value = "{}", .scope = &linears, .help = "Exceptions by name."},
+    {"auto", BQ_KEY_OBJECT, AT(bq_recipe, bits.mixed), .value = "{}", .scope = &bq_mixed_keys, .brief = true,
+     .help = "Schemes among which the program chooses for each site of each block."},
+    {"schemes", BQ_KEY_PATH, AT(bq_recipe, bits.schemes), .value = "", .unhashed = true, .brief = true,
+     .help =
+         "A file with schemes of single sites of blocks, as `auto` writes it (docs/mixed-precision.md); it "
+         "may be edited. What it leaves out is as in the keys above."},
     {"embedding", BQ_KEY_OBJECT, AT(bq_recipe, bits.embedding), .value = "{}", .scope = &vocabulary,
      .unhashed = true, .help = "The embedding."},
     {"lm_head", BQ_KEY_OBJECT, AT(bq_recipe, bits.lm_head), .value = "{}", .scope = &vocabulary,

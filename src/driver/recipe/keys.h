@@ -8,8 +8,8 @@
 #include "driver/recipe/recipe.h"
 #include "io/json.h"
 
-extern const bq_scope bq_recipe_keys;
-const char *bq_linear_name(int i); /* i < BQ_LINEARS */
+extern const bq_scope bq_recipe_keys, bq_scheme_keys, bq_mixed_keys; /* of the recipe, a scheme, bits.auto */
+const char *bq_linear_name(int i);                                   /* i < BQ_LINEARS */
 
 /* "blend". */
 const char *bq_starved_name(bq_starved starved);
@@ -35,6 +35,11 @@ const char *bq_origin_set(const bq_origin *from, const char *path);
  * BQ_USAGE after one message. */
 int bq_keys_read(const bq_origin *from, const json_t *object, bq_recipe *recipe);
 int bq_keys_read_one(const bq_origin *from, const char *name, const json_t *value, bq_recipe *recipe);
+
+/* The same for one struct of a scope without lists and objects; and the struct as JSON. */
+int bq_keys_read_struct(const bq_origin *from, const char *path, const bq_scope *scope, const json_t *object,
+                        void *to);
+json_t *bq_keys_struct(const bq_scope *scope, const void *from);
 
 /* The value of KEY=VALUE: JSON, or else the text itself; NULL: not UTF-8. */
 json_t *bq_keys_loose(const char *text);

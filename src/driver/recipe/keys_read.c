@@ -318,3 +318,9 @@ int bq_keys_read_one(const bq_origin *from, const char *name, const json_t *valu
     while (strcmp(key->name, name)) key++;
     return take(&r, name, key, value, (char *)recipe);
 }
+
+int bq_keys_read_struct(const bq_origin *from, const char *path, const bq_scope *scope, const json_t *object,
+                        void *to) {
+    reader r = {from, NULL};
+    return take_object(&r, path, &(part){scope->key, to}, 1, object, false);
+}

@@ -71,6 +71,10 @@ static json_t *add_keys(json_t *object, const bq_recipe *recipe, const bq_key *k
     return object;
 }
 
+json_t *bq_keys_struct(const bq_scope *scope, const void *from) {
+    return add_keys(NULL, NULL, scope->key, from, false);
+}
+
 json_t *bq_keys_json(const bq_recipe *recipe, bool hashed) {
     return add_keys(NULL, recipe, bq_recipe_keys.key, (const char *)recipe, hashed);
 }

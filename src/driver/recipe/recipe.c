@@ -86,25 +86,31 @@ static int check_scheme(const bq_origin *from, bq_scheme s, const char *path) {
     return bq_origin_refuse(from, key, "%s", why);
 }
 
-static int check_schemes(const bq_origin *from, const bq_recipe *r) {
-    int code = check_scheme(from, r->bits.decoder, "bits.decoder");
-    for (int i = 0; i < BQ_LINEARS && !code; i++) {
-        char path[64];
+/* Schemes that are chosen block by block take the place of exceptions by name. */
+static int check_mixed(const bq_origin *from, const bq_recipe *r) {
+    char path[64];
+    int code = BQ_OK;
+    for (int i = 0; i < BQ_LINEARS && r->bits.mixed.count; i++) {
         snprintf(path, sizeof path, "bits.linears.%s", bq_linear_name(i));
-        code = check_scheme(from, r->bits.linear[i], path);
+        if (!bq_scheme_equal(r->bits.linear[i], r->bits.decoder))
+            return bq_origin_refuse(from, path, "bits.auto chooses for all linears: leave one of them out");
+    }
+    if (r->bits.mixed.count && r->bits.schemes[0])
+        return bq_origin_refuse(from, "bits.schemes",
+                                "has schemes, and bits.auto chooses some: leave one out");
+    for (int i = 0; i < r->bits.mixed.count && !code; i++) {
+        snprintf(path, sizeof path, "bits.auto.schemes.%d", i);
+        code = check_scheme(from, r->bits.mixed.scheme[i], path);
     }
     return code;
 }
 
-/* What a pass and its options require of the rest of the recipe. */
-static int check_pass(const bq_origin *from, const bq_recipe *r, const bq_phase *phase, const bq_pass *p,
+/* Can a pass work with each of these schemes? */
+static int check_kind(const bq_origin *from, const bq_pass_kind *kind, int count, const bq_scheme *scheme,
                       const char *path) {
-    const bq_pass_kind *kind = bq_pass_kind_at(p->kind);
-    bq_pass_reason reason;
     bool zeros = false, absmax = false, floats = false, tiles = false;
-    char key[96];
-    for (int i = 0; i < BQ_LINEARS; i++) {
-        const bq_scheme s = r->bits.linear[i];
+    for (int i = 0; i < count; i++) {
+        const bq_scheme s = scheme[i];
         zeros |= !s.symmetric, absmax |= s.grid != BQ_GRID_AIMET;
         floats |= !bq_element_whole(s.element), tiles |= bq_scheme_tiled(s);
     }
@@ -117,6 +123,37 @@ static int check_pass(const bq_origin *from, const bq_recipe *r, const bq_phase 
     if (absmax && kind->traits & BQ_PASS_AIMET_GRID)
         return bq_origin_refuse(from, path, "%s trains the ends of aimet's grids, and bits has others",
                                 kind->name);
+    return BQ_OK;
+}
+
+static int check_schemes(const bq_origin *from, const bq_recipe *r) {
+    int code = check_scheme(from, r->bits.decoder, "bits.decoder");
+    for (int i = 0; i < BQ_LINEARS && !code; i++) {
+        char path[64];
+        snprintf(path, sizeof path, "bits.linears.%s", bq_linear_name(i));
+        code = check_scheme(from, r->bits.linear[i], path);
+    }
+    return code ? code : check_mixed(from, r);
+}
+
+int bq_recipe_takes(const bq_recipe *r, bq_scheme scheme, const char *file, const char *path) {
+    const bq_origin from = {file, "/", 0, NULL};
+    int code = check_scheme(&from, scheme, path);
+    for (int i = 0; i < r->nphase; i++)
+        for (int k = 0; k < r->phase[i].npass && !code; k++)
+            code = check_kind(&from, bq_pass_kind_at(r->phase[i].pass[k].kind), 1, &scheme, path);
+    return code;
+}
+
+/* What a pass and its options require of the rest of the recipe. */
+static int check_pass(const bq_origin *from, const bq_recipe *r, const bq_phase *phase, const bq_pass *p,
+                      const char *path) {
+    const bq_pass_kind *kind = bq_pass_kind_at(p->kind);
+    bq_pass_reason reason;
+    char key[96];
+    int code = check_kind(from, kind, BQ_LINEARS, r->bits.linear, path);
+    if (!code) code = check_kind(from, kind, r->bits.mixed.count, r->bits.mixed.scheme, path);
+    if (code) return code;
     if (kind->fits && !kind->fits(p->options, phase->inputs, &reason)) {
         snprintf(key, sizeof key, "%s%s%s", path, reason.key[0] ? "." : "", reason.key);
         return bq_origin_refuse(from, key, "%s", reason.why);
@@ -174,7 +211,7 @@ static int check_transforms(const bq_origin *from, const bq_recipe *r) {
 /* Output folders must not have the names of the run's own files. */
 static int check_outputs(const bq_origin *from, const bq_recipe *r) {
     static const char *const taken[] = {"acts",    "ckpt",        "recipe.json", "run.csv",
-                                        "run.log", "result.json", "report.html"};
+                                        "run.log", "result.json", "report.html", "schemes.json"};
     char path[64];
     for (int i = 0; i < r->noutput; i++) {
         const char *dir = r->output[i].dir;

@@ -50,6 +50,22 @@ typedef struct {
     int64_t r1_block, r2_block; /* where the kind is block */
 } bq_transform;
 
+/* What a budget counts: bits of a weight, scales included; bytes of all linears of the blocks; microseconds
+ * that they take in a step of decoding. */
+typedef enum { BQ_BUDGET_BITS, BQ_BUDGET_BYTES, BQ_BUDGET_TIME } bq_budget;
+
+/* The schemes among which each site of each block gets one (plan/mixed.h). */
+#define BQ_MIXED 8
+typedef struct {
+    int count; /* 0: nothing is chosen */
+    bq_scheme scheme[BQ_MIXED];
+    bq_budget unit;
+    double budget;
+    int64_t samples;         /* of calibration, at most */
+    double bandwidth, flops; /* of the machine that will serve: GB/s, TFLOP/s */
+    int64_t tokens;          /* that it decodes at a time */
+} bq_mixed;
+
 #define BQ_BASE_MODEL 128
 #define BQ_LICENSE    64
 
@@ -78,7 +94,9 @@ typedef struct {
     uint64_t seed;
     struct {
         bq_scheme decoder, linear[BQ_LINEARS]; /* linear: that of decoder, unless the recipe says otherwise */
-        bq_scheme embedding, lm_head;          /* element 16: they are not rounded */
+        bq_mixed mixed;
+        char schemes[BQ_PATH_MAX];    /* a file with schemes of sites; "": none */
+        bq_scheme embedding, lm_head; /* element 16: they are not rounded */
         int activations; /* element of the linears' inputs in evaluation and exports; 16: not rounded */
         int kv;          /* the same of keys and values in their cache */
     } bits;
@@ -127,6 +145,10 @@ int bq_recipe_evaluate(bq_recipe *recipe, const bq_args *args);
 
 /* Replace the recipe's outputs by the one of --format and --shard.  BQ_OK, or BQ_USAGE after one message. */
 int bq_recipe_export(bq_recipe *recipe, const bq_args *args);
+
+/* Can all passes of the recipe work with a scheme?  BQ_OK, or BQ_USAGE after one message that names `file`
+ * and `path`. */
+int bq_recipe_takes(const bq_recipe *recipe, bq_scheme scheme, const char *file, const char *path);
 
 /* The scheme of a linear by the last part of its name ("self_attn.q_proj"), which recipes must know.  fits:
  * refuse (BQ_USAGE) bits for a linear that is not among the model's names. */

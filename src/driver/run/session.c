@@ -8,6 +8,7 @@
 #include "comm/nccl.h"
 #include "driver/streams/cache.h"
 #include "driver/load/device.h"
+#include "driver/plan/mixed.h"
 #include "driver/recipe/traits.h"
 #include "driver/run/account.h"
 #include "driver/run/outputs.h"
@@ -29,6 +30,9 @@
 static int read_tokens(const char *path, bq_tokens *t) { return path[0] ? bq_tokens_read(path, t) : BQ_OK; }
 
 static int lack_tokens(const bq_recipe *r) {
+    if (r->bits.mixed.count && !r->calibration.tokens[0])
+        return bq_refuse(BQ_USAGE, "calibration.tokens is missing, and bits.auto measures errors on samples: "
+                                   "write it into the recipe or give --set calibration.tokens=...");
     for (int p = 0; p < r->nphase && !r->calibration.tokens[0]; p++)
         if (bq_phase_calibrated(&r->phase[p]))
             return bq_refuse(BQ_USAGE,
@@ -38,12 +42,35 @@ static int lack_tokens(const bq_recipe *r) {
     return BQ_OK;
 }
 
+/* Can the outputs hold the schemes?  Where they are still to be chosen: any of them at any site. */
+static int outputs_fit(bq_run *s) {
+    const bq_mixed *m = &s->recipe.bits.mixed;
+    bq_mixed_site *list;
+    int code, count;
+    if (!m->count) return bq_outputs_fit(s);
+    if ((code = bq_mixed_check(m, &s->src))) return code;
+    count = bq_mixed_sites(&s->src, &list);
+    bq_mixed_open(&s->layouts, &s->src);
+    for (int k = 0; k < m->count && !code; k++) {
+        for (int i = 0; i < count; i++) {
+            const bq_scheme scheme = m->scheme[(i + k) % m->count];
+            if (isfinite(bq_mixed_cost(m, &list[i], scheme))) bq_mixed_set(&s->layouts, &list[i], scheme);
+        }
+        code = bq_outputs_fit(s);
+    }
+    bq_mixed_free(&s->layouts);
+    free(list);
+    return code;
+}
+
 static int open_inputs(void *session) {
     bq_run *s = session;
     const bq_recipe *r = &s->recipe;
     int code = bq_source_open(&s->src, s->args->model_copy ? s->args->model_copy : r->model);
     if (!code) bq_source_layouts(&s->src, &s->layouts);
     if (!code) code = bq_plan_schemes(r, &s->layouts);
+    if (!code && r->bits.schemes[0])
+        code = bq_mixed_read(r->bits.schemes, r, &s->src, &s->layouts, &s->schemes_hash);
     if (!code && s->src.arch.experts && bq_recipe_prescaled(r))
         code = bq_refuse(BQ_USAGE,
                          "smoothquant with fuse false: %s has experts, whose inputs have no factors of "
@@ -51,7 +78,8 @@ static int open_inputs(void *session) {
                          s->recipe.model);
     if (!code) code = bq_source_transform(&s->src, r);
     if (!code && (s->args->command == BQ_COMMAND_RUN || s->args->command == BQ_COMMAND_PLAN))
-        code = bq_outputs_fit(s);
+        code = outputs_fit(s);
+    bq_mixed_bound_by(&s->layouts, &r->bits.mixed);
     if (!code && s->args->command == BQ_COMMAND_RUN) code = lack_tokens(r);
     if (!code) code = read_tokens(r->calibration.tokens, &s->calibration);
     if (!code && s->calibration.ids)
@@ -77,7 +105,7 @@ static int open_inputs(void *session) {
                          s->src.arch.model.blocks);
     if (!code) code = bq_observed_check(r, &s->src.arch.model);
     s->reference = s->calibration.ids && bq_recipe_traits(r) & BQ_PASS_CALIBRATED;
-    if (!s->reference && !bq_observed_wanted(r)) bq_tokens_close(&s->calibration);
+    if (!s->reference && !bq_observed_wanted(r) && !r->bits.mixed.count) bq_tokens_close(&s->calibration);
     return code;
 }
 
@@ -166,6 +194,7 @@ void bq_session_close(bq_run *s) {
     bq_dev_close(&s->dev);
     bq_tokens_close(&s->calibration);
     bq_evals_close(&s->evals);
+    bq_mixed_free(&s->layouts);
     bq_source_close(&s->src);
     bq_lock_release(&s->lock);
     bq_log_close();
@@ -197,7 +226,8 @@ static int fingerprint(bq_run *s) {
     s->parts = bq_recipe_parts(&s->recipe, s->part);
     add_part(s, "model", s->model_hash);
     add_part(s, "numerics", bq_hash_text(s->numerics));
-    if (s->reference) add_part(s, "tokens", s->calibration.hash);
+    if (s->reference || s->recipe.bits.mixed.count) add_part(s, "tokens", s->calibration.hash);
+    if (s->recipe.bits.schemes[0]) add_part(s, "schemes", s->schemes_hash);
     bq_hash *all = bq_hash_open();
     for (int i = 0; i < s->parts; i++) {
         bq_hash_add(all, s->part[i].name, strlen(s->part[i].name) + 1);
@@ -291,6 +321,18 @@ static void write_recipe(const bq_run *s) {
     free(text);
 }
 
+/* Keep bits.schemes: eval and export need it, and its owner may edit it. */
+static void keep_schemes(const bq_run *s) {
+    char path[BQ_PATH_MAX + 16], *text;
+    size_t bytes;
+    snprintf(path, sizeof path, "%s/schemes.json", s->dir);
+    if (!s->recipe.bits.schemes[0]) return;
+    int error = bq_file_read(s->recipe.bits.schemes, BQ_MIXED_BYTES, &text, &bytes);
+    if (!error) error = bq_file_write_atomic(path, text, bytes);
+    BQ_CHECK(!error, "'%s' cannot be copied to '%s': %s", s->recipe.bits.schemes, path, bq_file_why(error));
+    free(text);
+}
+
 static int enter(void *session) {
     bq_run *s = session;
     int code = check_place(s);
@@ -315,6 +357,7 @@ int bq_session_enter(bq_run *s) {
     int64_t done = bq_state_count(s->state), phases = s->recipe.nphase + s->recipe.sweeps - 1;
     if (s->comm->rank == 0 && s->args->command == BQ_COMMAND_RUN) {
         write_recipe(s);
+        keep_schemes(s);
         bq_publish_origin(s);
         bq_session_save(s, 0);
     }

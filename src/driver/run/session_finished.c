@@ -3,7 +3,9 @@
 #include "base/die.h"
 #include "comm/heartbeat.h"
 #include "driver/load/device.h"
+#include "driver/plan/mixed.h"
 #include "driver/run/observe.h"
+#include "driver/run/sensitivity.h"
 #include "driver/score/observed.h"
 #include "driver/score/score.h"
 #include "driver/streams/sweep.h"
@@ -86,6 +88,17 @@ static int check_place(const char *out) {
                : BQ_OK;
 }
 
+/* The copy of bits.schemes that the run has kept. */
+static int read_schemes(bq_run *s) {
+    char path[BQ_PATH_MAX + 32];
+    if (!s->recipe.bits.schemes[0]) return BQ_OK;
+    snprintf(path, sizeof path, "%s/schemes.json", s->dir);
+    int code = bq_mixed_read(path, &s->recipe, &s->src, &s->layouts, &s->schemes_hash);
+    if (!code && bq_state_differs(s->dir, "schemes", s->schemes_hash))
+        code = bq_refuse(BQ_DATA, "%s has changed since the run was made: `blockq run` it again", path);
+    return code;
+}
+
 static int look(void *session) {
     bq_run *s = session;
     const bq_args *a = s->args;
@@ -93,9 +106,12 @@ static int look(void *session) {
     if (!code) code = bq_source_open(&s->src, s->recipe.model);
     if (!code) bq_source_layouts(&s->src, &s->layouts);
     if (!code) code = bq_plan_schemes(&s->recipe, &s->layouts);
+    if (!code) code = read_schemes(s);
     if (!code) code = bq_source_transform(&s->src, &s->recipe);
     if (!code && (!read_fingerprint(s) || !finished(s)))
         code = bq_refuse(BQ_DATA, "%s is not finished: `blockq run` it to the end first", s->dir);
+    bq_mixed_bound_by(&s->layouts, &s->recipe.bits.mixed);
+    if (!code) code = bq_sensitivity_read(s);
     if (!code && a->command == BQ_COMMAND_EXPORT) code = check_place(a->out);
     if (!code && s->comm->rank == 0) code = check_parts(s);
     if (!code && s->comm->rank == 0) code = check_observed(s);

@@ -71,8 +71,5 @@ void bq_run_checkpoint(const bq_run *s, int block, int unit, char *path, size_t 
 }
 
 const bq_layout *bq_run_layout(const bq_run *s, int block, int unit) {
-    const bq_arch *arch = unit ? &s->src.expert : bq_source_core(&s->src, block);
-    int i = 0;
-    while (s->layouts.at[i].arch != arch) i++;
-    return &s->layouts.at[i];
+    return bq_layout_of(&s->layouts, unit ? &s->src.expert : bq_source_core(&s->src, block), block);
 }

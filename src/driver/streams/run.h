@@ -30,6 +30,7 @@ typedef struct {
     bq_dev dev;
     int parts;
     bq_part part[BQ_PARTS];
+    uint64_t schemes_hash; /* of bits.schemes */
     uint64_t model_hash, acts_hash, fingerprint;
     char numerics[256]; /* the numerics class in words; `run` only */
     bq_lock lock;       /* of the run directory, on rank 0 of `blockq run` */

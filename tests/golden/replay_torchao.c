@@ -1,5 +1,6 @@
-/* Weight schemes of torchao: scales, zero points and codes of its primitives and configurations, made again by
- * blockq's ops.  The tables say which case is which scheme, and which cases blockq has no counterpart of. */
+/* Weight schemes of torchao: scales, zero points and codes of its primitives and configurations, made again
+ * by blockq's ops.  The tables say which case is which scheme, and which cases blockq has no counterpart
+ * of. */
 #include "golden/torchao.h"
 
 #include <float.h>

@@ -1,5 +1,7 @@
 #include "golden/torchao.h"
 
+#include "base/die.h"
+
 #include <math.h>
 #include <string.h>
 
@@ -18,10 +20,14 @@ torchao_made torchao_room(golden *g, const char *input, bq_scheme s) {
     char name[32];
     snprintf(name, sizeof name, "in/%s", input);
     const bq_tensor *t = bq_weights_find(g->file, name);
+    if (!t || t->dims != 2) bq_refuse_job(BQ_DATA, "%s: tensor '%s' is not a matrix", g->path, name);
     bq_mat w = room(g, t->shape[0], t->shape[1], BQ_F32);
     golden_convert(g, name, w);
     const int64_t cols = s.group > 0 ? s.group : w.cols, rows = w.rows * w.cols / cols;
-    return (torchao_made){.w = bq_mat_host(w.data, rows, cols, BQ_F32),
+    if (rows * cols != w.rows * w.cols)
+        bq_refuse_job(BQ_DATA, "%s: '%s' has no groups of %lld", g->path, name, (long long)cols);
+    return (torchao_made){.rows = w.rows,
+                          .w = bq_mat_host(w.data, rows, cols, BQ_F32),
                           .scale = room(g, rows, 1, BQ_F32),
                           .zero = s.symmetric ? (bq_mat){0} : room(g, rows, 1, BQ_F32),
                           .code = room(g, rows, cols, BQ_I8),
@@ -116,8 +122,7 @@ void torchao_check(golden *g, golden_report *r, bq_dev *dev, const torchao_case 
     torchao_made m = torchao_room(g, c->input, c->s);
     const bq_scheme s = c->s;
     dev->op->range(dev, m.w, s, m.scale, m.zero);
-    const int64_t groups = strcmp(c->input, "B") == 0 ? m.w.rows / 17 : m.w.rows / 16;
-    if (bq_scheme_tiled(s)) dev->op->share_scales(dev, bq_mat_reshape(m.scale, groups), s);
+    if (bq_scheme_tiled(s)) dev->op->share_scales(dev, bq_mat_reshape(m.scale, m.w.rows / m.rows), s);
     dev->op->quantize(dev, m.w, m.scale, m.zero, s, m.code);
     dev->op->dequantize(dev, m.code, m.scale, m.zero, s, m.w_hat);
     if (golden_has(g, "%s/scale", c->name)) compare_scales(g, r, &m, s, c->name);

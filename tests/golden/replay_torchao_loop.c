@@ -60,8 +60,8 @@ static void loop(golden *g, golden_report *r, bq_dev *dev, int k) {
     golden_pass_over(g, "%s/zero_iter", name);
 }
 
-/* From min-max to the end, as the configuration runs it.  Its scales are reciprocals of reciprocals, so the loop
- * is given them. */
+/* From min-max to the end, as the configuration runs it.  Its scales are reciprocals of reciprocals, so the
+ * loop is given them. */
 static void whole(golden *g, golden_report *r, bq_dev *dev, int64_t group) {
     const bq_scheme s = scheme(4, group, 1 / 2e4);
     char name[64];

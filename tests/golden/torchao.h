@@ -14,6 +14,7 @@ typedef struct {
 
 /* A matrix and what blockq makes of it: rows are groups.  In memory of g. */
 typedef struct {
+    int64_t rows; /* of the matrix */
     bq_mat w, scale, zero, code, w_hat;
 } torchao_made;
 

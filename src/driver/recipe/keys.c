@@ -183,7 +183,12 @@ static const bq_key bits_keys[] = {
              "the result. 16: as they are. For evaluation, `compressed-tensors` and `modelopt`; not for "
              "latent attention."},
     {0}};
-static const bq_scope bits = {"bits", "Norms, biases and routers keep the type they have.", bits_keys, 0};
+static const bq_scope bits = {
+    "bits",
+    "Norms, biases and routers keep the type they have. `\"preset\": \"W4A16\"` beside "
+    "these keys stands for those of a scheme by name, as far as they are not given: "
+    "[schemes.md](schemes.md).",
+    bits_keys, 0};
 
 static const bq_choice transforms[] = {{"rotate", BQ_TRANSFORM_ROTATE}, {0}};
 static const bq_choice rotations[] = {{"hadamard", BQ_ROTATE_HADAMARD}, {"randomized", BQ_ROTATE_RANDOMIZED},

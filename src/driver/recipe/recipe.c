@@ -3,6 +3,7 @@
 #include "base/die.h"
 #include "base/hash.h"
 #include "driver/recipe/keys.h"
+#include "driver/recipe/presets.h"
 #include "driver/recipe/traits.h"
 #include "driver/recipe/quark_map.h"
 #include "io/out/export.h"
@@ -269,6 +270,7 @@ int bq_recipe_parse(const char *text, size_t bytes, const char *name, const char
     }
     int rc = BQ_OK;
     for (int i = 0; i < nset && !rc; i++) rc = lay(root, set[i]);
+    if (!rc) rc = bq_preset_apply(root, name);
     memset(recipe, 0, sizeof *recipe);
     if (!rc) rc = bq_keys_read(&from, root, recipe);
     json_decref(root);

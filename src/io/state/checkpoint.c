@@ -127,7 +127,7 @@ static bool get_scheme(bq_h5 *h, bq_scheme *s) {
 static bool get_packed(bq_h5 *h, bq_ckpt_linear *l, int64_t *at) {
     const int bits = bq_code_bits(l->scheme);
     int64_t shape[2], cols;
-    if (bits < 2 || l->code.rows) return bq_h5_refuse(h, "codes that cannot be packed, or are there twice");
+    if (bits < 1 || l->code.rows) return bq_h5_refuse(h, "codes that cannot be packed, or are there twice");
     if (!bq_h5_get_data(h, "packed", BQ_U8, 2, shape, at) ||
         !bq_h5_get_int(h, "cols", 1, INT64_MAX / 16, &cols))
         return false;

@@ -9,6 +9,7 @@
 #include "driver/plan/pipeline.h"
 #include "driver/plan/products.h"
 #include "driver/recipe/traits.h"
+#include "driver/plan/distill.h"
 #include "driver/plan/mixed.h"
 #include "driver/score/observed.h"
 #include "driver/score/score.h"
@@ -101,12 +102,13 @@ static size_t streams_of(const bq_recipe *r, const bq_phase *phase, const bq_arc
 }
 
 /* The device arena of the phases: all that one unit of a block needs. */
-static size_t plan_phases(bq_plan *plan, const bq_recipe *r, const bq_layouts *layouts, bq_pass_size of) {
+static size_t plan_phases(bq_plan *plan, const bq_recipe *r, const bq_layouts *layouts, const bq_comm *comm,
+                          bq_pass_size of) {
     const bq_arch *arch = layouts->at[0].arch, *last = layouts->at[layouts->count - 1].arch;
     int64_t t = of.tokens;
     const bq_pass *pass = NULL; /* which needs most */
     size_t most = working_memory(r, layouts, of, &pass), factors = 0;
-    unsigned traits = bq_recipe_traits(r);
+    unsigned traits = bq_recipe_traits(r) | (r->distill.steps ? BQ_PASS_CALIBRATED | BQ_PASS_BACKWARD : 0);
     bool prescaled = traits & BQ_PASS_PRESCALES, observed = bq_observed_wanted(r) || r->bits.mixed.count;
     for (int i = 0; i < layouts->count && prescaled; i++)
         factors = larger(factors, bq_block_pre_scratch(layouts->at[i].arch, t));
@@ -125,10 +127,14 @@ static size_t plan_phases(bq_plan *plan, const bq_recipe *r, const bq_layouts *l
         if (of.nreplica > 1 && arch->experts)
             add(plan, "weights of another rank's expert", bq_block_need(last), BQ_DEVICE, larger_machine);
     }
-    if (pass) {
-        snprintf(plan->pass, sizeof plan->pass, "working memory of %s", bq_pass_kind_at(pass->kind)->name);
-        add(plan, plan->pass, most, BQ_DEVICE, bq_pass_remedy(pass));
-    }
+    size_t distilled = bq_distill_need(r, layouts, comm);
+    bool behind = distilled > most; /* it comes behind the passes */
+    snprintf(plan->pass, sizeof plan->pass, "working memory of %s",
+             behind ? "distillation"
+             : pass ? bq_pass_kind_at(pass->kind)->name
+                    : "passes");
+    add(plan, plan->pass, larger(most, distilled), BQ_DEVICE,
+        behind || !pass ? larger_machine : bq_pass_remedy(pass));
     return bq_plan_sum(plan, BQ_DEVICE);
 }
 
@@ -150,7 +156,9 @@ static size_t buffers(const bq_recipe *r, const bq_layouts *layouts, const bq_ev
     if (r->noutput)
         most =
             larger(most, one.codes + (2 * one.scales + one.cols) * sizeof(float) + rows + BQ_EXPORT_BUFFER);
-    most = larger(most + bq_mixed_host(r), bq_score_host(arch, evals, comm->size));
+    most =
+        larger(most + bq_mixed_host(r), (size_t)sample * sizeof(float) + bq_distill_host(r, layouts, comm));
+    most = larger(most, bq_score_host(arch, evals, comm->size));
     return most + bq_observed_host(r, layouts, comm->size);
 }
 
@@ -249,13 +257,14 @@ void bq_plan_make(bq_plan *plan, const bq_recipe *r, const bq_layouts *layouts, 
     plan->micro = bq_pipeline_micro(r, arch, comm->nstage, comm->nreplica, args->micro);
     bq_pass_size of = {.tokens = r->calibration.length, .samples = r->calibration.samples};
     of.replica = comm->replica, of.nreplica = comm->nreplica;
-    size_t phases = plan_phases(plan, r, layouts, of), calibration = 0;
+    size_t phases = plan_phases(plan, r, layouts, comm, of), calibration = 0;
     size_t evaluation = bq_score_need(layouts, true, bq_recipe_prescaled(r), evals);
     size_t windows = bq_score_stream(arch, evals, comm->size);
     for (int p = 0; p < r->nphase; p++)
         calibration = larger(calibration, streams_of(r, &r->phase[p], arch, comm->nreplica));
     calibration = larger(calibration, bq_observed_stream(r, arch, comm->size));
     calibration = larger(calibration, bq_mixed_stream(r, arch));
+    calibration = larger(calibration, bq_distill_stream(r, layouts, comm));
     phases += plan_ahead(plan, arch, r->ntransform > 0, larger(phases + bq_block_need(arch), evaluation));
     if (evaluation > phases)
         add(plan, "evaluation (head, activations) beyond that", evaluation - phases, BQ_DEVICE,

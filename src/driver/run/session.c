@@ -8,6 +8,7 @@
 #include "comm/nccl.h"
 #include "driver/streams/cache.h"
 #include "driver/load/device.h"
+#include "driver/plan/distill.h"
 #include "driver/plan/mixed.h"
 #include "driver/recipe/traits.h"
 #include "driver/run/account.h"
@@ -33,6 +34,10 @@ static int lack_tokens(const bq_recipe *r) {
     if (r->bits.mixed.count && !r->calibration.tokens[0])
         return bq_refuse(BQ_USAGE, "calibration.tokens is missing, and bits.auto measures errors on samples: "
                                    "write it into the recipe or give --set calibration.tokens=...");
+    if (r->distill.steps && !r->calibration.tokens[0])
+        return bq_refuse(BQ_USAGE,
+                         "calibration.tokens is missing, and distill reads samples: write it into the "
+                         "recipe or give --set calibration.tokens=...");
     for (int p = 0; p < r->nphase && !r->calibration.tokens[0]; p++)
         if (bq_phase_calibrated(&r->phase[p]))
             return bq_refuse(BQ_USAGE,
@@ -93,6 +98,7 @@ static int open_inputs(void *session) {
         if (e->tokens.tokenizer[0])
             code = bq_source_same_tokenizer(r->calibration.tokens, &s->calibration, e->path, &e->tokens);
     }
+    if (!code) code = bq_distill_check(r, &s->layouts);
     const bq_phase *last = &r->phase[r->nphase - 1];
     if (!code && r->sweeps > 1 && (!(bq_phase_traits(last) & BQ_PASS_TRAINS) || last->inputs == BQ_INPUTS_FP))
         code = bq_refuse(
@@ -105,7 +111,8 @@ static int open_inputs(void *session) {
                          s->src.arch.model.blocks);
     if (!code) code = bq_observed_check(r, &s->src.arch.model);
     s->reference = s->calibration.ids && bq_recipe_traits(r) & BQ_PASS_CALIBRATED;
-    if (!s->reference && !bq_observed_wanted(r) && !r->bits.mixed.count) bq_tokens_close(&s->calibration);
+    if (!s->reference && !bq_observed_wanted(r) && !r->bits.mixed.count && !r->distill.steps)
+        bq_tokens_close(&s->calibration);
     return code;
 }
 
@@ -226,7 +233,8 @@ static int fingerprint(bq_run *s) {
     s->parts = bq_recipe_parts(&s->recipe, s->part);
     add_part(s, "model", s->model_hash);
     add_part(s, "numerics", bq_hash_text(s->numerics));
-    if (s->reference || s->recipe.bits.mixed.count) add_part(s, "tokens", s->calibration.hash);
+    if (s->reference || s->recipe.bits.mixed.count || s->recipe.distill.steps)
+        add_part(s, "tokens", s->calibration.hash);
     if (s->recipe.bits.schemes[0]) add_part(s, "schemes", s->schemes_hash);
     bq_hash *all = bq_hash_open();
     for (int i = 0; i < s->parts; i++) {

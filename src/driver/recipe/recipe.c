@@ -78,7 +78,7 @@ static int check_scheme(const bq_origin *from, bq_scheme s, const char *path) {
     if (whole && small) at = "scale", why = "is for floats, and bits is an integer";
     if (bq_scheme_tiled(s) && (small || !s.symmetric || (whole && s.grid == BQ_GRID_AIMET)))
         at = "rows",
-        why = "is for symmetric grids by absmax or torchao, or floats, with scales f32, bf16, f16";
+        why = "is for floats, and symmetric integers by absmax or torchao, with scales f32, bf16, f16";
     if (s.rows == 0 || (s.rows < 0 && s.group > 0))
         at = "rows", why = "must be 1, tiles, or -1 with group -1";
     if (s.rows > 1 && s.group < 0) at = "rows", why = "makes tiles, and group is -1: give both";
@@ -128,6 +128,11 @@ static int check_kind(const bq_origin *from, const bq_pass_kind *kind, int count
 }
 
 static int check_schemes(const bq_origin *from, const bq_recipe *r) {
+    for (int i = 0; i < BQ_LINEARS && r->distill.steps; i++)
+        if (bq_scheme_offset(r->bits.linear[i]))
+            return bq_origin_refuse(from, "distill.steps",
+                                    "trains scales of grids that hold 0, and bits has zero points that are "
+                                    "floats");
     int code = check_scheme(from, r->bits.decoder, "bits.decoder");
     for (int i = 0; i < BQ_LINEARS && !code; i++) {
         char path[64];

@@ -109,12 +109,16 @@ static int check_mixed(const bq_origin *from, const bq_recipe *r) {
 /* Can a pass work with each of these schemes? */
 static int check_kind(const bq_origin *from, const bq_pass_kind *kind, int count, const bq_scheme *scheme,
                       const char *path) {
-    bool zeros = false, absmax = false, floats = false, tiles = false;
+    bool torchao = false, zeros = false, absmax = false, floats = false, tiles = false;
     for (int i = 0; i < count; i++) {
         const bq_scheme s = scheme[i];
+        torchao |= s.grid == BQ_GRID_TORCHAO || bq_scheme_offset(s);
         zeros |= !s.symmetric, absmax |= s.grid != BQ_GRID_AIMET;
         floats |= !bq_element_whole(s.element), tiles |= bq_scheme_tiled(s);
     }
+    if (torchao && kind->training)
+        return bq_origin_refuse(from, path, "%s trains grids of other rules than torchao's, which bits has",
+                                kind->name);
     if (floats && kind->traits & BQ_PASS_INTEGERS)
         return bq_origin_refuse(from, path, "%s works with integers, and bits has floats", kind->name);
     if (tiles && kind->traits & BQ_PASS_QUANTIZES && !(kind->traits & BQ_PASS_TILES))

@@ -14,6 +14,7 @@ skip() {
 house() { bash tests/house.sh "$build"; }
 
 recipes_page() {
+    diff <("$build/src/blockq" help schemes) docs/schemes.md || { echo "docs/schemes.md is not what \`blockq help schemes\` prints" && return 1; }
     diff <("$build/src/blockq" help recipe) docs/recipes.md || { echo "docs/recipes.md is not what \`blockq help recipe\` prints" && return 1; }
 }
 

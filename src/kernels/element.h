@@ -15,12 +15,13 @@
 #include "base/num.h"
 
 /* The number of an integer is its bits: recipes and checkpoints have it as `bits`. */
-enum { BQ_INT2 = 2, BQ_INT3, BQ_INT4, BQ_INT5, BQ_INT6, BQ_INT7, BQ_INT8 };
+enum { BQ_INT1 = 1, BQ_INT2, BQ_INT3, BQ_INT4, BQ_INT5, BQ_INT6, BQ_INT7, BQ_INT8 };
 enum { BQ_E2M1 = 32, BQ_E2M3, BQ_E3M2, BQ_E4M3, BQ_E5M2 };
 
 /* Name; bits of a code; the least and the largest number; may a zero point be added to its codes?  Of floats:
  * bits of the mantissa, and the exponent of the least normal number. */
 #define BQ_ELEMENTS(ROW)                                                                                     \
+    ROW(BQ_INT1, "int1", 1, -1, 0, true, 0, 0)                                                               \
     ROW(BQ_INT2, "int2", 2, -2, 1, true, 0, 0)                                                               \
     ROW(BQ_INT3, "int3", 3, -4, 3, true, 0, 0)                                                               \
     ROW(BQ_INT4, "int4", 4, -8, 7, true, 0, 0)                                                               \

@@ -76,12 +76,13 @@ extern void (*bq_dev_waiting)(void);
 /* How the op rope turns channels: bits. */
 enum { BQ_TURN_INVERSE = 1 << 0, BQ_TURN_LAST = 1 << 1, BQ_TURN_PAIRS = 1 << 2 };
 
-/* A search among grids whose ends shrink: both ends times p = 1 - i / steps, for i = 0 ...
- * count - 1. */
+/* A search among grids whose ends shrink or grow: both ends times p = 1 - i / steps, for i = 0 ... count - 1,
+ * then times 1 + i / steps, for i = 1 ... more. */
 typedef enum { BQ_NORM_2, BQ_NORM_24 } bq_norm; /* the exponent of |error|: 2 or 2.4 */
 typedef struct {
     int steps, count; /* 1 <= count <= steps */
     bq_norm norm;
+    int more;
 } bq_shrink;
 
 /* The numbers of an attention. */

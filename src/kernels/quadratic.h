@@ -23,7 +23,8 @@ typedef struct {
     int iterations;
     double p, beta, kappa;
     bool early_stop; /* a row ends when its sum |d| does not fall, and keeps the grid of the least */
-    bool whole;      /* the zero point is rounded to a code at the end */
+    bool whole;      /* the zero point is rounded to a code at the end, if the scheme has codes there */
+    bool start;      /* the zero point is rounded before the first iteration */
 } bq_quadratic;
 
 /* Errors up to here leave nothing in e, in no iteration: most need no power. */
@@ -51,9 +52,26 @@ static inline void bq_quadratic_next(bq_quadratic o, bq_type type, const double 
     if (o.solve == BQ_SOLVE_SCALE && x > 0) *scale = bq_scale_round((float)x, type);
 }
 
+/* Iterations count zero points in codes, with fractions.  The scheme for that; a zero point of the scheme s
+ * as it is before the first one. */
+static inline bq_scheme bq_quadratic_scheme(bq_scheme s) {
+    s.zero = BQ_ZERO_CODE;
+    return s;
+}
+static inline float bq_quadratic_start(bq_quadratic o, bq_scheme s, float scale, float zero) {
+    const float z = bq_scheme_offset(s) ? -zero / scale : zero;
+    return o.start ? rintf(z) : z;
+}
+
 /* The code nearest to a zero point. */
 static inline float bq_quadratic_whole(bq_scheme s, float zero) {
     return fminf(fmaxf(rintf(zero), bq_qmin(s)), bq_qmax(s));
+}
+
+/* A zero point of the scheme s after the last iteration. */
+static inline float bq_quadratic_end(bq_quadratic o, bq_scheme s, float scale, float zero) {
+    if (bq_scheme_offset(s)) return bq_zero_round(-zero * scale, s.scale);
+    return o.whole ? bq_quadratic_whole(s, zero) : zero;
 }
 
 #endif

@@ -129,7 +129,7 @@ mpi() {
 # The perplexity that the run printed last is that of the model it wrote: worth RUN [CTX WINDOWS], as `recipe` has them.
 worth() {
     local said
-    said=$(sed -n 's/.*, "[a-z+]*": \([0-9.]*\)}.*/\1/p' "$1/result.json")
+    said=$(sed -n 's/.*, "[a-z0-9_+]*": \([0-9.]*\)}.*/\1/p' "$1/result.json")
     expect 0 "$blockq" eval --model "$1/safetensors" --tokens eval.h5 --ctx "${2-32}" --windows "${3-5}"
     check "$1: the export has another perplexity than $said: $(cat out)" \
         awk -v a="$said" -v b="$(sed -n 's/.*model=\([0-9.]*\).*/\1/p' out)" 'BEGIN { exit !(a > 1 && (a - b)^2 < 1e-10 * a * a) }'

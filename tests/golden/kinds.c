@@ -20,6 +20,7 @@ static const struct {
     {"peer_pack", true, golden_pack, false},
     {"peer_rounding", true, golden_rounding, false},
     {"peer_ct_float", true, golden_ct, false},
+    {"peer_torchao", true, golden_torchao, false},
 };
 
 golden_kind golden_kind_of(const char *path) {

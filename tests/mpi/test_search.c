@@ -57,10 +57,13 @@ static void run(kind k, const bq_comm *on, int64_t samples) {
     c->comm = on, c->samples = samples, c->grid = false;
     if (k == RTN_MSE_2) bq_pass_rtn_mse(c, (bq_shrink){100, 80, BQ_NORM_2});
     if (k == RTN_MSE_24) bq_pass_rtn_mse(c, (bq_shrink){100, 80, BQ_NORM_24});
-    if (k == HQQ)
-        bq_pass_kind_at(bq_pass_kind_find("hqq"))
-            ->run(c, &(bq_quadratic){r->q.scheme[0].symmetric ? BQ_SOLVE_SCALE : BQ_SOLVE_ZERO, 20, 0.7, 10,
-                                     1.01, .early_stop = true});
+    const struct {
+        bq_quadratic o;
+        int stop;
+    } hqq = {
+        {r->q.scheme[0].symmetric ? BQ_SOLVE_SCALE : BQ_SOLVE_ZERO, 20, 0.7, 10, 1.01, .early_stop = true},
+        0};
+    if (k == HQQ) bq_pass_kind_at(bq_pass_kind_find("hqq"))->run(c, &hqq);
     if (k == SEQMSE || k == SEQMSE_LPBQ) bq_pass_seqmse(c, &(bq_seqmse_options){20});
     c->grid = k == SEQMSE_LPBQ;
     if (k == LPBQ || k == SEQMSE_LPBQ) bq_pass_lpbq(c, 8);

@@ -325,7 +325,7 @@ static void wrong_arguments_die(void **state) {
     assert_int_equal(refused(grid_of(4, BQ_F32), 2), 0);
     assert_int_equal(refused(grid_of(4, BQ_F32), 3), 1);
     assert_int_equal(refused(grid_of(9, BQ_F32), 2), 1);
-    assert_int_equal(refused(grid_of(1, BQ_F32), 2), 1);
+    assert_int_equal(refused(grid_of(0, BQ_F32), 2), 1);
     assert_int_equal(refused((bq_scheme){4, -1, false, BQ_F32, BQ_GRID_AIMET, 1, 0}, 2), 1);
 }
 

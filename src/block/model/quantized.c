@@ -124,9 +124,15 @@ void bq_quantized_outer(bq_dev *dev, bq_quantized *q) {
     for (int i = 0; i < q->arch->linears; i++) {
         int site = q->arch->linear[i].site;
         if (q->scheme[i].scale != BQ_F8_E4M3) continue;
+        if (q->scheme[i].levels == BQ_OUTER_NONE) {
+            q->scheme[i].outer = 1;
+            continue;
+        }
         const float most = largest(dev, q->fold[site], bq_mat_rows(q->w_hat[site], 0, 1));
         /* weights so small that the factor would be infinite become 0 */
-        q->scheme[i].outer = most > 1e-30f ? BQ_SCALE_MAX * bq_qmax(q->scheme[i]) / most : 1;
+        const float whole = BQ_SCALE_MAX * bq_qmax(q->scheme[i]);
+        const bool times = q->scheme[i].grid == BQ_GRID_TORCHAO;
+        q->scheme[i].outer = !(most > 1e-30f) ? 1 : times ? most / whole : whole / most;
     }
 }
 

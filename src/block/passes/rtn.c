@@ -39,34 +39,44 @@ const bq_choice bq_norm_choices[] = {{"l2", BQ_NORM_2}, {"l2.4", BQ_NORM_24}, {0
 
 bq_shrink bq_shrink_of(const bq_shrink_options *o) {
     long count = lround(o->grid * o->shrink);
-    return (bq_shrink){o->grid, count < 1 ? 1 : (int)count, o->norm};
+    return (bq_shrink){o->grid, count < 1 ? 1 : (int)count, o->norm, 0};
 }
 
 /* ---- the kind ---- */
 
+typedef enum { MINMAX, MSE, EXPANDED, FOUR_OVER_SIX } clip;
 typedef struct {
-    bq_clip clip; /* not hessian */
+    clip clip;
     bq_shrink_options ends;
 } options;
 
-static const bq_choice clips[] = {{"minmax", BQ_CLIP_MINMAX}, {"mse", BQ_CLIP_MSE}, {0}};
+static const bq_choice clips[] = {
+    {"minmax", MINMAX}, {"mse", MSE}, {"expanded", EXPANDED}, {"four_over_six", FOUR_OVER_SIX}, {0}};
 static const bq_key keys[] = {
     {"clip", BQ_KEY_CHOICE, BQ_AT(options, clip), .value = "minmax", .choice = clips,
-     .help = "`minmax`: a grid covers all its weights. `mse`: its ends shrink to the least error of the "
-             "weights, which takes longer."},
+     .help =
+         "`minmax`: a grid covers all its weights. `mse`: its ends shrink to the least error of the "
+         "weights, which takes longer. `expanded`: they may also grow, up to twice, which makes blocks of "
+         "floats (NVFP4, MX) better: their numbers are not evenly spaced. `four_over_six`: of NVFP4, a "
+         "block's largest value becomes the number 6 or the number 4, whichever has the least sum of "
+         "squared errors."},
     BQ_SHRINK_KEYS(options, ends),
     {0}};
 
-static bool by_error(const options *o) { return o->clip == BQ_CLIP_MSE; }
-
-static const char *suffix(const void *o) { return by_error(o) ? "_mse" : NULL; }
+static const char *suffix(const void *o) {
+    static const char *const of[] = {NULL, "_mse", "_expanded", "_46"};
+    return of[((const options *)o)->clip];
+}
 
 static int64_t run(bq_pass_context *c, const void *pass) {
     const options *o = pass;
-    if (by_error(o))
-        bq_pass_rtn_mse(c, bq_shrink_of(&o->ends));
-    else
+    bq_shrink ends = bq_shrink_of(&o->ends);
+    if (o->clip == EXPANDED) ends.more = ends.steps;
+    if (o->clip == FOUR_OVER_SIX) ends = (bq_shrink){2, 1, BQ_NORM_2, 1}; /* 1 and 6 / 4 */
+    if (o->clip == MINMAX)
         bq_pass_rtn(c);
+    else
+        bq_pass_rtn_mse(c, ends);
     return 0;
 }
 

@@ -1,5 +1,5 @@
 /* search.h - grids found without gradients: clipping by the error of the weights (rtn with mse) or by the
- * error of a linear's output (seqmse), and scales in two levels (lpbq).
+ * error of a linear's output (seqmse), scales in two levels (lpbq), and HQQ's loop for a whole matrix.
  *
  * rtn and seqmse try candidates; each row, or with groups each group of a row, keeps its best grid.  Rows do
  * not depend on each other, so any number of replicas gives the same bytes. */
@@ -85,5 +85,11 @@ void bq_seqmse_slab(bq_dev *dev, bq_quantized *q, int i, int64_t first, int64_t 
  * scales.  Starts from c->q's grids where c->grid is set, else from min-max.  Symmetric schemes only
  * (BQ_CHECK).  Local. */
 void bq_pass_lpbq(bq_pass_context *c, int decompressed);
+
+/* HQQ's iterations for zero points that are floats, as torchao and hqq stop them: all groups, the rows of w,
+ * end after the first iteration in which the mean |w_hat - w| of w, in f32, has not fallen, and keep the zero
+ * points of that one.  Returns how many iterations there were.  code and w_hat are like w.  Local. */
+int bq_hqq_matrix(bq_dev *dev, bq_mat w, bq_scheme s, bq_quadratic o, bq_mat scale, bq_mat zero, bq_mat code,
+                  bq_mat w_hat);
 
 #endif

@@ -3,6 +3,7 @@
 #include "base/die.h"
 #include "base/log.h"
 #include "driver/recipe/keys.h"
+#include "driver/recipe/presets.h"
 #include "io/out/import.h"
 #include "io/state/mpio.h"
 
@@ -313,7 +314,8 @@ void bq_options_help(bq_command c, FILE *out) {
           out);
     for (int i = 1; i < BQ_COMMANDS; i++)
         fprintf(out, "  %-10s %s\n", bq_commands[i].name, bq_commands[i].brief);
-    fputs("  help       help COMMAND: its options; help recipe: all keys of a recipe.\n\n"
+    fputs("  help       help COMMAND: its options; help recipe: all keys of a recipe; help schemes:\n"
+          "             schemes by name.\n\n"
           "  blockq COMMAND --help   a command's options, with an example\n"
           "  blockq --version\n\n"
           "A first run: blockq run configs/demo.json\n\n",
@@ -343,9 +345,13 @@ int bq_options_parse(int argc, char **argv, bq_args *args) {
         if (speaks) bq_recipe_doc(stdout);
         return BQ_OK;
     }
+    if (help && topic && strcmp(topic, "schemes") == 0) {
+        if (speaks) bq_preset_doc(stdout);
+        return BQ_OK;
+    }
     bq_command about = help && topic ? find_command(topic) : BQ_COMMAND_NONE;
     if (help && topic && !about)
-        return complain(about, "help %.200s: no such topic; there are recipe, %s", topic, there_are);
+        return complain(about, "help %.200s: no such topic; there are recipe, schemes, %s", topic, there_are);
     if (!help && strcmp(word, "--help") && strcmp(word, "-h"))
         return complain(BQ_COMMAND_NONE, "%.200s: no such command; there are %s", word, there_are);
     if (speaks) bq_options_help(about, stdout);

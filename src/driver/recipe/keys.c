@@ -19,7 +19,15 @@ static const bq_choice scales[] = {{"f32", BQ_F32},      {"bf16", BQ_BF16},    {
                                    {"e8m0", BQ_F8_E8M0}, {"e4m3", BQ_F8_E4M3}, {0}};
 static const bq_choice floats[] = {{"e2m1", BQ_E2M1}, {"e2m3", BQ_E2M3}, {"e3m2", BQ_E3M2},
                                    {"e4m3", BQ_E4M3}, {"e5m2", BQ_E5M2}, {0}};
-static const bq_choice grids[] = {{"aimet", BQ_GRID_AIMET}, {"absmax", BQ_GRID_ABSMAX}, {0}};
+static const bq_choice grids[] = {
+    {"aimet", BQ_GRID_AIMET}, {"absmax", BQ_GRID_ABSMAX}, {"torchao", BQ_GRID_TORCHAO}, {0}};
+static const bq_choice zeros[] = {{"int", BQ_ZERO_CODE}, {"float", BQ_ZERO_FLOAT}, {0}};
+static const bq_choice powers[] = {{"even", BQ_POWER_EVEN},
+                                   {"floor", BQ_POWER_FLOOR},
+                                   {"ceil", BQ_POWER_CEIL},
+                                   {"rceil", BQ_POWER_RCEIL},
+                                   {0}};
+static const bq_choice outers[] = {{"shared", BQ_OUTER_SHARED}, {"none", BQ_OUTER_NONE}, {0}};
 
 static const bq_key calibration_keys[] = {
     {"tokens", BQ_KEY_PATH, AT(bq_recipe, calibration.tokens), .value = "", .unhashed = true,
@@ -53,24 +61,48 @@ static const bq_scope experts = {"experts", "Of models with experts: the tokens 
                                  experts_keys, 0};
 
 static const bq_key scheme_keys[] = {
-    {"bits", BQ_KEY_BITS, AT(bq_scheme, element), .value = "4", .min = 2, .max = 8, .choice = floats,
-     .help = "Bits of a code: 4 bits are -8 ... 7. Or a float: `e4m3` is FP8, `e2m1` FP4. `adascale`, "
-             "`autoround`, `omniquant`, `hqq` and `lpbq` take integers alone."},
+    {"bits", BQ_KEY_BITS, AT(bq_scheme, element), .value = "4", .min = 1, .max = 8, .choice = floats,
+     .help = "Bits of a code: 4 bits are -8 ... 7; 1 bit needs zero points. Or a float: `e4m3` is FP8, "
+             "`e2m1` FP4. `adascale`, `autoround`, `omniquant`, `hqq` and `lpbq` take integers alone."},
     {"group", BQ_KEY_GROUP, AT(bq_scheme, group), .value = "-1", .max = 1 << 20,
      .help = "Columns that share a scale; -1: a whole row (per channel)."},
     {"rows", BQ_KEY_I64, AT(bq_scheme, rows), .value = "1", .min = -1, .max = 1 << 20, .brief = true,
-     .help = "Rows that share a scale, of floats: 128 with `group` 128 makes tiles, -1 with `group` -1 one "
-             "scale for a matrix. Their grids cover the weights: `clip` has no effect. Only with `rtn` and "
-             "`gptq`."},
+     .help =
+         "Rows that share a scale, of floats and symmetric integers: 128 with `group` 128 makes tiles, -1 "
+         "with `group` -1 one scale for a matrix. Their grids cover the weights, by the rule `absmax` or "
+         "`torchao`: `clip` has no effect. Only with `rtn` and `gptq`."},
     {"symmetric", BQ_KEY_BOOL, AT(bq_scheme, symmetric), .value = "true",
      .help = "False: each scale has a zero point, so that the codes cover just the values there are."},
+    {"zero", BQ_KEY_CHOICE, AT(bq_scheme, zero), .value = "int", .choice = zeros, .brief = true,
+     .help =
+         "What zero points are, where `symmetric` is false. `int`: the code of 0, which is on every grid. "
+         "`float`: the value of the code 0 (with 4 bits the ninth), of the type of scales; grids need not "
+         "hold 0 (tinygemm, HQQ). Outputs that hold it are `safetensors` and `gguf`; with `hqq` it keeps "
+         "its whole gain."},
     {"scale", BQ_KEY_CHOICE, AT(bq_scheme, scale), .value = "f32", .choice = scales,
      .help = "Type that scales are rounded to before codes are made. Of floats also `e8m0`, a power of two "
              "(MX), and `e4m3`, which is FP8 times a float that the matrices with one input share (NVFP4)."},
     {"grid", BQ_KEY_CHOICE, AT(bq_scheme, grid), .value = "aimet", .choice = grids,
      .help = "Of symmetric grids, what a step is for weights from lo to hi: with 4 bits max(hi / 7, -lo / 8) "
              "(`aimet`), or max(-lo, hi) / 7.5 (`absmax`: llm-compressor, Quark, GPTQModel). `adascale` "
-             "takes the first alone."},
+             "takes the first alone. `torchao`: as `absmax`, but codes are made with the reciprocal of the "
+             "scale, which changes codes of values halfway between two; also of grids with zero points, and "
+             "of floats in blocks (NVFP4 and MX as torchao makes them)."},
+    {"eps", BQ_KEY_REAL, AT(bq_scheme, eps), .value = "1.1920928955078125e-7", .min = 1.17e-38, .max = 1,
+     .brief = true,
+     .help =
+         "The least scale, with `grid` `torchao` or `zero` `float`. torchao has this, for `intx` and 8da4w "
+         "1.1754944e-38."},
+    {"mx_scale", BQ_KEY_CHOICE, AT(bq_scheme, power), .value = "even", .choice = powers, .brief = true,
+     .help =
+         "With `scale` `e8m0`, which power of two a block gets from its largest value a. `floor`: OCP's, "
+         "that below a, over that of the element's largest number; values above that number are clipped. "
+         "`even`: the same with a rounded first. `ceil`: the power above a. `rceil`: the least with which "
+         "nothing is clipped."},
+    {"outer", BQ_KEY_CHOICE, AT(bq_scheme, levels), .value = "shared", .choice = outers, .brief = true,
+     .help =
+         "With `scale` `e4m3`: `shared`: scales are multiplied by a float that the matrices with one input "
+         "share. `none`: they are FP8 numbers themselves (torchao's NVFP4 with one level)."},
     {0}};
 const bq_scope bq_scheme_keys = {"bits.decoder, bits.linears.NAME, bits.auto.schemes.N",
                                  "How a matrix becomes integers.", scheme_keys, sizeof(bq_scheme)};
@@ -147,7 +179,12 @@ static const bq_key bits_keys[] = {
          "What engines keep keys, after RoPE, and values in; 16: as they are. For evaluation, which rounds "
          "every key and value, and for outputs that can say it; not for latent attention."},
     {0}};
-static const bq_scope bits = {"bits", "Norms, biases and routers keep the type they have.", bits_keys, 0};
+static const bq_scope bits = {
+    "bits",
+    "Norms, biases and routers keep the type they have. `\"preset\": \"W4A16\"` beside "
+    "these keys stands for those of a scheme by name, as far as they are not given: "
+    "[schemes.md](schemes.md).",
+    bits_keys, 0};
 
 static const bq_choice transforms[] = {{"rotate", BQ_TRANSFORM_ROTATE}, {0}};
 static const bq_choice rotations[] = {{"hadamard", BQ_ROTATE_HADAMARD}, {"randomized", BQ_ROTATE_RANDOMIZED},

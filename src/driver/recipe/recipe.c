@@ -2,6 +2,8 @@
 
 #include "base/die.h"
 #include "base/hash.h"
+#include "driver/recipe/keys.h"
+#include "driver/recipe/presets.h"
 #include "driver/recipe/rounding.h"
 #include "driver/recipe/traits.h"
 #include "driver/recipe/quark_map.h"
@@ -71,8 +73,13 @@ static int check_scheme(const bq_origin *from, bq_scheme s, const char *path) {
     const char *at = NULL, *why = NULL;
     char key[96];
     if (!whole && !s.symmetric) at = "symmetric", why = "is false, and floats have no zero points";
+    if (s.zero == BQ_ZERO_FLOAT && s.symmetric) at = "zero", why = "is float, and symmetric grids have none";
+    if (s.element == BQ_INT1 && s.symmetric && s.grid == BQ_GRID_AIMET)
+        at = "bits", why = "is 1, which needs zero points: set symmetric=false";
     if (whole && small) at = "scale", why = "is for floats, and bits is an integer";
-    if (bq_scheme_tiled(s) && (whole || small)) at = "rows", why = "is for floats with scales f32, bf16, f16";
+    if (bq_scheme_tiled(s) && (small || !s.symmetric || (whole && s.grid == BQ_GRID_AIMET)))
+        at = "rows",
+        why = "is for floats, and symmetric integers by absmax or torchao, with scales f32, bf16, f16";
     if (s.rows == 0 || (s.rows < 0 && s.group > 0))
         at = "rows", why = "must be 1, tiles, or -1 with group -1";
     if (s.rows > 1 && s.group < 0) at = "rows", why = "makes tiles, and group is -1: give both";
@@ -103,12 +110,16 @@ static int check_mixed(const bq_origin *from, const bq_recipe *r) {
 /* Can a pass work with each of these schemes? */
 static int check_kind(const bq_origin *from, const bq_pass_kind *kind, int count, const bq_scheme *scheme,
                       const char *path) {
-    bool zeros = false, absmax = false, floats = false, tiles = false;
+    bool torchao = false, zeros = false, absmax = false, floats = false, tiles = false;
     for (int i = 0; i < count; i++) {
         const bq_scheme s = scheme[i];
+        torchao |= s.grid == BQ_GRID_TORCHAO || bq_scheme_offset(s);
         zeros |= !s.symmetric, absmax |= s.grid != BQ_GRID_AIMET;
         floats |= !bq_element_whole(s.element), tiles |= bq_scheme_tiled(s);
     }
+    if (torchao && kind->training)
+        return bq_origin_refuse(from, path, "%s trains grids of other rules than torchao's, which bits has",
+                                kind->name);
     if (floats && kind->traits & BQ_PASS_INTEGERS)
         return bq_origin_refuse(from, path, "%s works with integers, and bits has floats", kind->name);
     if (tiles && kind->traits & BQ_PASS_QUANTIZES && !(kind->traits & BQ_PASS_TILES))
@@ -122,6 +133,11 @@ static int check_kind(const bq_origin *from, const bq_pass_kind *kind, int count
 }
 
 static int check_schemes(const bq_origin *from, const bq_recipe *r) {
+    for (int i = 0; i < BQ_LINEARS && r->distill.steps; i++)
+        if (bq_scheme_offset(r->bits.linear[i]))
+            return bq_origin_refuse(from, "distill.steps",
+                                    "trains scales of grids that hold 0, and bits has zero points that are "
+                                    "floats");
     int code = check_scheme(from, r->bits.decoder, "bits.decoder");
     for (int i = 0; i < BQ_LINEARS && !code; i++) {
         char path[64];
@@ -267,6 +283,7 @@ int bq_recipe_parse(const char *text, size_t bytes, const char *name, const char
     }
     int rc = BQ_OK;
     for (int i = 0; i < nset && !rc; i++) rc = lay(root, set[i]);
+    if (!rc) rc = bq_preset_apply(root, name);
     memset(recipe, 0, sizeof *recipe);
     if (!rc) rc = bq_keys_read(&from, root, recipe);
     json_decref(root);

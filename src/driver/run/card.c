@@ -89,7 +89,10 @@ static void put_scheme(FILE *to, bq_scheme s) {
         fprintf(to, "%" PRId64 " columns of a row", s.group);
     else
         fputs("row", to);
-    fputs(s.symmetric ? ", symmetric\n" : ", with zero points\n", to);
+    fputs(s.symmetric           ? ", symmetric\n"
+          : bq_scheme_offset(s) ? ", with zero points that are floats\n"
+                                : ", with zero points\n",
+          to);
 }
 
 static void put_calibration(FILE *to, const json_t *summary) {

@@ -137,6 +137,7 @@ static int plan(bq_export_job *job, int item) {
                                 ": its inputs are multiplied by factors of their own (smoothquant without "
                                 "fuse): compressed-tensors has no place for these, write safetensors");
     if (!bq_element_whole(s.element)) return plan_floats(job, item);
+    if (bits == 1) return bq_export_refuse(it, " has codes of 1 bit: write safetensors or gguf");
     if (q->inputs.element &&
         (!bq_rounding_whole(q->inputs) || bq_rounding_bits(q->inputs) > 8 || !s.symmetric))
         return bq_export_refuse(it,
@@ -205,7 +206,7 @@ static void write_out(bq_export_job *job, const bq_export_out *out, const bq_qte
         break;
     case FLOATS: bq_float_put_codes(job, q, w); break;
     case SMALL: bq_float_put_small(job, q, w); break;
-    case OUTER: bq_writer_put(w, &q->scheme.outer, sizeof(float)); break;
+    case OUTER: bq_writer_put(w, &(float){bq_outer_over(q->scheme)}, sizeof(float)); break;
     case ZERO: put_zeros(job, q, w); break;
     case BQ_EXPORT_KEYS:
     case BQ_EXPORT_VALUES: bq_export_put_cache(job, out, w); break;
@@ -242,14 +243,14 @@ static char *kind_of(const bq_export_item *item) {
 
 /* The strategy: which numbers share a scale. */
 static const char *strategy_of(bq_scheme s, int64_t group) {
-    if (bq_scheme_tiled(s)) return s.rows < 0 ? "tensor" : "block";
+    if (bq_scheme_tiled(s) && !bq_element_whole(s.element)) return s.rows < 0 ? "tensor" : "block";
     return s.scale == BQ_F8_E4M3 ? "tensor_group" : group > 0 ? "group" : "channel";
 }
 
 /* The arguments for weights: what they are rounded to. */
 static json_t *weight_arguments(bq_scheme s, int64_t group) {
     const form *f = form_of(s);
-    bool tiles = s.rows > 1;
+    bool tiles = s.rows > 1 && !bq_element_whole(s.element);
     json_t *block = tiles ? json_pack("[I, I]", (json_int_t)s.rows, (json_int_t)group) : NULL;
     return json_pack("{s:i, s:s, s:b, s:s, s:o, s:b, s:s*, s:o*}", "num_bits", bq_code_bits(s), "type",
                      bq_element_whole(s.element) ? "int" : "float", "symmetric", s.symmetric, "strategy",

@@ -213,6 +213,7 @@ const bq_format bq_format_safetensors = {
     .write = bq_dense_write,
     .edit = edit,
     .replaced = true,
+    .offsets = true,
     .stacks = true,
     .begin = begin,
     .end = end,

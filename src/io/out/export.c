@@ -139,6 +139,11 @@ static int plan(bq_export_job *job) {
         item->quantized = job->source.get(job->source.ctx, item->name, false, &item->q);
         item->replaced = !item->quantized && is_replaced(job, item->name, item->t);
         int rc = item->quantized ? check_result(item) : BQ_OK;
+        if (!rc && item->quantized && bq_scheme_offset(item->q.scheme) && !job->format->offsets)
+            rc = bq_export_refuse(item,
+                                  " has zero points that are floats: %s holds none, write safetensors or "
+                                  "gguf, or set zero=int where the recipe's bits has it",
+                                  job->format->name);
         bool plain = item->replaced && !job->format->replaced;
         if (!rc) rc = plain ? bq_export_plan_replaced(job, i, "F32") : job->format->plan(job, i);
         if (rc) return rc;

@@ -28,7 +28,8 @@
 typedef struct {
     bq_mat code;  /* (rows, cols) i8, signed */
     bq_mat scale; /* (rows, groups) f32, groups = 1 or ceil(cols / group) */
-    bq_mat zero;  /* (rows, groups) f32, whole numbers in the range of codes; no rows: symmetric */
+    bq_mat zero;  /* (rows, groups) f32, whole numbers in the range of codes, or floats (bq_scheme_offset); no
+                     rows: symmetric */
     bq_mat pre;   /* (1, cols) f32, factors by which inputs are multiplied first; no rows: none */
     bq_mat dense; /* (rows, cols) f32, (code - zero) * scale; data NULL: the exporter computes it */
     /* Scales are values of its type.  A group is less than a row, of floats at most a row; or -1. */

@@ -47,7 +47,8 @@ void bq_float_put_codes(bq_export_job *job, const bq_qtensor *q, bq_writer *w) {
 static uint8_t small(float scale, bq_scheme s) {
     if (s.scale == BQ_F8_E8M0) return (uint8_t)(bq_bits(scale) >> 23);
     const bq_element e = bq_element_of(BQ_E4M3);
-    return (uint8_t)bq_float_code(e, bq_nearest_float(e.number, scale * s.outer));
+    const float inner = s.grid == BQ_GRID_TORCHAO ? scale / s.outer : scale * s.outer;
+    return (uint8_t)bq_float_code(e, bq_inner_scale(inner));
 }
 
 void bq_float_put_small(bq_export_job *job, const bq_qtensor *q, bq_writer *w) {

@@ -65,6 +65,7 @@ struct bq_format {
     bool replaced;                             /* plan and write get replaced tensors, too */
     bool (*wants_inputs)(const void *options); /* bq_format_wants_inputs; NULL: never */
     bool (*cache)(const bq_export_job *job);   /* can it say how keys and values are cached?  NULL: never */
+    bool offsets;                              /* holds zero points that are floats */
     bool stacks; /* knows what to do with families that stack the experts of a block in one tensor */
     /* Look at the model before the first plan, and make job->own: BQ_OK, or BQ_DATA after one message.  Free
      * it. */

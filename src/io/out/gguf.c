@@ -197,6 +197,7 @@ const bq_format bq_format_gguf = {
     .edit = edit,
     .container = &container,
     .replaced = true,
+    .offsets = true,
     .stacks = true,
     .wants_inputs = wants_inputs,
     .finish = bq_gguf_imatrix,

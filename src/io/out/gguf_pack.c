@@ -7,7 +7,7 @@
  *
  * d is the scale, of integers an F16 value.  A scale of more than 32 columns stands in each of their
  * blocks.  The minimum m = -d z is rounded to F16, by at most 2^-11 of itself: that is 0.8 % of a step with 4
- * bits, 1.6 % with 5.
+ * bits, 1.6 % with 5.  Of zero points that are floats it is the value of the lowest code.
  *
  * Groups that are no multiples of 32 columns, and zero points with more bits, have no such type: values are
  * quantized again, by the rule of the type (gguf_encode.c).  Rows that are no multiples of 32 columns become
@@ -52,8 +52,7 @@ const bq_gguf_type *bq_gguf_type_for(const bq_qtensor *q, const char **why) {
 }
 
 /* The minimum, and what rounding it costs. */
-static uint16_t minimum(bq_gguf_job *own, float scale, float zero) {
-    float exact = -zero * scale;
+static uint16_t minimum(bq_gguf_job *own, float scale, float exact) {
     uint16_t m = bq_to_f16(exact);
     float error = fabsf(bq_from_f16(m) - exact) / scale;
     BQ_CHECK(isfinite(error), "export: a minimum of %g is beyond F16", (double)exact);
@@ -74,9 +73,12 @@ static void pack(bq_gguf_job *own, const bq_qtensor *q, const bq_gguf_type *type
         uint8_t field[BLOCK], *at = bq_gguf_put_half(to, bq_to_f16(scale));
         BQ_CHECK(bq_from_f16(bq_to_f16(scale)) == scale, "export: the scale %.9g is no f16 value",
                  (double)scale);
-        if (q->zero.rows)
-            at = bq_gguf_put_half(
-                at, minimum(own, scale, *(const float *)bq_mat_at(q->zero, r, c / group) + (float)half));
+        if (q->zero.rows) {
+            const float zero = *(const float *)bq_mat_at(q->zero, r, c / group);
+            const bool offset = bq_scheme_offset(q->scheme);
+            const float least = offset ? zero - (float)half * scale : -(zero + (float)half) * scale;
+            at = bq_gguf_put_half(at, minimum(own, scale, least));
+        }
         if (bytes) memcpy(at, code + c, BLOCK);
         for (int i = 0; i < BLOCK && !bytes; i++) {
             BQ_CHECK(code[c + i] >= -half && code[c + i] < half, "code %d does not fit %s", code[c + i],
@@ -105,7 +107,8 @@ static float value(const bq_qtensor *q, int64_t r, int64_t c) {
     float zero = q->zero.rows ? *(const float *)bq_mat_at(q->zero, r, g) : 0;
     float code =
         bq_element_value(bq_element_of(q->scheme.element), *(const int8_t *)bq_mat_at(q->code, r, c));
-    return (code - zero) * *(const float *)bq_mat_at(q->scale, r, g);
+    const float scale = *(const float *)bq_mat_at(q->scale, r, g);
+    return bq_scheme_offset(q->scheme) ? code * scale + zero : (code - zero) * scale;
 }
 
 /* Values quantized again. */

@@ -121,7 +121,9 @@ void bq_qtensor_values(const bq_qtensor *q, int64_t r, int64_t first, int64_t co
     const float *scale = bq_mat_at(q->scale, r, 0);
     const float *zero = q->zero.rows ? bq_mat_at(q->zero, r, 0) : NULL;
     const float *pre = q->pre.rows ? q->pre.data : NULL;
-    for (int64_t c = first; c < first + count; c++)
-        to[c - first] = (bq_element_value(e, code[c]) - (zero ? zero[c / group] : 0)) * scale[c / group] *
-                        (pre ? pre[c] : 1);
+    const bool offset = bq_scheme_offset(q->scheme);
+    for (int64_t c = first; c < first + count; c++) {
+        const float x = bq_element_value(e, code[c]), z = zero ? zero[c / group] : 0, by = scale[c / group];
+        to[c - first] = (offset ? x * by + z : (x - z) * by) * (pre ? pre[c] : 1);
+    }
 }

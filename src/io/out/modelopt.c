@@ -113,7 +113,7 @@ static void write_out(bq_export_job *job, const bq_export_out *out, const bq_qte
     case BQ_EXPORT_VALUES: bq_export_put_cache(job, out, w); break;
     case BQ_EXPORT_INPUT_SCALE:
     case BQ_EXPORT_INPUT_STEP: bq_export_put_inputs(job, out, w); break;
-    case OUTER: bq_writer_put(w, &(float){1 / q->scheme.outer}, sizeof(float)); break;
+    case OUTER: bq_writer_put(w, &(float){bq_outer_times(q->scheme)}, sizeof(float)); break;
     }
 }
 

@@ -92,24 +92,31 @@ const char *bq_ckpt_fault_of_block(const bq_ckpt *c) {
     return NULL;
 }
 
+/* Added to `symmetric`: zero points are floats; where it is symmetric, e4m3 scales are multiplied by the
+ * outer one (BQ_GRID_TORCHAO). */
+enum { OTHER = 2 };
+
 void bq_ckpt_put_scheme(bq_h5 *h, bq_scheme s) {
     bq_h5_put_int(h, "bits", BQ_I32, s.element);
     bq_h5_put_int(h, "group", BQ_I64, s.group);
-    bq_h5_put_int(h, "symmetric", BQ_I32, s.symmetric);
+    const bool other = bq_scheme_offset(s) || (s.scale == BQ_F8_E4M3 && s.grid == BQ_GRID_TORCHAO);
+    bq_h5_put_int(h, "symmetric", BQ_I32, s.symmetric + (other ? OTHER : 0));
     bq_h5_put_text(h, "scale_type", bq_type_name(s.scale));
     if (!bq_element_whole(s.element)) bq_h5_put_int(h, "rows", BQ_I64, s.rows);
 }
 
-/* The rule of its grid is not there: scales say what it was for. */
+/* The rule of its grid is not there, but for that: scales say what it was for. */
 static bool get_scheme(bq_h5 *h, bq_scheme *s) {
     static const bq_type known[] = {BQ_F32, BQ_BF16, BQ_F16, BQ_F8_E8M0, BQ_F8_E4M3};
     int64_t element, symmetric;
     char text[16];
     if (!bq_h5_get_int(h, "bits", 0, 64, &element) || !bq_h5_get_int(h, "group", -1, INT32_MAX, &s->group) ||
-        !bq_h5_get_int(h, "symmetric", 0, 1, &symmetric) ||
+        !bq_h5_get_int(h, "symmetric", 0, 1 + OTHER, &symmetric) ||
         !bq_h5_get_text(h, "scale_type", text, sizeof text))
         return false;
-    s->element = (int)element, s->symmetric = symmetric;
+    s->element = (int)element, s->symmetric = symmetric % OTHER;
+    if (symmetric == OTHER) s->zero = BQ_ZERO_FLOAT;
+    if (symmetric > OTHER) s->grid = BQ_GRID_TORCHAO;
     if (!bq_element_whole(s->element) && !bq_h5_get_int(h, "rows", -1, INT32_MAX, &s->rows)) return false;
     for (size_t i = 0; i < sizeof known / sizeof *known; i++)
         if (strcmp(text, bq_type_name(known[i])) == 0) return s->scale = known[i], true;
@@ -120,7 +127,7 @@ static bool get_scheme(bq_h5 *h, bq_scheme *s) {
 static bool get_packed(bq_h5 *h, bq_ckpt_linear *l, int64_t *at) {
     const int bits = bq_code_bits(l->scheme);
     int64_t shape[2], cols;
-    if (bits < 2 || l->code.rows) return bq_h5_refuse(h, "codes that cannot be packed, or are there twice");
+    if (bits < 1 || l->code.rows) return bq_h5_refuse(h, "codes that cannot be packed, or are there twice");
     if (!bq_h5_get_data(h, "packed", BQ_U8, 2, shape, at) ||
         !bq_h5_get_int(h, "cols", 1, INT64_MAX / 16, &cols))
         return false;

@@ -37,8 +37,8 @@ static float clipped(const float *w, const float *weight, int64_t n, bq_scheme s
     float kept = scale;
     double least = INFINITY;
     for (int i = 0; i < SHRINKS; i++) {
-        grid.scale = bq_scale_stored(scale * ((float)(100 - i) / 100), s);
-        double error = bq_vec()->fit_error(w, weight, n, grid, least);
+        bq_row_grid_scale(&grid, bq_scale_stored(scale * ((float)(100 - i) / 100), s));
+        double error = bq_vec()->fit_error(w, weight, n, &grid, least);
         if (error < least) least = error, kept = grid.scale;
     }
     return kept;

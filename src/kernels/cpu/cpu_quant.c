@@ -37,15 +37,16 @@ void bq_cpu_quantize(bq_dev *dev, bq_mat w, bq_mat scale, bq_mat zero, bq_scheme
     BQ_WANT_GRID(dev, w, s, scale, zero);
     BQ_WANT_AS(dev, BQ_I8, w.rows, w.cols, code);
     const bq_vec_table *vec = bq_vec();
+    const bq_element e = bq_element_of(s.element);
+    const bq_row_grid unit = bq_row_grid_unit(s);
 #pragma omp parallel for schedule(static) if (w.rows * w.cols > PARALLEL)
     for (int64_t r = 0; r < w.rows; r++) {
         float z = zero_of(zero, r);
-        bq_row_grid grid = bq_row_grid_of(s, *(float *)bq_mat_at(scale, r, 0), z);
+        const bq_row_grid grid = bq_row_grid_at(unit, *(float *)bq_mat_at(scale, r, 0), z);
         if (grid.number.mantissa)
-            vec->quantize_float(bq_mat_at(w, r, 0), w.cols, grid.scale, bq_element_of(s.element),
-                                bq_mat_at(code, r, 0));
+            vec->quantize_float(bq_mat_at(w, r, 0), w.cols, grid, e, bq_mat_at(code, r, 0));
         else
-            vec->quantize(bq_mat_at(w, r, 0), w.cols, grid, (int)z, bq_mat_at(code, r, 0));
+            vec->quantize(bq_mat_at(w, r, 0), w.cols, &grid, bq_code_origin(s, z), bq_mat_at(code, r, 0));
     }
 }
 
@@ -59,6 +60,8 @@ void bq_cpu_dequantize(bq_dev *dev, bq_mat code, bq_mat scale, bq_mat zero, bq_s
         const float by = *(float *)bq_mat_at(scale, r, 0);
         if (e.number.mantissa)
             vec->dequantize_float(bq_mat_at(code, r, 0), w.cols, by, e, bq_mat_at(w, r, 0));
+        else if (bq_scheme_offset(s))
+            vec->dequantize_offset(bq_mat_at(code, r, 0), w.cols, by, zero_of(zero, r), bq_mat_at(w, r, 0));
         else
             vec->dequantize(bq_mat_at(code, r, 0), w.cols, by, (int)zero_of(zero, r), bq_mat_at(w, r, 0));
     }

@@ -28,7 +28,7 @@ static void round_row(bq_mat x, int64_t r, bq_rounding how, bq_mat grid, bq_mat 
         } else if (how.whole) {
             vec->round_values(from, n, bq_value_grid_of(how, at(grid, g, 0), at(grid, g, 1)), to);
         } else {
-            vec->minmax(from, n, &lo, &hi);
+            vec->minmax(from, n, 0, &lo, &hi);
             vec->round_values(from, n, bq_value_grid_fit(lo, hi, how, grid.data ? at(grid, 0, 0) : 0), to);
         }
     }
@@ -56,7 +56,7 @@ void bq_cpu_ends(bq_dev *dev, bq_mat x, int64_t group, bq_mat ends) {
                                                                      : high) if (x.rows * n > PARALLEL)
         for (int64_t r = 0; r < x.rows; r++) {
             float lo, hi;
-            vec->minmax(bq_mat_at(x, r, first), n, &lo, &hi);
+            vec->minmax(bq_mat_at(x, r, first), n, 0, &lo, &hi);
             low = lo < low ? lo : low, high = hi > high ? hi : high;
         }
         end[0] = low, end[1] = high;

@@ -21,10 +21,11 @@ void bq_cpu_range_shrunk(bq_dev *dev, bq_mat w, bq_scheme s, float shrink, bq_ma
 #pragma omp parallel for schedule(static) if (w.rows * w.cols > PARALLEL)
     for (int64_t r = 0; r < w.rows; r++) {
         float lo, hi, z = 0;
-        vec->minmax(bq_mat_at(w, r, 0), w.cols, &lo, &hi);
-        bq_row_grid grid = bq_row_grid_fit(lo * shrink, hi * shrink, s, &z);
+        const float *row = bq_mat_at(w, r, 0);
+        vec->minmax(row, w.cols, bq_ends_start(s, row, w.cols), &lo, &hi);
+        bq_row_grid grid = bq_row_grid_fit(lo, hi, shrink, s, &z);
         put(scale, r, grid.scale), put(zero, r, z);
-        if (e.data) vec->grid_error(bq_mat_at(w, r, 0), w.cols, grid, bq_mat_at(e, r, 0));
+        if (e.data) vec->grid_error(row, w.cols, grid, bq_mat_at(e, r, 0));
     }
 }
 
@@ -38,12 +39,13 @@ static float search(const bq_vec_table *vec, const float *w, int64_t n, bq_schem
     bq_row_grid grid[BQ_SEARCH_GRIDS];
     float z[BQ_SEARCH_GRIDS] = {0}, lo, hi, best = 0;
     double loss[BQ_SEARCH_GRIDS], least = INFINITY;
-    vec->minmax(w, n, &lo, &hi);
-    for (int from = 0; from < ends.count; from += BQ_SEARCH_GRIDS) {
-        int count = ends.count - from < BQ_SEARCH_GRIDS ? ends.count - from : BQ_SEARCH_GRIDS;
+    vec->minmax(w, n, bq_ends_start(s, w, n), &lo, &hi);
+    const int all = ends.count + ends.more;
+    for (int from = 0; from < all; from += BQ_SEARCH_GRIDS) {
+        int count = all - from < BQ_SEARCH_GRIDS ? all - from : BQ_SEARCH_GRIDS;
         for (int k = 0; k < count; k++) {
-            float shrink = (float)(1 - (double)(from + k) / ends.steps);
-            grid[k] = bq_row_grid_fit(lo * shrink, hi * shrink, s, &z[k]);
+            const float shrink = bq_ends_factor(from + k, ends.count, ends.steps);
+            grid[k] = bq_row_grid_fit(lo, hi, shrink, s, &z[k]);
         }
         vec->grid_losses(w, n, grid, count, ends.norm, loss);
         for (int k = 0; k < count; k++) {
@@ -58,6 +60,7 @@ void bq_cpu_range_mse(bq_dev *dev, bq_mat w, bq_scheme s, bq_shrink ends, bq_mat
     BQ_WANT_GRID(dev, w, s, scale, zero);
     BQ_CHECK(ends.count >= 1 && ends.count <= ends.steps, "range_mse: %d of %d steps", ends.count,
              ends.steps);
+    BQ_CHECK(ends.more >= 0, "range_mse: %d wider grids", ends.more);
     const bq_vec_table *vec = bq_vec();
 #pragma omp parallel for schedule(static) if (w.rows * w.cols > PARALLEL_SEARCH)
     for (int64_t r = 0; r < w.rows; r++) {
@@ -104,10 +107,12 @@ void bq_cpu_range_levels(bq_dev *dev, bq_mat scale, int levels, bq_type type) {
 
 static void refit(const bq_vec_table *vec, const float *w, int64_t n, bq_scheme s, bq_quadratic o,
                   float least, float *scale, float *zero) {
+    const bq_row_grid unit = bq_row_grid_unit(bq_quadratic_scheme(s));
+    *zero = bq_quadratic_start(o, s, *scale, *zero);
     float step = *scale, z = *zero;
     double sum[3], best = INFINITY, beta = o.beta;
     for (int i = 0; i < o.iterations; i++, beta *= o.kappa) {
-        vec->quadratic(w, n, bq_row_grid_of(s, step, 0), z, o, beta, least, sum);
+        vec->quadratic(w, n, bq_row_grid_at(unit, step, 0), z, o, beta, least, sum);
         if (o.early_stop) {
             if (!(sum[0] < best)) break;
             best = sum[0], *scale = step, *zero = z;
@@ -115,7 +120,7 @@ static void refit(const bq_vec_table *vec, const float *w, int64_t n, bq_scheme 
         bq_quadratic_next(o, s.scale, sum, &step, &z);
     }
     if (!o.early_stop) *scale = step, *zero = z;
-    if (o.whole) *zero = bq_quadratic_whole(s, *zero);
+    *zero = bq_quadratic_end(o, s, *scale, *zero);
 }
 
 void bq_cpu_half_quadratic(bq_dev *dev, bq_mat w, bq_scheme s, bq_quadratic o, bq_mat scale, bq_mat zero) {

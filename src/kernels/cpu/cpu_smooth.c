@@ -30,7 +30,7 @@ static void add_relative(const bq_vec_table *vec, bq_mat x, int64_t r, int64_t c
         int64_t start = at / group * group;
         float lo, hi;
         next = start + group < c + n ? start + group : c + n;
-        vec->minmax(bq_mat_at(x, r, start), group, &lo, &hi);
+        vec->minmax(bq_mat_at(x, r, start), group, 0, &lo, &hi);
         vec->column_sum(bq_mat_at(x, r, at), next - at, 1 / (fmaxf(-lo, hi) + 1e-6f), sum + (at - c));
     }
 }
@@ -123,10 +123,12 @@ void bq_cpu_head_max(bq_dev *dev, bq_mat s, int64_t head) {
 }
 
 /* The min-max grid of n values, as `range` makes and `quantize` uses it. */
-static bq_row_grid grid_of(const bq_vec_table *vec, const float *w, int64_t n, bq_scheme s) {
+static bq_row_grid *grid_of(const bq_vec_table *vec, const float *w, int64_t n, bq_scheme s,
+                            bq_row_grid *grid) {
     float lo, hi, zero = 0;
-    vec->minmax(w, n, &lo, &hi);
-    return bq_row_grid_fit(lo, hi, s, &zero);
+    vec->minmax(w, n, bq_ends_start(s, w, n), &lo, &hi);
+    *grid = bq_row_grid_fit(lo, hi, 1, s, &zero);
+    return grid;
 }
 
 void bq_cpu_smooth_weights(bq_dev *dev, bq_mat w, bq_mat s, bq_scheme scheme, bq_mat out) {
@@ -139,9 +141,10 @@ void bq_cpu_smooth_weights(bq_dev *dev, bq_mat w, bq_mat s, bq_scheme scheme, bq
 #pragma omp parallel for schedule(static) if (w.rows * w.cols > PARALLEL)
     for (int64_t r = 0; r < w.rows; r++) {
         float *row = bq_mat_at(out, r, 0);
+        bq_row_grid grid;
         vec->col_times(bq_mat_at(w, r, 0), by, w.cols, row);
         for (int64_t c = 0; c < w.cols; c += group)
-            vec->fake(row + c, group, grid_of(vec, row + c, group, scheme), by + c, row + c);
+            vec->fake(row + c, group, grid_of(vec, row + c, group, scheme, &grid), by + c, row + c);
     }
 }
 
@@ -160,7 +163,7 @@ void bq_cpu_distance(bq_dev *dev, bq_mat a, bq_mat b, bq_distance kind, double *
 
 static float largest(const bq_vec_table *vec, bq_mat w, int64_t r) {
     float lo, hi;
-    vec->minmax(bq_mat_at(w, r, 0), w.cols, &lo, &hi);
+    vec->minmax(bq_mat_at(w, r, 0), w.cols, 0, &lo, &hi);
     return fmaxf(-lo, hi);
 }
 
@@ -171,8 +174,9 @@ void bq_cpu_clip_error(bq_dev *dev, bq_mat w, float factor, bq_scheme s, bq_mat 
     for (int64_t r = 0; r < w.rows; r++) {
         const float *from = bq_mat_at(w, r, 0);
         float *row = bq_mat_at(out, r, 0);
+        bq_row_grid grid;
         vec->clip(from, w.cols, factor * largest(vec, w, r), row);
-        vec->fake(row, w.cols, grid_of(vec, row, w.cols, s), NULL, row);
+        vec->fake(row, w.cols, grid_of(vec, row, w.cols, s, &grid), NULL, row);
         for (int64_t c = 0; c < w.cols; c++) row[c] -= from[c];
     }
 }

@@ -21,7 +21,7 @@ void bq_cpu_range_ends(bq_dev *dev, bq_mat w, bq_scheme s, bq_mat scale, bq_mat 
         if (scale.data)
             bq_tune_covers(s, *at(scale, r), value_at(zero, r), at(lo, r), at(hi, r));
         else
-            vec->minmax(at(w, r), w.cols, at(lo, r), at(hi, r));
+            vec->minmax(at(w, r), w.cols, 0, at(lo, r), at(hi, r));
 }
 
 void bq_cpu_tuned_weights(bq_dev *dev, const bq_tuned *p, bq_scheme s, bq_mat w_hat, bq_mat scale,
@@ -35,7 +35,7 @@ void bq_cpu_tuned_weights(bq_dev *dev, const bq_tuned *p, bq_scheme s, bq_mat w_
 #pragma omp parallel for schedule(static) if (rows * cols > PARALLEL)
     for (int64_t r = 0; r < rows; r++) {
         float lo = value_at(p->lo, r), hi = value_at(p->hi, r), z;
-        if (p->form == BQ_TUNE_WEIGHTS) vec->minmax(at(p->value, r), cols, &lo, &hi);
+        if (p->form == BQ_TUNE_WEIGHTS) vec->minmax(at(p->value, r), cols, 0, &lo, &hi);
         float step = bq_tune_grid(p->form, s, lo, hi, value_at(p->low, r), value_at(p->high, r), &z);
         vec->tuned_row(at(own ? p->value : p->w, r), own ? NULL : at(p->value, r), cols,
                        bq_row_grid_of(s, step, z), at(w_hat, r), at(fold, r));

@@ -64,16 +64,14 @@ static inline void quantize(float *w, const float *scale, const float *zero, bq_
                             float *e) {
 #pragma omp simd
     for (int l = 0; l < PANEL; l++) {
-        float x = w[l], lo = g.qmin - zero[l], hi = g.qmax - zero[l];
-        e[l] = (x - bq_nearest(g.number, bq_clamp_code(x / scale[l], lo, hi)) * scale[l]) / d;
-        float least = (lo - 0.5f) * scale[l], most = (hi + 0.5f) * scale[l];
-        x = x > least ? x : least;
-        w[l] = x < most ? x : most;
+        const bq_row_grid lane = bq_row_grid_at(g, scale[l], zero[l]);
+        e[l] = (w[l] - bq_on_code_grid(w[l], lane)) / d;
+        w[l] = bq_near_grid(w[l], lane);
     }
 }
 
 void BQ_V(gptq_quantize)(float *w, const float *scale, const float *zero, bq_scheme s, float d, float *e) {
-    bq_row_grid g = bq_row_grid_of(s, 1, 0);
+    bq_row_grid g = bq_row_grid_unit(s);
     BQ_EACH_NUMBER(g, quantize(w, scale, zero, g, d, e));
 }
 
@@ -137,7 +135,8 @@ static inline double sum_errors(const float *w, const float *weight, int64_t n, 
     return sum;
 }
 
-double BQ_V(fit_error)(const float *w, const float *weight, int64_t n, bq_row_grid grid, double limit) {
+double BQ_V(fit_error)(const float *w, const float *weight, int64_t n, const bq_row_grid *at, double limit) {
+    bq_row_grid grid = *at;
     double sum;
     BQ_EACH_NUMBER(grid, sum = sum_errors(w, weight, n, grid, limit));
     return sum;

@@ -23,5 +23,6 @@
     X(void, gptq_choose, (const float *w, const float *d, float *keep))                                      \
     X(void, gptq_drop, (const float *before, const float *keep, float d, float *w, float *e))                \
     X(void, sparse24, (float *w, const float *statistic, bool root, int64_t n))                              \
-    X(double, fit_error, (const float *w, const float *weight, int64_t n, bq_row_grid grid, double limit))
+    X(double, fit_error,                                                                                     \
+      (const float *w, const float *weight, int64_t n, const bq_row_grid *at, double limit))
 #endif

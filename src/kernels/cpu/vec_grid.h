@@ -6,14 +6,30 @@
 
 enum { LANES = 16, BLOCK = 256 }; /* terms of a sum at a time: they stay in the first-level cache */
 
-/* Do something with a row's grid, twice in the code: rounding to integers is shorter, and its loop must not
- * ask each time.  grid is a variable. */
-#define BQ_EACH_NUMBER(grid, DO)                                                                             \
+/* Do something with the grid of a row of integers, or of any numbers, several times in the code: its loop
+ * must not ask each time how codes are made.  grid is a variable. */
+#define BQ_EACH_WAY(grid, DO)                                                                                \
     do {                                                                                                     \
-        if ((grid).number.mantissa) {                                                                        \
+        if ((grid).way == BQ_WAY_DIVIDE) {                                                                   \
+            (grid) = bq_row_grid_whole(grid);                                                                \
+            DO;                                                                                              \
+        } else if ((grid).way == BQ_WAY_TIMES) {                                                             \
+            (grid) = bq_row_grid_whole_by(grid, BQ_WAY_TIMES);                                               \
             DO;                                                                                              \
         } else {                                                                                             \
-            (grid) = bq_row_grid_whole(grid);                                                                \
+            (grid) = bq_row_grid_whole_by(grid, BQ_WAY_OFFSET);                                              \
+            DO;                                                                                              \
+        }                                                                                                    \
+    } while (0)
+#define BQ_EACH_NUMBER(grid, DO)                                                                             \
+    do {                                                                                                     \
+        if (!(grid).number.mantissa) {                                                                       \
+            BQ_EACH_WAY(grid, DO);                                                                           \
+        } else if ((grid).way == BQ_WAY_DIVIDE) {                                                            \
+            (grid) = bq_row_grid_by(grid, BQ_WAY_DIVIDE);                                                    \
+            DO;                                                                                              \
+        } else {                                                                                             \
+            (grid) = bq_row_grid_by(grid, BQ_WAY_TIMES);                                                     \
             DO;                                                                                              \
         }                                                                                                    \
     } while (0)

@@ -55,9 +55,10 @@ void BQ_V(mix)(const float *fp, const float *qt, int64_t n, int64_t first, uint3
 }
 
 /* Any order gives the same smallest and largest number, so the lanes here are for speed only. */
-void BQ_V(minmax)(const float *w, int64_t n, float *lo, float *hi) {
-    float low[LANES] = {0}, high[LANES] = {0};
+void BQ_V(minmax)(const float *w, int64_t n, float start, float *lo, float *hi) {
+    float low[LANES], high[LANES];
     int64_t j = 0;
+    for (int i = 0; i < LANES; i++) low[i] = high[i] = start;
     for (; j + LANES <= n; j += LANES) {
 #pragma omp simd
         for (int i = 0; i < LANES; i++) {
@@ -79,24 +80,39 @@ void BQ_V(minmax)(const float *w, int64_t n, float *lo, float *hi) {
     *lo = low[0], *hi = high[0];
 }
 
-void BQ_V(quantize)(const float *w, int64_t n, bq_row_grid grid, int zero, int8_t *code) {
-    grid = bq_row_grid_whole(grid);
+static inline void codes(const float *w, int64_t n, bq_row_grid grid, int origin, int8_t *code) {
+#pragma omp simd
+    for (int64_t j = 0; j < n; j++) code[j] = (int8_t)((int32_t)bq_grid_code_of(w[j], grid) + origin);
+}
+
+void BQ_V(quantize)(const float *w, int64_t n, const bq_row_grid *at, int origin, int8_t *code) {
+    bq_row_grid grid = *at;
+    BQ_EACH_WAY(grid, codes(w, n, grid, origin, code));
+}
+
+static inline void float_codes(const float *w, int64_t n, bq_row_grid grid, bq_element e, int8_t *code) {
 #pragma omp simd
     for (int64_t j = 0; j < n; j++) {
-        float r = bq_clamp_code(w[j] / grid.scale, grid.qmin, grid.qmax);
-        code[j] = (int8_t)((int32_t)bq_nearest(grid.number, r) + zero);
+        const float x = bq_clamp_code(bq_grid_steps(w[j], grid), e.low, e.high);
+        code[j] = bq_float_code(e, bq_nearest_float(e.number, x));
     }
 }
 
-void BQ_V(quantize_float)(const float *w, int64_t n, float scale, bq_element e, int8_t *code) {
-#pragma omp simd
-    for (int64_t j = 0; j < n; j++)
-        code[j] = bq_float_code(e, bq_nearest_float(e.number, bq_clamp_code(w[j] / scale, e.low, e.high)));
+void BQ_V(quantize_float)(const float *w, int64_t n, bq_row_grid grid, bq_element e, int8_t *code) {
+    if (grid.way == BQ_WAY_DIVIDE)
+        float_codes(w, n, bq_row_grid_by(grid, BQ_WAY_DIVIDE), e, code);
+    else
+        float_codes(w, n, bq_row_grid_by(grid, BQ_WAY_TIMES), e, code);
 }
 
 void BQ_V(dequantize)(const int8_t *code, int64_t n, float scale, int zero, float *w) {
 #pragma omp simd
     for (int64_t j = 0; j < n; j++) w[j] = (float)(code[j] - zero) * scale;
+}
+
+void BQ_V(dequantize_offset)(const int8_t *code, int64_t n, float scale, float zero, float *w) {
+#pragma omp simd
+    for (int64_t j = 0; j < n; j++) w[j] = (float)code[j] * scale + zero;
 }
 
 void BQ_V(dequantize_float)(const int8_t *code, int64_t n, float scale, bq_element e, float *w) {

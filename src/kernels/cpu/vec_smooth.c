@@ -48,7 +48,8 @@ static inline void on_grid(const float *x, int64_t n, bq_row_grid grid, const fl
     for (int64_t j = 0; j < n; j++) y[j] = bq_on_code_grid(x[j], grid);
 }
 
-void BQ_V(fake)(const float *x, int64_t n, bq_row_grid grid, const float *s, float *y) {
+void BQ_V(fake)(const float *x, int64_t n, const bq_row_grid *at, const float *s, float *y) {
+    bq_row_grid grid = *at;
     BQ_EACH_NUMBER(grid, on_grid(x, n, grid, s, y));
 }
 

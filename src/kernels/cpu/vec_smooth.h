@@ -15,7 +15,7 @@
     X(void, column_sum, (const float *x, int64_t n, float factor, double *sum))                              \
     X(void, col_times, (const float *x, const float *s, int64_t n, float *y))                                \
     X(void, col_over, (const float *x, const float *s, int64_t n, float *y))                                 \
-    X(void, fake, (const float *x, int64_t n, bq_row_grid grid, const float *s, float *y))                   \
+    X(void, fake, (const float *x, int64_t n, const bq_row_grid *at, const float *s, float *y))              \
     X(void, clip, (const float *w, int64_t n, float c, float *y))                                            \
     X(double, distance, (const float *a, const float *b, int64_t n, bq_distance kind))
 #endif

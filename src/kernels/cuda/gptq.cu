@@ -49,10 +49,9 @@ static __global__ void gather(layer a, int64_t begin, int64_t count, bq_rows<flo
 /* One weight: *w becomes the weight that is kept; returns the error for the later columns.  g: the grid with
  * scale 1 and zero 0. */
 static __device__ float quantize(float *w, float scale, float zero, bq_row_grid g, float d) {
-    g.scale = scale, g.qmin -= zero, g.qmax -= zero;
-    const float x = *w, error = (x - bq_on_code_grid(x, g)) / d;
-    const float least = (g.qmin - 0.5f) * scale, most = (g.qmax + 0.5f) * scale, kept = x > least ? x : least;
-    *w = kept < most ? kept : most;
+    g = bq_row_grid_at(g, scale, zero);
+    const float error = (*w - bq_on_code_grid(*w, g)) / d;
+    *w = bq_near_grid(*w, g);
     return error;
 }
 
@@ -87,14 +86,17 @@ static __device__ void stage(step_memory *m, const layer &a, int64_t from, int64
     __syncthreads(); /* all of it is there */
 }
 
-/* Column i is always x[0]: when its error is subtracted from the columns behind it, each of them moves one
+/* DIVIDES: codes are made by a division: the inner loop need not ask.
+ * Column i is always x[0]: when its error is subtracted from the columns behind it, each of them moves one
  * place to the front.  So registers have constant indices, and the loop's code is short. */
+template <bool DIVIDES>
 static __global__ void __launch_bounds__(LANES) quantize_block(layer a, int64_t begin, int count) {
     __shared__ float error[COLUMNS][LANES]; /* a thread uses its own column only */
     __shared__ step_memory m;
     const int me = (int)threadIdx.x;
     const int64_t row = (int64_t)blockIdx.x * LANES + me, r = row < a.rows ? row : a.rows - 1;
-    const bq_row_grid grid = bq_row_grid_of(a.s, 1, 0);
+    const bq_row_grid unit = bq_row_grid_unit(a.s),
+                      grid = DIVIDES ? bq_row_grid_by(unit, BQ_WAY_DIVIDE) : unit;
     for (int at = 0; at < count; at += STEP) {
         const int n = count - at < STEP ? count - at : (int)STEP;
         float *line = a.line + (begin + at) * a.pitch + r, x[STEP];
@@ -207,6 +209,8 @@ static layer layer_of(bq_dev *dev, const bq_gptq *p, bq_scheme s, bq_mat fold) {
 
 /* With `dynamic` a group begins a column block: then all errors before it have been subtracted. */
 static void columns(bq_dev *dev, const layer &a, const bq_gptq *p, const int32_t *order) {
+    const bool divides = bq_row_grid_unit(a.s).way == BQ_WAY_DIVIDE;
+    void (*const rounding)(layer, int64_t, int) = divides ? quantize_block<true> : quantize_block<false>;
     for (int64_t begin = 0, count; begin < a.k; begin += count) {
         count = a.k - begin < COLUMNS ? a.k - begin : (int64_t)COLUMNS;
         if (p->dynamic) {
@@ -214,7 +218,7 @@ static void columns(bq_dev *dev, const layer &a, const bq_gptq *p, const int32_t
             if (begin % a.group == 0) fit_group(dev, a, p, order[begin] / a.group, begin);
             count = count < rest ? count : rest;
         }
-        bq_launch(dev, dim3(bq_pieces(a.rows, LANES)), LANES, quantize_block, a, begin, (int)count);
+        bq_launch(dev, dim3(bq_pieces(a.rows, LANES)), LANES, rounding, a, begin, (int)count);
         bq_launch(dev, dim3(bq_pieces(a.k - begin - count, WIDE), bq_pieces(a.rows, HIGH)), BQ_THREADS,
                   update, a, begin, (int)count);
     }

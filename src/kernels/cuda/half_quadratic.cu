@@ -21,14 +21,16 @@ static __device__ void sums(const float *w, int64_t n, bq_scheme s, bq_quadratic
 /* Teams of a warp take part in as many iterations: one that has ended changes nothing more. */
 static __global__ void refit(bq_rows<float> w, bq_scheme s, bq_quadratic o, float least, bq_rows<float> scale,
                              bq_rows<float> zero, int64_t rows, int64_t cols) {
+    const bq_scheme codes = bq_quadratic_scheme(s);
     BQ_EACH_ROW(r, rows) {
         const bool mine = r < rows;
         bool live = mine;
-        float step = mine ? *bq_row(scale, r) : 1, z = mine ? bq_zero_of(zero, r) : 0;
+        float step = mine ? *bq_row(scale, r) : 1,
+              z = mine ? bq_quadratic_start(o, s, step, bq_zero_of(zero, r)) : 0;
         float kept = step, kept_zero = z;
         double sum[3], best = INFINITY, beta = o.beta;
         for (int i = 0; i < o.iterations; i++, beta *= o.kappa) {
-            sums(bq_row(w, r), live ? cols : 0, s, o, beta, least, step, z, sum);
+            sums(bq_row(w, r), live ? cols : 0, codes, o, beta, least, step, z, sum);
             live = live && (!o.early_stop || sum[0] < best);
             if (!live) continue;
             best = sum[0], kept = step, kept_zero = z;
@@ -37,7 +39,7 @@ static __global__ void refit(bq_rows<float> w, bq_scheme s, bq_quadratic o, floa
         if (!o.early_stop) kept = step, kept_zero = z;
         if (!mine || bq_lane() != 0) continue;
         *bq_row(scale, r) = kept;
-        if (zero.data) *bq_row(zero, r) = o.whole ? bq_quadratic_whole(s, kept_zero) : kept_zero;
+        if (zero.data) *bq_row(zero, r) = bq_quadratic_end(o, s, kept, kept_zero);
     }
 }
 

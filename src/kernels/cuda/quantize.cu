@@ -8,9 +8,9 @@ static __global__ void encode(bq_rows<float> w, bq_rows<float> scale, bq_rows<fl
     for (int64_t r = blockIdx.y; r < rows && c < cols; r += gridDim.y) {
         const float z = bq_zero_of(zero, r);
         const bq_row_grid g = bq_row_grid_of(s, *bq_row(scale, r), z);
-        const float q = bq_nearest(g.number, bq_clamp_code(bq_row(w, r)[c] / g.scale, g.qmin, g.qmax));
-        bq_row(code, r)[c] =
-            g.number.mantissa ? bq_float_code(bq_element_of(s.element), q) : (int8_t)((int)q + (int)z);
+        const float q = bq_grid_code_of(bq_row(w, r)[c], g);
+        bq_row(code, r)[c] = g.number.mantissa ? bq_float_code(bq_element_of(s.element), q)
+                                               : (int8_t)((int)q + bq_code_origin(s, z));
     }
 }
 
@@ -20,8 +20,11 @@ static __global__ void decode(bq_rows<int8_t> code, bq_rows<float> scale, bq_row
     const bq_element e = bq_element_of(s.element);
     for (int64_t r = blockIdx.y; r < rows && c < cols; r += gridDim.y) {
         const int8_t q = bq_row(code, r)[c];
-        const float x = e.number.mantissa ? bq_float_value(e, q) : (float)(q - (int)bq_zero_of(zero, r));
-        bq_row(w, r)[c] = x * *bq_row(scale, r);
+        const float z = bq_zero_of(zero, r), by = *bq_row(scale, r);
+        if (bq_scheme_offset(s))
+            bq_row(w, r)[c] = (float)q * by + z;
+        else
+            bq_row(w, r)[c] = (e.number.mantissa ? bq_float_value(e, q) : (float)(q - (int)z)) * by;
     }
 }
 

@@ -11,8 +11,8 @@ static __global__ void __launch_bounds__(BQ_THREADS, 6)
         const int64_t n = r < rows ? cols : 0;
         const float *from = bq_row(w, r);
         float lo, hi, z = 0;
-        bq_team_ends(from, n, &lo, &hi);
-        const bq_row_grid grid = bq_row_grid_fit(lo * shrink, hi * shrink, s, &z);
+        bq_team_ends(from, n, bq_ends_start(s, from, n), &lo, &hi);
+        const bq_row_grid grid = bq_row_grid_fit(lo, hi, shrink, s, &z);
         for (int64_t c = bq_lane(); e.data && c < n; c += BQ_LANES)
             bq_row(e, r)[c] = bq_on_grid(from[c], grid) - from[c];
         if (r < rows && bq_lane() == 0) {

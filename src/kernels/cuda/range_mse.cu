@@ -15,21 +15,21 @@ static __global__ void __launch_bounds__(BQ_CANDIDATES, 1)
     const int me = (int)threadIdx.x;
     float lo, hi, best = 0, best_zero = 0;
     double least = INFINITY;
-    bq_team_ends(row, cols, &lo, &hi);
-    for (int from = 0; from < ends.count; from += BQ_CANDIDATES) {
-        if (from + me < ends.count) {
-            const float shrink = (float)(1 - (double)(from + me) / ends.steps);
+    bq_team_ends(row, cols, bq_ends_start(s, row, cols), &lo, &hi);
+    const int all = ends.count + ends.more;
+    for (int from = 0; from < all; from += BQ_CANDIDATES) {
+        if (from + me < all) {
+            const float shrink = bq_ends_factor(from + me, ends.count, ends.steps);
             float z = 0;
-            const bq_row_grid grid = bq_row_grid_fit(lo * shrink, hi * shrink, s, &z),
-                              whole = bq_row_grid_whole(grid);
+            const bq_row_grid grid = bq_row_grid_fit(lo, hi, shrink, s, &z), whole = bq_row_grid_whole(grid);
             mem.scale[me] = grid.scale, mem.zero[me] = z;
             mem.loss[me] =
-                grid.number.mantissa
+                grid.number.mantissa || grid.way != BQ_WAY_DIVIDE
                     ? bq_lane_sums(cols, [=](int64_t c) { return error_term(ends.norm, row[c], grid); })
                     : bq_lane_sums(cols, [=](int64_t c) { return error_term(ends.norm, row[c], whole); });
         }
         __syncthreads(); /* the losses are there */
-        for (int k = 0; k < BQ_CANDIDATES && from + k < ends.count; k++) {
+        for (int k = 0; k < BQ_CANDIDATES && from + k < all; k++) {
             if (from + k > 0 && !(mem.loss[k] < least)) continue;
             least = mem.loss[k], best = mem.scale[k], best_zero = mem.zero[k];
         }

@@ -25,11 +25,12 @@ static inline __device__ int bq_lane() { return (int)threadIdx.x % BQ_LANES; }
 
 /* The columns of a lane, c, c + BQ_LANES, ..., in batches of N.  A batch is loaded before any of
  * it is used, since otherwise a team, alone on its row, would wait for each load.  Behind the
- * row's n columns it reads 0. */
+ * row's n columns it reads `behind`. */
 #define BQ_EACH_BATCH(c, n, N) for (int64_t c = bq_lane(); c < (n); c += (int64_t)(N)*BQ_LANES)
 template <int N>
-static inline __device__ void bq_batch(const float *x, int64_t c, int64_t n, float (&to)[N]) {
-    for (int k = 0; k < N; k++) to[k] = c + k * BQ_LANES < n ? x[c + k * BQ_LANES] : 0;
+static inline __device__ void bq_batch(const float *x, int64_t c, int64_t n, float (&to)[N],
+                                       float behind = 0) {
+    for (int k = 0; k < N; k++) to[k] = c + k * BQ_LANES < n ? x[c + k * BQ_LANES] : behind;
 }
 
 /* A team's values joined by an operation that commutes, the same in all its lanes: so this butterfly adds as

@@ -28,7 +28,7 @@ static __global__ void round_groups(bq_rows<float> x, bq_rounding how, bq_rows<f
             on = bq_value_grid_of(how, of[0], of[1]), as_is = !(of[0] > 0);
         } else {
             float lo, hi;
-            bq_team_ends(from, n, &lo, &hi);
+            bq_team_ends(from, n, 0, &lo, &hi);
             on = bq_value_grid_fit(lo, hi, how, grid.data ? bq_row(grid, 0)[0] : 0);
         }
         for (int64_t c = bq_lane(); c < n; c += BQ_LANES)
@@ -42,7 +42,7 @@ static __global__ void row_ends(bq_rows<float> x, int64_t group, float *ends, in
     BQ_EACH_ROW(i, all) {
         const bq_group g = group_at(i < all ? i : 0, groups, group, cols);
         float lo, hi;
-        bq_team_ends(bq_row(x, g.row) + g.first, i < all ? g.cols : 0, &lo, &hi);
+        bq_team_ends(bq_row(x, g.row) + g.first, i < all ? g.cols : 0, 0, &lo, &hi);
         if (i < all && bq_lane() == 0) ends[2 * i] = lo, ends[2 * i + 1] = hi;
     }
 }

@@ -5,11 +5,11 @@
 
 #include "kernels/cuda/reduce.cuh"
 
-/* The smallest and the largest of a team's row of n numbers and 0; NaN is skipped. */
-static inline __device__ void bq_team_ends(const float *w, int64_t n, float *lo, float *hi) {
-    float low = 0, high = 0, some[8];
+/* The smallest and the largest of a team's row of n numbers and `start`; NaN is skipped. */
+static inline __device__ void bq_team_ends(const float *w, int64_t n, float start, float *lo, float *hi) {
+    float low = start, high = start, some[8];
     BQ_EACH_BATCH(c, n, 8) {
-        bq_batch(w, c, n, some);
+        bq_batch(w, c, n, some, start);
         for (int k = 0; k < 8; k++)
             low = some[k] < low ? some[k] : low, high = some[k] > high ? some[k] : high;
     }

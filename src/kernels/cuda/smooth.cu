@@ -76,8 +76,9 @@ static __global__ void fake_groups(bq_rows<float> w, const float *s, bq_scheme s
         const float *from = bq_row(w, r) + first, *by = s + first;
         float *to = bq_row(out, r) + first, zero = 0, lo, hi;
         for (int64_t c = bq_lane(); in && c < group; c += BQ_LANES) to[c] = from[c] * by[c];
-        bq_team_ends(to, in ? group : 0, &lo, &hi); /* a lane reads what it wrote */
-        const bq_row_grid grid = bq_row_grid_fit(lo, hi, scheme, &zero);
+        const float start = in && bq_scheme_offset(scheme) ? from[0] * by[0] : 0;
+        bq_team_ends(to, in ? group : 0, start, &lo, &hi); /* a lane reads what it wrote */
+        const bq_row_grid grid = bq_row_grid_fit(lo, hi, 1, scheme, &zero);
         for (int64_t c = bq_lane(); in && c < group; c += BQ_LANES)
             to[c] = bq_on_code_grid(to[c], grid) / by[c];
     }
@@ -134,11 +135,12 @@ static __global__ void clip_errors(bq_rows<float> w, float factor, bq_scheme s, 
         const int64_t n = r < rows ? cols : 0;
         const float *from = bq_row(w, r);
         float *to = bq_row(out, r), zero = 0, lo, hi;
-        bq_team_ends(from, n, &lo, &hi);
+        bq_team_ends(from, n, 0, &lo, &hi);
         const float limit = factor * fmaxf(-lo, hi);
         for (int64_t c = bq_lane(); c < n; c += BQ_LANES) to[c] = clipped(from[c], limit);
-        bq_team_ends(to, n, &lo, &hi); /* a lane reads what it wrote */
-        const bq_row_grid grid = bq_row_grid_fit(lo, hi, s, &zero);
+        const float start = clipped(bq_ends_start(s, from, n), limit);
+        bq_team_ends(to, n, start, &lo, &hi); /* a lane reads what it wrote */
+        const bq_row_grid grid = bq_row_grid_fit(lo, hi, 1, s, &zero);
         for (int64_t c = bq_lane(); c < n; c += BQ_LANES) to[c] = bq_on_code_grid(to[c], grid) - from[c];
     }
 }
@@ -156,7 +158,7 @@ static __global__ void clip_best(bq_rows<float> error, int64_t candidates, float
         for (int64_t i = 1; r < rows && i < candidates; i++)
             if (bq_row(error, i)[r] < bq_row(error, best)[r]) best = i;
         float *row = bq_row(w, r), lo, hi;
-        bq_team_ends(row, n, &lo, &hi);
+        bq_team_ends(row, n, 0, &lo, &hi);
         const float limit = (1 - (float)best * step) * fmaxf(-lo, hi);
         for (int64_t c = bq_lane(); best > 0 && c < n; c += BQ_LANES) row[c] = clipped(row[c], limit);
     }

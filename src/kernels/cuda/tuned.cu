@@ -10,7 +10,7 @@ static __global__ void row_ends(bq_rows<float> w, bq_scheme s, bq_rows<float> sc
                                 bq_rows<float> lo, bq_rows<float> hi, int64_t rows, int64_t cols) {
     BQ_EACH_ROW(r, rows) {
         float low, high;
-        bq_team_ends(bq_row(w, r < rows ? r : 0), r < rows ? cols : 0, &low, &high);
+        bq_team_ends(bq_row(w, r < rows ? r : 0), r < rows ? cols : 0, 0, &low, &high);
         if (r >= rows || bq_lane() > 0) continue;
         if (scale.data) bq_tune_covers(s, *bq_row(scale, r), bq_zero_of(zero, r), &low, &high);
         *bq_row(lo, r) = low, *bq_row(hi, r) = high;
@@ -55,7 +55,7 @@ static __global__ void weights(params p, bq_scheme s, bq_rows<float> w_hat, bq_r
     BQ_EACH_ROW(row, rows) {
         const int64_t n = row < rows ? cols : 0, r = row < rows ? row : 0;
         float lo = value_at(p.lo, r), hi = value_at(p.hi, r), z;
-        if (p.form == BQ_TUNE_WEIGHTS) bq_team_ends(bq_row(p.w, r), n, &lo, &hi);
+        if (p.form == BQ_TUNE_WEIGHTS) bq_team_ends(bq_row(p.w, r), n, 0, &lo, &hi);
         const float step = bq_tune_grid(p.form, s, lo, hi, value_at(p.low, r), value_at(p.high, r), &z);
         const bq_row_grid grid = bq_row_grid_of(s, step, z);
         for (int64_t c = bq_lane(); c < n; c += BQ_LANES) {

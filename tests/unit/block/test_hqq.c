@@ -24,8 +24,12 @@ static rig *open_rig(const bq_scheme *scheme, int schemes) {
 }
 
 static void run(rig *r, bool grid, const bq_quadratic *o) {
+    const struct {
+        bq_quadratic o;
+        int stop;
+    } pass = {*o, 0};
     r->c.grid = grid;
-    assert_int_equal(bq_pass_kind_at(bq_pass_kind_find("hqq"))->run(&r->c, o), 0);
+    assert_int_equal(bq_pass_kind_at(bq_pass_kind_find("hqq"))->run(&r->c, &pass), 0);
     r->c.grid = false;
 }
 

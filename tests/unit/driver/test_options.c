@@ -235,6 +235,7 @@ static void help(void **state) {
     }
     assert_non_null(strstr(printed("blockq help"), "\n  75  stopped on request"));
     assert_non_null(strstr(printed("blockq help recipe"), "| `calibration` |"));
+    assert_non_null(strstr(printed("blockq help schemes"), "| `W4A16` |"));
 }
 
 /* The version is written in two places. */

@@ -160,7 +160,7 @@ static void wrong_values(void **state) {
     refused(SMALL, "calibration=5", "is 5, must be an object");
     refused(SMALL, "calibration=null", "is null, must be an object");
     refused(SMALL, "seed=-1", "is -1, must be an integer from 0 to 2^63 - 1");
-    refused(SMALL, "bits.decoder.bits=9", "is 9, must be an integer from 2 to 8");
+    refused(SMALL, "bits.decoder.bits=9", "is 9, must be an integer from 1 to 8");
     refused(SMALL, "bits.decoder.group=12", "is 12, must be -1, or a multiple of 8");
     refused(SMALL, "bits.decoder.group=0", "is 0, must be -1");
     refused(SMALL, "bits.decoder.scale=f64", "must be \"f32\", \"bf16\", \"f16\", \"e8m0\" or \"e4m3\"");

@@ -9,6 +9,7 @@
 #include "driver/plan/pipeline.h"
 #include "driver/plan/products.h"
 #include "driver/recipe/traits.h"
+#include "driver/plan/learned.h"
 #include "driver/plan/mixed.h"
 #include "driver/score/observed.h"
 #include "driver/score/score.h"
@@ -101,13 +102,15 @@ static size_t streams_of(const bq_recipe *r, const bq_phase *phase, const bq_arc
 }
 
 /* The device arena of the phases: all that one unit of a block needs. */
-static size_t plan_phases(bq_plan *plan, const bq_recipe *r, const bq_layouts *layouts, bq_pass_size of) {
+static size_t plan_phases(bq_plan *plan, const bq_recipe *r, const bq_layouts *layouts, const bq_comm *comm,
+                          bq_pass_size of) {
     const bq_arch *arch = layouts->at[0].arch, *last = layouts->at[layouts->count - 1].arch;
     int64_t t = of.tokens;
     const bq_pass *pass = NULL; /* which needs most */
     size_t most = working_memory(r, layouts, of, &pass), factors = 0;
     unsigned traits = bq_recipe_traits(r);
-    bool prescaled = traits & BQ_PASS_PRESCALES, observed = bq_observed_wanted(r) || r->bits.mixed.count;
+    bool prescaled = traits & BQ_PASS_PRESCALES, learns = bq_recipe_learns(r),
+         observed = bq_observed_wanted(r) || r->bits.mixed.count || learns;
     for (int i = 0; i < layouts->count && prescaled; i++)
         factors = larger(factors, bq_block_pre_scratch(layouts->at[i].arch, t));
     add(plan, arch->experts ? "weights of one unit of a block, FP32" : "weights of one block, FP32",
@@ -116,11 +119,13 @@ static size_t plan_phases(bq_plan *plan, const bq_recipe *r, const bq_layouts *l
         larger_machine);
     add(plan, "numbers of a unit's inputs", bq_observed_need(r, layouts), BQ_DEVICE, larger_machine);
     if (traits & BQ_PASS_CALIBRATED || observed) {
-        add(plan, "activations of one sample", activations(layouts, t, traits & BQ_PASS_BACKWARD), BQ_DEVICE,
-            shorter_samples);
+        add(plan, "activations of one sample", activations(layouts, t, learns || traits & BQ_PASS_BACKWARD),
+            BQ_DEVICE, shorter_samples);
         add(plan, "op scratch", bq_op_scratch(t, arch->attention, 1) + bq_products_need(r, layouts),
             BQ_DEVICE, shorter_samples);
         add(plan, "outputs that schemes are compared by", bq_mixed_need(r, arch), BQ_DEVICE, shorter_samples);
+        add(plan, "rotations that are learned", bq_learned_need(r, layouts, comm->rank, comm->size),
+            BQ_DEVICE, larger_machine);
         add(plan, "inputs times factors", factors, BQ_DEVICE, shorter_samples);
         if (of.nreplica > 1 && arch->experts)
             add(plan, "weights of another rank's expert", bq_block_need(last), BQ_DEVICE, larger_machine);
@@ -150,7 +155,8 @@ static size_t buffers(const bq_recipe *r, const bq_layouts *layouts, const bq_ev
     if (r->noutput)
         most =
             larger(most, one.codes + (2 * one.scales + one.cols) * sizeof(float) + rows + BQ_EXPORT_BUFFER);
-    most = larger(most + bq_mixed_host(r), bq_score_host(arch, evals, comm->size));
+    most = larger(most + bq_mixed_host(r) + bq_learned_host(r, &arch->model),
+                  bq_score_host(arch, evals, comm->size));
     return most + bq_observed_host(r, layouts, comm->size);
 }
 
@@ -249,13 +255,14 @@ void bq_plan_make(bq_plan *plan, const bq_recipe *r, const bq_layouts *layouts, 
     plan->micro = bq_pipeline_micro(r, arch, comm->nstage, comm->nreplica, args->micro);
     bq_pass_size of = {.tokens = r->calibration.length, .samples = r->calibration.samples};
     of.replica = comm->replica, of.nreplica = comm->nreplica;
-    size_t phases = plan_phases(plan, r, layouts, of), calibration = 0;
+    size_t phases = plan_phases(plan, r, layouts, comm, of), calibration = 0;
     size_t evaluation = bq_score_need(layouts, true, bq_recipe_prescaled(r), evals);
     size_t windows = bq_score_stream(arch, evals, comm->size);
     for (int p = 0; p < r->nphase; p++)
         calibration = larger(calibration, streams_of(r, &r->phase[p], arch, comm->nreplica));
     calibration = larger(calibration, bq_observed_stream(r, arch, comm->size));
     calibration = larger(calibration, bq_mixed_stream(r, arch));
+    calibration = larger(calibration, bq_learned_stream(r, &arch->model, comm->size));
     phases += plan_ahead(plan, arch, r->ntransform > 0, larger(phases + bq_block_need(arch), evaluation));
     if (evaluation > phases)
         add(plan, "evaluation (head, activations) beyond that", evaluation - phases, BQ_DEVICE,

@@ -156,6 +156,22 @@ static const bq_choice transforms[] = {{"rotate", BQ_TRANSFORM_ROTATE}, {0}};
 static const bq_choice rotations[] = {{"hadamard", BQ_ROTATE_HADAMARD}, {"randomized", BQ_ROTATE_RANDOMIZED},
                                       {"block", BQ_ROTATE_BLOCK},       {"orthogonal", BQ_ROTATE_ORTHOGONAL},
                                       {"none", BQ_ROTATE_NONE},         {0}};
+static const bq_key learn_keys[] = {
+    {"steps", BQ_KEY_I64, AT(bq_transform, learn.steps), .value = "0", .max = 1e6,
+     .help = "Steps of training; 0: the rotations stay as they are. SpinQuant takes 100."},
+    {"batch", BQ_KEY_I64, AT(bq_transform, learn.batch), .value = "8", .min = 1, .max = 1 << 24,
+     .help = "Calibration samples of a step, at most. The next step takes the ones behind them."},
+    {"lr", BQ_KEY_REAL, AT(bq_transform, learn.lr), .value = "0.03", .max = 1,
+     .help = "The angle in radians by which the first step turns a basis vector (root mean square). It falls "
+             "linearly to 0."},
+    {0}};
+static const bq_scope learn = {"transforms.N.learn",
+                               "SpinQuant: before the phases `r1` and `r2` are trained, so that rounding all "
+                               "weights to nearest with the "
+                               "schemes of `bits` moves the outputs of the blocks least. docs/rotations.md "
+                               "has more. Not for models with "
+                               "experts.",
+                               learn_keys, 0};
 static const bq_key transform_keys[] = {
     {"transform", BQ_KEY_CHOICE, AT(bq_transform, kind), .choice = transforms, .help = "Which transform."},
     {"r1", BQ_KEY_CHOICE, AT(bq_transform, r1), .value = "hadamard", .choice = rotations,
@@ -168,6 +184,8 @@ static const bq_key transform_keys[] = {
      .help = "Basis of each value head, between v_proj and o_proj."},
     {"r2_block", BQ_KEY_I64, AT(bq_transform, r2_block), .value = "0", .max = 1 << 20,
      .help = "The same for `r2`: a divisor of the head size."},
+    {"learn", BQ_KEY_OBJECT, .value = "{}", .scope = &learn, .brief = true,
+     .help = "Training `r1` and `r2`, which start as these keys say."},
     {0}};
 static const bq_scope transform = {
     "transforms.N, transform: rotate",

@@ -10,8 +10,8 @@ static bq_mat values(const bq_arch *arch, int site, bq_mat w) {
                        has ? m->kv_heads * m->head_dim : 0);
 }
 
-/* The matrix of a site in the rotated model; back: from there to the model's own basis.  It ends in `to`; room
- * has its shape. */
+/* The matrix of a site in the rotated model; back: from there to the model's own basis.  It ends in `to`;
+ * room has its shape. */
 static void turn(bq_dev *dev, const bq_arch *arch, int site, bq_mat from, bq_mat to, bq_mat room, bq_mat r1,
                  bq_mat r2, bool back) {
     const bq_ops *op = dev->op;

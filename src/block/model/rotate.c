@@ -51,8 +51,8 @@ static void draw_gaussian(bq_rng_key at, int64_t n, double *x) {
     }
 }
 
-/* Make of a vector of length m, which is not 0, the reflection that maps it onto the first axis, and the sign of
- * what it becomes there. */
+/* Make of a vector of length m, which is not 0, the reflection that maps it onto the first axis, and the sign
+ * of what it becomes there. */
 static double reflection(int64_t m, double *v) {
     double norm = 0;
     for (int64_t i = 0; i < m; i++) norm += v[i] * v[i];
@@ -63,8 +63,8 @@ static double reflection(int64_t m, double *v) {
     return sign;
 }
 
-/* Reflection k is of a Gaussian vector of length n - k.  The signs make the distribution of Q uniform (Stewart,
- * 1980). */
+/* Reflection k is of a Gaussian vector of length n - k.  The signs make the distribution of Q uniform
+ * (Stewart, 1980). */
 static void draw_reflections(bq_rng_key at, int64_t n, double *sign, double *v) {
     for (int64_t k = 0; k < n; k++) {
         int64_t m = n - k;

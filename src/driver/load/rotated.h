@@ -12,9 +12,9 @@
  * The model's function stays the same.  Without R1, norms and head are unchanged.  All is computed in double
  * and rounded to float once.  R1 is the same for all blocks; each block has its own R2.
  *
- * Rotations that are learned (run/learning.h) are not known when the model is opened.  Until bq_rotated_learned
- * the tensors are those of the model in its own basis, with the gains in the matrices: R1 and R2 are the identity.
- * That is what the training reads. */
+ * Rotations that are learned (run/learning.h) are not known when the model is opened.  Until
+ * bq_rotated_learned the tensors are those of the model in its own basis, with the gains in the matrices: R1
+ * and R2 are the identity.  That is what the training reads. */
 #ifndef BQ_ROTATED_H
 #define BQ_ROTATED_H
 
@@ -30,9 +30,9 @@ int bq_rotated_open(bq_rotated **r, const bq_arch *arch, const bq_arch *dense, c
                     const bq_recipe *recipe);
 void bq_rotated_close(bq_rotated *r);
 
-/* The rotation that the recipe names, as a dense (n, n) matrix by rows: R1 for block -1, else R2 of a block. */
+/* The rotation that the recipe names, as a dense (n, n) matrix by rows: R1 for block -1, else R2 of it. */
 void bq_rotated_start(const bq_rotated *r, int block, float *matrix);
-/* From now on with these: r1 (H, H) and r2 (blocks, hd, hd), which are copied; NULL where the recipe has none. */
+/* From now on with these, which are copied: r1 (H, H), r2 (blocks, hd, hd); NULL where there is none. */
 void bq_rotated_learned(bq_rotated *r, const float *r1, const float *r2);
 
 /* Host bytes that r takes with the first tensor.  */

@@ -52,8 +52,9 @@ static void count_schemes(bq_effort *e, const share *s, const bq_comm *grid, int
     e->files += s->all * tries * 2 * s->cost.weights;
 }
 
-/* Steps of training rotations: the original and the rounded block forward, the latter backward; products of all
- * weights with a rotation, there and back, and of their gradients with D for each sample; gradients to all ranks. */
+/* Steps of training rotations: the original and the rounded block forward, the latter backward; products of
+ * all weights with a rotation, there and back, and of their gradients with D for each sample; gradients to
+ * all ranks. */
 static void count_rotations(bq_effort *e, const share *s, const bq_comm *grid) {
     const bq_model *m = &s->cost.arch->model;
     const bq_learned_size size = bq_learned_size_of(s->r, m);

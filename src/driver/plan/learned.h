@@ -7,8 +7,8 @@
 #include "comm/comm.h"
 #include "driver/recipe/recipe.h"
 
-/* The rotations: R1 (h, h) and R2 (d, d) of each block; 0: there is none.  Their gradient in a block is one matrix:
- * A1 in the first h rows, A2 in the first d columns of the rows behind them. */
+/* The rotations: R1 (h, h) and R2 (d, d) of each block; 0: there is none.  Their gradient in a block is one
+ * matrix: A1 in the first h rows, A2 in the first d columns of the rows behind them. */
 typedef struct {
     int64_t h, d, blocks, steps;
 } bq_learned_size;
@@ -19,8 +19,8 @@ static inline int64_t bq_learned_cols(bq_learned_size s) { return s.h > s.d ? s.
 /* The samples of a batch that each rank takes: bq_shard_of(batch, rank, ranks). */
 void bq_learned_leaves(int64_t batch, int ranks, bq_shard out[BQ_REPLICAS]);
 
-/* Bytes: of what is kept between steps, on the host and in ckpt/rotation.f32; on the device beside a block, its
- * quantized form and the activations of a sample with a backward; on the host; of streams.  0: nothing is
+/* Bytes: of what is kept between steps, on the host and in ckpt/rotation.f32; on the device beside a block,
+ * its quantized form and the activations of a sample with a backward; on the host; of streams.  0: nothing is
  * learned. */
 size_t bq_learned_bytes(bq_learned_size s);
 size_t bq_learned_need(const bq_recipe *r, const bq_layouts *layouts, int rank, int ranks);

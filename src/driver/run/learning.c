@@ -25,7 +25,7 @@ typedef struct {
     bq_block blk;
     bq_work work;
     bq_quantized q;
-    bq_stream from, right; /* a sample of mine before and behind the block, of the original */
+    bq_stream from, right; /* mine: inputs of the block, and outputs of the original */
     bq_mat buffer;         /* host (T, H) */
     bq_mat r1, r2;         /* on the device; data NULL: none */
     bq_mat target, norm;   /* device (T, H), (T, 1) */

@@ -20,8 +20,8 @@ void bq_rotations_open(bq_rotations *all, const bq_run *s);
 void bq_rotations_close(bq_rotations *all);
 size_t bq_rotations_bytes(const bq_rotations *all);
 
-/* Read the file into it: false and all 0 where it is gone, damaged or of another run.  write ends the job where the
- * disk fails. */
+/* Read the file into it: false and all 0 where it is gone, damaged or of another run.  write ends the job
+ * where the disk fails. */
 bool bq_rotations_read(bq_rotations *all, const bq_run *s);
 void bq_rotations_write(const bq_rotations *all, const bq_run *s);
 

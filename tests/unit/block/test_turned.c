@@ -113,8 +113,8 @@ static void move(double *r, const double *s, int64_t n, double a) {
     free(two);
 }
 
-/* The direction of the gradient: skew(a), of norm 1.  Along random directions the slopes are so small that f32
- * hides them. */
+/* The direction of the gradient: skew(a), of norm 1.  Along random directions the slopes are so small that
+ * f32 hides them. */
 static double *direction(bq_mat a) {
     const int64_t n = a.rows;
     double *s = rig_room((size_t)(n * n), sizeof *s), sum = 0;
@@ -201,8 +201,8 @@ static void gradient(void **unused) {
 
 /* ---- steps ---- */
 
-/* |R - Q|^2 has its optimum at Q: from a rotation far away the steps come there, and R stays orthogonal.  With L
- * = -<Q, R> the loss changes by -<Q, S R> = <-Q R^T, S>. */
+/* |R - Q|^2 has its optimum at Q: from a rotation far away the steps come there, and R stays orthogonal.
+ * With L = -<Q, R> the loss changes by -<Q, S R> = <-Q R^T, S>. */
 static void steps_find_an_optimum(void **unused) {
     (void)unused;
     rig *r = rig_open(&(rig_spec){.model = {bq_family_find("llama"), H, 40, .heads = 4, .kv_heads = 2},

@@ -199,6 +199,7 @@ void *bq_cuda_stream(const bq_dev *dev);
 /* Arena bytes that ops take beside their arguments, for the plan: the most that one op takes, but for gemm,
  * factor and gptq, which are below since not every run needs them. */
 size_t bq_op_scratch(int64_t tokens, bq_attention a, int64_t vocab);
+size_t bq_distill_scratch(int64_t tokens, int64_t vocab);
 /* The same for a gemm with c (m, n) and sums over k; a gram takes no more than gemm with its shapes. */
 size_t bq_gemm_scratch(bq_compute compute, int64_t m, int64_t n, int64_t k);
 /* Host bytes outside arenas that the cpu backend takes at its first products and keeps, for packed operands,

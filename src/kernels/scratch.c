@@ -8,6 +8,8 @@ size_t bq_op_scratch(int64_t tokens, bq_attention a, int64_t vocab) {
     return larger(bytes, bq_cpu_xent_scratch(tokens, vocab));
 }
 
+size_t bq_distill_scratch(int64_t tokens, int64_t vocab) { return 2 * bq_cpu_xent_scratch(tokens, vocab); }
+
 /* The cuda backend rounds both operands to bf16 copies; or makes two terms of fp16 of each, with the largest
  * of 1024 parts, and three factors of the product.  It does that for BF16X3, too. */
 size_t bq_gemm_scratch(bq_compute compute, int64_t m, int64_t n, int64_t k) {

@@ -21,7 +21,8 @@ struct matrices {
     explicit matrices(const char *name) : op(name) {}
     void add(bq_mat &m) { list[count++] = &m; }
     void add(double *&values) {
-        host = bq_mat_host(values, strcmp(op, "xent") == 0 ? list[0]->rows : 1, 1, BQ_F64);
+        host = bq_mat_host(values, strcmp(op, "xent") == 0 || strcmp(op, "distill") == 0 ? list[0]->rows : 1,
+                           1, BQ_F64);
         host.place = MIRROR_HOST;
         add(host);
     }

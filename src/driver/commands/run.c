@@ -4,6 +4,7 @@
 #include "base/die.h"
 #include "base/log.h"
 #include "driver/run/account.h"
+#include "driver/run/distill.h"
 #include "driver/run/observe.h"
 #include "driver/run/outputs.h"
 #include "driver/run/phase.h"
@@ -63,8 +64,11 @@ static int run(bq_run *s) {
     bq_session_save(s, bq_seconds() - s->started);
     if (code) return code;
     bq_sweep_results(s);
-    for (int b = 0; b < s->src.arch.model.blocks && s->comm->rank == 0; b++)
+    for (int b = 0; b < s->src.arch.model.blocks && s->comm->rank == 0 && !s->recipe.distill.steps; b++)
         bq_inside_remove(s->dir, b); /* of blocks that were done before a kill */
+    code = bq_distill_run(s);
+    bq_account_part(s, "distill", -1, -1);
+    if (code) return code;
     code = bq_observe_run(s);
     if (code) return code;
     bq_observe_scales(s);

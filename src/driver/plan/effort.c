@@ -151,6 +151,32 @@ static void count_phase(bq_effort *e, const share *s, const bq_phase *phase) {
     count_messages(e, s, phase);
 }
 
+/* A step of a stage: two forwards and a backward of each sample, in micro-batches, for which the blocks are
+ * read twice; other stages wait for the first and the last of them.  Once the original's forward of all
+ * samples. */
+static void count_distill(bq_effort *e, const share *s, const bq_comm *grid, double micro) {
+    const bq_distill *o = &s->r->distill;
+    double steps = (double)o->steps, samples = ceil((double)o->batch / grid->nreplica),
+           walks = grid->nstage > 1 ? ceil(samples / micro) : 1, hidden = (double)s->cost.arch->model.hidden;
+    bq_effort f = bq_effort_forward(s->cost.arch, s->cost.tokens),
+              b = bq_effort_backward(s->cost.arch, s->cost.tokens);
+    if (!o->steps) return;
+    bq_effort_add(e, s->stage * (s->cost.samples + 2 * steps * samples), f);
+    bq_effort_add(e, s->stage * steps * samples, b);
+    e->files += s->stage * (1 + 2 * steps * walks) * 2 * s->cost.weights;
+    e->memory += s->stage * 2 * steps * walks * 16 * s->cost.weights;
+    if (grid->nstage == 1) return;
+    e->passed += 4 * s->cost.tokens * hidden * (s->cost.samples + 2 * steps * samples);
+    e->idle += (grid->nstage - 1) * s->stage * steps * fmin(micro, samples) *
+               (2 * bq_effort_flop(&f) + bq_effort_flop(&b));
+}
+
+/* Logits of both models, and the gradient, at the last stage. */
+static double head_flop(const bq_recipe *r, const bq_model *m, const bq_comm *grid) {
+    double tokens = (double)r->calibration.length * ceil((double)r->distill.batch / grid->nreplica);
+    return r->distill.steps ? (double)r->distill.steps * 6 * tokens * (double)(m->vocab * m->hidden) : 0;
+}
+
 /* Original, round to nearest and result. */
 static void count_eval(bq_effort *e, const share *s, const bq_comm *grid, const bq_eval *eval) {
     const bq_arch *arch = s->cost.arch;
@@ -214,10 +240,12 @@ void bq_effort_count(bq_effort e[BQ_WORKS], const bq_recipe *r, const bq_layouts
             count_phase(e, &s, &r->phase[p]);
         }
         count_rotations(&e[BQ_WORK_ROTATIONS], &s, grid);
+        count_distill(&e[BQ_WORK_DISTILL], &s, grid, (double)micro);
         count_schemes(&e[BQ_WORK_SCHEMES], &s, grid, sites_of(layouts, arch));
         if (calibrated) count_reference(&e[BQ_WORK_REFERENCE], &s, grid, (double)micro, split);
         for (int i = 0; i < evals->count; i++) count_eval(&e[BQ_WORK_EVAL], &s, grid, &evals->eval[i]);
     }
     count_cayley(&e[BQ_WORK_ROTATIONS], r, m);
+    e[BQ_WORK_DISTILL].flop[BQ_RATE_PRODUCTS] += head_flop(r, m, grid);
     for (int i = 0; i < evals->count; i++) count_head(&e[BQ_WORK_EVAL], m, grid, &evals->eval[i]);
 }

@@ -16,6 +16,7 @@ enum {
     BQ_WORK_PASSES,
     BQ_WORK_ADVANCE,
     BQ_WORK_SAVE, /* checkpoints, all of whose bytes are counted */
+    BQ_WORK_DISTILL,
     BQ_WORK_EVAL,
     BQ_WORKS
 };

@@ -9,6 +9,7 @@
 #include "driver/plan/pipeline.h"
 #include "driver/plan/products.h"
 #include "driver/recipe/traits.h"
+#include "driver/plan/distill.h"
 #include "driver/plan/learned.h"
 #include "driver/plan/mixed.h"
 #include "driver/score/observed.h"
@@ -108,7 +109,7 @@ static size_t plan_phases(bq_plan *plan, const bq_recipe *r, const bq_layouts *l
     int64_t t = of.tokens;
     const bq_pass *pass = NULL; /* which needs most */
     size_t most = working_memory(r, layouts, of, &pass), factors = 0;
-    unsigned traits = bq_recipe_traits(r);
+    unsigned traits = bq_recipe_traits(r) | (r->distill.steps ? BQ_PASS_CALIBRATED | BQ_PASS_BACKWARD : 0);
     bool prescaled = traits & BQ_PASS_PRESCALES, learns = bq_recipe_learns(r),
          observed = bq_observed_wanted(r) || r->bits.mixed.count || learns;
     for (int i = 0; i < layouts->count && prescaled; i++)
@@ -130,10 +131,14 @@ static size_t plan_phases(bq_plan *plan, const bq_recipe *r, const bq_layouts *l
         if (of.nreplica > 1 && arch->experts)
             add(plan, "weights of another rank's expert", bq_block_need(last), BQ_DEVICE, larger_machine);
     }
-    if (pass) {
-        snprintf(plan->pass, sizeof plan->pass, "working memory of %s", bq_pass_kind_at(pass->kind)->name);
-        add(plan, plan->pass, most, BQ_DEVICE, bq_pass_remedy(pass));
-    }
+    size_t distilled = bq_distill_need(r, layouts, comm);
+    bool behind = distilled > most; /* it comes behind the passes */
+    snprintf(plan->pass, sizeof plan->pass, "working memory of %s",
+             behind ? "distillation"
+             : pass ? bq_pass_kind_at(pass->kind)->name
+                    : "passes");
+    add(plan, plan->pass, larger(most, distilled), BQ_DEVICE,
+        behind || !pass ? larger_machine : bq_pass_remedy(pass));
     return bq_plan_sum(plan, BQ_DEVICE);
 }
 
@@ -156,7 +161,8 @@ static size_t buffers(const bq_recipe *r, const bq_layouts *layouts, const bq_ev
         most =
             larger(most, one.codes + (2 * one.scales + one.cols) * sizeof(float) + rows + BQ_EXPORT_BUFFER);
     most = larger(most + bq_mixed_host(r) + bq_learned_host(r, &arch->model),
-                  bq_score_host(arch, evals, comm->size));
+                  (size_t)sample * sizeof(float) + bq_distill_host(r, layouts, comm));
+    most = larger(most, bq_score_host(arch, evals, comm->size));
     return most + bq_observed_host(r, layouts, comm->size);
 }
 
@@ -263,6 +269,7 @@ void bq_plan_make(bq_plan *plan, const bq_recipe *r, const bq_layouts *layouts, 
     calibration = larger(calibration, bq_observed_stream(r, arch, comm->size));
     calibration = larger(calibration, bq_mixed_stream(r, arch));
     calibration = larger(calibration, bq_learned_stream(r, &arch->model, comm->size));
+    calibration = larger(calibration, bq_distill_stream(r, layouts, comm));
     phases += plan_ahead(plan, arch, r->ntransform > 0, larger(phases + bq_block_need(arch), evaluation));
     if (evaluation > phases)
         add(plan, "evaluation (head, activations) beyond that", evaluation - phases, BQ_DEVICE,

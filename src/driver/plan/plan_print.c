@@ -10,6 +10,7 @@ static const char *const work_names[BQ_WORKS] = {[BQ_WORK_ROTATIONS] = "training
                                                  [BQ_WORK_TRAINING] = "training",
                                                  [BQ_WORK_PASSES] = "other passes",
                                                  [BQ_WORK_ADVANCE] = "quantized stream",
+                                                 [BQ_WORK_DISTILL] = "distillation",
                                                  [BQ_WORK_SAVE] = "checkpoints that are waited for",
                                                  [BQ_WORK_EVAL] = "evaluation (fp, rtn, result)"};
 

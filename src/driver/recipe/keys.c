@@ -246,6 +246,30 @@ static const bq_key output_keys[] = {
 static const bq_scope output = {"outputs.N", "A model directory to write at the end.", output_keys,
                                 sizeof(bq_output)};
 
+static const bq_key distill_keys[] = {
+    {"steps", BQ_KEY_I64, AT(bq_distill, steps), .value = "0", .max = 1e7, .brief = true,
+     .help =
+         "Optimizer steps; 0: none. Each costs a forward of `batch` samples through all blocks, twice, and a "
+         "backward."},
+    {"batch", BQ_KEY_I64, AT(bq_distill, batch), .value = "8", .min = 1, .max = 1 << 24, .brief = true,
+     .help = "Samples in a step; must divide `calibration.samples`. The replicas of a stage share them."},
+    {"lr", BQ_KEY_REAL, AT(bq_distill, lr), .value = "0.001", .max = 1, .brief = true,
+     .help = "Learning rate of the logarithms of the scales; it falls to 0 over the steps (cosine). About so "
+             "large a part of itself a scale may change in a step."},
+    {0}};
+static const bq_scope distill = {
+    "distill",
+    "End-to-end distillation, after the phases: the scales of all blocks are trained together (Adam), so "
+    "that "
+    "the divergence of the quantized model's next-token probabilities from the original's becomes small (KL, "
+    "as "
+    "the second phase of EfficientQAT). Codes stay as they are, so outputs have the same size. It runs over "
+    "the "
+    "stages of the ranks, forward and back, and gives the same bytes on any grid. Not for models with "
+    "experts, "
+    "nor for scales of one byte or tiles. The passes' `compute` has no effect here.",
+    distill_keys, sizeof(bq_distill)};
+
 static const bq_key evaluation_keys[] = {{"eval", BQ_KEY_CHOICE, AT(bq_evaluation, kind),
                                           .row = bq_eval_choice,
                                           .help = "Which evaluation; it decides which other keys there are."},
@@ -280,6 +304,8 @@ static const bq_key recipe_keys[] = {
      .help = "No more sweeps once no segment's start moved by more than this (relative L2 norm)."},
     {"phases", BQ_KEY_LIST, AT(bq_recipe, phase), .min = 1, .max = BQ_PHASES, .scope = &phase,
      .count = offsetof(bq_recipe, nphase), .help = "What is done, in this order."},
+    {"distill", BQ_KEY_OBJECT, AT(bq_recipe, distill), .value = "{}", .scope = &distill, .brief = true,
+     .help = "Training of all blocks together after the phases."},
     {"outputs", BQ_KEY_LIST, AT(bq_recipe, output), .value = "[]", .max = BQ_OUTPUTS, .scope = &output,
      .variant = bq_format_scope, .inside = offsetof(bq_output, options),
      .count = offsetof(bq_recipe, noutput), .unhashed = true,

@@ -70,6 +70,12 @@ typedef struct {
     int64_t tokens;          /* that it decodes at a time */
 } bq_mixed;
 
+/* End-to-end distillation (run/distill.h). */
+typedef struct {
+    int64_t steps, batch; /* steps 0: none */
+    double lr;
+} bq_distill;
+
 #define BQ_BASE_MODEL 128
 #define BQ_LICENSE    64
 
@@ -112,6 +118,7 @@ typedef struct {
     double tolerance; /* of sweeps */
     int nphase;
     bq_phase phase[BQ_PHASES]; /* at least one */
+    bq_distill distill;
     int noutput;
     bq_output output[BQ_OUTPUTS];
     bq_perplexity eval;

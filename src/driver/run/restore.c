@@ -2,8 +2,7 @@
 
 #include "base/die.h"
 #include "driver/load/device.h"
-#include "io/state/checkpoint.h"
-
+#include <stdio.h>
 #include <string.h>
 
 static void restore(bq_dev *dev, bq_ckpt_file *f, int linear, bq_ckpt_part part, bq_mat to) {
@@ -62,4 +61,24 @@ void bq_restore(const bq_run *s, bq_dev *dev, const char *path, bq_block *blk, b
     BQ_CHECK(found == BQ_CKPT_OK, "%s: damaged since the run began: %s; `blockq run` makes it again", path,
              why);
     take(dev, path, f, &head, blk, q, fold);
+}
+
+static bq_ckpt_linear describe_linear(const bq_block *blk, const bq_quantized *q, int i) {
+    const bq_linear *of = &q->arch->linear[i];
+    int64_t groups = bq_linear_groups(q->arch, q->scheme, i);
+    bq_ckpt_linear l = {.scheme = q->scheme[i],
+                        .code = bq_linear_view(q->arch, i, q->code),
+                        .scale = bq_mat_reshape(q->scale[i], groups)};
+    snprintf(l.name, sizeof l.name, "%s", of->module);
+    if (q->zero[i].data) l.zero = bq_mat_reshape(q->zero[i], groups);
+    if (blk->folded && of->bias) l.bias = bq_mat_cols(blk->bias[of->site], of->row, of->rows);
+    if (blk->pre) l.pre = blk->pre[i];
+    if (l.scheme.scale == BQ_F8_E4M3) l.outer = bq_mat_host((float *)&q->scheme[i].outer, 1, 1, BQ_F32);
+    return l;
+}
+
+void bq_restore_describe(const bq_block *blk, const bq_quantized *q, bq_ckpt *c) {
+    c->linears = q->arch->linears;
+    for (int i = 0; i < BQ_NORMS_FOLDED && blk->folded; i++) c->norm[i] = bq_block_kept_norm(blk, i);
+    for (int i = 0; i < c->linears; i++) c->linear[i] = describe_linear(blk, q, i);
 }

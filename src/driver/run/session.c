@@ -8,6 +8,7 @@
 #include "comm/nccl.h"
 #include "driver/streams/cache.h"
 #include "driver/load/device.h"
+#include "driver/plan/distill.h"
 #include "driver/plan/mixed.h"
 #include "driver/recipe/traits.h"
 #include "driver/run/account.h"
@@ -29,6 +30,11 @@
 
 static int read_tokens(const char *path, bq_tokens *t) { return path[0] ? bq_tokens_read(path, t) : BQ_OK; }
 
+/* Does something beside the passes read samples? */
+static bool reads_samples(const bq_recipe *r) {
+    return r->bits.mixed.count || r->distill.steps || bq_recipe_learns(r);
+}
+
 static int lack_tokens(const bq_recipe *r) {
     if (r->bits.mixed.count && !r->calibration.tokens[0])
         return bq_refuse(BQ_USAGE, "calibration.tokens is missing, and bits.auto measures errors on samples: "
@@ -37,6 +43,10 @@ static int lack_tokens(const bq_recipe *r) {
         return bq_refuse(BQ_USAGE,
                          "calibration.tokens is missing, and transforms.0.learn reads samples: write it "
                          "into the recipe or give --set calibration.tokens=...");
+    if (r->distill.steps && !r->calibration.tokens[0])
+        return bq_refuse(BQ_USAGE,
+                         "calibration.tokens is missing, and distill reads samples: write it into the "
+                         "recipe or give --set calibration.tokens=...");
     for (int p = 0; p < r->nphase && !r->calibration.tokens[0]; p++)
         if (bq_phase_calibrated(&r->phase[p]))
             return bq_refuse(BQ_USAGE,
@@ -97,6 +107,7 @@ static int open_inputs(void *session) {
         if (e->tokens.tokenizer[0])
             code = bq_source_same_tokenizer(r->calibration.tokens, &s->calibration, e->path, &e->tokens);
     }
+    if (!code) code = bq_distill_check(r, &s->layouts);
     const bq_phase *last = &r->phase[r->nphase - 1];
     if (!code && r->sweeps > 1 && (!(bq_phase_traits(last) & BQ_PASS_TRAINS) || last->inputs == BQ_INPUTS_FP))
         code = bq_refuse(
@@ -109,8 +120,7 @@ static int open_inputs(void *session) {
                          s->src.arch.model.blocks);
     if (!code) code = bq_observed_check(r, &s->src.arch.model);
     s->reference = s->calibration.ids && bq_recipe_traits(r) & BQ_PASS_CALIBRATED;
-    if (!s->reference && !bq_observed_wanted(r) && !r->bits.mixed.count && !bq_recipe_learns(r))
-        bq_tokens_close(&s->calibration);
+    if (!s->reference && !bq_observed_wanted(r) && !reads_samples(r)) bq_tokens_close(&s->calibration);
     return code;
 }
 
@@ -231,8 +241,7 @@ static int fingerprint(bq_run *s) {
     s->parts = bq_recipe_parts(&s->recipe, s->part);
     add_part(s, "model", s->model_hash);
     add_part(s, "numerics", bq_hash_text(s->numerics));
-    if (s->reference || s->recipe.bits.mixed.count || bq_recipe_learns(&s->recipe))
-        add_part(s, "tokens", s->calibration.hash);
+    if (s->reference || reads_samples(&s->recipe)) add_part(s, "tokens", s->calibration.hash);
     if (s->recipe.bits.schemes[0]) add_part(s, "schemes", s->schemes_hash);
     bq_hash *all = bq_hash_open();
     for (int i = 0; i < s->parts; i++) {

@@ -4,6 +4,7 @@
 #include "comm/heartbeat.h"
 #include "driver/load/device.h"
 #include "driver/plan/mixed.h"
+#include "driver/run/distill.h"
 #include "driver/run/observe.h"
 #include "driver/run/learning.h"
 #include "driver/run/sensitivity.h"
@@ -36,7 +37,7 @@ static bool read_fingerprint(bq_run *s) {
 static bool finished(const bq_run *s) {
     for (int b = 0; b < s->src.arch.model.blocks; b++)
         if (bq_sweep_latest(s, s->recipe.nphase - 1, b, s->recipe.sweeps) < 0) return false;
-    return true;
+    return !s->recipe.distill.steps || bq_distill_done(s);
 }
 
 /* Refuse a recipe or a model that has changed since the run was made. */
@@ -142,7 +143,9 @@ static int check_blocks(const bq_run *s) {
             listed = bq_state_listed(s->dir, phase, b), /* it may be of a later sweep that is damaged */
             sweep = listed > s->latest[b] ? listed : s->latest[b];
         if (unit > bq_source_arch(&s->src, b)->experts) continue;
-        if (unit)
+        if (s->distilled)
+            phase = s->recipe.nphase, sweep = 0, bq_run_checkpoint(s, b, unit, path, sizeof path);
+        else if (unit)
             bq_ckpt_expert_path(path, sizeof path, s->dir, sweep, phase, b, unit - 1);
         else
             bq_ckpt_path(path, sizeof path, s->dir, sweep, phase, b);
@@ -174,6 +177,7 @@ int bq_session_open_finished(bq_run *s, const bq_args *args, bq_comm *comm) {
     bq_comm_bcast(comm, &s->recipe, sizeof s->recipe);
     if ((code = bq_root_first(comm, look, s))) return code;
     bq_sweep_results(s);
+    s->distilled = s->recipe.distill.steps > 0;
     bq_observe_scales(s);
     return check_blocks(s);
 }

@@ -68,22 +68,6 @@ void bq_walk_restore(bq_walk *w, int phase, int sweep, bool fold) {
     bq_restore(w->s, &w->s->dev, path, &w->blk, &w->q, fold);
 }
 
-static bq_ckpt_linear describe_linear(const bq_walk *w, int i) {
-    const bq_arch *arch = w->q.arch;
-    const bq_linear *of = &arch->linear[i];
-    int64_t groups = bq_linear_groups(arch, w->q.scheme, i);
-    bq_ckpt_linear l = {.scheme = w->q.scheme[i],
-                        .code = bq_linear_view(arch, i, w->q.code),
-                        .scale = bq_mat_reshape(w->q.scale[i], groups)};
-    snprintf(l.name, sizeof l.name, "%s", of->module);
-    if (bq_recipe_continues(&w->s->recipe, w->phase, w->sweep)) l.fold = bq_linear_view(arch, i, w->q.fold);
-    if (w->q.zero[i].data) l.zero = bq_mat_reshape(w->q.zero[i], groups);
-    if (w->blk.folded && of->bias) l.bias = bq_mat_cols(w->blk.bias[of->site], of->row, of->rows);
-    if (w->blk.pre) l.pre = w->blk.pre[i];
-    if (l.scheme.scale == BQ_F8_E4M3) l.outer = bq_mat_host((float *)&w->q.scheme[i].outer, 1, 1, BQ_F32);
-    return l;
-}
-
 /* Make *m a view of its copy behind the first `used` bytes of the room. */
 static void keep(bq_walk *w, bq_mat *m, size_t *used) {
     bq_dev *dev = &w->s->dev;
@@ -118,11 +102,11 @@ void bq_walk_save(bq_walk *w, const char *path) {
                  .phase = w->phase,
                  .block = w->block,
                  .fingerprint = s->fingerprint,
-                 .linears = w->q.arch->linears,
                  .steps = w->steps,
                  .loss = w->loss};
-    for (int i = 0; i < BQ_NORMS_FOLDED && w->blk.folded; i++) c.norm[i] = bq_block_kept_norm(&w->blk, i);
-    for (int i = 0; i < c.linears; i++) c.linear[i] = describe_linear(w, i);
+    bq_restore_describe(&w->blk, &w->q, &c);
+    for (int i = 0; i < c.linears && bq_recipe_continues(&s->recipe, w->phase, w->sweep); i++)
+        c.linear[i].fold = bq_linear_view(w->q.arch, i, w->q.fold);
     bq_walk_settle(w);
     if (w->pending.room) keep_all(w, &c);
     w->pending.out = bq_ckpt_start(path, &c, w->pending.room);

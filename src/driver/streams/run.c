@@ -64,7 +64,9 @@ bool bq_run_all(const bq_run *s, bool mine) { return !bq_comm_stage_any(s->comm,
 
 void bq_run_checkpoint(const bq_run *s, int block, int unit, char *path, size_t n) {
     BQ_CHECK(s->latest, "the sweep of block %d's result is not known yet", block);
-    if (unit)
+    if (s->distilled)
+        bq_ckpt_path(path, n, s->dir, 0, s->recipe.nphase, block);
+    else if (unit)
         bq_ckpt_expert_path(path, n, s->dir, s->latest[block], s->recipe.nphase - 1, block, unit - 1);
     else
         bq_ckpt_path(path, n, s->dir, s->latest[block], s->recipe.nphase - 1, block);

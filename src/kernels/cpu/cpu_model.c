@@ -149,3 +149,25 @@ void bq_cpu_xent(bq_dev *dev, bq_mat x, bq_mat head, float cap, bq_mat next, dou
     }
     bq_arena_reset(&dev->mem, mark);
 }
+
+void bq_cpu_distill(bq_dev *dev, bq_mat x, bq_mat y, bq_mat head, float cap, double factor, bq_mat dx,
+                    double *kl) {
+    BQ_WANT(dev, x.rows, head.cols, x, y, dx);
+    BQ_WANT(dev, head.rows, x.cols, head);
+    size_t mark = bq_arena_mark(&dev->mem);
+    bq_mat logits[2];
+    for (int k = 0; k < 2; k++) logits[k] = bq_arena_push(&dev->mem, xent_rows(x.rows), head.rows, BQ_F32);
+    for (int64_t first = 0; first < x.rows; first += XENT_ROWS) {
+        int64_t rows = x.rows - first < XENT_ROWS ? x.rows - first : XENT_ROWS;
+        bq_mat q = bq_mat_rows(logits[0], 0, rows), p = bq_mat_rows(logits[1], 0, rows);
+        bq_cpu_gemm(dev, false, true, 1, bq_mat_rows(x, first, rows), head, 0, q);
+        bq_cpu_gemm(dev, false, true, 1, bq_mat_rows(y, first, rows), head, 0, p);
+#pragma omp parallel for schedule(static) if (worth_threads(q))
+        for (int64_t r = 0; r < rows; r++) {
+            if (cap != 0) bq_vec()->cap(head.rows, cap, row(q, r)), bq_vec()->cap(head.rows, cap, row(p, r));
+            kl[first + r] = bq_vec()->distill(head.rows, cap, (float)factor, row(q, r), row(p, r));
+        }
+        bq_cpu_gemm(dev, false, false, 1, q, head, 0, bq_mat_rows(dx, first, rows));
+    }
+    bq_arena_reset(&dev->mem, mark);
+}

@@ -258,6 +258,18 @@ void BQ_V(cap)(int64_t n, float cap, float *x) {
     EACH(i, m, 0, n, store(x + i, m, cap * vtanh(load(x + i, m) / cap)););
 }
 
+double BQ_V(distill)(int64_t n, float cap, float slope, float *x, const float *y) {
+    float topx, topy;
+    const double sumx = BQ_V(sum_exp)(n, x, &topx), sumy = BQ_V(sum_exp)(n, y, &topy);
+    const float overx = (float)(1 / sumx), overy = (float)(1 / sumy), bend = cap != 0 ? 1 / cap : 0;
+    d16 sum = {};
+    EACH(i, m, 0, n, v16 a = load_or(x + i, m, -INFINITY), b = load_or(y + i, m, -INFINITY);
+         v16 q = vexp(a - topx) * overx, p = vexp(b - topy) * overy, lean = a * bend;
+         v16 apart = pick(p > 0, p * ((b - topy) - (a - topx)), all(0));
+         sum += __builtin_convertvector(apart, d16); store(x + i, m, slope * (q - p) * (1 - lean * lean)););
+    return total_double(sum) + (log(sumx) - log(sumy));
+}
+
 /* The columns that row r of a tile sees: [from, end); none where from >= end. */
 INLINE void see(bq_tile t, int64_t r, int64_t *from, int64_t *end) {
     int64_t last = t.shift + r;

@@ -26,6 +26,8 @@ typedef struct {
  *   dot            returns sum a b
  *   sum_exp        *max = max(x); returns sum exp(x - max) in double
  *   cap            x = cap * tanh(x / cap)
+ *   distill        of logits x and y, capped unless cap is 0: returns KL(softmax y || softmax x); x becomes
+ *                  slope (softmax x - softmax y), times the derivative of the cap
  *   softmax_tile   one step of the running softmax.  max and sum (one for each row) and out (rows, hd) are
  *                  the results of the tiles before.  Scores s become exp(s - new max), invisible ones 0; max
  *                  and sum are updated; out is scaled to the new max
@@ -48,6 +50,7 @@ typedef struct {
     X(float, dot, (int64_t n, const float *a, const float *b))                                               \
     X(double, sum_exp, (int64_t n, const float *x, float *max))                                              \
     X(void, cap, (int64_t n, float cap, float *x))                                                           \
+    X(double, distill, (int64_t n, float cap, float slope, float *x, const float *y))                        \
     X(void, softmax_tile,                                                                                    \
       (bq_tile t, float *s, float *max, float *sum, int64_t hd, int64_t ldo, float *out))                    \
     X(void, softmax_bwd, (bq_tile t, const float *lse, const float *d, float *s, float *dp))

@@ -1,0 +1,93 @@
+#include "driver/plan/distill.h"
+
+#include "base/die.h"
+#include "block/passes/adascale.h"
+#include "comm/treesum.h"
+#include "io/state/stream.h"
+
+int bq_distill_check(const bq_recipe *r, const bq_layouts *layouts) {
+    const char *why = NULL;
+    if (!r->distill.steps) return BQ_OK;
+    if (r->calibration.samples % r->distill.batch)
+        return bq_refuse(BQ_USAGE, "distill.batch: is %ld, must divide calibration.samples, which is %ld",
+                         (long)r->distill.batch, (long)r->calibration.samples);
+    if (layouts->at[0].arch->experts) why = "the model has experts";
+    if (bq_recipe_prescaled(r)) why = "smoothquant with fuse false leaves factors of inputs";
+    for (int k = 0; k < layouts->count && !why; k++)
+        for (int i = 0; i < layouts->at[k].arch->linears; i++)
+            if (bq_scheme_small(layouts->at[k].scheme[i]) || bq_scheme_tiled(layouts->at[k].scheme[i]))
+                why = "scales of one byte, and of tiles, cannot be trained";
+    return why ? bq_refuse(BQ_USAGE, "distill: %s: leave it out", why) : BQ_OK;
+}
+
+/* The most scales of a block, and of a linear. */
+static int64_t most_scales(const bq_layouts *layouts, int64_t *linear) {
+    int64_t most = 0;
+    for (int k = 0; k < layouts->count; k++) {
+        const bq_layout *of = &layouts->at[k];
+        int64_t sum = 0;
+        for (int i = 0; i < of->arch->linears; i++) {
+            int64_t n = of->arch->linear[i].rows * bq_linear_groups(of->arch, of->scheme, i);
+            *linear = n > *linear ? n : *linear;
+            sum += n;
+        }
+        most = sum > most ? sum : most;
+    }
+    return most;
+}
+
+static bool last_stage(const bq_comm *comm) { return comm->istage + 1 == comm->nstage; }
+
+static int64_t blocks_of(const bq_layouts *layouts, const bq_comm *comm) {
+    return (layouts->at[0].arch->model.blocks + comm->nstage - 1) / comm->nstage;
+}
+
+/* The most samples of a step that a replica has; and the largest exchange of a sum of so many numbers. */
+static int64_t leaves_of(const bq_recipe *r, const bq_comm *comm, int64_t scales, size_t *exchange) {
+    int64_t most = 0, samples = r->calibration.samples, batch = r->distill.batch;
+    for (int64_t step = 0; step < samples / batch; step++) {
+        bq_shard leaves[BQ_REPLICAS];
+        size_t one = 0;
+        bq_adascale_all_leaves(samples, batch, step, comm->nreplica, leaves);
+        if (comm->nreplica > 1)
+            one = bq_treesum_exchange(comm->replica, comm->nreplica, leaves, scales, 1, BQ_F32);
+        *exchange = one > *exchange ? one : *exchange;
+        most = leaves[comm->replica].count > most ? leaves[comm->replica].count : most;
+    }
+    return most;
+}
+
+size_t bq_distill_need(const bq_recipe *r, const bq_layouts *layouts, const bq_comm *comm) {
+    const bq_model *m = &layouts->at[0].arch->model;
+    int64_t linear = 0, scales = most_scales(layouts, &linear), t = r->calibration.length;
+    size_t exchange = 0, head = 0;
+    if (!r->distill.steps) return 0;
+    leaves_of(r, comm, scales, &exchange);
+    int64_t buffers =
+        bq_adascale_buffers(r->calibration.samples, r->distill.batch, comm->replica, comm->nreplica);
+    if (last_stage(comm)) head = bq_arena_need(m->vocab, m->hidden, BQ_F32) + bq_distill_scratch(t, m->vocab);
+    size_t sums = (size_t)(blocks_of(layouts, comm) * buffers + 1) * bq_arena_need(scales, 1, BQ_F32);
+    return 4 * bq_arena_need(t, m->hidden, BQ_F32) + bq_arena_need(1, m->hidden, BQ_F32) +
+           bq_arena_need(linear, 1, BQ_I32) + sums + exchange + head;
+}
+
+size_t bq_distill_host(const bq_recipe *r, const bq_layouts *layouts, const bq_comm *comm) {
+    int64_t linear = 0, scales = most_scales(layouts, &linear), t = r->calibration.length;
+    size_t exchange = 0;
+    if (!r->distill.steps) return 0;
+    int64_t sample = t * layouts->at[0].arch->model.hidden, n = leaves_of(r, comm, scales, &exchange),
+            numbers = r->distill.steps + r->distill.batch + t;
+    return (size_t)((4 * blocks_of(layouts, comm) + 2) * scales + 2 * n * sample) * sizeof(float) +
+           (size_t)numbers * sizeof(double);
+}
+
+/* Inputs and outputs of blocks for the samples of a step, gradients, and outputs of the original. */
+size_t bq_distill_stream(const bq_recipe *r, const bq_layouts *layouts, const bq_comm *comm) {
+    int64_t t = r->calibration.length, h = layouts->at[0].arch->model.hidden,
+            share = bq_shard_of(r->calibration.samples, comm->replica, comm->nreplica).count;
+    size_t exchange = 0;
+    if (!r->distill.steps) return 0;
+    int64_t n = leaves_of(r, comm, 1, &exchange);
+    return bq_stream_need((blocks_of(layouts, comm) + 1) * n, t, h) + bq_stream_need(n, t, h) +
+           (last_stage(comm) ? bq_stream_need(share, t, h) : 0);
+}

@@ -1,0 +1,27 @@
+/* distill.h - end-to-end distillation: the scales of all blocks are trained together, so that the logits of
+ * the quantized model become those of the original.
+ *
+ * It starts from the result of the phases.  Codes stay as they are; each scale becomes s exp(u), and u is
+ * trained by Adam on the mean over tokens of KL(softmax of the original || softmax of the quantized model),
+ * as in the second phase of EfficientQAT (Chen et al., 2024).  The trained numbers are few: one for each
+ * scale.
+ *
+ * A step goes forward and back through all stages.  Each stage has its blocks: it reads one block after the
+ * other, keeps their inputs, and sends micro-batches on, as in the reference pipeline; then gradients of
+ * outputs come back the other way, and each block's forward is computed again before its backward.  Replicas
+ * share the samples of a step.  Gradients are added by the fixed tree of comm/treesum.h, so any grid gives
+ * the same bytes. */
+#ifndef BQ_DISTILL_RUN_H
+#define BQ_DISTILL_RUN_H
+
+#include "driver/streams/run.h"
+
+/* Do it, unless the recipe has none or it is done; after bq_sweep_results.  Then the results of the run are
+ * those of distillation (bq_run_checkpoint).  BQ_OK, or BQ_STOPPED on all ranks, with the state of the last
+ * step in ckpt/inside_*.  A loss that is not finite ends the job (BQ_DATA).  Collective over world. */
+int bq_distill_run(bq_run *s);
+
+/* Are the results of all blocks there?  Local. */
+bool bq_distill_done(const bq_run *s);
+
+#endif

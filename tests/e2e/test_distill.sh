@@ -1,0 +1,97 @@
+#!/usr/bin/env bash
+# End-to-end distillation: equal bytes on any grid and after kills and stops; the loss falls; what it cannot do is refused.
+leaks=1
+. "$(dirname "$0")/lib.sh"
+micro qwen2 phi3_short llama_bias mixtral
+latent latent 24 false
+
+# recipe_of FILE MODEL BITS [MORE]
+recipe_of() {
+    cat >"$1" <<TEXT
+{"model": "$2", "calibration": {"tokens": "cal.h5", "samples": 8, "length": 24}, "bits": {"decoder": $3},
+ "phases": [{"inputs": "fp", "passes": [{"pass": "gptq"}]}], "distill": {"steps": 5, "batch": 4, "lr": 0.01},
+ "outputs": [{"format": "safetensors"}, {"format": "compressed-tensors"}], "eval": {"tokens": "eval.h5", "ctx": 32, "windows": 5}${4-}}
+TEXT
+}
+
+# Blocks and outputs; the activation files of other grids are others.
+equal() {
+    local file
+    for file in "$1"/ckpt/block_* "$1"/{safetensors,compressed-tensors}/*.safetensors; do
+        cmp "$file" "$2/${file#"$1"/}" || { bad "$1 and $2 differ in $file" && return 0; }
+    done
+    good
+}
+
+for name in qwen2 phi3_short latent; do
+    model=m_$name bits='{"bits": 3, "group": 8, "scale": "f16"}'
+    if [[ $name != qwen2 ]]; then bits='{"bits": 2, "symmetric": false}'; fi
+    if [[ $name = latent ]]; then model=latent; fi
+    recipe_of r.json $model "$bits"
+    expect 0 "$blockq" run r.json -o r_$name
+    check "$name: the loss falls" \
+        awk '/distillation: KL/ { good = $4 > $6 && $6 > 0 } END { exit !good }' err
+    check "$name: peak above the plan: $(grep 'memory planned' err)" awk '/memory planned/ { good = $(NF - 1) <= $(NF - 4) } END { exit !good }' err
+    worth r_$name
+    expect 0 "$blockq" eval --run r_$name --tokens eval.h5 --ctx 32 --windows 5
+    check "$name: eval takes these results" grep -q "gptq=$(sed -n 's/.*"gptq": \([0-9]*\.[0-9]\).*/\1/p' r_$name/result.json)" out
+    expect 0 "$blockq" export --run r_$name --format compressed-tensors --out later_$name
+    check "$name: a later export" cmp later_$name/model.safetensors r_$name/compressed-tensors/model.safetensors
+    # stages x replicas, micro-batches
+    for grid in '2 1 1' '2 2 1' '2 2 3' '4 2 1' '3 1 1'; do
+        read -r ranks stages micro <<<"$grid"
+        rm -rf other
+        expect 0 mpi "$ranks" run r.json --stages "$stages" --micro "$micro" -o other
+        equal r_$name other
+    done
+done
+
+# the codes are those of the phases, the scales are not
+expect 0 "$blockq" run r.json --set distill.steps=0 -o without
+check "a run without it is another one" [ ! -e without/ckpt/block_000.p1.s0.h5 ]
+check "another result" [ "$(cmp -l without/safetensors/model.safetensors r_latent/safetensors/model.safetensors | wc -l)" -gt 100 ]
+
+# kills, stops, scratch files; states that are damaged
+recipe_of r.json m_qwen2 '{"bits": 3, "group": 8, "scale": "f16"}'
+for hit in 30 60 90 120 150; do
+    rm -rf killed
+    for more in 1 2; do
+        code=0
+        BQ_FAULT=step_kill:$((hit * more)) "$blockq" run r.json --save-every 0.001 -o killed >out 2>err </dev/null || code=$?
+        check "a kill or the end: $code" [ $((code == 137 || code == 0)) = 1 ]
+    done
+    expect 0 mpi $((1 + hit % 4 / 2)) run r.json -o killed
+    equal r_qwen2 killed
+done
+rm -rf stopped
+BQ_FAULT=step_usr1:100 expect 75 "$blockq" run r.json -o stopped
+expect 0 mpi 2 run r.json --stages 2 --scratch . -o stopped
+equal r_qwen2 stopped
+rm -rf damaged
+BQ_FAULT=step_usr1:140 expect 75 "$blockq" run r.json --save-every 0.001 -o damaged
+for file in damaged/ckpt/inside_001.*.h5; do head -c 200 "$file" >part && cp part "$file"; done
+expect 0 "$blockq" run r.json -o damaged
+equal r_qwen2 damaged
+rm r_qwen2/ckpt/block_001.p1.s0.h5
+expect 3 "$blockq" eval --run r_qwen2 --tokens eval.h5 --ctx 32 --windows 5
+one_error 'is not finished'
+expect 0 "$blockq" run r.json -o r_qwen2
+equal r_qwen2 damaged
+
+# what cannot be
+expect 2 "$blockq" run r.json --set distill.batch=3 -o never
+one_error 'distill.batch: is 3, must divide calibration.samples, which is 8'
+expect 2 "$blockq" run r.json --set model=m_mixtral --set bits.decoder.group=-1 -o never
+one_error 'distill: the model has experts'
+expect 2 "$blockq" run r.json --set 'bits.decoder={"bits": "e2m1", "group": 8, "scale": "e8m0"}' --set 'outputs=[]' -o never
+one_error 'distill: scales of one byte'
+expect 2 "$blockq" run r.json --set calibration.tokens='""' --set 'phases=[{"passes": [{"pass": "rtn"}]}]' -o never
+one_error 'calibration.tokens is missing, and distill reads samples'
+expect 0 "$blockq" run r.json --set distill.lr=1 --set distill.steps=40 -o wild
+check "worse, and it says so" grep -q 'distillation has made the model worse: take a smaller distill.lr than 1' err
+BQ_FAULT=loss_nan:3@0 expect 3 "$blockq" run r.json -o nan
+one_error 'distillation: the loss of step 2 is nan: take a smaller distill.lr than 0.01'
+expect 0 "$blockq" plan r.json
+check "plan" grep -Eq '^ *distillation ' out
+check "nothing was made" [ ! -e never ]
+finish

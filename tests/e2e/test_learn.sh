@@ -51,7 +51,7 @@ done
 expect 0 "$blockq" run l.json --set segments=2 -o segments
 expect 0 mpi 2 run l.json --stages 2 --set segments=2 -o stages
 check "two stages" rotations segments stages
-same segments stages
+check "two stages: the result" cmp segments/safetensors/model.safetensors stages/safetensors/model.safetensors
 expect 0 mpi 3 run l.json --set transforms.0.learn.batch=2 -o few_3
 expect 0 "$blockq" run l.json --set transforms.0.learn.batch=2 -o few
 same few few_3

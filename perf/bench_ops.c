@@ -232,7 +232,7 @@ static void training(void) {
     trained.v_row = bq_arena_push(&dev.mem, n, 3, BQ_F32);
     dev.op->zero(&dev, trained.m_row), dev.op->zero(&dev, trained.v_row);
     bq_mat what = fresh(n, k), scale = fresh(n, 1), adam = fresh(1, BQ_ADAM_NUMBERS);
-    bq_adam_put(&dev, (bq_adam){1e-3f, 5e-4f, 0.9, 0.999, 1e-8f, 1}, adam);
+    bq_adam_put(&dev, (bq_adam){1e-3f, 5e-4f, 0.9, 0.999, 1e-8f, 1, 0}, adam);
     double each = (double)(n * k);
     char label[64];
     snprintf(label, sizeof label, "%ldx%ld", (long)n, (long)k);

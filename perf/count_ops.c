@@ -105,7 +105,7 @@ static void weights(void) {
                             filled(N, H, 0),
                             filled(N, H, 0)};
     adam = bq_arena_push(&dev.mem, 1, BQ_ADAM_NUMBERS, BQ_F32);
-    bq_adam_put(&dev, (bq_adam){1e-3f, 1e-3f, 0.9, 0.999, 1e-8f, 1}, adam);
+    bq_adam_put(&dev, (bq_adam){1e-3f, 1e-3f, 0.9, 0.999, 1e-8f, 1, 0}, adam);
     gram = fresh(H, H), ut = fresh(H, H), ones = filled(1, H, 1), diag = filled(1, H, 1);
     order = bq_arena_push(&dev.mem, H, 1, BQ_I32);
     dev.op->gram(&dev, x, gram);

@@ -4,19 +4,11 @@
 #define BQ_ADAM_H
 
 #include "base/die.h"
-#include "kernels/ops.h"
+#include "kernels/ops.h" /* bq_adam_step is in tuned.h */
 
 #include <math.h>
 
-/* p -= step * m / (sqrt(v) / root + eps).  t below is the number of the step, from 1. */
-typedef struct {
-    float keep1, keep2; /* 1 - beta1 and 1 - beta2 */
-    float beta2;
-    float root, eps; /* sqrt(1 - beta2^t) */
-    float step;      /* lr / (1 - beta1^t) */
-} bq_adam_step;
-
-/* What adascale_step reads on the device: for beta and gamma, and for s2 and s3. */
+/* What the steps read on the device: for values of rows (but s3), and for values of weights (and s3). */
 typedef struct {
     bq_adam_step clip, weight;
 } bq_adam_steps;
@@ -29,6 +21,7 @@ static inline bq_adam_step bq_adam_step_of(bq_adam a, float lr) {
     s.keep1 = (float)(1 - a.beta1), s.keep2 = (float)(1 - a.beta2), s.beta2 = (float)a.beta2;
     s.root = (float)sqrt(1 - pow(a.beta2, t)), s.eps = a.eps;
     s.step = (float)((double)lr / (1 - pow(a.beta1, t)));
+    s.rate = lr, s.decay = a.decay;
     return s;
 }
 

@@ -25,6 +25,7 @@
 #include "kernels/quadratic.h"
 #include "kernels/route.h"
 #include "kernels/smooth.h"
+#include "kernels/tuned.h"
 
 typedef struct bq_ops bq_ops;
 
@@ -107,7 +108,20 @@ typedef struct {
     double beta1, beta2;      /* double, since torch computes 1 - beta from the decimal number */
     float eps;
     int64_t step; /* from 1, for the bias correction */
+    float decay;  /* weight decay */
 } bq_adam;
+
+/* What a training changes of one matrix W (rows, cols), and how (tuned.h).  Groups as in bq_adascale. */
+typedef struct {
+    bq_tune form;
+    bq_train_optimizer optimizer;
+    bq_mat w;         /* (rows, cols): read only; of WEIGHTS and SCALES not read, `value` is in its place */
+    bq_mat lo, hi;    /* (rows, 1): ends of the range, read only; of ROUNDING and CLIPPING */
+    bq_mat low, high; /* trained: (rows, 1); not of WEIGHTS */
+    bq_mat m_row, v_row; /* moments of low and high: (rows, 2), where the optimizer has them */
+    bq_mat value;        /* trained: (rows, cols); not of CLIPPING */
+    bq_mat m, v;         /* its moments: (rows, cols), where the optimizer has them */
+} bq_tuned;
 
 /* How a grid may be narrower than the range of the weights that it is fitted to. */
 typedef enum {

@@ -22,6 +22,21 @@ void bq_want_grid(const bq_dev *dev, const char *op, bq_mat w, bq_scheme s, bq_m
     if (zero.data) bq_want(dev, op, "zero", BQ_F32, w.rows, 1, 1, &zero);
 }
 
+void bq_want_tuned(const bq_dev *dev, const char *op, const bq_tuned *p, bq_scheme s, bq_mat scale,
+                   bq_mat zero) {
+    int64_t rows = p->w.rows, cols = p->w.cols;
+    const bq_mat of[] = {p->value, p->m, p->v}, row[] = {p->low, p->high, p->lo, p->hi},
+                 pair[] = {p->m_row, p->v_row};
+    bq_want_grid(dev, op, p->w, s, scale, zero);
+    BQ_CHECK(p->value.data || p->form == BQ_TUNE_CLIPPING, "%s: no values", op);
+    for (int i = 0; i < 3; i++)
+        if (of[i].data) bq_want(dev, op, "value, m, v", BQ_F32, rows, cols, 1, &of[i]);
+    for (int i = 0; i < 2; i++)
+        if (pair[i].data) bq_want(dev, op, "m_row, v_row", BQ_F32, rows, 2, 1, &pair[i]);
+    if (p->form != BQ_TUNE_WEIGHTS)
+        bq_want(dev, op, "low, high, lo, hi", BQ_F32, rows, 1, bq_tune_ends(p->form) ? 4 : 2, row);
+}
+
 void bq_want_router(const bq_dev *dev, const char *op, bq_router r, bq_mat logits, bq_mat index,
                     bq_mat weight) {
     int64_t experts = logits.cols;

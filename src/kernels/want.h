@@ -13,6 +13,11 @@ void bq_want(const bq_dev *dev, const char *op, const char *names, bq_type type,
 #define BQ_WANT_GRID(dev, w, s, scale, zero) bq_want_grid(dev, __func__, w, s, scale, zero)
 void bq_want_grid(const bq_dev *dev, const char *op, bq_mat w, bq_scheme s, bq_mat scale, bq_mat zero);
 
+/* The same for what a training changes, with its grids. */
+#define BQ_WANT_TUNED(dev, p, s, scale, zero) bq_want_tuned(dev, __func__, p, s, scale, zero)
+void bq_want_tuned(const bq_dev *dev, const char *op, const bq_tuned *p, bq_scheme s, bq_mat scale,
+                   bq_mat zero);
+
 /* The same for a router, the logits (T, experts) and, of those taken, index and weight (T, r.chosen). */
 #define BQ_WANT_ROUTER(dev, r, logits, index, weight) bq_want_router(dev, __func__, r, logits, index, weight)
 void bq_want_router(const bq_dev *dev, const char *op, bq_router r, bq_mat logits, bq_mat index,

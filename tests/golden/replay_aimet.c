@@ -3,6 +3,7 @@
 #include "golden/replay.h"
 
 #include "base/die.h"
+#include "block/passes/train.h"
 #include "driver/run/phase.h"
 #include "driver/run/session.h"
 #include "driver/streams/reference.h"
@@ -28,18 +29,15 @@ static void compare(const watch *w, const char *what, const char *name, bq_mat h
                    golden_read(w->g, BQ_F32, have.rows, have.cols, "%s", name), name);
 }
 
-static void trained(void *ctx, int block, int linear, const bq_adascale *p) {
+static void trained(void *ctx, int block, int linear, const bq_trained *v) {
+    static const char *const part[][2] = {{"beta", "beta"}, {"gamma", "gamma"}, {"s3", "s3"},
+                                          {"s2", "s2"},     {"max", "hi"},      {"min", "lo"}};
     const watch *w = ctx;
-    const struct {
-        const char *what;
-        bq_mat value;
-    } part[] = {{"beta", p->beta}, {"gamma", p->gamma}, {"s3", p->s3},
-                {"s2", p->s2},     {"max", p->hi},      {"min", p->lo}};
     for (int k = 0; k < 6; k++) {
         char name[200];
         snprintf(name, sizeof name, "param/model.layers.%d.%s.%s", block, w->arch->linear[linear].module,
-                 part[k].what);
-        compare(w, "trained", name, part[k].value);
+                 part[k][0]);
+        compare(w, "trained", name, bq_trained_value(v, part[k][1]));
     }
 }
 

@@ -17,6 +17,7 @@ struct matrices {
     const char *op;
     bq_adascale adascale = {};
     bq_gptq gptq = {};
+    bq_tuned tuned = {};
 
     explicit matrices(const char *name) : op(name) {}
     void add(bq_mat &m) { list[count++] = &m; }
@@ -32,6 +33,10 @@ struct matrices {
     void add(const bq_adascale *&p) {
         p = &(adascale = *p);
         add(&adascale.w, &adascale.v_s2);
+    }
+    void add(const bq_tuned *&p) {
+        p = &(tuned = *p);
+        add(&tuned.w, &tuned.v);
     }
     void add(const bq_gptq *&p) {
         p = &(gptq = *p);

@@ -1,361 +1,83 @@
-#include "block/passes/adascale.h"
+/* The pass adascale: AIMET's AdaScale, which is FlexRound (Lee et al., 2023) plus the learnable weight
+ * clipping of OmniQuant (Shao et al., 2024).  The ops adascale_weights and adascale_step have the formulas,
+ * train.h the training. */
+#include "block/passes/train.h"
 
-#include "base/die.h"
-#include "base/hash.h"
-#include "base/log.h"
-#include "block/passes/midblock.h"
-#include "comm/treesum.h"
-#include "kernels/adam.h"
-#include "kernels/mark.h"
+/* Row values.  The moments of beta, gamma and s3 lie side by side, as the op has them. */
+enum { BETA, GAMMA, S3, MEAN, VARIANCE = MEAN + 3, HI = VARIANCE + 3, LO };
 
-#include <math.h>
-
-#define PI 3.14159265358979323846
-
-typedef struct {
-    bq_shard own[BQ_SITES]; /* the rows of each site that this replica trains */
-    bq_adascale
-        linear[BQ_ARCH_LINEARS]; /* the values of my rows of a linear; w.rows is 0 where I have none */
-    bq_mat w[BQ_SITES];          /* what the forward multiplies by: w_hat or, in the same memory, its codes */
-    bq_mat scale[BQ_SITES];      /* (1, rows): of rows of codes */
-    bq_treesum sum[BQ_SITES];    /* dL/dw_hat over the batch */
-    bq_mat fp, qt;               /* (T, H) */
-    bq_mat adam;                 /* the numbers of this step (adam.h) */
-    bq_mat loss;                 /* (1, 1) f64, of the current sample */
-    bq_mat ring;                 /* (BQ_ADASCALE_AHEAD, batch) f64: losses of the steps since `read` */
-    int64_t read;                /* the steps whose losses the host has */
-    int64_t flat;                /* the step at which a plateau was found; 0: none so far */
-} training;
-
-/* Push the values that a row has one of: hi, lo, beta, gamma, s3, and the moments of the last three. */
-static void push_rows(bq_adascale *p, int64_t rows, bq_arena *mem) {
-    bq_mat *const column[] = {&p->hi, &p->lo, &p->beta, &p->gamma, &p->s3};
-    for (int k = 0; k < 5; k++) *column[k] = bq_arena_push(mem, rows, 1, BQ_F32);
-    p->m_row = bq_arena_push(mem, rows, 3, BQ_F32);
-    p->v_row = bq_arena_push(mem, rows, 3, BQ_F32);
-}
-
-/* Those rows of m as rows of one group each.  The first row of m has number `base` in the matrix. */
-static bq_mat part(const bq_quantized *q, int i, bq_mat m, int64_t base, bq_shard rows) {
-    int64_t group = q->arch->linear[i].cols / bq_linear_groups(q->arch, q->scheme, i);
-    return bq_mat_reshape(bq_mat_rows(m, rows.first - base, rows.count), group);
+static bq_adascale values_of(const bq_trained *v) {
+    return (bq_adascale){.w = v->w,
+                         .hi = bq_trained_row(v, HI),
+                         .lo = bq_trained_row(v, LO),
+                         .beta = bq_trained_row(v, BETA),
+                         .gamma = bq_trained_row(v, GAMMA),
+                         .s3 = bq_trained_row(v, S3),
+                         .s2 = v->element[0],
+                         .m_row = bq_mat_cols(v->row, MEAN, 3),
+                         .v_row = bq_mat_cols(v->row, VARIANCE, 3),
+                         .m_s2 = v->element[1],
+                         .v_s2 = v->element[2]};
 }
 
 /* The ends of the initial grid: hi = qmax * scale, lo = qmin * scale. */
-static void set_range(bq_dev *dev, bq_scheme scheme, bq_mat scale, bq_adascale *p) {
-    dev->op->scale(dev, scale, bq_qmax(scheme), p->hi);
-    dev->op->scale(dev, scale, bq_qmin(scheme), p->lo);
+static void begin(bq_dev *dev, const bq_trained *v, bq_mat scale, bq_mat zero, bool grid) {
+    if (!grid) dev->op->range(dev, v->w, v->scheme, scale, zero);
+    dev->op->scale(dev, scale, bq_qmax(v->scheme), bq_trained_row(v, HI));
+    dev->op->scale(dev, scale, bq_qmin(v->scheme), bq_trained_row(v, LO));
 }
 
-/* The scales of those rows of linear i. */
-static bq_mat scale_part(const bq_quantized *q, int i, bq_shard rows) {
-    int64_t groups = bq_linear_groups(q->arch, q->scheme, i);
-    return bq_mat_rows(q->scale[i], (rows.first - q->arch->linear[i].row) * groups, rows.count * groups);
+static void weights(bq_dev *dev, const bq_trained *v, bq_mat w_hat, bq_mat scale, bq_mat zero, bq_mat fold) {
+    bq_adascale p = values_of(v);
+    (void)zero;
+    dev->op->adascale_weights(dev, &p, v->scheme, w_hat, scale, fold);
 }
 
-static void start_linear(bq_pass_context *c, training *t, int i, bq_mat moments[3][BQ_SITES]) {
-    bq_dev *dev = c->dev;
-    bq_quantized *q = c->q;
-    bq_adascale *p = &t->linear[i];
-    int m = q->arch->linear[i].site;
-    bq_shard rows = bq_adascale_rows(&q->arch->linear[i], t->own[m]);
-    push_rows(p, rows.count * bq_linear_groups(q->arch, q->scheme, i), &dev->mem);
-    if (rows.count == 0) return;
-    p->w = part(q, i, c->blk->w[m], 0, rows);
-    p->s2 = part(q, i, moments[0][m], t->own[m].first, rows);
-    p->m_s2 = part(q, i, moments[1][m], t->own[m].first, rows);
-    p->v_s2 = part(q, i, moments[2][m], t->own[m].first, rows);
-    bq_mat *const zeros[] = {&p->beta, &p->gamma, &p->s3, &p->m_row, &p->v_row};
-    for (int k = 0; k < 5; k++) dev->op->zero(dev, *zeros[k]);
-    if (!c->grid) dev->op->range(dev, p->w, q->scheme[i], scale_part(q, i, rows), (bq_mat){0});
-    set_range(dev, q->scheme[i], scale_part(q, i, rows), p);
+static void step(bq_dev *dev, const bq_trained *v, bq_mat scale, bq_mat zero, bq_mat g, bq_mat numbers) {
+    bq_adascale p = values_of(v);
+    (void)scale, (void)zero;
+    dev->op->adascale_step(dev, &p, v->scheme, g, numbers, (bq_mat){0});
 }
 
-/* The type of w_hat in training.  Codes, where the device multiplies by them exactly and a row has one scale;
- * rows of an odd length could not be exchanged as floats. */
-static bq_type type_of(const bq_pass_context *c) {
-    const bq_quantized *q = c->q;
-    bool codes = c->dev->mem.place == BQ_DEVICE || c->dev->compute == BQ_COMPUTE_FP16X2;
-    for (int i = 0; i < q->arch->linears; i++)
-        codes = codes && bq_linear_groups(q->arch, q->scheme, i) == 1 && q->arch->linear[i].cols % 2 == 0;
-    if (codes && c->dev->compute == BQ_COMPUTE_FP16X2) return BQ_F16;
-    return codes && c->dev->compute == BQ_COMPUTE_BF16 ? BQ_BF16 : BQ_F32;
+const bq_train_kind bq_train_adascale = {
+    .element = {"s2", "s2_m", "s2_v"},
+    .row = {"beta", "gamma", "s3", "beta_m", "gamma_m", "s3_m", "beta_v", "gamma_v", "s3_v", "hi", "lo"},
+    .constants = 2,
+    .codes = true,
+    .bytes = 44,
+    .begin = begin,
+    .weights = weights,
+    .step = step,
+};
+
+/* ---- the kind ---- */
+
+static const bq_key keys[] = {
+    BQ_TRAIN_STEP_KEYS("1500", "; the learning rates fall to 0 over them (cosine).", "1", ""),
+    {"lr_clip", BQ_KEY_REAL, BQ_AT(bq_train_options, lr_clip), .value = "1e-3", .max = 1,
+     .help = "Learning rate of the ends of the grids (beta, gamma). AIMET has the same for all models."},
+    {"lr_weight", BQ_KEY_REAL, BQ_AT(bq_train_options, lr_weight), .value = "5e-4", .max = 1,
+     .help = "Learning rate of the factors of weights and rows (s2, s3). AIMET has the same for all models."},
+    {"loss", BQ_KEY_CHOICE, BQ_AT(bq_train_options, loss), .value = "sum_seq", .choice = bq_loss_choices,
+     .help = "The squared error of the outputs: summed over the tokens of a sample (`sum_seq`, AIMET since "
+             "2.34), or averaged over them (`mean`, AIMET before: to compare with its older figures)."},
+    BQ_TRAIN_END_KEYS,
+    {0}};
+
+static const bq_train_kind *trains(const void *o) {
+    (void)o;
+    return &bq_train_adascale;
 }
 
-static void start(bq_pass_context *c, const bq_adascale_options *o, training *t) {
-    bq_dev *dev = c->dev;
-    const bq_arch *arch = c->q->arch;
-    bq_type type = type_of(c);
-    bq_mat moments[3][BQ_SITES];
-    int room = bq_adascale_buffers(c->samples, o->batch, c->comm->replica, c->comm->nreplica);
-    for (int m = 0; m < arch->sites; m++) {
-        t->own[m] = bq_shard_of(arch->site[m].rows, c->comm->replica, c->comm->nreplica);
-        for (int k = 0; k < 3; k++) {
-            moments[k][m] = bq_arena_push(&dev->mem, t->own[m].count, arch->site[m].cols, BQ_F32);
-            dev->op->zero(dev, moments[k][m]);
-        }
-        bq_treesum_open(&t->sum[m], dev, room, c->q->fold[m]);
-        t->w[m] = c->q->w_hat[m], t->w[m].type = type;
-        t->scale[m] = bq_arena_push(&dev->mem, 1, arch->site[m].rows, BQ_F32);
-    }
-    c->blk->row_scale = t->scale;
-    for (int i = 0; i < arch->linears; i++) start_linear(c, t, i, moments);
-    t->fp = bq_arena_push(&dev->mem, c->tokens, arch->model.hidden, BQ_F32);
-    t->qt = bq_arena_push(&dev->mem, c->tokens, arch->model.hidden, BQ_F32);
-    t->adam = bq_arena_push(&dev->mem, 1, BQ_ADAM_NUMBERS, BQ_F32);
-    t->loss = bq_arena_push(&dev->mem, 1, 1, BQ_F64);
-    t->ring = bq_arena_push(&dev->mem, BQ_ADASCALE_AHEAD, o->batch, BQ_F64);
-}
+BQ_TRAIN_FUNCTIONS
 
-/* Compute what the forward multiplies by from the trained values of my rows; `last`: w_hat, scales and the
- * fold. */
-static void my_weights(bq_pass_context *c, training *t, bool last) {
-    bq_quantized *q = c->q;
-    for (int i = 0; i < q->arch->linears; i++) {
-        int m = q->arch->linear[i].site;
-        bq_shard rows = bq_adascale_rows(&q->arch->linear[i], t->own[m]);
-        bool codes = !last && t->w[m].type != BQ_F32;
-        bq_mat scale = codes ? bq_mat_rows(bq_mat_reshape(t->scale[m], 1), rows.first, rows.count)
-                             : scale_part(q, i, rows);
-        if (rows.count)
-            c->dev->op->adascale_weights(c->dev, &t->linear[i], q->scheme[i],
-                                         part(q, i, last ? q->w_hat[m] : t->w[m], 0, rows), scale,
-                                         last ? part(q, i, q->fold[m], 0, rows) : (bq_mat){0});
-    }
-}
-
-/* The parts of a step that a device may replay.  Two calls of a part differ only in the matrices that hold
- * the gradients. */
-enum { WEIGHTS, SAMPLE, UPDATE };
-static uint64_t key_of(int part, int sites, const bq_mat *gradient) {
-    uint64_t key[1 + BQ_SITES] = {(uint64_t)part};
-    for (int m = 0; m < sites; m++) key[1 + m] = (uintptr_t)gradient[m].data;
-    return bq_hash_bytes(key, sizeof key);
-}
-
-/* Compute w_hat of all linears: each replica its rows, then all get all rows. */
-static void weights(bq_pass_context *c, training *t) {
-    if (!c->dev->op->replay(c->dev, key_of(WEIGHTS, 0, NULL))) {
-        my_weights(c, t, false);
-        c->dev->op->recorded(c->dev);
-    }
-    for (int m = 0; m < c->q->arch->sites; m++) {
-        bq_mat w = t->w[m];
-        if (w.type != BQ_F32) { /* two codes as a float: they are only copied */
-            bq_comm_gather_rows(c->comm, c->dev, bq_mat_reshape(t->scale[m], 1));
-            w.type = BQ_F32, w.cols /= 2, w.ld /= 2;
-        }
-        bq_comm_gather_rows(c->comm, c->dev, w);
-    }
-}
-
-/* Leave fold, scales, codes and w_hat of all linears in c->q, on all replicas. */
-static void result(bq_pass_context *c, training *t) {
-    bq_quantized *q = c->q;
-    for (int i = 0; i < q->arch->linears && c->comm->nreplica > 1; i++)
-        c->dev->op->zero(c->dev, q->scale[i]); /* bq_comm_fill_scales needs 0 in the rows of others */
-    my_weights(c, t, true);
-    for (int i = 0; i < q->arch->linears; i++) bq_comm_fill_scales(c->comm, c->dev, q->scale[i]);
-    for (int m = 0; m < q->arch->sites; m++) bq_comm_gather_rows(c->comm, c->dev, q->fold[m]);
-    bq_quantized_encode(c->dev, q);
-}
-
-/* The input of the block for a sample: FP, QT, or a mix with the random numbers of the step. */
-static bq_mat block_input(bq_pass_context *c, training *t, int64_t step, int64_t sample) {
-    const bq_ops *op = c->dev->op;
-    if (c->input != BQ_INPUTS_QT) op->put(c->dev, c->fetch(c->ctx, BQ_STREAM_FP, sample), t->fp);
-    if (c->input == BQ_INPUTS_FP) return t->fp;
-    op->put(c->dev, c->fetch(c->ctx, BQ_STREAM_QT, sample), t->qt);
-    if (c->input == BQ_INPUTS_QT) return t->qt;
-    bq_rng_key at = c->at;
-    at.iteration = (uint32_t)step, at.sample = (uint32_t)sample;
-    op->mix(c->dev, t->fp, t->qt, c->mix, at, c->work->x);
-    return c->work->x;
-}
-
-/* Forward and backward of a sample: t->loss, and the gradients of the matrices in dw. */
-static void differentiate(bq_pass_context *c, const bq_adascale_options *o, training *t, bq_mat x,
-                          bq_mat target, const bq_mat *dw) {
-    double elements = (double)o->batch * (double)x.cols;
-    if (o->loss == BQ_LOSS_MEAN) elements *= (double)x.rows;
-    bq_mat y = c->work->y;
-    bq_block_forward(c->dev, c->blk, t->w, c->work, x, y);
-    c->dev->op->mse_there(c->dev, y, target, 1 / elements, y, t->loss);
-    bq_block_backward(c->dev, c->blk, t->w, c->work, x, y, dw, (bq_mat){0});
-}
-
-/* Leave the loss of one sample of the batch in the ring, and add its gradients to the sums. */
-static void sample_step(bq_pass_context *c, const bq_adascale_options *o, training *t, int64_t step,
-                        int64_t leaf) {
-    bq_dev *dev = c->dev;
-    int64_t stride = c->samples / o->batch, sample = step % stride + leaf * stride;
-    int sites = c->q->arch->sites;
-    bq_mat x = block_input(c, t, step, sample), dw[BQ_SITES];
-    bq_mat target = x.data == t->qt.data ? t->fp : t->qt; /* a buffer that x does not use */
-    dev->op->put(dev, c->fetch(c->ctx, BQ_STREAM_TARGET, sample), target);
-    for (int m = 0; m < sites; m++) dw[m] = bq_treesum_next(&t->sum[m]);
-    if (!dev->op->replay(dev, key_of(SAMPLE, sites, dw))) {
-        differentiate(c, o, t, x, target, dw);
-        dev->op->recorded(dev);
-    }
-    for (int m = 0; m < sites; m++) bq_treesum_add(&t->sum[m], leaf);
-    dev->op->copy(dev, t->loss, bq_mat_cols(bq_mat_rows(t->ring, step - t->read, 1), leaf, 1));
-}
-
-/* Sum the gradients of my rows over the replicas, and take a step with these rows. */
-static void update(bq_pass_context *c, const bq_adascale_options *o, training *t, int64_t step) {
-    bq_dev *dev = c->dev;
-    bq_quantized *q = c->q;
-    double cosine = (1 + cos(PI * bq_adascale_phase(o, t->flat, step))) / 2;
-    bq_adam adam = {
-        (float)(o->lr_clip * cosine), (float)(o->lr_weight * cosine), 0.9, 0.999, 1e-8f, step + 1};
-    bq_shard leaves[BQ_REPLICAS];
-    bq_mat sum[BQ_SITES];
-    size_t mark = bq_arena_mark(&dev->mem);
-    bq_adam_put(dev, adam, t->adam);
-    bq_adascale_all_leaves(c->samples, o->batch, step, c->comm->nreplica, leaves);
-    for (int m = 0; m < q->arch->sites; m++) sum[m] = bq_treesum_end(&t->sum[m], c->comm, leaves, t->own[m]);
-    bool again = dev->op->replay(dev, key_of(UPDATE, q->arch->sites, sum));
-    for (int i = 0; i < q->arch->linears && !again; i++) {
-        int m = q->arch->linear[i].site;
-        bq_shard rows = bq_adascale_rows(&q->arch->linear[i], t->own[m]);
-        if (rows.count)
-            dev->op->adascale_step(dev, &t->linear[i], q->scheme[i],
-                                   part(q, i, sum[m], t->own[m].first, rows), t->adam, (bq_mat){0});
-    }
-    if (!again) dev->op->recorded(dev);
-    bq_arena_reset(&dev->mem, mark);
-}
-
-/* After `step` steps: look for a plateau, unless one was found before. */
-static void look(const bq_adascale_options *o, training *t, bq_adascale_state *s, int64_t step) {
-    if (!t->flat && bq_adascale_plateau(o, s->losses, step, &s->previous)) t->flat = step;
-}
-
-/* Take the losses of the only step that was not read yet into c->batch.  All replicas get those of all
- * samples. */
-static void take_batch(bq_pass_context *c, const bq_adascale_options *o, training *t) {
-    bq_shard mine = bq_adascale_leaves(c->samples, o->batch, t->read, c->comm->replica, c->comm->nreplica);
-    bq_mat row = bq_mat_cols(bq_mat_rows(t->ring, 0, 1), mine.first, mine.count);
-    for (int64_t k = 0; k < o->batch; k++) c->batch[k] = 0;
-    if (mine.count) c->dev->op->get(c->dev, row, bq_mat_host(c->batch + mine.first, 1, mine.count, BQ_F64));
-    c->dev->op->wait(c->dev);
-    for (int64_t k = mine.first; k < mine.first + mine.count; k++)
-        if (bq_fault("loss_nan")) c->batch[k] = NAN;
-}
-
-/* Whether to stop and whether to save, behind the losses of the batch: one exchange tells all. */
-static void exchange(bq_pass_context *c, const bq_adascale_options *o) {
-    c->batch[o->batch] = c->stop && *c->stop;
-    c->batch[o->batch + 1] = c->keeper && c->comm->replica == 0 && c->keeper->due(c->keeper->ctx);
-    bq_comm_fill(c->comm, c->batch, o->batch + 2);
-}
-
-/* Say which losses of the batch are not finite; c->batch has all of them on every replica. */
-static void say_where(const bq_pass_context *c, const bq_adascale_options *o, int64_t step) {
-    int64_t stride = c->samples / o->batch;
-    for (int64_t k = 0; k < o->batch && c->comm->replica == 0; k++)
-        if (!isfinite(c->batch[k]))
-            bq_log_all(BQ_WARN, "block %u: the loss of sample %ld is %g at iteration %ld", c->at.block + 1,
-                       (long)(step % stride + k * stride), c->batch[k], (long)step);
-}
-
-/* Save the state if the exchange of this step said so.  True: stop here.  After the last step nothing needs
- * to be saved. */
-static bool keep(bq_pass_context *c, const bq_adascale_options *o, const training *t, bq_adascale_state *s) {
-    bool stop = c->batch[o->batch] > 0, save = c->batch[o->batch + 1] > 0;
-    if (s->step == bq_adascale_end(o, t->flat)) return false;
-    if (c->keeper && (stop || save)) c->keeper->save(c->keeper->ctx, s, stop);
-    return stop;
-}
-
-/* Set the trained values to what they were before the first step. */
-static void forget(bq_pass_context *c, training *t) {
-    for (int i = 0; i < c->q->arch->linears; i++) {
-        bq_adascale *p = &t->linear[i];
-        bq_mat *const zeros[] = {&p->beta, &p->gamma, &p->s3, &p->s2};
-        for (int k = 0; k < 4 && p->w.rows; k++) c->dev->op->zero(c->dev, *zeros[k]);
-    }
-}
-
-/* Take the losses of all steps up to `end`; of several, each has one sample.  False: one is not finite, and
- * those behind it are not taken. */
-static bool read_losses(bq_pass_context *c, const bq_adascale_options *o, training *t, bq_adascale_state *s,
-                        int64_t end) {
-    int64_t steps = end - t->read;
-    double *loss = s->losses + t->read;
-    if (steps == 1) {
-        take_batch(c, o, t);
-        exchange(c, o);
-        loss[0] = 0;
-        for (int64_t k = 0; k < o->batch; k++) loss[0] += c->batch[k];
-    } else {
-        c->dev->op->get(c->dev, bq_mat_rows(t->ring, 0, steps), bq_mat_host(loss, steps, 1, BQ_F64));
-        c->dev->op->wait(c->dev);
-        exchange(c, o);
-    }
-    for (int64_t k = 0; k < steps; k++, t->read++) {
-        if (steps > 1 && bq_fault("loss_nan")) loss[k] = NAN;
-        if (isfinite(loss[k])) continue;
-        if (steps > 1) c->batch[0] = loss[k];
-        say_where(c, o, t->read);
-        return false;
-    }
-    return true;
-}
-
-/* May the losses of the steps so far be read later?  Not where something must be decided by them. */
-static bool later(const bq_pass_context *c, const bq_adascale_options *o, const training *t,
-                  const bq_adascale_state *s) {
-    bool checked = o->early_stop && !t->flat && s->step % o->check_interval == 0;
-    return c->dev->mem.place == BQ_DEVICE && c->comm->nreplica == 1 && o->batch == 1 &&
-           s->step - t->read < BQ_ADASCALE_AHEAD && !checked && s->step < bq_adascale_end(o, t->flat) &&
-           !(c->stop && *c->stop) && !(c->keeper && c->keeper->due(c->keeper->ctx));
-}
-
-/* False: a loss was not finite. */
-static bool one_step(bq_pass_context *c, const bq_adascale_options *o, training *t, bq_adascale_state *s) {
-    bq_shard mine = bq_adascale_leaves(c->samples, o->batch, s->step, c->comm->replica, c->comm->nreplica);
-    bool together = c->comm->nreplica > 1, finite = true;
-    bq_mark_open("step %ld", (long)s->step);
-    weights(c, t);
-    for (int64_t k = mine.first; k < mine.first + mine.count; k++) sample_step(c, o, t, s->step, k);
-    if (together) finite = read_losses(c, o, t, s, s->step + 1);
-    if (finite) update(c, o, t, s->step++);
-    if (!together && !later(c, o, t, s)) finite = read_losses(c, o, t, s, s->step);
-    bq_mark_close();
-    return finite;
-}
-
-int64_t bq_pass_adascale(bq_pass_context *c, const bq_adascale_options *o) {
-    double *losses = c->losses;
-    size_t mark = bq_arena_mark(&c->dev->mem);
-    training t = {0};
-    bq_adascale_state s = {c->dev, c->comm, c->q, t.linear, 0, NAN, losses};
-    bool finite = true, stopped = false;
-    start(c, o, &t);
-    if (c->keeper && c->keeper->restore(c->keeper->ctx, &s)) {
-        s.previous = NAN;
-        for (int64_t k = 1; k <= s.step; k++) look(o, &t, &s, k);
-    }
-    t.read = s.step;
-    while (s.step < bq_adascale_end(o, t.flat) && !stopped) {
-        finite = one_step(c, o, &t, &s);
-        if (!finite) break;
-        if (c->step) c->step(c->ctx, s.step, o->iterations, t.read ? losses[t.read - 1] : NAN);
-        if (t.read < s.step) continue;
-        look(o, &t, &s, s.step);
-        stopped = keep(c, o, &t, &s);
-    }
-    for (int i = 0; c->trained && i < c->q->arch->linears; i++) c->trained(c->ctx, i, &t.linear[i]);
-    if (!finite && c->grid) forget(c, &t);
-    if (!finite && !c->grid) {
-        bq_pass_rtn(c);
-    } else if (!stopped) {
-        result(c, &t);
-    }
-    c->dev->op->forget(c->dev);
-    c->blk->row_scale = NULL;
-    bq_arena_reset(&c->dev->mem, mark);
-    return stopped ? BQ_PASS_STOPPED : finite ? s.step : BQ_PASS_NOT_FINITE;
-}
+const bq_pass_kind bq_pass_kind_adascale = {
+    .scope = {"phases.N.passes.N, pass: adascale",
+              "Trains the ends of the grids and a factor for each weight, so that the quantized block gives "
+              "the outputs of the original (AIMET's AdaScale). Each step costs a forward and a backward of "
+              "`batch` samples. Needs symmetric codes.",
+              keys, BQ_PASS_OPTIONS_OF(bq_train_options)},
+    .name = "adascale",
+    .traits = BQ_TRAIN_TRAITS | BQ_PASS_AIMET_GRID | BQ_PASS_INTEGERS,
+    BQ_TRAIN_FIELDS,
+};

@@ -4,72 +4,89 @@
 #include "comm/treesum.h"
 
 #include <stdio.h>
+#include <string.h>
 
-enum { ELEMENTS = 3 }; /* the first values: one for each element; the others: one for each group of a row */
-static const char *const value_name[BQ_INSIDE_VALUES] = {"s2",     "s2_m",  "s2_v",    "beta",    "beta_m",
-                                                         "beta_v", "gamma", "gamma_m", "gamma_v", "s3",
-                                                         "s3_m",   "s3_v",  "hi",      "lo"};
+/* Part p of a kind: value p % values of site p / values; those of elements come first. */
+static int values_of(const bq_train_kind *kind) {
+    return bq_train_count(kind->element) + bq_train_count(kind->row);
+}
+static bool is_element(const bq_train_kind *kind, int part) {
+    return part % values_of(kind) < bq_train_count(kind->element);
+}
+static int row_value(const bq_train_kind *kind, int part) {
+    return part % values_of(kind) - bq_train_count(kind->element);
+}
 
-static int site_of(int part) { return part / BQ_INSIDE_VALUES; }
-static int value_of(int part) { return part % BQ_INSIDE_VALUES; }
+int bq_train_parts(const bq_train_kind *kind, const bq_quantized *q) {
+    return q->arch->sites * values_of(kind);
+}
 
 /* How many rows of a part come before a row of its site. */
-static int64_t row_of(const bq_quantized *q, int part, int64_t row) {
+static int64_t row_of(const bq_train_kind *kind, const bq_quantized *q, int part, int64_t row) {
     int64_t sum = 0;
-    if (value_of(part) < ELEMENTS) return row;
+    if (is_element(kind, part)) return row;
     for (int i = 0; i < q->arch->linears; i++) {
         const bq_linear *l = &q->arch->linear[i];
         int64_t before = row < l->row + l->rows ? row - l->row : l->rows;
-        if (l->site == site_of(part) && before > 0) sum += before * bq_linear_groups(q->arch, q->scheme, i);
+        if (l->site == part / values_of(kind) && before > 0)
+            sum += before * bq_linear_groups(q->arch, q->scheme, i);
     }
     return sum;
 }
 
-bq_mat bq_adascale_part(const bq_quantized *q, int part, char name[32]) {
-    int m = site_of(part), value = value_of(part);
-    snprintf(name, 32, "%s_%s", bq_role_name(q->arch->site[m].role), value_name[value]);
-    return bq_mat_host(NULL, row_of(q, part, q->arch->site[m].rows),
-                       value < ELEMENTS ? q->arch->site[m].cols : 1, BQ_F32);
+bq_mat bq_train_part(const bq_train_kind *kind, const bq_quantized *q, int part, char name[32]) {
+    const bq_site *site = &q->arch->site[part / values_of(kind)];
+    bool element = is_element(kind, part);
+    snprintf(name, 32, "%s_%s", bq_role_name(site->role),
+             element ? kind->element[part % values_of(kind)] : kind->row[row_value(kind, part)]);
+    return bq_mat_host(NULL, row_of(kind, q, part, site->rows), element ? site->cols : 1, BQ_F32);
+}
+
+bq_mat bq_trained_value(const bq_trained *v, const char *name) {
+    for (int k = 0; v->kind->element[k]; k++)
+        if (strcmp(v->kind->element[k], name) == 0) return v->element[k];
+    for (int k = 0; v->kind->row[k]; k++)
+        if (strcmp(v->kind->row[k], name) == 0) return bq_trained_row(v, k);
+    return (bq_mat){0};
 }
 
 /* Where a whole part lies: in q->fold, which gets its values after the last step. */
-static bq_mat buffer(const bq_adascale_state *s, int part) {
+static bq_mat buffer(const bq_train_state *s, int part) {
     char name[32];
-    bq_mat shape = bq_adascale_part(s->q, part, name), whole = s->q->fold[site_of(part)];
+    bq_mat shape = bq_train_part(s->kind, s->q, part, name), whole = s->q->fold[part / values_of(s->kind)];
     whole.rows = shape.rows, whole.cols = whole.ld = shape.cols;
     return whole;
 }
 
-/* A part of the trained values p of a linear. */
-static bq_mat trained(const bq_adascale *p, int part) {
-    bq_mat m[3], v[3]; /* moments of beta, gamma, s3 lie side by side */
-    for (int k = 0; k < 3; k++) m[k] = bq_mat_cols(p->m_row, k, 1), v[k] = bq_mat_cols(p->v_row, k, 1);
-    const bq_mat values[BQ_INSIDE_VALUES] = {p->s2, p->m_s2, p->v_s2, p->beta, m[0], v[0],  p->gamma,
-                                             m[1],  v[1],    p->s3,   m[2],    v[2], p->hi, p->lo};
-    return values[value_of(part)];
+/* The rows of a part that this replica trains. */
+static bq_shard mine(const bq_train_state *s, int part) {
+    bq_shard own =
+        bq_shard_of(s->q->arch->site[part / values_of(s->kind)].rows, s->comm->replica, s->comm->nreplica);
+    int64_t first = row_of(s->kind, s->q, part, own.first);
+    return (bq_shard){first, row_of(s->kind, s->q, part, own.first + own.count) - first, 0};
 }
 
 /* Copy my rows of a part from the buffer to the training (take), or back. */
-static void move(bq_adascale_state *s, int part, bool take) {
-    const bq_arch *arch = s->q->arch;
-    bq_shard own = bq_shard_of(arch->site[site_of(part)].rows, s->comm->replica, s->comm->nreplica);
+static void move(bq_train_state *s, int part, bool take) {
+    int64_t first = mine(s, part).first;
     bq_mat whole = buffer(s, part);
-    for (int i = 0; i < arch->linears; i++) {
-        const bq_linear *l = &arch->linear[i];
-        bq_mat mine = trained(&s->linear[i], part);
-        if (l->site != site_of(part) || mine.rows == 0) continue;
-        int64_t first = row_of(s->q, part, l->row > own.first ? l->row : own.first);
-        bq_mat there = bq_mat_rows(whole, first, mine.rows * mine.cols / whole.cols);
-        there = bq_mat_reshape(there, mine.cols);
-        s->dev->op->copy(s->dev, take ? there : mine, take ? mine : there);
+    for (int i = 0; i < s->q->arch->linears; i++) {
+        const bq_trained *v = &s->linear[i];
+        if (s->q->arch->linear[i].site != part / values_of(s->kind) || v->w.rows == 0) continue;
+        bq_mat here = is_element(s->kind, part) ? v->element[part % values_of(s->kind)]
+                                                : bq_trained_row(v, row_value(s->kind, part));
+        int64_t rows = here.rows * here.cols / whole.cols;
+        bq_mat there = bq_mat_reshape(bq_mat_rows(whole, first, rows), here.cols);
+        s->dev->op->copy(s->dev, take ? there : here, take ? here : there);
+        first += rows;
     }
 }
 
-bq_mat bq_adascale_gather(bq_adascale_state *s, int part) {
-    int64_t first[BQ_REPLICAS + 1], rows = s->q->arch->site[site_of(part)].rows;
+bq_mat bq_train_gather(bq_train_state *s, int part) {
+    int64_t first[BQ_REPLICAS + 1], rows = s->q->arch->site[part / values_of(s->kind)].rows;
     bq_mat whole = buffer(s, part);
     for (int r = 0; r < s->comm->nreplica; r++)
-        first[r] = row_of(s->q, part, bq_shard_of(rows, r, s->comm->nreplica).first);
+        first[r] = row_of(s->kind, s->q, part, bq_shard_of(rows, r, s->comm->nreplica).first);
     first[s->comm->nreplica] = whole.rows;
     move(s, part, false);
     bq_comm_gather_slices(s->comm, s->dev, whole, first);
@@ -77,10 +94,10 @@ bq_mat bq_adascale_gather(bq_adascale_state *s, int part) {
     return whole;
 }
 
-bq_mat bq_adascale_room(bq_adascale_state *s, int part, int64_t *first) {
-    bq_shard own = bq_shard_of(s->q->arch->site[site_of(part)].rows, s->comm->replica, s->comm->nreplica);
-    *first = row_of(s->q, part, own.first);
-    return bq_mat_rows(buffer(s, part), *first, row_of(s->q, part, own.first + own.count) - *first);
+bq_mat bq_train_room(bq_train_state *s, int part, int64_t *first) {
+    bq_shard rows = mine(s, part);
+    *first = rows.first;
+    return bq_mat_rows(buffer(s, part), rows.first, rows.count);
 }
 
-void bq_adascale_take(bq_adascale_state *s, int part) { move(s, part, true); }
+void bq_train_take(bq_train_state *s, int part) { move(s, part, true); }

@@ -24,14 +24,18 @@ typedef enum { BQ_STREAM_FP, BQ_STREAM_QT, BQ_STREAM_TARGET, BQ_STREAMS } bq_str
 
 /* Saves the state of a pass that trains, for a later process (midblock.h).  A pass calls it between two
  * steps.  save and restore are collective over stage. */
-typedef struct bq_adascale_state bq_adascale_state;
+typedef struct bq_train_state bq_train_state;
 typedef struct {
     void *ctx;
     bool (*due)(void *ctx); /* is it time to save?  Only replica 0 calls it */
-    void (*save)(void *ctx, bq_adascale_state *state, bool stop); /* stop: the run ends after it */
+    void (*save)(void *ctx, bq_train_state *state, bool stop); /* stop: the run ends after it */
     /* Called before the first step.  False: there is no state. */
-    bool (*restore)(void *ctx, bq_adascale_state *state);
+    bool (*restore)(void *ctx, bq_train_state *state);
 } bq_keeper;
+
+/* What a pass trains, and the values of a linear's rows (train.h). */
+typedef struct bq_train_kind bq_train_kind;
+typedef struct bq_trained bq_trained;
 
 /* What a pass is given.  All of it is the caller's and lives longer than the call. */
 typedef struct {
@@ -70,7 +74,7 @@ typedef struct {
     const bq_keeper *keeper; /* may be NULL */
     /* May be NULL.  For tests: the trained values of this replica's rows of a linear, before they are
      * folded. */
-    void (*trained)(void *ctx, int linear, const bq_adascale *values);
+    void (*trained)(void *ctx, int linear, const bq_trained *values);
     void *ctx;
 } bq_pass_context;
 
@@ -141,6 +145,7 @@ typedef struct {
     /* Can it run with such inputs?  False: `why` is filled. */
     bool (*fits)(const void *o, bq_inputs inputs, bq_pass_reason *why);
     bq_training (*training)(const void *o, int sweep);
+    const bq_train_kind *(*trains)(const void *o); /* what it trains; NULL: nothing */
     /* What to do when it needs too much memory, for a message; NULL: what helps any pass. */
     const char *(*remedy)(const void *o);
     /* Device bytes that it takes beside block, result, workspace and the state of samples (midway.h). */

@@ -5,7 +5,10 @@
 
 #define PASSES(ROW)                                                                                          \
     ROW(rtn)                                                                                                 \
-    ROW(adascale) ROW(gptq) ROW(seqmse) ROW(lpbq) ROW(hqq) ROW(smoothquant) ROW(autosmoothquant) ROW(awq)
+    ROW(adascale)                                                                                            \
+    ROW(autoround)                                                                                           \
+    ROW(omniquant)                                                                                           \
+    ROW(qat) ROW(gptq) ROW(seqmse) ROW(lpbq) ROW(hqq) ROW(smoothquant) ROW(autosmoothquant) ROW(awq)
 
 #define DECLARE(name) extern const bq_pass_kind bq_pass_kind_##name;
 #define ADDRESS(name) &bq_pass_kind_##name,

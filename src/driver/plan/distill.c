@@ -1,7 +1,7 @@
 #include "driver/plan/distill.h"
 
 #include "base/die.h"
-#include "block/passes/adascale.h"
+#include "block/passes/train.h"
 #include "comm/treesum.h"
 #include "io/state/stream.h"
 
@@ -48,7 +48,7 @@ static int64_t leaves_of(const bq_recipe *r, const bq_comm *comm, int64_t scales
     for (int64_t step = 0; step < samples / batch; step++) {
         bq_shard leaves[BQ_REPLICAS];
         size_t one = 0;
-        bq_adascale_all_leaves(samples, batch, step, comm->nreplica, leaves);
+        bq_train_all_leaves(samples, batch, step, comm->nreplica, leaves);
         if (comm->nreplica > 1)
             one = bq_treesum_exchange(comm->replica, comm->nreplica, leaves, scales, 1, BQ_F32);
         *exchange = one > *exchange ? one : *exchange;
@@ -64,7 +64,7 @@ size_t bq_distill_need(const bq_recipe *r, const bq_layouts *layouts, const bq_c
     if (!r->distill.steps) return 0;
     leaves_of(r, comm, scales, &exchange);
     int64_t buffers =
-        bq_adascale_buffers(r->calibration.samples, r->distill.batch, comm->replica, comm->nreplica);
+        bq_train_buffers(r->calibration.samples, r->distill.batch, comm->replica, comm->nreplica);
     if (last_stage(comm)) head = bq_arena_need(m->vocab, m->hidden, BQ_F32) + bq_distill_scratch(t, m->vocab);
     size_t sums = (size_t)(blocks_of(layouts, comm) * buffers + 1) * bq_arena_need(scales, 1, BQ_F32);
     return 4 * bq_arena_need(t, m->hidden, BQ_F32) + bq_arena_need(1, m->hidden, BQ_F32) +

@@ -55,8 +55,8 @@ static const bq_scope experts = {"experts", "Of models with experts: the tokens 
 
 static const bq_key scheme_keys[] = {
     {"bits", BQ_KEY_BITS, AT(bq_scheme, element), .value = "4", .min = 2, .max = 8, .choice = floats,
-     .help = "Bits of a code: 4 bits are -8 ... 7. Or a float: `e4m3` is FP8, `e2m1` FP4. `adascale`, `hqq` "
-             "and `lpbq` take integers alone."},
+     .help = "Bits of a code: 4 bits are -8 ... 7. Or a float: `e4m3` is FP8, `e2m1` FP4. `adascale`, "
+             "`autoround`, `omniquant`, `hqq` and `lpbq` take integers alone."},
     {"group", BQ_KEY_GROUP, AT(bq_scheme, group), .value = "-1", .max = 1 << 20,
      .help = "Columns that share a scale; -1: a whole row (per channel)."},
     {"rows", BQ_KEY_I64, AT(bq_scheme, rows), .value = "1", .min = -1, .max = 1 << 20, .brief = true,

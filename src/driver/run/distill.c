@@ -3,7 +3,7 @@
 #include "base/clock.h"
 #include "base/die.h"
 #include "base/log.h"
-#include "block/passes/adascale.h"
+#include "block/passes/train.h"
 #include "io/state/checkpoint.h"
 #include "io/state/midblock.h"
 
@@ -14,7 +14,7 @@
 #define PI 3.14159265358979323846
 
 bq_shard bq_distill_leaves(const bq_distilling *d, int replica) {
-    return bq_adascale_leaves(d->samples, d->batch, d->step, replica, d->s->comm->nreplica);
+    return bq_train_leaves(d->samples, d->batch, d->step, replica, d->s->comm->nreplica);
 }
 
 static bool first_stage(const bq_distilling *d) { return d->s->comm->istage == 0; }
@@ -236,7 +236,7 @@ static void open_scales(bq_distilling *d) {
     d->s->dev.op->put(&d->s->dev, bq_mat_host(numbers, linear, 1, BQ_I32), d->index);
     d->s->dev.op->wait(&d->s->dev);
     free(numbers);
-    int buffers = bq_adascale_buffers(d->samples, d->batch, comm->replica, comm->nreplica);
+    int buffers = bq_train_buffers(d->samples, d->batch, comm->replica, comm->nreplica);
     for (int64_t b = 0; b < d->blocks.count; b++)
         bq_treesum_open(&d->scales[b].sum, &d->s->dev, buffers,
                         bq_arena_push(mem, d->scales[b].count, 1, BQ_F32));

@@ -5,11 +5,10 @@
 #include "base/log.h"
 #include "comm/heartbeat.h"
 #include "driver/load/device.h"
-#include "driver/recipe/traits.h"
 
 #include <string.h>
 
-_Static_assert(BQ_ADASCALE_PARTS_MAX <= BQ_INSIDE_PARTS, "parts of a file");
+_Static_assert(BQ_TRAIN_PARTS_MAX <= BQ_INSIDE_PARTS, "parts of a file");
 
 static bool due(void *ctx) {
     bq_midblock_keep *k = ctx;
@@ -17,7 +16,7 @@ static bool due(void *ctx) {
     return every > 0 && bq_seconds() - k->since >= every && k->found <= k->head.pass;
 }
 
-static void save(void *ctx, bq_adascale_state *state, bool stop) {
+static void save(void *ctx, bq_train_state *state, bool stop) {
     bq_midblock_keep *k = ctx;
     char path[BQ_PATH_MAX + 64];
     double start = bq_seconds();
@@ -28,7 +27,7 @@ static void save(void *ctx, bq_adascale_state *state, bool stop) {
     bq_inside_path(path, sizeof path, k->s->dir, k->head.block, k->slot);
     if (k->s->comm->replica == 0) f = bq_inside_create(path, &k->head);
     for (int p = 0; p < k->head.parts; p++) {
-        bq_mat part = bq_adascale_gather(state, p);
+        bq_mat part = bq_train_gather(state, p);
         if (f) {
             bq_device_fetch(state->dev, &part);
             bq_inside_write(f, p, part);
@@ -43,7 +42,7 @@ static void save(void *ctx, bq_adascale_state *state, bool stop) {
                    k->head.block + 1, k->s->src.arch.model.blocks, (long)state->step, k->since - start);
 }
 
-static bool restore(void *ctx, bq_adascale_state *state) {
+static bool restore(void *ctx, bq_train_state *state) {
     bq_midblock_keep *k = ctx;
     char path[BQ_PATH_MAX + 64], why[BQ_WHY];
     if (k->found != k->head.pass) return false;
@@ -55,13 +54,13 @@ static bool restore(void *ctx, bq_adascale_state *state) {
     bq_inside_read_loss(k->file, state->losses);
     for (int p = 0; p < k->head.parts; p++) {
         int64_t first;
-        bq_mat rows = bq_adascale_room(state, p, &first);
+        bq_mat rows = bq_train_room(state, p, &first);
         if (rows.rows) {
             bq_mat room = bq_device_room(state->dev, rows);
             bq_inside_read(k->file, p, first, room);
             bq_device_fill(state->dev, room, rows);
         }
-        bq_adascale_take(state, p);
+        bq_train_take(state, p);
         bq_heartbeat(k->s->comm);
     }
     bq_inside_close(k->file);
@@ -72,14 +71,26 @@ static bool restore(void *ctx, bq_adascale_state *state) {
     return true;
 }
 
+/* The parts of the pass that `in` names: none if it does not train. */
+static void parts_of(void *ctx, bq_inside *in) {
+    const bq_midblock_keep *k = ctx;
+    const bq_phase *phase = &k->s->recipe.phase[in->phase];
+    const bq_pass *p = in->pass < phase->npass ? &phase->pass[in->pass] : NULL;
+    const bq_pass_kind *of = p ? bq_pass_kind_at(p->kind) : NULL;
+    const bq_train_kind *kind = of && of->trains ? of->trains(p->options) : NULL;
+    in->parts = kind ? bq_train_parts(kind, k->q) : 0;
+    for (int i = 0; i < in->parts; i++) {
+        bq_mat shape = bq_train_part(kind, k->q, i, in->part[i].name);
+        in->part[i].rows = shape.rows, in->part[i].cols = shape.cols;
+    }
+}
+
 /* Replica 0: find the newest whole file, if the recipe can continue from it. */
 static void look(bq_midblock_keep *k, int64_t most) {
     k->slot = bq_inside_find(&k->file, k->s->dir, &k->head);
     if (!k->file) return;
-    const bq_phase *phase = &k->s->recipe.phase[k->head.phase];
-    int pass = k->head.pass;
-    if (pass < phase->npass && bq_pass_traits(&phase->pass[pass]) & BQ_PASS_TRAINS && k->head.steps <= most) {
-        k->found = pass;
+    if (k->head.steps <= most) {
+        k->found = k->head.pass;
         return;
     }
     bq_inside_close(k->file);
@@ -88,17 +99,14 @@ static void look(bq_midblock_keep *k, int64_t most) {
 
 void bq_midblock_begin(bq_midblock_keep *k, const bq_run *s, const bq_quantized *q, int sweep, int phase,
                        int block, int64_t most) {
-    *k = (bq_midblock_keep){.s = s, .found = -1, .slot = BQ_INSIDE_NONE};
+    *k = (bq_midblock_keep){.s = s, .q = q, .found = -1, .slot = BQ_INSIDE_NONE};
     k->keeper = (bq_keeper){k, due, save, restore};
     k->head = (bq_inside){.sweep = sweep,
                           .phase = phase,
                           .block = block,
                           .fingerprint = s->fingerprint,
-                          .parts = bq_adascale_parts(q)};
-    for (int p = 0; p < bq_adascale_parts(q); p++) {
-        bq_mat shape = bq_adascale_part(q, p, k->head.part[p].name);
-        k->head.part[p].rows = shape.rows, k->head.part[p].cols = shape.cols;
-    }
+                          .parts_of = parts_of,
+                          .ctx = k};
     if (s->comm->replica == 0) look(k, most);
     int word[] = {k->found, k->slot};
     bq_comm_stage_bcast(s->comm, word, sizeof word);
@@ -107,6 +115,7 @@ void bq_midblock_begin(bq_midblock_keep *k, const bq_run *s, const bq_quantized 
 
 const bq_keeper *bq_midblock_pass(bq_midblock_keep *k, int pass) {
     k->head.pass = pass;
+    parts_of(k, &k->head);
     k->since = bq_seconds();
     return &k->keeper;
 }

@@ -11,8 +11,9 @@
 
 typedef struct {
     const bq_run *s;
+    const bq_quantized *q;
     bq_keeper keeper; /* for the pass */
-    bq_inside head;   /* sweep, phase, block and pass; the parts */
+    bq_inside head;   /* sweep, phase, block and pass; the parts of that pass */
     bq_inside_file *file;
     int found, slot; /* the pass to continue (none: -1), and its file; the next save writes the other one */
     double since;    /* time of the last save */

@@ -41,7 +41,7 @@ static void step(void *ctx, int64_t at, int64_t steps, double loss) {
     bq_progress(w->units, w->all, note);
 }
 
-static void trained(void *ctx, int linear, const bq_adascale *values) {
+static void trained(void *ctx, int linear, const bq_trained *values) {
     bq_walk *w = ctx;
     w->hooks->trained(w->hooks->ctx, w->block, linear, values);
 }

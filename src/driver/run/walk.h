@@ -13,7 +13,7 @@
 /* For tests: called with the trained values of a linear of a block, before they are folded. */
 typedef struct {
     void *ctx;
-    void (*trained)(void *ctx, int block, int linear, const bq_adascale *values);
+    void (*trained)(void *ctx, int block, int linear, const bq_trained *values);
 } bq_phase_hooks;
 
 /* How many of a block's tokens its experts get; how many experts get too few. */

@@ -105,6 +105,9 @@ static bool get_structure(bq_inside_file *f) {
         !bq_h5_get_data(h, "loss", BQ_F64, 1, shape, &f->loss))
         return false;
     in->pass = (int)pass;
+    if (in->parts_of) in->parts_of(in->ctx, in);
+    if (in->parts_of && !in->parts)
+        return bq_h5_refuse(h, "pass %" PRId64 " of the phase does not train", pass);
     if (shape[0] != in->steps)
         return bq_h5_refuse(h, "%" PRId64 " losses for %" PRId64 " steps", shape[0], in->steps);
     for (int i = 0; i < in->parts; i++) {
@@ -122,7 +125,10 @@ bq_inside_file *bq_inside_open(const char *path, bq_inside *inside, char *why) {
     uint64_t tag;
     bq_inside_file *f = new_file(inside);
     bool good = bq_h5_open(&f->h, path, &tag) && get_structure(f);
-    if (good) inside->pass = f->head.pass, inside->steps = f->head.steps, inside->previous = f->head.previous;
+    if (good) {
+        double *loss = inside->loss;
+        *inside = f->head, inside->loss = loss;
+    }
     memcpy(why, f->h.why, BQ_WHY);
     if (f->h.absent) why[0] = 0;
     bq_h5_detach(&f->h);

@@ -9,9 +9,9 @@
 
 #include "io/state/h5.h"
 
-#define BQ_INSIDE_PARTS 84
+#define BQ_INSIDE_PARTS 90
 
-typedef struct {
+typedef struct bq_inside {
     int sweep, phase, pass, block; /* pass: number in the phase's list */
     uint64_t fingerprint;
     int64_t steps;   /* done; at least 1 */
@@ -22,6 +22,9 @@ typedef struct {
         char name[32];
         int64_t rows, cols;
     } part[BQ_INSIDE_PARTS];
+    /* Unless NULL, reading sets the parts by it once the pass is known; no parts: the file does not count. */
+    void (*parts_of)(void *ctx, struct bq_inside *inside);
+    void *ctx;
 } bq_inside;
 
 typedef struct bq_inside_file bq_inside_file;
@@ -39,7 +42,7 @@ void bq_inside_write(bq_inside_file *f, int part, bq_mat m);
 void bq_inside_commit(bq_inside_file *f);
 
 /* Open a file if it is whole and has the sweep, phase, block, fingerprint and parts of *inside; sets its
- * pass, steps and previous.  The caller closes.  NULL if it does not count; why (BQ_WHY bytes) has the
+ * pass, parts, steps and previous.  The caller closes.  NULL if it does not count; why (BQ_WHY bytes) has the
  * reason, or is "" if there is no file. */
 bq_inside_file *bq_inside_open(const char *path, bq_inside *inside, char *why);
 

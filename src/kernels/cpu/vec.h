@@ -20,7 +20,9 @@
 #include "kernels/cpu/vec_quant.h"
 #include "kernels/cpu/vec_search.h"
 #include "kernels/cpu/vec_smooth.h"
-#define BQ_VEC_FUNCTIONS(X) BQ_VEC_MODEL(X) BQ_VEC_QUANT(X) BQ_VEC_GPTQ(X) BQ_VEC_SEARCH(X) BQ_VEC_SMOOTH(X)
+#include "kernels/cpu/vec_tuned.h"
+#define BQ_VEC_FUNCTIONS(X)                                                                                  \
+    BQ_VEC_MODEL(X) BQ_VEC_QUANT(X) BQ_VEC_GPTQ(X) BQ_VEC_SEARCH(X) BQ_VEC_SMOOTH(X) BQ_VEC_TUNED(X)
 
 typedef struct {
     const char *isa;

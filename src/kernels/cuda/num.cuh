@@ -23,6 +23,7 @@ extern "C" {
 #include "kernels/quadratic.h"
 #include "kernels/route.h"
 #include "kernels/smooth.h"
+#include "kernels/tuned.h"
 #undef static
 
 #endif

@@ -5,7 +5,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
-#include "block/passes/adascale.h"
+#include "block/passes/train.h"
 #include "rig.h"
 
 enum { SAMPLES = 6, TOKENS = 19, H = 24 };
@@ -40,18 +40,18 @@ static rig *open_rig(int family, int threads, bq_scheme scheme) {
     return r;
 }
 
-static int64_t train(rig *r, bq_inputs input, double mix, bq_adascale_options o) {
+static int64_t train(rig *r, bq_inputs input, double mix, bq_train_options o) {
     calls = 0, r->c.input = input, r->c.mix = mix;
-    return bq_pass_adascale(&r->c, &o);
+    return bq_train(&r->c, &bq_train_adascale, &o);
 }
 
-static const bq_adascale_options plain = {.iterations = 40,
-                                          .batch = 1,
-                                          .lr_clip = 1e-3,
-                                          .lr_weight = 5e-4,
-                                          .check_interval = 200,
-                                          .window = 500,
-                                          .threshold = 1e-2};
+static const bq_train_options plain = {.iterations = 40,
+                                       .batch = 1,
+                                       .lr_clip = 1e-3,
+                                       .lr_weight = 5e-4,
+                                       .check_interval = 200,
+                                       .window = 500,
+                                       .threshold = 1e-2};
 
 static void layouts(void **state) {
     (void)state;
@@ -114,7 +114,7 @@ static void result_is_on_the_grid(void **state) {
 
 static void training_lowers_the_loss(void **state) {
     (void)state;
-    bq_adascale_options o = plain;
+    bq_train_options o = plain;
     o.iterations = 60, o.lr_weight = 5e-3, o.lr_clip = 5e-3;
     for (int loss = 0; loss < 2; loss++) {
         rig *r = open_rig(bq_family_find("llama"), 1, w4);
@@ -130,7 +130,7 @@ static void training_lowers_the_loss(void **state) {
 
 static void mean_is_sum_over_tokens(void **state) {
     (void)state;
-    bq_adascale_options o = plain;
+    bq_train_options o = plain;
     o.iterations = 1;
     double loss[2];
     for (int k = 0; k < 2; k++) {
@@ -147,7 +147,7 @@ static void threads_change_nothing(void **state) {
     (void)state;
     uint64_t want = 0;
     for (int threads = 1; threads <= 3; threads++) {
-        bq_adascale_options o = plain;
+        bq_train_options o = plain;
         o.batch = 3;
         rig *r = open_rig(bq_family_find("llama"), threads, w4);
         train(r, BQ_INPUTS_MIX, 0.5, o);
@@ -178,7 +178,7 @@ static void mix_ends(void **state) {
  * sign. */
 static void batch_takes_every_sample(void **state) {
     (void)state;
-    bq_adascale_options o = plain;
+    bq_train_options o = plain;
     o.iterations = 1, o.batch = SAMPLES;
     rig *r = open_rig(bq_family_find("llama"), 1, w4);
     train(r, BQ_INPUTS_FP, 0, o);
@@ -195,7 +195,7 @@ static void batch_takes_every_sample(void **state) {
 /* lr = 0: the result is round to nearest. */
 static void no_learning_is_rtn(void **state) {
     (void)state;
-    bq_adascale_options o = plain;
+    bq_train_options o = plain;
     o.lr_clip = o.lr_weight = 0;
     rig *a = open_rig(bq_family_find("llama"), 1, w4), *b = open_rig(bq_family_find("llama"), 1, w4);
     train(a, BQ_INPUTS_MIX, 0.5, o);
@@ -267,13 +267,14 @@ static void needs_are_exact(void **state) {
     (void)state;
     for (int64_t batch = 1; batch <= SAMPLES; batch++) {
         if (SAMPLES % batch) continue;
-        bq_adascale_options o = plain;
+        bq_train_options o = plain;
         o.iterations = 2, o.batch = batch;
         rig *r = open_rig(bq_family_find("llama"), 1, w4);
         size_t before = rig_watch(r);
         train(r, BQ_INPUTS_MIX, 0.5, o);
         assert_int_equal(r->dev.mem.used, before);
-        size_t need = bq_adascale_need(&r->arch, r->q.scheme, TOKENS, SAMPLES, batch, 0, 1);
+        size_t need = bq_train_need(&bq_train_adascale, &o,
+                                    &(bq_pass_size){&r->arch, r->q.scheme, TOKENS, SAMPLES, 0, 1, 0});
         assert_true(rig_taken(r) >= need);
         assert_true(rig_taken(r) <= need + bq_op_scratch(TOKENS, r->arch.attention, 1));
         rig_close(r);

@@ -2,7 +2,7 @@
 #include "unit/driver/captured.h"
 
 #include "base/die.h"
-#include "block/passes/adascale.h"
+#include "block/passes/train.h"
 #include "driver/recipe/recipe.h"
 
 #include <dirent.h>
@@ -56,7 +56,7 @@ static void defaults(void **state) {
     assert_true(r.eval.ctx == 2048 && r.eval.tokens[0] == 0);
     assert_true(r.phase[0].inputs == BQ_INPUTS_MIX && r.phase[0].mix == 0.5);
     assert_string_equal(r.phase[0].name, "adascale");
-    const bq_adascale_options *o = (const void *)r.phase[0].pass[0].options;
+    const bq_train_options *o = (const void *)r.phase[0].pass[0].options;
     assert_int_equal(r.phase[0].pass[0].kind, bq_pass_kind_find("adascale"));
     assert_true(o->iterations == 1500 && o->batch == 1 && o->lr_clip == 1e-3 && o->lr_weight == 5e-4);
     assert_true(o->loss == BQ_LOSS_SUM_SEQ && !o->early_stop && o->check_interval == 200 && o->anneal == 0);
@@ -102,7 +102,7 @@ static void overrides(void **state) {
                    "outputs.0.dir=fq",
                    "phases.0.mix=1"};
     assert_int_equal(parse(SMALL, sizeof set / sizeof *set, set, &r), BQ_OK);
-    const bq_adascale_options *o = (const void *)r.phase[0].pass[0].options;
+    const bq_train_options *o = (const void *)r.phase[0].pass[0].options;
     assert_int_equal(o->iterations, 64);
     assert_int_equal(r.calibration.samples, 30);
     assert_true(r.seed == 9223372036854775807u);

@@ -5,8 +5,8 @@
     blockq export --run RUN --out OUT --format aimet:names=OUT_DIR/names.json
 
 names.json maps names of torch parameters to those of ONNX initializers, which torch.onnx invents where it stores
-a weight transposed: {"name": ..., "transposed": true} then.  They depend on the graph alone: the map of a model is
-that of its quantized output, too.
+a weight transposed: {"name": ..., "transposed": true}; of a Linear also "input", the tensor that it reads.  They
+depend on the graph alone: the map of a model is that of its quantized output, too.
 
 The graph takes `input_ids` (1, --length) and gives `logits`, in float32, without a cache.
 
@@ -45,6 +45,15 @@ def weights_of(graph):
     return found
 
 
+def readers_of(graph):
+    """initializer -> the first input of the MatMul or Gemm that reads it, maybe behind a Transpose."""
+    found, turned = {}, {n.output[0]: n.input[0] for n in graph.node if n.op_type == "Transpose"}
+    for node in graph.node:
+        if node.op_type in ("MatMul", "Gemm"):
+            found[turned.get(node.input[1], node.input[1])] = node.input[0]
+    return found
+
+
 def key_of(array):
     import hashlib
     import numpy as np
@@ -54,7 +63,7 @@ def key_of(array):
 def map_names(model, graph):
     """The map, of weights of Linear and Embedding; a tensor that both have is two initializers, or one."""
     import torch
-    found, names, taken = weights_of(graph), {}, set()
+    found, names, taken, reads = weights_of(graph), {}, set(), readers_of(graph)
     for name, module in model.named_modules():
         if not isinstance(module, (torch.nn.Linear, torch.nn.Embedding)):
             continue
@@ -63,7 +72,8 @@ def map_names(model, graph):
             for initializer, gathered in found.get(key_of(value.T if turned else value), []):
                 if gathered == embeds and initializer not in taken and name + ".weight" not in names:
                     taken.add(initializer)
-                    names[name + ".weight"] = {"name": initializer, "transposed": True} if turned else initializer
+                    entry = {"name": initializer, "transposed": turned, "input": reads.get(initializer)}
+                    names[name + ".weight"] = {k: v for k, v in entry.items() if v}
         if name + ".weight" not in names:
             raise DataError(f"{name}.weight: no initializer of the ONNX graph has its values")
     return names
@@ -86,7 +96,7 @@ def export(a):
     names = map_names(model, onnx.load(path).graph)
     with open(os.path.join(a.out, "names.json"), "w", encoding="utf-8") as f:
         json.dump(names, f, indent=1)
-    turned = sum(not isinstance(n, str) for n in names.values())
+    turned = sum("transposed" in n for n in names.values())
     print(f"torch {torch.__version__}, transformers {transformers.__version__}, onnx {onnx.__version__}; {path}: "
           f"{len(names)} weights, {turned} of them transposed")
 

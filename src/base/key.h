@@ -55,6 +55,7 @@ typedef struct {
                       object equal to it is not written */
     double step;   /* integers: min, min + step, ... max; 0: all between */
     double other;  /* unless 0, one more integer that is allowed */
+    bool bare;     /* objects: the value of the first key may stand for the object, the other keys left out */
     bool unhashed; /* not part of the fingerprint: it does not change the result's bytes */
     bool brief;    /* not written, nor hashed, where it is the default */
     const char *help;

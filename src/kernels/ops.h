@@ -23,9 +23,11 @@
 #include "base/rng.h"
 #include "kernels/grid.h"
 #include "kernels/quadratic.h"
+#include "kernels/rounding.h"
 #include "kernels/route.h"
 #include "kernels/smooth.h"
 #include "kernels/tuned.h"
+#include "kernels/sparse.h"
 
 typedef struct bq_ops bq_ops;
 
@@ -150,6 +152,7 @@ typedef struct {
     bool dynamic;       /* fit the grid of a group when its first column's turn comes */
     bq_clip clip;       /* how to fit it: range, range_mse with `ends`, or fit with weights diag */
     bq_shrink ends;
+    bq_sparse sparse; /* TWO: the columns are in the order of w, and K is a multiple of 4, as are groups */
 } bq_gptq;
 
 /* A distance between two outputs: the sum of d^2, of |d|, or of sqrt|d|.  Quark calls the last one RMSE. */

@@ -2,8 +2,13 @@
 
 static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
 
+/* The cuda backend has the ends of each head of each token, or of each token of several experts. */
+static size_t ends_scratch(int64_t tokens, bq_attention a) {
+    return bq_arena_need(1, 2 * tokens * (a.kv_heads > 16 ? a.kv_heads : 16), BQ_F32);
+}
+
 size_t bq_op_scratch(int64_t tokens, bq_attention a, int64_t vocab) {
-    size_t bytes = bq_cpu_attention_scratch(tokens, a);
+    size_t bytes = larger(bq_cpu_attention_scratch(tokens, a), ends_scratch(tokens, a));
     bytes = larger(bytes, bq_cpu_mse_scratch(tokens));
     return larger(bytes, bq_cpu_xent_scratch(tokens, vocab));
 }

@@ -37,6 +37,14 @@ void bq_want_tuned(const bq_dev *dev, const char *op, const bq_tuned *p, bq_sche
         bq_want(dev, op, "low, high, lo, hi", BQ_F32, rows, 1, bq_tune_ends(p->form) ? 4 : 2, row);
 }
 
+void bq_want_rounding(const bq_dev *dev, const char *op, bq_mat x, bq_rounding r, bq_mat grid) {
+    BQ_CHECK(bq_rounding_valid(r), "%s: values of %s with scales in %s, %ssymmetric%s", op,
+             bq_rounding_name(r), bq_type_name(r.scale), r.even ? "" : "not ",
+             r.whole ? ", for all rows" : "");
+    if (bq_rounding_given(r))
+        bq_want(dev, op, "grid", BQ_F32, r.whole ? bq_rounding_groups(r, x.cols) : 1, 2, 1, &grid);
+}
+
 void bq_want_router(const bq_dev *dev, const char *op, bq_router r, bq_mat logits, bq_mat index,
                     bq_mat weight) {
     int64_t experts = logits.cols;

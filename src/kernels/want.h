@@ -18,6 +18,10 @@ void bq_want_grid(const bq_dev *dev, const char *op, bq_mat w, bq_scheme s, bq_m
 void bq_want_tuned(const bq_dev *dev, const char *op, const bq_tuned *p, bq_scheme s, bq_mat scale,
                    bq_mat zero);
 
+/* The same for values to be rounded, and the grids that round_rows is given. */
+#define BQ_WANT_ROUNDING(dev, x, r, grid) bq_want_rounding(dev, __func__, x, r, grid)
+void bq_want_rounding(const bq_dev *dev, const char *op, bq_mat x, bq_rounding r, bq_mat grid);
+
 /* The same for a router, the logits (T, experts) and, of those taken, index and weight (T, r.chosen). */
 #define BQ_WANT_ROUTER(dev, r, logits, index, weight) bq_want_router(dev, __func__, r, logits, index, weight)
 void bq_want_router(const bq_dev *dev, const char *op, bq_router r, bq_mat logits, bq_mat index,

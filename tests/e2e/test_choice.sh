@@ -6,10 +6,11 @@ export OMP_NUM_THREADS=1
 micro llama_default
 choice='"eval": "choice", "items"'
 
-# questions FILE COUNT LONGEST [VOCABULARY]: contexts and choices of all lengths up to LONGEST tokens together
+# questions FILE COUNT LONGEST [VOCABULARY [SUBJECTS]]: contexts and choices of all lengths up to LONGEST tokens together
 questions() {
-    LC_ALL=C awk -v count="$2" -v longest="$3" -v vocab="${4-97}" '
+    LC_ALL=C awk -v count="$2" -v longest="$3" -v vocab="${4-97}" -v subjects="${5-}" '
         function below(n) { x = (x * 1103 + 12345) % 65521; return x % n }
+        function row(n, value, text) { for (text = value; n > 1; n--) text = text ", " value; return "[" text "]" }
         function ids(n, text) { for (text = below(97); n > 1; n--) text = text ", " below(97); return "[" text "]" }
         BEGIN {
             x = 11
@@ -19,7 +20,12 @@ questions() {
                 choices = 2 + below(4)
                 printf "%s\n{\"context\": %s, \"choices\": [", i ? "," : "", ids(given)
                 for (c = 0; c < choices; c++) printf "%s%s", c ? ", " : "", ids(i ? 1 + below(longest - given) : 2)
-                printf "], \"answer\": %d}", below(choices)
+                printf "], \"answer\": %d", below(choices)
+                if (subjects) {
+                    printf ", \"subject\": \"%s\"", i % 2 ? "a \\\"b\\\"" : "law"
+                    printf ", \"characters\": %s, \"bytes\": %s", row(choices, 3), "[40, " substr(row(choices - 1, 1), 2)
+                }
+                printf "}"
             }
             print "]}"
         }' >"$1"
@@ -42,10 +48,10 @@ for ranks in 1 2 3; do
 done
 check "the first part of result.json is as ever" cmp <(sed 's/, "evals.*/}/' r1/result.json) plain/result.json
 check "a recipe without evals has no such key" eval '! grep -q evals plain/recipe.json'
-check "three evaluations: $(cat r1/result.json)" grep -qE '"evals": \[\{"eval": "choice", .*"ctx": 512, "limit": 0, "normalize": "none", "fp": 0[.0-9]*, "fp_items": [0-9]+, .*"adascale_items": [0-9]+\}, \{.*"limit": 9, "normalize": "tokens", .*\}, \{"eval": "perplexity", .*"fp": [0-9.]+, "rtn": [0-9.]+, "adascale": [0-9.]+\}\]\}$' r1/result.json
+check "three evaluations: $(cat r1/result.json)" grep -qE '"evals": \[\{"eval": "choice", .*"ctx": 512, "limit": 0, "normalize": "none", "fp": 0[.0-9]*, "fp_items": [0-9]+, .*"adascale_items": [0-9]+, "adascale_standard_error": 0[.0-9]*\}, \{.*"limit": 9, "normalize": "tokens", .*\}, \{"eval": "perplexity", .*"fp": [0-9.]+, "rtn": [0-9.]+, "adascale": [0-9.]+\}\]\}$' r1/result.json
 check "the count: $(cat r1/result.json)" awk -v share="$(values r1/result.json 1 | grep -o 'fp=[0-9.]*' | cut -d= -f2)" \
     -v count="$(sed -E 's/.*"limit": 0[^}]*"fp_items": ([0-9]+).*/\1/' r1/result.json)" 'BEGIN { exit !((share * 17 - count)^2 < 1e-12) }'
-check "the log: $(grep accuracy r1/run.log)" [ "$(grep -cE 'q.json: accuracy over (17|9) items: fp=0.[0-9]{4} rtn=0.[0-9]{4} adascale=0.[0-9]{4}$' r1/run.log)" = 2 ]
+check "the log: $(grep accuracy r1/run.log)" [ "$(grep -cE 'q.json: accuracy over (17|9) items: fp=0.[0-9]{4} rtn=0.[0-9]{4} adascale=0.[0-9]{4} fp_standard_error=0.[0-9]{4} rtn_standard_error=0.[0-9]{4} adascale_standard_error=0.[0-9]{4}$' r1/run.log)" = 2 ]
 expect 0 "$blockq" run plain.json --set "evals=[{$choice: \"q.json\"}]" -o plain # may change: nothing is made again
 check "no block is made again" [ "$(grep -c 'block 1/2: ' plain/run.log)" = 1 ]
 check "the same number" [ "$(values plain/result.json 1)" = "$(values r1/result.json 1)" ]
@@ -64,17 +70,38 @@ for ranks in 1 2 3; do
     cp out model_$ranks
     check "eval --model: $(cat out)" cmp model_1 model_$ranks
 done
-check "three lines: $(cat model_1)" awk 'NR == 1 { bad += !/^perplexity: model=/ } NR > 1 { bad += !/^choice: model=0.[0-9]* rtn4=0.[0-9]* items=17 ctx=20$/ }
+check "three lines: $(cat model_1)" awk 'NR == 1 { bad += !/^perplexity: model=/ } NR > 1 { bad += !/^choice: model=0.[0-9]* rtn4=0.[0-9]* model_standard_error=0.[0-9]* rtn4_standard_error=0.[0-9]* items=17 ctx=20$/ }
     END { exit bad || NR != 3 }' model_1
 expect 0 "$blockq" eval --model r1/safetensors --eval choice:q.json
 check "the export's number is the result's: $(cat out)" grep -q "model=$(values r1/result.json 1 | sed 's/.*adascale=//; s/ *$//' | cut -c 1-7)" out
 expect 0 "$blockq" eval --run r1 --result-only --eval choice:q.json
-check "the result alone: $(cat out)" grep -qE '^choice: adascale=0.[0-9]{4} items=17' out
+check "the result alone: $(cat out)" grep -qE '^choice: adascale=0.[0-9]{4} adascale_standard_error=0.[0-9]{4} items=17' out
+
+rtn='phases=[{"passes":[{"pass":"rtn"}]}]'
+
+# ---- subjects and lengths ----
+questions s.json 17 20 97 1
+for ranks in 1 3; do
+    expect 0 mpi $ranks run plain.json --set "$rtn" --set "evals=[{$choice: \"s.json\", \"normalize\": \"bytes\"}]" -o s$ranks
+done
+check "3 ranks: subjects" cmp s1/result.json s3/result.json
+check "two subjects: $(cat s1/result.json)" grep -qE '"rtn_macro": 0[.0-9]*, "rtn_macro_standard_error": 0[.0-9]*, "parts": \{"law": \{"items": 9, "fp": [01][.0-9]*, "rtn": [01][.0-9]*\}, "a \\"b\\"": \{"items": 8, ' s1/result.json
+check "the log: $(grep law s1/run.log)" grep -qE 's.json: law, 9 items: fp=[01].[0-9]{4} rtn=[01].[0-9]{4}$' s1/run.log
+expect 0 "$blockq" eval --model m_llama_default --eval choice:s.json,normalize=bytes
+check "the shares add up: $(cat out)" awk '
+    function value(name, i, x) { for (i = 1; i <= NF; i++) { split($i, x, "="); if (x[1] == name) return x[2] } return "none" }
+    function near(a, b) { return (a - b)^2 < 1e-9 }
+    NR == 1 { all = value("model"); macro = value("model_macro"); bad += !near(value("model_standard_error"), sqrt(all * (1 - all) / 16)) }
+    NR == 2 { bad += !/^choice, law: /; p = value("model"); n = value("items"); bad += n != 9 }
+    NR == 3 { bad += !/^choice, a "b": /; q = value("model"); m = value("items"); bad += m != 8 }
+    END { exit bad || NR != 3 || !near(all * 17, p * n + q * m) || !near(macro, (p + q) / 2) }' out
+cp out by_bytes
+expect 0 "$blockq" eval --model m_llama_default --eval choice:s.json,normalize=characters
+check "other lengths, other answers" eval '! cmp -s out by_bytes'
 
 # ---- without perplexity, without any ----
-rtn='phases=[{"passes":[{"pass":"rtn"}]}]'
 expect 0 "$blockq" run r.json --set "$rtn" --set eval.tokens= -o alone
-check "choices alone: $(cat alone/result.json)" grep -qE '^\{"evals": \[\{"eval": "choice".*"rtn_items": [0-9]+\}, ' alone/result.json
+check "choices alone: $(cat alone/result.json)" grep -qE '^\{"evals": \[\{"eval": "choice".*"rtn_items": [0-9]+, "rtn_standard_error": 0[.0-9]*\}, ' alone/result.json
 check "the result line: $(cat out)" grep -q '^result: rtn out=alone$' out
 expect 0 "$blockq" run r.json --set "$rtn" --no-eval -o none
 check "no evaluation, no result" [ ! -e none/result.json ]
@@ -87,7 +114,7 @@ BQ_FAULT=window_nan:6 expect 3 mpi 2 eval --model m_llama_default --eval choice:
 one_error 'm_llama_default: the accuracy of the model is nan: the log-likelihood of choice [0-9] of item [0-9]* is nan: its weights are'
 BQ_FAULT=window_nan:70 expect 0 "$blockq" run r.json --set "$rtn" --set eval.tokens= -o odd
 check "a warning: $(cat err)" grep -qE 'warning: rtn: the accuracy is nan: the log-likelihood of choice [0-9] of item [0-9]+ is nan' err
-check "JSON: $(cat odd/result.json)" grep -qE '"normalize": "none", "fp": 0[.0-9]*, "fp_items": [0-9]+, "rtn": null\}' odd/result.json
+check "JSON: $(cat odd/result.json)" grep -qE '"normalize": "none", "fp": 0[.0-9]*, "fp_items": [0-9]+, "fp_standard_error": 0[.0-9]*, "rtn": null, "rtn_standard_error": null\}' odd/result.json
 
 # ---- plans ----
 planned() { awk -F, 'NR == 1 { for (i = 1; i <= NF; i++) at[$i] = i; next } { bad += $at["peak_bytes"] > $at["planned_bytes"] } END { exit bad || NR < 2 }' "$1/run.csv"; }
@@ -112,7 +139,8 @@ refused 2 'evals.0.items: is ""' choice:
 refused 2 'evals.0.eval: is "trivia", must be "perplexity" or "choice"' trivia:q.json
 refused 2 'evals.0.limits: unknown key; did you mean .limit.' choice:q.json,limits=3
 refused 2 'evals.0.limit: is -1' choice:q.json,limit=-1
-refused 2 'evals.0.normalize: is "bytes", must be "none" or "tokens"' choice:q.json,normalize=bytes
+refused 2 'evals.0.normalize: is "words", must be "none", "tokens", "characters" or "bytes"' choice:q.json,normalize=words
+refused 3 'q.json: items.0.bytes: is missing: write the file by tools/choices.py' choice:q.json,normalize=bytes
 refused 2 'must be KIND:FILE or KIND:FILE,KEY=VALUE' choice:q.json,limit
 refused 3 'q.json: items: has 17 items, limit is 18' choice:q.json,limit=18
 refused 3 'q.json: items.0.choices.0: has 20 tokens with its context, ctx is 19' choice:q.json,ctx=19

@@ -51,7 +51,7 @@ check "checkpoints do not depend on it" diff -r rows/ckpt inputs/ckpt -x 'state.
 check "evaluation does" [ "$(cat rows/result.json)" != "$(cat inputs/result.json)" ]
 says inputs '"token"' $ct
 expect 3 "$blockq" run nvfp4.json -o never --set bits.activations=e4m3
-one_error "floats are written for e4m3 on both sides"
+one_error "floats are written for the same element on both sides"
 
 # keys that do not go together, passes that count on integers, forms that no format has
 refuse() { # CODE TEXT --set...

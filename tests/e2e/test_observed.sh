@@ -116,8 +116,10 @@ expect 2 "$blockq" run l.json --set bits.kv='"e4m3"' -o never
 one_error "bits.kv: the model has latent attention"
 expect 3 "$blockq" run p.json --set "$plain" --set bits.kv='"e4m3"' -o never
 one_error "safetensors cannot say how keys and values are cached"
-expect 2 "$blockq" run p.json --set bits.kv=8 -o never
-one_error 'bits.kv: is 8, must be 16 or "e4m3"'
+expect 3 "$blockq" run p.json --set bits.kv=8 -o never
+one_error "compressed-tensors cannot say how keys and values are cached"
+expect 2 "$blockq" run p.json --set bits.kv=9 -o never
+one_error 'bits.kv: is 9, must be an integer from 2 to 8, 16, or "e4m3" or "e5m2"'
 check "before any work" [ ! -e never ]
 expect 0 "$blockq" run p.json -o without
 expect 3 "$blockq" export --run without --out never --format gguf:imatrix=true

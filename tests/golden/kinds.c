@@ -16,7 +16,9 @@ static const struct {
     {"peer_autosmooth", true, golden_autosmooth, false},
     {"peer_awq", true, golden_awq, false},
     {"peer_inputs", true, golden_inputs, false},
+    {"peer_sparse", true, golden_sparse, false},
     {"peer_pack", true, golden_pack, false},
+    {"peer_rounding", true, golden_rounding, false},
     {"peer_ct_float", true, golden_ct, false},
 };
 

@@ -41,6 +41,6 @@ void golden_ct(golden *g, bq_comm *comm, golden_report *r) {
         static const char *const made_of[] = {"weight", "scale_in", "zp_in", "q"};
         for (int k = 0; k < 4; k++) golden_pass_over(g, "%s/%s", at, made_of[k]);
     }
-    golden_pass_over(g, "kv/");
+    golden_ct_cache(g, r);
     json_decref(types);
 }

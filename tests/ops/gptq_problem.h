@@ -19,7 +19,8 @@ typedef struct {
     int64_t rows, k, group, groups;
     bq_mat w, x, h, diag, order, u /* transposed */, scale, zero, fold, code, what;
     float widen; /* 0, or a factor of the range's scales */
-    double *a;   /* (k, k): the damped matrix in processing order */
+    bq_sparse sparse;
+    double *a; /* (k, k): the damped matrix in processing order */
 } layer;
 
 /* Inputs whose columns depend on each other, some of them loud. */
@@ -91,7 +92,8 @@ static inline bool run_layer(layer *l, double factor, double damp, bool dynamic,
                  .zero = l->zero,
                  .dynamic = dynamic,
                  .clip = clip,
-                 .ends = few_ends};
+                 .ends = few_ends,
+                 .sparse = l->sparse};
     dev.op->gptq(&dev, &p, l->s, l->fold);
     encode(l, l->fold);
     return true;

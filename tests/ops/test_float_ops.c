@@ -1,5 +1,5 @@
 /* Float elements: their codes and numbers, rounding, scales of each type, tiles; the ops range, share_scales,
- * quantize, dequantize, fake_quantize_rows, fit and gptq on them. */
+ * quantize, dequantize, round_rows, fit and gptq on them. */
 #include "same_bits.h"
 
 #include "base/num.h"
@@ -162,7 +162,7 @@ static void fake_rows_are_codes_and_back(void **state) {
         bq_scheme s = bq_scheme_of_tokens(floats[i]);
         bq_mat x = make_filled(5, 131, 2, 4, 3), y = make(5, 131, 1, BQ_F32), back = make(5, 131, 0, BQ_F32);
         bq_mat scale = make(5, 1, 0, BQ_F32), code = make(5, 131, 0, BQ_I8);
-        dev.op->fake_quantize_rows(&dev, x, floats[i], y);
+        dev.op->round_rows(&dev, x, bq_rounding_of_tokens(floats[i]), (bq_mat){0}, y);
         dev.op->range(&dev, x, s, scale, (bq_mat){0});
         dev.op->quantize(&dev, x, scale, (bq_mat){0}, s, code);
         dev.op->dequantize(&dev, code, scale, (bq_mat){0}, s, back);
@@ -216,7 +216,7 @@ static uint64_t all_bits(void) {
         dev.op->dequantize(&dev, code, scale, (bq_mat){0}, s, out);
         bits = bits_of(bits_of(bits_of(bits, scale), code), out);
         dev.op->fit(&dev, bq_mat_rows(w, 9, 60), h, s, bq_mat_rows(scale, 0, 60), (bq_mat){0});
-        dev.op->fake_quantize_rows(&dev, w, floats[i], out);
+        dev.op->round_rows(&dev, w, bq_rounding_of_tokens(floats[i]), (bq_mat){0}, out);
         bits = bits_of(bits_of(bits, scale), out);
         s.rows = 50;
         dev.op->share_scales(&dev, scale, s);

@@ -1,4 +1,4 @@
-/* range, quantize, dequantize, fake_quantize_rows and mix of the cpu backend. */
+/* range, quantize, dequantize, round_rows and mix of the cpu backend. */
 #include "same_bits.h"
 
 #include "base/num.h"
@@ -192,8 +192,8 @@ static void groups_are_short_rows(void **state) {
 static void check_fake(int64_t rows, int64_t cols, int bits, int64_t pad) {
     bq_mat x = make_filled(rows, cols, pad, 7, 3), y = make(rows, cols, pad + 1, BQ_F32), same = clone(x);
     float least = -(float)(1 << (bits - 1)), most = -least - 1;
-    dev.op->fake_quantize_rows(&dev, x, bits, y);
-    dev.op->fake_quantize_rows(&dev, same, bits, same);
+    dev.op->round_rows(&dev, x, bq_rounding_of_tokens(bits), (bq_mat){0}, y);
+    dev.op->round_rows(&dev, same, bq_rounding_of_tokens(bits), (bq_mat){0}, same);
     dev.op->wait(&dev);
     for (int64_t r = 0; r < rows; r++) {
         float top = 0;
@@ -217,7 +217,8 @@ static void fake_quantization_has_a_scale_a_row(void **state) {
     check_fake(3, 0, 8, 1);
     /* 127.5 steps: the largest is not its own value, unlike the grid of weights; and a row of zeros */
     float x[3][4] = {{255, -2, 1, 3}, {0, -0.0f, 0, 0}, {-255, 0, 0, 0}}, y[3][4];
-    dev.op->fake_quantize_rows(&dev, bq_mat_host(x, 3, 4, BQ_F32), 8, bq_mat_host(y, 3, 4, BQ_F32));
+    dev.op->round_rows(&dev, bq_mat_host(x, 3, 4, BQ_F32), bq_rounding_of_tokens(8), (bq_mat){0},
+                       bq_mat_host(y, 3, 4, BQ_F32));
     static const float want[3][4] = {{254, -2, 0, 4}, {0}, {-256, 0, 0, 0}};
     for (int i = 0; i < 12; i++) assert_true(y[i / 4][i % 4] == want[i / 4][i % 4]);
 }
@@ -296,7 +297,7 @@ static uint64_t all_bits(void) {
     }
     dev.op->mix(&dev, w, qt, 0.37, place, out);
     bits = bits_of(bits, out);
-    dev.op->fake_quantize_rows(&dev, qt, 8, out);
+    dev.op->round_rows(&dev, qt, bq_rounding_of_tokens(8), (bq_mat){0}, out);
     bits = bits_of(bits, out);
     drop(w), drop(qt), drop(out), drop(scale), drop(code);
     return bits;

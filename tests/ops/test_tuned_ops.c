@@ -50,7 +50,7 @@ static problem start(int64_t rows, int64_t cols, int64_t pad, bq_scheme s, bq_tu
     q.scale = make(rows, 1, pad, BQ_F32), q.grad = make(rows, cols + 2, pad, BQ_F32);
     if (!s.symmetric) q.zero = make(rows, 1, pad, BQ_F32);
     q.p.lo = make(rows, 1, 1, BQ_F32), q.p.hi = make(rows, 1, 0, BQ_F32);
-    dev.op->ends(&dev, q.p.w, s, none, none, q.p.lo, q.p.hi);
+    dev.op->range_ends(&dev, q.p.w, s, none, none, q.p.lo, q.p.hi);
     q.p.low = make_filled(rows, 1, 2, 3, 0.2f), q.p.high = make_filled(rows, 1, 1, 4, 0.2f);
     for (int64_t r = 0; r < rows; r++) {
         if (form == BQ_TUNE_ROUNDING)
@@ -261,7 +261,7 @@ static void ends_of_rows_and_grids(void **state) {
         problem q = start(17, 33, 1, schemes[k], BQ_TUNE_ROUNDING, BQ_SIGN);
         bq_mat again = clone(q.scale), zeros = q.zero.data ? clone(q.zero) : none;
         dev.op->range(&dev, q.p.w, q.s, q.scale, q.zero);
-        dev.op->ends(&dev, q.p.w, q.s, q.scale, q.zero, q.p.lo, q.p.hi);
+        dev.op->range_ends(&dev, q.p.w, q.s, q.scale, q.zero, q.p.lo, q.p.hi);
         dev.op->set(&dev, q.p.low, 1), dev.op->set(&dev, q.p.high, 1), dev.op->zero(&dev, q.p.value);
         dev.op->tuned_weights(&dev, &q.p, q.s, q.w_hat, again, zeros, none);
         for (int64_t r = 0; r < 17; r++) {
@@ -271,7 +271,7 @@ static void ends_of_rows_and_grids(void **state) {
         drop(again), drop(zeros), finish(&q);
     }
     float w[] = {1, NAN, 3, -2, -1, -5}, lo[2], hi[2];
-    dev.op->ends(&dev, bq_mat_host(w, 2, 3, BQ_F32), schemes[0], none, none, bq_mat_host(lo, 2, 1, BQ_F32),
+    dev.op->range_ends(&dev, bq_mat_host(w, 2, 3, BQ_F32), schemes[0], none, none, bq_mat_host(lo, 2, 1, BQ_F32),
                  bq_mat_host(hi, 2, 1, BQ_F32));
     assert_true(lo[0] == 0 && hi[0] == 3 && lo[1] == -5 && hi[1] == 0);
 }

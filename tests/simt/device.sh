@@ -2,7 +2,7 @@
 # same after a stop.  A test is `bash X.sh BLOCKQ MAKE_MICRO MPIEXEC COMPARE_LOSSES`; it sets device_name, as the log has it,
 # tf32_error, the most that products in tf32 may be off, and exact_losses, how near losses with fp16x2 are to the cpu's; it
 # sources this first and ends with `finish`.
-# shellcheck shell=bash disable=SC2154 # the three are for the test to set
+# shellcheck shell=bash disable=SC2154,SC2034 # the three are for the test to set; lists of keys are taken by name
 compare_losses=$(realpath "$4")
 . "$(dirname "${BASH_SOURCE[0]}")/../e2e/lib.sh"
 # A search may choose otherwise between near equals where single roundings differ, and then losses do, too: one arithmetic
@@ -44,6 +44,20 @@ for name in qwen3 olmo2 gemma2 gemma3_text latent; do
     for ranks in 1 2; do expect 0 mpi $ranks run $name.json --device cuda -o ${name}_$ranks; done
     same ${name}_1 ${name}_2
     check "$name: losses are not near the cpu's" "$compare_losses" 1e-5 cpu_$name/ckpt/block_001.p0.s0.h5 ${name}_1/ckpt/block_001.p0.s0.h5
+done
+
+# inputs, keys and values that are rounded: measured scales, and passes that see them
+rounded=(--set 'bits.activations={"bits": 8, "symmetric": false, "per": "tensor", "dynamic": false, "range": "percentile"}'
+    --set 'bits.kv={"bits": 8, "per": "head"}' --set 'outputs=[{"format": "compressed-tensors"}]')
+seen=(--set 'bits.activations={"bits": 8, "per": "tensor"}' --set bits.kv=8 --set phases.0.activations=true --set 'outputs=[]')
+worth_of() { sed -n 's/.*, "[a-z+]*": \([0-9.]*\), "bits.*/\1/p' "$1/result.json"; }
+for name in rounded seen; do
+    declare -n keys=$name
+    expect 0 "$blockq" run train.json "${keys[@]}" --device cpu --threads 1 -o cpu_$name
+    for ranks in 1 2; do expect 0 mpi $ranks run train.json "${keys[@]}" --device cuda -o ${name}_$ranks; done
+    same ${name}_1 ${name}_2
+    check "$name: $(worth_of ${name}_1), not $(worth_of cpu_$name)" \
+        awk -v a="$(worth_of ${name}_1)" -v b="$(worth_of cpu_$name)" 'BEGIN { exit !(a > 1 && (a / b - 1)^2 < 1e-6) }'
 done
 
 # experts, sinks, clamped gates: a model is worth what it is on the cpu

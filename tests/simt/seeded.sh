@@ -63,6 +63,8 @@ bug "operands of a GEMM exchanged" gemm.cu 's|tb \? CUBLAS_OP_T|ta ? CUBLAS_OP_T
 bug "an error that a column of GPTQ misses" gptq.cu 's|for \(int i = 0; i < STEP; i\+\+\)|for (int i = 0; i + 1 < STEP; i++)|' gptq.cu test_gptq_ops
 bug "an error of a step that its columns miss" gptq.cu 's|x\[j\] = x\[j \+ 1\] - e|x[j] = x[j + 1] - (i < 30 ? e : 0)|' gptq.cu test_gptq_ops
 bug "factors of errors used before they are there" gptq.cu 's|__syncthreads\(\); /\* all of it is there \*/||' gptq.cu test_gptq_ops
+bug "a mask of four weights that does not move on" gptq.cu 's#stay >>= 1;##' gptq.cu test_sparse_ops
+bug "of equal neighbours the later one goes" sparse.cu 's#bq_stays\(m\[1\], m\[0\], m\[2\], m\[3\], 1\)#bq_stays(m[1], m[0], m[2], m[3], 0)#' sparse.cu test_sparse_ops
 bug "a block beside the diagonal that is not multiplied" factor.cu 's|\(int64_t i = 0; i < rest; i \+= PANEL\)|(int64_t i = PANEL; i < rest; i += PANEL)|' factor.cu test_factor
 bug "no zeros below the diagonal of a panel" factor.cu 's|if \(n <= PANEL\)|if (n < PANEL)|' factor.cu test_factor
 bug "columns that a panel of the factor misses" factor.cu 's|j / PANEL \* PANEL : 0|j / PANEL * PANEL : TILE|' factor.cu test_factor

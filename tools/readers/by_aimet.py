@@ -1,7 +1,8 @@
 """AIMET: outputs of the format aimet, in float32.  Which AIMET it is depends on the encodings file in the folder.
 
 model_torch.encodings (version 0.6.1): aimet-torch.  QuantizationSimModel of the folder's model gets quantizers of
-the shapes that the file has, load_encodings fills and freezes them, and no inputs are quantized.  AIMET computes
+the shapes that the file has, load_encodings fills and freezes them; inputs of linears are quantized where the file has
+encodings of them (it has none of keys and values), and nothing else is.  AIMET computes
 scales from min and max, so some differ from the file's in the last place: the reader says how many, and then
 gives the quantizers the file's.
 
@@ -59,12 +60,18 @@ def quantizer_for(weight, entries):
                               block_size=(1, cols // blocks) if blocks > 1 else None)
 
 
+def input_quantizer(entry):
+    from aimet_torch.quantization.affine import QuantizeDequantize
+    return QuantizeDequantize(shape=(), bitwidth=entry["bitwidth"], symmetric=entry["is_symmetric"] == "True")
+
+
 class Torch:
     def __init__(self, folder, path):
         import torch
         import transformers
         from aimet_torch import QuantizationSimModel
         self.torch, self.faults, self.file = torch, 0, param_encodings(path)
+        self.inputs = common.read_json(path).get("activation_encodings") or {}
         model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True,
                                                                   attn_implementation="eager")
         self.sim = QuantizationSimModel(wrap(model), dummy_input=(torch.arange(8)[None],), in_place=True)
@@ -85,6 +92,9 @@ class Torch:
         for name, module, part in self.linears():
             entries = self.file.get(name)
             module.param_quantizers[part] = quantizer_for(module.weight, entries) if entries else None
+        for name, module in self.sim.model.named_modules():
+            if name in self.inputs:
+                module.input_quantizers[0] = input_quantizer(self.inputs[name]["input"]["0"])
 
     def settle(self):
         """Count scales that AIMET has computed otherwise, and set those of the file."""
@@ -105,6 +115,27 @@ class Torch:
         print(f"load_encodings: {loaded} weights; {scales - unlike} of {scales} scales equal the file's, {unlike} "
               "differ in the last place and are set")
         self.faults += loaded != len(self.file)
+        self.settle_inputs()
+
+    def settle_inputs(self):
+        """The same of inputs, whose offsets must be the file's."""
+        loaded = 0
+        for name, module in self.sim.model.named_modules():
+            if name not in self.inputs:
+                continue
+            entry, quantizer = self.inputs[name]["input"]["0"], module.input_quantizers[0]
+            got = float(quantizer.get_scale()), float(quantizer.get_offset())
+            want = entry["scale"], entry["offset"] + (2 ** (entry["bitwidth"] - 1) if entry["is_symmetric"] == "True" else 0)
+            if abs(got[0] - want[0]) > 3e-7 * want[0] or got[1] != want[1]:
+                print(f"fault: {name}: the grid of its input is {got}, not {want}")
+                self.faults += 1
+            quantizer._reparametrize_to_scale_offset()
+            with self.torch.no_grad():
+                quantizer.scale.copy_(self.torch.tensor(want[0]))
+            loaded += 1
+        if self.inputs:
+            print(f"load_encodings: inputs of {loaded} of {len(self.inputs)} linears")
+        self.faults += loaded != len(self.inputs)
 
     def loss(self, window):
         with self.torch.no_grad():

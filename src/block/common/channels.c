@@ -11,8 +11,12 @@ typedef struct {
     bq_onlooker also;
     bool handed;          /* outputs go to c->target */
     bq_mat low[BQ_SITES]; /* max of -x, for BQ_CHANNEL_RANGE */
-    bq_treesum sum;       /* (columns of all sites, 1), for BQ_CHANNEL_MEAN */
+    bq_treesum sum;       /* (columns of all sites, 1), for means */
 } channels;
+
+static bool is_mean(bq_channel_statistic what) {
+    return what == BQ_CHANNEL_MEAN || what == BQ_CHANNEL_SQUARES;
+}
 
 static int64_t columns(const bq_arch *arch) {
     int64_t sum = 0;
@@ -42,16 +46,18 @@ static void look(void *ctx, int64_t sample, bq_mat x, bq_mat y) {
     bq_dev *dev = t->c->dev;
     const bq_arch *arch = t->c->q->arch;
     bq_mat leaf = {0};
-    if (t->what == BQ_CHANNEL_MEAN) leaf = bq_treesum_next(&t->sum);
+    if (is_mean(t->what)) leaf = bq_treesum_next(&t->sum);
     for (int m = 0; m < arch->sites; m++) {
         bq_mat in = bq_block_input(arch, t->c->work, m);
         if (t->what == BQ_CHANNEL_MEAN)
             dev->op->column_abs(dev, in, 0, part_of(arch, leaf, m));
+        else if (t->what == BQ_CHANNEL_SQUARES)
+            dev->op->column_squares(dev, in, part_of(arch, leaf, m));
         else
             dev->op->column_max(dev, in, t->what == BQ_CHANNEL_ABSMAX ? 0 : 1, t->act[m]);
         if (t->what == BQ_CHANNEL_RANGE) dev->op->column_max(dev, in, -1, t->low[m]);
     }
-    if (t->what == BQ_CHANNEL_MEAN) bq_treesum_add(&t->sum, sample);
+    if (is_mean(t->what)) bq_treesum_add(&t->sum, sample);
     if (t->also.visit) t->also.visit(t->also.ctx, sample, x, y);
     if (t->handed) t->c->target(t->c->ctx, sample, y);
 }
@@ -88,20 +94,20 @@ void bq_channels(bq_pass_context *c, bq_channel_statistic what, const bq_mat *ac
     channels t = {.c = c, .what = what, .act = act, .also = also};
     size_t mark = bq_arena_mark(&dev->mem);
     float start = what == BQ_CHANNEL_ABSMAX ? 0 : -FLT_MAX;
-    for (int m = 0; m < arch->sites && what != BQ_CHANNEL_MEAN; m++) {
+    for (int m = 0; m < arch->sites && !is_mean(what); m++) {
         dev->op->set(dev, act[m], start);
         if (what != BQ_CHANNEL_RANGE) continue;
         t.low[m] = bq_arena_push(&dev->mem, 1, arch->site[m].cols, BQ_F32);
         dev->op->set(dev, t.low[m], start);
     }
-    if (what == BQ_CHANNEL_MEAN) {
+    if (is_mean(what)) {
         bq_shard mine = bq_shard_of(c->samples, c->comm->replica, c->comm->nreplica);
         int room = bq_treesum_buffers(mine.first, mine.count);
         bq_treesum_open(&t.sum, dev, room > 1 ? room : 1, bq_arena_push(&dev->mem, columns(arch), 1, BQ_F32));
     }
     t.handed = c->target && bq_prepare_stream(c->input) == BQ_STREAM_FP;
     bq_capture(c, bq_prepare_stream(c->input), bq_every, c->blk->w, also.output || t.handed, look, &t);
-    if (what == BQ_CHANNEL_MEAN)
+    if (is_mean(what))
         finish_means(&t);
     else
         finish_maxima(&t);

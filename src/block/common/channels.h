@@ -8,7 +8,12 @@
 
 #include "block/common/capture.h"
 
-typedef enum { BQ_CHANNEL_ABSMAX, BQ_CHANNEL_RANGE, BQ_CHANNEL_MEAN } bq_channel_statistic;
+typedef enum {
+    BQ_CHANNEL_ABSMAX,
+    BQ_CHANNEL_RANGE,
+    BQ_CHANNEL_MEAN,
+    BQ_CHANNEL_SQUARES
+} bq_channel_statistic;
 
 /* Who else sees each sample of this replica during the walk, so that no second forward is needed. */
 typedef struct {
@@ -18,9 +23,9 @@ typedef struct {
 } bq_onlooker;
 
 /* push: room for a statistic of each site, act[m] (1, columns of m); the caller's mark and reset take it
- * back.  Then compute it: max |x|, max x - min x, or mean |x| of each input channel, on all replicas.  The
- * walk calls `also`, and c->target (pass.h) with the outputs if it reads the FP stream.  Collective over
- * stage. */
+ * back.  Then compute it: max |x|, max x - min x, mean |x|, or mean x^2 of each input channel, on all
+ * replicas.  The walk calls `also`, and c->target (pass.h) with the outputs if it reads the FP stream.
+ * Collective over stage. */
 void bq_channels_push(bq_dev *dev, const bq_arch *arch, bq_mat *act);
 void bq_channels(bq_pass_context *c, bq_channel_statistic what, const bq_mat *act, bq_onlooker also);
 

@@ -116,7 +116,7 @@ static bq_mat input_of(search *t, int m, bq_mat s, int64_t i) {
     if (!rounds(t->o)) return x;
     y.cols = y.ld = x.cols;
     dev->op->over_columns(dev, x, s, y);
-    dev->op->fake_quantize_rows(dev, y, t->o->activations, y);
+    dev->op->round_rows(dev, y, bq_rounding_of_tokens(t->o->activations), (bq_mat){0}, y);
     dev->op->times_columns(dev, y, s, y);
     return y;
 }

@@ -69,7 +69,7 @@ void bq_block_turn(bq_block *blk, const bq_arch *arch, int index) {
     if (m->full[index]) blk->attention.window = 0;
     blk->rope = m->full[index] && m->full_rope.dim;
     blk->folded = false;
-    blk->pre = blk->row_scale = NULL, blk->kv = NULL;
+    blk->pre = blk->row_scale = NULL, blk->inputs = blk->kv = NULL;
 }
 
 bq_heads bq_block_split(const bq_model *m, bq_mat qkv) {
@@ -112,12 +112,21 @@ void bq_block_linear(bq_dev *dev, const bq_block *blk, int site, const bq_mat *w
     add_bias(dev, blk, site, out);
 }
 
-static void round_input(bq_dev *dev, const bq_work *k, bq_mat x) {
-    int64_t group = k->token_group ? k->token_group : x.cols;
-    for (int64_t c = 0; c < x.cols && k->activations; c += group) {
-        bq_mat part = bq_mat_cols(x, c, x.cols - c < group ? x.cols - c : group);
-        dev->op->fake_quantize_rows(dev, part, k->activations, part);
+static void set(bq_dev *dev, bq_mat m, int64_t row, int64_t col, float value) {
+    dev->op->set(dev, bq_mat_cols(bq_mat_rows(m, row, 1), col, 1), value);
+}
+
+void bq_block_round(bq_dev *dev, const bq_block *blk, const bq_work *k, int site, bq_mat x) {
+    bq_mat grid = bq_mat_rows(k->grid, 0, 1);
+    if (!k->inputs.element) return;
+    if (bq_rounding_given(k->inputs) && blk->inputs) {
+        for (int i = 0; i < 2; i++) set(dev, grid, 0, i, blk->inputs[2 * site + i]);
+    } else if (bq_rounding_given(k->inputs)) {
+        dev->op->zero(dev, grid);
+        dev->op->ends(dev, x, -1, grid);
+        dev->op->grid_of_ends(dev, grid, k->inputs, grid);
     }
+    dev->op->round_rows(dev, x, k->inputs, grid, x);
 }
 
 /* bq_block_linear where each linear of the site has its own factors of x. */
@@ -130,7 +139,7 @@ static void prescaled(bq_dev *dev, const bq_block *blk, const bq_work *k, int si
     for (int i = s->first; i < s->first + s->linears; i++) {
         const bq_linear *l = &arch->linear[i];
         dev->op->times_columns(dev, x, blk->pre[i], y);
-        round_input(dev, k, y);
+        bq_block_round(dev, blk, k, site, y);
         dev->op->gemm(dev, false, true, 1, y, bq_mat_rows(w[site], l->row, l->rows), keep ? 1 : 0,
                       bq_mat_cols(out, l->row, l->rows));
     }
@@ -153,7 +162,6 @@ void bq_block_site(bq_dev *dev, const bq_block *blk, const bq_work *k, int site,
         prescaled(dev, blk, k, site, w, x, keep, out);
         return;
     }
-    round_input(dev, k, x);
     bq_block_linear(dev, blk, site, w, x, keep, out);
 }
 
@@ -162,15 +170,12 @@ static void linear(bq_dev *dev, const bq_block *blk, const bq_work *k, bq_role r
     bq_block_site(dev, blk, k, bq_arch_site(blk->arch, role), w, x, keep, out);
 }
 
-/* x becomes what a cache of e4m3 with one scale keeps of it.  k->m and k->lse are not in use yet. */
-static void round_cached(bq_dev *dev, bq_work *k, bq_mat x, float scale) {
-    const bq_scheme fp8 = {BQ_E4M3, -1, true, BQ_F32, BQ_GRID_AIMET, 1, 0};
-    bq_mat code = k->m, scales = bq_mat_reshape(bq_mat_cols(bq_mat_rows(k->lse, 0, 1), 0, x.rows), 1);
-    BQ_CHECK(x.cols <= (int64_t)sizeof(float) * code.cols, "keys of %ld channels", (long)x.cols);
-    code.type = BQ_I8, code.cols = code.ld = x.cols;
-    dev->op->set(dev, scales, scale);
-    dev->op->quantize(dev, x, scales, (bq_mat){0}, fp8, code);
-    dev->op->dequantize(dev, code, scales, (bq_mat){0}, fp8, x);
+/* x becomes what a cache keeps of it.  scale: of each group of columns, where all rows share them. */
+static void round_cached(bq_dev *dev, bq_work *k, bq_mat x, const float *scale) {
+    bq_mat grid = bq_mat_rows(k->grid, 0, bq_rounding_groups(k->cache, x.cols));
+    for (int64_t g = 0; g < grid.rows && k->cache.whole; g++)
+        set(dev, grid, g, 0, scale[g]), set(dev, grid, g, 1, 0);
+    dev->op->round_rows(dev, x, k->cache, grid, x);
 }
 
 /* k->qkv, k->o and k->lse from k->a. */
@@ -184,7 +189,10 @@ static void attend(bq_dev *dev, const bq_block *blk, const bq_mat *w, bq_work *k
     norm(dev, blk, BQ_NORM_K, h.k, h.k);
     op->rope(dev, h.q, m->heads, m->head_dim, k->cos[blk->rope], k->sin[blk->rope], 0);
     op->rope(dev, h.k, m->kv_heads, m->head_dim, k->cos[blk->rope], k->sin[blk->rope], 0);
-    if (blk->kv) round_cached(dev, k, h.k, blk->kv[0]), round_cached(dev, k, h.v, blk->kv[1]);
+    if (k->cache.element) {
+        round_cached(dev, k, h.k, blk->kv);
+        round_cached(dev, k, h.v, blk->kv ? blk->kv + bq_rounding_groups(k->cache, h.k.cols) : NULL);
+    }
     op->attention(dev, blk->attention, h.q, h.k, h.v, k->o, k->lse);
 }
 
@@ -200,8 +208,6 @@ void bq_block_gated(bq_dev *dev, const bq_block *blk, const bq_mat *w, bq_work *
     dev->op->glu(dev, blk->arch->act, bq_block_limit(blk), g.gate, g.up, g.z);
 }
 
-void bq_block_norm(bq_dev *dev, const bq_block *blk, bq_work *k) { norm(dev, blk, BQ_NORM_MLP, k->m, k->n); }
-
 bq_mat bq_block_input(const bq_arch *arch, const bq_work *k, int site) {
     const bq_site *s = &arch->site[site];
     switch (s->role) {
@@ -213,6 +219,18 @@ bq_mat bq_block_input(const bq_arch *arch, const bq_work *k, int site) {
     case BQ_DOWN: return bq_block_glu(arch, k).z;
     default: return bq_expert_rows(k, s->role == BQ_EXPERT_DOWN ? k->ze : k->xe, s->expert);
     }
+}
+
+/* The input of a site, which was just computed, as the linears see it.  With factors of inputs each linear
+ * has its own; see prescaled. */
+static void finish_input(bq_dev *dev, const bq_block *blk, const bq_work *k, int site) {
+    if (blk->arch->site[site].role == BQ_O && k->raw_heads.data) dev->op->copy(dev, k->o, k->raw_heads);
+    if (!blk->pre) bq_block_round(dev, blk, k, site, bq_block_input(blk->arch, k, site));
+}
+
+void bq_block_norm(bq_dev *dev, const bq_block *blk, bq_work *k) {
+    norm(dev, blk, BQ_NORM_MLP, k->m, k->n);
+    if (bq_arch_has(blk->arch, BQ_GATE_UP)) finish_input(dev, blk, k, bq_arch_site(blk->arch, BQ_GATE_UP));
 }
 
 /* y = residual + what o or down computes from x, or the norm of that. */
@@ -238,7 +256,7 @@ static void begin_mlp(bq_dev *dev, const bq_block *blk, const bq_mat *w, bq_work
         return;
     }
     add_output(dev, blk, k, BQ_O, w, k->o, x, k->m);
-    bq_block_norm(dev, blk, k);
+    norm(dev, blk, BQ_NORM_MLP, k->m, k->n);
     if (!blk->arch->experts) return;
     bq_experts_gate(dev, blk, k);
     if (blk->arch->kind == BQ_UNIT_BLOCK) bq_experts_route(dev, blk, k);
@@ -275,6 +293,7 @@ static void part(bq_dev *dev, const bq_block *blk, const bq_mat *w, bq_work *k, 
     case BQ_EXPERT_GATE_UP: bq_experts_gather(dev, k, arch->site[m].expert); break;
     default: bq_experts_gated(dev, blk, w, k, arch->site[m].expert);
     }
+    finish_input(dev, blk, k, m);
 }
 
 void bq_block_heads(bq_dev *dev, const bq_block *blk, const bq_mat *w, bq_work *k) {

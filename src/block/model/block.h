@@ -28,8 +28,10 @@ typedef struct {
     bq_mat extra[BQ_EXTRAS];      /* of arch->extra_shape, f32; data NULL where there is none */
     bq_mat norm[BQ_NORMS];        /* gains, (1, arch->gains) f32; data NULL where there is no norm */
     bool folded;                  /* a pass has changed norms or biases, so they are no longer the model's */
-    const float *kv;   /* unless NULL, the scales of keys and of values, the caller's: attention reads both
-                          rounded to e4m3 with these.  For evaluation; a backward is not possible with it */
+    /* What roundings for all rows need (work->inputs, work->cache), the caller's: for each site the scale and
+     * the zero of its input, or the factor of its scales; the scales of keys, then those of values.  inputs
+     * NULL: they are found from the values of the sample. */
+    const float *inputs, *kv;
     const bq_mat *pre; /* [linears] (1, cols) f32, the caller's: the input of each linear is multiplied by
                              its factors.  NULL: none.  A backward is not possible with them */
     /* [sites] (1, rows) f32, the caller's: of matrices w that are f16 or bf16.  These have codes, and their
@@ -71,10 +73,16 @@ typedef struct {
         bq_mat dq, dkey, dvalue; /* for the backward */
     } latent;
     bq_mat dz, dm, dn, dout, dqkv; /* for the backward; data NULL in a workspace without one */
-    int activations; /* bits that the inputs of the linears are rounded to, after blk->pre, with one scale for
-                        each token; 0: no rounding.  For evaluation; a backward is not possible with it */
-    int64_t token_group; /* columns of such an input that share a scale; 0: all */
+    bq_mat raw_heads; /* a caller's, like o: o before it is rounded; for a backward with rounded inputs */
+    bq_mat grid;      /* (groups, 2): of a rounding that is given grids */
+    /* How the inputs of the linears are rounded, after blk->pre, in place; and the keys, after RoPE, and
+     * values. The backward is that of the linears with these inputs, and of attention with these keys and
+     * values: the gradient goes through a rounding as it is.  Element 0: they are not rounded. */
+    bq_rounding inputs, cache;
 } bq_work;
+
+/* What attention has computed, before o's input was rounded. */
+static inline bq_mat bq_block_heads_out(const bq_work *k) { return k->raw_heads.data ? k->raw_heads : k->o; }
 
 /* q, k and v in a matrix like work->qkv. */
 typedef struct {
@@ -113,14 +121,15 @@ void bq_block_forward(bq_dev *dev, const bq_block *blk, const bq_mat *w, bq_work
 void bq_block_sample(bq_dev *dev, const bq_block *blk, const bq_mat *w, bq_work *k, bq_mat from, bq_mat to);
 
 /* Parts of a forward, for searches that compare outputs inside the block:
- *   linear   out = input w[site]^T + bias; with `keep` that is added to out.  It ignores blk->pre and
- *            work->activations, the others do not
+ *   linear   out = input w[site]^T + bias; with `keep` that is added to out.  It ignores blk->pre
  *   heads    k->qkv, k->o and k->lse from k->a, with all that latent attention has between them
  *   gated    k->gu and k->z from k->n
  *   rest     y from x and k->o; y.data NULL: stop at k->z */
 void bq_block_linear(bq_dev *dev, const bq_block *blk, int site, const bq_mat *w, bq_mat input, bool keep,
                      bq_mat out);
-/* bq_block_linear with blk->pre and the rounding of inputs: x may be rounded in place. */
+/* The same with blk->pre; only there it rounds.  Else parts (below) have rounded their input; what they have
+ * not computed, bq_block_round rounds in place. */
+void bq_block_round(bq_dev *dev, const bq_block *blk, const bq_work *k, int site, bq_mat x);
 void bq_block_site(bq_dev *dev, const bq_block *blk, const bq_work *k, int site, const bq_mat *w, bq_mat x,
                    bool keep, bq_mat out);
 /* Of y = x w[site]^T with dy: dw[site] = dy^T x, and dx = dy w[site] unless dx.data is NULL. */
@@ -151,7 +160,7 @@ void bq_block_parts(bq_dev *dev, const bq_block *blk, const bq_mat *w, bq_work *
                     bq_mat x, bq_mat y);
 /* The input of a site, as a forward leaves it in the workspace: (T, columns of the site). */
 bq_mat bq_block_input(const bq_arch *arch, const bq_work *k, int site);
-/* k->n from k->m: the norm before the MLP alone. */
+/* k->n from k->m: the norm before the MLP alone, as the input of gate_up. */
 void bq_block_norm(bq_dev *dev, const bq_block *blk, bq_work *k);
 
 /* Gradients from dy (T, H), which stays as it is, after a forward with the same w, x and work: dw[m] (rows,

@@ -50,7 +50,8 @@ static void attention(bq_dev *dev, const bq_block *blk, bq_work *k) {
     const bq_model *m = &blk->arch->model;
     const bq_mat cos = k->cos[blk->rope], sin = k->sin[blk->rope];
     bq_heads h = bq_block_split(m, k->qkv), dh = bq_block_split(m, k->dqkv);
-    op->attention_bwd(dev, blk->attention, h.q, h.k, h.v, k->o, k->lse, k->dout, dh.q, dh.k, dh.v);
+    op->attention_bwd(dev, blk->attention, h.q, h.k, h.v, bq_block_heads_out(k), k->lse, k->dout, dh.q, dh.k,
+                      dh.v);
     op->rope(dev, dh.q, m->heads, m->head_dim, cos, sin, BQ_TURN_INVERSE);
     op->rope(dev, dh.k, m->kv_heads, m->head_dim, cos, sin, BQ_TURN_INVERSE);
     if (k->raw_qk.data) { /* q and k are not read again: their room is free */
@@ -72,7 +73,8 @@ static void dense_mlp(bq_dev *dev, const bq_block *blk, const bq_mat *w, bq_work
 void bq_block_backward(bq_dev *dev, const bq_block *blk, const bq_mat *w, bq_work *k, bq_mat x, bq_mat dy,
                        const bq_mat *dw, bq_mat dx) {
     const bq_ops *op = dev->op;
-    BQ_CHECK(k->dn.data && !k->activations && !blk->pre && !blk->kv,
+    BQ_CHECK(k->dn.data && !blk->pre &&
+                 (!k->inputs.element || k->raw_heads.data || !bq_arch_has(blk->arch, BQ_O)),
              "backward with what is for the forward only");
     if (blk->arch->kind == BQ_UNIT_EXPERT) {
         dense_mlp(dev, blk, w, k, dy, dw);

@@ -4,7 +4,7 @@
 #include <string.h>
 
 /* The buffers of a workspace in three tables, so that bq_work_push and bq_work_need agree. */
-enum { DENSE = 23, EXPERTS = 25, LATENT = 9, BUFFERS = DENSE + EXPERTS + LATENT };
+enum { DENSE = 24, EXPERTS = 25, LATENT = 9, BUFFERS = DENSE + EXPERTS + LATENT };
 
 typedef struct {
     size_t at; /* of the view in bq_work */
@@ -39,6 +39,7 @@ static void dense(const bq_arch *arch, int64_t t, bool train, buffer *out) {
         F32(qkv, t, qkv, attends),
         F32(o, t, o_in, attends),
         F32(lse, m->heads, t, attends),
+        F32(grid, m->kv_heads > 1 ? m->kv_heads : 1, 2, true),
         F32(gu, t, 2 * inter, inter > 0),
         F32(z, t, inter, inter > 0),
         F32(dz, t, inter, train && inter > 0),

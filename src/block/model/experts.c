@@ -71,9 +71,12 @@ void bq_experts_add_rows(bq_dev *dev, const bq_block *blk, const bq_mat *w, bq_w
     bq_glu g = bq_block_glu(blk->arch, k);
     bq_mat x = bq_mat_rows(k->x, 0, rows.rows), both = bq_mat_rows(g.both, 0, rows.rows),
            z = bq_mat_rows(g.z, 0, rows.rows), out = bq_mat_rows(k->y, 0, rows.rows);
-    bq_block_site(dev, blk, k, bq_arch_site(blk->arch, BQ_GATE_UP), w, x, false, both);
+    int gate_up = bq_arch_site(blk->arch, BQ_GATE_UP), down = bq_arch_site(blk->arch, BQ_DOWN);
+    if (!blk->pre) bq_block_round(dev, blk, k, gate_up, x);
+    bq_block_site(dev, blk, k, gate_up, w, x, false, both);
     glu(dev, blk, both, z);
-    bq_block_site(dev, blk, k, bq_arch_site(blk->arch, BQ_DOWN), w, z, false, out);
+    if (!blk->pre) bq_block_round(dev, blk, k, down, z);
+    bq_block_site(dev, blk, k, down, w, z, false, out);
     dev->op->scatter_add_rows(dev, out, rows, weight, y);
 }
 

@@ -75,8 +75,8 @@ void bq_latent_backward(bq_dev *dev, const bq_block *blk, const bq_mat *w, bq_wo
     columns c = columns_of(m, k->qkv), d = columns_of(m, k->dqkv);
     bq_mat q = m->q_rank ? k->latent.q : c.q, dq = m->q_rank ? k->latent.dq : d.q, dkey = k->latent.dkey,
            dr = turned(m, dkey, 0);
-    op->attention_bwd(dev, blk->attention, q, k->latent.key, k->latent.value, k->o, k->lse, k->dout, dq, dkey,
-                      k->latent.dvalue);
+    op->attention_bwd(dev, blk->attention, q, k->latent.key, k->latent.value, bq_block_heads_out(k), k->lse,
+                      k->dout, dq, dkey, k->latent.dvalue);
     rope(dev, blk, k, dq, m->heads, true);
     for (int64_t h = 1; h < m->heads; h++) op->add(dev, turned(m, dkey, h), dr);
     rope(dev, blk, k, dr, 1, true);

@@ -165,6 +165,7 @@ static void quantize(work *a, const unit *t, int i, bq_mat w, bq_shard mine_of) 
     bq_mat scale = bq_mat_rows(q->scale[i], mine_of.first * groups, mine_of.count * groups), zero = {0};
     if (q->zero[i].data) zero = bq_mat_rows(q->zero[i], mine_of.first * groups, mine_of.count * groups);
     if (!given(c, i) && !dynamic) fit(a, i, w, scale, zero);
+    if (t->damp == 0 && a->o->sparse == BQ_SPARSE_TWO) c->dev->op->sparse24(c->dev, w, (bq_mat){0}, false);
     if (t->damp == 0) return;
     bq_gptq p = {.w = w,
                  .ut = t->ut,
@@ -174,7 +175,8 @@ static void quantize(work *a, const unit *t, int i, bq_mat w, bq_shard mine_of) 
                  .zero = zero,
                  .dynamic = dynamic,
                  .clip = a->o->clip,
-                 .ends = a->o->ends};
+                 .ends = a->o->ends,
+                 .sparse = a->o->sparse};
     c->dev->op->gptq(c->dev, &p, q->scheme[i], w);
 }
 

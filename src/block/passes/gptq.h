@@ -25,8 +25,9 @@ typedef struct {
     bq_clip clip;
     bq_shrink ends; /* of BQ_CLIP_MSE */
     bool sequential;
-    bq_type gram; /* type of the sums of Gram matrices: f32 or f64 */
-    double qep;   /* share of the correction of QEP (Arai and Ichikawa, 2025), for all but down; 0: none */
+    bq_type gram;     /* type of the sums of Gram matrices: f32 or f64 */
+    bq_sparse sparse; /* which weights become 0, and stay so */
+    double qep; /* share of the correction of QEP (Arai and Ichikawa, 2025), for all but down; 0: none */
 } bq_gptq_options;
 
 /* Leave the result in c->q on all replicas.  fold has each weight as it was just before rounding, clamped to

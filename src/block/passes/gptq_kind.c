@@ -1,6 +1,7 @@
 /* The kind of pass `gptq`: its keys, memory and cost. */
 #include "block/passes/gptq.h"
 #include "block/passes/search.h"
+#include "block/passes/sparse.h"
 
 #include <stdio.h>
 
@@ -13,6 +14,8 @@ static const bq_choice orders[] = {
     {"none", BQ_ORDER_NONE}, {"act", BQ_ORDER_ACT}, {"gar", BQ_ORDER_GAR}, {0}};
 static const bq_choice clips[] = {
     {"minmax", BQ_CLIP_MINMAX}, {"mse", BQ_CLIP_MSE}, {"hessian", BQ_CLIP_HESSIAN}, {0}};
+static const bq_choice sparses[] = {
+    {"none", BQ_SPARSE_NONE}, {"2:4", BQ_SPARSE_TWO}, {"kept", BQ_SPARSE_KEPT}, {0}};
 static const bq_choice sums[] = {{"f32", BQ_F32}, {"f64", BQ_F64}, {0}};
 static const bq_key keys[] = {
     {"damp", BQ_KEY_REAL, BQ_AT(options, gptq.damp), .value = "0.01", .min = 1e-6, .max = 1,
@@ -42,20 +45,42 @@ static const bq_key keys[] = {
      .help = "Share of the correction of QEP (its paper: 0.5): before they are quantized, the weights of all "
              "linears but down make up for what the quantized blocks before have changed in their inputs. "
              "Needs `inputs` qt or mix, a second forward, and a second Gram matrix for each input."},
+    {"sparse", BQ_KEY_CHOICE, BQ_AT(options, gptq.sparse), .value = "none", .choice = sparses, .brief = true,
+     .help = "`2:4`: of four neighbours in a row two become 0, chosen when their turn comes by |w| over the "
+             "diagonal of the factor, and the columns behind make up for them (SparseGPT); needs `order` "
+             "none. `kept`: weights that are 0 stay 0, as behind `sparse24`."},
     {0}};
 
 static bool corrects(const options *o) { return o->gptq.qep > 0; }
 
 static unsigned more(const void *pass) {
     const options *o = pass;
-    return (corrects(o) ? BQ_PASS_FP : 0) | (o->gptq.sequential ? BQ_PASS_KEEPS : 0);
+    return (corrects(o) ? BQ_PASS_FP : 0) | (o->gptq.sequential ? BQ_PASS_KEEPS : 0) |
+           (o->gptq.sparse == BQ_SPARSE_TWO ? BQ_PASS_SPARSE : 0) |
+           (o->gptq.sparse == BQ_SPARSE_NONE ? BQ_PASS_FILLS : 0);
 }
 
-static bool fits(const void *o, bq_inputs inputs, bq_pass_reason *why) {
-    if (!corrects(o) || inputs != BQ_INPUTS_FP) return true;
-    snprintf(why->key, sizeof why->key, "qep");
-    snprintf(why->why, sizeof why->why, "needs inputs qt or mix: with fp there is nothing to correct");
+static bool fits(const void *pass, bq_inputs inputs, bq_pass_reason *why) {
+    const options *o = pass;
+    const char *key = NULL, *text = NULL;
+    if (corrects(o) && inputs == BQ_INPUTS_FP)
+        key = "qep", text = "needs inputs qt or mix: with fp there is nothing to correct";
+    if (corrects(o) && o->gptq.sparse == BQ_SPARSE_KEPT)
+        key = "qep", text = "gives zeros other values, and sparse is kept";
+    if (o->gptq.sparse == BQ_SPARSE_TWO && o->gptq.order != BQ_ORDER_NONE)
+        key = "order", text = "must be none where sparse is 2:4: four neighbours are taken together";
+    if (!key) return true;
+    snprintf(why->key, sizeof why->key, "%s", key);
+    snprintf(why->why, sizeof why->why, "%s", text);
     return false;
+}
+
+static const char *suffix(const void *o) {
+    return ((const options *)o)->gptq.sparse == BQ_SPARSE_TWO ? "_sparse24" : NULL;
+}
+
+static void blind(bq_pass_context *c, const void *o) {
+    if (((const options *)o)->gptq.sparse == BQ_SPARSE_TWO) bq_sparse_blind(c);
 }
 
 static const char *remedy(const void *o) {
@@ -101,9 +126,11 @@ const bq_pass_kind bq_pass_kind_gptq = {
     .name = "gptq",
     .traits = BQ_PASS_CALIBRATED | BQ_PASS_QUANTIZES | BQ_PASS_ZEROS | BQ_PASS_MOMENTS | BQ_PASS_TILES,
     .more = more,
+    .suffix = suffix,
     .fits = fits,
     .remedy = remedy,
     .need = need,
     .cost = cost,
     .run = run,
+    .blind = blind,
 };

@@ -108,6 +108,8 @@ enum {
     BQ_PASS_PRESCALES = 1 << 11, /* leaves factors of the linears' inputs (blk->pre) */
     BQ_PASS_INTEGERS = 1 << 12,  /* works only with integers, whose numbers are one step apart */
     BQ_PASS_TILES = 1 << 13,     /* makes codes where rows share scales */
+    BQ_PASS_SPARSE = 1 << 14,    /* leaves two of four neighbours 0, which passes behind it must keep; */
+    BQ_PASS_FILLS = 1 << 15,     /* it would not keep them */
 };
 
 /* Room for the options of a pass in a recipe; the size of a struct of options, which must fit. */
@@ -156,6 +158,9 @@ typedef struct {
     /* Do it, on the block of c.  Returns the steps done (0 where it does not train), or BQ_PASS_NOT_FINITE or
      * BQ_PASS_STOPPED.  Collective over stage. */
     int64_t (*run)(bq_pass_context *c, const void *o);
+    /* In the place of run for an expert without samples, whose codes and grids c->q has already, of its
+     * weights as the model has them.  NULL: passes that read samples do nothing there. */
+    void (*blind)(bq_pass_context *c, const void *o);
 } bq_pass_kind;
 
 /* The table of kinds: row i, NULL after the last; the row of a name, or -1; row i as a choice of a recipe's

@@ -8,7 +8,8 @@
     ROW(adascale)                                                                                            \
     ROW(autoround)                                                                                           \
     ROW(omniquant)                                                                                           \
-    ROW(qat) ROW(gptq) ROW(seqmse) ROW(lpbq) ROW(hqq) ROW(smoothquant) ROW(autosmoothquant) ROW(awq)
+    ROW(qat)                                                                                                 \
+    ROW(gptq) ROW(seqmse) ROW(lpbq) ROW(hqq) ROW(smoothquant) ROW(autosmoothquant) ROW(awq) ROW(sparse24)
 
 #define DECLARE(name) extern const bq_pass_kind bq_pass_kind_##name;
 #define ADDRESS(name) &bq_pass_kind_##name,

@@ -13,6 +13,7 @@ int bq_cmd_compare(const bq_args *args, bq_comm *comm);
 int bq_cmd_run(const bq_args *args, bq_comm *comm);
 int bq_cmd_plan(const bq_args *args, bq_comm *comm);
 int bq_cmd_eval(const bq_args *args, bq_comm *comm);
+int bq_cmd_generate(const bq_args *args, bq_comm *comm);
 int bq_cmd_export(const bq_args *args, bq_comm *comm);
 int bq_cmd_import(const bq_args *args, bq_comm *comm);
 

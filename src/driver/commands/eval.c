@@ -2,68 +2,47 @@
 
 #include "base/die.h"
 #include "base/log.h"
-#include "driver/load/device.h"
+#include "driver/commands/plain.h"
 #include "driver/run/result.h"
 #include "driver/run/session.h"
-#include "driver/score/score.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 
-typedef struct {
-    bq_source model;
-    bq_recipe recipe; /* only its evaluations are used */
-    bq_evals evals;
-    bq_layouts layouts;
-    bq_dev dev;
-    const bq_args *args;
-    const bq_comm *comm;
-    bq_home home;
-} evaluation;
-
-static int look(void *ctx) {
-    evaluation *e = ctx;
-    const bq_args *a = e->args;
-    int code = bq_recipe_evaluate(&e->recipe, a);
-    if (!code) code = bq_source_open(&e->model, a->model);
-    if (!code) code = bq_score_open(&e->evals, &e->recipe, &e->model, "--ctx");
-    if (code) return code;
-    const bq_arch *arch = bq_source_first(&e->model);
-    bq_source_layouts(&e->model, &e->layouts);
-    for (int k = 0; k < e->layouts.count; k++)
-        for (int i = 0; i < BQ_ARCH_LINEARS; i++)
-            e->layouts.at[k].scheme[i] = (bq_scheme){a->rtn, -1, true, BQ_F32, BQ_GRID_AIMET, 1, 0};
-    size_t arena = bq_score_need(&e->layouts, a->rtn, false, &e->evals);
-    code = bq_plan_evaluation(arena + bq_score_host(arch, &e->evals, e->comm->size),
-                              bq_score_stream(arch, &e->evals, e->comm->size), a->memory, e->comm, a->scratch,
-                              &e->home.scratch);
-    return code ? code : bq_device_open(&e->dev, a, e->comm, arena);
-}
-
-/* Rank 0 reads all weights once, to find NaN and Inf. */
-static int read_all(void *ctx) {
-    evaluation *e = ctx;
-    uint64_t hash;
-    return bq_log_rank() == 0 ? bq_source_fingerprint(&e->model, NULL, &hash) : BQ_OK;
+/* " model_macro=0.41 rtn4_macro=0.38" */
+static void print_value(const bq_args *a, const char *stat, double plain, double rounded) {
+    const char *line = stat ? "_" : "", *name = stat ? stat : "";
+    printf(" model%s%s=%.6f", line, name, plain);
+    if (a->rtn) printf(" rtn%d%s%s=%.6f", a->rtn, line, name, rounded);
 }
 
 /* "perplexity: model=12.3 rtn4=13.4 windows=5 ctx=32" */
-static void print_line(const evaluation *e, const bq_eval *eval, double plain, double rounded) {
+static void print_line(const bq_args *a, const bq_eval *eval, const double *plain, const double *rounded) {
+    const int stats = eval->stats;
     const bq_tokens *t = &eval->tokens;
     if (t->joiner[0])
         bq_log(BQ_INFO, "%ld %s of %ld tokens, tokenizer %s, text joined %s, bos %d", (long)eval->items,
                eval->kind->unit, (long)eval->ctx, t->tokenizer, t->joiner, (int)t->bos);
-    printf("%s: model=%.6f", eval->kind->name, plain);
-    if (e->args->rtn) printf(" rtn%d=%.6f", e->args->rtn, rounded);
+    printf("%s:", eval->kind->name);
+    for (int i = 0; i <= stats; i++) print_value(a, i ? eval->kind->stat[i - 1] : NULL, plain[i], rounded[i]);
     printf(" %s=%ld ctx=%ld\n", eval->kind->unit, (long)eval->items, (long)eval->ctx);
+    for (int p = 0; p < eval->parts; p++) {
+        printf("%s, %s:", eval->kind->name, eval->part[p].name);
+        print_value(a, NULL, plain[1 + stats + p], rounded[1 + stats + p]);
+        printf(" %s=%ld\n", eval->kind->unit, (long)eval->part[p].items);
+    }
 }
 
-static int evaluate_one(const evaluation *e, bq_score *s, const bq_eval *eval) {
-    double plain, rounded = 0;
+static int evaluate_one(const bq_plain *p, bq_score *s, const bq_eval *eval) {
+    const int n = bq_eval_values(eval);
+    double *plain = calloc(2 * (size_t)n, sizeof *plain), *rounded = plain + n;
+    BQ_CHECK(plain, "no memory for the numbers of %s", eval->path);
     s->label = "model";
-    int code = bq_score_run(s, eval, NULL, NULL, NULL, &plain);
+    int code = bq_score_run(s, eval, NULL, NULL, NULL, plain);
     s->label = "rtn";
-    if (!code && e->args->rtn) code = bq_score_run(s, eval, &e->layouts, bq_rtn_weights, NULL, &rounded);
-    if (!code && s->comm->rank == 0) print_line(e, eval, plain, rounded);
+    if (!code && p->args->rtn) code = bq_score_run(s, eval, &p->layouts, bq_rtn_weights, NULL, rounded);
+    if (!code && s->comm->rank == 0) print_line(p->args, eval, plain, rounded);
+    free(plain);
     return code;
 }
 
@@ -75,44 +54,27 @@ static int evaluate_run(const bq_args *a, bq_comm *comm) {
     return code;
 }
 
-static int open_model(evaluation *e) {
-    int code = bq_root_first(e->comm, look, e);
-    return code ? code : bq_root_first(e->comm, read_all, e);
-}
-
-static bq_score score_of(evaluation *e) {
-    return (bq_score){
-        .dev = &e->dev, .comm = e->comm, .src = &e->model, .angles = BQ_ANGLES_HF, .home = e->home};
-}
-
-static void close_model(evaluation *e) {
-    bq_dev_close(&e->dev);
-    bq_evals_close(&e->evals);
-    bq_source_close(&e->model);
-}
-
 int bq_eval_perplexity(const bq_args *args, bq_comm *comm, double *value, int64_t *windows) {
-    evaluation e = {.args = args, .comm = comm};
+    bq_plain p = {.args = args, .comm = comm};
     bq_run s = {0};
-    int code = args->run ? bq_session_open_finished(&s, args, comm) : open_model(&e);
-    bq_score score = score_of(&e);
-    score.label = "model";
-    const bq_eval *eval = args->run ? &s.evals.eval[0] : &e.evals.eval[0];
+    int code = args->run ? bq_session_open_finished(&s, args, comm) : bq_plain_open(&p);
+    bq_score score = bq_plain_score(&p);
+    const bq_eval *eval = args->run ? &s.evals.eval[0] : &p.evals.eval[0];
     if (!code)
         code = args->run ? bq_result_value(&s, eval, value)
                          : bq_score_run(&score, eval, NULL, NULL, NULL, value);
     *windows = eval->items;
     if (args->run) bq_session_close(&s);
-    close_model(&e);
+    bq_plain_close(&p);
     return code;
 }
 
 int bq_cmd_eval(const bq_args *args, bq_comm *comm) {
     if (args->run) return evaluate_run(args, comm);
-    evaluation e = {.args = args, .comm = comm};
-    int code = open_model(&e);
-    bq_score s = score_of(&e);
-    for (int i = 0; i < e.evals.count && !code; i++) code = evaluate_one(&e, &s, &e.evals.eval[i]);
-    close_model(&e);
+    bq_plain p = {.args = args, .comm = comm};
+    int code = bq_plain_open(&p);
+    bq_score s = bq_plain_score(&p);
+    for (int i = 0; i < p.evals.count && !code; i++) code = evaluate_one(&p, &s, &p.evals.eval[i]);
+    bq_plain_close(&p);
     return code;
 }

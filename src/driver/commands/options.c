@@ -13,7 +13,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char *const there_are = "run, plan, eval, export, import, compare, inspect, tokens, status";
+static const char *const there_are =
+    "run, plan, eval, generate, export, import, compare, inspect, tokens, status";
 static const char *const codes =
     "Exit codes:\n"
     "   0  done\n"
@@ -43,12 +44,15 @@ static int complain_value(const bq_args *args, const bq_option *o, const char *t
 static int take_number(bq_args *args, const bq_option *o, const char *text) {
     char *end, must[80];
     void *at = (char *)args + o->at;
-    bool whole = o->kind != SECONDS;
+    bool whole = o->kind == INT || o->kind == I64;
     errno = 0;
     long long n = strtoll(text, &end, 10);
     double x = whole ? (double)n : strtod(text, &end);
     bool reads = whole ? !errno : strchr("0123456789.", *text) != NULL;
-    snprintf(must, sizeof must, "a %s from %.0f to %.0f", whole ? "whole number" : "number of seconds",
+    snprintf(must, sizeof must, "a %s from %.0f to %.0f",
+             whole             ? "whole number"
+             : o->kind == REAL ? "number"
+                               : "number of seconds",
              o->min, o->max);
     if (!reads || end == text || *end || !(x >= o->min && x <= o->max))
         return complain_value(args, o, text, must);
@@ -103,7 +107,8 @@ static int take(bq_args *args, const bq_option *o, char *text) {
     case FLAG: *(bool *)at = true; return BQ_OK;
     case INT:
     case I64:
-    case SECONDS: return take_number(args, o, text);
+    case SECONDS:
+    case REAL: return take_number(args, o, text);
     case BYTES: return take_bytes(args, o, text);
     case DEVICE:
         if (!is_device(text)) return complain_value(args, o, text, "cpu, cuda, cuda:N or auto");
@@ -123,6 +128,12 @@ static int take(bq_args *args, const bq_option *o, char *text) {
         if (args->neval == BQ_EVALS) return complain(args->command, "more than %d --eval", BQ_EVALS);
         if (!*text || strlen(text) >= BQ_PATH_MAX) break;
         args->eval[args->neval++] = text;
+        return BQ_OK;
+    case PROMPT:
+        if (args->nprompt == BQ_PROMPTS)
+            return complain(args->command, "more than %d --prompt-tokens", BQ_PROMPTS);
+        if (!*text) return complain_value(args, o, text, "token ids with commas between them");
+        args->prompt[args->nprompt++] = text;
         return BQ_OK;
     case SET:
         if (args->nset == BQ_SETS) return complain(args->command, "more than %d --set", BQ_SETS);
@@ -203,6 +214,9 @@ static const char *lacks(const bq_args *a) {
     case BQ_COMMAND_EVAL:
         if (!a->model == !a->run) return "give one of --model and --run";
         return a->tokens || a->neval ? NULL : "--tokens is missing, or --eval";
+    case BQ_COMMAND_GENERATE:
+        if (!a->tokens == !a->nprompt) return "give one of --prompt-tokens and --tokens";
+        return a->top_k && !(a->temperature > 0) ? "--top-k needs a --temperature above 0" : NULL;
     case BQ_COMMAND_EXPORT:
         if (!a->run) return "--run is missing";
         return a->out[0] ? NULL : "--out is missing";
@@ -260,6 +274,7 @@ static int parse_command(int argc, char **argv, bq_args *args) {
     bq_command c = args->command;
     parsing p = {.args = args};
     args->device = "auto", args->ctx = 2048, args->timeout = 600, args->save_every = 300;
+    if (c == BQ_COMMAND_GENERATE) args->ctx = 32, args->windows = 1, args->count = 32;
     if (c == BQ_COMMAND_EXPORT) args->format = "compressed-tensors";
     args->shard = BQ_SHARD_BYTES;
     fill(&f, c);

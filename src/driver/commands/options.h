@@ -23,9 +23,10 @@ enum { EXPORT = 1 << BQ_COMMAND_EXPORT, TOKENS = 1 << BQ_COMMAND_TOKENS, STATUS 
 enum {
     INSPECT = 1 << BQ_COMMAND_INSPECT,
     IMPORT = 1 << BQ_COMMAND_IMPORT,
-    COMPARE = 1 << BQ_COMMAND_COMPARE
+    COMPARE = 1 << BQ_COMMAND_COMPARE,
+    GENERATE = 1 << BQ_COMMAND_GENERATE
 };
-enum { COMPUTE = RUN | PLAN | EVAL | COMPARE };
+enum { COMPUTE = RUN | PLAN | EVAL | COMPARE | GENERATE };
 enum { ALL = COMPUTE | EXPORT | IMPORT | INSPECT | TOKENS | STATUS };
 
 typedef enum {
@@ -34,6 +35,7 @@ typedef enum {
     I64,
     BYTES,
     SECONDS,
+    REAL,
     TEXT,
     OUT,
     FORMAT,
@@ -41,7 +43,8 @@ typedef enum {
     DEVICE,
     ACTS,
     SET,
-    EVALUATION
+    EVALUATION,
+    PROMPT
 } bq_option_kind;
 
 typedef struct {
@@ -61,7 +64,7 @@ typedef struct {
     const char *brief, *about, *example;
 } bq_command_text;
 
-enum { BQ_OPTIONS = 40 }; /* room, and the end */
+enum { BQ_OPTIONS = 52 }; /* room, and the end */
 enum { BQ_THREADS_MAX = 4096 };
 extern const bq_option bq_options[BQ_OPTIONS];
 extern const bq_command_text bq_commands[BQ_COMMANDS];

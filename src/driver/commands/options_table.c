@@ -15,12 +15,24 @@ const bq_option bq_options[BQ_OPTIONS] = {
     {"tokens", 0, "FILE.h5", TEXT, AT(tokens), 0, 0, EVAL, "Perplexity of these tokens"},
     {"tokens", 0, "FILE.h5", TEXT, AT(tokens), 0, 0, COMPARE,
      "Also the perplexity of both sides on these tokens"},
+    {"tokens", 0, "FILE.h5", TEXT, AT(tokens), 0, 0, GENERATE,
+     "Take prompts from this file: windows of --ctx tokens, one behind the other"},
+    {"prompt-tokens", 0, "IDS", PROMPT, 0, 0, 0, GENERATE,
+     "A prompt: token ids, as in 1,2,3; may be given 16 times"},
+    {"count", 'n', "N", I64, AT(count), 1, 1 << 20, GENERATE, "Tokens to add to each prompt (32)"},
+    {"temperature", 0, "X", REAL, AT(temperature), 0, 1e6, GENERATE,
+     "Draw tokens, with probabilities of the logits over X; 0: take the most likely token (0)"},
+    {"top-k", 0, "N", INT, AT(top_k), 1, INT_MAX, GENERATE, "Draw only from the N most likely tokens (all)"},
+    {"seed", 0, "N", I64, AT(seed), 0, 1e18, GENERATE,
+     "Of the random numbers; the same seed draws the same tokens on any number of ranks (0)"},
     {"eval", 0, "KIND:FILE", EVALUATION, 0, 0, 0, EVAL,
      "An evaluation as in a recipe's list evals; its keys follow the file, as in KIND:FILE,KEY=VALUE; may be "
      "given 4 times"},
     {"ctx", 0, "N", I64, AT(ctx), 2, 1 << 20, EVAL | COMPARE, "Tokens of a window (2048)"},
+    {"ctx", 0, "N", I64, AT(ctx), 2, 1 << 20, GENERATE, "Tokens of a prompt from --tokens (32)"},
+    {"windows", 0, "N", I64, AT(windows), 1, 1e6, GENERATE, "How many prompts from --tokens (1)"},
     {"windows", 0, "N", I64, AT(windows), 0, 1e9, EVAL | COMPARE, "How many windows; 0: all (0)"},
-    {"offset", 0, "N", I64, AT(offset), 0, 1e15, EVAL | COMPARE, "First token (0)"},
+    {"offset", 0, "N", I64, AT(offset), 0, 1e15, EVAL | COMPARE | GENERATE, "First token (0)"},
     {"rtn", 0, "BITS", INT, AT(rtn), 2, 8, EVAL, "Also evaluate round to nearest, 2 to 8 bits, per channel"},
     {"format", 0, "FORMAT", FORMAT, AT(format), 0, 0, EXPORT,
      "A format that recipes have for outputs, its keys behind it, as in NAME:KEY=VALUE,...; 'blockq help "
@@ -75,8 +87,8 @@ const bq_option bq_options[BQ_OPTIONS] = {
     {"save-every", 0, "SECONDS", SECONDS, AT(save_every), 0, 1e9, RUN,
      "Keep the state inside a block so often, to go on there after a kill; 0: only on a stop (300)"},
     {"no-eval", 0, NULL, FLAG, AT(no_eval), 0, 0, RUN, "Skip the recipe's evaluation"},
-    {"result-only", 0, NULL, FLAG, AT(result_only), 0, 0, RUN | EVAL,
-     "Evaluate a run's result alone, not the original model and round to nearest, too"},
+    {"result-only", 0, NULL, FLAG, AT(result_only), 0, 0, RUN | EVAL | GENERATE,
+     "Take a run's result alone, not the original model and round to nearest, too"},
     {"stop-after-blocks", 0, "N", INT, AT(stop_after), 1, INT_MAX, RUN,
      "End with code 75 after N new blocks, as a stop signal would (for tests)"},
     {"json", 0, NULL, FLAG, AT(json), 0, 0, STATUS | COMPARE, "For programs: one JSON object"},
@@ -109,6 +121,16 @@ const bq_command_text bq_commands[BQ_COMMANDS] = {
          "adds other evaluations (blockq help recipe, evals).",
          "Example:\n  blockq eval --model DIR --tokens test.h5 --ctx 512 --rtn 4\n"
          "  blockq eval --run demo.run --tokens test.h5 --eval choice:questions.json,normalize=tokens"},
+    [BQ_COMMAND_GENERATE] =
+        {"generate", "MODEL|RUN", 1, 1, "Continue prompts, to see what a model writes.",
+         "Add tokens to prompts, each time the most likely one, and print their ids, a line for each prompt. "
+         "The model is of any kind that blockq reads: a directory, a GGUF file, a quantized checkpoint. Of "
+         "the directory of a finished run both the original and the result continue the prompts, so that "
+         "they can be compared. It is a check, not a server: there is no cache of keys and values, and every "
+         "token reads all weights once. Several ranks share the prompts; the tokens are the same. "
+         "tools/generate.py does it with text.",
+         "Example:\n  blockq generate jobs/demo/model --prompt-tokens 84,104,101,32 -n 16\n"
+         "  blockq generate demo.run --tokens test.h5 --ctx 24 --windows 4"},
     [BQ_COMMAND_EXPORT] =
         {"export", "", 0, 0, "Write a run's result as a model directory.",
          "Write the result of a finished run as a model directory that other programs load, in a format that "

@@ -13,7 +13,10 @@
 #define FILE_BYTES ((size_t)64 << 20) /* seven times as much as JSON in memory */
 enum { CHOICES_LEAST = 2, CHOICES_MOST = 26 };
 
-typedef enum { NONE, BY_TOKENS } normalization;
+static const char *const stats[] = {"standard_error", "macro", "macro_standard_error"};
+enum { STATS = sizeof stats / sizeof *stats }; /* without subjects only the first one */
+
+typedef enum { NONE, BY_TOKENS, BY_CHARACTERS, BY_BYTES } normalization;
 
 typedef struct {
     char items[BQ_PATH_MAX];
@@ -26,9 +29,12 @@ typedef struct {
     int64_t context, given, first, count;
     int64_t choice; /* its number in the item, from 0 */
     bool answer;
+    int subject;   /* e->part; 0 where there are none */
+    double length; /* what its log-likelihood is divided by */
 } candidate;
 
-static const bq_choice normalizations[] = {{"none", NONE}, {"tokens", BY_TOKENS}, {0}};
+static const bq_choice normalizations[] = {
+    {"none", NONE}, {"tokens", BY_TOKENS}, {"characters", BY_CHARACTERS}, {"bytes", BY_BYTES}, {0}};
 static const bq_key keys[] = {
     {"items", BQ_KEY_PATH, BQ_AT(options, items),
      .help = "File of questions, as tools/choices.py writes it (docs/files.md)."},
@@ -39,9 +45,9 @@ static const bq_key keys[] = {
      .help = "Take the first so many items; 0: all."},
     {"normalize", BQ_KEY_CHOICE, BQ_AT(options, normalize), .value = "none", .choice = normalizations,
      .help = "The score of a choice is the sum of the log-likelihoods of its tokens, each given the context "
-             "and the tokens before it (`none`: `acc` of lm-evaluation-harness), or that sum divided by the "
-             "number of these tokens (`tokens`; the harness' `acc_norm` divides by the bytes of the text "
-             "instead, so its numbers differ)."},
+             "and the tokens before it (`none`), or that sum divided by the number of these tokens "
+             "(`tokens`), or of the characters or bytes of its text in UTF-8. In lm-evaluation-harness "
+             "`none` is called `acc`, `characters` `acc_norm`, and `bytes` `acc_bytes`."},
     {0}};
 
 /* Append the ids of a list; returns how many. */
@@ -65,6 +71,34 @@ static int64_t take_ids(bq_eval *e, bq_json *from, const char *key, const json_t
     return (int64_t)json_array_size(list);
 }
 
+/* The subject of an item, as its number in e->part; all items have one, or none. */
+static int take_subject(bq_eval *e, bq_json *from, bool first) {
+    const char *name = "";
+    int i = 0;
+    bq_json_text(from, "subject", &name);
+    if (strlen(name) >= BQ_EVAL_NAME)
+        bq_json_refuse(from, "subject", "has more than %d bytes", BQ_EVAL_NAME - 1);
+    if (!first && !*name != !e->parts) bq_json_refuse(from, "subject", "all items must have one, or none");
+    if (from->status || !*name) return 0;
+    while (i < e->parts && strcmp(e->part[i].name, name)) i++;
+    if (i == BQ_EVAL_PARTS) bq_json_refuse(from, "subject", "is one of more than %d", BQ_EVAL_PARTS);
+    if (from->status) return 0;
+    if (i == e->parts) snprintf(e->part[e->parts++].name, BQ_EVAL_NAME, "%s", name);
+    return i;
+}
+
+/* What the choices' log-likelihoods are divided by. */
+static void take_lengths(const bq_eval *e, bq_json *from, candidate *to, int64_t n) {
+    const normalization by = ((const options *)e->options)->normalize;
+    const char *key = by == BY_BYTES ? "bytes" : "characters";
+    double length[CHOICES_MOST];
+    if (by > BY_TOKENS && !bq_json_has(from, key))
+        bq_json_refuse(from, key, "is missing: write the file by tools/choices.py");
+    if (by > BY_TOKENS) bq_json_reals(from, key, 1, 1e9, n, length);
+    for (int64_t c = 0; c < n && !from->status; c++)
+        to[c].length = by == NONE ? 1 : by == BY_TOKENS ? (double)to[c].count : length[c];
+}
+
 /* Append an item's choices to the `have` candidates; returns how many. */
 static int64_t take_item(bq_eval *e, bq_json *from, int64_t have) {
     const options *o = e->options;
@@ -76,9 +110,10 @@ static int64_t take_item(bq_eval *e, bq_json *from, int64_t have) {
         bq_json_refuse(from, "choices", "is not a list of %d to %d choices", CHOICES_LEAST, CHOICES_MOST);
     bq_json_need(from, "answer");
     bq_json_int(from, "answer", 0, n - 1, &answer);
+    int subject = take_subject(e, from, !have);
     int64_t given = from->status ? 0 : take_ids(e, from, "context", json_object_get(from->object, "context"));
     for (int64_t c = 0; c < n && !from->status; c++) {
-        to[c] = (candidate){context, given, e->tokens.count, 0, c, c == answer};
+        to[c] = (candidate){context, given, e->tokens.count, 0, c, c == answer, subject, 1};
         snprintf(key, sizeof key, "choices.%d", (int)c);
         to[c].count = take_ids(e, from, key, json_array_get(choices, (size_t)c));
         if (!from->status && given + to[c].count > o->ctx)
@@ -87,6 +122,7 @@ static int64_t take_item(bq_eval *e, bq_json *from, int64_t have) {
                            "leave the item out",
                            (long long)(given + to[c].count), (long long)o->ctx);
     }
+    if (!from->status) take_lengths(e, from, to, n);
     return n;
 }
 
@@ -111,7 +147,17 @@ static void make_room(bq_eval *e, const json_t *items) {
     }
     e->tokens.ids = malloc(ids * sizeof *e->tokens.ids);
     e->data = malloc(candidates * sizeof(candidate));
-    BQ_CHECK(e->tokens.ids && e->data, "no memory for %zu tokens of questions", ids);
+    e->part = calloc(BQ_EVAL_PARTS, sizeof *e->part);
+    BQ_CHECK(e->tokens.ids && e->data && e->part, "no memory for %zu tokens of questions", ids);
+}
+
+/* Subjects without items, which `limit` leaves, have come last. */
+static void count_subjects(bq_eval *e) {
+    const candidate *all = e->data;
+    for (int64_t i = 0; i < e->sequences && e->parts; i++)
+        e->part[all[i].subject].items += all[i].choice == 0;
+    while (e->parts && !e->part[e->parts - 1].items) e->parts--;
+    e->stats = e->parts ? STATS : 1;
 }
 
 static void take_items(bq_eval *e, bq_json *from) {
@@ -136,6 +182,7 @@ static void take_items(bq_eval *e, bq_json *from) {
         candidates += n;
         if ((int64_t)i < e->items) e->sequences = candidates;
     }
+    count_subjects(e);
 }
 
 static int read_items(bq_eval *e) {
@@ -166,24 +213,47 @@ static int64_t sequence(const bq_eval *e, int64_t i, int32_t *ids, int64_t *from
 }
 
 static double likelihood(const bq_eval *e, int64_t i, const double *nll, int64_t n) {
-    const options *o = e->options;
     double sum = 0;
-    (void)i;
     for (int64_t t = 0; t < n; t++) sum -= nll[t];
-    return o->normalize == BY_TOKENS ? sum / (double)n : sum;
+    return sum / ((const candidate *)e->data)[i].length;
 }
 
-/* Of choices that are equally likely the first one is taken. */
-static double accuracy(const bq_eval *e, const double *score) {
+/* The standard error of a share p of n items: the deviation of a sample over sqrt(n).  NaN for one item. */
+static double error_of(double p, int64_t n) { return sqrt(p * (1 - p) / (double)(n - 1)); }
+
+/* The right answers of all items, and of each subject.  Of choices that are equally likely the first one is
+ * taken.  False: a score is not finite. */
+static bool count_right(const bq_eval *e, const double *score, double *all_right, double *right) {
     const candidate *all = e->data;
-    int64_t right = 0, best = 0;
+    int64_t best = 0;
     for (int64_t i = 0; i < e->sequences; i++) {
-        if (!isfinite(score[i])) return NAN;
+        if (!isfinite(score[i])) return false;
         if (all[i].choice == 0 || score[i] > score[best]) best = i;
         bool last = i + 1 == e->sequences || all[i + 1].choice == 0;
-        right += last && all[best].answer;
+        if (!last || !all[best].answer) continue;
+        *all_right += 1;
+        if (e->parts) right[all[best].subject] += 1;
     }
-    return (double)right / (double)e->items;
+    return true;
+}
+
+/* The share of right answers and its standard error; with subjects the mean of their shares, its standard
+ * error, and each share. */
+static void accuracy(const bq_eval *e, const double *score, double *value) {
+    double *part = value + 1 + e->stats, macro = 0, error = 0;
+    for (int i = 0; i < bq_eval_values(e); i++) value[i] = 0;
+    if (!count_right(e, score, value, part)) {
+        for (int i = 0; i < bq_eval_values(e); i++) value[i] = NAN;
+        return;
+    }
+    value[0] /= (double)e->items;
+    value[1] = error_of(value[0], e->items);
+    for (int i = 0; i < e->parts; i++) {
+        part[i] /= (double)e->part[i].items;
+        macro += part[i];
+        error += pow(error_of(part[i], e->part[i].items), 2);
+    }
+    if (e->parts) value[2] = macro / e->parts, value[3] = sqrt(error) / e->parts;
 }
 
 static void blame(const bq_eval *e, const double *score, char *text, size_t size) {
@@ -197,12 +267,15 @@ static void blame(const bq_eval *e, const double *score, char *text, size_t size
 const bq_eval_kind bq_eval_kind_choice = {
     .scope = {"evals.N, eval: choice",
               "Multiple choice by log-likelihood: the share of items whose right answer has the highest "
-              "score. Of equal scores the first one counts.",
+              "score. Of equal scores the first one counts. With its standard error, sqrt(p (1 - p) / (n - "
+              "1)). Where the items have subjects, also the share of each, and the mean of these shares "
+              "(`macro`).",
               keys, BQ_EVAL_OPTIONS_OF(options)},
     .name = "choice",
     .value = "accuracy",
     .unit = "items",
     .share = true,
+    .stat = stats,
     .open = read_items,
     .sequence = sequence,
     .judge = likelihood,

@@ -25,6 +25,7 @@ void bq_evals_close(bq_evals *set) {
     for (int i = 0; i < set->count; i++) {
         bq_tokens_close(&set->eval[i].tokens);
         free(set->eval[i].data);
+        free(set->eval[i].part);
     }
     *set = (bq_evals){0};
 }

@@ -21,6 +21,7 @@ typedef struct {
     const char *value; /* what the number is: "perplexity" */
     const char *unit;  /* what `items` counts: "windows" */
     bool share;        /* the number is a share of the items, whose count is also in result.json */
+    const char *const *stat; /* names of the values behind the number: "macro" */
     /* Read and check the data that e->options name, and fill e; may set options that depend on the data.
      * BQ_OK, or BQ_USAGE or BQ_DATA after one message. */
     int (*open)(bq_eval *e);
@@ -30,10 +31,22 @@ typedef struct {
     /* The score.  nll: negative log-likelihoods of the n tokens of sequence i from `from` on, each given all
      * before it.  On the rank that has the sequence. */
     double (*judge)(const bq_eval *e, int64_t i, const double *nll, int64_t n);
-    /* The number, from all scores; and why it is not finite: "the loss of window 3 is nan". */
-    double (*number)(const bq_eval *e, const double *score);
+    /* In the place of judge, unless NULL: the score from the n logits of the token that follows. */
+    double (*pick)(const bq_eval *e, int64_t i, const float *logits, int64_t n);
+    /* From all scores: value[0] is the number; then come e->stats values with the kind's names, and the
+     * number of each of the e->parts.  blame: why the number is not finite: "the loss of window 3 is nan". */
+    void (*number)(const bq_eval *e, const double *score, double *value);
     void (*blame)(const bq_eval *e, const double *score, char *text, size_t size);
 } bq_eval_kind;
+
+#define BQ_EVAL_PARTS 256 /* most parts of an evaluation */
+#define BQ_EVAL_NAME  64  /* bytes of the name of one, with the closing 0 */
+
+/* A part of the items that has a number of its own: a subject. */
+typedef struct {
+    char name[BQ_EVAL_NAME];
+    int64_t items;
+} bq_eval_part;
 
 /* An evaluation whose data are open. */
 struct bq_eval {
@@ -45,7 +58,11 @@ struct bq_eval {
     int64_t items;          /* what people count: windows, questions */
     int64_t sequences, ctx; /* ctx: tokens of the longest sequence, at least 2 */
     void *data;             /* the kind's own, one piece of malloc */
+    int stats, parts;       /* values behind the number */
+    bq_eval_part *part;     /* malloc */
 };
+
+static inline int bq_eval_values(const bq_eval *e) { return 1 + e->stats + e->parts; }
 
 /* The evaluations of a run: the recipe's object `eval` if it names tokens, then its list `evals`. */
 typedef struct {

@@ -55,10 +55,10 @@ static double mean(const bq_eval *e, int64_t i, const double *nll, int64_t n) {
     return sum / (double)n;
 }
 
-static double perplexity(const bq_eval *e, const double *loss) {
+static void perplexity(const bq_eval *e, const double *loss, double *value) {
     double all = 0;
     for (int64_t i = 0; i < e->sequences; i++) all += loss[i] / (double)e->sequences;
-    return exp(all);
+    *value = exp(all);
 }
 
 /* The first window without a finite perplexity: exp of a finite loss may be inf. */

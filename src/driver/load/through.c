@@ -21,6 +21,16 @@ size_t bq_through_need(const bq_arch *first, int64_t tokens) {
     return sum + bq_work_need(&expert, tokens, false) + bq_routed_need(tokens);
 }
 
+int64_t bq_through_sites(const bq_source *src, int block, int unit) {
+    int64_t sum = 0;
+    for (int b = 0; b <= block; b++) {
+        int experts = b < block ? bq_source_arch(src, b)->experts : unit - 1;
+        if (b < block || unit) sum += bq_source_core(src, b)->sites;
+        if (experts > 0) sum += experts * src->expert.sites;
+    }
+    return sum;
+}
+
 static void step(const bq_through *t, int unit, int64_t i) {
     if (t->step) t->step(t->step_ctx, unit, i);
 }
@@ -30,7 +40,9 @@ static const bq_mat *read_unit(bq_through *t, int b, const bq_arch *arch) {
     bool alone = !arch->experts && arch->kind != BQ_UNIT_EXPERT;
     if (t->held != b) bq_source_unit(t->src, t->dev, b, arch, &t->blk);
     t->held = alone && (!t->weights || t->keeps) ? b : -1;
-    t->blk.kv = t->kv ? t->kv + 2 * b : NULL;
+    const bq_model *m = &arch->model;
+    t->blk.kv = t->kv ? t->kv + 2 * b * bq_rounding_groups(t->work.cache, m->kv_heads * m->head_dim) : NULL;
+    t->blk.inputs = t->grids ? t->grids + 2 * bq_through_sites(t->src, b, bq_arch_unit(arch)) : NULL;
     if (!t->weights) return t->blk.w;
     t->layout = *bq_layout_of(t->layouts, arch == &t->expert ? &t->src->expert : arch, b);
     t->layout.arch = arch;
@@ -53,7 +65,7 @@ static void add_experts(bq_through *t, int b, int64_t n, bq_stream *to) {
 void bq_through_block(bq_through *t, int b, int64_t n, const bq_stream *from, bq_stream *to) {
     const bq_arch *arch = bq_source_core(t->src, b);
     const bq_mat *w = read_unit(t, b, arch);
-    t->inside.activations = t->work.activations, t->inside.token_group = t->work.token_group;
+    t->inside.inputs = t->work.inputs;
     for (int64_t i = 0; i < n; i++) {
         bq_mat x = bq_stream_get(from, i, t->buffer), y = to->data ? bq_stream_get(to, i, x) : t->buffer;
         bq_block_sample(t->dev, &t->blk, w, &t->work, x, y);

@@ -84,9 +84,12 @@ static size_t working_memory(const bq_recipe *r, const bq_layouts *layouts, bq_p
 }
 
 /* Device bytes of activations: of a sample in the largest unit, and of what experts need beside it. */
-static size_t activations(const bq_layouts *layouts, int64_t t, bool backward) {
+static size_t activations(const bq_recipe *r, const bq_layouts *layouts, int64_t t, bool backward) {
     const bq_layout *last = &layouts->at[layouts->count - 1];
     size_t sum = bq_work_need(layouts->at[0].arch, t, backward);
+    bool rounds = false; /* with a backward: then o is kept as it was */
+    for (int i = 0; i < r->nphase && backward; i++) rounds |= r->phase[i].activations;
+    if (rounds) sum += bq_arena_need(t, bq_arch_heads(layouts->at[0].arch), BQ_F32);
     if (last->arch->kind != BQ_UNIT_EXPERT) return sum;
     return sum + bq_work_need(last->arch, t, backward) + 2 * bq_routed_need(t);
 }
@@ -120,8 +123,8 @@ static size_t plan_phases(bq_plan *plan, const bq_recipe *r, const bq_layouts *l
         larger_machine);
     add(plan, "numbers of a unit's inputs", bq_observed_need(r, layouts), BQ_DEVICE, larger_machine);
     if (traits & BQ_PASS_CALIBRATED || observed) {
-        add(plan, "activations of one sample", activations(layouts, t, learns || traits & BQ_PASS_BACKWARD),
-            BQ_DEVICE, shorter_samples);
+        add(plan, "activations of one sample",
+            activations(r, layouts, t, learns || traits & BQ_PASS_BACKWARD), BQ_DEVICE, shorter_samples);
         add(plan, "op scratch", bq_op_scratch(t, arch->attention, 1) + bq_products_need(r, layouts),
             BQ_DEVICE, shorter_samples);
         add(plan, "outputs that schemes are compared by", bq_mixed_need(r, arch), BQ_DEVICE, shorter_samples);
@@ -332,8 +335,10 @@ int bq_plan_evaluation(size_t arena, size_t stream, size_t limit, const bq_comm 
     size_t total = arena + stream + program() + bq_cpu_packing(0);
     *use = total > limit ? scratch : NULL;
     if (total <= limit || (scratch && total - stream <= limit)) return BQ_OK;
-    return bq_refuse(BQ_USAGE, "the evaluation needs %.0f MB, %.0f MB may be used: take a smaller --ctx%s",
-                     (double)total / 1e6, (double)limit / 1e6, scratch ? "" : ", or offer --scratch DIR");
+    return bq_refuse(
+        BQ_USAGE,
+        "the evaluation needs %.0f MB, %.0f MB may be used: take shorter texts, as by a smaller --ctx%s",
+        (double)total / 1e6, (double)limit / 1e6, scratch ? "" : ", or offer --scratch DIR");
 }
 
 /* A larger probe of the host would be only a little closer to the run. */

@@ -12,6 +12,9 @@ static int schemes_of(const bq_recipe *recipe, bq_layout *layout) {
         if (s.group > 0 && l->cols % s.group)
             return bq_refuse(BQ_USAGE, "bits: group %ld does not divide the %ld input columns of %s",
                              (long)s.group, (long)l->cols, l->module);
+        if (l->cols % 4 && bq_recipe_traits(recipe) & BQ_PASS_SPARSE)
+            return bq_refuse(BQ_USAGE, "2:4 sparsity needs columns in fours, and %s has %ld", l->module,
+                             (long)l->cols);
     }
     return BQ_OK;
 }

@@ -9,12 +9,14 @@
 
 #define BQ_VERSION "0.1.0" /* as in CMakeLists.txt */
 #define BQ_SETS    64
+#define BQ_PROMPTS 16
 
 typedef enum {
     BQ_COMMAND_NONE, /* help or version was printed: nothing to do */
     BQ_COMMAND_RUN,
     BQ_COMMAND_PLAN,
     BQ_COMMAND_EVAL,
+    BQ_COMMAND_GENERATE,
     BQ_COMMAND_EXPORT,
     BQ_COMMAND_IMPORT,
     BQ_COMMAND_COMPARE,
@@ -32,7 +34,8 @@ typedef enum { BQ_ACTS_BY_ALL, BQ_ACTS_BY_ROOT, BQ_ACTS_BY_MPI } bq_acts_by;
 typedef struct {
     bq_command command;
     int nfile;
-    char **file; /* run, plan, inspect, status: one path; import: model, directory; compare: two paths;
+    char **
+        file; /* run, plan, generate, inspect, status: one path; import: model, directory; compare: two paths;
                     tokens: texts */
     /* run, plan */
     int nset;
@@ -56,12 +59,19 @@ typedef struct {
     int ranks; /* forecast up to so many; 0: as far as more ranks help */
     const char *gpu, *network, *files;
     int node; /* ranks of a node; 0: the default */
-    /* eval, compare, export */
-    const char *model, *run, *tokens; /* eval: exactly one of model and run */
+    /* eval, compare, generate, export */
+    const char *model, *run, *tokens; /* eval, generate: exactly one of model and run */
     int64_t ctx, windows, offset;     /* windows 0: all */
     int neval;
-    char *eval[BQ_EVALS];      /* eval: "KIND:FILE,...", for bq_recipe_evaluate */
-    int rtn;                   /* 0, or also evaluate round to nearest with this many bits */
+    char *eval[BQ_EVALS]; /* eval: "KIND:FILE,...", for bq_recipe_evaluate */
+    int rtn;              /* 0, or also evaluate round to nearest with this many bits */
+    /* generate */
+    int nprompt;
+    char *prompt[BQ_PROMPTS]; /* "1,2,3" */
+    int64_t count, seed;
+    int top_k;          /* 0: all */
+    double temperature; /* 0: the most likely token */
+    /* export, import */
     const char *format;        /* export: "NAME:KEY=VALUE,...", for bq_recipe_export; else NULL */
     size_t shard;              /* export, import: bytes of tensors in a file */
     const char *type;          /* import: bq_import_format */

@@ -3,6 +3,7 @@
 #include "io/out/export.h"
 
 #include <stddef.h>
+#include <string.h>
 
 #define AT           BQ_AT
 #define QUOTE(text)  #text
@@ -18,8 +19,6 @@ static const bq_choice scales[] = {{"f32", BQ_F32},      {"bf16", BQ_BF16},    {
                                    {"e8m0", BQ_F8_E8M0}, {"e4m3", BQ_F8_E4M3}, {0}};
 static const bq_choice floats[] = {{"e2m1", BQ_E2M1}, {"e2m3", BQ_E2M3}, {"e3m2", BQ_E3M2},
                                    {"e4m3", BQ_E4M3}, {"e5m2", BQ_E5M2}, {0}};
-static const bq_choice token_floats[] = {{"e4m3", BQ_E4M3}, {"e5m2", BQ_E5M2}, {0}};
-static const bq_choice cache_floats[] = {{"e4m3", BQ_E4M3}, {0}};
 static const bq_choice grids[] = {{"aimet", BQ_GRID_AIMET}, {"absmax", BQ_GRID_ABSMAX}, {0}};
 
 static const bq_key calibration_keys[] = {
@@ -137,18 +136,16 @@ static const bq_key bits_keys[] = {
      .unhashed = true, .help = "The embedding."},
     {"lm_head", BQ_KEY_OBJECT, AT(bq_recipe, bits.lm_head), .value = "{}", .scope = &vocabulary,
      .unhashed = true, .help = "The head."},
-    {"activations", BQ_KEY_BITS, AT(bq_recipe, bits.activations), .value = "16", .min = 8, .max = 16,
-     .step = 8, .choice = token_floats, .unhashed = true,
-     .help = "Bits, or the float, that the inputs of linears are rounded to, with a scale for each token "
-             "(where `bits.decoder.rows` makes tiles, for each token and the columns of a tile); 16: as they "
-             "are. For evaluation and `compressed-tensors` (W8A8, FP8); the passes do not see "
-             "it."},
-    {"kv", BQ_KEY_BITS, AT(bq_recipe, bits.kv), .value = "16", .min = 16, .max = 16, .choice = cache_floats,
+    {"activations", BQ_KEY_OBJECT, AT(bq_recipe, bits.activations), .value = "16",
+     .scope = &bq_activations_keys, .bare = true, .unhashed = true,
+     .help =
+         "What the inputs of linears are rounded to; 16: as they are. For evaluation and for outputs that "
+         "can say it; passes see it in phases with `activations`."},
+    {"kv", BQ_KEY_OBJECT, AT(bq_recipe, bits.kv), .value = "16", .scope = &bq_cache_keys, .bare = true,
      .unhashed = true,
-     .help = "The float that engines keep keys and values in, with one scale for the keys and one for the "
-             "values of a block: the largest on the calibration samples / 448, measured after the passes on "
-             "the result. 16: as they are. For evaluation, `compressed-tensors` and `modelopt`; not for "
-             "latent attention."},
+     .help =
+         "What engines keep keys, after RoPE, and values in; 16: as they are. For evaluation, which rounds "
+         "every key and value, and for outputs that can say it; not for latent attention."},
     {0}};
 static const bq_scope bits = {"bits", "Norms, biases and routers keep the type they have.", bits_keys, 0};
 
@@ -209,6 +206,11 @@ static const bq_key phase_keys[] = {
              "(smoothquant, autosmoothquant, awq) with `qt` alone."},
     {"mix", BQ_KEY_REAL, AT(bq_phase, mix), .value = "0.5", .max = 1,
      .help = "Share of elements from the quantized stream, with `inputs` `mix`."},
+    {"activations", BQ_KEY_BOOL, AT(bq_phase, activations), .value = "false", .brief = true,
+     .help =
+         "True: the passes and the quantized stream see the inputs of linears rounded as "
+         "`bits.activations` says; targets do not. A gradient goes through the rounding as it is. Not with "
+         "scales that are measured after the passes."},
     {"compute", BQ_KEY_CHOICE, AT(bq_phase, compute), .value = "f32", .choice = computes,
      .help = "How the passes and the quantized stream multiply matrices: in f32; as exactly on tensor cores, "
              "each float as the sum of two fp16 (`fp16x2`: GPUs; with AMX floats are multiplied as in f32); "
@@ -350,7 +352,11 @@ void bq_key_allowed(const bq_key *key, char *text, size_t size) {
         snprintf(text, size, "a name of at most %s letters, digits, '_', '-' or '.', not first a '.'", high);
         return;
     case BQ_KEY_TEXT: snprintf(text, size, "a text of at most %s bytes in one line", high); return;
-    case BQ_KEY_OBJECT: snprintf(text, size, "an object"); return;
+    case BQ_KEY_OBJECT:
+        if (key->bare) bq_key_allowed(key->scope->key, text, size);
+        snprintf(text + (key->bare ? strlen(text) : 0), key->bare ? size - strlen(text) : size, "%san object",
+                 key->bare ? "; or " : "");
+        return;
     case BQ_KEY_LIST: snprintf(text, size, "a list of %s to %s objects", low, high); return;
     case BQ_KEY_BITS:
     case BQ_KEY_CHOICE: break;
@@ -359,10 +365,9 @@ void bq_key_allowed(const bq_key *key, char *text, size_t size) {
     bq_choice c;
     if (key->type == BQ_KEY_BITS)
         n = (size_t)snprintf(text, size,
-                             key->min == key->max ? "%s or "
-                             : key->step          ? "%s, %s, or "
-                                                  : "an integer from %s to %s, or ",
-                             low, high);
+                             key->other != 0 ? "an integer from %s to %s, %.0f, or "
+                                             : "an integer from %s to %s, or ",
+                             low, high, key->other);
     for (int i = 0; (c = bq_key_choice(key, i)).name && n < size; i++) {
         const char *joint = i == 0 ? "" : bq_key_choice(key, i + 1).name ? ", " : " or ";
         n += (size_t)snprintf(text + n, size - n, "%s\"%s\"", joint, c.name);

@@ -8,8 +8,9 @@
 #include "driver/recipe/recipe.h"
 #include "io/json.h"
 
-extern const bq_scope bq_recipe_keys, bq_scheme_keys, bq_mixed_keys; /* of the recipe, a scheme, bits.auto */
-const char *bq_linear_name(int i);                                   /* i < BQ_LINEARS */
+/* Of the recipe, a scheme, bits.auto; of bits.activations and bits.kv (rounding.c). */
+extern const bq_scope bq_recipe_keys, bq_scheme_keys, bq_mixed_keys, bq_activations_keys, bq_cache_keys;
+const char *bq_linear_name(int i); /* i < BQ_LINEARS */
 
 /* "blend". */
 const char *bq_starved_name(bq_starved starved);

@@ -155,9 +155,8 @@ static int take_bits(const given *g, int *to) {
     const bq_key *key = g->key;
     double x = (double)json_integer_value(g->value);
     if (json_is_string(g->value)) return take_choice(g, to);
-    if (!json_is_integer(g->value) || !(x >= key->min && x <= key->max) ||
-        (key->step != 0 && fmod(x - key->min, key->step) != 0))
-        return refuse_value(g);
+    bool fits = x >= key->min && x <= key->max && (key->step == 0 || fmod(x - key->min, key->step) == 0);
+    if (!json_is_integer(g->value) || !(fits || (key->other != 0 && x == key->other))) return refuse_value(g);
     *to = (int)x;
     return BQ_OK;
 }
@@ -228,6 +227,16 @@ static int take_list(reader *r, const given *g, char *base) {
     return BQ_OK;
 }
 
+static int take(reader *r, const char *path, const bq_key *key, const json_t *value, char *base);
+
+/* The value of the first key of an object. */
+static int take_bare(reader *r, const given *g, char *to) {
+    json_t *none = json_object();
+    int rc = take_object(r, g->path, &(part){g->key->scope->key, to}, 1, none, false);
+    json_decref(none);
+    return rc ? rc : take(r, g->path, g->key->scope->key, g->value, to);
+}
+
 static int take(reader *r, const char *path, const bq_key *key, const json_t *value, char *base) {
     const given g = {r->from, path, key, value};
     void *to = base + key->at;
@@ -248,6 +257,7 @@ static int take(reader *r, const char *path, const bq_key *key, const json_t *va
         *(bool *)to = json_is_true(value);
         return BQ_OK;
     case BQ_KEY_OBJECT:
+        if (key->bare && !json_is_object(value)) return take_bare(r, &g, to);
         if (!json_is_object(value)) break;
         if (key->like) memcpy(to, (char *)r->recipe + key->like, key->scope->size);
         return take_object(r, path, &(part){key->scope->key, to}, 1, value, key->like != 0);

@@ -23,6 +23,15 @@ static json_t *list_of(const bq_recipe *recipe, const bq_key *key, const char *b
     return list;
 }
 
+/* Or its first key's value, where that says it all. */
+static json_t *object_of(const bq_recipe *recipe, const bq_key *key, const char *at, bool hashed) {
+    json_t *object = add_keys(NULL, recipe, key->scope->key, at, hashed), *first;
+    if (!key->bare || json_object_size(object) != 1) return object;
+    first = json_incref(json_object_get(object, key->scope->key->name));
+    json_decref(object);
+    return first;
+}
+
 static json_t *value_of(const bq_recipe *recipe, const bq_key *key, const char *base, bool hashed) {
     const void *at = base + key->at;
     switch (key->type) {
@@ -35,19 +44,21 @@ static json_t *value_of(const bq_recipe *recipe, const bq_key *key, const char *
     case BQ_KEY_PATH:
     case BQ_KEY_TEXT:
     case BQ_KEY_NAME: return json_string(at);
-    case BQ_KEY_OBJECT: return add_keys(NULL, recipe, key->scope->key, at, hashed);
+    case BQ_KEY_OBJECT: return object_of(recipe, key, at, hashed);
     case BQ_KEY_LIST: return list_of(recipe, key, base, hashed);
     case BQ_KEY_BITS:
     case BQ_KEY_CHOICE: break;
     }
     int value, i = 0;
     memcpy(&value, at, sizeof value);
-    if (key->type == BQ_KEY_BITS && value <= key->max) return json_integer(value);
+    if (key->type == BQ_KEY_BITS && (value <= key->max || value == (int)key->other))
+        return json_integer(value);
     while (bq_key_choice(key, i).name && bq_key_choice(key, i).value != value) i++;
     return json_string(bq_key_choice(key, i).name); /* NULL: not a choice; refused below */
 }
 
 static bool is_default(const bq_key *key, const json_t *value) {
+    if (json_is_real(value)) return json_real_value(value) == strtod(key->value, NULL);
     if (json_is_string(value)) return strcmp(json_string_value(value), key->value) == 0;
     char *text = json_dumps(value, JSON_ENCODE_ANY | JSON_COMPACT);
     bool same = text && strcmp(text, key->value) == 0;

@@ -2,7 +2,7 @@
 
 #include "base/die.h"
 #include "base/hash.h"
-#include "driver/recipe/keys.h"
+#include "driver/recipe/rounding.h"
 #include "driver/recipe/traits.h"
 #include "driver/recipe/quark_map.h"
 #include "io/out/export.h"
@@ -161,7 +161,7 @@ static int check_pass(const bq_origin *from, const bq_recipe *r, const bq_phase 
 }
 
 static int check_passes(const bq_origin *from, const bq_recipe *r) {
-    bool coded = false, prescaled = false;
+    bool coded = false, prescaled = false, sparse = false;
     for (int i = 0; i < r->nphase; i++) {
         const bq_phase *phase = &r->phase[i];
         for (int k = 0; k < phase->npass; k++) {
@@ -175,11 +175,14 @@ static int check_passes(const bq_origin *from, const bq_recipe *r) {
             else if (prescaled && traits & BQ_PASS_CALIBRATED)
                 why = "looks at the inputs of linears: behind smoothquant without fuse there can only be "
                       "passes that read no samples";
+            else if (sparse && traits & BQ_PASS_FILLS)
+                why = "would give the zeros before it other values: set its sparse to kept";
             else if (k + 1 == phase->npass && !codes)
                 why = "makes no codes: end the phase with a pass that does, rtn say";
             if (why)
                 return bq_origin_refuse(from, path, "%s %s", bq_pass_kind_at(phase->pass[k].kind)->name, why);
             coded |= codes, prescaled |= (traits & BQ_PASS_PRESCALES) != 0;
+            sparse |= (traits & BQ_PASS_SPARSE) != 0;
             int code = check_pass(from, r, phase, &phase->pass[k], path);
             if (code) return code;
         }
@@ -272,6 +275,7 @@ int bq_recipe_parse(const char *text, size_t bytes, const char *name, const char
     fill_names(recipe);
     rc = check_schemes(&from, recipe);
     if (!rc) rc = check_passes(&from, recipe);
+    if (!rc) rc = bq_recipe_check_rounding(&from, recipe);
     if (!rc) rc = check_transforms(&from, recipe);
     return rc ? rc : check_outputs(&from, recipe);
 }
@@ -335,12 +339,24 @@ void bq_recipe_write(const bq_recipe *recipe, FILE *out) {
     json_decref(json);
 }
 
+/* bits.activations, which is not hashed, where passes see inputs rounded so; NULL: none does. */
+static json_t *seen_by_passes(const bq_recipe *r) {
+    bool any = false;
+    for (int i = 0; i < r->nphase; i++) any |= r->phase[i].activations;
+    if (!any) return NULL;
+    json_t *all = bq_keys_json(r, false),
+           *seen = json_incref(json_object_get(json_object_get(all, "bits"), "activations"));
+    json_decref(all);
+    return seen;
+}
+
 int bq_recipe_parts(const bq_recipe *recipe, bq_part part[BQ_PARTS]) {
-    json_t *json = bq_keys_json(recipe, true), *value;
+    json_t *json = bq_keys_json(recipe, true), *value, *seen = seen_by_passes(recipe);
     const char *key;
     int n = 0;
     json_object_foreach(json, key, value) {
         json_t *pair = json_pack("{sO}", key, value); /* every part is hashed as an object */
+        if (strcmp(key, "phases") == 0 && seen) json_object_set(pair, "activations", seen);
         size_t bytes;
         char *text = bq_json_text_of(pair, &bytes);
         BQ_CHECK(n < BQ_PARTS, "more than %d parts", BQ_PARTS);
@@ -350,5 +366,6 @@ int bq_recipe_parts(const bq_recipe *recipe, bq_part part[BQ_PARTS]) {
         json_decref(pair);
     }
     json_decref(json);
+    json_decref(seen);
     return n;
 }

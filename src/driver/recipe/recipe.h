@@ -31,7 +31,8 @@ typedef struct {
 typedef struct {
     char name[32]; /* for people: log, run.csv */
     bq_inputs inputs;
-    double mix; /* share of elements from the QT stream, with BQ_INPUTS_MIX */
+    double mix;       /* share of elements from the QT stream, with BQ_INPUTS_MIX */
+    bool activations; /* do the passes see inputs rounded by bits.activations? */
     bq_compute compute;
     int npass;
     bq_pass pass[BQ_PASSES];
@@ -40,6 +41,28 @@ typedef struct {
 /* Experts with few tokens: others of the layer fill up what is missing; rounded to nearest; all tokens of the
  * layer. */
 typedef enum { BQ_STARVED_BLEND, BQ_STARVED_RTN, BQ_STARVED_ALL } bq_starved;
+
+/* How the inputs of linears are rounded.  Element 16: they are not. */
+typedef enum { BQ_RANGE_MINMAX, BQ_RANGE_PERCENTILE, BQ_RANGE_MSE } bq_range;
+typedef enum { BQ_PER_AUTO, BQ_PER_TOKEN, BQ_PER_TENSOR, BQ_PER_HEAD } bq_per;
+typedef struct {
+    int element;
+    bool even; /* no zeros */
+    bq_per per;
+    int64_t group;
+    bq_type scale;
+    bq_round_rule rule;
+    bool dynamic; /* what all inputs of a linear share comes from each sample; else it is measured */
+    bq_range range;
+    double percentile;
+} bq_activations;
+
+/* The same of keys and values.  AUTO: integers have a scale for each token and head, floats one for a block.
+ */
+typedef struct {
+    int element;
+    bq_per per;
+} bq_cache;
 
 typedef enum { BQ_TRANSFORM_ROTATE } bq_transform_kind;
 
@@ -107,8 +130,8 @@ typedef struct {
         bq_mixed mixed;
         char schemes[BQ_PATH_MAX];    /* a file with schemes of sites; "": none */
         bq_scheme embedding, lm_head; /* element 16: they are not rounded */
-        int activations; /* element of the linears' inputs in evaluation and exports; 16: not rounded */
-        int kv;          /* the same of keys and values in their cache */
+        bq_activations activations;
+        bq_cache kv;
     } bits;
     bq_angles rope;       /* rotary angles in float32 as in transformers, or in double */
     bq_compute reference; /* how the original model is computed */
@@ -126,16 +149,13 @@ typedef struct {
     bq_evaluation evals[BQ_EVALS];
 } bq_recipe;
 
-/* bits.activations as ops want it: 0: not rounded. */
-static inline int bq_recipe_activations(const bq_recipe *r) {
-    return r->bits.activations == 16 ? 0 : r->bits.activations;
-}
-
-/* How many columns of such an input share a scale: where weights have tiles as many as a tile has, as engines
- * do it; 0: all. */
-static inline int64_t bq_recipe_token_group(const bq_recipe *r) {
-    return r->bits.decoder.rows > 1 ? r->bits.decoder.group : 0;
-}
+/* In rounding.c.  How the inputs of linears, keys and values are rounded; element 0: they are not.  group of
+ * inputs: where weights have tiles as many columns as a tile has, as engines do it. */
+bq_rounding bq_recipe_inputs(const bq_recipe *r);
+bq_rounding bq_recipe_cache(const bq_recipe *r, const bq_model *m);
+/* Are scales of inputs, or of the cache, measured on the samples? */
+bool bq_recipe_inputs_measured(const bq_recipe *r);
+bool bq_recipe_cache_measured(const bq_recipe *r);
 
 /* BQ_PASS_CALIBRATED ... of all its passes; does one leave factors for the linears' inputs? */
 unsigned bq_recipe_traits(const bq_recipe *r);

@@ -105,6 +105,26 @@ static void put_calibration(FILE *to, const json_t *summary) {
     fputc('\n', to);
 }
 
+/* Of inputs of linears, keys and values. */
+static void put_rounding(FILE *to, const bq_recipe *r) {
+    const bq_rounding in = bq_recipe_inputs(r);
+    const bool measured = bq_recipe_inputs_measured(r);
+    if (in.element)
+        fprintf(to, "- inputs of these linears: %s%s, a scale for each %s%s\n", bq_rounding_name(in),
+                in.even ? "" : " with zero points",
+                in.whole       ? "linear"
+                : in.group > 0 ? "token and group of columns"
+                               : "token",
+                !measured  ? ""
+                : in.whole ? ", measured on the calibration samples"
+                           : ", its factor measured on the calibration samples");
+    if (r->bits.kv.element == 16) return;
+    fprintf(to, "- cached keys and values: %s, a scale for each %s\n", bq_element_name(r->bits.kv.element),
+            !bq_recipe_cache_measured(r)    ? "token and head"
+            : r->bits.kv.per == BQ_PER_HEAD ? "head of each block"
+                                            : "of them and each block");
+}
+
 static void put_recipe(FILE *to, const bq_recipe *r, const json_t *summary) {
     char title[96];
     fputs("\n## How it was made\n\n`recipe.json` says all of it.\n\n- linears of the decoder blocks: ", to);
@@ -118,12 +138,7 @@ static void put_recipe(FILE *to, const bq_recipe *r, const json_t *summary) {
     const bq_scheme vocabulary[] = {r->bits.embedding, r->bits.lm_head};
     for (int i = 0; i < 2; i++)
         if (bq_code_bits(vocabulary[i])) fprintf(to, "- %s: ", name[i]), put_scheme(to, vocabulary[i]);
-    if (bq_recipe_activations(r))
-        fprintf(to, "- inputs of these linears: %s, a scale for each token\n",
-                bq_element_name(bq_recipe_activations(r)));
-    if (r->bits.kv != 16)
-        fprintf(to, "- cached keys and values: %s, a scale for each of them and each block\n",
-                bq_element_name(r->bits.kv));
+    put_rounding(to, r);
     if (r->ntransform) fputs("- before that: rotated\n", to);
     for (int i = 0; i < r->nphase; i++) {
         bq_phase_title(&r->phase[i], title, sizeof title);

@@ -95,6 +95,7 @@ static void add_round(bq_walk *w, int base, const bq_mat *mats, bq_routed *route
     bq_walk_experts *x = &w->experts;
     size_t mark = bq_arena_mark(&s->dev.mem);
     bq_work_push(&x->work, &x->arch, routed->n.tokens, false, &s->dev.mem);
+    x->work.inputs = w->work.inputs;
     for (int r = 0; r < s->comm->nreplica && base + r < routed->experts; r++) {
         bool mine = r == s->comm->replica;
         if (s->comm->nreplica > 1) {
@@ -142,9 +143,9 @@ static int make(bq_walk *w, const char *path) {
     size_t mark = bq_arena_mark(&s->dev.mem);
     if (x->samples) bq_work_push(&x->work, &x->arch, x->length, backward, &s->dev.mem);
     if (x->samples && x->rows[BQ_STREAM_TARGET].open) make_targets(w);
-    bq_run_computes(s, w->recipe->compute);
+    bq_walk_quantized(w, true);
     int code = bq_walk_passes_expert(w);
-    bq_run_computes(s, s->recipe.reference);
+    bq_walk_quantized(w, false);
     bq_arena_reset(&s->dev.mem, mark);
     if (!code) bq_walk_save(w, path);
     return code;
@@ -189,9 +190,9 @@ static int round_of(bq_walk *w, int base, bool targets) {
     bq_mark_close();
     if (bq_comm_stage_any(s->comm, stopped || bq_run_stopped(s))) return BQ_STOPPED;
     if (!w->qt.open) return BQ_OK;
-    bq_run_computes(s, w->recipe->compute);
+    bq_walk_quantized(w, true);
     add_round(w, base, w->q.w_hat, &x->qt, &w->qt);
-    bq_run_computes(s, s->recipe.reference);
+    bq_walk_quantized(w, false);
     return BQ_OK;
 }
 

@@ -7,19 +7,17 @@
 #include "driver/recipe/keys.h"
 #include "driver/run/result.h"
 #include "driver/score/observed.h"
+#include "driver/score/range.h"
 #include "io/files.h"
 #include "io/state/raw.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <float.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-
-#define FP8_LARGEST 448.0f /* of e4m3 */
 
 /* ---- where numbers are ---- */
 
@@ -28,8 +26,8 @@ static int64_t numbers_before(const bq_run *s, int block, int unit) {
     int64_t sum = 0;
     for (int b = 0; b <= block; b++) {
         int experts = b < block ? bq_source_arch(&s->src, b)->experts : unit - 1;
-        if (b < block || unit) sum += bq_observed_numbers(bq_source_core(&s->src, b));
-        if (experts > 0) sum += experts * bq_observed_numbers(&s->src.expert);
+        if (b < block || unit) sum += bq_observed_numbers(&s->recipe, bq_source_core(&s->src, b));
+        if (experts > 0) sum += experts * bq_observed_numbers(&s->recipe, &s->src.expert);
     }
     return sum;
 }
@@ -86,21 +84,51 @@ static void read_numbers(const bq_run *s, int64_t first, int64_t count, float *t
 
 void bq_observe_site(const bq_run *s, int block, int unit, int site, float *to) {
     const bq_arch *arch = bq_run_layout(s, block, unit)->arch;
-    int64_t at = numbers_before(s, block, unit) + BQ_OBSERVED_SITES;
+    int64_t at = numbers_before(s, block, unit) + bq_observed_maxima(&s->recipe, arch);
     for (int m = 0; m < site; m++) at += 1 + arch->site[m].cols;
     read_numbers(s, at, 1 + arch->site[site].cols, to);
 }
 
-void bq_observe_scales(bq_run *s) {
+/* The scales of keys and values of all blocks. */
+static void load_cache(bq_run *s) {
+    const bq_model *m = &s->src.arch.model;
+    const bq_rounding how = bq_recipe_cache(&s->recipe, m);
+    const int64_t each = 2 * bq_observed_heads(&s->recipe, &s->src.arch), count = m->blocks * each;
+    s->kv = malloc((size_t)count * sizeof *s->kv);
+    BQ_CHECK(s->kv, "no memory for the scales of %d blocks", m->blocks);
+    for (int b = 0; b < m->blocks && s->comm->rank == 0; b++)
+        read_numbers(s, numbers_before(s, b, 0), each, s->kv + b * each);
+    for (int64_t i = 0; i < count && s->comm->rank == 0; i++)
+        s->kv[i] = bq_grid_of_ends(0, s->kv[i], how).scale;
+    bq_comm_bcast(s->comm, s->kv, (size_t)count * sizeof *s->kv);
+}
+
+/* The grids of the inputs of a unit.  An expert without tokens has no range: its inputs stay as they are. */
+static void load_unit(bq_run *s, int block, int unit) {
+    const bq_arch *arch = bq_run_layout(s, block, unit)->arch;
+    float *grid = s->grids + 2 * bq_through_sites(&s->src, block, unit);
+    int64_t at = numbers_before(s, block, unit) + 2 * bq_observed_heads(&s->recipe, arch);
+    read_numbers(s, at, 2 * arch->sites, grid);
+    for (int m = 0; m < arch->sites; m++, grid += 2) {
+        const bool none = grid[0] == 0 && grid[1] == 0;
+        const bq_ends_grid of = bq_grid_of_ends(-grid[0], grid[1], bq_recipe_inputs(&s->recipe));
+        grid[0] = none ? 0 : of.scale, grid[1] = none ? 0 : of.zero;
+    }
+}
+
+static void load_inputs(bq_run *s) {
     const int blocks = s->src.arch.model.blocks;
-    if (s->recipe.bits.kv == 16) return;
-    s->kv = malloc((size_t)blocks * 2 * sizeof *s->kv);
-    BQ_CHECK(s->kv, "no memory for the scales of %d blocks", blocks);
+    const int64_t count = 2 * bq_through_sites(&s->src, blocks, 0);
+    s->grids = malloc((size_t)count * sizeof *s->grids);
+    BQ_CHECK(s->grids, "no memory for the grids of %d blocks", blocks);
     for (int b = 0; b < blocks && s->comm->rank == 0; b++)
-        read_numbers(s, numbers_before(s, b, 0), 2, s->kv + 2 * b);
-    for (int i = 0; i < 2 * blocks && s->comm->rank == 0; i++)
-        s->kv[i] = s->kv[i] > 0 ? s->kv[i] / FP8_LARGEST : FLT_EPSILON;
-    bq_comm_bcast(s->comm, s->kv, (size_t)blocks * 2 * sizeof *s->kv);
+        for (int u = 0; u <= bq_source_core(&s->src, b)->experts; u++) load_unit(s, b, u);
+    bq_comm_bcast(s->comm, s->grids, (size_t)count * sizeof *s->grids);
+}
+
+void bq_observe_scales(bq_run *s) {
+    if (bq_recipe_cache_measured(&s->recipe)) load_cache(s);
+    if (bq_recipe_inputs_measured(&s->recipe)) load_inputs(s);
 }
 
 /* ---- the walk ---- */
@@ -109,10 +137,15 @@ typedef struct {
     bq_run *s;
     bq_through t;
     bq_shard share;
-    bq_mat room;  /* device (1, numbers of a unit) */
-    float *row;   /* of each sample of my share; on rank 0 of one sample, and of another rank's share */
-    double *sum;  /* rank 0: of the samples so far */
-    int fd;       /* rank 0: of the file */
+    bq_mat room; /* device (1, numbers of a unit) */
+    bq_mat
+        bins; /* device (1, BQ_BINS) i32; no data where ranges do not come from histograms, as the next two */
+    int32_t *bin; /* of a site of a sample */
+    int64_t
+        *count;  /* (BQ_SITES, BQ_BINS): of the samples so far; on rank 0 behind them those of another rank */
+    float *row;  /* of each sample of my share; on rank 0 of one sample, and of another rank's share */
+    double *sum; /* rank 0: of the samples so far */
+    int fd;      /* rank 0: of the file */
     int64_t size; /* its bytes */
     int block;
 } walk;
@@ -122,52 +155,96 @@ static float *get_numbers(walk *w, bq_mat m, float *to) {
     return to + m.cols;
 }
 
-static void get_largest(walk *w, bq_mat x, float *to) {
+/* -lo and hi of each group of columns. */
+static void get_ends(walk *w, bq_mat x, int64_t groups, float *to) {
     bq_dev *dev = &w->s->dev;
-    bq_mat most = bq_mat_cols(w->room, 0, x.cols);
-    dev->op->set(dev, most, 0);
-    dev->op->column_max(dev, x, 0, most);
-    dev->op->head_max(dev, most, 1);
-    get_numbers(w, bq_mat_cols(most, 0, 1), to);
+    bq_mat ends = bq_mat_cols(w->room, 0, 2 * groups);
+    ends.ld = ends.cols; /* one row */
+    dev->op->zero(dev, ends);
+    dev->op->ends(dev, x, x.cols / groups, bq_mat_reshape(ends, 2));
+    get_numbers(w, ends, to);
+    dev->op->wait(dev);
+    for (int64_t g = 0; g < groups; g++) to[2 * g] = -to[2 * g];
+}
+
+/* The largest |value| of each group of columns; as many numbers behind them are overwritten. */
+static float *get_largest(walk *w, bq_mat x, int64_t groups, float *to) {
+    get_ends(w, x, groups, to);
+    for (int64_t g = 0; g < groups; g++) to[g] = fmaxf(to[2 * g], to[2 * g + 1]);
+    return to + groups;
+}
+
+static void count_values(walk *w, bq_mat x, int64_t *count) {
+    bq_dev *dev = &w->s->dev;
+    dev->op->zero(dev, w->bins);
+    dev->op->histogram(dev, x, w->bins);
+    dev->op->get(dev, w->bins, bq_mat_host(w->bin, 1, BQ_BINS, BQ_I32));
+    dev->op->wait(dev);
+    for (int b = 0; b < BQ_BINS; b++) count[b] += w->bin[b];
 }
 
 /* The numbers of the forward that the workspace has, of n tokens. */
 static void observe(walk *w, const bq_arch *arch, const bq_work *k, int64_t n, float *to) {
     bq_dev *dev = &w->s->dev;
     bool expert = arch->kind == BQ_UNIT_EXPERT;
-    to[BQ_OBSERVED_KEY] = to[BQ_OBSERVED_VALUE] = 0;
+    int64_t heads = bq_observed_heads(&w->s->recipe, arch);
+    float *end = to + 2 * heads;
+    memset(to, 0, (size_t)bq_observed_maxima(&w->s->recipe, arch) * sizeof *to);
     if (!expert && !arch->model.kv_rank) {
         bq_heads h = bq_block_split(&arch->model, k->qkv);
-        get_largest(w, h.k, to + BQ_OBSERVED_KEY), get_largest(w, h.v, to + BQ_OBSERVED_VALUE);
+        get_largest(w, h.v, heads, get_largest(w, h.k, heads, to));
     }
-    to += BQ_OBSERVED_SITES;
+    to += bq_observed_maxima(&w->s->recipe, arch);
     for (int m = 0; m < arch->sites; m++) {
         bool gate_up = arch->site[m].role == BQ_GATE_UP;
-        bq_mat x = expert && gate_up ? k->x : bq_block_input(arch, k, m),
+        bq_mat x = bq_mat_rows(expert && gate_up ? k->x : bq_block_input(arch, k, m), 0, n),
                sum = bq_mat_cols(w->room, 0, x.cols);
+        if (bq_recipe_inputs_measured(&w->s->recipe)) get_ends(w, x, 1, end + 2 * m);
+        if (w->count) count_values(w, x, w->count + m * BQ_BINS);
         *to++ = (float)n;
-        dev->op->column_squares(dev, bq_mat_rows(x, 0, n), sum);
+        dev->op->column_squares(dev, x, sum);
         to = get_numbers(w, sum, to);
     }
     dev->op->wait(dev);
 }
 
 /* Rank 0: take a sample's numbers into those of the samples before it.  Maxima skip NaN, sums do not. */
-static void join(walk *w, const float *row, int64_t numbers) {
+static void join(walk *w, const float *row, int64_t maxima, int64_t numbers) {
     for (int64_t i = 0; i < numbers; i++)
-        w->sum[i] = i >= BQ_OBSERVED_SITES ? w->sum[i] + row[i] : row[i] > w->sum[i] ? row[i] : w->sum[i];
+        w->sum[i] = i >= maxima ? w->sum[i] + row[i] : row[i] > w->sum[i] ? row[i] : w->sum[i];
+}
+
+/* Counts as messages have them. */
+static float *as_floats(int64_t *count) { return (float *)(void *)count; }
+enum { COUNTS = BQ_SITES * BQ_BINS, FLOATS = 2 * COUNTS };
+
+/* Rank 0: narrow the ranges of a unit's inputs, which row has, by the histograms of all ranks. */
+static void narrow(walk *w, const bq_arch *arch, float *row) {
+    const bq_recipe *r = &w->s->recipe;
+    row += 2 * bq_observed_heads(r, arch);
+    for (int m = 0; m < arch->sites; m++, row += 2) {
+        float lo = -row[0];
+        bq_range_narrow(w->count + m * BQ_BINS, &r->bits.activations, bq_recipe_inputs(r), &lo, row + 1);
+        row[0] = -lo;
+    }
+    memset(w->count, 0, COUNTS * sizeof *w->count);
 }
 
 /* Rank 0: take the samples of the other ranks, and write what all have together. */
-static void finish_unit(walk *w, int64_t numbers) {
+static void finish_unit(walk *w, const bq_arch *arch, int64_t numbers) {
     const bq_comm *comm = w->s->comm;
+    const int64_t maxima = bq_observed_maxima(&w->s->recipe, arch);
     MPI_Request request;
     for (int r = 1; r < comm->size; r++) {
         int64_t count = bq_shard_of(w->share.total, r, comm->size).count;
         if (!count) continue;
         bq_comm_receive(comm, r, w->row, count * numbers, &request);
         bq_comm_wait(comm, &request, 1);
-        for (int64_t i = 0; i < count; i++) join(w, w->row + i * numbers, numbers);
+        for (int64_t i = 0; i < count; i++) join(w, w->row + i * numbers, maxima, numbers);
+        if (!w->count) continue;
+        bq_comm_receive(comm, r, as_floats(w->count + COUNTS), FLOATS, &request);
+        bq_comm_wait(comm, &request, 1);
+        for (int64_t i = 0; i < COUNTS; i++) w->count[i] += w->count[COUNTS + i];
     }
     for (int64_t i = 0; i < numbers; i++) {
         w->row[i] = (float)w->sum[i], w->sum[i] = 0;
@@ -178,6 +255,7 @@ static void finish_unit(walk *w, int64_t numbers) {
                 "or too large for f32",
                 w->s->src.dir, w->block + 1, w->s->src.arch.model.blocks, (double)w->row[i]);
     }
+    if (w->count) narrow(w, arch, w->row);
     size_t bytes = (size_t)numbers * sizeof *w->row;
     BQ_CHECK(bq_raw_write(w->fd, w->row, bytes, w->size), "write of '%s/ckpt/observed.f32' failed: %s",
              w->s->dir, strerror(errno));
@@ -188,20 +266,22 @@ static void step(void *ctx, int unit, int64_t i) {
     walk *w = ctx;
     const bq_comm *comm = w->s->comm;
     const bq_arch *arch = unit ? &w->t.expert : bq_source_core(&w->s->src, w->block);
-    int64_t numbers = bq_observed_numbers(arch), n = w->s->recipe.calibration.length;
+    int64_t numbers = bq_observed_numbers(&w->s->recipe, arch), n = w->s->recipe.calibration.length;
     float *row = w->row + (comm->rank ? i * numbers : 0);
     char note[64];
     if (unit) bq_routed_rows(&w->t.routed, i, unit - 1, &n);
     observe(w, arch, unit ? &w->t.inside : &w->t.work, n, row);
     bq_heartbeat(comm);
-    if (comm->rank == 0) join(w, row, numbers);
+    if (comm->rank == 0) join(w, row, bq_observed_maxima(&w->s->recipe, arch), numbers);
     if (i + 1 < w->share.count) return;
     if (comm->rank == 0) {
-        finish_unit(w, numbers);
+        finish_unit(w, arch, numbers);
     } else {
-        MPI_Request request;
-        bq_comm_send(comm, 0, w->row, w->share.count * numbers, &request);
-        bq_comm_wait(comm, &request, 1);
+        MPI_Request request[2];
+        bq_comm_send(comm, 0, w->row, w->share.count * numbers, request);
+        if (w->count) bq_comm_send(comm, 0, as_floats(w->count), FLOATS, request + 1);
+        bq_comm_wait(comm, request, w->count ? 2 : 1);
+        if (w->count) memset(w->count, 0, COUNTS * sizeof *w->count);
     }
     snprintf(note, sizeof note, "keys, values and inputs  block %d/%d", w->block + 1,
              w->s->src.arch.model.blocks);
@@ -216,7 +296,7 @@ static bool blocks(walk *w, bq_stream *stream, bq_mat buffer) {
     bq_through_open(&w->t, &s->src, r->rope, &s->dev, w->share.count, r->calibration.length, bq_run_home(s));
     w->t.buffer = buffer, w->t.step = step, w->t.step_ctx = w;
     w->t.layouts = &s->layouts, w->t.weights = bq_result_weights, w->t.ctx = s;
-    w->t.work.activations = bq_recipe_activations(r), w->t.work.token_group = bq_recipe_token_group(r);
+    if (!bq_recipe_inputs_measured(r)) w->t.work.inputs = bq_recipe_inputs(r);
     bq_quantized_push_any(&w->t.q, &s->layouts, prescaled, &s->dev.mem);
     for (w->block = 0; w->block < s->src.arch.model.blocks && !stop; w->block++) {
         stop = bq_comm_agree(s->comm, bq_run_stopped(s));
@@ -235,9 +315,17 @@ static void embed(walk *w, bq_stream *stream, bq_mat buffer) {
     }
 }
 
+static void open_counts(walk *w) {
+    if (!bq_observed_counts(&w->s->recipe)) return;
+    w->bins = bq_arena_push(&w->s->dev.mem, 1, BQ_BINS, BQ_I32);
+    w->bin = malloc(BQ_BINS * sizeof *w->bin);
+    w->count = calloc((size_t)COUNTS * (w->s->comm->rank ? 1 : 2), sizeof *w->count);
+    BQ_CHECK(w->bin && w->count, "no memory for histograms of %d bins", BQ_BINS);
+}
+
 static bool whole_walk(walk *w) {
     bq_run *s = w->s;
-    const int64_t numbers = bq_observed_most(&s->layouts), hidden = s->src.arch.model.hidden;
+    const int64_t numbers = bq_observed_most(&s->recipe, &s->layouts), hidden = s->src.arch.model.hidden;
     size_t mark = bq_arena_mark(&s->dev.mem);
     bq_stream stream;
     bq_mat buffer = bq_run_room(s, 1);
@@ -247,6 +335,7 @@ static bool whole_walk(walk *w) {
     BQ_CHECK(w->row && w->sum, "no memory for the numbers of %ld samples", (long)w->share.count);
     bq_stream_open(&stream, w->share.count, buffer.rows, hidden, bq_run_home(s));
     w->room = bq_arena_push(&s->dev.mem, 1, numbers, BQ_F32);
+    open_counts(w);
     embed(w, &stream, buffer);
     bool whole = blocks(w, &stream, buffer);
     bq_progress_end();
@@ -254,6 +343,8 @@ static bool whole_walk(walk *w) {
     free(buffer.data);
     free(w->row);
     free(w->sum);
+    free(w->bin);
+    free(w->count);
     bq_arena_reset(&s->dev.mem, mark);
     return whole;
 }

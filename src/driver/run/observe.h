@@ -1,6 +1,6 @@
 /* observe.h - numbers of a forward of the calibration samples through the result: the largest key and value
- * of each block, for a quantized cache of them; the squares of the inputs of each linear, for llama.cpp's
- * imatrix.
+ * of each block, for a quantized cache of them; the range of the inputs of each linear, for static scales;
+ * their squares, for llama.cpp's imatrix.
  *
  * They are made after the passes, in a walk like that of an evaluation (score.h): the ranks of the world
  * share the samples.  Rank 0 joins the numbers of all samples in the order of the samples, so they are the
@@ -18,8 +18,8 @@ int bq_observe_run(bq_run *s);
 /* Is it there, whole, and of this run?  Local. */
 bool bq_observe_there(const bq_run *s);
 
-/* Set s->kv if the recipe wants it: the scales of keys and values of each block.  The file must be there.
- * Collective over world. */
+/* Set s->grids and s->kv if the recipe wants them (load/through.h).  The file must be there.  Collective over
+ * world. */
 void bq_observe_scales(bq_run *s);
 /* The numbers of a site of a unit, 1 + columns.  Local. */
 void bq_observe_site(const bq_run *s, int block, int unit, int site, float *to);

@@ -7,6 +7,7 @@
 #include "driver/recipe/keys.h"
 #include "driver/recipe/traits.h"
 #include "driver/run/publish.h"
+#include "driver/run/result.h"
 #include "driver/run/tensors.h"
 #include "io/out/export.h"
 #include "io/files.h"
@@ -133,14 +134,12 @@ static bool exported(const bq_run *s, const char *mark, const char *of, const ch
     return worst != BQ_MANIFEST_OTHER;
 }
 
-/* What the recipe says of embedding and head, if one of them is rounded; the caller frees it. */
-static char *said_of_vocabulary(const bq_run *s, const json_t *recipe) {
-    const json_t *bits = json_object_get(recipe, "bits");
-    bool embedding = bq_code_bits(s->src.rounded.embedding), head = bq_code_bits(s->src.rounded.head);
-    json_t *both = json_pack("[O, O]", embedding ? json_object_get(bits, "embedding") : json_null(),
-                             head ? json_object_get(bits, "lm_head") : json_null());
-    char *text = embedding || head ? json_dumps(both, JSON_COMPACT) : strdup("");
-    json_decref(both);
+/* What the recipe says of embedding and head, of inputs, keys and values, if one of them is rounded; the
+ * caller frees it. */
+static char *said_of_others(const bq_run *s) {
+    json_t *said = bq_result_bits(s);
+    char *text = json_object_size(said) ? json_dumps(said, JSON_COMPACT) : strdup("");
+    json_decref(said);
     return text;
 }
 
@@ -148,19 +147,17 @@ static char *said_of_vocabulary(const bq_run *s, const json_t *recipe) {
  * what only its card has, and the samples if something was measured on them for it. */
 static char *identity(const bq_run *s, int i) {
     const bq_output *o = &s->recipe.output[i];
-    const bool cached = s->recipe.bits.kv != 16;
     char measured[32] = "";
-    if (cached || bq_format_wants_inputs(o->format, o->options))
-        snprintf(measured, sizeof measured, "%s %016lx", cached ? " kv8" : "",
-                 (unsigned long)s->calibration.hash);
+    if (bq_recipe_cache_measured(&s->recipe) || bq_recipe_inputs_measured(&s->recipe) ||
+        bq_format_wants_inputs(o->format, o->options))
+        snprintf(measured, sizeof measured, " %016lx", (unsigned long)s->calibration.hash);
     json_t *recipe = bq_keys_json(&s->recipe, false);
     json_t *one = json_array_get(json_object_get(recipe, "outputs"), (size_t)i);
     json_object_del(one, "base_model");
     json_object_del(one, "license");
-    char *said = json_dumps(one, JSON_COMPACT), *rounded = said_of_vocabulary(s, recipe), *all = NULL;
+    char *said = json_dumps(one, JSON_COMPACT), *rounded = said_of_others(s), *all = NULL;
     BQ_CHECK(said && rounded &&
-                 asprintf(&all, "%016lx %s%s%s%s", (unsigned long)s->fingerprint, said,
-                          bq_recipe_activations(&s->recipe) ? " a8" : "", rounded, measured) >= 0,
+                 asprintf(&all, "%016lx %s%s%s", (unsigned long)s->fingerprint, said, rounded, measured) >= 0,
              "no memory for the name of an output");
     free(said);
     free(rounded);

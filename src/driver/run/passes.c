@@ -179,7 +179,10 @@ int bq_walk_passes_expert(bq_walk *w) {
     if (blind && !c.grid) bq_pass_rtn(&c);
     for (int i = 0; i < w->recipe->npass; i++) {
         if (i && bq_run_stopped(w->s)) return BQ_STOPPED;
-        if (blind && bq_pass_traits(&w->recipe->pass[i]) & BQ_PASS_CALIBRATED) continue;
+        const bq_pass *p = &w->recipe->pass[i];
+        void (*alone)(bq_pass_context *, const void *) = bq_pass_kind_at(p->kind)->blind;
+        if (blind && alone) alone(&c, p->options);
+        if (blind && (alone || bq_pass_traits(p) & BQ_PASS_CALIBRATED)) continue;
         if (run_pass(w, &c, i, bq_hash_bytes(seed, sizeof seed)) == BQ_PASS_STOPPED) return BQ_STOPPED;
     }
     return BQ_OK;

@@ -133,6 +133,7 @@ static void open_walk(bq_walk *w, bq_run *s, int sweep, int phase, const bq_phas
     if (!w->calibrated) return;
     bool backward = bq_phase_traits(w->recipe) & BQ_PASS_BACKWARD;
     bq_source_work(&s->src, arch, r->rope, &s->dev, t, backward, &w->work);
+    if (w->recipe->activations && backward) w->raw_heads = bq_arena_push(mem, t, bq_arch_heads(arch), BQ_F32);
     w->loss = calloc((size_t)w->limit, sizeof *w->loss);
     w->batch = calloc((size_t)w->most + 2, sizeof *w->batch);
     BQ_CHECK(w->loss && w->batch, "no memory for the losses of %ld steps", (long)w->limit);
@@ -183,7 +184,7 @@ static bool wants_target(const bq_walk *w) {
 static bool pass_makes_target(const bq_walk *w) {
     const bq_dev *dev = &w->s->dev;
     bool same = bq_dev_compute(dev, w->recipe->compute) == bq_dev_compute(dev, w->s->recipe.reference);
-    return w->phase == 0 && w->sweep == 0 && same && bq_phase_hands_on(w->recipe);
+    return !w->recipe->activations && w->phase == 0 && w->sweep == 0 && same && bq_phase_hands_on(w->recipe);
 }
 
 static outcome do_block(bq_walk *w) {
@@ -206,18 +207,18 @@ static outcome do_block(bq_walk *w) {
     if (targets && !w->makes_target) forward(w, w->blk.w, &w->fp, &w->target);
     clock_to(w, TARGET, &now);
     if (bq_walk_stops(w)) return STOPPED;
-    bq_run_computes(s, w->recipe->compute);
+    bq_walk_quantized(w, true);
     bool there = done || (experts && bq_experts_core(w));
     int stopped = there ? 0 : bq_walk_passes(w);
-    bq_run_computes(s, s->recipe.reference);
+    bq_walk_quantized(w, false);
     if (stopped) return STOPPED;
     if (done) bq_walk_restore(w, w->phase, w->sweep, false);
     clock_to(w, PASSES, &now);
     if (!there) save_block(w);
     clock_to(w, SAVE, &now);
-    bq_run_computes(s, w->recipe->compute);
+    bq_walk_quantized(w, true);
     if (w->qt.open && !w->advanced) forward(w, w->q.w_hat, &w->qt, &w->qt);
-    bq_run_computes(s, s->recipe.reference);
+    bq_walk_quantized(w, false);
     if (experts && bq_experts_run(w, wants_target(w))) return STOPPED;
     if (w->follows) bq_stream_swap(&w->fp, &w->target);
     if (w->qt.open) end_segment(w);

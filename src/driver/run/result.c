@@ -32,8 +32,34 @@ enum { FP, RTN, RESULT, WEIGHTS };
 /* The numbers of an evaluation.  If the result is round to nearest, only `rtn` has a number. */
 typedef struct {
     const char *name[WEIGHTS]; /* NULL: not evaluated */
-    double of[WEIGHTS];
+    double *of[WEIGHTS];       /* bq_eval_values of each; one piece of malloc, at of[0] */
 } numbers;
+
+/* The end of a key or name: "_macro" of that value; "" of value 0. */
+static void name_value(const bq_eval *e, int i, char text[BQ_EVAL_NAME]) {
+    snprintf(text, BQ_EVAL_NAME, "%s%s", i ? "_" : "", i ? e->kind->stat[i - 1] : "");
+}
+
+static void put_number(FILE *to, const char *key, const char *end, double x) {
+    fprintf(to, isfinite(x) ? ", \"%s%s\": %.9g" : ", \"%s%s\": null", key, end, x);
+}
+
+/* `, "parts": {"anatomy": {"items": 135, "fp": 0.5, ...}, ...}` */
+static void put_parts(FILE *to, const bq_eval *e, const numbers *v) {
+    if (e->parts) fputs(", \"parts\": {", to);
+    for (int p = 0; p < e->parts; p++) {
+        json_t *name = json_string(e->part[p].name);
+        char *quoted = json_dumps(name, JSON_ENCODE_ANY);
+        BQ_CHECK(quoted, "no memory for the name of a part");
+        fprintf(to, "%s%s: {\"items\": %ld", p ? ", " : "", quoted, (long)e->part[p].items);
+        for (int w = 0; w < WEIGHTS; w++)
+            if (v->name[w]) put_number(to, v->name[w], "", v->of[w][1 + e->stats + p]);
+        fputc('}', to);
+        free(quoted);
+        json_decref(name);
+    }
+    if (e->parts) fputc('}', to);
+}
 
 /* Write `, "text": "...", "fp": 12.3` and so on; JSON has no inf and NaN, so they are null. */
 static void put_json(FILE *to, const bq_eval *e, const numbers *v) {
@@ -44,11 +70,16 @@ static void put_json(FILE *to, const bq_eval *e, const numbers *v) {
     json_decref(text);
     for (int w = 0; w < WEIGHTS; w++) {
         if (!v->name[w]) continue;
-        bool told = isfinite(v->of[w]);
-        fprintf(to, told ? ", \"%s\": %.9g" : ", \"%s\": null", v->name[w], v->of[w]);
-        if (told && e->kind->share)
-            fprintf(to, ", \"%s_%s\": %.0f", v->name[w], e->kind->unit, v->of[w] * (double)e->items);
+        double value = *v->of[w];
+        char end[BQ_EVAL_NAME];
+        for (int i = 0; i <= e->stats; i++) {
+            name_value(e, i, end);
+            put_number(to, v->name[w], end, v->of[w][i]);
+            if (!i && isfinite(value) && e->kind->share)
+                fprintf(to, ", \"%s_%s\": %.0f", v->name[w], e->kind->unit, value * (double)e->items);
+        }
     }
+    put_parts(to, e, v);
 }
 
 /* The list `evals` of result.json: the recipe's elements, each with its numbers. */
@@ -68,9 +99,10 @@ static void put_list(FILE *to, const bq_run *s, const numbers *v) {
 json_t *bq_result_bits(const bq_run *s) {
     json_t *recipe = bq_keys_json(&s->recipe, false), *bits = json_object_get(recipe, "bits");
     json_t *said = json_object();
-    if (bq_recipe_activations(&s->recipe))
+    if (bq_recipe_inputs(&s->recipe).element)
         json_object_set(said, "activations", json_object_get(bits, "activations"));
-    if (s->recipe.bits.kv != 16) json_object_set(said, "kv", json_object_get(bits, "kv"));
+    if (bq_recipe_cache(&s->recipe, &s->src.arch.model).element)
+        json_object_set(said, "kv", json_object_get(bits, "kv"));
     if (bq_code_bits(s->src.rounded.embedding))
         json_object_set(said, "embedding", json_object_get(bits, "embedding"));
     if (bq_code_bits(s->src.rounded.head)) json_object_set(said, "lm_head", json_object_get(bits, "lm_head"));
@@ -110,12 +142,29 @@ static void write_result(const bq_run *s, const numbers *v) {
     free(text);
 }
 
-/* " fp=12.3 rtn=13.4 adascale=12.5" */
-static void name_values(const numbers *v, char *text, size_t size) {
+/* " fp=12.3 rtn=13.4 adascale=12.5": the values [first, last] of each. */
+static void name_values(const bq_eval *e, const numbers *v, int first, int last, char *text, size_t size) {
     size_t n = 0;
+    char end[BQ_EVAL_NAME];
     text[0] = 0;
-    for (int w = 0; w < WEIGHTS && n < size; w++)
-        if (v->name[w]) n += (size_t)snprintf(text + n, size - n, " %s=%.4f", v->name[w], v->of[w]);
+    for (int i = first; i <= last; i++) {
+        name_value(e, i > e->stats ? 0 : i, end);
+        for (int w = 0; w < WEIGHTS && n < size; w++)
+            if (v->name[w])
+                n += (size_t)snprintf(text + n, size - n, " %s%s=%.4f", v->name[w], end, v->of[w][i]);
+    }
+}
+
+static void print_parts(const bq_run *s, const bq_eval *e, const numbers *v) {
+    char text[1280];
+    for (int p = 0; p < e->parts; p++) {
+        const bq_eval_part *part = &e->part[p];
+        name_values(e, v, 1 + e->stats + p, 1 + e->stats + p, text, sizeof text);
+        if (s->args->command == BQ_COMMAND_EVAL)
+            printf("%s, %s:%s %s=%ld\n", e->kind->name, part->name, text, e->kind->unit, (long)part->items);
+        else
+            bq_log(BQ_INFO, "%s: %s, %ld %s:%s", e->path, part->name, (long)part->items, e->kind->unit, text);
+    }
 }
 
 /* Log the numbers, print the result line, and write result.json where all three are known.  eval --run writes
@@ -124,7 +173,7 @@ static void print_result(const bq_run *s, const numbers *v, const char *name) {
     char text[1280]; /* a finite number may have 309 digits */
     for (int i = 0; i < s->evals.count; i++) {
         const bq_eval *e = &s->evals.eval[i];
-        name_values(&v[i], text, sizeof text);
+        name_values(e, &v[i], 0, e->stats, text, sizeof text);
         if (i >= s->evals.object && s->args->command == BQ_COMMAND_EVAL)
             printf("%s:%s %s=%ld ctx=%ld\n", e->kind->name, text, e->kind->unit, (long)e->items,
                    (long)e->ctx);
@@ -134,16 +183,17 @@ static void print_result(const bq_run *s, const numbers *v, const char *name) {
         else if (!s->args->result_only)
             bq_log(BQ_INFO, "%s over %ld %s of %ld tokens", e->kind->value, (long)e->items, e->kind->unit,
                    (long)e->ctx);
+        print_parts(s, e, &v[i]);
     }
     if (s->args->command == BQ_COMMAND_RUN && !s->args->result_only && s->evals.count) write_result(s, v);
     snprintf(text, sizeof text, " %s", name);
-    if (s->evals.object) name_values(v, text, sizeof text);
+    if (s->evals.object) name_values(s->evals.eval, v, 0, 0, text, sizeof text);
     printf("result:%s out=%s\n", text, s->dir);
 }
 
 static bool stopped(const void *ctx) { return bq_run_stopped(ctx); }
 
-static bq_score score_of(bq_run *s) {
+bq_score bq_result_score(bq_run *s) {
     const bq_recipe *r = &s->recipe;
     return (bq_score){.dev = &s->dev,
                       .comm = s->comm,
@@ -152,14 +202,15 @@ static bq_score score_of(bq_run *s) {
                       .home = bq_run_home(s),
                       .stopped = stopped,
                       .stop_ctx = s,
-                      .activations = bq_recipe_activations(r),
-                      .token_group = bq_recipe_token_group(r),
+                      .inputs = bq_recipe_inputs(r),
+                      .cache = bq_recipe_cache(r, &s->src.arch.model),
                       .prescaled = bq_recipe_prescaled(r),
+                      .grids = s->grids,
                       .kv = s->kv};
 }
 
 int bq_result_value(bq_run *s, const bq_eval *e, double *value) {
-    bq_score with = score_of(s);
+    bq_score with = bq_result_score(s);
     with.label = "result";
     return bq_score_run(&with, e, &s->layouts, bq_result_weights, s, value);
 }
@@ -169,10 +220,13 @@ static int evaluate(bq_run *s, bq_score *with, const bq_eval *e, const char *nam
     bool all = !s->args->result_only, rtn = strcmp(name, "rtn") == 0;
     int code = BQ_OK;
     *v = (numbers){.name = {all ? "fp" : NULL, all ? "rtn" : NULL, all && rtn ? NULL : name}};
+    double *values = calloc((size_t)(WEIGHTS * bq_eval_values(e)), sizeof *values);
+    BQ_CHECK(values, "no memory for the numbers of %s", e->path);
+    for (int w = 0; w < WEIGHTS; w++) v->of[w] = values + w * bq_eval_values(e);
     for (int w = 0; w < WEIGHTS && !code; w++) {
         if (!(with->label = v->name[w])) continue;
         const bq_weights_of of[WEIGHTS] = {NULL, bq_rtn_weights, bq_result_weights};
-        code = bq_score_run(with, e, &s->layouts, of[w], s, &v->of[w]);
+        code = bq_score_run(with, e, &s->layouts, of[w], s, v->of[w]);
     }
     return code;
 }
@@ -180,12 +234,13 @@ static int evaluate(bq_run *s, bq_score *with, const bq_eval *e, const char *nam
 int bq_result_evaluate(bq_run *s) {
     const bq_recipe *r = &s->recipe;
     char name[96];
-    numbers v[1 + BQ_EVALS];
-    bq_score with = score_of(s);
+    numbers v[1 + BQ_EVALS] = {0};
+    bq_score with = bq_result_score(s);
     int code = BQ_OK;
     bq_recipe_title(r, name, sizeof name);
     for (int i = 0; i < s->evals.count && !code; i++)
         code = evaluate(s, &with, &s->evals.eval[i], name, &v[i]);
     if (!code && s->comm->rank == 0) print_result(s, v, name);
+    for (int i = 0; i < s->evals.count; i++) free(v[i].of[0]);
     return code;
 }

@@ -2,6 +2,7 @@
 #ifndef BQ_RESULT_H
 #define BQ_RESULT_H
 
+#include "driver/score/score.h"
 #include "driver/streams/run.h"
 
 /* Round to nearest, as a bq_weights_of. */
@@ -9,6 +10,9 @@ void bq_rtn_weights(void *ctx, bq_dev *dev, bq_block *blk, bq_quantized *q);
 
 /* The weights of the run's checkpoints, likewise; ctx: the run. */
 void bq_result_weights(void *ctx, bq_dev *dev, bq_block *blk, bq_quantized *q);
+
+/* For evaluations of the run: the caller sets the label. */
+bq_score bq_result_score(bq_run *s);
 
 /* Run an evaluation on the result; *value as of bq_score_run.  Collective over world. */
 int bq_result_value(bq_run *s, const bq_eval *e, double *value);

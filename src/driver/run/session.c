@@ -204,6 +204,7 @@ void bq_session_close(bq_run *s) {
     free(s->latest);
     free(s->boundary);
     free(s->kv);
+    free(s->grids);
     if (s->comm) bq_nccl_close(s->comm->depth), bq_nccl_close(s->comm->nccl);
     if (s->comm) s->comm->depth = s->comm->nccl = NULL;
     bq_dev_close(&s->dev);

@@ -9,7 +9,7 @@
 #include "driver/run/learning.h"
 #include "driver/run/sensitivity.h"
 #include "driver/score/observed.h"
-#include "driver/score/score.h"
+#include "driver/score/prompts.h"
 #include "driver/streams/sweep.h"
 #include "io/state/checkpoint.h"
 #include "io/files.h"
@@ -63,8 +63,9 @@ static int check_parts(bq_run *s) {
 
 /* An evaluation needs the scales of a quantized cache, an export all that its formats write. */
 static int check_observed(const bq_run *s) {
-    bool wanted =
-        s->args->command == BQ_COMMAND_EVAL ? s->recipe.bits.kv != 16 : bq_observed_wanted(&s->recipe);
+    const bool computes = s->args->command == BQ_COMMAND_EVAL || s->args->command == BQ_COMMAND_GENERATE;
+    bool wanted = computes ? bq_recipe_cache_measured(&s->recipe) || bq_recipe_inputs_measured(&s->recipe)
+                           : bq_observed_wanted(&s->recipe);
     return !wanted || bq_observe_there(s)
                ? BQ_OK
                : bq_refuse(BQ_DATA,
@@ -118,7 +119,7 @@ static int look(void *session) {
     if (!code && a->command == BQ_COMMAND_EXPORT) code = check_place(a->out);
     if (!code && s->comm->rank == 0) code = check_parts(s);
     if (!code && s->comm->rank == 0) code = check_observed(s);
-    if (!code && a->command == BQ_COMMAND_EVAL) code = bq_score_open(&s->evals, &s->recipe, &s->src, "--ctx");
+    if (!code) code = bq_prompts_or_evals(&s->evals, &s->recipe, a, &s->src);
     size_t arena = 0;
     if (!code && s->evals.count) {
         size_t host = bq_rotated_need(&s->recipe, &s->src.arch) +

@@ -3,7 +3,9 @@
 #include "base/die.h"
 #include "comm/heartbeat.h"
 #include "driver/recipe/traits.h"
+#include "driver/load/through.h"
 #include "driver/run/observe.h"
+#include "driver/score/observed.h"
 #include "io/in/fp8.h"
 
 #include <stdlib.h>
@@ -79,7 +81,8 @@ static bool get(void *ctx, const char *name, bool want_data, bq_qtensor *q) {
     if (scheme.group == l->cols && bq_element_whole(scheme.element)) scheme.group = -1;
     int64_t groups = bq_linear_groups(layout->arch, layout->scheme, i);
     *q = (bq_qtensor){.scheme = scheme,
-                      .activations = bq_recipe_activations(&t->s->recipe),
+                      .inputs = bq_recipe_inputs(&t->s->recipe),
+                      .fixed = bq_recipe_inputs_measured(&t->s->recipe),
                       .code = bq_mat_host(NULL, l->rows, l->cols, BQ_I8),
                       .scale = bq_mat_host(NULL, l->rows, groups, BQ_F32),
                       .zero = bq_mat_host(NULL, scheme.symmetric ? 0 : l->rows, groups, BQ_F32),
@@ -144,13 +147,22 @@ static const bq_linear *linear_of(const bq_run *s, const char *name, int *block,
     return &bq_run_layout(s, *block, *unit)->arch->linear[i];
 }
 
-static bool cache(void *ctx, const char *name, float scale[2]) {
+static bool cache(void *ctx, const char *name, const float **scale) {
     const bq_run *s = ((bq_result_tensors *)ctx)->s;
     int block, unit;
     const bq_linear *l = linear_of(s, name, &block, &unit);
     if (!l || (strcmp(l->name, "k_proj") && strcmp(l->name, "qkv_proj"))) return false;
-    if (scale) memcpy(scale, s->kv + 2 * block, 2 * sizeof *scale);
+    if (scale && s->kv) *scale = s->kv + 2 * block * bq_observed_heads(&s->recipe, &s->src.arch);
     return true;
+}
+
+static bq_ends_grid grid(void *ctx, const char *name) {
+    const bq_run *s = ((bq_result_tensors *)ctx)->s;
+    int block, unit;
+    const bq_linear *l = linear_of(s, name, &block, &unit);
+    BQ_CHECK(l && s->grids, "export: nothing was measured for the inputs of '%s'", name);
+    const float *at = s->grids + 2 * (bq_through_sites(&s->src, block, unit) + l->site);
+    return (bq_ends_grid){at[0] > 0 ? at[0] : 1, at[1]};
 }
 
 static bool inputs(void *ctx, const char *name, float *tokens, float *square) {
@@ -175,14 +187,19 @@ static bool folds(const bq_recipe *r) {
 }
 
 bq_qsource bq_result_tensors_of(bq_result_tensors *t, const bq_run *s) {
+    const bq_rounding cached = bq_recipe_cache(&s->recipe, &s->src.arch.model);
     *t = (bq_result_tensors){.s = s, .folds = folds(&s->recipe)};
-    return (bq_qsource){.ctx = t,
-                        .get = get,
-                        .dense = dense,
-                        .cache = s->recipe.bits.kv == 16 ? NULL : cache,
-                        .inputs = inputs,
-                        .samples = s->recipe.calibration.samples,
-                        .length = s->recipe.calibration.length};
+    return (bq_qsource){
+        .ctx = t,
+        .get = get,
+        .dense = dense,
+        .cache = cached.element ? cache : NULL,
+        .cached = cached,
+        .heads = bq_recipe_cache_measured(&s->recipe) ? bq_observed_heads(&s->recipe, &s->src.arch) : 0,
+        .grid = grid,
+        .inputs = inputs,
+        .samples = s->recipe.calibration.samples,
+        .length = s->recipe.calibration.length};
 }
 
 void bq_result_tensors_close(bq_result_tensors *t) {

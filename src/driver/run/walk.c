@@ -56,6 +56,14 @@ void bq_walk_poll(bq_walk *w) {
     if (p->out && p->row[0] && take(p, 0)) bq_walk_settle(w);
 }
 
+void bq_walk_quantized(bq_walk *w, bool on) {
+    const bool rounds = on && w->recipe->activations;
+    bq_run_computes(w->s, on ? w->recipe->compute : w->s->recipe.reference);
+    w->work.inputs = rounds ? bq_recipe_inputs(&w->s->recipe) : (bq_rounding){0};
+    w->experts.work.inputs = w->work.inputs;
+    w->work.raw_heads = rounds ? w->raw_heads : (bq_mat){0};
+}
+
 bool bq_walk_stops(const bq_walk *w) { return bq_comm_stage_any(w->s->comm, bq_run_stopped(w->s)); }
 
 void bq_walk_restore(bq_walk *w, int phase, int sweep, bool fold) {

@@ -68,6 +68,7 @@ typedef struct {
     bq_block blk;
     bq_quantized q;
     bq_work work;
+    bq_mat raw_heads; /* of work, where a backward has rounded inputs */
     bq_stream fp, target, qt;
     bq_ahead *ahead;            /* reads the next block's weights; or NULL */
     bq_mat room, buffer[3];     /* host: (3 T, H); a part (T, H) for each stream */
@@ -97,6 +98,10 @@ void bq_walk_put(bq_walk *w, bq_stream *to, int64_t i, bq_mat y);
 /* For loops over samples and steps.  Look for a stop, move the reading ahead on, and settle the block before
  * if its checkpoint is on disk.  Local. */
 void bq_walk_poll(bq_walk *w);
+
+/* Compute as the passes and the quantized stream do, or as the reference: the products, and whether inputs of
+ * linears are rounded.  Local. */
+void bq_walk_quantized(bq_walk *w, bool on);
 
 /* Has a stop come to any replica of the stage?  Collective over stage. */
 bool bq_walk_stops(const bq_walk *w);

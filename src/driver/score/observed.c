@@ -6,41 +6,56 @@
 #include "io/state/stream.h"
 
 bool bq_observed_wanted(const bq_recipe *r) {
-    bool any = r->bits.kv != 16;
+    bool any = bq_recipe_cache_measured(r) || bq_recipe_inputs_measured(r);
     for (int i = 0; i < r->noutput; i++)
         any |= bq_format_wants_inputs(r->output[i].format, r->output[i].options);
     return any;
 }
 
 int bq_observed_check(const bq_recipe *r, const bq_model *m) {
-    if (r->bits.kv != 16 && m->kv_rank)
+    if (bq_recipe_cache(r, m).element && m->kv_rank)
         return bq_refuse(BQ_USAGE, "bits.kv: the model has latent attention, whose cache has no keys and "
                                    "values: leave it out");
     if (bq_observed_wanted(r) && !r->calibration.tokens[0])
         return bq_refuse(BQ_USAGE,
                          "calibration.tokens is missing, and %s is measured on samples: write it "
                          "into the recipe or give --set calibration.tokens=...",
-                         r->bits.kv != 16 ? "bits.kv" : "an imatrix");
+                         bq_recipe_cache_measured(r)    ? "bits.kv"
+                         : bq_recipe_inputs_measured(r) ? "bits.activations"
+                                                        : "an imatrix");
     return BQ_OK;
 }
 
-int64_t bq_observed_numbers(const bq_arch *arch) {
-    int64_t sum = BQ_OBSERVED_SITES;
+bool bq_observed_counts(const bq_recipe *r) {
+    return bq_recipe_inputs_measured(r) && r->bits.activations.range != BQ_RANGE_MINMAX;
+}
+
+int64_t bq_observed_heads(const bq_recipe *r, const bq_arch *arch) {
+    return bq_recipe_cache_measured(r) && r->bits.kv.per == BQ_PER_HEAD ? arch->model.kv_heads : 1;
+}
+
+int64_t bq_observed_maxima(const bq_recipe *r, const bq_arch *arch) {
+    return 2 * bq_observed_heads(r, arch) + (bq_recipe_inputs_measured(r) ? 2 * arch->sites : 0);
+}
+
+int64_t bq_observed_numbers(const bq_recipe *r, const bq_arch *arch) {
+    int64_t sum = bq_observed_maxima(r, arch);
     for (int m = 0; m < arch->sites; m++) sum += 1 + arch->site[m].cols;
     return sum;
 }
 
-int64_t bq_observed_most(const bq_layouts *layouts) {
+int64_t bq_observed_most(const bq_recipe *r, const bq_layouts *layouts) {
     int64_t most = 0;
     for (int i = 0; i < layouts->count; i++) {
-        int64_t one = bq_observed_numbers(layouts->at[i].arch);
+        int64_t one = bq_observed_numbers(r, layouts->at[i].arch);
         most = one > most ? one : most;
     }
     return most;
 }
 
 size_t bq_observed_need(const bq_recipe *r, const bq_layouts *layouts) {
-    return bq_observed_wanted(r) ? bq_arena_need(1, bq_observed_most(layouts), BQ_F32) : 0;
+    size_t bins = bq_observed_counts(r) ? bq_arena_need(1, BQ_BINS, BQ_I32) : 0;
+    return bq_observed_wanted(r) ? bq_arena_need(1, bq_observed_most(r, layouts), BQ_F32) + bins : 0;
 }
 
 size_t bq_observed_stream(const bq_recipe *r, const bq_arch *arch, int ranks) {
@@ -52,5 +67,6 @@ size_t bq_observed_stream(const bq_recipe *r, const bq_arch *arch, int ranks) {
 size_t bq_observed_host(const bq_recipe *r, const bq_layouts *layouts, int ranks) {
     int64_t share = bq_shard_of(r->calibration.samples, 0, ranks).count;
     if (!bq_observed_wanted(r)) return 0;
-    return (size_t)(bq_observed_most(layouts) * (share + 3)) * sizeof(float); /* with sums in double */
+    int64_t bins = bq_observed_counts(r) ? BQ_BINS * (2 * 2 * BQ_SITES + 1) : 0; /* counts in 64 bits */
+    return (size_t)(bq_observed_most(r, layouts) * (share + 3) + bins) * sizeof(float); /* sums in double */
 }

@@ -5,14 +5,19 @@
 
 #include "driver/recipe/recipe.h"
 
-/* The numbers of a unit of a block (bq_arch_unit): the largest |key| and |value|, 0 where there is no
- * attention or a latent one; then for each site how many tokens it got, and the sum of the squares of each
- * column of its input. */
-enum { BQ_OBSERVED_KEY, BQ_OBSERVED_VALUE, BQ_OBSERVED_SITES };
+/* The numbers of a unit of a block (bq_arch_unit).  First what is largest over the samples: of each head, or
+ * of all, the |key|, and the |value|, 0 where there is no attention or a latent one; where the scales of
+ * inputs are measured, for each site -lo and hi, the ends of its input.  Then for each site how many tokens
+ * it got, and the sum of the squares of each column of its input. */
 
-/* How many a unit has; the most that a unit of these has. */
-int64_t bq_observed_numbers(const bq_arch *arch);
-int64_t bq_observed_most(const bq_layouts *layouts);
+/* How many heads are apart; how many numbers a unit has that are largest ones; how many it has; the most that
+ * a unit of these has. */
+int64_t bq_observed_heads(const bq_recipe *r, const bq_arch *arch);
+int64_t bq_observed_maxima(const bq_recipe *r, const bq_arch *arch);
+int64_t bq_observed_numbers(const bq_recipe *r, const bq_arch *arch);
+int64_t bq_observed_most(const bq_recipe *r, const bq_layouts *layouts);
+/* Do ranges come from histograms? */
+bool bq_observed_counts(const bq_recipe *r);
 
 /* Does the recipe, or one of its outputs, need them?  Refuse (BQ_USAGE, one message) where they cannot be
  * had: without calibration tokens; keys and values of latent attention. */

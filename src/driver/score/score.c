@@ -38,22 +38,23 @@ int bq_score_open(bq_evals *set, bq_recipe *r, const bq_source *src, const char 
 
 static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
 
-static size_t need_of(const bq_layouts *layouts, bool quantized, bool prescaled, int64_t ctx) {
+static size_t need_of(const bq_layouts *layouts, bool quantized, bool prescaled, const bq_eval *e) {
     const bq_arch *arch = layouts->at[0].arch;
+    int64_t ctx = e->ctx;
     int64_t h = arch->model.hidden, v = arch->model.vocab;
     size_t blocks = bq_through_need(arch, ctx), factors = 0;
     if (quantized) blocks += bq_quantized_need_any(layouts, prescaled);
     for (int i = 0; i < layouts->count && prescaled; i++)
         factors = larger(factors, bq_block_pre_scratch(layouts->at[i].arch, ctx));
     size_t head = bq_arena_need(1, h, BQ_F32) + bq_arena_need(v, h, BQ_F32) + bq_arena_need(ctx, 1, BQ_I32) +
-                  2 * bq_arena_need(ctx, h, BQ_F32);
+                  2 * bq_arena_need(ctx, h, BQ_F32) + (e->kind->pick ? bq_arena_need(1, v, BQ_F32) : 0);
     return larger(blocks + factors, head) + bq_op_scratch(ctx, arch->attention, v);
 }
 
 size_t bq_score_need(const bq_layouts *layouts, bool quantized, bool prescaled, const bq_evals *set) {
     size_t most = 0;
     for (int i = 0; i < set->count; i++)
-        most = larger(most, need_of(layouts, quantized, prescaled, set->eval[i].ctx));
+        most = larger(most, need_of(layouts, quantized, prescaled, &set->eval[i]));
     return most;
 }
 
@@ -62,8 +63,10 @@ size_t bq_score_host(const bq_arch *arch, const bq_evals *set, int ranks) {
     for (int i = 0; i < set->count; i++) {
         const bq_eval *e = &set->eval[i];
         size_t ctx = (size_t)e->ctx, scores = (size_t)e->sequences;
-        most = larger(most, ctx * (row + sizeof(int32_t) + sizeof(double)) + scores * sizeof(double) +
-                                bq_routed_host(arch, bq_shard_of(e->sequences, 0, ranks).count, e->ctx));
+        size_t logits = e->kind->pick ? (size_t)arch->model.vocab * sizeof(float) : 0;
+        most =
+            larger(most, ctx * (row + sizeof(int32_t) + sizeof(double)) + scores * sizeof(double) + logits +
+                             bq_routed_host(arch, bq_shard_of(e->sequences, 0, ranks).count, e->ctx));
     }
     return most;
 }
@@ -125,8 +128,7 @@ static bool blocks(walk *w, const bq_layouts *layouts, bq_weights_of weights, vo
     bq_through_open(&t, s->src, s->angles, dev, w->share.count, w->e->ctx, s->home);
     t.buffer = w->buffer, t.step = step, t.step_ctx = w;
     t.layouts = layouts, t.weights = weights, t.ctx = ctx;
-    t.work.activations = weights ? s->activations : 0, t.work.token_group = s->token_group;
-    t.kv = weights ? s->kv : NULL;
+    if (weights) t.work.inputs = s->inputs, t.work.cache = s->cache, t.grids = s->grids, t.kv = s->kv;
     if (weights) bq_quantized_push_any(&t.q, layouts, s->prescaled, &dev->mem);
     bool stop = false;
     for (w->block = 0; w->block < s->src->arch.model.blocks && !stop; w->block++) {
@@ -138,42 +140,65 @@ static bool blocks(walk *w, const bq_layouts *layouts, bq_weights_of weights, vo
     return !stop;
 }
 
+/* The losses of a sequence, to its score.  y: the normed hidden states; the matrices are on the device. */
+static double judge(walk *w, int64_t k, bq_mat y, bq_mat table, bq_mat next, double *nll) {
+    bq_dev *dev = w->s->dev;
+    int64_t n = w->count - w->from;
+    bq_mat wanted = bq_mat_rows(next, 0, n);
+    dev->op->put(dev, bq_mat_host(w->ids + w->from, n, 1, BQ_I32), wanted);
+    dev->op->xent(dev, bq_mat_rows(y, w->from - 1, n), table, (float)w->s->src->arch.model.logit_cap, wanted,
+                  nll);
+    dev->op->wait(dev);
+    return w->e->kind->judge(w->e, k, nll, n);
+}
+
+/* The logits behind the last token of a sequence, to its score. */
+static double pick(walk *w, int64_t k, bq_mat y, bq_mat table, bq_mat logits, float *there) {
+    bq_dev *dev = w->s->dev;
+    bq_mat to = bq_mat_host(there, 1, logits.cols, BQ_F32);
+    dev->op->gemm(dev, false, true, 1, bq_mat_rows(y, w->count - 1, 1), table, 0, logits);
+    dev->op->get(dev, logits, to);
+    dev->op->wait(dev);
+    const float cap = (float)w->s->src->arch.model.logit_cap;
+    for (int64_t i = 0; cap > 0 && i < to.cols; i++) there[i] = cap * tanhf(there[i] / cap);
+    return w->e->kind->pick(w->e, k, there, to.cols);
+}
+
 /* The final norm and the head: score[i] of my sequences. */
 static void head(walk *w, double *score) {
     const bq_score *s = w->s;
     const bq_model *m = &s->src->arch.model;
+    const bq_eval_kind *kind = w->e->kind;
     bq_dev *dev = s->dev;
     size_t mark = bq_arena_mark(&dev->mem);
     bq_mat norm = bq_arena_push(&dev->mem, 1, m->hidden, BQ_F32);
     bq_mat table = bq_arena_push(&dev->mem, m->vocab, m->hidden, BQ_F32);
     bq_mat x = bq_arena_push(&dev->mem, w->e->ctx, m->hidden, BQ_F32);
     bq_mat y = bq_arena_push(&dev->mem, w->e->ctx, m->hidden, BQ_F32);
-    bq_mat next = bq_arena_push(&dev->mem, w->e->ctx - 1, 1, BQ_I32);
-    double *nll = malloc((size_t)w->e->ctx * sizeof *nll);
-    BQ_CHECK(nll, "no memory for the losses of %ld tokens", (long)w->e->ctx);
+    bq_mat next = kind->pick ? bq_arena_push(&dev->mem, 1, m->vocab, BQ_F32)
+                             : bq_arena_push(&dev->mem, w->e->ctx - 1, 1, BQ_I32);
+    void *there =
+        kind->pick ? malloc((size_t)m->vocab * sizeof(float)) : malloc((size_t)w->e->ctx * sizeof(double));
+    BQ_CHECK(there, "no memory for the losses of %ld tokens", (long)w->e->ctx);
     bq_source_head(s->src, dev, w->rounded, norm, table);
     for (int64_t i = 0; i < w->share.count; i++) {
-        take_ids(w, i);
-        int64_t n = w->count - w->from;
-        bq_mat wanted = bq_mat_rows(next, 0, n);
-        dev->op->put(dev, bq_stream_get(&w->stream, i, w->buffer), x);
-        dev->op->put(dev, bq_mat_host(w->ids + w->from, n, 1, BQ_I32), wanted);
-        dev->op->rmsnorm(dev, x, norm, (float)m->eps, y);
-        dev->op->xent(dev, bq_mat_rows(y, w->from - 1, n), table, (float)m->logit_cap, wanted, nll);
-        dev->op->wait(dev);
-        bq_heartbeat(s->comm);
         int64_t k = w->share.first + i;
-        score[k] = w->e->kind->judge(w->e, k, nll, n);
+        take_ids(w, i);
+        dev->op->put(dev, bq_stream_get(&w->stream, i, w->buffer), x);
+        dev->op->rmsnorm(dev, x, norm, (float)m->eps, y);
+        score[k] = kind->pick ? pick(w, k, y, table, next, there) : judge(w, k, y, table, next, there);
+        bq_heartbeat(s->comm);
         if (bq_fault("window_nan")) score[k] = NAN;
     }
-    free(nll);
+    free(there);
     bq_arena_reset(&dev->mem, mark);
 }
 
 /* The number from all scores, which are the same on all ranks.  own: of the model's own weights. */
 static int conclude(const bq_score *s, const bq_eval *e, const double *score, bool own, double *value) {
     char why[128];
-    *value = bq_eval_unsigned(e->kind->number(e, score));
+    e->kind->number(e, score, value);
+    *value = bq_eval_unsigned(*value);
     if (isfinite(*value)) return BQ_OK;
     e->kind->blame(e, score, why, sizeof why);
     if (!own)
@@ -184,16 +209,15 @@ static int conclude(const bq_score *s, const bq_eval *e, const double *score, bo
     return own ? BQ_DATA : BQ_OK;
 }
 
-int bq_score_run(const bq_score *s, const bq_eval *e, const bq_layouts *layouts, bq_weights_of weights,
-                 void *ctx, double *value) {
+int bq_score_each(const bq_score *s, const bq_eval *e, const bq_layouts *layouts, bq_weights_of weights,
+                  void *ctx, double *score) {
     const int64_t hidden = s->src->arch.model.hidden;
     walk w = {.s = s, .e = e, .rounded = weights != NULL};
     w.share = bq_shard_of(e->sequences, s->comm->rank, s->comm->size);
     size_t mark = bq_arena_mark(&s->dev->mem);
-    double *score = calloc((size_t)e->sequences, sizeof *score);
     float *buffer = malloc((size_t)(e->ctx * hidden) * sizeof *buffer);
     w.ids = malloc((size_t)e->ctx * sizeof *w.ids);
-    BQ_CHECK(score && buffer && w.ids, "no memory to evaluate sequences of %ld tokens", (long)e->ctx);
+    BQ_CHECK(buffer && w.ids, "no memory to evaluate sequences of %ld tokens", (long)e->ctx);
     w.buffer = bq_mat_host(buffer, e->ctx, hidden, BQ_F32);
     bq_stream_open(&w.stream, w.share.count, e->ctx, hidden, s->home);
     embed(&w);
@@ -204,10 +228,17 @@ int bq_score_run(const bq_score *s, const bq_eval *e, const bq_layouts *layouts,
     free(w.ids);
     free(buffer);
     bq_arena_reset(&s->dev->mem, mark);
-
     if (whole) bq_comm_gather(s->comm, score, e->sequences);
     if (whole) bq_comm_bcast(s->comm, score, (size_t)e->sequences * sizeof *score);
-    int code = whole ? conclude(s, e, score, weights == NULL, value) : BQ_STOPPED;
+    return whole ? BQ_OK : BQ_STOPPED;
+}
+
+int bq_score_run(const bq_score *s, const bq_eval *e, const bq_layouts *layouts, bq_weights_of weights,
+                 void *ctx, double *value) {
+    double *score = calloc((size_t)e->sequences, sizeof *score);
+    BQ_CHECK(score, "no memory for the scores of %ld sequences", (long)e->sequences);
+    int code = bq_score_each(s, e, layouts, weights, ctx, score);
+    if (!code) code = conclude(s, e, score, weights == NULL, value);
     free(score);
     return code;
 }

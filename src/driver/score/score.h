@@ -20,11 +20,10 @@ typedef struct {
     bq_home home;                     /* where hidden states are kept */
     bool (*stopped)(const void *ctx); /* called on every rank before each block; may be NULL */
     const void *stop_ctx;
-    const char *label;   /* for messages: "fp", "rtn", ... */
-    int activations;     /* bits that inputs of quantized linears are rounded to; 0: no rounding */
-    int64_t token_group; /* columns of such an input that share a scale; 0: all */
-    bool prescaled;      /* weights may set factors of these inputs (blk->pre) */
-    const float *kv;     /* with weights: two scales for each block (blk->kv); NULL: none */
+    const char *label;         /* for messages: "fp", "rtn", ... */
+    bq_rounding inputs, cache; /* with weights: how inputs of linears, keys and values are rounded */
+    bool prescaled;            /* weights may set factors of these inputs (blk->pre) */
+    const float *grids, *kv;   /* what these roundings need (through.h) */
 } bq_score;
 
 /* Open all evaluations of a recipe, which must outlive the set, and check their ids against the model.  ctx:
@@ -32,14 +31,18 @@ typedef struct {
  * message; bq_evals_close is due in any case.  Local. */
 int bq_score_open(bq_evals *set, bq_recipe *recipe, const bq_source *src, const char *ctx);
 
-/* Run an evaluation; *value is the same on all ranks.  weights: of each unit, NULL: the model's own.
- * With weights, embedding and head are rounded by the recipe's schemes, too.
+/* Run an evaluation; value: bq_eval_values(e) numbers, the same on all ranks.  weights: of each unit, NULL:
+ * the model's own.  With weights, embedding and head are rounded by the recipe's schemes, too.
  * layouts: of the units with their schemes, read only if weights is not NULL.  BQ_OK; BQ_STOPPED on all
  * ranks if a stop came to one; BQ_DATA if the number of the model's own weights is not finite, after one
- * message that names the sequence.  With other weights *value is then inf or NaN (without a sign), after a
+ * message that names the sequence.  With other weights value[0] is then inf or NaN (without a sign), after a
  * warning.  Fault point window_nan.  Collective over world. */
 int bq_score_run(const bq_score *s, const bq_eval *e, const bq_layouts *layouts, bq_weights_of weights,
                  void *ctx, double *value);
+
+/* The same up to the scores: score[i] of sequence i, on all ranks; finite or not.  BQ_OK or BQ_STOPPED. */
+int bq_score_each(const bq_score *s, const bq_eval *e, const bq_layouts *layouts, bq_weights_of weights,
+                  void *ctx, double *score);
 
 /* Bytes of the evaluation that takes the most; 0 without evaluations.  layouts: of the model's units, with
  * schemes if `quantized`; arch: of the first.  need: on the device.  host: a sequence, its rotary table,

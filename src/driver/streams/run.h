@@ -38,7 +38,7 @@ typedef struct {
     bool distilled;          /* the results of blocks are those of distillation (run/distill.h) */
     int *latest;             /* the sweep of each block's result (bq_sweep_results), or NULL */
     unsigned char *boundary; /* (sweeps, 1 + phases, blocks), of boundary.c */
-    float *kv;               /* two scales for each block (run/observe.h), or NULL */
+    float *grids, *kv;       /* what inputs, keys and values are rounded with (run/observe.h), or NULL */
     double started;          /* bq_seconds at open */
     int made;                /* number of blocks made since */
     struct {

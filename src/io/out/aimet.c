@@ -8,37 +8,32 @@
  * The file is called as AIMET's own: model_torch.encodings with names of torch parameters, model.encodings
  * with names of ONNX initializers.  It is written tensor by tensor. */
 #include "base/die.h"
-#include "io/files.h"
+#include "io/out/aimet.h"
 #include "io/out/dense.h"
 
-#include <errno.h>
 #include <math.h>
-#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
-typedef enum { V1_0_0, V0_6_1, V2_0_0 } version;
 static const char *const numbers[] = {"1.0.0", "0.6.1", "2.0.0"};
-
-typedef struct {
-    version version;
-    char names[BQ_PATH_MAX];
-} options;
-
-static const bq_choice versions[] = {{"0.6.1", V0_6_1}, {"1.0.0", V1_0_0}, {"2.0.0", V2_0_0}, {NULL, 0}};
+static const bq_choice versions[] = {
+    {"0.6.1", BQ_AIMET_0_6_1}, {"1.0.0", BQ_AIMET_1_0_0}, {"2.0.0", BQ_AIMET_2_0_0}, {NULL, 0}};
 
 #define NAMES_MAX ((size_t)256 << 20) /* bytes of the map */
 
 static const bq_key keys[] = {
-    {"version", BQ_KEY_CHOICE, BQ_AT(options, version), .value = "1.0.0", .choice = versions,
-     .help = "Of the encodings file. `load_encodings` of aimet-torch reads 0.6.1."},
-    {"names", BQ_KEY_PATH, BQ_AT(options, names), .value = "",
-     .help = "JSON map from names of torch parameters to those of ONNX initializers, as tools/export_onnx.py "
-             "makes it. Left out: the file has the names of torch."},
+    {"version", BQ_KEY_CHOICE, BQ_AT(bq_aimet_options, version), .value = "1.0.0", .choice = versions,
+     .help = "Of the encodings file. `load_encodings` of aimet-torch reads 0.6.1. Of keys and values there "
+             "are encodings "
+             "in the others alone."},
+    {"names", BQ_KEY_PATH, BQ_AT(bq_aimet_options, names), .value = "",
+     .help =
+         "JSON map from names of torch parameters to those of ONNX initializers, as tools/export_onnx.py "
+         "makes it. Left out: the file has the names of torch; inputs of a linear are MODULE.input then, in "
+         "0.6.1 the input of MODULE."},
     {0}};
 
-static const options *said(const bq_export_job *job) { return job->options; }
+static const bq_aimet_options *said(const bq_export_job *job) { return job->options; }
 
 /* ---- the plan ---- */
 
@@ -66,7 +61,8 @@ static int plan(bq_export_job *job, int i) {
     const int64_t group = it->q.scheme.group;
     bool transposed;
     if (!it->quantized) return bq_dense_plan(job, i, "F32");
-    int code = bq_export_weights_only(it, "aimet");
+    int code = bq_export_linear_only(it, "aimet");
+    if (!code) code = bq_aimet_plan_inputs(job, it);
     if (code) return code;
     if (!bq_element_whole(it->q.scheme.element))
         return bq_export_refuse(it, " has codes of %s, aimet is written with integers: write safetensors",
@@ -77,7 +73,7 @@ static int plan(bq_export_job *job, int i) {
     if (!name_of(job, it, &transposed))
         return bq_export_refuse(it, " has no name in %s: make the map again for this model",
                                 said(job)->names);
-    if (group > 0 && job->own && said(job)->version == V0_6_1)
+    if (group > 0 && job->own && said(job)->version == BQ_AIMET_0_6_1)
         return bq_export_refuse(it, " has groups, which encodings 0.6.1 of an ONNX model cannot say: write "
                                     "version 1.0.0 or 2.0.0");
     return bq_dense_plan(job, i, "F32");
@@ -86,58 +82,6 @@ static int plan(bq_export_job *job, int i) {
 static void edit(const bq_export_job *job, json_t *config) {
     (void)job;
     bq_dense_edit(config, "F32");
-}
-
-/* ---- text ---- */
-
-typedef struct {
-    bq_export_job *job; /* its buffer has what is not yet in the file */
-    char path[BQ_PATH], temp[BQ_PATH + 32];
-    int fd, filled;
-} text;
-
-static void open_text(text *t, bq_export_job *job) {
-    t->job = job, t->filled = 0;
-    bq_path_join(t->path, sizeof t->path, job->out_dir,
-                 job->own ? "model.encodings" : "model_torch.encodings");
-    bq_temp_name(t->temp, sizeof t->temp, t->path);
-    int err = bq_file_create(t->temp, &t->fd);
-    BQ_CHECK(!err, "cannot create '%s': %s", t->temp, bq_file_why(err));
-}
-
-static void flush(text *t, bool last) {
-    int err = bq_fault("file_write") ? ENOSPC : bq_file_put(t->fd, t->job->buffer, (size_t)t->filled);
-    if (last && close(t->fd) && !err) err = errno;
-    if (last && !err) err = bq_file_rename(t->temp, t->path);
-    if (err) unlink(t->temp);
-    BQ_CHECK(!err, "write of '%s' failed: %s", t->path, strerror(err));
-    t->filled = 0;
-}
-
-/* At most 1 KiB. */
-static void put(text *t, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-static void put(text *t, const char *fmt, ...) {
-    va_list ap;
-    if (t->filled + 1024 > (int)BQ_EXPORT_BUFFER) flush(t, false);
-    va_start(ap, fmt);
-    t->filled += vsnprintf(t->job->buffer + t->filled, 1024, fmt, ap);
-    va_end(ap);
-}
-
-static void put_name(text *t, const char *name) {
-    json_t *value = json_string(name);
-    char *quoted = json_dumps(value, JSON_ENCODE_ANY);
-    BQ_CHECK(quoted, "no memory for a name");
-    for (size_t i = 0; i < strlen(quoted); i += 512) put(t, "%.512s", quoted + i);
-    free(quoted);
-    json_decref(value);
-}
-
-/* Nine digits give the same float again; a real has a point or an exponent, as other readers want it. */
-static void put_real(text *t, double x) {
-    char digits[32];
-    snprintf(digits, sizeof digits, "%.9g", x);
-    put(t, "%s%s", digits, strpbrk(digits, ".e") ? "" : ".0");
 }
 
 /* ---- a tensor ---- */
@@ -178,12 +122,12 @@ static bool is_lpbq(grid *g) {
 }
 
 /* The fewest bits more with which they are.  2.0.0 has as many more as codes have, and 0.6.1 has none. */
-static int find_more(grid *g, version v) {
-    const bool may = v != V0_6_1 && g->q->scale.cols > 1 && g->q->scheme.symmetric;
+static int find_more(grid *g, bq_aimet_version v) {
+    const bool may = v != BQ_AIMET_0_6_1 && g->q->scale.cols > 1 && g->q->scheme.symmetric;
     const int most = 8 - g->bits;
-    for (g->more = v == V2_0_0 ? g->bits : 1; may && g->more <= most; g->more++) {
+    for (g->more = v == BQ_AIMET_2_0_0 ? g->bits : 1; may && g->more <= most; g->more++) {
         if (is_lpbq(g)) return g->more;
-        if (v == V2_0_0) break;
+        if (v == BQ_AIMET_2_0_0) break;
     }
     return 0;
 }
@@ -198,80 +142,80 @@ static int offset_at(const grid *g, int64_t r, int64_t c) {
     return (int)(bq_qmin(g->q->scheme) - zero);
 }
 
-static void put_value(text *t, grid *g, field f, int64_t r, int64_t c) {
+static void put_value(bq_aimet_text *t, grid *g, field f, int64_t r, int64_t c) {
     if (f == UNIT || f == MULTIPLE) find_unit(g, r);
     if (f == SCALE || f == UNIT)
-        put_real(t, f == UNIT ? g->unit : (double)scale_at(g, r, c));
+        bq_aimet_real(t, f == UNIT ? g->unit : (double)scale_at(g, r, c));
     else if (f == MULTIPLE)
-        put(t, "%d", (int)((double)scale_at(g, r, c) / g->unit));
+        bq_aimet_put(t, "%d", (int)((double)scale_at(g, r, c) / g->unit));
     else
-        put(t, "%d", f == OFFSET ? offset_at(g, r, c) : -offset_at(g, r, c));
+        bq_aimet_put(t, "%d", f == OFFSET ? offset_at(g, r, c) : -offset_at(g, r, c));
 }
 
 /* `, "key": [...]`, by rows.  nested: a list of lists, in the layout of the file. */
-static void put_list(text *t, grid *g, const char *key, field f, bool nested) {
+static void put_list(bq_aimet_text *t, grid *g, const char *key, field f, bool nested) {
     const int64_t groups = f == UNIT || (f == OFFSET && g->more) ? 1 : g->q->scale.cols,
                   rows = g->q->scale.rows;
     const bool turn = nested && g->transposed;
     g->row = -1;
-    put(t, ", \"%s\": [", key);
+    bq_aimet_put(t, ", \"%s\": [", key);
     for (int64_t i = 0; i < (turn ? groups : rows); i++) {
-        put(t, "%s%s", i ? ", " : "", nested ? "[" : "");
+        bq_aimet_put(t, "%s%s", i ? ", " : "", nested ? "[" : "");
         for (int64_t k = 0; k < (turn ? rows : groups); k++) {
-            if (k) put(t, ", ");
+            if (k) bq_aimet_put(t, ", ");
             put_value(t, g, f, turn ? k : i, turn ? i : k);
         }
-        if (nested) put(t, "]");
+        if (nested) bq_aimet_put(t, "]");
     }
-    put(t, "]");
+    bq_aimet_put(t, "]");
 }
 
 /* An object for each row, or each group of each row. */
-static void put_0_6_1(text *t, grid *g) {
+static void put_0_6_1(bq_aimet_text *t, grid *g) {
     const char *truth = g->q->scheme.symmetric ? "True" : "False";
-    put_name(t, g->name);
-    put(t, ": [");
+    bq_aimet_name(t, g->name);
+    bq_aimet_put(t, ": [");
     for (int64_t r = 0; r < g->q->scale.rows; r++)
         for (int64_t c = 0; c < g->q->scale.cols; c++) {
             const float scale = scale_at(g, r, c);
             const int offset = offset_at(g, r, c);
-            put(t, "%s{\"bitwidth\": %d, \"dtype\": \"int\", \"is_symmetric\": \"%s\", \"min\": ",
-                r || c ? ",\n      " : "", g->bits, truth);
-            put_real(t, (double)(scale * (float)offset));
-            put(t, ", \"max\": ");
-            put_real(t, (double)(scale * (float)(offset + (1 << g->bits) - 1)));
-            put(t, ", \"offset\": %d, \"scale\": ", offset);
-            put_real(t, (double)scale);
-            put(t, "}");
+            bq_aimet_put(t, "%s{\"bitwidth\": %d, \"dtype\": \"int\", \"is_symmetric\": \"%s\", \"min\": ",
+                         r || c ? ",\n      " : "", g->bits, truth);
+            bq_aimet_real(t, (double)(scale * (float)offset));
+            bq_aimet_put(t, ", \"max\": ");
+            bq_aimet_real(t, (double)(scale * (float)(offset + (1 << g->bits) - 1)));
+            bq_aimet_put(t, ", \"offset\": %d, \"scale\": ", offset);
+            bq_aimet_real(t, (double)scale);
+            bq_aimet_put(t, "}");
         }
-    put(t, "]");
+    bq_aimet_put(t, "]");
 }
 
-static void put_1_0_0(text *t, grid *g) {
+static void put_1_0_0(bq_aimet_text *t, grid *g) {
     const bool blocks = g->q->scale.cols > 1;
-    put(t, "{\"name\": ");
-    put_name(t, g->name);
-    put(t, ", \"enc_type\": \"%s\", \"dtype\": \"INT\", \"bw\": %d, \"is_sym\": %s",
-        g->more  ? "LPBQ"
-        : blocks ? "PER_BLOCK"
-                 : "PER_CHANNEL",
-        g->bits + g->more, g->q->scheme.symmetric ? "true" : "false");
-    if (g->more) put(t, ", \"compressed_bw\": %d", g->bits);
-    if (blocks) put(t, ", \"block_size\": %ld", (long)g->q->scheme.group);
+    bq_aimet_put(t, "{\"name\": ");
+    bq_aimet_name(t, g->name);
+    bq_aimet_put(t, ", \"enc_type\": \"%s\", \"dtype\": \"INT\", \"bw\": %d, \"is_sym\": %s",
+                 g->more  ? "LPBQ"
+                 : blocks ? "PER_BLOCK"
+                          : "PER_CHANNEL",
+                 g->bits + g->more, g->q->scheme.symmetric ? "true" : "false");
+    if (g->more) bq_aimet_put(t, ", \"compressed_bw\": %d", g->bits);
+    if (blocks) bq_aimet_put(t, ", \"block_size\": %ld", (long)g->q->scheme.group);
     put_list(t, g, "scale", g->more ? UNIT : SCALE, false);
     put_list(t, g, "offset", OFFSET, false);
     if (g->more) put_list(t, g, "per_block_int_scale", MULTIPLE, false);
-    put(t, "}");
+    bq_aimet_put(t, "}");
 }
 
 /* axis: that of the rows, or that of the columns where there are blocks. */
-static void put_2_0_0(text *t, grid *g) {
+static void put_2_0_0(bq_aimet_text *t, grid *g) {
     const bool blocks = g->q->scale.cols > 1;
-    put(t, "{\"name\": ");
-    put_name(t, g->name);
-    put(t, ", \"output_dtype\": \"%sint%d\", \"axis\": %d", g->q->scheme.symmetric ? "" : "u", g->bits,
-        blocks != g->transposed);
-    if (blocks) put(t, ", \"block_size\": %ld", (long)g->q->scheme.group);
+    bq_aimet_put(t, "{\"name\": ");
+    bq_aimet_name(t, g->name);
+    bq_aimet_put(t, ", \"output_dtype\": \"%sint%d\", \"axis\": %d", g->q->scheme.symmetric ? "" : "u",
+                 g->bits, blocks != g->transposed);
+    if (blocks) bq_aimet_put(t, ", \"block_size\": %ld", (long)g->q->scheme.group);
     if (g->more) {
         put_list(t, g, "per_block_int_scale", MULTIPLE, true);
         put_list(t, g, "per_channel_float_scale", UNIT, true);
@@ -279,11 +223,11 @@ static void put_2_0_0(text *t, grid *g) {
         put_list(t, g, "y_scale", SCALE, blocks);
         if (!g->q->scheme.symmetric) put_list(t, g, "y_zero_point", ZERO_POINT, blocks);
     }
-    put(t, "}");
+    bq_aimet_put(t, "}");
 }
 
-static void put_tensor(text *t, const bq_export_item *item) {
-    static void (*const by_version[])(text *, grid *) = {put_1_0_0, put_0_6_1, put_2_0_0};
+static void put_tensor(bq_aimet_text *t, const bq_export_item *item) {
+    static void (*const by_version[])(bq_aimet_text *, grid *) = {put_1_0_0, put_0_6_1, put_2_0_0};
     bq_qtensor q;
     grid g = {.q = &q, .bits = bq_code_bits(item->q.scheme)};
     bq_export_hold(t->job, item, &q);
@@ -309,32 +253,35 @@ static int common_bits(const bq_export_job *job) {
 }
 
 static void finish(bq_export_job *job) {
-    const version v = said(job)->version;
-    text t;
-    const char *none = v == V0_6_1 ? "{}" : "[]";
-    int tensors = 0;
-    open_text(&t, job);
-    put(&t, "{\n  \"version\": \"%s\",\n  \"producer\": {\"package\": \"%s\", \"version\": \"0.1\"},\n",
-        numbers[v], BQ_WRITER_PRODUCER);
-    if (v == V2_0_0)
-        put(&t, "  \"encodings\": [");
-    else
-        put(&t, "  \"activation_encodings\": %s,\n  \"param_encodings\": %c", none, none[0]);
+    const bq_aimet_version v = said(job)->version;
+    bq_aimet_text t;
+    const char *none = v == BQ_AIMET_0_6_1 ? "{}" : "[]";
+    bq_aimet_open(&t, job);
+    bq_aimet_put(&t,
+                 "{\n  \"version\": \"%s\",\n  \"producer\": {\"package\": \"%s\", \"version\": \"0.1\"},\n",
+                 numbers[v], BQ_WRITER_PRODUCER);
+    bq_aimet_put(&t, v == BQ_AIMET_2_0_0 ? "  \"encodings\": [" : "  \"activation_encodings\": %c", none[0]);
+    int tensors = bq_aimet_inputs(&t);
+    if (v != BQ_AIMET_2_0_0) {
+        bq_aimet_put(&t, "%s%c,\n  \"param_encodings\": %c", tensors ? "\n  " : "", none[1], none[0]);
+        tensors = 0;
+    }
     for (int i = 0; i < job->items; i++) {
         if (!job->item[i].quantized) continue;
-        put(&t, "%s\n    ", tensors++ ? "," : "");
+        bq_aimet_put(&t, "%s\n    ", tensors++ ? "," : "");
         put_tensor(&t, &job->item[i]);
     }
-    put(&t, "\n  %c", v == V2_0_0 ? ']' : none[1]);
-    if (v != V2_0_0)
-        put(&t,
-            ",\n  \"quantizer_args\": {\"activation_bitwidth\": 16, \"dtype\": \"int\", \"is_symmetric\": "
+    bq_aimet_put(&t, "\n  %c", none[1]);
+    if (v != BQ_AIMET_2_0_0)
+        bq_aimet_put(
+            &t,
+            ",\n  \"quantizer_args\": {\"activation_bitwidth\": %d, \"dtype\": \"int\", \"is_symmetric\": "
             "true, "
             "\"param_bitwidth\": %d, \"per_channel_quantization\": true, "
             "\"quant_scheme\": \"post_training_tf\"},\n  \"excluded_layers\": []",
-            common_bits(job));
-    put(&t, "\n}\n");
-    flush(&t, true);
+            bq_aimet_inputs_bits(job), common_bits(job));
+    bq_aimet_put(&t, "\n}\n");
+    bq_aimet_close(&t);
 }
 
 const bq_format bq_format_aimet = {
@@ -343,8 +290,11 @@ const bq_format bq_format_aimet = {
     .loads =
         BQ_LOADS_TRANSFORMERS("") "- AIMET: the encodings into a `QuantizationSimModel` of that model, by "
                                   "`load_encodings`\n",
-    .scope = {"outputs.N, format: aimet", "Quantized values as F32, and AIMET's encodings of the weights.",
-              keys, BQ_FORMAT_OPTIONS_OF(options)},
+    .scope = {"outputs.N, format: aimet",
+              "Quantized values as F32, and AIMET's encodings: of the weights; of the inputs of linears, "
+              "where `bits.activations` has integers per tensor that are measured; and of keys and values, "
+              "where `bits.kv` has such.",
+              keys, BQ_FORMAT_OPTIONS_OF(bq_aimet_options)},
     .plan = plan,
     .write = bq_dense_write,
     .edit = edit,
@@ -353,4 +303,5 @@ const bq_format bq_format_aimet = {
     .begin = begin,
     .end = end,
     .finish = finish,
+    .cache = bq_aimet_caches,
 };

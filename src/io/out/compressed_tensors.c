@@ -1,7 +1,8 @@
 /* compressed-tensors, as version 0.20.1 of the package writes and reads it.
  *
- * Where inputs are rounded, too: format int-quantized; weight I8 (the codes), weight_scale F32.  Inputs of 8
- * bits with a scale for each token, and only symmetric weights.
+ * Where inputs are rounded, too: format int-quantized; weight I8 (the codes), weight_scale F32.  Inputs of at
+ * most 8 bits, and only symmetric weights.  Where the inputs' scale is measured: input_scale F32,
+ * input_zero_point I8; of NVFP4 input_global_scale F32.
  *
  * Else: format pack-quantized; weight_packed I32 (the codes as they are given, never computed again),
  * weight_scale F32, weight_shape I64, and in asymmetric schemes weight_zero_point I32.
@@ -66,7 +67,7 @@ static const bq_key keys[] = {
 /* Columns of a group in the file; -1: one scale a row. */
 static int64_t group_of(const bq_export_job *job, const bq_qtensor *q) {
     const options *o = job->options;
-    if (q->scheme.group > 0 || q->activations || o->row_group <= 0 || form_of(q->scheme))
+    if (q->scheme.group > 0 || q->inputs.element || o->row_group <= 0 || form_of(q->scheme))
         return q->scheme.group;
     return o->row_group;
 }
@@ -75,6 +76,15 @@ static int64_t group_of(const bq_export_job *job, const bq_qtensor *q) {
 static int64_t repeats(const bq_export_job *job, const bq_qtensor *q) {
     int64_t group = group_of(job, q);
     return group > 0 ? q->code.cols / group / q->scale.cols : 1;
+}
+
+/* Has the package a form for inputs rounded so beside weights of floats? */
+static bool inputs_of_floats(const bq_qtensor *q) {
+    const bq_rounding in = q->inputs;
+    if (in.scale == BQ_F32)
+        return in.element == BQ_E4M3 && q->scheme.element == BQ_E4M3 && !form_of(q->scheme)->small;
+    return in.element == q->scheme.element && in.scale == q->scheme.scale && in.group == q->scheme.group &&
+           q->fixed == (in.scale == BQ_F8_E4M3);
 }
 
 static int plan_floats(bq_export_job *job, int item) {
@@ -89,8 +99,11 @@ static int plan_floats(bq_export_job *job, int item) {
                                 "(e4m3 and group 16, or e8m0 and 32), e2m3 and e4m3 (e8m0 and 32): write "
                                 "safetensors",
                                 bq_element_name(q->scheme.element), (long)q->scheme.group);
-    if (q->activations && (q->activations != BQ_E4M3 || f->small))
-        return bq_export_refuse(it, ": with inputs rounded, floats are written for e4m3 on both sides");
+    if (q->inputs.element && !inputs_of_floats(q))
+        return bq_export_refuse(
+            it, ": with inputs rounded, floats are written for the same element on both sides, "
+                "e4m3 with scale f32, or the same group and scale; and for NVFP4 with dynamic "
+                "false");
     int rc = bq_float_check(it);
     if (rc) return rc;
     bool tensor = q->scheme.rows < 0;
@@ -99,6 +112,7 @@ static int plan_floats(bq_export_job *job, int item) {
                   tensor ? 1 : 2, (int64_t[]){bq_float_scale_rows(q), q->scale.cols});
     if (q->scheme.scale == BQ_F8_E4M3)
         bq_export_add(job, item, OUTER, cut, ".weight_global_scale", "F32", 1, (int64_t[]){1});
+    bq_export_plan_inputs(job, item, 1, ".input_global_scale", BQ_EXPORT_INPUT_FACTOR);
     return BQ_OK;
 }
 
@@ -123,14 +137,16 @@ static int plan(bq_export_job *job, int item) {
                                 ": its inputs are multiplied by factors of their own (smoothquant without "
                                 "fuse): compressed-tensors has no place for these, write safetensors");
     if (!bq_element_whole(s.element)) return plan_floats(job, item);
-    if (q->activations && (q->activations != 8 || !s.symmetric))
+    if (q->inputs.element &&
+        (!bq_rounding_whole(q->inputs) || bq_rounding_bits(q->inputs) > 8 || !s.symmetric))
         return bq_export_refuse(it,
                                 ": where inputs are rounded, too, compressed-tensors is written for inputs "
-                                "of 8 bits and symmetric weights");
+                                "of at most 8 bits and symmetric weights");
     int64_t group = group_of(job, q), groups = group > 0 ? cols / group : 1;
     if (group > 0 && cols % group)
         return bq_export_refuse(it, ": groups of %ld do not divide its %ld columns", (long)group, (long)cols);
-    if (q->activations) {
+    if (q->inputs.element) {
+        bq_export_plan_inputs(job, item, 1, NULL, 0);
         bq_export_add(job, item, CODES, 0, "", "I8", 2, (int64_t[]){rows, cols});
         bq_export_add(job, item, SCALE, cut, ".weight_scale", "F32", 2, (int64_t[]){rows, groups});
         return BQ_OK;
@@ -193,6 +209,9 @@ static void write_out(bq_export_job *job, const bq_export_out *out, const bq_qte
     case ZERO: put_zeros(job, q, w); break;
     case BQ_EXPORT_KEYS:
     case BQ_EXPORT_VALUES: bq_export_put_cache(job, out, w); break;
+    case BQ_EXPORT_INPUT_SCALE:
+    case BQ_EXPORT_INPUT_ZERO:
+    case BQ_EXPORT_INPUT_FACTOR: bq_export_put_inputs(job, out, w); break;
     case SHAPE: bq_writer_put(w, (int64_t[]){q->code.rows, q->code.cols}, 16); break;
     }
 }
@@ -239,23 +258,30 @@ static json_t *weight_arguments(bq_scheme s, int64_t group) {
                      f ? f->scale_dtype : NULL, "block_structure", block);
 }
 
-/* The same for inputs, whose scales engines compute: for each token; where weights have tiles, for each token
- * and as many columns as a tile has. */
+/* The same for inputs.  "local": the scales of groups come from the inputs at hand, their factor does not. */
 static json_t *input_arguments(const bq_qtensor *q) {
-    bool tiles = q->scheme.rows > 1, whole = bq_element_whole(q->activations);
-    return json_pack("{s:i, s:s, s:b, s:s, s:o, s:b}", "num_bits", bq_element_of(q->activations).bits, "type",
-                     whole ? "int" : "float", "symmetric", true, "strategy", tiles ? "group" : "token",
-                     "group_size", tiles ? json_integer(q->scheme.group) : json_null(), "dynamic", true);
+    const bq_rounding in = q->inputs;
+    const bool groups = in.group > 0, two = in.scale == BQ_F8_E4M3;
+    const form *f = in.scale == BQ_F32 ? NULL : form_of(q->scheme);
+    return json_pack("{s:i, s:s, s:b, s:s, s:o, s:o, s:s*}", "num_bits", bq_rounding_bits(in), "type",
+                     bq_rounding_whole(in) ? "int" : "float", "symmetric", in.even, "strategy",
+                     in.whole ? "tensor"
+                     : two    ? "tensor_group"
+                     : groups ? "group"
+                              : "token",
+                     "group_size", groups ? json_integer(in.group) : json_null(), "dynamic",
+                     two ? json_string("local") : json_boolean(!q->fixed), "scale_dtype",
+                     f ? f->scale_dtype : NULL);
 }
 
 static const char *format_of(const bq_qtensor *q) {
     const form *f = form_of(q->scheme);
-    return f ? f->format : q->activations ? "int-quantized" : "pack-quantized";
+    return f ? f->format : q->inputs.element ? "int-quantized" : "pack-quantized";
 }
 
 static json_t *group_config(const bq_export_job *job, const bq_qtensor *q, json_t *targets) {
     json_t *weights = weight_arguments(q->scheme, group_of(job, q));
-    json_t *inputs = q->activations ? input_arguments(q) : json_null();
+    json_t *inputs = q->inputs.element ? input_arguments(q) : json_null();
     return json_pack("{s:o, s:s, s:o, s:n, s:o}", "targets", targets, "format", format_of(q),
                      "input_activations", inputs, "output_activations", "weights", weights);
 }
@@ -324,9 +350,16 @@ static json_t *groups_config(const bq_export_job *job) {
 }
 
 json_t *bq_export_cache_scheme(const bq_export_job *job) {
-    if (!job->source.cache) return json_null();
-    return json_pack("{s:i, s:s, s:b, s:s, s:n, s:b}", "num_bits", 8, "type", "float", "symmetric", true,
-                     "strategy", "tensor", "group_size", "dynamic", false);
+    const bq_qsource *q = &job->source;
+    if (!q->cache) return json_null();
+    return json_pack("{s:i, s:s, s:b, s:s, s:n, s:b}", "num_bits", bq_rounding_bits(q->cached), "type",
+                     bq_rounding_whole(q->cached) ? "int" : "float", "symmetric", true, "strategy",
+                     q->heads > 1 ? "attn_head" : "tensor", "group_size", "dynamic", false);
+}
+
+/* The package has measured scales alone. */
+static bool caches(const bq_export_job *job) {
+    return job->source.heads && job->source.cached.element != BQ_E5M2;
 }
 
 static void edit(const bq_export_job *job, json_t *config) {
@@ -350,5 +383,5 @@ const bq_format bq_format_compressed_tensors = {
     .write = write_out,
     .edit = edit,
     .quantized = true,
-    .cache = true,
+    .cache = caches,
 };

@@ -41,7 +41,7 @@ int bq_dense_plan(bq_export_job *job, int item, const char *dtype) {
     const bq_export_item *it = &job->item[item];
     bq_type floats;
     int code;
-    if (it->quantized && it->q.pre.rows && it->q.activations)
+    if (it->quantized && it->q.pre.rows && it->q.inputs.element)
         return bq_export_refuse(it, ": its inputs are multiplied by factors of their own (smoothquant "
                                     "without fuse) and then rounded, which no plain checkpoint says; with "
                                     "bits.activations 16 the weights absorb the factors");

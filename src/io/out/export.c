@@ -77,7 +77,7 @@ bool bq_export_same(const bq_qtensor *a, const bq_qtensor *b) {
     bool kept = bq_scheme_small(s) || bq_scheme_small(b->scheme); /* their types are formats of their own */
     if (!kept) s.scale = b->scheme.scale;
     s.grid = b->scheme.grid;
-    return bq_scheme_equal(s, b->scheme) && a->activations == b->activations;
+    return bq_scheme_equal(s, b->scheme) && bq_rounding_equal(a->inputs, b->inputs) && a->fixed == b->fixed;
 }
 
 /* A result must have the shape of the tensor it replaces: shapes decide how many bytes are read from
@@ -221,7 +221,7 @@ void bq_export_hold(bq_export_job *job, const bq_export_item *item, bq_qtensor *
     *q = (bq_qtensor){0};
     BQ_CHECK(job->source.get(job->source.ctx, item->name, true, q), "export: '%s' is gone", item->name);
     BQ_CHECK(bq_scheme_equal(q->scheme, p->scheme) && q->code.rows == p->code.rows &&
-                 q->code.cols == p->code.cols && q->activations == p->activations &&
+                 q->code.cols == p->code.cols && bq_rounding_equal(q->inputs, p->inputs) &&
                  q->zero.rows == p->zero.rows && q->pre.rows == p->pre.rows,
              "export: '%s' is not as it was planned", item->name);
 }
@@ -305,11 +305,13 @@ int bq_export_open(bq_export_job **out, const bq_weights *src, const char *out_d
     job->config = json_deep_copy(bq_weights_config(src, &path));
     int rc = job->config ? BQ_OK : bq_refuse(BQ_DATA, "'%s' is not there", path);
     if (!rc) rc = check_family(job);
-    if (!rc && q.cache && !format->cache)
-        rc = bq_refuse(BQ_DATA,
-                       "%s cannot say how keys and values are cached: write compressed-tensors or "
-                       "modelopt, or set bits.kv=16",
-                       format->name);
+    if (!rc && q.cache && !(format->cache && format->cache(job)))
+        rc = bq_refuse(
+            BQ_DATA,
+            "%s cannot say how keys and values are cached: write compressed-tensors (e4m3, 8 bits; per "
+            "tensor or head), modelopt (e4m3 per tensor) or aimet (integers per tensor), or set "
+            "bits.kv=16",
+            format->name);
     if (!rc) collect(job);
     if (!rc) rc = plan(job);
     if (rc) return bq_export_close(job), rc;

@@ -18,7 +18,7 @@
 #include "base/key.h"
 #include "io/manifest.h"
 #include "io/in/weights.h"
-#include "kernels/grid.h"
+#include "kernels/rounding.h"
 
 /* Bytes of a job's buffer. */
 #define BQ_EXPORT_BUFFER ((size_t)4 << 20)
@@ -33,7 +33,8 @@ typedef struct {
     bq_mat dense; /* (rows, cols) f32, (code - zero) * scale; data NULL: the exporter computes it */
     /* Scales are values of its type.  A group is less than a row, of floats at most a row; or -1. */
     bq_scheme scheme;
-    int activations; /* bits to which engines are to round the inputs, with a scale for each token; 0: none */
+    bq_rounding inputs; /* how engines are to round the inputs; element 0: they are not rounded */
+    bool fixed;         /* what all inputs share is measured: bq_qsource.grid has it */
 } bq_qtensor;
 
 /* Values [first, first + count) of row r of a result that has its data: (code - zero) * scale * pre. */
@@ -45,18 +46,23 @@ void bq_qtensor_values(const bq_qtensor *q, int64_t r, int64_t first, int64_t co
  *   dense  is a tensor that is not quantized replaced (a norm after smoothing, say)?  If to.data is not NULL,
  *          fill `to`, a host view (rows, cols) f32, with the tensor's rows from `first` on: each row once, in
  *          order; a vector is one row.  dense NULL: no tensor is replaced
- *   cache  are keys and values cached as e4m3, and is `name` the linear that computes the keys (or queries,
- *          keys and values) of a block?  If so, and scale is not NULL, it gets their two scales
+ *   cache  is `name` the linear that computes the keys (or queries, keys and values) of a block?  If so, and
+ *          scale is not NULL, it gets the measured scales: `heads` of keys, then as many of values.  NULL:
+ *          keys and values are not cached rounded.  cached: how; heads 0: engines compute the scales
+ *   grid   what was measured for the inputs of the linear of that weight
  *   inputs is `name` the weight of a linear?  *tokens and square[column], unless they are NULL: how many
  *          tokens it got, and the sums of the squares of its inputs
- * cache and inputs are NULL where nobody has these numbers.
+ * cache, grid and inputs are NULL where nobody has these numbers.
  * If get and dense say no, the tensor is written from the source.  "lm_head.weight" is asked for even where
  * the source ties it to the embedding, whose shape it has: a yes unties it. */
 typedef struct {
     void *ctx;
     bool (*get)(void *ctx, const char *name, bool want_data, bq_qtensor *q);
     bool (*dense)(void *ctx, const char *name, int64_t first, bq_mat to);
-    bool (*cache)(void *ctx, const char *name, float scale[2]);
+    bool (*cache)(void *ctx, const char *name, const float **scale);
+    bq_rounding cached;
+    int64_t heads;
+    bq_ends_grid (*grid)(void *ctx, const char *name);
     bool (*inputs)(void *ctx, const char *name, float *tokens, float *square);
     int64_t samples, length; /* of inputs: calibration samples, tokens of each */
 } bq_qsource;

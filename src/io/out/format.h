@@ -27,8 +27,17 @@ typedef struct {
     int item, part; /* part: a number of the format's own, not negative; or one of those below */
 } bq_export_out;
 
-/* Outs that need no data of the item's result: any; the scale of cached keys, of cached values. */
-enum { BQ_EXPORT_BARE = -1, BQ_EXPORT_KEYS = -2, BQ_EXPORT_VALUES = -3 };
+/* Outs that need no data of the item's result: any; scales of cached keys, of cached values; what was
+ * measured for its inputs. */
+enum {
+    BQ_EXPORT_BARE = -1,
+    BQ_EXPORT_KEYS = -2,
+    BQ_EXPORT_VALUES = -3,
+    BQ_EXPORT_INPUT_SCALE = -4, /* of measured inputs */
+    BQ_EXPORT_INPUT_ZERO = -5,
+    BQ_EXPORT_INPUT_FACTOR = -6, /* of scales that are e4m3 numbers; its reciprocal */
+    BQ_EXPORT_INPUT_STEP = -7
+};
 
 /* The size of the struct that a format's keys fill. */
 #define BQ_FORMAT_OPTIONS_OF(type) BQ_OPTIONS_OF(type, BQ_FORMAT_OPTIONS)
@@ -55,7 +64,7 @@ struct bq_format {
     /* What only some formats have. */
     bool replaced;                             /* plan and write get replaced tensors, too */
     bool (*wants_inputs)(const void *options); /* bq_format_wants_inputs; NULL: never */
-    bool cache;                                /* can say how keys and values are cached (bq_qsource.cache) */
+    bool (*cache)(const bq_export_job *job);   /* can it say how keys and values are cached?  NULL: never */
     bool stacks; /* knows what to do with families that stack the experts of a block in one tensor */
     /* Look at the model before the first plan, and make job->own: BQ_OK, or BQ_DATA after one message.  Free
      * it. */
@@ -111,15 +120,22 @@ bool bq_export_same(const bq_qtensor *a, const bq_qtensor *b);
 /* In linears.c, for formats of quantized linears.  Refuse what only other formats have: a result that is not
  * the weight of a linear, factors of inputs, rounded inputs; scales of another type than F16.  BQ_OK, or
  * BQ_DATA after one message, in which `format` is the format's name. */
+int bq_export_linear_only(const bq_export_item *item, const char *format); /* all but rounded inputs */
 int bq_export_weights_only(const bq_export_item *item, const char *format);
 int bq_export_f16_scales(const bq_export_item *item, const char *format);
 /* The buffer as `count` values of `size` bytes, which it must hold.  Put the transpose of scales as F16. */
 void *bq_export_room(const bq_export_job *job, int64_t count, size_t size);
 void bq_export_put_f16(bq_export_job *job, bq_mat scale, bq_writer *w);
-/* Where keys and values are cached quantized and the item computes the keys: plan an F32 (1) for the scale of
- * keys and one for that of values, in the place of the module and ".weight" in the item's name.  Put one. */
+/* Where scales of cached keys and values are measured and the item computes the keys: plan an F32 (1), or
+ * (heads, 1, 1), for the scales of keys and one for those of values, in the place of the module and ".weight"
+ * in the item's name.  Put one. */
 void bq_export_plan_cache(bq_export_job *job, int item, const char *keys, const char *values);
 void bq_export_put_cache(const bq_export_job *job, const bq_export_out *out, bq_writer *w);
+/* What was measured for the inputs of the item.  Plan and put it, in the place of ".weight": input_scale F32,
+ * and where there are zeros input_zero_point I8, or the factor as `factor`; dims: 1 or 0. */
+bq_ends_grid bq_export_grid(const bq_export_job *job, const bq_export_item *item);
+void bq_export_plan_inputs(bq_export_job *job, int item, int dims, const char *factor, int part);
+void bq_export_put_inputs(const bq_export_job *job, const bq_export_out *out, bq_writer *w);
 /* In compressed_tensors.c, for edit: how config.json says it, null where they are not quantized.  ModelOpt
  * has the same form. */
 json_t *bq_export_cache_scheme(const bq_export_job *job);

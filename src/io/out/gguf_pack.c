@@ -40,9 +40,9 @@ const bq_gguf_type *bq_gguf_type_for(const bq_qtensor *q, const char **why) {
                ? "floats other than e2m1 in groups of 32 with e8m0 scales (MXFP4); write safetensors"
            : whole && kept(q) && s.scale != BQ_F16 && !mx
                ? "scales of another type than f16; set scale=f16 where the recipe's bits has it"
-           : q->pre.rows    ? "factors of its inputs (smoothquant without fuse)"
-           : q->activations ? "rounded inputs"
-                            : NULL;
+           : q->pre.rows       ? "factors of its inputs (smoothquant without fuse)"
+           : q->inputs.element ? "rounded inputs"
+                               : NULL;
     if (*why) return NULL;
     return bq_gguf_type_named(!whole     ? "F32"
                               : mx       ? "MXFP4"

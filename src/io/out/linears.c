@@ -5,7 +5,7 @@
 
 #include <string.h>
 
-int bq_export_weights_only(const bq_export_item *item, const char *format) {
+int bq_export_linear_only(const bq_export_item *item, const char *format) {
     if (!bq_export_is_linear(item))
         return bq_export_refuse(item,
                                 " is not the weight of a linear: %s cannot hold it quantized: write "
@@ -16,11 +16,16 @@ int bq_export_weights_only(const bq_export_item *item, const char *format) {
                                 ": its inputs are multiplied by factors of their own (smoothquant "
                                 "without fuse): %s has no place for these, write safetensors",
                                 format);
-    if (!item->q.activations) return BQ_OK;
+    return BQ_OK;
+}
+
+int bq_export_weights_only(const bq_export_item *item, const char *format) {
+    int code = bq_export_linear_only(item, format);
+    if (code || !item->q.inputs.element) return code;
     return bq_export_refuse(item,
                             ": its inputs are rounded to %s, which %s cannot say: write "
                             "compressed-tensors, or set bits.activations=16",
-                            bq_element_name(item->q.activations), format);
+                            bq_rounding_name(item->q.inputs), format);
 }
 
 int bq_export_f16_scales(const bq_export_item *item, const char *format) {
@@ -38,17 +43,45 @@ void *bq_export_room(const bq_export_job *job, int64_t count, size_t size) {
 
 void bq_export_plan_cache(bq_export_job *job, int item, const char *keys, const char *values) {
     const char *name = job->item[item].name, *end = strstr(name, "qkv_proj.weight");
-    const int64_t shape[] = {1};
-    if (!job->source.cache || !job->source.cache(job->source.ctx, name, NULL)) return;
+    const int64_t heads = job->source.heads, shape[] = {heads, 1, 1};
+    if (!heads || !job->source.cache || !job->source.cache(job->source.ctx, name, NULL)) return;
     size_t cut = strlen(end ? end : "k_proj.weight");
-    bq_export_add(job, item, BQ_EXPORT_KEYS, cut, keys, "F32", 1, shape);
-    bq_export_add(job, item, BQ_EXPORT_VALUES, cut, values, "F32", 1, shape);
+    bq_export_add(job, item, BQ_EXPORT_KEYS, cut, keys, "F32", heads > 1 ? 3 : 1, shape);
+    bq_export_add(job, item, BQ_EXPORT_VALUES, cut, values, "F32", heads > 1 ? 3 : 1, shape);
 }
 
 void bq_export_put_cache(const bq_export_job *job, const bq_export_out *out, bq_writer *w) {
-    float scale[2];
-    job->source.cache(job->source.ctx, job->item[out->item].name, scale);
-    bq_writer_put(w, &scale[out->part == BQ_EXPORT_VALUES], sizeof *scale);
+    const float *scale = NULL;
+    const int64_t heads = job->source.heads;
+    job->source.cache(job->source.ctx, job->item[out->item].name, &scale);
+    bq_writer_put(w, scale + (out->part == BQ_EXPORT_VALUES ? heads : 0), (size_t)heads * sizeof *scale);
+}
+
+bq_ends_grid bq_export_grid(const bq_export_job *job, const bq_export_item *item) {
+    BQ_CHECK(job->source.grid, "export: nobody has measured the inputs of '%s'", item->name);
+    return job->source.grid(job->source.ctx, item->name);
+}
+
+void bq_export_plan_inputs(bq_export_job *job, int item, int dims, const char *factor, int part) {
+    const bq_qtensor *q = &job->item[item].q;
+    const int64_t one[] = {1};
+    const size_t cut = strlen(".weight");
+    if (!q->fixed) return;
+    if (!q->inputs.whole) bq_export_add(job, item, part, cut, factor, "F32", dims, one);
+    if (q->inputs.whole)
+        bq_export_add(job, item, BQ_EXPORT_INPUT_SCALE, cut, ".input_scale", "F32", dims, one);
+    if (q->inputs.whole && !q->inputs.even)
+        bq_export_add(job, item, BQ_EXPORT_INPUT_ZERO, cut, ".input_zero_point", "I8", dims, one);
+}
+
+void bq_export_put_inputs(const bq_export_job *job, const bq_export_out *out, bq_writer *w) {
+    const bq_ends_grid grid = bq_export_grid(job, &job->item[out->item]);
+    const float one = out->part == BQ_EXPORT_INPUT_STEP ? 1 / grid.scale : grid.scale;
+    const int8_t zero = (int8_t)grid.zero;
+    if (out->part == BQ_EXPORT_INPUT_ZERO)
+        bq_writer_put(w, &zero, 1);
+    else
+        bq_writer_put(w, &one, sizeof one);
 }
 
 void bq_export_put_f16(bq_export_job *job, bq_mat scale, bq_writer *w) {

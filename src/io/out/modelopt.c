@@ -4,8 +4,9 @@
  *                             weight_scale_2 F32 (): the number by which scales are multiplied
  *   FP8_PER_CHANNEL_PER_TOKEN weight F8_E4M3, weight_scale F32 (rows); inputs are FP8, too, a scale a token
  *   FP8_PB_WO                 weight F8_E4M3, weight_scale F32 (tiles, 1, tiles, 1) of 128 x 128
- *
- * Algorithms with a calibrated scale for inputs (NVFP4, FP8) are not written. */
+ *   FP8                       weight F8_E4M3, weight_scale F32 (), input_scale F32 ()
+ *   NVFP4                     as W4A16_NVFP4, and input_scale F32 (): the number by which scales of groups
+ *                             of inputs are multiplied */
 #include "io/out/floats.h"
 
 #include "base/die.h"
@@ -18,15 +19,19 @@ enum { AS_IS, CODES, SCALES, SMALL, OUTER };
 
 typedef struct {
     const char *name;
-    int element, activations;
+    int element;
     bq_type scale; /* BQ_F32 stands for BQ_BF16 and BQ_F16, too */
     int64_t group, rows;
+    bq_rounding inputs;
+    bool fixed;
 } algorithm;
 
 static const algorithm algorithms[] = {
-    {"W4A16_NVFP4", BQ_E2M1, 0, BQ_F8_E4M3, 16, 1},
-    {"FP8_PER_CHANNEL_PER_TOKEN", BQ_E4M3, BQ_E4M3, BQ_F32, -1, 1},
-    {"FP8_PB_WO", BQ_E4M3, 0, BQ_F32, 128, 128},
+    {"W4A16_NVFP4", BQ_E2M1, BQ_F8_E4M3, 16, 1, {0}, false},
+    {"FP8_PER_CHANNEL_PER_TOKEN", BQ_E4M3, BQ_F32, -1, 1, {BQ_E4M3, true, .group = -1}, false},
+    {"FP8_PB_WO", BQ_E4M3, BQ_F32, 128, 128, {0}, false},
+    {"FP8", BQ_E4M3, BQ_F32, -1, -1, {BQ_E4M3, true, true, .group = -1}, true},
+    {"NVFP4", BQ_E2M1, BQ_F8_E4M3, 16, 1, {BQ_E2M1, true, .group = 16, .scale = BQ_F8_E4M3}, true},
 };
 
 static const algorithm *algorithm_of(const bq_qtensor *q) {
@@ -34,8 +39,8 @@ static const algorithm *algorithm_of(const bq_qtensor *q) {
     bq_type scale = bq_scheme_small(s) ? s.scale : BQ_F32;
     for (size_t i = 0; i < sizeof algorithms / sizeof *algorithms; i++) {
         const algorithm *a = &algorithms[i];
-        if (a->element == s.element && a->activations == q->activations && a->scale == scale &&
-            a->group == s.group && a->rows == (bq_scheme_tiled(s) ? s.rows : 1))
+        if (a->element == s.element && bq_rounding_equal(a->inputs, q->inputs) && a->fixed == q->fixed &&
+            a->scale == scale && a->group == s.group && a->rows == (bq_scheme_tiled(s) ? s.rows : 1))
             return a;
     }
     return NULL;
@@ -55,11 +60,13 @@ static int check(const bq_export_job *job, const bq_export_item *item) {
         return bq_export_refuse(item, ": its inputs are multiplied by factors of their own (smoothquant "
                                       "without fuse): modelopt has no place for these, write safetensors");
     if (!algorithm_of(&item->q))
-        return bq_export_refuse(item,
-                                " is %s in groups of %ld: modelopt is written for bits e2m1 with group 16 "
-                                "and scale e4m3, and for bits e4m3 with group 128 and rows 128, or with "
-                                "activations e4m3: write compressed-tensors",
-                                bq_element_name(item->q.scheme.element), (long)item->q.scheme.group);
+        return bq_export_refuse(
+            item,
+            " is %s in groups of %ld: modelopt is written for bits e2m1 with group 16 "
+            "and scale e4m3, and for bits e4m3 with group 128 and rows 128, or with "
+            "activations e4m3, which a token has a scale of; with rows -1 they are measured "
+            "per tensor: write compressed-tensors",
+            bq_element_name(item->q.scheme.element), (long)item->q.scheme.group);
     if (of_job(job) != algorithm_of(&item->q))
         return bq_export_refuse(item, " has another scheme than linears before it: modelopt is written with "
                                       "one for all, write compressed-tensors");
@@ -80,7 +87,9 @@ static int plan(bq_export_job *job, int item) {
     }
     int rc = check(job, it);
     if (rc) return rc;
-    bool small = q->scheme.scale == BQ_F8_E4M3, tiled = bq_scheme_tiled(q->scheme);
+    bool small = q->scheme.scale == BQ_F8_E4M3, tensor = q->scheme.rows < 0,
+         tiled = bq_scheme_tiled(q->scheme) && !tensor;
+    bq_export_plan_inputs(job, item, 0, ".input_scale", BQ_EXPORT_INPUT_STEP);
     bq_export_add(job, item, CODES, 0, "", small ? "U8" : "F8_E4M3", 2,
                   (int64_t[]){rows, bq_float_row_bytes(cols, bq_code_bits(q->scheme))});
     if (small) {
@@ -89,7 +98,7 @@ static int plan(bq_export_job *job, int item) {
     } else if (tiled) {
         bq_export_add(job, item, SCALES, cut, ".weight_scale", "F32", 4, (int64_t[]){tiles, 1, groups, 1});
     } else {
-        bq_export_add(job, item, SCALES, cut, ".weight_scale", "F32", 1, &rows);
+        bq_export_add(job, item, SCALES, cut, ".weight_scale", "F32", !tensor, &rows);
     }
     return BQ_OK;
 }
@@ -102,6 +111,8 @@ static void write_out(bq_export_job *job, const bq_export_out *out, const bq_qte
     case SMALL: bq_float_put_small(job, q, w); break;
     case BQ_EXPORT_KEYS:
     case BQ_EXPORT_VALUES: bq_export_put_cache(job, out, w); break;
+    case BQ_EXPORT_INPUT_SCALE:
+    case BQ_EXPORT_INPUT_STEP: bq_export_put_inputs(job, out, w); break;
     case OUTER: bq_writer_put(w, &(float){1 / q->scheme.outer}, sizeof(float)); break;
     }
 }
@@ -117,6 +128,10 @@ static void edit(const bq_export_job *job, json_t *config) {
     if (a->group > 0) json_object_set_new(q, "group_size", json_integer(a->group));
 }
 
+static bool caches(const bq_export_job *job) {
+    return job->source.heads == 1 && job->source.cached.element == BQ_E4M3;
+}
+
 const bq_format bq_format_modelopt = {
     .name = "modelopt",
     .help = "NVFP4 weights (W4A16) and FP8, as TensorRT-LLM, vLLM and SGLang read NVIDIA's ModelOpt.",
@@ -125,5 +140,5 @@ const bq_format bq_format_modelopt = {
     .write = write_out,
     .edit = edit,
     .quantized = true,
-    .cache = true,
+    .cache = caches,
 };

@@ -155,23 +155,49 @@ static int64_t block_end(const panel *a, int64_t i) {
     return end < a->k ? end : a->k;
 }
 
+/* Which weights of column i stay.  keep: 4 lines, those of i and its neighbours; returns the line of i. */
+static const float *choose(const panel *a, int64_t i, float *keep) {
+    const bq_gptq *p = a->p;
+    float *line = keep + (p->sparse == BQ_SPARSE_TWO ? i % 4 * PANEL : 0), d[4];
+    if (p->sparse == BQ_SPARSE_KEPT) {
+        for (int64_t l = 0; l < PANEL; l++)
+            line[l] = l < a->rows && *(const float *)bq_mat_at(p->w, a->first + l, column(a, i)) != 0;
+    } else if (i % 4 == 0) {
+        for (int64_t k = 0; k < 4; k++) d[k] = *(const float *)bq_mat_at(p->ut, i + k, i + k);
+        bq_vec()->gptq_choose(a->w + i * PANEL, d, keep);
+    }
+    return line;
+}
+
+/* Quantize column i, from which all errors before it have been subtracted. */
+static void one_column(const panel *a, int64_t i, float *keep, float *error) {
+    const bq_vec_table *vec = bq_vec();
+    const bq_gptq *p = a->p;
+    float *w = a->w + i * PANEL, d = *(const float *)bq_mat_at(p->ut, i, i), before[PANEL];
+    int64_t g = column(a, i) / a->group;
+    const float *stays = p->sparse ? choose(a, i, keep) : NULL;
+    if (stays) memcpy(before, w, sizeof before);
+    vec->gptq_quantize(w, a->scale + g * PANEL, a->zero + g * PANEL, a->s, d, error);
+    if (stays) vec->gptq_drop(before, stays, d, w, error);
+}
+
 /* Columns [begin, end): one column block.  done[j]: how many errors of the block have been
- * subtracted from column j. */
+ * subtracted from column j.  Columns whose values are looked at together are brought up to date together. */
 static void block(bq_dev *dev, panel *a, int64_t begin, int64_t end, float *error) {
     const bq_vec_table *vec = bq_vec();
     int64_t done[BLOCK] = {0}, n = end - begin;
+    float keep[4 * PANEL];
     for (int64_t i = 0; i < n; i++) {
         bool starts = a->p->dynamic && (begin + i) % a->group == 0;
-        int64_t last = starts && i + a->group < n ? i + a->group : starts ? n : i + 1;
+        int64_t together = starts ? a->group : a->p->sparse == BQ_SPARSE_TWO && i % 4 == 0 ? 4 : 1;
+        int64_t last = i + together < n ? i + together : n;
         for (int64_t j = i; j < last; j++) {
             vec->gptq_update(a->w + (begin + j) * PANEL, error + done[j] * PANEL,
                              bq_mat_at(a->p->ut, begin + j, begin + done[j]), i - done[j]);
             done[j] = i;
         }
         if (starts) fit_group(dev, a, begin + i);
-        int64_t g = column(a, begin + i) / a->group;
-        vec->gptq_quantize(a->w + (begin + i) * PANEL, a->scale + g * PANEL, a->zero + g * PANEL, a->s,
-                           *(float *)bq_mat_at(a->p->ut, begin + i, begin + i), error + i * PANEL);
+        one_column(a, begin + i, keep, error + i * PANEL);
     }
 }
 
@@ -194,10 +220,21 @@ static void check(const bq_gptq *p, bq_scheme s, bq_mat fold) {
              "gptq: %ld x %ld in groups of %ld, factor %ld x %ld, order of %ld, diagonal of %ld", (long)rows,
              (long)k, (long)group, (long)p->ut.rows, (long)p->ut.cols, (long)p->order.rows,
              (long)p->diag.rows);
+    BQ_CHECK(p->sparse != BQ_SPARSE_TWO || (k % 4 == 0 && group % 4 == 0),
+             "gptq: %ld columns in groups of %ld, 2:4", (long)k, (long)group);
     BQ_CHECK(bq_scheme_valid(s, p->zero.data) && p->scale.rows == rows * (k / group) &&
                  (s.symmetric || p->zero.rows == p->scale.rows),
              "gptq: %ld scales of %s for %ld rows of %ld groups", (long)p->scale.rows,
              bq_element_name(s.element), (long)rows, (long)(k / group));
+}
+
+void bq_cpu_sparse24(bq_dev *dev, bq_mat w, bq_mat statistic, bool root) {
+    BQ_WANT(dev, w.rows, w.cols, w);
+    if (statistic.data) BQ_WANT(dev, 1, w.cols, statistic);
+    BQ_CHECK(w.cols % 4 == 0, "sparse24: %ld columns", (long)w.cols);
+#pragma omp parallel for schedule(static) if (w.rows * w.cols > PARALLEL)
+    for (int64_t r = 0; r < w.rows; r++)
+        bq_vec()->sparse24(bq_mat_at(w, r, 0), statistic.data, root && statistic.data, w.cols);
 }
 
 void bq_cpu_gptq(bq_dev *dev, const bq_gptq *p, bq_scheme s, bq_mat fold) {

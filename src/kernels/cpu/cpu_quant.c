@@ -86,17 +86,3 @@ void bq_cpu_share_scales(bq_dev *dev, bq_mat scale, bq_scheme s) {
             for (int64_t r = first; r < first + rows; r++) *(float *)bq_mat_at(scale, r, g) = shared;
         }
 }
-
-void bq_cpu_fake_quantize_rows(bq_dev *dev, bq_mat x, int element, bq_mat y) {
-    bq_scheme s = bq_scheme_of_tokens(element);
-    BQ_CHECK(bq_scheme_valid(s, false), "fake_quantize_rows: no element %d", element);
-    BQ_WANT(dev, x.rows, x.cols, x, y);
-    const bq_vec_table *vec = bq_vec();
-#pragma omp parallel for schedule(static) if (x.rows * x.cols > PARALLEL)
-    for (int64_t r = 0; r < x.rows; r++) {
-        float lo, hi, zero = 0;
-        vec->minmax(bq_mat_at(x, r, 0), x.cols, &lo, &hi);
-        bq_row_grid grid = bq_row_grid_fit(lo, hi, s, &zero);
-        vec->fake_quantize(bq_mat_at(x, r, 0), x.cols, grid, bq_mat_at(y, r, 0));
-    }
-}

@@ -11,7 +11,7 @@ enum { PARALLEL = 1 << 15 };
 static float *at(bq_mat m, int64_t r) { return m.data ? bq_mat_at(m, r, 0) : NULL; }
 static float value_at(bq_mat m, int64_t r) { return m.data ? *at(m, r) : 0; }
 
-void bq_cpu_ends(bq_dev *dev, bq_mat w, bq_scheme s, bq_mat scale, bq_mat zero, bq_mat lo, bq_mat hi) {
+void bq_cpu_range_ends(bq_dev *dev, bq_mat w, bq_scheme s, bq_mat scale, bq_mat zero, bq_mat lo, bq_mat hi) {
     const bq_vec_table *vec = bq_vec();
     BQ_WANT(dev, w.rows, w.cols, w);
     BQ_WANT(dev, w.rows, 1, lo, hi);

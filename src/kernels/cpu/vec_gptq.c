@@ -77,6 +77,45 @@ void BQ_V(gptq_quantize)(float *w, const float *scale, const float *zero, bq_sch
     BQ_EACH_NUMBER(g, quantize(w, scale, zero, g, d, e));
 }
 
+void BQ_V(gptq_choose)(const float *w, const float *d, float *keep) {
+#pragma omp simd
+    for (int l = 0; l < PANEL; l++) {
+        float m0 = bq_importance(w[l] / d[0]), m1 = bq_importance(w[PANEL + l] / d[1]),
+              m2 = bq_importance(w[2 * PANEL + l] / d[2]), m3 = bq_importance(w[3 * PANEL + l] / d[3]);
+        keep[l] = bq_stays(m0, m1, m2, m3, 0), keep[PANEL + l] = bq_stays(m1, m0, m2, m3, 1);
+        keep[2 * PANEL + l] = bq_stays(m2, m0, m1, m3, 2), keep[3 * PANEL + l] = bq_stays(m3, m0, m1, m2, 3);
+    }
+}
+
+void BQ_V(gptq_drop)(const float *before, const float *keep, float d, float *w, float *e) {
+#pragma omp simd
+    for (int l = 0; l < PANEL; l++) {
+        e[l] = keep[l] != 0 ? e[l] : before[l] / d;
+        w[l] = keep[l] != 0 ? w[l] : 0;
+    }
+}
+
+/* The factor of columns c ... c + 3. */
+static inline void factors(const float *statistic, bool root, int64_t c, float f[4]) {
+    for (int i = 0; i < 4; i++) {
+        float x = statistic ? statistic[c + i] : 1;
+        f[i] = root ? sqrtf(x) : x;
+    }
+}
+
+void BQ_V(sparse24)(float *w, const float *statistic, bool root, int64_t n) {
+#pragma omp simd
+    for (int64_t c = 0; c < n; c += 4) {
+        float f[4];
+        factors(statistic, root, c, f);
+        float m0 = bq_importance(w[c] * f[0]), m1 = bq_importance(w[c + 1] * f[1]),
+              m2 = bq_importance(w[c + 2] * f[2]), m3 = bq_importance(w[c + 3] * f[3]);
+        w[c] = bq_stays(m0, m1, m2, m3, 0) ? w[c] : 0, w[c + 1] = bq_stays(m1, m0, m2, m3, 1) ? w[c + 1] : 0;
+        w[c + 2] = bq_stays(m2, m0, m1, m3, 2) ? w[c + 2] : 0,
+              w[c + 3] = bq_stays(m3, m0, m1, m2, 3) ? w[c + 3] : 0;
+    }
+}
+
 static inline double sum_errors(const float *w, const float *weight, int64_t n, bq_row_grid grid,
                                 double limit) {
     double lane[LANES] = {0}, sum = 0;

@@ -107,14 +107,18 @@ void BQ_V(dequantize_float)(const int8_t *code, int64_t n, float scale, bq_eleme
 /* The folded weight.  The divisions and their order are the specification's: they decide ties. */
 static inline float folded(float w, float s2, float e3) { return w / bq_exp(s2) / e3; }
 
-static inline void fake(const float *x, int64_t n, bq_row_grid grid, float *y) {
-#pragma omp simd
-    for (int64_t j = 0; j < n; j++) y[j] = bq_on_grid(x[j], grid);
-}
-
 /* x and y may be the same row. */
-void BQ_V(fake_quantize)(const float *x, int64_t n, bq_row_grid grid, float *y) {
-    BQ_EACH_NUMBER(grid, fake(x, n, grid, y));
+void BQ_V(round_values)(const float *x, int64_t n, bq_value_grid g, float *y) {
+    if (g.number.mantissa) {
+#pragma omp simd
+        for (int64_t j = 0; j < n; j++) y[j] = bq_value_float(x[j], g);
+    } else if (g.times) {
+#pragma omp simd
+        for (int64_t j = 0; j < n; j++) y[j] = bq_value_times(x[j], g);
+    } else {
+#pragma omp simd
+        for (int64_t j = 0; j < n; j++) y[j] = bq_value_over(x[j], g);
+    }
 }
 
 void BQ_V(adascale_row)(const float *w, const float *s2, int64_t n, float e3, bq_row_grid grid, float *what,

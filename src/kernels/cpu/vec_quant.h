@@ -24,7 +24,7 @@
     X(void, quantize_float, (const float *w, int64_t n, float scale, bq_element e, int8_t *code))            \
     X(void, dequantize, (const int8_t *code, int64_t n, float scale, int zero, float *w))                    \
     X(void, dequantize_float, (const int8_t *code, int64_t n, float scale, bq_element e, float *w))          \
-    X(void, fake_quantize, (const float *x, int64_t n, bq_row_grid grid, float *y))                          \
+    X(void, round_values, (const float *x, int64_t n, bq_value_grid grid, float *y))                         \
     X(void, adascale_row,                                                                                    \
       (const float *w, const float *s2, int64_t n, float e3, bq_row_grid grid, float *what, float *fold))    \
     X(void, adascale_codes,                                                                                  \

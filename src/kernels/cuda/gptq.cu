@@ -17,6 +17,7 @@ struct layer {
     int64_t rows, k, group, groups, pitch; /* pitch: floats from line to line */
     float *line, *error;                   /* k lines of weights; COLUMNS lines of errors */
     bq_scheme s;
+    bq_sparse sparse;
 };
 
 static __device__ int64_t column_at(const layer &a, int64_t i) { return *bq_row(a.order, i); }
@@ -53,6 +54,14 @@ static __device__ float quantize(float *w, float scale, float zero, bq_row_grid 
     const float least = (g.qmin - 0.5f) * scale, most = (g.qmax + 0.5f) * scale, kept = x > least ? x : least;
     *w = kept < most ? kept : most;
     return error;
+}
+
+/* Which of 4 weights in processing order stay, as bits; d: their divisors. */
+static __device__ unsigned choose(const float *x, const float *d) {
+    const float m0 = bq_importance(x[0] / d[0]), m1 = bq_importance(x[1] / d[1]),
+                m2 = bq_importance(x[2] / d[2]), m3 = bq_importance(x[3] / d[3]);
+    return (bq_stays(m0, m1, m2, m3, 0) ? 1u : 0u) | (bq_stays(m1, m0, m2, m3, 1) ? 2u : 0u) |
+           (bq_stays(m2, m0, m1, m3, 2) ? 4u : 0u) | (bq_stays(m3, m0, m1, m2, 3) ? 8u : 0u);
 }
 
 /* What the columns of a step share: u[i][j] multiplies error i in column j; the diagonal of U; groups. */
@@ -98,11 +107,17 @@ static __global__ void __launch_bounds__(LANES) quantize_block(layer a, int64_t 
         stage(&m, a, begin + at, begin + at, n);
         int64_t g = r * a.groups + m.group[0];
         float scale = *bq_row(a.scale, g), zero = bq_zero_of(a.zero, g);
+        unsigned stay = 0; /* bit 0: of the column at hand */
         for (int i = 0; i < n; i++) {
-            const float now = scale, origin = zero;
+            const float now = scale, origin = zero, before = x[0];
+            stay >>= 1;
+            if (a.sparse == BQ_SPARSE_TWO && i % 4 == 0) stay = choose(x, m.diagonal + i);
+            if (a.sparse == BQ_SPARSE_KEPT)
+                stay = bq_row(a.w, r)[column_at(a, begin + at + i)] != 0 ? 1u : 0u;
             g = r * a.groups + m.group[i + 1 < n ? i + 1 : i]; /* loaded while this column is computed */
             scale = *bq_row(a.scale, g), zero = bq_zero_of(a.zero, g);
-            const float e = quantize(&x[0], now, origin, grid, m.diagonal[i]);
+            float e = quantize(&x[0], now, origin, grid, m.diagonal[i]);
+            if (a.sparse != BQ_SPARSE_NONE && !(stay & 1u)) x[0] = 0, e = before / m.diagonal[i];
             error[at + i][me] = e;
             if (row < a.rows) line[i * a.pitch] = x[0], a.error[(at + i) * a.pitch + r] = e;
             for (int j = 0; j + 1 < STEP; j++) x[j] = x[j + 1] - e * m.u[i][j];
@@ -176,6 +191,8 @@ static layer layer_of(bq_dev *dev, const bq_gptq *p, bq_scheme s, bq_mat fold) {
     const int64_t rows = p->w.rows, k = p->w.cols, group = s.group > 0 ? s.group : k;
     BQ_CHECK(k > 0 && k <= INT32_MAX && k % group == 0 && bq_scheme_valid(s, p->zero.data),
              "gptq: %ld columns in groups of %ld, %s", (long)k, (long)group, bq_element_name(s.element));
+    BQ_CHECK(p->sparse != BQ_SPARSE_TWO || (k % 4 == 0 && group % 4 == 0),
+             "gptq: %ld columns in groups of %ld, 2:4", (long)k, (long)group);
     BQ_WANT(dev, rows, k, p->w, fold);
     BQ_WANT(dev, k, k, p->ut);
     BQ_WANT_AS(dev, BQ_I32, k, 1, p->order);
@@ -185,7 +202,7 @@ static layer layer_of(bq_dev *dev, const bq_gptq *p, bq_scheme s, bq_mat fold) {
     const bq_mat line = bq_arena_push(&dev->mem, k, rows, BQ_F32),
                  error = bq_arena_push(&dev->mem, COLUMNS, rows, BQ_F32);
     return {p->w, fold,  p->ut,     p->scale, p->zero,      p->order,      p->diag, rows,
-            k,    group, k / group, line.ld,  bq_f32(line), bq_f32(error), s};
+            k,    group, k / group, line.ld,  bq_f32(line), bq_f32(error), s,       p->sparse};
 }
 
 /* With `dynamic` a group begins a column block: then all errors before it have been subtracted. */

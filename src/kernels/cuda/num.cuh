@@ -24,6 +24,7 @@ extern "C" {
 #include "kernels/route.h"
 #include "kernels/smooth.h"
 #include "kernels/tuned.h"
+#include "kernels/sparse.h"
 #undef static
 
 #endif

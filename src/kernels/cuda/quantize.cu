@@ -40,17 +40,6 @@ static __global__ void share(bq_rows<float> scale, bq_scheme s, int64_t tile, in
     }
 }
 
-static __global__ void fake_rows(bq_rows<float> x, bq_scheme s, bq_rows<float> y, int64_t rows,
-                                 int64_t cols) {
-    BQ_EACH_ROW(r, rows) {
-        const int64_t n = r < rows ? cols : 0;
-        float lo, hi, zero = 0;
-        bq_team_ends(bq_row(x, r), n, &lo, &hi);
-        const bq_row_grid grid = bq_row_grid_fit(lo, hi, s, &zero);
-        for (int64_t c = bq_lane(); c < n; c += BQ_LANES) bq_row(y, r)[c] = bq_on_grid(bq_row(x, r)[c], grid);
-    }
-}
-
 void bq_cuda_quantize(bq_dev *dev, bq_mat w, bq_mat scale, bq_mat zero, bq_scheme s, bq_mat code) {
     BQ_WANT_GRID(dev, w, s, scale, zero);
     BQ_WANT_AS(dev, BQ_I8, w.rows, w.cols, code);
@@ -71,11 +60,4 @@ void bq_cuda_share_scales(bq_dev *dev, bq_mat scale, bq_scheme s) {
     BQ_CHECK(tile >= 1, "share_scales: tiles of %ld rows", (long)tile);
     bq_launch(dev, bq_grid_elements((scale.rows + tile - 1) / tile, scale.cols), BQ_THREADS, share, scale, s,
               tile, scale.rows, scale.cols);
-}
-
-void bq_cuda_fake_quantize_rows(bq_dev *dev, bq_mat x, int element, bq_mat y) {
-    const bq_scheme s = bq_scheme_of_tokens(element);
-    BQ_CHECK(bq_scheme_valid(s, false), "fake_quantize_rows: no element %d", element);
-    BQ_WANT(dev, x.rows, x.cols, x, y);
-    bq_launch(dev, bq_grid_teams(x.rows), BQ_THREADS, fake_rows, x, s, y, x.rows, x.cols);
 }

@@ -17,7 +17,7 @@ static __global__ void row_ends(bq_rows<float> w, bq_scheme s, bq_rows<float> sc
     }
 }
 
-void bq_cuda_ends(bq_dev *dev, bq_mat w, bq_scheme s, bq_mat scale, bq_mat zero, bq_mat lo, bq_mat hi) {
+void bq_cuda_range_ends(bq_dev *dev, bq_mat w, bq_scheme s, bq_mat scale, bq_mat zero, bq_mat lo, bq_mat hi) {
     BQ_WANT(dev, w.rows, w.cols, w);
     BQ_WANT(dev, w.rows, 1, lo, hi);
     if (scale.data) BQ_WANT_GRID(dev, w, s, scale, zero);

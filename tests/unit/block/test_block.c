@@ -228,25 +228,25 @@ static void inputs_are_rounded(void **state) {
     bq_mat x = rig_fetch(r, BQ_STREAM_FP, 2), y = bq_arena_push(&dev->mem, TOKENS, H, BQ_F32),
            z = bq_arena_push(&dev->mem, TOKENS, H, BQ_F32);
     bq_work_push(&own, &r->arch, TOKENS, false, &dev->mem);
-    k.activations = 8;
+    k.inputs = bq_rounding_of_tokens(8);
     bq_block_forward(dev, &r->blk, w, &k, x, y);
 
     bq_mat q = bq_mat_cols(own.qkv, 0, 24), key = bq_mat_cols(own.qkv, 24, 12),
            v = bq_mat_cols(own.qkv, 36, 12);
     op->rmsnorm(dev, x, r->blk.norm[0], 1e-5f, own.m);
-    op->fake_quantize_rows(dev, own.m, 8, own.a);
+    op->round_rows(dev, own.m, bq_rounding_of_tokens(8), (bq_mat){0}, own.a);
     op->gemm(dev, false, true, 1, own.a, w[BQ_QKV], 0, own.qkv);
     op->rope(dev, q, 4, 6, k.cos[0], k.sin[0], 0);
     op->rope(dev, key, 2, 6, k.cos[0], k.sin[0], 0);
     op->attention(dev, r->arch.attention, q, key, v, own.n, own.lse);
-    op->fake_quantize_rows(dev, own.n, 8, own.o);
+    op->round_rows(dev, own.n, bq_rounding_of_tokens(8), (bq_mat){0}, own.o);
     op->copy(dev, x, own.m);
     op->gemm(dev, false, true, 1, own.o, w[BQ_O], 1, own.m);
     op->rmsnorm(dev, own.m, r->blk.norm[1], 1e-5f, z);
-    op->fake_quantize_rows(dev, z, 8, own.n);
+    op->round_rows(dev, z, bq_rounding_of_tokens(8), (bq_mat){0}, own.n);
     op->gemm(dev, false, true, 1, own.n, w[BQ_GATE_UP], 0, own.gu);
     op->glu(dev, BQ_SILU, 0, bq_mat_cols(own.gu, 0, 40), bq_mat_cols(own.gu, 40, 40), own.z);
-    op->fake_quantize_rows(dev, own.z, 8, own.z);
+    op->round_rows(dev, own.z, bq_rounding_of_tokens(8), (bq_mat){0}, own.z);
     op->copy(dev, own.m, z);
     op->gemm(dev, false, true, 1, own.z, w[BQ_DOWN], 1, z);
     assert_memory_equal(z.data, y.data, TOKENS * H * sizeof(float));

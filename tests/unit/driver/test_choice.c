@@ -9,7 +9,7 @@
 typedef struct {
     char items[BQ_PATH_MAX];
     int64_t ctx, limit;
-    int normalize; /* 1: by tokens */
+    int normalize; /* 1: by tokens, 2: characters, 3: bytes */
 } choice_options;
 
 static const bq_eval_kind *kind(void) {
@@ -130,28 +130,37 @@ static void sequences(void **state) {
     bq_evals_close(&set);
 }
 
+/* The first value of an evaluation. */
+static double first(const bq_eval *e, const double *score) {
+    double value[1 + 3 + 2];
+    kind()->number(e, score, value);
+    return value[0];
+}
+
 static void judges(void **state) {
     (void)state;
     bq_evals set;
     char text[128];
     const double nll[] = {1, 2, 4};
+    assert_int_equal(take(&set, THREE, 512, 0, 1), BQ_OK);
+    assert_true(kind()->judge(set.eval, 2, nll, 3) == -7. / 3);
+    bq_evals_close(&set);
     assert_int_equal(take(&set, THREE, 512, 0, 0), BQ_OK);
     bq_eval *e = set.eval;
     assert_true(kind()->judge(e, 2, nll, 3) == -7);
-    options.normalize = 1;
-    assert_true(kind()->judge(e, 2, nll, 3) == -7. / 3);
+    assert_true(e->stats == 1 && e->parts == 0);
     double score[] = {-2, -1, /**/ -5, -6, -7, /**/ -3, -2.5};
-    assert_true(kind()->number(e, score) == 1);
+    assert_true(first(e, score) == 1);
     score[1] = -2; /* a tie: the first choice is taken, which is wrong here */
-    assert_true(kind()->number(e, score) == 2. / 3);
+    assert_true(first(e, score) == 2. / 3);
     score[4] = -5; /* and right here */
-    assert_true(kind()->number(e, score) == 2. / 3);
+    assert_true(first(e, score) == 2. / 3);
     score[4] = -4;
-    assert_true(kind()->number(e, score) == 1. / 3);
+    assert_true(first(e, score) == 1. / 3);
     for (int i = 0; i < 7; i++) {
         double kept = score[i];
         score[i] = i % 2 ? -(double)NAN : -(double)INFINITY;
-        assert_true(isnan(kind()->number(e, score)));
+        assert_true(isnan(first(e, score)));
         kind()->blame(e, score, text, sizeof text);
         score[i] = kept;
         static const char *const name[] = {"0 of item 0", "1 of item 0", "0 of item 1", "1 of item 1",
@@ -163,13 +172,90 @@ static void judges(void **state) {
     bq_evals_close(&set);
 }
 
+/* ---- lengths, subjects, standard errors ---- */
+
+#define LONG(subject, answer, length)                                                                        \
+    "{\"context\": [1], \"choices\": [[3], [4]], \"answer\": " #answer ", \"subject\": \"" subject           \
+    "\", \"characters\": [2, 4], \"bytes\": " length "}"
+#define FIVE                                                                                                 \
+    HEAD LONG("b", 0, "[2, 8]") "," LONG("a", 0, "[2, 8]") "," LONG("b", 1, "[2, 8]") "," LONG(              \
+        "a", 1, "[2, 8]") "," LONG("b", 1, "[2, 8]") "]}"
+
+static void lengths(void **state) {
+    (void)state;
+    static const struct {
+        const char *text, *needle;
+        int normalize;
+    } bad[] = {
+        {HEAD ITEM "]}", "items.0.characters: is missing: write the file by tools/choices.py", 2},
+        {HEAD ITEM "]}", "items.0.bytes: is missing", 3},
+        {HEAD LONG("a", 0, "[2]") "]}", "items.0.bytes: is not a list of 2 numbers", 3},
+        {HEAD LONG("a", 0, "[2, 0]") "]}", "items.0.bytes: 0 is not within 1", 3},
+    };
+    const double nll[] = {1, 2, 4};
+    bq_evals set;
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        assert_refused(take(&set, bad[i].text, 4, 0, bad[i].normalize), bad[i].needle);
+        bq_evals_close(&set);
+    }
+    for (int normalize = 2; normalize < 4; normalize++) {
+        assert_int_equal(take(&set, FIVE, 512, 0, normalize), BQ_OK);
+        assert_true(kind()->judge(set.eval, 0, nll, 3) == -7. / 2);
+        assert_true(kind()->judge(set.eval, 1, nll, 3) == -7. / (normalize == 2 ? 4 : 8));
+        bq_evals_close(&set);
+    }
+}
+
+static bool near(double a, double b) { return fabs(a - b) <= 1e-15; }
+
+static void subjects(void **state) {
+    (void)state;
+    bq_evals set;
+    char long_name[512];
+    const double score[] = {-1, -2, /**/ -2, -1, /**/ -2, -1, /**/ -2, -1, /**/ -1, -2};
+    double value[1 + 3 + 2], odd[10];
+    assert_refused(take(&set, HEAD ITEM "," LONG("a", 0, "[1, 1]") "]}", 4, 0, 0),
+                   "items.1.subject: all items must have one, or none");
+    bq_evals_close(&set);
+    assert_refused(take(&set, HEAD LONG("a", 0, "[1, 1]") "," ITEM "]}", 4, 0, 0),
+                   "items.1.subject: all items must have one, or none");
+    bq_evals_close(&set);
+    snprintf(long_name, sizeof long_name,
+             HEAD "{\"context\": [1], \"choices\": [[3], [4]], \"answer\": 0, \"subject\": \"%064d\"}]}", 0);
+    assert_refused(take(&set, long_name, 4, 0, 0), "items.0.subject: has more than 63 bytes");
+    bq_evals_close(&set);
+
+    assert_int_equal(take(&set, FIVE, 512, 0, 0), BQ_OK);
+    const bq_eval *e = set.eval;
+    assert_true(e->stats == 3 && e->parts == 2 && bq_eval_values(e) == 6);
+    assert_string_equal(e->part[0].name, "b");
+    assert_true(e->part[0].items == 3 && e->part[1].items == 2);
+    kind()->number(e, score, value); /* b: right, right, wrong; a: wrong, right */
+    assert_true(value[0] == 3. / 5 && value[4] == 2. / 3 && value[5] == 1. / 2);
+    /* the deviation of the sample 1, 0, 1, 1, 0 over sqrt(5), as statistics.stdev has it */
+    assert_true(near(value[1], 0.5477225575051661 / sqrt(5)));
+    assert_true(near(value[2], 7. / 12));
+    assert_true(near(value[3], sqrt(2. / 9 / 2 + 1. / 4) / 2));
+    memcpy(odd, score, sizeof odd);
+    odd[7] = (double)NAN;
+    kind()->number(e, odd, value);
+    for (int i = 0; i < 6; i++) assert_true(isnan(value[i]));
+    bq_evals_close(&set);
+    assert_int_equal(take(&set, FIVE, 512, 1, 0), BQ_OK); /* one item, so one subject and no error */
+    e = set.eval;
+    assert_true(e->parts == 1 && e->part[0].items == 1);
+    kind()->number(e, score, value);
+    assert_true(value[0] == 1 && isnan(value[1]) && value[2] == 1 && isnan(value[3]) && value[4] == 1);
+    bq_evals_close(&set);
+}
+
 /* ---- against sums over logits ---- */
 
 static bq_comm alone;
 static double found[16];
-static double keep(const bq_eval *e, const double *score) {
+static void keep(const bq_eval *e, const double *score, double *value) {
     memcpy(found, score, (size_t)e->sequences * sizeof *found);
-    return kind()->number(e, score);
+    kind()->number(e, score, value);
 }
 
 /* Its weights are made from a seed. */
@@ -224,7 +310,7 @@ static void golden_scores(void **state) {
     bq_source src;
     bq_dev dev;
     bq_evals set;
-    double value;
+    double value[2];
     mkdir(temp_path("model"), 0777);
     text_save(temp_path("model/config.json"), config);
     assert_int_equal(bq_source_open(&src, temp_path("model")), 0);
@@ -236,7 +322,7 @@ static void golden_scores(void **state) {
         bq_eval *e = set.eval;
         e->kind = &keeper;
         bq_score s = {.dev = &dev, .comm = &alone, .src = &src, .angles = BQ_ANGLES_HF, .label = "fp"};
-        assert_int_equal(bq_score_run(&s, e, NULL, NULL, NULL, &value), BQ_OK);
+        assert_int_equal(bq_score_run(&s, e, NULL, NULL, NULL, value), BQ_OK);
         for (int64_t i = 0; i < e->sequences; i++) {
             int32_t ids[8];
             int64_t from, n = kind()->sequence(e, i, ids, &from);
@@ -251,9 +337,10 @@ static void golden_scores(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(refuses), cmocka_unit_test(refuses_large),
-                                       cmocka_unit_test(sequences), cmocka_unit_test(judges),
-                                       cmocka_unit_test(golden_scores)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(refuses),       cmocka_unit_test(refuses_large),
+                                       cmocka_unit_test(sequences),     cmocka_unit_test(judges),
+                                       cmocka_unit_test(golden_scores), cmocka_unit_test(lengths),
+                                       cmocka_unit_test(subjects)};
     setenv("OMPI_ALLOW_RUN_AS_ROOT", "1", 0);
     setenv("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1", 0);
     if (bq_comm_open(&alone, NULL, NULL)) return 1;

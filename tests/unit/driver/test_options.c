@@ -81,6 +81,12 @@ static void defaults(void **state) {
     assert_string_equal(args.file[2], "-c");
     assert_int_equal(parse("blockq compare --json a b --tokens t --ctx 512"), BQ_OK);
     assert_true(args.nfile == 2 && args.json && args.ctx == 512 && !args.windows);
+    assert_int_equal(parse("blockq generate m --prompt-tokens 1,2 --prompt-tokens 3"), BQ_OK);
+    assert_true(args.nprompt == 2 && args.count == 32 && args.ctx == 32 && args.windows == 1);
+    assert_true(!args.temperature && !args.top_k && !args.seed && !args.tokens && !args.result_only);
+    assert_string_equal(args.prompt[0], "1,2");
+    assert_int_equal(parse("blockq generate m --tokens t -n 5 --temperature .5 --top-k 40 --seed 9"), BQ_OK);
+    assert_true(args.count == 5 && args.temperature == 0.5 && args.top_k == 40 && args.seed == 9);
     assert_int_equal(parse("blockq inspect p"), BQ_OK);
     assert_int_equal(parse("blockq plan p --memory 1536K"), BQ_OK);
     assert_true(args.memory == 1536 << 10);
@@ -135,6 +141,17 @@ static void refusals(void **state) {
     refused("blockq eval --tokens t --model m x", "one argument too many: x");
     refused("blockq eval --tokens t --model m --rtn 9", "must be a whole number from 2 to 8");
     refused("blockq eval --tokens t --model m --ctx 1", "--ctx 1: must be");
+    refused("blockq generate m", "give one of --prompt-tokens and --tokens");
+    refused("blockq generate m --tokens t --prompt-tokens 1", "give one of --prompt-tokens and --tokens");
+    refused("blockq generate --prompt-tokens 1", "MODEL|RUN is missing");
+    refused("blockq generate m --prompt-tokens=", "must be token ids with commas between them");
+    refused("blockq generate m --prompt-tokens 1 -n 0", "--count 0: must be a whole number from 1 to");
+    refused("blockq generate m --prompt-tokens 1 --temperature -1", "must be a number from 0 to 1000000");
+    refused("blockq generate m --prompt-tokens 1 --temperature nan", "must be a number from 0 to 1000000");
+    refused("blockq generate m --prompt-tokens 1 --top-k 3", "--top-k needs a --temperature above 0");
+    char prompts[1024] = "blockq generate m";
+    for (int i = 0; i <= BQ_PROMPTS; i++) strcat(prompts, " --prompt-tokens 1");
+    refused(prompts, "more than 16 --prompt-tokens");
     refused("blockq export --run r", "--out is missing");
     refused("blockq export --out r", "--run is missing");
     refused("blockq export --out r --run r --format onnx",
@@ -177,6 +194,9 @@ static void help(void **state) {
             "--stages --micro --ranks --gpu --network --node --files --timeout --verbose",
         [BQ_COMMAND_EVAL] = "--model --run --tokens --eval --ctx --windows --offset --rtn --threads --device "
                             "--memory --scratch --timeout --result-only --verbose",
+        [BQ_COMMAND_GENERATE] =
+            "--tokens --prompt-tokens --count --temperature --top-k --seed --ctx --windows --offset "
+            "--threads --device --memory --scratch --timeout --result-only --verbose",
         [BQ_COMMAND_EXPORT] = "--run --format --shard --out --timeout --verbose",
         [BQ_COMMAND_IMPORT] = "--shard --type --no-tokenizer --timeout --verbose",
         [BQ_COMMAND_COMPARE] =
@@ -186,9 +206,10 @@ static void help(void **state) {
         [BQ_COMMAND_TOKENS] = "--bytes --out --verbose",
         [BQ_COMMAND_STATUS] = "--json --verbose"};
     static const char *const names[BQ_COMMANDS] = {
-        [BQ_COMMAND_RUN] = "run",       [BQ_COMMAND_PLAN] = "plan",       [BQ_COMMAND_EVAL] = "eval",
-        [BQ_COMMAND_EXPORT] = "export", [BQ_COMMAND_INSPECT] = "inspect", [BQ_COMMAND_TOKENS] = "tokens",
-        [BQ_COMMAND_STATUS] = "status", [BQ_COMMAND_IMPORT] = "import",   [BQ_COMMAND_COMPARE] = "compare"};
+        [BQ_COMMAND_RUN] = "run",          [BQ_COMMAND_PLAN] = "plan",       [BQ_COMMAND_EVAL] = "eval",
+        [BQ_COMMAND_EXPORT] = "export",    [BQ_COMMAND_INSPECT] = "inspect", [BQ_COMMAND_TOKENS] = "tokens",
+        [BQ_COMMAND_STATUS] = "status",    [BQ_COMMAND_IMPORT] = "import",   [BQ_COMMAND_COMPARE] = "compare",
+        [BQ_COMMAND_GENERATE] = "generate"};
     char text[256], list[256], row[64];
     for (int c = 1; c < BQ_COMMANDS; c++) {
         const char *name = names[c];

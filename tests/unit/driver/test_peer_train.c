@@ -138,7 +138,7 @@ static void whole_training(const char *name, int bits, bq_type scale, double fin
     layer l = layer_of(bq_mat_reshape(w, GROUP), false);
     double least = INFINITY, now;
     int different = 0;
-    dev.op->ends(&dev, l.p.w, s, none, none, l.p.lo, l.p.hi);
+    dev.op->range_ends(&dev, l.p.w, s, none, none, l.p.lo, l.p.hi);
     for (int i = 0; i < ITERATIONS; i++) {
         dev.op->tuned_weights(&dev, &l.p, s, l.w_hat, l.scale, l.zero, l.fold);
         bq_mat up = slope(l.w_hat, w, moments, (double)x.rows, &now);
@@ -202,7 +202,7 @@ static void symmetric_gradients(void **state) {
     assert_true(fabs(loss - *(double *)first.data) < 1e-5 * loss);
     for (int i = 0; i < ROWS * COLS; i++) bq_f32(up)[i] *= flip[i / GROUP] ? -1 : 1;
     layer l = layer_of(turned, true);
-    dev.op->ends(&dev, l.p.w, s, none, none, l.p.lo, l.p.hi);
+    dev.op->range_ends(&dev, l.p.w, s, none, none, l.p.lo, l.p.hi);
     dev.op->tuned_weights(&dev, &l.p, s, l.w_hat, l.scale, l.zero, l.fold);
     dev.op->tuned_step(&dev, &l.p, s, l.scale, l.zero, up, none, l.grad);
     near_to(name, bq_mat_cols(l.grad, 0, GROUP), GROUP + 2, bq_f32(mat(name, "grad_value_0")), 1e-5, open);

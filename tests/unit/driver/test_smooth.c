@@ -130,7 +130,7 @@ static void kept(void **state) {
             assert_true(fabsf(bq_f32(r->q.pre[i])[c] / want[c] - 1) <= 1e-5f);
     }
     bq_pass_rtn(&r->c);
-    r->work.activations = 8;
+    r->work.inputs = bq_rounding_of_tokens(8);
     static float have[TOKENS * H], want[SAMPLES][TOKENS * H];
     get("", "prescaled", want, sizeof want);
     double wrong = 0, all = 0;

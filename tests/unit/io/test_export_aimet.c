@@ -333,8 +333,10 @@ static void refusals(void **state) {
            pre = bq_mat_host(NULL, 1, 112, BQ_F32);
     toy_options = toy_no_options;
     assert_refused(
-        export_wrong("aimet", (bq_qtensor){.code = code, .scale = one, W(8, -1, true), .activations = 8}),
-        "rounded to int8, which aimet cannot say");
+        export_wrong(
+            "aimet",
+            (bq_qtensor){.code = code, .scale = one, W(8, -1, true), .inputs = bq_rounding_of_tokens(8)}),
+        "aimet has integers with one measured scale for a linear");
     assert_refused(
         export_wrong("aimet", (bq_qtensor){.code = code, .scale = one, W(4, -1, true), .pre = pre}),
         "aimet has no place for these");

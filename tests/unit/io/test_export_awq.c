@@ -232,8 +232,9 @@ static void refusals(void **state) {
                    "is of int8, awq has int4");
     assert_refused(export_wrong("awq", (bq_qtensor){.code = code, .scale = one, W(4, -1, true)}),
                    "set bits.decoder.scale=f16");
-    assert_refused(wrong((bq_qtensor){.code = code, .scale = one, W(8, -1, true), .activations = 8}),
-                   "rounded to int8, which awq cannot say");
+    assert_refused(
+        wrong((bq_qtensor){.code = code, .scale = one, W(8, -1, true), .inputs = bq_rounding_of_tokens(8)}),
+        "rounded to int8, which awq cannot say");
     assert_refused(wrong((bq_qtensor){.code = code, .scale = one, W(4, -1, true), .pre = pre}),
                    "awq has no place for these");
     assert_refused(

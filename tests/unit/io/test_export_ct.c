@@ -14,7 +14,7 @@ static const bq_tensor *part_of(const bq_weights *w, const char *name, const cha
 
 /* How often each scale stands in the file. */
 static int64_t repeats(const bq_qtensor *q) {
-    return toy_options == &fours && q->scheme.group < 0 && !q->activations ? q->code.cols / 4 : 1;
+    return toy_options == &fours && q->scheme.group < 0 && !q->inputs.element ? q->code.cols / 4 : 1;
 }
 
 static void check_scales(const bq_weights *w, const char *name, const bq_qtensor *q, const float *scale) {
@@ -87,7 +87,7 @@ static void check_ct(const char *out, const toy_rule *rule) {
         static char raw[70000], want[70000];
         bq_qtensor q = {0};
         if (toy_get(&t, b->name, true, &q)) {
-            tensors += q.activations ? check_int(w, b->name, &t, &q) : check_packed(w, b->name, &t, &q);
+            tensors += q.inputs.element ? check_int(w, b->name, &t, &q) : check_packed(w, b->name, &t, &q);
             continue;
         }
         bq_mat to = bq_mat_host(want, b->dims == 2 ? b->shape[0] : 1, b->shape[b->dims - 1], BQ_F32);
@@ -316,7 +316,10 @@ static void bad_results_are_refused(void **state) {
     assert_refused(wrong((bq_qtensor){.code = code, .scale = one, W(4, -1, true), .pre = pre}, true),
                    "has no place for these");
     assert_refused(
-        wrong((bq_qtensor){.code = code, .scale = one, W(8, -1, true), .pre = pre, .activations = 8}, false),
+        wrong(
+            (bq_qtensor){
+                .code = code, .scale = one, W(8, -1, true), .pre = pre, .inputs = bq_rounding_of_tokens(8)},
+            false),
         "which no plain checkpoint says");
     assert_refused(wrong((bq_qtensor){.code = code, .scale = three, W(4, 40, true)}, true), "groups of 40");
     toy_options = &sevens;
@@ -324,8 +327,8 @@ static void bad_results_are_refused(void **state) {
                    "groups of 7 do not divide its 100 columns");
     toy_options = toy_no_options;
     const bq_qtensor inputs[] = {
-        {.code = code, .scale = one, W(8, -1, true), .activations = 4},
-        {.code = code, .scale = one, .zero = one, W(8, -1, false), .activations = 8}};
+        {.code = code, .scale = one, W(8, -1, true), .inputs = bq_rounding_of_tokens(BQ_INT16)},
+        {.code = code, .scale = one, .zero = one, W(8, -1, false), .inputs = bq_rounding_of_tokens(8)}};
     for (int i = 0; i < 2; i++) assert_refused(wrong(inputs[i], true), "where inputs are rounded, too");
     static const toy_rule embedding[] = {{"embed_tokens", 8, 0}, {NULL, 0, 0}},
                           norm[] = {{"model.norm", 8, 0}, {NULL, 0, 0}};

@@ -62,7 +62,8 @@ static bool get(void *ctx, const char *name, bool want_data, bq_qtensor *q) {
     if (want_data) quantize(r, &s);
     int64_t groups = s.group > 0 ? r->c->cols / s.group : 1;
     *q = (bq_qtensor){.scheme = s,
-                      .activations = r->c->activations,
+                      .inputs =
+                          r->c->activations ? bq_rounding_of_tokens(r->c->activations) : (bq_rounding){0},
                       .code = bq_mat_host(want_data ? r->code : NULL, r->c->rows, r->c->cols, BQ_I8),
                       .scale = bq_mat_host(want_data ? r->scale : NULL, r->c->rows, groups, BQ_F32),
                       .zero = bq_mat_host(NULL, 0, groups, BQ_F32)};

@@ -374,7 +374,7 @@ static void refusals(void **state) {
     make_source("model_llama_llama3", "F32"); /* down_proj is (48, 112) */
     text_in(src_dir, "tokenizer.json", "{}");
     bq_qtensor q = {.code = code, .scale = one, .scheme = {4, -1, true, BQ_F16, BQ_GRID_AIMET, 1, 0}};
-    q.activations = 8;
+    q.inputs = bq_rounding_of_tokens(8);
     assert_refused(export_wrong("gguf", q), "cannot be in gguf: it has rounded inputs");
     assert_refused(export_micro("model_mixtral", "BF16", two, TOY_SHARD, 1), "is not as that of expert 0");
     assert_refused(export_micro("model_qwen3_moe", "F32", as_is, TOY_SHARD, 1), "blocks without experts");

@@ -355,9 +355,11 @@ static void refusals(void **state) {
                    "set the output's version=2, or bits.decoder.symmetric=true");
     assert_refused(export_wrong("gptq", (bq_qtensor){.code = code, .scale = one, W(4, -1, true)}),
                    "set bits.decoder.scale=f16");
-    assert_refused(wrong((bq_qtensor){.code = code, .scale = one, W(8, -1, true), .activations = 8}),
-                   "rounded to int8, which gptq cannot say");
-    assert_refused(wrong((bq_qtensor){.code = code, .scale = one, W(8, -1, true), .activations = BQ_E4M3}),
+    assert_refused(
+        wrong((bq_qtensor){.code = code, .scale = one, W(8, -1, true), .inputs = bq_rounding_of_tokens(8)}),
+        "rounded to int8, which gptq cannot say");
+    assert_refused(wrong((bq_qtensor){
+                       .code = code, .scale = one, W(8, -1, true), .inputs = bq_rounding_of_tokens(BQ_E4M3)}),
                    "rounded to e4m3, which gptq cannot say");
     assert_refused(wrong((bq_qtensor){.code = code, .scale = one, W(BQ_E4M3, -1, true)}),
                    "is of e4m3, gptq has integers");

@@ -151,7 +151,8 @@ static inline bool toy_get(void *ctx, const char *name, bool want_data, bq_qtens
     int64_t groups = rule->group ? (cols + rule->group - 1) / rule->group : 1;
     *q = (bq_qtensor){.scheme = {abs(rule->bits) % 16, rule->group ? rule->group : -1, rule->bits > 0, BQ_F32,
                                  BQ_GRID_AIMET, 1, 0},
-                      .activations = rule->bits > 16 && rule->bits < 32 ? 8 : 0,
+                      .inputs =
+                          rule->bits > 16 && rule->bits < 32 ? bq_rounding_of_tokens(8) : (bq_rounding){0},
                       .code = bq_mat_host(NULL, rows, cols, BQ_I8),
                       .scale = bq_mat_host(NULL, rows, groups, BQ_F32),
                       .zero = bq_mat_host(NULL, rule->bits < 0 ? rows : 0, groups, BQ_F32),

@@ -19,7 +19,7 @@ shape tall 2048 4096 512 1
 shape pair 512 2816 512 2
 
 cp -r "$configs" configs
-sed -Ei 's/"iterations": *[0-9]+/"iterations": 2/' configs/*.json
+sed -Ei 's/"(iterations|steps)": *[0-9]+/"\1": 2/' configs/*.json
 
 # planned RUN RANKS: in no row of run.csv are there more bytes than planned, and each rank has rows.
 planned() {
@@ -55,6 +55,7 @@ for config in configs/*.json; do
 done
 try 1 configs/rtn_w4.json tall
 try 1 configs/smollm2_awq.json pair
+try 1 configs/smollm2_spinquant.json pair
 for ranks in 1 2 3; do
     try "$ranks" configs/experts_gptq.json many
     try "$ranks" configs/smollm2_gptq_adascale.json many

@@ -12,7 +12,8 @@ complete() {
 
 # short training, and groups for a narrow model
 cp -r "$configs" configs
-sed -Ei 's/"iterations": *[0-9]+/"iterations": 4/; s/"group": *[0-9]+/"group": 8/; s/"budget": *[0-9.]+/"budget": 7/; s/"batch": *[0-9]+/"batch": 2/' configs/*.json
+sed -Ei 's/"iterations": *[0-9]+/"iterations": 4/; s/"group": *[0-9]+/"group": 8/; s/"budget": *[0-9.]+/"budget": 7/; s/"batch": *[0-9]+/"batch": 2/
+    s/"steps": *[0-9]+/"steps": 2/' configs/*.json
 for config in configs/*.json; do
     name=$(basename "$config" .json)
     model=m_llama_default

@@ -271,8 +271,8 @@ static void ends_of_rows_and_grids(void **state) {
         drop(again), drop(zeros), finish(&q);
     }
     float w[] = {1, NAN, 3, -2, -1, -5}, lo[2], hi[2];
-    dev.op->range_ends(&dev, bq_mat_host(w, 2, 3, BQ_F32), schemes[0], none, none, bq_mat_host(lo, 2, 1, BQ_F32),
-                 bq_mat_host(hi, 2, 1, BQ_F32));
+    dev.op->range_ends(&dev, bq_mat_host(w, 2, 3, BQ_F32), schemes[0], none, none,
+                       bq_mat_host(lo, 2, 1, BQ_F32), bq_mat_host(hi, 2, 1, BQ_F32));
     assert_true(lo[0] == 0 && hi[0] == 3 && lo[1] == -5 && hi[1] == 0);
 }
 

@@ -51,22 +51,44 @@ static void draw_gaussian(bq_rng_key at, int64_t n, double *x) {
     }
 }
 
-/* Reflection k maps a Gaussian vector of length n - k onto the first axis.  The signs make the distribution
- * of Q uniform (Stewart, 1980). */
+/* Make of a vector of length m, which is not 0, the reflection that maps it onto the first axis, and the sign
+ * of what it becomes there. */
+static double reflection(int64_t m, double *v) {
+    double norm = 0;
+    for (int64_t i = 0; i < m; i++) norm += v[i] * v[i];
+    norm = sqrt(norm);
+    double sign = v[0] < 0 ? 1 : -1, factor = sqrt(1 / (norm * (norm + fabs(v[0]))));
+    v[0] -= sign * norm;
+    for (int64_t i = 0; i < m; i++) v[i] *= factor;
+    return sign;
+}
+
+/* Reflection k is of a Gaussian vector of length n - k.  The signs make the distribution of Q uniform
+ * (Stewart, 1980). */
 static void draw_reflections(bq_rng_key at, int64_t n, double *sign, double *v) {
     for (int64_t k = 0; k < n; k++) {
         int64_t m = n - k;
-        double norm = 0;
         at.sample = (uint32_t)k;
         draw_gaussian(at, m, v);
-        for (int64_t i = 0; i < m; i++) norm += v[i] * v[i];
-        norm = sqrt(norm);
-        sign[k] = v[0] < 0 ? 1 : -1;
-        double factor = sqrt(1 / (norm * (norm + fabs(v[0]))));
-        v[0] -= sign[k] * norm;
-        for (int64_t i = 0; i < m; i++) v[i] *= factor;
+        sign[k] = reflection(m, v);
         if (m > 1) v += m;
     }
+}
+
+void bq_rotation_of(bq_rotation *r, int64_t n, double *columns, double *memory) {
+    double *v = memory + n;
+    *r = (bq_rotation){.kind = BQ_ROTATE_ORTHOGONAL, .n = n, .sign = memory, .reflect = v};
+    for (int64_t k = 0, m = n; m > 1; k++, v += m--) {
+        for (int64_t i = 0; i < m; i++) v[i] = columns[k * n + k + i];
+        memory[k] = reflection(m, v);
+#pragma omp parallel for schedule(static)
+        for (int64_t j = k + 1; j < n; j++) {
+            double *at = columns + j * n + k, dot = 0;
+            for (int64_t i = 0; i < m; i++) dot += v[i] * at[i];
+            for (int64_t i = 0; i < m; i++) at[i] -= dot * v[i];
+        }
+    }
+    memory[n - 1] = columns[n * n - 1] < 0 ? -1 : 1;
 }
 
 void bq_rotation_make(bq_rotation *r, bq_rotate_kind kind, int64_t n, int64_t block, bq_rng_key at,

@@ -45,6 +45,12 @@ size_t bq_rotation_need(bq_rotate_kind kind, int64_t n, int64_t block);
 void bq_rotation_make(bq_rotation *r, bq_rotate_kind kind, int64_t n, int64_t block, bq_rng_key at,
                       double *memory);
 
+/* The rotation that is a given matrix, which is orthogonal up to rounding: it becomes exactly orthogonal,
+ * kept as reflections (Householder's QR).  columns: the matrix, (n, n) doubles, a column after the other;
+ * destroyed. memory: as for BQ_ROTATE_ORTHOGONAL.  Runs on all threads; the bits do not depend on their
+ * number. */
+void bq_rotation_of(bq_rotation *r, int64_t n, double *columns, double *memory);
+
 /* v becomes v R, for BQ_ROTATE_LANES vectors v of length n: element i of vector l is
  * x[i * BQ_ROTATE_LANES + l].  The result of a vector does not depend on the others. */
 void bq_rotation_apply(const bq_rotation *r, double *x);

@@ -28,7 +28,7 @@ static bq_tuned values_of(const bq_trained *v) {
 void bq_tuned_begin(bq_dev *dev, const bq_trained *v, bq_mat scale, bq_mat zero, bool grid) {
     if (bq_tune_ends(v->kind->form))
         dev->op->range_ends(dev, v->w, v->scheme, grid ? scale : (bq_mat){0}, grid ? zero : (bq_mat){0},
-                      constant(v, 0), constant(v, 1));
+                            constant(v, 0), constant(v, 1));
     if (v->kind->form != BQ_TUNE_SCALES) return;
     if (!grid) dev->op->range(dev, v->w, v->scheme, scale, zero);
     if (zero.data) dev->op->copy(dev, zero, constant(v, 0));

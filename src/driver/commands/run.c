@@ -9,6 +9,7 @@
 #include "driver/run/outputs.h"
 #include "driver/run/phase.h"
 #include "driver/run/result.h"
+#include "driver/run/learning.h"
 #include "driver/run/sensitivity.h"
 #include "driver/run/session.h"
 #include "driver/streams/cache.h"
@@ -47,7 +48,8 @@ static int run(bq_run *s) {
         bq_log(BQ_INFO, "%d ranks: %d stages x %d replicas, micro-batches of %ld%s", s->comm->size,
                s->comm->nstage, s->comm->nreplica, (long)s->plan.micro,
                s->comm->depth ? " from GPU to GPU" : "");
-    code = bq_sensitivity_run(s);
+    code = bq_learning_run(s);
+    if (!code) code = bq_sensitivity_run(s);
     if (code) return code;
     bq_cache_fetch(s);
     bq_account_part(s, "start", -1, -1);

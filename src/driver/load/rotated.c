@@ -3,6 +3,7 @@
 #include "base/die.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 /* Philox: the sweep and phase of these random numbers, which no run has. */
 #define AT 255
@@ -17,17 +18,32 @@ struct bq_rotated {
     double *memory; /* of r1, of r2, the panels' room */
     double *memory2, *room;
     float *gamma;
+    bool learns;     /* the recipe's rotations are where training starts; what it ends with is unknown */
+    float *learned2; /* R2 of all blocks, where it has ended; NULL: as the recipe says */
 };
 
+/* Doubles of R1 and R2.  What is learned is kept as reflections. */
+static size_t need1(const bq_transform *t, const bq_model *m) {
+    bq_rotate_kind kind = t->r1 && t->learn.steps ? BQ_ROTATE_ORTHOGONAL : t->r1;
+    return bq_rotation_need(kind, m->hidden, t->r1_block);
+}
+static size_t need2(const bq_transform *t, const bq_model *m) {
+    bq_rotate_kind kind = t->r2 && t->learn.steps ? BQ_ROTATE_ORTHOGONAL : t->r2;
+    return bq_rotation_need(kind, m->head_dim, t->r2_block);
+}
+
 static size_t doubles(const bq_transform *t, const bq_model *m) {
-    return bq_rotation_need(t->r1, m->hidden, t->r1_block) +
-           bq_rotation_need(t->r2, m->head_dim, t->r2_block) + bq_rotate_room(m->hidden);
+    return need1(t, m) + need2(t, m) + bq_rotate_room(m->hidden);
 }
 
 size_t bq_rotated_need(const bq_recipe *recipe, const bq_arch *arch) {
     const bq_transform *t = &recipe->transform[0];
     if (!recipe->ntransform) return 0;
-    return doubles(t, &arch->model) * sizeof(double) + (size_t)arch->model.hidden * sizeof(float);
+    const bq_model *m = &arch->model;
+    size_t bytes = doubles(t, m) * sizeof(double) + (size_t)m->hidden * sizeof(float);
+    if (!t->learn.steps) return bytes;
+    size_t two = t->r2 ? (size_t)(m->blocks * m->head_dim * m->head_dim) * sizeof(float) : 0;
+    return bytes + two + (size_t)(m->hidden * m->hidden) * sizeof(double); /* the matrix, while it is taken */
 }
 
 static int check(const char *key, bq_rotate_kind kind, int64_t n, int64_t block) {
@@ -62,13 +78,27 @@ int bq_rotated_open(bq_rotated **out, const bq_arch *arch, const bq_arch *dense,
     if (!code && t->r2 && m->head_dim > BQ_ROTATE_PANEL)
         code = bq_refuse(BQ_USAGE, "transforms.0.r2: the model's heads have %ld channels, %d at most",
                          (long)m->head_dim, BQ_ROTATE_PANEL);
+    if (!code && t->learn.steps && arch->experts)
+        code =
+            bq_refuse(BQ_USAGE,
+                      "transforms.0.learn: %s has experts, and rotations are learned on whole blocks: leave "
+                      "learn out",
+                      bq_family_at(m->family)->type);
     if (code) return code;
     bq_rotated *r = calloc(1, sizeof *r);
     BQ_CHECK(r, "no memory for a rotation");
     *r = (bq_rotated){
         .arch = arch, .dense = dense, .weights = weights, .how = *t, .seed = recipe->seed, .block = -1};
+    r->learns = t->learn.steps > 0;
     *out = r;
     return BQ_OK;
+}
+
+/* The key of the random numbers of R1 (block -1) or R2. */
+static bq_rng_key key_of(const bq_rotated *r, int block) {
+    bq_rng_key at = {.seed = r->seed, .sweep = AT, .phase = AT};
+    if (block >= 0) at.iteration = 1, at.block = (uint32_t)block;
+    return at;
 }
 
 /* On the first tensor: a plan needs neither the memory nor the time. */
@@ -79,27 +109,72 @@ static void make(bq_rotated *r) {
     r->memory = malloc(doubles(t, m) * sizeof *r->memory);
     r->gamma = malloc((size_t)m->hidden * sizeof *r->gamma);
     BQ_CHECK(r->memory && r->gamma, "no memory for rotations of size %ld", (long)m->hidden);
-    r->memory2 = r->memory + bq_rotation_need(t->r1, m->hidden, t->r1_block);
-    r->room = r->memory2 + bq_rotation_need(t->r2, m->head_dim, t->r2_block);
-    bq_rng_key at = {.seed = r->seed, .sweep = AT, .phase = AT};
-    if (t->r1) bq_rotation_make(&r->r1, t->r1, m->hidden, t->r1_block, at, r->memory);
+    r->memory2 = r->memory + need1(t, m);
+    r->room = r->memory2 + need2(t, m);
+    if (t->r1 && !r->learns)
+        bq_rotation_make(&r->r1, t->r1, m->hidden, t->r1_block, key_of(r, -1), r->memory);
+}
+
+void bq_rotated_start(const bq_rotated *r, int block, float *matrix) {
+    const bq_transform *t = &r->how;
+    enum { LANES = BQ_ROTATE_LANES };
+    const int64_t n = block < 0 ? r->arch->model.hidden : r->arch->model.head_dim,
+                  size = block < 0 ? t->r1_block : t->r2_block;
+    const bq_rotate_kind kind = block < 0 ? t->r1 : t->r2;
+    double *memory = malloc((bq_rotation_need(kind, n, size) + (size_t)n * LANES) * sizeof *memory);
+    BQ_CHECK(memory, "no memory for a rotation of size %ld", (long)n);
+    double *x = memory + bq_rotation_need(kind, n, size);
+    bq_rotation one;
+    bq_rotation_make(&one, kind, n, size, key_of(r, block), memory);
+    for (int64_t first = 0; first < n; first += LANES) {
+        for (int64_t i = 0; i < n * LANES; i++) x[i] = i / LANES == first + i % LANES;
+        bq_rotation_apply(&one, x);
+        for (int64_t i = 0; i < n * LANES; i++)
+            if (first + i % LANES < n) matrix[(first + i % LANES) * n + i / LANES] = (float)x[i];
+    }
+    free(memory);
+}
+
+/* Of a matrix by rows. */
+static void take_matrix(bq_rotation *to, int64_t n, const float *matrix, double *memory) {
+    double *columns = malloc((size_t)(n * n) * sizeof *columns);
+    BQ_CHECK(columns, "no memory for a rotation of size %ld", (long)n);
+    for (int64_t i = 0; i < n * n; i++) columns[i % n * n + i / n] = matrix[i];
+    bq_rotation_of(to, n, columns, memory);
+    free(columns);
+}
+
+void bq_rotated_learned(bq_rotated *r, const float *r1, const float *r2) {
+    make(r);
+    if (r1) take_matrix(&r->r1, r->arch->model.hidden, r1, r->memory);
+    if (r2) {
+        const bq_model *m = &r->arch->model;
+        size_t bytes = (size_t)(m->blocks * m->head_dim * m->head_dim) * sizeof *r2;
+        r->learned2 = malloc(bytes);
+        BQ_CHECK(r->learned2, "no memory for the rotations of %d blocks", m->blocks);
+        memcpy(r->learned2, r2, bytes);
+    }
+    r->learns = false;
 }
 
 void bq_rotated_close(bq_rotated *r) {
     if (!r) return;
     free(r->memory);
     free(r->gamma);
+    free(r->learned2);
     free(r);
 }
 
-static const bq_rotation *r1_of(const bq_rotated *r) { return r->how.r1 ? &r->r1 : NULL; }
+static const bq_rotation *r1_of(const bq_rotated *r) { return r->how.r1 && !r->learns ? &r->r1 : NULL; }
 
 static const bq_rotation *r2_of(bq_rotated *r, int block) {
     const bq_transform *t = &r->how;
-    if (!t->r2) return NULL;
-    bq_rng_key at = {.seed = r->seed, .sweep = AT, .phase = AT, .iteration = 1, .block = (uint32_t)block};
-    if (block != r->block)
-        bq_rotation_make(&r->r2, t->r2, r->arch->model.head_dim, t->r2_block, at, r->memory2);
+    const int64_t n = r->arch->model.head_dim;
+    if (!t->r2 || r->learns) return NULL;
+    if (block != r->block && r->learned2)
+        take_matrix(&r->r2, n, r->learned2 + block * n * n, r->memory2);
+    else if (block != r->block)
+        bq_rotation_make(&r->r2, t->r2, n, t->r2_block, key_of(r, block), r->memory2);
     r->block = block;
     return &r->r2;
 }

@@ -10,7 +10,11 @@
  *   also v, by head     R2^T W, R2^T b;     also o, by query head  W R2
  *
  * The model's function stays the same.  Without R1, norms and head are unchanged.  All is computed in double
- * and rounded to float once.  R1 is the same for all blocks; each block has its own R2.  */
+ * and rounded to float once.  R1 is the same for all blocks; each block has its own R2.
+ *
+ * Rotations that are learned (run/learning.h) are not known when the model is opened.  Until
+ * bq_rotated_learned the tensors are those of the model in its own basis, with the gains in the matrices: R1
+ * and R2 are the identity.  That is what the training reads. */
 #ifndef BQ_ROTATED_H
 #define BQ_ROTATED_H
 
@@ -25,6 +29,11 @@ typedef struct bq_rotated bq_rotated;
 int bq_rotated_open(bq_rotated **r, const bq_arch *arch, const bq_arch *dense, const bq_weights *weights,
                     const bq_recipe *recipe);
 void bq_rotated_close(bq_rotated *r);
+
+/* The rotation that the recipe names, as a dense (n, n) matrix by rows: R1 for block -1, else R2 of it. */
+void bq_rotated_start(const bq_rotated *r, int block, float *matrix);
+/* From now on with these, which are copied: r1 (H, H), r2 (blocks, hd, hd); NULL where there is none. */
+void bq_rotated_learned(bq_rotated *r, const float *r1, const float *r2);
 
 /* Host bytes that r takes with the first tensor.  */
 size_t bq_rotated_need(const bq_recipe *recipe, const bq_arch *arch);

@@ -1,6 +1,8 @@
 #include "driver/plan/effort.h"
 
 #include "base/shard.h"
+#include "block/common/cayley.h"
+#include "driver/plan/learned.h"
 #include "driver/plan/mixed.h"
 #include "driver/recipe/traits.h"
 
@@ -48,6 +50,30 @@ static void count_schemes(bq_effort *e, const share *s, const bq_comm *grid, int
     if (samples == 0) return;
     bq_effort_add(e, s->all * samples * s->part * tries, bq_effort_forward(s->cost.arch, s->cost.tokens));
     e->files += s->all * tries * 2 * s->cost.weights;
+}
+
+/* Steps of training rotations: the original and the rounded block forward, the latter backward; products of
+ * all weights with a rotation, there and back, and of their gradients with D for each sample; gradients to
+ * all ranks. */
+static void count_rotations(bq_effort *e, const share *s, const bq_comm *grid) {
+    const bq_model *m = &s->cost.arch->model;
+    const bq_learned_size size = bq_learned_size_of(s->r, m);
+    double samples = (double)bq_shard_of(bq_recipe_learn_batch(s->r), 0, grid->size).count,
+           blocks = s->all * (double)size.steps, turns = 2 * s->cost.weights * (double)(size.h + size.d);
+    if (blocks == 0) return;
+    bq_effort_add(e, 2 * blocks * samples, bq_effort_forward(s->cost.arch, s->cost.tokens));
+    bq_effort_add(e, blocks * samples, bq_effort_backward(s->cost.arch, s->cost.tokens));
+    e->flop[BQ_RATE_PRODUCTS] += blocks * turns * (2 + samples);
+    e->memory += blocks * 4 * s->cost.weights * 8;
+    e->files += blocks * 2 * s->cost.weights;
+    e->sent += grid->size > 1 ? blocks * 8 * (double)(bq_learned_rows(size) * bq_learned_cols(size)) : 0;
+}
+
+/* The step itself (cayley.h). */
+static void count_cayley(bq_effort *e, const bq_recipe *r, const bq_model *m) {
+    const bq_learned_size size = bq_learned_size_of(r, m);
+    double cubes = pow((double)size.h, 3) + (double)size.blocks * pow((double)size.d, 3);
+    e->flop[BQ_RATE_PRODUCTS] += (double)size.steps * 2 * BQ_CAYLEY_PRODUCTS * cubes;
 }
 
 /* Walks of all samples through a block for targets: none in a first sweep whose first pass makes them, none
@@ -213,11 +239,13 @@ void bq_effort_count(bq_effort e[BQ_WORKS], const bq_recipe *r, const bq_layouts
             calibrated = true;
             count_phase(e, &s, &r->phase[p]);
         }
+        count_rotations(&e[BQ_WORK_ROTATIONS], &s, grid);
         count_distill(&e[BQ_WORK_DISTILL], &s, grid, (double)micro);
         count_schemes(&e[BQ_WORK_SCHEMES], &s, grid, sites_of(layouts, arch));
         if (calibrated) count_reference(&e[BQ_WORK_REFERENCE], &s, grid, (double)micro, split);
         for (int i = 0; i < evals->count; i++) count_eval(&e[BQ_WORK_EVAL], &s, grid, &evals->eval[i]);
     }
+    count_cayley(&e[BQ_WORK_ROTATIONS], r, m);
     e[BQ_WORK_DISTILL].flop[BQ_RATE_PRODUCTS] += head_flop(r, m, grid);
     for (int i = 0; i < evals->count; i++) count_head(&e[BQ_WORK_EVAL], m, grid, &evals->eval[i]);
 }

@@ -8,7 +8,8 @@
 #include "driver/recipe/recipe.h"
 
 enum {
-    BQ_WORK_SCHEMES, /* errors of bits.auto */
+    BQ_WORK_ROTATIONS, /* training them */
+    BQ_WORK_SCHEMES,   /* errors of bits.auto */
     BQ_WORK_REFERENCE,
     BQ_WORK_TARGETS,
     BQ_WORK_TRAINING,

@@ -10,6 +10,7 @@
 #include "driver/plan/products.h"
 #include "driver/recipe/traits.h"
 #include "driver/plan/distill.h"
+#include "driver/plan/learned.h"
 #include "driver/plan/mixed.h"
 #include "driver/score/observed.h"
 #include "driver/score/score.h"
@@ -112,7 +113,8 @@ static size_t plan_phases(bq_plan *plan, const bq_recipe *r, const bq_layouts *l
     const bq_pass *pass = NULL; /* which needs most */
     size_t most = working_memory(r, layouts, of, &pass), factors = 0;
     unsigned traits = bq_recipe_traits(r) | (r->distill.steps ? BQ_PASS_CALIBRATED | BQ_PASS_BACKWARD : 0);
-    bool prescaled = traits & BQ_PASS_PRESCALES, observed = bq_observed_wanted(r) || r->bits.mixed.count;
+    bool prescaled = traits & BQ_PASS_PRESCALES, learns = bq_recipe_learns(r),
+         observed = bq_observed_wanted(r) || r->bits.mixed.count || learns;
     for (int i = 0; i < layouts->count && prescaled; i++)
         factors = larger(factors, bq_block_pre_scratch(layouts->at[i].arch, t));
     add(plan, arch->experts ? "weights of one unit of a block, FP32" : "weights of one block, FP32",
@@ -121,11 +123,13 @@ static size_t plan_phases(bq_plan *plan, const bq_recipe *r, const bq_layouts *l
         larger_machine);
     add(plan, "numbers of a unit's inputs", bq_observed_need(r, layouts), BQ_DEVICE, larger_machine);
     if (traits & BQ_PASS_CALIBRATED || observed) {
-        add(plan, "activations of one sample", activations(r, layouts, t, traits & BQ_PASS_BACKWARD),
-            BQ_DEVICE, shorter_samples);
+        add(plan, "activations of one sample",
+            activations(r, layouts, t, learns || traits & BQ_PASS_BACKWARD), BQ_DEVICE, shorter_samples);
         add(plan, "op scratch", bq_op_scratch(t, arch->attention, 1) + bq_products_need(r, layouts),
             BQ_DEVICE, shorter_samples);
         add(plan, "outputs that schemes are compared by", bq_mixed_need(r, arch), BQ_DEVICE, shorter_samples);
+        add(plan, "rotations that are learned", bq_learned_need(r, layouts, comm->rank, comm->size),
+            BQ_DEVICE, larger_machine);
         add(plan, "inputs times factors", factors, BQ_DEVICE, shorter_samples);
         if (of.nreplica > 1 && arch->experts)
             add(plan, "weights of another rank's expert", bq_block_need(last), BQ_DEVICE, larger_machine);
@@ -159,8 +163,8 @@ static size_t buffers(const bq_recipe *r, const bq_layouts *layouts, const bq_ev
     if (r->noutput)
         most =
             larger(most, one.codes + (2 * one.scales + one.cols) * sizeof(float) + rows + BQ_EXPORT_BUFFER);
-    most =
-        larger(most + bq_mixed_host(r), (size_t)sample * sizeof(float) + bq_distill_host(r, layouts, comm));
+    most = larger(most + bq_mixed_host(r) + bq_learned_host(r, &arch->model),
+                  (size_t)sample * sizeof(float) + bq_distill_host(r, layouts, comm));
     most = larger(most, bq_score_host(arch, evals, comm->size));
     return most + bq_observed_host(r, layouts, comm->size);
 }
@@ -267,6 +271,7 @@ void bq_plan_make(bq_plan *plan, const bq_recipe *r, const bq_layouts *layouts, 
         calibration = larger(calibration, streams_of(r, &r->phase[p], arch, comm->nreplica));
     calibration = larger(calibration, bq_observed_stream(r, arch, comm->size));
     calibration = larger(calibration, bq_mixed_stream(r, arch));
+    calibration = larger(calibration, bq_learned_stream(r, &arch->model, comm->size));
     calibration = larger(calibration, bq_distill_stream(r, layouts, comm));
     phases += plan_ahead(plan, arch, r->ntransform > 0, larger(phases + bq_block_need(arch), evaluation));
     if (evaluation > phases)

@@ -3,7 +3,8 @@
 
 #include <math.h>
 
-static const char *const work_names[BQ_WORKS] = {[BQ_WORK_SCHEMES] = "errors of schemes (bits.auto)",
+static const char *const work_names[BQ_WORKS] = {[BQ_WORK_ROTATIONS] = "training of rotations",
+                                                 [BQ_WORK_SCHEMES] = "errors of schemes (bits.auto)",
                                                  [BQ_WORK_REFERENCE] = "reference pipeline",
                                                  [BQ_WORK_TARGETS] = "targets (FP32 reference)",
                                                  [BQ_WORK_TRAINING] = "training",

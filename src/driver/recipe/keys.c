@@ -190,6 +190,22 @@ static const bq_choice transforms[] = {{"rotate", BQ_TRANSFORM_ROTATE}, {0}};
 static const bq_choice rotations[] = {{"hadamard", BQ_ROTATE_HADAMARD}, {"randomized", BQ_ROTATE_RANDOMIZED},
                                       {"block", BQ_ROTATE_BLOCK},       {"orthogonal", BQ_ROTATE_ORTHOGONAL},
                                       {"none", BQ_ROTATE_NONE},         {0}};
+static const bq_key learn_keys[] = {
+    {"steps", BQ_KEY_I64, AT(bq_transform, learn.steps), .value = "0", .max = 1e6,
+     .help = "Steps of training; 0: the rotations stay as they are. SpinQuant takes 100."},
+    {"batch", BQ_KEY_I64, AT(bq_transform, learn.batch), .value = "8", .min = 1, .max = 1 << 24,
+     .help = "Calibration samples of a step, at most. The next step takes the ones behind them."},
+    {"lr", BQ_KEY_REAL, AT(bq_transform, learn.lr), .value = "0.03", .max = 1,
+     .help = "The angle in radians by which the first step turns a basis vector (root mean square). It falls "
+             "linearly to 0."},
+    {0}};
+static const bq_scope learn = {"transforms.N.learn",
+                               "SpinQuant: before the phases `r1` and `r2` are trained, so that rounding all "
+                               "weights to nearest with the "
+                               "schemes of `bits` moves the outputs of the blocks least. docs/rotations.md "
+                               "has more. Not for models with "
+                               "experts.",
+                               learn_keys, 0};
 static const bq_key transform_keys[] = {
     {"transform", BQ_KEY_CHOICE, AT(bq_transform, kind), .choice = transforms, .help = "Which transform."},
     {"r1", BQ_KEY_CHOICE, AT(bq_transform, r1), .value = "hadamard", .choice = rotations,
@@ -202,6 +218,8 @@ static const bq_key transform_keys[] = {
      .help = "Basis of each value head, between v_proj and o_proj."},
     {"r2_block", BQ_KEY_I64, AT(bq_transform, r2_block), .value = "0", .max = 1 << 20,
      .help = "The same for `r2`: a divisor of the head size."},
+    {"learn", BQ_KEY_OBJECT, .value = "{}", .scope = &learn, .brief = true,
+     .help = "Training `r1` and `r2`, which start as these keys say."},
     {0}};
 static const bq_scope transform = {
     "transforms.N, transform: rotate",
@@ -267,30 +285,6 @@ static const bq_key output_keys[] = {
 static const bq_scope output = {"outputs.N", "A model directory to write at the end.", output_keys,
                                 sizeof(bq_output)};
 
-static const bq_key distill_keys[] = {
-    {"steps", BQ_KEY_I64, AT(bq_distill, steps), .value = "0", .max = 1e7, .brief = true,
-     .help =
-         "Optimizer steps; 0: none. Each costs a forward of `batch` samples through all blocks, twice, and a "
-         "backward."},
-    {"batch", BQ_KEY_I64, AT(bq_distill, batch), .value = "8", .min = 1, .max = 1 << 24, .brief = true,
-     .help = "Samples in a step; must divide `calibration.samples`. The replicas of a stage share them."},
-    {"lr", BQ_KEY_REAL, AT(bq_distill, lr), .value = "0.001", .max = 1, .brief = true,
-     .help = "Learning rate of the logarithms of the scales; it falls to 0 over the steps (cosine). About so "
-             "large a part of itself a scale may change in a step."},
-    {0}};
-static const bq_scope distill = {
-    "distill",
-    "End-to-end distillation, after the phases: the scales of all blocks are trained together (Adam), so "
-    "that "
-    "the divergence of the quantized model's next-token probabilities from the original's becomes small (KL, "
-    "as "
-    "the second phase of EfficientQAT). Codes stay as they are, so outputs have the same size. It runs over "
-    "the "
-    "stages of the ranks, forward and back, and gives the same bytes on any grid. Not for models with "
-    "experts, "
-    "nor for scales of one byte or tiles. The passes' `compute` has no effect here.",
-    distill_keys, sizeof(bq_distill)};
-
 static const bq_key evaluation_keys[] = {{"eval", BQ_KEY_CHOICE, AT(bq_evaluation, kind),
                                           .row = bq_eval_choice,
                                           .help = "Which evaluation; it decides which other keys there are."},
@@ -325,8 +319,8 @@ static const bq_key recipe_keys[] = {
      .help = "No more sweeps once no segment's start moved by more than this (relative L2 norm)."},
     {"phases", BQ_KEY_LIST, AT(bq_recipe, phase), .min = 1, .max = BQ_PHASES, .scope = &phase,
      .count = offsetof(bq_recipe, nphase), .help = "What is done, in this order."},
-    {"distill", BQ_KEY_OBJECT, AT(bq_recipe, distill), .value = "{}", .scope = &distill, .brief = true,
-     .help = "Training of all blocks together after the phases."},
+    {"distill", BQ_KEY_OBJECT, AT(bq_recipe, distill), .value = "{}", .scope = &bq_distill_keys,
+     .brief = true, .help = "Training of all blocks together after the phases."},
     {"outputs", BQ_KEY_LIST, AT(bq_recipe, output), .value = "[]", .max = BQ_OUTPUTS, .scope = &output,
      .variant = bq_format_scope, .inside = offsetof(bq_output, options),
      .count = offsetof(bq_recipe, noutput), .unhashed = true,

@@ -71,6 +71,10 @@ typedef struct {
     bq_transform_kind kind;
     bq_rotate_kind r1, r2;
     int64_t r1_block, r2_block; /* where the kind is block */
+    struct {
+        int64_t steps, batch; /* steps 0: the rotations stay as they are */
+        double lr;            /* radians */
+    } learn;                  /* run/learning.h */
 } bq_transform;
 
 /* What a budget counts: bits of a weight, scales included; bytes of all linears of the blocks; microseconds
@@ -156,6 +160,15 @@ bool bq_recipe_cache_measured(const bq_recipe *r);
 /* BQ_PASS_CALIBRATED ... of all its passes; does one leave factors for the linears' inputs? */
 unsigned bq_recipe_traits(const bq_recipe *r);
 bool bq_recipe_prescaled(const bq_recipe *r);
+
+/* Are rotations trained?  With how many samples each step? */
+static inline bool bq_recipe_learns(const bq_recipe *r) {
+    return r->ntransform && r->transform[0].learn.steps > 0;
+}
+static inline int64_t bq_recipe_learn_batch(const bq_recipe *r) {
+    int64_t batch = r->transform[0].learn.batch, all = r->calibration.samples;
+    return !bq_recipe_learns(r) ? 0 : batch < all ? batch : all;
+}
 
 /* Read a recipe file and the Quark files that it names, and apply overrides
  * "phases.0.passes.0.iterations=64". Relative paths start at the file's folder, those of overrides at the

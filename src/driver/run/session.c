@@ -30,10 +30,19 @@
 
 static int read_tokens(const char *path, bq_tokens *t) { return path[0] ? bq_tokens_read(path, t) : BQ_OK; }
 
+/* Does something beside the passes read samples? */
+static bool reads_samples(const bq_recipe *r) {
+    return r->bits.mixed.count || r->distill.steps || bq_recipe_learns(r);
+}
+
 static int lack_tokens(const bq_recipe *r) {
     if (r->bits.mixed.count && !r->calibration.tokens[0])
         return bq_refuse(BQ_USAGE, "calibration.tokens is missing, and bits.auto measures errors on samples: "
                                    "write it into the recipe or give --set calibration.tokens=...");
+    if (bq_recipe_learns(r) && !r->calibration.tokens[0])
+        return bq_refuse(BQ_USAGE,
+                         "calibration.tokens is missing, and transforms.0.learn reads samples: write it "
+                         "into the recipe or give --set calibration.tokens=...");
     if (r->distill.steps && !r->calibration.tokens[0])
         return bq_refuse(BQ_USAGE,
                          "calibration.tokens is missing, and distill reads samples: write it into the "
@@ -111,8 +120,7 @@ static int open_inputs(void *session) {
                          s->src.arch.model.blocks);
     if (!code) code = bq_observed_check(r, &s->src.arch.model);
     s->reference = s->calibration.ids && bq_recipe_traits(r) & BQ_PASS_CALIBRATED;
-    if (!s->reference && !bq_observed_wanted(r) && !r->bits.mixed.count && !r->distill.steps)
-        bq_tokens_close(&s->calibration);
+    if (!s->reference && !bq_observed_wanted(r) && !reads_samples(r)) bq_tokens_close(&s->calibration);
     return code;
 }
 
@@ -234,8 +242,7 @@ static int fingerprint(bq_run *s) {
     s->parts = bq_recipe_parts(&s->recipe, s->part);
     add_part(s, "model", s->model_hash);
     add_part(s, "numerics", bq_hash_text(s->numerics));
-    if (s->reference || s->recipe.bits.mixed.count || s->recipe.distill.steps)
-        add_part(s, "tokens", s->calibration.hash);
+    if (s->reference || reads_samples(&s->recipe)) add_part(s, "tokens", s->calibration.hash);
     if (s->recipe.bits.schemes[0]) add_part(s, "schemes", s->schemes_hash);
     bq_hash *all = bq_hash_open();
     for (int i = 0; i < s->parts; i++) {
@@ -243,13 +250,17 @@ static int fingerprint(bq_run *s) {
         bq_hash_add(all, &s->part[i].hash, sizeof s->part[i].hash);
     }
     s->fingerprint = bq_hash_close(all);
+    const bool learns = bq_recipe_learns(&s->recipe); /* then the rotations follow from samples and schemes */
     const uint64_t acts[] = {s->model_hash,
                              s->calibration.hash,
                              (uint64_t)s->recipe.calibration.offset,
                              (uint64_t)s->recipe.rope | (uint64_t)s->recipe.reference << 8,
                              bq_hash_text(s->numerics),
                              part_of(s, "transforms"),
-                             s->recipe.ntransform ? s->recipe.seed : 0};
+                             s->recipe.ntransform ? s->recipe.seed : 0,
+                             learns ? part_of(s, "calibration") : 0,
+                             learns ? part_of(s, "bits") : 0,
+                             learns ? s->schemes_hash : 0};
     s->acts_hash = bq_hash_bytes(acts, sizeof acts);
     return BQ_OK;
 }

@@ -6,6 +6,7 @@
 #include "driver/plan/mixed.h"
 #include "driver/run/distill.h"
 #include "driver/run/observe.h"
+#include "driver/run/learning.h"
 #include "driver/run/sensitivity.h"
 #include "driver/score/observed.h"
 #include "driver/score/prompts.h"
@@ -112,6 +113,7 @@ static int look(void *session) {
     if (!code) code = bq_source_transform(&s->src, &s->recipe);
     if (!code && (!read_fingerprint(s) || !finished(s)))
         code = bq_refuse(BQ_DATA, "%s is not finished: `blockq run` it to the end first", s->dir);
+    if (!code) code = bq_learning_read(s);
     bq_mixed_bound_by(&s->layouts, &s->recipe.bits.mixed);
     if (!code) code = bq_sensitivity_read(s);
     if (!code && a->command == BQ_COMMAND_EXPORT) code = check_place(a->out);

@@ -17,13 +17,13 @@ mkdir -p "$dir"
 rotate='"transforms": [{"transform": "rotate", "r1": "randomized", "r2": "hadamard"}],'
 a128='{"pass": "adascale", "iterations": 128}' a48='{"pass": "adascale", "iterations": 48}' rtn='{"pass": "rtn"}'
 gptq='{"pass": "gptq"}'
-# NAME INPUTS PASSES [KEYS [COMPUTE]]
+# NAME INPUTS PASSES [KEYS [COMPUTE [KEYS OF THE PHASE]]]
 row() {
-    local name=$1 inputs=$2 passes=$3 keys=${4-} compute=${5-f32}
+    local name=$1 inputs=$2 passes=$3 keys=${4-} compute=${5-f32} phase=${6-}
     [[ $name =~ $pattern ]] || return 0
     cat >"$dir/$name.json" <<TEXT
 {"model": "$model", "calibration": {"tokens": "$calibration", "samples": 32, "length": 512}, $keys
- "phases": [{"inputs": "$inputs", "compute": "$compute", "passes": [$passes]}], "eval": {"tokens": "$evaluation", "ctx": 512, "windows": 40}}
+ "phases": [{$phase"inputs": "$inputs", "compute": "$compute", "passes": [$passes]}], "eval": {"tokens": "$evaluation", "ctx": 512, "windows": 40}}
 TEXT
     names+=("$name")
 }
@@ -71,6 +71,37 @@ row g64-zeros-rtn fp "$rtn" "$zeros"
 row g64-zeros-rtn-mse fp '{"pass": "rtn", "clip": "mse"}' "$zeros"
 row g64-zeros-hqq fp '{"pass": "hqq"}' "$zeros"
 row g64-zeros-hqq-scale fp '{"pass": "hqq", "solve": "scale"}' "$zeros"
+
+# schemes by name (docs/schemes.md has their bits), rounded to nearest; then what recovers their loss
+for name in $("$blockq" help schemes | sed -n 's/^| `\([A-Za-z0-9_]*\)`.*/\1/p'); do
+    row "scheme-$name" fp "$rtn" "\"bits\": {\"preset\": \"$name\"},"
+done
+int4='"bits": {"preset": "w4g64"},' da4w='"bits": {"preset": "w4a8g32"},'
+row int4-hqq fp '{"pass": "hqq"}' "$int4"
+row int4-gptq qt "$gptq" "$int4"
+row nvfp4-expanded fp '{"pass": "rtn", "clip": "expanded"}' '"bits": {"preset": "NVFP4A16"},'
+row nvfp4-four-over-six fp '{"pass": "rtn", "clip": "four_over_six"}' '"bits": {"preset": "NVFP4A16"},'
+row nvfp4-gptq qt "$gptq" '"bits": {"preset": "NVFP4A16"},'
+row mxfp4-gptq qt "$gptq" '"bits": {"preset": "MXFP4A16"},'
+row 8da4w-gptq qt "$gptq" "$da4w"
+row 8da4w-qat qt '{"pass": "qat", "iterations": 128, "lr": 1e-4}' "$da4w" f32 '"activations": true, '
+for kv in 8 4 '"e4m3"'; do row "kv-${kv//\"/}" fp "$rtn" "\"bits\": {\"decoder\": {\"bits\": 8}, \"kv\": $kv},"; done
+for bits in g64 zeros; do
+    row "$bits-autoround" qt '{"pass": "autoround", "iterations": 50}' "${!bits}"
+    row "$bits-omniquant" qt '{"pass": "omniquant", "iterations": 128}' "${!bits}"
+    row "$bits-qat" qt '{"pass": "qat", "iterations": 128, "lr": 1e-4}' "${!bits}"
+done
+row autoround qt '{"pass": "autoround", "iterations": 50}'
+row omniquant qt '{"pass": "omniquant", "iterations": 128}'
+row qat qt '{"pass": "qat", "iterations": 128, "lr": 1e-4}'
+row gptq-distill qt "$gptq" '"distill": {"steps": 32, "lr": 0.002},'
+row g64-gptq-distill qt "$gptq" "$g64 \"distill\": {\"steps\": 32, \"lr\": 0.002},"
+row sparse-magnitude fp "{\"pass\": \"sparse24\", \"method\": \"magnitude\"}, $rtn"
+row sparse-wanda qt '{"pass": "sparse24"}, {"pass": "gptq", "sparse": "kept"}'
+row sparse-gptq qt '{"pass": "gptq", "order": "none", "sparse": "2:4"}'
+schemes=$(for bits in 3 4 5 6; do printf '{"bits": %d, "group": 64, "scale": "f16"}, ' $bits; done)
+for bits in 4 5; do row "uniform-$bits" qt "$gptq" "\"bits\": {\"decoder\": {\"bits\": $bits, \"group\": 64, \"scale\": \"f16\"}},"; done
+for budget in 4.25 4.5 4.75; do row "auto-$budget" qt "$gptq" "\"bits\": {\"auto\": {\"budget\": $budget, \"schemes\": [${schemes%, }]}},"; done
 
 # Each step leaves a file and is not done again.
 quantize() {

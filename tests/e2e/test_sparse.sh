@@ -93,10 +93,14 @@ refused() { # TEXT PASSES [SET]
     expect 2 "$blockq" run r.json --set "phases=[{\"inputs\":\"qt\",\"passes\":[$2]}]" "${@:3}" -o no
     one_error "$1"
 }
-refused 'phases.0.passes.1: gptq would give the zeros before it other values: set its sparse to kept' "$wanda, {\"pass\":\"gptq\"}"
+refused 'phases.0.passes.1: gptq would give the zeros before it other values (gptq keeps them' "$wanda, {\"pass\":\"gptq\"}"
 refused 'passes.1: gptq would give the zeros' "$gptq, {\"pass\":\"gptq\"}"
 refused 'phases.0.passes.0.order: must be none where sparse is 2:4' '{"pass":"gptq","sparse":"2:4"}'
 refused 'passes.1.qep: gives zeros other values' "$wanda, {\"pass\":\"gptq\",\"sparse\":\"kept\",\"qep\":0.5}"
+refused 'phases.0.passes.1: qat would give the zeros before it other values' "$wanda, {\"pass\":\"qat\"}"
+refused 'phases.0.passes.1: autoround would give the zeros' "$wanda, {\"pass\":\"autoround\"}"
+refused 'sparse24 makes weights 0, and the grids of bits with float zero points' "$wanda, {\"pass\":\"rtn\"}" \
+    --set 'bits.decoder={"group": 8, "symmetric": false, "zero": "float"}'
 refused 'sparse24 makes no codes: end the phase' "$wanda"
 refused 'sparse24 prepares weights, and a pass before it' "{\"pass\":\"rtn\"}, $wanda, {\"pass\":\"rtn\"}"
 finish

@@ -71,6 +71,6 @@ const bq_pass_kind bq_pass_kind_autoround = {
               "moves a weight by about one code at most. Scales are positive here, auto-round's have a sign.",
               keys, BQ_PASS_OPTIONS_OF(bq_train_options)},
     .name = "autoround",
-    .traits = BQ_TRAIN_TRAITS | BQ_PASS_ZEROS | BQ_PASS_INTEGERS,
+    .traits = BQ_TRAIN_TRAITS | BQ_PASS_FILLS | BQ_PASS_ZEROS | BQ_PASS_INTEGERS,
     BQ_TRAIN_FIELDS,
 };

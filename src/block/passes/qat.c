@@ -67,6 +67,6 @@ const bq_pass_kind bq_pass_kind_qat = {
               "with few samples it can learn these by heart: take many.",
               keys, BQ_PASS_OPTIONS_OF(bq_train_options)},
     .name = "qat",
-    .traits = BQ_TRAIN_TRAITS | BQ_PASS_ZEROS,
+    .traits = BQ_TRAIN_TRAITS | BQ_PASS_FILLS | BQ_PASS_ZEROS,
     BQ_TRAIN_FIELDS,
 };

@@ -12,8 +12,13 @@
 #define UINT   AO "decoder.symmetric=false decoder.group=64 "
 #define TOKEN8 "int8, a scale a token"
 #define TOKENF "e4m3, a scale a token"
+#define STATIC "e4m3, a scale for all inputs of a linear"
+#define BLOCKS "as weights"
 #define CT     "compressed-tensors"
-#define F16    "; with `scale` `f16` also "
+#define PER_BLOCK(bits, group, scale)                                                                        \
+    " activations.bits=" bits " activations.group=" group " activations.scale=" scale
+#define RULE " activations.rule=torchao"
+#define F16  "; with `scale` `f16` also "
 
 static const bq_preset presets[] = {
     {"W4A16", "", "decoder.bits=4 decoder.group=128 decoder.grid=absmax", NULL, CT F16 "gptq, gguf"},
@@ -22,24 +27,39 @@ static const bq_preset presets[] = {
     {"W8A16", "", "decoder.bits=8 decoder.grid=absmax", NULL, CT F16 "gptq, gguf"},
     {"W8A8", "INT8", "decoder.bits=8 decoder.grid=absmax activations=8", TOKEN8, CT},
     {"W4A8", "", "decoder.bits=4 decoder.group=128 decoder.grid=absmax activations=8", TOKEN8, CT},
-    {"FP8", "", "decoder.bits=e4m3 decoder.rows=-1 activations=e4m3", TOKENF, CT},
+    {"FP8", "",
+     "decoder.bits=e4m3 decoder.rows=-1 activations.bits=e4m3 activations.per=tensor "
+     "activations.dynamic=false",
+     STATIC, CT ", modelopt"},
     {"FP8_DYNAMIC", "", "decoder.bits=e4m3 activations=e4m3", TOKENF, CT ", modelopt"},
     {"FP8_BLOCK", "", "decoder.bits=e4m3 decoder.group=128 decoder.rows=128 activations=e4m3",
      "e4m3, a scale for 128 columns of a token", CT},
+    {"NVFP4", "",
+     "decoder.bits=e2m1 decoder.group=16 decoder.scale=e4m3" PER_BLOCK("e2m1", "16",
+                                                                       "e4m3") " activations.dynamic=false",
+     BLOCKS ", their factor measured", CT ", modelopt"},
+    {"MXFP4", "", "decoder.bits=e2m1 decoder.group=32 decoder.scale=e8m0" PER_BLOCK("e2m1", "32", "e8m0"),
+     BLOCKS, CT},
+    {"MXFP6", "", "decoder.bits=e2m3 decoder.group=32 decoder.scale=e8m0" PER_BLOCK("e2m3", "32", "e8m0"),
+     BLOCKS, CT},
+    {"MXFP8", "", "decoder.bits=e4m3 decoder.group=32 decoder.scale=e8m0" PER_BLOCK("e4m3", "32", "e8m0"),
+     BLOCKS, CT},
     {"NVFP4A16", "", "decoder.bits=e2m1 decoder.group=16 decoder.scale=e4m3", NULL, CT ", modelopt"},
     {"MXFP4A16", "", "decoder.bits=e2m1 decoder.group=32 decoder.scale=e8m0", NULL, CT ", gguf"},
     {"MXFP6A16", "", "decoder.bits=e2m3 decoder.group=32 decoder.scale=e8m0", NULL, CT},
     {"MXFP8A16", "", "decoder.bits=e4m3 decoder.group=32 decoder.scale=e8m0", NULL, CT},
     {"w8", "int8_weight_only, Int8WeightOnlyConfig", AO "decoder.bits=8", NULL, CT F16 "gptq, gguf"},
     {"w8a8", "int8_dynamic_activation_int8_weight, int8dq, Int8DynamicActivationInt8WeightConfig",
-     AO "decoder.bits=8 activations=8", TOKEN8, CT},
+     AO "decoder.bits=8 activations.bits=8" RULE, TOKEN8, CT},
     {"w4g32", "", FLOAT4 "decoder.group=32", NULL, "with `scale` `f16` gguf"},
     {"w4g64", "", FLOAT4 "decoder.group=64", NULL, "with `scale` `f16` gguf"},
     {"w4g128", "int4_weight_only, Int4WeightOnlyConfig", FLOAT4 "decoder.group=128", NULL,
      "with `scale` `f16` gguf"},
     {"w4g256", "", FLOAT4 "decoder.group=256", NULL, "with `scale` `f16` gguf"},
     {"w4a8g32", "8da4w, int8_dynamic_activation_int4_weight",
-     AO "decoder.bits=4 decoder.group=32 decoder.eps=1.1754944e-38 activations=8", TOKEN8, CT},
+     AO "decoder.bits=4 decoder.group=32 decoder.eps=1.1754944e-38 activations.bits=8 "
+        "activations.symmetric=false" RULE,
+     TOKEN8 ", with zero points", CT},
     {"w1g64", "uint1", UINT "decoder.bits=1", NULL, "with `scale` `f16` gguf"},
     {"w2g64", "uint2", UINT "decoder.bits=2", NULL, CT F16 "gptq (version 2), gguf"},
     {"w3g64", "uint3", UINT "decoder.bits=3", NULL, CT F16 "gptq (version 2), gguf"},

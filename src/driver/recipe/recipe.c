@@ -176,6 +176,14 @@ static int check_pass(const bq_origin *from, const bq_recipe *r, const bq_phase 
                             (long long)t.batch, (long long)r->calibration.samples);
 }
 
+/* Has a scheme float zero points? */
+static bool offsets(const bq_recipe *r) {
+    bool any = false;
+    for (int i = 0; i < BQ_LINEARS; i++) any |= bq_scheme_offset(r->bits.linear[i]);
+    for (int i = 0; i < r->bits.mixed.count; i++) any |= bq_scheme_offset(r->bits.mixed.scheme[i]);
+    return any;
+}
+
 static int check_passes(const bq_origin *from, const bq_recipe *r) {
     bool coded = false, prescaled = false, sparse = false;
     for (int i = 0; i < r->nphase; i++) {
@@ -192,7 +200,9 @@ static int check_passes(const bq_origin *from, const bq_recipe *r) {
                 why = "looks at the inputs of linears: behind smoothquant without fuse there can only be "
                       "passes that read no samples";
             else if (sparse && traits & BQ_PASS_FILLS)
-                why = "would give the zeros before it other values: set its sparse to kept";
+                why = "would give the zeros before it other values (gptq keeps them with sparse kept)";
+            else if (traits & BQ_PASS_SPARSE && offsets(r))
+                why = "makes weights 0, and the grids of bits with float zero points do not have that number";
             else if (k + 1 == phase->npass && !codes)
                 why = "makes no codes: end the phase with a pass that does, rtn say";
             if (why)

@@ -76,7 +76,8 @@ static inline bool bq_scheme_valid(bq_scheme s, bool zeros) {
 
 /* Of inputs, each token with a scale of its own. */
 static inline bq_scheme bq_scheme_of_tokens(int element) {
-    const bq_scheme s = {element, -1, true, BQ_F32, BQ_GRID_ABSMAX, 1, 0};
+    const bq_scheme s = {element, -1,           true, BQ_F32,        BQ_GRID_ABSMAX, 1,
+                         0,       BQ_ZERO_CODE, 0,    BQ_POWER_EVEN, BQ_OUTER_SHARED};
     return s;
 }
 

@@ -89,7 +89,7 @@ for bits in 3 8; do
     one_error "is of int$bits, awq has int4"
 done
 expect 3 mpi 3 run r.json -o wide --set bits.activations=8 --set bits.decoder.bits=8 --set 'outputs=[{"format":"aimet"}]'
-one_error "rounded to int8, which aimet cannot say"
+one_error "rounded to int8, and aimet has integers with one measured scale"
 check "before any work" [ ! -e wide ]
 echo '{"model.layers.0.mlp.up_proj.weight": "up"}' >names.json
 expect 3 mpi 2 export --run 1 --format aimet:names=names.json --out never

@@ -58,6 +58,7 @@ for name in "${points[@]}"; do
     case $name in
     loss_nan) ;; # below
     sweep_late) ;; # tests/e2e/test_agree.sh
+    sensitivity | rotation) ;; # tests/e2e/test_mixed.sh, test_learn.sh
     step_* | open_stop | close_stop) ;; # a signal: test_watch.sh, test_inside.sh, test_kill.sh
     ckpt_kill | ckpt_stall | ckpt_thread) ;; # tests/e2e/test_behind.sh
     mpio | pin | ahead_thread) ;; # in builds that have them: tests/phdf5.sh, tests/simt/test_cuda.sh

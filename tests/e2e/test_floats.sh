@@ -65,7 +65,7 @@ refuse 2 "bits.decoder.scale: is for floats, and bits is an integer" --set bits.
 refuse 2 "bits.decoder.rows: makes tiles, and group is -1" --set bits.decoder.rows=16
 refuse 2 "bits.decoder.rows: must be 1" --set bits.decoder.rows=0
 refuse 2 "bits.decoder.rows: is for floats" --set bits.decoder.rows=-1 --set bits.decoder.bits=8
-refuse 2 'bits.decoder.bits: is "e9m9", must be an integer from 2 to 8, or' --set bits.decoder.bits=e9m9
+refuse 2 'bits.decoder.bits: is "e9m9", must be an integer from 1 to 8, or' --set bits.decoder.bits=e9m9
 refuse 2 "bits.decoder.bits: is 9, must be" --set bits.decoder.bits=9
 refuse 2 "adascale works with integers" --set 'phases=[{"passes": [{"pass": "adascale"}]}]'
 refuse 2 "hqq works with integers" --set 'phases=[{"passes": [{"pass": "hqq"}]}]'

@@ -72,7 +72,7 @@ bug "rows of a column that no thread has" columns.cu 's|each = \(rows \+ PARTS -
 bug "of 0 and -0 the last one" columns.cu 's#mosts\[k\]\[lane\(\)\] > most#mosts[k][lane()] >= most#' columns.cu test_smooth_ops
 bug "terms added before they are there" columns.cu 's|__syncthreads\(\); /\* the terms are there.*||' columns.cu test_smooth_ops
 bug "contraction of a product and a sum" adascale.cu 's|\*m \+ a.keep1 \* \(g - \*m\)|fmaf(a.keep1, g - *m, *m)|' adascale.cu test_adascale_ops
-bug "a reciprocal for a division" quantize.cu 's#\[c\] / g\.scale#[c] * (1.0f / g.scale)#' quantize.cu test_quant_ops
+bug "a reciprocal for a division" quantize.cu 's#bq_grid_code_of\(bq_row\(w, r\)\[c\], g\)#bq_nearest(g.number, bq_clamp_code(bq_row(w, r)[c] * (1.0f / g.scale), g.qmin, g.qmax))#' quantize.cu test_quant_ops
 bug "operands cut to bf16, not rounded" gemm.cu 's#bq_to_bf16\(bq_row\(x, r\)\[c\]\)#(uint16_t)(bq_bits(bq_row(x, r)[c]) >> 16)#' gemm.cu unit_test_compute
 bug "a term of fp16 forgotten" gemm.cu 's#if \(b\.lo\.data\) on_tensor_cores.*##' gemm.cu unit_test_compute
 bug "a piece of a product that replaces the one before" gemm.cu 's#at, n\), one, c#at, n), factors + 1, c#' gemm.cu unit_test_compute

@@ -119,7 +119,7 @@ static void hostile(void **state) {
                                           [WIDE] = "rows of 4 bytes for 9 codes of 4 bits",
                                           [NO_COLS] = "'cols' is missing",
                                           [COLS] = "'cols' is 9223372036854775807",
-                                          [FEW_BITS] = "cannot be packed"};
+                                          [FEW_BITS] = "rows of 5 bytes for 10 codes of 1 bits"};
     bq_ckpt head;
     bq_ckpt_file *f;
     for (wrong w = LATER; w < PACKED; w++) {

@@ -17,12 +17,10 @@ static const bq_key keys[] = {
 const bq_scope bq_distill_keys = {
     "distill",
     "End-to-end distillation, after the phases: the scales of all blocks are trained together (Adam), so "
-    "that "
-    "the divergence of the quantized model's next-token probabilities from the original's becomes small (KL, "
-    "as "
-    "the second phase of EfficientQAT). Codes stay as they are, so outputs have the same size. It runs over "
-    "the "
-    "stages of the ranks, forward and back, and gives the same bytes on any grid. Not for models with "
-    "experts, "
-    "nor for scales of one byte or tiles. The passes' `compute` has no effect here.",
+    "that the divergence of the quantized model's next-token probabilities from the original's becomes small "
+    "(KL, as the second phase of EfficientQAT). Codes stay as they are, so outputs have the same size. It "
+    "runs over the stages of the ranks, forward and back, and gives the same bytes on any grid. Not for "
+    "models with experts, nor for scales of one byte or tiles. It computes in f32, and does not round "
+    "inputs, "
+    "whatever `compute` and `activations` of phases say; the head is the original's.",
     keys, sizeof(bq_distill)};

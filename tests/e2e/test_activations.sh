@@ -34,7 +34,7 @@ check "the same later" diff -r later ct8
 expect 2 "$blockq" run r.json --set bits.activations=12 -o never
 one_error 'bits.activations: is 12, must be an integer from 2 to 8, 16, or "int16"'
 expect 3 "$blockq" run r.json --set bits.decoder.symmetric=false -o never
-one_error "where inputs are rounded, too, compressed-tensors is written for inputs of at most 8 bits and symmetric weights"
+one_error "where inputs are rounded, too, compressed-tensors is written for integer inputs of at most 8 bits and symmetric weights"
 check "before any work" [ ! -e never ]
 expect 0 "$blockq" run r.json --set bits.decoder.bits=4 --set 'outputs=[{"format": "safetensors"}]' -o w4a8
 finish

@@ -78,7 +78,21 @@ one_error 'is not finished'
 expect 0 "$blockq" run r.json -o r_qwen2
 equal r_qwen2 damaged
 
+# a result that is damaged is made again; behind round to nearest alone the result is still another one than that
+printf x | dd of=r_qwen2/ckpt/block_001.p1.s0.h5 bs=1 seek=3000 conv=notrunc status=none
+expect 3 "$blockq" eval --run r_qwen2 --tokens eval.h5 --ctx 32 --windows 5
+expect 0 "$blockq" run r.json -o r_qwen2
+check "it says so" grep -q 'distillation is done again' err
+equal r_qwen2 damaged
+expect 0 "$blockq" run r.json --set 'phases=[{"inputs": "fp", "passes": [{"pass": "rtn"}]}]' -o nearest
+check "both have a number: $(result)" grep -Eq 'rtn=[0-9.]+ result=[0-9.]+ ' out
+worth nearest
+
 # what cannot be
+expect 2 "$blockq" run r.json --set 'bits={"auto": {"schemes": [{"bits": 4, "symmetric": false, "zero": "float"}], "budget": 9}}' -o never
+one_error 'bits.auto.schemes.0: distill trains scales that are numbers of their own'
+expect 2 "$blockq" run r.json --set 'bits={"auto": {"schemes": [{"bits": 4, "group": 4096}], "budget": 9}}' -o never
+one_error 'bits.auto.schemes: none has groups that divide the columns'
 expect 2 "$blockq" run r.json --set distill.batch=3 -o never
 one_error 'distill.batch: is 3, must divide calibration.samples, which is 8'
 expect 2 "$blockq" run r.json --set model=m_mixtral --set bits.decoder.group=-1 -o never

@@ -123,7 +123,7 @@ void bq_block_round(bq_dev *dev, const bq_block *blk, const bq_work *k, int site
         for (int i = 0; i < 2; i++) set(dev, grid, 0, i, blk->inputs[2 * site + i]);
     } else if (bq_rounding_given(k->inputs)) {
         dev->op->zero(dev, grid);
-        dev->op->ends(dev, x, -1, grid);
+        dev->op->ends(dev, k->real && k->real < x.rows ? bq_mat_rows(x, 0, k->real) : x, -1, grid);
         dev->op->grid_of_ends(dev, grid, k->inputs, grid);
     }
     dev->op->round_rows(dev, x, k->inputs, grid, x);

@@ -79,6 +79,8 @@ typedef struct {
      * values. The backward is that of the linears with these inputs, and of attention with these keys and
      * values: the gradient goes through a rounding as it is.  Element 0: they are not rounded. */
     bq_rounding inputs, cache;
+    int64_t real; /* so many tokens of a sample decide about a scale that all share; 0: all.  Behind them is
+                     padding */
 } bq_work;
 
 /* What attention has computed, before o's input was rounded. */

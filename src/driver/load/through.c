@@ -68,6 +68,7 @@ void bq_through_block(bq_through *t, int b, int64_t n, const bq_stream *from, bq
     t->inside.inputs = t->work.inputs;
     for (int64_t i = 0; i < n; i++) {
         bq_mat x = bq_stream_get(from, i, t->buffer), y = to->data ? bq_stream_get(to, i, x) : t->buffer;
+        t->work.real = t->real ? t->real[i] : 0;
         bq_block_sample(t->dev, &t->blk, w, &t->work, x, y);
         if (arch->experts) bq_routed_take(&t->routed, i, &t->blk, &t->work);
         bq_stream_put(to, i, y);

@@ -23,6 +23,7 @@ typedef struct {
     bq_weights_of weights;     /* NULL: the model's own */
     bool keeps;                /* weights leaves blk as it was */
     void *ctx;
+    const int64_t *real; /* of each sample, work.real; NULL: no sample is padded */
     const float *grids; /* what work.inputs needs: two numbers for each site of each unit (blk->inputs), block
                            by block; NULL: nothing */
     const float *kv;    /* what work.cache needs: the scales of each block (blk->kv); NULL: nothing */

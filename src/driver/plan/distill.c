@@ -3,6 +3,7 @@
 #include "base/die.h"
 #include "block/passes/train.h"
 #include "comm/treesum.h"
+#include "driver/plan/grid.h"
 #include "io/state/stream.h"
 
 int bq_distill_check(const bq_recipe *r, const bq_layouts *layouts) {
@@ -38,8 +39,15 @@ static int64_t most_scales(const bq_layouts *layouts, int64_t *linear) {
 
 static bool last_stage(const bq_comm *comm) { return comm->istage + 1 == comm->nstage; }
 
-static int64_t blocks_of(const bq_layouts *layouts, const bq_comm *comm) {
-    return (layouts->at[0].arch->model.blocks + comm->nstage - 1) / comm->nstage;
+/* The most blocks of the stage, whether or not stages may end inside a segment. */
+static int64_t blocks_of(const bq_recipe *r, const bq_layouts *layouts, const bq_comm *comm) {
+    int64_t most = 0;
+    for (int cut = 0; cut < 2; cut++) {
+        const bq_grid g = {r, layouts->at[0].arch->model.blocks, comm->nstage, cut};
+        int64_t n = bq_grid_blocks(&g, comm->istage).count;
+        most = n > most ? n : most;
+    }
+    return most;
 }
 
 /* The most samples of a step that a replica has; and the largest exchange of a sum of so many numbers. */
@@ -66,7 +74,7 @@ size_t bq_distill_need(const bq_recipe *r, const bq_layouts *layouts, const bq_c
     int64_t buffers =
         bq_train_buffers(r->calibration.samples, r->distill.batch, comm->replica, comm->nreplica);
     if (last_stage(comm)) head = bq_arena_need(m->vocab, m->hidden, BQ_F32) + bq_distill_scratch(t, m->vocab);
-    size_t sums = (size_t)(blocks_of(layouts, comm) * buffers + 1) * bq_arena_need(scales, 1, BQ_F32);
+    size_t sums = (size_t)(blocks_of(r, layouts, comm) * buffers + 1) * bq_arena_need(scales, 1, BQ_F32);
     return 4 * bq_arena_need(t, m->hidden, BQ_F32) + bq_arena_need(1, m->hidden, BQ_F32) +
            bq_arena_need(linear, 1, BQ_I32) + sums + exchange + head;
 }
@@ -77,7 +85,7 @@ size_t bq_distill_host(const bq_recipe *r, const bq_layouts *layouts, const bq_c
     if (!r->distill.steps) return 0;
     int64_t sample = t * layouts->at[0].arch->model.hidden, n = leaves_of(r, comm, scales, &exchange),
             numbers = r->distill.steps + r->distill.batch + t;
-    return (size_t)((4 * blocks_of(layouts, comm) + 2) * scales + 2 * n * sample) * sizeof(float) +
+    return (size_t)((4 * blocks_of(r, layouts, comm) + 2) * scales + 2 * n * sample) * sizeof(float) +
            (size_t)numbers * sizeof(double);
 }
 
@@ -88,6 +96,6 @@ size_t bq_distill_stream(const bq_recipe *r, const bq_layouts *layouts, const bq
     size_t exchange = 0;
     if (!r->distill.steps) return 0;
     int64_t n = leaves_of(r, comm, 1, &exchange);
-    return bq_stream_need((blocks_of(layouts, comm) + 1) * n, t, h) + bq_stream_need(n, t, h) +
+    return bq_stream_need((blocks_of(r, layouts, comm) + 1) * n, t, h) + bq_stream_need(n, t, h) +
            (last_stage(comm) ? bq_stream_need(share, t, h) : 0);
 }

@@ -79,6 +79,8 @@ int bq_grid_choose(bq_grid *g, int ranks, int wish) {
         return bq_refuse(BQ_LAUNCH,
                          "%d ranks over %d %s leave %d replicas for %ld samples: start fewer ranks", ranks,
                          units, what, ranks / stages, (long)r->calibration.samples);
+    if (bq_recipe_learns(r) && ranks > 1024)
+        return bq_refuse(BQ_LAUNCH, "%d ranks, and at most 1024 learn rotations: start fewer ranks", ranks);
     g->nstage = stages;
     return BQ_OK;
 }

@@ -50,19 +50,23 @@ double bq_mixed_cost(const bq_mixed *m, const bq_mixed_site *at, bq_scheme s) {
     return sum;
 }
 
-double bq_mixed_limit(const bq_mixed *m, const bq_mixed_site *list, int count) {
+static double weights_of(const bq_mixed_site *list, int count) {
     double weights = 0;
     for (int k = 0; k < count; k++) {
         const bq_site *site = &list[k].arch->site[list[k].site];
         weights += experts_of(list[k].arch) * (double)(site->rows * site->cols);
     }
-    return m->unit == BQ_BUDGET_BITS ? m->budget * weights : m->budget;
+    return weights;
+}
+
+double bq_mixed_limit(const bq_mixed *m, const bq_mixed_site *list, int count) {
+    return m->unit == BQ_BUDGET_BITS ? m->budget * weights_of(list, count) : m->budget;
 }
 
 int bq_mixed_check(const bq_mixed *m, const bq_source *src) {
     bq_mixed_site *list;
     int count = bq_mixed_sites(src, &list);
-    double limit = bq_mixed_limit(m, list, count), sum = 0;
+    double limit = bq_mixed_limit(m, list, count), sum = 0, weights = weights_of(list, count);
     for (int k = 0; k < count; k++) {
         double least = INFINITY;
         for (int i = 0; i < m->count; i++) least = fmin(least, bq_mixed_cost(m, &list[k], m->scheme[i]));
@@ -70,8 +74,11 @@ int bq_mixed_check(const bq_mixed *m, const bq_source *src) {
     }
     free(list);
     if (sum <= limit || !m->count) return BQ_OK;
+    if (!isfinite(sum))
+        return bq_refuse(BQ_USAGE,
+                         "bits.auto.schemes: none has groups that divide the columns of every linear");
     return bq_refuse(BQ_USAGE, "bits.auto.budget: is %.9g, and the cheapest schemes take %.9g", m->budget,
-                     m->unit == BQ_BUDGET_BITS ? sum / limit * m->budget : sum);
+                     m->unit == BQ_BUDGET_BITS ? sum / weights : sum);
 }
 
 /* ---- what measuring takes ---- */
@@ -272,7 +279,7 @@ static uint64_t hash_of(const bq_layouts *layouts, const bq_mixed_site *list, in
 
 int bq_mixed_read(const char *path, const bq_recipe *r, const bq_source *src, bq_layouts *layouts,
                   uint64_t *hash) {
-    bq_scheme scheme[BQ_MIXED];
+    bq_scheme scheme[BQ_MIXED] = {{0}};
     bq_mixed_site *list;
     json_t *root;
     int code = bq_json_read(path, BQ_MIXED_BYTES, &root);

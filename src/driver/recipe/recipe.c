@@ -88,6 +88,21 @@ static int check_scheme(const bq_origin *from, bq_scheme s, const char *path) {
     return bq_origin_refuse(from, key, "%s", why);
 }
 
+/* What distillation and zeros require of a scheme of single sites. */
+static int check_uses(const bq_origin *from, const bq_recipe *r, bq_scheme s, const char *path) {
+    const bool offset = bq_scheme_offset(s);
+    if (r->distill.steps && (offset || bq_scheme_small(s) || bq_scheme_tiled(s)))
+        return bq_origin_refuse(
+            from, path,
+            "distill trains scales that are numbers of their own: not those of one byte, of "
+            "tiles, or with float zero points");
+    if (offset && bq_recipe_traits(r) & BQ_PASS_SPARSE)
+        return bq_origin_refuse(from, path,
+                                "a pass makes weights 0, and grids with float zero points do not "
+                                "have that number");
+    return BQ_OK;
+}
+
 /* Schemes that are chosen block by block take the place of exceptions by name. */
 static int check_mixed(const bq_origin *from, const bq_recipe *r) {
     char path[64];
@@ -103,6 +118,7 @@ static int check_mixed(const bq_origin *from, const bq_recipe *r) {
     for (int i = 0; i < r->bits.mixed.count && !code; i++) {
         snprintf(path, sizeof path, "bits.auto.schemes.%d", i);
         code = check_scheme(from, r->bits.mixed.scheme[i], path);
+        if (!code) code = check_uses(from, r, r->bits.mixed.scheme[i], path);
     }
     return code;
 }
@@ -150,6 +166,7 @@ static int check_schemes(const bq_origin *from, const bq_recipe *r) {
 int bq_recipe_takes(const bq_recipe *r, bq_scheme scheme, const char *file, const char *path) {
     const bq_origin from = {file, "/", 0, NULL};
     int code = check_scheme(&from, scheme, path);
+    if (!code) code = check_uses(&from, r, scheme, path);
     for (int i = 0; i < r->nphase; i++)
         for (int k = 0; k < r->phase[i].npass && !code; k++)
             code = check_kind(&from, bq_pass_kind_at(r->phase[i].pass[k].kind), 1, &scheme, path);

@@ -102,5 +102,5 @@ void bq_phase_title(const bq_phase *phase, char *out, size_t n) {
 
 void bq_recipe_title(const bq_recipe *r, char *out, size_t n) {
     bq_phase_title(&r->phase[r->nphase - 1], out, n);
-    if (r->nphase > 1 && strcmp(out, "rtn") == 0) snprintf(out, n, "result");
+    if ((r->nphase > 1 || r->distill.steps) && strcmp(out, "rtn") == 0) snprintf(out, n, "result");
 }

@@ -306,9 +306,26 @@ static bool distill(bq_run *s) {
     return whole;
 }
 
+/* Every byte of my share of the results: a damaged one is made again, with all others. */
+static bool whole_results(const bq_run *s) {
+    char path[BQ_PATH_MAX + 64], why[BQ_WHY];
+    bool whole = bq_distill_done(s);
+    for (int b = s->comm->rank; b < s->src.arch.model.blocks && whole; b += s->comm->size) {
+        bq_ckpt_file *f;
+        bq_ckpt head;
+        bq_ckpt_path(path, sizeof path, s->dir, 0, s->recipe.nphase, b);
+        whole = bq_ckpt_open_at(&f, path, s->fingerprint, (bq_ckpt_at){0, s->recipe.nphase, b, 0}, &head,
+                                why) == BQ_CKPT_OK;
+        if (!whole) bq_log_all(BQ_WARN, "%s: %s: distillation is done again", path, why);
+        bq_ckpt_close(f);
+        bq_run_stopped(s); /* for its heartbeat */
+    }
+    return whole;
+}
+
 int bq_distill_run(bq_run *s) {
     if (!s->recipe.distill.steps) return BQ_OK;
-    bool done = !bq_comm_agree(s->comm, !bq_distill_done(s));
+    bool done = !bq_comm_agree(s->comm, !whole_results(s));
     if (!done && !distill(s)) return BQ_STOPPED;
     bq_comm_barrier(s->comm);
     for (int b = 0; b < s->src.arch.model.blocks && s->comm->rank == 0; b++) bq_inside_remove(s->dir, b);

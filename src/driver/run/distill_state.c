@@ -84,8 +84,9 @@ void bq_distill_restore(bq_distilling *d) {
         for (int p = 0; p < 3 && f; p++) bq_inside_read(f, p, 0, part_of(&d->scales[b], p));
         if (f) bq_inside_read_loss(f, d->losses);
         bq_inside_close(f);
-        bq_comm_stage_bcast(d->s->comm, d->scales[b].u,
-                            (int)(3 * (size_t)d->scales[b].count * sizeof(float)));
+        for (int p = 0; p < 3; p++)
+            bq_comm_stage_bcast(d->s->comm, part_of(&d->scales[b], p).data,
+                                (int)((size_t)d->scales[b].count * sizeof(float)));
     }
     d->step = least;
     d->saved = slot + 1;

@@ -288,6 +288,14 @@ static bool all_done(const bq_run *s, int sweep, int phase, bq_shard blocks) {
     return s->recipe.phase[phase].inputs == BQ_INPUTS_FP || bq_boundary_kept(s, give);
 }
 
+/* Has the phase a pass that scales inputs? */
+static bool scales_inputs(const bq_phase *phase) {
+    bool any = false;
+    for (int i = 0; i < phase->npass; i++)
+        any |= !(bq_pass_traits(&phase->pass[i]) & (BQ_PASS_QUANTIZES | BQ_PASS_SPARSE));
+    return any;
+}
+
 int bq_phase_run(bq_run *s, int sweep, int phase, const bq_phase_hooks *hooks) {
     size_t mark = bq_arena_mark(&s->dev.mem);
     int code = BQ_OK;
@@ -298,7 +306,7 @@ int bq_phase_run(bq_run *s, int sweep, int phase, const bq_phase_hooks *hooks) {
     bq_run_computes(s, s->recipe.reference);
     open_walk(&w, s, sweep, phase, hooks);
     if (s->recipe.phase[phase].name[0]) bq_log(BQ_INFO, "phase %s", s->recipe.phase[phase].name);
-    if (bq_phase_prepares(w.recipe) && s->src.arch.experts)
+    if (scales_inputs(w.recipe) && s->src.arch.experts)
         bq_log(BQ_WARN, "the input of experts keeps its scale: one scale for all experts and their router is "
                         "not searched");
     int pieces = bq_grid_pieces(&s->grid, s->comm->istage, piece);

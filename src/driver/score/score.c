@@ -91,6 +91,7 @@ typedef struct {
     bq_stream stream;    /* their hidden states */
     bq_mat buffer;       /* host (ctx, H) */
     int32_t *ids;        /* of the current one, padded to ctx */
+    int64_t *lengths;    /* of each of mine */
     int64_t count, from; /* its length; the first token that is scored */
     int block;
 } walk;
@@ -104,6 +105,7 @@ static void take_ids(walk *w, int64_t i) {
 static void embed(walk *w) {
     for (int64_t i = 0; i < w->share.count; i++) {
         take_ids(w, i);
+        w->lengths[i] = w->count;
         bq_source_embed(w->s->src, w->ids, w->rounded, w->buffer);
         bq_stream_put(&w->stream, i, w->buffer);
     }
@@ -126,7 +128,7 @@ static bool blocks(walk *w, const bq_layouts *layouts, bq_weights_of weights, vo
     size_t mark = bq_arena_mark(&dev->mem);
     bq_through t;
     bq_through_open(&t, s->src, s->angles, dev, w->share.count, w->e->ctx, s->home);
-    t.buffer = w->buffer, t.step = step, t.step_ctx = w;
+    t.buffer = w->buffer, t.step = step, t.step_ctx = w, t.real = w->lengths;
     t.layouts = layouts, t.weights = weights, t.ctx = ctx;
     if (weights) t.work.inputs = s->inputs, t.work.cache = s->cache, t.grids = s->grids, t.kv = s->kv;
     if (weights) bq_quantized_push_any(&t.q, layouts, s->prescaled, &dev->mem);
@@ -209,6 +211,20 @@ static int conclude(const bq_score *s, const bq_eval *e, const double *score, bo
     return own ? BQ_DATA : BQ_OK;
 }
 
+/* Inputs of experts are gathered without their places, so their padding cannot be told apart. */
+static int check_padding(const walk *w, bool rounds) {
+    const bq_score *s = w->s;
+    bool shared = rounds && bq_rounding_given(s->inputs) && !s->grids && s->src->arch.experts, padded = false;
+    for (int64_t i = 0; i < w->share.count; i++) padded |= w->lengths[i] < w->e->ctx;
+    int worst = bq_comm_agree(s->comm, shared && padded ? s->comm->rank + 1 : 0);
+    if (worst && worst == s->comm->rank + 1)
+        bq_refuse(BQ_USAGE,
+                  "%s: sequences of several lengths, a model with experts, and bits.activations with a "
+                  "scale of all tokens: give them dynamic false, or a scale for each token",
+                  s->label);
+    return worst ? BQ_USAGE : BQ_OK;
+}
+
 int bq_score_each(const bq_score *s, const bq_eval *e, const bq_layouts *layouts, bq_weights_of weights,
                   void *ctx, double *score) {
     const int64_t hidden = s->src->arch.model.hidden;
@@ -217,17 +233,21 @@ int bq_score_each(const bq_score *s, const bq_eval *e, const bq_layouts *layouts
     size_t mark = bq_arena_mark(&s->dev->mem);
     float *buffer = malloc((size_t)(e->ctx * hidden) * sizeof *buffer);
     w.ids = malloc((size_t)e->ctx * sizeof *w.ids);
-    BQ_CHECK(buffer && w.ids, "no memory to evaluate sequences of %ld tokens", (long)e->ctx);
+    w.lengths = calloc((size_t)w.share.count + 1, sizeof *w.lengths);
+    BQ_CHECK(buffer && w.ids && w.lengths, "no memory to evaluate sequences of %ld tokens", (long)e->ctx);
     w.buffer = bq_mat_host(buffer, e->ctx, hidden, BQ_F32);
     bq_stream_open(&w.stream, w.share.count, e->ctx, hidden, s->home);
     embed(&w);
-    bool whole = blocks(&w, layouts, weights, ctx);
+    int code = check_padding(&w, weights != NULL);
+    bool whole = !code && blocks(&w, layouts, weights, ctx);
     if (whole) head(&w, score);
     bq_progress_end();
     bq_stream_close(&w.stream);
     free(w.ids);
+    free(w.lengths);
     free(buffer);
     bq_arena_reset(&s->dev->mem, mark);
+    if (code) return code;
     if (whole) bq_comm_gather(s->comm, score, e->sequences);
     if (whole) bq_comm_bcast(s->comm, score, (size_t)e->sequences * sizeof *score);
     return whole ? BQ_OK : BQ_STOPPED;

@@ -140,9 +140,8 @@ static int plan(bq_export_job *job, int item) {
     if (bits == 1) return bq_export_refuse(it, " has codes of 1 bit: write safetensors or gguf");
     if (q->inputs.element &&
         (!bq_rounding_whole(q->inputs) || bq_rounding_bits(q->inputs) > 8 || !s.symmetric))
-        return bq_export_refuse(it,
-                                ": where inputs are rounded, too, compressed-tensors is written for inputs "
-                                "of at most 8 bits and symmetric weights");
+        return bq_export_refuse(it, ": where inputs are rounded, too, compressed-tensors is written for "
+                                    "integer inputs of at most 8 bits and symmetric weights");
     int64_t group = group_of(job, q), groups = group > 0 ? cols / group : 1;
     if (group > 0 && cols % group)
         return bq_export_refuse(it, ": groups of %ld do not divide its %ld columns", (long)group, (long)cols);

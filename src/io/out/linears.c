@@ -32,7 +32,8 @@ int bq_export_f16_scales(const bq_export_item *item, const char *format) {
     if (item->q.scheme.scale == BQ_F16) return BQ_OK;
     return bq_export_refuse(item,
                             " has scales of another type than f16, the only one that %s has: set "
-                            "bits.%s.scale=f16, or write compressed-tensors",
+                            "bits.%s.scale=f16, or scale where bits.auto.schemes or the file of "
+                            "bits.schemes has it, or write compressed-tensors",
                             format, strcmp(item->name, "lm_head.weight") == 0 ? "lm_head" : "decoder");
 }
 

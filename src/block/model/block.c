@@ -230,6 +230,7 @@ static void finish_input(bq_dev *dev, const bq_block *blk, const bq_work *k, int
 
 void bq_block_norm(bq_dev *dev, const bq_block *blk, bq_work *k) {
     norm(dev, blk, BQ_NORM_MLP, k->m, k->n);
+    if (k->raw_n.data) dev->op->copy(dev, k->n, k->raw_n);
     if (bq_arch_has(blk->arch, BQ_GATE_UP)) finish_input(dev, blk, k, bq_arch_site(blk->arch, BQ_GATE_UP));
 }
 
@@ -257,6 +258,7 @@ static void begin_mlp(bq_dev *dev, const bq_block *blk, const bq_mat *w, bq_work
     }
     add_output(dev, blk, k, BQ_O, w, k->o, x, k->m);
     norm(dev, blk, BQ_NORM_MLP, k->m, k->n);
+    if (k->raw_n.data) dev->op->copy(dev, k->n, k->raw_n);
     if (!blk->arch->experts) return;
     bq_experts_gate(dev, blk, k);
     if (blk->arch->kind == BQ_UNIT_BLOCK) bq_experts_route(dev, blk, k);

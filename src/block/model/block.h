@@ -45,6 +45,7 @@ typedef struct {
                                caller fills them (rope.h) */
     bq_mat x, y;            /* (T, H): for a caller's input and output of the block */
     bq_mat a, m, n;         /* (T, H): input of qkv; m, and the input of gate_up */
+    bq_mat raw_n;           /* (T, H), where there are experts and a shared MLP: bq_block_normed */
     bq_mat qkv;             /* (T, (nh + 2 nkv) hd), q and k after RoPE; with latent attention what the site
                                computes, but q after RoPE */
     bq_mat o;               /* (T, nh hd), or (T, nh hv): outputs of the heads, side by side */
@@ -82,6 +83,10 @@ typedef struct {
     int64_t real; /* so many tokens of a sample decide about a scale that all share; 0: all.  Behind them is
                      padding */
 } bq_work;
+
+/* What the norm before the MLP has computed, before the input of a shared MLP was rounded: the router and the
+ * experts read that. */
+static inline bq_mat bq_block_normed(const bq_work *k) { return k->raw_n.data ? k->raw_n : k->n; }
 
 /* What attention has computed, before o's input was rounded. */
 static inline bq_mat bq_block_heads_out(const bq_work *k) { return k->raw_heads.data ? k->raw_heads : k->o; }

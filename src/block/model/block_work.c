@@ -4,7 +4,7 @@
 #include <string.h>
 
 /* The buffers of a workspace in three tables, so that bq_work_push and bq_work_need agree. */
-enum { DENSE = 24, EXPERTS = 25, LATENT = 9, BUFFERS = DENSE + EXPERTS + LATENT };
+enum { DENSE = 25, EXPERTS = 25, LATENT = 9, BUFFERS = DENSE + EXPERTS + LATENT };
 
 typedef struct {
     size_t at; /* of the view in bq_work */
@@ -36,6 +36,7 @@ static void dense(const bq_arch *arch, int64_t t, bool train, buffer *out) {
         F32(a, t, h, attends),
         F32(m, t, h, attends),
         F32(n, t, h, true),
+        F32(raw_n, t, h, arch->experts > 0 && bq_arch_has(arch, BQ_GATE_UP)),
         F32(qkv, t, qkv, attends),
         F32(o, t, o_in, attends),
         F32(lse, m->heads, t, attends),

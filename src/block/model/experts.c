@@ -16,14 +16,14 @@ static sites sites_of(const bq_arch *arch, int e) {
 void bq_experts_gate(bq_dev *dev, const bq_block *blk, bq_work *k) {
     const bq_ops *op = dev->op;
     if (!blk->extra[BQ_SHARED_GATE].data) return;
-    op->gemm(dev, false, true, 1, k->n, blk->extra[BQ_SHARED_GATE], 0, k->gate_logit);
+    op->gemm(dev, false, true, 1, bq_block_normed(k), blk->extra[BQ_SHARED_GATE], 0, k->gate_logit);
     op->route(dev, gate, k->gate_logit, (bq_mat){0}, k->gate_index, k->gate);
     op->expert_lists(dev, k->gate_index, k->all, k->all_slots, k->all_first);
 }
 
 void bq_experts_route(bq_dev *dev, const bq_block *blk, bq_work *k) {
     const bq_ops *op = dev->op;
-    op->gemm(dev, false, true, 1, k->n, blk->extra[BQ_ROUTER], 0, k->logits);
+    op->gemm(dev, false, true, 1, bq_block_normed(k), blk->extra[BQ_ROUTER], 0, k->logits);
     if (blk->extra[BQ_ROUTER_BIAS].data) op->bias(dev, blk->extra[BQ_ROUTER_BIAS], k->logits);
     op->route(dev, blk->arch->router, k->logits, blk->extra[BQ_ROUTER_CORRECTION], k->index, k->weight);
     op->expert_lists(dev, k->index, k->rows, k->slots, k->first);
@@ -34,7 +34,7 @@ void bq_experts_route(bq_dev *dev, const bq_block *blk, bq_work *k) {
 
 void bq_experts_gather(bq_dev *dev, bq_work *k, int e) {
     bq_mat x = bq_expert_rows(k, k->xe, e);
-    if (x.rows) dev->op->gather_rows(dev, k->n, bq_expert_rows(k, k->rows, e), (bq_mat){0}, x);
+    if (x.rows) dev->op->gather_rows(dev, bq_block_normed(k), bq_expert_rows(k, k->rows, e), (bq_mat){0}, x);
 }
 
 static void glu(bq_dev *dev, const bq_block *blk, bq_mat gu, bq_mat z) {
@@ -92,7 +92,7 @@ static void glu_back(bq_dev *dev, const bq_block *blk, bq_mat gu, bq_mat dz) {
 static void logit_back(bq_dev *dev, const bq_block *blk, const bq_work *k, bq_extra i, bq_mat dlogits,
                        bq_mat dn) {
     dev->op->gemm(dev, false, false, 1, dlogits, blk->extra[i], 1, dn);
-    if (k->dextra[i].data) dev->op->gemm(dev, true, false, 1, dlogits, k->n, 0, k->dextra[i]);
+    if (k->dextra[i].data) dev->op->gemm(dev, true, false, 1, dlogits, bq_block_normed(k), 0, k->dextra[i]);
 }
 
 /* The shared MLP: dn is overwritten, with 0 where there is none. */

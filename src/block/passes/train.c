@@ -14,16 +14,17 @@ typedef struct {
     const bq_train_kind *kind;
     bq_shard own[BQ_SITES];             /* the rows of each site that this replica trains */
     bq_trained linear[BQ_ARCH_LINEARS]; /* the values of my rows of a linear */
-    bq_mat w[BQ_SITES];       /* what the forward multiplies by: w_hat or, in the same memory, its codes */
-    bq_mat scale[BQ_SITES];   /* (1, rows): of rows of codes */
-    bq_treesum sum[BQ_SITES]; /* dL/dw_hat over the batch */
-    bq_mat fp, qt;            /* (T, H) */
-    bq_mat adam;              /* the numbers of this step (adam.h) */
-    bq_mat loss;              /* (1, 1) f64, of the current sample */
-    bq_mat ring;              /* (BQ_TRAIN_AHEAD, batch) f64: losses of the steps since `read` */
-    int64_t read;             /* the steps whose losses the host has */
-    int64_t flat;             /* the step at which a plateau was found; 0: none so far */
-    double least;             /* the least loss of a step; the values of that step are kept */
+    bq_mat w[BQ_SITES];     /* what the forward multiplies by: w_hat or, in the same memory, its codes */
+    bq_mat scale[BQ_SITES]; /* (1, rows): of rows of codes */
+    bq_mat grid[2][BQ_ARCH_LINEARS]; /* scales and zero points of the pass before, if there are any */
+    bq_treesum sum[BQ_SITES];        /* dL/dw_hat over the batch */
+    bq_mat fp, qt;                   /* (T, H) */
+    bq_mat adam;                     /* the numbers of this step (adam.h) */
+    bq_mat loss;                     /* (1, 1) f64, of the current sample */
+    bq_mat ring;                     /* (BQ_TRAIN_AHEAD, batch) f64: losses of the steps since `read` */
+    int64_t read;                    /* the steps whose losses the host has */
+    int64_t flat;                    /* the step at which a plateau was found; 0: none so far */
+    double least;                    /* the least loss of a step; the values of that step are kept */
 } training;
 
 /* Those rows of m as rows of one group each.  The first row of m has number `base` in the matrix. */
@@ -86,6 +87,10 @@ static void start(bq_pass_context *c, const bq_train_options *o, training *t) {
         t->scale[m] = bq_arena_push(&dev->mem, 1, arch->site[m].rows, BQ_F32);
     }
     c->blk->row_scale = t->scale;
+    for (int i = 0; i < 2 * arch->linears && c->grid; i++) {
+        bq_mat from = i % 2 ? c->q->zero[i / 2] : c->q->scale[i / 2], *to = &t->grid[i % 2][i / 2];
+        if (from.data) *to = bq_arena_push(&dev->mem, from.rows, 1, BQ_F32), dev->op->copy(dev, from, *to);
+    }
     for (int i = 0; i < arch->linears; i++) start_linear(c, t, i, element);
     t->fp = bq_arena_push(&dev->mem, c->tokens, arch->model.hidden, BQ_F32);
     t->qt = bq_arena_push(&dev->mem, c->tokens, arch->model.hidden, BQ_F32);
@@ -265,15 +270,15 @@ static bool keep(bq_pass_context *c, const bq_train_options *o, const training *
     return stop;
 }
 
-/* Set the trained values to what they were before the first step. */
-static void forget(bq_pass_context *c, training *t) {
-    for (int i = 0; i < c->q->arch->linears; i++) {
-        const bq_trained *v = &t->linear[i];
-        if (!v->w.rows) continue;
-        for (int k = 0; t->kind->element[k]; k++) c->dev->op->zero(c->dev, v->element[k]);
-        c->dev->op->zero(c->dev, bq_mat_cols(v->row, 0, v->row.cols - t->kind->constants));
-        if (t->kind->reset) t->kind->reset(c->dev, v);
+/* Leave the block as the pass before has left it. */
+static void undo(bq_pass_context *c, const training *t) {
+    bq_quantized *q = c->q;
+    for (int i = 0; i < 2 * q->arch->linears; i++) {
+        bq_mat from = t->grid[i % 2][i / 2], to = i % 2 ? q->zero[i / 2] : q->scale[i / 2];
+        if (from.data) c->dev->op->copy(c->dev, from, to);
     }
+    for (int m = 0; m < q->arch->sites; m++) c->dev->op->copy(c->dev, c->blk->w[m], q->fold[m]);
+    bq_quantized_encode(c->dev, q);
 }
 
 /* Keep the values of this step, or take those that were kept. */
@@ -373,8 +378,9 @@ int64_t bq_train(bq_pass_context *c, const bq_train_kind *kind, const bq_train_o
     }
     if (finite && !stopped) best(c, &t, true);
     for (int i = 0; c->trained && i < c->q->arch->linears; i++) c->trained(c->ctx, i, &t.linear[i]);
-    if (!finite && c->grid) forget(c, &t);
-    if (!finite && !c->grid) {
+    if (!finite && c->grid) {
+        undo(c, &t);
+    } else if (!finite) {
         bq_pass_rtn(c);
     } else if (!stopped) {
         result(c, &t);

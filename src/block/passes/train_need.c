@@ -64,7 +64,9 @@ size_t bq_train_need(const bq_train_kind *kind, const bq_train_options *o, const
     for (int i = 0; i < arch->linears; i++) {
         bq_shard own = bq_shard_of(arch->site[arch->linear[i].site].rows, of->replica, of->nreplica);
         int64_t rows = bq_train_rows(&arch->linear[i], own).count * bq_linear_groups(arch, of->scheme, i);
+        int64_t grids = arch->linear[i].rows * bq_linear_groups(arch, of->scheme, i);
         sum += bq_arena_need(rows, values, BQ_F32);
+        sum += (of->scheme[i].symmetric ? 1 : 2) * bq_arena_need(grids, 1, BQ_F32);
     }
     return sum + exchange_need(arch, of->samples, batch, of->replica, of->nreplica);
 }

@@ -52,10 +52,11 @@ void bq_routed_take(bq_routed *r, int64_t i, const bq_block *core, bq_work *k) {
     bq_experts_route(r->dev, core, k);
     op->get(r->dev, k->rows, bq_mat_host(r->row + i * lists, lists, 1, BQ_I32));
     op->get(r->dev, k->we, bq_mat_host(r->weight + i * lists, lists, 1, BQ_F32));
-    bq_mat n = k->n;
+    const bq_mat normed = bq_block_normed(k);
+    bq_mat n = normed;
     if (r->n.home.place != BQ_DEVICE && n.place == BQ_DEVICE) {
         n = bq_mat_host(r->host, n.rows, n.cols, BQ_F32);
-        op->get(r->dev, k->n, n);
+        op->get(r->dev, normed, n);
     }
     op->wait(r->dev);
     bq_stream_put(&r->n, i, n);

@@ -103,13 +103,28 @@ static void load_cache(bq_run *s) {
     bq_comm_bcast(s->comm, s->kv, (size_t)count * sizeof *s->kv);
 }
 
-/* The grids of the inputs of a unit.  An expert without tokens has no range: its inputs stay as they are. */
-static void load_unit(bq_run *s, int block, int unit) {
-    const bq_arch *arch = bq_run_layout(s, block, unit)->arch;
-    float *grid = s->grids + 2 * bq_through_sites(&s->src, block, unit);
-    int64_t at = numbers_before(s, block, unit) + 2 * bq_observed_heads(&s->recipe, arch);
-    read_numbers(s, at, 2 * arch->sites, grid);
-    for (int m = 0; m < arch->sites; m++, grid += 2) {
+/* An expert without tokens gets the widest range that others of its block have: an output has numbers for
+ * it. */
+static void widen_experts(float *ends, int experts, int each) {
+    float widest[2 * BQ_SITES] = {0};
+    for (int i = 0; i < experts * each; i++) widest[i % each] = fmaxf(widest[i % each], ends[i]);
+    for (int i = 0; i < experts * each; i += 2)
+        if (ends[i] == 0 && ends[i + 1] == 0) memcpy(ends + i, widest + i % each, 2 * sizeof *ends);
+}
+
+/* The ends of the inputs of all units of a block; then their grids.  Inputs without a range stay as they
+ * are. */
+static void load_block(bq_run *s, int block) {
+    const bq_arch *core = bq_source_core(&s->src, block);
+    float *first = s->grids + 2 * bq_through_sites(&s->src, block, 0),
+          *end = s->grids + 2 * bq_through_sites(&s->src, block + 1, 0);
+    for (int u = 0; u <= core->experts; u++) {
+        const bq_arch *arch = bq_run_layout(s, block, u)->arch;
+        int64_t at = numbers_before(s, block, u) + 2 * bq_observed_heads(&s->recipe, arch);
+        read_numbers(s, at, 2 * arch->sites, s->grids + 2 * bq_through_sites(&s->src, block, u));
+    }
+    if (core->experts) widen_experts(first + 2 * core->sites, core->experts, 2 * s->src.expert.sites);
+    for (float *grid = first; grid < end; grid += 2) {
         const bool none = grid[0] == 0 && grid[1] == 0;
         const bq_ends_grid of = bq_grid_of_ends(-grid[0], grid[1], bq_recipe_inputs(&s->recipe));
         grid[0] = none ? 0 : of.scale, grid[1] = none ? 0 : of.zero;
@@ -121,8 +136,7 @@ static void load_inputs(bq_run *s) {
     const int64_t count = 2 * bq_through_sites(&s->src, blocks, 0);
     s->grids = malloc((size_t)count * sizeof *s->grids);
     BQ_CHECK(s->grids, "no memory for the grids of %d blocks", blocks);
-    for (int b = 0; b < blocks && s->comm->rank == 0; b++)
-        for (int u = 0; u <= bq_source_core(&s->src, b)->experts; u++) load_unit(s, b, u);
+    for (int b = 0; b < blocks && s->comm->rank == 0; b++) load_block(s, b);
     bq_comm_bcast(s->comm, s->grids, (size_t)count * sizeof *s->grids);
 }
 

@@ -76,7 +76,7 @@ homes() { # what may be called only in its home
 schemes() { # a linear's scheme is one struct: elsewhere no list of its fields, and no ends of codes by hand
     mapfile -t files < <(without '^src/(kernels/grid\.h|io/state/checkpoint\.c)')
     grep -nHE '(bool|int|int64_t) [a-z_, ]*\bsymmetric\b[a-z_, ]*;|\bsymmetric [!=]?= |\bscale_type\b' "${files[@]}" || true
-    mapfile -t files < <(without '^src/(driver/recipe/(keys|recipe|rounding)|io/state/checkpoint|io/out/compressed_tensors)\.c')
+    mapfile -t files < <(without '^src/(driver/recipe/(keys|recipe_check|rounding)|io/state/checkpoint|io/out/compressed_tensors)\.c')
     grep -nHF '"symmetric"' "${files[@]}" || true
     mapfile -t files < <(without '^src/(io/(out/gptq|out/pack|in/packed_rows)\.c|kernels/element\.h)') # these store a code plus half its range, or its sign
     grep -nHE '<< \(?[A-Za-z_.>-]*bits - 1' "${files[@]}" || true

@@ -58,7 +58,7 @@ mutant "the norm has no epsilon" kernels/cpu/vec_model.c 's/ \/ \(float\)n \+ ep
 mutant "a rank that is silent is never missed" comm/heartbeat.c 's/time_now - heard <= timeout/true/' e2e_watch
 mutant "the stop of another replica is no stop" block/passes/train.c 's/ctx, s, stop\)/ctx, s, *c->stop)/' mpi_test_inside_3
 mutant "of a training the values of the last step are kept" block/passes/train.c 's/ && s->losses\[s->step\] < t->least//' block_test_trained
-mutant "no weight counts as clamped" kernels/tuned.h 's/all \|\| code == in/true/' ops_test_tuned_ops
+mutant "no weight counts as clamped" kernels/tuned.h 's/all \|\| code == in/all || in <= grid.qmax/' ops_test_tuned_ops
 mutant "an output's file of another content is believed" io/manifest.c 's/ && hash == f->hash.xxh3//' io_test_manifest
 
 echo "$caught caught, $missed missed"

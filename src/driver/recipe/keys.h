@@ -43,6 +43,9 @@ int bq_keys_read_struct(const bq_origin *from, const char *path, const bq_scope 
                         void *to);
 json_t *bq_keys_struct(const bq_scope *scope, const void *from);
 
+/* Check what the keys require of each other.  BQ_OK, or BQ_USAGE after one message. */
+int bq_recipe_check(const bq_origin *from, const bq_recipe *recipe);
+
 /* The value of KEY=VALUE: JSON, or else the text itself; NULL: not UTF-8. */
 json_t *bq_keys_loose(const char *text);
 

@@ -56,10 +56,11 @@ static const bq_key activations[] = {
          "number of steps: 127.5, or 127 without the least code."},
     {"dynamic", BQ_KEY_BOOL, AT(bq_activations, dynamic), .value = "true", .brief = true,
      .help =
-         "False: what all inputs of a linear share, the scale and zero of `per` `tensor` or the factor of "
-         "NVFP4, is measured after the passes, on the calibration samples with the result's weights and "
-         "inputs as they are, and stands in the outputs. True: engines compute it from the inputs at "
-         "hand; here that is one sequence."},
+         "False: one number for all inputs of a linear is measured after the passes, and outputs have it: "
+         "the "
+         "scale and zero of `per` `tensor`, or the factor of NVFP4. It is measured on the calibration "
+         "samples, with the result's weights, before inputs are rounded. True: engines compute that number "
+         "from the inputs that they have; the evaluation takes one sequence at a time."},
     {"range", BQ_KEY_CHOICE, AT(bq_activations, range), .value = "minmax", .choice = ranges, .brief = true,
      .help = "With `dynamic` false, what the grid covers. `minmax`: all values of the samples. `percentile`: "
              "all but a few at each end. `mse`: the range among 80, from all of it down to a fifth, with the "

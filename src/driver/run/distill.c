@@ -53,13 +53,6 @@ static void receive(bq_distilling *d, int by, bq_stream *to, int64_t first, int6
 
 /* ---- the original ---- */
 
-static void embed(bq_distilling *d, int64_t sample, bool rounded, bq_stream *to, int64_t k) {
-    const bq_run *s = d->s;
-    const int32_t *ids = s->calibration.ids + s->recipe.calibration.offset;
-    bq_source_embed(&s->src, ids + sample * d->tokens, rounded, d->buffer);
-    bq_stream_put(to, k, d->buffer);
-}
-
 /* Samples [0, n) of the inputs through the original's blocks of my stage, in place. */
 static void original_blocks(bq_distilling *d, int64_t n) {
     bq_run *s = d->s;
@@ -83,7 +76,7 @@ static void run_original(bq_distilling *d) {
     for (int64_t at = 0; at < share.count; at += d->kept) {
         int64_t n = share.count - at < d->kept ? share.count - at : d->kept;
         for (int64_t k = 0; k < n && first_stage(d); k++)
-            embed(d, share.first + at + k, false, &d->inputs, k);
+            bq_run_embed(d->s, share.first + at + k, false, d->buffer, &d->inputs, k);
         if (!first_stage(d)) receive(d, -1, &d->inputs, 0, n);
         original_blocks(d, n);
         if (!last_stage(d)) send(d, 1, &d->inputs, 0, n);
@@ -132,7 +125,7 @@ static void forward(bq_distilling *d, bq_shard leaves) {
     for (int64_t at = 0, n; at < leaves.count; at += n) {
         n = micro_of(d, at, leaves.count);
         for (int64_t k = at; k < at + n && first_stage(d); k++)
-            embed(d, bq_distill_sample(d, leaves.first + k), true, &d->inputs, k);
+            bq_run_embed(d->s, bq_distill_sample(d, leaves.first + k), true, d->buffer, &d->inputs, k);
         if (!first_stage(d)) receive(d, -1, &d->inputs, at, n);
         for (int64_t b = 0; b < d->blocks.count; b++) bq_distill_load(d, b), bq_distill_forward(d, b, at, n);
         if (!last_stage(d)) send(d, 1, &d->inputs, d->blocks.count * d->kept + at, n);

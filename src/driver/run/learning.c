@@ -36,17 +36,6 @@ typedef struct {
 
 /* ---- a block ---- */
 
-/* The norms of the tokens of a sample, times sqrt(T); of a token that is 0: of one. */
-static void take_norms(lesson *l, int64_t i) {
-    bq_mat y = bq_stream_host(&l->right, i, l->buffer);
-    for (int64_t t = 0; t < y.rows; t++) {
-        double sum = 0;
-        for (int64_t c = 0; c < y.cols; c++)
-            sum += (double)*(float *)bq_mat_at(y, t, c) * *(float *)bq_mat_at(y, t, c);
-        l->norms[t] = sum > 0 ? (float)sqrt(sum) : 1;
-    }
-}
-
 /* The gradient of sample i of mine, into a part of the sum. */
 static void add_sample(lesson *l, int64_t i, bq_treesum *sum) {
     bq_dev *dev = &l->s->dev;
@@ -54,7 +43,7 @@ static void add_sample(lesson *l, int64_t i, bq_treesum *sum) {
     const bq_learned_size size = l->all.size;
     bq_work *k = &l->work;
     bq_mat part = bq_treesum_next(sum), a1 = {0}, a2 = {0};
-    take_norms(l, i);
+    bq_run_norms(bq_stream_host(&l->right, i, l->buffer), l->norms);
     op->put(dev, bq_mat_host(l->norms, l->norm.rows, 1, BQ_F32), l->norm);
     op->put(dev, bq_stream_get(&l->right, i, l->buffer), l->target);
     op->wait(dev); /* the buffer is used again */
@@ -141,12 +130,9 @@ static void learn_block(lesson *l, int b) {
 
 static void embed(lesson *l) {
     const bq_run *s = l->s;
-    const int64_t tokens = l->buffer.rows, samples = s->recipe.calibration.samples;
-    const int32_t *ids = s->calibration.ids + s->recipe.calibration.offset;
     for (int64_t i = 0; i < l->mine.count; i++) {
-        int64_t sample = (l->all.done * l->batch + l->mine.first + i) % samples;
-        bq_source_embed(&s->src, ids + sample * tokens, false, l->buffer);
-        bq_stream_put(&l->from, i, l->buffer);
+        int64_t sample = (l->all.done * l->batch + l->mine.first + i) % s->recipe.calibration.samples;
+        bq_run_embed(s, sample, false, l->buffer, &l->from, i);
     }
 }
 

@@ -320,15 +320,6 @@ static bool blocks(walk *w, bq_stream *stream, bq_mat buffer) {
     return !stop;
 }
 
-static void embed(walk *w, bq_stream *stream, bq_mat buffer) {
-    const bq_run *s = w->s;
-    for (int64_t i = 0; i < w->share.count; i++) {
-        const int32_t *ids = s->calibration.ids + s->recipe.calibration.offset;
-        bq_source_embed(&s->src, ids + (w->share.first + i) * buffer.rows, true, buffer);
-        bq_stream_put(stream, i, buffer);
-    }
-}
-
 static void open_counts(walk *w) {
     if (!bq_observed_counts(&w->s->recipe)) return;
     w->bins = bq_arena_push(&w->s->dev.mem, 1, BQ_BINS, BQ_I32);
@@ -350,7 +341,8 @@ static bool whole_walk(walk *w) {
     bq_stream_open(&stream, w->share.count, buffer.rows, hidden, bq_run_home(s));
     w->room = bq_arena_push(&s->dev.mem, 1, numbers, BQ_F32);
     open_counts(w);
-    embed(w, &stream, buffer);
+    for (int64_t i = 0; i < w->share.count; i++)
+        bq_run_embed(s, w->share.first + i, true, buffer, &stream, i);
     bool whole = blocks(w, &stream, buffer);
     bq_progress_end();
     bq_stream_close(&stream);

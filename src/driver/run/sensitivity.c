@@ -15,8 +15,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define FILE_BYTES ((size_t)64 << 20)
-
 typedef struct {
     bq_run *s;
     bq_mixed_site *site;
@@ -56,7 +54,7 @@ static void close_items(survey *v) {
 static void read_errors(survey *v) {
     char path[BQ_PATH_MAX + 32], of[32];
     path_of(v->s, path);
-    json_t *root = bq_json_read_sealed(path, FILE_BYTES), *all = json_object_get(root, "errors");
+    json_t *root = bq_json_read_sealed(path, BQ_MIXED_BYTES), *all = json_object_get(root, "errors");
     const char *tag = json_string_value(json_object_get(root, "of"));
     int count = v->s->recipe.bits.mixed.count, n = (int)json_array_size(all) / count;
     snprintf(of, sizeof of, "%016lx", (unsigned long)v->s->fingerprint);
@@ -146,18 +144,6 @@ static void try_site(void *ctx, bq_dev *dev, bq_block *blk, bq_quantized *q) {
         bq_linear_range(dev, q, i), bq_linear_encode(dev, q, i);
 }
 
-/* The norms of the tokens of a sample; 1 of a token that is 0. */
-static bq_mat norms(const bq_stream *stream, int64_t i, bq_mat buffer, float *norm) {
-    bq_mat y = bq_stream_host(stream, i, buffer);
-    for (int64_t t = 0; t < y.rows; t++) {
-        double sum = 0;
-        for (int64_t c = 0; c < y.cols; c++)
-            sum += (double)*(float *)bq_mat_at(y, t, c) * *(float *)bq_mat_at(y, t, c);
-        norm[t] = sum > 0 ? (float)sqrt(sum) : 1;
-    }
-    return bq_mat_host(norm, y.rows, 1, BQ_F32);
-}
-
 /* The error of what `tried` has, where `right` has the original's outputs. */
 static double error_of(survey *v, const bq_stream *right, const bq_stream *tried) {
     bq_dev *dev = &v->s->dev;
@@ -208,7 +194,7 @@ static void measure_block(survey *v, const bq_stream *from, const bq_stream *rig
     BQ_CHECK(error, "no memory for %ld errors", (long)tries);
     bq_shard mine = bq_shard_of(tries, comm->rank, comm->size);
     for (int64_t i = 0; i < v->samples && mine.count; i++)
-        norms(right, i, v->t.buffer, v->norms + i * v->norm.rows);
+        bq_run_norms(bq_stream_host(right, i, v->t.buffer), v->norms + i * v->norm.rows);
     for (int64_t k = mine.first; k < mine.first + mine.count; k++) {
         char note[64];
         error[k] = try_scheme(v, first + (int)(k / schemes), (int)(k % schemes), from, right, tried);
@@ -260,11 +246,7 @@ static bool measure(survey *v) {
     bq_through_open(&v->t, &s->src, s->recipe.rope, &s->dev, v->samples, tokens, bq_run_home(s));
     v->t.buffer = buffer, v->t.layouts = &v->layouts, v->t.ctx = v, v->t.keeps = true;
     bq_quantized_push_any(&v->t.q, &s->layouts, false, &s->dev.mem);
-    const int32_t *ids = s->calibration.ids + s->recipe.calibration.offset;
-    for (int64_t i = 0; i < v->samples; i++) {
-        bq_source_embed(&s->src, ids + i * tokens, false, buffer);
-        bq_stream_put(&stream[0], i, buffer);
-    }
+    for (int64_t i = 0; i < v->samples; i++) bq_run_embed(s, i, false, buffer, &stream[0], i);
     bool whole = walk(v, &stream[0], &stream[1], &stream[2]);
     bq_through_close(&v->t);
     for (int k = 2; k >= 0; k--) bq_stream_close(&stream[k]);

@@ -22,6 +22,21 @@ bq_mat bq_run_room(const bq_run *s, int64_t n) {
     return bq_mat_host(memory, n * t, h, BQ_F32);
 }
 
+void bq_run_embed(const bq_run *s, int64_t sample, bool rounded, bq_mat buffer, bq_stream *to, int64_t k) {
+    const int32_t *ids = s->calibration.ids + s->recipe.calibration.offset;
+    bq_source_embed(&s->src, ids + sample * buffer.rows, rounded, buffer);
+    bq_stream_put(to, k, buffer);
+}
+
+void bq_run_norms(bq_mat y, float *norm) {
+    for (int64_t t = 0; t < y.rows; t++) {
+        double sum = 0;
+        for (int64_t c = 0; c < y.cols; c++)
+            sum += (double)*(float *)bq_mat_at(y, t, c) * *(float *)bq_mat_at(y, t, c);
+        norm[t] = sum > 0 ? (float)sqrt(sum) : 1;
+    }
+}
+
 volatile sig_atomic_t bq_stop_wanted;
 
 bool bq_run_stopped(const bq_run *s) {

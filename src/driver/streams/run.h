@@ -60,6 +60,12 @@ static inline void bq_run_computes(bq_run *s, bq_compute wanted) {
 /* Room on the host for n calibration samples, (n T, H); the caller frees its data.  Local. */
 bq_mat bq_run_room(const bq_run *s, int64_t n);
 
+/* Embed a calibration sample as sample k of a stream.  rounded: by the recipe's scheme; buffer: host
+ * (T, H). */
+void bq_run_embed(const bq_run *s, int64_t sample, bool rounded, bq_mat buffer, bq_stream *to, int64_t k);
+/* The norms of the tokens of y, host (T, H); 1 of a token that is 0.  Both local. */
+void bq_run_norms(bq_mat y, float *norm);
+
 /* Where its streams are, as planned. */
 static inline bq_home bq_run_home(bq_run *s) {
     bq_home home = s->plan.home;

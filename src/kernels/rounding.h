@@ -11,9 +11,10 @@
 /* Integers of 16 bits are for these values only: their code has no room where codes of weights are kept. */
 enum { BQ_INT16 = 48 };
 
-/* How integers are computed:
+/* How values are computed:
  *   DIVIDE      q = clamp(rne(x / scale + zero)): compressed-tensors, vLLM, AIMET
- *   RECIPROCAL  q = clamp(rne(x * (1 / scale)) + zero): torchao
+ *   RECIPROCAL  q = clamp(rne(x * (1 / scale)) + zero): torchao.  Floats whose scales are bytes are rounded
+ *               as weights with BQ_GRID_TORCHAO
  *   NARROW      the same without the least code, so -127 ... 127: torchao 0.10 and its KV cache */
 typedef enum { BQ_ROUND_DIVIDE, BQ_ROUND_RECIPROCAL, BQ_ROUND_NARROW } bq_round_rule;
 
@@ -23,21 +24,22 @@ typedef struct {
     bool whole;  /* all rows share the grids of the groups of columns */
     bq_round_rule rule;
     int64_t group; /* columns that share a scale; <= 0: all */
-    bq_type
-        scale;   /* F32; of floats also F8_E8M0, a power of 2, and F8_E4M3, an e4m3 number over a factor that
-                      all values share (NVFP4) */
-    float least; /* no scale is smaller; 0: only a scale of 0 is replaced, by FLT_EPSILON */
+    /* F32; of floats also F8_E8M0, a power of 2, and F8_E4M3, an e4m3 number over a factor that all values
+     * share (NVFP4), or, with RECIPROCAL, times that factor. */
+    bq_type scale;
+    float least;         /* no scale is smaller; 0: only a scale of 0 is replaced, by FLT_EPSILON */
+    bq_power_rule power; /* of F8_E8M0 */
 } bq_rounding;
 
 /* Each token with a scale of its own, as compressed-tensors does it. */
 static inline bq_rounding bq_rounding_of_tokens(int element) {
-    const bq_rounding r = {element, true, false, BQ_ROUND_DIVIDE, -1, BQ_F32, 0};
+    const bq_rounding r = {element, true, false, BQ_ROUND_DIVIDE, -1, BQ_F32, 0, BQ_POWER_EVEN};
     return r;
 }
 
 static inline bool bq_rounding_equal(bq_rounding a, bq_rounding b) {
     return a.element == b.element && a.even == b.even && a.whole == b.whole && a.rule == b.rule &&
-           a.group == b.group && a.scale == b.scale;
+           a.group == b.group && a.scale == b.scale && a.power == b.power;
 }
 
 /* Does a scale depend on more than its own values, so that round_rows must be given grids? */
@@ -102,14 +104,22 @@ static inline float bq_rounding_scale(float scale, bq_rounding r) {
     return scale < r.least ? r.least : scale > FLT_MAX ? FLT_MAX : scale; /* NaN stays NaN */
 }
 
+/* The grid of floats whose scales are bytes, for values up to `most`: that of weights. */
+static inline bq_value_grid bq_value_grid_small(float most, bq_rounding r, float outer) {
+    bq_scheme s = bq_scheme_of_tokens(r.element);
+    s.scale = r.scale, s.outer = outer, s.power = r.power;
+    if (r.rule == BQ_ROUND_RECIPROCAL) s.grid = BQ_GRID_TORCHAO;
+    const bq_row_grid of = bq_row_grid_of(s, bq_grid_even(most, s), 0);
+    bq_value_grid g = bq_value_grid_of(r, of.scale, 0);
+    g.times = of.way == BQ_WAY_TIMES;
+    if (g.times) g.by = of.inverse;
+    return g;
+}
+
 /* The grid that covers [lo, hi], with lo <= 0 <= hi.  outer: the factor of scales that are e4m3 numbers. */
 static inline bq_value_grid bq_value_grid_fit(float lo, float hi, bq_rounding r, float outer) {
     const float most = fmaxf(-lo, hi), low = bq_rounding_low(r), high = bq_rounding_high(r);
-    if (r.scale != BQ_F32) {
-        bq_scheme s = bq_scheme_of_tokens(r.element);
-        s.scale = r.scale, s.outer = outer;
-        return bq_value_grid_of(r, bq_grid_even(most, s), 0);
-    }
+    if (r.scale != BQ_F32) return bq_value_grid_small(most, r, outer);
     if (r.even) return bq_value_grid_of(r, bq_rounding_scale(most / ((high - low) / 2), r), 0);
     const float scale = bq_rounding_scale((hi - lo) / (high - low), r);
     const float zero = r.rule == BQ_ROUND_DIVIDE ? rintf(bq_clamp(low - lo / scale, low, high))
@@ -119,7 +129,9 @@ static inline bq_value_grid bq_value_grid_fit(float lo, float hi, bq_rounding r,
 
 /* The factor of e4m3 scales for values up to `most`: with it the largest scale is the largest e4m3 number. */
 static inline float bq_rounding_outer(float most, bq_rounding r) {
-    return most > 1e-30f ? BQ_SCALE_MAX * bq_element_of(r.element).high / most : 1;
+    const float all = BQ_SCALE_MAX * bq_element_of(r.element).high;
+    if (!(most > 1e-30f)) return 1;
+    return r.rule == BQ_ROUND_RECIPROCAL ? most / all : all / most;
 }
 
 /* What round_rows is given of a group whose values are from lo to hi: scale and zero, or the factor and 0. */
@@ -138,9 +150,12 @@ static inline bq_ends_grid bq_grid_of_ends(float lo, float hi, bq_rounding r) {
     return of;
 }
 
-/* x on the grid: of floats; of integers, by a division or a product. */
+/* x on the grid: of floats and of integers, by a division or a product. */
 static inline float bq_value_float(float x, bq_value_grid g) {
     return bq_nearest_float(g.number, bq_clamp(x / g.scale, g.low, g.high)) * g.scale;
+}
+static inline float bq_value_float_times(float x, bq_value_grid g) {
+    return bq_nearest_float(g.number, bq_clamp(x * g.by, g.low, g.high)) * g.scale;
 }
 static inline float bq_rne(float x) { return (x + 12582912.0f) - 12582912.0f; }
 static inline float bq_value_over(float x, bq_value_grid g) {
@@ -150,7 +165,8 @@ static inline float bq_value_times(float x, bq_value_grid g) {
     return bq_rne(bq_clamp(x * g.by, g.low - g.zero, g.high - g.zero)) * g.scale;
 }
 static inline float bq_value_on(float x, bq_value_grid g) {
-    return g.number.mantissa ? bq_value_float(x, g) : g.times ? bq_value_times(x, g) : bq_value_over(x, g);
+    if (g.number.mantissa) return g.times ? bq_value_float_times(x, g) : bq_value_float(x, g);
+    return g.times ? bq_value_times(x, g) : bq_value_over(x, g);
 }
 
 /* ---- histograms of values ---- */

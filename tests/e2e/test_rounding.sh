@@ -28,7 +28,8 @@ done
 for n in 2 3 4; do
     check "more bits are nearer: $n" awk -v a="$(far as_is asymmetric_$((n - 1)) rtn)" -v b="$(far as_is asymmetric_$n rtn)" 'BEGIN { exit !(b < a) }'
 done
-for key in '{"bits": "e4m3", "group": 16, "scale": "e8m0"}' '{"bits": "e2m1", "group": 16, "scale": "e4m3"}' '{"bits": 8, "per": "tensor"}'; do
+mx='"bits": "e4m3", "group": 16, "scale": "e8m0"' nvfp4='"bits": "e2m1", "group": 16, "scale": "e4m3"' ao='"rule": "torchao"'
+for key in "{$mx}" "{$nvfp4}" '{"bits": 8, "per": "tensor"}' "{$mx, $ao, \"mx_scale\": \"rceil\"}" "{$nvfp4, $ao}"; do
     rm -rf other
     expect 0 "$blockq" run r.json --set "bits.activations=$key" -o other
     check "$key changes the result, a little" awk -v a="$(far as_is other rtn)" 'BEGIN { exit !(a > 0 && a < 0.02) }'

@@ -40,9 +40,9 @@ run one m_llama_bias '{"preset": "w1g64", "decoder": {"group": 8}}' "$rtn"
 run matrix m_llama_bias '{"preset": "w8", "decoder": {"rows": -1}}' "$gptq"
 
 # NVFP4 and MX: torchao's form, one level, wider grids, blocks of 4 or 6, before GPTQ, too
-run nvfp4 "$demo" '{"preset": "nvfp4"}' '{"passes": [{"pass": "rtn", "clip": "four_over_six"}]}' modelopt
+run nvfp4 "$demo" '{"preset": "nvfp4", "activations": 16}' '{"passes": [{"pass": "rtn", "clip": "four_over_six"}]}' modelopt
 run level "$demo" '{"preset": "NVFP4A16", "decoder": {"outer": "none"}}' "$rtn" $ct
-run mx "$demo" '{"preset": "mxfp4"}' '{"inputs": "qt", "passes": [{"pass": "rtn", "clip": "expanded"}, {"pass": "gptq"}]}' $ct
+run mx "$demo" '{"preset": "mxfp4", "activations": 16}' '{"inputs": "qt", "passes": [{"pass": "rtn", "clip": "expanded"}, {"pass": "gptq"}]}' $ct
 
 refuse() { # TEXT --set...
     local text=$1
@@ -53,5 +53,8 @@ refuse() { # TEXT --set...
 refuse "bits.decoder.zero: is float, and symmetric grids have none" --set bits.preset=W4A16 --set bits.decoder.zero=float
 refuse "bits.decoder.bits: is 1, which needs zero points" --set bits.preset=W4A16 --set bits.decoder.bits=1 --set bits.decoder.grid=aimet
 refuse "distill.steps: trains scales of grids that hold 0" --set bits.preset=w4g32 --set distill.steps=2
+refuse "bits.activations.dynamic: is false, and files hold the factor of the rule compressed-tensors" --set bits.preset=nvfp4 \
+    --set bits.activations.dynamic=false
+refuse "bits.activations.rule: is for integers, and bits is a float" --set bits.preset=FP8_DYNAMIC --set bits.activations.rule=torchao
 refuse "there is no scheme 'W3A3'" --set bits.preset=W3A3
 finish

@@ -41,6 +41,18 @@ void torchao_floats(golden *g, golden_report *r, bq_dev *dev) {
     cast(g, r, dev, "float8/e5m2", BQ_E5M2);
 }
 
+/* The same values as inputs of a linear: all must be those of the weights, which torchao has. */
+static void as_inputs(golden *g, golden_report *r, bq_dev *dev, const char *name, bq_mat w_hat,
+                      const char *input, bq_scheme s) {
+    const bq_rounding how = {
+        s.element, true, false, BQ_ROUND_RECIPROCAL, s.group, s.scale, 0, s.power,
+    };
+    float factor[2] = {s.outer, 0};
+    torchao_made m = torchao_room(g, input, s);
+    dev->op->round_rows(dev, m.w, how, bq_mat_host(factor, 1, 2, BQ_F32), m.w);
+    golden_compare(golden_row_of(r, "rounded inputs", 0, 0), GOLDEN_ABSOLUTE, m.w, w_hat, name);
+}
+
 /* Blocks with scales of one byte.  outer: of NVFP4. */
 static void block(golden *g, golden_report *r, bq_dev *dev, const char *name, const char *input,
                   bq_scheme s) {
@@ -60,6 +72,7 @@ static void block(golden *g, golden_report *r, bq_dev *dev, const char *name, co
     snprintf(part, sizeof part, "%s/scale", name);
     compare_bytes(g, r, "scales", part, scale, m.w.rows);
     torchao_compare_codes(g, r, &m, s, name);
+    as_inputs(g, r, dev, name, m.w_hat, input, s);
 }
 
 static void nvfp4(golden *g, golden_report *r, bq_dev *dev, const char *input) {

@@ -16,6 +16,11 @@ enum {
     FP8,
     MXFP8,
     NVFP4,
+    MXFP8_TORCHAO,
+    MXFP4_RCEIL,
+    MXFP6_FLOOR,
+    MXFP6_CEIL,
+    NVFP4_TORCHAO,
     GROUPS,
     KINDS
 };
@@ -29,6 +34,11 @@ static const bq_rounding kinds[KINDS] = {
     [FP8] = {BQ_E4M3, true, false, BQ_ROUND_DIVIDE, -1, BQ_F32, 0},
     [MXFP8] = {BQ_E4M3, true, false, BQ_ROUND_DIVIDE, 32, BQ_F8_E8M0, 0},
     [NVFP4] = {BQ_E2M1, true, false, BQ_ROUND_DIVIDE, 16, BQ_F8_E4M3, 0},
+    [MXFP8_TORCHAO] = {BQ_E4M3, true, false, BQ_ROUND_RECIPROCAL, 32, BQ_F8_E8M0, 0, BQ_POWER_EVEN},
+    [MXFP4_RCEIL] = {BQ_E2M1, true, false, BQ_ROUND_RECIPROCAL, 32, BQ_F8_E8M0, 0, BQ_POWER_RCEIL},
+    [MXFP6_FLOOR] = {BQ_E2M3, true, false, BQ_ROUND_DIVIDE, 32, BQ_F8_E8M0, 0, BQ_POWER_FLOOR},
+    [MXFP6_CEIL] = {BQ_E3M2, true, false, BQ_ROUND_DIVIDE, 32, BQ_F8_E8M0, 0, BQ_POWER_CEIL},
+    [NVFP4_TORCHAO] = {BQ_E2M1, true, false, BQ_ROUND_RECIPROCAL, 16, BQ_F8_E4M3, 0},
     [GROUPS] = {BQ_INT8, true, false, BQ_ROUND_DIVIDE, 8, BQ_F32, 0}};
 
 /* The ends of group g of row r, or of all rows. */
@@ -91,15 +101,16 @@ static void integers_of_tokens_and_groups(void **state) {
 /* Groups of a row are as short rows of weights with scales of that type. */
 static void floats_are_as_weights(void **state) {
     (void)state;
-    for (int k = FP8; k <= NVFP4; k++) {
+    for (int k = FP8; k <= NVFP4_TORCHAO; k++) {
         bq_rounding r = kinds[k];
         bq_mat x = make_filled(5, 96, 0, 4, 3), y = make(5, 96, 0, BQ_F32), ends = make(1, 2, 0, BQ_F32);
         int64_t groups = bq_rounding_groups(r, 96), group = 96 / groups;
         dev.op->zero(&dev, ends);
         dev.op->ends(&dev, x, -1, ends);
         dev.op->grid_of_ends(&dev, ends, r, ends);
-        bq_scheme s = {
-            r.element, -1, true, r.scale, BQ_GRID_ABSMAX, 1, r.scale == BQ_F8_E4M3 ? f32(ends, 0, 0) : 0};
+        bq_scheme s = {r.element, -1, true, r.scale, BQ_GRID_ABSMAX, 1, 0, .power = r.power};
+        if (r.scale == BQ_F8_E4M3) s.outer = f32(ends, 0, 0);
+        if (r.rule == BQ_ROUND_RECIPROCAL) s.grid = BQ_GRID_TORCHAO;
         bq_mat rows = bq_mat_reshape(x, group), scale = make(rows.rows, 1, 0, BQ_F32),
                code = make(rows.rows, group, 0, BQ_I8), back = make(rows.rows, group, 0, BQ_F32);
         dev.op->round_rows(&dev, x, r, ends, y);

@@ -22,11 +22,11 @@ static const bq_choice floats[] = {{"e2m1", BQ_E2M1}, {"e2m3", BQ_E2M3}, {"e3m2"
 static const bq_choice grids[] = {
     {"aimet", BQ_GRID_AIMET}, {"absmax", BQ_GRID_ABSMAX}, {"torchao", BQ_GRID_TORCHAO}, {0}};
 static const bq_choice zeros[] = {{"int", BQ_ZERO_CODE}, {"float", BQ_ZERO_FLOAT}, {0}};
-static const bq_choice powers[] = {{"even", BQ_POWER_EVEN},
-                                   {"floor", BQ_POWER_FLOOR},
-                                   {"ceil", BQ_POWER_CEIL},
-                                   {"rceil", BQ_POWER_RCEIL},
-                                   {0}};
+const bq_choice bq_power_choices[] = {{"even", BQ_POWER_EVEN},
+                                      {"floor", BQ_POWER_FLOOR},
+                                      {"ceil", BQ_POWER_CEIL},
+                                      {"rceil", BQ_POWER_RCEIL},
+                                      {0}};
 static const bq_choice outers[] = {{"shared", BQ_OUTER_SHARED}, {"none", BQ_OUTER_NONE}, {0}};
 
 static const bq_key calibration_keys[] = {
@@ -93,7 +93,8 @@ static const bq_key scheme_keys[] = {
      .help =
          "The least scale, with `grid` `torchao` or `zero` `float`. torchao has this, for `intx` and 8da4w "
          "1.1754944e-38."},
-    {"mx_scale", BQ_KEY_CHOICE, AT(bq_scheme, power), .value = "even", .choice = powers, .brief = true,
+    {"mx_scale", BQ_KEY_CHOICE, AT(bq_scheme, power), .value = "even", .choice = bq_power_choices,
+     .brief = true,
      .help =
          "With `scale` `e8m0`, which power of two a block gets from its largest value a. `floor`: OCP's, "
          "that below a, over that of the element's largest number; values above that number are clipped. "

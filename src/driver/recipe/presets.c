@@ -18,7 +18,11 @@
 #define PER_BLOCK(bits, group, scale)                                                                        \
     " activations.bits=" bits " activations.group=" group " activations.scale=" scale
 #define RULE " activations.rule=torchao"
-#define F16  "; with `scale` `f16` also "
+#define TORCHAO_MX(bits)                                                                                     \
+    AO "decoder.bits=" bits                                                                                  \
+       " decoder.group=32 decoder.scale=e8m0 decoder.mx_scale=rceil" PER_BLOCK(bits, "32", "e8m0") RULE      \
+        " activations.mx_scale=rceil"
+#define F16 "; with `scale` `f16` also "
 
 static const bq_preset presets[] = {
     {"W4A16", "", "decoder.bits=4 decoder.group=128 decoder.grid=absmax", NULL, CT F16 "gptq, gguf"},
@@ -71,13 +75,12 @@ static const bq_preset presets[] = {
     {"fp8", "float8_weight_only, Float8WeightOnlyConfig", AO "decoder.bits=e4m3", NULL, CT},
     {"fp8a8", "float8_dynamic_activation_float8_weight", AO "decoder.bits=e4m3 activations.bits=e4m3", TOKENF,
      CT ", modelopt"},
-    {"mxfp4", "", AO "decoder.bits=e2m1 decoder.group=32 decoder.scale=e8m0 decoder.mx_scale=rceil", NULL,
-     CT ", gguf"},
-    {"mxfp6", "", AO "decoder.bits=e2m3 decoder.group=32 decoder.scale=e8m0 decoder.mx_scale=rceil", NULL,
-     CT},
-    {"mxfp8", "", AO "decoder.bits=e4m3 decoder.group=32 decoder.scale=e8m0 decoder.mx_scale=rceil", NULL,
-     CT},
-    {"nvfp4", "", AO "decoder.bits=e2m1 decoder.group=16 decoder.scale=e4m3", NULL, CT ", modelopt"},
+    {"mxfp4", "", TORCHAO_MX("e2m1"), BLOCKS, CT},
+    {"mxfp6", "", TORCHAO_MX("e2m3"), BLOCKS, CT},
+    {"mxfp8", "", TORCHAO_MX("e4m3"), BLOCKS, CT},
+    {"nvfp4", "",
+     AO "decoder.bits=e2m1 decoder.group=16 decoder.scale=e4m3" PER_BLOCK("e2m1", "16", "e4m3") RULE, BLOCKS,
+     ""},
 };
 
 const bq_preset *bq_preset_at(int i) {

@@ -52,6 +52,7 @@ typedef struct {
     int64_t group;
     bq_type scale;
     bq_round_rule rule;
+    bq_power_rule power;
     bool dynamic; /* what all inputs of a linear share comes from each sample; else it is measured */
     bq_range range;
     double percentile;

@@ -2,6 +2,7 @@
 #include "driver/recipe/rounding.h"
 
 #include "base/die.h"
+#include "driver/recipe/keys.h"
 
 #include <float.h>
 
@@ -53,7 +54,11 @@ static const bq_key activations[] = {
          "Whose arithmetic integers have. `compressed-tensors`: x / scale + zero is rounded. `torchao`: "
          "x * (1 / scale) is rounded, then zero is added. `torchao-0.10`: the same without the least code, "
          "so 8 bits are -127 ... 127. Of symmetric grids the scale is the largest |x| over half the "
-         "number of steps: 127.5, or 127 without the least code."},
+         "number of steps: 127.5, or 127 without the least code. Of floats with `scale` `e8m0` or `e4m3`, "
+         "`torchao` is what `grid` `torchao` is for weights: no scale of NVFP4 is below 2^-6, and `even` "
+         "rounds to as many bits as the element has."},
+    {"mx_scale", BQ_KEY_CHOICE, AT(bq_activations, power), .value = "even", .choice = bq_power_choices,
+     .brief = true, .help = "With `scale` `e8m0`, the power of two of a group, as for weights."},
     {"dynamic", BQ_KEY_BOOL, AT(bq_activations, dynamic), .value = "true", .brief = true,
      .help =
          "False: one number for all inputs of a linear is measured after the passes, and outputs have it: "
@@ -106,7 +111,8 @@ bq_rounding bq_recipe_inputs(const bq_recipe *r) {
                          .rule = a->rule,
                          .group = a->group > 0 || a->per == BQ_PER_TENSOR ? a->group : tile,
                          .scale = a->scale,
-                         .least = least[a->rule]};
+                         .least = least[a->rule],
+                         .power = a->power};
 }
 
 /* Do tokens have scales of their own? */
@@ -146,7 +152,10 @@ static int check_activations(const bq_origin *from, const bq_recipe *r) {
     if (small && !whole && a->group < 0)
         at = "group", why = "is -1, and scales of a byte are for groups: give it";
     if (tensor && a->group > 0) at = "group", why = "divides tokens, and per is tensor";
-    if (!whole && a->rule != BQ_ROUND_DIVIDE) at = "rule", why = "is for integers, and bits is a float";
+    if (!whole && a->rule != BQ_ROUND_DIVIDE && (!small || a->rule == BQ_ROUND_NARROW))
+        at = "rule", why = "is for integers, and bits is a float";
+    if (!a->dynamic && small && a->rule != BQ_ROUND_DIVIDE)
+        at = "dynamic", why = "is false, and files hold the factor of the rule compressed-tensors";
     if (a->rule == BQ_ROUND_NARROW && !a->even) at = "rule", why = "torchao-0.10 is symmetric";
     if (a->range != BQ_RANGE_MINMAX && (a->dynamic || small))
         at = "range", why = "is for scales that are measured: per tensor, dynamic false";

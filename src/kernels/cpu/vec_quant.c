@@ -125,7 +125,10 @@ static inline float folded(float w, float s2, float e3) { return w / bq_exp(s2) 
 
 /* x and y may be the same row. */
 void BQ_V(round_values)(const float *x, int64_t n, bq_value_grid g, float *y) {
-    if (g.number.mantissa) {
+    if (g.number.mantissa && g.times) {
+#pragma omp simd
+        for (int64_t j = 0; j < n; j++) y[j] = bq_value_float_times(x[j], g);
+    } else if (g.number.mantissa) {
 #pragma omp simd
         for (int64_t j = 0; j < n; j++) y[j] = bq_value_float(x[j], g);
     } else if (g.times) {

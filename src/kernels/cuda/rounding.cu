@@ -85,7 +85,7 @@ void bq_cuda_round_rows(bq_dev *dev, bq_mat x, bq_rounding r, bq_mat grid, bq_ma
 }
 
 void bq_cuda_ends(bq_dev *dev, bq_mat x, int64_t group, bq_mat ends) {
-    const bq_rounding by = {0, true, false, BQ_ROUND_DIVIDE, group, BQ_F32, 0};
+    const bq_rounding by = {0, true, false, BQ_ROUND_DIVIDE, group, BQ_F32, 0, BQ_POWER_EVEN};
     const int64_t groups = bq_rounding_groups(by, x.cols), all = x.rows * groups;
     BQ_WANT(dev, x.rows, x.cols, x);
     BQ_WANT(dev, groups, 2, ends);

@@ -92,7 +92,7 @@ typedef struct {
 
 static inline bq_tune_slope bq_tune_slope_of(bool offset, bool all, float w, float value, float g,
                                              bq_row_grid grid) {
-    const float t = bq_tune_before(offset, w, value, grid.scale) / grid.scale,
+    const float t = bq_grid_steps(bq_tune_before(offset, w, value, grid.scale), grid),
                 near = bq_clamp(t, grid.qmin - 1, grid.qmax + 1),
                 code = grid.number.mantissa ? near : bq_nearest(grid.number, near),
                 in = bq_clamp(code, grid.qmin, grid.qmax), q = bq_nearest(grid.number, in);

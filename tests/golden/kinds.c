@@ -21,6 +21,7 @@ static const struct {
     {"peer_rounding", true, golden_rounding, false},
     {"peer_ct_float", true, golden_ct, false},
     {"peer_torchao", true, golden_torchao, false},
+    {"peer_train", true, golden_train, false},
 };
 
 golden_kind golden_kind_of(const char *path) {

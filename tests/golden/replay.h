@@ -11,7 +11,8 @@
 typedef void golden_replay(golden *g, bq_comm *comm, golden_report *r);
 
 golden_replay golden_aimet, golden_model_run, golden_gptq, golden_smoothquant, golden_autosmooth, golden_awq,
-    golden_inputs, golden_sparse, golden_pack, golden_rounding, golden_ct, golden_gguf, golden_torchao;
+    golden_inputs, golden_sparse, golden_pack, golden_rounding, golden_ct, golden_gguf, golden_torchao,
+    golden_train;
 
 /* The keys of compressed-tensors' file. */
 void golden_ct_cache(golden *g, golden_report *r);

@@ -11,9 +11,12 @@ import torch
 from auto_round.algorithms.quantization.sign_round.sign_sgd import SignSGD
 from auto_round.wrapper import WrapperLinear
 from safetensors.torch import save_file
-from torchao.quantization import PerAxis
-from torchao.quantization.qat import FakeQuantizedLinear, IntxFakeQuantizeConfig
+from torchao.prototype.qat.mx import MXFakeQuantizedLinear, MXFakeQuantizeConfig
+from torchao.quantization import Int8DynamicActivationIntxWeightConfig, PerAxis, PerGroup, PerTensor, quantize_
+from torchao.quantization.qat import (FakeQuantizedEmbedding, FakeQuantizedLinear, Float8FakeQuantizeConfig, IntxFakeQuantizeConfig,
+                                      QATConfig)
 from torchao.quantization.qat.fake_quantizer import IntxFakeQuantizer
+from torchao.quantization.qat.linear import _get_8da4w_activation_config, _get_8da4w_weight_config
 
 torch.set_num_threads(1)
 data, cases = {}, {}
@@ -33,25 +36,56 @@ def inputs():
     w[7] = 0.0625
     w[8] *= 1e-9
     w[11, :64] = w[11, :64] * 0.01
-    torch.randn(17, 96, generator=g)
+    b = torch.randn(17, 96, generator=g) * torch.logspace(-3, 1, 17)[:, None]
     x = torch.randn(7, 128, generator=g)
     x[:, 17] *= 20
     x[2] = 0
     x[4] = x[4].abs() + 0.5
-    return w, x, torch.randn(7, 16, generator=g)
+    return w, b, x, torch.randn(7, 16, generator=g)
 
 
-def qat(w, x, dy):
-    act = IntxFakeQuantizeConfig(torch.int8, "per_token", is_symmetric=False)
+def linear(w, bias):
+    lin = torch.nn.Linear(128, 16)
+    lin.weight.data.copy_(w), lin.bias.data.copy_(bias)
+    return torch.nn.Sequential(lin)
+
+
+def qat(w, b, x, dy):
+    act, bias = IntxFakeQuantizeConfig(torch.int8, "per_token", is_symmetric=False), torch.linspace(-1, 1, 16)
+    row, tensor = Float8FakeQuantizeConfig(hp_value_lb=1e-12), Float8FakeQuantizeConfig(granularity=PerTensor())
+    put("qat/bias", bias)
     for name, (a, config) in {"8da4w": (act, IntxFakeQuantizeConfig(torch.int4, group_size=32)),
+                              "8da4w_legacy": (_get_8da4w_activation_config(torch.float32), _get_8da4w_weight_config(32, torch.float32)),
+                              "fp8_row": (row, row), "fp8_tensor": (tensor, tensor),
                               "int2wo_ch": (None, IntxFakeQuantizeConfig(torch.int2, PerAxis(0))),
                               "int8_ch": (None, IntxFakeQuantizeConfig(torch.int8, "per_channel", is_symmetric=True))}.items():
         fq = FakeQuantizedLinear(128, 16, True, a, config, dtype=w.dtype)
-        fq.weight.data.copy_(w)
-        fq(x).backward(dy)
-        put(f"qat/{name}/dW", fq.weight.grad), put(f"qat/{name}/wq", fq.weight_fake_quantizer(fq.weight))
+        fq.weight.data.copy_(w), fq.bias.data.copy_(bias)
+        xg = x.clone().requires_grad_()
+        y = fq(xg)
+        y.backward(dy)
+        p = f"qat/{name}/"
+        put(p + "y", y), put(p + "dW", fq.weight.grad), put(p + "dX", xg.grad), put(p + "wq", fq.weight_fake_quantizer(fq.weight))
         if a is not None:
-            put(f"qat/{name}/xq", fq.activation_fake_quantizer(x))
+            put(p + "xq", fq.activation_fake_quantizer(x))
+    lin = MXFakeQuantizedLinear(128, 16, False, MXFakeQuantizeConfig(), MXFakeQuantizeConfig())
+    lin.weight.data.copy_(w)
+    xg = x.clone().requires_grad_()
+    y = lin(xg)
+    y.backward(dy)
+    put("qat/mxfp4/y", y), put("qat/mxfp4/dW", lin.weight.grad), put("qat/mxfp4/dX", xg.grad)
+    emb = FakeQuantizedEmbedding(17, 96, weight_config=IntxFakeQuantizeConfig(torch.int4, group_size=32, scale_precision=torch.float32))
+    emb.weight.data.copy_(b)
+    ids, up = torch.tensor([[0, 5, 5], [16, 2, 0]]), torch.randn(2, 3, 96, generator=torch.Generator().manual_seed(11))
+    e = emb(ids)
+    e.backward(up)
+    put("qat/embedding/ids", ids), put("qat/embedding/dE", up), put("qat/embedding/out", e), put("qat/embedding/dW", emb.weight.grad)
+    m = linear(w, bias)
+    base = Int8DynamicActivationIntxWeightConfig(torch.int4, PerGroup(32))
+    quantize_(m, QATConfig(base, step="prepare"))
+    put("qat/convert_8da4w/y_prepare", m(x))
+    quantize_(m, QATConfig(base, step="convert"))
+    put("qat/convert_8da4w/q", m[0].weight.qdata), put("qat/convert_8da4w/scale", m[0].weight.scale)
     for name, sym in (("sym", True), ("asym", False)):
         fq = IntxFakeQuantizer(IntxFakeQuantizeConfig(torch.int4, group_size=32, is_symmetric=sym, is_dynamic=False, range_learning=True,
                                                       scale_precision=torch.float32, zero_point_precision=torch.float32))
@@ -113,9 +147,9 @@ def autoround():
         cases[p[:-1]] = dict(bits=bits, sym=sym, group=32, minmax=minmax, scale_dtype=str(dt), iters=iters, lr=1.0 / iters)
 
 
-w, x, dy = inputs()
-put("in/W", w), put("in/X", x), put("in/dY", dy)
-qat(w, x, dy)
+w, b, x, dy = inputs()
+put("in/W", w), put("in/B", b), put("in/X", x), put("in/dY", dy)
+qat(w, b, x, dy)
 autoround()
 save_file(data, sys.argv[1], metadata={"producer": "torchao " + md.version("torchao") + "; auto-round " + md.version("auto-round"),
                                        "torch": torch.__version__, "clamp_gradient_at_bounds": "1", "cases": json.dumps(cases)})

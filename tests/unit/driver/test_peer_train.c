@@ -1,5 +1,5 @@
-/* What trainings compute, against torchao and auto-round (tests/vectors/README.md): rounded weights, their
- * gradients, and auto-round's whole training of a layer. */
+/* What trainings compute, against torchao and auto-round (tests/vectors/README.md): auto-round's whole training
+ * of a layer; the rest is in replay_peer_train.c. */
 #include "golden.h"
 
 #include "kernels/adam.h"
@@ -44,43 +44,12 @@ static void near_to(const char *what, bq_mat have, int64_t ld, const float *want
     assert_true(2 * compared >= all);
 }
 
-static void fake_quantization(const char *name, bq_tune form, int element, int64_t group, bool symmetric,
-                              bool rounded_inputs) {
-    bq_scheme s = {
-        .element = element, .group = -1, .symmetric = symmetric, .grid = BQ_GRID_ABSMAX, .rows = 1};
-    bq_mat x = rounded_inputs ? mat(name, "xq") : golden_read(&g, BQ_F32, -1, -1, "in/X"),
-           w = bq_mat_reshape(golden_read(&g, BQ_F32, -1, -1, "in/W"), group), none_here = {0};
-    int64_t rows = w.rows, cols = group;
-    bq_mat up = bq_mat_reshape(product(golden_read(&g, BQ_F32, -1, -1, "in/dY"), x), group),
-           w_hat = room(rows, cols), scale = room(rows, 1), zero = symmetric ? none_here : room(rows, 1),
-           grad = room(rows, cols + 2);
-    bq_tuned p = {.form = form, .w = w, .value = w};
-    bool *open = golden_keep(&g, (size_t)(rows * cols));
-    if (form == BQ_TUNE_SCALES)
-        p.low = bq_mat_reshape(mat(name, "zero"), 1), p.high = bq_mat_reshape(mat(name, "scale"), 1);
-    dev.op->tuned_weights(&dev, &p, s, w_hat, scale, zero, none);
-    dev.op->tuned_step(&dev, &p, s, scale, zero, up, none, grad);
-    for (int64_t i = 0; i < rows * cols;
-         i++) { /* torchao multiplies by the reciprocal: ties may fall otherwise */
-        double t = (double)bq_f32(w)[i] / (double)bq_f32(scale)[i / cols];
-        open[i] = fabs(fabs(t - rint(t)) - 0.5) < 1e-5;
-    }
-    near_to(name, w_hat, cols, bq_f32(mat(name, "wq")), 3e-7, open);
-    near_to(name, bq_mat_cols(grad, 0, cols), cols + 2, bq_f32(mat(name, "dW")), 1e-6, open);
-    if (form != BQ_TUNE_SCALES) return;
-    bq_mat d = bq_mat_cols(grad, cols + 1, 1);
-    near_to("dscale", d, cols + 2, bq_f32(mat(name, "dscale")), 1e-6, NULL);
-    d = bq_mat_cols(grad, cols, 1);
-    if (!symmetric) near_to("dzero", d, cols + 2, bq_f32(mat(name, "dzero")), 5e-6, NULL);
-}
-
 static void qat(void **state) {
     (void)state;
-    fake_quantization("qat/8da4w", BQ_TUNE_WEIGHTS, 4, 32, true, true);
-    fake_quantization("qat/int8_ch", BQ_TUNE_WEIGHTS, 8, 128, true, false);
-    fake_quantization("qat/int2wo_ch", BQ_TUNE_WEIGHTS, 2, 128, true, false);
-    fake_quantization("qat/range_sym", BQ_TUNE_SCALES, 4, 32, true, false);
-    fake_quantization("qat/range_asym", BQ_TUNE_SCALES, 4, 32, false, false);
+    golden_report r = golden_check("peer_train", NULL);
+    assert_int_equal(golden_compared(&r, "gradients of weights"), 8);
+    assert_int_equal(golden_compared(&r, "outputs"), 8);
+    assert_int_equal(r.left, 2);
 }
 
 enum { ROWS = 24, COLS = 64, GROUP = 32, GROUPS = ROWS * COLS / GROUP, ITERATIONS = 40 };

@@ -100,4 +100,7 @@ static inline float bq_fifth_root(float x) {
     return x * z * z * z * z;
 }
 
+/* 1 / the mean of n numbers whose squares have that sum; 0 where they are all 0. */
+static inline double bq_relative(double squares, int64_t n) { return squares == 0 ? 0 : (double)n / squares; }
+
 #endif

@@ -212,6 +212,24 @@ static void glu(void **state) {
     bq_dev_close(&dev);
 }
 
+/* Each row is divided by the mean square of its target; the first target is 0. */
+static void relative_errors(bq_dev *dev, bq_mat y, bq_mat target, bq_mat dy, bq_mat there, double *want) {
+    double factor = 0.125, sum = 0;
+    for (int64_t c = 0; c < y.cols && y.rows; c++) *(float *)bq_mat_at(target, 0, c) = 0;
+    for (int64_t r = 0; r < y.rows; r++) {
+        double squares = 0, *d = want + r * y.cols;
+        for (int64_t c = 0; c < y.cols; c++) squares += at(target, r, c) * at(target, r, c);
+        for (int64_t c = 0; c < y.cols; c++) {
+            double e = at(y, r, c) - at(target, r, c), over = r ? (double)y.cols / squares : 0;
+            sum += e * e * over, d[c] = 2 * factor * e * over;
+        }
+    }
+    dev->op->mse_there(dev, y, target, factor, true, dy, there);
+    dev->op->wait(dev);
+    assert_true(fabs(*(double *)there.data - factor * sum) <= 1e-6 * factor * sum && intact(there));
+    assert_true(nmse(dy, want) < LIMIT && intact(dy));
+}
+
 static void mse(void **state) {
     (void)state;
     bq_dev dev = cpu_with(2, 1 << 20);
@@ -233,9 +251,10 @@ static void mse(void **state) {
         assert_true(same(y, dy) && loss[0] == loss[1] && intact(y));
         bq_mat there = make(1, 1, 2, BQ_F64);
         fill(y, 1, 1);
-        dev.op->mse_there(&dev, y, target, factor, (bq_mat){0}, there);
+        dev.op->mse_there(&dev, y, target, factor, false, (bq_mat){0}, there);
         dev.op->wait(&dev);
         assert_true(*(double *)there.data == loss[0] && intact(there));
+        relative_errors(&dev, y, target, dy, there, want);
         drop(there), drop(y), drop(target), drop(dy), free(want);
     }
     bq_dev_close(&dev);
@@ -249,6 +268,7 @@ static uint64_t all_bits(void) {
     bq_mat x = make_filled(T, H, 1, 1, 1), y = make_filled(T, H, 2, 2, 2), z = make(T, H, 3, BQ_F32);
     bq_mat w = make_filled(1, H, 0, 3, 1), d = make_filled(T, H, 0, 4, 1), e = make(T, H, 0, BQ_F32);
     bq_mat cs = make_filled(T, HD / 2, 0, 5, 1), sn = make_filled(T, HD / 2, 0, 6, 1);
+    bq_mat there = make(1, 1, 0, BQ_F64);
     double loss;
     uint64_t bits = 0;
     for (bq_act act = BQ_SILU; act <= BQ_SILU_CLAMPED; act++) {
@@ -258,10 +278,11 @@ static uint64_t all_bits(void) {
     dev.op->rmsnorm(&dev, x, w, 1e-5f, z), bits = bits_of(bits, z);
     dev.op->rmsnorm_bwd(&dev, x, w, 1e-5f, d, z), bits = bits_of(bits, z);
     dev.op->mse(&dev, x, y, 0.37, z, &loss), bits = bits_of(bits, z) ^ bq_hash_bytes(&loss, sizeof loss);
+    dev.op->mse_there(&dev, x, y, 0.37, true, z, there), bits = bits_of(bits_of(bits, z), there);
     dev.op->add(&dev, x, z), dev.op->bias(&dev, w, z), bits = bits_of(bits, z);
     dev.op->rope(&dev, z, HEADS, HD, cs, sn, 0), bits = bits_of(bits, z);
     dev.op->rope(&dev, z, HEADS, HD, cs, sn, BQ_TURN_INVERSE), bits = bits_of(bits, z);
-    drop(x), drop(y), drop(z), drop(w), drop(d), drop(e), drop(cs), drop(sn);
+    drop(x), drop(y), drop(z), drop(w), drop(d), drop(e), drop(cs), drop(sn), drop(there);
     bq_dev_close(&dev);
     return bits;
 }

@@ -60,7 +60,10 @@ static const bq_key keys[] = {
      .help = "Learning rate of the factors of weights and rows (s2, s3). AIMET has the same for all models."},
     {"loss", BQ_KEY_CHOICE, BQ_AT(bq_train_options, loss), .value = "sum_seq", .choice = bq_loss_choices,
      .help = "The squared error of the outputs: summed over the tokens of a sample (`sum_seq`, AIMET since "
-             "2.34), or averaged over them (`mean`, AIMET before: to compare with its older figures)."},
+             "2.34), or averaged over them (`mean`, AIMET before: to compare with its older figures). "
+             "`relative`: the sum where the error of each token is divided by the mean square of its target. "
+             "Many models have a few tokens, often the first one, with values a thousand times as large as "
+             "those of others: with the first two their error can be most of the loss."},
     BQ_TRAIN_END_KEYS,
     {0}};
 

@@ -52,7 +52,8 @@ static const bq_key keys[] = {
      .help = "How both rates fall to 0 over the steps. auto-round: `linear`."},
     {"loss", BQ_KEY_CHOICE, BQ_AT(bq_train_options, loss), .value = "mean", .choice = bq_loss_choices,
      .help = "The squared error of the outputs, averaged over the tokens of a sample (`mean`) or summed "
-             "(`sum_seq`). Only signs of gradients count, so it changes nothing but the figures."},
+             "(`sum_seq`): only signs of gradients count, so these two change nothing but the figures. "
+             "`relative`: as of adascale."},
     BQ_TRAIN_END_KEYS,
     {0}};
 

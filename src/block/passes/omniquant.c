@@ -28,7 +28,7 @@ static const bq_key keys[] = {
      .help = "How the rate changes over the steps. OmniQuant: `constant`."},
     {"loss", BQ_KEY_CHOICE, BQ_AT(bq_train_options, loss), .value = "mean", .choice = bq_loss_choices,
      .help = "The squared error of the outputs, averaged over the tokens of a sample (`mean`, OmniQuant) or "
-             "summed (`sum_seq`). Adam's steps hardly depend on it."},
+             "summed (`sum_seq`): Adam's steps hardly depend on it. `relative`: as of adascale."},
     BQ_TRAIN_END_KEYS,
     {0}};
 

@@ -53,7 +53,7 @@ static const bq_key keys[] = {
      .help = "How the rates fall to 0 over the steps, or whether they stay."},
     {"loss", BQ_KEY_CHOICE, BQ_AT(bq_train_options, loss), .value = "mean", .choice = bq_loss_choices,
      .help = "The squared error of the outputs: averaged over the tokens of a sample (`mean`), or summed "
-             "(`sum_seq`). With `sgd` the steps grow with it."},
+             "(`sum_seq`). With `sgd` the steps grow with it. `relative`: as of adascale."},
     BQ_TRAIN_END_KEYS,
     {0}};
 

@@ -175,7 +175,7 @@ static void differentiate(bq_pass_context *c, const bq_train_options *o, trainin
     if (o->loss == BQ_LOSS_MEAN) elements *= (double)x.rows;
     bq_mat y = c->work->y;
     bq_block_forward(c->dev, c->blk, t->w, c->work, x, y);
-    c->dev->op->mse_there(c->dev, y, target, 1 / elements, y, t->loss);
+    c->dev->op->mse_there(c->dev, y, target, 1 / elements, o->loss == BQ_LOSS_RELATIVE, y, t->loss);
     bq_block_backward(c->dev, c->blk, t->w, c->work, x, y, dw, (bq_mat){0});
 }
 

@@ -19,8 +19,9 @@
 #include "kernels/adam.h"
 
 typedef enum {
-    BQ_LOSS_SUM_SEQ, /* sum over tokens, mean over batch and channels: AIMET since 2.34 */
-    BQ_LOSS_MEAN,    /* mean over all of them: AIMET before 2.34 */
+    BQ_LOSS_SUM_SEQ,  /* sum over tokens, mean over batch and channels: AIMET since 2.34 */
+    BQ_LOSS_MEAN,     /* mean over all of them: AIMET before 2.34 */
+    BQ_LOSS_RELATIVE, /* SUM_SEQ of the error of each token over the mean square of its target */
 } bq_loss;
 
 /* How the learning rates change over the steps: they fall to 0 by half a period of a cosine, or along a line;

@@ -3,7 +3,8 @@
 
 #include <math.h>
 
-const bq_choice bq_loss_choices[] = {{"sum_seq", BQ_LOSS_SUM_SEQ}, {"mean", BQ_LOSS_MEAN}, {0}};
+const bq_choice bq_loss_choices[] = {
+    {"sum_seq", BQ_LOSS_SUM_SEQ}, {"mean", BQ_LOSS_MEAN}, {"relative", BQ_LOSS_RELATIVE}, {0}};
 const bq_choice bq_rates_choices[] = {
     {"cosine", BQ_RATES_COSINE}, {"linear", BQ_RATES_LINEAR}, {"constant", BQ_RATES_CONSTANT}, {0}};
 

@@ -102,23 +102,30 @@ void bq_cpu_glu_bwd(bq_dev *dev, bq_act act, float limit, bq_mat g, bq_mat u, bq
 
 size_t bq_cpu_mse_scratch(int64_t tokens) { return bq_arena_need(tokens, 1, BQ_F64); }
 
-void bq_cpu_mse(bq_dev *dev, bq_mat y, bq_mat target, double factor, bq_mat dy, double *loss) {
+static double errors(bq_dev *dev, bq_mat y, bq_mat target, double factor, bool relative, bq_mat dy) {
     BQ_WANT(dev, y.rows, y.cols, y, target);
     if (dy.data) BQ_WANT(dev, y.rows, y.cols, dy);
     size_t mark = bq_arena_mark(&dev->mem);
     double *sums = bq_arena_push(&dev->mem, y.rows, 1, BQ_F64).data, sum = 0;
-    float slope = (float)(2 * factor);
 #pragma omp parallel for schedule(static) if (worth_threads(y))
-    for (int64_t r = 0; r < y.rows; r++)
-        sums[r] = bq_vec()->mse(y.cols, row(y, r), row(target, r), slope, dy.data ? row(dy, r) : NULL);
+    for (int64_t r = 0; r < y.rows; r++) {
+        double times = relative ? bq_relative(bq_vec()->squares(y.cols, row(target, r)), y.cols) : 1;
+        sums[r] = times * bq_vec()->mse(y.cols, row(y, r), row(target, r), (float)(2 * factor * times),
+                                        dy.data ? row(dy, r) : NULL);
+    }
     for (int64_t r = 0; r < y.rows; r++) sum += sums[r];
     bq_arena_reset(&dev->mem, mark);
-    loss[0] = factor * sum;
+    return factor * sum;
 }
 
-void bq_cpu_mse_there(bq_dev *dev, bq_mat y, bq_mat target, double factor, bq_mat dy, bq_mat loss) {
+void bq_cpu_mse(bq_dev *dev, bq_mat y, bq_mat target, double factor, bq_mat dy, double *loss) {
+    loss[0] = errors(dev, y, target, factor, false, dy);
+}
+
+void bq_cpu_mse_there(bq_dev *dev, bq_mat y, bq_mat target, double factor, bool relative, bq_mat dy,
+                      bq_mat loss) {
     BQ_WANT_AS(dev, BQ_F64, 1, 1, loss);
-    bq_cpu_mse(dev, y, target, factor, dy, loss.data);
+    *(double *)loss.data = errors(dev, y, target, factor, relative, dy);
 }
 
 static int64_t xent_rows(int64_t tokens) { return tokens < XENT_ROWS ? tokens : XENT_ROWS; }

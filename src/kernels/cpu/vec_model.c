@@ -245,6 +245,15 @@ double BQ_V(mse)(int64_t n, const float *y, const float *target, float slope, fl
     return total_double(sum);
 }
 
+double BQ_V(squares)(int64_t n, const float *x) {
+    d16 sum = {};
+    EACH(i, m, 0, n, {
+        d16 wide = __builtin_convertvector(load(x + i, m), d16);
+        sum += wide * wide;
+    });
+    return total_double(sum);
+}
+
 double BQ_V(sum_exp)(int64_t n, const float *x, float *max) {
     v16 tops = all(-INFINITY);
     EACH(i, m, 0, n, tops = larger(load_or(x + i, m, -INFINITY), tops););

@@ -24,6 +24,7 @@ typedef struct {
  *   glu, glu_bwd   as in kernels/ops.h
  *   mse            returns sum (y - target)^2 in double; unless dy is NULL, dy = slope (y - target)
  *   dot            returns sum a b
+ *   squares        sum x^2 in double
  *   sum_exp        *max = max(x); returns sum exp(x - max) in double
  *   cap            x = cap * tanh(x / cap)
  *   distill        of logits x and y, capped unless cap is 0: returns KL(softmax y || softmax x); x becomes
@@ -48,6 +49,7 @@ typedef struct {
        float *du))                                                                                           \
     X(double, mse, (int64_t n, const float *y, const float *target, float slope, float *dy))                 \
     X(float, dot, (int64_t n, const float *a, const float *b))                                               \
+    X(double, squares, (int64_t n, const float *x))                                                          \
     X(double, sum_exp, (int64_t n, const float *x, float *max))                                              \
     X(void, cap, (int64_t n, float cap, float *x))                                                           \
     X(double, distill, (int64_t n, float cap, float slope, float *x, const float *y))                        \

@@ -6,11 +6,23 @@
 
 enum { BATCH = 16 };
 
+static __device__ double squares(const float *x, int64_t n) {
+    double sum = 0;
+    BQ_EACH_BATCH(c, n, BATCH) {
+        float some[BATCH];
+        bq_batch(x, c, n, some);
+        for (int k = 0; k < BATCH; k++) sum += (double)some[k] * (double)some[k];
+    }
+    return bq_team_sum(sum);
+}
+
 static __global__ void __launch_bounds__(BQ_THREADS, 1)
-    row_errors(bq_rows<float> y, bq_rows<float> target, float slope, bq_rows<float> dy, double *sums,
-               int64_t rows, int64_t cols) {
+    row_errors(bq_rows<float> y, bq_rows<float> target, double factor, bool relative, bq_rows<float> dy,
+               double *sums, int64_t rows, int64_t cols) {
     BQ_EACH_ROW(r, rows) {
         const int64_t n = r < rows ? cols : 0;
+        const double times = relative ? bq_relative(squares(bq_row(target, r), n), n) : 1;
+        const float slope = (float)(2 * factor * times);
         double sum = 0;
         BQ_EACH_BATCH(c, n, BATCH) {
             float e[BATCH], want[BATCH];
@@ -20,7 +32,7 @@ static __global__ void __launch_bounds__(BQ_THREADS, 1)
                 if (dy.data && c + k * BQ_LANES < n) bq_row(dy, r)[c + k * BQ_LANES] = e[k] * slope;
         }
         sum = bq_team_sum(sum);
-        if (r < rows && bq_lane() == 0) sums[r] = sum;
+        if (r < rows && bq_lane() == 0) sums[r] = times * sum;
     }
 }
 
@@ -44,25 +56,26 @@ void bq_cuda_sum(bq_dev *dev, const double *x, int64_t n, double factor, double 
 }
 
 /* The sums of the rows, in scratch. */
-static const double *errors(bq_dev *dev, bq_mat y, bq_mat target, double factor, bq_mat dy) {
+static const double *errors(bq_dev *dev, bq_mat y, bq_mat target, double factor, bool relative, bq_mat dy) {
     BQ_WANT(dev, y.rows, y.cols, y, target);
     if (dy.data) BQ_WANT(dev, y.rows, y.cols, dy);
     double *sums = (double *)bq_arena_push(&dev->mem, y.rows, 1, BQ_F64).data;
-    bq_launch(dev, bq_grid_teams(y.rows), BQ_THREADS, row_errors, y, target, (float)(2 * factor), dy, sums,
+    bq_launch(dev, bq_grid_teams(y.rows), BQ_THREADS, row_errors, y, target, factor, relative, dy, sums,
               y.rows, y.cols);
     return sums;
 }
 
 void bq_cuda_mse(bq_dev *dev, bq_mat y, bq_mat target, double factor, bq_mat dy, double *loss) {
     const size_t mark = bq_arena_mark(&dev->mem);
-    bq_cuda_sum(dev, errors(dev, y, target, factor, dy), y.rows, factor, loss);
+    bq_cuda_sum(dev, errors(dev, y, target, factor, false, dy), y.rows, factor, loss);
     bq_arena_reset(&dev->mem, mark);
 }
 
-void bq_cuda_mse_there(bq_dev *dev, bq_mat y, bq_mat target, double factor, bq_mat dy, bq_mat loss) {
+void bq_cuda_mse_there(bq_dev *dev, bq_mat y, bq_mat target, double factor, bool relative, bq_mat dy,
+                       bq_mat loss) {
     BQ_WANT_AS(dev, BQ_F64, 1, 1, loss);
     const size_t mark = bq_arena_mark(&dev->mem);
-    bq_launch(dev, dim3(1), BQ_THREADS, add_up, errors(dev, y, target, factor, dy), y.rows, factor,
+    bq_launch(dev, dim3(1), BQ_THREADS, add_up, errors(dev, y, target, factor, relative, dy), y.rows, factor,
               (double *)loss.data);
     bq_arena_reset(&dev->mem, mark);
 }

@@ -1,5 +1,5 @@
-/* What trainings compute, against torchao and auto-round (tests/vectors/README.md): auto-round's whole training of
- * a layer; the rest is in replay_peer_train.c. */
+/* What trainings compute, against torchao and auto-round (tests/vectors/README.md): auto-round's whole
+ * training of a layer; the rest is in replay_peer_train.c. */
 #include "golden.h"
 
 #include "kernels/adam.h"

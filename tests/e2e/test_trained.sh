@@ -5,7 +5,7 @@
 results() { (cd "$1" && find ckpt compressed-tensors -type f ! -name state.json ! -name lock ! -name model.hash.json | LC_ALL=C sort); }
 micro llama_bias
 export OMP_NUM_THREADS=1
-ar='{"pass":"autoround","iterations":200,"batch":3}' om='{"pass":"omniquant","iterations":200,"batch":2}' qat='{"pass":"qat","iterations":200,"lr":1e-3'
+ar='{"pass":"autoround","iterations":200,"batch":3}' om='{"pass":"omniquant","iterations":200,"batch":2,"loss":"relative","only_if_better":true}' qat='{"pass":"qat","iterations":200,"lr":1e-3'
 recipe r.json m_llama_bias 4
 
 # case_of NAME PASSES OPTION...: clean on one rank; the same on 2 and 3; killed and stopped on other grids
@@ -30,7 +30,7 @@ case_of() {
 adascale='{"pass":"adascale","iterations":20}'
 case_of all "$adascale, $ar, $om, $qat}"
 case_of zeros "$qat,\"learn_scales\":true}, $ar" --set bits.decoder.symmetric=false --set bits.decoder.group=8
-case_of floats '{"pass":"qat","iterations":200,"optimizer":"sgd","lr":1e-2}' --set 'bits.decoder.bits="e4m3"'
+case_of floats '{"pass":"qat","iterations":200,"optimizer":"sgd","lr":1e-2,"only_if_better":true}' --set 'bits.decoder.bits="e4m3"'
 differ all zeros
 
 expect 2 "$blockq" run r.json --set "phases=[{\"passes\":[$ar]}]" --set 'bits.decoder.bits="e4m3"' -o refused

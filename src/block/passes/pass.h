@@ -47,7 +47,7 @@ typedef struct {
     const bq_comm *comm;     /* its replicas share the samples and the work on rows */
     int64_t samples, tokens; /* of all replicas; this one has bq_shard_of(samples, replica, nreplica) */
     int64_t keeps;           /* the number of samples whose state a pass may keep (midway.h) */
-    double *batch; /* host, batch + 2 values: room for the losses of a step, for a pass that trains */
+    double *batch;           /* host, samples + 2 values: room for losses of a pass that trains */
     bq_inputs input;
     double mix;     /* with BQ_INPUTS_MIX: the probability that an element is the QT stream's */
     bq_rng_key at;  /* of its random numbers: seed, sweep, phase, block are set */

@@ -4,6 +4,7 @@
 #include "base/hash.h"
 #include "base/log.h"
 #include "block/passes/midblock.h"
+#include "comm/heartbeat.h"
 #include "comm/treesum.h"
 #include "kernels/mark.h"
 
@@ -57,21 +58,10 @@ static void start_linear(bq_pass_context *c, training *t, int i, bq_mat element[
     if (t->kind->reset) t->kind->reset(dev, v);
 }
 
-/* The type of w_hat in training.  Codes, where the device multiplies by them exactly and a row has one scale;
- * rows of an odd length could not be exchanged as floats. */
-static bq_type type_of(const bq_pass_context *c, const training *t) {
-    const bq_quantized *q = c->q;
-    bool codes = t->kind->codes && (c->dev->mem.place == BQ_DEVICE || c->dev->compute == BQ_COMPUTE_FP16X2);
-    for (int i = 0; i < q->arch->linears; i++)
-        codes = codes && bq_linear_groups(q->arch, q->scheme, i) == 1 && q->arch->linear[i].cols % 2 == 0;
-    if (codes && c->dev->compute == BQ_COMPUTE_FP16X2) return BQ_F16;
-    return codes && c->dev->compute == BQ_COMPUTE_BF16 ? BQ_BF16 : BQ_F32;
-}
-
 static void start(bq_pass_context *c, const bq_train_options *o, training *t) {
     bq_dev *dev = c->dev;
     const bq_arch *arch = c->q->arch;
-    bq_type type = type_of(c, t);
+    bq_type type = bq_train_type(c, t->kind);
     bq_mat element[BQ_TRAIN_ELEMENTS][BQ_SITES];
     for (int m = 0; m < arch->sites; m++) dev->op->copy(dev, c->blk->w[m], c->q->fold[m]);
     if (!c->grid) bq_quantized_outer(dev, c->q);
@@ -168,15 +158,43 @@ static bq_mat block_input(bq_pass_context *c, training *t, int64_t step, int64_t
     return c->work->x;
 }
 
-/* Forward and backward of a sample: t->loss, and the gradients of the matrices in dw. */
+/* Forward and backward of a sample: t->loss, and the gradients of the matrices in dw, unless it is NULL. */
 static void differentiate(bq_pass_context *c, const bq_train_options *o, training *t, bq_mat x, bq_mat target,
                           const bq_mat *dw) {
     double elements = (double)o->batch * (double)x.cols;
     if (o->loss == BQ_LOSS_MEAN) elements *= (double)x.rows;
     bq_mat y = c->work->y;
     bq_block_forward(c->dev, c->blk, t->w, c->work, x, y);
-    c->dev->op->mse_there(c->dev, y, target, 1 / elements, o->loss == BQ_LOSS_RELATIVE, y, t->loss);
-    bq_block_backward(c->dev, c->blk, t->w, c->work, x, y, dw, (bq_mat){0});
+    c->dev->op->mse_there(c->dev, y, target, 1 / elements, o->loss == BQ_LOSS_RELATIVE, dw ? y : (bq_mat){0},
+                          t->loss);
+    if (dw) bq_block_backward(c->dev, c->blk, t->w, c->work, x, y, dw, (bq_mat){0});
+}
+
+/* The input and the target of a sample. */
+static bq_mat fetch(bq_pass_context *c, training *t, int64_t step, int64_t sample, bq_mat *target) {
+    bq_mat x = block_input(c, t, step, sample);
+    *target = x.data == t->qt.data ? t->fp : t->qt; /* a buffer that x does not use */
+    c->dev->op->put(c->dev, c->fetch(c->ctx, BQ_STREAM_TARGET, sample), *target);
+    return x;
+}
+
+/* The mean loss of all samples with the values as they are, on all replicas; 0 where nobody asks. */
+static double mean_loss(bq_pass_context *c, const bq_train_options *o, training *t) {
+    if (!o->only_if_better) return 0;
+    bq_shard mine = bq_shard_of(c->samples, c->comm->replica, c->comm->nreplica);
+    double *loss = c->batch, sum = 0;
+    for (int64_t k = 0; k < c->samples; k++) loss[k] = 0;
+    weights(c, t);
+    for (int64_t k = mine.first; k < mine.first + mine.count; k++) {
+        bq_mat target, x = fetch(c, t, 0, k, &target);
+        differentiate(c, o, t, x, target, NULL);
+        c->dev->op->get(c->dev, t->loss, bq_mat_host(loss + k, 1, 1, BQ_F64));
+        c->dev->op->wait(c->dev);
+        bq_heartbeat(c->comm);
+    }
+    bq_comm_fill(c->comm, loss, c->samples);
+    for (int64_t k = 0; k < c->samples; k++) sum += loss[k] / (double)c->samples;
+    return sum;
 }
 
 /* Leave the loss of one sample of the batch in the ring, and add its gradients to the sums. */
@@ -185,9 +203,7 @@ static void sample_step(bq_pass_context *c, const bq_train_options *o, training 
     bq_dev *dev = c->dev;
     int64_t stride = c->samples / o->batch, sample = step % stride + leaf * stride;
     int sites = c->q->arch->sites;
-    bq_mat x = block_input(c, t, step, sample), dw[BQ_SITES];
-    bq_mat target = x.data == t->qt.data ? t->fp : t->qt; /* a buffer that x does not use */
-    dev->op->put(dev, c->fetch(c->ctx, BQ_STREAM_TARGET, sample), target);
+    bq_mat target, x = fetch(c, t, step, sample, &target), dw[BQ_SITES];
     for (int m = 0; m < sites; m++) dw[m] = bq_treesum_next(&t->sum[m]);
     if (!dev->op->replay(dev, key_of(SAMPLE, sites, dw))) {
         differentiate(c, o, t, x, target, dw);
@@ -252,15 +268,6 @@ static void exchange(bq_pass_context *c, const bq_train_options *o) {
     bq_comm_fill(c->comm, c->batch, o->batch + 2);
 }
 
-/* Say which losses of the batch are not finite; c->batch has all of them on every replica. */
-static void say_where(const bq_pass_context *c, const bq_train_options *o, int64_t step) {
-    int64_t stride = c->samples / o->batch;
-    for (int64_t k = 0; k < o->batch && c->comm->replica == 0; k++)
-        if (!isfinite(c->batch[k]))
-            bq_log_all(BQ_WARN, "block %u: the loss of sample %ld is %g at iteration %ld", c->at.block + 1,
-                       (long)(step % stride + k * stride), c->batch[k], (long)step);
-}
-
 /* Save the state if the exchange of this step said so.  True: stop here.  After the last step nothing needs
  * to be saved. */
 static bool keep(bq_pass_context *c, const bq_train_options *o, const training *t, bq_train_state *s) {
@@ -268,17 +275,6 @@ static bool keep(bq_pass_context *c, const bq_train_options *o, const training *
     if (s->step == bq_train_end(o, t->flat)) return false;
     if (c->keeper && (stop || save)) c->keeper->save(c->keeper->ctx, s, stop);
     return stop;
-}
-
-/* Leave the block as the pass before has left it. */
-static void undo(bq_pass_context *c, const training *t) {
-    bq_quantized *q = c->q;
-    for (int i = 0; i < 2 * q->arch->linears; i++) {
-        bq_mat from = t->grid[i % 2][i / 2], to = i % 2 ? q->zero[i / 2] : q->scale[i / 2];
-        if (from.data) c->dev->op->copy(c->dev, from, to);
-    }
-    for (int m = 0; m < q->arch->sites; m++) c->dev->op->copy(c->dev, c->blk->w[m], q->fold[m]);
-    bq_quantized_encode(c->dev, q);
 }
 
 /* Keep the values of this step, or take those that were kept. */
@@ -314,7 +310,7 @@ static bool read_losses(bq_pass_context *c, const bq_train_options *o, training 
         if (steps > 1 && bq_fault("loss_nan")) loss[k] = NAN;
         if (isfinite(loss[k])) continue;
         if (steps > 1) c->batch[0] = loss[k];
-        say_where(c, o, t->read);
+        bq_train_say_where(c, o, t->read);
         return false;
     }
     return true;
@@ -364,8 +360,9 @@ int64_t bq_train(bq_pass_context *c, const bq_train_kind *kind, const bq_train_o
     size_t mark = bq_arena_mark(&c->dev->mem);
     training t = {.kind = kind, .least = INFINITY};
     bq_train_state s = {c->dev, c->comm, c->q, kind, t.linear, 0, NAN, losses};
-    bool finite = true, stopped = false;
+    bool finite = true, stopped = false, better = true;
     start(c, o, &t);
+    double before = mean_loss(c, o, &t);
     restore(c, o, &t, &s);
     t.read = s.step;
     while (s.step < bq_train_end(o, t.flat) && !stopped) {
@@ -376,15 +373,19 @@ int64_t bq_train(bq_pass_context *c, const bq_train_kind *kind, const bq_train_o
         look(o, &t, &s, s.step);
         stopped = keep(c, o, &t, &s);
     }
-    if (finite && !stopped) best(c, &t, true);
-    for (int i = 0; c->trained && i < c->q->arch->linears; i++) c->trained(c->ctx, i, &t.linear[i]);
-    if (!finite && c->grid) {
-        undo(c, &t);
-    } else if (!finite) {
-        bq_pass_rtn(c);
-    } else if (!stopped) {
-        result(c, &t);
+    if (finite && !stopped) {
+        best(c, &t, true);
+        double after = mean_loss(c, o, &t);
+        better = !o->only_if_better || after < before;
+        if (!better && c->comm->replica == 0)
+            bq_log_all(BQ_INFO, "block %u: left as it was: the mean loss was %g, and training made it %g",
+                       c->at.block + 1, before, after);
     }
+    for (int i = 0; c->trained && i < c->q->arch->linears; i++) c->trained(c->ctx, i, &t.linear[i]);
+    if (!finite || !better)
+        bq_train_undo(c, t.grid);
+    else if (!stopped)
+        result(c, &t);
     c->dev->op->forget(c->dev);
     c->blk->row_scale = NULL;
     bq_arena_reset(&c->dev->mem, mark);

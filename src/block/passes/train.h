@@ -37,6 +37,7 @@ typedef struct {
     bq_train_optimizer optimizer;
     double decay, momentum; /* of the optimizers that have it (tuned.h) */
     bool minmax, learned;   /* of autoround: train the ends of grids; of qat: train grids */
+    bool only_if_better;    /* keep the block as it was unless the mean loss of all samples is lower */
     bool early_stop;        /* look for a plateau of the loss, see bq_train_plateau */
     int64_t check_interval, window;
     double threshold;
@@ -106,6 +107,18 @@ int64_t bq_train(bq_pass_context *c, const bq_train_kind *kind, const bq_train_o
 bq_training bq_train_training(const void *o, int sweep);
 const char *bq_train_remedy(const void *o);
 bq_effort bq_train_step_cost(const bq_train_kind *kind, const void *o, const bq_cost *c);
+bq_effort bq_train_cost(const void *o, const bq_cost *c);
+
+/* Say which losses of the batch of a step are not finite; c->batch has all of them on every replica. */
+void bq_train_say_where(const bq_pass_context *c, const bq_train_options *o, int64_t step);
+
+/* The type of w_hat in training.  Codes, where the device multiplies by them exactly and a row has one scale;
+ * rows of an odd length could not be exchanged as floats. */
+bq_type bq_train_type(const bq_pass_context *c, const bq_train_kind *kind);
+
+/* Leave the block as the pass before has left it, with copies of its scales and zero points; without c->grid
+ * rounded to nearest. */
+void bq_train_undo(bq_pass_context *c, const bq_mat grid[2][BQ_ARCH_LINEARS]);
 
 /* Keys that these passes share, with their defaults and what else is to be said of them. */
 #define BQ_TRAIN_STEP_KEYS(steps, more_steps, samples, more_batch)                                           \
@@ -130,8 +143,13 @@ bq_effort bq_train_step_cost(const bq_train_kind *kind, const void *o, const bq_
                 "The ranks of a stage share them, so more than `batch` ranks hardly help." more_batch        \
     }
 #define BQ_TRAIN_END_KEYS                                                                                    \
-    {"early_stop", BQ_KEY_BOOL, BQ_AT(bq_train_options, early_stop), .value = "false",                       \
-     .help = "End the training of a block when its loss no longer falls. Saves time; the next four keys "    \
+    {"only_if_better", BQ_KEY_BOOL, BQ_AT(bq_train_options, only_if_better), .value = "false",               \
+     .help = "Leave a block as it was before the training unless the mean loss of all samples is lower "     \
+             "after it. Samples differ, so the losses of steps do not show that. Costs two forwards of "     \
+             "all samples."},                                                                                \
+        {"early_stop", BQ_KEY_BOOL, BQ_AT(bq_train_options, early_stop), .value = "false",                   \
+         .help =                                                                                             \
+             "End the training of a block when its loss no longer falls. Saves time; the next four keys "    \
              "say when and how."},                                                                           \
         {"check_interval",                                                                                   \
          BQ_KEY_I64,                                                                                         \
@@ -173,7 +191,7 @@ extern const bq_choice bq_loss_choices[], bq_rates_choices[];
     static int64_t run(bq_pass_context *c, const void *o) { return bq_train_run(c, trains(o), o); }
 #define BQ_TRAIN_FIELDS                                                                                      \
     .training = bq_train_training, .trains = trains, .remedy = bq_train_remedy, .need = need,                \
-    .step_cost = step_cost, .run = run
+    .cost = bq_train_cost, .step_cost = step_cost, .run = run
 #define BQ_TRAIN_TRAITS                                                                                      \
     (BQ_PASS_CALIBRATED | BQ_PASS_TARGETS | BQ_PASS_QUANTIZES | BQ_PASS_TRAINS | BQ_PASS_BACKWARD)
 

@@ -110,7 +110,8 @@ static void open_walk(bq_walk *w, bq_run *s, int sweep, int phase, const bq_phas
     *w = (bq_walk){.s = s, .sweep = sweep, .phase = phase, .recipe = &r->phase[phase], .hooks = hooks};
     w->share = bq_run_share(s);
     w->blocks = bq_grid_blocks(&s->grid, s->comm->istage);
-    int64_t n = w->share.count;
+    int64_t n = w->share.count, tokens = arch->experts ? bq_recipe_expert_tokens(r) : 0;
+    w->most = tokens / t >= r->calibration.samples ? tokens / t + 1 : r->calibration.samples;
     w->calibrated = bq_phase_calibrated(w->recipe);
     w->follows = bq_phase_follows(w->recipe, r->segments);
     bq_block_push(&w->blk, arch, mem);
@@ -123,7 +124,6 @@ static void open_walk(bq_walk *w, bq_run *s, int sweep, int phase, const bq_phas
         const bq_pass *p = &w->recipe->pass[i];
         bq_training of = bq_pass_training(p, sweep);
         w->all += of.steps * units;
-        w->most = of.batch > w->most ? of.batch : w->most;
         w->limit = of.steps > w->limit ? of.steps : w->limit;
     }
     if (arch->experts) bq_experts_open(w);

@@ -73,7 +73,7 @@ typedef struct {
     bq_ahead *ahead;            /* reads the next block's weights; or NULL */
     bq_mat room, buffer[3];     /* host: (3 T, H); a part (T, H) for each stream */
     double *loss, *batch;       /* host: of each step of the pass that trained last; of a batch */
-    int64_t steps, limit, most; /* entries of loss; its size; that of batch */
+    int64_t steps, limit, most; /* entries of loss; its size; samples of a unit at most */
     bool said;                  /* the log says how products are computed */
     double seconds[5];          /* load, target, passes, advance, save: of this block */
     int64_t units, all;         /* progress: optimizer steps that are done, and all of them; */

@@ -127,6 +127,28 @@ static void nan_leaves_what_was(void **state) {
         }
 }
 
+/* Rates that are too large: the block stays as it was; else the result is that of the training. */
+static void what_is_worse_is_undone(void **state) {
+    (void)state;
+    for (int k = 0; k < KINDS; k++)
+        for (int bad = 0; bad < 2; bad++)
+            for (int grid = 0; grid < 2; grid++) {
+                if (k == 1 && (grid || bad)) continue; /* omniquant keeps grids of no pass */
+                bq_train_options o = rates(k);
+                if (bad) o.lr_clip *= k > 3 ? 1e5 : 0, o.lr_weight = 50, o.iterations = 3;
+                rig *a = open_rig(3), *b = open_rig(3);
+                if (grid) bq_pass_rtn(&a->c), bq_pass_rtn(&b->c);
+                a->c.grid = b->c.grid = grid, o.loss = BQ_LOSS_RELATIVE;
+                if (!bad) assert_int_equal(bq_train(&b->c, kind_at(k), &o), o.iterations);
+                if (bad && !grid) bq_pass_rtn(&b->c);
+                o.only_if_better = true;
+                assert_int_equal(bq_train(&a->c, kind_at(k), &o), o.iterations);
+                if (rig_quantized_hash(a) != rig_quantized_hash(b))
+                    fail_msg("kind %d, bad %d, grid %d", k, bad, grid);
+                rig_close(a), rig_close(b);
+            }
+}
+
 /* The plan's bytes are the bytes taken. */
 static void needs_are_exact(void **state) {
     (void)state;
@@ -147,8 +169,8 @@ static void needs_are_exact(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(nothing_learned_is_rtn), cmocka_unit_test(training_lowers_the_loss),
-        cmocka_unit_test(the_best_step_is_kept), cmocka_unit_test(nan_leaves_what_was),
-        cmocka_unit_test(needs_are_exact)};
+        cmocka_unit_test(nothing_learned_is_rtn),  cmocka_unit_test(training_lowers_the_loss),
+        cmocka_unit_test(the_best_step_is_kept),   cmocka_unit_test(nan_leaves_what_was),
+        cmocka_unit_test(what_is_worse_is_undone), cmocka_unit_test(needs_are_exact)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -52,6 +52,5 @@ refuse() { # TEXT --set...
 }
 refuse "bits.decoder.zero: is float, and symmetric grids have none" --set bits.preset=W4A16 --set bits.decoder.zero=float
 refuse "bits.decoder.bits: is 1, which needs zero points" --set bits.preset=W4A16 --set bits.decoder.bits=1 --set bits.decoder.grid=aimet
-refuse "distill.steps: trains scales of grids that hold 0" --set bits.preset=w4g32 --set distill.steps=2
 refuse "there is no scheme 'W3A3'" --set bits.preset=W3A3
 finish

@@ -1,11 +1,11 @@
 /* distill.h - end-to-end distillation: the scales, gains and biases of all blocks are trained together, so
  * that the logits of the quantized model become those of the original.
  *
- * It starts from the result of the phases.  Codes stay as they are.  A scale or a gain of a norm becomes
- * s exp(u), a zero point that is a float z + s u, a bias b + mean|b| u.  All u start at 0, and are trained by
- * Adam (0.9, 0.95) on the mean over tokens of KL(softmax of the original || softmax of the quantized model), as
- * in the second phase of EfficientQAT (Chen et al., 2024).  Numbers in files are rounded to their type; so are
- * those of each step, and the gradient goes through that rounding as it is.
+ * It starts from the result of the phases.  Codes stay as they are.  A scale or a gain of a norm becomes s
+ * exp(u), a zero point that is a float z + s u, a bias b + mean|b| u.  All u start at 0, and are trained by
+ * Adam (0.9, 0.95) on the mean over tokens of KL(softmax of the original || softmax of the quantized model),
+ * as in the second phase of EfficientQAT (Chen et al., 2024).  Numbers in files are rounded to their type;
+ * so are those of each step, and the gradient goes through that rounding as it is.
  *
  * Where each row has one scale its gradient is that of the outputs times the outputs, summed over tokens: no
  * gradient of weights is computed (block.h).  So a step costs two forwards and the backward of inputs.

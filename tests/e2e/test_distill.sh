@@ -81,6 +81,17 @@ one_error 'is not finished'
 expect 0 "$blockq" run r.json -o r_qwen2
 equal r_qwen2 damaged
 
+# another distillation starts from the same phases, and gives what a new run gives; none gives the result of the phases
+expect 0 "$blockq" run r.json --set distill.steps=3 -o fresh
+expect 0 "$blockq" run r.json --set distill.steps=3 -o damaged
+check "phases are not repeated" sh -c '! grep -q "block 1/" err'
+equal fresh damaged
+expect 0 "$blockq" run r.json --set distill.steps=0 -o fresh
+check "evaluated without" sh -c '! grep -q "distillation: KL" err'
+expect 0 "$blockq" eval --run fresh --tokens eval.h5 --ctx 32 --windows 5
+expect 0 "$blockq" run r.json -o damaged
+equal r_qwen2 damaged
+
 # a result that is damaged is made again; behind round to nearest alone the result is still another one than that
 printf x | dd of=r_qwen2/ckpt/block_001.p1.s0.h5 bs=1 seek=3000 conv=notrunc status=none
 expect 3 "$blockq" eval --run r_qwen2 --tokens eval.h5 --ctx 32 --windows 5

@@ -320,7 +320,9 @@ static const bq_key recipe_keys[] = {
     {"phases", BQ_KEY_LIST, AT(bq_recipe, phase), .min = 1, .max = BQ_PHASES, .scope = &phase,
      .count = offsetof(bq_recipe, nphase), .help = "What is done, in this order."},
     {"distill", BQ_KEY_OBJECT, AT(bq_recipe, distill), .value = "{}", .scope = &bq_distill_keys,
-     .brief = true, .help = "Training of all blocks together after the phases."},
+     .brief = true, .unhashed = true,
+     .help = "Training of all blocks together after the phases. A run whose phases are done need not repeat "
+             "them for other values."},
     {"outputs", BQ_KEY_LIST, AT(bq_recipe, output), .value = "[]", .max = BQ_OUTPUTS, .scope = &output,
      .variant = bq_format_scope, .inside = offsetof(bq_output, options),
      .count = offsetof(bq_recipe, noutput), .unhashed = true,

@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "block/passes/train.h"
 #include "driver/plan/distill.h"
+#include "driver/recipe/keys.h"
 #include "io/state/checkpoint.h"
 #include "io/state/midblock.h"
 
@@ -249,11 +250,20 @@ static bool steps(bq_distilling *d) {
     return true;
 }
 
+void bq_distill_tag(bq_run *s) {
+    json_t *recipe = bq_keys_json(&s->recipe, false), *said = json_object_get(recipe, "distill");
+    char *text = said ? json_dumps(said, JSON_COMPACT) : NULL;
+    const uint64_t of[] = {s->fingerprint, bq_hash_text(text ? text : "")};
+    s->distill_tag = bq_hash_bytes(of, sizeof of);
+    free(text);
+    json_decref(recipe);
+}
+
 bool bq_distill_done(const bq_run *s) {
     char path[BQ_PATH_MAX + 64];
     for (int b = 0; b < s->src.arch.model.blocks; b++) {
         bq_ckpt_path(path, sizeof path, s->dir, 0, s->recipe.nphase, b);
-        if (bq_ckpt_peek(path, s->fingerprint) != BQ_CKPT_OK) return false;
+        if (bq_ckpt_peek(path, s->distill_tag) != BQ_CKPT_OK) return false;
     }
     return true;
 }
@@ -293,7 +303,7 @@ static bool whole_results(const bq_run *s) {
         bq_ckpt_file *f;
         bq_ckpt head;
         bq_ckpt_path(path, sizeof path, s->dir, 0, s->recipe.nphase, b);
-        whole = bq_ckpt_open_at(&f, path, s->fingerprint, (bq_ckpt_at){0, s->recipe.nphase, b, 0}, &head,
+        whole = bq_ckpt_open_at(&f, path, s->distill_tag, (bq_ckpt_at){0, s->recipe.nphase, b, 0}, &head,
                                 why) == BQ_CKPT_OK;
         if (!whole) bq_log_all(BQ_WARN, "%s: %s: distillation is done again", path, why);
         bq_ckpt_close(f);

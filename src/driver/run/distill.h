@@ -25,6 +25,9 @@
  * step in ckpt/inside_*.  A loss that is not finite ends the job (BQ_DATA).  Collective over world. */
 int bq_distill_run(bq_run *s);
 
+/* s->distill_tag: the fingerprint of the phases, and the recipe's `distill`.  Local. */
+void bq_distill_tag(bq_run *s);
+
 /* Are the results of all blocks there?  Local. */
 bool bq_distill_done(const bq_run *s);
 

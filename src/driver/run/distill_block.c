@@ -132,7 +132,7 @@ void bq_distill_update(bq_distilling *d, int64_t b, double rate) {
 
 void bq_distill_write(bq_distilling *d, int64_t b) {
     bq_run *s = d->s;
-    bq_ckpt c = {.phase = s->recipe.nphase, .block = number(d, b), .fingerprint = s->fingerprint};
+    bq_ckpt c = {.phase = s->recipe.nphase, .block = number(d, b), .fingerprint = s->distill_tag};
     char path[BQ_PATH_MAX + 64];
     bq_distill_load(d, b);
     bq_restore_describe(&d->blk, &d->q, &c);

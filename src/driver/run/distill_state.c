@@ -12,7 +12,7 @@ static bq_inside head_of(const bq_distilling *d, int64_t b) {
     const bq_numbers *v = &d->numbers[b];
     bq_inside in = {.phase = d->s->recipe.nphase,
                     .block = (int)(d->blocks.first + b),
-                    .fingerprint = d->s->fingerprint,
+                    .fingerprint = d->s->distill_tag,
                     .steps = d->step,
                     .loss = d->losses,
                     .parts = 3};

@@ -9,6 +9,7 @@
 #include "driver/streams/cache.h"
 #include "driver/load/device.h"
 #include "driver/plan/distill.h"
+#include "driver/run/distill.h"
 #include "driver/plan/mixed.h"
 #include "driver/recipe/traits.h"
 #include "driver/run/account.h"
@@ -250,6 +251,7 @@ static int fingerprint(bq_run *s) {
         bq_hash_add(all, &s->part[i].hash, sizeof s->part[i].hash);
     }
     s->fingerprint = bq_hash_close(all);
+    bq_distill_tag(s);
     const bool learns = bq_recipe_learns(&s->recipe); /* then the rotations follow from samples and schemes */
     const uint64_t acts[] = {s->model_hash,
                              s->calibration.hash,

@@ -16,7 +16,7 @@ static void open_unit(bq_result_tensors *t, int block, int unit) {
     if (t->file && t->block == block && t->unit == unit) return;
     bq_ckpt_close(t->file);
     bq_run_checkpoint(t->s, block, unit, path, sizeof path);
-    int found = bq_ckpt_open(&t->file, path, t->s->fingerprint, &t->head, why);
+    int found = bq_ckpt_open(&t->file, path, bq_run_tag(t->s), &t->head, why);
     BQ_CHECK(found == BQ_CKPT_OK, "%s: damaged since the run began: %s; `blockq run` makes it again", path,
              why);
     BQ_CHECK(t->folds || !bq_ckpt_folded(&t->head), "%s has norms of its own, which no pass makes", path);

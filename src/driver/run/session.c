@@ -11,6 +11,7 @@
 #include "driver/plan/distill.h"
 #include "driver/run/distill.h"
 #include "driver/plan/mixed.h"
+#include "driver/recipe/named.h"
 #include "driver/recipe/traits.h"
 #include "driver/run/account.h"
 #include "driver/run/outputs.h"
@@ -183,9 +184,7 @@ int bq_session_open(bq_run *s, const bq_args *args, bq_comm *comm) {
     s->account.at = s->started;
     snprintf(s->dir, sizeof s->dir, "%s", args->out);
     if (args->command == BQ_COMMAND_RUN) catch_signals();
-    int code = comm->rank == 0
-                   ? bq_recipe_read(args->file[0], args->nset, (char *const *)args->set, &s->recipe)
-                   : BQ_OK;
+    int code = comm->rank == 0 ? bq_named_read(args, &s->recipe) : BQ_OK;
     if ((code = bq_comm_agree(comm, code))) return code;
     bq_comm_bcast(comm, &s->recipe, sizeof s->recipe);
     if ((code = bq_root_first(comm, open_inputs, s))) return code;

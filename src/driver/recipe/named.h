@@ -1,5 +1,4 @@
-/* named.h - recipes that have a name: `blockq run --preset best`.  They are the files of that name in configs.
- */
+/* named.h - recipes that have a name: `blockq run --preset best`.  They are files of configs. */
 #ifndef BQ_NAMED_H
 #define BQ_NAMED_H
 

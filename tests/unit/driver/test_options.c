@@ -186,12 +186,11 @@ static const char *printed(const char *text) {
 static void help(void **state) {
     (void)state;
     static const char *const options[BQ_COMMANDS] = {
-        [BQ_COMMAND_RUN] =
-            "--set --preset --out --threads --device --memory --scratch --model-copy --acts "
-            "--split-reference --stages --micro "
-            "--timeout --no-eval --result-only "
-            "--save-every --stop-after-blocks "
-            "--verbose",
+        [BQ_COMMAND_RUN] = "--set --preset --out --threads --device --memory --scratch --model-copy --acts "
+                           "--split-reference --stages --micro "
+                           "--timeout --no-eval --result-only "
+                           "--save-every --stop-after-blocks "
+                           "--verbose",
         [BQ_COMMAND_PLAN] =
             "--set --preset --threads --device --memory --scratch --model-copy --acts --split-reference "
             "--stages --micro --ranks --gpu --network --node --files --timeout --verbose",

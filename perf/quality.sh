@@ -84,7 +84,9 @@ row nvfp4-four-over-six fp '{"pass": "rtn", "clip": "four_over_six"}' '"bits": {
 row nvfp4-gptq qt "$gptq" '"bits": {"preset": "NVFP4A16"},'
 row mxfp4-gptq qt "$gptq" '"bits": {"preset": "MXFP4A16"},'
 row 8da4w-gptq qt "$gptq" "$da4w"
-row 8da4w-qat qt '{"pass": "qat", "iterations": 128, "lr": 1e-4}' "$da4w" f32 '"activations": true, '
+even='"bits": {"decoder": {"group": 32, "grid": "absmax"}, "activations": {"bits": 8, "symmetric": false}},' # 8da4w, on grids that qat trains
+row 8da4w-even fp "$rtn" "$even"
+row 8da4w-qat qt '{"pass": "qat", "iterations": 128, "lr": 1e-4}' "$even" f32 '"activations": true, '
 for kv in 8 4 '"e4m3"'; do row "kv-${kv//\"/}" fp "$rtn" "\"bits\": {\"decoder\": {\"bits\": 8}, \"kv\": $kv},"; done
 for bits in g64 zeros; do
     row "$bits-autoround" qt '{"pass": "autoround", "iterations": 50}' "${!bits}"

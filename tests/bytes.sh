@@ -15,7 +15,7 @@ micro llama_default llama_bias llama_llama3 phi3_short phi3_partial
 export OMP_NUM_THREADS=1
 
 cp -r "$configs" configs
-sed -Ei 's/"iterations": *[0-9]+/"iterations": 4/; s/"group": *[0-9]+/"group": 8/; s/"budget": *[0-9.]+/"budget": 7/; s/"batch": *[0-9]+/"batch": 2/' configs/*.json
+sed -Ei 's/"iterations": *[0-9]+/"iterations": 4/; s/"group": *[0-9]+/"group": 8/; s/"budget": *[0-9.]+/"budget": 7/; s/"(batch|segments)": *[0-9]+/"\1": 2/; s/"steps": *[0-9]+/"steps": 4/' configs/*.json
 hashes() { (cd "$1" && results . | xargs sha256sum | sed "s|^\([0-9a-f]*\)  |$2 \1 |"); }
 
 # record NAME RECIPE OPTION...: one recipe, on every backend

@@ -2,32 +2,35 @@
 # End-to-end distillation: equal bytes on any grid and after kills and stops; the loss falls; what it cannot do is refused.
 leaks=1
 . "$(dirname "$0")/lib.sh"
-micro qwen2 phi3_short llama_bias mixtral
+micro qwen2 phi3_short llama_bias mixtral olmo2
 latent latent 24 false
 
-# recipe_of FILE MODEL BITS [MORE]
+# recipe_of FILE MODEL BITS [KEYS OF DISTILL [FORMAT]]
 recipe_of() {
     cat >"$1" <<TEXT
 {"model": "$2", "calibration": {"tokens": "cal.h5", "samples": 8, "length": 24}, "bits": {"decoder": $3},
- "phases": [{"inputs": "fp", "passes": [{"pass": "gptq"}]}], "distill": {"steps": 5, "batch": 4, "lr": 0.01},
- "outputs": [{"format": "safetensors"}, {"format": "compressed-tensors"}], "eval": {"tokens": "eval.h5", "ctx": 32, "windows": 5}${4-}}
+ "phases": [{"inputs": "fp", "passes": [{"pass": "gptq"}]}], "distill": {"steps": 5, "batch": 4, "lr": 0.01${4-}},
+ "outputs": [{"format": "safetensors"}, {"format": "${5-compressed-tensors}", "dir": "second"}], "eval": {"tokens": "eval.h5", "ctx": 32, "windows": 5}}
 TEXT
 }
 
 # Blocks and outputs; the activation files of other grids are others.
 equal() {
     local file
-    for file in "$1"/ckpt/block_* "$1"/{safetensors,compressed-tensors}/*.safetensors; do
+    for file in "$1"/ckpt/block_* "$1"/{safetensors,second}/*.safetensors; do
         cmp "$file" "$2/${file#"$1"/}" || { bad "$1 and $2 differ in $file" && return 0; }
     done
     good
 }
 
-for name in qwen2 phi3_short latent; do
-    model=m_$name bits='{"bits": 3, "group": 8, "scale": "f16"}'
+# some tokens of each sample, products in bf16, biases; zero points that are floats; norms behind o and down
+for name in qwen2 phi3_short latent llama_bias olmo2; do
+    model=m_$name bits='{"bits": 3, "group": 8, "scale": "f16"}' keys="" formats=compressed-tensors
     if [[ $name != qwen2 ]]; then bits='{"bits": 2, "symmetric": false}'; fi
     if [[ $name = latent ]]; then model=latent; fi
-    recipe_of r.json $model "$bits"
+    if [[ $name = qwen2 ]]; then keys=', "positions": 7, "warmup": 2, "compute": "bf16"'; fi
+    if [[ $name = llama_bias ]]; then bits='{"bits": 3, "group": 8, "symmetric": false, "zero": "float"}' formats=safetensors; fi
+    recipe_of r.json $model "$bits" "$keys" $formats
     expect 0 "$blockq" run r.json -o r_$name
     check "$name: the loss falls" \
         awk '/distillation: KL/ { good = $4 > $6 && $6 > 0 } END { exit !good }' err
@@ -35,8 +38,8 @@ for name in qwen2 phi3_short latent; do
     worth r_$name
     expect 0 "$blockq" eval --run r_$name --tokens eval.h5 --ctx 32 --windows 5
     check "$name: eval takes these results" grep -q "gptq=$(sed -n 's/.*"gptq": \([0-9]*\.[0-9]\).*/\1/p' r_$name/result.json)" out
-    expect 0 "$blockq" export --run r_$name --format compressed-tensors --out later_$name
-    check "$name: a later export" cmp later_$name/model.safetensors r_$name/compressed-tensors/model.safetensors
+    expect 0 "$blockq" export --run r_$name --format $formats --out later_$name
+    check "$name: a later export" cmp later_$name/model.safetensors r_$name/second/model.safetensors
     # stages x replicas, micro-batches
     for grid in '2 1 1' '2 2 1' '2 2 3' '4 2 1' '3 1 1'; do
         read -r ranks stages micro <<<"$grid"
@@ -49,10 +52,10 @@ done
 # the codes are those of the phases, the scales are not
 expect 0 "$blockq" run r.json --set distill.steps=0 -o without
 check "a run without it is another one" [ ! -e without/ckpt/block_000.p1.s0.h5 ]
-check "another result" [ "$(cmp -l without/safetensors/model.safetensors r_latent/safetensors/model.safetensors | wc -l)" -gt 100 ]
+check "another result" [ "$(cmp -l without/safetensors/model.safetensors r_olmo2/safetensors/model.safetensors | wc -l)" -gt 100 ]
 
 # kills, stops, scratch files; states that are damaged
-recipe_of r.json m_qwen2 '{"bits": 3, "group": 8, "scale": "f16"}'
+recipe_of r.json m_qwen2 '{"bits": 3, "group": 8, "scale": "f16"}' ', "positions": 7, "warmup": 2, "compute": "bf16"'
 for hit in 30 60 90 120 150; do
     rm -rf killed
     for more in 1 2; do
@@ -78,6 +81,17 @@ one_error 'is not finished'
 expect 0 "$blockq" run r.json -o r_qwen2
 equal r_qwen2 damaged
 
+# another distillation starts from the same phases, and gives what a new run gives; none gives the result of the phases
+expect 0 "$blockq" run r.json --set distill.steps=3 -o fresh
+expect 0 "$blockq" run r.json --set distill.steps=3 -o damaged
+check "phases are not repeated" sh -c '! grep -q "block 1/" err'
+equal fresh damaged
+expect 0 "$blockq" run r.json --set distill.steps=0 -o fresh
+check "evaluated without" sh -c '! grep -q "distillation: KL" err'
+expect 0 "$blockq" eval --run fresh --tokens eval.h5 --ctx 32 --windows 5
+expect 0 "$blockq" run r.json -o damaged
+equal r_qwen2 damaged
+
 # a result that is damaged is made again; behind round to nearest alone the result is still another one than that
 printf x | dd of=r_qwen2/ckpt/block_001.p1.s0.h5 bs=1 seek=3000 conv=notrunc status=none
 expect 3 "$blockq" eval --run r_qwen2 --tokens eval.h5 --ctx 32 --windows 5
@@ -89,7 +103,7 @@ check "both have a number: $(result)" grep -Eq 'rtn=[0-9.]+ result=[0-9.]+ ' out
 worth nearest
 
 # what cannot be
-expect 2 "$blockq" run r.json --set 'bits={"auto": {"schemes": [{"bits": 4, "symmetric": false, "zero": "float"}], "budget": 9}}' -o never
+expect 2 "$blockq" run r.json --set 'bits={"auto": {"schemes": [{"bits": "e2m1", "group": 8, "scale": "e8m0"}], "budget": 9}}' -o never
 one_error 'bits.auto.schemes.0: distill trains scales that are numbers of their own'
 expect 2 "$blockq" run r.json --set 'bits={"auto": {"schemes": [{"bits": 4, "group": 4096}], "budget": 9}}' -o never
 one_error 'bits.auto.schemes: none has groups that divide the columns'

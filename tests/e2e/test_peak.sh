@@ -19,7 +19,7 @@ shape tall 2048 4096 512 1
 shape pair 512 2816 512 2
 
 cp -r "$configs" configs
-sed -Ei 's/"(iterations|steps)": *[0-9]+/"\1": 2/; s/"batch": *[0-9]+/"batch": 2/' configs/*.json
+sed -Ei 's/"(iterations|steps)": *[0-9]+/"\1": 2/; s/"(batch|segments)": *[0-9]+/"\1": 2/' configs/*.json
 
 # planned RUN RANKS: in no row of run.csv are there more bytes than planned, and each rank has rows.
 planned() {

@@ -13,7 +13,7 @@ complete() {
 # short training, and groups for a narrow model
 cp -r "$configs" configs
 sed -Ei 's/"iterations": *[0-9]+/"iterations": 4/; s/"group": *[0-9]+/"group": 8/; s/"budget": *[0-9.]+/"budget": 7/; s/"batch": *[0-9]+/"batch": 2/
-    s/"steps": *[0-9]+/"steps": 2/' configs/*.json
+    s/"steps": *[0-9]+/"steps": 2/; s/"segments": *[0-9]+/"segments": 2/' configs/*.json
 for config in configs/*.json; do
     name=$(basename "$config" .json)
     model=m_llama_default
@@ -25,6 +25,17 @@ for config in configs/*.json; do
     complete "$name"
     check "$name: an output that loads" [ -n "$(find "$name" -mindepth 2 -maxdepth 2 -name config.json -size +0)" ]
 done
+
+# a recipe by name is the file of that name
+for name in fast parallel; do
+    set -- --set model=m_llama_llama3 --set calibration.tokens=cal.h5 --set calibration.samples=4 --set calibration.length=24
+    if [[ $name = parallel ]]; then set -- "$@" --set distill.steps=2 --set segments=2; fi
+    expect 0 "$blockq" run --preset $name "$@" -o named_$name
+    expect 0 "$blockq" run "$here/../../configs/$name.json" "$@" -o by_file_$name
+    check "$name by name" cmp named_$name/compressed-tensors/model.safetensors by_file_$name/compressed-tensors/model.safetensors
+done
+expect 2 "$blockq" run --preset none
+one_error 'preset none: there are best, parallel, fast'
 
 for model in llama_bias llama_llama3 phi3_short phi3_partial qwen2; do
     recipe r.json "m_$model" 4

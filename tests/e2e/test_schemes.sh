@@ -52,7 +52,6 @@ refuse() { # TEXT --set...
 }
 refuse "bits.decoder.zero: is float, and symmetric grids have none" --set bits.preset=W4A16 --set bits.decoder.zero=float
 refuse "bits.decoder.bits: is 1, which needs zero points" --set bits.preset=W4A16 --set bits.decoder.bits=1 --set bits.decoder.grid=aimet
-refuse "distill.steps: trains scales of grids that hold 0" --set bits.preset=w4g32 --set distill.steps=2
 refuse "bits.activations.dynamic: is false, and files hold the factor of the rule compressed-tensors" --set bits.preset=nvfp4 \
     --set bits.activations.dynamic=false
 refuse "bits.activations.rule: is for integers, and bits is a float" --set bits.preset=FP8_DYNAMIC --set bits.activations.rule=torchao

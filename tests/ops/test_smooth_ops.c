@@ -27,7 +27,7 @@ static void check_columns(int64_t rows, int64_t cols, int64_t pad) {
     bq_mat x = make_filled(rows, cols, pad, 1, 2), m = make(3, cols, pad + 1, BQ_F32),
            y = make(rows, cols, 1, BQ_F32);
     bq_mat s = make_filled(1, cols, 0, 2, 1), t = make_filled(rows, 1, 2, 3, 1),
-           sum = make(2, cols, 0, BQ_F32);
+           sum = make(4, cols, 0, BQ_F32);
     dev.op->set(&dev, m, -FLT_MAX);
     if (rows > 2) *(float *)bq_mat_at(x, 1, cols / 2) = NAN;
     for (int64_t r = 0; r < rows && cols > 2; r++) *ptr(x, r, 0) = r % 3 ? 0.0f : -0.0f;
@@ -45,11 +45,19 @@ static void check_columns(int64_t rows, int64_t cols, int64_t pad) {
     if (rows > 2) *(float *)bq_mat_at(x, 1, cols / 2) = 1;
     dev.op->column_abs(&dev, x, 0, bq_mat_rows(sum, 0, 1));
     dev.op->column_squares(&dev, x, bq_mat_rows(sum, 1, 1));
+    bq_mat other = make_filled(rows, cols, pad + 2, 4, 1);
+    dev.op->column_dot(&dev, x, other, bq_mat_rows(sum, 2, 1));
+    dev.op->column_dot(&dev, x, (bq_mat){0}, bq_mat_rows(sum, 3, 1));
     for (int64_t c = 0; c < cols; c++) {
-        double a = 0, q = 0;
-        for (int64_t r = 0; r < rows; r++) a += fabs(at(x, r, c)), q += at(x, r, c) * at(x, r, c);
+        double a = 0, q = 0, d = 0, s1 = 0;
+        for (int64_t r = 0; r < rows; r++) {
+            a += fabs(at(x, r, c)), q += at(x, r, c) * at(x, r, c);
+            d += at(x, r, c) * at(other, r, c), s1 += at(x, r, c);
+        }
         assert_true(f32(sum, 0, c) == (float)a && f32(sum, 1, c) == (float)q);
+        assert_true(f32(sum, 2, c) == (float)d && f32(sum, 3, c) == (float)s1);
     }
+    drop(other);
     bq_mat out = clone(x);
     dev.op->times_columns(&dev, x, s, y);
     dev.op->over_columns(&dev, out, s, out); /* in place */
@@ -253,13 +261,14 @@ static uint64_t all_bits(void) {
     double sum[3];
     bq_mat x = make_filled(ROWS, COLS, 0, 20, 1), y = make(ROWS, COLS, 0, BQ_F32),
            b = make_filled(ROWS, COLS, 0, 21, 1);
-    bq_mat s = make_filled(1, COLS, 0, 22, 1), m = make(4, COLS, 0, BQ_F32),
+    bq_mat s = make_filled(1, COLS, 0, 22, 1), m = make(5, COLS, 0, BQ_F32),
            e = make_filled(5, ROWS, 0, 23, 1);
     dev.op->set(&dev, m, 0);
     dev.op->column_max(&dev, x, 0, bq_mat_rows(m, 0, 1));
     dev.op->column_abs(&dev, x, 0, bq_mat_rows(m, 1, 1));
     dev.op->column_abs(&dev, x, 16, bq_mat_rows(m, 2, 1));
     dev.op->column_squares(&dev, x, bq_mat_rows(m, 3, 1));
+    dev.op->column_dot(&dev, x, b, bq_mat_rows(m, 4, 1));
     bits = bits_of(bits, m);
     bq_smooth_form duo = {BQ_SMOOTH_DUO, 0.35, 1e-4, 0, 0};
     dev.op->smooth_scale(&dev, duo, bq_mat_rows(m, 0, 1), bq_mat_rows(m, 2, 1), s);

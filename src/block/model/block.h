@@ -54,7 +54,8 @@ typedef struct {
     bq_mat z;               /* (T, I) */
     bq_mat t;               /* (T, H): between o or down and its norm; data NULL without such norms */
     bq_mat raw_o, raw_down; /* (T, H): what o and down compute, before their norms, and */
-    bq_mat raw_qk;          /* (T, (nh + nkv) hd): q and k before theirs; for the backward only */
+    bq_mat raw_qk;          /* (T, (nh + nkv) hd): q and k before theirs; for the backward only.  Also a
+                               caller's: q and k before RoPE */
     /* Of experts.  Rows start[e] ... start[e + 1] - 1 of the matrices with T k rows are expert e's. */
     bq_mat logits;              /* (T, E) */
     bq_mat index, weight;       /* (T, k) i32, f32: of the op route */
@@ -74,6 +75,15 @@ typedef struct {
         bq_mat dq, dkey, dvalue; /* for the backward */
     } latent;
     bq_mat dz, dm, dn, dout, dqkv; /* for the backward; data NULL in a workspace without one */
+    /* A caller's, written by the backward; data NULL: not.  Of the gains of the kept norms, the gradient
+     * times the gain (1, H); of the rows of a site that have a bias, that of the bias (1, bias_rows).
+     * Scratch of the first: (T, H) f32.  Not with latent attention, nor with experts. */
+    bq_mat dgain[2], dbias[BQ_LAYOUT_SITES];
+    /* A caller's, too: of a site without biases the sums over tokens of dy y, for each of its rows (1, rows).
+     * That is the gradient of a row times the row itself, without the product that dw takes; the site's dw is
+     * not written then.  For the first site raw_qk must be there.  Scratch: (T, rows) f32.  k->y must have
+     * what the forward gave. */
+    bq_mat drow[BQ_LAYOUT_SITES];
     bq_mat raw_heads; /* a caller's, like o: o before it is rounded; for a backward with rounded inputs */
     bq_mat grid;      /* (groups, 2): of a rounding that is given grids */
     /* How the inputs of the linears are rounded, after blk->pre, in place; and the keys, after RoPE, and
@@ -99,8 +109,11 @@ bq_heads bq_block_split(const bq_model *m, bq_mat qkv);
 
 /* The norms that a checkpoint keeps of a folded block: i = 0 before attention, 1 before the MLP; where the
  * model has none, behind o and down. */
+static inline int bq_block_kept_at(const bq_block *blk, int i) {
+    return blk->norm[i].data ? i : BQ_NORM_O + i;
+}
 static inline bq_mat bq_block_kept_norm(const bq_block *blk, int i) {
-    return blk->norm[i].data ? blk->norm[i] : blk->norm[BQ_NORM_O + i];
+    return blk->norm[bq_block_kept_at(blk, i)];
 }
 
 /* Push the buffers of a block and of a workspace, contents undefined; the caller's mark and reset take them
@@ -139,7 +152,7 @@ void bq_block_linear(bq_dev *dev, const bq_block *blk, int site, const bq_mat *w
 void bq_block_round(bq_dev *dev, const bq_block *blk, const bq_work *k, int site, bq_mat x);
 void bq_block_site(bq_dev *dev, const bq_block *blk, const bq_work *k, int site, const bq_mat *w, bq_mat x,
                    bool keep, bq_mat out);
-/* Of y = x w[site]^T with dy: dw[site] = dy^T x, and dx = dy w[site] unless dx.data is NULL. */
+/* Of y = x w[site]^T with dy: dw[site] = dy^T x unless dw is NULL, and dx = dy w[site] unless dx.data is. */
 void bq_block_linear_bwd(bq_dev *dev, const bq_block *blk, int site, const bq_mat *w, bq_mat x, bq_mat dy,
                          const bq_mat *dw, bq_mat dx);
 /* Gate and up as one matrix and apart, and z: of the dense or the shared MLP. */

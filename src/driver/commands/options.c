@@ -204,9 +204,16 @@ static void fill(form *f, bq_command c) {
 
 /* ---- what a command needs ---- */
 
+static const char *recipe_lacks(const bq_args *a) {
+    if (a->preset && a->nfile) return "give a recipe or --preset, not both";
+    return a->preset || a->nfile ? NULL : "RECIPE.json is missing, or --preset";
+}
+
 static const char *lacks(const bq_args *a) {
     switch (a->command) {
+    case BQ_COMMAND_PLAN: return recipe_lacks(a);
     case BQ_COMMAND_RUN:
+        if (recipe_lacks(a)) return recipe_lacks(a);
         if (a->acts == BQ_ACTS_BY_ROOT && a->split_reference)
             return "--acts root and --split-reference exclude each other";
         if (a->acts == BQ_ACTS_BY_ROOT && !a->scratch)
@@ -264,7 +271,8 @@ static int check_environment(const bq_args *args) {
 
 /* The recipe's name with .run, in the current directory. */
 static void name_run(bq_args *args) {
-    const char *slash = strrchr(args->file[0], '/'), *name = slash ? slash + 1 : args->file[0];
+    const char *given = args->preset ? args->preset : args->file[0], *slash = strrchr(given, '/'),
+               *name = slash ? slash + 1 : given;
     size_t n = strlen(name);
     if (n > 5 && strcmp(name + n - 5, ".json") == 0) n -= 5;
     snprintf(args->out, sizeof args->out, "%.*s.run", (int)(n < 250 ? n : 250), name);

@@ -10,6 +10,9 @@ enum { RANKS_MAX = 65536 };
 const bq_option bq_options[BQ_OPTIONS] = {
     {"set", 0, "KEY=VALUE", SET, 0, 0, 0, RUN | PLAN,
      "Override a key of the recipe, as in --set calibration.samples=64; may be given often"},
+    {"preset", 0, "NAME", TEXT, AT(preset), 0, 0, RUN | PLAN,
+     "Take one of blockq's own recipes in the place of a file: best (rotation, GPTQ, distillation), parallel "
+     "(the same for many ranks) or fast (GPTQ alone); --set gives model and tokens"},
     {"model", 0, "PATH", TEXT, AT(model), 0, 0, EVAL, "Evaluate this model: a directory or a GGUF file"},
     {"run", 0, "DIR", TEXT, AT(run), 0, 0, EVAL | EXPORT, "Use the result in this run directory"},
     {"tokens", 0, "FILE.h5", TEXT, AT(tokens), 0, 0, EVAL, "Perplexity of these tokens"},
@@ -97,7 +100,7 @@ const bq_option bq_options[BQ_OPTIONS] = {
 
 const bq_command_text bq_commands[BQ_COMMANDS] = {
     [BQ_COMMAND_RUN] =
-        {"run", "RECIPE.json", 1, 1, "Quantize a model as a recipe says.",
+        {"run", "RECIPE.json", 0, 1, "Quantize a model as a recipe says.",
          "Quantize a model as a recipe says, write the outputs and evaluate the result. Everything that "
          "changes the result is in the recipe (blockq help recipe); the options change time and place alone. "
          "A run that was stopped or killed goes on where it was when the same command is given again, on any "
@@ -105,9 +108,10 @@ const bq_command_text bq_commands[BQ_COMMANDS] = {
          "with code 75; a second SIGINT kills. mpirun makes SIGTERM of a Ctrl-C and kills a second later: "
          "send it SIGUSR1.",
          "Example:\n  blockq run configs/demo.json --set calibration.samples=32 -o demo.run\n"
+         "  blockq run --preset best --set model=DIR --set calibration.tokens=FILE.h5\n"
          "  mpirun -n 4 blockq run recipe.json --threads 4"},
     [BQ_COMMAND_PLAN] =
-        {"plan", "RECIPE.json", 1, 1, "Say what a run will need, and stop.",
+        {"plan", "RECIPE.json", 0, 1, "Say what a run will need, and stop.",
          "Print what each rank of a run would hold in memory, largest first, and how long its phases would "
          "take; refuse what does not fit. With --gpu, --network, --ranks and --memory (of a rank's host) for "
          "machines that are not here. The tokens of the calibration may be missing.",

@@ -202,16 +202,19 @@ static expected *tensors_of(int b, const bq_arch *arch, const bq_block *blk, int
     return e;
 }
 
-static void pieces_of(const bq_source *src, int b, const bq_arch *arch, const bq_block *blk,
+static void pieces_of(const bq_source *src, int b, const bq_arch *arch, const bq_block *blk, bool weights,
                       bq_source_visit *visit, void *ctx) {
     int n;
+    bool on = true;
     expected *e = tensors_of(b, arch, blk, &n);
-    for (int i = 0; i < n && pieces(src, e[i].name, e[i].to, visit, ctx); i++) {}
+    for (int i = 0; i < n && on; i++)
+        if (weights || bq_source_id(src, e[i].name).kind != BQ_TENSOR_WEIGHT)
+            on = pieces(src, e[i].name, e[i].to, visit, ctx);
     free(e);
 }
 
 void bq_source_pieces(const bq_source *src, int b, const bq_block *blk, bq_source_visit *visit, void *ctx) {
-    pieces_of(src, b, bq_source_core(src, b), blk, visit, ctx);
+    pieces_of(src, b, bq_source_core(src, b), blk, true, visit, ctx);
 }
 
 /* Pieces go to a GPU through a host buffer; buffer NULL: the device is the host. */
@@ -251,11 +254,20 @@ static void load(const bq_source *src, bq_dev *dev, const char *name, bq_scheme 
     free(l.buffer);
 }
 
-void bq_source_unit(const bq_source *src, bq_dev *dev, int b, const bq_arch *arch, bq_block *blk) {
+static void load_unit(const bq_source *src, bq_dev *dev, int b, const bq_arch *arch, bool weights,
+                      bq_block *blk) {
     loading l = {src, dev, buffer_of(dev, bq_source_piece_most(&src->arch, src->rotated)), {0}};
     bq_block_turn(blk, arch, b);
-    pieces_of(src, b, arch, blk, load_piece, &l);
+    pieces_of(src, b, arch, blk, weights, load_piece, &l);
     free(l.buffer);
+}
+
+void bq_source_unit(const bq_source *src, bq_dev *dev, int b, const bq_arch *arch, bq_block *blk) {
+    load_unit(src, dev, b, arch, true, blk);
+}
+
+void bq_source_vectors(const bq_source *src, bq_dev *dev, int b, const bq_arch *arch, bq_block *blk) {
+    load_unit(src, dev, b, arch, false, blk);
 }
 
 void bq_source_block(const bq_source *src, bq_dev *dev, int b, bq_block *blk) {

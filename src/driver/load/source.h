@@ -45,6 +45,9 @@ int bq_source_fingerprint(const bq_source *src, const char *cache, uint64_t *has
 /* Read block b's tensors into blk (pushed before); those of a unit of it, whose layout is arch. */
 void bq_source_block(const bq_source *src, bq_dev *dev, int b, bq_block *blk);
 void bq_source_unit(const bq_source *src, bq_dev *dev, int b, const bq_arch *arch, bq_block *blk);
+/* The same without the weights of linears, whose contents are undefined then: norms, biases and what else a
+ * block has. */
+void bq_source_vectors(const bq_source *src, bq_dev *dev, int b, const bq_arch *arch, bq_block *blk);
 
 /* The first unit of block b in pieces that fit a buffer, in order, until visit returns false. visit gets the
  * tensor's name, the first row of the piece, and its place in blk. piece_most: values of the largest piece,

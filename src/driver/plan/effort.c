@@ -2,6 +2,7 @@
 
 #include "base/shard.h"
 #include "block/common/cayley.h"
+#include "driver/plan/distill.h"
 #include "driver/plan/learned.h"
 #include "driver/plan/mixed.h"
 #include "driver/recipe/traits.h"
@@ -158,12 +159,12 @@ static void count_distill(bq_effort *e, const share *s, const bq_comm *grid, dou
     const bq_distill *o = &s->r->distill;
     double steps = (double)o->steps, samples = ceil((double)o->batch / grid->nreplica),
            walks = grid->nstage > 1 ? ceil(samples / micro) : 1, hidden = (double)s->cost.arch->model.hidden;
-    bq_effort f = bq_effort_forward(s->cost.arch, s->cost.tokens),
-              b = bq_effort_backward(s->cost.arch, s->cost.tokens);
+    bq_effort f = bq_effort_as(bq_effort_forward(s->cost.arch, s->cost.tokens), o->compute),
+              b = bq_effort_as(bq_effort_backward(s->cost.arch, s->cost.tokens), o->compute);
     if (!o->steps) return;
     bq_effort_add(e, s->stage * (s->cost.samples + 2 * steps * samples), f);
     bq_effort_add(e, s->stage * steps * samples, b);
-    e->files += s->stage * (1 + 2 * steps * walks) * 2 * s->cost.weights;
+    e->files += s->stage * (4 + 2 * steps * walks) * s->cost.weights; /* the original's, and codes */
     e->memory += s->stage * 2 * steps * walks * 16 * s->cost.weights;
     if (grid->nstage == 1) return;
     e->passed += 4 * s->cost.tokens * hidden * (s->cost.samples + 2 * steps * samples);
@@ -173,7 +174,7 @@ static void count_distill(bq_effort *e, const share *s, const bq_comm *grid, dou
 
 /* Logits of both models, and the gradient, at the last stage. */
 static double head_flop(const bq_recipe *r, const bq_model *m, const bq_comm *grid) {
-    double tokens = (double)r->calibration.length * ceil((double)r->distill.batch / grid->nreplica);
+    double tokens = (double)bq_distill_positions(r) * ceil((double)r->distill.batch / grid->nreplica);
     return r->distill.steps ? (double)r->distill.steps * 6 * tokens * (double)(m->vocab * m->hidden) : 0;
 }
 
@@ -246,6 +247,6 @@ void bq_effort_count(bq_effort e[BQ_WORKS], const bq_recipe *r, const bq_layouts
         for (int i = 0; i < evals->count; i++) count_eval(&e[BQ_WORK_EVAL], &s, grid, &evals->eval[i]);
     }
     count_cayley(&e[BQ_WORK_ROTATIONS], r, m);
-    e[BQ_WORK_DISTILL].flop[BQ_RATE_PRODUCTS] += head_flop(r, m, grid);
+    e[BQ_WORK_DISTILL].flop[BQ_RATE_PRODUCTS + r->distill.compute] += head_flop(r, m, grid);
     for (int i = 0; i < evals->count; i++) count_head(&e[BQ_WORK_EVAL], m, grid, &evals->eval[i]);
 }

@@ -38,6 +38,7 @@ typedef struct {
         file; /* run, plan, generate, inspect, status: one path; import: model, directory; compare: two paths;
                     tokens: texts */
     /* run, plan */
+    const char *preset; /* a recipe of named.h in the place of a file; else NULL */
     int nset;
     char *set[BQ_SETS];        /* "key=value", for bq_recipe_read */
     bool no_eval, result_only; /* result_only: run, and eval of a run: evaluate only the result */

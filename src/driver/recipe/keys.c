@@ -10,9 +10,9 @@
 #define TEXT(number) QUOTE(number)
 
 static const bq_choice inputs[] = {{"fp", BQ_INPUTS_FP}, {"qt", BQ_INPUTS_QT}, {"mix", BQ_INPUTS_MIX}, {0}};
-static const bq_choice computes[] = {{"f32", BQ_COMPUTE_F32},       {"fp16x2", BQ_COMPUTE_FP16X2},
-                                     {"bf16x3", BQ_COMPUTE_BF16X3}, {"tf32", BQ_COMPUTE_TF32},
-                                     {"bf16", BQ_COMPUTE_BF16},     {0}};
+const bq_choice bq_compute_choices[] = {{"f32", BQ_COMPUTE_F32},       {"fp16x2", BQ_COMPUTE_FP16X2},
+                                        {"bf16x3", BQ_COMPUTE_BF16X3}, {"tf32", BQ_COMPUTE_TF32},
+                                        {"bf16", BQ_COMPUTE_BF16},     {0}};
 static const bq_choice exact_computes[] = {{"f32", BQ_COMPUTE_F32}, {"fp16x2", BQ_COMPUTE_FP16X2}, {0}};
 static const bq_choice angles[] = {{"hf", BQ_ANGLES_HF}, {"exact", BQ_ANGLES_EXACT}, {0}};
 static const bq_choice scales[] = {{"f32", BQ_F32},      {"bf16", BQ_BF16},    {"f16", BQ_F16},
@@ -249,7 +249,7 @@ static const bq_key phase_keys[] = {
          "True: the passes and the quantized stream see the inputs of linears rounded as "
          "`bits.activations` says; targets do not. A gradient goes through the rounding as it is. Not with "
          "scales that are measured after the passes."},
-    {"compute", BQ_KEY_CHOICE, AT(bq_phase, compute), .value = "f32", .choice = computes,
+    {"compute", BQ_KEY_CHOICE, AT(bq_phase, compute), .value = "f32", .choice = bq_compute_choices,
      .help = "How the passes and the quantized stream multiply matrices: in f32; as exactly on tensor cores, "
              "each float as the sum of two fp16 (`fp16x2`: GPUs; with AMX floats are multiplied as in f32); "
              "each product of floats as three products of bf16, which leaves 2^-18 of it out (`bf16x3`: "
@@ -321,7 +321,9 @@ static const bq_key recipe_keys[] = {
     {"phases", BQ_KEY_LIST, AT(bq_recipe, phase), .min = 1, .max = BQ_PHASES, .scope = &phase,
      .count = offsetof(bq_recipe, nphase), .help = "What is done, in this order."},
     {"distill", BQ_KEY_OBJECT, AT(bq_recipe, distill), .value = "{}", .scope = &bq_distill_keys,
-     .brief = true, .help = "Training of all blocks together after the phases."},
+     .brief = true, .unhashed = true,
+     .help = "Training of all blocks together after the phases. A run whose phases are done need not repeat "
+             "them for other values."},
     {"outputs", BQ_KEY_LIST, AT(bq_recipe, output), .value = "[]", .max = BQ_OUTPUTS, .scope = &output,
      .variant = bq_format_scope, .inside = offsetof(bq_output, options),
      .count = offsetof(bq_recipe, noutput), .unhashed = true,

@@ -11,7 +11,7 @@
 /* Of the recipe, a scheme, bits.auto; of bits.activations and bits.kv (rounding.c). */
 extern const bq_scope bq_recipe_keys, bq_scheme_keys, bq_mixed_keys, bq_activations_keys, bq_cache_keys,
     bq_distill_keys;
-extern const bq_choice bq_power_choices[];
+extern const bq_choice bq_power_choices[], bq_compute_choices[];
 const char *bq_linear_name(int i); /* i < BQ_LINEARS */
 
 /* "blend". */

@@ -98,6 +98,10 @@ typedef struct {
 typedef struct {
     int64_t steps, batch; /* steps 0: none */
     double lr;
+    int64_t warmup;    /* steps in which the rate rises */
+    int64_t positions; /* of a sample whose tokens count in a step; 0: all */
+    bool norms;        /* gains and biases are trained, too */
+    bq_compute compute;
 } bq_distill;
 
 #define BQ_BASE_MODEL 128

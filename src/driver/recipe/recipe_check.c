@@ -41,11 +41,10 @@ static int check_scheme(const bq_origin *from, bq_scheme s, const char *path) {
 /* What distillation and zeros require of a scheme of single sites. */
 static int check_uses(const bq_origin *from, const bq_recipe *r, bq_scheme s, const char *path) {
     const bool offset = bq_scheme_offset(s);
-    if (r->distill.steps && (offset || bq_scheme_small(s) || bq_scheme_tiled(s)))
+    if (r->distill.steps && (bq_scheme_small(s) || bq_scheme_tiled(s)))
         return bq_origin_refuse(
             from, path,
-            "distill trains scales that are numbers of their own: not those of one byte, of "
-            "tiles, or with float zero points");
+            "distill trains scales that are numbers of their own: not those of one byte or tiles");
     if (offset && bq_recipe_traits(r) & BQ_PASS_SPARSE)
         return bq_origin_refuse(from, path,
                                 "a pass makes weights 0, and grids with float zero points do not "
@@ -99,11 +98,6 @@ static int check_kind(const bq_origin *from, const bq_pass_kind *kind, int count
 }
 
 static int check_schemes(const bq_origin *from, const bq_recipe *r) {
-    for (int i = 0; i < BQ_LINEARS && r->distill.steps; i++)
-        if (bq_scheme_offset(r->bits.linear[i]))
-            return bq_origin_refuse(from, "distill.steps",
-                                    "trains scales of grids that hold 0, and bits has zero points that are "
-                                    "floats");
     int code = check_scheme(from, r->bits.decoder, "bits.decoder");
     for (int i = 0; i < BQ_LINEARS && !code; i++) {
         char path[64];

@@ -4,6 +4,8 @@
 #include "base/die.h"
 #include "base/log.h"
 #include "block/passes/train.h"
+#include "driver/plan/distill.h"
+#include "driver/recipe/keys.h"
 #include "io/state/checkpoint.h"
 #include "io/state/midblock.h"
 
@@ -11,87 +13,37 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define PI 3.14159265358979323846
+#define PI    3.14159265358979323846
+#define PLACE 255 /* sweep and phase of the random numbers: no pass has these */
 
 bq_shard bq_distill_leaves(const bq_distilling *d, int replica) {
     return bq_train_leaves(d->samples, d->batch, d->step, replica, d->s->comm->nreplica);
 }
 
-static bool first_stage(const bq_distilling *d) { return d->s->comm->istage == 0; }
-static bool last_stage(const bq_distilling *d) { return d->s->comm->istage + 1 == d->s->comm->nstage; }
-
-/* ---- between stages ---- */
-
-/* The rank of my replica in a stage `by` farther on. */
-static int rank_at(const bq_distilling *d, int by) { return d->s->comm->rank + by * d->s->comm->nreplica; }
-
-static void settle(bq_distilling *d) {
-    if (d->sends) bq_comm_wait(d->s->comm, &d->sending, 1);
-    d->sends = false;
-}
-
-/* Send samples [first, first + n) of a stream; receive them into one. */
-static void send(bq_distilling *d, int by, const bq_stream *from, int64_t first, int64_t n) {
-    const int64_t size = d->tokens * d->hidden;
-    settle(d);
-    for (int64_t k = 0; k < n; k++) {
-        bq_mat x = bq_stream_host(from, first + k, d->buffer);
-        memcpy(d->given + k * size, x.data, (size_t)size * sizeof(float));
-    }
-    bq_comm_send(d->s->comm, rank_at(d, by), d->given, n * size, &d->sending);
-    d->sends = true;
-}
-
-static void receive(bq_distilling *d, int by, bq_stream *to, int64_t first, int64_t n) {
-    const int64_t size = d->tokens * d->hidden;
-    MPI_Request request;
-    bq_comm_receive(d->s->comm, rank_at(d, by), d->taken, n * size, &request);
-    bq_comm_wait(d->s->comm, &request, 1);
-    for (int64_t k = 0; k < n; k++)
-        bq_stream_put(to, first + k, bq_mat_host(d->taken + k * size, d->tokens, d->hidden, BQ_F32));
-}
-
-/* ---- the original ---- */
-
-/* Samples [0, n) of the inputs through the original's blocks of my stage, in place. */
-static void original_blocks(bq_distilling *d, int64_t n) {
-    bq_run *s = d->s;
-    for (int b = (int)d->blocks.first; b < d->blocks.first + d->blocks.count; b++) {
-        bq_source_unit(&s->src, &s->dev, b, bq_source_core(&s->src, b), &d->blk);
-        for (int64_t k = 0; k < n; k++) {
-            bq_mat x = bq_stream_get(&d->inputs, k, d->buffer);
-            bq_block_sample(&s->dev, &d->blk, d->blk.w, &d->work, x, x);
-            bq_stream_put(&d->inputs, k, x);
-            bq_run_stopped(s); /* for its heartbeat */
-        }
-    }
-}
-
-/* What the head of the original reads, of the samples of my share: through all stages, in micro-batches.  The
- * first inputs of the steps are room for one. */
-static void run_original(bq_distilling *d) {
-    bq_run *s = d->s;
-    const bq_ops *op = s->dev.op;
-    bq_shard share = bq_run_share(s);
-    for (int64_t at = 0; at < share.count; at += d->kept) {
-        int64_t n = share.count - at < d->kept ? share.count - at : d->kept;
-        for (int64_t k = 0; k < n && first_stage(d); k++)
-            bq_run_embed(d->s, share.first + at + k, false, d->buffer, &d->inputs, k);
-        if (!first_stage(d)) receive(d, -1, &d->inputs, 0, n);
-        original_blocks(d, n);
-        if (!last_stage(d)) send(d, 1, &d->inputs, 0, n);
-        for (int64_t k = 0; k < n && last_stage(d); k++) {
-            op->put(&s->dev, bq_stream_get(&d->inputs, k, d->buffer), d->dx);
-            op->rmsnorm(&s->dev, d->dx, d->norm, (float)s->src.arch.model.eps, d->right);
-            op->get(&s->dev, d->right, d->buffer);
-            op->wait(&s->dev);
-            bq_stream_put(&d->teacher, at + k, d->buffer);
-        }
-    }
-    settle(d);
-}
-
 /* ---- a step ---- */
+
+/* The tokens that count, ascending: those at the first places of a random order. */
+static void choose(bq_distilling *d, int64_t sample) {
+    int32_t *token = malloc((size_t)(2 * d->tokens) * sizeof *token), *chosen = token + d->tokens;
+    int64_t n = 0;
+    BQ_CHECK(token, "no memory for %ld tokens", (long)d->tokens);
+    for (int64_t t = 0; t < d->tokens; t++) token[t] = (int32_t)t;
+    for (int64_t t = 0; t < d->positions && d->positions < d->tokens; t++) {
+        uint32_t word[4];
+        bq_philox((bq_rng_key){d->s->recipe.seed, PLACE, PLACE, 0, (uint32_t)d->step, (uint32_t)sample},
+                  (uint32_t)(t / 4), word);
+        const int64_t other = t + (int64_t)((uint64_t)word[t % 4] * (uint64_t)(d->tokens - t) >> 32);
+        const int32_t one = token[t];
+        token[t] = token[other], token[other] = one;
+    }
+    for (int64_t t = 0; t < d->tokens; t++) chosen[t] = 0;
+    for (int64_t t = 0; t < d->positions; t++) chosen[token[t]] = 1;
+    for (int32_t t = 0; t < d->tokens; t++)
+        if (chosen[t]) token[n++] = t;
+    d->s->dev.op->put(&d->s->dev, bq_mat_host(token, d->positions, 1, BQ_I32), d->chosen);
+    d->s->dev.op->wait(&d->s->dev);
+    free(token);
+}
 
 /* The loss of my k-th sample, and the gradient of the blocks' outputs for it. */
 static double differentiate(bq_distilling *d, int64_t k, int64_t leaf, double *kl) {
@@ -99,20 +51,25 @@ static double differentiate(bq_distilling *d, int64_t k, int64_t leaf, double *k
     const bq_ops *op = dev->op;
     const bq_model *m = &d->s->src.arch.model;
     const int64_t sample = bq_distill_sample(d, leaf), mine = sample - bq_run_share(d->s).first;
-    const double tokens = (double)d->tokens;
+    const bq_mat none = {0}, ones = bq_mat_rows(d->ones, 0, d->positions);
+    const double count = (double)d->positions * (double)d->batch;
     double sum = 0;
-    op->put(dev, bq_stream_get(&d->inputs, d->blocks.count * d->kept + k, d->buffer), d->work.x);
+    choose(d, sample);
+    op->put(dev, bq_stream_get(&d->original, mine, d->buffer), d->work.x);
+    op->gather_rows(dev, d->work.x, d->chosen, none, d->right);
     op->wait(dev); /* the buffer is used again */
-    op->put(dev, bq_stream_get(&d->teacher, mine, d->buffer), d->right);
-    op->rmsnorm(dev, d->work.x, d->norm, (float)m->eps, d->normed);
-    op->distill(dev, d->normed, d->right, d->head, (float)m->logit_cap, 1 / (tokens * (double)d->batch),
-                d->dx, kl);
+    op->put(dev, bq_stream_get(&d->inputs, d->blocks.count * d->kept + k, d->buffer), d->work.x);
+    op->gather_rows(dev, d->work.x, d->chosen, none, d->some);
+    op->rmsnorm(dev, d->some, d->norm, (float)m->eps, d->normed);
+    op->distill(dev, d->normed, d->right, d->head, (float)m->logit_cap, 1 / count, d->normed, kl);
+    op->zero(dev, d->right);
+    op->rmsnorm_bwd(dev, d->some, d->norm, (float)m->eps, d->normed, d->right);
     op->zero(dev, d->dy);
-    op->rmsnorm_bwd(dev, d->work.x, d->norm, (float)m->eps, d->dx, d->dy);
+    op->scatter_add_rows(dev, d->right, d->chosen, ones, d->dy);
     op->wait(dev);
     bq_distill_keep(d, d->dy, k);
-    for (int64_t t = 0; t < d->tokens; t++) sum += kl[t];
-    return sum / tokens / (double)d->batch;
+    for (int64_t t = 0; t < d->positions; t++) sum += kl[t];
+    return sum / count;
 }
 
 static int64_t micro_of(const bq_distilling *d, int64_t at, int64_t count) {
@@ -124,22 +81,22 @@ static int64_t micro_of(const bq_distilling *d, int64_t at, int64_t count) {
 static void forward(bq_distilling *d, bq_shard leaves) {
     for (int64_t at = 0, n; at < leaves.count; at += n) {
         n = micro_of(d, at, leaves.count);
-        for (int64_t k = at; k < at + n && first_stage(d); k++)
+        for (int64_t k = at; k < at + n && bq_distill_first(d); k++)
             bq_run_embed(d->s, bq_distill_sample(d, leaves.first + k), true, d->buffer, &d->inputs, k);
-        if (!first_stage(d)) receive(d, -1, &d->inputs, at, n);
+        if (!bq_distill_first(d)) bq_distill_receive(d, -1, &d->inputs, at, n);
         for (int64_t b = 0; b < d->blocks.count; b++) bq_distill_load(d, b), bq_distill_forward(d, b, at, n);
-        if (!last_stage(d)) send(d, 1, &d->inputs, d->blocks.count * d->kept + at, n);
+        if (!bq_distill_last(d)) bq_distill_send(d, 1, &d->inputs, d->blocks.count * d->kept + at, n);
     }
 }
 
 static void backward(bq_distilling *d, bq_shard leaves) {
     for (int64_t at = 0, n; at < leaves.count; at += n) {
         n = micro_of(d, at, leaves.count);
-        if (!last_stage(d)) receive(d, 1, &d->slopes, at, n);
+        if (!bq_distill_last(d)) bq_distill_receive(d, 1, &d->slopes, at, n);
         for (int64_t b = d->blocks.count; b-- > 0;) bq_distill_load(d, b), bq_distill_backward(d, b, at, n);
-        if (!first_stage(d)) send(d, -1, &d->slopes, at, n);
+        if (!bq_distill_first(d)) bq_distill_send(d, -1, &d->slopes, at, n);
     }
-    settle(d);
+    bq_distill_settle(d);
 }
 
 /* The loss of the step, on all ranks: that of the last stage. */
@@ -148,9 +105,9 @@ static double losses(bq_distilling *d, bq_shard leaves) {
     double *of = calloc((size_t)(d->batch + d->tokens + comm->size), sizeof *of), *kl = of + d->batch,
            *said = kl + d->tokens, sum = 0;
     BQ_CHECK(of, "no memory for the losses of %ld samples", (long)d->batch);
-    for (int64_t k = 0; k < leaves.count && last_stage(d); k++)
+    for (int64_t k = 0; k < leaves.count && bq_distill_last(d); k++)
         of[leaves.first + k] = differentiate(d, k, leaves.first + k, kl);
-    if (last_stage(d)) bq_comm_fill(comm, of, d->batch);
+    if (bq_distill_last(d)) bq_comm_fill(comm, of, d->batch);
     for (int64_t k = 0; k < d->batch; k++) sum += of[k];
     if (bq_fault("loss_nan")) sum = NAN;
     said[comm->rank] = sum;
@@ -165,25 +122,52 @@ static void take_step(bq_distilling *d) {
     const bq_distill *o = &d->s->recipe.distill;
     bq_shard leaves = bq_distill_leaves(d, d->s->comm->replica);
     forward(d, leaves);
-    settle(d);
+    bq_distill_settle(d);
     double loss = d->losses[d->step] = losses(d, leaves);
     if (!isfinite(loss))
         bq_refuse_job(BQ_DATA, "distillation: the loss of step %ld is %g: take a smaller distill.lr than %g",
                       (long)d->step, loss, o->lr);
     backward(d, leaves);
-    double rate = o->lr * (1 + cos(PI * (double)d->step / (double)o->steps)) / 2;
+    const double done = (double)d->step, rise = o->warmup ? fmin(1, (done + 1) / (double)o->warmup) : 1,
+                 rate = o->lr * rise * (1 + cos(PI * done / (double)o->steps)) / 2;
     for (int64_t b = 0; b < d->blocks.count; b++) bq_distill_update(d, b, rate);
     d->step++;
 }
 
 /* ---- the whole ---- */
 
-static void open_all(bq_distilling *d, bq_run *s) {
-    const bq_recipe *r = &s->recipe;
+static void open_device(bq_distilling *d, bq_run *s) {
     const bq_arch *arch = bq_source_first(&s->src);
     bq_arena *mem = &s->dev.mem;
+    bq_block_push(&d->blk, arch, mem);
+    bq_quantized_push_any(&d->q, &s->layouts, false, mem);
+    bq_source_work(&s->src, arch, s->recipe.rope, &s->dev, d->tokens, true, &d->work);
+    const bq_model *m = &arch->model;
+    if (!d->work.raw_qk.data && !m->kv_rank)
+        d->work.raw_qk = bq_arena_push(mem, d->tokens, (m->heads + m->kv_heads) * m->head_dim, BQ_F32);
+    bq_mat *const views[] = {&d->dy, &d->dx, &d->normed, &d->right, &d->some};
+    for (int k = 0; k < (bq_distill_last(d) ? 5 : 2); k++)
+        *views[k] = bq_arena_push(mem, k < 2 ? d->tokens : d->positions, d->hidden, BQ_F32);
+    if (!bq_distill_last(d)) return;
+    d->norm = bq_arena_push(mem, 1, d->hidden, BQ_F32);
+    d->head = bq_arena_push(mem, arch->model.vocab, d->hidden, BQ_F32);
+    d->chosen = bq_arena_push(mem, d->positions, 1, BQ_I32);
+    bq_source_head(&s->src, &s->dev, false, d->norm, d->head);
+}
+
+static void open_streams(bq_distilling *d, bq_run *s) {
+    const int64_t share = bq_run_share(s).count;
+    d->piece = bq_distill_piece(share, s->comm->nstage);
+    bq_stream_open(&d->inputs, (d->blocks.count + 1) * d->kept, d->tokens, d->hidden, bq_run_home(s));
+    bq_stream_open(&d->slopes, d->kept, d->tokens, d->hidden, bq_run_home(s));
+    bq_stream_open(&d->original, bq_distill_last(d) ? share : d->piece, d->tokens, d->hidden, bq_run_home(s));
+}
+
+static void open_all(bq_distilling *d, bq_run *s) {
+    const bq_recipe *r = &s->recipe;
     *d = (bq_distilling){.s = s, .samples = r->calibration.samples, .batch = r->distill.batch};
-    d->tokens = r->calibration.length, d->hidden = arch->model.hidden;
+    d->tokens = r->calibration.length, d->hidden = s->src.arch.model.hidden;
+    d->positions = bq_distill_positions(r);
     d->blocks = bq_grid_blocks(&s->grid, s->comm->istage);
     for (; d->step < d->samples / d->batch; d->step++) {
         int64_t n = bq_distill_leaves(d, s->comm->replica).count;
@@ -191,56 +175,57 @@ static void open_all(bq_distilling *d, bq_run *s) {
     }
     d->step = 0;
     d->buffer = bq_run_room(s, 1);
-    bq_block_push(&d->blk, arch, mem);
-    bq_quantized_push_any(&d->q, &s->layouts, false, mem);
-    bq_source_work(&s->src, arch, r->rope, &s->dev, d->tokens, true, &d->work);
-    bq_mat *const views[] = {&d->dy, &d->dx, &d->normed, &d->right};
-    for (int k = 0; k < 4; k++) *views[k] = bq_arena_push(mem, d->tokens, d->hidden, BQ_F32);
-    d->norm = bq_arena_push(mem, 1, d->hidden, BQ_F32);
-    if (last_stage(d)) d->head = bq_arena_push(mem, arch->model.vocab, d->hidden, BQ_F32);
-    if (last_stage(d)) bq_source_head(&s->src, &s->dev, false, d->norm, d->head);
-    bq_stream_open(&d->inputs, (d->blocks.count + 1) * d->kept, d->tokens, d->hidden, bq_run_home(s));
-    bq_stream_open(&d->slopes, d->kept, d->tokens, d->hidden, bq_run_home(s));
-    if (last_stage(d))
-        bq_stream_open(&d->teacher, bq_run_share(s).count, d->tokens, d->hidden, bq_run_home(s));
-    size_t values = (size_t)(d->kept * d->tokens * d->hidden);
+    open_device(d, s);
+    open_streams(d, s);
+    size_t values = (size_t)((d->kept ? d->kept : 1) * d->tokens * d->hidden);
     d->given = malloc(2 * values * sizeof *d->given);
     d->losses = calloc((size_t)r->distill.steps, sizeof *d->losses);
-    d->scales = calloc((size_t)d->blocks.count, sizeof *d->scales);
-    BQ_CHECK(d->given && d->losses && d->scales, "no memory for %ld samples of a step", (long)d->kept);
+    d->numbers = calloc((size_t)d->blocks.count, sizeof *d->numbers);
+    BQ_CHECK(d->given && d->losses && d->numbers, "no memory for %ld samples of a step", (long)d->kept);
     d->taken = d->given + values;
 }
 
-static void open_scales(bq_distilling *d) {
+/* index, zeros and ones. */
+static void open_constants(bq_distilling *d, int64_t scales) {
+    bq_dev *dev = &d->s->dev;
+    const int64_t cols = (int64_t)bq_linear_most_of(&d->s->layouts).cols;
+    int32_t *numbers = malloc((size_t)scales * sizeof *numbers);
+    BQ_CHECK(numbers, "no memory for %ld numbers", (long)scales);
+    for (int64_t i = 0; i < scales; i++) numbers[i] = (int32_t)i;
+    d->index = bq_arena_push(&dev->mem, scales, 1, BQ_I32);
+    d->zeros = bq_arena_push(&dev->mem, scales, 1, BQ_I32);
+    d->ones = bq_arena_push(&dev->mem, cols > d->tokens ? cols : d->tokens, 1, BQ_F32);
+    dev->op->put(dev, bq_mat_host(numbers, scales, 1, BQ_I32), d->index);
+    dev->op->zero(dev, d->zeros);
+    dev->op->set(dev, d->ones, 1);
+    dev->op->wait(dev);
+    free(numbers);
+}
+
+static void open_numbers(bq_distilling *d) {
     const bq_comm *comm = d->s->comm;
     bq_arena *mem = &d->s->dev.mem;
     int64_t most = 1, linear = 1;
     for (int64_t b = 0; b < d->blocks.count; b++) {
         bq_distill_begin(d, b);
-        most = d->scales[b].count > most ? d->scales[b].count : most;
+        most = d->numbers[b].count > most ? d->numbers[b].count : most;
         for (int i = 0; i < d->q.arch->linears; i++)
             linear = d->q.scale[i].rows > linear ? d->q.scale[i].rows : linear;
     }
     d->gradient = bq_arena_push(mem, most, 1, BQ_F32);
-    d->index = bq_arena_push(mem, linear, 1, BQ_I32);
-    int32_t *numbers = malloc((size_t)linear * sizeof *numbers);
-    BQ_CHECK(numbers, "no memory for %ld numbers", (long)linear);
-    for (int64_t i = 0; i < linear; i++) numbers[i] = (int32_t)i;
-    d->s->dev.op->put(&d->s->dev, bq_mat_host(numbers, linear, 1, BQ_I32), d->index);
-    d->s->dev.op->wait(&d->s->dev);
-    free(numbers);
+    open_constants(d, linear);
     int buffers = bq_train_buffers(d->samples, d->batch, comm->replica, comm->nreplica);
     for (int64_t b = 0; b < d->blocks.count; b++)
-        bq_treesum_open(&d->scales[b].sum, &d->s->dev, buffers,
-                        bq_arena_push(mem, d->scales[b].count, 1, BQ_F32));
+        bq_treesum_open(&d->numbers[b].sum, &d->s->dev, buffers,
+                        bq_arena_push(mem, d->numbers[b].count, 1, BQ_F32));
 }
 
 static void close_all(bq_distilling *d) {
-    for (int64_t b = 0; b < d->blocks.count; b++) free(d->scales[b].start);
-    bq_stream_close(&d->teacher);
+    for (int64_t b = 0; b < d->blocks.count; b++) free(d->numbers[b].start);
+    bq_stream_close(&d->original);
     bq_stream_close(&d->slopes);
     bq_stream_close(&d->inputs);
-    free(d->scales);
+    free(d->numbers);
     free(d->losses);
     free(d->given);
     free(d->buffer.data);
@@ -265,11 +250,20 @@ static bool steps(bq_distilling *d) {
     return true;
 }
 
+void bq_distill_tag(bq_run *s) {
+    json_t *recipe = bq_keys_json(&s->recipe, false), *said = json_object_get(recipe, "distill");
+    char *text = said ? json_dumps(said, JSON_COMPACT) : NULL;
+    const uint64_t of[] = {s->fingerprint, bq_hash_text(text ? text : "")};
+    s->distill_tag = bq_hash_bytes(of, sizeof of);
+    free(text);
+    json_decref(recipe);
+}
+
 bool bq_distill_done(const bq_run *s) {
     char path[BQ_PATH_MAX + 64];
     for (int b = 0; b < s->src.arch.model.blocks; b++) {
         bq_ckpt_path(path, sizeof path, s->dir, 0, s->recipe.nphase, b);
-        if (bq_ckpt_peek(path, s->fingerprint) != BQ_CKPT_OK) return false;
+        if (bq_ckpt_peek(path, s->distill_tag) != BQ_CKPT_OK) return false;
     }
     return true;
 }
@@ -279,10 +273,11 @@ static bool distill(bq_run *s) {
     size_t mark = bq_arena_mark(&s->dev.mem);
     double since = bq_seconds();
     bq_distilling d;
+    bq_run_computes(s, s->recipe.distill.compute);
     open_all(&d, s);
-    open_scales(&d);
+    open_numbers(&d);
     bq_distill_restore(&d);
-    run_original(&d);
+    bq_distill_original(&d);
     bool whole = steps(&d);
     bq_progress_end();
     for (int64_t b = 0; b < d.blocks.count && whole && s->comm->replica == 0; b++) bq_distill_write(&d, b);
@@ -295,6 +290,7 @@ static bool distill(bq_run *s) {
                "distillation has made the model worse: take a smaller distill.lr than %g, or leave it out",
                s->recipe.distill.lr);
     close_all(&d);
+    bq_run_computes(s, BQ_COMPUTE_F32);
     bq_arena_reset(&s->dev.mem, mark);
     return whole;
 }
@@ -307,7 +303,7 @@ static bool whole_results(const bq_run *s) {
         bq_ckpt_file *f;
         bq_ckpt head;
         bq_ckpt_path(path, sizeof path, s->dir, 0, s->recipe.nphase, b);
-        whole = bq_ckpt_open_at(&f, path, s->fingerprint, (bq_ckpt_at){0, s->recipe.nphase, b, 0}, &head,
+        whole = bq_ckpt_open_at(&f, path, s->distill_tag, (bq_ckpt_at){0, s->recipe.nphase, b, 0}, &head,
                                 why) == BQ_CKPT_OK;
         if (!whole) bq_log_all(BQ_WARN, "%s: %s: distillation is done again", path, why);
         bq_ckpt_close(f);

@@ -3,62 +3,35 @@
 
 #include "base/die.h"
 #include "driver/load/device.h"
+#include "driver/plan/distill.h"
 #include "driver/run/restore.h"
 #include "io/state/checkpoint.h"
 
-#include <math.h>
-#include <stdlib.h>
+#include <string.h>
 
 /* The block's number in the model. */
 static int number(const bq_distilling *d, int64_t b) { return (int)(d->blocks.first + b); }
-
-static int64_t scales_of(const bq_quantized *q, int i) {
-    return q->arch->linear[i].rows * bq_linear_groups(q->arch, q->scheme, i);
-}
 
 /* As the phases left it. */
 static void read_block(bq_distilling *d, int64_t b) {
     bq_run *s = d->s;
     char path[BQ_PATH_MAX + 64];
-    bq_source_unit(&s->src, &s->dev, number(d, b), bq_source_core(&s->src, number(d, b)), &d->blk);
+    bq_source_vectors(&s->src, &s->dev, number(d, b), bq_source_core(&s->src, number(d, b)), &d->blk);
     bq_quantized_turn(&d->q, bq_run_layout(s, number(d, b), 0));
     bq_run_checkpoint(s, number(d, b), 0, path, sizeof path);
     bq_restore(s, &s->dev, path, &d->blk, &d->q, false);
+    d->blk.folded |= s->recipe.distill.norms;
 }
 
 void bq_distill_begin(bq_distilling *d, int64_t b) {
-    bq_scales *to = &d->scales[b];
-    bq_dev *dev = &d->s->dev;
     read_block(d, b);
-    to->count = 0;
-    for (int i = 0; i < d->q.arch->linears; i++) to->count += scales_of(&d->q, i);
-    to->start = calloc((size_t)to->count * 4, sizeof *to->start);
-    BQ_CHECK(to->start, "no memory for %ld scales and their moments", (long)to->count);
-    to->u = to->start + to->count, to->m = to->u + to->count, to->v = to->m + to->count;
-    for (int64_t i = 0, at = 0; i < d->q.arch->linears; i++) {
-        const int64_t n = scales_of(&d->q, (int)i);
-        dev->op->get(dev, d->q.scale[i], bq_mat_host(to->start + at, n, 1, BQ_F32));
-        at += n;
-    }
-    dev->op->wait(dev);
+    bq_distill_take(d, &d->numbers[b]);
 }
 
 void bq_distill_load(bq_distilling *d, int64_t b) {
-    const bq_scales *from = &d->scales[b];
-    bq_dev *dev = &d->s->dev;
     read_block(d, b);
-    float *scale = malloc((size_t)from->count * sizeof *scale);
-    BQ_CHECK(scale, "no memory for %ld scales", (long)from->count);
-    for (int64_t i = 0, at = 0; i < d->q.arch->linears; i++) {
-        const int64_t n = scales_of(&d->q, (int)i);
-        for (int64_t k = at; k < at + n; k++)
-            scale[k] = bq_scale_stored(from->start[k] * bq_exp(from->u[k]), d->q.scheme[i]);
-        dev->op->put(dev, bq_mat_host(scale + at, n, 1, BQ_F32), d->q.scale[i]);
-        at += n;
-    }
-    dev->op->wait(dev);
-    free(scale);
-    bq_quantized_decode(dev, &d->q);
+    bq_distill_put(d, &d->numbers[b]);
+    bq_quantized_decode(&d->s->dev, &d->q);
 }
 
 void bq_distill_forward(bq_distilling *d, int64_t b, int64_t first, int64_t n) {
@@ -79,16 +52,42 @@ void bq_distill_keep(bq_distilling *d, bq_mat slope, int64_t k) {
     bq_stream_put(&d->slopes, k, to);
 }
 
-/* du = sum of dw w_hat over the weights of a scale, since w_hat is proportional to exp(u). */
-static void gradients(bq_distilling *d, bq_mat to) {
+/* The backward writes the gradients of gains and biases to their places in `to`, and those of scales that
+ * rows have: the scales of a site's linears follow each other, as its rows do. */
+static void place(bq_distilling *d, const bq_part_of_block *part, int n, bq_mat to) {
+    const bq_arch *arch = d->q.arch;
+    memset(d->work.dgain, 0, sizeof d->work.dgain);
+    memset(d->work.dbias, 0, sizeof d->work.dbias);
+    memset(d->work.drow, 0, sizeof d->work.drow);
+    for (int i = 0; i < n; i++) {
+        bq_mat at = bq_mat_reshape(bq_mat_rows(to, part[i].first, part[i].count), part[i].count);
+        const int site = part[i].kind == BQ_TRAINED_SCALE ? arch->linear[part[i].at].site : 0;
+        if (part[i].kind == BQ_TRAINED_SCALE && part[i].at == arch->site[site].first &&
+            bq_distill_by_rows(arch, d->q.scheme, site)) {
+            const int64_t rows = arch->site[site].rows;
+            d->work.drow[site] = bq_mat_reshape(bq_mat_rows(to, part[i].first, rows), rows);
+        }
+        if (part[i].kind == BQ_TRAINED_GAIN) d->work.dgain[part[i].at] = at;
+        if (part[i].kind == BQ_TRAINED_BIAS) d->work.dbias[part[i].at] = at;
+    }
+}
+
+/* Of scales the sums of dw w_hat over their weights, of zero points those of dw. */
+static void sum_weights(bq_distilling *d, const bq_part_of_block *part, int n, bq_mat to) {
     bq_dev *dev = &d->s->dev;
     const bq_quantized *q = &d->q;
-    for (int64_t i = 0, at = 0; i < q->arch->linears; i++) {
-        const int64_t n = scales_of(q, (int)i);
-        dev->op->dot_rows(dev, bq_linear_grouped(q->arch, q->scheme, (int)i, q->fold),
-                          bq_mat_rows(d->index, 0, n),
-                          bq_linear_grouped(q->arch, q->scheme, (int)i, q->w_hat), bq_mat_rows(to, at, n));
-        at += n;
+    for (int i = 0; i < n; i++) {
+        const bq_part_of_block *p = &part[i];
+        const bq_mat rows = bq_mat_rows(to, p->first, p->count);
+        if (p->kind == BQ_TRAINED_GAIN || p->kind == BQ_TRAINED_BIAS) continue;
+        if (d->work.drow[q->arch->linear[p->at].site].data) continue;
+        const bq_mat dw = bq_linear_grouped(q->arch, q->scheme, p->at, q->fold);
+        if (p->kind == BQ_TRAINED_SCALE)
+            dev->op->dot_rows(dev, dw, bq_mat_rows(d->index, 0, p->count),
+                              bq_linear_grouped(q->arch, q->scheme, p->at, q->w_hat), rows);
+        else
+            dev->op->dot_rows(dev, bq_mat_reshape(bq_mat_rows(d->ones, 0, dw.cols), dw.cols),
+                              bq_mat_rows(d->zeros, 0, p->count), dw, rows);
     }
 }
 
@@ -96,35 +95,27 @@ void bq_distill_backward(bq_distilling *d, int64_t b, int64_t first, int64_t n) 
     bq_dev *dev = &d->s->dev;
     const bq_ops *op = dev->op;
     const int64_t leaf = bq_distill_leaves(d, d->s->comm->replica).first;
+    bq_part_of_block part[BQ_TRAINED_PARTS];
+    const int parts = bq_distill_parts(d, part);
     for (int64_t k = first; k < first + n; k++) {
         op->put(dev, bq_stream_get(&d->inputs, b * d->kept + k, d->buffer), d->work.x);
         op->wait(dev); /* the buffer is used again */
         op->put(dev, bq_stream_get(&d->slopes, k, d->buffer), d->dy);
         bq_block_forward(dev, &d->blk, d->q.w_hat, &d->work, d->work.x, d->work.y);
+        const bq_mat sums = bq_treesum_next(&d->numbers[b].sum);
+        place(d, part, parts, sums);
         bq_block_backward(dev, &d->blk, d->q.w_hat, &d->work, d->work.x, d->dy, d->q.fold, d->dx);
-        gradients(d, bq_treesum_next(&d->scales[b].sum));
-        bq_treesum_add(&d->scales[b].sum, leaf + k);
+        sum_weights(d, part, parts, sums);
+        bq_treesum_add(&d->numbers[b].sum, leaf + k);
         bq_distill_keep(d, d->dx, k);
         bq_run_stopped(d->s); /* for its heartbeat */
-    }
-}
-
-/* Adam, in double. */
-static void adam(bq_scales *v, const float *g, int64_t step, double rate) {
-    const double b1 = 0.9, b2 = 0.999, c1 = 1 - pow(b1, (double)step), c2 = 1 - pow(b2, (double)step);
-    for (int64_t k = 0; k < v->count; k++) {
-        const double x = (double)g[k];
-        v->m[k] = (float)(b1 * (double)v->m[k] + (1 - b1) * x);
-        v->v[k] = (float)(b2 * (double)v->v[k] + (1 - b2) * x * x);
-        v->u[k] =
-            (float)((double)v->u[k] - rate * ((double)v->m[k] / c1) / (sqrt((double)v->v[k] / c2) + 1e-8));
     }
 }
 
 void bq_distill_update(bq_distilling *d, int64_t b, double rate) {
     bq_dev *dev = &d->s->dev;
     const bq_comm *comm = d->s->comm;
-    bq_scales *v = &d->scales[b];
+    bq_numbers *v = &d->numbers[b];
     bq_shard leaves[BQ_REPLICAS], own = bq_shard_of(v->count, comm->replica, comm->nreplica);
     size_t mark = bq_arena_mark(&dev->mem);
     for (int r = 0; r < comm->nreplica; r++) leaves[r] = bq_distill_leaves(d, r);
@@ -132,14 +123,16 @@ void bq_distill_update(bq_distilling *d, int64_t b, double rate) {
     dev->op->copy(dev, sum, bq_mat_rows(all, own.first, own.count));
     bq_comm_gather_rows(comm, dev, all);
     bq_device_fetch(dev, &all);
-    adam(v, all.data, d->step + 1, rate);
+    bq_quantized_turn(&d->q, bq_run_layout(d->s, number(d, b), 0));
+    bq_block_turn(&d->blk, bq_source_core(&d->s->src, number(d, b)), number(d, b));
+    bq_distill_adam(d, v, all.data, rate);
     bq_device_drop(dev, &all);
     bq_arena_reset(&dev->mem, mark);
 }
 
 void bq_distill_write(bq_distilling *d, int64_t b) {
     bq_run *s = d->s;
-    bq_ckpt c = {.phase = s->recipe.nphase, .block = number(d, b), .fingerprint = s->fingerprint};
+    bq_ckpt c = {.phase = s->recipe.nphase, .block = number(d, b), .fingerprint = s->distill_tag};
     char path[BQ_PATH_MAX + 64];
     bq_distill_load(d, b);
     bq_restore_describe(&d->blk, &d->q, &c);

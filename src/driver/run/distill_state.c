@@ -9,10 +9,10 @@
 #include <stdlib.h>
 
 static bq_inside head_of(const bq_distilling *d, int64_t b) {
-    const bq_scales *v = &d->scales[b];
+    const bq_numbers *v = &d->numbers[b];
     bq_inside in = {.phase = d->s->recipe.nphase,
                     .block = (int)(d->blocks.first + b),
-                    .fingerprint = d->s->fingerprint,
+                    .fingerprint = d->s->distill_tag,
                     .steps = d->step,
                     .loss = d->losses,
                     .parts = 3};
@@ -24,7 +24,7 @@ static bq_inside head_of(const bq_distilling *d, int64_t b) {
     return in;
 }
 
-static bq_mat part_of(const bq_scales *v, int p) {
+static bq_mat part_of(const bq_numbers *v, int p) {
     float *const parts[] = {v->u, v->m, v->v};
     return bq_mat_host(parts[p], v->count, 1, BQ_F32);
 }
@@ -35,7 +35,7 @@ void bq_distill_save(bq_distilling *d) {
         bq_inside in = head_of(d, b);
         bq_inside_path(path, sizeof path, d->s->dir, in.block, (int)(d->saved % BQ_INSIDE_SLOTS));
         bq_inside_file *f = bq_inside_create(path, &in);
-        for (int p = 0; p < in.parts; p++) bq_inside_write(f, p, part_of(&d->scales[b], p));
+        for (int p = 0; p < in.parts; p++) bq_inside_write(f, p, part_of(&d->numbers[b], p));
         bq_inside_commit(f);
         bq_run_stopped(d->s); /* for its heartbeat */
     }
@@ -81,12 +81,12 @@ void bq_distill_restore(bq_distilling *d) {
     if (bq_comm_agree(d->s->comm, !all)) return;
     for (int64_t b = 0; b < d->blocks.count; b++) {
         bq_inside_file *f = d->s->comm->replica ? NULL : open_file(d, b, least, &in, &slot);
-        for (int p = 0; p < 3 && f; p++) bq_inside_read(f, p, 0, part_of(&d->scales[b], p));
+        for (int p = 0; p < 3 && f; p++) bq_inside_read(f, p, 0, part_of(&d->numbers[b], p));
         if (f) bq_inside_read_loss(f, d->losses);
         bq_inside_close(f);
         for (int p = 0; p < 3; p++)
-            bq_comm_stage_bcast(d->s->comm, part_of(&d->scales[b], p).data,
-                                (int)((size_t)d->scales[b].count * sizeof(float)));
+            bq_comm_stage_bcast(d->s->comm, part_of(&d->numbers[b], p).data,
+                                (int)((size_t)d->numbers[b].count * sizeof(float)));
     }
     d->step = least;
     d->saved = slot + 1;

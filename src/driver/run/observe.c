@@ -41,7 +41,7 @@ static uint64_t tag_of(const bq_run *s) {
     json_object_del(bits, "kv");
     char *text = json_dumps(bits, JSON_COMPACT);
     BQ_CHECK(text, "no memory for a hash");
-    const uint64_t of[] = {s->fingerprint, bq_hash_text(text)};
+    const uint64_t of[] = {bq_run_tag(s), bq_hash_text(text)};
     free(text);
     json_decref(recipe);
     return bq_hash_bytes(of, sizeof of);

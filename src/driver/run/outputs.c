@@ -157,7 +157,7 @@ static char *identity(const bq_run *s, int i) {
     json_object_del(one, "license");
     char *said = json_dumps(one, JSON_COMPACT), *rounded = said_of_others(s), *all = NULL;
     BQ_CHECK(said && rounded &&
-                 asprintf(&all, "%016lx %s%s%s", (unsigned long)s->fingerprint, said, rounded, measured) >= 0,
+                 asprintf(&all, "%016lx %s%s%s", (unsigned long)bq_run_tag(s), said, rounded, measured) >= 0,
              "no memory for the name of an output");
     free(said);
     free(rounded);

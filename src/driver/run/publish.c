@@ -197,7 +197,7 @@ static int summarize(const bq_run *s, const bq_output *output, const bq_manifest
     char path[BQ_PATH_MAX + 32], hex[17], license[BQ_LICENSE], weights[32];
     origin_path(s, path);
     json_t *origin = bq_json_read_sealed(path, MOST), *to;
-    snprintf(hex, sizeof hex, "%016" PRIx64, s->fingerprint);
+    snprintf(hex, sizeof hex, "%016" PRIx64, bq_run_tag(s));
     snprintf(weights, sizeof weights, "xxh3:%016" PRIx64, s->model_hash);
     find_license(s, output, license);
     *summary = to =

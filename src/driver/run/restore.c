@@ -57,7 +57,7 @@ void bq_restore(const bq_run *s, bq_dev *dev, const char *path, bq_block *blk, b
     bq_ckpt_file *f;
     bq_ckpt head;
     char why[BQ_WHY];
-    int found = bq_ckpt_open(&f, path, s->fingerprint, &head, why);
+    int found = bq_ckpt_open(&f, path, bq_run_tag(s), &head, why);
     BQ_CHECK(found == BQ_CKPT_OK, "%s: damaged since the run began: %s; `blockq run` makes it again", path,
              why);
     take(dev, path, f, &head, blk, q, fold);

@@ -9,7 +9,9 @@
 #include "driver/streams/cache.h"
 #include "driver/load/device.h"
 #include "driver/plan/distill.h"
+#include "driver/run/distill.h"
 #include "driver/plan/mixed.h"
+#include "driver/recipe/named.h"
 #include "driver/recipe/traits.h"
 #include "driver/run/account.h"
 #include "driver/run/outputs.h"
@@ -182,9 +184,7 @@ int bq_session_open(bq_run *s, const bq_args *args, bq_comm *comm) {
     s->account.at = s->started;
     snprintf(s->dir, sizeof s->dir, "%s", args->out);
     if (args->command == BQ_COMMAND_RUN) catch_signals();
-    int code = comm->rank == 0
-                   ? bq_recipe_read(args->file[0], args->nset, (char *const *)args->set, &s->recipe)
-                   : BQ_OK;
+    int code = comm->rank == 0 ? bq_named_read(args, &s->recipe) : BQ_OK;
     if ((code = bq_comm_agree(comm, code))) return code;
     bq_comm_bcast(comm, &s->recipe, sizeof s->recipe);
     if ((code = bq_root_first(comm, open_inputs, s))) return code;
@@ -250,6 +250,7 @@ static int fingerprint(bq_run *s) {
         bq_hash_add(all, &s->part[i].hash, sizeof s->part[i].hash);
     }
     s->fingerprint = bq_hash_close(all);
+    bq_distill_tag(s);
     const bool learns = bq_recipe_learns(&s->recipe); /* then the rotations follow from samples and schemes */
     const uint64_t acts[] = {s->model_hash,
                              s->calibration.hash,

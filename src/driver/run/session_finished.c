@@ -31,6 +31,7 @@ static bool read_fingerprint(bq_run *s) {
     int fd;
     bool sealed = !bq_file_open_own(path, O_RDONLY, &fd) && bq_seal_check(fd, false, &size, &s->fingerprint);
     if (fd >= 0) close(fd);
+    bq_distill_tag(s);
     return sealed;
 }
 
@@ -113,6 +114,7 @@ static int look(void *session) {
     if (!code) code = bq_source_transform(&s->src, &s->recipe);
     if (!code && (!read_fingerprint(s) || !finished(s)))
         code = bq_refuse(BQ_DATA, "%s is not finished: `blockq run` it to the end first", s->dir);
+    s->distilled = s->recipe.distill.steps > 0;
     if (!code) code = bq_learning_read(s);
     bq_mixed_bound_by(&s->layouts, &s->recipe.bits.mixed);
     if (!code) code = bq_sensitivity_read(s);
@@ -151,7 +153,7 @@ static int check_blocks(const bq_run *s) {
         else
             bq_ckpt_path(path, sizeof path, s->dir, sweep, phase, b);
         bq_ckpt_at at = {sweep, phase, b, unit};
-        if (bq_ckpt_open_at(&f, path, s->fingerprint, at, &head, why) != BQ_CKPT_OK) {
+        if (bq_ckpt_open_at(&f, path, bq_run_tag(s), at, &head, why) != BQ_CKPT_OK) {
             bad = b + 1;
             memcpy(bad_path, path, sizeof path), memcpy(bad_why, why, sizeof why);
         }
@@ -178,7 +180,6 @@ int bq_session_open_finished(bq_run *s, const bq_args *args, bq_comm *comm) {
     bq_comm_bcast(comm, &s->recipe, sizeof s->recipe);
     if ((code = bq_root_first(comm, look, s))) return code;
     bq_sweep_results(s);
-    s->distilled = s->recipe.distill.steps > 0;
     bq_observe_scales(s);
     return check_blocks(s);
 }

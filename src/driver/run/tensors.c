@@ -16,7 +16,7 @@ static void open_unit(bq_result_tensors *t, int block, int unit) {
     if (t->file && t->block == block && t->unit == unit) return;
     bq_ckpt_close(t->file);
     bq_run_checkpoint(t->s, block, unit, path, sizeof path);
-    int found = bq_ckpt_open(&t->file, path, t->s->fingerprint, &t->head, why);
+    int found = bq_ckpt_open(&t->file, path, bq_run_tag(t->s), &t->head, why);
     BQ_CHECK(found == BQ_CKPT_OK, "%s: damaged since the run began: %s; `blockq run` makes it again", path,
              why);
     BQ_CHECK(t->folds || !bq_ckpt_folded(&t->head), "%s has norms of its own, which no pass makes", path);
@@ -115,6 +115,13 @@ static bool of_source(const bq_source *src, const char *name, int64_t first, bq_
     return true;
 }
 
+/* Which of the norms that a checkpoint keeps (bq_block_kept_norm) this one is; -1: none. */
+static int kept(const bq_arch *arch, int at) {
+    for (int i = 0; i < BQ_NORMS_FOLDED; i++)
+        if (at == (arch->gains[i] ? i : BQ_NORM_O + i)) return i;
+    return -1;
+}
+
 /* The same, or changed by passes.  The exporter must know which tensors are floats before it knows which
  * blocks the passes have changed.  So where passes may change norms and biases, those of all blocks are
  * written as floats. */
@@ -123,7 +130,8 @@ static bool dense(void *ctx, const char *name, int64_t first, bq_mat to) {
     bq_heartbeat(t->s->comm);
     const bq_source *src = &t->s->src;
     bq_tensor_id id = bq_source_id(src, name);
-    bool gain = id.kind == BQ_TENSOR_BLOCK_NORM && id.at < BQ_NORMS_FOLDED;
+    const int norm = id.kind == BQ_TENSOR_BLOCK_NORM ? kept(bq_source_arch(src, id.block), id.at) : -1;
+    const bool gain = norm >= 0;
     if (!t->folds || (!gain && id.kind != BQ_TENSOR_BIAS)) return of_source(src, name, first, to);
     if (!to.data) return true;
     int at = id.at, unit = gain ? 0 : bq_arch_unit_of(bq_source_arch(src, id.block), id.at, &at);
@@ -131,7 +139,7 @@ static bool dense(void *ctx, const char *name, int64_t first, bq_mat to) {
     if (!bq_ckpt_folded(&t->head))
         bq_source_rows(src, name, first, to);
     else if (gain)
-        bq_ckpt_read_norm(t->file, id.at, to);
+        bq_ckpt_read_norm(t->file, norm, to);
     else
         bq_ckpt_read(t->file, at, BQ_CKPT_BIAS, to);
     for (int64_t i = 0; i < to.cols && gain; i++) bq_f32(to)[i] -= src->arch.gain_of_zero;
@@ -179,9 +187,9 @@ static bool inputs(void *ctx, const char *name, float *tokens, float *square) {
     return true;
 }
 
-/* Passes that prepare may change norms and biases. */
+/* Passes that prepare may change norms and biases, and so does distillation. */
 static bool folds(const bq_recipe *r) {
-    bool any = false;
+    bool any = r->distill.steps && r->distill.norms;
     for (int i = 0; i < r->nphase; i++) any |= bq_phase_prepares(&r->phase[i]);
     return any;
 }

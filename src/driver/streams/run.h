@@ -31,7 +31,7 @@ typedef struct {
     int parts;
     bq_part part[BQ_PARTS];
     uint64_t schemes_hash; /* of bits.schemes */
-    uint64_t model_hash, acts_hash, fingerprint;
+    uint64_t model_hash, acts_hash, fingerprint, distill_tag;
     char numerics[256]; /* the numerics class in words; `run` only */
     bq_lock lock;       /* of the run directory, on rank 0 of `blockq run` */
     bq_state *state;
@@ -56,6 +56,9 @@ static inline bq_shard bq_run_share(const bq_run *s) {
 static inline void bq_run_computes(bq_run *s, bq_compute wanted) {
     s->dev.compute = bq_dev_compute(&s->dev, wanted);
 }
+
+/* What the seals of the results have. */
+static inline uint64_t bq_run_tag(const bq_run *s) { return s->distilled ? s->distill_tag : s->fingerprint; }
 
 /* Room on the host for n calibration samples, (n T, H); the caller frees its data.  Local. */
 bq_mat bq_run_room(const bq_run *s, int64_t n);

@@ -63,6 +63,21 @@ void bq_cpu_column_squares(bq_dev *dev, bq_mat x, bq_mat sum) {
     column_sums(dev, x, 0, true, sum, "column_squares");
 }
 
+void bq_cpu_column_dot(bq_dev *dev, bq_mat a, bq_mat b, bq_mat sum) {
+    BQ_WANT(dev, 1, a.cols, sum);
+    if (b.data) BQ_WANT(dev, a.rows, a.cols, b);
+#pragma omp parallel for schedule(static) if (a.rows * a.cols > PARALLEL)
+    for (int64_t c = 0; c < a.cols; c += COLUMNS) {
+        double part[COLUMNS] = {0};
+        const int64_t n = a.cols - c < COLUMNS ? a.cols - c : COLUMNS;
+        for (int64_t r = 0; r < a.rows; r++) {
+            const float *x = bq_mat_at(a, r, c), *y = b.data ? bq_mat_at(b, r, c) : NULL;
+            for (int64_t i = 0; i < n; i++) part[i] += y ? (double)x[i] * (double)y[i] : (double)x[i];
+        }
+        for (int64_t i = 0; i < n; i++) *(float *)bq_mat_at(sum, 0, c + i) = (float)part[i];
+    }
+}
+
 static void by_columns(bq_dev *dev, bq_mat x, bq_mat s, bq_mat y,
                        void (*row)(const float *x, const float *s, int64_t n, float *y)) {
     BQ_WANT(dev, 1, x.cols, s);

@@ -86,6 +86,15 @@ static __global__ void __launch_bounds__(PARTS *WARP)
     if (part() == 0 && c < cols) to[c] = (float)sum;
 }
 
+static __global__ void __launch_bounds__(PARTS *WARP)
+    sum_products(bq_rows<float> a, bq_rows<float> b, bool both, float *to, int64_t rows, int64_t cols) {
+    const int64_t c = column();
+    const double sum = column_sum(rows, [=](int64_t r) {
+        return c < cols ? (double)bq_row(a, r)[c] * (both ? (double)bq_row(b, r)[c] : 1) : 0;
+    });
+    if (part() == 0 && c < cols) to[c] = (float)sum;
+}
+
 static dim3 grid_columns(int64_t cols) { return dim3(bq_pieces(cols, WARP)); }
 
 void bq_cuda_set(bq_dev *dev, bq_mat m, float value) {
@@ -111,4 +120,12 @@ void bq_cuda_column_squares(bq_dev *dev, bq_mat x, bq_mat sum) {
     BQ_WANT(dev, x.rows, x.cols, x);
     BQ_WANT(dev, 1, x.cols, sum);
     bq_launch(dev, grid_columns(x.cols), WARP * PARTS, sum_squares, x, bq_f32(sum), x.rows, x.cols);
+}
+
+void bq_cuda_column_dot(bq_dev *dev, bq_mat a, bq_mat b, bq_mat sum) {
+    BQ_WANT(dev, a.rows, a.cols, a);
+    if (b.data) BQ_WANT(dev, a.rows, a.cols, b);
+    BQ_WANT(dev, 1, a.cols, sum);
+    bq_launch(dev, grid_columns(a.cols), WARP * PARTS, sum_products, a, b.data ? b : a, b.data != NULL,
+              bq_f32(sum), a.rows, a.cols);
 }

@@ -100,7 +100,10 @@ static void refusals(void **state) {
     refused("blockq frob", "frob: no such command");
     refused("blockq --frob", "--frob: no such command");
     refused("blockq help frob", "help frob: no such topic");
-    refused("blockq run", "RECIPE.json is missing");
+    refused("blockq run", "RECIPE.json is missing, or --preset");
+    refused("blockq plan", "RECIPE.json is missing, or --preset");
+    refused("blockq run --preset best r.json", "give a recipe or --preset, not both");
+    refused("blockq plan --preset best r.json", "give a recipe or --preset, not both");
     refused("blockq run a b", "one argument too many: b");
     refused("blockq run a --frob", "--frob: no such option");
     refused("blockq run a --out", "--out: needs a value");
@@ -183,14 +186,13 @@ static const char *printed(const char *text) {
 static void help(void **state) {
     (void)state;
     static const char *const options[BQ_COMMANDS] = {
-        [BQ_COMMAND_RUN] =
-            "--set --out --threads --device --memory --scratch --model-copy --acts --split-reference "
-            "--stages --micro "
-            "--timeout --no-eval --result-only "
-            "--save-every --stop-after-blocks "
-            "--verbose",
+        [BQ_COMMAND_RUN] = "--set --preset --out --threads --device --memory --scratch --model-copy --acts "
+                           "--split-reference --stages --micro "
+                           "--timeout --no-eval --result-only "
+                           "--save-every --stop-after-blocks "
+                           "--verbose",
         [BQ_COMMAND_PLAN] =
-            "--set --threads --device --memory --scratch --model-copy --acts --split-reference "
+            "--set --preset --threads --device --memory --scratch --model-copy --acts --split-reference "
             "--stages --micro --ranks --gpu --network --node --files --timeout --verbose",
         [BQ_COMMAND_EVAL] = "--model --run --tokens --eval --ctx --windows --offset --rtn --threads --device "
                             "--memory --scratch --timeout --result-only --verbose",

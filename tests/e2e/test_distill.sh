@@ -9,7 +9,7 @@ latent latent 24 false
 recipe_of() {
     cat >"$1" <<TEXT
 {"model": "$2", "calibration": {"tokens": "cal.h5", "samples": 8, "length": 24}, "bits": {"decoder": $3},
- "phases": [{"inputs": "fp", "passes": [{"pass": "gptq"}]}], "distill": {"steps": 5, "batch": 4, "lr": 0.01${4-}},
+ "phases": [{"inputs": "fp", "passes": [{"pass": "gptq"}]}], "distill": {"steps": 5, "lr": 0.01${4-, "batch": 4}},
  "outputs": [{"format": "safetensors"}, {"format": "${5-compressed-tensors}", "dir": "second"}], "eval": {"tokens": "eval.h5", "ctx": 32, "windows": 5}}
 TEXT
 }
@@ -25,16 +25,17 @@ equal() {
 
 # some tokens of each sample, products in bf16, biases; zero points that are floats; norms behind o and down
 for name in qwen2 phi3_short latent llama_bias olmo2; do
-    model=m_$name bits='{"bits": 3, "group": 8, "scale": "f16"}' keys="" formats=compressed-tensors
+    model=m_$name bits='{"bits": 3, "group": 8, "scale": "f16"}' keys=', "batch": 4' formats=compressed-tensors
     if [[ $name != qwen2 ]]; then bits='{"bits": 2, "symmetric": false}'; fi
     if [[ $name = latent ]]; then model=latent; fi
-    if [[ $name = qwen2 ]]; then keys=', "positions": 7, "warmup": 2, "compute": "bf16"'; fi
+    if [[ $name = qwen2 ]]; then keys=', "positions": 7, "warmup": 2, "compute": "bf16", "batch": 2, "held_out": 2'; fi
     if [[ $name = llama_bias ]]; then bits='{"bits": 3, "group": 8, "symmetric": false, "zero": "float"}' formats=safetensors; fi
     recipe_of r.json $model "$bits" "$keys" $formats
     expect 0 "$blockq" run r.json -o r_$name
     check "$name: the loss falls" \
         awk '/distillation: KL/ { good = $4 > $6 && $6 > 0 } END { exit !good }' err
     check "$name: peak above the plan: $(grep 'memory planned' err)" awk '/memory planned/ { good = $(NF - 1) <= $(NF - 4) } END { exit !good }' err
+    if [[ $name = qwen2 ]]; then check "held-out samples: $(grep KL err)" grep -Eq 'in 5 steps, held out 0\.[0-9]+ -> 0\.[0-9]+,' err; fi
     worth r_$name
     expect 0 "$blockq" eval --run r_$name --tokens eval.h5 --ctx 32 --windows 5
     check "$name: eval takes these results" grep -q "gptq=$(sed -n 's/.*"gptq": \([0-9]*\.[0-9]\).*/\1/p' r_$name/result.json)" out
@@ -55,7 +56,7 @@ check "a run without it is another one" [ ! -e without/ckpt/block_000.p1.s0.h5 ]
 check "another result" [ "$(cmp -l without/safetensors/model.safetensors r_olmo2/safetensors/model.safetensors | wc -l)" -gt 100 ]
 
 # kills, stops, scratch files; states that are damaged
-recipe_of r.json m_qwen2 '{"bits": 3, "group": 8, "scale": "f16"}' ', "positions": 7, "warmup": 2, "compute": "bf16"'
+recipe_of r.json m_qwen2 '{"bits": 3, "group": 8, "scale": "f16"}' ', "positions": 7, "warmup": 2, "compute": "bf16", "batch": 2, "held_out": 2'
 for hit in 30 60 90 120 150; do
     rm -rf killed
     for more in 1 2; do
@@ -107,8 +108,8 @@ expect 2 "$blockq" run r.json --set 'bits={"auto": {"schemes": [{"bits": "e2m1",
 one_error 'bits.auto.schemes.0: distill trains scales that are numbers of their own'
 expect 2 "$blockq" run r.json --set 'bits={"auto": {"schemes": [{"bits": 4, "group": 4096}], "budget": 9}}' -o never
 one_error 'bits.auto.schemes: none has groups that divide the columns'
-expect 2 "$blockq" run r.json --set distill.batch=3 -o never
-one_error 'distill.batch: is 3, must divide calibration.samples, which is 8'
+expect 2 "$blockq" run r.json --set distill.batch=5 -o never
+one_error 'distill.batch: is 5, must divide calibration.samples less held_out, which is 6'
 expect 2 "$blockq" run r.json --set model=m_mixtral --set bits.decoder.group=-1 -o never
 one_error 'distill: the model has experts'
 expect 2 "$blockq" run r.json --set 'bits.decoder={"bits": "e2m1", "group": 8, "scale": "e8m0"}' --set 'outputs=[]' -o never

@@ -60,6 +60,18 @@ for name in rounded seen; do
         awk -v a="$(worth_of ${name}_1)" -v b="$(worth_of cpu_$name)" 'BEGIN { exit !(a > 1 && (a / b - 1)^2 < 1e-6) }'
 done
 
+# distillation: streams of the original and gradients from stage to stage
+distill=(--set 'distill={"steps": 4, "batch": 2, "lr": 0.01, "positions": 9, "held_out": 2}')
+expect 0 "$blockq" run gptq.json "${distill[@]}" --device cpu --threads 1 -o cpu_distill
+for ranks in 1 2 4; do
+    expect 0 mpi $ranks run gptq.json "${distill[@]}" --device cuda -o distill_$ranks
+    rm -rf distill_$ranks/acts
+    same distill_1 distill_$ranks
+done
+of_result() { sed -n 's/.*"gptq+adascale": \([0-9.]*\).*/\1/p' "$1/result.json"; }
+check "distill: $(of_result distill_1), not $(of_result cpu_distill)" \
+    awk -v a="$(of_result distill_1)" -v b="$(of_result cpu_distill)" 'BEGIN { exit !(a > 1 && (a / b - 1)^2 < 1e-5) }'
+
 # experts, sinks, clamped gates: a model is worth what it is on the cpu
 perplexity() { sed -n 's/.*model=\([0-9.]*\).*/\1/p' out; }
 for name in mixtral gpt_oss; do

@@ -13,8 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define PI    3.14159265358979323846
-#define PLACE 255 /* sweep and phase of the random numbers: no pass has these */
+#define PI 3.14159265358979323846
 
 bq_shard bq_distill_leaves(const bq_distilling *d, int replica) {
     return bq_train_leaves(d->samples, d->batch, d->step, replica, d->s->comm->nreplica);
@@ -22,76 +21,27 @@ bq_shard bq_distill_leaves(const bq_distilling *d, int replica) {
 
 /* ---- a step ---- */
 
-/* The tokens that count, ascending: those at the first places of a random order. */
-static void choose(bq_distilling *d, int64_t sample) {
-    int32_t *token = malloc((size_t)(2 * d->tokens) * sizeof *token), *chosen = token + d->tokens;
-    int64_t n = 0;
-    BQ_CHECK(token, "no memory for %ld tokens", (long)d->tokens);
-    for (int64_t t = 0; t < d->tokens; t++) token[t] = (int32_t)t;
-    for (int64_t t = 0; t < d->positions && d->positions < d->tokens; t++) {
-        uint32_t word[4];
-        bq_philox((bq_rng_key){d->s->recipe.seed, PLACE, PLACE, 0, (uint32_t)d->step, (uint32_t)sample},
-                  (uint32_t)(t / 4), word);
-        const int64_t other = t + (int64_t)((uint64_t)word[t % 4] * (uint64_t)(d->tokens - t) >> 32);
-        const int32_t one = token[t];
-        token[t] = token[other], token[other] = one;
-    }
-    for (int64_t t = 0; t < d->tokens; t++) chosen[t] = 0;
-    for (int64_t t = 0; t < d->positions; t++) chosen[token[t]] = 1;
-    for (int32_t t = 0; t < d->tokens; t++)
-        if (chosen[t]) token[n++] = t;
-    d->s->dev.op->put(&d->s->dev, bq_mat_host(token, d->positions, 1, BQ_I32), d->chosen);
-    d->s->dev.op->wait(&d->s->dev);
-    free(token);
-}
-
-/* The loss of my k-th sample, and the gradient of the blocks' outputs for it. */
-static double differentiate(bq_distilling *d, int64_t k, int64_t leaf, double *kl) {
-    bq_dev *dev = &d->s->dev;
-    const bq_ops *op = dev->op;
-    const bq_model *m = &d->s->src.arch.model;
-    const int64_t sample = bq_distill_sample(d, leaf), mine = sample - bq_run_share(d->s).first;
-    const bq_mat none = {0}, ones = bq_mat_rows(d->ones, 0, d->positions);
-    const double count = (double)d->positions * (double)d->batch;
-    double sum = 0;
-    choose(d, sample);
-    op->put(dev, bq_stream_get(&d->original, mine, d->buffer), d->work.x);
-    op->gather_rows(dev, d->work.x, d->chosen, none, d->right);
-    op->wait(dev); /* the buffer is used again */
-    op->put(dev, bq_stream_get(&d->inputs, d->blocks.count * d->kept + k, d->buffer), d->work.x);
-    op->gather_rows(dev, d->work.x, d->chosen, none, d->some);
-    op->rmsnorm(dev, d->some, d->norm, (float)m->eps, d->normed);
-    op->distill(dev, d->normed, d->right, d->head, (float)m->logit_cap, 1 / count, d->normed, kl);
-    op->zero(dev, d->right);
-    op->rmsnorm_bwd(dev, d->some, d->norm, (float)m->eps, d->normed, d->right);
-    op->zero(dev, d->dy);
-    op->scatter_add_rows(dev, d->right, d->chosen, ones, d->dy);
-    op->wait(dev);
-    bq_distill_keep(d, d->dy, k);
-    for (int64_t t = 0; t < d->positions; t++) sum += kl[t];
-    return sum / count;
-}
-
 static int64_t micro_of(const bq_distilling *d, int64_t at, int64_t count) {
     int64_t most = d->s->comm->nstage > 1 ? d->s->plan.micro : count;
     return count - at < most ? count - at : most;
 }
 
-/* Forward of my samples of a step, in micro-batches; then the loss of each; then back. */
-static void forward(bq_distilling *d, bq_shard leaves) {
-    for (int64_t at = 0, n; at < leaves.count; at += n) {
-        n = micro_of(d, at, leaves.count);
+/* Forward of the samples of d->list, in micro-batches; and back, after the loss of each. */
+static void forward(bq_distilling *d, int64_t count) {
+    for (int64_t at = 0, n; at < count; at += n) {
+        n = micro_of(d, at, count);
         for (int64_t k = at; k < at + n && bq_distill_first(d); k++)
-            bq_run_embed(d->s, bq_distill_sample(d, leaves.first + k), true, d->buffer, &d->inputs, k);
+            bq_run_embed(d->s, d->list[k], true, d->buffer, &d->inputs, k);
         if (!bq_distill_first(d)) bq_distill_receive(d, -1, &d->inputs, at, n);
         for (int64_t b = 0; b < d->blocks.count; b++) bq_distill_load(d, b), bq_distill_forward(d, b, at, n);
         if (!bq_distill_last(d)) bq_distill_send(d, 1, &d->inputs, d->blocks.count * d->kept + at, n);
     }
+    bq_distill_settle(d);
 }
 
-static void backward(bq_distilling *d, bq_shard leaves) {
-    for (int64_t at = 0, n; at < leaves.count; at += n) {
-        n = micro_of(d, at, leaves.count);
+static void backward(bq_distilling *d, int64_t count) {
+    for (int64_t at = 0, n; at < count; at += n) {
+        n = micro_of(d, at, count);
         if (!bq_distill_last(d)) bq_distill_receive(d, 1, &d->slopes, at, n);
         for (int64_t b = d->blocks.count; b-- > 0;) bq_distill_load(d, b), bq_distill_backward(d, b, at, n);
         if (!bq_distill_first(d)) bq_distill_send(d, -1, &d->slopes, at, n);
@@ -99,39 +49,35 @@ static void backward(bq_distilling *d, bq_shard leaves) {
     bq_distill_settle(d);
 }
 
-/* The loss of the step, on all ranks: that of the last stage. */
-static double losses(bq_distilling *d, bq_shard leaves) {
-    const bq_comm *comm = d->s->comm;
-    double *of = calloc((size_t)(d->batch + d->tokens + comm->size), sizeof *of), *kl = of + d->batch,
-           *said = kl + d->tokens, sum = 0;
-    BQ_CHECK(of, "no memory for the losses of %ld samples", (long)d->batch);
-    for (int64_t k = 0; k < leaves.count && bq_distill_last(d); k++)
-        of[leaves.first + k] = differentiate(d, k, leaves.first + k, kl);
-    if (bq_distill_last(d)) bq_comm_fill(comm, of, d->batch);
-    for (int64_t k = 0; k < d->batch; k++) sum += of[k];
-    if (bq_fault("loss_nan")) sum = NAN;
-    said[comm->rank] = sum;
-    bq_comm_gather(comm, said, comm->size);
-    sum = said[comm->size - 1];
-    bq_comm_bcast(comm, &sum, sizeof sum);
-    free(of);
-    return sum;
-}
-
 static void take_step(bq_distilling *d) {
     const bq_distill *o = &d->s->recipe.distill;
     bq_shard leaves = bq_distill_leaves(d, d->s->comm->replica);
-    forward(d, leaves);
-    bq_distill_settle(d);
-    double loss = d->losses[d->step] = losses(d, leaves);
+    for (int64_t k = 0; k < leaves.count; k++) d->list[k] = bq_distill_sample(d, leaves.first + k);
+    forward(d, leaves.count);
+    double loss = d->losses[d->step] = bq_distill_loss(d, leaves.first, leaves.count, d->batch);
+    if (bq_fault("loss_nan")) loss = NAN;
     if (!isfinite(loss))
         bq_refuse_job(BQ_DATA, "distillation: the loss of step %ld is %g: take a smaller distill.lr than %g",
                       (long)d->step, loss, o->lr);
-    backward(d, leaves);
+    backward(d, leaves.count);
     const double done = (double)d->step, rise = o->warmup ? fmin(1, (done + 1) / (double)o->warmup) : 1,
                  rate = o->lr * rise * (1 + cos(PI * done / (double)o->steps)) / 2;
     for (int64_t b = 0; b < d->blocks.count; b++) bq_distill_update(d, b, rate);
     d->step++;
+}
+
+/* The mean KL of the samples that are held out, on all ranks. */
+static double held_out(bq_distilling *d) {
+    double sum = 0;
+    const int64_t all = d->s->recipe.distill.held;
+    for (int64_t at = 0; at < all; at += d->kept) { /* as many walks on all ranks */
+        int64_t count = d->held.count - at < d->kept ? d->held.count - at : d->kept;
+        if (count < 0) count = 0;
+        for (int64_t k = 0; k < count; k++) d->list[k] = d->samples + d->held.first + at + k;
+        forward(d, count);
+        sum += bq_distill_loss(d, d->held.first + at, count, all);
+    }
+    return sum;
 }
 
 /* ---- the whole ---- */
@@ -156,7 +102,7 @@ static void open_device(bq_distilling *d, bq_run *s) {
 }
 
 static void open_streams(bq_distilling *d, bq_run *s) {
-    const int64_t share = bq_run_share(s).count;
+    const int64_t share = d->share.count + d->held.count;
     d->piece = bq_distill_piece(share, s->comm->nstage);
     bq_stream_open(&d->inputs, (d->blocks.count + 1) * d->kept, d->tokens, d->hidden, bq_run_home(s));
     bq_stream_open(&d->slopes, d->kept, d->tokens, d->hidden, bq_run_home(s));
@@ -165,7 +111,7 @@ static void open_streams(bq_distilling *d, bq_run *s) {
 
 static void open_all(bq_distilling *d, bq_run *s) {
     const bq_recipe *r = &s->recipe;
-    *d = (bq_distilling){.s = s, .samples = r->calibration.samples, .batch = r->distill.batch};
+    *d = (bq_distilling){.s = s, .samples = bq_distill_trained(r), .batch = r->distill.batch};
     d->tokens = r->calibration.length, d->hidden = s->src.arch.model.hidden;
     d->positions = bq_distill_positions(r);
     d->blocks = bq_grid_blocks(&s->grid, s->comm->istage);
@@ -173,15 +119,20 @@ static void open_all(bq_distilling *d, bq_run *s) {
         int64_t n = bq_distill_leaves(d, s->comm->replica).count;
         d->kept = n > d->kept ? n : d->kept;
     }
+    if (!d->kept) d->kept = 1;
     d->step = 0;
+    d->share = bq_shard_of(d->samples, s->comm->replica, s->comm->nreplica);
+    d->held = bq_shard_of(r->distill.held, s->comm->replica, s->comm->nreplica);
     d->buffer = bq_run_room(s, 1);
     open_device(d, s);
     open_streams(d, s);
-    size_t values = (size_t)((d->kept ? d->kept : 1) * d->tokens * d->hidden);
+    size_t values = (size_t)(d->kept * d->tokens * d->hidden);
     d->given = malloc(2 * values * sizeof *d->given);
     d->losses = calloc((size_t)r->distill.steps, sizeof *d->losses);
     d->numbers = calloc((size_t)d->blocks.count, sizeof *d->numbers);
-    BQ_CHECK(d->given && d->losses && d->numbers, "no memory for %ld samples of a step", (long)d->kept);
+    d->list = calloc((size_t)d->kept, sizeof *d->list);
+    BQ_CHECK(d->given && d->losses && d->numbers && d->list, "no memory for %ld samples of a step",
+             (long)d->kept);
     d->taken = d->given + values;
 }
 
@@ -226,6 +177,7 @@ static void close_all(bq_distilling *d) {
     bq_stream_close(&d->slopes);
     bq_stream_close(&d->inputs);
     free(d->numbers);
+    free(d->list);
     free(d->losses);
     free(d->given);
     free(d->buffer.data);
@@ -268,6 +220,20 @@ bool bq_distill_done(const bq_run *s) {
     return true;
 }
 
+/* What was done.  before, after: KL of the samples that are held out. */
+static void say(const bq_distilling *d, double before, double after, double seconds) {
+    const bq_distill *o = &d->s->recipe.distill;
+    const double first = d->losses[0], last = d->losses[o->steps - 1];
+    char held[64] = "";
+    if (o->held) snprintf(held, sizeof held, ", held out %.5g -> %.5g", before, after);
+    bq_log(BQ_INFO, "distillation: KL %.5g -> %.5g in %ld steps%s, %.1f s", first, last, (long)o->steps, held,
+           seconds);
+    if (o->held ? after > before : last > first)
+        bq_log(BQ_WARN,
+               "distillation has made the model worse: take a smaller distill.lr than %g, or leave it out",
+               o->lr);
+}
+
 /* Train, and write the results. */
 static bool distill(bq_run *s) {
     size_t mark = bq_arena_mark(&s->dev.mem);
@@ -276,19 +242,13 @@ static bool distill(bq_run *s) {
     bq_run_computes(s, s->recipe.distill.compute);
     open_all(&d, s);
     open_numbers(&d);
-    bq_distill_restore(&d);
     bq_distill_original(&d);
+    const double before = held_out(&d);
+    bq_distill_restore(&d);
     bool whole = steps(&d);
     bq_progress_end();
+    if (whole) say(&d, before, held_out(&d), bq_seconds() - since);
     for (int64_t b = 0; b < d.blocks.count && whole && s->comm->replica == 0; b++) bq_distill_write(&d, b);
-    const int64_t n = s->recipe.distill.steps;
-    if (whole)
-        bq_log(BQ_INFO, "distillation: KL %.5g -> %.5g in %ld steps, %.1f s", d.losses[0], d.losses[n - 1],
-               (long)n, bq_seconds() - since);
-    if (whole && d.losses[n - 1] > d.losses[0])
-        bq_log(BQ_WARN,
-               "distillation has made the model worse: take a smaller distill.lr than %g, or leave it out",
-               s->recipe.distill.lr);
     close_all(&d);
     bq_run_computes(s, BQ_COMPUTE_F32);
     bq_arena_reset(&s->dev.mem, mark);

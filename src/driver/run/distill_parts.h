@@ -26,14 +26,16 @@ enum { BQ_TRAINED_PARTS = 2 * BQ_ARCH_LINEARS + 2 + BQ_LAYOUT_SITES };
 
 typedef struct {
     bq_run *s;
-    int64_t samples, batch, tokens, hidden;
-    int64_t positions;   /* tokens of a sample that count in a step */
-    bq_shard blocks;     /* my stage's */
-    int64_t kept;        /* the most of my samples in a step */
-    int64_t step;        /* done */
-    int saved;           /* the number of states that were written */
-    double *losses;      /* of each step, the same on all ranks */
-    bq_numbers *numbers; /* of each of my blocks */
+    int64_t samples, batch, tokens, hidden; /* samples: that are trained on; those behind them are held out */
+    bq_shard share, held;                   /* my samples of both kinds; held: from d->samples on */
+    int64_t *list;                          /* the samples that walk through the blocks, at most `kept` */
+    int64_t positions;                      /* tokens of a sample that count in a step */
+    bq_shard blocks;                        /* my stage's */
+    int64_t kept;                           /* the most of my samples in a step */
+    int64_t step;                           /* done */
+    int saved;                              /* the number of states that were written */
+    double *losses;                         /* of each step, the same on all ranks */
+    bq_numbers *numbers;                    /* of each of my blocks */
     bq_block blk;
     bq_quantized q;
     bq_work work;
@@ -68,6 +70,10 @@ static inline int64_t bq_distill_sample(const bq_distilling *d, int64_t leaf) {
     int64_t stride = d->samples / d->batch;
     return d->step % stride + leaf * stride;
 }
+
+/* distill_loss.c.  After a forward of d->list, whose first sample is number `first` of `all`: the mean KL of
+ * all of them, on all ranks; and in d->slopes the gradients of a batch's mean.  Collective over world. */
+double bq_distill_loss(bq_distilling *d, int64_t first, int64_t count, int64_t all);
 
 /* distill_stages.c.  Send samples [first, first + n) of a stream to the stage `by` farther on; receive them
  * from it; wait for what was sent.  n: at most d->kept. */

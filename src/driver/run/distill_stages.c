@@ -57,15 +57,19 @@ static void norm(bq_distilling *d, int64_t k) {
     bq_stream_put(&d->original, k, to);
 }
 
+/* My k-th sample: first those that are trained on, then those that are held out. */
+static int64_t sample_of(const bq_distilling *d, int64_t k) {
+    return k < d->share.count ? d->share.first + k : d->samples + d->held.first + k - d->share.count;
+}
+
 void bq_distill_original(bq_distilling *d) {
     bq_run *s = d->s;
-    const bq_shard share = bq_run_share(s);
-    for (int64_t at = 0; at < share.count; at += d->piece) {
-        const int64_t n = share.count - at < d->piece ? share.count - at : d->piece,
-                      room = bq_distill_last(d) ? at : 0;
+    const int64_t all = d->share.count + d->held.count;
+    for (int64_t at = 0; at < all; at += d->piece) {
+        const int64_t n = all - at < d->piece ? all - at : d->piece, room = bq_distill_last(d) ? at : 0;
         for (int64_t k = 0; k < n; k++)
             if (bq_distill_first(d))
-                bq_run_embed(s, share.first + at + k, false, d->buffer, &d->original, room + k);
+                bq_run_embed(s, sample_of(d, at + k), false, d->buffer, &d->original, room + k);
             else
                 bq_distill_receive(d, -1, &d->original, room + k, 1);
         blocks(d, room, n);

@@ -6,7 +6,7 @@
 #include "driver/streams/run.h"
 
 /* Increased whenever a change of code changes result bytes; it is part of every fingerprint. */
-#define BQ_NUMERICS 3
+#define BQ_NUMERICS 4
 
 /* Read and check what the user gave (recipe, model, tokens) and whether it fits into memory; open the device.
  * Writes nothing.  BQ_OK, or the exit code after one message; close is due in any case.  Collective over

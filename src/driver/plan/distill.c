@@ -110,7 +110,8 @@ size_t bq_distill_need(const bq_recipe *r, const bq_layouts *layouts, const bq_c
                head_products(r->distill.compute, positions, m) +
                3 * bq_arena_need(positions, m->hidden, BQ_F32) + bq_arena_need(1, m->hidden, BQ_F32) +
                bq_arena_need(positions, 1, BQ_I32);
-    size_t sums = (size_t)(blocks_of(r, layouts, comm) * buffers + 1) * bq_arena_need(numbers, 1, BQ_F32);
+    size_t sums = (size_t)((blocks_of(r, layouts, comm) + last_stage(comm)) * buffers + 1) *
+                  bq_arena_need(numbers, 1, BQ_F32);
     return 2 * bq_arena_need(t, m->hidden, BQ_F32) + outputs(layouts, t) +
            2 * bq_arena_need(linear, 1, BQ_I32) + bq_arena_need(cols > t ? cols : t, 1, BQ_F32) + sums +
            exchange + head;
@@ -122,7 +123,8 @@ size_t bq_distill_host(const bq_recipe *r, const bq_layouts *layouts, const bq_c
     if (!r->distill.steps) return 0;
     int64_t sample = t * layouts->at[0].arch->model.hidden, n = leaves_of(r, comm, numbers, &exchange),
             counts = r->distill.steps + r->distill.batch + r->distill.held + 3 * t;
-    return (size_t)((5 * blocks_of(r, layouts, comm) + 2) * numbers + 2 * n * sample) * sizeof(float) +
+    return (size_t)((5 * (blocks_of(r, layouts, comm) + last_stage(comm)) + 2) * numbers + 2 * n * sample) *
+               sizeof(float) +
            (size_t)counts * sizeof(double);
 }
 

@@ -28,7 +28,7 @@ static const bq_key keys[] = {
          "and after."},
     {"norms", BQ_KEY_BOOL, AT(norms), .value = "true", .brief = true,
      .help = "Train the gains of the norms before attention and MLP (where a family lacks them, of those "
-             "behind), and biases of linears, too. They are floats in outputs."},
+             "behind), of the final norm, and biases of linears, too. They are floats in outputs."},
     {"compute", BQ_KEY_CHOICE, AT(compute), .value = "f32", .choice = bq_compute_choices, .brief = true,
      .help = "How products are computed, as `compute` of a phase; also the original's."},
     {0}};
@@ -40,6 +40,5 @@ const bq_scope bq_distill_keys = {
     "Codes stay as they are, so outputs have the same size. It runs over the stages of the ranks, forward "
     "and "
     "back, and gives the same bytes on any grid. Not for models with experts, nor for scales of one byte or "
-    "tiles. Inputs are not rounded, whatever `activations` of phases says; final norm and head are the "
-    "original's.",
+    "tiles. Inputs are not rounded, whatever `activations` of phases says; the head is the original's.",
     keys, sizeof(bq_distill)};

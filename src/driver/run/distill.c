@@ -28,6 +28,7 @@ static int64_t micro_of(const bq_distilling *d, int64_t at, int64_t count) {
 
 /* Forward of the samples of d->list, in micro-batches; and back, after the loss of each. */
 static void forward(bq_distilling *d, int64_t count) {
+    if (d->units > d->blocks.count) bq_distill_load_norm(d);
     for (int64_t at = 0, n; at < count; at += n) {
         n = micro_of(d, at, count);
         for (int64_t k = at; k < at + n && bq_distill_first(d); k++)
@@ -62,7 +63,7 @@ static void take_step(bq_distilling *d) {
     backward(d, leaves.count);
     const double done = (double)d->step, rise = o->warmup ? fmin(1, (done + 1) / (double)o->warmup) : 1,
                  rate = o->lr * rise * (1 + cos(PI * done / (double)o->steps)) / 2;
-    for (int64_t b = 0; b < d->blocks.count; b++) bq_distill_update(d, b, rate);
+    for (int64_t b = 0; b < d->units; b++) bq_distill_update(d, b, rate);
     d->step++;
 }
 
@@ -129,7 +130,8 @@ static void open_all(bq_distilling *d, bq_run *s) {
     size_t values = (size_t)(d->kept * d->tokens * d->hidden);
     d->given = malloc(2 * values * sizeof *d->given);
     d->losses = calloc((size_t)r->distill.steps, sizeof *d->losses);
-    d->numbers = calloc((size_t)d->blocks.count, sizeof *d->numbers);
+    d->units = d->blocks.count + (bq_distill_last(d) && r->distill.norms);
+    d->numbers = calloc((size_t)d->blocks.count + 1, sizeof *d->numbers);
     d->list = calloc((size_t)d->kept, sizeof *d->list);
     BQ_CHECK(d->given && d->losses && d->numbers && d->list, "no memory for %ld samples of a step",
              (long)d->kept);
@@ -163,16 +165,18 @@ static void open_numbers(bq_distilling *d) {
         for (int i = 0; i < d->q.arch->linears; i++)
             linear = d->q.scale[i].rows > linear ? d->q.scale[i].rows : linear;
     }
+    if (d->units > d->blocks.count) bq_distill_begin_norm(d);
+    if (most < d->hidden) most = d->hidden;
     d->gradient = bq_arena_push(mem, most, 1, BQ_F32);
     open_constants(d, linear);
     int buffers = bq_train_buffers(d->samples, d->batch, comm->replica, comm->nreplica);
-    for (int64_t b = 0; b < d->blocks.count; b++)
+    for (int64_t b = 0; b < d->units; b++)
         bq_treesum_open(&d->numbers[b].sum, &d->s->dev, buffers,
                         bq_arena_push(mem, d->numbers[b].count, 1, BQ_F32));
 }
 
 static void close_all(bq_distilling *d) {
-    for (int64_t b = 0; b < d->blocks.count; b++) free(d->numbers[b].start);
+    for (int64_t b = 0; b < d->units; b++) free(d->numbers[b].start);
     bq_stream_close(&d->original);
     bq_stream_close(&d->slopes);
     bq_stream_close(&d->inputs);
@@ -209,6 +213,21 @@ void bq_distill_tag(bq_run *s) {
     s->distill_tag = bq_hash_bytes(of, sizeof of);
     free(text);
     json_decref(recipe);
+}
+
+void bq_distill_final(bq_run *s) {
+    char path[BQ_PATH_MAX + 64], why[BQ_WHY];
+    bq_ckpt_file *f;
+    bq_ckpt head;
+    if (!s->distilled || !s->recipe.distill.norms) return;
+    bq_run_checkpoint(s, s->src.arch.model.blocks - 1, 0, path, sizeof path);
+    int found = bq_ckpt_open(&f, path, s->distill_tag, &head, why);
+    BQ_CHECK(found == BQ_CKPT_OK, "%s: damaged since the run began: %s; `blockq run` makes it again", path,
+             why);
+    s->final_norm = malloc((size_t)s->src.arch.model.hidden * sizeof *s->final_norm);
+    BQ_CHECK(s->final_norm, "no memory for a norm");
+    bq_ckpt_read_norm(f, 2, bq_mat_host(s->final_norm, 1, s->src.arch.model.hidden, BQ_F32));
+    bq_ckpt_close(f);
 }
 
 bool bq_distill_done(const bq_run *s) {
@@ -277,7 +296,8 @@ int bq_distill_run(bq_run *s) {
     bool done = !bq_comm_agree(s->comm, !whole_results(s));
     if (!done && !distill(s)) return BQ_STOPPED;
     bq_comm_barrier(s->comm);
-    for (int b = 0; b < s->src.arch.model.blocks && s->comm->rank == 0; b++) bq_inside_remove(s->dir, b);
+    for (int b = 0; b <= s->src.arch.model.blocks && s->comm->rank == 0; b++) bq_inside_remove(s->dir, b);
     s->distilled = true;
+    bq_distill_final(s);
     return BQ_OK;
 }

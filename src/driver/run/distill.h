@@ -28,6 +28,10 @@ int bq_distill_run(bq_run *s);
 /* s->distill_tag: the fingerprint of the phases, and the recipe's `distill`.  Local. */
 void bq_distill_tag(bq_run *s);
 
+/* Read s->final_norm, if the result has one, after s->distilled is set.  A damaged file ends the job.
+ * Local. */
+void bq_distill_final(bq_run *s);
+
 /* Are the results of all blocks there?  Local. */
 bool bq_distill_done(const bq_run *s);
 

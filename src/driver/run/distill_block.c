@@ -123,8 +123,10 @@ void bq_distill_update(bq_distilling *d, int64_t b, double rate) {
     dev->op->copy(dev, sum, bq_mat_rows(all, own.first, own.count));
     bq_comm_gather_rows(comm, dev, all);
     bq_device_fetch(dev, &all);
-    bq_quantized_turn(&d->q, bq_run_layout(d->s, number(d, b), 0));
-    bq_block_turn(&d->blk, bq_source_core(&d->s->src, number(d, b)), number(d, b));
+    if (b < d->blocks.count) {
+        bq_quantized_turn(&d->q, bq_run_layout(d->s, number(d, b), 0));
+        bq_block_turn(&d->blk, bq_source_core(&d->s->src, number(d, b)), number(d, b));
+    }
     bq_distill_adam(d, v, all.data, rate);
     bq_device_drop(dev, &all);
     bq_arena_reset(&dev->mem, mark);
@@ -136,9 +138,10 @@ void bq_distill_write(bq_distilling *d, int64_t b) {
     char path[BQ_PATH_MAX + 64];
     bq_distill_load(d, b);
     bq_restore_describe(&d->blk, &d->q, &c);
-    bq_mat *part[2 + 7 * BQ_MAX_LINEAR];
+    bq_mat *part[BQ_CKPT_NORMS + 7 * BQ_MAX_LINEAR];
     int n = 0;
-    for (int i = 0; i < BQ_NORMS_FOLDED; i++) part[n++] = &c.norm[i];
+    if (d->units > d->blocks.count && b + 1 == d->blocks.count) bq_distill_load_norm(d), c.norm[2] = d->norm;
+    for (int i = 0; i < BQ_CKPT_NORMS; i++) part[n++] = &c.norm[i];
     for (int i = 0; i < c.linears; i++) {
         bq_ckpt_linear *l = &c.linear[i];
         bq_mat *const all[] = {&l->code, &l->scale, &l->zero, &l->bias};

@@ -34,7 +34,7 @@ static void choose(bq_distilling *d, int64_t sample) {
 
 /* The KL of the k-th sample of d->list; and the gradient of the blocks' outputs for it, as of one in a
  * batch. */
-static double differentiate(bq_distilling *d, int64_t k, double *kl) {
+static double differentiate(bq_distilling *d, int64_t k, int64_t leaf, double *kl) {
     bq_dev *dev = &d->s->dev;
     const bq_ops *op = dev->op;
     const bq_model *m = &d->s->src.arch.model;
@@ -52,6 +52,10 @@ static double differentiate(bq_distilling *d, int64_t k, double *kl) {
     op->gather_rows(dev, d->work.x, d->chosen, none, d->some);
     op->rmsnorm(dev, d->some, d->norm, (float)m->eps, d->normed);
     op->distill(dev, d->normed, d->right, d->head, (float)m->logit_cap, 1 / count, d->normed, kl);
+    if (d->units > d->blocks.count && sample < d->samples) {
+        op->rmsnorm(dev, d->some, d->norm, (float)m->eps, d->right);
+        bq_distill_backward_norm(d, d->normed, d->right, leaf);
+    }
     op->zero(dev, d->right);
     op->rmsnorm_bwd(dev, d->some, d->norm, (float)m->eps, d->normed, d->right);
     op->zero(dev, d->dy);
@@ -67,7 +71,8 @@ double bq_distill_loss(bq_distilling *d, int64_t first, int64_t count, int64_t a
     double *of = calloc((size_t)(all + d->tokens + comm->size), sizeof *of), *kl = of + all,
            *said = kl + d->tokens, sum = 0;
     BQ_CHECK(of, "no memory for the losses of %ld samples", (long)all);
-    for (int64_t k = 0; k < count && bq_distill_last(d); k++) of[first + k] = differentiate(d, k, kl);
+    for (int64_t k = 0; k < count && bq_distill_last(d); k++)
+        of[first + k] = differentiate(d, k, first + k, kl);
     if (bq_distill_last(d)) bq_comm_fill(comm, of, all);
     for (int64_t k = 0; k < all; k++) sum += of[k];
     said[comm->rank] = sum / (double)all;

@@ -41,15 +41,18 @@ static void set_units(bq_numbers *to, const bq_part_of_block *p) {
                                                    : 0;
 }
 
+static void take_room(bq_numbers *to, int64_t count) {
+    to->count = count;
+    to->start = calloc((size_t)count * 5, sizeof *to->start);
+    BQ_CHECK(to->start, "no memory for %ld numbers and their moments", (long)count);
+    to->unit = to->start + count, to->u = to->unit + count, to->m = to->u + count, to->v = to->m + count;
+}
+
 void bq_distill_take(bq_distilling *d, bq_numbers *to) {
     bq_part_of_block part[BQ_TRAINED_PARTS];
     const int n = bq_distill_parts(d, part);
     bq_dev *dev = &d->s->dev;
-    to->count = part[n - 1].first + part[n - 1].count;
-    to->start = calloc((size_t)to->count * 5, sizeof *to->start);
-    BQ_CHECK(to->start, "no memory for %ld numbers and their moments", (long)to->count);
-    to->unit = to->start + to->count, to->u = to->unit + to->count;
-    to->m = to->u + to->count, to->v = to->m + to->count;
+    take_room(to, part[n - 1].first + part[n - 1].count);
     for (int i = 0; i < n; i++)
         dev->op->get(dev, part[i].where,
                      bq_mat_host(to->start + part[i].first, part[i].where.rows, part[i].where.cols, BQ_F32));
@@ -93,10 +96,33 @@ static void by_u(const bq_distilling *d, const bq_numbers *v, float *g) {
         }
 }
 
+void bq_distill_begin_norm(bq_distilling *d) {
+    bq_numbers *to = &d->numbers[d->blocks.count];
+    take_room(to, d->hidden);
+    d->s->dev.op->get(&d->s->dev, d->norm, bq_mat_host(to->start, 1, d->hidden, BQ_F32));
+    d->s->dev.op->wait(&d->s->dev);
+}
+
+void bq_distill_load_norm(bq_distilling *d) {
+    const bq_numbers *from = &d->numbers[d->blocks.count];
+    float *now = malloc((size_t)d->hidden * sizeof *now);
+    BQ_CHECK(now, "no memory for %ld gains", (long)d->hidden);
+    for (int64_t k = 0; k < d->hidden; k++) now[k] = from->start[k] * bq_exp(from->u[k]);
+    d->s->dev.op->put(&d->s->dev, bq_mat_host(now, 1, d->hidden, BQ_F32), d->norm);
+    d->s->dev.op->wait(&d->s->dev);
+    free(now);
+}
+
+void bq_distill_backward_norm(bq_distilling *d, bq_mat dy, bq_mat y, int64_t leaf) {
+    bq_treesum *sum = &d->numbers[d->blocks.count].sum;
+    d->s->dev.op->column_dot(&d->s->dev, dy, y, bq_mat_reshape(bq_treesum_next(sum), d->hidden));
+    bq_treesum_add(sum, leaf);
+}
+
 void bq_distill_adam(bq_distilling *d, bq_numbers *v, float *gradient, double rate) {
     const double b1 = 0.9, b2 = 0.95, step = (double)(d->step + 1), c1 = 1 - pow(b1, step),
                  c2 = 1 - pow(b2, step);
-    by_u(d, v, gradient);
+    if (v != &d->numbers[d->blocks.count]) by_u(d, v, gradient);
     for (int64_t k = 0; k < v->count; k++) {
         const double x = (double)gradient[k];
         v->m[k] = (float)(b1 * (double)v->m[k] + (1 - b1) * x);

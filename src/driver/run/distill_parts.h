@@ -35,7 +35,8 @@ typedef struct {
     int64_t step;                           /* done */
     int saved;                              /* the number of states that were written */
     double *losses;                         /* of each step, the same on all ranks */
-    bq_numbers *numbers;                    /* of each of my blocks */
+    bq_numbers *numbers; /* of each of my blocks; behind them, on the last stage, gains of the final norm */
+    int64_t units;       /* how many these are */
     bq_block blk;
     bq_quantized q;
     bq_work work;
@@ -100,9 +101,14 @@ void bq_distill_load(bq_distilling *d, int64_t b);
 void bq_distill_begin(bq_distilling *d, int64_t b);
 void bq_distill_forward(bq_distilling *d, int64_t b, int64_t first, int64_t n);
 void bq_distill_backward(bq_distilling *d, int64_t b, int64_t first, int64_t n);
+/* The same of the final norm: its gains, its numbers, the gradient by their logarithms from dy and y, what
+ * the norm put out (rows, H). */
+void bq_distill_begin_norm(bq_distilling *d);
+void bq_distill_load_norm(bq_distilling *d);
+void bq_distill_backward_norm(bq_distilling *d, bq_mat dy, bq_mat y, int64_t leaf);
 /* Make it the gradient of my k-th sample in d->slopes.  slope: (T, H) on the device. */
 void bq_distill_keep(bq_distilling *d, bq_mat slope, int64_t k);
-/* Take a step with the sums of all replicas; rate: of this step.  Collective over stage. */
+/* Take a step with the sums of all replicas; b: below `units`; rate: of this step.  Collective over stage. */
 void bq_distill_update(bq_distilling *d, int64_t b, double rate);
 /* Write the block's result: replica 0. */
 void bq_distill_write(bq_distilling *d, int64_t b);

@@ -31,7 +31,7 @@ static bq_mat part_of(const bq_numbers *v, int p) {
 
 void bq_distill_save(bq_distilling *d) {
     char path[BQ_PATH_MAX + 64];
-    for (int64_t b = 0; b < d->blocks.count && d->s->comm->replica == 0; b++) {
+    for (int64_t b = 0; b < d->units && d->s->comm->replica == 0; b++) {
         bq_inside in = head_of(d, b);
         bq_inside_path(path, sizeof path, d->s->dir, in.block, (int)(d->saved % BQ_INSIDE_SLOTS));
         bq_inside_file *f = bq_inside_create(path, &in);
@@ -66,20 +66,20 @@ void bq_distill_restore(bq_distilling *d) {
     const int none = INT32_MAX;
     int least = none, slot = 0;
     bq_inside in;
-    for (int64_t b = 0; b < d->blocks.count && d->s->comm->replica == 0; b++) {
+    for (int64_t b = 0; b < d->units && d->s->comm->replica == 0; b++) {
         bq_inside_file *f = open_file(d, b, 0, &in, &slot);
         least = !f ? 0 : in.steps < least ? (int)in.steps : least;
         bq_inside_close(f);
     }
     least = none - bq_comm_agree(d->s->comm, none - least); /* the least of all ranks */
     bool all = least > 0;
-    for (int64_t b = 0; b < d->blocks.count && d->s->comm->replica == 0 && all; b++) {
+    for (int64_t b = 0; b < d->units && d->s->comm->replica == 0 && all; b++) {
         bq_inside_file *f = open_file(d, b, least, &in, &slot);
         all = f != NULL;
         bq_inside_close(f);
     }
     if (bq_comm_agree(d->s->comm, !all)) return;
-    for (int64_t b = 0; b < d->blocks.count; b++) {
+    for (int64_t b = 0; b < d->units; b++) {
         bq_inside_file *f = d->s->comm->replica ? NULL : open_file(d, b, least, &in, &slot);
         for (int p = 0; p < 3 && f; p++) bq_inside_read(f, p, 0, part_of(&d->numbers[b], p));
         if (f) bq_inside_read_loss(f, d->losses);

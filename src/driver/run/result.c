@@ -205,6 +205,7 @@ bq_score bq_result_score(bq_run *s) {
                       .inputs = bq_recipe_inputs(r),
                       .cache = bq_recipe_cache(r, &s->src.arch.model),
                       .prescaled = bq_recipe_prescaled(r),
+                      .norm = s->final_norm,
                       .grids = s->grids,
                       .kv = s->kv};
 }
@@ -226,6 +227,7 @@ static int evaluate(bq_run *s, bq_score *with, const bq_eval *e, const char *nam
     for (int w = 0; w < WEIGHTS && !code; w++) {
         if (!(with->label = v->name[w])) continue;
         const bq_weights_of of[WEIGHTS] = {NULL, bq_rtn_weights, bq_result_weights};
+        with->norm = w == RESULT ? s->final_norm : NULL;
         code = bq_score_run(with, e, &s->layouts, of[w], s, v->of[w]);
     }
     return code;

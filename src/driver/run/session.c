@@ -74,6 +74,7 @@ static int outputs_fit(bq_run *s) {
         }
         code = bq_outputs_fit(s);
     }
+    free(s->final_norm);
     bq_mixed_free(&s->layouts);
     free(list);
     return code;

@@ -181,5 +181,7 @@ int bq_session_open_finished(bq_run *s, const bq_args *args, bq_comm *comm) {
     if ((code = bq_root_first(comm, look, s))) return code;
     bq_sweep_results(s);
     bq_observe_scales(s);
-    return check_blocks(s);
+    if ((code = check_blocks(s))) return code;
+    bq_distill_final(s);
+    return BQ_OK;
 }

@@ -130,6 +130,11 @@ static bool dense(void *ctx, const char *name, int64_t first, bq_mat to) {
     bq_heartbeat(t->s->comm);
     const bq_source *src = &t->s->src;
     bq_tensor_id id = bq_source_id(src, name);
+    if (id.kind == BQ_TENSOR_NORM && t->s->final_norm) {
+        for (int64_t i = 0; i < to.cols && to.data; i++)
+            bq_f32(to)[i] = t->s->final_norm[i] - src->arch.gain_of_zero;
+        return true;
+    }
     const int norm = id.kind == BQ_TENSOR_BLOCK_NORM ? kept(bq_source_arch(src, id.block), id.at) : -1;
     const bool gain = norm >= 0;
     if (!t->folds || (!gain && id.kind != BQ_TENSOR_BIAS)) return of_source(src, name, first, to);

@@ -183,6 +183,7 @@ static void head(walk *w, double *score) {
         kind->pick ? malloc((size_t)m->vocab * sizeof(float)) : malloc((size_t)w->e->ctx * sizeof(double));
     BQ_CHECK(there, "no memory for the losses of %ld tokens", (long)w->e->ctx);
     bq_source_head(s->src, dev, w->rounded, norm, table);
+    if (w->rounded && s->norm) dev->op->put(dev, bq_mat_host((float *)s->norm, 1, m->hidden, BQ_F32), norm);
     for (int64_t i = 0; i < w->share.count; i++) {
         int64_t k = w->share.first + i;
         take_ids(w, i);

@@ -23,6 +23,7 @@ typedef struct {
     const char *label;         /* for messages: "fp", "rtn", ... */
     bq_rounding inputs, cache; /* with weights: how inputs of linears, keys and values are rounded */
     bool prescaled;            /* weights may set factors of these inputs (blk->pre) */
+    const float *norm;         /* with weights: gains of the final norm (H); NULL: the model's */
     const float *grids, *kv;   /* what these roundings need (through.h) */
 } bq_score;
 

@@ -35,6 +35,7 @@ typedef struct {
     char numerics[256]; /* the numerics class in words; `run` only */
     bq_lock lock;       /* of the run directory, on rank 0 of `blockq run` */
     bq_state *state;
+    float *final_norm;       /* (H) of the result, on the host; NULL: the model's */
     bool distilled;          /* the results of blocks are those of distillation (run/distill.h) */
     int *latest;             /* the sweep of each block's result (bq_sweep_results), or NULL */
     unsigned char *boundary; /* (sweeps, 1 + phases, blocks), of boundary.c */

@@ -17,7 +17,7 @@ const char bq_ckpt_format[] = "blockq block";
 const char *const bq_ckpt_part_name[BQ_CKPT_PARTS] = {"fold", "code", "scale", "zero",
                                                       "bias", "pre",  "outer"};
 const bq_type bq_ckpt_part_type[BQ_CKPT_PARTS] = {BQ_F32, BQ_I8, BQ_F32, BQ_F32, BQ_F32, BQ_F32, BQ_F32};
-const char *const bq_ckpt_norm_name[2] = {"norm_0", "norm_1"};
+const char *const bq_ckpt_norm_name[BQ_CKPT_NORMS] = {"norm_0", "norm_1", "final_norm"};
 
 struct bq_ckpt_file {
     bq_h5 h;
@@ -87,6 +87,8 @@ const char *bq_ckpt_fault_of_block(const bq_ckpt *c) {
     const bq_mat *n = c->norm;
     if (n[0].rows != n[1].rows || (n[0].rows && (n[0].rows != 1 || n[0].cols != n[1].cols)))
         return "norms of unlike shapes";
+    if (n[2].rows && (!n[0].rows || n[2].rows != 1 || n[2].cols != n[0].cols))
+        return "a final norm of another shape";
     for (int i = 0; i < c->linears && !bq_ckpt_folded(c); i++)
         if (c->linear[i].bias.rows) return "a bias without norms";
     return NULL;
@@ -175,7 +177,7 @@ static bool get_structure(bq_ckpt_file *f) {
         if (steps != c->steps)
             return bq_h5_refuse(h, "%ld losses for %ld steps", (long)steps, (long)c->steps);
     }
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; i < BQ_CKPT_NORMS; i++) {
         int64_t shape[2];
         if (!bq_h5_has_data(h, bq_ckpt_norm_name[i])) continue;
         if (!bq_h5_get_data(h, bq_ckpt_norm_name[i], BQ_F32, 2, shape, &at->norm[i])) return false;
@@ -280,8 +282,8 @@ void bq_ckpt_read(bq_ckpt_file *f, int linear, bq_ckpt_part part, bq_mat to) {
 }
 
 void bq_ckpt_read_norm(bq_ckpt_file *f, int norm, bq_mat to) {
-    BQ_CHECK(norm >= 0 && norm < 2 && to.type == BQ_F32 && to.rows == 1 && f->head.norm[norm].rows == 1 &&
-                 to.cols == f->head.norm[norm].cols,
+    BQ_CHECK(norm >= 0 && norm < BQ_CKPT_NORMS && to.type == BQ_F32 && to.rows == 1 &&
+                 f->head.norm[norm].rows == 1 && to.cols == f->head.norm[norm].cols,
              "norm %d of '%s' is not of %" PRId64 " values", norm, f->h.path, to.cols);
     bq_h5_must_read(&f->h, f->at.norm[norm], to);
 }

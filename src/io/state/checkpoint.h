@@ -10,6 +10,7 @@
 #include "kernels/ops.h"
 
 #define BQ_MAX_LINEAR 64
+#define BQ_CKPT_NORMS 3
 
 /* code and scale are both there; or both have no rows, and the weight is not quantized.  zero is there with
  * them if the scheme is asymmetric, and only then.  fold is there where a later phase or sweep starts from
@@ -31,8 +32,9 @@ typedef struct {
     uint64_t fingerprint;
     int linears;
     bq_ckpt_linear linear[BQ_MAX_LINEAR];
-    bq_mat norm[2]; /* (1, hidden) f32: in a folded block, whose norms and biases are not the model's, those
-                       before attention and MLP; where the model has none, those behind o and down */
+    bq_mat norm[BQ_CKPT_NORMS]; /* (1, hidden) f32: in a folded block, whose norms and biases are not the
+                       model's, those before attention and MLP; where the model has none, those behind o and
+                       down.  Then the model's final norm: in the last block of a distillation */
     int64_t steps;
     double *loss; /* (steps) */
 } bq_ckpt;

@@ -11,11 +11,11 @@ enum { BQ_CKPT_VERSION = 2, BQ_CKPT_PARTS = BQ_CKPT_OUTER + 1 };
 
 /* Where the data of each part are in a file. */
 typedef struct {
-    int64_t part[BQ_MAX_LINEAR][BQ_CKPT_PARTS], norm[2], loss;
+    int64_t part[BQ_MAX_LINEAR][BQ_CKPT_PARTS], norm[BQ_CKPT_NORMS], loss;
 } bq_ckpt_offsets;
 
 extern const char bq_ckpt_format[];
-extern const char *const bq_ckpt_part_name[BQ_CKPT_PARTS], *const bq_ckpt_norm_name[2];
+extern const char *const bq_ckpt_part_name[BQ_CKPT_PARTS], *const bq_ckpt_norm_name[BQ_CKPT_NORMS];
 extern const bq_type bq_ckpt_part_type[BQ_CKPT_PARTS];
 
 bq_mat *bq_ckpt_part_of(bq_ckpt_linear *l, int part);

@@ -36,8 +36,9 @@ static void check(const char *path, const bq_ckpt *c) {
              "'%s': %d linears, %" PRId64 " steps", path, c->linears, c->steps);
     const char *wrong = bq_ckpt_fault_of_block(c);
     BQ_CHECK(!wrong, "'%s': the block has %s", path, wrong);
-    for (int i = 0; i < 2 && bq_ckpt_folded(c); i++)
-        BQ_CHECK(c->norm[i].type == BQ_F32, "'%s': norm %d is %s", path, i, bq_type_name(c->norm[i].type));
+    for (int i = 0; i < BQ_CKPT_NORMS; i++)
+        BQ_CHECK(!c->norm[i].rows || c->norm[i].type == BQ_F32, "'%s': norm %d is %s", path, i,
+                 bq_type_name(c->norm[i].type));
     for (int i = 0; i < c->linears; i++) {
         bq_ckpt_linear l = c->linear[i];
         const char *fault = bq_ckpt_fault(&l);
@@ -83,8 +84,9 @@ static void put_structure(bq_h5 *h, const bq_ckpt *c, bq_ckpt_offsets *at) {
     bq_h5_put_int(h, "linears", BQ_I32, c->linears);
     bq_h5_put_int(h, "steps", BQ_I64, c->steps);
     if (c->steps > 0) at->loss = bq_h5_put_data(h, "loss", BQ_F64, 1, &c->steps);
-    for (int i = 0; i < 2 && bq_ckpt_folded(c); i++)
-        at->norm[i] = bq_h5_put_data(h, bq_ckpt_norm_name[i], BQ_F32, 2, (int64_t[]){1, c->norm[i].cols});
+    for (int i = 0; i < BQ_CKPT_NORMS; i++)
+        if (c->norm[i].rows)
+            at->norm[i] = bq_h5_put_data(h, bq_ckpt_norm_name[i], BQ_F32, 2, (int64_t[]){1, c->norm[i].cols});
     for (int i = 0; i < c->linears; i++) put_linear(h, i, c->linear[i], at->part[i]);
 }
 
@@ -120,8 +122,8 @@ static const char *write_all(bq_ckpt_out *o) {
     const bq_ckpt *c = &o->c;
     if (c->steps > 0 && !bq_h5_move(&o->h, o->at.loss, bq_mat_host(c->loss, 1, c->steps, BQ_F64)))
         return "write";
-    for (int i = 0; i < 2 && bq_ckpt_folded(c); i++)
-        if (!bq_h5_move(&o->h, o->at.norm[i], c->norm[i])) return "write";
+    for (int i = 0; i < BQ_CKPT_NORMS; i++)
+        if (c->norm[i].rows && !bq_h5_move(&o->h, o->at.norm[i], c->norm[i])) return "write";
     for (int i = 0; i < c->linears; i++) {
         if (i == c->linears / 2) {
             if (bq_fault("ckpt_write")) return errno = ENOSPC, "write";

@@ -30,6 +30,7 @@ typedef enum {
     ONE_NORM,
     NORMS,
     TALL_NORM,
+    FINAL_NORM,
     BIAS_ALONE,
     TWICE,
     WIDE,
@@ -79,6 +80,7 @@ static void make_wrong(const char *path, wrong w) {
     if (w != BIAS_ALONE) bq_h5_put_data(&h, "norm_0", BQ_F32, 2, (int64_t[]){tall, 10});
     if (w != BIAS_ALONE && w != ONE_NORM)
         bq_h5_put_data(&h, "norm_1", BQ_F32, 2, (int64_t[]){tall, w == NORMS ? 9 : 10});
+    if (w == FINAL_NORM) bq_h5_put_data(&h, "final_norm", BQ_F32, 2, (int64_t[]){1, 11});
     put_weight(&h, w);
     bq_h5_fix(&h);
     bq_h5_commit(&h);
@@ -114,6 +116,7 @@ static void hostile(void **state) {
                                           [ONE_NORM] = "norms of unlike shapes",
                                           [NORMS] = "norms of unlike shapes",
                                           [TALL_NORM] = "norms of unlike shapes",
+                                          [FINAL_NORM] = "a final norm of another shape",
                                           [BIAS_ALONE] = "a bias without norms",
                                           [TWICE] = "cannot be packed, or are there twice",
                                           [WIDE] = "rows of 4 bytes for 9 codes of 4 bits",

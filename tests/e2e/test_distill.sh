@@ -29,7 +29,7 @@ for name in qwen2 phi3_short latent llama_bias olmo2; do
     if [[ $name != qwen2 ]]; then bits='{"bits": 2, "symmetric": false}'; fi
     if [[ $name = latent ]]; then model=latent; fi
     if [[ $name = qwen2 ]]; then keys=', "positions": 7, "warmup": 2, "compute": "bf16", "batch": 2, "held_out": 2'; fi
-    if [[ $name = llama_bias ]]; then bits='{"bits": 3, "group": 8, "symmetric": false, "zero": "float"}' formats=safetensors; fi
+    if [[ $name = llama_bias ]]; then bits='{"bits": 3, "group": 8, "symmetric": false, "zero": "float"}' formats=safetensors keys=', "batch": 5, "held_out": 3'; fi
     recipe_of r.json $model "$bits" "$keys" $formats
     expect 0 "$blockq" run r.json -o r_$name
     check "$name: the loss falls" \

@@ -71,8 +71,9 @@ static void take_step(bq_distilling *d) {
 static double held_out(bq_distilling *d) {
     double sum = 0;
     const int64_t all = d->s->recipe.distill.held;
-    for (int64_t at = 0; at < all; at += d->kept) { /* as many walks on all ranks */
-        int64_t count = d->held.count - at < d->kept ? d->held.count - at : d->kept;
+    const int64_t most = bq_shard_of(all, 0, d->s->comm->nreplica).count;
+    for (int64_t at = 0; at < most; at += d->together) {
+        int64_t count = d->held.count - at < d->together ? d->held.count - at : d->together;
         if (count < 0) count = 0;
         for (int64_t k = 0; k < count; k++) d->list[k] = d->samples + d->held.first + at + k;
         forward(d, count);
@@ -110,18 +111,28 @@ static void open_streams(bq_distilling *d, bq_run *s) {
     bq_stream_open(&d->original, bq_distill_last(d) ? share : d->piece, d->tokens, d->hidden, bq_run_home(s));
 }
 
+/* The most samples of a step that I have; and that each replica has. */
+static void count_samples(bq_distilling *d, const bq_comm *comm) {
+    d->together = INT64_MAX;
+    for (int r = 0; r < comm->nreplica; r++) {
+        int64_t most = 1;
+        for (d->step = 0; d->step < d->samples / d->batch; d->step++) {
+            const int64_t n = bq_distill_leaves(d, r).count;
+            most = n > most ? n : most;
+        }
+        if (r == comm->replica) d->kept = most;
+        d->together = most < d->together ? most : d->together;
+    }
+    d->step = 0;
+}
+
 static void open_all(bq_distilling *d, bq_run *s) {
     const bq_recipe *r = &s->recipe;
     *d = (bq_distilling){.s = s, .samples = bq_distill_trained(r), .batch = r->distill.batch};
     d->tokens = r->calibration.length, d->hidden = s->src.arch.model.hidden;
     d->positions = bq_distill_positions(r);
     d->blocks = bq_grid_blocks(&s->grid, s->comm->istage);
-    for (; d->step < d->samples / d->batch; d->step++) {
-        int64_t n = bq_distill_leaves(d, s->comm->replica).count;
-        d->kept = n > d->kept ? n : d->kept;
-    }
-    if (!d->kept) d->kept = 1;
-    d->step = 0;
+    count_samples(d, s->comm);
     d->share = bq_shard_of(d->samples, s->comm->replica, s->comm->nreplica);
     d->held = bq_shard_of(r->distill.held, s->comm->replica, s->comm->nreplica);
     d->buffer = bq_run_room(s, 1);

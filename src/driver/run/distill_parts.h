@@ -32,6 +32,7 @@ typedef struct {
     int64_t positions;                      /* tokens of a sample that count in a step */
     bq_shard blocks;                        /* my stage's */
     int64_t kept;                           /* the most of my samples in a step */
+    int64_t together;                       /* so many each replica has room for */
     int64_t step;                           /* done */
     int saved;                              /* the number of states that were written */
     double *losses;                         /* of each step, the same on all ranks */

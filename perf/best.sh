@@ -16,7 +16,7 @@ export OMP_NUM_THREADS=1
 mkdir -p "$dir"
 rotate='"transforms": [{"transform": "rotate", "r1": "randomized", "r2": "hadamard"}],'
 gptq='{"pass": "gptq", "sequential": true, "qep": 0.5}'
-e2e='"distill": {"steps": 256, "batch": 1, "lr": 0.0015, "positions": 160, "compute": "bf16", "held_out": 8},'
+e2e='"distill": {"steps": 512, "batch": 1, "lr": 0.0015, "positions": 160, "compute": "bf16", "held_out": 8},'
 
 # row NAME SEED KEYS [PASSES [DISTILL]]
 names=()
@@ -33,10 +33,10 @@ TEXT
 for seed in 0 1 2; do
     for split in '' -swapped; do
         row "best-$seed$split" $seed "$rotate"
-        row "parallel-$seed$split" $seed "$rotate \"segments\": 5,"
+        row "parallel-$seed$split" $seed "$rotate \"segments\": 5," "$gptq" "${e2e/512, \"batch\": 1/64, \"batch\": 4}"
         row "fast-$seed$split" $seed '' "$gptq" ""
     done
-    for bits in 3 2; do row "w$bits-$seed" $seed "$rotate \"bits\": {\"decoder\": {\"bits\": $bits, \"group\": 64}},"; done
+    for bits in 3 2; do row "w$bits-$seed" $seed "$rotate \"bits\": {\"decoder\": {\"bits\": $bits, \"group\": 64}}," "$gptq" "${e2e/512/256}"; done
 done
 for split in '' -swapped; do row "rtn-0$split" 0 '' '{"pass": "rtn"}' ""; done
 for bits in 3 2; do row "w$bits-rtn-0" 0 "\"bits\": {\"decoder\": {\"bits\": $bits, \"group\": 64}}," '{"pass": "rtn"}' ""; done

@@ -29,7 +29,7 @@ for name in qwen2 phi3_short latent llama_bias olmo2; do
     if [[ $name != qwen2 ]]; then bits='{"bits": 2, "symmetric": false}'; fi
     if [[ $name = latent ]]; then model=latent; fi
     if [[ $name = qwen2 ]]; then keys=', "positions": 7, "warmup": 2, "compute": "bf16", "batch": 2, "held_out": 2'; fi
-    if [[ $name = llama_bias ]]; then bits='{"bits": 3, "group": 8, "symmetric": false, "zero": "float"}' formats=safetensors keys=', "batch": 5, "held_out": 3'; fi
+    if [[ $name = llama_bias ]]; then bits='{"bits": 3, "group": 8, "symmetric": false, "zero": "float"}' formats=safetensors keys=', "batch": 8, "held_out": 3'; fi
     recipe_of r.json $model "$bits" "$keys" $formats
     expect 0 "$blockq" run r.json -o r_$name
     check "$name: the loss falls" \
@@ -109,7 +109,10 @@ one_error 'bits.auto.schemes.0: distill trains scales that are numbers of their 
 expect 2 "$blockq" run r.json --set 'bits={"auto": {"schemes": [{"bits": 4, "group": 4096}], "budget": 9}}' -o never
 one_error 'bits.auto.schemes: none has groups that divide the columns'
 expect 2 "$blockq" run r.json --set distill.batch=5 -o never
-one_error 'distill.batch: is 5, must divide calibration.samples less held_out, which is 6'
+one_error 'distill.batch: is 5, must divide calibration.samples, which is 8'
+expect 3 "$blockq" run r.json --set distill.held_out=1000 -o never
+one_error 'tokens, but'
+
 expect 2 "$blockq" run r.json --set model=m_mixtral --set bits.decoder.group=-1 -o never
 one_error 'distill: the model has experts'
 expect 2 "$blockq" run r.json --set 'bits.decoder={"bits": "e2m1", "group": 8, "scale": "e8m0"}' --set 'outputs=[]' -o never

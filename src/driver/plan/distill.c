@@ -9,11 +9,9 @@
 int bq_distill_check(const bq_recipe *r, const bq_layouts *layouts) {
     const char *why = NULL;
     if (!r->distill.steps) return BQ_OK;
-    const long samples = (long)bq_distill_trained(r);
-    if (samples < 1 || samples % r->distill.batch)
-        return bq_refuse(BQ_USAGE,
-                         "distill.batch: is %ld, must divide calibration.samples less held_out, which is %ld",
-                         (long)r->distill.batch, samples);
+    if (r->calibration.samples % r->distill.batch)
+        return bq_refuse(BQ_USAGE, "distill.batch: is %ld, must divide calibration.samples, which is %ld",
+                         (long)r->distill.batch, (long)r->calibration.samples);
     if (layouts->at[0].arch->experts) why = "the model has experts";
     if (bq_recipe_prescaled(r)) why = "smoothquant with fuse false leaves factors of inputs";
     for (int k = 0; k < layouts->count && !why; k++)
@@ -76,7 +74,7 @@ static int64_t blocks_of(const bq_recipe *r, const bq_layouts *layouts, const bq
 
 /* The most samples of a step that a replica has; and the largest exchange of a sum of so many numbers. */
 static int64_t leaves_of(const bq_recipe *r, const bq_comm *comm, int64_t scales, size_t *exchange) {
-    int64_t most = 1, samples = bq_distill_trained(r), batch = r->distill.batch;
+    int64_t most = 1, samples = r->calibration.samples, batch = r->distill.batch;
     for (int64_t step = 0; step < samples / batch; step++) {
         bq_shard leaves[BQ_REPLICAS];
         size_t one = 0;
@@ -104,7 +102,7 @@ size_t bq_distill_need(const bq_recipe *r, const bq_layouts *layouts, const bq_c
     if (!r->distill.steps) return 0;
     leaves_of(r, comm, numbers, &exchange);
     int64_t buffers =
-        bq_train_buffers(bq_distill_trained(r), r->distill.batch, comm->replica, comm->nreplica);
+        bq_train_buffers(r->calibration.samples, r->distill.batch, comm->replica, comm->nreplica);
     if (last_stage(comm))
         head = bq_arena_need(m->vocab, m->hidden, BQ_F32) + bq_distill_scratch(positions, m->vocab) +
                head_products(r->distill.compute, positions, m) +
@@ -131,7 +129,7 @@ size_t bq_distill_host(const bq_recipe *r, const bq_layouts *layouts, const bq_c
 /* Inputs and outputs of blocks for the samples of a step, gradients, and outputs of the original. */
 size_t bq_distill_stream(const bq_recipe *r, const bq_layouts *layouts, const bq_comm *comm) {
     int64_t t = r->calibration.length, h = layouts->at[0].arch->model.hidden,
-            share = bq_shard_of(bq_distill_trained(r), comm->replica, comm->nreplica).count +
+            share = bq_shard_of(r->calibration.samples, comm->replica, comm->nreplica).count +
                     bq_shard_of(r->distill.held, comm->replica, comm->nreplica).count;
     size_t exchange = 0;
     if (!r->distill.steps) return 0;

@@ -9,7 +9,7 @@ static const bq_key keys[] = {
          "Optimizer steps; 0: none. Each costs a forward of `batch` samples through all blocks, twice, and a "
          "backward."},
     {"batch", BQ_KEY_I64, AT(batch), .value = "8", .min = 1, .max = 1 << 24, .brief = true,
-     .help = "Samples in a step; must divide `calibration.samples` less `held_out`. The replicas of a stage "
+     .help = "Samples in a step; must divide `calibration.samples`. The replicas of a stage "
              "share them."},
     {"lr", BQ_KEY_REAL, AT(lr), .value = "0.001", .max = 1, .brief = true,
      .help =
@@ -23,9 +23,9 @@ static const bq_key keys[] = {
              "all. The head is computed for these alone, which saves time where it is a large part of the "
              "model."},
     {"held_out", BQ_KEY_I64, AT(held), .value = "0", .max = 1 << 20, .brief = true,
-     .help =
-         "So many of the calibration samples, the last ones, are not trained on: the log has their KL before "
-         "and after."},
+     .help = "So many samples of the text behind the calibration's, which no pass reads: the log has their "
+             "KL before and "
+             "after."},
     {"norms", BQ_KEY_BOOL, AT(norms), .value = "true", .brief = true,
      .help = "Train the gains of the norms before attention and MLP (where a family lacks them, of those "
              "behind), of the final norm, and biases of linears, too. They are floats in outputs."},

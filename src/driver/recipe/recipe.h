@@ -100,7 +100,7 @@ typedef struct {
     double lr;
     int64_t warmup;    /* steps in which the rate rises */
     int64_t positions; /* of a sample whose tokens count in a step; 0: all */
-    int64_t held;      /* of the calibration samples, the last ones: not trained on, but measured */
+    int64_t held;      /* samples behind those of the calibration, which are measured alone */
     bool norms;        /* gains and biases are trained, too */
     bq_compute compute;
 } bq_distill;

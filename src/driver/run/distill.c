@@ -128,7 +128,7 @@ static void count_samples(bq_distilling *d, const bq_comm *comm) {
 
 static void open_all(bq_distilling *d, bq_run *s) {
     const bq_recipe *r = &s->recipe;
-    *d = (bq_distilling){.s = s, .samples = bq_distill_trained(r), .batch = r->distill.batch};
+    *d = (bq_distilling){.s = s, .samples = r->calibration.samples, .batch = r->distill.batch};
     d->tokens = r->calibration.length, d->hidden = s->src.arch.model.hidden;
     d->positions = bq_distill_positions(r);
     d->blocks = bq_grid_blocks(&s->grid, s->comm->istage);

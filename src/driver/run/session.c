@@ -101,7 +101,8 @@ static int open_inputs(void *session) {
     if (!code) code = read_tokens(r->calibration.tokens, &s->calibration);
     if (!code && s->calibration.ids)
         code = bq_source_check_tokens(&s->src, r->calibration.tokens, &s->calibration, r->calibration.offset,
-                                      r->calibration.samples * r->calibration.length);
+                                      (r->calibration.samples + (r->distill.steps ? r->distill.held : 0)) *
+                                          r->calibration.length);
     if (!code && s->calibration.ids)
         bq_source_check_length(&s->src, "calibration.length", r->calibration.length);
     if (!code && !s->args->no_eval) code = bq_score_open(&s->evals, &s->recipe, &s->src, "eval.ctx");

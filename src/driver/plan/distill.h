@@ -17,8 +17,8 @@ size_t bq_distill_stream(const bq_recipe *r, const bq_layouts *layouts, const bq
 /* Does each row of the site have one scale, whose gradient needs no gradient of weights (block.h)? */
 bool bq_distill_by_rows(const bq_arch *arch, const bq_scheme *scheme, int site);
 
-/* Tokens of a sample that count in a step; samples of a share that go through a stage's blocks of the original
- * at once: so each block is read twice for each stage. */
+/* Tokens of a sample that count in a step; samples of a share that go through a stage's original blocks at
+ * once: so each block is read twice for each stage. */
 static inline int64_t bq_distill_positions(const bq_recipe *r) {
     const int64_t some = r->distill.positions, all = r->calibration.length;
     return some > 0 && some < all ? some : all;

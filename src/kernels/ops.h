@@ -23,6 +23,7 @@
 #include "base/rng.h"
 #include "kernels/grid.h"
 #include "kernels/quadratic.h"
+#include "kernels/refine.h"
 #include "kernels/rounding.h"
 #include "kernels/route.h"
 #include "kernels/smooth.h"
@@ -156,6 +157,19 @@ typedef struct {
     bq_sparse sparse; /* TWO: the columns are in the order of w, and K is a multiple of 4, as are groups */
 } bq_gptq;
 
+/* Coordinate descent on rows that gptq has quantized (refine.h). */
+typedef struct {
+    bq_mat fold;        /* (rows, K): what codes are made of; changed in place */
+    bq_mat target;      /* (rows, K): the weights before they were quantized */
+    bq_mat h;           /* (K, K): the Gram matrix, symmetric, columns in the order of target */
+    bq_mat order;       /* (K, 1) i32, from `order` */
+    bq_mat diag;        /* (K, 1), as in bq_gptq: columns where it is 0 stay as they are */
+    bq_mat scale, zero; /* (rows * groups, 1): the grids; with `refit` scales are changed in place */
+    double damp;        /* times the mean of diag, added to the diagonal of h */
+    int sweeps;
+    bool refit; /* after each sweep, if bq_refine_refits */
+} bq_refine;
+
 /* A distance between two outputs: the sum of d^2, of |d|, or of sqrt|d|.  Quark calls the last one RMSE. */
 typedef enum { BQ_DISTANCE_MSE, BQ_DISTANCE_MAE, BQ_DISTANCE_RMSE } bq_distance;
 
@@ -215,7 +229,7 @@ size_t bq_cuda_memory(int number);
 void *bq_cuda_stream(const bq_dev *dev);
 
 /* Arena bytes that ops take beside their arguments, for the plan: the most that one op takes, but for gemm,
- * factor and gptq, which are below since not every run needs them. */
+ * factor, gptq and refine, which are below since not every run needs them. */
 size_t bq_op_scratch(int64_t tokens, bq_attention a, int64_t vocab);
 size_t bq_distill_scratch(int64_t tokens, int64_t vocab);
 /* The same for a gemm with c (m, n) and sums over k; a gram takes no more than gemm with its shapes. */
@@ -223,8 +237,9 @@ size_t bq_gemm_scratch(bq_compute compute, int64_t m, int64_t n, int64_t k);
 /* Host bytes outside arenas that the cpu backend takes at its first products and keeps, for packed operands,
  * with that many threads (0: as many as OpenMP starts). */
 size_t bq_cpu_packing(int threads);
-/* The same as bq_gemm_scratch for factor and gptq; group: columns that share a scale, <= 0: all. */
+/* The same as bq_gemm_scratch for factor, gptq and refine; group: columns that share a scale, <= 0: all. */
 size_t bq_factor_scratch(int64_t k);
 size_t bq_gptq_scratch(int64_t rows, int64_t k, int64_t group);
+size_t bq_refine_scratch(int64_t rows, int64_t k, int64_t group);
 
 #endif

@@ -34,3 +34,10 @@ size_t bq_gptq_scratch(int64_t rows, int64_t k, int64_t group) {
                   bq_arena_need(rows, group, BQ_F32) + bq_arena_need(1, group, BQ_F32);
     return larger(cuda, bq_cpu_gptq_scratch(rows, k, group));
 }
+
+/* The cuda backend keeps the numbers, R and a product of all rows, and new scales. */
+size_t bq_refine_scratch(int64_t rows, int64_t k, int64_t group) {
+    size_t cuda =
+        3 * bq_arena_need(rows, k, BQ_F32) + bq_arena_need(rows * (k / (group > 0 ? group : k)), 1, BQ_F32);
+    return larger(cuda, bq_cpu_refine_scratch(rows, k, group));
+}

@@ -17,6 +17,7 @@ struct matrices {
     const char *op;
     bq_adascale adascale = {};
     bq_gptq gptq = {};
+    bq_refine refine = {};
     bq_tuned tuned = {};
 
     explicit matrices(const char *name) : op(name) {}
@@ -41,6 +42,10 @@ struct matrices {
     void add(const bq_gptq *&p) {
         p = &(gptq = *p);
         add(&gptq.w, &gptq.zero);
+    }
+    void add(const bq_refine *&p) {
+        p = &(refine = *p);
+        add(&refine.fold, &refine.zero);
     }
     void add(bq_attention &a) { add(a.sinks); }
     template <class T> void add(const T &) {} /* a number, or a group of them */

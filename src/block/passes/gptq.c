@@ -56,9 +56,10 @@ static bq_gram_set set_of(const bq_gptq_options *o, int first, int sites) {
 }
 
 /* Can the factor of unit k overwrite its Gram matrix?  Not in f64, and not where the matrix is read again, by
- * another unit or by QEP. */
-static bool in_place(const bq_arch *arch, const unit *units, int n, int k, bq_gram_set set) {
-    bool alone = set.type == BQ_F32 && !bq_gram_crosses(arch, set, units[k].site);
+ * another unit, by QEP, or by refine. */
+static bool in_place(const bq_arch *arch, const bq_gptq_options *o, const unit *units, int n, int k,
+                     bq_gram_set set) {
+    bool alone = o->refine == 0 && set.type == BQ_F32 && !bq_gram_crosses(arch, set, units[k].site);
     for (int i = 0; i < n; i++) alone = alone && (i == k || units[i].site != units[k].site);
     return alone;
 }
@@ -103,7 +104,7 @@ static void factor_units(work *a) {
         unit *t = &a->unit[k];
         int64_t cols = c->q->arch->site[t->site].cols;
         t->order = bq_arena_push(&dev->mem, cols, 1, BQ_I32);
-        bool over = in_place(c->q->arch, a->unit, a->units, k, a->set);
+        bool over = in_place(c->q->arch, a->o, a->unit, a->units, k, a->set);
         t->ut = over ? a->gram.h[t->site] : bq_arena_push(&dev->mem, cols, cols, BQ_F32);
         dev->op->order(dev, a->diag[t->site], a->o->order, group_of(c->q->arch, c->q->scheme, t->first),
                        t->order);
@@ -156,6 +157,33 @@ static void fit(work *a, int i, bq_mat w, bq_mat scale, bq_mat zero) {
  * replicas, too. */
 static bool given(const bq_pass_context *c, int i) { return c->grid || bq_scheme_tiled(c->q->scheme[i]); }
 
+/* m in f32: m itself, or a copy in the arena. */
+static bq_mat narrow(bq_dev *dev, bq_mat m) {
+    if (m.type == BQ_F32) return m;
+    bq_mat to = bq_arena_push(&dev->mem, m.rows, m.cols, BQ_F32);
+    dev->op->zero(dev, to);
+    dev->op->add(dev, m, to);
+    return to;
+}
+
+/* Coordinate descent behind gptq, with the damping that was enough.  Scales that are given stay. */
+static void refine(const work *a, const unit *t, int i, const bq_gptq *g, bq_mat target) {
+    bq_pass_context *c = a->c;
+    size_t mark = bq_arena_mark(&c->dev->mem);
+    bq_refine p = {.fold = g->w,
+                   .target = target,
+                   .h = narrow(c->dev, a->gram.h[t->site]),
+                   .order = g->order,
+                   .diag = g->diag,
+                   .scale = g->scale,
+                   .zero = g->zero,
+                   .damp = t->damp,
+                   .sweeps = a->o->refine,
+                   .refit = a->o->refit && !given(c, i)};
+    c->dev->op->refine(c->dev, &p, c->q->scheme[i]);
+    bq_arena_reset(&c->dev->mem, mark);
+}
+
 /* Quantize my rows w of linear i.  w becomes the fold; the grids are fitted unless they are given. */
 static void quantize(work *a, const unit *t, int i, bq_mat w, bq_shard mine_of) {
     bq_pass_context *c = a->c;
@@ -167,6 +195,12 @@ static void quantize(work *a, const unit *t, int i, bq_mat w, bq_shard mine_of) 
     if (!given(c, i) && !dynamic) fit(a, i, w, scale, zero);
     if (t->damp == 0 && a->o->sparse == BQ_SPARSE_TWO) c->dev->op->sparse24(c->dev, w, (bq_mat){0}, false);
     if (t->damp == 0) return;
+    size_t mark = bq_arena_mark(&c->dev->mem);
+    bq_mat target = {0};
+    if (a->o->refine > 0) {
+        target = bq_arena_push(&c->dev->mem, w.rows, w.cols, BQ_F32);
+        c->dev->op->copy(c->dev, w, target);
+    }
     bq_gptq p = {.w = w,
                  .ut = t->ut,
                  .order = t->order,
@@ -178,6 +212,8 @@ static void quantize(work *a, const unit *t, int i, bq_mat w, bq_shard mine_of) 
                  .ends = a->o->ends,
                  .sparse = a->o->sparse};
     c->dev->op->gptq(c->dev, &p, q->scheme[i], w);
+    if (a->o->refine > 0) refine(a, t, i, &p, target);
+    bq_arena_reset(&c->dev->mem, mark);
 }
 
 /* QEP: w += qep w cross (h + damping)^-1.  One panel at a time, so that the shapes of the GEMMs do not
@@ -196,15 +232,6 @@ static void correct(const work *a, bq_mat cross, bq_mat ut, bq_mat w) {
         dev->op->gemm(dev, false, true, share, y, ut, 1, part);
     }
     bq_arena_reset(&dev->mem, mark);
-}
-
-/* m in f32: m itself, or a copy in the arena. */
-static bq_mat narrow(bq_dev *dev, bq_mat m) {
-    if (m.type == BQ_F32) return m;
-    bq_mat to = bq_arena_push(&dev->mem, m.rows, m.cols, BQ_F32);
-    dev->op->zero(dev, to);
-    dev->op->add(dev, m, to);
-    return to;
 }
 
 /* QEP for the linears of a unit.  Every replica computes the factor itself, since all would wait for it. */
@@ -302,6 +329,14 @@ void bq_pass_gptq(bq_pass_context *c, const bq_gptq_options *o) {
 
 static size_t larger(size_t x, size_t y) { return x > y ? x : y; }
 
+/* What rows of a linear take while they are quantized. */
+static size_t rows_need(const bq_gptq_options *o, int64_t rows, int64_t cols, int64_t group) {
+    size_t columns = bq_gptq_scratch(rows, cols, group);
+    if (o->refine == 0) return columns;
+    size_t square = o->gram == BQ_F64 ? bq_arena_need(cols, cols, BQ_F32) : 0;
+    return bq_arena_need(rows, cols, BQ_F32) + larger(columns, square + bq_refine_scratch(rows, cols, group));
+}
+
 static size_t set_need(const bq_arch *arch, const bq_scheme *scheme, int64_t tokens, int64_t samples,
                        const bq_gptq_options *o, int replica, int nreplica, bq_gram_set set) {
     unit units[BQ_ARCH_LINEARS];
@@ -312,7 +347,7 @@ static size_t set_need(const bq_arch *arch, const bq_scheme *scheme, int64_t tok
     for (int k = 0; k < n; k++) {
         int64_t cols = arch->site[units[k].site].cols;
         size_t square = bq_arena_need(cols, cols, BQ_F32), room = bq_factor_scratch(cols);
-        kept += (in_place(arch, units, n, k, set) ? 0 : square) + bq_arena_need(cols, 1, BQ_I32);
+        kept += (in_place(arch, o, units, n, k, set) ? 0 : square) + bq_arena_need(cols, 1, BQ_I32);
         if (bq_gram_crosses(arch, set, units[k].site))
             room = (set.type == BQ_F64 ? 2 : 1) * square +
                    larger(room, 2 * bq_arena_need(BQ_GPTQ_ROWS, cols, BQ_F32));
@@ -320,7 +355,7 @@ static size_t set_need(const bq_arch *arch, const bq_scheme *scheme, int64_t tok
         for (int i = 0; i < units[k].linears; i++) {
             int l = units[k].linear[i];
             int64_t rows = panel_rows(arch->linear[l].rows, replica, nreplica).count;
-            scratch = larger(scratch, bq_gptq_scratch(rows, cols, group_of(arch, scheme, l)));
+            scratch = larger(scratch, rows_need(o, rows, cols, group_of(arch, scheme, l)));
         }
     }
     return bq_gram_need(arch, set) + larger(sums, kept + scratch);

@@ -12,6 +12,9 @@
  * the first column is quantized; but with order none or gar, and groups, the grid of a group is fitted to the
  * compensated weights when the group's turn comes.  Scales are rounded to their type before codes are made.
  *
+ * With `refine` the Gram matrices, and the weights as they were before the columns, are kept until coordinate
+ * descent has gone over the codes (the op refine).
+ *
  * Each replica computes the samples of its share, some of the factors, and some panels of rows.  Any number
  * of replicas gives the same bytes. */
 #ifndef BQ_GPTQ_H
@@ -27,12 +30,14 @@ typedef struct {
     bool sequential;
     bq_type gram;     /* type of the sums of Gram matrices: f32 or f64 */
     bq_sparse sparse; /* which weights become 0, and stay so */
+    int refine;       /* sweeps of coordinate descent behind the columns; 0: none */
+    bool refit;       /* scales after each sweep */
     double qep; /* share of the correction of QEP (Arai and Ichikawa, 2025), for all but down; 0: none */
 } bq_gptq_options;
 
 /* Leave the result in c->q on all replicas.  fold has each weight as it was just before rounding, clamped to
- * half a step outside the grid.  Linears whose Gram matrix no damping below 1 makes positive definite are
- * rounded to nearest, with a warning.  Collective over stage. */
+ * half a step outside the grid; in rows that `refine` has changed it is w_hat.  Linears whose Gram matrix no
+ * damping below 1 makes positive definite are rounded to nearest, with a warning.  Collective over stage. */
 void bq_pass_gptq(bq_pass_context *c, const bq_gptq_options *o);
 
 /* Device bytes that the pass takes on a replica beside block, result and workspace, and with `sequential`

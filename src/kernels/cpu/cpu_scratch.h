@@ -11,5 +11,6 @@ size_t bq_cpu_mse_scratch(int64_t tokens);
 size_t bq_cpu_xent_scratch(int64_t tokens, int64_t vocab);
 size_t bq_cpu_factor_scratch(int64_t k);
 size_t bq_cpu_gptq_scratch(int64_t rows, int64_t k, int64_t group);
+size_t bq_cpu_refine_scratch(int64_t rows, int64_t k, int64_t group);
 
 #endif

@@ -18,11 +18,13 @@
 #include "kernels/cpu/vec_gptq.h"
 #include "kernels/cpu/vec_model.h"
 #include "kernels/cpu/vec_quant.h"
+#include "kernels/cpu/vec_refine.h"
 #include "kernels/cpu/vec_search.h"
 #include "kernels/cpu/vec_smooth.h"
 #include "kernels/cpu/vec_tuned.h"
 #define BQ_VEC_FUNCTIONS(X)                                                                                  \
-    BQ_VEC_MODEL(X) BQ_VEC_QUANT(X) BQ_VEC_GPTQ(X) BQ_VEC_SEARCH(X) BQ_VEC_SMOOTH(X) BQ_VEC_TUNED(X)
+    BQ_VEC_MODEL(X)                                                                                          \
+    BQ_VEC_QUANT(X) BQ_VEC_GPTQ(X) BQ_VEC_SEARCH(X) BQ_VEC_SMOOTH(X) BQ_VEC_TUNED(X) BQ_VEC_REFINE(X)
 
 typedef struct {
     const char *isa;

@@ -21,6 +21,7 @@ extern "C" {
 #include "kernels/grid.h"
 #include "kernels/order.h"
 #include "kernels/quadratic.h"
+#include "kernels/refine.h"
 #include "kernels/rounding.h"
 #include "kernels/route.h"
 #include "kernels/smooth.h"

@@ -13,6 +13,8 @@ int main(int argc, char **argv) {
                              .ends = {50, 10 + n, BQ_NORM_24},
                              .sequential = n % 2,
                              .gram = n / 4 % 2 ? BQ_F64 : BQ_F32,
+                             .refine = n % 3,
+                             .refit = n % 2 == 0,
                              .qep = n % 4 == 1 ? 0.5 : 0};
         r->c.samples = n < 12 ? SAMPLES : 1 + n % 3;
         r->c.comm = &rig_alone, r->c.keeps = n % 5;

@@ -103,7 +103,7 @@ static __device__ void start(const problem &a, row &x) {
     __syncthreads(); /* R is there */
 }
 
-static __global__ void __launch_bounds__(BQ_THREADS) refine(problem a) {
+static __global__ void __launch_bounds__(BQ_THREADS, 1) refine(problem a) {
     const int64_t at = blockIdx.x;
     row x = {bq_row(a.code, at),
              bq_row(a.r, at),

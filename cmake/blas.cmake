@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # A BLAS with CBLAS, single-threaded: the threads are ours.  BQ_BLAS names the pkg-config module or a library file.
 set(BQ_BLAS "" CACHE STRING "pkg-config module or full path of a serial BLAS with CBLAS; empty: OpenBLAS serial")
 add_library(bq_blas INTERFACE)

@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # demo.sh - from a bare Debian 12 to a quantized model: install what is missing, build, run, print the result.
 set -euo pipefail
 

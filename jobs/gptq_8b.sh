@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 #SBATCH --job-name=gptq-8b --output=%x.log --open-mode=append
 #SBATCH --nodes=4 --ntasks-per-node=1 --exclusive
 #SBATCH --time=02:00:00 --signal=USR1@300 --requeue

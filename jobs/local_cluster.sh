@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # local_cluster.sh - a real Slurm on this one machine: munge, slurmctld and N slurmd, to try job scripts with.
 set -euo pipefail
 

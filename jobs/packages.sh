@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # packages.sh - which Debian packages blockq needs, and a way to get them.  Sourced by jobs/demo.sh and tests/run.sh.
 # shellcheck shell=bash
 

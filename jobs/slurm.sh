@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # slurm.sh - what the job scripts here share.  docs/clusters.md explains it; the settings, all from the environment:
 #
 #   BQ_OUT        run directory, on a disk that all nodes share (the job's name with .run)

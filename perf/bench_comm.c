@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* bench_comm - the messages that a run sends, as csv on rank 0's standard output.
  *
  *     mpirun -n N bench_comm [RUNS [MOST_KIB]] [--compare OLD.csv]      defaults: 9 runs, messages up to

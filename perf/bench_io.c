@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* bench_io - speed of the files that a run reads and writes, as csv on standard output.
  *
  *     bench_io DIR [MiB [RUNS]] [--compare OLD.csv]      defaults: 256 MiB a file, 5 runs; DIR is where the

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* bench_ops - speed of the ops, as csv on standard output.
  *
  *     bench_ops [threads [tokens [op]]] [--backend cuda] [--shape NAME] [--runs N] [--compare OLD.csv]

@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # best.sh - the tables of docs/quality.md: recipes over seeds, and with the two texts swapped.
 #
 # Usage: bash perf/best.sh BLOCKQ MODEL A.h5 B.h5 DIR [PATTERN] [JOBS=1]
@@ -8,7 +9,7 @@
 # leaves that out); KL of held-out samples before and after.
 set -euo pipefail
 if (($# < 5)); then
-    sed -n '2,9s/^# \{0,1\}//p' "$0"
+    sed -n '3,10s/^# \{0,1\}//p' "$0"
     exit 2
 fi
 blockq=$(realpath "$1") model=$(realpath "$2") a=$(realpath "$3") b=$(realpath "$4") dir=$5 pattern=${6:-.} jobs=${7:-1}

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* compare.h - `--compare OLD.csv` of the benchmarks: did a fraction fall?
  *
  * A benchmark prints csv: lines of comment ("# ..."), a header, rows.  The first two columns name a row, and

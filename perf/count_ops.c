@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* count_ops - ops on small fixed shapes, for counting their instructions (instructions.sh does it).
  *
  *     count_ops            csv: a line "# compiler, device", a header, the ops with their shapes

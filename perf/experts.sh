@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # experts.sh - the tables on starved experts in docs/results.md: GPTQ of the demo model with experts (jobs/demo/moe).
 #
 # Usage: bash perf/experts.sh BLOCKQ CALIBRATION.h5 EVALUATION.h5 DIR [PATTERN] [JOBS=1]
@@ -7,7 +8,7 @@
 # Prints: row, perplexity over the first 150 windows of 512, least and median tokens of an expert and starved experts, of each block.
 set -euo pipefail
 if (($# < 4)); then
-    sed -n '2,7s/^# \{0,1\}//p' "$0"
+    sed -n '3,8s/^# \{0,1\}//p' "$0"
     exit 2
 fi
 blockq=$(realpath "$1") calibration=$(realpath "$2") evaluation=$(realpath "$3") dir=$4 pattern=${5:-.} jobs=${6:-1}

@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # gpu_bench.sh - builds, checks and times everything on a machine with a GPU, in less than ten minutes; writes a table in Markdown.
 set -euo pipefail
 usage() {

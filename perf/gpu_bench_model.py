@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """Model directories for gpu_bench.sh: gpu_bench_model.py SHAPE DIR TEXT LENGTH
 
 DIR gets two blocks of the model whose config.json is in SHAPE, with random weights in bf16 and a vocabulary of 256 bytes, so that

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* gpu_bench_nmse - how far a device's products are from the same products in f64 on the host.
  *
  *     gpu_bench_nmse BACKEND TOKENS OUT IN...

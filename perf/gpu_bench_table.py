@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """gpu_bench.sh's results as a page of Markdown: gpu_bench_table.py DIR.  With --counters NCU.csv instead, lines for results.tsv."""
 import csv
 import glob

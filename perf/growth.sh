@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # growth.sh - how time grows with each size of the problem, the others fixed: tokens, hidden, depth, samples, ranks.  A procedural
 # toy model and one AdaScale recipe (`inputs: fp`, batch 2); seconds are those of reference, phases and joins in run.csv, the slowest
 # rank's, and the least of REPEATS runs.  csv on standard output, slopes in log-log on standard error; tools/report.py plots the csv.
@@ -6,7 +7,7 @@
 # Usage: bash perf/growth.sh BLOCKQ [REPEATS=1] [AXIS...]; TOKENS, HIDDEN, DEPTH, SAMPLES and RANKS are the sizes that stay
 set -euo pipefail
 if (($# < 1)) || [[ $1 == -h || $1 == --help ]]; then
-    sed -n '2,6s/^# \{0,1\}//p' "$0"
+    sed -n '3,7s/^# \{0,1\}//p' "$0"
     exit 2
 fi
 blockq=$(realpath "$1") repeats=${2:-1}

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # instructions.awk - compares counts with saved ones: awk -F, -f instructions.awk SAVED.csv NOW.csv; see instructions.sh.
 function class(line) { sub(/^# [^0-9]*/, "", line); sub(/\.[^,]*,/, ",", line); return line } # of the compiler the major version
 FNR == 1 { made[++files] = $0; limit = class(made[1]) == class($0) ? 0.03 : 0.15; next }

@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # instructions.sh - counts the instructions of ops under valgrind, with the AVX2 code on one thread, and compares them with perf/instructions.csv.
 #
 # Usage: bash perf/instructions.sh BUILD_DIR [--update] [--baseline CSV] [OP...]
@@ -6,7 +7,7 @@
 # (major version) or BLAS than the csv's the limit is 15 %.  --update writes the csv.  77: no valgrind, or no AVX2 here.
 set -euo pipefail
 if (($# == 0)) || [[ $1 == -h || $1 == --help ]]; then
-    sed -n '2,6s/^# \{0,1\}//p' "$0"
+    sed -n '3,7s/^# \{0,1\}//p' "$0"
     exit 2
 fi
 program=$1/perf/count_ops baseline=$(dirname "$0")/instructions.csv update=

@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # quality.sh - the table of methods in docs/results.md: one run a row, its perplexities and seconds.
 #
 # Usage: bash perf/quality.sh BLOCKQ MODEL CALIBRATION.h5 EVALUATION.h5 DIR [PATTERN] [JOBS=1]
@@ -7,7 +8,7 @@
 # 512, over 20 of 2048 (CONTEXTS=512 leaves the second out).
 set -euo pipefail
 if (($# < 5)); then
-    sed -n '2,7s/^# \{0,1\}//p' "$0"
+    sed -n '3,8s/^# \{0,1\}//p' "$0"
     exit 2
 fi
 blockq=$(realpath "$1") model=$(realpath "$2") calibration=$(realpath "$3") evaluation=$(realpath "$4") dir=$5 pattern=${6:-.} jobs=${7:-1}

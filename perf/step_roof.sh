@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # step_roof.sh - a whole step of AdaScale beside the GEMM roof: floating-point operations that a step needs over its seconds, as a
 # fraction of what one large f32 product of the BLAS reaches a moment later.  Needed: products of the linears forward and backward, but
 # for the gradient of the block's input, and the seven of attention, half of each square.
@@ -8,7 +9,7 @@
 # Usage: [DEVICE=cpu] bash perf/step_roof.sh BUILD [MODEL=configs/shapes/llama32_1b] [TOKENS=512] [THREADS=1] [ROUNDS=5] [COMPUTE=f32]
 set -euo pipefail
 if (($# < 1)) || [[ $1 == -h || $1 == --help ]]; then
-    sed -n '2,8s/^# \{0,1\}//p' "$0"
+    sed -n '3,9s/^# \{0,1\}//p' "$0"
     exit 2
 fi
 root=$(cd "$(dirname "$0")/.." && pwd)

@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # two_ranks.sh - how well two ranks of one thread share a job: pairs of
 #   control   two independent jobs of one rank at once: what two cores can do on this machine in this minute
 #   run       one job on two ranks
@@ -7,7 +8,7 @@
 # Usage: bash perf/two_ranks.sh BLOCKQ RECIPE.json [PAIRS=5] [OPTION...]; options go to the run on two ranks.
 set -euo pipefail
 if (($# < 2)) || [[ $1 == -h || $1 == --help ]]; then
-    sed -n '2,8s/^# \{0,1\}//p' "$0"
+    sed -n '3,9s/^# \{0,1\}//p' "$0"
     exit 2
 fi
 blockq=$1 recipe=$2 pairs=${3:-5}

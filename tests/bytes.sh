@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # bytes.sh FILE [BUILD]: hashes of all checkpoints and outputs that the recipes in configs/ make of small models.  FILE is written
 # where it is not there; else its hashes are compared with those of this build, and runs that differ are named.  For changes that
 # are to change no byte: record before, compare after, on the same machine (another instruction set or BLAS has other bytes).

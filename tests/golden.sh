@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # golden.sh [DIR [PROGRAM]]: runs every golden file of a folder again (tests/vectors/README.md): complete AIMET runs aimet_*.safetensors, models
 # model_*, peers peer_*.  One line a file: kind, name, worst deviation of each quantity, ok or FAIL.  Exit status 1 when one is not ok.
 # DIR: tests/vectors by default.  PROGRAM: build/tests/golden_replay by default, made by a build with BQ_TESTS=ON.

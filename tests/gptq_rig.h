@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* gptq_rig.h - a gptq pass over a toy block, for the tests of one rank and of many.  Rows of its matrices
  * fill more than one panel. */
 #ifndef BQ_TESTS_GPTQ_RIG_H

@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # house.sh [BUILD]: the house rules that a machine can check.  One line a violation, `rule file: what`; lines of
 # house_exceptions.txt (`rule file`) are known, and one that no longer occurs is a violation, too: the list only shrinks.
 # BUILD is a build folder without sanitizers, for the rule on symbols.
@@ -118,6 +119,12 @@ words() { # unfinished work; places that only the author's machine has
         '\b(TODO|FIXME|XXX)\b|#if 0|\.\./shared|(^|[^a-zA-Z0-9_.$}*-])/(work|root)/|/tmp/b-' || true
 }
 
+licences() { # in the first lines of each file that has comments; REUSE.toml speaks for the rest
+    git ls-files -- '*.[ch]' '*.cc' '*.cu' '*.cuh' '*.def' '*.sh' '*.py' '*CMakeLists.txt' 2>/dev/null | while read -r file; do
+        head -n 3 "$file" | grep -q 'SPDX-License-Identifier: Apache-2.0$\|SPDX-License-Identifier: Apache-2.0 \*/$' || echo "$file:no SPDX line"
+    done
+}
+
 layout() {
     command -v clang-format-14 >/dev/null || return 0
     clang-format-14 --dry-run "${sources[@]}" "${tests[@]}" 2>&1 | grep -oE '^[^ ]+:[0-9]+:[0-9]+: warning' |
@@ -129,7 +136,7 @@ shell() {
     shellcheck -S warning -x -P SCRIPTDIR -f gcc "${scripts[@]}" || true
 }
 
-violations=$(for rule in layers rooms homes schemes ops conditions symbols lengths words layout shell; do $rule | say $rule; done)
+violations=$(for rule in layers rooms homes schemes ops conditions symbols lengths words licences layout shell; do $rule | say $rule; done)
 known=$(grep -vE "^ *(#|$)$([[ $build ]] || echo '|^symbols')" tests/house_exceptions.txt || true)
 fresh=$(grep -vFf <(sed 's/$/:/' <<<"${known:-nothing is known}") <<<"$violations" || true)
 while read -r line; do

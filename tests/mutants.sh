@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # mutants.sh [NUMBER...]: bugs put into src/ one at a time; the test of the quick suite that is named with each must fail, and pass without.
 # Builds a copy of the tree in a temporary folder; takes some minutes.  Bugs of the cuda backend are in simt/seeded.sh.
 set -euo pipefail

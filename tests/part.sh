@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # part.sh NAME BUILD: a part of the test suite that is neither a program nor a script of its own.  77: something for it is missing here.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)

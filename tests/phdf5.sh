@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # phdf5.sh BUILD: blockq built again with BQ_PHDF5=ON, in build-phdf5: activation files that went through MPI-IO are those of
 # plain reads and writes by BUILD, byte for byte, and each reads the other's.  77 where there is no parallel HDF5.
 root=$(cd "$(dirname "$0")/.." && pwd)

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* rig.h - a toy model and one of its blocks, ready for a pass: what the tests of blocks and passes share.
  *
  *     rig *r = rig_open(&(rig_spec){.model = {.hidden = 24, .inter = 40, .heads = 4, .kv_heads = 2},

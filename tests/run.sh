@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # run.sh - all tests, from a bare Debian 12 on: installs what is missing, builds release and sanitizer builds, runs what
 # there is.  The last line counts; the exit status is nonzero when anything failed.
 set -euo pipefail
 usage() {
-    sed -n '2,3s/^# //p' "$0"
+    sed -n '3,4s/^# //p' "$0"
     cat <<'TEXT'
 Usage: bash tests/run.sh [--full] [NAME...]
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* smooth_rig.h - a toy block with grouped queries, biases and loud channels, its samples, and the passes that
  * smooth it: what the tests of these passes share. */
 #ifndef BQ_TESTS_SMOOTH_RIG_H

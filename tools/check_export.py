@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """Load an exported model with a program that people serve models with, and measure its perplexity: does that
 program see what blockq saw?
 

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """Tokenize multiple-choice questions into the file that `"eval": "choice"` of a recipe reads.
 
     choices.py questions.jsonl -o questions.json --tokenizer MODEL_DIR

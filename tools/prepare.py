@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """Tokenize text into tokens.h5, the file that blockq calibrates and evaluates on.
 
     prepare.py wiki.test.raw -o test.h5 --tokenizer MODEL_DIR              # the file's bytes as they are

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """A report of runs as one HTML file with all figures in it.
 
     report.py demo.run -o report.html                  # one run: time, memory, losses, perplexities

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What all figures of tools/report.py share: axes. Needs matplotlib."""
 import sys
 

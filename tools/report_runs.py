@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What tools/report.py reads: run directories, and tables of their run.csv."""
 import collections
 import csv

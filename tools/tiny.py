@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """Train an embedded demo model: a byte-level Llama, or with --moe a Qwen3-MoE (token id = byte value).
 
 Needs torch and safetensors, no GPU (a CPU with bf16 instructions helps a lot). One command makes the Llama:

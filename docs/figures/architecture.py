@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """Draws architecture.svg: ranks, files and streams of a run on 2 stages x 2 replicas.
 
 Usage: architecture.py [--check]      --check: say whether the SVG beside this script is what the script makes

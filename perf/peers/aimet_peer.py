@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """AIMET's AdaScale on a transformers model: weights only, per channel, symmetric, as in its published recipes."""
 import common
 import torch

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """blockq itself, with the peers' arguments and the peers' line of JSON.  Needs nothing but Python.
 
 seconds: what run.csv says the blocks took (reading weights, targets, passes, advancing, checkpoints); process_seconds and

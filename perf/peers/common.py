@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the peers' scripts share: arguments, token ids, the model, the perplexity and the one line of JSON.
 
 Protocol of the perplexity (that of `blockq eval`): windows of ctx ids side by side from the start of the file, nothing

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """GPTQModel: GPTQ with its own defaults (true-sequential, damping 0.05, group-aware order) unless told otherwise.
 
 Its packed layers are dequantized for the evaluation; their scales are float16.

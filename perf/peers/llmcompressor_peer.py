@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """llm-compressor: RTN, GPTQ, AWQ or SmoothQuant on weights, through its own `oneshot` with sequential pipeline.
 
 AWQ is followed by rounding (`QuantizationModifier`), SmoothQuant by rounding or by GPTQ (--then).

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """AMD Quark: Auto-SmoothQuant, AWQ, GPTQ or nothing before rounding of weights, through its ModelQuantizer."""
 import common
 import torch

@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # run.sh PAIR...: blockq and a peer in turn, with the same model, ids, settings and threads; then a table of medians.
 # PAIR: eval rtn gptq gptq-static gptq-mse gptq-group gptqmodel autosmoothquant awq awq-symmetric awq-quark smoothquant adascale
 # adascale-torch, or all.
@@ -14,7 +15,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 : "${REPEATS:=3}" "${COMPUTE:=f32}" "${DTYPE:=float32}" "${BLOCKQ:=build/src/blockq}" "${PEERS:=build/peers}" "${OUT:=perf-peers.jsonl}"
 export OMP_NUM_THREADS=$THREADS
 all=(eval rtn gptq gptq-static gptq-mse gptq-group gptqmodel autosmoothquant awq awq-symmetric awq-quark smoothquant adascale adascale-torch)
-[[ $# -gt 0 ]] || { sed -n '2,9s/^# //p' "$0" >&2 && exit 2; }
+[[ $# -gt 0 ]] || { sed -n '3,10s/^# //p' "$0" >&2 && exit 2; }
 [[ $1 != all ]] || set -- "${all[@]}"
 given=(--model "$MODEL" --samples "$SAMPLES" --length "$LENGTH" --ctx "$CTX" --windows "$WINDOWS" --threads "$THREADS")
 

@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # setup.sh [DIR [PEER...]]: makes Python environments for the peers below DIR (default build/peers).
 # PEER: torch llmcompressor gptqmodel quark aimet; default all.  `torch` is the stack that the others see through a .pth
 # file, so torch is there once.  The versions are those that were measured; every one of them is a package of PyPI.  What a

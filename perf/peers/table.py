@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """table.py FILE: the lines that run.sh kept, as a table of medians.  Ratios are peer / blockq: above 1, blockq is faster."""
 import json
 import statistics

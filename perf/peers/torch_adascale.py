@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """AdaScale as a hand-written torch loop: what somebody who needs no framework would write, and the rival to beat.
 
 The same mathematics, schedule and data as AIMET's; the block is transformers' own with scaled-dot-product attention, the

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """torch and transformers: the perplexity of a model directory, in float32.  --save'd directories can be given, too."""
 import common
 

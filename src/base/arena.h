@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* arena.h - memory that is planned: reserved once, given out in pieces, taken back as a whole.
  *
  * A push takes the next piece; a reset takes back all pieces since a mark.  Single pieces are never freed.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* clock.h - time and memory, as the operating system counts them. */
 #ifndef BQ_CLOCK_H
 #define BQ_CLOCK_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* die.h - how a run ends: one place, one line, one exit code.
  *
  * There are three kinds of trouble, and each has its own way out:

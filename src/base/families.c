@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* All families.  To add one: its file in family/, and its row here. */
 #include "base/family.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* family.h - model families as data: what config.json calls one, which tensors a block has, and what each is.
  *
  * One file in family/ defines a family, one row of families.c lists it.  io reads config.json by it, block

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* hash.h - hashes: XXH3 with 64 bits for our own fingerprints, SHA-256 where files of
  * other programs use it. */
 #ifndef BQ_HASH_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* key.h - keys of JSON objects as tables: what a recipe may say, and what a pass or an evaluation adds; what
  * is read of a model's config.json.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* log.h - messages for people: on standard error, and in the run's log file.
  *
  * A message is one line.  It goes to standard error ("bq: ...") and, while a log file is open, with

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* mat.h - typed views of matrices.  A view never owns its memory.
  *
  * Matrices are row-major: element (r, c) is at data + (r * ld + c) * (size of the type), with ld >= cols. */

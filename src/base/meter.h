@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* meter.h - what a thread has spent on waiting and on moving data, since the start.  The values only grow;
  * run.csv has differences of the main thread's.
  *

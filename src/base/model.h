@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* model.h - the numbers that describe a decoder-only model.  io fills them from config.json; block computes
  * with them. */
 #ifndef BQ_MODEL_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* num.h - number formats and functions that give the same bits everywhere.
  *
  * They use only + - * /, comparisons and operations on bits.  So every compiler that does not contract

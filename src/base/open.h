@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* open.h - how blockq opens files: no open waits for somebody else, and blockq writes only to its own files.
  *
  * Inputs are what a user names: models, tokens, texts, recipes.  An input may be a symbolic link, as in the

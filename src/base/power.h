@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* power.h - logarithm and power with the same bits everywhere, to about 14 digits.
  *
  * They use only + - * /, rint and operations on bits, like num.h.  They serve the few places where the last

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* SHA-256 (FIPS 180-4): in C, and by the instructions that the processor may have for it. */
 #include "base/hash.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* shard.h - how n items are shared among ranks.  Arithmetic only. */
 #ifndef BQ_SHARD_H
 #define BQ_SHARD_H

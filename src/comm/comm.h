@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* comm.h - who the ranks are, and what they decide together.
  *
  * The ranks form a grid of stages x replicas.  A stage owns blocks that follow each other (driver/plan/grid.h

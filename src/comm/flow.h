@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* flow.h - send micro-batches (some samples) of hidden states from stage to stage.
  *
  * There are two buffers for each direction: while one micro-batch is computed, the next one is received and

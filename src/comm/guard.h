@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* guard.h - a thread that ends this process when nothing else can.
  *
  * The heartbeat (heartbeat.h) is made of MPI messages that our own waits look at.  There are two cases it

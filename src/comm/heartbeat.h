@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* heartbeat.h - how ranks find out that another rank is dead.  A slow rank is no error.
  *
  * The ranks form a ring, ordered by their number on their node, then by node: so neighbours are on different

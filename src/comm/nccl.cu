@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 #include <cuda_runtime.h>
 #include <mpi.h>
 #include <nccl.h>

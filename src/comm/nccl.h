@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* nccl.h - messages from GPU to GPU that do not pass through the host, by nccl.cu; in a build without NCCL
  * (nccl_none.c) open returns NULL.  There are two kinds of connection:
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* A build without NCCL: open returns NULL, and all messages go through the host. */
 #include "comm/nccl.h"
 

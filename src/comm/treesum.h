@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* treesum.h - sums whose bits do not depend on which replica computes which part.
  *
  * The parts of a sum are the leaves 0 ... n - 1 of a binary tree.  Node (level, index) is the sum of the

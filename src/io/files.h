@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* files.h - paths, sizes, and files that are whole or absent.
  *
  * Functions that return int return 0, an errno, or a code of base/open.h.  They print nothing: the caller

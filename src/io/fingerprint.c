@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The hash of a model: one pass over its bytes hashes every shard and checks every value; a file keeps the
  * hashes to save the pass next time. */
 #include "io/in/weights_reader.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* folder.h - a private folder in a directory that others may write to, too: a node's scratch.
  *
  * Its name cannot be guessed, and only its user may enter it.  A lock (flock) marks it as in use until it is

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* json.h - JSON by Jansson, with limits, and with messages that name file and key.
  *
  * The text may be hostile: its size, depth, UTF-8 and duplicate keys are checked, and a refusal is one

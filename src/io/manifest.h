@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* manifest.h - the files of a finished directory: their names, sizes and hashes, kept as a sealed object
  * (json.h) outside of it.  docs/files.md has the file (export_<dir>.done).
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* quark.h - configuration files of AMD Quark's Auto-SmoothQuant (JSON); names of modules are only copied. */
 #ifndef BQ_QUARK_H
 #define BQ_QUARK_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* rundir.h - what may stand where a run is to work.
  *
  * A directory is a run directory if it has ckpt/lock, or recipe.json beside ckpt/ or run.log.  The path to it

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* tokens.h - texts for calibration or evaluation, as token ids: files tokens.h5, which tools/prepare.py
  * writes, too.  docs/files.md has the format.  All calls are local. */
 #ifndef BQ_TOKENS_H

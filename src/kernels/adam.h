@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* adam.h - the numbers of one Adam step, with the bias corrections in them.  The same
  * source for all backends. */
 #ifndef BQ_ADAM_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The cuda backend of a build without CUDA: it refuses to open. */
 #include "kernels/ops.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* element.h - element types: the numbers that a value is rounded to before a scale multiplies it.  All
  * backends use this source.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* grid.h - grids: what a scheme says, the step that covers a range, and the value of a number on a grid.  All
  * backends use this source, so codes are equal bit for bit.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* mark.h - named ranges of time for a GPU profiler (NVTX), which may be nested.  Without a profiler, or in a
  * build without CUDA, nothing happens. */
 #ifndef BQ_MARK_H

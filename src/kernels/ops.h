@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* ops.h - the ops table: everything that blockq computes on a device.  Read this first, then ops.def: the ops
  * and what each of them promises.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* order.h - where a column comes in GPTQ's order.  The same source for all backends. */
 #ifndef BQ_KERNELS_ORDER_H
 #define BQ_KERNELS_ORDER_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* quadratic.h - the half-quadratic fixed point of a group of weights.  The same source for all backends, so
  * that grids are equal bit for bit. */
 #ifndef BQ_KERNELS_QUADRATIC_H

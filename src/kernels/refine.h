@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* refine.h - the arithmetic of the op refine: coordinate descent on the codes of a row.  The same source for
  * all backends, so that codes and scales are equal bit for bit. */
 #ifndef BQ_KERNELS_REFINE_H

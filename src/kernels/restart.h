@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* restart.h - set environment variables that libraries read before main, by starting the program again.
  *
  * Call it first in main, before MPI.  The program is executed anew with the variables set; where that fails

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* rounding.h - how values that are not weights are rounded: inputs of linears, keys and values.  All backends
  * use this source, so the results are equal bit for bit.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* route.h - which experts a token takes, and their weights.  The same source for all backends. */
 #ifndef BQ_KERNELS_ROUTE_H
 #define BQ_KERNELS_ROUTE_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 #include "kernels/cpu/cpu_scratch.h"
 
 static size_t larger(size_t a, size_t b) { return a > b ? a : b; }

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* smooth.h - the scale of an input channel, computed from its statistics.  All backends use this source, so
  * scales are equal bit for bit. */
 #ifndef BQ_KERNELS_SMOOTH_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* sparse.h - 2:4 sparsity: of four neighbours along a row two stay, and two become 0.  All backends use this
  * source, so masks are equal. */
 #ifndef BQ_KERNELS_SPARSE_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* tuned.h - grids and roundings that a training changes.  The same source for all backends, so that results
  * are equal bit for bit.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* want.h - checks of the matrices that an op gets.  A wrong one is a bug of the caller: the job ends. */
 #ifndef BQ_WANT_H
 #define BQ_WANT_H

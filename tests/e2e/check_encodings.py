@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """check_encodings.py FOLDER MODEL TEXT SAMPLES LENGTH: AIMET's encodings of a small Llama, read as AIMET's page says, without blockq's code.
 
 FOLDER has an output of the format aimet, 1.0.0 or 2.0.0 with names of torch.  Every weight in it must lie on its grid.  The ranges of block 0 are

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """check_observed.py MODEL TEXT SAMPLES LENGTH [CT] [IMATRIX]: compute what block 0 of a small model does, without blockq's code.
 
 MODEL is a folder with float weights of a Llama or Qwen2.  The samples follow each other in TEXT, whose bytes are the tokens.  CT, a

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # lib.sh - what the end-to-end tests share.  A test is `bash test_x.sh BLOCKQ MAKE_MICRO [MPIEXEC]`; it sources this first
 # and ends with `finish`.
 # shellcheck shell=bash disable=SC2034 # variables are for those who source this

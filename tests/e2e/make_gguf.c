@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* make_gguf MODEL_DIR OUT.gguf f32|mixed [TOKENIZER]: a Llama as a GGUF file, as llama.cpp's converter
  * writes it.  f32: the same values.  mixed: matrices are of F16, BF16 and Q8_0 in turn.  TOKENIZER: smollm,
  * with a token for each id; any other name: a tokenizer that is not known. */

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* make_micro VECTOR DIR: a golden vector file's model (two blocks, hidden size near 50) as a model directory.
  */
 #include "base/die.h"

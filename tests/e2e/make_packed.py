@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """make_packed.py MODEL OUT FORM: quantize the linears of a small float32 model, without blockq's code.
 
 Writes OUT/coded, a compressed-tensors checkpoint of that form, and OUT/floats, the values of its codes as float32.  FORM: fp8_tensor,

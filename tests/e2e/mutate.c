@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* mutate SEED FILE: one to six random edits of the file, the same ones for the same seed: a bit, a byte, a
  * run of bytes from elsewhere, a cut, an insertion, an extreme number, a piece of JSON.  Half of the edits
  * fall on the first 4096 bytes, where headers are.  Prints nothing; exit code 1 when the file cannot be read

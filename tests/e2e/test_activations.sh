@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # Inputs rounded to 8 bits: what the result is worth and what is exported changes, what the passes made does not.
 leaks=1
 . "$(dirname "$0")/lib.sh"

@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # What one rank alone sees, a number that is none, a signal, a device, ends the job for all ranks in the same way.
 . "$(dirname "$0")/lib.sh"
 export OMP_NUM_THREADS=1

@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # AIMET's recipe end to end (configs/aimet_w4a16.json): 4-bit weights by AdaScale, inputs of 16 bits with zero points, a head, keys and values
 # of 8; evaluated, and written with encodings of activations in each version.  Python reads them again without blockq's code.
 leaks=1

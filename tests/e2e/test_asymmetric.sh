@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # Zero points, and steps of max |w| / 7.5, through a run: checkpoints, a second phase that starts from them, both exports, and what the dense one is worth.
 . "$(dirname "$0")/lib.sh"
 micro llama_bias phi3_short

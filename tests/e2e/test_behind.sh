@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # Checkpoints that a thread writes behind the work on the next block: no block counts before its file is on disk, whatever
 # happens meanwhile; a failure in the thread ends the run with one message; where there is no memory for a copy each is
 # written at once.  The bytes are the same in all cases.

@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # Bytes between ranks, counted by Open MPI, against the formulas in docs/architecture.md.
 . "$(dirname "$0")/lib.sh"
 root=$(cd "$here/../.." && pwd)

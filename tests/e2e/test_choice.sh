@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # Multiple choice: the same numbers on any number of ranks, in a recipe, of a run and of a model; plans that hold; what its
 # file may not be.
 . "$(dirname "$0")/lib.sh"

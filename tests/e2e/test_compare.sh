@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # blockq compare: a run and what it wrote are the same; what differs is said, of models and of runs; bad input.
 . "$(dirname "$0")/lib.sh"
 micro llama_default qwen2 phi3_partial mixtral

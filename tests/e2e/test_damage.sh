@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # Every file that a run reads back, damaged: a bit flipped in several places, cut to half, emptied, removed, replaced by noise.
 # The same command ends with the bytes of a run that nobody disturbed.  BQ_FULL=1: every file in every way; else each file in
 # some.

@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # End-to-end distillation: equal bytes on any grid and after kills and stops; the loss falls; what it cannot do is refused.
 leaks=1
 . "$(dirname "$0")/lib.sh"

@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # Runs of models with experts: passes on cores and experts, ranks, stops, damage, too few tokens; and evaluation and export of them.
 . "$(dirname "$0")/lib.sh"
 micro mixtral qwen2_moe qwen3_moe glm4_moe gpt_oss deepseek_v3

@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # All ranks write the outputs, cut small: the same directories for any number of ranks, after kills, and when the recipe's
 # outputs change.
 . "$(dirname "$0")/lib.sh"

@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # Runs of each family that has more than Llama's blocks: passes, outputs, ranks, stops; and what a family has beside the text
 # decoder stays as it is.
 . "$(dirname "$0")/lib.sh"

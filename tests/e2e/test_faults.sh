@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # Every named fault in src/ happens: the run ends with one message (or does without what failed, and warns), and
 # the same command then ends with the bytes of a run without faults.
 . "$(dirname "$0")/lib.sh"

@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # Floats through a run: FP8 by row, by tile and by matrix, NVFP4, MX: checkpoints, phases that go on from them, exports and what they are
 # worth, on any number of ranks.
 . "$(dirname "$0")/lib.sh"

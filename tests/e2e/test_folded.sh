@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # Passes that change norms and biases: checkpoints hold them, a second phase and other sweeps go on from them, exports have
 # them.
 . "$(dirname "$0")/lib.sh"

@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # What `plan` predicts for this machine is what a run takes, within a factor of 4; and what it says of machines that are not here.
 . "$(dirname "$0")/lib.sh"
 root=$(cd "$here/../.." && pwd)

@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # blockq generate: each token is the most likely one, by what `eval` says; the same tokens on any number of ranks; of models of all kinds
 # and of runs; drawn tokens; plans; refusals.
 . "$(dirname "$0")/lib.sh"

@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # A GGUF file as a model, and imported: the same bytes from the file, from the directory and from the original; what is refused.
 . "$(dirname "$0")/lib.sh"
 make_gguf=$(dirname "$make_micro")/make_gguf

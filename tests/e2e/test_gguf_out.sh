@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # Outputs in GGUF, read back: import gives the bytes of the safetensors output, for every architecture, with any number of ranks
 # and in several parts; where minima are rounded, the log says so; what is refused.
 . "$(dirname "$0")/lib.sh"

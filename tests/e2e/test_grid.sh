@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # The same bytes on any grid: ranks, stages x replicas, threads, sizes of micro-batches; and after kills, on another one.
 . "$(dirname "$0")/lib.sh"
 # Which blocks' inputs are kept depends on the grid: a stage keeps those of its first block.

@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # Bad input of every kind: one message, the right exit code, and once it is repaired the same command ends with the bytes
 # of a run that never saw it.
 . "$(dirname "$0")/lib.sh"

@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # Stopped or killed inside a block, a run goes on inside that block, on any grid, and ends with the bytes of one that
 # nobody disturbed.  SEED=N repeats the moments of an earlier run: they are steps of a rank.
 . "$(dirname "$0")/lib.sh"

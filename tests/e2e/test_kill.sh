@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # Killed (-9) at moments spread over all of its time, in training, export and evaluation, and started again each time, a
 # run ends with the bytes of one that nobody disturbed.  SEED=N repeats the moments of an earlier run, as far as the
 # machine does.

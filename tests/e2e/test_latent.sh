@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # Latent attention without experts: all passes, on any grid, stopped in between; rotations; a model in FP8.
 . "$(dirname "$0")/lib.sh"
 micro

@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # Launchers: ranks that cannot be used are refused, evaluation does not depend on them, a lost rank ends the job.
 . "$(dirname "$0")/lib.sh"
 micro llama_default

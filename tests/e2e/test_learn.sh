@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # Learned rotations: the loss falls, the model's function stays, the same bytes on any number of ranks and after kills; a file that is
 # damaged or of another run is not used.
 leaks=1

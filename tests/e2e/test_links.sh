@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # Links, FIFOs, folders and files with several names wherever blockq has a file: never a hang, never a byte of another file
 # changed, one message and a documented code; and outputs that are inputs.  BQ_FULL=1: every kind at every name.
 . "$(dirname "$0")/lib.sh"

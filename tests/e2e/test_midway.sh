@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # Passes that walk the samples through a block once, a matrix at a time: the same bytes on any number of ranks, whatever
 # is kept on the way, and after every stop; and those of a run that advances the streams itself.
 . "$(dirname "$0")/lib.sh"

@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # Mixed precision: the errors of bits.auto and the choice are the same on any number of ranks and after kills; the file of schemes can be
 # edited and used; files that do not fit are refused.
 leaks=1

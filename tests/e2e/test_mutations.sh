@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # Random edits of models, configs, recipes, tokens and run directories: blockq takes a file or refuses it with one line and
 # a documented exit code; it never crashes nor hangs, and what a run directory held before decides no byte of the result.
 # FIRST=N starts at seed N, ROUNDS=N does so many; a failure names its seed.

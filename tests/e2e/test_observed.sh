@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # What is measured on the result after the passes: scales of cached keys and values, which the evaluation uses, too; the squares of
 # inputs for llama.cpp.  Python computes them again for block 0.  Bytes are equal on any grid, and a finished run need not be made again.
 leaks=1

@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # Outputs of codes and scales are models again: what they are worth is what the same weights are worth as floats.
 . "$(dirname "$0")/lib.sh"
 micro llama_default qwen2 qwen3 phi3_partial mixtral

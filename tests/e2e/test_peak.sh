@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # No rank ever holds more than its plan said: every recipe in configs/, on one rank and on three.  In the first model the head
 # is the largest matrix by far, in the second the matrices of a block: one of them more would be too much.
 . "$(dirname "$0")/lib.sh"

@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # SmoothQuant whose scales nothing absorbs: factors of the inputs stand beside the codes, in checkpoints, streams, evaluation
 # and exports; where there is no place for them, it is said before work starts.
 . "$(dirname "$0")/lib.sh"

@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # A model without files: same bytes on any grid, an export that stands alone, a seed that counts.
 . "$(dirname "$0")/lib.sh"
 micro

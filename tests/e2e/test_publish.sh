@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # A model's folder can be published: card, recipe, summary and sums, equal for any number of ranks, after kills and by an export, and
 # never over somebody's own text.
 . "$(dirname "$0")/lib.sh"

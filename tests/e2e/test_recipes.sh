@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # Every recipe in configs/ runs on a small model; so do other models, widths, groups and types of scale.
 . "$(dirname "$0")/lib.sh"
 micro llama_default llama_bias llama_llama3 phi3_short phi3_partial qwen2

@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # Rotated models: the same function, the same bytes on any grid, exports that other programs load as they are.
 . "$(dirname "$0")/lib.sh"
 root=$(cd "$here/../.." && pwd)

@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # bits.activations and bits.kv as objects: what is measured has the same bytes on any number of ranks and after a kill; passes that see
 # rounded inputs; what stands in the files of engines.
 leaks=1

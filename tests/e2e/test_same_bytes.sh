@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # Equal recipes give equal bytes: for any number of threads, again, elsewhere, after a stop; other seeds give others.
 . "$(dirname "$0")/lib.sh"
 micro llama_default phi3_short

@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # Schemes by name, zero points that are floats, torchao's grids and the searches of float blocks through a run: checkpoints, exports and
 # what they are worth, on any number of ranks; outputs that cannot hold a scheme say so.
 . "$(dirname "$0")/lib.sh"

@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # Smoothing passes before round to nearest: the same bytes on 1, 2 and 3 ranks, and a dense export that measures as the run
 # did, so norms and biases that were changed are in it.  AMD Quark's own file of Auto-SmoothQuant for Llama runs as it is.
 . "$(dirname "$0")/lib.sh"

@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # 2:4 sparsity: two of four neighbours are 0 in what is exported, whatever passes, schemes and grids there are; the same bytes on any
 # number of ranks, and after stops and kills.
 . "$(dirname "$0")/lib.sh"

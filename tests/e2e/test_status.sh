@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # `blockq status`: how far a run is and how it ended, from its files alone.
 . "$(dirname "$0")/lib.sh"
 micro llama_default

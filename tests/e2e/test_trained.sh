@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # The trainings autoround, omniquant and qat, one after the other in a phase and alone: the same bytes on any grid, and after kills and
 # stops inside a block, whose saved state is of one of several passes.  Floats and zero points; what is refused.
 . "$(dirname "$0")/lib.sh"

@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # Two runs in one directory: the second is refused by the lock, with a message that names the first, and harms nothing.
 . "$(dirname "$0")/lib.sh"
 micro llama_default

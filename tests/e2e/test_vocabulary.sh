@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # Embedding and head rounded: the evaluation of a run is that of what it exports, in every format that can hold it; tied models are
 # untied where the two differ; the passes do not see it, so a finished run only writes its outputs anew; what is refused.
 leaks=1

@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # Whatever set of ranks stops, short of all, and wherever: the others end the job with 1 and name a rank that stopped.  Ranks
 # end with their launcher, too, however it goes, and when one of them is lost while they start.  BQ_FULL=1: many more sets.
 . "$(dirname "$0")/lib.sh"

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # fuzz.sh PROGRAM OPTIONS...: a fuzzer for 3 seconds, or 120 in the full suite (BQ_FULL=1).
 set -eu
 program=$1 seconds=3

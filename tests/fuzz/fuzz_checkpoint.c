@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Checkpoints of any bytes, and a good one with bytes changed, with and without a seal that agrees.  Run with
  * -max_len=512 -close_fd_mask=2.  The HDF5 library makes the good one and reads none. */
 #include "io/state/checkpoint.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Files of questions of any bytes: refused, or every sequence has ids of the vocabulary and fits.  Run with
  * -close_fd_mask=2: every refusal is a line. */
 #include "driver/eval/eval.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* A config.json of any bytes is refused, or describes a model whose sizes divide and whose numbers are
  * finite; and what is JSON reads the same after it was written.  Run with -close_fd_mask=2: every refusal is
  * a line. */

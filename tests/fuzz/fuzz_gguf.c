@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* A GGUF file of any bytes is refused with one message, or every tensor it lists lies inside it, behind the
  * header, and its rows decode; every value of every key is inside, too; the files beside the weights are
  * made or refused; and so is the model.  Run with -close_fd_mask=2: every refusal is a line. */

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* An index of any bytes is refused, or names only files that cannot lie outside the model's directory.
  * Run with -close_fd_mask=2: every refusal is a line. */
 #include "base/die.h"

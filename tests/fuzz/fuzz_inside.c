@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* States inside a block, of any bytes: a good one with bytes changed, its seal in order.  The HDF5
  * library makes the good one and reads none. */
 #include "io/state/midblock.h"

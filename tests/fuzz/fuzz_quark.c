@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* A file of Quark's of any bytes is refused, or gives names that are short, printable and closed.  Run with
  * -close_fd_mask=2: every refusal is a line. */
 #include "base/die.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* A recipe of any bytes is refused, or read, and then what is written back reads as the same.
  * Run with -close_fd_mask=2: every refusal is a line. */
 #include "base/die.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* A safetensors file of any bytes is refused, or every tensor it lists lies inside it, once, without holes.
  * Run with -close_fd_mask=2: every refusal is a line. */
 #include "base/die.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Sealed objects of any content, as the files that a run reads back: nothing is said, nothing is believed
  * that is no state, no list of files, no recipe.  Unsealed bytes are none of them. */
 #include "driver/recipe/recipe.h"

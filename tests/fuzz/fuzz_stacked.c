@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* A safetensors file of any bytes, as a model with stacked experts, is refused with one message, or all bytes
  * of every tensor that the model then has can be read, in pieces, too.  Run with -close_fd_mask=2: every
  * refusal is a line. */

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Token files of any bytes, and a good one with bytes changed.  Run with -max_len=512 -close_fd_mask=2: every
  * refusal is a line.  The HDF5 library makes the good one and reads none. */
 #include "base/die.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The log of whole samples: any bytes, and whatever they are, a true record behind them counts. */
 #include "base/hash.h"
 #include "io/state/acts.h"

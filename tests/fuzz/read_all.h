@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* read_all.h - all bytes of every tensor of a model, and the last ones apart: what the fuzzers of readers
  * share. */
 #ifndef READ_ALL_H

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # seeds.sh OUT - small valid and nearly valid inputs, a folder a fuzzer: OUT/<name of the fuzzer>/*.
 set -eu
 out=$1

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # stubs.sh ARCHIVE: C source of our functions that objects in the archive name and none has, on standard output.  A recipe's keys are
 # in the passes, whose work (ops, messages) no fuzzer calls.
 set -eu

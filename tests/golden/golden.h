@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* golden.h - the one reader of golden files: tensors and numbers that another program made.  Their keys are
  * in tests/vectors/README.md.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* layer.h - a quantized linear `lin` as a checkpoint of its own, which blockq's reader decodes. */
 #ifndef BQ_GOLDEN_LAYER_H
 #define BQ_GOLDEN_LAYER_H

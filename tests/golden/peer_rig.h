@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* peer_rig.h - the tiny Llama of the smoothing peers, one block at a time, as their passes see it. */
 #ifndef BQ_GOLDEN_PEER_RIG_H
 #define BQ_GOLDEN_PEER_RIG_H

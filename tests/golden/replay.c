@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* replay FILE: one golden file run again; a line with its kind, name, worst deviations and verdict on
  * standard output.  Exit code 0: all within their limits, 1: not, 77: blockq has no counterpart of this
  * kind; others, with nothing on standard output: the file could not be used, and standard error says why. */

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* replay.h - golden files run again through blockq's own code: one function a kind of file.  It takes an
  * open file and fills a table of deviations with their limits (tests/vectors/README.md). */
 #ifndef BQ_GOLDEN_REPLAY_H

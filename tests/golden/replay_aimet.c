@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* A complete AdaScale run of AIMET, number by number, through the code of `blockq run`: loader, streams,
  * phase loop, checkpoints. */
 #include "golden/replay.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Forward and block gradients of whole models against transformers, through the loader and block code of a
  * run. */
 #include "golden/replay.h"

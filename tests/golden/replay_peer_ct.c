@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Layers that compressed-tensors itself has stored, read as models: every bit of every value. */
 #include "golden/layer.h"
 #include "golden/replay.h"

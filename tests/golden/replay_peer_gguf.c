@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* GGUF as the Python package gguf has it: every bit of every decoded value, and a whole file. */
 #include "golden/replay.h"
 

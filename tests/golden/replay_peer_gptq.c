@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* llm-compressor's quantize_weight on small layers, code by code: the ops that the gptq pass runs on, put
  * together as it does. */
 #include "golden/replay.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Codes and zero points in words, as compressed-tensors and GPTQ pack them: every word that blockq writes,
  * every value that it reads. */
 #include "golden/layer.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Inputs of linears, keys and values as torchao and compressed-tensors round them: every value; and what
  * linears compute from such inputs. */
 #include "golden/replay.h"

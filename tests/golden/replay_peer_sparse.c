@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* 2:4 masks of torchao: by |w|, and by |w| times the squared norm of the input channel. */
 #include "golden/replay.h"
 

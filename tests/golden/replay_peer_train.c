@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* torchao's quantization-aware training of a linear: rounded weights and inputs, outputs, gradients, learned
  * scales, and what a trained weight is converted to.  auto-round's training is in test_peer_train.c. */
 #include "golden/replay.h"

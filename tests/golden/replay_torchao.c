@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Weight schemes of torchao: scales, zero points and codes of its primitives and configurations, made again
  * by blockq's ops.  The tables say which case is which scheme, and which cases blockq has no counterpart
  * of. */

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Casts to small floats, MX blocks and NVFP4 by torchao. */
 #include "golden/torchao.h"
 

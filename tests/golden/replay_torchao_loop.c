@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* HQQ's loop by torchao and hqq: how many iterations it takes, its zero points and codes. */
 #include "golden/torchao.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* report.h - how far blockq is from a golden file: a table of quantities, each with its limit. */
 #ifndef BQ_GOLDEN_REPORT_H
 #define BQ_GOLDEN_REPORT_H

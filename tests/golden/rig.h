@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* rig.h - a golden model opened by the loader of a run: where the tests touch a model's structs. */
 #ifndef BQ_GOLDEN_RIG_H
 #define BQ_GOLDEN_RIG_H

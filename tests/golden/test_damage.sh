@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # test_damage.sh PROGRAM: what golden.sh says about files that are damaged, lie, or are of a kind that blockq does not know: one line each, and no
 # crash.
 set -euo pipefail

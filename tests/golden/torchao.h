@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* torchao.h - parts of the replay of torchao's weight schemes (replay_torchao.c). */
 #ifndef BQ_GOLDEN_TORCHAO_H
 #define BQ_GOLDEN_TORCHAO_H

@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # The whole program on a GPU, which ranks share (tests/simt/device.sh).  test_program.sh BLOCKQ MAKE_MICRO MPIEXEC COMPARE_LOSSES
 device_name='cuda sm_[1-9]' tf32_error=1e-6 exact_losses=1e-5
 . "$(dirname "$0")/../simt/device.sh"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* expect.h - checks of a program that mpirun starts: each counts failures on its rank, the exit code is their
  * sum over all ranks, cut to 1. */
 #ifndef BQ_TESTS_EXPECT_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* comm on as many ranks as mpirun gives: what ranks agree on and exchange, and sums that do not depend on
  * their number.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Micro-batches down the stages, whatever their number and size, with a stop and without: on the host, or
  * with the emulated devices from GPU to GPU (simt_flow). */
 #include "base/die.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* GPTQ on any number of replicas leaves the bytes of a single one, and takes the memory that was planned. */
 #include "../gptq_rig.h"
 #include "expect.h"

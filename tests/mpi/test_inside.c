@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Training stopped after any step and gone on with, on any number of replicas: the result, the losses and
  * what is kept are those of a single rank that nobody disturbed.
  */

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Grid searches on as many replicas as mpirun gives: the bytes of one rank alone, consistent codes, and
  * errors that are never larger than those of the min-max grid.
  */

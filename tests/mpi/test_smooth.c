@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The smoothing passes on as many replicas as mpirun gives leave the bytes that one rank leaves, also where a
  * replica has no sample. */
 #include "../smooth_rig.h"

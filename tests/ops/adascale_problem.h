@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* adascale_problem.h - one matrix under AdaScale with everything around it, for the tests of its two ops. */
 #ifndef ADASCALE_PROBLEM_H
 #define ADASCALE_PROBLEM_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* gptq_problem.h - layers for the tests of GPTQ's ops, and oracles in double that never look at the ops. */
 #ifndef GPTQ_PROBLEM_H
 #define GPTQ_PROBLEM_H

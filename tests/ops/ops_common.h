@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* ops_common.h - what the tests of ops share: guarded matrices, repeatable numbers, errors, devices.
  *
  * A test compares an op with a naive loop in double precision written in the test.  Matrices come from

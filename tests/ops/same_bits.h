@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* same_bits.h - two tests for programs of ops: any number of threads and every instruction set give the same
  * bits.  The program defines all_bits, which runs its ops on shapes with tails, on as many threads as are
  * set, and returns bits_of their outputs. */

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* AdaScale's forward and step of the cpu backend: golden vectors, oracles in double, finite differences. */
 #include "adascale_problem.h"
 #include "same_bits.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Attention, both directions, against naive loops in double; the naive backward against differences of the
  * naive forward.  Shapes: lengths around tiles, groups, windows, odd head sizes, columns inside wider
  * matrices. */

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Ops of mixtures of experts against naive loops in double; the naive backward of the router against
  * differences of its naive weights. */
 #include "same_bits.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* factor on sizes around the borders of tiles and panels, where its answer is known or hard to get. */
 #include "ops_common.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Float elements: their codes and numbers, rounding, scales of each type, tiles; the ops range, share_scales,
  * quantize, dequantize, round_rows, fit and gptq on them. */
 #include "same_bits.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* gemm against a naive loop in double: transposes, factors, odd shapes, views, tiles, threads; and the BLAS
  * itself. */
 #include "ops_common.h"

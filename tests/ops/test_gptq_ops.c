@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* fit and gptq: oracles in double, and what holds exactly (gptq.md 15.1). */
 #include "gptq_problem.h"
 #include "same_bits.h"

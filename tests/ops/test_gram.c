@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* gram, order and factor against naive loops in double. */
 #include "gptq_problem.h"
 

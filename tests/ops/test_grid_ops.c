@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Grids by torchao's rule, with zero points that are floats, and with the rules of MX and NVFP4: what ops
  * make of rows on them, against loops in double.  What a pass computes with, w_hat, is what stored codes
  * say. */

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Ops on the output head against naive loops in double: cross-entropy and distillation. */
 #include "same_bits.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Ops on rows against naive loops in double; backwards also against differences of the naive forward. */
 #include "same_bits.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* half_quadratic of the cpu backend. */
 #include "same_bits.h"
 

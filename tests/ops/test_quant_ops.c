@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* range, quantize, dequantize, round_rows and mix of the cpu backend. */
 #include "same_bits.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* refine: an oracle in double, and losses that never rise. */
 #include "gptq_problem.h"
 #include "same_bits.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* round_rows, ends, grid_of_ends and histogram: by hand in float, operation by operation. */
 #include "same_bits.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Grid searches of the cpu backend: range_shrunk, range_mse, range_better, range_levels. */
 #include "same_bits.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The smoothing ops of the cpu backend against naive loops. */
 #include "same_bits.h"
 

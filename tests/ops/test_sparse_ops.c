@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* sparse24, and GPTQ's loop that leaves weights at 0: masks by a sort written here, columns by oracles in
  * double. */
 #include "gptq_problem.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* tuned_weights, tuned_step and ends of the cpu backend: oracles in double, finite differences. */
 #include "same_bits.h"
 

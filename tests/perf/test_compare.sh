@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # The benchmarks run, small, and --compare tells a fraction that fell: test_compare.sh BENCH_IO BENCH_COMM MPIEXEC
 set -euo pipefail
 temp=$(mktemp -d "${TMPDIR:-/tmp}/blockq-perf-XXXXXX")

@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # gpu_bench.sh with the emulated GPU, and with programs in the place of NVIDIA's tools: every part writes its rows, a part that
 # is ended says so and keeps what it had.  test_gpu_bench.sh BUILD
 set -euo pipefail

@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # growth.sh measures every size of an axis and prints a slope: test_growth.sh BLOCKQ
 set -euo pipefail
 root=$(cd "$(dirname "$0")/../.." && pwd)

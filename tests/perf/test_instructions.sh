@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # The gate on instruction counts can fail: test_instructions.sh BUILD_DIR
 set -euo pipefail
 gate=$(cd "$(dirname "$0")/../.." && pwd)/perf/instructions.sh

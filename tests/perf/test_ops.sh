@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # The benchmark of ops runs, tiny, on the cpu and on the emulated GPU: the same ops, each with fractions of both roofs.
 # test_ops.sh BENCH_OPS BENCH_OPS_SIMT
 set -euo pipefail

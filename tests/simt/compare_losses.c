@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* compare_losses LIMIT A B: the losses of two checkpoints, step by step, are within LIMIT of each other,
  * relative.
  */

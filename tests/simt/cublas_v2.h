@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* cublas_v2.h - shadow of NVIDIA's header: the calls blockq uses, queued on the handle's stream and answered
  * by CBLAS, or for tensor cores as tensor_core.h adds.  It proves layouts, pointers and order.  Of rounding
  * it shows that of operands on their way into tensor cores, to tf32 (to nearest, as cvt.rna does) or as fp16

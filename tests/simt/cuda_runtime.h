@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* cuda_runtime.h - shadow of NVIDIA's header, for running .cu files on the host: the calls blockq uses.
  *
  * Put this folder first on g++'s include path.  Work on streams is lazy: it runs at the latest moment the API

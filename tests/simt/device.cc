@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The emulated device: one, without compute capability; SIMT_ONE_GPU: one for all processes; SIMT_MEMORY: its
  * bytes. */
 #include "cuda_runtime.h"

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # device.sh - the whole program on a GPU or the emulated one: equal bytes on any number of ranks, losses as on the cpu, the
 # same after a stop.  A test is `bash X.sh BLOCKQ MAKE_MICRO MPIEXEC COMPARE_LOSSES`; it sets device_name, as the log has it,
 # tf32_error, the most that products in tf32 may be off, and exact_losses, how near losses with fp16x2 are to the cpu's; it

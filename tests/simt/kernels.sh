@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # kernels.sh LOG: of every kernel that ptxas describes in the log of a build: registers, shared memory, spills.  Spills fail.
 set -euo pipefail
 awk '

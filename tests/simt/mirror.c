@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* mirror.c - an ops table that runs every op on the cpu, and on the cuda backend under the emulator, each
  * time on a fresh copy of the memory.  The results must be equal: bitwise where the op's class says so, else
  * within its limit; schedules always bitwise.  An op that equals the cpu's bits runs in one schedule a call,

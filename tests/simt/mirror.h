@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* mirror.h - the two halves of the mirror: mirror.c runs and compares, mirror_ops.cc makes the table. */
 #ifndef MIRROR_H
 #define MIRROR_H

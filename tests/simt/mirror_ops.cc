@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The mirror's table: runs each op of kernels/ops.def on all devices of a run, and says which of its
  * arguments are matrices.  In C++, where the types of a function's arguments can be taken apart. */
 #include <cstring>

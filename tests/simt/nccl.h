@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* nccl.h - shadow of NVIDIA's header: grouped sends and receives over MPI, which run when the stream does. */
 #ifndef BQ_SIMT_NCCL_H
 #define BQ_SIMT_NCCL_H

@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # Bugs put into the cuda backend one at a time; the emulator or a comparison with the cpu must catch each.
 # seeded.sh BUILD CXX [PART PARTS]: BUILD has the test programs, made by make; every PARTS-th bug from the PART-th on, all
 # without these.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* simt.h - CUDA kernels on the host: every thread of a block is a fiber, blocks run one after another.
  *
  * A thread runs until it meets a barrier or a warp exchange.  When nobody can run, either a barrier is

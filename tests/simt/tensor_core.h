@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* tensor_core.h - how a tensor core adds, as badly as hardware may: an instruction adds n exact products to
  * an accumulator in f32.  Each term is cut (towards zero) two bits below the last bit that a float of the
  * largest term's size has; their sum is cut to a float.  Fasi, Higham, Mikaitis, Pranesh (2021), "Numerical

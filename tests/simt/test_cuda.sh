@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # The whole program on the emulated cuda backend (device.sh), and what only the emulator can show: launches counted, marks,
 # GPUs of any size, NCCL and its errors.  test_cuda.sh BLOCKQ MAKE_MICRO MPIEXEC COMPARE_LOSSES
 device_name='cuda sm_00' tf32_error=2e-7 exact_losses=1e-6

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The emulator itself: streams are lazy, events order them, pageable copies are what the manual says. */
 #include "cuda_runtime.h"
 #include "tensor_core.h"

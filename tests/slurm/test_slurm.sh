@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # Job scripts on a Slurm of four nodes on this machine: stopped, queued again, cancelled, drained, robbed of a node, a job
 # ends with the bytes of a plain run.
 # shellcheck source=../e2e/lib.sh

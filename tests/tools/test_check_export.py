@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """check_export.py and readers/: their own unpacking by hand, the protocol of perplexity and, where torch is
 installed, whole exports of a toy model."""
 import contextlib

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """choices.py: what is context and what is choice, the file's layout, and that a bad line is one message and status 3."""
 import contextlib
 import io

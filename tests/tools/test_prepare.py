@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """prepare.py: rows, BOS rules, the layout of tokens.h5, and that a bad input is one line and status 3."""
 import contextlib
 import hashlib

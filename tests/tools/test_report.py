@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """report.py: all figures are there, nothing comes from outside the file, names are escaped, bad input is one line."""
 import contextlib
 import io

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What AIMET itself writes for grids, in each version of encodings files: aimet_encodings.json.
 
     python make_aimet_encodings.py OUT      # aimet-torch 2.42.0

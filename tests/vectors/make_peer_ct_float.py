@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Writes peer_ct_float.safetensors: layers stored by compressed-tensors 0.20.
 
 A toy linear goes through apply_quantization_config, calculate_qparams on its own minima and

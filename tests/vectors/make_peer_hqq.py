@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Writes peer_hqq.safetensors: HQQ by torchao 0.18 and by hqq, iteration by iteration, and torchao's HQQ_SCALE_ONLY.
 
 Needs torch (CPU), torchao, hqq, safetensors.  Usage: python make_peer_hqq.py OUT.safetensors

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Writes peer_inputs.safetensors: inputs of a linear as compressed-tensors rounds them, dynamically, a scale a token.
 
 Needs compressed-tensors, torch (CPU).  Usage: python make_peer_inputs.py OUT.safetensors

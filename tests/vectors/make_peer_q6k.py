@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Writes peer_q6k.safetensors: rows of values and the blocks that ggml's quantize_row_q6_K_ref makes of them, bit for bit.
 
 Needs the package llama-cpp-python (its libggml-base is called by ctypes), numpy, safetensors.  Usage: python make_peer_q6k.py OUT.safetensors

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Writes peer_rounding.safetensors: inputs of linears, keys and values as torchao rounds them.
 
 Run it twice, as no environment has both: with torchao 0.18, and then, adding to the file, with torchao 0.10 (`old`).

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Writes peer_sparse.safetensors: 2:4 masks as torchao makes them.
 
 Needs torchao, torch (CPU).  Usage: python make_peer_sparse.py OUT.safetensors

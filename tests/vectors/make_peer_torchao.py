@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Writes peer_torchao.safetensors (torchao 0.18 and hqq) or peer_torchao_old.safetensors (torchao 0.10): weight schemes.
 
 The installed torchao decides: 0.18 has today's configurations, primitives, MX and NVFP4; 0.10 has uintx.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Writes peer_train.safetensors: torchao's fake quantization with its gradients, and auto-round's training of one layer.
 
 Needs torch 2.11 (CPU), torchao 0.18, auto-round 0.16, safetensors.  Usage: python make_peer_train.py OUT.safetensors

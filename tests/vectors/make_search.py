@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """Grids by search, by plain numpy: clipping by the weights' error, Sequential MSE through a whole decoder block, scales in two levels.
 
     python make_search.py        writes search_tiny.safetensors beside this script

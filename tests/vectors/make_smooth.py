@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Writes smooth.safetensors: the searches of block/scales and the clipping of block/awq on one small block with grouped
 queries and biases, in plain numpy and double precision, for what no peer does just so.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """AIMET: outputs of the format aimet, in float32.  Which AIMET it is depends on the encodings file in the folder.
 
 model_torch.encodings (version 0.6.1): aimet-torch.  QuantizationSimModel of the folder's model gets quantizers of

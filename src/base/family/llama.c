@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 #include "base/family.h"
 
 static const bq_weight_row weight[] = {

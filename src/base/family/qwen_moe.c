@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 #include "base/family.h"
 
 /* ---- Qwen2-MoE: a shared expert with a gate ---- */

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* capture.h - the inputs of a block's sites, for passes that work from them.
  *
  * After a forward they are in the workspace (bq_block_input in block.h).  The

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* cayley.h - gradient descent on orthogonal matrices.
  *
  * A step turns R (n, n) by a skew matrix S, by Cayley's transform with momentum (Li et al., 2020):

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* channels.h - statistics of the input channels of the sites, over all samples of the stream that
  * preparing passes read (capture.h), and of the columns of their weights.
  *

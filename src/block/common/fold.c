@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 #include "block/common/fold.h"
 
 static bq_fusion behind(const bq_arch *arch, bq_norm_at at) {

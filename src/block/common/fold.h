@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* fold.h - fusions: how scales of a site's input channels are folded into what computes its input.
  *
  * x / s and W diag(s) in the place of x and W leave x W^T as it is (SmoothQuant: Xiao et al., 2023).  The

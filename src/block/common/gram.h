@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* gram.h - Gram matrices of the inputs of a block's sites, for GPTQ, QEP and Sequential MSE.
  *
  * h = sum x^T x over all samples, with x (T, K) the input of a site in one sample.  It is not divided by

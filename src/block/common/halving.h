@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* halving.h - successive halving (Karnin et al., 2013; Jamieson and Talwalkar, 2016): candidates are tried in
  * rounds, each on samples that no round before has seen, and after each round the better half goes on.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* midway.h - a walk that stops before each site of a block, for passes that quantize the sites one after the
  * other.
  *

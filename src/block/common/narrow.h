@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* narrow.h - how much products in a way less exact than f32 change the outputs of a block's sites. */
 #ifndef BQ_NARROW_H
 #define BQ_NARROW_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* scales.h - the search that AWQ (Lin et al., 2024) and AMD Quark's Auto-SmoothQuant share: of several scales
  * for the input channels of a site, take the one whose quantized weights change an output least.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 #include "block/common/turned.h"
 
 static bool reads(bq_role role) { return role == BQ_QKV || role == BQ_GATE_UP; }

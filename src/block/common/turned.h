@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* turned.h - a block whose weights are rounded in another basis, and the gradient of that basis.
  *
  * In the rotated model (driver/load/rotated.h) a matrix W that reads the residual stream is W R1, one that

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* arch.h - the layout of a model's blocks: their sites, and the linears of each as a checkpoint stores them.
  *
  * All methods work on sites and on rows of their matrices.  So a checkpoint that stores q, k and v apart

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* block.h - one decoder block: its weights, its forward and its backward on a device.
  *
  *   a = norm(x)   q, k, v = a Wqkv^T    o = attention(rope(q), rope(k), v)   m = x + o Wo^T

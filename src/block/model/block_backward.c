@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 #include "block/model/experts.h"
 #include "block/model/latent.h"
 

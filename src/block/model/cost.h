@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* cost.h - what the work on a block costs one rank: arithmetic, memory traffic, messages.
  *
  * The counts follow from the contracts of the ops; docs/scaling.md has the formulas. */

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 #include "block/model/experts.h"
 
 /* A shared MLP with a gate is as an expert that all tokens take: the router of its only logit. */

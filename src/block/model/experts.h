@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* experts.h - the MLP of a block with experts: what block.c and block_backward.c call instead of the dense
  * one.
  *

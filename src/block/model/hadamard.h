@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* hadamard.h - Hadamard matrices: entries 1 and -1, H H^T = n I.
  *
  * n is a power of two (Sylvester, 1867) times orders of Paley's two constructions (1933) for a prime q:

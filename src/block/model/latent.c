@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 #include "block/model/latent.h"
 
 #define EPS 1e-6f /* of the norms of q_a and kv_a, whatever that of the others is */

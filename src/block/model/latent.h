@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* latent.h - attention whose queries, keys and values are computed from short vectors (multi-head latent
  * attention, DeepSeek-V2, 2024): what block.c and block_backward.c call where the model has a kv_rank.
  *

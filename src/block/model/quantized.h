@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* quantized.h - a quantized block on the device: its codes, grids, and the weights that they stand for.  All
  * calls are local. */
 #ifndef BQ_QUANTIZED_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* rope.h - rotary frequencies, and the cos and sin tables of a sequence (Su et al., 2021).  The rules for
  * llama3, longrope and yarn (Peng et al., 2023) are those of transformers' modeling_rope_utils.py.  All calls
  * are local. */

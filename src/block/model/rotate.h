@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* rotate.h - rotations: orthogonal matrices R, and a fast product v R in double.
  *
  *   hadamard    H / sqrt(n)

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The pass adascale: AIMET's AdaScale, which is FlexRound (Lee et al., 2023) plus the learnable weight
  * clipping of OmniQuant (Shao et al., 2024).  The ops adascale_weights and adascale_step have the formulas,
  * train.h the training. */

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The pass autoround: SignRound (Cheng et al., 2023), as Intel's auto-round does it.  It trains an offset
  * before rounding for each weight, and a factor for each end of each group's range, by the signs of their
  * gradients, and keeps the values of the step with the least loss.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 #include "block/passes/autosmooth.h"
 
 static bq_scales_options search_of(const bq_autosmooth_options *o) {

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* autosmooth.h - the pass autosmoothquant, AMD Quark's Auto-SmoothQuant: for each site the best of ten
  * powers of max |x| of the input channels.  A pass that prepares. */
 #ifndef BQ_AUTOSMOOTH_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* awq.h - the pass awq, activation-aware weight quantization (Lin et al., 2024): weights of input channels
  * with a large mean |x| are scaled up before rounding; then weights are clipped where that makes the outputs
  * better.  A pass that prepares. */

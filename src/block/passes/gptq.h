@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* gptq.h - the pass gptq (Frantar et al., 2023): the columns of a linear are quantized one after the other,
  * and the columns that follow make up for the error of each, by the Gram matrix of the linear's inputs.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The kind of pass `gptq`: its keys, memory and cost. */
 #include "block/passes/gptq.h"
 #include "block/passes/search.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The pass hqq, half-quadratic quantization (HQQ: Badri and Shaji, 2023): it fits grids to the weights
  * alone.  An iteration makes codes, leaves a part of the large errors out of the fit, and solves for one
  * number of each grid (kernels/quadratic.h).  Rows do not depend on each other, so any number of replicas

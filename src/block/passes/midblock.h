@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* midblock.h - the state of a training between two steps, as parts that can be saved, and restored in another
  * process with another number of replicas.
  *

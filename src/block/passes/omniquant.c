@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The pass omniquant: the learnable weight clipping of OmniQuant (Shao et al., 2024).  It trains a factor for
  * each end of each group's range, the sigmoid of a number that starts at 4; the weights stay.
  *

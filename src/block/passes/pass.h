@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* pass.h - what a pass is given, what it leaves, and what others must know of it.
  *
  * The passes of a phase work on a block one after the other.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The pass qat: quantization-aware training of one block at a time, against the outputs of the original block
  * (as the first phase of EfficientQAT: Chen et al., 2024; torchao trains the whole model on text).  The
  * weights themselves are trained, through rounding; their grids are made anew at each step, as torchao does,

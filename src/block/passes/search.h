@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* search.h - grids found without gradients: clipping by the error of the weights (rtn with mse) or by the
  * error of a linear's output (seqmse), scales in two levels (lpbq), and HQQ's loop for a whole matrix.
  *

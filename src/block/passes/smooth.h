@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* smooth.h - the pass smoothquant (Xiao et al., 2023): input channels with large values are divided by
  * scales, and the weights are multiplied by them, so that the inputs are easier to round.  A pass that
  * prepares; the block still computes the same function. */

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* sparse.h - 2:4 sparsity: what the passes that leave zeros share. */
 #ifndef BQ_SPARSE_H
 #define BQ_SPARSE_H

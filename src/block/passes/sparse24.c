@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The pass sparse24: in each row, two of four neighbouring weights become 0 before they are quantized (2:4
  * sparsity, which tensor cores use).  Those of least importance go: |w|, or |w| times the norm of the input
  * channel (Wanda: Sun et al., 2023).  SparseGPT is in GPTQ's loop: `sparse` of the pass gptq. */

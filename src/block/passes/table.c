@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The table of all kinds of passes, in the order of the documents.  A new kind is a file and a row here. */
 #include "block/passes/pass.h"
 

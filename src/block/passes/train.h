@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* train.h - trains a block so that with quantized weights it gives the targets: what the passes adascale,
  * autoround, omniquant and qat share.
  *

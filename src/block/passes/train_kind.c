@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* What the kinds of passes that train have in common. */
 #include "block/passes/train.h"
 

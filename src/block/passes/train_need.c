@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Which replica computes what in a step of a training, and the memory of it. */
 #include "block/passes/train.h"
 #include "comm/treesum.h"

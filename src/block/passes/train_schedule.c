@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* When a training ends, and how its learning rates fall. */
 #include "block/passes/train.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* What autoround, omniquant and qat train, by the ops tuned_weights and tuned_step (kernels/tuned.h).
  *
  * Row values: low and high, then their moments, or those that are kept; at the end two constants, which are

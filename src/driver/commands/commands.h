@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* commands.h - one function a command, each in the file of its name.
  *
  * args is complete and checked (options.h).  Each returns the exit code (base/die.h), the same on all ranks,

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* main.c - the command line, MPI around the commands that compute, and the exit code. */
 #include "base/log.h"
 #include "comm/heartbeat.h"

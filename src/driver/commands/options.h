@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* options.h - the command line: `blockq COMMAND [OPTIONS]`.
  *
  * Argp's parsers and all help texts come from the tables of options_table.c.  To add an option: a field of

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* plain.h - a model without a run, open for what `eval` and `generate` compute of it. */
 #ifndef BQ_PLAIN_H
 #define BQ_PLAIN_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* side.h - one side of `blockq compare`: a model of any kind that blockq reads, or the result of a finished
  * run; its tensors as values. */
 #ifndef BQ_SIDE_H

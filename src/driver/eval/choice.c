@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Multiple choice by log-likelihood: the answer is the choice that is most likely after the context.  Each
  * choice is a sequence of context and choice; only the choice's tokens are scored. */
 #include "driver/eval/eval.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* All kinds of evaluations.  To add one: its file, and its row here. */
 #include "driver/eval/eval.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* eval.h - a kind of evaluation: sequences of token ids, and one number from the losses of their tokens.
  *
  * One file defines a kind, one row of eval.c lists it (docs/add-an-evaluation.md).  A kind reads its own

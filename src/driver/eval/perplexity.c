@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Perplexity (protocol A of docs/results.md): consecutive windows of ctx tokens, the rest dropped.  A
  * window's loss is the mean over its ctx - 1 predictions; perplexity is exp of the mean over windows. */
 #include "driver/eval/perplexity.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* perplexity.h - the options of perplexity, which a recipe has in its object `eval`, too. */
 #ifndef BQ_PERPLEXITY_H
 #define BQ_PERPLEXITY_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* ahead.h - read the next block's weights and copy them to a GPU while it works on this one.
  *
  * A thread reads pieces into pinned buffers and does nothing else.  The caller's thread, which alone uses the

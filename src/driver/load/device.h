@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* device.h - this rank's device, and host copies of its matrices for files.  Where the device is the host, a
  * matrix is its own copy.  Local.  */
 #ifndef BQ_DEVICE_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* rotated.h - the tensors of the rotated model, computed as they are read.
  *
  * The transform `rotate` changes the basis of the residual stream by R1 (H, H) and that of each value head by

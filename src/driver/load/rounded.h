@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* rounded.h - the embedding and the head rounded to nearest by the recipe's schemes, as the pass rtn rounds
  * linears.  They are rounded as they are read, row by row, after transforms.  Evaluations of quantized
  * weights and outputs read them so; passes and the evaluation of the original do not.  All calls are

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* routed.h - the inputs of a block's experts for the samples of a stream, and adding what the experts
  * compute.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* source.h - a model as blocks: io's tensors become block's matrices.  */
 #ifndef BQ_SOURCE_H
 #define BQ_SOURCE_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Do these ids belong to this model? */
 #include "driver/load/source.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 #include "driver/load/through.h"
 
 void bq_through_open(bq_through *t, const bq_source *src, bq_angles angles, bq_dev *dev, int64_t n,

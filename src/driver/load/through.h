@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* through.h - all samples of a stream through a block, unit by unit: so only one unit's weights are in
  * memory. The values are those of bq_block_forward on the whole block, bit for bit.  All calls are local. */
 #ifndef BQ_THROUGH_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* choose.h - one alternative of each item, so that the costs fit a budget and the sum of the errors is small.
  *
  * Of each item only the alternatives on the lower convex hull of (cost, error) come into question at first.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* distill.h - what end-to-end distillation (run/distill.h) cannot do, and what it takes.  Local. */
 #ifndef BQ_DISTILL_PLAN_H
 #define BQ_DISTILL_PLAN_H

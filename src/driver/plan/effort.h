@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* effort.h - what one rank of a grid has to do, counted: arithmetic, traffic of memory, messages, files.
  *
  * The counts are those of the ops' contracts and of docs/architecture.md; docs/scaling.md has them as

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* grid.h - which rank does which blocks and samples.  Pure arithmetic; results do not depend on the grid.
  *
  * A unit is what can run independently: a segment, or a block if every phase has `inputs: fp`.  A stage owns

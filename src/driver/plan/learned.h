@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* learned.h - sizes of what training rotations takes (run/learning.h).  All calls are local. */
 #ifndef BQ_LEARNED_H
 #define BQ_LEARNED_H

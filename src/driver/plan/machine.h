@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* machine.h - how fast a rank is, on this machine or another, and how long an effort takes there.
  *
  * Here the rates are measured on all ranks at once.  For other machines they are published peaks times the

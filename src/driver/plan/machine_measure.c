@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Rates of the device that is open, by calls of the ops. */
 #include "base/clock.h"
 #include "base/die.h"

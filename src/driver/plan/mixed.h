@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* mixed.h - mixed precision: schemes of single sites of blocks, what they cost, and the file that names them.
  *
  * A site is chosen as a whole: its linears read one input, and engines multiply by them at once.  The experts

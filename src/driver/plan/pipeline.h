@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* pipeline.h - sizes of the pipeline that carries the FP stream through the stages (streams/reference.h).  */
 #ifndef BQ_PIPELINE_H
 #define BQ_PIPELINE_H

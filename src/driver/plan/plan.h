@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* plan.h - what a run needs, computed before it starts: bytes by consumer, arithmetic by phase.
  *
  * Sizes come from the functions that push the memory, so plan and run agree.  */

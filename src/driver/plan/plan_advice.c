@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Grids for other numbers of ranks, as `blockq plan` prints them. */
 #include "base/die.h"
 #include "driver/plan/grid.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* What a plan says, for people: bytes, and seconds on a machine. */
 #include "driver/plan/plan.h"
 

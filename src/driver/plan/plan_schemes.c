@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* What a recipe and a model's layouts mean for the plan: the schemes of linears, the size of a checkpoint. */
 #include "base/die.h"
 #include "driver/plan/plan.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 #include "driver/plan/products.h"
 
 #include "driver/recipe/traits.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* products.h - scratch of products that are not computed in f32. */
 #ifndef BQ_PRODUCTS_H
 #define BQ_PRODUCTS_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* args.h - what the command line says, checked: options.h fills it. */
 #ifndef BQ_ARGS_H
 #define BQ_ARGS_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* keys.h - the recipe's keys as tables, and what works by them: checking, writing, docs/recipes.md.
  *
  * To add a key: a field in recipe.h and a row in keys.c, or both in the file of a pass; then `blockq help

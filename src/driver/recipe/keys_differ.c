@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The differences of two recipes, by the tables. */
 #include "driver/recipe/keys.h"
 

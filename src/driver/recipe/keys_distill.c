@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The keys of distill: end-to-end distillation. */
 #include "driver/recipe/keys.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The keys of bits.auto: the schemes to choose from, and the budget. */
 #include "driver/recipe/keys.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Read a recipe from JSON, by the tables: one message for the first error. */
 #include "driver/recipe/keys.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Write a recipe as JSON, and docs/recipes.md, by the tables. */
 #include "driver/recipe/keys.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* named.h - recipes that have a name: `blockq run --preset best`.  They are files of configs. */
 #ifndef BQ_NAMED_H
 #define BQ_NAMED_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* presets.h - schemes by name: what `"preset": "W4A16"` in a recipe's `bits` stands for.
  *
  * To add one: a row in presets.c, then `blockq help schemes > docs/schemes.md`. */

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* quark_map.h - what the names in a Quark file for Auto-SmoothQuant mean: which matrices are scaled, and by
  * whose output each is judged.  The names of all families are known. */
 #ifndef BQ_QUARK_MAP_H

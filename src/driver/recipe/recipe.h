@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* recipe.h - the recipe: everything that changes the result's bytes, and names of files.
  *
  * A recipe is a JSON file, read and written by the tables of keys.c.  The struct has no pointers: it may be

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* What the command line says in the place of a recipe's lists: evaluations and an output. */
 #include "driver/recipe/keys.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* What the keys of a recipe require of each other. */
 #include "driver/recipe/recipe.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* bits.activations and bits.kv: their keys, and what they mean for ops. */
 #include "driver/recipe/rounding.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* rounding.h - bits.activations and bits.kv of a recipe. */
 #ifndef BQ_RECIPE_ROUNDING_H
 #define BQ_RECIPE_ROUNDING_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 #include "driver/recipe/traits.h"
 
 #include "block/common/midway.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* traits.h - what the recipe's passes mean for the run. */
 #ifndef BQ_TRAITS_H
 #define BQ_TRAITS_H

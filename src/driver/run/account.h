@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* account.h - run.csv (docs/files.md): a row for each block, and one for each rank and part of the run. */
 #ifndef BQ_ACCOUNT_H
 #define BQ_ACCOUNT_H

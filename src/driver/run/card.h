@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* card.h - the model card of an output, README.md. */
 #ifndef BQ_CARD_H
 #define BQ_CARD_H

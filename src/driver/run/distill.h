@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* distill.h - end-to-end distillation: the scales, gains and biases of all blocks are trained together, so
  * that the logits of the quantized model become those of the original.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* A block in distillation: its weights by the scales of now, forward, backward, and a step. */
 #include "driver/run/distill_parts.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The loss of distillation, and its gradient by what the last block puts out. */
 #include "driver/run/distill_parts.h"
 

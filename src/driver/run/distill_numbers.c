@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The numbers of a block that distillation trains. */
 #include "driver/run/distill_parts.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* distill_parts.h - what the files of distillation share. */
 #ifndef BQ_DISTILL_PARTS_H
 #define BQ_DISTILL_PARTS_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Hidden states between the stages of distillation, and the original's way through them. */
 #include "driver/run/distill_parts.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The state of distillation in files: those of blocks in training (io/state/midblock.h), written by all
  * blocks after the same step. */
 #include "driver/run/distill_parts.h"

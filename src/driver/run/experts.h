@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* experts.h - the experts of a block in a phase: each is a unit that one replica of the stage quantizes.
  *
  * After the core, replica r takes the experts r, r + R, r + 2 R, ... of R replicas, in rounds:

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Which tokens calibrate an expert, and how they come to the replica that quantizes it. */
 #include "driver/run/experts.h"
 

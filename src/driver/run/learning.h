@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* learning.h - rotations that are trained before the phases (SpinQuant, by blocks).
  *
  * A step walks the original's stream of a batch of samples through the blocks, one block in memory.  In each

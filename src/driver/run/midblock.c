@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 #include "driver/run/midblock.h"
 
 #include "base/clock.h"

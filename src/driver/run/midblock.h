@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* midblock.h - saves the state of a training inside a block, so that a run that stops there loses little.
  *
  * Replica 0 of the stage writes the files (io/state/midblock.h), at intervals and on a stop; every replica

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* observe.h - numbers of a forward of the calibration samples through the result: the largest key and value
  * of each block, for a quantized cache of them; the range of the inputs of each linear, for static scales;
  * their squares, for llama.cpp's imatrix.

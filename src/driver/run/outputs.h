@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* outputs.h - the models that a run writes at its end.  Each rank writes its share of the shards. */
 #ifndef BQ_OUTPUTS_H
 #define BQ_OUTPUTS_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* passes.h - the passes of a phase on one block. */
 #ifndef BQ_PASSES_H
 #define BQ_PASSES_H

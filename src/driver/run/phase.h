@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* phase.h - one phase of a recipe: a stage's walk over its blocks. */
 #ifndef BQ_PHASE_H
 #define BQ_PHASE_H

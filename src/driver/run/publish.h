@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* publish.h - an output's card, recipe and summary (io/out/publish.h), made of what a run knows.  Local; rank
  * 0 alone calls it. */
 #ifndef BQ_RUN_PUBLISH_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* restore.h - reads the result of a unit of a block from its checkpoint. */
 #ifndef BQ_RESTORE_H
 #define BQ_RESTORE_H

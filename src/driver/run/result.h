@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* result.h - the evaluations that a run ends with. */
 #ifndef BQ_RESULT_H
 #define BQ_RESULT_H

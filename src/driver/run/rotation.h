@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* rotation.h - ckpt/rotation.f32: rotations that are learned, after each step of their training. */
 #ifndef BQ_ROTATION_FILE_H
 #define BQ_ROTATION_FILE_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* sensitivity.h - mixed precision: how far each scheme of bits.auto moves the output of a block, and the
  * choice.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* session.h - opens and closes a run on one rank.  Checks come first, so a run that must be refused changes
  * nothing. */
 #ifndef BQ_SESSION_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Does the run directory belong to this run?  If not, say what differs. */
 #include "driver/run/session.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 #include "driver/run/tensors.h"
 
 #include "base/die.h"

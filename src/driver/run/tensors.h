@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* tensors.h - the tensors of a finished run's result, by their names in the model: from its checkpoints, or
  * from the model as the run uses it. */
 #ifndef BQ_RESULT_TENSORS_H

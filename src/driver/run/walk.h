@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* walk.h - the state of a phase while it walks over a stage's blocks.  phase.c (streams, order, checkpoints)
  * and passes.c (the passes on one block) share it. */
 #ifndef BQ_WALK_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* observed.h - which numbers of the result are measured on the calibration samples, and what that takes.
  * run/observe.h measures them. */
 #ifndef BQ_OBSERVED_H

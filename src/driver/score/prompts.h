@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* prompts.h - generation of text: prompts as an evaluation whose score is the next token.
  *
  * Each new token is computed from the whole text before it, by one walk through all blocks (score.h): there

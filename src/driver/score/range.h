@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* range.h - the ends of a static grid from a histogram of values.  Counts have no order, so they, and the
  * ends, are the same on any number of ranks. */
 #ifndef BQ_RANGE_H

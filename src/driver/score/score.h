@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* score.h - one evaluation: takes its sequences through all blocks and the head, with given weights.
  *
  * All sequences go through one block before the next block is read, so the weights of only one block are in

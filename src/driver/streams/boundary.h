@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* boundary.h - the QT stream between two blocks, kept in a file.
  *
  * At the end of a segment: acts/qt_<block>.s<sweep>.h5, from which the next segment starts in the next sweep

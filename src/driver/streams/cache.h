@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* cache.h - with --acts root: only rank 0 reads and writes activation files in the run directory.
  *
  * Every other rank has a directory of its own below --scratch, with its share of the files that its stage

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* reference.h - the FP stream at the blocks where pieces start (grid.h).
  *
  * The inputs of the first block of each piece are kept in acts/fp_<block>.h5, its head file.  Stages whose

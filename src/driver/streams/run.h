@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* run.h - a run on one rank: its options and recipe, what it has open, where its files are.
  *
  * run/session.c opens and closes it.  Other files read it, and change only the fields that belong to them. */

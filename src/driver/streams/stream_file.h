@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* stream_file.h - activation files of a run (io/state/acts.h): samples of one stream, each (T, H) f32. */
 #ifndef BQ_STREAM_FILE_H
 #define BQ_STREAM_FILE_H

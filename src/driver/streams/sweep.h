@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* sweep.h - sweeps: the last phase is repeated, and its segments start from the QT stream of earlier sweeps.
  *
  * In sweep 0 every segment starts from the FP stream.  At the end of a segment its QT stream, the boundary,

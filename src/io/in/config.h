@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* config.h - config.json of a Hugging Face model directory, read into a bq_model.
  *
  * Both schemas are read: that of transformers 4 (rope_theta, rope_scaling) and of 5 (rope_parameters).

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* config_blocks.h - what config.json says of single blocks and of latent attention.  Only config.c calls it,
  * when all keys of the tables are read. */
 #ifndef BQ_CONFIG_BLOCKS_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* fp8.h - weights in FP8, as DeepSeek-V3's checkpoints have them: `X` is F8_E4M3 of two dimensions,
  * `X_scale_inv` F32 with a scale for each tile of 128 x 128 elements; those at the edges may be smaller.  A
  * weight is the value of its code times its scale.  All calls are local. */

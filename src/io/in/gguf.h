@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* gguf.h - an open GGUF model: one file, or the parts NAME-00001-of-00003.gguf ... of one.
  *
  * Opening checks all headers (gguf_header.h).  Bad input (BQ_DATA) is also: a part other than the first is

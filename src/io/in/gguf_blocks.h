@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* gguf_blocks.h - how GGUF stores values: a row of a tensor is a whole number of blocks, and a block of a
  * type has a fixed number of elements in a fixed number of bytes.
  *

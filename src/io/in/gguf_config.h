@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* gguf_config.h - config.json of a model that is in a GGUF file, from its keys and its tensors of rotary
  * factors. */
 #ifndef BQ_GGUF_CONFIG_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* gguf_header.h - the header of a GGUF file, checked: its keys with their values, and its tensors.
  *
  * The file: "GGUF", u32 version, u64 tensors, u64 keys, each key with its value, what each tensor is,

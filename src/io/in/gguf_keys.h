@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* gguf_keys.h - the values of a GGUF file's keys, by type and range, as io/json.h has them for JSON.
  *
  * The first refusal is printed, as "<file>: <key>: <reason>", and kept in status; later calls then do

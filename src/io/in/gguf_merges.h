@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* gguf_merges.h - the merges of a vocabulary that has scores instead of them (SentencePiece's BPE).
  *
  * SentencePiece joins two neighbours if the text of both together is a token, the highest score first.  BPE

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 #include "io/in/gguf_names.h"
 
 #include "base/die.h"

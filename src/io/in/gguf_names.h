@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* gguf_names.h - GGUF's names of a model's tensors, and what its converter did to their values.
  *
  * Checkpoint names are those of Hugging Face: model.layers.3.self_attn.q_proj.weight is

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Models in GGUF files.  Tensors have the checkpoint's names and order of rows; what the converter did to
  * them is undone.  Matrices that are stored as F16 or BF16 stay so: their values need no more.  All other
  * tensors are F32, which holds every decoded value; F16 and BF16 would round most of them. */

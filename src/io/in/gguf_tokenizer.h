@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* gguf_tokenizer.h - tokenizer.json and tokenizer_config.json of a model that is in a GGUF file.
  *
  * Two kinds, by tokenizer.ggml.model:

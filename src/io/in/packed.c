@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Checkpoints whose linears are codes and scales, in safetensors files.  Here each of them is its values,
  * F32: what engines multiply by.  packed_rows.c and packed_columns.c say what the files look like.
  *

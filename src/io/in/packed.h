@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* packed.h - linears that are stored as codes and scales: what the reader (packed.c) knows of one, and the
  * kinds of checkpoints (packed_rows.c, packed_columns.c).  Only these files include it.
  *

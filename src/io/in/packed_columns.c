@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Codes of a weight (N, K) that are stored as its transpose, with G groups of columns:
  *
  * GPTQ, version 1 or 2:

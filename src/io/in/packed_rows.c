@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* compressed-tensors: codes of a weight (N, K) in its own order, a format for each group of linears.
  *
  *   pack-quantized        X.weight_packed I32, integers of 2 to 8 bits, plus 2^(bits - 1);

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* procedural.h - weights that are in no file: each is computed when it is read, from a seed, its tensor's
  * name and its place.  They serve tests of memory and time with models of any size.  A directory is such a
  * model if its config.json has the key "blockq_procedural"; the value is the seed, from 0 on.

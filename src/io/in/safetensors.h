@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* safetensors.h - the header of a safetensors file, checked.
  *
  * The file: u64 n (little-endian), n bytes of JSON, the tensors' data.  Refused: n above 100,000,000 or

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Models in safetensors files: one file, or the shards that an index names. */
 #include "base/die.h"
 #include "io/files.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Checkpoints that stack the experts of a block in one tensor (gpt-oss), in safetensors files.  Here each
  * expert has its own tensors, as in other families' files: mlp.experts.3.gate_proj.weight (I, H), say.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* stored.h - for readers that make tensors out of those of safetensors files (packed.c, stacked.c): the list
  * of the stored tensors, and for each tensor of the model its place, a struct of the reader's own.
  *

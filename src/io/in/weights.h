@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* weights.h - an open model: its tensors and its configuration, whatever kind of source has them.
  *
  * The kinds are a table (weights_reader.h): a directory with model.safetensors, or else with the shards that

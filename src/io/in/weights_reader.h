@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* weights_reader.h - a kind of source of models, as one row of a table; and what its file may use of an open
  * source.  Only files of io/in, io/fingerprint.c and tests include it.
  *

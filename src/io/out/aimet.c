@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* AIMET: the weights as F32, and a file of encodings, which say on what grid each of them lies.
  *
  * The weights are w_hat, (code - zero) * scale, not the folded ones: AIMET makes its codes by rounding what

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* aimet.h - what the files of the format aimet share: its options, the text of the file of encodings, and the
  * encodings of activations. */
 #ifndef BQ_AIMET_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Encodings of activations: one grid for the inputs of a linear, one for the keys and one for the values of a
  * block, measured on the samples. */
 #include "io/out/aimet.h"

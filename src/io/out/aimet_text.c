@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The text of a file of encodings, through the job's buffer. */
 #include "io/out/aimet.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* AWQ as AutoAWQ's "gemm" has it.  A quantized linear (rows, cols) with G groups becomes
  *
  *   qweight  I32 (cols, rows / 8)  codes

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* compressed-tensors, as version 0.20.1 of the package writes and reads it.
  *
  * Where inputs are rounded, too: format int-quantized; weight I8 (the codes), weight_scale F32.  Inputs of at

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Plain safetensors: every float tensor has one type, F32 if not said.  Quantized ones are (code - zero) *
  * scale, times pre if there is one and inputs are not rounded.  Experts that the family stacks are stacked.
  * config.json names the type. */

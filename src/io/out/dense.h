@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* dense.h - tensors as floats of one type, for formats of plain weights (dense.c).  Local to io/out. */
 #ifndef BQ_OUT_DENSE_H
 #define BQ_OUT_DENSE_H

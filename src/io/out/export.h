@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* export.h - write a quantized model as a directory that engines load, by one process or by many.
  *
  *   bq_export_open     all   plan what will be written; refuse what the format cannot hold.  Writes nothing

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The directory of an export: who wrote what is there, what is removed first, what is copied. */
 #include "base/die.h"
 #include "io/out/format.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* floats.h - results of float elements as files have them: codes in bytes, scales in bytes, scales of tiles.
  * For the formats that know floats. */
 #ifndef BQ_OUT_FLOATS_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* format.h - what an output format is, and what it may use of a job.  Only files of io/out and tests
  * include it.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The table of output formats.  To add one: its file, and its name here (docs/add-a-format.md). */
 #include "io/out/format.h"
 

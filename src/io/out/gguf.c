@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* GGUF, version 3.  A result whose grid a type of GGUF has keeps its codes; others are quantized again by the
  * rule of a type (gguf_pack.c).
  * Tensors that are not quantized have the types that gguf_types.c says.  Names, the order of rows of q and k,

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* gguf.h - what the files of the format gguf share (gguf.c).  Local to io/out. */
 #ifndef BQ_OUT_GGUF_H
 #define BQ_OUT_GGUF_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* How the types of GGUF quantize values by their own rule: that of ggml, in float.  Types with one scale
  * round it to F16 after the codes are made; Q6_K before. */
 #include "base/num.h"

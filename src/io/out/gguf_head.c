@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The header of a GGUF file: keys of the model, made of its configuration, and what each tensor is. */
 #include "base/die.h"
 #include "io/in/gguf_names.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Codes in GGUF's blocks of 32.  They are kept where a type has the grid:
  *
  *   symmetric    Q4_0, Q5_0, Q8_0   d q           of codes of up to 4, 5, 8 bits

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* A tokenizer as GGUF's keys, from tokenizer.json: byte-level BPE, whose rule of words is one that the reader
  * of GGUF files has; or SentencePiece's BPE, which has scores instead of merges.  Another tokenizer is left
  * out, and the log says why: such a file is for readers that have the tokens already. */

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The type of each tensor of a GGUF file, and the keys that choose it. */
 #include "io/out/gguf.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Writing the tensors of a GGUF file. */
 #include "base/die.h"
 #include "base/log.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* GPTQ, version 1 or 2.  A quantized linear (rows, cols) with G groups becomes
  *
  *   qweight  I32 (cols * bits / 32, rows)  codes, packed along cols

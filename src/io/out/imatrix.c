@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* imatrix.gguf, as llama.cpp's llama-imatrix writes it and llama-quantize reads it: for each linear
  *
  *   NAME.in_sum2  F32 (matrices, columns): the sums of the squares of its inputs

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* import.h - write an open model as a directory of safetensors: an export without results, in one type. */
 #ifndef BQ_IMPORT_H
 #define BQ_IMPORT_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* What several formats of quantized linears share: refusals, scales of F16, names for config.json. */
 #include "base/die.h"
 #include "base/num.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* NVIDIA ModelOpt, as TensorRT-LLM, vLLM and SGLang read it.  All linears have one scheme:
  *
  *   W4A16_NVFP4               weight U8 (two codes a byte), weight_scale F8_E4M3 (rows, cols / 16),

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* pack.h - codes and zero points in 32-bit words, as compressed-tensors (from 0.18 on) and GPTQ store them.
  *
  * A row is one stream of bits, from the lowest bit of its first word on: code c becomes the unsigned field

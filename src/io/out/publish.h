@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* publish.h - the files of a model's folder that say what the model is, and that all of it is there:
  *   README.md           the model card
  *   recipe.json         what made it

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Families that stack the experts of a block (gpt-oss): each linear of all experts becomes one tensor again,
  * as io/in/stacked.c takes them apart.  Columns 2 i and 2 i + 1 of gate_up_proj are rows i of gate and of up.
  *

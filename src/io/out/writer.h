@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* writer.h - write files of tensors as a stream; equal input gives equal bytes.
  *
  * Plan, add all tensors, open, put their bytes in file order, close.  The file gets its name when it is

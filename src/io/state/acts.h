@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* acts.h - one stream of hidden states in a file, sample by sample: acts/fp_000.h5, and the log beside it,
  * "<path>.valid".  docs/files.md has both.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* checkpoint.h - one finished block in a file, with all that an export or a restart needs of it.
  * docs/files.md has the format.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* checkpoint_parts.h - what reading (checkpoint.c) and writing (checkpoint_write.c) of a checkpoint share. */
 #ifndef BQ_CHECKPOINT_PARTS_H
 #define BQ_CHECKPOINT_PARTS_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* codes.h - codes in as few bits as their element has, as a checkpoint stores them.
  *
  * A row is one stream of bits, from the lowest bit of its first byte on: code c is in the bits from c * bits

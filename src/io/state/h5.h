@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* h5.h - HDF5 files: the HDF5 library makes a file, plain reads and writes move its data.
  *
  * Making: create a temporary file "<path>.<pid>.tmp", put attributes and datasets, fix (the library is

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* h5_strict.h - read the structure of an HDF5 file from anybody, without the HDF5 library.  For h5*.c alone.
  *
  * Superblock version 0, object headers version 1, groups with symbol tables; docs/files.md ("What is read")

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* lock.h - one job at a time in a run directory.
  *
  * <run_dir>/ckpt/lock has the host and process of the last holder.  What counts is the lock on the file

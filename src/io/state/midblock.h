@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* midblock.h - the state of a block in training, in two files that are written in turn:
  * ckpt/inside_<block>.A.h5 and .B.h5.  docs/files.md has the format.
  *

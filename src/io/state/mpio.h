@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* mpio.h - the samples of an activation file by HDF5's MPI-IO driver: all replicas of a stage hold one file
  * open together.
  *

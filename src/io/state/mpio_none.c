@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* For a build without parallel HDF5.  Nobody who has asked bq_mpio_built calls the others. */
 #include "io/state/mpio.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* raw.h - whole transfers at an offset of a file, hashes and seals, without HDF5.  Any thread may call.
  * All calls are local; their time and bytes are counted (base/meter.h). */
 #ifndef BQ_RAW_H

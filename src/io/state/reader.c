@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 #include "io/state/reader.h"
 
 #include "base/clock.h"

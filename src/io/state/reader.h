@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* reader.h - a thread reads and verifies samples of an activation file, in order, into a ring of buffers.
  *
  * It never calls MPI: a joined file (acts.h) is read by the caller's thread instead.  The file's handle

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* state.h - which (sweep, phase, block) triples of a run are done, and what the run was made from.
  *
  * The checkpoint files decide.  ckpt/state.json (docs/files.md) repeats what they say, for people, and

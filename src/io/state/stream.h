@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* stream.h - the hidden states of a rank's samples at one depth: on a device, in pinned or plain host
  * memory, or in a scratch file on the node.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* attend.h - the tiles of queries x keys in attention: where they are, the operands that are made before,
  * and the products of a tile.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* cpu.h - the ops of the cpu backend, one file for each topic; cpu.c has the table.  Contracts:
  * kernels/ops.def. */
 #ifndef BQ_CPU_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* AdaScale's two ops.
  *
  * The caller computes hi and lo: qmax * delta and qmin * delta, in f32, with delta from `range`.  Then at the

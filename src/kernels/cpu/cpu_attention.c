@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Attention by tiles of queries x keys (attend.h): the scores of a tile, its softmax, then products again.
  *
  * Forward: a task is one query tile of one head.  It goes over the keys with a running maximum and sum.

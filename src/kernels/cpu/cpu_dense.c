@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* GEMM: by our own kernels (product.h) where the processor allows it; else c is cut into tiles by its shape,
  * threads share the tiles, and each tile is one call of a serial BLAS. */
 #include "kernels/cpu/cpu.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Ops of mixtures of experts: which experts a token takes, and rows of tokens to and from experts. */
 #include "kernels/cpu/cpu.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* GPTQ on the cpu.  A lane is a row.  A panel of BQ_GPTQ_ROWS rows is stored transposed, with the columns in
  * processing order, so a column is one line of memory.  Threads share the panels. */
 #include "kernels/cpu/cpu.h"

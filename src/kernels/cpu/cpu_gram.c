@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Gram matrices and factors of their inverses.  Gram matrices are computed by our own products where the
  * processor allows it.  Else tiles are cut by the shape alone, and each is one call of the serial BLAS. */
 #include "kernels/cpu/cpu.h"

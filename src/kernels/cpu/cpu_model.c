@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Ops on rows.  Threads share the rows and a vector function computes each row, so results cannot depend on
  * the number of threads. */
 #include "kernels/cpu/cpu.h"

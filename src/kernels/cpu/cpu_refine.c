@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Coordinate descent after GPTQ on the cpu.  Panels as in cpu_gptq.c: a lane is a row, and a line is a column
  * in processing order.  Threads share the panels.  Changes are gathered for BLOCK columns; inside the block R
  * is brought up to date when a column's turn comes, elsewhere at the end of the block. */

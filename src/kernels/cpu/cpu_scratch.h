@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* cpu_scratch.h - arena bytes that the cpu's ops push, for bq_op_scratch and its kin; each is
  * defined beside its op. */
 #ifndef BQ_CPU_SCRATCH_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The ops of trainings other than AdaScale's (kernels/tuned.h). */
 #include "kernels/cpu/cpu.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* lanes.h - shared by the files that are compiled for AVX-512 (CMakeLists.txt). */
 #ifndef BQ_LANES_H
 #define BQ_LANES_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* pieces.h - arithmetic for cutting n items into pieces. */
 #ifndef BQ_PIECES_H
 #define BQ_PIECES_H

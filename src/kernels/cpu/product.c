@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Products by blocks of a, b and k.  Some hundred k of ROWS rows of a and of COLS rows of b are packed into
  * tiles (16 rows x 32 k of bf16), a job that the threads share.  Then each pair of panels of a meets each
  * pair of panels of b, which makes 32 x 32 elements of c: in four tile registers or, eight rows at a time, in

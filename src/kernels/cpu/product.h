@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* product.h - matrix products in f32 by our own kernels, on processors with AMX or AVX512_BF16.
  *
  * Floats are multiplied as they are, in vectors; or they are cut into bf16, whose products are added in f32.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* product_pack.h - the operands of products (product.h), cut into tiles of 1024 bytes.  A tile has 16 rows x
  * 32 k of bf16, one tile for each bf16 that stands for a float; or 16 rows x 16 k of floats. */
 #ifndef BQ_PRODUCT_PACK_H

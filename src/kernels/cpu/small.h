@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* small.h - products of matrices that fit into the first-level caches, without packing:
  * for attention's tiles.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* vec.h - vector code of the cpu backend: one source, compiled for each instruction set, chosen at run time.
  *
  * A file vec_<topic>.c defines functions BQ_V(name); CMake compiles it with BQ_ISA = base, avx2 and avx512.

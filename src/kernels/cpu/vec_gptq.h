@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* vec_gptq.h - the vector functions of GPTQ (vec_gptq.c): X(return type, name, (arguments)).
  *
  * A panel holds BQ_GPTQ_ROWS rows of a linear side by side.  So a column of the linear is a line of

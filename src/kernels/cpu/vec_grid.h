@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* vec_grid.h - sums of the vector files of quantizer ops, inlined into their loops. */
 #ifndef BQ_VEC_GRID_H
 #define BQ_VEC_GRID_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The vector functions of the model ops.  vec_model.h says what each does; vec.h how they are compiled. */
 #include "kernels/cpu/vec.h"
 

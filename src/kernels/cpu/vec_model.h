@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* vec_model.h - the vector functions of model ops (vec_model.c): X(return type, name, (arguments)).
  *
  * Arrays are rows of n numbers.  An output may be one of the inputs (each element is read before it is

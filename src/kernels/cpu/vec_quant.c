@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Loops over independent elements are left to the compiler (omp simd).  Every lane does the same IEEE
  * operations as the scalar rest of a loop, so neither the vector width nor the length of a row changes the
  * bits.  Only in sums the order matters.  Their terms go, a block at a time on the stack, to 16 lanes of

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* vec_quant.h - the vector functions of quantizer ops (vec_quant.c), X(return type, name,
  * (arguments)), and what they share with the ops that call them.  n is the number of elements of one
  * row, which are contiguous. */

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* vec_refine.h - the vector functions of the op refine (vec_refine.c): X(return type, name, (arguments)).
  * Lines and lanes as in vec_gptq.h; all arrays are lines. */
 #ifndef BQ_VEC_REFINE_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Elements are independent, so loops over them vectorize; sums run in 16 fixed lanes (vec_grid.h). */
 #include "kernels/cpu/vec_grid.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* vec_search.h - the vector functions of grid searches (vec_search.c): X(return type, name, (arguments)). */
 #ifndef BQ_VEC_SEARCH_H
 #define BQ_VEC_SEARCH_H

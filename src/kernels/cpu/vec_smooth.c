@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* As in vec_quant.c: loops over independent elements are left to the compiler; sums run
  * in 16 lanes of doubles. */
 #include "kernels/cpu/vec_grid.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* vec_smooth.h - the vector functions of smoothing ops (vec_smooth.c): X(return type, name, (arguments)). */
 #ifndef BQ_VEC_SMOOTH_H
 #define BQ_VEC_SMOOTH_H

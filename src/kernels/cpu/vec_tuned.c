@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The rows of tuned_weights and tuned_step.  Elements are independent; sums run in 16 fixed lanes. */
 #include "kernels/cpu/vec_grid.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* vec_tuned.h - the vector functions of tuned_weights and tuned_step (vec_tuned.c), X(return type, name,
  * (arguments)), and what they share with the ops. */
 #ifndef BQ_VEC_TUNED_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* AdaScale's forward; its backward with the Adam step.  Each reads the weights once. */
 #include "kernels/cuda/cuda_ops.h"
 #include "kernels/cuda/rows.cuh"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Attention.  A thread block has some queries of one head.  It goes over the keys in tiles, with a running
  * maximum and sum for each query; probabilities stay in registers. */
 #include "kernels/cuda/attention.cuh"

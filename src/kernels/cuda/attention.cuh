@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* attention.cuh - what attention's forward and backward share. */
 #ifndef BQ_ATTENTION_CUH
 #define BQ_ATTENTION_CUH

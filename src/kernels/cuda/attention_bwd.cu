@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Attention's backward.  Probabilities are computed again from lse, twice: for dq by thread blocks with
  * some queries, and for dk and dv by thread blocks with some keys, which add over the query heads that read
  * their kv head.  So no two thread blocks add to the same place, and every sum has one order. */

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Statistics of columns, for smoothing.  A thread block has WARP columns, since a matrix of activations has
  * few; PARTS threads share the rows of a column. */
 #include "kernels/cuda/cuda_ops.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The cuda backend: how a device is opened, closed and waited for, and the table of its ops. */
 #include "kernels/cuda/cuda_ops.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* cuda.h - what the files of the cuda backend share: the open device, checks, and matrices as kernels see
  * them.  Contracts of the ops: kernels/ops.h.  C++, for .cu files only.
  *

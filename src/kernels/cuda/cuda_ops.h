@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* cuda_ops.h - the ops of the cuda backend, one file for each topic; cuda.cu has the table. */
 #ifndef BQ_CUDA_OPS_H
 #define BQ_CUDA_OPS_H

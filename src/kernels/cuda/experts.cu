@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Ops of mixtures of experts.  A team has a token: its lanes look for the next expert together, and one lane
  * writes what was found. */
 #include "kernels/cuda/cuda_ops.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Factors of inverses, in double: A = L L^T, then the inverse of L.  Nearly all of it is products by cuBLAS;
  * our own kernels do what has 64 columns.  cuSOLVER tells its scratch only where there is a device, and plans
  * are made without one.

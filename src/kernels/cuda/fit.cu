@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The scale of a grid, clipped to where the error is least. */
 #include "kernels/cuda/cuda_ops.h"
 #include "kernels/cuda/search.cuh"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* GEMM by cuBLAS, in IEEE single precision unless dev->compute allows tensor cores.  cuBLAS stores matrices
  * by columns: to it a row-major c = a b is c^T = b^T a^T, the same memory with the operands exchanged. */
 #include "kernels/cuda/cuda_ops.h"

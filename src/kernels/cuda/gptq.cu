@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* GPTQ's loop over the columns.  The weights are stored transposed, with the columns in processing order, so
  * a column is one line of memory; a thread has a row.  One kernel quantizes a column block of up to 128
  * columns, 32 at a time in registers, and keeps its errors.  Another subtracts them from all later columns.

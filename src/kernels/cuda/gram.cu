@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Gram matrices by cuBLAS. */
 #include "kernels/cuda/cuda_ops.h"
 #include "kernels/cuda/product.cuh"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Recorded ops, as CUDA graphs: one launch for all of them.  The first call runs as usual, since it loads
  * kernels and lets cuBLAS choose; the second one is captured from the stream. */
 #include "kernels/cuda/cuda_ops.h"

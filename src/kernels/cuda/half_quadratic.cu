@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Grids refitted by a fixed point, row by row (kernels/quadratic.h). */
 #include "kernels/cuda/cuda_ops.h"
 #include "kernels/cuda/rows.cuh"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* launch.cuh - how kernels are launched, and common shapes of their grids. */
 #ifndef BQ_LAUNCH_CUH
 #define BQ_LAUNCH_CUH

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Ranges for GPU profilers. */
 #include <nvtx3/nvToolsExt.h>
 #include <stdarg.h>

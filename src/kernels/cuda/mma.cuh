@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* mma.cuh - what nvcc has and the emulator of tests/simt has in its own way: it has its own file of this
  * name. All PTX of the project is here.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Copies between host and device, and on the device. */
 #include "kernels/cuda/cuda_ops.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Mean squared error and its gradient, which read the rows once; then the sums of the rows are added in
  * order.  With a bound of one thread block the compiler loads a whole batch first; without it, the compiler
  * saves registers and mixes loads with sums. */

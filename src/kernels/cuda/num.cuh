@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* num.cuh - the functions of base/ and kernels/ with the same bits everywhere, for kernels, too: one source
  * for both.  They are declared `static`, which here also says that they run on the host and on the device. */
 #ifndef BQ_NUM_CUH

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* parts.cuh - operands of tensor cores in the ways of bq_compute, and the product of a step. */
 #ifndef BQ_PARTS_CUH
 #define BQ_PARTS_CUH

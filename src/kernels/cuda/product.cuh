@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* product.cuh - products on tensor cores, and those of BQ_COMPUTE_FP16X2 among them.
  *
  * There a float x is (hi + lo) / by: two fp16 numbers, and a power of two for the whole matrix, with which

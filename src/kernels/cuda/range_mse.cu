@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* For each row the ends with the least error. */
 #include "kernels/cuda/cuda_ops.h"
 #include "kernels/cuda/search.cuh"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* reduce.cuh - sums with the bits of the cpu's: in 16 fixed lanes.
  *
  * Element j of a row is added to lane j % 16, in the order of j; then lanes are added as l and l + 8, l and

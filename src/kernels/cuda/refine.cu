@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Coordinate descent after GPTQ.  A thread block has a row; its threads share the columns of R, which stay in
  * their own order in memory.  Teams of 16 threads form the sums in double: all of them the same ones, so that
  * no exchange between teams is needed. */

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* RMSNorm and its backward.  A team of 16 lanes has a run of columns of a row (the whole row, or a head); it
  * reads it a second time, from the cache.  Whole rows are so few that a multiprocessor has one or two thread
  * blocks; then a lane loads WIDE columns before it uses any.  Heads are many; they load BATCH columns, with

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* rows.cuh - what kernels on rows of weights share: the ends of a row and its zero point.  Teams are those of
  * reduce.cuh. */
 #ifndef BQ_ROWS_CUH

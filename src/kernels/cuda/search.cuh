@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* search.cuh - the best of many scales for a row.  A thread block has a row, each of its threads a candidate,
  * for which it sums over the row in 16 lanes of its own. */
 #ifndef BQ_SEARCH_CUH

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Smoothing scales, and what they do to a matrix. */
 #include "kernels/cuda/cuda_ops.h"
 #include "kernels/cuda/rows.cuh"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* tiles.cuh - tiles of attention, in shared memory and registers, and their products on tensor cores.
  *
  * A thread block has BQ_ATTEND_THREADS threads, 4 warps, and a tile of `rows` rows that stays in shared

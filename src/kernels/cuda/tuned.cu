@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The ops of trainings other than AdaScale's (kernels/tuned.h).  Each reads the weights once. */
 #include "kernels/cuda/cuda_ops.h"
 #include "kernels/cuda/rows.cuh"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Cross-entropy and distillation.  GEMM makes the logits of some rows at a time; then a thread block has a
  * row. */
 #include "kernels/cuda/cuda_ops.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* nvToolsExt.h - shadow of NVIDIA's header: ranges on the host, printed where SIMT_MARKS is set. */
 #ifndef BQ_SIMT_NVTX_H
 #define BQ_SIMT_NVTX_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* child.h - run a function in a child process: what it printed on standard error, and how it ended. */
 #ifndef CHILD_H
 #define CHILD_H

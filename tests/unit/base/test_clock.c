@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The peak is this program's: what it has touched and given back, and not what ran before exec. */
 #include "base/clock.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* A block's passes on a small random model: what a pass leaves, what it must not depend on. */
 #include <setjmp.h>
 #include <stdarg.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Smoothing passes: the block's function stays, the scales are where the formula says, nothing depends on
  * family, threads or luck. */
 #include <setjmp.h>
@@ -22,11 +23,10 @@ static void norm_of(const double *x, bq_mat w, double *y) {
 
 /* The linear that row r of matrix m belongs to. */
 static int linear_at(const bq_arch *arch, int m, int64_t r) {
-    int i = 0;
-    while (arch->linear[i].site != m || r < arch->linear[i].row ||
-           r >= arch->linear[i].row + arch->linear[i].rows)
-        i++;
-    return i;
+    for (int i = 0;; i++) {
+        const int64_t first = arch->linear[i].row;
+        if (arch->linear[i].site == m && r >= first && r < first + arch->linear[i].rows) return i;
+    }
 }
 
 /* What weight c of row r of matrix m is worth, with the factor of its input. */

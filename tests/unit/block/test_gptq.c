@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The gptq pass on a small random block: what it leaves, and what its options do. */
 #include <setjmp.h>
 #include <stdarg.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Successive halving against a plain one, from the losses of single samples. */
 #include <setjmp.h>
 #include <stdarg.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* HQQ on a whole block: its grids are those of the op, never worse than those that it starts from, and valid.
  */
 #include <setjmp.h>

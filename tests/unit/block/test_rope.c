@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Rotary frequencies against the published values of models.md, and the table against its definition. */
 #include <math.h>
 #include <setjmp.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Hadamard matrices in exact integers, rotations against their definition, panels against plain loops. */
 #include <math.h>
 #include <setjmp.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* A block whose linears see rounded inputs: its backward by hand, op by op, where a gradient goes through a
  * rounding as it is; keys and values as a cache keeps them. */
 #include <setjmp.h>

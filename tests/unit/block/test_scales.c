@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* What the search for scales takes from the walk that its statistics make: samples that need no second
  * forward, and the outputs of the block for whoever wants them. */
 #include <setjmp.h>

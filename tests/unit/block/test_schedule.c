@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* How long AdaScale trains, and with which rates: plateaus, and what follows them. */
 #include "block/passes/train.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The trainings of offsets, ends, weights and scales on a small random block. */
 #include <setjmp.h>
 #include <stdarg.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Weights rounded in another basis, the gradient of that basis, and the steps that follow it. */
 #include <setjmp.h>
 #include <stdarg.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The guard: a call that does not come back, and a launcher that is gone, end the process; nothing else does.
  */
 #include "../base/child.h"

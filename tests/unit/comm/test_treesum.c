@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The tree sum against its definition: which partial sums meet, how many buffers, what it refuses. */
 #include "../base/child.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* captured.h - what a call printed to a stream, as text. */
 #ifndef BQ_TEST_CAPTURED_H
 #define BQ_TEST_CAPTURED_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* golden.h - golden files of tests/vectors in cmocka tests: tests/golden has the reader and the
  * comparisons. */
 #ifndef BQ_TEST_GOLDEN_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Two complete AdaScale runs of AIMET, number by number, through the code of `blockq run`. */
 #include "golden.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Model cards: what they say of each format, and that no name becomes markup. */
 #include "driver/run/card.h"
 

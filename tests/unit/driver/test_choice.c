@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Multiple choice: what its file may hold, how an answer is judged, and its scores on a toy model against
  * plain double-precision sums over the logits. */
 #include "unit/io/refuse.h"

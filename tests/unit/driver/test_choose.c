@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The choice of schemes: never above the budget, the best there is where all choices can be tried, the same
  * for any scale of costs. */
 #include "driver/plan/choose.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* What a refused resume says of two recipes. */
 #include "base/die.h"
 #include "driver/recipe/recipe.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Counts of work against formulas written out for one small model, and the seconds they take. */
 #include "driver/plan/plan.h"
 #include "driver/recipe/traits.h"

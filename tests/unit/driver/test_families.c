@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* docs/families.md: the table of families is what the program's tables say. */
 #include <setjmp.h>
 #include <stdarg.h>

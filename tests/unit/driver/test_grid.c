@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Grids as arithmetic: pieces cover a stage's blocks once, in an order in which nobody waits for himself. */
 #include "driver/plan/grid.h"
 

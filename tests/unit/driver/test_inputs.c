@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Inputs of a linear rounded a token at a time, against compressed-tensors itself: every bit. */
 #include "golden.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* What measuring rates takes: the product of the model's shape where it is small, never more than may be
  * taken. */
 #include "driver/plan/machine.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The command line: what each command takes, refuses and explains. */
 #include "unit/driver/captured.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Quantized checkpoints against compressed-tensors and auto-round (tests/vectors/README.md). */
 #include "golden.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* GGUF files against the Python package gguf (tests/vectors/README.md). */
 #include "golden.h"
 

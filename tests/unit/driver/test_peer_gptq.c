@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* llm-compressor's quantize_weight on three small layers, code by code. */
 #include "golden.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The iterations of half_quadratic against torchao and hqq (tests/vectors/README.md).  Their zero points are
  * fractions, so the loop is compared before blockq rounds them. */
 #include "golden.h"

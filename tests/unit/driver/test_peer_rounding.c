@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Inputs of linears, keys and values against torchao itself: every bit. */
 #include "golden.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Weight schemes against torchao and hqq (tests/vectors/README.md). */
 #include "golden.h"
 

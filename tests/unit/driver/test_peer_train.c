@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* What trainings compute, against torchao and auto-round (tests/vectors/README.md): auto-round's whole
  * training of a layer; the rest is in replay_peer_train.c. */
 #include "golden.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* SmoothQuant, Auto-SmoothQuant and AWQ against llm-compressor and AMD Quark on a tiny Llama with loud
  * channels: statistics, losses, choices, scales, final weights. */
 #include "golden.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Schemes by name: what a name stands for, and what is given beside it. */
 #include "captured.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* What the names in a Quark file stand for, and recipes that name one. */
 #include "captured.h"
 

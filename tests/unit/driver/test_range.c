@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Ranges of static grids from histograms: against a search over the values themselves. */
 #include <math.h>
 #include <setjmp.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Recipes: defaults, overrides, every refusal with its message, writing, fingerprints, the page, configs. */
 #include "unit/driver/captured.h"
 
@@ -383,8 +384,7 @@ static void page(void **state) {
     if (strcmp(made, kept)) fail_msg("docs/recipes.md is old: blockq help recipe > docs/recipes.md");
     char *from = strstr(made, "```json\n") + 8, *end = strstr(from, "```");
     assert_int_equal(bq_recipe_parse(from, (size_t)(end - from), "doc", "/", 0, NULL, &r), BQ_OK);
-    free(made);
-    free(kept);
+    free(made), free(kept);
 }
 
 int main(void) {

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Rotated models compute what they computed before, through the loader and block code of a run; what is
  * rotated differs from the files, and its bits do not depend on how it is read. */
 #include "golden.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Embedding and head rounded: the ops' own codes and values, however many rows are read at a time and with
  * rotations; without a scheme, or where nobody asks, the values stay; groups that do not fit are refused. */
 #include "golden.h"

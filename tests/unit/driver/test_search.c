@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Clipping, Sequential MSE and two-level scales against numpy (tests/vectors/make_search.py), bit for bit. */
 #include "golden.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The scale search and the clip search against plain numpy (tests/vectors/make_smooth.py), where no peer does
  * just so: scales grouped before the loss, the whole block inspected, limits of rows. */
 #include <setjmp.h>

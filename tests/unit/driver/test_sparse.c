@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* 2:4 masks against torchao itself: every weight. */
 #include "golden.h"
 

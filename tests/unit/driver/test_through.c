@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* A stream through blocks unit by unit against bq_block_forward on whole blocks: the same bits, wherever the
  * stream is. */
 #include "golden.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* ckpt.h - checkpoint files for tests: opening one that does not count, and sealing any file. */
 #ifndef CKPT_H
 #define CKPT_H

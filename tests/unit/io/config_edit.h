@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* config_edit.h - config.json in tests: texts with one key changed, what is read of them, their hash. */
 #ifndef BQ_TEST_CONFIG_EDIT_H
 #define BQ_TEST_CONFIG_EDIT_H

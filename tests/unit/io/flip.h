@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* flip.h - bits of a file turned, one at a time. */
 #ifndef FLIP_H
 #define FLIP_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* gguf_file.h - small GGUF files for tests, each written as a line of text:
  *
  *     b1 h2 w3 q4   a number of 1, 2, 4 or 8 bytes      f0.5 d0.5   an f32, an f64

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* halves.h - what the tests of formats with scales of F16 share: results with such scales, tensors of an
  * output. */
 #ifndef HALVES_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* refuse.h - "this input is refused, once, for this reason": what the tests of readers share. */
 #ifndef REFUSE_H
 #define REFUSE_H

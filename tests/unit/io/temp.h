@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* temp.h - what tests of files share: a folder of their own, files as bytes, children that may die, full
  * disks. */
 #ifndef TEMP_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Checkpoints that a thread writes. */
 #include "base/die.h"
 #include "base/meter.h"

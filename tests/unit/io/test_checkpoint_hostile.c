@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Checkpoints whole by their seal that no program of ours wrote. */
 #include "unit/io/ckpt.h"
 #include "unit/io/flip.h"

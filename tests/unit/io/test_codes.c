@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Packed codes against one bit after the other. */
 #include "io/state/codes.h"
 #include "unit/io/temp.h"

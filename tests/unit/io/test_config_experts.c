@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* config.json of models with experts: defaults, which blocks have them, what is refused. */
 #include "config_edit.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* config.json of each family: its defaults, which blocks have a window, ropes in both schemas, nested
  * configs, what is refused, and what the hash is made of. */
 #include "config_edit.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* config.json of models with latent attention: sizes, scores under yarn, FP8, what is refused, what the hash
  * is made of. */
 #include "config_edit.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The format aimet: encodings by hand and those of AIMET itself, field by field; the codes that a reader
  * makes of what is written; names and layouts of ONNX; what is refused. */
 #include "toy.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The format awq: the word that AutoAWQ makes of 0 ... 7; codes of auto-round, whose weights AWQ's rule gives
  * back; whole directories, read back field by field; what is refused. */
 #include "halves.h"

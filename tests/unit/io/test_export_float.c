@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Floats and integers as compressed-tensors itself stores them: from a weight to every byte of the file and
  * to config.json, by blockq's own ops; and the same results as ModelOpt has them. */
 #include "halves.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The format gguf: a whole file and blocks that the Python package gguf wrote, byte for byte; micro models,
  * read back; what is refused.  tests/e2e/test_gguf_out.sh has the rest. */
 #include "halves.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The format gptq: every word that auto-round itself packed; whole directories, read back field by field;
  * what is refused. */
 #include "halves.h"

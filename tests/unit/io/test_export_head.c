@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Outputs with a head of their own, where the source ties it to the embedding. */
 #include "toy.h"
 

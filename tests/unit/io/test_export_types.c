@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The key `type` of the format safetensors: all floats in BF16 or F16, and what the log says of it. */
 #include "toy.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Which files are opened, what may be a run directory, and private folders. */
 #include "refuse.h"
 

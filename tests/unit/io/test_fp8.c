@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* FP8 weights with scales of tiles: the values of all codes, tiles at edges, what is refused. */
 #include "refuse.h"
 

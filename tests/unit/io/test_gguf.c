@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Headers of GGUF files: what is taken, and what is refused for which reason. */
 #include "gguf_file.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* config.json from the keys of a GGUF file, one architecture after the other. */
 #include "gguf_file.h"
 

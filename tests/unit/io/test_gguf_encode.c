@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* How values are quantized by the rules of GGUF's types: blocks of the Python package gguf and of ggml, bit
  * for bit. */
 #include "halves.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Round to nearest on matrices that are Q4_1 already: 4 bits, groups of 32, with zero points.
  *
  * Q4_1 has d * q + m, blockq has scale * (code - zero) with a whole zero.  The scale is d, and the code is

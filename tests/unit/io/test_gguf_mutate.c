@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* What the fuzzer does, for builds without clang: a good GGUF file with some bytes changed, the same ones
  * every time.  It is taken or refused, with one message for a refusal; sanitizers watch the rest. */
 #include "gguf_file.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Names of GGUF's tensors both ways, and the rows that its converter put elsewhere. */
 #include "gguf_file.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* GGUF models: values of keys, parts, files that are none, rows. */
 #include "gguf_file.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* A GGUF file as a model: names, types, any piece of values, the fingerprint, what is refused; and written
  * as a directory. */
 #include "gguf_file.h"

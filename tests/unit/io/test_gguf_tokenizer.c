@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* tokenizer.json and tokenizer_config.json from the keys of a GGUF file. */
 #include "gguf_file.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Files made by the library itself, in ways that we must not accept or must find our way in. */
 #include "io/state/h5.h"
 #include "unit/io/temp.h"

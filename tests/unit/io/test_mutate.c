@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* What the fuzzers do, for builds without clang: good inputs with some bytes changed, the same ones every
  * time.  A reader may take or refuse each, with one message for a refusal; sanitizers watch the rest. */
 #include "refuse.h"

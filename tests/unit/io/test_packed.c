@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Checkpoints of codes and scales, as compressed-tensors, GPTQ and AWQ store them: their values by hand, any
  * piece of them, what is refused.  driver_test_peer_ct has those that other programs made. */
 #include "refuse.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Procedural weights: a value depends on seed, tensor and place alone; their size; their fingerprint. */
 #include "refuse.h"
 

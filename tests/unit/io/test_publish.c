@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The files that say what a model's folder holds: written once, whole, checked by sha256sum, and never over
  * somebody's own text. */
 #include "refuse.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Quark's files: theirs are read as they are, and everything else is refused by name. */
 #include "refuse.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Reading ahead: every sample once and in order, whatever the depth; damage and an early end. */
 #include "io/state/reader.h"
 #include "unit/io/temp.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Checkpoints with stacked experts: each expert's tensors, as floats and from MXFP4, any piece of them, what
  * is refused. */
 #include "refuse.h"

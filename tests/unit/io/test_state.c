@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 #include "base/die.h"
 #include "io/state/checkpoint.h"
 #include "io/json.h"

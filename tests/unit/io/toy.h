@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* toy.h - a model directory made of a golden model, and results to export: round to nearest of its Linears.
  */
 #ifndef TOY_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* unpack.h - fields of packed words, for tests, read bit by bit; padding is ignored. */
 #ifndef UNPACK_H
 #define UNPACK_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Which way of making products a device takes; products of FP16X2 against chains of FMAs; and on a GPU, where
  * this build has one, products of rounded operands against exact ones. */
 #include "ops/ops_common.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Matrix products made of products of bf16: as near to the exact ones as those of floats, as three products
  * of bf16 can be, or as those of rounded operands. */
 #include "ops/ops_common.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Ops that a device replays, on every device of this build: the same numbers as when they are called, from
  * what the memory holds at the time. */
 #include "ops/ops_common.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The bits that a scheme takes. */
 #include "kernels/grid.h"
 

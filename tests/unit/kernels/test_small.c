@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Products of small matrices, and attention made of them from rounded operands. */
 #include "kernels/cpu/small.h"
 #include "ops/ops_common.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* mma.cuh - in the place of src/kernels/cuda/mma.cuh on the emulator. */
 #ifndef SIMT_MMA_CUH
 #define SIMT_MMA_CUH

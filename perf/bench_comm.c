@@ -41,7 +41,7 @@ static void hand_over(int64_t n) {
     }
     bq_comm_receive(&comm, partner(), in, n, &request[0]);
     bq_comm_send(&comm, partner(), out, n, &request[1]);
-    bq_comm_wait(&comm, request, 2);
+    bq_comm_wait(request, 2);
 }
 
 static void plain_pair(int64_t n) {

@@ -8,8 +8,10 @@
 /* Seconds on a monotonic clock: setting the computer's clock does not change it.  The zero is arbitrary. */
 double bq_seconds(void);
 
-/* The largest resident memory of this process so far, in bytes; 0 where the system does not tell. */
+/* The largest resident memory of this process so far, in bytes; 0 where the system does not tell.  forget:
+ * from now on, where the system can. */
 size_t bq_peak_rss(void);
+void bq_peak_forget(void);
 /* Bytes that one process may use: the machine's memory, or the limit of its control groups (cgroup
  * v2) where that is less. */
 size_t bq_memory_available(void);

@@ -16,6 +16,7 @@ static int my_rank, world = 1;
 static bq_level limit = BQ_INFO;
 static FILE *file;
 static char errors[4096]; /* path for bq_log_errors_to; "": none */
+static char about[64];    /* of bq_log_label, with ": " behind it; "": none */
 static int drawn;         /* columns of the progress line on the screen; 0: none is drawn */
 
 static void erase(void) {
@@ -25,6 +26,7 @@ static void erase(void) {
 
 void bq_log_identity(int rank, int size) { my_rank = rank, world = size; }
 int bq_log_rank(void) { return my_rank; }
+void bq_log_label(const char *label) { snprintf(about, sizeof about, *label ? "%.60s: " : "", label); }
 void bq_log_level(bq_level level) { limit = level; }
 
 static int open_file(const char *path) {
@@ -74,7 +76,7 @@ void bq_vlog(bq_level level, int everyone, const char *fmt, va_list ap) {
     bq_log_clean(text, 0);
     if (everyone && world > 1) snprintf(who, sizeof who, "r%d ", my_rank);
     erase();
-    fprintf(stderr, "bq: %s%s%s\n", who, prefix[level], text);
+    fprintf(stderr, "bq: %s%s%s%s\n", about, who, prefix[level], text);
     if (!file && level == BQ_ERROR && errors[0]) open_file(errors);
     if (file) {
         char when[32];

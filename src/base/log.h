@@ -21,6 +21,9 @@ void bq_log_clean(char *text, int lines);
 void bq_log_identity(int rank, int size);
 int bq_log_rank(void);
 
+/* What follows is about this: on standard error the text stands before each message.  "" ends it. */
+void bq_log_label(const char *label);
+
 /* Messages above this level are dropped.  At the start it is BQ_INFO. */
 void bq_log_level(bq_level level);
 

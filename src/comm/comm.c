@@ -28,7 +28,7 @@ static void abort_job(int code) {
 static const bq_comm *opened;
 
 static void waiting(void) {
-    bq_heartbeat_wait(opened);
+    bq_heartbeat_wait();
     bq_nccl_poll(opened->nccl);
     bq_nccl_poll(opened->depth);
 }
@@ -74,7 +74,7 @@ int bq_comm_open(bq_comm *comm, int *argc, char ***argv) {
 }
 
 void bq_comm_close(bq_comm *comm) {
-    bq_heartbeat_close(comm);
+    bq_heartbeat_close();
     bq_heartbeat_within("MPI_Finalize");
     bq_fault_signal("close_stop", SIGSTOP);
     if (comm->stage != MPI_COMM_NULL) MPI_Comm_free(&comm->stage);
@@ -102,11 +102,32 @@ int bq_comm_grid(bq_comm *comm, int nstage) {
     return BQ_OK;
 }
 
+void bq_comm_group(const bq_comm *job, int count, bq_comm *group) {
+    const int size = job->size / count;
+    BQ_CHECK(count >= 1 && size * count == job->size, "%d groups of %d ranks", count, job->size);
+    *group = (bq_comm){.rank = job->rank % size,
+                       .size = size,
+                       .stage = MPI_COMM_NULL,
+                       .local = job->local,
+                       .locals = job->locals};
+    bq_comm_split(job, job->rank / size, group->rank, &group->world);
+    bq_log_identity(group->rank, size);
+    opened = group;
+    bq_comm_grid(group, 1);
+}
+
+void bq_comm_group_close(const bq_comm *job, bq_comm *group) {
+    if (group->stage != MPI_COMM_NULL) MPI_Comm_free(&group->stage);
+    MPI_Comm_free(&group->world);
+    bq_log_identity(job->rank, job->size);
+    opened = job;
+}
+
 /* Spin first, since most messages are nearly there; then yield the core; after SLEEPLESS sleep between
  * looks.  A large message moves only while somebody looks: sleeping at once took three times as long for
  * 4 MB (perf/bench_comm). */
 #define SLEEPLESS 2e-3 /* seconds */
-void bq_comm_wait(const bq_comm *comm, MPI_Request *request, int count) {
+void bq_comm_wait(MPI_Request *request, int count) {
     double start = bq_seconds();
     for (int done = count == 0, tries = 0; !done; tries++) {
         MPI_Testall(count, request, &done, MPI_STATUSES_IGNORE);
@@ -115,7 +136,7 @@ void bq_comm_wait(const bq_comm *comm, MPI_Request *request, int count) {
             sched_yield();
             continue;
         }
-        bq_heartbeat_wait(comm);
+        bq_heartbeat_wait();
         nanosleep(&(struct timespec){.tv_nsec = 100000}, NULL);
     }
     bq_spent.peers += bq_seconds() - start;
@@ -125,7 +146,7 @@ int bq_comm_agree(const bq_comm *comm, int mine) {
     int all = mine;
     MPI_Request request;
     MPI_Iallreduce(&mine, &all, 1, MPI_INT, MPI_MAX, comm->world, &request);
-    bq_comm_wait(comm, &request, 1);
+    bq_comm_wait(&request, 1);
     return all;
 }
 
@@ -135,23 +156,23 @@ int bq_comm_most = 1 << 30;
 static int piece_of(int64_t left) { return left < bq_comm_most ? (int)left : bq_comm_most; }
 
 /* From rank 0 of a communicator, which has sent the bytes to every other rank. */
-static void bcast(const bq_comm *comm, MPI_Comm of, int rank, int size, void *data, size_t bytes) {
+static void bcast(MPI_Comm of, int rank, int size, void *data, size_t bytes) {
     *(rank ? &bq_spent.received : &bq_spent.sent) += (int64_t)bytes * (rank ? 1 : size - 1);
     for (size_t at = 0; at < bytes;) {
         int piece = piece_of((int64_t)(bytes - at));
         MPI_Request request;
         MPI_Ibcast((char *)data + at, piece, MPI_BYTE, 0, of, &request);
-        bq_comm_wait(comm, &request, 1);
+        bq_comm_wait(&request, 1);
         at += (size_t)piece;
     }
 }
 
 void bq_comm_bcast(const bq_comm *comm, void *data, size_t bytes) {
-    bcast(comm, comm->world, comm->rank, comm->size, data, bytes);
+    bcast(comm->world, comm->rank, comm->size, data, bytes);
 }
 
 void bq_comm_stage_bcast(const bq_comm *comm, void *data, int bytes) {
-    bcast(comm, comm->stage, comm->replica, comm->nreplica, data, (size_t)bytes);
+    bcast(comm->stage, comm->replica, comm->nreplica, data, (size_t)bytes);
 }
 
 /* Move values [at, end) of rank r to rank 0; these two ranks call it. */
@@ -164,7 +185,7 @@ static void gather_share(const bq_comm *comm, double *values, int64_t at, int64_
         else
             MPI_Irecv(values + at, piece, MPI_DOUBLE, r, 1, comm->world, &request);
         *(comm->rank ? &bq_spent.sent : &bq_spent.received) += piece * (int64_t)sizeof *values;
-        bq_comm_wait(comm, &request, 1);
+        bq_comm_wait(&request, 1);
     }
 }
 
@@ -176,14 +197,14 @@ void bq_comm_gather(const bq_comm *comm, double *values, int64_t total) {
     }
 }
 
-static void barrier(const bq_comm *comm, MPI_Comm of) {
+static void barrier(MPI_Comm of) {
     MPI_Request request;
     MPI_Ibarrier(of, &request);
-    bq_comm_wait(comm, &request, 1);
+    bq_comm_wait(&request, 1);
 }
 
-void bq_comm_barrier(const bq_comm *comm) { barrier(comm, comm->world); }
-void bq_comm_stage_barrier(const bq_comm *comm) { barrier(comm, comm->stage); }
+void bq_comm_barrier(const bq_comm *comm) { barrier(comm->world); }
+void bq_comm_stage_barrier(const bq_comm *comm) { barrier(comm->stage); }
 
 /* A reduction is counted as if each value were sent once and received once. */
 void bq_comm_reduce(const bq_comm *comm, void *values, int64_t count, MPI_Datatype type, MPI_Op op) {
@@ -194,7 +215,7 @@ void bq_comm_reduce(const bq_comm *comm, void *values, int64_t count, MPI_Dataty
         MPI_Request request;
         MPI_Iallreduce(MPI_IN_PLACE, (char *)values + at * size, piece_of(count - at), type, op, comm->stage,
                        &request);
-        bq_comm_wait(comm, &request, 1);
+        bq_comm_wait(&request, 1);
     }
 }
 

@@ -43,6 +43,13 @@ void bq_comm_beat(void);
  * polling, so all ranks meet in a barrier first.  The caller frees it.  Collective over world. */
 void bq_comm_split(const bq_comm *comm, int color, int key, MPI_Comm *part);
 
+/* Cut the ranks of the job into `count` groups of neighbours, each with a world of its own for work that the
+ * others do not share; count divides the number of ranks.  `group` has this rank's: numbers and communicators
+ * are the group's, local and locals stay those of the node, and the heartbeat stays that of the job.
+ * Collective over world.  close: back to the job's. Collective over the group. */
+void bq_comm_group(const bq_comm *job, int count, bq_comm *group);
+void bq_comm_group_close(const bq_comm *job, bq_comm *group);
+
 /* Make the grid of nstage stages with size / nstage replicas each.  Ranks of a stage follow each other in
  * world.  BQ_LAUNCH after a message when nstage does not divide size.  Collective over world. */
 int bq_comm_grid(bq_comm *comm, int nstage);
@@ -85,6 +92,6 @@ MPI_Datatype bq_comm_floats(int64_t count, int piece);
 
 /* Wait until all requests are complete.  It polls, and sends and watches heartbeats; after 2 ms it sleeps
  * between looks, so a longer wait uses no core.  Its seconds go to bq_spent.peers.  Local. */
-void bq_comm_wait(const bq_comm *comm, MPI_Request *request, int count);
+void bq_comm_wait(MPI_Request *request, int count);
 
 #endif

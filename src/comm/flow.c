@@ -78,11 +78,11 @@ bool bq_flow_take(bq_flow *f, int64_t count, int64_t next) {
     if (direct(f)) {
         stop = wait_direct(f, in, count) > 0;
     } else if (f->before >= 0) {
-        bq_comm_wait(f->comm, &f->receive, 1);
+        bq_comm_wait(&f->receive, 1);
         stop = bq_f32(in)[count] > 0;
     }
     start_receive(f, turn + 1, stop ? 0 : next);
-    if (f->behind >= 0) bq_comm_wait(f->comm, &f->send[turn % 2], 1);
+    if (f->behind >= 0) bq_comm_wait(&f->send[turn % 2], 1);
     f->in = in, f->out = buffer(f, true, turn);
     return stop;
 }
@@ -104,5 +104,5 @@ void bq_flow_close(bq_flow *f) {
         exchange(f, 0, 0);
         settle(f);
     }
-    bq_comm_wait(f->comm, f->send, 2);
+    bq_comm_wait(f->send, 2);
 }

@@ -19,6 +19,7 @@ enum { BEAT = 1, LAST = 2 }; /* tags, in the ring; LAST: this rank sends no more
 #define MPI_TAKES   120.0 /* seconds that a call of MPI may take at least, whatever the timeout */
 
 static double timeout = 600;
+static bq_comm job = {.size = 1}; /* the ranks of the whole job */
 static MPI_Comm ring = MPI_COMM_NULL;
 static int before, after, watched; /* my neighbours in the ring; `before` by its rank in world */
 static double heard, time_now;     /* when `before` was heard of, and now, on the clock that
@@ -40,6 +41,7 @@ void bq_heartbeat_within(const char *call) {
 void bq_heartbeat_open(const bq_comm *comm) {
     int place;
     MPI_Group places, ranks;
+    job = *comm;
     if (comm->size == 1) return;
     MPI_Comm_split(comm->world, 0, comm->local, &ring);
     MPI_Comm_rank(ring, &place);
@@ -75,36 +77,36 @@ static void watch(double now) {
 
 /* An empty message has left when the call returns.  close receives those that are still on
  * their way at the end. */
-static void tell(const bq_comm *comm, int rank) {
+static void tell(int rank) {
     MPI_Request request;
-    MPI_Isend(NULL, 0, MPI_BYTE, rank, STOP, comm->world, &request);
+    MPI_Isend(NULL, 0, MPI_BYTE, rank, STOP, job.world, &request);
     MPI_Request_free(&request);
 }
 
-void bq_heartbeat_stop(const bq_comm *comm) {
+void bq_heartbeat_stop(void) {
     if (stopped) return;
     stopped = true;
-    if (comm->rank) tell(comm, 0), stops_to_root++;
-    for (int r = 1; comm->rank == 0 && r < comm->size; r++) tell(comm, r);
+    if (job.rank) tell(0), stops_to_root++;
+    for (int r = 1; job.rank == 0 && r < job.size; r++) tell(r);
 }
 
 bool bq_heartbeat_stopped(void) { return stopped; }
 
-static void take_stops(const bq_comm *comm) {
+static void take_stops(void) {
     for (int there = 1; there; stops_taken += there) {
         MPI_Status from;
-        MPI_Iprobe(MPI_ANY_SOURCE, STOP, comm->world, &there, &from);
+        MPI_Iprobe(MPI_ANY_SOURCE, STOP, job.world, &there, &from);
         if (!there) return;
-        MPI_Recv(NULL, 0, MPI_BYTE, from.MPI_SOURCE, STOP, comm->world, MPI_STATUS_IGNORE);
-        if (comm->rank == 0) bq_heartbeat_stop(comm);
+        MPI_Recv(NULL, 0, MPI_BYTE, from.MPI_SOURCE, STOP, job.world, MPI_STATUS_IGNORE);
+        if (job.rank == 0) bq_heartbeat_stop();
         stopped = true;
     }
 }
 
-void bq_heartbeat_wait(const bq_comm *comm) {
-    if (comm->size == 1) return;
+void bq_heartbeat_wait(void) {
+    if (job.size == 1) return;
     const double now = bq_seconds();
-    take_stops(comm);
+    take_stops();
     int sent;
     MPI_Test(&beat, &sent, MPI_STATUS_IGNORE);
     if (sent && now - beat_at >= BEAT_EVERY) {
@@ -114,32 +116,32 @@ void bq_heartbeat_wait(const bq_comm *comm) {
     if (now - looked >= LOOK_EVERY) watch(now);
 }
 
-void bq_heartbeat(const bq_comm *comm) {
+void bq_heartbeat(void) {
     bq_fault_signal("step_kill", SIGKILL);
     bq_fault_signal("step_stop", SIGSTOP);
     bq_fault_signal("step_usr1", SIGUSR1);
-    bq_heartbeat_wait(comm);
+    bq_heartbeat_wait();
 }
 
 /* All ranks have sent their stop messages: receive those that are on their way to me. */
-static void drain_stops(const bq_comm *comm) {
+static void drain_stops(void) {
     MPI_Request request;
     int all = 0, told = 0;
-    MPI_Iallreduce(&stops_to_root, &all, 1, MPI_INT, MPI_SUM, comm->world, &request);
-    bq_comm_wait(comm, &request, 1);
-    while (comm->rank == 0 && stops_taken < all) bq_heartbeat_wait(comm);
+    MPI_Iallreduce(&stops_to_root, &all, 1, MPI_INT, MPI_SUM, job.world, &request);
+    bq_comm_wait(&request, 1);
+    while (job.rank == 0 && stops_taken < all) bq_heartbeat_wait();
     told = stopped;
-    MPI_Ibcast(&told, 1, MPI_INT, 0, comm->world, &request);
-    bq_comm_wait(comm, &request, 1);
-    while (comm->rank && stops_taken < told) bq_heartbeat_wait(comm);
+    MPI_Ibcast(&told, 1, MPI_INT, 0, job.world, &request);
+    bq_comm_wait(&request, 1);
+    while (job.rank && stops_taken < told) bq_heartbeat_wait();
 }
 
-void bq_heartbeat_close(const bq_comm *comm) {
+void bq_heartbeat_close(void) {
     MPI_Request last;
-    if (comm->size == 1) return;
-    drain_stops(comm);
+    if (job.size == 1) return;
+    drain_stops();
     /* Messages between two ranks keep their order: nothing comes after LAST. */
-    bq_comm_wait(comm, &beat, 1);
+    bq_comm_wait(&beat, 1);
     MPI_Isend(NULL, 0, MPI_BYTE, after, LAST, ring, &last);
     for (int sent = 0; !sent || !parted;) {
         MPI_Test(&last, &sent, MPI_STATUS_IGNORE);
@@ -147,4 +149,5 @@ void bq_heartbeat_close(const bq_comm *comm) {
         nanosleep(&(struct timespec){.tv_nsec = 100000}, NULL);
     }
     MPI_Comm_free(&ring);
+    job = (bq_comm){.size = 1};
 }

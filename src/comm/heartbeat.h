@@ -22,21 +22,22 @@ void bq_heartbeat_timeout(double seconds);
  * more: a busy machine may need half a minute to load MPI.  Local. */
 void bq_heartbeat_within(const char *call);
 
-/* Make the ring.  Collective over world. */
+/* Make the ring of the whole job, whose ranks these are.  It stays while they work in groups (comm.h).
+ * Collective over world. */
 void bq_heartbeat_open(const bq_comm *comm);
 
 /* Send a beat if one is due, and look at the rank before: at every step of work; it is cheap.  wait: the same
  * in loops that wait, any number of times, without the fault points of steps (die.h).  Local. */
-void bq_heartbeat(const bq_comm *comm);
-void bq_heartbeat_wait(const bq_comm *comm);
+void bq_heartbeat(void);
+void bq_heartbeat_wait(void);
 
 /* stop: this rank was told to stop (a signal); it tells rank 0, which tells all others.  stopped: has this
  * rank been told, by a signal or by another rank?  Other ranks learn it at their next heartbeat.  Local. */
-void bq_heartbeat_stop(const bq_comm *comm);
+void bq_heartbeat_stop(void);
 bool bq_heartbeat_stopped(void);
 
 /* Receive the messages that are still on their way, so that MPI can be finalized, and free the ring.
  * Collective over world. */
-void bq_heartbeat_close(const bq_comm *comm);
+void bq_heartbeat_close(void);
 
 #endif

@@ -34,7 +34,7 @@ static bq_nccl of_stage, of_depth; /* a rank has one device, so one of each is e
     } while (0)
 
 /* Is every rank of the communicator on a GPU of its own? */
-static bool apart(const bq_comm *comm, MPI_Comm line, int me, int all) {
+static bool apart(MPI_Comm line, int me, int all) {
     static char place[BQ_REPLICAS][PLACE];
     char *mine = place[me];
     int device;
@@ -44,7 +44,7 @@ static bool apart(const bq_comm *comm, MPI_Comm line, int me, int all) {
     CUDA(cudaDeviceGetPCIBusId(mine + strnlen(mine, PLACE / 2), PLACE / 2, device));
     MPI_Request request;
     MPI_Iallgather(MPI_IN_PLACE, 0, MPI_CHAR, place, PLACE, MPI_CHAR, line, &request);
-    bq_comm_wait(comm, &request, 1);
+    bq_comm_wait(&request, 1);
     for (int a = 0; a < all; a++)
         for (int b = 0; b < a; b++)
             if (memcmp(place[a], place[b], PLACE) == 0) return false;
@@ -59,12 +59,11 @@ static bool meet(bq_nccl *nccl, const bq_comm *comm, MPI_Comm line, bq_dev *dev)
     int me, all;
     MPI_Comm_rank(line, &me);
     MPI_Comm_size(line, &all);
-    const bool can =
-        dev->mem.place == BQ_DEVICE && all > 1 && all <= BQ_REPLICAS && apart(comm, line, me, all);
+    const bool can = dev->mem.place == BQ_DEVICE && all > 1 && all <= BQ_REPLICAS && apart(line, me, all);
     if (bq_comm_agree(comm, !can)) return false;
     if (me == 0) NCCL(ncclGetUniqueId(&id));
     MPI_Ibcast(&id, sizeof id, MPI_BYTE, 0, line, &request);
-    bq_comm_wait(comm, &request, 1);
+    bq_comm_wait(&request, 1);
     bq_heartbeat_within("ncclCommInitRank");
     NCCL(ncclCommInitRank(&nccl->comm, all, id, me));
     bq_heartbeat_within(NULL);

@@ -186,7 +186,7 @@ static void exchange_mpi(const bq_treesum *sum, const bq_comm *comm, bq_shard ro
         int to = (comm->replica + d) % n, from = (comm->replica + n - d) % n;
         bq_shard out = bq_shard_of(rows.total, to, n);
         if (pending + 2 * BQ_TREE_NODES > LIST || pending > bq_comm_most)
-            bq_comm_wait(comm, request, pending), pending = 0;
+            bq_comm_wait(request, pending), pending = 0;
         for (int k = theirs->at[from]; k < theirs->at[from + 1]; k++)
             bq_comm_receive(comm, bq_comm_rank_of(comm, from), arrival(theirs, k).data, rows.count * cols,
                             &request[pending++]);
@@ -194,7 +194,7 @@ static void exchange_mpi(const bq_treesum *sum, const bq_comm *comm, bq_shard ro
             bq_comm_send(comm, bq_comm_rank_of(comm, to), bq_mat_at(mine[k], out.first, 0), out.count * cols,
                          &request[pending++]);
     }
-    bq_comm_wait(comm, request, pending);
+    bq_comm_wait(request, pending);
 }
 
 /* Send every other replica its rows of my nodes, and receive my rows of theirs. */
@@ -267,7 +267,7 @@ static void gather_mpi(const bq_comm *comm, bq_mat m, const int64_t *first) {
     MPI_Type_contiguous((int)m.cols, MPI_FLOAT, &row);
     MPI_Type_commit(&row);
     MPI_Iallgatherv(MPI_IN_PLACE, 0, row, m.data, count, place, row, comm->stage, &request);
-    bq_comm_wait(comm, &request, 1);
+    bq_comm_wait(&request, 1);
     MPI_Type_free(&row);
 }
 

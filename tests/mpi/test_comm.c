@@ -204,7 +204,7 @@ static void messages(void) {
         bq_comm_receive(&comm, from, got[n], n, &request[2 * n]);
         bq_comm_send(&comm, to, sent[n], n, &request[2 * n + 1]);
     }
-    bq_comm_wait(&comm, request, 2 * COUNTS);
+    bq_comm_wait(request, 2 * COUNTS);
     for (int n = 0; n < COUNTS; n++) {
         for (int i = 0; i < n; i++)
             EXPECT(got[n][i] == (float)(from * 10000 + n * 100 + i), "%d floats, number %d", n, i);

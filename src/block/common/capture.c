@@ -14,6 +14,6 @@ void bq_capture(bq_pass_context *c, bq_stream_id stream, bq_stride of, const bq_
         bq_block_forward(dev, c->blk, w, c->work, x, output ? y : (bq_mat){0});
         visit(ctx, i, x, y);
         dev->op->wait(dev);
-        bq_heartbeat(c->comm);
+        bq_heartbeat();
     }
 }

@@ -54,7 +54,7 @@ void bq_midway_to(bq_midway *a, int to, const bq_mat *w, bq_visit visit, void *c
         bring(a, i, to, w, &k);
         visit(ctx, a->share.first + i, k.x, to == arch->sites ? k.x : bq_block_input(arch, &k, to));
         c->dev->op->wait(c->dev);
-        bq_heartbeat(c->comm);
+        bq_heartbeat();
     }
 }
 

@@ -110,7 +110,7 @@ static void factor_units(work *a) {
         dev->op->order(dev, a->diag[t->site], a->o->order, group_of(c->q->arch, c->q->scheme, t->first),
                        t->order);
         if (mine(c, k)) damp[k] = factor(c, a->gram.h[t->site], t->order, a->o->damp, t->ut);
-        bq_heartbeat(c->comm);
+        bq_heartbeat();
     }
     bq_comm_fill(c->comm, damp, a->units);
     for (int k = 0; k < a->units; k++) {
@@ -269,7 +269,7 @@ static void quantize_unit(work *a, const unit *t) {
         gather(c, all, l->rows, 1);
         if (!given(c, i)) gather(c, q->scale[i], l->rows, groups);
         if (!given(c, i) && q->zero[i].data) gather(c, q->zero[i], l->rows, groups);
-        bq_heartbeat(c->comm);
+        bq_heartbeat();
     }
 }
 

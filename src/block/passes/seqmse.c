@@ -68,7 +68,7 @@ static void search(bq_pass_context *c, int i, int candidates, bq_mat gram) {
     for (int64_t k = mine.first; k < mine.first + mine.count; k++) {
         bq_seqmse_slab(c->dev, q, i, row_of(k, rows), row_of(k + 1, rows) - row_of(k, rows), candidates, gram,
                        (bq_mat){0});
-        bq_heartbeat(c->comm);
+        bq_heartbeat();
     }
     for (int r = 0; r <= c->comm->nreplica; r++)
         first[r] =

@@ -191,7 +191,7 @@ static double mean_loss(bq_pass_context *c, const bq_train_options *o, training 
         differentiate(c, o, t, x, target, NULL);
         c->dev->op->get(c->dev, t->loss, bq_mat_host(loss + k, 1, 1, BQ_F64));
         c->dev->op->wait(c->dev);
-        bq_heartbeat(c->comm);
+        bq_heartbeat();
     }
     bq_comm_fill(c->comm, loss, c->samples);
     for (int64_t k = 0; k < c->samples; k++) sum += loss[k] / (double)c->samples;

@@ -21,11 +21,12 @@ static void introduce(void) {
 
 int main(int argc, char **argv) {
     static int (*const commands[BQ_COMMANDS])(const bq_args *, bq_comm *) = {
-        [BQ_COMMAND_RUN] = bq_cmd_run,         [BQ_COMMAND_PLAN] = bq_cmd_plan,
-        [BQ_COMMAND_EVAL] = bq_cmd_eval,       [BQ_COMMAND_GENERATE] = bq_cmd_generate,
-        [BQ_COMMAND_EXPORT] = bq_cmd_export,   [BQ_COMMAND_IMPORT] = bq_cmd_import,
-        [BQ_COMMAND_COMPARE] = bq_cmd_compare, [BQ_COMMAND_INSPECT] = bq_cmd_inspect,
-        [BQ_COMMAND_TOKENS] = bq_cmd_tokens,   [BQ_COMMAND_STATUS] = bq_cmd_status};
+        [BQ_COMMAND_RUN] = bq_cmd_run,           [BQ_COMMAND_SWEEP] = bq_cmd_sweep,
+        [BQ_COMMAND_PLAN] = bq_cmd_plan,         [BQ_COMMAND_EVAL] = bq_cmd_eval,
+        [BQ_COMMAND_GENERATE] = bq_cmd_generate, [BQ_COMMAND_EXPORT] = bq_cmd_export,
+        [BQ_COMMAND_IMPORT] = bq_cmd_import,     [BQ_COMMAND_COMPARE] = bq_cmd_compare,
+        [BQ_COMMAND_INSPECT] = bq_cmd_inspect,   [BQ_COMMAND_TOKENS] = bq_cmd_tokens,
+        [BQ_COMMAND_STATUS] = bq_cmd_status};
     static bq_args args; /* large */
     /* Return freed memory to the system: else pieces of up to 32 MB stay resident, which plans do not
      * count. */

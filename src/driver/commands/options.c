@@ -16,7 +16,7 @@
 #include <string.h>
 
 static const char *const there_are =
-    "run, plan, eval, generate, export, import, compare, inspect, tokens, status";
+    "run, plan, sweep, eval, generate, export, import, compare, inspect, tokens, status";
 static const char *const codes =
     "Exit codes:\n"
     "   0  done\n"
@@ -138,8 +138,13 @@ static int take(bq_args *args, const bq_option *o, char *text) {
         args->prompt[args->nprompt++] = text;
         return BQ_OK;
     case SET:
-        if (args->nset == BQ_SETS) return complain(args->command, "more than %d --set", BQ_SETS);
+        if (args->nset == BQ_SETS - (args->command == BQ_COMMAND_SWEEP ? BQ_VARIED : 0))
+            return complain(args->command, "more than %d --set", args->nset);
         args->set[args->nset++] = text;
+        return BQ_OK;
+    case VARY:
+        if (args->nvary == BQ_VARIED) return complain(args->command, "more than %d --vary", BQ_VARIED);
+        args->vary[args->nvary++] = text;
         return BQ_OK;
     case TEXT:
         if (!*text || strlen(text) >= BQ_PATH_MAX) break;
@@ -213,8 +218,10 @@ static const char *recipe_lacks(const bq_args *a) {
 static const char *lacks(const bq_args *a) {
     switch (a->command) {
     case BQ_COMMAND_PLAN: return recipe_lacks(a);
+    case BQ_COMMAND_SWEEP:
     case BQ_COMMAND_RUN:
-        if (recipe_lacks(a)) return recipe_lacks(a);
+        if (a->command == BQ_COMMAND_RUN && recipe_lacks(a)) return recipe_lacks(a);
+        if (a->command == BQ_COMMAND_SWEEP && !a->out[0]) return "--out is missing";
         if (a->acts == BQ_ACTS_BY_ROOT && a->split_reference)
             return "--acts root and --split-reference exclude each other";
         if (a->acts == BQ_ACTS_BY_ROOT && !a->scratch)

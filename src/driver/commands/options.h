@@ -20,6 +20,7 @@ void bq_options_help(bq_command command, FILE *out);
 
 /* Sets of commands. */
 enum { RUN = 1 << BQ_COMMAND_RUN, PLAN = 1 << BQ_COMMAND_PLAN, EVAL = 1 << BQ_COMMAND_EVAL };
+enum { SWEEP = 1 << BQ_COMMAND_SWEEP };
 enum { EXPORT = 1 << BQ_COMMAND_EXPORT, TOKENS = 1 << BQ_COMMAND_TOKENS, STATUS = 1 << BQ_COMMAND_STATUS };
 enum {
     INSPECT = 1 << BQ_COMMAND_INSPECT,
@@ -27,7 +28,7 @@ enum {
     COMPARE = 1 << BQ_COMMAND_COMPARE,
     GENERATE = 1 << BQ_COMMAND_GENERATE
 };
-enum { COMPUTE = RUN | PLAN | EVAL | COMPARE | GENERATE };
+enum { COMPUTE = RUN | SWEEP | PLAN | EVAL | COMPARE | GENERATE };
 enum { ALL = COMPUTE | EXPORT | IMPORT | INSPECT | TOKENS | STATUS };
 
 typedef enum {
@@ -44,6 +45,7 @@ typedef enum {
     DEVICE,
     ACTS,
     SET,
+    VARY,
     EVALUATION,
     PROMPT
 } bq_option_kind;
@@ -65,7 +67,7 @@ typedef struct {
     const char *brief, *about, *example;
 } bq_command_text;
 
-enum { BQ_OPTIONS = 52 }; /* room, and the end */
+enum { BQ_OPTIONS = 56 }; /* room, and the end */
 enum { BQ_THREADS_MAX = 4096 };
 extern const bq_option bq_options[BQ_OPTIONS];
 extern const bq_command_text bq_commands[BQ_COMMANDS];

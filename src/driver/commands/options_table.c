@@ -9,8 +9,14 @@ enum { RANKS_MAX = 65536 };
 
 #define AT(field) offsetof(bq_args, field)
 const bq_option bq_options[BQ_OPTIONS] = {
-    {"set", 0, "KEY=VALUE", SET, 0, 0, 0, RUN | PLAN,
+    {"set", 0, "KEY=VALUE", SET, 0, 0, 0, RUN | SWEEP | PLAN,
      "Override a key of the recipe, as in --set calibration.samples=64; may be given often"},
+    {"vary", 0, "KEY=VALUE,...", VARY, 0, 0, 0, SWEEP,
+     "Run every recipe once with each of these values of a key, as in seed=0,1,2; of several --vary with "
+     "each "
+     "combination"},
+    {"groups", 0, "N", INT, AT(groups), 1, RANKS_MAX, SWEEP,
+     "Cut the ranks into N groups that work on different runs (as many as there are runs, if ranks suffice)"},
     {"preset", 0, "NAME", TEXT, AT(preset), 0, 0, RUN | PLAN,
      "Take one of blockq's own recipes in the place of a file: best (rotation, GPTQ, distillation), parallel "
      "(the same for many ranks) or fast (GPTQ alone); --set gives model and tokens"},
@@ -54,6 +60,9 @@ const bq_option bq_options[BQ_OPTIONS] = {
      "Run directory: a new or empty one, or a run's, which goes on (the recipe's name with .run)"},
     {"out", 'o', "DIR", OUT, AT(out), 0, 0, EXPORT,
      "Directory of the new model: a new or empty one, or an earlier export's"},
+    {"out", 'o', "DIR", OUT, AT(out), 0, 0, SWEEP,
+     "Directory of the run directories, of what they share and of sweep.csv: a new one, or a sweep's, which "
+     "goes on"},
     {"out", 'o', "FILE.h5", OUT, AT(out), 0, 0, TOKENS, "File to write"},
     {"threads", 0, "N", INT, AT(threads), 1, BQ_THREADS_MAX, COMPUTE,
      "Threads of this rank, up to 4096 (OMP_NUM_THREADS, or all cores)"},
@@ -62,17 +71,20 @@ const bq_option bq_options[BQ_OPTIONS] = {
      "What this rank may use, as in 12G (all that the system gives)"},
     {"scratch", 0, "DIR", TEXT, AT(scratch), 0, 0, COMPUTE,
      "Node-local place for streams that memory cannot hold"},
-    {"model-copy", 0, "PATH", TEXT, AT(model_copy), 0, 0, RUN | PLAN,
+    {"model-copy", 0, "PATH", TEXT, AT(model_copy), 0, 0, RUN | SWEEP | PLAN,
      "Read the recipe's model from this copy of it, on a node's own disk say"},
-    {"acts", 0, "HOW", ACTS, AT(acts), 0, 0, RUN | PLAN,
+    {"acts", 0, "HOW", ACTS, AT(acts), 0, 0, RUN | SWEEP | PLAN,
      "How ranks reach the run's activation files: shared: each its samples; root: rank 0 alone, the others "
      "keep copies of theirs in --scratch; parallel: as shared, through MPI-IO (shared)"},
-    {"split-reference", 0, NULL, FLAG, AT(split_reference), 0, 0, RUN | PLAN,
+    {"reference", 0, "DIR", TEXT, AT(reference), 0, 0, RUN,
+     "Keep the FP stream and the numbers of evaluations here, for other runs with the same model, "
+     "calibration and transforms, one after the other (the run directory)"},
+    {"split-reference", 0, NULL, FLAG, AT(split_reference), 0, 0, RUN | SWEEP | PLAN,
      "Each rank takes a share of the samples through all blocks, instead of stages passing them on: less "
      "waiting for few stages, more reading of weights"},
-    {"stages", 0, "N", INT, AT(stages), 1, 4096, RUN | PLAN,
+    {"stages", 0, "N", INT, AT(stages), 1, 4096, RUN | SWEEP | PLAN,
      "Cut the blocks among N groups of ranks; the ranks of a group share the samples (as many as can be)"},
-    {"micro", 0, "N", I64, AT(micro), 1, 1 << 20, RUN | PLAN,
+    {"micro", 0, "N", I64, AT(micro), 1, 1 << 20, RUN | SWEEP | PLAN,
      "Samples that travel together from stage to stage (chosen by the plan)"},
     {"ranks", 0, "N", INT, AT(ranks), 1, RANKS_MAX, PLAN,
      "Predict a run on N ranks, and on fewer (those started, and as far as more ranks help)"},
@@ -88,12 +100,12 @@ const bq_option bq_options[BQ_OPTIONS] = {
     {"timeout", 0, "SECONDS", I64, AT(timeout), 0, 1 << 20, COMPUTE | EXPORT | IMPORT,
      "End the job when a rank is silent for so long; a slow rank speaks at every step; MPI's own start and "
      "end get at least 120; 0: never (600)"},
-    {"save-every", 0, "SECONDS", SECONDS, AT(save_every), 0, 1e9, RUN,
+    {"save-every", 0, "SECONDS", SECONDS, AT(save_every), 0, 1e9, RUN | SWEEP,
      "Keep the state inside a block so often, to go on there after a kill; 0: only on a stop (300)"},
-    {"no-eval", 0, NULL, FLAG, AT(no_eval), 0, 0, RUN, "Skip the recipe's evaluation"},
-    {"result-only", 0, NULL, FLAG, AT(result_only), 0, 0, RUN | EVAL | GENERATE,
+    {"no-eval", 0, NULL, FLAG, AT(no_eval), 0, 0, RUN | SWEEP, "Skip the recipe's evaluation"},
+    {"result-only", 0, NULL, FLAG, AT(result_only), 0, 0, RUN | SWEEP | EVAL | GENERATE,
      "Take a run's result alone, not the original model and round to nearest, too"},
-    {"stop-after-blocks", 0, "N", INT, AT(stop_after), 1, INT_MAX, RUN,
+    {"stop-after-blocks", 0, "N", INT, AT(stop_after), 1, INT_MAX, RUN | SWEEP,
      "End with code 75 after N new blocks, as a stop signal would (for tests)"},
     {"json", 0, NULL, FLAG, AT(json), 0, 0, STATUS | COMPARE, "For programs: one JSON object"},
     {"verbose", 'v', NULL, FLAG, AT(verbose), 0, 0, ALL, "Say more"},
@@ -119,6 +131,20 @@ const bq_command_text bq_commands[BQ_COMMANDS] = {
          "Example:\n  blockq plan configs/phi35_adascale.json --set model=DIR --memory 16G\n"
          "  blockq plan configs/llama3_8b_gptq.json --set model=configs/shapes/llama3_8b --gpu h100 --ranks "
          "256"},
+    [BQ_COMMAND_SWEEP] =
+        {"sweep", "RECIPE.json...", 1, INT_MAX, "Run many recipes and compare what comes out.",
+         "Run every recipe, with every combination of the --vary values, in a run directory of its own below "
+         "--out, and print a table: bits a weight, the first evaluation of the model, of round to nearest "
+         "and "
+         "of the result, what the result costs beside the model in nats, seconds of the passes, peak memory. "
+         "A "
+         "star marks the runs that no other one beats in bits and in the evaluation. Groups of ranks work on "
+         "different runs; a group makes the FP stream and the evaluations of the model once. A sweep that "
+         "was "
+         "stopped or killed goes on when it is started again; runs that are done are not made again.",
+         "Example:\n  blockq sweep configs/demo.json --vary seed=0,1,2 -o seeds\n"
+         "  mpirun -n 4 blockq sweep gptq.json adascale.json --vary bits.decoder.bits=4,3 -o sweep --threads "
+         "4"},
     [BQ_COMMAND_EVAL] =
         {"eval", "", 0, 0, "Evaluate a model or a run's result.",
          "Measure perplexity: windows of --ctx tokens, each alone, mean loss over all their predictions. One "

@@ -58,7 +58,7 @@ static int run(bq_run *s) {
     if (s->reference) bq_reference_run(s, s->plan.micro);
     bq_mark_close();
     bq_cache_give_heads(s);
-    code = bq_comm_agree(s->comm, bq_run_stopped(s) ? BQ_STOPPED : BQ_OK);
+    code = bq_comm_agree(s->comm, bq_run_stopped() ? BQ_STOPPED : BQ_OK);
     bq_account_part(s, "reference", -1, -1);
     if (code) return code;
     code = sweeps(s);
@@ -87,14 +87,31 @@ static int run(bq_run *s) {
     return BQ_OK;
 }
 
-int bq_cmd_run(const bq_args *args, bq_comm *comm) {
+static void tell(const bq_run *s, bq_run_facts *facts) {
+    bq_state_summary state;
+    int64_t bits;
+    const int64_t weights = bq_run_quantized(s, &bits);
+    *facts = (bq_run_facts){.bits = weights ? (double)bits / (double)weights : 0,
+                            .planned = (double)s->plan.total,
+                            .peak = (double)bq_peak_rss(),
+                            .value = {s->first[0], s->first[1], s->first[2]}};
+    if (bq_state_read(s->dir, &state)) facts->seconds = state.seconds;
+}
+
+int bq_run_whole(const bq_args *args, bq_comm *comm, bq_run_facts *facts) {
     bq_run s;
     int code = bq_session_open(&s, args, comm);
     if (code == BQ_OK) code = run(&s);
+    if (code == BQ_OK) tell(&s, facts);
     if (code == BQ_STOPPED)
         bq_log(BQ_INFO, "stopped with the state written: the same command goes on from there");
     bq_session_close(&s);
     return code;
+}
+
+int bq_cmd_run(const bq_args *args, bq_comm *comm) {
+    bq_run_facts facts;
+    return bq_run_whole(args, comm, &facts);
 }
 
 /* Of the ranks that were started, or of those that the options name. */

@@ -11,11 +11,13 @@
 #define BQ_VERSION "0.1.0" /* as in CMakeLists.txt */
 #define BQ_SETS    64
 #define BQ_PROMPTS 16
+#define BQ_VARIED  4
 
 typedef enum {
     BQ_COMMAND_NONE, /* help or version was printed: nothing to do */
     BQ_COMMAND_RUN,
     BQ_COMMAND_PLAN,
+    BQ_COMMAND_SWEEP,
     BQ_COMMAND_EVAL,
     BQ_COMMAND_GENERATE,
     BQ_COMMAND_EXPORT,
@@ -35,9 +37,8 @@ typedef enum { BQ_ACTS_BY_ALL, BQ_ACTS_BY_ROOT, BQ_ACTS_BY_MPI } bq_acts_by;
 typedef struct {
     bq_command command;
     int nfile;
-    char **
-        file; /* run, plan, generate, inspect, status: one path; import: model, directory; compare: two paths;
-                    tokens: texts */
+    char **file; /* run, plan, generate, inspect, status: one path; sweep: recipes; import: model, directory;
+                    compare: two paths; tokens: texts */
     /* run, plan */
     const char *preset; /* a recipe of named.h in the place of a file; else NULL */
     int nset;
@@ -47,7 +48,7 @@ typedef struct {
     int64_t micro;             /* samples of a micro-batch; 0: chosen */
     double save_every;         /* seconds between states inside a block; 0: only on a stop */
     int stop_after;            /* --stop-after-blocks: end with BQ_STOPPED after so many blocks; 0: never */
-    char out[BQ_PATH_MAX];     /* run ("<recipe name>.run" if not given), export, tokens */
+    char out[BQ_PATH_MAX];     /* sweep, run ("<recipe name>.run" if not given), export, tokens */
     /* run, plan, eval */
     int threads;        /* 0: the environment's */
     const char *device; /* kernels/ops.h; without a number: by the rank on the node */
@@ -55,12 +56,17 @@ typedef struct {
     size_t memory;      /* bytes this process may use; 0: what the system gives */
     const char *scratch;
     const char *model_copy; /* run, plan: where to read the recipe's model; NULL: there */
+    const char *reference;  /* run: a folder for the FP stream, which runs share; NULL: the run's */
     bool split_reference;
     bq_acts_by acts;
     /* plan */
     int ranks; /* forecast up to so many; 0: as far as more ranks help */
     const char *gpu, *network, *files;
     int node; /* ranks of a node; 0: the default */
+    /* sweep */
+    int groups; /* of ranks; 0: chosen */
+    int nvary;
+    char *vary[BQ_VARIED]; /* "key=value,value" */
     /* eval, compare, generate, export */
     const char *model, *run, *tokens; /* eval, generate: exactly one of model and run */
     int64_t ctx, windows, offset;     /* windows 0: all */

@@ -209,7 +209,7 @@ static bool steps(bq_distilling *d) {
         snprintf(note, sizeof note, "distill  KL %.5g", d->losses[d->step - 1]);
         if (s->comm->rank == 0) bq_progress(d->step, s->recipe.distill.steps, note);
         bool late = s->comm->rank == 0 && every > 0 && bq_seconds() - since >= every;
-        int wanted = bq_comm_agree(s->comm, bq_run_stopped(s) ? 2 : late);
+        int wanted = bq_comm_agree(s->comm, bq_run_stopped() ? 2 : late);
         if (!wanted || d->step == s->recipe.distill.steps) continue;
         bq_distill_save(d);
         since = bq_seconds();
@@ -298,7 +298,7 @@ static bool whole_results(const bq_run *s) {
                                 why) == BQ_CKPT_OK;
         if (!whole) bq_log_all(BQ_WARN, "%s: %s: distillation is done again", path, why);
         bq_ckpt_close(f);
-        bq_run_stopped(s); /* for its heartbeat */
+        bq_run_stopped(); /* for its heartbeat */
     }
     return whole;
 }

@@ -41,7 +41,7 @@ void bq_distill_forward(bq_distilling *d, int64_t b, int64_t first, int64_t n) {
         bq_mat y = d->inputs.data ? bq_stream_get(&d->inputs, (b + 1) * d->kept + k, x) : d->buffer;
         bq_block_sample(&d->s->dev, &d->blk, d->q.w_hat, &d->work, x, y);
         bq_stream_put(&d->inputs, (b + 1) * d->kept + k, y);
-        bq_run_stopped(d->s); /* for its heartbeat */
+        bq_run_stopped(); /* for its heartbeat */
     }
 }
 
@@ -109,7 +109,7 @@ void bq_distill_backward(bq_distilling *d, int64_t b, int64_t first, int64_t n) 
         sum_weights(d, part, parts, sums);
         bq_treesum_add(&d->numbers[b].sum, leaf + k);
         bq_distill_keep(d, d->dx, k);
-        bq_run_stopped(d->s); /* for its heartbeat */
+        bq_run_stopped(); /* for its heartbeat */
     }
 }
 

@@ -8,7 +8,7 @@
 static int rank_at(const bq_distilling *d, int by) { return d->s->comm->rank + by * d->s->comm->nreplica; }
 
 void bq_distill_settle(bq_distilling *d) {
-    if (d->sends) bq_comm_wait(d->s->comm, &d->sending, 1);
+    if (d->sends) bq_comm_wait(&d->sending, 1);
     d->sends = false;
 }
 
@@ -27,7 +27,7 @@ void bq_distill_receive(bq_distilling *d, int by, bq_stream *to, int64_t first, 
     const int64_t size = d->tokens * d->hidden;
     MPI_Request request;
     bq_comm_receive(d->s->comm, rank_at(d, by), d->taken, n * size, &request);
-    bq_comm_wait(d->s->comm, &request, 1);
+    bq_comm_wait(&request, 1);
     for (int64_t k = 0; k < n; k++)
         bq_stream_put(to, first + k, bq_mat_host(d->taken + k * size, d->tokens, d->hidden, BQ_F32));
 }
@@ -41,7 +41,7 @@ static void blocks(bq_distilling *d, int64_t at, int64_t n) {
             bq_mat x = bq_stream_get(&d->original, k, d->buffer);
             bq_block_sample(&s->dev, &d->blk, d->blk.w, &d->work, x, x);
             bq_stream_put(&d->original, k, x);
-            bq_run_stopped(s); /* for its heartbeat */
+            bq_run_stopped(); /* for its heartbeat */
         }
     }
 }

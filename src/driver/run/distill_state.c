@@ -38,7 +38,7 @@ void bq_distill_save(bq_distilling *d) {
         bq_inside_file *f = bq_inside_create(path, &in);
         for (int p = 0; p < in.parts; p++) bq_inside_write(f, p, part_of(&d->numbers[b], p));
         bq_inside_commit(f);
-        bq_run_stopped(d->s); /* for its heartbeat */
+        bq_run_stopped(); /* for its heartbeat */
     }
     d->saved++;
     bq_comm_barrier(d->s->comm);

@@ -109,7 +109,7 @@ static void add_round(bq_walk *w, int base, const bq_mat *mats, bq_routed *route
         }
         for (int64_t i = 0; i < routed->n.samples; i++) {
             bq_routed_add(routed, i, mine ? &w->blk : &x->guest, mine ? mats : x->guest.w, &x->work, to);
-            bq_run_stopped(s);
+            bq_run_stopped();
         }
     }
     bq_arena_reset(&s->dev.mem, mark);
@@ -189,7 +189,7 @@ static int round_of(bq_walk *w, int base, bool targets) {
     if (mine && !there) stopped = make(w, path) != BQ_OK;
     x->seconds += bq_seconds() - start;
     bq_mark_close();
-    if (bq_comm_stage_any(s->comm, stopped || bq_run_stopped(s))) return BQ_STOPPED;
+    if (bq_comm_stage_any(s->comm, stopped || bq_run_stopped())) return BQ_STOPPED;
     if (!w->qt.open) return BQ_OK;
     bq_walk_quantized(w, true);
     add_round(w, base, w->q.w_hat, &x->qt, &w->qt);

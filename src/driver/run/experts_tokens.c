@@ -120,7 +120,7 @@ static void flush(transport *t) {
         store(t, t->filled);
     } else if (t->filled) {
         bq_comm_send(c, bq_comm_rank_of(c, t->owner), t->buffer.data, t->filled * t->buffer.cols, &request);
-        bq_comm_wait(c, &request, 1);
+        bq_comm_wait(&request, 1);
     }
     t->filled = 0;
 }
@@ -164,7 +164,7 @@ static void receive_part(transport *t, int part, choice c, int expert, int repli
         MPI_Request request;
         n = left < t->buffer.rows ? left : t->buffer.rows;
         bq_comm_receive(comm, bq_comm_rank_of(comm, replica), t->buffer.data, n * t->buffer.cols, &request);
-        bq_comm_wait(comm, &request, 1);
+        bq_comm_wait(&request, 1);
         store(t, n);
     }
 }

@@ -61,7 +61,7 @@ static void add_sample(lesson *l, int64_t i, bq_treesum *sum) {
     bq_turned_gradient(dev, &l->q, l->blk.w, a1, a2);
     bq_treesum_add(sum, l->mine.first + i);
     op->wait(dev);
-    bq_heartbeat(l->s->comm);
+    bq_heartbeat();
 }
 
 /* The gradient of all samples of all ranks: in l->part. */
@@ -159,7 +159,7 @@ static bool step(lesson *l) {
     embed(l);
     for (int b = 0; b < size.blocks; b++) {
         char note[64];
-        if (bq_comm_agree(s->comm, bq_run_stopped(s))) return false;
+        if (bq_comm_agree(s->comm, bq_run_stopped())) return false;
         snprintf(note, sizeof note, "rotations  step %ld/%ld", (long)l->all.done + 1, (long)size.steps);
         bq_progress(l->all.done * size.blocks + b + 1, size.steps * size.blocks, note);
         learn_block(l, b);

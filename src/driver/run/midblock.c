@@ -34,7 +34,7 @@ static void save(void *ctx, bq_train_state *state, bool stop) {
             bq_inside_write(f, p, part);
             bq_device_drop(state->dev, &part);
         }
-        bq_heartbeat(k->s->comm);
+        bq_heartbeat();
     }
     if (f) bq_inside_commit(f);
     k->since = bq_seconds();
@@ -62,7 +62,7 @@ static bool restore(void *ctx, bq_train_state *state) {
             bq_device_fill(state->dev, room, rows);
         }
         bq_train_take(state, p);
-        bq_heartbeat(k->s->comm);
+        bq_heartbeat();
     }
     bq_inside_close(k->file);
     k->file = NULL, k->found = -1;

@@ -254,11 +254,11 @@ static void finish_unit(walk *w, const bq_arch *arch, int64_t numbers) {
         int64_t count = bq_shard_of(w->share.total, r, comm->size).count;
         if (!count) continue;
         bq_comm_receive(comm, r, w->row, count * numbers, &request);
-        bq_comm_wait(comm, &request, 1);
+        bq_comm_wait(&request, 1);
         for (int64_t i = 0; i < count; i++) join(w, w->row + i * numbers, maxima, numbers);
         if (!w->count) continue;
         bq_comm_receive(comm, r, as_floats(w->count + COUNTS), FLOATS, &request);
-        bq_comm_wait(comm, &request, 1);
+        bq_comm_wait(&request, 1);
         for (int64_t i = 0; i < COUNTS; i++) w->count[i] += w->count[COUNTS + i];
     }
     for (int64_t i = 0; i < numbers; i++) {
@@ -286,7 +286,7 @@ static void step(void *ctx, int unit, int64_t i) {
     char note[64];
     if (unit) bq_routed_rows(&w->t.routed, i, unit - 1, &n);
     observe(w, arch, unit ? &w->t.inside : &w->t.work, n, row);
-    bq_heartbeat(comm);
+    bq_heartbeat();
     if (comm->rank == 0) join(w, row, bq_observed_maxima(&w->s->recipe, arch), numbers);
     if (i + 1 < w->share.count) return;
     if (comm->rank == 0) {
@@ -295,7 +295,7 @@ static void step(void *ctx, int unit, int64_t i) {
         MPI_Request request[2];
         bq_comm_send(comm, 0, w->row, w->share.count * numbers, request);
         if (w->count) bq_comm_send(comm, 0, as_floats(w->count), FLOATS, request + 1);
-        bq_comm_wait(comm, request, w->count ? 2 : 1);
+        bq_comm_wait(request, w->count ? 2 : 1);
         if (w->count) memset(w->count, 0, COUNTS * sizeof *w->count);
     }
     snprintf(note, sizeof note, "keys, values and inputs  block %d/%d", w->block + 1,
@@ -314,7 +314,7 @@ static bool blocks(walk *w, bq_stream *stream, bq_mat buffer) {
     if (!bq_recipe_inputs_measured(r)) w->t.work.inputs = bq_recipe_inputs(r);
     bq_quantized_push_any(&w->t.q, &s->layouts, prescaled, &s->dev.mem);
     for (w->block = 0; w->block < s->src.arch.model.blocks && !stop; w->block++) {
-        stop = bq_comm_agree(s->comm, bq_run_stopped(s));
+        stop = bq_comm_agree(s->comm, bq_run_stopped());
         if (!stop) bq_through_block(&w->t, w->block, w->share.count, stream, stream);
     }
     bq_through_close(&w->t);

@@ -112,7 +112,7 @@ static int look_at(const bq_run *s, const bq_manifest *m, const char *dir, bool 
     for (int i = s->comm->rank; i < m->count; i += s->comm->size) {
         int found = bq_manifest_look(m, i, dir);
         worst = found > worst ? found : worst;
-        bq_heartbeat(s->comm);
+        bq_heartbeat();
         if (found != BQ_MANIFEST_OTHER) continue;
         if (warn) bq_log_all(BQ_WARN, "%s is written again: %s is gone or has changed", dir, m->file[i].name);
         remove_listed(m, i, dir);

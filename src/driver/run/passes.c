@@ -179,7 +179,7 @@ int bq_walk_passes_expert(bq_walk *w) {
     bool blind = w->calibrated && !x->samples; /* passes without data run all the same */
     if (blind && !c.grid) bq_pass_rtn(&c);
     for (int i = 0; i < w->recipe->npass; i++) {
-        if (i && bq_run_stopped(w->s)) return BQ_STOPPED;
+        if (i && bq_run_stopped()) return BQ_STOPPED;
         const bq_pass *p = &w->recipe->pass[i];
         void (*alone)(bq_pass_context *, const void *) = bq_pass_kind_at(p->kind)->blind;
         if (blind && alone) alone(&c, p->options);

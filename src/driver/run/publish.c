@@ -120,33 +120,13 @@ static void set_share(json_t *to, const char *key, int64_t bits, int64_t weights
     json_object_set_new(to, key, json_real(round(share * 1e4) / 1e4));
 }
 
-/* Embedding and head: what is quantized of them. */
-static void add_vocabulary(const bq_source *src, int64_t *weights, int64_t *bits) {
-    const bq_model *m = &src->arch.model;
-    const bq_scheme scheme[] = {src->rounded.embedding, src->rounded.head};
-    for (int i = 0; i < (bq_source_tied(src) ? 1 : 2); i++) {
-        if (!bq_code_bits(scheme[i])) continue;
-        *weights += m->vocab * m->hidden;
-        *bits += bq_scheme_bits(scheme[i], m->vocab, m->hidden);
-    }
-}
-
 static void add_sizes(json_t *to, const bq_run *s, const bq_manifest *list) {
-    int64_t all = 0, weights = 0, bits = 0, bytes = 0;
+    int64_t all = 0, bits, bytes = 0;
+    const int64_t weights = bq_run_quantized(s, &bits);
     for (int i = 0; i < bq_weights_count(s->src.weights); i++) {
         const bq_tensor *t = bq_weights_at(s->src.weights, i);
         all += bq_fp8_scales(s->src.weights, t) ? 0 : bq_tensor_count(t);
     }
-    for (int b = 0; b < s->src.arch.model.blocks; b++)
-        for (int unit = 0; unit <= bq_source_arch(&s->src, b)->experts; unit++) {
-            const bq_layout *layout = bq_run_layout(s, b, unit);
-            for (int i = 0; i < layout->arch->linears; i++) {
-                const bq_linear *l = &layout->arch->linear[i];
-                weights += l->rows * l->cols;
-                bits += bq_scheme_bits(layout->scheme[i], l->rows, l->cols);
-            }
-        }
-    add_vocabulary(&s->src, &weights, &bits);
     for (int i = 0; i < list->count; i++) {
         const char *suffix = strrchr(list->file[i].name, '.');
         if (suffix && (strcmp(suffix, ".safetensors") == 0 || strcmp(suffix, ".gguf") == 0))

@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "driver/recipe/keys.h"
 #include "driver/recipe/traits.h"
+#include "driver/run/known.h"
 #include "driver/run/restore.h"
 #include "driver/score/score.h"
 #include "io/files.h"
@@ -192,7 +193,10 @@ static void print_result(const bq_run *s, const numbers *v, const char *name) {
     printf("result:%s out=%s\n", text, s->dir);
 }
 
-static bool stopped(const void *ctx) { return bq_run_stopped(ctx); }
+static bool stopped(const void *ctx) {
+    (void)ctx;
+    return bq_run_stopped();
+}
 
 bq_score bq_result_score(bq_run *s) {
     const bq_recipe *r = &s->recipe;
@@ -217,8 +221,9 @@ int bq_result_value(bq_run *s, const bq_eval *e, double *value) {
     return bq_score_run(&with, e, &s->layouts, bq_result_weights, s, value);
 }
 
-/* One evaluation: of the model, of round to nearest and of the result, or of the result alone. */
-static int evaluate(bq_run *s, bq_score *with, const bq_eval *e, const char *name, numbers *v) {
+/* Evaluation i: of the model, of round to nearest and of the result, or of the result alone. */
+static int evaluate(bq_run *s, bq_score *with, int i, const char *name, numbers *v) {
+    const bq_eval *e = &s->evals.eval[i];
     bool all = !s->args->result_only, rtn = strcmp(name, "rtn") == 0;
     int code = BQ_OK;
     *v = (numbers){.name = {all ? "fp" : NULL, all ? "rtn" : NULL, all && rtn ? NULL : name}};
@@ -226,10 +231,12 @@ static int evaluate(bq_run *s, bq_score *with, const bq_eval *e, const char *nam
     BQ_CHECK(values, "no memory for the numbers of %s", e->path);
     for (int w = 0; w < WEIGHTS; w++) v->of[w] = values + w * bq_eval_values(e);
     for (int w = 0; w < WEIGHTS && !code; w++) {
-        if (!(with->label = v->name[w])) continue;
+        static const bq_known kind[WEIGHTS] = {BQ_KNOWN_MODEL, BQ_KNOWN_RTN, BQ_KNOWN_RESULT};
+        if (!(with->label = v->name[w]) || bq_known_get(s, i, kind[w], v->of[w])) continue;
         const bq_weights_of of[WEIGHTS] = {NULL, bq_rtn_weights, bq_result_weights};
         with->norm = w == RESULT ? s->final_norm : NULL;
         code = bq_score_run(with, e, &s->layouts, of[w], s, v->of[w]);
+        if (!code) bq_known_put(s, i, kind[w], v->of[w]);
     }
     return code;
 }
@@ -241,8 +248,11 @@ int bq_result_evaluate(bq_run *s) {
     bq_score with = bq_result_score(s);
     int code = BQ_OK;
     bq_recipe_title(r, name, sizeof name);
-    for (int i = 0; i < s->evals.count && !code; i++)
-        code = evaluate(s, &with, &s->evals.eval[i], name, &v[i]);
+    for (int i = 0; i < s->evals.count && !code; i++) code = evaluate(s, &with, i, name, &v[i]);
+    for (int w = 0; w < WEIGHTS && !code && s->evals.count; w++) {
+        const int from = w == RESULT && !v[0].name[w] ? RTN : w;
+        if (v[0].name[from]) s->first[w] = *v[0].of[from];
+    }
     if (!code && s->comm->rank == 0) print_result(s, v, name);
     for (int i = 0; i < s->evals.count; i++) free(v[i].of[0]);
     return code;

@@ -159,7 +159,7 @@ static double error_of(survey *v, const bq_stream *right, const bq_stream *tried
         dev->op->mse(dev, v->tried, v->right, 1, (bq_mat){0}, &one);
         dev->op->wait(dev);
         sum += one;
-        bq_heartbeat(v->s->comm);
+        bq_heartbeat();
     }
     return sum;
 }
@@ -221,7 +221,7 @@ static bool walk(survey *v, bq_stream *from, bq_stream *right, bq_stream *tried)
     bq_run *s = v->s;
     bool stop = false;
     for (int b = 0; b < s->src.arch.model.blocks && !stop; b++) {
-        stop = bq_comm_agree(s->comm, bq_run_stopped(s));
+        stop = bq_comm_agree(s->comm, bq_run_stopped());
         if (stop || v->known == v->sites) continue;
         bq_through_block(&v->t, b, v->samples, from, right);
         if (v->site[v->known].block == b) measure_block(v, from, right, tried);

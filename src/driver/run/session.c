@@ -20,9 +20,7 @@
 #include "driver/score/observed.h"
 #include "driver/score/score.h"
 #include "io/state/checkpoint.h"
-#include "io/out/export.h"
 #include "io/files.h"
-#include "io/rundir.h"
 
 #include <errno.h>
 #include <gnu/libc-version.h>
@@ -75,7 +73,6 @@ static int outputs_fit(bq_run *s) {
         }
         code = bq_outputs_fit(s);
     }
-    free(s->final_norm);
     bq_mixed_free(&s->layouts);
     free(list);
     return code;
@@ -183,7 +180,7 @@ static int check_class(const bq_run *s, uint64_t mine) {
 }
 
 int bq_session_open(bq_run *s, const bq_args *args, bq_comm *comm) {
-    *s = (bq_run){.args = args, .comm = comm, .started = bq_seconds()};
+    *s = (bq_run){.args = args, .comm = comm, .first = {NAN, NAN, NAN}, .started = bq_seconds()};
     s->account.at = s->started;
     snprintf(s->dir, sizeof s->dir, "%s", args->out);
     if (args->command == BQ_COMMAND_RUN) catch_signals();
@@ -208,6 +205,7 @@ void bq_session_close(bq_run *s) {
     free(s->boundary);
     free(s->kv);
     free(s->grids);
+    free(s->final_norm);
     if (s->comm) bq_nccl_close(s->comm->depth), bq_nccl_close(s->comm->nccl);
     if (s->comm) s->comm->depth = s->comm->nccl = NULL;
     bq_dev_close(&s->dev);
@@ -216,6 +214,7 @@ void bq_session_close(bq_run *s) {
     bq_mixed_free(&s->layouts);
     bq_source_close(&s->src);
     bq_lock_release(&s->lock);
+    bq_lock_release(&s->shared);
     bq_log_close();
     *s = (bq_run){0};
 }
@@ -273,56 +272,6 @@ static void part_arrays(const bq_run *s, const char **names, uint64_t *hashes) {
     for (int i = 0; i < s->parts; i++) names[i] = s->part[i].name, hashes[i] = s->part[i].hash;
 }
 
-enum { RUN_DIRS = 3 };
-static void run_dir(const bq_run *s, int i, char path[BQ_PATH_MAX + 16]) {
-    static const char *const sub[RUN_DIRS] = {"", "/ckpt", "/acts"};
-    snprintf(path, BQ_PATH_MAX + 16, "%s%s", s->dir, sub[i]);
-}
-
-/* Check the run directory before anything is made or opened there. */
-static int check_place(const bq_run *s) {
-    char path[2 * BQ_PATH_MAX], mark[2 * BQ_PATH_MAX];
-    if (s->comm->rank) return BQ_OK;
-    int code = bq_rundir_place(s->dir);
-    if (!code) code = bq_rundir_check(s->dir, true);
-    for (int i = 0; i < s->recipe.noutput && !code; i++) {
-        snprintf(path, sizeof path, "%s/%s", s->dir, s->recipe.output[i].dir);
-        snprintf(mark, sizeof mark, "%s/ckpt/export_%s.done", s->dir, s->recipe.output[i].dir);
-        code = bq_export_look(s->src.dir, path, bq_file_exists(mark));
-    }
-    return code;
-}
-
-static int make_dirs(const bq_run *s) {
-    char path[BQ_PATH_MAX + 16];
-    for (int i = 0; i < RUN_DIRS; i++) {
-        run_dir(s, i, path);
-        int error = bq_dir_make(path);
-        if (error) return bq_refuse(BQ_USAGE, "run directory %s cannot be made: %s", path, strerror(error));
-    }
-    return BQ_OK;
-}
-
-static int take_lock(bq_run *s) {
-    char path[BQ_PATH_MAX + 16];
-    if (s->comm->rank || s->args->command != BQ_COMMAND_RUN) return BQ_OK;
-    int code = bq_lock_take(&s->lock, s->dir);
-    for (int i = 0; i < RUN_DIRS && s->lock.held; i++) {
-        run_dir(s, i, path);
-        bq_temps_remove(path);
-    }
-    return code;
-}
-
-static int open_log(bq_run *s) {
-    char log[BQ_PATH_MAX + 16];
-    snprintf(log, sizeof log, "%s/run.log", s->dir);
-    if (s->comm->rank && s->args->acts != BQ_ACTS_BY_ROOT) bq_log_errors_to(log);
-    int error = s->comm->rank == 0 ? bq_log_open(log) : 0;
-    if (error) return bq_refuse(BQ_USAGE, "'%s' cannot be written: %s", log, bq_file_why(error));
-    return BQ_OK;
-}
-
 void bq_session_save(bq_run *s, double seconds) {
     const char *names[BQ_PARTS];
     uint64_t hashes[BQ_PARTS];
@@ -359,12 +308,10 @@ static void keep_schemes(const bq_run *s) {
 
 static int enter(void *session) {
     bq_run *s = session;
-    int code = check_place(s);
-    if (!code) code = make_dirs(s);
-    if (!code) code = take_lock(s);
-    if (!code) code = open_log(s);
+    int code = bq_session_place(s);
     if (!code) code = fingerprint(s);
     if (!code) code = bq_session_resume(s);
+    if (!code) code = bq_session_reference(s);
     if (code) return code;
     if (s->comm->rank == 0 && s->args->command == BQ_COMMAND_RUN) bq_account_open(s);
     return BQ_OK;

@@ -25,6 +25,12 @@ int bq_session_open_finished(bq_run *s, const bq_args *args, bq_comm *comm);
  * another model).  Collective over world. */
 int bq_session_enter(bq_run *s);
 
+/* The first part of enter: check the run directory before anything is made there, make it, take its lock,
+ * open its log.  reference: with --reference make the folder of the FP stream, one for each stream, and
+ * take its lock; after the stream's hash is known.  Returns as enter.  Local: rank 0 first. */
+int bq_session_place(bq_run *s);
+int bq_session_reference(bq_run *s);
+
 /* Read what the run directory holds into s->state.  BQ_OK, or BQ_USAGE if another recipe or other inputs made
  * it: the message lists the keys with both values.  Local. */
 int bq_session_resume(bq_run *s);

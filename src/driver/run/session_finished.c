@@ -159,7 +159,7 @@ static int check_blocks(const bq_run *s) {
             memcpy(bad_path, path, sizeof path), memcpy(bad_why, why, sizeof why);
         }
         bq_ckpt_close(f);
-        bq_heartbeat(s->comm);
+        bq_heartbeat();
     }
     int last = bq_comm_agree(s->comm, bad);
     if (last && last == bad)

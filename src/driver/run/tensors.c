@@ -46,7 +46,7 @@ static void round_rows(bq_result_tensors *t, const char *name, bq_qtensor *q) {
         bq_source_rows(&t->s->src, name, first, rows);
         bq_round_codes(rows, q->scheme, bq_mat_rows(q->code, first, n), bq_mat_rows(q->scale, first, n),
                        zero);
-        bq_heartbeat(t->s->comm);
+        bq_heartbeat();
     }
     free(room);
 }
@@ -71,7 +71,7 @@ static bool get_rounded(bq_result_tensors *t, bq_tensor_kind kind, bool want_dat
 
 static bool get(void *ctx, const char *name, bool want_data, bq_qtensor *q) {
     bq_result_tensors *t = ctx;
-    bq_heartbeat(t->s->comm);
+    bq_heartbeat();
     bq_tensor_id id = bq_source_id(&t->s->src, name);
     if (id.kind == BQ_TENSOR_EMBED || id.kind == BQ_TENSOR_HEAD) return get_rounded(t, id.kind, want_data, q);
     if (id.kind != BQ_TENSOR_WEIGHT) return false;
@@ -128,7 +128,7 @@ static int kept(const bq_arch *arch, int at) {
  * written as floats. */
 static bool dense(void *ctx, const char *name, int64_t first, bq_mat to) {
     bq_result_tensors *t = ctx;
-    bq_heartbeat(t->s->comm);
+    bq_heartbeat();
     const bq_source *src = &t->s->src;
     bq_tensor_id id = bq_source_id(src, name);
     if (id.kind == BQ_TENSOR_NORM && t->s->final_norm) {

@@ -52,7 +52,7 @@ void bq_walk_put(bq_walk *w, bq_stream *to, int64_t i, bq_mat y) {
 
 void bq_walk_poll(bq_walk *w) {
     bq_walk_pending *p = &w->pending;
-    bq_run_stopped(w->s); /* for its heartbeat */
+    bq_run_stopped(); /* for its heartbeat */
     bq_ahead_move(w->ahead);
     if (p->out && p->row[0] && take(p, 0)) bq_walk_settle(w);
 }
@@ -65,7 +65,7 @@ void bq_walk_quantized(bq_walk *w, bool on) {
     w->work.raw_heads = rounds ? w->raw_heads : (bq_mat){0};
 }
 
-bool bq_walk_stops(const bq_walk *w) { return bq_comm_stage_any(w->s->comm, bq_run_stopped(w->s)); }
+bool bq_walk_stops(const bq_walk *w) { return bq_comm_stage_any(w->s->comm, bq_run_stopped()); }
 
 void bq_walk_restore(bq_walk *w, int phase, int sweep, bool fold) {
     char path[BQ_PATH_MAX + 64];
@@ -123,7 +123,7 @@ void bq_walk_save(bq_walk *w, const char *path) {
 }
 
 void bq_walk_written(bq_walk *w) {
-    while (w->pending.out && !take(&w->pending, 1)) bq_run_stopped(w->s); /* for its heartbeat */
+    while (w->pending.out && !take(&w->pending, 1)) bq_run_stopped(); /* for its heartbeat */
 }
 
 void bq_walk_settle(bq_walk *w) {

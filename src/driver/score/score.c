@@ -117,7 +117,7 @@ static void step(void *ctx, int unit, int64_t i) {
     const bq_model *m = &w->s->src->arch.model;
     int64_t units = 1 + m->experts, all = w->share.count * units;
     char note[64];
-    bq_heartbeat(w->s->comm);
+    bq_heartbeat();
     snprintf(note, sizeof note, "eval %s  block %d/%d", w->s->label, w->block + 1, m->blocks);
     bq_progress(w->block * all + unit * w->share.count + i + 1, m->blocks * all, note);
 }
@@ -191,7 +191,7 @@ static void head(walk *w, double *score) {
         dev->op->put(dev, bq_stream_get(&w->stream, i, w->buffer), x);
         dev->op->rmsnorm(dev, x, norm, (float)m->eps, y);
         score[k] = kind->pick ? pick(w, k, y, table, next, there) : judge(w, k, y, table, next, there);
-        bq_heartbeat(s->comm);
+        bq_heartbeat();
         if (bq_fault("window_nan")) score[k] = NAN;
     }
     free(there);

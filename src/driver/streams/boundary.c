@@ -92,7 +92,7 @@ bool bq_boundary_await(const bq_run *s, bq_boundary at) {
     bool there, stop;
     do {
         there = bq_boundary_kept(s, at);
-        stop = bq_comm_stage_any(s->comm, bq_run_stopped(s));
+        stop = bq_comm_stage_any(s->comm, bq_run_stopped());
         if (there || stop) continue;
         double start = bq_seconds();
         nanosleep(&(struct timespec){.tv_nsec = 20000000}, NULL);

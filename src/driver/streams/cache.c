@@ -27,11 +27,13 @@ static const char name[] = "blockq-acts";
 
 void bq_cache_open(bq_run *s) {
     snprintf(s->acts, sizeof s->acts, "%s/acts", s->dir);
+    if (!s->heads[0]) memcpy(s->heads, s->acts, sizeof s->heads);
     if (!used(s) || s->comm->rank == 0) return;
     bq_folder_remove_left(s->args->scratch, name, made);
     int error = bq_folder_make(&s->own, s->args->scratch, name);
     BQ_CHECK(error == 0, "a folder in --scratch %s cannot be made: %s", s->args->scratch, strerror(error));
     bq_path_join(s->acts, sizeof s->acts, "", s->own.path);
+    memcpy(s->heads, s->acts, sizeof s->heads);
 }
 
 void bq_cache_close(bq_run *s) { bq_folder_remove(&s->own, made); }
@@ -55,7 +57,7 @@ static bool moves(const bq_run *s, int peer, bool word) {
     MPI_Request request[2];
     bq_comm_receive(s->comm, peer, &theirs, 1, &request[0]);
     bq_comm_send(s->comm, peer, &mine, 1, &request[1]);
-    bq_comm_wait(s->comm, request, 2);
+    bq_comm_wait(request, 2);
     return word && theirs > 0;
 }
 
@@ -64,12 +66,12 @@ static void send_share(const bq_run *s, int peer, bq_acts *acts, bq_shard share,
     MPI_Request sent[2] = {MPI_REQUEST_NULL, MPI_REQUEST_NULL};
     for (int64_t i = 0; i < share.count; i++) {
         float *at = buffer + (i & 1) * size;
-        bq_comm_wait(s->comm, &sent[i & 1], 1);
+        bq_comm_wait(&sent[i & 1], 1);
         BQ_CHECK(bq_acts_read(acts, share.first + i, at), "sample %ld of an activation file is damaged",
                  (long)(share.first + i));
         bq_comm_send(s->comm, peer, at, size, &sent[i & 1]);
     }
-    bq_comm_wait(s->comm, sent, 2);
+    bq_comm_wait(sent, 2);
 }
 
 static void receive_share(const bq_run *s, int peer, const file *f, bq_shard share, float *buffer) {
@@ -78,7 +80,7 @@ static void receive_share(const bq_run *s, int peer, const file *f, bq_shard sha
         MPI_Request request;
         bq_comm_receive(s->comm, peer, buffer, s->recipe.calibration.length * s->src.arch.model.hidden,
                         &request);
-        bq_comm_wait(s->comm, &request, 1);
+        bq_comm_wait(&request, 1);
         bq_acts_write(acts, share.first + i, buffer);
     }
     bq_acts_sync(acts);

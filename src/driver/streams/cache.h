@@ -11,8 +11,9 @@
 
 #include "driver/streams/run.h"
 
-/* Set s->acts, the directory of this rank's files.  It is a new private one (io/folder.h) except on rank 0;
- * directories that killed runs of this user left on this node are removed first.  Local. */
+/* Set s->acts, the directory of this rank's files, and s->heads unless it is set.  It is a new private one
+ * (io/folder.h) except on rank 0; directories that killed runs of this user left on this node are removed
+ * first.  Local. */
 void bq_cache_open(bq_run *s);
 void bq_cache_close(bq_run *s);
 

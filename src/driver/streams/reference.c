@@ -16,7 +16,7 @@
 
 uint64_t bq_reference_file(const bq_run *s, int block, char *path, size_t n) {
     const uint64_t of[] = {s->acts_hash, (uint64_t)block};
-    snprintf(path, n, "%s/fp_%03d.h5", s->acts, block);
+    snprintf(path, n, "%s/fp_%03d.h5", s->heads, block);
     return bq_hash_bytes(of, sizeof of);
 }
 
@@ -88,7 +88,7 @@ static bool missing(bq_run *s, int *first, int *last) {
     bool head = have(s, (int)bq_grid_blocks(&s->grid, stage).first);
     bool all = head;
     BQ_CHECK(head || stage > 0, "%s/fp_000.h5 does not give back the samples that were just written",
-             s->acts);
+             s->heads);
     for (int i = 0; i < n; i++) all = have(s, inner[i]) && all;
     *last = bq_comm_agree(s->comm, all ? -1 : stage);
     *first = -bq_comm_agree(s->comm, all ? -s->comm->nstage : head ? -stage : -(stage - 1));
@@ -117,7 +117,7 @@ static const float *on_host(pipe_state *p, bq_mat x) {
 
 /* Sample i of my share, the next one of the file that the pipeline reads, into x. */
 static void read_ahead(pipe_state *p, int64_t i, bq_mat x) {
-    while (!bq_reader_wait(p->ahead, 0.05)) bq_run_stopped(p->s);
+    while (!bq_reader_wait(p->ahead, 0.05)) bq_run_stopped();
     const float *read = bq_reader_next(p->ahead);
     BQ_CHECK(read, "sample %ld of a head file is damaged", (long)(p->share.first + i));
     if (x.place == BQ_DEVICE)
@@ -142,9 +142,8 @@ static void keep_inner(pipe_state *p, int b, int64_t sample, bq_mat x) {
 }
 
 static void step(void *ctx, int unit, int64_t i) {
-    pipe_state *p = ctx;
-    (void)unit, (void)i;
-    bq_run_stopped(p->s);
+    (void)ctx, (void)unit, (void)i;
+    bq_run_stopped();
 }
 
 /* A micro-batch as a stream. */
@@ -179,7 +178,7 @@ static void flow(pipe_state *p, bool on) {
         int64_t n = count_at(p, at);
         stop = bq_flow_take(&p->flow, n * size, count_at(p, at + p->micro) * size);
         if (!stop) through_files(p, at, n);
-        if (p->from) stop = bq_run_stopped(s);
+        if (p->from) stop = bq_run_stopped();
         if (!stop) through_blocks(p, at, n);
         bq_flow_give(&p->flow, n * size, stop);
         if (on && s->comm->replica == 0) bq_progress(at + n, p->share.count, "reference");

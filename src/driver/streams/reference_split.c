@@ -47,8 +47,8 @@ static void make_files(const bq_run *s, const bool *lacks, bq_acts **files) {
 }
 
 static void step(void *ctx, int unit, int64_t i) {
-    (void)unit, (void)i;
-    bq_run_stopped(ctx);
+    (void)ctx, (void)unit, (void)i;
+    bq_run_stopped();
 }
 
 static void open_way(way *w, bq_run *s, bq_shard share) {
@@ -78,7 +78,7 @@ static bool through(way *w, int b, bq_acts *to) {
         bq_mat x = bq_stream_get(&w->stream, i, w->buffer);
         bq_run_finite(w->s, x, b, w->share.first + i, "original");
         if (to) bq_acts_write(to, w->share.first + i, bq_stream_host(&w->stream, i, w->buffer).data);
-        if (bq_run_stopped(w->s)) return false;
+        if (bq_run_stopped()) return false;
     }
     return true;
 }

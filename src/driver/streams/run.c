@@ -38,12 +38,33 @@ void bq_run_norms(bq_mat y, float *norm) {
     }
 }
 
+int64_t bq_run_quantized(const bq_run *s, int64_t *bits) {
+    const bq_model *m = &s->src.arch.model;
+    const bq_scheme vocabulary[] = {s->src.rounded.embedding, s->src.rounded.head};
+    int64_t weights = *bits = 0;
+    for (int b = 0; b < m->blocks; b++)
+        for (int unit = 0; unit <= bq_source_arch(&s->src, b)->experts; unit++) {
+            const bq_layout *layout = bq_run_layout(s, b, unit);
+            for (int i = 0; i < layout->arch->linears; i++) {
+                const bq_linear *l = &layout->arch->linear[i];
+                weights += l->rows * l->cols;
+                *bits += bq_scheme_bits(layout->scheme[i], l->rows, l->cols);
+            }
+        }
+    for (int i = 0; i < (bq_source_tied(&s->src) ? 1 : 2); i++)
+        if (bq_code_bits(vocabulary[i])) {
+            weights += m->vocab * m->hidden;
+            *bits += bq_scheme_bits(vocabulary[i], m->vocab, m->hidden);
+        }
+    return weights;
+}
+
 volatile sig_atomic_t bq_stop_wanted;
 
-bool bq_run_stopped(const bq_run *s) {
-    bq_heartbeat(s->comm);
+bool bq_run_stopped(void) {
+    bq_heartbeat();
     if (bq_heartbeat_stopped()) bq_stop_wanted = 1;
-    if (bq_stop_wanted) bq_heartbeat_stop(s->comm);
+    if (bq_stop_wanted) bq_heartbeat_stop();
     return bq_stop_wanted;
 }
 

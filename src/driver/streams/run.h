@@ -18,9 +18,10 @@ typedef struct {
     const bq_args *args;
     bq_comm *comm;
     bq_recipe recipe;
-    char dir[BQ_PATH_MAX];       /* the run directory */
-    char acts[BQ_PATH_MAX + 64]; /* the directory of activation files (cache.h) */
-    bq_folder own;               /* that directory, if it is this rank's own */
+    char dir[BQ_PATH_MAX];        /* the run directory */
+    char acts[BQ_PATH_MAX + 64];  /* the directory of activation files (cache.h) */
+    char heads[BQ_PATH_MAX + 64]; /* that of the FP stream: the same, or one that several runs share */
+    bq_folder own;                /* that directory, if it is this rank's own */
     bq_source src;
     bq_tokens calibration; /* ids NULL if nothing reads samples */
     bool reference;        /* the passes do, so there is an FP stream */
@@ -34,13 +35,15 @@ typedef struct {
     uint64_t schemes_hash; /* of bits.schemes */
     uint64_t model_hash, acts_hash, fingerprint, distill_tag;
     char numerics[256]; /* the numerics class in words; `run` only */
-    bq_lock lock;       /* of the run directory, on rank 0 of `blockq run` */
+    bq_lock lock;       /* of the run directory, on rank 0 of `blockq run`; */
+    bq_lock shared;     /* and of the shared one of the FP stream */
     bq_state *state;
     float *final_norm;       /* (H) of the result, on the host; NULL: the model's */
     bool distilled;          /* the results of blocks are those of distillation (run/distill.h) */
     int *latest;             /* the sweep of each block's result (bq_sweep_results), or NULL */
     unsigned char *boundary; /* (sweeps, 1 + phases, blocks), of boundary.c */
     float *grids, *kv;       /* what inputs, keys and values are rounded with (run/observe.h), or NULL */
+    double first[3];         /* of the first evaluation: the model, round to nearest, the result; or NaN */
     double started;          /* bq_seconds at open */
     int made;                /* number of blocks made since */
     struct {
@@ -88,6 +91,10 @@ bool bq_run_all(const bq_run *s, bool mine);
 /* The path of the result of a unit of a block (bq_arch_unit), the checkpoint of the last phase; after
  * bq_sweep_results.  Local. */
 void bq_run_checkpoint(const bq_run *s, int block, int unit, char *path, size_t n);
+/* How many weights are quantized, embedding and head included, and the bits that store them, with scales.
+ * Local. */
+int64_t bq_run_quantized(const bq_run *s, int64_t *bits);
+
 /* The layout of a unit of a block with the schemes of its linears; of an expert that of the first one. */
 const bq_layout *bq_run_layout(const bq_run *s, int block, int unit);
 
@@ -95,7 +102,7 @@ const bq_layout *bq_run_layout(const bq_run *s, int block, int unit);
 extern volatile sig_atomic_t bq_stop_wanted;
 /* Send a heartbeat, and a stop to the other ranks if one came; returns whether the run is to stop.  Called in
  * every long loop.  Local: ranks see a stop at different times, so those that stop together must agree. */
-bool bq_run_stopped(const bq_run *s);
+bool bq_run_stopped(void);
 
 /* Check an output of a block, (T, H) on the host or the device: NaN or inf ends the job with BQ_DATA, and a
  * message that names block, sample, token and channel.  Fault point stream_nan.  Local.  In two halves, for

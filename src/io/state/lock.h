@@ -19,6 +19,11 @@ typedef struct {
  * or the file cannot be opened.  Fault point lock_take. */
 int bq_lock_take(bq_lock *lock, const char *run_dir);
 
+/* The same of <dir>/<file>, which is made; option: gives another dir, for the message.  try: says nothing
+ * where another process holds it, and then returns false; true, too, where the file system has no locks. */
+int bq_lock_take_at(bq_lock *lock, const char *dir, const char *file, const char *option);
+bool bq_lock_try(bq_lock *lock, const char *dir, const char *file);
+
 /* Does somebody hold it?  Writes nothing, takes no lock.  who: the last holder, or "".  A lock file that is
  * absent or cannot be opened is free. */
 typedef enum { BQ_LOCK_FREE, BQ_LOCK_HELD, BQ_LOCK_UNKNOWN } bq_lock_state;

@@ -156,6 +156,12 @@ static void refusals(void **state) {
     char prompts[1024] = "blockq generate m";
     for (int i = 0; i <= BQ_PROMPTS; i++) strcat(prompts, " --prompt-tokens 1");
     refused(prompts, "more than 16 --prompt-tokens");
+    refused("blockq sweep a", "--out is missing");
+    refused("blockq sweep -o d", "RECIPE.json... is missing");
+    refused("blockq sweep a -o d --vary a=1 --vary a=1 --vary a=1 --vary a=1 --vary a=1",
+            "more than 4 --vary");
+    refused("blockq sweep a -o d --groups 0", "--groups 0: must be a whole number from 1 to");
+    refused("blockq sweep a -o d --acts root", "--acts root needs --scratch");
     refused("blockq export --run r", "--out is missing");
     refused("blockq export --out r", "--run is missing");
     refused("blockq export --out r --run r --format onnx",
@@ -187,11 +193,15 @@ static const char *printed(const char *text) {
 static void help(void **state) {
     (void)state;
     static const char *const options[BQ_COMMANDS] = {
-        [BQ_COMMAND_RUN] = "--set --preset --out --threads --device --memory --scratch --model-copy --acts "
-                           "--split-reference --stages --micro "
-                           "--timeout --no-eval --result-only "
-                           "--save-every --stop-after-blocks "
-                           "--verbose",
+        [BQ_COMMAND_SWEEP] = "--set --vary --groups --out --threads --device --memory --scratch --model-copy "
+                             "--acts --split-reference --stages --micro --timeout --no-eval --result-only "
+                             "--save-every --stop-after-blocks --verbose",
+        [BQ_COMMAND_RUN] =
+            "--set --preset --reference --out --threads --device --memory --scratch --model-copy --acts "
+            "--split-reference --stages --micro "
+            "--timeout --no-eval --result-only "
+            "--save-every --stop-after-blocks "
+            "--verbose",
         [BQ_COMMAND_PLAN] =
             "--set --preset --threads --device --memory --scratch --model-copy --acts --split-reference "
             "--stages --micro --ranks --gpu --network --node --files --timeout --verbose",
@@ -209,10 +219,12 @@ static void help(void **state) {
         [BQ_COMMAND_TOKENS] = "--bytes --out --verbose",
         [BQ_COMMAND_STATUS] = "--json --verbose"};
     static const char *const names[BQ_COMMANDS] = {
-        [BQ_COMMAND_RUN] = "run",          [BQ_COMMAND_PLAN] = "plan",       [BQ_COMMAND_EVAL] = "eval",
-        [BQ_COMMAND_EXPORT] = "export",    [BQ_COMMAND_INSPECT] = "inspect", [BQ_COMMAND_TOKENS] = "tokens",
-        [BQ_COMMAND_STATUS] = "status",    [BQ_COMMAND_IMPORT] = "import",   [BQ_COMMAND_COMPARE] = "compare",
-        [BQ_COMMAND_GENERATE] = "generate"};
+        [BQ_COMMAND_RUN] = "run",         [BQ_COMMAND_PLAN] = "plan",
+        [BQ_COMMAND_EVAL] = "eval",       [BQ_COMMAND_EXPORT] = "export",
+        [BQ_COMMAND_INSPECT] = "inspect", [BQ_COMMAND_TOKENS] = "tokens",
+        [BQ_COMMAND_STATUS] = "status",   [BQ_COMMAND_IMPORT] = "import",
+        [BQ_COMMAND_COMPARE] = "compare", [BQ_COMMAND_GENERATE] = "generate",
+        [BQ_COMMAND_SWEEP] = "sweep"};
     char text[256], list[256], row[64];
     for (int c = 1; c < BQ_COMMANDS; c++) {
         const char *name = names[c];

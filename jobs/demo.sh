@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# demo.sh - from a bare Debian 12 to a quantized model: install what is missing, build, run, print the result.
+# demo.sh - from a bare Debian 12 to a quantized model: install what is missing, build, run, print the result.  Beside an installed
+# blockq it only runs.
 set -euo pipefail
 
 usage() {
     cat <<'TEXT'
-Usage: bash jobs/demo.sh [--moe] [--out DIR] [--seed N]
+Usage: bash jobs/demo.sh [--moe] [--out DIR] [--seed N] [-- OPTIONS]
 
 Installs what is missing (Debian packages, as root or by sudo), builds blockq, and quantizes the small model in
 jobs/demo to 4 bits.  Takes about a minute on two cores.  The last line is the result: perplexities of the model, of
@@ -13,8 +14,10 @@ round to nearest and of AdaScale, and the directory that holds everything.
 
   --moe       the model with experts, by GPTQ and by AdaScale: two runs, in DIR/gptq and DIR/adascale.  For each block
               the log says how many tokens its experts get, and how many experts get too few
-  --out DIR   run directory; a run in there that was stopped goes on (build/demo/run, always a new run)
+  --out DIR   run directory; a run in there that was stopped goes on (build/demo/run, always a new run; beside an
+              installed blockq ./blockq-demo)
   --seed N    of the random numbers (0)
+  OPTIONS     more of `blockq run`, as in: -- --set eval.windows=50
 TEXT
 }
 
@@ -43,6 +46,10 @@ while (($#)); do
         if [[ $1 == --out ]]; then run=$2; else seed=$2; fi
         shift 2
         ;;
+    --)
+        shift
+        break
+        ;;
     *) refuse "$1: no such option" ;;
     esac
 done
@@ -61,29 +68,31 @@ say() {
     printf '%d s\n' $((SECONDS - since))
 }
 
-# shellcheck source=packages.sh
-. "$root/jobs/packages.sh"
 since=$SECONDS
-bq_packages_install "${bq_packages[@]}"
-((SECONDS - since < 2)) || echo "installed in $((SECONDS - since)) s"
-
-mkdir -p "$work"
-if [[ ! $run ]]; then
-    run=$work/run
-    rm -rf "$run"
+if [[ -e $root/CMakeLists.txt ]]; then
+    # shellcheck source=packages.sh
+    . "$root/jobs/packages.sh"
+    bq_packages_install "${bq_packages[@]}"
+    ((SECONDS - since < 2)) || echo "installed in $((SECONDS - since)) s"
+    since=$SECONDS
+    mkdir -p "$work"
+    say "configuring" cmake --preset release -DBQ_TESTS=OFF
+    say "building" cmake --build --preset release --target blockq --parallel "$(nproc)"
+    blockq=$root/build/src/blockq
+    if [[ ! $run ]]; then
+        run=$work/run
+        rm -rf "$run"
+    fi
+else
+    blockq=$root/../../bin/blockq
+    : "${run:=$PWD/blockq-demo}"
 fi
-since=$SECONDS
-say "configuring" cmake --preset release -DBQ_TESTS=OFF
-say "building" cmake --build --preset release --target blockq --parallel "$(nproc)"
-blockq=$root/build/src/blockq
-for text in calibration evaluation; do
-    say "tokens of $text.txt" "$blockq" tokens --bytes "jobs/demo/$text.txt" -o "build/demo/$text.h5"
-done
 
 # Open MPI refuses root and more ranks than cores, and binds a rank to one core, unless it is told.
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1
+more=("$@")
 quantize() { # RECIPE DIR OPTIONS...: prints the result line
-    mpirun --bind-to none -n 1 "$blockq" run "$root/configs/$1.json" --set seed="$seed" --out "$2" "${@:3}" </dev/null
+    mpirun --bind-to none -n 1 "$blockq" run "$root/configs/$1.json" --set seed="$seed" --out "$2" "${@:3}" "${more[@]}" </dev/null
 }
 if [[ $moe ]]; then
     mkdir -p "$run"

@@ -5,7 +5,7 @@
 #   BQ_RECIPE     recipe (the script's own)            BQ_MODEL    model directory (the recipe's)
 #   BQ_TOKENS     calibration tokens (the recipe's)    BQ_EVAL     tokens to evaluate on (the recipe's)
 #   BQ_OPTIONS    more options of `blockq run`, as in "--stages 4 --set seed=1"
-#   BQ_BLOCKQ     the program (build/src/blockq)       BQ_SETUP    a command before anything else, as in "module load openmpi"
+#   BQ_BLOCKQ     the program (that of BQ_HOME)         BQ_SETUP    a command before anything else, as in "module load openmpi"
 #   BQ_SCRATCH    directory on each node's own disk, for streams that memory cannot hold
 #   BQ_STAGE      1: copy the model there first        BQ_MPI      of srun --mpi (pmix)
 #   BQ_GPU_BIND   of srun --gpu-bind (single:1)        BQ_SBATCH   more options of sbatch, for a job that goes on
@@ -17,7 +17,8 @@
 # shellcheck shell=bash
 set -euo pipefail
 eval "${BQ_SETUP-}"
-: "${BQ_OUT:=${SLURM_JOB_NAME:-blockq}.run}" "${BQ_BLOCKQ:=$BQ_HOME/build/src/blockq}"
+: "${BQ_OUT:=${SLURM_JOB_NAME:-blockq}.run}"
+if [[ -e $BQ_HOME/CMakeLists.txt ]]; then : "${BQ_BLOCKQ:=$BQ_HOME/build/src/blockq}"; else : "${BQ_BLOCKQ:=$BQ_HOME/../../bin/blockq}"; fi
 tasks=${SLURM_NTASKS_PER_NODE:-1}
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-${SLURM_CPUS_PER_TASK:-$((${SLURM_CPUS_ON_NODE:-$(nproc)} / tasks))}}
 ((OMP_NUM_THREADS > 0)) || OMP_NUM_THREADS=1

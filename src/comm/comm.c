@@ -13,7 +13,9 @@
 #include <limits.h>
 #include <sched.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -81,6 +83,13 @@ void bq_comm_close(bq_comm *comm) {
     bq_die_hook = NULL, bq_dev_waiting = NULL, opened = NULL;
     MPI_Finalize();
     bq_heartbeat_within(NULL);
+}
+
+void bq_comm_library(char text[BQ_LIBRARY]) {
+    char whole[MPI_MAX_LIBRARY_VERSION_STRING];
+    int length;
+    MPI_Get_library_version(whole, &length);
+    snprintf(text, BQ_LIBRARY, "%.*s", (int)strcspn(whole, ",\n"), whole);
 }
 
 void bq_comm_split(const bq_comm *comm, int color, int key, MPI_Comm *part) {

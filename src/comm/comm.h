@@ -34,6 +34,10 @@ typedef struct {
 int bq_comm_open(bq_comm *comm, int *argc, char ***argv);
 void bq_comm_close(bq_comm *comm);
 
+#define BQ_LIBRARY 64 /* bytes of a library's name and version */
+/* "Open MPI v4.1.4".  Before bq_comm_open, too.  Local. */
+void bq_comm_library(char text[BQ_LIBRARY]);
+
 /* Tell the others that this rank is alive, and look whether they are: at least about once a second in long
  * work without waits or steps, such as hashing a model.  Before bq_comm_open it does nothing.  Local; only
  * for the thread that calls MPI. */

@@ -60,7 +60,13 @@ static bool read_file(bq_h5 *h, bq_tokens *t) {
     return true;
 }
 
+bool bq_tokens_is_text(const char *path) {
+    const size_t n = strlen(path);
+    return n > 4 && strcmp(path + n - 4, ".txt") == 0;
+}
+
 int bq_tokens_read(const char *path, bq_tokens *t) {
+    if (bq_tokens_is_text(path)) return bq_tokens_from_text(1, &path, t);
     bq_h5 h = {0};
     *t = (bq_tokens){0};
     bool good = bq_h5_open(&h, path, NULL) && read_file(&h, t);

@@ -4,6 +4,7 @@
 #ifndef BQ_TOKENS_H
 #define BQ_TOKENS_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 typedef struct {
@@ -15,6 +16,9 @@ typedef struct {
     uint64_t hash;   /* of the other fields (bq_tokens_hash), for fingerprints */
     int32_t *ids;    /* (count), owned */
 } bq_tokens;
+
+/* Is the file a text, by its name (.txt)?  Then read takes its bytes, as from_text. */
+bool bq_tokens_is_text(const char *path);
 
 /* Read and check a file.  BQ_OK, and the caller closes; or BQ_DATA after one message with file and reason. */
 int bq_tokens_read(const char *path, bq_tokens *t);

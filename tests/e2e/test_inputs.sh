@@ -105,6 +105,10 @@ if [[ $python ]]; then # what h5py writes, by prepare.py and in a newer format
 fi
 expect 0 "$blockq" tokens --bytes <(head -c 1000 text) <(tail -c +1001 text) -o two.h5
 check "texts one behind the other" cmp two.h5 cal.h5
+cp text text.txt
+refused 3 'is a text, and only models whose tokens are bytes read texts; this one has a vocabulary of 97' \
+    "${run[@]}" --set calibration.tokens=text.txt -o notokens
+refused 3 'is a text, and only models' "${run[@]}" --set eval.tokens=text.txt -o notokens
 tr '!-`' 'B-~' <text >large
 "$blockq" tokens --bytes large -o large.h5 2>/dev/null
 refused 3 vocabulary "${run[@]}" --set calibration.tokens=large.h5 -o vocabulary

@@ -3,6 +3,7 @@
 
 #include "base/die.h"
 #include "base/log.h"
+#include "driver/commands/version.h"
 #include "driver/recipe/keys.h"
 #include "driver/recipe/presets.h"
 #include "io/out/import.h"
@@ -17,14 +18,13 @@
 
 static const char *const there_are =
     "run, plan, sweep, eval, generate, export, import, compare, inspect, tokens, status";
-static const char *const codes =
-    "Exit codes:\n"
-    "   0  done\n"
-    "   1  the environment broke (memory, disk, a lost rank), or a bug\n"
-    "   2  command line or recipe\n"
-    "   3  model or data files\n"
-    "   4  launched the wrong way (srun without PMIx, an unusable number of ranks)\n"
-    "  75  stopped on request with the state written: the same command goes on\n";
+const char bq_exit_codes[] = "Exit codes:\n"
+                             "   0  done\n"
+                             "   1  the environment broke (memory, disk, a lost rank), or a bug\n"
+                             "   2  command line or recipe\n"
+                             "   3  model or data files\n"
+                             "   4  launched the wrong way (srun without PMIx, an unusable number of ranks)\n"
+                             "  75  stopped on request with the state written: the same command goes on\n";
 
 /* ---- values ---- */
 
@@ -334,9 +334,9 @@ void bq_options_help(bq_command c, FILE *out) {
           "             schemes by name.\n\n"
           "  blockq COMMAND --help   a command's options, with an example\n"
           "  blockq --version\n\n"
-          "A first run: blockq run configs/demo.json\n\n",
+          "A first run: blockq run demo\n\n",
           out);
-    fputs(codes, out);
+    fputs(bq_exit_codes, out);
 }
 
 static bq_command find_command(const char *name) {
@@ -344,6 +344,15 @@ static bq_command find_command(const char *name) {
         if (strcmp(name, bq_commands[i].name) == 0) return (bq_command)i;
     return BQ_COMMAND_NONE;
 }
+
+/* Topics of `help` that are no commands. */
+static const struct {
+    const char *name;
+    void (*print)(FILE *);
+} pages[] = {{"recipe", bq_recipe_doc},
+             {"schemes", bq_preset_doc},
+             {"man", bq_options_man},
+             {"completion", bq_options_completion}};
 
 int bq_options_parse(int argc, char **argv, bq_args *args) {
     *args = (bq_args){.command = BQ_COMMAND_NONE};
@@ -353,21 +362,19 @@ int bq_options_parse(int argc, char **argv, bq_args *args) {
     args->command = find_command(word);
     if (args->command) return parse_command(argc - 1, argv + 1, args);
     if (strcmp(word, "--version") == 0 || strcmp(word, "-V") == 0) {
-        if (speaks) puts("blockq " BQ_VERSION);
+        if (speaks) bq_version_print(stdout);
         return BQ_OK;
     }
     bool help = strcmp(word, "help") == 0;
-    if (help && topic && strcmp(topic, "recipe") == 0) {
-        if (speaks) bq_recipe_doc(stdout);
-        return BQ_OK;
-    }
-    if (help && topic && strcmp(topic, "schemes") == 0) {
-        if (speaks) bq_preset_doc(stdout);
+    for (size_t i = 0; help && topic && i < sizeof pages / sizeof *pages; i++) {
+        if (strcmp(topic, pages[i].name)) continue;
+        if (speaks) pages[i].print(stdout);
         return BQ_OK;
     }
     bq_command about = help && topic ? find_command(topic) : BQ_COMMAND_NONE;
     if (help && topic && !about)
-        return complain(about, "help %.200s: no such topic; there are recipe, schemes, %s", topic, there_are);
+        return complain(about, "help %.200s: no such topic; there are recipe, schemes, man, completion, %s",
+                        topic, there_are);
     if (!help && strcmp(word, "--help") && strcmp(word, "-h"))
         return complain(BQ_COMMAND_NONE, "%.200s: no such command; there are %s", word, there_are);
     if (speaks) bq_options_help(about, stdout);

@@ -18,6 +18,11 @@ int bq_options_parse(int argc, char **argv, bq_args *args);
 /* `blockq COMMAND --help`; BQ_COMMAND_NONE: `blockq --help`. */
 void bq_options_help(bq_command command, FILE *out);
 
+/* The same of all commands as a manual page (roff), and as completion for bash. */
+void bq_options_man(FILE *out);
+void bq_options_completion(FILE *out);
+extern const char bq_exit_codes[];
+
 /* Sets of commands. */
 enum { RUN = 1 << BQ_COMMAND_RUN, PLAN = 1 << BQ_COMMAND_PLAN, EVAL = 1 << BQ_COMMAND_EVAL };
 enum { SWEEP = 1 << BQ_COMMAND_SWEEP };

@@ -16,16 +16,19 @@
         NUMBER(windows, 0, 1e9, "0", "How many windows; 0: all."),                                           \
         NUMBER(offset, 0, 1e15, "0", "First token.")
 
-static const bq_key object_keys[] = {{"tokens", BQ_KEY_PATH, BQ_AT(bq_perplexity, tokens), .value = "",
-                                      .help = "Tokens file; left out: no evaluation."},
-                                     NUMBERS,
-                                     {0}};
+static const bq_key object_keys[] = {
+    {"tokens", BQ_KEY_PATH, BQ_AT(bq_perplexity, tokens), .value = "",
+     .help = "Tokens file, or a text as in `calibration`; left out: no evaluation."},
+    NUMBERS,
+    {0}};
 const bq_scope bq_perplexity_object = {"eval",
                                        "Perplexity of the original, of round to nearest and of the result.",
                                        object_keys, sizeof(bq_perplexity)};
 
-static const bq_key keys[] = {
-    {"tokens", BQ_KEY_PATH, BQ_AT(bq_perplexity, tokens), .help = "Tokens file."}, NUMBERS, {0}};
+static const bq_key keys[] = {{"tokens", BQ_KEY_PATH, BQ_AT(bq_perplexity, tokens),
+                               .help = "Tokens file, or a text as in `calibration`."},
+                              NUMBERS,
+                              {0}};
 
 static int read_windows(bq_eval *e) {
     bq_perplexity *o = e->options;

@@ -75,6 +75,11 @@ int bq_source_check_tokens(const bq_source *src, const char *path, const bq_toke
                            int64_t need) {
     int code = bq_log_rank() == 0 ? check_tokenizer(src, path, t) : BQ_OK; /* reads a file: once is enough */
     if (code) return code;
+    if (bq_tokens_is_text(path) && src->arch.model.vocab != 256)
+        return bq_refuse(BQ_DATA,
+                         "%s is a text, and only models whose tokens are bytes read texts; this one has a "
+                         "vocabulary of %ld: make a tokens file by tools/prepare.py",
+                         path, (long)src->arch.model.vocab);
     if (need > t->count || offset > t->count - need)
         return bq_refuse(
             BQ_DATA,

@@ -32,7 +32,8 @@ static const bq_choice outers[] = {{"shared", BQ_OUTER_SHARED}, {"none", BQ_OUTE
 
 static const bq_key calibration_keys[] = {
     {"tokens", BQ_KEY_PATH, AT(bq_recipe, calibration.tokens), .value = "", .unhashed = true,
-     .help = "Tokens file. Needed unless every pass is `rtn`."},
+     .help =
+         "Tokens file; a text (.txt) for a model whose tokens are bytes. Needed unless every pass is `rtn`."},
     {"samples", BQ_KEY_I64, AT(bq_recipe, calibration.samples), .value = "128", .min = 1, .max = 1 << 24,
      .help = "How many samples."},
     {"length", BQ_KEY_I64, AT(bq_recipe, calibration.length), .value = "2048", .min = 1, .max = 1 << 20,

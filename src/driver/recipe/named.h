@@ -11,7 +11,8 @@ typedef struct {
 } bq_named;
 extern const bq_named bq_named_recipes[BQ_NAMED];
 
-/* Read the recipe that the command line names: a file, or one of these; with its overrides.  BQ_OK, or
+/* Read the recipe that the command line names: a file, one of these, or a bare name ("demo") of a file in the
+ * configs that came with the program; with its overrides.  BQ_OK, or
  * BQ_USAGE after one message.  Local: read on one rank, broadcast the struct. */
 int bq_named_read(const bq_args *args, bq_recipe *recipe);
 

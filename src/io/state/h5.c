@@ -13,6 +13,12 @@
 #include <string.h>
 #include <unistd.h>
 
+void bq_h5_library(char text[16]) {
+    unsigned major, minor, release;
+    H5get_libversion(&major, &minor, &release);
+    snprintf(text, 16, "%u.%u.%u", major % 100, minor % 100, release % 1000);
+}
+
 _Static_assert(sizeof(hid_t) == sizeof(int64_t), "handles are kept as int64_t");
 
 enum { MAX_RANK = 3 };

@@ -37,6 +37,9 @@ typedef struct {
     char why[BQ_WHY];          /* reading: "", or the first reason, without the path */
 } bq_h5;
 
+/* "1.10.8", of the library. */
+void bq_h5_library(char text[16]);
+
 /* Turn off HDF5's own messages, and set HDF5_USE_FILE_LOCKING to FALSE unless it is set: network file
  * systems refuse HDF5's locks, and our files do not need them.  create calls it. */
 void bq_h5_init(void);

@@ -65,6 +65,10 @@ static void text_bytes(void **state) {
     bq_tokens t, back;
     for (int i = 0; i < 259; i++) text[i] = (char)i;
     file_save(temp_path("text"), text, sizeof text);
+    file_save(temp_path("text.txt"), text, sizeof text);
+    assert_int_equal(bq_tokens_read(temp_path("text.txt"), &back), BQ_OK);
+    const uint64_t named = back.hash; /* a text by its name */
+    bq_tokens_close(&back);
     assert_int_equal(bq_tokens_from_text(1, (const char *[]){temp_path("text")}, &t), BQ_OK);
     assert_int_equal(t.count, 259);
     assert_int_equal(t.vocab, 256);
@@ -78,7 +82,7 @@ static void text_bytes(void **state) {
     assert_int_equal(bq_tokens_write(temp_path("b.h5"), &t), BQ_OK);
     assert_same_file(temp_path("a.h5"), temp_path("b.h5"));
     assert_int_equal(bq_tokens_read(temp_path("a.h5"), &back), BQ_OK);
-    assert_true(back.hash == t.hash);
+    assert_true(back.hash == t.hash && named == t.hash);
     bq_tokens_close(&back);
     bq_tokens_close(&t);
 }

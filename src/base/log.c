@@ -26,7 +26,7 @@ static void erase(void) {
 
 void bq_log_identity(int rank, int size) { my_rank = rank, world = size; }
 int bq_log_rank(void) { return my_rank; }
-void bq_log_label(const char *label) { snprintf(about, sizeof about, *label ? "%.60s: " : "", label); }
+void bq_log_label(const char *label) { snprintf(about, sizeof about, "%.60s%s", label, *label ? ": " : ""); }
 void bq_log_level(bq_level level) { limit = level; }
 
 static int open_file(const char *path) {

@@ -3,6 +3,7 @@
 
 #include "base/die.h"
 #include "base/hash.h"
+#include "io/bpe.h"
 #include "io/files.h"
 #include "io/state/h5.h"
 
@@ -108,6 +109,50 @@ int bq_tokens_from_text(int n, const char *const *text_path, bq_tokens *t) {
         bq_tokens_close(t);
     else
         t->hash = bq_tokens_hash(t);
+    return rc;
+}
+
+/* All texts as one; free() it. */
+static int join_texts(int n, const char *const *path, char **all, size_t *bytes) {
+    *all = NULL, *bytes = 0;
+    for (int i = 0; i < n; i++) {
+        char *data;
+        size_t more;
+        int rc = bq_file_read(path[i], (size_t)MAX_COUNT - *bytes, &data, &more);
+        if (rc) return bq_refuse(BQ_DATA, "text '%s': %s", path[i], bq_file_why(rc));
+        *all = realloc(*all, *bytes + more + 1);
+        BQ_CHECK(*all, "no memory for %zu bytes of text", *bytes + more);
+        memcpy(*all + *bytes, data, more);
+        *bytes += more;
+        free(data);
+    }
+    return BQ_OK;
+}
+
+int bq_tokens_from_tokenizer(int n, const char *const *text_path, const char *tokenizer, bq_tokens *t) {
+    char *text = NULL;
+    size_t bytes = 0;
+    bq_bpe *bpe = NULL;
+    *t = (bq_tokens){.bos = -1, .joiner = "raw"};
+    int rc = bq_bpe_open(&bpe, tokenizer);
+    if (!rc) rc = join_texts(n, text_path, &text, &bytes);
+    if (!rc) rc = bq_bpe_encode(bpe, n == 1 ? text_path[0] : "the text", text, bytes, &t->ids, &t->count);
+    if (!rc && !t->count) rc = bq_refuse(BQ_DATA, "text '%s' gives no tokens", text_path[0]);
+    if (!rc && (t->bos = bq_bpe_bos(bpe)) >= 0) {
+        t->ids = realloc(t->ids, (size_t)(t->count + 1) * sizeof *t->ids);
+        BQ_CHECK(t->ids, "no memory for %ld tokens", (long)t->count);
+        memmove(t->ids + 1, t->ids, (size_t)t->count++ * sizeof *t->ids);
+        t->ids[0] = t->bos;
+    }
+    if (!rc) {
+        t->vocab = bq_bpe_vocab(bpe);
+        snprintf(t->tokenizer, sizeof t->tokenizer, "%s", bq_bpe_sha256(bpe));
+        bq_sha256(text, bytes, t->text);
+        t->hash = bq_tokens_hash(t);
+    }
+    bq_bpe_close(bpe);
+    free(text);
+    if (rc) bq_tokens_close(t);
     return rc;
 }
 

@@ -28,6 +28,11 @@ int bq_tokens_read(const char *path, bq_tokens *t);
  * closes; or BQ_DATA after one message: a file is absent or empty, or all are longer than 2^31 - 1 bytes. */
 int bq_tokens_from_text(int n, const char *const *text_path, bq_tokens *t);
 
+/* The texts one behind the other, as tokens by a tokenizer (bpe.h): its vocabulary and BOS, which comes
+ * first if there is one; tokenizer: the SHA-256 of the file, text: that of all bytes, joiner "raw".
+ * Returns as from_text. */
+int bq_tokens_from_tokenizer(int n, const char *const *text_path, const char *tokenizer, bq_tokens *t);
+
 /* Write the file, whole or not at all; equal tokens give equal bytes.  BQ_OK, or BQ_DATA after one message if
  * t breaks the format's rules.  Ends the job when the disk fails. */
 int bq_tokens_write(const char *path, const bq_tokens *t);

@@ -105,6 +105,16 @@ if [[ $python ]]; then # what h5py writes, by prepare.py and in a newer format
 fi
 expect 0 "$blockq" tokens --bytes <(head -c 1000 text) <(tail -c +1001 text) -o two.h5
 check "texts one behind the other" cmp two.h5 cal.h5
+vectors=$here/../vectors # a tokenizer of its own
+expect 0 "$blockq" tokens --tokenizer "$vectors/peer_tokens_llama3.tokenizer.json" text -o bpe.h5
+check "a BOS in front: $(cat err)" grep -q 'tokens of 700 ids, a BOS in front$' err
+if [[ $python ]] && "$python" -c 'import tokenizers' 2>/dev/null; then
+    expect 0 "$python" "$here/../../tools/prepare.py" text -o py.h5 --tokenizer "$vectors/peer_tokens_llama3.tokenizer.json"
+    check "the same tokens as by prepare.py" cmp <("$blockq" inspect bpe.h5 | tail -n +2) <("$blockq" inspect py.h5 | tail -n +2)
+fi
+refused 3 'not valid JSON' "$blockq" tokens --tokenizer text text -o no.h5
+mkdir none && refused 3 'No such file' "$blockq" tokens --tokenizer none text -o no.h5
+check "nothing was written" [ ! -e no.h5 ]
 cp text text.txt
 refused 3 'is a text, and only models whose tokens are bytes read texts; this one has a vocabulary of 97' \
     "${run[@]}" --set calibration.tokens=text.txt -o notokens

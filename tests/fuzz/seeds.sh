@@ -126,3 +126,10 @@ some() { size $1.expert_count 2 && size $1.expert_used_count 1 && size $1.expert
 { gguf 3 0 5; word tokenizer.ggml.model llama; s tokenizer.ggml.tokens; w 9; w 8; q 5; s a; s b; s ab; s '<s>'; s '<0x0A>'
     s tokenizer.ggml.token_type; w 9; w 5; q 5; w 1; w 1; w 1; w 3; w 6; s tokenizer.ggml.scores; w 9; w 6; q 5; w 0; w 0; w 0; w 0; w 0
     size tokenizer.ggml.bos_token_id 3; } > "$d/pieces"
+
+d=$out/fuzz_bpe
+mkdir -p "$d"
+printf '%s' '{"model":{"type":"BPE","ignore_merges":true,"vocab":{"a":0,"b":1,"ab":2,"Ġ":3},"merges":["a b"]},"added_tokens":[{"id":4,"content":"<s>","normalized":true}],"normalizer":{"type":"NFC"},"pre_tokenizer":{"type":"Sequence","pretokenizers":[{"type":"Digits","individual_digits":true},{"type":"ByteLevel","add_prefix_space":false,"use_regex":true}]},"post_processor":{"type":"TemplateProcessing","single":[{"SpecialToken":{"id":"<s>"}},{"Sequence":{"id":"A"}}],"special_tokens":{"<s>":{"ids":[4]}}}}' > "$d/json"
+{ cat "$d/json"; printf '\0ab a<s>b 1'; } > "$d/both"
+printf '\0%s' "abc don't  12 <a>b<a> 😀
+ x" > "$d/text"

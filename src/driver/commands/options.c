@@ -237,7 +237,7 @@ static const char *lacks(const bq_args *a) {
         if (!a->run) return "--run is missing";
         return a->out[0] ? NULL : "--out is missing";
     case BQ_COMMAND_TOKENS:
-        if (!a->bytes) return "--bytes is missing; for a model's own tokenizer use tools/prepare.py";
+        if (!a->bytes == !a->tokenizer) return "give one of --tokenizer and --bytes";
         return a->out[0] ? NULL : "--out is missing";
     default: return NULL;
     }

@@ -55,7 +55,12 @@ const bq_option bq_options[BQ_OPTIONS] = {
      "nothing is rounded)"},
     {"no-tokenizer", 0, NULL, FLAG, AT(no_tokenizer), 0, 0, IMPORT,
      "Leave out the tokenizer's files, where blockq does not know the tokenizer"},
-    {"bytes", 0, NULL, FLAG, AT(bytes), 0, 0, TOKENS, "A token is a byte; the only tokenizer built in"},
+    {"bytes", 0, NULL, FLAG, AT(bytes), 0, 0, TOKENS,
+     "A token is a byte, for models with a vocabulary of 256"},
+    {"tokenizer", 0, "PATH", TEXT, AT(tokenizer), 0, 0, TOKENS,
+     "Tokenize with this model's tokenizer: its folder, or tokenizer.json (byte-level BPE, as GPT-2, Llama "
+     "3, Qwen "
+     "and SmolLM2 have it; others by tools/prepare.py)"},
     {"out", 'o', "DIR", OUT, AT(out), 0, 0, RUN,
      "Run directory: a new or empty one, or a run's, which goes on (the recipe's name with .run)"},
     {"out", 'o', "DIR", OUT, AT(out), 0, 0, EXPORT,
@@ -200,10 +205,13 @@ const bq_command_text bq_commands[BQ_COMMANDS] = {
          "Print what is in a model directory, a GGUF file, a tokens file, a run directory or a checkpoint "
          "file.",
          "Example:\n  blockq inspect demo.run\n  blockq inspect demo.run/ckpt/block_000.p0.s0.h5"},
-    [BQ_COMMAND_TOKENS] = {"tokens", "TEXT...", 1, INT_MAX, "Make a tokens file from text.",
-                           "Write the bytes of the text files, one behind the other, as a tokens file. For "
-                           "models with a tokenizer of their own use tools/prepare.py.",
-                           "Example:\n  blockq tokens --bytes book.txt -o tokens.h5"},
+    [BQ_COMMAND_TOKENS] =
+        {"tokens", "TEXT...", 1, INT_MAX, "Make a tokens file from text.",
+         "Write the tokens of the text files, one behind the other, as a tokens file for calibration or "
+         "evaluation: by a model's tokenizer, or byte by byte. tools/prepare.py does it with other "
+         "tokenizers, and with other ways to join texts.",
+         "Example:\n  blockq tokens --tokenizer MODEL_DIR wiki.txt -o wiki.h5\n"
+         "  blockq tokens --bytes book.txt -o tokens.h5"},
     [BQ_COMMAND_STATUS] = {"status", "DIR", 1, 1, "Say how far a run is, while it runs or after.",
                            "Read a run directory: whether a process works on it or how the last one ended, "
                            "blocks done, pace and time left, perplexities, the last line of its log. Nothing "

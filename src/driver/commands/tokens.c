@@ -23,10 +23,15 @@ int bq_cmd_tokens(const bq_args *args, bq_comm *comm) {
     (void)comm;
     bq_tokens t;
     int code = check_place(args);
-    if (!code) code = bq_tokens_from_text(args->nfile, (const char *const *)args->file, &t);
+    const char *const *text = (const char *const *)args->file;
+    if (!code)
+        code = args->tokenizer ? bq_tokens_from_tokenizer(args->nfile, text, args->tokenizer, &t)
+                               : bq_tokens_from_text(args->nfile, text, &t);
     if (code) return code;
     code = bq_tokens_write(args->out, &t);
-    if (code == BQ_OK) bq_log(BQ_INFO, "%s: %ld tokens", args->out, (long)t.count);
+    if (code == BQ_OK)
+        bq_log(BQ_INFO, "%s: %ld tokens of %ld ids, %s", args->out, (long)t.count, (long)t.vocab,
+               t.bos < 0 ? "no BOS" : "a BOS in front");
     bq_tokens_close(&t);
     return code;
 }

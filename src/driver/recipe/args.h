@@ -83,6 +83,7 @@ typedef struct {
     const char *format;        /* export: "NAME:KEY=VALUE,...", for bq_recipe_export; else NULL */
     size_t shard;              /* export, import: bytes of tensors in a file */
     const char *type;          /* import: bq_import_format */
+    const char *tokenizer;     /* tokens: a tokenizer.json, or its folder */
     bool no_tokenizer;         /* import */
     bool verbose, bytes, json; /* all; tokens; status, compare */
 } bq_args;

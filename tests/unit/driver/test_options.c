@@ -172,7 +172,7 @@ static void refusals(void **state) {
     refused("blockq import a.gguf", "MODEL.gguf DIR is missing");
     refused("blockq import a.gguf b c", "one argument too many: c");
     refused("blockq import a.gguf b --type q8", "--type q8: must be f32, bf16 or f16");
-    refused("blockq tokens a -o t", "--bytes is missing");
+    refused("blockq tokens a -o t", "give one of --tokenizer and --bytes");
     refused("blockq tokens a --bytes", "--out is missing");
     refused("blockq tokens --bytes -o t", "TEXT... is missing");
     char many[1024] = "blockq run a";
@@ -216,7 +216,7 @@ static void help(void **state) {
             "--tokens --ctx --windows --offset --threads --device --memory --scratch --timeout "
             "--json --verbose",
         [BQ_COMMAND_INSPECT] = "--verbose",
-        [BQ_COMMAND_TOKENS] = "--bytes --out --verbose",
+        [BQ_COMMAND_TOKENS] = "--bytes --tokenizer --out --verbose",
         [BQ_COMMAND_STATUS] = "--json --verbose"};
     static const char *const names[BQ_COMMANDS] = {
         [BQ_COMMAND_RUN] = "run",         [BQ_COMMAND_PLAN] = "plan",

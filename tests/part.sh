@@ -19,6 +19,12 @@ recipes_page() {
     diff <("$build/src/blockq" help recipe) docs/recipes.md || { echo "docs/recipes.md is not what \`blockq help recipe\` prints" && return 1; }
 }
 
+# Every command that docs and help texts print.
+commands() {
+    command -v python3 >/dev/null || skip "no python3"
+    python3 tests/commands.py "$build/src/blockq"
+}
+
 # Counted instructions of the ops, beside those that were saved.
 gate() { bash perf/instructions.sh "$build"; }
 

@@ -35,6 +35,7 @@ check "a star for the first row: $(cat out)" [ "$(grep -A 1 '^run ' out | tail -
 check "the rows: $(cat one/sweep.csv)" awk -F, 'NR > 1 { good += $4 == 0 && $5 > 2 && $5 < 9 && $8 > 1 && $11 > 0 && $11 <= $10 } END { exit good != 8 }' one/sweep.csv
 check "messages say of which run" grep -q '^bq: gptq,seed=3,bits=2: done in' err
 check "one reference: $(ls one/reference.0)" [ "$(find one/reference.0 -name fp_000.h5 | wc -l)" = 1 ]
+check "a page of them" [ "$(grep -c '<circle' one/sweep.html)" = 8 ]
 cp out table
 
 # again: nothing is made, the numbers are known

@@ -34,5 +34,6 @@ int bq_eval_perplexity(const bq_args *args, bq_comm *comm, double *value, int64_
 int bq_cmd_inspect(const bq_args *args, bq_comm *comm);
 int bq_cmd_tokens(const bq_args *args, bq_comm *comm);
 int bq_cmd_status(const bq_args *args, bq_comm *comm);
+int bq_cmd_report(const bq_args *args, bq_comm *comm);
 
 #endif

@@ -17,7 +17,7 @@
 #include <string.h>
 
 static const char *const there_are =
-    "run, plan, sweep, eval, generate, export, import, compare, inspect, tokens, status";
+    "run, plan, sweep, eval, generate, export, import, compare, inspect, tokens, status, report";
 const char bq_exit_codes[] = "Exit codes:\n"
                              "   0  done\n"
                              "   1  the environment broke (memory, disk, a lost rank), or a bug\n"
@@ -236,6 +236,7 @@ static const char *lacks(const bq_args *a) {
     case BQ_COMMAND_EXPORT:
         if (!a->run) return "--run is missing";
         return a->out[0] ? NULL : "--out is missing";
+    case BQ_COMMAND_REPORT: return a->out[0] ? NULL : "--out is missing";
     case BQ_COMMAND_TOKENS:
         if (!a->bytes == !a->tokenizer) return "give one of --tokenizer and --bytes";
         return a->out[0] ? NULL : "--out is missing";

@@ -69,6 +69,7 @@ const bq_option bq_options[BQ_OPTIONS] = {
      "Directory of the run directories, of what they share and of sweep.csv: a new one, or a sweep's, which "
      "goes on"},
     {"out", 'o', "FILE.h5", OUT, AT(out), 0, 0, TOKENS, "File to write"},
+    {"out", 'o', "FILE.html", OUT, AT(out), 0, 0, REPORT, "File to write; what is there is replaced"},
     {"threads", 0, "N", INT, AT(threads), 1, BQ_THREADS_MAX, COMPUTE,
      "Threads of this rank, up to 4096 (OMP_NUM_THREADS, or all cores)"},
     {"device", 0, "NAME", DEVICE, AT(device), 0, 0, COMPUTE, "cpu, cuda, cuda:N (device N) or auto (auto)"},
@@ -216,4 +217,11 @@ const bq_command_text bq_commands[BQ_COMMANDS] = {
                            "Read a run directory: whether a process works on it or how the last one ended, "
                            "blocks done, pace and time left, perplexities, the last line of its log. Nothing "
                            "is written, and a run at work is not disturbed.",
-                           "Example:\n  blockq status demo.run\n  blockq status --json demo.run"}};
+                           "Example:\n  blockq status demo.run\n  blockq status --json demo.run"},
+    [BQ_COMMAND_REPORT] = {
+        "report", "RUN...", 1, 4096, "Write a page about runs, for a browser.",
+        "Write one HTML file about run directories, finished or not: model, recipe, seconds of each "
+        "block and part, losses of training, memory planned and used, evaluations; of several runs a "
+        "table, and a picture of bits against the evaluation. It needs no other file and no network.",
+        "Example:\n  blockq report demo.run -o demo.html\n  blockq report gptq.run adascale.run -o "
+        "both.html"}};

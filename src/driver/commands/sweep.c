@@ -2,7 +2,7 @@
 /* sweep.c - `blockq sweep`: many recipes, each in a run directory of its own, over one reference.
  *
  * The ranks form groups (comm.h).  A group takes the first run that no other one has: its rank 0 holds the
- * lock <run>.lock until the end.  Its runs share the FP stream and the numbers of evaluations in
+ * lock locks/<run> until the end.  Its runs share the FP stream and the numbers of evaluations in
  * reference.<group>. All state is in the run directories, so a sweep goes on when it is started again. */
 #include "driver/commands/sweep_list.h"
 
@@ -48,9 +48,12 @@ static int look(void *ctx) {
     int error, code = bq_sweep_list_open(&w->list, w->args);
     if (!code) code = (w->groups = choose_groups(w)) ? BQ_OK : BQ_LAUNCH;
     if (code || w->job->rank) return code;
+    char locks[BQ_PATH_MAX + 8];
+    snprintf(locks, sizeof locks, "%s/locks", w->args->out);
     code = bq_rundir_folder(w->args->out);
-    if (!code && (error = bq_dir_make(w->args->out)))
-        code = bq_refuse(BQ_USAGE, "%s cannot be made: %s", w->args->out, strerror(error));
+    if (!code) code = bq_rundir_folder(locks);
+    if (!code && (error = bq_dir_make(locks)))
+        code = bq_refuse(BQ_USAGE, "%s cannot be made: %s", locks, strerror(error));
     return code ? code : bq_lock_take_at(&w->lock, w->args->out, "lock", "--out");
 }
 
@@ -58,7 +61,7 @@ static int look(void *ctx) {
 static int next(sweep *w, int i) {
     char file[BQ_SWEEP_NAME + 8];
     for (; w->group.rank == 0 && i < w->list.count; i++) {
-        snprintf(file, sizeof file, "%s.lock", w->list.at[i].name);
+        snprintf(file, sizeof file, "locks/%s", w->list.at[i].name);
         if (w->groups == 1 || bq_lock_try(&w->taken[i], w->args->out, file)) break;
     }
     bq_comm_bcast(&w->group, &i, sizeof i);

@@ -3,6 +3,7 @@
 
 #include "base/die.h"
 #include "base/log.h"
+#include "driver/commands/report.h"
 #include "io/files.h"
 
 #include <ctype.h>
@@ -159,8 +160,36 @@ static void put_csv(FILE *to, const bq_sweep_list *list, int i) {
     fprintf(to, ",%.1f,%.0f,%.0f,%d\n", r->facts.seconds, r->facts.planned, r->facts.peak, is_best(list, i));
 }
 
+static void keep(const char *dir, const char *name, const char *text, size_t bytes) {
+    char path[BQ_PATH];
+    bq_path_join(path, sizeof path, dir, name);
+    int error = bq_file_write_atomic(path, text, bytes);
+    if (error) bq_log(BQ_WARN, "'%s' cannot be written: %s", path, bq_file_why(error));
+}
+
+/* The page of the runs that are done; they are opened by their paths below dir. */
+static void write_page(const bq_sweep_list *list, const char *dir) {
+    char(*path)[BQ_PATH] = calloc((size_t)list->count, sizeof *path), *text = NULL;
+    bq_report_run *run = calloc((size_t)list->count, sizeof *run);
+    size_t bytes = 0;
+    int count = 0;
+    FILE *to = open_memstream(&text, &bytes);
+    BQ_CHECK(path && run && to, "no memory for the page of a sweep");
+    for (int i = 0; i < list->count; i++) {
+        bq_path_join(path[count], BQ_PATH, dir, list->at[i].name);
+        if (!list->at[i].code && bq_report_read(&run[count], path[count]) == BQ_OK) count++;
+    }
+    bq_report_page(to, run, count);
+    fclose(to);
+    keep(dir, "sweep.html", text, bytes);
+    for (int i = 0; i < count; i++) bq_report_close(&run[i]);
+    free(path);
+    free(run);
+    free(text);
+}
+
 void bq_sweep_list_report(bq_sweep_list *list, const char *dir) {
-    char path[BQ_PATH], *text = NULL;
+    char *text = NULL;
     size_t bytes = 0;
     int width = 3;
     FILE *to = open_memstream(&text, &bytes);
@@ -173,9 +202,8 @@ void bq_sweep_list_report(bq_sweep_list *list, const char *dir) {
         put_csv(to, list, i);
     }
     fclose(to);
-    bq_path_join(path, sizeof path, dir, "sweep.csv");
-    int error = bq_file_write_atomic(path, text, bytes);
-    if (error) bq_log(BQ_WARN, "'%s' cannot be written: %s", path, bq_file_why(error));
+    keep(dir, "sweep.csv", text, bytes);
+    write_page(list, dir);
     free(text);
     printf("%-*s %6s %9s %9s %9s %7s %8s %7s\n", width, "run", "bits", "fp", "rtn", "result", "nats",
            "seconds", "MB");

@@ -26,8 +26,9 @@ typedef struct {
 int bq_sweep_list_open(bq_sweep_list *list, const bq_args *args);
 void bq_sweep_list_close(bq_sweep_list *list);
 
-/* Print the table, and write <dir>/sweep.csv: a row a run, those that are done by bits, then perplexity.  A
- * star marks the runs that no other one beats in both (the Pareto front). */
+/* Print the table, and write <dir>/sweep.csv and the page <dir>/sweep.html (report.h): a row a run, those
+ * that are done by bits, then perplexity.  A star marks the runs that no other one beats in both (the
+ * Pareto front). */
 void bq_sweep_list_report(bq_sweep_list *list, const char *dir);
 
 #endif

@@ -26,6 +26,7 @@ typedef enum {
     BQ_COMMAND_INSPECT, /* from here on: one process, without MPI */
     BQ_COMMAND_TOKENS,
     BQ_COMMAND_STATUS,
+    BQ_COMMAND_REPORT,
     BQ_COMMANDS
 } bq_command;
 

@@ -217,14 +217,15 @@ static void help(void **state) {
             "--json --verbose",
         [BQ_COMMAND_INSPECT] = "--verbose",
         [BQ_COMMAND_TOKENS] = "--bytes --tokenizer --out --verbose",
-        [BQ_COMMAND_STATUS] = "--json --verbose"};
+        [BQ_COMMAND_STATUS] = "--json --verbose",
+        [BQ_COMMAND_REPORT] = "--out --verbose"};
     static const char *const names[BQ_COMMANDS] = {
         [BQ_COMMAND_RUN] = "run",         [BQ_COMMAND_PLAN] = "plan",
         [BQ_COMMAND_EVAL] = "eval",       [BQ_COMMAND_EXPORT] = "export",
         [BQ_COMMAND_INSPECT] = "inspect", [BQ_COMMAND_TOKENS] = "tokens",
         [BQ_COMMAND_STATUS] = "status",   [BQ_COMMAND_IMPORT] = "import",
         [BQ_COMMAND_COMPARE] = "compare", [BQ_COMMAND_GENERATE] = "generate",
-        [BQ_COMMAND_SWEEP] = "sweep"};
+        [BQ_COMMAND_SWEEP] = "sweep",     [BQ_COMMAND_REPORT] = "report"};
     char text[256], list[256], row[64];
     for (int c = 1; c < BQ_COMMANDS; c++) {
         const char *name = names[c];

@@ -259,15 +259,14 @@ static void version(void **state) {
     (void)state;
     char text[256];
     FILE *f = fopen(BQ_VECTORS "/../../CMakeLists.txt", "r");
-    assert_non_null(f);
     bool same = false;
-    while (fgets(text, sizeof text, f)) same |= strstr(text, "VERSION " BQ_VERSION " ") != NULL;
+    while (f && fgets(text, sizeof text, f)) same |= strstr(text, "VERSION " BQ_VERSION " ") != NULL;
     assert_true(same && fclose(f) == 0);
     const char *said = printed("blockq --version");
     assert_true(strstr(said, "blockq " BQ_VERSION) == said && strstr(said, "MPI") &&
                 strstr(said, "\nHDF5 1.") && strstr(said, "\ncpu "));
-    assert_non_null(strstr(printed("blockq help man"), "\n\\fB\\-\\-split\\-reference\\fR\n"));
-    assert_non_null(strstr(printed("blockq help completion"), " --split-reference"));
+    assert_true(strstr(printed("blockq help man"), "\n\\fB\\-\\-split\\-reference\\fR\n") != NULL &&
+                strstr(printed("blockq help completion"), " --split-reference") != NULL);
 }
 
 static void other_ranks_are_quiet(void **state) {

@@ -19,7 +19,7 @@ BLOCKQ = os.path.abspath(sys.argv[1])
 # of others: they install, build packages or talk to a cluster
 OTHERS = {"apt-get", "git", "module", "spack", "apptainer", "printf", "chmod", "scancel", "cd", "export", "cpack", "xargs", "echo", "touch", "cat",
           "awk", "srun", "salloc", "squeue", "rm", "mkdir", "sha256sum", "vllm", "cmp", "nsys", "compute-sanitizer", "valgrind", "pip"}
-COMMANDS = "run plan sweep eval generate export import compare inspect tokens status report".split()
+COMMANDS = "run plan sweep eval generate export import compare inspect tokens status report clean".split()
 failures, count = [], {"blockq": 0, "recipe": 0, "script": 0, "other": 0}
 
 

@@ -5,6 +5,7 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <fnmatch.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -67,6 +68,20 @@ static void empty(int fd, const char *const *patterns) {
     for (struct dirent *e; list && (e = readdir(list));)
         if (matches(e->d_name, patterns)) unlinkat(fd, e->d_name, 0);
     if (list) closedir(list);
+}
+
+int64_t bq_folder_clear(const char *dir, const char *const *patterns, bool dry, int64_t *files) {
+    int fd;
+    int64_t bytes = 0;
+    DIR *list = bq_dir_open(dir, true, &fd) ? NULL : fdopendir(fd);
+    for (struct dirent *e; list && (e = readdir(list));) {
+        struct stat st;
+        if (!matches(e->d_name, patterns) || fstatat(fd, e->d_name, &st, AT_SYMLINK_NOFOLLOW)) continue;
+        if (!S_ISREG(st.st_mode) || (!dry && unlinkat(fd, e->d_name, 0))) continue;
+        bytes += st.st_size, ++*files;
+    }
+    if (list) closedir(list);
+    return bytes;
 }
 
 void bq_folder_remove(bq_folder *f, const char *const *patterns) {

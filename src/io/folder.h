@@ -26,4 +26,8 @@ void bq_folder_remove(bq_folder *f, const char *const *patterns);
  * Does nothing where the file system has no locks. */
 void bq_folder_remove_left(const char *parent, const char *name, const char *const *patterns);
 
+/* Remove the regular files in a directory that match one of the patterns; links and folders stay.  dry: only
+ * count.  Adds to *files; returns their bytes, 0 where there is no such directory. */
+int64_t bq_folder_clear(const char *dir, const char *const *patterns, bool dry, int64_t *files);
+
 #endif

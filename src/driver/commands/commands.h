@@ -35,5 +35,6 @@ int bq_cmd_inspect(const bq_args *args, bq_comm *comm);
 int bq_cmd_tokens(const bq_args *args, bq_comm *comm);
 int bq_cmd_status(const bq_args *args, bq_comm *comm);
 int bq_cmd_report(const bq_args *args, bq_comm *comm);
+int bq_cmd_clean(const bq_args *args, bq_comm *comm);
 
 #endif

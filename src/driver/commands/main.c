@@ -26,7 +26,8 @@ int main(int argc, char **argv) {
         [BQ_COMMAND_GENERATE] = bq_cmd_generate, [BQ_COMMAND_EXPORT] = bq_cmd_export,
         [BQ_COMMAND_IMPORT] = bq_cmd_import,     [BQ_COMMAND_COMPARE] = bq_cmd_compare,
         [BQ_COMMAND_INSPECT] = bq_cmd_inspect,   [BQ_COMMAND_TOKENS] = bq_cmd_tokens,
-        [BQ_COMMAND_STATUS] = bq_cmd_status,     [BQ_COMMAND_REPORT] = bq_cmd_report};
+        [BQ_COMMAND_STATUS] = bq_cmd_status,     [BQ_COMMAND_REPORT] = bq_cmd_report,
+        [BQ_COMMAND_CLEAN] = bq_cmd_clean};
     static bq_args args; /* large */
     /* Return freed memory to the system: else pieces of up to 32 MB stay resident, which plans do not
      * count. */

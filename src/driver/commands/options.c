@@ -17,7 +17,7 @@
 #include <string.h>
 
 static const char *const there_are =
-    "run, plan, sweep, eval, generate, export, import, compare, inspect, tokens, status, report";
+    "run, plan, sweep, eval, generate, export, import, compare, inspect, tokens, status, report, clean";
 const char bq_exit_codes[] = "Exit codes:\n"
                              "   0  done\n"
                              "   1  the environment broke (memory, disk, a lost rank), or a bug\n"

@@ -26,6 +26,7 @@ extern const char bq_exit_codes[];
 /* Sets of commands. */
 enum { RUN = 1 << BQ_COMMAND_RUN, PLAN = 1 << BQ_COMMAND_PLAN, EVAL = 1 << BQ_COMMAND_EVAL };
 enum { SWEEP = 1 << BQ_COMMAND_SWEEP, REPORT = 1 << BQ_COMMAND_REPORT };
+enum { CLEAN = 1 << BQ_COMMAND_CLEAN };
 enum { EXPORT = 1 << BQ_COMMAND_EXPORT, TOKENS = 1 << BQ_COMMAND_TOKENS, STATUS = 1 << BQ_COMMAND_STATUS };
 enum {
     INSPECT = 1 << BQ_COMMAND_INSPECT,
@@ -34,7 +35,7 @@ enum {
     GENERATE = 1 << BQ_COMMAND_GENERATE
 };
 enum { COMPUTE = RUN | SWEEP | PLAN | EVAL | COMPARE | GENERATE };
-enum { ALL = COMPUTE | EXPORT | IMPORT | INSPECT | TOKENS | STATUS | REPORT };
+enum { ALL = COMPUTE | EXPORT | IMPORT | INSPECT | TOKENS | STATUS | REPORT | CLEAN };
 
 typedef enum {
     FLAG,

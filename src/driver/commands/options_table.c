@@ -113,6 +113,7 @@ const bq_option bq_options[BQ_OPTIONS] = {
      "Take a run's result alone, not the original model and round to nearest, too"},
     {"stop-after-blocks", 0, "N", INT, AT(stop_after), 1, INT_MAX, RUN | SWEEP,
      "End with code 75 after N new blocks, as a stop signal would (for tests)"},
+    {"dry-run", 0, NULL, FLAG, AT(dry_run), 0, 0, CLEAN, "Say what would be removed, and remove nothing"},
     {"json", 0, NULL, FLAG, AT(json), 0, 0, STATUS | COMPARE, "For programs: one JSON object"},
     {"verbose", 'v', NULL, FLAG, AT(verbose), 0, 0, ALL, "Say more"},
     {0}};
@@ -218,10 +219,16 @@ const bq_command_text bq_commands[BQ_COMMANDS] = {
                            "blocks done, pace and time left, perplexities, the last line of its log. Nothing "
                            "is written, and a run at work is not disturbed.",
                            "Example:\n  blockq status demo.run\n  blockq status --json demo.run"},
-    [BQ_COMMAND_REPORT] = {
-        "report", "RUN...", 1, 4096, "Write a page about runs, for a browser.",
-        "Write one HTML file about run directories, finished or not: model, recipe, seconds of each "
-        "block and part, losses of training, memory planned and used, evaluations; of several runs a "
-        "table, and a picture of bits against the evaluation. It needs no other file and no network.",
-        "Example:\n  blockq report demo.run -o demo.html\n  blockq report gptq.run adascale.run -o "
-        "both.html"}};
+    [BQ_COMMAND_REPORT] =
+        {"report", "RUN...", 1, 4096, "Write a page about runs, for a browser.",
+         "Write one HTML file about run directories, finished or not: model, recipe, seconds of each "
+         "block and part, losses of training, memory planned and used, evaluations; of several runs a "
+         "table, and a picture of bits against the evaluation. It needs no other file and no network.",
+         "Example:\n  blockq report demo.run -o demo.html\n  blockq report gptq.run adascale.run -o "
+         "both.html"},
+    [BQ_COMMAND_CLEAN] = {
+        "clean", "RUN...", 1, INT_MAX, "Remove from finished runs what can be made again.",
+        "Remove the activation files and the states inside blocks of run directories whose blocks are "
+        "all done, and say how many bytes that were. Checkpoints, outputs, logs and numbers stay: export, "
+        "eval and a later start work as before. A run that is at work or not done is refused.",
+        "Example:\n  blockq clean --dry-run demo.run\n  blockq clean demo.run other.run"}};

@@ -27,6 +27,7 @@ typedef enum {
     BQ_COMMAND_TOKENS,
     BQ_COMMAND_STATUS,
     BQ_COMMAND_REPORT,
+    BQ_COMMAND_CLEAN,
     BQ_COMMANDS
 } bq_command;
 
@@ -86,6 +87,7 @@ typedef struct {
     const char *type;          /* import: bq_import_format */
     const char *tokenizer;     /* tokens: a tokenizer.json, or its folder */
     bool no_tokenizer;         /* import */
+    bool dry_run;              /* clean */
     bool verbose, bytes, json; /* all; tokens; status, compare */
 } bq_args;
 

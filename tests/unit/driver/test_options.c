@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The command line: what each command takes, refuses and explains. */
 #include "unit/driver/captured.h"
+#include "unit/driver/commands.h"
 
 #include "base/die.h"
 #include "base/log.h"
@@ -192,40 +193,6 @@ static const char *printed(const char *text) {
 
 static void help(void **state) {
     (void)state;
-    static const char *const options[BQ_COMMANDS] = {
-        [BQ_COMMAND_SWEEP] = "--set --vary --groups --out --threads --device --memory --scratch --model-copy "
-                             "--acts --split-reference --stages --micro --timeout --no-eval --result-only "
-                             "--save-every --stop-after-blocks --verbose",
-        [BQ_COMMAND_RUN] =
-            "--set --preset --reference --out --threads --device --memory --scratch --model-copy --acts "
-            "--split-reference --stages --micro "
-            "--timeout --no-eval --result-only "
-            "--save-every --stop-after-blocks "
-            "--verbose",
-        [BQ_COMMAND_PLAN] =
-            "--set --preset --threads --device --memory --scratch --model-copy --acts --split-reference "
-            "--stages --micro --ranks --gpu --network --node --files --timeout --verbose",
-        [BQ_COMMAND_EVAL] = "--model --run --tokens --eval --ctx --windows --offset --rtn --threads --device "
-                            "--memory --scratch --timeout --result-only --verbose",
-        [BQ_COMMAND_GENERATE] =
-            "--tokens --prompt-tokens --count --temperature --top-k --seed --ctx --windows --offset "
-            "--threads --device --memory --scratch --timeout --result-only --verbose",
-        [BQ_COMMAND_EXPORT] = "--run --format --shard --out --timeout --verbose",
-        [BQ_COMMAND_IMPORT] = "--shard --type --no-tokenizer --timeout --verbose",
-        [BQ_COMMAND_COMPARE] =
-            "--tokens --ctx --windows --offset --threads --device --memory --scratch --timeout "
-            "--json --verbose",
-        [BQ_COMMAND_INSPECT] = "--verbose",
-        [BQ_COMMAND_TOKENS] = "--bytes --tokenizer --out --verbose",
-        [BQ_COMMAND_STATUS] = "--json --verbose",
-        [BQ_COMMAND_REPORT] = "--out --verbose"};
-    static const char *const names[BQ_COMMANDS] = {
-        [BQ_COMMAND_RUN] = "run",         [BQ_COMMAND_PLAN] = "plan",
-        [BQ_COMMAND_EVAL] = "eval",       [BQ_COMMAND_EXPORT] = "export",
-        [BQ_COMMAND_INSPECT] = "inspect", [BQ_COMMAND_TOKENS] = "tokens",
-        [BQ_COMMAND_STATUS] = "status",   [BQ_COMMAND_IMPORT] = "import",
-        [BQ_COMMAND_COMPARE] = "compare", [BQ_COMMAND_GENERATE] = "generate",
-        [BQ_COMMAND_SWEEP] = "sweep",     [BQ_COMMAND_REPORT] = "report"};
     char text[256], list[256], row[64];
     for (int c = 1; c < BQ_COMMANDS; c++) {
         const char *name = names[c];

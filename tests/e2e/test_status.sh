@@ -30,8 +30,16 @@ done
 expect 0 "$blockq" status long
 check "it runs: $(cat out)" grep -q "^long: running (host .*, pid $job)" out
 check "a state is kept: $(cat out)" grep -q 'inside block 1  *step [0-9]* is kept' out
+echo "2026-01-01 00:00:00 12.0%, ETA 01:23, block 1/2  loss 3" >>long/run.log # as a run does once a minute
+expect 0 "$blockq" status long
+check "what it is at: $(cat out)" grep -q '^  at work on  *block 1/2  loss 3, 01:23 left$' out
+"$blockq" status --watch long >watched 2>&1 &
+watcher=$!
+until [[ -s watched ]]; do sleep 0.05; done
 kill -9 $job
 wait $job 2>/dev/null || true
+check "the watch ends with the run" wait $watcher
+check "and says how: $(cat watched)" [ "$(grep -c '^long: ' watched)" -ge 2 -a "$(grep -c '^long: killed' watched)" = 1 ]
 expect 0 "$blockq" status long
 check "it was killed: $(cat out)" grep -q '^long: killed$' out
 

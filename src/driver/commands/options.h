@@ -73,7 +73,7 @@ typedef struct {
     const char *brief, *about, *example;
 } bq_command_text;
 
-enum { BQ_OPTIONS = 56 }; /* room, and the end */
+enum { BQ_OPTIONS = 64 }; /* room, and the end */
 enum { BQ_THREADS_MAX = 4096 };
 extern const bq_option bq_options[BQ_OPTIONS];
 extern const bq_command_text bq_commands[BQ_COMMANDS];

@@ -114,6 +114,7 @@ const bq_option bq_options[BQ_OPTIONS] = {
     {"stop-after-blocks", 0, "N", INT, AT(stop_after), 1, INT_MAX, RUN | SWEEP,
      "End with code 75 after N new blocks, as a stop signal would (for tests)"},
     {"dry-run", 0, NULL, FLAG, AT(dry_run), 0, 0, CLEAN, "Say what would be removed, and remove nothing"},
+    {"watch", 'w', NULL, FLAG, AT(watch), 0, 0, STATUS, "Look again every 2 seconds, until the run ends"},
     {"json", 0, NULL, FLAG, AT(json), 0, 0, STATUS | COMPARE, "For programs: one JSON object"},
     {"verbose", 'v', NULL, FLAG, AT(verbose), 0, 0, ALL, "Say more"},
     {0}};
@@ -218,7 +219,8 @@ const bq_command_text bq_commands[BQ_COMMANDS] = {
                            "Read a run directory: whether a process works on it or how the last one ended, "
                            "blocks done, pace and time left, perplexities, the last line of its log. Nothing "
                            "is written, and a run at work is not disturbed.",
-                           "Example:\n  blockq status demo.run\n  blockq status --json demo.run"},
+                           "Example:\n  blockq status demo.run\n  blockq status --watch demo.run\n  blockq "
+                           "status --json demo.run"},
     [BQ_COMMAND_REPORT] =
         {"report", "RUN...", 1, 4096, "Write a page about runs, for a browser.",
          "Write one HTML file about run directories, finished or not: model, recipe, seconds of each "

@@ -13,6 +13,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
+#include <unistd.h>
 
 #define MAX_FILE ((size_t)64 << 20)
 
@@ -228,24 +230,39 @@ static void print(const status *s) {
         if (json_is_null(value)) printf("  perplexity of %-10.40s not finite\n", name);
     }
     if (*text_at(s, "reason")) printf("  why                      %s\n", text_at(s, "reason"));
-    printf("  last words               %s\n", text_at(s, "log"));
+    const char *log = text_at(s, "log"), *eta = strstr(log, "%, ETA ");
+    if (eta && strcmp(text_at(s, "state"), "running") == 0)
+        printf("  at work on               %s, %.*s left\n", eta + 7 + strcspn(eta + 7, " ") + 1,
+               (int)strcspn(eta + 7, ","), eta + 7);
+    printf("  last words               %s\n", log);
+}
+
+static void say(status *s, bool json) {
+    size_t bytes;
+    char *text = json ? bq_json_text_of(s->out, &bytes) : NULL;
+    if (json)
+        fwrite(text, 1, bytes, stdout);
+    else
+        print(s);
+    free(text);
+    fflush(stdout);
 }
 
 int bq_cmd_status(const bq_args *args, bq_comm *comm) {
-    status s = {.dir = args->file[0]};
     char path[BQ_PATH];
+    bool running;
     (void)comm;
-    bq_path_join(path, sizeof path, s.dir, "ckpt");
-    if (!bq_file_exists(path)) return bq_refuse(BQ_USAGE, "%s: there is no run", s.dir);
-    look(&s);
-    if (args->json) {
-        size_t bytes;
-        char *text = bq_json_text_of(s.out, &bytes);
-        fwrite(text, 1, bytes, stdout);
-        free(text);
-    } else
-        print(&s);
-    json_decref(s.out);
-    bq_state_close(s.state);
+    bq_path_join(path, sizeof path, args->file[0], "ckpt");
+    if (!bq_file_exists(path)) return bq_refuse(BQ_USAGE, "%s: there is no run", args->file[0]);
+    do {
+        status s = {.dir = args->file[0]};
+        look(&s);
+        running = args->watch && strcmp(text_at(&s, "state"), "running") == 0;
+        if (args->watch && isatty(STDOUT_FILENO)) fputs("\033[H\033[2J", stdout); /* home, clear */
+        say(&s, args->json);
+        json_decref(s.out);
+        bq_state_close(s.state);
+        if (running) nanosleep(&(struct timespec){.tv_sec = 2}, NULL);
+    } while (running);
     return BQ_OK;
 }

@@ -87,6 +87,7 @@ typedef struct {
     const char *type;          /* import: bq_import_format */
     const char *tokenizer;     /* tokens: a tokenizer.json, or its folder */
     bool no_tokenizer;         /* import */
+    bool watch;                /* status */
     bool dry_run;              /* clean */
     bool verbose, bytes, json; /* all; tokens; status, compare */
 } bq_args;

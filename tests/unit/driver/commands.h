@@ -30,7 +30,7 @@ static const char *const options[BQ_COMMANDS] = {
         "--json --verbose",
     [BQ_COMMAND_INSPECT] = "--verbose",
     [BQ_COMMAND_TOKENS] = "--bytes --tokenizer --out --verbose",
-    [BQ_COMMAND_STATUS] = "--json --verbose",
+    [BQ_COMMAND_STATUS] = "--watch --json --verbose",
     [BQ_COMMAND_REPORT] = "--out --verbose",
     [BQ_COMMAND_CLEAN] = "--dry-run --verbose"};
 static const char *const names[BQ_COMMANDS] = {

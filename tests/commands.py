@@ -155,8 +155,17 @@ def lines_of(path):
                 text = ""
 
 
+def check_index():
+    """Every recipe has a row in configs/README.md, and every row a recipe."""
+    with open("configs/README.md", encoding="utf-8") as f:
+        rows = set(re.findall(r"`(\w+)`", "".join(line.split("|")[1] for line in f if line.startswith("| `"))))
+    files = {os.path.basename(path)[:-5] for path in glob.glob("configs/*.json")}
+    failures.extend(f"configs/README.md: {name} has no row or no file" for name in sorted(rows ^ files))
+
+
 def main():
     os.chdir(ROOT)
+    check_index()
     pages = ["README.md", "CONTRIBUTING.md", "tools/README.md", *sorted(glob.glob("docs/*.md"))]
     for page in pages:
         for number, line in lines_of(page):

@@ -331,8 +331,9 @@ void bq_options_help(bq_command c, FILE *out) {
           out);
     for (int i = 1; i < BQ_COMMANDS; i++)
         fprintf(out, "  %-10s %s\n", bq_commands[i].name, bq_commands[i].brief);
-    fputs("  help       help COMMAND: its options; help recipe: all keys of a recipe; help schemes:\n"
-          "             schemes by name.\n\n"
+    fputs("  help       help COMMAND: its options; help recipe: all keys of a recipe, help\n"
+          "             recipe WORD: those of a part (gptq, bits); help schemes: schemes by name;\n"
+          "             help man: a manual page; help completion: for bash.\n\n"
           "  blockq COMMAND --help   a command's options, with an example\n"
           "  blockq --version\n\n"
           "A first run: blockq run demo\n\n",
@@ -367,6 +368,12 @@ int bq_options_parse(int argc, char **argv, bq_args *args) {
         return BQ_OK;
     }
     bool help = strcmp(word, "help") == 0;
+    if (help && topic && argc > 3 && strcmp(topic, "recipe") == 0) {
+        if (!speaks || bq_options_recipe(stdout, argv[3])) return BQ_OK;
+        return complain(BQ_COMMAND_NONE,
+                        "help recipe %.100s: no part of a recipe has that name; blockq help recipe has all",
+                        argv[3]);
+    }
     for (size_t i = 0; help && topic && i < sizeof pages / sizeof *pages; i++) {
         if (strcmp(topic, pages[i].name)) continue;
         if (speaks) pages[i].print(stdout);

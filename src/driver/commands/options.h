@@ -21,6 +21,8 @@ void bq_options_help(bq_command command, FILE *out);
 /* The same of all commands as a manual page (roff), and as completion for bash. */
 void bq_options_man(FILE *out);
 void bq_options_completion(FILE *out);
+/* The sections of `help recipe` whose heading has the word ("gptq", "kv"); false: none has. */
+bool bq_options_recipe(FILE *out, const char *word);
 extern const char bq_exit_codes[];
 
 /* Sets of commands. */

@@ -2,6 +2,11 @@
 /* The option table as a manual page and as completion for bash. */
 #include "driver/commands/options.h"
 
+#include "base/die.h"
+#include "driver/recipe/recipe.h"
+
+#include <ctype.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* roff: a backslash and a dash are written with one before them; a line must not start with a dot. */
@@ -72,4 +77,31 @@ void bq_options_completion(FILE *out) {
           "        mapfile -t COMPREPLY < <(compgen -W \"$options\" -- \"$word\")\n    fi\n}\n"
           "complete -o default -F _blockq blockq\n",
           out);
+}
+
+/* Does the heading have the word, alone or between other signs than letters and digits? */
+static bool has_word(const char *heading, size_t length, const char *word) {
+    const size_t n = strlen(word);
+    for (const char *at = heading; (at = memmem(at, length - (size_t)(at - heading), word, n)); at++)
+        if (!isalnum((unsigned char)at[-1]) && at[-1] != '-' && !isalnum((unsigned char)at[n]) &&
+            at[n] != '-')
+            return true;
+    return false;
+}
+
+bool bq_options_recipe(FILE *out, const char *word) {
+    char *text = NULL;
+    size_t bytes = 0;
+    bool found = false, inside = false;
+    FILE *page = open_memstream(&text, &bytes);
+    BQ_CHECK(page, "no memory for the page of recipes");
+    bq_recipe_doc(page);
+    fclose(page);
+    for (char *line = text, *end; *word && (end = strchr(line, '\n')); line = end + 1) {
+        const size_t length = (size_t)(end - line);
+        if (strncmp(line, "## ", 3) == 0) found |= inside = has_word(line, length, word);
+        if (inside) fprintf(out, "%.*s\n", (int)length, line);
+    }
+    free(text);
+    return found;
 }

@@ -18,7 +18,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { FACTS = 2 + sizeof(bq_run_facts) / sizeof(double) };
+enum { FACTS = 1 + sizeof(bq_run_facts) / sizeof(double) };
 
 typedef struct {
     const bq_args *args;
@@ -27,7 +27,7 @@ typedef struct {
     int groups, mine; /* my group */
     bq_sweep_list list;
     bq_lock lock, *taken; /* of the directory; of the runs that this group has */
-    double *fact;         /* (runs, FACTS): exit code, 1 if it was run, facts; 0 where it was not run here */
+    double *fact;         /* (runs, FACTS): exit code, facts; 0 where it was not run here */
 } sweep;
 
 /* As many groups as there is work for, of equally many ranks. */
@@ -47,6 +47,8 @@ static int look(void *ctx) {
     sweep *w = ctx;
     int error, code = bq_sweep_list_open(&w->list, w->args);
     if (!code) code = (w->groups = choose_groups(w)) ? BQ_OK : BQ_LAUNCH;
+    if (!code && strlen(w->args->out) + 1 + BQ_SWEEP_NAME > BQ_PATH_MAX)
+        code = bq_refuse(BQ_USAGE, "--out %.100s...: the paths of its runs would be too long", w->args->out);
     if (code || w->job->rank) return code;
     char locks[BQ_PATH_MAX + 8];
     snprintf(locks, sizeof locks, "%s/locks", w->args->out);
@@ -79,16 +81,14 @@ static int run_one(sweep *w, int i) {
     for (int v = 0; v < a.nvary; v++) a.set[a.nset++] = r->set[v];
     snprintf(reference, sizeof reference, "%s/reference.%d", w->args->out, w->mine);
     a.reference = reference;
-    if ((size_t)snprintf(a.out, sizeof a.out, "%s/%s", w->args->out, r->name) >= sizeof a.out)
-        return bq_refuse(BQ_USAGE, "%s: the path of a run would have more than %zu bytes", w->args->out,
-                         sizeof a.out - 1);
+    bq_path_join(a.out, sizeof a.out, w->args->out, r->name);
     bq_log_label(r->name);
     bq_peak_forget();
     int code = bq_run_whole(&a, &w->group, &facts);
     bq_log_label("");
     if (w->group.rank == 0 && code != BQ_STOPPED) {
-        fact[0] = code, fact[1] = 1;
-        memcpy(fact + 2, &facts, sizeof facts);
+        fact[0] = code;
+        memcpy(fact + 1, &facts, sizeof facts);
     }
     return code;
 }
@@ -110,7 +110,7 @@ static void collect(sweep *w) {
     for (int i = 0; i < w->list.count; i++) {
         const double *fact = w->fact + (size_t)i * FACTS;
         w->list.at[i].code = fact[0];
-        memcpy(&w->list.at[i].facts, fact + 2, sizeof(bq_run_facts));
+        memcpy(&w->list.at[i].facts, fact + 1, sizeof(bq_run_facts));
     }
 }
 

@@ -102,6 +102,7 @@ static void refusals(void **state) {
     refused("blockq frob", "frob: no such command");
     refused("blockq --frob", "--frob: no such command");
     refused("blockq help frob", "help frob: no such topic");
+    refused("blockq help recipe frob", "help recipe frob: no part of a recipe has that name");
     refused("blockq run", "RECIPE.json is missing, or --preset");
     refused("blockq plan", "RECIPE.json is missing, or --preset");
     refused("blockq run --preset best r.json", "give a recipe or --preset, not both");
@@ -219,6 +220,11 @@ static void help(void **state) {
     assert_non_null(strstr(printed("blockq help"), "\n  75  stopped on request"));
     assert_non_null(strstr(printed("blockq help recipe"), "| `calibration` |"));
     assert_non_null(strstr(printed("blockq help schemes"), "| `W4A16` |"));
+    const char *part = printed("blockq help recipe kv");
+    assert_ptr_equal(strstr(part, "## bits.kv\n"), part);
+    assert_null(strstr(part, "## transforms"));
+    assert_non_null(strstr(printed("blockq help recipe gptq"), "## outputs.N, format: gptq"));
+    assert_null(strstr(printed("blockq help recipe gptq"), "pass: smoothquant"));
 }
 
 /* The version is written in two places. */

@@ -3,6 +3,7 @@
 # blockq clean: what it removes, what stays and still works, and what it refuses.
 leaks=1
 . "$(dirname "$0")/lib.sh"
+command -v python3 >/dev/null || { echo "skipped: no python3" && exit 77; }
 micro qwen2
 recipe r.json m_qwen2 4 ', "segments": 2'
 expect 0 mpi 2 run r.json --stages 2 -o one

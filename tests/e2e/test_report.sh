@@ -3,6 +3,7 @@
 # blockq report: a page that is well-formed and has what the run directories say; hostile files; what is no run is refused.
 leaks=1
 . "$(dirname "$0")/lib.sh"
+command -v python3 >/dev/null || { echo "skipped: no python3" && exit 77; }
 micro qwen2
 recipe r.json m_qwen2 4
 cp -r m_qwen2 'm<b>&"x'

@@ -6,7 +6,7 @@ leaks=1
 . "$(dirname "$0")/lib.sh"
 micro qwen2
 
-recipe ada.json m_qwen2 3 ', "bits": {"decoder": {"bits": 4, "group": 8}}'
+recipe ada.json m_qwen2 3 ', "segments": 2, "bits": {"decoder": {"bits": 4, "group": 8}}'
 sed 's/"phases":.*/"phases": [{"inputs": "qt", "compute": "bf16", "passes": [{"pass": "gptq"}]}],/; s/}}$/}}, "evals": [{"eval": "perplexity", "tokens": "eval.h5", "ctx": 16}]/' ada.json >gptq.json
 check "two recipes" grep -q evals gptq.json
 vary=(--vary 'seed=0,3' --vary 'bits.decoder.bits=4,2')

@@ -121,8 +121,8 @@ int bq_cmd_sweep(const bq_args *args, bq_comm *job) {
         w.fact = calloc((size_t)w.list.count * FACTS, sizeof *w.fact);
         w.taken = calloc((size_t)w.list.count, sizeof *w.taken);
         BQ_CHECK(w.fact && w.taken, "no memory for %d runs", w.list.count);
-        bq_log(BQ_INFO, "%d runs, %d group%s of %d rank%s", w.list.count, w.groups, w.groups > 1 ? "s" : "",
-               job->size / w.groups, job->size > w.groups ? "s" : "");
+        bq_log(BQ_INFO, "%d run%s, %d group%s of %d rank%s", w.list.count, w.list.count > 1 ? "s" : "",
+               w.groups, w.groups > 1 ? "s" : "", job->size / w.groups, job->size > w.groups ? "s" : "");
         w.mine = job->rank / (job->size / w.groups);
         bq_comm_group(job, w.groups, &w.group);
         code = run_all(&w);

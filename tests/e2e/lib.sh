@@ -51,6 +51,13 @@ expect() {
     return 0
 }
 
+# damage FILE AT: the byte there becomes another one.
+damage() {
+    local byte
+    byte=$(od -An -tu1 -j "$2" -N 1 "$1")
+    printf '%b' "\\0$(printf %o $((255 - byte)))" | dd of="$1" bs=1 seek="$2" conv=notrunc status=none
+}
+
 # The last messages were one error line, with this in it.
 one_error() {
     local count

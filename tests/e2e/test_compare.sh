@@ -135,7 +135,7 @@ expect 75 "$blockq" run w4.json --set bits.decoder.group=8 -o stopped --no-eval 
 expect 3 "$blockq" compare stopped w4
 one_error 'stopped is not finished'
 cp -r w8 damaged
-printf x | dd of=damaged/ckpt/block_001.p0.s0.h5 bs=1 conv=notrunc status=none seek=3000
+damage damaged/ckpt/block_001.p0.s0.h5 3000
 expect 3 "$blockq" compare w8 damaged
 one_error 'damaged/ckpt/block_001.p0.s0.h5'
 cp -r m_qwen2 nan

@@ -91,7 +91,7 @@ done
 
 # an expert's file is gone, or damaged: it alone is made again
 rm gptq.2/ckpt/block_000.p0.s0.e002.h5
-printf x | dd of=gptq.2/ckpt/block_001.p0.s0.e001.h5 bs=1 seek=3000 conv=notrunc status=none
+damage gptq.2/ckpt/block_001.p0.s0.e001.h5 3000
 expect 3 "$blockq" eval --run gptq.2 --tokens eval.h5 --ctx 48
 one_error 'block_00[01].p0.s0.e00[12].h5'
 expect 0 "$blockq" run gptq.json -o gptq.2

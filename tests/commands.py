@@ -35,7 +35,8 @@ def options(words):
 def check_blockq(words, where):
     if any(w in ("...", "COMMAND") for w in words):
         return
-    words = [w for w in words if not re.match(r"[0-9]?[<>]", w)]
+    words = [w for i, w in enumerate(words)  # without redirections, with or without a blank behind the sign
+             if not re.match(r"[0-9]?[<>]", w) and not (i and re.fullmatch(r"[0-9]?[<>]+", words[i - 1]))]
     count["blockq"] += 1
     command = words[0] if words else ""
     code, text = call([BLOCKQ, *words] if command in ("help", "--version", "--help") else [BLOCKQ, *words, "--help"])
